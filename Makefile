@@ -1,0 +1,85 @@
+# Every target works as the first thing typed, on a machine with Python 3.11+ and make; see `make help`.
+#
+# `.venv` is made once from requirements.lock: pinned and hashed, without torch, which silero-vad declares
+# and nothing here imports (hence --no-deps). PYTHON=/path/to/python chooses the interpreter.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet --quiet
+
+# What the caller's shell says about another Python must not leak into this one.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+export PIP_ROOT_USER_ACTION := ignore
+
+.PHONY: help demo test lint bench lock clean
+.DEFAULT_GOAL := help
+# A recipe that fails or is interrupted leaves no half-made target behind.
+.DELETE_ON_ERROR:
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+demo: $(VENV)/.installed  ## a file dropped into a watched folder comes back as subtitles
+	@$(BIN)/subtitled demo
+
+test: $(VENV)/.installed  ## run all tests
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed  ## check style, format and types of everything
+	@echo "ruff check"; $(BIN)/ruff check --quiet .
+	@echo "ruff format --check"; $(BIN)/ruff format --quiet --check . || { $(BIN)/ruff format --check .; exit 1; }
+	@echo "mypy"; $(BIN)/mypy
+
+bench: $(VENV)/.installed  ## run every benchmark, one after another
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+clean:  ## remove what these targets made
+	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The interpreter: PYTHON if given, else the first of these that is new enough and can make environments.
+# Debian ships python3 without ensurepip; asking for it here gives a better message than venv's.
+define FIND_PYTHON
+ok='import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))'; \
+python=; seen=; \
+for name in $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.14); do \
+	version=$$("$$name" -c 'import platform; print(platform.python_version())' 2>/dev/null) || continue; \
+	if "$$name" -c "$$ok" 2>/dev/null; then python=$$name; break; fi; \
+	seen="$$seen $$name is $$version;"; \
+done; \
+if [ -z "$$python" ]; then \
+	echo "Python 3.11 or newer with its venv module is needed; found:$${seen:- none of $(or $(PYTHON),python3, python3.11 to python3.14);}" \
+	     "install one (Debian, Ubuntu: apt install python3-venv), or name it: make PYTHON=/path/to/python" >&2; \
+	exit 1; \
+fi
+endef
+
+# Made anew when the lock changes, so that nothing stays that the lock has dropped. The stamps come last: an
+# interrupted installation is done again. --no-compile: Python compiles what it imports, which is a
+# fraction of what is installed.
+$(VENV)/.locked: requirements.lock
+	@$(FIND_PYTHON); \
+	echo "making $(VENV) with $$python ($$version)"; \
+	"$$python" -m venv --clear $(VENV)
+	@echo "installing requirements.lock (once; about half a minute)"
+	@$(PIP) install --no-compile --no-deps --require-hashes -r requirements.lock
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.locked pyproject.toml
+	@echo "installing subtitled"
+	@$(PIP) install --no-compile --no-deps --no-build-isolation -e .
+	@touch $@
+
+lock:  ## pin the newest dependencies in requirements.lock
+	@$(FIND_PYTHON); \
+	set -e; work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \
+	"$$python" -m venv "$$work/uv"; \
+	"$$work/uv/bin/python" -m pip --disable-pip-version-check --no-input --quiet --quiet install uv; \
+	"$$work/uv/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
+		--no-emit-index-url --no-header --no-annotate --extra daemon --extra zh --group dev \
+		pyproject.toml -o "$$work/lock"; \
+	awk "$$LINUX_ONLY" "$$work/lock" > requirements.lock
+	@echo "requirements.lock: $$(grep -c '^[a-z]' requirements.lock) packages"
+
+# Entries for other platforms alone are noise: the daemon runs on Linux.
+lock: export LINUX_ONLY = /^[^ ]/ {keep = !/; (.* and )?sys_platform == .(win32|emscripten).( |$$)/} keep
