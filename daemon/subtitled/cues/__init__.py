@@ -1,0 +1,1 @@
+"""From what the model said to what a viewer reads; pure."""

@@ -1,0 +1,189 @@
+"""Phrases from segment time to media time."""
+
+from __future__ import annotations
+
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from subtitled.core.plan import Piece, Plan, Span, to_media
+from subtitled.cues.text import units, weight
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_SAMPLES_PER_MS = 16
+_SLIVER_SAMPLES = 500 * _SAMPLES_PER_MS
+"""More than the silence that is kept on one side of a span (vad.pad_ms), less than a word with its pause."""
+
+
+class Word(Struct, frozen=True):
+    """One word as the model heard it, with the space before it; times count as those of its phrase."""
+
+    text: str
+    start_ms: int
+    end_ms: int
+    probability: float
+
+
+class Phrase(Struct, frozen=True):
+    """What the model returned: text from `start_ms` to `end_ms` of segment time, with its finite scores."""
+
+    text: str
+    start_ms: int
+    end_ms: int
+    words: tuple[Word, ...] = ()
+    """Joined they are the text; empty unless word timestamps were asked for."""
+    avg_logprob: float = 0.0
+    compression_ratio: float = 0.0
+    no_speech_prob: float = 0.0
+    temperature: float = 0.0
+
+
+class Placed(Struct, frozen=True):
+    """A phrase, or its part on one side of a removed gap, from `start_ms` to `end_ms` of media time."""
+
+    text: str
+    start_ms: int
+    end_ms: int
+    words: tuple[Word, ...] = ()
+    avg_logprob: float = 0.0
+    compression_ratio: float = 0.0
+    no_speech_prob: float = 0.0
+    temperature: float = 0.0
+
+
+class _Part(Struct, frozen=True):
+    """What is said in samples [start, end) of a segment, between two removed gaps."""
+
+    text: str
+    start: int
+    end: int
+    words: tuple[Word, ...]
+
+
+def place(
+    phrases: Iterable[Phrase], pieces: tuple[Piece, ...], spans: tuple[Span, ...], offset_samples: int
+) -> tuple[Placed, ...]:
+    """Return one segment's phrases in media time, `offset_samples` (16 kHz) later than their pieces.
+
+    In order of their start and not overlapping: an end is cut back to the next phrase's start. Each lies in
+    one run of real audio: times are cut to the pieces, and a phrase across a removed gap is split there, by
+    its words or else in proportion to time. All text is kept, save phrases of whitespace alone; words that
+    do not spell their phrase are dropped where it is split. A sliver of a phrase on the far side of a gap is
+    padding that the model took along: no text goes there. No time is below zero.
+    """
+    plan = Plan(index=0, pieces=pieces, spans=spans)
+    seams = _seams(pieces)
+    spoken = sorted((phrase for phrase in phrases if phrase.text.strip()), key=lambda phrase: phrase.start_ms)
+    starts = [min(max(phrase.start_ms * _SAMPLES_PER_MS, 0), plan.samples) for phrase in spoken]
+    placed: list[Placed] = []
+    for phrase, start, following in zip(spoken, starts, [*starts, plan.samples][1:], strict=True):
+        end = max(start, min(phrase.end_ms * _SAMPLES_PER_MS, following))
+        bounds = _without_slivers((start, *(seam for seam in seams if start < seam < end), end), phrase)
+        placed.extend(_placed(phrase, part, plan, offset_samples) for part in _parts(phrase, bounds))
+    return tuple(placed)
+
+
+def _without_slivers(bounds: tuple[int, ...], phrase: Phrase) -> tuple[int, ...]:
+    """Return `bounds` without short ends beyond a gap.
+
+    Whisper likes to start a phrase where the last one ended, in the silence kept around the speech before the gap;
+    with words it is known what is said where.
+    """
+    limit = 0 if phrase.words else min(_SLIVER_SAMPLES, (bounds[-1] - bounds[0]) // 4)
+    while len(bounds) > 2 and bounds[1] - bounds[0] <= limit:
+        bounds = bounds[1:]
+    while len(bounds) > 2 and bounds[-1] - bounds[-2] <= limit:
+        bounds = bounds[:-1]
+    return bounds
+
+
+def spell(words: Iterable[Word]) -> str:
+    """Return what `words` spell, without whitespace: comparable with a text treated the same."""
+    return "".join("".join(word.text for word in words).split())
+
+
+def _seams(pieces: tuple[Piece, ...]) -> tuple[int, ...]:
+    """Return the samples of a segment at which audio between two pieces was left out."""
+    ends = accumulate(piece.samples for piece in pieces)
+    return tuple(
+        end
+        for end, (one, next_one) in zip(ends, pairwise(pieces), strict=False)
+        if one.start + one.samples != next_one.start
+    )
+
+
+def _parts(phrase: Phrase, bounds: tuple[int, ...]) -> Iterator[_Part]:
+    """Yield what is said between each two of `bounds` (samples of the segment), where anything is."""
+    runs = tuple(pairwise(bounds))
+    if len(runs) == 1:
+        yield _Part(phrase.text, *runs[0], phrase.words)
+        return
+    texts = [""] * len(runs)
+    words: list[tuple[Word, ...]] = [()] * len(runs)
+    if phrase.words and spell(phrase.words) == "".join(phrase.text.split()):
+        index = 0
+        for word in phrase.words:
+            index = max(index, _nearest(word, runs))
+            texts[index] += word.text
+            words[index] += (word,)
+    else:
+        for unit, index in _shared_by_time(phrase.text, bounds):
+            texts[index] += unit
+    for text, run, spoken in zip(texts, runs, words, strict=True):
+        if text.strip():
+            yield _Part(text, *run, spoken)
+
+
+def _nearest(word: Word, runs: tuple[tuple[int, int], ...]) -> int:
+    """Return the index of the run that holds most of `word`, or lies nearest to it."""
+
+    def overlap(run: tuple[int, int]) -> int:
+        return min(word.end_ms * _SAMPLES_PER_MS, run[1]) - max(word.start_ms * _SAMPLES_PER_MS, run[0])
+
+    return max(range(len(runs)), key=lambda index: overlap(runs[index]))
+
+
+def _shared_by_time(text: str, bounds: tuple[int, ...]) -> Iterator[tuple[str, int]]:
+    """Yield the units of `text`, each with the run that its middle falls in when time is shared evenly."""
+    total = max(1, weight(text))
+    before = index = 0
+    for unit in units(text):
+        middle = (2 * before + weight(unit)) * (bounds[-1] - bounds[0])
+        while index < len(bounds) - 2 and middle >= 2 * total * (bounds[index + 1] - bounds[0]):
+            index += 1
+        yield unit, index
+        before += weight(unit)
+
+
+def _placed(phrase: Phrase, part: _Part, plan: Plan, offset_samples: int) -> Placed:
+    start_ms, end_ms = _media_ms(plan, part.start, part.end, offset_samples)
+    return Placed(
+        text=part.text.strip(),
+        start_ms=start_ms,
+        end_ms=end_ms,
+        words=tuple(_placed_words(part, plan, offset_samples)),
+        avg_logprob=phrase.avg_logprob,
+        compression_ratio=phrase.compression_ratio,
+        no_speech_prob=phrase.no_speech_prob,
+        temperature=phrase.temperature,
+    )
+
+
+def _placed_words(part: _Part, plan: Plan, offset_samples: int) -> Iterator[Word]:
+    earliest = part.start
+    for word in part.words:
+        start = min(max(word.start_ms * _SAMPLES_PER_MS, earliest), part.end)
+        end = min(max(word.end_ms * _SAMPLES_PER_MS, start), part.end)
+        yield Word(word.text, *_media_ms(plan, start, end, offset_samples), word.probability)
+        earliest = start
+
+
+def _media_ms(plan: Plan, start: int, end: int, offset_samples: int) -> tuple[int, int]:
+    """Return samples [start, end) of the segment in media time, rounded inwards so as not to leave them."""
+    first = to_media(plan, start) + offset_samples
+    last = to_media(plan, end, is_end=True) + offset_samples
+    start_ms = max(0, -(-first // _SAMPLES_PER_MS))
+    return start_ms, max(start_ms, last // _SAMPLES_PER_MS)

@@ -1,0 +1,158 @@
+"""An inbox takes media files; of anything else it says why not."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from subtitled.admission import explain
+from subtitled.config import Inbox
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "inbox"
+    root.mkdir()
+    return root
+
+
+def inbox(root: Path, output: str = "/srv/elsewhere") -> Inbox:
+    return Inbox(path=str(root), output=output)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a.mp4",
+        "A.MKV",
+        "谈话 1.wav",
+        "🎬.flac",
+        "two\nlines.mp3",
+        os.fsdecode(b"\xff.ogg"),
+        "a.srt.mp4",
+        "x" * 251 + ".mp4",
+    ],
+)
+def test_media_file_is_taken(root: Path, name: str) -> None:
+    (root / name).touch()
+    verdict = explain(root / name, [inbox(root)])
+    assert verdict.accepted
+    assert verdict.inbox == 0
+    assert "2 s" in verdict.cause
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [
+        (".a.mp4", "begins with a dot"),
+        ("~a.mp4", "begins with a tilde"),
+        ("a.mp4.part", "ending .part says that it is unfinished"),
+        ("a.MP4.TMP", "ending .tmp says"),
+        ("a.mp4.crdownload", "ending .crdownload says"),
+        ("a.partial", "ending .partial says"),
+        ("a.m3u8", "ending .m3u8 is not that of a media file"),
+        ("notes.txt", "ending .txt is not that of a media file"),
+        ("a.srt", "ending .srt is not that of a media file"),
+        ("README", "no ending, so its name is not that of a media file"),
+    ],
+)
+def test_other_names_are_left_alone(root: Path, name: str, cause: str) -> None:
+    (root / name).touch()
+    verdict = explain(root / name, [inbox(root)])
+    assert not verdict.accepted
+    assert not verdict.is_ours
+    assert cause in verdict.cause
+
+
+def test_kinds_that_are_no_files_are_left_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(root / "pipe.wav")
+    (root / "folder.wav").mkdir()
+    monkeypatch.chdir(root)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket.wav")
+    causes = {
+        name: explain(root / name, [inbox(root)]).cause for name in ("pipe.wav", "folder.wav", "socket.wav")
+    }
+    assert causes == {
+        "pipe.wav": "it is a named pipe",
+        "folder.wav": "it is a folder; what it holds is judged file by file",
+        "socket.wav": "it is a socket",
+    }
+
+
+def test_links_are_taken_only_to_files_in_the_inbox(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret.mp4").touch()
+    (root / "real.mp4").touch()
+    (root / "in.mp4").symlink_to("real.mp4")
+    (root / "out.mp4").symlink_to(tmp_path / "secret.mp4")
+    (root / "dangling.mp4").symlink_to("nothing.mp4")
+    (root / "loop.mp4").symlink_to("loop.mp4")
+    (root / "device.mp4").symlink_to("/dev/null")
+    (root / "folder").symlink_to(tmp_path)
+    assert explain(root / "in.mp4", [inbox(root)]).accepted
+    assert "out of the inbox" in explain(root / "out.mp4", [inbox(root)]).cause
+    assert "to nothing" in explain(root / "dangling.mp4", [inbox(root)]).cause
+    assert "cannot be looked at" in explain(root / "loop.mp4", [inbox(root)]).cause
+    assert "out of the inbox" in explain(root / "device.mp4", [inbox(root)]).cause
+    assert (
+        "symbolic link, which is not followed" in explain(root / "folder" / "secret.mp4", [inbox(root)]).cause
+    )
+
+
+def test_archives_at_the_root_are_left_alone(root: Path) -> None:
+    for path in (root / "done" / "a.mp4", root / "failed" / "sub" / "a.mp4", root / "sub" / "done" / "a.mp4"):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    assert explain(root / "done" / "a.mp4", [inbox(root)]).is_ours
+    assert explain(root / "failed" / "sub" / "a.mp4", [inbox(root)]).is_ours
+    assert explain(root / "sub" / "done" / "a.mp4", [inbox(root)]).accepted
+
+
+def test_hidden_folders_are_left_alone(root: Path) -> None:
+    path = root / "sub" / ".cache" / "deep" / "a.mp4"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert "folder .cache begins with a dot" in explain(path, [inbox(root)]).cause
+
+
+@pytest.mark.parametrize("name", ["a.zh.srt", "a.zh.json", ".subtitled-01.tmp"])
+def test_outputs_beside_their_source_are_ours(root: Path, name: str) -> None:
+    (root / name).touch()
+    assert explain(root / name, [inbox(root, "beside")]).is_ours
+    assert explain(root / name, [inbox(root, str(root))]).is_ours
+
+
+def test_error_files_are_ours_in_any_inbox(root: Path) -> None:
+    (root / "a.mp4.error.txt").touch()
+    assert explain(root / "a.mp4.error.txt", [inbox(root)]).is_ours
+
+
+def test_output_folder_in_the_inbox_is_left_alone(root: Path) -> None:
+    (root / "out").mkdir()
+    (root / "out" / "a.mp4").touch()
+    assert explain(root / "out" / "a.mp4", [inbox(root, str(root / "out"))]).is_ours
+
+
+def test_innermost_inbox_takes_the_file(root: Path, tmp_path: Path) -> None:
+    (root / "a.mp4").touch()
+    assert explain(root / "a.mp4", [inbox(tmp_path), inbox(root)]).inbox == 1
+
+
+def test_path_in_no_inbox_names_the_inboxes(root: Path, tmp_path: Path) -> None:
+    verdict = explain(tmp_path / "a.mp4", [inbox(root)])
+    assert verdict.inbox is None
+    assert str(root) in verdict.cause
+    assert "none" in explain(tmp_path / "a.mp4", []).cause
+
+
+def test_missing_file_is_said_to_be_missing(root: Path) -> None:
+    assert explain(root / "a.mp4", [inbox(root)]).cause == "it does not exist"
+
+
+def test_relative_path_is_understood(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "a.mp4").touch()
+    monkeypatch.chdir(root)
+    assert explain("./sub/../a.mp4", [inbox(root)]).accepted

@@ -1,0 +1,365 @@
+"""Files that come to rest in a watched folder are reported, with a real folder and the real inotify."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from subtitled.config import Inbox
+from subtitled.inbox import Arrival, InboxWatcher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, MutableMapping
+    from typing import Any
+
+DEADLINE_S = 20.0
+
+
+def wait_until(is_so: Callable[[], object]) -> None:
+    """Return when `is_so()` holds; fail when it does not within the deadline."""
+    deadline = time.monotonic() + DEADLINE_S
+    pause = threading.Event()
+    while not is_so():
+        assert time.monotonic() < deadline, "the deadline has passed"
+        pause.wait(0.01)
+
+
+class Watching:
+    """A running watcher, what it reported, what it logged."""
+
+    def __init__(self, logs: list[MutableMapping[str, Any]]) -> None:
+        self.arrivals: list[Arrival] = []
+        self.logs = logs
+
+    @property
+    def names(self) -> list[str]:
+        """The names of what arrived, in order."""
+        return [Path(arrival.path).name for arrival in self.arrivals]
+
+    def events(self, event: str) -> list[MutableMapping[str, Any]]:
+        """Return the log's lines of that event."""
+        return [entry for entry in self.logs if entry["event"] == event]
+
+    def wait_for(self, *names: str) -> None:
+        """Return when just these have arrived, in any order."""
+        wait_until(lambda: sorted(self.names) == sorted(names))
+
+    def wait_for_event(self, event: str, count: int = 1) -> None:
+        """Return when that event has been logged so often."""
+        wait_until(lambda: len(self.events(event)) >= count)
+
+
+@contextmanager
+def watching(
+    *inboxes: Inbox, mounts: Path = Path("/proc/self/mounts"), poll_s: float = 0.05
+) -> Iterator[Watching]:
+    """Watch `inboxes` from when they are watched and scanned on."""
+    with capture_logs() as logs:
+        # The watcher's logger is bound when it is first used; capturing needs it fresh.
+        structlog.configure(cache_logger_on_first_use=False)
+        watching = Watching(logs)
+        watcher = InboxWatcher(inboxes, watching.arrivals.append, mounts=mounts, poll_s=poll_s, check_s=0.05)
+        watcher.start()
+        try:
+            wait_until(
+                lambda: len(watching.events("inbox.watched") + watching.events("inbox.lost")) >= len(inboxes)
+            )
+            yield watching
+            assert watcher.is_alive
+        finally:
+            watcher.stop()
+            assert not watcher.is_alive
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "inbox"
+    root.mkdir()
+    return root
+
+
+def inbox(
+    root: Path, *, settle_s: float = 0.05, rescan_s: float = 3600.0, output: str = "/srv/elsewhere"
+) -> Inbox:
+    """Return an inbox that settles fast, and whose rescan comes to no test's help."""
+    return Inbox(path=str(root), output=output, settle_s=settle_s, rescan_s=rescan_s)
+
+
+def test_new_file_is_reported_once_with_its_size_and_time(root: Path) -> None:
+    with watching(inbox(root)) as seen:
+        (root / "a.mp4").write_bytes(b"media")
+        seen.wait_for("a.mp4")
+        (root / "b.mp4").touch()
+        seen.wait_for("a.mp4", "b.mp4")
+        info = (root / "a.mp4").stat()
+        assert seen.arrivals[0] == Arrival(0, str(root / "a.mp4"), 5, info.st_mtime_ns)
+
+
+def test_file_that_was_there_before_is_reported(root: Path) -> None:
+    (root / "sub").mkdir()
+    (root / "sub" / "a.mp4").touch()
+    with watching(inbox(root)) as seen:
+        seen.wait_for("a.mp4")
+
+
+def test_file_that_grows_is_reported_when_it_rests(root: Path) -> None:
+    """It grows for longer than it must rest, with pauses that are shorter."""
+    with watching(inbox(root, settle_s=1.0)) as seen, (root / "a.mp4").open("wb", buffering=0) as file:
+        pause = threading.Event()
+        started = time.monotonic()
+        while time.monotonic() - started < 1.5:
+            file.write(b"x" * 100)
+            pause.wait(0.05)
+            assert seen.arrivals == []
+        size = file.tell()
+        seen.wait_for("a.mp4")
+        assert seen.arrivals[0].size == size
+
+
+def test_changed_file_is_reported_again(root: Path) -> None:
+    with watching(inbox(root)) as seen:
+        (root / "a.mp4").write_bytes(b"one")
+        seen.wait_for("a.mp4")
+        (root / "a.mp4").write_bytes(b"three")
+        seen.wait_for("a.mp4", "a.mp4")
+        assert [arrival.size for arrival in seen.arrivals] == [3, 5]
+
+
+def test_file_of_the_future_is_reported(root: Path) -> None:
+    with watching(inbox(root)) as seen:
+        (root / "a.mp4").touch()
+        os.utime(root / "a.mp4", (4e9, 4e9))
+        wait_until(lambda: seen.arrivals and seen.arrivals[-1].mtime_ns == 4 * 10**18)
+
+
+def test_file_moved_in_is_reported(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    with watching(inbox(root)) as seen:
+        (tmp_path / "a.mp4").rename(root / "b.mp4")
+        seen.wait_for("b.mp4")
+
+
+def test_download_is_reported_under_its_final_name(root: Path) -> None:
+    with watching(inbox(root)) as seen:
+        (root / "a.mp4.part").touch()
+        seen.wait_for_event("inbox.ignored")
+        (root / "a.mp4.part").rename(root / "a.mp4")
+        seen.wait_for("a.mp4")
+
+
+def test_file_that_is_replaced_by_a_rename_is_reported_again(root: Path) -> None:
+    with watching(inbox(root)) as seen:
+        (root / "a.mp4").write_bytes(b"one")
+        seen.wait_for("a.mp4")
+        (root / ".b").write_bytes(b"other")
+        (root / ".b").rename(root / "a.mp4")
+        seen.wait_for("a.mp4", "a.mp4")
+
+
+def test_file_that_left_and_came_back_is_reported_again(root: Path) -> None:
+    with watching(inbox(root)) as seen:
+        (root / "a.mp4").touch()
+        seen.wait_for("a.mp4")
+        (root / "done").mkdir()
+        (root / "a.mp4").rename(root / "done" / "a.mp4")
+        (root / "b.mp4").touch()
+        seen.wait_for("a.mp4", "b.mp4")
+        (root / "done" / "a.mp4").rename(root / "a.mp4")
+        seen.wait_for("a.mp4", "a.mp4", "b.mp4")
+
+
+def test_file_that_vanishes_before_it_rests_is_not_reported(root: Path) -> None:
+    with watching(inbox(root, settle_s=0.3)) as seen:
+        (root / "a.mp4").touch()
+        (root / "b.mp4").touch()
+        (root / "a.mp4").unlink()
+        seen.wait_for("b.mp4")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a b.mp4", "谈话.mp4", "🎬.mp4", "two\nlines.mp4", os.fsdecode(b"\xff\xfe.mp4"), "x" * 251 + ".mp4"],
+)
+def test_any_name_is_reported(root: Path, name: str) -> None:
+    with watching(inbox(root)) as seen:
+        (root / name).touch()
+        seen.wait_for(name)
+
+
+def test_folders_made_later_are_watched(root: Path) -> None:
+    with watching(inbox(root)) as seen:
+        for depth in range(5):
+            folder = root.joinpath(*"abcde"[: depth + 1])
+            folder.mkdir()
+            (folder / f"{depth}.mp4").touch()
+        seen.wait_for("0.mp4", "1.mp4", "2.mp4", "3.mp4", "4.mp4")
+        (root / "a" / "b" / "later.mp4").touch()
+        seen.wait_for("0.mp4", "1.mp4", "2.mp4", "3.mp4", "4.mp4", "later.mp4")
+
+
+def test_folder_moved_in_is_watched_with_its_content(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "season" / "one").mkdir(parents=True)
+    (tmp_path / "season" / "one" / "a.mp4").touch()
+    with watching(inbox(root)) as seen:
+        (tmp_path / "season").rename(root / "season")
+        seen.wait_for("a.mp4")
+        (root / "season" / "one" / "b.mp4").touch()
+        seen.wait_for("a.mp4", "b.mp4")
+        (root / "season").rename(root / "series")
+        wait_until(
+            lambda: str(root / "series" / "one" / "a.mp4") in [arrival.path for arrival in seen.arrivals]
+        )
+
+
+def test_what_is_left_alone_is_logged_once(root: Path, tmp_path: Path) -> None:
+    (root / ".hidden.mp4").touch()
+    (root / "notes.txt").touch()
+    (root / "dir.wav").mkdir()
+    (root / "dangling.mp4").symlink_to("nothing")
+    (root / "out.mp4").symlink_to(tmp_path)
+    os.mkfifo(root / "pipe.wav")
+    (root / "done").mkdir()
+    (root / "done" / "old.mp4").touch()
+    (root / "done" / "old.txt").touch()
+    with watching(inbox(root, rescan_s=1.0)) as seen:
+        (root / "notes.txt").write_text("again")
+        (root / "dir.wav" / "a.mp4").touch()
+        seen.wait_for("a.mp4")
+        for mtime_ns in (5, 6):
+            # Only a scan tells of these, and the second such scan begins after the first is complete.
+            os.utime(root / "dir.wav" / "a.mp4", ns=(mtime_ns, mtime_ns))
+            wait_until(lambda: seen.arrivals[-1].mtime_ns == mtime_ns)  # noqa: B023 - called at once
+        ignored = seen.events("inbox.ignored")
+        assert sorted(Path(entry["path"]).name for entry in ignored) == [
+            ".hidden.mp4",
+            "dangling.mp4",
+            "dir.wav",
+            "notes.txt",
+            "out.mp4",
+            "pipe.wav",
+        ]
+        assert all(entry["cause"] for entry in ignored)
+        assert set(seen.names) == {"a.mp4"}
+
+
+def test_outputs_beside_their_source_are_not_logged(root: Path) -> None:
+    with watching(inbox(root, output="beside")) as seen:
+        (root / "a.zh.srt").touch()
+        (root / "a.mp4.error.txt").touch()
+        (root / "a.mp4").touch()
+        seen.wait_for("a.mp4")
+        assert seen.events("inbox.ignored") == []
+
+
+def test_link_to_a_folder_is_not_followed(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "secret.mp4").touch()
+    with watching(inbox(root)) as seen:
+        (root / "link").symlink_to(tmp_path / "private")
+        (root / "circle").symlink_to(root)
+        (root / "a.mp4").touch()
+        seen.wait_for("a.mp4")
+        seen.wait_for_event("inbox.ignored", 2)
+
+
+def test_rescan_finds_what_no_event_told(root: Path) -> None:
+    """A change of nothing but the time is no event that is listened to."""
+    with watching(inbox(root, rescan_s=1.0)) as seen:
+        (root / "a.mp4").touch()
+        seen.wait_for("a.mp4")
+        os.utime(root / "a.mp4", ns=(5, 5))
+        wait_until(lambda: seen.arrivals[-1].mtime_ns == 5)
+
+
+def test_inbox_that_is_a_link_is_watched(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(root)
+    with watching(inbox(tmp_path / "link")) as seen:
+        (root / "a.mp4").touch()
+        seen.wait_for("a.mp4")
+        assert seen.arrivals[0].path == str(tmp_path / "link" / "a.mp4")
+
+
+@pytest.mark.parametrize("way", ["deleted", "moved away"])
+def test_inbox_that_vanishes_is_watched_again_when_it_is_back(root: Path, tmp_path: Path, way: str) -> None:
+    with watching(inbox(root)) as seen:
+        first = 1
+        for count in (1, 2):
+            if way == "deleted":
+                shutil.rmtree(root)
+            else:
+                root.rename(tmp_path / f"old{count}")
+            seen.wait_for_event("inbox.lost", count)
+            root.mkdir()
+            seen.wait_for_event("inbox.watched", count + 1)
+            (root / f"{count}.mp4").touch()
+            seen.wait_for(*(f"{number}.mp4" for number in range(first, count + 1)))
+        assert len(seen.events("inbox.lost")) == 2
+
+
+def test_inbox_that_is_replaced_at_once_is_watched_again(root: Path) -> None:
+    """Too fast for any look in between: the new folder may even get the old one's inode."""
+    with watching(inbox(root)) as seen:
+        first = 0
+        for count in range(5):
+            shutil.rmtree(root)
+            root.mkdir()
+            (root / f"{count}.mp4").touch()
+            seen.wait_for(*(f"{number}.mp4" for number in range(first, count + 1)))
+
+
+def test_missing_inbox_is_waited_for(tmp_path: Path) -> None:
+    with watching(inbox(tmp_path / "later")) as seen:
+        assert len(seen.events("inbox.lost")) == 1
+        (tmp_path / "later").mkdir()
+        (tmp_path / "later" / "a.mp4").touch()
+        seen.wait_for("a.mp4")
+        assert len(seen.events("inbox.lost")) == 1
+
+
+def test_several_inboxes_report_under_their_index(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    with watching(inbox(tmp_path / "one"), inbox(tmp_path / "two")) as seen:
+        (tmp_path / "two" / "b.mp4").touch()
+        (tmp_path / "one" / "a.mp4").touch()
+        seen.wait_for("a.mp4", "b.mp4")
+        assert {(arrival.inbox, Path(arrival.path).name) for arrival in seen.arrivals} == {
+            (0, "a.mp4"),
+            (1, "b.mp4"),
+        }
+
+
+def test_network_file_system_is_polled(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "mounts").write_text(f"nas:/ {tmp_path} nfs4 rw 0 0\n")
+    with watching(inbox(root), mounts=tmp_path / "mounts") as seen:
+        assert seen.events("inbox.watched")[0]["is_polled"]
+        (root / "circle").symlink_to(root)
+        (root / "sub").mkdir()
+        (root / "sub" / "a.mp4").touch()
+        seen.wait_for("a.mp4")
+        shutil.rmtree(root)
+        seen.wait_for_event("inbox.lost")
+        root.mkdir()
+        (root / "b.mp4").touch()
+        seen.wait_for("a.mp4", "b.mp4")
+
+
+def test_ten_thousand_files_are_each_reported_once(root: Path) -> None:
+    for folder in range(10):
+        (root / str(folder)).mkdir()
+        for name in range(900):
+            (root / str(folder) / f"{name}.mp4").touch()
+    with watching(inbox(root, rescan_s=1.0)) as seen:
+        for name in range(1000):
+            (root / "0" / f"new{name}.mp4").touch()
+        wait_until(lambda: len(seen.arrivals) >= 10_000)
+        assert len({arrival.path for arrival in seen.arrivals}) == len(seen.arrivals) == 10_000

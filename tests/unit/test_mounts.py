@@ -1,0 +1,37 @@
+"""The file system of a path is read from the kernel's table of mounts."""
+
+from __future__ import annotations
+
+from subtitled.mounts import NETWORK_FILE_SYSTEMS, file_system
+
+MOUNTS = (
+    "/dev/vda / ext4 rw,relatime 0 0\n"
+    "nas:/media /srv/nas nfs4 rw 0 0\n"
+    "//nas/films /srv/nas/my\\040films cifs rw 0 0\n"
+    "/dev/sdb1 /srv/over nfs rw 0 0\n"
+    "/dev/sdb2 /srv/over xfs rw 0 0\n"
+)
+
+
+def test_longest_mount_point_holds_the_path() -> None:
+    assert file_system("/srv/nas/a", MOUNTS) == "nfs4"
+    assert file_system("/srv/nas", MOUNTS) == "nfs4"
+    assert file_system("/srv/nasty", MOUNTS) == "ext4"
+    assert file_system("/", MOUNTS) == "ext4"
+
+
+def test_escaped_mount_point_is_found() -> None:
+    assert file_system("/srv/nas/my films/a", MOUNTS) == "cifs"
+
+
+def test_later_mount_hides_the_earlier_one() -> None:
+    assert file_system("/srv/over", MOUNTS) == "xfs"
+
+
+def test_path_without_a_mount_has_no_file_system() -> None:
+    assert file_system("/srv", "") == ""
+
+
+def test_network_file_systems_are_known() -> None:
+    assert {"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "9p"} <= NETWORK_FILE_SYSTEMS
+    assert not {"ext4", "xfs", "btrfs", "tmpfs", "overlay", "zfs"} & NETWORK_FILE_SYSTEMS

@@ -1,0 +1,195 @@
+"""Phrases keep all their text on the way from segment time to media time."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from subtitled.core.plan import Piece, Span
+from subtitled.cues.phrases import Phrase, Placed, Word, place
+from subtitled.cues.text import units
+
+SECOND = 16_000
+GAP = (Piece(2 * SECOND, 3 * SECOND), Piece(10 * SECOND, 5 * SECOND))
+"""Segment 0 to 3 s is media 2 to 5 s; segment 3 to 8 s is media 10 to 15 s."""
+
+
+def spans_of(pieces: tuple[Piece, ...]) -> tuple[Span, ...]:
+    return tuple(Span(piece.start, piece.start + piece.samples) for piece in pieces)
+
+
+def placed(*phrases: Phrase, pieces: tuple[Piece, ...] = GAP, offset_samples: int = 0) -> tuple[Placed, ...]:
+    return place(phrases, pieces, spans_of(pieces), offset_samples)
+
+
+def times(result: tuple[Placed, ...]) -> list[tuple[str, int, int]]:
+    return [(phrase.text, phrase.start_ms, phrase.end_ms) for phrase in result]
+
+
+def squeezed(text: str) -> str:
+    return "".join(text.split())
+
+
+def test_phrase_lands_where_its_audio_was() -> None:
+    assert times(placed(Phrase(" one", 500, 1500), Phrase(" two", 4000, 5000))) == [
+        ("one", 2500, 3500),
+        ("two", 11000, 12000),
+    ]
+
+
+def test_phrase_that_starts_in_the_padding_before_a_gap_is_not_torn_apart() -> None:
+    """Whisper starts a phrase where the last one ended; the silence there is no place for its first words."""
+    assert times(placed(Phrase(" It is twelve in the morning", 2700, 5700))) == [
+        ("It is twelve in the morning", 10000, 12700)
+    ]
+    assert times(placed(Phrase(" It is twelve", 500, 3200))) == [("It is twelve", 2500, 5000)]
+
+
+def test_scores_go_with_the_phrase() -> None:
+    phrase = Phrase("one", 0, 1000, (), -0.3, 1.2, 0.1, 0.4)
+    assert placed(phrase) == (Placed("one", 2000, 3000, (), -0.3, 1.2, 0.1, 0.4),)
+
+
+def test_start_of_the_audio_stream_is_added() -> None:
+    assert times(placed(Phrase("one", 0, 1000), offset_samples=SECOND // 2)) == [("one", 2500, 3500)]
+
+
+def test_no_time_falls_below_zero() -> None:
+    pieces = (Piece(0, SECOND),)
+    assert times(placed(Phrase("one", 0, 1000), pieces=pieces, offset_samples=-400)) == [("one", 0, 975)]
+
+
+def test_phrase_that_ends_at_a_gap_does_not_reach_over_it() -> None:
+    assert times(placed(Phrase("one", 1000, 3000), Phrase("two", 3000, 4000))) == [
+        ("one", 3000, 5000),
+        ("two", 10000, 11000),
+    ]
+
+
+def test_phrase_across_a_gap_is_split_in_proportion_to_time() -> None:
+    assert times(placed(Phrase("aaaa bbbb cccc dddd", 1000, 5000))) == [
+        ("aaaa bbbb", 3000, 5000),
+        ("cccc dddd", 10000, 12000),
+    ]
+
+
+def test_chinese_across_a_gap_is_split_between_characters() -> None:
+    assert times(placed(Phrase("今天天气很好。", 2000, 4000))) == [
+        ("今天天", 4000, 5000),
+        ("气很好。", 10000, 11000),
+    ]
+
+
+def test_phrase_across_a_gap_is_split_by_its_words() -> None:
+    words = (Word(" aaaa", 1000, 1200, 0.9), Word(" b", 3100, 4000, 0.8), Word(" c", 4000, 5000, 0.7))
+    assert placed(Phrase(" aaaa b c", 1000, 5000, words)) == (
+        Placed("aaaa", 3000, 5000, (Word(" aaaa", 3000, 3200, 0.9),)),
+        Placed("b c", 10000, 12000, (Word(" b", 10100, 11000, 0.8), Word(" c", 11000, 12000, 0.7))),
+    )
+
+
+def test_word_across_a_gap_stays_on_the_side_that_holds_more_of_it() -> None:
+    words = (Word("one", 2800, 3800, 0.9),)
+    assert placed(Phrase("one", 2800, 3800, words)) == (
+        Placed("one", 10000, 10800, (Word("one", 10000, 10800, 0.9),)),
+    )
+
+
+def test_pieces_without_a_gap_between_them_are_one_run() -> None:
+    pieces = (Piece(0, SECOND), Piece(SECOND, SECOND))
+    assert times(placed(Phrase("one two", 0, 2000), pieces=pieces)) == [("one two", 0, 2000)]
+
+
+def test_time_beyond_the_segment_is_cut_to_it() -> None:
+    assert times(placed(Phrase("one", 7000, 30_000), Phrase("two", 29_000, 30_000))) == [
+        ("one", 14000, 15000),
+        ("two", 15000, 15000),
+    ]
+
+
+def test_blank_phrase_is_left_out() -> None:
+    assert placed(Phrase(" \n", 0, 1000)) == ()
+
+
+def test_phrase_that_overlaps_the_next_ends_where_that_begins() -> None:
+    assert times(placed(Phrase("one", 0, 2000), Phrase("two", 1000, 2500))) == [
+        ("one", 2000, 3000),
+        ("two", 3000, 4500),
+    ]
+
+
+def test_times_are_rounded_into_the_piece() -> None:
+    """The piece holds no whole millisecond at its ends: samples 7 to 39 are 0.4 to 2.4 ms."""
+    assert times(placed(Phrase("one", 0, 1000), pieces=(Piece(7, 32),))) == [("one", 1, 2)]
+
+
+PIECES = st.lists(
+    st.tuples(st.integers(0, 3 * SECOND), st.integers(16, 5 * SECOND)), min_size=1, max_size=6
+).map(
+    lambda runs: tuple(
+        Piece(sum(gap + samples for gap, samples in runs[:at]) + runs[at][0], runs[at][1])
+        for at in range(len(runs))
+    )
+)
+TEXTS = st.text(alphabet="ab ,。今天-'\u0301\n", max_size=30)
+TIMES = st.integers(-100, 31_000)
+PHRASES = st.lists(st.builds(Phrase, TEXTS, TIMES, TIMES), max_size=6)
+
+
+@given(PHRASES, PIECES, st.integers(-SECOND, SECOND))
+def test_no_text_is_lost_and_times_are_in_order(
+    phrases: list[Phrase], pieces: tuple[Piece, ...], offset_samples: int
+) -> None:
+    result = place(phrases, pieces, spans_of(pieces), offset_samples)
+    said = "".join(phrase.text for phrase in sorted(phrases, key=lambda phrase: phrase.start_ms))
+    assert squeezed("".join(phrase.text for phrase in result)) == squeezed(said)
+    assert all(phrase.start_ms <= phrase.end_ms for phrase in result)
+    assert all(one.end_ms <= two.start_ms for one, two in pairwise(result))
+
+
+@given(PHRASES, PIECES)
+def test_each_placed_phrase_lies_in_one_run_of_audio(
+    phrases: list[Phrase], pieces: tuple[Piece, ...]
+) -> None:
+    runs: list[tuple[int, int]] = []
+    for piece in pieces:
+        start = runs.pop()[0] if runs and runs[-1][1] == piece.start else piece.start
+        runs.append((start, piece.start + piece.samples))
+    for phrase in place(phrases, pieces, spans_of(pieces), 0):
+        assert any(
+            start <= phrase.start_ms * 16 < end + 16 and phrase.end_ms * 16 < end + 16 for start, end in runs
+        )
+
+
+@given(
+    st.lists(
+        st.tuples(TEXTS.map(squeezed).filter(bool), TIMES, st.integers(0, 2000)), min_size=1, max_size=8
+    ),
+    PIECES,
+)
+def test_no_word_is_lost_when_its_phrase_is_split(
+    heard: list[tuple[str, int, int]], pieces: tuple[Piece, ...]
+) -> None:
+    words = tuple(Word(f" {text}", start, start + length, 0.5) for text, start, length in heard)
+    phrase = Phrase("".join(word.text for word in words), 0, 30_000, words)
+    result = place([phrase], pieces, spans_of(pieces), 0)
+    assert [word.text for part in result for word in part.words] == [word.text for word in words]
+    for part in result:
+        assert squeezed(part.text) == squeezed("".join(word.text for word in part.words))
+        for word in part.words:
+            assert part.start_ms <= word.start_ms <= word.end_ms <= max(part.end_ms, word.start_ms)
+
+
+@given(TEXTS)
+def test_units_of_a_text_are_the_text(text: str) -> None:
+    assert "".join(units(text)) == text
+
+
+def test_closing_punctuation_stays_with_the_character_before_it() -> None:
+    assert units("你好。「世界」。") == ("你", "好。", "「世", "界」。")
+
+
+def test_korean_breaks_between_words_only() -> None:
+    assert units("안녕하세요 세계") == ("안녕하세요", " 세계")

@@ -1,0 +1,120 @@
+"""A file is taken when its size and time have rested, in virtual time."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from subtitled.settling import Settling
+
+
+def test_file_is_taken_when_it_has_rested() -> None:
+    settling = Settling(2.0)
+    assert not settling.look("a", 10, 1, now=100.0)
+    assert settling.next_deadline == 102.0
+    assert settling.due(101.9) == []
+    assert settling.due(102.0) == ["a"]
+    assert settling.look("a", 10, 1, now=102.0)
+    assert settling.next_deadline is None
+
+
+def test_looks_in_between_do_not_put_it_off() -> None:
+    settling = Settling(2.0)
+    assert not settling.look("a", 10, 1, now=100.0)
+    assert not settling.look("a", 10, 1, now=101.5)
+    assert settling.due(102.0) == ["a"]
+    assert settling.look("a", 10, 1, now=102.0)
+
+
+def test_change_of_size_or_time_begins_a_new_rest() -> None:
+    settling = Settling(2.0)
+    assert not settling.look("a", 10, 1, now=100.0)
+    assert not settling.look("a", 20, 1, now=101.0)
+    assert not settling.look("a", 20, 2, now=102.0)
+    assert settling.due(103.9) == []
+    assert settling.due(104.0) == ["a"]
+    assert settling.look("a", 20, 2, now=104.0)
+
+
+def test_change_seen_only_when_due_begins_a_new_rest() -> None:
+    settling = Settling(2.0)
+    assert not settling.look("a", 10, 1, now=100.0)
+    assert settling.due(102.0) == ["a"]
+    assert not settling.look("a", 20, 1, now=102.0)
+    assert settling.next_deadline == 104.0
+
+
+def test_taken_file_is_not_taken_again() -> None:
+    settling = Settling(0.0)
+    assert not settling.look("a", 10, 1, now=100.0)
+    assert settling.look("a", 10, 1, now=100.0)
+    assert not settling.look("a", 10, 1, now=101.0)
+    assert settling.taken == {"a"}
+
+
+def test_taken_file_that_changes_is_taken_again() -> None:
+    settling = Settling(0.0)
+    assert not settling.look("a", 10, 1, now=100.0)
+    assert settling.look("a", 10, 1, now=100.0)
+    assert not settling.look("a", 10, 2, now=101.0)
+    assert settling.look("a", 10, 2, now=101.0)
+
+
+def test_forgotten_file_is_not_due_and_settles_anew() -> None:
+    settling = Settling(2.0)
+    assert not settling.look("a", 10, 1, now=100.0)
+    settling.forget("a")
+    assert settling.due(102.0) == []
+    assert not settling.look("a", 10, 1, now=103.0)
+    assert settling.due(105.0) == ["a"]
+
+
+def test_many_changes_of_one_file_are_one_wake() -> None:
+    """A file that is copied for hours must not fill the memory."""
+    settling = Settling(2.0)
+    for size in range(10_000):
+        settling.look("a", size, 1, now=size / 1000)
+    assert len(settling._wakes) == 1
+
+
+@given(
+    st.floats(0, 10),
+    st.lists(
+        st.tuples(st.floats(0, 5), st.sampled_from(["a", "b"]), st.integers(0, 2), st.booleans()), max_size=30
+    ),
+    st.floats(0, 1e9),
+)
+def test_every_file_is_taken_once_it_rests_without_another_event(
+    settle_s: float, changes: list[tuple[float, str, int, bool]], now: float
+) -> None:
+    """Never before, whatever the changes; and each due path is then really taken."""
+    settling = Settling(settle_s)
+    files: dict[str, int] = {}
+    changed_at: dict[str, float] = {}
+    taken: dict[str, int] = {}
+
+    def look(path: str) -> None:
+        if settling.look(path, files[path], 0, now):
+            assert now - changed_at[path] >= settle_s
+            assert taken.get(path) != files[path]
+            taken[path] = files[path]
+
+    for pause, path, size, is_gone in changes:
+        now += pause
+        if is_gone:
+            files.pop(path, None)
+            taken.pop(path, None)
+            settling.forget(path)
+        else:
+            if files.get(path) != size:
+                changed_at[path] = now
+            files[path] = size
+            look(path)
+    rounds = 0
+    while (deadline := settling.next_deadline) is not None:
+        now = max(now, deadline)
+        for path in settling.due(now):
+            look(path)
+        rounds += 1
+        assert rounds < 200
+    assert taken == files
