@@ -1,0 +1,243 @@
+"""The daemon's configuration: TOML plus environment, into frozen Structs."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from msgspec import Meta, Struct, inspect, structs
+
+from subtitled import tomlstruct
+from subtitled.config_checks import check
+from subtitled.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SAMPLE_RATE = 16_000
+
+DEFAULT_FILE = Path(__file__).with_name("subtitled.toml")
+"""A configuration file with every key at its default, explained; `config/subtitled.toml` is a link to it."""
+
+_PREFIX = "SUBTITLED_"
+
+
+class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What all sections share: frozen, and an unknown key is an error."""
+
+
+class Model(_Section, frozen=True):
+    """Which model, and how it decodes."""
+
+    name: str = "large-v3-turbo"
+    compute_type: str = "auto"
+    beam_size: Annotated[int, Meta(ge=1, le=20)] = 5
+    batch_size: Annotated[int, Meta(ge=1, le=256)] = 16
+    cpu_threads: Annotated[int, Meta(ge=0, le=256)] = 0
+    """Threads of one CPU slot; 0 shares the cores out evenly between the CPU slots."""
+
+
+class Pool(_Section, frozen=True):
+    """The worker processes."""
+
+    devices: str | tuple[str, ...] = "auto"
+    """"auto" (every GPU, else one CPU slot), or a list such as ("cuda:0", "cuda:1") or ("cpu", "cpu")."""
+    prepare_workers: Literal["auto"] | Annotated[int, Meta(ge=1, le=64)] = "auto"
+    queue_mb: Annotated[int, Meta(ge=16, le=65_536)] = 512
+    """Most PCM that may wait in the daemon's memory, in MiB."""
+
+
+class Vad(_Section, frozen=True):
+    """Voice activity detection, in the terms of Silero VAD."""
+
+    threshold: Annotated[float, Meta(gt=0, lt=1)] = 0.5
+    min_silence_ms: Annotated[int, Meta(ge=0, le=10_000)] = 160
+    pad_ms: Annotated[int, Meta(ge=0, le=2_000)] = 200
+
+
+class Segments(_Section, frozen=True):
+    """How spans of speech are packed into what the model sees at once."""
+
+    min_speech_ms: Annotated[int, Meta(ge=0, le=5_000)] = 100
+    max_segment_s: Annotated[int, Meta(ge=1, le=30)] = 30
+
+
+class Recovery(_Section, frozen=True):
+    """How long things may take, and how often they are tried."""
+
+    attempts: Annotated[int, Meta(ge=1, le=20)] = 3
+    """Workers that one segment may take down before it is buried."""
+    prepare_attempts: Annotated[int, Meta(ge=1, le=20)] = 2
+    """Decoders that one media file may take down before its job fails."""
+    heartbeat_s: Annotated[float, Meta(gt=0, le=60)] = 1.0
+    silence_s: Annotated[float, Meta(gt=0, le=3600)] = 30.0
+    """A worker that is not heard for so long is killed."""
+    start_timeout_s: Annotated[float, Meta(gt=0, le=86_400)] = 600.0
+    lease_min_s: Annotated[float, Meta(gt=0, le=86_400)] = 30.0
+    lease_per_audio_s: Annotated[float, Meta(gt=0, le=1_000)] = 4.0
+    """A lease may take max(lease_min_s, lease_per_audio_s x its audio) before its worker is killed."""
+    prepare_stall_s: Annotated[float, Meta(gt=0, le=86_400)] = 60.0
+    """A decoder that makes no progress for so long is killed."""
+    stop_timeout_s: Annotated[float, Meta(ge=0, le=3600)] = 30.0
+    """Running leases may take so long to finish after SIGTERM."""
+
+
+class Inbox(_Section, frozen=True):
+    """One watched folder."""
+
+    path: str = "/srv/subtitled/inbox"
+    output: str = "/srv/subtitled/outbox"
+    """The folder that gets the subtitles, sub-folders mirrored; or "beside" the source."""
+    formats: tuple[Literal["srt", "json"], ...] = ("srt",)
+    language: str = "auto"
+    task: Literal["transcribe", "translate"] = "transcribe"
+    after: Literal["move", "keep", "delete"] = "move"
+    settle_s: Annotated[float, Meta(ge=0, le=3600)] = 2.0
+    rescan_s: Annotated[float, Meta(ge=1, le=86_400)] = 60.0
+    """Seconds between two full scans, which find what no event told."""
+    priority: Annotated[int, Meta(ge=-100, le=100)] = 0
+    word_timestamps: bool = False
+
+
+class Listen(_Section, frozen=True):
+    """The sockets."""
+
+    clients: tuple[str, ...] = ("ipc:///run/subtitled/clients.sock",)
+    workers: str = "ipc:///run/subtitled/private/workers.sock"
+    metrics: str = "127.0.0.1:9477"
+
+
+class State(_Section, frozen=True):
+    """Where the daemon keeps its database."""
+
+    dir: str = "/var/lib/subtitled"
+
+
+class Log(_Section, frozen=True):
+    """What is logged, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+    """"auto": console on a terminal, JSON otherwise."""
+
+
+class Config(_Section, frozen=True):
+    """The whole configuration."""
+
+    model: Model = Model()
+    pool: Pool = Pool()
+    vad: Vad = Vad()
+    segments: Segments = Segments()
+    recovery: Recovery = Recovery()
+    inbox: tuple[Inbox, ...] = (Inbox(),)
+    listen: Listen = Listen()
+    state: State = State()
+    log: Log = Log()
+
+
+def load(path: str | None, environ: Mapping[str, str], *, check_paths: bool = True) -> Config:
+    """Give the configuration of the file at `path`, if any, as `SUBTITLED_SECTION__KEY` in `environ` overrides it.
+
+    What neither sets is at its default. Folders come back in normal form, and one device as a list of one.
+    Without `check_paths` no folder is looked at. Raises `ConfigError` with every fault, one line each.
+    """
+    faults = tomlstruct.Faults(key for key, _ in tomlstruct.keys(Config))
+    table = _read_file(path, faults) if path is not None else {}
+    is_read = not faults.lines
+    _read_environment(environ, table, faults)
+    config = tomlstruct.fill(Config, table, faults)
+    if is_read:
+        # After an unreadable file all its keys are at their defaults, of which nobody wants to hear.
+        check(config, faults, check_paths=check_paths)
+    if faults.lines:
+        raise ConfigError(faults.lines)
+    return _normal(config)
+
+
+def show(config: Config) -> str:
+    """Give the whole configuration as TOML; `load` reads it back as the same."""
+    return tomlstruct.emit(config)
+
+
+def _read_file(path: str, faults: tomlstruct.Faults) -> dict[str, Any]:
+    """Give what the file says; a file that cannot be read is noted and counts as empty."""
+    try:
+        data = Path(path).read_bytes()
+        table = tomllib.loads(data.decode("utf-8"))
+    except (OSError, ValueError) as error:
+        faults.lines.append(f"{path}: {_why_unreadable(error)}")
+        return {}
+    for name, value in table.items():
+        faults.origins[name] = path
+        if isinstance(value, dict):
+            faults.origins.update({f"{name}.{key}": path for key in value})
+    return table
+
+
+def _why_unreadable(error: OSError | ValueError) -> str:
+    match error:
+        case FileNotFoundError():
+            return "no such file; `subtitled config init` writes one with every key explained"
+        case OSError():
+            return f"cannot be read: {error.strerror}"
+        case UnicodeDecodeError():
+            line = error.object.count(b"\n", 0, error.start) + 1
+            return f"not UTF-8 (at line {line}); save the file as UTF-8"
+        case _:
+            return f"not TOML: {error}"
+
+
+def _read_environment(environ: Mapping[str, str], table: dict[str, Any], faults: tomlstruct.Faults) -> None:
+    """Put the values of the environment's variables into `table`, over those of the file."""
+    known = dict(tomlstruct.keys(Config))
+    lists = {field.name for field in structs.fields(Config) if isinstance(field.default, tuple)}
+    for variable, text in sorted(environ.items()):
+        name = variable.removeprefix(_PREFIX)
+        section, separator, key = name.lower().partition("__")
+        if name == variable or not (separator or section in lists):
+            continue  # not ours to judge: SUBTITLED_CONFIG and the like
+        dotted = f"{section}.{key}" if separator else section
+        faults.origins[dotted] = f"{variable} in the environment"
+        if not separator:
+            table[section] = _read_value(text)
+        elif section in lists:
+            remedy = (
+                f"""only as a whole list: {_PREFIX}{section.upper()}='[{{path = "/a", output = "/b"}}]'"""
+            )
+            faults.add(dotted, text, remedy)
+        elif dotted not in known:
+            faults.add_unknown(dotted, text)
+        elif isinstance(table.setdefault(section, {}), dict):
+            is_text = isinstance(known[dotted], inspect.StrType)
+            table[section][key] = text if is_text else _read_value(text)
+
+
+def _read_value(text: str) -> object:
+    """Give `text` as the TOML value that it is, or else as it stands."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return parsed["value"] if len(parsed) == 1 else text
+
+
+def _normal(config: Config) -> Config:
+    devices = config.pool.devices
+    if isinstance(devices, str) and devices != "auto":
+        devices = (devices,)
+    inboxes = tuple(
+        structs.replace(
+            inbox,
+            path=os.path.normpath(inbox.path),
+            output=inbox.output if inbox.output == "beside" else os.path.normpath(inbox.output),
+        )
+        for inbox in config.inbox
+    )
+    return structs.replace(
+        config,
+        pool=structs.replace(config.pool, devices=devices),
+        inbox=inboxes,
+        state=structs.replace(config.state, dir=os.path.normpath(config.state.dir)),
+    )

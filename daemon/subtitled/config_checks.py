@@ -1,0 +1,255 @@
+"""What a configuration's values must be beyond their types: names, addresses, folders."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from subtitled.tomlstruct import shown
+
+if TYPE_CHECKING:
+    from subtitled.config import Config
+    from subtitled.tomlstruct import Faults
+
+COMPUTE_TYPES = (
+    "auto",
+    "default",
+    "int8",
+    "int8_float32",
+    "int8_float16",
+    "int8_bfloat16",
+    "int16",
+    "float16",
+    "bfloat16",
+    "float32",
+)
+"""CTranslate2's `compute_type` values (its documentation, "Quantization")."""
+
+# As _LANGUAGE_CODES of faster_whisper/tokenizer.py 1.2.1, which is not imported here because it takes a second.
+LANGUAGES = tuple(
+    """
+    af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu hy
+    id is it ja jw ka kk km kn ko la lb ln lo lt lv mg mi mk ml mn mr ms mt my ne nl nn no oc pa pl ps pt ro ru sa
+    sd si sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo zh yue
+    """.split()  # noqa: SIM905 - as a list it would take a hundred lines
+)
+"""The language codes that Whisper knows."""
+
+_DEVICE = re.compile(r"cpu|cuda:(\d{1,3}|GPU-[0-9a-fA-F-]+)")
+_HOST_PORT = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})")
+# Whisper's own README: turbo returns the original language even when asked to translate. The distilled
+# models were trained on transcription alone, and the .en ones know no other language.
+_TRANSCRIBE_ONLY = re.compile(r"(large-v3-)?turbo|distil-.*|.*\.en")
+
+_MAX_SOCKET_PATH_BYTES = 107
+"""sun_path of unix(7) holds 108 bytes, the last of them NUL."""
+
+
+def check(config: Config, faults: Faults, *, check_paths: bool) -> None:
+    """Add to `faults` what is wrong in `config`; keys already faulty are passed over.
+
+    Folders are looked at, for being there and writable, only with `check_paths`.
+    """
+    _check_model(config, faults, check_paths=check_paths)
+    _check_devices(config, faults)
+    _check_times(config, faults)
+    _check_inbox_values(config, faults)
+    _check_inbox_folders(config, faults, check_paths=check_paths)
+    _check_sockets(config, faults)
+    _check_state(config, faults, check_paths=check_paths)
+
+
+def _check_model(config: Config, faults: Faults, *, check_paths: bool) -> None:
+    name = config.model.name
+    if not faults.is_faulty("model.name"):
+        is_folder = name.startswith(("/", "./", "../", "~"))
+        if not name:
+            faults.add("model.name", name, 'a Whisper size, a hub id, a CTranslate2 folder, or "demo"')
+        elif is_folder and check_paths and not (Path(name) / "model.bin").is_file():
+            faults.add("model.name", name, "a folder that holds a CTranslate2 model (model.bin)")
+    if config.model.compute_type not in COMPUTE_TYPES and not faults.is_faulty("model.compute_type"):
+        faults.add("model.compute_type", config.model.compute_type, ", ".join(COMPUTE_TYPES))
+
+
+def _check_devices(config: Config, faults: Faults) -> None:
+    devices = config.pool.devices
+    if devices == "auto" or faults.is_faulty("pool.devices"):
+        return
+    names = (devices,) if isinstance(devices, str) else devices
+    if not names or not all(_DEVICE.fullmatch(name) for name in names):
+        allowed = '"auto", or a list of "cpu", "cuda:N" or "cuda:GPU-uuid", one for each worker'
+        faults.add("pool.devices", devices, allowed)
+    gpus = [name for name in names if name != "cpu"]
+    if len(gpus) != len(set(gpus)):
+        faults.add("pool.devices", devices, "each GPU once: one worker fills it")
+
+
+def _check_times(config: Config, faults: Faults) -> None:
+    recovery, segments = config.recovery, config.segments
+    if recovery.silence_s < 3 * recovery.heartbeat_s and not faults.is_faulty(
+        "recovery.silence_s", "recovery.heartbeat_s"
+    ):
+        allowed = f"at least 3 x recovery.heartbeat_s ({recovery.heartbeat_s}), or healthy workers are killed"
+        faults.add("recovery.silence_s", recovery.silence_s, allowed)
+    if segments.min_speech_ms >= 1000 * segments.max_segment_s and not faults.is_faulty(
+        "segments.min_speech_ms", "segments.max_segment_s"
+    ):
+        allowed = f"less than segments.max_segment_s ({segments.max_segment_s} s), or all speech is skipped"
+        faults.add("segments.min_speech_ms", segments.min_speech_ms, allowed)
+
+
+def _check_inbox_values(config: Config, faults: Faults) -> None:
+    for index, inbox in enumerate(config.inbox):
+        key = f"inbox[{index}]"
+        if not inbox.formats:
+            faults.add(f"{key}.formats", inbox.formats, "at least one format")
+        if inbox.language not in {"auto", "multi", *LANGUAGES} and not faults.is_faulty(f"{key}.language"):
+            allowed = f'"auto", "multi" (each segment its own), or one of {" ".join(LANGUAGES)}'
+            faults.add(f"{key}.language", inbox.language, allowed)
+        if inbox.task == "translate" and _TRANSCRIBE_ONLY.fullmatch(config.model.name):
+            allowed = f'"transcribe", for {config.model.name} cannot translate; "large-v3" and "medium" can'
+            faults.add(f"{key}.task", inbox.task, allowed)
+
+
+def _check_inbox_folders(config: Config, faults: Faults, *, check_paths: bool) -> None:
+    """Check that no inbox is in another, nor an output in an inbox, where it would be taken for a source."""
+    trees: dict[str, str] = {}
+    for index, inbox in enumerate(config.inbox):
+        key = f"inbox[{index}].path"
+        if faults.is_faulty(key) or not _is_absolute(key, inbox.path, faults):
+            continue
+        tree = _resolved(inbox.path, check_paths=check_paths)
+        for other_key, other in trees.items():
+            if _is_inside(tree, other) or _is_inside(other, tree):
+                faults.add(
+                    key, inbox.path, f"a folder neither the same as, in, nor around {other_key} ({other})"
+                )
+        trees[key] = tree
+        if check_paths:
+            _check_writable(key, inbox.path, faults)
+    for index, inbox in enumerate(config.inbox):
+        key = f"inbox[{index}].output"
+        if inbox.output == "beside" or faults.is_faulty(key) or not _is_absolute(key, inbox.output, faults):
+            continue
+        _check_outside(key, inbox.output, trees, faults, check_paths=check_paths)
+        if check_paths:
+            _check_creatable(key, inbox.output, faults, depth=1)
+
+
+def _check_sockets(config: Config, faults: Faults) -> None:
+    endpoints = [(f"listen.clients[{i}]", endpoint) for i, endpoint in enumerate(config.listen.clients)]
+    endpoints.append(("listen.workers", config.listen.workers))
+    seen: dict[str, str] = {}
+    for key, endpoint in endpoints:
+        if faults.is_faulty(key):
+            continue
+        allowed = _endpoint_fault(endpoint)
+        if allowed:
+            faults.add(key, endpoint, allowed)
+        elif endpoint in seen:
+            faults.add(key, endpoint, f"an endpoint of its own; this one is {seen[endpoint]}")
+        seen.setdefault(endpoint, key)
+    metrics = config.listen.metrics
+    if metrics and not faults.is_faulty("listen.metrics") and not _host_of(metrics):
+        faults.add("listen.metrics", metrics, '"" (off), or HOST:PORT such as "127.0.0.1:9477"')
+
+
+def _endpoint_fault(endpoint: str) -> str | None:
+    """Say what is allowed where `endpoint` is not, None if it is."""
+    scheme, _, address = endpoint.partition("://")
+    match scheme:
+        case "ipc" if address.startswith("/"):
+            size = len(address.encode())
+            if size > _MAX_SOCKET_PATH_BYTES:
+                return f"a path of at most {_MAX_SOCKET_PATH_BYTES} bytes (this one has {size}); choose a shorter folder"
+            return None
+        case "tcp":
+            host = _host_of(address)
+            if host is None:
+                return "tcp://HOST:PORT with a port from 1 to 65535"
+            if not _is_loopback(host):
+                return (
+                    "tcp:// on loopback (127.0.0.1, [::1]) only: beyond it CURVE keys are needed, "
+                    "which this version does not have; an SSH tunnel to a loopback port does the same"
+                )
+            return None
+        case _:
+            return "ipc:///absolute/path or tcp://127.0.0.1:PORT"
+
+
+def _host_of(address: str) -> str | None:
+    """Give the host of HOST:PORT, None if it is no such thing."""
+    match = _HOST_PORT.fullmatch(address)
+    return match[1] if match and 1 <= int(match[2]) <= 65_535 else None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_state(config: Config, faults: Faults, *, check_paths: bool) -> None:
+    folder = config.state.dir
+    if faults.is_faulty("state.dir") or not _is_absolute("state.dir", folder, faults):
+        return
+    trees = {
+        f"inbox[{i}].path": _resolved(x.path, check_paths=check_paths) for i, x in enumerate(config.inbox)
+    }
+    _check_outside("state.dir", folder, trees, faults, check_paths=check_paths)
+    if check_paths:
+        _check_creatable("state.dir", folder, faults, depth=None)
+
+
+def _is_absolute(key: str, path: str, faults: Faults) -> bool:
+    if Path(path).is_absolute():
+        return True
+    faults.add(key, path, "an absolute path, such as /srv/subtitled/inbox")
+    return False
+
+
+def _resolved(path: str, *, check_paths: bool) -> str:
+    """Give `path` as it is to be compared: without links where the file system may be looked at."""
+    return os.path.realpath(path) if check_paths else os.path.normpath(path)
+
+
+def _is_inside(path: str, folder: str) -> bool:
+    return Path(path).is_relative_to(folder)
+
+
+def _check_outside(key: str, path: str, trees: dict[str, str], faults: Faults, *, check_paths: bool) -> None:
+    for other_key, tree in trees.items():
+        if _is_inside(_resolved(path, check_paths=check_paths), tree):
+            remedy = 'a folder outside it, or "beside"' if key.endswith(".output") else "a folder outside it"
+            faults.add(key, path, f"{remedy}; {other_key} ({tree}) is watched, with all below it")
+
+
+def _check_writable(key: str, path: str, faults: Faults) -> None:
+    """Check that `path` is a folder in which this process may make files."""
+    if not os.path.lexists(path):
+        faults.add(key, path, f"a folder that exists; make it with: mkdir -p {shown(path)}")
+    elif not Path(path).is_dir():
+        faults.add(key, path, "a folder, and this is none")
+    elif not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        faults.add(key, path, f"a folder that user {os.geteuid()} may read and write; see its owner and mode")
+
+
+def _check_creatable(key: str, path: str, faults: Faults, *, depth: int | None) -> None:
+    """Check that `path` is writable, or may be made by making at most `depth` folders (any number if None)."""
+    missing = 0
+    folder = Path(os.path.normpath(path))
+    while not os.path.lexists(folder):
+        folder, missing = folder.parent, missing + 1
+    if depth is not None and missing > depth:
+        parent = str(Path(os.path.normpath(path)).parent)
+        faults.add(key, path, f"a folder whose parent exists; make it with: mkdir -p {shown(parent)}")
+    elif not missing:
+        _check_writable(key, path, faults)
+    elif not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        faults.add(
+            key, path, f"a folder that can be made; user {os.geteuid()} may not write in {shown(str(folder))}"
+        )

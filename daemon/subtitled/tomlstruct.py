@@ -1,0 +1,190 @@
+"""TOML tables as frozen Structs: all their faults found, not only the first."""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import json
+import re
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+from msgspec import Struct, inspect, structs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+_S = TypeVar("_S", bound=Struct)
+_SHOWN_CHARACTERS = 200
+
+
+class Faults:
+    """The faults found so far, in `lines`; each names its key, value, what is allowed, and where it was set."""
+
+    def __init__(self, known: Iterable[str]) -> None:
+        """Take the keys there are, such as "model.name", for the nearest one to an unknown key."""
+        self.lines: list[str] = []
+        self.origins: dict[str, str] = {}
+        """Where a key, or a whole list of tables, was set: a file, or a variable of the environment."""
+        self.given: set[str] = set()
+        """The keys that were set at all."""
+        self._known = tuple(known)
+        self._keys: set[str] = set()
+
+    def add(self, key: str, got: object, allowed: str) -> None:
+        """Note that `key` has a value that is not allowed."""
+        self._note(key, f"got {shown(got)}, allowed: {allowed}")
+
+    def add_unknown(self, key: str, got: object) -> None:
+        """Note that there is no such `key`; names the nearest there is, or else those beside it."""
+        bare = re.sub(r"\[\d+\]", "", key)
+        section = bare.rpartition(".")[0]
+        sections = list(dict.fromkeys(known.partition(".")[0] for known in self._known))
+        is_section = section in sections
+        beside = (
+            [known for known in self._known if known.startswith(f"{section}.")] if is_section else sections
+        )
+        near = difflib.get_close_matches(bare, self._known if is_section else [*sections, *self._known], n=1)
+        remedy = f"did you mean {near[0]}?" if near else f"known here: {', '.join(beside)}"
+        self._note(key, f"no such key (got {shown(got)}); {remedy}")
+
+    def is_faulty(self, *keys: str) -> bool:
+        """Say whether one of `keys`, or what holds it, is already known to be faulty."""
+        return any(key == bad or key.startswith((f"{bad}.", f"{bad}[")) for key in keys for bad in self._keys)
+
+    def _note(self, key: str, text: str) -> None:
+        self._keys.add(key)
+        whole = re.sub(r"\[\d+\]$", "", key)
+        origin = self.origins.get(whole)
+        if origin is None and whole in self.given:
+            origin = self.origins.get(key.partition("[")[0])
+        self.lines.append(f"{key}: {text} ({origin or 'the default'})")
+
+
+def keys(cls: type[Struct], prefix: str = "") -> Iterator[tuple[str, inspect.Type]]:
+    """Give each key below `cls`, such as "model.name", with its type; a list of tables counts as one table."""
+    for field in structs.fields(cls):
+        kind = inspect.type_info(field.type)
+        item = kind.item_type if isinstance(kind, inspect.VarTupleType) else kind
+        if isinstance(item, inspect.StructType):
+            yield from keys(item.cls, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}", kind
+
+
+def fill(cls: type[_S], table: object, faults: Faults, key: str = "") -> _S:
+    """Give `table` as a `cls`; a value that cannot be converted goes to `faults` and stays at its default."""
+    if not isinstance(table, dict):
+        faults.add(key, table, f"a table, begun with the line [{key}]" if "[" not in key else "a table")
+        return cls()
+    values: dict[str, object] = {}
+    known = {field.name: field.type for field in structs.fields(cls)}
+    for name, value in table.items():
+        where = f"{key}.{name}" if key else name
+        faults.given.add(where)
+        if name not in known:
+            faults.add_unknown(where, value)
+            continue
+        kind = inspect.type_info(known[name])
+        if isinstance(kind, inspect.StructType):
+            values[name] = fill(kind.cls, value, faults, where)
+        elif isinstance(kind, inspect.VarTupleType) and isinstance(kind.item_type, inspect.StructType):
+            if isinstance(value, list):
+                inner = kind.item_type.cls
+                values[name] = tuple(fill(inner, v, faults, f"{where}[{i}]") for i, v in enumerate(value))
+            else:
+                faults.add(where, value, f"a list of tables, each begun with the line [[{where}]]")
+        elif not _is_text_clean(value):
+            faults.add(where, value, "UTF-8 text without NUL")
+        else:
+            try:
+                values[name] = msgspec.convert(value, known[name])
+            except msgspec.ValidationError:
+                faults.add(where, value, _allowed(kind, value))
+    return cls(**values)
+
+
+def emit(struct: Struct) -> str:
+    """Give `struct` as TOML that `fill` reads back as the same; it must hold neither None nor infinities."""
+    plain: list[str] = []
+    tables: list[str] = []
+    for field in structs.fields(struct):
+        value = getattr(struct, field.name)
+        if isinstance(value, Struct):
+            tables.append(f"[{field.name}]\n{emit(value)}")
+        elif isinstance(value, tuple) and value and isinstance(value[0], Struct):
+            tables.extend(f"[[{field.name}]]\n{emit(item)}" for item in value)
+        else:
+            plain.append(f"{field.name} = {_literal(value)}\n")
+    return "\n".join(["".join(plain), *tables] if plain else tables)
+
+
+def shown(value: object) -> str:
+    """Give `value` as TOML would write it, shortened, for a message."""
+    text = _literal(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
+
+
+def _literal(value: object) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            # JSON's escapes are TOML's, but JSON leaves DEL as it is and TOML does not. A surrogate comes
+            # only from a variable that is not UTF-8; it must not break the message that says so.
+            escaped = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+            return escaped.encode("utf-8", "backslashreplace").decode("utf-8")
+        case list() | tuple():
+            return f"[{', '.join(_literal(item) for item in value)}]"
+        case dict():
+            return f"{{{', '.join(f'{name} = {_literal(item)}' for name, item in value.items())}}}"
+        case dt.datetime() | dt.date() | dt.time():
+            return value.isoformat()
+        case _:
+            return repr(value)
+
+
+def _is_text_clean(value: object) -> bool:
+    """Say whether all text in `value` can be part of a path and of a file in UTF-8."""
+    match value:
+        case str():
+            return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
+        case list():
+            return all(_is_text_clean(item) for item in value)
+        case _:
+            return True
+
+
+def _allowed(kind: inspect.Type, got: object) -> str:
+    """Say what a value of `kind` may be, to a person who wrote `got`."""
+    match kind:
+        case inspect.IntType():
+            is_number = isinstance(got, int) and not isinstance(got, bool)
+            return _bounds(kind, "" if is_number else "a whole number, ")
+        case inspect.FloatType():
+            is_number = isinstance(got, int | float) and not isinstance(got, bool)
+            return _bounds(kind, "" if is_number else "a number, ")
+        case inspect.LiteralType():
+            return " or ".join(_literal(value) for value in kind.values)
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.StrType():
+            return "text in quotes"
+        case inspect.VarTupleType():
+            return f"a list such as [A, B] of: {_allowed(kind.item_type, got)}"
+        case inspect.UnionType():
+            return ", or ".join(_allowed(part, got) for part in kind.types)
+        case _:
+            return type(kind).__name__
+
+
+def _bounds(kind: inspect.IntType | inspect.FloatType, prefix: str) -> str:
+    if kind.ge is not None and kind.le is not None:
+        return f"{prefix}{kind.ge} to {kind.le}"
+    words: Mapping[str, float | None] = {
+        "at least": kind.ge,
+        "more than": kind.gt,
+        "at most": kind.le,
+        "less than": kind.lt,
+    }
+    return prefix + " and ".join(f"{word} {bound}" for word, bound in words.items() if bound is not None)

@@ -1,0 +1,529 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import structs
+
+from subtitled import config, config_checks
+from subtitled.config import Config, Inbox, Listen, Log, Model, Pool, State
+from subtitled.errors import ConfigError, ExitCode
+
+_ROOT = Path(__file__).parents[2]
+
+
+def faults_of(
+    text: str, tmp_path: Path, environ: dict[str, str] | None = None, *, check_paths: bool = False
+) -> list[str]:
+    """Give the faults of a configuration file with `text`, the file's name replaced by FILE."""
+    file = tmp_path / "subtitled.toml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        config.load(str(file), environ or {}, check_paths=check_paths)
+    return [fault.replace(str(file), "FILE") for fault in caught.value.faults]
+
+
+def one_fault(text: str, tmp_path: Path, *, check_paths: bool = False) -> str:
+    (fault,) = faults_of(text, tmp_path, check_paths=check_paths)
+    return fault
+
+
+def loaded(
+    text: str, tmp_path: Path, environ: dict[str, str] | None = None, *, check_paths: bool = False
+) -> Config:
+    file = tmp_path / "subtitled.toml"
+    file.write_text(text, encoding="utf-8")
+    return config.load(str(file), environ or {}, check_paths=check_paths)
+
+
+# What is read
+
+
+def test_nothing_set_gives_the_defaults() -> None:
+    assert config.load(None, {}, check_paths=False) == Config()
+
+
+def test_a_file_overrides_defaults_and_the_environment_overrides_the_file(tmp_path: Path) -> None:
+    text = '[model]\nname = "small"\nbeam_size = 1\n[vad]\nthreshold = 0.3\n'
+    got = loaded(text, tmp_path, {"SUBTITLED_MODEL__NAME": "demo", "SUBTITLED_LOG__LEVEL": "debug"})
+    assert got.model == Model(name="demo", beam_size=1)
+    assert got.vad.threshold == 0.3
+    assert got.log == Log(level="debug")
+
+
+def test_the_environment_is_read_as_toml_except_where_text_is_wanted() -> None:
+    environ = {
+        "SUBTITLED_MODEL__NAME": "5",
+        "SUBTITLED_MODEL__BATCH_SIZE": "8",
+        "SUBTITLED_POOL__DEVICES": '["cpu", "cpu"]',
+        "SUBTITLED_POOL__PREPARE_WORKERS": "auto",
+        "SUBTITLED_VAD__THRESHOLD": "0.25",
+        "SUBTITLED_LISTEN__METRICS": "",
+        "SUBTITLED_LOG__FORMAT": '"json"',
+    }
+    got = config.load(None, environ, check_paths=False)
+    assert (got.model.name, got.model.batch_size) == ("5", 8)
+    assert got.pool == Pool(devices=("cpu", "cpu"), prepare_workers="auto")
+    assert (got.vad.threshold, got.listen.metrics, got.log.format) == (0.25, "", "json")
+
+
+def test_the_environment_sets_the_whole_list_of_inboxes() -> None:
+    environ = {"SUBTITLED_INBOX": '[{path = "/a", output = "/b"}, {path = "/c", output = "beside"}]'}
+    got = config.load(None, environ, check_paths=False)
+    assert got.inbox == (Inbox(path="/a", output="/b"), Inbox(path="/c", output="beside"))
+
+
+def test_there_may_be_no_inbox(tmp_path: Path) -> None:
+    assert loaded("inbox = []", tmp_path).inbox == ()
+
+
+def test_variables_without_a_section_are_not_ours() -> None:
+    assert (
+        config.load(None, {"SUBTITLED_CONFIG": "/x", "SUBTITLE_SERVER": "y"}, check_paths=False) == Config()
+    )
+
+
+def test_a_value_cannot_smuggle_in_another_key() -> None:
+    with pytest.raises(ConfigError, match=r"model\.beam_size: got"):
+        config.load(None, {"SUBTITLED_MODEL__BEAM_SIZE": "1\nbatch_size = 2"}, check_paths=False)
+
+
+def test_one_device_becomes_a_list_of_one(tmp_path: Path) -> None:
+    assert loaded('[pool]\ndevices = "cuda:0"', tmp_path).pool.devices == ("cuda:0",)
+    assert loaded('[pool]\ndevices = "auto"', tmp_path).pool.devices == "auto"
+
+
+@pytest.mark.parametrize(
+    "device", ["cpu", "cuda:0", "cuda:15", "cuda:GPU-0f1e2d3c-0000-1111-2222-333344445555"]
+)
+def test_devices_there_may_be(device: str, tmp_path: Path) -> None:
+    assert loaded(f'[pool]\ndevices = ["{device}"]', tmp_path).pool.devices == (device,)
+
+
+def test_folders_come_back_in_normal_form(tmp_path: Path) -> None:
+    got = loaded('[[inbox]]\npath = "/in//a/"\noutput = "/x/../out"\n[state]\ndir = "/s/"\n', tmp_path)
+    assert (got.inbox[0].path, got.inbox[0].output, got.state.dir) == ("/in/a", "/out", "/s")
+
+
+# Faults of files and keys
+
+
+def test_all_faults_of_a_bad_file_are_reported_at_once(tmp_path: Path) -> None:
+    text = """
+    colour = "red"
+    model = 3
+    [pool]
+    devices = ["gpu0"]
+    queue_mb = "many"
+    [vad]
+    treshold = 0.5
+    pad_ms = 2.5
+    [[inbox]]
+    path = "/in"
+    output = "/in/out"
+    [[inbox]]
+    path = "/in/side"
+    formats = ["srt", "doc"]
+    settle_s = -1
+    language = "english"
+    [listen]
+    clients = ["tcp://0.0.0.0:9000", "/run/x.sock"]
+    metrics = "9477"
+    [state]
+    dir = "state"
+    """
+    faults = faults_of(
+        text, tmp_path, {"SUBTITLED_MODEL__NAM": "x", "SUBTITLED_SEGMENTS__MAX_SEGMENT_S": "0"}
+    )
+    expected = [
+        'model.nam: no such key (got "x"); did you mean model.name? (SUBTITLED_MODEL__NAM in the environment)',
+        'colour: no such key (got "red"); known here: model, pool, vad, segments, recovery, inbox, listen, state, log (FILE)',
+        "model: got 3, allowed: a table, begun with the line [model] (FILE)",
+        'pool.queue_mb: got "many", allowed: a whole number, 16 to 65536 (FILE)',
+        "vad.treshold: no such key (got 0.5); did you mean vad.threshold? (FILE)",
+        "vad.pad_ms: got 2.5, allowed: a whole number, 0 to 2000 (FILE)",
+        'inbox[1].formats: got ["srt", "doc"], allowed: a list such as [A, B] of: "json" or "srt" (FILE)',
+        "inbox[1].settle_s: got -1, allowed: 0 to 3600 (FILE)",
+        "segments.max_segment_s: got 0, allowed: 1 to 30 (SUBTITLED_SEGMENTS__MAX_SEGMENT_S in the environment)",
+        'pool.devices: got ["gpu0"], allowed: "auto", or a list of "cpu", "cuda:N" or "cuda:GPU-uuid"',
+        'inbox[1].language: got "english", allowed: "auto", "multi" (each segment its own), or one of af am',
+        'inbox[1].path: got "/in/side", allowed: a folder neither the same as, in, nor around inbox[0].path (/in)',
+        'inbox[0].output: got "/in/out", allowed: a folder outside it, or "beside"; inbox[0].path (/in) is watched',
+        'listen.clients[0]: got "tcp://0.0.0.0:9000", allowed: tcp:// on loopback',
+        'listen.clients[1]: got "/run/x.sock", allowed: ipc:///absolute/path or tcp://127.0.0.1:PORT (FILE)',
+        'listen.metrics: got "9477", allowed: "" (off), or HOST:PORT',
+        'state.dir: got "state", allowed: an absolute path',
+    ]
+    missing = [line for line in expected if not any(fault.startswith(line) for fault in faults)]
+    assert not missing, "\n".join(faults)
+    assert len(faults) == len(expected)
+
+
+def test_the_error_says_all_its_faults(tmp_path: Path) -> None:
+    file = tmp_path / "x.toml"
+    file.write_text("a = 1\nb = 2\n")
+    with pytest.raises(ConfigError) as caught:
+        config.load(str(file), {}, check_paths=False)
+    assert str(caught.value) == "\n".join(caught.value.faults)
+    assert len(caught.value.faults) == 2
+
+
+def test_a_syntax_error_names_file_and_line(tmp_path: Path) -> None:
+    assert re.match(r"FILE: not TOML: .*line 2", one_fault("[model]\nname = large\n", tmp_path))
+
+
+def test_a_syntax_error_does_not_hide_faults_of_the_environment(tmp_path: Path) -> None:
+    faults = faults_of("[model", tmp_path, {"SUBTITLED_MODEL__BEAM_SIZE": "0"})
+    assert [fault.partition(":")[0] for fault in faults] == ["FILE", "model.beam_size"]
+
+
+def test_a_key_given_twice_is_a_fault(tmp_path: Path) -> None:
+    assert "FILE: not TOML" in one_fault("[vad]\npad_ms = 1\npad_ms = 2\n", tmp_path)
+
+
+def test_a_file_that_is_not_utf8_is_named_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "latin1.toml"
+    file.write_bytes(b"# one\n# caf\xe9\n")
+    with pytest.raises(ConfigError, match=r"latin1\.toml: not UTF-8 \(at line 2\)"):
+        config.load(str(file), {}, check_paths=False)
+
+
+def test_a_missing_file_is_a_fault_with_its_remedy(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"absent\.toml: no such file; `subtitled config init`"):
+        config.load(str(tmp_path / "absent.toml"), {}, check_paths=False)
+
+
+def test_a_folder_in_place_of_the_file_is_a_fault(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        config.load(str(tmp_path), {}, check_paths=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("[model]\nbatch_size = 0", "model.batch_size: got 0, allowed: 1 to 256 (FILE)"),
+        (
+            "[model]\nbatch_size = true",
+            "model.batch_size: got true, allowed: a whole number, 1 to 256 (FILE)",
+        ),
+        ("[model]\nname = 3", "model.name: got 3, allowed: text in quotes (FILE)"),
+        ("[vad]\nthreshold = 1", "vad.threshold: got 1, allowed: more than 0 and less than 1 (FILE)"),
+        ("[vad]\nthreshold = nan", "vad.threshold: got nan, allowed: more than 0 and less than 1 (FILE)"),
+        ("[recovery]\nlease_min_s = inf", "recovery.lease_min_s: got inf, allowed: more than 0"),
+        ('[recovery]\nlease_min_s = "1"', 'recovery.lease_min_s: got "1", allowed: a number, more than 0'),
+        ("[pool]\nprepare_workers = 0", 'pool.prepare_workers: got 0, allowed: "auto", or 1 to 64 (FILE)'),
+        ("[pool]\ndevices = 2", "pool.devices: got 2, allowed: text in quotes, or a list such as [A, B]"),
+        ("[[inbox]]\nword_timestamps = 1", "inbox[0].word_timestamps: got 1, allowed: true or false (FILE)"),
+        (
+            '[[inbox]]\nafter = "burn"',
+            'inbox[0].after: got "burn", allowed: "delete" or "keep" or "move" (FILE)',
+        ),
+        (
+            "[inbox]\npath = 3",
+            "inbox: got {path = 3}, allowed: a list of tables, each begun with the line [[inbox]]",
+        ),
+        ("inbox = [1]", "inbox[0]: got 1, allowed: a table (FILE)"),
+        ("[log]\nlevel = 1979-05-27", "log.level: got 1979-05-27, allowed: "),
+        (
+            "[state]\ndir = '/a\\u0000'".replace("'", '"'),
+            'state.dir: got "/a\\u0000", allowed: UTF-8 text without NUL',
+        ),
+    ],
+)
+def test_a_value_of_the_wrong_kind_or_range_says_what_is_allowed(
+    text: str, fault: str, tmp_path: Path
+) -> None:
+    got = one_fault(text, tmp_path)
+    assert got.startswith(fault), got
+
+
+def test_a_path_that_is_not_utf8_is_a_fault_that_can_be_printed() -> None:
+    with pytest.raises(ConfigError, match="UTF-8 text") as caught:
+        config.load(None, {"SUBTITLED_STATE__DIR": os.fsdecode(b"/srv/\xff")}, check_paths=False)
+    str(caught.value).encode("utf-8")
+
+
+def test_a_key_in_the_wrong_section_is_told_the_right_one(tmp_path: Path) -> None:
+    assert "did you mean model.batch_size?" in one_fault("[pool]\nbatch_size = 3", tmp_path)
+
+
+def test_a_misspelt_section_is_told_the_right_one(tmp_path: Path) -> None:
+    assert one_fault("[modle]\nname = 3", tmp_path).startswith(
+        "modle: no such key (got {name = 3}); did you mean model?"
+    )
+
+
+def test_an_unknown_section_in_the_environment_is_a_fault() -> None:
+    with pytest.raises(ConfigError, match=r"colour\.red: no such key \(got \"1\"\); known here: model, pool"):
+        config.load(None, {"SUBTITLED_COLOUR__RED": "1"}, check_paths=False)
+
+
+def test_inboxes_are_set_by_variable_only_as_a_whole() -> None:
+    with pytest.raises(
+        ConfigError, match=r"inbox\.path: got \"/x\", allowed: only as a whole list: SUBTITLED_INBOX="
+    ):
+        config.load(None, {"SUBTITLED_INBOX__PATH": "/x"}, check_paths=False)
+
+
+def test_a_default_at_fault_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    fault = one_fault('[[inbox]]\npath = "/srv"\n', tmp_path)
+    assert fault.startswith('inbox[0].output: got "/srv/subtitled/outbox"')
+    assert fault.endswith("(the default)")
+
+
+# Faults of values that only make sense together
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('[model]\ncompute_type = "int4"', 'model.compute_type: got "int4", allowed: auto, default, int8, '),
+        ('[model]\nname = ""', 'model.name: got "", allowed: a Whisper size'),
+        ('[pool]\ndevices = "gpu"', 'pool.devices: got "gpu", allowed: "auto", or a list'),
+        ("[pool]\ndevices = []", "pool.devices: got [], allowed: "),
+        ('[pool]\ndevices = ["auto"]', 'pool.devices: got ["auto"], allowed: '),
+        ('[pool]\ndevices = ["cuda:x"]', 'pool.devices: got ["cuda:x"], allowed: '),
+        (
+            "[recovery]\nsilence_s = 2.0",
+            "recovery.silence_s: got 2.0, allowed: at least 3 x recovery.heartbeat_s",
+        ),
+        (
+            "[segments]\nmin_speech_ms = 2000\nmax_segment_s = 2",
+            "segments.min_speech_ms: got 2000, allowed: less than segments.max_segment_s (2 s)",
+        ),
+        ("[[inbox]]\nformats = []", "inbox[0].formats: got [], allowed: at least one format"),
+        ('[[inbox]]\nlanguage = "xx"', 'inbox[0].language: got "xx", allowed: "auto", "multi"'),
+        (
+            '[[inbox]]\ntask = "translate"',
+            'inbox[0].task: got "translate", allowed: "transcribe", for large-v3-turbo',
+        ),
+        ('[[inbox]]\npath = "in"', 'inbox[0].path: got "in", allowed: an absolute path'),
+        ('[[inbox]]\noutput = "out"', 'inbox[0].output: got "out", allowed: an absolute path'),
+        (
+            '[[inbox]]\npath = "/a"\noutput = "/a/done"',
+            'inbox[0].output: got "/a/done", allowed: a folder outside it, or "beside"; inbox[0].path (/a) is watched',
+        ),
+        ('[[inbox]]\npath = "/a"\noutput = "/a"', 'inbox[0].output: got "/a", allowed: a folder outside'),
+        (
+            '[[inbox]]\npath = "/a"\n[[inbox]]\npath = "/b"\noutput = "/a/x"',
+            'inbox[1].output: got "/a/x", allowed: a folder outside',
+        ),
+        (
+            '[[inbox]]\npath = "/a"\n[[inbox]]\npath = "/a/"',
+            'inbox[1].path: got "/a/", allowed: a folder neither',
+        ),
+        (
+            '[[inbox]]\npath = "/a/b"\n[[inbox]]\npath = "/a"',
+            'inbox[1].path: got "/a", allowed: a folder neither',
+        ),
+        (
+            '[[inbox]]\npath = "/a"\n[state]\ndir = "/a/db"',
+            'state.dir: got "/a/db", allowed: a folder outside',
+        ),
+        (
+            '[listen]\nclients = ["ipc://x"]',
+            'listen.clients[0]: got "ipc://x", allowed: ipc:///absolute/path',
+        ),
+        ('[listen]\nclients = ["tcp://localhost"]', "listen.clients[0]: got "),
+        ('[listen]\nclients = ["tcp://127.0.0.1:0"]', "listen.clients[0]: got "),
+        ('[listen]\nclients = ["tcp://127.0.0.1:70000"]', "listen.clients[0]: got "),
+        ('[listen]\nclients = ["udp://127.0.0.1:7"]', "listen.clients[0]: got "),
+        ('[listen]\nworkers = "ipc:///run/subtitled/clients.sock"', "listen.workers: got "),
+        ('[listen]\nmetrics = "localhost:http"', 'listen.metrics: got "localhost:http", allowed: "" (off)'),
+    ],
+)
+def test_values_that_cannot_work_are_faults(text: str, fault: str, tmp_path: Path) -> None:
+    got = one_fault(text, tmp_path)
+    assert got.startswith(fault), got
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["tcp://0.0.0.0:9000", "tcp://*:9000", "tcp://10.0.0.7:9000", "tcp://[::]:9000"]
+)
+def test_tcp_beyond_loopback_is_refused_for_want_of_keys(endpoint: str, tmp_path: Path) -> None:
+    assert "listen.workers: got " in (fault := one_fault(f'[listen]\nworkers = "{endpoint}"', tmp_path))
+    assert "CURVE" in fault or "HOST:PORT" in fault
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["tcp://127.0.0.1:9000", "tcp://localhost:9000", "tcp://[::1]:9000", "ipc:///x"]
+)
+def test_loopback_and_ipc_are_fine(endpoint: str, tmp_path: Path) -> None:
+    assert loaded(f'[listen]\nclients = ["{endpoint}"]', tmp_path).listen.clients == (endpoint,)
+
+
+@pytest.mark.parametrize("address", ["", "127.0.0.1:9477", "0.0.0.0:80", "[::]:9477", "metrics.lan:1"])
+def test_metrics_may_be_served_anywhere(address: str, tmp_path: Path) -> None:
+    assert loaded(f'[listen]\nmetrics = "{address}"', tmp_path).listen.metrics == address
+
+
+def test_a_socket_path_over_107_bytes_is_a_fault(tmp_path: Path) -> None:
+    fits, too_long = "/" + "é" * 53, "/" + "é" * 53 + "x"
+    assert loaded(f'[listen]\nworkers = "ipc://{fits}"', tmp_path).listen.workers == f"ipc://{fits}"
+    fault = one_fault(f'[listen]\nworkers = "ipc://{too_long}"', tmp_path)
+    assert "a path of at most 107 bytes (this one has 108)" in fault
+
+
+def test_models_that_can_translate_may(tmp_path: Path) -> None:
+    text = '[model]\nname = "demo"\n[[inbox]]\ntask = "translate"'
+    assert loaded(text, tmp_path).inbox[0].task == "translate"
+
+
+# Folders
+
+
+def folders(tmp_path: Path, *, inbox: str = "in", output: str = "out", state: str = "state") -> str:
+    (tmp_path / "in").mkdir(exist_ok=True)
+    where = {"path": tmp_path / inbox, "output": tmp_path / output}
+    lines = [f'{key} = "{folder}"' for key, folder in where.items()]
+    return "[[inbox]]\n" + "\n".join(lines) + f'\n[state]\ndir = "{tmp_path / state}"\n'
+
+
+def test_folders_that_are_there_or_can_be_made_are_fine(tmp_path: Path) -> None:
+    loaded(folders(tmp_path, state="a/b/c"), tmp_path, check_paths=True)
+    assert not (tmp_path / "out").exists(), "checking makes nothing"
+
+
+def test_a_missing_inbox_is_a_fault_with_its_remedy(tmp_path: Path) -> None:
+    fault = one_fault(folders(tmp_path, inbox="absent"), tmp_path, check_paths=True)
+    assert fault.startswith("inbox[0].path: got ")
+    assert f'mkdir -p "{tmp_path}/absent"' in fault
+
+
+def test_an_inbox_that_is_a_file_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    fault = one_fault(folders(tmp_path, inbox="file"), tmp_path, check_paths=True)
+    assert "a folder, and this is none" in fault
+
+
+def test_an_output_whose_parent_is_missing_is_a_fault(tmp_path: Path) -> None:
+    fault = one_fault(folders(tmp_path, output="no/such/out"), tmp_path, check_paths=True)
+    assert fault.startswith("inbox[0].output: got ")
+    assert f'mkdir -p "{tmp_path}/no/such"' in fault
+
+
+def test_a_state_folder_below_a_file_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    fault = one_fault(folders(tmp_path, state="file/state"), tmp_path, check_paths=True)
+    assert fault.startswith("state.dir: got ")
+    assert "may not write" in fault
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_folders_without_write_permission_are_faults(tmp_path: Path) -> None:
+    text = folders(tmp_path, output="closed", state="closed/state")
+    (tmp_path / "closed").mkdir(mode=0o500)
+    (tmp_path / "in").chmod(0o500)
+    faults = faults_of(text, tmp_path, check_paths=True)
+    assert [fault.partition(":")[0] for fault in faults] == ["inbox[0].path", "inbox[0].output", "state.dir"]
+
+
+def test_nesting_is_seen_through_symbolic_links(tmp_path: Path) -> None:
+    text = folders(tmp_path, output="link/out")
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    assert "is watched" in one_fault(text, tmp_path, check_paths=True)
+
+
+def test_a_model_folder_must_hold_a_model(tmp_path: Path) -> None:
+    text = folders(tmp_path) + f'[model]\nname = "{tmp_path}"\n'
+    assert one_fault(text, tmp_path, check_paths=True).startswith("model.name: got ")
+    (tmp_path / "model.bin").touch()
+    assert loaded(text, tmp_path, check_paths=True).model.name == str(tmp_path)
+
+
+# What is written
+
+
+def test_the_default_file_holds_every_key_at_its_default() -> None:
+    table = tomllib.loads(config.DEFAULT_FILE.read_text(encoding="utf-8"))
+    assert table == msgspec.json.decode(msgspec.json.encode(Config()))
+
+
+def test_the_default_file_loads_as_the_defaults() -> None:
+    assert config.load(str(config.DEFAULT_FILE), {}, check_paths=False) == Config()
+
+
+def test_every_key_of_the_default_file_is_explained() -> None:
+    lines = config.DEFAULT_FILE.read_text(encoding="utf-8").splitlines()
+    bare = [line for line in lines if re.match(r"\w+ = ", line) and not re.search(r"  # .", line)]
+    assert bare == []
+
+
+def test_config_subtitled_toml_is_the_default_file() -> None:
+    assert (_ROOT / "config" / "subtitled.toml").read_bytes() == config.DEFAULT_FILE.read_bytes()
+
+
+def test_a_built_wheel_holds_the_default_file(tmp_path: Path) -> None:
+    """`subtitled config init` works where the package is installed, not only in the repository."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=_ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.read("subtitled/subtitled.toml") == config.DEFAULT_FILE.read_bytes()
+
+
+_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+
+
+@given(
+    name=_TEXT.filter(len),
+    folder=_TEXT,
+    threshold=st.floats(1e-9, 1, exclude_max=True),
+    count=st.integers(0, 3),
+)
+def test_what_is_shown_reads_back_as_the_same(
+    name: str, folder: str, threshold: float, count: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    inboxes = tuple(Inbox(path=os.path.normpath(f"/{i}/{folder}"), output="beside") for i in range(count))
+    given_config = structs.replace(
+        Config(),
+        model=Model(name=name),
+        vad=structs.replace(Config().vad, threshold=threshold),
+        inbox=inboxes,
+        pool=Pool(devices=("cpu", "cuda:1")),
+    )
+    file = tmp_path_factory.getbasetemp() / "shown.toml"
+    file.write_text(config.show(given_config), encoding="utf-8", newline="")
+    table: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
+    assert table["model"]["name"] == name
+    assert [inbox["path"] for inbox in table["inbox"]] == [inbox.path for inbox in inboxes]
+    assert msgspec.convert(table, Config) == given_config
+
+
+def test_what_is_shown_loads_as_the_same(tmp_path: Path) -> None:
+    text = '[pool]\ndevices = ["cpu"]\nprepare_workers = 2\n[[inbox]]\npath = "/a"\n[[inbox]]\npath = "/b c\\n"\n'
+    once = loaded(text, tmp_path)
+    assert loaded(config.show(once), tmp_path) == once
+
+
+# Copies of others' lists
+
+
+def test_the_languages_are_faster_whispers() -> None:
+    tokenizer = pytest.importorskip("faster_whisper.tokenizer")
+    assert tokenizer._LANGUAGE_CODES == config_checks.LANGUAGES
+
+
+def test_the_compute_types_include_all_that_ctranslate2_has() -> None:
+    ctranslate2 = pytest.importorskip("ctranslate2")
+    assert ctranslate2.get_supported_compute_types("cpu") <= set(config_checks.COMPUTE_TYPES)
+
+
+def test_the_service_gives_the_daemon_what_its_defaults_need() -> None:
+    unit = (_ROOT / "systemd" / "subtitled.service").read_text(encoding="utf-8")
+    values = dict(re.findall(r"^(\w+)=(.*)$", unit, re.MULTILINE))
+    assert Listen().clients[0].startswith(f"ipc:///run/{values['RuntimeDirectory']}/")
+    assert State().dir == f"/var/lib/{values['StateDirectory']}"
+    assert Inbox().path.startswith(values["ReadWritePaths"] + "/")
+    assert int(values["TimeoutStopSec"]) > Config().recovery.stop_timeout_s
+    assert int(values["RestartPreventExitStatus"]) == ExitCode.FATAL
