@@ -1,0 +1,63 @@
+"""Frames to messages, messages to frames: `[version, msgpack header, *blobs]`.
+
+Blobs (PCM, chunks of files) are handed through as they are, without copying.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+import msgspec
+
+from subtitle.errors import ProtocolError
+
+VERSION = b"\x01"
+MAX_HEADER_BYTES = 16 * 2**20
+"""Longest header; a lease's answer with word times of 256 segments has about 2 MiB."""
+MAX_BLOBS = 1024
+
+Buffer = bytes | memoryview
+M = TypeVar("M")
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+class Codec(Generic[M]):
+    """Encodes and decodes the messages of one direction of one protocol."""
+
+    def __init__(self, messages: type[M] | object) -> None:
+        """`messages`: a union of tagged Structs."""
+        self._decoder = msgspec.msgpack.Decoder(messages)
+
+    @staticmethod
+    def encode(message: M, blobs: Sequence[Buffer] = ()) -> list[Buffer]:
+        """Return the frames of a message."""
+        return [VERSION, _encoder.encode(message), *blobs]
+
+    def decode(self, frames: Sequence[Buffer]) -> tuple[M, Sequence[Buffer]]:
+        """Return the message and its blobs; raise ProtocolError for anything that is not one."""
+        if len(frames) < 2 or len(frames) > 2 + MAX_BLOBS:
+            raise ProtocolError(
+                "BAD_FORMAT",
+                f"{len(frames)} frames; a message has 2 to {2 + MAX_BLOBS}: version, header, blobs",
+            )
+        if bytes(frames[0][:8]) != VERSION:
+            raise ProtocolError(
+                "BAD_VERSION", f"version {bytes(frames[0][:8])!r}; this side speaks {VERSION!r}"
+            )
+        if len(frames[1]) > MAX_HEADER_BYTES:
+            raise ProtocolError(
+                "TOO_BIG", f"header of {len(frames[1])} bytes; the limit is {MAX_HEADER_BYTES}"
+            )
+        try:
+            return self._decoder.decode(frames[1]), frames[2:]
+        except msgspec.ValidationError as error:
+            code = (
+                "UNKNOWN_MESSAGE"
+                if "Invalid value" in str(error) and "$.type" in str(error)
+                else "BAD_FORMAT"
+            )
+            raise ProtocolError(code, str(error)) from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ProtocolError("BAD_FORMAT", f"header is not msgpack: {error}") from None

@@ -1,0 +1,83 @@
+"""What the commands print for people."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.table import Table
+
+from subtitle.messages import Event, JobFacts, StatsInfo
+
+
+def jobs_table(jobs: Iterable[JobFacts]) -> Table:
+    """Return a table with a line for each job."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("JOB", "STATE", "DONE", "LANGUAGE", "CREATED", "FILE"):
+        table.add_column(name, no_wrap=name != "FILE")
+    for job in jobs:
+        done = sum(job.segments.get(state, 0) for state in ("done", "skipped"))
+        total = sum(job.segments.values())
+        created = dt.datetime.fromtimestamp(job.created_ms / 1000).astimezone()
+        table.add_row(
+            job.id,
+            job.state,
+            f"{done}/{total}" if total else "-",
+            job.language or "-",
+            f"{created:%Y-%m-%d %H:%M:%S}",
+            job.source.rpartition("/")[2],
+        )
+    return table
+
+
+def print_job(console: Console, job: JobFacts) -> None:
+    """Print all that is known about one job."""
+    done = sum(job.segments.get(state, 0) for state in ("done", "skipped"))
+    rows = [
+        ("job", job.id),
+        ("state", job.state),
+        ("file", job.source),
+        ("task", job.task),
+        ("language", job.language or "not known yet"),
+        ("segments", f"{done} of {sum(job.segments.values())} finished"),
+        ("audio", f"{job.audio_ms / 1000:.1f} s" if job.audio_ms else f"{job.decoded_ms / 1000:.1f} s read"),
+    ]
+    if job.started_ms and job.ended_ms:
+        wall_s = (job.ended_ms - job.started_ms) / 1000
+        speed = f" ({job.audio_ms / 1000 / wall_s:.1f}x realtime)" if wall_s > 0 else ""
+        rows.append(("took", f"{wall_s:.1f} s{speed}"))
+    rows += [("cause", job.cause)] if job.cause else []
+    rows += [("output", path) for path in job.outputs]
+    rows += [("missing", gap) for gap in job.missing]
+    for name, value in rows:
+        console.print(f"{name:>9}  {value}", markup=False, highlight=False, soft_wrap=True)
+
+
+def print_stats(console: Console, stats: StatsInfo) -> None:
+    """Print workers and queue."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("WORKER", "ROLE", "STATE", "DEVICE", "HOLDS", "CAUSE"):
+        table.add_column(name)
+    for worker in stats.workers:
+        holds = worker.job or (f"{worker.leases} leases" if worker.leases else "-")
+        identity = f"{worker.slot}.{worker.incarnation}"
+        table.add_row(identity, worker.role, worker.state, worker.device or "-", holds, worker.cause or "-")
+    console.print(table)
+    jobs = ", ".join(f"{count} {state}" for state, count in sorted(stats.jobs.items())) or "none"
+    console.print(f"jobs: {jobs}", highlight=False)
+    console.print(
+        f"segments: {stats.ready_segments} ready, {stats.leased_segments} being transcribed; "
+        f"{stats.audio_ms / 1000:.0f} s of audio transcribed in {stats.uptime_s:.0f} s",
+        highlight=False,
+    )
+
+
+def event_line(event: Event) -> str:
+    """Return a journal entry as one line."""
+    at = dt.datetime.fromtimestamp(event.at_ms / 1000).astimezone()
+    name = f" {event.name}" if event.name else ""
+    subject = f"{event.subject}{name}" + (f" of {event.job}" if event.subject == "segment" else "")
+    subject = f"job {event.job}" if event.subject == "job" else subject
+    cause = f"  {event.cause}" if event.cause else ""
+    return f"{event.seq:>7} {at:%H:%M:%S} {subject}: {event.event} -> {event.after}{cause}"

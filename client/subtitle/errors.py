@@ -1,0 +1,31 @@
+"""What a caller of the client may catch."""
+
+from __future__ import annotations
+
+
+class SubtitleError(Exception):
+    """Root of every error of this package."""
+
+
+class ProtocolError(SubtitleError):
+    """Frames that are no message; `code` is one of the protocol's error codes."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ServerError(SubtitleError):
+    """The server answered with an Error; `code` is one of the protocol's error codes."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+
+
+class UnreachableError(SubtitleError):
+    """No answer within the time allowed; the message names the endpoint."""
+
+
+class JobFailedError(SubtitleError):
+    """The job ended as failed or cancelled; the message gives the cause."""
