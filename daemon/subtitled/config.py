@@ -113,6 +113,8 @@ class State(_Section, frozen=True):
     """Where the daemon keeps its database."""
 
     dir: str = "/var/lib/subtitled"
+    reserve_mb: Annotated[int, Meta(ge=0, le=1_048_576)] = 256
+    """Space that is left free on the file systems of the state and of the outputs, in MiB."""
 
 
 class Log(_Section, frozen=True):

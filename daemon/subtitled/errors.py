@@ -45,5 +45,9 @@ class StoreError(SubtitledError):
     """The database is unusable, newer than this code, or a guarded update changed no row."""
 
 
+class NoSpaceError(StoreError):
+    """The database has no space to grow; nothing was changed, and a later try may do."""
+
+
 class SpoolError(SubtitledError):
     """A folder or file of ours cannot be written: no space, read-only, or out of bounds."""

@@ -24,6 +24,7 @@ _PROCESSES = (
     "worker",
     "worker_prepare",
     "worker_transcribe",
+    "worker_link",
     "supervisor",
     "server",
     "doctor",

@@ -1,0 +1,215 @@
+"""The worker protocol: what daemon and worker processes say to each other.
+
+Frames are those of `subtitle.codec`. Both sides come from one release: a worker of another version is refused at Ready.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from subtitle.codec import Codec
+from subtitled.core.plan import Plan, Span
+from subtitled.cues.phrases import Phrase
+
+
+class _Message(Struct, frozen=True, kw_only=True, tag=True):
+    """A tagged Struct; fields that this version does not know are ignored."""
+
+
+class WorkerSettings(Struct, frozen=True, kw_only=True):
+    """What a worker process is started with, as JSON on its command line."""
+
+    identity: str
+    role: str
+    endpoint: str
+    parent_pid: int
+    heartbeat_s: float
+    log_level: str
+    log_format: str
+    device: str = ""
+    """"cpu" or "cuda" (the one GPU that CUDA_VISIBLE_DEVICES lets it see)."""
+    model: str = ""
+    compute_type: str = "auto"
+    cpu_threads: int = 0
+    beam_size: int = 5
+    batch_size: int = 16
+
+
+# -- worker → daemon ---------------------------------------------------------------------------------------------------
+
+
+class Ready(_Message, frozen=True, kw_only=True):
+    """The worker has loaded what it needs."""
+
+    version: str
+    credit: int
+    """Leases (or files) that it takes at once."""
+    device: str = ""
+    """For people: "cpu", or the GPU's name."""
+    model: str = ""
+    window_samples: int | None = None
+    languages: tuple[str, ...] = ()
+    """Languages that the model has tokens for."""
+    load_s: float = 0.0
+    """Seconds that loading the model took."""
+
+
+class Heartbeat(_Message, frozen=True, kw_only=True):
+    """The worker is alive; a prepare worker also tells how far it is."""
+
+    feed: int = 0
+    decoded_samples: int = 0
+    is_waiting: bool = False
+    """It waits for credit."""
+
+
+class Prepared(_Message, frozen=True, kw_only=True):
+    """A planned segment; one blob: its PCM, int16 little-endian, 16 kHz mono."""
+
+    feed: int
+    plan: Plan
+
+
+class Skip(Struct, frozen=True):
+    """Speech that no segment holds, and why."""
+
+    span: Span
+    cause: str
+
+
+class Media(Struct, frozen=True, kw_only=True):
+    """What reading a file to its end has shown; stored with the job."""
+
+    container: str = ""
+    codec: str = ""
+    sample_rate: int = 0
+    channels: int = 0
+    offset_samples: int = 0
+    """The audio stream's own start time, in samples at 16 kHz; added to every time."""
+    decoded_samples: int = 0
+    speech_samples: int = 0
+    bad_packets: int = 0
+    skipped: tuple[Skip, ...] = ()
+
+
+class PlanComplete(_Message, frozen=True, kw_only=True):
+    """The file has been read to its end."""
+
+    feed: int
+    media: Media
+
+
+class SegmentResult(Struct, frozen=True, kw_only=True):
+    """What the model made of one segment; stored with the segment."""
+
+    phrases: tuple[Phrase, ...]
+    language: str
+    language_probability: float
+    no_speech_prob: float = 0.0
+    is_speech: bool = True
+    temperature: float = 0.0
+    fallbacks: int = 0
+    """Times that the segment was decoded again because the result looked wrong."""
+
+
+class ItemResult(Struct, frozen=True, kw_only=True):
+    """The answer for one segment of a lease."""
+
+    job: str
+    index: int
+    result: SegmentResult
+
+
+class Transcribed(_Message, frozen=True, kw_only=True):
+    """A lease is done."""
+
+    lease: int
+    items: tuple[ItemResult, ...]
+    features_s: float
+    decode_s: float
+
+
+class LastWords(_Message, frozen=True, kw_only=True):
+    """Why the worker is about to exit."""
+
+    cause: str
+
+
+class Refused(_Message, frozen=True, kw_only=True):
+    """A file (`feed`) or a lease (`lease`) cannot be done; the worker itself is well."""
+
+    feed: int = 0
+    lease: int = 0
+    cause: str
+
+
+# -- daemon → worker ---------------------------------------------------------------------------------------------------
+
+
+class Recipe(Struct, frozen=True, kw_only=True):
+    """The settings that decide a plan; a job is planned again with those of its first plan."""
+
+    threshold: float
+    min_silence_ms: int
+    pad_ms: int
+    min_speech_ms: int
+    max_segment_s: int
+
+
+class Prepare(_Message, frozen=True, kw_only=True):
+    """Read a file: plan it, or cut the segments of `plans` once more."""
+
+    feed: int
+    path: bytes
+    size: int
+    mtime_ns: int
+    recipe: Recipe
+    window_samples: int
+    language: str | None
+    """Prefer the audio track in this language."""
+    plans: tuple[Plan, ...] | None
+    done: frozenset[int]
+    """Indices whose PCM is not wanted."""
+    credit_bytes: int
+
+
+class Credit(_Message, frozen=True, kw_only=True):
+    """So many more bytes of PCM may be sent for this job."""
+
+    feed: int
+    bytes: int
+
+
+class Abandon(_Message, frozen=True, kw_only=True):
+    """Nobody wants this file any more; stop reading it, without an answer."""
+
+    feed: int
+
+
+class Item(Struct, frozen=True, kw_only=True):
+    """One segment of a lease; its PCM is the blob at the same place."""
+
+    job: str
+    index: int
+    language: str | None
+    """None: detect it."""
+    task: str
+
+
+class Transcribe(_Message, frozen=True, kw_only=True):
+    """A lease; one blob of PCM for each item, int16 little-endian, 16 kHz mono."""
+
+    lease: int
+    items: tuple[Item, ...]
+    word_timestamps: bool
+
+
+class Drain(_Message, frozen=True, kw_only=True):
+    """Finish what you hold, then exit."""
+
+
+FromWorker = Ready | Heartbeat | Prepared | PlanComplete | Transcribed | Refused | LastWords
+ToWorker = Prepare | Credit | Abandon | Transcribe | Drain
+
+from_worker: Codec[FromWorker] = Codec(FromWorker)
+to_worker: Codec[ToWorker] = Codec(ToWorker)

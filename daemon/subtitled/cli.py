@@ -1,0 +1,109 @@
+"""The `subtitled` commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from subtitled import config as configuration
+from subtitled.errors import ConfigError, ExitCode, SubtitledError
+
+DEFAULT_CONFIG = "/etc/subtitled/subtitled.toml"
+
+config_option = click.option(
+    "--config",
+    "config_file",
+    type=click.Path(dir_okay=False),
+    envvar="SUBTITLED_CONFIG",
+    help=f"The configuration file; {DEFAULT_CONFIG} if it is there, else every key has its default.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="subtitled", prog_name="subtitled")
+def cli() -> None:
+    """Turn media files into subtitles on every GPU of this machine."""
+
+
+@cli.command()
+@config_option
+def run(config_file: str | None) -> None:
+    """Run the daemon in the foreground; systemd runs this."""
+    from subtitled.cuda import Device, choose_devices, list_gpus
+    from subtitled.server import Server
+
+    def load() -> tuple[configuration.Config, list[Device]]:
+        config = _load(config_file)
+        return config, choose_devices(config.pool.devices, list_gpus(os.environ.get("CUDA_VISIBLE_DEVICES")))
+
+    sys.exit(Server(load, os.environ).run())
+
+
+@cli.command()
+@click.option("--keep", is_flag=True, help="Keep the demo's folder, with its log and its subtitles.")
+def demo(*, keep: bool) -> None:
+    """Run a whole round trip on this machine, with the bundled model and recordings."""
+    from subtitled.demo import run_demo
+
+    sys.exit(run_demo(keep=keep))
+
+
+@cli.group()
+def config() -> None:
+    """Check, show or write a configuration."""
+
+
+@config.command("check")
+@config_option
+def config_check(config_file: str | None) -> None:
+    """Report every fault of the configuration at once; exit 0 if there is none."""
+    _load(config_file)
+    click.echo("The configuration is good.")
+
+
+@config.command("show")
+@config_option
+def config_show(config_file: str | None) -> None:
+    """Print the whole effective configuration, defaults and environment included."""
+    click.echo(configuration.show(_load(config_file, check_paths=False)), nl=False)
+
+
+@config.command("init")
+@click.argument("file", type=click.Path(path_type=Path), default=DEFAULT_CONFIG)
+def config_init(file: Path) -> None:
+    """Write a configuration file with every key, commented; never over an existing one."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("x", encoding="utf-8") as target:
+            target.write(configuration.DEFAULT_FILE.read_text("utf-8"))
+    except FileExistsError:
+        raise SubtitledError(f"{file} exists already; name another file, or move it away") from None
+    click.echo(f"Wrote {file}. Then: subtitled config check --config {file}")
+
+
+def _load(config_file: str | None, *, check_paths: bool = True) -> configuration.Config:
+    if config_file is None and Path(DEFAULT_CONFIG).is_file():
+        config_file = DEFAULT_CONFIG
+    return configuration.load(config_file, os.environ, check_paths=check_paths)
+
+
+def main() -> None:
+    """Run the command; exits with one of `ExitCode`."""
+    try:
+        cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(ExitCode.USAGE)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except ConfigError as error:
+        click.echo("The configuration is faulty:", err=True)
+        for fault in error.faults:
+            click.echo(f"  {fault}", err=True)
+        sys.exit(ExitCode.FATAL)
+    except (SubtitledError, OSError) as error:
+        click.echo(f"subtitled: {error}", err=True)
+        sys.exit(ExitCode.FAILED)

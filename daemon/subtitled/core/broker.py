@@ -1,0 +1,375 @@
+"""The machine itself: an event comes in, the actions that it calls for go out.
+
+    media ─► SendPrepare ─► Prepared… ─► [ready] ─► SendTranscribe ─► Transcribed ─► WriteOutputs ─► Written
+
+The broker reads no clock and touches no socket, file or thread: `handle(event, now)` returns actions, `tick(now)` returns
+the actions of time and when it wants to be called next. What must survive is among the actions as `Save…`; the server
+commits those before it does the others (write, then speak).
+
+Invariants kept here, with `feeding` and `leasing`:
+- a segment that is not final is in line, or in exactly one lease, or waits for its PCM;
+- a result counts only if its lease is current and the segment is still in it;
+- a lease is held by a live worker within its credit, and comes back by reply, refusal, death or deadline;
+- a live job that does nothing waits for a worker of the right role, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import assert_never
+
+from msgspec.structs import replace
+
+from subtitled.core import events as ev
+from subtitled.core.actions import Action, Kill, WriteFailure, WriteOutputs
+from subtitled.core.deadlines import Policy
+from subtitled.core.feeding import Feeding
+from subtitled.core.leasing import Leasing
+from subtitled.core.ledger import Ledger
+from subtitled.core.records import Job, Segment, SegmentKey, Worker
+from subtitled.core.roster import NEVER, Roster
+from subtitled.core.states import JobEvent, JobState, SegmentEvent, SegmentState, WorkerEvent, WorkerState
+
+CHANGED = "the file changed while it was being processed; drop it again"
+
+
+class Broker:
+    """Jobs, segments, workers and leases, and what is to be done about them."""
+
+    def __init__(self, policy: Policy, *, recipe: bytes = b"") -> None:
+        self.recipe = recipe
+        """The present settings for planning, opaque; a job keeps those of its first plan."""
+        self.is_draining = False
+        self.is_paused = False
+        """No further file is started: there is no space for its results."""
+        self.window_samples: int | None = None
+        """What the model sees at once; known when the first transcribe worker is ready."""
+        self._out: list[Action] = []
+        self.ledger = Ledger(self._out)
+        self.roster = Roster(policy, self._out)
+        self.feeding = Feeding(policy, self.ledger, self.roster, self._out)
+        self.leasing = Leasing(policy, self.ledger, self.roster, self._out)
+
+    def handle(self, event: ev.Event, now: float) -> list[Action]:
+        """Return the actions that an event calls for, in the order of what happened."""
+        self._on(event, now)
+        return self._assign(now)
+
+    def tick(self, now: float) -> tuple[list[Action], float]:
+        """Return the actions that the passing of time calls for, and when to call again at the latest."""
+        for worker, cause in self.roster.overdue(now):
+            self._release(worker, cause)
+            bare = self.roster.workers[worker.slot]
+            lost = self.roster.move(bare, WorkerEvent.OVERDUE, cause=cause, due_at=NEVER)
+            self._out.append(Kill(worker=lost.identity, cause=cause))
+        if not self.is_draining:
+            self.roster.restart_due(now)
+        return self._assign(now), self.roster.next_deadline()
+
+    def restore(self, jobs: Iterable[tuple[Job, tuple[ev.SegmentRow, ...]]], now: float) -> list[Action]:
+        """Take up the jobs that the store holds after a restart; no worker is alive, no PCM is in memory."""
+        for job, rows in jobs:
+            self.ledger.load_job(job, rows)
+            for segment in list(self.ledger.segments[job.id].values()):
+                if segment.state is SegmentState.LEASED:
+                    self.ledger.move_segment(segment, SegmentEvent.LOST, cause="the daemon was restarted")
+            match job.state:
+                case JobState.PREPARING:
+                    self.feeding.want(self.ledger.move_job(job, JobEvent.LOST))
+                case JobState.QUEUED:
+                    self.feeding.want(job)
+                case JobState.TRANSCRIBING:
+                    self._advance(job.id)
+                case JobState.WRITING:
+                    self._out.append(WriteOutputs(job))
+                case JobState.FAILED:
+                    self._out.append(WriteFailure(job))
+                case JobState.RECEIVING | JobState.DONE | JobState.CANCELLED:
+                    pass
+        return self._assign(now)
+
+    def set_policy(self, policy: Policy) -> None:
+        """Put other limits into force, for everything that begins from now on."""
+        self.roster.policy = self.feeding.policy = self.leasing.policy = policy
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Every worker is gone; a draining daemon may end."""
+        return all(worker.state is WorkerState.STOPPED for worker in self.roster.workers.values())
+
+    def _assign(self, now: float) -> list[Action]:
+        """Give work to whoever may have it, and hand over the actions."""
+        if not self.is_draining:
+            if self.window_samples is not None and not self.is_paused:
+                complete = self.feeding.assign(
+                    window_samples=self.window_samples, recipe=self.recipe, now=now
+                )
+                for job in complete:
+                    self._advance(job)
+            self.leasing.assign(now)
+            self.feeding.grant_credit()
+        out = list(self._out)
+        self._out.clear()
+        return out
+
+    # -- what happened ---------------------------------------------------------------------------------------
+
+    def _on(self, event: ev.Event, now: float) -> None:
+        match event:
+            case ev.JobArrived(job=job):
+                self.ledger.add_job(job)
+                self.feeding.want(job)
+            case ev.SlotAdded(slot=slot, role=role):
+                self.roster.add(slot, role, now)
+            case ev.SlotRemoved(slot=slot):
+                self._drain(self.roster.workers[slot])
+            case ev.SlotReset(slot=slot):
+                self.roster.reset(self.roster.workers[slot], now)
+            case ev.WorkerReady():
+                self._on_ready(event, now)
+            case ev.WorkerHeard(worker=identity):
+                if worker := self.roster.current(identity):
+                    self.roster.hear(worker, now)
+            case ev.WorkerExited():
+                self._on_exited(event, now)
+            case ev.Progressed():
+                if (found := self.feeding.feeder(event.worker, event.feed)) is not None:
+                    self.feeding.progressed(
+                        found[0],
+                        decoded_samples=event.decoded_samples,
+                        is_waiting=event.is_waiting,
+                        now=now,
+                    )
+            case ev.Prepared():
+                self._on_prepared(event, now)
+            case ev.PlanComplete():
+                self._on_plan_complete(event)
+            case ev.PrepareRefused():
+                if (found := self.feeding.feeder(event.worker, event.feed)) is not None:
+                    worker, feed = found
+                    self.feeding.finish(worker)
+                    self._fail(self.ledger.jobs[feed.job], JobEvent.REJECTED, event.cause)
+            case ev.Transcribed():
+                self._on_transcribed(event, now)
+            case ev.LeaseRefused():
+                if (lease := self.leasing.settle(event.worker, event.lease, now)) is not None:
+                    self._advance_all(self.leasing.give_back(lease, event.cause, is_blamed=True))
+            case ev.Written(job=name, location=location):
+                job = self.ledger.jobs[name]
+                self.ledger.move_job(job, JobEvent.WRITTEN, location=location, is_closed=True)
+                self._forget(name)
+            case ev.WriteFailed(job=name, cause=cause):
+                self._fail(self.ledger.jobs[name], JobEvent.WRITE_FAILED, cause)
+            case ev.Closed(job=name, location=location):
+                self.ledger.change_job(self.ledger.jobs[name], location=location, is_closed=True)
+                self._forget(name)
+            case ev.CancelRequested(job=name):
+                self._on_cancel(name)
+            case ev.RetryRequested():
+                self._on_retry(event)
+            case ev.SpaceChanged(is_enough=is_enough):
+                self.is_paused = not is_enough
+            case ev.DrainRequested():
+                self.is_draining = True
+                for worker in list(self.roster.workers.values()):
+                    self._drain(worker)
+            case _:
+                assert_never(event)
+
+    def _on_ready(self, event: ev.WorkerReady, now: float) -> None:
+        worker = self.roster.current(event.worker)
+        if worker is None or worker.state is not WorkerState.STARTING:
+            return
+        if event.window_samples is not None:
+            self.window_samples = min(self.window_samples or event.window_samples, event.window_samples)
+        self.roster.move(
+            worker,
+            WorkerEvent.READY,
+            credit=event.credit,
+            device=event.device,
+            heard_at=now,
+            due_at=NEVER,
+        )
+
+    def _on_exited(self, event: ev.WorkerExited, now: float) -> None:
+        worker = self.roster.workers.get(event.worker.rpartition(".")[0])
+        if worker is None or worker.identity != event.worker:
+            return
+        self._release(worker, event.cause)
+        bare = self.roster.workers[worker.slot]
+        gone = self.roster.exited(bare, is_fatal=event.is_fatal, cause=event.cause, now=now)
+        if self.is_draining:
+            self.roster.drain(gone)
+
+    def _on_prepared(self, event: ev.Prepared, now: float) -> None:
+        found = self.feeding.feeder(event.worker, event.feed)
+        if found is None:
+            return
+        worker, feed = found
+        self.feeding.received(worker, event.pcm_bytes, now)
+        job = self.ledger.jobs[feed.job]
+        segment = self.ledger.find(SegmentKey(job.id, event.plan.index))
+        if segment is None:
+            self.leasing.make_ready(self.ledger.add_segment(job, event.plan))
+        elif segment.plan != event.plan:
+            self.feeding.abandon(job.id)
+            self._fail(job, JobEvent.REJECTED, CHANGED)
+        elif segment.state is SegmentState.PENDING and not segment.has_pcm:
+            self.leasing.make_ready(self.ledger.give_pcm(segment))
+
+    def _on_plan_complete(self, event: ev.PlanComplete) -> None:
+        found = self.feeding.feeder(event.worker, event.feed)
+        if found is None:
+            return
+        worker, feed = found
+        self.feeding.finish(worker)
+        job = self.ledger.jobs[feed.job]
+        if job.state is JobState.PREPARING:
+            is_silent = not self.ledger.segments[job.id]
+            happened = JobEvent.NO_SPEECH if is_silent else JobEvent.PLANNED
+            job = self.ledger.move_job(job, happened, is_planned=True, media=event.media)
+            if is_silent:
+                self._out.append(WriteOutputs(job))
+        elif feed.wanted is not None and feed.wanted & self.ledger.starved[job.id]:
+            self._fail(job, JobEvent.REJECTED, CHANGED)
+            return
+        self._advance(job.id)
+
+    def _on_transcribed(self, event: ev.Transcribed, now: float) -> None:
+        lease = self.leasing.settle(event.worker, event.lease, now)
+        if lease is None:
+            return
+        answered = set()
+        for outcome in event.outcomes:
+            segment = self.leasing.claim(lease, outcome.key)
+            if segment is not None:
+                answered.add(outcome.key.job)
+                self._count_result(segment, outcome, event.worker)
+        left_out = self.leasing.give_back(lease, "the worker's reply left it out", is_blamed=True)
+        self._advance_all(answered | left_out)
+
+    def _count_result(self, segment: Segment, outcome: ev.Outcome, worker: str) -> None:
+        job = self.ledger.jobs[segment.key.job]
+        is_voter = outcome.is_speech and job.options.language == "auto"
+        is_outvoted = is_voter and job.language is not None and outcome.language != job.language
+        # While the vote is open the segment may have to be decoded again: its PCM stays.
+        done = self.ledger.move_segment(
+            segment,
+            SegmentEvent.DONE if outcome.is_speech else SegmentEvent.SKIPPED,
+            worker=worker,
+            result=outcome.result,
+            has_pcm=segment.has_pcm and is_voter and (job.language is None or is_outvoted),
+            language=outcome.language,
+            language_probability=outcome.language_probability,
+            cause="",
+        )
+        if is_outvoted:
+            self._outvote(job, done)
+        elif is_voter and job.language is None:
+            self.ledger.ballots[job.id].add(outcome.language, outcome.language_probability)
+
+    def _on_cancel(self, name: str) -> None:
+        job = self.ledger.jobs[name]
+        self.ledger.move_job(job, JobEvent.CANCEL)
+        self.feeding.abandon(name)
+        self.leasing.withdraw(name)
+        for segment in list(self.ledger.segments[name].values()):
+            if segment.state in {SegmentState.PENDING, SegmentState.LEASED, SegmentState.BURIED}:
+                self.ledger.move_segment(segment, SegmentEvent.DROPPED, has_pcm=False)
+        self._forget(name)
+
+    def _on_retry(self, event: ev.RetryRequested) -> None:
+        self.ledger.load_job(event.job, event.segments)
+        for segment in list(self.ledger.segments[event.job.id].values()):
+            if segment.state is SegmentState.BURIED:
+                self.ledger.move_segment(segment, SegmentEvent.KICKED, losses=0, cause="")
+        job = self.ledger.move_job(event.job, JobEvent.RETRY, losses=0, cause="", is_closed=False)
+        self.feeding.want(job)
+
+    # -- the way of a job ------------------------------------------------------------------------------------
+
+    def _advance_all(self, jobs: set[str]) -> None:
+        for job in sorted(jobs):
+            self._advance(job)
+
+    def _advance(self, name: str) -> None:
+        """Settle a job's language if that can be done, and end the job if all its segments have ended."""
+        job = self.ledger.jobs.get(name)
+        if job is None or job.state not in {JobState.QUEUED, JobState.PREPARING, JobState.TRANSCRIBING}:
+            return
+        is_complete = job.state is JobState.TRANSCRIBING and not self.ledger.open[name]
+        if job.options.language == "auto" and job.language is None:
+            ballot = self.ledger.ballots[name]
+            if (verdict := ballot.verdict()) is not None and (is_complete or ballot.is_enough):
+                job = self._settle_language(job, *verdict)
+        if job.state is not JobState.TRANSCRIBING:
+            return
+        if self.ledger.open[name]:
+            if self.ledger.starved[name]:
+                self.feeding.want(job)
+            return
+        segments = self.ledger.segments[name].values()
+        buried = sum(segment.state is SegmentState.BURIED for segment in segments)
+        if buried:
+            self._fail(job, JobEvent.BURIED, f"{buried} of {len(segments)} segments could not be transcribed")
+        else:
+            self._out.append(WriteOutputs(self.ledger.move_job(job, JobEvent.ALL_DONE)))
+
+    def _settle_language(self, job: Job, language: str, probability: float) -> Job:
+        job = self.ledger.change_job(job, language=language, language_probability=probability)
+        for segment in list(self.ledger.segments[job.id].values()):
+            if segment.state is SegmentState.DONE:
+                if segment.language == language:
+                    self.ledger.take_pcm(segment)
+                else:
+                    self._outvote(job, segment)
+        return job
+
+    def _outvote(self, job: Job, segment: Segment) -> None:
+        cause = f"decoded as {segment.language}, the file is in {job.language}"
+        again = self.ledger.move_segment(segment, SegmentEvent.OUTVOTED, cause=cause)
+        if again.has_pcm:
+            self.leasing.make_ready(again)
+
+    def _fail(self, job: Job, event: JobEvent, cause: str) -> None:
+        self.feeding.abandon(job.id)
+        self.leasing.withdraw(job.id)
+        for segment in list(self.ledger.segments[job.id].values()):
+            if segment.state is SegmentState.LEASED:
+                self.ledger.move_segment(segment, SegmentEvent.LOST, cause="its job failed")
+        self.ledger.drop_pcm(job.id)
+        self._out.append(WriteFailure(self.ledger.move_job(job, event, cause=cause)))
+
+    def _forget(self, name: str) -> None:
+        self.leasing.withdraw(name)
+        self.ledger.forget_job(name)
+
+    # -- the end of a worker ---------------------------------------------------------------------------------
+
+    def _release(self, worker: Worker, cause: str) -> None:
+        """Take everything from a worker that is lost; only what it was working on is blamed for it."""
+        is_drained = worker.state is WorkerState.DRAINING
+        jobs: set[str] = set()
+        for lease, is_current in self.leasing.release(worker):
+            jobs |= self.leasing.give_back(lease, cause, is_blamed=is_current and not is_drained)
+        feed = self.feeding.release(self.roster.workers[worker.slot])
+        if feed is not None:
+            self._lose_feed(self.ledger.jobs[feed.job], cause, is_blamed=not is_drained)
+        self._advance_all(jobs)
+
+    def _lose_feed(self, job: Job, cause: str, *, is_blamed: bool) -> None:
+        job = replace(job, losses=job.losses + is_blamed)
+        if is_blamed and job.losses >= self.roster.policy.prepare_attempts:
+            why = f"its decoder was lost {job.losses} times, the last time with: {cause}"
+            self._fail(job, JobEvent.EXHAUSTED, why)
+        elif job.state is JobState.PREPARING:
+            self.feeding.want(self.ledger.move_job(job, JobEvent.LOST))
+        else:
+            self.feeding.want(self.ledger.change_job(job))
+
+    def _drain(self, worker: Worker) -> None:
+        """Let a worker go: what it reads is put back, what it transcribes may finish."""
+        if worker.feed is not None:
+            self.feeding.abandon(worker.feed.job)
+            self._lose_feed(self.ledger.jobs[worker.feed.job], "", is_blamed=False)
+        self.roster.drain(self.roster.workers[worker.slot])

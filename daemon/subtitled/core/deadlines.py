@@ -1,0 +1,48 @@
+"""How long things may take, and how soon they are tried again."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+SAMPLE_RATE = 16_000
+CRASH_WINDOW_S = 600.0
+"""Crashes longer ago than this are forgotten."""
+BACKOFF_FIRST_S = 0.5
+BACKOFF_LAST_S = 60.0
+
+
+class Policy(Struct, frozen=True, kw_only=True):
+    """The limits that the configuration sets."""
+
+    attempts: int = 3
+    prepare_attempts: int = 2
+    silence_s: float = 30.0
+    start_timeout_s: float = 600.0
+    lease_min_s: float = 30.0
+    lease_per_audio_s: float = 4.0
+    prepare_stall_s: float = 60.0
+    batch_size: int = 16
+    queue_bytes: int = 512 * 2**20
+    feed_floor_bytes: int = 4 * 2**20
+    """PCM of one file that may always be under way, whatever the queue holds."""
+
+
+def time_to_run(policy: Policy, samples: int) -> float:
+    """Return the seconds that a lease of `samples` may take: max(lease_min_s, lease_per_audio_s x its audio)."""
+    return max(policy.lease_min_s, policy.lease_per_audio_s * samples / SAMPLE_RATE)
+
+
+def recent(crashes: tuple[float, ...], now: float) -> tuple[float, ...]:
+    """Return the crashes that still count."""
+    return tuple(at for at in crashes if now - at < CRASH_WINDOW_S)
+
+
+def backoff(crashes: tuple[float, ...], slot: str) -> float:
+    """Return the seconds to wait before a slot's next process.
+
+    Doubles with each recent crash, from 0.5 s to 60 s. The jitter, up to a quarter, comes from the slot's name, so that
+    eight slots that crash together do not start together, and a replayed history stays the same.
+    """
+    base = min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2.0 ** max(0, len(crashes) - 1))
+    jitter = (sum(slot.encode()) * 37 + len(crashes) * 11) % 64 / 256
+    return base * (1 + jitter)

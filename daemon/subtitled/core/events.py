@@ -1,0 +1,203 @@
+"""What may happen to the broker; each event is a fact, told once."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from subtitled.core.plan import Plan
+from subtitled.core.records import Job, Role, SegmentKey
+
+
+class JobArrived(Struct, frozen=True):
+    """A new job was accepted."""
+
+    job: Job
+
+
+class SlotAdded(Struct, frozen=True):
+    """A worker slot exists; a process is wanted in it."""
+
+    slot: str
+    role: Role
+
+
+class SlotRemoved(Struct, frozen=True):
+    """A worker slot is to be emptied for good, after the work it holds."""
+
+    slot: str
+
+
+class SlotReset(Struct, frozen=True):
+    """A broken slot is to be tried again: somebody has seen to it."""
+
+    slot: str
+
+
+class WorkerReady(Struct, frozen=True, kw_only=True):
+    """A worker has loaded what it needs and wants work."""
+
+    worker: str
+    credit: int
+    device: str = ""
+    window_samples: int | None = None
+    """Samples that the model sees at once; None from a prepare worker."""
+
+
+class WorkerHeard(Struct, frozen=True):
+    """Any sign of life of a worker."""
+
+    worker: str
+
+
+class WorkerExited(Struct, frozen=True, kw_only=True):
+    """A worker's process is gone."""
+
+    worker: str
+    is_fatal: bool
+    """Starting it again cannot help."""
+    cause: str
+
+
+class Progressed(Struct, frozen=True, kw_only=True):
+    """A prepare worker tells how far it is."""
+
+    worker: str
+    feed: int
+    decoded_samples: int
+    is_waiting: bool
+
+
+class Prepared(Struct, frozen=True, kw_only=True):
+    """A segment was planned and its PCM is in the daemon's memory."""
+
+    worker: str
+    feed: int
+    plan: Plan
+    pcm_bytes: int
+
+
+class PlanComplete(Struct, frozen=True, kw_only=True):
+    """A prepare worker has read its file to the end."""
+
+    worker: str
+    feed: int
+    media: bytes
+    """What is known about the media, opaque here, stored with the job."""
+
+
+class PrepareRefused(Struct, frozen=True, kw_only=True):
+    """A prepare worker cannot read its file; the file is at fault."""
+
+    worker: str
+    feed: int
+    cause: str
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """What became of one segment of a lease."""
+
+    key: SegmentKey
+    is_speech: bool
+    """False: the model heard no speech; the segment is skipped."""
+    language: str
+    language_probability: float
+    result: bytes
+    """The phrases, opaque here, stored with the segment."""
+
+
+class Transcribed(Struct, frozen=True, kw_only=True):
+    """A transcribe worker has answered a lease."""
+
+    worker: str
+    lease: int
+    outcomes: tuple[Outcome, ...]
+
+
+class LeaseRefused(Struct, frozen=True, kw_only=True):
+    """A transcribe worker lives, but could not do this lease."""
+
+    worker: str
+    lease: int
+    cause: str
+
+
+class Written(Struct, frozen=True):
+    """A job's files are in place."""
+
+    job: str
+    location: bytes
+    """Where its source is now."""
+
+
+class WriteFailed(Struct, frozen=True):
+    """A job's files could not be written."""
+
+    job: str
+    cause: str
+
+
+class Closed(Struct, frozen=True):
+    """A failed job's files are in place."""
+
+    job: str
+    location: bytes
+    """Where its source is now."""
+
+
+class CancelRequested(Struct, frozen=True):
+    """Somebody wants no more of this job."""
+
+    job: str
+
+
+class SegmentRow(Struct, frozen=True, kw_only=True):
+    """A segment as the store keeps it, for a restart or a retry."""
+
+    key: SegmentKey
+    state: str
+    plan: Plan
+    losses: int
+    cause: str
+    language: str | None
+    language_probability: float
+
+
+class RetryRequested(Struct, frozen=True):
+    """Somebody wants a failed job tried again; it and its segments come from the store."""
+
+    job: Job
+    segments: tuple[SegmentRow, ...]
+
+
+class SpaceChanged(Struct, frozen=True):
+    """There is, or is no longer, space for the results of further files."""
+
+    is_enough: bool
+
+
+class DrainRequested(Struct, frozen=True):
+    """The daemon is to stop: no new leases, what runs may finish."""
+
+
+Event = (
+    JobArrived
+    | SlotAdded
+    | SlotRemoved
+    | SlotReset
+    | WorkerReady
+    | WorkerHeard
+    | WorkerExited
+    | Progressed
+    | Prepared
+    | PlanComplete
+    | PrepareRefused
+    | Transcribed
+    | LeaseRefused
+    | Written
+    | WriteFailed
+    | Closed
+    | CancelRequested
+    | RetryRequested
+    | SpaceChanged
+    | DrainRequested
+)

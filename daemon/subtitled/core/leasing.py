@@ -1,0 +1,129 @@
+"""Transcribe workers and the leases they hold: what is ready, who has it, until when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from msgspec.structs import replace
+
+from subtitled.core.actions import Action, LeaseItem, LeaseLost, ResultStale, SendTranscribe
+from subtitled.core.deadlines import Policy, time_to_run
+from subtitled.core.ledger import Ledger
+from subtitled.core.records import Lease, Role, Segment, SegmentKey, Worker
+from subtitled.core.roster import NEVER, Roster
+from subtitled.core.schedule import ReadyQueue, lease_size
+from subtitled.core.states import SegmentEvent, WorkerEvent, WorkerState
+
+
+class Leasing:
+    """Each ready segment is in the queue or in exactly one lease of one live worker."""
+
+    def __init__(self, policy: Policy, ledger: Ledger, roster: Roster, out: list[Action]) -> None:
+        self.policy = policy
+        self.ready = ReadyQueue()
+        self.leases: dict[int, Lease] = {}
+        self._ledger = ledger
+        self._roster = roster
+        self._out = out
+        self._lease_of: dict[SegmentKey, int] = {}
+        self._last_id = 0
+
+    def make_ready(self, segment: Segment) -> None:
+        """Put a pending segment whose PCM is in memory in line."""
+        self.ready.add(self._ledger.jobs[segment.key.job], segment)
+
+    def withdraw(self, job: str) -> None:
+        """Take a job's segments out of the line and out of their leases; results for them count no more."""
+        self.ready.remove_job(job)
+        for index in self._ledger.segments.get(job, {}):
+            self._lease_of.pop(SegmentKey(job, index), None)
+
+    def assign(self, now: float) -> None:
+        """Give the ready segments to workers that may hold a lease."""
+        while self.ready:
+            idle = self._roster.idle(Role.TRANSCRIBE)
+            if idle:
+                size = lease_size(
+                    ready=len(self.ready), idle_workers=len(idle), batch_size=self.policy.batch_size
+                )
+                self._lease(idle[0], size, now)
+                continue
+            # A lease ahead lets features be computed while the device decodes, but only a full batch is worth
+            # tying to one worker: with less, whoever is free first takes it.
+            ahead = next((w for w in self._roster.of(Role.TRANSCRIBE) if _may_hold_more(w)), None)
+            if ahead is None or len(self.ready) < self.policy.batch_size:
+                return
+            self._lease(ahead, self.policy.batch_size, now)
+
+    def settle(self, identity: str, lease_id: int, now: float) -> Lease | None:
+        """Take an answered lease from its worker; None, and a note for the log, when it is not current."""
+        worker = self._roster.current(identity)
+        if worker is None or lease_id not in worker.leases:
+            self._out.append(ResultStale(worker=identity, lease=lease_id))
+            return None
+        left = tuple(other for other in worker.leases if other != lease_id)
+        due = now + time_to_run(self.policy, self.leases[left[0]].samples) if left else NEVER
+        worker = self._roster.put(replace(worker, leases=left, heard_at=now, due_at=due))
+        if not left and worker.state is WorkerState.BUSY:
+            self._roster.move(worker, WorkerEvent.REPLIED)
+        return self.leases.pop(lease_id)
+
+    def claim(self, lease: Lease, key: SegmentKey) -> Segment | None:
+        """Take a segment out of a lease for its result; None when it is not in it any more."""
+        if self._lease_of.get(key) != lease.id:
+            return None
+        del self._lease_of[key]
+        return self._ledger.find(key)
+
+    def release(self, worker: Worker) -> Iterator[tuple[Lease, bool]]:
+        """Take all leases from a worker that is lost; yield each, and whether it was the one being worked on."""
+        self._roster.put(replace(worker, leases=()))
+        for place, lease_id in enumerate(worker.leases):
+            yield self.leases.pop(lease_id), place == 0
+
+    def give_back(self, lease: Lease, cause: str, *, is_blamed: bool) -> set[str]:
+        """Make the segments of a lease that have no result ready again; bury those that were lost too often.
+
+        Returns the jobs concerned.
+        """
+        lost = [key for key in lease.keys if self._lease_of.get(key) == lease.id]
+        if lost:
+            self._out.append(LeaseLost(lease=lease, cause=cause))
+        for key in lost:
+            del self._lease_of[key]
+            segment = self._ledger.segments[key.job][key.index]
+            losses = segment.losses + is_blamed
+            if losses >= self.policy.attempts:
+                self._ledger.move_segment(
+                    segment, SegmentEvent.EXHAUSTED, losses=losses, cause=cause, has_pcm=False
+                )
+            else:
+                back = self._ledger.move_segment(segment, SegmentEvent.LOST, losses=losses, cause=cause)
+                self.make_ready(back)
+        return {key.job for key in lost}
+
+    def _lease(self, worker: Worker, size: int, now: float) -> None:
+        self._last_id += 1
+        items = []
+        for key in self.ready.take(size):
+            segment = self._ledger.segments[key.job][key.index]
+            job = self._ledger.jobs[key.job]
+            asked = job.options.language
+            language = job.language if asked == "auto" else None if asked == "multi" else asked
+            self._ledger.move_segment(segment, SegmentEvent.LEASED, worker=worker.identity)
+            self._lease_of[key] = self._last_id
+            items.append(LeaseItem(key=key, samples=segment.samples, language=language, options=job.options))
+        keys = tuple(item.key for item in items)
+        samples = sum(item.samples for item in items)
+        lease = Lease(id=self._last_id, worker=worker.identity, keys=keys, samples=samples)
+        self.leases[lease.id] = lease
+        if not worker.leases:  # the time to run of a lease ahead starts when it is its turn
+            worker = replace(worker, due_at=now + time_to_run(self.policy, samples))
+        worker = self._roster.put(replace(worker, leases=(*worker.leases, lease.id)))
+        if worker.state is WorkerState.IDLE:
+            self._roster.move(worker, WorkerEvent.ASSIGNED)
+        self._out.append(SendTranscribe(lease=lease, items=tuple(items)))
+
+
+def _may_hold_more(worker: Worker) -> bool:
+    return worker.state is WorkerState.BUSY and len(worker.leases) < worker.credit

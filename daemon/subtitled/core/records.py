@@ -1,0 +1,145 @@
+"""The frozen records that the broker keeps: job, segment, worker, lease."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from msgspec import Struct
+
+from subtitled.core.plan import Plan
+from subtitled.core.states import JobState, SegmentState, WorkerState
+
+
+class SegmentKey(Struct, frozen=True, order=True):
+    """Names one segment: its job's id and its index in the plan."""
+
+    job: str
+    index: int
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    """What was asked of one job; never changes."""
+
+    language: str = "auto"
+    """A Whisper language code, "auto" (one language per file, by vote) or "multi" (each segment its own)."""
+    task: str = "transcribe"
+    formats: tuple[str, ...] = ("srt",)
+    word_timestamps: bool = False
+    priority: int = 0
+    after: str = "keep"
+    """What becomes of the source: "move", "keep" or "delete"."""
+    inbox: bytes = b""
+    """Root of the inbox that took the file, as the file system's bytes."""
+    output: bytes = b"beside"
+    """Folder of the subtitles, or b"beside"."""
+
+
+class Job(Struct, frozen=True, kw_only=True):
+    """One media file on its way to subtitles."""
+
+    id: str
+    state: JobState
+    source: bytes
+    """Path that the media file was found at, as the file system's bytes."""
+    location: bytes
+    """Where the media file is now: its source, or the archive it was moved to."""
+    size: int
+    mtime_ns: int
+    options: Options
+    order: int
+    """Counts up with every job; earlier jobs of one priority are prepared first."""
+    losses: int = 0
+    """Prepare workers that this file has taken down."""
+    recipe: bytes = b""
+    """The settings that its plan was made with, opaque here: a plan made again must come out the same."""
+    is_planned: bool = False
+    """The whole plan is stored."""
+    language: str | None = None
+    """The settled language; None while it is open, and for "multi"."""
+    language_probability: float = 0.0
+    cause: str = ""
+    """Why the job failed."""
+    is_closed: bool = False
+    """A failed job whose files (partial, error text, the source's move) are in place."""
+
+
+class Segment(Struct, frozen=True, kw_only=True):
+    """What the model sees at once, and how far it is."""
+
+    key: SegmentKey
+    state: SegmentState
+    plan: Plan
+    has_pcm: bool = False
+    """Its PCM waits in the daemon's memory."""
+    losses: int = 0
+    """Workers that this segment was with when they were lost, and refusals."""
+    cause: str = ""
+    """Why it was last lost, or buried."""
+    language: str | None = None
+    """The language it was decoded in."""
+    language_probability: float = 0.0
+
+    @property
+    def samples(self) -> int:
+        """Length in samples at 16 kHz."""
+        return self.plan.samples
+
+
+class Role(Enum):
+    """The two kinds of worker."""
+
+    PREPARE = "prepare"
+    TRANSCRIBE = "transcribe"
+
+
+class Lease(Struct, frozen=True, kw_only=True):
+    """A batch of segments given to one worker until a deadline."""
+
+    id: int
+    worker: str
+    """Identity, `slot.incarnation`."""
+    keys: tuple[SegmentKey, ...]
+    samples: int
+
+
+class Feed(Struct, frozen=True, kw_only=True):
+    """One file being read by one prepare worker."""
+
+    id: int
+    """Counts up; what a worker still says about an earlier feed is recognised as late."""
+    job: str
+    wanted: frozenset[int] | None
+    """Segments of a stored plan whose PCM is asked for again; None when the file is being planned."""
+    granted_bytes: int = 0
+    received_bytes: int = 0
+    decoded_samples: int = 0
+    is_waiting: bool = False
+    """The worker says that it waits for credit."""
+    progressed_at: float = 0.0
+
+
+class Worker(Struct, frozen=True, kw_only=True):
+    """A worker slot and the process that fills it."""
+
+    slot: str
+    role: Role
+    state: WorkerState
+    incarnation: int = 1
+    credit: int = 1
+    """Leases it may hold at once."""
+    leases: tuple[int, ...] = ()
+    """Ids of the leases it holds, the one it works on first."""
+    feed: Feed | None = None
+    heard_at: float = 0.0
+    due_at: float = float("inf")
+    """When it is overdue: to be ready, with its lease, or to leave BACKOFF."""
+    crashes: tuple[float, ...] = ()
+    """When it crashed lately."""
+    device: str = ""
+    cause: str = ""
+    """Why it was last lost, or is broken."""
+
+    @property
+    def identity(self) -> str:
+        """Name of this incarnation on the wire; a late reply of an earlier one does not match it."""
+        return f"{self.slot}.{self.incarnation}"

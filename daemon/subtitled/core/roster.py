@@ -1,0 +1,164 @@
+"""The worker slots: who is alive, who is overdue, when the next process may start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from msgspec.structs import replace
+
+from subtitled.core.actions import Action, Kill, SaveWorker, SendDrain, Spawn
+from subtitled.core.deadlines import Policy, backoff, recent
+from subtitled.core.records import Role, Worker
+from subtitled.core.states import WORKER, WorkerEvent, WorkerState, step
+
+NEVER = float("inf")
+SERVING = frozenset({WorkerState.IDLE, WorkerState.BUSY, WorkerState.DRAINING})
+
+
+class Roster:
+    """Workers by slot; what is to be done is appended to `out`."""
+
+    def __init__(self, policy: Policy, out: list[Action]) -> None:
+        self.out = out
+        self.policy = policy
+        self.workers: dict[str, Worker] = {}
+        self._idle: dict[Role, dict[str, None]] = {role: {} for role in Role}
+
+    def add(self, slot: str, role: Role, now: float) -> None:
+        """Open a slot, or open a stopped one again, and ask for a process in it."""
+        known = self.workers.get(slot)
+        if known is not None and known.state is not WorkerState.STOPPED:
+            raise ValueError(f"slot {slot} exists already")
+        self.workers[slot] = Worker(
+            slot=slot,
+            role=role,
+            state=WorkerState.STARTING,
+            incarnation=known.incarnation + 1 if known else 1,
+            heard_at=now,
+            due_at=now + self.policy.start_timeout_s,
+        )
+        self.out.append(Spawn(slot=slot, incarnation=self.workers[slot].incarnation))
+
+    def current(self, identity: str) -> Worker | None:
+        """Return the worker of this identity while it is its slot's current one; None for the dead."""
+        worker = self.workers.get(identity.rpartition(".")[0])
+        if worker is None or worker.identity != identity:
+            return None
+        if worker.state in {WorkerState.BACKOFF, WorkerState.BROKEN, WorkerState.STOPPED, WorkerState.LOST}:
+            return None
+        return worker
+
+    def of(self, role: Role) -> Iterator[Worker]:
+        """Yield the workers of one role."""
+        return (worker for worker in self.workers.values() if worker.role is role)
+
+    def idle(self, role: Role) -> list[Worker]:
+        """Return the idle workers of one role, the one that has been idle longest first."""
+        return [self.workers[slot] for slot in self._idle[role]]
+
+    def put(self, worker: Worker) -> Worker:
+        """Store a changed record."""
+        self.workers[worker.slot] = worker
+        idle = self._idle[worker.role]
+        if worker.state is not WorkerState.IDLE:
+            idle.pop(worker.slot, None)
+        elif worker.slot not in idle:
+            idle[worker.slot] = None
+        return worker
+
+    def move(self, worker: Worker, event: WorkerEvent, **changes: object) -> Worker:
+        """Take a worker through a transition of the table, with changes to its other fields."""
+        moved = self.put(replace(worker, state=step(WORKER, worker.state, event), **changes))
+        if event not in {
+            WorkerEvent.ASSIGNED,
+            WorkerEvent.REPLIED,
+        }:  # leases have journal entries of their own
+            self.out.append(
+                SaveWorker(
+                    slot=worker.slot,
+                    incarnation=moved.incarnation,
+                    before=worker.state,
+                    event=event,
+                    after=moved.state,
+                    cause=moved.cause,
+                )
+            )
+        return moved
+
+    def hear(self, worker: Worker, now: float) -> Worker:
+        """Note a sign of life."""
+        return self.put(replace(worker, heard_at=now))
+
+    def exited(self, worker: Worker, *, is_fatal: bool, cause: str, now: float) -> Worker:
+        """Note the end of a process; what it held must have been released before."""
+        cause = worker.cause or cause if worker.state is WorkerState.LOST else cause
+        bare = replace(worker, leases=(), feed=None, due_at=NEVER)
+        if is_fatal:
+            return self.move(bare, WorkerEvent.EXITED_FATAL, cause=cause)
+        if worker.state is WorkerState.DRAINING:
+            return self.move(bare, WorkerEvent.EXITED, cause=cause)
+        crashes = (*recent(worker.crashes, now), now)
+        due = now + backoff(crashes, worker.slot)
+        return self.move(bare, WorkerEvent.EXITED, cause=cause, crashes=crashes, due_at=due)
+
+    def drain(self, worker: Worker) -> None:
+        """Let a worker finish what it holds and go; it gets nothing new."""
+        if worker.state in {WorkerState.DRAINING, WorkerState.STOPPED, WorkerState.LOST}:
+            return
+        is_alive = worker.state in {WorkerState.STARTING, WorkerState.IDLE, WorkerState.BUSY}
+        is_starting = worker.state is WorkerState.STARTING
+        moved = self.move(worker, WorkerEvent.DRAIN)
+        if is_starting:  # it does not listen yet
+            self.out.append(Kill(worker=moved.identity, cause="the daemon stops"))
+        elif is_alive:
+            self.out.append(SendDrain(moved.identity))
+
+    def overdue(self, now: float) -> Iterator[tuple[Worker, str]]:
+        """Yield the workers that have had their time, each with the reason."""
+        for worker in list(self.workers.values()):
+            if worker.state is WorkerState.STARTING and now >= worker.due_at:
+                yield worker, f"not ready {self.policy.start_timeout_s:g} s after its start"
+            elif worker.state in SERVING:
+                feed = worker.feed
+                if now >= worker.heard_at + self.policy.silence_s:
+                    yield worker, f"not heard for {self.policy.silence_s:g} s"
+                elif worker.leases and now >= worker.due_at:
+                    yield worker, "lease not done within its time to run"
+                elif feed and not feed.is_waiting and now >= feed.progressed_at + self.policy.prepare_stall_s:
+                    yield worker, f"no progress in decoding for {self.policy.prepare_stall_s:g} s"
+
+    def restart_due(self, now: float) -> None:
+        """Ask for a process in each slot whose backoff has elapsed."""
+        for worker in list(self.workers.values()):
+            if worker.state is WorkerState.BACKOFF and now >= worker.due_at:
+                self._start_again(worker, WorkerEvent.ELAPSED, now)
+
+    def reset(self, worker: Worker, now: float) -> None:
+        """Ask for a process in a broken slot; nothing happens if it is not broken."""
+        if worker.state is WorkerState.BROKEN:
+            self._start_again(worker, WorkerEvent.RESET, now)
+
+    def _start_again(self, worker: Worker, event: WorkerEvent, now: float) -> None:
+        moved = self.move(
+            worker,
+            event,
+            incarnation=worker.incarnation + 1,
+            cause="",
+            heard_at=now,
+            due_at=now + self.policy.start_timeout_s,
+        )
+        self.out.append(Spawn(slot=moved.slot, incarnation=moved.incarnation))
+
+    def next_deadline(self) -> float:
+        """Return when something is next due; infinity when nothing is."""
+        due = NEVER
+        for worker in self.workers.values():
+            if worker.state in {WorkerState.STARTING, WorkerState.BACKOFF}:
+                due = min(due, worker.due_at)
+            elif worker.state in SERVING:
+                due = min(due, worker.heard_at + self.policy.silence_s)
+                if worker.leases:
+                    due = min(due, worker.due_at)
+                if worker.feed and not worker.feed.is_waiting:
+                    due = min(due, worker.feed.progressed_at + self.policy.prepare_stall_s)
+        return due

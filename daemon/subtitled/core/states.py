@@ -1,0 +1,195 @@
+"""The three transition tables: every legal step of a job, a segment, a worker.
+
+Whatever is not in a table raises `IllegalTransition` and changes nothing.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TypeVar
+
+from subtitled.errors import SubtitledError
+
+
+class JobState(Enum):
+    """Where a job stands; DONE and CANCELLED are final, FAILED waits for `retry`."""
+
+    RECEIVING = "receiving"
+    QUEUED = "queued"
+    PREPARING = "preparing"
+    TRANSCRIBING = "transcribing"
+    WRITING = "writing"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class JobEvent(Enum):
+    """What can happen to a job."""
+
+    UPLOADED = "uploaded"
+    EXPIRED = "expired"
+    LEASED = "leased"
+    RESUME = "resume"
+    PLANNED = "planned"
+    NO_SPEECH = "no_speech"
+    LOST = "lost"
+    REJECTED = "rejected"
+    EXHAUSTED = "exhausted"
+    ALL_DONE = "all_done"
+    BURIED = "buried"
+    WRITTEN = "written"
+    WRITE_FAILED = "write_failed"
+    RETRY = "retry"
+    CANCEL = "cancel"
+
+
+class SegmentState(Enum):
+    """Where a segment stands."""
+
+    PENDING = "pending"
+    LEASED = "leased"
+    DONE = "done"
+    SKIPPED = "skipped"
+    BURIED = "buried"
+    DROPPED = "dropped"
+
+
+class SegmentEvent(Enum):
+    """What can happen to a segment."""
+
+    LEASED = "leased"
+    DONE = "done"
+    SKIPPED = "skipped"
+    LOST = "lost"
+    EXHAUSTED = "exhausted"
+    OUTVOTED = "outvoted"
+    KICKED = "kicked"
+    DROPPED = "dropped"
+
+
+class WorkerState(Enum):
+    """Where a worker slot stands."""
+
+    STARTING = "starting"
+    IDLE = "idle"
+    BUSY = "busy"
+    DRAINING = "draining"
+    LOST = "lost"
+    BACKOFF = "backoff"
+    BROKEN = "broken"
+    STOPPED = "stopped"
+
+
+class WorkerEvent(Enum):
+    """What can happen to a worker slot."""
+
+    READY = "ready"
+    ASSIGNED = "assigned"
+    REPLIED = "replied"
+    OVERDUE = "overdue"
+    EXITED = "exited"
+    EXITED_FATAL = "exited_fatal"
+    ELAPSED = "elapsed"
+    RESET = "reset"
+    DRAIN = "drain"
+
+
+JOB: dict[tuple[JobState, JobEvent], JobState] = {
+    (JobState.RECEIVING, JobEvent.UPLOADED): JobState.QUEUED,
+    (JobState.RECEIVING, JobEvent.EXPIRED): JobState.CANCELLED,
+    (JobState.QUEUED, JobEvent.LEASED): JobState.PREPARING,
+    (JobState.QUEUED, JobEvent.RESUME): JobState.TRANSCRIBING,
+    (JobState.PREPARING, JobEvent.PLANNED): JobState.TRANSCRIBING,
+    (JobState.PREPARING, JobEvent.NO_SPEECH): JobState.WRITING,
+    (JobState.PREPARING, JobEvent.LOST): JobState.QUEUED,
+    (JobState.PREPARING, JobEvent.REJECTED): JobState.FAILED,
+    (JobState.PREPARING, JobEvent.EXHAUSTED): JobState.FAILED,
+    (JobState.TRANSCRIBING, JobEvent.ALL_DONE): JobState.WRITING,
+    (JobState.TRANSCRIBING, JobEvent.BURIED): JobState.FAILED,
+    # A resumed job decodes its media again for the PCM that a restart lost, and may then find it changed.
+    (JobState.TRANSCRIBING, JobEvent.REJECTED): JobState.FAILED,
+    (JobState.TRANSCRIBING, JobEvent.EXHAUSTED): JobState.FAILED,
+    (JobState.WRITING, JobEvent.WRITTEN): JobState.DONE,
+    (JobState.WRITING, JobEvent.WRITE_FAILED): JobState.FAILED,
+    (JobState.FAILED, JobEvent.RETRY): JobState.QUEUED,
+    (JobState.RECEIVING, JobEvent.CANCEL): JobState.CANCELLED,
+    (JobState.QUEUED, JobEvent.CANCEL): JobState.CANCELLED,
+    (JobState.PREPARING, JobEvent.CANCEL): JobState.CANCELLED,
+    (JobState.TRANSCRIBING, JobEvent.CANCEL): JobState.CANCELLED,
+}
+
+SEGMENT: dict[tuple[SegmentState, SegmentEvent], SegmentState] = {
+    (SegmentState.PENDING, SegmentEvent.LEASED): SegmentState.LEASED,
+    (SegmentState.LEASED, SegmentEvent.DONE): SegmentState.DONE,
+    (SegmentState.LEASED, SegmentEvent.SKIPPED): SegmentState.SKIPPED,
+    (SegmentState.LEASED, SegmentEvent.LOST): SegmentState.PENDING,
+    (SegmentState.LEASED, SegmentEvent.EXHAUSTED): SegmentState.BURIED,
+    # Decoded in a language that the job's vote turned down: decoded again in the job's own.
+    (SegmentState.DONE, SegmentEvent.OUTVOTED): SegmentState.PENDING,
+    (SegmentState.BURIED, SegmentEvent.KICKED): SegmentState.PENDING,
+    (SegmentState.PENDING, SegmentEvent.DROPPED): SegmentState.DROPPED,
+    (SegmentState.LEASED, SegmentEvent.DROPPED): SegmentState.DROPPED,
+    (SegmentState.BURIED, SegmentEvent.DROPPED): SegmentState.DROPPED,
+}
+
+WORKER: dict[tuple[WorkerState, WorkerEvent], WorkerState] = {
+    (WorkerState.STARTING, WorkerEvent.READY): WorkerState.IDLE,
+    (WorkerState.IDLE, WorkerEvent.ASSIGNED): WorkerState.BUSY,
+    (WorkerState.BUSY, WorkerEvent.REPLIED): WorkerState.IDLE,
+    (WorkerState.STARTING, WorkerEvent.OVERDUE): WorkerState.LOST,
+    (WorkerState.IDLE, WorkerEvent.OVERDUE): WorkerState.LOST,
+    (WorkerState.BUSY, WorkerEvent.OVERDUE): WorkerState.LOST,
+    (WorkerState.DRAINING, WorkerEvent.OVERDUE): WorkerState.LOST,
+    (WorkerState.STARTING, WorkerEvent.EXITED): WorkerState.BACKOFF,
+    (WorkerState.IDLE, WorkerEvent.EXITED): WorkerState.BACKOFF,
+    (WorkerState.BUSY, WorkerEvent.EXITED): WorkerState.BACKOFF,
+    (WorkerState.LOST, WorkerEvent.EXITED): WorkerState.BACKOFF,
+    (WorkerState.STARTING, WorkerEvent.EXITED_FATAL): WorkerState.BROKEN,
+    (WorkerState.IDLE, WorkerEvent.EXITED_FATAL): WorkerState.BROKEN,
+    (WorkerState.BUSY, WorkerEvent.EXITED_FATAL): WorkerState.BROKEN,
+    (WorkerState.LOST, WorkerEvent.EXITED_FATAL): WorkerState.BROKEN,
+    (WorkerState.BACKOFF, WorkerEvent.ELAPSED): WorkerState.STARTING,
+    (WorkerState.BROKEN, WorkerEvent.RESET): WorkerState.STARTING,
+    (WorkerState.STARTING, WorkerEvent.DRAIN): WorkerState.DRAINING,
+    (WorkerState.IDLE, WorkerEvent.DRAIN): WorkerState.DRAINING,
+    (WorkerState.BUSY, WorkerEvent.DRAIN): WorkerState.DRAINING,
+    (WorkerState.DRAINING, WorkerEvent.EXITED): WorkerState.STOPPED,
+    (WorkerState.DRAINING, WorkerEvent.EXITED_FATAL): WorkerState.STOPPED,
+    (WorkerState.BACKOFF, WorkerEvent.DRAIN): WorkerState.STOPPED,
+    (WorkerState.BROKEN, WorkerEvent.DRAIN): WorkerState.STOPPED,
+}
+
+SEGMENT_FINAL = frozenset(
+    {SegmentState.DONE, SegmentState.SKIPPED, SegmentState.BURIED, SegmentState.DROPPED}
+)
+"""States in which a segment asks for nothing more."""
+
+JOB_LIVE = frozenset(
+    {
+        JobState.RECEIVING,
+        JobState.QUEUED,
+        JobState.PREPARING,
+        JobState.TRANSCRIBING,
+        JobState.WRITING,
+    }
+)
+"""States in which a job still has a way to go by itself."""
+
+
+class IllegalTransition(SubtitledError):
+    """An event that the table does not allow in this state; a bug of ours."""
+
+
+S = TypeVar("S", bound=Enum)
+E = TypeVar("E", bound=Enum)
+
+
+def step(table: dict[tuple[S, E], S], state: S, event: E) -> S:
+    """Return the state after `event`; raise IllegalTransition when the table has no such row."""
+    try:
+        return table[state, event]
+    except KeyError:
+        raise IllegalTransition(
+            f"{type(state).__name__} {state.value}: event {event.value} is not allowed"
+        ) from None

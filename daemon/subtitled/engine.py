@@ -1,0 +1,366 @@
+"""A batch of PCM to phrases, with faster-whisper's model and faster-whisper's own rules.
+
+What `WhisperModel.transcribe` does window by window is done here for many segments at once: timestamps on, a window whose
+result looks wrong decoded again at rising temperature, silence dropped by no-speech probability, and a window whose last
+sentence is unfinished continued from where it stopped. The text is that of `WhisperModel.transcribe` on the same segment
+with `condition_on_previous_text=False`. The batched pipeline of faster-whisper 1.2.1 does none of the four.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from msgspec import Struct
+
+from subtitled.backend import SegmentResult
+from subtitled.cues.phrases import Phrase, Word
+from subtitled.whisper import Aligned, compression_ratio, default_options, is_out_of_memory
+
+if TYPE_CHECKING:
+    from faster_whisper import WhisperModel
+    from faster_whisper.tokenizer import Tokenizer
+    from faster_whisper.transcribe import TranscriptionOptions
+
+FRAMES_PER_SECOND = 100
+WINDOW_FRAMES = 3000
+"""What Whisper's encoder takes: 30 s, shorter audio padded."""
+MAX_TOKENS = 448
+
+
+class Request(Struct, frozen=True, kw_only=True):
+    """How one segment is to be decoded."""
+
+    language: str | None
+    """None: detect it."""
+    task: str = "transcribe"
+
+
+class OutOfMemoryError(Exception):
+    """The device has no memory even for one segment."""
+
+
+class _State(Struct):
+    """How far one segment of a batch is."""
+
+    request: Request
+    features: np.ndarray
+    """float32 (n_mels, frames), 100 frames a second."""
+    language: str | None
+    probability: float
+    seek: int = 0
+    """Frames that are done."""
+    phrases: list[Phrase] = []
+    no_speech_prob: float = 0.0
+    temperature: float = 0.0
+    fallbacks: int = 0
+    last_word_s: float = 0.0
+    """End of the last word so far, for the word times of the next window."""
+
+
+class Engine:
+    """One loaded model. `features` and `transcribe` may run in two threads, each in one at a time."""
+
+    def __init__(self, model: WhisperModel, *, beam_size: int, batch_size: int) -> None:
+        self.model = model
+        self.batch_size = batch_size
+        self._limit = batch_size
+        """Segments decoded at once; halved when memory runs out, and growing again."""
+        self._runs_since_limit = 0
+        self._beam_size = beam_size
+        self._tokenizers: dict[tuple[str, str], Tokenizer] = {}
+        self._window = int(model.feature_extractor.nb_max_frames)
+
+    @property
+    def window_samples(self) -> int:
+        """Samples at 16 kHz that the model sees at once."""
+        return int(self.model.feature_extractor.n_samples)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Codes of the languages that the model has tokens for."""
+        known = self.model.supported_languages
+        if not self.model.model.is_multilingual:
+            return tuple(known)
+        return tuple(c for c in known if self.model.hf_tokenizer.token_to_id(f"<|{c}|>") is not None)
+
+    def features(self, pcm: np.ndarray) -> np.ndarray:
+        """Return the log-mel features, float32 (n_mels, frames), of `pcm`, int16 (n,) at 16 kHz mono."""
+        audio = pcm.astype(np.float32) / 32768.0
+        features: np.ndarray = self.model.feature_extractor(audio)[..., :-1]
+        return features
+
+    def transcribe(
+        self, features: Sequence[np.ndarray], requests: Sequence[Request], *, word_timestamps: bool
+    ) -> list[SegmentResult]:
+        """Return the result of each segment.
+
+        Raises OutOfMemoryError when not even one segment fits; CUDA's errors come through as RuntimeError, after which
+        the process is to end. A language that the model does not have is a ValueError.
+        """
+        states = [
+            _State(
+                request=request,
+                features=array,
+                language=request.language,
+                probability=1.0 if request.language else 0.0,
+                phrases=[],
+            )
+            for array, request in zip(features, requests, strict=True)
+        ]
+        for state in states:
+            if state.language is not None and state.language not in self.languages:
+                raise ValueError(
+                    f"language {state.language!r}: the model has no such language; it has {', '.join(self.languages)}"
+                )
+        options = default_options(self.model, beam_size=self._beam_size, word_timestamps=word_timestamps)
+        todo = [state for state in states if state.features.shape[-1] > 0]
+        while todo:
+            done = self._decode(todo[: self._limit], options)
+            todo = [*(s for s in done if s.seek < s.features.shape[-1]), *todo[len(done) :]]
+        return [_result(state) for state in states]
+
+    # -- one batch of windows --------------------------------------------------------------------------------
+
+    def _decode(self, states: list[_State], options: TranscriptionOptions) -> list[_State]:
+        """Decode the next window of some of the first states; return those that were decoded."""
+        while True:
+            batch = states[: self._limit]
+            try:
+                self._decode_batch(batch, options)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(batch) == 1:
+                    raise OutOfMemoryError(f"out of memory with a single segment: {error}") from error
+                self._limit = max(1, len(batch) // 2)
+                self._runs_since_limit = 0
+                continue
+            self._grow()
+            return batch
+
+    def _grow(self) -> None:
+        self._runs_since_limit += 1
+        if self._limit < self.batch_size and self._runs_since_limit >= 50:
+            self._limit = min(self.batch_size, self._limit * 2)
+            self._runs_since_limit = 0
+
+    def _decode_batch(self, states: list[_State], options: TranscriptionOptions) -> None:
+        from faster_whisper.audio import pad_or_trim
+
+        sizes = [min(self._window, state.features.shape[-1] - state.seek) for state in states]
+        windows = [
+            pad_or_trim(state.features[:, state.seek : state.seek + size], WINDOW_FRAMES)
+            for state, size in zip(states, sizes, strict=True)
+        ]
+        encoded = self.model.encode(np.stack(windows))
+        self._detect(states, encoded)
+        tokenizers = [self._tokenizer(state) for state in states]
+        results = self.model.model.generate(
+            encoded,
+            [self._prompt(tokenizer) for tokenizer in tokenizers],
+            beam_size=options.beam_size,
+            patience=options.patience,
+            length_penalty=options.length_penalty,
+            repetition_penalty=options.repetition_penalty,
+            no_repeat_ngram_size=options.no_repeat_ngram_size,
+            max_length=MAX_TOKENS,
+            return_scores=True,
+            return_no_speech_prob=True,
+            suppress_blank=options.suppress_blank,
+            suppress_tokens=options.suppress_tokens,
+            max_initial_timestamp_index=round(options.max_initial_timestamp / self.model.time_precision),
+        )
+        raw = [
+            self._read(state, tokenizer, result, window, size, options)
+            for state, tokenizer, result, window, size in zip(
+                states, tokenizers, results, windows, sizes, strict=True
+            )
+        ]
+        if options.word_timestamps:
+            self._align(states, raw, tokenizers, encoded, windows, options)
+        for state, tokenizer, window_raw in zip(states, tokenizers, raw, strict=True):
+            self._append(state, tokenizer, window_raw)
+
+    def _detect(self, states: list[_State], encoded: Any) -> None:
+        """Set the language where it is open, from the encoder output that is there anyway."""
+        if all(state.language is not None for state in states):
+            return
+        if not self.model.model.is_multilingual:
+            for state in states:
+                state.language, state.probability = "en", 1.0
+            return
+        for state, ranked in zip(states, self.model.model.detect_language(encoded), strict=True):
+            if state.language is None:
+                token, probability = ranked[0]
+                state.language, state.probability = token[2:-2], float(probability)
+
+    def _read(
+        self,
+        state: _State,
+        tokenizer: Tokenizer,
+        result: Any,
+        window: np.ndarray,
+        size: int,
+        options: TranscriptionOptions,
+    ) -> _Raw:
+        """Judge one window's result, decode it again if it looks wrong, split it at its timestamps."""
+        tokens = result.sequences_ids[0]
+        logprob = result.scores[0] * len(tokens) ** options.length_penalty / (len(tokens) + 1)
+        ratio = compression_ratio(tokenizer.decode(tokens).strip())
+        temperature = 0.0
+        looks_wrong = ratio > options.compression_ratio_threshold or logprob < options.log_prob_threshold
+        is_silent = (
+            result.no_speech_prob > options.no_speech_threshold and logprob < options.log_prob_threshold
+        )
+        if looks_wrong and not is_silent:
+            import ctranslate2
+
+            # The same audio gives the same text, whatever was decoded before it.
+            ctranslate2.set_random_seed(zlib.crc32(np.ascontiguousarray(window).tobytes()) & 0x7FFFFFFF)
+            result, logprob, temperature, ratio = self.model.generate_with_fallback(
+                self.model.encode(window), self._prompt(tokenizer), tokenizer, options
+            )
+            tokens = result.sequences_ids[0]
+            state.fallbacks += 1
+        state.no_speech_prob = max(state.no_speech_prob, float(result.no_speech_prob))
+        state.temperature = max(state.temperature, float(temperature))
+        start = state.seek
+        state.seek += size
+        raw = _Raw(
+            seek=start, size=size, logprob=logprob, ratio=ratio, temperature=temperature, result=result
+        )
+        if result.no_speech_prob > options.no_speech_threshold and logprob <= options.log_prob_threshold:
+            return raw  # nobody speaks here
+        raw.parts, seek, raw.is_ended = self.model._split_segments_by_timestamps(  # noqa: SLF001 - Whisper's own rule
+            tokenizer=tokenizer,
+            tokens=tokens,
+            time_offset=start / FRAMES_PER_SECOND,
+            segment_size=size,
+            segment_duration=size / FRAMES_PER_SECOND,
+            seek=start,
+        )
+        # An unfinished last sentence is decoded again from its start, but a window must get us forward.
+        if start < seek < state.seek:
+            state.seek = seek
+        return raw
+
+    def _align(
+        self,
+        states: list[_State],
+        raw: list[_Raw],
+        tokenizers: list[Tokenizer],
+        encoded: Any,
+        windows: list[np.ndarray],
+        options: TranscriptionOptions,
+    ) -> None:
+        """Add word times. The alignment takes one prompt for a whole batch, so other languages are encoded anew."""
+        from faster_whisper import WhisperModel
+
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for place, tokenizer in enumerate(tokenizers):
+            groups.setdefault(tuple(tokenizer.sot_sequence), []).append(place)
+        for places in groups.values():
+            if len(groups) > 1:
+                encoded = self.model.encode(np.stack([windows[place] for place in places]))
+            tokenizer = tokenizers[places[0]]
+            texts = [
+                [token for part in raw[place].parts for token in part["tokens"] if token < tokenizer.eot]
+                for place in places
+            ]
+            sizes = [raw[place].size for place in places]
+            alignments = self.model.find_alignment(tokenizer, texts, encoded, sizes)
+            for place, alignment in zip(places, alignments, strict=True):
+                if raw[place].parts:
+                    # Given a batch, the method carries the end of the last word from one window over to the next,
+                    # which has nothing to do with it: hand it the alignments one by one.
+                    WhisperModel.add_word_timestamps(
+                        Aligned(alignment, self.model.frames_per_second),
+                        [raw[place].parts],
+                        tokenizer,
+                        None,
+                        raw[place].size,
+                        options.prepend_punctuations,
+                        options.append_punctuations,
+                        states[place].last_word_s,
+                    )
+
+    def _append(self, state: _State, tokenizer: Tokenizer, raw: _Raw) -> None:
+        """Turn a window's parts into phrases of their segment."""
+        words_end = 0.0
+        for part in raw.parts:
+            text = tokenizer.decode(part["tokens"])
+            words = [word for word in part.get("words", ()) if word["word"].strip()]
+            words_end = max([words_end, *(word["end"] for word in words)])
+            if part["start"] == part["end"] or not text.strip():
+                continue
+            state.phrases.append(
+                Phrase(
+                    text=text,
+                    start_ms=round(part["start"] * 1000),
+                    end_ms=round(part["end"] * 1000),
+                    words=tuple(
+                        Word(
+                            text=word["word"],
+                            start_ms=round(word["start"] * 1000),
+                            end_ms=round(word["end"] * 1000),
+                            probability=float(word["probability"]),
+                        )
+                        for word in words
+                    ),
+                    avg_logprob=float(raw.logprob),
+                    compression_ratio=float(raw.ratio),
+                    no_speech_prob=float(raw.result.no_speech_prob),
+                    temperature=float(raw.temperature),
+                )
+            )
+        if words_end > raw.seek / FRAMES_PER_SECOND and not raw.is_ended:
+            # As `WhisperModel.transcribe`: with word times the next window starts where the last word ended.
+            state.seek = min(raw.seek + raw.size, max(raw.seek + 1, round(words_end * FRAMES_PER_SECOND)))
+        state.last_word_s = words_end or state.last_word_s
+
+    # -- tokens and options ----------------------------------------------------------------------------------
+
+    def _tokenizer(self, state: _State) -> Tokenizer:
+        from faster_whisper.tokenizer import Tokenizer
+
+        key = (state.language or "en", state.request.task)
+        if key not in self._tokenizers:
+            self._tokenizers[key] = Tokenizer(
+                self.model.hf_tokenizer,
+                self.model.model.is_multilingual,
+                task=state.request.task,
+                language=key[0],
+            )
+        return self._tokenizers[key]
+
+    def _prompt(self, tokenizer: Tokenizer) -> list[int]:
+        prompt: list[int] = self.model.get_prompt(tokenizer, [], without_timestamps=False)
+        return prompt
+
+
+class _Raw(Struct):
+    """One window's result before it becomes phrases."""
+
+    seek: int
+    size: int
+    logprob: float
+    ratio: float
+    temperature: float
+    result: Any
+    parts: list[dict[str, Any]] = []
+    is_ended: bool = True
+
+
+def _result(state: _State) -> SegmentResult:
+    return SegmentResult(
+        phrases=tuple(state.phrases),
+        language=state.language or "",
+        language_probability=state.probability,
+        no_speech_prob=state.no_speech_prob,
+        is_speech=bool(state.phrases),
+        temperature=state.temperature,
+        fallbacks=state.fallbacks,
+    )

@@ -1,0 +1,125 @@
+"""The last step of a job: its files written, its source archived.
+
+Runs in the server's thread for slow file work; everything here may be done again after a kill and comes out the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from msgspec import Struct
+
+from subtitled.core.records import Job
+from subtitled.cues.render import Format, render
+from subtitled.cues.transcript import Transcript
+from subtitled.errors import SpoolError
+from subtitled.outputs import ERROR_SUFFIX, archive, error_text, write_error
+from subtitled.spool import fitted, write_whole
+
+FAILED_FOLDER = "failed"
+
+
+class Finish(Struct, frozen=True, kw_only=True):
+    """What is to be written for one job."""
+
+    job: Job
+    transcript: Transcript
+    paths: Mapping[Format, Path]
+    """The file of each format."""
+    obsolete: tuple[Path, ...] = ()
+    """What an earlier, failed try left behind."""
+
+
+def write_outputs(finish: Finish) -> bytes:
+    """Write a finished job's subtitles and archive its source; return where the source is now.
+
+    Blocks for fsync. Raises SpoolError, with no half-written file left, when something cannot be written.
+    """
+    for form, path in finish.paths.items():
+        write_whole(path, render(form, finish.transcript))
+    for path in finish.obsolete:
+        path.unlink(missing_ok=True)
+    job = finish.job
+    match job.options.after:
+        case "move":
+            return _archived(job, "done")
+        case "delete":
+            if _is_unchanged(job):
+                Path(os.fsdecode(job.location)).unlink(missing_ok=True)
+            return job.location
+        case _:
+            return job.location
+
+
+def write_failure(finish: Finish, folder: Path) -> bytes:
+    """Write a failed job's error text to `folder`, with its partial subtitles if any; archive its source.
+
+    Returns where the source is now. Blocks for fsync. Raises SpoolError.
+    """
+    job = finish.job
+    if finish.transcript.cues:
+        for form, path in finish.paths.items():
+            write_whole(path, render(form, finish.transcript))
+    location = job.location if job.options.after == "keep" else _archived(job, "failed")
+    write_error(folder, Path(os.fsdecode(job.source)).name, _failure_text(finish))
+    return location
+
+
+def error_folder(job: Job, output_folder: Path) -> Path:
+    """Return the folder that gets NAME.error.txt: that of the archived source, or of the subtitles."""
+    if job.options.after == "keep" or not job.options.inbox:
+        return output_folder
+    inbox, source = Path(os.fsdecode(job.options.inbox)), Path(os.fsdecode(job.source))
+    return inbox / FAILED_FOLDER / source.parent.relative_to(inbox)
+
+
+def error_path(job: Job, folder: Path) -> Path:
+    """Return the path of a failed job's error text in `folder`."""
+    return folder / fitted(Path(os.fsdecode(job.source)).name, ERROR_SUFFIX)
+
+
+def _failure_text(finish: Finish) -> str:
+    job = finish.job
+    remedy = (
+        f"see that the file plays, then drop it again, or type: subtitle retry {job.id}\n"
+        "What was finished before is kept and is not transcribed again."
+    )
+    text = error_text(job.id, os.fsdecode(job.source), job.cause, remedy)
+    if finish.transcript.missing:
+        rows = (
+            f"  {_clock(gap.start_ms)} - {_clock(gap.end_ms)}  {gap.cause}"
+            for gap in finish.transcript.missing
+        )
+        text += "\nMissing speech:\n" + "\n".join(rows) + "\n"
+    return text
+
+
+def _archived(job: Job, outcome: str) -> bytes:
+    """Move the source to the archive; leave alone what is not the file that was accepted."""
+    if not job.options.inbox or not _is_unchanged(job):
+        return job.location
+    source, inbox = os.fsdecode(job.location), os.fsdecode(job.options.inbox)
+    try:
+        return os.fsencode(archive(source, inbox, "done" if outcome == "done" else "failed"))
+    except FileNotFoundError:
+        return job.location
+    except SpoolError:
+        if Path(source).exists():
+            raise
+        return job.location
+
+
+def _is_unchanged(job: Job) -> bool:
+    """Say whether the source is where it was and what it was."""
+    try:
+        found = os.stat(job.location)  # noqa: PTH116 - the path is bytes
+    except OSError:
+        return False
+    return (found.st_size, found.st_mtime_ns) == (job.size, job.mtime_ns)
+
+
+def _clock(time_ms: int) -> str:
+    seconds, ms = divmod(time_ms, 1000)
+    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.{ms:03d}"

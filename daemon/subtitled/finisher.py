@@ -1,0 +1,148 @@
+"""Finished and failed jobs on their last way: composed, named, written, archived.
+
+Composing and writing run in one small thread, so that no fsync holds up the loop; naming needs the store and is done here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from subtitled import compose, finish, log
+from subtitled.core import events as ev
+from subtitled.core.records import Job
+from subtitled.cues.render import FORMATS
+from subtitled.cues.transcript import Transcript
+from subtitled.errors import SpoolError, StoreError
+from subtitled.outputs import output_folder, output_paths
+from subtitled.report import Reporter, job_report
+from subtitled.rows import JobRow
+from subtitled.store import Store
+
+_log = log.get()
+
+
+class Finisher:
+    """Ends jobs; belongs to the thread of the server's loop, to which its results come back."""
+
+    def __init__(
+        self,
+        store: Store,
+        reporter: Reporter,
+        *,
+        happen: Callable[[ev.Event], None],
+        call_back: Callable[[Callable[[], None]], None],
+        model: str,
+    ) -> None:
+        """Make one for a server; `call_back`, called in the file thread, has a function called in the loop's."""
+        self._store = store
+        self._reporter = reporter
+        self._happen = happen
+        self._call_back = call_back
+        self._model = model
+        self._files = ThreadPoolExecutor(max_workers=1, thread_name_prefix="files")
+        self._under_way = 0
+        self.waiting: list[tuple[Job, bool]] = []
+        """Jobs whose files found no space."""
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Nothing is being written."""
+        return not self._under_way
+
+    def try_waiting(self) -> None:
+        """Write what found no space before."""
+        waiting, self.waiting = self.waiting, []
+        for job, is_failure in waiting:
+            self.finish(job, is_failure=is_failure)
+
+    def close(self) -> None:
+        """Wait for what is being written."""
+        self._files.shutdown(wait=True)
+
+    def finish(self, job: Job, *, is_failure: bool) -> None:
+        """Write a job's files; ends in Written, Closed or WriteFailed."""
+        row = self._store.find_job(job.id)
+        if row is None:
+            raise StoreError(f"database: job {job.id} is gone")
+        compose_it = partial(compose.compose, row, self._store.results(job.id), model=self._model)
+
+        def composed(transcript: Transcript) -> None:
+            self._write(row, transcript, is_failure=is_failure)
+
+        self._in_file_thread(compose_it, composed, partial(self._finish_failed, job, is_failure=is_failure))
+
+    def _write(self, row: JobRow, transcript: Transcript, *, is_failure: bool) -> None:
+        job = row.job
+        self._reporter.jobs[job.id] = job_report(row, transcript, now_ms=time.time_ns() // 1_000_000)
+        source = os.fsdecode(job.source)
+        inbox = os.fsdecode(job.options.inbox)
+        folder = output_folder(inbox, source, os.fsdecode(job.options.output))
+        named = output_paths(
+            folder,
+            source,
+            transcript.output_language,
+            job.options.formats,
+            partial(self._is_mine, job.source),
+            is_partial=is_failure,
+        )
+        paths = {form: named[form] for form in FORMATS if form in named}
+        error_folder = finish.error_folder(job, folder)
+        claimed = [*paths.values()] if transcript.cues or not is_failure else []
+        if is_failure:
+            claimed.append(finish.error_path(job, error_folder))
+        obsolete = [Path(path) for path in self._store.outputs_of(job.id) if Path(path) not in claimed]
+        self._store.claim_outputs(job, [os.fsencode(path) for path in claimed])
+        work = finish.Finish(job=job, transcript=transcript, paths=paths, obsolete=tuple(obsolete))
+        failed = partial(self._finish_failed, job, is_failure=is_failure)
+        if is_failure:
+            self._in_file_thread(
+                partial(finish.write_failure, work, error_folder),
+                lambda location: self._happen(ev.Closed(job.id, location)),
+                failed,
+            )
+        else:
+            self._in_file_thread(
+                partial(finish.write_outputs, work),
+                lambda location: self._happen(ev.Written(job.id, location)),
+                failed,
+            )
+
+    def _is_mine(self, source: bytes, path: Path) -> bool:
+        owner = self._store.owner_of(os.fsencode(path))
+        return owner == source if owner is not None else not path.exists()
+
+    def _finish_failed(self, job: Job, error: SpoolError, *, is_failure: bool) -> None:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in {errno.ENOSPC, errno.EDQUOT}:
+            # The job keeps its state; it is written once there is space again.
+            self.waiting.append((job, is_failure))
+        elif is_failure:
+            _log.error(log.JOB_FAILED, job=job.id, cause=f"its error text cannot be written: {error}")
+            self._happen(ev.Closed(job.id, job.location))
+        else:
+            self._happen(ev.WriteFailed(job.id, str(error)))
+
+    def _in_file_thread(
+        self, work: Callable[[], Any], then: Callable[[Any], None], failed: Callable[[SpoolError], None]
+    ) -> None:
+        """Run `work` in the file thread; its result, or the SpoolError that it raised, comes back to the loop."""
+        future = self._files.submit(work)
+        self._under_way += 1
+
+        def come_back() -> None:
+            self._under_way -= 1
+            error = future.exception()
+            if isinstance(error, SpoolError):
+                failed(error)
+            elif error is not None:
+                raise error
+            else:
+                then(future.result())
+
+        future.add_done_callback(lambda _: self._call_back(come_back))

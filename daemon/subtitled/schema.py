@@ -1,0 +1,69 @@
+"""The database's numbered migrations; one that has shipped never changes."""
+
+from __future__ import annotations
+
+MIGRATIONS: tuple[str, ...] = (
+    # 1: the first release
+    """
+    CREATE TABLE jobs (
+        id                   TEXT PRIMARY KEY,
+        ord                  INTEGER NOT NULL UNIQUE,
+        state                TEXT NOT NULL,
+        source               BLOB NOT NULL,
+        location             BLOB NOT NULL,
+        size                 INTEGER NOT NULL,
+        mtime_ns             INTEGER NOT NULL,
+        options              BLOB NOT NULL,
+        losses               INTEGER NOT NULL,
+        recipe               BLOB NOT NULL,
+        is_planned           INTEGER NOT NULL,
+        media                BLOB,
+        language             TEXT,
+        language_probability REAL NOT NULL,
+        cause                TEXT NOT NULL,
+        is_closed            INTEGER NOT NULL,
+        created_ms           INTEGER NOT NULL,
+        started_ms           INTEGER,
+        ended_ms             INTEGER
+    ) STRICT;
+    CREATE INDEX jobs_by_state ON jobs (state, ord);
+    -- The same file is not taken twice; a file that was cancelled or failed counts as taken.
+    CREATE UNIQUE INDEX jobs_by_source ON jobs (source, size, mtime_ns, options);
+
+    CREATE TABLE segments (
+        job                  TEXT NOT NULL REFERENCES jobs (id),
+        idx                  INTEGER NOT NULL,
+        state                TEXT NOT NULL,
+        plan                 BLOB NOT NULL,
+        losses               INTEGER NOT NULL,
+        cause                TEXT NOT NULL,
+        worker               TEXT NOT NULL,
+        language             TEXT,
+        language_probability REAL NOT NULL,
+        result               BLOB,
+        PRIMARY KEY (job, idx)
+    ) STRICT, WITHOUT ROWID;
+
+    -- Every transition, appended; `seq` is what a watcher resumes from.
+    CREATE TABLE journal (
+        seq     INTEGER PRIMARY KEY AUTOINCREMENT,
+        at_ms   INTEGER NOT NULL,
+        subject TEXT NOT NULL,
+        job     TEXT NOT NULL,
+        name    TEXT NOT NULL,
+        before  TEXT NOT NULL,
+        event   TEXT NOT NULL,
+        after   TEXT NOT NULL,
+        cause   TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX journal_by_job ON journal (job, seq);
+
+    -- Which source an output file was written for: a path is claimed before it is written.
+    CREATE TABLE outputs (
+        path   BLOB PRIMARY KEY,
+        source BLOB NOT NULL,
+        job    TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX outputs_by_job ON outputs (job);
+    """,
+)

@@ -1,0 +1,390 @@
+"""The poll loop that joins sockets, timers, store and core.
+
+One thread does all of it: `tick`, wait, handle. Each turn's transitions are committed in one transaction before any message
+of that turn leaves. Slow file work (composing, writing with fsync, moving) goes to one small thread and comes back as an
+event.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+import zmq
+
+from subtitled import backend as be
+from subtitled import log
+from subtitled.client_link import ClientLink
+from subtitled.config import Config
+from subtitled.core import actions as ac
+from subtitled.core import events as ev
+from subtitled.core.broker import Broker
+from subtitled.core.records import Role
+from subtitled.core.states import SegmentEvent, WorkerState
+from subtitled.cuda import Device
+from subtitled.desk import Desk
+from subtitled.errors import ConfigError, ExitCode, NoSpaceError, StoreError, SubtitledError
+from subtitled.finisher import Finisher
+from subtitled.intake import Arrivals, Found
+from subtitled.mailbox import Mailbox
+from subtitled.metrics import Metrics
+from subtitled.report import Reporter
+from subtitled.rows import JournalEntry
+from subtitled.sdnotify import Notifier
+from subtitled.settings import merge, policy_of, recipe_of, space_guard_of
+from subtitled.sockets import bind_clients, bind_workers
+from subtitled.store import Store
+from subtitled.supervisor import Supervisor
+from subtitled.version import VERSION
+from subtitled.worker_link import WorkerLink
+
+MAX_PER_TURN = 256
+"""Arrivals taken in one turn, so that ten thousand at once do not hold up the rest."""
+MAX_WAIT_S = 1.0
+FULL_WAIT_S = 2.0
+"""Seconds between two tries to write to a full disk."""
+LATE_S = 3.0
+_log = log.get()
+
+
+class Server:
+    """The daemon. `run` blocks until it is stopped; nothing here is for another thread."""
+
+    def __init__(self, load: Callable[[], tuple[Config, list[Device]]], environ: Mapping[str, str]) -> None:
+        """Take hold of everything that only one daemon may have; raises SubtitledError.
+
+        `load` reads the configuration and finds the devices that it names; it is called again on SIGHUP.
+        """
+        config, devices = load()
+        log.configure(config.log.level, config.log.format, sys.stderr)
+        self._load = load
+        self._config = config
+        self._devices = devices
+        self._notifier = Notifier(environ)
+        state = Path(config.state.dir)
+        state.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(state)
+        self._store = Store(str(state / "subtitled.sqlite"))
+        self._metrics = Metrics()
+        self._metrics.serve(config.listen.metrics)
+        self._reporter = Reporter(self._metrics)
+        self._broker = Broker(policy_of(config), recipe=msgspec.msgpack.encode(recipe_of(config)))
+        self._desk = Desk(self._store, self._broker, self._happen, model=config.model.name)
+        self._supervisor = Supervisor(environ)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._clients = bind_clients(self._context, config.listen.clients)
+        self._workers = bind_workers(self._context, config.listen.workers)
+        self._client_link = ClientLink(socket=self._clients, store=self._store, desk=self._desk)
+        self._worker_link = WorkerLink(
+            config,
+            devices,
+            socket=self._workers,
+            supervisor=self._supervisor,
+            broker=self._broker,
+            metrics=self._metrics,
+        )
+        self._mailbox: Mailbox[Found | Callable[[], None]] = Mailbox()
+        self._finisher = Finisher(
+            self._store,
+            self._reporter,
+            happen=self._happen,
+            call_back=self._mailbox.put,
+            model=config.model.name,
+        )
+        self._arrivals = Arrivals(config.inbox, self._store, self._mailbox.put)
+        self._signals: list[int] = []
+        self._space = space_guard_of(config)
+        self._is_disk_full = False
+        self._try_waiting_at = 0.0
+        self._turned_at = time.monotonic()
+        self._is_ready = False
+        self._stop_at: float | None = None
+        self._exit: ExitCode | None = None
+
+    # -- the loop --------------------------------------------------------------------------------------------
+
+    def run(self) -> ExitCode:
+        """Serve until a signal, or a fault that only a restart can mend; return the exit status."""
+        self._catch_signals()
+        try:
+            self._start()
+            while (code := self._exit) is None:
+                self._turn()
+        except StoreError as error:
+            _log.critical(log.DAEMON_STOPPED, cause=str(error))
+            code = ExitCode.FAILED
+        finally:
+            self._close()
+        _log.info(log.DAEMON_STOPPED, status=int(code))
+        return code
+
+    def _start(self) -> None:
+        self._perform(self._broker.restore(self._store.unfinished(), time.monotonic()))
+        self._fill_slots()
+        self._arrivals.start()
+
+    def _turn(self) -> None:
+        if time.monotonic() - self._turned_at > LATE_S:
+            # The loop was held up (a full disk, a suspended machine): hear the workers before judging them silent.
+            self._on_workers()
+        self._turned_at = time.monotonic()
+        self._check_space()
+        actions, deadline = self._broker.tick(time.monotonic())
+        self._perform(actions)
+        self._notifier.watchdog()
+        self._update_gauges()
+        ready = self._wait(deadline)
+        self._on_signals()
+        for pidfd in self._supervisor.pidfds & ready:
+            self._on_exit(pidfd)
+        self._on_workers()
+        self._on_mailbox()
+        self._client_link.receive()
+        if self._stop_at is not None and (
+            time.monotonic() >= self._stop_at or (self._broker.is_at_rest and self._finisher.is_at_rest)
+        ):
+            self._exit = self._exit if self._exit is not None else ExitCode.OK
+
+    def _wait(self, deadline: float) -> set[int]:
+        """Wait for something to happen, or to be due; return the pidfds that are ready."""
+        poller = zmq.Poller()
+        for waited in (self._workers, self._clients, self._mailbox.fileno(), self._signal_fd):
+            poller.register(waited, zmq.POLLIN)
+        for pidfd in self._supervisor.pidfds:
+            poller.register(pidfd, zmq.POLLIN)
+        wait_s = min(
+            deadline - time.monotonic(), MAX_WAIT_S, self._notifier.watchdog_interval_s or MAX_WAIT_S
+        )
+        if self._stop_at is not None:
+            wait_s = min(wait_s, self._stop_at - time.monotonic(), 0.1)
+        ready = poller.poll(max(0, int(wait_s * 1000) + 1))
+        return {found for found, _ in ready if isinstance(found, int)}
+
+    def _happen(self, *events: ev.Event) -> None:
+        """Hand events to the broker, commit what comes of them in one transaction, then do it."""
+        now = time.monotonic()
+        self._perform([action for event in events for action in self._broker.handle(event, now)])
+
+    def _perform(self, actions: list[ac.Action]) -> None:
+        entries = self._commit([action for action in actions if isinstance(action, ac.Save)])
+        for action in actions:
+            self._reporter.tell(action)
+            self._do(action)
+        if entries:
+            self._client_link.tell_watchers(entries)
+
+    def _commit(self, saves: list[ac.Save]) -> list[JournalEntry]:
+        """Commit, and wait here while the disk is full: nothing may be said that is not written."""
+        while True:
+            try:
+                entries = self._store.apply(saves)
+            except NoSpaceError as error:
+                if not self._is_disk_full:
+                    _log.warning(log.DISK_FULL, cause=str(error))
+                self._is_disk_full = True
+                if self._signals or (self._stop_at is not None and time.monotonic() >= self._stop_at):
+                    raise  # what is not written is done again after the next start
+                self._notifier.watchdog()
+                select.select([self._signal_fd], [], [], FULL_WAIT_S)
+            else:
+                if self._is_disk_full:
+                    _log.info(log.DISK_OK)
+                self._is_disk_full = False
+                return entries
+
+    def _check_space(self) -> None:
+        now = time.monotonic()
+        if self._space.check(now):
+            if self._space.is_enough:
+                _log.info(log.DISK_OK)
+                self._arrivals.release()
+            else:
+                _log.warning(log.DISK_FULL, cause=self._space.cause)
+            self._happen(ev.SpaceChanged(self._space.is_enough))
+        if self._finisher.waiting and now >= self._try_waiting_at:
+            if self._space.is_enough:
+                self._finisher.try_waiting()
+            self._try_waiting_at = now + FULL_WAIT_S
+
+    def _do(self, action: ac.Action) -> None:
+        match action:
+            case ac.SendTranscribe():
+                self._worker_link.send_lease(action)
+            case ac.SendPrepare():
+                self._worker_link.send_prepare(action)
+            case ac.SendCredit(worker=worker, feed=feed, bytes=count):
+                self._worker_link.send(worker, be.Credit(feed=feed, bytes=count))
+            case ac.SendAbandon(worker=worker, feed=feed):
+                self._worker_link.send(worker, be.Abandon(feed=feed))
+            case ac.SendDrain(worker=worker):
+                self._worker_link.send(worker, be.Drain())
+            case ac.DropPcm(key=key):
+                self._worker_link.drop_pcm(key)
+            case ac.Spawn(slot=slot, incarnation=incarnation):
+                self._worker_link.spawn(slot, f"{slot}.{incarnation}")
+            case ac.Kill(worker=worker):
+                self._supervisor.kill(worker)
+            case ac.WriteOutputs(job=job):
+                self._finisher.finish(job, is_failure=False)
+            case ac.WriteFailure(job=job):
+                self._finisher.finish(job, is_failure=True)
+            case ac.SaveSegment(segment=segment, event=SegmentEvent.DONE):
+                self._desk.audio_samples += segment.samples
+            case _:
+                pass  # the other Save… are committed, the notes for the log are told
+
+    # -- what comes in ---------------------------------------------------------------------------------------
+
+    def _on_exit(self, pidfd: int) -> None:
+        self._on_workers()  # what it said before it ended counts
+        end = self._supervisor.reap(pidfd)
+        self._happen(ev.WorkerExited(worker=end.worker, is_fatal=end.is_fatal, cause=end.cause))
+        if not self._is_ready and self._stop_at is None:
+            states = [worker.state for worker in self._broker.roster.of(Role.TRANSCRIBE)]
+            if all(state is WorkerState.BROKEN for state in states):
+                self._exit = ExitCode.FATAL
+        if self._stop_at is None and self._exit is None:
+            self._fill_slots()  # a slot that came back into the configuration while its old worker drained
+
+    def _on_workers(self) -> None:
+        events, stored = self._worker_link.receive()
+        if events:
+            self._happen(*events)
+            self._worker_link.discard_unwanted(stored)
+            if not self._is_ready and any(isinstance(event, ev.WorkerReady) for event in events):
+                self._announce_ready()
+
+    def _on_mailbox(self) -> None:
+        events: list[ev.Event] = []
+        for item in self._mailbox.drain(MAX_PER_TURN):
+            if not isinstance(item, Found):
+                item()
+            elif self._stop_at is None:
+                event = self._arrivals.take(item, is_space=self._space.is_enough)
+                if event is not None:
+                    events.append(event)
+        if events:
+            self._happen(*events)
+
+    def _announce_ready(self) -> None:
+        if not self._is_ready:
+            self._is_ready = True
+            self._notifier.ready()
+            _log.info(
+                log.DAEMON_READY,
+                version=VERSION,
+                devices=",".join(device.slot for device in self._devices),
+                inboxes=[inbox.path for inbox in self._config.inbox],
+                clients=list(self._config.listen.clients),
+            )
+
+    # -- configuration ---------------------------------------------------------------------------------------
+
+    def _fill_slots(self) -> None:
+        """Open the slots that the configuration asks for, let go of those that it does not."""
+        wanted = dict(self._worker_link.slots())
+        known = self._broker.roster.workers
+        for slot in [slot for slot in known if slot not in wanted]:
+            self._happen(ev.SlotRemoved(slot))
+        for slot, role in wanted.items():
+            if slot not in known or known[slot].state is WorkerState.STOPPED:
+                self._happen(ev.SlotAdded(slot, role))
+
+    def _reload(self) -> None:
+        """Read the configuration again; a faulty one is refused whole and the old one stays."""
+        self._notifier.reloading()
+        try:
+            found, devices = self._load()
+        except ConfigError as error:
+            _log.error(log.CONFIG_REFUSED, faults=error.faults)
+        else:
+            config, kept = merge(self._config, found)
+            is_other_inbox = config.inbox != self._config.inbox
+            self._config, self._devices = config, devices
+            log.configure(config.log.level, config.log.format, sys.stderr)
+            self._broker.set_policy(policy_of(config))
+            self._broker.recipe = msgspec.msgpack.encode(recipe_of(config))
+            self._worker_link.reconfigure(config, devices)
+            if is_other_inbox:
+                self._arrivals.stop()
+                self._arrivals = Arrivals(config.inbox, self._store, self._mailbox.put)
+                self._arrivals.start()
+                self._space = space_guard_of(config)
+            for slot in list(self._broker.roster.workers):
+                self._happen(ev.SlotReset(slot))
+            self._fill_slots()
+            _log.info(log.CONFIG_LOADED, needs_restart=kept)
+        if self._is_ready:
+            self._notifier.ready()
+
+    # -- signals, start, end ---------------------------------------------------------------------------------
+
+    def _catch_signals(self) -> None:
+        self._signal_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda received, _frame: self._signals.append(received))
+
+    def _on_signals(self) -> None:
+        try:
+            os.read(self._signal_fd, 4096)
+        except BlockingIOError:
+            return
+        while self._signals:
+            number = self._signals.pop(0)
+            if number == signal.SIGHUP:
+                self._reload()
+                continue
+            name = signal.Signals(number).name
+            if self._stop_at is not None:
+                _log.warning(log.DAEMON_STOPPING, cause=f"{name} again: at once")
+                self._stop_at = time.monotonic()
+                continue
+            timeout_s = self._config.recovery.stop_timeout_s
+            _log.info(log.DAEMON_STOPPING, cause=name, timeout_s=timeout_s)
+            self._notifier.stopping()
+            self._stop_at = time.monotonic() + timeout_s
+            self._happen(ev.DrainRequested())
+
+    def _update_gauges(self) -> None:
+        self._metrics.ready_segments.set(len(self._broker.leasing.ready))
+        self._metrics.queued_bytes.set(self._broker.ledger.queued_bytes)
+        counts: dict[tuple[str, str], int] = {
+            (role.value, state.value): 0 for role in Role for state in WorkerState
+        }
+        for worker in self._broker.roster.workers.values():
+            counts[worker.role.value, worker.state.value] += 1
+        for labels, count in counts.items():
+            self._metrics.workers.labels(*labels).set(count)
+
+    def _close(self) -> None:
+        self._arrivals.stop()
+        self._supervisor.kill_all()
+        self._finisher.close()
+        self._clients.close()
+        self._workers.close()
+        self._context.term()
+        self._metrics.close()
+        self._store.close()
+        signal.set_wakeup_fd(-1)
+        os.close(self._lock)
+
+
+def _lock(state: Path) -> int:
+    """Take the state folder for this process; raises SubtitledError when another daemon has it."""
+    lock = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise SubtitledError(
+            f'state.dir = "{state}": another daemon uses it; stop that one, or give this one a folder of its own'
+        ) from None
+    return lock

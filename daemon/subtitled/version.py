@@ -1,0 +1,7 @@
+"""The version of this release; daemon and workers must be of the same."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+VERSION = version("subtitled")
