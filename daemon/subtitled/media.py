@@ -1,0 +1,109 @@
+"""A media file, opened once, safely, by its content."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from msgspec import Struct
+
+from subtitled.errors import MediaError
+
+SAMPLE_RATES = range(1_000, 1_000_001)
+"""Sample rates taken to be real; a header that says 1 Hz would make gigabytes of a small file."""
+
+BLOCK = 1 << 16
+"""Samples, of all channels together, that are worked on at a time."""
+
+
+class MediaInfo(Struct, frozen=True):
+    """What a media file says of its audio.
+
+    `sample_rate` (Hz) and `channels` are the track's own, before conversion; `duration_s` is None where the
+    file does not say. The first decoded sample is heard `offset_samples` (at 16 kHz) after the file's start
+    as players count it: add it to all times. `track` is the index of the stream in its container.
+    """
+
+    container: str
+    codec: str
+    sample_rate: int
+    channels: int
+    duration_s: float | None
+    offset_samples: int
+    track: int
+
+
+class MediaFile:
+    """An open regular file as demuxers read it.
+
+    `name` is for people, one printable line; `fault` is what the disk failed with. Demuxers see no name, so
+    that the content alone decides what they take the file for. Opening raises MediaError where there is no
+    such file, or nothing in it.
+    """
+
+    def __init__(self, path: str) -> None:
+        # As a Python literal: any name, also one with newlines or broken encoding, makes one printable line.
+        self.name = repr(os.path.basename(path) or path)  # noqa: PTH119 - Path would drop a trailing slash
+        self.fault: OSError | None = None
+        try:
+            # Without O_NONBLOCK the opening of a pipe waits for a writer.
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError as error:
+            raise MediaError(
+                f"{self.name} is not there (any more); put it back and submit it again"
+            ) from error
+        except PermissionError as error:
+            raise MediaError(f"{self.name} may not be read by this user; change its permissions") from error
+        except (OSError, ValueError) as error:
+            raise MediaError(f"{self.name} cannot be opened: {error}; check its path") from error
+        status = os.fstat(descriptor)
+        problem = None
+        if stat.S_ISDIR(status.st_mode):
+            problem = "is a directory, not a media file; submit the files in it"
+        elif not stat.S_ISREG(status.st_mode):
+            problem = "is a device or pipe, not a media file; submit a regular file"
+        elif status.st_size == 0:
+            problem = "is empty (0 bytes); copy it again"
+        if problem is not None:
+            os.close(descriptor)
+            raise MediaError(f"{self.name} {problem}")
+        self._raw = os.fdopen(descriptor, "rb", buffering=0)
+
+    def read(self, size: int) -> bytes:
+        """Read at most `size` bytes; b"" at the end."""
+        try:
+            return self._raw.read(size) or b""
+        except OSError as error:
+            self.fault = error
+            raise
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a byte, and return which it is; -1 where there is no such byte, as FFmpeg wants it."""
+        try:
+            return self._raw.seek(offset, whence)
+        except OSError:
+            # A damaged file may name any byte: one before its first is no fault of the disk.
+            return -1
+
+    def tell(self) -> int:
+        """Return the byte that is read next."""
+        return self._raw.tell()
+
+    def fileno(self) -> int:
+        """Return the descriptor, which stays this object's own."""
+        return self._raw.fileno()
+
+    def no_samples(self) -> MediaError:
+        """Return the error of a file whose audio track is empty."""
+        return MediaError(f"{self.name} holds no audio: its audio track is empty; check the recording")
+
+    def wrong_rate(self, rate: int) -> MediaError:
+        """Return the error of a file whose sample rate cannot be true."""
+        return MediaError(
+            f"{self.name} claims a sample rate of {rate} Hz; known are {SAMPLE_RATES.start} to "
+            f"{SAMPLE_RATES.stop - 1} Hz: the file is damaged, get another copy"
+        )
+
+    def close(self) -> None:
+        """Let go of the file; may be repeated."""
+        self._raw.close()

@@ -1,0 +1,180 @@
+"""A media file becomes segments with their PCM, of which none is lost, in bounded memory."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+import media
+from subtitled import config
+from subtitled.core.plan import Plan, Span
+from subtitled.errors import MediaError
+from subtitled.ingest import Ingest, Prepared, recut
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+RATE = 16_000
+
+
+def ingest(
+    path: Path,
+    segments: config.Segments | None = None,
+    window_s: float = 30,
+    on_progress: Callable[[int], None] | None = None,
+) -> tuple[Ingest, list[Prepared]]:
+    """Return the finished ingest with all its segments."""
+    with Ingest(
+        str(path),
+        vad=config.Vad(),
+        segments=segments or config.Segments(),
+        window_s=window_s,
+        on_progress=on_progress,
+    ) as running:
+        return running, list(running)
+
+
+def sound(tmp_path: Path, *parts: NDArray[np.int16]) -> Path:
+    return media.write_sound(tmp_path / "a.wav", np.concatenate(parts))
+
+
+def given(prepared: list[Prepared]) -> list[Span]:
+    return [span for segment in prepared for span in segment.plan.spans]
+
+
+def test_each_segment_carries_the_audio_that_its_plan_names() -> None:
+    pcm = media.recording()
+    done, prepared = ingest(media.DEMO / "demo.flac")
+    assert len(prepared) == 2
+    for segment in prepared:
+        pieces = [pcm[piece.start : piece.start + piece.samples] for piece in segment.plan.pieces]
+        assert np.array_equal(segment.pcm, np.concatenate(pieces))
+        assert segment.plan.samples == len(segment.pcm) <= 480_000
+    assert done.decoded_samples == len(pcm)
+    assert done.speech_samples == sum(len(segment.pcm) for segment in prepared)
+    assert done.info.duration_s == 75
+
+
+def test_all_speech_of_the_recording_is_planned() -> None:
+    """demo.txt says when each sentence is spoken; the VAD may begin and end a little inside."""
+    _, prepared = ingest(media.DEMO / "demo.flac")
+    spans = given(prepared)
+    for line in (media.DEMO / "demo.txt").read_text().splitlines():
+        start, end = (float(field) for field in line.split("\t")[:2])
+        assert any(span.start <= (start + 0.2) * RATE and span.end >= (end - 0.2) * RATE for span in spans), (
+            line
+        )
+
+
+@pytest.mark.parametrize(("max_segment_s", "window_s"), [(7, 30), (30, 7.5), (1, 30), (30, 60)])
+def test_no_segment_is_longer_than_the_window_or_the_limit(max_segment_s: int, window_s: float) -> None:
+    whole = given(ingest(media.DEMO / "demo.flac")[1])
+    _, prepared = ingest(media.DEMO / "demo.flac", config.Segments(max_segment_s=max_segment_s), window_s)
+    limit = min(max_segment_s, window_s, 30) * RATE
+    assert all(len(segment.pcm) <= limit for segment in prepared)
+    spans = given(prepared)
+    assert all(before.end <= after.start for before, after in pairwise(spans))
+    assert sum(span.end - span.start for span in spans) == sum(span.end - span.start for span in whole)
+
+
+def test_segments_leave_while_the_file_is_decoded(tmp_path: Path) -> None:
+    path = sound(tmp_path, *[media.recording()] * 4)
+    with Ingest(str(path), vad=config.Vad(), segments=config.Segments(), window_s=30) as running:
+        next(iter(running))
+        assert running.decoded_samples < 75 * RATE
+
+
+def test_speech_without_a_pause_leaves_early_and_is_cut(tmp_path: Path) -> None:
+    dense = np.concatenate([media.recording()[span.start : span.end] for span in dense_spans()])
+    path = sound(tmp_path, *[dense] * 5)
+    running, prepared = ingest(path, config.Segments(max_segment_s=5))
+    assert all(len(segment.pcm) <= 5 * RATE for segment in prepared)
+    assert running.speech_samples > 0.95 * running.decoded_samples
+
+
+def dense_spans() -> list[Span]:
+    """Speech without its pauses."""
+    _, prepared = ingest(media.DEMO / "demo.flac")
+    return [Span(span.start + 3_200, span.end - 3_200) for span in given(prepared)]
+
+
+def test_memory_holds_little_more_than_a_window(tmp_path: Path) -> None:
+    path = sound(tmp_path, *[media.recording()] * 2, media.silence(60), media.recording()[: 20 * RATE])
+    held = []
+    with Ingest(str(path), vad=config.Vad(), segments=config.Segments(), window_s=30) as running:
+        running._on_progress = lambda _: held.append(sum(len(block) for block in running._recent._blocks))
+        list(running)
+    assert max(held) < 60 * RATE
+
+
+def test_silence_is_a_plan_without_segments(tmp_path: Path) -> None:
+    for pcm in (media.silence(20), media.noise(5 * RATE), np.sin(np.arange(800) * 0.4) * 8_000):
+        running, prepared = ingest(sound(tmp_path, np.asarray(pcm, np.int16)))
+        assert prepared == []
+        assert running.speech_samples == 0
+
+
+def test_short_speech_is_skipped_and_recorded() -> None:
+    running, prepared = ingest(media.DEMO / "demo.flac", config.Segments(min_speech_ms=1_200))
+    assert running.skipped
+    for skipped in running.skipped:
+        assert skipped.cause == "shorter than 1200 ms"
+        assert not any(
+            span.start < skipped.span.end and skipped.span.start < span.end for span in given(prepared)
+        )
+    assert ingest(media.DEMO / "demo.flac")[0].skipped == ()
+
+
+def test_progress_is_told_while_nothing_is_found_and_may_stop_it(tmp_path: Path) -> None:
+    told: list[int] = []
+    path = sound(tmp_path, media.silence(60))
+    running, _ = ingest(path, on_progress=told.append)
+    assert told == sorted(set(told))
+    assert told[-1] == running.decoded_samples == 60 * RATE
+    assert max(np.diff([0, *told])) <= 5 * RATE
+
+    def stop(_: int) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        ingest(path, on_progress=stop)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.m4a", "a.opus"])
+def test_stored_plans_are_cut_again_to_the_last_bit(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name == "a.wav":
+        media.write_sound(path, media.speech(20), rate=22_050)
+    else:
+        media.mux(
+            path, media.Voice(media.speech(20)), codec={"a.m4a": "aac"}.get(name, "libopus"), rate=48_000
+        )
+    _, prepared = ingest(path, config.Segments(max_segment_s=5))
+    assert len(prepared) > 2
+    for wanted in (prepared, prepared[1::2], prepared[-1:]):
+        again = list(recut(str(path), [segment.plan for segment in wanted]))
+        assert [segment.plan for segment in again] == [segment.plan for segment in wanted]
+        assert all(np.array_equal(a.pcm, b.pcm) for a, b in zip(again, wanted, strict=True))
+
+
+def test_a_file_that_became_shorter_cannot_be_cut_again(tmp_path: Path) -> None:
+    path = sound(tmp_path, media.speech(20))
+    plans = [segment.plan for segment in ingest(path)[1]]
+    sound(tmp_path, media.speech(10))
+    with pytest.raises(MediaError, match="it changed"):
+        list(recut(str(path), plans))
+
+
+def test_no_plans_need_no_reading(tmp_path: Path) -> None:
+    assert list(recut(str(sound(tmp_path, media.speech(1))), list[Plan]())) == []
+
+
+def test_a_file_without_audio_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match="holds no audio"):
+        ingest(media.write_sound(tmp_path / "a.wav", np.empty(0, np.int16)))

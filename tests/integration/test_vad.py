@@ -1,0 +1,135 @@
+"""The VAD finds what the silero-vad package finds, whatever it is fed in."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+import media
+from subtitled import config
+from subtitled.core.plan import FRAME, Span
+from subtitled.vad import Heard, Speech, Vad
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+REFERENCE = json.loads((Path(__file__).parent.parent / "data" / "vad.json").read_text())
+
+
+@functools.cache
+def mixtures() -> dict[str, NDArray[np.int16]]:
+    """Return the recordings that the reference was made from."""
+    return media.mixtures()
+
+
+def vad_settings(settings: dict[str, Any]) -> tuple[config.Vad, int]:
+    return config.Vad(settings["threshold"], settings["min_silence_ms"], settings["pad_ms"]), settings[
+        "min_speech_ms"
+    ]
+
+
+def listen(
+    pcm: NDArray[np.int16], settings: dict[str, Any], sizes: Iterator[int] | None = None
+) -> list[Heard]:
+    kept, min_speech_ms = vad_settings(settings)
+    vad = Vad(kept, min_speech_ms=min_speech_ms)
+    heard = []
+    while len(pcm):
+        size = len(pcm) if sizes is None else next(sizes)
+        heard += vad.feed(pcm[:size])
+        pcm = pcm[size:]
+    return [*heard, vad.finish()]
+
+
+def spans_of(heard: list[Heard]) -> list[Span]:
+    return [span for report in heard for span in report.spans]
+
+
+@pytest.mark.parametrize(
+    "case", REFERENCE["recordings"], ids=lambda case: f"{case['name']}-{case['settings']}"
+)
+def test_spans_are_those_of_the_package(case: dict[str, Any]) -> None:
+    heard = listen(mixtures()[case["name"]], case["settings"])
+    assert [[span.start, span.end] for span in spans_of(heard)] == case["spans"]
+
+
+@pytest.mark.parametrize("step", [1, 7, 1_000])
+def test_verdicts_become_the_spans_of_the_package(step: int) -> None:
+    for case in REFERENCE["verdicts"]:
+        kept, min_speech_ms = vad_settings(case["settings"])
+        speech = Speech(kept, min_speech_ms=min_speech_ms)
+        verdicts = [value / 100 for value in case["percent"]]
+        parts = [verdicts[at : at + step] for at in range(0, len(verdicts), step)]
+        heard = [speech.feed([0] * len(part), part) for part in parts[:-1]]
+        heard.append(speech.finish([0] * len(parts[-1]), parts[-1], case["samples"]))
+        assert [[span.start, span.end] for span in spans_of(heard)] == case["spans"], case
+
+
+def test_what_is_said_of_unfinished_speech_comes_true() -> None:
+    """Promises made early (`talking`, `settled`) hold for the spans that come later."""
+    for case in REFERENCE["verdicts"]:
+        kept, min_speech_ms = vad_settings(case["settings"])
+        speech = Speech(kept, min_speech_ms=min_speech_ms)
+        promises = []
+        for at, value in enumerate(case["percent"][:-1]):
+            report = speech.feed([0], [value / 100])
+            if report.talking is not None:
+                assert report.talking.end <= (at + 1) * FRAME
+                promises.append(report.talking)
+            later = [span for span in case["spans"] if span[0] < report.settled]
+            assert [span for span in later if span[1] > (at + 1) * FRAME] == []
+        for promise in promises:
+            assert any(start == promise.start and promise.end <= end for start, end in case["spans"])
+
+
+@hypothesis_settings(max_examples=15)
+@given(st.lists(st.integers(1, 60_000), min_size=1, max_size=20), st.sampled_from(["pauses", "bursts"]))
+def test_spans_do_not_depend_on_the_block_size(sizes: list[int], name: str) -> None:
+    pcm = mixtures()[name][:400_123]
+    settings = REFERENCE["recordings"][0]["settings"]
+    cycle = (sizes[number % len(sizes)] for number in range(10**9))
+    streamed, whole = listen(pcm, settings, cycle), listen(pcm, settings)
+    assert spans_of(streamed) == spans_of(whole)
+    levels = [level for report in streamed for level in report.levels]
+    assert levels == [level for report in whole for level in report.levels]
+    assert len(levels) == -(-len(pcm) // FRAME)
+
+
+def test_speech_too_short_to_keep_is_reported() -> None:
+    settings = {"threshold": 0.5, "min_speech_ms": 250, "min_silence_ms": 100, "pad_ms": 30}
+    every = {**settings, "min_speech_ms": 0, "pad_ms": 0}
+    kept = listen(mixtures()["bursts"], {**settings, "pad_ms": 0})
+    skipped = [span for report in kept for span in report.skipped]
+    assert skipped
+    assert all(span.end - span.start <= 250 * 16 for span in skipped)
+    assert sorted(skipped + spans_of(kept), key=lambda span: span.start) == spans_of(
+        listen(mixtures()["bursts"], every)
+    )
+
+
+def test_levels_are_mean_squares() -> None:
+    pcm = np.repeat(np.array([0, 3, -32_768], np.int16), FRAME)
+    assert listen(pcm, REFERENCE["recordings"][0]["settings"])[-1].levels == [0, 9, 32_768**2]
+
+
+def test_silence_and_nothing_hold_no_speech() -> None:
+    settings = REFERENCE["recordings"][0]["settings"]
+    assert spans_of(listen(media.silence(40), settings)) == []
+    assert listen(np.empty(0, np.int16), settings) == [Heard([], (), (), None, 0)]
+
+
+def test_the_package_that_needs_torch_is_not_imported() -> None:
+    listen(media.silence(1), REFERENCE["recordings"][0]["settings"])
+    assert "silero_vad" not in sys.modules
+    assert "torch" not in sys.modules

@@ -1,0 +1,152 @@
+"""Small media files and recordings for the tests, made on the fly."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import av
+import numpy as np
+import soundfile
+from av.stream import Disposition
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+DEMO = Path(__file__).parent.parent / "daemon" / "subtitled" / "demo"
+RATE = 16_000
+
+
+def recording(name: str = "demo.flac") -> NDArray[np.int16]:
+    """Return a demo recording: int16 (n,), 16 kHz mono."""
+    pcm, _ = soundfile.read(DEMO / name, dtype="int16")
+    return np.asarray(pcm)
+
+
+def speech(seconds: float) -> NDArray[np.int16]:
+    """Return the first seconds of the English recording."""
+    return recording()[: int(seconds * RATE)]
+
+
+def noise(samples: int, peak: int = 3_000) -> NDArray[np.int16]:
+    """Return white noise, the same each time: raw bits of PCG64, which NumPy promises not to change."""
+    bits = np.random.PCG64(7).random_raw(samples)
+    return ((bits >> np.uint64(48)).astype(np.int64) * 2 * peak // 65_536 - peak).astype(np.int16)
+
+
+def silence(seconds: float) -> NDArray[np.int16]:
+    """Return digital silence."""
+    return np.zeros(int(seconds * RATE), np.int16)
+
+
+def mixtures() -> dict[str, NDArray[np.int16]]:
+    """Return speech, noise and pauses put together in ways that are hard on a VAD, by name."""
+    english, chinese = recording(), recording("demo-zh.flac")
+    pauses = []
+    for number in range(12):
+        pauses += [english[number * 24_000 : number * 24_000 + 19_000], silence(0.03 * number * number)]
+    bursts = []
+    for number in range(60):
+        start = 8_000 + number * 9_001
+        bursts += [english[start : start + 400 + 60 * number], silence(0.02 + 0.01 * (number * 7 % 40))]
+    return {
+        "english": english,
+        "chinese": chinese,
+        "pauses": np.concatenate(pauses),
+        "bursts": np.concatenate(bursts),
+        "in noise": (english[: 20 * RATE] // 2 + noise(20 * RATE, 1_500)).astype(np.int16),
+        "cut off in a word": english[9_000:52_345],
+        "noise": noise(5 * RATE),
+        "silence": silence(5),
+        "tiny": english[10_000:10_300],
+    }
+
+
+def write_sound(
+    path: Path, pcm: NDArray[Any], *, rate: int = RATE, subtype: str = "PCM_16", **more: Any
+) -> Path:
+    """Write PCM ((n,) or (n, channels)) through libsndfile, in the container that `path` is named after."""
+    soundfile.write(path, pcm, rate, subtype=subtype, **more)
+    return path
+
+
+class Voice(Struct, frozen=True):
+    """One audio track to be muxed: 16 kHz mono PCM, which starts at `start_s`."""
+
+    pcm: Any
+    start_s: float = 0.0
+    language: str | None = None
+    is_default: bool = False
+
+
+def mux(
+    path: Path,
+    *voices: Voice,
+    codec: str = "aac",
+    rate: int = 44_100,
+    layout: str = "stereo",
+    muxer: dict[str, str] | None = None,
+    picture_s: float = 0.0,
+    holes: tuple[tuple[float, float], ...] = (),
+) -> Path:
+    """Encode tracks through FFmpeg into the container that `path` is named after.
+
+    `muxer` holds the container's options. `picture_s` seconds of a black picture begin at 0. In `holes`, (at, seconds), the timestamps jump.
+    """
+    with av.open(path, "w", container_options=muxer or {}) as container:
+        tracks: list[Any] = []
+        for voice in voices:
+            track: Any = container.add_stream(codec, rate=rate)
+            track.codec_context.layout = layout
+            if codec == "wmav2":
+                track.codec_context.bit_rate = 128_000
+            if voice.language is not None:
+                track.metadata["language"] = voice.language
+            track.disposition = Disposition.default if voice.is_default else Disposition(0)
+            tracks.append(track)
+        if picture_s:
+            _draw(container, picture_s)
+        packets: list[Any] = []
+        for voice, track in zip(voices, tracks, strict=True):
+            packets += _encoded(voice, track, holes)
+        packets.sort(key=lambda packet: packet.dts * packet.time_base)
+        for packet in packets:
+            container.mux(packet)
+    return path
+
+
+def _encoded(voice: Voice, track: Any, holes: tuple[tuple[float, float], ...]) -> list[Any]:
+    context = track.codec_context
+    sample_format = context.codec.audio_formats[0].name
+    resampler = av.AudioResampler(format=sample_format, layout=context.layout, rate=context.sample_rate)
+    frame = av.AudioFrame.from_ndarray(voice.pcm[None, :].copy(), format="s16", layout="mono")
+    frame.sample_rate = RATE
+    fifo = av.AudioFifo()
+    for resampled in [*resampler.resample(frame), *resampler.resample(None)]:
+        resampled.pts = None
+        fifo.write(resampled)
+    packets: list[Any] = []
+    done = 0
+    while (part := fifo.read(context.frame_size or 1024, partial=True)) is not None:
+        at_s = done / context.sample_rate
+        jump_s = sum(seconds for at, seconds in holes if at_s >= at)
+        part.pts = done + round((voice.start_s + jump_s) * context.sample_rate)
+        part.time_base = Fraction(1, context.sample_rate)
+        done += part.samples
+        packets += track.encode(part)
+    packets += track.encode(None)
+    return packets
+
+
+def _draw(container: Any, seconds: float) -> None:
+    video = container.add_stream("mpeg4", rate=10)
+    video.width = video.height = 32
+    video.pix_fmt = "yuv420p"
+    for number in range(int(seconds * 10)):
+        picture = av.VideoFrame(32, 32, "yuv420p")
+        picture.pts = number
+        picture.time_base = Fraction(1, 10)
+        container.mux(video.encode(picture))
+    container.mux(video.encode(None))
