@@ -120,9 +120,10 @@ class Broker:
                 self.ledger.add_job(job)
                 self.feeding.want(job)
             case ev.SlotAdded(slot=slot, role=role):
-                self.roster.add(slot, role, now)
+                if not self.is_draining:
+                    self.roster.add(slot, role, now)
             case ev.SlotRemoved(slot=slot):
-                self._drain(self.roster.workers[slot])
+                self._drain(self.roster.workers[slot], now)
             case ev.SlotReset(slot=slot):
                 self.roster.reset(self.roster.workers[slot], now)
             case ev.WorkerReady():
@@ -172,7 +173,7 @@ class Broker:
             case ev.DrainRequested():
                 self.is_draining = True
                 for worker in list(self.roster.workers.values()):
-                    self._drain(worker)
+                    self._drain(worker, now)
             case _:
                 assert_never(event)
 
@@ -197,9 +198,7 @@ class Broker:
             return
         self._release(worker, event.cause)
         bare = self.roster.workers[worker.slot]
-        gone = self.roster.exited(bare, is_fatal=event.is_fatal, cause=event.cause, now=now)
-        if self.is_draining:
-            self.roster.drain(gone)
+        self.roster.exited(bare, is_fatal=event.is_fatal, cause=event.cause, now=now)
 
     def _on_prepared(self, event: ev.Prepared, now: float) -> None:
         found = self.feeding.feeder(event.worker, event.feed)
@@ -313,6 +312,8 @@ class Broker:
         if buried:
             self._fail(job, JobEvent.BURIED, f"{buried} of {len(segments)} segments could not be transcribed")
         else:
+            # Its file may still be read though nothing of it is wanted any more: no feed outlives its job.
+            self.feeding.abandon(name)
             self._out.append(WriteOutputs(self.ledger.move_job(job, JobEvent.ALL_DONE)))
 
     def _settle_language(self, job: Job, language: str, probability: float) -> Job:
@@ -358,6 +359,10 @@ class Broker:
         self._advance_all(jobs)
 
     def _lose_feed(self, job: Job, cause: str, *, is_blamed: bool) -> None:
+        for segment in list(self.ledger.segments[job.id].values()):
+            if segment.state is SegmentState.DONE:
+                # Kept for an open vote only. Jobs in line must not hold memory that a job with a decoder waits for.
+                self.ledger.take_pcm(segment)
         job = replace(job, losses=job.losses + is_blamed)
         if is_blamed and job.losses >= self.roster.policy.prepare_attempts:
             why = f"its decoder was lost {job.losses} times, the last time with: {cause}"
@@ -367,9 +372,9 @@ class Broker:
         else:
             self.feeding.want(self.ledger.change_job(job))
 
-    def _drain(self, worker: Worker) -> None:
+    def _drain(self, worker: Worker, now: float) -> None:
         """Let a worker go: what it reads is put back, what it transcribes may finish."""
         if worker.feed is not None:
             self.feeding.abandon(worker.feed.job)
             self._lose_feed(self.ledger.jobs[worker.feed.job], "", is_blamed=False)
-        self.roster.drain(self.roster.workers[worker.slot])
+        self.roster.drain(self.roster.workers[worker.slot], now)

@@ -23,8 +23,12 @@ class Policy(Struct, frozen=True, kw_only=True):
     prepare_stall_s: float = 60.0
     batch_size: int = 16
     queue_bytes: int = 512 * 2**20
-    feed_floor_bytes: int = 4 * 2**20
-    """PCM of one file that may always be under way, whatever the queue holds."""
+    feed_floor_bytes: int = 8 * 2**20
+    """PCM of one file for each prepare worker beside the queue, whatever the queue holds.
+
+    At least a grant of credit and the PCM that an open vote on the language keeps: with less, files that wait for the
+    last vote could fill the memory and wait for credit for ever.
+    """
 
 
 def time_to_run(policy: Policy, samples: int) -> float:
@@ -43,6 +47,7 @@ def backoff(crashes: tuple[float, ...], slot: str) -> float:
     Doubles with each recent crash, from 0.5 s to 60 s. The jitter, up to a quarter, comes from the slot's name, so that
     eight slots that crash together do not start together, and a replayed history stays the same.
     """
-    base = min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2.0 ** max(0, len(crashes) - 1))
+    doublings = min(max(0, len(crashes) - 1), 16)  # long past the last wait, and far from an overflow
+    base = min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2.0**doublings)
     jitter = (sum(slot.encode()) * 37 + len(crashes) * 11) % 64 / 256
     return base * (1 + jitter)

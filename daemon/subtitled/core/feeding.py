@@ -47,7 +47,8 @@ class Feeding:
         """Give files to idle prepare workers; return the jobs that turned out to need none."""
         complete: list[str] = []
         for worker in self._roster.idle(Role.PREPARE):
-            while (job := self._next()) is not None:
+            # A file comes with its first credit: ten thousand short files are held back like one long one.
+            while self._unfed and self._is_room(0, self._promised()) and (job := self._next()) is not None:
                 if job.state is JobState.QUEUED:
                     event = JobEvent.RESUME if job.is_planned else JobEvent.LEASED
                     job = self._ledger.move_job(job, event, recipe=job.recipe or recipe)
@@ -104,23 +105,34 @@ class Feeding:
         return feed
 
     def grant_credit(self) -> None:
-        """Let the prepare workers send on, as far as the memory for PCM goes.
-
-        A file always gets a floor of its own, so that one that fills the queue cannot shut out another.
-        """
-        feeds = [(w, w.feed) for w in self._roster.of(Role.PREPARE) if w.feed]
-        promised = sum(max(0, feed.granted_bytes - feed.received_bytes) for _, feed in feeds)
-        for worker, feed in feeds:
-            ahead = max(0, feed.granted_bytes - feed.received_bytes)
-            if ahead >= GRANT_BYTES // 2:
+        """Let the prepare workers send on, as far as the memory for PCM goes."""
+        promised = self._promised()
+        for worker in self._roster.of(Role.PREPARE):
+            feed = worker.feed
+            if feed is None or (ahead := _ahead(feed)) >= GRANT_BYTES // 2:
                 continue
-            own = self._ledger.pcm_bytes[feed.job] + ahead
-            is_room = self._ledger.queued_bytes + promised + GRANT_BYTES <= self.policy.queue_bytes
-            if is_room or own + GRANT_BYTES <= self.policy.feed_floor_bytes:
+            if self._is_room(self._ledger.pcm_bytes[feed.job] + ahead, promised):
                 promised += GRANT_BYTES
                 granted = replace(feed, granted_bytes=feed.granted_bytes + GRANT_BYTES)
                 self._roster.put(replace(worker, feed=granted))
                 self._out.append(SendCredit(worker=worker.identity, feed=feed.id, bytes=GRANT_BYTES))
+
+    def _promised(self) -> int:
+        """Return the bytes that all workers may still send."""
+        return sum(_ahead(worker.feed) for worker in self._roster.of(Role.PREPARE) if worker.feed)
+
+    def _is_room(self, own_bytes: int, promised_bytes: int) -> bool:
+        """Say whether a file that has `own_bytes` in memory, or promised, may have a grant more.
+
+        It fits into the queue, or into the file's floor: one that fills the queue cannot shut out another. All floors
+        together are bounded, since files that are read to the end leave their PCM behind.
+        """
+        total = self._ledger.queued_bytes + promised_bytes + GRANT_BYTES
+        if total <= self.policy.queue_bytes:
+            return True
+        floor = self.policy.feed_floor_bytes
+        floors = floor * sum(1 for _ in self._roster.of(Role.PREPARE))
+        return own_bytes + GRANT_BYTES <= floor and total <= self.policy.queue_bytes + floors
 
     def _next(self) -> Job | None:
         while self._unfed:
@@ -155,3 +167,8 @@ class Feeding:
                 credit_bytes=GRANT_BYTES,
             )
         )
+
+
+def _ahead(feed: Feed) -> int:
+    """Return the credit that was granted and not used; the last segment may have overdrawn it."""
+    return max(0, feed.granted_bytes - feed.received_bytes)

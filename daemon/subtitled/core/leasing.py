@@ -62,7 +62,10 @@ class Leasing:
             self._out.append(ResultStale(worker=identity, lease=lease_id))
             return None
         left = tuple(other for other in worker.leases if other != lease_id)
-        due = now + time_to_run(self.policy, self.leases[left[0]].samples) if left else NEVER
+        if left:
+            due = now + time_to_run(self.policy, self.leases[left[0]].samples)
+        else:
+            due = self._roster.leaving_due(now) if worker.state is WorkerState.DRAINING else NEVER
         worker = self._roster.put(replace(worker, leases=left, heard_at=now, due_at=due))
         if not left and worker.state is WorkerState.BUSY:
             self._roster.move(worker, WorkerEvent.REPLIED)

@@ -12,7 +12,9 @@ from subtitled.core.records import Role, Worker
 from subtitled.core.states import WORKER, WorkerEvent, WorkerState, step
 
 NEVER = float("inf")
-SERVING = frozenset({WorkerState.IDLE, WorkerState.BUSY, WorkerState.DRAINING})
+# Tuples, since a look into a set hashes the Enum in Python, for every message of every worker.
+SERVING = (WorkerState.IDLE, WorkerState.BUSY, WorkerState.DRAINING)
+DEAD = (WorkerState.BACKOFF, WorkerState.BROKEN, WorkerState.STOPPED, WorkerState.LOST)
 
 
 class Roster:
@@ -23,12 +25,15 @@ class Roster:
         self.policy = policy
         self.workers: dict[str, Worker] = {}
         self._idle: dict[Role, dict[str, None]] = {role: {} for role in Role}
+        self._leaving: set[str] = set()
+        """Slots that get no other process once their present one is gone, however it goes."""
 
     def add(self, slot: str, role: Role, now: float) -> None:
         """Open a slot, or open a stopped one again, and ask for a process in it."""
         known = self.workers.get(slot)
         if known is not None and known.state is not WorkerState.STOPPED:
             raise ValueError(f"slot {slot} exists already")
+        self._leaving.discard(slot)
         self.workers[slot] = Worker(
             slot=slot,
             role=role,
@@ -44,9 +49,7 @@ class Roster:
         worker = self.workers.get(identity.rpartition(".")[0])
         if worker is None or worker.identity != identity:
             return None
-        if worker.state in {WorkerState.BACKOFF, WorkerState.BROKEN, WorkerState.STOPPED, WorkerState.LOST}:
-            return None
-        return worker
+        return None if worker.state in DEAD else worker
 
     def of(self, role: Role) -> Iterator[Worker]:
         """Yield the workers of one role."""
@@ -92,38 +95,56 @@ class Roster:
     def exited(self, worker: Worker, *, is_fatal: bool, cause: str, now: float) -> Worker:
         """Note the end of a process; what it held must have been released before."""
         cause = worker.cause or cause if worker.state is WorkerState.LOST else cause
-        bare = replace(worker, leases=(), feed=None, due_at=NEVER)
+        gone = replace(worker, leases=(), feed=None, due_at=NEVER)
         if is_fatal:
-            return self.move(bare, WorkerEvent.EXITED_FATAL, cause=cause)
-        if worker.state is WorkerState.DRAINING:
-            return self.move(bare, WorkerEvent.EXITED, cause=cause)
-        crashes = (*recent(worker.crashes, now), now)
-        due = now + backoff(crashes, worker.slot)
-        return self.move(bare, WorkerEvent.EXITED, cause=cause, crashes=crashes, due_at=due)
+            gone = self.move(gone, WorkerEvent.EXITED_FATAL, cause=cause)
+        elif worker.state is WorkerState.DRAINING:
+            gone = self.move(gone, WorkerEvent.EXITED, cause=cause)
+        else:
+            crashes = (*recent(worker.crashes, now), now)
+            due = now + backoff(crashes, worker.slot)
+            gone = self.move(gone, WorkerEvent.EXITED, cause=cause, crashes=crashes, due_at=due)
+        if worker.slot in self._leaving and gone.state is not WorkerState.STOPPED:
+            gone = self.move(gone, WorkerEvent.DRAIN, due_at=NEVER)
+        return gone
 
-    def drain(self, worker: Worker) -> None:
-        """Let a worker finish what it holds and go; it gets nothing new."""
+    def drain(self, worker: Worker, now: float) -> None:
+        """Let a worker finish what it holds and go; it gets nothing new, and its slot no other process."""
+        self._leaving.add(worker.slot)
         if worker.state in {WorkerState.DRAINING, WorkerState.STOPPED, WorkerState.LOST}:
             return
         is_alive = worker.state in {WorkerState.STARTING, WorkerState.IDLE, WorkerState.BUSY}
         is_starting = worker.state is WorkerState.STARTING
-        moved = self.move(worker, WorkerEvent.DRAIN)
+        due = self.leaving_due(now) if is_alive else NEVER
+        moved = self.move(worker, WorkerEvent.DRAIN, due_at=worker.due_at if worker.leases else due)
         if is_starting:  # it does not listen yet
             self.out.append(Kill(worker=moved.identity, cause="the daemon stops"))
         elif is_alive:
             self.out.append(SendDrain(moved.identity))
 
+    def leaving_due(self, now: float) -> float:
+        """Return when a drained worker with nothing left to do must be gone.
+
+        One that hangs in native code still sends its heartbeats, and would stay for ever.
+        """
+        return now + self.policy.silence_s
+
     def overdue(self, now: float) -> Iterator[tuple[Worker, str]]:
         """Yield the workers that have had their time, each with the reason."""
-        for worker in list(self.workers.values()):
+        for slot in list(self.workers):
+            worker = self.workers[slot]  # as it is now: the loss of one worker may have changed another
             if worker.state is WorkerState.STARTING and now >= worker.due_at:
                 yield worker, f"not ready {self.policy.start_timeout_s:g} s after its start"
             elif worker.state in SERVING:
                 feed = worker.feed
                 if now >= worker.heard_at + self.policy.silence_s:
                     yield worker, f"not heard for {self.policy.silence_s:g} s"
-                elif worker.leases and now >= worker.due_at:
-                    yield worker, "lease not done within its time to run"
+                elif now >= worker.due_at:
+                    is_idle = not worker.leases
+                    yield (
+                        worker,
+                        "not gone when it should be" if is_idle else "lease not done within its time to run",
+                    )
                 elif feed and not feed.is_waiting and now >= feed.progressed_at + self.policy.prepare_stall_s:
                     yield worker, f"no progress in decoding for {self.policy.prepare_stall_s:g} s"
 
@@ -153,12 +174,9 @@ class Roster:
         """Return when something is next due; infinity when nothing is."""
         due = NEVER
         for worker in self.workers.values():
-            if worker.state in {WorkerState.STARTING, WorkerState.BACKOFF}:
-                due = min(due, worker.due_at)
-            elif worker.state in SERVING:
+            due = min(due, worker.due_at)
+            if worker.state in SERVING:
                 due = min(due, worker.heard_at + self.policy.silence_s)
-                if worker.leases:
-                    due = min(due, worker.due_at)
                 if worker.feed and not worker.feed.is_waiting:
                     due = min(due, worker.feed.progressed_at + self.policy.prepare_stall_s)
         return due

@@ -2,7 +2,8 @@
 
 Priority first, then fair between jobs: start-time fair queueing (Goyal, Vin, Cheng 1996) over audio samples, so that a
 ten-hour file cannot keep a ten-second clip waiting. Segments share a lease only when their decoding options agree; a
-segment that was with a worker when it was lost goes out alone, so that it can take nothing down but itself.
+segment that was with a worker when it was lost goes out alone, so that it can take nothing down but itself. A job has one
+account for all of its segments: sixteen suspects do not make it sixteen jobs.
 """
 
 from __future__ import annotations
@@ -31,20 +32,18 @@ def lease_size(*, ready: int, idle_workers: int, batch_size: int) -> int:
     return max(1, min(batch_size, -(-ready // max(1, idle_workers))))
 
 
+Rank = tuple[int, int, int, int]
+"""The least goes first: urgent jobs, then those given least, then the oldest; inside a job what became ready first."""
+
+
 class _Flow(Struct):
-    """The ready segments of one job and one kind, and where they stand in fair order."""
+    """The ready segments of one job and one kind."""
 
     job: str
     priority: int
     order: int
-    virtual_samples: int
-    """Audio given to this job so far, in the queue's virtual time."""
-    ready: deque[tuple[int, int]]
-    """(index in the plan, samples)."""
-
-    @property
-    def rank(self) -> tuple[int, int, int]:
-        return (-self.priority, self.virtual_samples, self.order)
+    ready: deque[tuple[int, int, int]]
+    """(number in the order of becoming ready, index in the plan, samples)."""
 
 
 class ReadyQueue:
@@ -52,10 +51,16 @@ class ReadyQueue:
 
     def __init__(self) -> None:
         self._flows: dict[tuple[Kind, str], _Flow] = {}
-        self._heaps: dict[Kind, list[tuple[tuple[int, int, int], str]]] = {}
+        self._heaps: dict[Kind, list[tuple[Rank, str]]] = {}
+        """For each kind its jobs by rank; an entry's rank is out of date when its job was given audio of another kind."""
         self._keys: dict[SegmentKey, Kind] = {}
-        self._virtual_samples = 0
-        self._served: dict[str, int] = {}
+        self._last_number = 0
+        self._ready: dict[str, int] = {}
+        """How many segments of a job are ready, of all kinds."""
+        self._given_samples: dict[str, int] = {}
+        """Audio given to a job so far, in the virtual time of its priority: one account, however many its kinds."""
+        self._virtual_samples: dict[int, int] = {}
+        """The present of each priority. They do not mix: what the urgent are given is no credit for those who wait."""
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -69,24 +74,31 @@ class ReadyQueue:
         key = segment.key
         if key in self._keys:
             raise ValueError(f"segment {key} is ready already")
-        self._keys[key] = kind
-        flow = self._flows.get((kind, key.job))
-        if flow is None:
+        if not self._ready.get(job.id):
             # A job that comes (back) starts at the present, not with credit for the time it was away.
-            virtual = max(self._virtual_samples, self._served.get(key.job, 0))
-            flow = _Flow(key.job, job.options.priority, job.order, virtual, deque())
-            self._flows[kind, key.job] = flow
-            heapq.heappush(self._heaps.setdefault(kind, []), (flow.rank, key.job))
-        flow.ready.append((key.index, segment.samples))
+            present = self._virtual_samples.get(job.options.priority, 0)
+            self._given_samples[job.id] = max(present, self._given_samples.get(job.id, 0))
+        self._keys[key] = kind
+        self._ready[job.id] = self._ready.get(job.id, 0) + 1
+        self._last_number += 1
+        ready = (self._last_number, key.index, segment.samples)
+        flow = self._flows.get((kind, job.id))
+        if flow is None:
+            flow = _Flow(job.id, job.options.priority, job.order, deque([ready]))
+            self._flows[kind, job.id] = flow
+            heapq.heappush(self._heaps.setdefault(kind, []), (self._rank(flow), job.id))
+        else:
+            flow.ready.append(ready)
 
     def remove_job(self, job: str) -> None:
-        """Forget all ready segments of a job."""
+        """Forget all ready segments of a job, and what it was given."""
         for (kind, name), flow in list(self._flows.items()):
             if name == job:
-                for index, _ in flow.ready:
-                    self._keys.pop(SegmentKey(job, index), None)
+                for _, index, _ in flow.ready:
+                    del self._keys[SegmentKey(job, index)]
                 del self._flows[kind, name]
-        self._served.pop(job, None)
+        self._ready.pop(job, None)
+        self._given_samples.pop(job, None)
 
     def take(self, count: int) -> tuple[SegmentKey, ...]:
         """Take the next lease's segments, at most `count`, all of one kind; empty when nothing is ready."""
@@ -99,28 +111,35 @@ class ReadyQueue:
         while len(taken) < count and self._settle(kind, heap):
             _, job = heapq.heappop(heap)
             flow = self._flows[kind, job]
-            self._virtual_samples = max(self._virtual_samples, flow.virtual_samples)
-            index, samples = flow.ready.popleft()
+            given = self._given_samples[job]
+            self._virtual_samples[flow.priority] = max(self._virtual_samples.get(flow.priority, 0), given)
+            _, index, samples = flow.ready.popleft()
             key = SegmentKey(job, index)
             del self._keys[key]
             taken.append(key)
-            flow.virtual_samples += samples
-            self._served[job] = flow.virtual_samples
+            self._ready[job] -= 1
+            self._given_samples[job] = given + samples
             if flow.ready:
-                heapq.heappush(heap, (flow.rank, job))
+                heapq.heappush(heap, (self._rank(flow), job))
             else:
                 del self._flows[kind, job]
         if not heap:
             self._heaps.pop(kind, None)
         return tuple(taken)
 
-    def _settle(self, kind: Kind, heap: list[tuple[tuple[int, int, int], str]]) -> bool:
-        """Drop heap entries whose flow is gone or has moved; say whether one is left."""
+    def _rank(self, flow: _Flow) -> Rank:
+        return (-flow.priority, self._given_samples[flow.job], flow.order, flow.ready[0][0])
+
+    def _settle(self, kind: Kind, heap: list[tuple[Rank, str]]) -> bool:
+        """Bring the first entry of a heap up to date; say whether there is one."""
         while heap:
             rank, job = heap[0]
             flow = self._flows.get((kind, job))
-            if flow is not None and flow.rank == rank:
+            if flow is None:
+                heapq.heappop(heap)
+            elif rank != (present := self._rank(flow)):
+                heapq.heapreplace(heap, (present, job))
+            else:
                 return True
-            heapq.heappop(heap)
         self._heaps.pop(kind, None)
         return False

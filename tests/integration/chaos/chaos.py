@@ -1,0 +1,216 @@
+"""Random processes of a real daemon are killed and stopped while it works; then nothing may be missing.
+
+`python tests/integration/chaos/chaos.py --minutes 10` (or `make chaos MINUTES=10`) prints kills by kind, restarts, segments
+decoded more than once, and losses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # tests/, when this file runs by itself
+
+from daemon import ENDED, Daemon, InboxFolder
+from subtitled import config
+from subtitled.cues.render import read_json
+
+RATE = 16_000
+ROUND_TIMEOUT_S = 300.0
+
+# Kills at random blame whoever is near: the limits that protect a daemon from a killer file are set out of the way.
+RECOVERY = config.Recovery(
+    attempts=20, prepare_attempts=20, heartbeat_s=0.2, silence_s=3.0, lease_min_s=8.0, prepare_stall_s=10.0
+)
+INBOX = InboxFolder(options={"language": "en", "settle_s": 0.1})
+
+
+class Tally:
+    """What was done to the daemon, and what came of it."""
+
+    def __init__(self) -> None:
+        self.blows: collections.Counter[str] = collections.Counter()
+        self.files = 0
+        self.segments = 0
+        self.decoded_again = 0
+        self.restarts = 0
+        self.losses: list[str] = []
+
+    def __str__(self) -> str:
+        blows = ", ".join(f"{count} x {kind}" for kind, count in sorted(self.blows.items()))
+        return (
+            f"{self.files} files, {self.segments} segments; {blows or 'no blows'}; "
+            f"{self.restarts} worker restarts; {self.decoded_again} segments decoded more than once; "
+            f"losses: {len(self.losses)}"
+        )
+
+
+def recordings(folder: Path, count: int, seed: int) -> list[Path]:
+    """Make `count` files out of the demo recording: sentences of it, in another order in each."""
+    pcm, _ = soundfile.read(str(files("subtitled") / "demo" / "demo.flac"), dtype="int16")
+    rows = (files("subtitled") / "demo" / "demo.txt").read_text("utf-8").splitlines()
+    sentences = [tuple(float(value) for value in row.split("\t")[:2]) for row in rows]
+    pause = np.zeros(RATE // 2, np.int16)
+    dice = random.Random(seed)
+    paths = []
+    for number in range(count):
+        parts = [pause]
+        for start, end in dice.sample(sentences, dice.randint(3, 9)):
+            parts += [pcm[int(start * RATE) - 800 : int(end * RATE) + 1600], pause]
+        paths.append(folder / f"talk {seed}-{number:03d}.flac")
+        soundfile.write(paths[-1], np.concatenate(parts), RATE)
+    return paths
+
+
+def undisturbed(folder: Path, sources: list[Path]) -> dict[str, str]:
+    """Return the text of each source, by its stem, as a daemon in peace makes it."""
+    with Daemon(folder, inboxes=[INBOX], recovery=RECOVERY) as daemon:
+        daemon.start()
+        for source in sources:
+            daemon.drop(source, source.name)
+        daemon.wait_for_jobs(len(sources), ROUND_TIMEOUT_S)
+        texts = texts_of(daemon)
+        daemon.stop()
+    return texts
+
+
+def texts_of(daemon: Daemon) -> dict[str, str]:
+    """Return the subtitles' text of each file in the outbox, by the source's stem."""
+    return {
+        path.name.removesuffix(".en.json"): "\n".join(
+            " ".join(cue.lines) for cue in read_json(path.read_bytes()).cues
+        )
+        for path in daemon.outbox.glob("*.en.json")
+    }
+
+
+def strike(daemon: Daemon, dice: random.Random, tally: Tally) -> None:
+    """Kill or stop one process; a killed daemon is started again."""
+    workers = daemon.workers()
+    if not workers:
+        return  # it is just starting
+    if dice.random() < 0.15:
+        tally.blows["daemon killed"] += 1
+        daemon.kill()
+        daemon.spawn()
+        return
+    identity = dice.choice(sorted(workers))
+    role = "prepare" if identity.startswith("prepare") else "transcribe"
+    kind, number = ("stopped", signal.SIGSTOP) if dice.random() < 0.2 else ("killed", signal.SIGKILL)
+    try:
+        os.kill(workers[identity], number)
+    except ProcessLookupError:
+        return
+    tally.blows[f"{role} worker {kind}"] += 1
+
+
+def disturb(folder: Path, sources: list[Path], *, seed: int, pause_s: float, tally: Tally) -> dict[str, str]:
+    """Return the text of each source as made under blows, about one every `pause_s` seconds."""
+    dice = random.Random(seed)
+    with Daemon(folder, inboxes=[INBOX], recovery=RECOVERY) as daemon:
+        daemon.start()
+        for source in sources:
+            daemon.drop(source, source.name)
+        deadline = time.monotonic() + ROUND_TIMEOUT_S
+        while time.monotonic() < deadline:
+            time.sleep(dice.uniform(0.5, 1.5) * pause_s)
+            if _has_ended(daemon, len(sources)):
+                break
+            strike(daemon, dice, tally)
+        daemon.wait_until_ready()
+        jobs = daemon.wait_for_jobs(len(sources), ROUND_TIMEOUT_S)
+        _judge(daemon, sources, [job.state for job in jobs], tally)
+        texts = texts_of(daemon)
+        daemon.stop()
+    return texts
+
+
+def _has_ended(daemon: Daemon, count: int) -> bool:
+    """Say whether all jobs have ended, from the database, since the daemon may be down."""
+    states = [state for (state,) in daemon.query("SELECT state FROM jobs")]
+    return len(states) == count and all(state in ENDED for state in states)
+
+
+def _judge(daemon: Daemon, sources: list[Path], states: list[str], tally: Tally) -> None:
+    tally.files += len(sources)
+    if len(states) != len(sources):
+        tally.losses.append(f"{len(states)} jobs for {len(sources)} files")
+    tally.losses += [f"a job ended as {state}" for state in states if state != "done"]
+    names = {source.name for source in sources}
+    archived = {path.name for path in (daemon.inbox / "done").iterdir()}
+    if archived != names:
+        tally.losses.append(f"done/ has {sorted(archived ^ names)} too many or too few")
+    written = sorted(path.name for path in daemon.outbox.iterdir())
+    wanted = sorted(f"{source.stem}.en.{form}" for source in sources for form in ("srt", "json"))
+    if written != wanted:
+        tally.losses.append(f"the outbox differs: {sorted(set(written) ^ set(wanted))}")
+    decoded = collections.Counter(
+        (entry.job, entry.name)
+        for entry in daemon.journal()
+        if entry.subject == "segment" and entry.event == "done"
+    )
+    tally.segments += len(decoded)
+    tally.decoded_again += sum(count > 1 for count in decoded.values())
+    tally.restarts += sum(entry.event == "elapsed" for entry in daemon.journal())
+
+
+def compare(expected: dict[str, str], found: dict[str, str], tally: Tally) -> None:
+    """Note every file whose text is not that of the undisturbed run."""
+    for stem, text in expected.items():
+        if found.get(stem) != text:
+            tally.losses.append(f"{stem}: the text differs")
+
+
+def run(folder: Path, *, count: int, minutes: float, pause_s: float, seed: int) -> Tally:
+    """Run rounds of `count` files until `minutes` are over, one at least."""
+    tally = Tally()
+    deadline = time.monotonic() + minutes * 60
+    for number in range(1_000_000):
+        place = folder / f"round-{number}"
+        for name in ("media", "peace", "war"):
+            (place / name).mkdir(parents=True)
+        sources = recordings(place / "media", count, seed + number)
+        expected = undisturbed(place / "peace", sources)
+        found = disturb(place / "war", sources, seed=seed + number, pause_s=pause_s, tally=tally)
+        compare(expected, found, tally)
+        if time.monotonic() >= deadline:
+            break
+    return tally
+
+
+def main() -> int:
+    """Run the long form and print what came of it; exit 0 only without losses."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--files", type=int, default=40)
+    parser.add_argument("--pause", type=float, default=1.0, help="mean seconds between two blows")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    chosen = parser.parse_args()
+    print(f"seed {chosen.seed}")
+    with tempfile.TemporaryDirectory(prefix="subtitled-chaos-") as folder:
+        tally = run(
+            Path(folder),
+            count=chosen.files,
+            minutes=chosen.minutes,
+            pause_s=chosen.pause,
+            seed=chosen.seed,
+        )
+    print(tally)
+    for loss in tally.losses:
+        print(f"  {loss}")
+    return 1 if tally.losses else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

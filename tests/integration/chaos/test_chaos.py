@@ -1,0 +1,17 @@
+"""The short form of chaos: a minute of blows, and nothing is missing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from integration.chaos import chaos
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_nothing_is_lost_or_done_twice_when_processes_are_killed_at_random(tmp_path: Path) -> None:
+    """Every file has its subtitles, once, with the text of an undisturbed run."""
+    tally = chaos.run(tmp_path, count=40, minutes=0, pause_s=1.0, seed=20260101)
+    assert not tally.losses, str(tally)
+    assert tally.blows

@@ -1,0 +1,165 @@
+"""All chance of a history: which faults it has, how often they strike, what its media are like."""
+
+from __future__ import annotations
+
+from enum import Enum
+from random import Random
+
+from msgspec import Struct
+
+from subtitled.core.deadlines import Policy
+from subtitled.core.plan import Piece, Plan, Span
+from subtitled.core.records import Options
+
+MIB = 2**20
+WINDOW_SAMPLES = 480_000
+
+
+class Fault(Enum):
+    """What may go wrong, or be wanted by a person."""
+
+    START_CRASH = "a worker dies while it starts"
+    START_HANG = "a worker never becomes ready"
+    START_FATAL = "a worker says that starting again cannot help"
+    IDLE_DEATH = "a worker dies between two works"
+    BUSY_DEATH = "a worker dies at work"
+    BUSY_FATAL = "a worker ends for good at work"
+    HANG = "a worker's device hangs"
+    SLOW = "a lease takes about as long as it may"
+    DEAF = "a worker falls silent"
+    REFUSAL = "a worker refuses a lease"
+    LEFT_OUT = "a reply leaves a segment out"
+    LATE = "messages take long"
+    STALL = "a decoder makes no progress"
+    BAD_MEDIA = "media that cannot be read, kill decoders, or change"
+    POISON = "segments that kill or refuse whoever decodes them"
+    SILENCE = "segments without speech"
+    LOSER = "segments heard in another language"
+    CANCEL = "a job is cancelled"
+    RETRY = "a failed job is tried again"
+    WRITE_FAILED = "outputs cannot be written"
+    NO_SPACE = "there is no space for a while"
+    SLOT_REMOVED = "a slot is taken away"
+    RELOAD = "broken slots are tried again, removed ones come back"
+    DRAIN = "the daemon is stopped"
+    DAEMON_KILL = "the daemon is killed"
+    STORE_FAILED = "the daemon ends since a commit failed"
+
+
+RATES = {
+    Fault.RETRY: 0.7,
+    Fault.BAD_MEDIA: 0.4,
+    Fault.POISON: 0.25,
+    Fault.SILENCE: 0.3,
+    Fault.LOSER: 0.3,
+    Fault.CANCEL: 0.4,
+    Fault.WRITE_FAILED: 0.3,
+    Fault.DAEMON_KILL: 0.01,
+    Fault.STORE_FAILED: 0.01,
+}
+"""How often a fault strikes, at most, where it may; 0.15 where nothing is said."""
+
+
+class Media(Struct, frozen=True, kw_only=True):
+    """A media file as the workers find it."""
+
+    plans: tuple[Plan, ...]
+    language: str
+    losers: dict[int, str]
+    """Segments that sound like another language to a worker that has to guess."""
+    silent: frozenset[int]
+    poison: frozenset[int]
+    """Segments that kill every transcribe worker."""
+    refused: frozenset[int]
+    """Segments that every transcribe worker refuses."""
+    is_unreadable: bool = False
+    kills_decoders: bool = False
+    changes_from: int | None = None
+    """After the first reading, segments from this index on are others than before."""
+
+    def read(self, reading: int) -> tuple[Plan, ...]:
+        """Return the segments that the given reading of the file finds."""
+        if self.changes_from is None or not reading:
+            return self.plans
+        return tuple(
+            plan if plan.index < self.changes_from else make_plan(plan.index, plan.samples + 512)
+            for plan in self.plans
+        )
+
+
+def make_plan(index: int, samples: int) -> Plan:
+    """Return a segment of one piece."""
+    start = index * 2 * WINDOW_SAMPLES
+    return Plan(index, (Piece(start, samples),), (Span(start, start + samples),))
+
+
+class Fate:
+    """The dice of one history; the same seed throws the same."""
+
+    def __init__(self, seed: int, *, without: frozenset[Fault] = frozenset()) -> None:
+        """Make the dice; `without` takes faults away, which changes what comes after as well."""
+        self.random = Random(seed)
+        self.is_calm = False
+        """Nothing goes wrong any more, beyond what the media are."""
+        # Swarm testing (Groce et al. 2012): a history with few kinds of faults digs deeper than one with all.
+        share = self.random.choice((0.1, 0.3, 0.6))
+        drawn = {fault: (self.random.random() < share, self.random.choice((0.2, 1.0))) for fault in Fault}
+        self.rates = {
+            fault: RATES.get(fault, 0.15) * factor
+            for fault, (is_in, factor) in drawn.items()
+            if is_in and fault not in without
+        }
+        self.is_long = self.random.random() < 0.08
+        """A file has more audio than the memory for it."""
+
+    def strikes(self, fault: Fault) -> bool:
+        """Say whether a fault strikes here."""
+        return not self.is_calm and fault in self.rates and self.random.random() < self.rates[fault]
+
+    def within(self, low: float, high: float) -> float:
+        """Return a time between two."""
+        return low + (high - low) * self.random.random()
+
+    def policy(self) -> Policy:
+        """Return the settings of this history's daemon."""
+        return Policy(
+            attempts=self.random.choice((1, 2, 3, 3)),
+            prepare_attempts=self.random.choice((1, 2, 2)),
+            silence_s=30.0,
+            start_timeout_s=60.0,
+            lease_min_s=20.0,
+            lease_per_audio_s=0.5,
+            prepare_stall_s=25.0,
+            batch_size=self.random.choice((1, 2, 4, 16)),
+            queue_bytes=self.random.choice((4, 8, 16)) * MIB,
+        )
+
+    def options(self) -> Options:
+        """Return what is asked of one job."""
+        return Options(
+            language=self.random.choice(("auto", "auto", "multi", "de")),
+            word_timestamps=self.random.random() < 0.2,
+            priority=self.random.choice((0, 0, 0, 5)),
+        )
+
+    def media(self) -> Media:
+        """Return a media file."""
+        is_long = self.is_long and self.random.random() < 0.6
+        count = self.random.randrange(8, 24) if is_long else self.random.choice((0, 1, 2, 3, 5, 7))
+        lengths = (4_000, 60_000, WINDOW_SAMPLES, WINDOW_SAMPLES, WINDOW_SAMPLES)
+        is_bad = self.strikes(Fault.BAD_MEDIA)
+        badness = self.random.choice(("unreadable", "killer", "changing")) if is_bad else ""
+        indices = range(count)
+        return Media(
+            plans=tuple(make_plan(index, self.random.choice(lengths)) for index in indices),
+            language="en",
+            losers={
+                index: self.random.choice(("fr", "es")) for index in indices if self.strikes(Fault.LOSER)
+            },
+            silent=frozenset(index for index in indices if self.strikes(Fault.SILENCE)),
+            poison=frozenset(index for index in indices if self.strikes(Fault.POISON)),
+            refused=frozenset(index for index in indices if self.strikes(Fault.POISON)),
+            is_unreadable=badness == "unreadable",
+            kills_decoders=badness == "killer",
+            changes_from=self.random.randrange(count) if badness == "changing" and count else None,
+        )

@@ -1,0 +1,143 @@
+"""What must be true of a broker after every step, recomputed from its records."""
+
+from __future__ import annotations
+
+from fate import WINDOW_SAMPLES
+from model_store import ModelStore
+from witness import Violation
+
+from subtitled.core.broker import Broker
+from subtitled.core.ledger import BYTES_PER_SAMPLE
+from subtitled.core.records import Job, Role, Segment, SegmentKey
+from subtitled.core.states import SEGMENT_FINAL, JobState, SegmentState, WorkerState
+
+HOLDING = (WorkerState.BUSY, WorkerState.DRAINING)
+
+
+def check(broker: Broker, store: ModelStore, pcm: dict[SegmentKey, int], files: set[str]) -> None:
+    """Raise Violation unless all invariants hold; `files` are the jobs whose files are being written."""
+    _check_workers(broker)
+    leased = _check_leases(broker)
+    in_line = {name for _, _, name in broker.feeding._unfed}
+    ready = 0
+    queued_bytes = 0
+    for job in broker.ledger.jobs.values():
+        segments = broker.ledger.segments[job.id]
+        if not store.agrees_with(job, segments):
+            raise Violation(f"job {job.id}: memory and store disagree")
+        _check_way(broker, job, in_line, files)
+        is_fed = job.id in in_line or job.id in broker.feeding._slots
+        for segment in segments.values():
+            ready += _check_place(broker, segment, leased, is_fed=is_fed)
+        queued_bytes += _check_counts(broker, job, segments)
+    if len(broker.leasing.ready) != ready:
+        raise Violation(f"{len(broker.leasing.ready)} segments are in line, {ready} should be")
+    _check_memory(broker, pcm, queued_bytes)
+
+
+def _check_workers(broker: Broker) -> None:
+    roster = broker.roster
+    for worker in roster.workers.values():
+        if (worker.leases or worker.feed) and worker.state not in HOLDING:
+            raise Violation(f"{worker.identity} is {worker.state.value} and holds work")
+        if worker.state is WorkerState.BUSY and not worker.leases and not worker.feed:
+            raise Violation(f"{worker.identity} is busy with nothing")
+        if len(worker.leases) > worker.credit:
+            raise Violation(
+                f"{worker.identity} holds {len(worker.leases)} leases, its credit is {worker.credit}"
+            )
+        if worker.feed and broker.feeding._slots.get(worker.feed.job) != worker.slot:
+            raise Violation(f"{worker.identity} reads job {worker.feed.job}, which is not known")
+    feeds = sum(worker.feed is not None for worker in roster.workers.values())
+    if feeds != len(broker.feeding._slots):
+        raise Violation(f"{feeds} files are being read, {len(broker.feeding._slots)} are known")
+    for role in Role:
+        idle = [worker.slot for worker in roster.of(role) if worker.state is WorkerState.IDLE]
+        if sorted(idle) != sorted(roster._idle[role]):
+            raise Violation(f"idle {role.value} workers are {idle}, known are {list(roster._idle[role])}")
+
+
+def _check_leases(broker: Broker) -> dict[SegmentKey, int]:
+    """Check that each lease is in one worker's hands; return the leases that each segment is in."""
+    leasing = broker.leasing
+    held = [lease for worker in broker.roster.workers.values() for lease in worker.leases]
+    if sorted(held) != sorted(leasing.leases):
+        raise Violation(f"workers hold the leases {sorted(held)}, known are {sorted(leasing.leases)}")
+    leased: dict[SegmentKey, int] = {}
+    for lease in leasing.leases.values():
+        for key in lease.keys:
+            if leasing._lease_of.get(key) == lease.id:
+                if key in leased:
+                    raise Violation(f"{key} is in the leases {leased[key]} and {lease.id}")
+                leased[key] = lease.id
+    if leased != leasing._lease_of:
+        raise Violation(f"segments in leases: {leased}; known are {leasing._lease_of}")
+    return leased
+
+
+def _check_way(broker: Broker, job: Job, in_line: set[str], files: set[str]) -> None:
+    """Check that a live job is on its way: it waits for something that will come."""
+    is_read = job.id in broker.feeding._slots
+    match job.state:
+        case JobState.QUEUED:
+            is_well = job.id in in_line and not is_read
+        case JobState.PREPARING:
+            is_well = is_read
+        case JobState.TRANSCRIBING:
+            is_well = broker.ledger.open[job.id] > 0
+        case JobState.WRITING | JobState.FAILED:
+            is_well = job.id in files and not is_read and not broker.ledger.pcm_bytes[job.id]
+        case _:
+            is_well = False  # it has ended, and should be forgotten
+    if not is_well:
+        raise Violation(f"job {job.id} is {job.state.value} and nobody does anything about it, or two do")
+
+
+def _check_place(broker: Broker, segment: Segment, leased: dict[SegmentKey, int], *, is_fed: bool) -> bool:
+    """Check that a segment of a live job is where its state says; return whether it is in line."""
+    key = segment.key
+    is_live = broker.ledger.jobs[key.job].state is not JobState.FAILED
+    is_ready = segment.state is SegmentState.PENDING and segment.has_pcm
+    if (key in broker.leasing.ready) is not is_ready:
+        raise Violation(f"{key} is {segment.state.value}, in line: {not is_ready}")
+    if (key in leased) is not (segment.state is SegmentState.LEASED):
+        raise Violation(f"{key} is {segment.state.value}, its lease: {leased.get(key)}")
+    if is_live and segment.state is SegmentState.PENDING and not segment.has_pcm and not is_fed:
+        raise Violation(f"{key} is nowhere: it has no PCM, and nobody is to read its file")
+    if segment.state is SegmentState.LEASED and not segment.has_pcm:
+        raise Violation(f"{key} is leased and its PCM is dropped")
+    return is_ready
+
+
+def _check_counts(broker: Broker, job: Job, segments: dict[int, Segment]) -> int:
+    """Check the sums that are kept for a job; return the bytes of its PCM."""
+    ledger = broker.ledger
+    is_open = sum(segment.state not in SEGMENT_FINAL for segment in segments.values())
+    starved = {
+        index
+        for index, segment in segments.items()
+        if segment.state is SegmentState.PENDING and not segment.has_pcm
+    }
+    count = sum(segment.samples * BYTES_PER_SAMPLE for segment in segments.values() if segment.has_pcm)
+    kept = (ledger.open[job.id], ledger.starved[job.id], ledger.pcm_bytes[job.id])
+    if kept != (is_open, starved, count):
+        raise Violation(f"job {job.id}: kept are {kept}, true are {(is_open, starved, count)}")
+    return count
+
+
+def _check_memory(broker: Broker, pcm: dict[SegmentKey, int], queued_bytes: int) -> None:
+    """Check the PCM: counted right, there where it is said to be, and no more than allowed."""
+    ledger, policy = broker.ledger, broker.feeding.policy
+    if not ledger.queued_bytes == queued_bytes == sum(pcm.values()):
+        raise Violation(
+            f"PCM: {ledger.queued_bytes} counted, {queued_bytes} true, {sum(pcm.values())} in memory"
+        )
+    if any((segment := ledger.find(key)) is None or not segment.has_pcm for key in pcm):
+        raise Violation("PCM of a segment is in memory that should not be")
+    # Beside the queue each prepare worker's file has its floor; and the last segment may overdraw its credit.
+    prepare_workers = sum(1 for _ in broker.roster.of(Role.PREPARE))
+    floor = policy.feed_floor_bytes + WINDOW_SAMPLES * BYTES_PER_SAMPLE
+    if queued_bytes > policy.queue_bytes + prepare_workers * floor:
+        raise Violation(
+            f"{queued_bytes} bytes of PCM in memory, over {policy.queue_bytes} and {prepare_workers} floors"
+        )

@@ -1,0 +1,152 @@
+"""Faults put into the core on purpose; the simulation has to find each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from subtitled.core import events as ev
+from subtitled.core import leasing as leasing_module
+from subtitled.core.broker import Broker
+from subtitled.core.feeding import Feeding
+from subtitled.core.leasing import Leasing
+from subtitled.core.ledger import Ledger
+from subtitled.core.records import Job, Lease, Segment, SegmentKey, Worker
+from subtitled.core.roster import Roster
+from subtitled.core.schedule import ReadyQueue
+from subtitled.core.states import SegmentEvent, SegmentState, WorkerState
+
+
+class Mutation(Struct, frozen=True):
+    """One fault: what is replaced, and by what."""
+
+    name: str
+    owner: Any
+    attribute: str
+    replacement: Callable[..., Any]
+
+
+def _release_nothing(_leasing: Leasing, _worker: Worker) -> Iterator[tuple[Lease, bool]]:
+    return iter(())
+
+
+def _claim_without_a_look(leasing: Leasing, _lease: Lease, key: SegmentKey) -> Segment | None:
+    leasing._lease_of.pop(key, None)
+    return leasing._ledger.find(key)
+
+
+_on_transcribed = Broker._on_transcribed
+
+
+def _accept_stale(broker: Broker, event: ev.Transcribed, now: float) -> None:
+    """Count a late reply for a lease that is not current, where the segment is leased again."""
+    _on_transcribed(broker, event, now)
+    for outcome in event.outcomes:
+        segment = broker.ledger.find(outcome.key)
+        if segment is not None and segment.state is SegmentState.LEASED:
+            broker._count_result(segment, outcome, event.worker)
+            broker._advance(outcome.key.job)
+
+
+_give_back = Leasing.give_back
+
+
+def _blame_nobody(leasing: Leasing, lease: Lease, cause: str, *, is_blamed: bool) -> set[str]:
+    del is_blamed
+    return _give_back(leasing, lease, cause, is_blamed=False)
+
+
+def _give_back_out_of_line(leasing: Leasing, lease: Lease, cause: str, *, is_blamed: bool) -> set[str]:
+    """Forget to put what was lost in line again."""
+    for key in lease.keys:
+        if leasing._lease_of.pop(key, None):
+            segment = leasing._ledger.segments[key.job][key.index]
+            losses = segment.losses + is_blamed
+            leasing._ledger.move_segment(segment, SegmentEvent.LOST, losses=losses, cause=cause)
+    return {key.job for key in lease.keys}
+
+
+def _change_unsaved(ledger: Ledger, job: Job, **changes: object) -> Job:
+    changed = replace(job, **changes)
+    ledger.jobs[job.id] = changed
+    return changed
+
+
+_take = ReadyQueue.take
+
+
+def _take_and_keep(queue: ReadyQueue, count: int) -> tuple[SegmentKey, ...]:
+    """Leave the first segment of a lease in line for another one."""
+    taken = _take(queue, count)
+    if len(taken) > 1:
+        queue._keys[taken[0]] = (False, None)
+    return taken
+
+
+_advance = Broker._advance
+
+
+def _advance_when_planned(broker: Broker, name: str) -> None:
+    """Forget to ask again for PCM that an outvoted segment has no more."""
+    if not broker.ledger.starved.get(name):
+        _advance(broker, name)
+
+
+def _exited_and_wanted(roster: Roster, worker: Worker, **how: Any) -> Worker:
+    roster._leaving.clear()
+    return _exited(roster, worker, **how)
+
+
+_exited = Roster.exited
+_abandon = Feeding.abandon
+
+
+def _abandon_in_silence(feeding: Feeding, job: str) -> None:
+    """Forget the file, and that its worker is free again."""
+    slot = feeding._slots.pop(job, None)
+    if slot is not None:
+        feeding._roster.put(replace(feeding._roster.workers[slot], feed=None))
+
+
+MUTATIONS = (
+    Mutation("a dead worker keeps its leases", Leasing, "release", _release_nothing),
+    Mutation("a dead decoder keeps its file", Feeding, "release", lambda _self, _worker: None),
+    Mutation("a result counts without a look at its lease", Leasing, "claim", _claim_without_a_look),
+    Mutation("a late reply for a stale lease counts", Broker, "_on_transcribed", _accept_stale),
+    Mutation("nobody is blamed for a loss", Leasing, "give_back", _blame_nobody),
+    Mutation("a lost segment is not put in line again", Leasing, "give_back", _give_back_out_of_line),
+    Mutation("the tick starts no process again", Roster, "restart_due", lambda _self, _now: None),
+    Mutation("the tick finds nobody overdue", Roster, "overdue", lambda _self, _now: iter(())),
+    Mutation("the tick is called too late", Roster, "next_deadline", lambda _self: float("inf")),
+    Mutation("PCM is never dropped", Ledger, "take_pcm", lambda _self, segment: segment),
+    Mutation("a change of a job is not saved", Ledger, "change_job", _change_unsaved),
+    Mutation("a cancelled job stays in line", ReadyQueue, "remove_job", lambda _self, _job: None),
+    Mutation("a leased segment stays in line", ReadyQueue, "take", _take_and_keep),
+    Mutation(
+        "audio given is no account",
+        ReadyQueue,
+        "_rank",
+        lambda _self, flow: (-flow.priority, 0, flow.order, 0),
+    ),
+    Mutation(
+        "priority counts for nothing",
+        ReadyQueue,
+        "_rank",
+        lambda self, flow: (0, self._given_samples[flow.job], 0, 0),
+    ),
+    Mutation("credit has no end", Feeding, "_is_room", lambda _self, _own, _promised: True),
+    Mutation(
+        "a worker holds more than its credit",
+        leasing_module,
+        "_may_hold_more",
+        lambda worker: worker.state is WorkerState.BUSY,
+    ),
+    Mutation("an outvoted segment without PCM is forgotten", Broker, "_advance", _advance_when_planned),
+    Mutation("a removed slot is filled again", Roster, "exited", _exited_and_wanted),
+    Mutation("a drained worker may stay for ever", Roster, "leaving_due", lambda _self, _now: float("inf")),
+    Mutation("a feed outlives its job", Feeding, "abandon", lambda _self, _job: None),
+    Mutation("a file is let go but not its worker", Feeding, "abandon", _abandon_in_silence),
+)

@@ -1,0 +1,123 @@
+"""What people do to the daemon: they submit, cancel, retry, reload, stop and kill it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fate import Fault, Media
+from life import Killed, Life
+
+from subtitled.core import events as ev
+from subtitled.core.records import Job, Options
+from subtitled.core.states import JobState, WorkerState
+
+if TYPE_CHECKING:
+    from world import World
+
+CANCELLABLE = {JobState.RECEIVING, JobState.QUEUED, JobState.PREPARING, JobState.TRANSCRIBING}
+
+
+class People:
+    """Everybody who has to do with one daemon; what is not allowed at the moment, they leave."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.removed: set[str] = set()
+        """Slots that are not in the configuration at the moment."""
+
+    def come_and_go(self, seconds: float) -> None:
+        """Decide by chance what they do in the time to come."""
+        world = self._world
+        fate = world.fate
+        for _ in range(fate.random.choice((1, 2, 3, 3, 4))):
+            world.at(fate.within(0, seconds * 0.5), self._visit)
+        for fault, call in (
+            (Fault.NO_SPACE, self._fill_the_disk),
+            (Fault.SLOT_REMOVED, lambda: self.remove_slot(fate.random.choice(sorted(world.roles)))),
+            (Fault.RELOAD, self.reload),
+            (Fault.DRAIN, self._stop),
+        ):
+            if fault in fate.rates:
+                world.at(fate.within(0, seconds), call)
+
+    def submit(self, media: Media, options: Options) -> str:
+        """Put a file into the inbox; return its job, which a daemon that stops does not take."""
+        world = self._world
+        order = world.store.next_order()
+        name = f"job{order}"
+        world.add_media(name, media)
+        if not world.life.broker.is_draining:
+            job = Job(
+                id=name,
+                state=JobState.QUEUED,
+                source=name.encode(),
+                location=name.encode(),
+                size=1,
+                mtime_ns=1,
+                options=options,
+                order=order,
+            )
+            world.life.happen(ev.JobArrived(job))
+        return name
+
+    def cancel(self, name: str) -> None:
+        """Cancel a job."""
+        job = self._world.store.jobs.get(name)  # the daemon may have been killed before it was accepted
+        if job is not None and job.state in CANCELLABLE:
+            self._world.life.happen(ev.CancelRequested(name))
+
+    def retry(self, name: str) -> None:
+        """Have a failed job tried again."""
+        job = self._world.store.jobs.get(name)
+        if job is not None and job.state is JobState.FAILED and job.is_closed:
+            self._world.life.happen(ev.RetryRequested(job, self._world.store.rows(name)))
+
+    def set_space(self, *, is_enough: bool) -> None:
+        """Fill the disk, or make room on it."""
+        self._world.life.happen(ev.SpaceChanged(is_enough=is_enough))
+
+    def remove_slot(self, slot: str) -> None:
+        """Take a slot out of the configuration, unless it is the last of its role."""
+        roles = self._world.roles
+        kept = (role for name, role in roles.items() if name != slot and name not in self.removed)
+        if roles[slot] in kept and slot in self._world.life.broker.roster.workers:
+            self.removed.add(slot)
+            self._world.life.happen(ev.SlotRemoved(slot))
+
+    def reload(self) -> None:
+        """Have the configuration read again, with every slot in it; one that is not yet empty stays away."""
+        life = self._world.life
+        for slot, worker in list(life.broker.roster.workers.items()):
+            life.happen(ev.SlotReset(slot))
+            if worker.state is WorkerState.STOPPED and not life.broker.is_draining:
+                self.removed.discard(slot)
+                life.happen(ev.SlotAdded(slot, worker.role))
+
+    def drain(self) -> None:
+        """SIGTERM."""
+        self._world.life.happen(ev.DrainRequested())
+
+    def kill(self, life: Life) -> None:
+        """End a life of the daemon, if it has not ended; raises Killed."""
+        if not life.is_over:
+            raise Killed("by a person, or the stop timeout")
+
+    def _visit(self) -> None:
+        world = self._world
+        fate = world.fate
+        name = self.submit(fate.media(), fate.options())
+        if fate.strikes(Fault.CANCEL):
+            world.at(world.now + fate.within(0, 40), lambda: self.cancel(name))
+        for _ in range(3):
+            if fate.strikes(Fault.RETRY):
+                world.at(world.now + fate.within(5, 80), lambda: self.retry(name))
+
+    def _fill_the_disk(self) -> None:
+        self.set_space(is_enough=False)
+        world = self._world
+        world.at(world.now + world.fate.within(1, 60), lambda: self.set_space(is_enough=True))
+
+    def _stop(self) -> None:
+        life = self._world.life
+        self._world.at(self._world.now + self._world.fate.within(0, 60), lambda: self.kill(life))
+        self.drain()

@@ -1,0 +1,149 @@
+"""A simulated worker process: its start, its wire, its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from fate import WINDOW_SAMPLES, Fate, Fault, Media
+
+from subtitled.core import actions as ac
+from subtitled.core import events as ev
+from subtitled.core.deadlines import Policy
+from subtitled.core.records import Role
+
+BEAT_S = 11.0
+"""Between two heartbeats; below half of the policy's silence_s, as in the real configuration."""
+
+ToWorker = ac.SendPrepare | ac.SendCredit | ac.SendAbandon | ac.SendTranscribe | ac.SendDrain
+
+
+class Host(Protocol):
+    """What a process has around it: a clock, a wire to its daemon, and its fate."""
+
+    fate: Fate
+    policy: Policy
+
+    @property
+    def now(self) -> float:
+        """The time."""
+
+    def at(self, when: float, call: Callable[[], None]) -> None:
+        """Call at a time; not at all when this life of the daemon is over by then."""
+
+    def after(self, delay_s: float, call: Callable[[], None]) -> None:
+        """Call later; not at all when this life of the daemon is over by then."""
+
+    def arrive(self, events: tuple[ev.Event, ...]) -> None:
+        """Hand what a worker said to the daemon."""
+
+    def ended(self, process: Process, *, is_fatal: bool, cause: str) -> None:
+        """Tell that a process is gone."""
+
+    def media(self, job: str) -> Media:
+        """Return a job's media file."""
+
+    def readings(self, job: str) -> int:
+        """Count a reading of a job's file; return how many there were before."""
+
+
+class Work(Protocol):
+    """What a role does with the messages that come."""
+
+    credit: int
+
+    def receive(self, message: ToWorker) -> None:
+        """Take a message."""
+
+    def heartbeat(self) -> tuple[ev.Event, ...]:
+        """Return what a heartbeat tells beside that the process lives."""
+
+
+class Process:
+    """A worker process: its start, its wire, its end. What it says and hears stays in order."""
+
+    def __init__(self, host: Host, identity: str, role: Role, make_work: Callable[[Process], Work]) -> None:
+        self.host = host
+        self.identity = identity
+        self.role = role
+        self.is_alive = True
+        self._is_deaf = False
+        self._is_stopped = False
+        self._said_until = self._heard_until = 0.0
+        self.work = make_work(self)
+        self._start()
+
+    # -- the wire --------------------------------------------------------------------------------------------
+
+    def say(self, *events: ev.Event) -> None:
+        """Send a message; it arrives later, even when the process is gone by then, and after those before it."""
+        if not self._is_deaf:
+            self._said_until = max(self._said_until, self.host.now + self._delay())
+            self.host.at(self._said_until, lambda: self.host.arrive(events))
+
+    def hear(self, message: ToWorker) -> None:
+        """Take a message of the daemon; it arrives later, after those before it."""
+        self._heard_until = max(self._heard_until, self.host.now + self._delay())
+        self.host.at(self._heard_until, lambda: self._receive(message))
+
+    def _receive(self, message: ToWorker) -> None:
+        if self.is_alive and not self._is_stopped:
+            self.work.receive(message)
+
+    def _delay(self) -> float:
+        fate = self.host.fate
+        return fate.within(5, 40) if fate.strikes(Fault.LATE) else fate.within(0, 0.2)
+
+    # -- life and death --------------------------------------------------------------------------------------
+
+    def kill(self) -> None:
+        """SIGKILL; nothing happens to a process that is gone."""
+        self.die("killed by SIGKILL")
+
+    def die(self, cause: str, *, is_fatal: bool = False) -> None:
+        """End; the daemon notices a little later."""
+        if self.is_alive:
+            self.is_alive = False
+            self.host.after(
+                self.host.fate.within(0, 0.5),
+                lambda: self.host.ended(self, is_fatal=is_fatal, cause=cause),
+            )
+
+    def later(self, delay_s: float, call: Callable[[], None]) -> None:
+        """Go on later, if still alive and not stopped."""
+        self.host.after(delay_s, lambda: call() if self.is_alive and not self._is_stopped else None)
+
+    def stop(self) -> None:
+        """SIGSTOP: nothing more is heard of the process, and only SIGKILL ends it."""
+        self._is_stopped = True
+
+    def _start(self) -> None:
+        fate = self.host.fate
+        if fate.strikes(Fault.START_HANG):
+            return
+        if fate.strikes(Fault.START_CRASH):
+            self.later(fate.within(0, 5), lambda: self.die("crashed while starting"))
+        elif fate.strikes(Fault.START_FATAL):
+            self.later(fate.within(0, 5), lambda: self.die("no such model", is_fatal=True))
+        else:
+            self.later(fate.within(0, 3), self._become_ready)
+
+    def _become_ready(self) -> None:
+        is_transcriber = self.role is Role.TRANSCRIBE
+        self.say(
+            ev.WorkerReady(
+                worker=self.identity,
+                credit=self.work.credit,
+                window_samples=WINDOW_SAMPLES if is_transcriber else None,
+            )
+        )
+        self.later(self.host.fate.within(0, BEAT_S), self._beat)
+
+    def _beat(self) -> None:
+        if self.host.fate.strikes(Fault.IDLE_DEATH):
+            self.die("killed by SIGSEGV")
+            return
+        if self.host.fate.strikes(Fault.DEAF):
+            self._is_deaf = True
+        self.say(*self.work.heartbeat(), ev.WorkerHeard(self.identity))
+        self.later(BEAT_S, self._beat)

@@ -1,0 +1,120 @@
+"""What the outside sees of a broker: its actions alone show whether it keeps its promises."""
+
+from __future__ import annotations
+
+from fate import WINDOW_SAMPLES
+from workers import token
+
+from subtitled.core import actions as ac
+from subtitled.core.broker import Broker
+from subtitled.core.deadlines import Policy
+from subtitled.core.records import SegmentKey
+from subtitled.core.states import SegmentEvent, SegmentState
+
+
+class Violation(Exception):
+    """A promise that was not kept."""
+
+
+class _Wait:
+    """A ready segment that was not leased at once, and what was given to others since."""
+
+    def __init__(self, priority: int, ahead_samples: int) -> None:
+        self.priority = priority
+        self.ahead_samples = ahead_samples
+        self.given: dict[str, int] = {}
+
+
+class Witness:
+    """Watches the actions of one life of the daemon."""
+
+    def __init__(self, policy: Policy, pcm: dict[SegmentKey, int]) -> None:
+        self._policy = policy
+        self._pcm = pcm
+        self._held: dict[SegmentKey, ac.SendTranscribe] = {}
+        self._waits: dict[SegmentKey, _Wait] = {}
+        self._alive: set[str] = set()
+        self._counted: set[bytes] = set()
+
+    def saw(self, action: ac.Action) -> None:
+        """Take note of an action; raises Violation where it breaks a promise."""
+        match action:
+            case ac.Spawn(slot=slot, incarnation=incarnation):
+                self._alive.add(f"{slot}.{incarnation}")
+            case ac.SendTranscribe():
+                self._leased(action)
+            case ac.SaveSegment(before=SegmentState.LEASED):
+                self._released(action)
+
+    def exited(self, worker: str) -> None:
+        """Note that a worker is gone."""
+        self._alive.discard(worker)
+
+    def looked_at(self, broker: Broker) -> None:
+        """Note which segments are ready and were not leased in this step."""
+        ledger = broker.ledger
+        ready = [
+            segment
+            for segments in ledger.segments.values()
+            for segment in segments.values()
+            if segment.key in broker.leasing.ready
+        ]
+        self._waits = {s.key: self._waits[s.key] for s in ready if s.key in self._waits}
+        for segment in ready:
+            if segment.key not in self._waits:
+                job = ledger.jobs[segment.key.job]
+                ahead = sum(other.samples for other in ready if other.key.job == job.id)
+                self._waits[segment.key] = _Wait(job.options.priority, ahead - segment.samples)
+
+    def _leased(self, action: ac.SendTranscribe) -> None:
+        worker = action.lease.worker
+        if worker not in self._alive:
+            raise Violation(f"lease {action.lease.id} was given to {worker}, which is gone")
+        if not action.items or len(action.items) > self._policy.batch_size:
+            raise Violation(f"lease {action.lease.id} has {len(action.items)} segments")
+        if len({item.options.word_timestamps for item in action.items}) > 1:
+            raise Violation(f"lease {action.lease.id} mixes decoding options")
+        for item in action.items:
+            if item.key in self._held:
+                raise Violation(f"{item.key} was leased twice: {self._held[item.key].lease}, {action.lease}")
+            if item.key not in self._pcm:
+                raise Violation(f"{item.key} was leased without its PCM")
+            self._held[item.key] = action
+            self._waits.pop(item.key, None)
+        self._be_fair(action)
+
+    def _be_fair(self, action: ac.SendTranscribe) -> None:
+        """Hold the bound on waiting.
+
+        A ready segment of the highest priority waits while any one other job of its priority is given as much audio as
+        was ahead of it in its own job, and a few leases: each side may be one lease out of step. So it waits at most
+        that much audio times the number of such jobs, and no lease is of less than one segment.
+        """
+        first = action.items[0]
+        slack = (2 * self._policy.batch_size + 3) * WINDOW_SAMPLES
+        for key, wait in self._waits.items():
+            if wait.priority > first.options.priority:
+                raise Violation(f"{key} of priority {wait.priority} waits while {first.key} is leased")
+            for item in action.items:
+                if item.options.priority != wait.priority or item.key.job == key.job:
+                    continue
+                given = wait.given.get(item.key.job, 0) + item.samples
+                wait.given[item.key.job] = given
+                if given > wait.ahead_samples + slack:
+                    raise Violation(
+                        f"{key} starves: it waits while job {item.key.job} is given {given} samples"
+                    )
+
+    def _released(self, action: ac.SaveSegment) -> None:
+        key = action.segment.key
+        held = self._held.pop(key, None)
+        if action.event not in {SegmentEvent.DONE, SegmentEvent.SKIPPED}:
+            return
+        if held is None:
+            raise Violation(f"a result for {key} was counted, which nobody held")
+        item = next(item for item in held.items if item.key == key)
+        if action.result != token(held.lease.id, key, item.language):
+            raise Violation(f"{key} is held by lease {held.lease.id}; counted was {action.result!r}")
+        if action.result in self._counted:
+            raise Violation(f"result {action.result!r} was counted twice")
+        self._counted.add(action.result)

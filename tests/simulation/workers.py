@@ -1,0 +1,207 @@
+"""The two roles of the simulated workers: they do what the real ones do, and what real ones must not."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from fate import Fault
+from process import Host, Process, ToWorker
+
+from subtitled.core import actions as ac
+from subtitled.core import events as ev
+from subtitled.core.deadlines import time_to_run
+from subtitled.core.plan import Plan
+from subtitled.core.records import Role, SegmentKey
+
+
+def start_worker(host: Host, identity: str, role: Role) -> Process:
+    """Start a process in its role."""
+    return Process(host, identity, role, TranscribeWork if role is Role.TRANSCRIBE else PrepareWork)
+
+
+class TranscribeWork:
+    """Decodes leases one after the other, as many in line as its credit says."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._host = process.host
+        self.credit = self._host.fate.random.choice((1, 2, 2))
+        self._line: deque[ac.SendTranscribe] = deque()
+        self._is_drained = False
+
+    def receive(self, message: ToWorker) -> None:
+        """Take a lease, or the order to go."""
+        match message:
+            case ac.SendTranscribe():
+                self._line.append(message)
+                if len(self._line) > self.credit:
+                    raise AssertionError(
+                        f"{self._process.identity} holds {len(self._line)} leases, over its credit"
+                    )
+                if len(self._line) == 1:
+                    self._begin()
+            case ac.SendDrain():
+                self._is_drained = True
+                self._leave_if_done()
+            case _:
+                raise AssertionError(f"a transcribe worker was sent {message}")
+
+    def heartbeat(self) -> tuple[ev.Event, ...]:
+        """Say nothing more than that the process lives."""
+        return ()
+
+    def _begin(self) -> None:
+        message = self._line[0]
+        fate, process = self._host.fate, self._process
+        takes_s = fate.within(0.2, 4)
+        if fate.strikes(Fault.HANG):
+            return
+        if any(item.key.index in self._host.media(item.key.job).poison for item in message.items):
+            process.later(takes_s, lambda: process.die("killed by SIGABRT"))
+        elif fate.strikes(Fault.BUSY_DEATH):
+            process.later(takes_s, lambda: process.die("CUDA error"))
+        elif fate.strikes(Fault.BUSY_FATAL):
+            process.later(takes_s, lambda: process.die("the device is gone", is_fatal=True))
+        else:
+            if fate.strikes(Fault.SLOW):
+                takes_s = time_to_run(self._host.policy, message.lease.samples) * fate.within(0.9, 1.3)
+            process.later(takes_s, lambda: self._answer(message))
+
+    def _answer(self, message: ac.SendTranscribe) -> None:
+        lease = message.lease
+        worker = self._process.identity
+        fate = self._host.fate
+        refused = any(key.index in self._host.media(key.job).refused for key in lease.keys)
+        if refused or fate.strikes(Fault.REFUSAL):
+            self._process.say(
+                ev.LeaseRefused(worker=worker, lease=lease.id, cause="out of memory"), ev.WorkerHeard(worker)
+            )
+        else:
+            told = [item for item in message.items if not fate.strikes(Fault.LEFT_OUT)]
+            outcomes = tuple(self._outcome(lease.id, item) for item in told)
+            self._process.say(
+                ev.Transcribed(worker=worker, lease=lease.id, outcomes=outcomes), ev.WorkerHeard(worker)
+            )
+        self._line.popleft()
+        if self._line:
+            self._begin()
+        self._leave_if_done()
+
+    def _outcome(self, lease: int, item: ac.LeaseItem) -> ev.Outcome:
+        key = item.key
+        media = self._host.media(key.job)
+        heard = media.losers.get(key.index, media.language)
+        return ev.Outcome(
+            key=key,
+            is_speech=key.index not in media.silent,
+            language=item.language or heard,
+            language_probability=self._host.fate.within(0.3, 1.0),
+            result=token(lease, key, item.language),
+        )
+
+    def _leave_if_done(self) -> None:
+        if self._is_drained and not self._line:
+            self._process.later(0.1, lambda: self._process.die("exited"))
+
+
+class PrepareWork:
+    """Reads one file at a time, sends its segments within its credit."""
+
+    credit = 1
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._host = process.host
+        self._order: ac.SendPrepare | None = None
+        self._plans: deque[Plan] = deque()
+        self._credit_bytes = 0
+        self._sent = 0
+        self._is_waiting = False
+        self._is_stuck = False
+        """The decoder hangs in native code: the process hears and beats, and never gets to anything else."""
+
+    def receive(self, message: ToWorker) -> None:
+        """Take an order, credit for it, its withdrawal, or the order to go."""
+        order = self._order
+        match message:
+            case ac.SendPrepare():
+                self._take(message)
+            case ac.SendCredit(feed=feed, bytes=count):
+                if order is not None and order.feed == feed:
+                    self._credit_bytes += count
+                    if self._is_waiting:
+                        self._is_waiting = False
+                        self._go_on(order)
+            case ac.SendAbandon(feed=feed):
+                if order is not None and order.feed == feed:
+                    self._order = None
+            case ac.SendDrain():
+                self._order = None
+                if not self._is_stuck:
+                    self._process.later(0.1, lambda: self._process.die("exited"))
+            case ac.SendTranscribe():
+                raise AssertionError("a prepare worker was sent a lease")
+
+    def heartbeat(self) -> tuple[ev.Event, ...]:
+        """Tell how far the present file is."""
+        if self._order is None:
+            return ()
+        return (
+            ev.Progressed(
+                worker=self._process.identity,
+                feed=self._order.feed,
+                decoded_samples=self._sent,
+                is_waiting=self._is_waiting,
+            ),
+        )
+
+    def _take(self, order: ac.SendPrepare) -> None:
+        if self._order is not None:
+            raise AssertionError(f"{self._process.identity} was given a second file")
+        media = self._host.media(order.job.id)
+        plans = media.read(self._host.readings(order.job.id))
+        if order.plans is not None:
+            # A plan that is given is cut as it says; of a file that is shorter now, the end is missing.
+            last = len(plans) if media.changes_from is None else media.changes_from
+            plans = tuple(plan for plan in order.plans if plan.index < last)
+        self._order = order
+        self._plans = deque(plan for plan in plans if plan.index not in order.done)
+        self._credit_bytes = order.credit_bytes
+        self._sent = 0
+        self._is_waiting = False
+        self._go_on(order)
+
+    def _go_on(self, order: ac.SendPrepare) -> None:
+        self._process.later(self._host.fate.within(0.02, 0.5), lambda: self._step(order))
+
+    def _step(self, order: ac.SendPrepare) -> None:
+        self._is_stuck = self._is_stuck or self._host.fate.strikes(Fault.STALL)
+        if self._order is not order or self._is_stuck:
+            return
+        media = self._host.media(order.job.id)
+        worker = self._process.identity
+        if self._host.fate.strikes(Fault.BUSY_DEATH) or (media.kills_decoders and self._sent):
+            self._process.die("killed by SIGSEGV")
+        elif media.is_unreadable:
+            self._order = None
+            self._process.say(ev.PrepareRefused(worker=worker, feed=order.feed, cause="no audio in it"))
+        elif not self._plans:
+            self._order = None
+            if media.kills_decoders:
+                self._process.die("killed by SIGSEGV")
+            else:
+                self._process.say(ev.PlanComplete(worker=worker, feed=order.feed, media=b""))
+        elif self._credit_bytes <= 0:
+            self._is_waiting = True
+        else:
+            plan = self._plans.popleft()
+            count = plan.samples * 2
+            self._credit_bytes -= count
+            self._sent += plan.samples
+            self._process.say(ev.Prepared(worker=worker, feed=order.feed, plan=plan, pcm_bytes=count))
+            self._go_on(order)
+
+
+def token(lease: int, key: SegmentKey, language: str | None) -> bytes:
+    """Return a result that says which lease made it, so that none can be counted twice unseen."""
+    return f"{lease} {key.job} {key.index} {language}".encode()

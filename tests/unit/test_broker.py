@@ -1,0 +1,1043 @@
+"""The broker, sentence by sentence: each test tells one event's story and what must come of it."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import pytest
+from msgspec.structs import replace
+
+from subtitled.core import actions as ac
+from subtitled.core import events as ev
+from subtitled.core.broker import CHANGED, Broker
+from subtitled.core.deadlines import Policy
+from subtitled.core.feeding import GRANT_BYTES
+from subtitled.core.plan import Piece, Plan, Span
+from subtitled.core.records import Job, Options, Role, Segment, SegmentKey, Worker
+from subtitled.core.states import IllegalTransition, JobState, SegmentState, WorkerState
+
+WINDOW = 480_000
+SECOND = 16_000
+A = TypeVar("A")
+
+
+def plan(index: int, samples: int = SECOND) -> Plan:
+    """Return a segment's plan."""
+    start = index * WINDOW
+    return Plan(index, (Piece(start, samples),), (Span(start, start + samples),))
+
+
+class Bench:
+    """A broker with its levers: workers, files and time, moved by hand; keeps what was asked for, and what was saved."""
+
+    def __init__(self, **policy: Any) -> None:
+        self.policy = Policy(**policy)
+        self.now = 0.0
+        self.broker = Broker(self.policy, recipe=b"recipe")
+        self.actions: list[ac.Action] = []
+        self.jobs: dict[str, Job] = {}
+        self.segments: dict[SegmentKey, Segment] = {}
+
+    def happen(self, event: ev.Event) -> list[ac.Action]:
+        """Let something happen; return what the broker asks for."""
+        return self._keep(self.broker.handle(event, self.now))
+
+    def wait(self, seconds: float) -> list[ac.Action]:
+        """Let time pass; return what the broker asks for then."""
+        self.now += seconds
+        return self._keep(self.broker.tick(self.now)[0])
+
+    def all(self, kind: type[A]) -> list[A]:
+        """Return all that was asked for of one kind."""
+        return [action for action in self.actions if isinstance(action, kind)]
+
+    def last(self, kind: type[A]) -> A:
+        """Return the newest of one kind."""
+        return self.all(kind)[-1]
+
+    def state(self, job: str) -> JobState:
+        """Return a job's stored state."""
+        return self.jobs[job].state
+
+    def is_at_rest(self) -> bool:
+        """Say whether a drained daemon may end."""
+        return self.broker.is_at_rest
+
+    def stored(self, index: int, job: str = "a") -> Segment:
+        """Return a segment as it is stored."""
+        return self.segments[SegmentKey(job, index)]
+
+    def rows(self, job: str) -> tuple[ev.SegmentRow, ...]:
+        """Return a job's stored segments."""
+        return tuple(
+            ev.SegmentRow(
+                key=segment.key,
+                state=segment.state.value,
+                plan=segment.plan,
+                losses=segment.losses,
+                cause=segment.cause,
+                language=segment.language,
+                language_probability=segment.language_probability,
+            )
+            for key, segment in sorted(self.segments.items())
+            if key.job == job
+        )
+
+    def restart(self) -> None:
+        """Kill the daemon, and start one from what was saved."""
+        self.broker = Broker(self.policy, recipe=b"other recipe")
+        self.actions.clear()
+        self._keep(self.broker.restore([(job, self.rows(job.id)) for job in self.jobs.values()], self.now))
+
+    # -- workers ---------------------------------------------------------------------------------------------
+
+    def worker(self, slot: str, *, credit: int = 1) -> str:
+        """Open a slot and have its process ready; return its identity. Slots named p… are prepare workers."""
+        is_prepare = slot.startswith("p")
+        self.happen(ev.SlotAdded(slot, Role.PREPARE if is_prepare else Role.TRANSCRIBE))
+        return self.ready(f"{slot}.1", credit=credit)
+
+    def ready(self, identity: str, *, credit: int = 1) -> str:
+        """Have a process be ready."""
+        window = None if identity.startswith("p") else WINDOW
+        self.happen(ev.WorkerReady(worker=identity, credit=credit, window_samples=window))
+        return identity
+
+    def die(
+        self, worker: str, *, is_fatal: bool = False, cause: str = "killed by SIGSEGV"
+    ) -> list[ac.Action]:
+        """End a process."""
+        return self.happen(ev.WorkerExited(worker=worker, is_fatal=is_fatal, cause=cause))
+
+    def slot(self, slot: str) -> Worker:
+        """Return a slot's record."""
+        return self.broker.roster.workers[slot]
+
+    # -- files -----------------------------------------------------------------------------------------------
+
+    def submit(self, name: str = "a", **options: Any) -> None:
+        """Have a file arrive."""
+        options.setdefault("language", "de")
+        job = Job(
+            id=name,
+            state=JobState.QUEUED,
+            source=name.encode(),
+            location=name.encode(),
+            size=1,
+            mtime_ns=1,
+            options=Options(**options),
+            order=len(self.jobs) + 1,
+        )
+        self.happen(ev.JobArrived(job))
+
+    def prepared(self, index: int, *, job: str = "a", samples: int = SECOND) -> list[ac.Action]:
+        """Have the worker that reads a job's file send a segment."""
+        order = self._order(job)
+        made = plan(index, samples)
+        return self.happen(
+            ev.Prepared(worker=order.worker, feed=order.feed, plan=made, pcm_bytes=samples * 2)
+        )
+
+    def read(self, *indices: int, job: str = "a", samples: int = SECOND) -> list[ac.Action]:
+        """Have a job's file read to the end, with these segments in it."""
+        for index in indices:
+            self.prepared(index, job=job, samples=samples)
+        order = self._order(job)
+        return self.happen(ev.PlanComplete(worker=order.worker, feed=order.feed, media=b"media"))
+
+    def refuse(self, cause: str, *, job: str = "a") -> None:
+        """Have a job's file be unreadable."""
+        order = self._order(job)
+        self.happen(ev.PrepareRefused(worker=order.worker, feed=order.feed, cause=cause))
+
+    def reply(
+        self,
+        lease: ac.SendTranscribe,
+        *,
+        language: str = "de",
+        probability: float = 0.9,
+        is_speech: bool = True,
+        without: tuple[int, ...] = (),
+    ) -> list[ac.Action]:
+        """Answer a lease."""
+        outcomes = tuple(
+            ev.Outcome(
+                key=item.key,
+                is_speech=is_speech,
+                language=item.language or language,
+                language_probability=probability,
+                result=b"phrases",
+            )
+            for item in lease.items
+            if item.key.index not in without
+        )
+        return self.happen(ev.Transcribed(worker=lease.lease.worker, lease=lease.lease.id, outcomes=outcomes))
+
+    def reply_to_all(self, **reply: Any) -> None:
+        """Answer leases, and those that come of it, until none is left."""
+        while leases := list(self.broker.leasing.leases):
+            self.reply(self.lease(leases[0]), **reply)
+
+    def lease(self, number: int) -> ac.SendTranscribe:
+        """Return a lease by its id."""
+        return next(sent for sent in self.all(ac.SendTranscribe) if sent.lease.id == number)
+
+    def _order(self, job: str) -> ac.SendPrepare:
+        return next(order for order in reversed(self.all(ac.SendPrepare)) if order.job.id == job)
+
+    def _keep(self, actions: list[ac.Action]) -> list[ac.Action]:
+        self.actions += actions
+        for action in actions:
+            match action:
+                case ac.SaveNewJob(job=job) | ac.SaveJob(job=job):
+                    self.jobs[job.id] = job
+                case ac.SaveNewSegment(segment=segment) | ac.SaveSegment(segment=segment):
+                    self.segments[segment.key] = segment
+        return actions
+
+
+def bench(*slots: str, credit: int = 1, **policy: Any) -> Bench:
+    """Return a bench with these workers ready."""
+    made = Bench(**policy)
+    for slot in slots:
+        made.worker(slot, credit=credit if not slot.startswith("p") else 1)
+    return made
+
+
+def indices(sent: ac.SendTranscribe) -> list[int]:
+    """Return the segments of a lease."""
+    return [item.key.index for item in sent.items]
+
+
+# -- the good way --------------------------------------------------------------------------------------------
+
+
+def test_a_file_goes_all_the_way() -> None:
+    b = bench("p0", "gpu0")
+    b.submit()
+    assert b.state("a") is JobState.PREPARING
+    b.prepared(0)
+    assert indices(b.last(ac.SendTranscribe)) == [0], "the first lease leaves while the file is being read"
+    b.read(1)
+    assert b.state("a") is JobState.TRANSCRIBING
+    b.reply_to_all()
+    assert b.last(ac.WriteOutputs).job.state is JobState.WRITING
+    b.happen(ev.Written("a", b"done/a"))
+    assert b.state("a") is JobState.DONE
+    assert b.jobs["a"].location == b"done/a"
+    assert b.broker.ledger.jobs == {}
+    assert b.broker.ledger.queued_bytes == 0
+
+
+def test_silent_file_is_written_without_a_lease() -> None:
+    b = bench("p0", "gpu0")
+    b.submit()
+    b.read()
+    assert b.state("a") is JobState.WRITING
+    assert not b.all(ac.SendTranscribe)
+    assert len(b.all(ac.WriteOutputs)) == 1
+
+
+def test_nothing_is_read_before_a_model_says_how_much_it_sees() -> None:
+    b = bench("p0")
+    b.submit()
+    assert not b.all(ac.SendPrepare)
+    b.worker("gpu0")
+    assert b.last(ac.SendPrepare).window_samples == WINDOW
+
+
+def test_no_file_is_started_while_there_is_no_space() -> None:
+    b = bench("p0", "gpu0")
+    b.happen(ev.SpaceChanged(is_enough=False))
+    b.submit()
+    assert b.state("a") is JobState.QUEUED
+    b.happen(ev.SpaceChanged(is_enough=True))
+    assert b.state("a") is JobState.PREPARING
+
+
+def test_two_workers_share_one_file() -> None:
+    b = bench("p0", "gpu0", "gpu1")
+    b.submit()
+    b.read(0, 1)
+    assert {sent.lease.worker for sent in b.all(ac.SendTranscribe)} == {"gpu0.1", "gpu1.1"}
+
+
+def test_a_lease_ahead_is_given_only_when_it_is_full() -> None:
+    b = bench("p0", "gpu0", credit=2, batch_size=2)
+    b.submit()
+    b.prepared(0)
+    b.prepared(1)
+    assert len(b.all(ac.SendTranscribe)) == 1
+    b.prepared(2)
+    assert [indices(sent) for sent in b.all(ac.SendTranscribe)] == [[0], [1, 2]]
+
+
+# -- the death of a transcribe worker ------------------------------------------------------------------------
+
+
+def test_dead_worker_releases_its_lease() -> None:
+    b = bench("p0", "gpu0")
+    b.submit()
+    b.read(0)
+    b.die("gpu0.1")
+    assert b.stored(0).state is SegmentState.PENDING
+    assert b.stored(0).losses == 1
+    b.worker("gpu1")
+    assert b.last(ac.SendTranscribe).lease.worker == "gpu1.1"
+    b.reply_to_all()
+    assert b.state("a") is JobState.WRITING
+
+
+def test_dead_worker_is_started_again_after_a_while() -> None:
+    b = bench("gpu0")
+    b.die("gpu0.1")
+    assert b.slot("gpu0").state is WorkerState.BACKOFF
+    assert not b.wait(0.4)
+    assert b.broker.tick(b.now)[1] == pytest.approx(b.slot("gpu0").due_at)
+    b.wait(0.3)
+    assert b.last(ac.Spawn) == ac.Spawn(slot="gpu0", incarnation=2)
+
+
+def test_late_reply_of_a_dead_worker_is_stale() -> None:
+    b = bench("p0", "gpu0", "gpu1")
+    b.submit()
+    b.read(0)
+    late = b.last(ac.SendTranscribe)
+    b.die(late.lease.worker)
+    actions = b.reply(late)
+    assert actions == [ac.ResultStale(worker=late.lease.worker, lease=late.lease.id)]
+    assert b.stored(0).state is SegmentState.LEASED
+
+
+def test_late_reply_of_a_worker_declared_lost_is_stale() -> None:
+    b = bench("p0", "gpu0", lease_min_s=30, silence_s=1000)
+    b.submit()
+    b.read(0)
+    b.wait(30)
+    assert b.last(ac.Kill).worker == "gpu0.1"
+    assert b.slot("gpu0").state is WorkerState.LOST
+    b.reply(b.last(ac.SendTranscribe))
+    assert b.stored(0).state is SegmentState.PENDING
+
+
+def test_late_reply_of_an_earlier_incarnation_is_stale() -> None:
+    b = bench("p0", "gpu0")
+    b.submit()
+    b.read(0)
+    late = b.last(ac.SendTranscribe)
+    b.die("gpu0.1")
+    b.wait(5)
+    b.ready("gpu0.2")
+    b.reply(late)
+    assert b.stored(0).state is SegmentState.LEASED
+    assert b.last(ac.ResultStale).worker == "gpu0.1"
+
+
+def test_only_the_lease_being_worked_on_is_blamed() -> None:
+    b = bench("p0", "gpu0", credit=2, batch_size=1)
+    b.submit()
+    b.read(0, 1)
+    assert [indices(sent) for sent in b.all(ac.SendTranscribe)] == [[0], [1]]
+    b.die("gpu0.1")
+    assert (b.stored(0).losses, b.stored(1).losses) == (1, 0)
+
+
+def test_a_lease_moves_up_when_the_one_before_it_is_answered() -> None:
+    b = bench("p0", "gpu0", credit=2, batch_size=1, lease_min_s=30, silence_s=1000)
+    b.submit()
+    b.read(0, 1)
+    b.wait(20)
+    b.reply(b.all(ac.SendTranscribe)[0])
+    b.wait(20)
+    assert not b.all(ac.Kill), "its time to run began when its turn came"
+    b.wait(10)
+    assert b.last(ac.Kill).cause == "lease not done within its time to run"
+    assert b.stored(1).losses == 1
+
+
+def test_suspects_go_out_singly() -> None:
+    b = bench("p0", batch_size=16)
+    b.worker("gpu0", credit=2)
+    b.die("gpu0.1")
+    b.submit()
+    b.read(0, 1, 2)
+    b.worker("gpu1")
+    assert indices(b.last(ac.SendTranscribe)) == [0, 1, 2]
+    b.die("gpu1.1")
+    b.wait(60)
+    b.ready("gpu1.2")
+    assert [len(b.last(ac.SendTranscribe).items)] == [1]
+    b.reply_to_all()
+    assert [len(sent.items) for sent in b.all(ac.SendTranscribe)] == [3, 1, 1, 1]
+
+
+def test_segment_that_takes_three_workers_down_is_buried() -> None:
+    b = bench("p0", "gpu0", attempts=3)
+    b.submit()
+    b.read(0)
+    for incarnation in (1, 2, 3):
+        b.die(f"gpu0.{incarnation}", cause=f"crash {incarnation}")
+        b.wait(60)
+        b.ready(f"gpu0.{incarnation + 1}")
+    assert b.stored(0).state is SegmentState.BURIED
+    assert b.stored(0).cause == "crash 3"
+    assert b.state("a") is JobState.FAILED
+    assert b.jobs["a"].cause == "1 of 1 segments could not be transcribed"
+    assert len(b.all(ac.WriteFailure)) == 1
+
+
+def test_a_buried_segment_does_not_keep_the_others_from_being_done() -> None:
+    b = bench("p0", "gpu0", attempts=1)
+    b.submit()
+    b.prepared(0)
+    b.read(1)
+    b.happen(ev.LeaseRefused(worker="gpu0.1", lease=1, cause="out of memory"))
+    assert b.state("a") is JobState.TRANSCRIBING
+    b.reply_to_all()
+    assert (b.stored(0).state, b.stored(1).state) == (SegmentState.BURIED, SegmentState.DONE)
+    assert b.state("a") is JobState.FAILED
+
+
+def test_fatal_exit_breaks_the_slot_and_others_go_on() -> None:
+    b = bench("p0", "gpu0", "gpu1")
+    b.submit()
+    b.read(0)
+    first = b.last(ac.SendTranscribe).lease.worker
+    b.die(first, is_fatal=True, cause="no such model")
+    broken = b.slot(first.partition(".")[0])
+    assert (broken.state, broken.cause) == (WorkerState.BROKEN, "no such model")
+    assert b.last(ac.SendTranscribe).lease.worker != first
+    b.wait(3600)
+    assert not [spawn for spawn in b.all(ac.Spawn) if (spawn.slot, spawn.incarnation) == (broken.slot, 2)]
+
+
+def test_a_broken_slot_starts_again_when_the_configuration_is_read_again() -> None:
+    b = bench("gpu0")
+    b.die("gpu0.1", is_fatal=True)
+    b.happen(ev.SlotReset("gpu0"))
+    assert b.last(ac.Spawn) == ac.Spawn(slot="gpu0", incarnation=2)
+
+
+def test_a_silent_worker_is_killed() -> None:
+    b = bench("gpu0", silence_s=30)
+    b.wait(29)
+    b.happen(ev.WorkerHeard("gpu0.1"))
+    b.wait(29)
+    assert not b.all(ac.Kill)
+    b.wait(1)
+    assert b.last(ac.Kill) == ac.Kill(worker="gpu0.1", cause="not heard for 30 s")
+    b.die("gpu0.1", cause="killed by SIGKILL")
+    assert b.slot("gpu0").cause == "not heard for 30 s", "what led to the kill is the cause, not the kill"
+
+
+def test_a_worker_that_is_never_ready_is_killed() -> None:
+    b = Bench(start_timeout_s=600)
+    b.happen(ev.SlotAdded("gpu0", Role.TRANSCRIBE))
+    b.wait(599)
+    assert not b.all(ac.Kill)
+    b.wait(1)
+    assert b.last(ac.Kill).worker == "gpu0.1"
+
+
+def test_what_a_dead_worker_says_changes_nothing() -> None:
+    b = bench("p0", "gpu0")
+    b.submit()
+    order = b.last(ac.SendPrepare)
+    b.die("p0.1")
+    for event in (
+        ev.WorkerReady(worker="p0.1", credit=1),
+        ev.WorkerHeard("p0.1"),
+        ev.WorkerHeard("never was"),
+        ev.Progressed(worker="p0.1", feed=order.feed, decoded_samples=1, is_waiting=False),
+        ev.Prepared(worker="p0.1", feed=order.feed, plan=plan(0), pcm_bytes=32_000),
+        ev.PlanComplete(worker="p0.1", feed=order.feed, media=b""),
+        ev.PrepareRefused(worker="p0.1", feed=order.feed, cause="late"),
+        ev.WorkerExited(worker="p0.0", is_fatal=True, cause="of another life"),
+    ):
+        assert b.happen(event) == []
+
+
+# -- replies -------------------------------------------------------------------------------------------------
+
+
+def test_a_segment_that_a_reply_leaves_out_goes_out_again() -> None:
+    b = bench("p0")
+    b.submit()
+    b.worker("gpu0")
+    b.die("gpu0.1")
+    b.read(0, 1)
+    b.worker("gpu1")
+    b.reply(b.last(ac.SendTranscribe), without=(1,))
+    assert b.stored(0).state is SegmentState.DONE
+    assert (b.stored(1).losses, b.stored(1).cause) == (1, "the worker's reply left it out")
+    assert indices(b.last(ac.SendTranscribe)) == [1]
+
+
+def test_a_result_that_comes_twice_in_a_reply_counts_once() -> None:
+    b = bench("p0", "gpu0")
+    b.submit()
+    b.read(0)
+    sent = b.last(ac.SendTranscribe)
+    outcome = ev.Outcome(
+        key=SegmentKey("a", 0), is_speech=True, language="de", language_probability=1, result=b""
+    )
+    stranger = replace(outcome, key=SegmentKey("a", 7))
+    b.happen(ev.Transcribed(worker="gpu0.1", lease=sent.lease.id, outcomes=(outcome, outcome, stranger)))
+    assert len([save for save in b.all(ac.SaveSegment) if save.result is not None]) == 1
+
+
+def test_a_refused_lease_goes_out_again_and_its_worker_lives() -> None:
+    b = bench("p0", "gpu0")
+    b.submit()
+    b.read(0)
+    b.happen(ev.LeaseRefused(worker="gpu0.1", lease=1, cause="out of memory"))
+    assert b.stored(0).losses == 1
+    assert b.last(ac.SendTranscribe).lease.id == 2
+
+
+def test_a_segment_without_speech_is_skipped() -> None:
+    b = bench("p0", "gpu0")
+    b.submit()
+    b.read(0)
+    b.reply_to_all(is_speech=False)
+    assert b.stored(0).state is SegmentState.SKIPPED
+    assert b.state("a") is JobState.WRITING
+
+
+# -- language ------------------------------------------------------------------------------------------------
+
+
+def test_language_vote_outvotes_a_musical_intro() -> None:
+    b = bench("p0", "gpu0", batch_size=1)
+    b.submit(language="auto")
+    b.read(0, 1, 2)
+    b.reply(b.last(ac.SendTranscribe), language="la", probability=0.8)
+    b.reply(b.last(ac.SendTranscribe))
+    b.reply(b.last(ac.SendTranscribe))
+    assert b.jobs["a"].language == "de"
+    again = b.last(ac.SendTranscribe)
+    assert [(item.key.index, item.language) for item in again.items] == [(0, "de")]
+    assert b.stored(0).cause == "decoded as la, the file is in de"
+    assert b.stored(0).losses == 0
+    b.reply(again)
+    assert b.state("a") is JobState.WRITING
+
+
+def test_four_answers_settle_the_language_before_the_file_is_read() -> None:
+    b = bench("p0", "gpu0", batch_size=1)
+    b.submit(language="auto")
+    for index in range(5):
+        b.prepared(index)
+    for _ in range(4):
+        assert b.last(ac.SendTranscribe).items[0].language is None
+        b.reply(b.last(ac.SendTranscribe))
+    assert b.last(ac.SendTranscribe).items[0].language == "de"
+    assert b.broker.ledger.queued_bytes == 2 * SECOND, "the PCM of the settled segments is dropped"
+
+
+def test_an_answer_in_a_losing_language_after_the_vote_is_decoded_again() -> None:
+    b = bench("p0", "gpu0", "gpu1", batch_size=1)
+    b.submit(language="auto")
+    for index in range(6):
+        b.prepared(index)
+    slow = next(sent for sent in b.all(ac.SendTranscribe) if sent.lease.worker == "gpu1.1")
+    for _ in range(4):
+        b.reply(next(s for s in reversed(b.all(ac.SendTranscribe)) if s.lease.worker == "gpu0.1"))
+    b.reply(slow, language="la")
+    index = slow.items[0].key.index
+    assert b.stored(index).language == "la"
+    assert b.stored(index).state in {SegmentState.PENDING, SegmentState.LEASED}
+
+
+def test_in_a_file_of_many_languages_each_segment_keeps_its_own() -> None:
+    b = bench("p0", "gpu0", batch_size=1)
+    b.submit(language="multi")
+    b.read(0, 1)
+    b.reply(b.last(ac.SendTranscribe), language="fr")
+    b.reply(b.last(ac.SendTranscribe), language="de")
+    assert (b.stored(0).language, b.stored(1).language) == ("fr", "de")
+    assert b.state("a") is JobState.WRITING
+    assert b.jobs["a"].language is None
+
+
+# -- prepare workers -----------------------------------------------------------------------------------------
+
+
+def test_prepare_worker_lost_twice_fails_the_job() -> None:
+    b = bench("p0", "gpu0", prepare_attempts=2)
+    b.submit()
+    b.die("p0.1")
+    assert (b.state("a"), b.jobs["a"].losses) == (JobState.QUEUED, 1)
+    b.wait(60)
+    b.ready("p0.2")
+    assert b.state("a") is JobState.PREPARING
+    b.die("p0.2", cause="killed by SIGBUS")
+    assert b.state("a") is JobState.FAILED
+    assert b.jobs["a"].cause == "its decoder was lost 2 times, the last time with: killed by SIGBUS"
+
+
+def test_a_decoder_that_makes_no_progress_is_killed() -> None:
+    b = bench("p0", "gpu0", prepare_stall_s=60, silence_s=1000)
+    b.submit()
+    feed = b.last(ac.SendPrepare).feed
+    b.wait(50)
+    b.happen(ev.Progressed(worker="p0.1", feed=feed, decoded_samples=1, is_waiting=False))
+    b.wait(59)
+    assert not b.all(ac.Kill)
+    b.happen(ev.Progressed(worker="p0.1", feed=feed, decoded_samples=1, is_waiting=False))
+    b.wait(1)
+    assert b.last(ac.Kill).cause == "no progress in decoding for 60 s"
+
+
+def test_a_decoder_that_waits_for_credit_is_not_killed() -> None:
+    b = bench("p0", "gpu0", prepare_stall_s=60, silence_s=1000)
+    b.submit()
+    feed = b.last(ac.SendPrepare).feed
+    b.happen(ev.Progressed(worker="p0.1", feed=feed, decoded_samples=1, is_waiting=True))
+    b.wait(500)
+    assert not b.all(ac.Kill)
+
+
+def test_what_was_read_before_the_decoder_died_is_not_sent_again() -> None:
+    b = bench("p0", "p1", "gpu0")
+    b.submit()
+    b.prepared(0)
+    b.reply_to_all()
+    b.prepared(1)
+    b.prepared(2)
+    b.die(b.last(ac.SendPrepare).worker)
+    order = b.last(ac.SendPrepare)
+    assert order.plans is None
+    assert order.done == {0, 1, 2}
+    b.read(3)
+    b.reply_to_all()
+    assert b.state("a") is JobState.WRITING
+
+
+def test_refused_media_fails_the_job_with_the_reason() -> None:
+    b = bench("p0", "gpu0")
+    b.submit()
+    b.refuse("there is no audio in it")
+    assert b.state("a") is JobState.FAILED
+    assert b.last(ac.WriteFailure).job.cause == "there is no audio in it"
+    b.happen(ev.Closed("a", b"failed/a"))
+    assert b.jobs["a"].is_closed
+    assert b.slot("p0").state is WorkerState.IDLE
+
+
+def test_changed_file_is_rejected() -> None:
+    b = bench("p0", "p1", "gpu0")
+    b.submit()
+    b.prepared(0, samples=SECOND)
+    b.die(b.last(ac.SendPrepare).worker)
+    b.broker.ledger.take_pcm(b.broker.ledger.segments["a"][0])
+    b.prepared(0, samples=SECOND + 512)
+    assert (b.state("a"), b.jobs["a"].cause) == (JobState.FAILED, CHANGED)
+    assert b.broker.ledger.queued_bytes == 0
+
+
+def test_a_file_that_has_become_shorter_is_rejected() -> None:
+    b = bench("p0", "gpu0")
+    b.submit()
+    b.read(0, 1)
+    b.restart()
+    b.worker("gpu0")
+    b.worker("p0")
+    assert b.state("a") is JobState.TRANSCRIBING
+    b.read(0)
+    assert (b.state("a"), b.jobs["a"].cause) == (JobState.FAILED, CHANGED)
+
+
+# -- memory --------------------------------------------------------------------------------------------------
+
+
+def test_credit_never_exceeds_the_memory_for_it() -> None:
+    """One file that nobody transcribes: what it may send ends at the queue, its floor and one segment."""
+    b = bench("p0", "gpu0", queue_bytes=16 * 2**20)
+    b.die("gpu0.1", is_fatal=True)
+    b.submit()
+    credit = b.last(ac.SendPrepare).credit_bytes
+    index = 0
+    while credit > 0:
+        b.prepared(index, samples=WINDOW)
+        index += 1
+        credit = GRANT_BYTES * (1 + len(b.all(ac.SendCredit))) - index * WINDOW * 2
+    most = b.policy.queue_bytes + b.policy.feed_floor_bytes + WINDOW * 2
+    assert b.policy.queue_bytes - GRANT_BYTES < b.broker.ledger.queued_bytes <= most
+
+
+def test_many_short_files_do_not_fill_the_memory_either() -> None:
+    """Each file is read within its first credit; nobody transcribes them."""
+    b = bench("p0", "gpu0", queue_bytes=16 * 2**20)
+    b.die("gpu0.1", is_fatal=True)
+    for number in range(100):
+        b.submit(f"clip{number}")
+    read = 0
+    while len(b.all(ac.SendPrepare)) > read:
+        b.read(0, 1, 2, 3, job=b.all(ac.SendPrepare)[read].job.id, samples=WINDOW)
+        read += 1
+    assert b.broker.ledger.queued_bytes <= b.policy.queue_bytes + b.policy.feed_floor_bytes
+    b.worker("gpu1")
+    b.reply(b.last(ac.SendTranscribe))
+    b.reply_to_all()
+    while len(b.all(ac.SendPrepare)) > read:
+        b.read(0, 1, 2, 3, job=b.all(ac.SendPrepare)[read].job.id, samples=WINDOW)
+        b.reply_to_all()
+        read += 1
+    assert read == 100, "and they go on when there is room again"
+
+
+def test_a_short_file_is_not_shut_out_by_a_long_one_that_fills_the_queue() -> None:
+    b = bench("p0", "p1", "gpu0", queue_bytes=16 * 2**20, batch_size=1)
+    b.submit("long")
+    index = 0
+    while b.broker.ledger.queued_bytes + GRANT_BYTES <= b.policy.queue_bytes:
+        b.prepared(index, job="long", samples=WINDOW)
+        index += 1
+    b.submit("short")
+    b.read(0, job="short")
+    b.reply(b.last(ac.SendTranscribe))
+    assert b.last(ac.SendTranscribe).items[0].key.job == "short"
+
+
+def test_an_open_vote_cannot_hold_all_the_memory_and_wait_for_credit() -> None:
+    """Files of three voters each keep their PCM for the vote; each may still have the credit for a fourth."""
+    slots = [f"p{place}" for place in range(8)]
+    b = bench(*slots, "gpu0", queue_bytes=16 * 2**20, batch_size=1)
+    for slot in slots:
+        b.submit(slot, language="auto")
+        for index in range(2):
+            b.prepared(index, job=slot, samples=WINDOW)
+        b.reply_to_all(is_speech=False)
+        for index in range(2, 5):
+            b.prepared(index, job=slot, samples=WINDOW)
+        b.reply_to_all()
+    assert b.broker.ledger.queued_bytes == 8 * 3 * WINDOW * 2
+    granted = {credit.worker for credit in b.all(ac.SendCredit)}
+    assert granted == {f"{slot}.1" for slot in slots}
+
+
+def test_files_that_lost_their_decoder_cannot_hold_the_memory_that_a_decoder_needs() -> None:
+    """Each loses it after three votes, and then waits behind a more urgent file; the next must still be read."""
+    b = bench("gpu0", queue_bytes=16 * 2**20, batch_size=1, silence_s=1e6)
+    b.happen(ev.SlotAdded("p0", Role.PREPARE))
+    for number in range(12):
+        name = f"file{number}"
+        b.submit(name, language="auto", priority=number)
+        b.wait(100)
+        b.ready(f"p0.{number + 1}")
+        for index in range(3):
+            b.prepared(index, job=name, samples=WINDOW)
+        b.reply_to_all()
+        b.die(f"p0.{number + 1}")
+        assert b.state(name) is JobState.QUEUED
+    assert b.broker.ledger.queued_bytes == 0
+
+
+# -- people --------------------------------------------------------------------------------------------------
+
+
+def test_cancel_in_line() -> None:
+    b = bench("gpu0")
+    b.submit()
+    b.happen(ev.CancelRequested("a"))
+    assert b.state("a") is JobState.CANCELLED
+    b.worker("p0")
+    assert not b.all(ac.SendPrepare)
+
+
+def test_cancel_while_it_is_read() -> None:
+    b = bench("p0", "gpu0")
+    b.submit()
+    b.prepared(0)
+    b.prepared(1)
+    order = b.last(ac.SendPrepare)
+    b.happen(ev.CancelRequested("a"))
+    assert b.last(ac.SendAbandon) == ac.SendAbandon(worker="p0.1", feed=order.feed)
+    assert {b.stored(0).state, b.stored(1).state} == {SegmentState.DROPPED}
+    assert b.broker.ledger.queued_bytes == 0
+    b.happen(ev.Prepared(worker="p0.1", feed=order.feed, plan=plan(2), pcm_bytes=32_000))
+    assert SegmentKey("a", 2) not in b.segments
+
+
+def test_cancel_while_it_is_transcribed() -> None:
+    b = bench("p0", "gpu0")
+    b.submit()
+    b.read(0)
+    b.happen(ev.CancelRequested("a"))
+    assert b.stored(0).state is SegmentState.DROPPED
+    b.reply(b.last(ac.SendTranscribe))
+    assert b.stored(0).state is SegmentState.DROPPED
+    assert b.slot("gpu0").state is WorkerState.IDLE
+    b.submit("b")
+    b.read(0, job="b")
+    assert b.last(ac.SendTranscribe).items[0].key.job == "b"
+
+
+@pytest.mark.parametrize("is_failed", [False, True])
+def test_cancel_when_it_is_too_late_is_illegal(is_failed: bool) -> None:
+    b = bench("p0", "gpu0")
+    b.submit()
+    b.read()
+    if is_failed:
+        b.happen(ev.WriteFailed("a", "read-only file system"))
+    before = b.jobs["a"]
+    with pytest.raises(IllegalTransition):
+        b.happen(ev.CancelRequested("a"))
+    assert b.broker.ledger.jobs["a"] == before
+
+
+def test_retry_decodes_only_what_is_missing() -> None:
+    b = bench("p0", "gpu0", attempts=1, batch_size=1)
+    b.submit()
+    b.read(0, 1, 2)
+    b.reply(b.last(ac.SendTranscribe))
+    b.happen(ev.LeaseRefused(worker="gpu0.1", lease=2, cause="out of memory"))
+    b.reply(b.last(ac.SendTranscribe))
+    b.happen(ev.Closed("a", b"failed/a"))
+    leases = len(b.all(ac.SendTranscribe))
+    b.happen(ev.RetryRequested(b.jobs["a"], b.rows("a")))
+    order = b.last(ac.SendPrepare)
+    assert order.plans == (plan(1),)
+    b.read(1)
+    b.reply_to_all()
+    assert [indices(sent) for sent in b.all(ac.SendTranscribe)[leases:]] == [[1]]
+    assert b.state("a") is JobState.WRITING
+    assert (b.stored(1).losses, b.jobs["a"].cause, b.jobs["a"].is_closed) == (0, "", False)
+
+
+def test_retry_of_a_failed_write_reads_and_decodes_nothing() -> None:
+    b = bench("p0", "gpu0")
+    b.submit()
+    b.read(0)
+    b.reply_to_all()
+    b.happen(ev.WriteFailed("a", "no space left on device"))
+    assert b.jobs["a"].cause == "no space left on device"
+    b.happen(ev.Closed("a", b"a"))
+    asked = len(b.all(ac.SendPrepare))
+    b.happen(ev.RetryRequested(b.jobs["a"], b.rows("a")))
+    assert b.state("a") is JobState.WRITING
+    assert len(b.all(ac.SendPrepare)) == asked
+    assert len(b.all(ac.WriteOutputs)) == 2
+
+
+# -- the daemon's end and start ------------------------------------------------------------------------------
+
+
+def test_restore_in_line() -> None:
+    b = bench("gpu0")
+    b.submit()
+    b.restart()
+    b.worker("gpu0")
+    b.worker("p0")
+    assert b.state("a") is JobState.PREPARING
+
+
+def test_restore_while_it_is_read() -> None:
+    b = bench("p0", "gpu0")
+    b.submit()
+    b.prepared(0)
+    b.prepared(1)
+    b.reply(b.last(ac.SendTranscribe))
+    b.restart()
+    assert b.state("a") is JobState.QUEUED
+    assert [b.stored(index).state for index in (0, 1)] == [SegmentState.DONE, SegmentState.PENDING]
+    b.worker("gpu0")
+    b.worker("p0")
+    order = b.last(ac.SendPrepare)
+    assert order.plans is None
+    assert (order.done, order.job.recipe) == (frozenset({0}), b"recipe")
+    b.read(1, 2)
+    b.reply_to_all()
+    assert b.state("a") is JobState.WRITING
+
+
+def test_restore_while_it_is_transcribed() -> None:
+    b = bench("p0", "gpu0", batch_size=1)
+    b.submit()
+    b.read(0, 1, 2)
+    b.reply(b.last(ac.SendTranscribe))
+    b.restart()
+    b.worker("gpu0")
+    b.worker("p0")
+    assert b.last(ac.SendPrepare).plans == (plan(1), plan(2))
+    assert b.stored(1).losses == 0, "the daemon's end is not the segment's fault"
+    b.read(1, 2)
+    b.reply_to_all()
+    assert sorted(key.index for sent in b.all(ac.SendTranscribe) for key in sent.lease.keys) == [1, 2]
+    assert b.state("a") is JobState.WRITING
+
+
+def test_restore_when_the_last_result_was_saved_and_no_more() -> None:
+    """The vote, then the end, are made up for: all segments have ended, in two languages."""
+    b = bench("p0", "gpu0", batch_size=1)
+    b.submit(language="auto")
+    b.read(0, 1)
+    b.reply(b.last(ac.SendTranscribe), language="la", probability=0.3)
+    last = b.last(ac.SendTranscribe)
+    key = last.items[0].key
+    b.segments[key] = replace(
+        b.segments[key], state=SegmentState.DONE, language="de", language_probability=0.9
+    )
+    b.restart()
+    assert b.jobs["a"].language == "de"
+    assert b.stored(0).state is SegmentState.PENDING
+    b.worker("gpu0")
+    b.worker("p0")
+    assert b.last(ac.SendPrepare).plans == (plan(0),)
+
+
+def test_restore_while_it_is_written() -> None:
+    b = bench("p0", "gpu0")
+    b.submit()
+    b.read()
+    b.restart()
+    assert [write.job.id for write in b.all(ac.WriteOutputs)] == ["a"]
+
+
+def test_restore_of_a_failed_job_whose_files_are_missing() -> None:
+    b = bench("p0", "gpu0")
+    b.submit()
+    b.refuse("no audio")
+    b.restart()
+    assert [write.job.cause for write in b.all(ac.WriteFailure)] == ["no audio"]
+
+
+def test_a_file_read_again_for_its_pcm_is_let_go_when_nothing_of_it_is_wanted() -> None:
+    """What its worker still says about it, or its death, concerns nobody."""
+    b = bench("p0", "gpu0")
+    b.submit()
+    b.read(0)
+    b.restart()
+    b.worker("gpu0")
+    b.worker("p0")
+    order = b.last(ac.SendPrepare)
+    b.prepared(0)
+    b.reply_to_all()
+    assert b.state("a") is JobState.WRITING
+    assert b.last(ac.SendAbandon).feed == order.feed
+    b.happen(ev.Written("a", b"done/a"))
+    b.happen(ev.PlanComplete(worker="p0.1", feed=order.feed, media=b""))
+    b.die("p0.1")
+    assert b.state("a") is JobState.DONE
+
+
+def test_drain_finishes_what_runs_and_starts_nothing() -> None:
+    b = bench("p0", "gpu0", batch_size=1)
+    b.submit()
+    b.submit("b")
+    b.prepared(0)
+    b.prepared(1)
+    b.happen(ev.DrainRequested())
+    assert {drain.worker for drain in b.all(ac.SendDrain)} == {"p0.1", "gpu0.1"}
+    assert b.state("a") is JobState.QUEUED
+    assert b.jobs["a"].losses == 0
+    leases = len(b.all(ac.SendTranscribe))
+    b.reply(b.last(ac.SendTranscribe))
+    assert b.stored(0).state is SegmentState.DONE
+    assert len(b.all(ac.SendTranscribe)) == leases
+    b.die("p0.1", cause="exited")
+    assert not b.is_at_rest()
+    b.die("gpu0.1", cause="exited")
+    assert b.is_at_rest()
+    assert not b.wait(3600)
+
+
+def test_drain_kills_what_is_still_starting() -> None:
+    b = Bench()
+    b.happen(ev.SlotAdded("gpu0", Role.TRANSCRIBE))
+    b.happen(ev.DrainRequested())
+    assert b.last(ac.Kill).worker == "gpu0.1"
+    b.die("gpu0.1")
+    assert b.is_at_rest()
+
+
+def test_drain_ends_for_slots_without_a_process_at_once() -> None:
+    b = bench("gpu0", "gpu1")
+    b.die("gpu0.1")
+    b.die("gpu1.1", is_fatal=True)
+    b.happen(ev.DrainRequested())
+    assert b.is_at_rest()
+
+
+def test_a_draining_daemon_opens_no_slot() -> None:
+    b = bench("gpu0")
+    b.happen(ev.DrainRequested())
+    b.happen(ev.SlotAdded("gpu1", Role.TRANSCRIBE))
+    b.die("gpu0.1")
+    assert b.is_at_rest()
+
+
+def test_a_drained_worker_that_does_not_go_is_killed() -> None:
+    """A decoder that hangs in native code beats on, and has nothing that could be overdue."""
+    b = bench("p0", "gpu0", silence_s=30)
+    b.submit()
+    b.happen(ev.SlotRemoved("p0"))
+    for _ in range(3):
+        b.wait(10)
+        b.happen(ev.WorkerHeard("p0.1"))
+        b.happen(ev.WorkerHeard("gpu0.1"))
+    assert [(kill.worker, kill.cause) for kill in b.all(ac.Kill)] == [("p0.1", "not gone when it should be")]
+    b.die("p0.1")
+    assert b.slot("p0").state is WorkerState.STOPPED
+
+
+def test_a_drained_worker_has_its_time_to_run() -> None:
+    b = bench("p0", "gpu0", silence_s=30, lease_min_s=100)
+    b.submit()
+    b.read(0)
+    b.happen(ev.SlotRemoved("gpu0"))
+    for _ in range(9):
+        b.wait(10)
+        b.happen(ev.WorkerHeard("gpu0.1"))
+        b.happen(ev.WorkerHeard("p0.1"))
+    assert not b.all(ac.Kill)
+    b.reply(b.last(ac.SendTranscribe))
+    assert b.state("a") is JobState.WRITING
+
+
+def test_a_removed_slot_stays_empty_though_its_worker_was_lost() -> None:
+    b = bench("gpu0", silence_s=30)
+    b.wait(30)
+    assert b.slot("gpu0").state is WorkerState.LOST
+    b.happen(ev.SlotRemoved("gpu0"))
+    b.die("gpu0.1")
+    assert b.slot("gpu0").state is WorkerState.STOPPED
+    assert not b.wait(3600)
+
+
+def test_a_removed_slot_stays_empty_though_its_worker_hung_at_the_last_lease() -> None:
+    b = bench("p0", "gpu0", lease_min_s=30, silence_s=1000)
+    b.submit()
+    b.read(0)
+    b.happen(ev.SlotRemoved("gpu0"))
+    b.wait(30)
+    b.die("gpu0.1")
+    assert b.slot("gpu0").state is WorkerState.STOPPED
+    assert b.stored(0).state is SegmentState.PENDING
+
+
+def test_a_removed_slot_may_be_opened_again_with_a_new_identity() -> None:
+    b = bench("gpu0")
+    b.happen(ev.SlotRemoved("gpu0"))
+    b.die("gpu0.1")
+    b.happen(ev.SlotAdded("gpu0", Role.TRANSCRIBE))
+    assert b.last(ac.Spawn) == ac.Spawn(slot="gpu0", incarnation=2)
+    b.die("gpu0.2")
+    assert b.slot("gpu0").state is WorkerState.BACKOFF
+
+
+def test_the_loss_of_one_worker_may_free_another_in_the_same_tick() -> None:
+    """A lost lease ends its job; the decoder that reads on for that job stalls at the same moment."""
+    b = bench("gpu0", attempts=1, lease_min_s=60, prepare_stall_s=60, silence_s=1000)
+    b.worker("p0")
+    b.submit()
+    b.read(0)
+    b.restart()
+    b.worker("gpu0")
+    b.worker("p0")
+    b.prepared(0)
+    b.wait(60)
+    assert b.state("a") is JobState.FAILED
+    assert [kill.worker for kill in b.all(ac.Kill)] == ["gpu0.1"]
+    assert b.slot("p0").state is WorkerState.IDLE

@@ -1,0 +1,236 @@
+"""Which segments make the next lease."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from subtitled.core.plan import Piece, Plan, Span
+from subtitled.core.records import Job, Options, Segment, SegmentKey
+from subtitled.core.schedule import ReadyQueue, lease_size
+from subtitled.core.states import JobState, SegmentState
+
+WINDOW = 480_000
+
+
+def job(name: str, *, order: int = 0, priority: int = 0, words: bool = False) -> Job:
+    """Return a job."""
+    return Job(
+        id=name,
+        state=JobState.TRANSCRIBING,
+        source=b"",
+        location=b"",
+        size=1,
+        mtime_ns=1,
+        options=Options(priority=priority, word_timestamps=words),
+        order=order,
+    )
+
+
+def segment(name: str, index: int, *, samples: int = WINDOW, losses: int = 0) -> Segment:
+    """Return a pending segment."""
+    start = index * WINDOW
+    plan = Plan(index, (Piece(start, samples),), (Span(start, start + samples),))
+    return Segment(key=SegmentKey(name, index), state=SegmentState.PENDING, plan=plan, losses=losses)
+
+
+def fill(queue: ReadyQueue, of: Job, indices: range, *, samples: int = WINDOW, losses: int = 0) -> None:
+    """Make segments of a job ready."""
+    for index in indices:
+        queue.add(of, segment(of.id, index, samples=samples, losses=losses))
+
+
+def take_singly(queue: ReadyQueue, leases: int) -> list[tuple[str, int]]:
+    """Take so many leases of one segment each."""
+    return [(key.job, key.index) for _ in range(leases) for key in queue.take(1)]
+
+
+def take_all(queue: ReadyQueue, count: int = 1) -> list[tuple[tuple[str, int], ...]]:
+    """Take leases until nothing is ready."""
+    leases = []
+    while keys := queue.take(count):
+        leases.append(tuple((key.job, key.index) for key in keys))
+    return leases
+
+
+def test_nothing_ready_makes_no_lease() -> None:
+    assert ReadyQueue().take(16) == ()
+
+
+def test_segments_of_one_job_go_in_the_order_in_which_they_became_ready() -> None:
+    queue = ReadyQueue()
+    fill(queue, job("a"), range(5))
+    assert take_all(queue, 2) == [(("a", 0), ("a", 1)), (("a", 2), ("a", 3)), (("a", 4),)]
+
+
+def test_a_segment_is_ready_once() -> None:
+    queue = ReadyQueue()
+    fill(queue, job("a"), range(1))
+    with pytest.raises(ValueError, match="ready already"):
+        fill(queue, job("a"), range(1))
+    assert len(queue) == 1
+    assert SegmentKey("a", 0) in queue
+
+
+def test_priority_goes_first() -> None:
+    queue = ReadyQueue()
+    fill(queue, job("slow", order=1), range(3))
+    fill(queue, job("urgent", order=2, priority=5), range(2))
+    assert [name for ((name, _),) in take_all(queue)] == ["urgent", "urgent", "slow", "slow", "slow"]
+
+
+def test_a_short_clip_waits_one_lease_behind_a_long_job() -> None:
+    queue = ReadyQueue()
+    fill(queue, job("long", order=1), range(1200))
+    for _ in range(300):
+        queue.take(4)
+    fill(queue, job("clip", order=2), range(1), samples=160_000)
+    fill(queue, job("long", order=1), range(1200, 1300))
+    assert SegmentKey("clip", 0) in queue.take(4) + queue.take(4)
+
+
+def test_jobs_of_one_priority_share_by_audio_not_by_segments() -> None:
+    queue = ReadyQueue()
+    fill(queue, job("full", order=1), range(100))
+    fill(queue, job("short", order=2), range(100), samples=WINDOW // 4)
+    taken = Counter(name for name, _ in take_singly(queue, 50))
+    assert taken == {"full": 10, "short": 40}
+
+
+def test_a_returning_job_gets_no_credit_for_its_absence() -> None:
+    queue = ReadyQueue()
+    early, late = job("early", order=1), job("late", order=2)
+    fill(queue, early, range(1))
+    queue.take(1)
+    fill(queue, late, range(100))
+    take_singly(queue, 50)
+    fill(queue, early, range(1, 20))
+    taken = Counter(name for name, _ in take_singly(queue, 20))
+    assert taken["late"] >= 9
+
+
+def test_what_the_urgent_are_given_is_no_credit_for_those_who_wait() -> None:
+    """A job that waits behind an urgent one must not shut out a clip of its own priority that comes after that."""
+    queue = ReadyQueue()
+    fill(queue, job("waiting", order=1), range(100))
+    fill(queue, job("urgent", order=2, priority=5), range(1000))
+    take_singly(queue, 1000)
+    fill(queue, job("clip", order=3), range(1))
+    assert ("clip", 0) in take_singly(queue, 2)
+
+
+def test_suspects_go_alone() -> None:
+    queue = ReadyQueue()
+    fill(queue, job("a"), range(2), losses=1)
+    fill(queue, job("a"), range(2, 4))
+    leases = take_all(queue, 16)
+    assert sorted(leases) == [(("a", 0),), (("a", 1),), (("a", 2), ("a", 3))]
+
+
+def test_sixteen_suspects_of_a_job_are_not_sixteen_jobs() -> None:
+    """After the loss of a full lease, a clip still waits no longer than for one segment of that job."""
+    queue = ReadyQueue()
+    long = job("long", order=1)
+    fill(queue, long, range(16))
+    queue.take(16)
+    fill(queue, long, range(16), losses=1)
+    fill(queue, job("clip", order=2), range(1))
+    assert ("clip", 0) in take_singly(queue, 2)
+
+
+def test_a_suspect_does_not_wait_for_the_rest_of_its_job() -> None:
+    queue = ReadyQueue()
+    long = job("long")
+    fill(queue, long, range(10))
+    fill(queue, long, range(10, 11), losses=1)
+    fill(queue, long, range(11, 100))
+    assert ("long", 10) in take_singly(queue, 11)
+
+
+def test_jobs_share_a_lease() -> None:
+    queue = ReadyQueue()
+    for place in range(8):
+        fill(queue, job(f"clip{place}", order=place), range(1))
+    assert len(queue.take(8)) == 8
+
+
+def test_segments_with_and_without_word_times_share_no_lease() -> None:
+    queue = ReadyQueue()
+    fill(queue, job("words", order=1, words=True), range(2))
+    fill(queue, job("plain", order=2), range(2))
+    assert [sorted({name for name, _ in lease}) for lease in take_all(queue, 16)] == [["words"], ["plain"]]
+
+
+def test_a_job_that_is_removed_leaves_nothing_behind() -> None:
+    queue = ReadyQueue()
+    fill(queue, job("gone"), range(3))
+    fill(queue, job("gone"), range(3, 5), losses=1)
+    fill(queue, job("kept", order=1), range(1))
+    queue.remove_job("gone")
+    queue.remove_job("gone")
+    assert take_all(queue) == [(("kept", 0),)]
+    assert len(queue) == 0
+
+
+def test_a_job_that_was_removed_may_come_again() -> None:
+    queue = ReadyQueue()
+    fill(queue, job("a"), range(3))
+    queue.remove_job("a")
+    fill(queue, job("a"), range(3))
+    assert take_all(queue, 16) == [(("a", 0), ("a", 1), ("a", 2))]
+
+
+@pytest.mark.parametrize(
+    ("ready", "idle_workers", "size"),
+    [(1, 1, 1), (16, 1, 16), (17, 1, 16), (16, 2, 8), (5, 4, 2), (3, 4, 1), (100, 4, 16), (0, 0, 1)],
+)
+def test_idle_workers_share_what_there_is(ready: int, idle_workers: int, size: int) -> None:
+    assert lease_size(ready=ready, idle_workers=idle_workers, batch_size=16) == size
+
+
+ADDED = st.tuples(st.integers(0, 4), st.integers(0, 1), st.sampled_from([4_000, 100_000, WINDOW]))
+
+
+@given(st.lists(st.one_of(ADDED, st.integers(1, 6)), max_size=80))
+def test_what_goes_in_comes_out_once(doings: list[tuple[int, int, int] | int]) -> None:
+    """Whatever is added and taken in whatever order: nothing is lost, nothing comes twice, no lease mixes kinds."""
+    queue = ReadyQueue()
+    jobs = [job(f"job{place}", order=place, priority=place % 2, words=place == 4) for place in range(5)]
+    added: dict[SegmentKey, Segment] = {}
+    taken: list[SegmentKey] = []
+    for doing in [*doings, *[16] * 80]:
+        if isinstance(doing, int):
+            lease = queue.take(doing)
+            assert len(lease) <= doing
+            assert len(lease) == 1 or not any(added[key].losses for key in lease)
+            assert len({key.job == "job4" for key in lease}) <= 1
+            taken += lease
+        else:
+            place, losses, samples = doing
+            fresh = segment(f"job{place}", len(added), samples=samples, losses=losses)
+            queue.add(jobs[place], fresh)
+            added[fresh.key] = fresh
+        assert len(queue) == len(added) - len(taken)
+    assert sorted(taken) == sorted(added)
+
+
+@given(
+    st.lists(st.sampled_from([4_000, 100_000, 300_000, WINDOW]), min_size=40, max_size=40), st.integers(1, 8)
+)
+def test_two_jobs_that_wait_are_given_equal_audio(lengths: list[int], count: int) -> None:
+    """Never more than a segment apart, whatever their lengths (Goyal, Vin, Cheng 1996, theorem 1)."""
+    queue = ReadyQueue()
+    jobs = [job("a", order=1), job("b", order=2)]
+    for index, samples in enumerate(lengths):
+        fill(queue, jobs[index % 2], range(index, index + 1), samples=samples)
+    left = {"a": 20, "b": 20}
+    given = {"a": 0, "b": 0}
+    while all(left.values()):
+        for key in queue.take(count):
+            given[key.job] += lengths[key.index]
+            left[key.job] -= 1
+            if all(left.values()):
+                assert abs(given["a"] - given["b"]) <= 2 * WINDOW
