@@ -11,13 +11,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet --qui
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help demo test lint bench lock clean
+.PHONY: help demo test lint bench lock simulate chaos soak clean
 .DEFAULT_GOAL := help
 # A recipe that fails or is interrupted leaves no half-made target behind.
 .DELETE_ON_ERROR:
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.installed  ## a file dropped into a watched folder comes back as subtitles
 	@$(BIN)/subtitled demo
@@ -32,6 +32,15 @@ lint: $(VENV)/.installed  ## check style, format and types of everything
 
 bench: $(VENV)/.installed  ## run every benchmark, one after another
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+simulate: $(VENV)/.installed  ## N=100000: drive the core through random histories under virtual time
+	@$(BIN)/python tests/simulation/simulate.py $(or $(N),10000)
+
+chaos: $(VENV)/.installed  ## MINUTES=10: kill random processes of a real daemon; nothing may be lost
+	@$(BIN)/python tests/integration/chaos/chaos.py --minutes $(or $(MINUTES),10)
+
+soak: $(VENV)/.installed  ## MINUTES=60: small jobs without end; memory and descriptors must stay flat
+	@$(BIN)/python tests/integration/chaos/soak.py --minutes $(or $(MINUTES),60)
 
 clean:  ## remove what these targets made
 	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -29,6 +29,9 @@ class ExitCode(IntEnum):
     UNREACHABLE = 3
 
 
+ENDED = frozenset({"done", "failed", "cancelled"})
+"""States of a job in which nothing more comes by itself."""
+
 as_json = click.option("--json", "is_json", is_flag=True, help="Print JSON, one value a line.")
 
 
@@ -93,11 +96,18 @@ def status(client: Client, job: str | None, *, is_json: bool) -> None:
 @as_json
 @click.pass_obj
 def watch(client: Client, job: str | None, after_seq: int, *, is_json: bool) -> None:
-    """Print what happens as it happens, to all jobs or to one, until Ctrl-C."""
+    """Print what happens as it happens, to all jobs or to one, until that job has ended, or until Ctrl-C."""
+    if job is not None and after_seq < 0:
+        # The number first: what happens after it is told, what happened before it is in the status.
+        after_seq = client.stats().last_seq
+        facts = client.status(job)
+        if facts.state in ENDED:
+            _print_json(facts) if is_json else display.print_job(Console(), facts)
+            sys.exit(ExitCode.OK if facts.state == "done" else ExitCode.FAILED)
     for event in client.watch(job, after_seq=after_seq):
         _print_json(event) if is_json else click.echo(display.event_line(event))
         sys.stdout.flush()
-        if job is not None and event.subject == "job" and event.after in {"done", "failed", "cancelled"}:
+        if job is not None and event.subject == "job" and event.after in ENDED:
             sys.exit(ExitCode.OK if event.after == "done" else ExitCode.FAILED)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from subtitle.codec import Codec
 
@@ -39,7 +41,7 @@ class Status(_Message, frozen=True, kw_only=True):
 class Watch(_Message, frozen=True, kw_only=True):
     """Ask for the journal after an entry, and for what is added to it from now on."""
 
-    after_seq: int = 0
+    after_seq: Annotated[int, Meta(ge=-1, le=2**63 - 1)] = 0
     """The last entry that the client has; -1: only what is new from now on."""
     job: str | None = None
     """Only this job's entries."""

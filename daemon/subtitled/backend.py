@@ -154,6 +154,8 @@ class Recipe(Struct, frozen=True, kw_only=True):
     pad_ms: int
     min_speech_ms: int
     max_segment_s: int
+    window_samples: int
+    """What the model saw at once when the file was first planned; 0 while no model is loaded."""
 
 
 class Prepare(_Message, frozen=True, kw_only=True):
@@ -164,7 +166,6 @@ class Prepare(_Message, frozen=True, kw_only=True):
     size: int
     mtime_ns: int
     recipe: Recipe
-    window_samples: int
     language: str | None
     """Prefer the audio track in this language."""
     plans: tuple[Plan, ...] | None

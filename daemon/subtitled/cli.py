@@ -104,6 +104,15 @@ def main() -> None:
         for fault in error.faults:
             click.echo(f"  {fault}", err=True)
         sys.exit(ExitCode.FATAL)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("subtitle"):
+            raise
+        click.echo(
+            f"subtitled: the package {error.name!r} is not installed. `pip install subtitled` is the client alone; "
+            "the daemon needs `pip install 'subtitled[daemon]'`, or the lock (docs/operations.md).",
+            err=True,
+        )
+        sys.exit(ExitCode.FAILED)
     except (SubtitledError, OSError) as error:
         click.echo(f"subtitled: {error}", err=True)
         sys.exit(ExitCode.FAILED)

@@ -66,14 +66,14 @@ def list_gpus(visible: str | None = None) -> list[Gpu]:
 def only_visible(gpus: list[Gpu], visible: str | None) -> list[Gpu]:
     """Return the GPUs that CUDA_VISIBLE_DEVICES = `visible` leaves, in its order.
 
-    As CUDA does, entries are indices or (the starts of) UUIDs, and the first that names none ends the list.
+    As CUDA does, entries are indices or (the starts of) UUIDs, and the first that names none, or one again, ends the list.
     """
     if visible is None:
         return gpus
     chosen = []
     for entry in (part.strip() for part in visible.split(",")):
         found = [g for g in gpus if str(g.index) == entry or (len(entry) > 4 and g.uuid.startswith(entry))]
-        if len(found) != 1:
+        if len(found) != 1 or found[0] in chosen:
             break
         chosen += found
     return chosen

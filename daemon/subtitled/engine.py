@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from subtitled.backend import SegmentResult
 from subtitled.cues.phrases import Phrase, Word
@@ -28,6 +29,8 @@ FRAMES_PER_SECOND = 100
 WINDOW_FRAMES = 3000
 """What Whisper's encoder takes: 30 s, shorter audio padded."""
 MAX_TOKENS = 448
+RUNS_TO_GROW = 50
+"""Batches without trouble after which one twice as large is tried, where memory had run out."""
 
 
 class Request(Struct, frozen=True, kw_only=True):
@@ -63,12 +66,15 @@ class _State(Struct):
 class Engine:
     """One loaded model. `features` and `transcribe` may run in two threads, each in one at a time."""
 
-    def __init__(self, model: WhisperModel, *, beam_size: int, batch_size: int) -> None:
+    def __init__(
+        self, model: WhisperModel, *, beam_size: int, batch_size: int, runs_to_grow: int = RUNS_TO_GROW
+    ) -> None:
         self.model = model
         self.batch_size = batch_size
         self._limit = batch_size
         """Segments decoded at once; halved when memory runs out, and growing again."""
         self._runs_since_limit = 0
+        self._runs_to_grow = runs_to_grow
         self._beam_size = beam_size
         self._tokenizers: dict[tuple[str, str], Tokenizer] = {}
         self._window = int(model.feature_extractor.nb_max_frames)
@@ -128,6 +134,7 @@ class Engine:
         """Decode the next window of some of the first states; return those that were decoded."""
         while True:
             batch = states[: self._limit]
+            before = [replace(state, phrases=list(state.phrases)) for state in batch]
             try:
                 self._decode_batch(batch, options)
             except (RuntimeError, MemoryError) as error:
@@ -137,13 +144,17 @@ class Engine:
                     raise OutOfMemoryError(f"out of memory with a single segment: {error}") from error
                 self._limit = max(1, len(batch) // 2)
                 self._runs_since_limit = 0
+                # What the failed try noted is void: windows that count as done now would never be heard.
+                for state, kept in zip(batch, before, strict=True):
+                    for field in state.__struct_fields__:
+                        setattr(state, field, getattr(kept, field))
                 continue
             self._grow()
             return batch
 
     def _grow(self) -> None:
         self._runs_since_limit += 1
-        if self._limit < self.batch_size and self._runs_since_limit >= 50:
+        if self._limit < self.batch_size and self._runs_since_limit >= self._runs_to_grow:
             self._limit = min(self.batch_size, self._limit * 2)
             self._runs_since_limit = 0
 

@@ -5,9 +5,11 @@ Runs in the server's thread for slow file work; everything here may be done agai
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from msgspec import Struct
 
@@ -16,7 +18,7 @@ from subtitled.cues.render import Format, render
 from subtitled.cues.transcript import Transcript
 from subtitled.errors import SpoolError
 from subtitled.outputs import ERROR_SUFFIX, archive, error_text, write_error
-from subtitled.spool import fitted, write_whole
+from subtitled.spool import fitted, move_whole, write_whole
 
 FAILED_FOLDER = "failed"
 
@@ -56,15 +58,27 @@ def write_outputs(finish: Finish) -> bytes:
 def write_failure(finish: Finish, folder: Path) -> bytes:
     """Write a failed job's error text to `folder`, with its partial subtitles if any; archive its source.
 
-    Returns where the source is now. Blocks for fsync. Raises SpoolError.
+    Returns where the source is now. Blocks for fsync. Raises SpoolError when the error text cannot be written, or a full
+    disk is to be waited for; the source is in its place then. Partial subtitles that an output folder refuses, read-only
+    perhaps, are named in the error text.
     """
     job = finish.job
+    text = _failure_text(finish)
     if finish.transcript.cues:
-        for form, path in finish.paths.items():
-            write_whole(path, render(form, finish.transcript))
-    location = job.location if job.options.after == "keep" else _archived(job, "failed")
-    write_error(folder, Path(os.fsdecode(job.source)).name, _failure_text(finish))
-    return location
+        try:
+            for form, path in finish.paths.items():
+                write_whole(path, render(form, finish.transcript))
+        except SpoolError as error:
+            if is_disk_full(error):
+                raise
+            text += f"\nThe finished part could not be written: {error}\n"
+    write_error(folder, Path(os.fsdecode(job.source)).name, text)
+    return job.location if job.options.after == "keep" else _archived(job, "failed")
+
+
+def is_disk_full(error: SpoolError) -> bool:
+    """Say whether a later try may do, once somebody has made space."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
 def error_folder(job: Job, output_folder: Path) -> Path:
@@ -96,17 +110,23 @@ def _failure_text(finish: Finish) -> str:
     return text
 
 
-def _archived(job: Job, outcome: str) -> bytes:
+def _archived(job: Job, outcome: Literal["done", "failed"]) -> bytes:
     """Move the source to the archive; leave alone what is not the file that was accepted."""
     if not job.options.inbox or not _is_unchanged(job):
         return job.location
-    source, inbox = os.fsdecode(job.location), os.fsdecode(job.options.inbox)
+    source, inbox = os.fsdecode(job.source), os.fsdecode(job.options.inbox)
+    location = os.fsdecode(job.location)
     try:
-        return os.fsencode(archive(source, inbox, "done" if outcome == "done" else "failed"))
+        if location == source:
+            return os.fsencode(archive(source, inbox, outcome))
+        if outcome == "failed":
+            return job.location
+        # A failed job that was retried: its source comes from failed/, its place in done/ is that of any other.
+        return os.fsencode(move_whole(location, Path(inbox, outcome, Path(source).relative_to(inbox))))
     except FileNotFoundError:
         return job.location
     except SpoolError:
-        if Path(source).exists():
+        if Path(location).exists():
             raise
         return job.location
 

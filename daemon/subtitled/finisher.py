@@ -5,10 +5,10 @@ Composing and writing run in one small thread, so that no fsync holds up the loo
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -19,10 +19,11 @@ from subtitled.core import events as ev
 from subtitled.core.records import Job
 from subtitled.cues.render import FORMATS
 from subtitled.cues.transcript import Transcript
-from subtitled.errors import SpoolError, StoreError
+from subtitled.errors import NoSpaceError, SpoolError, StoreError, SubtitledError
 from subtitled.outputs import output_folder, output_paths
 from subtitled.report import Reporter, job_report
 from subtitled.rows import JobRow
+from subtitled.spool import sweep_temporaries
 from subtitled.store import Store
 
 _log = log.get()
@@ -50,6 +51,7 @@ class Finisher:
         self._under_way = 0
         self.waiting: list[tuple[Job, bool]] = []
         """Jobs whose files found no space."""
+        self._is_told = False
 
     @property
     def is_at_rest(self) -> bool:
@@ -61,6 +63,17 @@ class Finisher:
         waiting, self.waiting = self.waiting, []
         for job, is_failure in waiting:
             self.finish(job, is_failure=is_failure)
+
+    def _written(self, event: ev.Event) -> None:
+        if self._is_told and not self.waiting:
+            self._is_told = False
+            _log.info(log.DISK_OK)
+        self._happen(event)
+
+    def sweep(self, folders: Iterable[str]) -> None:
+        """Remove, before anything is written, what a daemon that was killed left half-written in `folders`."""
+        for folder in folders:
+            self._files.submit(sweep_temporaries, folder)
 
     def close(self) -> None:
         """Wait for what is being written."""
@@ -98,35 +111,50 @@ class Finisher:
         if is_failure:
             claimed.append(finish.error_path(job, error_folder))
         obsolete = [Path(path) for path in self._store.outputs_of(job.id) if Path(path) not in claimed]
-        self._store.claim_outputs(job, [os.fsencode(path) for path in claimed])
+        try:
+            self._store.claim_outputs(job, [os.fsencode(path) for path in claimed])
+        except NoSpaceError as error:
+            self._wait_for_space(job, error, is_failure=is_failure)
+            return
         work = finish.Finish(job=job, transcript=transcript, paths=paths, obsolete=tuple(obsolete))
         failed = partial(self._finish_failed, job, is_failure=is_failure)
         if is_failure:
             self._in_file_thread(
                 partial(finish.write_failure, work, error_folder),
-                lambda location: self._happen(ev.Closed(job.id, location)),
+                lambda location: self._written(ev.Closed(job.id, location)),
                 failed,
             )
         else:
-            self._in_file_thread(
-                partial(finish.write_outputs, work),
-                lambda location: self._happen(ev.Written(job.id, location)),
-                failed,
-            )
+
+            def written(location: bytes) -> None:
+                if obsolete:
+                    with contextlib.suppress(
+                        NoSpaceError
+                    ):  # `status` names files that are gone; no more than that
+                        self._store.disclaim_outputs(job, [os.fsencode(path) for path in obsolete])
+                self._written(ev.Written(job.id, location))
+
+            self._in_file_thread(partial(finish.write_outputs, work), written, failed)
 
     def _is_mine(self, source: bytes, path: Path) -> bool:
         owner = self._store.owner_of(os.fsencode(path))
         return owner == source if owner is not None else not path.exists()
 
     def _finish_failed(self, job: Job, error: SpoolError, *, is_failure: bool) -> None:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in {errno.ENOSPC, errno.EDQUOT}:
-            # The job keeps its state; it is written once there is space again.
-            self.waiting.append((job, is_failure))
+        if finish.is_disk_full(error):
+            self._wait_for_space(job, error, is_failure=is_failure)
         elif is_failure:
             _log.error(log.JOB_FAILED, job=job.id, cause=f"its error text cannot be written: {error}")
             self._happen(ev.Closed(job.id, job.location))
         else:
             self._happen(ev.WriteFailed(job.id, str(error)))
+
+    def _wait_for_space(self, job: Job, error: SubtitledError, *, is_failure: bool) -> None:
+        """Leave a job in its state; it is written once there is space again."""
+        if not self._is_told:
+            _log.warning(log.DISK_FULL, cause=str(error))
+        self._is_told = True
+        self.waiting.append((job, is_failure))
 
     def _in_file_thread(
         self, work: Callable[[], Any], then: Callable[[Any], None], failed: Callable[[SpoolError], None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -35,9 +34,12 @@ def options_of(inbox: config.Inbox) -> Options:
     )
 
 
-def new_job_id() -> str:
-    """Return a new id: 16 hexadecimal digits, later ones sorting after earlier ones."""
-    return f"{time.time_ns() // 1_000_000:011x}{secrets.randbits(20):05x}"
+def new_job_id(order: int) -> str:
+    """Return the id of the job with this order: 16 hexadecimal digits, later ones sorting after earlier ones.
+
+    Its end counts, so that no two of the many jobs of one millisecond are alike.
+    """
+    return f"{time.time_ns() // 1_000_000:011x}{order & 0xFFFFF:05x}"
 
 
 class Found(Struct, frozen=True):
@@ -68,6 +70,8 @@ class Arrivals:
     def take(self, found: Found, *, is_space: bool) -> JobArrived | RetryRequested | None:
         """Return the event that a file means; one that comes while there is no space is held back."""
         if not is_space:
+            if not self._held:
+                _log.info(log.INBOX_HELD, cause="no space for the results of further files; they wait")
             self._held.append(found)
             return None
         return take(found.arrival, found.inbox, self._store)
@@ -98,14 +102,15 @@ def take(arrival: Arrival, inbox: config.Inbox, store: Store) -> JobArrived | Re
             cause=f"was job {job.id} already ({job.state.value}); touch the file to have it done again",
         )
         return None
+    order = store.next_order()
     job = Job(
-        id=new_job_id(),
+        id=new_job_id(order),
         state=JobState.QUEUED,
         source=source,
         location=source,
         size=arrival.size,
         mtime_ns=arrival.mtime_ns,
         options=options,
-        order=store.next_order(),
+        order=order,
     )
     return JobArrived(job)

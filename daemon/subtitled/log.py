@@ -41,6 +41,7 @@ WORKER_STOPPED = "worker.stopped"
 INBOX_WATCHED = "inbox.watched"
 INBOX_UNWATCHABLE = "inbox.unwatchable"
 INBOX_FOUND = "inbox.found"
+INBOX_HELD = "inbox.held"
 INBOX_IGNORED = "inbox.ignored"
 INBOX_LOST = "inbox.lost"
 # The daemon's own, and of the machine it runs on.

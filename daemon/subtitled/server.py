@@ -7,7 +7,6 @@ event.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import signal
@@ -16,7 +15,6 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import msgspec
 import zmq
 
 from subtitled import backend as be
@@ -30,16 +28,19 @@ from subtitled.core.records import Role
 from subtitled.core.states import SegmentEvent, WorkerState
 from subtitled.cuda import Device
 from subtitled.desk import Desk
-from subtitled.errors import ConfigError, ExitCode, NoSpaceError, StoreError, SubtitledError
+from subtitled.errors import ConfigError, ExitCode, NoSpaceError, StoreError
 from subtitled.finisher import Finisher
 from subtitled.intake import Arrivals, Found
+from subtitled.lock import take_folder
 from subtitled.mailbox import Mailbox
 from subtitled.metrics import Metrics
+from subtitled.outputs import BESIDE
 from subtitled.report import Reporter
 from subtitled.rows import JournalEntry
 from subtitled.sdnotify import Notifier
-from subtitled.settings import merge, policy_of, recipe_of, space_guard_of
+from subtitled.settings import merge, policy_of, recipe_of, space_of
 from subtitled.sockets import bind_clients, bind_workers
+from subtitled.space import SpaceGuard
 from subtitled.store import Store
 from subtitled.supervisor import Supervisor
 from subtitled.version import VERSION
@@ -48,16 +49,19 @@ from subtitled.worker_link import WorkerLink
 MAX_PER_TURN = 256
 """Arrivals taken in one turn, so that ten thousand at once do not hold up the rest."""
 MAX_WAIT_S = 1.0
+CATCH_UP_S = 0.05
+"""Wait before a client that did not read fast enough is sent more."""
 FULL_WAIT_S = 2.0
 """Seconds between two tries to write to a full disk."""
 LATE_S = 3.0
 _log = log.get()
+Load = Callable[[], tuple[Config, list[Device]]]
 
 
 class Server:
     """The daemon. `run` blocks until it is stopped; nothing here is for another thread."""
 
-    def __init__(self, load: Callable[[], tuple[Config, list[Device]]], environ: Mapping[str, str]) -> None:
+    def __init__(self, load: Load, environ: Mapping[str, str], supervisor: Supervisor | None = None) -> None:
         """Take hold of everything that only one daemon may have; raises SubtitledError.
 
         `load` reads the configuration and finds the devices that it names; it is called again on SIGHUP.
@@ -70,14 +74,14 @@ class Server:
         self._notifier = Notifier(environ)
         state = Path(config.state.dir)
         state.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(state)
+        self._lock = take_folder(state)
         self._store = Store(str(state / "subtitled.sqlite"))
         self._metrics = Metrics()
         self._metrics.serve(config.listen.metrics)
         self._reporter = Reporter(self._metrics)
-        self._broker = Broker(policy_of(config), recipe=msgspec.msgpack.encode(recipe_of(config)))
+        self._broker = Broker(policy_of(config), recipe=recipe_of(config, None))
         self._desk = Desk(self._store, self._broker, self._happen, model=config.model.name)
-        self._supervisor = Supervisor(environ)
+        self._supervisor = supervisor or Supervisor(environ)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._clients = bind_clients(self._context, config.listen.clients)
         self._workers = bind_workers(self._context, config.listen.workers)
@@ -100,7 +104,7 @@ class Server:
         )
         self._arrivals = Arrivals(config.inbox, self._store, self._mailbox.put)
         self._signals: list[int] = []
-        self._space = space_guard_of(config)
+        self._space = SpaceGuard(*space_of(config))
         self._is_disk_full = False
         self._try_waiting_at = 0.0
         self._turned_at = time.monotonic()
@@ -126,6 +130,12 @@ class Server:
         return code
 
     def _start(self) -> None:
+        self._finisher.sweep(
+            folder
+            for inbox in self._config.inbox
+            for folder in (inbox.path, inbox.output)
+            if folder != BESIDE
+        )
         self._perform(self._broker.restore(self._store.unfinished(), time.monotonic()))
         self._fill_slots()
         self._arrivals.start()
@@ -162,6 +172,8 @@ class Server:
         wait_s = min(
             deadline - time.monotonic(), MAX_WAIT_S, self._notifier.watchdog_interval_s or MAX_WAIT_S
         )
+        if self._client_link.is_behind:
+            wait_s = min(wait_s, CATCH_UP_S)
         if self._stop_at is not None:
             wait_s = min(wait_s, self._stop_at - time.monotonic(), 0.1)
         ready = poller.poll(max(0, int(wait_s * 1000) + 1))
@@ -256,9 +268,13 @@ class Server:
     def _on_workers(self) -> None:
         events, stored = self._worker_link.receive()
         if events:
+            for event in events:
+                if isinstance(event, ev.WorkerReady) and event.window_samples:
+                    window = min(self._broker.window_samples or event.window_samples, event.window_samples)
+                    self._broker.recipe = recipe_of(self._config, window)
             self._happen(*events)
             self._worker_link.discard_unwanted(stored)
-            if not self._is_ready and any(isinstance(event, ev.WorkerReady) for event in events):
+            if not self._is_ready and self._has_model():
                 self._announce_ready()
 
     def _on_mailbox(self) -> None:
@@ -272,6 +288,11 @@ class Server:
                     events.append(event)
         if events:
             self._happen(*events)
+
+    def _has_model(self) -> bool:
+        """Say whether a transcribe worker has its model loaded: before that the daemon can only read files."""
+        states = (worker.state for worker in self._broker.roster.of(Role.TRANSCRIBE))
+        return any(state in {WorkerState.IDLE, WorkerState.BUSY} for state in states)
 
     def _announce_ready(self) -> None:
         if not self._is_ready:
@@ -310,13 +331,13 @@ class Server:
             self._config, self._devices = config, devices
             log.configure(config.log.level, config.log.format, sys.stderr)
             self._broker.set_policy(policy_of(config))
-            self._broker.recipe = msgspec.msgpack.encode(recipe_of(config))
+            self._broker.recipe = recipe_of(config, self._broker.window_samples)
             self._worker_link.reconfigure(config, devices)
+            self._space.reconfigure(*space_of(config))
             if is_other_inbox:
                 self._arrivals.stop()
                 self._arrivals = Arrivals(config.inbox, self._store, self._mailbox.put)
                 self._arrivals.start()
-                self._space = space_guard_of(config)
             for slot in list(self._broker.roster.workers):
                 self._happen(ev.SlotReset(slot))
             self._fill_slots()
@@ -375,16 +396,3 @@ class Server:
         self._store.close()
         signal.set_wakeup_fd(-1)
         os.close(self._lock)
-
-
-def _lock(state: Path) -> int:
-    """Take the state folder for this process; raises SubtitledError when another daemon has it."""
-    lock = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise SubtitledError(
-            f'state.dir = "{state}": another daemon uses it; stop that one, or give this one a folder of its own'
-        ) from None
-    return lock

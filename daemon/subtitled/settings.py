@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
+import msgspec
 from msgspec import structs
 
 from subtitled.backend import Recipe
 from subtitled.config import Config
 from subtitled.core.deadlines import Policy
-from subtitled.space import SpaceGuard
 
-FIXED_SECTIONS = ("model", "listen", "state")
-"""Sections that workers and sockets were made with; a change needs a restart."""
+FIXED_SECTIONS = ("model", "listen")
+"""Sections that workers and sockets were made with; a change needs a restart, as one of state.dir does."""
 
 
 def merge(old: Config, new: Config) -> tuple[Config, list[str]]:
     """Return the configuration that comes into force, and the changed keys that stay as they were."""
+    merged = structs.replace(
+        new, model=old.model, listen=old.listen, state=structs.replace(new.state, dir=old.state.dir)
+    )
     kept = []
-    for section in FIXED_SECTIONS:
-        before, after = getattr(old, section), getattr(new, section)
+    for section in (*FIXED_SECTIONS, "state"):
+        wanted, got = getattr(new, section), getattr(merged, section)
         kept += [
-            f"{section}.{name}"
-            for name in before.__struct_fields__
-            if getattr(before, name) != getattr(after, name)
+            f"{section}.{key}" for key in got.__struct_fields__ if getattr(wanted, key) != getattr(got, key)
         ]
-    return structs.replace(new, **{section: getattr(old, section) for section in FIXED_SECTIONS}), kept
+    return merged, kept
 
 
-def space_guard_of(config: Config) -> SpaceGuard:
-    """Return the guard over the folders that results are written to."""
-    folders = [inbox.path if inbox.output == "beside" else inbox.output for inbox in config.inbox]
-    return SpaceGuard([config.state.dir, *folders], config.state.reserve_mb * 2**20)
+def space_of(config: Config) -> tuple[list[str], int]:
+    """Return the folders that results are written to, and the bytes that are to be left free there."""
+    outputs = [inbox.path if inbox.output == "beside" else inbox.output for inbox in config.inbox]
+    return [config.state.dir, *outputs], config.state.reserve_mb * 2**20
 
 
 def policy_of(config: Config) -> Policy:
@@ -48,12 +49,14 @@ def policy_of(config: Config) -> Policy:
     )
 
 
-def recipe_of(config: Config) -> Recipe:
-    """Return the settings that decide a plan."""
-    return Recipe(
+def recipe_of(config: Config, window_samples: int | None) -> bytes:
+    """Return the settings that decide a plan, encoded as the broker and the store keep them."""
+    recipe = Recipe(
         threshold=config.vad.threshold,
         min_silence_ms=config.vad.min_silence_ms,
         pad_ms=config.vad.pad_ms,
         min_speech_ms=config.segments.min_speech_ms,
         max_segment_s=config.segments.max_segment_s,
+        window_samples=window_samples or 0,
     )
+    return msgspec.msgpack.encode(recipe)

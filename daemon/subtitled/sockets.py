@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket as unix
 from pathlib import Path
 
 import zmq
@@ -44,10 +46,26 @@ def bind_workers(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.
     return socket
 
 
+def _is_served(path: Path) -> bool:
+    """Say whether a process listens at `path`: ZeroMQ would take the socket from it without a word."""
+    with unix.socket(unix.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(os.fspath(path))
+        except OSError:
+            return False
+        return True
+
+
 def _bind(socket: zmq.Socket[bytes], endpoint: str) -> None:
     try:
         if endpoint.startswith("ipc://"):
-            Path(endpoint.removeprefix("ipc://")).parent.mkdir(parents=True, exist_ok=True)
+            path = Path(endpoint.removeprefix("ipc://"))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if _is_served(path):
+                raise SubtitledError(
+                    f"{endpoint}: another daemon serves it; stop that one, or give this one sockets of its own"
+                )
         socket.bind(endpoint)
     except (zmq.ZMQError, OSError) as error:
         raise SubtitledError(

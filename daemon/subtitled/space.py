@@ -14,12 +14,16 @@ class SpaceGuard:
     """Watches the free space of some folders' file systems against a reserve; belongs to one thread."""
 
     def __init__(self, folders: Iterable[str], reserve_bytes: int) -> None:
-        self._folders = sorted(set(folders))
-        self._reserve_bytes = reserve_bytes
-        self._due = 0.0
         self.is_enough = True
         self.cause = ""
         """Which folder has too little, in words; empty when none has."""
+        self.reconfigure(folders, reserve_bytes)
+
+    def reconfigure(self, folders: Iterable[str], reserve_bytes: int) -> None:
+        """Watch other folders, against another reserve, from the next look on, which is due at once."""
+        self._folders = sorted(set(folders))
+        self._reserve_bytes = reserve_bytes
+        self._due = 0.0
 
     def check(self, now: float) -> bool:
         """Look again if it is time; return whether the answer changed since the last look."""

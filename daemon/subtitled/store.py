@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,14 +29,21 @@ _STARTS = frozenset({JobEvent.LEASED, JobEvent.RESUME})
 class Store:
     """The database of one daemon."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, migrations: Sequence[str] = MIGRATIONS) -> None:
         """Open or make the database at `path`; raises StoreError when it is unusable or newer than this code."""
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
+        except sqlite3.Error as error:
+            raise StoreError(f"database {path}: {error}; check the folder's permissions") from error
+        try:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA foreign_keys = ON")
-            self._migrate(path)
+            self._migrate(path, migrations)
+        except StoreError:
+            self._db.close()
+            raise
         except sqlite3.Error as error:
+            self._db.close()
             raise StoreError(f"database {path}: {error}; check the folder's permissions and space") from error
         self._last_order = self._one("SELECT coalesce(max(ord), 0) FROM jobs")
 
@@ -63,27 +70,28 @@ class Store:
         is_acceptance = any(isinstance(save, SaveNewJob) for save in saves)
         entries: list[JournalEntry] = []
         now_ms = time.time_ns() // 1_000_000
-        try:
+        with _reported():
             self._db.execute(f"PRAGMA synchronous = {'FULL' if is_acceptance else 'NORMAL'}")
             with self._transaction():
                 for save in saves:
                     entry = self._save(save, now_ms)
                     if entry is not None:
                         entries.append(entry)
-        except sqlite3.Error as error:
-            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-                raise NoSpaceError(
-                    f"database: {error}; free some space on the file system of state.dir"
-                ) from error
-            raise StoreError(f"database: {error}") from error
         return entries
 
     def claim_outputs(self, job: Job, paths: Iterable[bytes]) -> None:
-        """Note that these files are written for this job's source."""
-        with self._transaction():
+        """Note that these files are written for this job's source; raises NoSpaceError, and may be repeated then."""
+        with _reported(), self._transaction():
             self._db.executemany(
                 "INSERT OR REPLACE INTO outputs (path, source, job) VALUES (?, ?, ?)",
                 [(path, job.source, job.id) for path in paths],
+            )
+
+    def disclaim_outputs(self, job: Job, paths: Iterable[bytes]) -> None:
+        """Note that these files of this job are gone; raises NoSpaceError, and may be repeated then."""
+        with _reported(), self._transaction():
+            self._db.executemany(
+                "DELETE FROM outputs WHERE path = ? AND job = ?", [(path, job.id) for path in paths]
             )
 
     def _save(self, save: Save, now_ms: int) -> JournalEntry | None:
@@ -354,17 +362,33 @@ class Store:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if (
+                self._db.in_transaction
+            ):  # SQLite has rolled back by itself after some errors, a full disk among them
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
 
-    def _migrate(self, path: str) -> None:
+    def _migrate(self, path: str, migrations: Sequence[str]) -> None:
         version = self._one("PRAGMA user_version")
-        if version > len(MIGRATIONS):
+        if version > len(migrations):
             raise StoreError(
-                f"database {path} has version {version}, this release knows up to {len(MIGRATIONS)}: "
+                f"database {path} has version {version}, this release knows up to {len(migrations)}: "
                 "install the newer release again, or start with another state.dir"
             )
-        for number, script in enumerate(MIGRATIONS[version:], version + 1):
+        for number, script in enumerate(migrations[version:], version + 1):
             self._db.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    """Turn what SQLite refuses into a StoreError, a full disk into a NoSpaceError."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            raise NoSpaceError(
+                f"database: {error}; free some space on the file system of state.dir"
+            ) from error
+        raise StoreError(f"database: {error}") from error

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -34,6 +34,8 @@ _KEPT_PREFIXES = (
     "HTTPS_",
 )
 
+WORKER_COMMAND = (sys.executable, "-m", "subtitled.worker")
+
 
 class Exit(Struct, frozen=True, kw_only=True):
     """The end of a process."""
@@ -53,7 +55,9 @@ class _Process(Struct):
 class Supervisor:
     """The processes that are running, by slot."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], command: Sequence[str] = WORKER_COMMAND) -> None:
+        """Make one that has no processes yet; `command`, with the settings after it, starts a worker."""
+        self._command = command
         self._environ = {
             name: value for name, value in environ.items() if name in _KEPT or name.startswith(_KEPT_PREFIXES)
         }
@@ -64,7 +68,7 @@ class Supervisor:
         """Start a worker and return its pidfd, which becomes readable when the process has ended."""
         environ = {**self._environ, "CUDA_VISIBLE_DEVICES": visible_devices, "PYTHONUNBUFFERED": "1"}
         popen = subprocess.Popen(
-            [sys.executable, "-m", "subtitled.worker", msgspec.json.encode(settings).decode()],
+            [*self._command, msgspec.json.encode(settings).decode()],
             env=environ,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 import zmq
 
+from subtitle.codec import Buffer
 from subtitle.errors import ProtocolError
 from subtitled import backend as be
 from subtitled import log
@@ -23,6 +24,7 @@ from subtitled.version import VERSION
 
 MAX_PER_TURN = 256
 """Messages taken in one turn, so that no flood of one kind holds up the others."""
+BYTES_PER_SAMPLE = 2
 _log = log.get()
 
 Blob = memoryview
@@ -114,7 +116,6 @@ class WorkerLink:
             size=job.size,
             mtime_ns=job.mtime_ns,
             recipe=msgspec.msgpack.decode(job.recipe, type=be.Recipe),
-            window_samples=action.window_samples,
             language=None if language in {"auto", "multi"} else language,
             plans=action.plans,
             done=action.done,
@@ -143,6 +144,12 @@ class WorkerLink:
                 message, blobs = be.from_worker.decode([frame.buffer for frame in frames])
             except ProtocolError as error:
                 _log.warning(log.WORKER_LOST, worker=worker, cause=f"spoke nonsense: {error}")
+                continue
+            if isinstance(message, be.Prepared) and not _has_its_pcm(message, blobs):
+                cause = (
+                    f"segment of {message.plan.samples} samples, {[len(blob) for blob in blobs]} bytes of PCM"
+                )
+                _log.warning(log.WORKER_LOST, worker=worker, cause=f"spoke nonsense: {cause}")
                 continue
             event = self._event(worker, message)
             if isinstance(event, ev.Prepared) and (key := self._keep_pcm(event, memoryview(blobs[0]))):
@@ -209,6 +216,10 @@ class WorkerLink:
         return ev.WorkerReady(
             worker=worker, credit=message.credit, device=name, window_samples=message.window_samples
         )
+
+
+def _has_its_pcm(message: be.Prepared, blobs: Sequence[Buffer]) -> bool:
+    return [len(blob) for blob in blobs] == [message.plan.samples * BYTES_PER_SAMPLE]
 
 
 def _outcome(item: be.ItemResult) -> ev.Outcome:

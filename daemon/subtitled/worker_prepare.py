@@ -129,6 +129,7 @@ class PrepareWork:
         _check_unchanged(order, path)
         if order.plans is not None:
             self._send_all(task, recut(path, order.plans, language=order.language))
+            _check_unchanged(order, path)
             return Media()
         recipe = order.recipe
         vad = config.Vad(
@@ -139,11 +140,13 @@ class PrepareWork:
             path,
             vad=vad,
             segments=segments,
-            window_s=order.window_samples / config.SAMPLE_RATE,
+            window_s=recipe.window_samples / config.SAMPLE_RATE,
             language=order.language,
             on_progress=task.progress,
         ) as ingest:
             self._send_all(task, iter(ingest))
+            # Once more: half of one content and half of another is the answer to neither.
+            _check_unchanged(order, path)
             return Media(
                 container=ingest.info.container,
                 codec=ingest.info.codec,

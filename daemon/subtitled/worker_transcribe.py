@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct
@@ -31,6 +32,9 @@ from subtitled.errors import ExitCode, ModelError
 from subtitled.model import NotReachableError, load
 from subtitled.version import VERSION
 from subtitled.worker import Channel, start_thread
+
+if TYPE_CHECKING:
+    from faster_whisper import WhisperModel
 
 CREDIT = 2
 """Leases held at once: one being decoded, one whose features are being computed."""
@@ -111,8 +115,8 @@ class TranscribeWork:
         self._channel.stop(ExitCode.OK)
 
 
-def run(channel: Channel, settings: WorkerSettings) -> ExitCode:
-    """Load the model, say Ready, serve until drained or broken."""
+def run(channel: Channel, settings: WorkerSettings, *, load: Callable[..., WhisperModel] = load) -> ExitCode:
+    """Load the model, say Ready, serve until drained or broken. `load` is `model.load` or does as it does."""
     started = time.monotonic()
     if settings.device != "cpu":
         preload_libraries()

@@ -6,6 +6,7 @@ is watched through the client like any client's, and the subtitles are read from
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -18,12 +19,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from subtitle import Client, JobFacts, UnreachableError
+from subtitle import Client, JobFacts, SubtitleError, UnreachableError
 
 RECORDINGS = ("demo.flac", "demo-zh.flac")
 START_TIMEOUT_S = 60
 JOBS_TIMEOUT_S = 300
 STOP_TIMEOUT_S = 20
+MAX_SOCKET_BYTES = 107
+"""sun_path of unix(7), less its closing zero."""
 ENDED = ("done", "failed", "cancelled")
 
 CONFIG = """\
@@ -58,7 +61,7 @@ def run_demo(*, keep: bool) -> int:
     folder = Path(tempfile.mkdtemp(prefix="subtitled-demo-"))
     try:
         _round_trip(folder, console)
-    except DemoError as error:
+    except (DemoError, SubtitleError) as error:
         console.print(f"The demo failed: {error}", markup=False)
         log = folder / "daemon.log"
         if log.is_file():
@@ -75,6 +78,11 @@ def run_demo(*, keep: bool) -> int:
 
 
 def _round_trip(folder: Path, console: Console) -> None:
+    longest = folder / "private" / "workers.sock"
+    if len(os.fsencode(longest)) > MAX_SOCKET_BYTES:
+        raise DemoError(
+            f"{longest}: a socket's path may have {MAX_SOCKET_BYTES} bytes; set TMPDIR to a folder nearer the root"
+        )
     for name in ("inbox", "outbox"):
         (folder / name).mkdir()
     (folder / "subtitled.toml").write_text(CONFIG.format(folder=folder), encoding="utf-8")

@@ -1,0 +1,82 @@
+"""A model that fails by plan: the real one, with its native part behind a gate."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import subtitled.model
+
+if TYPE_CHECKING:
+    from faster_whisper import WhisperModel
+    from numpy.typing import NDArray
+
+    from faults.plan import Plan
+
+RATE = 16_000
+MARK_HZ = 7900.0
+"""In the highest mel band, where the demo recordings are quiet."""
+MARK_LEVEL = 0.45
+"""Above any value of that band without a mark, below all with one (0.50)."""
+MARK_FRAMES = 20
+
+ERRORS = {
+    # As CTranslate2 words them.
+    "cuda": "CUDA failed with error an illegal memory access was encountered",
+    "memory": "CUDA failed with error out of memory",
+}
+
+
+def mark(pcm: NDArray[np.int16]) -> NDArray[np.int16]:
+    """Return `pcm`, int16 (n,) at 16 kHz mono, with a soft high tone by which the gate knows it."""
+    tone = 800 * np.sin(2 * np.pi * MARK_HZ / RATE * np.arange(len(pcm)))
+    return np.asarray(np.clip(pcm + tone, -32_768, 32_767), np.int16)
+
+
+class Gate:
+    """In the place of CTranslate2's Whisper model: each call goes through to it, unless the plan says otherwise."""
+
+    def __init__(self, whisper: Any, plan: Plan) -> None:
+        self._whisper = whisper
+        self._plan = plan
+        self._is_marked = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._whisper, name)
+
+    def encode(self, features: Any, *args: Any, **kwargs: Any) -> Any:
+        """Note whether a marked segment is in the batch, and encode it."""
+        highest = np.asarray(features)[:, -1, :]
+        self._is_marked = bool(((highest > MARK_LEVEL).sum(axis=1) >= MARK_FRAMES).any())
+        self._strike("encode", len(highest))
+        return self._whisper.encode(features, *args, **kwargs)
+
+    def generate(self, encoded: Any, prompts: Any, **kwargs: Any) -> Any:
+        """Decode."""
+        self._strike("generate", len(prompts))
+        return self._whisper.generate(encoded, prompts, **kwargs)
+
+    def align(self, encoded: Any, start: Any, texts: Any, *args: Any, **kwargs: Any) -> Any:
+        """Align."""
+        self._strike("align", len(texts))
+        return self._whisper.align(encoded, start, texts, *args, **kwargs)
+
+    def _strike(self, call: str, batch: int) -> None:
+        fault = self._plan.strike_model(call, batch, is_marked=self._is_marked)
+        if fault is None:
+            return
+        if fault.kind == "death":
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            os.kill(os.getpid(), signal.SIGSEGV)
+        raise RuntimeError(ERRORS[fault.kind])
+
+
+def load_faulty(plan: Plan, name: str, *, compute_type: str, cpu_threads: int) -> WhisperModel:
+    """Load a model on the CPU, whatever device it is meant for, and put the gate before its native part."""
+    model = subtitled.model.load(name, device="cpu", compute_type=compute_type, cpu_threads=cpu_threads)
+    model.model = Gate(model.model, plan)
+    return model

@@ -1,0 +1,41 @@
+"""The daemon with GPUs and a disk that fail by plan: `server.py CONFIG FOLDER`.
+
+Each device of the configuration is a GPU to the daemon, whose worker decodes on the CPU.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from faults.disk import failing_disk
+from faults.plan import Plan
+from subtitled import config as configuration
+from subtitled.cuda import Device
+from subtitled.server import Server
+from subtitled.supervisor import Supervisor
+
+WORKER = Path(__file__).with_name("worker.py")
+
+
+def main(argv: list[str]) -> int:
+    """Run as `subtitled run` does, but for the devices, the workers' program and the disk."""
+    config_file, folder = argv
+
+    def load() -> tuple[configuration.Config, list[Device]]:
+        config = configuration.load(config_file, os.environ)
+        places = range(len(config.pool.devices))
+        return config, [
+            Device(slot=f"gpu{place}", kind="cuda", visible="", name="a GPU that fails") for place in places
+        ]
+
+    supervisor = Supervisor(os.environ, command=(sys.executable, str(WORKER), folder))
+    with failing_disk(Plan(Path(folder))):
+        return Server(load, os.environ, supervisor).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

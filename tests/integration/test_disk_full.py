@@ -1,0 +1,80 @@
+"""Disks that are really full: small file systems in memory, filled to the last byte."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from daemon import Daemon
+from subtitled import config
+from subtitled.spool import is_temporary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DEMO_ZH = Path(str(files("subtitled") / "demo" / "demo-zh.flac"))
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[None]:
+    """Mount a file system of its own at `folder`."""
+    folder.mkdir(exist_ok=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"a file system cannot be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Fill the file system to the last byte; return the file to delete."""
+    filler = folder / ".filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+    return filler
+
+
+def test_subtitles_wait_for_a_full_output_disk(tmp_path: Path) -> None:
+    with (
+        small_disk(tmp_path / "inbox-out", "64k"),
+        Daemon(tmp_path, state=config.State(dir=str(tmp_path / "state"), reserve_mb=0)) as daemon,
+    ):
+        daemon.start()
+        filler = fill(daemon.outbox)
+        path = daemon.drop(DEMO_ZH, "talk.flac")
+        daemon.wait_for_log("disk.full")
+        assert [job.state for job in daemon.jobs()] == ["writing"]
+        assert [path for path in daemon.outbox.iterdir() if not is_temporary(path.name)] == [filler]
+        assert path.exists()
+        filler.unlink()
+        assert daemon.wait_for(path).state == "done"
+        daemon.wait_for_log("disk.ok")
+        assert {found.name for found in daemon.outbox.iterdir()} == {"talk.zh.srt", "talk.zh.json"}
+        assert len(daemon.log("disk.full")) == 1
+        daemon.stop()
+
+
+def test_daemon_waits_for_a_full_state_disk_and_loses_nothing(tmp_path: Path) -> None:
+    with (
+        small_disk(tmp_path / "state", "4m"),
+        Daemon(tmp_path, state=config.State(dir=str(tmp_path / "state"), reserve_mb=0)) as daemon,
+    ):
+        daemon.start()
+        filler = fill(tmp_path / "state")
+        path = daemon.drop(DEMO_ZH, "talk.flac")
+        daemon.wait_for_log("disk.full")
+        workers = daemon.workers()
+        filler.unlink()
+        assert daemon.wait_for(path).state == "done"
+        assert daemon.workers() == workers
+        daemon.stop()

@@ -1,0 +1,411 @@
+"""Faults that cannot be provoked from outside: a GPU that breaks or is full, a disk that refuses."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import pytest
+import zmq
+
+import media
+from daemon import Daemon
+from faults.disk import failing_disk
+from faults.model import load_faulty, mark
+from faults.plan import DiskFault, ModelFault, Plan
+from subtitled import backend as be
+from subtitled import config
+from subtitled.core.records import Job, Options
+from subtitled.core.states import JobState
+from subtitled.engine import Engine, OutOfMemoryError, Request
+from subtitled.errors import ExitCode, NoSpaceError, SpoolError
+from subtitled.intake import new_job_id
+from subtitled.spool import is_temporary, write_whole
+from subtitled.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from subtitle import JobFacts
+    from subtitled.backend import SegmentResult
+
+SERVER = Path(__file__).parents[1] / "faults" / "server.py"
+WORKER = SERVER.with_name("worker.py")
+MODEL = config.Model(name="demo", cpu_threads=1, beam_size=1, batch_size=4)
+ENGLISH = Request(language="en")
+ILLEGAL = "CUDA failed with error an illegal memory access was encountered"
+MARKED_S = (10, 12)
+"""Where the marked speech of `talk` is."""
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    return Plan(tmp_path / "faults")
+
+
+@pytest.fixture
+def talk(tmp_path: Path) -> Path:
+    """Return 30 s of speech in several segments, one of them with a mark."""
+    pcm = media.speech(30)
+    first, last = (second * media.RATE for second in MARKED_S)
+    pcm = np.concatenate([pcm[:first], mark(pcm[first:last]), pcm[last:]])
+    return media.write_sound(tmp_path / "talk.flac", pcm)
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, plan: Plan) -> Iterator[Daemon]:
+    """Give a daemon with one GPU, and a disk, that fail by plan; its backoff is the real one."""
+    with Daemon(
+        tmp_path,
+        model=MODEL,
+        pool=config.Pool(devices=("cpu",), prepare_workers=1),
+        command=lambda config_file: (str(SERVER), str(config_file), str(plan.folder)),
+    ) as running:
+        yield running.start()
+
+
+def segments(daemon: Daemon, event: str, after_seq: int = 0) -> Counter[str]:
+    """Return how often each segment met with `event`, by its index."""
+    return Counter(
+        entry.name
+        for entry in daemon.journal()
+        if entry.subject == "segment" and entry.event == event and entry.seq > after_seq
+    )
+
+
+# -- the engine -------------------------------------------------------------------------------------------
+
+
+def engine(plan: Plan, *, runs_to_grow: int = 50) -> Engine:
+    model = load_faulty(plan, "demo", compute_type="auto", cpu_threads=1)
+    return Engine(model, beam_size=1, batch_size=4, runs_to_grow=runs_to_grow)
+
+
+def decode(
+    engine: Engine, stretches: Sequence[float], *, word_timestamps: bool = False
+) -> list[SegmentResult]:
+    """Decode so many seconds from the beginning of the recording, each a segment."""
+    features = [engine.features(media.speech(stretch)) for stretch in stretches]
+    return engine.transcribe(features, [ENGLISH] * len(features), word_timestamps=word_timestamps)
+
+
+def batches(plan: Plan) -> list[tuple[int, bool]]:
+    """Return the size of each batch that was decoded, and whether there was memory for it."""
+    return [(call.batch, not call.fault) for call in plan.calls()]
+
+
+def test_batch_that_does_not_fit_is_halved_and_grows_again(plan: Plan) -> None:
+    plan.set(ModelFault(kind="memory", min_batch=2, times=2))
+    engine_ = engine(plan, runs_to_grow=4)
+    first = decode(engine_, [4.0] * 4)
+    assert batches(plan) == [(4, False), (2, False), *[(1, True)] * 4]
+    second = decode(engine_, [4.0] * 4)
+    assert batches(plan)[6:] == [(2, True), (2, True)]
+    decode(engine_, [4.0] * 4)
+    third = decode(engine_, [4.0] * 4)
+    assert batches(plan)[8:] == [(2, True), (2, True), (4, True)]
+    assert [[phrase.text for phrase in result.phrases] for result in first + second + third] == [
+        [" The weather is quiet and windy on Wednesday."]
+    ] * 12
+
+
+def test_memory_that_runs_out_late_in_a_batch_loses_no_speech(plan: Plan) -> None:
+    """The windows were decoded, their words not aligned: the batch is done again from where it began."""
+    engine_ = engine(plan)
+    whole = decode(engine_, [5.0, 6.0], word_timestamps=True)
+    assert all(result.phrases for result in whole)
+    plan.set(ModelFault(kind="memory", call="align", times=1))
+    again = decode(engine_, [5.0, 6.0], word_timestamps=True)
+    assert [call.batch for call in plan.calls("align") if call.fault] == [2]
+    assert [[phrase.text for phrase in result.phrases] for result in again] == [
+        [phrase.text for phrase in result.phrases] for result in whole
+    ]
+
+
+@pytest.mark.parametrize("call", ["encode", "generate", "align"])
+def test_segment_that_does_not_fit_alone_is_refused(plan: Plan, call: str) -> None:
+    plan.set(ModelFault(kind="memory", call=call))  # type: ignore[arg-type]
+    with pytest.raises(OutOfMemoryError, match="out of memory with a single segment"):
+        decode(engine(plan), [4.0], word_timestamps=True)
+
+
+def test_broken_context_is_not_tried_again(plan: Plan) -> None:
+    plan.set(ModelFault(kind="cuda"))
+    with pytest.raises(RuntimeError, match=ILLEGAL):
+        decode(engine(plan), [4.0, 4.0])
+    assert [call.fault for call in plan.calls()] == ["cuda"]
+
+
+# -- the worker process -----------------------------------------------------------------------------------
+
+
+def test_worker_with_a_broken_context_says_so_and_exits_with_status_70(plan: Plan) -> None:
+    plan.set(ModelFault(kind="cuda"))
+    with tempfile.TemporaryDirectory(prefix="subtitled-test-") as folder, zmq.Context() as context:
+        socket = context.socket(zmq.ROUTER)
+        socket.setsockopt(zmq.RCVTIMEO, 60_000)
+        socket.bind(f"ipc://{folder}/workers")
+        settings = be.WorkerSettings(
+            identity="gpu0.1",
+            role="transcribe",
+            endpoint=f"ipc://{folder}/workers",
+            parent_pid=os.getpid(),
+            heartbeat_s=1.0,
+            log_level="info",
+            log_format="json",
+            device="cuda",
+            model="demo",
+            compute_type="auto",
+            cpu_threads=1,
+            beam_size=1,
+            batch_size=4,
+        )
+        command = [sys.executable, str(WORKER), str(plan.folder), msgspec.json.encode(settings).decode()]
+        said: list[be.FromWorker] = []
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+            while not said or not isinstance(said[-1], be.LastWords):
+                _, *frames = socket.recv_multipart()
+                said.append(be.from_worker.decode(frames)[0])
+                if isinstance(said[-1], be.Ready):
+                    for lease in (1, 2):
+                        order = be.Transcribe(
+                            lease=lease,
+                            items=(be.Item(job="a", index=lease, language="en", task="transcribe"),),
+                            word_timestamps=False,
+                        )
+                        pcm = media.speech(4).tobytes()
+                        socket.send_multipart([b"gpu0.1", *be.to_worker.encode(order, (pcm,))])
+            assert process.wait(60) == ExitCode.CUDA.value
+        socket.close()
+    assert said[-1] == be.LastWords(cause=ILLEGAL)
+    # The second lease waited with it; nothing is decoded in a broken context.
+    assert len(plan.calls()) == 1
+    assert not [message for message in said if isinstance(message, be.Transcribed | be.Refused)]
+
+
+# -- the daemon: GPUs -------------------------------------------------------------------------------------
+
+
+def test_work_of_a_broken_gpu_goes_out_again_to_its_next_process(
+    daemon: Daemon, plan: Plan, talk: Path
+) -> None:
+    plain = daemon.drop(talk, "plain.flac")
+    assert daemon.wait_for(plain).state == "done"
+    plan.set(ModelFault(kind="cuda", times=1))
+    job = daemon.wait_for(daemon.drop(talk, "talk.flac"))
+    assert job.state == "done"
+    assert texts(daemon, "talk.en") == texts(daemon, "plain.en")
+    assert ILLEGAL in daemon.wait_for_log("worker.exited", worker="gpu0.1")["cause"]
+    [broken] = [place for place, call in enumerate(plan.calls()) if call.fault]
+    pid = plan.calls()[broken].pid
+    assert {call.pid for call in plan.calls()[broken + 1 :]} == {worker_pid(plan)} != {pid}
+    done = [entry.name for entry in daemon.journal() if entry.job == job.id and entry.event == "done"]
+    assert len(done) == len(set(done)) == job.segments["done"]
+    assert [(lease["worker"]) for lease in daemon.log("lease.lost")] == ["gpu0.1"]
+
+
+def worker_pid(plan: Plan) -> int:
+    """Return the process that decoded last."""
+    return plan.calls()[-1].pid
+
+
+def texts(daemon: Daemon, name: str) -> list[str]:
+    return [phrase.text for segment in daemon.transcript(name).segments for phrase in segment.phrases]
+
+
+def test_full_gpu_goes_on_with_smaller_batches(daemon: Daemon, plan: Plan, talk: Path) -> None:
+    plan.set(ModelFault(kind="memory", min_batch=2))
+    job = daemon.wait_for(daemon.drop(talk, "talk.flac"))
+    assert job.state == "done"
+    assert any(call.fault for call in plan.calls())
+    assert {call.batch for call in plan.calls() if not call.fault} == {1}
+    assert not daemon.log("segment.lost")
+    assert not daemon.log("worker.exited")
+
+
+def see_the_failure(daemon: Daemon, job: JobFacts, cause: str) -> None:
+    """See that the failed `talk.flac` has its finished part, and that the hole is named wherever one looks."""
+    assert job.state == "failed"
+    assert job.segments["buried"] == 1
+    assert job.cause == f"1 of {sum(job.segments.values())} segments could not be transcribed"
+    text = (daemon.inbox / "failed" / "talk.flac.error.txt").read_text("utf-8")
+    assert job.cause in text
+    missing = [row.split(" ", 2) for row in job.missing]
+    assert missing
+    for start_ms, end_ms, why in missing:
+        assert cause in why
+        assert f"{clock(int(start_ms))} - {clock(int(end_ms))}  {why}" in text
+    assert any(int(start) < MARKED_S[1] * 1000 and int(end) > MARKED_S[0] * 1000 for start, end, _ in missing)
+    partial = (daemon.outbox / "talk.en.partial.srt").read_text("utf-8")
+    assert "The weather is quiet" in partial
+    assert sorted(path.name for path in daemon.outbox.iterdir()) == [
+        "talk.en.partial.json",
+        "talk.en.partial.srt",
+    ]
+    assert not (daemon.inbox / "talk.flac").exists()
+
+
+def see_the_retry(daemon: Daemon, job: JobFacts) -> None:
+    """See that only the hole is decoded, that the whole takes the place of the part."""
+    before = segments(daemon, "done")
+    seq = daemon.journal()[-1].seq
+    [buried] = segments(daemon, "exhausted")
+    daemon.client.retry(job.id)
+    daemon.wait_for_jobs(1)
+    done = daemon.client.status(job.id)
+    assert (done.state, done.cause, done.missing) == ("done", "", ())
+    assert segments(daemon, "leased", seq) == {buried: 1}
+    assert segments(daemon, "done") == before + Counter([buried])
+    assert not daemon.transcript("talk.en").missing
+    outputs = {daemon.outbox / "talk.en.srt", daemon.outbox / "talk.en.json"}
+    assert set(daemon.outbox.iterdir()) == outputs
+    assert set(done.outputs) == {str(path) for path in outputs}
+    assert [path.name for path in (daemon.inbox / "failed").iterdir()] == []
+    assert (daemon.inbox / "done" / "talk.flac").is_file()
+
+
+def clock(time_ms: int) -> str:
+    return f"00:00:{time_ms // 1000:02d}.{time_ms % 1000:03d}"
+
+
+def test_segment_that_never_fits_is_buried_and_retried_alone(daemon: Daemon, plan: Plan, talk: Path) -> None:
+    plan.set(ModelFault(kind="memory", is_marked=True))
+    job = daemon.wait_for(daemon.drop(talk, "talk.flac"))
+    see_the_failure(daemon, job, "out of memory with a single segment")
+    assert [worker.incarnation for worker in daemon.stats().workers] == [1, 1]
+    assert set(segments(daemon, "lost").values()) <= {1, 2}
+    plan.set()
+    see_the_retry(daemon, job)
+
+
+def test_segment_that_kills_three_workers_is_buried_and_retried_alone(
+    daemon: Daemon, plan: Plan, talk: Path
+) -> None:
+    plan.set(ModelFault(kind="death", is_marked=True))
+    job = daemon.wait_for(daemon.drop(talk, "talk.flac"))
+    see_the_failure(daemon, job, "killed by SIGSEGV")
+    assert len({call.pid for call in plan.calls() if call.fault}) == 3
+    assert [line["worker"] for line in daemon.log("worker.exited")] == ["gpu0.1", "gpu0.2", "gpu0.3"]
+    # The loss of a batch is held against each in it, but the others come back singly and are done.
+    assert set(segments(daemon, "exhausted").values()) == {1}
+    plan.set()
+    see_the_retry(daemon, job)
+
+
+def test_missing_speech_is_still_told_after_a_restart(daemon: Daemon, plan: Plan, talk: Path) -> None:
+    plan.set(ModelFault(kind="memory", is_marked=True))
+    job = daemon.wait_for(daemon.drop(talk, "talk.flac"))
+    daemon.kill()
+    daemon.start()
+    see_the_failure(daemon, daemon.client.status(job.id), "out of memory with a single segment")
+    plan.set()
+    see_the_retry(daemon, job)
+
+
+# -- the disk ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", ["fsync", "write"])
+def test_write_that_the_disk_refuses_leaves_the_file_as_it_was(tmp_path: Path, plan: Plan, call: str) -> None:
+    outputs = tmp_path / "outputs"
+    write_whole(outputs / "a.srt", b"old")
+    plan.set(DiskFault(call=call, errno=errno.EIO, below=str(outputs), times=1))  # type: ignore[arg-type]
+    with failing_disk(plan), pytest.raises(SpoolError, match=r"a\.srt cannot be written: Input/output error"):
+        write_whole(outputs / "a.srt", b"new")
+    assert [path.name for path in outputs.iterdir()] == ["a.srt"]
+    assert (outputs / "a.srt").read_bytes() == b"old"
+
+
+def test_job_whose_subtitles_cannot_be_made_durable_fails_and_can_be_retried(
+    daemon: Daemon, plan: Plan, talk: Path
+) -> None:
+    plan.set(DiskFault(call="fsync", errno=errno.EIO, below=str(daemon.outbox)))
+    job = daemon.wait_for(daemon.drop(talk, "talk.flac"))
+    assert job.state == "failed"
+    assert "talk.en.srt cannot be written: Input/output error" in job.cause
+    assert job.cause in (daemon.inbox / "failed" / "talk.flac.error.txt").read_text("utf-8")
+    assert list(daemon.outbox.iterdir()) == []
+    plan.set()
+    seq = daemon.journal()[-1].seq
+    daemon.client.retry(job.id)
+    daemon.wait_for_jobs(1)
+    assert daemon.client.status(job.id).state == "done"
+    assert not segments(daemon, "leased", seq)
+    assert {path.name for path in daemon.outbox.iterdir()} == {"talk.en.srt", "talk.en.json"}
+
+
+def test_failure_that_cannot_be_written_down_is_still_told(daemon: Daemon, plan: Plan, talk: Path) -> None:
+    """The disk takes neither subtitles nor the reason; the daemon says it in `status`, and goes on."""
+    plan.set(DiskFault(call="fsync", errno=errno.EIO, below=str(daemon.folder)))
+    job = daemon.wait_for(daemon.drop(talk, "talk.flac"))
+    assert job.state == "failed"
+    assert "Input/output error" in job.cause
+    plan.set()
+    daemon.client.retry(job.id)
+    daemon.wait_for_jobs(1)
+    assert daemon.client.status(job.id).state == "done"
+    assert {path.name for path in daemon.outbox.iterdir()} == {"talk.en.srt", "talk.en.json"}
+
+
+def test_disk_that_fills_up_half_way_is_waited_for(daemon: Daemon, plan: Plan, talk: Path) -> None:
+    plan.set(DiskFault(call="write", errno=errno.ENOSPC, below=str(daemon.outbox)))
+    path = daemon.drop(talk, "talk.flac")
+    daemon.wait_for_log("disk.full")
+    assert [job.state for job in daemon.jobs()] == ["writing"]
+    # It is tried again every two seconds: an unfinished file may show up for a moment.
+    assert all(is_temporary(path.name) for path in daemon.outbox.iterdir())
+    plan.set()
+    assert daemon.wait_for(path).state == "done"
+    daemon.wait_for_log("disk.ok")
+    assert len(daemon.log("disk.full")) == 1
+
+
+def test_names_that_find_no_space_in_the_database_are_claimed_later(tmp_path: Path) -> None:
+    """A full database is waited for, here as everywhere, and is no crash."""
+    store = Store(str(tmp_path / "subtitled.sqlite"))
+    job = Job(
+        id="a",
+        state=JobState.WRITING,
+        source=b"/in/a",
+        location=b"/in/a",
+        size=1,
+        mtime_ns=1,
+        options=Options(),
+        order=1,
+    )
+    names = [b"/out/" + bytes(200) + b"%d" % number for number in range(100)]
+    (pages,) = store._db.execute("PRAGMA page_count").fetchone()
+    store._db.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(NoSpaceError, match="free some space"):
+        store.claim_outputs(job, names)
+    assert store.outputs_of("a") == []
+    store._db.execute("PRAGMA max_page_count = 1000000")
+    store.claim_outputs(job, names)
+    assert len(store.outputs_of("a")) == 100
+    store.close()
+
+
+def test_jobs_of_one_millisecond_have_ids_of_their_own() -> None:
+    """One id twice would end the daemon, in the middle of a burst of files."""
+    assert len({new_job_id(order) for order in range(10_000)}) == 10_000
+
+
+def test_daemon_ends_when_its_database_cannot_be_written_and_loses_nothing(
+    daemon: Daemon, talk: Path
+) -> None:
+    """A limit on the size of files is a disk that refuses to write; systemd would start the daemon again."""
+    resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    path = daemon.drop(talk, "talk.flac")
+    assert daemon.wait_for_exit() == ExitCode.FAILED
+    daemon.start()
+    assert daemon.wait_for(path).state == "done"
+    daemon.stop()

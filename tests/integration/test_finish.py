@@ -1,0 +1,178 @@
+"""The last step of a job may be done again after a kill, and comes out the same."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from subtitled.core.records import Job, Options
+from subtitled.core.states import JobState
+from subtitled.cues.layout import Cue
+from subtitled.cues.transcript import Absence, Transcript
+from subtitled.errors import SpoolError
+from subtitled.finish import Finish, error_folder, error_path, write_failure, write_outputs
+
+SRT = b"1\n00:00:01,000 --> 00:00:02,000\nHello.\n"
+TRANSCRIPT = Transcript(
+    source="talk.wav",
+    duration_ms=3000,
+    task="transcribe",
+    model="demo",
+    language="en",
+    cues=(Cue(start_ms=1000, end_ms=2000, lines=("Hello.",)),),
+)
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    folder = tmp_path / "inbox"
+    (folder / "sub").mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def source(inbox: Path) -> Path:
+    path = inbox / "sub" / "talk.wav"
+    path.write_bytes(b"sound")
+    return path
+
+
+def job_of(source: Path, inbox: Path, after: str = "move", **more: object) -> Job:
+    found = source.stat()
+    job = Job(
+        id="a1",
+        state=JobState.WRITING,
+        source=bytes(source),
+        location=bytes(source),
+        size=found.st_size,
+        mtime_ns=found.st_mtime_ns,
+        options=Options(inbox=bytes(inbox), output=bytes(inbox.parent / "out"), after=after),
+        order=1,
+    )
+    return replace(job, **more)
+
+
+def finish_of(job: Job, transcript: Transcript = TRANSCRIPT, **more: object) -> Finish:
+    output = Path(os.fsdecode(job.options.output), "sub", "talk.en.srt")
+    return replace(Finish(job=job, transcript=transcript, paths={"srt": output}), **more)
+
+
+def test_outputs_are_written_and_the_source_moved(inbox: Path, source: Path) -> None:
+    location = write_outputs(finish_of(job_of(source, inbox)))
+    assert location == bytes(inbox / "done" / "sub" / "talk.wav")
+    assert Path(os.fsdecode(location)).read_bytes() == b"sound"
+    assert (inbox.parent / "out" / "sub" / "talk.en.srt").read_bytes() == SRT
+    assert not source.exists()
+
+
+def test_done_again_after_a_kill_it_comes_out_the_same(inbox: Path, source: Path) -> None:
+    """Killed after the move and before it was noted: the source is not where the job says."""
+    finish = finish_of(job_of(source, inbox))
+    write_outputs(finish)
+    location = write_outputs(finish)
+    assert location == bytes(source)
+    assert (inbox.parent / "out" / "sub" / "talk.en.srt").read_bytes() == SRT
+    assert [path.name for path in (inbox / "done" / "sub").iterdir()] == ["talk.wav"]
+
+
+def test_kept_source_stays_and_deleted_one_goes(inbox: Path, source: Path) -> None:
+    assert write_outputs(finish_of(job_of(source, inbox, "keep"))) == bytes(source)
+    assert source.exists()
+    write_outputs(finish_of(job_of(source, inbox, "delete")))
+    assert not source.exists()
+    assert not (inbox / "done").exists()
+
+
+@pytest.mark.parametrize("after", ["move", "delete"])
+def test_another_file_in_the_sources_place_is_left_alone(inbox: Path, source: Path, after: str) -> None:
+    job = job_of(source, inbox, after)
+    source.write_bytes(b"another, newer sound")
+    assert write_outputs(finish_of(job)) == bytes(source)
+    assert source.read_bytes() == b"another, newer sound"
+
+
+def test_what_an_earlier_try_left_is_removed(inbox: Path, source: Path) -> None:
+    old = inbox.parent / "talk.en.partial.srt"
+    old.write_bytes(b"old")
+    write_outputs(finish_of(job_of(source, inbox), obsolete=(old, inbox.parent / "gone")))
+    assert not old.exists()
+
+
+def test_output_that_cannot_be_written_leaves_the_source_in_its_place(inbox: Path, source: Path) -> None:
+    (inbox.parent / "out").write_bytes(b"a file where the folder should be")
+    with pytest.raises(SpoolError, match="out"):
+        write_outputs(finish_of(job_of(source, inbox)))
+    assert source.exists()
+
+
+def failed(job: Job, transcript: Transcript = TRANSCRIPT) -> tuple[bytes, str]:
+    """Write a failure; return where the source is and what the person is told."""
+    folder = error_folder(job, Path(os.fsdecode(job.options.output), "sub"))
+    location = write_failure(finish_of(job, transcript), folder)
+    return location, error_path(job, folder).read_text("utf-8")
+
+
+def test_failure_is_told_beside_the_archived_source(inbox: Path, source: Path) -> None:
+    missing = Absence(61_000, 3_723_004, "killed by SIGSEGV")
+    job = job_of(source, inbox, cause="1 of 2 segments could not be transcribed")
+    location, text = failed(job, replace(TRANSCRIPT, missing=(missing,)))
+    assert location == bytes(inbox / "failed" / "sub" / "talk.wav")
+    assert (inbox / "failed" / "sub" / "talk.wav.error.txt").read_text("utf-8") == text
+    assert str(source) in text
+    assert "1 of 2 segments could not be transcribed" in text
+    assert "subtitle retry a1" in text
+    assert "00:01:01.000 - 01:02:03.004  killed by SIGSEGV" in text
+    assert (inbox.parent / "out" / "sub" / "talk.en.srt").read_bytes() == SRT
+
+
+def test_failure_without_a_cue_writes_no_subtitles(inbox: Path, source: Path) -> None:
+    failed(job_of(source, inbox, cause="no audio"), replace(TRANSCRIPT, cues=()))
+    assert not (inbox.parent / "out" / "sub" / "talk.en.srt").exists()
+
+
+def test_failure_of_a_kept_source_is_told_beside_its_subtitles(inbox: Path, source: Path) -> None:
+    location, _ = failed(job_of(source, inbox, "keep", cause="no audio"))
+    assert location == bytes(source)
+    assert (inbox.parent / "out" / "sub" / "talk.wav.error.txt").is_file()
+    assert not (inbox / "failed").exists()
+
+
+def test_failure_of_a_vanished_source_is_told_all_the_same(inbox: Path, source: Path) -> None:
+    job = job_of(source, inbox, cause="the file cannot be read: No such file or directory")
+    source.unlink()
+    location, text = failed(job)
+    assert location == bytes(source)
+    assert "No such file" in text
+
+
+def test_retried_source_goes_from_failed_to_its_own_place_in_done(inbox: Path, source: Path) -> None:
+    job = job_of(source, inbox, cause="no audio")
+    location, _ = failed(job)
+    again = replace(job, location=location)
+    assert failed(again)[0] == location
+    assert sorted(path.name for path in (inbox / "failed" / "sub").iterdir()) == [
+        "talk.wav",
+        "talk.wav.error.txt",
+    ]
+    assert write_outputs(finish_of(again)) == bytes(inbox / "done" / "sub" / "talk.wav")
+    assert not (inbox / "failed" / "sub" / "talk.wav").exists()
+
+
+def test_no_archive_overwrites_another(inbox: Path, source: Path) -> None:
+    (inbox / "done" / "sub").mkdir(parents=True)
+    (inbox / "done" / "sub" / "talk.wav").write_bytes(b"earlier")
+    location = write_outputs(finish_of(job_of(source, inbox)))
+    assert (inbox / "done" / "sub" / "talk.wav").read_bytes() == b"earlier"
+    assert Path(os.fsdecode(location)).read_bytes() == b"sound"
+
+
+def test_names_that_are_no_utf_8_are_written_and_told(inbox: Path) -> None:
+    source = inbox / os.fsdecode(b"\xff talk\n.wav")
+    source.write_bytes(b"sound")
+    location, text = failed(job_of(source, inbox, cause="no audio"))
+    assert Path(os.fsdecode(location)).read_bytes() == b"sound"
+    assert "no audio" in text
+    assert location == os.path.join(bytes(inbox), b"failed", b"\xff talk\n.wav")  # noqa: PTH118 - bytes

@@ -1,0 +1,307 @@
+"""What the store has accepted is there after any end, and every update comes from the state it says."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from msgspec.structs import replace
+
+from subtitled.core.actions import SaveJob, SaveNewJob, SaveNewSegment, SaveSegment, SaveWorker
+from subtitled.core.plan import Piece, Plan, Span
+from subtitled.core.records import Job, Options, Segment, SegmentKey
+from subtitled.core.states import (
+    JobEvent,
+    JobState,
+    SegmentEvent,
+    SegmentState,
+    WorkerEvent,
+    WorkerState,
+)
+from subtitled.errors import StoreError
+from subtitled.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+ODD = b"/in/\xff\xfe\n \xe4\xb8\xad.wav"
+PLAN = Plan(0, (Piece(100, 400), Piece(900, 100)), (Span(100, 500), Span(900, 1000)))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "subtitled.sqlite")
+
+
+@pytest.fixture
+def store(path: str) -> Iterator[Store]:
+    opened = Store(path)
+    yield opened
+    opened.close()
+
+
+def new_job(name: str = "a1", order: int = 1, source: bytes = b"/in/a.wav", **more: object) -> Job:
+    job = Job(
+        id=name,
+        state=JobState.QUEUED,
+        source=source,
+        location=source,
+        size=7,
+        mtime_ns=1_700_000_000_123_456_789,
+        options=Options(inbox=b"/in", formats=("srt", "json")),
+        order=order,
+    )
+    return replace(job, **more)
+
+
+def new_segment(index: int = 0, job: str = "a1") -> Segment:
+    return Segment(key=SegmentKey(job, index), state=SegmentState.PENDING, plan=replace(PLAN, index=index))
+
+
+def moved(job: Job, event: JobEvent, after: JobState, **changes: object) -> SaveJob:
+    return SaveJob(job=replace(job, state=after, **changes), before=job.state, event=event)
+
+
+def test_a_job_is_read_as_it_was_written(store: Store, path: str) -> None:
+    job = new_job(
+        source=ODD,
+        losses=1,
+        recipe=b"\x00\x01",
+        is_planned=True,
+        language="zh",
+        language_probability=0.75,
+        cause="why",
+    )
+    store.apply([SaveNewJob(job)])
+    store.close()
+    again = Store(path)
+    row = again.find_job("a1")
+    assert row is not None
+    assert row.job == job
+    assert row.media is None
+    assert row.created_ms > 1_700_000_000_000
+    assert (row.started_ms, row.ended_ms) == (None, None)
+    assert again.find_job("a2") is None
+    again.close()
+
+
+def test_unfinished_jobs_come_back_in_order_with_their_segments(store: Store, path: str) -> None:
+    """Failed ones too, as long as their files are not in place."""
+    jobs = [new_job(f"j{n}", n, f"/in/{n}".encode()) for n in (3, 1, 2, 4, 5)]
+    store.apply([SaveNewJob(job) for job in jobs])
+    three, _, two, four, five = jobs
+    store.apply([SaveNewSegment(new_segment(1, "j3")), SaveNewSegment(new_segment(0, "j3"))])
+    store.apply([moved(two, JobEvent.CANCEL, JobState.CANCELLED)])
+    store.apply([moved(four, JobEvent.REJECTED, JobState.FAILED, is_closed=True)])
+    store.apply([moved(five, JobEvent.REJECTED, JobState.FAILED, cause="bad")])
+    store.close()
+    again = Store(path)
+    found = again.unfinished()
+    assert [job.id for job, _ in found] == ["j1", "j3", "j5"]
+    assert found[1][0] == three
+    rows = found[1][1]
+    assert [row.key.index for row in rows] == [0, 1]
+    assert rows[0].plan == PLAN
+    assert rows[0].state == "pending"
+    assert again.next_order() == 6
+    again.close()
+
+
+def test_an_update_from_another_state_is_an_error_and_changes_nothing(store: Store) -> None:
+    """Memory and database must never part: the whole transaction is undone."""
+    job = new_job()
+    store.apply([SaveNewJob(job), SaveNewSegment(new_segment())])
+    store.apply([moved(job, JobEvent.LEASED, JobState.PREPARING)])
+    before = store.journal(0)
+    good = SaveSegment(
+        segment=replace(new_segment(), state=SegmentState.LEASED),
+        before=SegmentState.PENDING,
+        event=SegmentEvent.LEASED,
+        worker="cpu0.1",
+    )
+    with pytest.raises(StoreError, match="job a1 is not queued"):
+        store.apply([good, moved(job, JobEvent.CANCEL, JobState.CANCELLED)])
+    assert store.journal(0) == before
+    [row] = store.segment_rows("a1")
+    assert row.state == "pending"
+    with pytest.raises(StoreError, match="segment 0 of"):
+        store.apply([replace(good, before=SegmentState.LEASED)])
+    with pytest.raises(StoreError):
+        store.apply([replace(good, segment=replace(good.segment, key=SegmentKey("a1", 9)))])
+    store.apply([good])
+    assert store.count_segments("a1") == {"leased": 1}
+
+
+def test_the_same_thing_is_not_inserted_twice(store: Store) -> None:
+    store.apply([SaveNewJob(new_job()), SaveNewSegment(new_segment())])
+    for save in (
+        SaveNewJob(new_job(order=2, source=b"/in/other.wav")),  # the id
+        SaveNewJob(new_job("a2", source=b"/in/other.wav")),  # the order
+        SaveNewJob(new_job("a2", order=2)),  # the source
+        SaveNewSegment(new_segment()),
+        SaveNewSegment(new_segment(job="nosuch")),
+    ):
+        with pytest.raises(StoreError, match="database: "):
+            store.apply([save])
+    assert store.count_jobs() == {"queued": 1}
+
+
+def test_the_journal_holds_every_transition_in_order(store: Store, path: str) -> None:
+    """Numbers go up by one, also over a restart; what a watcher resumes from is never given twice."""
+    job = new_job()
+    entries = store.apply([SaveNewJob(job), SaveNewSegment(new_segment())])
+    assert [(entry.seq, entry.subject, entry.event, entry.after) for entry in entries] == [
+        (1, "job", "accepted", "queued")
+    ]
+    store.apply([moved(job, JobEvent.LEASED, JobState.PREPARING)])
+    worker = SaveWorker(
+        slot="cpu0",
+        incarnation=3,
+        before=WorkerState.STARTING,
+        event=WorkerEvent.EXITED,
+        after=WorkerState.BACKOFF,
+        cause="killed by SIGKILL",
+    )
+    store.apply([worker])
+    store.close()
+    again = Store(path)
+    preparing = replace(job, state=JobState.PREPARING)
+    [last] = again.apply([moved(preparing, JobEvent.REJECTED, JobState.FAILED, cause="no audio")])
+    journal = again.journal(0)
+    assert [entry.seq for entry in journal] == [1, 2, 3, 4]
+    assert journal[3] == last
+    assert (last.before, last.event, last.after, last.cause) == (
+        "preparing",
+        "rejected",
+        "failed",
+        "no audio",
+    )
+    assert (journal[2].subject, journal[2].name, journal[2].job) == ("worker", "cpu0.3", "")
+    assert [entry.seq for entry in again.journal(2)] == [3, 4]
+    assert [entry.seq for entry in again.journal(0, job="a1")] == [1, 2, 4]
+    assert [entry.seq for entry in again.journal(0, limit=2)] == [1, 2]
+    assert again.last_seq() == 4
+    assert sorted(entry.at_ms for entry in journal) == [entry.at_ms for entry in journal]
+    again.close()
+
+
+def test_a_change_without_a_transition_is_stored_and_not_told(store: Store) -> None:
+    job = new_job()
+    store.apply([SaveNewJob(job)])
+    changed = SaveJob(
+        job=replace(job, language="en", location=b"/in/done/a.wav"), before=JobState.QUEUED, event=None
+    )
+    assert store.apply([changed]) == []
+    row = store.find_job("a1")
+    assert row is not None
+    assert (row.job.language, row.job.location) == ("en", b"/in/done/a.wav")
+    assert row.ended_ms is None
+
+
+def test_times_of_start_and_end_follow_the_transitions(store: Store) -> None:
+    """A retry starts nothing anew: the first start stays, the end is open again."""
+    job = new_job()
+    store.apply([SaveNewJob(job)])
+    store.apply([moved(job, JobEvent.LEASED, JobState.PREPARING)])
+    first = store.find_job("a1")
+    assert first is not None
+    assert first.started_ms is not None
+    assert first.ended_ms is None
+    failed = moved(first.job, JobEvent.REJECTED, JobState.FAILED)
+    store.apply([failed])
+    second = store.find_job("a1")
+    assert second is not None
+    assert second.ended_ms is not None
+    store.apply([SaveJob(job=replace(failed.job, is_closed=True), before=JobState.FAILED, event=None)])
+    closed = store.find_job("a1")
+    assert closed is not None
+    assert closed.ended_ms == second.ended_ms
+    store.apply([moved(closed.job, JobEvent.RETRY, JobState.QUEUED)])
+    third = store.find_job("a1")
+    assert third is not None
+    assert (third.started_ms, third.ended_ms) == (first.started_ms, None)
+
+
+def test_results_stay_with_their_segments(store: Store) -> None:
+    """A later transition without a result or a worker keeps those of the last one that had them."""
+    segment = new_segment()
+    store.apply([SaveNewJob(new_job()), SaveNewSegment(segment)])
+    leased = replace(segment, state=SegmentState.LEASED)
+    done = replace(segment, state=SegmentState.DONE, language="en", language_probability=0.5)
+    store.apply(
+        [
+            SaveSegment(
+                segment=leased, before=SegmentState.PENDING, event=SegmentEvent.LEASED, worker="gpu1.4"
+            ),
+            SaveSegment(
+                segment=done, before=SegmentState.LEASED, event=SegmentEvent.DONE, result=b"\x01\x00"
+            ),
+        ]
+    )
+    [row] = store.results("a1")
+    assert (row.state, row.worker, row.result, row.plan) == (SegmentState.DONE, "gpu1.4", b"\x01\x00", PLAN)
+    outvoted = replace(done, state=SegmentState.PENDING, cause="decoded as en")
+    store.apply([SaveSegment(segment=outvoted, before=SegmentState.DONE, event=SegmentEvent.OUTVOTED)])
+    [row] = store.results("a1")
+    assert (row.worker, row.result, row.cause) == ("gpu1.4", b"\x01\x00", "decoded as en")
+
+
+def test_media_facts_are_kept_once_they_are_known(store: Store) -> None:
+    job = new_job()
+    store.apply([SaveNewJob(job)])
+    planned = replace(job, state=JobState.PREPARING)
+    store.apply([SaveJob(job=planned, before=JobState.QUEUED, event=JobEvent.LEASED, media=b"facts")])
+    store.apply([moved(planned, JobEvent.PLANNED, JobState.TRANSCRIBING)])
+    row = store.find_job("a1")
+    assert row is not None
+    assert row.media == b"facts"
+
+
+def test_a_source_is_found_by_path_size_time_and_options(store: Store) -> None:
+    job = new_job(source=ODD)
+    store.apply([SaveNewJob(job)])
+    found = store.find_source(ODD, job.size, job.mtime_ns, job.options)
+    assert found is not None
+    assert found.job == job
+    assert store.find_source(ODD + b"x", job.size, job.mtime_ns, job.options) is None
+    assert store.find_source(ODD, job.size + 1, job.mtime_ns, job.options) is None
+    assert store.find_source(ODD, job.size, job.mtime_ns + 1, job.options) is None
+    assert store.find_source(ODD, job.size, job.mtime_ns, replace(job.options, language="de")) is None
+
+
+def test_outputs_belong_to_the_source_that_claimed_them_last(store: Store) -> None:
+    one, two = new_job(source=ODD), new_job("a2", 2, b"/in/b.wav")
+    store.apply([SaveNewJob(one), SaveNewJob(two)])
+    odd_output = b"/out/\xff.srt"
+    store.claim_outputs(one, [odd_output, b"/out/x.srt"])
+    store.claim_outputs(two, [b"/out/x.srt"])
+    assert store.owner_of(odd_output) == ODD
+    assert store.owner_of(b"/out/x.srt") == b"/in/b.wav"
+    assert store.owner_of(b"/out/y.srt") is None
+    assert store.outputs_of("a1") == [os.fsdecode(odd_output)]
+    assert store.outputs_of("a2") == ["/out/x.srt"]
+
+
+def test_jobs_are_listed_newest_first_by_state(store: Store) -> None:
+    jobs = [new_job(f"j{n}", n, f"/in/{n}".encode()) for n in range(1, 6)]
+    store.apply([SaveNewJob(job) for job in jobs])
+    store.apply([moved(jobs[2], JobEvent.CANCEL, JobState.CANCELLED)])
+    assert [row.job.id for row in store.list_jobs()] == ["j5", "j4", "j3", "j2", "j1"]
+    assert [row.job.id for row in store.list_jobs(limit=2)] == ["j5", "j4"]
+    assert [row.job.id for row in store.list_jobs([JobState.CANCELLED])] == ["j3"]
+    assert store.count_jobs() == {"queued": 4, "cancelled": 1}
+
+
+def test_nothing_to_store_is_no_transaction(store: Store) -> None:
+    assert store.apply([]) == []
+    assert store.last_seq() == 0
+
+
+def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.sqlite").write_text("Dear diary\n" * 1000, "utf-8")
+    with pytest.raises(StoreError, match=r"text\.sqlite: file is not a database"):
+        Store(str(tmp_path / "text.sqlite"))
+    with pytest.raises(StoreError, match="check the folder's permissions"):
+        Store(str(tmp_path / "nosuch" / "x.sqlite"))

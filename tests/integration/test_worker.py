@@ -1,0 +1,459 @@
+"""A worker process does what the worker protocol says, seen from the daemon's side of the socket."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import msgspec
+import numpy as np
+import pytest
+import zmq
+
+import media
+from daemon import Daemon, eventually, is_running
+from subtitled import config
+from subtitled.backend import (
+    Abandon,
+    Credit,
+    Drain,
+    Heartbeat,
+    Item,
+    LastWords,
+    Media,
+    PlanComplete,
+    Prepare,
+    Prepared,
+    Ready,
+    Recipe,
+    Refused,
+    ToWorker,
+    Transcribe,
+    Transcribed,
+    WorkerSettings,
+    from_worker,
+    to_worker,
+)
+from subtitled.core.plan import Piece, Plan
+from subtitled.errors import ExitCode
+from subtitled.version import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+M = TypeVar("M")
+
+DEADLINE_S = 60.0
+WINDOW = 8 * media.RATE
+RECIPE = Recipe(
+    threshold=0.5, min_silence_ms=160, pad_ms=200, min_speech_ms=100, max_segment_s=30, window_samples=WINDOW
+)
+PLENTY = 1 << 30
+
+
+class Worker:
+    """A worker process and the ROUTER that it speaks to; a context manager."""
+
+    def __init__(self, role: str, *, parent: str | None = None, **settings: Any) -> None:
+        """`parent` is a program that starts the worker, instead of this process."""
+        self._folder = tempfile.TemporaryDirectory(prefix="subtitled-test-")
+        endpoint = f"ipc://{self._folder.name}/workers.sock"
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.bind(endpoint)
+        self.settings = WorkerSettings(
+            identity="slot.7",
+            role=role,
+            endpoint=endpoint,
+            parent_pid=os.getpid(),
+            heartbeat_s=0.1,
+            log_level="info",
+            log_format="json",
+            **settings,
+        )
+        self._log = Path(self._folder.name, "worker.log")
+        command = [sys.executable, "-m", "subtitled.worker", msgspec.json.encode(self.settings).decode()]
+        if parent is not None:
+            command = [sys.executable, "-c", parent, *command]
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log, stdout=log)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._socket.close()
+        self._folder.cleanup()
+
+    def send(self, message: ToWorker, blobs: Sequence[bytes] = ()) -> None:
+        """Send a message; the worker has spoken before."""
+        self._socket.send_multipart([b"slot.7", *to_worker.encode(message, blobs)])
+
+    def receive(self, timeout_s: float = DEADLINE_S) -> tuple[Any, list[bytes]] | None:
+        """Return the next message, heartbeats too; None when none came in time."""
+        if not self._socket.poll(int(timeout_s * 1000)):
+            return None
+        identity, *frames = self._socket.recv_multipart()
+        assert identity == b"slot.7"
+        message, blobs = from_worker.decode(frames)
+        return message, [bytes(blob) for blob in blobs]
+
+    def expect(self, kind: type[M]) -> tuple[M, list[bytes]]:
+        """Return the next message that is no heartbeat (unless one is expected); it must be of this kind."""
+        deadline = time.monotonic() + DEADLINE_S
+        while time.monotonic() < deadline:
+            received = self.receive(deadline - time.monotonic())
+            assert received is not None, f"no {kind.__name__}; the log: {self.log()}"
+            message, blobs = received
+            if isinstance(message, Heartbeat) and kind is not Heartbeat:
+                continue
+            assert isinstance(message, kind), f"{message}; the log: {self.log()}"
+            return message, blobs
+        raise AssertionError(f"no {kind.__name__}; the log: {self.log()}")
+
+    def exit_status(self) -> int:
+        """Wait for the end of the process."""
+        return self.process.wait(DEADLINE_S)
+
+    def log(self) -> str:
+        """Return what the worker wrote."""
+        return self._log.read_text("utf-8", "replace")
+
+
+@pytest.fixture(scope="module")
+def transcriber() -> Iterator[Worker]:
+    with Worker("transcribe", device="cpu", model="demo", cpu_threads=1, beam_size=1, batch_size=4) as worker:
+        yield worker
+        # Whatever the tests asked, it is well and goes when it is told to, with what it holds done.
+        worker.send(lease_of(99, ["en"]), [pcm(0.4, 3.2)])
+        worker.send(Drain())
+        assert worker.expect(Transcribed)[0].lease == 99
+        assert worker.exit_status() == ExitCode.OK
+
+
+@pytest.fixture(scope="module")
+def ready(transcriber: Worker) -> Ready:
+    """Return the first word of the module's transcribe worker."""
+    return transcriber.expect(Ready)[0]
+
+
+@pytest.fixture
+def preparer() -> Iterator[Worker]:
+    with Worker("prepare") as worker:
+        assert worker.expect(Ready)[0] == Ready(version=VERSION, credit=1)
+        yield worker
+        worker.send(Drain())
+        assert worker.exit_status() == ExitCode.OK
+
+
+def pcm(start_s: float, end_s: float) -> bytes:
+    """Return a stretch of the English recording, as it travels."""
+    return media.recording()[int(start_s * media.RATE) : int(end_s * media.RATE)].astype("<i2").tobytes()
+
+
+def lease_of(number: int, languages: Sequence[str | None], *, word_timestamps: bool = False) -> Transcribe:
+    items = tuple(
+        Item(job="job", index=index, language=language, task="transcribe")
+        for index, language in enumerate(languages)
+    )
+    return Transcribe(lease=number, items=items, word_timestamps=word_timestamps)
+
+
+def order(path: Path, feed: int = 1, **more: Any) -> Prepare:
+    """Return the order to read a file as it is now."""
+    found = path.stat()
+    fields: dict[str, Any] = {
+        "feed": feed,
+        "path": bytes(path),
+        "size": found.st_size,
+        "mtime_ns": found.st_mtime_ns,
+        "recipe": RECIPE,
+        "language": None,
+        "plans": None,
+        "done": frozenset(),
+        "credit_bytes": PLENTY,
+        **more,
+    }
+    return Prepare(**fields)
+
+
+def all_prepared(worker: Worker, feed: int = 1) -> tuple[list[tuple[Plan, bytes]], Media]:
+    """Return the segments that a worker sends for its order, up to the end of the plan."""
+    segments = []
+    while True:
+        received = worker.receive()
+        assert received is not None
+        message, blobs = received
+        match message:
+            case Prepared():
+                assert message.feed == feed
+                segments.append((message.plan, blobs[0]))
+            case PlanComplete():
+                assert message.feed == feed
+                return segments, message.media
+            case Heartbeat():
+                pass
+            case _:
+                raise AssertionError(message)
+
+
+# -- transcribe ----------------------------------------------------------------------------------------------
+
+
+def test_ready_tells_what_the_worker_can_do(ready: Ready) -> None:
+    assert ready.version == VERSION
+    assert (ready.credit, ready.device, ready.model) == (2, "cpu", "demo")
+    assert ready.window_samples == WINDOW
+    assert set(ready.languages) == {"en", "zh"}
+    assert ready.load_s > 0
+
+
+@pytest.mark.usefixtures("ready")
+def test_a_lease_is_answered_item_by_item(transcriber: Worker) -> None:
+    """Each in its language; the one without a language tells which it heard, the silent one that it heard nobody."""
+    chinese = media.recording("demo-zh.flac")[: 3 * media.RATE].astype("<i2").tobytes()
+    blobs = [pcm(0.4, 3.2), chinese, media.silence(2).tobytes(), pcm(5.0, 7.6)]
+    transcriber.send(lease_of(1, ["en", None, None, None]), blobs)
+    answer, _ = transcriber.expect(Transcribed)
+    assert answer.lease == 1
+    assert [(item.job, item.index) for item in answer.items] == [("job", index) for index in range(4)]
+    assert answer.decode_s > 0
+    assert answer.features_s > 0
+    first, second, third, fourth = (item.result for item in answer.items)
+    assert "windy on Wednesday" in "".join(phrase.text for phrase in first.phrases)
+    assert (first.language, first.language_probability) == ("en", 1.0)
+    assert "窗" in "".join(phrase.text for phrase in second.phrases)
+    assert second.language == "zh"
+    assert 0.5 < second.language_probability <= 1
+    assert not third.is_speech
+    assert third.phrases == ()
+    assert fourth.is_speech
+    assert fourth.language == "en"
+
+
+@pytest.mark.usefixtures("ready")
+def test_leases_are_answered_in_order_and_more_than_a_batch_is_no_matter(transcriber: Worker) -> None:
+    transcriber.send(lease_of(2, ["en"] * 6), [pcm(0.4, 3.2)] * 6)
+    transcriber.send(lease_of(3, ["en"], word_timestamps=True), [pcm(0.4, 3.2)])
+    first, _ = transcriber.expect(Transcribed)
+    second, _ = transcriber.expect(Transcribed)
+    assert (first.lease, second.lease) == (2, 3)
+    assert len({item.result.phrases for item in first.items}) == 1
+    assert [phrase.words for phrase in first.items[0].result.phrases] == [()]
+    [phrase] = second.items[0].result.phrases
+    assert [word.text.strip() for word in phrase.words][:3] == ["The", "weather", "is"]
+
+
+@pytest.mark.usefixtures("ready")
+def test_a_language_that_the_model_does_not_have_is_refused(transcriber: Worker) -> None:
+    transcriber.send(lease_of(4, ["de"]), [pcm(0.4, 3.2)])
+    refused, _ = transcriber.expect(Refused)
+    assert (refused.lease, refused.feed) == (4, 0)
+    assert "language 'de': the model has no such language" in refused.cause
+    transcriber.send(lease_of(5, ["en"]), [pcm(0.4, 3.2)])
+    assert transcriber.expect(Transcribed)[0].lease == 5
+
+
+@pytest.mark.usefixtures("ready")
+def test_heartbeats_go_on_while_the_model_works(transcriber: Worker) -> None:
+    transcriber.send(lease_of(6, ["en"] * 8), [pcm(0.4, 8.0)] * 8)
+    beats = 0
+    while not isinstance(message := (transcriber.receive() or (None, []))[0], Transcribed):
+        assert isinstance(message, Heartbeat)
+        beats += 1
+    assert beats >= 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "cause"),
+    [
+        ({"model": "/nonexistent/model"}, "no such folder"),
+        ({"model": str(Path(media.__file__).parent)}, "the folder has no model.bin"),
+        ({"model": "demo", "compute_type": "int4"}, "int4"),
+    ],
+)
+def test_a_model_that_cannot_be_loaded_is_fatal_with_its_reason(settings: dict[str, str], cause: str) -> None:
+    with Worker("transcribe", device="cpu", **settings) as worker:
+        words, _ = worker.expect(LastWords)
+        assert cause in words.cause
+        assert settings["model"] in words.cause
+        assert worker.exit_status() == ExitCode.FATAL
+
+
+# -- prepare -------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_planned_and_its_pcm_sent(preparer: Worker) -> None:
+    preparer.send(order(media.DEMO / "demo.flac"))
+    segments, facts = all_prepared(preparer)
+    whole = media.recording()
+    assert [plan.index for plan, _ in segments] == list(range(len(segments)))
+    for plan, blob in segments:
+        assert 0 < plan.samples <= WINDOW
+        expected = np.concatenate([whole[p.start : p.start + p.samples] for p in plan.pieces])
+        assert blob == expected.astype("<i2").tobytes()
+    assert facts.decoded_samples == len(whole)
+    assert facts.speech_samples == sum(plan.samples for plan, _ in segments)
+    assert (facts.sample_rate, facts.channels) == (media.RATE, 1)
+    # Once more, as after a restart: of the stored plans only what is wanted.
+    plans = tuple(plan for plan, _ in segments)
+    preparer.send(order(media.DEMO / "demo.flac", 2, plans=plans[2:], done=frozenset({3})))
+    again, facts = all_prepared(preparer, 2)
+    assert again == [segment for segment in segments[2:] if segment[0].index != 3]
+    assert facts == Media()
+
+
+def test_no_more_pcm_is_sent_than_there_is_credit_for(preparer: Worker) -> None:
+    """The worker says that it waits, which is no standstill."""
+    preparer.send(order(media.DEMO / "demo.flac", credit_bytes=1))
+    first, _ = preparer.expect(Prepared)
+    assert first.plan.index == 0
+    beat = preparer.expect(Heartbeat)[0]
+    while not beat.is_waiting:
+        beat = preparer.expect(Heartbeat)[0]
+    assert beat.feed == 1
+    assert beat.decoded_samples > 0
+    preparer.send(Credit(feed=7, bytes=PLENTY))  # of another file: it is not for this one
+    assert preparer.expect(Heartbeat)[0].is_waiting
+    preparer.send(Credit(feed=1, bytes=first.plan.samples * 2))
+    second, _ = preparer.expect(Prepared)
+    assert second.plan.index == 1
+    preparer.send(Credit(feed=1, bytes=PLENTY))
+    rest, _ = all_prepared(preparer)
+    assert rest[0][0].index == 2
+
+
+def test_a_file_that_nobody_wants_any_more_is_put_away(preparer: Worker) -> None:
+    """Without an answer; the next one is read."""
+    preparer.send(order(media.DEMO / "demo.flac", credit_bytes=1))
+    preparer.expect(Prepared)
+    preparer.send(Abandon(feed=1))
+    preparer.send(order(media.DEMO / "demo-zh.flac", 2))
+    segments, _ = all_prepared(preparer, 2)
+    assert segments
+
+
+def test_what_cannot_be_read_is_refused_with_its_reason(preparer: Worker, tmp_path: Path) -> None:
+    text = tmp_path / "text.wav"
+    text.write_text("Dear diary", "utf-8")
+    changed = media.write_sound(tmp_path / "changed.wav", media.speech(4))
+    gone = media.write_sound(tmp_path / "gone.wav", media.speech(4))
+    orders = [order(text, 1), order(changed, 2), order(gone, 3)]
+    changed.write_bytes(b"RIFF")
+    gone.unlink()
+    causes = {}
+    for one in orders:
+        preparer.send(one)
+        refused, _ = preparer.expect(Refused)
+        assert refused.lease == 0
+        causes[refused.feed] = refused.cause
+    assert "text.wav" in causes[1]
+    assert "the file changed after it was accepted" in causes[2]
+    assert "No such file" in causes[3]
+
+
+# -- both ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", ["prepare", "transcribe"])
+def test_a_worker_dies_with_its_parent(role: str) -> None:
+    """Killed by the kernel: it needs no message, and none is lost in a hung process."""
+    parent = (
+        "import json, os, subprocess, sys, time\n"
+        "settings = json.loads(sys.argv[-1]); settings['parent_pid'] = os.getpid()\n"
+        "worker = subprocess.Popen([*sys.argv[1:-1], json.dumps(settings)])\n"
+        "print(worker.pid, flush=True)\n"
+        "worker.wait()\n"
+    )
+    with Worker(role, parent=parent, device="cpu", model="demo") as worker:
+        worker.expect(Ready)
+        pid = int(worker.log().split()[0])
+        assert is_running(pid)
+        worker.process.kill()
+        worker.process.wait()
+        eventually(lambda: not is_running(pid), "the worker is gone")
+
+
+def test_a_worker_whose_parent_is_gone_already_does_not_start() -> None:
+    settings = WorkerSettings(
+        identity="slot.1",
+        role="prepare",
+        endpoint="ipc:///tmp/subtitled-test-nobody.sock",
+        parent_pid=1 if os.getppid() != 1 else 2,
+        heartbeat_s=1.0,
+        log_level="info",
+        log_format="json",
+    )
+    command = [sys.executable, "-m", "subtitled.worker", msgspec.json.encode(settings).decode()]
+    assert subprocess.run(command, timeout=DEADLINE_S, check=False).returncode == ExitCode.FAILED
+
+
+# -- what the daemon makes of it -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def broken_model(tmp_path: Path) -> str:
+    """Return a folder that looks like a model's and holds none."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("model.bin", "config.json", "tokenizer.json"):
+        (folder / name).write_bytes(b"{}")
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "compute_type"), [("demo", "int4"), ("/nonexistent/model", "int8"), ("broken", "int8")]
+)
+def test_a_daemon_whose_model_is_wrong_ends_with_78_and_says_why(
+    tmp_path: Path, broken_model: str, name: str, compute_type: str
+) -> None:
+    """No loop of restarts: each worker was started once, and the daemon never said that it was ready."""
+    model = config.Model(name=broken_model if name == "broken" else name, compute_type=compute_type)
+    with Daemon(tmp_path, model=model) as daemon:
+        daemon.spawn()
+        assert daemon.wait_for_exit() == ExitCode.FATAL
+        assert "Traceback" not in daemon.tail()
+        cause = compute_type if name == "demo" else model.name
+        assert cause in daemon.tail()
+        assert daemon.log("daemon.ready") == []
+        if daemon.log("worker.starting"):
+            assert {entry["incarnation"] for entry in daemon.log("worker.starting")} == {1}
+            causes = [entry["cause"] for entry in daemon.log("worker.broken")]
+            assert [cause in told for told in causes] == [True, True]
+
+
+def test_nonsense_on_the_workers_socket_is_dropped(tmp_path: Path) -> None:
+    """A stranger that speaks, or speaks as a worker that is not there, changes nothing."""
+    with Daemon(tmp_path) as daemon:
+        daemon.start()
+        for identity, frames in (
+            (b"stranger", [b"hello"]),
+            (b"\xff\xfe", from_worker.encode(Heartbeat())),
+            (b"cpu0.9", from_worker.encode(Ready(version=VERSION, credit=2, window_samples=16_000))),
+            (b"cpu7.1", from_worker.encode(Transcribed(lease=1, items=(), features_s=0, decode_s=0))),
+            (b"prepare0.5", from_worker.encode(Refused(feed=1, cause="no"))),
+            (
+                b"prepare1.5",
+                from_worker.encode(PlanComplete(feed=1, media=Media())),
+            ),
+            (b"prepare9.1", from_worker.encode(Prepared(feed=1, plan=Plan(0, (), ())))),
+            (b"prepare0.1", from_worker.encode(Prepared(feed=1, plan=Plan(0, (Piece(0, 9),), ())), [b"x"])),
+        ):
+            socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
+            socket.setsockopt(zmq.IDENTITY, identity)
+            socket.setsockopt(zmq.LINGER, 1000)
+            socket.connect(daemon.config.listen.workers)
+            socket.send_multipart([bytes(frame) for frame in frames])
+            socket.close()
+        source = daemon.drop(media.write_sound(tmp_path / "x.flac", media.speech(8)), "talk.flac")
+        assert daemon.wait_for(source).state == "done"
+        assert {worker.incarnation for worker in daemon.stats().workers} == {1}
+        daemon.stop()

@@ -1,0 +1,115 @@
+"""Which GPUs the daemon takes, and what it calls them: decided from what the driver tells, without one."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from subtitled.cuda import Gpu, choose_devices, only_visible
+from subtitled.errors import ConfigError
+
+FOUR = [
+    Gpu(0, "GPU-aaaa1111-0000", "NVIDIA H200"),
+    Gpu(1, "GPU-aaaa2222-0000", "NVIDIA H200"),
+    Gpu(2, "GPU-bbbb3333-0000", "NVIDIA L4"),
+    Gpu(3, "GPU-cccc4444-0000", "NVIDIA L4"),
+]
+
+
+def indices(gpus: list[Gpu]) -> list[int]:
+    return [gpu.index for gpu in gpus]
+
+
+def test_every_gpu_is_visible_where_nothing_is_said() -> None:
+    assert only_visible(FOUR, None) == FOUR
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        ("0,1,2,3", [0, 1, 2, 3]),
+        ("2", [2]),
+        ("3,1", [3, 1]),
+        (" 3 , 1 ", [3, 1]),
+        ("GPU-bbbb3333-0000", [2]),
+        ("GPU-bb", [2]),
+        ("GPU-cccc,0", [3, 0]),
+    ],
+)
+def test_cuda_visible_devices_chooses_and_orders(visible: str, expected: list[int]) -> None:
+    assert indices(only_visible(FOUR, visible)) == expected
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        ("", []),
+        ("-1", []),
+        ("1,-1,2", [1]),
+        ("0,7,1", [0]),
+        ("none", []),
+        ("0,,1", [0]),
+        ("GPU-aaaa", []),
+        ("GPU-", []),
+        ("1,MIG-1234", [1]),
+    ],
+)
+def test_an_entry_that_names_no_single_gpu_ends_the_list(visible: str, expected: list[int]) -> None:
+    """As CUDA itself has it: "-1" and what is not there hide all that follows; an ambiguous UUID names nothing."""
+    assert indices(only_visible(FOUR, visible)) == expected
+
+
+@pytest.mark.parametrize("visible", ["0,0", "1,GPU-aaaa2222", "GPU-cccc,GPU-cccc4444"])
+def test_a_gpu_that_is_named_twice_is_one_gpu(visible: str) -> None:
+    """CUDA refuses such a list; whatever is made of it, no two workers share a GPU."""
+    found = only_visible(FOUR, visible)
+    assert len(found) == len(set(indices(found)))
+
+
+@given(st.text(st.sampled_from("0123 ,-GPUabc"), max_size=30))
+def test_only_what_is_there_is_visible(visible: str) -> None:
+    found = only_visible(FOUR, visible)
+    assert set(indices(found)) <= {0, 1, 2, 3}
+    assert len(found) == len(set(indices(found)))
+
+
+def test_auto_is_every_gpu_in_a_slot_of_its_own() -> None:
+    devices = choose_devices("auto", FOUR)
+    assert [device.slot for device in devices] == ["gpu0", "gpu1", "gpu2", "gpu3"]
+    assert {device.kind for device in devices} == {"cuda"}
+    assert [device.visible for device in devices] == [gpu.uuid for gpu in FOUR]
+    assert devices[2].name == "NVIDIA L4"
+
+
+def test_auto_without_a_gpu_is_one_cpu_slot() -> None:
+    [device] = choose_devices("auto", [])
+    assert (device.slot, device.kind, device.visible) == ("cpu0", "cpu", "")
+
+
+def test_a_list_is_taken_in_its_order() -> None:
+    devices = choose_devices(("cpu", "cuda:2", "cpu", "cuda:GPU-aaaa2222-0000"), FOUR)
+    assert [device.slot for device in devices] == ["cpu0", "gpu2", "cpu1", "gpu1"]
+    assert [device.visible for device in devices] == ["", FOUR[2].uuid, "", FOUR[1].uuid]
+
+
+def test_numbers_count_what_is_visible() -> None:
+    """With CUDA_VISIBLE_DEVICES=3,1 the device cuda:0 is the driver's GPU 3."""
+    [device] = choose_devices(("cuda:0",), only_visible(FOUR, "3,1"))
+    assert device.visible == FOUR[3].uuid
+
+
+def test_all_faults_are_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        choose_devices(("cuda:9", "cpu", "cuda:GPU-dddd", "cuda:1", "cuda:GPU-aaaa2222-0000"), FOUR)
+    first, second, third = caught.value.faults
+    assert first.startswith(
+        'pool.devices: got "cuda:9", which is not there; GPUs that are: cuda:0 (NVIDIA H200)'
+    )
+    assert '"cuda:GPU-dddd"' in second
+    assert '"cuda:GPU-aaaa2222-0000" names GPU 1 a second time' in third
+
+
+def test_a_gpu_where_there_is_none_is_a_fault_that_says_so() -> None:
+    with pytest.raises(ConfigError, match="GPUs that are: none"):
+        choose_devices(("cuda:0",), [])
