@@ -128,6 +128,7 @@ class Desk:
 
     def _facts(self, row: JobRow, *, is_full: bool = False) -> ms.JobFacts:
         job = row.job
+        asked = job.options.language
         media = msgspec.msgpack.decode(row.media, type=Media) if row.media else Media()
         feed = next(
             (w.feed for w in self._broker.roster.of(Role.PREPARE) if w.feed and w.feed.job == job.id), None
@@ -140,7 +141,7 @@ class Desk:
             id=job.id,
             state=job.state.value,
             source=_shown(job.source),
-            language=job.language,
+            language=job.language or (None if asked in {"auto", "multi"} else asked),
             task=job.options.task,
             created_ms=row.created_ms,
             started_ms=row.started_ms,

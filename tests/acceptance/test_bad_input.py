@@ -13,6 +13,7 @@ import soundfile
 
 import media
 from daemon import Daemon, eventually
+from subtitled import config
 from subtitled.cues.render import read_json
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """Run a daemon that may not read all files even as root, and give it twelve hours of silence to begin with."""
     folder = tmp_path_factory.mktemp("daemon")
-    with Daemon(folder, is_bound_by_modes=True) as running:
+    recovery = config.Recovery(heartbeat_s=0.2)
+    with Daemon(folder, is_bound_by_modes=True, recovery=recovery) as running:
         running.start()
         # 8 MB, made in 4 s and read in about 100 s of one core, while the other tests run.
         running.drop(silent_file(folder / "night.flac", SILENCE_H * 3600), "night.flac")
@@ -209,8 +211,8 @@ def test_a_file_that_nobody_may_read_fails_with_its_reason(daemon: Daemon, clip:
 
 
 def start_reading(daemon: Daemon, name: str) -> Path:
-    """Drop half an hour of silence with a sentence at its start, and wait until it is being read."""
-    path = silent_file(daemon.folder / "long.wav", 1800)
+    """Drop a quarter of an hour of silence with a sentence at its start, and wait until it is being read."""
+    path = silent_file(daemon.folder / "long.wav", 900)
     with soundfile.SoundFile(path, "r+") as file:
         file.write(media.speech(4))
     source = daemon.drop(path, name)
