@@ -39,7 +39,14 @@ def run(config_file: str | None) -> None:
         config = _load(config_file)
         return config, choose_devices(config.pool.devices, list_gpus(os.environ.get("CUDA_VISIBLE_DEVICES")))
 
-    sys.exit(Server(load, os.environ).run())
+    status = Server(load, os.environ).run()
+    try:
+        sys.stderr.flush()
+    except OSError:
+        # A log that cannot be written (a full disk) must not change the status that systemd goes by: Python would
+        # try to flush once more at its end, and exit with 120.
+        os._exit(status)
+    sys.exit(status)
 
 
 @cli.command()
