@@ -229,7 +229,8 @@ class Engine:
         if looks_wrong and not is_silent:
             import ctranslate2
 
-            # The same audio gives the same text, whatever was decoded before it.
+            # An attempt at the same text for the same audio. It is no promise: CTranslate2 was seen to sample
+            # differently under one seed once its threads had begun.
             ctranslate2.set_random_seed(zlib.crc32(np.ascontiguousarray(window).tobytes()) & 0x7FFFFFFF)
             result, logprob, temperature, ratio = self.model.generate_with_fallback(
                 self.model.encode(window), self._prompt(tokenizer), tokenizer, options
