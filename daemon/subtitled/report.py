@@ -8,6 +8,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from subtitled import log
+from subtitled.config import SAMPLE_RATE
 from subtitled.core.actions import (
     Action,
     Kill,
@@ -25,7 +26,6 @@ from subtitled.cues.transcript import Transcript
 from subtitled.metrics import Metrics
 from subtitled.rows import JobRow
 
-SAMPLE_RATE = 16_000
 _log = log.get()
 
 
