@@ -29,3 +29,7 @@ class UnreachableError(SubtitleError):
 
 class JobFailedError(SubtitleError):
     """The job ended as failed or cancelled; the message gives the cause."""
+
+
+class KeyFileError(SubtitleError):
+    """A key file cannot be used; the message names it, and says what to do."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -24,12 +24,91 @@ class Hello(_Message, frozen=True, kw_only=True):
     """Ask who is there."""
 
 
+class VadOptions(Struct, frozen=True, kw_only=True):
+    """What one job wants otherwise in finding speech; None leaves the server's own setting."""
+
+    threshold: Annotated[float, Meta(gt=0, lt=1)] | None = None
+    min_silence_ms: Annotated[int, Meta(ge=0, le=10_000)] | None = None
+    pad_ms: Annotated[int, Meta(ge=0, le=2_000)] | None = None
+
+
+class LayoutOptions(Struct, frozen=True, kw_only=True):
+    """What one job wants otherwise in its cues; None leaves the profile's own limit for the language."""
+
+    profile: Literal["default", "strict", "raw"] = "default"
+    max_chars: Annotated[int, Meta(ge=8, le=200)] | None = None
+    """Characters of a line."""
+    max_lines: Annotated[int, Meta(ge=1, le=4)] | None = None
+    max_chars_per_s: Annotated[float, Meta(gt=0, le=100)] | None = None
+    min_ms: Annotated[int, Meta(ge=0, le=10_000)] | None = None
+    max_ms: Annotated[int, Meta(ge=500, le=60_000)] | None = None
+    gap_ms: Annotated[int, Meta(ge=0, le=2_000)] | None = None
+    """Time between two cues."""
+    chain_ms: Annotated[int, Meta(ge=0, le=10_000)] | None = None
+    """Cues nearer than this are closed up to `gap_ms`."""
+
+
+class JobOptions(Struct, frozen=True, kw_only=True):
+    """What is asked of one job."""
+
+    language: Annotated[str, Meta(max_length=32)] = "auto"
+    """Whisper's code, "auto" (one language a file, by vote) or "multi" (each segment its own)."""
+    task: Literal["transcribe", "translate"] = "transcribe"
+    formats: Annotated[tuple[Annotated[str, Meta(max_length=16)], ...], Meta(max_length=16)] = ("srt",)
+    """What the client means to fetch; any of the server's formats can be fetched all the same."""
+    word_timestamps: bool = False
+    initial_prompt: Annotated[str, Meta(max_length=1_000)] = ""
+    """Text that the model takes as what was said before each segment: names, spelling, style."""
+    hotwords: Annotated[str, Meta(max_length=1_000)] = ""
+    """Words that the model should expect."""
+    priority: Annotated[int, Meta(ge=-100, le=100)] = 0
+    vad: VadOptions = VadOptions()
+    layout: LayoutOptions = LayoutOptions()
+    tag: Annotated[str, Meta(max_length=200)] = ""
+    """The client's own note; comes back in JobFacts."""
+
+
+class Submit(_Message, frozen=True, kw_only=True):
+    """Ask that a media file become a job: one that is uploaded, or one that the server can see (`path`)."""
+
+    name: Annotated[str, Meta(max_length=1_024)] = ""
+    """The file's name, for the names of its subtitles; what a file system would not take is replaced."""
+    size: Annotated[int, Meta(ge=0, le=2**62)] | None = None
+    """Bytes of the file; None: told at Commit."""
+    sha256: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
+    """Of the file, in hexadecimal; "": told at Commit, and the upload cannot be resumed by another connection."""
+    path: Annotated[str, Meta(max_length=4_096)] | None = None
+    """An absolute path on the server, instead of an upload; on its local socket only."""
+    is_again: bool = False
+    """A job of its own, whether or not this file was submitted before with the same options."""
+    options: JobOptions = JobOptions()
+
+
+class Chunk(_Message, frozen=True, kw_only=True):
+    """The next bytes of an upload, in one blob of 1 to `chunk_bytes`; `request` is that of its Submit."""
+
+    job: str
+    offset: Annotated[int, Meta(ge=0, le=2**62)]
+
+
+class Commit(_Message, frozen=True, kw_only=True):
+    """The upload is complete; `request` is one of its own."""
+
+    job: str
+    size: Annotated[int, Meta(ge=0, le=2**62)] | None = None
+    """Must be given here or in Submit; where in both, they must agree."""
+    sha256: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
+    """Likewise."""
+
+
 class List(_Message, frozen=True, kw_only=True):
     """Ask for the newest jobs."""
 
     states: tuple[str, ...] = ()
     """Only jobs in these states; empty for all."""
     limit: int = 100
+    tag: str | None = None
+    """Only jobs with this tag."""
 
 
 class Status(_Message, frozen=True, kw_only=True):
@@ -80,6 +159,33 @@ class Welcome(_Message, frozen=True, kw_only=True):
     """Version of the daemon."""
     protocol: int
     model: str
+    user: str = ""
+    """Name of the key that the client has shown; empty on the local socket."""
+    role: str = "admin"
+    """"user" (sees and changes its own jobs) or "admin" (all)."""
+    formats: tuple[str, ...] = ()
+    """What Fetch can be asked for."""
+    max_upload_bytes: int = 0
+
+
+class Accepted(_Message, frozen=True, kw_only=True):
+    """The answer to a Submit whose bytes are wanted."""
+
+    job: str
+    offset: int
+    """Bytes that the server has already; the next Chunk begins here."""
+    window_bytes: int
+    """Bytes that may be under way: a Chunk may reach to the last Credit's (or this) `offset` + `window_bytes`."""
+    chunk_bytes: int
+    """Longest blob of a Chunk."""
+
+
+class Credit(_Message, frozen=True, kw_only=True):
+    """Bytes of an upload were written; `request` is that of its Submit."""
+
+    job: str
+    offset: int
+    """All bytes before this one are written."""
 
 
 class JobFacts(Struct, frozen=True, kw_only=True):
@@ -104,10 +210,19 @@ class JobFacts(Struct, frozen=True, kw_only=True):
     outputs: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     """Spans of a failed job that have no text: "start_ms end_ms cause"."""
+    owner: str = ""
+    """Name of the key that submitted it; empty for the local socket and inboxes."""
+    tag: str = ""
+    size: int = 0
+    """Bytes of the media file."""
+    received_bytes: int = 0
+    """Of these, those that have arrived, while it is uploaded."""
+    priority: int = 0
+    formats: tuple[str, ...] = ()
 
 
 class JobInfo(_Message, frozen=True, kw_only=True):
-    """The answer to Status, Cancel and Retry."""
+    """The answer to Status, Cancel, Retry and Commit, and to a Submit whose bytes are not wanted."""
 
     job: JobFacts
 
@@ -156,6 +271,8 @@ class WorkerFacts(Struct, frozen=True, kw_only=True):
     job: str
     """What a prepare worker reads."""
     cause: str
+    audio_ms: int = 0
+    """Audio that this slot has transcribed since the daemon started."""
 
 
 class StatsInfo(_Message, frozen=True, kw_only=True):
@@ -171,6 +288,12 @@ class StatsInfo(_Message, frozen=True, kw_only=True):
     """Audio of the segments that were transcribed since the start."""
     uptime_s: float
     last_seq: int
+    ready_ms: int = 0
+    """Audio of the segments that wait for a worker."""
+    uploads: int = 0
+    """Uploads under way."""
+    spool_bytes: int = 0
+    """Uploaded media on the server's disk."""
 
 
 class Error(_Message, frozen=True, kw_only=True):
@@ -180,8 +303,8 @@ class Error(_Message, frozen=True, kw_only=True):
     message: str
 
 
-ToServer = Hello | List | Status | Watch | Fetch | Cancel | Retry | Stats
-ToClient = Welcome | JobInfo | JobList | Event | Subtitles | StatsInfo | Error
+ToServer = Hello | Submit | Chunk | Commit | List | Status | Watch | Fetch | Cancel | Retry | Stats
+ToClient = Welcome | Accepted | Credit | JobInfo | JobList | Event | Subtitles | StatsInfo | Error
 
 to_server: Codec[ToServer] = Codec(ToServer)
 to_client: Codec[ToClient] = Codec(ToClient)

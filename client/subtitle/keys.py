@@ -1,0 +1,110 @@
+"""CURVE keys in files: who a client is, and which server it trusts."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tomllib
+from pathlib import Path
+
+import msgspec
+import zmq
+import zmq.utils.z85
+from msgspec import Struct
+
+from subtitle.errors import KeyFileError
+
+KEY_VARIABLE = "SUBTITLE_KEY"
+KEY_LENGTH = 40
+"""Characters of a key in Z85 (ZeroMQ RFC 32): 32 bytes."""
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+class Key(Struct, frozen=True, kw_only=True):
+    """A key pair in Z85, and the public key of the server that it is for."""
+
+    name: str
+    """What the server's allow-list calls it."""
+    public: str
+    secret: str
+    server: str
+
+    def __repr__(self) -> str:
+        """Keep the secret out of logs and tracebacks."""
+        return f"Key(name={self.name!r}, public={self.public!r})"
+
+
+def new_pair() -> tuple[str, str]:
+    """Return a new public and secret key in Z85."""
+    public, secret = zmq.curve_keypair()
+    return public.decode(), secret.decode()
+
+
+def load_key(path: str | Path) -> Key:
+    """Return the key of a file; raises KeyFileError for one that others may read, or that holds no key."""
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            table = tomllib.load(file)
+    except OSError as error:
+        raise KeyFileError(
+            f"{path}: cannot be read: {error.strerror}; `subtitled keys new` makes keys"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise KeyFileError(f"{path}: not a key file: {error}; `subtitled keys new` makes one") from error
+    if mode & _OTHERS:
+        raise KeyFileError(
+            f"{path}: has mode {mode:04o}, so that others may use the key; type: chmod 600 {path}"
+        )
+    try:
+        key = msgspec.convert(table, Key)
+    except msgspec.ValidationError as error:
+        raise KeyFileError(f"{path}: not a key file: {error}; `subtitled keys new` makes one") from error
+    for field in ("public", "secret", "server"):
+        if not is_key(getattr(key, field)):
+            raise KeyFileError(
+                f"{path}: `{field}` is no key of {KEY_LENGTH} characters of Z85; `subtitled keys new` makes one"
+            )
+    return key
+
+
+def save_key(path: str | Path, key: Key) -> None:
+    """Write a key file that only its owner may read, never over another; raises FileExistsError, OSError."""
+    text = (
+        f"# The key {key.name!r} of a subtitled server's client: whoever has this file is {key.name!r} there.\n"
+        f"# On the client: subtitle --key FILE …, or SUBTITLE_KEY=FILE, or ~/.config/subtitle/key.toml\n"
+        f'name = "{key.name}"\n'
+        f'public = "{key.public}"\n'
+        f'secret = "{key.secret}"\n'
+        f'server = "{key.server}"\n'
+    )
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(file, "w", encoding="utf-8") as target:
+        target.write(text)
+        target.flush()
+        os.fsync(target.fileno())
+
+
+def find_key(path: str | Path | None = None) -> Key | None:
+    """Return the key at `path`, else that of SUBTITLE_KEY, else of `~/.config/subtitle/key.toml`; None without any.
+
+    The last is used only where it is there. Raises KeyFileError.
+    """
+    named = path or os.environ.get(KEY_VARIABLE)
+    if named:
+        return load_key(named)
+    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    usual = Path(base, "subtitle", "key.toml")
+    return load_key(usual) if usual.exists() else None
+
+
+def is_key(text: str) -> bool:
+    """Say whether `text` is a key in Z85."""
+    if len(text) != KEY_LENGTH:
+        return False
+    try:
+        zmq.utils.z85.decode(text.encode())
+    except (ValueError, KeyError, UnicodeEncodeError):
+        return False
+    return True
