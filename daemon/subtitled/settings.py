@@ -39,6 +39,8 @@ def policy_of(config: Config) -> Policy:
     return Policy(
         attempts=recovery.attempts,
         prepare_attempts=recovery.prepare_attempts,
+        crash_budget=recovery.crash_budget,
+        quarantine_s=recovery.quarantine_s,
         silence_s=recovery.silence_s,
         start_timeout_s=recovery.start_timeout_s,
         lease_min_s=recovery.lease_min_s,

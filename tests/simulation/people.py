@@ -84,14 +84,19 @@ class People:
             self.removed.add(slot)
             self._world.life.happen(ev.SlotRemoved(slot))
 
-    def reload(self) -> None:
+    def reload(self, *, is_for_all: bool = True) -> None:
         """Have the configuration read again, with every slot in it; one that is not yet empty stays away."""
         life = self._world.life
         for slot, worker in list(life.broker.roster.workers.items()):
-            life.happen(ev.SlotReset(slot))
+            if is_for_all or worker.is_hopeless:
+                life.reset(slot)
             if worker.state is WorkerState.STOPPED and not life.broker.is_draining:
                 self.removed.discard(slot)
                 life.happen(ev.SlotAdded(slot, worker.role))
+
+    def mend(self) -> None:
+        """Have every slot back that does not come back by itself."""
+        self.reload(is_for_all=False)
 
     def drain(self) -> None:
         """SIGTERM."""
