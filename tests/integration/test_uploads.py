@@ -177,7 +177,8 @@ def test_more_than_the_window_is_refused(sender: Sender) -> None:
     # A chunk far beyond the window would be out of order too: the window is what a patient flood runs into.
     for offset in range(0, len(big), 2**20):
         sender.chunk(accepted, offset, big[offset : offset + 2**20])
-    written, errors = 0, []
+    written = 0
+    errors: list[str] = []
     while written < len(big) and not errors:
         assert sender.socket.poll(60_000)
         message, _ = ms.to_client.decode(sender.socket.recv_multipart())

@@ -111,12 +111,12 @@ class Bench:
 
     # -- files -----------------------------------------------------------------------------------------------
 
-    def submit(self, name: str = "a", **options: Any) -> None:
-        """Have a file arrive."""
+    def submit(self, name: str = "a", *, state: JobState = JobState.QUEUED, **options: Any) -> None:
+        """Have a file arrive, or begin to."""
         options.setdefault("language", "de")
         job = Job(
             id=name,
-            state=JobState.QUEUED,
+            state=state,
             source=name.encode(),
             location=name.encode(),
             size=1,

@@ -59,6 +59,35 @@ def test_no_file_is_started_while_there_is_no_space() -> None:
     assert b.state("a") is JobState.PREPARING
 
 
+def test_a_file_that_is_sent_is_read_when_it_is_whole() -> None:
+    b = bench("p0", "gpu0")
+    b.submit(state=JobState.RECEIVING)
+    assert not b.all(ac.SendPrepare)
+    b.happen(ev.Uploaded(job="a", size=7, mtime_ns=8, sha256="f" * 64))
+    assert b.state("a") is JobState.PREPARING
+    sent = b.last(ac.SendPrepare).job
+    assert (sent.size, sent.mtime_ns, sent.sha256) == (7, 8, "f" * 64)
+
+
+@pytest.mark.parametrize("event", [ev.Expired(job="a", cause="silent"), ev.CancelRequested("a")])
+def test_a_file_that_does_not_come_is_forgotten(event: ev.Event) -> None:
+    b = bench("p0", "gpu0")
+    b.submit(state=JobState.RECEIVING)
+    b.happen(event)
+    assert b.state("a") is JobState.CANCELLED
+    assert b.broker.ledger.jobs == {}
+
+
+def test_a_restarted_daemon_still_waits_for_a_file() -> None:
+    b = bench("p0", "gpu0")
+    b.submit(state=JobState.RECEIVING)
+    after = bench("p0", "gpu0")
+    after.broker.restore([(b.jobs["a"], ())], 0.0)
+    assert not after.all(ac.SendPrepare)
+    after.happen(ev.Uploaded(job="a", size=7, mtime_ns=8, sha256="f" * 64))
+    assert after.all(ac.SendPrepare)
+
+
 def test_two_workers_share_one_file() -> None:
     b = bench("p0", "gpu0", "gpu1")
     b.submit()
