@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 SENT = 0.3
 """Of all files, those that clients send."""
-ARRIVE = 0.8
-"""Of these, those that arrive whole."""
 CANCELLABLE = {JobState.RECEIVING, JobState.QUEUED, JobState.PREPARING, JobState.TRANSCRIBING}
 
 
@@ -51,7 +49,7 @@ class People:
         name = f"job{order}"
         world.add_media(name, media)
         if is_sent:  # before the daemon has a chance to be killed: its client is another process
-            is_whole = world.fate.random.random() < ARRIVE
+            is_whole = not world.fate.strikes(Fault.CANCEL)
             ends_at = world.now + world.fate.within(0, 60)
             world.at(ends_at, lambda: self.end_upload(name, is_whole=is_whole))
         if not world.life.broker.is_draining:
@@ -69,9 +67,11 @@ class People:
         return name
 
     def end_upload(self, name: str, *, is_whole: bool) -> None:
-        """Have an upload complete, or given up, if it still goes on."""
-        job = self._world.store.jobs.get(name)
+        """Have an upload complete, or given up, if it still goes on; its client tries again when the daemon is killed."""
+        world = self._world
+        job = world.store.jobs.get(name)
         if job is not None and job.state is JobState.RECEIVING:
+            world.at(world.now + 1, lambda: self.end_upload(name, is_whole=is_whole))
             arrived = ev.Uploaded(job=name, size=2, mtime_ns=2, sha256="0" * 64)
             self._world.life.happen(arrived if is_whole else ev.Expired(job=name, cause="silent"))
 
