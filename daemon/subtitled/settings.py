@@ -24,6 +24,8 @@ def merge(old: Config, new: Config) -> tuple[Config, list[str]]:
         kept += [
             f"{section}.{key}" for key in got.__struct_fields__ if getattr(wanted, key) != getattr(got, key)
         ]
+    if merged.client and not old.client and any(end.startswith("tcp://") for end in merged.listen.clients):
+        kept.append("client")  # its TCP endpoints were opened without keys, and stay so
     return merged, kept
 
 
