@@ -108,7 +108,8 @@ def _lines(text: str, limit: int) -> tuple[str, ...]:
     parts = [part for unit in units(text) for part in cut(unit, limit)]
     widths = [(columns(part), columns(part.strip())) for part in parts]
     fewest = len(_filled(widths, limit))
-    narrowest = max(-(-columns(text) // fewest), *(width for _, width in widths), 0)
+    # The spaces at the ends of lines are in the sum, but take no columns: it may come out above the limit.
+    narrowest = min(limit, max(-(-columns(text) // fewest), *(width for _, width in widths), 0))
     # A wider line never makes more lines.
     at = bisect_left(range(narrowest, limit), x=-fewest, key=lambda width: -len(_filled(widths, width)))
     starts = _filled(widths, narrowest + at)
