@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,6 +76,8 @@ def _suffer(fault: ModelFault | None) -> None:
     if fault.kind == "death":
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.kill(os.getpid(), signal.SIGSEGV)
+    if fault.kind == "hang":
+        threading.Event().wait()
     raise RuntimeError(ERRORS[fault.kind])
 
 

@@ -29,7 +29,7 @@ from subtitled.core.states import JobState
 from subtitled.engine import Engine, OutOfMemoryError, Request
 from subtitled.errors import ExitCode, NoSpaceError, SpoolError
 from subtitled.intake import new_job_id
-from subtitled.spool import is_temporary, write_whole
+from subtitled.spool import is_temporary, move_whole, write_whole
 from subtitled.store import Store
 
 if TYPE_CHECKING:
@@ -323,6 +323,36 @@ def test_write_that_the_disk_refuses_leaves_the_file_as_it_was(tmp_path: Path, p
         write_whole(outputs / "a.srt", b"new")
     assert [path.name for path in outputs.iterdir()] == ["a.srt"]
     assert (outputs / "a.srt").read_bytes() == b"old"
+
+
+def test_name_that_the_disk_does_not_keep_is_an_error(tmp_path: Path, plan: Plan) -> None:
+    """The content is on the disk and in its place, but who says "written" promises that it stays there."""
+    plan.set(DiskFault(call="fsync", errno=errno.EIO, below=str(tmp_path), is_folder=True))
+    with failing_disk(plan), pytest.raises(SpoolError, match=r"a\.srt cannot be written: Input/output error"):
+        write_whole(tmp_path / "out" / "a.srt", b"new")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.srt"]
+    assert (tmp_path / "out" / "a.srt").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("refusal", [errno.EINVAL, errno.EOPNOTSUPP])
+def test_file_system_that_cannot_sync_a_folder_is_written_to(
+    tmp_path: Path, plan: Plan, refusal: int
+) -> None:
+    """As some network mounts answer."""
+    plan.set(DiskFault(call="fsync", errno=refusal, below=str(tmp_path), is_folder=True))
+    with failing_disk(plan):
+        write_whole(tmp_path / "a.srt", b"new")
+    assert (tmp_path / "a.srt").read_bytes() == b"new"
+
+
+def test_file_that_has_moved_is_said_to_have_moved(tmp_path: Path, plan: Plan) -> None:
+    """Though the disk does not keep the names: the source is no longer where the job was told."""
+    source = tmp_path / "talk.flac"
+    source.write_bytes(b"sound")
+    plan.set(DiskFault(call="fsync", errno=errno.EIO, below=str(tmp_path), is_folder=True))
+    with failing_disk(plan):
+        assert move_whole(source, tmp_path / "done" / "talk.flac") == tmp_path / "done" / "talk.flac"
+    assert not source.exists()
 
 
 def test_job_whose_subtitles_cannot_be_made_durable_fails_and_can_be_retried(
