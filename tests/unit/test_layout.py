@@ -122,8 +122,10 @@ def test_cues_are_legal_and_no_word_is_lost(phrases: list[Placed], lines: int, w
 def test_spaces_between_lines_make_no_line_wider_than_its_limit() -> None:
     """Found by chance: three lines of two columns, and the two spaces between them."""
     phrase = Placed("00 000 \u0300", 0, 1000, ())
-    [*cues] = layout([phrase], Limits(lines=3, columns=2, wide_columns=2))
-    assert [cue.lines for cue in cues] == [("00", "00", "0 \u0300")]
+    limits = Limits(lines=3, columns=2, wide_columns=2)
+    assert [cue.lines for cue in layout([phrase], limits)] == [("00", "00", "0 \u0300")]
+    # A mark alone takes no columns, and yet it begins the line.
+    assert [cue.lines for cue in layout([Placed("\u0300 00", 0, 1000, ())], limits)] == [("\u0300", "00")]
 
 
 @given(st.lists(placed(), max_size=6))

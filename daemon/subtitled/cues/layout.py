@@ -121,10 +121,10 @@ def _filled(widths: list[tuple[int, int]], limit: int) -> list[int]:
     starts = [0]
     taken = 0
     for at, (inner, first) in enumerate(widths):
-        if taken and taken + inner > limit:
+        if at > starts[-1] and taken + inner > limit:
             starts.append(at)
             taken = 0
-        taken += inner if taken else first
+        taken += inner if at > starts[-1] else first
     return starts
 
 
