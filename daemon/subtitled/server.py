@@ -28,7 +28,7 @@ from subtitled.core.records import Role
 from subtitled.core.states import SegmentEvent, WorkerState
 from subtitled.cuda import Device
 from subtitled.desk import Desk
-from subtitled.errors import ConfigError, ExitCode, NoSpaceError, StoreError
+from subtitled.errors import ConfigError, ExitCode, InboxError, NoSpaceError, StoreError
 from subtitled.finisher import Finisher
 from subtitled.intake import Arrivals, Found
 from subtitled.lock import take_folder
@@ -54,6 +54,8 @@ CATCH_UP_S = 0.05
 FULL_WAIT_S = 2.0
 """Seconds between two tries to write to a full disk."""
 LATE_S = 3.0
+LAST_WORDS_MS, LAST_WORDS_LOOKS = 10, 5
+"""Waits for the last words of a process that has ended: they and its end come by different ways."""
 _log = log.get()
 Load = Callable[[], tuple[Config, list[Device]]]
 
@@ -121,7 +123,7 @@ class Server:
             self._start()
             while (code := self._exit) is None:
                 self._turn()
-        except StoreError as error:
+        except (StoreError, InboxError) as error:
             _log.critical(log.DAEMON_STOPPED, cause=str(error))
             code = ExitCode.FAILED
         finally:
@@ -149,7 +151,7 @@ class Server:
         actions, deadline = self._broker.tick(time.monotonic())
         self._perform(actions)
         self._notifier.watchdog()
-        self._update_gauges()
+        self._reporter.measure(self._broker)
         ready = self._wait(deadline)
         self._on_signals()
         for pidfd in self._supervisor.pidfds & ready:
@@ -157,6 +159,7 @@ class Server:
         self._on_workers()
         self._on_mailbox()
         self._client_link.receive()
+        self._arrivals.check()
         if self._stop_at is not None and (
             time.monotonic() >= self._stop_at or (self._broker.is_at_rest and self._finisher.is_at_rest)
         ):
@@ -256,6 +259,9 @@ class Server:
 
     def _on_exit(self, pidfd: int) -> None:
         self._on_workers()  # what it said before it ended counts
+        for _ in range(LAST_WORDS_LOOKS):
+            if self._supervisor.owes_words(pidfd) and self._workers.poll(LAST_WORDS_MS):
+                self._on_workers()
         end = self._supervisor.reap(pidfd)
         self._happen(ev.WorkerExited(worker=end.worker, is_fatal=end.is_fatal, cause=end.cause))
         is_hopeless = all(worker.is_hopeless for worker in self._broker.roster.of(Role.TRANSCRIBE))
@@ -372,17 +378,6 @@ class Server:
             self._notifier.stopping()
             self._stop_at = time.monotonic() + timeout_s
             self._happen(ev.DrainRequested())
-
-    def _update_gauges(self) -> None:
-        self._metrics.ready_segments.set(len(self._broker.leasing.ready))
-        self._metrics.queued_bytes.set(self._broker.ledger.queued_bytes)
-        counts: dict[tuple[str, str], int] = {
-            (role.value, state.value): 0 for role in Role for state in WorkerState
-        }
-        for worker in self._broker.roster.workers.values():
-            counts[worker.role.value, worker.state.value] += 1
-        for labels, count in counts.items():
-            self._metrics.workers.labels(*labels).set(count)
 
     def _close(self) -> None:
         self._arrivals.stop()

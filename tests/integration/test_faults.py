@@ -429,6 +429,25 @@ def test_jobs_of_one_millisecond_have_ids_of_their_own() -> None:
     assert len({new_job_id(order) for order in range(10_000)}) == 10_000
 
 
+def test_daemon_ends_when_nobody_watches_its_inboxes_any_more(daemon: Daemon, plan: Plan, talk: Path) -> None:
+    """A bug of ours, here a pipe that cannot be written to: alive and deaf it would let every file lie."""
+    pipes = [os.readlink(link) for link in Path(f"/proc/{daemon.pid}/fd").iterdir()]  # noqa: PTH115 - `pipe:[1]` is no path
+    plan.set(
+        *(
+            DiskFault(call="write", errno=errno.EIO, below=pipe, times=1)
+            for pipe in pipes
+            if pipe.startswith("pipe:")
+        )
+    )
+    path = daemon.drop(talk, "talk.flac")
+    assert daemon.wait_for_exit() == ExitCode.FAILED
+    assert "watches the inboxes has ended" in daemon.log("daemon.stopped")[0]["cause"]
+    plan.set()
+    daemon.start()
+    assert daemon.wait_for(path).state == "done"
+    daemon.stop()
+
+
 def test_daemon_ends_when_its_database_cannot_be_written_and_loses_nothing(
     daemon: Daemon, talk: Path
 ) -> None:
