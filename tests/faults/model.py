@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import subtitled.model
+from subtitled.errors import ModelError
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
@@ -78,6 +79,8 @@ def _suffer(fault: ModelFault | None) -> None:
         os.kill(os.getpid(), signal.SIGSEGV)
     if fault.kind == "hang":
         threading.Event().wait()
+    if fault.kind == "model":
+        raise ModelError("the model is gone")
     raise RuntimeError(ERRORS[fault.kind])
 
 
