@@ -111,11 +111,13 @@ class Reporter:
             case _:
                 pass
 
-    def measure(self, broker: Broker) -> None:
-        """Set the gauges to what the broker holds."""
+    def gauge(self, broker: Broker) -> None:
+        """Set the metrics that tell how things stand."""
         self._metrics.ready_segments.set(len(broker.leasing.ready))
         self._metrics.queued_bytes.set(broker.ledger.queued_bytes)
-        counts = {(role.value, state.value): 0 for role in Role for state in WorkerState}
+        counts: dict[tuple[str, str], int] = {
+            (role.value, state.value): 0 for role in Role for state in WorkerState
+        }
         for worker in broker.roster.workers.values():
             counts[worker.role.value, worker.state.value] += 1
         for labels, count in counts.items():

@@ -147,11 +147,12 @@ class Server:
             # The loop was held up (a full disk, a suspended machine): hear the workers before judging them silent.
             self._on_workers()
         self._turned_at = time.monotonic()
+        self._arrivals.check()
         self._check_space()
         actions, deadline = self._broker.tick(time.monotonic())
         self._perform(actions)
         self._notifier.watchdog()
-        self._reporter.measure(self._broker)
+        self._reporter.gauge(self._broker)
         ready = self._wait(deadline)
         self._on_signals()
         for pidfd in self._supervisor.pidfds & ready:
@@ -159,7 +160,6 @@ class Server:
         self._on_workers()
         self._on_mailbox()
         self._client_link.receive()
-        self._arrivals.check()
         if self._stop_at is not None and (
             time.monotonic() >= self._stop_at or (self._broker.is_at_rest and self._finisher.is_at_rest)
         ):

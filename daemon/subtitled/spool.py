@@ -56,7 +56,7 @@ def write_whole(path: str | Path, data: bytes) -> None:
                 file_bytes = file_bytes[os.write(file, file_bytes) :]
             os.fsync(file)
             temporary.replace(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
 
 
 def move_whole(source: str | Path, target: str | Path) -> Path:
@@ -77,8 +77,8 @@ def move_whole(source: str | Path, target: str | Path) -> Path:
             raise
         # The file has moved: to say that it has not would be wrong. After a power cut it may be where it was, once.
         with contextlib.suppress(OSError):
-            _sync_folder(free.parent)
-            _sync_folder(source.parent)
+            sync_folder(free.parent)
+            sync_folder(source.parent)
     return free
 
 
@@ -231,11 +231,11 @@ def _move_over(source: Path, target: Path) -> None:
                 shutil.copystat(source, temporary)
             os.fsync(file)
         temporary.replace(target)
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
     source.unlink()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the names in `folder` durable: a rename is, only once its folder is on the disk.
 
     Where the file system has no such call (SMB, some of FUSE), it is as durable as it gets.
