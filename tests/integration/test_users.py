@@ -225,5 +225,6 @@ def test_the_same_submit_of_two_users_is_two_uploads(office: Office) -> None:
         assert first.job != second.job
         for sender, accepted in ((ann, first), (ben, second)):
             sender.send(ms.Cancel(request=5, job=accepted.job))
+            assert sender.receive(ms.Error).request == accepted.request
             assert sender.receive(ms.JobInfo).job.state == "cancelled"
         assert ann.refusal(submit_of(6, content, options=ms.JobOptions(language="?"))) == "BAD_FORMAT"
