@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from msgspec import structs
 
 from subtitled.config import Client, Config, Listen, Model, State
 from subtitled.settings import merge
