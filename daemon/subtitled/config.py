@@ -107,6 +107,36 @@ class Listen(_Section, frozen=True):
     clients: tuple[str, ...] = ("ipc:///run/subtitled/clients.sock",)
     workers: str = "ipc:///run/subtitled/private/workers.sock"
     metrics: str = "127.0.0.1:9477"
+    server_key: str = ""
+    """File of the server's own CURVE key; "" for server.key in state.dir, made when it is first needed."""
+    requests_per_s: Annotated[float, Meta(ge=1, le=100_000)] = 100.0
+    """Requests of one client, chunks of uploads apart; twice as many at once."""
+
+
+class Client(_Section, frozen=True):
+    """One key that may speak over TCP."""
+
+    name: str = ""
+    key: str = ""
+    """The public key, as `subtitled keys new` prints it."""
+    role: Literal["user", "admin"] = "user"
+
+
+class Uploads(_Section, frozen=True):
+    """Files that clients send, and files on this machine that they may name."""
+
+    max_file_mb: Annotated[int, Meta(ge=1, le=16_777_216)] = 20_480
+    max_spool_mb: Annotated[int, Meta(ge=1, le=268_435_456)] = 102_400
+    """Most that all files sent and not finished may take on the disk."""
+    max_open: Annotated[int, Meta(ge=1, le=1_000)] = 32
+    idle_s: Annotated[float, Meta(ge=1, le=2_592_000)] = 3_600.0
+    """An upload of which nothing came for so long is given up."""
+    max_age_s: Annotated[float, Meta(ge=1, le=31_536_000)] = 86_400.0
+    """An upload that is not complete after so long is given up."""
+    keep_failed_s: Annotated[float, Meta(ge=0, le=31_536_000)] = 604_800.0
+    """The file of a failed job is kept for so long, so that it can be retried."""
+    paths: tuple[str, ...] = ()
+    """Folders whose files may be submitted by their path, on the local socket."""
 
 
 class State(_Section, frozen=True):
@@ -135,6 +165,8 @@ class Config(_Section, frozen=True):
     recovery: Recovery = Recovery()
     inbox: tuple[Inbox, ...] = (Inbox(),)
     listen: Listen = Listen()
+    client: tuple[Client, ...] = ()
+    uploads: Uploads = Uploads()
     state: State = State()
     log: Log = Log()
 

@@ -19,7 +19,7 @@ import zmq
 
 from subtitled import backend as be
 from subtitled import log
-from subtitled.client_link import ClientLink
+from subtitled.clients.reception import Reception
 from subtitled.config import Config
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
@@ -27,7 +27,6 @@ from subtitled.core.broker import Broker
 from subtitled.core.records import Role
 from subtitled.core.states import SegmentEvent, WorkerState
 from subtitled.cuda import Device
-from subtitled.desk import Desk
 from subtitled.errors import ConfigError, ExitCode, NoSpaceError, StoreError
 from subtitled.finisher import Finisher
 from subtitled.intake import Arrivals, Found
@@ -39,7 +38,8 @@ from subtitled.report import Reporter
 from subtitled.rows import JournalEntry
 from subtitled.sdnotify import Notifier
 from subtitled.settings import merge, policy_of, recipe_of, space_of
-from subtitled.sockets import bind_clients, bind_workers
+from subtitled.signals import Signals
+from subtitled.sockets import bind_workers
 from subtitled.space import SpaceGuard
 from subtitled.store import Store
 from subtitled.supervisor import Supervisor
@@ -80,12 +80,9 @@ class Server:
         self._metrics.serve(config.listen.metrics)
         self._reporter = Reporter(self._metrics)
         self._broker = Broker(policy_of(config), recipe=recipe_of(config, None))
-        self._desk = Desk(self._store, self._broker, self._happen, model=config.model.name)
         self._supervisor = supervisor or Supervisor(environ)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._clients = bind_clients(self._context, config.listen.clients)
         self._workers = bind_workers(self._context, config.listen.workers)
-        self._client_link = ClientLink(socket=self._clients, store=self._store, desk=self._desk)
         self._worker_link = WorkerLink(
             config,
             devices,
@@ -95,6 +92,16 @@ class Server:
             metrics=self._metrics,
         )
         self._mailbox: Mailbox[Found | Callable[[], None]] = Mailbox()
+        self._reception = Reception(
+            config,
+            self._context,
+            store=self._store,
+            broker=self._broker,
+            happen=self._happen,
+            call_back=self._mailbox.put,
+            metrics=self._metrics,
+            languages=lambda: self._worker_link.languages,
+        )
         self._finisher = Finisher(
             self._store,
             self._reporter,
@@ -103,7 +110,6 @@ class Server:
             model=config.model.name,
         )
         self._arrivals = Arrivals(config.inbox, self._store, self._mailbox.put)
-        self._signals: list[int] = []
         self._space = SpaceGuard(*space_of(config))
         self._is_disk_full = False
         self._try_waiting_at = 0.0
@@ -116,7 +122,7 @@ class Server:
 
     def run(self) -> ExitCode:
         """Serve until a signal, or a fault that only a restart can mend; return the exit status."""
-        self._catch_signals()
+        self._signals = Signals()
         try:
             self._start()
             while (code := self._exit) is None:
@@ -137,6 +143,7 @@ class Server:
             if folder != BESIDE
         )
         self._perform(self._broker.restore(self._store.unfinished(), time.monotonic()))
+        self._reception.start()
         self._fill_slots()
         self._arrivals.start()
 
@@ -149,14 +156,14 @@ class Server:
         actions, deadline = self._broker.tick(time.monotonic())
         self._perform(actions)
         self._notifier.watchdog()
-        self._update_gauges()
+        self._reporter.gauge(self._broker)
         ready = self._wait(deadline)
         self._on_signals()
         for pidfd in self._supervisor.pidfds & ready:
             self._on_exit(pidfd)
         self._on_workers()
         self._on_mailbox()
-        self._client_link.receive()
+        self._reception.receive()
         if self._stop_at is not None and (
             time.monotonic() >= self._stop_at or (self._broker.is_at_rest and self._finisher.is_at_rest)
         ):
@@ -165,14 +172,19 @@ class Server:
     def _wait(self, deadline: float) -> set[int]:
         """Wait for something to happen, or to be due; return the pidfds that are ready."""
         poller = zmq.Poller()
-        for waited in (self._workers, self._clients, self._mailbox.fileno(), self._signal_fd):
+        for waited in (
+            self._workers,
+            *self._reception.sockets,
+            self._mailbox.fileno(),
+            self._signals.fileno(),
+        ):
             poller.register(waited, zmq.POLLIN)
         for pidfd in self._supervisor.pidfds:
             poller.register(pidfd, zmq.POLLIN)
         wait_s = min(
             deadline - time.monotonic(), MAX_WAIT_S, self._notifier.watchdog_interval_s or MAX_WAIT_S
         )
-        if self._client_link.is_behind:
+        if self._reception.is_behind:
             wait_s = min(wait_s, CATCH_UP_S)
         if self._stop_at is not None:
             wait_s = min(wait_s, self._stop_at - time.monotonic(), 0.1)
@@ -190,7 +202,7 @@ class Server:
             self._reporter.tell(action)
             self._do(action)
         if entries:
-            self._client_link.tell_watchers(entries)
+            self._reception.tell_watchers(entries)
 
     def _commit(self, saves: list[ac.Save]) -> list[JournalEntry]:
         """Commit, and wait here while the disk is full: nothing may be said that is not written."""
@@ -201,10 +213,10 @@ class Server:
                 if not self._is_disk_full:
                     _log.warning(log.DISK_FULL, cause=str(error))
                 self._is_disk_full = True
-                if self._signals or (self._stop_at is not None and time.monotonic() >= self._stop_at):
+                if self._signals.caught or (self._stop_at is not None and time.monotonic() >= self._stop_at):
                     raise  # what is not written is done again after the next start
                 self._notifier.watchdog()
-                select.select([self._signal_fd], [], [], FULL_WAIT_S)
+                select.select([self._signals.fileno()], [], [], FULL_WAIT_S)
             else:
                 if self._is_disk_full:
                     _log.info(log.DISK_OK)
@@ -248,7 +260,9 @@ class Server:
             case ac.WriteFailure(job=job):
                 self._finisher.finish(job, is_failure=True)
             case ac.SaveSegment(segment=segment, event=SegmentEvent.DONE):
-                self._desk.audio_samples += segment.samples
+                self._reception.desk.audio_samples[action.worker.rpartition(".")[0]] += segment.samples
+            case ac.SaveJob(job=job, event=event) if event is not None:
+                self._reception.job_changed(job)
             case _:
                 pass  # the other Save… are committed, the notes for the log are told
 
@@ -326,15 +340,15 @@ class Server:
         except ConfigError as error:
             _log.error(log.CONFIG_REFUSED, faults=error.faults)
         else:
-            config, kept = merge(self._config, found)
-            is_other_inbox = config.inbox != self._config.inbox
+            (config, kept), old = merge(self._config, found), self._config
             self._config, self._devices = config, devices
             log.configure(config.log.level, config.log.format, sys.stderr)
             self._broker.set_policy(policy_of(config))
             self._broker.recipe = recipe_of(config, self._broker.window_samples)
             self._worker_link.reconfigure(config, devices)
             self._space.reconfigure(*space_of(config))
-            if is_other_inbox:
+            self._reception.reconfigure(config)
+            if config.inbox != old.inbox:
                 self._arrivals.stop()
                 self._arrivals = Arrivals(config.inbox, self._store, self._mailbox.put)
                 self._arrivals.start()
@@ -347,23 +361,12 @@ class Server:
 
     # -- signals, start, end ---------------------------------------------------------------------------------
 
-    def _catch_signals(self) -> None:
-        self._signal_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda received, _frame: self._signals.append(received))
-
     def _on_signals(self) -> None:
-        try:
-            os.read(self._signal_fd, 4096)
-        except BlockingIOError:
-            return
-        while self._signals:
-            number = self._signals.pop(0)
+        for number in self._signals.take():
             if number == signal.SIGHUP:
                 self._reload()
                 continue
-            name = signal.Signals(number).name
+            name = number.name
             if self._stop_at is not None:
                 _log.warning(log.DAEMON_STOPPING, cause=f"{name} again: at once")
                 self._stop_at = time.monotonic()
@@ -374,25 +377,14 @@ class Server:
             self._stop_at = time.monotonic() + timeout_s
             self._happen(ev.DrainRequested())
 
-    def _update_gauges(self) -> None:
-        self._metrics.ready_segments.set(len(self._broker.leasing.ready))
-        self._metrics.queued_bytes.set(self._broker.ledger.queued_bytes)
-        counts: dict[tuple[str, str], int] = {
-            (role.value, state.value): 0 for role in Role for state in WorkerState
-        }
-        for worker in self._broker.roster.workers.values():
-            counts[worker.role.value, worker.state.value] += 1
-        for labels, count in counts.items():
-            self._metrics.workers.labels(*labels).set(count)
-
     def _close(self) -> None:
         self._arrivals.stop()
         self._supervisor.kill_all()
         self._finisher.close()
-        self._clients.close()
+        self._reception.close()
         self._workers.close()
         self._context.term()
         self._metrics.close()
         self._store.close()
-        signal.set_wakeup_fd(-1)
+        self._signals.release()
         os.close(self._lock)

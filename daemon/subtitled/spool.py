@@ -52,7 +52,7 @@ def write_whole(path: str | Path, data: bytes) -> None:
                 file_bytes = file_bytes[os.write(file, file_bytes) :]
             os.fsync(file)
             temporary.replace(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
 
 
 def move_whole(source: str | Path, target: str | Path) -> Path:
@@ -71,8 +71,8 @@ def move_whole(source: str | Path, target: str | Path) -> Path:
         except BaseException:
             free.unlink(missing_ok=True)
             raise
-        _sync_folder(free.parent)
-        _sync_folder(source.parent)
+        sync_folder(free.parent)
+        sync_folder(source.parent)
     return free
 
 
@@ -219,11 +219,11 @@ def _move_over(source: Path, target: Path) -> None:
                 shutil.copystat(source, temporary)
             os.fsync(file)
         temporary.replace(target)
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
     source.unlink()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the names in `folder` durable: a rename is, only once its folder is on the disk."""
     file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

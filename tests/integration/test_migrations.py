@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-SHIPPED = ("5817be56963b68820c9ad9a25bd3ce239b96e7aa7319546586569589b2cdf79a",)
+SHIPPED = (
+    "5817be56963b68820c9ad9a25bd3ce239b96e7aa7319546586569589b2cdf79a",
+    "2d4c81d2afaa8fd0db3667325ca32d2cdbe49a5eec74056ee6d88fcb3e935588",
+)
 """SHA-256 of each migration that has shipped. Add one for a new migration; none of these ever changes."""
 
 SECOND = "CREATE TABLE later (value INTEGER) STRICT; INSERT INTO later VALUES (7)"

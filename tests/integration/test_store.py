@@ -131,7 +131,7 @@ def test_an_update_from_another_state_is_an_error_and_changes_nothing(store: Sto
     with pytest.raises(StoreError):
         store.apply([replace(good, segment=replace(good.segment, key=SegmentKey("a1", 9)))])
     store.apply([good])
-    assert store.count_segments("a1") == {"leased": 1}
+    assert store.count_segments(["a1"]) == {"a1": {"leased": 1}}
 
 
 def test_the_same_thing_is_not_inserted_twice(store: Store) -> None:

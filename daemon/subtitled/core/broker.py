@@ -118,7 +118,21 @@ class Broker:
         match event:
             case ev.JobArrived(job=job):
                 self.ledger.add_job(job)
-                self.feeding.want(job)
+                if job.state is JobState.QUEUED:
+                    self.feeding.want(job)
+            case ev.Uploaded(job=name):
+                self.feeding.want(
+                    self.ledger.move_job(
+                        self.ledger.jobs[name],
+                        JobEvent.UPLOADED,
+                        size=event.size,
+                        mtime_ns=event.mtime_ns,
+                        sha256=event.sha256,
+                    )
+                )
+            case ev.Expired(job=name, cause=cause):
+                self.ledger.move_job(self.ledger.jobs[name], JobEvent.EXPIRED, cause=cause)
+                self._forget(name)
             case ev.SlotAdded(slot=slot, role=role):
                 if not self.is_draining:
                     self.roster.add(slot, role, now)

@@ -6,6 +6,7 @@ from enum import Enum
 
 from msgspec import Struct
 
+from subtitle.messages import LayoutOptions, VadOptions
 from subtitled.core.plan import Plan
 from subtitled.core.states import JobState, SegmentState, WorkerState
 
@@ -26,12 +27,20 @@ class Options(Struct, frozen=True, kw_only=True):
     formats: tuple[str, ...] = ("srt",)
     word_timestamps: bool = False
     priority: int = 0
+    initial_prompt: str = ""
+    """Text that the model takes as what was said before each segment."""
+    hotwords: str = ""
+    """Words that the model should expect."""
+    vad: VadOptions = VadOptions()
+    """What differs from the server's own settings for finding speech."""
+    layout: LayoutOptions = LayoutOptions()
+    """What differs from the usual limits of cues."""
     after: str = "keep"
     """What becomes of the source: "move", "keep" or "delete"."""
     inbox: bytes = b""
     """Root of the inbox that took the file, as the file system's bytes."""
     output: bytes = b"beside"
-    """Folder of the subtitles, or b"beside"."""
+    """Folder of the subtitles, or b"beside"; b"": none are written, whoever submitted the file fetches them."""
 
 
 class Job(Struct, frozen=True, kw_only=True):
@@ -61,6 +70,14 @@ class Job(Struct, frozen=True, kw_only=True):
     """Why the job failed."""
     is_closed: bool = False
     """A failed job whose files (partial, error text, the source's move) are in place."""
+    owner: str = ""
+    """Name of the client's key that submitted it; empty for inboxes and the local socket."""
+    tag: str = ""
+    """The client's own note."""
+    sha256: str = ""
+    """Of an uploaded file, in hexadecimal; empty while it is not known, and for files that were found."""
+    repetition: int = 0
+    """Not 0 for a file that was submitted again on purpose: then it is a number of its own."""
 
 
 class Segment(Struct, frozen=True, kw_only=True):
