@@ -168,8 +168,12 @@ class Client:
 
     def fetch(self, job: str, form: str = "srt") -> tuple[str, bytes]:
         """Return a name, made by the server, and the content of a job's subtitles."""
-        answer, body = self._run(self._speaker.fetch(job, form))
+        answer, body = self.subtitles(job, form)
         return answer.name, body
+
+    def subtitles(self, job: str, form: str = "srt") -> tuple[ms.Subtitles, bytes]:
+        """Return all that the server says of a job's subtitles, and their content."""
+        return self._run(self._speaker.fetch(job, form))
 
     # -- connections -----------------------------------------------------------------------------------------
 

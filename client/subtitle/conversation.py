@@ -171,7 +171,7 @@ class Speaker:
             if heard.message is not None:
                 # A refusal is an answer, but one that must have an end.
                 heard_at = heard_at if upload.refusal is not None else time.monotonic()
-            if upload.job and upload.acknowledged > told:
+            if upload.facts is None and upload.job and upload.acknowledged > told:
                 told = upload.acknowledged
                 yield Tell(
                     Progress(

@@ -38,7 +38,8 @@ def options_of(options: JobOptions | None, words: OptionWords) -> JobOptions:
     try:
         return msgspec.convert({**msgspec.to_builtins(options or JobOptions()), **_plain(words)}, JobOptions)
     except msgspec.ValidationError as error:
-        raise OptionError(f"{error}") from None
+        fault, _, where = str(error).partition(" - at `$.")
+        raise OptionError(f"{where.rstrip('`') or 'options'}: {fault}") from None
 
 
 def _plain(words: OptionWords) -> dict[str, object]:

@@ -157,7 +157,9 @@ def _check_sockets(config: Config, faults: Faults) -> None:
     for key, endpoint in endpoints:
         if faults.is_faulty(key):
             continue
-        allowed = _endpoint_fault(endpoint, is_for_clients=key != "listen.workers", has_keys=bool(config.client))
+        allowed = _endpoint_fault(
+            endpoint, is_for_clients=key != "listen.workers", has_keys=bool(config.client)
+        )
         if allowed:
             faults.add(key, endpoint, allowed)
         elif endpoint in seen:
