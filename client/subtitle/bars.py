@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from types import TracebackType
 from typing import Self
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
@@ -53,7 +55,11 @@ class Shown:
             ),
             console=console,
             disable=not console.is_terminal,
+            redirect_stdout=False,  # rich would write it to standard error, wherever the caller wants it
+            redirect_stderr=False,
         )
+        self._is_held = console.is_terminal and sys.stdout.isatty()
+        self._held: list[str] = []
         self._tasks: dict[str, TaskID] = {}
         self._rates: dict[tuple[str, str], Rate] = {}
         self._lines: dict[str, tuple[str, float]] = {}
@@ -66,6 +72,9 @@ class Shown:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bars.stop()
+        for line in self._held:
+            click.echo(line)
+        self._held.clear()
 
     def update(self, name: str, progress: Progress) -> None:
         """Show how far the file of this name is."""
@@ -99,8 +108,15 @@ class Shown:
         elif not self._console.is_terminal:
             self.say(f"{name}: {text}")
 
+    def out(self, line: str) -> None:
+        """Print a line of the command's output: at once, or after the bars where both are on one terminal."""
+        if self._is_held:
+            self._held.append(line)
+        else:
+            click.echo(line)
+
     def say(self, text: str) -> None:
-        """Print a line above the bars."""
+        """Print a line for people, above the bars."""
         self._console.print(Text(text), soft_wrap=True)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
@@ -91,6 +91,10 @@ class Client:
         the watch goes on after the last entry that was seen.
         """
         return self._stream(Conversation(self._speaker.watch(job, after_seq, timeout_s)))
+
+    def watch_to_end(self, job: str, *, timeout_s: float | None = None) -> Iterator[ms.Event]:
+        """Yield a job's journal from the beginning until it has ended; see `Job.events`."""
+        return self._stream(Conversation(self._speaker.watch(job, 0, timeout_s, is_until_ended=True)))
 
     # -- jobs ------------------------------------------------------------------------------------------------
 
@@ -179,12 +183,13 @@ class Client:
 
     def _run(self, talk: Talk[T], tell: Callable[[Any], object] | None = None) -> T:
         conversation = Conversation(talk)
-        for value in self._stream(conversation):
-            if tell is not None:
-                tell(value)
+        with closing(self._stream(conversation)) as told:
+            for value in told:
+                if tell is not None:
+                    tell(value)
         return conversation.result
 
-    def _stream(self, conversation: Conversation[Any]) -> Iterator[Any]:
+    def _stream(self, conversation: Conversation[Any]) -> Generator[Any, None, None]:
         """Take a conversation's steps; yields what it tells."""
         with self._connection() as connection:
             came: object = None
@@ -259,8 +264,7 @@ class Job:
 
         Ends also after `timeout_s` seconds without an entry.
         """
-        talk = self._client._speaker.watch(self.id, 0, timeout_s, is_until_ended=True)  # noqa: SLF001 - one module
-        return self._client._stream(Conversation(talk))  # noqa: SLF001
+        return self._client.watch_to_end(self.id, timeout_s=timeout_s)
 
     def cancel(self) -> ms.JobFacts:
         """End it."""

@@ -151,13 +151,13 @@ class Connection:
             except zmq.Again:
                 if self._monitor.is_lost() or time.monotonic() >= until:
                     return False
-                self._socket.poll(_slice_ms(until), zmq.POLLOUT)
+                self._socket.poll(slice_ms(until), zmq.POLLOUT)
             else:
                 return True
 
     def receive(self, until: float) -> Heard:
         """Return the next message, or what else is to be known until `until` (monotonic)."""
-        while not self._socket.poll(_slice_ms(until)):
+        while not self._socket.poll(slice_ms(until)):
             if self._monitor.is_lost():
                 return Heard(is_lost=True)
             if time.monotonic() >= until:
@@ -165,5 +165,6 @@ class Connection:
         return Heard(*to_client.decode(self._socket.recv_multipart()))
 
 
-def _slice_ms(until: float) -> int:
+def slice_ms(until: float) -> int:
+    """Return how long to wait at once, in milliseconds, for what may come until `until` (monotonic)."""
     return max(0, int(min(LOOK_S, until - time.monotonic()) * 1000 + 0.999))

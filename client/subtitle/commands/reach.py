@@ -82,9 +82,14 @@ def with_client(command: Command) -> Command:
     return call
 
 
+def json_line(value: object) -> str:
+    """Return a value as one line of JSON."""
+    return msgspec.json.encode(value).decode()
+
+
 def print_json(value: object) -> None:
-    """Print one value on a line of its own, at once."""
-    click.echo(msgspec.json.encode(value).decode())
+    """Print one value on a line of its own."""
+    click.echo(json_line(value))
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 
 import click
 import msgspec
@@ -14,6 +15,9 @@ from rich.live import Live
 from subtitle import top as picture
 from subtitle.client import Client
 from subtitle.commands.reach import as_json, print_json, with_client
+
+SPEED_S = 15.0
+"""Speeds in `top` are those of the last seconds."""
 
 
 @click.command()
@@ -50,15 +54,18 @@ def top(client: Client, every_s: float, *, is_json: bool) -> None:
     if not console.is_terminal:
         console.print(picture.screen(welcome, now, picture.speeds(None, now)))
         return
-    before = None
+    seen = deque([now])
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             room = console.height - len(now.stats.workers) - 9
-            live.update(
-                picture.screen(welcome, now, picture.speeds(before, now), max_jobs=room), refresh=True
-            )
+            speed = picture.speeds(seen[0], now)
+            live.update(picture.screen(welcome, now, speed, max_jobs=room), refresh=True)
             time.sleep(every_s)
-            before, now = now, _look(client)
+            now = _look(client)
+            # Workers are told of when a lease ends: a speed over less than some of them would jump.
+            while len(seen) > 1 and now.at - seen[0].at > SPEED_S:
+                seen.popleft()
+            seen.append(now)
 
 
 @click.command()

@@ -16,7 +16,7 @@ from msgspec import Struct
 from subtitle.bars import Shown
 from subtitle.client import Client
 from subtitle.commands.job_options import chosen, job_options
-from subtitle.commands.reach import ExitCode, Reach, as_json, print_json, with_client
+from subtitle.commands.reach import ExitCode, Reach, as_json, json_line, with_client
 from subtitle.errors import SubtitleError, UnreachableError
 from subtitle.messages import JobFacts, JobOptions
 from subtitle.progress import ENDED, Progress, progress_of
@@ -116,7 +116,9 @@ class _Run:
                 facts, is_known = self._submit(file)
             except KeyboardInterrupt:
                 self.shown.end(file.label, "interrupted")
-                self._say_interrupted("what was sent is kept: the same command goes on from there")
+                self._say_interrupted(
+                    f"what was sent is kept: submit {file.path} again, and it goes on from there"
+                )
             except UnreachableError:
                 self._say_jobs()
                 raise
@@ -128,9 +130,9 @@ class _Run:
                 continue
             self._jobs.setdefault(facts.id, []).append(file)
             known = "; submitted before, --again makes another job" if is_known else ""
-            self.shown.end(file.label, f"is job {facts.id}{known}")
+            self.shown.end(file.label, f"submitted, job {facts.id}{known}")
             if not is_waiting:
-                print_json(facts) if self._is_json else click.echo(f"{facts.id} {facts.state} {file.path}")
+                self.shown.out(json_line(facts) if self._is_json else f"{facts.id} {facts.state} {file.path}")
 
     def wait(self, output: Path | None, *, is_forced: bool) -> None:
         """Wait until all jobs have ended; save what they have made as soon as each is done."""
@@ -141,6 +143,8 @@ class _Run:
                 if facts.state in ENDED:
                     folder = output or (Path() if self._is_on_server else file.path.parent)
                     self._finish(file, facts, folder, is_forced=is_forced)
+            if facts.state in ENDED:
+                del self._jobs[facts.id]
 
         try:
             if self._jobs:
@@ -172,20 +176,18 @@ class _Run:
                 answer, body = self._client.subtitles(facts.id, form)
                 name = _name(file.path, answer.language, form)
                 saved.append(save_in(folder, name, body, is_forced=is_forced))
-            self.shown.end(file.label, f"done: {', '.join(str(path) for path in saved)}")
+            self.shown.end(file.label, "done")
         else:
-            rest = (
-                f"; `{self._reach.hint('fetch', facts.id)}` gets the finished part"
-                if facts.segments.get("done")
-                else ""
-            )
-            self.shown.end(file.label, f"{facts.state}: {facts.cause}{rest}" if facts.cause else facts.state)
             self.status = max(self.status, ExitCode.FAILED)
+            self.shown.end(file.label, facts.state)
+            self.shown.say(f"subtitle: {file.path}: {facts.state}{f': {facts.cause}' if facts.cause else ''}")
+            if facts.segments.get("done"):
+                self.shown.say(f"the finished part: {self._reach.hint('fetch', facts.id)}")
         if self._is_json:
-            print_json({**msgspec.to_builtins(facts), "saved": [str(path) for path in saved]})
+            self.shown.out(json_line({**msgspec.to_builtins(facts), "saved": [str(path) for path in saved]}))
         else:
             for path in saved:
-                click.echo(str(path))
+                self.shown.out(str(path))
 
     def _say_interrupted(self, what: str) -> None:
         self.shown.say(f"subtitle: interrupted; {what}")
