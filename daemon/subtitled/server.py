@@ -272,10 +272,9 @@ class Server:
         self._on_workers()  # what it said before it ended counts
         end = self._supervisor.reap(pidfd)
         self._happen(ev.WorkerExited(worker=end.worker, is_fatal=end.is_fatal, cause=end.cause))
-        if not self._is_ready and self._stop_at is None:
-            states = [worker.state for worker in self._broker.roster.of(Role.TRANSCRIBE)]
-            if all(state is WorkerState.BROKEN for state in states):
-                self._exit = ExitCode.FATAL
+        is_hopeless = all(worker.is_hopeless for worker in self._broker.roster.of(Role.TRANSCRIBE))
+        if is_hopeless and not self._is_ready and self._stop_at is None:
+            self._exit = ExitCode.FATAL
         if self._stop_at is None and self._exit is None:
             self._fill_slots()  # a slot that came back into the configuration while its old worker drained
 

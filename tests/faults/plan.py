@@ -20,7 +20,7 @@ class ModelFault(Struct, frozen=True, kw_only=True, tag=True):
 
     kind: Literal["cuda", "memory", "death"]
     """A broken CUDA context, no memory on the device, or the end of the process by SIGSEGV."""
-    call: Literal["encode", "generate", "align"] = "generate"
+    call: Literal["load", "encode", "generate", "align"] = "generate"
     is_marked: bool = False
     """Only with a marked segment in the batch."""
     min_batch: int = 1

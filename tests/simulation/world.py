@@ -112,7 +112,7 @@ class World:
                 call()
             self.life.turn()
         except Killed as killed:
-            self.note(killed)
+            self.note(f"the daemon is killed: {killed}")
             self._restart()
 
     def _restart(self) -> None:
@@ -133,9 +133,9 @@ class World:
         if self.life.broker.is_draining:
             self.live(lambda: self.people.kill(self.life))
         self.live(lambda: self.people.set_space(is_enough=True))
-        self.live(self.people.reload)
+        self.live(self.people.mend)
         # A slot that is on its way out comes back only when it is empty.
-        self.at(self.now + STOP_S, self.people.reload)
+        self.at(self.now + STOP_S, self.people.mend)
 
     # -- what outlives the daemon ----------------------------------------------------------------------------
 

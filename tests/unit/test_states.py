@@ -51,13 +51,13 @@ buried: kicked pending, dropped dropped
 dropped:
 """
 WORKER_STEPS = """
-starting: ready idle, overdue lost, exited backoff, exited_fatal broken, drain draining
-idle: assigned busy, overdue lost, exited backoff, exited_fatal broken, drain draining
-busy: replied idle, overdue lost, exited backoff, exited_fatal broken, drain draining
+starting: ready idle, overdue lost, exited backoff, exited_fatal broken, exhausted broken, drain draining
+idle: assigned busy, overdue lost, exited backoff, exited_fatal broken, exhausted broken, drain draining
+busy: replied idle, overdue lost, exited backoff, exited_fatal broken, exhausted broken, drain draining
 draining: overdue lost, exited stopped, exited_fatal stopped
-lost: exited backoff, exited_fatal broken
+lost: exited backoff, exited_fatal broken, exhausted broken
 backoff: elapsed starting, drain stopped
-broken: reset starting, drain stopped
+broken: elapsed starting, reset starting, drain stopped
 stopped:
 """
 

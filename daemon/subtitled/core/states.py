@@ -90,6 +90,7 @@ class WorkerEvent(Enum):
     OVERDUE = "overdue"
     EXITED = "exited"
     EXITED_FATAL = "exited_fatal"
+    EXHAUSTED = "exhausted"
     ELAPSED = "elapsed"
     RESET = "reset"
     DRAIN = "drain"
@@ -149,7 +150,12 @@ WORKER: dict[tuple[WorkerState, WorkerEvent], WorkerState] = {
     (WorkerState.IDLE, WorkerEvent.EXITED_FATAL): WorkerState.BROKEN,
     (WorkerState.BUSY, WorkerEvent.EXITED_FATAL): WorkerState.BROKEN,
     (WorkerState.LOST, WorkerEvent.EXITED_FATAL): WorkerState.BROKEN,
+    (WorkerState.STARTING, WorkerEvent.EXHAUSTED): WorkerState.BROKEN,
+    (WorkerState.IDLE, WorkerEvent.EXHAUSTED): WorkerState.BROKEN,
+    (WorkerState.BUSY, WorkerEvent.EXHAUSTED): WorkerState.BROKEN,
+    (WorkerState.LOST, WorkerEvent.EXHAUSTED): WorkerState.BROKEN,
     (WorkerState.BACKOFF, WorkerEvent.ELAPSED): WorkerState.STARTING,
+    (WorkerState.BROKEN, WorkerEvent.ELAPSED): WorkerState.STARTING,
     (WorkerState.BROKEN, WorkerEvent.RESET): WorkerState.STARTING,
     (WorkerState.STARTING, WorkerEvent.DRAIN): WorkerState.DRAINING,
     (WorkerState.IDLE, WorkerEvent.DRAIN): WorkerState.DRAINING,
