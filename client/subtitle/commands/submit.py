@@ -79,9 +79,16 @@ def submit(
         output.mkdir(parents=True, exist_ok=True)
     run = _Run(reach, client, chosen(words), is_again=is_again, is_on_server=is_on_server, is_json=is_json)
     with Shown() as run.shown:
-        run.send([_File(path, _label(path, files)) for path in files], is_waiting=is_waiting)
-        if is_waiting:
-            run.wait(output, is_forced=is_forced)
+        try:
+            run.send([_File(path, _label(path, files)) for path in files], is_waiting=is_waiting)
+            if is_waiting:
+                run.wait(output, is_forced=is_forced)
+        except KeyboardInterrupt:
+            run.say_interrupted()
+            sys.exit(ExitCode.INTERRUPTED)
+        except UnreachableError:
+            run.say_jobs()
+            raise
     sys.exit(run.status)
 
 
@@ -105,22 +112,18 @@ class _Run:
         self._is_on_server = is_on_server
         self._is_json = is_json
         self._jobs: dict[str, list[_File]] = {}
-        """The files of each job: those with equal content share one."""
+        """The files of each job that has not ended: those with equal content share one."""
+        self._sending: _File | None = None
         self.shown = Shown()
         self.status = ExitCode.OK
 
     def send(self, files: Sequence[_File], *, is_waiting: bool) -> None:
         """Submit all files; one that is refused does not keep the others."""
         for file in files:
+            self._sending = file
             try:
                 facts, is_known = self._submit(file)
-            except KeyboardInterrupt:
-                self.shown.end(file.label, "interrupted")
-                self._say_interrupted(
-                    f"what was sent is kept: submit {file.path} again, and it goes on from there"
-                )
             except UnreachableError:
-                self._say_jobs()
                 raise
             except (SubtitleError, OSError) as error:
                 # Refused by the server, or not to be read here; the others may do better.
@@ -129,6 +132,7 @@ class _Run:
                 self.status = ExitCode.UNREACHABLE
                 continue
             self._jobs.setdefault(facts.id, []).append(file)
+            self._sending = None
             known = "; submitted before, --again makes another job" if is_known else ""
             self.shown.end(file.label, f"submitted, job {facts.id}{known}")
             if not is_waiting:
@@ -146,14 +150,25 @@ class _Run:
             if facts.state in ENDED:
                 del self._jobs[facts.id]
 
-        try:
-            if self._jobs:
-                self._client.follow(list(self._jobs), on_facts=tell)
-        except KeyboardInterrupt:
-            self._say_interrupted("the jobs go on")
-        except UnreachableError:
-            self._say_jobs()
-            raise
+        if self._jobs:
+            self._client.follow(list(self._jobs), on_facts=tell)
+
+    def say_interrupted(self) -> None:
+        """Say what became of what was under way."""
+        if self._sending is not None:
+            self.shown.end(self._sending.label, "interrupted")
+            self.shown.say(
+                f"subtitle: interrupted; what was sent is kept: submit {self._sending.path} again, and it goes on from there"
+            )
+        else:
+            self.shown.say("subtitle: interrupted; the jobs go on")
+        self.say_jobs()
+
+    def say_jobs(self) -> None:
+        """Say how to come back to the jobs that there are."""
+        for job, files in self._jobs.items():
+            come_back = f"{self._reach.hint('watch', job)}, then {self._reach.hint('fetch', job)}"
+            self.shown.say(f"{files[0].label}: {come_back}")
 
     def _submit(self, file: _File) -> tuple[JobFacts, bool]:
         """Return the file's job, and whether there was no need to send anything."""
@@ -188,18 +203,6 @@ class _Run:
         else:
             for path in saved:
                 self.shown.out(str(path))
-
-    def _say_interrupted(self, what: str) -> None:
-        self.shown.say(f"subtitle: interrupted; {what}")
-        self._say_jobs()
-        sys.exit(ExitCode.INTERRUPTED)
-
-    def _say_jobs(self) -> None:
-        """Say how to come back to the jobs that there are."""
-        for job, files in self._jobs.items():
-            self.shown.say(
-                f"{files[0].label}: {self._reach.hint('watch', job)}, then {self._reach.hint('fetch', job)}"
-            )
 
 
 def _check_files(files: Sequence[Path], output: Path | None, *, is_waiting: bool) -> None:
