@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from subtitle.codec import Buffer
 from subtitle.conversation import Heard
@@ -101,7 +101,8 @@ class Monitor:
                 frames = self._events.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return is_lost
-            match parse_monitor_message(frames)["event"]:
+            # zmq_socket_monitor(3): 16 bits of event, 32 of value; zmq.utils.monitor would import asyncio to read them.
+            match int.from_bytes(frames[0][:2], sys.byteorder):
                 case zmq.EVENT_HANDSHAKE_SUCCEEDED:
                     self._is_up = True
                 case zmq.EVENT_DISCONNECTED if self._is_up:
