@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import subtitled.model
+from subtitled.errors import ModelError
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
@@ -75,6 +77,10 @@ def _suffer(fault: ModelFault | None) -> None:
     if fault.kind == "death":
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.kill(os.getpid(), signal.SIGSEGV)
+    if fault.kind == "hang":
+        threading.Event().wait()
+    if fault.kind == "model":
+        raise ModelError("the model is gone")
     raise RuntimeError(ERRORS[fault.kind])
 
 

@@ -26,12 +26,12 @@ def talk(tmp_path: Path) -> Path:
     return media.write_sound(tmp_path / "talk.flac", media.speech(20))
 
 
-def daemon_with(tmp_path: Path, plan: Plan, recovery: config.Recovery) -> Daemon:
+def daemon_with(tmp_path: Path, plan: Plan, recovery: config.Recovery, *, gpus: int = 1) -> Daemon:
     """Return a daemon that is not started, with a GPU that fails by plan."""
     return Daemon(
         tmp_path,
         model=config.Model(name="demo", cpu_threads=1, beam_size=1, batch_size=4),
-        pool=config.Pool(devices=("cpu",), prepare_workers=1),
+        pool=config.Pool(devices=("cpu",) * gpus, prepare_workers=1),
         recovery=recovery,
         command=lambda config_file: (str(SERVER), str(config_file), str(plan.folder)),
     )
@@ -57,6 +57,28 @@ def test_gpu_that_kills_every_lease_is_put_aside_and_comes_back_by_itself(
         assert daemon.wait_for(path).state == "done"
         ways_back = [entry.event for entry in daemon.journal() if entry.before == "broken"]
         assert set(ways_back) == {"elapsed"}
+        daemon.stop()
+
+
+def test_slot_whose_model_cannot_be_loaded_is_left_alone_and_the_others_go_on(
+    tmp_path: Path, plan: Plan, talk: Path
+) -> None:
+    with daemon_with(tmp_path, plan, config.Recovery(), gpus=2) as daemon:
+        daemon.start()
+        plan.set(ModelFault(kind="model", call="load"))
+        gpu = next(call.pid for call in plan.calls("load"))
+        os.kill(gpu, signal.SIGKILL)
+        line = daemon.wait_for_log("worker.broken")
+        assert line["worker"] in {"gpu0.2", "gpu1.2"}
+        assert "the model is gone" in line["cause"]
+        assert daemon.wait_for(daemon.drop(talk, "talk.flac")).state == "done"
+        slots = {worker.slot: worker for worker in daemon.stats().workers}
+        broken = slots.pop(line["worker"].partition(".")[0])
+        assert (broken.state, broken.incarnation) == ("broken", 2), "it is not started again by itself"
+        assert {worker.incarnation for worker in slots.values()} == {1}
+        plan.set()
+        os.kill(daemon.pid, signal.SIGHUP)
+        daemon.wait_until_ready()
         daemon.stop()
 
 

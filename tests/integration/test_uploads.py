@@ -202,6 +202,7 @@ def test_limits_are_kept_and_named(tmp_path: Path) -> None:
         stats = sender.receive(ms.StatsInfo)
         assert (stats.uploads, stats.spool_bytes) == (4, 90 * 2**20 + 4)
         daemon.client.cancel(held[0].job)
+        assert sender.receive(ms.Error).request == held[0].request
         sender.submit(b"five", size=30 * 2**20)
 
 
@@ -211,6 +212,8 @@ def test_a_cancelled_upload_is_gone(daemon: Daemon, sender: Sender) -> None:
     sender.send_to(accepted, content, 2**20)
     assert spool(daemon, accepted.job) == ["talk.flac"]
     assert daemon.client.cancel(accepted.job).state == "cancelled"
+    told = sender.receive(ms.Error)
+    assert (told.request, told.code) == (accepted.request, "WRONG_STATE")
     eventually(lambda: not spool(daemon, accepted.job), "its bytes are gone")
     sender.chunk(accepted, 2**20, b"x")
     assert sender.receive(ms.Error).code == "WRONG_STATE"
@@ -240,6 +243,7 @@ def test_what_is_silent_for_too_long_is_given_up_and_its_bytes_reclaimed(tmp_pat
         daemon.start()
         accepted = sender.submit(NOISE)
         sender.send_to(accepted, NOISE, 2**20)
+        assert "uploads.idle_s" in sender.receive(ms.Error).message
         given_up = ended(sender, accepted.job)
         assert given_up.state == "cancelled"
         assert "uploads.idle_s" in given_up.cause

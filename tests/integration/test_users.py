@@ -185,12 +185,13 @@ def test_a_reload_that_leaves_an_open_port_without_keys_is_refused(office: Offic
     assert "subtitled keys new NAME" in done.stderr
 
 
-def test_the_same_submit_of_two_users_is_two_uploads(office: Office) -> None:
-    with Sender(office.endpoint, office.ann) as ann, Sender(office.endpoint, office.ben) as ben:
+def test_the_same_submit_of_two_clients_is_two_uploads(office: Office) -> None:
+    with Sender(office.endpoint, office.ann) as ann, Sender(office.endpoint, office.root) as root:
         content = DEMO_ZH + b"tail"
-        first, second = ann.submit(content), ben.submit(content)
+        first, second = ann.submit(content), root.submit(content)
         assert first.job != second.job
-        for sender, accepted in ((ann, first), (ben, second)):
+        for sender, accepted in ((ann, first), (root, second)):
             sender.send(ms.Cancel(request=5, job=accepted.job))
+            assert sender.receive(ms.Error).request == accepted.request
             assert sender.receive(ms.JobInfo).job.state == "cancelled"
         assert ann.refusal(submit_of(6, content, options=ms.JobOptions(language="?"))) == "BAD_FORMAT"

@@ -97,9 +97,15 @@ def make_plan(index: int, samples: int) -> Plan:
 class Fate:
     """The dice of one history; the same seed throws the same."""
 
-    def __init__(self, seed: int, *, without: frozenset[Fault] = frozenset()) -> None:
-        """Make the dice; `without` takes faults away, which changes what comes after as well."""
+    def __init__(
+        self, seed: int, *, without: frozenset[Fault] = frozenset(), spared: frozenset[int] = frozenset()
+    ) -> None:
+        """Make the dice; `without` takes faults away, `spared` single strikes, which changes what comes after as well."""
         self.random = Random(seed)
+        self.struck: list[int] = []
+        """Which throws were strikes, counted from the first throw."""
+        self._spared = spared
+        self._throws = 0
         self.is_calm = False
         """Nothing goes wrong any more, beyond what the media are."""
         # Swarm testing (Groce et al. 2012): a history with few kinds of faults digs deeper than one with all.
@@ -116,7 +122,13 @@ class Fate:
 
     def strikes(self, fault: Fault) -> bool:
         """Say whether a fault strikes here."""
-        return not self.is_calm and fault in self.rates and self.random.random() < self.rates[fault]
+        if self.is_calm or fault not in self.rates:
+            return False
+        self._throws += 1
+        if self.random.random() >= self.rates[fault] or self._throws in self._spared:
+            return False
+        self.struck.append(self._throws)
+        return True
 
     def is_bad(self, slot: str) -> bool:
         """Say whether a slot's device is bad at present."""

@@ -83,7 +83,7 @@ class Life:
                 self._note(event)
                 self._is_looked_at = False
                 self._slots.heard(event)
-            actions += self.broker.handle(event, self.now)
+            actions += self._decided(self.broker.handle(event, self.now))
         self._perform(actions)
 
     def reset(self, slot: str) -> None:
@@ -99,13 +99,17 @@ class Life:
         if self._is_looked_at and self.now < self.deadline:
             return
         actions, self.deadline = self.broker.tick(self.now)
-        self._perform(actions)
+        self._perform(self._decided(actions))
         if self.deadline <= self.now:
             raise Violation("what is due was not done, and the loop would turn for ever")
         check(self.broker, self.around.store, self._pcm, self._files)
         self._witness.looked_at(self.broker)
         self._slots.looked_at(self.broker.roster, self.now)
         self._is_looked_at = True
+
+    def _decided(self, actions: list[ac.Action]) -> list[ac.Action]:
+        self._slots.decided(actions, self.broker)
+        return actions
 
     @property
     def is_at_rest(self) -> bool:

@@ -7,8 +7,9 @@ from witness import Violation
 
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
+from subtitled.core.broker import Broker
 from subtitled.core.deadlines import Policy
-from subtitled.core.records import Worker
+from subtitled.core.records import Role, Worker
 from subtitled.core.roster import Roster
 from subtitled.core.states import WorkerState
 
@@ -60,6 +61,21 @@ class SlotWitness:
             if now < broken.since + self._policy.quarantine_s:
                 raise Violation(f"{action.slot} was put aside at {broken.since:.2f} s, and is tried too soon")
 
+    def decided(self, actions: list[ac.Action], broker: Broker) -> None:
+        """Raise Violation where a segment that was lost goes to a worker that failed, and another could have it."""
+        for action in actions:
+            if not isinstance(action, ac.SendTranscribe):
+                continue
+            worker = broker.roster.current(action.lease.worker)
+            segment = broker.ledger.find(action.items[0].key)
+            if worker is None or segment is None or not worker.failures:
+                continue
+            if len(action.items) > 1 or len(worker.leases) > 1:
+                raise Violation(f"{worker.identity} failed last time, and is given more than a segment")
+            steady = [w.identity for w in broker.roster.of(Role.TRANSCRIBE) if _is_steady(w)]
+            if segment.losses and steady:
+                raise Violation(f"{segment.key} was lost, and goes to {worker.identity}, not to {steady}")
+
     def looked_at(self, roster: Roster, now: float) -> None:
         """Raise Violation where a slot is out of service for too long, or should be and is not."""
         for slot, worker in roster.workers.items():
@@ -77,6 +93,10 @@ class SlotWitness:
         crashes = self._crashes.get(worker.slot, 0)
         if worker.state is WorkerState.BACKOFF and crashes >= self._policy.crash_budget:
             raise Violation(f"{worker.slot} crashed {crashes} times in a row, and is not put aside")
+
+
+def _is_steady(worker: Worker) -> bool:
+    return worker.state in {WorkerState.IDLE, WorkerState.BUSY} and not worker.failures
 
 
 def _slot(worker: str) -> str:

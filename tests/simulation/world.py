@@ -40,10 +40,11 @@ class World:
         make_broker: MakeBroker = Broker,
         *,
         without: frozenset[Fault] = frozenset(),
+        spared: frozenset[int] = frozenset(),
         remembered: int = 30,
     ) -> None:
         self.seed = seed
-        self.fate = Fate(seed, without=without)
+        self.fate = Fate(seed, without=without, spared=spared)
         self.policy = self.fate.policy()
         self.store = ModelStore()
         self.now = 0.0
@@ -178,7 +179,7 @@ class World:
                 f"seed {self.seed} broke a promise after {self.steps} steps:",
                 f"{type(error).__name__}: {error}",
                 f"policy: {self.policy}",
-                f"faults: {', '.join(faults)}",
+                f"faults: {', '.join(faults)}; they struck {len(self.fate.struck)} times",
                 f"the last {len(lines)} events and actions:",
                 *lines,
                 f"replay: python tests/simulation/replay.py {self.seed}",

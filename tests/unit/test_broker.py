@@ -639,6 +639,19 @@ def test_retry_decodes_only_what_is_missing() -> None:
     assert (b.stored(1).losses, b.jobs["a"].cause, b.jobs["a"].is_closed) == (0, "", False)
 
 
+def test_retry_forgives_the_losses_of_every_segment() -> None:
+    """A person has seen to the cause: what was lost once must not be buried at the next loss."""
+    b = bench("p0", "gpu0", attempts=2)
+    b.submit()
+    b.prepared(0)
+    b.die("gpu0.1")
+    b.refuse("damaged after 1 s")
+    assert (b.stored(0).state, b.stored(0).losses) == (SegmentState.PENDING, 1)
+    b.happen(ev.Closed("a", b"failed/a"))
+    b.happen(ev.RetryRequested(b.jobs["a"], b.rows("a")))
+    assert (b.stored(0).state, b.stored(0).losses, b.stored(0).cause) == (SegmentState.PENDING, 0, "")
+
+
 def test_retry_of_a_failed_write_reads_and_decodes_nothing() -> None:
     b = bench("p0", "gpu0")
     b.submit()

@@ -43,7 +43,7 @@ failed: retry queued
 cancelled:
 """
 SEGMENT_STEPS = """
-pending: leased leased, dropped dropped
+pending: leased leased, kicked pending, dropped dropped
 leased: done done, skipped skipped, lost pending, exhausted buried, dropped dropped
 done: outvoted pending
 skipped:

@@ -104,6 +104,15 @@ class Link:
             if not watcher.is_behind:
                 self._send(identity, watcher, entries)
 
+    def forget_strangers(self) -> None:
+        """Tell those nothing more who are not on the allow-list as they were when they asked."""
+        if self._kind == "keys":
+            self._watchers = {
+                identity: watcher
+                for identity, watcher in self._watchers.items()
+                if self._allowed.still_has(watcher.who)
+            }
+
     def _who(self, frames: Sequence[zmq.Frame]) -> Who | None:
         """Return who has sent these frames; None for whose key is no longer allowed, who gets no answer."""
         if self._kind != "keys":

@@ -141,6 +141,8 @@ class Reception:
         """Put another allow-list, other limits and folders into force."""
         self._config = config
         self._allowed.replace(config.client)
+        for link in self._links:
+            link.forget_strangers()
         self.uploads.limits = config.uploads
         self._holdings.reconfigure(config.uploads, reserve_bytes=config.state.reserve_mb * MIB)
 

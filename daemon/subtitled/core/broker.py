@@ -301,7 +301,8 @@ class Broker:
     def _on_retry(self, event: ev.RetryRequested) -> None:
         self.ledger.load_job(event.job, event.segments)
         for segment in list(self.ledger.segments[event.job.id].values()):
-            if segment.state is SegmentState.BURIED:
+            is_suspect = segment.state is SegmentState.PENDING and segment.losses > 0
+            if segment.state is SegmentState.BURIED or is_suspect:
                 self.ledger.move_segment(segment, SegmentEvent.KICKED, losses=0, cause="")
         job = self.ledger.move_job(event.job, JobEvent.RETRY, losses=0, cause="", is_closed=False)
         self.feeding.want(job)

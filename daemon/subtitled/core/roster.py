@@ -14,6 +14,7 @@ from subtitled.core.states import WORKER, WorkerEvent, WorkerState, step
 NEVER = float("inf")
 # Tuples, since a look into a set hashes the Enum in Python, for every message of every worker.
 SERVING = (WorkerState.IDLE, WorkerState.BUSY, WorkerState.DRAINING)
+WAITING = (WorkerState.BACKOFF, WorkerState.BROKEN)
 DEAD = (WorkerState.BACKOFF, WorkerState.BROKEN, WorkerState.STOPPED, WorkerState.LOST)
 
 
@@ -183,7 +184,7 @@ class Roster:
         One that was put aside still has its failures: the next one puts it aside again.
         """
         for worker in list(self.workers.values()):
-            if worker.state in {WorkerState.BACKOFF, WorkerState.BROKEN} and now >= worker.due_at:
+            if now >= worker.due_at and worker.state in WAITING:
                 self._start_again(worker, WorkerEvent.ELAPSED, now)
 
     def reset(self, worker: Worker, now: float) -> None:

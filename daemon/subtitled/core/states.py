@@ -129,6 +129,7 @@ SEGMENT: dict[tuple[SegmentState, SegmentEvent], SegmentState] = {
     # Decoded in a language that the job's vote turned down: decoded again in the job's own.
     (SegmentState.DONE, SegmentEvent.OUTVOTED): SegmentState.PENDING,
     (SegmentState.BURIED, SegmentEvent.KICKED): SegmentState.PENDING,
+    (SegmentState.PENDING, SegmentEvent.KICKED): SegmentState.PENDING,
     (SegmentState.PENDING, SegmentEvent.DROPPED): SegmentState.DROPPED,
     (SegmentState.LEASED, SegmentEvent.DROPPED): SegmentState.DROPPED,
     (SegmentState.BURIED, SegmentEvent.DROPPED): SegmentState.DROPPED,
