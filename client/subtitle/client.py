@@ -115,8 +115,8 @@ class Client:
 
         Gives up after `timeout_s` (WaitTimeoutError), or when the server was silent for two minutes (UnreachableError); may be
         repeated after either. A server that drains or wants fewer requests is asked again for so long; one whose disk is full
-        only with a `timeout_s`, else that is a ServerError, as every other refusal is at once. Raises also OSError,
-        FileChangedError, OptionError.
+        only with a `timeout_s`, else that is a ServerError, as every other refusal is at once. Raises also
+        FileChangedError, OptionError, OSError, and JobFailedError when somebody cancels the upload.
         """
         chosen = options_of(options, words)
         with Source(path) as source:

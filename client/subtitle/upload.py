@@ -14,7 +14,19 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from subtitle.errors import FileChangedError, ProtocolError, ServerError
-from subtitle.messages import Accepted, Chunk, Commit, Credit, Error, JobFacts, JobInfo, Submit, ToClient
+from subtitle.messages import (
+    Accepted,
+    Chunk,
+    Commit,
+    Credit,
+    Error,
+    JobFacts,
+    JobInfo,
+    Status,
+    Submit,
+    ToClient,
+)
+from subtitle.progress import check_done
 
 SILENCE_S = 5.0
 """Without a word for this long, the server is asked again where it stands; doubled each time, up to MAX_SILENCE_S."""
@@ -39,6 +51,9 @@ class Phase(Enum):
     ASK = "ask"
     """The next thing to send is the Submit."""
     ASKED = "asked"
+    LOOK = "look"
+    """The next thing to send is a Status: a refusal says that the upload is not open, not why."""
+    LOOKED = "looked"
     SENDING = "sending"
     COMMIT = "commit"
     """The next thing to send is the Commit."""
@@ -50,7 +65,7 @@ class Phase(Enum):
 class Out(Struct, frozen=True):
     """A message to send; a Chunk with the file's `length` bytes from `offset` on as its blob."""
 
-    message: Submit | Chunk | Commit
+    message: Submit | Chunk | Commit | Status
     offset: int = 0
     length: int = 0
 
@@ -109,6 +124,10 @@ class Upload:
                 self._request = self._next_request()
                 self.phase, self.deadline = Phase.ASKED, now + self._accept_s
                 return Out(replace(self._submit, request=self._request))
+            case Phase.LOOK if now >= self.deadline:
+                self._request = self._next_request()
+                self.phase, self.deadline = Phase.LOOKED, now + self._silence_s
+                return Out(Status(request=self._request, job=self.job))
             case Phase.COMMIT:
                 self._request = self._next_request()
                 self.phase, self.deadline = Phase.COMMITTED, now + self._silence_s
@@ -125,7 +144,10 @@ class Upload:
                 return None
 
     def heard(self, message: ToClient, now: float) -> None:
-        """Take a message from the server; raises ServerError, ProtocolError and FileChangedError when this is the end of it."""
+        """Take a message from the server.
+
+        Raises ServerError, ProtocolError, FileChangedError and (it was cancelled) JobFailedError when this is the end of it.
+        """
         if message.request != self._request:
             return  # an answer to an earlier question: all that it says has been asked anew
         match self.phase, message:
@@ -135,6 +157,10 @@ class Upload:
                 self._on_credit(offset, now)
             case Phase.ASKED | Phase.COMMITTED, JobInfo(job=facts):
                 self.phase, self.facts, self.job, self.acknowledged = Phase.DONE, facts, facts.id, self.size
+            case Phase.LOOKED, JobInfo(job=facts):
+                self._on_state(facts, now)
+            case Phase.LOOKED, Error():
+                self._ask_again(now)
             case Phase.ASKED | Phase.SENDING | Phase.COMMITTED, Error(code=code, message=text):
                 self._on_error(code, text, now)
             case _:
@@ -143,7 +169,7 @@ class Upload:
     def lost(self, now: float) -> None:
         """Take note that the connection was lost: what was under way on it will not be answered."""
         match self.phase:
-            case Phase.ASKED | Phase.SENDING:
+            case Phase.ASKED | Phase.SENDING | Phase.LOOKED:
                 self._ask_again(now)
             case Phase.COMMITTED:
                 self.phase = Phase.COMMIT
@@ -190,9 +216,18 @@ class Upload:
         if self.acknowledged == self.size:
             self.phase = Phase.COMMIT
 
+    def _on_state(self, facts: JobFacts, now: float) -> None:
+        """Go on with an upload that was let go of; but one that somebody has cancelled is not begun anew."""
+        if facts.state == "receiving":
+            self._ask_again(now)
+        elif facts.state == "cancelled":
+            check_done(facts)
+        else:
+            self.phase, self.facts, self.acknowledged = Phase.DONE, facts, self.size
+
     def _on_error(self, code: str, text: str, now: float) -> None:
         if code == "WRONG_STATE" and self.phase is not Phase.ASKED:
-            self._ask_again(now + self._pause())
+            self.phase, self.deadline = Phase.LOOK, now + self._pause()
         elif code in self._later:
             self.refusal = ServerError(code, text)
             self._ask_again(now + self._pause())
@@ -210,6 +245,8 @@ class Upload:
                 self.phase = Phase.ASK
             case Phase.ASKED:
                 self._accept_s = min(2 * self._accept_s, MAX_SILENCE_S)
+                self.phase = Phase.ASK
+            case Phase.LOOKED:
                 self.phase = Phase.ASK
             case Phase.COMMITTED:
                 # To commit twice is no harm, and the answer to it says how things are.

@@ -442,6 +442,18 @@ def _is_retried(job: subtitle.Job) -> bool:
     return True
 
 
+def test_an_upload_that_is_cancelled_ends_and_is_not_begun_anew(client: Client, tmp_path: Path) -> None:
+    heavy = recorded(tmp_path / "heavy.wav", ballast_bytes=24 * MIB)
+
+    def cancel(progress: Progress) -> None:
+        if progress.uploaded_bytes >= MIB and client.status(progress.job).state == "receiving":
+            client.cancel(progress.job)
+
+    with pytest.raises(JobFailedError, match="was cancelled"):
+        client.submit(heavy, on_progress=cancel)
+    assert client.list(("receiving",)) == ()
+
+
 def test_calls_may_be_made_while_others_are_under_way(client: Client, talk: Path) -> None:
     """Also from the callback of one, and between the entries of another."""
     job = client.submit(talk, on_progress=lambda _: client.stats())

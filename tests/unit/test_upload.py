@@ -7,8 +7,9 @@ import hashlib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from subtitle import FileChangedError, ProtocolError, ServerError
+from subtitle import FileChangedError, JobFailedError, ProtocolError, ServerError
 from subtitle import messages as ms
 from subtitle.upload import MAX_SILENCE_S, MIN_CHUNK_BYTES, SILENCE_S, START_BYTES, Out, Phase, Upload
 
@@ -54,6 +55,15 @@ def accepted(upload: Upload, now: float, offset: int = 0, window: int = 2**23, c
     )
 
 
+def looked(upload: Upload, now: float, state: str) -> None:
+    """Have the server say how the job stands."""
+    (out,) = all_at_once(upload, now)
+    assert isinstance(out.message, ms.Status)
+    upload.heard(
+        ms.JobInfo(request=out.message.request, job=replace(FACTS, state=state, cause="enough")), now
+    )
+
+
 def credit(out: Out, offset: int) -> ms.Credit:
     return ms.Credit(request=out.message.request, job="job", offset=offset)
 
@@ -78,7 +88,7 @@ class Server:
             self.content = self.content[: len(self.content) * kept // 8]
         self._request = None
 
-    def take(self, message: ms.Submit | ms.Chunk | ms.Commit, blob: bytes) -> list[ms.ToClient]:
+    def take(self, message: ms.Submit | ms.Chunk | ms.Commit | ms.Status, blob: bytes) -> list[ms.ToClient]:
         """Return the answers to a message."""
         request = message.request
         match message:
@@ -103,6 +113,9 @@ class Server:
                 self.content += blob
                 self.most_under_way = max(self.most_under_way, len(self.content) - self._credited)
                 return [ms.Credit(request=request, job="job", offset=len(self.content))]
+            case ms.Status():
+                state = "queued" if self.is_committed else "receiving"
+                return [ms.JobInfo(request=request, job=replace(FACTS, state=state))]
             case ms.Commit(size=size, sha256=sha256):
                 if not self.is_committed and self._request is None:
                     return [ms.Error(request=request, code="WRONG_STATE", message="send the Submit again")]
@@ -238,6 +251,7 @@ def test_answers_to_an_earlier_submit_are_not_believed() -> None:
     accepted(upload, 0.0)
     sent = all_at_once(upload, 0.0)
     upload.heard(ms.Error(request=sent[0].message.request, code="WRONG_STATE", message="not open"), 1.0)
+    looked(upload, 2.0, "receiving")
     accepted(upload, 2.0, offset=0)
     upload.heard(credit(sent[0], MIN_CHUNK_BYTES), 2.0)
     upload.heard(ms.Error(request=sent[0].message.request, code="WRONG_STATE", message="again"), 2.0)
@@ -277,6 +291,16 @@ def test_a_known_file_is_a_job_at_once() -> None:
     (out,) = all_at_once(upload, 0.0)
     upload.heard(ms.JobInfo(request=out.message.request, job=FACTS), 0.1)
     assert (upload.phase, upload.job, upload.next(0.1)) == (Phase.DONE, "job", None)
+
+
+def test_an_upload_that_somebody_cancels_is_not_begun_anew() -> None:
+    """The refusal is the same as after a restart; so the state is asked before the Submit is sent again."""
+    upload = upload_of(bytes(2**20))
+    accepted(upload, 0.0)
+    sent = all_at_once(upload, 0.0)
+    upload.heard(ms.Error(request=sent[0].message.request, code="WRONG_STATE", message="it is over"), 1.0)
+    with pytest.raises(JobFailedError, match="was cancelled: enough"):
+        looked(upload, 2.0, "cancelled")
 
 
 def refused(upload: Upload, code: str, now: float = 0.0) -> None:
