@@ -85,7 +85,9 @@ def workers_table(stats: StatsInfo, speed: Speeds) -> Table:
     table.add_column("SPEED", justify="right", no_wrap=True)
     table.add_column("CAUSE", no_wrap=True, overflow="ellipsis")
     for worker in stats.workers:
-        holds = worker.job or (f"{worker.leases} leases" if worker.leases else "-")
+        holds = worker.job or (
+            f"{worker.leases} {'lease' if worker.leases == 1 else 'leases'}" if worker.leases else "-"
+        )
         slot = speed.slots.get(worker.slot)
         is_transcriber = worker.role == "transcribe"
         table.add_row(
@@ -103,8 +105,9 @@ def workers_table(stats: StatsInfo, speed: Speeds) -> Table:
 def running_table(jobs: Sequence[JobFacts]) -> Table:
     """Return a table with a line and a bar for each job."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("JOB", "STATE", "", "DONE", "OWNER"):
-        table.add_column(name, no_wrap=True)
+    # A long file name is cut, not the others.
+    for name, width in (("JOB", 16), ("STATE", 12), ("", 16), ("DONE", 7), ("OWNER", 5)):
+        table.add_column(name, no_wrap=True, min_width=width)
     table.add_column("FILE", no_wrap=True, overflow="ellipsis")
     for job in jobs:
         progress = progress_of(job)
