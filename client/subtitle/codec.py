@@ -26,8 +26,9 @@ _encoder = msgspec.msgpack.Encoder()
 class Codec(Generic[M]):
     """Encodes and decodes the messages of one direction of one protocol."""
 
-    def __init__(self, messages: type[M] | object) -> None:
-        """`messages`: a union of tagged Structs."""
+    def __init__(self, messages: type[M] | object, *, max_blobs: int = MAX_BLOBS) -> None:
+        """`messages`: a union of tagged Structs; `max_blobs`: the most that any of them has."""
+        self.max_frames = 2 + max_blobs
         self._decoder = msgspec.msgpack.Decoder(messages)
 
     @staticmethod
@@ -37,10 +38,10 @@ class Codec(Generic[M]):
 
     def decode(self, frames: Sequence[Buffer]) -> tuple[M, Sequence[Buffer]]:
         """Return the message and its blobs; raise ProtocolError for anything that is not one."""
-        if len(frames) < 2 or len(frames) > 2 + MAX_BLOBS:
+        if len(frames) < 2 or len(frames) > self.max_frames:
             raise ProtocolError(
                 "BAD_FORMAT",
-                f"{len(frames)} frames; a message has 2 to {2 + MAX_BLOBS}: version, header, blobs",
+                f"{len(frames)} frames; a message has 2 to {self.max_frames}: version, header, blobs",
             )
         if bytes(frames[0][:8]) != VERSION:
             raise ProtocolError(

@@ -59,6 +59,10 @@ class AllowList:
         self._refused()
         return False
 
+    def has(self, who: Who) -> bool:
+        """Say whether a client is on the list, in this role."""
+        return who in self._known.values()
+
     def find(self, key: object) -> Who | None:
         """Return whose key this is; None when it is no longer on the list."""
         return self._known.get(key) if isinstance(key, str) else None

@@ -58,6 +58,11 @@ class Inflow:
         self._offset = 0
         self._hash = hashlib.sha256()
 
+    @property
+    def waiting(self) -> int:
+        """Chunks that nobody has begun to write."""
+        return len(self._tasks)
+
     def open(self, then: Callable[[int], None]) -> None:
         """Open the file, made where missing; `then` gets the bytes that it holds already."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
@@ -28,6 +29,10 @@ MAX_BYTES_PER_TURN = 16 * 2**20
 MAX_ENTRIES_PER_TURN = 500
 """Journal entries sent to one client in one turn; fewer than ZeroMQ holds for it (1000)."""
 MAX_WATCHERS = 1000
+MAX_CATCH_UPS = 8
+"""Watchers who are sent older entries in one turn; the others have theirs in the next ones."""
+MAX_DROPPED_PER_TURN = 5000
+"""Frames of a message with too many that are dropped in one turn."""
 
 Handle = Callable[[ms.ToServer, Sequence[Buffer], Peer], None]
 
@@ -74,6 +79,9 @@ class Link:
         self._handle = handle
         self._metrics = metrics
         self._watchers: dict[bytes, _Watcher] = {}
+        """Who watches, by identity; who was sent older entries last comes last."""
+        self._is_dropping = False
+        """The rest of a message with too many frames is still to be read, and forgotten."""
 
     @property
     def is_behind(self) -> bool:
@@ -84,8 +92,10 @@ class Link:
         """Answer what clients have asked, and send more to those who watch and are behind."""
         taken_bytes = 0
         for _ in range(MAX_PER_TURN):
+            if self._is_dropping and not self._drop():
+                break
             try:
-                identity, *frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+                identity, *frames = self._take_frames()
             except zmq.Again:
                 break
             who = self._who(frames)
@@ -94,15 +104,47 @@ class Link:
             taken_bytes += sum(len(frame.buffer) for frame in frames)
             if taken_bytes >= MAX_BYTES_PER_TURN:
                 break
-        for identity_bytes, watcher in list(self._watchers.items()):
-            if watcher.is_behind:
-                self._catch_up(identity_bytes, watcher)
+        behind = ((identity, watcher) for identity, watcher in self._watchers.items() if watcher.is_behind)
+        for identity_bytes, watcher in list(itertools.islice(behind, MAX_CATCH_UPS)):
+            self._watchers[identity_bytes] = self._watchers.pop(identity_bytes)
+            self._catch_up(identity_bytes, watcher)
 
     def tell_watchers(self, entries: list[JournalEntry]) -> None:
         """Send new journal entries to those who watch; who is behind gets them in turn."""
         for identity, watcher in list(self._watchers.items()):
             if not watcher.is_behind:
                 self._send(identity, watcher, entries)
+
+    def forget_revoked(self) -> None:
+        """Tell nothing more to watchers whose key is not on the list any more, or has another role."""
+        if self._kind == "keys":
+            self._watchers = {
+                identity: watcher
+                for identity, watcher in self._watchers.items()
+                if self._allowed.has(watcher.who)
+            }
+
+    def _take_frames(self) -> list[zmq.Frame]:
+        """Return the frames of the next message with its sender's identity; of too many, one more than there may be.
+
+        ZeroMQ sets no limit: a million empty frames are 2 MB on the wire and a gigabyte as Python's objects.
+        """
+        frames = [self._socket.recv(zmq.NOBLOCK, copy=False)]
+        while self._socket.getsockopt(zmq.RCVMORE):
+            if len(frames) > 1 + ms.to_server.max_frames:
+                self._is_dropping = True
+                break
+            frames.append(self._socket.recv(zmq.NOBLOCK, copy=False))
+        return frames
+
+    def _drop(self) -> bool:
+        """Read more of a message that was answered already; say whether it is at its end."""
+        for _ in range(MAX_DROPPED_PER_TURN):
+            self._socket.recv(zmq.NOBLOCK)
+            if not self._socket.getsockopt(zmq.RCVMORE):
+                self._is_dropping = False
+                return True
+        return False
 
     def _who(self, frames: Sequence[zmq.Frame]) -> Who | None:
         """Return who has sent these frames; None for whose key is no longer allowed, who gets no answer."""
@@ -115,7 +157,7 @@ class Link:
 
     def _take(self, peer: Peer, frames: Sequence[zmq.Frame], now: float) -> None:
         buffers = [frame.buffer for frame in frames]
-        if peer.who.name and not peer.identity.startswith(b"\0"):
+        if peer.who.name and (not peer.identity.startswith(b"\0") or frames[0].get("Identity")):
             # An identity of the client's choosing might be one that another user's answers go to.
             self._refuse(peer, 0, "BAD_FORMAT", "the connection has a routing id of its own; do not set one")
             return
@@ -155,7 +197,11 @@ class Link:
 
     def _watch(self, message: ms.Watch, peer: Peer) -> None:
         if len(self._watchers) >= MAX_WATCHERS and peer.identity not in self._watchers:
-            raise RefusedError("RATE_LIMITED", f"{MAX_WATCHERS} connections watch already; use one of them")
+            # Perhaps it is gone, which is not told before something is sent to it.
+            oldest = next(iter(self._watchers))
+            request = self._watchers.pop(oldest).watch.request
+            reason = f"{MAX_WATCHERS} other connections watch since; send the Watch again"
+            self._reply(oldest, ms.Error(request=request, code="RATE_LIMITED", message=reason))
         after = self._store.last_seq() if message.after_seq < 0 else message.after_seq
         self._watchers[peer.identity] = _Watcher(message, peer.who, after)
 

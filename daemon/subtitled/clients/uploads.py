@@ -33,6 +33,8 @@ from subtitled.store import Store
 
 CHUNK_BYTES = 2**20
 WINDOW_BYTES = 8 * CHUNK_BYTES
+MAX_WAITING = 256
+"""Chunks of one upload that wait for the disk: a window of eight million chunks of one byte must not be."""
 CHECK_S = 1.0
 """Seconds between two looks for uploads that have had their time."""
 _log = log.get()
@@ -184,6 +186,11 @@ class Uploads:
             raise RefusedError(
                 "TOO_BIG",
                 f"chunk up to {end}; the window ends at {upload.written + WINDOW_BYTES}; wait for Credit",
+            )
+        if upload.inflow.waiting >= MAX_WAITING:
+            raise RefusedError(
+                "TOO_BIG",
+                f"{upload.inflow.waiting} chunks wait for the disk; send longer ones, or wait for Credit",
             )
         if upload.size is not None and end > upload.size:
             raise RefusedError("TOO_BIG", f"chunk up to {end}; the file was said to have {upload.size} bytes")
