@@ -16,6 +16,8 @@ VERSION = b"\x01"
 MAX_HEADER_BYTES = 16 * 2**20
 """Longest header; a lease's answer with word times of 256 segments has about 2 MiB."""
 MAX_BLOBS = 1024
+MAX_REASON = 400
+"""Longest reason given, in characters: it may quote what a peer has sent, which may be megabytes."""
 
 Buffer = bytes | memoryview
 M = TypeVar("M")
@@ -59,6 +61,12 @@ class Codec(Generic[M]):
                 if "Invalid value" in str(error) and "$.type" in str(error)
                 else "BAD_FORMAT"
             )
-            raise ProtocolError(code, str(error)) from None
+            raise ProtocolError(code, _shortened(str(error))) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ProtocolError("BAD_FORMAT", f"header is not msgpack: {error}") from None
+
+
+def _shortened(reason: str) -> str:
+    if len(reason) <= MAX_REASON:
+        return reason
+    return f"{reason[: MAX_REASON // 2]} … {reason[-MAX_REASON // 2 :]}"

@@ -25,6 +25,7 @@ from subtitle.codec import VERSION
 from subtitle.keys import new_pair
 from subtitled import config
 from subtitled.clients.access import server_key, server_key_path
+from subtitled.clients.doors import open_doors
 from subtitled.clients.lines import ALLOWANCE_BYTES, MAX_CONNECTIONS
 from subtitled.clients.link import MAX_WATCHERS
 from subtitled.clients.uploads import CHUNK_BYTES, MAX_WAITING, WINDOW_BYTES
@@ -393,6 +394,20 @@ def test_a_message_of_half_a_million_frames_is_answered_once(daemon: Daemon) -> 
             assert found, "hung up"
             seen += found
         assert seen.count(b"BAD_FORMAT") == 1
+
+
+def test_zeromq_sends_no_heartbeats(tmp_path: Path) -> None:
+    """A heartbeat that is due on a connection with a full queue, whose client has hung up, aborts the process.
+
+    tests/fuzz found it. The queue of the daemon's socket is full whenever its loop waits for a disk.
+    """
+    with zmq.Context() as context:
+        (door,) = open_doors(context, [f"ipc://{tmp_path}/c"], None)
+        try:
+            assert door.socket.getsockopt(zmq.HEARTBEAT_IVL) == 0
+            assert door.socket.getsockopt(zmq.TCP_KEEPALIVE) == 1
+        finally:
+            door.socket.close()
 
 
 # -- what is no ZMTP -----------------------------------------------------------------------------------------

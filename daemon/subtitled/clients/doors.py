@@ -19,7 +19,9 @@ MAX_HELD_MESSAGES = 16
 """Messages of one client that ZeroMQ holds for the loop, two windows of chunks; more wait at the client."""
 MAX_HELD_ANSWERS = 256
 """Answers that ZeroMQ holds for a client that does not read; a list of jobs may have half a megabyte."""
-HEARTBEAT_MS = 10_000
+SILENT_S = 30
+PROBE_S = 10
+"""A TCP connection that says nothing for so long is asked by the kernel whether it is there, three times at such distances."""
 HANDSHAKE_MS = 10_000
 """Longest handshake: a stranger on the network has a connection for so long."""
 
@@ -69,9 +71,16 @@ def _router(context: zmq.Context[zmq.Socket[bytes]], key: ServerKey | None) -> z
     socket.setsockopt(zmq.LINGER, 500)
     socket.setsockopt(zmq.BACKLOG, 1024)
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
-    # A laptop that was closed does not hang up: its connection ends when it does not answer.
-    socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
-    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3 * HEARTBEAT_MS)
+    # A laptop that was closed does not hang up: its connection ends when it does not answer. That is the kernel's work, not
+    # ZeroMQ's: a heartbeat of 4.3.5 aborts the process (stream_engine_base.cpp, `!_io_error`) when it is due on a
+    # connection that has more messages waiting than may be held, and whose client has hung up.
+    for option, value in (
+        (zmq.TCP_KEEPALIVE, 1),
+        (zmq.TCP_KEEPALIVE_IDLE, SILENT_S),
+        (zmq.TCP_KEEPALIVE_INTVL, PROBE_S),
+        (zmq.TCP_KEEPALIVE_CNT, 3),
+    ):
+        socket.setsockopt(option, value)
     if key is not None:
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt(zmq.CURVE_SECRETKEY, key.secret.encode())
