@@ -71,6 +71,10 @@ class Recovery(_Section, frozen=True):
     """Workers that one segment may take down before it is buried."""
     prepare_attempts: Annotated[int, Meta(ge=1, le=20)] = 2
     """Decoders that one media file may take down before its job fails."""
+    crash_budget: Annotated[int, Meta(ge=1, le=100)] = 10
+    """Crashes and refused leases of a worker in a row before it is put aside."""
+    quarantine_s: Annotated[float, Meta(gt=0, le=86_400)] = 600.0
+    """How long it is put aside, until it is tried again."""
     heartbeat_s: Annotated[float, Meta(gt=0, le=60)] = 1.0
     silence_s: Annotated[float, Meta(gt=0, le=3600)] = 30.0
     """A worker that is not heard for so long is killed."""

@@ -157,7 +157,9 @@ def _check_sockets(config: Config, faults: Faults) -> None:
     for key, endpoint in endpoints:
         if faults.is_faulty(key):
             continue
-        allowed = _endpoint_fault(endpoint, has_keys=bool(config.client) and key != "listen.workers")
+        allowed = _endpoint_fault(
+            endpoint, is_for_clients=key != "listen.workers", has_keys=bool(config.client)
+        )
         if allowed:
             faults.add(key, endpoint, allowed)
         elif endpoint in seen:
@@ -168,7 +170,7 @@ def _check_sockets(config: Config, faults: Faults) -> None:
         faults.add("listen.metrics", metrics, '"" (off), or HOST:PORT such as "127.0.0.1:9477"')
 
 
-def _endpoint_fault(endpoint: str, *, has_keys: bool) -> str | None:
+def _endpoint_fault(endpoint: str, *, is_for_clients: bool, has_keys: bool) -> str | None:
     """Say what is allowed where `endpoint` is not, None if it is."""
     scheme, _, address = endpoint.partition("://")
     match scheme:
@@ -181,9 +183,13 @@ def _endpoint_fault(endpoint: str, *, has_keys: bool) -> str | None:
             host = _host_of(address)
             if host is None:
                 return "tcp://HOST:PORT with a port from 1 to 65535"
-            if not has_keys and not _is_loopback(host):
+            if _is_loopback(host):
+                return None
+            if not is_for_clients:
+                return "tcp:// on loopback (127.0.0.1, [::1]) only: workers run on this machine, and have no CURVE keys"
+            if not has_keys:
                 return (
-                    "tcp:// on loopback (127.0.0.1, [::1]) only, while there is no [[client]] with a key: "
+                    "tcp:// on loopback (127.0.0.1, [::1]) only, while there is no [[client]] with a CURVE key: "
                     "`subtitled keys new NAME` makes one"
                 )
             return None

@@ -18,7 +18,7 @@ from subtitled.cues.render import Format, render
 from subtitled.cues.transcript import Transcript
 from subtitled.errors import SpoolError
 from subtitled.outputs import ERROR_SUFFIX, archive, error_text, write_error
-from subtitled.spool import fitted, move_whole, write_whole
+from subtitled.spool import fitted, move_whole, remove, write_whole
 
 FAILED_FOLDER = "failed"
 
@@ -42,14 +42,14 @@ def write_outputs(finish: Finish) -> bytes:
     for form, path in finish.paths.items():
         write_whole(path, render(form, finish.transcript))
     for path in finish.obsolete:
-        path.unlink(missing_ok=True)
+        remove(path)
     job = finish.job
     match job.options.after:
         case "move":
             return _archived(job, "done")
         case "delete":
             if _is_unchanged(job):
-                Path(os.fsdecode(job.location)).unlink(missing_ok=True)
+                remove(os.fsdecode(job.location))
             return job.location
         case _:
             return job.location

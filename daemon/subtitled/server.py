@@ -27,7 +27,7 @@ from subtitled.core.broker import Broker
 from subtitled.core.records import Role
 from subtitled.core.states import SegmentEvent, WorkerState
 from subtitled.cuda import Device
-from subtitled.errors import ConfigError, ExitCode, NoSpaceError, StoreError
+from subtitled.errors import ConfigError, ExitCode, InboxError, NoSpaceError, StoreError
 from subtitled.finisher import Finisher
 from subtitled.intake import Arrivals, Found
 from subtitled.lock import take_folder
@@ -52,6 +52,8 @@ MAX_WAIT_S = 1.0
 FULL_WAIT_S = 2.0
 """Seconds between two tries to write to a full disk."""
 LATE_S = 3.0
+LAST_WORDS_MS, LAST_WORDS_LOOKS = 10, 5
+"""Waits for the last words of a process that has ended: they and its end come by different ways."""
 _log = log.get()
 Load = Callable[[], tuple[Config, list[Device]]]
 
@@ -125,7 +127,7 @@ class Server:
             self._start()
             while (code := self._exit) is None:
                 self._turn()
-        except StoreError as error:
+        except (StoreError, InboxError) as error:
             _log.critical(log.DAEMON_STOPPED, cause=str(error))
             code = ExitCode.FAILED
         finally:
@@ -150,6 +152,7 @@ class Server:
             # The loop was held up (a full disk, a suspended machine): hear the workers before judging them silent.
             self._on_workers()
         self._turned_at = time.monotonic()
+        self._arrivals.check()
         self._check_space()
         actions, deadline = self._broker.tick(time.monotonic())
         self._perform(actions)
@@ -267,12 +270,14 @@ class Server:
 
     def _on_exit(self, pidfd: int) -> None:
         self._on_workers()  # what it said before it ended counts
+        for _ in range(LAST_WORDS_LOOKS):
+            if self._supervisor.owes_words(pidfd) and self._workers.poll(LAST_WORDS_MS):
+                self._on_workers()
         end = self._supervisor.reap(pidfd)
         self._happen(ev.WorkerExited(worker=end.worker, is_fatal=end.is_fatal, cause=end.cause))
-        if not self._is_ready and self._stop_at is None:
-            states = [worker.state for worker in self._broker.roster.of(Role.TRANSCRIBE)]
-            if all(state is WorkerState.BROKEN for state in states):
-                self._exit = ExitCode.FATAL
+        is_hopeless = all(worker.is_hopeless for worker in self._broker.roster.of(Role.TRANSCRIBE))
+        if is_hopeless and not self._is_ready and self._stop_at is None:
+            self._exit = ExitCode.FATAL
         if self._stop_at is None and self._exit is None:
             self._fill_slots()  # a slot that came back into the configuration while its old worker drained
 

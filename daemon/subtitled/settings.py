@@ -24,6 +24,8 @@ def merge(old: Config, new: Config) -> tuple[Config, list[str]]:
         kept += [
             f"{section}.{key}" for key in got.__struct_fields__ if getattr(wanted, key) != getattr(got, key)
         ]
+    if merged.client and not old.client and any(end.startswith("tcp://") for end in merged.listen.clients):
+        kept.append("client")  # its TCP endpoints were opened without keys, and stay so
     return merged, kept
 
 
@@ -39,6 +41,8 @@ def policy_of(config: Config) -> Policy:
     return Policy(
         attempts=recovery.attempts,
         prepare_attempts=recovery.prepare_attempts,
+        crash_budget=recovery.crash_budget,
+        quarantine_s=recovery.quarantine_s,
         silence_s=recovery.silence_s,
         start_timeout_s=recovery.start_timeout_s,
         lease_min_s=recovery.lease_min_s,

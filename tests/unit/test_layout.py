@@ -119,6 +119,15 @@ def test_cues_are_legal_and_no_word_is_lost(phrases: list[Placed], lines: int, w
     assert squeezed("".join(line for cue in cues for line in cue.lines)) == squeezed(said)
 
 
+def test_spaces_between_lines_make_no_line_wider_than_its_limit() -> None:
+    """Found by chance: three lines of two columns, and the two spaces between them."""
+    phrase = Placed("00 000 \u0300", 0, 1000, ())
+    limits = Limits(lines=3, columns=2, wide_columns=2)
+    assert [cue.lines for cue in layout([phrase], limits)] == [("00", "00", "0 \u0300")]
+    # A mark alone takes no columns, and yet it begins the line.
+    assert [cue.lines for cue in layout([Placed("\u0300 00", 0, 1000, ())], limits)] == [("\u0300", "00")]
+
+
 @given(st.lists(placed(), max_size=6))
 def test_each_cue_lies_within_a_phrase(phrases: list[Placed]) -> None:
     for cue in layout(phrases):

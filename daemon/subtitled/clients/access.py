@@ -59,13 +59,13 @@ class AllowList:
         self._refused()
         return False
 
-    def has(self, who: Who) -> bool:
-        """Say whether a client is on the list, in this role."""
-        return who in self._known.values()
-
     def find(self, key: object) -> Who | None:
         """Return whose key this is; None when it is no longer on the list."""
         return self._known.get(key) if isinstance(key, str) else None
+
+    def still_has(self, who: Who) -> bool:
+        """Say whether a client that came in by a key is on the list as it was then."""
+        return who in self._known.values()
 
 
 def start_authenticator(context: zmq.Context[zmq.Socket[bytes]], allowed: AllowList) -> ThreadAuthenticator:

@@ -38,7 +38,6 @@ JUDGE_S = 2.0
 JUDGE_LOOK_S = 0.05
 """Seconds between two looks until then: who comes back may fill the memory again."""
 _EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _log = log.get()
 
 
@@ -169,7 +168,7 @@ def more_descriptors() -> int:
 
 def held_bytes() -> int:
     """Return the resident memory of this process."""
-    return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * _PAGE_BYTES
+    return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * resource.getpagesize()
 
 
 def hang_up(file: int, endpoint: str) -> None:

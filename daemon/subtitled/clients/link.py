@@ -100,7 +100,9 @@ class Link:
                 break
             who = self._who(frames)
             if who is not None:
-                self._take(Peer(self._kind, identity.bytes, who, self._reply_to(identity.bytes)), frames, now)
+                self._take(
+                    Peer(self._kind, identity.bytes, who, self._reply_to(identity.bytes, who)), frames, now
+                )
             taken_bytes += sum(len(frame.buffer) for frame in frames)
             if taken_bytes >= MAX_BYTES_PER_TURN:
                 break
@@ -115,13 +117,13 @@ class Link:
             if not watcher.is_behind:
                 self._send(identity, watcher, entries)
 
-    def forget_revoked(self) -> None:
-        """Tell nothing more to watchers whose key is not on the list any more, or has another role."""
+    def forget_strangers(self) -> None:
+        """Tell those nothing more who are not on the allow-list as they were when they asked."""
         if self._kind == "keys":
             self._watchers = {
                 identity: watcher
                 for identity, watcher in self._watchers.items()
-                if self._allowed.has(watcher.who)
+                if self._allowed.still_has(watcher.who)
             }
 
     def _take_frames(self) -> list[zmq.Frame]:
@@ -229,8 +231,13 @@ class Link:
             return False
         return watcher.who.only is None or self._store.job_owner(entry.job) == watcher.who.only
 
-    def _reply_to(self, identity: bytes) -> Callable[[ms.ToClient, Iterable[Buffer]], bool]:
-        return lambda message, blobs: self._reply(identity, message, blobs)
+    def _reply_to(self, identity: bytes, who: Who) -> Callable[[ms.ToClient, Iterable[Buffer]], bool]:
+        def reply(message: ms.ToClient, blobs: Iterable[Buffer]) -> bool:
+            """Send an answer, unless the key was taken off the list since the question."""
+            is_known = self._kind != "keys" or self._allowed.still_has(who)
+            return is_known and self._reply(identity, message, blobs)
+
+        return reply
 
     def _reply(self, identity: bytes, message: ms.ToClient, blobs: Iterable[Buffer] = ()) -> bool:
         """Send a message to a client; False when it is gone, or does not read."""

@@ -150,7 +150,7 @@ class Reception:
         self._config = config
         self._allowed.replace(config.client)
         for link in self._links:
-            link.forget_revoked()
+            link.forget_strangers()
         self._lines.allow(_held_bytes(config))
         self.uploads.limits = config.uploads
         self._holdings.reconfigure(config.uploads, reserve_bytes=config.state.reserve_mb * MIB)

@@ -17,6 +17,8 @@ NAME_BYTES_LEFT = 64
 """Room that a name from a client leaves for endings that are added to it."""
 _DIRECTION = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """Marks that turn the direction of text: `gpj.exe` must not be shown as `exe.jpg`."""
+_CORE = re.compile(r"[^.~\s](?:.*[^.\s])?", re.DOTALL)
+"""A name from where it is not hidden or temporary on, without the dots and spaces at its end, which Windows drops."""
 
 
 def options_of(wanted: JobOptions, *, model: str, languages: Iterable[str], after: str) -> Options:
@@ -78,7 +80,8 @@ def safe_name(name: str) -> str:
     text = "".join(
         "_" if unicodedata.category(char) in {"Cc", "Cs", "Co", "Zl", "Zp"} else char for char in text
     )
-    text = text.strip().lstrip(".~").strip()
+    core = _CORE.search(text)
+    text = core[0] if core else ""
     stem, dot, suffix = text.rpartition(".")
     if not dot or len(suffix.encode()) > NAME_BYTES_LEFT // 2:
         stem, suffix = text, ""

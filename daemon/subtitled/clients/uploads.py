@@ -19,7 +19,7 @@ from subtitle.codec import Buffer
 from subtitled import log
 from subtitled.aside import Aside
 from subtitled.clients.holdings import Holdings
-from subtitled.clients.inflow import Arrived, CallBack, Inflow
+from subtitled.clients.inflow import MAX_WAITING, Arrived, CallBack, Inflow
 from subtitled.clients.peer import Peer
 from subtitled.clients.refusal import RefusedError
 from subtitled.clients.submission import safe_name
@@ -33,8 +33,6 @@ from subtitled.store import Store
 
 CHUNK_BYTES = 2**20
 WINDOW_BYTES = 8 * CHUNK_BYTES
-MAX_WAITING = 256
-"""Chunks of one upload that wait for the disk: a window of eight million chunks of one byte must not be."""
 CHECK_S = 1.0
 """Seconds between two looks for uploads that have had their time."""
 _log = log.get()
@@ -56,6 +54,8 @@ class _Upload(Struct):
     inflow: Inflow | None = None
     is_open: bool = False
     """The file is open, and what it held before is known."""
+    is_accepted: bool = False
+    """Its Submit is answered: the connection may send."""
     commit: tuple[Peer, int] | None = None
     """Who waits for the answer to a Commit."""
 
@@ -157,18 +157,9 @@ class Uploads:
 
     def chunk(self, message: ms.Chunk, blobs: Sequence[Buffer], peer: Peer, now: float) -> None:
         """Take the next bytes of an upload; raises RefusedError."""
-        upload = self._open.get(message.job)
-        if (
-            upload is None
-            or upload.peer.connection != peer.connection
-            or upload.request != message.request
-            or upload.inflow is None
-            or not upload.is_open
-            or upload.commit
-        ):
-            raise RefusedError(
-                "WRONG_STATE", f"job {message.job[:64]}: no upload on this connection; send its Submit again"
-            )
+        upload, inflow = self._sent_by(peer, message.job, message.request)
+        if upload.commit:
+            raise RefusedError("WRONG_STATE", f"job {message.job}: its Commit came before this chunk")
         if len(blobs) != 1 or not len(blobs[0]):
             raise RefusedError(
                 "BAD_FORMAT", f"{len(blobs)} blobs; a Chunk has one, of 1 to {CHUNK_BYTES} bytes"
@@ -183,42 +174,26 @@ class Uploads:
         if size > CHUNK_BYTES:
             raise RefusedError("TOO_BIG", f"chunk of {size} bytes; the limit is {CHUNK_BYTES}")
         if end > upload.written + WINDOW_BYTES:
-            raise RefusedError(
-                "TOO_BIG",
-                f"chunk up to {end}; the window ends at {upload.written + WINDOW_BYTES}; wait for Credit",
-            )
-        if upload.inflow.waiting >= MAX_WAITING:
-            raise RefusedError(
-                "TOO_BIG",
-                f"{upload.inflow.waiting} chunks wait for the disk; send longer ones, or wait for Credit",
-            )
+            limit = upload.written + WINDOW_BYTES
+            raise RefusedError("TOO_BIG", f"chunk up to {end}; the window ends at {limit}; wait for Credit")
+        if inflow.is_full:
+            raise RefusedError("TOO_BIG", f"{MAX_WAITING} chunks wait; send longer ones, or wait for Credit")
         if upload.size is not None and end > upload.size:
             raise RefusedError("TOO_BIG", f"chunk up to {end}; the file was said to have {upload.size} bytes")
         self._holdings.arrive(message.job, end)
         upload.received = end
         self._heard[message.job] = now
         self._metrics.upload_bytes.inc(size)
-        upload.inflow.write(blobs[0])
+        inflow.write(blobs[0])
 
     def commit(self, message: ms.Commit, job: Job, peer: Peer, now: float) -> None:
         """Complete an upload; the answer comes once the file is verified and on the disk. Raises RefusedError."""
         if job.state is JobState.CANCELLED:
-            raise RefusedError(
-                "WRONG_STATE", f"job {job.id} is cancelled{f': {job.cause}' if job.cause else ''}"
-            )
+            raise RefusedError("WRONG_STATE", _is_over(job))
         if job.state is not JobState.RECEIVING:
             peer.reply(ms.JobInfo(request=message.request, job=self._facts(job.id)))
             return
-        upload = self._open.get(job.id)
-        if (
-            upload is None
-            or upload.inflow is None
-            or not upload.is_open
-            or upload.peer.connection != peer.connection
-        ):
-            raise RefusedError(
-                "WRONG_STATE", f"job {job.id}: no upload on this connection; send its Submit again"
-            )
+        upload, inflow = self._sent_by(peer, job.id)
         for name, said, meant in (
             ("sha256", upload.sha256, message.sha256),
             ("size", upload.size, message.size),
@@ -239,7 +214,7 @@ class Uploads:
         upload.sha256 = sha256
         self._heard[job.id] = now
         if is_first:
-            upload.inflow.finish(partial(self._finished, upload))
+            inflow.finish(partial(self._finished, upload))
 
     # -- what time brings ------------------------------------------------------------------------------------
 
@@ -269,6 +244,8 @@ class Uploads:
             return
         self._kept.pop(job.id, None)
         if job.state in {JobState.DONE, JobState.CANCELLED}:
+            if (upload := self._open.get(job.id)) is not None:
+                self._refuse(upload, "WRONG_STATE", _is_over(job))
             self._forget(job.id)
             self._holdings.discard(job.id)
         elif job.state is JobState.FAILED:
@@ -291,6 +268,21 @@ class Uploads:
             return False
         self._happen(RetryRequested(job=job, segments=self._store.segment_rows(job.id)))
         return True
+
+    def _sent_by(self, peer: Peer, job: str, request: int | None = None) -> tuple[_Upload, Inflow]:
+        """Return the upload that a connection sends, by this Submit if one is named; raises RefusedError."""
+        upload = self._open.get(job)
+        if (
+            upload is None
+            or upload.inflow is None
+            or not upload.is_accepted
+            or upload.peer.connection != peer.connection
+            or request not in {None, upload.request}
+        ):
+            raise RefusedError(
+                "WRONG_STATE", f"job {job[:64]}: no upload on this connection; send its Submit again"
+            )
+        return upload, upload.inflow
 
     def _go_on(self, job: Job, message: ms.Submit, peer: Peer, now: float) -> None:
         """Have a connection go on with an upload; another that had it before has it no longer."""
@@ -315,6 +307,10 @@ class Uploads:
             self._accept(upload)
 
     def _accept(self, upload: _Upload) -> None:
+        """Answer the Submit once all that has come is written: only then is the whole window free."""
+        upload.is_accepted = upload.written == upload.received
+        if not upload.is_accepted:
+            return
         upload.peer.reply(
             ms.Accepted(
                 request=upload.request,
@@ -333,6 +329,8 @@ class Uploads:
                 self._holdings.arrive(upload.job.id, offset)
             except RefusedError as error:
                 del self._open[upload.job.id]
+                if upload.inflow is not None:
+                    upload.inflow.close()
                 upload.peer.refuse(upload.request, error.code, str(error))
                 return
             if offset:
@@ -342,6 +340,9 @@ class Uploads:
     def _written(self, upload: _Upload, offset: int) -> None:
         if self._is_current(upload) and upload.is_open:
             upload.written = offset
+            if not upload.is_accepted:
+                self._accept(upload)
+                return
             upload.peer.reply(ms.Credit(request=upload.request, job=upload.job.id, offset=offset))
 
     def _failed(self, upload: _Upload, error: OSError) -> None:
@@ -351,11 +352,10 @@ class Uploads:
         del self._open[upload.job.id]
         is_full = error.errno in {errno.ENOSPC, errno.EDQUOT}
         _log.error(log.UPLOAD_FAILED, job=upload.job.id, cause=str(error))
-        peer, request = upload.commit or (upload.peer, upload.request)
         reason = (
             f"the server's disk refused the file: {error.strerror}; try again later, it goes on where it was"
         )
-        peer.refuse(request, "NO_SPACE" if is_full else "INTERNAL", reason)
+        self._refuse(upload, "NO_SPACE" if is_full else "INTERNAL", reason)
 
     def _finished(self, upload: _Upload, arrived: Arrived) -> None:
         if not self._is_current(upload) or upload.commit is None:
@@ -364,6 +364,7 @@ class Uploads:
         job = upload.job.id
         if arrived.sha256 != upload.sha256 or arrived.size != upload.received:
             cause = f"its file arrived with SHA-256 {arrived.sha256}, {upload.sha256} was announced"
+            self._forget(job)
             self._expire(job, cause)
             peer.refuse(request, "HASH_MISMATCH", f"job {job}: {cause}; send the file again")
             return
@@ -375,8 +376,13 @@ class Uploads:
 
     def _expire(self, job: str, cause: str) -> None:
         self._metrics.uploads.labels("expired").inc()
-        self._forget(job)
-        self._happen(Expired(job=job, cause=cause))  # its file goes with it: see job_changed
+        self._happen(Expired(job=job, cause=cause))  # its upload and its file go with it: see job_changed
+
+    @staticmethod
+    def _refuse(upload: _Upload, code: str, reason: str) -> None:
+        """Tell whoever sends the file, or waits for the answer to its Commit, that it is over."""
+        peer, request = upload.commit or (upload.peer, upload.request)
+        peer.refuse(request, code, reason)
 
     def _forget(self, job: str) -> None:
         upload = self._open.pop(job, None)
@@ -387,3 +393,7 @@ class Uploads:
 
     def _is_current(self, upload: _Upload) -> bool:
         return self._open.get(upload.job.id) is upload
+
+
+def _is_over(job: Job) -> str:
+    return f"job {job.id} is cancelled{f': {job.cause}' if job.cause else ''}"

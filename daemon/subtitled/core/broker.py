@@ -58,10 +58,7 @@ class Broker:
     def tick(self, now: float) -> tuple[list[Action], float]:
         """Return the actions that the passing of time calls for, and when to call again at the latest."""
         for worker, cause in self.roster.overdue(now):
-            self._release(worker, cause)
-            bare = self.roster.workers[worker.slot]
-            lost = self.roster.move(bare, WorkerEvent.OVERDUE, cause=cause, due_at=NEVER)
-            self._out.append(Kill(worker=lost.identity, cause=cause))
+            self._give_up(worker, cause)
         if not self.is_draining:
             self.roster.restart_due(now)
         return self._assign(now), self.roster.next_deadline()
@@ -163,12 +160,12 @@ class Broker:
                 if (found := self.feeding.feeder(event.worker, event.feed)) is not None:
                     worker, feed = found
                     self.feeding.finish(worker)
+                    self.roster.succeeded(event.worker)
                     self._fail(self.ledger.jobs[feed.job], JobEvent.REJECTED, event.cause)
             case ev.Transcribed():
                 self._on_transcribed(event, now)
             case ev.LeaseRefused():
-                if (lease := self.leasing.settle(event.worker, event.lease, now)) is not None:
-                    self._advance_all(self.leasing.give_back(lease, event.cause, is_blamed=True))
+                self._on_lease_refused(event, now)
             case ev.Written(job=name, location=location):
                 job = self.ledger.jobs[name]
                 self.ledger.move_job(job, JobEvent.WRITTEN, location=location, is_closed=True)
@@ -236,6 +233,7 @@ class Broker:
             return
         worker, feed = found
         self.feeding.finish(worker)
+        self.roster.succeeded(event.worker)
         job = self.ledger.jobs[feed.job]
         if job.state is JobState.PREPARING:
             is_silent = not self.ledger.segments[job.id]
@@ -252,6 +250,7 @@ class Broker:
         lease = self.leasing.settle(event.worker, event.lease, now)
         if lease is None:
             return
+        self.roster.succeeded(event.worker)
         answered = set()
         for outcome in event.outcomes:
             segment = self.leasing.claim(lease, outcome.key)
@@ -260,6 +259,14 @@ class Broker:
                 self._count_result(segment, outcome, event.worker)
         left_out = self.leasing.give_back(lease, "the worker's reply left it out", is_blamed=True)
         self._advance_all(answered | left_out)
+
+    def _on_lease_refused(self, event: ev.LeaseRefused, now: float) -> None:
+        lease = self.leasing.settle(event.worker, event.lease, now)
+        if lease is None:
+            return
+        self._advance_all(self.leasing.give_back(lease, event.cause, is_blamed=True))
+        if (worker := self.roster.refused(event.worker)) is not None:
+            self._give_up(worker, f"refused a lease: {event.cause}")
 
     def _count_result(self, segment: Segment, outcome: ev.Outcome, worker: str) -> None:
         job = self.ledger.jobs[segment.key.job]
@@ -294,7 +301,8 @@ class Broker:
     def _on_retry(self, event: ev.RetryRequested) -> None:
         self.ledger.load_job(event.job, event.segments)
         for segment in list(self.ledger.segments[event.job.id].values()):
-            if segment.state is SegmentState.BURIED:
+            is_suspect = segment.state is SegmentState.PENDING and segment.losses > 0
+            if segment.state is SegmentState.BURIED or is_suspect:
                 self.ledger.move_segment(segment, SegmentEvent.KICKED, losses=0, cause="")
         job = self.ledger.move_job(event.job, JobEvent.RETRY, losses=0, cause="", is_closed=False)
         self.feeding.want(job)
@@ -360,6 +368,13 @@ class Broker:
         self.ledger.forget_job(name)
 
     # -- the end of a worker ---------------------------------------------------------------------------------
+
+    def _give_up(self, worker: Worker, cause: str) -> None:
+        """Have a worker killed that is of no use any more."""
+        self._release(worker, cause)
+        bare = self.roster.workers[worker.slot]
+        lost = self.roster.move(bare, WorkerEvent.OVERDUE, cause=cause, due_at=NEVER)
+        self._out.append(Kill(worker=lost.identity, cause=cause))
 
     def _release(self, worker: Worker, cause: str) -> None:
         """Take everything from a worker that is lost; only what it was working on is blamed for it."""

@@ -149,9 +149,11 @@ class Worker(Struct, frozen=True, kw_only=True):
     feed: Feed | None = None
     heard_at: float = 0.0
     due_at: float = float("inf")
-    """When it is overdue: to be ready, with its lease, or to leave BACKOFF."""
+    """When it is overdue: to be ready, with its lease, or to leave BACKOFF or BROKEN."""
     crashes: tuple[float, ...] = ()
     """When it crashed lately."""
+    failures: int = 0
+    """Its crashes and refused leases since it last finished a lease or a file."""
     device: str = ""
     cause: str = ""
     """Why it was last lost, or is broken."""
@@ -160,3 +162,8 @@ class Worker(Struct, frozen=True, kw_only=True):
     def identity(self) -> str:
         """Name of this incarnation on the wire; a late reply of an earlier one does not match it."""
         return f"{self.slot}.{self.incarnation}"
+
+    @property
+    def is_hopeless(self) -> bool:
+        """It is broken, and will not be tried again by itself: its process said that this cannot help."""
+        return self.state is WorkerState.BROKEN and self.due_at == float("inf")

@@ -108,7 +108,8 @@ def _lines(text: str, limit: int) -> tuple[str, ...]:
     parts = [part for unit in units(text) for part in cut(unit, limit)]
     widths = [(columns(part), columns(part.strip())) for part in parts]
     fewest = len(_filled(widths, limit))
-    narrowest = max(-(-columns(text) // fewest), *(width for _, width in widths), 0)
+    # The spaces at the ends of lines are in the sum, but take no columns: it may come out above the limit.
+    narrowest = min(limit, max(-(-columns(text) // fewest), *(width for _, width in widths), 0))
     # A wider line never makes more lines.
     at = bisect_left(range(narrowest, limit), x=-fewest, key=lambda width: -len(_filled(widths, width)))
     starts = _filled(widths, narrowest + at)
@@ -120,10 +121,10 @@ def _filled(widths: list[tuple[int, int]], limit: int) -> list[int]:
     starts = [0]
     taken = 0
     for at, (inner, first) in enumerate(widths):
-        if taken and taken + inner > limit:
+        if at > starts[-1] and taken + inner > limit:
             starts.append(at)
             taken = 0
-        taken += inner if taken else first
+        taken += inner if at > starts[-1] else first
     return starts
 
 
