@@ -270,6 +270,11 @@ HOSTILE: dict[str, tuple[list[bytes], str]] = {
     ),
     "no type": ([VERSION, header(request=1)], "BAD_FORMAT"),
     "unknown message": ([VERSION, header(type="Format", request=1)], "UNKNOWN_MESSAGE"),
+    "long type": ([VERSION, header(type="x" * 1_000_000, request=1)], "UNKNOWN_MESSAGE"),
+    "long value": (
+        [VERSION, header(type="Submit", request=1, options={"task": "x" * 1_000_000})],
+        "BAD_FORMAT",
+    ),
     "type is a number": ([VERSION, header(type=3, request=1)], "BAD_FORMAT"),
     "a server's message": ([VERSION, header(type="Welcome", request=1)], "UNKNOWN_MESSAGE"),
     "no job": ([VERSION, header(type="Status", request=1)], "BAD_FORMAT"),
