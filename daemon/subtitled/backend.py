@@ -8,7 +8,9 @@ from __future__ import annotations
 from msgspec import Struct
 
 from subtitle.codec import Codec
+from subtitled.config import Decoding
 from subtitled.core.plan import Plan, Span
+from subtitled.cues.decisions import Decision
 from subtitled.cues.phrases import Phrase
 
 
@@ -33,6 +35,7 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
     cpu_threads: int = 0
     beam_size: int = 5
     batch_size: int = 16
+    decoding: Decoding = Decoding()
 
 
 # -- worker → daemon ---------------------------------------------------------------------------------------------------
@@ -109,7 +112,8 @@ class SegmentResult(Struct, frozen=True, kw_only=True):
     is_speech: bool = True
     temperature: float = 0.0
     fallbacks: int = 0
-    """Times that the segment was decoded again because the result looked wrong."""
+    """Windows of the segment that were decoded again because the result looked wrong."""
+    decisions: tuple[Decision, ...] = ()
 
 
 class ItemResult(Struct, frozen=True, kw_only=True):
@@ -195,6 +199,8 @@ class Item(Struct, frozen=True, kw_only=True):
     language: str | None
     """None: detect it."""
     task: str
+    initial_prompt: str = ""
+    hotwords: str = ""
 
 
 class Transcribe(_Message, frozen=True, kw_only=True):

@@ -54,6 +54,7 @@ def check(config: Config, faults: Faults, *, check_paths: bool) -> None:
     Folders are looked at, for being there and writable, only with `check_paths`.
     """
     _check_model(config, faults, check_paths=check_paths)
+    _check_decoding(config, faults)
     _check_devices(config, faults)
     _check_times(config, faults)
     _check_inbox_values(config, faults)
@@ -72,6 +73,17 @@ def _check_model(config: Config, faults: Faults, *, check_paths: bool) -> None:
             faults.add("model.name", name, "a folder that holds a CTranslate2 model (model.bin)")
     if config.model.compute_type not in COMPUTE_TYPES and not faults.is_faulty("model.compute_type"):
         faults.add("model.compute_type", config.model.compute_type, ", ".join(COMPUTE_TYPES))
+
+
+def _check_decoding(config: Config, faults: Faults) -> None:
+    temperatures = config.decoding.temperatures
+    is_rising = list(temperatures) == sorted(set(temperatures))
+    if not (temperatures[:1] == (0.0,) and is_rising) and not faults.is_faulty("decoding.temperatures"):
+        faults.add(
+            "decoding.temperatures",
+            temperatures,
+            "a rising list that begins with 0.0; [0.0] never falls back",
+        )
 
 
 def _check_devices(config: Config, faults: Faults) -> None:

@@ -9,14 +9,18 @@ from subtitled.backend import Recipe
 from subtitled.config import Config
 from subtitled.core.deadlines import Policy
 
-FIXED_SECTIONS = ("model", "listen")
+FIXED_SECTIONS = ("model", "decoding", "listen")
 """Sections that workers and sockets were made with; a change needs a restart, as one of state.dir does."""
 
 
 def merge(old: Config, new: Config) -> tuple[Config, list[str]]:
     """Return the configuration that comes into force, and the changed keys that stay as they were."""
     merged = structs.replace(
-        new, model=old.model, listen=old.listen, state=structs.replace(new.state, dir=old.state.dir)
+        new,
+        model=old.model,
+        decoding=old.decoding,
+        listen=old.listen,
+        state=structs.replace(new.state, dir=old.state.dir),
     )
     kept = []
     for section in (*FIXED_SECTIONS, "state"):

@@ -82,6 +82,7 @@ class WorkerLink:
             cpu_threads=config.model.cpu_threads or max(1, (os.cpu_count() or 1) // max(1, cpu_slots)),
             beam_size=config.model.beam_size,
             batch_size=config.model.batch_size,
+            decoding=config.decoding,
         )
         self._supervisor.spawn(settings, visible_devices=device.visible if device else "")
 
@@ -98,7 +99,14 @@ class WorkerLink:
     def send_lease(self, action: ac.SendTranscribe) -> None:
         """Send a lease with its PCM."""
         items = tuple(
-            be.Item(job=item.key.job, index=item.key.index, language=item.language, task=item.options.task)
+            be.Item(
+                job=item.key.job,
+                index=item.key.index,
+                language=item.language,
+                task=item.options.task,
+                initial_prompt=item.options.initial_prompt,
+                hotwords=item.options.hotwords,
+            )
             for item in action.items
         )
         message = be.Transcribe(
@@ -184,6 +192,7 @@ class WorkerLink:
                 return ev.PlanComplete(worker=worker, feed=feed, media=msgspec.msgpack.encode(media))
             case be.Transcribed(lease=lease, items=items, decode_s=decode_s):
                 self._metrics.lease_seconds.labels(worker.rpartition(".")[0]).observe(decode_s)
+                self._metrics.count_results(item.result for item in items)
                 return ev.Transcribed(
                     worker=worker, lease=lease, outcomes=tuple(_outcome(item) for item in items)
                 )

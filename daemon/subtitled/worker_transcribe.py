@@ -27,9 +27,10 @@ from subtitled.backend import (
     WorkerSettings,
 )
 from subtitled.cuda import preload_libraries
-from subtitled.engine import Engine, OutOfMemoryError, Request
+from subtitled.engine import Engine, OutOfMemoryError
 from subtitled.errors import ExitCode, ModelError
 from subtitled.model import NotReachableError, load
+from subtitled.prompts import Request
 from subtitled.version import VERSION
 from subtitled.worker import Channel, start_thread
 
@@ -84,7 +85,15 @@ class TranscribeWork:
         while (lease := self._featured.get()) is not None:
             order = lease.order
             started = time.monotonic()
-            requests = [Request(language=item.language, task=item.task) for item in order.items]
+            requests = [
+                Request(
+                    language=item.language,
+                    task=item.task,
+                    initial_prompt=item.initial_prompt,
+                    hotwords=item.hotwords,
+                )
+                for item in order.items
+            ]
             try:
                 results = self._engine.transcribe(
                     lease.features, requests, word_timestamps=order.word_timestamps
@@ -136,7 +145,12 @@ def run(channel: Channel, settings: WorkerSettings, *, load: Callable[..., Whisp
     except RuntimeError as error:
         channel.post(LastWords(cause=f"{settings.device}: {error}"))
         return ExitCode.CUDA
-    engine = Engine(model, beam_size=settings.beam_size, batch_size=settings.batch_size)
+    engine = Engine(
+        model,
+        beam_size=settings.beam_size,
+        batch_size=settings.batch_size,
+        decoding=settings.decoding,
+    )
     work = TranscribeWork(channel, engine, settings.device)
     channel.post(
         Ready(

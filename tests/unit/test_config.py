@@ -147,7 +147,7 @@ def test_all_faults_of_a_bad_file_are_reported_at_once(tmp_path: Path) -> None:
     )
     expected = [
         'model.nam: no such key (got "x"); did you mean model.name? (SUBTITLED_MODEL__NAM in the environment)',
-        'colour: no such key (got "red"); known here: model, pool, vad, segments, recovery, inbox, listen, state, log (FILE)',
+        'colour: no such key (got "red"); known here: model, decoding, pool, vad, segments, recovery, inbox, listen, state, log (FILE)',
         "model: got 3, allowed: a table, begun with the line [model] (FILE)",
         'pool.queue_mb: got "many", allowed: a whole number, 16 to 65536 (FILE)',
         "vad.treshold: no such key (got 0.5); did you mean vad.threshold? (FILE)",
@@ -264,7 +264,7 @@ def test_a_misspelt_section_is_told_the_right_one(tmp_path: Path) -> None:
 
 
 def test_an_unknown_section_in_the_environment_is_a_fault() -> None:
-    with pytest.raises(ConfigError, match=r"colour\.red: no such key \(got \"1\"\); known here: model, pool"):
+    with pytest.raises(ConfigError, match=r"colour\.red: no such key \(got \"1\"\); known here: model, decoding, pool"):
         config.load(None, {"SUBTITLED_COLOUR__RED": "1"}, check_paths=False)
 
 

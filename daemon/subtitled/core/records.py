@@ -23,6 +23,10 @@ class Options(Struct, frozen=True, kw_only=True):
     language: str = "auto"
     """A Whisper language code, "auto" (one language per file, by vote) or "multi" (each segment its own)."""
     task: str = "transcribe"
+    initial_prompt: str = ""
+    """Text that counts as said before each segment: names, style, punctuation."""
+    hotwords: str = ""
+    """Words to be expected in each segment."""
     formats: tuple[str, ...] = ("srt",)
     word_timestamps: bool = False
     priority: int = 0
