@@ -34,9 +34,14 @@ class Model(_Section, frozen=True):
     name: str = "large-v3-turbo"
     compute_type: str = "auto"
     beam_size: Annotated[int, Meta(ge=1, le=20)] = 5
-    batch_size: Annotated[int, Meta(ge=1, le=256)] = 16
+    batch_size: Literal["auto"] | Annotated[int, Meta(ge=1, le=256)] = 16
+    """"auto": what the memory of the device has room for."""
+    streams_per_gpu: Annotated[int, Meta(ge=1, le=8)] = 1
+    """Batches that one GPU decodes at once."""
     cpu_threads: Annotated[int, Meta(ge=0, le=256)] = 0
     """Threads of one CPU slot; 0 shares the cores out evenly between the CPU slots."""
+    idle_unload_s: Annotated[float, Meta(ge=0, le=604_800)] = 0.0
+    """Seconds without work after which a worker frees its model's memory; 0: never."""
 
 
 class Decoding(_Section, frozen=True):

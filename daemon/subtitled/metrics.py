@@ -8,6 +8,9 @@ from wsgiref.simple_server import WSGIServer
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from subtitled.backend import SegmentResult
+from subtitled.core.broker import Broker
+from subtitled.core.records import Role
+from subtitled.core.states import WorkerState
 from subtitled.cues.decisions import Verdict
 from subtitled.errors import SubtitledError
 
@@ -21,7 +24,13 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.model_loads = Counter(
             "subtitled_model_loads",
-            "Models loaded, once in the life of each transcribe worker.",
+            "Models loaded, once in the life of each transcribe worker, and again after each unloading.",
+            ["slot"],
+            registry=self.registry,
+        )
+        self.model_unloads = Counter(
+            "subtitled_model_unloads",
+            "Models that left the memory because there was nothing to do.",
             ["slot"],
             registry=self.registry,
         )
@@ -104,6 +113,18 @@ class Metrics:
             raise SubtitledError(
                 f'listen.metrics = "{endpoint}": {error.strerror}; choose another port, or "" to turn metrics off'
             ) from error
+
+    def update(self, broker: Broker) -> None:
+        """Set the gauges to what is so now."""
+        self.ready_segments.set(len(broker.leasing.ready))
+        self.queued_bytes.set(broker.ledger.queued_bytes)
+        counts: dict[tuple[str, str], int] = {
+            (role.value, state.value): 0 for role in Role for state in WorkerState
+        }
+        for worker in broker.roster.workers.values():
+            counts[worker.role.value, worker.state.value] += 1
+        for labels, count in counts.items():
+            self.workers.labels(*labels).set(count)
 
     def count_results(self, results: Iterable[SegmentResult]) -> None:
         """Count the languages of an answered lease, and what was decided about its windows."""

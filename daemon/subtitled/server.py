@@ -34,6 +34,7 @@ from subtitled.intake import Arrivals, Found
 from subtitled.lock import take_folder
 from subtitled.mailbox import Mailbox
 from subtitled.metrics import Metrics
+from subtitled.model_step import ModelStep
 from subtitled.outputs import BESIDE
 from subtitled.report import Reporter
 from subtitled.rows import JournalEntry
@@ -94,6 +95,7 @@ class Server:
             broker=self._broker,
             metrics=self._metrics,
         )
+        self._model = ModelStep(config.model.name, self._worker_link.spawn_fetch)
         self._mailbox: Mailbox[Found | Callable[[], None]] = Mailbox()
         self._finisher = Finisher(
             self._store,
@@ -148,8 +150,10 @@ class Server:
         self._check_space()
         actions, deadline = self._broker.tick(time.monotonic())
         self._perform(actions)
+        if self._stop_at is None:
+            self._model.tick(time.monotonic())
         self._notifier.watchdog()
-        self._update_gauges()
+        self._metrics.update(self._broker)
         ready = self._wait(deadline)
         self._on_signals()
         for pidfd in self._supervisor.pidfds & ready:
@@ -257,10 +261,11 @@ class Server:
     def _on_exit(self, pidfd: int) -> None:
         self._on_workers()  # what it said before it ended counts
         end = self._supervisor.reap(pidfd)
-        self._happen(ev.WorkerExited(worker=end.worker, is_fatal=end.is_fatal, cause=end.cause))
+        if not self._model.take(end, time.monotonic()):
+            self._happen(ev.WorkerExited(worker=end.worker, is_fatal=end.is_fatal, cause=end.cause))
         if not self._is_ready and self._stop_at is None:
             states = [worker.state for worker in self._broker.roster.of(Role.TRANSCRIBE)]
-            if all(state is WorkerState.BROKEN for state in states):
+            if self._model.is_hopeless or (states and all(state is WorkerState.BROKEN for state in states)):
                 self._exit = ExitCode.FATAL
         if self._stop_at is None and self._exit is None:
             self._fill_slots()  # a slot that came back into the configuration while its old worker drained
@@ -310,7 +315,7 @@ class Server:
 
     def _fill_slots(self) -> None:
         """Open the slots that the configuration asks for, let go of those that it does not."""
-        wanted = dict(self._worker_link.slots())
+        wanted = dict(self._worker_link.slots(has_model=self._model.is_done))
         known = self._broker.roster.workers
         for slot in [slot for slot in known if slot not in wanted]:
             self._happen(ev.SlotRemoved(slot))
@@ -373,17 +378,6 @@ class Server:
             self._notifier.stopping()
             self._stop_at = time.monotonic() + timeout_s
             self._happen(ev.DrainRequested())
-
-    def _update_gauges(self) -> None:
-        self._metrics.ready_segments.set(len(self._broker.leasing.ready))
-        self._metrics.queued_bytes.set(self._broker.ledger.queued_bytes)
-        counts: dict[tuple[str, str], int] = {
-            (role.value, state.value): 0 for role in Role for state in WorkerState
-        }
-        for worker in self._broker.roster.workers.values():
-            counts[worker.role.value, worker.state.value] += 1
-        for labels, count in counts.items():
-            self._metrics.workers.labels(*labels).set(count)
 
     def _close(self) -> None:
         self._arrivals.stop()

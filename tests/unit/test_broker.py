@@ -91,16 +91,16 @@ class Bench:
 
     # -- workers ---------------------------------------------------------------------------------------------
 
-    def worker(self, slot: str, *, credit: int = 1) -> str:
+    def worker(self, slot: str, *, credit: int = 1, **more: Any) -> str:
         """Open a slot and have its process ready; return its identity. Slots named p… are prepare workers."""
         is_prepare = slot.startswith("p")
         self.happen(ev.SlotAdded(slot, Role.PREPARE if is_prepare else Role.TRANSCRIBE))
-        return self.ready(f"{slot}.1", credit=credit)
+        return self.ready(f"{slot}.1", credit=credit, **more)
 
-    def ready(self, identity: str, *, credit: int = 1) -> str:
+    def ready(self, identity: str, *, credit: int = 1, **more: Any) -> str:
         """Have a process be ready."""
         window = None if identity.startswith("p") else WINDOW
-        self.happen(ev.WorkerReady(worker=identity, credit=credit, window_samples=window))
+        self.happen(ev.WorkerReady(worker=identity, credit=credit, window_samples=window, **more))
         return identity
 
     def die(
@@ -340,6 +340,57 @@ def test_only_the_lease_being_worked_on_is_blamed() -> None:
     assert [indices(sent) for sent in b.all(ac.SendTranscribe)] == [[0], [1]]
     b.die("gpu0.1")
     assert (b.stored(0).losses, b.stored(1).losses) == (1, 0)
+
+
+def test_a_worker_gets_as_many_segments_as_it_says_it_decodes_at_once() -> None:
+    b = bench("p0", batch_size=16)
+    b.worker("gpu0", batch_size=2)
+    b.submit()
+    b.read(*range(7))
+    b.reply_to_all()
+    assert max(len(indices(sent)) for sent in b.all(ac.SendTranscribe)) == 2
+    assert b.state("a") is JobState.WRITING
+
+
+def test_a_worker_with_streams_decodes_several_leases_at_once() -> None:
+    """Each has its own time to run, and all that were being decoded are blamed for its end; the one in line is not."""
+    b = bench("p0", batch_size=1)
+    b.worker("gpu0", credit=3, streams=2)
+    b.submit()
+    b.read(0, 1, 2)
+    assert [indices(sent) for sent in b.all(ac.SendTranscribe)] == [[0], [1], [2]]
+    b.wait(20)
+    b.reply(b.lease(2))
+    assert b.slot("gpu0").due_at == 30, "the first lease has been running all the time"
+    b.die("gpu0.1")
+    assert [b.stored(index).losses for index in (0, 2)] == [1, 1]
+
+
+def test_a_free_stream_is_no_reason_to_pass_over_an_idle_worker() -> None:
+    b = bench("p0", batch_size=1)
+    for slot in ("gpu0", "gpu1"):
+        b.worker(slot, credit=3, streams=2)
+    b.submit()
+    b.read(0, 1, 2)
+    assert [sent.lease.worker for sent in b.all(ac.SendTranscribe)] == ["gpu0.1", "gpu1.1", "gpu0.1"]
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_lease_may_take_longer_when_the_model_has_to_be_loaded_first(is_late: bool) -> None:
+    """Also when it was sent before the worker's word that it had freed the memory came."""
+    b = bench("gpu0", "p0", start_timeout_s=600, silence_s=10_000)
+    b.submit()
+    if not is_late:
+        b.happen(ev.ModelUnloaded("gpu0.1"))
+    b.read(0, 1)
+    if is_late:
+        b.happen(ev.ModelUnloaded("gpu0.1"))
+    assert b.slot("gpu0").due_at == 630
+    b.reply(b.last(ac.SendTranscribe))
+    assert b.slot("gpu0").due_at == 30, "it is loaded now"
+    b.reply(b.last(ac.SendTranscribe))
+    b.happen(ev.ModelUnloaded("gpu0.7"))
+    assert b.slot("gpu0").is_loaded, "a stranger's word counts for nothing"
 
 
 def test_a_lease_moves_up_when_the_one_before_it_is_answered() -> None:

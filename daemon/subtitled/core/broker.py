@@ -128,6 +128,8 @@ class Broker:
                 self.roster.reset(self.roster.workers[slot], now)
             case ev.WorkerReady():
                 self._on_ready(event, now)
+            case ev.ModelUnloaded(worker=identity):
+                self.leasing.unloaded(identity)
             case ev.WorkerHeard(worker=identity):
                 if worker := self.roster.current(identity):
                     self.roster.hear(worker, now)
@@ -187,6 +189,9 @@ class Broker:
             worker,
             WorkerEvent.READY,
             credit=event.credit,
+            streams=event.streams,
+            batch_size=event.batch_size,
+            is_loaded=True,
             device=event.device,
             heard_at=now,
             due_at=NEVER,

@@ -104,6 +104,8 @@ class Lease(Struct, frozen=True, kw_only=True):
     """Identity, `slot.incarnation`."""
     keys: tuple[SegmentKey, ...]
     samples: int
+    due_at: float = float("inf")
+    """When it is overdue; infinity until it is its turn."""
 
 
 class Feed(Struct, frozen=True, kw_only=True):
@@ -131,8 +133,14 @@ class Worker(Struct, frozen=True, kw_only=True):
     incarnation: int = 1
     credit: int = 1
     """Leases it may hold at once."""
+    streams: int = 1
+    """Leases it decodes at once; the others wait their turn."""
+    batch_size: int | None = None
+    """Segments it decodes at once; None: as many as the policy says."""
+    is_loaded: bool = True
+    """Its model is in memory; else the next lease takes as much longer as loading does."""
     leases: tuple[int, ...] = ()
-    """Ids of the leases it holds, the one it works on first."""
+    """Ids of the leases it holds, those it works on first."""
     feed: Feed | None = None
     heard_at: float = 0.0
     due_at: float = float("inf")
