@@ -52,7 +52,7 @@ class People:
                 state=JobState.QUEUED,
                 source=name.encode(),
                 location=name.encode(),
-                size=1,
+                size=len(media.plans),
                 mtime_ns=1,
                 options=options,
                 order=order,

@@ -115,7 +115,7 @@ class Bench:
 
     # -- files -----------------------------------------------------------------------------------------------
 
-    def submit(self, name: str = "a", **options: Any) -> None:
+    def submit(self, name: str = "a", *, size: int = 1, **options: Any) -> None:
         """Have a file arrive."""
         options.setdefault("language", "de")
         job = Job(
@@ -123,7 +123,7 @@ class Bench:
             state=JobState.QUEUED,
             source=name.encode(),
             location=name.encode(),
-            size=1,
+            size=size,
             mtime_ns=1,
             options=Options(**options),
             order=len(self.jobs) + 1,
@@ -766,6 +766,102 @@ def test_an_open_vote_cannot_hold_all_the_memory_and_wait_for_credit() -> None:
     assert b.broker.ledger.queued_bytes == 8 * 3 * WINDOW * 2
     granted = {credit.worker for credit in b.all(ac.SendCredit)}
     assert granted == {f"{slot}.1" for slot in slots}
+
+
+def held_up(*sizes: int, **options: Any) -> Bench:
+    """Return a bench with a file of each size half read, none of which may be read on: nobody transcribes."""
+    slots = [f"p{place}" for place in range(len(sizes))]
+    b = bench(*slots, "gpu0", queue_bytes=16 * 2**20, batch_size=1)
+    for slot, size in zip(slots, sizes, strict=True):
+        b.submit(f"long{slot}", size=size, **options)
+    index = 0
+    while feeds := [
+        f for f in (b.slot(slot).feed for slot in slots) if f and f.granted_bytes > f.received_bytes
+    ]:
+        for feed in feeds:
+            b.prepared(index, job=feed.job, samples=WINDOW)
+        index += 1
+    for slot in slots:
+        number = b._order(f"long{slot}").feed
+        b.happen(ev.Progressed(worker=f"{slot}.1", feed=number, decoded_samples=1, is_waiting=True))
+    return b
+
+
+def test_a_clip_is_read_in_the_place_of_a_long_file_that_cannot_be_read_on() -> None:
+    """It would wait for hours; the long one has PCM in memory to be going on with, and is taken up again."""
+    b = held_up(1000, 900)
+    before = b.broker.ledger.queued_bytes
+    b.submit("clip", size=10)
+    assert b.last(ac.SendAbandon).worker == "p0.1", "the larger one gives way"
+    assert b.last(ac.SendPrepare).job.id == "clip"
+    assert (b.state("longp0"), b.jobs["longp0"].losses) == (JobState.QUEUED, 0)
+    assert b.broker.ledger.queued_bytes == before
+    b.read(0, job="clip")
+    order = b.last(ac.SendPrepare)
+    assert (order.job.id, order.plans) == ("longp0", None)
+    assert len(order.done) >= 4, "what was read is not sent again"
+    leases = len(b.all(ac.SendTranscribe))
+    while b.segments[SegmentKey("clip", 0)].state is not SegmentState.DONE:
+        b.reply(b.last(ac.SendTranscribe))
+    assert len(b.all(ac.SendTranscribe)) - leases <= 3
+
+
+def test_a_file_that_is_no_smaller_waits_its_turn() -> None:
+    """Or a thousand long files would all be begun, and none finished."""
+    b = held_up(1000, 1000)
+    b.submit("another", size=501)
+    assert not b.all(ac.SendAbandon)
+    assert b.state("another") is JobState.QUEUED
+
+
+def test_a_file_that_is_being_read_is_not_put_away() -> None:
+    b = bench("p0", "gpu0")
+    b.submit("long", size=1000)
+    b.submit("clip", size=1)
+    assert not b.all(ac.SendAbandon)
+
+
+def test_a_more_urgent_file_of_any_size_displaces_one_that_cannot_be_read_on() -> None:
+    b = held_up(1000, 1000)
+    b.submit("urgent", size=10_000, priority=5)
+    assert b.last(ac.SendPrepare).job.id == "urgent"
+
+
+def test_a_small_file_does_not_displace_one_that_is_more_urgent() -> None:
+    b = held_up(1000, 1000, priority=5)
+    b.submit("clip", size=1)
+    assert not b.all(ac.SendAbandon)
+
+
+def test_a_file_that_was_put_away_displaces_no_other() -> None:
+    """Two that give way to each other would read their beginnings for ever."""
+    b = held_up(4000, 1000)
+    b.submit("clip", size=10)
+    assert b.state("longp0") is JobState.QUEUED
+    b.submit("clip2", size=10)
+    assert b.state("longp1") is JobState.QUEUED
+    assert len(b.all(ac.SendAbandon)) == 2
+    assert len(b.all(ac.SendPrepare)) == 4
+
+
+def test_a_clip_that_comes_during_a_long_job_is_done_within_three_leases() -> None:
+    """Counted from its speech being there: the lease that runs, the one that is ready behind it, its own."""
+    b = bench("p0", "p1", batch_size=4)
+    b.worker("gpu0", credit=2)
+    b.submit("long")
+    for index in range(40):
+        b.prepared(index, job="long", samples=WINDOW)
+    for _ in range(5):
+        b.reply(b.lease(min(b.broker.leasing.leases)))
+    sent = len(b.all(ac.SendTranscribe))
+    b.submit("clip")
+    b.read(0, job="clip", samples=10 * SECOND)
+    answered = 0
+    while b.state("clip") is not JobState.WRITING:
+        b.reply(b.lease(min(b.broker.leasing.leases)))
+        answered += 1
+    assert answered <= 3
+    assert len(b.all(ac.SendTranscribe)) - sent <= 3
 
 
 def test_files_that_lost_their_decoder_cannot_hold_the_memory_that_a_decoder_needs() -> None:

@@ -106,6 +106,12 @@ class Broker:
                 )
                 for job in complete:
                     self._advance(job)
+                while (
+                    displaced := self.feeding.swap(
+                        window_samples=self.window_samples, recipe=self.recipe, now=now
+                    )
+                ) is not None:
+                    self._lose_feed(displaced, "", is_blamed=False)
             self.leasing.assign(now)
             self.feeding.grant_credit()
         out = list(self._out)
