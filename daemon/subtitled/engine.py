@@ -126,6 +126,8 @@ class Engine:
                 raise ValueError(
                     f"language {state.language!r}: the model has no such language; it has {', '.join(self.languages)}"
                 )
+            if state.request.task == "translate" and not self.model.model.is_multilingual:
+                raise ValueError('task "translate": the model knows English alone')
         options = options_of(
             self.model, self._decoding, beam_size=self._beam_size, word_timestamps=word_timestamps
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from subtitled.checkpoint import fault_of, is_convertible, is_folder
-from subtitled.cuda import free_bytes
+from subtitled.cuda import check_libraries, free_bytes
 from subtitled.errors import ModelError
 
 if TYPE_CHECKING:
@@ -118,6 +118,8 @@ def load(name: str, *, device: str, compute_type: str, cpu_threads: int, streams
     from faster_whisper import WhisperModel
 
     path = str(locate(name))
+    if device != "cpu":
+        check_libraries()
     kind = compute_type_for(compute_type, device)
     try:
         model = WhisperModel(
