@@ -61,7 +61,7 @@ class _State(Struct):
 
 
 class Engine:
-    """One loaded model. `features` and `transcribe` may run in two threads, each in one at a time."""
+    """One loaded model. `features` may run in one thread while `transcribe` runs in others, as many as it has streams."""
 
     def __init__(
         self,

@@ -93,14 +93,14 @@ def compute_type_for(wanted: str, device: str) -> str:
     return next((kind for kind in ("float16", "int8_float32", "float32") if kind in supported), "default")
 
 
-def auto_batch_size(name: str, device: str) -> int:
-    """Return how many segments a device with its model loaded has room to decode at once."""
+def auto_batch_size(name: str, device: str, *, streams: int) -> int:
+    """Return how many segments each stream of a device with its model loaded has room to decode at once."""
     if device == "cpu":
         return CPU_BATCH
     free = free_bytes()
     if free is None:
         return DEFAULT_BATCH
-    return batch_size_for(free, (locate(name) / "model.bin").stat().st_size)
+    return batch_size_for(free // streams, (locate(name) / "model.bin").stat().st_size)
 
 
 def batch_size_for(free: int, model_bytes: int) -> int:

@@ -170,7 +170,8 @@ def run(channel: Channel, settings: WorkerSettings, *, load: Callable[..., Whisp
     engine = Engine(
         model,
         beam_size=settings.beam_size,
-        batch_size=settings.batch_size or auto_batch_size(settings.model, settings.device),
+        batch_size=settings.batch_size
+        or auto_batch_size(settings.model, settings.device, streams=settings.streams),
         decoding=settings.decoding,
     )
     work = TranscribeWork(

@@ -73,6 +73,7 @@ def test_sigterm_ends_a_download_at_once(tmp_path: Path) -> None:
         hub.hangs.set()
         daemon.start()
         eventually(lambda: hub.fetched["model.bin"], "the download has begun")
+        eventually(lambda: any("done_mb" in e for e in daemon.log("model.fetching")), "its progress is told")
         fetcher = eventually(lambda: daemon.workers().get("model.1"), "the process is there")
         daemon.stop()
         eventually(lambda: fetcher not in daemon.workers().values(), "the process is gone")

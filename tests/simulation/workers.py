@@ -48,7 +48,9 @@ class TranscribeWork:
                 raise AssertionError(f"a transcribe worker was sent {message}")
 
     def heartbeat(self) -> tuple[ev.Event, ...]:
-        """Say nothing more than that the process lives."""
+        """Say nothing more than that the process lives; one without work may free its model's memory."""
+        if not self._line and self._host.fate.random.random() < 0.2:
+            return (ev.ModelUnloaded(self._process.identity),)
         return ()
 
     def _begin(self, message: ac.SendTranscribe) -> None:
