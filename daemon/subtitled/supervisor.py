@@ -26,6 +26,7 @@ _KEPT_PREFIXES = (
     "CT2_",
     "OMP_",
     "MKL_",
+    "OPENBLAS_",
     "NVIDIA_",
     "CUDA_",
     "http_",
