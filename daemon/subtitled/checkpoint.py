@@ -86,13 +86,20 @@ def can_translate(name: str) -> bool:
         layers, mels = config.get("decoder_layers"), config.get("num_mel_bins")
         tokens = config.get("vocab_size")
     else:
-        heads = config.get("alignment_heads")
-        layers = 1 + max(layer for layer, _ in heads) if heads else None
+        layers = _count_layers(config.get("alignment_heads"))
         mels = _read(folder / "preprocessor_config.json").get("feature_size")
         tokens = _count_tokens(folder)
     # Turbo and distil-large-v3 are large-v3 with most of its decoder gone.
-    is_cut_down = mels == _LARGE_V3_MELS and layers is not None and layers <= 4
+    is_cut_down = mels == _LARGE_V3_MELS and isinstance(layers, int) and layers <= 4
     return not is_cut_down and tokens != _ENGLISH_TOKENS
+
+
+def _count_layers(alignment_heads: Any) -> int | None:
+    """Return how many decoder layers there are at least: heads for the alignment are taken from the last ones too."""
+    try:
+        return 1 + max(int(layer) for layer, _ in alignment_heads)
+    except (TypeError, ValueError):
+        return None
 
 
 def _count_tokens(folder: Path) -> int | None:

@@ -91,6 +91,14 @@ def test_a_checkpoint_is_known_by_its_configuration(
     assert can_translate(str(checkpoint(tmp_path / "model", **facts))) is expected
 
 
+@pytest.mark.parametrize("heads", [None, [], 7, [[1]], "xy", [["a", "b"]]])
+def test_a_configuration_that_makes_no_sense_is_no_reason_to_refuse(heads: object, tmp_path: Path) -> None:
+    folder = converted(tmp_path / "model", mels=128)
+    (folder / "config.json").write_text(json.dumps({"alignment_heads": heads}), "utf-8")
+    (folder / "vocabulary.json").write_text("7", "utf-8")
+    assert can_translate(str(folder))
+
+
 def test_the_bundled_model_is_whole_and_may_translate() -> None:
     folder = locate("demo")
     assert fault_of(folder) is None
