@@ -25,8 +25,7 @@ SEND_HWM = 64
 """Messages that wait in the socket; an upload keeps no more under way than the server's window in any case."""
 KEEPALIVE_S = 20
 KEEPALIVE_COUNT = 3
-"""A peer that says nothing for so long after a heartbeat is gone, and ZeroMQ connects anew. A slow line may be busy with one chunk
-for some seconds."""
+"""A peer whose machine has not answered the kernel so often, so many seconds apart, is gone, and ZeroMQ connects anew."""
 RECONNECT_MS = 100
 MAX_RECONNECT_MS = 2_000
 LOOK_S = 0.25

@@ -37,6 +37,12 @@ WORKER_LOST = "worker.lost"
 WORKER_EXITED = "worker.exited"
 WORKER_BROKEN = "worker.broken"
 WORKER_STOPPED = "worker.stopped"
+# A model's, on its way into and out of memory.
+MODEL_FETCHING = "model.fetching"
+MODEL_FETCHED = "model.fetched"
+MODEL_MISSING = "model.missing"
+MODEL_LOADED = "model.loaded"
+MODEL_UNLOADED = "model.unloaded"
 # The inbox's.
 INBOX_WATCHED = "inbox.watched"
 INBOX_UNWATCHABLE = "inbox.unwatchable"

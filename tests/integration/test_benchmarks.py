@@ -25,6 +25,11 @@ def test_overhead_compares_three_ways_that_all_understand_the_recording() -> Non
     assert re.search(r"^daemon / pipeline: wall \d+\.\d\d, cpu \d+\.\d\d$", table, re.MULTILINE), table
 
 
+def test_cpu_batch_measures_each_size() -> None:
+    table = _run("cpu_batch.py", "--windows", "2", "--repeat", "1", "--threads", "1")
+    assert re.findall(r"^ +1 +(\d+) +\d", table, re.MULTILINE) == ["1", "2", "4", "8", "16", "32"], table
+
+
 def test_ingest_measures_each_kind_of_file() -> None:
     table = _run("ingest.py", "--minutes", "0.2", "--hours", "0.01", "--repeat", "1")
     assert re.findall(r"^(\S+\.\w+) ", table, re.MULTILINE) == ["a.wav", "a.m4a", "a.flac", "long.flac"], (

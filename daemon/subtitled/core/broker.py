@@ -103,6 +103,12 @@ class Broker:
                 )
                 for job in complete:
                     self._advance(job)
+                while (
+                    displaced := self.feeding.swap(
+                        window_samples=self.window_samples, recipe=self.recipe, now=now
+                    )
+                ) is not None:
+                    self._lose_feed(displaced, "", is_blamed=False)
             self.leasing.assign(now)
             self.feeding.grant_credit()
         out = list(self._out)
@@ -139,6 +145,8 @@ class Broker:
                 self.roster.reset(self.roster.workers[slot], now)
             case ev.WorkerReady():
                 self._on_ready(event, now)
+            case ev.ModelUnloaded(worker=identity):
+                self.leasing.unloaded(identity)
             case ev.WorkerHeard(worker=identity):
                 if worker := self.roster.current(identity):
                     self.roster.hear(worker, now)
@@ -198,6 +206,9 @@ class Broker:
             worker,
             WorkerEvent.READY,
             credit=event.credit,
+            streams=event.streams,
+            batch_size=event.batch_size,
+            is_loaded=True,
             device=event.device,
             heard_at=now,
             due_at=NEVER,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from subtitled.cues.decisions import Decision
 from subtitled.cues.layout import Cue
 from subtitled.cues.phrases import Placed
 
@@ -44,6 +45,8 @@ class SegmentTranscript(Struct, frozen=True, kw_only=True):
     temperature: float = 0.0
     """Of the last decoding; above 0 it was decoded again because the result looked wrong."""
     fallbacks: int = 0
+    decisions: tuple[Decision, ...] = ()
+    """Why other text than the first was taken, or none."""
     phrases: tuple[Placed, ...] = ()
 
 
