@@ -75,13 +75,11 @@ class Life:
 
     def happen(self, *events: ev.Event) -> None:
         """Hand events to the broker, save what comes of them, then do it."""
-        actions: list[ac.Action] = []
         for event in events:
             if not isinstance(event, ev.WorkerHeard):
                 self._note(event)
                 self._is_looked_at = False
-            actions += self.broker.handle(event, self.now)
-        self._perform(actions)
+        self._perform(self.broker.handle(events, self.now))
 
     def turn(self) -> None:
         """Take a turn of the loop: what time calls for, and then a look at everything.

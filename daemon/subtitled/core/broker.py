@@ -1,8 +1,8 @@
-"""The machine itself: an event comes in, the actions that it calls for go out.
+"""The machine itself: events come in, the actions that they call for go out.
 
     media ─► SendPrepare ─► Prepared… ─► [ready] ─► SendTranscribe ─► Transcribed ─► WriteOutputs ─► Written
 
-The broker reads no clock and touches no socket, file or thread: `handle(event, now)` returns actions, `tick(now)` returns
+The broker reads no clock and touches no socket, file or thread: `handle(events, now)` returns actions, `tick(now)` returns
 the actions of time and when it wants to be called next. What must survive is among the actions as `Save…`; the server
 commits those before it does the others (write, then speak).
 
@@ -50,9 +50,13 @@ class Broker:
         self.feeding = Feeding(policy, self.ledger, self.roster, self._out)
         self.leasing = Leasing(policy, self.ledger, self.roster, self._out)
 
-    def handle(self, event: ev.Event, now: float) -> list[Action]:
-        """Return the actions that an event calls for, in the order of what happened."""
-        self._on(event, now)
+    def handle(self, events: Iterable[ev.Event], now: float) -> list[Action]:
+        """Return the actions that some events call for, in the order of what happened.
+
+        Work is given out once, after the last: what has come together can go out together.
+        """
+        for event in events:
+            self._on(event, now)
         return self._assign(now)
 
     def tick(self, now: float) -> tuple[list[Action], float]:
