@@ -40,20 +40,23 @@ class Leasing:
 
     def assign(self, now: float) -> None:
         """Give the ready segments to workers that may hold a lease."""
+        batch_size = self.policy.batch_size
         while self.ready:
             idle = self._roster.idle(Role.TRANSCRIBE)
+            busy = [w for w in self._roster.of(Role.TRANSCRIBE) if w.state is WorkerState.BUSY]
+            size = lease_size(
+                ready=len(self.ready), idle_workers=len(idle), busy_workers=len(busy), batch_size=batch_size
+            )
             if idle:
-                size = lease_size(
-                    ready=len(self.ready), idle_workers=len(idle), batch_size=self.policy.batch_size
-                )
                 self._lease(idle[0], size, now)
                 continue
             # A lease ahead lets features be computed while the device decodes, but only a full batch is worth
-            # tying to one worker: with less, whoever is free first takes it.
-            ahead = next((w for w in self._roster.of(Role.TRANSCRIBE) if _may_hold_more(w)), None)
-            if ahead is None or len(self.ready) < self.policy.batch_size:
+            # tying to one worker, and only while there is as much for the others: with less, whoever is free first
+            # takes it.
+            ahead = next((worker for worker in busy if _may_hold_more(worker)), None)
+            if ahead is None or min(size, len(self.ready)) < batch_size:
                 return
-            self._lease(ahead, self.policy.batch_size, now)
+            self._lease(ahead, batch_size, now)
 
     def settle(self, identity: str, lease_id: int, now: float) -> Lease | None:
         """Take an answered lease from its worker; None, and a note for the log, when it is not current."""
