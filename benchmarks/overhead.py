@@ -19,20 +19,17 @@ To hold: daemon / pipeline at most 1.0.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
-
+from parts import rival
 from parts.processes import cpu_s, family, peak_mb
+from parts.rival import Figures, Task
 from parts.served import Served
-from parts.speech import DEMO, LANGUAGE, make_files, make_warmup, srt_text, word_errors, words
+from parts.speech import DEMO, make_files, make_warmup, srt_text, word_errors, words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,56 +38,7 @@ BEAM = 5
 WAYS = ("daemon", "pipeline", "pipeline, plain")
 
 
-class Figures(Struct, frozen=True):
-    """One run of one way."""
-
-    wall_s: float
-    cpu_s: float
-    peak_mb: float
-    said: str
-
-
 # -- the ways ----------------------------------------------------------------------------------------------------------
-
-
-def run_pipeline(
-    files: list[str], folder: Path, *, model: str, batch_size: int, threads: int, is_plain: bool
-) -> None:
-    """Subtitle the files with BatchedInferencePipeline and print the figures; runs in a process of its own."""
-    from faster_whisper import BatchedInferencePipeline, WhisperModel
-
-    loaded = WhisperModel(model, device="cpu", compute_type="int8", cpu_threads=threads)
-    pipeline = BatchedInferencePipeline(loaded)
-
-    def subtitle(file: str) -> Path:
-        phrases, _ = pipeline.transcribe(
-            file,
-            language=LANGUAGE,
-            beam_size=BEAM,
-            batch_size=batch_size,
-            without_timestamps=is_plain,
-        )
-        target = folder / f"{Path(file).stem}.srt"
-        with target.open("w", encoding="utf-8") as srt:
-            for number, phrase in enumerate(phrases, 1):
-                times = f"{_clock(phrase.start)} --> {_clock(phrase.end)}"
-                srt.write(f"{number}\n{times}\n{phrase.text.strip()}\n\n")
-        return target
-
-    first, *_ = files
-    subtitle(first)
-    own = [os.getpid()]
-    wall, cpu = time.perf_counter(), cpu_s(own)
-    targets = [subtitle(file) for file in files[1:]]
-    wall, cpu = time.perf_counter() - wall, cpu_s(own) - cpu
-    said = " ".join(srt_text(target) for target in targets)
-    print(json.dumps({"wall_s": wall, "cpu_s": cpu, "peak_mb": peak_mb(own), "said": said}))
-
-
-def _clock(seconds: float) -> str:
-    from subtitled.cues.render import timestamp
-
-    return timestamp(round(seconds * 1000))
 
 
 def run_daemon(
@@ -103,10 +51,10 @@ def run_daemon(
         copies = daemon.stage(files)
         pids = family(daemon.pid)
         wall, cpu = time.perf_counter(), cpu_s(pids)
-        targets, _ = daemon.subtitle(copies)
+        targets, first_s = daemon.subtitle(copies)
         wall, cpu = time.perf_counter() - wall, cpu_s(pids) - cpu
         peak = peak_mb(pids)
-    return Figures(wall, cpu, peak, " ".join(srt_text(target) for target in targets))
+    return Figures(wall, cpu, peak, first_s, " ".join(srt_text(target) for target in targets))
 
 
 # -- the table ---------------------------------------------------------------------------------------------------------
@@ -123,14 +71,8 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--model", default=str(DEMO / "model"), help="a CTranslate2 folder")
-    parser.add_argument("--pipeline", nargs="+", metavar="FILE", help=argparse.SUPPRESS)
-    parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--plain", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     same = {"model": options.model, "batch_size": options.batch_size, "threads": options.threads}
-    if options.pipeline:
-        run_pipeline(options.pipeline, options.into, is_plain=options.plain, **same)
-        return
     with tempfile.TemporaryDirectory(prefix="overhead-") as name:
         folder = Path(name)
         warmup = make_warmup(folder)
@@ -151,12 +93,17 @@ def main() -> None:
 def _run(way: str, warmup: Path, files: Sequence[Path], into: Path, same: dict[str, Any]) -> Figures:
     if way == "daemon":
         return run_daemon(warmup, files, into, **same)
-    command = [
-        *(sys.executable, __file__, "--pipeline", str(warmup), *map(str, files), "--into", str(into)),
-        *(f"--{name.replace('_', '-')}={value}" for name, value in same.items()),
-        *(["--plain"] if way == "pipeline, plain" else []),
-    ]
-    return Figures(**json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
+    task = Task(
+        way=way,
+        files=tuple(map(str, files)),
+        warmup=str(warmup),
+        into=str(into),
+        compute_type="int8",
+        device="cpu",
+        beam=BEAM,
+        **same,
+    )
+    return rival.run(task, {})
 
 
 def _print_table(runs: dict[str, list[Figures]], truth: Sequence[str], audio_s: float) -> None:
