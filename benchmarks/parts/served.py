@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -158,6 +159,15 @@ class Served:
                 )
             yield
             time.sleep(POLL_S)
+
+    def count_segments(self) -> int:
+        """Return how many segments all jobs have."""
+        path = self.folder / "state" / "subtitled.sqlite"
+        database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        try:
+            return int(database.execute("SELECT count(*) FROM segments").fetchone()[0])
+        finally:
+            database.close()
 
     def log(self) -> str:
         """Return what the daemon has logged."""
