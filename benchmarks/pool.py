@@ -1,6 +1,6 @@
 """How busy one broker keeps many GPUs, and how many segments a second go through it.
 
-    python benchmarks/pool.py [--workers 1,2,4,8,16,64] [--seconds 12] [--profile FILE]
+    python benchmarks/pool.py [--workers 1,2,4,8,16,64] [--seconds 12] [--only busy|rate] [--profile FILE]
 
 The daemon as it is (its loop, database, inbox, sockets), with workers whose engines only wait: `a + b x segments` seconds for a
 lease, which is what a GPU takes. a and b are fitted to speaches' published figures for large-v3-turbo on an RTX 3090: 43 x real
@@ -58,13 +58,13 @@ class Run(Struct, frozen=True):
     cpu_us: float
 
 
-def workloads(workers: int, seconds: float) -> dict[str, list[Files]]:
+def workloads(workers: int, seconds: float, clips: int) -> dict[str, list[Files]]:
     """Return the workloads; the long jobs keep all workers at work for about so many seconds."""
     many = max(BATCH, round(workers * seconds * BATCH / (GPU.a_s + GPU.b_s * BATCH)))
     return {
         "1 job": [Files(1, many, 30)],
-        "100 clips": [Files(100, 1, 10)],
-        "mix": [Files(1, many // 2, 30), Files(8, max(1, many // 16), 30), Files(100, 1, 10)],
+        f"{clips} clips": [Files(clips, 1, 10)],
+        "mix": [Files(1, many // 2, 30), Files(8, max(1, many // 16), 30), Files(clips, 1, 10)],
     }
 
 
@@ -133,6 +133,7 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=12, help="that the long jobs keep the workers at work"
     )
+    parser.add_argument("--clips", type=int, default=100)
     parser.add_argument(
         "--segments", type=int, default=4000, help="that go through engines that take next to no time"
     )
@@ -152,7 +153,7 @@ def main() -> None:
             f"{'':<12}{'workers':>8}{'segments':>10}{'leases':>8}{'took':>9}{'busy':>9}{'whole':>9}{'cpu':>10}"
         )
         for workers in options.workers:
-            for name, workload in workloads(workers, options.seconds).items():
+            for name, workload in workloads(workers, options.seconds, options.clips).items():
                 run = max(
                     (measure(workload, workers, GPU, profile=options.profile) for _ in range(options.repeat)),
                     key=lambda run: run.busy,
