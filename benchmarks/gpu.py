@@ -229,12 +229,12 @@ def daemon_row(
     ) as daemon:
         daemon.wait_until_ready()
         daemon.subtitle(daemon.stage([make_warmup(folder)]))
-        copies = daemon.stage(files)
+        copies, before = daemon.stage(files), daemon.count_segments()
         with Busy(is_cpu=options.cpu) as busy:
             started = time.perf_counter()
             daemon.subtitle(copies)
             took_s = time.perf_counter() - started
-        windows = daemon.count_segments() - 1
+        windows = daemon.count_segments() - before
     return Row("daemon", _main_type(options), options.batch, 1, windows, audio_s, took_s, busy.share)
 
 

@@ -77,7 +77,7 @@ def measure(workload: list[Files], workers: int, timing: Timing, *, profile: str
             given = (str(workers), str(timing.a_s), str(timing.b_s))
             return [sys.executable, str(CROWD), str(config), *given, *([profile] if profile else [])]
 
-        # Two leases for each worker and one more in line: see "the queue" in docs/tuning.md.
+        # Two leases for each worker and one more in line: see `pool.queue_mb` in docs/tuning.md.
         queue_mb = max(512, workers * 3 * BATCH)
         with Served(
             folder / "daemon",

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from parts.processes import cpu_s, peak_mb
 from parts.speech import LANGUAGE, srt_text
+from subtitled.cuda import preload_libraries
 from subtitled.cues.render import timestamp
 
 if TYPE_CHECKING:
@@ -134,6 +135,8 @@ def run(task: Task, environ: dict[str, str]) -> Figures:
 def _load(task: Task) -> Any:
     from faster_whisper import WhisperModel
 
+    if task.device == "cuda":
+        preload_libraries()
     return WhisperModel(
         task.model, device=task.device, compute_type=task.compute_type, cpu_threads=task.threads
     )

@@ -109,7 +109,7 @@ class Served:
     def __exit__(self, *_: object) -> None:
         self._process.send_signal(signal.SIGTERM)
         self._process.wait(60)
-        shutil.rmtree(self._sockets)
+        shutil.rmtree(self._sockets, ignore_errors=True)
 
     @property
     def pid(self) -> int:
