@@ -197,8 +197,7 @@ class Server:
 
     def _happen(self, *events: ev.Event) -> None:
         """Hand events to the broker, commit what comes of them in one transaction, then do it."""
-        now = time.monotonic()
-        self._perform([action for event in events for action in self._broker.handle(event, now)])
+        self._perform(self._broker.handle(events, time.monotonic()))
 
     def _perform(self, actions: list[ac.Action]) -> None:
         entries = self._commit([action for action in actions if isinstance(action, ac.Save)])

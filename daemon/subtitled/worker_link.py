@@ -27,8 +27,6 @@ MAX_PER_TURN = 256
 BYTES_PER_SAMPLE = 2
 _log = log.get()
 
-Blob = memoryview
-
 
 class WorkerLink:
     """Starts workers, sends them work, turns what they say into events; on the thread of the server's loop."""
@@ -49,9 +47,11 @@ class WorkerLink:
         self._supervisor = supervisor
         self._broker = broker
         self._metrics = metrics
-        self._pcm: dict[SegmentKey, Blob] = {}
         self.languages: tuple[str, ...] = ()
         """Languages that the loaded model has tokens for; none before it is loaded."""
+        self._pcm: dict[SegmentKey, zmq.Frame] = {}
+        """The frames as they came: sent on, they share ZeroMQ's own memory. A view of one would be wrapped anew, and its release
+        told to Python by a thread of pyzmq's, for every segment."""
 
     def reconfigure(self, config: Config, devices: list[Device]) -> None:
         """Take over another configuration, for the processes that are started from now on."""
@@ -97,9 +97,9 @@ class WorkerLink:
             decoding=config.decoding,
         )
 
-    def send(self, worker: str, message: be.ToWorker, blobs: Iterable[Blob] = ()) -> None:
+    def send(self, worker: str, message: be.ToWorker, blobs: Sequence[zmq.Frame] = ()) -> None:
         """Send a message; one to a worker that is gone is dropped."""
-        frames = [worker.encode(), *be.to_worker.encode(message, tuple(blobs))]
+        frames = [worker.encode(), *be.to_worker.encode(message), *blobs]
         try:
             self._socket.send_multipart(frames, copy=False)
         except zmq.ZMQError as error:
@@ -178,7 +178,7 @@ class WorkerLink:
                 _log.warning(log.WORKER_LOST, worker=worker, cause=f"spoke nonsense: {cause}")
                 continue
             event = self._event(worker, message)
-            if isinstance(event, ev.Prepared) and (key := self._keep_pcm(event, memoryview(blobs[0]))):
+            if isinstance(event, ev.Prepared) and (key := self._keep_pcm(event, frames[-1])):
                 stored.append(key)
             events += [event, ev.WorkerHeard(worker)]
         return events, stored
@@ -190,7 +190,7 @@ class WorkerLink:
             if segment is None or not segment.has_pcm:
                 self._pcm.pop(key, None)
 
-    def _keep_pcm(self, event: ev.Prepared, pcm: Blob) -> SegmentKey | None:
+    def _keep_pcm(self, event: ev.Prepared, pcm: zmq.Frame) -> SegmentKey | None:
         found = self._broker.feeding.feeder(event.worker, event.feed)
         if found is None:
             return None

@@ -36,7 +36,7 @@ class Bench:
 
     def happen(self, event: ev.Event) -> list[ac.Action]:
         """Let something happen; return what the broker asks for."""
-        return self._keep(self.broker.handle(event, self.now))
+        return self._keep(self.broker.handle([event], self.now))
 
     def wait(self, seconds: float) -> list[ac.Action]:
         """Let time pass; return what the broker asks for then."""

@@ -42,25 +42,18 @@ class Leasing:
         """Give the ready segments to workers that may hold a lease."""
         while self.ready:
             # A worker with nothing to do goes before one that has a stream to spare.
-            free = self._roster.idle(Role.TRANSCRIBE) or [
-                worker for worker in self._roster.of(Role.TRANSCRIBE) if _has_free_stream(worker)
-            ]
+            workers = list(self._roster.of(Role.TRANSCRIBE))
+            free = self._roster.idle(Role.TRANSCRIBE) or [w for w in workers if _has_free_stream(w)]
+            busy = [w for w in workers if w.state is WorkerState.BUSY and w not in free]
             if able := self._able(free):
-                batch_size = self.batch_size(able[0])
-                size = lease_size(ready=len(self.ready), idle_workers=len(free), batch_size=batch_size)
                 # One that failed last time has to do one segment first, and can harm no more than that.
-                self._lease(able[0], 1 if able[0].failures else size, now)
+                share = 1 if able[0].failures else self._share(able[0], free, busy)
+                self._lease(able[0], share, now)
                 continue
             # A lease ahead lets features be computed while the device decodes, but only a full batch is worth
-            # tying to one worker: with less, whoever is free first takes it.
-            ahead = next(
-                (
-                    worker
-                    for worker in self._roster.of(Role.TRANSCRIBE)
-                    if _may_hold_more(worker) and len(self.ready) >= self.batch_size(worker)
-                ),
-                None,
-            )
+            # tying to one worker, and only while there is as much for the others: with less, whoever is free first
+            # takes it.
+            ahead = next((w for w in busy if _may_hold_more(w) and self._is_full(w, free, busy)), None)
             if ahead is None:
                 return
             self._lease(ahead, self.batch_size(ahead), now)
@@ -68,6 +61,19 @@ class Leasing:
     def batch_size(self, worker: Worker) -> int:
         """Return how many segments a worker decodes at once."""
         return worker.batch_size or self.policy.batch_size
+
+    def _share(self, worker: Worker, free: list[Worker], busy: list[Worker]) -> int:
+        """Return how many segments are a worker's next lease."""
+        return lease_size(
+            ready=len(self.ready),
+            idle_workers=len(free),
+            busy_workers=len(busy),
+            batch_size=self.batch_size(worker),
+        )
+
+    def _is_full(self, worker: Worker, free: list[Worker], busy: list[Worker]) -> bool:
+        """Say whether a worker's share of what is ready is a whole batch."""
+        return min(self._share(worker, free, busy), len(self.ready)) >= self.batch_size(worker)
 
     def unloaded(self, identity: str) -> None:
         """Note that a worker has freed its model's memory: it has to be loaded before the next answer."""
