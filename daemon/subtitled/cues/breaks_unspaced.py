@@ -52,6 +52,7 @@ def unspaced_cost(before: str, after: str) -> Cost:
         if before.endswith(_JA_PARTICLES):
             return Cost.PREPOSITION
         return Cost.MODIFIER if before[-1] in "のないたる" else Cost.PLAIN
-    if word in _ZH_PREPOSITIONS:
+    # After a verb of one character it belongs to that: 写在, 送给.
+    if word in _ZH_PREPOSITIONS and len(before) > 1:
         return Cost.PREPOSITION
     return Cost.PHRASE if word in _ZH_PRONOUNS else Cost.PLAIN
