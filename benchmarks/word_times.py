@@ -76,7 +76,7 @@ def main() -> None:
         requests = [Request(language=language)] * len(segments)
         best: dict[bool, tuple[float, float]] = {}
         results: dict[bool, list[SegmentResult]] = {}
-        for _ in range(options.repeat + 1):
+        for _ in range(options.repeat):
             for has_words in (False, True):
                 cpu, wall = time.process_time(), time.perf_counter()
                 results[has_words] = engine.transcribe(features, requests, word_timestamps=has_words)

@@ -70,12 +70,15 @@ def _cost(earlier: str, before: str, after: str, little: Words) -> Cost:
         return Cost.CLAUSE
     if bare[-1] in _COMMAS:
         return Cost.COMMA
-    if stands_alone(before[-1]) or stands_alone(follows[0]):
-        if not after[0].isspace():
-            return unspaced_cost(bare, follows)
+    if stands_alone(before[-1]) and stands_alone(follows[0]) and after[0].isspace():
         # Whisper, and subtitles in Chinese, have a space in place of a comma.
-        return Cost.COMMA if stands_alone(before[-1]) and stands_alone(follows[0]) else Cost.PLAIN
-    return _spaced_cost(earlier.strip(), bare, follows, little)
+        return Cost.COMMA
+    if stands_alone(before[-1]) or stands_alone(follows[0]):
+        cost = unspaced_cost(bare, follows)
+    else:
+        cost = _spaced_cost(earlier.strip(), bare, follows, little)
+    # The last word of a clause is not left alone.
+    return Cost.MODIFIER if cost == Cost.PLAIN and follows[-1] in _ENDS + _CLAUSE_ENDS + _COMMAS else cost
 
 
 def _spaced_cost(earlier: str, before: str, after: str, little: Words) -> Cost:

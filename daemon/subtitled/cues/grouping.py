@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from subtitled.cues.limits import Limits
 
 CUE = 40.0
-PARTED = 1.25
+PARTED = 1.6
 JOINT = 55.0
 STRADDLE = 0.15
 LINE = 10.0
