@@ -52,13 +52,16 @@ class Tally:
         self.segments = 0
         self.decoded_again = 0
         self.restarts = 0
+        self.orphans = 0
+        """Stopped workers that have outlived their daemon."""
         self.losses: list[str] = []
 
     def __str__(self) -> str:
         blows = ", ".join(f"{count} x {kind}" for kind, count in sorted(self.blows.items()))
         return (
             f"{self.files} files, {self.segments} segments; {blows or 'no blows'}; "
-            f"{self.restarts} worker restarts; {self.decoded_again} segments decoded more than once; "
+            f"{self.restarts} worker restarts, {self.orphans} stopped workers outlived their daemon; "
+            f"{self.decoded_again} segments decoded more than once; "
             f"losses: {len(self.losses)}"
         )
 
@@ -157,7 +160,7 @@ def bury_orphans(daemon: Daemon, tally: Tally) -> None:
         if settings["endpoint"] != daemon.config.listen.workers:
             continue
         if process_state(pid) == "T":
-            tally.blows["of them before it could die with its daemon"] += 1
+            tally.orphans += 1
         else:
             tally.losses.append(f"{settings['identity']} has outlived its daemon")
         os.kill(pid, signal.SIGKILL)
