@@ -197,9 +197,9 @@ def run_pipeline(
 
 
 def _clock(seconds: float) -> str:
-    from subtitled.cues.render import timestamp
+    from subtitled.cues.shown import clock
 
-    return timestamp(round(seconds * 1000))
+    return clock(round(seconds * 1000), ",")
 
 
 def run_daemon(

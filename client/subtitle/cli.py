@@ -113,7 +113,9 @@ def watch(client: Client, job: str | None, after_seq: int, *, is_json: bool) -> 
 
 @cli.command()
 @click.argument("job")
-@click.option("--format", "form", default="srt", show_default=True, help="srt or json.")
+@click.option(
+    "--format", "form", default="srt", show_default=True, help="srt, vtt, ass, ttml, txt, tsv, lrc or json."
+)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="A file, a folder, or - for the terminal."
 )

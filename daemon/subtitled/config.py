@@ -11,6 +11,7 @@ from msgspec import Meta, Struct, inspect, structs
 
 from subtitled import tomlstruct
 from subtitled.config_checks import check
+from subtitled.cues.render import Format
 from subtitled.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -90,7 +91,12 @@ class Inbox(_Section, frozen=True):
     path: str = "/srv/subtitled/inbox"
     output: str = "/srv/subtitled/outbox"
     """The folder that gets the subtitles, sub-folders mirrored; or "beside" the source."""
-    formats: tuple[Literal["srt", "json"], ...] = ("srt",)
+    formats: tuple[Format, ...] = ("srt",)
+    bom: bool = False
+    """Subtitle files, JSON apart, begin with a byte order mark."""
+    newline: Literal["lf", "crlf"] = "lf"
+    karaoke: bool = False
+    """ASS colours each word when it is said; needs `word_timestamps`."""
     language: str = "auto"
     task: Literal["transcribe", "translate"] = "transcribe"
     after: Literal["move", "keep", "delete"] = "move"

@@ -106,6 +106,9 @@ def _check_inbox_values(config: Config, faults: Faults) -> None:
         key = f"inbox[{index}]"
         if not inbox.formats:
             faults.add(f"{key}.formats", inbox.formats, "at least one format")
+        if inbox.karaoke and not (inbox.word_timestamps and "ass" in inbox.formats):
+            allowed = 'false, unless word_timestamps = true and "ass" is among the formats'
+            faults.add(f"{key}.karaoke", inbox.karaoke, allowed)
         if inbox.language not in {"auto", "multi", *LANGUAGES} and not faults.is_faulty(f"{key}.language"):
             allowed = f'"auto", "multi" (each segment its own), or one of {" ".join(LANGUAGES)}'
             faults.add(f"{key}.language", inbox.language, allowed)

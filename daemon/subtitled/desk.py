@@ -19,6 +19,7 @@ from subtitled.core.events import CancelRequested, Event, RetryRequested
 from subtitled.core.records import Role
 from subtitled.core.states import JobState
 from subtitled.cues.render import FORMATS, render
+from subtitled.finish import look_of
 from subtitled.outputs import output_paths
 from subtitled.rows import JobRow, JournalEntry
 from subtitled.store import Store
@@ -112,7 +113,7 @@ class Desk:
             lambda _: True,
             is_partial=row.job.state is JobState.FAILED,
         )[known]
-        body = render(known, transcript)
+        body = render(known, transcript, look_of(row.job.options))
         language = transcript.output_language
         return ms.Subtitles(request=request, job=job, format=known, language=language, name=str(name)), (
             body,

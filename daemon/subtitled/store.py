@@ -275,11 +275,11 @@ class Store:
 
     def find_source(self, source: bytes, size: int, mtime_ns: int, options: Options) -> JobRow | None:
         """Return the job that this very file was accepted as before, with these options, or None."""
-        row = self._db.execute(
-            f"{SELECT_JOB} WHERE source = ? AND size = ? AND mtime_ns = ? AND options = ?",
-            (source, size, mtime_ns, msgspec.msgpack.encode(options)),
-        ).fetchone()
-        return job_row(row) if row else None
+        # Decoded: an option that came with a later release has its default in what an earlier one wrote.
+        rows = self._db.execute(
+            f"{SELECT_JOB} WHERE source = ? AND size = ? AND mtime_ns = ?", (source, size, mtime_ns)
+        )
+        return next((found for row in rows if (found := job_row(row)).job.options == options), None)
 
     def segment_rows(self, job: str) -> tuple[SegmentRow, ...]:
         """Return a job's segments as the broker takes them up."""

@@ -152,7 +152,7 @@ def test_all_faults_of_a_bad_file_are_reported_at_once(tmp_path: Path) -> None:
         'pool.queue_mb: got "many", allowed: a whole number, 16 to 65536 (FILE)',
         "vad.treshold: no such key (got 0.5); did you mean vad.threshold? (FILE)",
         "vad.pad_ms: got 2.5, allowed: a whole number, 0 to 2000 (FILE)",
-        'inbox[1].formats: got ["srt", "doc"], allowed: a list such as [A, B] of: "json" or "srt" (FILE)',
+        'inbox[1].formats: got ["srt", "doc"], allowed: a list such as [A, B] of: "ass" or "json" or ',
         "inbox[1].settle_s: got -1, allowed: 0 to 3600 (FILE)",
         "segments.max_segment_s: got 0, allowed: 1 to 30 (SUBTITLED_SEGMENTS__MAX_SEGMENT_S in the environment)",
         'pool.devices: got ["gpu0"], allowed: "auto", or a list of "cpu", "cuda:N" or "cuda:GPU-uuid"',

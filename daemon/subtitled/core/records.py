@@ -24,6 +24,9 @@ class Options(Struct, frozen=True, kw_only=True):
     """A Whisper language code, "auto" (one language per file, by vote) or "multi" (each segment its own)."""
     task: str = "transcribe"
     formats: tuple[str, ...] = ("srt",)
+    bom: bool = False
+    newline: str = "lf"
+    karaoke: bool = False
     word_timestamps: bool = False
     priority: int = 0
     after: str = "keep"
