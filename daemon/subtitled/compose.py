@@ -8,8 +8,10 @@ from pathlib import Path
 
 import msgspec
 
+from subtitled import chinese
 from subtitled.backend import Media, SegmentResult
 from subtitled.core.plan import Span
+from subtitled.core.records import Options
 from subtitled.core.states import SegmentState
 from subtitled.cues.layout import layout
 from subtitled.cues.phrases import Placed, place
@@ -30,6 +32,7 @@ def compose(row: JobRow, results: Sequence[ResultRow], *, model: str) -> Transcr
     job = row.job
     media = _media_decoder.decode(row.media) if row.media else Media()
     offset = media.offset_samples
+    variant = _variant(job.options)
     segments: list[SegmentTranscript] = []
     phrases: list[Placed] = []
     missing: list[Absence] = []
@@ -40,6 +43,8 @@ def compose(row: JobRow, results: Sequence[ResultRow], *, model: str) -> Transcr
             continue
         result = _result_decoder.decode(found.result)
         placed = place(result.phrases, found.plan.pieces, found.plan.spans, offset)
+        if variant != "off" and result.language in chinese.LANGUAGES:
+            placed = chinese.convert(placed, variant)
         phrases += placed
         segments.append(_segment(found, result, placed, offset))
     return Transcript(
@@ -49,6 +54,7 @@ def compose(row: JobRow, results: Sequence[ResultRow], *, model: str) -> Transcr
         language=_language(job.language or job.options.language, segments),
         language_probability=job.language_probability or None,
         task=job.options.task,
+        chinese=variant,
         model=model,
         devices=tuple(sorted({segment.device for segment in segments})),
         segments=tuple(segments),
@@ -56,6 +62,13 @@ def compose(row: JobRow, results: Sequence[ResultRow], *, model: str) -> Transcr
         missing=tuple(missing),
         cues=layout(phrases),
     )
+
+
+def _variant(options: Options) -> str:
+    """Return how Chinese text of a job is to be written; a translation has none."""
+    # The configuration asks for no conversion without the package; an old job may, after it was removed.
+    is_possible = options.task != "translate" and options.chinese != "off" and chinese.is_installed()
+    return options.chinese if is_possible else "off"
 
 
 def _language(settled: str, segments: Iterable[SegmentTranscript]) -> str | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from msgspec import Meta, Struct, inspect, structs
 
 from subtitled import tomlstruct
+from subtitled.chinese import Variant
 from subtitled.config_checks import check
 from subtitled.cues.render import Format
 from subtitled.errors import ConfigError
@@ -105,6 +106,8 @@ class Inbox(_Section, frozen=True):
     """Seconds between two full scans, which find what no event told."""
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
     word_timestamps: bool = False
+    chinese: Variant = "off"
+    """How Chinese text is written: as in Taiwan, in Hong Kong, on the mainland, or as the model has it."""
 
 
 class Listen(_Section, frozen=True):

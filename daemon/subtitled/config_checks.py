@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from subtitled import chinese
 from subtitled.tomlstruct import shown
 
 if TYPE_CHECKING:
@@ -109,6 +110,8 @@ def _check_inbox_values(config: Config, faults: Faults) -> None:
         if inbox.karaoke and not (inbox.word_timestamps and "ass" in inbox.formats):
             allowed = 'false, unless word_timestamps = true and "ass" is among the formats'
             faults.add(f"{key}.karaoke", inbox.karaoke, allowed)
+        if inbox.chinese != "off" and not chinese.is_installed():
+            faults.add(f"{key}.chinese", inbox.chinese, f'"off", until OpenCC is installed: {chinese.REMEDY}')
         if inbox.language not in {"auto", "multi", *LANGUAGES} and not faults.is_faulty(f"{key}.language"):
             allowed = f'"auto", "multi" (each segment its own), or one of {" ".join(LANGUAGES)}'
             faults.add(f"{key}.language", inbox.language, allowed)

@@ -30,6 +30,7 @@ def options_of(inbox: config.Inbox) -> Options:
         newline=inbox.newline,
         karaoke=inbox.karaoke,
         word_timestamps=inbox.word_timestamps,
+        chinese=inbox.chinese,
         priority=inbox.priority,
         after=inbox.after,
         inbox=os.fsencode(Path(inbox.path).absolute()),

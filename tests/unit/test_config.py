@@ -275,6 +275,20 @@ def test_inboxes_are_set_by_variable_only_as_a_whole() -> None:
         config.load(None, {"SUBTITLED_INBOX__PATH": "/x"}, check_paths=False)
 
 
+def test_converting_chinese_without_opencc_is_a_fault_with_its_remedy(tmp_path: Path) -> None:
+    """In an interpreter that finds all packages of this one but OpenCC."""
+    for package in Path(msgspec.__file__).parents[1].iterdir():
+        if not package.name.startswith("opencc"):
+            (tmp_path / package.name).symlink_to(package)
+    roots = [str(tmp_path), str(_ROOT / "client"), str(_ROOT / "daemon")]
+    program = (
+        f"import sys; sys.path[:0] = {roots!r}; from subtitled.config import load; "
+        """load(None, {"SUBTITLED_INBOX": '[{chinese = "tw"}]'}, check_paths=False)"""
+    )
+    done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, check=False)
+    assert 'inbox[0].chinese: got "tw", allowed: "off", until OpenCC is installed: pip install' in done.stderr
+
+
 def test_a_default_at_fault_is_not_blamed_on_the_file(tmp_path: Path) -> None:
     fault = one_fault('[[inbox]]\npath = "/srv"\n', tmp_path)
     assert fault.startswith('inbox[0].output: got "/srv/subtitled/outbox"')
@@ -300,6 +314,10 @@ def test_a_default_at_fault_is_not_blamed_on_the_file(tmp_path: Path) -> None:
         (
             "[segments]\nmin_speech_ms = 2000\nmax_segment_s = 2",
             "segments.min_speech_ms: got 2000, allowed: less than segments.max_segment_s (2 s)",
+        ),
+        (
+            "[[inbox]]\nkaraoke = true",
+            'inbox[0].karaoke: got true, allowed: false, unless word_timestamps = true and "ass" is among',
         ),
         ("[[inbox]]\nformats = []", "inbox[0].formats: got [], allowed: at least one format"),
         ('[[inbox]]\nlanguage = "xx"', 'inbox[0].language: got "xx", allowed: "auto", "multi"'),

@@ -28,6 +28,8 @@ class Options(Struct, frozen=True, kw_only=True):
     newline: str = "lf"
     karaoke: bool = False
     word_timestamps: bool = False
+    chinese: str = "off"
+    """How Chinese text is written: "tw", "hk", "cn", or "off": as the model has it."""
     priority: int = 0
     after: str = "keep"
     """What becomes of the source: "move", "keep" or "delete"."""

@@ -59,6 +59,8 @@ class Transcript(Struct, frozen=True, kw_only=True):
     language: str | None = None
     language_probability: float | None = None
     task: str
+    chinese: str = "off"
+    """Where Chinese text is written as it is now: "tw", "hk", "cn"; "off": as the model has it."""
     model: str
     devices: tuple[str, ...] = ()
     segments: tuple[SegmentTranscript, ...] = ()
