@@ -58,6 +58,20 @@ def demo(*, keep: bool) -> None:
     sys.exit(run_demo(keep=keep))
 
 
+@cli.command()
+@click.argument("file", type=click.Path(path_type=str))
+@config_option
+@click.option("--json", "is_json", is_flag=True, help="Print JSON.")
+def explain(file: str, config_file: str | None, *, is_json: bool) -> None:
+    """Say which inbox takes FILE, what would happen to it, and why. Nothing is done."""
+    import msgspec
+
+    from subtitled import explain as explaining
+
+    found = explaining.explain(file, _load(config_file, check_paths=False))
+    click.echo(msgspec.json.encode(found).decode() if is_json else explaining.told(found))
+
+
 @cli.group()
 def config() -> None:
     """Check, show or write a configuration."""

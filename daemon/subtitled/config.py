@@ -100,6 +100,10 @@ class Inbox(_Section, frozen=True):
     """ASS colours each word when it is said; needs `word_timestamps`."""
     language: str = "auto"
     task: Literal["transcribe", "translate"] = "transcribe"
+    flags: tuple[Literal["default", "sdh", "forced"], ...] = ()
+    """What the names of the subtitles tell players beside the language."""
+    skip_existing: Literal["any", "language", "never"] = "never"
+    """Which subtitles that a file has already make ours needless."""
     after: Literal["move", "keep", "delete"] = "move"
     settle_s: Annotated[float, Meta(ge=0, le=3600)] = 2.0
     rescan_s: Annotated[float, Meta(ge=1, le=86_400)] = 60.0

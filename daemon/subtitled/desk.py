@@ -104,6 +104,8 @@ class Desk:
             raise RefusedError("BAD_FORMAT", f"format {form!r}: this server writes {', '.join(FORMATS)}")
         if row.job.state not in {JobState.DONE, JobState.FAILED}:
             raise RefusedError("WRONG_STATE", f"job {job} is {row.job.state.value}; wait until it is done")
+        if row.job.is_needless:
+            raise RefusedError("WRONG_STATE", f"job {job} made no subtitles: {row.job.cause}")
         transcript = compose(row, self._store.results(job), model=self._model)
         name = output_paths(
             "",
@@ -111,6 +113,7 @@ class Desk:
             transcript.output_language,
             [known],
             lambda _: True,
+            flags=row.job.options.flags,
             is_partial=row.job.state is JobState.FAILED,
         )[known]
         body = render(known, transcript, look_of(row.job.options))

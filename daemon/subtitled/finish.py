@@ -47,7 +47,8 @@ def write_outputs(finish: Finish) -> bytes:
         case "move":
             return _archived(job, "done")
         case "delete":
-            if _is_unchanged(job):
+            # The subtitles that made ours needless may be in the source itself.
+            if _is_unchanged(job) and not job.is_needless:
                 Path(os.fsdecode(job.location)).unlink(missing_ok=True)
             return job.location
         case _:

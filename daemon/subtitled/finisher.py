@@ -103,8 +103,11 @@ class Finisher:
             transcript.output_language,
             job.options.formats,
             partial(self._is_mine, job.source),
+            flags=job.options.flags,
             is_partial=is_failure,
         )
+        if job.is_needless:
+            named = {}
         paths = {form: named[form] for form in FORMATS if form in named}
         error_folder = finish.error_folder(job, folder)
         claimed = [*paths.values()] if transcript.cues or not is_failure else []

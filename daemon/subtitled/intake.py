@@ -29,6 +29,8 @@ def options_of(inbox: config.Inbox) -> Options:
         bom=inbox.bom,
         newline=inbox.newline,
         karaoke=inbox.karaoke,
+        flags=tuple(inbox.flags),
+        skip_existing=inbox.skip_existing,
         word_timestamps=inbox.word_timestamps,
         chinese=inbox.chinese,
         priority=inbox.priority,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 JOB_ACCEPTED = "job.accepted"
 JOB_PLANNED = "job.planned"
 JOB_DONE = "job.done"
+JOB_NEEDLESS = "job.needless"
 JOB_FAILED = "job.failed"
 JOB_CANCELLED = "job.cancelled"
 JOB_REQUEUED = "job.requeued"

@@ -66,4 +66,8 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX outputs_by_job ON outputs (job);
     """,
+    # 2: what was written for a source is found when the source comes again
+    """
+    CREATE INDEX outputs_by_source ON outputs (source);
+    """,
 )

@@ -93,6 +93,7 @@ class Server:
             supervisor=self._supervisor,
             broker=self._broker,
             metrics=self._metrics,
+            store=self._store,
         )
         self._mailbox: Mailbox[Found | Callable[[], None]] = Mailbox()
         self._finisher = Finisher(

@@ -345,6 +345,11 @@ class Store:
         row = self._db.execute("SELECT source FROM outputs WHERE path = ?", (path,)).fetchone()
         return row[0] if row else None
 
+    def outputs_for(self, source: bytes) -> tuple[bytes, ...]:
+        """Return the files that were written for a source, by any of its jobs."""
+        rows = self._db.execute("SELECT path FROM outputs WHERE source = ?", (source,))
+        return tuple(path for (path,) in rows)
+
     def outputs_of(self, job: str) -> list[str]:
         """Return the files that were written for a job."""
         return [

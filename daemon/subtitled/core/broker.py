@@ -150,6 +150,8 @@ class Broker:
                     worker, feed = found
                     self.feeding.finish(worker)
                     self._fail(self.ledger.jobs[feed.job], JobEvent.REJECTED, event.cause)
+            case ev.Needless():
+                self._on_needless(event)
             case ev.Transcribed():
                 self._on_transcribed(event, now)
             case ev.LeaseRefused():
@@ -234,6 +236,16 @@ class Broker:
             return
         self._advance(job.id)
 
+    def _on_needless(self, event: ev.Needless) -> None:
+        found = self.feeding.feeder(event.worker, event.feed)
+        if found is None:
+            return
+        worker, feed = found
+        self.feeding.finish(worker)
+        self._drop_segments(feed.job)  # of a reading before a restart
+        job = self.ledger.move_job(self.ledger.jobs[feed.job], JobEvent.NEEDLESS, cause=event.cause)
+        self._out.append(WriteOutputs(job))
+
     def _on_transcribed(self, event: ev.Transcribed, now: float) -> None:
         lease = self.leasing.settle(event.worker, event.lease, now)
         if lease is None:
@@ -271,10 +283,7 @@ class Broker:
         job = self.ledger.jobs[name]
         self.ledger.move_job(job, JobEvent.CANCEL)
         self.feeding.abandon(name)
-        self.leasing.withdraw(name)
-        for segment in list(self.ledger.segments[name].values()):
-            if segment.state in {SegmentState.PENDING, SegmentState.LEASED, SegmentState.BURIED}:
-                self.ledger.move_segment(segment, SegmentEvent.DROPPED, has_pcm=False)
+        self._drop_segments(name)
         self._forget(name)
 
     def _on_retry(self, event: ev.RetryRequested) -> None:
@@ -340,6 +349,14 @@ class Broker:
                 self.ledger.move_segment(segment, SegmentEvent.LOST, cause="its job failed")
         self.ledger.drop_pcm(job.id)
         self._out.append(WriteFailure(self.ledger.move_job(job, event, cause=cause)))
+
+    def _drop_segments(self, name: str) -> None:
+        """Give up what is still to be decoded of a job, and all of its PCM."""
+        self.leasing.withdraw(name)
+        for segment in list(self.ledger.segments[name].values()):
+            if segment.state in {SegmentState.PENDING, SegmentState.LEASED, SegmentState.BURIED}:
+                self.ledger.move_segment(segment, SegmentEvent.DROPPED, has_pcm=False)
+        self.ledger.drop_pcm(name)
 
     def _forget(self, name: str) -> None:
         self.leasing.withdraw(name)

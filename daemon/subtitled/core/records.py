@@ -27,6 +27,10 @@ class Options(Struct, frozen=True, kw_only=True):
     bom: bool = False
     newline: str = "lf"
     karaoke: bool = False
+    flags: tuple[str, ...] = ()
+    """What the names of the subtitles tell players beside the language: "default", "sdh", "forced"."""
+    skip_existing: str = "never"
+    """Which subtitles that the file has already make ours needless: "any", those in the "language", "never"."""
     word_timestamps: bool = False
     chinese: str = "off"
     """How Chinese text is written: "tw", "hk", "cn", or "off": as the model has it."""
@@ -63,9 +67,14 @@ class Job(Struct, frozen=True, kw_only=True):
     """The settled language; None while it is open, and for "multi"."""
     language_probability: float = 0.0
     cause: str = ""
-    """Why the job failed."""
+    """Why the job failed, or why it is needless."""
     is_closed: bool = False
     """A failed job whose files (partial, error text, the source's move) are in place."""
+
+    @property
+    def is_needless(self) -> bool:
+        """The file has subtitles already, as `cause` says: none of ours are written."""
+        return bool(self.cause) and self.state in {JobState.WRITING, JobState.DONE}
 
 
 class Segment(Struct, frozen=True, kw_only=True):
