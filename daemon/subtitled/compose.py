@@ -13,9 +13,9 @@ from subtitled.backend import Media, SegmentResult
 from subtitled.core.plan import Span
 from subtitled.core.records import Options
 from subtitled.core.states import SegmentState
-from subtitled.cues.layout import layout
+from subtitled.cues.limits import NO_OVERRIDES, LayoutOverrides, Profile
 from subtitled.cues.phrases import Placed, place
-from subtitled.cues.transcript import Absence, Interval, SegmentTranscript, Transcript
+from subtitled.cues.transcript import Absence, Interval, SegmentTranscript, Transcript, with_cues
 from subtitled.rows import JobRow, ResultRow
 
 SAMPLES_PER_MS = 16
@@ -24,17 +24,24 @@ _result_decoder = msgspec.msgpack.Decoder(SegmentResult)
 _media_decoder = msgspec.msgpack.Decoder(Media)
 
 
-def compose(row: JobRow, results: Sequence[ResultRow], *, model: str) -> Transcript:
+def compose(
+    row: JobRow,
+    results: Sequence[ResultRow],
+    *,
+    model: str,
+    profile: Profile = "default",
+    overrides: LayoutOverrides = NO_OVERRIDES,
+) -> Transcript:
     """Return all that is known about a job's file, with the cues of what is finished.
 
-    Segments without a result are listed as missing, with their causes.
+    Segments without a result are listed as missing, with their causes. Raises ValueError where `overrides` asks for
+    what cannot be.
     """
     job = row.job
     media = _media_decoder.decode(row.media) if row.media else Media()
     offset = media.offset_samples
     variant = _variant(job.options)
     segments: list[SegmentTranscript] = []
-    phrases: list[Placed] = []
     missing: list[Absence] = []
     for found in results:
         if found.result is None or found.state not in {SegmentState.DONE, SegmentState.SKIPPED}:
@@ -45,9 +52,8 @@ def compose(row: JobRow, results: Sequence[ResultRow], *, model: str) -> Transcr
         placed = place(result.phrases, found.plan.pieces, found.plan.spans, offset)
         if variant != "off" and result.language in chinese.LANGUAGES:
             placed = chinese.convert(placed, variant)
-        phrases += placed
         segments.append(_segment(found, result, placed, offset))
-    return Transcript(
+    transcript = Transcript(
         source=Path(os.fsdecode(job.source)).name,
         duration_ms=media.decoded_samples // SAMPLES_PER_MS,
         offset_ms=offset // SAMPLES_PER_MS,
@@ -60,8 +66,8 @@ def compose(row: JobRow, results: Sequence[ResultRow], *, model: str) -> Transcr
         segments=tuple(segments),
         skipped=tuple(_absence(skip.span, offset, skip.cause) for skip in media.skipped),
         missing=tuple(missing),
-        cues=layout(phrases),
     )
+    return with_cues(transcript, profile, overrides)
 
 
 def _variant(options: Options) -> str:

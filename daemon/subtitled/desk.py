@@ -139,7 +139,8 @@ class Desk:
         )
         missing: list[str] = []
         if is_full and job.state is JobState.FAILED:
-            transcript = compose(row, self._store.results(job.id), model=self._model)
+            # Only the missing spans are asked for: no cue is worth laying out.
+            transcript = compose(row, self._store.results(job.id), model=self._model, profile="raw")
             missing = [f"{gap.start_ms} {gap.end_ms} {gap.cause}" for gap in transcript.missing]
         return ms.JobFacts(
             id=job.id,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from subtitled.cues.text import columns, units
+from subtitled.cues.text import may_break, stands_alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -41,4 +41,4 @@ def clock(time_ms: int, decimal: str) -> str:
 
 def _may_touch(last: str, first: str) -> bool:
     """Say whether a line may end between the two in running text: Chinese and Japanese have no spaces."""
-    return (columns(last) == 2 or columns(first) == 2) and len(units(last + first)) == 2
+    return may_break(last, first) and (stands_alone(last) or stands_alone(first))

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import unicodedata
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from subtitled.cues.width import clings, columns, graphemes, width
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _NEVER_FIRST = frozenset("、。，．：；！？…ーぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮ々〜～・％,.:;!?%")  # noqa: RUF001 - Japanese is meant
-"""Characters that no line begins with (the Japanese kinsoku rule; JIS X 4051), beside closing brackets."""
-_JOINER = "\u200d"
-
-
-def columns(text: str) -> int:
-    """Return the columns that `text` takes: 2 for full-width characters (UAX #11), 0 for marks."""
-    return len(text) if text.isascii() else sum(_width(char) for char in text)
-
-
-def is_mostly_wide(text: str) -> bool:
-    """Return whether more than half of the columns of `text` belong to full-width characters."""
-    if text.isascii():
-        return False
-    wide = sum(2 for char in text if _width(char) == 2)
-    return 2 * wide > columns(text)
+"""Characters that no line begins with beside closing brackets (JIS X 4051; W3C jlreq, clreq)."""
+DASHES = frozenset("-–—―")  # noqa: RUF001 - dashes are meant
+_CLOSING = frozenset({"Pe", "Pf"})
+_OPENING = frozenset({"Ps", "Pi"})
+_CUT_AFTER = frozenset("-–—/_")  # noqa: RUF001 - dashes are meant
 
 
 def weight(text: str) -> int:
-    """Return the number of characters of `text` that are not whitespace: its share of a phrase's time."""
-    return sum(not char.isspace() for char in text)
+    """Return the columns of `text` without its whitespace: its share of a phrase's time. That of parts adds up."""
+    return sum(width(char) for char in text if not char.isspace())
 
 
 def clean(text: str) -> str:
@@ -37,59 +34,81 @@ def units(text: str) -> tuple[str, ...]:
     """Return `text` cut wherever a line may break; joined again they are `text`.
 
     A word keeps the whitespace before it. Chinese and Japanese break between characters, save before closing
-    and after opening punctuation; Korean breaks between words, as its readers expect.
+    and after opening punctuation; Korean breaks between words, as its readers expect. A dash that stands alone
+    stays with the word after it, punctuation that stands alone with the word that it belongs to.
     """
     found: list[str] = []
-    current, previous = "", ""
-    for char in text:
-        if current.strip() and _may_break(previous, char):
-            found.append(current)
-            current = ""
-        current += char
-        previous = char
-    return (*found, current) if current else tuple(found)
+    start = 0
+    for at, (previous, char) in enumerate(pairwise(text), 1):
+        if _may_break(previous, char) and text[start:at].strip():
+            if _leans_back(text[start:at]) and found:
+                found[-1] += text[start:at]
+                start = at
+            elif not _leans_forward(text[start:at]):
+                found.append(text[start:at])
+                start = at
+    rest = text[start:]
+    if found and (not rest.strip() or _leans_back(rest)):
+        found[-1] += rest
+    elif rest:
+        found.append(rest)
+    return tuple(found)
 
 
 def cut(unit: str, limit: int) -> tuple[str, ...]:
     """Return `unit` in parts of at most `limit` columns (2 or more) beside the whitespace at their ends.
 
-    A mark takes none, so it stays with its character.
+    They are cut after a hyphen or a slash where one is far enough on, else as even as may be; what is drawn as one
+    character stays whole.
     """
-    if columns(unit.strip()) <= limit:
+    wide = columns(unit.strip())
+    if wide <= limit:
         return (unit,)
+    bound = limit if any(mark in unit for mark in _CUT_AFTER) else -(-wide // -(-wide // limit))
     parts: list[str] = []
     current = ""
-    for char in unit:
-        if columns((current + char).strip()) > limit:
-            parts.append(current)
-            current = ""
+    for char in _drawn(unit, bound):
+        while columns((current + char).strip()) > bound and current.strip():
+            at = max((at for at, mark in enumerate(current, 1) if mark in _CUT_AFTER), default=0)
+            at = len(current[: at if columns(current[:at]) * 3 >= bound else None].rstrip())
+            parts.append(current[:at])
+            current = current[at:]
         current += char
-    return (*parts, current) if current else tuple(parts)
+    return (*parts, current)
 
 
-def _width(char: str) -> int:
-    if char.isascii():
-        return 1
-    if unicodedata.category(char) in {"Mn", "Me", "Cf"}:
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+def _drawn(text: str, limit: int) -> Iterator[str]:
+    """Yield what of `text` is drawn as one character; its parts where that alone is wider than `limit`."""
+    for grapheme in graphemes(text):
+        yield from (grapheme,) if columns(grapheme) <= limit else grapheme
+
+
+def may_break(previous: str, char: str) -> bool:
+    """Return whether a line may break between two characters that no space parts, as far as they say."""
+    if char in _NEVER_FIRST or unicodedata.category(char) in _CLOSING or clings(previous, char):
+        return False
+    return unicodedata.category(previous) not in _OPENING
 
 
 def _may_break(previous: str, char: str) -> bool:
     if char.isspace() or previous.isspace():
         return char.isspace()
-    if char in _NEVER_FIRST or unicodedata.category(char) in {"Pe", "Pf"} or _clings(previous, char):
+    if not may_break(previous, char):
         return False
-    if unicodedata.category(previous) in {"Ps", "Pi"}:
-        return False
-    return _stands_alone(char) or _stands_alone(previous)
+    return stands_alone(char) or stands_alone(previous) or (previous == "—" and char.isalnum())
 
 
-def _stands_alone(char: str) -> bool:
-    """Whether a line may break on either side of `char`: full-width, but no letter of Korean."""
-    return _width(char) == 2 and not unicodedata.name(char, "").startswith(("HANGUL", "HALFWIDTH HANGUL"))
+def stands_alone(char: str) -> bool:
+    """Return whether a line may break on either side of `char`: full-width, but no letter of Korean."""
+    return width(char) == 2 and not unicodedata.name(char, "").startswith(("HANGUL", "HALFWIDTH HANGUL"))
 
 
-def _clings(previous: str, char: str) -> bool:
-    """Whether `char` is drawn as one with `previous`: a mark, a joined emoji, a skin tone."""
-    return _width(char) == 0 or previous == _JOINER or "\U0001f3fb" <= char <= "\U0001f3ff"
+def _leans_back(unit: str) -> bool:
+    """Return whether `unit` is closing punctuation alone, as in French before "?"."""
+    return all(char in "?!:;,.…%»" or unicodedata.category(char) in _CLOSING for char in unit.strip())
+
+
+def _leans_forward(unit: str) -> bool:
+    """Return whether `unit` is an opening bracket or a currency alone, or a dash: a speaker's turn, most likely."""
+    bare = unit.strip()
+    return bare in DASHES or all(unicodedata.category(char) in _OPENING or char in "$€£¥" for char in bare)
