@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from subtitled.cues.phrases import Placed, Word
+    from subtitled.cues.transcript import Transcript
 
 Variant = Literal["tw", "hk", "cn", "off"]
 
@@ -28,6 +29,23 @@ _CONVERSIONS = {"tw": "s2twp", "hk": "s2hk", "cn": "tw2sp"}
 def is_installed() -> bool:
     """Say whether the package is there that converts."""
     return find_spec("opencc") is not None
+
+
+def in_variant(transcript: Transcript, variant: str) -> Transcript:
+    """Return `transcript` with the Chinese in its phrases as it is written in a `Variant`; its cues are as they were.
+
+    Other languages are left alone (Japanese has characters of its own), and so is a translation. The package must
+    be installed, unless the variant is "off".
+    """
+    if variant == "off" or transcript.task == "translate":
+        return transcript
+    segments = tuple(
+        replace(segment, phrases=convert(segment.phrases, variant))
+        if segment.language in LANGUAGES
+        else segment
+        for segment in transcript.segments
+    )
+    return replace(transcript, segments=segments, chinese=variant)
 
 
 def convert(phrases: Iterable[Placed], variant: str) -> tuple[Placed, ...]:

@@ -16,6 +16,8 @@ from subtitled.core.states import SegmentState
 from subtitled.cues.limits import NO_OVERRIDES, LayoutOverrides, Profile
 from subtitled.cues.phrases import Placed, place
 from subtitled.cues.transcript import Absence, Interval, SegmentTranscript, Transcript, with_cues
+from subtitled.cues.unsaid import Rules, leave_out
+from subtitled.phrasebook import rules_for
 from subtitled.rows import JobRow, ResultRow
 
 SAMPLES_PER_MS = 16
@@ -40,7 +42,6 @@ def compose(
     job = row.job
     media = _media_decoder.decode(row.media) if row.media else Media()
     offset = media.offset_samples
-    variant = _variant(job.options)
     segments: list[SegmentTranscript] = []
     missing: list[Absence] = []
     for found in results:
@@ -50,8 +51,6 @@ def compose(
             continue
         result = _result_decoder.decode(found.result)
         placed = place(result.phrases, found.plan.pieces, found.plan.spans, offset)
-        if variant != "off" and result.language in chinese.LANGUAGES:
-            placed = chinese.convert(placed, variant)
         segments.append(_segment(found, result, placed, offset))
     transcript = Transcript(
         source=Path(os.fsdecode(job.source)).name,
@@ -60,21 +59,26 @@ def compose(
         language=_language(job.language or job.options.language, segments),
         language_probability=job.language_probability or None,
         task=job.options.task,
-        chinese=variant,
         model=model,
         devices=tuple(sorted({segment.device for segment in segments})),
         segments=tuple(segments),
         skipped=tuple(_absence(skip.span, offset, skip.cause) for skip in media.skipped),
         missing=tuple(missing),
     )
-    return with_cues(transcript, profile, overrides)
+    return with_cues(_as_asked(transcript, job.options), profile, overrides)
 
 
-def _variant(options: Options) -> str:
-    """Return how Chinese text of a job is to be written; a translation has none."""
+def _as_asked(transcript: Transcript, options: Options) -> Transcript:
+    """Return `transcript` without what nobody said, its Chinese as it is to be written."""
+
+    def rules(language: str | None) -> Rules:
+        spoken = "en" if transcript.task == "translate" else language
+        return rules_for(spoken, is_unsaid_dropped=options.drop_unsaid, are_marks_kept=options.marks)
+
+    segments, removed = leave_out(transcript.segments, rules)
+    said = msgspec.structs.replace(transcript, segments=segments, removed=removed)
     # The configuration asks for no conversion without the package; an old job may, after it was removed.
-    is_possible = options.task != "translate" and options.chinese != "off" and chinese.is_installed()
-    return options.chinese if is_possible else "off"
+    return chinese.in_variant(said, options.chinese) if chinese.is_installed() else said
 
 
 def _language(settled: str, segments: Iterable[SegmentTranscript]) -> str | None:

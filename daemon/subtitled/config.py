@@ -110,6 +110,10 @@ class Inbox(_Section, frozen=True):
     """Seconds between two full scans, which find what no event told."""
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
     word_timestamps: bool = False
+    drop_unsaid: bool = True
+    """Leave out stock phrases and loops that nobody said."""
+    marks: bool = True
+    """Keep marks of music and noise, such as [Music]."""
     chinese: Variant = "off"
     """How Chinese text is written: as in Taiwan, in Hong Kong, on the mainland, or as the model has it."""
 

@@ -32,6 +32,8 @@ def options_of(inbox: config.Inbox) -> Options:
         flags=tuple(inbox.flags),
         skip_existing=inbox.skip_existing,
         word_timestamps=inbox.word_timestamps,
+        drop_unsaid=inbox.drop_unsaid,
+        marks=inbox.marks,
         chinese=inbox.chinese,
         priority=inbox.priority,
         after=inbox.after,

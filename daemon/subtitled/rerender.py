@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec.structs import replace
 
 from subtitled import chinese
 from subtitled.cues.render import read_json
@@ -37,21 +36,10 @@ def read_transcript(path: Path) -> Transcript:
 
 
 def in_variant(transcript: Transcript, variant: chinese.Variant) -> Transcript:
-    """Return `transcript` with Chinese as it is written in `variant`; its cues are as they were.
-
-    Raises SubtitledError where OpenCC is not installed.
-    """
-    if variant == "off" or transcript.task == "translate":
-        return transcript
-    if not chinese.is_installed():
+    """Return `transcript` with Chinese as it is written in `variant`; raises SubtitledError without OpenCC."""
+    if variant != "off" and not chinese.is_installed():
         raise SubtitledError(f"Chinese cannot be converted without OpenCC; install it: {chinese.REMEDY}")
-    segments = tuple(
-        replace(segment, phrases=chinese.convert(segment.phrases, variant))
-        if segment.language in chinese.LANGUAGES
-        else segment
-        for segment in transcript.segments
-    )
-    return replace(transcript, segments=segments, chinese=variant)
+    return chinese.in_variant(transcript, variant)
 
 
 def target_of(source: Path, output: Path | None, form: str) -> Path:

@@ -82,3 +82,18 @@ def test_a_translation_is_not_converted() -> None:
     found = composed([result(0, Phrase("后", 1000, 3000))], chinese="tw", task="translate")
     assert lines(found) == ["后"]
     assert found.chinese == "off"
+
+
+def test_what_nobody_said_is_told_and_not_shown() -> None:
+    outro = Phrase(" 谢谢观看!", 4000, 6000, avg_logprob=-1.0)
+    found = composed([result(0, MOUSE, outro)])
+    assert lines(found) == ["鼠标在这里。"]
+    assert [(removal.text, removal.start_ms) for removal in found.removed] == [("谢谢观看!", 4000)]
+    assert [phrase.text for phrase in found.segments[0].phrases] == ["鼠标在这里。"]
+    assert lines(composed([result(0, MOUSE, outro)], drop_unsaid=False)) == ["鼠标在这里。", "谢谢观看!"]
+
+
+def test_a_translation_is_tidied_as_english() -> None:
+    outro = Phrase(" Thanks for watching!", 4000, 6000, avg_logprob=-1.0)
+    assert lines(composed([result(0, outro)], task="translate")) == []
+    assert lines(composed([result(0, outro)])) == ["Thanks for watching!"]

@@ -32,6 +32,10 @@ class Options(Struct, frozen=True, kw_only=True):
     skip_existing: str = "never"
     """Which subtitles that the file has already make ours needless: "any", those in the "language", "never"."""
     word_timestamps: bool = False
+    drop_unsaid: bool = True
+    """Leave out stock phrases and loops that nobody said."""
+    marks: bool = True
+    """Keep marks of music and noise."""
     chinese: str = "off"
     """How Chinese text is written: "tw", "hk", "cn", or "off": as the model has it."""
     priority: int = 0
