@@ -117,6 +117,8 @@ class SegmentResult(Struct, frozen=True, kw_only=True):
     temperature: float = 0.0
     fallbacks: int = 0
     """Times that the segment was decoded again because the result looked wrong."""
+    translation: tuple[Phrase, ...] | None = None
+    """The same in English, where that was asked for too; None where it is English already, or silence."""
 
 
 class ItemResult(Struct, frozen=True, kw_only=True):
@@ -218,6 +220,7 @@ class Item(Struct, frozen=True, kw_only=True):
     language: str | None
     """None: detect it."""
     task: str
+    is_translated_too: bool = False
 
 
 class Transcribe(_Message, frozen=True, kw_only=True):

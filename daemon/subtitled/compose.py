@@ -19,11 +19,23 @@ from subtitled.cues.transcript import Absence, Interval, SegmentTranscript, Tran
 from subtitled.cues.unsaid import Rules, leave_out
 from subtitled.phrasebook import rules_for
 from subtitled.rows import JobRow, ResultRow
+from subtitled.translated import ENGLISH
 
 SAMPLES_PER_MS = 16
 
 _result_decoder = msgspec.msgpack.Decoder(SegmentResult)
 _media_decoder = msgspec.msgpack.Decoder(Media)
+
+
+def compose_all(row: JobRow, results: Sequence[ResultRow], *, model: str) -> tuple[Transcript, ...]:
+    """Return the transcripts of a job's file: of what was said, and where it was asked for, of its translation.
+
+    A file in English is its own translation.
+    """
+    said = compose(row, results, model=model)
+    if not row.job.options.is_translated_too or said.language in {None, ENGLISH}:
+        return (said,)
+    return said, compose(row, results, model=model, is_translation=True)
 
 
 def compose(
@@ -33,10 +45,11 @@ def compose(
     model: str,
     profile: Profile = "default",
     overrides: LayoutOverrides = NO_OVERRIDES,
+    is_translation: bool = False,
 ) -> Transcript:
     """Return all that is known about a job's file, with the cues of what is finished.
 
-    Segments without a result are listed as missing, with their causes. Raises ValueError where `overrides` asks for
+    With `is_translation` they are those of its second decoding. Segments without a result are listed as missing, with their causes. Raises ValueError where `overrides` asks for
     what cannot be.
     """
     job = row.job
@@ -50,7 +63,9 @@ def compose(
             missing += [_absence(span, offset, cause) for span in found.plan.spans]
             continue
         result = _result_decoder.decode(found.result)
-        placed = place(result.phrases, found.plan.pieces, found.plan.spans, offset)
+        is_other = is_translation and result.translation is not None
+        phrases = (result.translation or ()) if is_other else result.phrases
+        placed = place(phrases, found.plan.pieces, found.plan.spans, offset)
         segments.append(_segment(found, result, placed, offset))
     transcript = Transcript(
         source=Path(os.fsdecode(job.source)).name,
@@ -58,7 +73,7 @@ def compose(
         offset_ms=offset // SAMPLES_PER_MS,
         language=_language(job.language or job.options.language, segments),
         language_probability=job.language_probability or None,
-        task=job.options.task,
+        task="translate" if is_translation else job.options.task,
         model=model,
         devices=tuple(sorted({segment.device for segment in segments})),
         segments=tuple(segments),

@@ -100,6 +100,8 @@ class Inbox(_Section, frozen=True):
     """ASS colours each word when it is said; needs `word_timestamps`."""
     language: str = "auto"
     task: Literal["transcribe", "translate"] = "transcribe"
+    tasks: tuple[Literal["transcribe", "translate"], ...] = ()
+    """In place of `task`: both give subtitles in two languages from one reading of the file."""
     flags: tuple[Literal["default", "sdh", "forced"], ...] = ()
     """What the names of the subtitles tell players beside the language."""
     skip_existing: Literal["any", "language", "never"] = "never"

@@ -115,9 +115,14 @@ def _check_inbox_values(config: Config, faults: Faults) -> None:
         if inbox.language not in {"auto", "multi", *LANGUAGES} and not faults.is_faulty(f"{key}.language"):
             allowed = f'"auto", "multi" (each segment its own), or one of {" ".join(LANGUAGES)}'
             faults.add(f"{key}.language", inbox.language, allowed)
-        if inbox.task == "translate" and _TRANSCRIBE_ONLY.fullmatch(config.model.name):
-            allowed = f'"transcribe", for {config.model.name} cannot translate; "large-v3" and "medium" can'
-            faults.add(f"{key}.task", inbox.task, allowed)
+        if _TRANSCRIBE_ONLY.fullmatch(config.model.name):
+            cannot = f'for {config.model.name} cannot translate; "large-v3" and "medium" can'
+            if inbox.task == "translate":
+                faults.add(f"{key}.task", inbox.task, f'"transcribe", {cannot}')
+            if "translate" in inbox.tasks:
+                faults.add(f"{key}.tasks", inbox.tasks, f"[], {cannot}")
+        if len(set(inbox.tasks)) < len(inbox.tasks):
+            faults.add(f"{key}.tasks", inbox.tasks, "each task once")
 
 
 def _check_inbox_folders(config: Config, faults: Faults, *, check_paths: bool) -> None:

@@ -21,6 +21,7 @@ from subtitled.intake import options_of
 from subtitled.outputs import output_folder, output_paths
 from subtitled.rows import SELECT_JOB, JobRow, job_row
 from subtitled.spool import printable
+from subtitled.translated import ENGLISH
 
 UNKNOWN = "LANGUAGE"
 """Stands in a name for a language that only the audio tells."""
@@ -131,7 +132,12 @@ def _outputs(path: str, options: Options, past: _Past) -> Iterable[Path]:
     language = language_of(options.language, options.task) or UNKNOWN
     folder = output_folder(os.fsdecode(options.inbox), path, os.fsdecode(options.output))
     is_mine = partial(past.is_mine, os.fsencode(path))
-    return output_paths(folder, path, language, options.formats, is_mine, flags=options.flags).values()
+    languages = (language, ENGLISH) if options.is_translated_too and language != ENGLISH else (language,)
+    return [
+        output
+        for name in languages
+        for output in output_paths(folder, path, name, options.formats, is_mine, flags=options.flags).values()
+    ]
 
 
 def _is_retried(job: Job, source: bytes) -> bool:

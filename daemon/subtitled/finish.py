@@ -30,6 +30,8 @@ class Finish(Struct, frozen=True, kw_only=True):
     transcript: Transcript
     paths: Mapping[Format, Path]
     """The file of each format."""
+    more: tuple[tuple[Transcript, Mapping[Format, Path]], ...] = ()
+    """Further transcripts of the same file, in other languages, with their files."""
     obsolete: tuple[Path, ...] = ()
     """What an earlier, failed try left behind."""
 
@@ -83,8 +85,9 @@ def look_of(options: Options) -> Look:
 
 def _write(finish: Finish) -> None:
     look = look_of(finish.job.options)
-    for form, path in finish.paths.items():
-        write_whole(path, render(form, finish.transcript, look))
+    for transcript, paths in ((finish.transcript, finish.paths), *finish.more):
+        for form, path in paths.items():
+            write_whole(path, render(form, transcript, look))
 
 
 def is_disk_full(error: SpoolError) -> bool:

@@ -22,9 +22,11 @@ _log = log.get()
 
 def options_of(inbox: config.Inbox) -> Options:
     """Return what an inbox asks of its files."""
+    tasks = sorted(inbox.tasks or (inbox.task,))  # "transcribe" first
     return Options(
         language=inbox.language,
-        task=inbox.task,
+        task=tasks[0],
+        is_translated_too=len(tasks) > 1,
         formats=tuple(inbox.formats),
         bom=inbox.bom,
         newline=inbox.newline,

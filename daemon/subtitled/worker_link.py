@@ -102,7 +102,13 @@ class WorkerLink:
     def send_lease(self, action: ac.SendTranscribe) -> None:
         """Send a lease with its PCM."""
         items = tuple(
-            be.Item(job=item.key.job, index=item.key.index, language=item.language, task=item.options.task)
+            be.Item(
+                job=item.key.job,
+                index=item.key.index,
+                language=item.language,
+                task=item.options.task,
+                is_translated_too=item.options.is_translated_too,
+            )
             for item in action.items
         )
         message = be.Transcribe(

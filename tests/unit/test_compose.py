@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from subtitled.backend import Media, SegmentResult
-from subtitled.compose import compose
+from subtitled.compose import compose, compose_all
 from subtitled.core.plan import Piece, Plan, Span
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState, SegmentState
@@ -97,3 +97,27 @@ def test_a_translation_is_tidied_as_english() -> None:
     outro = Phrase(" Thanks for watching!", 4000, 6000, avg_logprob=-1.0)
     assert lines(composed([result(0, outro)], task="translate")) == []
     assert lines(composed([result(0, outro)])) == ["Thanks for watching!"]
+
+
+HELLO = (Phrase(" Hello.", 1000, 3000),)
+
+
+def both(*results: ResultRow) -> list[tuple[str | None, list[str]]]:
+    found = compose_all(row(is_translated_too=True), results, model="demo")
+    return [(one.output_language, lines(one)) for one in found]
+
+
+def test_a_translation_is_a_transcript_of_its_own() -> None:
+    """What is English in the file already is its own translation."""
+    chinese = result(0, Phrase("你好。", 1000, 3000), translation=HELLO)
+    english = result(1, Phrase("Bye.", 1000, 3000), language="en")
+    again = result(2, Phrase("你好。", 1000, 3000), translation=HELLO)
+    assert both(chinese, english, again) == [
+        ("zh", ["你好。", "Bye.", "你好。"]),
+        ("en", ["Hello.", "Bye.", "Hello."]),
+    ]
+
+
+def test_english_and_silence_have_one_transcript() -> None:
+    assert both(result(0, Phrase("Bye.", 1000, 3000), language="en")) == [("en", ["Bye."])]
+    assert both() == [(None, [])]

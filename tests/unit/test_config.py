@@ -325,6 +325,14 @@ def test_a_default_at_fault_is_not_blamed_on_the_file(tmp_path: Path) -> None:
             '[[inbox]]\ntask = "translate"',
             'inbox[0].task: got "translate", allowed: "transcribe", for large-v3-turbo',
         ),
+        (
+            '[[inbox]]\ntasks = ["translate"]',
+            'inbox[0].tasks: got ["translate"], allowed: [], for large-v3-turbo',
+        ),
+        (
+            '[model]\nname = "small"\n[[inbox]]\ntasks = ["translate", "translate"]',
+            'inbox[0].tasks: got ["translate", "translate"], allowed: each task once',
+        ),
         ('[[inbox]]\npath = "in"', 'inbox[0].path: got "in", allowed: an absolute path'),
         ('[[inbox]]\noutput = "out"', 'inbox[0].output: got "out", allowed: an absolute path'),
         (

@@ -23,6 +23,8 @@ class Options(Struct, frozen=True, kw_only=True):
     language: str = "auto"
     """A Whisper language code, "auto" (one language per file, by vote) or "multi" (each segment its own)."""
     task: str = "transcribe"
+    is_translated_too: bool = False
+    """Its segments are decoded once more, translated to English, and subtitles in both languages are written."""
     formats: tuple[str, ...] = ("srt",)
     bom: bool = False
     newline: str = "lf"
@@ -45,6 +47,11 @@ class Options(Struct, frozen=True, kw_only=True):
     """Root of the inbox that took the file, as the file system's bytes."""
     output: bytes = b"beside"
     """Folder of the subtitles, or b"beside"."""
+
+    @property
+    def passes(self) -> int:
+        """How often the model decodes each segment."""
+        return 2 if self.is_translated_too else 1
 
 
 class Job(Struct, frozen=True, kw_only=True):
@@ -118,6 +125,7 @@ class Lease(Struct, frozen=True, kw_only=True):
     """Identity, `slot.incarnation`."""
     keys: tuple[SegmentKey, ...]
     samples: int
+    """What is decoded, twice where it is translated too."""
 
 
 class Feed(Struct, frozen=True, kw_only=True):
