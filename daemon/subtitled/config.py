@@ -107,6 +107,10 @@ class Inbox(_Section, frozen=True):
     skip_existing: Literal["any", "language", "never"] = "never"
     """Which subtitles that a file has already make ours needless."""
     after: Literal["move", "keep", "delete"] = "move"
+    on_done: tuple[str, ...] = ()
+    """A command and its arguments, run when a job is done; no shell has a part in it."""
+    on_failed: tuple[str, ...] = ()
+    command_timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 60.0
     settle_s: Annotated[float, Meta(ge=0, le=3600)] = 2.0
     rescan_s: Annotated[float, Meta(ge=1, le=86_400)] = 60.0
     """Seconds between two full scans, which find what no event told."""
@@ -126,6 +130,15 @@ class Listen(_Section, frozen=True):
     clients: tuple[str, ...] = ("ipc:///run/subtitled/clients.sock",)
     workers: str = "ipc:///run/subtitled/private/workers.sock"
     metrics: str = "127.0.0.1:9477"
+
+
+class Webhook(_Section, frozen=True):
+    """Where each job's end is told."""
+
+    url: str = ""
+    secret_file: str = ""
+    """Its content, without white space around it, signs each message."""
+    attempts: Annotated[int, Meta(ge=1, le=100)] = 10
 
 
 class State(_Section, frozen=True):
@@ -154,6 +167,7 @@ class Config(_Section, frozen=True):
     recovery: Recovery = Recovery()
     inbox: tuple[Inbox, ...] = (Inbox(),)
     listen: Listen = Listen()
+    webhook: Webhook = Webhook()
     state: State = State()
     log: Log = Log()
 

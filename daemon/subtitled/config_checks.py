@@ -5,8 +5,10 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from subtitled import chinese
 from subtitled.tomlstruct import shown
@@ -60,6 +62,7 @@ def check(config: Config, faults: Faults, *, check_paths: bool) -> None:
     _check_inbox_values(config, faults)
     _check_inbox_folders(config, faults, check_paths=check_paths)
     _check_sockets(config, faults)
+    _check_aftermath(config, faults, check_paths=check_paths)
     _check_state(config, faults, check_paths=check_paths)
 
 
@@ -166,6 +169,32 @@ def _check_sockets(config: Config, faults: Faults) -> None:
     metrics = config.listen.metrics
     if metrics and not faults.is_faulty("listen.metrics") and not _host_of(metrics):
         faults.add("listen.metrics", metrics, '"" (off), or HOST:PORT such as "127.0.0.1:9477"')
+
+
+def _check_aftermath(config: Config, faults: Faults, *, check_paths: bool) -> None:
+    for index, inbox in enumerate(config.inbox):
+        for name, command in (("on_done", inbox.on_done), ("on_failed", inbox.on_failed)):
+            key = f"inbox[{index}].{name}"
+            if command and not command[0]:
+                faults.add(key, command, "a program and its arguments, or [] for none")
+            elif command and check_paths and shutil.which(command[0]) is None:
+                faults.add(key, command, f"a program that user {os.geteuid()} may run, first in the list")
+    hook = config.webhook
+    if not faults.is_faulty("webhook.url") and hook.url and not _is_web_address(hook.url):
+        faults.add("webhook.url", hook.url, '"" (off), or an address that begins with https:// or http://')
+    if hook.secret_file and not faults.is_faulty("webhook.secret_file"):
+        is_absolute = _is_absolute("webhook.secret_file", hook.secret_file, faults)
+        if is_absolute and check_paths and not os.access(hook.secret_file, os.R_OK):
+            allowed = f"a file that user {os.geteuid()} may read; its content is the secret"
+            faults.add("webhook.secret_file", hook.secret_file, allowed)
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none, a broken IPv6 address
+        return False
 
 
 def _endpoint_fault(endpoint: str) -> str | None:

@@ -6,6 +6,9 @@ from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
+from subtitled.core.broker import Broker
+from subtitled.core.records import Role
+from subtitled.core.states import WorkerState
 from subtitled.errors import SubtitledError
 
 
@@ -64,6 +67,18 @@ class Metrics:
             raise SubtitledError(
                 f'listen.metrics = "{endpoint}": {error.strerror}; choose another port, or "" to turn metrics off'
             ) from error
+
+    def update(self, broker: Broker) -> None:
+        """Set the gauges to what is so now."""
+        self.ready_segments.set(len(broker.leasing.ready))
+        self.queued_bytes.set(broker.ledger.queued_bytes)
+        counts: dict[tuple[str, str], int] = {
+            (role.value, state.value): 0 for role in Role for state in WorkerState
+        }
+        for worker in broker.roster.workers.values():
+            counts[worker.role.value, worker.state.value] += 1
+        for labels, count in counts.items():
+            self.workers.labels(*labels).set(count)
 
     def close(self) -> None:
         """Stop serving."""

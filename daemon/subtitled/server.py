@@ -19,6 +19,7 @@ import zmq
 
 from subtitled import backend as be
 from subtitled import log
+from subtitled.aftermath import Aftermath
 from subtitled.client_link import ClientLink
 from subtitled.config import Config
 from subtitled.core import actions as ac
@@ -103,6 +104,9 @@ class Server:
             call_back=self._mailbox.put,
             model=config.model.name,
         )
+        self._aftermath = Aftermath(
+            config, environ, self._store, put=self._mailbox.put, tell=self._client_link.tell_watchers
+        )
         self._arrivals = Arrivals(config.inbox, self._store, self._mailbox.put)
         self._signals: list[int] = []
         self._space = SpaceGuard(*space_of(config))
@@ -139,6 +143,7 @@ class Server:
         )
         self._perform(self._broker.restore(self._store.unfinished(), time.monotonic()))
         self._fill_slots()
+        self._aftermath.start()
         self._arrivals.start()
 
     def _turn(self) -> None:
@@ -150,7 +155,7 @@ class Server:
         actions, deadline = self._broker.tick(time.monotonic())
         self._perform(actions)
         self._notifier.watchdog()
-        self._update_gauges()
+        self._metrics.update(self._broker)
         ready = self._wait(deadline)
         self._on_signals()
         for pidfd in self._supervisor.pidfds & ready:
@@ -192,6 +197,7 @@ class Server:
             self._do(action)
         if entries:
             self._client_link.tell_watchers(entries)
+            self._aftermath.wake()
 
     def _commit(self, saves: list[ac.Save]) -> list[JournalEntry]:
         """Commit, and wait here while the disk is full: nothing may be said that is not written."""
@@ -335,6 +341,7 @@ class Server:
             self._broker.recipe = recipe_of(config, self._broker.window_samples)
             self._worker_link.reconfigure(config, devices)
             self._space.reconfigure(*space_of(config))
+            self._aftermath.reconfigure(config)
             if is_other_inbox:
                 self._arrivals.stop()
                 self._arrivals = Arrivals(config.inbox, self._store, self._mailbox.put)
@@ -375,21 +382,11 @@ class Server:
             self._stop_at = time.monotonic() + timeout_s
             self._happen(ev.DrainRequested())
 
-    def _update_gauges(self) -> None:
-        self._metrics.ready_segments.set(len(self._broker.leasing.ready))
-        self._metrics.queued_bytes.set(self._broker.ledger.queued_bytes)
-        counts: dict[tuple[str, str], int] = {
-            (role.value, state.value): 0 for role in Role for state in WorkerState
-        }
-        for worker in self._broker.roster.workers.values():
-            counts[worker.role.value, worker.state.value] += 1
-        for labels, count in counts.items():
-            self._metrics.workers.labels(*labels).set(count)
-
     def _close(self) -> None:
         self._arrivals.stop()
         self._supervisor.kill_all()
         self._finisher.close()
+        self._aftermath.close()
         self._clients.close()
         self._workers.close()
         self._context.term()

@@ -147,7 +147,7 @@ def test_all_faults_of_a_bad_file_are_reported_at_once(tmp_path: Path) -> None:
     )
     expected = [
         'model.nam: no such key (got "x"); did you mean model.name? (SUBTITLED_MODEL__NAM in the environment)',
-        'colour: no such key (got "red"); known here: model, pool, vad, segments, recovery, inbox, listen, state, log (FILE)',
+        'colour: no such key (got "red"); known here: model, pool, vad, segments, recovery, inbox, listen, webhook, state, log (FILE)',
         "model: got 3, allowed: a table, begun with the line [model] (FILE)",
         'pool.queue_mb: got "many", allowed: a whole number, 16 to 65536 (FILE)',
         "vad.treshold: no such key (got 0.5); did you mean vad.threshold? (FILE)",
@@ -289,6 +289,15 @@ def test_converting_chinese_without_opencc_is_a_fault_with_its_remedy(tmp_path: 
     assert 'inbox[0].chinese: got "tw", allowed: "off", until OpenCC is installed: pip install' in done.stderr
 
 
+def test_a_command_that_nobody_can_run_is_a_fault(tmp_path: Path) -> None:
+    text = folders(tmp_path) + '[webhook]\nsecret_file = "/nowhere/key"\n'
+    text = text.replace("[[inbox]]\n", '[[inbox]]\non_done = ["true"]\non_failed = ["/nowhere/x"]\n')
+    faults = faults_of(text, tmp_path, check_paths=True)
+    assert len(faults) == 2
+    assert 'inbox[0].on_failed: got ["/nowhere/x"], allowed: a program that user' in faults[0]
+    assert 'webhook.secret_file: got "/nowhere/key", allowed: a file that user' in faults[1]
+
+
 def test_a_default_at_fault_is_not_blamed_on_the_file(tmp_path: Path) -> None:
     fault = one_fault('[[inbox]]\npath = "/srv"\n', tmp_path)
     assert fault.startswith('inbox[0].output: got "/srv/subtitled/outbox"')
@@ -333,6 +342,19 @@ def test_a_default_at_fault_is_not_blamed_on_the_file(tmp_path: Path) -> None:
             '[model]\nname = "small"\n[[inbox]]\ntasks = ["translate", "translate"]',
             'inbox[0].tasks: got ["translate", "translate"], allowed: each task once',
         ),
+        (
+            '[[inbox]]\non_done = ["", "x"]',
+            'inbox[0].on_done: got ["", "x"], allowed: a program and its arguments',
+        ),
+        (
+            '[webhook]\nurl = "example.org/x"',
+            'webhook.url: got "example.org/x", allowed: "" (off), or an address',
+        ),
+        (
+            '[webhook]\nurl = "https://a:b/"',
+            'webhook.url: got "https://a:b/", allowed: "" (off), or an address',
+        ),
+        ('[webhook]\nsecret_file = "key"', 'webhook.secret_file: got "key", allowed: an absolute path'),
         ('[[inbox]]\npath = "in"', 'inbox[0].path: got "in", allowed: an absolute path'),
         ('[[inbox]]\noutput = "out"', 'inbox[0].output: got "out", allowed: an absolute path'),
         (
