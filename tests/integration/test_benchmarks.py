@@ -30,3 +30,17 @@ def test_ingest_measures_each_kind_of_file() -> None:
     assert re.findall(r"^(\S+\.\w+) ", table, re.MULTILINE) == ["a.wav", "a.m4a", "a.flac", "long.flac"], (
         table
     )
+
+
+def test_readability_holds_its_rules() -> None:
+    table = _run("readability.py", "--voices", "2")
+    shares = re.search(r"^subtitled +(\d+)((?: +[\d.]+ %)+) +(\d+)$", table, re.MULTILINE)
+    assert shares, table
+    lines, length, overlap, gap, short, long, _, _, needless = map(float, shares[2].replace("%", "").split())
+    assert (lines, length, overlap, gap, needless, int(shares[3])) == (0, 0, 0, 0, 0, 0), table
+    assert short + long <= 1, table
+
+
+def test_word_times_are_compared_with_none() -> None:
+    table = _run("word_times.py", "--repeat", "1")
+    assert len(re.findall(r"^demo(?:-zh)? +ratio +\d+\.\d\d +\d+\.\d\d$", table, re.MULTILINE)) == 2, table

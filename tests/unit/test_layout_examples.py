@@ -23,7 +23,7 @@ def lines_of(text: str, language: str) -> str:
     [
         "It is a truth universally acknowledged, / that a single man in possession | of a good fortune, / must be in want of a wife.",
         "However little known the feelings or views / of such a man may be on his first entering | a neighbourhood, | "
-        "this truth is so well fixed in the minds | of the surrounding families, / that he is considered | "
+        "this truth is so well fixed in the minds / of the surrounding families, | that he is considered | "
         "as the rightful property of some one / or other of their daughters.",
         "Yesterday Dr. Martin Luther King spoke / to about 250 000 people in Washington D.C. | "
         "and said that the $ 3.5 million programme / would not be enough. I can't believe it!",
@@ -48,12 +48,19 @@ def said(expected: str, space: str = " ") -> str:
     [
         "Die Donaudampfschifffahrtsgesellschaft | hat am 3. Mai beschlossen, dass die / Kraftfahrzeughaftpflichtversicherung | "
         "für alle Angestellten übernommen wird.",
-        "Wissen Sie, Herr Doktor Müller, / ich habe die Unterlagen für die | Geschwindigkeitsbegrenzungsverordnung / "
-        "schon am Donnerstagnachmittag | bei der Straßenverkehrsbehörde abgegeben, / aber dort wusste niemand etwas davon.",
+        "Wissen Sie, Herr Doktor Müller, | ich habe die Unterlagen für die / Geschwindigkeitsbegrenzungsverordnung | "
+        "schon am Donnerstagnachmittag / bei der Straßenverkehrsbehörde abgegeben, | aber dort wusste niemand etwas davon.",
     ],
 )
 def test_german(expected: str) -> None:
     assert lines_of(said(expected), "de") == expected
+
+
+def test_a_word_wider_than_a_line_is_cut_before_a_syllable() -> None:
+    text = "Das Rindfleischetikettierungsüberwachungsaufgabenübertragungsgesetz wurde 2013 aufgehoben."
+    assert lines_of(text, "de") == (
+        "Das Rindfleischetikettierungsüberwa / chungsaufgabenübertragungsgesetz wurde | 2013 aufgehoben."
+    )
 
 
 @pytest.mark.parametrize(
@@ -91,8 +98,8 @@ def test_japanese(expected: str) -> None:
 @pytest.mark.parametrize(
     "expected",
     [
-        "오늘 날씨가 아주 좋아서 우리는 / 공원에 산책하러 가기로 했습니다. | 그런데 갑자기 비가 내리기 | "
-        "시작했고, 우산을 가져온 / 사람은 아무도 없었습니다.",
+        "오늘 날씨가 아주 좋아서 우리는 / 공원에 산책하러 가기로 했습니다. | 그런데 갑자기 비가 / 내리기 시작했고, | "
+        "우산을 가져온 사람은 / 아무도 없었습니다.",
         "저는 어제 친구들과 함께 / 서울역 근처에 있는 식당에서 | 저녁을 먹었는데 / 음식이 정말 맛있었습니다.",
     ],
 )

@@ -1,5 +1,6 @@
 """How much it disturbs to break a line between two words."""
 
+# ruff: noqa: RUF001 - full-width punctuation, quotes and Cyrillic are meant
 from __future__ import annotations
 
 import re
@@ -14,15 +15,19 @@ from subtitled.cues.wordlists import Words, listed, words_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-_ENDS = ".!?…。！？｡؟۔।"  # noqa: RUF001 - full-width punctuation is meant
-_CLAUSE_ENDS = ";:；：—–…"  # noqa: RUF001 - as above
-_COMMAS = ",，、､،"  # noqa: RUF001 - as above
+_ENDS = ".!?…。！？｡؟۔।"
+_CLAUSE_ENDS = ";:；：—–…"
+_COMMAS = ",，、､،"
 _QUOTES = "\"'"
 _NUMBER = re.compile(r"[\d.,:/]*\d[\d.,:/]*[%‰°€$£¥]?|[$£€¥] ?\d[\d.,]*")
-_MAGNITUDES = frozenset(
+_NUMBER_WORDS = frozenset(
     listed(
-        "hundred thousand million billion percent hundert tausend millionen milliarden prozent mille millions milliards cent mil "
-        "millones millón mila milioni miljoen miljard procent тысяч миллионов процентов"
+        "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty "
+        "thirty forty fifty sixty seventy eighty ninety hundred thousand million billion percent zwei drei vier fünf sechs "
+        "sieben acht neun zehn elf zwölf zwanzig dreißig hundert tausend millionen milliarden prozent deux trois quatre cinq sept huit "
+        "neuf dix vingt mille millions milliards cent dos tres cuatro cinco seis siete ocho diez cien mil millones millón "
+        "due tre quattro cinque sei sette otto nove dieci mila milioni twee drie vier vijf zes acht negen tien miljoen miljard procent "
+        "два три четыре пять шесть семь восемь девять десять сто тысяч миллионов процентов"
     )
 )
 _KO_CONJUNCTIONS = listed("그리고 하지만 그래서 그러나 그런데 그러면 왜냐하면 또는")
@@ -65,12 +70,15 @@ def _cost(earlier: str, before: str, after: str, little: Words) -> Cost:
         return Cost.CLAUSE
     if bare[-1] in _COMMAS:
         return Cost.COMMA
-    if stands_alone(before[-1]) or stands_alone(follows[0]):
-        if not after[0].isspace():
-            return unspaced_cost(bare, follows)
+    if stands_alone(before[-1]) and stands_alone(follows[0]) and after[0].isspace():
         # Whisper, and subtitles in Chinese, have a space in place of a comma.
-        return Cost.COMMA if stands_alone(before[-1]) and stands_alone(follows[0]) else Cost.PLAIN
-    return _spaced_cost(earlier.strip(), bare, follows, little)
+        return Cost.COMMA
+    if stands_alone(before[-1]) or stands_alone(follows[0]):
+        cost = unspaced_cost(bare, follows)
+    else:
+        cost = _spaced_cost(earlier.strip(), bare, follows, little)
+    # The last word of a clause is not left alone.
+    return Cost.MODIFIER if cost == Cost.PLAIN and follows[-1] in _ENDS + _CLAUSE_ENDS + _COMMAS else cost
 
 
 def _spaced_cost(earlier: str, before: str, after: str, little: Words) -> Cost:
@@ -88,9 +96,11 @@ def _spaced_cost(earlier: str, before: str, after: str, little: Words) -> Cost:
         return Cost.CONJUNCTION
     if two in little.prepositions or _opens(after):
         return Cost.PREPOSITION
+    if two in little.trailing:
+        return Cost.MODIFIER
     if little.begins_phrase(two):
         return Cost.PHRASE
-    if _letters(earlier) in little.articles or one in _MAGNITUDES or _NUMBER.fullmatch(after):
+    if _letters(earlier) in little.articles or one in _NUMBER_WORDS or _NUMBER.fullmatch(after):
         return Cost.MODIFIER
     return Cost.CONJUNCTION if _is_hangul(before[-1]) and before.endswith(_KO_CLAUSE) else Cost.PLAIN
 
@@ -107,12 +117,12 @@ def _is_abbreviation(word: str, little: Words) -> bool:
 
 def _is_name(word: str) -> bool:
     """Return whether `word` may be part of a name."""
-    letters = word.lstrip("([\"'“‘«")  # noqa: RUF001 - as it is written
+    letters = word.lstrip("([\"'“‘«")
     return len(letters) > 1 and letters[0].isupper()
 
 
 def _letters(word: str) -> str:
-    return word.strip(" \"'“”‘’«»()[].,;:!?…").lower().replace("’", "'")  # noqa: RUF001 - as it is written
+    return word.strip(" \"'“”‘’«»()[].,;:!?…").lower().replace("’", "'")
 
 
 def _head(word: str, little: Words) -> str:

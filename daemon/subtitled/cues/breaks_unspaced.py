@@ -14,8 +14,9 @@ _ZH_BACK = frozenset(
 )
 """Particles, suffixes and measure words: no line begins with one of them alone."""
 _ZH_MEASURES = frozenset("个年月日号点分秒钟块元次位条张只名些岁倍度米個號點鐘塊條張隻歲")
+_ZH_PARTICLES = frozenset("的地得")
 _ZH_FORWARD = frozenset(
-    "的地得不没沒很最更太都也就还還又再在把被从從对對向给給跟和与與或到为為用是有会會能要去让讓使将將于於以而且但之该該各"
+    "不没沒很最更太都也就还還又再在把被从從对對向给給跟和与與或到为為用是有会會能要去让讓使将將于於以而且但之该該各"
 )
 """Adverbs, prepositions and auxiliaries of one character: no line ends with one of them alone."""
 _ZH_CONJUNCTIONS = listed(
@@ -33,6 +34,7 @@ _ZH_PRONOUNS = frozenset(
 _JA_CONJUNCTIONS = listed(
     "しかし でも だから そして それで それでも また ただ つまり なぜなら けれども ところが"
 )
+_JA_BACK = listed("いう いった いって いえ よう")
 _JA_CLAUSE = listed("ので から けど けれど ければ ながら たら なら て で ば し")
 _JA_PARTICLES = listed("は が を に へ と も まで より")
 
@@ -42,9 +44,15 @@ def unspaced_cost(before: str, after: str) -> Cost:
     word = after.rstrip(_STOPS)
     if after.startswith(_ZH_CONJUNCTIONS + _JA_CONJUNCTIONS):
         return Cost.CONJUNCTION
-    if word in _ZH_BACK or before in _ZH_FORWARD or _MEASURED.search(before):
+    if (
+        word.startswith(_JA_BACK)
+        or word in _ZH_BACK
+        or before in _ZH_FORWARD
+        or before in _ZH_MEASURES
+        or _MEASURED.search(before)
+    ):
         return Cost.LEANING
-    if before in _ZH_MEASURES or before in _ZH_PRONOUNS:
+    if before in _ZH_PRONOUNS or before in _ZH_PARTICLES:
         return Cost.MODIFIER
     if "\u3041" <= before[-1] <= "\u30ff":
         if before.endswith(_JA_CLAUSE):
@@ -52,6 +60,9 @@ def unspaced_cost(before: str, after: str) -> Cost:
         if before.endswith(_JA_PARTICLES):
             return Cost.PREPOSITION
         return Cost.MODIFIER if before[-1] in "のないたる" else Cost.PLAIN
+    if len(before) == 1 and not before.isascii():
+        # A verb, most likely, and what follows belongs to it: 写在, 送给.
+        return Cost.MODIFIER
     if word in _ZH_PREPOSITIONS:
         return Cost.PREPOSITION
     return Cost.PHRASE if word in _ZH_PRONOUNS else Cost.PLAIN

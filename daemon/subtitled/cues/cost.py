@@ -8,8 +8,8 @@ from enum import IntEnum
 class Cost(IntEnum):
     """Of a break between two words, by what they are to each other.
 
-    The order is that of the Netflix Timed Text Style Guides, "Line Treatment", and the BBC's "Break at natural points"; the numbers are set by
-    eye, on the examples in tests/unit/test_layout_examples.py.
+    The order is that of the Netflix Timed Text Style Guides, "Line Treatment"; the numbers are set by eye, on the examples in
+    tests/unit/test_layout_examples.py.
     """
 
     TURN = -60

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from subtitled.cues.limits import Limits
 
 CUE = 40.0
-PARTED = 1.25
+PARTED = 1.6
 JOINT = 55.0
 STRADDLE = 0.15
 LINE = 10.0
@@ -37,7 +37,7 @@ UNEVEN = 80.0
 TOP_HEAVY = 1.3
 FLASH = 150.0
 FAST = 20.0
-NEEDLESS = 150.0
+NEEDLESS = 300.0
 SHORT_BY = 0.1
 ORPHAN = 60.0
 _ORPHAN_COLUMNS = 10

@@ -1,10 +1,9 @@
 """What a viewer can read, by language.
 
-Sources: the Netflix Timed Text Style Guides (partnerhelp.netflixstudios.com): General Requirements (5/6 s to 7 s, 2 frames
-between cues, 2 lines, cues nearer than half a second closed up), English (42 characters a line; 20 a second for adults, 17
-for children), Simplified and Traditional Chinese (16; 9 and 7), Japanese (13 horizontal; 4), Korean (16; 12 and 9), Russian
-(39), Thai (35). The BBC Subtitle Guidelines (bbc.co.uk/accessibility/forproducts/guides/subtitles) agree on 2 lines and
-on where lines break.
+Sources: the Netflix Timed Text Style Guides (partnerhelp.netflixstudios.com): General Requirements (5/6 s to 7 s, 2 lines, 2 frames
+between cues, cues nearer than half a second closed up), English (42 characters a line; 20 a second for adults, 17 for
+children, as for adults in most other languages), Simplified and Traditional Chinese (16; 9 and 7), Japanese (13; 4), Korean (16; 12 and 9), Thai
+(35).
 """
 
 from __future__ import annotations
@@ -52,10 +51,9 @@ _RAW = Limits(max_chars=0, max_chars_per_s=0, min_ms=0, max_ms=0, gap_ms=0, chai
 _DEFAULT = {
     "zh": Limits(max_chars=16, max_chars_per_s=9),
     "yue": Limits(max_chars=16, max_chars_per_s=9),
-    # 13 is the guide's for Japanese set in a cinema's large letters; broadcasters and players show 16.
+    # The guide's 13 are for translations, which may leave things out; 16 take less room than 42 Latin letters.
     "ja": Limits(max_chars=16, max_chars_per_s=4),
     "ko": Limits(max_chars=16, max_chars_per_s=12),
-    "ru": Limits(max_chars=39),
     "th": Limits(max_chars=35),
 }
 _STRICT = {
@@ -63,7 +61,6 @@ _STRICT = {
     "yue": Limits(max_chars=16, max_chars_per_s=7),
     "ja": Limits(max_chars=13, max_chars_per_s=4),
     "ko": Limits(max_chars=16, max_chars_per_s=9),
-    "ru": Limits(max_chars=39, max_chars_per_s=17),
     "th": Limits(max_chars=35, max_chars_per_s=17),
 }
 _ALLOWED = {
@@ -83,7 +80,7 @@ def limits_for(
 ) -> Limits:
     """Return the limits for subtitles in `language` (ISO 639, as Whisper names it; None if unknown).
 
-    `default` is for adults, `strict` has the guides' reading speeds for children, `raw` leaves phrases as the model gave them.
+    `strict` has the lower ones of the guides' reading speeds, `raw` leaves phrases as the model gave them.
     Raises ValueError, which names each limit at fault, where `overrides` asks for what cannot be.
     """
     base = (language or "").partition("-")[0].lower()

@@ -16,6 +16,7 @@ _NEVER_FIRST = frozenset("、。，．：；！？…ーぁぃぅぇぉっゃゅ
 DASHES = frozenset("-–—―")  # noqa: RUF001 - dashes are meant
 _CLOSING = frozenset({"Pe", "Pf"})
 _OPENING = frozenset({"Ps", "Pi"})
+_DIGRAPHS = frozenset({"ch", "ck", "ph", "sh", "th", "qu"})
 _CUT_AFTER = frozenset("-–—/_")  # noqa: RUF001 - dashes are meant
 
 
@@ -56,25 +57,51 @@ def units(text: str) -> tuple[str, ...]:
 
 
 def cut(unit: str, limit: int) -> tuple[str, ...]:
-    """Return `unit` in parts of at most `limit` columns (2 or more) beside the whitespace at their ends.
+    """Return `unit` in as few parts as have at most `limit` columns (2 or more) beside the whitespace at their ends.
 
-    They are cut after a hyphen or a slash where one is far enough on, else as even as may be; what is drawn as one
-    character stays whole.
+    It is cut after a hyphen or a slash where one is far enough on, else before a syllable, as even as may be; what is
+    drawn as one character stays whole.
     """
-    wide = columns(unit.strip())
-    if wide <= limit:
-        return (unit,)
-    bound = limit if any(mark in unit for mark in _CUT_AFTER) else -(-wide // -(-wide // limit))
     parts: list[str] = []
-    current = ""
-    for char in _drawn(unit, bound):
-        while columns((current + char).strip()) > bound and current.strip():
-            at = max((at for at, mark in enumerate(current, 1) if mark in _CUT_AFTER), default=0)
-            at = len(current[: at if columns(current[:at]) * 3 >= bound else None].rstrip())
-            parts.append(current[:at])
-            current = current[at:]
-        current += char
-    return (*parts, current)
+    while columns(unit.strip()) > limit:
+        wide = columns(unit.strip())
+        even = -(-wide // -(-wide // limit))
+        has_marks = any(mark in unit for mark in _CUT_AFTER)
+        head = ""
+        for char in _drawn(unit, limit):
+            if head.strip() and columns((head + char).strip()) > (limit if has_marks else even):
+                break
+            head += char
+        at = _cut_at(unit, len(head), limit)
+        parts.append(unit[:at])
+        unit = unit[at:]
+    return (*parts, unit)
+
+
+def _cut_at(word: str, longest: int, limit: int) -> int:
+    """Return where to cut the first part, of at most `longest` characters, from `word`."""
+    mark = max((at for at, char in enumerate(word[:longest], 1) if char in _CUT_AFTER), default=0)
+    if columns(word[:mark]) * 3 >= limit:
+        return mark
+    longest = len(word[:longest].rstrip())
+    for at in range(longest, longest * 3 // 4, -1):
+        if _begins_syllable(word, at):
+            # Only if there are no more parts for that.
+            rest = columns(word[at:]), columns(word[longest:])
+            return at if -(-rest[0] // limit) == -(-rest[1] // limit) else longest
+    return longest
+
+
+def _begins_syllable(word: str, at: int) -> bool:
+    """Return whether a syllable begins with the character `at`, as in most languages of Latin or Cyrillic letters."""
+    onset = 2 if word[at : at + 2].lower() in _DIGRAPHS else 1
+    is_torn = word[at - 1 : at + 1].lower() in _DIGRAPHS
+    is_consonant = word[at].isalpha() and not _is_vowel(word[at])
+    return is_consonant and not is_torn and _is_vowel(word[at + onset : at + onset + 1])
+
+
+def _is_vowel(char: str) -> bool:
+    return unicodedata.normalize("NFD", char.lower())[:1] in set("aeiouyаеиоуыэюя")  # noqa: RUF001 - Cyrillic is meant
 
 
 def _drawn(text: str, limit: int) -> Iterator[str]:

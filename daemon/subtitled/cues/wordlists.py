@@ -21,6 +21,8 @@ class Words(Struct, frozen=True):
     """Articles, possessives and the like: neither they nor the adjective after them end a line."""
     leaning: frozenset[str] = frozenset()
     """Pronouns, auxiliaries, negations: a line does not end with them."""
+    trailing: frozenset[str] = frozenset()
+    """Pronouns that are objects: a line does not begin with them."""
     abbreviations: frozenset[str] = frozenset()
     """Written with a full stop that ends no sentence, and followed by what they belong to."""
     has_capital_nouns: bool = False
@@ -56,7 +58,7 @@ _WORDS = {
     "en": Words(
         _set(
             "and but or nor so yet because although though while when whenever where wherever if unless "
-            "until since that which who whom whose whether before after as than why how"
+            "until since that which who whom whose whether before after as than why how once what"
         ),
         _set(
             "about above across against along among around at behind below beneath beside besides between "
@@ -74,7 +76,10 @@ _WORDS = {
             "they'll don't doesn't didn't can't couldn't won't wouldn't isn't aren't wasn't weren't "
             "haven't hasn't hadn't shouldn't very too more most let's"
         ),
-        _set("mr mrs ms dr prof st gen col capt lt sgt sen rep rev hon no vs fig e.g i.e p.m a.m"),
+        trailing=_set("me him it us them"),
+        abbreviations=_set(
+            "mr mrs ms dr prof st gen col capt lt sgt sen rep rev hon no vs fig e.g i.e p.m a.m"
+        ),
     ),
     "de": Words(
         _set(
@@ -96,7 +101,7 @@ _WORDS = {
             "ich du er sie es wir man nicht sehr zu mehr ist sind war hat haben wird werden kann muss "
             "herr frau"
         ),
-        _set("dr prof hr fr st nr bzw ca z.b d.h u.a usw sog abs art"),
+        abbreviations=_set("dr prof hr fr st nr bzw ca z.b d.h u.a usw sog abs art"),
         has_capital_nouns=True,
         has_ordinal_stops=True,
     ),
@@ -117,7 +122,7 @@ _WORDS = {
             "je j' tu il elle on nous vous ils elles ne n' pas me m' te t' se s' lui y est sont était a "
             "ai as ont avons avez suis très plus trop"
         ),
-        _set("m mm mme mlle dr pr st ste no"),
+        abbreviations=_set("m mm mme mlle dr pr st ste no"),
     ),
     "es": Words(
         _set("y e o u pero sino ni que porque pues aunque cuando donde como si mientras quien cuyo para"),
@@ -130,7 +135,7 @@ _WORDS = {
             "yo tú él ella nosotros ellos ellas no me te se le les nos es son era está están ha han he "
             "hemos muy más tan"
         ),
-        _set("sr sra srta dr dra d ud uds"),
+        abbreviations=_set("sr sra srta dr dra d ud uds"),
     ),
     "it": Words(
         _set(
@@ -147,7 +152,7 @@ _WORDS = {
             "loro questo questa questi queste quel quella ogni"
         ),
         _set("io tu lui lei noi voi non mi ti si ci vi è sono era ha hanno ho abbiamo molto più"),
-        _set("sig sig.ra dott prof"),
+        abbreviations=_set("sig sig.ra dott prof"),
     ),
     "pt": Words(
         _set("e ou mas nem que porque pois embora quando onde como se enquanto quem cujo porém"),
@@ -160,7 +165,7 @@ _WORDS = {
             "esta estes estas esse essa aquele aquela cada"
         ),
         _set("eu tu ele ela nós vocês eles elas não me te lhe é são era está estão tem têm foi muito mais"),
-        _set("sr sra dr dra"),
+        abbreviations=_set("sr sra dr dra"),
     ),
     "nl": Words(
         _set(
@@ -176,7 +181,7 @@ _WORDS = {
             "niet ik jij u hij zij ze wij we jullie is was waren heeft hebben heb had wordt worden zal "
             "zou kan moet zeer heel meer"
         ),
-        _set("dhr mevr dr prof nr bijv o.a"),
+        abbreviations=_set("dhr mevr dr prof nr bijv o.a"),
     ),
     "ru": Words(
         _set(
@@ -186,6 +191,6 @@ _WORDS = {
         _set("в во на с со к ко от до из у о об обо за под над при для без через между про по перед после"),
         _set("мой моя мои твой твоя его её их наш наша ваш ваша этот эта это эти"),
         _set("не ни я ты он она оно мы вы они очень самый"),
-        _set("г ул д им т.е т.д т.п"),
+        abbreviations=_set("г ул д им т.е т.д т.п"),
     ),
 }
