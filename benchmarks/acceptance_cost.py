@@ -17,6 +17,7 @@ from pathlib import Path
 from subtitled.core.actions import SaveNewJob
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
+from subtitled.database import transaction
 from subtitled.intake import new_job_id
 from subtitled.store import Store
 
@@ -48,7 +49,7 @@ def store_normal(store: Store, saves: list[SaveNewJob]) -> None:
     """Store as `Store.apply` does, but for the pragma, which the daemon gives nobody a choice of."""
     now_ms = time.time_ns() // 1_000_000
     store._db.execute("PRAGMA synchronous = NORMAL")  # noqa: SLF001 - see above
-    with store._transaction():  # noqa: SLF001
+    with transaction(store._db):  # noqa: SLF001
         for save in saves:
             store._save(save, now_ms)  # noqa: SLF001
 

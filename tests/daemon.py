@@ -83,7 +83,7 @@ class Daemon:
         self.outbox = folder / f"{inboxes[0].name}-out"
         self.log_file = folder / "daemon.log"
         self.config_file = folder / "subtitled.toml"
-        self.metrics = f"127.0.0.1:{_free_port()}"
+        self.metrics = f"127.0.0.1:{free_port()}"
         self.config = config.Config(
             **{  # type: ignore[arg-type]
                 "model": config.Model(name="demo", cpu_threads=1, batch_size=4),
@@ -338,7 +338,8 @@ def worker_processes(parent: int | None = None) -> dict[int, dict[str, Any]]:
     return found
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -43,9 +43,13 @@ class Client:
         """Return who is there."""
         return self._ask(ms.Hello(request=self._next()), ms.Welcome)[0]
 
-    def list(self, states: tuple[str, ...] = (), *, limit: int = 100) -> tuple[ms.JobFacts, ...]:
+    def list(
+        self, states: tuple[str, ...] = (), *, limit: int = 100, tag: str | None = None
+    ) -> tuple[ms.JobFacts, ...]:
         """Return the newest jobs, newest first; only those in `states` if any are named."""
-        return self._ask(ms.List(request=self._next(), states=states, limit=limit), ms.JobList)[0].jobs
+        return self._ask(ms.List(request=self._next(), states=states, limit=limit, tag=tag), ms.JobList)[
+            0
+        ].jobs
 
     def status(self, job: str) -> ms.JobFacts:
         """Return one job."""

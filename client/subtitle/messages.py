@@ -288,8 +288,8 @@ class StatsInfo(_Message, frozen=True, kw_only=True):
     """Audio of the segments that were transcribed since the start."""
     uptime_s: float
     last_seq: int
-    ready_ms: int = 0
-    """Audio of the segments that wait for a worker."""
+    queued_ms: int = 0
+    """Audio in the server's memory: it waits for a worker, or is with one."""
     uploads: int = 0
     """Uploads under way."""
     spool_bytes: int = 0

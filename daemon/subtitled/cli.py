@@ -172,6 +172,54 @@ def config_init(file: Path) -> None:
     click.echo(f"Wrote {file}. Then: subtitled config check --config {file}")
 
 
+@cli.group()
+def keys() -> None:
+    """Make the keys by which clients speak over TCP."""
+
+
+@keys.command("new")
+@click.argument("name")
+@click.option(
+    "--role",
+    type=click.Choice(["user", "admin"]),
+    default="user",
+    show_default=True,
+    help="A user sees and changes its own jobs, an admin all.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The client's key file; NAME.toml if nothing is said.",
+)
+@config_option
+def keys_new(name: str, role: str, output: Path | None, config_file: str | None) -> None:
+    """Make a key for the client NAME, and print the lines that let it in."""
+    from subtitle.keys import Key, new_pair, save_key
+    from subtitled.clients.access import server_key, server_key_path
+    from subtitled.config_checks import CLIENT_NAME
+
+    if not CLIENT_NAME.fullmatch(name):
+        raise click.BadParameter(
+            f"{name!r}: 1 to 64 letters (of ASCII), digits, dots, hyphens, underscores", param_hint="NAME"
+        )
+    config = _load(config_file, check_paths=False)
+    if any(client.name == name for client in config.client):
+        raise SubtitledError(f"client {name!r} is in the configuration already; choose another name")
+    server = server_key(server_key_path(config))
+    public, secret = new_pair()
+    target = output or Path(f"{name}.toml")
+    try:
+        save_key(target, Key(name=name, public=public, secret=secret, server=server.public))
+    except FileExistsError:
+        raise SubtitledError(f"{target} exists already; name another file with -o") from None
+    click.echo(
+        f"Wrote {target}: hand it to {name}, over a safe way; it is the client's `subtitle --key`.", err=True
+    )
+    click.echo("Add these lines to the daemon's configuration, then: systemctl reload subtitled", err=True)
+    click.echo(f'\n[[client]]\nname = "{name}"\nkey = "{public}"\nrole = "{role}"')
+
+
 def _load(config_file: str | None, *, check_paths: bool = True) -> configuration.Config:
     if config_file is None and Path(DEFAULT_CONFIG).is_file():
         config_file = DEFAULT_CONFIG

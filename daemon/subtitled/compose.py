@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from subtitle.messages import LayoutOptions
 from subtitled import chinese
 from subtitled.backend import Media, SegmentResult
 from subtitled.core.plan import Span
@@ -43,14 +44,13 @@ def compose(
     results: Sequence[ResultRow],
     *,
     model: str,
-    profile: Profile = "default",
-    overrides: LayoutOverrides = NO_OVERRIDES,
+    profile: Profile | None = None,
     is_translation: bool = False,
 ) -> Transcript:
     """Return all that is known about a job's file, with the cues of what is finished.
 
-    With `is_translation` they are those of its second decoding. Segments without a result are listed as missing, with their causes. Raises ValueError where `overrides` asks for
-    what cannot be.
+    They are laid out as the job asks, or in `profile`; with `is_translation` they are those of its second decoding.
+    Segments without a result are listed as missing, with their causes.
     """
     job = row.job
     media = _media_decoder.decode(row.media) if row.media else Media()
@@ -80,7 +80,14 @@ def compose(
         skipped=tuple(_absence(skip.span, offset, skip.cause) for skip in media.skipped),
         missing=tuple(missing),
     )
-    return with_cues(_as_asked(transcript, job.options), profile, overrides)
+    said = _as_asked(transcript, job.options)
+    layout = job.options.layout
+    return with_cues(said, profile or layout.profile, NO_OVERRIDES if profile else overrides_of(layout))
+
+
+def overrides_of(layout: LayoutOptions) -> LayoutOverrides:
+    """Return the limits that a job wants in place of its profile's."""
+    return LayoutOverrides(**{name: getattr(layout, name) for name in LayoutOverrides.__struct_fields__})
 
 
 def _as_asked(transcript: Transcript, options: Options) -> Transcript:

@@ -73,6 +73,10 @@ class Recovery(_Section, frozen=True):
     """Workers that one segment may take down before it is buried."""
     prepare_attempts: Annotated[int, Meta(ge=1, le=20)] = 2
     """Decoders that one media file may take down before its job fails."""
+    crash_budget: Annotated[int, Meta(ge=1, le=100)] = 10
+    """Crashes and refused leases of a worker in a row before it is put aside."""
+    quarantine_s: Annotated[float, Meta(gt=0, le=86_400)] = 600.0
+    """How long it is put aside, until it is tried again."""
     heartbeat_s: Annotated[float, Meta(gt=0, le=60)] = 1.0
     silence_s: Annotated[float, Meta(gt=0, le=3600)] = 30.0
     """A worker that is not heard for so long is killed."""
@@ -130,6 +134,36 @@ class Listen(_Section, frozen=True):
     clients: tuple[str, ...] = ("ipc:///run/subtitled/clients.sock",)
     workers: str = "ipc:///run/subtitled/private/workers.sock"
     metrics: str = "127.0.0.1:9477"
+    server_key: str = ""
+    """File of the server's own CURVE key; "" for server.key in state.dir, made when it is first needed."""
+    requests_per_s: Annotated[float, Meta(ge=1, le=100_000)] = 100.0
+    """Requests of one client, chunks of uploads apart; twice as many at once."""
+
+
+class Client(_Section, frozen=True):
+    """One key that may speak over TCP."""
+
+    name: str = ""
+    key: str = ""
+    """The public key, as `subtitled keys new` prints it."""
+    role: Literal["user", "admin"] = "user"
+
+
+class Uploads(_Section, frozen=True):
+    """Files that clients send, and files on this machine that they may name."""
+
+    max_file_mb: Annotated[int, Meta(ge=1, le=16_777_216)] = 20_480
+    max_spool_mb: Annotated[int, Meta(ge=1, le=268_435_456)] = 102_400
+    """Most that all files sent and not finished may take on the disk."""
+    max_open: Annotated[int, Meta(ge=1, le=1_000)] = 32
+    idle_s: Annotated[float, Meta(ge=1, le=2_592_000)] = 3_600.0
+    """An upload of which nothing came for so long is given up."""
+    max_age_s: Annotated[float, Meta(ge=1, le=31_536_000)] = 86_400.0
+    """An upload that is not complete after so long is given up."""
+    keep_failed_s: Annotated[float, Meta(ge=0, le=31_536_000)] = 604_800.0
+    """The file of a failed job is kept for so long, so that it can be retried."""
+    paths: tuple[str, ...] = ()
+    """Folders whose files may be submitted by their path, on the local socket."""
 
 
 class Webhook(_Section, frozen=True):
@@ -167,6 +201,8 @@ class Config(_Section, frozen=True):
     recovery: Recovery = Recovery()
     inbox: tuple[Inbox, ...] = (Inbox(),)
     listen: Listen = Listen()
+    client: tuple[Client, ...] = ()
+    uploads: Uploads = Uploads()
     webhook: Webhook = Webhook()
     state: State = State()
     log: Log = Log()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from subtitle.keys import is_key
 from subtitled import chinese
 from subtitled.tomlstruct import shown
 
@@ -47,8 +48,16 @@ _HOST_PORT = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})")
 # models were trained on transcription alone, and the .en ones know no other language.
 _TRANSCRIBE_ONLY = re.compile(r"(large-v3-)?turbo|distil-.*|.*\.en")
 
+CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""What a client's key may be called: safe in logs, file names and TOML."""
+
 _MAX_SOCKET_PATH_BYTES = 107
 """sun_path of unix(7) holds 108 bytes, the last of them NUL."""
+
+
+def cannot_translate(model: str) -> bool:
+    """Say whether a model is known, by its name, to transcribe only."""
+    return _TRANSCRIBE_ONLY.fullmatch(model) is not None
 
 
 def check(config: Config, faults: Faults, *, check_paths: bool) -> None:
@@ -61,7 +70,9 @@ def check(config: Config, faults: Faults, *, check_paths: bool) -> None:
     _check_times(config, faults)
     _check_inbox_values(config, faults)
     _check_inbox_folders(config, faults, check_paths=check_paths)
+    _check_clients(config, faults)
     _check_sockets(config, faults)
+    _check_uploads(config, faults)
     _check_aftermath(config, faults, check_paths=check_paths)
     _check_state(config, faults, check_paths=check_paths)
 
@@ -118,7 +129,7 @@ def _check_inbox_values(config: Config, faults: Faults) -> None:
         if inbox.language not in {"auto", "multi", *LANGUAGES} and not faults.is_faulty(f"{key}.language"):
             allowed = f'"auto", "multi" (each segment its own), or one of {" ".join(LANGUAGES)}'
             faults.add(f"{key}.language", inbox.language, allowed)
-        if _TRANSCRIBE_ONLY.fullmatch(config.model.name):
+        if cannot_translate(config.model.name):
             cannot = f'for {config.model.name} cannot translate; "large-v3" and "medium" can'
             if inbox.task == "translate":
                 faults.add(f"{key}.task", inbox.task, f'"transcribe", {cannot}')
@@ -160,7 +171,9 @@ def _check_sockets(config: Config, faults: Faults) -> None:
     for key, endpoint in endpoints:
         if faults.is_faulty(key):
             continue
-        allowed = _endpoint_fault(endpoint)
+        allowed = _endpoint_fault(
+            endpoint, is_for_clients=key != "listen.workers", has_keys=bool(config.client)
+        )
         if allowed:
             faults.add(key, endpoint, allowed)
         elif endpoint in seen:
@@ -197,7 +210,7 @@ def _is_web_address(url: str) -> bool:
         return False
 
 
-def _endpoint_fault(endpoint: str) -> str | None:
+def _endpoint_fault(endpoint: str, *, is_for_clients: bool, has_keys: bool) -> str | None:
     """Say what is allowed where `endpoint` is not, None if it is."""
     scheme, _, address = endpoint.partition("://")
     match scheme:
@@ -210,14 +223,56 @@ def _endpoint_fault(endpoint: str) -> str | None:
             host = _host_of(address)
             if host is None:
                 return "tcp://HOST:PORT with a port from 1 to 65535"
-            if not _is_loopback(host):
+            if _is_loopback(host):
+                return None
+            if not is_for_clients:
+                return "tcp:// on loopback (127.0.0.1, [::1]) only: workers run on this machine, and have no CURVE keys"
+            if not has_keys:
                 return (
-                    "tcp:// on loopback (127.0.0.1, [::1]) only: beyond it CURVE keys are needed, "
-                    "which this version does not have; an SSH tunnel to a loopback port does the same"
+                    "tcp:// on loopback (127.0.0.1, [::1]) only, while there is no [[client]] with a CURVE key: "
+                    "`subtitled keys new NAME` makes one"
                 )
             return None
         case _:
             return "ipc:///absolute/path or tcp://127.0.0.1:PORT"
+
+
+def _check_clients(config: Config, faults: Faults) -> None:
+    names: dict[str, str] = {}
+    owners: dict[str, str] = {}
+    for index, client in enumerate(config.client):
+        where = f"client[{index}]"
+        if not faults.is_faulty(f"{where}.name"):
+            if not CLIENT_NAME.fullmatch(client.name):
+                allowed = "1 to 64 letters (of ASCII), digits, dots, hyphens, underscores"
+                faults.add(f"{where}.name", client.name, allowed)
+            elif client.name in names:
+                faults.add(
+                    f"{where}.name", client.name, f"a name of its own; this one is {names[client.name]}'s"
+                )
+            names.setdefault(client.name, where)
+        if not faults.is_faulty(f"{where}.key"):
+            if not is_key(client.key):
+                faults.add(f"{where}.key", client.key, "a public key, as `subtitled keys new NAME` prints it")
+            elif client.key in owners:
+                faults.add(
+                    f"{where}.key", client.key, f"a key of its own; this one is {owners[client.key]}'s"
+                )
+            owners.setdefault(client.key, where)
+
+
+def _check_uploads(config: Config, faults: Faults) -> None:
+    uploads = config.uploads
+    for index, path in enumerate(uploads.paths):
+        _is_absolute(f"uploads.paths[{index}]", path, faults)
+    if uploads.max_spool_mb < uploads.max_file_mb and not faults.is_faulty(
+        "uploads.max_spool_mb", "uploads.max_file_mb"
+    ):
+        allowed = f"at least uploads.max_file_mb ({uploads.max_file_mb}), or the largest file never fits"
+        faults.add("uploads.max_spool_mb", uploads.max_spool_mb, allowed)
+    server_key = config.listen.server_key
+    if server_key and not faults.is_faulty("listen.server_key"):
+        _is_absolute("listen.server_key", server_key, faults)
 
 
 def _host_of(address: str) -> str | None:

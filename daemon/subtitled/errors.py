@@ -41,6 +41,10 @@ class ModelError(SubtitledError):
     """The model cannot be loaded on its device; the message names both."""
 
 
+class InboxError(SubtitledError):
+    """The inboxes are not watched any more; a bug of ours."""
+
+
 class StoreError(SubtitledError):
     """The database is unusable, newer than this code, or a guarded update changed no row."""
 

@@ -18,7 +18,7 @@ from subtitled.cues.render import Format, Look, render
 from subtitled.cues.transcript import Transcript
 from subtitled.errors import SpoolError
 from subtitled.outputs import ERROR_SUFFIX, archive, error_text, write_error
-from subtitled.spool import fitted, move_whole, write_whole
+from subtitled.spool import fitted, move_whole, remove, write_whole
 
 FAILED_FOLDER = "failed"
 
@@ -43,7 +43,7 @@ def write_outputs(finish: Finish) -> bytes:
     """
     _write(finish)
     for path in finish.obsolete:
-        path.unlink(missing_ok=True)
+        remove(path)
     job = finish.job
     match job.options.after:
         case "move":
@@ -51,7 +51,7 @@ def write_outputs(finish: Finish) -> bytes:
         case "delete":
             # The subtitles that made ours needless may be in the source itself.
             if _is_unchanged(job) and not job.is_needless:
-                Path(os.fsdecode(job.location)).unlink(missing_ok=True)
+                remove(os.fsdecode(job.location))
             return job.location
         case _:
             return job.location

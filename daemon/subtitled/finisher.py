@@ -94,6 +94,10 @@ class Finisher:
     def _write(self, row: JobRow, transcripts: tuple[Transcript, ...], *, is_failure: bool) -> None:
         job, transcript = row.job, transcripts[0]
         self._reporter.jobs[job.id] = job_report(row, transcript, now_ms=time.time_ns() // 1_000_000)
+        if not job.options.output:  # whoever submitted the file fetches what there is
+            ended = ev.Closed if is_failure else ev.Written
+            self._written(ended(job.id, job.location))
+            return
         source = os.fsdecode(job.source)
         inbox = os.fsdecode(job.options.inbox)
         folder = output_folder(inbox, source, os.fsdecode(job.options.output))

@@ -14,6 +14,7 @@ from subtitled import config, log
 from subtitled.core.events import JobArrived, RetryRequested
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
+from subtitled.errors import InboxError
 from subtitled.inbox import Arrival, InboxWatcher
 from subtitled.store import Store
 
@@ -72,6 +73,11 @@ class Arrivals:
     def start(self) -> None:
         """Begin to watch; what is there already is told too."""
         self._watcher.start()
+
+    def check(self) -> None:
+        """Raise InboxError where nobody watches any more, which would let every file lie in silence."""
+        if not self._watcher.is_alive:
+            raise InboxError("the thread that watches the inboxes has ended; the log says why above")
 
     def stop(self) -> None:
         """End the watch."""

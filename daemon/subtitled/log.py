@@ -47,6 +47,8 @@ INBOX_WATCHED = "inbox.watched"
 INBOX_UNWATCHABLE = "inbox.unwatchable"
 INBOX_FOUND = "inbox.found"
 INBOX_HELD = "inbox.held"
+UPLOAD_FAILED = "upload.failed"
+REQUEST_BROKE = "request.broke"
 INBOX_IGNORED = "inbox.ignored"
 INBOX_LOST = "inbox.lost"
 # The daemon's own, and of the machine it runs on.

@@ -33,6 +33,16 @@ class MediaInfo(Struct, frozen=True):
     track: int
 
 
+def _open(path: str) -> int:
+    try:
+        # Without O_NONBLOCK the opening of a pipe waits for a writer.
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except BlockingIOError:
+        # Somebody has a lease on the file (fcntl(2); Samba's oplocks are that), and the kernel asks for it back.
+        # Only regular files have leases, so that to wait is safe; it takes 45 s at most.
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
 class MediaFile:
     """An open regular file as demuxers read it.
 
@@ -46,8 +56,7 @@ class MediaFile:
         self.name = repr(os.path.basename(path) or path)  # noqa: PTH119 - Path would drop a trailing slash
         self.fault: OSError | None = None
         try:
-            # Without O_NONBLOCK the opening of a pipe waits for a writer.
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            descriptor = _open(path)
         except FileNotFoundError as error:
             raise MediaError(
                 f"{self.name} is not there (any more); put it back and submit it again"

@@ -51,6 +51,27 @@ class Metrics:
         self.queued_bytes = Gauge(
             "subtitled_queued_bytes", "PCM in the daemon's memory.", registry=self.registry
         )
+        self.uploads = Counter(
+            "subtitled_uploads", "Uploads by what became of them.", ["event"], registry=self.registry
+        )
+        self.upload_bytes = Counter(
+            "subtitled_upload_bytes", "Bytes of uploads received.", registry=self.registry
+        )
+        self.uploads_open = Gauge(
+            "subtitled_uploads_open", "Uploads that are not complete.", registry=self.registry
+        )
+        self.spool_bytes = Gauge(
+            "subtitled_spool_bytes", "Bytes kept for files that clients send.", registry=self.registry
+        )
+        self.refused_keys = Counter(
+            "subtitled_refused_keys", "Connections with a key that is not allowed.", registry=self.registry
+        )
+        self.refused_requests = Counter(
+            "subtitled_refused_requests",
+            "Requests that were answered with an Error.",
+            ["code"],
+            registry=self.registry,
+        )
         self._server: WSGIServer | None = None
 
     def serve(self, endpoint: str) -> None:

@@ -21,6 +21,8 @@ from subtitled.core.actions import (
     SendTranscribe,
     Spawn,
 )
+from subtitled.core.broker import Broker
+from subtitled.core.records import Role
 from subtitled.core.states import JobEvent, JobState, SegmentEvent, WorkerState
 from subtitled.cues.transcript import Transcript
 from subtitled.metrics import Metrics
@@ -112,6 +114,18 @@ class Reporter:
             case _:
                 pass
 
+    def gauge(self, broker: Broker) -> None:
+        """Set the metrics that tell how things stand."""
+        self._metrics.ready_segments.set(len(broker.leasing.ready))
+        self._metrics.queued_bytes.set(broker.ledger.queued_bytes)
+        counts: dict[tuple[str, str], int] = {
+            (role.value, state.value): 0 for role in Role for state in WorkerState
+        }
+        for worker in broker.roster.workers.values():
+            counts[worker.role.value, worker.state.value] += 1
+        for labels, count in counts.items():
+            self._metrics.workers.labels(*labels).set(count)
+
     def _tell_job(self, action: SaveJob) -> None:
         job, event = action.job, action.event
         if event is None:
@@ -130,7 +144,7 @@ class Reporter:
                 _log.error(log.JOB_FAILED, job=job.id, file=file, cause=job.cause)
             case JobState.CANCELLED:
                 self._metrics.jobs.labels("cancelled").inc()
-                _log.info(log.JOB_CANCELLED, job=job.id, file=file)
+                _log.info(log.JOB_CANCELLED, job=job.id, file=file, cause=job.cause)
             case JobState.QUEUED if event is JobEvent.LOST:
                 _log.warning(log.JOB_REQUEUED, job=job.id, file=file, losses=job.losses)
             case JobState.TRANSCRIBING if event is JobEvent.PLANNED:

@@ -53,7 +53,7 @@ class ResultRow(Struct, frozen=True, kw_only=True):
 
 SELECT_JOB = (
     "SELECT id, ord, state, source, location, size, mtime_ns, options, losses, recipe, is_planned, media, language,"
-    " language_probability, cause, is_closed, created_ms, started_ms, ended_ms FROM jobs"
+    " language_probability, cause, is_closed, created_ms, started_ms, ended_ms, owner, tag, sha256, repetition FROM jobs"
 )
 _plan_decoder = msgspec.msgpack.Decoder(Plan)
 _options_decoder = msgspec.msgpack.Decoder(Options)
@@ -82,5 +82,9 @@ def job_row(row: tuple[Any, ...]) -> JobRow:
         language_probability=row[13],
         cause=row[14],
         is_closed=bool(row[15]),
+        owner=row[19],
+        tag=row[20],
+        sha256=row[21],
+        repetition=row[22],
     )
     return JobRow(job=job, media=row[11], created_ms=row[16], started_ms=row[17], ended_ms=row[18])

@@ -66,7 +66,19 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX outputs_by_job ON outputs (job);
     """,
-    # 2: what was written for a source is found when the source comes again
+    # 2: files that clients send
+    """
+    ALTER TABLE jobs ADD COLUMN owner TEXT NOT NULL DEFAULT '';
+    ALTER TABLE jobs ADD COLUMN tag TEXT NOT NULL DEFAULT '';
+    ALTER TABLE jobs ADD COLUMN sha256 TEXT NOT NULL DEFAULT '';
+    ALTER TABLE jobs ADD COLUMN repetition INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX jobs_by_owner ON jobs (owner, ord);
+    CREATE INDEX jobs_by_content ON jobs (sha256, owner) WHERE sha256 <> '';
+    -- A file may be taken twice where somebody asks for it.
+    DROP INDEX jobs_by_source;
+    CREATE UNIQUE INDEX jobs_by_source ON jobs (source, size, mtime_ns, options, repetition);
+    """,
+    # 3: what was written for a source is found when the source comes again
     """
     CREATE INDEX outputs_by_source ON outputs (source);
     """,

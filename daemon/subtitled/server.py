@@ -20,7 +20,7 @@ import zmq
 from subtitled import backend as be
 from subtitled import log
 from subtitled.aftermath import Aftermath
-from subtitled.client_link import ClientLink
+from subtitled.clients.reception import Reception
 from subtitled.config import Config
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
@@ -28,19 +28,18 @@ from subtitled.core.broker import Broker
 from subtitled.core.records import Role
 from subtitled.core.states import SegmentEvent, WorkerState
 from subtitled.cuda import Device
-from subtitled.desk import Desk
-from subtitled.errors import ConfigError, ExitCode, NoSpaceError, StoreError
+from subtitled.errors import ConfigError, ExitCode, InboxError, NoSpaceError, StoreError
 from subtitled.finisher import Finisher
 from subtitled.intake import Arrivals, Found
 from subtitled.lock import take_folder
 from subtitled.mailbox import Mailbox
 from subtitled.metrics import Metrics
-from subtitled.outputs import BESIDE
 from subtitled.report import Reporter
 from subtitled.rows import JournalEntry
 from subtitled.sdnotify import Notifier
-from subtitled.settings import merge, policy_of, recipe_of, space_of
-from subtitled.sockets import bind_clients, bind_workers
+from subtitled.settings import merge, policy_of, recipe_of, space_of, written_folders
+from subtitled.signals import Signals
+from subtitled.sockets import bind_workers
 from subtitled.space import SpaceGuard
 from subtitled.store import Store
 from subtitled.supervisor import Supervisor
@@ -55,6 +54,8 @@ CATCH_UP_S = 0.05
 FULL_WAIT_S = 2.0
 """Seconds between two tries to write to a full disk."""
 LATE_S = 3.0
+LAST_WORDS_MS, LAST_WORDS_LOOKS = 10, 5
+"""Waits for the last words of a process that has ended: they and its end come by different ways."""
 _log = log.get()
 Load = Callable[[], tuple[Config, list[Device]]]
 
@@ -81,12 +82,9 @@ class Server:
         self._metrics.serve(config.listen.metrics)
         self._reporter = Reporter(self._metrics)
         self._broker = Broker(policy_of(config), recipe=recipe_of(config, None))
-        self._desk = Desk(self._store, self._broker, self._happen, model=config.model.name)
         self._supervisor = supervisor or Supervisor(environ)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._clients = bind_clients(self._context, config.listen.clients)
         self._workers = bind_workers(self._context, config.listen.workers)
-        self._client_link = ClientLink(socket=self._clients, store=self._store, desk=self._desk)
         self._worker_link = WorkerLink(
             config,
             devices,
@@ -97,6 +95,16 @@ class Server:
             store=self._store,
         )
         self._mailbox: Mailbox[Found | Callable[[], None]] = Mailbox()
+        self._reception = Reception(
+            config,
+            self._context,
+            store=self._store,
+            broker=self._broker,
+            happen=self._happen,
+            call_back=self._mailbox.put,
+            metrics=self._metrics,
+            languages=lambda: self._worker_link.languages,
+        )
         self._finisher = Finisher(
             self._store,
             self._reporter,
@@ -105,10 +113,9 @@ class Server:
             model=config.model.name,
         )
         self._aftermath = Aftermath(
-            config, environ, self._store, put=self._mailbox.put, tell=self._client_link.tell_watchers
+            config, environ, self._store, put=self._mailbox.put, tell=self._reception.tell_watchers
         )
         self._arrivals = Arrivals(config.inbox, self._store, self._mailbox.put)
-        self._signals: list[int] = []
         self._space = SpaceGuard(*space_of(config))
         self._is_disk_full = False
         self._try_waiting_at = 0.0
@@ -121,12 +128,12 @@ class Server:
 
     def run(self) -> ExitCode:
         """Serve until a signal, or a fault that only a restart can mend; return the exit status."""
-        self._catch_signals()
+        self._signals = Signals()
         try:
             self._start()
             while (code := self._exit) is None:
                 self._turn()
-        except StoreError as error:
+        except (StoreError, InboxError) as error:
             _log.critical(log.DAEMON_STOPPED, cause=str(error))
             code = ExitCode.FAILED
         finally:
@@ -135,13 +142,9 @@ class Server:
         return code
 
     def _start(self) -> None:
-        self._finisher.sweep(
-            folder
-            for inbox in self._config.inbox
-            for folder in (inbox.path, inbox.output)
-            if folder != BESIDE
-        )
+        self._finisher.sweep(written_folders(self._config))
         self._perform(self._broker.restore(self._store.unfinished(), time.monotonic()))
+        self._reception.start()
         self._fill_slots()
         self._aftermath.start()
         self._arrivals.start()
@@ -151,18 +154,19 @@ class Server:
             # The loop was held up (a full disk, a suspended machine): hear the workers before judging them silent.
             self._on_workers()
         self._turned_at = time.monotonic()
+        self._arrivals.check()
         self._check_space()
         actions, deadline = self._broker.tick(time.monotonic())
         self._perform(actions)
         self._notifier.watchdog()
-        self._metrics.update(self._broker)
+        self._reporter.gauge(self._broker)
         ready = self._wait(deadline)
         self._on_signals()
         for pidfd in self._supervisor.pidfds & ready:
             self._on_exit(pidfd)
         self._on_workers()
         self._on_mailbox()
-        self._client_link.receive()
+        self._reception.receive()
         if self._stop_at is not None and (
             time.monotonic() >= self._stop_at or (self._broker.is_at_rest and self._finisher.is_at_rest)
         ):
@@ -171,14 +175,19 @@ class Server:
     def _wait(self, deadline: float) -> set[int]:
         """Wait for something to happen, or to be due; return the pidfds that are ready."""
         poller = zmq.Poller()
-        for waited in (self._workers, self._clients, self._mailbox.fileno(), self._signal_fd):
+        for waited in (
+            self._workers,
+            *self._reception.sockets,
+            self._mailbox.fileno(),
+            self._signals.fileno(),
+        ):
             poller.register(waited, zmq.POLLIN)
         for pidfd in self._supervisor.pidfds:
             poller.register(pidfd, zmq.POLLIN)
         wait_s = min(
             deadline - time.monotonic(), MAX_WAIT_S, self._notifier.watchdog_interval_s or MAX_WAIT_S
         )
-        if self._client_link.is_behind:
+        if self._reception.is_behind:
             wait_s = min(wait_s, CATCH_UP_S)
         if self._stop_at is not None:
             wait_s = min(wait_s, self._stop_at - time.monotonic(), 0.1)
@@ -196,7 +205,7 @@ class Server:
             self._reporter.tell(action)
             self._do(action)
         if entries:
-            self._client_link.tell_watchers(entries)
+            self._reception.tell_watchers(entries)
             self._aftermath.wake()
 
     def _commit(self, saves: list[ac.Save]) -> list[JournalEntry]:
@@ -208,10 +217,10 @@ class Server:
                 if not self._is_disk_full:
                     _log.warning(log.DISK_FULL, cause=str(error))
                 self._is_disk_full = True
-                if self._signals or (self._stop_at is not None and time.monotonic() >= self._stop_at):
+                if self._signals.caught or (self._stop_at is not None and time.monotonic() >= self._stop_at):
                     raise  # what is not written is done again after the next start
                 self._notifier.watchdog()
-                select.select([self._signal_fd], [], [], FULL_WAIT_S)
+                select.select([self._signals.fileno()], [], [], FULL_WAIT_S)
             else:
                 if self._is_disk_full:
                     _log.info(log.DISK_OK)
@@ -255,7 +264,9 @@ class Server:
             case ac.WriteFailure(job=job):
                 self._finisher.finish(job, is_failure=True)
             case ac.SaveSegment(segment=segment, event=SegmentEvent.DONE):
-                self._desk.audio_samples += segment.samples
+                self._reception.desk.audio_samples[action.worker.rpartition(".")[0]] += segment.samples
+            case ac.SaveJob(job=job, event=event) if event is not None:
+                self._reception.job_changed(job)
             case _:
                 pass  # the other Save… are committed, the notes for the log are told
 
@@ -263,12 +274,14 @@ class Server:
 
     def _on_exit(self, pidfd: int) -> None:
         self._on_workers()  # what it said before it ended counts
+        for _ in range(LAST_WORDS_LOOKS):
+            if self._supervisor.owes_words(pidfd) and self._workers.poll(LAST_WORDS_MS):
+                self._on_workers()
         end = self._supervisor.reap(pidfd)
         self._happen(ev.WorkerExited(worker=end.worker, is_fatal=end.is_fatal, cause=end.cause))
-        if not self._is_ready and self._stop_at is None:
-            states = [worker.state for worker in self._broker.roster.of(Role.TRANSCRIBE)]
-            if all(state is WorkerState.BROKEN for state in states):
-                self._exit = ExitCode.FATAL
+        is_hopeless = all(worker.is_hopeless for worker in self._broker.roster.of(Role.TRANSCRIBE))
+        if is_hopeless and not self._is_ready and self._stop_at is None:
+            self._exit = ExitCode.FATAL
         if self._stop_at is None and self._exit is None:
             self._fill_slots()  # a slot that came back into the configuration while its old worker drained
 
@@ -333,16 +346,16 @@ class Server:
         except ConfigError as error:
             _log.error(log.CONFIG_REFUSED, faults=error.faults)
         else:
-            config, kept = merge(self._config, found)
-            is_other_inbox = config.inbox != self._config.inbox
+            (config, kept), old = merge(self._config, found), self._config
             self._config, self._devices = config, devices
             log.configure(config.log.level, config.log.format, sys.stderr)
             self._broker.set_policy(policy_of(config))
             self._broker.recipe = recipe_of(config, self._broker.window_samples)
             self._worker_link.reconfigure(config, devices)
             self._space.reconfigure(*space_of(config))
+            self._reception.reconfigure(config)
             self._aftermath.reconfigure(config)
-            if is_other_inbox:
+            if config.inbox != old.inbox:
                 self._arrivals.stop()
                 self._arrivals = Arrivals(config.inbox, self._store, self._mailbox.put)
                 self._arrivals.start()
@@ -355,23 +368,12 @@ class Server:
 
     # -- signals, start, end ---------------------------------------------------------------------------------
 
-    def _catch_signals(self) -> None:
-        self._signal_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda received, _frame: self._signals.append(received))
-
     def _on_signals(self) -> None:
-        try:
-            os.read(self._signal_fd, 4096)
-        except BlockingIOError:
-            return
-        while self._signals:
-            number = self._signals.pop(0)
+        for number in self._signals.take():
             if number == signal.SIGHUP:
                 self._reload()
                 continue
-            name = signal.Signals(number).name
+            name = number.name
             if self._stop_at is not None:
                 _log.warning(log.DAEMON_STOPPING, cause=f"{name} again: at once")
                 self._stop_at = time.monotonic()
@@ -387,10 +389,10 @@ class Server:
         self._supervisor.kill_all()
         self._finisher.close()
         self._aftermath.close()
-        self._clients.close()
+        self._reception.close()
         self._workers.close()
         self._context.term()
         self._metrics.close()
         self._store.close()
-        signal.set_wakeup_fd(-1)
+        self._signals.release()
         os.close(self._lock)

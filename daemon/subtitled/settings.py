@@ -8,6 +8,7 @@ from msgspec import structs
 from subtitled.backend import Recipe
 from subtitled.config import Config
 from subtitled.core.deadlines import Policy
+from subtitled.outputs import BESIDE
 
 FIXED_SECTIONS = ("model", "listen")
 """Sections that workers and sockets were made with; a change needs a restart, as one of state.dir does."""
@@ -24,6 +25,10 @@ def merge(old: Config, new: Config) -> tuple[Config, list[str]]:
         kept += [
             f"{section}.{key}" for key in got.__struct_fields__ if getattr(wanted, key) != getattr(got, key)
         ]
+    if merged.client and not old.client and any(end.startswith("tcp://") for end in merged.listen.clients):
+        # The TCP endpoints were opened without keys, and stay so: it must not look as if they asked for them.
+        merged = structs.replace(merged, client=())
+        kept.append("client")
     return merged, kept
 
 
@@ -33,12 +38,20 @@ def space_of(config: Config) -> tuple[list[str], int]:
     return [config.state.dir, *outputs], config.state.reserve_mb * 2**20
 
 
+def written_folders(config: Config) -> list[str]:
+    """Return the folders in which files of jobs are written."""
+    folders = [folder for inbox in config.inbox for folder in (inbox.path, inbox.output)]
+    return [folder for folder in folders if folder != BESIDE]
+
+
 def policy_of(config: Config) -> Policy:
     """Return the broker's limits."""
     recovery = config.recovery
     return Policy(
         attempts=recovery.attempts,
         prepare_attempts=recovery.prepare_attempts,
+        crash_budget=recovery.crash_budget,
+        quarantine_s=recovery.quarantine_s,
         silence_s=recovery.silence_s,
         start_timeout_s=recovery.start_timeout_s,
         lease_min_s=recovery.lease_min_s,

@@ -10,24 +10,7 @@ import zmq
 
 from subtitled.errors import SubtitledError
 
-CLIENT_SOCKET_MODE = 0o660
 PRIVATE_FOLDER_MODE = 0o700
-MAX_CLIENT_FRAME_BYTES = 4 * 2**20
-"""Longest frame that a client may send; a chunk has 1 MiB."""
-
-
-def bind_clients(context: zmq.Context[zmq.Socket[bytes]], endpoints: tuple[str, ...]) -> zmq.Socket[bytes]:
-    """Return the ROUTER that clients connect to. Raises SubtitledError when an endpoint cannot be bound."""
-    socket = context.socket(zmq.ROUTER)
-    socket.setsockopt(zmq.MAXMSGSIZE, MAX_CLIENT_FRAME_BYTES)
-    # A watcher that is gone shows as an error instead of a message dropped in silence.
-    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-    socket.setsockopt(zmq.LINGER, 500)
-    for endpoint in endpoints:
-        _bind(socket, endpoint)
-        if endpoint.startswith("ipc://"):
-            Path(endpoint.removeprefix("ipc://")).chmod(CLIENT_SOCKET_MODE)
-    return socket
 
 
 def bind_workers(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.Socket[bytes]:
@@ -42,7 +25,7 @@ def bind_workers(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.
     # What is under way is bounded by leases and credit; a full pipe would drop a lease.
     socket.setsockopt(zmq.SNDHWM, 0)
     socket.setsockopt(zmq.RCVHWM, 0)
-    _bind(socket, endpoint)
+    bind(socket, endpoint)
     return socket
 
 
@@ -57,7 +40,8 @@ def _is_served(path: Path) -> bool:
         return True
 
 
-def _bind(socket: zmq.Socket[bytes], endpoint: str) -> None:
+def bind(socket: zmq.Socket[bytes], endpoint: str) -> None:
+    """Bind a socket, never where another daemon's is; raises SubtitledError when that cannot be done."""
     try:
         if endpoint.startswith("ipc://"):
             path = Path(endpoint.removeprefix("ipc://"))

@@ -33,6 +33,9 @@ _REMEDIES = {
     errno.ENAMETOOLONG: f"shorten it: a name takes at most {NAME_BYTES} bytes",
 }
 
+_NO_FSYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF})
+"""What a file system answers that cannot do it for a folder; fsync(2)."""
+
 TEMPORARY_PREFIX = ".subtitled-"
 TEMPORARY_SUFFIX = ".tmp"
 
@@ -41,7 +44,8 @@ def write_whole(path: str | Path, data: bytes) -> None:
     """Make `path` hold `data`, in one step and durably; its folder is made where missing.
 
     Whoever looks sees the file as it was before or all of `data`, also after a power cut. Blocks while the
-    disk writes; may be repeated. Raises SpoolError, and leaves nothing behind then.
+    disk writes; may be repeated. Raises SpoolError; the file is then as it was before or, where only its name could not
+    be made durable, all of `data`. Nothing else is left behind.
     """
     target = Path(path)
     with _reported(target, "written"):
@@ -52,7 +56,7 @@ def write_whole(path: str | Path, data: bytes) -> None:
                 file_bytes = file_bytes[os.write(file, file_bytes) :]
             os.fsync(file)
             temporary.replace(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
 
 
 def move_whole(source: str | Path, target: str | Path) -> Path:
@@ -71,9 +75,17 @@ def move_whole(source: str | Path, target: str | Path) -> Path:
         except BaseException:
             free.unlink(missing_ok=True)
             raise
-        _sync_folder(free.parent)
-        _sync_folder(source.parent)
+        # The file has moved: to say that it has not would be wrong. After a power cut it may be where it was, once.
+        with contextlib.suppress(OSError):
+            sync_folder(free.parent)
+            sync_folder(source.parent)
     return free
+
+
+def remove(path: str | Path) -> None:
+    """Remove the file at `path`, if there is one; may be repeated. Raises SpoolError."""
+    with _reported(Path(path), "removed"):
+        Path(path).unlink(missing_ok=True)
 
 
 def sweep_temporaries(folder: str | Path) -> int:
@@ -219,14 +231,20 @@ def _move_over(source: Path, target: Path) -> None:
                 shutil.copystat(source, temporary)
             os.fsync(file)
         temporary.replace(target)
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
     source.unlink()
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable: a rename is, only once its folder is on the disk."""
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable: a rename is, only once its folder is on the disk.
+
+    Where the file system has no such call (SMB, some of FUSE), it is as durable as it gets.
+    """
     file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(file)
+    except OSError as error:
+        if error.errno not in _NO_FSYNC:
+            raise
     finally:
         os.close(file)

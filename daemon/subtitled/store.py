@@ -7,10 +7,8 @@ update that changes no row is an error, since memory and database would no longe
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -19,7 +17,8 @@ from subtitled.core.actions import Save, SaveJob, SaveNewJob, SaveNewSegment, Sa
 from subtitled.core.events import SegmentRow
 from subtitled.core.records import Job, Options, SegmentKey
 from subtitled.core.states import JOB_LIVE, JobEvent, JobState, SegmentState
-from subtitled.errors import NoSpaceError, StoreError
+from subtitled.database import open_database, reported, transaction
+from subtitled.errors import StoreError
 from subtitled.rows import SELECT_JOB, JobRow, JournalEntry, ResultRow, job_row, read_plan
 from subtitled.schema import MIGRATIONS
 
@@ -31,20 +30,7 @@ class Store:
 
     def __init__(self, path: str, migrations: Sequence[str] = MIGRATIONS) -> None:
         """Open or make the database at `path`; raises StoreError when it is unusable or newer than this code."""
-        try:
-            self._db = sqlite3.connect(path, isolation_level=None)
-        except sqlite3.Error as error:
-            raise StoreError(f"database {path}: {error}; check the folder's permissions") from error
-        try:
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA foreign_keys = ON")
-            self._migrate(path, migrations)
-        except StoreError:
-            self._db.close()
-            raise
-        except sqlite3.Error as error:
-            self._db.close()
-            raise StoreError(f"database {path}: {error}; check the folder's permissions and space") from error
+        self._db = open_database(path, migrations)
         self._last_order = self._one("SELECT coalesce(max(ord), 0) FROM jobs")
 
     def close(self) -> None:
@@ -70,18 +56,18 @@ class Store:
         is_acceptance = any(isinstance(save, SaveNewJob) for save in saves)
         entries: list[JournalEntry] = []
         now_ms = time.time_ns() // 1_000_000
-        with _reported():
+        with reported():
             self._db.execute(f"PRAGMA synchronous = {'FULL' if is_acceptance else 'NORMAL'}")
-            with self._transaction():
-                for save in saves:
-                    entry = self._save(save, now_ms)
-                    if entry is not None:
-                        entries.append(entry)
+        with transaction(self._db):
+            for save in saves:
+                entry = self._save(save, now_ms)
+                if entry is not None:
+                    entries.append(entry)
         return entries
 
     def claim_outputs(self, job: Job, paths: Iterable[bytes]) -> None:
         """Note that these files are written for this job's source; raises NoSpaceError, and may be repeated then."""
-        with _reported(), self._transaction():
+        with transaction(self._db):
             self._db.executemany(
                 "INSERT OR REPLACE INTO outputs (path, source, job) VALUES (?, ?, ?)",
                 [(path, job.source, job.id) for path in paths],
@@ -89,14 +75,14 @@ class Store:
 
     def disclaim_outputs(self, job: Job, paths: Iterable[bytes]) -> None:
         """Note that these files of this job are gone; raises NoSpaceError, and may be repeated then."""
-        with _reported(), self._transaction():
+        with transaction(self._db):
             self._db.executemany(
                 "DELETE FROM outputs WHERE path = ? AND job = ?", [(path, job.id) for path in paths]
             )
 
     def note(self, job: str, state: str, event: str, cause: str) -> JournalEntry:
         """Add to the journal what followed a job's end, which leaves its state; raises NoSpaceError."""
-        with _reported(), self._transaction():
+        with transaction(self._db):
             return self._record(time.time_ns() // 1_000_000, "job", job, "", state, event, state, cause)
 
     def _save(self, save: Save, now_ms: int) -> JournalEntry | None:
@@ -133,7 +119,9 @@ class Store:
 
     def _insert_job(self, job: Job, now_ms: int) -> None:
         self._db.execute(
-            "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?, ?, NULL, NULL)",
+            """INSERT INTO jobs (id, ord, state, source, location, size, mtime_ns, options, losses, recipe, is_planned,
+                   language, language_probability, cause, is_closed, created_ms, owner, tag, sha256, repetition)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
             (
                 job.id,
                 job.order,
@@ -151,20 +139,27 @@ class Store:
                 job.cause,
                 job.is_closed,
                 now_ms,
+                job.owner,
+                job.tag,
+                job.sha256,
+                job.repetition,
             ),
         )
 
     def _update_job(self, save: SaveJob, now_ms: int) -> None:
         job = save.job
         self._guarded(
-            """UPDATE jobs SET state = ?, location = ?, losses = ?, recipe = ?, is_planned = ?,
-                   media = coalesce(?, media), language = ?, language_probability = ?, cause = ?, is_closed = ?,
+            """UPDATE jobs SET state = ?, location = ?, size = ?, mtime_ns = ?, sha256 = ?, losses = ?, recipe = ?,
+                   is_planned = ?, media = coalesce(?, media), language = ?, language_probability = ?, cause = ?, is_closed = ?,
                    started_ms = CASE WHEN ? THEN coalesce(started_ms, ?) ELSE started_ms END,
                    ended_ms = CASE WHEN ? THEN NULL WHEN ? THEN ? ELSE ended_ms END
                WHERE id = ? AND state = ?""",
             (
                 job.state.value,
                 job.location,
+                job.size,
+                job.mtime_ns,
+                job.sha256,
                 job.losses,
                 job.recipe,
                 job.is_planned,
@@ -246,27 +241,53 @@ class Store:
         row = self._db.execute(f"{SELECT_JOB} WHERE id = ?", (job,)).fetchone()
         return job_row(row) if row else None
 
-    def list_jobs(self, states: Iterable[JobState] = (), *, limit: int = 100) -> list[JobRow]:
-        """Return the newest `limit` jobs, in all states or some."""
+    def list_jobs(
+        self,
+        states: Iterable[JobState] = (),
+        *,
+        owner: str | None = None,
+        tag: str | None = None,
+        limit: int = 100,
+    ) -> list[JobRow]:
+        """Return the newest `limit` jobs, in all states or some, of all owners and tags or one."""
         wanted = sorted(state.value for state in states) or [state.value for state in JobState]
         marks = ", ".join("?" * len(wanted))
         rows = self._db.execute(
-            f"{SELECT_JOB} WHERE state IN ({marks}) ORDER BY ord DESC LIMIT ?",
-            (*wanted, limit),
+            f"{SELECT_JOB} WHERE state IN ({marks}) AND (? IS NULL OR owner = ?) AND (? IS NULL OR tag = ?)"
+            " ORDER BY ord DESC LIMIT ?",
+            (*wanted, owner, owner, tag, tag, limit),
         )
         return [job_row(row) for row in rows]
 
-    def count_jobs(self) -> dict[str, int]:
-        """Return how many jobs are in each state."""
-        return dict(self._db.execute("SELECT state, count(*) FROM jobs GROUP BY state"))
+    def count_jobs(self, *, owner: str | None = None) -> dict[str, int]:
+        """Return how many jobs are in each state, of all owners or one."""
+        return dict(
+            self._db.execute(
+                "SELECT state, count(*) FROM jobs WHERE ? IS NULL OR owner = ? GROUP BY state", (owner, owner)
+            )
+        )
 
     def find_source(self, source: bytes, size: int, mtime_ns: int, options: Options) -> JobRow | None:
-        """Return the job that this very file was accepted as before, with these options, or None."""
-        # Decoded: an option that came with a later release has its default in what an earlier one wrote.
+        """Return the newest job that this very file was accepted as before, with these options, or None."""
+        return self._newest("source = ? AND size = ? AND mtime_ns = ?", (source, size, mtime_ns), options)
+
+    def find_upload(self, owner: str, sha256: str, options: Options, tag: str) -> JobRow | None:
+        """Return the newest job, not cancelled, of a file with this content that this owner sent, or None."""
+        where = "sha256 = ? AND owner = ? AND tag = ? AND state <> 'cancelled'"
+        return self._newest(where, (sha256, owner, tag), options) if sha256 else None
+
+    def _newest(self, where: str, values: tuple[Any, ...], options: Options) -> JobRow | None:
+        """Return the newest job with these options; decoded, since a later release may write more of them."""
+        rows = self._db.execute(f"{SELECT_JOB} WHERE {where} ORDER BY ord DESC", values)
+        return next((found for found in map(job_row, rows) if found.job.options == options), None)
+
+    def sent_jobs(self) -> list[JobRow]:
+        """Return the jobs whose file a client sent, or is sending, and that may still need it."""
+        final = (JobState.DONE.value, JobState.CANCELLED.value)
         rows = self._db.execute(
-            f"{SELECT_JOB} WHERE source = ? AND size = ? AND mtime_ns = ?", (source, size, mtime_ns)
+            f"{SELECT_JOB} WHERE state NOT IN (?, ?) AND (sha256 <> '' OR state = 'receiving')", final
         )
-        return next((found for row in rows if (found := job_row(row)).job.options == options), None)
+        return [job_row(row) for row in rows]
 
     def segment_rows(self, job: str) -> tuple[SegmentRow, ...]:
         """Return a job's segments as the broker takes them up."""
@@ -307,18 +328,26 @@ class Store:
             for index, state, plan, losses, cause, worker, result in rows
         ]
 
-    def count_segments(self, job: str) -> dict[str, int]:
-        """Return how many of a job's segments are in each state."""
-        return dict(
-            self._db.execute("SELECT state, count(*) FROM segments WHERE job = ? GROUP BY state", (job,))
-        )
+    def count_segments(self, jobs: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Return how many of each job's segments are in each state; jobs without segments are left out."""
+        marks = ", ".join("?" * len(jobs))
+        counts: dict[str, dict[str, int]] = {}
+        for job, state, count in self._db.execute(
+            f"SELECT job, state, count(*) FROM segments WHERE job IN ({marks}) GROUP BY job, state",  # noqa: S608 - only "?"
+            tuple(jobs),
+        ):
+            counts.setdefault(job, {})[state] = count
+        return counts
 
-    def journal(self, after_seq: int, *, job: str | None = None, limit: int = 1000) -> list[JournalEntry]:
-        """Return the journal after an entry, of all or of one job."""
+    def journal(
+        self, after_seq: int, *, job: str | None = None, owner: str | None = None, limit: int = 1000
+    ) -> list[JournalEntry]:
+        """Return the journal after an entry: all, or of one job, or of one owner's jobs."""
         rows = self._db.execute(
             "SELECT seq, at_ms, subject, job, name, before, event, after, cause FROM journal"
-            " WHERE seq > ? AND (? IS NULL OR job = ?) ORDER BY seq LIMIT ?",
-            (after_seq, job, job, limit),
+            " WHERE seq > ? AND (? IS NULL OR job = ?)"
+            " AND (? IS NULL OR job IN (SELECT id FROM jobs WHERE owner = ?)) ORDER BY seq LIMIT ?",
+            (after_seq, job, job, owner, owner, limit),
         )
         names = JournalEntry.__struct_fields__
         return [JournalEntry(**dict(zip(names, row, strict=True))) for row in rows]
@@ -326,6 +355,11 @@ class Store:
     def last_seq(self) -> int:
         """Return the number of the newest journal entry; 0 when there is none."""
         return int(self._one("SELECT coalesce(max(seq), 0) FROM journal"))
+
+    def job_owner(self, job: str) -> str | None:
+        """Return the owner of a job, or None where there is no such job."""
+        row = self._db.execute("SELECT owner FROM jobs WHERE id = ?", (job,)).fetchone()
+        return row[0] if row else None
 
     def owner_of(self, path: bytes) -> bytes | None:
         """Return the source that an output file was written for; None when it is not ours."""
@@ -348,39 +382,3 @@ class Store:
 
     def _one(self, sql: str) -> Any:
         return self._db.execute(sql).fetchone()[0]
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if (
-                self._db.in_transaction
-            ):  # SQLite has rolled back by itself after some errors, a full disk among them
-                self._db.execute("ROLLBACK")
-            raise
-
-    def _migrate(self, path: str, migrations: Sequence[str]) -> None:
-        version = self._one("PRAGMA user_version")
-        if version > len(migrations):
-            raise StoreError(
-                f"database {path} has version {version}, this release knows up to {len(migrations)}: "
-                "install the newer release again, or start with another state.dir"
-            )
-        for number, script in enumerate(migrations[version:], version + 1):
-            self._db.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")
-
-
-@contextmanager
-def _reported() -> Iterator[None]:
-    """Turn what SQLite refuses into a StoreError, a full disk into a NoSpaceError."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-            raise NoSpaceError(
-                f"database: {error}; free some space on the file system of state.dir"
-            ) from error
-        raise StoreError(f"database: {error}") from error

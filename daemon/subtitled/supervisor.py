@@ -81,6 +81,12 @@ class Supervisor:
         """Keep what a worker said about its own end."""
         self._last_words[worker] = cause
 
+    def owes_words(self, pidfd: int) -> bool:
+        """Say whether a process that has ended by itself, with a fault, was not heard on why."""
+        process = self._by_pidfd[pidfd]
+        status = process.popen.poll()
+        return status is not None and status > 0 and process.identity not in self._last_words
+
     def kill(self, worker: str) -> None:
         """SIGKILL a worker; nothing happens if it is gone already."""
         for process in self._by_pidfd.values():

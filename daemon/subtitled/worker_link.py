@@ -16,7 +16,7 @@ from subtitled.config import Config
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
 from subtitled.core.broker import Broker
-from subtitled.core.records import Role, SegmentKey
+from subtitled.core.records import Job, Role, SegmentKey
 from subtitled.cuda import Device
 from subtitled.existing import unless_of
 from subtitled.metrics import Metrics
@@ -54,6 +54,8 @@ class WorkerLink:
         self._metrics = metrics
         self._store = store
         self._pcm: dict[SegmentKey, Blob] = {}
+        self.languages: tuple[str, ...] = ()
+        """Languages that the loaded model has tokens for; none before it is loaded."""
 
     def reconfigure(self, config: Config, devices: list[Device]) -> None:
         """Take over another configuration, for the processes that are started from now on."""
@@ -125,7 +127,7 @@ class WorkerLink:
             path=job.location,
             size=job.size,
             mtime_ns=job.mtime_ns,
-            recipe=msgspec.msgpack.decode(job.recipe, type=be.Recipe),
+            recipe=_recipe(job),
             language=None if language in {"auto", "multi"} else language,
             plans=action.plans,
             done=action.done,
@@ -218,6 +220,7 @@ class WorkerLink:
         device = self._devices.get(slot)
         name = device.name if device else "CPU"
         if device is not None:
+            self.languages = message.languages
             self._metrics.model_loads.labels(slot).inc()
             _log.info(
                 log.WORKER_READY,
@@ -229,6 +232,13 @@ class WorkerLink:
         return ev.WorkerReady(
             worker=worker, credit=message.credit, device=name, window_samples=message.window_samples
         )
+
+
+def _recipe(job: Job) -> be.Recipe:
+    """Return the settings of a job's plan: the server's of the time it was first planned, and its own over them."""
+    recipe = msgspec.msgpack.decode(job.recipe, type=be.Recipe)
+    own = msgspec.structs.asdict(job.options.vad)
+    return msgspec.structs.replace(recipe, **{key: value for key, value in own.items() if value is not None})
 
 
 def _has_its_pcm(message: be.Prepared, blobs: Sequence[Buffer]) -> bool:

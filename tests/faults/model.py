@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import subtitled.model
+from subtitled.errors import ModelError
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
     from numpy.typing import NDArray
 
-    from faults.plan import Plan
+    from faults.plan import ModelFault, Plan
 
 RATE = 16_000
 MARK_HZ = 7900.0
@@ -66,17 +68,25 @@ class Gate:
         return self._whisper.align(encoded, start, texts, *args, **kwargs)
 
     def _strike(self, call: str, batch: int) -> None:
-        fault = self._plan.strike_model(call, batch, is_marked=self._is_marked)
-        if fault is None:
-            return
-        if fault.kind == "death":
-            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            os.kill(os.getpid(), signal.SIGSEGV)
-        raise RuntimeError(ERRORS[fault.kind])
+        _suffer(self._plan.strike_model(call, batch, is_marked=self._is_marked))
+
+
+def _suffer(fault: ModelFault | None) -> None:
+    if fault is None:
+        return
+    if fault.kind == "death":
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if fault.kind == "hang":
+        threading.Event().wait()
+    if fault.kind == "model":
+        raise ModelError("the model is gone")
+    raise RuntimeError(ERRORS[fault.kind])
 
 
 def load_faulty(plan: Plan, name: str, *, compute_type: str, cpu_threads: int) -> WhisperModel:
     """Load a model on the CPU, whatever device it is meant for, and put the gate before its native part."""
+    _suffer(plan.strike_model("load", 1, is_marked=False))
     model = subtitled.model.load(name, device="cpu", compute_type=compute_type, cpu_threads=cpu_threads)
     model.model = Gate(model.model, plan)
     return model

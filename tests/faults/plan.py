@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ALWAYS = 1_000_000
 """As many times as a test can last."""
@@ -18,9 +16,10 @@ ALWAYS = 1_000_000
 class ModelFault(Struct, frozen=True, kw_only=True, tag=True):
     """A call of the model goes wrong."""
 
-    kind: Literal["cuda", "memory", "death"]
-    """A broken CUDA context, no memory on the device, or the end of the process by SIGSEGV."""
-    call: Literal["encode", "generate", "align"] = "generate"
+    kind: Literal["cuda", "memory", "death", "hang", "model"]
+    """A broken CUDA context, no memory on the device, the end of the process by SIGSEGV, a call that never returns, or
+    a model that cannot be loaded."""
+    call: Literal["load", "encode", "generate", "align"] = "generate"
     is_marked: bool = False
     """Only with a marked segment in the batch."""
     min_batch: int = 1
@@ -35,6 +34,8 @@ class DiskFault(Struct, frozen=True, kw_only=True, tag=True):
     errno: int
     below: str
     """Only for what lies in this folder or is it."""
+    is_folder: bool = False
+    """Only for folders."""
     times: int = ALWAYS
 
 
@@ -89,6 +90,7 @@ class Plan:
                 isinstance(fault, DiskFault)
                 and fault.call == call
                 and (path == fault.below or path.startswith(fault.below + "/"))
+                and (not fault.is_folder or Path(path).is_dir())
                 and self._use(place, fault.times)
             ):
                 return fault

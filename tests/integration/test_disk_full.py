@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from daemon import Daemon
+from daemon import Daemon, eventually
 from subtitled import config
 from subtitled.spool import is_temporary
 
@@ -51,16 +51,17 @@ def test_subtitles_wait_for_a_full_output_disk(tmp_path: Path) -> None:
     ):
         daemon.start()
         filler = fill(daemon.outbox)
-        path = daemon.drop(DEMO_ZH, "talk.flac")
+        path, other = daemon.drop(DEMO_ZH, "talk.flac"), daemon.drop(DEMO_ZH, "other.flac")
         daemon.wait_for_log("disk.full")
-        assert [job.state for job in daemon.jobs()] == ["writing"]
+        eventually(lambda: [job.state for job in daemon.jobs()] == ["writing"] * 2, "both wait")
         assert [path for path in daemon.outbox.iterdir() if not is_temporary(path.name)] == [filler]
         assert path.exists()
         filler.unlink()
-        assert daemon.wait_for(path).state == "done"
+        assert {daemon.wait_for(path).state, daemon.wait_for(other).state} == {"done"}
         daemon.wait_for_log("disk.ok")
-        assert {found.name for found in daemon.outbox.iterdir()} == {"talk.zh.srt", "talk.zh.json"}
-        assert len(daemon.log("disk.full")) == 1
+        names = {f"{stem}.zh.{form}" for stem in ("talk", "other") for form in ("srt", "json")}
+        assert {found.name for found in daemon.outbox.iterdir()} == names
+        assert len(daemon.log("disk.full")) == 1, "once, not for each file"
         daemon.stop()
 
 

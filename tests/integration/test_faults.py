@@ -29,7 +29,7 @@ from subtitled.core.states import JobState
 from subtitled.engine import Engine, OutOfMemoryError, Request
 from subtitled.errors import ExitCode, NoSpaceError, SpoolError
 from subtitled.intake import new_job_id
-from subtitled.spool import is_temporary, write_whole
+from subtitled.spool import is_temporary, move_whole, write_whole
 from subtitled.store import Store
 
 if TYPE_CHECKING:
@@ -325,6 +325,36 @@ def test_write_that_the_disk_refuses_leaves_the_file_as_it_was(tmp_path: Path, p
     assert (outputs / "a.srt").read_bytes() == b"old"
 
 
+def test_name_that_the_disk_does_not_keep_is_an_error(tmp_path: Path, plan: Plan) -> None:
+    """The content is on the disk and in its place, but who says "written" promises that it stays there."""
+    plan.set(DiskFault(call="fsync", errno=errno.EIO, below=str(tmp_path), is_folder=True))
+    with failing_disk(plan), pytest.raises(SpoolError, match=r"a\.srt cannot be written: Input/output error"):
+        write_whole(tmp_path / "out" / "a.srt", b"new")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.srt"]
+    assert (tmp_path / "out" / "a.srt").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("refusal", [errno.EINVAL, errno.EOPNOTSUPP])
+def test_file_system_that_cannot_sync_a_folder_is_written_to(
+    tmp_path: Path, plan: Plan, refusal: int
+) -> None:
+    """As some network mounts answer."""
+    plan.set(DiskFault(call="fsync", errno=refusal, below=str(tmp_path), is_folder=True))
+    with failing_disk(plan):
+        write_whole(tmp_path / "a.srt", b"new")
+    assert (tmp_path / "a.srt").read_bytes() == b"new"
+
+
+def test_file_that_has_moved_is_said_to_have_moved(tmp_path: Path, plan: Plan) -> None:
+    """Though the disk does not keep the names: the source is no longer where the job was told."""
+    source = tmp_path / "talk.flac"
+    source.write_bytes(b"sound")
+    plan.set(DiskFault(call="fsync", errno=errno.EIO, below=str(tmp_path), is_folder=True))
+    with failing_disk(plan):
+        assert move_whole(source, tmp_path / "done" / "talk.flac") == tmp_path / "done" / "talk.flac"
+    assert not source.exists()
+
+
 def test_job_whose_subtitles_cannot_be_made_durable_fails_and_can_be_retried(
     daemon: Daemon, plan: Plan, talk: Path
 ) -> None:
@@ -397,6 +427,25 @@ def test_names_that_find_no_space_in_the_database_are_claimed_later(tmp_path: Pa
 def test_jobs_of_one_millisecond_have_ids_of_their_own() -> None:
     """One id twice would end the daemon, in the middle of a burst of files."""
     assert len({new_job_id(order) for order in range(10_000)}) == 10_000
+
+
+def test_daemon_ends_when_nobody_watches_its_inboxes_any_more(daemon: Daemon, plan: Plan, talk: Path) -> None:
+    """A bug of ours, here a pipe that cannot be written to: alive and deaf it would let every file lie."""
+    pipes = [os.readlink(link) for link in Path(f"/proc/{daemon.pid}/fd").iterdir()]  # noqa: PTH115 - `pipe:[1]` is no path
+    plan.set(
+        *(
+            DiskFault(call="write", errno=errno.EIO, below=pipe, times=1)
+            for pipe in pipes
+            if pipe.startswith("pipe:")
+        )
+    )
+    path = daemon.drop(talk, "talk.flac")
+    assert daemon.wait_for_exit() == ExitCode.FAILED
+    assert "watches the inboxes has ended" in daemon.log("daemon.stopped")[0]["cause"]
+    plan.set()
+    daemon.start()
+    assert daemon.wait_for(path).state == "done"
+    daemon.stop()
 
 
 def test_daemon_ends_when_its_database_cannot_be_written_and_loses_nothing(

@@ -86,6 +86,16 @@ def test_kept_source_stays_and_deleted_one_goes(inbox: Path, source: Path) -> No
     assert not (inbox / "done").exists()
 
 
+def test_source_that_cannot_be_deleted_is_an_error_with_its_path(inbox: Path, source: Path) -> None:
+    """Not one that would end the daemon, and again after each restart."""
+    job = job_of(source, inbox, "delete")
+    source.unlink()
+    source.mkdir()
+    info = source.stat()
+    with pytest.raises(SpoolError, match=r"talk\.wav cannot be removed: Is a directory"):
+        write_outputs(finish_of(replace(job, size=info.st_size, mtime_ns=info.st_mtime_ns)))
+
+
 @pytest.mark.parametrize("after", ["move", "delete"])
 def test_another_file_in_the_sources_place_is_left_alone(inbox: Path, source: Path, after: str) -> None:
     job = job_of(source, inbox, after)

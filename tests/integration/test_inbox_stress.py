@@ -318,6 +318,23 @@ def test_read_only_output_fails_the_job_and_retry_writes_it(tmp_path: Path) -> N
         daemon.stop()
 
 
+def test_source_that_may_not_be_deleted_fails_its_job_and_the_daemon_goes_on(
+    tmp_path: Path, clip: Path
+) -> None:
+    inbox = InboxFolder(options={"after": "delete"})
+    with daemon_in(tmp_path, inbox, is_bound_by_modes=True) as daemon:
+        daemon.start()
+        theirs = daemon.inbox / "theirs"
+        path = daemon.drop(clip, "theirs/talk.flac")
+        theirs.chmod(0o555)
+        job = daemon.wait_for(path)
+        theirs.chmod(0o755)
+        assert job.state == "failed"
+        assert f"{path} cannot be removed: Permission denied; give the daemon's user the right" in job.cause
+        see_that_it_goes_on(daemon, media.write_sound(tmp_path / "clip.flac", media.speech(4)))
+        daemon.stop()
+
+
 def test_two_inboxes_with_one_output_keep_their_subtitles_apart(tmp_path: Path) -> None:
     with daemon_in(tmp_path, InboxFolder(), InboxFolder(name="other")) as daemon:
         shared = tuple(structs.replace(inbox, output=str(daemon.outbox)) for inbox in daemon.config.inbox)

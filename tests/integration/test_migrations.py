@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from subtitled.errors import StoreError
+from daemon import Daemon
+from subtitled.errors import ExitCode, StoreError
 from subtitled.schema import MIGRATIONS
 from subtitled.store import Store
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 SHIPPED = (
     "5817be56963b68820c9ad9a25bd3ce239b96e7aa7319546586569589b2cdf79a",
+    "2d4c81d2afaa8fd0db3667325ca32d2cdbe49a5eec74056ee6d88fcb3e935588",
     "4b50b5ee86cfaef4639d506e368dfa2e76dc146e7382bd36c82e2e3e96d788de",
 )
 """SHA-256 of each migration that has shipped. Add one for a new migration; none of these ever changes."""
@@ -104,6 +106,18 @@ def test_newer_database_is_refused_and_left_alone(path: Path) -> None:
     assert "version 2, this release knows up to 1" in str(refused.value)
     assert "install the newer release again" in str(refused.value)
     assert path.read_bytes() == before
+
+
+def test_daemon_refuses_a_newer_database_and_says_what_to_do(tmp_path: Path) -> None:
+    with Daemon(tmp_path) as daemon:
+        (tmp_path / "state").mkdir()
+        database = sqlite3.connect(tmp_path / "state" / "subtitled.sqlite")
+        database.execute("PRAGMA user_version = 1000")
+        database.close()
+        daemon.spawn()
+        assert daemon.wait_for_exit() == ExitCode.FAILED
+        assert "has version 1000, this release knows up to" in daemon.tail()
+        assert "install the newer release again, or start with another state.dir" in daemon.tail()
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,18 @@ def test_an_update_from_another_state_is_an_error_and_changes_nothing(store: Sto
     with pytest.raises(StoreError):
         store.apply([replace(good, segment=replace(good.segment, key=SegmentKey("a1", 9)))])
     store.apply([good])
-    assert store.count_segments("a1") == {"leased": 1}
+    assert store.count_segments(["a1"]) == {"a1": {"leased": 1}}
+
+
+def test_only_the_acceptance_of_a_job_waits_for_the_disk(store: Store) -> None:
+    """What a power cut may take back is done again; a job that was accepted is never asked for again."""
+    said: list[str] = []
+    store._db.set_trace_callback(said.append)
+    job = new_job()
+    store.apply([SaveNewJob(job)])
+    store.apply([moved(job, JobEvent.LEASED, JobState.PREPARING)])
+    modes = [line for line in said if line.startswith(("PRAGMA synchronous", "COMMIT"))]
+    assert modes == ["PRAGMA synchronous = FULL", "COMMIT", "PRAGMA synchronous = NORMAL", "COMMIT"]
 
 
 def test_the_same_thing_is_not_inserted_twice(store: Store) -> None:

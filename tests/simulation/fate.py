@@ -21,6 +21,7 @@ class Fault(Enum):
     START_CRASH = "a worker dies while it starts"
     START_HANG = "a worker never becomes ready"
     START_FATAL = "a worker says that starting again cannot help"
+    BAD_DEVICE = "whatever a slot is given kills or is refused, for a while"
     IDLE_DEATH = "a worker dies between two works"
     BUSY_DEATH = "a worker dies at work"
     BUSY_FATAL = "a worker ends for good at work"
@@ -98,9 +99,15 @@ def make_plan(index: int, samples: int) -> Plan:
 class Fate:
     """The dice of one history; the same seed throws the same."""
 
-    def __init__(self, seed: int, *, without: frozenset[Fault] = frozenset()) -> None:
-        """Make the dice; `without` takes faults away, which changes what comes after as well."""
+    def __init__(
+        self, seed: int, *, without: frozenset[Fault] = frozenset(), spared: frozenset[int] = frozenset()
+    ) -> None:
+        """Make the dice; `without` takes faults away, `spared` single strikes, which changes what comes after as well."""
         self.random = Random(seed)
+        self.struck: list[int] = []
+        """Which throws were strikes, counted from the first throw."""
+        self._spared = spared
+        self._throws = 0
         self.is_calm = False
         """Nothing goes wrong any more, beyond what the media are."""
         # Swarm testing (Groce et al. 2012): a history with few kinds of faults digs deeper than one with all.
@@ -113,10 +120,21 @@ class Fate:
         }
         self.is_long = self.random.random() < 0.08
         """A file has more audio than the memory for it."""
+        self._bad_device = self.random.choice(("prepare0", "gpu0", "gpu0", "gpu1"))
 
     def strikes(self, fault: Fault) -> bool:
         """Say whether a fault strikes here."""
-        return not self.is_calm and fault in self.rates and self.random.random() < self.rates[fault]
+        if self.is_calm or fault not in self.rates:
+            return False
+        self._throws += 1
+        if self.random.random() >= self.rates[fault] or self._throws in self._spared:
+            return False
+        self.struck.append(self._throws)
+        return True
+
+    def is_bad(self, slot: str) -> bool:
+        """Say whether a slot's device is bad at present."""
+        return Fault.BAD_DEVICE in self.rates and slot == self._bad_device and not self.is_calm
 
     def within(self, low: float, high: float) -> float:
         """Return a time between two."""
@@ -127,6 +145,8 @@ class Fate:
         return Policy(
             attempts=self.random.choice((1, 2, 3, 3)),
             prepare_attempts=self.random.choice((1, 2, 2)),
+            crash_budget=self.random.choice((2, 3, 10)),
+            quarantine_s=self.random.choice((20.0, 90.0)),
             silence_s=30.0,
             start_timeout_s=60.0,
             lease_min_s=20.0,

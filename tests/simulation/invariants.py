@@ -79,6 +79,8 @@ def _check_way(broker: Broker, job: Job, in_line: set[str], files: set[str]) -> 
     """Check that a live job is on its way: it waits for something that will come."""
     is_read = job.id in broker.feeding._slots
     match job.state:
+        case JobState.RECEIVING:
+            is_well = job.id not in in_line and not is_read  # its client, or its clock, ends that
         case JobState.QUEUED:
             is_well = job.id in in_line and not is_read
         case JobState.PREPARING:

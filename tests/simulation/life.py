@@ -9,6 +9,7 @@ from fate import Fate, Fault, Media
 from invariants import check
 from model_store import ModelStore
 from process import Process, ToWorker
+from slots import SlotWitness
 from witness import Violation, Witness
 from workers import start_worker
 
@@ -64,6 +65,7 @@ class Life:
         self._files: set[str] = set()
         self._mail: list[ev.Event] = []
         self._witness = Witness(around.policy, self._pcm)
+        self._slots = SlotWitness(around.policy)
         self._is_looked_at = False
         self._progress: dict[str, ev.Event] = {}
 
@@ -80,8 +82,14 @@ class Life:
             if not isinstance(event, ev.WorkerHeard):
                 self._note(event)
                 self._is_looked_at = False
-            actions += self.broker.handle(event, self.now)
+                self._slots.heard(event)
+            actions += self._decided(self.broker.handle(event, self.now))
         self._perform(actions)
+
+    def reset(self, slot: str) -> None:
+        """Have a broken slot tried again."""
+        self._slots.reset(slot)
+        self.happen(ev.SlotReset(slot))
 
     def turn(self) -> None:
         """Take a turn of the loop: what time calls for, and then a look at everything.
@@ -91,12 +99,17 @@ class Life:
         if self._is_looked_at and self.now < self.deadline:
             return
         actions, self.deadline = self.broker.tick(self.now)
-        self._perform(actions)
+        self._perform(self._decided(actions))
         if self.deadline <= self.now:
             raise Violation("what is due was not done, and the loop would turn for ever")
         check(self.broker, self.around.store, self._pcm, self._files)
         self._witness.looked_at(self.broker)
+        self._slots.looked_at(self.broker.roster, self.now)
         self._is_looked_at = True
+
+    def _decided(self, actions: list[ac.Action]) -> list[ac.Action]:
+        self._slots.decided(actions, self.broker)
+        return actions
 
     @property
     def is_at_rest(self) -> bool:
@@ -147,6 +160,7 @@ class Life:
         """Notice that a process is gone."""
         self.receive()  # what it said before it ended counts
         self._witness.exited(process.identity)
+        self._slots.exited(process.identity, is_fatal=is_fatal)
         self.happen(ev.WorkerExited(worker=process.identity, is_fatal=is_fatal, cause=cause))
 
     def media(self, job: str) -> Media:
@@ -182,6 +196,7 @@ class Life:
 
     def _do(self, action: ac.Action) -> None:
         self._witness.saw(action)
+        self._slots.saw(action, self.now)
         if not isinstance(action, ac.Save):
             self.around.note(action)
         match action:

@@ -81,7 +81,9 @@ class ModelStore:
         if stored is None or stored.state is not save.before:
             raise Disagreement(f"job {save.job.id} is not {save.before.value} but {stored}")
         # What the UPDATE does not write must not have changed.
-        kept = ("source", "size", "mtime_ns", "options", "order")
+        kept: tuple[str, ...] = ("source", "options", "order", "owner", "tag", "repetition")
+        if save.before is not JobState.RECEIVING:
+            kept += ("size", "mtime_ns", "sha256")  # of what has arrived
         if any(getattr(stored, name) != getattr(save.job, name) for name in kept):
             raise Disagreement(f"job {save.job.id} changed in a field that is never updated")
         self.jobs[save.job.id] = save.job

@@ -15,9 +15,9 @@ from subtitled.core.feeding import Feeding
 from subtitled.core.leasing import Leasing
 from subtitled.core.ledger import Ledger
 from subtitled.core.records import Job, Lease, Segment, SegmentKey, Worker
-from subtitled.core.roster import Roster
+from subtitled.core.roster import NEVER, Roster
 from subtitled.core.schedule import ReadyQueue
-from subtitled.core.states import SegmentEvent, SegmentState, WorkerState
+from subtitled.core.states import SegmentEvent, SegmentState, WorkerEvent, WorkerState
 
 
 class Mutation(Struct, frozen=True):
@@ -47,7 +47,7 @@ def _accept_stale(broker: Broker, event: ev.Transcribed, now: float) -> None:
     for outcome in event.outcomes:
         segment = broker.ledger.find(outcome.key)
         if segment is not None and segment.state is SegmentState.LEASED:
-            broker._count_result(segment, outcome, event.worker)
+            broker.voting.count(segment, outcome, event.worker)
             broker._advance(outcome.key.job)
 
 
@@ -100,7 +100,27 @@ def _exited_and_wanted(roster: Roster, worker: Worker, **how: Any) -> Worker:
     return _exited(roster, worker, **how)
 
 
+def _exited_and_put_aside_for_ever(roster: Roster, worker: Worker, **how: Any) -> Worker:
+    gone = _exited(roster, worker, **how)
+    return roster.put(replace(gone, due_at=NEVER)) if gone.state is WorkerState.BROKEN else gone
+
+
 _exited = Roster.exited
+_start_again = Roster._start_again
+
+
+def _start_again_forgetful(roster: Roster, worker: Worker, event: WorkerEvent, now: float) -> None:
+    _start_again(roster, replace(worker, failures=0), event, now)
+
+
+def _restart_the_hopeless(roster: Roster, now: float) -> None:
+    for worker in list(roster.workers.values()):
+        if worker.state is WorkerState.BACKOFF and now >= worker.due_at:
+            roster._start_again(worker, WorkerEvent.ELAPSED, now)
+        elif worker.state is WorkerState.BROKEN:
+            roster._start_again(worker, WorkerEvent.RESET, now)
+
+
 _abandon = Feeding.abandon
 
 
@@ -146,6 +166,17 @@ MUTATIONS = (
     ),
     Mutation("an outvoted segment without PCM is forgotten", Broker, "_advance", _advance_when_planned),
     Mutation("a removed slot is filled again", Roster, "exited", _exited_and_wanted),
+    Mutation(
+        "a slot that was put aside does not come back",
+        Roster,
+        "exited",
+        _exited_and_put_aside_for_ever,
+    ),
+    Mutation(
+        "a slot that crashes again and again is not put aside", Roster, "_start_again", _start_again_forgetful
+    ),
+    Mutation("a bad device is given what it lost", Leasing, "_able", lambda _self, idle: idle),
+    Mutation("a broken slot is tried again at once", Roster, "restart_due", _restart_the_hopeless),
     Mutation("a drained worker may stay for ever", Roster, "leaving_due", lambda _self, _now: float("inf")),
     Mutation("a feed outlives its job", Feeding, "abandon", lambda _self, _job: None),
     Mutation("a file is let go but not its worker", Feeding, "abandon", _abandon_in_silence),

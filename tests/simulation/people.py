@@ -14,6 +14,8 @@ from subtitled.core.states import JobState, WorkerState
 if TYPE_CHECKING:
     from world import World
 
+SENT = 0.3
+"""Of all files, those that clients send."""
 CANCELLABLE = {JobState.RECEIVING, JobState.QUEUED, JobState.PREPARING, JobState.TRANSCRIBING}
 
 
@@ -40,16 +42,20 @@ class People:
             if fault in fate.rates:
                 world.at(fate.within(0, seconds), call)
 
-    def submit(self, media: Media, options: Options) -> str:
-        """Put a file into the inbox; return its job, which a daemon that stops does not take."""
+    def submit(self, media: Media, options: Options, *, is_sent: bool = False) -> str:
+        """Put a file into the inbox, or begin to send it; return its job, which a daemon that stops does not take."""
         world = self._world
         order = world.store.next_order()
         name = f"job{order}"
         world.add_media(name, media)
+        if is_sent:  # before the daemon has a chance to be killed: its client is another process
+            is_whole = not world.fate.strikes(Fault.CANCEL)
+            ends_at = world.now + world.fate.within(0, 60)
+            world.at(ends_at, lambda: self.end_upload(name, is_whole=is_whole))
         if not world.life.broker.is_draining:
             job = Job(
                 id=name,
-                state=JobState.QUEUED,
+                state=JobState.RECEIVING if is_sent else JobState.QUEUED,
                 source=name.encode(),
                 location=name.encode(),
                 size=1,
@@ -59,6 +65,15 @@ class People:
             )
             world.life.happen(ev.JobArrived(job))
         return name
+
+    def end_upload(self, name: str, *, is_whole: bool) -> None:
+        """Have an upload complete, or given up, if it still goes on; its client tries again when the daemon is killed."""
+        world = self._world
+        job = world.store.jobs.get(name)
+        if job is not None and job.state is JobState.RECEIVING:
+            world.at(world.now + 1, lambda: self.end_upload(name, is_whole=is_whole))
+            arrived = ev.Uploaded(job=name, size=2, mtime_ns=2, sha256="0" * 64)
+            self._world.life.happen(arrived if is_whole else ev.Expired(job=name, cause="silent"))
 
     def cancel(self, name: str) -> None:
         """Cancel a job."""
@@ -84,14 +99,19 @@ class People:
             self.removed.add(slot)
             self._world.life.happen(ev.SlotRemoved(slot))
 
-    def reload(self) -> None:
+    def reload(self, *, is_for_all: bool = True) -> None:
         """Have the configuration read again, with every slot in it; one that is not yet empty stays away."""
         life = self._world.life
         for slot, worker in list(life.broker.roster.workers.items()):
-            life.happen(ev.SlotReset(slot))
+            if is_for_all or worker.is_hopeless:
+                life.reset(slot)
             if worker.state is WorkerState.STOPPED and not life.broker.is_draining:
                 self.removed.discard(slot)
                 life.happen(ev.SlotAdded(slot, worker.role))
+
+    def mend(self) -> None:
+        """Have every slot back that does not come back by itself."""
+        self.reload(is_for_all=False)
 
     def drain(self) -> None:
         """SIGTERM."""
@@ -105,7 +125,7 @@ class People:
     def _visit(self) -> None:
         world = self._world
         fate = world.fate
-        name = self.submit(fate.media(), fate.options())
+        name = self.submit(fate.media(), fate.options(), is_sent=fate.random.random() < SENT)
         if fate.strikes(Fault.CANCEL):
             world.at(world.now + fate.within(0, 40), lambda: self.cancel(name))
         for _ in range(3):

@@ -113,6 +113,11 @@ class Process:
         """Go on later, if still alive and not stopped."""
         self.host.after(delay_s, lambda: call() if self.is_alive and not self._is_stopped else None)
 
+    @property
+    def is_bad(self) -> bool:
+        """Its device is bad at present."""
+        return self.host.fate.is_bad(self.identity.rpartition(".")[0])
+
     def stop(self) -> None:
         """SIGSTOP: nothing more is heard of the process, and only SIGKILL ends it."""
         self._is_stopped = True
@@ -123,6 +128,8 @@ class Process:
             return
         if fate.strikes(Fault.START_CRASH):
             self.later(fate.within(0, 5), lambda: self.die("crashed while starting"))
+        elif self.is_bad and fate.random.random() < 0.3:
+            self.later(fate.within(0, 5), lambda: self.die("no device"))
         elif fate.strikes(Fault.START_FATAL):
             self.later(fate.within(0, 5), lambda: self.die("no such model", is_fatal=True))
         else:

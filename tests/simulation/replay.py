@@ -7,37 +7,55 @@ import sys
 from fate import Fault
 from world import HistoryFailed, World
 
-
-def failure(seed: int, without: frozenset[Fault], remembered: int) -> HistoryFailed | None:
-    """Live a history without some kinds of faults; return how it fails, or None."""
-    try:
-        World(seed, without=without, remembered=remembered).run()
-    except HistoryFailed as failed:
-        return failed
-    return None
+EVENTS = 200
+"""The last events that are printed; a history with few faults has mostly fewer."""
 
 
-def smallest(seed: int, found: HistoryFailed, remembered: int) -> HistoryFailed:
-    """Return the failure of the same kind that is left when no kind of fault can be taken away any more."""
+class _Try:
+    """A history lived without some kinds of faults, and without some single strikes of the others."""
+
+    def __init__(self, seed: int, without: frozenset[Fault], spared: frozenset[int], remembered: int) -> None:
+        world = World(seed, without=without, spared=spared, remembered=remembered)
+        self.failure: HistoryFailed | None = None
+        try:
+            world.run()
+        except HistoryFailed as failed:
+            self.failure = failed
+        self.struck = world.fate.struck
+
+
+def smallest(seed: int, *, remembered: int = EVENTS) -> HistoryFailed | None:
+    """Return how a history fails when no fault, and then no strike of one, can be taken away any more.
+
+    None when it does not fail. What is left fails in the same way as the whole.
+    """
     without: frozenset[Fault] = frozenset()
+    spared: frozenset[int] = frozenset()
+    last = _Try(seed, without, spared, remembered)
+    found = last.failure
+    if found is None:
+        return None
     for fault in Fault:
-        smaller = failure(seed, without | {fault}, remembered)
-        if smaller is not None and type(smaller.__cause__) is type(found.__cause__):
-            without |= {fault}
-            found = smaller
-    return found
+        smaller = _Try(seed, without | {fault}, spared, remembered)
+        if _is_same(smaller.failure, found):
+            without, last = without | {fault}, smaller
+    for throw in reversed(last.struck):
+        smaller = _Try(seed, without, spared | {throw}, remembered)
+        if _is_same(smaller.failure, found):
+            spared, last = spared | {throw}, smaller
+    return last.failure
+
+
+def _is_same(failure: HistoryFailed | None, other: HistoryFailed) -> bool:
+    return failure is not None and type(failure.__cause__) is type(other.__cause__)
 
 
 def main(argv: list[str]) -> int:
     """Run from the command line; exit status 1 when the history fails."""
     seed = int(argv[0])
-    remembered = int(argv[1]) if len(argv) > 1 else 30
-    found = failure(seed, frozenset(), remembered)
-    if found is None:
-        print(f"seed {seed}: no promise broken")
-        return 0
-    print(smallest(seed, found, remembered))
-    return 1
+    found = smallest(seed, remembered=int(argv[1]) if len(argv) > 1 else EVENTS)
+    print(found or f"seed {seed}: no promise broken")
+    return 1 if found else 0
 
 
 if __name__ == "__main__":

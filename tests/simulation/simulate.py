@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterable
 
+from replay import smallest
 from world import HistoryFailed, MakeBroker, World
 
 from subtitled.core.broker import Broker
@@ -29,11 +30,13 @@ def main(argv: list[str]) -> int:
     count = int(argv[0]) if argv else HISTORIES
     first = int(argv[1]) if len(argv) > 1 else 0
     started = time.perf_counter()
-    try:
-        steps = simulate(range(first, first + count))
-    except HistoryFailed as failed:
-        print(failed)
-        return 1
+    steps = 0
+    for seed in range(first, first + count):
+        try:
+            steps += simulate([seed])
+        except HistoryFailed as failed:
+            print(smallest(seed) or failed)
+            return 1
     took_s = time.perf_counter() - started
     print(
         f"{count} histories, {steps} steps in {took_s:.1f} s: "

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from fate import Fault
 from mutations import MUTATIONS, Mutation
+from replay import main as replay
 from simulate import HISTORIES, simulate
+from simulate import main as simulate_many
 from world import HistoryFailed, World
 
 SHARES = 4
@@ -31,6 +35,29 @@ def test_a_history_without_faults_ends_with_every_job_done() -> None:
         world = World(seed, without=frozenset(Fault))
         world.run()
         assert {job.state.value for job in world.store.jobs.values()} == {"done"}
+
+
+def test_a_history_that_breaks_a_promise_is_printed_as_small_as_it_gets(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each fault and each strike that is left is needed; its seed alone prints the same history again."""
+    mutation = next(m for m in MUTATIONS if m.name == "a late reply for a stale lease counts")
+    monkeypatch.setattr(mutation.owner, mutation.attribute, mutation.replacement)
+    assert simulate_many(["2000"]) == 1
+    story = capsys.readouterr().out
+    seed = int(story.split()[1])
+    whole = World(seed)
+    with pytest.raises(HistoryFailed):
+        whole.run()
+    [struck] = re.findall(r"they struck (\d+) times", story)
+    assert int(struck) < len(whole.fate.struck)
+    assert replay([str(seed)]) == 1
+    assert capsys.readouterr().out == story
+
+
+def test_a_history_without_a_broken_promise_replays_as_such(capsys: pytest.CaptureFixture[str]) -> None:
+    assert replay(["7"]) == 0
+    assert capsys.readouterr().out == "seed 7: no promise broken\n"
 
 
 @pytest.mark.parametrize("mutation", [pytest.param(m, id=m.name) for m in MUTATIONS])

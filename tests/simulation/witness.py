@@ -9,7 +9,7 @@ from subtitled.core import actions as ac
 from subtitled.core.broker import Broker
 from subtitled.core.deadlines import Policy
 from subtitled.core.records import SegmentKey
-from subtitled.core.states import SegmentEvent, SegmentState
+from subtitled.core.states import JobState, SegmentEvent, SegmentState
 
 
 class Violation(Exception):
@@ -43,6 +43,9 @@ class Witness:
                 self._alive.add(f"{slot}.{incarnation}")
             case ac.SendTranscribe():
                 self._leased(action)
+            case ac.SaveJob(job=job) if job.state is JobState.FAILED:
+                # It may fail in the very step in which another's segment is leased: it waits no more.
+                self._waits = {key: wait for key, wait in self._waits.items() if key.job != job.id}
             case ac.SaveSegment(before=SegmentState.LEASED):
                 self._released(action)
 

@@ -58,7 +58,7 @@ class TranscribeWork:
             return
         if any(item.key.index in self._host.media(item.key.job).poison for item in message.items):
             process.later(takes_s, lambda: process.die("killed by SIGABRT"))
-        elif fate.strikes(Fault.BUSY_DEATH):
+        elif fate.strikes(Fault.BUSY_DEATH) or (process.is_bad and fate.random.random() < 0.7):
             process.later(takes_s, lambda: process.die("CUDA error"))
         elif fate.strikes(Fault.BUSY_FATAL):
             process.later(takes_s, lambda: process.die("the device is gone", is_fatal=True))
@@ -72,7 +72,7 @@ class TranscribeWork:
         worker = self._process.identity
         fate = self._host.fate
         refused = any(key.index in self._host.media(key.job).refused for key in lease.keys)
-        if refused or fate.strikes(Fault.REFUSAL):
+        if refused or self._process.is_bad or fate.strikes(Fault.REFUSAL):
             self._process.say(
                 ev.LeaseRefused(worker=worker, lease=lease.id, cause="out of memory"), ev.WorkerHeard(worker)
             )
@@ -186,7 +186,8 @@ class PrepareWork:
             return
         media = self._host.media(order.job.id)
         worker = self._process.identity
-        if self._host.fate.strikes(Fault.BUSY_DEATH) or (media.kills_decoders and self._sent):
+        is_bad = self._process.is_bad or (media.kills_decoders and self._sent)
+        if is_bad or self._host.fate.strikes(Fault.BUSY_DEATH):
             self._process.die("killed by SIGSEGV")
         elif self._is_needless:
             self._order = None

@@ -40,10 +40,11 @@ class World:
         make_broker: MakeBroker = Broker,
         *,
         without: frozenset[Fault] = frozenset(),
+        spared: frozenset[int] = frozenset(),
         remembered: int = 30,
     ) -> None:
         self.seed = seed
-        self.fate = Fate(seed, without=without)
+        self.fate = Fate(seed, without=without, spared=spared)
         self.policy = self.fate.policy()
         self.store = ModelStore()
         self.now = 0.0
@@ -112,7 +113,7 @@ class World:
                 call()
             self.life.turn()
         except Killed as killed:
-            self.note(killed)
+            self.note(f"the daemon is killed: {killed}")
             self._restart()
 
     def _restart(self) -> None:
@@ -133,9 +134,9 @@ class World:
         if self.life.broker.is_draining:
             self.live(lambda: self.people.kill(self.life))
         self.live(lambda: self.people.set_space(is_enough=True))
-        self.live(self.people.reload)
+        self.live(self.people.mend)
         # A slot that is on its way out comes back only when it is empty.
-        self.at(self.now + STOP_S, self.people.reload)
+        self.at(self.now + STOP_S, self.people.mend)
 
     # -- what outlives the daemon ----------------------------------------------------------------------------
 
@@ -178,7 +179,7 @@ class World:
                 f"seed {self.seed} broke a promise after {self.steps} steps:",
                 f"{type(error).__name__}: {error}",
                 f"policy: {self.policy}",
-                f"faults: {', '.join(faults)}",
+                f"faults: {', '.join(faults)}; they struck {len(self.fate.struck)} times",
                 f"the last {len(lines)} events and actions:",
                 *lines,
                 f"replay: python tests/simulation/replay.py {self.seed}",

@@ -43,7 +43,7 @@ failed: retry queued
 cancelled:
 """
 SEGMENT_STEPS = """
-pending: leased leased, dropped dropped
+pending: leased leased, kicked pending, dropped dropped
 leased: done done, skipped skipped, lost pending, exhausted buried, dropped dropped
 done: outvoted pending
 skipped:
@@ -51,13 +51,13 @@ buried: kicked pending, dropped dropped
 dropped:
 """
 WORKER_STEPS = """
-starting: ready idle, overdue lost, exited backoff, exited_fatal broken, drain draining
-idle: assigned busy, overdue lost, exited backoff, exited_fatal broken, drain draining
-busy: replied idle, overdue lost, exited backoff, exited_fatal broken, drain draining
+starting: ready idle, overdue lost, exited backoff, exited_fatal broken, exhausted broken, drain draining
+idle: assigned busy, overdue lost, exited backoff, exited_fatal broken, exhausted broken, drain draining
+busy: replied idle, overdue lost, exited backoff, exited_fatal broken, exhausted broken, drain draining
 draining: overdue lost, exited stopped, exited_fatal stopped
-lost: exited backoff, exited_fatal broken
+lost: exited backoff, exited_fatal broken, exhausted broken
 backoff: elapsed starting, drain stopped
-broken: reset starting, drain stopped
+broken: elapsed starting, reset starting, drain stopped
 stopped:
 """
 

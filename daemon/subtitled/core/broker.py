@@ -26,9 +26,10 @@ from subtitled.core.deadlines import Policy
 from subtitled.core.feeding import Feeding
 from subtitled.core.leasing import Leasing
 from subtitled.core.ledger import Ledger
-from subtitled.core.records import Job, Segment, SegmentKey, Worker
+from subtitled.core.records import Job, SegmentKey, Worker
 from subtitled.core.roster import NEVER, Roster
 from subtitled.core.states import JobEvent, JobState, SegmentEvent, SegmentState, WorkerEvent, WorkerState
+from subtitled.core.voting import Voting
 
 CHANGED = "the file changed while it was being processed; drop it again"
 
@@ -49,6 +50,7 @@ class Broker:
         self.roster = Roster(policy, self._out)
         self.feeding = Feeding(policy, self.ledger, self.roster, self._out)
         self.leasing = Leasing(policy, self.ledger, self.roster, self._out)
+        self.voting = Voting(self.ledger, self.leasing)
 
     def handle(self, event: ev.Event, now: float) -> list[Action]:
         """Return the actions that an event calls for, in the order of what happened."""
@@ -58,10 +60,7 @@ class Broker:
     def tick(self, now: float) -> tuple[list[Action], float]:
         """Return the actions that the passing of time calls for, and when to call again at the latest."""
         for worker, cause in self.roster.overdue(now):
-            self._release(worker, cause)
-            bare = self.roster.workers[worker.slot]
-            lost = self.roster.move(bare, WorkerEvent.OVERDUE, cause=cause, due_at=NEVER)
-            self._out.append(Kill(worker=lost.identity, cause=cause))
+            self._give_up(worker, cause)
         if not self.is_draining:
             self.roster.restart_due(now)
         return self._assign(now), self.roster.next_deadline()
@@ -118,7 +117,21 @@ class Broker:
         match event:
             case ev.JobArrived(job=job):
                 self.ledger.add_job(job)
-                self.feeding.want(job)
+                if job.state is JobState.QUEUED:
+                    self.feeding.want(job)
+            case ev.Uploaded(job=name):
+                self.feeding.want(
+                    self.ledger.move_job(
+                        self.ledger.jobs[name],
+                        JobEvent.UPLOADED,
+                        size=event.size,
+                        mtime_ns=event.mtime_ns,
+                        sha256=event.sha256,
+                    )
+                )
+            case ev.Expired(job=name, cause=cause):
+                self.ledger.move_job(self.ledger.jobs[name], JobEvent.EXPIRED, cause=cause)
+                self._forget(name)
             case ev.SlotAdded(slot=slot, role=role):
                 if not self.is_draining:
                     self.roster.add(slot, role, now)
@@ -149,14 +162,14 @@ class Broker:
                 if (found := self.feeding.feeder(event.worker, event.feed)) is not None:
                     worker, feed = found
                     self.feeding.finish(worker)
+                    self.roster.succeeded(event.worker)
                     self._fail(self.ledger.jobs[feed.job], JobEvent.REJECTED, event.cause)
             case ev.Needless():
                 self._on_needless(event)
             case ev.Transcribed():
                 self._on_transcribed(event, now)
             case ev.LeaseRefused():
-                if (lease := self.leasing.settle(event.worker, event.lease, now)) is not None:
-                    self._advance_all(self.leasing.give_back(lease, event.cause, is_blamed=True))
+                self._on_lease_refused(event, now)
             case ev.Written(job=name, location=location):
                 job = self.ledger.jobs[name]
                 self.ledger.move_job(job, JobEvent.WRITTEN, location=location, is_closed=True)
@@ -224,6 +237,7 @@ class Broker:
             return
         worker, feed = found
         self.feeding.finish(worker)
+        self.roster.succeeded(event.worker)
         job = self.ledger.jobs[feed.job]
         if job.state is JobState.PREPARING:
             is_silent = not self.ledger.segments[job.id]
@@ -242,6 +256,7 @@ class Broker:
             return
         worker, feed = found
         self.feeding.finish(worker)
+        self.roster.succeeded(event.worker)
         self._drop_segments(feed.job)  # of a reading before a restart
         job = self.ledger.move_job(self.ledger.jobs[feed.job], JobEvent.NEEDLESS, cause=event.cause)
         self._out.append(WriteOutputs(job))
@@ -250,34 +265,23 @@ class Broker:
         lease = self.leasing.settle(event.worker, event.lease, now)
         if lease is None:
             return
+        self.roster.succeeded(event.worker)
         answered = set()
         for outcome in event.outcomes:
             segment = self.leasing.claim(lease, outcome.key)
             if segment is not None:
                 answered.add(outcome.key.job)
-                self._count_result(segment, outcome, event.worker)
+                self.voting.count(segment, outcome, event.worker)
         left_out = self.leasing.give_back(lease, "the worker's reply left it out", is_blamed=True)
         self._advance_all(answered | left_out)
 
-    def _count_result(self, segment: Segment, outcome: ev.Outcome, worker: str) -> None:
-        job = self.ledger.jobs[segment.key.job]
-        is_voter = outcome.is_speech and job.options.language == "auto"
-        is_outvoted = is_voter and job.language is not None and outcome.language != job.language
-        # While the vote is open the segment may have to be decoded again: its PCM stays.
-        done = self.ledger.move_segment(
-            segment,
-            SegmentEvent.DONE if outcome.is_speech else SegmentEvent.SKIPPED,
-            worker=worker,
-            result=outcome.result,
-            has_pcm=segment.has_pcm and is_voter and (job.language is None or is_outvoted),
-            language=outcome.language,
-            language_probability=outcome.language_probability,
-            cause="",
-        )
-        if is_outvoted:
-            self._outvote(job, done)
-        elif is_voter and job.language is None:
-            self.ledger.ballots[job.id].add(outcome.language, outcome.language_probability)
+    def _on_lease_refused(self, event: ev.LeaseRefused, now: float) -> None:
+        lease = self.leasing.settle(event.worker, event.lease, now)
+        if lease is None:
+            return
+        self._advance_all(self.leasing.give_back(lease, event.cause, is_blamed=True))
+        if (worker := self.roster.refused(event.worker)) is not None:
+            self._give_up(worker, f"refused a lease: {event.cause}")
 
     def _on_cancel(self, name: str) -> None:
         job = self.ledger.jobs[name]
@@ -289,7 +293,8 @@ class Broker:
     def _on_retry(self, event: ev.RetryRequested) -> None:
         self.ledger.load_job(event.job, event.segments)
         for segment in list(self.ledger.segments[event.job.id].values()):
-            if segment.state is SegmentState.BURIED:
+            is_suspect = segment.state is SegmentState.PENDING and segment.losses > 0
+            if segment.state is SegmentState.BURIED or is_suspect:
                 self.ledger.move_segment(segment, SegmentEvent.KICKED, losses=0, cause="")
         job = self.ledger.move_job(event.job, JobEvent.RETRY, losses=0, cause="", is_closed=False)
         self.feeding.want(job)
@@ -306,10 +311,7 @@ class Broker:
         if job is None or job.state not in {JobState.QUEUED, JobState.PREPARING, JobState.TRANSCRIBING}:
             return
         is_complete = job.state is JobState.TRANSCRIBING and not self.ledger.open[name]
-        if job.options.language == "auto" and job.language is None:
-            ballot = self.ledger.ballots[name]
-            if (verdict := ballot.verdict()) is not None and (is_complete or ballot.is_enough):
-                job = self._settle_language(job, *verdict)
+        job = self.voting.settle(job, is_complete=is_complete)
         if job.state is not JobState.TRANSCRIBING:
             return
         if self.ledger.open[name]:
@@ -324,22 +326,6 @@ class Broker:
             # Its file may still be read though nothing of it is wanted any more: no feed outlives its job.
             self.feeding.abandon(name)
             self._out.append(WriteOutputs(self.ledger.move_job(job, JobEvent.ALL_DONE)))
-
-    def _settle_language(self, job: Job, language: str, probability: float) -> Job:
-        job = self.ledger.change_job(job, language=language, language_probability=probability)
-        for segment in list(self.ledger.segments[job.id].values()):
-            if segment.state is SegmentState.DONE:
-                if segment.language == language:
-                    self.ledger.take_pcm(segment)
-                else:
-                    self._outvote(job, segment)
-        return job
-
-    def _outvote(self, job: Job, segment: Segment) -> None:
-        cause = f"decoded as {segment.language}, the file is in {job.language}"
-        again = self.ledger.move_segment(segment, SegmentEvent.OUTVOTED, cause=cause)
-        if again.has_pcm:
-            self.leasing.make_ready(again)
 
     def _fail(self, job: Job, event: JobEvent, cause: str) -> None:
         self.feeding.abandon(job.id)
@@ -363,6 +349,13 @@ class Broker:
         self.ledger.forget_job(name)
 
     # -- the end of a worker ---------------------------------------------------------------------------------
+
+    def _give_up(self, worker: Worker, cause: str) -> None:
+        """Have a worker killed that is of no use any more."""
+        self._release(worker, cause)
+        bare = self.roster.workers[worker.slot]
+        lost = self.roster.move(bare, WorkerEvent.OVERDUE, cause=cause, due_at=NEVER)
+        self._out.append(Kill(worker=lost.identity, cause=cause))
 
     def _release(self, worker: Worker, cause: str) -> None:
         """Take everything from a worker that is lost; only what it was working on is blamed for it."""

@@ -16,6 +16,10 @@ class Policy(Struct, frozen=True, kw_only=True):
 
     attempts: int = 3
     prepare_attempts: int = 2
+    crash_budget: int = 10
+    """Failures of a worker slot in a row before it is put aside."""
+    quarantine_s: float = 600.0
+    """How long it is put aside."""
     silence_s: float = 30.0
     start_timeout_s: float = 600.0
     lease_min_s: float = 30.0

@@ -9,9 +9,25 @@ from subtitled.core.records import Job, Role, SegmentKey
 
 
 class JobArrived(Struct, frozen=True):
-    """A new job was accepted."""
+    """A new job was accepted; RECEIVING if its file is still to come, else QUEUED."""
 
     job: Job
+
+
+class Uploaded(Struct, frozen=True, kw_only=True):
+    """A job's file has arrived whole and is on the disk."""
+
+    job: str
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+class Expired(Struct, frozen=True, kw_only=True):
+    """A job's file will not arrive."""
+
+    job: str
+    cause: str
 
 
 class SlotAdded(Struct, frozen=True):
@@ -189,6 +205,8 @@ class DrainRequested(Struct, frozen=True):
 
 Event = (
     JobArrived
+    | Uploaded
+    | Expired
     | SlotAdded
     | SlotRemoved
     | SlotReset

@@ -42,11 +42,12 @@ class Leasing:
         """Give the ready segments to workers that may hold a lease."""
         while self.ready:
             idle = self._roster.idle(Role.TRANSCRIBE)
-            if idle:
+            if able := self._able(idle):
                 size = lease_size(
                     ready=len(self.ready), idle_workers=len(idle), batch_size=self.policy.batch_size
                 )
-                self._lease(idle[0], size, now)
+                # One that failed last time has to do one segment first, and can harm no more than that.
+                self._lease(able[0], 1 if able[0].failures else size, now)
                 continue
             # A lease ahead lets features be computed while the device decodes, but only a full batch is worth
             # tying to one worker: with less, whoever is free first takes it.
@@ -54,6 +55,21 @@ class Leasing:
             if ahead is None or len(self.ready) < self.policy.batch_size:
                 return
             self._lease(ahead, self.policy.batch_size, now)
+
+    def _able(self, idle: list[Worker]) -> list[Worker]:
+        """Return who of the idle may have the next lease.
+
+        A segment that was lost once goes to a worker that did well last time, while there is one: a bad device must
+        not bury what a healthy one could decode.
+        """
+        steady = [worker for worker in idle if not worker.failures]
+        if len(steady) == len(idle) or not self.ready.is_suspect_next:
+            return idle
+        is_any_steady = any(
+            worker.state in {WorkerState.IDLE, WorkerState.BUSY} and not worker.failures
+            for worker in self._roster.of(Role.TRANSCRIBE)
+        )
+        return steady if is_any_steady else idle
 
     def settle(self, identity: str, lease_id: int, now: float) -> Lease | None:
         """Take an answered lease from its worker; None, and a note for the log, when it is not current."""
@@ -129,4 +145,4 @@ class Leasing:
 
 
 def _may_hold_more(worker: Worker) -> bool:
-    return worker.state is WorkerState.BUSY and len(worker.leases) < worker.credit
+    return worker.state is WorkerState.BUSY and not worker.failures and len(worker.leases) < worker.credit

@@ -6,6 +6,7 @@ from enum import Enum
 
 from msgspec import Struct
 
+from subtitle.messages import LayoutOptions, VadOptions
 from subtitled.core.plan import Plan
 from subtitled.core.states import JobState, SegmentState, WorkerState
 
@@ -41,12 +42,20 @@ class Options(Struct, frozen=True, kw_only=True):
     chinese: str = "off"
     """How Chinese text is written: "tw", "hk", "cn", or "off": as the model has it."""
     priority: int = 0
+    initial_prompt: str = ""
+    """Text that the model takes as what was said before each segment."""
+    hotwords: str = ""
+    """Words that the model should expect."""
+    vad: VadOptions = VadOptions()
+    """What differs from the server's own settings for finding speech."""
+    layout: LayoutOptions = LayoutOptions()
+    """What differs from the usual limits of cues."""
     after: str = "keep"
     """What becomes of the source: "move", "keep" or "delete"."""
     inbox: bytes = b""
     """Root of the inbox that took the file, as the file system's bytes."""
     output: bytes = b"beside"
-    """Folder of the subtitles, or b"beside"."""
+    """Folder of the subtitles, or b"beside"; b"": none are written, whoever submitted the file fetches them."""
 
     @property
     def passes(self) -> int:
@@ -81,6 +90,14 @@ class Job(Struct, frozen=True, kw_only=True):
     """Why the job failed, or why it is needless."""
     is_closed: bool = False
     """A failed job whose files (partial, error text, the source's move) are in place."""
+    owner: str = ""
+    """Name of the client's key that submitted it; empty for inboxes and the local socket."""
+    tag: str = ""
+    """The client's own note."""
+    sha256: str = ""
+    """Of an uploaded file, in hexadecimal; empty while it is not known, and for files that were found."""
+    repetition: int = 0
+    """Not 0 for a file that was submitted again on purpose: then it is a number of its own."""
 
     @property
     def is_needless(self) -> bool:
@@ -158,9 +175,11 @@ class Worker(Struct, frozen=True, kw_only=True):
     feed: Feed | None = None
     heard_at: float = 0.0
     due_at: float = float("inf")
-    """When it is overdue: to be ready, with its lease, or to leave BACKOFF."""
+    """When it is overdue: to be ready, with its lease, or to leave BACKOFF or BROKEN."""
     crashes: tuple[float, ...] = ()
     """When it crashed lately."""
+    failures: int = 0
+    """Its crashes and refused leases since it last finished a lease or a file."""
     device: str = ""
     cause: str = ""
     """Why it was last lost, or is broken."""
@@ -169,3 +188,8 @@ class Worker(Struct, frozen=True, kw_only=True):
     def identity(self) -> str:
         """Name of this incarnation on the wire; a late reply of an earlier one does not match it."""
         return f"{self.slot}.{self.incarnation}"
+
+    @property
+    def is_hopeless(self) -> bool:
+        """It is broken, and will not be tried again by itself: its process said that this cannot help."""
+        return self.state is WorkerState.BROKEN and self.due_at == float("inf")

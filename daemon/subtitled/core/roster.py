@@ -14,6 +14,7 @@ from subtitled.core.states import WORKER, WorkerEvent, WorkerState, step
 NEVER = float("inf")
 # Tuples, since a look into a set hashes the Enum in Python, for every message of every worker.
 SERVING = (WorkerState.IDLE, WorkerState.BUSY, WorkerState.DRAINING)
+WAITING = (WorkerState.BACKOFF, WorkerState.BROKEN)
 DEAD = (WorkerState.BACKOFF, WorkerState.BROKEN, WorkerState.STOPPED, WorkerState.LOST)
 
 
@@ -96,17 +97,46 @@ class Roster:
         """Note the end of a process; what it held must have been released before."""
         cause = worker.cause or cause if worker.state is WorkerState.LOST else cause
         gone = replace(worker, leases=(), feed=None, due_at=NEVER)
+        failures = worker.failures + 1
         if is_fatal:
             gone = self.move(gone, WorkerEvent.EXITED_FATAL, cause=cause)
         elif worker.state is WorkerState.DRAINING:
             gone = self.move(gone, WorkerEvent.EXITED, cause=cause)
+        elif failures >= self.policy.crash_budget:
+            cause = self._why_put_aside(failures, cause)
+            due = now + self.policy.quarantine_s
+            gone = self.move(gone, WorkerEvent.EXHAUSTED, cause=cause, failures=failures, due_at=due)
         else:
             crashes = (*recent(worker.crashes, now), now)
             due = now + backoff(crashes, worker.slot)
-            gone = self.move(gone, WorkerEvent.EXITED, cause=cause, crashes=crashes, due_at=due)
+            gone = self.move(
+                gone, WorkerEvent.EXITED, cause=cause, failures=failures, crashes=crashes, due_at=due
+            )
         if worker.slot in self._leaving and gone.state is not WorkerState.STOPPED:
             gone = self.move(gone, WorkerEvent.DRAIN, due_at=NEVER)
         return gone
+
+    def succeeded(self, identity: str) -> None:
+        """Note that a worker has finished what it was given: what failed before counts no more."""
+        worker = self.current(identity)
+        if worker is not None and worker.failures:
+            self.put(replace(worker, failures=0))
+
+    def refused(self, identity: str) -> Worker | None:
+        """Note that a worker has refused a lease; return it if it is to be put aside for that."""
+        worker = self.current(identity)
+        if worker is None:
+            return None
+        if worker.failures + 1 >= self.policy.crash_budget and worker.state is not WorkerState.DRAINING:
+            return worker  # its end will count
+        self.put(replace(worker, failures=worker.failures + 1))
+        return None
+
+    def _why_put_aside(self, failures: int, cause: str) -> str:
+        return (
+            f"put aside after {failures} failures in a row, the last one: {cause}; it is tried again"
+            f" in {self.policy.quarantine_s:g} s, or at once on SIGHUP; see the log for what led to each"
+        )
 
     def drain(self, worker: Worker, now: float) -> None:
         """Let a worker finish what it holds and go; it gets nothing new, and its slot no other process."""
@@ -149,15 +179,18 @@ class Roster:
                     yield worker, f"no progress in decoding for {self.policy.prepare_stall_s:g} s"
 
     def restart_due(self, now: float) -> None:
-        """Ask for a process in each slot whose backoff has elapsed."""
+        """Ask for a process in each slot that has waited long enough.
+
+        One that was put aside still has its failures: the next one puts it aside again.
+        """
         for worker in list(self.workers.values()):
-            if worker.state is WorkerState.BACKOFF and now >= worker.due_at:
+            if now >= worker.due_at and worker.state in WAITING:
                 self._start_again(worker, WorkerEvent.ELAPSED, now)
 
     def reset(self, worker: Worker, now: float) -> None:
         """Ask for a process in a broken slot; nothing happens if it is not broken."""
         if worker.state is WorkerState.BROKEN:
-            self._start_again(worker, WorkerEvent.RESET, now)
+            self._start_again(replace(worker, failures=0), WorkerEvent.RESET, now)
 
     def _start_again(self, worker: Worker, event: WorkerEvent, now: float) -> None:
         moved = self.move(

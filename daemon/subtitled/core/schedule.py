@@ -102,10 +102,9 @@ class ReadyQueue:
 
     def take(self, count: int) -> tuple[SegmentKey, ...]:
         """Take the next lease's segments, at most `count`, all of one kind; empty when nothing is ready."""
-        heads = [(heap[0][0], kind) for kind, heap in list(self._heaps.items()) if self._settle(kind, heap)]
-        if not heads:
+        kind = self._next_kind()
+        if kind is None:
             return ()
-        kind = min(heads, key=lambda head: head[0])[1]
         heap = self._heaps[kind]
         taken: list[SegmentKey] = []
         while len(taken) < count and self._settle(kind, heap):
@@ -126,6 +125,16 @@ class ReadyQueue:
         if not heap:
             self._heaps.pop(kind, None)
         return tuple(taken)
+
+    @property
+    def is_suspect_next(self) -> bool:
+        """The next lease is a segment that was lost before."""
+        kind = self._next_kind()
+        return kind is not None and kind[1] is not None
+
+    def _next_kind(self) -> Kind | None:
+        heads = [(heap[0][0], kind) for kind, heap in list(self._heaps.items()) if self._settle(kind, heap)]
+        return min(heads, key=lambda head: head[0])[1] if heads else None
 
     def _rank(self, flow: _Flow) -> Rank:
         return (-flow.priority, self._given_samples[flow.job], flow.order, flow.ready[0][0])

@@ -91,6 +91,7 @@ class WorkerEvent(Enum):
     OVERDUE = "overdue"
     EXITED = "exited"
     EXITED_FATAL = "exited_fatal"
+    EXHAUSTED = "exhausted"
     ELAPSED = "elapsed"
     RESET = "reset"
     DRAIN = "drain"
@@ -131,6 +132,7 @@ SEGMENT: dict[tuple[SegmentState, SegmentEvent], SegmentState] = {
     # Decoded in a language that the job's vote turned down: decoded again in the job's own.
     (SegmentState.DONE, SegmentEvent.OUTVOTED): SegmentState.PENDING,
     (SegmentState.BURIED, SegmentEvent.KICKED): SegmentState.PENDING,
+    (SegmentState.PENDING, SegmentEvent.KICKED): SegmentState.PENDING,
     (SegmentState.PENDING, SegmentEvent.DROPPED): SegmentState.DROPPED,
     (SegmentState.LEASED, SegmentEvent.DROPPED): SegmentState.DROPPED,
     (SegmentState.BURIED, SegmentEvent.DROPPED): SegmentState.DROPPED,
@@ -152,7 +154,12 @@ WORKER: dict[tuple[WorkerState, WorkerEvent], WorkerState] = {
     (WorkerState.IDLE, WorkerEvent.EXITED_FATAL): WorkerState.BROKEN,
     (WorkerState.BUSY, WorkerEvent.EXITED_FATAL): WorkerState.BROKEN,
     (WorkerState.LOST, WorkerEvent.EXITED_FATAL): WorkerState.BROKEN,
+    (WorkerState.STARTING, WorkerEvent.EXHAUSTED): WorkerState.BROKEN,
+    (WorkerState.IDLE, WorkerEvent.EXHAUSTED): WorkerState.BROKEN,
+    (WorkerState.BUSY, WorkerEvent.EXHAUSTED): WorkerState.BROKEN,
+    (WorkerState.LOST, WorkerEvent.EXHAUSTED): WorkerState.BROKEN,
     (WorkerState.BACKOFF, WorkerEvent.ELAPSED): WorkerState.STARTING,
+    (WorkerState.BROKEN, WorkerEvent.ELAPSED): WorkerState.STARTING,
     (WorkerState.BROKEN, WorkerEvent.RESET): WorkerState.STARTING,
     (WorkerState.STARTING, WorkerEvent.DRAIN): WorkerState.DRAINING,
     (WorkerState.IDLE, WorkerEvent.DRAIN): WorkerState.DRAINING,

@@ -31,7 +31,13 @@ ROUND_TIMEOUT_S = 300.0
 
 # Kills at random blame whoever is near: the limits that protect a daemon from a killer file are set out of the way.
 RECOVERY = config.Recovery(
-    attempts=20, prepare_attempts=20, heartbeat_s=0.2, silence_s=3.0, lease_min_s=8.0, prepare_stall_s=10.0
+    attempts=20,
+    prepare_attempts=20,
+    crash_budget=100,
+    heartbeat_s=0.2,
+    silence_s=3.0,
+    lease_min_s=8.0,
+    prepare_stall_s=10.0,
 )
 INBOX = InboxFolder(options={"language": "en", "settle_s": 0.1})
 

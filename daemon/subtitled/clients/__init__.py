@@ -1,0 +1,1 @@
+"""What clients reach: the doors, who may come in, their requests, the files that they send."""

@@ -1,0 +1,278 @@
+"""What clients ask about jobs, answered from the store and the broker."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from subtitle import messages as ms
+from subtitled import log
+from subtitled.aside import Aside
+from subtitled.clients.facts import job_facts, shown, worker_facts
+from subtitled.clients.holdings import Holdings
+from subtitled.clients.peer import Peer
+from subtitled.clients.refusal import RefusedError
+from subtitled.compose import SAMPLES_PER_MS, compose
+from subtitled.core.broker import Broker
+from subtitled.core.events import CancelRequested, Event, RetryRequested
+from subtitled.core.ledger import BYTES_PER_SAMPLE
+from subtitled.core.records import Role
+from subtitled.core.states import JobState
+from subtitled.cues.render import FORMATS, Format, render
+from subtitled.cues.transcript import Transcript
+from subtitled.finish import look_of
+from subtitled.outputs import output_paths
+from subtitled.rows import JobRow, ResultRow
+from subtitled.store import Store
+from subtitled.version import VERSION
+
+MAX_LISTED = 1000
+CANCELLABLE = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.PREPARING, JobState.TRANSCRIBING})
+_log = log.get()
+
+Ask = ms.Hello | ms.List | ms.Status | ms.Fetch | ms.Cancel | ms.Retry | ms.Stats
+
+
+class Desk:
+    """Answers requests, on the thread of the server's loop; what takes long is composed in another."""
+
+    def __init__(
+        self,
+        store: Store,
+        broker: Broker,
+        happen: Callable[[Event], None],
+        *,
+        holdings: Holdings,
+        aside: Aside,
+        model: str,
+    ) -> None:
+        """`happen` hands an event to the broker and commits what comes of it."""
+        self._store = store
+        self._broker = broker
+        self._happen = happen
+        self._holdings = holdings
+        self._aside = aside
+        self._model = model
+        self._started = time.monotonic()
+        self.audio_samples: Counter[str] = Counter()
+        """Audio of the segments transcribed since the start, by slot."""
+        self.received_bytes: Callable[[str], int] = lambda _: 0
+        self.uploads: Callable[[], int] = lambda: 0
+
+    def answer(self, message: Ask, peer: Peer) -> None:
+        """Answer a message, now or when the answer is composed; raises RefusedError."""
+        request = message.request
+        match message:
+            case ms.Hello():
+                peer.reply(
+                    ms.Welcome(
+                        request=request,
+                        server=VERSION,
+                        protocol=ms.PROTOCOL,
+                        model=self._model,
+                        user=peer.who.name,
+                        role=peer.who.role,
+                        formats=tuple(FORMATS),
+                        max_upload_bytes=self._holdings.max_file_bytes,
+                    )
+                )
+            case ms.List():
+                peer.reply(ms.JobList(request=request, jobs=self._list(message, peer)))
+            case ms.Status(job=job):
+                self._status(request, self.find(job, peer), peer)
+            case ms.Cancel(job=job):
+                state = self.find(job, peer).job.state
+                if state not in CANCELLABLE:
+                    raise RefusedError(
+                        "WRONG_STATE", f"job {job} is {state.value}; it cannot be cancelled any more"
+                    )
+                self._happen(CancelRequested(job))
+                peer.reply(ms.JobInfo(request=request, job=self.facts(job)))
+            case ms.Retry(job=job):
+                self._retry(self.find(job, peer))
+                peer.reply(ms.JobInfo(request=request, job=self.facts(job)))
+            case ms.Fetch():
+                self._fetch(message, peer)
+            case ms.Stats():
+                peer.reply(self._stats(request, peer))
+
+    def find(self, job: str, peer: Peer) -> JobRow:
+        """Return a job; raises RefusedError where there is none, or none that this client may see."""
+        row = self._store.find_job(job)
+        if row is None or not peer.who.may_see(row.job.owner):
+            raise RefusedError(
+                "NOT_FOUND", f"there is no job {job[:64]!r}; `subtitle list` names those that are"
+            )
+        return row
+
+    def facts(self, job: str) -> ms.JobFacts:
+        """Return one job, which must be there, as a client sees it."""
+        row = self._store.find_job(job)
+        if row is None:
+            raise KeyError(job)
+        return self._facts([row])[0]
+
+    def _list(self, message: ms.List, peer: Peer) -> tuple[ms.JobFacts, ...]:
+        limit = max(1, min(message.limit, MAX_LISTED))
+        rows = self._store.list_jobs(
+            _states(message.states), owner=peer.who.only, tag=message.tag, limit=limit
+        )
+        return self._facts(rows)
+
+    def _facts(self, rows: list[JobRow]) -> tuple[ms.JobFacts, ...]:
+        counts = self._store.count_segments([row.job.id for row in rows])
+        decoded = {
+            worker.feed.job: worker.feed.decoded_samples
+            for worker in self._broker.roster.of(Role.PREPARE)
+            if worker.feed
+        }
+        return tuple(
+            job_facts(
+                row,
+                segments=counts.get(row.job.id, {}),
+                decoded_samples=decoded.get(row.job.id, 0),
+                received_bytes=self.received_bytes(row.job.id),
+                is_sent=self._holdings.holds(row.job),
+            )
+            for row in rows
+        )
+
+    def _status(self, request: int, row: JobRow, peer: Peer) -> None:
+        job = row.job
+        facts = replace(
+            self._facts([row])[0], outputs=tuple(shown(path) for path in self._store.outputs_of(job.id))
+        )
+        if job.state is not JobState.FAILED:
+            peer.reply(ms.JobInfo(request=request, job=facts))
+            return
+
+        def composed(transcript: Transcript) -> None:
+            missing = tuple(f"{gap.start_ms} {gap.end_ms} {gap.cause}" for gap in transcript.missing)
+            peer.reply(ms.JobInfo(request=request, job=replace(facts, missing=missing)))
+
+        self._compose(request, row, self._store.results(job.id), peer, composed)
+
+    def _retry(self, row: JobRow) -> None:
+        job = row.job
+        if job.state is not JobState.FAILED or not job.is_closed:
+            raise RefusedError(
+                "WRONG_STATE", f"job {job.id} is {job.state.value}; only a failed job can be retried"
+            )
+        if not Path(os.fsdecode(job.location)).exists():
+            where, remedy = shown(job.location), "drop it again"
+            if self._holdings.holds(job):
+                where, remedy = "the server, which keeps it for uploads.keep_failed_s", "submit it again"
+            raise RefusedError("NOT_FOUND", f"job {job.id}: its file is gone from {where}; {remedy}")
+        self._happen(RetryRequested(job=job, segments=self._store.segment_rows(job.id)))
+
+    def _fetch(self, message: ms.Fetch, peer: Peer) -> None:
+        row = self.find(message.job, peer)
+        known = next((name for name in FORMATS if name == message.format), None)
+        if known is None:
+            raise RefusedError(
+                "BAD_FORMAT", f"format {message.format[:64]!r}: this server writes {', '.join(FORMATS)}"
+            )
+        if row.job.state not in {JobState.DONE, JobState.FAILED}:
+            raise RefusedError(
+                "WRONG_STATE", f"job {row.job.id} is {row.job.state.value}; wait until it is done"
+            )
+        if row.job.is_needless:
+            raise RefusedError("WRONG_STATE", f"job {row.job.id} made no subtitles: {row.job.cause}")
+
+        def work(results: list[ResultRow]) -> tuple[Transcript, bytes]:
+            transcript = compose(row, results, model=self._model)
+            return transcript, render(known, transcript, look_of(row.job.options))
+
+        def composed(found: tuple[Transcript, bytes]) -> None:
+            transcript, body = found
+            answer = ms.Subtitles(
+                request=message.request,
+                job=row.job.id,
+                format=known,
+                language=transcript.output_language,
+                name=_name(row, transcript, known),
+            )
+            peer.reply(answer, (body,))
+
+        self._aside.run(
+            partial(work, self._store.results(row.job.id)),
+            composed,
+            partial(self._broke, message.request, peer),
+            Exception,
+        )
+
+    def _compose(
+        self,
+        request: int,
+        row: JobRow,
+        results: list[ResultRow],
+        peer: Peer,
+        then: Callable[[Transcript], None],
+    ) -> None:
+        self._aside.run(
+            # Only the missing spans are asked for: no cue is worth laying out.
+            partial(compose, row, results, model=self._model, profile="raw"),
+            then,
+            partial(self._broke, request, peer),
+            Exception,
+        )
+
+    def _broke(self, request: int, peer: Peer, error: Exception) -> None:
+        """Tell that stored results cannot be composed: a bug, but of one job, not of the daemon."""
+        _log.error(log.REQUEST_BROKE, cause=repr(error))
+        peer.refuse(request, "INTERNAL", "the stored results cannot be read; the server's log says why")
+
+    def _stats(self, request: int, peer: Peer) -> ms.StatsInfo:
+        broker, who = self._broker, peer.who
+        leases = broker.leasing.leases.values()
+        return ms.StatsInfo(
+            request=request,
+            workers=tuple(
+                worker_facts(
+                    worker,
+                    audio_samples=self.audio_samples[worker.slot],
+                    may_see_job=who.only is None
+                    or (
+                        worker.feed is not None and who.may_see(self._store.job_owner(worker.feed.job) or "")
+                    ),
+                )
+                for worker in broker.roster.workers.values()
+            ),
+            jobs=self._store.count_jobs(owner=who.only),
+            ready_segments=len(broker.leasing.ready),
+            leased_segments=sum(len(lease.keys) for lease in leases),
+            queued_bytes=broker.ledger.queued_bytes,
+            audio_ms=self.audio_samples.total() // SAMPLES_PER_MS,
+            uptime_s=time.monotonic() - self._started,
+            last_seq=self._store.last_seq(),
+            queued_ms=broker.ledger.queued_bytes // BYTES_PER_SAMPLE // SAMPLES_PER_MS,
+            uploads=self.uploads(),
+            spool_bytes=self._holdings.total_bytes,
+        )
+
+
+def _name(row: JobRow, transcript: Transcript, form: Format) -> str:
+    paths = output_paths(
+        "",
+        Path(shown(row.job.source)).name,
+        transcript.output_language,
+        [form],
+        lambda _: True,
+        flags=row.job.options.flags,
+        is_partial=row.job.state is JobState.FAILED,
+    )
+    return str(paths[form])
+
+
+def _states(names: Iterable[str]) -> tuple[JobState, ...]:
+    known = {state.value: state for state in JobState}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise RefusedError("BAD_FORMAT", f"state {unknown[0][:64]!r} is none of {', '.join(known)}")
+    return tuple(known[name] for name in names)

@@ -1,0 +1,84 @@
+"""Jobs, workers and journal entries as a client sees them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from subtitle import messages as ms
+from subtitled.backend import Media
+from subtitled.compose import SAMPLES_PER_MS
+from subtitled.core.records import Worker
+from subtitled.core.states import JobState
+from subtitled.rows import JobRow, JournalEntry
+
+_media_decoder = msgspec.msgpack.Decoder(Media)
+
+
+def job_facts(
+    row: JobRow, *, segments: Mapping[str, int], decoded_samples: int, received_bytes: int, is_sent: bool
+) -> ms.JobFacts:
+    """Return one job, without what only the answer to Status has; `is_sent`: a client sent its file."""
+    job = row.job
+    asked = job.options.language
+    media = _media_decoder.decode(row.media) if row.media else Media()
+    return ms.JobFacts(
+        id=job.id,
+        state=job.state.value,
+        # Where a file that was sent lies is nobody's business: its name is what the client knows it by.
+        source=Path(shown(job.source)).name if is_sent else shown(job.source),
+        language=job.language or (None if asked in {"auto", "multi"} else asked),
+        task=job.options.task,
+        created_ms=row.created_ms,
+        started_ms=row.started_ms,
+        ended_ms=row.ended_ms,
+        cause=job.cause,
+        audio_ms=media.decoded_samples // SAMPLES_PER_MS,
+        segments=dict(segments),
+        decoded_ms=decoded_samples // SAMPLES_PER_MS,
+        owner=job.owner,
+        tag=job.tag,
+        size=job.size,
+        received_bytes=received_bytes if job.state is JobState.RECEIVING else job.size,
+        priority=job.options.priority,
+        formats=job.options.formats,
+    )
+
+
+def worker_facts(worker: Worker, *, audio_samples: int, may_see_job: bool) -> ms.WorkerFacts:
+    """Return one worker slot; what it reads and why it was lost only to those who may see that job."""
+    return ms.WorkerFacts(
+        slot=worker.slot,
+        role=worker.role.value,
+        state=worker.state.value,
+        incarnation=worker.incarnation,
+        device=worker.device,
+        leases=len(worker.leases),
+        job=worker.feed.job if worker.feed and may_see_job else "",
+        cause=worker.cause if may_see_job else "",
+        audio_ms=audio_samples // SAMPLES_PER_MS,
+    )
+
+
+def journal_event(request: int, entry: JournalEntry) -> ms.Event:
+    """Return a journal entry."""
+    return ms.Event(
+        request=request,
+        seq=entry.seq,
+        at_ms=entry.at_ms,
+        subject=entry.subject,
+        job=entry.job,
+        name=entry.name,
+        before=entry.before,
+        event=entry.event,
+        after=entry.after,
+        cause=entry.cause,
+    )
+
+
+def shown(path: bytes | str) -> str:
+    """Return a path for a client: U+FFFD for bytes that are no UTF-8."""
+    return os.fsencode(path).decode("utf-8", "replace")

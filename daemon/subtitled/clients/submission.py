@@ -1,0 +1,99 @@
+"""What a client asks of a job, checked before the job is accepted."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+from subtitle.messages import JobOptions
+from subtitled.clients.refusal import RefusedError
+from subtitled.compose import overrides_of
+from subtitled.config_checks import LANGUAGES, cannot_translate
+from subtitled.core.records import Options
+from subtitled.cues.limits import limits_for
+from subtitled.cues.render import FORMATS
+from subtitled.spool import fitted
+
+NAME_BYTES_LEFT = 64
+"""Room that a name from a client leaves for endings that are added to it."""
+_DIRECTION = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Marks that turn the direction of text: `gpj.exe` must not be shown as `exe.jpg`."""
+_CORE = re.compile(r"[^.~\s](?:.*[^.\s])?", re.DOTALL)
+"""A name from where it is not hidden or temporary on, without the dots and spaces at its end, which Windows drops."""
+
+
+def options_of(wanted: JobOptions, *, model: str, languages: Iterable[str], after: str) -> Options:
+    """Return what is asked of a job; raises RefusedError for what cannot be done, or contradicts itself.
+
+    `languages` are those that the loaded model has tokens for; empty while none is loaded.
+    """
+    known = tuple(languages)
+    language = wanted.language
+    if language not in {"auto", "multi", *LANGUAGES}:
+        raise RefusedError(
+            "BAD_FORMAT",
+            f'language {language!r}: allowed are "auto", "multi" (each segment its own), or one of {" ".join(LANGUAGES)}',
+        )
+    if known and language not in {"auto", "multi", *known}:
+        raise RefusedError(
+            "UNSUPPORTED", f"language {language!r}: the model {model} knows {' '.join(sorted(known))}"
+        )
+    if wanted.task == "translate" and (cannot_translate(model) or len(known) == 1):
+        raise RefusedError(
+            "UNSUPPORTED", f'task "translate": the model {model} cannot; "large-v3" and "medium" can'
+        )
+    if not wanted.formats:
+        raise RefusedError("BAD_FORMAT", f"formats: none; name at least one of {', '.join(FORMATS)}")
+    unknown = [form for form in wanted.formats if form not in FORMATS]
+    if unknown:
+        raise RefusedError("BAD_FORMAT", f"format {unknown[0]!r}: this server writes {', '.join(FORMATS)}")
+    layout = wanted.layout
+    if layout.min_ms is not None and layout.max_ms is not None and layout.min_ms > layout.max_ms:
+        raise RefusedError(
+            "BAD_FORMAT",
+            f"layout: min_ms = {layout.min_ms} is more than max_ms = {layout.max_ms}; no cue can be both",
+        )
+    if layout.chain_ms is not None and layout.gap_ms is not None and layout.chain_ms < layout.gap_ms:
+        raise RefusedError(
+            "BAD_FORMAT",
+            f"layout: chain_ms = {layout.chain_ms} is less than gap_ms = {layout.gap_ms}; cues cannot be closed up to more",
+        )
+    try:
+        limits_for(None, layout.profile, overrides_of(layout))
+    except ValueError as error:
+        raise RefusedError("BAD_FORMAT", f"layout: {error}") from error
+    return Options(
+        language=language,
+        task=wanted.task,
+        formats=wanted.formats,
+        word_timestamps=wanted.word_timestamps,
+        priority=wanted.priority,
+        initial_prompt=wanted.initial_prompt,
+        hotwords=wanted.hotwords,
+        vad=wanted.vad,
+        layout=layout,
+        after=after,
+        output=b"",
+    )
+
+
+def safe_name(name: str) -> str:
+    """Return a file name for what a client calls its file: one component, printable, not hidden, not too long."""
+    last = re.split(r"[/\\]", name)[-1]
+    text = unicodedata.normalize("NFC", last.encode("utf-8", "replace").decode("utf-8"))
+    text = _DIRECTION.sub("", text)
+    text = "".join(
+        "_" if unicodedata.category(char) in {"Cc", "Cs", "Co", "Zl", "Zp"} else char for char in text
+    )
+    core = _CORE.search(text)
+    text = core[0] if core else ""
+    stem, dot, suffix = text.rpartition(".")
+    if not dot or len(suffix.encode()) > NAME_BYTES_LEFT // 2:
+        stem, suffix = text, ""
+    tail = f".{suffix}" if suffix else ""
+    return (
+        fitted(stem, tail + "x" * NAME_BYTES_LEFT).removesuffix("x" * NAME_BYTES_LEFT)
+        if stem
+        else f"upload{tail}"
+    )

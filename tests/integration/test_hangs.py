@@ -1,0 +1,100 @@
+"""What hangs though its process says that it lives: a device, a decoder."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import media
+from daemon import Daemon, eventually
+from faults.plan import ModelFault, Plan
+from subtitled import config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SERVER = Path(__file__).parents[1] / "faults" / "server.py"
+MODEL = config.Model(name="demo", cpu_threads=1, beam_size=1, batch_size=4)
+ONE_SLOT = config.Pool(devices=("cpu",), prepare_workers=1)
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Have whoever opens the file wait in the kernel, as on a network mount whose server is gone.
+
+    A write lease does it, for 45 s at most (fcntl(2), F_SETLEASE). The kernel tells the holder with a signal.
+    """
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    file = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        yield
+    finally:
+        os.close(file)
+        signal.signal(signal.SIGIO, before)
+
+
+def reading(daemon: Daemon) -> int:
+    """Wait until the prepare worker has a file; return its process id."""
+
+    def found() -> int | None:
+        [worker] = [worker for worker in daemon.stats().workers if worker.role == "prepare"]
+        return daemon.workers().get(f"{worker.slot}.{worker.incarnation}") if worker.job else None
+
+    return eventually(found, "the file is being read")
+
+
+def test_decoder_that_makes_no_progress_is_killed_and_its_file_given_up(tmp_path: Path) -> None:
+    talk = media.write_sound(tmp_path / "talk.flac", media.speech(4))
+    recovery = config.Recovery(prepare_stall_s=1.0)
+    with Daemon(tmp_path, model=MODEL, pool=ONE_SLOT, recovery=recovery) as daemon, held(talk):
+        daemon.start()
+        path = talk.rename(daemon.inbox / "talk.flac")
+        job = daemon.wait_for(path)
+        assert job.state == "failed"
+        assert (
+            job.cause == "its decoder was lost 2 times, the last time with: no progress in decoding for 1 s"
+        )
+        assert job.cause in (daemon.inbox / "failed" / "talk.flac.error.txt").read_text("utf-8")
+        good = media.write_sound(tmp_path / "good.flac", media.speech(4))
+        assert daemon.wait_for(daemon.drop(good, "good.flac")).state == "done"
+        daemon.stop()
+
+
+def test_file_that_takes_its_decoder_down_twice_fails_with_the_reason(tmp_path: Path) -> None:
+    talk = media.write_sound(tmp_path / "talk.flac", media.speech(4))
+    with Daemon(tmp_path, model=MODEL, pool=ONE_SLOT) as daemon, held(talk):
+        daemon.start()
+        path = talk.rename(daemon.inbox / "talk.flac")
+        for _ in range(2):
+            os.kill(reading(daemon), signal.SIGSEGV)
+            daemon.wait_until_ready()
+        job = daemon.wait_for(path)
+        assert job.cause == "its decoder was lost 2 times, the last time with: killed by SIGSEGV"
+        assert [line["losses"] for line in daemon.log("job.requeued")] == [1]
+        daemon.stop()
+
+
+def test_lease_that_hangs_is_taken_away_and_done_elsewhere(tmp_path: Path) -> None:
+    """The worker's heartbeat goes on all the while: its thread is not the one that hangs."""
+    plan = Plan(tmp_path / "faults")
+    with Daemon(
+        tmp_path,
+        model=MODEL,
+        pool=ONE_SLOT,
+        recovery=config.Recovery(lease_min_s=2.0, lease_per_audio_s=0.01),
+        command=lambda config_file: (str(SERVER), str(config_file), str(plan.folder)),
+    ) as daemon:
+        daemon.start()
+        plan.set(ModelFault(kind="hang", times=1))
+        path = daemon.drop(media.write_sound(tmp_path / "talk.flac", media.speech(4)), "talk.flac")
+        assert daemon.wait_for(path).state == "done"
+        assert (
+            daemon.wait_for_log("worker.lost", worker="gpu0.1")["cause"]
+            == "lease not done within its time to run"
+        )
+        daemon.stop()

@@ -1,0 +1,138 @@
+"""What uploads may take of the disk: limits, accounts, what is left at the start."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from subtitled.aside import Aside
+from subtitled.clients.holdings import MIB, Holdings
+from subtitled.clients.refusal import RefusedError
+from subtitled.config import Uploads
+from subtitled.core.records import Job, Options
+from subtitled.core.states import JobState
+from subtitled.spool import free_bytes
+
+LIMITS = Uploads(max_file_mb=10, max_spool_mb=15)
+
+
+@pytest.fixture
+def aside() -> Iterator[Aside]:
+    made = Aside("test", lambda back: back())
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def holdings(tmp_path: Path, aside: Aside) -> Holdings:
+    return Holdings(tmp_path, LIMITS, reserve_bytes=0, aside=aside)
+
+
+def refusal(holdings: Holdings, job: str, size: int) -> str:
+    with pytest.raises(RefusedError) as caught:
+        holdings.admit(job, size)
+    return caught.value.code
+
+
+def sent(folder: Path, job: str, size: int) -> Job:
+    """Return the job of a file that a client sends into `folder`."""
+    location = os.fsencode(folder / job / "talk.flac")
+    return Job(
+        id=job,
+        state=JobState.RECEIVING,
+        source=location,
+        location=location,
+        size=size,
+        mtime_ns=0,
+        options=Options(),
+        order=1,
+    )
+
+
+def test_a_file_may_be_as_long_as_the_limit_and_no_longer(holdings: Holdings) -> None:
+    holdings.admit("a", 10 * MIB)
+    assert holdings.total_bytes == 10 * MIB
+    assert refusal(holdings, "b", 10 * MIB + 1) == "TOO_BIG"
+    assert holdings.total_bytes == 10 * MIB
+
+
+def test_all_files_together_have_a_limit_before_they_have_come(holdings: Holdings) -> None:
+    holdings.admit("a", 10 * MIB)
+    holdings.admit("b", 5 * MIB)
+    assert refusal(holdings, "c", 1) == "NO_SPACE"
+    holdings.discard("b")
+    holdings.admit("c", 5 * MIB)
+
+
+def test_a_file_of_unknown_size_is_counted_as_it_comes(holdings: Holdings) -> None:
+    holdings.admit("a", 8 * MIB)
+    holdings.admit("b", None)
+    holdings.arrive("b", 7 * MIB)
+    assert holdings.total_bytes == 15 * MIB
+    with pytest.raises(RefusedError, match=r"uploads\.max_spool_mb") as caught:
+        holdings.arrive("b", 7 * MIB + 1)
+    assert caught.value.code == "NO_SPACE"
+    holdings.discard("a")
+    with pytest.raises(RefusedError, match=r"uploads\.max_file_mb") as caught:
+        holdings.arrive("b", 10 * MIB + 1)
+    assert caught.value.code == "TOO_BIG"
+
+
+def test_what_was_announced_is_not_counted_again_when_it_comes(holdings: Holdings) -> None:
+    holdings.admit("a", 9 * MIB)
+    holdings.arrive("a", 9 * MIB)
+    holdings.complete("a", 9 * MIB)
+    assert holdings.total_bytes == 9 * MIB
+
+
+def test_free_space_is_left_for_the_daemon_itself(tmp_path: Path, aside: Aside) -> None:
+    holdings = Holdings(tmp_path, LIMITS, reserve_bytes=2 * free_bytes(tmp_path), aside=aside)
+    with pytest.raises(RefusedError, match=r"state\.reserve_mb") as caught:
+        holdings.admit("a", 1)
+    assert caught.value.code == "NO_SPACE"
+    holdings.reconfigure(LIMITS, reserve_bytes=0)
+    holdings.admit("a", 1)
+
+
+def test_other_limits_hold_for_what_comes_from_then_on(holdings: Holdings) -> None:
+    holdings.admit("a", 10 * MIB)
+    holdings.reconfigure(Uploads(max_file_mb=1, max_spool_mb=11), reserve_bytes=0)
+    assert holdings.max_file_bytes == MIB
+    assert refusal(holdings, "b", 2 * MIB) == "TOO_BIG"
+    holdings.arrive("a", 10 * MIB)
+    holdings.admit("b", MIB)
+
+
+def test_at_the_start_what_is_there_is_counted_and_what_nobody_needs_is_removed(
+    tmp_path: Path, holdings: Holdings, aside: Aside
+) -> None:
+    whole, arriving, gone = (sent(tmp_path, job, 4 * MIB) for job in ("whole", "arriving", "gone"))
+    for job, size in (("whole", 4 * MIB), ("arriving", MIB), ("orphan", MIB)):
+        (tmp_path / job).mkdir()
+        (tmp_path / job / "talk.flac").write_bytes(bytes(size))
+    holdings.take_stock([whole, arriving, gone], is_arriving=["arriving"])
+    assert holdings.total_bytes == 8 * MIB  # what is still to come of `arriving` has its room
+    aside.close()
+    assert {found.name for found in tmp_path.iterdir()} == {"whole", "arriving"}
+
+
+def test_a_file_that_is_discarded_is_gone_and_another_is_not_touched(
+    tmp_path: Path, holdings: Holdings, aside: Aside
+) -> None:
+    for job in ("mine", "other"):
+        (tmp_path / job).mkdir()
+    holdings.admit("mine", 1)
+    holdings.discard("mine")
+    holdings.discard("other")  # no upload: nothing of it is ours
+    aside.close()
+    assert [found.name for found in tmp_path.iterdir()] == ["other"]
+
+
+def test_only_files_in_the_folder_are_those_that_clients_have_sent(
+    tmp_path: Path, holdings: Holdings
+) -> None:
+    assert holdings.holds(sent(tmp_path, "a", 1))
+    assert not holdings.holds(sent(tmp_path.parent / f"{tmp_path.name}-other", "a", 1))

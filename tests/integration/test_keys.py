@@ -1,0 +1,223 @@
+"""Keys in files: the client's, the server's, the allow-list."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from subtitle.errors import KeyFileError
+from subtitle.keys import Key, find_key, is_key, load_key, new_pair, save_key
+from subtitled import config
+from subtitled.clients.access import AllowList, ServerKey, Who, server_key, server_key_path
+from subtitled.errors import SubtitledError
+
+
+def a_key(name: str = "laptop") -> Key:
+    public, secret = new_pair()
+    return Key(name=name, public=public, secret=secret, server=new_pair()[0])
+
+
+# -- the client's --------------------------------------------------------------------------------------------
+
+
+def test_a_saved_key_comes_back_and_is_its_owners_alone(tmp_path: Path) -> None:
+    key = a_key()
+    save_key(tmp_path / "key.toml", key)
+    assert load_key(tmp_path / "key.toml") == key
+    assert (tmp_path / "key.toml").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_key_is_never_written_over_another(tmp_path: Path) -> None:
+    save_key(tmp_path / "key.toml", a_key())
+    before = (tmp_path / "key.toml").read_bytes()
+    with pytest.raises(FileExistsError):
+        save_key(tmp_path / "key.toml", a_key())
+    assert (tmp_path / "key.toml").read_bytes() == before
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o601])
+def test_a_key_that_others_may_use_is_refused(tmp_path: Path, mode: int) -> None:
+    save_key(tmp_path / "key.toml", a_key())
+    (tmp_path / "key.toml").chmod(mode)
+    with pytest.raises(KeyFileError, match=f"{mode:04o}.*chmod 600"):
+        load_key(tmp_path / "key.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("name = ", "not a key file"),
+        ("\xff", "not a key file"),
+        ('name = "x"', "missing required field"),
+        ('name = "x"\npublic = "short"\nsecret = "short"\nserver = "short"', "`public` is no key of 40"),
+        ("name = 1", "not a key file"),
+    ],
+)
+def test_what_is_no_key_file_is_refused_with_its_fault(tmp_path: Path, text: str, fault: str) -> None:
+    path = tmp_path / "key.toml"
+    path.write_bytes(text.encode("latin-1"))
+    path.chmod(0o600)
+    with pytest.raises(KeyFileError, match=fault):
+        load_key(path)
+
+
+def test_a_key_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(KeyFileError, match=r"none\.toml: cannot be read.*subtitled keys new"):
+        load_key(tmp_path / "none.toml")
+
+
+def test_the_key_named_goes_before_the_variable_and_that_before_the_usual_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv("SUBTITLE_KEY", raising=False)
+    assert find_key() is None
+    (tmp_path / "config" / "subtitle").mkdir(parents=True)
+    named, variable, usual = a_key("named"), a_key("variable"), a_key("usual")
+    save_key(tmp_path / "named.toml", named)
+    save_key(tmp_path / "variable.toml", variable)
+    save_key(tmp_path / "config" / "subtitle" / "key.toml", usual)
+    assert find_key() == usual
+    monkeypatch.setenv("SUBTITLE_KEY", str(tmp_path / "variable.toml"))
+    assert find_key() == variable
+    assert find_key(tmp_path / "named.toml") == named
+    monkeypatch.setenv("SUBTITLE_KEY", str(tmp_path / "none.toml"))
+    with pytest.raises(KeyFileError, match="none"):
+        find_key()
+
+
+def test_secrets_are_not_shown() -> None:
+    key = a_key()
+    assert key.secret not in repr(key)
+    server = ServerKey(public=key.public, secret=key.secret)
+    assert key.secret not in f"{server!r} {server}"
+
+
+@pytest.mark.parametrize("text", ["", "x" * 39, "x" * 41, "é" * 40, " " * 40, '"' * 40])
+def test_what_is_not_z85_is_no_key(text: str) -> None:
+    assert not is_key(text)
+    assert is_key(new_pair()[0])
+
+
+# -- the server's --------------------------------------------------------------------------------------------
+
+
+def test_the_servers_key_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "server.key"
+    key = server_key(path)
+    assert is_key(key.public)
+    assert is_key(key.secret)
+    assert server_key(path) == key
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [found.name for found in path.parent.iterdir()] == ["server.key"]
+
+
+def test_two_processes_that_make_the_servers_key_have_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "server.key"
+    program = (
+        "import sys; from pathlib import Path; from subtitled.clients.access import server_key;"
+        " sys.stdin.read(); print(server_key(Path(sys.argv[1])).public)"
+    )
+    makers = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    for maker in makers:  # all wait for the end of their input before they look
+        assert maker.stdin is not None
+        maker.stdin.close()
+    for maker in makers:
+        assert maker.wait(60) == 0
+    made = set()
+    for maker in makers:
+        assert maker.stdout is not None
+        with maker.stdout:
+            made.add(maker.stdout.read().strip())
+    assert made == {server_key(path).public}
+    assert [found.name for found in tmp_path.iterdir()] == ["server.key"]
+
+
+def test_a_servers_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "server.key"
+    server_key(path)
+    path.chmod(0o640)
+    with pytest.raises(SubtitledError, match="others may read it; type: chmod 600"):
+        server_key(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["public = ", 'public = "x"', 'public = "x"\nsecret = "y"', "public = 1\nsecret = 2"]
+)
+def test_a_servers_key_that_is_damaged_is_not_made_anew(tmp_path: Path, text: str) -> None:
+    """Another key would lock out all clients, who know the old one."""
+    path = tmp_path / "server.key"
+    path.write_text(text, "utf-8")
+    path.chmod(0o600)
+    with pytest.raises(SubtitledError, match="restore it from a backup"):
+        server_key(path)
+    assert path.read_text("utf-8") == text
+
+
+def test_a_servers_key_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SubtitledError, match=r"listen\.server_key"):
+        server_key(tmp_path / "file" / "server.key")
+
+
+def test_the_servers_key_is_in_the_state_folder_unless_the_configuration_says_otherwise() -> None:
+    state = config.State(dir="/var/lib/x")
+    assert server_key_path(config.Config(state=state)) == Path("/var/lib/x/server.key")
+    listen = config.Listen(server_key="/etc/x.key")
+    assert server_key_path(config.Config(state=state, listen=listen)) == Path("/etc/x.key")
+
+
+# -- the allow-list ------------------------------------------------------------------------------------------
+
+
+def test_a_key_on_the_list_is_let_in_as_its_name_and_role() -> None:
+    public = new_pair()[0]
+    refused: list[int] = []
+    allowed = AllowList(
+        [config.Client(name="ann", key=public, role="admin")], refused=lambda: refused.append(1)
+    )
+    assert allowed.callback("subtitled", public.encode())
+    assert allowed.find(public) == Who(name="ann", role="admin")
+    assert refused == []
+
+
+def test_other_keys_are_refused_and_counted() -> None:
+    refused: list[int] = []
+    allowed = AllowList([config.Client(name="ann", key=new_pair()[0])], refused=lambda: refused.append(1))
+    for key in (new_pair()[0].encode(), b"", b"\xff" * 40):
+        assert not allowed.callback("subtitled", key)
+    assert len(refused) == 3
+    for unknown in (new_pair()[0], None, 1, b"x"):
+        assert allowed.find(unknown) is None
+
+
+def test_another_list_is_in_force_at_once() -> None:
+    ann, bob = new_pair()[0], new_pair()[0]
+    allowed = AllowList([config.Client(name="ann", key=ann)], refused=lambda: None)
+    was = allowed.find(ann)
+    assert was is not None
+    assert allowed.still_has(was)
+    allowed.replace([config.Client(name="bob", key=bob), config.Client(name="ann", key=ann, role="admin")])
+    assert not allowed.still_has(was)
+    assert allowed.find(bob) == Who(name="bob", role="user")
+    allowed.replace([])
+    assert allowed.find(bob) is None
+    assert not allowed.callback("subtitled", bob.encode())
+
+
+def test_a_user_may_see_its_own_jobs_and_an_admin_all() -> None:
+    user, admin = Who(name="ann", role="user"), Who(name="root", role="admin")
+    assert [user.may_see(owner) for owner in ("ann", "bob", "")] == [True, False, False]
+    assert [admin.may_see(owner) for owner in ("ann", "bob", "")] == [True, True, True]
+    assert (user.only, admin.only) == ("ann", None)

@@ -1,0 +1,230 @@
+"""Keys on TCP: who has one of the allowed speaks, as itself; everybody else is not even answered."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+import zmq
+
+from daemon import Daemon, eventually, free_port
+from sender import Sender, submit_of
+from subtitle import messages as ms
+from subtitle.keys import Key, load_key, new_pair
+from subtitled import config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DEMO_ZH = (files("subtitled") / "demo" / "demo-zh.flac").read_bytes()
+
+
+def new_key(daemon: Daemon, name: str, *options: str) -> tuple[Key, config.Client]:
+    """Make a key as an operator does; return the client's file, read, and the lines for the allow-list."""
+    path = daemon.folder / f"{name}.toml"
+    command = ["keys", "new", name, "-o", str(path), "--config", str(daemon.config_file), *options]
+    done = subprocess.run(
+        [sys.executable, "-m", "subtitled", *command], capture_output=True, text=True, check=True
+    )
+    (listed,) = tomllib.loads(done.stdout)["client"]
+    return load_key(path), msgspec.convert(listed, config.Client)
+
+
+class Office:
+    """A daemon with keys, a TCP endpoint, two users and an admin."""
+
+    def __init__(self, folder: Path) -> None:
+        self.endpoint = f"tcp://127.0.0.1:{free_port()}"
+        self.daemon = Daemon(folder)
+        found = [new_key(self.daemon, "ann"), new_key(self.daemon, "ben")]
+        found.append(new_key(self.daemon, "root", "--role", "admin"))
+        self.ann, self.ben, self.root = (key for key, _ in found)
+        self.allow(*(client for _, client in found))
+        self.daemon.start()
+
+    def allow(self, *clients: config.Client) -> None:
+        """Write another allow-list."""
+        self.clients = clients
+        listen = msgspec.structs.replace(
+            self.daemon.config.listen, clients=(self.daemon.endpoint, self.endpoint)
+        )
+        changed = msgspec.structs.replace(self.daemon.config, client=clients, listen=listen)
+        self.daemon.config_file.write_text(config.show(changed), "utf-8")
+
+
+@pytest.fixture(scope="module")
+def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
+    running = Office(tmp_path_factory.mktemp("office"))
+    yield running
+    running.daemon.close()
+
+
+def welcome(sender: Sender) -> ms.Welcome:
+    sender.send(ms.Hello(request=sender.number()))
+    return sender.receive(ms.Welcome)
+
+
+def test_a_key_file_is_its_owners_alone_and_never_overwritten(office: Office) -> None:
+    path = office.daemon.folder / "ann.toml"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert (office.daemon.folder / "state" / "server.key").stat().st_mode & 0o777 == 0o600
+    command = [sys.executable, "-m", "subtitled", "keys", "new", "cat", "-o", str(path)]
+    command += ["--config", str(office.daemon.config_file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "exists already" in done.stderr
+    again = [
+        sys.executable,
+        "-m",
+        "subtitled",
+        "keys",
+        "new",
+        "ann",
+        "--config",
+        str(office.daemon.config_file),
+    ]
+    done = subprocess.run(again, capture_output=True, text=True, check=False, cwd=office.daemon.folder)
+    assert done.returncode == 1
+    assert "in the configuration already" in done.stderr
+    bad = [
+        sys.executable,
+        "-m",
+        "subtitled",
+        "keys",
+        "new",
+        "../x",
+        "--config",
+        str(office.daemon.config_file),
+    ]
+    assert subprocess.run(bad, capture_output=True, check=False).returncode == 2
+
+
+def test_the_server_knows_who_speaks(office: Office) -> None:
+    with Sender(office.endpoint, office.ann) as ann, Sender(office.endpoint, office.root) as root:
+        assert (welcome(ann).user, welcome(ann).role) == ("ann", "user")
+        assert (welcome(root).user, welcome(root).role) == ("root", "admin")
+    with Sender(office.daemon.endpoint) as local:
+        assert (welcome(local).user, welcome(local).role) == ("", "admin")
+
+
+def test_users_do_not_see_each_others_jobs(office: Office) -> None:
+    with (
+        Sender(office.endpoint, office.ann) as ann,
+        Sender(office.endpoint, office.ben) as ben,
+        Sender(office.endpoint, office.ben) as watching,
+        Sender(office.endpoint, office.root) as root,
+    ):
+        watching.send(ms.Watch(request=1000, after_seq=0))
+        accepted = ann.submit(DEMO_ZH, "secret-plan.flac")
+        # Ben can neither push bytes into Ann's upload, nor complete it, nor learn that it is there.
+        assert ben.refusal(ms.Chunk(request=1, job=accepted.job, offset=0), [b"x"]) == "WRONG_STATE"
+        assert ben.refusal(ms.Commit(request=2, job=accepted.job)) == "NOT_FOUND"
+        ann.send_to(accepted, DEMO_ZH)
+        job = ann.commit(accepted.job).id
+        for message in (
+            ms.Status(request=3, job=job),
+            ms.Fetch(request=4, job=job),
+            ms.Cancel(request=5, job=job),
+            ms.Retry(request=6, job=job),
+        ):
+            assert ben.refusal(message) == "NOT_FOUND"
+        eventually(lambda: ann.status(job).state == "done", "the job is done")
+        ben.send(ms.List(request=7))
+        assert ben.receive(ms.JobList).jobs == ()
+        ben.send(ms.Stats(request=8))
+        stats = ben.receive(ms.StatsInfo)
+        assert (stats.jobs, [worker.job for worker in stats.workers if worker.job]) == ({}, [])
+        assert watching.is_silent(), "the journal told Ben of Ann's job"
+        # The same bytes are a job of Ben's own.
+        other = ben.upload(DEMO_ZH, "mine.flac")
+        assert other.id != job
+        assert other.owner == "ben"
+        event = watching.receive(ms.Event)
+        assert (event.request, event.job) == (1000, other.id)
+        root.send(ms.List(request=9))
+        assert {"ann", "ben"} <= {facts.owner for facts in root.receive(ms.JobList).jobs}
+        assert root.status(job).source == "secret-plan.flac"
+
+
+def test_an_unknown_key_gets_no_answer_and_is_counted(office: Office) -> None:
+    before = office.daemon.scrape()["subtitled_refused_keys_total"]
+    public, secret = new_pair()
+    stranger = msgspec.structs.replace(office.ann, public=public, secret=secret)
+    with Sender(office.endpoint, stranger) as sender, Sender(office.endpoint) as without:
+        for nobody in (sender, without):
+            nobody.send(ms.Hello(request=1))
+        assert sender.is_silent(1000)
+        assert without.is_silent(300)
+    eventually(lambda: office.daemon.scrape()["subtitled_refused_keys_total"] > before, "it is counted")
+    with Sender(office.endpoint, office.ann) as ann:
+        assert welcome(ann).user == "ann"
+
+
+def test_a_server_with_another_key_is_not_trusted(office: Office) -> None:
+    wrong = msgspec.structs.replace(office.ann, server=new_pair()[0])
+    with Sender(office.endpoint, wrong) as sender:
+        sender.send(ms.Hello(request=1))
+        assert sender.is_silent(1000)
+
+
+def test_a_chosen_routing_id_is_refused_where_there_are_users(office: Office) -> None:
+    """Else one user could take the identity to which the answers of another go."""
+    with Sender(office.endpoint, office.ann) as ann:
+        ann.socket.disconnect(office.endpoint)
+        ann.socket.setsockopt(zmq.ROUTING_ID, b"ben's")
+        ann.socket.connect(office.endpoint)
+        ann.send(ms.Hello(request=1))
+        assert ann.receive(ms.Error).code == "BAD_FORMAT"
+
+
+def test_paths_on_the_server_are_for_its_local_socket(office: Office) -> None:
+    with Sender(office.endpoint, office.root) as root:
+        assert root.refusal(ms.Submit(request=1, path="/etc/passwd")) == "FORBIDDEN"
+
+
+def test_a_key_that_is_taken_off_the_list_is_not_answered_any_more(tmp_path: Path) -> None:
+    office = Office(tmp_path)
+    try:
+        with Sender(office.endpoint, office.ann) as ann, Sender(office.endpoint, office.ben) as ben:
+            assert welcome(ann).user == "ann"
+            office.allow(*office.clients[1:])
+            os.kill(office.daemon.pid, signal.SIGHUP)
+            office.daemon.wait_for_log("config.loaded")
+            ann.send(ms.Hello(request=1))
+            assert ann.is_silent(500)
+            assert welcome(ben).user == "ben"
+    finally:
+        office.daemon.close()
+
+
+def test_a_reload_that_leaves_an_open_port_without_keys_is_refused(office: Office) -> None:
+    changed = msgspec.structs.replace(
+        office.daemon.config,
+        listen=msgspec.structs.replace(office.daemon.config.listen, clients=("tcp://0.0.0.0:7000",)),
+    )
+    path = office.daemon.folder / "open.toml"
+    path.write_text(config.show(changed), "utf-8")
+    command = [sys.executable, "-m", "subtitled", "config", "check", "--config", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 78
+    assert "subtitled keys new NAME" in done.stderr
+
+
+def test_the_same_submit_of_two_clients_is_two_uploads(office: Office) -> None:
+    with Sender(office.endpoint, office.ann) as ann, Sender(office.endpoint, office.root) as root:
+        content = DEMO_ZH + b"tail"
+        first, second = ann.submit(content), root.submit(content)
+        assert first.job != second.job
+        for sender, accepted in ((ann, first), (root, second)):
+            sender.send(ms.Cancel(request=5, job=accepted.job))
+            assert sender.receive(ms.Error).request == accepted.request
+            assert sender.receive(ms.JobInfo).job.state == "cancelled"
+        assert ann.refusal(submit_of(6, content, options=ms.JobOptions(language="?"))) == "BAD_FORMAT"

@@ -1,0 +1,103 @@
+"""What the outside sees of the worker slots: a bad one is put aside, and comes back when its time is over."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+from witness import Violation
+
+from subtitled.core import actions as ac
+from subtitled.core import events as ev
+from subtitled.core.broker import Broker
+from subtitled.core.deadlines import Policy
+from subtitled.core.records import Role, Worker
+from subtitled.core.roster import Roster
+from subtitled.core.states import WorkerState
+
+
+class _Broken(Struct, frozen=True):
+    """A slot that is out of service."""
+
+    since: float
+    is_fatal: bool
+    """Its process said that starting again cannot help."""
+
+
+class SlotWitness:
+    """Watches the slots of one life of the daemon."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._crashes: dict[str, int] = {}
+        """Processes of each slot that ended since it finished anything; the broker may count more, not less."""
+        self._fatal: set[str] = set()
+        self._broken: dict[str, _Broken] = {}
+
+    def heard(self, event: ev.Event) -> None:
+        """Note what a worker has finished."""
+        if isinstance(event, ev.Transcribed | ev.PlanComplete | ev.PrepareRefused):
+            self._crashes.pop(_slot(event.worker), None)
+
+    def exited(self, worker: str, *, is_fatal: bool) -> None:
+        """Note that a worker is gone."""
+        slot = _slot(worker)
+        self._fatal.discard(slot)
+        if is_fatal:
+            self._fatal.add(slot)
+        else:
+            self._crashes[slot] = self._crashes.get(slot, 0) + 1
+
+    def reset(self, slot: str) -> None:
+        """Note that somebody has seen to a slot."""
+        if self._broken.pop(slot, None) is not None:
+            self._crashes.pop(slot, None)
+
+    def saw(self, action: ac.Action, now: float) -> None:
+        """Note which slots go out of service; raise Violation where a process is started in one."""
+        if isinstance(action, ac.SaveWorker) and action.after is WorkerState.BROKEN:
+            self._broken[action.slot] = _Broken(now, action.slot in self._fatal)
+        elif isinstance(action, ac.Spawn) and (broken := self._broken.pop(action.slot, None)) is not None:
+            if broken.is_fatal:
+                raise Violation(f"{action.slot} is tried again by itself, which cannot help")
+            if now < broken.since + self._policy.quarantine_s:
+                raise Violation(f"{action.slot} was put aside at {broken.since:.2f} s, and is tried too soon")
+
+    def decided(self, actions: list[ac.Action], broker: Broker) -> None:
+        """Raise Violation where a segment that was lost goes to a worker that failed, and another could have it."""
+        for action in actions:
+            if not isinstance(action, ac.SendTranscribe):
+                continue
+            worker = broker.roster.current(action.lease.worker)
+            segment = broker.ledger.find(action.items[0].key)
+            if worker is None or segment is None or not worker.failures:
+                continue
+            if len(action.items) > 1 or len(worker.leases) > 1:
+                raise Violation(f"{worker.identity} failed last time, and is given more than a segment")
+            steady = [w.identity for w in broker.roster.of(Role.TRANSCRIBE) if _is_steady(w)]
+            if segment.losses and steady:
+                raise Violation(f"{segment.key} was lost, and goes to {worker.identity}, not to {steady}")
+
+    def looked_at(self, roster: Roster, now: float) -> None:
+        """Raise Violation where a slot is out of service for too long, or should be and is not."""
+        for slot, worker in roster.workers.items():
+            if worker.state is WorkerState.STOPPED:  # it begins anew if it is asked for again
+                self._crashes.pop(slot, None)
+            if worker.state is not WorkerState.BROKEN:
+                self._broken.pop(slot, None)
+                self._check_budget(worker)
+            elif (
+                not (broken := self._broken[slot]).is_fatal and now > broken.since + self._policy.quarantine_s
+            ):
+                raise Violation(f"{slot} was put aside at {broken.since:.2f} s, and does not come back")
+
+    def _check_budget(self, worker: Worker) -> None:
+        crashes = self._crashes.get(worker.slot, 0)
+        if worker.state is WorkerState.BACKOFF and crashes >= self._policy.crash_budget:
+            raise Violation(f"{worker.slot} crashed {crashes} times in a row, and is not put aside")
+
+
+def _is_steady(worker: Worker) -> bool:
+    return worker.state in {WorkerState.IDLE, WorkerState.BUSY} and not worker.failures
+
+
+def _slot(worker: str) -> str:
+    return worker.rpartition(".")[0]

@@ -1,0 +1,210 @@
+"""A broker on a bench: its workers, files and time are moved by hand."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from subtitled.core import actions as ac
+from subtitled.core import events as ev
+from subtitled.core.broker import Broker
+from subtitled.core.deadlines import Policy
+from subtitled.core.plan import Piece, Plan, Span
+from subtitled.core.records import Job, Options, Role, Segment, SegmentKey, Worker
+from subtitled.core.states import JobState
+
+WINDOW = 480_000
+SECOND = 16_000
+A = TypeVar("A")
+
+
+def plan(index: int, samples: int = SECOND) -> Plan:
+    """Return a segment's plan."""
+    start = index * WINDOW
+    return Plan(index, (Piece(start, samples),), (Span(start, start + samples),))
+
+
+class Bench:
+    """A broker with its levers: workers, files and time, moved by hand; keeps what was asked for, and what was saved."""
+
+    def __init__(self, **policy: Any) -> None:
+        self.policy = Policy(**policy)
+        self.now = 0.0
+        self.broker = Broker(self.policy, recipe=b"recipe")
+        self.actions: list[ac.Action] = []
+        self.jobs: dict[str, Job] = {}
+        self.segments: dict[SegmentKey, Segment] = {}
+
+    def happen(self, event: ev.Event) -> list[ac.Action]:
+        """Let something happen; return what the broker asks for."""
+        return self._keep(self.broker.handle(event, self.now))
+
+    def wait(self, seconds: float) -> list[ac.Action]:
+        """Let time pass; return what the broker asks for then."""
+        self.now += seconds
+        return self._keep(self.broker.tick(self.now)[0])
+
+    def all(self, kind: type[A]) -> list[A]:
+        """Return all that was asked for of one kind."""
+        return [action for action in self.actions if isinstance(action, kind)]
+
+    def last(self, kind: type[A]) -> A:
+        """Return the newest of one kind."""
+        return self.all(kind)[-1]
+
+    def state(self, job: str) -> JobState:
+        """Return a job's stored state."""
+        return self.jobs[job].state
+
+    def is_at_rest(self) -> bool:
+        """Say whether a drained daemon may end."""
+        return self.broker.is_at_rest
+
+    def stored(self, index: int, job: str = "a") -> Segment:
+        """Return a segment as it is stored."""
+        return self.segments[SegmentKey(job, index)]
+
+    def rows(self, job: str) -> tuple[ev.SegmentRow, ...]:
+        """Return a job's stored segments."""
+        return tuple(
+            ev.SegmentRow(
+                key=segment.key,
+                state=segment.state.value,
+                plan=segment.plan,
+                losses=segment.losses,
+                cause=segment.cause,
+                language=segment.language,
+                language_probability=segment.language_probability,
+            )
+            for key, segment in sorted(self.segments.items())
+            if key.job == job
+        )
+
+    def restart(self) -> None:
+        """Kill the daemon, and start one from what was saved."""
+        self.broker = Broker(self.policy, recipe=b"other recipe")
+        self.actions.clear()
+        self._keep(self.broker.restore([(job, self.rows(job.id)) for job in self.jobs.values()], self.now))
+
+    # -- workers ---------------------------------------------------------------------------------------------
+
+    def worker(self, slot: str, *, credit: int = 1) -> str:
+        """Open a slot and have its process ready; return its identity. Slots named p… are prepare workers."""
+        is_prepare = slot.startswith("p")
+        self.happen(ev.SlotAdded(slot, Role.PREPARE if is_prepare else Role.TRANSCRIBE))
+        return self.ready(f"{slot}.1", credit=credit)
+
+    def ready(self, identity: str, *, credit: int = 1) -> str:
+        """Have a process be ready."""
+        window = None if identity.startswith("p") else WINDOW
+        self.happen(ev.WorkerReady(worker=identity, credit=credit, window_samples=window))
+        return identity
+
+    def die(
+        self, worker: str, *, is_fatal: bool = False, cause: str = "killed by SIGSEGV"
+    ) -> list[ac.Action]:
+        """End a process."""
+        return self.happen(ev.WorkerExited(worker=worker, is_fatal=is_fatal, cause=cause))
+
+    def slot(self, slot: str) -> Worker:
+        """Return a slot's record."""
+        return self.broker.roster.workers[slot]
+
+    # -- files -----------------------------------------------------------------------------------------------
+
+    def submit(self, name: str = "a", *, state: JobState = JobState.QUEUED, **options: Any) -> None:
+        """Have a file arrive, or begin to."""
+        options.setdefault("language", "de")
+        job = Job(
+            id=name,
+            state=state,
+            source=name.encode(),
+            location=name.encode(),
+            size=1,
+            mtime_ns=1,
+            options=Options(**options),
+            order=len(self.jobs) + 1,
+        )
+        self.happen(ev.JobArrived(job))
+
+    def prepared(self, index: int, *, job: str = "a", samples: int = SECOND) -> list[ac.Action]:
+        """Have the worker that reads a job's file send a segment."""
+        order = self._order(job)
+        made = plan(index, samples)
+        return self.happen(
+            ev.Prepared(worker=order.worker, feed=order.feed, plan=made, pcm_bytes=samples * 2)
+        )
+
+    def read(self, *indices: int, job: str = "a", samples: int = SECOND) -> list[ac.Action]:
+        """Have a job's file read to the end, with these segments in it."""
+        for index in indices:
+            self.prepared(index, job=job, samples=samples)
+        order = self._order(job)
+        return self.happen(ev.PlanComplete(worker=order.worker, feed=order.feed, media=b"media"))
+
+    def refuse(self, cause: str, *, job: str = "a") -> None:
+        """Have a job's file be unreadable."""
+        order = self._order(job)
+        self.happen(ev.PrepareRefused(worker=order.worker, feed=order.feed, cause=cause))
+
+    def needless(self, cause: str, *, job: str = "a") -> None:
+        """Have a job's file have subtitles already."""
+        order = self._order(job)
+        self.happen(ev.Needless(worker=order.worker, feed=order.feed, cause=cause))
+
+    def reply(
+        self,
+        lease: ac.SendTranscribe,
+        *,
+        language: str = "de",
+        probability: float = 0.9,
+        is_speech: bool = True,
+        without: tuple[int, ...] = (),
+    ) -> list[ac.Action]:
+        """Answer a lease."""
+        outcomes = tuple(
+            ev.Outcome(
+                key=item.key,
+                is_speech=is_speech,
+                language=item.language or language,
+                language_probability=probability,
+                result=b"phrases",
+            )
+            for item in lease.items
+            if item.key.index not in without
+        )
+        return self.happen(ev.Transcribed(worker=lease.lease.worker, lease=lease.lease.id, outcomes=outcomes))
+
+    def reply_to_all(self, **reply: Any) -> None:
+        """Answer leases, and those that come of it, until none is left."""
+        while leases := list(self.broker.leasing.leases):
+            self.reply(self.lease(leases[0]), **reply)
+
+    def lease(self, number: int) -> ac.SendTranscribe:
+        """Return a lease by its id."""
+        return next(sent for sent in self.all(ac.SendTranscribe) if sent.lease.id == number)
+
+    def _order(self, job: str) -> ac.SendPrepare:
+        return next(order for order in reversed(self.all(ac.SendPrepare)) if order.job.id == job)
+
+    def _keep(self, actions: list[ac.Action]) -> list[ac.Action]:
+        self.actions += actions
+        for action in actions:
+            match action:
+                case ac.SaveNewJob(job=job) | ac.SaveJob(job=job):
+                    self.jobs[job.id] = job
+                case ac.SaveNewSegment(segment=segment) | ac.SaveSegment(segment=segment):
+                    self.segments[segment.key] = segment
+        return actions
+
+
+def bench(*slots: str, credit: int = 1, **policy: Any) -> Bench:
+    """Return a bench with these workers ready."""
+    made = Bench(**policy)
+    for slot in slots:
+        made.worker(slot, credit=credit if not slot.startswith("p") else 1)
+    return made
+
+
+def indices(sent: ac.SendTranscribe) -> list[int]:
+    """Return the segments of a lease."""
+    return [item.key.index for item in sent.items]

@@ -1,0 +1,165 @@
+"""A worker slot that fails again and again is put aside for a while, and takes no other's work with it."""
+
+from __future__ import annotations
+
+import pytest
+
+from subtitled.core import actions as ac
+from subtitled.core import events as ev
+from subtitled.core.states import JobState, SegmentState, WorkerState
+from unit.broker_bench import Bench, bench
+
+
+def crash_often(b: Bench, slot: str, count: int) -> None:
+    """End `count` processes of a slot, one after the other, each when it is ready."""
+    for _ in range(count):
+        if b.slot(slot).state is WorkerState.BACKOFF:
+            b.wait(80)
+        if b.slot(slot).state is WorkerState.STARTING:
+            b.ready(b.slot(slot).identity)
+        b.die(b.slot(slot).identity)
+
+
+def test_a_slot_that_crashes_ten_times_in_a_row_is_put_aside_and_tried_again_by_itself() -> None:
+    b = bench("gpu0", crash_budget=10, quarantine_s=600)
+    crash_often(b, "gpu0", 9)
+    assert b.slot("gpu0").state is WorkerState.BACKOFF
+    crash_often(b, "gpu0", 1)
+    assert b.slot("gpu0").state is WorkerState.BROKEN
+    assert b.slot("gpu0").cause == (
+        "put aside after 10 failures in a row, the last one: killed by SIGSEGV; it is tried again in 600 s, or at once"
+        " on SIGHUP; see the log for what led to each"
+    )
+    assert not b.slot("gpu0").is_hopeless, "the daemon must not end for it"
+    assert b.broker.tick(b.now)[1] == b.now + 600
+    assert not b.wait(599)
+    b.wait(1)
+    assert b.last(ac.Spawn) == ac.Spawn(slot="gpu0", incarnation=11)
+
+
+def test_a_slot_that_was_put_aside_is_put_aside_again_by_its_next_crash() -> None:
+    b = bench("gpu0", crash_budget=3, quarantine_s=600)
+    crash_often(b, "gpu0", 3)
+    b.wait(600)
+    crash_often(b, "gpu0", 1)
+    assert b.slot("gpu0").state is WorkerState.BROKEN
+    assert b.broker.tick(b.now)[1] == b.now + 600
+
+
+def test_a_slot_that_was_put_aside_is_tried_at_once_when_the_configuration_is_read_again() -> None:
+    b = bench("gpu0", crash_budget=3)
+    crash_often(b, "gpu0", 3)
+    b.happen(ev.SlotReset("gpu0"))
+    assert b.last(ac.Spawn) == ac.Spawn(slot="gpu0", incarnation=4)
+    crash_often(b, "gpu0", 2)
+    assert b.slot("gpu0").state is WorkerState.BACKOFF, "its failures are forgiven"
+
+
+def test_a_slot_that_was_put_aside_may_be_taken_away() -> None:
+    b = bench("gpu0", crash_budget=1)
+    crash_often(b, "gpu0", 1)
+    b.happen(ev.SlotRemoved("gpu0"))
+    assert b.slot("gpu0").state is WorkerState.STOPPED
+    assert not b.wait(3600)
+
+
+def test_a_fatal_exit_is_not_tried_again_by_itself_whatever_came_before() -> None:
+    b = bench("gpu0", crash_budget=2)
+    crash_often(b, "gpu0", 1)
+    b.wait(80)
+    b.die("gpu0.2", is_fatal=True, cause="no such model")
+    assert b.slot("gpu0").is_hopeless
+    assert not b.wait(3600)
+
+
+def test_a_finished_lease_ends_a_row_of_crashes() -> None:
+    b = bench("p0", "gpu0", crash_budget=2)
+    b.submit()
+    b.read(0, 1)
+    b.die("gpu0.1")
+    b.wait(1)
+    b.ready("gpu0.2")
+    b.reply(b.last(ac.SendTranscribe))
+    b.die("gpu0.2")
+    assert b.slot("gpu0").state is WorkerState.BACKOFF
+
+
+@pytest.mark.parametrize("is_readable", [True, False])
+def test_a_file_that_is_read_or_refused_ends_a_row_of_crashes(is_readable: bool) -> None:
+    b = bench("p0", "gpu0", crash_budget=2)
+    b.submit()
+    b.die("p0.1")
+    b.wait(1)
+    b.ready("p0.2")
+    if is_readable:
+        b.read(0)
+    else:
+        b.refuse("no audio in it")
+    b.die("p0.2")
+    assert b.slot("p0").state is WorkerState.BACKOFF
+
+
+def test_a_worker_that_refuses_every_lease_is_put_aside_too() -> None:
+    """Another program has taken the memory of its GPU: it would bury the whole queue in no time."""
+    b = bench("p0", "gpu0", crash_budget=2, batch_size=1)
+    b.submit()
+    b.read(0, 1)
+    for _ in range(2):
+        lease = b.last(ac.SendTranscribe).lease
+        b.happen(ev.LeaseRefused(worker=lease.worker, lease=lease.id, cause="out of memory"))
+    assert b.last(ac.Kill) == ac.Kill(worker="gpu0.1", cause="refused a lease: out of memory")
+    b.die("gpu0.1", cause="killed by SIGKILL")
+    assert b.slot("gpu0").state is WorkerState.BROKEN
+    assert "after 2 failures in a row, the last one: refused a lease: out of memory;" in b.slot("gpu0").cause
+    assert {b.stored(0).state, b.stored(1).state} == {SegmentState.PENDING}
+
+
+def test_a_drained_worker_that_refuses_its_lease_may_go_by_itself() -> None:
+    b = bench("p0", "gpu0", crash_budget=1)
+    b.submit()
+    b.read(0)
+    b.happen(ev.DrainRequested())
+    b.happen(ev.LeaseRefused(worker="gpu0.1", lease=1, cause="out of memory"))
+    assert not b.all(ac.Kill)
+
+
+def test_a_bad_device_buries_nothing_that_a_healthy_one_can_decode() -> None:
+    b = bench("p0", "gpu0", "gpu1", attempts=2, crash_budget=10)
+    b.submit()
+    b.read(*range(40), samples=100)
+    while b.broker.leasing.leases:
+        for lease in sorted(b.broker.leasing.leases):
+            sent = b.lease(lease)
+            if sent.lease.worker.startswith("gpu0"):
+                crash_often(b, "gpu0", 1)
+                b.happen(ev.WorkerHeard("gpu1.1"))
+                b.wait(20)
+                if b.slot("gpu0").state is WorkerState.STARTING:
+                    b.ready(b.slot("gpu0").identity)
+            elif lease in b.broker.leasing.leases:
+                b.reply(sent)
+    assert b.state("a") is JobState.WRITING
+    assert {segment.state for segment in b.segments.values()} == {SegmentState.DONE}
+
+
+def test_a_lost_segment_goes_to_the_only_worker_though_that_has_crashed() -> None:
+    b = bench("p0", "gpu0", "gpu1")
+    b.submit()
+    b.read(0)
+    b.die("gpu1.1")
+    b.die(b.last(ac.SendTranscribe).lease.worker)
+    b.wait(1)
+    b.ready("gpu1.2")
+    assert b.last(ac.SendTranscribe).lease.worker == "gpu1.2"
+
+
+def test_a_worker_that_crashed_begins_with_a_single_segment() -> None:
+    b = bench("p0", "gpu0", batch_size=16)
+    b.die("gpu0.1")
+    b.submit()
+    b.read(0, 1, 2)
+    b.wait(1)
+    b.ready("gpu0.2", credit=2)
+    assert len(b.all(ac.SendTranscribe)) == 1
+    b.reply_to_all()
+    assert [len(sent.items) for sent in b.all(ac.SendTranscribe)] == [1, 2]

@@ -1,0 +1,138 @@
+"""What a client asks of a job, and what it calls its file, before the job is accepted."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from subtitle.messages import JobOptions, LayoutOptions, VadOptions
+from subtitled.clients.refusal import RefusedError
+from subtitled.clients.submission import NAME_BYTES_LEFT, options_of, safe_name
+from subtitled.core.records import Options
+from subtitled.spool import NAME_BYTES
+
+HOSTILE = st.text(
+    st.sampled_from("./\\~ \t\n\0\x1b\x7f\x85\u200e\u202e\u2066\u2028\ud800\ue000aé語\U0001f600")
+)
+
+
+def checked(
+    wanted: JobOptions, *, model: str = "large-v3", languages: tuple[str, ...] = ("de", "en")
+) -> Options:
+    return options_of(wanted, model=model, languages=languages, after="keep")
+
+
+def assert_safe(name: str) -> None:
+    assert name
+    assert name not in {".", ".."}
+    assert not name.startswith((".", "~", " "))
+    assert "/" not in name
+    assert "\\" not in name
+    assert "\0" not in name
+    assert len(name.encode()) <= NAME_BYTES - NAME_BYTES_LEFT
+    assert not {unicodedata.category(char) for char in name} & {"Cc", "Cs", "Co", "Zl", "Zp"}
+    assert unicodedata.normalize("NFC", name) == name
+    assert Path("/folder", name).name == name
+
+
+@given(st.text() | HOSTILE | HOSTILE.map(lambda text: 40 * text))
+def test_a_name_from_a_client_is_one_harmless_component(name: str) -> None:
+    assert_safe(safe_name(name))
+
+
+@given(HOSTILE, st.integers(0, 300), st.integers(0, 100))
+def test_long_names_with_long_endings_fit(name: str, stem: int, suffix: int) -> None:
+    assert_safe(safe_name(f"{name}{'語' * stem}.{'x' * suffix}"))
+
+
+@given(HOSTILE)
+def test_a_safe_name_is_left_as_it_is(name: str) -> None:
+    assert safe_name(safe_name(name)) == safe_name(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("talk.mp4", "talk.mp4"),
+        ("講演 第1回.mkv", "講演 第1回.mkv"),
+        ("/etc/passwd", "passwd"),
+        ("..\\..\\talk.mp4", "talk.mp4"),
+        ("", "upload"),
+        ("..", "upload"),
+        ("videos/", "upload"),
+        (".hidden.mp4", "hidden.mp4"),
+        ("~ .x", "x"),
+        ("a\nb\0c.mp4", "a_b_c.mp4"),
+        ("e\u0301t\u00e9.mp4", "\u00e9t\u00e9.mp4"),
+        ("\u202egpj.exe", "gpj.exe"),
+    ],
+)
+def test_a_name_is_kept_as_far_as_it_can_be(name: str, safe: str) -> None:
+    assert safe_name(name) == safe
+
+
+def test_a_long_name_keeps_its_ending_and_stays_apart_from_others() -> None:
+    one, other = safe_name("a" * 300 + "1.mp4"), safe_name("a" * 300 + "2.mp4")
+    assert one.endswith(".mp4")
+    assert other.endswith(".mp4")
+    assert one != other
+
+
+def test_everything_that_is_asked_reaches_the_job() -> None:
+    wanted = JobOptions(
+        language="en",
+        task="translate",
+        formats=("json", "srt"),
+        word_timestamps=True,
+        initial_prompt="Dr. Müller",
+        hotwords="Schrödinger",
+        priority=7,
+        vad=VadOptions(pad_ms=300),
+        layout=LayoutOptions(max_lines=1),
+        tag="a note",
+    )
+    got = checked(wanted)
+    assert (got.after, got.inbox, got.output) == ("keep", b"", b"")
+    for field in set(JobOptions.__struct_fields__) - {"tag"}:
+        assert getattr(got, field) == getattr(wanted, field), field
+
+
+@pytest.mark.parametrize(
+    ("wanted", "more", "code", "names"),
+    [
+        ({"language": "klingon"}, {}, "BAD_FORMAT", "'klingon'.*auto.*multi"),
+        ({"language": "fr"}, {}, "UNSUPPORTED", "'fr'.*large-v3 knows de en"),
+        ({"task": "translate"}, {"model": "large-v3-turbo"}, "UNSUPPORTED", "large-v3-turbo cannot"),
+        ({"task": "translate"}, {"model": "medium.en"}, "UNSUPPORTED", "medium.en cannot"),
+        ({"task": "translate"}, {"languages": ("en",)}, "UNSUPPORTED", "cannot"),
+        ({"formats": ()}, {}, "BAD_FORMAT", "srt"),
+        ({"formats": ("srt", "docx")}, {}, "BAD_FORMAT", "'docx'.*srt"),
+        ({"layout": LayoutOptions(min_ms=3000, max_ms=2000)}, {}, "BAD_FORMAT", "3000.*2000"),
+        ({"layout": LayoutOptions(chain_ms=50, gap_ms=80)}, {}, "BAD_FORMAT", "50.*80"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_its_value_and_what_can(
+    wanted: dict[str, Any], more: dict[str, Any], code: str, names: str
+) -> None:
+    with pytest.raises(RefusedError, match=names) as caught:
+        checked(JobOptions(**wanted), **more)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize("language", ["auto", "multi", "en"])
+def test_what_the_model_has_is_accepted(language: str) -> None:
+    assert checked(JobOptions(language=language)).language == language
+
+
+def test_before_a_model_is_loaded_any_language_of_whisper_is_accepted() -> None:
+    assert checked(JobOptions(language="fr"), languages=()).language == "fr"
+
+
+def test_limits_that_meet_contradict_nothing() -> None:
+    layout = LayoutOptions(min_ms=2000, max_ms=2000, gap_ms=80, chain_ms=80)
+    assert checked(JobOptions(layout=layout)).layout == layout
