@@ -122,7 +122,7 @@ class Watch(_Message, frozen=True, kw_only=True):
 
     after_seq: Annotated[int, Meta(ge=-1, le=2**63 - 1)] = 0
     """The last entry that the client has; -1: only what is new from now on."""
-    job: str | None = None
+    job: Annotated[str, Meta(max_length=64)] | None = None
     """Only this job's entries."""
 
 
@@ -306,5 +306,8 @@ class Error(_Message, frozen=True, kw_only=True):
 ToServer = Hello | Submit | Chunk | Commit | List | Status | Watch | Fetch | Cancel | Retry | Stats
 ToClient = Welcome | Accepted | Credit | JobInfo | JobList | Event | Subtitles | StatsInfo | Error
 
-to_server: Codec[ToServer] = Codec(ToServer)
+MAX_BLOBS = 4
+"""Of a message to the server: a Chunk has one, what a later version may add has few."""
+
+to_server: Codec[ToServer] = Codec(ToServer, max_blobs=MAX_BLOBS)
 to_client: Codec[ToClient] = Codec(ToClient)

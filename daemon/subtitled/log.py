@@ -49,6 +49,7 @@ INBOX_FOUND = "inbox.found"
 INBOX_HELD = "inbox.held"
 UPLOAD_FAILED = "upload.failed"
 REQUEST_BROKE = "request.broke"
+CLIENTS_HUNG_UP = "clients.hung_up"
 INBOX_IGNORED = "inbox.ignored"
 INBOX_LOST = "inbox.lost"
 # The daemon's own, and of the machine it runs on.

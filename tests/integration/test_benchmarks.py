@@ -44,3 +44,10 @@ def test_readability_holds_its_rules() -> None:
 def test_word_times_are_compared_with_none() -> None:
     table = _run("word_times.py", "--repeat", "1")
     assert len(re.findall(r"^demo(?:-zh)? +ratio +\d+\.\d\d +\d+\.\d\d$", table, re.MULTILINE)) == 2, table
+
+
+def test_upload_measures_each_way() -> None:
+    table = _run("upload.py", "--short")
+    ways = ["cp + sha256sum", "raw PUSH/PULL", "ipc", "tcp", "tcp, key"]
+    assert re.findall(r"^(\S.*?)  +\d+  +\d+-\d+", table, re.MULTILINE) == ways, table
+    assert len(re.findall(r"MB( +\d+\.\d ms){3}$", table, re.MULTILINE)) == 4, table
