@@ -20,9 +20,10 @@ from subtitled import config
 from subtitled.cues.layout import Cue, layout
 from subtitled.cues.limits import limits_for
 from subtitled.cues.phrases import place
-from subtitled.engine import Engine, Request
+from subtitled.engine import Engine
 from subtitled.ingest import Ingest, Prepared
 from subtitled.model import load
+from subtitled.prompts import Request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

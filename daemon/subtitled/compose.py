@@ -126,6 +126,7 @@ def _segment(
         no_speech_prob=result.no_speech_prob,
         temperature=result.temperature,
         fallbacks=result.fallbacks,
+        decisions=result.decisions,
         phrases=placed,
     )
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from subtitled.backend import SegmentResult
-    from subtitled.engine import Request
+    from subtitled.prompts import Request
 
 F = TypeVar("F", bound="np.ndarray")
 

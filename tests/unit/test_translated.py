@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from subtitled.backend import SegmentResult
 from subtitled.cues.phrases import Phrase
-from subtitled.engine import Request
+from subtitled.prompts import Request
 from subtitled.translated import transcribe
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ import unicodedata
 from collections.abc import Iterable
 
 from subtitle.messages import JobOptions
+from subtitled.checkpoint import can_translate
 from subtitled.clients.refusal import RefusedError
 from subtitled.compose import overrides_of
-from subtitled.config_checks import LANGUAGES, cannot_translate
+from subtitled.config_checks import LANGUAGES
 from subtitled.core.records import Options
 from subtitled.cues.limits import limits_for
 from subtitled.cues.render import FORMATS
@@ -39,7 +40,7 @@ def options_of(wanted: JobOptions, *, model: str, languages: Iterable[str], afte
         raise RefusedError(
             "UNSUPPORTED", f"language {language!r}: the model {model} knows {' '.join(sorted(known))}"
         )
-    if wanted.task == "translate" and (cannot_translate(model) or len(known) == 1):
+    if wanted.task == "translate" and (not can_translate(model) or len(known) == 1):
         raise RefusedError(
             "UNSUPPORTED", f'task "translate": the model {model} cannot; "large-v3" and "medium" can'
         )

@@ -1,8 +1,8 @@
-"""The machine itself: an event comes in, the actions that it calls for go out.
+"""The machine itself: events come in, the actions that they call for go out.
 
     media ─► SendPrepare ─► Prepared… ─► [ready] ─► SendTranscribe ─► Transcribed ─► WriteOutputs ─► Written
 
-The broker reads no clock and touches no socket, file or thread: `handle(event, now)` returns actions, `tick(now)` returns
+The broker reads no clock and touches no socket, file or thread: `handle(events, now)` returns actions, `tick(now)` returns
 the actions of time and when it wants to be called next. What must survive is among the actions as `Save…`; the server
 commits those before it does the others (write, then speak).
 
@@ -23,13 +23,13 @@ from msgspec.structs import replace
 from subtitled.core import events as ev
 from subtitled.core.actions import Action, Kill, WriteFailure, WriteOutputs
 from subtitled.core.deadlines import Policy
+from subtitled.core.election import Election
 from subtitled.core.feeding import Feeding
 from subtitled.core.leasing import Leasing
 from subtitled.core.ledger import Ledger
 from subtitled.core.records import Job, SegmentKey, Worker
 from subtitled.core.roster import NEVER, Roster
 from subtitled.core.states import JobEvent, JobState, SegmentEvent, SegmentState, WorkerEvent, WorkerState
-from subtitled.core.voting import Voting
 
 CHANGED = "the file changed while it was being processed; drop it again"
 
@@ -50,11 +50,15 @@ class Broker:
         self.roster = Roster(policy, self._out)
         self.feeding = Feeding(policy, self.ledger, self.roster, self._out)
         self.leasing = Leasing(policy, self.ledger, self.roster, self._out)
-        self.voting = Voting(self.ledger, self.leasing)
+        self.election = Election(self.ledger, self.leasing)
 
-    def handle(self, event: ev.Event, now: float) -> list[Action]:
-        """Return the actions that an event calls for, in the order of what happened."""
-        self._on(event, now)
+    def handle(self, events: Iterable[ev.Event], now: float) -> list[Action]:
+        """Return the actions that some events call for, in the order of what happened.
+
+        Work is given out once, after the last: what has come together can go out together.
+        """
+        for event in events:
+            self._on(event, now)
         return self._assign(now)
 
     def tick(self, now: float) -> tuple[list[Action], float]:
@@ -105,6 +109,12 @@ class Broker:
                 )
                 for job in complete:
                     self._advance(job)
+                while (
+                    displaced := self.feeding.swap(
+                        window_samples=self.window_samples, recipe=self.recipe, now=now
+                    )
+                ) is not None:
+                    self._lose_feed(displaced, "", is_blamed=False)
             self.leasing.assign(now)
             self.feeding.grant_credit()
         out = list(self._out)
@@ -141,6 +151,8 @@ class Broker:
                 self.roster.reset(self.roster.workers[slot], now)
             case ev.WorkerReady():
                 self._on_ready(event, now)
+            case ev.ModelUnloaded(worker=identity):
+                self.leasing.unloaded(identity)
             case ev.WorkerHeard(worker=identity):
                 if worker := self.roster.current(identity):
                     self.roster.hear(worker, now)
@@ -202,6 +214,9 @@ class Broker:
             worker,
             WorkerEvent.READY,
             credit=event.credit,
+            streams=event.streams,
+            batch_size=event.batch_size,
+            is_loaded=True,
             device=event.device,
             heard_at=now,
             due_at=NEVER,
@@ -257,7 +272,8 @@ class Broker:
         worker, feed = found
         self.feeding.finish(worker)
         self.roster.succeeded(event.worker)
-        self._drop_segments(feed.job)  # of a reading before a restart
+        self.leasing.withdraw(feed.job)
+        self.ledger.give_up(feed.job)  # segments of a reading before a restart
         job = self.ledger.move_job(self.ledger.jobs[feed.job], JobEvent.NEEDLESS, cause=event.cause)
         self._out.append(WriteOutputs(job))
 
@@ -271,7 +287,7 @@ class Broker:
             segment = self.leasing.claim(lease, outcome.key)
             if segment is not None:
                 answered.add(outcome.key.job)
-                self.voting.count(segment, outcome, event.worker)
+                self.election.count(segment, outcome, event.worker)
         left_out = self.leasing.give_back(lease, "the worker's reply left it out", is_blamed=True)
         self._advance_all(answered | left_out)
 
@@ -287,7 +303,8 @@ class Broker:
         job = self.ledger.jobs[name]
         self.ledger.move_job(job, JobEvent.CANCEL)
         self.feeding.abandon(name)
-        self._drop_segments(name)
+        self.leasing.withdraw(name)
+        self.ledger.give_up(name)
         self._forget(name)
 
     def _on_retry(self, event: ev.RetryRequested) -> None:
@@ -311,7 +328,7 @@ class Broker:
         if job is None or job.state not in {JobState.QUEUED, JobState.PREPARING, JobState.TRANSCRIBING}:
             return
         is_complete = job.state is JobState.TRANSCRIBING and not self.ledger.open[name]
-        job = self.voting.settle(job, is_complete=is_complete)
+        job = self.election.settle(job, is_complete=is_complete)
         if job.state is not JobState.TRANSCRIBING:
             return
         if self.ledger.open[name]:
@@ -335,14 +352,6 @@ class Broker:
                 self.ledger.move_segment(segment, SegmentEvent.LOST, cause="its job failed")
         self.ledger.drop_pcm(job.id)
         self._out.append(WriteFailure(self.ledger.move_job(job, event, cause=cause)))
-
-    def _drop_segments(self, name: str) -> None:
-        """Give up what is still to be decoded of a job, and all of its PCM."""
-        self.leasing.withdraw(name)
-        for segment in list(self.ledger.segments[name].values()):
-            if segment.state in {SegmentState.PENDING, SegmentState.LEASED, SegmentState.BURIED}:
-                self.ledger.move_segment(segment, SegmentEvent.DROPPED, has_pcm=False)
-        self.ledger.drop_pcm(name)
 
     def _forget(self, name: str) -> None:
         self.leasing.withdraw(name)

@@ -7,6 +7,7 @@ from itertools import pairwise
 import msgspec
 from msgspec import Struct
 
+from subtitled.cues.decisions import Decision
 from subtitled.cues.layout import Cue, fast_cues, layout
 from subtitled.cues.limits import NO_OVERRIDES, LayoutOverrides, Profile, limits_for
 from subtitled.cues.phrases import Placed
@@ -59,6 +60,8 @@ class SegmentTranscript(Struct, frozen=True, kw_only=True):
     temperature: float = 0.0
     """Of the last decoding; above 0 it was decoded again because the result looked wrong."""
     fallbacks: int = 0
+    decisions: tuple[Decision, ...] = ()
+    """Why other text than the first was taken, or none."""
     phrases: tuple[Placed, ...] = ()
 
 

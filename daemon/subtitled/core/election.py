@@ -1,23 +1,23 @@
-"""The vote on each file's language: which answers count, when it is settled, what it turns down."""
+"""One language for each file: its segments vote, and those decoded in a losing language are decoded again."""
 
 from __future__ import annotations
 
-from subtitled.core import events as ev
+from subtitled.core.events import Outcome
 from subtitled.core.leasing import Leasing
 from subtitled.core.ledger import Ledger
 from subtitled.core.records import Job, Segment
 from subtitled.core.states import SegmentEvent, SegmentState
 
 
-class Voting:
-    """Takes results, and has those decoded again whose language loses."""
+class Election:
+    """Counts results, and the votes in them; a file whose language is named or `multi` has no vote."""
 
     def __init__(self, ledger: Ledger, leasing: Leasing) -> None:
         self._ledger = ledger
         self._leasing = leasing
 
-    def count(self, segment: Segment, outcome: ev.Outcome, worker: str) -> None:
-        """Store a result; it votes, unless its segment is silent or the language was given."""
+    def count(self, segment: Segment, outcome: Outcome, worker: str) -> None:
+        """Take a segment's result, and its vote while the vote is open."""
         job = self._ledger.jobs[segment.key.job]
         is_voter = outcome.is_speech and job.options.language == "auto"
         is_outvoted = is_voter and job.language is not None and outcome.language != job.language
@@ -38,14 +38,14 @@ class Voting:
             self._ledger.ballots[job.id].add(outcome.language, outcome.language_probability)
 
     def settle(self, job: Job, *, is_complete: bool) -> Job:
-        """Settle a job's language if enough have voted, or all have; return the job."""
-        if job.options.language == "auto" and job.language is None:
-            ballot = self._ledger.ballots[job.id]
-            if (verdict := ballot.verdict()) is not None and (is_complete or ballot.is_enough):
-                return self._settle(job, *verdict)
-        return job
-
-    def _settle(self, job: Job, language: str, probability: float) -> Job:
+        """Settle a job's language if enough have voted, or all there are; return the job as it is then."""
+        if job.options.language != "auto" or job.language is not None:
+            return job
+        ballot = self._ledger.ballots[job.id]
+        verdict = ballot.verdict()
+        if verdict is None or not (is_complete or ballot.is_enough):
+            return job
+        language, probability = verdict
         job = self._ledger.change_job(job, language=language, language_probability=probability)
         for segment in list(self._ledger.segments[job.id].values()):
             if segment.state is SegmentState.DONE:
