@@ -18,7 +18,7 @@ from msgspec import Struct
 from parts.processes import cpu_s, peak_mb
 from parts.speech import LANGUAGE, srt_text
 from subtitled.cuda import preload_libraries
-from subtitled.cues.render import timestamp
+from subtitled.cues.shown import clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,7 +147,7 @@ def _in_this_process(task: Task, transcribe: Callable[[str], Any]) -> Figures:
         target = Path(task.into, f"{Path(file).stem}.srt")
         with target.open("w", encoding="utf-8") as srt:
             for number, phrase in enumerate(transcribe(file), 1):
-                times = " --> ".join(timestamp(round(at * 1000)) for at in (phrase.start, phrase.end))
+                times = " --> ".join(clock(round(at * 1000), ",") for at in (phrase.start, phrase.end))
                 srt.write(f"{number}\n{times}\n{phrase.text.strip()}\n\n")
         return target
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from subtitled.cues.render import FORMATS
 from subtitled.outputs import BESIDE, ERROR_SUFFIX
 from subtitled.spool import inside, is_temporary, printable
 
@@ -32,7 +33,7 @@ MEDIA_SUFFIXES = frozenset((_SOUND + _PICTURES).split())
 """Endings, in lower case, of the files that are taken: containers of FFmpeg and libsndfile, no playlists."""
 
 _UNFINISHED_SUFFIXES = (".part", ".tmp", ".crdownload", ".partial")
-_OUTPUT_SUFFIXES = (".srt", ".json")
+_OUTPUT_SUFFIXES = tuple(f".{form}" for form in FORMATS)
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",

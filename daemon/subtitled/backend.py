@@ -89,6 +89,13 @@ class Skip(Struct, frozen=True):
     cause: str
 
 
+class Needless(_Message, frozen=True, kw_only=True):
+    """The file has subtitles already that make ours needless; nothing was read of it."""
+
+    feed: int
+    cause: str
+
+
 class Media(Struct, frozen=True, kw_only=True):
     """What reading a file to its end has shown; stored with the job."""
 
@@ -123,6 +130,8 @@ class SegmentResult(Struct, frozen=True, kw_only=True):
     fallbacks: int = 0
     """Windows of the segment that were decoded again because the result looked wrong."""
     decisions: tuple[Decision, ...] = ()
+    translation: tuple[Phrase, ...] | None = None
+    """The same in English, where that was asked for too; None where it is English already, or silence."""
 
 
 class ItemResult(Struct, frozen=True, kw_only=True):
@@ -177,6 +186,21 @@ class Recipe(Struct, frozen=True, kw_only=True):
     """What the model saw at once when the file was first planned; 0 while no model is loaded."""
 
 
+class Unless(Struct, frozen=True, kw_only=True):
+    """When a file is not to be read: it has subtitles already, inside or in files beside it."""
+
+    rule: str
+    """"any", or "language": those in the language that ours would have."""
+    language: str | None
+    """That language; None: the one that the file's audio track names."""
+    source: bytes
+    """Path that the file was found at, which names the subtitles that belong to it."""
+    folders: tuple[bytes, ...]
+    """Where they are looked for."""
+    ours: tuple[bytes, ...]
+    """Files that were written for this source, which do not count."""
+
+
 class Prepare(_Message, frozen=True, kw_only=True):
     """Read a file: plan it, or cut the segments of `plans` once more."""
 
@@ -191,6 +215,7 @@ class Prepare(_Message, frozen=True, kw_only=True):
     done: frozenset[int]
     """Indices whose PCM is not wanted."""
     credit_bytes: int
+    unless: Unless | None = None
 
 
 class Credit(_Message, frozen=True, kw_only=True):
@@ -214,6 +239,7 @@ class Item(Struct, frozen=True, kw_only=True):
     language: str | None
     """None: detect it."""
     task: str
+    is_translated_too: bool = False
     initial_prompt: str = ""
     hotwords: str = ""
 
@@ -230,7 +256,9 @@ class Drain(_Message, frozen=True, kw_only=True):
     """Finish what you hold, then exit."""
 
 
-FromWorker = Ready | Heartbeat | Prepared | PlanComplete | Transcribed | Unloaded | Refused | LastWords
+FromWorker = (
+    Ready | Heartbeat | Prepared | PlanComplete | Needless | Transcribed | Unloaded | Refused | LastWords
+)
 ToWorker = Prepare | Credit | Abandon | Transcribe | Drain
 
 from_worker: Codec[FromWorker] = Codec(FromWorker)

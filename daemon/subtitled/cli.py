@@ -5,10 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any, Literal
 
 import click
 
 from subtitled import config as configuration
+from subtitled.chinese import Variant
+from subtitled.cues.limits import PROFILES, LayoutOverrides, Profile
+from subtitled.cues.render import FORMATS, Format, Look
+from subtitled.cues.render import render as as_file
+from subtitled.cues.transcript import with_cues
 from subtitled.errors import ConfigError, ExitCode, SubtitledError
 
 DEFAULT_CONFIG = "/etc/subtitled/subtitled.toml"
@@ -56,6 +62,81 @@ def demo(*, keep: bool) -> None:
     from subtitled.demo import run_demo
 
     sys.exit(run_demo(keep=keep))
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=str))
+@config_option
+@click.option("--json", "is_json", is_flag=True, help="Print JSON.")
+def explain(file: str, config_file: str | None, *, is_json: bool) -> None:
+    """Say which inbox takes FILE, what would happen to it, and why. Nothing is done."""
+    import msgspec
+
+    from subtitled import explain as explaining
+
+    found = explaining.explain(file, _load(config_file, check_paths=False))
+    click.echo(msgspec.json.encode(found).decode() if is_json else explaining.told(found))
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "forms",
+    type=click.Choice(FORMATS),
+    multiple=True,
+    default=("srt",),
+    show_default=True,
+    help="May be repeated.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="A folder, a file, or - for the terminal."
+)
+@click.option("--force", is_flag=True, help="Write over files that are there.")
+@click.option("--profile", type=click.Choice(PROFILES), default="default", show_default=True)
+@click.option("--max-chars", type=int, help="Characters of a line.")
+@click.option("--max-lines", type=int)
+@click.option("--max-chars-per-s", type=float, help="Reading speed.")
+@click.option("--min-ms", type=int, help="Shortest time that a cue is seen.")
+@click.option("--max-ms", type=int, help="Longest time that a cue is seen.")
+@click.option("--gap-ms", type=int, help="Between two cues.")
+@click.option("--chain-ms", type=int, help="Cues nearer than this are closed up to the gap.")
+@click.option("--chinese", type=click.Choice(["tw", "hk", "cn", "off"]), default="off", show_default=True)
+@click.option("--karaoke", is_flag=True, help="ASS: colour each word when it is said.")
+@click.option("--bom", is_flag=True, help="Begin with a byte order mark.")
+@click.option("--newline", type=click.Choice(["lf", "crlf"]), default="lf", show_default=True)
+def render(
+    file: Path,
+    forms: tuple[Format, ...],
+    output: Path | None,
+    profile: Profile,
+    chinese: Variant,
+    newline: Literal["lf", "crlf"],
+    *,
+    force: bool,
+    karaoke: bool,
+    bom: bool,
+    **limits: Any,
+) -> None:
+    """Make subtitles again from FILE, a JSON transcript, with other limits or in other formats. Needs no GPU."""
+    from subtitled import rerender
+
+    transcript = rerender.in_variant(rerender.read_transcript(file), chinese)
+    try:
+        transcript = with_cues(transcript, profile, LayoutOverrides(**limits))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    look = Look(bom=bom, newline=newline, karaoke=karaoke)
+    made = {form: as_file(form, transcript, look) for form in forms}
+    if len(made) > 1 and output is not None and not output.is_dir():
+        raise click.UsageError(f"{len(made)} formats need a folder, and {output} is none")
+    for form, data in made.items():
+        if str(output) == "-":
+            sys.stdout.buffer.write(data)
+            continue
+        target = rerender.target_of(file, output, form)
+        rerender.write_new(target, data, is_forced=force)
+        click.echo(str(target))
 
 
 @cli.group()

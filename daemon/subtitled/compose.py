@@ -8,18 +8,34 @@ from pathlib import Path
 
 import msgspec
 
+from subtitled import chinese
 from subtitled.backend import Media, SegmentResult
 from subtitled.core.plan import Span
+from subtitled.core.records import Options
 from subtitled.core.states import SegmentState
-from subtitled.cues.limits import Profile, overrides_of
+from subtitled.cues.limits import NO_OVERRIDES, Profile, overrides_of
 from subtitled.cues.phrases import Placed, place
 from subtitled.cues.transcript import Absence, Interval, SegmentTranscript, Transcript, with_cues
+from subtitled.cues.unsaid import Rules, leave_out
+from subtitled.phrasebook import rules_for
 from subtitled.rows import JobRow, ResultRow
+from subtitled.translated import ENGLISH
 
 SAMPLES_PER_MS = 16
 
 _result_decoder = msgspec.msgpack.Decoder(SegmentResult)
 _media_decoder = msgspec.msgpack.Decoder(Media)
+
+
+def compose_all(row: JobRow, results: Sequence[ResultRow], *, model: str) -> tuple[Transcript, ...]:
+    """Return the transcripts of a job's file: of what was said, and where it was asked for, of its translation.
+
+    A file in English is its own translation.
+    """
+    said = compose(row, results, model=model)
+    if not row.job.options.is_translated_too or said.language in {None, ENGLISH}:
+        return (said,)
+    return said, compose(row, results, model=model, is_translation=True)
 
 
 def compose(
@@ -28,10 +44,12 @@ def compose(
     *,
     model: str,
     profile: Profile | None = None,
+    is_translation: bool = False,
 ) -> Transcript:
     """Return all that is known about a job's file, with the cues of what is finished, laid out as the job asks.
 
-    Segments without a result are listed as missing, with their causes. `profile` replaces the job's own.
+    They are laid out as the job asks, or in `profile`; with `is_translation` they are those of its second decoding.
+    Segments without a result are listed as missing, with their causes.
     """
     job = row.job
     media = _media_decoder.decode(row.media) if row.media else Media()
@@ -44,7 +62,9 @@ def compose(
             missing += [_absence(span, offset, cause) for span in found.plan.spans]
             continue
         result = _result_decoder.decode(found.result)
-        placed = place(result.phrases, found.plan.pieces, found.plan.spans, offset)
+        is_other = is_translation and result.translation is not None
+        phrases = (result.translation or ()) if is_other else result.phrases
+        placed = place(phrases, found.plan.pieces, found.plan.spans, offset)
         segments.append(_segment(found, result, placed, offset))
     transcript = Transcript(
         source=Path(os.fsdecode(job.source)).name,
@@ -52,14 +72,29 @@ def compose(
         offset_ms=offset // SAMPLES_PER_MS,
         language=_language(job.language or job.options.language, segments),
         language_probability=job.language_probability or None,
-        task=job.options.task,
+        task="translate" if is_translation else job.options.task,
         model=model,
         devices=tuple(sorted({segment.device for segment in segments})),
         segments=tuple(segments),
         skipped=tuple(_absence(skip.span, offset, skip.cause) for skip in media.skipped),
         missing=tuple(missing),
     )
-    return with_cues(transcript, profile or job.options.layout.profile, overrides_of(job.options.layout))
+    said = _as_asked(transcript, job.options)
+    layout = job.options.layout
+    return with_cues(said, profile or layout.profile, NO_OVERRIDES if profile else overrides_of(layout))
+
+
+def _as_asked(transcript: Transcript, options: Options) -> Transcript:
+    """Return `transcript` without what nobody said, its Chinese as it is to be written."""
+
+    def rules(language: str | None) -> Rules:
+        spoken = "en" if transcript.task == "translate" else language
+        return rules_for(spoken, is_unsaid_dropped=options.drop_unsaid, are_marks_kept=options.marks)
+
+    segments, removed = leave_out(transcript.segments, rules)
+    said = msgspec.structs.replace(transcript, segments=segments, removed=removed)
+    # The configuration asks for no conversion without the package; an old job may, after it was removed.
+    return chinese.in_variant(said, options.chinese) if chinese.is_installed() else said
 
 
 def _language(settled: str, segments: Iterable[SegmentTranscript]) -> str | None:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from msgspec import Meta, Struct, inspect, structs
 
 from subtitled import tomlstruct
+from subtitled.chinese import Variant
 from subtitled.config_checks import check
+from subtitled.cues.render import Format
 from subtitled.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -120,15 +122,36 @@ class Inbox(_Section, frozen=True):
     path: str = "/srv/subtitled/inbox"
     output: str = "/srv/subtitled/outbox"
     """The folder that gets the subtitles, sub-folders mirrored; or "beside" the source."""
-    formats: tuple[Literal["srt", "json"], ...] = ("srt",)
+    formats: tuple[Format, ...] = ("srt",)
+    bom: bool = False
+    """Subtitle files, JSON apart, begin with a byte order mark."""
+    newline: Literal["lf", "crlf"] = "lf"
+    karaoke: bool = False
+    """ASS colours each word when it is said; needs `word_timestamps`."""
     language: str = "auto"
     task: Literal["transcribe", "translate"] = "transcribe"
+    tasks: tuple[Literal["transcribe", "translate"], ...] = ()
+    """In place of `task`: both give subtitles in two languages from one reading of the file."""
+    flags: tuple[Literal["default", "sdh", "forced"], ...] = ()
+    """What the names of the subtitles tell players beside the language."""
+    skip_existing: Literal["any", "language", "never"] = "never"
+    """Which subtitles that a file has already make ours needless."""
     after: Literal["move", "keep", "delete"] = "move"
+    on_done: tuple[str, ...] = ()
+    """A command and its arguments, run when a job is done; no shell has a part in it."""
+    on_failed: tuple[str, ...] = ()
+    command_timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 60.0
     settle_s: Annotated[float, Meta(ge=0, le=3600)] = 2.0
     rescan_s: Annotated[float, Meta(ge=1, le=86_400)] = 60.0
     """Seconds between two full scans, which find what no event told."""
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
     word_timestamps: bool = False
+    drop_unsaid: bool = True
+    """Leave out stock phrases and loops that nobody said."""
+    marks: bool = True
+    """Keep marks of music and noise, such as [Music]."""
+    chinese: Variant = "off"
+    """How Chinese text is written: as in Taiwan, in Hong Kong, on the mainland, or as the model has it."""
 
 
 class Listen(_Section, frozen=True):
@@ -169,6 +192,15 @@ class Uploads(_Section, frozen=True):
     """Folders whose files may be submitted by their path, on the local socket."""
 
 
+class Webhook(_Section, frozen=True):
+    """Where each job's end is told."""
+
+    url: str = ""
+    secret_file: str = ""
+    """Its content, without white space around it, signs each message."""
+    attempts: Annotated[int, Meta(ge=1, le=100)] = 10
+
+
 class State(_Section, frozen=True):
     """Where the daemon keeps its database."""
 
@@ -198,6 +230,7 @@ class Config(_Section, frozen=True):
     listen: Listen = Listen()
     client: tuple[Client, ...] = ()
     uploads: Uploads = Uploads()
+    webhook: Webhook = Webhook()
     state: State = State()
     log: Log = Log()
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from subtitle.keys import is_key
+from subtitled import chinese
 from subtitled.checkpoint import can_translate, fault_of, is_convertible, is_folder
 from subtitled.tomlstruct import shown
 
@@ -64,6 +67,7 @@ def check(config: Config, faults: Faults, *, check_paths: bool) -> None:
     _check_clients(config, faults)
     _check_sockets(config, faults)
     _check_uploads(config, faults)
+    _check_aftermath(config, faults, check_paths=check_paths)
     _check_state(config, faults, check_paths=check_paths)
 
 
@@ -125,12 +129,22 @@ def _check_inbox_values(config: Config, faults: Faults) -> None:
         key = f"inbox[{index}]"
         if not inbox.formats:
             faults.add(f"{key}.formats", inbox.formats, "at least one format")
+        if inbox.karaoke and not (inbox.word_timestamps and "ass" in inbox.formats):
+            allowed = 'false, unless word_timestamps = true and "ass" is among the formats'
+            faults.add(f"{key}.karaoke", inbox.karaoke, allowed)
+        if inbox.chinese != "off" and not chinese.is_installed():
+            faults.add(f"{key}.chinese", inbox.chinese, f'"off", until OpenCC is installed: {chinese.REMEDY}')
         if inbox.language not in {"auto", "multi", *LANGUAGES} and not faults.is_faulty(f"{key}.language"):
             allowed = f'"auto", "multi" (each segment its own), or one of {" ".join(LANGUAGES)}'
             faults.add(f"{key}.language", inbox.language, allowed)
-        if inbox.task == "translate" and not can_translate(config.model.name):
-            allowed = f'"transcribe", for {config.model.name} cannot translate; "large-v3" and "medium" can'
-            faults.add(f"{key}.task", inbox.task, allowed)
+        if not can_translate(config.model.name):
+            cannot = f'for {config.model.name} cannot translate; "large-v3" and "medium" can'
+            if inbox.task == "translate":
+                faults.add(f"{key}.task", inbox.task, f'"transcribe", {cannot}')
+            if "translate" in inbox.tasks:
+                faults.add(f"{key}.tasks", inbox.tasks, f"[], {cannot}")
+        if len(set(inbox.tasks)) < len(inbox.tasks):
+            faults.add(f"{key}.tasks", inbox.tasks, "each task once")
 
 
 def _check_inbox_folders(config: Config, faults: Faults, *, check_paths: bool) -> None:
@@ -176,6 +190,32 @@ def _check_sockets(config: Config, faults: Faults) -> None:
     metrics = config.listen.metrics
     if metrics and not faults.is_faulty("listen.metrics") and not _host_of(metrics):
         faults.add("listen.metrics", metrics, '"" (off), or HOST:PORT such as "127.0.0.1:9477"')
+
+
+def _check_aftermath(config: Config, faults: Faults, *, check_paths: bool) -> None:
+    for index, inbox in enumerate(config.inbox):
+        for name, command in (("on_done", inbox.on_done), ("on_failed", inbox.on_failed)):
+            key = f"inbox[{index}].{name}"
+            if command and not command[0]:
+                faults.add(key, command, "a program and its arguments, or [] for none")
+            elif command and check_paths and shutil.which(command[0]) is None:
+                faults.add(key, command, f"a program that user {os.geteuid()} may run, first in the list")
+    hook = config.webhook
+    if not faults.is_faulty("webhook.url") and hook.url and not _is_web_address(hook.url):
+        faults.add("webhook.url", hook.url, '"" (off), or an address that begins with https:// or http://')
+    if hook.secret_file and not faults.is_faulty("webhook.secret_file"):
+        is_absolute = _is_absolute("webhook.secret_file", hook.secret_file, faults)
+        if is_absolute and check_paths and not os.access(hook.secret_file, os.R_OK):
+            allowed = f"a file that user {os.geteuid()} may read; its content is the secret"
+            faults.add("webhook.secret_file", hook.secret_file, allowed)
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none, a broken IPv6 address
+        return False
 
 
 def _endpoint_fault(endpoint: str, *, is_for_clients: bool, has_keys: bool) -> str | None:

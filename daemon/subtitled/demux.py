@@ -12,6 +12,7 @@ from av.stream import Discard, Disposition
 
 from subtitled.config import SAMPLE_RATE
 from subtitled.errors import MediaError
+from subtitled.languages import is_in
 from subtitled.media import BLOCK, SAMPLE_RATES, MediaInfo
 
 if TYPE_CHECKING:
@@ -57,20 +58,6 @@ _BEYOND_NS = 10_000_000_000
 _READ_FAULTS = 100
 """Reading gives up after so many failures without a packet in between."""
 
-_LANGUAGES = (
-    "af afr, am amh, ar ara, as asm, az aze, ba bak, be bel, bg bul, bn ben, bo bod tib, br bre, bs bos, ca "
-    "cat, cs ces cze, cy cym wel, da dan, de deu ger, el ell gre, en eng, es spa, et est, eu eus baq, fa fas "
-    "per, fi fin, fo fao, fr fra fre, gl glg, gu guj, ha hau, haw haw, he heb, hi hin, hr hrv scr, ht hat, hu "
-    "hun, hy hye arm, id ind, is isl ice, it ita, ja jpn, jw jav, jv jav, ka kat geo, kk kaz, km khm, kn kan, "
-    "ko kor, la lat, lb ltz, ln lin, lo lao, lt lit, lv lav, mg mlg, mi mri mao, mk mkd mac, ml mal, mn mon, "
-    "mr mar, ms msa may, mt mlt, my mya bur, ne nep, nl nld dut, nn nno, no nor nob, oc oci, pa pan, pl pol, "
-    "ps pus, pt por, ro ron rum, ru rus, sa san, sd snd, si sin, sk slk slo, sl slv, sn sna, so som, sq sqi "
-    "alb, sr srp scc, su sun, sv swe, sw swa, ta tam, te tel, tg tgk, th tha, tk tuk, tl tgl fil, tr tur, tt "
-    "tat, uk ukr, ur urd, uz uzb, vi vie, yi yid, yo yor, yue yue, zh zho chi cmn"
-)
-"""Whisper's languages with the three-letter names (ISO 639-2/B, /T and -3) that containers use for them."""
-
-
 _SAMPLES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
 """FFmpeg's sample formats as NumPy's."""
 
@@ -85,7 +72,7 @@ class Track:
     def __init__(self, file: MediaFile, language: str | None) -> None:
         self.bad_packets = 0
         self._file = file
-        self._container = _open(file)
+        self._container = open_container(file)
         try:
             self._stream = _choose(self._container, file, language)
             for stream in self._container.streams:
@@ -299,7 +286,8 @@ def _mixed(held: list[tuple[Any, int]]) -> NDArray[np.float32]:
     return mono(pcm if planes == channels else pcm[0].reshape(-1, channels).T)
 
 
-def _open(file: MediaFile) -> Any:
+def open_container(file: MediaFile) -> Any:
+    """Open a media file in FFmpeg, which opens no other; raises MediaError where it is none."""
     options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": _NO_PROTOCOL}
     try:
         # Tags of old files are in any encoding.
@@ -336,12 +324,6 @@ def _choose(container: Any, file: MediaFile, language: str | None) -> Any:
         raise MediaError(
             f"{file.name}: no decoder knows the format of its audio; convert it to another format"
         )
-    wanted = [track for track in usable if language and _is_in(track, language.lower())]
+    wanted = [track for track in usable if language and is_in(track.language, language.lower())]
     candidates = wanted or usable
     return next((track for track in candidates if Disposition.default in track.disposition), candidates[0])
-
-
-def _is_in(track: Any, language: str) -> bool:
-    # Matroska may say "zh-Hans", BCP 47.
-    tag = (track.language or "").lower().split("-")[0]
-    return tag == language or any({tag, language} <= set(names.split()) for names in _LANGUAGES.split(","))

@@ -13,8 +13,8 @@ from typing import Literal
 
 from msgspec import Struct
 
-from subtitled.core.records import Job
-from subtitled.cues.render import Format, render
+from subtitled.core.records import Job, Options
+from subtitled.cues.render import Format, Look, render
 from subtitled.cues.transcript import Transcript
 from subtitled.errors import SpoolError
 from subtitled.outputs import ERROR_SUFFIX, archive, error_text, write_error
@@ -30,6 +30,8 @@ class Finish(Struct, frozen=True, kw_only=True):
     transcript: Transcript
     paths: Mapping[Format, Path]
     """The file of each format."""
+    more: tuple[tuple[Transcript, Mapping[Format, Path]], ...] = ()
+    """Further transcripts of the same file, in other languages, with their files."""
     obsolete: tuple[Path, ...] = ()
     """What an earlier, failed try left behind."""
 
@@ -39,8 +41,7 @@ def write_outputs(finish: Finish) -> bytes:
 
     Blocks for fsync. Raises SpoolError, with no half-written file left, when something cannot be written.
     """
-    for form, path in finish.paths.items():
-        write_whole(path, render(form, finish.transcript))
+    _write(finish)
     for path in finish.obsolete:
         remove(path)
     job = finish.job
@@ -48,7 +49,8 @@ def write_outputs(finish: Finish) -> bytes:
         case "move":
             return _archived(job, "done")
         case "delete":
-            if _is_unchanged(job):
+            # The subtitles that made ours needless may be in the source itself.
+            if _is_unchanged(job) and not job.is_needless:
                 remove(os.fsdecode(job.location))
             return job.location
         case _:
@@ -66,14 +68,26 @@ def write_failure(finish: Finish, folder: Path) -> bytes:
     text = _failure_text(finish)
     if finish.transcript.cues:
         try:
-            for form, path in finish.paths.items():
-                write_whole(path, render(form, finish.transcript))
+            _write(finish)
         except SpoolError as error:
             if is_disk_full(error):
                 raise
             text += f"\nThe finished part could not be written: {error}\n"
     write_error(folder, Path(os.fsdecode(job.source)).name, text)
     return job.location if job.options.after == "keep" else _archived(job, "failed")
+
+
+def look_of(options: Options) -> Look:
+    """Return how a job's files are to look."""
+    newline: Literal["lf", "crlf"] = "crlf" if options.newline == "crlf" else "lf"
+    return Look(bom=options.bom, newline=newline, karaoke=options.karaoke)
+
+
+def _write(finish: Finish) -> None:
+    look = look_of(finish.job.options)
+    for transcript, paths in ((finish.transcript, finish.paths), *finish.more):
+        for form, path in paths.items():
+            write_whole(path, render(form, transcript, look))
 
 
 def is_disk_full(error: SpoolError) -> bool:

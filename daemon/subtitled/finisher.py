@@ -17,7 +17,7 @@ from typing import Any
 from subtitled import compose, finish, log
 from subtitled.core import events as ev
 from subtitled.core.records import Job
-from subtitled.cues.render import FORMATS
+from subtitled.cues.render import FORMATS, Format
 from subtitled.cues.transcript import Transcript
 from subtitled.errors import NoSpaceError, SpoolError, StoreError, SubtitledError
 from subtitled.outputs import output_folder, output_paths
@@ -84,15 +84,15 @@ class Finisher:
         row = self._store.find_job(job.id)
         if row is None:
             raise StoreError(f"database: job {job.id} is gone")
-        compose_it = partial(compose.compose, row, self._store.results(job.id), model=self._model)
+        compose_it = partial(compose.compose_all, row, self._store.results(job.id), model=self._model)
 
-        def composed(transcript: Transcript) -> None:
-            self._write(row, transcript, is_failure=is_failure)
+        def composed(transcripts: tuple[Transcript, ...]) -> None:
+            self._write(row, transcripts, is_failure=is_failure)
 
         self._in_file_thread(compose_it, composed, partial(self._finish_failed, job, is_failure=is_failure))
 
-    def _write(self, row: JobRow, transcript: Transcript, *, is_failure: bool) -> None:
-        job = row.job
+    def _write(self, row: JobRow, transcripts: tuple[Transcript, ...], *, is_failure: bool) -> None:
+        job, transcript = row.job, transcripts[0]
         self._reporter.jobs[job.id] = job_report(row, transcript, now_ms=time.time_ns() // 1_000_000)
         if not job.options.output:  # whoever submitted the file fetches what there is
             ended = ev.Closed if is_failure else ev.Written
@@ -101,17 +101,11 @@ class Finisher:
         source = os.fsdecode(job.source)
         inbox = os.fsdecode(job.options.inbox)
         folder = output_folder(inbox, source, os.fsdecode(job.options.output))
-        named = output_paths(
-            folder,
-            source,
-            transcript.output_language,
-            job.options.formats,
-            partial(self._is_mine, job.source),
-            is_partial=is_failure,
-        )
-        paths = {form: named[form] for form in FORMATS if form in named}
+        paths = [self._paths(job, folder, one, is_failure=is_failure) for one in transcripts]
         error_folder = finish.error_folder(job, folder)
-        claimed = [*paths.values()] if transcript.cues or not is_failure else []
+        claimed = [path for named in paths for path in named.values()]
+        if is_failure and not transcript.cues:
+            claimed = []
         if is_failure:
             claimed.append(finish.error_path(job, error_folder))
         obsolete = [Path(path) for path in self._store.outputs_of(job.id) if Path(path) not in claimed]
@@ -120,7 +114,10 @@ class Finisher:
         except NoSpaceError as error:
             self._wait_for_space(job, error, is_failure=is_failure)
             return
-        work = finish.Finish(job=job, transcript=transcript, paths=paths, obsolete=tuple(obsolete))
+        more = tuple(zip(transcripts[1:], paths[1:], strict=True))
+        work = finish.Finish(
+            job=job, transcript=transcript, paths=paths[0], more=more, obsolete=tuple(obsolete)
+        )
         failed = partial(self._finish_failed, job, is_failure=is_failure)
         if is_failure:
             self._in_file_thread(
@@ -139,6 +136,23 @@ class Finisher:
                 self._written(ev.Written(job.id, location))
 
             self._in_file_thread(partial(finish.write_outputs, work), written, failed)
+
+    def _paths(
+        self, job: Job, folder: Path, transcript: Transcript, *, is_failure: bool
+    ) -> dict[Format, Path]:
+        """Return the file of each format of one transcript; none where the job is needless."""
+        if job.is_needless:
+            return {}
+        named = output_paths(
+            folder,
+            os.fsdecode(job.source),
+            transcript.output_language,
+            job.options.formats,
+            partial(self._is_mine, job.source),
+            flags=job.options.flags,
+            is_partial=is_failure,
+        )
+        return {form: named[form] for form in FORMATS if form in named}
 
     def _is_mine(self, source: bytes, path: Path) -> bool:
         owner = self._store.owner_of(os.fsencode(path))

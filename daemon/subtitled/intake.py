@@ -23,11 +23,21 @@ _log = log.get()
 
 def options_of(inbox: config.Inbox) -> Options:
     """Return what an inbox asks of its files."""
+    tasks = sorted(inbox.tasks or (inbox.task,))  # "transcribe" first
     return Options(
         language=inbox.language,
-        task=inbox.task,
+        task=tasks[0],
+        is_translated_too=len(tasks) > 1,
         formats=tuple(inbox.formats),
+        bom=inbox.bom,
+        newline=inbox.newline,
+        karaoke=inbox.karaoke,
+        flags=tuple(inbox.flags),
+        skip_existing=inbox.skip_existing,
         word_timestamps=inbox.word_timestamps,
+        drop_unsaid=inbox.drop_unsaid,
+        marks=inbox.marks,
+        chinese=inbox.chinese,
         priority=inbox.priority,
         after=inbox.after,
         inbox=os.fsencode(Path(inbox.path).absolute()),

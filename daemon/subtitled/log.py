@@ -18,9 +18,14 @@ if TYPE_CHECKING:
 JOB_ACCEPTED = "job.accepted"
 JOB_PLANNED = "job.planned"
 JOB_DONE = "job.done"
+JOB_NEEDLESS = "job.needless"
 JOB_FAILED = "job.failed"
 JOB_CANCELLED = "job.cancelled"
 JOB_REQUEUED = "job.requeued"
+# What follows a job's end.
+AFTER_DONE = "after.done"
+AFTER_FAILED = "after.failed"
+AFTER_WAITS = "after.waits"
 # A segment's.
 SEGMENT_DONE = "segment.done"
 SEGMENT_SKIPPED = "segment.skipped"

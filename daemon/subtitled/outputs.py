@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from subtitled.errors import SpoolError
+from subtitled.languages import iso_639
 from subtitled.spool import fitted, move_whole, printable, write_whole
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ ERROR_SUFFIX = ".error.txt"
 _LONGEST_ENDING = ".partial.json"
 """Room that every base name leaves, so that all files of a job can share it."""
 
-_ISO_639_1 = {"jw": "jv"}
-"""Whisper's codes that are not ISO 639-1 although the language has one; `yue` and `haw` have none."""
+FLAGS = ("default", "sdh", "forced")
+"""What Jellyfin, Plex and Emby read from a name beside its language, in the order in which we write them."""
 
 
 def output_folder(inbox_root: str | Path, source: str | Path, output: str | Path) -> Path:
@@ -40,16 +41,18 @@ def output_paths(
     formats: Iterable[str],
     is_mine: Callable[[Path], bool],
     *,
+    flags: Iterable[str] = (),
     is_partial: bool = False,
 ) -> dict[str, Path]:
     """Return the file of each format, all of one base name: `talk.zh`, else `talk.mp4.zh`, `talk.mp4.zh.2` ….
 
     It is the first of these whose every path `is_mine` accepts: a path that does not exist, or that was
-    written for the same source. `language` is Whisper's code, None where none was heard (`talk.srt`). A
-    partial result is named `talk.zh.partial.srt`. No name is longer than 255 bytes.
+    written for the same source. `language` is Whisper's code, None where none was heard (`talk.srt`); of
+    `FLAGS` those in `flags` follow it (`talk.zh.forced.srt`). A partial result is named
+    `talk.zh.partial.srt`. No name is longer than 255 bytes.
     """
     endings = {form: f".partial.{form}" if is_partial else f".{form}" for form in formats}
-    for base in _bases(Path(source).name, language):
+    for base in _bases(Path(source).name, language_tag(language) + flag_tag(flags)):
         paths = {form: Path(folder, base + ending) for form, ending in endings.items()}
         if all(is_mine(path) for path in paths.values()):
             return paths
@@ -61,7 +64,13 @@ def language_tag(language: str | None) -> str:
 
     Two letters where ISO 639-1 has them, else Whisper's own code (`.yue`).
     """
-    return f".{_ISO_639_1.get(language, language)}" if language else ""
+    return f".{iso_639(language)}" if language else ""
+
+
+def flag_tag(flags: Iterable[str]) -> str:
+    """Return the ending that tells players what kind of subtitles these are: `.sdh.forced`; "" for none."""
+    wanted = set(flags)
+    return "".join(f".{flag}" for flag in FLAGS if flag in wanted)
 
 
 def archive(source: str | Path, inbox_root: str | Path, outcome: Literal["done", "failed"]) -> Path:
@@ -92,9 +101,8 @@ def error_text(job: str, source: str | Path, cause: str, remedy: str) -> str:
     )
 
 
-def _bases(name: str, language: str | None) -> Iterable[str]:
-    """Yield base names in the order of their beauty, without end."""
-    tag = language_tag(language)
+def _bases(name: str, tag: str) -> Iterable[str]:
+    """Yield base names with `tag` in the order of their beauty, without end."""
     yield _base(Path(name).stem, tag)
     yield _base(name, tag)
     for number in itertools.count(2):

@@ -38,6 +38,8 @@ class JobReport(Struct, frozen=True, kw_only=True):
     skipped: int
     """Stretches of speech too short to be decoded."""
     missing: int
+    removed: int
+    """Phrases that nobody said."""
     duration_s: float
     wall_s: float
     retries: int
@@ -57,6 +59,7 @@ def job_report(row: JobRow, transcript: Transcript, *, now_ms: int) -> JobReport
         silent=sum(not segment.phrases for segment in transcript.segments),
         skipped=len(transcript.skipped),
         missing=len(transcript.missing),
+        removed=len(transcript.removed),
         duration_s=transcript.duration_ms / 1000,
         wall_s=(now_ms - (row.started_ms or row.created_ms)) / 1000,
         retries=sum(segment.attempts - 1 for segment in transcript.segments),
@@ -115,6 +118,10 @@ class Reporter:
             return
         file = Path(os.fsdecode(job.source)).name
         match job.state:
+            case JobState.DONE if job.is_needless:
+                self.jobs.pop(job.id, None)
+                self._metrics.jobs.labels("needless").inc()
+                _log.info(log.JOB_NEEDLESS, job=job.id, file=file, cause=job.cause)
             case JobState.DONE:
                 self._metrics.jobs.labels("done").inc()
                 _log.info(log.JOB_DONE, job=job.id, file=file, **self._figures(job.id))
@@ -139,6 +146,7 @@ class Reporter:
             "segments": report.segments,
             "silent": report.silent,
             "skipped": report.skipped,
+            "removed": report.removed,
             "duration_s": round(report.duration_s, 2),
             "wall_s": round(report.wall_s, 2),
             "speed": f"{report.speed:.1f}x realtime",

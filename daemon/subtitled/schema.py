@@ -78,4 +78,8 @@ MIGRATIONS: tuple[str, ...] = (
     DROP INDEX jobs_by_source;
     CREATE UNIQUE INDEX jobs_by_source ON jobs (source, size, mtime_ns, options, repetition);
     """,
+    # 3: what was written for a source is found when the source comes again
+    """
+    CREATE INDEX outputs_by_source ON outputs (source);
+    """,
 )

@@ -19,6 +19,7 @@ import zmq
 
 from subtitled import backend as be
 from subtitled import log
+from subtitled.aftermath import Aftermath
 from subtitled.clients.reception import Reception
 from subtitled.config import Config
 from subtitled.core import actions as ac
@@ -34,11 +35,10 @@ from subtitled.lock import take_folder
 from subtitled.mailbox import Mailbox
 from subtitled.metrics import Metrics
 from subtitled.model_step import ModelStep
-from subtitled.outputs import BESIDE
 from subtitled.report import Reporter
 from subtitled.rows import JournalEntry
 from subtitled.sdnotify import Notifier
-from subtitled.settings import merge, policy_of, recipe_of, space_of
+from subtitled.settings import merge, policy_of, recipe_of, space_of, written_folders
 from subtitled.signals import Signals
 from subtitled.sockets import bind_workers
 from subtitled.space import SpaceGuard
@@ -91,6 +91,7 @@ class Server:
             supervisor=self._supervisor,
             broker=self._broker,
             metrics=self._metrics,
+            store=self._store,
         )
         self._model = ModelStep(config.model.name, self._worker_link.spawn_fetch)
         self._mailbox: Mailbox[Found | Callable[[], None]] = Mailbox()
@@ -110,6 +111,9 @@ class Server:
             happen=self._happen,
             call_back=self._mailbox.put,
             model=config.model.name,
+        )
+        self._aftermath = Aftermath(
+            config, environ, self._store, put=self._mailbox.put, tell=self._reception.tell_watchers
         )
         self._arrivals = Arrivals(config.inbox, self._store, self._mailbox.put)
         self._space = SpaceGuard(*space_of(config))
@@ -138,15 +142,11 @@ class Server:
         return code
 
     def _start(self) -> None:
-        self._finisher.sweep(
-            folder
-            for inbox in self._config.inbox
-            for folder in (inbox.path, inbox.output)
-            if folder != BESIDE
-        )
+        self._finisher.sweep(written_folders(self._config))
         self._perform(self._broker.restore(self._store.unfinished(), time.monotonic()))
         self._reception.start()
         self._fill_slots()
+        self._aftermath.start()
         self._arrivals.start()
 
     def _turn(self) -> None:
@@ -206,6 +206,7 @@ class Server:
             self._do(action)
         if entries:
             self._reception.tell_watchers(entries)
+            self._aftermath.wake()
 
     def _commit(self, saves: list[ac.Save]) -> list[JournalEntry]:
         """Commit, and wait here while the disk is full: nothing may be said that is not written."""
@@ -355,6 +356,7 @@ class Server:
             self._worker_link.reconfigure(config, devices)
             self._space.reconfigure(*space_of(config))
             self._reception.reconfigure(config)
+            self._aftermath.reconfigure(config)
             if config.inbox != old.inbox:
                 self._arrivals.stop()
                 self._arrivals = Arrivals(config.inbox, self._store, self._mailbox.put)
@@ -388,6 +390,7 @@ class Server:
         self._arrivals.stop()
         self._supervisor.kill_all()
         self._finisher.close()
+        self._aftermath.close()
         self._reception.close()
         self._workers.close()
         self._context.term()

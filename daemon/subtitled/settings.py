@@ -8,6 +8,7 @@ from msgspec import structs
 from subtitled.backend import Recipe
 from subtitled.config import Config
 from subtitled.core.deadlines import Policy
+from subtitled.outputs import BESIDE
 
 FIXED_SECTIONS = ("model", "decoding", "listen")
 """Sections that workers and sockets were made with; a change needs a restart, as one of state.dir does."""
@@ -42,6 +43,12 @@ def space_of(config: Config) -> tuple[list[str], int]:
     """Return the folders that results are written to, and the bytes that are to be left free there."""
     outputs = [inbox.path if inbox.output == "beside" else inbox.output for inbox in config.inbox]
     return [config.state.dir, *outputs], config.state.reserve_mb * 2**20
+
+
+def written_folders(config: Config) -> list[str]:
+    """Return the folders in which files of jobs are written."""
+    folders = [folder for inbox in config.inbox for folder in (inbox.path, inbox.output)]
+    return [folder for folder in folders if folder != BESIDE]
 
 
 def policy_of(config: Config) -> Policy:

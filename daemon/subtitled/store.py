@@ -80,6 +80,11 @@ class Store:
                 "DELETE FROM outputs WHERE path = ? AND job = ?", [(path, job.id) for path in paths]
             )
 
+    def note(self, job: str, state: str, event: str, cause: str) -> JournalEntry:
+        """Add to the journal what followed a job's end, which leaves its state; raises NoSpaceError."""
+        with transaction(self._db):
+            return self._record(time.time_ns() // 1_000_000, "job", job, "", state, event, state, cause)
+
     def _save(self, save: Save, now_ms: int) -> JournalEntry | None:
         match save:
             case SaveNewJob(job=job):
@@ -105,30 +110,12 @@ class Store:
                 return None
             case SaveSegment(segment=segment, before=before, event=event):
                 self._update_segment(save)
-                cause = segment.cause
-                key = segment.key
-                return self._record(
-                    now_ms,
-                    "segment",
-                    key.job,
-                    str(key.index),
-                    before.value,
-                    event.value,
-                    segment.state.value,
-                    cause,
-                )
+                step = (before.value, event.value, segment.state.value, segment.cause)
+                return self._record(now_ms, "segment", segment.key.job, str(segment.key.index), *step)
             case SaveWorker():
                 name = f"{save.slot}.{save.incarnation}"
-                return self._record(
-                    now_ms,
-                    "worker",
-                    "",
-                    name,
-                    save.before.value,
-                    save.event.value,
-                    save.after.value,
-                    save.cause,
-                )
+                step = (save.before.value, save.event.value, save.after.value, save.cause)
+                return self._record(now_ms, "worker", "", name, *step)
 
     def _insert_job(self, job: Job, now_ms: int) -> None:
         self._db.execute(
@@ -378,6 +365,11 @@ class Store:
         """Return the source that an output file was written for; None when it is not ours."""
         row = self._db.execute("SELECT source FROM outputs WHERE path = ?", (path,)).fetchone()
         return row[0] if row else None
+
+    def outputs_for(self, source: bytes) -> tuple[bytes, ...]:
+        """Return the files that were written for a source, by any of its jobs."""
+        rows = self._db.execute("SELECT path FROM outputs WHERE source = ?", (source,))
+        return tuple(path for (path,) in rows)
 
     def outputs_of(self, job: str) -> list[str]:
         """Return the files that were written for a job."""

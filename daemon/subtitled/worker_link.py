@@ -18,7 +18,9 @@ from subtitled.core import events as ev
 from subtitled.core.broker import Broker
 from subtitled.core.records import Job, Role, SegmentKey
 from subtitled.cuda import Device
+from subtitled.existing import unless_of
 from subtitled.metrics import Metrics
+from subtitled.store import Store
 from subtitled.supervisor import Supervisor
 from subtitled.version import VERSION
 
@@ -40,6 +42,7 @@ class WorkerLink:
         supervisor: Supervisor,
         broker: Broker,
         metrics: Metrics,
+        store: Store,
     ) -> None:
         self._config = config
         self._devices = {device.slot: device for device in devices}
@@ -47,6 +50,7 @@ class WorkerLink:
         self._supervisor = supervisor
         self._broker = broker
         self._metrics = metrics
+        self._store = store
         self.languages: tuple[str, ...] = ()
         """Languages that the loaded model has tokens for; none before it is loaded."""
         self._pcm: dict[SegmentKey, zmq.Frame] = {}
@@ -122,6 +126,7 @@ class WorkerLink:
                 index=item.key.index,
                 language=item.language,
                 task=item.options.task,
+                is_translated_too=item.options.is_translated_too,
                 initial_prompt=item.options.initial_prompt,
                 hotwords=item.options.hotwords,
             )
@@ -146,6 +151,7 @@ class WorkerLink:
             plans=action.plans,
             done=action.done,
             credit_bytes=action.credit_bytes,
+            unless=None if action.plans is not None else unless_of(job, self._store.outputs_for),
         )
         self.send(action.worker, message)
 
@@ -208,6 +214,8 @@ class WorkerLink:
                 return ev.Prepared(worker=worker, feed=feed, plan=plan, pcm_bytes=plan.samples * 2)
             case be.PlanComplete(feed=feed, media=media):
                 return ev.PlanComplete(worker=worker, feed=feed, media=msgspec.msgpack.encode(media))
+            case be.Needless(feed=feed, cause=cause):
+                return ev.Needless(worker=worker, feed=feed, cause=cause)
             case be.Transcribed(lease=lease, items=items, decode_s=decode_s, load_s=load_s):
                 slot = worker.rpartition(".")[0]
                 if load_s:

@@ -15,6 +15,7 @@ from subtitled.backend import (
     Drain,
     Heartbeat,
     Media,
+    Needless,
     PlanComplete,
     Prepare,
     Prepared,
@@ -26,6 +27,7 @@ from subtitled.backend import (
     WorkerSettings,
 )
 from subtitled.errors import ExitCode, MediaError
+from subtitled.existing import needless
 from subtitled.ingest import Ingest, recut
 from subtitled.ingest import Prepared as Segment
 from subtitled.version import VERSION
@@ -34,6 +36,10 @@ from subtitled.worker import Channel, start_thread
 
 class _AbandonedError(Exception):
     """Nobody wants the file any more."""
+
+
+class _NeedlessError(Exception):
+    """The file needs no subtitles of ours."""
 
 
 class _Task:
@@ -117,6 +123,8 @@ class PrepareWork:
                 media = self._prepare(task)
             except _AbandonedError:
                 pass
+            except _NeedlessError as found:
+                self._channel.post(Needless(feed=task.order.feed, cause=str(found)))
             except MediaError as error:
                 self._channel.post(Refused(feed=task.order.feed, cause=str(error)))
             else:
@@ -127,6 +135,8 @@ class PrepareWork:
         order = task.order
         path = os.fsdecode(order.path)
         _check_unchanged(order, path)
+        if order.unless is not None and (cause := needless(path, order.unless)):
+            raise _NeedlessError(cause)
         if order.plans is not None:
             self._send_all(task, recut(path, order.plans, language=order.language))
             _check_unchanged(order, path)

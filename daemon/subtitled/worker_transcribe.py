@@ -10,12 +10,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct
 
-from subtitled import log
+from subtitled import log, translated
 from subtitled.backend import (
     Drain,
     Heartbeat,
@@ -114,8 +115,11 @@ class TranscribeWork:
             ]
             try:
                 with self._residence.hold() as load_s:
-                    results = self._engine.transcribe(
-                        lease.features, requests, word_timestamps=order.word_timestamps
+                    results = translated.transcribe(
+                        partial(self._engine.transcribe, word_timestamps=order.word_timestamps),
+                        lease.features,
+                        requests,
+                        [item.is_translated_too for item in order.items],
                     )
             except (OutOfMemoryError, ValueError) as error:
                 self._channel.post(Refused(lease=order.lease, cause=str(error)))

@@ -38,6 +38,20 @@ def test_ingest_measures_each_kind_of_file() -> None:
     )
 
 
+def test_readability_holds_its_rules() -> None:
+    table = _run("readability.py", "--voices", "2")
+    shares = re.search(r"^subtitled +(\d+)((?: +[\d.]+ %)+) +(\d+)$", table, re.MULTILINE)
+    assert shares, table
+    lines, length, overlap, gap, short, long, _, _, needless = map(float, shares[2].replace("%", "").split())
+    assert (lines, length, overlap, gap, needless, int(shares[3])) == (0, 0, 0, 0, 0, 0), table
+    assert short + long <= 1, table
+
+
+def test_word_times_are_compared_with_none() -> None:
+    table = _run("word_times.py", "--repeat", "1")
+    assert len(re.findall(r"^demo(?:-zh)? +ratio +\d+\.\d\d +\d+\.\d\d$", table, re.MULTILINE)) == 2, table
+
+
 def test_upload_measures_each_way() -> None:
     table = _run("upload.py", "--short")
     ways = ["cp + sha256sum", "raw PUSH/PULL", "ipc", "tcp", "tcp, key"]
@@ -80,17 +94,3 @@ def test_gpu_measures_a_cpu_too(tmp_path: Path) -> None:
 def test_latency_tells_where_the_time_goes() -> None:
     table = _run("latency.py", "--drops", "1", "--settle", "0.1")
     assert re.search(r"^median( +-?\d+){6}$", table, re.MULTILINE), table
-
-
-def test_readability_holds_its_rules() -> None:
-    table = _run("readability.py", "--voices", "2")
-    shares = re.search(r"^subtitled +(\d+)((?: +[\d.]+ %)+) +(\d+)$", table, re.MULTILINE)
-    assert shares, table
-    lines, length, overlap, gap, short, long, _, _, needless = map(float, shares[2].replace("%", "").split())
-    assert (lines, length, overlap, gap, needless, int(shares[3])) == (0, 0, 0, 0, 0, 0), table
-    assert short + long <= 1, table
-
-
-def test_word_times_are_compared_with_none() -> None:
-    table = _run("word_times.py", "--repeat", "1")
-    assert len(re.findall(r"^demo(?:-zh)? +ratio +\d+\.\d\d +\d+\.\d\d$", table, re.MULTILINE)) == 2, table

@@ -152,7 +152,7 @@ def test_what_does_not_fit_the_state_is_refused(daemon: Daemon, talk: JobFacts, 
         with pytest.raises(ServerError, match=f"job {job.id} is {job.state}") as caught:
             getattr(daemon.client, ask)(job.id)
         assert caught.value.code == "WRONG_STATE"
-    with pytest.raises(ServerError, match="format 'vvt': this server writes srt, json"):
+    with pytest.raises(ServerError, match="format 'vvt': this server writes srt, vtt, ass"):
         daemon.client.fetch(talk.id, "vvt")
 
 

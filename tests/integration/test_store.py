@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -279,6 +280,16 @@ def test_a_source_is_found_by_path_size_time_and_options(store: Store) -> None:
     assert store.find_source(ODD + b"x", job.size, job.mtime_ns, job.options) is None
     assert store.find_source(ODD, job.size + 1, job.mtime_ns, job.options) is None
     assert store.find_source(ODD, job.size, job.mtime_ns + 1, job.options) is None
+    assert store.find_source(ODD, job.size, job.mtime_ns, replace(job.options, language="de")) is None
+
+
+def test_a_source_is_found_by_options_that_an_earlier_release_wrote(store: Store) -> None:
+    """It wrote fewer; those that came since have their defaults."""
+    job = new_job(source=ODD)
+    store.apply([SaveNewJob(job)])
+    kept = {"inbox": job.options.inbox, "formats": job.options.formats}
+    store._db.execute("UPDATE jobs SET options = ?", (msgspec.msgpack.encode(kept),))
+    assert store.find_source(ODD, job.size, job.mtime_ns, job.options) is not None
     assert store.find_source(ODD, job.size, job.mtime_ns, replace(job.options, language="de")) is None
 
 

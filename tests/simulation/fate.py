@@ -74,6 +74,8 @@ class Media(Struct, frozen=True, kw_only=True):
     refused: frozenset[int]
     """Segments that every transcribe worker refuses."""
     is_unreadable: bool = False
+    needless_from: int | None = None
+    """From this reading on the file has subtitles already, if it is not planned."""
     kills_decoders: bool = False
     changes_from: int | None = None
     """After the first reading, segments from this index on are others than before."""
@@ -168,7 +170,7 @@ class Fate:
         count = self.random.randrange(8, 24) if is_long else self.random.choice((0, 1, 2, 3, 5, 7))
         lengths = (4_000, 60_000, WINDOW_SAMPLES, WINDOW_SAMPLES, WINDOW_SAMPLES)
         is_bad = self.strikes(Fault.BAD_MEDIA)
-        badness = self.random.choice(("unreadable", "killer", "changing")) if is_bad else ""
+        badness = self.random.choice(("unreadable", "killer", "changing", "needless")) if is_bad else ""
         indices = range(count)
         return Media(
             plans=tuple(make_plan(index, self.random.choice(lengths)) for index in indices),
@@ -180,6 +182,7 @@ class Fate:
             poison=frozenset(index for index in indices if self.strikes(Fault.POISON)),
             refused=frozenset(index for index in indices if self.strikes(Fault.POISON)),
             is_unreadable=badness == "unreadable",
+            needless_from=self.random.choice((0, 1)) if badness == "needless" else None,
             kills_decoders=badness == "killer",
             changes_from=self.random.randrange(count) if badness == "changing" and count else None,
         )

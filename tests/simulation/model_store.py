@@ -118,6 +118,9 @@ class ModelStore:
     def _fault(self, job: Job) -> str:
         states = {segment.state for segment in self.segments[job.id].values()}
         match job.state:
+            case JobState.DONE if job.is_needless:
+                is_given_up = states <= {SegmentState.DONE, SegmentState.SKIPPED, SegmentState.DROPPED}
+                return "" if is_given_up else f"job {job.id} is needless and has segments to do"
             case JobState.DONE:
                 if not job.is_planned:
                     return f"job {job.id} is done without a plan"

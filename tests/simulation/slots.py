@@ -34,7 +34,7 @@ class SlotWitness:
 
     def heard(self, event: ev.Event) -> None:
         """Note what a worker has finished."""
-        if isinstance(event, ev.Transcribed | ev.PlanComplete | ev.PrepareRefused):
+        if isinstance(event, ev.Transcribed | ev.PlanComplete | ev.PrepareRefused | ev.Needless):
             self._crashes.pop(_slot(event.worker), None)
 
     def exited(self, worker: str, *, is_fatal: bool) -> None:

@@ -120,6 +120,7 @@ class PrepareWork:
         self._credit_bytes = 0
         self._sent = 0
         self._is_waiting = False
+        self._is_needless = False
         self._is_stuck = False
         """The decoder hangs in native code: the process hears and beats, and never gets to anything else."""
 
@@ -162,7 +163,12 @@ class PrepareWork:
         if self._order is not None:
             raise AssertionError(f"{self._process.identity} was given a second file")
         media = self._host.media(order.job.id)
-        plans = media.read(self._host.readings(order.job.id))
+        reading = self._host.readings(order.job.id)
+        plans = media.read(reading)
+        is_planned = order.plans is not None
+        self._is_needless = (
+            not is_planned and media.needless_from is not None and reading >= media.needless_from
+        )
         if order.plans is not None:
             # A plan that is given is cut as it says; of a file that is shorter now, the end is missing.
             last = len(plans) if media.changes_from is None else media.changes_from
@@ -186,6 +192,9 @@ class PrepareWork:
         is_bad = self._process.is_bad or (media.kills_decoders and self._sent)
         if is_bad or self._host.fate.strikes(Fault.BUSY_DEATH):
             self._process.die("killed by SIGSEGV")
+        elif self._is_needless:
+            self._order = None
+            self._process.say(ev.Needless(worker=worker, feed=order.feed, cause="it has subtitles"))
         elif media.is_unreadable:
             self._order = None
             self._process.say(ev.PrepareRefused(worker=worker, feed=order.feed, cause="no audio in it"))

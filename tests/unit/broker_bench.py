@@ -148,6 +148,11 @@ class Bench:
         order = self._order(job)
         self.happen(ev.PrepareRefused(worker=order.worker, feed=order.feed, cause=cause))
 
+    def needless(self, cause: str, *, job: str = "a") -> None:
+        """Have a job's file have subtitles already."""
+        order = self._order(job)
+        self.happen(ev.Needless(worker=order.worker, feed=order.feed, cause=cause))
+
     def reply(
         self,
         lease: ac.SendTranscribe,

@@ -511,6 +511,35 @@ def test_refused_media_fails_the_job_with_the_reason() -> None:
     assert b.slot("p0").state is WorkerState.IDLE
 
 
+def test_file_that_needs_no_subtitles_is_written_nothing_for() -> None:
+    b = bench("p0", "gpu0")
+    b.submit()
+    b.needless("it has subtitles already: talk.srt")
+    job = b.last(ac.WriteOutputs).job
+    assert (job.state, job.is_needless) == (JobState.WRITING, True)
+    assert not b.all(ac.SendTranscribe)
+    b.happen(ev.Written("a", b"done/a"))
+    assert (b.state("a"), b.jobs["a"].cause) == (JobState.DONE, "it has subtitles already: talk.srt")
+    b.submit("b")
+    assert b.state("b") is JobState.PREPARING, "its prepare worker is free again"
+
+
+def test_file_that_got_subtitles_while_it_was_read_again_gives_up_its_segments() -> None:
+    """A restart reads it anew; meanwhile somebody has put subtitles beside it."""
+    b = bench("p0", "gpu0")
+    b.submit()
+    b.prepared(0)
+    b.prepared(1)
+    b.restart()
+    b.worker("p0")
+    b.worker("gpu0")
+    b.prepared(1)
+    b.needless("it has subtitles already: talk.srt")
+    assert {segment.state for segment in b.segments.values()} == {SegmentState.DROPPED}
+    assert b.broker.ledger.queued_bytes == 0
+    assert b.last(ac.WriteOutputs).job.is_needless
+
+
 def test_changed_file_is_rejected() -> None:
     b = bench("p0", "p1", "gpu0")
     b.submit()

@@ -147,12 +147,12 @@ def test_all_faults_of_a_bad_file_are_reported_at_once(tmp_path: Path) -> None:
     )
     expected = [
         'model.nam: no such key (got "x"); did you mean model.name? (SUBTITLED_MODEL__NAM in the environment)',
-        'colour: no such key (got "red"); known here: model, decoding, pool, vad, segments, recovery, inbox, listen, client, uploads, state, log (FILE)',
+        'colour: no such key (got "red"); known here: model, decoding, pool, vad, segments, recovery, inbox, listen, client, uploads, webhook, state, log (FILE)',
         "model: got 3, allowed: a table, begun with the line [model] (FILE)",
         'pool.queue_mb: got "many", allowed: a whole number, 16 to 65536 (FILE)',
         "vad.treshold: no such key (got 0.5); did you mean vad.threshold? (FILE)",
         "vad.pad_ms: got 2.5, allowed: a whole number, 0 to 2000 (FILE)",
-        'inbox[1].formats: got ["srt", "doc"], allowed: a list such as [A, B] of: "json" or "srt" (FILE)',
+        'inbox[1].formats: got ["srt", "doc"], allowed: a list such as [A, B] of: "ass" or "json" or ',
         "inbox[1].settle_s: got -1, allowed: 0 to 3600 (FILE)",
         "segments.max_segment_s: got 0, allowed: 1 to 30 (SUBTITLED_SEGMENTS__MAX_SEGMENT_S in the environment)",
         'pool.devices: got ["gpu0"], allowed: "auto", or a list of "cpu", "cuda:N", "cuda:GPU-uuid" or "cuda:MIG-uuid"',
@@ -277,6 +277,29 @@ def test_inboxes_are_set_by_variable_only_as_a_whole() -> None:
         config.load(None, {"SUBTITLED_INBOX__PATH": "/x"}, check_paths=False)
 
 
+def test_converting_chinese_without_opencc_is_a_fault_with_its_remedy(tmp_path: Path) -> None:
+    """In an interpreter that finds all packages of this one but OpenCC."""
+    for package in Path(msgspec.__file__).parents[1].iterdir():
+        if not package.name.startswith("opencc"):
+            (tmp_path / package.name).symlink_to(package)
+    roots = [str(tmp_path), str(_ROOT / "client"), str(_ROOT / "daemon")]
+    program = (
+        f"import sys; sys.path[:0] = {roots!r}; from subtitled.config import load; "
+        """load(None, {"SUBTITLED_INBOX": '[{chinese = "tw"}]'}, check_paths=False)"""
+    )
+    done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, check=False)
+    assert 'inbox[0].chinese: got "tw", allowed: "off", until OpenCC is installed: pip install' in done.stderr
+
+
+def test_a_command_that_nobody_can_run_is_a_fault(tmp_path: Path) -> None:
+    text = folders(tmp_path) + '[webhook]\nsecret_file = "/nowhere/key"\n'
+    text = text.replace("[[inbox]]\n", '[[inbox]]\non_done = ["true"]\non_failed = ["/nowhere/x"]\n')
+    faults = faults_of(text, tmp_path, check_paths=True)
+    assert len(faults) == 2
+    assert 'inbox[0].on_failed: got ["/nowhere/x"], allowed: a program that user' in faults[0]
+    assert 'webhook.secret_file: got "/nowhere/key", allowed: a file that user' in faults[1]
+
+
 def test_a_default_at_fault_is_not_blamed_on_the_file(tmp_path: Path) -> None:
     fault = one_fault('[[inbox]]\npath = "/srv"\n', tmp_path)
     assert fault.startswith('inbox[0].output: got "/srv/subtitled/outbox"')
@@ -303,12 +326,37 @@ def test_a_default_at_fault_is_not_blamed_on_the_file(tmp_path: Path) -> None:
             "[segments]\nmin_speech_ms = 2000\nmax_segment_s = 2",
             "segments.min_speech_ms: got 2000, allowed: less than segments.max_segment_s (2 s)",
         ),
+        (
+            "[[inbox]]\nkaraoke = true",
+            'inbox[0].karaoke: got true, allowed: false, unless word_timestamps = true and "ass" is among',
+        ),
         ("[[inbox]]\nformats = []", "inbox[0].formats: got [], allowed: at least one format"),
         ('[[inbox]]\nlanguage = "xx"', 'inbox[0].language: got "xx", allowed: "auto", "multi"'),
         (
             '[[inbox]]\ntask = "translate"',
             'inbox[0].task: got "translate", allowed: "transcribe", for large-v3-turbo',
         ),
+        (
+            '[[inbox]]\ntasks = ["translate"]',
+            'inbox[0].tasks: got ["translate"], allowed: [], for large-v3-turbo',
+        ),
+        (
+            '[model]\nname = "small"\n[[inbox]]\ntasks = ["translate", "translate"]',
+            'inbox[0].tasks: got ["translate", "translate"], allowed: each task once',
+        ),
+        (
+            '[[inbox]]\non_done = ["", "x"]',
+            'inbox[0].on_done: got ["", "x"], allowed: a program and its arguments',
+        ),
+        (
+            '[webhook]\nurl = "example.org/x"',
+            'webhook.url: got "example.org/x", allowed: "" (off), or an address',
+        ),
+        (
+            '[webhook]\nurl = "https://a:b/"',
+            'webhook.url: got "https://a:b/", allowed: "" (off), or an address',
+        ),
+        ('[webhook]\nsecret_file = "key"', 'webhook.secret_file: got "key", allowed: an absolute path'),
         ('[[inbox]]\npath = "in"', 'inbox[0].path: got "in", allowed: an absolute path'),
         ('[[inbox]]\noutput = "out"', 'inbox[0].output: got "out", allowed: an absolute path'),
         (

@@ -28,6 +28,8 @@ _PROCESSES = (
     "worker_transcribe",
     "worker_link",
     "supervisor",
+    "commands",
+    "aftermath",
     "server",
     "doctor",
     "cli",

@@ -13,7 +13,9 @@ from pysubs2.formats.subrip import SubripFormat
 
 from subtitled.cues.layout import Cue, layout
 from subtitled.cues.phrases import Placed, Word
-from subtitled.cues.render import read_json, render, srt, timestamp
+from subtitled.cues.render import Look, read_json, render
+from subtitled.cues.shown import clock
+from subtitled.cues.subrip import srt
 from subtitled.cues.transcript import Absence, Interval, SegmentTranscript, Transcript
 
 CUE = re.compile(r"(\d+)\n(\d+):(\d\d):(\d\d),(\d{3}) --> (\d+):(\d\d):(\d\d),(\d{3})\n((?:.+\n)*)(?:\n|\Z)")
@@ -74,11 +76,11 @@ def test_no_cues_are_an_empty_srt() -> None:
 
 @given(st.integers(0, 359_999_999))
 def test_timestamp_equals_that_of_pysubs2(time_ms: int) -> None:
-    assert timestamp(time_ms) == SubripFormat.ms_to_timestamp(time_ms)
+    assert clock(time_ms, ",") == SubripFormat.ms_to_timestamp(time_ms)
 
 
 def test_timestamp_goes_beyond_a_hundred_hours() -> None:
-    assert timestamp(360_000_001) == "100:00:00,001"
+    assert clock(360_000_001, ",") == "100:00:00,001"
 
 
 @pytest.mark.parametrize(
@@ -148,3 +150,16 @@ def test_srt_of_silence_is_empty() -> None:
     silence = Transcript(source="a.wav", duration_ms=1, task="transcribe", model="demo")
     assert render("srt", silence) == b""
     assert read_json(render("json", silence)) == silence
+
+
+def test_a_file_for_windows_has_a_byte_order_mark_and_crlf() -> None:
+    look = Look(bom=True, newline="crlf")
+    assert render("srt", WHOLE, look) == b"\xef\xbb\xbf" + (
+        "1\r\n00:00:00,200 --> 00:00:00,900\r\n你好\r\n".encode()
+    )
+    assert pysubs2.SSAFile.from_string(render("srt", WHOLE, look).decode("utf-8-sig"))[0].text == "你好"
+
+
+def test_json_looks_the_same_everywhere() -> None:
+    """RFC 8259, 8.1: no byte order mark."""
+    assert render("json", WHOLE, Look(bom=True, newline="crlf")) == render("json", WHOLE)

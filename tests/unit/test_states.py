@@ -35,7 +35,7 @@ from subtitled.core.states import (
 JOB_STEPS = """
 receiving: uploaded queued, expired cancelled, cancel cancelled
 queued: leased preparing, resume transcribing, cancel cancelled
-preparing: planned transcribing, no_speech writing, lost queued, rejected failed, exhausted failed, cancel cancelled
+preparing: planned transcribing, no_speech writing, needless writing, lost queued, rejected failed, exhausted failed, cancel cancelled
 transcribing: all_done writing, buried failed, rejected failed, exhausted failed, cancel cancelled
 writing: written done, write_failed failed
 done:

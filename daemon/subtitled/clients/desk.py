@@ -27,6 +27,7 @@ from subtitled.core.records import Role
 from subtitled.core.states import JobState
 from subtitled.cues.render import FORMATS, Format, render
 from subtitled.cues.transcript import Transcript
+from subtitled.finish import look_of
 from subtitled.outputs import output_paths
 from subtitled.rows import JobRow, ResultRow
 from subtitled.store import Store
@@ -188,10 +189,12 @@ class Desk:
             raise RefusedError(
                 "WRONG_STATE", f"job {row.job.id} is {row.job.state.value}; wait until it is done"
             )
+        if row.job.is_needless:
+            raise RefusedError("WRONG_STATE", f"job {row.job.id} made no subtitles: {row.job.cause}")
 
         def work(results: list[ResultRow]) -> tuple[Transcript, bytes]:
             transcript = compose(row, results, model=self._model)
-            return transcript, render(known, transcript)
+            return transcript, render(known, transcript, look_of(row.job.options))
 
         def composed(found: tuple[Transcript, bytes]) -> None:
             transcript, body = found
@@ -268,6 +271,7 @@ def _name(row: JobRow, transcript: Transcript, form: Format) -> str:
         transcript.output_language,
         [form],
         lambda _: True,
+        flags=row.job.options.flags,
         is_partial=row.job.state is JobState.FAILED,
     )
     return str(paths[form])

@@ -176,6 +176,8 @@ class Broker:
                     self.feeding.finish(worker)
                     self.roster.succeeded(event.worker)
                     self._fail(self.ledger.jobs[feed.job], JobEvent.REJECTED, event.cause)
+            case ev.Needless():
+                self._on_needless(event)
             case ev.Transcribed():
                 self._on_transcribed(event, now)
             case ev.LeaseRefused():
@@ -263,6 +265,18 @@ class Broker:
             return
         self._advance(job.id)
 
+    def _on_needless(self, event: ev.Needless) -> None:
+        found = self.feeding.feeder(event.worker, event.feed)
+        if found is None:
+            return
+        worker, feed = found
+        self.feeding.finish(worker)
+        self.roster.succeeded(event.worker)
+        self.leasing.withdraw(feed.job)
+        self.ledger.give_up(feed.job)  # segments of a reading before a restart
+        job = self.ledger.move_job(self.ledger.jobs[feed.job], JobEvent.NEEDLESS, cause=event.cause)
+        self._out.append(WriteOutputs(job))
+
     def _on_transcribed(self, event: ev.Transcribed, now: float) -> None:
         lease = self.leasing.settle(event.worker, event.lease, now)
         if lease is None:
@@ -290,9 +304,7 @@ class Broker:
         self.ledger.move_job(job, JobEvent.CANCEL)
         self.feeding.abandon(name)
         self.leasing.withdraw(name)
-        for segment in list(self.ledger.segments[name].values()):
-            if segment.state in {SegmentState.PENDING, SegmentState.LEASED, SegmentState.BURIED}:
-                self.ledger.move_segment(segment, SegmentEvent.DROPPED, has_pcm=False)
+        self.ledger.give_up(name)
         self._forget(name)
 
     def _on_retry(self, event: ev.RetryRequested) -> None:

@@ -119,6 +119,14 @@ class PrepareRefused(Struct, frozen=True, kw_only=True):
     cause: str
 
 
+class Needless(Struct, frozen=True, kw_only=True):
+    """A prepare worker has found that its file needs no subtitles of ours."""
+
+    worker: str
+    feed: int
+    cause: str
+
+
 class Outcome(Struct, frozen=True, kw_only=True):
     """What became of one segment of a lease."""
 
@@ -220,6 +228,7 @@ Event = (
     | Prepared
     | PlanComplete
     | PrepareRefused
+    | Needless
     | Transcribed
     | LeaseRefused
     | Written

@@ -165,7 +165,7 @@ class Leasing:
             self._lease_of[key] = self._last_id
             items.append(LeaseItem(key=key, samples=segment.samples, language=language, options=job.options))
         keys = tuple(item.key for item in items)
-        samples = sum(item.samples for item in items)
+        samples = sum(item.samples * item.options.passes for item in items)
         lease = Lease(id=self._last_id, worker=worker.identity, keys=keys, samples=samples)
         self.leases[lease.id] = lease
         worker = self._begin(replace(worker, leases=(*worker.leases, lease.id)), now)

@@ -121,6 +121,13 @@ class Ledger:
         )
         return moved
 
+    def give_up(self, job: str) -> None:
+        """Drop what is still to be decoded of a job, and all of its PCM."""
+        for segment in list(self.segments[job].values()):
+            if segment.state in {SegmentState.PENDING, SegmentState.LEASED, SegmentState.BURIED}:
+                self.move_segment(segment, SegmentEvent.DROPPED, has_pcm=False)
+        self.drop_pcm(job)
+
     def give_pcm(self, segment: Segment) -> Segment:
         """Note that a segment's PCM is in memory again."""
         fed = replace(segment, has_pcm=True)

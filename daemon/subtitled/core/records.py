@@ -24,12 +24,27 @@ class Options(Struct, frozen=True, kw_only=True):
     language: str = "auto"
     """A Whisper language code, "auto" (one language per file, by vote) or "multi" (each segment its own)."""
     task: str = "transcribe"
+    is_translated_too: bool = False
+    """Its segments are decoded once more, translated to English, and subtitles in both languages are written."""
     initial_prompt: str = ""
     """Text that counts as said before each segment: names, style, punctuation."""
     hotwords: str = ""
     """Words to be expected in each segment."""
     formats: tuple[str, ...] = ("srt",)
+    bom: bool = False
+    newline: str = "lf"
+    karaoke: bool = False
+    flags: tuple[str, ...] = ()
+    """What the names of the subtitles tell players beside the language: "default", "sdh", "forced"."""
+    skip_existing: str = "never"
+    """Which subtitles that the file has already make ours needless: "any", those in the "language", "never"."""
     word_timestamps: bool = False
+    drop_unsaid: bool = True
+    """Leave out stock phrases and loops that nobody said."""
+    marks: bool = True
+    """Keep marks of music and noise."""
+    chinese: str = "off"
+    """How Chinese text is written: "tw", "hk", "cn", or "off": as the model has it."""
     priority: int = 0
     vad: VadOptions = VadOptions()
     """What differs from the server's own settings for finding speech."""
@@ -41,6 +56,11 @@ class Options(Struct, frozen=True, kw_only=True):
     """Root of the inbox that took the file, as the file system's bytes."""
     output: bytes = b"beside"
     """Folder of the subtitles, or b"beside"; b"": none are written, whoever submitted the file fetches them."""
+
+    @property
+    def passes(self) -> int:
+        """How often the model decodes each segment."""
+        return 2 if self.is_translated_too else 1
 
 
 class Job(Struct, frozen=True, kw_only=True):
@@ -67,7 +87,7 @@ class Job(Struct, frozen=True, kw_only=True):
     """The settled language; None while it is open, and for "multi"."""
     language_probability: float = 0.0
     cause: str = ""
-    """Why the job failed."""
+    """Why the job failed, or why it is needless."""
     is_closed: bool = False
     """A failed job whose files (partial, error text, the source's move) are in place."""
     owner: str = ""
@@ -78,6 +98,11 @@ class Job(Struct, frozen=True, kw_only=True):
     """Of an uploaded file, in hexadecimal; empty while it is not known, and for files that were found."""
     repetition: int = 0
     """Not 0 for a file that was submitted again on purpose: then it is a number of its own."""
+
+    @property
+    def is_needless(self) -> bool:
+        """The file has subtitles already, as `cause` says: none of ours are written."""
+        return bool(self.cause) and self.state in {JobState.WRITING, JobState.DONE}
 
 
 class Segment(Struct, frozen=True, kw_only=True):
@@ -117,6 +142,7 @@ class Lease(Struct, frozen=True, kw_only=True):
     """Identity, `slot.incarnation`."""
     keys: tuple[SegmentKey, ...]
     samples: int
+    """What is decoded, twice where it is translated too."""
     due_at: float = float("inf")
     """When it is overdue; infinity until it is its turn."""
 

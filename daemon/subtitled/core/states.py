@@ -33,6 +33,7 @@ class JobEvent(Enum):
     RESUME = "resume"
     PLANNED = "planned"
     NO_SPEECH = "no_speech"
+    NEEDLESS = "needless"
     LOST = "lost"
     REJECTED = "rejected"
     EXHAUSTED = "exhausted"
@@ -103,6 +104,8 @@ JOB: dict[tuple[JobState, JobEvent], JobState] = {
     (JobState.QUEUED, JobEvent.RESUME): JobState.TRANSCRIBING,
     (JobState.PREPARING, JobEvent.PLANNED): JobState.TRANSCRIBING,
     (JobState.PREPARING, JobEvent.NO_SPEECH): JobState.WRITING,
+    # The file has subtitles already: nothing is written, and its source goes the way of any other.
+    (JobState.PREPARING, JobEvent.NEEDLESS): JobState.WRITING,
     (JobState.PREPARING, JobEvent.LOST): JobState.QUEUED,
     (JobState.PREPARING, JobEvent.REJECTED): JobState.FAILED,
     (JobState.PREPARING, JobEvent.EXHAUSTED): JobState.FAILED,

@@ -2,68 +2,83 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Literal, assert_never, get_args
+from typing import Literal, assert_never, get_args
 
 import msgspec
+from msgspec import Struct
 
+from subtitled.cues.ass import ass
+from subtitled.cues.phrases import Word
+from subtitled.cues.plain import lrc, tsv, txt
+from subtitled.cues.subrip import srt
 from subtitled.cues.transcript import Transcript
+from subtitled.cues.ttml import ttml
+from subtitled.cues.webvtt import vtt
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from subtitled.cues.layout import Cue
-
-Format = Literal["srt", "json"]
+Format = Literal["srt", "vtt", "ass", "ttml", "txt", "tsv", "lrc", "json"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
-_WORD_JOINER = "\u2060"
-_ARROW = re.compile(r"-{2,}>")
-_MARKUP = re.compile(r"<(?=\s*/?\s*[A-Za-z])|\{(?=\s*\\)|(?<=\d):(?=\d+:\d+[.,]\d)")
+_BOM = b"\xef\xbb\xbf"
 
 
-def render(output_format: Format, transcript: Transcript) -> bytes:
-    r"""Return the file's content: UTF-8, lines ended by "\n"; a character that UTF-8 lacks becomes "?"."""
+class Look(Struct, frozen=True, kw_only=True):
+    """What may differ between two files that say the same; JSON has neither BOM nor CRLF (RFC 8259, 8.1)."""
+
+    bom: bool = False
+    """Begin with a byte order mark, by which old players on Windows know UTF-8."""
+    newline: Literal["lf", "crlf"] = "lf"
+    karaoke: bool = False
+    """ASS: colour each word when it is said, where the times of words are known."""
+
+
+PLAIN = Look()
+
+
+def render(output_format: Format, transcript: Transcript, look: Look = PLAIN) -> bytes:
+    """Return the file's content in UTF-8; a character that UTF-8 lacks becomes "?"."""
+    if output_format == "json":
+        return _json(transcript)
+    text = _text(output_format, transcript, look)
+    if look.newline == "crlf":
+        text = text.replace("\n", "\r\n")
+    return (_BOM if look.bom else b"") + text.encode("utf-8", "replace")
+
+
+def _text(
+    output_format: Literal["srt", "vtt", "ass", "ttml", "txt", "tsv", "lrc"],
+    transcript: Transcript,
+    look: Look,
+) -> str:
+    cues = transcript.cues
     match output_format:
         case "srt":
-            return srt(transcript.cues).encode("utf-8", "replace")
-        case "json":
-            return _json(transcript)
+            return srt(cues)
+        case "vtt":
+            return vtt(cues)
+        case "ass":
+            return ass(cues, _words(transcript) if look.karaoke else ())
+        case "ttml":
+            return ttml(cues, transcript.output_language)
+        case "txt":
+            return txt(cues)
+        case "tsv":
+            return tsv(cues)
+        case "lrc":
+            return lrc(cues)
         case _:
             assert_never(output_format)
 
 
-def srt(cues: Iterable[Cue]) -> str:
-    r"""Return `cues` as SubRip text; "" where there are none.
-
-    Players take `<i>` and `{\an8}` for markup, parsers an arrow or two times for a line of times: in a cue's
-    text an invisible word joiner (U+2060) disarms tags and times, and an arrow of hyphens becomes U+2192.
-    """
-    # Written here because pysubs2 1.8 stops at 99:59:59,999, and loses `\N`, `\h` and a cue with `{\p1}`.
-    return "\n".join(
-        f"{number}\n{timestamp(cue.start_ms)} --> {timestamp(cue.end_ms)}\n{_verbatim(cue.lines)}\n"
-        for number, cue in enumerate(cues, 1)
-    )
-
-
-def timestamp(time_ms: int) -> str:
-    """Return `time_ms` (0 or more) as SubRip writes it, HH:MM:SS,mmm, to the millisecond."""
-    seconds, ms = divmod(time_ms, 1000)
-    minutes, s = divmod(seconds, 60)
-    h, m = divmod(minutes, 60)
-    return f"{h:02d}:{m:02d}:{s:02d},{ms:03d}"
+def _words(transcript: Transcript) -> tuple[Word, ...]:
+    """Return all words that have times, in the order of the cues."""
+    phrases = (phrase for segment in transcript.segments for phrase in segment.phrases)
+    ordered = sorted(phrases, key=lambda phrase: phrase.start_ms)
+    return tuple(word for phrase in ordered for word in phrase.words)
 
 
 def read_json(data: bytes) -> Transcript:
     """Return the transcript that `render("json", …)` wrote; raises msgspec.DecodeError on anything else."""
     return msgspec.json.decode(data, type=Transcript)
-
-
-def _verbatim(lines: tuple[str, ...]) -> str:
-    """Return a cue's lines so that players show what they say; without blank lines, which end a cue."""
-    shown = (" ".join(line.split()) for line in lines)
-    text = "\n".join(line for line in shown if line)
-    return _MARKUP.sub(lambda found: found[0] + _WORD_JOINER, _ARROW.sub("\u2192", text))
 
 
 def _json(transcript: Transcript) -> bytes:

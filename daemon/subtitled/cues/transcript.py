@@ -31,6 +31,17 @@ class Absence(Struct, frozen=True):
     cause: str
 
 
+class Removal(Struct, frozen=True, kw_only=True):
+    """Text that the model gave and the cues leave out, with the reason and the model's own scores."""
+
+    start_ms: int
+    end_ms: int
+    text: str
+    cause: str
+    avg_logprob: float = 0.0
+    no_speech_prob: float = 0.0
+
+
 class SegmentTranscript(Struct, frozen=True, kw_only=True):
     """What the model saw at once, what it made of it."""
 
@@ -66,6 +77,8 @@ class Transcript(Struct, frozen=True, kw_only=True):
     language: str | None = None
     language_probability: float | None = None
     task: str
+    chinese: str = "off"
+    """Where Chinese text is written as it is now: "tw", "hk", "cn"; "off": as the model has it."""
     model: str
     devices: tuple[str, ...] = ()
     segments: tuple[SegmentTranscript, ...] = ()
@@ -73,6 +86,8 @@ class Transcript(Struct, frozen=True, kw_only=True):
     """Speech too short to be decoded."""
     missing: tuple[Absence, ...] = ()
     """Speech that could not be decoded; empty unless the job failed."""
+    removed: tuple[Removal, ...] = ()
+    """What the model gave and nobody said, as far as can be told; in no segment's phrases any more."""
     cues: tuple[Cue, ...] = ()
     fast_cues: int = 0
     """Cues that must be read faster than the limit, because they were spoken so fast and no silence follows."""

@@ -1,0 +1,121 @@
+r"""Cues as Advanced SubStation Alpha, styled for a picture of 1920 x 1080.
+
+Braces hold commands in this format, and players disagree on how to write one that is only text: `\{` is libass's alone.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from subtitled.cues.shown import WORD_JOINER, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from subtitled.cues.layout import Cue
+    from subtitled.cues.phrases import Word
+
+_BRACES = str.maketrans({"{": "\uff5b", "}": "\uff5d"})
+"""Full-width braces: seen in every player, where a plain one hides the text behind it in most."""
+_COMMAND = re.compile(r"\\(?=[Nnh])")
+_REACH = 50
+"""Words that may be passed over to find a cue's first."""
+_REACH = 50
+"""Words that may be passed over to find a cue's first."""
+
+# Text is 5 % of the height, as in television; white on a black outline; yellow is what karaoke has sung.
+_HEAD = """\
+[Script Info]
+ScriptType: v4.00+
+PlayResX: 1920
+PlayResY: 1080
+WrapStyle: 0
+ScaledBorderAndShadow: yes
+YCbCr Matrix: None
+
+[V4+ Styles]
+Format: Name, Fontname, Fontsize, PrimaryColour, SecondaryColour, OutlineColour, BackColour, Bold, Italic, \
+Underline, StrikeOut, ScaleX, ScaleY, Spacing, Angle, BorderStyle, Outline, Shadow, Alignment, MarginL, MarginR, \
+MarginV, Encoding
+Style: Default,Arial,60,&H00FFFFFF,&H00FFFFFF,&H00000000,&H80000000,0,0,0,0,100,100,0,0,1,3,1,2,96,96,54,1
+Style: Karaoke,Arial,60,&H0000FFFF,&H00FFFFFF,&H00000000,&H80000000,0,0,0,0,100,100,0,0,1,3,1,2,96,96,54,1
+
+[Events]
+Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
+"""
+
+
+def ass(cues: Iterable[Cue], words: Sequence[Word] = ()) -> str:
+    """Return `cues` as ASS, to the hundredth of a second.
+
+    With the `words` of all of them, in order and in media time, each word is coloured when it is said
+    (karaoke); a cue that the words do not spell is shown plainly.
+    """
+    rows = list(shown(cues))
+    sung = _sung((lines for _, lines in rows), words)
+    return _HEAD + "".join(_event(cue, lines, said) for (cue, lines), said in zip(rows, sung, strict=True))
+
+
+def _event(cue: Cue, lines: tuple[str, ...], words: tuple[Word, ...]) -> str:
+    style = "Karaoke" if words else "Default"
+    text = _karaoke(cue, lines, words) if words else _verbatim("\n".join(lines))
+    return f"Dialogue: 0,{_time(cue.start_ms)},{_time(cue.end_ms)},{style},,0,0,0,,{text}\n"
+
+
+def _verbatim(text: str) -> str:
+    """Return `text` so that players show what it says, line for line."""
+    plain = _COMMAND.sub(lambda found: found[0] + WORD_JOINER, text.translate(_BRACES))
+    return plain.replace("\n", r"\N")
+
+
+def _sung(rows: Iterable[tuple[str, ...]], words: Sequence[Word]) -> Iterator[tuple[Word, ...]]:
+    """Yield for the lines of each cue the words that spell them; none where they do not."""
+    # The cues hold all words in order, save that a word may be cut between two cues, or be missing.
+    at = 0
+    for lines in rows:
+        text = "".join("".join(lines).split())
+        found: tuple[Word, ...] = ()
+        for start in range(at, len(words)):
+            end, spelt = start, ""
+            while end < len(words) and len(spelt) < len(text) and text.startswith(spelt):
+                spelt += "".join(words[end].text.split())
+                end += 1
+            if spelt == text:
+                found, at = tuple(words[start:end]), end
+                break
+            if start - at >= _REACH:
+                break
+        yield found
+
+
+def _karaoke(cue: Cue, lines: tuple[str, ...], words: tuple[Word, ...]) -> str:
+    r"""Return the lines with `{\k…}` before each word: for how many hundredths it is what is said."""
+    first, last = _centiseconds(cue.start_ms), _centiseconds(cue.end_ms)
+    starts: list[int] = []
+    for word in words:
+        starts.append(min(max(_centiseconds(word.start_ms), starts[-1] if starts else first), last))
+    lead = rf"{{\k{starts[0] - first}}}" if starts[0] > first else ""
+    text = "\n".join(lines)
+    out, at = lead, 0
+    for word, (start, end) in zip(words, pairwise([*starts, last]), strict=True):
+        upto, letters = at, len("".join(word.text.split()))
+        while letters:
+            letters -= not text[upto].isspace()
+            upto += 1
+        out += rf"{{\k{end - start}}}" + _verbatim(text[at:upto])
+        at = upto
+    return out
+
+
+def _time(time_ms: int) -> str:
+    """Return H:MM:SS.cc; hours have as many digits as they need, which libass and VSFilter read."""
+    seconds, cs = divmod(_centiseconds(time_ms), 100)
+    minutes, s = divmod(seconds, 60)
+    h, m = divmod(minutes, 60)
+    return f"{h}:{m:02d}:{s:02d}.{cs:02d}"
+
+
+def _centiseconds(time_ms: int) -> int:
+    return (time_ms + 5) // 10

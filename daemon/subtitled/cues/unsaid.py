@@ -1,0 +1,236 @@
+"""Phrases that the model wrote and nobody said, left out: each with its reason.
+
+What the model was sure of, where somebody speaks, is never left out, whatever it says.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from subtitled.cues.phrases import Placed, Word, spell
+from subtitled.cues.text import stands_alone
+from subtitled.cues.transcript import Removal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from subtitled.cues.transcript import Interval, SegmentTranscript
+
+SURE_LOGPROB = -0.5
+"""Mean log-probability of a phrase's tokens from which it counts as surely heard: 0.6 a token."""
+SURE_PROBABILITY = 0.5
+"""The same for the mean of its words' own probabilities, where they are known: they are of this phrase alone."""
+NO_SPEECH_PROB = 0.6
+MAX_COMPRESSION_RATIO = 2.4
+"""These two as in `transcribe` of openai/whisper (no_speech_threshold, compression_ratio_threshold)."""
+LEAST_SPEECH = 0.25
+"""Share of a phrase's time in which the VAD must have heard speech; its ends are often early or late."""
+TIMES = 4
+"""So often, one after the other, the same words are a loop."""
+LONGEST_LOOP = 3
+"""Phrases that come back together in a loop."""
+
+_NOTES = re.compile("[♩♪♫♬🎵🎶]+")
+_BRACKETS = re.compile(
+    r"\[([^\[\]]{1,40})\]|\(([^()]{1,40})\)|\*([^*]{1,40})\*"
+    "|（([^（）]{1,40})）|【([^【】]{1,40})】|［([^［］]{1,40})］"  # noqa: RUF001 - full-width brackets are meant
+)
+_MARK_WORDS = 3
+_MARK_CHARS = 6
+"""A mark is short: so many words, or full-width characters, at most."""
+
+
+class Rules(Struct, frozen=True):
+    """What is left out in one language; `stock` and `marks` hold `plain` text."""
+
+    stock: frozenset[str] = frozenset()
+    """Phrases that models write over silence and music."""
+    marks: frozenset[str] = frozenset()
+    """Words in brackets that tell of music and noise; empty where marks are kept."""
+    is_loop_cut: bool = True
+
+
+def plain(text: str) -> str:
+    """Return what counts of a text when phrases are compared: letters and digits, each number as a #."""
+    letters = unicodedata.normalize("NFKC", text).casefold()
+    kept = "".join(char for char in letters if unicodedata.category(char)[0] in "LNM")
+    return re.sub(r"\d+", "#", kept)
+
+
+def leave_out(
+    segments: Sequence[SegmentTranscript], rules_for: Callable[[str | None], Rules]
+) -> tuple[tuple[SegmentTranscript, ...], tuple[Removal, ...]]:
+    """Return the segments without the phrases that nobody said, and what was left out, in order of time.
+
+    `rules_for` gives the rules of a language. No phrase is in neither of the two.
+    """
+    removals: list[Removal] = []
+    kept: list[SegmentTranscript] = []
+    for segment in segments:
+        rules = rules_for(segment.language)
+        phrases = [_without_marks(phrase, rules, removals) for phrase in segment.phrases]
+        said = tuple(
+            phrase
+            for phrase in phrases
+            if phrase is not None and not _is_stock(phrase, segment.spans, rules, removals)
+        )
+        kept.append(replace(segment, phrases=said))
+    loops = set(_loops(kept, rules_for))
+    for place, segment in enumerate(kept):
+        looped = [at for at in range(len(segment.phrases)) if (place, at) in loops]
+        removals += (_removal(segment.phrases[at], "the same words again and again") for at in looped)
+        rest = tuple(phrase for at, phrase in enumerate(segment.phrases) if at not in looped)
+        kept[place] = replace(segment, phrases=rest)
+    return tuple(kept), tuple(sorted(removals, key=lambda removal: (removal.start_ms, removal.end_ms)))
+
+
+def doubt(phrase: Placed, spans: Iterable[Interval]) -> str:
+    """Return why a phrase may not have been said; "" where it was surely heard. `spans` are where somebody speaks."""
+    if phrase.words:
+        probability = sum(word.probability for word in phrase.words) / len(phrase.words)
+        if probability < SURE_PROBABILITY:
+            return f"at low confidence (probability of its words {probability:.2f})"
+    elif phrase.avg_logprob < SURE_LOGPROB:
+        return f"at low confidence (mean log-probability {phrase.avg_logprob:.2f})"
+    if phrase.no_speech_prob > NO_SPEECH_PROB:
+        return f"over no speech (probability of none {phrase.no_speech_prob:.2f})"
+    if _speech(phrase, spans) < LEAST_SPEECH:
+        return "over no speech (none was found there)"
+    return ""
+
+
+def _speech(phrase: Placed, spans: Iterable[Interval]) -> float:
+    """Return the share of a phrase's time in which somebody speaks."""
+    length_ms = max(1, phrase.end_ms - phrase.start_ms)
+    overlaps = (
+        min(phrase.start_ms + length_ms, span.end_ms) - max(phrase.start_ms, span.start_ms) for span in spans
+    )
+    return sum(max(0, overlap) for overlap in overlaps) / length_ms
+
+
+def _removal(phrase: Placed, cause: str) -> Removal:
+    return Removal(
+        start_ms=phrase.start_ms,
+        end_ms=phrase.end_ms,
+        text=phrase.text,
+        cause=cause,
+        avg_logprob=phrase.avg_logprob,
+        no_speech_prob=phrase.no_speech_prob,
+    )
+
+
+# -- stock phrases -------------------------------------------------------------------------------------------
+
+
+def _is_stock(phrase: Placed, spans: Iterable[Interval], rules: Rules, removals: list[Removal]) -> bool:
+    """Say whether a phrase is a stock phrase that nobody said, and note it."""
+    if not _is_made_of(plain(phrase.text), rules.stock) or not (why := doubt(phrase, spans)):
+        return False
+    removals.append(_removal(phrase, f"a stock phrase, {why}"))
+    return True
+
+
+def _is_made_of(text: str, stock: frozenset[str]) -> bool:
+    """Say whether `text` is one of `stock`, or several of them in a row."""
+    if not text or not stock:
+        return False
+    reached = {0}
+    for at in range(len(text)):
+        if at in reached:
+            reached.update(at + len(one) for one in stock if text.startswith(one, at))
+    return len(text) in reached
+
+
+# -- loops ---------------------------------------------------------------------------------------------------
+
+
+def _loops(
+    segments: Sequence[SegmentTranscript], rules_for: Callable[[str | None], Rules]
+) -> Iterator[tuple[int, int]]:
+    """Yield the places (segment, phrase) of what was said TIMES times and more in a row, and not surely heard.
+
+    The first round stays: it may have been said.
+    """
+    rows = sorted(
+        (phrase.start_ms, place, at)
+        for place, segment in enumerate(segments)
+        for at, phrase in enumerate(segment.phrases)
+    )
+    said = [segments[place].phrases[at].text for _, place, at in rows]
+    texts = [plain(text) or text for text in said]
+    for period in range(1, LONGEST_LOOP + 1):
+        begin = 0
+        while begin < len(texts) - period:
+            end = begin + period
+            while end < len(texts) and texts[end] == texts[end - period]:
+                end += 1
+            if end - begin >= TIMES * period:
+                for _, place, at in rows[begin + period : end]:
+                    segment = segments[place]
+                    if rules_for(segment.language).is_loop_cut and _is_unsure(
+                        segment.phrases[at], segment.spans
+                    ):
+                        yield place, at
+            begin = max(begin + 1, end - period)
+
+
+def _is_unsure(phrase: Placed, spans: Iterable[Interval]) -> bool:
+    """Say whether a repetition was not surely heard; one that came back at a higher temperature is none the surer."""
+    is_stuck = phrase.compression_ratio > MAX_COMPRESSION_RATIO and phrase.temperature > 0
+    return is_stuck or bool(doubt(phrase, spans))
+
+
+# -- marks of music and noise --------------------------------------------------------------------------------
+
+
+def _without_marks(phrase: Placed, rules: Rules, removals: list[Removal]) -> Placed | None:
+    """Return a phrase without its marks, which are noted; None where it has nothing else."""
+    if not rules.marks:
+        return phrase
+    found = [match.span() for match in _BRACKETS.finditer(phrase.text) if _is_mark(match, rules.marks)]
+    found = sorted([*found, *(match.span() for match in _NOTES.finditer(phrase.text))])
+    if not found:
+        return phrase
+    for start, end in found:
+        mark = replace(phrase, text=phrase.text[start:end])
+        removals.append(_removal(mark, "a mark of music or noise (marks = false)"))
+    ends = [0, *(at for span in found for at in span), len(phrase.text)]
+    rest = " ".join("".join(phrase.text[a:b] for a, b in zip(ends[::2], ends[1::2], strict=True)).split())
+    if not plain(rest):
+        return None
+    return replace(phrase, text=rest, words=_other_words(phrase, found))
+
+
+def _is_mark(found: re.Match[str], marks: frozenset[str]) -> bool:
+    inner = next(group for group in found.groups() if group is not None)
+    words = inner.split()
+    if len(words) == 1 and any(map(stands_alone, inner)):
+        return len(inner) <= _MARK_CHARS and any(mark in plain(inner) for mark in marks if len(mark) > 1)
+    return len(words) <= _MARK_WORDS and any(plain(word) in marks for word in words)
+
+
+def _other_words(phrase: Placed, spans: Sequence[tuple[int, int]]) -> tuple[Word, ...]:
+    """Return a phrase's words without the characters of its text in `spans`; none where they do not spell it."""
+    if spell(phrase.words) != "".join(phrase.text.split()):
+        return ()
+    letters = [
+        not any(start <= at < end for start, end in spans)
+        for at, char in enumerate(phrase.text)
+        if not char.isspace()
+    ]
+    kept: list[Word] = []
+    bounds = [0]
+    for word in phrase.words:
+        bounds.append(bounds[-1] + len("".join(word.text.split())))
+    for word, (start, end) in zip(phrase.words, pairwise(bounds), strict=True):
+        is_kept = iter(letters[start:end])
+        text = "".join(char for char in word.text if char.isspace() or next(is_kept))
+        if text.strip():
+            kept.append(replace(word, text=text))
+    return tuple(kept)

@@ -1,0 +1,393 @@
+"""After a job its inbox's command is run and the webhook told, at least once, whatever happens to the daemon."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import signal
+import sqlite3
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from msgspec.structs import replace
+
+import media
+from daemon import Daemon, InboxFolder, eventually, is_running
+from subtitled import commands, config, webhook
+from subtitled.core.actions import SaveJob, SaveNewJob
+from subtitled.core.records import Job, Options
+from subtitled.core.states import JobEvent, JobState
+from subtitled.ended import Ended
+from subtitled.errors import SpoolError
+from subtitled.follower import Follower, Stopping
+from subtitled.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ENDED = Ended(
+    delivery="a1-7",
+    event="job.done",
+    job="a1",
+    source="/in/talk\n1.mp4",
+    location="/in/done/talk\n1.mp4",
+    inbox="/in",
+    outputs=("/out/talk.en.srt", "/out/talk.en.json"),
+    language="en",
+    task="transcribe",
+    cause="",
+    audio_ms=8000,
+    created_ms=1,
+    started_ms=2,
+    ended_ms=3,
+)
+
+
+# -- commands ------------------------------------------------------------------------------------------------
+
+
+def run(script: str, *, timeout_s: float = 60, stopping: Stopping | None = None) -> str | None:
+    command = (sys.executable, "-c", script)
+    environ = {"PATH": os.environ["PATH"], "SECRET_OF_THE_DAEMON": "1"}
+    return commands.run(command, ENDED, environ, timeout_s, stopping or Stopping())
+
+
+def test_a_command_is_given_the_facts_and_no_secrets(tmp_path: Path) -> None:
+    script = (
+        "import json, os, sys; found = {k: v for k, v in os.environ.items() if 'S' in k and k != 'LC_CTYPE'};"
+        f"json.dump([found, json.load(sys.stdin)], open({str(tmp_path / 'told')!r}, 'w'))"
+    )
+    assert run(script) == ""
+    environ, facts = json.loads((tmp_path / "told").read_text())
+    assert "SECRET_OF_THE_DAEMON" not in environ
+    assert environ["SUBTITLED_JOB"] == "a1"
+    assert environ["SUBTITLED_FILE"] == "/in/talk\n1.mp4"
+    assert environ["SUBTITLED_OUTPUTS"] == "/out/talk.en.srt\n/out/talk.en.json"
+    assert environ["SUBTITLED_LANGUAGE"] == "en"
+    assert facts["outputs"] == ["/out/talk.en.srt", "/out/talk.en.json"]
+    assert config.load(None, environ, check_paths=False) == config.Config(), "it may call `subtitled` itself"
+
+
+def test_a_command_that_fails_is_told_with_what_it_said() -> None:
+    assert run("print('no such library'); raise SystemExit(3)") == (
+        f"{sys.executable} exited with status 3: no such library"
+    )
+    fault = commands.run(("/nowhere/x",), ENDED, {}, 1, Stopping())
+    assert fault == "/nowhere/x cannot be started: No such file or directory; correct the inbox's command"
+
+
+CHILD = (
+    "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']);"
+    "open({path!r}, 'w').write(str(p.pid)); p.wait()"
+)
+
+
+def test_a_command_that_takes_too_long_is_killed_with_its_children(tmp_path: Path) -> None:
+    fault = run(CHILD.format(path=str(tmp_path / "pid")), timeout_s=3)
+    assert "took longer than command_timeout_s (3 s) and was killed" in (fault or "")
+    pid = int((tmp_path / "pid").read_text())
+    eventually(lambda: not is_running(pid), "its child has gone")
+
+
+def test_a_command_ends_when_the_daemon_does(tmp_path: Path) -> None:
+    stopping = Stopping()
+    path = tmp_path / "pid"
+
+    def stop_it() -> None:
+        eventually(path.exists, "it runs")
+        stopping.set()
+
+    threading.Thread(target=stop_it).start()
+    assert run(CHILD.format(path=str(path)), stopping=stopping) is None
+
+
+# -- the webhook ---------------------------------------------------------------------------------------------
+
+
+class Receiver:
+    """A web address that notes what it is sent, and answers as it is told."""
+
+    def __init__(self, *answers: int) -> None:
+        self.answers = list(answers)
+        self.got: list[tuple[dict[str, str], dict[str, Any]]] = []
+        self.bodies: list[bytes] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                """Note a message."""
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.bodies.append(body)
+                receiver.got.append((dict(self.headers), json.loads(body)))
+                self.send_response(receiver.answers.pop(0) if receiver.answers else 204)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/hook?a=b"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    made = Receiver()
+    yield made
+    made.close()
+
+
+def deliver(url: str, secret_file: str = "", attempts: int = 3) -> str | None:
+    return webhook.deliver(url, secret_file, ENDED, Stopping(), attempts=attempts, first_wait_s=0.01)
+
+
+def test_a_message_is_signed(receiver: Receiver, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"s3cret\n")
+    assert deliver(receiver.url, str(tmp_path / "secret")) == ""
+    [(headers, facts)] = receiver.got
+    digest = hmac.new(b"s3cret", receiver.bodies[0], hashlib.sha256).hexdigest()
+    assert headers["X-Subtitled-Signature"] == f"sha256={digest}"
+    assert headers["X-Subtitled-Event"] == "job.done"
+    assert headers["X-Subtitled-Delivery"] == facts["delivery"] == "a1-7"
+    assert headers["Content-Type"] == "application/json"
+
+
+def test_a_message_is_sent_until_it_is_taken(receiver: Receiver) -> None:
+    """A redirection is not followed: it is no answer."""
+    receiver.answers = [500, 302]
+    assert deliver(receiver.url) == ""
+    assert len(receiver.got) == 3
+    assert len(set(receiver.bodies)) == 1
+
+
+def test_a_message_is_given_up_in_the_end(receiver: Receiver) -> None:
+    """What is told of it names the server alone: an address may be as secret as a password."""
+    receiver.answers = [503] * 9
+    server = receiver.url.partition("/hook")[0]
+    assert deliver(receiver.url) == f"{server}: answered 503; given up after 3 attempts"
+    receiver.close()
+    fault = deliver(receiver.url.replace("http://", "http://user:password@"))
+    assert fault is not None
+    assert fault.startswith(f"{server}: ")
+    assert "refused" in fault
+
+
+def test_an_unreadable_secret_sends_nothing_unsigned(receiver: Receiver) -> None:
+    assert "No such file" in (deliver(receiver.url, "/nowhere/secret") or "")
+    assert receiver.got == []
+
+
+def test_sending_ends_when_the_daemon_does(receiver: Receiver) -> None:
+    receiver.answers = [500]
+    stopping = Stopping()
+    stopping.set()
+    assert webhook.deliver(receiver.url, "", ENDED, stopping, attempts=3) is None
+
+
+# -- following the journal -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(str(tmp_path / "subtitled.sqlite"))
+    yield opened
+    opened.close()
+
+
+def end(store: Store, name: str, *, is_closed: bool = True) -> Job:
+    """Let a job begin and fail; return it."""
+    order = store.next_order()
+    job = Job(
+        id=name,
+        state=JobState.PREPARING,
+        source=name.encode(),
+        location=name.encode(),
+        size=1,
+        mtime_ns=order,
+        options=Options(),
+        order=order,
+    )
+    failed = replace(job, state=JobState.FAILED, cause="why", is_closed=is_closed)
+    store.apply([SaveNewJob(job), SaveJob(job=failed, before=JobState.PREPARING, event=JobEvent.REJECTED)])
+    return failed
+
+
+class Told:
+    """Takes deliveries; holds the next up, or refuses it as when the daemon ends."""
+
+    def __init__(self) -> None:
+        self.jobs: list[str] = []
+        self.refuses = False
+
+    def __call__(self, ended: Ended, _: Stopping) -> bool:
+        """Take an end."""
+        self.jobs.append(ended.job)
+        return not self.refuses
+
+
+def follow(tmp_path: Path, store: Store, told: Told) -> Follower:
+    follower = Follower("test", tmp_path / "subtitled.sqlite", tmp_path / "test.seq", told)
+    follower.start(store.last_seq())
+    eventually((tmp_path / "test.seq").exists, "it follows")
+    return follower
+
+
+def test_each_end_is_passed_on_in_order_and_none_of_before(tmp_path: Path, store: Store) -> None:
+    end(store, "before")
+    told = Told()
+    follower = follow(tmp_path, store, told)
+    for name in ("one", "two", "three"):
+        end(store, name)
+        follower.wake()
+    eventually(lambda: told.jobs == ["one", "two", "three"], "all are told")
+    follower.stop()
+
+
+def test_what_was_not_delivered_is_delivered_after_the_next_start(tmp_path: Path, store: Store) -> None:
+    told = Told()
+    follower = follow(tmp_path, store, told)
+    told.refuses = True
+    end(store, "one")
+    end(store, "two")
+    follower.wake()
+    eventually(lambda: told.jobs, "the first is tried")
+    follower.stop()
+    end(store, "while it is down")
+    told.refuses = False
+    told.jobs.clear()
+    follower = follow(tmp_path, store, told)
+    eventually(lambda: told.jobs == ["one", "two", "while it is down"], "all are told")
+    follower.stop()
+
+
+def test_a_failed_job_is_told_when_its_files_are_in_place(tmp_path: Path, store: Store) -> None:
+    told = Told()
+    follower = follow(tmp_path, store, told)
+    job = end(store, "one", is_closed=False)
+    end(store, "two")
+    follower.wake()
+    assert told.jobs == []
+    store.apply([SaveJob(job=replace(job, is_closed=True), before=JobState.FAILED, event=None)])
+    eventually(lambda: told.jobs == ["one", "two"], "both are told")
+    follower.stop()
+
+
+def test_a_job_that_was_retried_is_told_at_its_real_end(tmp_path: Path, store: Store) -> None:
+    told = Told()
+    job = end(store, "one")
+    (tmp_path / "test.seq").write_text("0")
+    queued = replace(job, state=JobState.QUEUED, cause="", is_closed=False)
+    store.apply([SaveJob(job=queued, before=JobState.FAILED, event=JobEvent.RETRY)])
+    follower = follow(tmp_path, store, told)
+    end(store, "two")
+    follower.wake()
+    eventually(lambda: told.jobs == ["two"], "the other is told")
+    follower.stop()
+
+
+def test_a_mark_that_is_none_is_told_and_waited_for(tmp_path: Path, store: Store) -> None:
+    follower = Follower("test", tmp_path / "subtitled.sqlite", tmp_path / "test.seq", Told())
+    (tmp_path / "test.seq").write_text("")
+    with pytest.raises(SpoolError, match="holds '', no number; remove it"):
+        follower._read()
+    assert store.last_seq() == 0
+
+
+def test_what_is_noted_of_an_end_is_no_end(tmp_path: Path, store: Store) -> None:
+    told = Told()
+    follower = follow(tmp_path, store, told)
+    end(store, "one")
+    store.note("one", "failed", "command_failed", "why")
+    end(store, "two")
+    follower.wake()
+    eventually(lambda: told.jobs == ["one", "two"], "each is told once")
+    follower.stop()
+    assert store.journal(0, job="one")[-1].event == "command_failed"
+
+
+# -- with a daemon -------------------------------------------------------------------------------------------
+
+TELL = "import json, os, sys; open(sys.argv[1], 'a').write(json.dumps(json.load(sys.stdin)) + chr(10))"
+
+
+def test_a_daemon_tells_of_every_end_also_after_a_kill(tmp_path: Path, receiver: Receiver) -> None:
+    told = tmp_path / "told"
+    (tmp_path / "secret").write_text("s3cret")
+    inboxes = (
+        InboxFolder(
+            options={
+                "on_done": (sys.executable, "-c", TELL, str(told)),
+                "on_failed": (sys.executable, "-c", "print('sorry'); raise SystemExit(4)"),
+            }
+        ),
+        InboxFolder(name="quiet"),
+    )
+    hook = config.Webhook(url=receiver.url, secret_file=str(tmp_path / "secret"), attempts=50)
+    receiver.answers = [500] * 3
+    with Daemon(tmp_path, inboxes=inboxes, webhook=hook) as daemon:
+        daemon.drop(media.write_sound(tmp_path / "talk.flac", media.speech(8)), "talk.flac")
+        daemon.start()
+        good = daemon.wait_for(daemon.inbox / "talk.flac")
+        eventually(told.exists, "the command was run")
+        eventually(lambda: receiver.got, "the webhook was tried")
+        daemon.kill()
+        daemon.start()
+        bad = daemon.wait_for(daemon.drop(b"not media", "bad.mp4"))
+        other = daemon.wait_for(daemon.drop(b"not media", "bad.mp4", inbox=tmp_path / "quiet"))
+        eventually(
+            lambda: {good.id, bad.id, other.id} <= {facts["job"] for _, facts in receiver.got},
+            "the webhook was told of all",
+        )
+        line = daemon.wait_for_log("after.failed", job=bad.id)
+        assert line["what"] == "command"
+        assert "exited with status 4: sorry" in line["cause"]
+        eventually(
+            lambda: [entry for entry in daemon.journal() if entry.event == "command_failed"],
+            "the failure is in the journal",
+        )
+        daemon.stop()
+    facts = [json.loads(row) for row in told.read_text().splitlines()]
+    assert {fact["job"] for fact in facts} == {good.id}
+    assert facts[0]["outputs"] == [str(daemon.outbox / name) for name in ("talk.en.json", "talk.en.srt")]
+    assert facts[0]["language"] == "en"
+    first = next(facts for _, facts in receiver.got if facts["job"] == bad.id)
+    assert first["event"] == "job.failed"
+    assert "not media" in first["cause"]
+    assert first["outputs"] == [str(daemon.inbox / "failed" / "bad.mp4.error.txt")]
+    assert all("X-Subtitled-Signature" in headers for headers, _ in receiver.got)
+
+
+def test_what_ended_while_nobody_asked_is_not_told_later(tmp_path: Path) -> None:
+    """A command that is configured while the daemon runs is told of what ends from then on."""
+    told = tmp_path / "told"
+    with Daemon(tmp_path) as daemon:
+        daemon.start()
+        daemon.wait_for(daemon.drop(b"not media", "old.mp4"))
+        inbox = replace(daemon.config.inbox[0], on_failed=(sys.executable, "-c", TELL, str(told)))
+        daemon.config_file.write_text(config.show(replace(daemon.config, inbox=(inbox,))), "utf-8")
+        os.kill(daemon.pid, signal.SIGHUP)
+        daemon.wait_for_log("config.loaded")
+        new = daemon.wait_for(daemon.drop(b"not media", "new.mp4"))
+        daemon.wait_for_log("after.done", job=new.id)
+        daemon.stop()
+    assert [json.loads(row)["job"] for row in told.read_text().splitlines()] == [new.id]
+
+
+def test_the_database_has_one_writer(tmp_path: Path, store: Store) -> None:
+    """The followers open it for reading: a write is refused."""
+    follower = Follower("test", tmp_path / "subtitled.sqlite", tmp_path / "test.seq", Told())
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        follower._open().execute("DELETE FROM jobs")
+    assert store.last_seq() == 0

@@ -1,0 +1,205 @@
+"""`subtitled explain` says what the daemon would do, which a daemon then does."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import av
+import pytest
+from av.stream import Disposition
+
+import media
+from daemon import Daemon, InboxFolder
+from subtitled import config
+from subtitled.explain import Explanation, explain, told
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SRT = b"1\n00:00:00,100 --> 00:00:00,900\nHello.\n"
+
+
+def film(path: Path, *subtitles: tuple[str, Disposition], voice: str | None = None) -> Path:
+    """Write eight seconds of speech, in a language, with these subtitle tracks."""
+    media.mux(
+        path.with_suffix(".voice.mka"),
+        media.Voice(media.speech(8), language=voice),
+        codec="pcm_s16le",
+        rate=16_000,
+        layout="mono",
+    )
+    with av.open(path.with_suffix(".voice.mka")) as sound, av.open(path, "w") as out:
+        inputs: list[Any] = [sound, *(av.open(io.BytesIO(SRT), "r", format="srt") for _ in subtitles)]
+        tracks: list[Any] = [out.add_stream_from_template(one.streams[0]) for one in inputs]
+        if voice:
+            tracks[0].metadata["language"] = voice
+        for track, (language, disposition) in zip(tracks[1:], subtitles, strict=True):
+            track.metadata["language"] = language
+            track.disposition = disposition
+        for one, track in zip(inputs, tracks, strict=True):
+            for packet in one.demux():
+                if packet.dts is not None:
+                    packet.stream = track
+                    out.mux(packet)
+    path.with_suffix(".voice.mka").unlink()
+    return path
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "in").mkdir()
+    return tmp_path
+
+
+def explained(root: Path, name: str, **inbox: object) -> Explanation:
+    inbox.setdefault("output", str(root / "out"))
+    folder = config.Inbox(path=str(root / "in"), **inbox)  # type: ignore[arg-type]
+    state = config.State(dir=str(root / "state"))
+    return explain(str(root / "in" / name), config.Config(inbox=(folder,), state=state))
+
+
+def test_a_file_in_no_inbox_is_not_taken(root: Path) -> None:
+    found = explained(root, "../talk.mp4")
+    assert not found.is_taken
+    assert str(root / "in") in found.cause
+
+
+def test_what_would_be_written_is_named(root: Path) -> None:
+    (root / "in" / "talk.mp4").touch()
+    found = explained(root, "talk.mp4", formats=("srt", "ass"), flags=("forced", "sdh"), language="jw")
+    assert found.is_taken
+    assert found.outputs == (
+        str(root / "out/talk.jv.sdh.forced.srt"),
+        str(root / "out/talk.jv.sdh.forced.ass"),
+    )
+    assert found.then == f"moved to {root}/in/done"
+    assert explained(root, "talk.mp4").outputs == (str(root / "out/talk.LANGUAGE.srt"),)
+
+
+def test_a_name_that_is_somebody_elses_is_not_used(root: Path) -> None:
+    (root / "in" / "talk.mp4").touch()
+    (root / "in" / "talk.en.srt").write_bytes(b"mine")
+    found = explained(root, "talk.mp4", language="en", output="beside", after="keep")
+    assert found.outputs == (str(root / "in/talk.mp4.en.srt"),)
+
+
+def test_subtitle_files_and_tracks_are_found(root: Path) -> None:
+    film(root / "in" / "talk.mkv", ("fre", Disposition(0)), ("eng", Disposition.forced), voice="ger")
+    (root / "in" / "talk.es.srt").touch()
+    found = explained(root, "talk.mkv", skip_existing="language")
+    assert found.existing == ("talk.es.srt (es)", "track 1, fre (fr)")
+    assert not found.needless, "the audio is German"
+    assert (
+        'track 1, fre (skip_existing = "language")'
+        in explained(root, "talk.mkv", skip_existing="language", language="fr").needless
+    )
+    anything = explained(root, "talk.mkv", skip_existing="any", after="delete")
+    assert "talk.es.srt" in anything.needless
+    assert anything.outputs == ()
+    assert anything.then == "left where it is"
+
+
+def test_a_file_that_is_no_media_says_so(root: Path) -> None:
+    (root / "in" / "talk.mp4").write_bytes(b"nothing")
+    found = explained(root, "talk.mp4", skip_existing="any")
+    assert "not media" in found.unreadable
+    assert found.unreadable in told(found)
+
+
+def test_an_unfinished_database_is_not_made(root: Path) -> None:
+    (root / "in" / "talk.mp4").touch()
+    explained(root, "talk.mp4")
+    assert not (root / "state").exists()
+
+
+# With a daemon
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """Run a daemon with inboxes that skip, and files with subtitles of all kinds."""
+    folder = tmp_path_factory.mktemp("daemon")
+    inboxes = (
+        InboxFolder(options={"skip_existing": "any", "formats": ("srt",), "flags": ("sdh",)}),
+        InboxFolder(
+            name="same", options={"skip_existing": "language", "formats": ("srt",), "after": "delete"}
+        ),
+    )
+    with Daemon(folder, inboxes=inboxes) as running:
+        made = folder / "made.mkv"
+        (running.inbox / "beside.fr.vtt").write_bytes(b"WEBVTT\n")
+        (running.outbox / "elsewhere.en.srt").write_bytes(b"somebody else's")
+        for name in ("beside", "elsewhere", "bare"):
+            running.drop(film(made, voice="eng"), f"{name}.mkv")
+        running.drop(film(made, ("ger", Disposition(0)), voice="eng"), "inside.mkv")
+        running.drop(film(made, ("ger", Disposition(0)), voice="eng"), "other.mkv", inbox=folder / "same")
+        running.drop(film(made, ("eng", Disposition(0)), voice="eng"), "same.mkv", inbox=folder / "same")
+        running.start()
+        running.wait_for_jobs(6)
+        yield running
+        running.stop()
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def cause(daemon: Daemon, path: Path) -> str:
+    job = daemon.wait_for(path)
+    assert job.state == "done"
+    return job.cause
+
+
+def test_files_that_have_subtitles_are_needless(daemon: Daemon) -> None:
+    assert "beside.fr.vtt" in cause(daemon, daemon.inbox / "beside.mkv")
+    assert "elsewhere.en.srt" in cause(daemon, daemon.inbox / "elsewhere.mkv")
+    assert "track 1, ger" in cause(daemon, daemon.inbox / "inside.mkv")
+    assert "track 1, eng" in cause(daemon, daemon.folder / "same" / "same.mkv")
+    assert {line["file"] for line in daemon.log("job.needless")} == {
+        "beside.mkv",
+        "elsewhere.mkv",
+        "inside.mkv",
+        "same.mkv",
+    }
+    assert daemon.scrape()['subtitled_jobs_total{event="needless"}'] == 4
+
+
+def test_only_the_others_are_transcribed(daemon: Daemon) -> None:
+    assert names(daemon.outbox) == ["bare.en.sdh.srt", "elsewhere.en.srt"]
+    assert (daemon.outbox / "elsewhere.en.srt").read_bytes() == b"somebody else's"
+    assert names(daemon.folder / "same-out") == ["other.en.srt"]
+
+
+def test_a_needless_source_is_moved_but_never_deleted(daemon: Daemon) -> None:
+    assert (daemon.inbox / "done" / "inside.mkv").is_file()
+    assert (daemon.folder / "same" / "same.mkv").is_file()
+    assert not (daemon.folder / "same" / "other.mkv").exists()
+
+
+def test_what_was_made_for_a_source_does_not_make_it_needless(daemon: Daemon) -> None:
+    """Touched, it is done again; our own file is no reason to leave it."""
+    again = daemon.inbox / "bare.mkv"
+    os.link(daemon.inbox / "done" / "bare.mkv", again)
+    os.utime(again)
+    daemon.wait_for_jobs(7)
+    assert cause(daemon, again) == ""
+    assert names(daemon.outbox) == ["bare.en.sdh.srt", "elsewhere.en.srt"]
+
+
+def test_the_command_knows_what_was_done_before(daemon: Daemon) -> None:
+    path = daemon.folder / "same" / "same.mkv"
+    command = [sys.executable, "-m", "subtitled", "explain", str(path), "--config", str(daemon.config_file)]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    job = daemon.job_of(path)
+    assert job is not None
+    assert (found["is_taken"], found["job"], found["job_state"]) == (False, job.id, "done")
+    assert f"was job {job.id} already" in found["cause"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "needless  it has subtitles in en already: track 1, eng" in text

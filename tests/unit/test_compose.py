@@ -1,0 +1,123 @@
+"""A job's stored rows become all that is known about its file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from subtitled.backend import Media, SegmentResult
+from subtitled.compose import compose, compose_all
+from subtitled.core.plan import Piece, Plan, Span
+from subtitled.core.records import Job, Options
+from subtitled.core.states import JobState, SegmentState
+from subtitled.cues.phrases import Phrase
+from subtitled.rows import JobRow, ResultRow
+
+if TYPE_CHECKING:
+    from subtitled.cues.transcript import Transcript
+
+SECOND = 16_000
+
+
+def row(**options: object) -> JobRow:
+    job = Job(
+        id="a1",
+        state=JobState.WRITING,
+        source=b"/in/talk.wav",
+        location=b"/in/talk.wav",
+        size=1,
+        mtime_ns=1,
+        options=msgspec.structs.replace(Options(), **options),
+        order=1,
+    )
+    media = msgspec.msgpack.encode(Media(decoded_samples=60 * SECOND))
+    return JobRow(job=job, media=media, created_ms=1, started_ms=2, ended_ms=None)
+
+
+def result(index: int, *phrases: Phrase, language: str = "zh", **more: object) -> ResultRow:
+    """Return a segment of 10 s, speech from its first to its last but one second."""
+    start = index * 10 * SECOND
+    found = SegmentResult(phrases=phrases, language=language, language_probability=0.9)
+    return ResultRow(
+        index=index,
+        state=SegmentState.DONE,
+        plan=Plan(
+            index=index,
+            pieces=(Piece(start, 10 * SECOND),),
+            spans=(Span(start + SECOND, start + 9 * SECOND),),
+        ),
+        losses=0,
+        cause="",
+        worker="cpu0.1",
+        result=msgspec.msgpack.encode(msgspec.structs.replace(found, **more)),
+    )
+
+
+def composed(results: list[ResultRow], **options: object) -> Transcript:
+    return compose(row(**options), results, model="demo")
+
+
+def lines(transcript: Transcript) -> list[str]:
+    return ["\n".join(cue.lines) for cue in transcript.cues]
+
+
+MOUSE = Phrase(" 鼠标在这里。", 1000, 3000)
+
+
+def test_chinese_is_converted_before_it_is_laid_out() -> None:
+    found = composed([result(0, MOUSE)], chinese="tw")
+    assert lines(found) == ["滑鼠在這裡。"]
+    assert found.segments[0].phrases[0].text == "滑鼠在這裡。"
+    assert found.chinese == "tw"
+
+
+def test_other_languages_of_the_file_are_left_alone() -> None:
+    """Japanese has characters of its own: 国 stays."""
+    found = composed([result(0, MOUSE), result(1, Phrase("日本国", 1000, 3000), language="ja")], chinese="hk")
+    assert lines(found) == ["鼠標在這裏。", "日本国"]
+
+
+def test_a_translation_is_not_converted() -> None:
+    found = composed([result(0, Phrase("后", 1000, 3000))], chinese="tw", task="translate")
+    assert lines(found) == ["后"]
+    assert found.chinese == "off"
+
+
+def test_what_nobody_said_is_told_and_not_shown() -> None:
+    outro = Phrase(" 谢谢观看!", 4000, 6000, avg_logprob=-1.0)
+    found = composed([result(0, MOUSE, outro)])
+    assert lines(found) == ["鼠标在这里。"]
+    assert [(removal.text, removal.start_ms) for removal in found.removed] == [("谢谢观看!", 4000)]
+    assert [phrase.text for phrase in found.segments[0].phrases] == ["鼠标在这里。"]
+    assert lines(composed([result(0, MOUSE, outro)], drop_unsaid=False)) == ["鼠标在这里。", "谢谢观看!"]
+
+
+def test_a_translation_is_tidied_as_english() -> None:
+    outro = Phrase(" Thanks for watching!", 4000, 6000, avg_logprob=-1.0)
+    assert lines(composed([result(0, outro)], task="translate")) == []
+    assert lines(composed([result(0, outro)])) == ["Thanks for watching!"]
+
+
+HELLO = (Phrase(" Hello.", 1000, 3000),)
+
+
+def both(*results: ResultRow) -> list[tuple[str | None, list[str]]]:
+    found = compose_all(row(is_translated_too=True), results, model="demo")
+    return [(one.output_language, lines(one)) for one in found]
+
+
+def test_a_translation_is_a_transcript_of_its_own() -> None:
+    """What is English in the file already is its own translation."""
+    chinese = result(0, Phrase("你好。", 1000, 3000), translation=HELLO)
+    english = result(1, Phrase("Bye.", 1000, 3000), language="en")
+    again = result(2, Phrase("你好。", 1000, 3000), translation=HELLO)
+    assert both(chinese, english, again) == [
+        ("zh", ["你好。", "Bye.", "你好。"]),
+        ("en", ["Hello.", "Bye.", "Hello."]),
+    ]
+
+
+def test_english_and_silence_have_one_transcript() -> None:
+    assert both(result(0, Phrase("Bye.", 1000, 3000), language="en")) == [("en", ["Bye."])]
+    assert both() == [(None, [])]

@@ -1,0 +1,269 @@
+# ruff: noqa: RUF001 - Chinese punctuation is meant
+"""What nobody said is left out, each with its reason; what was surely heard never is."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from subtitled.config_checks import LANGUAGES
+from subtitled.cues.phrases import Placed, Word, spell
+from subtitled.cues.transcript import Interval, SegmentTranscript
+from subtitled.cues.unsaid import Rules, leave_out, plain
+from subtitled.phrasebook import _book, rules_for
+
+if TYPE_CHECKING:
+    from subtitled.cues.transcript import Removal
+
+SPEECH = Interval(1000, 9000)
+"""Where somebody speaks in each segment of ten seconds."""
+
+
+def segment(*phrases: Placed, index: int = 0, language: str = "en") -> SegmentTranscript:
+    return SegmentTranscript(
+        index=index,
+        pieces=(Interval(0, 10_000),),
+        spans=(SPEECH,),
+        device="cpu0",
+        language=language,
+        phrases=phrases,
+    )
+
+
+def phrase(
+    text: str, start_ms: int = 2000, end_ms: int = 4000, *, logprob: float = -0.2, **more: float
+) -> Placed:
+    return Placed(text, start_ms, end_ms, (), logprob, 1.2, more.get("no_speech_prob", 0.05), 0.0)
+
+
+def rules(language: str | None, *, marks: bool = True, unsaid: bool = True) -> Rules:
+    return rules_for(language, is_unsaid_dropped=unsaid, are_marks_kept=marks)
+
+
+def left(
+    *phrases: Placed, language: str = "en", marks: bool = True, unsaid: bool = True
+) -> tuple[list[str], tuple[Removal, ...]]:
+    segments, removals = leave_out(
+        [segment(*phrases, language=language)], lambda code: rules(code, marks=marks, unsaid=unsaid)
+    )
+    return [kept.text for found in segments for kept in found.phrases], removals
+
+
+UNSURE = -0.8
+OUTROS = {
+    "en": "Thanks for watching!",
+    "zh": "請不吝點贊 訂閱 轉發 打賞支持明鏡與點點欄目",
+    "ja": "ご視聴ありがとうございました。",
+    "ko": "시청해 주셔서 감사합니다.",
+    "de": "Untertitelung des ZDF, 2019",
+    "fr": "Sous-titres réalisés para la communauté d'Amara.org",
+    "es": "¡Gracias por ver el video!",
+    "ru": "Субтитры сделал DimaTorzok",
+}
+
+
+@pytest.mark.parametrize(("language", "text"), OUTROS.items())
+def test_a_stock_phrase_that_the_model_was_not_sure_of_is_left_out(language: str, text: str) -> None:
+    kept, [removal] = left(phrase("One."), phrase(text, 5000, 6000, logprob=UNSURE), language=language)
+    assert kept == ["One."]
+    assert (removal.text, removal.start_ms, removal.end_ms) == (text, 5000, 6000)
+    assert "stock phrase, at low confidence (mean log-probability -0.80)" in removal.cause
+    assert removal.avg_logprob == UNSURE
+
+
+@pytest.mark.parametrize(("language", "text"), OUTROS.items())
+def test_a_stock_phrase_that_was_truly_spoken_is_kept(language: str, text: str) -> None:
+    """A speaker who thanks for watching is heard with high probability where the VAD finds speech."""
+    assert left(phrase(text), language=language) == ([text], ())
+
+
+@pytest.mark.parametrize(
+    ("found", "cause"),
+    [
+        (phrase("Thanks for watching!", 9100, 9900), "none was found there"),
+        (phrase("Thanks for watching!", 9900, 9900), "none was found there"),
+        (phrase("Thanks for watching!", no_speech_prob=0.7), "probability of none 0.70"),
+    ],
+)
+def test_a_stock_phrase_over_no_speech_is_left_out(found: Placed, cause: str) -> None:
+    kept, [removal] = left(found)
+    assert kept == []
+    assert "over no speech" in removal.cause
+    assert cause in removal.cause
+
+
+def test_the_words_own_probabilities_go_before_the_windows() -> None:
+    """The log-probability is that of all phrases decoded together."""
+
+    def spoken(probability: float, logprob: float) -> Placed:
+        words = tuple(Word(f" {w}", 2000, 2500, probability) for w in ("Thanks", "for", "watching!"))
+        return Placed("Thanks for watching!", 2000, 4000, words, logprob, 1.2, 0.05, 0.0)
+
+    assert left(spoken(0.9, UNSURE))[0] == ["Thanks for watching!"]
+    assert left(spoken(0.3, -0.1))[0] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "And thanks for watching the house.",
+        "Thanks for watching, John.",
+        "Thanks",
+        "...",
+        "Gracias por ver el video",
+    ],
+)
+def test_only_whole_stock_phrases_of_the_language_are_left_out(text: str) -> None:
+    assert left(phrase(text, logprob=UNSURE)) == ([text], ())
+
+
+def test_several_stock_phrases_in_one_are_left_out() -> None:
+    text = "THANKS FOR WATCHING. Please subscribe! Thanks for watching!"
+    assert left(phrase(text, logprob=UNSURE))[0] == []
+
+
+def test_nothing_is_left_out_where_the_inbox_says_so() -> None:
+    loop = [phrase("Yes.", at, at + 100, logprob=UNSURE) for at in range(2000, 8000, 1000)]
+    assert left(phrase("Thanks for watching!", logprob=UNSURE), *loop, unsaid=False)[1] == ()
+
+
+# Loops
+
+
+def test_the_same_words_again_and_again_are_left_once() -> None:
+    loop = [phrase("I'm sorry.", 1000 * at, 1000 * at + 900, logprob=UNSURE) for at in range(1, 8)]
+    kept, removals = left(phrase("Well.", 0, 900), *loop)
+    assert kept == ["Well.", "I'm sorry."]
+    assert [removal.cause for removal in removals] == ["the same words again and again"] * 6
+
+
+def test_loops_go_across_segments_and_may_have_several_phrases() -> None:
+    texts = ["One.", "Two!", "Three"] * 5
+    phrases = [phrase(text, 500 * at, 500 * at + 400, logprob=UNSURE) for at, text in enumerate(texts)]
+    segments = [segment(*phrases[at : at + 4], index=at) for at in range(0, 15, 4)]
+    kept, removals = leave_out(segments, rules)
+    assert [one.text for found in kept for one in found.phrases] == ["One.", "Two!", "Three"]
+    assert len(removals) == 12
+
+
+def test_what_is_said_three_times_is_no_loop() -> None:
+    thrice = [phrase("No.", 1000 * at, 1000 * at + 900, logprob=UNSURE) for at in range(1, 4)]
+    assert left(*thrice) == (["No."] * 3, ())
+
+
+def test_a_chorus_that_was_surely_heard_is_kept() -> None:
+    """Also where the window compresses well because of it."""
+    chorus = [Placed("Go!", 1000 * at, 1000 * at + 900, (), -0.2, 3.0, 0.05, 0.0) for at in range(1, 8)]
+    assert left(*chorus) == (["Go!"] * 7, ())
+
+
+def test_a_loop_that_came_back_at_a_higher_temperature_is_cut() -> None:
+    stuck = [Placed("Go!", 1000 * at, 1000 * at + 900, (), -0.2, 3.0, 0.05, 0.4) for at in range(1, 8)]
+    assert left(*stuck)[0] == ["Go!"]
+
+
+# Marks of music and noise
+
+
+@pytest.mark.parametrize(
+    ("text", "rest"),
+    [
+        ("[Music]", []),
+        ("(upbeat music)", []),
+        ("♪♪", []),
+        ("*Applause*", []),
+        ("【音乐】", []),
+        ("（輕快的音樂）", []),
+        ("[Music] Hello. [Applause] Bye.", ["Hello. Bye."]),
+        ("♪ Happy birthday to you ♪", ["Happy birthday to you"]),
+        ("Music is good.", ["Music is good."]),
+        ("(he told us of the music that he had heard)", ["(he told us of the music that he had heard)"]),
+        ("[Smith] said so.", ["[Smith] said so."]),
+    ],
+)
+def test_marks_are_left_out_only_where_the_inbox_says_so(text: str, rest: list[str]) -> None:
+    assert left(phrase(text)) == ([text], ())
+    kept, removals = left(phrase(text), marks=False)
+    assert kept == rest
+    assert bool(removals) is (rest != [text])
+    assert all("marks = false" in removal.cause for removal in removals)
+
+
+def test_words_go_with_their_marks() -> None:
+    words = (Word(" [upbeat", 0, 1, 0.9), Word(" music]Hello,", 1, 2, 0.9), Word(" you.", 2, 3, 0.9))
+    spoken = Placed("[upbeat music]Hello, you.", 2000, 4000, words)
+    kept, _ = leave_out([segment(spoken)], lambda code: rules(code, marks=False))
+    [found] = kept[0].phrases
+    assert found.text == "Hello, you."
+    assert [word.text for word in found.words] == [" Hello,", " you."]
+
+
+# The book
+
+
+def test_the_book_is_of_whispers_languages() -> None:
+    outros, marks = _book()
+    assert outros.keys() <= set(LANGUAGES)
+    assert {"en", "zh", "ja", "ko", "de", "fr", "es"} <= outros.keys()
+    assert "" not in marks.union(*outros.values())
+
+
+def test_no_stock_phrase_is_a_word_that_people_say_all_the_time() -> None:
+    """Short ones would take words out of mouths where the model is not sure."""
+    outros, _ = _book()
+    short = [text for texts in outros.values() for text in texts if len(text) < 4]
+    assert short == []
+
+
+# Whatever the model writes
+
+texts = st.text(alphabet="ab ♪[]()*", max_size=12) | st.sampled_from([*OUTROS.values(), "[Music]", "Yes."])
+phrases = st.lists(
+    st.builds(
+        phrase,
+        texts,
+        st.integers(0, 9000),
+        st.integers(0, 12_000),
+        logprob=st.sampled_from([-0.1, -0.9]),
+        no_speech_prob=st.sampled_from([0.0, 0.9]),
+    ),
+    max_size=12,
+)
+
+
+@given(st.lists(phrases, max_size=4), st.booleans())
+def test_every_letter_is_kept_or_told(found: list[list[Placed]], marks: bool) -> None:
+    segments = [segment(*part, index=at) for at, part in enumerate(found)]
+    kept, removals = leave_out(segments, lambda code: rules(code, marks=marks))
+    before = "".join(one.text for part in found for one in part)
+    after = "".join(one.text for part in kept for one in part.phrases)
+    told = "".join(removal.text for removal in removals)
+    assert sorted(re.findall(r"\w", before)) == sorted(re.findall(r"\w", after + told))
+
+
+@given(st.lists(phrases, max_size=4))
+def test_what_was_surely_heard_is_always_kept(found: list[list[Placed]]) -> None:
+    segments = [segment(*part, index=at) for at, part in enumerate(found)]
+    kept, _ = leave_out(segments, rules)
+    sure = [
+        one.text
+        for part in found
+        for one in part
+        if one.avg_logprob > UNSURE
+        and one.no_speech_prob < 0.5
+        and min(one.end_ms, SPEECH.end_ms) - max(one.start_ms, SPEECH.start_ms)
+        >= (one.end_ms - one.start_ms) / 2
+        > 0
+    ]
+    rest = [one.text for part in kept for one in part.phrases]
+    assert all(rest.count(text) >= sure.count(text) for text in sure)
+
+
+@given(st.text(alphabet="ab 12Éß。!", max_size=20))
+def test_plain_text_stays_plain(text: str) -> None:
+    assert plain(plain(text).replace("#", "1")) == plain(text)
+    assert spell([Word(text, 0, 1, 1.0)]) == "".join(text.split())
