@@ -12,6 +12,7 @@ from msgspec import Meta, Struct, inspect, structs
 from subtitled import tomlstruct
 from subtitled.chinese import Variant
 from subtitled.config_checks import check
+from subtitled.cues.limits import Profile
 from subtitled.cues.render import Format
 from subtitled.errors import ConfigError
 
@@ -152,6 +153,15 @@ class Inbox(_Section, frozen=True):
     """Keep marks of music and noise, such as [Music]."""
     chinese: Variant = "off"
     """How Chinese text is written: as in Taiwan, in Hong Kong, on the mainland, or as the model has it."""
+    profile: Profile = "default"
+    """How cues are laid out; "auto" below is the profile's own limit for the language."""
+    max_chars: Literal["auto"] | Annotated[int, Meta(ge=8, le=200)] = "auto"
+    max_lines: Literal["auto"] | Annotated[int, Meta(ge=1, le=4)] = "auto"
+    max_chars_per_s: Literal["auto"] | Annotated[float, Meta(gt=0, le=100)] = "auto"
+    min_ms: Literal["auto"] | Annotated[int, Meta(ge=0, le=10_000)] = "auto"
+    max_ms: Literal["auto"] | Annotated[int, Meta(ge=500, le=60_000)] = "auto"
+    gap_ms: Literal["auto"] | Annotated[int, Meta(ge=0, le=2_000)] = "auto"
+    chain_ms: Literal["auto"] | Annotated[int, Meta(ge=0, le=10_000)] = "auto"
 
 
 class Listen(_Section, frozen=True):

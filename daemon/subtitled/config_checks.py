@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from subtitle.keys import is_key
+from subtitle.messages import LayoutOptions
 from subtitled import chinese
 from subtitled.checkpoint import can_translate, fault_of, is_convertible, is_folder
+from subtitled.cues.limits import LayoutOverrides, check_overrides, overrides_of
 from subtitled.tomlstruct import shown
 
 if TYPE_CHECKING:
-    from subtitled.config import Config
+    from subtitled.config import Config, Inbox
     from subtitled.tomlstruct import Faults
 
 COMPUTE_TYPES = (
@@ -145,6 +147,22 @@ def _check_inbox_values(config: Config, faults: Faults) -> None:
                 faults.add(f"{key}.tasks", inbox.tasks, f"[], {cannot}")
         if len(set(inbox.tasks)) < len(inbox.tasks):
             faults.add(f"{key}.tasks", inbox.tasks, "each task once")
+        _check_layout(key, inbox, faults)
+
+
+def layout_of(inbox: Inbox) -> LayoutOptions:
+    """Return how an inbox wants its cues laid out."""
+    names = LayoutOverrides.__struct_fields__
+    limits = {name: value for name in names if (value := getattr(inbox, name)) != "auto"}
+    return LayoutOptions(profile=inbox.profile, **limits)
+
+
+def _check_layout(key: str, inbox: Inbox, faults: Faults) -> None:
+    layout = layout_of(inbox)
+    try:
+        check_overrides(layout.profile, overrides_of(layout))
+    except ValueError as error:
+        faults.add(f"{key}.profile", inbox.profile, f"limits that a cue can keep to: {error}")
 
 
 def _check_inbox_folders(config: Config, faults: Faults, *, check_paths: bool) -> None:

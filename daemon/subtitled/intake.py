@@ -11,6 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from subtitled import config, log
+from subtitled.config_checks import layout_of
 from subtitled.core.events import JobArrived, RetryRequested
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
@@ -38,6 +39,7 @@ def options_of(inbox: config.Inbox) -> Options:
         drop_unsaid=inbox.drop_unsaid,
         marks=inbox.marks,
         chinese=inbox.chinese,
+        layout=layout_of(inbox),
         priority=inbox.priority,
         after=inbox.after,
         inbox=os.fsencode(Path(inbox.path).absolute()),

@@ -15,8 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
+from subtitle.messages import LayoutOptions
 from subtitled import config, config_checks
 from subtitled.config import Config, Inbox, Listen, Log, Model, Pool, State
+from subtitled.config_checks import layout_of
 from subtitled.errors import ConfigError, ExitCode
 
 _ROOT = Path(__file__).parents[2]
@@ -582,3 +584,18 @@ def test_the_service_gives_the_daemon_what_its_defaults_need() -> None:
     # It says that it is ready when a model is loaded, which may take a download; and it is never given up.
     assert values["TimeoutStartSec"] == "infinity"
     assert values["StartLimitIntervalSec"] == "0"
+
+
+def test_an_inbox_lays_its_cues_out_as_it_says(tmp_path: Path) -> None:
+    text = '[[inbox]]\nprofile = "strict"\nmax_chars = 36\nmax_chars_per_s = 15\nmin_ms = 0\n'
+    (inbox,) = loaded(text, tmp_path).inbox
+    assert layout_of(inbox) == LayoutOptions(profile="strict", max_chars=36, max_chars_per_s=15, min_ms=0)
+    assert layout_of(config.Inbox()) == LayoutOptions()
+
+
+def test_limits_that_no_cue_can_keep_to_are_a_fault(tmp_path: Path) -> None:
+    """Also with a limit that the profile has, not only with one that is named."""
+    fault = one_fault("[[inbox]]\nmin_ms = 8000\n", tmp_path)
+    assert fault.startswith("inbox[0].profile: got ")
+    assert "min_ms = 8000 is more than max_ms = 7000" in fault
+    assert "inbox[0].max_lines" in one_fault("[[inbox]]\nmax_lines = 9\n", tmp_path)
