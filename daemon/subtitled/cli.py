@@ -58,6 +58,50 @@ def demo(*, keep: bool) -> None:
     sys.exit(run_demo(keep=keep))
 
 
+@cli.command("install-service")
+@config_option
+@click.option(
+    "--user", default="subtitled", show_default=True, help="Whom the daemon runs as; made if need be."
+)
+@click.option(
+    "--prefix",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="/",
+    show_default=True,
+    help="The root of the file system that is written to.",
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be written, write nothing.")
+@click.option(
+    "--force", is_flag=True, help="Write also over files that were changed, or are not of this command."
+)
+def install_service(config_file: str | None, user: str, prefix: Path, *, dry_run: bool, force: bool) -> None:
+    """Write the systemd unit, and what makes user and folders, for this environment and its configuration."""
+    from subtitled import install as installing
+    from subtitled.service import Place, unit_files
+
+    config_file = os.path.abspath(config_file or DEFAULT_CONFIG)  # noqa: PTH100 - links stay as they are
+    found = _load(config_file if os.path.lexists(config_file) else None, check_paths=False)
+    program = installing.program_here()
+    place = Place(program=program, config_file=config_file, user=user)
+    units = unit_files(place, found, is_there=lambda path: Path(path).is_dir())
+    if dry_run:
+        for unit in units:
+            click.echo(f"==> {prefix / unit.path} <==\n{installing.marked(unit.text)}")
+        return
+    for path, is_changed in installing.install(units, prefix, is_forced=force):
+        click.echo(f"{'Wrote' if is_changed else 'Unchanged:'} {path}")
+    closed = installing.closed_to_others(program)
+    if closed:
+        click.echo(
+            f"Beware: user {user} cannot enter {closed}, where this environment is; make one in /opt/subtitled "
+            "and repeat this command there.",
+            err=True,
+        )
+    click.echo("Then type:")
+    for step in installing.next_steps(program, config_file, prefix):
+        click.echo(f"  {step}")
+
+
 @cli.group()
 def config() -> None:
     """Check, show or write a configuration."""
