@@ -6,14 +6,14 @@ import sys
 from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 import msgspec
 from rich.console import Console
 
 from subtitle import display
-from subtitle.client import Client
+from subtitle.client import Client, LogLevelName
 from subtitle.errors import ServerError, SubtitleError, UnreachableError
 from subtitle.transport import SERVER_VARIABLE, default_server
 
@@ -147,6 +147,24 @@ def retry(client: Client, job: str, *, is_json: bool) -> None:
     """Try a failed job again; only what is missing is decoded."""
     facts = client.retry(job)
     _print_json(facts) if is_json else click.echo(f"{facts.id} {facts.state}")
+
+
+@cli.group()
+def admin() -> None:
+    """Change what the daemon does as it runs; for an admin."""
+
+
+@admin.command("log-level")
+@click.argument("level", required=False, type=click.Choice(get_args(LogLevelName)))
+@as_json
+@click.pass_obj
+def log_level(client: Client, level: LogLevelName | None, *, is_json: bool) -> None:
+    """Have the daemon log from LEVEL on, until it reads its configuration again; say which it is without one."""
+    answer = client.set_log_level(level)
+    if is_json:
+        _print_json(answer)
+    else:
+        click.echo(answer.level if level is None else f"{answer.level}, before: {answer.before}")
 
 
 def _print_json(value: msgspec.Struct) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 from msgspec import Struct
 
@@ -14,6 +14,7 @@ from subtitle.errors import ServerError, UnreachableError
 from subtitle.transport import Transport, default_server
 
 M = TypeVar("M", bound=Struct)
+LogLevelName = Literal["debug", "info", "warning", "error"]
 
 
 class Client:
@@ -71,6 +72,10 @@ class Client:
     def stats(self) -> ms.StatsInfo:
         """Return workers, queue and speed."""
         return self._ask(ms.Stats(request=self._next()), ms.StatsInfo)[0]
+
+    def set_log_level(self, level: LogLevelName | None = None) -> ms.LogLevel:
+        """Have the server log more or less, until its configuration is read again; say which level it is without one."""
+        return self._ask(ms.SetLogLevel(request=self._next(), level=level), ms.LogLevel)[0]
 
     def watch(
         self, job: str | None = None, *, after_seq: int = -1, timeout_s: float | None = None

@@ -149,6 +149,13 @@ class Stats(_Message, frozen=True, kw_only=True):
     """Ask for workers, queue and speed."""
 
 
+class SetLogLevel(_Message, frozen=True, kw_only=True):
+    """Ask that the server log more or less, until it reads its configuration again; for an admin."""
+
+    level: Literal["debug", "info", "warning", "error"] | None = None
+    """None: only say which level is in force."""
+
+
 # -- server → client ---------------------------------------------------------------------------------------------------
 
 
@@ -296,6 +303,15 @@ class StatsInfo(_Message, frozen=True, kw_only=True):
     """Uploaded media on the server's disk."""
 
 
+class LogLevel(_Message, frozen=True, kw_only=True):
+    """The answer to SetLogLevel."""
+
+    level: str
+    """What is in force now."""
+    before: str
+    """What was."""
+
+
 class Error(_Message, frozen=True, kw_only=True):
     """The answer to what cannot be done; `code` is one of the protocol's."""
 
@@ -303,8 +319,10 @@ class Error(_Message, frozen=True, kw_only=True):
     message: str
 
 
-ToServer = Hello | Submit | Chunk | Commit | List | Status | Watch | Fetch | Cancel | Retry | Stats
-ToClient = Welcome | Accepted | Credit | JobInfo | JobList | Event | Subtitles | StatsInfo | Error
+ToServer = (
+    Hello | Submit | Chunk | Commit | List | Status | Watch | Fetch | Cancel | Retry | Stats | SetLogLevel
+)
+ToClient = Welcome | Accepted | Credit | JobInfo | JobList | Event | Subtitles | StatsInfo | LogLevel | Error
 
 to_server: Codec[ToServer] = Codec(ToServer)
 to_client: Codec[ToClient] = Codec(ToClient)

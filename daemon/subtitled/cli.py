@@ -82,7 +82,7 @@ def install_service(config_file: str | None, user: str, prefix: Path, *, dry_run
     config_file = os.path.abspath(config_file or DEFAULT_CONFIG)  # noqa: PTH100 - links stay as they are
     found = _load(config_file if os.path.lexists(config_file) else None, check_paths=False)
     program = installing.program_here()
-    place = Place(program=program, config_file=config_file, user=user)
+    place = Place(program=program, python=sys.base_prefix, config_file=config_file, user=user)
     units = unit_files(place, found, is_there=lambda path: Path(path).is_dir())
     if dry_run:
         for unit in units:
@@ -90,11 +90,11 @@ def install_service(config_file: str | None, user: str, prefix: Path, *, dry_run
         return
     for path, is_changed in installing.install(units, prefix, is_forced=force):
         click.echo(f"{'Wrote' if is_changed else 'Unchanged:'} {path}")
-    closed = installing.closed_to_others(program)
+    closed = installing.closed_to_others(program) or installing.closed_to_others(f"{sys.base_prefix}/bin")
     if closed:
         click.echo(
-            f"Beware: user {user} cannot enter {closed}, where this environment is; make one in /opt/subtitled "
-            "and repeat this command there.",
+            f"Beware: user {user} cannot enter {closed}, where this environment or its Python is; make one in "
+            "/opt/subtitled, with a Python that all may use, and repeat this command there.",
             err=True,
         )
     click.echo("Then type:")

@@ -41,6 +41,7 @@ from subtitled.settings import merge, policy_of, recipe_of, space_of
 from subtitled.signals import Signals
 from subtitled.sockets import bind_workers
 from subtitled.space import SpaceGuard
+from subtitled.standing import Standing
 from subtitled.store import Store
 from subtitled.supervisor import Supervisor
 from subtitled.version import VERSION
@@ -113,6 +114,7 @@ class Server:
         )
         self._arrivals = Arrivals(config.inbox, self._store, self._mailbox.put)
         self._space = SpaceGuard(*space_of(config))
+        self._standing = Standing(self._notifier, self._broker, self._reception.desk.audio_samples.total)
         self._is_disk_full = False
         self._try_waiting_at = 0.0
         self._turned_at = time.monotonic()
@@ -160,6 +162,7 @@ class Server:
         self._perform(actions)
         self._notifier.watchdog()
         self._reporter.gauge(self._broker)
+        self._standing.tell(time.monotonic())
         ready = self._wait(deadline)
         self._on_signals()
         for pidfd in self._supervisor.pidfds & ready:
@@ -370,6 +373,9 @@ class Server:
         for number in self._signals.take():
             if number == signal.SIGHUP:
                 self._reload()
+                continue
+            if number == signal.SIGUSR1:
+                log.set_level("info" if log.level() == "debug" else "debug", by=number.name)
                 continue
             name = number.name
             if self._stop_at is not None:

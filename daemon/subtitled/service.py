@@ -33,6 +33,8 @@ class Place(Struct, frozen=True, kw_only=True):
 
     program: str
     """Absolute path of the environment's `subtitled`."""
+    python: str
+    """Where the Python is that the environment was made with (`sys.base_prefix`)."""
     config_file: str
     user: str = "subtitled"
 
@@ -76,7 +78,7 @@ def _folders(config: Config) -> list[str]:
 
 def _unit(place: Place, config: Config) -> str:
     folders, state = _folders(config), config.state.dir
-    needed = (place.program, place.config_file, *folders, *config.uploads.paths, state)
+    needed = (place.program, place.python, place.config_file, *folders, *config.uploads.paths, state)
     unit = _Unit(shipped("subtitled.service"))
     command = f"{_word(place.program)} run --config {_word(place.config_file)}".replace("$", "$$")
     unit.set("ExecStart", command)

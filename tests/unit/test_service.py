@@ -12,7 +12,9 @@ from subtitled.errors import ExitCode, SubtitledError
 from subtitled.service import Place, UnitFile, shipped, unit_files
 
 ROOT = Path(__file__).parents[2]
-PLACE = Place(program="/opt/subtitled/bin/subtitled", config_file="/etc/subtitled/subtitled.toml")
+PLACE = Place(
+    program="/opt/subtitled/bin/subtitled", python="/usr", config_file="/etc/subtitled/subtitled.toml"
+)
 
 
 def made(found: config.Config, place: Place = PLACE, *existing: str) -> dict[str, str]:
@@ -113,8 +115,17 @@ def test_folders_below_home_and_tmp_are_not_hidden() -> None:
     assert (values(unit, "ProtectHome"), values(unit, "PrivateTmp")) == (["read-only"], ["no"])
 
 
+def test_a_python_below_home_is_not_hidden() -> None:
+    place = Place(
+        program="/opt/x/subtitled", python="/home/ann/.pyenv/versions/3.12", config_file="/etc/x.toml"
+    )
+    assert values(unit_of(config.Config(), place), "ProtectHome") == ["read-only"]
+
+
 def test_another_user_is_named_everywhere() -> None:
-    found = made(config.Config(), Place(program="/a/subtitled", config_file="/a/$x.toml", user="media"))
+    found = made(
+        config.Config(), Place(program="/a/subtitled", python="/usr", config_file="/a/$x.toml", user="media")
+    )
     unit = found["systemd/system/subtitled.service"]
     assert (values(unit, "User"), values(unit, "Group")) == (["media"], ["media"])
     assert values(unit, "ExecStart") == ["/a/subtitled run --config /a/$$x.toml"]
@@ -126,7 +137,7 @@ def test_another_user_is_named_everywhere() -> None:
 @pytest.mark.parametrize("user", ["root", "", "Ann", "a b", "-x", "x" * 32])
 def test_a_user_that_cannot_be_is_refused(user: str) -> None:
     with pytest.raises(SubtitledError, match="a user of its own"):
-        unit_of(config.Config(), Place(program="/a", config_file="/b", user=user))
+        unit_of(config.Config(), Place(program="/a", python="/usr", config_file="/b", user=user))
 
 
 def test_a_path_that_would_break_its_line_is_refused() -> None:
