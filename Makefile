@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet --qui
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help demo test lint bench lock simulate chaos soak clean
+.PHONY: help demo test lint bench lock simulate fuzz chaos soak clean
 .DEFAULT_GOAL := help
 # A recipe that fails or is interrupted leaves no half-made target behind.
 .DELETE_ON_ERROR:
@@ -35,6 +35,9 @@ bench: $(VENV)/.installed  ## run every benchmark, one after another
 
 simulate: $(VENV)/.installed  ## N=100000: drive the core through random histories under virtual time
 	@$(BIN)/python tests/simulation/simulate.py $(or $(N),10000)
+
+fuzz: $(VENV)/.installed  ## N=1000000: so many hostile frames to the clients' side of the daemon
+	@$(BIN)/python tests/fuzz/fuzz.py $(or $(N),1000000) $(or $(SEED),0)
 
 chaos: $(VENV)/.installed  ## MINUTES=10: kill random processes of a real daemon; nothing may be lost
 	@$(BIN)/python tests/integration/chaos/chaos.py --minutes $(or $(MINUTES),10)

@@ -1,19 +1,58 @@
-"""The thin client of `subtitled`: see what its daemon does, fetch what it has made."""
+"""The thin client of `subtitled`: send a media file, see what becomes of it, fetch its subtitles.
 
-from subtitle.client import Client
-from subtitle.errors import JobFailedError, ProtocolError, ServerError, SubtitleError, UnreachableError
-from subtitle.messages import Event, JobFacts, StatsInfo, Welcome, WorkerFacts
+    with subtitle.Client("tcp://gpu.example:5570", key="alice.key.toml") as client:
+        job = client.submit("talk.mp4", language="en", formats=("srt", "vtt"))
+        job.wait(timeout_s=3600)
+        job.save("subtitles/")
+
+`subtitle.aio` has the same for asyncio.
+"""
+
+from subtitle.client import Client, Job
+from subtitle.errors import (
+    FileChangedError,
+    JobFailedError,
+    KeyFileError,
+    OptionError,
+    ProtocolError,
+    ServerError,
+    SubtitleError,
+    UnreachableError,
+    WaitTimeoutError,
+)
+from subtitle.keys import Key
+from subtitle.messages import (
+    Event,
+    JobFacts,
+    JobOptions,
+    LayoutOptions,
+    StatsInfo,
+    VadOptions,
+    Welcome,
+    WorkerFacts,
+)
+from subtitle.progress import Progress
 
 __all__ = [
     "Client",
     "Event",
+    "FileChangedError",
+    "Job",
     "JobFacts",
     "JobFailedError",
+    "JobOptions",
+    "Key",
+    "KeyFileError",
+    "LayoutOptions",
+    "OptionError",
+    "Progress",
     "ProtocolError",
     "ServerError",
     "StatsInfo",
     "SubtitleError",
     "UnreachableError",
+    "VadOptions",
+    "WaitTimeoutError",
     "Welcome",
     "WorkerFacts",
 ]

@@ -16,6 +16,8 @@ VERSION = b"\x01"
 MAX_HEADER_BYTES = 16 * 2**20
 """Longest header; a lease's answer with word times of 256 segments has about 2 MiB."""
 MAX_BLOBS = 1024
+MAX_REASON = 400
+"""Longest reason given, in characters: it may quote what a peer has sent, which may be megabytes."""
 
 Buffer = bytes | memoryview
 M = TypeVar("M")
@@ -26,8 +28,9 @@ _encoder = msgspec.msgpack.Encoder()
 class Codec(Generic[M]):
     """Encodes and decodes the messages of one direction of one protocol."""
 
-    def __init__(self, messages: type[M] | object) -> None:
-        """`messages`: a union of tagged Structs."""
+    def __init__(self, messages: type[M] | object, *, max_blobs: int = MAX_BLOBS) -> None:
+        """`messages`: a union of tagged Structs; `max_blobs`: the most that any of them has."""
+        self.max_frames = 2 + max_blobs
         self._decoder = msgspec.msgpack.Decoder(messages)
 
     @staticmethod
@@ -37,10 +40,10 @@ class Codec(Generic[M]):
 
     def decode(self, frames: Sequence[Buffer]) -> tuple[M, Sequence[Buffer]]:
         """Return the message and its blobs; raise ProtocolError for anything that is not one."""
-        if len(frames) < 2 or len(frames) > 2 + MAX_BLOBS:
+        if len(frames) < 2 or len(frames) > self.max_frames:
             raise ProtocolError(
                 "BAD_FORMAT",
-                f"{len(frames)} frames; a message has 2 to {2 + MAX_BLOBS}: version, header, blobs",
+                f"{len(frames)} frames; a message has 2 to {self.max_frames}: version, header, blobs",
             )
         if bytes(frames[0][:8]) != VERSION:
             raise ProtocolError(
@@ -58,6 +61,12 @@ class Codec(Generic[M]):
                 if "Invalid value" in str(error) and "$.type" in str(error)
                 else "BAD_FORMAT"
             )
-            raise ProtocolError(code, str(error)) from None
+            raise ProtocolError(code, _shortened(str(error))) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ProtocolError("BAD_FORMAT", f"header is not msgpack: {error}") from None
+
+
+def _shortened(reason: str) -> str:
+    if len(reason) <= MAX_REASON:
+        return reason
+    return f"{reason[: MAX_REASON // 2]} … {reason[-MAX_REASON // 2 :]}"

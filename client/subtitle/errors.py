@@ -33,3 +33,15 @@ class JobFailedError(SubtitleError):
 
 class KeyFileError(SubtitleError):
     """A key file cannot be used; the message names it, and says what to do."""
+
+
+class WaitTimeoutError(SubtitleError, TimeoutError):
+    """What was waited for did not come within the caller's time; the job goes on by itself."""
+
+
+class FileChangedError(SubtitleError):
+    """The media file is no longer what it was when it was hashed; submit it again when it has come to rest."""
+
+
+class OptionError(SubtitleError, ValueError):
+    """An option of a job is none that the protocol knows; the message names it and what is allowed."""

@@ -122,7 +122,7 @@ class Watch(_Message, frozen=True, kw_only=True):
 
     after_seq: Annotated[int, Meta(ge=-1, le=2**63 - 1)] = 0
     """The last entry that the client has; -1: only what is new from now on."""
-    job: str | None = None
+    job: Annotated[str, Meta(max_length=64)] | None = None
     """Only this job's entries."""
 
 
@@ -149,10 +149,13 @@ class Stats(_Message, frozen=True, kw_only=True):
     """Ask for workers, queue and speed."""
 
 
+LogLevelName = Literal["debug", "info", "warning", "error"]
+
+
 class SetLogLevel(_Message, frozen=True, kw_only=True):
     """Ask that the server log more or less, until it reads its configuration again; for an admin."""
 
-    level: Literal["debug", "info", "warning", "error"] | None = None
+    level: LogLevelName | None = None
     """None: only say which level is in force."""
 
 
@@ -324,5 +327,8 @@ ToServer = (
 )
 ToClient = Welcome | Accepted | Credit | JobInfo | JobList | Event | Subtitles | StatsInfo | LogLevel | Error
 
-to_server: Codec[ToServer] = Codec(ToServer)
+MAX_BLOBS = 4
+"""Of a message to the server: a Chunk has one, what a later version may add has few."""
+
+to_server: Codec[ToServer] = Codec(ToServer, max_blobs=MAX_BLOBS)
 to_client: Codec[ToClient] = Codec(ToClient)

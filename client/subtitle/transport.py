@@ -1,19 +1,36 @@
-"""The client's socket."""
+"""The client's sockets: keys, heartbeats, and what becomes of a connection."""
 
 from __future__ import annotations
 
 import os
+import secrets
+import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import zmq
 
 from subtitle.codec import Buffer
+from subtitle.conversation import Heard
 from subtitle.errors import UnreachableError
-from subtitle.messages import ToClient, ToServer, to_client, to_server
+from subtitle.keys import Key, find_key
+from subtitle.messages import ToServer, to_client, to_server
 
 DEFAULT_SERVER = "ipc:///run/subtitled/clients.sock"
 SERVER_VARIABLE = "SUBTITLE_SERVER"
+
+SEND_HWM = 64
+"""Messages that wait in the socket; an upload keeps no more under way than the server's window in any case."""
+HEARTBEAT_S = 5.0
+HEARTBEAT_TIMEOUT_S = 30.0
+"""A peer that says nothing for so long after a heartbeat is gone, and ZeroMQ connects anew. A slow line may be busy with one chunk
+for some seconds."""
+RECONNECT_MS = 100
+MAX_RECONNECT_MS = 2_000
+LOOK_S = 0.25
+"""How often a wait looks whether the connection was lost."""
 
 
 def default_server() -> str:
@@ -21,35 +38,134 @@ def default_server() -> str:
     return os.environ.get(SERVER_VARIABLE) or DEFAULT_SERVER
 
 
-class Transport:
-    """One DEALER socket to one server; belongs to the thread that made it."""
+def key_for(endpoint: str, key: Key | str | os.PathLike[str] | None) -> Key | None:
+    """Return the key to show: `key` or its file, else as `find_key` says; none for "", or on the local socket.
 
-    def __init__(self, endpoint: str) -> None:
-        self.endpoint = endpoint
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        try:
-            self._socket.connect(endpoint)
-        except zmq.ZMQError as error:
-            self.close()
-            raise UnreachableError(f"{endpoint}: no such endpoint: {error.strerror}") from error
+    That one is guarded by its file's mode. Raises KeyFileError.
+    """
+    if endpoint.startswith("ipc:") or key == "":
+        return None
+    return key if isinstance(key, Key) else find_key(Path(key) if key is not None else None)
+
+
+def open_socket(context: Any, endpoint: str, key: Key | None) -> tuple[Any, Monitor]:
+    """Return a DEALER socket of the context's kind, connected, and what watches it; raises UnreachableError."""
+    socket = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.SNDHWM, SEND_HWM)
+    socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, MAX_RECONNECT_MS)
+    socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 60)
+    socket.setsockopt(zmq.HEARTBEAT_IVL, int(HEARTBEAT_S * 1000))
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, int(HEARTBEAT_TIMEOUT_S * 1000))
+    if key is not None:
+        socket.curve_publickey = key.public.encode()
+        socket.curve_secretkey = key.secret.encode()
+        socket.curve_serverkey = key.server.encode()
+    monitor = Monitor(context, socket, endpoint, key)
+    try:
+        socket.connect(endpoint)
+    except zmq.ZMQError as error:
+        monitor.close()
+        socket.close()
+        raise UnreachableError(f"{endpoint}: no such endpoint: {error.strerror}") from error
+    return socket, monitor
+
+
+class Monitor:
+    """Hears what becomes of a socket's connection; its calls do not block."""
+
+    def __init__(self, context: Any, socket: Any, endpoint: str, key: Key | None) -> None:
+        self._socket = socket
+        self._endpoint = endpoint
+        self._key = key
+        self._is_up = False
+        where = f"inproc://subtitle-{secrets.token_hex(8)}"
+        socket.monitor(
+            where,
+            zmq.EVENT_DISCONNECTED
+            | zmq.EVENT_HANDSHAKE_SUCCEEDED
+            | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+            | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
+        )
+        # A plain socket beside one of asyncio too: it is only ever read without waiting.
+        self._events: zmq.Socket[bytes] = zmq.Context.shadow(context.underlying).socket(zmq.PAIR)
+        self._events.connect(where)
+
+    def is_lost(self) -> bool:
+        """Say whether the connection was lost since the last call; raises UnreachableError where no other try will help."""
+        is_lost = False
+        while True:
+            try:
+                frames = self._events.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return is_lost
+            # zmq_socket_monitor(3): 16 bits of event, 32 of value; zmq.utils.monitor would import asyncio to read them.
+            match int.from_bytes(frames[0][:2], sys.byteorder):
+                case zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                    self._is_up = True
+                case zmq.EVENT_DISCONNECTED if self._is_up:
+                    is_lost, self._is_up = True, False
+                case zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+                    raise UnreachableError(f"{self._endpoint}: the server refuses {self._shown()}")
+                case zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
+                    raise UnreachableError(f"{self._endpoint}: {self._mismatch()}")
+                case _:
+                    pass
 
     def close(self) -> None:
-        """Close the socket; may be repeated."""
-        self._socket.close()
-        self._context.term()
+        """Stop listening; before the socket is closed."""
+        self._socket.disable_monitor()
+        self._events.close()
 
-    def send(self, message: ToServer) -> None:
-        """Send a message; it waits in the socket while the server is away."""
-        try:
-            self._socket.send_multipart(to_server.encode(message), zmq.NOBLOCK)
-        except zmq.Again as error:
-            raise UnreachableError(f"{self.endpoint}: no connection; is the daemon running?") from error
+    def _shown(self) -> str:
+        if self._key is None:
+            return "clients without a key; name yours with --key FILE or SUBTITLE_KEY"
+        return f"the key {self._key.name!r}; is its line in the server's allow-list, and was that read again (SIGHUP)?"
 
-    def receive(self, deadline: float) -> tuple[ToClient, Sequence[Buffer]] | None:
-        """Return the next message and its blobs, or None when none came until `deadline` (monotonic)."""
-        wait_ms = max(0, int((deadline - time.monotonic()) * 1000))
-        if not self._socket.poll(wait_ms):
-            return None
-        return to_client.decode(self._socket.recv_multipart())
+    def _mismatch(self) -> str:
+        if self._key is None:
+            return "the server wants a key; `subtitled keys new` makes one there: name it with --key FILE or SUBTITLE_KEY"
+        return f'the server has no keys, and you show the key {self._key.name!r}; --key "" shows none'
+
+
+class Connection:
+    """One DEALER socket to one server; belongs to the thread that made it."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, key: Key | None) -> None:
+        self._socket: zmq.Socket[bytes]
+        self._socket, self._monitor = open_socket(context, endpoint, key)
+
+    def close(self) -> None:
+        """Close the socket, and forget what it has not sent; may be repeated."""
+        if not self._socket.closed:
+            self._monitor.close()
+            self._socket.close()
+
+    def send(self, message: ToServer, blobs: Sequence[Buffer], until: float) -> bool:
+        """Send a message, which waits in the socket while the server is away; False when there was no room until `until`."""
+        frames = to_server.encode(message, blobs)
+        while True:
+            try:
+                self._socket.send_multipart(frames, zmq.NOBLOCK)
+            except zmq.Again:
+                if self._monitor.is_lost() or time.monotonic() >= until:
+                    return False
+                self._socket.poll(slice_ms(until), zmq.POLLOUT)
+            else:
+                return True
+
+    def receive(self, until: float) -> Heard:
+        """Return the next message, or what else is to be known until `until` (monotonic)."""
+        while not self._socket.poll(slice_ms(until)):
+            if self._monitor.is_lost():
+                return Heard(is_lost=True)
+            if time.monotonic() >= until:
+                return Heard()
+        return Heard(*to_client.decode(self._socket.recv_multipart()))
+
+
+def slice_ms(until: float) -> int:
+    """Return how long to wait at once, in milliseconds, for what may come until `until` (monotonic)."""
+    return max(0, int(min(LOOK_S, until - time.monotonic()) * 1000 + 0.999))

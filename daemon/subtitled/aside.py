@@ -25,6 +25,11 @@ class Aside:
         """Nothing is being done that was asked for with `run`."""
         return not self._under_way
 
+    @property
+    def under_way(self) -> int:
+        """How much is being done, or waits to be, of what was asked for with `run`."""
+        return self._under_way
+
     def run(
         self,
         work: Callable[[], Any],

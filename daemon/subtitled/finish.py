@@ -18,7 +18,7 @@ from subtitled.cues.render import Format, render
 from subtitled.cues.transcript import Transcript
 from subtitled.errors import SpoolError
 from subtitled.outputs import ERROR_SUFFIX, archive, error_text, write_error
-from subtitled.spool import fitted, move_whole, remove, write_whole
+from subtitled.spool import fitted, is_there, move_whole, remove, write_whole
 
 FAILED_FOLDER = "failed"
 
@@ -126,7 +126,7 @@ def _archived(job: Job, outcome: Literal["done", "failed"]) -> bytes:
     except FileNotFoundError:
         return job.location
     except SpoolError:
-        if Path(location).exists():
+        if is_there(location):
             raise
         return job.location
 

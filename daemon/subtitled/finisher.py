@@ -23,7 +23,7 @@ from subtitled.errors import NoSpaceError, SpoolError, StoreError, SubtitledErro
 from subtitled.outputs import output_folder, output_paths
 from subtitled.report import Reporter, job_report
 from subtitled.rows import JobRow
-from subtitled.spool import sweep_temporaries
+from subtitled.spool import is_there, sweep_temporaries
 from subtitled.store import Store
 
 _log = log.get()
@@ -142,7 +142,7 @@ class Finisher:
 
     def _is_mine(self, source: bytes, path: Path) -> bool:
         owner = self._store.owner_of(os.fsencode(path))
-        return owner == source if owner is not None else not path.exists()
+        return owner == source if owner is not None else not is_there(path)
 
     def _finish_failed(self, job: Job, error: SpoolError, *, is_failure: bool) -> None:
         if finish.is_disk_full(error):

@@ -44,6 +44,7 @@ INBOX_FOUND = "inbox.found"
 INBOX_HELD = "inbox.held"
 UPLOAD_FAILED = "upload.failed"
 REQUEST_BROKE = "request.broke"
+CLIENTS_HUNG_UP = "clients.hung_up"
 INBOX_IGNORED = "inbox.ignored"
 INBOX_LOST = "inbox.lost"
 # The daemon's own, and of the machine it runs on.
@@ -58,7 +59,7 @@ LOG_LEVEL = "log.level"
 LIBRARY_MESSAGE = "library.message"
 """What a library (faster-whisper, watchdog) has to say, at warning or above."""
 
-LEVELS = ("debug", "info", "warning", "error")
+_LEVELS = ("debug", "info", "warning", "error")
 """From all to little."""
 
 _ONE_LINE_AT_A_TIME = threading.Lock()
@@ -118,7 +119,7 @@ def level() -> str:
 def set_level(wanted: str, *, by: str) -> None:
     """Drop lines below another level from now on, until `configure` is called again; `by` is told in a line."""
     before = level()
-    if LEVELS.index(wanted) <= LEVELS.index(before):
+    if _LEVELS.index(wanted) <= _LEVELS.index(before):
         structlog.configure(wrapper_class=_filter(wanted))
     get().info(LOG_LEVEL, to=wanted, before=before, by=by)
     structlog.configure(wrapper_class=_filter(wanted))

@@ -69,6 +69,12 @@ class Metrics:
             ["code"],
             registry=self.registry,
         )
+        self.hung_up = Counter(
+            "subtitled_hung_up",
+            "Connections of clients that were ended because of their number, or the memory they took.",
+            ["reason"],
+            registry=self.registry,
+        )
         self._server: WSGIServer | None = None
 
     def serve(self, endpoint: str) -> None:

@@ -50,8 +50,6 @@ from subtitled.worker_link import WorkerLink
 MAX_PER_TURN = 256
 """Arrivals taken in one turn, so that ten thousand at once do not hold up the rest."""
 MAX_WAIT_S = 1.0
-CATCH_UP_S = 0.05
-"""Wait before a client that did not read fast enough is sent more."""
 FULL_WAIT_S = 2.0
 """Seconds between two tries to write to a full disk."""
 LATE_S = 3.0
@@ -190,8 +188,7 @@ class Server:
         wait_s = min(
             deadline - time.monotonic(), MAX_WAIT_S, self._notifier.watchdog_interval_s or MAX_WAIT_S
         )
-        if self._reception.is_behind:
-            wait_s = min(wait_s, CATCH_UP_S)
+        wait_s = min(wait_s, self._reception.patience_s)
         if self._stop_at is not None:
             wait_s = min(wait_s, self._stop_at - time.monotonic(), 0.1)
         ready = poller.poll(max(0, int(wait_s * 1000) + 1))

@@ -20,8 +20,8 @@ OWN_FOLDER = "/srv/subtitled"
 """Folders below it are the daemon's own; whatever else an inbox names may be somebody else's already."""
 USER_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
 """As useradd(8) takes it."""
-START_SLACK_S, STOP_SLACK_S = 60, 30
-"""Beyond what the configuration grants the workers."""
+STOP_SLACK_S = 30
+"""Time to stop beyond recovery.stop_timeout_s."""
 _STATES, _SOCKETS = "/var/lib", "/run"
 """Where StateDirectory= and RuntimeDirectory= make folders."""
 _HOMES = ("/home", "/root", "/run/user")
@@ -85,7 +85,6 @@ def _unit(place: Place, config: Config) -> str:
     unit.set("User", place.user)
     unit.set("Group", place.user)
     unit.set("RequiresMountsFor", " ".join(map(_word, (*folders, state))))
-    unit.set("TimeoutStartSec", str(int(config.recovery.start_timeout_s) + START_SLACK_S))
     unit.set("TimeoutStopSec", str(int(config.recovery.stop_timeout_s) + STOP_SLACK_S))
     unit.set("Environment", _environment(state))
     for key, root, paths in (

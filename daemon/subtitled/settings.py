@@ -25,7 +25,9 @@ def merge(old: Config, new: Config) -> tuple[Config, list[str]]:
             f"{section}.{key}" for key in got.__struct_fields__ if getattr(wanted, key) != getattr(got, key)
         ]
     if merged.client and not old.client and any(end.startswith("tcp://") for end in merged.listen.clients):
-        kept.append("client")  # its TCP endpoints were opened without keys, and stay so
+        # The TCP endpoints were opened without keys, and stay so: it must not look as if they asked for them.
+        merged = structs.replace(merged, client=())
+        kept.append("client")
     return merged, kept
 
 

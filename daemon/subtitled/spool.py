@@ -82,6 +82,11 @@ def move_whole(source: str | Path, target: str | Path) -> Path:
     return free
 
 
+def is_there(path: str | Path) -> bool:
+    """Return whether something is at `path`: not so where that cannot be told, as nothing can be done there either."""
+    return os.path.lexists(path)
+
+
 def remove(path: str | Path) -> None:
     """Remove the file at `path`, if there is one; may be repeated. Raises SpoolError."""
     with _reported(Path(path), "removed"):
@@ -114,7 +119,7 @@ def free_bytes(path: str | Path) -> int:
     Raises SpoolError where that cannot be told.
     """
     existing = Path(path)
-    while not existing.exists() and existing != existing.parent:
+    while not is_there(existing) and existing != existing.parent:
         existing = existing.parent
     with _reported(existing, "asked for its free space"):
         status = os.statvfs(existing)

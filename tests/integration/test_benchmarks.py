@@ -30,3 +30,10 @@ def test_ingest_measures_each_kind_of_file() -> None:
     assert re.findall(r"^(\S+\.\w+) ", table, re.MULTILINE) == ["a.wav", "a.m4a", "a.flac", "long.flac"], (
         table
     )
+
+
+def test_upload_measures_each_way() -> None:
+    table = _run("upload.py", "--short")
+    ways = ["cp + sha256sum", "raw PUSH/PULL", "ipc", "tcp", "tcp, key"]
+    assert re.findall(r"^(\S.*?)  +\d+  +\d+-\d+", table, re.MULTILINE) == ways, table
+    assert len(re.findall(r"MB( +\d+\.\d ms){3}$", table, re.MULTILINE)) == 4, table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -269,6 +270,11 @@ HOSTILE: dict[str, tuple[list[bytes], str]] = {
     ),
     "no type": ([VERSION, header(request=1)], "BAD_FORMAT"),
     "unknown message": ([VERSION, header(type="Format", request=1)], "UNKNOWN_MESSAGE"),
+    "long type": ([VERSION, header(type="x" * 1_000_000, request=1)], "UNKNOWN_MESSAGE"),
+    "long value": (
+        [VERSION, header(type="Submit", request=1, options={"task": "x" * 1_000_000})],
+        "BAD_FORMAT",
+    ),
     "type is a number": ([VERSION, header(type=3, request=1)], "BAD_FORMAT"),
     "a server's message": ([VERSION, header(type="Welcome", request=1)], "UNKNOWN_MESSAGE"),
     "no job": ([VERSION, header(type="Status", request=1)], "BAD_FORMAT"),
@@ -361,7 +367,8 @@ def lines_of_json(output: str) -> list[dict[str, object]]:
 
 def test_commands_show_what_there_is(daemon: Daemon, talk: JobFacts, broken: JobFacts) -> None:
     found = subtitle(daemon, "ping")
-    assert (found.returncode, found.stdout) == (0, f"subtitled {SERVER_VERSION}, model demo\n")
+    assert found.returncode == 0
+    assert re.fullmatch(rf"subtitled {SERVER_VERSION}, model demo, answered in \d+\.\d ms\n", found.stdout)
     found = subtitle(daemon, "list")
     assert found.returncode == 0
     for part in (talk.id, "talk.flac", broken.id, "broken.mp4", "failed"):
@@ -390,8 +397,11 @@ def test_commands_print_json_one_value_a_line(daemon: Daemon, talk: JobFacts) ->
 def test_fetch_writes_where_it_is_told(daemon: Daemon, talk: JobFacts, tmp_path: Path) -> None:
     written = (daemon.outbox / "talk.en.srt").read_text("utf-8")
     found = subtitle(daemon, "fetch", talk.id, folder=tmp_path)
-    assert (found.returncode, found.stdout) == (0, "talk.en.srt\n")
+    assert (found.returncode, found.stdout) == (0, "talk.en.srt\ntalk.en.json\n")
     assert (tmp_path / "talk.en.srt").read_text("utf-8") == written
+    (tmp_path / "talk.en.srt").write_text("mine", "utf-8")
+    assert subtitle(daemon, "fetch", talk.id, "--format", "srt", folder=tmp_path).stdout == "talk.en.2.srt\n"
+    assert (tmp_path / "talk.en.srt").read_text("utf-8") == "mine"
     (tmp_path / "folder").mkdir()
     assert (
         subtitle(daemon, "fetch", talk.id, "--format", "json", "-o", str(tmp_path / "folder")).returncode == 0

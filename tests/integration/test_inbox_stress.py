@@ -335,6 +335,23 @@ def test_source_that_may_not_be_deleted_fails_its_job_and_the_daemon_goes_on(
         daemon.stop()
 
 
+def test_output_folder_that_may_not_be_entered_fails_the_job_and_the_daemon_goes_on(
+    tmp_path: Path, clip: Path
+) -> None:
+    """Not even whether a name is taken can be told there."""
+    with daemon_in(tmp_path, is_bound_by_modes=True) as daemon:
+        daemon.start()
+        daemon.outbox.chmod(0)
+        job = daemon.wait_for(daemon.drop(clip, "talk.flac"))
+        assert job.state == "failed"
+        assert "Permission denied; give the daemon's user the right to write there" in job.cause
+        daemon.outbox.chmod(0o755)
+        daemon.client.retry(job.id)
+        daemon.wait_for_jobs(1)
+        assert daemon.client.status(job.id).state == "done"
+        daemon.stop()
+
+
 def test_two_inboxes_with_one_output_keep_their_subtitles_apart(tmp_path: Path) -> None:
     with daemon_in(tmp_path, InboxFolder(), InboxFolder(name="other")) as daemon:
         shared = tuple(structs.replace(inbox, output=str(daemon.outbox)) for inbox in daemon.config.inbox)

@@ -175,7 +175,7 @@ MUTATIONS = (
     Mutation(
         "a slot that crashes again and again is not put aside", Roster, "_start_again", _start_again_forgetful
     ),
-    Mutation("a bad device is given what it lost", Leasing, "_able", lambda _self, idle: idle),
+    Mutation("a bad device may bury", Leasing, "_able", lambda _self, idle: idle),
     Mutation("a broken slot is tried again at once", Roster, "restart_due", _restart_the_hopeless),
     Mutation("a drained worker may stay for ever", Roster, "leaving_due", lambda _self, _now: float("inf")),
     Mutation("a feed outlives its job", Feeding, "abandon", lambda _self, _job: None),

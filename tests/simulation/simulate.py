@@ -11,8 +11,10 @@ from world import HistoryFailed, MakeBroker, World
 
 from subtitled.core.broker import Broker
 
-HISTORIES = 2000
+HISTORIES = 3000
 """How many `make test` lives."""
+PROGRESS = 10_000
+"""Histories between two lines of a long run."""
 
 
 def simulate(seeds: Iterable[int], make_broker: MakeBroker = Broker) -> int:
@@ -32,6 +34,8 @@ def main(argv: list[str]) -> int:
     started = time.perf_counter()
     steps = 0
     for seed in range(first, first + count):
+        if (lived := seed - first) and lived % PROGRESS == 0:
+            print(f"{lived} histories, {lived / (time.perf_counter() - started):.0f}/s", flush=True)
         try:
             steps += simulate([seed])
         except HistoryFailed as failed:

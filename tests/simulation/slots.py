@@ -62,7 +62,7 @@ class SlotWitness:
                 raise Violation(f"{action.slot} was put aside at {broken.since:.2f} s, and is tried too soon")
 
     def decided(self, actions: list[ac.Action], broker: Broker) -> None:
-        """Raise Violation where a segment that was lost goes to a worker that failed, and another could have it."""
+        """Raise Violation where the last attempt at a segment is for a worker that failed, and another could have it."""
         for action in actions:
             if not isinstance(action, ac.SendTranscribe):
                 continue
@@ -73,8 +73,8 @@ class SlotWitness:
             if len(action.items) > 1 or len(worker.leases) > 1:
                 raise Violation(f"{worker.identity} failed last time, and is given more than a segment")
             steady = [w.identity for w in broker.roster.of(Role.TRANSCRIBE) if _is_steady(w)]
-            if segment.losses and steady:
-                raise Violation(f"{segment.key} was lost, and goes to {worker.identity}, not to {steady}")
+            if segment.losses and segment.losses + 1 >= self._policy.attempts and steady:
+                raise Violation(f"{segment.key} may be buried by {worker.identity}; there are {steady}")
 
     def looked_at(self, roster: Roster, now: float) -> None:
         """Raise Violation where a slot is out of service for too long, or should be and is not."""

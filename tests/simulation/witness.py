@@ -43,8 +43,8 @@ class Witness:
                 self._alive.add(f"{slot}.{incarnation}")
             case ac.SendTranscribe():
                 self._leased(action)
-            case ac.SaveJob(job=job) if job.state is JobState.FAILED:
-                # It may fail in the very step in which another's segment is leased: it waits no more.
+            case ac.SaveJob(job=job) if job.state in {JobState.FAILED, JobState.CANCELLED}:
+                # It may end in the very step in which another's segment is leased: it waits no more.
                 self._waits = {key: wait for key, wait in self._waits.items() if key.job != job.id}
             case ac.SaveSegment(before=SegmentState.LEASED):
                 self._released(action)

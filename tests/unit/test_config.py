@@ -528,3 +528,6 @@ def test_the_service_gives_the_daemon_what_its_defaults_need() -> None:
     assert Inbox().path.startswith(values["ReadWritePaths"] + "/")
     assert int(values["TimeoutStopSec"]) > Config().recovery.stop_timeout_s
     assert int(values["RestartPreventExitStatus"]) == ExitCode.FATAL
+    # It says that it is ready when a model is loaded, which may take a download; and it is never given up.
+    assert values["TimeoutStartSec"] == "infinity"
+    assert values["StartLimitIntervalSec"] == "0"

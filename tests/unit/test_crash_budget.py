@@ -123,8 +123,9 @@ def test_a_drained_worker_that_refuses_its_lease_may_go_by_itself() -> None:
     assert not b.all(ac.Kill)
 
 
-def test_a_bad_device_buries_nothing_that_a_healthy_one_can_decode() -> None:
-    b = bench("p0", "gpu0", "gpu1", attempts=2, crash_budget=10)
+@pytest.mark.parametrize("attempts", [2, 3])
+def test_a_bad_device_buries_nothing_that_a_healthy_one_can_decode(attempts: int) -> None:
+    b = bench("p0", "gpu0", "gpu1", attempts=attempts, crash_budget=10)
     b.submit()
     b.read(*range(40), samples=100)
     while b.broker.leasing.leases:
@@ -143,7 +144,7 @@ def test_a_bad_device_buries_nothing_that_a_healthy_one_can_decode() -> None:
 
 
 def test_a_lost_segment_goes_to_the_only_worker_though_that_has_crashed() -> None:
-    b = bench("p0", "gpu0", "gpu1")
+    b = bench("p0", "gpu0", "gpu1", attempts=2)
     b.submit()
     b.read(0)
     b.die("gpu1.1")
@@ -151,6 +152,17 @@ def test_a_lost_segment_goes_to_the_only_worker_though_that_has_crashed() -> Non
     b.wait(1)
     b.ready("gpu1.2")
     assert b.last(ac.SendTranscribe).lease.worker == "gpu1.2"
+
+
+def test_a_worker_that_crashed_once_shares_in_what_was_lost() -> None:
+    """Chance may have killed it: it must not stand idle while another does all of it alone."""
+    b = bench("p0", "gpu0", "gpu1", attempts=3)
+    b.submit()
+    b.read(0, 1, 2, 3)
+    b.die("gpu0.1")
+    b.wait(1)
+    b.ready("gpu0.2")
+    assert b.last(ac.SendTranscribe).lease.worker == "gpu0.2"
 
 
 def test_a_worker_that_crashed_begins_with_a_single_segment() -> None:

@@ -173,6 +173,13 @@ def test_importing_the_light_packages_loads_nothing_heavy(statement: str) -> Non
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 
+def test_importing_the_client_loads_nothing_of_its_commands() -> None:
+    unwanted = "{'click', 'rich', 'asyncio', 'numpy'}"
+    program = f"import sys, subtitle; print(sorted({unwanted} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
 def test_importing_the_client_loads_no_daemon() -> None:
     program = "import sys, subtitle; sys.exit(any(name.startswith('subtitled') for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

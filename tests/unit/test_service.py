@@ -63,13 +63,12 @@ def test_every_hardening_line_stands_below_its_reason() -> None:
 def test_the_unit_does_not_contradict_the_daemon() -> None:
     unit, recovery = shipped("subtitled.service"), config.Recovery()
     assert int(values(unit, "TimeoutStopSec")[0]) > recovery.stop_timeout_s
-    assert int(values(unit, "TimeoutStartSec")[0]) > recovery.start_timeout_s
     assert values(unit, "RestartPreventExitStatus") == [str(int(ExitCode.FATAL))]
 
 
-def test_time_limits_follow_the_configuration() -> None:
-    unit = unit_of(config.Config(recovery=config.Recovery(stop_timeout_s=600, start_timeout_s=1800)))
-    assert (values(unit, "TimeoutStartSec"), values(unit, "TimeoutStopSec")) == (["1860"], ["630"])
+def test_the_time_to_stop_follows_the_configuration() -> None:
+    unit = unit_of(config.Config(recovery=config.Recovery(stop_timeout_s=600)))
+    assert values(unit, "TimeoutStopSec") == ["630"]
 
 
 def test_inboxes_and_outputs_can_be_written_and_nothing_else() -> None:

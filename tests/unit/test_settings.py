@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from msgspec import structs
 
 from subtitled.config import Client, Config, Listen, Model, State
 from subtitled.settings import merge
@@ -34,4 +33,5 @@ def test_first_keys_of_an_open_endpoint_need_a_restart(old: Config, new: Config,
     """The endpoint was opened without keys: nobody may think that it asks for them from now on."""
     merged, named = merge(old, new)
     assert named == kept
-    assert merged.client == structs.asdict(new)["client"]
+    assert merged.client == (() if kept else new.client)
+    assert merge(merged, new)[1] == kept, "the next reload says so again"

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -32,8 +33,11 @@ from subtitled.store import Store
 from subtitled.version import VERSION
 
 MAX_LISTED = 1000
+MAX_COMPOSED = 32
+"""Answers composed at once; each holds all that a job has said."""
 CANCELLABLE = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.PREPARING, JobState.TRANSCRIBING})
 _log = log.get()
+T = TypeVar("T")
 
 Ask = ms.Hello | ms.List | ms.Status | ms.Fetch | ms.Cancel | ms.Retry | ms.Stats | ms.SetLogLevel
 
@@ -157,7 +161,7 @@ class Desk:
             missing = tuple(f"{gap.start_ms} {gap.end_ms} {gap.cause}" for gap in transcript.missing)
             peer.reply(ms.JobInfo(request=request, job=replace(facts, missing=missing)))
 
-        self._compose(request, row, self._store.results(job.id), peer, composed)
+        self._compose(request, row, peer, partial(compose, row, model=self._model), composed)
 
     def _retry(self, row: JobRow) -> None:
         job = row.job
@@ -199,23 +203,24 @@ class Desk:
             )
             peer.reply(answer, (body,))
 
-        self._aside.run(
-            partial(work, self._store.results(row.job.id)),
-            composed,
-            partial(self._broke, message.request, peer),
-            Exception,
-        )
+        self._compose(message.request, row, peer, work, composed)
 
     def _compose(
         self,
         request: int,
         row: JobRow,
-        results: list[ResultRow],
         peer: Peer,
-        then: Callable[[Transcript], None],
+        work: Callable[[list[ResultRow]], T],
+        then: Callable[[T], None],
     ) -> None:
+        """Have `work` make something of a job's results beside the loop; raises RefusedError when much is made already."""
+        if self._aside.under_way >= MAX_COMPOSED:
+            raise RefusedError(
+                "RATE_LIMITED",
+                f"{self._aside.under_way} answers are being composed; ask again when some are there",
+            )
         self._aside.run(
-            partial(compose, row, results, model=self._model),
+            partial(work, self._store.results(row.job.id)),
             then,
             partial(self._broke, request, peer),
             Exception,

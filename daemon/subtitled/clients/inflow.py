@@ -16,6 +16,8 @@ from subtitle.codec import Buffer
 from subtitled.spool import sync_folder
 
 READ_BYTES = 2**20
+MAX_WAITING = 256
+"""Chunks that may wait: a window of eight million of one byte would take gigabytes."""
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 
@@ -57,6 +59,11 @@ class Inflow:
         self._file = -1
         self._offset = 0
         self._hash = hashlib.sha256()
+
+    @property
+    def is_full(self) -> bool:
+        """As many chunks wait to be written as may."""
+        return len(self._tasks) >= MAX_WAITING
 
     def open(self, then: Callable[[int], None]) -> None:
         """Open the file, made where missing; `then` gets the bytes that it holds already."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
@@ -28,6 +29,10 @@ MAX_BYTES_PER_TURN = 16 * 2**20
 MAX_ENTRIES_PER_TURN = 500
 """Journal entries sent to one client in one turn; fewer than ZeroMQ holds for it (1000)."""
 MAX_WATCHERS = 1000
+MAX_CATCH_UPS = 8
+"""Watchers who are sent older entries in one turn; the others have theirs in the next ones."""
+MAX_DROPPED_PER_TURN = 5000
+"""Frames of a message with too many that are dropped in one turn."""
 
 Handle = Callable[[ms.ToServer, Sequence[Buffer], Peer], None]
 
@@ -74,6 +79,9 @@ class Link:
         self._handle = handle
         self._metrics = metrics
         self._watchers: dict[bytes, _Watcher] = {}
+        """Who watches, by identity; who was sent older entries last comes last."""
+        self._is_dropping = False
+        """The rest of a message with too many frames is still to be read, and forgotten."""
 
     @property
     def is_behind(self) -> bool:
@@ -84,19 +92,24 @@ class Link:
         """Answer what clients have asked, and send more to those who watch and are behind."""
         taken_bytes = 0
         for _ in range(MAX_PER_TURN):
+            if self._is_dropping and not self._drop():
+                break
             try:
-                identity, *frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+                identity, *frames = self._take_frames()
             except zmq.Again:
                 break
             who = self._who(frames)
             if who is not None:
-                self._take(Peer(self._kind, identity.bytes, who, self._reply_to(identity.bytes)), frames, now)
+                self._take(
+                    Peer(self._kind, identity.bytes, who, self._reply_to(identity.bytes, who)), frames, now
+                )
             taken_bytes += sum(len(frame.buffer) for frame in frames)
             if taken_bytes >= MAX_BYTES_PER_TURN:
                 break
-        for identity_bytes, watcher in list(self._watchers.items()):
-            if watcher.is_behind:
-                self._catch_up(identity_bytes, watcher)
+        behind = ((identity, watcher) for identity, watcher in self._watchers.items() if watcher.is_behind)
+        for identity_bytes, watcher in list(itertools.islice(behind, MAX_CATCH_UPS)):
+            self._watchers[identity_bytes] = self._watchers.pop(identity_bytes)
+            self._catch_up(identity_bytes, watcher)
 
     def tell_watchers(self, entries: list[JournalEntry]) -> None:
         """Send new journal entries to those who watch; who is behind gets them in turn."""
@@ -113,6 +126,28 @@ class Link:
                 if self._allowed.still_has(watcher.who)
             }
 
+    def _take_frames(self) -> list[zmq.Frame]:
+        """Return the frames of the next message with its sender's identity; of too many, one more than there may be.
+
+        ZeroMQ sets no limit: a million empty frames are 2 MB on the wire and a gigabyte as Python's objects.
+        """
+        frames = [self._socket.recv(zmq.NOBLOCK, copy=False)]
+        while self._socket.getsockopt(zmq.RCVMORE):
+            if len(frames) > 1 + ms.to_server.max_frames:
+                self._is_dropping = True
+                break
+            frames.append(self._socket.recv(zmq.NOBLOCK, copy=False))
+        return frames
+
+    def _drop(self) -> bool:
+        """Read more of a message that was answered already; say whether it is at its end."""
+        for _ in range(MAX_DROPPED_PER_TURN):
+            self._socket.recv(zmq.NOBLOCK)
+            if not self._socket.getsockopt(zmq.RCVMORE):
+                self._is_dropping = False
+                return True
+        return False
+
     def _who(self, frames: Sequence[zmq.Frame]) -> Who | None:
         """Return who has sent these frames; None for whose key is no longer allowed, who gets no answer."""
         if self._kind != "keys":
@@ -124,7 +159,7 @@ class Link:
 
     def _take(self, peer: Peer, frames: Sequence[zmq.Frame], now: float) -> None:
         buffers = [frame.buffer for frame in frames]
-        if peer.who.name and not peer.identity.startswith(b"\0"):
+        if peer.who.name and (not peer.identity.startswith(b"\0") or frames[0].get("Identity")):
             # An identity of the client's choosing might be one that another user's answers go to.
             self._refuse(peer, 0, "BAD_FORMAT", "the connection has a routing id of its own; do not set one")
             return
@@ -164,7 +199,11 @@ class Link:
 
     def _watch(self, message: ms.Watch, peer: Peer) -> None:
         if len(self._watchers) >= MAX_WATCHERS and peer.identity not in self._watchers:
-            raise RefusedError("RATE_LIMITED", f"{MAX_WATCHERS} connections watch already; use one of them")
+            # Perhaps it is gone, which is not told before something is sent to it.
+            oldest = next(iter(self._watchers))
+            request = self._watchers.pop(oldest).watch.request
+            reason = f"{MAX_WATCHERS} other connections watch since; send the Watch again"
+            self._reply(oldest, ms.Error(request=request, code="RATE_LIMITED", message=reason))
         after = self._store.last_seq() if message.after_seq < 0 else message.after_seq
         self._watchers[peer.identity] = _Watcher(message, peer.who, after)
 
@@ -192,8 +231,13 @@ class Link:
             return False
         return watcher.who.only is None or self._store.job_owner(entry.job) == watcher.who.only
 
-    def _reply_to(self, identity: bytes) -> Callable[[ms.ToClient, Iterable[Buffer]], bool]:
-        return lambda message, blobs: self._reply(identity, message, blobs)
+    def _reply_to(self, identity: bytes, who: Who) -> Callable[[ms.ToClient, Iterable[Buffer]], bool]:
+        def reply(message: ms.ToClient, blobs: Iterable[Buffer]) -> bool:
+            """Send an answer, unless the key was taken off the list since the question."""
+            is_known = self._kind != "keys" or self._allowed.still_has(who)
+            return is_known and self._reply(identity, message, blobs)
+
+        return reply
 
     def _reply(self, identity: bytes, message: ms.ToClient, blobs: Iterable[Buffer] = ()) -> bool:
         """Send a message to a client; False when it is gone, or does not read."""

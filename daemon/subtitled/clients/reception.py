@@ -20,12 +20,13 @@ from subtitled.clients.desk import Desk
 from subtitled.clients.doors import kind_of, open_doors
 from subtitled.clients.holdings import Holdings
 from subtitled.clients.inflow import CallBack
+from subtitled.clients.lines import Lines, more_descriptors
 from subtitled.clients.link import Link
 from subtitled.clients.peer import Peer
 from subtitled.clients.rate import RateLimit
 from subtitled.clients.refusal import RefusedError
 from subtitled.clients.submission import options_of
-from subtitled.clients.uploads import Uploads
+from subtitled.clients.uploads import WINDOW_BYTES, Uploads
 from subtitled.config import Config
 from subtitled.core.broker import Broker
 from subtitled.core.events import Event, JobArrived, RetryRequested
@@ -39,6 +40,8 @@ from subtitled.store import Store
 
 UPLOADS_FOLDER = "uploads"
 MIB = 2**20
+CATCH_UP_S = 0.05
+"""Wait before a client that did not read fast enough is sent more."""
 
 
 class Reception:
@@ -99,6 +102,8 @@ class Reception:
         except BaseException:
             self._stop_authenticator()
             raise
+        self._lines = Lines(context, self._doors, descriptors=more_descriptors(), metrics=metrics)
+        self._lines.allow(_held_bytes(config))
         rate = RateLimit(config.listen.requests_per_s)
         self._links = [
             Link(door, allowed=self._allowed, rate=rate, store=store, handle=self._handle, metrics=metrics)
@@ -108,12 +113,14 @@ class Reception:
     @property
     def sockets(self) -> list[zmq.Socket[bytes]]:
         """What the loop waits for."""
-        return [door.socket for door in self._doors]
+        return [*(door.socket for door in self._doors), *self._lines.sockets]
 
     @property
-    def is_behind(self) -> bool:
-        """Some client has not read all that it asked for: `receive` is to be called again soon."""
-        return any(link.is_behind for link in self._links)
+    def patience_s(self) -> float:
+        """How long `receive` may be left uncalled when nothing comes."""
+        if any(link.is_behind for link in self._links):
+            return CATCH_UP_S
+        return self._lines.patience_s
 
     def start(self) -> None:
         """Take up unfinished uploads; the broker must know its jobs by then."""
@@ -122,6 +129,7 @@ class Reception:
     def receive(self) -> None:
         """Answer what clients have asked, and give up what they have abandoned."""
         now = time.monotonic()
+        self._lines.look(now)
         for link in self._links:
             link.receive(now)
         self.uploads.tick(now, _now_ms())
@@ -143,6 +151,7 @@ class Reception:
         self._allowed.replace(config.client)
         for link in self._links:
             link.forget_strangers()
+        self._lines.allow(_held_bytes(config))
         self.uploads.limits = config.uploads
         self._holdings.reconfigure(config.uploads, reserve_bytes=config.state.reserve_mb * MIB)
 
@@ -150,6 +159,7 @@ class Reception:
         """Close the doors; uploads go on after the next start."""
         self.uploads.close()
         self._aside.close()
+        self._lines.close()
         for door in self._doors:
             door.socket.close()
         self._stop_authenticator()
@@ -253,6 +263,11 @@ def _look_at(path: str, folders: Sequence[str]) -> _Found:
     if not os.access(real, os.R_OK):
         raise RefusedError("FORBIDDEN", f"path {path[:200]!r}: the daemon's user may not read it")
     return _Found(os.fsencode(real), found.st_size, found.st_mtime_ns)
+
+
+def _held_bytes(config: Config) -> int:
+    """Return what the daemon may hold when all goes well: the audio that waits, the chunks under way."""
+    return config.pool.queue_mb * MIB + config.uploads.max_open * WINDOW_BYTES
 
 
 def _now_ms() -> int:

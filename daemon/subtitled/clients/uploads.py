@@ -19,7 +19,7 @@ from subtitle.codec import Buffer
 from subtitled import log
 from subtitled.aside import Aside
 from subtitled.clients.holdings import Holdings
-from subtitled.clients.inflow import Arrived, CallBack, Inflow
+from subtitled.clients.inflow import MAX_WAITING, Arrived, CallBack, Inflow
 from subtitled.clients.peer import Peer
 from subtitled.clients.refusal import RefusedError
 from subtitled.clients.submission import safe_name
@@ -174,10 +174,10 @@ class Uploads:
         if size > CHUNK_BYTES:
             raise RefusedError("TOO_BIG", f"chunk of {size} bytes; the limit is {CHUNK_BYTES}")
         if end > upload.written + WINDOW_BYTES:
-            raise RefusedError(
-                "TOO_BIG",
-                f"chunk up to {end}; the window ends at {upload.written + WINDOW_BYTES}; wait for Credit",
-            )
+            limit = upload.written + WINDOW_BYTES
+            raise RefusedError("TOO_BIG", f"chunk up to {end}; the window ends at {limit}; wait for Credit")
+        if inflow.is_full:
+            raise RefusedError("TOO_BIG", f"{MAX_WAITING} chunks wait; send longer ones, or wait for Credit")
         if upload.size is not None and end > upload.size:
             raise RefusedError("TOO_BIG", f"chunk up to {end}; the file was said to have {upload.size} bytes")
         self._holdings.arrive(message.job, end)

@@ -59,11 +59,13 @@ class Leasing:
     def _able(self, idle: list[Worker]) -> list[Worker]:
         """Return who of the idle may have the next lease.
 
-        A segment that was lost once goes to a worker that did well last time, while there is one: a bad device must
-        not bury what a healthy one could decode.
+        The last attempt at a segment is for a worker that did well last time, while there is one: a bad device must not
+        bury what a healthy one could decode.
         """
         steady = [worker for worker in idle if not worker.failures]
-        if len(steady) == len(idle) or not self.ready.is_suspect_next:
+        if len(steady) == len(idle) or (key := self.ready.next_suspect) is None:
+            return idle
+        if self._ledger.segments[key.job][key.index].losses + 1 < self.policy.attempts:
             return idle
         is_any_steady = any(
             worker.state in {WorkerState.IDLE, WorkerState.BUSY} and not worker.failures

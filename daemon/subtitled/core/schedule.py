@@ -127,10 +127,10 @@ class ReadyQueue:
         return tuple(taken)
 
     @property
-    def is_suspect_next(self) -> bool:
-        """The next lease is a segment that was lost before."""
+    def next_suspect(self) -> SegmentKey | None:
+        """The segment of the next lease, if that is one that was lost before."""
         kind = self._next_kind()
-        return kind is not None and kind[1] is not None
+        return kind[1] if kind is not None else None
 
     def _next_kind(self) -> Kind | None:
         heads = [(heap[0][0], kind) for kind, heap in list(self._heaps.items()) if self._settle(kind, heap)]

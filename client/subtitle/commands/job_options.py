@@ -1,0 +1,73 @@
+"""What may be asked of a job, as options of a command."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from subtitle.commands.jobs import split_formats
+from subtitle.commands.reach import Command
+from subtitle.messages import JobOptions, LayoutOptions, VadOptions
+from subtitle.options import OptionWords, options_of
+
+_OPTIONS = (
+    click.option("--language", metavar="CODE", help='Such as en; "auto" (by vote; the default) or "multi".'),
+    click.option(
+        "--task",
+        type=click.Choice(["transcribe", "translate"]),
+        help="Translate: into English; not all models can.",
+    ),
+    click.option(
+        "--format", "formats", metavar="FORMATS", help="Such as srt,vtt; srt if nothing else is said."
+    ),
+    click.option("--priority", type=int, metavar="N", help="-100 to 100; higher goes first."),
+    click.option("--tag", help="A note of your own; `subtitle list --tag` finds it."),
+    click.option(
+        "--prompt", "initial_prompt", metavar="TEXT", help="As if said before: names, spelling, style."
+    ),
+    click.option("--hotwords", metavar="WORDS", help="What the model should expect to hear."),
+    click.option("--word-timestamps", is_flag=True, default=None, help="The time of each word; slower."),
+    click.option(
+        "--layout",
+        "layout_profile",
+        type=click.Choice(["default", "strict", "raw"]),
+        help="How cues are made.",
+    ),
+    click.option("--max-chars", "layout_max_chars", type=int, metavar="N", help="Characters of a line."),
+    click.option("--max-lines", "layout_max_lines", type=int, metavar="N", help="Lines of a cue."),
+    click.option(
+        "--max-chars-per-s", "layout_max_chars_per_s", type=float, metavar="N", help="Reading speed."
+    ),
+    click.option("--min-ms", "layout_min_ms", type=int, metavar="MS", help="Shortest cue."),
+    click.option("--max-ms", "layout_max_ms", type=int, metavar="MS", help="Longest cue."),
+    click.option("--gap-ms", "layout_gap_ms", type=int, metavar="MS", help="Time between two cues."),
+    click.option(
+        "--chain-ms", "layout_chain_ms", type=int, metavar="MS", help="Cues nearer than this are closed up."
+    ),
+    click.option(
+        "--vad-threshold", type=float, metavar="P", help="0 to 1; with less, more is taken for speech."
+    ),
+    click.option("--vad-min-silence-ms", type=int, metavar="MS", help="Shorter pauses do not part speech."),
+    click.option("--vad-pad-ms", type=int, metavar="MS", help="Kept around speech."),
+)
+
+
+def job_options(command: Command) -> Command:
+    """Add the options to a command; it gets them as keywords, for `chosen`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def chosen(words: dict[str, Any]) -> JobOptions:
+    """Return what the keywords of a command ask for; raises OptionError."""
+    said = {name: value for name, value in words.items() if value is not None}
+    if "formats" in said:
+        said["formats"] = split_formats(said["formats"])
+    for group, kind in (("layout", LayoutOptions), ("vad", VadOptions)):
+        names = [name for name in said if name.startswith(f"{group}_")]
+        fields = {name.removeprefix(f"{group}_"): said.pop(name) for name in names}
+        if fields:
+            said[group] = kind(**fields)
+    return options_of(None, OptionWords(**said))  # type: ignore[typeddict-item]

@@ -1,0 +1,75 @@
+"""How far one file is, on its way to its subtitles."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from subtitle.errors import JobFailedError
+from subtitle.messages import JobFacts
+
+ENDED = frozenset({"done", "failed", "cancelled"})
+"""States of a job in which nothing more comes by itself."""
+
+
+class Progress(Struct, frozen=True, kw_only=True):
+    """How far one job is; nothing is a guess: what is not known yet is 0."""
+
+    job: str = ""
+    """Empty while the file is hashed, before there is a job."""
+    state: str
+    """A state of the job, or "hashing"."""
+    hashed_bytes: int = 0
+    uploaded_bytes: int = 0
+    """Bytes that the server has."""
+    size_bytes: int = 0
+    decoded_ms: int = 0
+    """How much of the audio has been read."""
+    audio_ms: int = 0
+    """Length of the audio; 0 until it has been read to its end."""
+    segments_done: int = 0
+    segments_total: int = 0
+    """Segments found so far; all of them once the audio has been read to its end."""
+
+    @property
+    def fraction(self) -> float:
+        """The finished part, 0 to 1, of the stage at hand: of the bytes until all are there, then of the segments.
+
+        0 while it is not known of how much; 1 when the job is done.
+        """
+        if self.state == "done":
+            return 1.0
+        part, whole = self.segments_done, self.segments_total if self.audio_ms else 0
+        if self.state == "hashing":
+            part, whole = self.hashed_bytes, self.size_bytes
+        elif self.state == "receiving":
+            part, whole = self.uploaded_bytes, self.size_bytes
+        return min(part / whole, 1.0) if whole else 0.0
+
+
+def progress_of(job: JobFacts) -> Progress:
+    """Return how far a job is, from what the server says of it."""
+    is_here = job.state != "receiving"
+    return Progress(
+        job=job.id,
+        state=job.state,
+        hashed_bytes=job.size,
+        uploaded_bytes=job.size if is_here else job.received_bytes,
+        size_bytes=job.size,
+        decoded_ms=job.audio_ms or job.decoded_ms,
+        audio_ms=job.audio_ms,
+        segments_done=sum(job.segments.get(state, 0) for state in ("done", "skipped")),
+        segments_total=sum(job.segments.values()),
+    )
+
+
+def check_done(job: JobFacts) -> JobFacts:
+    """Return a job that is done; raises JobFailedError for one that has ended otherwise."""
+    if job.state == "done":
+        return job
+    cause = f": {job.cause}" if job.cause else ""
+    raise JobFailedError(
+        f"job {job.id} ({job.source.rpartition('/')[2]}) {_ENDS.get(job.state, job.state)}{cause}"
+    )
+
+
+_ENDS = {"failed": "failed", "cancelled": "was cancelled"}

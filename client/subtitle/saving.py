@@ -1,0 +1,96 @@
+"""Subtitles on the client's disk: whole or not at all, and never over a file that is something else.
+
+What the server calls a file is data: no separator, control character or leading dot of it reaches the file system.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from subtitle.errors import OptionError, SubtitleError
+
+MAX_NAME_BYTES = 200
+"""Of a name, leaving room below a file system's 255 for a number and a suffix."""
+MAX_NUMBER = 999
+
+
+def safe_name(name: str, form: str) -> str:
+    """Return a file name that is made of `name`, ends with the format's suffix, and stays in its folder."""
+    plain = "".join(char if char.isprintable() and char not in '/\\:*?"<>|' else "_" for char in name)
+    suffix = f".{form}"
+    stem = plain.removesuffix(suffix).strip(" .")
+    stem = stem.encode("utf-8", "replace")[: MAX_NAME_BYTES - len(suffix)].decode("utf-8", "ignore")
+    return f"{stem or 'subtitles'}{suffix}"
+
+
+def save_in(folder: Path, name: str, body: bytes, *, is_forced: bool = False) -> Path:
+    """Write `body` as `name` into a folder, and return its path.
+
+    A file that is there with the same content is left alone. One with other content is kept too, and the next free name
+    taken: `talk.en.srt`, `talk.en.2.srt`; unless `is_forced`. Raises OSError.
+    """
+    stem, dot, suffix = name.rpartition(".")
+    for number in range(1, MAX_NUMBER + 1):
+        target = folder / (name if number == 1 else f"{stem}.{number}{dot}{suffix}")
+        if is_forced:
+            return replace_file(target, body)
+        if _is_written(target, body):
+            return target
+    raise SubtitleError(
+        f"{folder}: has {MAX_NUMBER} files named like {name!r} already; move some, or name a file"
+    )
+
+
+def save_all(target: Path, files: Sequence[tuple[str, str, bytes]]) -> list[Path]:
+    """Write files, each a format, the server's name and a body, into a folder; or one of them to the path itself."""
+    if target.is_dir():
+        return [save_in(target, safe_name(name, form), body) for form, name, body in files]
+    if len(files) != 1:
+        raise OptionError(f"{target}: is no folder, and cannot hold {len(files)} files")
+    return [replace_file(target, files[0][2])]
+
+
+def format_of(target: Path) -> tuple[str, ...]:
+    """Return the one format that a path's suffix names; none for a folder."""
+    return () if target.is_dir() or not target.suffix else (target.suffix[1:].lower(),)
+
+
+def replace_file(target: Path, body: bytes) -> Path:
+    """Write `body` to a path whole, in place of what is there; raises OSError."""
+    with _temporary(target, body) as temporary:
+        temporary.replace(target)
+    return target
+
+
+def _is_written(target: Path, body: bytes) -> bool:
+    """Write a file that is not there; True when it has `body` now, False when it was something else before."""
+    if os.path.lexists(target):
+        return target.is_file() and target.stat().st_size == len(body) and target.read_bytes() == body
+    with _temporary(target, body) as temporary:
+        try:
+            target.hardlink_to(temporary)
+        except FileExistsError:
+            return False
+        except OSError:
+            # A file system without links: the moment between the look above and this one is the price.
+            temporary.replace(target)
+    return True
+
+
+@contextlib.contextmanager
+def _temporary(target: Path, body: bytes) -> Iterator[Path]:
+    """Give the path of a file beside `target` that holds `body` on the disk; it is gone afterwards."""
+    path = target.with_name(f".{target.name[:40]}.{secrets.token_hex(4)}.part")
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        with os.fdopen(file, "wb") as opened:
+            opened.write(body)
+            opened.flush()
+            os.fsync(file)
+        yield path
+    finally:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,128 @@
+"""The live table of workers, queue and jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from subtitle.bars import clock, megabytes
+from subtitle.messages import JobFacts, StatsInfo, Welcome
+from subtitle.progress import progress_of
+
+RUNNING = ("receiving", "queued", "preparing", "transcribing", "writing")
+MAX_JOBS = 200
+
+
+class Snapshot(Struct, frozen=True, kw_only=True):
+    """What the server does at one moment."""
+
+    at: float
+    """On the client's monotonic clock."""
+    stats: StatsInfo
+    jobs: tuple[JobFacts, ...]
+    """Those that have not ended, newest first."""
+
+
+class Speeds(Struct, frozen=True, kw_only=True):
+    """Audio transcribed a second, between two snapshots."""
+
+    total: float | None
+    """None without an earlier snapshot of the same daemon."""
+    slots: dict[str, float] = {}
+
+
+def speeds(before: Snapshot | None, now: Snapshot) -> Speeds:
+    """Return how fast audio was transcribed from one snapshot to the next."""
+    if before is None or now.at <= before.at or now.stats.uptime_s < before.stats.uptime_s:
+        return Speeds(total=None)
+    passed_ms = (now.at - before.at) * 1000
+    earlier = {worker.slot: worker.audio_ms for worker in before.stats.workers}
+    return Speeds(
+        total=(now.stats.audio_ms - before.stats.audio_ms) / passed_ms,
+        slots={
+            worker.slot: max(0, worker.audio_ms - earlier.get(worker.slot, worker.audio_ms)) / passed_ms
+            for worker in now.stats.workers
+        },
+    )
+
+
+def screen(welcome: Welcome, now: Snapshot, speed: Speeds, *, max_jobs: int | None = None) -> RenderableType:
+    """Return the whole picture; no more than `max_jobs` jobs, which a terminal has lines for."""
+    stats = now.stats
+    since_start = stats.audio_ms / 1000 / stats.uptime_s if stats.uptime_s > 0 else 0.0
+    current = f"{speed.total:.1f}x realtime now, " if speed.total is not None else ""
+    head = Text(f"subtitled {welcome.server}", style="bold")
+    head.append(
+        f"  {welcome.model}, up {clock(stats.uptime_s)}; {current}{since_start:.1f}x since the start",
+        style="not bold",
+    )
+    counts = ", ".join(f"{stats.jobs[state]} {state}" for state in stats.jobs if stats.jobs[state])
+    queue = Text(
+        f"segments: {stats.ready_segments} wait, "
+        f"{stats.leased_segments} are transcribed; {megabytes(stats.queued_bytes)} in memory\n"
+        f"uploads: {stats.uploads}, {megabytes(stats.spool_bytes)} on disk\n"
+        f"jobs: {counts or 'none'}"
+    )
+    parts: list[RenderableType] = [head, queue, Text(), workers_table(stats, speed)]
+    if now.jobs:
+        shown = now.jobs if max_jobs is None else now.jobs[: max(1, max_jobs)]
+        parts += [Text(), running_table(shown)]
+        if len(shown) < len(now.jobs):
+            parts.append(Text(f"and {len(now.jobs) - len(shown)} more", style="dim"))
+    return Group(*parts)
+
+
+def workers_table(stats: StatsInfo, speed: Speeds) -> Table:
+    """Return a table with a line for each worker slot."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("WORKER", "ROLE", "STATE", "DEVICE", "HOLDS"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("SPEED", justify="right", no_wrap=True)
+    table.add_column("CAUSE", no_wrap=True, overflow="ellipsis")
+    for worker in stats.workers:
+        holds = worker.job or (
+            f"{worker.leases} {'lease' if worker.leases == 1 else 'leases'}" if worker.leases else "-"
+        )
+        slot = speed.slots.get(worker.slot)
+        is_transcriber = worker.role == "transcribe"
+        table.add_row(
+            Text(worker.slot),
+            worker.role,
+            Text(worker.state, style=_STYLES.get(worker.state, "")),
+            Text(worker.device or "-"),
+            Text(holds),
+            f"{slot:.1f}x" if slot is not None and is_transcriber else "-",
+            Text(worker.cause or "-"),
+        )
+    return table
+
+
+def running_table(jobs: Sequence[JobFacts]) -> Table:
+    """Return a table with a line and a bar for each job."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    # A long file name is cut, not the others.
+    for name, width in (("JOB", 16), ("STATE", 12), ("", 16), ("DONE", 7), ("OWNER", 5)):
+        table.add_column(name, no_wrap=True, min_width=width)
+    table.add_column("FILE", no_wrap=True, overflow="ellipsis")
+    for job in jobs:
+        progress = progress_of(job)
+        done = f"{progress.segments_done}/{progress.segments_total}" if progress.segments_total else "-"
+        if job.state == "receiving":
+            done = f"{megabytes(progress.uploaded_bytes)}"
+        table.add_row(
+            job.id,
+            job.state,
+            ProgressBar(total=1.0, completed=progress.fraction, width=16),
+            done,
+            Text(job.owner or "-"),
+            Text(job.source.rpartition("/")[2]),
+        )
+    return table
+
+
+_STYLES = {"busy": "green", "broken": "red", "lost": "red", "backoff": "yellow", "starting": "yellow"}

@@ -1,0 +1,199 @@
+"""The clients' side of the daemon in this process, with real sockets, store and spool, and promises that are looked after."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import sqlite3
+import time
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import zmq
+from speech import Speaker, load_corpus
+
+from subtitle import messages as ms
+from subtitled import config
+from subtitled.clients.lines import held_bytes
+from subtitled.clients.reception import UPLOADS_FOLDER, Reception
+from subtitled.core import actions as ac
+from subtitled.core.broker import Broker
+from subtitled.core.events import CancelRequested
+from subtitled.core.states import JobState
+from subtitled.metrics import Metrics
+from subtitled.settings import policy_of, recipe_of
+from subtitled.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from subtitled.core.events import Event
+
+SPEAKERS = 4
+BATCH = 16
+"""Messages that each says before the daemon has its turn; as many as its socket holds."""
+LIFE = 20_000
+"""Messages of a connection, which ends then; so do all jobs of its client."""
+GROWTH_BYTES = 300 * 2**20
+CODES = frozenset(
+    {
+        *("BAD_FORMAT", "BAD_VERSION", "UNKNOWN_MESSAGE", "TOO_BIG", "NOT_FOUND", "FORBIDDEN", "WRONG_STATE"),
+        *("RATE_LIMITED", "HASH_MISMATCH", "NO_SPACE", "UNSUPPORTED"),
+    }
+)
+"""What a client may be told; INTERNAL would be a fault of the daemon's."""
+
+
+class BrokenPromiseError(AssertionError):
+    """The daemon did what it must never do; the message names the promise."""
+
+
+class House:
+    """A reception and those who speak to it; a context manager. All is in `folder`, and everything in one thread."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self._folder = folder
+        self._media = folder / "media"
+        self._media.mkdir()
+        (self._media / "a.wav").write_bytes(b"RIFF")
+        (folder / "x").write_bytes(b"secret")
+        endpoint = f"ipc://{folder}/c"
+        found = config.Config(
+            model=config.Model(name="demo"),
+            listen=config.Listen(clients=(endpoint,), requests_per_s=100_000),
+            uploads=config.Uploads(max_open=8, max_file_mb=1, max_spool_mb=4, paths=(str(self._media),)),
+            state=config.State(dir=str(folder / "state"), reserve_mb=1),
+        )
+        (folder / "state").mkdir()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.store = Store(str(folder / "state" / "subtitled.sqlite"))
+        self._broker = Broker(policy_of(found), recipe=recipe_of(found, None))
+        self._called: deque[Callable[[], None]] = deque()
+        self._reception = Reception(
+            found,
+            self._context,
+            store=self.store,
+            broker=self._broker,
+            happen=self._happen,
+            call_back=self._called.append,
+            metrics=Metrics(),
+            languages=lambda: (),
+        )
+        self._reception.start()
+        self._rng = random.Random(seed)
+        self._endpoint = endpoint
+        self._corpus = load_corpus()
+        self._speakers = [self._new_speaker() for _ in range(SPEAKERS)]
+        self._before_bytes = 0
+        self.messages = self.frames = self.answers = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for _speaker, socket in self._speakers:
+            socket.close()
+        self._reception.close()
+        self.store.close()
+        self._context.term()
+
+    def run(self, frames: int) -> None:
+        """Have so many frames said; raises BrokenPromiseError, or what the daemon raises."""
+        until = self.frames + frames
+        while self.frames < until:
+            for index, (speaker, socket) in enumerate(self._speakers):
+                for _ in range(BATCH):
+                    if not socket.poll(0, zmq.POLLOUT):
+                        break  # its queue is full; nobody empties it while we wait
+                    said = speaker.say() or [b""]
+                    socket.send_multipart(said)
+                    self.frames += len(said)
+                    self.messages += 1
+                if self._rng.random() < SPEAKERS * BATCH / LIFE:
+                    socket.close()
+                    self._speakers[index] = self._new_speaker()
+                    self._end_jobs()
+            self._turn()
+            self._before_bytes = self._before_bytes or held_bytes()
+            if held_bytes() > self._before_bytes + GROWTH_BYTES:
+                raise BrokenPromiseError(f"memory grew from {self._before_bytes} to {held_bytes()} bytes")
+
+    def settle(self) -> None:
+        """Let everything come to rest, and check what is left."""
+        deadline = time.monotonic() + 60
+        self._end_jobs()
+        while self._wrong() and time.monotonic() < deadline:
+            self._turn()
+            self._end_jobs()  # also those of messages that were under way
+            time.sleep(0.01)
+        if wrong := self._wrong():
+            raise BrokenPromiseError(wrong)
+
+    def _new_speaker(self) -> tuple[Speaker, zmq.Socket[bytes]]:
+        socket = self._context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.connect(self._endpoint)
+        rng = random.Random(self._rng.random())
+        return Speaker(rng, self._corpus, folder=str(self._media)), socket
+
+    def _turn(self) -> None:
+        """Do what the server's loop does in a turn, then read all answers."""
+        self._reception.receive()
+        while self._called:
+            self._called.popleft()()
+        for speaker, socket in self._speakers:
+            while socket.poll(0):
+                message, _ = ms.to_client.decode(socket.recv_multipart())
+                self.answers += 1
+                if isinstance(message, ms.Error) and message.code not in CODES:
+                    raise BrokenPromiseError(f"a client is told {message.code}: {message.message}")
+                if isinstance(message, ms.Error) and len(message.message) > 2000:
+                    raise BrokenPromiseError(f"an Error of {len(message.message)} characters")
+                speaker.hear(message)
+
+    def _happen(self, event: Event) -> None:
+        actions = self._broker.handle(event, time.monotonic())
+        entries = self.store.apply([action for action in actions if isinstance(action, ac.Save)])
+        for action in actions:
+            if isinstance(action, ac.SaveJob) and action.event is not None:
+                self._reception.job_changed(action.job)
+        self._reception.tell_watchers(entries)
+
+    def _open_jobs(self) -> list[str]:
+        states = (JobState.RECEIVING, JobState.QUEUED)
+        return [row.job.id for row in self.store.list_jobs(states, limit=100_000)]
+
+    def _end_jobs(self) -> None:
+        for job in self._open_jobs():
+            self._happen(CancelRequested(job))
+
+    def _wrong(self) -> str:
+        """Name what is left over, or is where it should not be, once every job has ended."""
+        state = self._folder / "state"
+        if jobs := self._open_jobs():
+            return f"jobs that do not end: {jobs}"
+        if self._reception.uploads.count:
+            return f"{self._reception.uploads.count} uploads are open, of jobs that have ended"
+        if left := list(state.glob(f"{UPLOADS_FOLDER}/*")):
+            return f"files of jobs that have ended: {left}"
+        names = {path.name for path in self._folder.iterdir()}
+        if strange := names - {"media", "state", "x", "c"}:
+            return f"files outside the state: {strange}"
+        if strange := {
+            path.name for path in state.iterdir() if not path.name.startswith("subtitled.sqlite")
+        } - {UPLOADS_FOLDER}:
+            return f"files in the state: {strange}"
+        if os.listdir(self._media) != ["a.wav"]:  # noqa: PTH208 - names are all that matters
+            return "the media that clients may name has changed"
+        with contextlib.closing(sqlite3.connect(state / "subtitled.sqlite")) as database:
+            ((sound,),) = database.execute("PRAGMA integrity_check")
+            if sound != "ok":
+                return f"the database: {sound}"
+            for (location,) in database.execute("SELECT location FROM jobs"):
+                if not location.startswith(
+                    (os.fsencode(state / UPLOADS_FOLDER) + b"/", os.fsencode(self._media) + b"/")
+                ):
+                    return f"a job of a file outside: {location!r}"
+        return ""

@@ -1,0 +1,145 @@
+"""Whatever is said to the clients' socket, nobody is told more than an Error, and nothing is left of it.
+
+The same histories every time; `make fuzz` lives others, a million frames of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+import zmq
+from house import CODES, House
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from speech import Speaker, load_corpus
+
+import zmtp
+from daemon import Daemon, eventually, is_running
+from subtitle import ServerError
+from subtitle import messages as ms
+from subtitle.errors import ProtocolError
+from subtitled import config
+
+HOUSES = 4
+FRAMES = 12_000
+LIVE_MESSAGES = 3_000
+CORPUS = load_corpus()
+GROWTH_BYTES = 300 * 2**20
+
+
+@pytest.mark.parametrize("seed", range(HOUSES))
+def test_no_promise_is_broken(tmp_path: Path, seed: int) -> None:
+    """A failure names its seed: `python tests/fuzz/fuzz.py 1 SEED` lives it again, as far as time allows."""
+    with House(tmp_path, seed) as house:
+        house.run(FRAMES)
+        house.settle()
+        assert house.answers > house.messages / 4
+
+
+@settings(max_examples=400)
+@given(
+    kept=st.sampled_from(CORPUS),
+    at=st.integers(0, 10_000),
+    put=st.binary(max_size=6),
+    is_cut=st.booleans(),
+    more=st.lists(st.binary(max_size=4), max_size=8),
+)
+def test_the_codec_hears_a_message_or_says_why_not(
+    kept: bytes, at: int, put: bytes, is_cut: bool, more: list[bytes]
+) -> None:
+    frames = [*msgspec.msgpack.decode(kept), *more]
+    number = at % len(frames) if frames else 0
+    if frames:
+        frame = frames[number]
+        where = at % (len(frame) + 1)
+        frames[number] = frame[:where] + put + (b"" if is_cut else frame[where + len(put) :])
+    try:
+        message, blobs = ms.to_server.decode(frames)
+    except ProtocolError as error:
+        refused = error
+    else:
+        assert isinstance(message, ms.ToServer)
+        assert len(blobs) == len(frames) - 2
+        return
+    assert refused.code in CODES
+    assert len(str(refused)) < 500
+
+
+def test_the_corpus_is_small_and_what_it_says() -> None:
+    assert sum(map(len, CORPUS)) < 8_000
+    for kept in CORPUS:
+        assert isinstance(msgspec.msgpack.decode(kept), list)
+
+
+def test_a_daemon_outlives_fuzz_on_its_sockets(tmp_path: Path) -> None:
+    """Messages by ZeroMQ, and bytes that are nearly ZMTP; its memory and descriptors do not grow with them."""
+    media = tmp_path / "media"
+    media.mkdir()
+    rng = random.Random(4)
+    with Daemon(
+        tmp_path,
+        pool=config.Pool(devices=("cpu",), prepare_workers=1, queue_mb=16),
+        uploads=config.Uploads(max_open=8, max_file_mb=1, max_spool_mb=8, paths=(str(media),)),
+    ) as daemon:
+        daemon.start()
+        before = memory(daemon.pid)
+        speak(daemon, Speaker(rng, CORPUS, folder=str(media)))
+        scribble(daemon, rng)
+        assert is_running(daemon.pid)
+        assert daemon.client.ping()
+        assert memory(daemon.pid) < before + GROWTH_BYTES
+        assert not list(media.iterdir())
+        for job in daemon.client.list(("receiving", "queued", "preparing", "transcribing"), limit=1000):
+            end(daemon, job.id)
+        daemon.stop()
+        assert "Traceback" not in daemon.log_file.read_text("utf-8")
+
+
+def end(daemon: Daemon, job: str) -> None:
+    """Cancel a job, unless it has ended by itself meanwhile."""
+    with contextlib.suppress(ServerError):
+        daemon.client.cancel(job)
+
+
+def speak(daemon: Daemon, speaker: Speaker) -> None:
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.connect(daemon.endpoint)
+
+        def hear() -> None:
+            while socket.poll(0):
+                message, _ = ms.to_client.decode(socket.recv_multipart())
+                assert not isinstance(message, ms.Error) or message.code in CODES
+                speaker.hear(message)
+
+        for _ in range(LIVE_MESSAGES):
+            eventually(lambda: socket.poll(1000, zmq.POLLOUT), "the daemon takes more")
+            socket.send_multipart(speaker.say() or [b""])
+            hear()
+
+
+def scribble(daemon: Daemon, rng: random.Random) -> None:
+    """Send what is nearly ZMTP: a conversation with a few bytes changed, or cut off."""
+    where = Path(daemon.endpoint.removeprefix("ipc://"))
+    for _ in range(500):
+        said = bytearray(zmtp.GREETING + zmtp.ready())
+        for kept in rng.sample(CORPUS, 4):
+            frames = msgspec.msgpack.decode(kept)
+            said += b"".join(
+                zmtp.frame(part, zmtp.MORE * (n + 1 < len(frames))) for n, part in enumerate(frames)
+            )
+        for _ in range(rng.randrange(6)):
+            said[rng.randrange(len(said))] = rng.randrange(256)
+        with zmtp.Wire(where, is_greeting=False) as wire:
+            wire.send(bytes(said[: rng.randrange(len(said)) if rng.random() < 0.3 else None]))
+
+
+def memory(pid: int) -> int:
+    found = re.search(r"VmRSS:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text("ascii"))
+    assert found is not None
+    return int(found[1]) * 1024

@@ -1,0 +1,75 @@
+"""Subtitles are saved whole, under harmless names, and over nothing that is something else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from subtitle import OptionError
+from subtitle.saving import format_of, safe_name, save_all, save_in
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@given(st.text(max_size=400), st.sampled_from(["srt", "json"]))
+def test_a_name_from_the_server_stays_in_its_folder(name: str, form: str) -> None:
+    safe = safe_name(name, form)
+    assert safe.endswith(f".{form}")
+    assert len(safe.encode()) <= 200
+    assert safe[0] not in ". "
+    assert not set(safe) & set('/\\:*?"<>|\0\n')
+    assert safe.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("talk.en.srt", "talk.en.srt"),
+        ("演讲.zh.srt", "演讲.zh.srt"),
+        ("talk.en", "talk.en.srt"),
+        ("../../etc/passwd", "_.._etc_passwd.srt"),
+        (".bashrc.srt", "bashrc.srt"),
+        ("C:\\x.srt", "C__x.srt"),
+        ("", "subtitles.srt"),
+        ("...", "subtitles.srt"),
+        ("\ud800.srt", "_.srt"),
+    ],
+)
+def test_names_that_are_good_are_kept_and_others_made_so(name: str, safe: str) -> None:
+    assert safe_name(name, "srt") == safe
+
+
+def test_a_foreign_file_is_kept_and_the_same_one_is_not_written_twice(tmp_path: Path) -> None:
+    first = save_in(tmp_path, "talk.en.srt", b"one")
+    assert save_in(tmp_path, "talk.en.srt", b"one") == first == tmp_path / "talk.en.srt"
+    second = save_in(tmp_path, "talk.en.srt", b"two")
+    assert save_in(tmp_path, "talk.en.srt", b"two") == second == tmp_path / "talk.en.2.srt"
+    assert save_in(tmp_path, "talk.en.srt", b"three") == tmp_path / "talk.en.3.srt"
+    assert save_in(tmp_path, "talk.en.srt", b"four", is_forced=True) == first
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+        "talk.en.srt": b"four",
+        "talk.en.2.srt": b"two",
+        "talk.en.3.srt": b"three",
+    }
+
+
+def test_nothing_is_written_through_a_link_or_into_a_folder_of_that_name(tmp_path: Path) -> None:
+    (tmp_path / "talk.en.srt").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "talk.en.2.srt").mkdir()
+    assert save_in(tmp_path, "talk.en.srt", b"one") == tmp_path / "talk.en.3.srt"
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_path_that_is_no_folder_is_the_very_file(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.srt"
+    mine.write_bytes(b"before")
+    assert save_all(mine, [("srt", "talk.en.srt", b"one")]) == [mine]
+    assert mine.read_bytes() == b"one"
+    with pytest.raises(OptionError, match="is no folder, and cannot hold 2 files"):
+        save_all(mine, [("srt", "a.srt", b""), ("json", "a.json", b"")])
+    assert (format_of(mine), format_of(tmp_path), format_of(tmp_path / "x")) == (("srt",), (), ())
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.srt"]

@@ -1,0 +1,568 @@
+"""A file sent from the shell or from Python comes back as subtitles, whatever is killed in between."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import zmq
+
+import media
+import subtitle.aio
+from daemon import Daemon, eventually
+from office import Office
+from subtitle import (
+    Client,
+    FileChangedError,
+    JobFailedError,
+    Key,
+    OptionError,
+    Progress,
+    ServerError,
+    UnreachableError,
+    WaitTimeoutError,
+)
+from subtitle import messages as ms
+from subtitle.keys import new_pair, save_key
+from subtitled import config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+MIB = 2**20
+SPOKEN_S = 8.0
+WAIT_S = 120.0
+"""Longest wait for a job; a verdict on the daemon, never on the machine's speed."""
+RUN = "import signal, subtitle.cli; signal.signal(signal.SIGINT, signal.default_int_handler); subtitle.cli.main()"
+"""The `subtitle` command, with Ctrl-C as on a terminal even where the tests run in the background."""
+
+
+@pytest.fixture(scope="module")
+def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
+    """Run a daemon with two users, an admin and a folder whose files may be named by path."""
+    folder = tmp_path_factory.mktemp("office")
+    (folder / "media").mkdir()
+    running = Office(folder, uploads=config.Uploads(paths=(str(folder / "media"),)))
+    yield running
+    running.daemon.close()
+
+
+@pytest.fixture
+def client(office: Office) -> Iterator[Client]:
+    with Client(office.endpoint, office.ann, timeout_s=20.0) as connected:
+        yield connected
+
+
+@pytest.fixture
+def talk(tmp_path: Path) -> Path:
+    """Return a recording that no other test has submitted."""
+    return recorded(tmp_path / "talk.wav")
+
+
+def recorded(path: Path, *, seconds: float = SPOKEN_S, ballast_bytes: int = 64) -> Path:
+    """Write speech with some bytes before it that mean nothing and are unlike those of any other file."""
+    pcm = media.speech(seconds).tobytes()
+    ballast = os.urandom(ballast_bytes)
+    body = b"".join(
+        (
+            b"WAVE",
+            b"fmt " + struct.pack("<IHHIIHH", 16, 1, 1, media.RATE, 2 * media.RATE, 2, 16),
+            b"JUNK" + struct.pack("<I", len(ballast)) + ballast,
+            b"data" + struct.pack("<I", len(pcm)) + pcm,
+        )
+    )
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+    return path
+
+
+def command(office: Office, *words: str) -> tuple[list[str], dict[str, str]]:
+    """Return a `subtitle` command as ann's, and its environment."""
+    environ = {**os.environ, "COLUMNS": "200", "SUBTITLE_SERVER": office.endpoint}
+    environ["SUBTITLE_KEY"] = str(office.daemon.folder / "ann.toml")
+    return [sys.executable, "-c", RUN, *words], environ
+
+
+def run(office: Office, *words: str | Path, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a `subtitle` command to its end."""
+    line, environ = command(office, *map(str, words))
+    return subprocess.run(
+        line, env=environ, cwd=folder, capture_output=True, text=True, timeout=WAIT_S, check=False
+    )
+
+
+# -- the shell -------------------------------------------------------------------------------------------------
+
+
+def test_submit_and_wait_saves_the_subtitles_beside_the_file(office: Office, talk: Path) -> None:
+    found = run(office, "submit", talk, "--wait", "--format", "srt,json")
+    assert found.returncode == 0, found.stderr
+    paths = [talk.with_name("talk.en.srt"), talk.with_name("talk.en.json")]
+    assert found.stdout.splitlines() == [str(path) for path in paths]
+    assert "-->" in paths[0].read_text("utf-8")
+    assert json.loads(paths[1].read_bytes())["language"] == "en"
+    assert sorted(path.name for path in talk.parent.iterdir()) == ["talk.en.json", "talk.en.srt", "talk.wav"]
+    for line in ("talk.wav: uploading, ", "talk.wav: submitted, job ", "talk.wav: done"):
+        assert line in found.stderr
+
+
+def test_the_same_command_again_changes_nothing(office: Office, talk: Path) -> None:
+    """The job is the one that there is, the file that is there already is left alone."""
+    first = run(office, "submit", talk, "--wait", "--json")
+    written = talk.with_name("talk.en.srt").stat().st_mtime_ns
+    second = run(office, "submit", talk, "--wait", "--json")
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert json.loads(second.stdout) == json.loads(first.stdout)
+    assert talk.with_name("talk.en.srt").stat().st_mtime_ns == written
+    assert "submitted before, --again makes another job" in second.stderr
+    again = run(office, "submit", talk, "--again", "--json")
+    assert json.loads(again.stdout)["id"] != json.loads(first.stdout)["id"]
+
+
+def test_a_foreign_file_is_kept_unless_forced(office: Office, talk: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "folder"
+    assert run(office, "submit", talk, "--wait", "-o", out).stdout == f"{out}/talk.en.srt\n"
+    srt = (out / "talk.en.srt").read_bytes()
+    (out / "talk.en.srt").write_text("mine", "utf-8")
+    assert run(office, "submit", talk, "--wait", "-o", out).stdout == f"{out}/talk.en.2.srt\n"
+    assert (out / "talk.en.srt").read_text("utf-8") == "mine"
+    assert run(office, "submit", talk, "--wait", "-o", out, "--force").stdout == f"{out}/talk.en.srt\n"
+    assert (out / "talk.en.srt").read_bytes() == srt
+
+
+def test_several_files_are_waited_for_together_and_one_that_fails_is_said(
+    office: Office, talk: Path, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"not media " + os.urandom(8))
+    found = run(office, "submit", bad, talk, "--wait", "--json")
+    assert found.returncode == 1
+    ended = {line["state"]: line for line in map(json.loads, found.stdout.splitlines())}
+    assert ended["done"]["saved"] == [str(talk.with_name("talk.en.srt"))]
+    assert ended["failed"]["saved"] == []
+    assert f"subtitle: {bad}: failed: " in found.stderr
+
+
+def test_submit_without_wait_prints_the_job(office: Office, talk: Path) -> None:
+    found = run(office, "submit", talk, "--tag", "monday", "--priority", "3")
+    assert found.returncode == 0
+    job, _state, name = found.stdout.split()
+    assert name == str(talk)
+    (listed,) = run(office, "list", "--tag", "monday", "--json").stdout.splitlines()
+    assert (json.loads(listed)["id"], json.loads(listed)["priority"]) == (job, 3)
+    assert run(office, "list", "--tag", "tuesday", "--json").stdout == ""
+
+
+def test_what_is_asked_in_vain_is_said_before_anything_is_sent(office: Office, talk: Path) -> None:
+    for words, status, said in (
+        (["submit", str(talk), "--max-chars", "3"], 2, "layout.max_chars: Expected `int` >= 8"),
+        (["submit", str(talk), "-o", "out"], 2, "add --wait"),
+        (["submit", "nosuch.wav"], 2, "nosuch.wav: no such file"),
+        (["submit", str(talk.parent)], 2, "is no regular file"),
+        (["submit"], 2, "Missing argument"),
+        (["submit", str(talk), "--language", "klingon"], 3, "language 'klingon'"),
+        (["submit", str(talk), "--format", "doc"], 3, "format 'doc': this server writes"),
+        (["submit", "--on-server", str(talk)], 3, "FORBIDDEN"),
+    ):
+        found = run(office, *words)
+        assert (found.returncode, found.stdout) == (status, ""), words
+        assert said in found.stderr
+
+
+def test_a_path_on_the_server_is_submitted_on_its_local_socket(office: Office, tmp_path: Path) -> None:
+    source = recorded(office.daemon.folder / "media" / "there.wav")
+    local = ("--server", office.daemon.endpoint)
+    found = run(office, "submit", "--on-server", source, "--wait", "-o", tmp_path, *local)
+    assert (found.returncode, found.stdout) == (0, f"{tmp_path}/there.en.srt\n")
+    outside = recorded(tmp_path / "outside.wav")
+    found = run(office, "submit", "--on-server", outside, *local)
+    assert found.returncode == 3
+    assert "uploads.paths" in found.stderr
+
+
+def test_server_and_key_may_stand_before_and_after_the_command(office: Office, tmp_path: Path) -> None:
+    reach = ["--server", office.endpoint, "--key", str(office.daemon.folder / "ben.toml")]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("SUBTITLE_")}
+    for words in (["ping", *reach], [*reach, "ping"], [*reach[:2], "ping", *reach[2:]]):
+        found = subprocess.run(
+            [sys.executable, "-c", RUN, *words], env=environ, capture_output=True, text=True, check=False
+        )
+        assert found.returncode == 0, found.stderr
+        assert "you are ben (user), answered in " in found.stdout
+    found = run(office, "ping", "--key", tmp_path / "nosuch.toml")
+    assert (found.returncode, found.stdout) == (2, "")
+    assert "cannot be read" in found.stderr
+
+
+def test_users_see_their_own_jobs_alone(office: Office, talk: Path) -> None:
+    job = json.loads(run(office, "submit", talk, "--wait", "--json").stdout)["id"]
+    for name, sees in (("ann", True), ("ben", False), ("root", True)):
+        key = ["--key", str(office.daemon.folder / f"{name}.toml")]
+        listed = [json.loads(line)["id"] for line in run(office, "list", "--json", *key).stdout.splitlines()]
+        assert (job in listed) is sees
+        for words in (["status", job], ["fetch", job, "-o", "-"], ["watch", job]):
+            assert run(office, *words, *key).returncode == (0 if sees else 3), (name, words)
+
+
+def test_top_shows_a_snapshot_where_there_is_no_terminal(office: Office) -> None:
+    found = run(office, "top")
+    assert found.returncode == 0
+    for part in ("subtitled 0.1.0", "cpu0", "transcribe", "uploads: ", "since the start"):
+        assert part in found.stdout
+    (snapshot,) = map(json.loads, run(office, "top", "--json").stdout.splitlines())
+    assert [worker["slot"] for worker in snapshot["stats"]["workers"]][-1] == "cpu1"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_what_the_shell_wants(office: Office, shell: str) -> None:
+    found = run(office, "completion", shell)
+    assert found.returncode == 0
+    assert "_SUBTITLE_COMPLETE" in found.stdout
+
+
+class Interrupted:
+    """A `subtitle` command that is stopped by Ctrl-C once it says something on standard error."""
+
+    def __init__(self, office: Office, *words: str, at: str) -> None:
+        line, environ = command(office, *words)
+        process = subprocess.Popen(
+            line, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stderr is not None
+        timer = threading.Timer(WAIT_S, process.kill)
+        timer.start()
+        said = []
+        for text in process.stderr:
+            said.append(text)
+            if at in text:
+                process.send_signal(signal.SIGINT)
+                break
+        self.stdout, rest = process.communicate()
+        timer.cancel()
+        self.stderr = "".join(said) + rest
+        self.status = process.returncode
+
+
+def test_ctrl_c_while_waiting_leaves_the_job_running_and_says_how_to_come_back(
+    office: Office, client: Client, tmp_path: Path
+) -> None:
+    long = recorded(tmp_path / "long.wav", seconds=75)
+    found = Interrupted(office, "submit", str(long), "--wait", at="submitted, job")
+    assert (found.status, found.stdout) == (130, "")
+    job = found.stderr.partition("submitted, job ")[2].split()[0]
+    assert "subtitle: interrupted; the jobs go on" in found.stderr
+    assert f"long.wav: subtitle watch {job}, then subtitle fetch {job}" in found.stderr
+    assert client.status(job).state not in {"cancelled", "failed"}
+    if client.status(job).state != "done":
+        client.cancel(job)
+
+
+class Deaf:
+    """A server that accepts every upload and never says a word about its bytes."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.bind(endpoint)
+        self._is_open = True
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop."""
+        self._is_open = False
+        self._thread.join()
+        self._socket.close(0)
+        self._context.term()
+
+    def _serve(self) -> None:
+        while self._is_open:
+            if not self._socket.poll(50):
+                continue
+            who, *frames = self._socket.recv_multipart()
+            message, _ = ms.to_server.decode(frames)
+            answer: ms.ToClient
+            match message:
+                case ms.Hello(request=request):
+                    answer = ms.Welcome(request=request, server="0", protocol=1, model="none")
+                case ms.Submit(request=request):
+                    answer = ms.Accepted(
+                        request=request, job="j1", offset=0, window_bytes=MIB, chunk_bytes=MIB
+                    )
+                case _:
+                    continue
+            self._socket.send_multipart([who, *ms.to_client.encode(answer)])
+
+
+@pytest.fixture
+def deaf(office: Office) -> Iterator[str]:
+    endpoint = f"ipc://{office.daemon.sockets}/deaf.sock"
+    server = Deaf(endpoint)
+    yield endpoint
+    server.close()
+
+
+def test_ctrl_c_while_sending_says_that_it_goes_on(office: Office, deaf: str, talk: Path) -> None:
+    found = Interrupted(office, "submit", str(talk), "--wait", "--server", deaf, at="uploading")
+    assert (found.status, found.stdout) == (130, "")
+    assert (
+        f"interrupted; what was sent is kept: submit {talk} again, and it goes on from there" in found.stderr
+    )
+
+
+# -- killed in between -----------------------------------------------------------------------------------------
+
+
+def test_a_killed_client_goes_on_from_where_it_was(office: Office, tmp_path: Path) -> None:
+    heavy = recorded(tmp_path / "heavy.wav", ballast_bytes=24 * MIB)
+    program = (
+        "import os, signal, sys, subtitle\n"
+        "def stop(progress):\n"
+        "    if progress.uploaded_bytes >= 4 * 2**20:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "with subtitle.Client() as client:\n"
+        "    client.submit(sys.argv[1], on_progress=stop)\n"
+    )
+    _, environ = command(office)
+    killed = subprocess.run([sys.executable, "-c", program, str(heavy)], env=environ, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    found = run(office, "submit", heavy, "--wait")
+    assert found.returncode == 0, found.stderr
+    first = next(line for line in found.stderr.splitlines() if "uploading, " in line)
+    assert float(first.split()[2]) >= 4.1, first
+    assert "-->" in heavy.with_name("heavy.en.srt").read_text("utf-8")
+
+
+def test_a_killed_daemon_gets_the_rest_when_it_is_back(tmp_path: Path) -> None:
+    heavy = recorded(tmp_path / "heavy.wav", ballast_bytes=24 * MIB)
+    with Daemon(tmp_path) as daemon, Client(daemon.endpoint, timeout_s=20.0) as client:
+        daemon.start()
+        told: list[Progress] = []
+
+        def kill_once(progress: Progress) -> None:
+            if progress.uploaded_bytes >= 4 * MIB and not any(p.uploaded_bytes >= 4 * MIB for p in told):
+                daemon.kill()
+                daemon.start()
+            told.append(progress)
+
+        job = client.submit(heavy, on_progress=kill_once)
+        assert job.wait(WAIT_S).language == "en"
+        figures = daemon.scrape()
+        assert figures['subtitled_uploads_total{event="resumed"}'] == 1
+        assert figures["subtitled_upload_bytes_total"] <= heavy.stat().st_size - 4 * MIB
+        sent = [progress.uploaded_bytes for progress in told if progress.state == "receiving"]
+        assert sent == sorted(sent)
+        assert sent[-1] == heavy.stat().st_size
+        daemon.stop()
+
+
+def test_waiting_goes_on_when_daemon_and_workers_are_killed(tmp_path: Path) -> None:
+    long = recorded(tmp_path / "long.wav", seconds=60)
+    with Daemon(tmp_path) as daemon, Client(daemon.endpoint, timeout_s=20.0) as client:
+        daemon.start()
+        job = client.submit(long)
+        killed: list[str] = []
+
+        def kill(progress: Progress) -> None:
+            if progress.segments_done and not killed:
+                killed.append("worker")
+                os.kill(next(pid for name, pid in daemon.workers().items() if "cpu" in name), signal.SIGKILL)
+            elif progress.segments_done > 2 and len(killed) == 1:
+                killed.append("daemon")
+                daemon.kill()
+                daemon.start()
+
+        assert job.wait(WAIT_S, on_progress=kill).state == "done"
+        assert killed == ["worker", "daemon"]
+        assert "-->" in job.text()
+        daemon.stop()
+
+
+# -- Python ----------------------------------------------------------------------------------------------------
+
+
+def test_a_job_is_an_object_with_all_that_one_wants_of_it(client: Client, talk: Path, tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    job = client.submit(talk, language="en", formats=("srt", "json"), tag="api", on_progress=seen.append)
+    assert seen[0].state == "hashing"
+    assert (seen[-1].state, seen[-1].job, seen[-1].fraction) == ("receiving", job.id, 1.0)
+    facts = job.wait(WAIT_S, on_progress=seen.append)
+    assert (facts.state, facts.tag, facts.owner, facts.source) == ("done", "api", "ann", "talk.wav")
+    assert facts == job.facts()
+    assert (seen[-1], seen[-1].fraction) == (job.progress, 1.0)
+    events = [event for event in job.events(timeout_s=WAIT_S) if event.subject == "job"]
+    assert (events[0].event, events[-1].after) == ("accepted", "done")
+    assert "-->" in job.text("srt")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    assert job.save(folder) == [folder / "talk.en.srt", folder / "talk.en.json"]
+    assert job.save(folder) == [folder / "talk.en.srt", folder / "talk.en.json"]
+    assert job.save(folder / "mine.json") == [folder / "mine.json"]
+    assert (folder / "mine.json").read_bytes() == (folder / "talk.en.json").read_bytes()
+    with pytest.raises(OptionError, match="is no folder"):
+        job.save(folder / "nosuch", ("srt", "json"))
+    assert client.job(job.id).wait(WAIT_S) == facts
+    with pytest.raises(ServerError, match="WRONG_STATE"):
+        job.cancel()
+
+
+def test_a_job_that_does_not_end_well_raises_its_cause(client: Client, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"not media " + os.urandom(8))
+    job = client.submit(bad)
+    with pytest.raises(JobFailedError, match=rf"job {job.id} \(bad\.mp4\) failed: .*not media"):
+        job.wait(WAIT_S)
+    eventually(lambda: _is_retried(job), "the job can be retried")
+    with pytest.raises(JobFailedError):
+        job.wait(WAIT_S)
+    long = client.submit(recorded(tmp_path / "long.wav", seconds=75))
+    with pytest.raises(WaitTimeoutError, match=rf"not ended within 0\.01 s: {long.id}"):
+        long.wait(0.01)
+    assert long.cancel().state == "cancelled"
+    with pytest.raises(JobFailedError, match="was cancelled"):
+        long.wait(WAIT_S)
+
+
+def _is_retried(job: subtitle.Job) -> bool:
+    """Retry a failed job, whose last files are written a moment after its state."""
+    try:
+        job.retry()
+    except ServerError as error:
+        if error.code != "WRONG_STATE":
+            raise
+        return False
+    return True
+
+
+def test_an_upload_that_is_cancelled_ends_and_is_not_begun_anew(client: Client, tmp_path: Path) -> None:
+    heavy = recorded(tmp_path / "heavy.wav", ballast_bytes=24 * MIB)
+
+    def cancel(progress: Progress) -> None:
+        if progress.uploaded_bytes >= MIB and client.status(progress.job).state == "receiving":
+            client.cancel(progress.job)
+
+    with pytest.raises(JobFailedError, match="was cancelled"):
+        client.submit(heavy, on_progress=cancel)
+    assert client.list(("receiving",)) == ()
+
+
+def test_calls_may_be_made_while_others_are_under_way(client: Client, talk: Path) -> None:
+    """Also from the callback of one, and between the entries of another."""
+    job = client.submit(talk, on_progress=lambda _: client.stats())
+    events = job.events(timeout_s=WAIT_S)
+    states = [(next(events).event, job.facts().id) for _ in range(3)]
+    assert {found for _, found in states} == {job.id}
+    job.wait(WAIT_S, on_progress=lambda _: client.ping())
+    assert [event.after for event in events if event.subject == "job"][-1] == "done"
+
+
+def test_a_file_that_changes_while_it_is_sent_is_an_error(client: Client, talk: Path) -> None:
+    def grow(progress: Progress) -> None:
+        if progress.state == "hashing":
+            with talk.open("ab") as file:
+                file.write(b"more")
+
+    with pytest.raises(FileChangedError, match=r"talk\.wav: changed while it was read"):
+        client.submit(talk, on_progress=grow)
+
+
+def test_what_cannot_be_sent_is_said_before_anything_is_sent(client: Client, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        client.submit(tmp_path / "nosuch.wav")
+    os.mkfifo(tmp_path / "fifo.wav")
+    with pytest.raises(subtitle.SubtitleError, match="is no regular file"):
+        client.submit(tmp_path / "fifo.wav")
+    huge = tmp_path / "huge.wav"
+    with huge.open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(ServerError, match=r"TOO_BIG: .*1099511627776 bytes; this server takes 21474836480"):
+        client.submit(huge)
+    with pytest.raises(OptionError, match="formats='srt': is one text"):
+        client.submit(huge, formats="srt")
+    with pytest.raises(OptionError, match="colour: is none of language, "):
+        client.submit(huge, colour="blue")  # type: ignore[call-arg]
+    with pytest.raises(OptionError, match="priority: Expected `int` <= 100"):
+        client.submit(huge, options=ms.JobOptions(priority=1000))
+
+
+def test_sending_ends_with_the_callers_time(deaf: str, talk: Path) -> None:
+    with Client(deaf) as client, pytest.raises(WaitTimeoutError, match=r"not sent within 0\.5 s"):
+        client.submit(talk, timeout_s=0.5)
+
+
+def test_who_has_no_key_is_told_so(office: Office, tmp_path: Path) -> None:
+    public, secret = new_pair()
+    stranger = Key(name="zoe", public=public, secret=secret, server=office.ann.server)
+    with Client(office.endpoint, stranger) as client, pytest.raises(UnreachableError, match="the key 'zoe'"):
+        client.ping()
+    with Client(office.endpoint, "") as client, pytest.raises(UnreachableError, match="wants a key"):
+        client.ping()
+    other = Key(name="ann", public=office.ann.public, secret=office.ann.secret, server=public)
+    save_key(tmp_path / "other.toml", other)
+    with (
+        Client(office.endpoint, tmp_path / "other.toml", timeout_s=0.5) as client,
+        pytest.raises(UnreachableError, match="no answer within"),
+    ):
+        client.ping()
+
+
+# -- asyncio ---------------------------------------------------------------------------------------------------
+
+
+def awaited(test: Callable[[], object]) -> None:
+    asyncio.run(asyncio.wait_for(test(), WAIT_S))  # type: ignore[arg-type]
+
+
+def test_the_asyncio_twin_makes_the_same_round_trip(office: Office, tmp_path: Path) -> None:
+    """Several at once, over connections of their own."""
+    files = [recorded(tmp_path / f"talk{number}.wav") for number in range(2)]
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"not media " + os.urandom(8))
+
+    async def submit(client: subtitle.aio.Client, path: Path) -> subtitle.aio.Job:
+        seen: list[Progress] = []
+        job = await client.submit(path, tag="aio", on_progress=seen.append)
+        assert (seen[0].state, seen[-1].fraction) == ("hashing", 1.0)
+        return job
+
+    async def test() -> None:
+        async with subtitle.aio.Client(office.endpoint, office.ann, timeout_s=20.0) as client:
+            jobs = await asyncio.gather(*(submit(client, path) for path in files))
+            ended = await asyncio.gather(*(job.wait(WAIT_S) for job in jobs))
+            welcome = await client.ping()
+            assert (welcome.user, [facts.state for facts in ended]) == ("ann", ["done", "done"])
+            assert {facts.id for facts in await client.list(("done",), tag="aio")} == {job.id for job in jobs}
+            events = [event async for event in jobs[0].events(timeout_s=WAIT_S)]
+            assert events[-1].after == "done"
+            assert (await jobs[0].progress).fraction == 1.0
+            assert await jobs[1].save(tmp_path) == [tmp_path / "talk1.en.srt"]
+            assert await jobs[1].text() == (tmp_path / "talk1.en.srt").read_text("utf-8")
+            with pytest.raises(JobFailedError, match="not media"):
+                await (await client.submit(bad)).wait(WAIT_S)
+            assert (await client.stats()).jobs["done"] >= 2
+
+    awaited(test)
+
+
+def test_a_cancelled_task_leaves_the_asyncio_client_usable(deaf: str, talk: Path) -> None:
+    async def test() -> None:
+        async with subtitle.aio.Client(deaf) as client:
+            sending = asyncio.Event()
+            task = asyncio.create_task(client.submit(talk, on_progress=lambda _: sending.set()))
+            await sending.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert (await client.ping()).model == "none"
+            with pytest.raises(WaitTimeoutError):
+                await client.submit(talk, timeout_s=0.3)
+
+    awaited(test)

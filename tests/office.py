@@ -1,0 +1,50 @@
+"""A daemon with keys: a TCP endpoint, two users and an admin."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from daemon import Daemon, free_port
+from subtitle.keys import Key, load_key
+from subtitled import config
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Office:
+    """The daemon runs as soon as this is made; `ann` and `ben` are users, `root` is an admin."""
+
+    def __init__(self, folder: Path, uploads: config.Uploads = config.Uploads()) -> None:  # noqa: B008 - frozen
+        self.endpoint = f"tcp://127.0.0.1:{free_port()}"
+        self.daemon = Daemon(folder, uploads=uploads)
+        found = [new_key(self.daemon, "ann"), new_key(self.daemon, "ben")]
+        found.append(new_key(self.daemon, "root", "--role", "admin"))
+        self.ann, self.ben, self.root = (key for key, _ in found)
+        self.allow(*(client for _, client in found))
+        self.daemon.start()
+
+    def allow(self, *clients: config.Client) -> None:
+        """Write another allow-list."""
+        self.clients = clients
+        listen = msgspec.structs.replace(
+            self.daemon.config.listen, clients=(self.daemon.endpoint, self.endpoint)
+        )
+        changed = msgspec.structs.replace(self.daemon.config, client=clients, listen=listen)
+        self.daemon.config_file.write_text(config.show(changed), "utf-8")
+
+
+def new_key(daemon: Daemon, name: str, *options: str) -> tuple[Key, config.Client]:
+    """Make a key as an operator does; return the client's file, read, and the lines for the allow-list."""
+    path = daemon.folder / f"{name}.toml"
+    command = ["keys", "new", name, "-o", str(path), "--config", str(daemon.config_file), *options]
+    done = subprocess.run(
+        [sys.executable, "-m", "subtitled", *command], capture_output=True, text=True, check=True
+    )
+    (listed,) = tomllib.loads(done.stdout)["client"]
+    return load_key(path), msgspec.convert(listed, config.Client)
