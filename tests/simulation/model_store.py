@@ -81,7 +81,7 @@ class ModelStore:
         if stored is None or stored.state is not save.before:
             raise Disagreement(f"job {save.job.id} is not {save.before.value} but {stored}")
         # What the UPDATE does not write must not have changed.
-        kept = ("source", "options", "order", "owner", "tag", "repetition")
+        kept: tuple[str, ...] = ("source", "options", "order", "owner", "tag", "repetition")
         if save.before is not JobState.RECEIVING:
             kept += ("size", "mtime_ns", "sha256")  # of what has arrived
         if any(getattr(stored, name) != getattr(save.job, name) for name in kept):
