@@ -118,8 +118,8 @@ def config_check(config_file: str | None) -> None:
 @config.command("show")
 @config_option
 def config_show(config_file: str | None) -> None:
-    """Print the whole effective configuration, defaults and environment included."""
-    click.echo(configuration.show(_load(config_file, check_paths=False)), nl=False)
+    """Print the whole effective configuration, each value that is not the default with where it was set."""
+    click.echo(configuration.show_with_origins(_found(config_file), os.environ), nl=False)
 
 
 @config.command("init")
@@ -184,9 +184,11 @@ def keys_new(name: str, role: str, output: Path | None, config_file: str | None)
 
 
 def _load(config_file: str | None, *, check_paths: bool = True) -> configuration.Config:
-    if config_file is None and Path(DEFAULT_CONFIG).is_file():
-        config_file = DEFAULT_CONFIG
-    return configuration.load(config_file, os.environ, check_paths=check_paths)
+    return configuration.load(_found(config_file), os.environ, check_paths=check_paths)
+
+
+def _found(config_file: str | None) -> str | None:
+    return DEFAULT_CONFIG if config_file is None and Path(DEFAULT_CONFIG).is_file() else config_file
 
 
 def main() -> None:
