@@ -176,15 +176,9 @@ class Server:
     def _wait(self, deadline: float) -> set[int]:
         """Wait for something to happen, or to be due; return the pidfds that are ready."""
         poller = zmq.Poller()
-        for waited in (
-            self._workers,
-            *self._reception.sockets,
-            self._mailbox.fileno(),
-            self._signals.fileno(),
-        ):
+        descriptors = (self._mailbox.fileno(), self._signals.fileno(), *self._supervisor.pidfds)
+        for waited in (self._workers, *self._reception.sockets, *descriptors):
             poller.register(waited, zmq.POLLIN)
-        for pidfd in self._supervisor.pidfds:
-            poller.register(pidfd, zmq.POLLIN)
         wait_s = min(
             deadline - time.monotonic(), MAX_WAIT_S, self._notifier.watchdog_interval_s or MAX_WAIT_S
         )
