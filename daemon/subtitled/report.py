@@ -21,8 +21,6 @@ from subtitled.core.actions import (
     SendTranscribe,
     Spawn,
 )
-from subtitled.core.broker import Broker
-from subtitled.core.records import Role
 from subtitled.core.states import JobEvent, JobState, SegmentEvent, WorkerState
 from subtitled.cues.transcript import Transcript
 from subtitled.metrics import Metrics
@@ -110,18 +108,6 @@ class Reporter:
                 _log.warning(log.LEASE_STALE, lease=lease_id, worker=worker)
             case _:
                 pass
-
-    def gauge(self, broker: Broker) -> None:
-        """Set the metrics that tell how things stand."""
-        self._metrics.ready_segments.set(len(broker.leasing.ready))
-        self._metrics.queued_bytes.set(broker.ledger.queued_bytes)
-        counts: dict[tuple[str, str], int] = {
-            (role.value, state.value): 0 for role in Role for state in WorkerState
-        }
-        for worker in broker.roster.workers.values():
-            counts[worker.role.value, worker.state.value] += 1
-        for labels, count in counts.items():
-            self._metrics.workers.labels(*labels).set(count)
 
     def _tell_job(self, action: SaveJob) -> None:
         job, event = action.job, action.event

@@ -33,6 +33,7 @@ from subtitled.intake import Arrivals, Found
 from subtitled.lock import take_folder
 from subtitled.mailbox import Mailbox
 from subtitled.metrics import Metrics
+from subtitled.model_step import ModelStep
 from subtitled.outputs import BESIDE
 from subtitled.report import Reporter
 from subtitled.rows import JournalEntry
@@ -92,6 +93,7 @@ class Server:
             broker=self._broker,
             metrics=self._metrics,
         )
+        self._model = ModelStep(config.model.name, self._worker_link.spawn_fetch)
         self._mailbox: Mailbox[Found | Callable[[], None]] = Mailbox()
         self._reception = Reception(
             config,
@@ -158,8 +160,10 @@ class Server:
         self._check_space()
         actions, deadline = self._broker.tick(time.monotonic())
         self._perform(actions)
+        if self._stop_at is None:
+            self._model.tick(time.monotonic())
         self._notifier.watchdog()
-        self._reporter.gauge(self._broker)
+        self._metrics.update(self._broker)
         self._standing.tell(time.monotonic())
         ready = self._wait(deadline)
         self._on_signals()
@@ -190,8 +194,7 @@ class Server:
 
     def _happen(self, *events: ev.Event) -> None:
         """Hand events to the broker, commit what comes of them in one transaction, then do it."""
-        now = time.monotonic()
-        self._perform([action for event in events for action in self._broker.handle(event, now)])
+        self._perform(self._broker.handle(events, time.monotonic()))
 
     def _perform(self, actions: list[ac.Action]) -> None:
         entries = self._commit([action for action in actions if isinstance(action, ac.Save)])
@@ -271,9 +274,11 @@ class Server:
             if self._supervisor.owes_words(pidfd) and self._workers.poll(LAST_WORDS_MS):
                 self._on_workers()
         end = self._supervisor.reap(pidfd)
-        self._happen(ev.WorkerExited(worker=end.worker, is_fatal=end.is_fatal, cause=end.cause))
-        is_hopeless = all(worker.is_hopeless for worker in self._broker.roster.of(Role.TRANSCRIBE))
-        if is_hopeless and not self._is_ready and self._stop_at is None:
+        if not self._model.take(end, time.monotonic()):
+            self._happen(ev.WorkerExited(worker=end.worker, is_fatal=end.is_fatal, cause=end.cause))
+        transcribers = list(self._broker.roster.of(Role.TRANSCRIBE))
+        is_hopeless = bool(transcribers) and all(worker.is_hopeless for worker in transcribers)
+        if (is_hopeless or self._model.is_hopeless) and not self._is_ready and self._stop_at is None:
             self._exit = ExitCode.FATAL
         if self._stop_at is None and self._exit is None:
             self._fill_slots()  # a slot that came back into the configuration while its old worker drained
@@ -323,7 +328,7 @@ class Server:
 
     def _fill_slots(self) -> None:
         """Open the slots that the configuration asks for, let go of those that it does not."""
-        wanted = dict(self._worker_link.slots())
+        wanted = dict(self._worker_link.slots(has_model=self._model.is_done))
         known = self._broker.roster.workers
         for slot in [slot for slot in known if slot not in wanted]:
             self._happen(ev.SlotRemoved(slot))

@@ -70,14 +70,14 @@ def job(name: str) -> Job:
 def test_the_line_tells_jobs_audio_that_waits_and_speed(told: Told) -> None:
     assert told.at(0.0) == "0 jobs"
     for name in ("a", "b", "c"):
-        told.broker.handle(ev.JobArrived(job(name)), 1.0)
+        told.broker.handle([ev.JobArrived(job(name))], 1.0)
     told.broker.ledger.queued_bytes = 41 * 60 * 16_000 * 2
     told.samples = 380 * 16_000
     assert told.at(10.0) == "3 jobs, 41 min of audio waiting, 38x real time"
 
 
 def test_the_speed_is_that_of_the_last_half_minute(told: Told) -> None:
-    told.broker.handle(ev.JobArrived(job("a")), 0.0)
+    told.broker.handle([ev.JobArrived(job("a"))], 0.0)
     lines = []
     for second in range(0, 340, 4):
         told.samples += HOUR_SAMPLES if second < 300 else 0
@@ -88,19 +88,19 @@ def test_the_speed_is_that_of_the_last_half_minute(told: Told) -> None:
 
 def test_a_line_comes_at_most_every_few_seconds_and_only_if_it_is_another(told: Told) -> None:
     assert told.at(0.0) is not None
-    told.broker.handle(ev.JobArrived(job("a")), 0.0)
+    told.broker.handle([ev.JobArrived(job("a"))], 0.0)
     assert told.at(EVERY_S / 2) is None
     assert told.at(EVERY_S) is not None
     assert told.at(3 * EVERY_S) is None
 
 
 def test_workers_that_are_not_ready_are_told(told: Told) -> None:
-    told.broker.handle(ev.SlotAdded("gpu0", Role.TRANSCRIBE), time.monotonic())
+    told.broker.handle([ev.SlotAdded("gpu0", Role.TRANSCRIBE)], time.monotonic())
     assert told.at(0.0) == "0 jobs, 0 of 1 workers ready"
 
 
 def test_what_holds_up_new_files_is_told(told: Told) -> None:
-    told.broker.handle(ev.SpaceChanged(False), 0.0)
+    told.broker.handle([ev.SpaceChanged(False)], 0.0)
     assert told.at(0.0) == "0 jobs, disk full: new files wait"
-    told.broker.handle(ev.DrainRequested(), 0.0)
+    told.broker.handle([ev.DrainRequested()], 0.0)
     assert (told.at(5.0) or "").endswith("stopping")
