@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from msgspec import Struct
@@ -21,8 +22,6 @@ from subtitled.core.actions import (
     SendTranscribe,
     Spawn,
 )
-from subtitled.core.broker import Broker
-from subtitled.core.records import Role
 from subtitled.core.states import JobEvent, JobState, SegmentEvent, WorkerState
 from subtitled.cues.transcript import Transcript
 from subtitled.metrics import Metrics
@@ -111,17 +110,9 @@ class Reporter:
             case _:
                 pass
 
-    def gauge(self, broker: Broker) -> None:
-        """Set the metrics that tell how things stand."""
-        self._metrics.ready_segments.set(len(broker.leasing.ready))
-        self._metrics.queued_bytes.set(broker.ledger.queued_bytes)
-        counts: dict[tuple[str, str], int] = {
-            (role.value, state.value): 0 for role in Role for state in WorkerState
-        }
-        for worker in broker.roster.workers.values():
-            counts[worker.role.value, worker.state.value] += 1
-        for labels, count in counts.items():
-            self._metrics.workers.labels(*labels).set(count)
+    def stage(self, name: str) -> AbstractContextManager[object]:
+        """Return a context that measures a stage; for any thread."""
+        return self._metrics.stage_seconds.labels(name).time()
 
     def _tell_job(self, action: SaveJob) -> None:
         job, event = action.job, action.event
@@ -138,7 +129,10 @@ class Reporter:
             case JobState.CANCELLED:
                 self._metrics.jobs.labels("cancelled").inc()
                 _log.info(log.JOB_CANCELLED, job=job.id, file=file, cause=job.cause)
+            case JobState.QUEUED if event is JobEvent.RETRY:
+                self._metrics.retries.labels("job").inc()
             case JobState.QUEUED if event is JobEvent.LOST:
+                self._metrics.retries.labels("file").inc()
                 _log.warning(log.JOB_REQUEUED, job=job.id, file=file, losses=job.losses)
             case JobState.TRANSCRIBING if event is JobEvent.PLANNED:
                 _log.info(log.JOB_PLANNED, job=job.id, file=file)
@@ -174,6 +168,8 @@ class Reporter:
                 _log.info(name, worker=slot, **where, audio_s=audio_s, language=segment.language)
             case SegmentEvent.LOST | SegmentEvent.OUTVOTED:
                 self._metrics.segments.labels(action.event.value).inc()
+                if action.event is SegmentEvent.LOST:
+                    self._metrics.retries.labels("segment").inc()
                 _log.warning(log.SEGMENT_LOST, **where, losses=segment.losses, cause=segment.cause)
             case SegmentEvent.EXHAUSTED:
                 self._metrics.segments.labels("buried").inc()

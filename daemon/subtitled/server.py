@@ -34,6 +34,7 @@ from subtitled.lock import take_folder
 from subtitled.mailbox import Mailbox
 from subtitled.metrics import Metrics
 from subtitled.outputs import BESIDE
+from subtitled.probes import Probes
 from subtitled.report import Reporter
 from subtitled.rows import JournalEntry
 from subtitled.sdnotify import Notifier
@@ -44,6 +45,7 @@ from subtitled.space import SpaceGuard
 from subtitled.store import Store
 from subtitled.supervisor import Supervisor
 from subtitled.version import VERSION
+from subtitled.vitals import Vitals
 from subtitled.worker_link import WorkerLink
 
 MAX_PER_TURN = 256
@@ -77,7 +79,8 @@ class Server:
         self._lock = take_folder(state)
         self._store = Store(str(state / "subtitled.sqlite"))
         self._metrics = Metrics()
-        self._metrics.serve(config.listen.metrics)
+        self._vitals = Vitals(self._metrics)
+        self._probes = Probes(config.listen.metrics, self._metrics, self._vitals.health)
         self._reporter = Reporter(self._metrics)
         self._broker = Broker(policy_of(config), recipe=recipe_of(config, None))
         self._supervisor = supervisor or Supervisor(environ)
@@ -90,6 +93,7 @@ class Server:
             supervisor=self._supervisor,
             broker=self._broker,
             metrics=self._metrics,
+            vitals=self._vitals,
         )
         self._mailbox: Mailbox[Found | Callable[[], None]] = Mailbox()
         self._reception = Reception(
@@ -157,7 +161,7 @@ class Server:
         actions, deadline = self._broker.tick(time.monotonic())
         self._perform(actions)
         self._notifier.watchdog()
-        self._reporter.gauge(self._broker)
+        self._vitals.look(self._broker, is_stopping=self._stop_at is not None)
         ready = self._wait(deadline)
         self._on_signals()
         for pidfd in self._supervisor.pidfds & ready:
@@ -216,6 +220,7 @@ class Server:
                 if self._signals.caught or (self._stop_at is not None and time.monotonic() >= self._stop_at):
                     raise  # what is not written is done again after the next start
                 self._notifier.watchdog()
+                self._vitals.health.turned()
                 select.select([self._signals.fileno()], [], [], FULL_WAIT_S)
             else:
                 if self._is_disk_full:
@@ -386,7 +391,7 @@ class Server:
         self._reception.close()
         self._workers.close()
         self._context.term()
-        self._metrics.close()
+        self._probes.close()
         self._store.close()
         self._signals.release()
         os.close(self._lock)
