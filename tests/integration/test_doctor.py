@@ -178,8 +178,8 @@ def test_a_file_is_taken_through_every_stage(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "subtitled", *options, str(DEMO / "demo-zh.flac")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    stages = re.findall(r"^  ok +(\w+) ", done.stdout, re.MULTILINE)
-    assert stages == ["open", "track", "decode", "VAD", "plan", "engine", "cues"]
+    stages = re.findall(r"^  ok +(\S+(?: \S+)?)  ", done.stdout, re.MULTILINE)
+    assert stages == ["open", "track", "decode", "VAD", "plan", "cpu0 model", "engine", "cues"]
     assert "language zh" in done.stdout
 
     (tmp_path / "talk.mp4").write_text("no film", "utf-8")

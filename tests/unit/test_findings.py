@@ -21,7 +21,7 @@ from subtitled.doctor.folders import space_finding, watches_finding, writing_fin
 from subtitled.doctor.host import clock_finding, files_finding, jump_finding, kernel_finding, python_finding
 from subtitled.doctor.media import ffmpeg_finding, vad_finding
 from subtitled.doctor.model import folder_finding
-from subtitled.doctor.packages import fits, version_finding, wanted
+from subtitled.doctor.packages import fits, missing_finding, version_finding, wanted
 from subtitled.doctor.show import as_json, print_lines, summary
 from subtitled.doctor.sockets import Running, port_finding, running_findings
 from subtitled.errors import ModelError
@@ -66,18 +66,14 @@ def test_versions_are_compared_by_their_numbers(version: str, specifier: str, *,
     assert (finding is None) is is_good
 
 
-def test_a_package_that_is_missing_is_named_with_the_command_that_brings_it() -> None:
-    says(
-        version_finding("av", None, ">=13", "/opt/x/bin/python"),
-        "fault",
-        "not installed",
-        "type: /opt/x/bin/python -m pip",
-    )
+def test_packages_that_are_missing_are_named_with_the_command_that_brings_them() -> None:
+    says(missing_finding(["av>=13"], "/x/python"), "fault", "not installed: av>=13", "--no-deps 'av>=13'")
+    says(missing_finding(["a", "b", "c", "d"], "/x/python"), "fault", "a, b, c, d", "-r requirements.lock")
     says(
         version_finding("av", "12.3", ">=13", "python"),
         "fault",
-        "12.3, >=13 is wanted",
-        "pip install 'av>=13'",
+        "12.3, >=13",
+        "pip install --no-deps 'av>=13'",
     )
 
 

@@ -170,6 +170,7 @@ class Checkup:
             cpu_threads=settings.cpu_threads or max(1, (os.cpu_count() or 1) // max(1, cpu_slots)),
             beam_size=settings.beam_size,
             is_model_there=is_model_there,
+            is_daemon_there=sockets.is_running(self._config),
         )
 
     def _attempt(

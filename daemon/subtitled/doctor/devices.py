@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from subtitled.cuda import choose_devices, list_gpus, preload_libraries
-from subtitled.doctor.finding import Begun, Chosen, Finding, Said, fault, from_error, ok, warning
+from subtitled.doctor.finding import Begun, Chosen, Finding, Said, fault, from_error, ok, skipped, warning
 from subtitled.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class Inference(Struct, frozen=True, kw_only=True):
     beam_size: int
     is_model_there: bool = True
     """Without the model only what comes before it is tried."""
+    is_daemon_there: bool = False
+    """A daemon that runs has the model on the device already."""
 
 
 def found(settings: Wanted) -> Iterator[Said]:
@@ -153,27 +155,41 @@ def inferred(settings: Inference) -> Iterator[Said]:
     yield judged
     if judged.state == "fault" or not settings.is_model_there:
         return
-    started = time.monotonic()
     engine = yield from loaded_engine(settings)
     if engine is None:
         return
-    yield ok(f"{slot} model", f"loaded in {time.monotonic() - started:.1f} s")
     yield Begun(name=f"{slot} speed", remedy=_GPU_REMEDY)
+    from subtitled.engine import OutOfMemoryError
+
     pcm = recording(min(SPEECH_S * 16_000, engine.window_samples))
-    if settings.kind != "cpu":
-        transcribed(engine, pcm)  # the first time CUDA makes its kernels ready
-    started = time.monotonic()
-    phrases = transcribed(engine, pcm)
-    yield speed_finding(slot, len(pcm) / 16_000, time.monotonic() - started, phrases=phrases)
+    try:
+        if settings.kind != "cpu":
+            transcribed(engine, pcm)  # the first time CUDA makes its kernels ready
+        started = time.monotonic()
+        phrases = transcribed(engine, pcm)
+    except OutOfMemoryError as error:
+        yield memory_finding(f"{slot} speed", error, is_daemon_there=settings.is_daemon_there)
+    else:
+        yield speed_finding(slot, len(pcm) / 16_000, time.monotonic() - started, phrases=phrases)
+
+
+def memory_finding(name: str, error: Exception, *, is_daemon_there: bool) -> Finding:
+    """Judge a device that has no memory left."""
+    if is_daemon_there:
+        return skipped(name, "no room for a second model beside the running daemon's")
+    remedy = "see with `nvidia-smi` who has the memory; or a smaller model, or a compute type of 8 bits"
+    return fault(name, " ".join(str(error).split()), remedy)
 
 
 def loaded_engine(settings: Inference) -> Generator[Said, None, Engine | None]:
     """Load the model as a worker does; returns the Engine, or None after a fault."""
     from subtitled.engine import Engine
-    from subtitled.model import load
+    from subtitled.model import compute_type_for, load
+    from subtitled.whisper import is_out_of_memory
 
     name = f"{settings.slot} model"
     yield Begun(name=name, remedy="set a smaller model.name, or free memory: other programs may hold it")
+    started = time.monotonic()
     try:
         model = load(
             settings.model,
@@ -181,9 +197,15 @@ def loaded_engine(settings: Inference) -> Generator[Said, None, Engine | None]:
             compute_type=settings.compute_type,
             cpu_threads=settings.cpu_threads,
         )
-    except (ModelError, RuntimeError) as error:
-        yield from_error(name, error, _GPU_REMEDY if settings.kind != "cpu" else "get the model's files anew")
+    except (ModelError, RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            yield memory_finding(name, error, is_daemon_there=settings.is_daemon_there)
+        else:
+            remedy = _GPU_REMEDY if settings.kind != "cpu" else "get the model's files anew"
+            yield from_error(name, error, remedy)
         return None
+    kind = compute_type_for(settings.compute_type, settings.kind)
+    yield ok(name, f"{settings.model}, as {kind}, loaded in {time.monotonic() - started:.1f} s")
     return Engine(model, beam_size=settings.beam_size, batch_size=1)
 
 

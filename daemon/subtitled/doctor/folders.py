@@ -48,8 +48,8 @@ def _as_user(config: Config, account: Account, spared: set[str]) -> Iterator[Fin
 
 
 def _kept(state: str, account: Account, spared: set[str]) -> Iterator[Finding]:
-    if not Path(state).exists():
-        parent = next(place for place in Path(state).parents if place.exists())
+    if not is_there(Path(state)):
+        parent = next(place for place in Path(state).parents if is_there(place))
         if os.access(parent, os.W_OK | os.X_OK):
             yield ok(f"state {state}", "is not there yet; the daemon makes it")
             return
@@ -180,7 +180,7 @@ def _spaces(config: Config) -> Iterable[str]:
 
 def _free(folder: str) -> int | None:
     existing = next(
-        (place for place in (Path(folder), *Path(folder).parents) if place.exists()), Path(folder)
+        (place for place in (Path(folder), *Path(folder).parents) if is_there(place)), Path(folder)
     )
     try:
         found = os.statvfs(existing)
@@ -189,13 +189,22 @@ def _free(folder: str) -> int | None:
     return found.f_bavail * found.f_frsize
 
 
+def is_there(path: Path) -> bool:
+    """Say whether there is something at `path` that this user may see."""
+    try:
+        path.lstat()
+    except OSError:
+        return False
+    return True
+
+
 def _is_hidden(path: Path) -> bool:
     try:
-        path.stat()
+        path.lstat()
     except PermissionError:
         return True
     except OSError:
-        return False
+        pass
     return False
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from importlib import import_module, metadata
 from importlib.util import find_spec
 
@@ -15,6 +15,7 @@ from subtitled.doctor.finding import Begun, Finding, Said, fault, ok
 
 _MODULES = {"nvidia-ml-py": "pynvml", "opencc-python-reimplemented": "opencc"}
 """Packages whose module is not named as they are."""
+FEW = 4
 _NOT_IMPORTED = frozenset({"silero-vad"})
 """Only a file of it is used; importing it would want torch."""
 _COMPARE = {">=": operator.ge, "<=": operator.le, "<": operator.lt, ">": operator.gt, "==": operator.eq}
@@ -42,27 +43,33 @@ def fits(version: str, specifier: str) -> bool:
     return all(_COMPARE[part[1]](_release(version), _release(part[2])) for part in parts if part)
 
 
-def version_finding(name: str, version: str | None, specifier: str, python: str) -> Finding | None:
-    """Return what is wrong with the version of a package, None for one that is not there; None if nothing is."""
-    if version is None:
-        return fault(name, "is not installed", f"type: {python} -m pip install 'subtitled[daemon]'")
-    if not fits(version, specifier):
-        return fault(
-            name,
-            f"is version {version}, {specifier} is wanted",
-            f"type: {python} -m pip install '{name}{specifier}'",
-        )
-    return None
+def missing_finding(names: Collection[str], python: str) -> Finding:
+    """Judge packages that are not there; by the lock, since pip alone would fetch torch for silero-vad."""
+    few = " ".join(f"'{name}'" for name in names)
+    lock = "--require-hashes -r requirements.lock, in a clone of the repository"
+    remedy = f"type: {python} -m pip install --no-deps {few if len(names) < FEW else lock}"
+    return fault("packages", f"not installed: {', '.join(names)}", remedy)
+
+
+def version_finding(name: str, version: str, specifier: str, python: str) -> Finding | None:
+    """Judge the version of a package; None if it serves."""
+    if fits(version, specifier):
+        return None
+    remedy = f"type: {python} -m pip install --no-deps '{name}{specifier}'"
+    return fault(name, f"is version {version}, {specifier} is wanted", remedy)
 
 
 def imported(settings: Imports) -> Iterator[Said]:
     """Load each package; a native library that is missing shows here."""
+    packages = wanted(metadata.requires("subtitled") or [], settings.extra)
+    versions = {name: version for name in packages if (version := _version(name)) is not None}
+    if missing := [f"{name}{specifier}" for name, specifier in packages.items() if name not in versions]:
+        yield missing_finding(missing, sys.executable)
     good, seen = [], set()
-    for name, specifier in wanted(metadata.requires("subtitled") or [], settings.extra).items():
-        version = _version(name)
+    for name, version in versions.items():
         remedy = f"type: {sys.executable} -m pip install --force-reinstall --no-deps '{name}=={version}'"
         yield Begun(name=name, remedy=remedy)
-        wrong = version_finding(name, version, specifier, sys.executable)
+        wrong = version_finding(name, version, packages[name], sys.executable)
         if wrong is not None:
             yield wrong
             continue
@@ -75,7 +82,8 @@ def imported(settings: Imports) -> Iterator[Said]:
             seen.add(cause)
         else:
             good.append(f"{name} {version}")
-    yield ok("packages", ", ".join(good))
+    if good:
+        yield ok("packages", ", ".join(good))
 
 
 def _load(name: str) -> None:

@@ -16,6 +16,7 @@ from subtitle import Client, StatsInfo, SubtitleError, Welcome
 from subtitled.config import Config
 from subtitled.doctor.account import Account, run_as
 from subtitled.doctor.finding import Finding, fault, ok, warning
+from subtitled.doctor.folders import is_there
 from subtitled.sockets import is_served
 from subtitled.version import VERSION
 
@@ -33,21 +34,32 @@ class Running(Struct, frozen=True, kw_only=True):
 
 def check(config: Config, account: Account) -> Iterator[Finding]:
     """Check every socket of the configuration; a daemon that runs tells of itself."""
-    is_running = False
+    is_here = is_running(config)
     for endpoint in (*config.listen.clients, config.listen.workers):
         kind, _, address = endpoint.partition("://")
         if kind == "tcp":
-            yield _port(endpoint, address, is_running=is_running)
+            yield _port(endpoint, address, is_running=is_here)
         elif not is_served(Path(address)):
             yield from run_as(account, lambda address=address: [_place(Path(address), account)])  # type: ignore[misc]
         elif endpoint == config.listen.workers:
             yield ok(endpoint, "served by the daemon that runs")
         else:
-            findings = list(_asked(endpoint))
-            yield from findings
-            is_running = findings[0].state != "fault"
+            yield from _asked(endpoint)
     if config.listen.metrics:
-        yield from _metrics(config.listen.metrics, is_running=is_running)
+        yield from _metrics(config.listen.metrics, is_running=is_here)
+
+
+def is_running(config: Config) -> bool:
+    """Say whether a daemon with this configuration runs: it has the lock of the state, or serves a local socket."""
+    try:
+        inode = Path(config.state.dir, "lock").stat().st_ino
+        locks = [line.split() for line in Path("/proc/locks").read_text("utf-8").splitlines()]
+    except OSError:
+        locks = []
+    if any("FLOCK" in words and any(word.endswith(f":{inode}") for word in words) for words in locks):
+        return True
+    paths = (end.removeprefix("ipc://") for end in config.listen.clients if end.startswith("ipc://"))
+    return any(is_served(Path(path)) for path in paths)
 
 
 def _asked(endpoint: str) -> Iterator[Finding]:
@@ -91,10 +103,7 @@ def running_findings(running: Running) -> Iterator[Finding]:
 def _place(path: Path, account: Account) -> Finding:
     """Judge the folder of a socket that nobody serves, as the daemon's user."""
     name = f"ipc://{path}"
-    if path.exists() and not os.access(path, os.W_OK) and path.owner() != account.name:
-        text = f"is there, and {account.name} may not replace it"
-        return fault(name, text, f"type: rm {path}, if no daemon runs")
-    folder = next(place for place in path.parents if place.exists())
+    folder = next(place for place in path.parents if is_there(place))
     if os.access(folder, os.W_OK | os.X_OK):
         return ok(name, "free")
     if path.is_relative_to("/run/subtitled"):
