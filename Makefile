@@ -30,8 +30,8 @@ lint: $(VENV)/.installed  ## check style, format and types of everything
 	@echo "ruff format --check"; $(BIN)/ruff format --quiet --check . || { $(BIN)/ruff format --check .; exit 1; }
 	@echo "mypy"; $(BIN)/mypy
 
-bench: $(VENV)/.installed  ## run every benchmark, one after another
-	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+bench: $(VENV)/.installed  ## run every benchmark but gpu.py, one after another
+	@set -e; for script in $(filter-out benchmarks/gpu.py,$(sort $(wildcard benchmarks/*.py))); do echo "== $$script"; $(BIN)/python "$$script"; done
 
 simulate: $(VENV)/.installed  ## N=100000: drive the core through random histories under virtual time
 	@$(BIN)/python tests/simulation/simulate.py $(or $(N),10000)

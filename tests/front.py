@@ -132,7 +132,7 @@ class Front:
 
     def happen(self, event: Event) -> None:
         """Do what the server's loop does with an event, as far as it concerns clients."""
-        self._perform(self.broker.handle(event, time.monotonic()))
+        self._perform(self.broker.handle([event], time.monotonic()))
 
     def _perform(self, actions: list[ac.Action]) -> None:
         entries = self.store.apply([action for action in actions if isinstance(action, ac.Save)])

@@ -8,7 +8,9 @@ from __future__ import annotations
 from msgspec import Struct
 
 from subtitle.codec import Codec
+from subtitled.config import Decoding
 from subtitled.core.plan import Plan, Span
+from subtitled.cues.decisions import Decision
 from subtitled.cues.phrases import Phrase
 
 
@@ -33,6 +35,12 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
     cpu_threads: int = 0
     beam_size: int = 5
     batch_size: int = 16
+    """0: what the device's memory has room for."""
+    streams: int = 1
+    """Batches decoded at once."""
+    idle_unload_s: float = 0.0
+    """Seconds without work after which the model leaves the memory; 0: never."""
+    decoding: Decoding = Decoding()
 
 
 # -- worker → daemon ---------------------------------------------------------------------------------------------------
@@ -50,6 +58,10 @@ class Ready(_Message, frozen=True, kw_only=True):
     window_samples: int | None = None
     languages: tuple[str, ...] = ()
     """Languages that the model has tokens for."""
+    streams: int = 1
+    """Leases that it decodes at once."""
+    batch_size: int | None = None
+    """Segments that it decodes at once."""
     load_s: float = 0.0
     """Seconds that loading the model took."""
 
@@ -112,7 +124,8 @@ class SegmentResult(Struct, frozen=True, kw_only=True):
     is_speech: bool = True
     temperature: float = 0.0
     fallbacks: int = 0
-    """Times that the segment was decoded again because the result looked wrong."""
+    """Windows of the segment that were decoded again because the result looked wrong."""
+    decisions: tuple[Decision, ...] = ()
 
 
 class ItemResult(Struct, frozen=True, kw_only=True):
@@ -130,6 +143,12 @@ class Transcribed(_Message, frozen=True, kw_only=True):
     items: tuple[ItemResult, ...]
     features_s: float
     decode_s: float
+    load_s: float = 0.0
+    """Seconds that loading the model again took, where it had left the memory."""
+
+
+class Unloaded(_Message, frozen=True, kw_only=True):
+    """There was nothing to do for long: the model has left the memory, and comes back with the next lease."""
 
 
 class LastWords(_Message, frozen=True, kw_only=True):
@@ -198,6 +217,8 @@ class Item(Struct, frozen=True, kw_only=True):
     language: str | None
     """None: detect it."""
     task: str
+    initial_prompt: str = ""
+    hotwords: str = ""
 
 
 class Transcribe(_Message, frozen=True, kw_only=True):
@@ -212,7 +233,7 @@ class Drain(_Message, frozen=True, kw_only=True):
     """Finish what you hold, then exit."""
 
 
-FromWorker = Ready | Heartbeat | Prepared | PlanComplete | Transcribed | Refused | LastWords
+FromWorker = Ready | Heartbeat | Prepared | PlanComplete | Transcribed | Unloaded | Refused | LastWords
 ToWorker = Prepare | Credit | Abandon | Transcribe | Drain
 
 from_worker: Codec[FromWorker] = Codec(FromWorker)

@@ -32,12 +32,12 @@ def cli() -> None:
 @config_option
 def run(config_file: str | None) -> None:
     """Run the daemon in the foreground; systemd runs this."""
-    from subtitled.cuda import Device, choose_devices, list_gpus
+    from subtitled.cuda import Device, find_devices
     from subtitled.server import Server
 
     def load() -> tuple[configuration.Config, list[Device]]:
         config = _load(config_file)
-        return config, choose_devices(config.pool.devices, list_gpus(os.environ.get("CUDA_VISIBLE_DEVICES")))
+        return config, find_devices(config.pool.devices, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
     status = Server(load, os.environ).run()
     try:

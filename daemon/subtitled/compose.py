@@ -11,9 +11,9 @@ import msgspec
 from subtitled.backend import Media, SegmentResult
 from subtitled.core.plan import Span
 from subtitled.core.states import SegmentState
-from subtitled.cues.layout import layout
+from subtitled.cues.limits import Profile, overrides_of
 from subtitled.cues.phrases import Placed, place
-from subtitled.cues.transcript import Absence, Interval, SegmentTranscript, Transcript
+from subtitled.cues.transcript import Absence, Interval, SegmentTranscript, Transcript, with_cues
 from subtitled.rows import JobRow, ResultRow
 
 SAMPLES_PER_MS = 16
@@ -22,16 +22,21 @@ _result_decoder = msgspec.msgpack.Decoder(SegmentResult)
 _media_decoder = msgspec.msgpack.Decoder(Media)
 
 
-def compose(row: JobRow, results: Sequence[ResultRow], *, model: str) -> Transcript:
-    """Return all that is known about a job's file, with the cues of what is finished.
+def compose(
+    row: JobRow,
+    results: Sequence[ResultRow],
+    *,
+    model: str,
+    profile: Profile | None = None,
+) -> Transcript:
+    """Return all that is known about a job's file, with the cues of what is finished, laid out as the job asks.
 
-    Segments without a result are listed as missing, with their causes.
+    Segments without a result are listed as missing, with their causes. `profile` replaces the job's own.
     """
     job = row.job
     media = _media_decoder.decode(row.media) if row.media else Media()
     offset = media.offset_samples
     segments: list[SegmentTranscript] = []
-    phrases: list[Placed] = []
     missing: list[Absence] = []
     for found in results:
         if found.result is None or found.state not in {SegmentState.DONE, SegmentState.SKIPPED}:
@@ -40,9 +45,8 @@ def compose(row: JobRow, results: Sequence[ResultRow], *, model: str) -> Transcr
             continue
         result = _result_decoder.decode(found.result)
         placed = place(result.phrases, found.plan.pieces, found.plan.spans, offset)
-        phrases += placed
         segments.append(_segment(found, result, placed, offset))
-    return Transcript(
+    transcript = Transcript(
         source=Path(os.fsdecode(job.source)).name,
         duration_ms=media.decoded_samples // SAMPLES_PER_MS,
         offset_ms=offset // SAMPLES_PER_MS,
@@ -54,8 +58,8 @@ def compose(row: JobRow, results: Sequence[ResultRow], *, model: str) -> Transcr
         segments=tuple(segments),
         skipped=tuple(_absence(skip.span, offset, skip.cause) for skip in media.skipped),
         missing=tuple(missing),
-        cues=layout(phrases),
     )
+    return with_cues(transcript, profile or job.options.layout.profile, overrides_of(job.options.layout))
 
 
 def _language(settled: str, segments: Iterable[SegmentTranscript]) -> str | None:
@@ -81,6 +85,7 @@ def _segment(
         no_speech_prob=result.no_speech_prob,
         temperature=result.temperature,
         fallbacks=result.fallbacks,
+        decisions=result.decisions,
         phrases=placed,
     )
 

@@ -34,9 +34,35 @@ class Model(_Section, frozen=True):
     name: str = "large-v3-turbo"
     compute_type: str = "auto"
     beam_size: Annotated[int, Meta(ge=1, le=20)] = 5
-    batch_size: Annotated[int, Meta(ge=1, le=256)] = 16
+    batch_size: Literal["auto"] | Annotated[int, Meta(ge=1, le=256)] = 16
+    """"auto": what the memory of the device has room for."""
+    streams_per_gpu: Annotated[int, Meta(ge=1, le=8)] = 1
+    """Batches that one GPU decodes at once."""
     cpu_threads: Annotated[int, Meta(ge=0, le=256)] = 0
     """Threads of one CPU slot; 0 shares the cores out evenly between the CPU slots."""
+    idle_unload_s: Annotated[float, Meta(ge=0, le=604_800)] = 0.0
+    """Seconds without work after which a worker frees its model's memory; 0: never."""
+
+
+class Decoding(_Section, frozen=True):
+    """When a result is taken, decoded again, or dropped; the defaults are Whisper's own."""
+
+    temperatures: tuple[Annotated[float, Meta(ge=0, le=2)], ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    """The first is 0; a result that looks wrong is decoded again at the next."""
+    compression_ratio_threshold: Annotated[float, Meta(ge=1, le=100)] = 2.4
+    """Above it the text repeats itself, and looks wrong."""
+    log_prob_threshold: Annotated[float, Meta(ge=-100, le=0)] = -1.0
+    """Below it, on the mean of the tokens, the text looks wrong."""
+    no_speech_threshold: Annotated[float, Meta(ge=0, le=1)] = 0.6
+    """Above it, with an improbable text, nobody speaks."""
+    max_repeats: Annotated[int, Meta(ge=0, le=100)] = 4
+    """A text that looks wrong to the last and says one thing so many times or more is cut; 0 cuts nothing."""
+    best_of: Annotated[int, Meta(ge=1, le=20)] = 5
+    """Samples at a temperature above 0, of which the most probable is taken."""
+    patience: Annotated[float, Meta(ge=0.1, le=10)] = 1.0
+    length_penalty: Annotated[float, Meta(ge=0, le=10)] = 1.0
+    repetition_penalty: Annotated[float, Meta(ge=0.1, le=10)] = 1.0
+    no_repeat_ngram_size: Annotated[int, Meta(ge=0, le=100)] = 0
 
 
 class Pool(_Section, frozen=True):
@@ -163,6 +189,7 @@ class Config(_Section, frozen=True):
     """The whole configuration."""
 
     model: Model = Model()
+    decoding: Decoding = Decoding()
     pool: Pool = Pool()
     vad: Vad = Vad()
     segments: Segments = Segments()

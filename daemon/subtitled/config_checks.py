@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from subtitle.keys import is_key
+from subtitled.checkpoint import can_translate, fault_of, is_convertible, is_folder
 from subtitled.tomlstruct import shown
 
 if TYPE_CHECKING:
@@ -39,11 +40,8 @@ LANGUAGES = tuple(
 )
 """The language codes that Whisper knows."""
 
-_DEVICE = re.compile(r"cpu|cuda:(\d{1,3}|GPU-[0-9a-fA-F-]+)")
+_DEVICE = re.compile(r"cpu|cuda:(\d{1,3}|(GPU|MIG)-[0-9a-zA-Z/-]+)")
 _HOST_PORT = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})")
-# Whisper's own README: turbo returns the original language even when asked to translate. The distilled
-# models were trained on transcription alone, and the .en ones know no other language.
-_TRANSCRIBE_ONLY = re.compile(r"(large-v3-)?turbo|distil-.*|.*\.en")
 
 CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """What a client's key may be called: safe in logs, file names and TOML."""
@@ -52,17 +50,13 @@ _MAX_SOCKET_PATH_BYTES = 107
 """sun_path of unix(7) holds 108 bytes, the last of them NUL."""
 
 
-def cannot_translate(model: str) -> bool:
-    """Say whether a model is known, by its name, to transcribe only."""
-    return _TRANSCRIBE_ONLY.fullmatch(model) is not None
-
-
 def check(config: Config, faults: Faults, *, check_paths: bool) -> None:
     """Add to `faults` what is wrong in `config`; keys already faulty are passed over.
 
     Folders are looked at, for being there and writable, only with `check_paths`.
     """
     _check_model(config, faults, check_paths=check_paths)
+    _check_decoding(config, faults)
     _check_devices(config, faults)
     _check_times(config, faults)
     _check_inbox_values(config, faults)
@@ -76,13 +70,25 @@ def check(config: Config, faults: Faults, *, check_paths: bool) -> None:
 def _check_model(config: Config, faults: Faults, *, check_paths: bool) -> None:
     name = config.model.name
     if not faults.is_faulty("model.name"):
-        is_folder = name.startswith(("/", "./", "../", "~"))
         if not name:
             faults.add("model.name", name, 'a Whisper size, a hub id, a CTranslate2 folder, or "demo"')
-        elif is_folder and check_paths and not (Path(name) / "model.bin").is_file():
-            faults.add("model.name", name, "a folder that holds a CTranslate2 model (model.bin)")
+        elif check_paths and is_folder(name) and not is_convertible(Path(name)):
+            why = fault_of(Path(name))
+            if why is not None:
+                faults.add("model.name", name, f"a folder that holds a CTranslate2 model: {why}")
     if config.model.compute_type not in COMPUTE_TYPES and not faults.is_faulty("model.compute_type"):
         faults.add("model.compute_type", config.model.compute_type, ", ".join(COMPUTE_TYPES))
+
+
+def _check_decoding(config: Config, faults: Faults) -> None:
+    temperatures = config.decoding.temperatures
+    is_rising = list(temperatures) == sorted(set(temperatures))
+    if not (temperatures[:1] == (0.0,) and is_rising) and not faults.is_faulty("decoding.temperatures"):
+        faults.add(
+            "decoding.temperatures",
+            temperatures,
+            "a rising list that begins with 0.0; [0.0] never falls back",
+        )
 
 
 def _check_devices(config: Config, faults: Faults) -> None:
@@ -91,7 +97,9 @@ def _check_devices(config: Config, faults: Faults) -> None:
         return
     names = (devices,) if isinstance(devices, str) else devices
     if not names or not all(_DEVICE.fullmatch(name) for name in names):
-        allowed = '"auto", or a list of "cpu", "cuda:N" or "cuda:GPU-uuid", one for each worker'
+        allowed = (
+            '"auto", or a list of "cpu", "cuda:N", "cuda:GPU-uuid" or "cuda:MIG-uuid", one for each worker'
+        )
         faults.add("pool.devices", devices, allowed)
     gpus = [name for name in names if name != "cpu"]
     if len(gpus) != len(set(gpus)):
@@ -120,7 +128,7 @@ def _check_inbox_values(config: Config, faults: Faults) -> None:
         if inbox.language not in {"auto", "multi", *LANGUAGES} and not faults.is_faulty(f"{key}.language"):
             allowed = f'"auto", "multi" (each segment its own), or one of {" ".join(LANGUAGES)}'
             faults.add(f"{key}.language", inbox.language, allowed)
-        if inbox.task == "translate" and cannot_translate(config.model.name):
+        if inbox.task == "translate" and not can_translate(config.model.name):
             allowed = f'"transcribe", for {config.model.name} cannot translate; "large-v3" and "medium" can'
             faults.add(f"{key}.task", inbox.task, allowed)
 

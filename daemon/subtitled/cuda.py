@@ -6,10 +6,11 @@ import ctypes
 import os
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 
-from subtitled.errors import ConfigError
+from subtitled.errors import ConfigError, ModelError
 
 _LIBRARIES = (
     ("nvidia.cuda_runtime", "libcudart.so.12"),
@@ -17,6 +18,10 @@ _LIBRARIES = (
     ("nvidia.cublas", "libcublas.so.12"),
 )
 """The pip-installed CUDA libraries that CTranslate2 loads by name, in the order of their needs."""
+
+
+_NO_GPU = ("", "-1", "none", "void", "nodevfiles")
+"""Entries of CUDA_VISIBLE_DEVICES by which people mean no GPU at all."""
 
 
 class Device(Struct, frozen=True, kw_only=True):
@@ -33,18 +38,17 @@ class Device(Struct, frozen=True, kw_only=True):
 
 
 class Gpu(Struct, frozen=True):
-    """One GPU as NVML tells it."""
+    """One GPU as NVML tells it, or one MIG instance of it: CUDA has no other way to such a GPU."""
 
     index: int
     uuid: str
     name: str
+    parent: str = ""
+    """Of an instance, the UUID of the whole GPU."""
 
 
-def list_gpus(visible: str | None = None) -> list[Gpu]:
-    """Return the GPUs that the driver knows, in NVML's order; an empty list where there is no driver.
-
-    `visible` is the daemon's own CUDA_VISIBLE_DEVICES: GPUs that it leaves out are left out, its order is kept.
-    """
+def list_gpus() -> list[Gpu]:
+    """Return the GPUs that the driver knows, in NVML's order; an empty list where there is no driver."""
     import pynvml
 
     try:
@@ -55,28 +59,89 @@ def list_gpus(visible: str | None = None) -> list[Gpu]:
         gpus = []
         for index in range(pynvml.nvmlDeviceGetCount()):
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            gpus.append(
-                Gpu(index, _text(pynvml.nvmlDeviceGetUUID(handle)), _text(pynvml.nvmlDeviceGetName(handle)))
-            )
+            gpu = Gpu(index, _text(pynvml.nvmlDeviceGetUUID(handle)), _text(pynvml.nvmlDeviceGetName(handle)))
+            gpus += _instances(pynvml, handle, gpu) if _is_divided(pynvml, handle) else [gpu]
+        return gpus
     finally:
         pynvml.nvmlShutdown()
-    return only_visible(gpus, visible)
+
+
+def _is_divided(pynvml: Any, handle: Any) -> bool:
+    try:
+        present, _ = pynvml.nvmlDeviceGetMigMode(handle)
+    except pynvml.NVMLError:  # a GPU that cannot be divided
+        return False
+    return bool(present == pynvml.NVML_DEVICE_MIG_ENABLE)
+
+
+def _instances(pynvml: Any, handle: Any, gpu: Gpu) -> list[Gpu]:
+    found = []
+    for place in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
+        try:
+            instance = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, place)
+        except pynvml.NVMLError:  # a place without an instance
+            continue
+        uuid, name = pynvml.nvmlDeviceGetUUID(instance), pynvml.nvmlDeviceGetName(instance)
+        found.append(Gpu(gpu.index, _text(uuid), _text(name), parent=gpu.uuid))
+    return found
 
 
 def only_visible(gpus: list[Gpu], visible: str | None) -> list[Gpu]:
     """Return the GPUs that CUDA_VISIBLE_DEVICES = `visible` leaves, in its order.
 
     As CUDA does, entries are indices or (the starts of) UUIDs, and the first that names none, or one again, ends the list.
+    An entry for a whole GPU that is divided stands for all its MIG instances.
     """
-    if visible is None:
-        return gpus
-    chosen = []
+    return gpus if visible is None else _chosen(gpus, visible)[0]
+
+
+def _chosen(gpus: list[Gpu], visible: str) -> tuple[list[Gpu], str | None]:
+    """Return the GPUs that are visible, and the entry that ended the list, if one did."""
+    chosen: list[Gpu] = []
     for entry in (part.strip() for part in visible.split(",")):
-        found = [g for g in gpus if str(g.index) == entry or (len(entry) > 4 and g.uuid.startswith(entry))]
-        if len(found) != 1 or found[0] in chosen:
-            break
+        found = _named(gpus, entry)
+        if not found or any(gpu in chosen for gpu in found):
+            return chosen, entry
         chosen += found
-    return chosen
+    return chosen, None
+
+
+def _named(gpus: list[Gpu], entry: str) -> list[Gpu]:
+    """Return the one GPU that an entry names, or all instances of it; nothing where it names none, or several."""
+    is_uuid = len(entry) > 4
+    whole = [
+        g for g in gpus if str(g.index) == entry or (is_uuid and g.parent and g.parent.startswith(entry))
+    ]
+    named = whole or [g for g in gpus if is_uuid and g.uuid.startswith(entry)]
+    is_one = len({gpu.index for gpu in whole}) == 1 if whole else len(named) == 1
+    return named if is_one else []
+
+
+def find_devices(wanted: str | tuple[str, ...], visible: str | None) -> list[Device]:
+    """Return one Device for each transcribe worker of this machine, for `pool.devices` = `wanted`.
+
+    `visible` is the daemon's own CUDA_VISIBLE_DEVICES. Raises ConfigError for a GPU that is not there.
+    """
+    gpus = list_gpus()
+    if visible is not None and set(wanted) != {"cpu"}:
+        check_visible(gpus, visible)
+    return choose_devices(wanted, only_visible(gpus, visible))
+
+
+def check_visible(gpus: list[Gpu], visible: str) -> None:
+    """Raise ConfigError when CUDA_VISIBLE_DEVICES names something that is not there.
+
+    CUDA would pass over it, and over all that follows, without a word; where it comes first, work would be done on the CPU.
+    """
+    ended_by = _chosen(gpus, visible)[1]
+    if not gpus or ended_by is None or ended_by.lower() in _NO_GPU:
+        return
+    there = ", ".join(f"{gpu.index} = {gpu.uuid} ({gpu.name})" for gpu in gpus)
+    fault = (
+        f'CUDA_VISIBLE_DEVICES: got "{visible}", whose entry "{ended_by}" names no GPU, several, or one again; '
+        f"GPUs that are: {there}; an empty value hides all"
+    )
+    raise ConfigError([fault])
 
 
 def choose_devices(wanted: str | tuple[str, ...], gpus: list[Gpu]) -> list[Device]:
@@ -133,6 +198,39 @@ def preload_libraries() -> list[str]:
                 ctypes.CDLL(os.fspath(path), mode=ctypes.RTLD_GLOBAL)
                 loaded.append(os.fspath(path))
     return loaded
+
+
+def check_libraries() -> None:
+    """Raise ModelError unless the library that CTranslate2 loads at its first multiplication can be loaded.
+
+    It would be missed with the first lease otherwise, and every segment be blamed for it.
+    """
+    name = _LIBRARIES[-1][1]
+    try:
+        ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        # cuBLAS 13 is no way out: another major version is another binary interface.
+        raise ModelError(
+            f"{name} cannot be loaded ({error}); install the package nvidia-cublas-cu12 beside the daemon: it is found "
+            "there by its path, no LD_LIBRARY_PATH is needed"
+        ) from error
+
+
+def free_bytes() -> int | None:
+    """Return the free memory of the one GPU that this process sees; None where NVML does not tell."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByUUID(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+        return int(pynvml.nvmlDeviceGetMemoryInfo(handle).free)
+    except pynvml.NVMLError:
+        return None
+    finally:
+        pynvml.nvmlShutdown()
 
 
 def _text(value: bytes | str) -> str:

@@ -8,7 +8,6 @@ with `condition_on_previous_text=False`. The batched pipeline of faster-whisper 
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +16,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from subtitled.backend import SegmentResult
+from subtitled.config import Decoding
+from subtitled.cues.decisions import Decision, Verdict
 from subtitled.cues.phrases import Phrase, Word
-from subtitled.whisper import Aligned, compression_ratio, default_options, is_out_of_memory
+from subtitled.fallback import Attempt, cut_loop, decode_again, measured
+from subtitled.prompts import Prompts, Request
+from subtitled.whisper import Aligned, generate, is_out_of_memory, options_of
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
@@ -28,17 +31,10 @@ if TYPE_CHECKING:
 FRAMES_PER_SECOND = 100
 WINDOW_FRAMES = 3000
 """What Whisper's encoder takes: 30 s, shorter audio padded."""
-MAX_TOKENS = 448
 RUNS_TO_GROW = 50
 """Batches without trouble after which one twice as large is tried, where memory had run out."""
 
-
-class Request(Struct, frozen=True, kw_only=True):
-    """How one segment is to be decoded."""
-
-    language: str | None
-    """None: detect it."""
-    task: str = "transcribe"
+DEFAULT_DECODING = Decoding()
 
 
 class OutOfMemoryError(Exception):
@@ -59,15 +55,22 @@ class _State(Struct):
     no_speech_prob: float = 0.0
     temperature: float = 0.0
     fallbacks: int = 0
+    decisions: list[Decision] = []
     last_word_s: float = 0.0
     """End of the last word so far, for the word times of the next window."""
 
 
 class Engine:
-    """One loaded model. `features` and `transcribe` may run in two threads, each in one at a time."""
+    """One loaded model. `features` may run in one thread while `transcribe` runs in others, as many as it has streams."""
 
     def __init__(
-        self, model: WhisperModel, *, beam_size: int, batch_size: int, runs_to_grow: int = RUNS_TO_GROW
+        self,
+        model: WhisperModel,
+        *,
+        beam_size: int,
+        batch_size: int,
+        decoding: Decoding = DEFAULT_DECODING,
+        runs_to_grow: int = RUNS_TO_GROW,
     ) -> None:
         self.model = model
         self.batch_size = batch_size
@@ -76,7 +79,8 @@ class Engine:
         self._runs_since_limit = 0
         self._runs_to_grow = runs_to_grow
         self._beam_size = beam_size
-        self._tokenizers: dict[tuple[str, str], Tokenizer] = {}
+        self._decoding = decoding
+        self._prompts = Prompts(model)
         self._window = int(model.feature_extractor.nb_max_frames)
 
     @property
@@ -113,6 +117,7 @@ class Engine:
                 language=request.language,
                 probability=1.0 if request.language else 0.0,
                 phrases=[],
+                decisions=[],
             )
             for array, request in zip(features, requests, strict=True)
         ]
@@ -121,11 +126,19 @@ class Engine:
                 raise ValueError(
                     f"language {state.language!r}: the model has no such language; it has {', '.join(self.languages)}"
                 )
-        options = default_options(self.model, beam_size=self._beam_size, word_timestamps=word_timestamps)
+            if state.request.task == "translate" and not self.model.model.is_multilingual:
+                raise ValueError('task "translate": the model knows English alone')
+        options = options_of(
+            self.model, self._decoding, beam_size=self._beam_size, word_timestamps=word_timestamps
+        )
         todo = [state for state in states if state.features.shape[-1] > 0]
         while todo:
-            done = self._decode(todo[: self._limit], options)
-            todo = [*(s for s in done if s.seek < s.features.shape[-1]), *todo[len(done) :]]
+            # CTranslate2 wants the prompts of one call to be equally long.
+            size = len(self._prompt(todo[0]))
+            alike = [state for state in todo if len(self._prompt(state)) == size]
+            done = self._decode(alike[: self._limit], options)
+            gone = {id(state) for state in done if state.seek >= state.features.shape[-1]}
+            todo = [state for state in todo if id(state) not in gone]
         return [_result(state) for state in states]
 
     # -- one batch of windows --------------------------------------------------------------------------------
@@ -134,7 +147,10 @@ class Engine:
         """Decode the next window of some of the first states; return those that were decoded."""
         while True:
             batch = states[: self._limit]
-            before = [replace(state, phrases=list(state.phrases)) for state in batch]
+            before = [
+                replace(state, phrases=list(state.phrases), decisions=list(state.decisions))
+                for state in batch
+            ]
             try:
                 self._decode_batch(batch, options)
             except (RuntimeError, MemoryError) as error:
@@ -168,28 +184,15 @@ class Engine:
         ]
         encoded = self.model.encode(np.stack(windows))
         self._detect(states, encoded)
-        tokenizers = [self._tokenizer(state) for state in states]
-        results = self.model.model.generate(
-            encoded,
-            [self._prompt(tokenizer) for tokenizer in tokenizers],
-            beam_size=options.beam_size,
-            patience=options.patience,
-            length_penalty=options.length_penalty,
-            repetition_penalty=options.repetition_penalty,
-            no_repeat_ngram_size=options.no_repeat_ngram_size,
-            max_length=MAX_TOKENS,
-            return_scores=True,
-            return_no_speech_prob=True,
-            suppress_blank=options.suppress_blank,
-            suppress_tokens=options.suppress_tokens,
-            max_initial_timestamp_index=round(options.max_initial_timestamp / self.model.time_precision),
-        )
+        prompts = [self._prompt(state) for state in states]
+        results = generate(self.model, encoded, prompts, options)
         raw = [
-            self._read(state, tokenizer, result, window, size, options)
-            for state, tokenizer, result, window, size in zip(
-                states, tokenizers, results, windows, sizes, strict=True
+            self._read(state, prompt, result, window, size, options)
+            for state, prompt, result, window, size in zip(
+                states, prompts, results, windows, sizes, strict=True
             )
         ]
+        tokenizers = [self._tokenizer(state) for state in states]
         if options.word_timestamps:
             self._align(states, raw, tokenizers, encoded, windows, options)
         for state, tokenizer, window_raw in zip(states, tokenizers, raw, strict=True):
@@ -211,44 +214,29 @@ class Engine:
     def _read(
         self,
         state: _State,
-        tokenizer: Tokenizer,
+        prompt: list[int],
         result: Any,
         window: np.ndarray,
         size: int,
         options: TranscriptionOptions,
     ) -> _Raw:
         """Judge one window's result, decode it again if it looks wrong, split it at its timestamps."""
-        tokens = result.sequences_ids[0]
-        logprob = result.scores[0] * len(tokens) ** options.length_penalty / (len(tokens) + 1)
-        ratio = compression_ratio(tokenizer.decode(tokens).strip())
-        temperature = 0.0
-        looks_wrong = ratio > options.compression_ratio_threshold or logprob < options.log_prob_threshold
-        is_silent = (
-            result.no_speech_prob > options.no_speech_threshold and logprob < options.log_prob_threshold
-        )
-        if looks_wrong and not is_silent:
-            import ctranslate2
-
-            # An attempt at the same text for the same audio. It is no promise: CTranslate2 was seen to sample
-            # differently under one seed once its threads had begun.
-            ctranslate2.set_random_seed(zlib.crc32(np.ascontiguousarray(window).tobytes()) & 0x7FFFFFFF)
-            result, logprob, temperature, ratio = self.model.generate_with_fallback(
-                self.model.encode(window), self._prompt(tokenizer), tokenizer, options
-            )
-            tokens = result.sequences_ids[0]
-            state.fallbacks += 1
-        state.no_speech_prob = max(state.no_speech_prob, float(result.no_speech_prob))
-        state.temperature = max(state.temperature, float(temperature))
+        tokenizer = self._tokenizer(state)
+        first = measured(result, tokenizer, options, 0.0)
+        taken, decisions = decode_again(self.model, window, prompt, tokenizer, first, options)
+        state.decisions += decisions
+        state.fallbacks += bool(decisions)
+        state.no_speech_prob = max(state.no_speech_prob, float(taken.result.no_speech_prob))
+        state.temperature = max(state.temperature, float(taken.temperature))
         start = state.seek
         state.seek += size
-        raw = _Raw(
-            seek=start, size=size, logprob=logprob, ratio=ratio, temperature=temperature, result=result
-        )
-        if result.no_speech_prob > options.no_speech_threshold and logprob <= options.log_prob_threshold:
-            return raw  # nobody speaks here
+        raw = _Raw(seek=start, size=size, taken=taken)
+        if taken.is_silence(options):
+            state.decisions.append(_decision(Verdict.SILENCE, "no_speech_prob", taken))
+            return raw
         raw.parts, seek, raw.is_ended = self.model._split_segments_by_timestamps(  # noqa: SLF001 - Whisper's own rule
             tokenizer=tokenizer,
-            tokens=tokens,
+            tokens=taken.tokens,
             time_offset=start / FRAMES_PER_SECOND,
             segment_size=size,
             segment_duration=size / FRAMES_PER_SECOND,
@@ -257,6 +245,11 @@ class Engine:
         # An unfinished last sentence is decoded again from its start, but a window must get us forward.
         if start < seek < state.seek:
             state.seek = seek
+        if self._decoding.max_repeats and taken.doubt(options) == "compression_ratio":
+            cut = cut_loop(raw.parts, tokenizer.eot, self._decoding.max_repeats)
+            if cut is not None:
+                raw.parts = cut
+                state.decisions.append(_decision(Verdict.LOOP, "repetition", taken))
         return raw
 
     def _align(
@@ -322,10 +315,10 @@ class Engine:
                         )
                         for word in words
                     ),
-                    avg_logprob=float(raw.logprob),
-                    compression_ratio=float(raw.ratio),
-                    no_speech_prob=float(raw.result.no_speech_prob),
-                    temperature=float(raw.temperature),
+                    avg_logprob=float(raw.taken.logprob),
+                    compression_ratio=float(raw.taken.ratio),
+                    no_speech_prob=float(raw.taken.result.no_speech_prob),
+                    temperature=float(raw.taken.temperature),
                 )
             )
         if words_end > raw.seek / FRAMES_PER_SECOND and not raw.is_ended:
@@ -333,24 +326,11 @@ class Engine:
             state.seek = min(raw.seek + raw.size, max(raw.seek + 1, round(words_end * FRAMES_PER_SECOND)))
         state.last_word_s = words_end or state.last_word_s
 
-    # -- tokens and options ----------------------------------------------------------------------------------
-
     def _tokenizer(self, state: _State) -> Tokenizer:
-        from faster_whisper.tokenizer import Tokenizer
+        return self._prompts.tokenizer(state.request, state.language)
 
-        key = (state.language or "en", state.request.task)
-        if key not in self._tokenizers:
-            self._tokenizers[key] = Tokenizer(
-                self.model.hf_tokenizer,
-                self.model.model.is_multilingual,
-                task=state.request.task,
-                language=key[0],
-            )
-        return self._tokenizers[key]
-
-    def _prompt(self, tokenizer: Tokenizer) -> list[int]:
-        prompt: list[int] = self.model.get_prompt(tokenizer, [], without_timestamps=False)
-        return prompt
+    def _prompt(self, state: _State) -> list[int]:
+        return self._prompts.prompt(state.request, state.language, is_first=state.seek == 0)
 
 
 class _Raw(Struct):
@@ -358,10 +338,7 @@ class _Raw(Struct):
 
     seek: int
     size: int
-    logprob: float
-    ratio: float
-    temperature: float
-    result: Any
+    taken: Attempt
     parts: list[dict[str, Any]] = []
     is_ended: bool = True
 
@@ -375,4 +352,9 @@ def _result(state: _State) -> SegmentResult:
         is_speech=bool(state.phrases),
         temperature=state.temperature,
         fallbacks=state.fallbacks,
+        decisions=tuple(state.decisions),
     )
+
+
+def _decision(verdict: Verdict, cause: str, taken: Attempt) -> Decision:
+    return Decision(verdict=verdict, cause=cause, temperature=float(taken.temperature))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.metadata import version
 from platform import python_version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
+from subtitled.backend import SegmentResult
+from subtitled.cues.decisions import Verdict
 from subtitled.gpu_metrics import GpuCollector
 from subtitled.version import VERSION
 
 STAGE_BUCKETS_S = (0.005, 0.02, 0.1, 0.5, 2.5, 10, 60, 300, 1800)
 """From the features of a clip to the decoding of a ten-hour file."""
+
+_SHARES = tuple(tenth / 10 for tenth in range(1, 11))
 
 
 class Metrics:
@@ -21,7 +26,13 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.model_loads = Counter(
             "subtitled_model_loads",
-            "Models loaded, once in the life of each transcribe worker.",
+            "Models loaded, once in the life of each transcribe worker, and again after each unloading.",
+            ["slot"],
+            registry=self.registry,
+        )
+        self.model_unloads = Counter(
+            "subtitled_model_unloads",
+            "Models that left the memory because there was nothing to do.",
             ["slot"],
             registry=self.registry,
         )
@@ -40,6 +51,41 @@ class Metrics:
             ["slot"],
             registry=self.registry,
             buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100),
+        )
+        self.window_fill = Histogram(
+            "subtitled_window_fill_ratio",
+            "Share of the model's window that a leased segment fills.",
+            registry=self.registry,
+            buckets=_SHARES,
+        )
+        self.batch_fill = Histogram(
+            "subtitled_batch_fill_ratio",
+            "Segments of a lease as a share of the worker's batch size.",
+            ["slot"],
+            registry=self.registry,
+            buckets=_SHARES,
+        )
+        self.languages = Counter(
+            "subtitled_segment_languages",
+            "Segments with speech by the language they were decoded in.",
+            ["language"],
+            registry=self.registry,
+        )
+        self.fallbacks = Counter(
+            "subtitled_fallbacks",
+            "Windows decoded again, by the measure that looked wrong and the temperature that followed.",
+            ["cause", "temperature"],
+            registry=self.registry,
+        )
+        self.silences = Counter(
+            "subtitled_silences_dropped",
+            "Windows whose text was dropped because nobody speaks there.",
+            registry=self.registry,
+        )
+        self.loops = Counter(
+            "subtitled_loops_cut",
+            "Windows whose text said one thing again and again, and was cut.",
+            registry=self.registry,
         )
         self.worker_restarts = Counter(
             "subtitled_worker_restarts", "Worker processes started again.", ["slot"], registry=self.registry
@@ -120,3 +166,24 @@ class Metrics:
         build = Info("subtitled_build", "What runs here.", registry=self.registry)
         engines = {name.replace("-", "_"): version(name) for name in ("ctranslate2", "faster-whisper")}
         build.info({"version": VERSION, "python": python_version(), **engines})
+
+    def count_results(self, results: Iterable[SegmentResult]) -> None:
+        """Count the languages of an answered lease, and what was decided about its windows."""
+        for result in results:
+            if result.is_speech:
+                self.languages.labels(result.language).inc()
+            for decision in result.decisions:
+                match decision.verdict:
+                    case Verdict.FALLBACK:
+                        self.fallbacks.labels(decision.cause, f"{decision.temperature:g}").inc()
+                    case Verdict.SILENCE:
+                        self.silences.inc()
+                    case Verdict.LOOP:
+                        self.loops.inc()
+
+    def count_lease(self, slot: str, samples: Iterable[int], *, window_samples: int, batch_size: int) -> None:
+        """Count how full the windows and the batch of a lease are; `samples` are the lengths of its segments."""
+        lengths = tuple(samples)
+        for length in lengths:
+            self.window_fill.observe(length / window_samples)
+        self.batch_fill.labels(slot).observe(len(lengths) / batch_size)

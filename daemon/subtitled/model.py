@@ -1,4 +1,4 @@
-"""From the configured model's name to a loaded faster-whisper model."""
+"""From the configured model's name to a loaded faster-whisper model; nothing here uses the network."""
 
 from __future__ import annotations
 
@@ -6,38 +6,79 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from subtitled.checkpoint import fault_of, is_convertible, is_folder
+from subtitled.cuda import check_libraries, free_bytes
 from subtitled.errors import ModelError
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
 
 DEMO = "demo"
-NEEDED_FILES = ("model.bin", "config.json", "tokenizer.json")
+CPU_BATCH = 8
+"""The fastest that was measured (docs/tuning.md)."""
+DEFAULT_BATCH = 16
+MAX_BATCH = 32
+"""Published measurements are flat from 16 on; more would only make a short clip wait longer for its turn."""
+WINDOW_BYTES = 64 * 2**20
+"""Memory of a window in a batch, whatever the model."""
+WINDOW_SHARE = 0.25
+"""And as a share of the model's file. Both together are above what the layers' sizes add up to, at beam size 5 in float16:
+0.25 GB for large-v3-turbo (1.6 GB), 0.8 GB for large-v3 (3.1 GB), 0.06 GB for tiny (0.08 GB)."""
+USED_SHARE = 0.8
+"""Of the free memory, since other programs and CTranslate2's own workspaces want some."""
 
 
 class NotReachableError(ModelError):
     """The model must be downloaded and cannot be just now; a later try may do."""
 
 
-def resolve(name: str) -> str:
-    """Return what faster-whisper is to load: a folder, a size or a hub id. Raises ModelError for a bad folder."""
+def locate(name: str) -> Path:
+    """Return the folder of a model that is on this machine.
+
+    Raises ModelError for a bad folder or name, NotReachableError for a model that has to be fetched first (`fetch`).
+    """
     if name == DEMO:
-        return str(files("subtitled") / "demo" / "model")
+        return Path(str(files("subtitled") / "demo" / "model"))
     folder = Path(name)
-    if not folder.is_dir():
-        if folder.is_absolute() or name.startswith("."):
-            raise ModelError(
-                f"model.name = {name!r}: no such folder; name a CTranslate2 folder, a size or a hub id"
-            )
-        return name
-    missing = [file for file in NEEDED_FILES if not (folder / file).is_file()]
-    if missing:
-        raise ModelError(
-            f"model.name = {name!r}: the folder has no {', '.join(missing)}; "
-            "a CTranslate2 Whisper model has model.bin, config.json and tokenizer.json "
-            "(ct2-transformers-converter --copy_files tokenizer.json preprocessor_config.json)"
-        )
-    return name
+    if is_folder(name):
+        if is_convertible(folder):
+            return _present(name, converted_folder(folder))
+        if (why := fault_of(folder)) is not None:
+            raise ModelError(f"model.name = {name!r}: {why}")
+        return folder
+    return _present(name, snapshot_of(name))
+
+
+def converted_folder(folder: Path) -> Path:
+    """Return where a checkpoint of Transformers is, or will be, once it is converted; another one if it changes."""
+    import hashlib
+
+    from huggingface_hub.constants import HF_HOME
+
+    facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.iterdir())]
+    digest = hashlib.sha256(repr((str(folder.resolve()), facts)).encode()).hexdigest()[:16]
+    return Path(HF_HOME, "converted", f"{folder.name}-{digest}")
+
+
+def snapshot_of(name: str) -> Path | None:
+    """Return the folder that a size or hub id was downloaded to before, complete or not; None if it never was.
+
+    Raises ModelError for a name that can be neither.
+    """
+    from faster_whisper import download_model
+
+    try:
+        return Path(download_model(name, local_files_only=True))
+    except FileNotFoundError:  # of the hub's library: nothing in its cache
+        return None
+    except ValueError as error:
+        raise ModelError(f"model.name = {name!r}: {error}") from error
+
+
+def _present(name: str, folder: Path | None) -> Path:
+    if folder is None or fault_of(folder) is not None:
+        raise NotReachableError(f"model.name = {name!r}: not on this machine yet, or not whole")
+    return folder
 
 
 def compute_type_for(wanted: str, device: str) -> str:
@@ -52,31 +93,53 @@ def compute_type_for(wanted: str, device: str) -> str:
     return next((kind for kind in ("float16", "int8_float32", "float32") if kind in supported), "default")
 
 
-def load(name: str, *, device: str, compute_type: str, cpu_threads: int) -> WhisperModel:
-    """Load a model; blocks for as long as loading, or downloading, takes.
+def auto_batch_size(name: str, device: str, *, streams: int) -> int:
+    """Return how many segments each stream of a device with its model loaded has room to decode at once."""
+    if device == "cpu":
+        return CPU_BATCH
+    free = free_bytes()
+    if free is None:
+        return DEFAULT_BATCH
+    return batch_size_for(free // streams, (locate(name) / "model.bin").stat().st_size)
 
-    Raises ModelError when the name, the folder or the compute type is wrong, NotReachableError when the hub does not
-    answer; CUDA's own errors come through as RuntimeError.
+
+def batch_size_for(free: int, model_bytes: int) -> int:
+    """Return the batch size, 1 to `MAX_BATCH`, for so much free memory and a model file of that size."""
+    room = int(free * USED_SHARE / (WINDOW_BYTES + WINDOW_SHARE * model_bytes))
+    return max(1, min(MAX_BATCH, room))
+
+
+def load(name: str, *, device: str, compute_type: str, cpu_threads: int, streams: int = 1) -> WhisperModel:
+    """Load a model that is on this machine; blocks for as long as loading takes.
+
+    Raises ModelError when the name, the folder or the compute type is wrong, NotReachableError when it has to be fetched
+    first; CUDA's own errors come through as RuntimeError.
     """
     from faster_whisper import WhisperModel
 
-    path = resolve(name)
+    path = str(locate(name))
+    if device != "cpu":
+        check_libraries()
     kind = compute_type_for(compute_type, device)
     try:
-        return WhisperModel(path, device=device, compute_type=kind, cpu_threads=cpu_threads)
+        model = WhisperModel(
+            path, device=device, compute_type=kind, cpu_threads=cpu_threads, num_workers=streams
+        )
     except ValueError as error:
         raise ModelError(f"model.name = {name!r}, compute_type = {kind!r} on {device}: {error}") from error
     except RuntimeError as error:
         if "CUDA" in str(error) or "cu" in str(error).split(" ")[0]:
             raise
         raise ModelError(f"model.name = {name!r} on {device}: {error}") from error
-    except OSError as error:  # the hub's errors are OSErrors, those of the network among them
-        if _is_refusal(error):
-            raise ModelError(f"model.name = {name!r}: {error}") from error
-        raise NotReachableError(f"model.name = {name!r}: cannot be downloaded now: {error}") from error
+    if device != "cpu":
+        _try_out(model)
+    return model
 
 
-def _is_refusal(error: OSError) -> bool:
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+def _try_out(model: WhisperModel) -> None:
+    """Decode a window of silence, so that a device that cannot is found before it is given work."""
+    import numpy as np
 
-    return isinstance(error, (HFValidationError, RepositoryNotFoundError))
+    silence = np.zeros((model.model.n_mels, 3000), np.float32)
+    start = model.hf_tokenizer.token_to_id("<|startoftranscript|>")
+    model.model.generate(model.encode(silence), [[start]], beam_size=1, max_length=4)

@@ -33,6 +33,7 @@ from subtitled.intake import Arrivals, Found
 from subtitled.lock import take_folder
 from subtitled.mailbox import Mailbox
 from subtitled.metrics import Metrics
+from subtitled.model_step import ModelStep
 from subtitled.outputs import BESIDE
 from subtitled.probes import Probes
 from subtitled.report import Reporter
@@ -45,7 +46,7 @@ from subtitled.space import SpaceGuard
 from subtitled.store import Store
 from subtitled.supervisor import Supervisor
 from subtitled.version import VERSION
-from subtitled.vitals import Vitals
+from subtitled.vitals import Vitals, has_model
 from subtitled.worker_link import WorkerLink
 
 MAX_PER_TURN = 256
@@ -95,6 +96,7 @@ class Server:
             metrics=self._metrics,
             vitals=self._vitals,
         )
+        self._model = ModelStep(config.model.name, self._worker_link.spawn_fetch)
         self._mailbox: Mailbox[Found | Callable[[], None]] = Mailbox()
         self._reception = Reception(
             config,
@@ -160,6 +162,8 @@ class Server:
         self._check_space()
         actions, deadline = self._broker.tick(time.monotonic())
         self._perform(actions)
+        if self._stop_at is None:
+            self._model.tick(time.monotonic())
         self._notifier.watchdog()
         self._vitals.look(self._broker, is_stopping=self._stop_at is not None)
         ready = self._wait(deadline)
@@ -197,8 +201,7 @@ class Server:
 
     def _happen(self, *events: ev.Event) -> None:
         """Hand events to the broker, commit what comes of them in one transaction, then do it."""
-        now = time.monotonic()
-        self._perform([action for event in events for action in self._broker.handle(event, now)])
+        self._perform(self._broker.handle(events, time.monotonic()))
 
     def _perform(self, actions: list[ac.Action]) -> None:
         entries = self._commit([action for action in actions if isinstance(action, ac.Save)])
@@ -279,9 +282,11 @@ class Server:
             if self._supervisor.owes_words(pidfd) and self._workers.poll(LAST_WORDS_MS):
                 self._on_workers()
         end = self._supervisor.reap(pidfd)
-        self._happen(ev.WorkerExited(worker=end.worker, is_fatal=end.is_fatal, cause=end.cause))
-        is_hopeless = all(worker.is_hopeless for worker in self._broker.roster.of(Role.TRANSCRIBE))
-        if is_hopeless and not self._is_ready and self._stop_at is None:
+        if not self._model.take(end, time.monotonic()):
+            self._happen(ev.WorkerExited(worker=end.worker, is_fatal=end.is_fatal, cause=end.cause))
+        transcribers = list(self._broker.roster.of(Role.TRANSCRIBE))
+        is_hopeless = bool(transcribers) and all(worker.is_hopeless for worker in transcribers)
+        if (is_hopeless or self._model.is_hopeless) and not self._is_ready and self._stop_at is None:
             self._exit = ExitCode.FATAL
         if self._stop_at is None and self._exit is None:
             self._fill_slots()  # a slot that came back into the configuration while its old worker drained
@@ -295,7 +300,7 @@ class Server:
                     self._broker.recipe = recipe_of(self._config, window)
             self._happen(*events)
             self._worker_link.discard_unwanted(stored)
-            if not self._is_ready and self._has_model():
+            if not self._is_ready and has_model(self._broker):
                 self._announce_ready()
 
     def _on_mailbox(self) -> None:
@@ -309,11 +314,6 @@ class Server:
                     events.append(event)
         if events:
             self._happen(*events)
-
-    def _has_model(self) -> bool:
-        """Say whether a transcribe worker has its model loaded: before that the daemon can only read files."""
-        states = (worker.state for worker in self._broker.roster.of(Role.TRANSCRIBE))
-        return any(state in {WorkerState.IDLE, WorkerState.BUSY} for state in states)
 
     def _announce_ready(self) -> None:
         if not self._is_ready:
@@ -331,7 +331,7 @@ class Server:
 
     def _fill_slots(self) -> None:
         """Open the slots that the configuration asks for, let go of those that it does not."""
-        wanted = dict(self._worker_link.slots())
+        wanted = dict(self._worker_link.slots(has_model=self._model.is_done))
         known = self._broker.roster.workers
         for slot in [slot for slot in known if slot not in wanted]:
             self._happen(ev.SlotRemoved(slot))

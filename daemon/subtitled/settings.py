@@ -9,14 +9,21 @@ from subtitled.backend import Recipe
 from subtitled.config import Config
 from subtitled.core.deadlines import Policy
 
-FIXED_SECTIONS = ("model", "listen")
+FIXED_SECTIONS = ("model", "decoding", "listen")
 """Sections that workers and sockets were made with; a change needs a restart, as one of state.dir does."""
+
+DEFAULT_BATCH = 16
+"""Of a worker that has not said how many segments it decodes at once."""
 
 
 def merge(old: Config, new: Config) -> tuple[Config, list[str]]:
     """Return the configuration that comes into force, and the changed keys that stay as they were."""
     merged = structs.replace(
-        new, model=old.model, listen=old.listen, state=structs.replace(new.state, dir=old.state.dir)
+        new,
+        model=old.model,
+        decoding=old.decoding,
+        listen=old.listen,
+        state=structs.replace(new.state, dir=old.state.dir),
     )
     kept = []
     for section in (*FIXED_SECTIONS, "state"):
@@ -50,7 +57,7 @@ def policy_of(config: Config) -> Policy:
         lease_min_s=recovery.lease_min_s,
         lease_per_audio_s=recovery.lease_per_audio_s,
         prepare_stall_s=recovery.prepare_stall_s,
-        batch_size=config.model.batch_size,
+        batch_size=DEFAULT_BATCH if config.model.batch_size == "auto" else config.model.batch_size,
         queue_bytes=config.pool.queue_mb * 2**20,
     )
 

@@ -26,6 +26,7 @@ _KEPT_PREFIXES = (
     "CT2_",
     "OMP_",
     "MKL_",
+    "OPENBLAS_",
     "NVIDIA_",
     "CUDA_",
     "http_",
@@ -41,6 +42,8 @@ class Exit(Struct, frozen=True, kw_only=True):
     """The end of a process."""
 
     worker: str
+    is_ok: bool
+    """It did what it was started for."""
     is_fatal: bool
     """It said itself that starting again cannot help."""
     cause: str
@@ -109,7 +112,10 @@ class Supervisor:
         os.close(pidfd)
         said = self._last_words.pop(process.identity, "")
         return Exit(
-            worker=process.identity, is_fatal=status == ExitCode.FATAL, cause=said or describe_status(status)
+            worker=process.identity,
+            is_ok=status == ExitCode.OK,
+            is_fatal=status == ExitCode.FATAL,
+            cause=said or describe_status(status),
         )
 
     def kill_all(self) -> None:

@@ -106,7 +106,7 @@ class Vitals:
         transcribers = [worker for worker in workers if worker.role is Role.TRANSCRIBE]
         self.health.condition = Condition(
             is_stopping=is_stopping,
-            has_worker=any(worker.state in LOADED for worker in transcribers),
+            has_worker=has_model(broker),
             workers=tuple(_described(worker) for worker in transcribers if worker.state not in LOADED),
             waiting=ready,
             moved_at=self._moved_at,
@@ -130,6 +130,11 @@ class Vitals:
             if worker.role is Role.TRANSCRIBE:
                 is_busy = worker.state is WorkerState.BUSY
                 metrics.busy_ratio.labels(worker.slot).set(self._busy.look(worker.slot, now, is_busy=is_busy))
+
+
+def has_model(broker: Broker) -> bool:
+    """Say whether a transcribe worker has its model loaded: before that the daemon can only read files."""
+    return any(worker.state in LOADED for worker in broker.roster.of(Role.TRANSCRIBE))
 
 
 def _described(worker: Worker) -> str:

@@ -1,7 +1,7 @@
 """A worker process: its start, its socket, its end.
 
 `python -m subtitled.worker SETTINGS` (JSON of `backend.WorkerSettings`) is started by the supervisor, one process for each
-slot. The main thread owns the socket; the role's work runs in other threads and speaks through `Channel.post`.
+slot, and one that brings the model here before. The main thread owns the socket; the role's work runs in other threads and speaks through `Channel.post`.
 """
 
 from __future__ import annotations
@@ -161,6 +161,8 @@ def main(argv: Sequence[str], transcribe: Run | None = None) -> int:
     try:
         if settings.role == "prepare":
             from subtitled.worker_prepare import run
+        elif settings.role == "fetch":
+            from subtitled.worker_fetch import run
         else:
             from subtitled.worker_transcribe import run
         code = (transcribe if transcribe and settings.role == "transcribe" else run)(channel, settings)

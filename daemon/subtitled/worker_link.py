@@ -28,8 +28,6 @@ MAX_PER_TURN = 256
 BYTES_PER_SAMPLE = 2
 _log = log.get()
 
-Blob = memoryview
-
 
 class WorkerLink:
     """Starts workers, sends them work, turns what they say into events; on the thread of the server's loop."""
@@ -53,9 +51,11 @@ class WorkerLink:
         self._metrics = metrics
         self._metrics.gpus.devices = tuple(devices)
         self._vitals = vitals
-        self._pcm: dict[SegmentKey, Blob] = {}
         self.languages: tuple[str, ...] = ()
         """Languages that the loaded model has tokens for; none before it is loaded."""
+        self._pcm: dict[SegmentKey, zmq.Frame] = {}
+        """The frames as they came: sent on, they share ZeroMQ's own memory. A view of one would be wrapped anew, and its release
+        told to Python by a thread of pyzmq's, for every segment."""
 
     def reconfigure(self, config: Config, devices: list[Device]) -> None:
         """Take over another configuration, for the processes that are started from now on."""
@@ -63,21 +63,29 @@ class WorkerLink:
         self._devices = {device.slot: device for device in devices}
         self._metrics.gpus.devices = tuple(devices)
 
-    def slots(self) -> list[tuple[str, Role]]:
-        """Return the slots that the configuration asks for."""
+    def slots(self, *, has_model: bool) -> list[tuple[str, Role]]:
+        """Return the slots that the configuration asks for; without the model those that need it are left out."""
         wanted = self._config.pool.prepare_workers
         count = max(2, min(8, (os.cpu_count() or 1) // 4)) if wanted == "auto" else wanted
         slots = [(f"prepare{place}", Role.PREPARE) for place in range(count)]
-        return slots + [(slot, Role.TRANSCRIBE) for slot in self._devices]
+        return slots + [(slot, Role.TRANSCRIBE) for slot in self._devices if has_model]
 
     def spawn(self, slot: str, identity: str) -> None:
         """Start a process in a slot."""
-        config = self._config
         device = self._devices.get(slot)
+        settings = self._settings(identity, (Role.TRANSCRIBE if device else Role.PREPARE).value, device)
+        self._supervisor.spawn(settings, visible_devices=device.visible if device else "")
+
+    def spawn_fetch(self, identity: str) -> None:
+        """Start the process that brings the model to this machine."""
+        self._supervisor.spawn(self._settings(identity, "fetch", None), visible_devices="")
+
+    def _settings(self, identity: str, role: str, device: Device | None) -> be.WorkerSettings:
+        config = self._config
         cpu_slots = sum(other.kind == "cpu" for other in self._devices.values())
-        settings = be.WorkerSettings(
+        return be.WorkerSettings(
             identity=identity,
-            role=(Role.TRANSCRIBE if device else Role.PREPARE).value,
+            role=role,
             endpoint=config.listen.workers,
             parent_pid=os.getpid(),
             heartbeat_s=config.recovery.heartbeat_s,
@@ -88,13 +96,15 @@ class WorkerLink:
             compute_type=config.model.compute_type,
             cpu_threads=config.model.cpu_threads or max(1, (os.cpu_count() or 1) // max(1, cpu_slots)),
             beam_size=config.model.beam_size,
-            batch_size=config.model.batch_size,
+            batch_size=0 if config.model.batch_size == "auto" else config.model.batch_size,
+            streams=config.model.streams_per_gpu if device and device.kind == "cuda" else 1,
+            idle_unload_s=config.model.idle_unload_s,
+            decoding=config.decoding,
         )
-        self._supervisor.spawn(settings, visible_devices=device.visible if device else "")
 
-    def send(self, worker: str, message: be.ToWorker, blobs: Iterable[Blob] = ()) -> None:
+    def send(self, worker: str, message: be.ToWorker, blobs: Sequence[zmq.Frame] = ()) -> None:
         """Send a message; one to a worker that is gone is dropped."""
-        frames = [worker.encode(), *be.to_worker.encode(message, tuple(blobs))]
+        frames = [worker.encode(), *be.to_worker.encode(message), *blobs]
         try:
             self._socket.send_multipart(frames, copy=False)
         except zmq.ZMQError as error:
@@ -104,8 +114,22 @@ class WorkerLink:
 
     def send_lease(self, action: ac.SendTranscribe) -> None:
         """Send a lease with its PCM."""
+        slot = action.lease.worker.rpartition(".")[0]
+        self._metrics.count_lease(
+            slot,
+            (item.samples for item in action.items),
+            window_samples=self._broker.window_samples or action.lease.samples,
+            batch_size=self._broker.leasing.batch_size(self._broker.roster.workers[slot]),
+        )
         items = tuple(
-            be.Item(job=item.key.job, index=item.key.index, language=item.language, task=item.options.task)
+            be.Item(
+                job=item.key.job,
+                index=item.key.index,
+                language=item.language,
+                task=item.options.task,
+                initial_prompt=item.options.initial_prompt,
+                hotwords=item.options.hotwords,
+            )
             for item in action.items
         )
         message = be.Transcribe(
@@ -160,7 +184,7 @@ class WorkerLink:
                 _log.warning(log.WORKER_LOST, worker=worker, cause=f"spoke nonsense: {cause}")
                 continue
             event = self._event(worker, message)
-            if isinstance(event, ev.Prepared) and (key := self._keep_pcm(event, memoryview(blobs[0]))):
+            if isinstance(event, ev.Prepared) and (key := self._keep_pcm(event, frames[-1])):
                 stored.append(key)
             events += [event, ev.WorkerHeard(worker)]
         return events, stored
@@ -172,7 +196,7 @@ class WorkerLink:
             if segment is None or not segment.has_pcm:
                 self._pcm.pop(key, None)
 
-    def _keep_pcm(self, event: ev.Prepared, pcm: Blob) -> SegmentKey | None:
+    def _keep_pcm(self, event: ev.Prepared, pcm: zmq.Frame) -> SegmentKey | None:
         found = self._broker.feeding.feeder(event.worker, event.feed)
         if found is None:
             return None
@@ -193,15 +217,23 @@ class WorkerLink:
                     self._metrics.stage_seconds.labels("decode").observe(message.decode_s)
                     self._metrics.stage_seconds.labels("vad").observe(message.vad_s)
                 return ev.PlanComplete(worker=worker, feed=feed, media=msgspec.msgpack.encode(media))
-            case be.Transcribed(lease=lease, items=items, decode_s=decode_s):
+            case be.Transcribed(lease=lease, items=items, decode_s=decode_s, load_s=load_s):
                 slot = worker.rpartition(".")[0]
+                if load_s:
+                    self._metrics.model_loads.labels(slot).inc()
+                    _log.info(log.MODEL_LOADED, worker=worker, load_s=round(load_s, 2))
                 self._metrics.lease_seconds.labels(slot).observe(decode_s)
+                self._metrics.count_results(item.result for item in items)
                 self._metrics.stage_seconds.labels("features").observe(message.features_s)
                 self._metrics.stage_seconds.labels("transcribe").observe(decode_s)
                 self._vitals.answered(slot, decode_s)
                 return ev.Transcribed(
                     worker=worker, lease=lease, outcomes=tuple(_outcome(item) for item in items)
                 )
+            case be.Unloaded():
+                self._metrics.model_unloads.labels(worker.rpartition(".")[0]).inc()
+                _log.info(log.MODEL_UNLOADED, worker=worker)
+                return ev.ModelUnloaded(worker)
             case be.Refused(feed=feed, lease=lease, cause=cause):
                 if lease:
                     return ev.LeaseRefused(worker=worker, lease=lease, cause=cause)
@@ -227,10 +259,16 @@ class WorkerLink:
                 worker=worker,
                 device=name,
                 model=message.model,
+                batch_size=message.batch_size,
                 load_s=round(message.load_s, 2),
             )
         return ev.WorkerReady(
-            worker=worker, credit=message.credit, device=name, window_samples=message.window_samples
+            worker=worker,
+            credit=message.credit,
+            device=name,
+            window_samples=message.window_samples,
+            streams=message.streams,
+            batch_size=message.batch_size,
         )
 
 

@@ -1,11 +1,13 @@
 """The transcribe role: a model loaded once, leases decoded one after the other.
 
-Two threads: while one decodes a lease, the other computes the log-mel features of the next.
+While one thread decodes a lease (or several, each a lease of its own: `streams`), another computes the log-mel features
+of the next.
 """
 
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -24,20 +26,20 @@ from subtitled.backend import (
     ToWorker,
     Transcribe,
     Transcribed,
+    Unloaded,
     WorkerSettings,
 )
 from subtitled.cuda import preload_libraries
-from subtitled.engine import Engine, OutOfMemoryError, Request
+from subtitled.engine import Engine, OutOfMemoryError
 from subtitled.errors import ExitCode, ModelError
-from subtitled.model import NotReachableError, load
+from subtitled.model import NotReachableError, auto_batch_size, load
+from subtitled.prompts import Request
+from subtitled.residence import Residence
 from subtitled.version import VERSION
 from subtitled.worker import Channel, start_thread
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
-
-CREDIT = 2
-"""Leases held at once: one being decoded, one whose features are being computed."""
 
 
 class _Lease(Struct, frozen=True):
@@ -49,14 +51,21 @@ class _Lease(Struct, frozen=True):
 class TranscribeWork:
     """Decodes leases in threads of its own; see `worker.Work`."""
 
-    def __init__(self, channel: Channel, engine: Engine, device: str) -> None:
+    def __init__(
+        self, channel: Channel, engine: Engine, residence: Residence, *, device: str, streams: int
+    ) -> None:
         self._channel = channel
         self._engine = engine
+        self._residence = residence
         self._device = device
+        self._streams = streams
+        self._left = threading.Semaphore(streams - 1)
+        """Threads that may end before the last one."""
         self._orders: queue.SimpleQueue[tuple[Transcribe, Sequence[memoryview]] | None] = queue.SimpleQueue()
         self._featured: queue.Queue[_Lease | None] = queue.Queue(maxsize=1)
         start_thread(channel, "features", self._compute_features)
-        start_thread(channel, "decode", self._decode)
+        for number in range(streams):
+            start_thread(channel, f"decode{number}", self._decode)
 
     def receive(self, message: ToWorker, blobs: Sequence[memoryview]) -> None:
         """Take a lease, or the order to go."""
@@ -78,17 +87,36 @@ class TranscribeWork:
             message, blobs = order
             features = [self._engine.features(np.frombuffer(blob, dtype="<i2")) for blob in blobs]
             self._featured.put(_Lease(message, features, time.monotonic() - started))
-        self._featured.put(None)
+        for _ in range(self._streams):
+            self._featured.put(None)
+
+    def _next(self) -> _Lease | None:
+        """Wait for a lease, and free the model's memory when none comes for long; None: no more will come."""
+        while True:
+            try:
+                return self._featured.get(timeout=self._residence.wait_s)
+            except queue.Empty:
+                if self._residence.leave():
+                    self._channel.post(Unloaded())
 
     def _decode(self) -> None:
-        while (lease := self._featured.get()) is not None:
+        while (lease := self._next()) is not None:
             order = lease.order
             started = time.monotonic()
-            requests = [Request(language=item.language, task=item.task) for item in order.items]
-            try:
-                results = self._engine.transcribe(
-                    lease.features, requests, word_timestamps=order.word_timestamps
+            requests = [
+                Request(
+                    language=item.language,
+                    task=item.task,
+                    initial_prompt=item.initial_prompt,
+                    hotwords=item.hotwords,
                 )
+                for item in order.items
+            ]
+            try:
+                with self._residence.hold() as load_s:
+                    results = self._engine.transcribe(
+                        lease.features, requests, word_timestamps=order.word_timestamps
+                    )
             except (OutOfMemoryError, ValueError) as error:
                 self._channel.post(Refused(lease=order.lease, cause=str(error)))
                 continue
@@ -109,10 +137,12 @@ class TranscribeWork:
                     lease=order.lease,
                     items=items,
                     features_s=lease.features_s,
-                    decode_s=time.monotonic() - started,
+                    decode_s=time.monotonic() - started - load_s,
+                    load_s=load_s,
                 )
             )
-        self._channel.stop(ExitCode.OK)
+        if not self._left.acquire(blocking=False):
+            self._channel.stop(ExitCode.OK)
 
 
 def run(channel: Channel, settings: WorkerSettings, *, load: Callable[..., WhisperModel] = load) -> ExitCode:
@@ -126,6 +156,7 @@ def run(channel: Channel, settings: WorkerSettings, *, load: Callable[..., Whisp
             device=settings.device,
             compute_type=settings.compute_type,
             cpu_threads=settings.cpu_threads,
+            streams=settings.streams,
         )
     except NotReachableError as error:
         channel.post(LastWords(cause=str(error)))
@@ -136,12 +167,27 @@ def run(channel: Channel, settings: WorkerSettings, *, load: Callable[..., Whisp
     except RuntimeError as error:
         channel.post(LastWords(cause=f"{settings.device}: {error}"))
         return ExitCode.CUDA
-    engine = Engine(model, beam_size=settings.beam_size, batch_size=settings.batch_size)
-    work = TranscribeWork(channel, engine, settings.device)
+    engine = Engine(
+        model,
+        beam_size=settings.beam_size,
+        batch_size=settings.batch_size
+        or auto_batch_size(settings.model, settings.device, streams=settings.streams),
+        decoding=settings.decoding,
+    )
+    work = TranscribeWork(
+        channel,
+        engine,
+        Residence(model.model, settings.idle_unload_s),
+        device=settings.device,
+        streams=settings.streams,
+    )
     channel.post(
         Ready(
             version=VERSION,
-            credit=CREDIT,
+            # One more than it decodes, whose features are computed meanwhile.
+            credit=settings.streams + 1,
+            streams=settings.streams,
+            batch_size=engine.batch_size,
             device=settings.device,
             model=settings.model,
             window_samples=engine.window_samples,

@@ -15,7 +15,7 @@ from daemon import Daemon, InboxFolder
 from subtitled.backend import SegmentResult
 from subtitled.cues.render import read_json
 from subtitled.ingest import recut
-from subtitled.model import resolve
+from subtitled.model import locate
 from subtitled.rows import read_plan
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ FILES = ("demo.flac", "demo-zh.flac", *(f"{name}.flac" for name in MIXED))
 @pytest.fixture(scope="module")
 def model() -> WhisperModel:
     """Return the model, loaded as anybody would."""
-    return WhisperModel(resolve("demo"), device="cpu", compute_type="int8", cpu_threads=1)
+    return WhisperModel(str(locate("demo")), device="cpu", compute_type="int8", cpu_threads=1)
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ def main(argv: list[str]) -> int:
     folder, settings = argv
     plan = Plan(Path(folder))
 
-    def load(name: str, *, device: str, compute_type: str, cpu_threads: int) -> object:
-        del device  # there is none
+    def load(name: str, *, device: str, compute_type: str, cpu_threads: int, streams: int) -> object:
+        del device, streams  # there is none
         return load_faulty(plan, name, compute_type=compute_type, cpu_threads=cpu_threads)
 
     return worker.main([settings], transcribe=partial(worker_transcribe.run, load=load))

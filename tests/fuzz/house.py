@@ -154,7 +154,7 @@ class House:
                 speaker.hear(message)
 
     def _happen(self, event: Event) -> None:
-        actions = self._broker.handle(event, time.monotonic())
+        actions = self._broker.handle([event], time.monotonic())
         entries = self.store.apply([action for action in actions if isinstance(action, ac.Save)])
         for action in actions:
             if isinstance(action, ac.SaveJob) and action.event is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -25,6 +26,11 @@ def test_overhead_compares_three_ways_that_all_understand_the_recording() -> Non
     assert re.search(r"^daemon / pipeline: wall \d+\.\d\d, cpu \d+\.\d\d$", table, re.MULTILINE), table
 
 
+def test_cpu_batch_measures_each_size() -> None:
+    table = _run("cpu_batch.py", "--windows", "2", "--repeat", "1", "--threads", "1")
+    assert re.findall(r"^ +1 +(\d+) +\d", table, re.MULTILINE) == ["1", "2", "4", "8", "16", "32"], table
+
+
 def test_ingest_measures_each_kind_of_file() -> None:
     table = _run("ingest.py", "--minutes", "0.2", "--hours", "0.01", "--repeat", "1")
     assert re.findall(r"^(\S+\.\w+) ", table, re.MULTILINE) == ["a.wav", "a.m4a", "a.flac", "long.flac"], (
@@ -37,3 +43,54 @@ def test_upload_measures_each_way() -> None:
     ways = ["cp + sha256sum", "raw PUSH/PULL", "ipc", "tcp", "tcp, key"]
     assert re.findall(r"^(\S.*?)  +\d+  +\d+-\d+", table, re.MULTILINE) == ways, table
     assert len(re.findall(r"MB( +\d+\.\d ms){3}$", table, re.MULTILINE)) == 4, table
+
+
+def test_pool_keeps_waiting_workers_at_work() -> None:
+    few = ("--workers", "8", "--seconds", "0", "--clips", "8", "--segments", "200", "--lengths", "5")
+    table = _run("pool.py", *few)
+    assert re.findall(r"^(1 job|8 clips|mix) +8 +(\d+) ", table, re.MULTILINE) == [
+        ("1 job", "16"),
+        ("8 clips", "8"),
+        ("mix", "24"),
+    ], table
+    assert re.search(r"^5 s each +8 +200 ", table, re.MULTILINE), table
+
+
+def test_rivals_understand_the_same_words() -> None:
+    """The daemon and two rivals; the third would have to be installed."""
+    table = _run("rivals.py", "--short", "--no-command", "--only", "clips")
+    rows = re.findall(
+        r"^(daemon|WhisperModel|pipeline)(?: \+ malloc)? .* s +(\d+\.\d) % +\d+\.\d %", table, re.MULTILINE
+    )
+    assert [name for name, _ in rows] == ["daemon", *2 * ("WhisperModel",), *2 * ("pipeline",)], table
+    assert all(float(percent) <= 5 for _, percent in rows), table
+    assert "without the command whisper-ctranslate2: --no-command" in table
+
+
+def test_gpu_measures_a_cpu_too(tmp_path: Path) -> None:
+    file = tmp_path / "gpu.json"
+    few = ("--batch", "1", "--batches", "1", "--streams", "1", "--seconds", "1")
+    table = _run("gpu.py", "--cpu", "--model", "random-tiny", *few, "--json", str(file))
+    assert re.search(r"^daemon / engine alone: \d+\.\d\d", table, re.MULTILINE), table
+    rows = json.loads(file.read_text())["rows"]
+    assert [row["what"] for row in rows] == ["engine", "engine", "pipeline", "daemon"]
+    assert all(row["took_s"] > 0 for row in rows)
+
+
+def test_latency_tells_where_the_time_goes() -> None:
+    table = _run("latency.py", "--drops", "1", "--settle", "0.1")
+    assert re.search(r"^median( +-?\d+){6}$", table, re.MULTILINE), table
+
+
+def test_readability_holds_its_rules() -> None:
+    table = _run("readability.py", "--voices", "2")
+    shares = re.search(r"^subtitled +(\d+)((?: +[\d.]+ %)+) +(\d+)$", table, re.MULTILINE)
+    assert shares, table
+    lines, length, overlap, gap, short, long, _, _, needless = map(float, shares[2].replace("%", "").split())
+    assert (lines, length, overlap, gap, needless, int(shares[3])) == (0, 0, 0, 0, 0, 0), table
+    assert short + long <= 1, table
+
+
+def test_word_times_are_compared_with_none() -> None:
+    table = _run("word_times.py", "--repeat", "1")
+    assert len(re.findall(r"^demo(?:-zh)? +ratio +\d+\.\d\d +\d+\.\d\d$", table, re.MULTILINE)) == 2, table

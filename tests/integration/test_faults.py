@@ -26,9 +26,10 @@ from subtitled import backend as be
 from subtitled import config
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
-from subtitled.engine import Engine, OutOfMemoryError, Request
+from subtitled.engine import Engine, OutOfMemoryError
 from subtitled.errors import ExitCode, NoSpaceError, SpoolError
 from subtitled.intake import new_job_id
+from subtitled.prompts import Request
 from subtitled.spool import is_temporary, move_whole, write_whole
 from subtitled.store import Store
 

@@ -208,8 +208,9 @@ def test_users_see_their_own_jobs_alone(office: Office, talk: Path) -> None:
         key = ["--key", str(office.daemon.folder / f"{name}.toml")]
         listed = [json.loads(line)["id"] for line in run(office, "list", "--json", *key).stdout.splitlines()]
         assert (job in listed) is sees
-        for words in (["status", job], ["fetch", job, "-o", "-"], ["watch", job]):
-            assert run(office, *words, *key).returncode == (0 if sees else 3), (name, words)
+        assert run(office, "fetch", job, "-o", "-", *key).returncode == (0 if sees else 3), name
+    for words in (["status", job], ["watch", job], ["cancel", job]):
+        assert run(office, *words, "--key", str(office.daemon.folder / "ben.toml")).returncode == 3, words
 
 
 def test_top_shows_a_snapshot_where_there_is_no_terminal(office: Office) -> None:

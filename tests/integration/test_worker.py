@@ -35,6 +35,7 @@ from subtitled.backend import (
     ToWorker,
     Transcribe,
     Transcribed,
+    Unloaded,
     WorkerSettings,
     from_worker,
     to_worker,
@@ -286,6 +287,40 @@ def test_a_model_that_cannot_be_loaded_is_fatal_with_its_reason(settings: dict[s
         assert cause in words.cause
         assert settings["model"] in words.cause
         assert worker.exit_status() == ExitCode.FATAL
+
+
+def test_a_model_leaves_the_memory_and_comes_back_with_the_next_lease() -> None:
+    """Told when it goes, and in the answer of the lease that it came back for."""
+    with Worker(
+        "transcribe", device="cpu", model="demo", cpu_threads=1, beam_size=1, idle_unload_s=0.3
+    ) as worker:
+        worker.expect(Ready)
+        answers = []
+        for number in (1, 2):
+            worker.expect(Unloaded)
+            worker.send(lease_of(number, [None]), [pcm(0.4, 3.2)])
+            answers.append(worker.expect(Transcribed)[0])
+        assert all(answer.load_s > 0 for answer in answers)
+        first, second = (answer.items[0].result for answer in answers)
+        assert first == second
+        assert "windy on Wednesday" in "".join(phrase.text for phrase in first.phrases)
+        worker.expect(Unloaded)
+        worker.send(Drain())
+        assert worker.exit_status() == ExitCode.OK
+
+
+def test_several_leases_are_decoded_at_once() -> None:
+    """Short ones are answered before a long one that came first; all are answered before the worker goes."""
+    with Worker("transcribe", device="cpu", model="demo", cpu_threads=1, batch_size=0, streams=2) as worker:
+        ready, _ = worker.expect(Ready)
+        assert (ready.streams, ready.credit) == (2, 3)
+        assert ready.batch_size == 8
+        worker.send(lease_of(1, ["en"] * 24), [pcm(0.4, 8.0)] * 24)
+        worker.send(lease_of(2, ["en"]), [pcm(0.4, 1.4)])
+        worker.send(lease_of(3, ["en"]), [pcm(0.4, 1.4)])
+        worker.send(Drain())
+        assert [worker.expect(Transcribed)[0].lease for _ in range(3)] == [2, 3, 1]
+        assert worker.exit_status() == ExitCode.OK
 
 
 # -- prepare -------------------------------------------------------------------------------------------------

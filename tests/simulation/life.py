@@ -77,14 +77,12 @@ class Life:
 
     def happen(self, *events: ev.Event) -> None:
         """Hand events to the broker, save what comes of them, then do it."""
-        actions: list[ac.Action] = []
         for event in events:
             if not isinstance(event, ev.WorkerHeard):
                 self._note(event)
                 self._is_looked_at = False
                 self._slots.heard(event)
-            actions += self._decided(self.broker.handle(event, self.now))
-        self._perform(actions)
+        self._perform(self._decided(self.broker.handle(events, self.now)))
 
     def reset(self, slot: str) -> None:
         """Have a broken slot tried again."""

@@ -47,7 +47,7 @@ def _accept_stale(broker: Broker, event: ev.Transcribed, now: float) -> None:
     for outcome in event.outcomes:
         segment = broker.ledger.find(outcome.key)
         if segment is not None and segment.state is SegmentState.LEASED:
-            broker._count_result(segment, outcome, event.worker)
+            broker.election.count(segment, outcome, event.worker)
             broker._advance(outcome.key.job)
 
 

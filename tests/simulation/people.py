@@ -58,7 +58,7 @@ class People:
                 state=JobState.RECEIVING if is_sent else JobState.QUEUED,
                 source=name.encode(),
                 location=name.encode(),
-                size=1,
+                size=len(media.plans),
                 mtime_ns=1,
                 options=options,
                 order=order,

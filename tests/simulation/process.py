@@ -51,6 +51,7 @@ class Work(Protocol):
     """What a role does with the messages that come."""
 
     credit: int
+    streams: int
 
     def receive(self, message: ToWorker) -> None:
         """Take a message."""
@@ -141,6 +142,7 @@ class Process:
             ev.WorkerReady(
                 worker=self.identity,
                 credit=self.work.credit,
+                streams=self.work.streams,
                 window_samples=WINDOW_SAMPLES if is_transcriber else None,
             )
         )

@@ -20,12 +20,13 @@ def start_worker(host: Host, identity: str, role: Role) -> Process:
 
 
 class TranscribeWork:
-    """Decodes leases one after the other, as many in line as its credit says."""
+    """Decodes leases one after the other, or as many at once as it has streams; the rest of its credit is in line."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
         self._host = process.host
-        self.credit = self._host.fate.random.choice((1, 2, 2))
+        self.streams = self._host.fate.random.choice((1, 1, 1, 2))
+        self.credit = self._host.fate.random.choice((0, 1, 1)) + self.streams
         self._line: deque[ac.SendTranscribe] = deque()
         self._is_drained = False
 
@@ -38,8 +39,8 @@ class TranscribeWork:
                     raise AssertionError(
                         f"{self._process.identity} holds {len(self._line)} leases, over its credit"
                     )
-                if len(self._line) == 1:
-                    self._begin()
+                if len(self._line) <= self.streams:
+                    self._begin(message)
             case ac.SendDrain():
                 self._is_drained = True
                 self._leave_if_done()
@@ -47,11 +48,12 @@ class TranscribeWork:
                 raise AssertionError(f"a transcribe worker was sent {message}")
 
     def heartbeat(self) -> tuple[ev.Event, ...]:
-        """Say nothing more than that the process lives."""
+        """Say nothing more than that the process lives; one without work may free its model's memory."""
+        if not self._line and self._host.fate.random.random() < 0.2:
+            return (ev.ModelUnloaded(self._process.identity),)
         return ()
 
-    def _begin(self) -> None:
-        message = self._line[0]
+    def _begin(self, message: ac.SendTranscribe) -> None:
         fate, process = self._host.fate, self._process
         takes_s = fate.within(0.2, 4)
         if fate.strikes(Fault.HANG):
@@ -82,9 +84,9 @@ class TranscribeWork:
             self._process.say(
                 ev.Transcribed(worker=worker, lease=lease.id, outcomes=outcomes), ev.WorkerHeard(worker)
             )
-        self._line.popleft()
-        if self._line:
-            self._begin()
+        self._line.remove(message)
+        if len(self._line) >= self.streams:
+            self._begin(self._line[self.streams - 1])
         self._leave_if_done()
 
     def _outcome(self, lease: int, item: ac.LeaseItem) -> ev.Outcome:
@@ -108,6 +110,7 @@ class PrepareWork:
     """Reads one file at a time, sends its segments within its credit."""
 
     credit = 1
+    streams = 1
 
     def __init__(self, process: Process) -> None:
         self._process = process

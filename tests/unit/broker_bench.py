@@ -36,7 +36,7 @@ class Bench:
 
     def happen(self, event: ev.Event) -> list[ac.Action]:
         """Let something happen; return what the broker asks for."""
-        return self._keep(self.broker.handle(event, self.now))
+        return self._keep(self.broker.handle([event], self.now))
 
     def wait(self, seconds: float) -> list[ac.Action]:
         """Let time pass; return what the broker asks for then."""
@@ -87,16 +87,16 @@ class Bench:
 
     # -- workers ---------------------------------------------------------------------------------------------
 
-    def worker(self, slot: str, *, credit: int = 1) -> str:
+    def worker(self, slot: str, *, credit: int = 1, **more: Any) -> str:
         """Open a slot and have its process ready; return its identity. Slots named p… are prepare workers."""
         is_prepare = slot.startswith("p")
         self.happen(ev.SlotAdded(slot, Role.PREPARE if is_prepare else Role.TRANSCRIBE))
-        return self.ready(f"{slot}.1", credit=credit)
+        return self.ready(f"{slot}.1", credit=credit, **more)
 
-    def ready(self, identity: str, *, credit: int = 1) -> str:
+    def ready(self, identity: str, *, credit: int = 1, **more: Any) -> str:
         """Have a process be ready."""
         window = None if identity.startswith("p") else WINDOW
-        self.happen(ev.WorkerReady(worker=identity, credit=credit, window_samples=window))
+        self.happen(ev.WorkerReady(worker=identity, credit=credit, window_samples=window, **more))
         return identity
 
     def die(
@@ -111,7 +111,9 @@ class Bench:
 
     # -- files -----------------------------------------------------------------------------------------------
 
-    def submit(self, name: str = "a", *, state: JobState = JobState.QUEUED, **options: Any) -> None:
+    def submit(
+        self, name: str = "a", *, size: int = 1, state: JobState = JobState.QUEUED, **options: Any
+    ) -> None:
         """Have a file arrive, or begin to."""
         options.setdefault("language", "de")
         job = Job(
@@ -119,7 +121,7 @@ class Bench:
             state=state,
             source=name.encode(),
             location=name.encode(),
-            size=1,
+            size=size,
             mtime_ns=1,
             options=Options(**options),
             order=len(self.jobs) + 1,

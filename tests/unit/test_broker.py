@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
@@ -173,6 +175,57 @@ def test_only_the_lease_being_worked_on_is_blamed() -> None:
     assert [indices(sent) for sent in b.all(ac.SendTranscribe)] == [[0], [1]]
     b.die("gpu0.1")
     assert (b.stored(0).losses, b.stored(1).losses) == (1, 0)
+
+
+def test_a_worker_gets_as_many_segments_as_it_says_it_decodes_at_once() -> None:
+    b = bench("p0", batch_size=16)
+    b.worker("gpu0", batch_size=2)
+    b.submit()
+    b.read(*range(7))
+    b.reply_to_all()
+    assert max(len(indices(sent)) for sent in b.all(ac.SendTranscribe)) == 2
+    assert b.state("a") is JobState.WRITING
+
+
+def test_a_worker_with_streams_decodes_several_leases_at_once() -> None:
+    """Each has its own time to run, and all that were being decoded are blamed for its end; the one in line is not."""
+    b = bench("p0", batch_size=1)
+    b.worker("gpu0", credit=3, streams=2)
+    b.submit()
+    b.read(0, 1, 2)
+    assert [indices(sent) for sent in b.all(ac.SendTranscribe)] == [[0], [1], [2]]
+    b.wait(20)
+    b.reply(b.lease(2))
+    assert b.slot("gpu0").due_at == 30, "the first lease has been running all the time"
+    b.die("gpu0.1")
+    assert [b.stored(index).losses for index in (0, 2)] == [1, 1]
+
+
+def test_a_free_stream_is_no_reason_to_pass_over_an_idle_worker() -> None:
+    b = bench("p0", batch_size=1)
+    for slot in ("gpu0", "gpu1"):
+        b.worker(slot, credit=3, streams=2)
+    b.submit()
+    b.read(0, 1, 2)
+    assert [sent.lease.worker for sent in b.all(ac.SendTranscribe)] == ["gpu0.1", "gpu1.1", "gpu0.1"]
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_lease_may_take_longer_when_the_model_has_to_be_loaded_first(is_late: bool) -> None:
+    """Also when it was sent before the worker's word that it had freed the memory came."""
+    b = bench("gpu0", "p0", start_timeout_s=600, silence_s=10_000)
+    b.submit()
+    if not is_late:
+        b.happen(ev.ModelUnloaded("gpu0.1"))
+    b.read(0, 1)
+    if is_late:
+        b.happen(ev.ModelUnloaded("gpu0.1"))
+    assert b.slot("gpu0").due_at == 630
+    b.reply(b.last(ac.SendTranscribe))
+    assert b.slot("gpu0").due_at == 30, "it is loaded now"
+    b.reply(b.last(ac.SendTranscribe))
+    b.happen(ev.ModelUnloaded("gpu0.7"))
+    assert b.slot("gpu0").is_loaded, "a stranger's word counts for nothing"
 
 
 def test_a_lease_moves_up_when_the_one_before_it_is_answered() -> None:
@@ -548,6 +601,102 @@ def test_an_open_vote_cannot_hold_all_the_memory_and_wait_for_credit() -> None:
     assert b.broker.ledger.queued_bytes == 8 * 3 * WINDOW * 2
     granted = {credit.worker for credit in b.all(ac.SendCredit)}
     assert granted == {f"{slot}.1" for slot in slots}
+
+
+def held_up(*sizes: int, **options: Any) -> Bench:
+    """Return a bench with a file of each size half read, none of which may be read on: nobody transcribes."""
+    slots = [f"p{place}" for place in range(len(sizes))]
+    b = bench(*slots, "gpu0", queue_bytes=16 * 2**20, batch_size=1)
+    for slot, size in zip(slots, sizes, strict=True):
+        b.submit(f"long{slot}", size=size, **options)
+    index = 0
+    while feeds := [
+        f for f in (b.slot(slot).feed for slot in slots) if f and f.granted_bytes > f.received_bytes
+    ]:
+        for feed in feeds:
+            b.prepared(index, job=feed.job, samples=WINDOW)
+        index += 1
+    for slot in slots:
+        number = b._order(f"long{slot}").feed
+        b.happen(ev.Progressed(worker=f"{slot}.1", feed=number, decoded_samples=1, is_waiting=True))
+    return b
+
+
+def test_a_clip_is_read_in_the_place_of_a_long_file_that_cannot_be_read_on() -> None:
+    """It would wait for hours; the long one has PCM in memory to be going on with, and is taken up again."""
+    b = held_up(1000, 900)
+    before = b.broker.ledger.queued_bytes
+    b.submit("clip", size=10)
+    assert b.last(ac.SendAbandon).worker == "p0.1", "the larger one gives way"
+    assert b.last(ac.SendPrepare).job.id == "clip"
+    assert (b.state("longp0"), b.jobs["longp0"].losses) == (JobState.QUEUED, 0)
+    assert b.broker.ledger.queued_bytes == before
+    b.read(0, job="clip")
+    order = b.last(ac.SendPrepare)
+    assert (order.job.id, order.plans) == ("longp0", None)
+    assert len(order.done) >= 4, "what was read is not sent again"
+    leases = len(b.all(ac.SendTranscribe))
+    while b.segments[SegmentKey("clip", 0)].state is not SegmentState.DONE:
+        b.reply(b.last(ac.SendTranscribe))
+    assert len(b.all(ac.SendTranscribe)) - leases <= 3
+
+
+def test_a_file_that_is_no_smaller_waits_its_turn() -> None:
+    """Or a thousand long files would all be begun, and none finished."""
+    b = held_up(1000, 1000)
+    b.submit("another", size=501)
+    assert not b.all(ac.SendAbandon)
+    assert b.state("another") is JobState.QUEUED
+
+
+def test_a_file_that_is_being_read_is_not_put_away() -> None:
+    b = bench("p0", "gpu0")
+    b.submit("long", size=1000)
+    b.submit("clip", size=1)
+    assert not b.all(ac.SendAbandon)
+
+
+def test_a_more_urgent_file_of_any_size_displaces_one_that_cannot_be_read_on() -> None:
+    b = held_up(1000, 1000)
+    b.submit("urgent", size=10_000, priority=5)
+    assert b.last(ac.SendPrepare).job.id == "urgent"
+
+
+def test_a_small_file_does_not_displace_one_that_is_more_urgent() -> None:
+    b = held_up(1000, 1000, priority=5)
+    b.submit("clip", size=1)
+    assert not b.all(ac.SendAbandon)
+
+
+def test_a_file_that_was_put_away_displaces_no_other() -> None:
+    """Two that give way to each other would read their beginnings for ever."""
+    b = held_up(4000, 1000)
+    b.submit("clip", size=10)
+    assert b.state("longp0") is JobState.QUEUED
+    b.submit("clip2", size=10)
+    assert b.state("longp1") is JobState.QUEUED
+    assert len(b.all(ac.SendAbandon)) == 2
+    assert len(b.all(ac.SendPrepare)) == 4
+
+
+def test_a_clip_that_comes_during_a_long_job_is_done_within_three_leases() -> None:
+    """Counted from its speech being there: the lease that runs, the one that is ready behind it, its own."""
+    b = bench("p0", "p1", batch_size=4)
+    b.worker("gpu0", credit=2)
+    b.submit("long")
+    for index in range(40):
+        b.prepared(index, job="long", samples=WINDOW)
+    for _ in range(5):
+        b.reply(b.lease(min(b.broker.leasing.leases)))
+    sent = len(b.all(ac.SendTranscribe))
+    b.submit("clip")
+    b.read(0, job="clip", samples=10 * SECOND)
+    answered = 0
+    while b.state("clip") is not JobState.WRITING:
+        b.reply(b.lease(min(b.broker.leasing.leases)))
+        answered += 1
+    assert answered <= 3
+    assert len(b.all(ac.SendTranscribe)) - sent <= 3
 
 
 def test_files_that_lost_their_decoder_cannot_hold_the_memory_that_a_decoder_needs() -> None:

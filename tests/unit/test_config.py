@@ -147,7 +147,7 @@ def test_all_faults_of_a_bad_file_are_reported_at_once(tmp_path: Path) -> None:
     )
     expected = [
         'model.nam: no such key (got "x"); did you mean model.name? (SUBTITLED_MODEL__NAM in the environment)',
-        'colour: no such key (got "red"); known here: model, pool, vad, segments, recovery, inbox, listen, client, uploads, state, log (FILE)',
+        'colour: no such key (got "red"); known here: model, decoding, pool, vad, segments, recovery, inbox, listen, client, uploads, state, log (FILE)',
         "model: got 3, allowed: a table, begun with the line [model] (FILE)",
         'pool.queue_mb: got "many", allowed: a whole number, 16 to 65536 (FILE)',
         "vad.treshold: no such key (got 0.5); did you mean vad.threshold? (FILE)",
@@ -155,7 +155,7 @@ def test_all_faults_of_a_bad_file_are_reported_at_once(tmp_path: Path) -> None:
         'inbox[1].formats: got ["srt", "doc"], allowed: a list such as [A, B] of: "json" or "srt" (FILE)',
         "inbox[1].settle_s: got -1, allowed: 0 to 3600 (FILE)",
         "segments.max_segment_s: got 0, allowed: 1 to 30 (SUBTITLED_SEGMENTS__MAX_SEGMENT_S in the environment)",
-        'pool.devices: got ["gpu0"], allowed: "auto", or a list of "cpu", "cuda:N" or "cuda:GPU-uuid"',
+        'pool.devices: got ["gpu0"], allowed: "auto", or a list of "cpu", "cuda:N", "cuda:GPU-uuid" or "cuda:MIG-uuid"',
         'inbox[1].language: got "english", allowed: "auto", "multi" (each segment its own), or one of af am',
         'inbox[1].path: got "/in/side", allowed: a folder neither the same as, in, nor around inbox[0].path (/in)',
         'inbox[0].output: got "/in/out", allowed: a folder outside it, or "beside"; inbox[0].path (/in) is watched',
@@ -211,10 +211,10 @@ def test_a_folder_in_place_of_the_file_is_a_fault(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("[model]\nbatch_size = 0", "model.batch_size: got 0, allowed: 1 to 256 (FILE)"),
+        ("[model]\nbatch_size = 0", 'model.batch_size: got 0, allowed: "auto", or 1 to 256 (FILE)'),
         (
             "[model]\nbatch_size = true",
-            "model.batch_size: got true, allowed: a whole number, 1 to 256 (FILE)",
+            'model.batch_size: got true, allowed: "auto", or a whole number, 1 to 256 (FILE)',
         ),
         ("[model]\nname = 3", "model.name: got 3, allowed: text in quotes (FILE)"),
         ("[vad]\nthreshold = 1", "vad.threshold: got 1, allowed: more than 0 and less than 1 (FILE)"),
@@ -264,7 +264,9 @@ def test_a_misspelt_section_is_told_the_right_one(tmp_path: Path) -> None:
 
 
 def test_an_unknown_section_in_the_environment_is_a_fault() -> None:
-    with pytest.raises(ConfigError, match=r"colour\.red: no such key \(got \"1\"\); known here: model, pool"):
+    with pytest.raises(
+        ConfigError, match=r"colour\.red: no such key \(got \"1\"\); known here: model, decoding, pool"
+    ):
         config.load(None, {"SUBTITLED_COLOUR__RED": "1"}, check_paths=False)
 
 
@@ -437,7 +439,8 @@ def test_nesting_is_seen_through_symbolic_links(tmp_path: Path) -> None:
 def test_a_model_folder_must_hold_a_model(tmp_path: Path) -> None:
     text = folders(tmp_path) + f'[model]\nname = "{tmp_path}"\n'
     assert one_fault(text, tmp_path, check_paths=True).startswith("model.name: got ")
-    (tmp_path / "model.bin").touch()
+    for file in ("model.bin", "config.json", "tokenizer.json"):
+        (tmp_path / file).touch()
     assert loaded(text, tmp_path, check_paths=True).model.name == str(tmp_path)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subtitled.cuda import Gpu, choose_devices, only_visible
-from subtitled.errors import ConfigError
+from subtitled.cuda import Gpu, check_libraries, check_visible, choose_devices, only_visible
+from subtitled.errors import ConfigError, ModelError
 
 FOUR = [
     Gpu(0, "GPU-aaaa1111-0000", "NVIDIA H200"),
@@ -65,6 +67,65 @@ def test_a_gpu_that_is_named_twice_is_one_gpu(visible: str) -> None:
     """CUDA refuses such a list; whatever is made of it, no two workers share a GPU."""
     found = only_visible(FOUR, visible)
     assert len(found) == len(set(indices(found)))
+
+
+DIVIDED = [
+    Gpu(0, "MIG-1111aaaa-0000", "H100 MIG 3g.40gb", "GPU-dddd0000-0000"),
+    Gpu(0, "MIG-2222bbbb-0000", "H100 MIG 3g.40gb", "GPU-dddd0000-0000"),
+    Gpu(1, "GPU-eeee0000-0000", "NVIDIA H100"),
+]
+
+
+def test_each_mig_instance_is_a_device_of_its_own() -> None:
+    """CUDA sees one instance in a process, and only by its own UUID."""
+    devices = choose_devices("auto", DIVIDED)
+    assert [(device.slot, device.visible) for device in devices] == [
+        ("gpu0", "MIG-1111aaaa-0000"),
+        ("gpu1", "MIG-2222bbbb-0000"),
+        ("gpu2", "GPU-eeee0000-0000"),
+    ]
+    [device] = choose_devices(("cuda:MIG-2222bbbb-0000",), DIVIDED)
+    assert device.visible == "MIG-2222bbbb-0000"
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        ("MIG-2222bbbb-0000", ["MIG-2222bbbb-0000"]),
+        ("MIG-2222,1", ["MIG-2222bbbb-0000", "GPU-eeee0000-0000"]),
+        ("0", ["MIG-1111aaaa-0000", "MIG-2222bbbb-0000"]),
+        ("GPU-dddd", ["MIG-1111aaaa-0000", "MIG-2222bbbb-0000"]),
+        ("1,0", ["GPU-eeee0000-0000", "MIG-1111aaaa-0000", "MIG-2222bbbb-0000"]),
+        ("MIG-", []),
+    ],
+)
+def test_mig_instances_are_named_by_their_own_or_by_their_gpu(visible: str, expected: list[str]) -> None:
+    assert [gpu.uuid for gpu in only_visible(DIVIDED, visible)] == expected
+
+
+@pytest.mark.parametrize("visible", ["MIG-9999", "0,7", "GPU-aaaa", "0,0", "x"])
+def test_a_name_that_cuda_would_pass_over_in_silence_is_a_fault(visible: str) -> None:
+    with pytest.raises(ConfigError, match="0 = GPU-aaaa1111-0000"):
+        check_visible(FOUR, visible)
+
+
+@pytest.mark.parametrize("visible", ["", "-1", "none", "0,1", "2,-1,1", "GPU-bb"])
+def test_what_is_meant_is_no_fault(visible: str) -> None:
+    check_visible(FOUR, visible)
+
+
+def test_without_a_driver_nothing_can_be_said_about_names() -> None:
+    check_visible([], "0")
+
+
+def test_a_missing_cuda_library_is_told_with_its_remedy() -> None:
+    try:
+        ctypes.CDLL("libcublas.so.12")
+    except OSError:
+        with pytest.raises(ModelError, match="install the package nvidia-cublas-cu12"):
+            check_libraries()
+    else:
+        check_libraries()
 
 
 @given(st.text(st.sampled_from("0123 ,-GPUabc"), max_size=30))

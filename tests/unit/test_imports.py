@@ -22,6 +22,8 @@ _MODULES = {
 
 _PROCESSES = (
     "worker",
+    "model_step",
+    "worker_fetch",
     "worker_prepare",
     "worker_transcribe",
     "worker_link",

@@ -1,19 +1,36 @@
 """Cues are legal, whatever the phrases are."""
 
+# ruff: noqa: RUF001, SIM905 - full-width punctuation is meant, and lists of words are read best as text
 from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from subtitled.cues.layout import Cue, Limits, layout
+from subtitled.cues.layout import Cue, fast_cues, layout
+from subtitled.cues.limits import LayoutOverrides, Limits, limits_for
 from subtitled.cues.phrases import Placed, Word
-from subtitled.cues.text import clean, columns, is_mostly_wide
+from subtitled.cues.text import clean
+from subtitled.cues.width import columns, columns_per_char
+
+SLOW = Limits(max_chars_per_s=0, min_ms=0, gap_ms=0, chain_ms=0)
+"""Only the lines count."""
 
 
 def squeezed(text: str) -> str:
     return "".join(text.split())
+
+
+def spoken(text: str, start_ms: int, per_word_ms: int = 300) -> Placed:
+    """Make a phrase whose words follow each other without a pause."""
+    words = tuple(
+        Word(f" {word}", start_ms + at * per_word_ms, start_ms + (at + 1) * per_word_ms, 1.0)
+        for at, word in enumerate(text.split())
+    )
+    return Placed(text, start_ms, words[-1].end_ms, words)
 
 
 def test_short_phrase_is_one_line() -> None:
@@ -28,113 +45,273 @@ def test_blank_phrase_is_no_cue() -> None:
     assert layout([Placed(" \t\x00", 0, 1000)]) == ()
 
 
-def test_long_phrase_is_two_even_lines() -> None:
-    text = "It is a truth universally acknowledged, that a single man"
-    (cue,) = layout([Placed(text, 0, 3000)])
-    assert cue.lines == ("It is a truth universally", "acknowledged, that a single man")
-
-
 def test_very_long_phrase_becomes_several_cues_that_share_its_time() -> None:
-    cues = layout([Placed(" ".join(["characters"] * 12), 0, 8000)])
-    assert [(cue.start_ms, cue.end_ms) for cue in cues] == [(0, 4000), (4000, 8000)]
+    cues = layout([Placed(" ".join(["characters"] * 12), 0, 12_000)])
+    assert [(cue.start_ms, cue.end_ms) for cue in cues] == [(0, 5917), (6000, 12_000)]
 
 
-def test_very_long_phrase_is_timed_by_its_words() -> None:
+def test_time_is_shared_by_the_room_that_characters_take() -> None:
+    phrase = Placed("aaaa 中文", 0, 800)
+    cues = layout([phrase], replace(SLOW, max_chars=4, max_lines=1))
+    assert cues == (Cue(0, 400, ("aaaa",)), Cue(400, 800, ("中文",)))
+
+
+def test_cues_come_and_go_with_their_words() -> None:
     starts_ms = {" first": (0, 100, 200, 300), " then": (5400, 5500, 5600, 5700)}
     words = tuple(Word(text, at, at + 50, 1.0) for text, starts in starts_ms.items() for at in starts)
     phrase = Placed("".join(word.text for word in words), 0, 9000, words)
-    assert layout([phrase], Limits(lines=1, columns=23)) == (
+    assert layout([phrase], replace(SLOW, max_lines=1, max_chars=23)) == (
         Cue(0, 350, ("first first first first",)),
-        Cue(5400, 9000, ("then then then then",)),
+        Cue(5400, 5750, ("then then then then",)),
     )
+
+
+def test_words_out_of_order_are_kept_in_order() -> None:
+    words = (Word("one", 900, 1000, 1.0), Word(" two", 100, 300, 1.0), Word(" three", 1500, 1400, 1.0))
+    (cue,) = layout([Placed("one two three", 0, 2000, words)], SLOW)
+    assert cue == Cue(900, 1500, ("one two three",))
 
 
 def test_words_that_do_not_spell_the_phrase_are_not_used() -> None:
     phrase = Placed("aaaa bbbb", 0, 1000, (Word("aaaa", 0, 10, 1.0),))
-    assert layout([phrase], Limits(lines=1, columns=4)) == (Cue(0, 500, ("aaaa",)), Cue(500, 1000, ("bbbb",)))
+    assert layout([phrase], replace(SLOW, max_lines=1, max_chars=4)) == (
+        Cue(0, 500, ("aaaa",)),
+        Cue(500, 1000, ("bbbb",)),
+    )
 
 
-def test_chinese_takes_sixteen_characters_a_line() -> None:
-    (cue,) = layout([Placed("春" * 32, 0, 4000)])
-    assert cue.lines == ("春" * 16, "春" * 16)
-
-
-def test_word_wider_than_a_line_is_cut() -> None:
+def test_word_wider_than_a_line_is_cut_evenly() -> None:
     (cue,) = layout([Placed("b" * 60, 0, 4000)])
-    assert cue.lines == ("b" * 42, "b" * 18)
+    assert cue.lines == ("b" * 30, "b" * 30)
+
+
+def test_long_word_with_a_hyphen_is_cut_there() -> None:
+    (cue,) = layout([Placed("Kraftfahrzeug-Haftpflichtversicherungsbeitrag", 0, 4000)])
+    assert cue.lines == ("Kraftfahrzeug-", "Haftpflichtversicherungsbeitrag")
+
+
+def test_cue_is_two_frames_away_from_the_next() -> None:
+    one, two = layout(
+        [spoken("This was the first of two sentences.", 0), spoken("This is the second one.", 2100)]
+    )
+    assert (one.end_ms, two.start_ms) == (2017, 2100)
+
+
+def test_cue_near_the_next_is_closed_up() -> None:
+    one, two = layout(
+        [spoken("This was the first of two sentences.", 0), spoken("This is the second one.", 2500)]
+    )
+    assert (one.end_ms, two.start_ms) == (2417, 2500)
+
+
+def test_cue_far_from_the_next_ends_with_its_words() -> None:
+    one, _ = layout(
+        [spoken("This was the first of two sentences.", 0), spoken("This is the second one.", 4000)]
+    )
+    assert one.end_ms == 2100
+
+
+def test_short_cue_stays_on_in_the_silence_after_it() -> None:
+    assert layout([Placed("Yes.", 0, 200), Placed("No.", 5000, 5100)]) == (
+        Cue(0, 833, ("Yes.",)),
+        Cue(5000, 5833, ("No.",)),
+    )
+
+
+def test_fast_cue_stays_on_until_it_can_be_read() -> None:
+    (cue,) = layout([Placed("a" * 40, 0, 1000)])
+    assert cue == Cue(0, 2000, ("a" * 40,))
+
+
+def test_fast_cue_without_silence_after_it_is_left_and_counted() -> None:
+    text = "This sentence has in all forty-two letters."[:42]
+    phrases = [Placed(text, 0, 1000), Placed(text, 1000, 2000), Placed("Yes.", 2000, 4000)]
+    cues = layout(phrases)
+    assert squeezed("".join(line for cue in cues for line in cue.lines)) == squeezed(text * 2 + "Yes.")
+    assert 1 <= fast_cues(cues, Limits(), "en") <= 2
+
+
+def test_slow_cues_are_not_counted_as_fast() -> None:
+    assert fast_cues([Cue(0, 1000, ("a" * 10, "b" * 10))], Limits(), "en") == 0
+    assert fast_cues([Cue(0, 1000, ("a" * 10, "b" * 11))], Limits(), "en") == 1
+    assert fast_cues([Cue(0, 1000, ("中" * 9,))], limits_for("zh"), "zh") == 0
+    assert fast_cues([Cue(0, 1000, ("中" * 10,))], limits_for("zh"), "zh") == 1
+    assert fast_cues([Cue(0, 1, ("a" * 10,))], limits_for("en", "raw"), "en") == 0
+
+
+def test_no_cue_outlasts_the_most() -> None:
+    (cue,) = layout([Placed("Aaaah!", 0, 60_000)])
+    assert cue == Cue(0, 7000, ("Aaaah!",))
+
+
+def test_no_cue_outlasts_the_media() -> None:
+    (cue,) = layout([Placed("Yes.", 9800, 9900)], until_ms=10_000)
+    assert cue.end_ms == 10_000
+
+
+def test_cues_that_are_too_short_alone_are_read_together() -> None:
+    phrases = [Placed("Yes.", 0, 250), Placed("I know.", 300, 650), Placed("But why?", 700, 1500)]
+    assert layout(phrases) == (Cue(0, 1500, ("Yes. I know. But why?",)),)
+
+
+def test_no_cue_reaches_over_a_seam() -> None:
+    phrases = [Placed("He went", 0, 900), Placed("home.", 950, 1900)]
+    assert [cue.lines for cue in layout(phrases)] == [("He went home.",)]
+    assert [cue.lines for cue in layout(phrases, seams_ms=[940])] == [("He went",), ("home.",)]
+
+
+def test_no_cue_reaches_over_a_silence_long_enough_to_read_in() -> None:
+    phrases = [Placed("He went", 0, 200), Placed("home.", 1200, 2200)]
+    assert [cue.lines for cue in layout(phrases)] == [("He went",), ("home.",)]
 
 
 def test_overlapping_phrases_are_trimmed() -> None:
-    assert layout([Placed("one", 0, 3000), Placed("two", 2000, 4000)]) == (
-        Cue(0, 2000, ("one",)),
-        Cue(2000, 4000, ("two",)),
-    )
+    phrases = [Placed("One sentence.", 0, 3000), Placed("Another sentence.", 2000, 4000)]
+    assert layout(phrases) == (Cue(0, 1917, ("One sentence.",)), Cue(2000, 4000, ("Another sentence.",)))
 
 
 def test_phrases_of_one_moment_are_read_together() -> None:
     assert layout([Placed("one", 0, 3000), Placed("two", 0, 4000)]) == (Cue(0, 4000, ("one two",)),)
 
 
-def test_phrase_without_time_joins_a_near_neighbour() -> None:
-    assert layout([Placed("one", 0, 3000), Placed("two", 3500, 3500)]) == (Cue(0, 3000, ("one two",)),)
-
-
-def test_phrase_without_time_and_neighbour_stays() -> None:
+def test_phrase_without_time_and_neighbour_gets_some() -> None:
     assert layout([Placed("one", 0, 3000), Placed("two", 9000, 9000)]) == (
         Cue(0, 3000, ("one",)),
-        Cue(9000, 9000, ("two",)),
+        Cue(9000, 9833, ("two",)),
     )
 
 
-TEXTS = st.text(max_size=200) | st.text(alphabet="abc ,.。今天안\u0301\u200d👍\n", max_size=200)
+def test_phrases_in_chinese_are_joined_by_a_space_where_nothing_else_parts_them() -> None:
+    limits = limits_for("zh")
+    (cue,) = layout([Placed("好的", 0, 300), Placed("我来", 300, 900)], limits, language="zh")
+    assert cue.lines == ("好的 我来",)
+    (cue,) = layout([Placed("好的，", 0, 300), Placed("我来", 300, 900)], limits, language="zh")
+    assert cue.lines == ("好的，我来",)
+
+
+def test_raw_leaves_each_phrase_as_it_is() -> None:
+    text = "word " * 40
+    phrases = [Placed(text, 0, 100), Placed("Yes.", 100, 150), Placed("No.", 150, 40_000)]
+    assert layout(phrases, limits_for("en", "raw")) == (
+        Cue(0, 100, (text.strip(),)),
+        Cue(100, 150, ("Yes.",)),
+        Cue(150, 40_000, ("No.",)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("مرحبا بكم في هذا البرنامج الجديد عن تاريخ المدينة القديمة وسكانها", "ar"),
+        ("שלום לכולם וברוכים הבאים לתוכנית החדשה על ההיסטוריה של העיר העתיקה", "he"),
+        ("नमस्ते और इस नए कार्यक्रम में आपका स्वागत है जो पुराने शहर के इतिहास के बारे में है", "hi"),
+        ("Xin chào và chào mừng các bạn đến với chương trình mới về lịch sử thành phố", "vi"),
+    ],
+)
+def test_words_of_other_scripts_stay_whole(text: str, language: str) -> None:
+    cues = layout([Placed(text, 0, 6000)], limits_for(language), language=language)
+    assert [word for cue in cues for line in cue.lines for word in line.split()] == text.split()
+
+
+SAMPLES = (
+    *"the Dr. King said that 42 km - – — ist über Haftpflichtversicherung 今天天气很好， 因为 GPU的 昨日の 会議で".split(),
+    *"コンピューター 。 ได้ไปเที่ยว 오늘 날씨가 مرحبا क्षत्रिय ? « » ( ) ... x".split(),
+)
+TEXTS = (
+    st.text(max_size=200)
+    | st.text(alphabet="abc ,.。今天안\u0301\u200d👍🏽🇩🇪—-「」ー\n", max_size=200)
+    | st.lists(st.sampled_from(SAMPLES), max_size=60).map(" ".join)
+    | st.lists(st.sampled_from(SAMPLES), max_size=60).map("".join)
+)
+LANGUAGES = st.sampled_from(["en", "de", "fr", "zh", "ja", "ko", "th", "ar", "yue", None])
 
 
 @st.composite
 def placed(draw: st.DrawFn) -> Placed:
+    """Make a phrase: without words, with those between its spaces, or with tokens of some characters."""
     text = draw(TEXTS)
     start_ms = draw(st.integers(0, 20_000))
-    words = (
-        tuple(
-            Word(f" {word}", draw(st.integers(0, 20_000)), draw(st.integers(0, 20_000)), 0.5)
-            for word in text.split()
-        )
-        if draw(st.booleans())
-        else ()
+    length = draw(st.integers(0, 4))
+    parts = (
+        [text[at : at + length] for at in range(0, len(text), length)]
+        if length
+        else [f" {word}" for word in text.split()]
     )
-    return Placed(text, start_ms, start_ms + draw(st.integers(0, 10_000)), words)
+    words = tuple(
+        Word(part, draw(st.integers(0, 20_000)), draw(st.integers(0, 20_000)), 0.5) for part in parts[:80]
+    )
+    has_words = len(parts) <= 80 and draw(st.booleans())
+    return Placed(text, start_ms, start_ms + draw(st.integers(-500, 10_000)), words if has_words else ())
 
 
-@given(st.lists(placed(), max_size=6), st.integers(1, 3), st.integers(2, 50))
-def test_cues_are_legal_and_no_word_is_lost(phrases: list[Placed], lines: int, width: int) -> None:
-    limits = Limits(lines=lines, columns=width, wide_columns=width)
-    cues = layout(phrases, limits)
+LIMITS = st.builds(
+    Limits,
+    max_chars=st.integers(2, 50),
+    max_lines=st.integers(1, 4),
+    max_chars_per_s=st.sampled_from([0, 4, 9, 17.5, 20]),
+    min_ms=st.sampled_from([0, 833, 2000]),
+    max_ms=st.sampled_from([0, 2000, 7000]),
+    gap_ms=st.sampled_from([0, 83, 200]),
+    chain_ms=st.sampled_from([0, 500]),
+)
+
+
+@given(
+    st.lists(placed(), max_size=6),
+    LIMITS,
+    LANGUAGES,
+    st.lists(st.integers(0, 30_000), max_size=3).map(sorted),
+)
+def test_cues_are_legal_and_no_word_is_lost(
+    phrases: list[Placed], limits: Limits, language: str | None, seams_ms: list[int]
+) -> None:
+    cues = layout(phrases, limits, language=language, seams_ms=seams_ms)
+    line_columns = limits.max_chars * columns_per_char(language)
     for cue in cues:
         assert type(cue.start_ms) is type(cue.end_ms) is int
-        assert 0 <= cue.start_ms <= cue.end_ms
-        assert 1 <= len(cue.lines) <= lines
+        assert 0 <= cue.start_ms < cue.end_ms
+        assert not limits.max_ms or cue.end_ms - cue.start_ms <= limits.max_ms
+        assert 1 <= len(cue.lines) <= limits.max_lines
         assert all(line.strip() == line != "" and len(line.splitlines()) == 1 for line in cue.lines)
-        assert all(columns(line) <= width for line in cue.lines)
-    assert all(one.end_ms <= two.start_ms for one, two in pairwise(cues))
+        assert all(columns(line) <= line_columns for line in cue.lines)
+    assert all(one.end_ms + limits.gap_ms <= two.start_ms for one, two in pairwise(cues))
     said = "".join(clean(phrase.text) for phrase in sorted(phrases, key=lambda phrase: phrase.start_ms))
     assert squeezed("".join(line for cue in cues for line in cue.lines)) == squeezed(said)
+    assert layout(phrases, limits, language=language, seams_ms=seams_ms) == cues
 
 
-def test_spaces_between_lines_make_no_line_wider_than_its_limit() -> None:
-    """Found by chance: three lines of two columns, and the two spaces between them."""
-    phrase = Placed("00 000 \u0300", 0, 1000, ())
-    limits = Limits(lines=3, columns=2, wide_columns=2)
-    assert [cue.lines for cue in layout([phrase], limits)] == [("00", "00", "0 \u0300")]
-    # A mark alone takes no columns, and yet it begins the line.
-    assert [cue.lines for cue in layout([Placed("\u0300 00", 0, 1000, ())], limits)] == [("\u0300", "00")]
+@given(st.lists(placed(), max_size=6), LANGUAGES)
+def test_raw_cues_are_in_order_too(phrases: list[Placed], language: str | None) -> None:
+    cues = layout(phrases, limits_for(language, "raw"), language=language)
+    assert all(one.end_ms <= two.start_ms for one, two in pairwise(cues))
+    assert [cue.lines for cue in cues] == [
+        (text,) for phrase in sorted(phrases, key=lambda one: one.start_ms) if (text := clean(phrase.text))
+    ]
 
 
-@given(st.lists(placed(), max_size=6))
-def test_each_cue_lies_within_a_phrase(phrases: list[Placed]) -> None:
-    for cue in layout(phrases):
-        assert any(phrase.start_ms <= cue.start_ms <= cue.end_ms <= phrase.end_ms for phrase in phrases)
+@given(st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 3000)), min_size=2, max_size=8), st.data())
+def test_no_cue_has_words_from_both_sides_of_a_seam(
+    times: list[tuple[int, int]], data: st.DataObject
+) -> None:
+    phrases: list[Placed] = []
+    at_ms = 0
+    for number, (pause_ms, length_ms) in enumerate(times):
+        start_ms = at_ms + pause_ms + 1
+        at_ms = start_ms + length_ms
+        phrases.append(Placed(chr(ord("a") + number) * 5, start_ms, at_ms))
+    seam = data.draw(st.integers(1, len(phrases) - 1))
+    before = set("".join(phrase.text for phrase in phrases[:seam]))
+    for cue in layout(phrases, seams_ms=[phrases[seam].start_ms]):
+        letters = set(squeezed("".join(cue.lines)))
+        assert letters <= before or not letters & before
 
 
-def test_width_of_a_text_counts_full_width_twice_and_marks_not() -> None:
-    assert [columns(text) for text in ("abc", "中文", "e\u0301", "カ", "ｶ")] == [3, 4, 1, 2, 1]
-    assert is_mostly_wide("中文ab!")
-    assert not is_mostly_wide("中abc")
+def test_limits_that_somebody_asked_for_count() -> None:
+    limits = limits_for("en", overrides=LayoutOverrides(max_chars=20, max_lines=1))
+    cues = layout([Placed("It is a truth universally acknowledged, that a single man", 0, 6000)], limits)
+    assert [cue.lines for cue in cues] == [
+        ("It is a truth",),
+        ("universally",),
+        ("acknowledged,",),
+        ("that a single man",),
+    ]

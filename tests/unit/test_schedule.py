@@ -188,7 +188,16 @@ def test_a_job_that_was_removed_may_come_again() -> None:
     [(1, 1, 1), (16, 1, 16), (17, 1, 16), (16, 2, 8), (5, 4, 2), (3, 4, 1), (100, 4, 16), (0, 0, 1)],
 )
 def test_idle_workers_share_what_there_is(ready: int, idle_workers: int, size: int) -> None:
-    assert lease_size(ready=ready, idle_workers=idle_workers, batch_size=16) == size
+    assert lease_size(ready=ready, idle_workers=idle_workers, busy_workers=0, batch_size=16) == size
+
+
+@pytest.mark.parametrize(
+    ("ready", "busy_workers", "size"),
+    [(1, 1, 1), (11, 1, 8), (24, 1, 16), (16, 7, 4), (71, 7, 16), (100, 63, 4), (3, 63, 1)],
+)
+def test_something_is_left_for_those_who_are_busy(ready: int, busy_workers: int, size: int) -> None:
+    """Each of them counts half: it has half of its lease before it."""
+    assert lease_size(ready=ready, idle_workers=1, busy_workers=busy_workers, batch_size=16) == size
 
 
 ADDED = st.tuples(st.integers(0, 4), st.integers(0, 1), st.sampled_from([4_000, 100_000, WINDOW]))

@@ -155,11 +155,14 @@ class Desk:
             peer.reply(ms.JobInfo(request=request, job=facts))
             return
 
+        # Only the missing spans are asked for: no cue is worth laying out.
+        work = partial(compose, row, model=self._model, profile="raw")
+
         def composed(transcript: Transcript) -> None:
             missing = tuple(f"{gap.start_ms} {gap.end_ms} {gap.cause}" for gap in transcript.missing)
             peer.reply(ms.JobInfo(request=request, job=replace(facts, missing=missing)))
 
-        self._compose(request, row, peer, partial(compose, row, model=self._model), composed)
+        self._compose(request, row, peer, work, composed)
 
     def _retry(self, row: JobRow) -> None:
         job = row.job

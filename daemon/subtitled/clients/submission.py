@@ -7,9 +7,11 @@ import unicodedata
 from collections.abc import Iterable
 
 from subtitle.messages import JobOptions
+from subtitled.checkpoint import can_translate
 from subtitled.clients.refusal import RefusedError
-from subtitled.config_checks import LANGUAGES, cannot_translate
+from subtitled.config_checks import LANGUAGES
 from subtitled.core.records import Options
+from subtitled.cues.limits import check_overrides, overrides_of
 from subtitled.cues.render import FORMATS
 from subtitled.spool import fitted
 
@@ -37,7 +39,7 @@ def options_of(wanted: JobOptions, *, model: str, languages: Iterable[str], afte
         raise RefusedError(
             "UNSUPPORTED", f"language {language!r}: the model {model} knows {' '.join(sorted(known))}"
         )
-    if wanted.task == "translate" and (cannot_translate(model) or len(known) == 1):
+    if wanted.task == "translate" and (not can_translate(model) or len(known) == 1):
         raise RefusedError(
             "UNSUPPORTED", f'task "translate": the model {model} cannot; "large-v3" and "medium" can'
         )
@@ -46,16 +48,15 @@ def options_of(wanted: JobOptions, *, model: str, languages: Iterable[str], afte
     unknown = [form for form in wanted.formats if form not in FORMATS]
     if unknown:
         raise RefusedError("BAD_FORMAT", f"format {unknown[0]!r}: this server writes {', '.join(FORMATS)}")
-    layout = wanted.layout
-    if layout.min_ms is not None and layout.max_ms is not None and layout.min_ms > layout.max_ms:
+    try:
+        check_overrides(wanted.layout.profile, overrides_of(wanted.layout))
+    except ValueError as error:
+        raise RefusedError("BAD_FORMAT", f"layout: {error}") from error
+    gap_ms, chain_ms = wanted.layout.gap_ms, wanted.layout.chain_ms
+    if gap_ms is not None and chain_ms is not None and chain_ms < gap_ms:
         raise RefusedError(
             "BAD_FORMAT",
-            f"layout: min_ms = {layout.min_ms} is more than max_ms = {layout.max_ms}; no cue can be both",
-        )
-    if layout.chain_ms is not None and layout.gap_ms is not None and layout.chain_ms < layout.gap_ms:
-        raise RefusedError(
-            "BAD_FORMAT",
-            f"layout: chain_ms = {layout.chain_ms} is less than gap_ms = {layout.gap_ms}; cues cannot be closed up to more",
+            f"layout: chain_ms = {chain_ms} is less than gap_ms = {gap_ms}; cues cannot be closed up to more",
         )
     return Options(
         language=language,
@@ -66,7 +67,7 @@ def options_of(wanted: JobOptions, *, model: str, languages: Iterable[str], afte
         initial_prompt=wanted.initial_prompt,
         hotwords=wanted.hotwords,
         vad=wanted.vad,
-        layout=layout,
+        layout=wanted.layout,
         after=after,
         output=b"",
     )

@@ -1,8 +1,8 @@
-"""The machine itself: an event comes in, the actions that it calls for go out.
+"""The machine itself: events come in, the actions that they call for go out.
 
     media ─► SendPrepare ─► Prepared… ─► [ready] ─► SendTranscribe ─► Transcribed ─► WriteOutputs ─► Written
 
-The broker reads no clock and touches no socket, file or thread: `handle(event, now)` returns actions, `tick(now)` returns
+The broker reads no clock and touches no socket, file or thread: `handle(events, now)` returns actions, `tick(now)` returns
 the actions of time and when it wants to be called next. What must survive is among the actions as `Save…`; the server
 commits those before it does the others (write, then speak).
 
@@ -23,10 +23,11 @@ from msgspec.structs import replace
 from subtitled.core import events as ev
 from subtitled.core.actions import Action, Kill, WriteFailure, WriteOutputs
 from subtitled.core.deadlines import Policy
+from subtitled.core.election import Election
 from subtitled.core.feeding import Feeding
 from subtitled.core.leasing import Leasing
 from subtitled.core.ledger import Ledger
-from subtitled.core.records import Job, Segment, SegmentKey, Worker
+from subtitled.core.records import Job, SegmentKey, Worker
 from subtitled.core.roster import NEVER, Roster
 from subtitled.core.states import JobEvent, JobState, SegmentEvent, SegmentState, WorkerEvent, WorkerState
 
@@ -49,10 +50,15 @@ class Broker:
         self.roster = Roster(policy, self._out)
         self.feeding = Feeding(policy, self.ledger, self.roster, self._out)
         self.leasing = Leasing(policy, self.ledger, self.roster, self._out)
+        self.election = Election(self.ledger, self.leasing)
 
-    def handle(self, event: ev.Event, now: float) -> list[Action]:
-        """Return the actions that an event calls for, in the order of what happened."""
-        self._on(event, now)
+    def handle(self, events: Iterable[ev.Event], now: float) -> list[Action]:
+        """Return the actions that some events call for, in the order of what happened.
+
+        Work is given out once, after the last: what has come together can go out together.
+        """
+        for event in events:
+            self._on(event, now)
         return self._assign(now)
 
     def tick(self, now: float) -> tuple[list[Action], float]:
@@ -103,6 +109,12 @@ class Broker:
                 )
                 for job in complete:
                     self._advance(job)
+                while (
+                    displaced := self.feeding.swap(
+                        window_samples=self.window_samples, recipe=self.recipe, now=now
+                    )
+                ) is not None:
+                    self._lose_feed(displaced, "", is_blamed=False)
             self.leasing.assign(now)
             self.feeding.grant_credit()
         out = list(self._out)
@@ -139,6 +151,8 @@ class Broker:
                 self.roster.reset(self.roster.workers[slot], now)
             case ev.WorkerReady():
                 self._on_ready(event, now)
+            case ev.ModelUnloaded(worker=identity):
+                self.leasing.unloaded(identity)
             case ev.WorkerHeard(worker=identity):
                 if worker := self.roster.current(identity):
                     self.roster.hear(worker, now)
@@ -198,6 +212,9 @@ class Broker:
             worker,
             WorkerEvent.READY,
             credit=event.credit,
+            streams=event.streams,
+            batch_size=event.batch_size,
+            is_loaded=True,
             device=event.device,
             heard_at=now,
             due_at=NEVER,
@@ -256,7 +273,7 @@ class Broker:
             segment = self.leasing.claim(lease, outcome.key)
             if segment is not None:
                 answered.add(outcome.key.job)
-                self._count_result(segment, outcome, event.worker)
+                self.election.count(segment, outcome, event.worker)
         left_out = self.leasing.give_back(lease, "the worker's reply left it out", is_blamed=True)
         self._advance_all(answered | left_out)
 
@@ -267,26 +284,6 @@ class Broker:
         self._advance_all(self.leasing.give_back(lease, event.cause, is_blamed=True))
         if (worker := self.roster.refused(event.worker)) is not None:
             self._give_up(worker, f"refused a lease: {event.cause}")
-
-    def _count_result(self, segment: Segment, outcome: ev.Outcome, worker: str) -> None:
-        job = self.ledger.jobs[segment.key.job]
-        is_voter = outcome.is_speech and job.options.language == "auto"
-        is_outvoted = is_voter and job.language is not None and outcome.language != job.language
-        # While the vote is open the segment may have to be decoded again: its PCM stays.
-        done = self.ledger.move_segment(
-            segment,
-            SegmentEvent.DONE if outcome.is_speech else SegmentEvent.SKIPPED,
-            worker=worker,
-            result=outcome.result,
-            has_pcm=segment.has_pcm and is_voter and (job.language is None or is_outvoted),
-            language=outcome.language,
-            language_probability=outcome.language_probability,
-            cause="",
-        )
-        if is_outvoted:
-            self._outvote(job, done)
-        elif is_voter and job.language is None:
-            self.ledger.ballots[job.id].add(outcome.language, outcome.language_probability)
 
     def _on_cancel(self, name: str) -> None:
         job = self.ledger.jobs[name]
@@ -319,10 +316,7 @@ class Broker:
         if job is None or job.state not in {JobState.QUEUED, JobState.PREPARING, JobState.TRANSCRIBING}:
             return
         is_complete = job.state is JobState.TRANSCRIBING and not self.ledger.open[name]
-        if job.options.language == "auto" and job.language is None:
-            ballot = self.ledger.ballots[name]
-            if (verdict := ballot.verdict()) is not None and (is_complete or ballot.is_enough):
-                job = self._settle_language(job, *verdict)
+        job = self.election.settle(job, is_complete=is_complete)
         if job.state is not JobState.TRANSCRIBING:
             return
         if self.ledger.open[name]:
@@ -337,22 +331,6 @@ class Broker:
             # Its file may still be read though nothing of it is wanted any more: no feed outlives its job.
             self.feeding.abandon(name)
             self._out.append(WriteOutputs(self.ledger.move_job(job, JobEvent.ALL_DONE)))
-
-    def _settle_language(self, job: Job, language: str, probability: float) -> Job:
-        job = self.ledger.change_job(job, language=language, language_probability=probability)
-        for segment in list(self.ledger.segments[job.id].values()):
-            if segment.state is SegmentState.DONE:
-                if segment.language == language:
-                    self.ledger.take_pcm(segment)
-                else:
-                    self._outvote(job, segment)
-        return job
-
-    def _outvote(self, job: Job, segment: Segment) -> None:
-        cause = f"decoded as {segment.language}, the file is in {job.language}"
-        again = self.ledger.move_segment(segment, SegmentEvent.OUTVOTED, cause=cause)
-        if again.has_pcm:
-            self.leasing.make_ready(again)
 
     def _fail(self, job: Job, event: JobEvent, cause: str) -> None:
         self.feeding.abandon(job.id)

@@ -57,6 +57,16 @@ class WorkerReady(Struct, frozen=True, kw_only=True):
     device: str = ""
     window_samples: int | None = None
     """Samples that the model sees at once; None from a prepare worker."""
+    streams: int = 1
+    """Leases that it decodes at once."""
+    batch_size: int | None = None
+    """Segments that it decodes at once; None: as many as the policy says."""
+
+
+class ModelUnloaded(Struct, frozen=True):
+    """A transcribe worker had nothing to do for long, and freed its model's memory."""
+
+    worker: str
 
 
 class WorkerHeard(Struct, frozen=True):
@@ -203,6 +213,7 @@ Event = (
     | SlotRemoved
     | SlotReset
     | WorkerReady
+    | ModelUnloaded
     | WorkerHeard
     | WorkerExited
     | Progressed

@@ -29,12 +29,16 @@ class Feeding:
         """Job → slot of the prepare worker that reads its file."""
         self._unfed: list[tuple[int, int, str]] = []
         """Heap of jobs that wait for a prepare worker; may name jobs that no longer do."""
+        self._fresh: list[tuple[int, int, int, str]] = []
+        """Heap of those that nothing was read of yet, the smallest file of the most urgent first; likewise."""
         self._last_id = 0
 
     def want(self, job: Job) -> None:
         """Put a job in line for a prepare worker, unless one reads its file already."""
         if job.id not in self._slots:
             heapq.heappush(self._unfed, (-job.options.priority, job.order, job.id))
+            if self._is_fresh(job.id):
+                heapq.heappush(self._fresh, (-job.options.priority, job.size, job.order, job.id))
 
     def feeder(self, identity: str, feed: int) -> tuple[Worker, Feed] | None:
         """Return the worker and its feed if the worker is alive and this feed is its current one."""
@@ -59,6 +63,33 @@ class Feeding:
                 self._start(worker, job, wanted, window_samples, now)
                 break
         return complete
+
+    def swap(self, *, window_samples: int, recipe: bytes, now: float) -> Job | None:
+        """Have a smaller file, or a more urgent one, read in the place of one that only waits for credit.
+
+        Returns the job whose file was put away, for the caller to put back in line; None when nothing is to be gained.
+        What is put away has its PCM in memory to be going on with; a file that was put away displaces no other, so that
+        each displaces one at most.
+        """
+        while self._fresh and not self._is_fresh(self._fresh[0][3]):
+            heapq.heappop(self._fresh)
+        if not self._fresh or self._roster.idle(Role.PREPARE):
+            return None
+        job = self._ledger.jobs[self._fresh[0][3]]
+        promised = self._promised()
+        if not self._is_room(0, promised):
+            return None
+        held_up = (self._held_up(worker, promised) for worker in self._roster.of(Role.PREPARE))
+        others = [other for other in held_up if other is not None and _goes_before(job, other)]
+        if not others:
+            return None
+        other = max(others, key=lambda one: (-one.options.priority, one.size))
+        slot = self._slots[other.id]
+        heapq.heappop(self._fresh)
+        self.abandon(other.id)
+        job = self._ledger.move_job(job, JobEvent.LEASED, recipe=job.recipe or recipe)
+        self._start(self._roster.workers[slot], job, None, window_samples, now)
+        return other
 
     def progressed(self, worker: Worker, *, decoded_samples: int, is_waiting: bool, now: float) -> None:
         """Note how far a worker is; waiting for credit counts as progress."""
@@ -117,6 +148,25 @@ class Feeding:
                 self._roster.put(replace(worker, feed=granted))
                 self._out.append(SendCredit(worker=worker.identity, feed=feed.id, bytes=GRANT_BYTES))
 
+    def _is_fresh(self, name: str) -> bool:
+        """Say whether a job is in line, and nothing of its file was read yet."""
+        job = self._ledger.jobs.get(name)
+        return (
+            job is not None
+            and job.state is JobState.QUEUED
+            and not job.is_planned
+            and not self._ledger.segments[name]
+        )
+
+    def _held_up(self, worker: Worker, promised_bytes: int) -> Job | None:
+        """Return the job whose file a worker cannot go on reading for want of credit."""
+        feed = worker.feed
+        if worker.state is not WorkerState.BUSY or feed is None or not feed.is_waiting or _ahead(feed):
+            return None
+        if self._is_room(self._ledger.pcm_bytes[feed.job], promised_bytes):
+            return None
+        return self._ledger.jobs[feed.job]
+
     def _promised(self) -> int:
         """Return the bytes that all workers may still send."""
         return sum(_ahead(worker.feed) for worker in self._roster.of(Role.PREPARE) if worker.feed)
@@ -167,6 +217,15 @@ class Feeding:
                 credit_bytes=GRANT_BYTES,
             )
         )
+
+
+def _goes_before(job: Job, other: Job) -> bool:
+    """Say whether a job's file is worth putting away the other's: more urgent, or as urgent and at most half as large.
+
+    Half, so that of many files alike none displaces another.
+    """
+    one, two = job.options.priority, other.options.priority
+    return one > two or (one == two and 2 * job.size <= other.size)
 
 
 def _ahead(feed: Feed) -> int:

@@ -41,20 +41,52 @@ class Leasing:
     def assign(self, now: float) -> None:
         """Give the ready segments to workers that may hold a lease."""
         while self.ready:
-            idle = self._roster.idle(Role.TRANSCRIBE)
-            if able := self._able(idle):
-                size = lease_size(
-                    ready=len(self.ready), idle_workers=len(idle), batch_size=self.policy.batch_size
-                )
+            # A worker with nothing to do goes before one that has a stream to spare.
+            workers = list(self._roster.of(Role.TRANSCRIBE))
+            free = self._roster.idle(Role.TRANSCRIBE) or [w for w in workers if _has_free_stream(w)]
+            busy = [w for w in workers if w.state is WorkerState.BUSY and w not in free]
+            if able := self._able(free):
                 # One that failed last time has to do one segment first, and can harm no more than that.
-                self._lease(able[0], 1 if able[0].failures else size, now)
+                share = 1 if able[0].failures else self._share(able[0], free, busy)
+                self._lease(able[0], share, now)
                 continue
             # A lease ahead lets features be computed while the device decodes, but only a full batch is worth
-            # tying to one worker: with less, whoever is free first takes it.
-            ahead = next((w for w in self._roster.of(Role.TRANSCRIBE) if _may_hold_more(w)), None)
-            if ahead is None or len(self.ready) < self.policy.batch_size:
+            # tying to one worker, and only while there is as much for the others: with less, whoever is free first
+            # takes it.
+            ahead = next((w for w in busy if _may_hold_more(w) and self._is_full(w, free, busy)), None)
+            if ahead is None:
                 return
-            self._lease(ahead, self.policy.batch_size, now)
+            self._lease(ahead, self.batch_size(ahead), now)
+
+    def batch_size(self, worker: Worker) -> int:
+        """Return how many segments a worker decodes at once."""
+        return worker.batch_size or self.policy.batch_size
+
+    def _share(self, worker: Worker, free: list[Worker], busy: list[Worker]) -> int:
+        """Return how many segments are a worker's next lease."""
+        return lease_size(
+            ready=len(self.ready),
+            idle_workers=len(free),
+            busy_workers=len(busy),
+            batch_size=self.batch_size(worker),
+        )
+
+    def _is_full(self, worker: Worker, free: list[Worker], busy: list[Worker]) -> bool:
+        """Say whether a worker's share of what is ready is a whole batch."""
+        return min(self._share(worker, free, busy), len(self.ready)) >= self.batch_size(worker)
+
+    def unloaded(self, identity: str) -> None:
+        """Note that a worker has freed its model's memory: it has to be loaded before the next answer."""
+        worker = self._roster.current(identity)
+        if worker is None:
+            return
+        worker = self._roster.put(replace(worker, is_loaded=False))
+        for lease_id in worker.leases:  # sent while it made up its mind
+            lease = self.leases[lease_id]
+            due_at = lease.due_at + self.policy.start_timeout_s
+            self.leases[lease_id] = replace(lease, due_at=due_at)
+        if worker.leases:
+            self._begin(worker, worker.heard_at)
 
     def _able(self, idle: list[Worker]) -> list[Worker]:
         """Return who of the idle may have the next lease.
@@ -80,11 +112,9 @@ class Leasing:
             self._out.append(ResultStale(worker=identity, lease=lease_id))
             return None
         left = tuple(other for other in worker.leases if other != lease_id)
-        if left:
-            due = now + time_to_run(self.policy, self.leases[left[0]].samples)
-        else:
-            due = self._roster.leaving_due(now) if worker.state is WorkerState.DRAINING else NEVER
-        worker = self._roster.put(replace(worker, leases=left, heard_at=now, due_at=due))
+        due = self._roster.leaving_due(now) if worker.state is WorkerState.DRAINING else NEVER
+        worker = replace(worker, leases=left, heard_at=now, due_at=due, is_loaded=True)
+        worker = self._begin(worker, now) if left else self._roster.put(worker)
         if not left and worker.state is WorkerState.BUSY:
             self._roster.move(worker, WorkerEvent.REPLIED)
         return self.leases.pop(lease_id)
@@ -97,10 +127,10 @@ class Leasing:
         return self._ledger.find(key)
 
     def release(self, worker: Worker) -> Iterator[tuple[Lease, bool]]:
-        """Take all leases from a worker that is lost; yield each, and whether it was the one being worked on."""
+        """Take all leases from a worker that is lost; yield each, and whether it was being worked on."""
         self._roster.put(replace(worker, leases=()))
         for place, lease_id in enumerate(worker.leases):
-            yield self.leases.pop(lease_id), place == 0
+            yield self.leases.pop(lease_id), place < worker.streams
 
     def give_back(self, lease: Lease, cause: str, *, is_blamed: bool) -> set[str]:
         """Make the segments of a lease that have no result ready again; bury those that were lost too often.
@@ -138,12 +168,26 @@ class Leasing:
         samples = sum(item.samples for item in items)
         lease = Lease(id=self._last_id, worker=worker.identity, keys=keys, samples=samples)
         self.leases[lease.id] = lease
-        if not worker.leases:  # the time to run of a lease ahead starts when it is its turn
-            worker = replace(worker, due_at=now + time_to_run(self.policy, samples))
-        worker = self._roster.put(replace(worker, leases=(*worker.leases, lease.id)))
+        worker = self._begin(replace(worker, leases=(*worker.leases, lease.id)), now)
         if worker.state is WorkerState.IDLE:
             self._roster.move(worker, WorkerEvent.ASSIGNED)
         self._out.append(SendTranscribe(lease=lease, items=tuple(items)))
+
+    def _begin(self, worker: Worker, now: float) -> Worker:
+        """Store a worker with leases; the time to run of those whose turn has come begins."""
+        loading_s = 0.0 if worker.is_loaded else self.policy.start_timeout_s
+        due = NEVER
+        for lease_id in worker.leases[: worker.streams]:
+            lease = self.leases[lease_id]
+            if lease.due_at == NEVER:
+                lease = replace(lease, due_at=now + time_to_run(self.policy, lease.samples) + loading_s)
+                self.leases[lease_id] = lease
+            due = min(due, lease.due_at)
+        return self._roster.put(replace(worker, due_at=due))
+
+
+def _has_free_stream(worker: Worker) -> bool:
+    return worker.state is WorkerState.BUSY and not worker.failures and len(worker.leases) < worker.streams
 
 
 def _may_hold_more(worker: Worker) -> bool:

@@ -24,13 +24,13 @@ class Options(Struct, frozen=True, kw_only=True):
     language: str = "auto"
     """A Whisper language code, "auto" (one language per file, by vote) or "multi" (each segment its own)."""
     task: str = "transcribe"
+    initial_prompt: str = ""
+    """Text that counts as said before each segment: names, style, punctuation."""
+    hotwords: str = ""
+    """Words to be expected in each segment."""
     formats: tuple[str, ...] = ("srt",)
     word_timestamps: bool = False
     priority: int = 0
-    initial_prompt: str = ""
-    """Text that the model takes as what was said before each segment."""
-    hotwords: str = ""
-    """Words that the model should expect."""
     vad: VadOptions = VadOptions()
     """What differs from the server's own settings for finding speech."""
     layout: LayoutOptions = LayoutOptions()
@@ -117,6 +117,8 @@ class Lease(Struct, frozen=True, kw_only=True):
     """Identity, `slot.incarnation`."""
     keys: tuple[SegmentKey, ...]
     samples: int
+    due_at: float = float("inf")
+    """When it is overdue; infinity until it is its turn."""
 
 
 class Feed(Struct, frozen=True, kw_only=True):
@@ -144,8 +146,14 @@ class Worker(Struct, frozen=True, kw_only=True):
     incarnation: int = 1
     credit: int = 1
     """Leases it may hold at once."""
+    streams: int = 1
+    """Leases it decodes at once; the others wait their turn."""
+    batch_size: int | None = None
+    """Segments it decodes at once; None: as many as the policy says."""
+    is_loaded: bool = True
+    """Its model is in memory; else the next lease takes as much longer as loading does."""
     leases: tuple[int, ...] = ()
-    """Ids of the leases it holds, the one it works on first."""
+    """Ids of the leases it holds, those it works on first."""
     feed: Feed | None = None
     heard_at: float = 0.0
     due_at: float = float("inf")

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from itertools import pairwise
+from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from subtitled.cues.phrases import Placed, Word, spell
-from subtitled.cues.text import clean, columns, cut, is_mostly_wide, units, weight
+from subtitled.cues import breaks
+from subtitled.cues.clock import Clock
+from subtitled.cues.cost import Cost
+from subtitled.cues.grouping import Grouping, Unit
+from subtitled.cues.limits import Limits
+from subtitled.cues.phrases import Placed, spell
+from subtitled.cues.text import clean, cut, stands_alone, units, weight
+from subtitled.cues.timing import Spoken, times
+from subtitled.cues.unspaced import words
+from subtitled.cues.width import columns, columns_per_char
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-_NEAR_MS = 1000
-"""A phrase without time of its own joins a neighbour at most so far away."""
-
-
-class Limits(Struct, frozen=True):
-    """What fits on the screen at once: Netflix Timed Text Style Guides, English and Chinese (16 characters)."""
-
-    lines: int = 2
-    columns: int = 42
-    wide_columns: int = 32
-    """Columns of a line of mostly full-width characters, each of which takes two."""
+    from collections.abc import Iterable, Iterator, Sequence
 
 
 class Cue(Struct, frozen=True):
@@ -35,128 +30,131 @@ class Cue(Struct, frozen=True):
     lines: tuple[str, ...]
 
 
-class _Block(Struct, frozen=True):
-    """Cleaned text that follows the block before it without overlapping."""
-
-    text: str
-    start_ms: int
-    end_ms: int
-    words: tuple[Word, ...] = ()
-
-
-def layout(phrases: Iterable[Placed], limits: Limits | None = None) -> tuple[Cue, ...]:
+def layout(
+    phrases: Iterable[Placed],
+    limits: Limits | None = None,
+    *,
+    language: str | None = None,
+    seams_ms: Sequence[int] = (),
+    until_ms: int | None = None,
+) -> tuple[Cue, ...]:
     """Return the cues of one file's phrases: in order, never overlapping, within `limits`, no word lost.
 
-    A phrase longer than a cue becomes several, which share its time by its words or else by characters.
-    Each cue stays within its phrase's time; where phrases overlap, the earlier one ends when the later
-    begins. A phrase that has no time joins its neighbour, or stays a cue whose end is its start.
+    Times are those of the words or else shared out within a phrase by the room that its characters take; where phrases
+    overlap, the earlier one ends when the later begins. Lines and cues break where it disturbs least (`grouping`), by the rules of
+    `language`. No cue has words from both sides of a seam (`seams_ms`, in order: where audio begins that did not follow the audio before
+    it), nor of a silence long enough for a cue of its own. `until_ms` is the end of the media.
     """
     limits = limits or Limits()
-    return tuple(cue for block in _joined(_trimmed(phrases)) for cue in _cues(block, limits))
+    per_char = columns_per_char(language)
+    stretches = _stretches(phrases, limits, language, seams_ms)
+    spoken: list[Spoken] = []
+    for stretch, following in zip(stretches, [*stretches[1:], None], strict=False):
+        next_ms = following[0].start_ms if following else until_ms and until_ms + limits.gap_ms
+        spoken.extend(_spoken(stretch, limits, per_char, next_ms))
+    return tuple(
+        Cue(start_ms, end_ms, cue.lines)
+        for cue, (start_ms, end_ms) in zip(spoken, times(spoken, limits, per_char, until_ms), strict=True)
+    )
 
 
-def _trimmed(phrases: Iterable[Placed]) -> Iterator[_Block]:
-    """Yield what is left of each phrase when its text is cleaned, its end cut to the next one's start."""
-    waiting: _Block | None = None
-    for phrase in sorted(phrases, key=lambda phrase: phrase.start_ms):
-        text = clean(phrase.text)
-        if not text:
+def fast_cues(cues: Iterable[Cue], limits: Limits, language: str | None) -> int:
+    """Return how many of `cues` are to be read faster than `limits` say, because they were spoken so fast."""
+    if not limits.max_chars_per_s:
+        return 0
+    per_s = limits.max_chars_per_s * columns_per_char(language)
+    return sum(sum(map(columns, cue.lines)) * 1000 > per_s * (cue.end_ms - cue.start_ms) for cue in cues)
+
+
+def _stretches(
+    phrases: Iterable[Placed], limits: Limits, language: str | None, seams_ms: Sequence[int]
+) -> list[list[Unit]]:
+    """Return the units of each run of phrases between which nothing parts them."""
+    stretches: list[list[Unit]] = []
+    for phrase in _trimmed(phrases):
+        found = list(_units(phrase, limits, language))
+        last = stretches[-1][-1] if stretches else None
+        if last is None or not limits.max_chars or _parts(last, found[0], limits, seams_ms):
+            stretches.append(found)
             continue
-        if waiting is not None:
-            yield _Block(waiting.text, waiting.start_ms, min(waiting.end_ms, phrase.start_ms), waiting.words)
+        stretches[-1].extend(_continued(last, found, language))
+    return stretches
+
+
+def _trimmed(phrases: Iterable[Placed]) -> Iterator[Placed]:
+    """Yield each phrase that says something, its text cleaned, its end cut to the next one's start."""
+    spoken = [(phrase, text) for phrase in phrases if (text := clean(phrase.text))]
+    spoken.sort(key=lambda pair: pair[0].start_ms)
+    for (phrase, text), following in zip(spoken, [*spoken[1:], None], strict=False):
+        end_ms = min(phrase.end_ms, following[0].start_ms) if following else phrase.end_ms
         spells = spell(phrase.words) == "".join(text.split())
-        end_ms = max(phrase.start_ms, phrase.end_ms)
-        waiting = _Block(text, phrase.start_ms, end_ms, phrase.words if spells else ())
-    if waiting is not None:
-        yield waiting
+        yield Placed(text, phrase.start_ms, max(phrase.start_ms, end_ms), phrase.words if spells else ())
 
 
-def _joined(blocks: Iterable[_Block]) -> Iterator[_Block]:
-    """Yield `blocks` with those that have no time joined to the one before or after, where one is near."""
-    last: _Block | None = None
-    for block in blocks:
-        if last is None:
-            last = block
-        elif (_has_time(last) and _has_time(block)) or block.start_ms - last.end_ms > _NEAR_MS:
-            yield last
-            last = block
-        else:
-            timed = block if _has_time(block) else last
-            last = _Block(f"{last.text} {block.text}", timed.start_ms, timed.end_ms)
-    if last is not None:
-        yield last
-
-
-def _has_time(block: _Block) -> bool:
-    return block.start_ms < block.end_ms
-
-
-def _cues(block: _Block, limits: Limits) -> Iterator[Cue]:
-    """Yield the cues of one block, its lines dealt out in order."""
-    lines = _lines(block.text, limits.wide_columns if is_mostly_wide(block.text) else limits.columns)
-    groups = [lines[at : at + limits.lines] for at in range(0, len(lines), limits.lines)]
-    clock = _Clock(block)
+def _units(phrase: Placed, limits: Limits, language: str | None) -> Iterator[Unit]:
+    """Yield the units of one phrase, none wider than a line."""
+    line = limits.max_chars * columns_per_char(language)
+    clock = Clock(phrase.text, phrase.start_ms, phrase.end_ms, phrase.words)
+    heard = tuple(weight(word.text) for word in phrase.words)
+    pieces = words(phrase.text, language, heard) if line else (phrase.text,)
     said = 0
-    for group in groups:
-        until = said + sum(weight(line) for line in group)
-        yield Cue(clock.start_ms(said), clock.end_ms(until), group)
-        said = until
+    for word, cost in zip(pieces, breaks.costs(pieces, language), strict=True):
+        for at, part in enumerate(_cut(word, line)):
+            until = said + weight(part)
+            bare = part.strip()
+            yield Unit(
+                text=part,
+                start_ms=clock.start_ms(said),
+                end_ms=clock.end_ms(until),
+                columns=columns(bare),
+                space=len(part) - len(part.lstrip()),
+                cost=Cost.INSIDE if at else cost,
+            )
+            said = until
 
 
-def _lines(text: str, limit: int) -> tuple[str, ...]:
-    """Return `text` in the fewest lines of at most `limit` columns, as even as greedy filling makes them."""
-    parts = [part for unit in units(text) for part in cut(unit, limit)]
-    widths = [(columns(part), columns(part.strip())) for part in parts]
-    fewest = len(_filled(widths, limit))
-    # The spaces at the ends of lines are in the sum, but take no columns: it may come out above the limit.
-    narrowest = min(limit, max(-(-columns(text) // fewest), *(width for _, width in widths), 0))
-    # A wider line never makes more lines.
-    at = bisect_left(range(narrowest, limit), x=-fewest, key=lambda width: -len(_filled(widths, width)))
-    starts = _filled(widths, narrowest + at)
-    return tuple("".join(parts[one:two]).strip() for one, two in pairwise([*starts, len(parts)]))
+def _cut(word: str, line: int) -> Iterator[str]:
+    if not line or columns(word.strip()) <= line:
+        yield word
+        return
+    for unit in units(word):
+        yield from cut(unit, line)
 
 
-def _filled(widths: list[tuple[int, int]], limit: int) -> list[int]:
-    """Return which parts begin a line; each is as wide as it is within a line, then as it is at its start."""
-    starts = [0]
-    taken = 0
-    for at, (inner, first) in enumerate(widths):
-        if at > starts[-1] and taken + inner > limit:
-            starts.append(at)
-            taken = 0
-        taken += inner if at > starts[-1] else first
-    return starts
+def _parts(last: Unit, unit: Unit, limits: Limits, seams_ms: Sequence[int]) -> bool:
+    """Return whether a seam lies between two units, or a silence so long that any cue can be read until it ends."""
+    if unit.start_ms - last.end_ms >= max(1, limits.min_ms + limits.gap_ms):
+        return True
+    return bisect_right(seams_ms, unit.start_ms) > bisect_right(seams_ms, last.start_ms)
 
 
-class _Clock:
-    """Tells when the nth character of a block is said: by its words, or else in even time."""
+def _continued(last: Unit, found: list[Unit], language: str | None) -> Iterator[Unit]:
+    """Yield the units of a phrase that follows `last`, with a space between the two where one belongs."""
+    first = found[0]
+    space = "" if stands_alone(last.text[-1]) and not last.text[-1].isalnum() else " "
+    *_, cost = breaks.costs((last.text, space + first.text), language)
+    # The model made two phrases of it; that is worth something, though no licence to part article and noun.
+    yield Unit(
+        space + first.text,
+        first.start_ms,
+        first.end_ms,
+        first.columns,
+        len(space),
+        cost // 2 if cost > 0 else cost,
+    )
+    yield from found[1:]
 
-    def __init__(self, block: _Block) -> None:
-        self._block = block
-        self._total = weight(block.text)
-        self._starts: list[int] = []
-        self._ends: list[int] = []
-        for word in block.words:
-            length_ms = max(0, word.end_ms - word.start_ms)
-            for at in range(count := weight(word.text)):
-                self._starts.append(self._clamped(word.start_ms + length_ms * at // count))
-                self._ends.append(self._clamped(word.start_ms + length_ms * (at + 1) // count))
 
-    def start_ms(self, said: int) -> int:
-        """Return when the character after the first `said` begins."""
-        if said == 0:
-            return self._block.start_ms
-        return self._starts[said] if self._starts else self._even(said)
-
-    def end_ms(self, said: int) -> int:
-        """Return when the last of the first `said` characters is over."""
-        if said == self._total:
-            return self._block.end_ms
-        return self._ends[said - 1] if self._ends else self._even(said)
-
-    def _even(self, said: int) -> int:
-        return self._block.start_ms + (self._block.end_ms - self._block.start_ms) * said // self._total
-
-    def _clamped(self, time_ms: int) -> int:
-        earliest = self._ends[-1] if self._ends else self._block.start_ms
-        return min(max(time_ms, earliest), self._block.end_ms)
+def _spoken(stretch: list[Unit], limits: Limits, per_char: int, next_ms: int | None) -> Iterator[Spoken]:
+    """Yield the cues of one stretch, with the times at which they are spoken."""
+    if not limits.max_chars:
+        yield Spoken((stretch[0].text,), stretch[0].start_ms, stretch[-1].end_ms, stretch[0].columns)
+        return
+    for group in Grouping(stretch, limits, per_char, next_ms).best():
+        starts = (group.start, *group.ends[:-1])
+        lines = tuple(
+            "".join(unit.text for unit in stretch[start:end]).strip()
+            for start, end in zip(starts, group.ends, strict=True)
+        )
+        first, last = stretch[group.start], stretch[group.ends[-1] - 1]
+        yield Spoken(lines, first.start_ms, last.end_ms, sum(map(columns, lines)))

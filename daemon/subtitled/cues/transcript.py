@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
+import msgspec
 from msgspec import Struct
 
-from subtitled.cues.layout import Cue
+from subtitled.cues.decisions import Decision
+from subtitled.cues.layout import Cue, fast_cues, layout
+from subtitled.cues.limits import NO_OVERRIDES, LayoutOverrides, Profile, limits_for
 from subtitled.cues.phrases import Placed
 
 VERSION = 1
@@ -44,6 +49,8 @@ class SegmentTranscript(Struct, frozen=True, kw_only=True):
     temperature: float = 0.0
     """Of the last decoding; above 0 it was decoded again because the result looked wrong."""
     fallbacks: int = 0
+    decisions: tuple[Decision, ...] = ()
+    """Why other text than the first was taken, or none."""
     phrases: tuple[Placed, ...] = ()
 
 
@@ -67,6 +74,8 @@ class Transcript(Struct, frozen=True, kw_only=True):
     missing: tuple[Absence, ...] = ()
     """Speech that could not be decoded; empty unless the job failed."""
     cues: tuple[Cue, ...] = ()
+    fast_cues: int = 0
+    """Cues that must be read faster than the limit, because they were spoken so fast and no silence follows."""
 
     @property
     def output_language(self) -> str | None:
@@ -74,3 +83,28 @@ class Transcript(Struct, frozen=True, kw_only=True):
         if self.language is None:
             return None
         return "en" if self.task == "translate" else self.language
+
+
+def with_cues(
+    transcript: Transcript, profile: Profile = "default", overrides: LayoutOverrides = NO_OVERRIDES
+) -> Transcript:
+    """Return `transcript` with its phrases laid out anew as cues, within the limits of its language.
+
+    Raises ValueError where `overrides` asks for what cannot be.
+    """
+    language = transcript.output_language
+    limits = limits_for(language, profile, overrides)
+    cues = layout(
+        (phrase for segment in transcript.segments for phrase in segment.phrases),
+        limits,
+        language=language,
+        seams_ms=_seams_ms(transcript.segments),
+        until_ms=transcript.offset_ms + transcript.duration_ms or None,
+    )
+    return msgspec.structs.replace(transcript, cues=cues, fast_cues=fast_cues(cues, limits, language))
+
+
+def _seams_ms(segments: tuple[SegmentTranscript, ...]) -> tuple[int, ...]:
+    """Return when each run of real audio begins that does not follow the one before it."""
+    pieces = sorted((piece.start_ms, piece.end_ms) for segment in segments for piece in segment.pieces)
+    return tuple(two[0] for one, two in pairwise(pieces) if one[1] < two[0])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from subtitled.cuda import choose_devices, list_gpus, preload_libraries
+from subtitled.cuda import find_devices, preload_libraries
 from subtitled.doctor.finding import Begun, Chosen, Finding, Said, fault, from_error, ok, skipped, warning
 from subtitled.errors import ConfigError, ModelError
 
@@ -58,7 +58,7 @@ def found(settings: Wanted) -> Iterator[Said]:
     yield Begun(name="driver", remedy=_GPU_REMEDY)
     yield from _driver(is_needed=settings.devices != ("cpu",) * len(settings.devices))
     try:
-        devices = choose_devices(settings.devices, list_gpus(settings.visible))
+        devices = find_devices(settings.devices, settings.visible)
     except ConfigError as error:
         for line in error.faults:
             yield fault("pool.devices", line, 'name GPUs that are there, or set pool.devices = "auto"')
@@ -211,7 +211,7 @@ def loaded_engine(settings: Inference) -> Generator[Said, None, Engine | None]:
 
 def transcribed(engine: Engine, pcm: np.ndarray) -> int:
     """Transcribe a segment, int16 (n,) at 16 kHz mono, and return how many phrases were heard."""
-    from subtitled.engine import Request
+    from subtitled.prompts import Request
 
     results = engine.transcribe([engine.features(pcm)], [Request(language=None)], word_timestamps=False)
     return len(results[0].phrases)

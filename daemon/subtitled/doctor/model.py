@@ -7,8 +7,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from subtitled.checkpoint import fault_of, is_convertible, is_folder, is_transformers
 from subtitled.doctor.account import Account, run_as
 from subtitled.doctor.finding import Begun, Finding, Said, fault, from_error, ok, warning
+from subtitled.errors import ModelError
 from subtitled.model import DEMO
 
 VOCABULARIES = frozenset({"vocabulary.json", "vocabulary.txt"})
@@ -19,11 +21,6 @@ class Named(Struct, frozen=True, kw_only=True):
     """`model.name`, a size or hub id."""
 
     name: str
-
-
-def is_folder(name: str) -> bool:
-    """Say whether `model.name` means a folder."""
-    return Path(name).is_dir() or Path(name).is_absolute() or name.startswith(".")
 
 
 def folder_finding(folder: str, present: Collection[str]) -> Finding:
@@ -52,17 +49,22 @@ def check(name: str, account: Account, ask_hub: Callable[[Named], Iterator[Findi
 
 
 def _folder(name: str, account: Account) -> Finding:
+    folder = Path(name)
+    if is_convertible(folder):
+        return warning(
+            "model", f"{name} is a checkpoint of Transformers", "nothing: the first start converts it"
+        )
+    if is_transformers(folder):
+        return from_error("model", ModelError(fault_of(folder)), f"convert it: {_CONVERT}")
     try:
-        present = [path.name for path in Path(name).iterdir()]
-        for path in Path(name).iterdir():
+        present = [path.name for path in folder.iterdir()]
+        for path in filter(Path.is_file, folder.iterdir()):
             with path.open("rb") as file:
                 file.read(1)
     except (FileNotFoundError, NotADirectoryError):
         return fault(
             "model", f"{name}: no such folder", "name a CTranslate2 folder, a size or a hub id in model.name"
         )
-    except IsADirectoryError:
-        pass
     except PermissionError as error:
         who = f"{account.name} may not read {error.filename}"
         return fault("model", who, f"type: chmod -R a+rX {name} (and a+x the folders above it)")
@@ -75,21 +77,21 @@ def on_hub(settings: Named) -> Iterator[Said]:
         "let this machine reach the hub for the first start, or name a folder with the model in model.name"
     )
     yield Begun(name="model", remedy=own_copy)
-    from faster_whisper.utils import _MODELS, download_model
+    from faster_whisper.utils import _MODELS
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
+    from subtitled.model import snapshot_of
+
     known = _MODELS.get(settings.name, settings.name)
     try:
-        folder = download_model(settings.name, local_files_only=True)
-    except ValueError as error:
+        folder = snapshot_of(settings.name)
+    except ModelError as error:
         sizes = f"name one of {', '.join(_MODELS)}, a hub id or a folder in model.name"
-        yield fault("model", f"model.name = {settings.name!r}: {error}", sizes)
+        yield from_error("model", error, sizes)
         return
-    except OSError:
-        pass
-    else:
-        yield folder_finding(folder, [path.name for path in Path(folder).iterdir()])
+    if folder is not None and fault_of(folder) is None:
+        yield folder_finding(str(folder), [path.name for path in folder.iterdir()])
         return
     try:
         HfApi().model_info(known, timeout=20)

@@ -123,7 +123,7 @@ def transcribed(settings: Transcribing) -> Iterator[Said]:
 
     from subtitled.cues.layout import layout
     from subtitled.cues.phrases import place
-    from subtitled.engine import Request
+    from subtitled.prompts import Request
 
     pcm = np.fromfile(settings.source, "<i2")[: engine.window_samples]
     started = time.monotonic()
@@ -138,6 +138,7 @@ def transcribed(settings: Transcribing) -> Iterator[Said]:
     yield Begun(name="cues", remedy="a bug: report it, with the file")
     plan = settings.plan
     started = time.monotonic()
-    cues = layout(place(result.phrases, plan.pieces, plan.spans, settings.offset_samples))
+    placed = place(result.phrases, plan.pieces, plan.spans, settings.offset_samples)
+    cues = layout(placed, language=result.language)
     first = f'; at {cues[0].start_ms / 1000:.2f} s: "{" ".join(cues[0].lines)}"' if cues else ""
     yield ok("cues", f"{len(cues)} in {time.monotonic() - started:.3f} s{first}")

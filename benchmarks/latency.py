@@ -1,0 +1,135 @@
+"""How long after a short clip is dropped its subtitles are there.
+
+    python benchmarks/latency.py [--drops 20] [--settle 0.2] [--model DIR]
+
+Drops a clip of ten seconds of speech into the inbox of a daemon that is warm and has nothing else to do, again and again, and tells by
+the journal where the time went:
+
+    settle    from the drop until the file is a job; `settle_s` of it is asked for
+    prepare   reading, finding the speech, until the segment is leased
+    decode    features, model, and the way to the worker and back
+    write     composing, and the file written and made durable, until it is seen in the outbox
+
+`over` is the whole without `settle_s` and without decode: what the daemon adds. To hold: median at most 150 ms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sqlite3
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from parts.processes import machine
+from parts.served import Served
+from parts.speech import DEMO, RATE, recording
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CLIP_S = 10
+WARM_UP = 2
+"""Drops that do not count."""
+
+
+class Drop(Struct, frozen=True):
+    """One drop, its parts in milliseconds."""
+
+    settle: float
+    prepare: float
+    decode: float
+    write: float
+    whole: float
+    over: float
+
+
+def measure(folder: Path, model: str, settle_s: float, drops: int) -> list[Drop]:
+    """Drop clips into a fresh daemon's inbox, one after the other's end."""
+    clips = _write_clips(folder, WARM_UP + drops)
+    with Served(folder / "daemon", model=model, settle_s=settle_s) as daemon:
+        daemon.wait_until_ready()
+        copies = daemon.stage(clips)
+        moments = []
+        for copy in copies:
+            dropped = time.time() * 1000
+            daemon.subtitle([copy])
+            moments.append((dropped, time.time() * 1000))
+            _wait_until_done(daemon, len(moments))
+        rows = _journal(folder / "daemon" / "state" / "subtitled.sqlite")
+    found = [_drop(dropped, seen, row, settle_s) for (dropped, seen), row in zip(moments, rows, strict=True)]
+    return found[WARM_UP:]
+
+
+def _write_clips(folder: Path, count: int) -> list[Path]:
+    import soundfile
+
+    speech = recording()
+    clips = [folder / f"clip{number}.wav" for number in range(count)]
+    for number, clip in enumerate(clips):
+        start = number * RATE  # other sound each time, as with people's clips
+        soundfile.write(clip, speech[start % (60 * RATE) :][: CLIP_S * RATE], RATE)
+    return clips
+
+
+def _wait_until_done(daemon: Served, jobs: int) -> None:
+    """Wait until the source has been moved too, so that the next drop finds the daemon idle."""
+    for _ in daemon.until_given_up():
+        if len(list((daemon.folder / "inbox" / "done").glob("*"))) == jobs:
+            return
+
+
+def _journal(path: Path) -> list[tuple[int, int, int]]:
+    """Return when each job was accepted, its segments leased, the last of them done; in milliseconds, in order."""
+    database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        return database.execute(
+            """SELECT min(at_ms) FILTER (WHERE event = 'accepted'),
+                      min(at_ms) FILTER (WHERE subject = 'segment' AND event = 'leased'),
+                      max(at_ms) FILTER (WHERE subject = 'segment' AND event IN ('done', 'skipped'))
+               FROM journal WHERE job <> '' GROUP BY job ORDER BY min(seq)"""
+        ).fetchall()
+    finally:
+        database.close()
+
+
+def _drop(dropped: float, seen: float, row: tuple[int, int, int], settle_s: float) -> Drop:
+    accepted, leased, done = row
+    return Drop(
+        settle=accepted - dropped,
+        prepare=leased - accepted,
+        decode=done - leased,
+        write=seen - done,
+        whole=seen - dropped,
+        over=seen - dropped - (done - leased) - settle_s * 1000,
+    )
+
+
+def _print_table(drops: Sequence[Drop]) -> None:
+    print(f"{'ms':<10}" + "".join(f"{name:>10}" for name in Drop.__struct_fields__))
+    columns = [[getattr(drop, name) for drop in drops] for name in Drop.__struct_fields__]
+    for name, value in (("best", min), ("median", statistics.median), ("worst", max)):
+        print(f"{name:<10}" + "".join(f"{value(column):>10.0f}" for column in columns))
+
+
+def main() -> None:
+    """Drop the clips and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--drops", type=int, default=20)
+    parser.add_argument("--settle", type=float, default=0.2, help="the inbox's settle_s")
+    parser.add_argument("--model", default=str(DEMO / "model"), help="a CTranslate2 folder")
+    options = parser.parse_args()
+    print(machine())
+    print(f"{options.drops} clips of {CLIP_S} s, settle_s: {options.settle}")
+    with tempfile.TemporaryDirectory(prefix="latency-") as name:
+        _print_table(measure(Path(name), options.model, options.settle, options.drops))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""The daemon with GPUs that only wait: `crowd.py CONFIG GPUS A B [PROFILE]`.
+
+All is as in `subtitled run` but for the supervisor: each slot's worker is opened in one of two processes, see `waiting`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import msgspec
+
+from parts.waiting import Timing
+from subtitled import config as configuration
+from subtitled.cuda import Device
+from subtitled.server import Server
+from subtitled.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from subtitled.backend import WorkerSettings
+
+HOSTS = 2
+"""Processes for all workers together."""
+WAITING = Path(__file__).with_name("waiting.py")
+
+
+class Crowd(Supervisor):
+    """A supervisor whose workers live in a few processes."""
+
+    def __init__(self, environ: Mapping[str, str], folder: str, timing: Timing) -> None:
+        super().__init__(environ)
+        command = (sys.executable, str(WAITING), folder, str(timing.a_s), str(timing.b_s))
+        self._hosts = [subprocess.Popen(command, stdin=subprocess.PIPE) for _ in range(HOSTS)]
+        self._lines = [host.stdin for host in self._hosts if host.stdin is not None]
+        self._opened = {"prepare": 0, "transcribe": 0}
+
+    def spawn(self, settings: WorkerSettings, *, visible_devices: str) -> int:
+        """Have a host open a worker; there is no process of its own to be watched."""
+        del visible_devices
+        place = self._opened[settings.role]
+        self._opened[settings.role] += 1
+        lines = self._lines[place % len(self._lines)]
+        lines.write(msgspec.json.encode(settings) + b"\n")
+        lines.flush()
+        return -1
+
+    def kill(self, worker: str) -> None:
+        """Fail: a worker that waits is never overdue, so something is wrong."""
+        raise RuntimeError(f"worker {worker} was to be killed")
+
+    def kill_all(self) -> None:
+        """End the hosts, and wait until they have written what was done."""
+        for lines in self._lines:
+            lines.close()
+        for host in self._hosts:
+            host.wait()
+
+
+def serve(config_file: str, folder: str, *, gpus: int, timing: Timing, profile: str | None) -> int:
+    """Run the daemon with so many GPUs that only wait."""
+
+    def load() -> tuple[configuration.Config, list[Device]]:
+        places = range(gpus)
+        devices = [Device(slot=f"gpu{n}", kind="cuda", visible="", name="a GPU that waits") for n in places]
+        return configuration.load(config_file, os.environ), devices
+
+    server = Server(load, os.environ, Crowd(os.environ, folder, timing))
+    if profile is None:
+        return server.run()
+    import cProfile
+
+    profiler = cProfile.Profile()
+    try:
+        return profiler.runcall(server.run)
+    finally:
+        profiler.dump_stats(profile)
+
+
+def main(argv: list[str]) -> int:
+    """Run as `subtitled run` does; with PROFILE a profile for pstats is written there."""
+    config_file, gpus, a_s, b_s, *profile = argv
+    timing = Timing(float(a_s), float(b_s))
+    folder = str(Path(config_file).parent)
+    return serve(config_file, folder, gpus=int(gpus), timing=timing, profile=profile[0] if profile else None)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

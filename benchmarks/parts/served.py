@@ -1,0 +1,174 @@
+"""The daemon as a process of its own, with files put into its inbox."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from parts.speech import LANGUAGE
+from subtitle import Client, UnreachableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+TIMEOUT_S = 3600
+POLL_S = 0.005
+"""How often is looked whether the subtitles are there; what it adds counts against the daemon."""
+
+CONFIG = """\
+[model]
+name = '{model}'
+compute_type = "{compute_type}"
+beam_size = {beam}
+batch_size = {batch_size}
+cpu_threads = {threads}
+[pool]
+devices = {devices}
+{pool}
+[[inbox]]
+path = '{folder}/inbox'
+output = '{folder}/outbox'
+language = "{language}"
+settle_s = {settle_s}
+[listen]
+clients = ['ipc://{sockets}/clients.sock']
+workers = 'ipc://{sockets}/private/workers.sock'
+metrics = ""
+[recovery]
+stop_timeout_s = {stop_timeout_s}
+[state]
+dir = '{folder}/state'
+"""
+
+
+class Served:
+    """A daemon in a folder; a context manager that ends it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        model: str,
+        compute_type: str = "int8",
+        beam: int = 5,
+        batch_size: int = 16,
+        threads: int = 0,
+        devices: Sequence[str] = ("cpu",),
+        pool: str = "",
+        language: str = LANGUAGE,
+        settle_s: float = 0,
+        stop_timeout_s: float = 30,
+        command: Callable[[Path], Sequence[str]] | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start it; `command` gives another one than `subtitled run`, from the path of the configuration."""
+        self.folder = folder
+        self.language = language
+        for name in ("inbox", "outbox", "copies"):
+            (folder / name).mkdir(parents=True)
+        # A socket's path may have 107 bytes at most.
+        self._sockets = tempfile.mkdtemp(prefix="bench-")
+        configuration = folder / "subtitled.toml"
+        configuration.write_text(
+            CONFIG.format(
+                folder=folder,
+                sockets=self._sockets,
+                model=model,
+                compute_type=compute_type,
+                beam=beam,
+                batch_size=batch_size,
+                threads=threads,
+                devices=list(devices),
+                pool=pool,
+                language=language,
+                settle_s=settle_s,
+                stop_timeout_s=stop_timeout_s,
+            )
+        )
+        run = (sys.executable, "-m", "subtitled", "run", "--config", str(configuration))
+        with (folder / "daemon.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                command(configuration) if command else run,
+                env={**os.environ, **(environ or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(60)
+        shutil.rmtree(self._sockets, ignore_errors=True)
+
+    @property
+    def pid(self) -> int:
+        """Process id of the daemon."""
+        return self._process.pid
+
+    def wait_until_ready(self) -> None:
+        """Wait until no worker is starting."""
+        with Client(f"ipc://{self._sockets}/clients.sock", timeout_s=1) as client:
+            for _ in self.until_given_up():
+                try:
+                    workers = client.stats().workers
+                except UnreachableError:
+                    continue
+                if all(worker.state == "idle" for worker in workers):
+                    return
+
+    def stage(self, files: Sequence[Path]) -> list[Path]:
+        """Return copies of files that can be moved into the inbox; links, so that it takes no time."""
+        copies = [self.folder / "copies" / file.name for file in files]
+        for copy, file in zip(copies, files, strict=True):
+            copy.hardlink_to(file)
+        return copies
+
+    def subtitle(self, copies: Sequence[Path]) -> tuple[list[Path], float]:
+        """Move staged files into the inbox; return their subtitles when all are there, and the seconds to the first."""
+        waited = [self.folder / "outbox" / f"{copy.stem}.{self.language}.srt" for copy in copies]
+        started, first_s = time.perf_counter(), 0.0
+        for copy in copies:
+            copy.rename(self.folder / "inbox" / copy.name)
+        missing = list(waited)
+        for _ in self.until_given_up():
+            missing = [target for target in missing if not target.exists()]
+            if not first_s and len(missing) < len(waited):
+                first_s = time.perf_counter() - started
+            if not missing:
+                return waited, first_s
+        raise SystemExit(f"no subtitles within {TIMEOUT_S} s; {self.folder / 'daemon.log'} says why")
+
+    def until_given_up(self) -> Iterator[None]:
+        """Yield now and then, for as long as the daemon runs and there is hope."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise SystemExit(
+                    f"the daemon ended with status {self._process.returncode}:\n{self.log()[-2000:]}"
+                )
+            yield
+            time.sleep(POLL_S)
+
+    def count_segments(self) -> int:
+        """Return how many segments all jobs have."""
+        path = self.folder / "state" / "subtitled.sqlite"
+        database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        try:
+            return int(database.execute("SELECT count(*) FROM segments").fetchone()[0])
+        finally:
+            database.close()
+
+    def log(self) -> str:
+        """Return what the daemon has logged."""
+        return (self.folder / "daemon.log").read_text("utf-8", "replace")

@@ -1,0 +1,97 @@
+"""What word times cost, and how near they bring a cue to its speech.
+
+    python benchmarks/word_times.py [--repeat 5] [--batch-size 16] [--threads N]
+
+decodes the segments of the bundled recordings with and without word times, in turn, in one process: the same features, model,
+batch and beam. `cpu` is the processor time of decoding (features are made once, before), the best of the repetitions; `start`
+and `end` are how far the cues' are from those of the true sentences, half of them less and the worst.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from subtitled import config
+from subtitled.cues.layout import Cue, layout
+from subtitled.cues.limits import limits_for
+from subtitled.cues.phrases import place
+from subtitled.engine import Engine
+from subtitled.ingest import Ingest, Prepared
+from subtitled.model import load
+from subtitled.prompts import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from subtitled.backend import SegmentResult
+
+DEMO = Path(__file__).parent.parent / "daemon" / "subtitled" / "demo"
+RATE = 16_000
+
+
+def segments_of(path: Path, engine: Engine) -> list[Prepared]:
+    """Return a recording's segments, as the daemon would cut it."""
+    window_s = engine.window_samples // RATE
+    with Ingest(str(path), vad=config.Vad(), segments=config.Segments(), window_s=window_s) as running:
+        return list(running)
+
+
+def cues_of(segments: Sequence[Prepared], results: Sequence[SegmentResult], language: str) -> tuple[Cue, ...]:
+    """Return a recording's cues."""
+    phrases = [
+        phrase
+        for segment, result in zip(segments, results, strict=True)
+        for phrase in place(result.phrases, segment.plan.pieces, segment.plan.spans, 0)
+    ]
+    return layout(phrases, limits_for(language), language=language)
+
+
+def errors_ms(cues: Sequence[Cue], truth: Path) -> tuple[list[int], list[int]]:
+    """Return how far the nearest cue's start and end are from each true sentence's."""
+    times = [line.split("\t")[:2] for line in truth.read_text(encoding="utf-8").splitlines()]
+    starts = [min(abs(cue.start_ms - round(float(start) * 1000)) for cue in cues) for start, _ in times]
+    ends = [min(abs(cue.end_ms - round(float(end) * 1000)) for cue in cues) for _, end in times]
+    return starts, ends
+
+
+def main() -> None:
+    """Decode in turn, print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    model = load("demo", device="cpu", compute_type="int8", cpu_threads=options.threads)
+    engine = Engine(model, beam_size=5, batch_size=options.batch_size)
+    print(f"{'recording':<14}{'word times':>12}{'cpu':>10}{'wall':>10}{'start':>18}{'end':>18}")
+    for name, language in (("demo", "en"), ("demo-zh", "zh")):
+        segments = segments_of(DEMO / f"{name}.flac", engine)
+        features = [engine.features(segment.pcm) for segment in segments]
+        requests = [Request(language=language)] * len(segments)
+        best: dict[bool, tuple[float, float]] = {}
+        results: dict[bool, list[SegmentResult]] = {}
+        for _ in range(options.repeat):
+            for has_words in (False, True):
+                cpu, wall = time.process_time(), time.perf_counter()
+                results[has_words] = engine.transcribe(features, requests, word_timestamps=has_words)
+                taken = time.process_time() - cpu, time.perf_counter() - wall
+                best[has_words] = min(best.get(has_words, taken), taken)
+        for has_words in (False, True):
+            starts, ends = errors_ms(cues_of(segments, results[has_words], language), DEMO / f"{name}.txt")
+            cpu, wall = best[has_words]
+            off = "".join(f"{statistics.median(ms):>8.0f} to {max(ms):>4} ms" for ms in (starts, ends))
+            print(f"{name:<14}{'with' if has_words else 'without':>12}{cpu:>8.2f} s{wall:>8.2f} s{off}")
+        print(
+            f"{name:<14}{'ratio':>12}{best[True][0] / best[False][0]:>8.2f}  {best[True][1] / best[False][1]:>8.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

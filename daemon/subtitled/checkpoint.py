@@ -1,0 +1,119 @@
+"""What a model's name, or its folder's files, tell about it before it is loaded."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+NEEDED_FILES = ("model.bin", "config.json", "tokenizer.json")
+"""Of a CTranslate2 model; without the last faster-whisper would look for another model's on the hub."""
+COPIED_FILES = ("tokenizer.json", "preprocessor_config.json")
+"""What a converted model needs of its checkpoint beside the weights."""
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_LARGE_V3_MELS = 128
+"""Mel bins of large-v3, and of what was made of it; all other models have 80."""
+_ENGLISH_TOKENS = 51_864
+"""Size of the vocabulary of the models that know English alone; the others have a token or more beyond it."""
+# Whisper's own README: turbo returns the original language even when asked to translate. The distilled
+# models were trained on transcription alone, and the .en ones know no other language.
+_TRANSCRIBE_ONLY = re.compile(r"(.*[-_])?turbo([-_].*)?|(.*[-_])?distil[-_].*|.*\.en", re.IGNORECASE)
+
+
+def is_folder(name: str) -> bool:
+    """Say whether a model's name means a folder rather than a size or a hub id."""
+    return name.startswith(("/", "./", "../", "~")) or Path(name).is_dir()
+
+
+def is_transformers(folder: Path) -> bool:
+    """Say whether a folder holds a Whisper checkpoint of Hugging Face Transformers that is not converted."""
+    has_weights = any(next(folder.glob(pattern), None) for pattern in _WEIGHTS)
+    is_whisper = _read(folder / "config.json").get("model_type") == "whisper"
+    return is_whisper and has_weights and not (folder / "model.bin").exists()
+
+
+def is_convertible(folder: Path) -> bool:
+    """Say whether a folder holds such a checkpoint, and this environment has what converting it takes."""
+    is_possible = find_spec("torch") is not None and find_spec("transformers") is not None
+    return is_possible and is_transformers(folder) and (folder / "tokenizer.json").is_file()
+
+
+def conversion(folder: Path, target: Path) -> list[str]:
+    """Return the command that converts a checkpoint of Transformers into a CTranslate2 model."""
+    copied = [name for name in COPIED_FILES if (folder / name).is_file()]
+    return [
+        "ct2-transformers-converter",
+        *("--model", str(folder), "--output_dir", str(target)),
+        *(("--copy_files", *copied) if copied else ()),
+        *("--quantization", "float16"),
+    ]
+
+
+def fault_of(folder: Path) -> str | None:
+    """Say why a folder is no CTranslate2 model, and what to do; None if it is one."""
+    if not folder.is_dir():
+        return "no such folder; name a CTranslate2 folder, a size or a hub id"
+    if is_transformers(folder):
+        target = folder.with_name(f"{folder.name}-ct2")
+        remedy = (
+            f"convert it where torch and transformers are installed, and name {target}: "
+            f"{shlex.join(conversion(folder, target))}"
+        )
+        if not (folder / "tokenizer.json").is_file():
+            remedy = f"it has no tokenizer.json (AutoTokenizer.from_pretrained(…).save_pretrained(…) makes one); {remedy}"
+        return f"a checkpoint of Hugging Face Transformers; {remedy}"
+    missing = [name for name in NEEDED_FILES if not (folder / name).is_file()]
+    if missing:
+        return (
+            f"the folder has no {', '.join(missing)}; a CTranslate2 Whisper model has model.bin, config.json and "
+            "tokenizer.json (ct2-transformers-converter --copy_files tokenizer.json preprocessor_config.json)"
+        )
+    return None
+
+
+def can_translate(name: str) -> bool:
+    """Say whether a model may be asked to translate, as far as its name, or its folder's files, tell."""
+    if _TRANSCRIBE_ONLY.fullmatch(Path(name).name):
+        return False
+    folder = Path(name)
+    if not folder.is_dir():
+        return True
+    config = _read(folder / "config.json")
+    if config.get("model_type") == "whisper":  # of Transformers
+        layers, mels = config.get("decoder_layers"), config.get("num_mel_bins")
+        tokens = config.get("vocab_size")
+    else:
+        layers = _count_layers(config.get("alignment_heads"))
+        mels = _read(folder / "preprocessor_config.json").get("feature_size")
+        tokens = _count_tokens(folder)
+    # Turbo and distil-large-v3 are large-v3 with most of its decoder gone.
+    is_cut_down = mels == _LARGE_V3_MELS and isinstance(layers, int) and layers <= 4
+    return not is_cut_down and tokens != _ENGLISH_TOKENS
+
+
+def _count_layers(alignment_heads: Any) -> int | None:
+    """Return how many decoder layers there are at least: heads for the alignment are taken from the last ones too."""
+    try:
+        return 1 + max(int(layer) for layer, _ in alignment_heads)
+    except (TypeError, ValueError):
+        return None
+
+
+def _count_tokens(folder: Path) -> int | None:
+    try:
+        if (file := folder / "vocabulary.json").is_file():
+            return len(json.loads(file.read_bytes()))
+        return len((folder / "vocabulary.txt").read_bytes().splitlines())
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

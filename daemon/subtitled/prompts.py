@@ -1,0 +1,68 @@
+"""What a window's text begins with: who speaks which language, what is to be done, and what was said before."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from faster_whisper import WhisperModel
+    from faster_whisper.tokenizer import Tokenizer
+
+_SPECIAL = re.compile(r"<\|[^|]*\|>")
+"""How Whisper's special tokens are written; in a prompt's text they would be commands."""
+
+
+class Request(Struct, frozen=True, kw_only=True):
+    """How one segment is to be decoded."""
+
+    language: str | None
+    """None: detect it."""
+    task: str = "transcribe"
+    initial_prompt: str = ""
+    """Text that counts as said before the segment."""
+    hotwords: str = ""
+    """Words to be expected."""
+
+
+class Prompts:
+    """The tokenizers and prompts of one model."""
+
+    def __init__(self, model: WhisperModel) -> None:
+        self._model = model
+        self._tokenizers: dict[tuple[str, str], Tokenizer] = {}
+
+    def tokenizer(self, request: Request, language: str | None) -> Tokenizer:
+        """Return the tokenizer of a request; with the language still open that of English, which differs in one token."""
+        from faster_whisper.tokenizer import Tokenizer
+
+        key = (language or "en", request.task)
+        if key not in self._tokenizers:
+            self._tokenizers[key] = Tokenizer(
+                self._model.hf_tokenizer,
+                self._model.model.is_multilingual,
+                task=request.task,
+                language=key[0],
+            )
+        return self._tokenizers[key]
+
+    def prompt(self, request: Request, language: str | None, *, is_first: bool) -> list[int]:
+        """Return the tokens that a window begins with; their number does not depend on the language.
+
+        As in `WhisperModel.transcribe` hotwords go before every window, the initial prompt before the first.
+        """
+        tokenizer = self.tokenizer(request, language)
+        said = _plain(request.initial_prompt) if is_first else ""
+        prompt: list[int] = self._model.get_prompt(
+            tokenizer,
+            tokenizer.encode(f" {said}") if said else [],
+            without_timestamps=False,
+            hotwords=_plain(request.hotwords) or None,
+        )
+        return prompt
+
+
+def _plain(text: str) -> str:
+    return _SPECIAL.sub(" ", text).strip()

@@ -1,0 +1,65 @@
+"""Whether a worker's model is in memory: it leaves when there is nothing to do, and comes back for the next lease."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class Residence:
+    """Loads and unloads CTranslate2's model; may be used from several threads at once."""
+
+    def __init__(self, model: Any, idle_unload_s: float) -> None:
+        """`model` is loaded; `idle_unload_s` is 0 where it is to stay so."""
+        self._model = model
+        self._idle_unload_s = idle_unload_s
+        self._lock = threading.Lock()
+        self._users = 0
+        self._is_loaded = True
+        self._idle_since = time.monotonic()
+
+    @property
+    def wait_s(self) -> float | None:
+        """How long a thread is to wait for work before it asks whether to `leave`; None: for ever."""
+        return self._idle_unload_s or None
+
+    @contextmanager
+    def hold(self) -> Iterator[float]:
+        """Have the model in memory; gives the seconds that loading it took, 0 where it was there."""
+        with self._lock:
+            self._users += 1
+            load_s = self._load() if not self._is_loaded else 0.0
+        try:
+            yield load_s
+        finally:
+            with self._lock:
+                self._users -= 1
+                self._idle_since = time.monotonic()
+
+    def leave(self) -> bool:
+        """Free the model's memory if nobody has used it for long enough; say whether that was done."""
+        with self._lock:
+            is_idle = not self._users and time.monotonic() - self._idle_since >= self._idle_unload_s
+            if not (self._is_loaded and self._idle_unload_s and is_idle):
+                return False
+            self._model.unload_model()
+            self._is_loaded = False
+        _give_memory_back()
+        return True
+
+    def _load(self) -> float:
+        started = time.monotonic()
+        self._model.load_model()
+        self._is_loaded = True
+        return time.monotonic() - started
+
+
+def _give_memory_back() -> None:
+    """Hand freed memory to the kernel, which a CPU worker's malloc otherwise keeps (`worker.keep_memory`)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

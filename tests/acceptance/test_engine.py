@@ -1,0 +1,164 @@
+"""The engine does what faster-whisper does when it is asked for the same, and tells what it decided."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import media
+from subtitled.config import Decoding
+from subtitled.cues.decisions import Decision, Verdict
+from subtitled.engine import Engine
+from subtitled.model import load
+from subtitled.prompts import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from faster_whisper import WhisperModel
+    from numpy.typing import NDArray
+
+    from subtitled.backend import SegmentResult
+
+PROMPT = "The teacher reads. He wants"
+HOTWORDS = "Wednesday, fish"
+CHINESE = "请打开窗户。"
+
+
+@pytest.fixture(scope="module")
+def model() -> WhisperModel:
+    return load("demo", device="cpu", compute_type="int8", cpu_threads=1)
+
+
+def english(start_s: float = 0.4) -> NDArray[np.int16]:
+    return media.recording()[int(start_s * media.RATE) : int((start_s + 6) * media.RATE)]
+
+
+def chinese() -> NDArray[np.int16]:
+    return media.recording("demo-zh.flac")[: 6 * media.RATE]
+
+
+def decoded(
+    model: WhisperModel, asked: Sequence[tuple[NDArray[np.int16], Request]], **decoding: Any
+) -> list[SegmentResult]:
+    engine = Engine(model, beam_size=5, batch_size=8, decoding=Decoding(**decoding))
+    features = [engine.features(pcm) for pcm, _ in asked]
+    return engine.transcribe(features, [request for _, request in asked], word_timestamps=False)
+
+
+def texts(result: SegmentResult) -> list[str]:
+    return [phrase.text.strip() for phrase in result.phrases]
+
+
+def direct(model: WhisperModel, pcm: NDArray[np.int16], **options: Any) -> list[tuple[str, float]]:
+    """Return text and score of each phrase as faster-whisper itself gives them."""
+    found, _ = model.transcribe(
+        pcm.astype(np.float32) / 32768, condition_on_previous_text=False, language="en", **options
+    )
+    return [(phrase.text.strip(), round(phrase.avg_logprob, 3)) for phrase in found]
+
+
+def test_prompts_of_any_length_share_a_lease_and_act_as_in_faster_whisper(model: WhisperModel) -> None:
+    """Each segment has its own; CTranslate2 itself takes only equally long ones in one call."""
+    pcm = english()
+    wishes: list[dict[str, str]] = [
+        {},
+        {"initial_prompt": PROMPT},
+        {"hotwords": HOTWORDS},
+        {"initial_prompt": PROMPT, "hotwords": HOTWORDS},
+        {"initial_prompt": CHINESE},
+    ]
+    results = decoded(model, [(pcm, Request(language="en", **wish)) for wish in wishes])
+    given = [
+        [(phrase.text.strip(), round(phrase.avg_logprob, 3)) for phrase in result.phrases]
+        for result in results
+    ]
+    assert given == [direct(model, pcm, **wish) for wish in wishes]
+    assert len({str(one) for one in given}) > 2, "the prompts make a difference"
+
+
+def test_a_prompt_cannot_give_the_model_orders(model: WhisperModel) -> None:
+    """Special tokens in its text are left out: one would end the lease of all that share it."""
+    order = "<|startoftranscript|><|zh|><|translate|>"
+    plain, ordered, only = decoded(
+        model,
+        [
+            (english(), Request(language="en", initial_prompt=PROMPT)),
+            (english(), Request(language="en", initial_prompt=f"{order} {PROMPT}", hotwords="<|endoftext|>")),
+            (english(), Request(language="en", initial_prompt=order)),
+        ],
+    )
+    assert texts(ordered) == texts(plain)
+    assert only.phrases
+
+
+def test_the_longest_prompt_is_shortened_as_faster_whisper_does(model: WhisperModel) -> None:
+    [result] = decoded(model, [(english(), Request(language=None, initial_prompt="and the fish " * 400))])
+    assert result.language == "en"
+
+
+def test_translation_is_english_and_shares_a_batch_with_transcription(model: WhisperModel) -> None:
+    spoken, translated = decoded(
+        model,
+        [
+            (chinese(), Request(language=None)),
+            (chinese(), Request(language=None, task="translate")),
+        ],
+    )
+    assert (spoken.language, translated.language) == ("zh", "zh")
+    assert "窗" in "".join(texts(spoken))
+    assert "white window" in " ".join(texts(translated))
+
+
+def test_a_result_that_looks_wrong_is_decoded_again_at_each_temperature(model: WhisperModel) -> None:
+    """Every text is less than certain: with that threshold none will do, and the most probable is taken."""
+    sure, doubted = (
+        decoded(model, [(english(), Request(language="en"))], **rules)[0]
+        for rules in (
+            {},
+            {"log_prob_threshold": 0.0, "no_speech_threshold": 1.0, "temperatures": (0.0, 0.2, 0.4)},
+        )
+    )
+    assert (sure.decisions, sure.fallbacks, sure.temperature) == ((), 0, 0.0)
+    assert [(d.verdict, d.cause, d.temperature) for d in doubted.decisions[:2]] == [
+        (Verdict.FALLBACK, "log_prob", 0.2),
+        (Verdict.FALLBACK, "log_prob", 0.4),
+    ]
+    assert doubted.temperature == 0.4
+    assert doubted.fallbacks >= 1
+    assert doubted.phrases
+
+
+def test_one_temperature_means_no_second_try(model: WhisperModel) -> None:
+    [result] = decoded(
+        model,
+        [(english(), Request(language="en"))],
+        log_prob_threshold=0.0,
+        no_speech_threshold=1.0,
+        temperatures=(0.0,),
+    )
+    assert (result.decisions, result.temperature) == ((), 0.0)
+
+
+def test_silence_is_dropped_and_told(model: WhisperModel) -> None:
+    """By the thresholds alone: with these nobody is ever heard."""
+    [result] = decoded(
+        model, [(english(), Request(language="en"))], log_prob_threshold=0.0, no_speech_threshold=0.0
+    )
+    assert not result.is_speech
+    assert result.phrases == ()
+    assert result.decisions == (Decision(verdict=Verdict.SILENCE, cause="no_speech_prob", temperature=0.0),)
+
+
+def test_a_loop_is_cut_and_told(model: WhisperModel) -> None:
+    """The same word over and over is what the model hears here, and rightly: told to distrust it, the engine cuts it."""
+    word = media.recording()[int(0.4 * media.RATE) : int(3.2 * media.RATE)]
+    pcm = np.concatenate([word] * 2)
+    rules = {"compression_ratio_threshold": 1.0, "temperatures": (0.0,)}
+    [kept] = decoded(model, [(pcm, Request(language="en"))], **rules, max_repeats=0)
+    [cut] = decoded(model, [(pcm, Request(language="en"))], **rules, max_repeats=2)
+    assert texts(kept) == texts(cut) * 2
+    assert [decision.verdict for decision in cut.decisions] == [Verdict.LOOP]
+    assert kept.decisions == ()

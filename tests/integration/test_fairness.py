@@ -1,0 +1,66 @@
+"""A short clip is not kept waiting by long files, however much of them there is."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import media
+from daemon import Daemon, eventually
+from subtitled import config
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BATCH = 4
+
+
+def one_worker(folder: Path, **recovery: int) -> Daemon:
+    return Daemon(
+        folder,
+        model=config.Model(name="demo", cpu_threads=1, batch_size=BATCH, beam_size=1),
+        pool=config.Pool(devices=("cpu",), prepare_workers=2, queue_mb=16),
+        recovery=config.Recovery(**recovery),
+    )
+
+
+def test_a_clip_dropped_during_a_long_job_is_done_within_three_leases(tmp_path: Path) -> None:
+    """From its speech being found: the lease that runs, the one that is ready behind it, its own."""
+    long = media.write_sound(tmp_path / "long.wav", np.tile(media.recording(), 8))
+    clip = media.write_sound(tmp_path / "clip.wav", media.speech(7))
+    with one_worker(tmp_path) as daemon:
+        daemon.start()
+        slow = daemon.drop(long, "long.wav")
+        eventually(lambda: daemon.stats().audio_ms > 0, "the long job is under way")
+        quick = daemon.wait_for(daemon.drop(clip, "clip.wav"))
+        job = daemon.job_of(slow)
+        assert quick.state == "done"
+        assert job is not None
+        assert job.state == "transcribing"
+        daemon.stop()
+        journal = daemon.journal()
+    planned = next(entry.seq for entry in journal if entry.job == quick.id and entry.event == "planned")
+    done = max(entry.seq for entry in journal if entry.job == quick.id and entry.subject == "segment")
+    others = [e for e in journal if e.job == job.id and e.event == "done" and planned < e.seq < done]
+    assert len(others) <= 3 * BATCH
+
+
+def test_a_clip_is_read_though_long_files_fill_the_memory(tmp_path: Path) -> None:
+    """Nobody transcribes, and both decoders wait for credit: one of them gives way, and nothing is counted against it."""
+    long = media.write_sound(tmp_path / "long.wav", np.tile(media.recording(), 14))
+    clip = media.write_sound(tmp_path / "clip.wav", media.speech(7))
+    with one_worker(tmp_path, silence_s=3600, lease_min_s=3600) as daemon:
+        daemon.start()
+        worker = daemon.workers()["cpu0.1"]
+        os.kill(worker, signal.SIGSTOP)
+        for name in ("one.wav", "two.wav"):
+            daemon.drop(long, name)
+        eventually(lambda: daemon.stats().queued_bytes > 12 * 2**20, "the memory is full")
+        source = daemon.drop(clip, "clip.wav")
+        eventually(lambda: (job := daemon.job_of(source)) and job.state == "transcribing", "the clip is read")
+        assert any(entry["losses"] == 0 for entry in daemon.log("job.requeued"))
+        os.kill(worker, signal.SIGCONT)
+        assert daemon.wait_for(source).state == "done"

@@ -1,0 +1,138 @@
+"""A model that is not on the machine is brought there once, before any worker starts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+import media
+from daemon import Daemon, eventually
+from hub import Hub
+from subtitled import config
+from subtitled.errors import ExitCode, ModelError
+from subtitled.fetch import convert
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from subtitle import WorkerFacts
+
+MODEL = config.Model(name="loop/back", cpu_threads=1, batch_size="auto")
+
+
+def daemon_with(hub: Hub, folder: Path) -> Daemon:
+    environ = {**hub.environ, "HF_HOME": str(folder / "models")}
+    return Daemon(folder, model=MODEL, environ=environ)
+
+
+def transcribers(daemon: Daemon) -> list[WorkerFacts]:
+    """Return the transcribe workers that are ready."""
+    return [w for w in daemon.stats().workers if w.role == "transcribe" and w.state in {"idle", "busy"}]
+
+
+def test_a_model_is_downloaded_once_for_all_workers_and_found_again_without_the_hub(tmp_path: Path) -> None:
+    with Hub(media.DEMO / "model") as hub, daemon_with(hub, tmp_path) as daemon:
+        source = daemon.drop(media.DEMO / "demo-zh.flac", "talk.flac")
+        daemon.start()
+        eventually(lambda: len(transcribers(daemon)) == 2, "both workers have the model")
+        assert hub.fetched["model.bin"] == 1
+        assert daemon.wait_for(source).state == "done"
+        events = [entry["event"] for entry in daemon.log() if entry.get("slot", "").startswith("cpu")]
+        assert events[0] == "worker.starting"
+        names = [entry["event"] for entry in daemon.log()]
+        assert names.index("model.fetching") < names.index("model.fetched")
+        started = next(i for i, e in enumerate(daemon.log()) if e.get("slot") == "cpu0")
+        assert names.index("model.fetched") < started
+        daemon.stop()
+        hub.status = 503
+        daemon.start()
+        eventually(lambda: len(transcribers(daemon)) == 2, "the model is found again")
+        assert hub.fetched["model.bin"] == 1
+        daemon.stop()
+
+
+def test_a_hub_that_does_not_answer_is_asked_again(tmp_path: Path) -> None:
+    """The daemon lives on, and takes up its work when the hub is back."""
+    with Hub(media.DEMO / "model", status=503) as hub, daemon_with(hub, tmp_path) as daemon:
+        daemon.start()
+        missing = daemon.wait_for_log("model.missing", level="warning")
+        assert "cannot be downloaded now" in missing["cause"]
+        assert missing["again_s"] > 0
+        assert transcribers(daemon) == []
+        hub.status = 200
+        eventually(lambda: len(transcribers(daemon)) == 2, "the workers have the model")
+        daemon.stop()
+
+
+def test_sigterm_ends_a_download_at_once(tmp_path: Path) -> None:
+    with Hub(media.DEMO / "model") as hub, daemon_with(hub, tmp_path) as daemon:
+        hub.hangs.set()
+        daemon.start()
+        eventually(lambda: hub.fetched["model.bin"], "the download has begun")
+        eventually(lambda: any("done_mb" in e for e in daemon.log("model.fetching")), "its progress is told")
+        fetcher = eventually(lambda: daemon.workers().get("model.1"), "the process is there")
+        daemon.stop()
+        eventually(lambda: fetcher not in daemon.workers().values(), "the process is gone")
+        assert daemon.log("worker.broken") == []
+
+
+def test_a_repository_that_is_not_there_ends_the_daemon(tmp_path: Path) -> None:
+    with Hub(media.DEMO / "model", status=404) as hub, daemon_with(hub, tmp_path) as daemon:
+        daemon.spawn()
+        assert daemon.wait_for_exit() == ExitCode.FATAL
+        assert "loop/back" in daemon.log("model.missing")[-1]["cause"]
+
+
+def test_a_repository_without_a_converted_model_ends_the_daemon(tmp_path: Path) -> None:
+    """It would be downloaded again and again."""
+    folder = tmp_path / "hub"
+    shutil.copytree(media.DEMO / "model", folder)
+    (folder / "model.bin").unlink()
+    with Hub(folder) as hub, daemon_with(hub, tmp_path) as daemon:
+        daemon.spawn()
+        assert daemon.wait_for_exit() == ExitCode.FATAL
+        assert "the folder has no model.bin" in daemon.log("model.missing")[-1]["cause"]
+
+
+# -- checkpoints of Transformers -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """Return a folder that looks like a fine-tuned model as Transformers saves it."""
+    folder = tmp_path / "fine-tuned"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "whisper", "vocab_size": 51865}), "utf-8")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    shutil.copy(media.DEMO / "model" / "tokenizer.json", folder)
+    return folder
+
+
+def test_a_converted_checkpoint_appears_whole(checkpoint: Path, tmp_path: Path) -> None:
+    """With a converter that copies, in the place of CTranslate2's own, which needs torch."""
+    program = "import shutil, sys; a = sys.argv; shutil.copytree(a[a.index('--model') + 1], a[a.index('--output_dir') + 1])"
+    target = tmp_path / "cache" / "converted"
+    convert(checkpoint, target, [sys.executable, "-c", program])
+    assert (target / "tokenizer.json").is_file()
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_converter_that_fails_leaves_nothing_and_says_why(checkpoint: Path, tmp_path: Path) -> None:
+    target = tmp_path / "cache" / "converted"
+    with pytest.raises(ModelError, match=r"fine-tuned': cannot be converted: .*torch"):
+        convert(checkpoint, target)
+    assert list(target.parent.iterdir()) == []
+
+
+def test_a_checkpoint_that_cannot_be_converted_here_is_refused_with_the_command(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    with Daemon(tmp_path, model=config.Model(name=str(checkpoint))) as daemon:
+        daemon.spawn()
+        assert daemon.wait_for_exit() == ExitCode.FATAL
+        command = f"ct2-transformers-converter --model {checkpoint} --output_dir {checkpoint}-ct2 --copy_files tokenizer.json"
+        assert command in daemon.log_file.read_text("utf-8")

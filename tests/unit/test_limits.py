@@ -1,0 +1,93 @@
+"""Limits are those of the published guides, unless somebody asks for others."""
+
+from __future__ import annotations
+
+import pytest
+
+from subtitled.cues.limits import PROFILES, LayoutOverrides, Limits, Profile, limits_for
+from subtitled.cues.width import columns, columns_per_char, graphemes
+
+
+@pytest.mark.parametrize(
+    ("language", "max_chars", "max_chars_per_s"),
+    [
+        ("en", 42, 20),
+        ("de", 42, 20),
+        ("zh", 16, 9),
+        ("zh-TW", 16, 9),
+        ("yue", 16, 9),
+        ("ja", 16, 4),
+        ("ko", 16, 12),
+    ],
+)
+def test_limits_are_those_of_the_language(language: str, max_chars: int, max_chars_per_s: int) -> None:
+    assert limits_for(language) == Limits(max_chars, 2, max_chars_per_s, 833, 7000, 83, 500)
+
+
+def test_a_language_that_is_not_known_has_those_of_english() -> None:
+    assert limits_for(None) == limits_for("xx") == limits_for("en")
+
+
+@pytest.mark.parametrize("language", ["en", "zh", "ja", "ko", "th"])
+def test_strict_allows_no_more_than_default(language: str) -> None:
+    strict, default = limits_for(language, "strict"), limits_for(language)
+    assert strict.max_chars <= default.max_chars
+    assert strict.max_chars_per_s <= default.max_chars_per_s
+
+
+def test_raw_has_no_limits() -> None:
+    limits = limits_for("zh", "raw")
+    assert limits == Limits(0, 2, 0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_what_somebody_asks_for_goes_before_the_profile(profile: Profile) -> None:
+    limits = limits_for("en", profile, LayoutOverrides(max_chars=36, max_chars_per_s=12.5))
+    assert (limits.max_chars, limits.max_chars_per_s) == (36, 12.5)
+
+
+def test_overrides_have_the_names_of_the_limits() -> None:
+    assert LayoutOverrides.__struct_fields__ == Limits.__struct_fields__
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (LayoutOverrides(max_chars=3), "max_chars = 3: allowed are 4 to 200, or 0 for no limit"),
+        (LayoutOverrides(max_lines=0), "max_lines = 0: allowed are 1 to 10"),
+        (LayoutOverrides(gap_ms=-1), "gap_ms = -1: allowed are 0 to 10000"),
+        (
+            LayoutOverrides(min_ms=9000),
+            "min_ms = 9000 is more than max_ms = 7000: lower the one or raise the other",
+        ),
+        (
+            LayoutOverrides(max_chars=1, max_lines=99),
+            "max_chars = 1: allowed are 4 to 200, or 0 for no limit; max_lines = 99: allowed are 1 to 10",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(asked: LayoutOverrides, message: str) -> None:
+    with pytest.raises(ValueError) as refused:  # noqa: PT011 - the whole message is compared
+        limits_for("en", overrides=asked)
+    assert str(refused.value) == message
+
+
+def test_width_of_a_text_counts_full_width_twice_and_marks_not() -> None:
+    texts = ("abc", "中文", "e\u0301", "カ", "ｶ", "👍🏽", "👨‍👩‍👧")
+    assert [columns(text) for text in texts] == [3, 4, 1, 2, 1, 2, 2]
+
+
+def test_full_width_characters_are_counted_one_where_guides_do() -> None:
+    assert [columns_per_char(language) for language in ("en", None, "zh", "ja", "ko", "zh-Hant")] == [
+        1,
+        1,
+        2,
+        2,
+        2,
+        2,
+    ]
+
+
+def test_what_is_drawn_as_one_is_one_grapheme() -> None:
+    text = "e\u0301👍🏽🇩🇪🇫🇷👨‍👩‍👧क्षिa"
+    assert list(graphemes(text)) == ["e\u0301", "👍🏽", "🇩🇪", "🇫🇷", "👨‍👩‍👧", "क्षि", "a"]
