@@ -102,6 +102,37 @@ def install_service(config_file: str | None, user: str, prefix: Path, *, dry_run
         click.echo(f"  {step}")
 
 
+@cli.command()
+@config_option
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--file",
+    "media",
+    type=click.Path(),
+    help="Take this media file through every stage instead, and report each.",
+)
+def doctor(config_file: str | None, media: str | None, *, is_json: bool) -> None:
+    """Check this machine, and say what to do about each fault; exit 0 only if there is none."""
+    from rich.console import Console
+
+    from subtitled.doctor.checkup import Checkup, config_findings
+    from subtitled.doctor.show import as_json, print_lines
+
+    fatal = ExitCode.OK
+    try:
+        checkup = Checkup(_load(config_file, check_paths=False), _found(config_file), os.environ)
+        findings = checkup.whole() if media is None else checkup.file(media)
+    except ConfigError as error:
+        findings = (("configuration", finding) for finding in config_findings(error))
+        fatal = ExitCode.FATAL
+    if is_json:
+        text, seen = as_json(findings)
+        click.echo(text)
+    else:
+        seen = print_lines(Console(highlight=False), findings)
+    sys.exit(fatal or (ExitCode.FAILED if any(found.state == "fault" for found in seen) else ExitCode.OK))
+
+
 @cli.group()
 def config() -> None:
     """Check, show or write a configuration."""
@@ -188,7 +219,9 @@ def _load(config_file: str | None, *, check_paths: bool = True) -> configuration
 
 
 def _found(config_file: str | None) -> str | None:
-    return DEFAULT_CONFIG if config_file is None and Path(DEFAULT_CONFIG).is_file() else config_file
+    if config_file is None and Path(DEFAULT_CONFIG).is_file():
+        return DEFAULT_CONFIG
+    return config_file
 
 
 def main() -> None:

@@ -130,6 +130,10 @@ class Finisher:
             )
         else:
 
+            def write() -> bytes:
+                with self._reporter.stage("write"):
+                    return finish.write_outputs(work)
+
             def written(location: bytes) -> None:
                 if obsolete:
                     with contextlib.suppress(
@@ -138,7 +142,7 @@ class Finisher:
                         self._store.disclaim_outputs(job, [os.fsencode(path) for path in obsolete])
                 self._written(ev.Written(job.id, location))
 
-            self._in_file_thread(partial(finish.write_outputs, work), written, failed)
+            self._in_file_thread(write, written, failed)
 
     def _is_mine(self, source: bytes, path: Path) -> bool:
         owner = self._store.owner_of(os.fsencode(path))

@@ -35,6 +35,7 @@ from subtitled.mailbox import Mailbox
 from subtitled.metrics import Metrics
 from subtitled.model_step import ModelStep
 from subtitled.outputs import BESIDE
+from subtitled.probes import Probes
 from subtitled.report import Reporter
 from subtitled.rows import JournalEntry
 from subtitled.sdnotify import Notifier
@@ -46,6 +47,7 @@ from subtitled.standing import Standing
 from subtitled.store import Store
 from subtitled.supervisor import Supervisor
 from subtitled.version import VERSION
+from subtitled.vitals import Vitals, has_model
 from subtitled.worker_link import WorkerLink
 
 MAX_PER_TURN = 256
@@ -79,7 +81,8 @@ class Server:
         self._lock = take_folder(state)
         self._store = Store(str(state / "subtitled.sqlite"))
         self._metrics = Metrics()
-        self._metrics.serve(config.listen.metrics)
+        self._vitals = Vitals(self._metrics)
+        self._probes = Probes(config.listen.metrics, self._metrics, self._vitals.health)
         self._reporter = Reporter(self._metrics)
         self._broker = Broker(policy_of(config), recipe=recipe_of(config, None))
         self._supervisor = supervisor or Supervisor(environ)
@@ -92,6 +95,7 @@ class Server:
             supervisor=self._supervisor,
             broker=self._broker,
             metrics=self._metrics,
+            vitals=self._vitals,
         )
         self._model = ModelStep(config.model.name, self._worker_link.spawn_fetch)
         self._mailbox: Mailbox[Found | Callable[[], None]] = Mailbox()
@@ -163,7 +167,7 @@ class Server:
         if self._stop_at is None:
             self._model.tick(time.monotonic())
         self._notifier.watchdog()
-        self._metrics.update(self._broker)
+        self._vitals.look(self._broker, is_stopping=self._stop_at is not None)
         self._standing.tell(time.monotonic())
         ready = self._wait(deadline)
         self._on_signals()
@@ -216,6 +220,7 @@ class Server:
                 if self._signals.caught or (self._stop_at is not None and time.monotonic() >= self._stop_at):
                     raise  # what is not written is done again after the next start
                 self._notifier.watchdog()
+                self._vitals.health.turned()
                 select.select([self._signals.fileno()], [], [], FULL_WAIT_S)
             else:
                 if self._is_disk_full:
@@ -292,7 +297,7 @@ class Server:
                     self._broker.recipe = recipe_of(self._config, window)
             self._happen(*events)
             self._worker_link.discard_unwanted(stored)
-            if not self._is_ready and self._has_model():
+            if not self._is_ready and has_model(self._broker):
                 self._announce_ready()
 
     def _on_mailbox(self) -> None:
@@ -306,11 +311,6 @@ class Server:
                     events.append(event)
         if events:
             self._happen(*events)
-
-    def _has_model(self) -> bool:
-        """Say whether a transcribe worker has its model loaded: before that the daemon can only read files."""
-        states = (worker.state for worker in self._broker.roster.of(Role.TRANSCRIBE))
-        return any(state in {WorkerState.IDLE, WorkerState.BUSY} for state in states)
 
     def _announce_ready(self) -> None:
         if not self._is_ready:
@@ -391,7 +391,7 @@ class Server:
         self._reception.close()
         self._workers.close()
         self._context.term()
-        self._metrics.close()
+        self._probes.close()
         self._store.close()
         self._signals.release()
         os.close(self._lock)

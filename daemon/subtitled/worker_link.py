@@ -21,6 +21,7 @@ from subtitled.cuda import Device
 from subtitled.metrics import Metrics
 from subtitled.supervisor import Supervisor
 from subtitled.version import VERSION
+from subtitled.vitals import Vitals
 
 MAX_PER_TURN = 256
 """Messages taken in one turn, so that no flood of one kind holds up the others."""
@@ -40,6 +41,7 @@ class WorkerLink:
         supervisor: Supervisor,
         broker: Broker,
         metrics: Metrics,
+        vitals: Vitals,
     ) -> None:
         self._config = config
         self._devices = {device.slot: device for device in devices}
@@ -47,6 +49,8 @@ class WorkerLink:
         self._supervisor = supervisor
         self._broker = broker
         self._metrics = metrics
+        self._metrics.gpus.devices = tuple(devices)
+        self._vitals = vitals
         self.languages: tuple[str, ...] = ()
         """Languages that the loaded model has tokens for; none before it is loaded."""
         self._pcm: dict[SegmentKey, zmq.Frame] = {}
@@ -57,6 +61,7 @@ class WorkerLink:
         """Take over another configuration, for the processes that are started from now on."""
         self._config = config
         self._devices = {device.slot: device for device in devices}
+        self._metrics.gpus.devices = tuple(devices)
 
     def slots(self, *, has_model: bool) -> list[tuple[str, Role]]:
         """Return the slots that the configuration asks for; without the model those that need it are left out."""
@@ -131,6 +136,7 @@ class WorkerLink:
             lease=action.lease.id, items=items, word_timestamps=action.items[0].options.word_timestamps
         )
         self.send(action.lease.worker, message, [self._pcm[item.key] for item in action.items])
+        self._vitals.sent(action.lease.worker.rpartition(".")[0])
 
     def send_prepare(self, action: ac.SendPrepare) -> None:
         """Send the order to read a file."""
@@ -207,6 +213,9 @@ class WorkerLink:
             case be.Prepared(feed=feed, plan=plan):
                 return ev.Prepared(worker=worker, feed=feed, plan=plan, pcm_bytes=plan.samples * 2)
             case be.PlanComplete(feed=feed, media=media):
+                if message.decode_s:
+                    self._metrics.stage_seconds.labels("decode").observe(message.decode_s)
+                    self._metrics.stage_seconds.labels("vad").observe(message.vad_s)
                 return ev.PlanComplete(worker=worker, feed=feed, media=msgspec.msgpack.encode(media))
             case be.Transcribed(lease=lease, items=items, decode_s=decode_s, load_s=load_s):
                 slot = worker.rpartition(".")[0]
@@ -215,6 +224,9 @@ class WorkerLink:
                     _log.info(log.MODEL_LOADED, worker=worker, load_s=round(load_s, 2))
                 self._metrics.lease_seconds.labels(slot).observe(decode_s)
                 self._metrics.count_results(item.result for item in items)
+                self._metrics.stage_seconds.labels("features").observe(message.features_s)
+                self._metrics.stage_seconds.labels("transcribe").observe(decode_s)
+                self._vitals.answered(slot, decode_s)
                 return ev.Transcribed(
                     worker=worker, lease=lease, outcomes=tuple(_outcome(item) for item in items)
                 )
