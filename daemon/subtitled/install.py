@@ -82,6 +82,7 @@ def next_steps(program: str, config_file: str, prefix: Path) -> list[str]:
         steps.append(shlex.join([program, "config", "init", config_file]))
     return [
         *steps,
+        shlex.join([program, "doctor", "--config", config_file]),
         "systemctl daemon-reload",
         "systemctl enable --now subtitled",
         "journalctl -u subtitled -o cat -f      # worker.ready for each GPU, then daemon.ready",

@@ -44,6 +44,7 @@ def test_the_units_of_this_environment_are_written_once(tmp_path: Path, config_f
     program = Path(sys.executable).with_name("subtitled")
     assert f"ExecStart={program} run --config {config_file}" in unit
     assert 'ReadWritePaths="-/srv/my media"' in unit
+    assert f"{program} doctor --config {config_file}" in told
     assert "systemctl enable --now subtitled" in told
     for name in ("sysusers.d", "tmpfiles.d"):
         assert (tmp_path / "root" / "etc" / name / "subtitled.conf").is_file()

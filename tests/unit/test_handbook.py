@@ -40,3 +40,15 @@ def test_everything_that_is_defended_has_its_test() -> None:
     rows = [line for line in table.splitlines() if line.startswith("| ")][2:]
     assert len(rows) > 15
     assert [row for row in rows if "`tests/" not in row] == []
+
+
+def test_the_lines_of_the_doctor_that_a_symptom_names_are_its_own() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    table = text.partition("| symptom | doctor's line |")[2].partition("\n\n")[0]
+    sources = "".join(path.read_text("utf-8") for path in (ROOT / "daemon/subtitled/doctor").glob("*.py"))
+    cells = [line.split("|")[2] for line in table.splitlines() if line.startswith("| ")]
+    names = {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)} - {"--file"}
+    assert len(names) > 10
+    for name in names:
+        bare = name.removeprefix("gpu0 ").removesuffix(" …")
+        assert re.search(f'["}} ]{re.escape(bare)}["{{ ]', sources), name
