@@ -22,8 +22,9 @@ help:  ## show this list
 demo: $(VENV)/.installed  ## a file dropped into a watched folder comes back as subtitles
 	@$(BIN)/subtitled demo
 
+# Most tests wait for processes of their own: several at a time, each module's together since they share a daemon.
 test: $(VENV)/.installed  ## run all tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope
 
 lint: $(VENV)/.installed  ## check style, format and types of everything
 	@echo "ruff check"; $(BIN)/ruff check --quiet .

@@ -312,13 +312,18 @@ class Daemon:
         return config.Inbox(path=str(path), output=str(output), **chosen)
 
 
-def is_running(pid: int) -> bool:
-    """Say whether a process runs; one that has ended and waits to be collected does not."""
+def process_state(pid: int) -> str:
+    """Return a process's state as proc(5) has it: "T" is stopped; "X" too where there is none."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text("utf-8")
     except (FileNotFoundError, ProcessLookupError):
-        return False
-    return status.rpartition(")")[2].split()[0] not in {"Z", "X"}
+        return "X"
+    return status.rpartition(")")[2].split()[0]
+
+
+def is_running(pid: int) -> bool:
+    """Say whether a process runs; one that has ended and waits to be collected does not."""
+    return process_state(pid) not in {"Z", "X"}
 
 
 def worker_processes(parent: int | None = None) -> dict[int, dict[str, Any]]:

@@ -22,7 +22,8 @@ import soundfile
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # tests/, when this file runs by itself
 
-from daemon import ENDED, Daemon, InboxFolder
+from daemon import ENDED, Daemon, InboxFolder, eventually, process_state, worker_processes
+from subtitle import UnreachableError
 from subtitled import config
 from subtitled.cues.render import read_json
 
@@ -51,13 +52,16 @@ class Tally:
         self.segments = 0
         self.decoded_again = 0
         self.restarts = 0
+        self.orphans = 0
+        """Stopped workers that have outlived their daemon."""
         self.losses: list[str] = []
 
     def __str__(self) -> str:
         blows = ", ".join(f"{count} x {kind}" for kind, count in sorted(self.blows.items()))
         return (
             f"{self.files} files, {self.segments} segments; {blows or 'no blows'}; "
-            f"{self.restarts} worker restarts; {self.decoded_again} segments decoded more than once; "
+            f"{self.restarts} worker restarts, {self.orphans} stopped workers outlived their daemon; "
+            f"{self.decoded_again} segments decoded more than once; "
             f"losses: {len(self.losses)}"
         )
 
@@ -79,16 +83,18 @@ def recordings(folder: Path, count: int, seed: int) -> list[Path]:
     return paths
 
 
-def undisturbed(folder: Path, sources: list[Path]) -> dict[str, str]:
-    """Return the text of each source, by its stem, as a daemon in peace makes it."""
+def undisturbed(folder: Path, sources: list[Path]) -> tuple[dict[str, str], float]:
+    """Return the text of each source, by its stem, as a daemon in peace makes it, and the seconds of its start."""
     with Daemon(folder, inboxes=[INBOX], recovery=RECOVERY) as daemon:
+        started = time.monotonic()
         daemon.start()
+        start_s = time.monotonic() - started
         for source in sources:
             daemon.drop(source, source.name)
         daemon.wait_for_jobs(len(sources), ROUND_TIMEOUT_S)
         texts = texts_of(daemon)
         daemon.stop()
-    return texts
+    return texts, start_s
 
 
 def texts_of(daemon: Daemon) -> dict[str, str]:
@@ -134,12 +140,38 @@ def disturb(folder: Path, sources: list[Path], *, seed: int, pause_s: float, tal
             if _has_ended(daemon, len(sources)):
                 break
             strike(daemon, dice, tally)
-        daemon.wait_until_ready()
+        eventually(lambda: _answers(daemon), "the daemon answers")
         jobs = daemon.wait_for_jobs(len(sources), ROUND_TIMEOUT_S)
         _judge(daemon, sources, [job.state for job in jobs], tally)
         texts = texts_of(daemon)
         daemon.stop()
+        bury_orphans(daemon, tally)
     return texts
+
+
+def bury_orphans(daemon: Daemon, tally: Tally) -> None:
+    """End the worker processes that have outlived all their daemons; only a stopped one may.
+
+    The kernel ends a worker with its daemon once the worker has asked for that, which is nearly the first thing it does.
+    One that is stopped before cannot, and is there until it is continued, when it sees that its parent is gone. Under
+    systemd the control group ends it.
+    """
+    for pid, settings in worker_processes().items():
+        if settings["endpoint"] != daemon.config.listen.workers:
+            continue
+        if process_state(pid) == "T":
+            tally.orphans += 1
+        else:
+            tally.losses.append(f"{settings['identity']} has outlived its daemon")
+        os.kill(pid, signal.SIGKILL)
+
+
+def _answers(daemon: Daemon) -> bool:
+    try:
+        daemon.client.ping()
+    except UnreachableError:
+        return False
+    return True
 
 
 def _has_ended(daemon: Daemon, count: int) -> bool:
@@ -187,8 +219,10 @@ def run(folder: Path, *, count: int, minutes: float, pause_s: float, seed: int) 
         for name in ("media", "peace", "war"):
             (place / name).mkdir(parents=True)
         sources = recordings(place / "media", count, seed + number)
-        expected = undisturbed(place / "peace", sources)
-        found = disturb(place / "war", sources, seed=seed + number, pause_s=pause_s, tally=tally)
+        expected, start_s = undisturbed(place / "peace", sources)
+        # Where a process takes seconds to start, a blow every second leaves none that could do anything.
+        pause = max(pause_s, start_s * 0.7)
+        found = disturb(place / "war", sources, seed=seed + number, pause_s=pause, tally=tally)
         compare(expected, found, tally)
         if time.monotonic() >= deadline:
             break
