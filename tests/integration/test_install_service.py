@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from subtitled import config
+from subtitled.install import closed_to_others
 
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed (package systemd)"
@@ -68,6 +69,12 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, config_file: Path) -> None:
     told = install(tmp_path / "root", "--dry-run", "--config", str(config_file))
     assert "ExecStart=" in told
     assert not (tmp_path / "root").exists()
+
+
+def test_an_environment_that_the_daemon_cannot_enter_is_found(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o700)
+    assert closed_to_others(str(tmp_path / "closed" / "bin" / "subtitled")) is not None
+    assert closed_to_others("/usr/bin/env") is None
 
 
 @needs_systemd
