@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet --qui
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help demo test lint bench lock simulate fuzz chaos soak clean
+.PHONY: help demo test lint bench lock simulate fuzz chaos soak systemd clean
 .DEFAULT_GOAL := help
 # A recipe that fails or is interrupted leaves no half-made target behind.
 .DELETE_ON_ERROR:
@@ -45,6 +45,9 @@ chaos: $(VENV)/.installed  ## MINUTES=10: kill random processes of a real daemon
 
 soak: $(VENV)/.installed  ## MINUTES=60: small jobs without end; memory and descriptors must stay flat
 	@$(BIN)/python tests/integration/chaos/soak.py --minutes $(or $(MINUTES),60)
+
+systemd: $(VENV)/.installed  ## as root: the unit under a real systemd, as init of a namespace
+	@tests/integration/systemd/trial.sh
 
 clean:  ## remove what these targets made
 	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

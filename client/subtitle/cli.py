@@ -7,6 +7,7 @@ import sys
 import click
 
 from subtitle.commands import jobs, server
+from subtitle.commands.admin import admin
 from subtitle.commands.reach import ExitCode, reach_options
 from subtitle.commands.submit import submit
 from subtitle.errors import KeyFileError, OptionError, ServerError, SubtitleError, UnreachableError
@@ -33,6 +34,7 @@ for _command in (
     server.top,
     server.ping,
     server.completion,
+    admin,
 ):
     cli.add_command(_command)
 

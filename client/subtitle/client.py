@@ -82,6 +82,13 @@ class Client:
         """Return workers, queue and speed."""
         return self._run(self._speaker.stats())
 
+    def set_log_level(self, level: ms.LogLevelName | None = None) -> ms.LogLevel:
+        """Have the server log from `level` on, until it reads its configuration again; None only asks which it is.
+
+        For an admin.
+        """
+        return self._run(self._speaker.set_log_level(level))
+
     def watch(
         self, job: str | None = None, *, after_seq: int = -1, timeout_s: float | None = None
     ) -> Iterator[ms.Event]:

@@ -131,6 +131,10 @@ class Speaker:
         """Ask for workers, queue and speed."""
         return self._first(ms.Stats(request=self._next()), ms.StatsInfo)
 
+    def set_log_level(self, level: ms.LogLevelName | None) -> Talk[ms.LogLevel]:
+        """Ask for another level of the server's log, or only which it is."""
+        return self._first(ms.SetLogLevel(request=self._next(), level=level), ms.LogLevel)
+
     def submit_path(self, path: str, options: ms.JobOptions, *, is_again: bool) -> Talk[ms.JobFacts]:
         """Ask that a file which the server can see become a job."""
         message = ms.Submit(request=self._next(), path=path, options=options, is_again=is_again)

@@ -149,6 +149,16 @@ class Stats(_Message, frozen=True, kw_only=True):
     """Ask for workers, queue and speed."""
 
 
+LogLevelName = Literal["debug", "info", "warning", "error"]
+
+
+class SetLogLevel(_Message, frozen=True, kw_only=True):
+    """Ask that the server log more or less, until it reads its configuration again; for an admin."""
+
+    level: LogLevelName | None = None
+    """None: only say which level is in force."""
+
+
 # -- server → client ---------------------------------------------------------------------------------------------------
 
 
@@ -296,6 +306,15 @@ class StatsInfo(_Message, frozen=True, kw_only=True):
     """Uploaded media on the server's disk."""
 
 
+class LogLevel(_Message, frozen=True, kw_only=True):
+    """The answer to SetLogLevel."""
+
+    level: str
+    """What is in force now."""
+    before: str
+    """What was."""
+
+
 class Error(_Message, frozen=True, kw_only=True):
     """The answer to what cannot be done; `code` is one of the protocol's."""
 
@@ -303,8 +322,10 @@ class Error(_Message, frozen=True, kw_only=True):
     message: str
 
 
-ToServer = Hello | Submit | Chunk | Commit | List | Status | Watch | Fetch | Cancel | Retry | Stats
-ToClient = Welcome | Accepted | Credit | JobInfo | JobList | Event | Subtitles | StatsInfo | Error
+ToServer = (
+    Hello | Submit | Chunk | Commit | List | Status | Watch | Fetch | Cancel | Retry | Stats | SetLogLevel
+)
+ToClient = Welcome | Accepted | Credit | JobInfo | JobList | Event | Subtitles | StatsInfo | LogLevel | Error
 
 MAX_BLOBS = 4
 """Of a message to the server: a Chunk has one, what a later version may add has few."""

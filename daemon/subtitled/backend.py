@@ -116,6 +116,9 @@ class PlanComplete(_Message, frozen=True, kw_only=True):
 
     feed: int
     media: Media
+    decode_s: float = 0.0
+    vad_s: float = 0.0
+    """Seconds that decoding it, and finding its speech, took; 0 where only stored segments were cut again."""
 
 
 class SegmentResult(Struct, frozen=True, kw_only=True):

@@ -139,6 +139,81 @@ def render(
         click.echo(str(target))
 
 
+@cli.command("install-service")
+@config_option
+@click.option(
+    "--user", default="subtitled", show_default=True, help="Whom the daemon runs as; made if need be."
+)
+@click.option(
+    "--prefix",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="/",
+    show_default=True,
+    help="The root of the file system that is written to.",
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be written, write nothing.")
+@click.option(
+    "--force", is_flag=True, help="Write also over files that were changed, or are not of this command."
+)
+def install_service(config_file: str | None, user: str, prefix: Path, *, dry_run: bool, force: bool) -> None:
+    """Write the systemd unit, and what makes user and folders, for this environment and its configuration."""
+    from subtitled import install as installing
+    from subtitled.service import Place, unit_files
+
+    config_file = os.path.abspath(config_file or DEFAULT_CONFIG)  # noqa: PTH100 - links stay as they are
+    found = _load(config_file if os.path.lexists(config_file) else None, check_paths=False)
+    program = installing.program_here()
+    place = Place(program=program, python=sys.base_prefix, config_file=config_file, user=user)
+    units = unit_files(place, found, is_there=lambda path: Path(path).is_dir())
+    if dry_run:
+        for unit in units:
+            click.echo(f"==> {prefix / unit.path} <==\n{installing.marked(unit.text)}")
+        return
+    for path, is_changed in installing.install(units, prefix, is_forced=force):
+        click.echo(f"{'Wrote' if is_changed else 'Unchanged:'} {path}")
+    closed = installing.closed_to_others(program) or installing.closed_to_others(f"{sys.base_prefix}/bin")
+    if closed:
+        click.echo(
+            f"Beware: user {user} cannot enter {closed}, where this environment or its Python is; make one in "
+            "/opt/subtitled, with a Python that all may use, and repeat this command there.",
+            err=True,
+        )
+    click.echo("Then type:")
+    for step in installing.next_steps(program, config_file, prefix):
+        click.echo(f"  {step}")
+
+
+@cli.command()
+@config_option
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--file",
+    "media",
+    type=click.Path(),
+    help="Take this media file through every stage instead, and report each.",
+)
+def doctor(config_file: str | None, media: str | None, *, is_json: bool) -> None:
+    """Check this machine, and say what to do about each fault; exit 0 only if there is none."""
+    from rich.console import Console
+
+    from subtitled.doctor.checkup import Checkup, config_findings
+    from subtitled.doctor.show import as_json, print_lines
+
+    fatal = ExitCode.OK
+    try:
+        checkup = Checkup(_load(config_file, check_paths=False), _found(config_file), os.environ)
+        findings = checkup.whole() if media is None else checkup.file(media)
+    except ConfigError as error:
+        findings = (("configuration", finding) for finding in config_findings(error))
+        fatal = ExitCode.FATAL
+    if is_json:
+        text, seen = as_json(findings)
+        click.echo(text)
+    else:
+        seen = print_lines(Console(highlight=False), findings)
+    sys.exit(fatal or (ExitCode.FAILED if any(found.state == "fault" for found in seen) else ExitCode.OK))
+
+
 @cli.group()
 def config() -> None:
     """Check, show or write a configuration."""
@@ -155,8 +230,8 @@ def config_check(config_file: str | None) -> None:
 @config.command("show")
 @config_option
 def config_show(config_file: str | None) -> None:
-    """Print the whole effective configuration, defaults and environment included."""
-    click.echo(configuration.show(_load(config_file, check_paths=False)), nl=False)
+    """Print the whole effective configuration, each value that is not the default with where it was set."""
+    click.echo(configuration.show_with_origins(_found(config_file), os.environ), nl=False)
 
 
 @config.command("init")
@@ -221,9 +296,13 @@ def keys_new(name: str, role: str, output: Path | None, config_file: str | None)
 
 
 def _load(config_file: str | None, *, check_paths: bool = True) -> configuration.Config:
+    return configuration.load(_found(config_file), os.environ, check_paths=check_paths)
+
+
+def _found(config_file: str | None) -> str | None:
     if config_file is None and Path(DEFAULT_CONFIG).is_file():
-        config_file = DEFAULT_CONFIG
-    return configuration.load(config_file, os.environ, check_paths=check_paths)
+        return DEFAULT_CONFIG
+    return config_file
 
 
 def main() -> None:

@@ -25,6 +25,8 @@ DEFAULT_FILE = Path(__file__).with_name("subtitled.toml")
 """A configuration file with every key at its default, explained; `config/subtitled.toml` is a link to it."""
 
 _PREFIX = "SUBTITLED_"
+_BELOW_THE_FILE = {"WHISPER_COMPUTE_TYPE": "compute_type", "WHISPER_MODEL": "name"}
+"""Variables that Whisper servers are commonly set up with, and the keys of [model] that they stand for."""
 
 
 class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -249,11 +251,30 @@ def load(path: str | None, environ: Mapping[str, str], *, check_paths: bool = Tr
     """Give the configuration of the file at `path`, if any, as `SUBTITLED_SECTION__KEY` in `environ` overrides it.
 
     What neither sets is at its default. Folders come back in normal form, and one device as a list of one.
-    Without `check_paths` no folder is looked at. Raises `ConfigError` with every fault, one line each.
+    WHISPER_MODEL and WHISPER_COMPUTE_TYPE set what the file leaves out. Without `check_paths` no folder is looked at. Raises
+    `ConfigError` with every fault, one line each.
     """
+    return _load(path, environ, check_paths=check_paths)[0]
+
+
+def show(config: Config) -> str:
+    """Give the whole configuration as TOML; `load` reads it back as the same."""
+    return tomlstruct.emit(config)
+
+
+def show_with_origins(path: str | None, environ: Mapping[str, str]) -> str:
+    """Give what `load` gives as TOML, with a comment after each value that is not the default's: where it was set."""
+    config, origins = _load(path, environ, check_paths=False)
+    return tomlstruct.emit(config, origins)
+
+
+def _load(
+    path: str | None, environ: Mapping[str, str], *, check_paths: bool
+) -> tuple[Config, Mapping[str, str]]:
     faults = tomlstruct.Faults(key for key, _ in tomlstruct.keys(Config))
     table = _read_file(path, faults) if path is not None else {}
     is_read = not faults.lines
+    _read_below_the_file(environ, table, faults)
     _read_environment(environ, table, faults)
     config = tomlstruct.fill(Config, table, faults)
     if is_read:
@@ -261,12 +282,7 @@ def load(path: str | None, environ: Mapping[str, str], *, check_paths: bool = Tr
         check(config, faults, check_paths=check_paths)
     if faults.lines:
         raise ConfigError(faults.lines)
-    return _normal(config)
-
-
-def show(config: Config) -> str:
-    """Give the whole configuration as TOML; `load` reads it back as the same."""
-    return tomlstruct.emit(config)
+    return _normal(config), faults.origins
 
 
 def _read_file(path: str, faults: tomlstruct.Faults) -> dict[str, Any]:
@@ -295,6 +311,17 @@ def _why_unreadable(error: OSError | ValueError) -> str:
             return f"not UTF-8 (at line {line}); save the file as UTF-8"
         case _:
             return f"not TOML: {error}"
+
+
+def _read_below_the_file(
+    environ: Mapping[str, str], table: dict[str, Any], faults: tomlstruct.Faults
+) -> None:
+    """Put the values of other programs' variables into `table`, where the file says nothing."""
+    for variable, key in _BELOW_THE_FILE.items():
+        model = table.setdefault("model", {})
+        if environ.get(variable) and isinstance(model, dict) and key not in model:
+            model[key] = environ[variable]
+            faults.origins[f"model.{key}"] = f"{variable} in the environment"
 
 
 def _read_environment(environ: Mapping[str, str], table: dict[str, Any], faults: tomlstruct.Faults) -> None:

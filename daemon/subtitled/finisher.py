@@ -127,6 +127,10 @@ class Finisher:
             )
         else:
 
+            def write() -> bytes:
+                with self._reporter.stage("write"):
+                    return finish.write_outputs(work)
+
             def written(location: bytes) -> None:
                 if obsolete:
                     with contextlib.suppress(
@@ -135,7 +139,7 @@ class Finisher:
                         self._store.disclaim_outputs(job, [os.fsencode(path) for path in obsolete])
                 self._written(ev.Written(job.id, location))
 
-            self._in_file_thread(partial(finish.write_outputs, work), written, failed)
+            self._in_file_thread(write, written, failed)
 
     def _paths(
         self, job: Job, folder: Path, transcript: Transcript, *, is_failure: bool

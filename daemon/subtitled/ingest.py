@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -43,8 +44,9 @@ class Ingest:
     `on_progress` is called with `decoded_samples` after each block of a few seconds, also while there is
     nothing to give; what it raises ends the iteration. Raises MediaError, here and while iterating.
 
-    `info` describes the file; `decoded_samples` grows while iterating; `speech_samples` counts what the
-    segments given so far hold; `skipped`, the speech that no segment holds, is complete at the end.
+    `info` describes the file; `decoded_samples` grows while iterating, as do `decode_s` and `vad_s`, the time that
+    both took; `speech_samples` counts what the segments given so far hold; `skipped`, the speech that no
+    segment holds, is complete at the end.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Ingest:
         self._pcm: list[NDArray[np.int16]] = []
         self.decoded_samples = 0
         self.speech_samples = 0
+        self.decode_s = self.vad_s = 0.0
         self._decoder = open_media(path, language=language)
         self.info = self._decoder.info
 
@@ -93,17 +96,27 @@ class Ingest:
         self._decoder.close()
 
     def __iter__(self) -> Iterator[Prepared]:
-        for block in self._decoder:
+        blocks = iter(self._decoder)
+        while (block := self._next(blocks)) is not None:
             self.decoded_samples += len(block)
             self._recent.append(block)
             if self._on_progress is not None:
                 self._on_progress(self.decoded_samples)
-            for heard in self._vad.feed(block):
+            started = time.perf_counter()
+            reports = self._vad.feed(block)
+            self.vad_s += time.perf_counter() - started
+            for heard in reports:
                 yield from self._plan(heard)
         yield from self._plan(self._vad.finish())
         plan = self._planner.finish()
         if plan is not None:
             yield self._prepared(plan)
+
+    def _next(self, blocks: Iterator[NDArray[np.int16]]) -> NDArray[np.int16] | None:
+        started = time.perf_counter()
+        block = next(blocks, None)
+        self.decode_s += time.perf_counter() - started
+        return block
 
     def _plan(self, heard: Heard) -> Iterator[Prepared]:
         self._skipped.extend(Skipped(span, self._too_short) for span in heard.skipped)

@@ -66,8 +66,12 @@ CONFIG_LOADED = "config.loaded"
 CONFIG_REFUSED = "config.refused"
 DISK_FULL = "disk.full"
 DISK_OK = "disk.ok"
+LOG_LEVEL = "log.level"
 LIBRARY_MESSAGE = "library.message"
 """What a library (faster-whisper, watchdog) has to say, at warning or above."""
+
+_LEVELS = ("debug", "info", "warning", "error")
+"""From all to little."""
 
 _ONE_LINE_AT_A_TIME = threading.Lock()
 _EVENT_COLUMNS = 16
@@ -107,7 +111,7 @@ def configure(level: str, format: str, stream: TextIO, **fields: object) -> None
             _add_time,
             *shape,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        wrapper_class=_filter(level),
         logger_factory=lambda *_: _Lines(stream),
         cache_logger_on_first_use=False,
     )
@@ -118,9 +122,27 @@ def configure(level: str, format: str, stream: TextIO, **fields: object) -> None
     root.setLevel(logging.WARNING)
 
 
+def level() -> str:
+    """Return the level below which lines are dropped."""
+    return logging.getLevelName(get().get_effective_level()).lower()
+
+
+def set_level(wanted: str, *, by: str) -> None:
+    """Drop lines below another level from now on, until `configure` is called again; `by` is told in a line."""
+    before = level()
+    if _LEVELS.index(wanted) <= _LEVELS.index(before):
+        structlog.configure(wrapper_class=_filter(wanted))
+    get().info(LOG_LEVEL, to=wanted, before=before, by=by)
+    structlog.configure(wrapper_class=_filter(wanted))
+
+
 def get(**fields: object) -> FilteringBoundLogger:
     """Give a logger that adds `fields` to each of its lines; it follows a later `configure`."""
     return cast("FilteringBoundLogger", structlog.get_logger(**fields))
+
+
+def _filter(level: str) -> type[FilteringBoundLogger]:
+    return structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()])
 
 
 class _Lines:

@@ -1,24 +1,26 @@
-"""Prometheus metrics of the daemon, and the port that serves them."""
+"""Prometheus metrics of the daemon."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from wsgiref.simple_server import WSGIServer
+from importlib.metadata import version
+from platform import python_version
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from subtitled.backend import SegmentResult
-from subtitled.core.broker import Broker
-from subtitled.core.records import Role
-from subtitled.core.states import WorkerState
 from subtitled.cues.decisions import Verdict
-from subtitled.errors import SubtitledError
+from subtitled.gpu_metrics import GpuCollector
+from subtitled.version import VERSION
+
+STAGE_BUCKETS_S = (0.005, 0.02, 0.1, 0.5, 2.5, 10, 60, 300, 1800)
+"""From the features of a clip to the decoding of a ten-hour file."""
 
 _SHARES = tuple(tenth / 10 for tenth in range(1, 11))
 
 
 class Metrics:
-    """The daemon's metrics; values are set from the server's loop."""
+    """The daemon's metrics; values are set from the server's loop, the time of writing from the thread that writes."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -124,34 +126,46 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
-        self._server: WSGIServer | None = None
-
-    def serve(self, endpoint: str) -> None:
-        """Serve /metrics at `host:port` in a thread of its own; "" serves nothing.
-
-        Raises SubtitledError when the port cannot be bound.
-        """
-        if not endpoint:
-            return
-        host, _, port = endpoint.rpartition(":")
-        try:
-            self._server, _ = start_http_server(int(port), addr=host.strip("[]"), registry=self.registry)
-        except OSError as error:
-            raise SubtitledError(
-                f'listen.metrics = "{endpoint}": {error.strerror}; choose another port, or "" to turn metrics off'
-            ) from error
-
-    def update(self, broker: Broker) -> None:
-        """Set the gauges to what is so now."""
-        self.ready_segments.set(len(broker.leasing.ready))
-        self.queued_bytes.set(broker.ledger.queued_bytes)
-        counts: dict[tuple[str, str], int] = {
-            (role.value, state.value): 0 for role in Role for state in WorkerState
-        }
-        for worker in broker.roster.workers.values():
-            counts[worker.role.value, worker.state.value] += 1
-        for labels, count in counts.items():
-            self.workers.labels(*labels).set(count)
+        self.retries = Counter(
+            "subtitled_retries",
+            "Work to be done again: segments and files whose worker was lost, failed jobs that somebody retried.",
+            ["subject"],
+            registry=self.registry,
+        )
+        self.stage_seconds = Histogram(
+            "subtitled_stage_seconds",
+            "Time that a stage took, in seconds: decode and vad of a file, features and transcribe of a lease, "
+            "write of a job.",
+            ["stage"],
+            registry=self.registry,
+            buckets=STAGE_BUCKETS_S,
+        )
+        self.queue_audio_seconds = Gauge(
+            "subtitled_queue_audio_seconds",
+            "Audio of the segments that wait for a worker, in seconds.",
+            registry=self.registry,
+        )
+        self.oldest_ready_seconds = Gauge(
+            "subtitled_oldest_ready_seconds",
+            "How long the oldest of the segments that wait for a worker has waited, in seconds; 0 if none waits.",
+            registry=self.registry,
+        )
+        self.busy_ratio = Gauge(
+            "subtitled_worker_busy_ratio",
+            "Share of the last minute in which a worker decoded.",
+            ["slot"],
+            registry=self.registry,
+        )
+        self.worker_broken = Gauge(
+            "subtitled_worker_broken",
+            "1 for a worker that cannot work, or is put aside for its failures; else 0.",
+            ["slot"],
+            registry=self.registry,
+        )
+        self.gpus = GpuCollector(self.registry)
+        build = Info("subtitled_build", "What runs here.", registry=self.registry)
+        engines = {name.replace("-", "_"): version(name) for name in ("ctranslate2", "faster-whisper")}
+        build.info({"version": VERSION, "python": python_version(), **engines})
 
     def count_results(self, results: Iterable[SegmentResult]) -> None:
         """Count the languages of an answered lease, and what was decided about its windows."""
@@ -173,9 +187,3 @@ class Metrics:
         for length in lengths:
             self.window_fill.observe(length / window_samples)
         self.batch_fill.labels(slot).observe(len(lengths) / batch_size)
-
-    def close(self) -> None:
-        """Stop serving."""
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()

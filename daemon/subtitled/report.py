@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from msgspec import Struct
@@ -112,6 +113,10 @@ class Reporter:
             case _:
                 pass
 
+    def stage(self, name: str) -> AbstractContextManager[object]:
+        """Return a context that measures a stage; for any thread."""
+        return self._metrics.stage_seconds.labels(name).time()
+
     def _tell_job(self, action: SaveJob) -> None:
         job, event = action.job, action.event
         if event is None:
@@ -131,7 +136,10 @@ class Reporter:
             case JobState.CANCELLED:
                 self._metrics.jobs.labels("cancelled").inc()
                 _log.info(log.JOB_CANCELLED, job=job.id, file=file, cause=job.cause)
+            case JobState.QUEUED if event is JobEvent.RETRY:
+                self._metrics.retries.labels("job").inc()
             case JobState.QUEUED if event is JobEvent.LOST:
+                self._metrics.retries.labels("file").inc()
                 _log.warning(log.JOB_REQUEUED, job=job.id, file=file, losses=job.losses)
             case JobState.TRANSCRIBING if event is JobEvent.PLANNED:
                 _log.info(log.JOB_PLANNED, job=job.id, file=file)
@@ -168,6 +176,8 @@ class Reporter:
                 _log.info(name, worker=slot, **where, audio_s=audio_s, language=segment.language)
             case SegmentEvent.LOST | SegmentEvent.OUTVOTED:
                 self._metrics.segments.labels(action.event.value).inc()
+                if action.event is SegmentEvent.LOST:
+                    self._metrics.retries.labels("segment").inc()
                 _log.warning(log.SEGMENT_LOST, **where, losses=segment.losses, cause=segment.cause)
             case SegmentEvent.EXHAUSTED:
                 self._metrics.segments.labels("buried").inc()

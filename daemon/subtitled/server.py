@@ -35,6 +35,7 @@ from subtitled.lock import take_folder
 from subtitled.mailbox import Mailbox
 from subtitled.metrics import Metrics
 from subtitled.model_step import ModelStep
+from subtitled.probes import Probes
 from subtitled.report import Reporter
 from subtitled.rows import JournalEntry
 from subtitled.sdnotify import Notifier
@@ -42,9 +43,11 @@ from subtitled.settings import merge, policy_of, recipe_of, space_of, written_fo
 from subtitled.signals import Signals
 from subtitled.sockets import bind_workers
 from subtitled.space import SpaceGuard
+from subtitled.standing import Standing
 from subtitled.store import Store
 from subtitled.supervisor import Supervisor
 from subtitled.version import VERSION
+from subtitled.vitals import Vitals, has_model
 from subtitled.worker_link import WorkerLink
 
 MAX_PER_TURN = 256
@@ -78,7 +81,8 @@ class Server:
         self._lock = take_folder(state)
         self._store = Store(str(state / "subtitled.sqlite"))
         self._metrics = Metrics()
-        self._metrics.serve(config.listen.metrics)
+        self._vitals = Vitals(self._metrics)
+        self._probes = Probes(config.listen.metrics, self._metrics, self._vitals.health)
         self._reporter = Reporter(self._metrics)
         self._broker = Broker(policy_of(config), recipe=recipe_of(config, None))
         self._supervisor = supervisor or Supervisor(environ)
@@ -92,6 +96,7 @@ class Server:
             broker=self._broker,
             metrics=self._metrics,
             store=self._store,
+            vitals=self._vitals,
         )
         self._model = ModelStep(config.model.name, self._worker_link.spawn_fetch)
         self._mailbox: Mailbox[Found | Callable[[], None]] = Mailbox()
@@ -117,6 +122,7 @@ class Server:
         )
         self._arrivals = Arrivals(config.inbox, self._store, self._mailbox.put)
         self._space = SpaceGuard(*space_of(config))
+        self._standing = Standing(self._notifier, self._broker, self._reception.desk.audio_samples.total)
         self._is_disk_full = False
         self._try_waiting_at = 0.0
         self._turned_at = time.monotonic()
@@ -161,7 +167,8 @@ class Server:
         if self._stop_at is None:
             self._model.tick(time.monotonic())
         self._notifier.watchdog()
-        self._metrics.update(self._broker)
+        self._vitals.look(self._broker, is_stopping=self._stop_at is not None)
+        self._standing.tell(time.monotonic())
         ready = self._wait(deadline)
         self._on_signals()
         for pidfd in self._supervisor.pidfds & ready:
@@ -177,15 +184,9 @@ class Server:
     def _wait(self, deadline: float) -> set[int]:
         """Wait for something to happen, or to be due; return the pidfds that are ready."""
         poller = zmq.Poller()
-        for waited in (
-            self._workers,
-            *self._reception.sockets,
-            self._mailbox.fileno(),
-            self._signals.fileno(),
-        ):
+        descriptors = (self._mailbox.fileno(), self._signals.fileno(), *self._supervisor.pidfds)
+        for waited in (self._workers, *self._reception.sockets, *descriptors):
             poller.register(waited, zmq.POLLIN)
-        for pidfd in self._supervisor.pidfds:
-            poller.register(pidfd, zmq.POLLIN)
         wait_s = min(
             deadline - time.monotonic(), MAX_WAIT_S, self._notifier.watchdog_interval_s or MAX_WAIT_S
         )
@@ -220,6 +221,7 @@ class Server:
                 if self._signals.caught or (self._stop_at is not None and time.monotonic() >= self._stop_at):
                     raise  # what is not written is done again after the next start
                 self._notifier.watchdog()
+                self._vitals.health.turned()
                 select.select([self._signals.fileno()], [], [], FULL_WAIT_S)
             else:
                 if self._is_disk_full:
@@ -296,7 +298,7 @@ class Server:
                     self._broker.recipe = recipe_of(self._config, window)
             self._happen(*events)
             self._worker_link.discard_unwanted(stored)
-            if not self._is_ready and self._has_model():
+            if not self._is_ready and has_model(self._broker):
                 self._announce_ready()
 
     def _on_mailbox(self) -> None:
@@ -310,11 +312,6 @@ class Server:
                     events.append(event)
         if events:
             self._happen(*events)
-
-    def _has_model(self) -> bool:
-        """Say whether a transcribe worker has its model loaded: before that the daemon can only read files."""
-        states = (worker.state for worker in self._broker.roster.of(Role.TRANSCRIBE))
-        return any(state in {WorkerState.IDLE, WorkerState.BUSY} for state in states)
 
     def _announce_ready(self) -> None:
         if not self._is_ready:
@@ -375,6 +372,9 @@ class Server:
             if number == signal.SIGHUP:
                 self._reload()
                 continue
+            if number == signal.SIGUSR1:
+                log.set_level("info" if log.level() == "debug" else "debug", by=number.name)
+                continue
             name = number.name
             if self._stop_at is not None:
                 _log.warning(log.DAEMON_STOPPING, cause=f"{name} again: at once")
@@ -394,7 +394,7 @@ class Server:
         self._reception.close()
         self._workers.close()
         self._context.term()
-        self._metrics.close()
+        self._probes.close()
         self._store.close()
         self._signals.release()
         os.close(self._lock)

@@ -7,13 +7,13 @@ import signal
 
 
 class Signals:
-    """Catches SIGTERM, SIGINT and SIGHUP; belongs to the main thread. The handlers only append."""
+    """Catches SIGTERM, SIGINT, SIGHUP and SIGUSR1; belongs to the main thread. The handlers only append."""
 
     def __init__(self) -> None:
         self.caught: list[int] = []
         self._read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, lambda received, _frame: self.caught.append(received))
 
     def fileno(self) -> int:

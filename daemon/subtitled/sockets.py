@@ -29,7 +29,7 @@ def bind_workers(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.
     return socket
 
 
-def _is_served(path: Path) -> bool:
+def is_served(path: Path) -> bool:
     """Say whether a process listens at `path`: ZeroMQ would take the socket from it without a word."""
     with unix.socket(unix.AF_UNIX) as probe:
         probe.settimeout(1.0)
@@ -46,7 +46,7 @@ def bind(socket: zmq.Socket[bytes], endpoint: str) -> None:
         if endpoint.startswith("ipc://"):
             path = Path(endpoint.removeprefix("ipc://"))
             path.parent.mkdir(parents=True, exist_ok=True)
-            if _is_served(path):
+            if is_served(path):
                 raise SubtitledError(
                     f"{endpoint}: another daemon serves it; stop that one, or give this one sockets of its own"
                 )

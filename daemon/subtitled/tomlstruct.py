@@ -104,18 +104,24 @@ def fill(cls: type[_S], table: object, faults: Faults, key: str = "") -> _S:
     return cls(**values)
 
 
-def emit(struct: Struct) -> str:
-    """Give `struct` as TOML that `fill` reads back as the same; it must hold neither None nor infinities."""
+def emit(struct: Struct, origins: Mapping[str, str] | None = None, key: str = "") -> str:
+    """Give `struct` as TOML that `fill` reads back as the same; it must hold neither None nor infinities.
+
+    After a key that is in `origins`, as `Faults` has them, or the first line of a list of tables, that is said in a comment.
+    """
+    origins = origins or {}
     plain: list[str] = []
     tables: list[str] = []
     for field in structs.fields(struct):
         value = getattr(struct, field.name)
+        dotted = f"{key}.{field.name}" if key else field.name
+        origin = f"  # {origins[dotted]}" if dotted in origins else ""
         if isinstance(value, Struct):
-            tables.append(f"[{field.name}]\n{emit(value)}")
+            tables.append(f"[{field.name}]\n{emit(value, origins, dotted)}")
         elif isinstance(value, tuple) and value and isinstance(value[0], Struct):
-            tables.extend(f"[[{field.name}]]\n{emit(item)}" for item in value)
+            tables.extend(f"[[{field.name}]]{origin}\n{emit(item)}" for item in value)
         else:
-            plain.append(f"{field.name} = {_literal(value)}\n")
+            plain.append(f"{field.name} = {_literal(value)}{origin}\n")
     return "\n".join(["".join(plain), *tables] if plain else tables)
 
 

@@ -152,8 +152,10 @@ def main(argv: Sequence[str], transcribe: Run | None = None) -> int:
     """Run a worker until it is drained or fails; `transcribe` takes the place of that role's own work."""
     settings = msgspec.json.decode(argv[0], type=WorkerSettings)
     die_with_parent(settings.parent_pid)
-    # Ctrl-C in a terminal goes to the whole process group; what becomes of a worker is the daemon's decision.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C in a terminal goes to the whole process group, `systemctl kill` to the whole unit; what becomes of a worker is
+    # the daemon's decision.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     log.configure(settings.log_level, settings.log_format, sys.stderr, worker=settings.identity)
     if settings.device == "cpu":
         keep_memory()

@@ -23,6 +23,7 @@ from subtitled.metrics import Metrics
 from subtitled.store import Store
 from subtitled.supervisor import Supervisor
 from subtitled.version import VERSION
+from subtitled.vitals import Vitals
 
 MAX_PER_TURN = 256
 """Messages taken in one turn, so that no flood of one kind holds up the others."""
@@ -43,6 +44,7 @@ class WorkerLink:
         broker: Broker,
         metrics: Metrics,
         store: Store,
+        vitals: Vitals,
     ) -> None:
         self._config = config
         self._devices = {device.slot: device for device in devices}
@@ -51,6 +53,8 @@ class WorkerLink:
         self._broker = broker
         self._metrics = metrics
         self._store = store
+        self._metrics.gpus.devices = tuple(devices)
+        self._vitals = vitals
         self.languages: tuple[str, ...] = ()
         """Languages that the loaded model has tokens for; none before it is loaded."""
         self._pcm: dict[SegmentKey, zmq.Frame] = {}
@@ -61,6 +65,7 @@ class WorkerLink:
         """Take over another configuration, for the processes that are started from now on."""
         self._config = config
         self._devices = {device.slot: device for device in devices}
+        self._metrics.gpus.devices = tuple(devices)
 
     def slots(self, *, has_model: bool) -> list[tuple[str, Role]]:
         """Return the slots that the configuration asks for; without the model those that need it are left out."""
@@ -136,6 +141,7 @@ class WorkerLink:
             lease=action.lease.id, items=items, word_timestamps=action.items[0].options.word_timestamps
         )
         self.send(action.lease.worker, message, [self._pcm[item.key] for item in action.items])
+        self._vitals.sent(action.lease.worker.rpartition(".")[0])
 
     def send_prepare(self, action: ac.SendPrepare) -> None:
         """Send the order to read a file."""
@@ -213,6 +219,9 @@ class WorkerLink:
             case be.Prepared(feed=feed, plan=plan):
                 return ev.Prepared(worker=worker, feed=feed, plan=plan, pcm_bytes=plan.samples * 2)
             case be.PlanComplete(feed=feed, media=media):
+                if message.decode_s:
+                    self._metrics.stage_seconds.labels("decode").observe(message.decode_s)
+                    self._metrics.stage_seconds.labels("vad").observe(message.vad_s)
                 return ev.PlanComplete(worker=worker, feed=feed, media=msgspec.msgpack.encode(media))
             case be.Needless(feed=feed, cause=cause):
                 return ev.Needless(worker=worker, feed=feed, cause=cause)
@@ -223,6 +232,9 @@ class WorkerLink:
                     _log.info(log.MODEL_LOADED, worker=worker, load_s=round(load_s, 2))
                 self._metrics.lease_seconds.labels(slot).observe(decode_s)
                 self._metrics.count_results(item.result for item in items)
+                self._metrics.stage_seconds.labels("features").observe(message.features_s)
+                self._metrics.stage_seconds.labels("transcribe").observe(decode_s)
+                self._vitals.answered(slot, decode_s)
                 return ev.Transcribed(
                     worker=worker, lease=lease, outcomes=tuple(_outcome(item) for item in items)
                 )

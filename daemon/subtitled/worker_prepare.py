@@ -120,7 +120,7 @@ class PrepareWork:
     def _read(self) -> None:
         while (task := self._orders.get()) is not None:
             try:
-                media = self._prepare(task)
+                complete = self._prepare(task)
             except _AbandonedError:
                 pass
             except _NeedlessError as found:
@@ -128,10 +128,10 @@ class PrepareWork:
             except MediaError as error:
                 self._channel.post(Refused(feed=task.order.feed, cause=str(error)))
             else:
-                self._channel.post(PlanComplete(feed=task.order.feed, media=media))
+                self._channel.post(complete)
         self._channel.stop(ExitCode.OK)
 
-    def _prepare(self, task: _Task) -> Media:
+    def _prepare(self, task: _Task) -> PlanComplete:
         order = task.order
         path = os.fsdecode(order.path)
         _check_unchanged(order, path)
@@ -140,7 +140,7 @@ class PrepareWork:
         if order.plans is not None:
             self._send_all(task, recut(path, order.plans, language=order.language))
             _check_unchanged(order, path)
-            return Media()
+            return PlanComplete(feed=order.feed, media=Media())
         recipe = order.recipe
         vad = config.Vad(
             threshold=recipe.threshold, min_silence_ms=recipe.min_silence_ms, pad_ms=recipe.pad_ms
@@ -157,7 +157,7 @@ class PrepareWork:
             self._send_all(task, iter(ingest))
             # Once more: half of one content and half of another is the answer to neither.
             _check_unchanged(order, path)
-            return Media(
+            media = Media(
                 container=ingest.info.container,
                 codec=ingest.info.codec,
                 sample_rate=ingest.info.sample_rate,
@@ -168,6 +168,7 @@ class PrepareWork:
                 bad_packets=ingest.bad_packets,
                 skipped=tuple(Skip(skipped.span, skipped.cause) for skipped in ingest.skipped),
             )
+            return PlanComplete(feed=order.feed, media=media, decode_s=ingest.decode_s, vad_s=ingest.vad_s)
 
     def _send_all(self, task: _Task, segments: Iterator[Segment]) -> None:
         for segment in segments:

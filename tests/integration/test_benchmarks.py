@@ -31,6 +31,12 @@ def test_cpu_batch_measures_each_size() -> None:
     assert re.findall(r"^ +1 +(\d+) +\d", table, re.MULTILINE) == ["1", "2", "4", "8", "16", "32"], table
 
 
+def test_settings_measures_each_of_them() -> None:
+    table = _run("settings.py", "--windows", "2", "--repeat", "1", "--beams", "1", "5", "--types", "int8")
+    names = ["int8, beam 1", "int8, beam 5", "int8, beam 5, word times"]
+    assert re.findall(r"^(int8, .*?)  +\d", table, re.MULTILINE) == names, table
+
+
 def test_ingest_measures_each_kind_of_file() -> None:
     table = _run("ingest.py", "--minutes", "0.2", "--hours", "0.01", "--repeat", "1")
     assert re.findall(r"^(\S+\.\w+) ", table, re.MULTILINE) == ["a.wav", "a.m4a", "a.flac", "long.flac"], (

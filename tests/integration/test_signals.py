@@ -75,6 +75,22 @@ def test_the_time_to_stop_ends_what_hangs(tmp_path: Path) -> None:
         eventually(lambda: not any(map(is_running, workers.values())), "all workers are gone")
 
 
+def test_sigusr1_logs_more_and_then_less_again(tmp_path: Path) -> None:
+    """To the whole unit, as `systemctl kill -s USR1` sends it: the workers pass it over."""
+    with Daemon(tmp_path) as daemon:
+        daemon.start()
+        workers = daemon.workers()
+        for level, before in (("debug", "info"), ("info", "debug")):
+            for pid in (*workers.values(), daemon.pid):
+                os.kill(pid, signal.SIGUSR1)
+            daemon.wait_for_log("log.level", to=level, before=before, by="SIGUSR1")
+            if level == "debug":
+                daemon.wait_for(daemon.drop(media.DEMO / "demo-zh.flac", "talk.flac"))
+                assert daemon.log("lease.sent")
+        assert daemon.workers() == workers
+        daemon.stop()
+
+
 def test_sockets_are_closed_to_strangers(tmp_path: Path) -> None:
     """The clients' socket to those of its group, the workers' to the daemon's own user."""
     with Daemon(tmp_path) as daemon:

@@ -195,3 +195,22 @@ def test_the_same_submit_of_two_clients_is_two_uploads(office: Office) -> None:
             assert sender.receive(ms.Error).request == accepted.request
             assert sender.receive(ms.JobInfo).job.state == "cancelled"
         assert ann.refusal(submit_of(6, content, options=ms.JobOptions(language="?"))) == "BAD_FORMAT"
+
+
+def test_the_logs_level_is_an_admins_to_change(office: Office) -> None:
+    with Sender(office.endpoint, office.ann) as ann, Sender(office.endpoint, office.root) as root:
+        assert ann.refusal(ms.SetLogLevel(request=1, level="debug")) == "FORBIDDEN"
+        assert ann.refusal(ms.SetLogLevel(request=2)) == "FORBIDDEN"
+        root.send(ms.SetLogLevel(request=3, level="debug"))
+        answer = root.receive(ms.LogLevel)
+        assert (answer.level, answer.before) == ("debug", "info")
+        office.daemon.wait_for_log("log.level", to="debug", before="info", by="root")
+    subtitle = str(Path(sys.executable).with_name("subtitle"))
+    command = [subtitle, "admin", "log-level", "--server", office.daemon.endpoint]
+    told = [
+        subprocess.run([*command, *level], capture_output=True, text=True, check=True).stdout
+        for level in ((), ("error",), ("info",))
+    ]
+    assert told == ["debug\n", "error, before: debug\n", "info, before: error\n"]
+    levels = [(line["to"], line["before"]) for line in office.daemon.log("log.level")]
+    assert levels == [("debug", "info"), ("error", "debug"), ("info", "error")]

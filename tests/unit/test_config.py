@@ -524,6 +524,8 @@ def test_a_built_wheel_holds_the_default_file(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         assert archive.read("subtitled/subtitled.toml") == config.DEFAULT_FILE.read_bytes()
+        for path in (_ROOT / "systemd").iterdir():
+            assert archive.read(f"subtitled/systemd/{path.name}") == path.read_bytes()
 
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
@@ -578,7 +580,7 @@ def test_the_service_gives_the_daemon_what_its_defaults_need() -> None:
     values = dict(re.findall(r"^(\w+)=(.*)$", unit, re.MULTILINE))
     assert Listen().clients[0].startswith(f"ipc:///run/{values['RuntimeDirectory']}/")
     assert State().dir == f"/var/lib/{values['StateDirectory']}"
-    assert Inbox().path.startswith(values["ReadWritePaths"] + "/")
+    assert Inbox().path.startswith(values["ReadWritePaths"].lstrip("-") + "/")
     assert int(values["TimeoutStopSec"]) > Config().recovery.stop_timeout_s
     assert int(values["RestartPreventExitStatus"]) == ExitCode.FATAL
     # It says that it is ready when a model is loaded, which may take a download; and it is never given up.

@@ -40,7 +40,7 @@ CANCELLABLE = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.PREPARING
 _log = log.get()
 T = TypeVar("T")
 
-Ask = ms.Hello | ms.List | ms.Status | ms.Fetch | ms.Cancel | ms.Retry | ms.Stats
+Ask = ms.Hello | ms.List | ms.Status | ms.Fetch | ms.Cancel | ms.Retry | ms.Stats | ms.SetLogLevel
 
 
 class Desk:
@@ -105,6 +105,8 @@ class Desk:
                 self._fetch(message, peer)
             case ms.Stats():
                 peer.reply(self._stats(request, peer))
+            case ms.SetLogLevel(level=level):
+                peer.reply(_set_log_level(request, level, peer))
 
     def find(self, job: str, peer: Peer) -> JobRow:
         """Return a job; raises RefusedError where there is none, or none that this client may see."""
@@ -262,6 +264,15 @@ class Desk:
             uploads=self.uploads(),
             spool_bytes=self._holdings.total_bytes,
         )
+
+
+def _set_log_level(request: int, level: str | None, peer: Peer) -> ms.LogLevel:
+    before = log.level()
+    if peer.who.role != "admin":
+        raise RefusedError("FORBIDDEN", "the log's level is an admin's to change, and this key is a user's")
+    if level is not None:
+        log.set_level(level, by=peer.who.name or "a client on the local socket")
+    return ms.LogLevel(request=request, level=log.level(), before=before)
 
 
 def _name(row: JobRow, transcript: Transcript, form: Format) -> str:

@@ -129,6 +129,21 @@ class ReadyQueue:
         return tuple(taken)
 
     @property
+    def samples(self) -> int:
+        """Audio that is ready; counted anew each time."""
+        return sum(samples for flow in self._flows.values() for _, _, samples in flow.ready)
+
+    @property
+    def last_number(self) -> int:
+        """The number of the segment that became ready last; they count up."""
+        return self._last_number
+
+    @property
+    def oldest_number(self) -> int | None:
+        """The number of the segment that has been ready longest; None when nothing is."""
+        return min((flow.ready[0][0] for flow in self._flows.values()), default=None)
+
+    @property
     def next_suspect(self) -> SegmentKey | None:
         """The segment of the next lease, if that is one that was lost before."""
         kind = self._next_kind()

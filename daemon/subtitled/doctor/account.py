@@ -1,0 +1,94 @@
+"""The user that the daemon runs as: what it may read and write is looked at with its rights."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from subtitled.doctor.finding import Finding, fault, from_error, ok, warning
+
+USUAL = "subtitled"
+
+
+class Account(Struct, frozen=True, kw_only=True):
+    """A user of this machine."""
+
+    uid: int
+    gid: int
+    name: str
+    home: str
+    why: str
+    """How it was found to be the daemon's."""
+
+
+def daemons_account(state: str) -> Account:
+    """Return whom the daemon runs as: whoever asks, or, when root asks, the owner of the state or user `subtitled`."""
+    if os.geteuid() != 0:
+        return _account(os.geteuid(), os.getegid(), "who asks")
+    folder = Path(state)
+    if folder.is_dir():
+        owner = folder.stat()
+        return _account(owner.st_uid, owner.st_gid, f"who owns {state}")
+    try:
+        usual = pwd.getpwnam(USUAL)
+    except KeyError:
+        return _account(0, 0, "who asks")
+    return _account(usual.pw_uid, usual.pw_gid, "the usual one")
+
+
+def run_as(account: Account, work: Callable[[], list[Finding]]) -> list[Finding]:
+    """Return what `work` finds with the rights of a user; root changes into it, in a process of its own."""
+    if account.uid == os.geteuid():
+        return work()
+    source, sink = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            _become(account)
+            data = msgspec.json.encode(work())
+            while data:
+                data = data[os.write(sink, data) :]
+        except Exception as error:  # noqa: BLE001 - the boundary of a process
+            data = msgspec.json.encode([from_error("user", error, f"run this as {account.name}")])
+            os.write(sink, data)
+        finally:
+            os._exit(0)
+    os.close(sink)
+    with os.fdopen(source, "rb") as answer:
+        data = answer.read()
+    os.waitpid(child, 0)
+    if not data:
+        return [fault("user", f"nothing could be looked at as {account.name}", f"run this as {account.name}")]
+    return msgspec.json.decode(data, type=list[Finding])
+
+
+def program_finding(account: Account) -> Finding:
+    """Judge, as the daemon's user, whether it may start the interpreter of this environment."""
+    if os.access(sys.executable, os.X_OK):
+        return ok("program", f"{account.name} may run {sys.executable}")
+    remedy = "make the environment, and its Python, where all may enter: /opt/subtitled"
+    return warning("program", f"{account.name} may not run {sys.executable}", remedy)
+
+
+def _become(account: Account) -> None:
+    try:
+        groups = os.getgrouplist(pwd.getpwuid(account.uid).pw_name, account.gid)
+    except KeyError:
+        groups = [account.gid]
+    os.setgroups(groups)
+    os.setgid(account.gid)
+    os.setuid(account.uid)
+
+
+def _account(uid: int, gid: int, why: str) -> Account:
+    try:
+        found = pwd.getpwuid(uid)
+    except KeyError:
+        return Account(uid=uid, gid=gid, name=str(uid), home="/", why=why)
+    return Account(uid=uid, gid=gid, name=found.pw_name, home=found.pw_dir, why=why)

@@ -1,0 +1,212 @@
+"""The folders: there, writable by the daemon's user, with space, on one file system where files are moved."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from subtitled.config import Config
+from subtitled.config import Inbox as InboxSection
+from subtitled.doctor.account import Account, run_as
+from subtitled.doctor.finding import Finding, fault, ok, warning
+from subtitled.mounts import NETWORK_FILE_SYSTEMS, file_system
+from subtitled.outputs import BESIDE
+from subtitled.settings import space_of
+from subtitled.spool import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
+
+MIB = 2**20
+MAX_COUNTED = 1_000_000
+"""Sub-folders that are counted at most."""
+_LIMITS = Path("/proc/sys/fs/inotify")
+
+
+def check(config: Config, account: Account) -> Iterator[Finding]:
+    """Check all folders of the configuration."""
+    full = [space_finding(folder, _free(folder), space_of(config)[1]) for folder in _spaces(config)]
+    yield from full
+    # A file system that is full cannot be written to: one fault is enough.
+    spared = {finding.name.removeprefix("space ") for finding in full if finding.state == "fault"}
+    yield from run_as(account, lambda: list(_as_user(config, account, spared)))
+    yield from run_as(account, lambda: [instance_finding()])
+    watched = [inbox.path for inbox in config.inbox if not is_network(inbox.path)]
+    yield watches_finding(sum(map(count_folders, watched)), int(_limit("max_user_watches")))
+
+
+def _as_user(config: Config, account: Account, spared: set[str]) -> Iterator[Finding]:
+    yield from _kept(config.state.dir, account, spared)
+    for inbox in config.inbox:
+        yield from _inbox(inbox, account, spared)
+        if inbox.output != BESIDE:
+            yield _writable(f"output {inbox.output}", inbox.output, account, spared)
+    for path in config.uploads.paths:
+        yield _readable(path, account)
+
+
+def _kept(state: str, account: Account, spared: set[str]) -> Iterator[Finding]:
+    if not is_there(Path(state)):
+        parent = next(place for place in Path(state).parents if is_there(place))
+        if os.access(parent, os.W_OK | os.X_OK):
+            yield ok(f"state {state}", "is not there yet; the daemon makes it")
+            return
+    yield _writable(f"state {state}", state, account, spared)
+
+
+def _inbox(inbox: InboxSection, account: Account, spared: set[str]) -> Iterator[Finding]:
+    name = f"inbox {inbox.path}"
+    judged = _writable(name, inbox.path, account, spared)
+    yield judged
+    if judged.state != "ok" or inbox.after != "move":
+        return
+    for archive in ("done", "failed"):
+        folder = Path(inbox.path, archive)
+        if folder.is_dir():
+            found = _writable(f"inbox {folder}", str(folder), account, spared)
+            if found.state == "fault":
+                yield found
+            elif folder.stat().st_dev != Path(inbox.path).stat().st_dev:
+                text = "is on another file system: what is done is copied there, not moved"
+                yield warning(
+                    name, f"{archive}/ {text}", f"make {folder} a plain folder, or expect slow moves"
+                )
+
+
+def _writable(name: str, folder: str, account: Account, spared: set[str]) -> Finding:
+    """Write a file, make it durable, rename and remove it, as the daemon does."""
+    path = Path(folder)
+    if not path.is_dir():
+        if _is_hidden(path):
+            return fault(name, f"{account.name} may not look there", f"type: chmod a+x {path.parent}")
+        return fault(name, "is not there", f"type: install -d -o {account.name} {folder}")
+    draft = path / f"{TEMPORARY_PREFIX}doctor-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
+    target = draft.with_name(f"{TEMPORARY_PREFIX}doctor-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+    try:
+        with draft.open("xb") as file:
+            file.write(b"subtitled doctor\n")
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(target)
+        next(path.iterdir())
+    except OSError as error:
+        return writing_finding(name, folder, error, account.name, is_spared=folder in spared)
+    finally:
+        for left in (draft, target):
+            with contextlib.suppress(OSError):
+                left.unlink(missing_ok=True)
+    return ok(name, f"{account.name} can write there")
+
+
+def writing_finding(name: str, folder: str, error: OSError, user: str, *, is_spared: bool = False) -> Finding:
+    """Judge what the file system answered to the daemon's user."""
+    text = f"{user} cannot write there: {error.strerror}"
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT if is_spared:
+            return ok(name, f"{user} may write there, were there space")
+        case errno.ENOSPC | errno.EDQUOT:
+            remedy = "free some space or some of the user's quota"
+        case errno.EACCES | errno.EPERM:
+            remedy = f"type: chown {user} {folder} && chmod u+rwx {folder}"
+        case errno.EROFS:
+            remedy = f"mount its file system writable: mount -o remount,rw $(findmnt -no TARGET -T {folder})"
+        case _:
+            remedy = "see `dmesg`: the file system does not do what every one should"
+    return fault(name, text, remedy)
+
+
+def _readable(path: str, account: Account) -> Finding:
+    name = f"uploads.paths {path}"
+    if os.access(path, os.R_OK | os.X_OK):
+        return ok(name, f"{account.name} can read there")
+    return fault(name, f"{account.name} cannot read there", f"type: setfacl -R -m u:{account.name}:rX {path}")
+
+
+def space_finding(folder: str, free: int | None, reserve: int) -> Finding:
+    """Judge the free space of a folder, in bytes, against `state.reserve_mb`."""
+    name = f"space {folder}"
+    if free is None:
+        return warning(name, "cannot be told", "look at the folder's own finding")
+    if free < reserve:
+        text = f"{free // MIB} MiB are free, state.reserve_mb = {reserve // MIB}: no new file is started"
+        return fault(name, text, f"free {-(-(reserve - free) // MIB)} MiB on the file system of {folder}")
+    return ok(name, f"{free // MIB} MiB free, {reserve // MIB} are kept free")
+
+
+def watches_finding(folders: int, limit: int) -> Finding:
+    """Judge the kernel's limit of watches against the folders below the inboxes."""
+    text = f"{folders} folders to watch, the kernel allows {limit}"
+    if folders > limit:
+        remedy = f"type: sysctl -w fs.inotify.max_user_watches={2 * folders} (and put it into /etc/sysctl.d)"
+        return fault("inotify watches", text, remedy)
+    return ok("inotify watches", text)
+
+
+def instance_finding() -> Finding:
+    """Take an inotify instance, for real, as this user."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    file = libc.inotify_init1(os.O_CLOEXEC)
+    if file < 0:
+        limit = _limit("max_user_instances")
+        remedy = (
+            f"type: sysctl -w fs.inotify.max_user_instances={2 * int(limit)} (and put it into /etc/sysctl.d)"
+        )
+        return fault("inotify instances", f"{os.strerror(ctypes.get_errno())}; the limit is {limit}", remedy)
+    os.close(file)
+    return ok("inotify instances", f"one can be had of {_limit('max_user_instances')}")
+
+
+def is_network(folder: str) -> bool:
+    """Say whether a folder is on a network file system, which is polled and not watched."""
+    mounts = Path("/proc/self/mounts").read_text("utf-8", "replace")
+    return file_system(os.path.realpath(folder), mounts) in NETWORK_FILE_SYSTEMS
+
+
+def count_folders(top: str) -> int:
+    """Return how many folders there are, `top` included."""
+    count = 0
+    for _ in os.walk(top):
+        count += 1
+        if count == MAX_COUNTED:
+            break
+    return count
+
+
+def _spaces(config: Config) -> Iterable[str]:
+    return sorted(set(space_of(config)[0]))
+
+
+def _free(folder: str) -> int | None:
+    existing = next(
+        (place for place in (Path(folder), *Path(folder).parents) if is_there(place)), Path(folder)
+    )
+    try:
+        found = os.statvfs(existing)
+    except OSError:
+        return None
+    return found.f_bavail * found.f_frsize
+
+
+def is_there(path: Path) -> bool:
+    """Say whether there is something at `path` that this user may see."""
+    try:
+        path.lstat()
+    except OSError:
+        return False
+    return True
+
+
+def _is_hidden(path: Path) -> bool:
+    try:
+        path.lstat()
+    except PermissionError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def _limit(name: str) -> str:
+    return (_LIMITS / name).read_text("utf-8").strip()

@@ -1,0 +1,160 @@
+"""The sockets: free, or served by a daemon that runs, which is asked how it is."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from msgspec import Struct
+
+from subtitle import Client, StatsInfo, SubtitleError, Welcome
+from subtitled.config import Config
+from subtitled.doctor.account import Account, run_as
+from subtitled.doctor.finding import Finding, fault, ok, warning
+from subtitled.doctor.folders import is_there
+from subtitled.sockets import is_served
+from subtitled.version import VERSION
+
+ANSWER_S = 10.0
+_LOADED = frozenset({"idle", "busy"})
+
+
+class Running(Struct, frozen=True, kw_only=True):
+    """A daemon that answers."""
+
+    endpoint: str
+    welcome: Welcome
+    stats: StatsInfo
+
+
+def check(config: Config, account: Account) -> Iterator[Finding]:
+    """Check every socket of the configuration; a daemon that runs tells of itself."""
+    is_here = is_running(config)
+    for endpoint in (*config.listen.clients, config.listen.workers):
+        kind, _, address = endpoint.partition("://")
+        if kind == "tcp":
+            yield _port(endpoint, address, is_running=is_here)
+        elif not is_served(Path(address)):
+            yield from run_as(account, lambda address=address: [_place(Path(address), account)])  # type: ignore[misc]
+        elif endpoint == config.listen.workers:
+            yield ok(endpoint, "served by the daemon that runs")
+        else:
+            yield from _asked(endpoint)
+    if config.listen.metrics:
+        yield from _metrics(config.listen.metrics, is_running=is_here)
+
+
+def is_running(config: Config) -> bool:
+    """Say whether a daemon with this configuration runs: it has the lock of the state, or serves a local socket."""
+    try:
+        inode = Path(config.state.dir, "lock").stat().st_ino
+        locks = [line.split() for line in Path("/proc/locks").read_text("utf-8").splitlines()]
+    except OSError:
+        locks = []
+    if any("FLOCK" in words and any(word.endswith(f":{inode}") for word in words) for words in locks):
+        return True
+    paths = (end.removeprefix("ipc://") for end in config.listen.clients if end.startswith("ipc://"))
+    return any(is_served(Path(path)) for path in paths)
+
+
+def _asked(endpoint: str) -> Iterator[Finding]:
+    try:
+        with Client(endpoint, timeout_s=ANSWER_S) as client:
+            running = Running(endpoint=endpoint, welcome=client.ping(), stats=client.stats())
+    except SubtitleError as error:
+        remedy = "look at `journalctl -u subtitled -n 50 -o cat`, then: systemctl restart subtitled"
+        yield fault(endpoint, f"somebody serves it, and does not answer: {error}", remedy)
+        return
+    yield from running_findings(running)
+
+
+def running_findings(running: Running) -> Iterator[Finding]:
+    """Judge a daemon by what it tells."""
+    stats, version = running.stats, running.welcome.server
+    if version != VERSION:
+        text = f"subtitled {version} runs, {VERSION} is installed"
+        yield warning(running.endpoint, text, "type: systemctl restart subtitled")
+    else:
+        text = f"subtitled {version} runs since {stats.uptime_s:.0f} s, model {running.welcome.model}"
+        yield ok(running.endpoint, text)
+    for worker in stats.workers:
+        name = f"worker {worker.slot}"
+        if worker.state == "broken":
+            yield fault(
+                name, f"is broken: {worker.cause}", "mend that, then type: systemctl reload subtitled"
+            )
+        elif worker.state not in _LOADED:
+            cause = f": {worker.cause}" if worker.cause else ""
+            yield warning(
+                name, f"is {worker.state}{cause}", "wait for worker.ready in the log, then ask again"
+            )
+    transcribers = [worker for worker in stats.workers if worker.role == "transcribe"]
+    loaded = sum(worker.state in _LOADED for worker in transcribers)
+    if loaded:
+        text = f"{loaded} of {len(transcribers)} transcribe workers are ready, {stats.ready_segments} segments wait"
+        yield ok("workers", text)
+
+
+def _place(path: Path, account: Account) -> Finding:
+    """Judge the folder of a socket that nobody serves, as the daemon's user."""
+    name = f"ipc://{path}"
+    folder = next(place for place in path.parents if is_there(place))
+    if os.access(folder, os.W_OK | os.X_OK):
+        return ok(name, "free")
+    if path.is_relative_to("/run/subtitled"):
+        return ok(name, "free; systemd makes its folder at the start (RuntimeDirectory)")
+    remedy = f"type: install -d -o {account.name} -m 750 {path.parent}"
+    return fault(name, f"{account.name} may not make it in {folder}", remedy)
+
+
+def _port(name: str, address: str, *, is_running: bool) -> Finding:
+    host, _, port = address.rpartition(":")
+    return port_finding(name, _bind_error(host.strip("[]"), int(port)), is_running=is_running)
+
+
+def port_finding(name: str, error: OSError | None, *, is_running: bool) -> Finding:
+    """Judge what came of binding a port."""
+    if error is None:
+        return ok(name, "free")
+    if error.errno == errno.EADDRINUSE and is_running:
+        return ok(name, "served, the daemon runs")
+    if error.errno == errno.EADDRINUSE:
+        return fault(
+            name, "another program has it", "see which with `ss -ltnp`, and stop it, or choose another port"
+        )
+    remedy = "choose an address of this machine, and a port from 1024 on"
+    return fault(name, f"cannot be bound: {error.strerror}", remedy)
+
+
+def _bind_error(host: str, port: int) -> OSError | None:
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, number) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        return error
+    return None
+
+
+def _metrics(address: str, *, is_running: bool) -> Iterator[Finding]:
+    name = f"metrics {address}"
+    found = _port(name, address, is_running=is_running)
+    if not (is_running and found.state == "ok" and found.what != "free"):
+        yield found
+        return
+    for path in ("healthz", "readyz"):
+        try:
+            with urllib.request.urlopen(f"http://{address}/{path}", timeout=ANSWER_S):
+                yield ok(f"{name} {path}", "ok")
+        except urllib.error.HTTPError as error:
+            with error:
+                text = error.read(2000).decode("utf-8", "replace").strip()
+            yield fault(f"{name} {path}", text, "see the daemon's log: journalctl -u subtitled -n 50 -o cat")
+        except OSError as error:
+            yield fault(f"{name} {path}", str(error), "is it this daemon that listens there? `ss -ltnp` says")

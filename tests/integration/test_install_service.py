@@ -1,0 +1,132 @@
+"""`subtitled install-service` into a folder, and what systemd's own tools say of it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from subtitled import config
+from subtitled.install import closed_to_others
+
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed (package systemd)"
+)
+MAX_EXPOSURE = 2.5
+
+
+def install(prefix: Path, *options: str, status: int = 0) -> str:
+    """Run the command into `prefix`; return what it prints."""
+    command = [sys.executable, "-m", "subtitled", "install-service", "--prefix", str(prefix), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Path:
+    path = tmp_path / "subtitled.toml"
+    inbox = config.Inbox(path="/srv/my media", output="beside")
+    path.write_text(config.show(config.Config(inbox=(inbox,))), "utf-8")
+    return path
+
+
+def unit_in(prefix: Path) -> Path:
+    return prefix / "etc/systemd/system/subtitled.service"
+
+
+def test_the_units_of_this_environment_are_written_once(tmp_path: Path, config_file: Path) -> None:
+    told = install(tmp_path / "root", "--config", str(config_file))
+    unit = unit_in(tmp_path / "root").read_text("utf-8")
+    program = Path(sys.executable).with_name("subtitled")
+    assert f"ExecStart={program} run --config {config_file}" in unit
+    assert 'ReadWritePaths="-/srv/my media"' in unit
+    assert f"{program} doctor --config {config_file}" in told
+    assert "systemctl enable --now subtitled" in told
+    for name in ("sysusers.d", "tmpfiles.d"):
+        assert (tmp_path / "root" / "etc" / name / "subtitled.conf").is_file()
+    assert install(tmp_path / "root", "--config", str(config_file)).count("Unchanged:") == 3
+
+
+def test_a_changed_file_is_only_written_over_by_force(tmp_path: Path, config_file: Path) -> None:
+    options = ("--config", str(config_file))
+    install(tmp_path, *options)
+    unit = unit_in(tmp_path)
+    written = unit.read_text("utf-8")
+    unit.write_text(f"{written}Nice=5\n", "utf-8")
+    assert "--force" in install(tmp_path, *options, "--user", "media", status=1)
+    assert "Nice=5" in unit.read_text("utf-8")
+    assert "media" not in (tmp_path / "etc/sysusers.d/subtitled.conf").read_text("utf-8")
+    install(tmp_path, *options, "--force")
+    assert unit.read_text("utf-8") == written
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path, config_file: Path) -> None:
+    told = install(tmp_path / "root", "--dry-run", "--config", str(config_file))
+    assert "ExecStart=" in told
+    assert not (tmp_path / "root").exists()
+
+
+def test_an_environment_that_the_daemon_cannot_enter_is_found(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o700)
+    assert closed_to_others(str(tmp_path / "closed" / "bin" / "subtitled")) is not None
+    assert closed_to_others("/usr/bin/env") is None
+
+
+@needs_systemd
+def test_systemd_finds_no_fault_in_the_unit(tmp_path: Path, config_file: Path) -> None:
+    """It also looks whether the program is there and may be run."""
+    install(tmp_path, "--config", str(config_file))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(unit_in(tmp_path))],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, _about(done.stderr, "subtitled")) == (0, [])
+
+
+@needs_systemd
+def test_the_unit_is_hardened(tmp_path: Path, config_file: Path) -> None:
+    install(tmp_path, "--config", str(config_file))
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", str(unit_in(tmp_path))],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = re.search(r"Overall exposure level for subtitled\.service: ([0-9.]+)", done.stdout)
+    assert found is not None, done.stderr
+    assert float(found[1]) <= MAX_EXPOSURE, done.stdout
+
+
+@pytest.mark.skipif(shutil.which("systemd-sysusers") is None, reason="systemd-sysusers is not installed")
+def test_user_and_folders_are_made_as_the_files_say(tmp_path: Path) -> None:
+    """In a root of its own, as `next steps` says; the folders are made by root alone, to whom they belong then."""
+    root = tmp_path / "root"
+    told = install(root, "--config", str(tmp_path / "none.toml"))
+    assert f"systemd-sysusers --root={root}" in told
+    (root / "etc/passwd").touch()
+    (root / "etc/group").touch()
+    subprocess.run(["systemd-sysusers", f"--root={root}"], check=True, capture_output=True)
+    assert "subtitled:" in (root / "etc/passwd").read_text("utf-8")
+    if _is_root():
+        subprocess.run(
+            ["systemd-tmpfiles", "--create", f"--root={root}", str(root / "etc/tmpfiles.d/subtitled.conf")],
+            check=True,
+            capture_output=True,
+        )
+        assert (root / "srv/subtitled/inbox").stat().st_mode & 0o7777 == 0o2775
+
+
+def _about(text: str, name: str) -> list[str]:
+    """Return the lines about one unit: those of others of this machine are its own business."""
+    return [line for line in text.splitlines() if f"{name}." in line or f"/{name}" in line]
+
+
+def _is_root() -> bool:
+    return Path("/proc/self").stat().st_uid == 0

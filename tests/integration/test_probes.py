@@ -1,0 +1,140 @@
+"""The port that is asked how the daemon is, over real HTTP."""
+
+from __future__ import annotations
+
+import os
+import signal
+import urllib.error
+import urllib.request
+from contextlib import closing
+from http.client import HTTPConnection
+from typing import TYPE_CHECKING
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from daemon import Daemon, eventually
+from media import DEMO
+from subtitled import config
+from subtitled.cuda import Device
+from subtitled.errors import SubtitledError
+from subtitled.health import STUCK_S, Condition, Health
+from subtitled.metrics import Metrics
+from subtitled.probes import Probes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from prometheus_client.metrics_core import Metric
+
+NEW = {
+    "subtitled_build_info",
+    "subtitled_oldest_ready_seconds",
+    "subtitled_queue_audio_seconds",
+    "subtitled_retries_total",
+    "subtitled_stage_seconds_bucket",
+    "subtitled_worker_broken",
+    "subtitled_worker_busy_ratio",
+}
+
+
+def ask(address: str, path: str) -> tuple[int, str]:
+    """Return the status and the text of an answer."""
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=60) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def families(address: str) -> dict[str, Metric]:
+    """Return the metrics as Prometheus' own client library reads them."""
+    return {metric.name: metric for metric in text_string_to_metric_families(ask(address, "/metrics")[1])}
+
+
+def test_a_daemon_at_work_is_well_and_tells_its_figures(tmp_path: Path) -> None:
+    recovery = config.Recovery(crash_budget=1)
+    pool = config.Pool(devices=("cpu",), prepare_workers=1)
+    with Daemon(tmp_path, pool=pool, recovery=recovery) as daemon:
+        daemon.start()
+        eventually(lambda: ask(daemon.metrics, "/readyz") == (200, "ok\n"), "the daemon is ready")
+        assert ask(daemon.metrics, "/healthz") == (200, "ok\n")
+        assert ask(daemon.metrics, "/other")[0] == 404
+        job = daemon.wait_for(daemon.drop(DEMO / "demo-zh.flac", "talk.flac"))
+        assert job.state == "done"
+
+        found = families(daemon.metrics)
+        stages = {
+            sample.labels["stage"]: sample.value
+            for sample in found["subtitled_stage_seconds"].samples
+            if sample.name.endswith("_count")
+        }
+        assert stages.keys() == {"decode", "vad", "features", "transcribe", "write"}
+        assert min(stages.values()) >= 1
+        build = found["subtitled_build_info"].samples[0]
+        assert build.labels.keys() >= {"version", "python", "ctranslate2", "faster_whisper"}
+        busy = next(s for s in found["subtitled_worker_busy_ratio"].samples if s.labels["slot"] == "cpu0")
+        assert 0 <= busy.value <= 1
+        assert not any(name.startswith("subtitled_gpu") for name in found), "there is no GPU"
+
+        # A slot that is put aside for its failures leaves nobody to do the work.
+        os.kill(daemon.workers()["cpu0.1"], signal.SIGKILL)
+        eventually(lambda: ask(daemon.metrics, "/readyz")[0] == 503, "the daemon is not ready")
+        assert ask(daemon.metrics, "/readyz")[1].startswith(
+            "no transcribe worker is ready: cpu0 is broken (put aside after 1 failures"
+        )
+        assert ask(daemon.metrics, "/healthz")[0] == 200
+        broken = families(daemon.metrics)["subtitled_worker_broken"].samples
+        assert {s.labels["slot"]: s.value for s in broken} == {"cpu0": 1, "prepare0": 0}
+
+
+def test_each_name_is_one_that_prometheus_takes() -> None:
+    """The names of the daemon's metrics hold units, and each has a text; the client library parses all."""
+    metrics = Metrics()
+    metrics.retries.labels("segment").inc()
+    metrics.stage_seconds.labels("vad").observe(0.1)
+    metrics.worker_broken.labels("gpu0").set(0)
+    metrics.busy_ratio.labels("gpu0").set(0)
+    with closing(Probes("127.0.0.1:0", metrics, Health())) as probes:
+        found = families(f"127.0.0.1:{probes.port}")
+    assert all(metric.documentation for metric in found.values())
+    assert {sample.name for metric in found.values() for sample in metric.samples} >= NEW
+
+
+def test_a_stuck_loop_is_told_while_it_is_stuck() -> None:
+    now = 0.0
+    health = Health(clock=lambda: now)
+    with closing(Probes("127.0.0.1:0", Metrics(), health)) as probes:
+        address = f"127.0.0.1:{probes.port}"
+        health.condition = Condition(has_worker=True)
+        assert [ask(address, path)[0] for path in ("/healthz", "/readyz")] == [200, 200]
+        now = STUCK_S + 2
+        stuck = (503, "the loop has not turned for 12 s\n")
+        assert [ask(address, path) for path in ("/healthz", "/readyz")] == [stuck, stuck]
+        health.turned()
+        assert [ask(address, path)[0] for path in ("/healthz", "/readyz")] == [200, 200]
+
+
+def test_a_connection_that_says_nothing_keeps_nobody_waiting() -> None:
+    with closing(Probes("127.0.0.1:0", Metrics(), Health())) as probes:
+        silent = HTTPConnection("127.0.0.1", probes.port)
+        silent.connect()
+        assert ask(f"127.0.0.1:{probes.port}", "/healthz") == (200, "ok\n")
+        silent.close()
+
+
+def test_a_port_that_is_taken_is_named_with_what_to_do() -> None:
+    with closing(Probes("127.0.0.1:0", Metrics(), Health())) as probes:
+        taken = f"127.0.0.1:{probes.port}"
+        with pytest.raises(
+            SubtitledError, match=f'listen.metrics = "{taken}": Address already in use; choose'
+        ):
+            Probes(taken, Metrics(), Health())
+
+
+def test_gpus_that_no_driver_knows_have_no_figures() -> None:
+    metrics = Metrics()
+    metrics.gpus.devices = (Device(slot="gpu0", kind="cuda", visible="GPU-00000000", name="a GPU"),)
+    found = {metric.name for metric in metrics.registry.collect()}
+    assert not any(name.startswith("subtitled_gpu") for name in found)

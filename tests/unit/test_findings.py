@@ -1,0 +1,238 @@
+"""The doctor's judgements: what is said of which facts, each fault with what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+from rich.console import Console
+
+from subtitle import StatsInfo, Welcome
+from subtitle.messages import WorkerFacts
+from subtitled.doctor.devices import (
+    compute_type_finding,
+    driver_finding,
+    library_findings,
+    speed_finding,
+)
+from subtitled.doctor.finding import Finding, fault, from_error, ok, warning
+from subtitled.doctor.folders import space_finding, watches_finding, writing_finding
+from subtitled.doctor.host import clock_finding, files_finding, jump_finding, kernel_finding, python_finding
+from subtitled.doctor.media import ffmpeg_finding, vad_finding
+from subtitled.doctor.model import folder_finding
+from subtitled.doctor.packages import fits, missing_finding, version_finding, wanted
+from subtitled.doctor.show import as_json, print_lines, summary
+from subtitled.doctor.sockets import Running, port_finding, running_findings
+from subtitled.errors import ModelError
+from subtitled.version import VERSION
+
+MIB = 2**20
+
+
+def says(finding: Finding | None, state: str, what: str, remedy: str = "") -> None:
+    """Hold a finding to its state, and to parts of its two texts."""
+    assert finding is not None
+    assert (finding.state, what in finding.what, remedy in finding.remedy) == (state, True, True), finding
+    assert bool(finding.remedy) == (state in {"warning", "fault"}), finding
+
+
+def test_the_packages_of_an_extra_are_read_from_the_metadata() -> None:
+    lines = [
+        "click>=8.1",
+        "av>=13; extra == 'daemon'",
+        "zz-top<5,>=4.5; extra == 'daemon'",
+        "oc; extra == 'zh'",
+    ]
+    assert wanted(lines, "daemon") == {"av": ">=13", "zz-top": "<5,>=4.5"}
+    assert wanted(lines, "zh") == {"oc": ""}
+
+
+@pytest.mark.parametrize(
+    ("version", "specifier", "is_good"),
+    [
+        ("4.5", "<5,>=4.5", True),
+        ("4.5.0", ">=4.5", True),
+        ("4.10.1", "<5,>=4.5", True),
+        ("5.0", "<5,>=4.5", False),
+        ("4.4.9", ">=4.5", False),
+        ("2.0rc1", ">=1", True),
+        ("1", "", True),
+    ],
+)
+def test_versions_are_compared_by_their_numbers(version: str, specifier: str, *, is_good: bool) -> None:
+    assert fits(version, specifier) is is_good
+    finding = version_finding("av", version, specifier, "python")
+    assert (finding is None) is is_good
+
+
+def test_packages_that_are_missing_are_named_with_the_command_that_brings_them() -> None:
+    says(missing_finding(["av>=13"], "/x/python"), "fault", "not installed: av>=13", "--no-deps 'av>=13'")
+    says(missing_finding(["a", "b", "c", "d"], "/x/python"), "fault", "a, b, c, d", "-r requirements.lock")
+    says(
+        version_finding("av", "12.3", ">=13", "python"),
+        "fault",
+        "12.3, >=13",
+        "pip install --no-deps 'av>=13'",
+    )
+
+
+def test_a_compute_type_that_the_device_has_not_is_a_fault() -> None:
+    says(compute_type_finding("cpu0", "auto", {"int8"}), "ok", "int8")
+    says(compute_type_finding("gpu0", "float16", {"float16", "int8"}), "ok", "float16, int8")
+    says(
+        compute_type_finding("cpu0", "float16", {"int8", "float32"}),
+        "fault",
+        'model.compute_type = "float16": the device has float32, int8',
+        'set model.compute_type = "auto"',
+    )
+
+
+def test_a_library_that_cannot_be_loaded_is_a_fault_and_one_that_can_is_none() -> None:
+    (found,) = library_findings("gpu0", ["libc.so.6", "libnobodyhasthis.so.12"])
+    says(
+        found, "fault", "libnobodyhasthis.so.12 cannot be loaded", "pip install --no-deps nvidia-cublas-cu12"
+    )
+
+
+def test_an_old_driver_is_a_fault() -> None:
+    says(driver_finding("550.1, CUDA 12.4", 12), "ok", "550.1")
+    says(driver_finding("470.1, CUDA 11.4", 11), "fault", "wants CUDA 12", "525")
+
+
+def test_a_slow_or_deaf_device_is_a_warning() -> None:
+    says(speed_finding("gpu0", 10.0, 0.5, phrases=3), "ok", "20.0x real time")
+    says(speed_finding("cpu0", 10.0, 20.0, phrases=3), "warning", "0.5x real time", "smaller model")
+    says(speed_finding("cpu0", 10.0, 1.0, phrases=0), "warning", "no text came of it", "--file")
+
+
+def test_a_model_folder_without_a_file_is_a_fault_that_names_it() -> None:
+    whole = ["model.bin", "config.json", "tokenizer.json", "vocabulary.json"]
+    says(folder_finding("/m", whole), "ok", "/m: config.json")
+    for left_out in whole:
+        files = [name for name in whole if name != left_out]
+        says(folder_finding("/m", files), "fault", f"/m has no {left_out}")
+
+
+def test_space_below_the_reserve_is_a_fault() -> None:
+    says(space_finding("/s", 300 * MIB, 256 * MIB), "ok", "300 MiB free")
+    says(space_finding("/s", 100 * MIB, 256 * MIB), "fault", "state.reserve_mb = 256", "free 156 MiB")
+    says(space_finding("/s", None, 1), "warning", "cannot be told")
+
+
+def test_more_folders_than_watches_are_a_fault() -> None:
+    says(watches_finding(7, 8192), "ok", "7 folders")
+    says(watches_finding(9000, 8192), "fault", "9000 folders", "sysctl -w fs.inotify.max_user_watches=18000")
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.EACCES, "type: chown joe /o && chmod u+rwx /o"),
+        (errno.EROFS, "remount,rw"),
+        (errno.ENOSPC, "free some space"),
+        (errno.EIO, "dmesg"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_has_the_remedy_of_its_cause(number: int, remedy: str) -> None:
+    error = OSError(number, os.strerror(number))
+    says(writing_finding("output /o", "/o", error, "joe"), "fault", "joe cannot write there", remedy)
+
+
+def test_a_port_is_free_or_served_or_somebody_elses() -> None:
+    taken = OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    says(port_finding("p", None, is_running=False), "ok", "free")
+    says(port_finding("p", taken, is_running=True), "ok", "served")
+    says(port_finding("p", taken, is_running=False), "fault", "another program", "ss -ltnp")
+    away = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    says(port_finding("p", away, is_running=False), "fault", "cannot be bound", "address of this machine")
+
+
+def running(*workers: WorkerFacts, version: str = VERSION) -> list[Finding]:
+    """Return what is found of a daemon with these workers."""
+    stats = StatsInfo(
+        request=1,
+        workers=workers,
+        jobs={},
+        ready_segments=0,
+        leased_segments=0,
+        queued_bytes=0,
+        audio_ms=0,
+        uptime_s=9.0,
+        last_seq=0,
+    )
+    welcome = Welcome(request=1, server=version, protocol=1, model="tiny")
+    return list(running_findings(Running(endpoint="ipc:///s", welcome=welcome, stats=stats)))
+
+
+def worker(slot: str, state: str, cause: str = "") -> WorkerFacts:
+    """Return a worker as a client sees it."""
+    return WorkerFacts(
+        slot=slot, role="transcribe", state=state, incarnation=1, device="", leases=0, job="", cause=cause
+    )
+
+
+def test_a_daemon_that_runs_is_judged_by_its_workers() -> None:
+    there, broken, starting, loaded = running(
+        worker("gpu0", "broken", "no such compute type"), worker("gpu1", "starting"), worker("gpu2", "busy")
+    )
+    says(there, "ok", "runs since 9 s, model tiny")
+    says(broken, "fault", "is broken: no such compute type", "systemctl reload subtitled")
+    says(starting, "warning", "is starting", "worker.ready")
+    says(loaded, "ok", "1 of 3 transcribe workers")
+
+
+def test_a_daemon_of_another_version_is_to_be_restarted() -> None:
+    says(running(version="0.0.1")[0], "warning", "0.0.1 runs", "systemctl restart subtitled")
+
+
+def test_the_machine_is_judged() -> None:
+    says(python_finding((3, 10, 4)), "fault", "3.10.4", "3.11")
+    says(python_finding((3, 13, 0)), "ok", "3.13.0")
+    says(kernel_finding("4.4", has_pidfd=False), "fault", "no pidfd_open", "seccomp")
+    says(files_finding(256), "warning", "at most 256", "LimitNOFILE")
+    says(clock_finding(1_000.0, 2_000.0), "fault", "1970-01-01", "timedatectl set-ntp")
+    says(clock_finding(3_000.0, 2_000.0), "ok", "1970-01-01")
+    assert jump_finding(100.2, 100.0) is None
+    says(jump_finding(40.0, 100.0), "warning", "jumped by -60.0 s", "NTP")
+
+
+def test_an_ffmpeg_or_a_vad_that_is_good_for_nothing_is_a_fault() -> None:
+    says(ffmpeg_finding({"mov"}, {"aac"}, "PyAV 1"), "fault", "cannot read aac, asf", "pip install")
+    says(vad_finding(0, 10.0, 0.1), "fault", "hears no speech", "vad.threshold")
+    says(vad_finding(4, 10.0, 0.1), "ok", "4 spans")
+
+
+def test_an_error_of_ours_brings_its_own_remedy() -> None:
+    found = from_error("model", ModelError("model.name = 'x': no such folder; name a folder"), "other")
+    assert (found.what, found.remedy) == ("model.name = 'x': no such folder", "name a folder")
+    assert from_error("gpu0", RuntimeError("CUDA failed\nwith 7"), "look").remedy == "look"
+
+
+def test_people_get_aligned_lines_without_colour_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    findings = [
+        ok("clock", "2026"),
+        warning("driver", "none", "install one"),
+        fault("inbox /i", "is gone", "make it"),
+    ]
+    print_lines(Console(highlight=False), [("host", finding) for finding in findings])
+    assert capsys.readouterr().out == (
+        "host\n"
+        "  ok      clock                     2026\n"
+        "  warning driver                    none\n"
+        "                                    -> install one\n"
+        "  FAULT   inbox /i                  is gone\n"
+        "                                    -> make it\n"
+        "1 fault; 3 checks, 1 warning. Mend the first one first.\n"
+    )
+
+
+def test_programs_get_one_json_object() -> None:
+    text, seen = as_json([("host", ok("clock", "2026"))])
+    assert text == (
+        f'{{"version":"{VERSION}","is_well":true,"findings":'
+        '[{"theme":"host","name":"clock","state":"ok","what":"2026","remedy":""}]}'
+    )
+    assert summary(seen) == "All is well; 1 checks, 0 warnings."

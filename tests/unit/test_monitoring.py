@@ -1,0 +1,92 @@
+"""The files for Prometheus and Grafana: they use metrics that there are, and each alert can be seen."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from subtitled import config
+from subtitled.metrics import Metrics
+
+ROOT = Path(__file__).parents[2]
+RULES = yaml.safe_load((ROOT / "config/prometheus/subtitled.rules.yml").read_text("utf-8"))
+ALERTS: list[dict[str, Any]] = [rule for group in RULES["groups"] for rule in group["rules"]]
+BOARD: dict[str, Any] = json.loads((ROOT / "config/grafana/subtitled.json").read_text("utf-8"))
+PANELS: list[dict[str, Any]] = [panel for panel in BOARD["panels"] if panel["type"] != "row"]
+EXPRESSIONS = [
+    *((alert["alert"], alert["expr"]) for alert in ALERTS),
+    *((panel["title"], target["expr"]) for panel in PANELS for target in panel["targets"]),
+]
+FUNCTIONS = {
+    *("sum", "avg", "min", "max", "by", "on", "and"),
+    *("rate", "increase", "deriv", "histogram_quantile"),
+}
+SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
+
+
+def known() -> dict[str, set[str]]:
+    """Return the names under which Prometheus knows the daemon's metrics, with their labels."""
+    found: dict[str, set[str]] = {}
+    registry = Metrics().registry
+    for collector in registry._collector_to_names:
+        labels = set(getattr(collector, "_labelnames", ()))
+        for family in getattr(collector, "describe", collector.collect)():
+            for suffix in SUFFIXES.get(family.type, ("",)):
+                found[family.name + suffix] = labels | ({"le"} if suffix == "_bucket" else set())
+    return found
+
+
+@pytest.mark.parametrize(("where", "expression"), EXPRESSIONS)
+def test_only_metrics_and_labels_that_there_are_are_used(where: str, expression: str) -> None:
+    metrics = known()
+    used = set(re.findall(r"subtitled_\w+", expression))
+    assert used <= set(metrics), where
+    for name, selector in re.findall(r"(subtitled_\w+)\{([^}]*)\}", expression):
+        labels = set(re.findall(r"(\w+)\s*(?:=~|!=|!~|=)", selector)) - {"instance", "job"}
+        assert labels <= metrics[name], where
+
+
+@pytest.mark.parametrize(("where", "expression"), EXPRESSIONS)
+def test_expressions_have_the_form_of_one(where: str, expression: str) -> None:
+    """As far as can be told without Prometheus: brackets that close, functions that it has."""
+    for opening, closing in ("()", "{}", "[]"):
+        assert expression.count(opening) == expression.count(closing), where
+    assert set(re.findall(r"\b([a-z]\w*) ?\(", expression)) <= FUNCTIONS, where
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
+def test_an_alert_says_what_to_do_and_how_to_see_it(alert: dict[str, Any]) -> None:
+    notes = alert["annotations"]
+    assert set(notes) == {"summary", "do", "provoke"}
+    assert alert["labels"]["severity"] in {"warning", "critical"}
+    if notes["provoke"].startswith("tests/"):
+        path, _, test = notes["provoke"].partition("::")
+        assert f"def {test}(" in (ROOT / path).read_text("utf-8")
+
+
+def test_names_of_alerts_and_panels_are_each_there_once() -> None:
+    for names in ([alert["alert"] for alert in ALERTS], [panel["title"] for panel in PANELS]):
+        assert len(names) == len(set(names))
+
+
+def test_prometheus_asks_where_the_daemon_answers() -> None:
+    found = yaml.safe_load((ROOT / "config/prometheus/prometheus.yml").read_text("utf-8"))
+    (scrape,) = found["scrape_configs"]
+    assert scrape["job_name"] == "subtitled"
+    assert scrape["static_configs"] == [{"targets": [config.Listen().metrics]}]
+    assert found["rule_files"] == ["subtitled.rules.yml"]
+
+
+def test_panels_lie_beside_each_other() -> None:
+    places = [panel["gridPos"] for panel in BOARD["panels"]]
+    for place in places:
+        assert place["x"] + place["w"] <= 24
+    cells = [
+        (x, y) for p in places for x in range(p["x"], p["x"] + p["w"]) for y in range(p["y"], p["y"] + p["h"])
+    ]
+    assert len(cells) == len(set(cells))

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from subtitled.core import events as ev
+from subtitled.core.broker import Broker
+from subtitled.core.deadlines import Policy
+from subtitled.core.records import Job, Options, Role
+from subtitled.core.states import JobState
+from subtitled.sdnotify import Notifier
+from subtitled.standing import EVERY_S, Standing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+HOUR_SAMPLES = 3600 * 16_000
+
+
+class Told:
+    """The lines that reach systemd."""
+
+    def __init__(self, path: Path) -> None:
+        self.broker = Broker(Policy())
+        self.samples = 0
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._socket.setblocking(False)
+        notifier = Notifier({"NOTIFY_SOCKET": str(path)})
+        self.standing = Standing(notifier, self.broker, lambda: self.samples)
+
+    def at(self, now: float) -> str | None:
+        """Return the line told at this time, None where none is."""
+        self.standing.tell(now)
+        try:
+            return self._socket.recv(4096).decode().removeprefix("STATUS=")
+        except BlockingIOError:
+            return None
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._socket.close()
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Iterator[Told]:
+    listening = Told(tmp_path / "notify")
+    yield listening
+    listening.close()
+
+
+def job(name: str) -> Job:
+    path = f"/in/{name}".encode()
+    return Job(
+        id=name,
+        state=JobState.QUEUED,
+        source=path,
+        location=path,
+        size=1,
+        mtime_ns=1,
+        options=Options(),
+        order=1,
+    )
+
+
+def test_the_line_tells_jobs_audio_that_waits_and_speed(told: Told) -> None:
+    assert told.at(0.0) == "0 jobs"
+    for name in ("a", "b", "c"):
+        told.broker.handle([ev.JobArrived(job(name))], 1.0)
+    told.broker.ledger.queued_bytes = 41 * 60 * 16_000 * 2
+    told.samples = 380 * 16_000
+    assert told.at(10.0) == "3 jobs, 41 min of audio waiting, 38x real time"
+
+
+def test_the_speed_is_that_of_the_last_half_minute(told: Told) -> None:
+    told.broker.handle([ev.JobArrived(job("a"))], 0.0)
+    lines = []
+    for second in range(0, 340, 4):
+        told.samples += HOUR_SAMPLES if second < 300 else 0
+        lines.append(told.at(float(second)))
+    assert lines[10] is None, "the speed is the same all the time"
+    assert [line for line in lines if line][-1] == "1 job, 0 s of audio waiting, 0x real time"
+
+
+def test_a_line_comes_at_most_every_few_seconds_and_only_if_it_is_another(told: Told) -> None:
+    assert told.at(0.0) is not None
+    told.broker.handle([ev.JobArrived(job("a"))], 0.0)
+    assert told.at(EVERY_S / 2) is None
+    assert told.at(EVERY_S) is not None
+    assert told.at(3 * EVERY_S) is None
+
+
+def test_workers_that_are_not_ready_are_told(told: Told) -> None:
+    told.broker.handle([ev.SlotAdded("gpu0", Role.TRANSCRIBE)], time.monotonic())
+    assert told.at(0.0) == "0 jobs, 0 of 1 workers ready"
+
+
+def test_what_holds_up_new_files_is_told(told: Told) -> None:
+    told.broker.handle([ev.SpaceChanged(False)], 0.0)
+    assert told.at(0.0) == "0 jobs, disk full: new files wait"
+    told.broker.handle([ev.DrainRequested()], 0.0)
+    assert (told.at(5.0) or "").endswith("stopping")
