@@ -83,15 +83,20 @@ def _driver(*, is_needed: bool) -> Iterator[Finding]:
         versions = f"{_text(pynvml.nvmlSystemGetDriverVersion())}, CUDA {cuda // 1000}.{cuda % 1000 // 10}"
         yield driver_finding(versions, cuda // 1000)
         for index in range(pynvml.nvmlDeviceGetCount()):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-            free = f"{memory.free // MIB} of {memory.total // MIB} MiB free"
-            yield ok(
-                f"GPU {index}",
-                f"{_text(pynvml.nvmlDeviceGetName(handle))}, {free}, {_text(pynvml.nvmlDeviceGetUUID(handle))}",
-            )
+            yield _gpu(pynvml, index)
     finally:
         pynvml.nvmlShutdown()
+
+
+def _gpu(pynvml: Any, index: int) -> Finding:
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+        name, uuid = pynvml.nvmlDeviceGetName(handle), pynvml.nvmlDeviceGetUUID(handle)
+    except pynvml.NVMLError as error:
+        return warning(f"GPU {index}", f"does not tell of itself: {error}", _GPU_REMEDY)
+    free = f"{memory.free // MIB} of {memory.total // MIB} MiB free"
+    return ok(f"GPU {index}", f"{_text(name)}, {free}, {_text(uuid)}")
 
 
 def driver_finding(versions: str, cuda: int) -> Finding:

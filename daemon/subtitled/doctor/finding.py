@@ -7,6 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 from subtitled.cuda import Device
+from subtitled.errors import SubtitledError
 
 State = Literal["ok", "warning", "fault", "skipped"]
 
@@ -62,5 +63,10 @@ def skipped(name: str, what: str) -> Finding:
 
 def from_error(name: str, error: Exception, remedy: str) -> Finding:
     """Return the fault of an error; ours end in their own remedy, `remedy` is for the others."""
-    what, separator, own = " ".join(str(error).split()).rpartition("; ")
-    return fault(name, what, own) if separator else fault(name, own or type(error).__name__, remedy)
+    text = " ".join(str(error).split()) or type(error).__name__
+    what, separator, own = text.rpartition("; ")
+    return (
+        fault(name, what, own)
+        if separator and isinstance(error, SubtitledError)
+        else fault(name, text, remedy)
+    )

@@ -9,6 +9,7 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from shlex import quote
 
 from subtitled.config import Config
 from subtitled.config import Inbox as InboxSection
@@ -80,8 +81,10 @@ def _writable(name: str, folder: str, account: Account, spared: set[str]) -> Fin
     path = Path(folder)
     if not path.is_dir():
         if _is_hidden(path):
-            return fault(name, f"{account.name} may not look there", f"type: chmod a+x {path.parent}")
-        return fault(name, "is not there", f"type: install -d -o {account.name} {folder}")
+            return fault(
+                name, f"{account.name} may not look there", f"type: chmod a+x {quote(str(path.parent))}"
+            )
+        return fault(name, "is not there", f"type: install -d -o {account.name} {quote(folder)}")
     draft = path / f"{TEMPORARY_PREFIX}doctor-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
     target = draft.with_name(f"{TEMPORARY_PREFIX}doctor-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     try:
@@ -109,9 +112,9 @@ def writing_finding(name: str, folder: str, error: OSError, user: str, *, is_spa
         case errno.ENOSPC | errno.EDQUOT:
             remedy = "free some space or some of the user's quota"
         case errno.EACCES | errno.EPERM:
-            remedy = f"type: chown {user} {folder} && chmod u+rwx {folder}"
+            remedy = f"type: chown {user} {quote(folder)} && chmod u+rwx {quote(folder)}"
         case errno.EROFS:
-            remedy = f"mount its file system writable: mount -o remount,rw $(findmnt -no TARGET -T {folder})"
+            remedy = f"type: mount -o remount,rw $(findmnt -no TARGET -T {quote(folder)})"
         case _:
             remedy = "see `dmesg`: the file system does not do what every one should"
     return fault(name, text, remedy)
@@ -121,7 +124,9 @@ def _readable(path: str, account: Account) -> Finding:
     name = f"uploads.paths {path}"
     if os.access(path, os.R_OK | os.X_OK):
         return ok(name, f"{account.name} can read there")
-    return fault(name, f"{account.name} cannot read there", f"type: setfacl -R -m u:{account.name}:rX {path}")
+    return fault(
+        name, f"{account.name} cannot read there", f"type: setfacl -R -m u:{account.name}:rX {quote(path)}"
+    )
 
 
 def space_finding(folder: str, free: int | None, reserve: int) -> Finding:

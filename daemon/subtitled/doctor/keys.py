@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 
 from subtitled.clients.access import server_key, server_key_path
 from subtitled.config import Config
@@ -29,7 +30,9 @@ def check(config: Config, account: Account) -> Iterator[Finding]:
 def _key(path: Path, account: Account) -> Finding:
     name = "server key"
     if not os.access(path, os.R_OK):
-        return fault(name, f"{account.name} may not read {path}", f"type: chown {account.name} {path}")
+        return fault(
+            name, f"{account.name} may not read {path}", f"type: chown {account.name} {quote(str(path))}"
+        )
     try:
         server_key(path)
     except SubtitledError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from shlex import quote
 
 from msgspec import Struct
 
@@ -14,6 +15,7 @@ from subtitled.errors import ModelError
 from subtitled.model import DEMO
 
 VOCABULARIES = frozenset({"vocabulary.json", "vocabulary.txt"})
+HUB_S = 20
 _CONVERT = "ct2-transformers-converter --copy_files tokenizer.json preprocessor_config.json"
 
 
@@ -67,7 +69,7 @@ def _folder(name: str, account: Account) -> Finding:
         )
     except PermissionError as error:
         who = f"{account.name} may not read {error.filename}"
-        return fault("model", who, f"type: chmod -R a+rX {name} (and a+x the folders above it)")
+        return fault("model", who, f"type: chmod -R a+rX {quote(name)} (and a+x the folders above it)")
     return folder_finding(name, present)
 
 
@@ -94,7 +96,7 @@ def on_hub(settings: Named) -> Iterator[Said]:
         yield folder_finding(str(folder), [path.name for path in folder.iterdir()])
         return
     try:
-        HfApi().model_info(known, timeout=20)
+        HfApi().model_info(known, revision="main", timeout=HUB_S)
     except (RepositoryNotFoundError, HFValidationError) as error:
         yield from_error("model", error, "name a size, a hub id that exists or a folder in model.name")
     except Exception as error:  # noqa: BLE001 - of the hub's library, of its HTTP client, of the system

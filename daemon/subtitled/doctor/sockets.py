@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 
 from msgspec import Struct
 
@@ -108,7 +109,7 @@ def _place(path: Path, account: Account) -> Finding:
         return ok(name, "free")
     if path.is_relative_to("/run/subtitled"):
         return ok(name, "free; systemd makes its folder at the start (RuntimeDirectory)")
-    remedy = f"type: install -d -o {account.name} -m 750 {path.parent}"
+    remedy = f"type: install -d -o {account.name} -m 750 {quote(str(path.parent))}"
     return fault(name, f"{account.name} may not make it in {folder}", remedy)
 
 

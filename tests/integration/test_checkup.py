@@ -1,0 +1,225 @@
+"""The doctor's single checks, on real folders, keys, sockets and a hub on loopback."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+from msgspec.structs import replace
+from prometheus_client.parser import text_string_to_metric_families
+
+from hub import Hub
+from integration.test_disk_full import small_disk
+from media import DEMO
+from subtitled import config
+from subtitled.clients.access import server_key
+from subtitled.doctor import folders, keys, sockets
+from subtitled.doctor.account import Account
+from subtitled.doctor.child import attempt
+from subtitled.doctor.devices import Inference, Wanted, library_findings
+from subtitled.doctor.finding import Chosen, Finding, ok
+from subtitled.doctor.model import Named
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+NVML = """
+class NVMLError(Exception):
+    pass
+
+class Memory:
+    free, total, used = 70 * 2**30, 80 * 2**30, 10 * 2**30
+
+class Rates:
+    gpu = 42
+
+NVML_TEMPERATURE_GPU = 0
+NVML_DEVICE_MIG_ENABLE = 1
+
+def nvmlInit(): pass
+def nvmlShutdown(): pass
+def nvmlSystemGetDriverVersion(): return b"550.54"
+def nvmlSystemGetCudaDriverVersion(): return 12040
+def nvmlDeviceGetCount(): return 2
+def nvmlDeviceGetHandleByIndex(index): return index
+def nvmlDeviceGetHandleByUUID(uuid): return 0 if uuid == "GPU-aaaaaaaa" else 1
+def nvmlDeviceGetUUID(gpu): return ["GPU-aaaaaaaa", "GPU-bbbbbbbb"][gpu]
+def nvmlDeviceGetName(gpu): return "NVIDIA Test"
+def nvmlDeviceGetUtilizationRates(gpu): return Rates
+def nvmlDeviceGetTemperature(gpu, sensor): return 61
+
+def nvmlDeviceGetMigMode(gpu):
+    raise NVMLError("Not Supported")
+
+def nvmlDeviceGetMemoryInfo(gpu):
+    if gpu:
+        raise NVMLError("GPU is lost")
+    return Memory
+"""
+"""A driver with two GPUs, the second of which is lost: in the place of NVML's own module, in another process."""
+ME = Account(uid=os.geteuid(), gid=os.getegid(), name="me", home="/", why="who asks")
+
+
+def troubles(findings: Iterable[object]) -> dict[str, Finding]:
+    """Return the findings that are not ok, by name."""
+    return {found.name: found for found in findings if isinstance(found, Finding) and found.state != "ok"}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> config.Config:
+    """Give a configuration all of whose folders are in `tmp_path`, and there."""
+    for name in ("inbox", "out"):
+        (tmp_path / name).mkdir()
+    return config.Config(
+        inbox=(config.Inbox(path=str(tmp_path / "inbox"), output=str(tmp_path / "out")),),
+        state=config.State(dir=str(tmp_path / "state"), reserve_mb=0),
+        listen=config.Listen(
+            clients=("tcp://127.0.0.1:0",), workers=f"ipc://{tmp_path}/private/w.sock", metrics=""
+        ),
+    )
+
+
+def test_folders_that_are_well_are_left_as_they_were(settings: config.Config, tmp_path: Path) -> None:
+    assert troubles(folders.check(settings, ME)) == {}
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["inbox", "out"]
+
+
+def test_a_folder_that_is_gone_comes_with_the_command_that_makes_it(
+    settings: config.Config, tmp_path: Path
+) -> None:
+    (tmp_path / "out").rmdir()
+    found = troubles(folders.check(settings, ME))
+    assert found[f"output {tmp_path}/out"].remedy == f"type: install -d -o me {tmp_path}/out"
+    assert len(found) == 1
+
+
+def test_an_archive_on_another_file_system_is_a_warning(settings: config.Config, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "inbox" / "done", "64k"):
+        found = troubles(folders.check(settings, ME))
+    (warning,) = found.values()
+    assert (warning.state, warning.name) == ("warning", f"inbox {tmp_path}/inbox")
+    assert "done/ is on another file system" in warning.what
+
+
+def test_sub_folders_are_counted_for_their_watches(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    assert folders.count_folders(str(tmp_path)) == 3
+
+
+def test_a_server_key_that_others_may_read_is_a_fault(settings: config.Config, tmp_path: Path) -> None:
+    path = tmp_path / "server.key"
+    settings = replace(settings, listen=replace(settings.listen, server_key=str(path)))
+    assert troubles(keys.check(settings, ME)) == {}
+    assert not path.exists(), "the doctor makes none"
+    server_key(path)
+    assert troubles(keys.check(settings, ME)) == {}
+    path.chmod(0o644)
+    fault = troubles(keys.check(settings, ME))["server key"]
+    assert (fault.state, fault.remedy) == ("fault", f"type: chmod 600 {path}")
+
+
+def test_a_port_of_another_program_is_a_fault(settings: config.Config) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        settings = replace(settings, listen=replace(settings.listen, metrics=taken))
+        fault = troubles(sockets.check(settings, ME))[f"metrics {taken}"]
+    assert (fault.state, fault.what) == ("fault", "another program has it")
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "what"),
+    [
+        (200, "warning", "loop/back is not on this machine yet; the first start downloads it"),
+        (404, "fault", "404"),
+        (503, "fault", "the hub does not answer"),
+    ],
+)
+def test_a_model_that_is_not_here_is_asked_for_at_the_hub(
+    tmp_path: Path, status: int, state: str, what: str
+) -> None:
+    with Hub(DEMO / "model", status=status) as hub:
+        environ = {**os.environ, **hub.environ, "HF_HOME": str(tmp_path)}
+        (found,) = attempt("hub", Named(name="loop/back"), silence_s=120, environ=environ)
+    assert isinstance(found, Finding)
+    assert found.state == state
+    assert what in found.what
+    assert found.remedy
+    assert not hub.fetched, "nothing is downloaded"
+
+
+@pytest.fixture
+def with_driver(tmp_path: Path) -> dict[str, str]:
+    """Give an environment in which there are GPUs."""
+    (tmp_path / "driver").mkdir()
+    (tmp_path / "driver" / "pynvml.py").write_text(NVML, "utf-8")
+    return {**os.environ, "PYTHONPATH": str(tmp_path / "driver")}
+
+
+def test_gpus_are_told_with_their_memory_and_those_of_the_configuration_chosen(
+    with_driver: dict[str, str],
+) -> None:
+    driver, first, second, chosen = attempt(
+        "gpus", Wanted(devices=("cuda:0",), visible=None), silence_s=120, environ=with_driver
+    )
+    assert driver == ok("driver", "550.54, CUDA 12.4")
+    assert first == ok("GPU 0", "NVIDIA Test, 71680 of 81920 MiB free, GPU-aaaaaaaa")
+    assert isinstance(second, Finding)
+    assert (second.state, second.what) == ("warning", "does not tell of itself: GPU is lost")
+    assert isinstance(chosen, Chosen)
+    assert [(device.slot, device.visible) for device in chosen.devices] == [("gpu0", "GPU-aaaaaaaa")]
+
+
+def test_a_gpu_without_its_library_is_a_fault_before_a_model_is_loaded() -> None:
+    if not list(library_findings("gpu0")):
+        pytest.skip("this machine has the library")
+    inference = Inference(
+        slot="gpu0", kind="cuda", model="demo", compute_type="auto", cpu_threads=1, beam_size=1
+    )
+    (found,) = attempt("infer", inference, silence_s=120)
+    assert isinstance(found, Finding)
+    assert (found.name, found.state) == ("gpu0 libraries", "fault")
+    assert found.what.startswith("libcublas.so.12 cannot be loaded")
+    assert found.remedy.endswith("pip install --no-deps nvidia-cublas-cu12")
+
+
+def test_a_gpu_that_is_not_there_is_a_fault(with_driver: dict[str, str]) -> None:
+    wanted = Wanted(devices=("cuda:5",), visible=None)
+    found = troubles(attempt("gpus", wanted, silence_s=120, environ=with_driver))["pool.devices"]
+    assert (found.state, "cuda:5" in found.what) == ("fault", True)
+
+
+def test_the_metrics_have_what_the_driver_tells_of_each_gpu(with_driver: dict[str, str]) -> None:
+    program = """if True:
+        from prometheus_client import generate_latest
+        from subtitled.cuda import Device
+        from subtitled.metrics import Metrics
+        metrics = Metrics()
+        metrics.gpus.devices = tuple(
+            Device(slot=f"gpu{place}", kind="cuda", visible=uuid, name="NVIDIA Test")
+            for place, uuid in enumerate(("GPU-aaaaaaaa", "GPU-bbbbbbbb"))
+        )
+        print(generate_latest(metrics.registry).decode())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=with_driver, capture_output=True, text=True, check=True
+    )
+    told = {
+        (sample.name.removeprefix("subtitled_gpu_"), sample.labels["slot"]): sample.value
+        for family in text_string_to_metric_families(done.stdout)
+        for sample in family.samples
+        if sample.name.startswith("subtitled_gpu_")
+    }
+    assert told == {
+        ("utilization_ratio", "gpu0"): 0.42,
+        ("utilization_ratio", "gpu1"): 0.42,
+        ("temperature_celsius", "gpu0"): 61,
+        ("temperature_celsius", "gpu1"): 61,
+        ("memory_used_bytes", "gpu0"): 10 * 2**30,
+        ("memory_total_bytes", "gpu0"): 80 * 2**30,
+    }, "what a GPU cannot tell is left out"
