@@ -81,7 +81,7 @@ def measure(workload: list[Files], workers: int, timing: Timing, *, profile: str
         queue_mb = max(512, workers * 3 * BATCH)
         with Served(
             folder / "daemon",
-            model="none",
+            model="demo",  # is here already; nobody loads it
             batch_size=BATCH,
             pool=f"prepare_workers = {PREPARERS}\nqueue_mb = {queue_mb}",
             stop_timeout_s=0,

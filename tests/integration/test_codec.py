@@ -38,6 +38,8 @@ def any_of(kind: inspect.Type) -> st.SearchStrategy[Any]:
             return floats
         case inspect.StrType():
             return texts
+        case inspect.EnumType(cls=cls):
+            return st.sampled_from(list(cls))
         case inspect.LiteralType(values=values):
             return st.sampled_from(values)
         case inspect.BytesType():

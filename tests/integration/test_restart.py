@@ -241,7 +241,7 @@ def test_second_daemon_on_the_same_socket_is_refused(idle: Daemon, tmp_path: Pat
     with Daemon(tmp_path, inboxes=(INBOX,), model=MODEL, listen=listen) as other:
         end = refused(other)
         assert end.returncode == 1
-        assert idle.endpoint in end.stderr
+        assert str(idle.sockets) in end.stderr
         assert "another daemon" in end.stderr
     assert idle.client.ping().model == "demo"
     assert {worker.incarnation for worker in idle.stats().workers} == {1}

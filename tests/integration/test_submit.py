@@ -452,7 +452,7 @@ def test_an_upload_that_is_cancelled_ends_and_is_not_begun_anew(client: Client, 
 
     with pytest.raises(JobFailedError, match="was cancelled"):
         client.submit(heavy, on_progress=cancel)
-    assert client.list(("receiving",)) == ()
+    assert "heavy.wav" not in {job.source for job in client.list(("receiving",))}
 
 
 def test_calls_may_be_made_while_others_are_under_way(client: Client, talk: Path) -> None:
