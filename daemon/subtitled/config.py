@@ -128,7 +128,7 @@ class Inbox(_Section, frozen=True):
     rescan_s: Annotated[float, Meta(ge=1, le=86_400)] = 60.0
     """Seconds between two full scans, which find what no event told."""
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
-    word_timestamps: bool = False
+    word_timestamps: bool | Literal["auto"] = "auto"
 
 
 class Listen(_Section, frozen=True):

@@ -6,7 +6,7 @@ from enum import Enum
 
 from msgspec import Struct
 
-from subtitle.messages import LayoutOptions, VadOptions
+from subtitle.messages import LayoutOptions, VadOptions, WordTimestamps
 from subtitled.core.plan import Plan
 from subtitled.core.states import JobState, SegmentState, WorkerState
 
@@ -29,7 +29,7 @@ class Options(Struct, frozen=True, kw_only=True):
     hotwords: str = ""
     """Words to be expected in each segment."""
     formats: tuple[str, ...] = ("srt",)
-    word_timestamps: bool = False
+    word_timestamps: WordTimestamps = "auto"
     priority: int = 0
     vad: VadOptions = VadOptions()
     """What differs from the server's own settings for finding speech."""
