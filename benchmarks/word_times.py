@@ -2,9 +2,11 @@
 
     python benchmarks/word_times.py [--repeat 5] [--batch-size 16] [--threads N]
 
-decodes the segments of the bundled recordings with and without word times, in turn, in one process: the same features, model,
-batch and beam. `cpu` is the processor time of decoding (features are made once, before), the best of the repetitions; `start`
-and `end` are how far the cues' are from those of the true sentences, half of them less and the worst.
+decodes the segments of the bundled recordings without word times, where a phrase needs them (`auto`) and with all of them, in
+turn, in one process: the same features, model, batch and beam. `auto, 1 line` is `auto` for cues of one line, which more
+phrases do not fit. `windows` are those whose words were timed; `cpu` is the processor time of decoding (features are made once,
+before), the best of the repetitions, `ratio` that to decoding without; `start` and `end` are how far the cues' are from those
+of the true sentences, half of them less and the worst.
 """
 
 from __future__ import annotations
@@ -16,9 +18,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
+from subtitle.messages import WordTimestamps
 from subtitled import config
 from subtitled.cues.layout import Cue, layout
-from subtitled.cues.limits import limits_for
+from subtitled.cues.limits import Limits, limits_for
 from subtitled.cues.phrases import place
 from subtitled.engine import Engine
 from subtitled.ingest import Ingest, Prepared
@@ -32,6 +37,11 @@ if TYPE_CHECKING:
 
 DEMO = Path(__file__).parent.parent / "daemon" / "subtitled" / "demo"
 RATE = 16_000
+
+
+def one_line(language: str | None) -> Limits:
+    """Return the limits of cues of one line."""
+    return replace(limits_for(language), max_lines=1)
 
 
 def segments_of(path: Path, engine: Engine) -> list[Prepared]:
@@ -69,28 +79,37 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     model = load("demo", device="cpu", compute_type="int8", cpu_threads=options.threads)
-    engine = Engine(model, beam_size=5, batch_size=options.batch_size)
-    print(f"{'recording':<14}{'word times':>12}{'cpu':>10}{'wall':>10}{'start':>18}{'end':>18}")
+    whole = Engine(model, beam_size=5, batch_size=options.batch_size)
+    strict = Engine(model, beam_size=5, batch_size=options.batch_size, limits=one_line)
+    modes: dict[str, tuple[Engine, WordTimestamps]] = {
+        "false": (whole, False),
+        "auto": (whole, "auto"),
+        "auto, 1 line": (strict, "auto"),
+        "true": (whole, True),
+    }
+    print(
+        f"{'recording':<10}{'word times':>14}{'windows':>12}{'cpu':>10}{'ratio':>8}{'wall':>10}{'start':>18}{'end':>18}"
+    )
     for name, language in (("demo", "en"), ("demo-zh", "zh")):
-        segments = segments_of(DEMO / f"{name}.flac", engine)
-        features = [engine.features(segment.pcm) for segment in segments]
+        segments = segments_of(DEMO / f"{name}.flac", whole)
+        features = [whole.features(segment.pcm) for segment in segments]
         requests = [Request(language=language)] * len(segments)
-        best: dict[bool, tuple[float, float]] = {}
-        results: dict[bool, list[SegmentResult]] = {}
+        best: dict[str, tuple[float, float]] = {}
+        results: dict[str, list[SegmentResult]] = {}
         for _ in range(options.repeat):
-            for has_words in (False, True):
+            for label, (engine, mode) in modes.items():
                 cpu, wall = time.process_time(), time.perf_counter()
-                results[has_words] = engine.transcribe(features, requests, word_timestamps=has_words)
+                results[label] = engine.transcribe(features, requests, word_timestamps=mode)
                 taken = time.process_time() - cpu, time.perf_counter() - wall
-                best[has_words] = min(best.get(has_words, taken), taken)
-        for has_words in (False, True):
-            starts, ends = errors_ms(cues_of(segments, results[has_words], language), DEMO / f"{name}.txt")
-            cpu, wall = best[has_words]
+                best[label] = min(best.get(label, taken), taken)
+        for label, (cpu, wall) in best.items():
+            timed = sum(any(phrase.words for phrase in result.phrases) for result in results[label])
+            starts, ends = errors_ms(cues_of(segments, results[label], language), DEMO / f"{name}.txt")
+            ratio = cpu / best["false"][0]
             off = "".join(f"{statistics.median(ms):>8.0f} to {max(ms):>4} ms" for ms in (starts, ends))
-            print(f"{name:<14}{'with' if has_words else 'without':>12}{cpu:>8.2f} s{wall:>8.2f} s{off}")
-        print(
-            f"{name:<14}{'ratio':>12}{best[True][0] / best[False][0]:>8.2f}  {best[True][1] / best[False][1]:>8.2f}"
-        )
+            print(
+                f"{name:<10}{label:>14}{timed:>7} of {len(segments)}{cpu:>8.2f} s{ratio:>8.2f}{wall:>8.2f} s{off}"
+            )
 
 
 if __name__ == "__main__":

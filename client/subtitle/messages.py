@@ -48,6 +48,10 @@ class LayoutOptions(Struct, frozen=True, kw_only=True):
     """Cues nearer than this are closed up to `gap_ms`."""
 
 
+WordTimestamps = bool | Literal["auto"]
+"""Whether words get times of their own; "auto": where a phrase is more than one cue can hold."""
+
+
 class JobOptions(Struct, frozen=True, kw_only=True):
     """What is asked of one job."""
 
@@ -56,7 +60,7 @@ class JobOptions(Struct, frozen=True, kw_only=True):
     task: Literal["transcribe", "translate"] = "transcribe"
     formats: Annotated[tuple[Annotated[str, Meta(max_length=16)], ...], Meta(max_length=16)] = ("srt",)
     """What the client means to fetch; any of the server's formats can be fetched all the same."""
-    word_timestamps: bool = False
+    word_timestamps: WordTimestamps = "auto"
     initial_prompt: Annotated[str, Meta(max_length=1_000)] = ""
     """Text that the model takes as what was said before each segment: names, spelling, style."""
     hotwords: Annotated[str, Meta(max_length=1_000)] = ""

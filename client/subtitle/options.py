@@ -8,7 +8,7 @@ from typing import Literal, TypedDict
 import msgspec
 
 from subtitle.errors import OptionError
-from subtitle.messages import JobOptions, LayoutOptions, VadOptions
+from subtitle.messages import JobOptions, LayoutOptions, VadOptions, WordTimestamps
 
 
 class OptionWords(TypedDict, total=False):
@@ -17,7 +17,7 @@ class OptionWords(TypedDict, total=False):
     language: str
     task: Literal["transcribe", "translate"]
     formats: Sequence[str]
-    word_timestamps: bool
+    word_timestamps: WordTimestamps
     initial_prompt: str
     hotwords: str
     priority: int

@@ -8,6 +8,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from subtitle.codec import Codec
+from subtitle.messages import WordTimestamps
 from subtitled.config import Decoding
 from subtitled.core.plan import Plan, Span
 from subtitled.cues.decisions import Decision
@@ -252,7 +253,8 @@ class Transcribe(_Message, frozen=True, kw_only=True):
 
     lease: int
     items: tuple[Item, ...]
-    word_timestamps: bool
+    word_timestamps: WordTimestamps
+    """"auto": the worker decides window by window."""
 
 
 class Drain(_Message, frozen=True, kw_only=True):

@@ -148,7 +148,7 @@ class Inbox(_Section, frozen=True):
     rescan_s: Annotated[float, Meta(ge=1, le=86_400)] = 60.0
     """Seconds between two full scans, which find what no event told."""
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
-    word_timestamps: bool = False
+    word_timestamps: bool | Literal["auto"] = "auto"
     drop_unsaid: bool = True
     """Leave out stock phrases and loops that nobody said."""
     marks: bool = True

@@ -131,7 +131,7 @@ def _check_inbox_values(config: Config, faults: Faults) -> None:
         key = f"inbox[{index}]"
         if not inbox.formats:
             faults.add(f"{key}.formats", inbox.formats, "at least one format")
-        if inbox.karaoke and not (inbox.word_timestamps and "ass" in inbox.formats):
+        if inbox.karaoke and not (inbox.word_timestamps is True and "ass" in inbox.formats):
             allowed = 'false, unless word_timestamps = true and "ass" is among the formats'
             faults.add(f"{key}.karaoke", inbox.karaoke, allowed)
         if inbox.chinese != "off" and not chinese.is_installed():

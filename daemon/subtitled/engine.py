@@ -8,20 +8,23 @@ with `condition_on_previous_text=False`. The batched pipeline of faster-whisper 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
+from subtitle.messages import WordTimestamps
+from subtitled.alignment import Window, keep_edges, needs_words, time_words
 from subtitled.backend import SegmentResult
 from subtitled.config import Decoding
 from subtitled.cues.decisions import Decision, Verdict
+from subtitled.cues.limits import Limits, limits_for
 from subtitled.cues.phrases import Phrase, Word
 from subtitled.fallback import Attempt, cut_loop, decode_again, measured
 from subtitled.prompts import Prompts, Request
-from subtitled.whisper import Aligned, generate, is_out_of_memory, options_of
+from subtitled.whisper import generate, is_out_of_memory, options_of
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
@@ -56,8 +59,8 @@ class _State(Struct):
     temperature: float = 0.0
     fallbacks: int = 0
     decisions: list[Decision] = []
-    last_word_s: float = 0.0
-    """End of the last word so far, for the word times of the next window."""
+    last_end_s: float = 0.0
+    """End of the last phrase so far, for the word times of the next window."""
 
 
 class Engine:
@@ -71,6 +74,7 @@ class Engine:
         batch_size: int,
         decoding: Decoding = DEFAULT_DECODING,
         runs_to_grow: int = RUNS_TO_GROW,
+        limits: Callable[[str | None], Limits] = limits_for,
     ) -> None:
         self.model = model
         self.batch_size = batch_size
@@ -80,6 +84,8 @@ class Engine:
         self._runs_to_grow = runs_to_grow
         self._beam_size = beam_size
         self._decoding = decoding
+        self._limits_for = limits
+        """What a cue in some language holds: a phrase that is more has its words timed where that is left open."""
         self._prompts = Prompts(model)
         self._window = int(model.feature_extractor.nb_max_frames)
 
@@ -103,9 +109,9 @@ class Engine:
         return features
 
     def transcribe(
-        self, features: Sequence[np.ndarray], requests: Sequence[Request], *, word_timestamps: bool
+        self, features: Sequence[np.ndarray], requests: Sequence[Request], *, word_timestamps: WordTimestamps
     ) -> list[SegmentResult]:
-        """Return the result of each segment.
+        """Return the result of each segment. Its text and the edges that tokens gave its phrases are those without word times.
 
         Raises OutOfMemoryError when not even one segment fits; CUDA's errors come through as RuntimeError, after which
         the process is to end. A language that the model does not have is a ValueError.
@@ -128,22 +134,22 @@ class Engine:
                 )
             if state.request.task == "translate" and not self.model.model.is_multilingual:
                 raise ValueError('task "translate": the model knows English alone')
-        options = options_of(
-            self.model, self._decoding, beam_size=self._beam_size, word_timestamps=word_timestamps
-        )
+        options = options_of(self.model, self._decoding, beam_size=self._beam_size)
         todo = [state for state in states if state.features.shape[-1] > 0]
         while todo:
             # CTranslate2 wants the prompts of one call to be equally long.
             size = len(self._prompt(todo[0]))
             alike = [state for state in todo if len(self._prompt(state)) == size]
-            done = self._decode(alike[: self._limit], options)
+            done = self._decode(alike[: self._limit], options, word_timestamps)
             gone = {id(state) for state in done if state.seek >= state.features.shape[-1]}
             todo = [state for state in todo if id(state) not in gone]
         return [_result(state) for state in states]
 
     # -- one batch of windows --------------------------------------------------------------------------------
 
-    def _decode(self, states: list[_State], options: TranscriptionOptions) -> list[_State]:
+    def _decode(
+        self, states: list[_State], options: TranscriptionOptions, word_timestamps: WordTimestamps
+    ) -> list[_State]:
         """Decode the next window of some of the first states; return those that were decoded."""
         while True:
             batch = states[: self._limit]
@@ -152,7 +158,7 @@ class Engine:
                 for state in batch
             ]
             try:
-                self._decode_batch(batch, options)
+                self._decode_batch(batch, options, word_timestamps)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -174,7 +180,9 @@ class Engine:
             self._limit = min(self.batch_size, self._limit * 2)
             self._runs_since_limit = 0
 
-    def _decode_batch(self, states: list[_State], options: TranscriptionOptions) -> None:
+    def _decode_batch(
+        self, states: list[_State], options: TranscriptionOptions, word_timestamps: WordTimestamps
+    ) -> None:
         from faster_whisper.audio import pad_or_trim
 
         sizes = [min(self._window, state.features.shape[-1] - state.seek) for state in states]
@@ -193,10 +201,14 @@ class Engine:
             )
         ]
         tokenizers = [self._tokenizer(state) for state in states]
-        if options.word_timestamps:
-            self._align(states, raw, tokenizers, encoded, windows, options)
+        unaligned = [
+            Window(row, window_raw.parts, tokenizer, window_raw.size, state.last_end_s)
+            for row, (state, tokenizer, window_raw) in enumerate(zip(states, tokenizers, raw, strict=True))
+            if needs_words(window_raw.parts, tokenizer, word_timestamps, self._limits_for)
+        ]
+        time_words(self.model, unaligned, encoded, options)
         for state, tokenizer, window_raw in zip(states, tokenizers, raw, strict=True):
-            self._append(state, tokenizer, window_raw)
+            _append(state, tokenizer, window_raw)
 
     def _detect(self, states: list[_State], encoded: Any) -> None:
         """Set the language where it is open, from the encoder output that is there anyway."""
@@ -230,11 +242,11 @@ class Engine:
         state.temperature = max(state.temperature, float(taken.temperature))
         start = state.seek
         state.seek += size
-        raw = _Raw(seek=start, size=size, taken=taken)
+        raw = _Raw(size=size, taken=taken)
         if taken.is_silence(options):
             state.decisions.append(_decision(Verdict.SILENCE, "no_speech_prob", taken))
             return raw
-        raw.parts, seek, raw.is_ended = self.model._split_segments_by_timestamps(  # noqa: SLF001 - Whisper's own rule
+        raw.parts, seek, _ = self.model._split_segments_by_timestamps(  # noqa: SLF001 - Whisper's own rule
             tokenizer=tokenizer,
             tokens=taken.tokens,
             time_offset=start / FRAMES_PER_SECOND,
@@ -242,6 +254,14 @@ class Engine:
             segment_duration=size / FRAMES_PER_SECOND,
             seek=start,
         )
+        if len(raw.parts) == 1 and raw.parts[0]["tokens"]:
+            end = start + size
+            keep_edges(
+                raw.parts[0],
+                tokenizer,
+                start_s=start / FRAMES_PER_SECOND,
+                end_s=end / FRAMES_PER_SECOND,
+            )
         # An unfinished last sentence is decoded again from its start, but a window must get us forward.
         if start < seek < state.seek:
             state.seek = seek
@@ -251,80 +271,6 @@ class Engine:
                 raw.parts = cut
                 state.decisions.append(_decision(Verdict.LOOP, "repetition", taken))
         return raw
-
-    def _align(
-        self,
-        states: list[_State],
-        raw: list[_Raw],
-        tokenizers: list[Tokenizer],
-        encoded: Any,
-        windows: list[np.ndarray],
-        options: TranscriptionOptions,
-    ) -> None:
-        """Add word times. The alignment takes one prompt for a whole batch, so other languages are encoded anew."""
-        from faster_whisper import WhisperModel
-
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for place, tokenizer in enumerate(tokenizers):
-            groups.setdefault(tuple(tokenizer.sot_sequence), []).append(place)
-        for places in groups.values():
-            if len(groups) > 1:
-                encoded = self.model.encode(np.stack([windows[place] for place in places]))
-            tokenizer = tokenizers[places[0]]
-            texts = [
-                [token for part in raw[place].parts for token in part["tokens"] if token < tokenizer.eot]
-                for place in places
-            ]
-            sizes = [raw[place].size for place in places]
-            alignments = self.model.find_alignment(tokenizer, texts, encoded, sizes)
-            for place, alignment in zip(places, alignments, strict=True):
-                if raw[place].parts:
-                    # Given a batch, the method carries the end of the last word from one window over to the next,
-                    # which has nothing to do with it: hand it the alignments one by one.
-                    WhisperModel.add_word_timestamps(
-                        Aligned(alignment, self.model.frames_per_second),
-                        [raw[place].parts],
-                        tokenizer,
-                        None,
-                        raw[place].size,
-                        options.prepend_punctuations,
-                        options.append_punctuations,
-                        states[place].last_word_s,
-                    )
-
-    def _append(self, state: _State, tokenizer: Tokenizer, raw: _Raw) -> None:
-        """Turn a window's parts into phrases of their segment."""
-        words_end = 0.0
-        for part in raw.parts:
-            text = tokenizer.decode(part["tokens"])
-            words = [word for word in part.get("words", ()) if word["word"].strip()]
-            words_end = max([words_end, *(word["end"] for word in words)])
-            if part["start"] == part["end"] or not text.strip():
-                continue
-            state.phrases.append(
-                Phrase(
-                    text=text,
-                    start_ms=round(part["start"] * 1000),
-                    end_ms=round(part["end"] * 1000),
-                    words=tuple(
-                        Word(
-                            text=word["word"],
-                            start_ms=round(word["start"] * 1000),
-                            end_ms=round(word["end"] * 1000),
-                            probability=float(word["probability"]),
-                        )
-                        for word in words
-                    ),
-                    avg_logprob=float(raw.taken.logprob),
-                    compression_ratio=float(raw.taken.ratio),
-                    no_speech_prob=float(raw.taken.result.no_speech_prob),
-                    temperature=float(raw.taken.temperature),
-                )
-            )
-        if words_end > raw.seek / FRAMES_PER_SECOND and not raw.is_ended:
-            # As `WhisperModel.transcribe`: with word times the next window starts where the last word ended.
-            state.seek = min(raw.seek + raw.size, max(raw.seek + 1, round(words_end * FRAMES_PER_SECOND)))
-        state.last_word_s = words_end or state.last_word_s
 
     def _tokenizer(self, state: _State) -> Tokenizer:
         return self._prompts.tokenizer(state.request, state.language)
@@ -336,11 +282,38 @@ class Engine:
 class _Raw(Struct):
     """One window's result before it becomes phrases."""
 
-    seek: int
     size: int
     taken: Attempt
     parts: list[dict[str, Any]] = []
-    is_ended: bool = True
+
+
+def _append(state: _State, tokenizer: Tokenizer, raw: _Raw) -> None:
+    """Turn a window's parts into phrases of their segment."""
+    for part in raw.parts:
+        text = tokenizer.decode(part["tokens"])
+        if part["start"] == part["end"] or not text.strip():
+            continue
+        state.last_end_s = part["end"]
+        state.phrases.append(
+            Phrase(
+                text=text,
+                start_ms=round(part["start"] * 1000),
+                end_ms=round(part["end"] * 1000),
+                words=tuple(
+                    Word(
+                        text=word["word"],
+                        start_ms=round(word["start"] * 1000),
+                        end_ms=round(word["end"] * 1000),
+                        probability=float(word["probability"]),
+                    )
+                    for word in part.get("words", ())
+                ),
+                avg_logprob=float(raw.taken.logprob),
+                compression_ratio=float(raw.taken.ratio),
+                no_speech_prob=float(raw.taken.result.no_speech_prob),
+                temperature=float(raw.taken.temperature),
+            )
+        )
 
 
 def _result(state: _State) -> SegmentResult:

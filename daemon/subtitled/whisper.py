@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 MAX_TOKENS = 448
 
 
-def options_of(
-    model: WhisperModel, decoding: Decoding, *, beam_size: int, word_timestamps: bool
-) -> TranscriptionOptions:
+def options_of(model: WhisperModel, decoding: Decoding, *, beam_size: int) -> TranscriptionOptions:
     """Return the options of `WhisperModel.transcribe`, without the previous text as a prompt."""
     from faster_whisper.tokenizer import Tokenizer
     from faster_whisper.transcribe import TranscriptionOptions, get_suppressed_tokens
@@ -42,7 +40,7 @@ def options_of(
         suppress_tokens=get_suppressed_tokens(tokenizer, [-1]),
         without_timestamps=False,
         max_initial_timestamp=1.0,
-        word_timestamps=word_timestamps,
+        word_timestamps=False,
         prepend_punctuations="\"'“¿([{-",
         append_punctuations="\"'.。,，!！?？:：”)]}、",  # noqa: RUF001 - as upstream
         multilingual=False,

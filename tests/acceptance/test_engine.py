@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 import media
 from subtitled.config import Decoding
 from subtitled.cues.decisions import Decision, Verdict
+from subtitled.cues.limits import Limits, fits_one_cue
+from subtitled.cues.phrases import Word, spell
 from subtitled.engine import Engine
 from subtitled.model import load
 from subtitled.prompts import Request
@@ -50,6 +53,16 @@ def decoded(
 
 def texts(result: SegmentResult) -> list[str]:
     return [phrase.text.strip() for phrase in result.phrases]
+
+
+def are_alike(words: Sequence[Word], others: Sequence[Word]) -> bool:
+    """Say whether words are the same, their times to two frames: with the size of a batch the last digits differ."""
+    return len(words) == len(others) and all(
+        one.text == other.text
+        and abs(one.start_ms - other.start_ms) <= 40
+        and abs(one.end_ms - other.end_ms) <= 40
+        for one, other in zip(words, others, strict=True)
+    )
 
 
 def direct(model: WhisperModel, pcm: NDArray[np.int16], **options: Any) -> list[tuple[str, float]]:
@@ -140,6 +153,56 @@ def test_one_temperature_means_no_second_try(model: WhisperModel) -> None:
         temperatures=(0.0,),
     )
     assert (result.decisions, result.temperature) == ((), 0.0)
+
+
+def test_word_times_change_neither_text_nor_the_edges_that_tokens_gave(model: WhisperModel) -> None:
+    """Words are in order inside their phrases, in two languages of one batch; aligned alone or in a batch they are the same."""
+    engine = Engine(model, beam_size=5, batch_size=8)
+    features = [engine.features(pcm) for pcm in (english(), chinese(), english(48))]
+    requests = [Request(language=None)] * len(features)
+    plain = engine.transcribe(features, requests, word_timestamps=False)
+    timed = engine.transcribe(features, requests, word_timestamps=True)
+    assert [result.language for result in timed] == ["en", "zh", "en"]
+    for one, other in zip(plain, timed, strict=True):
+        *closed, last = [replace(phrase, words=()) for phrase in other.phrases]
+        assert closed == list(one.phrases[:-1])
+        # Cut off in a sentence, the model leaves its end open: without words it is that of the audio.
+        assert last.end_ms == one.phrases[-1].end_ms or (last.end_ms < one.phrases[-1].end_ms == 6000)
+        assert replace(last, end_ms=one.phrases[-1].end_ms) == one.phrases[-1]
+        for phrase in other.phrases:
+            assert spell(phrase.words) == spell([Word(phrase.text, 0, 0, 0.0)])
+            times = [time for word in phrase.words for time in (word.start_ms, word.end_ms)]
+            assert [phrase.start_ms, *times, phrase.end_ms] == sorted(
+                [phrase.start_ms, *times, phrase.end_ms]
+            )
+    for at, array in enumerate(features):
+        [alone] = engine.transcribe([array], requests[:1], word_timestamps=True)
+        for one_phrase, phrase in zip(alone.phrases, timed[at].phrases, strict=True):
+            assert are_alike(one_phrase.words, phrase.words)
+
+
+def test_words_are_timed_where_a_phrase_is_more_than_one_cue(model: WhisperModel) -> None:
+    """Left to itself the engine aligns those windows alone; what it finds there is what aligning all of them finds."""
+
+    def limits(language: str | None) -> Limits:
+        return Limits(max_chars=40, max_lines=1) if language == "en" else Limits(max_chars=9, max_lines=1)
+
+    stretches = (english(), english(16), english(22), chinese())
+    engine = Engine(model, beam_size=5, batch_size=8, limits=limits)
+    features = [engine.features(pcm) for pcm in stretches]
+    requests = [Request(language=None)] * len(features)
+    whole = engine.transcribe(features, requests, word_timestamps=True)
+    chosen = engine.transcribe(features, requests, word_timestamps="auto")
+    timed: list[bool] = []
+    for one, other in zip(whole, chosen, strict=True):
+        assert texts(one) == texts(other)
+        for phrase, found in zip(one.phrases, other.phrases, strict=True):
+            length_ms = phrase.end_ms - phrase.start_ms
+            is_long = not fits_one_cue(phrase.text, length_ms, limits(one.language), one.language)
+            assert found.words or not is_long
+            timed.append(bool(found.words))
+            assert not found.words or are_alike(found.words, phrase.words)
+    assert sorted(set(timed)) == [False, True]
 
 
 def test_silence_is_dropped_and_told(model: WhisperModel) -> None:

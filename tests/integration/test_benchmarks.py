@@ -55,7 +55,12 @@ def test_readability_holds_its_rules() -> None:
 
 def test_word_times_are_compared_with_none() -> None:
     table = _run("word_times.py", "--repeat", "1")
-    assert len(re.findall(r"^demo(?:-zh)? +ratio +\d+\.\d\d +\d+\.\d\d$", table, re.MULTILINE)) == 2, table
+    row = r"^demo(?:-zh)? +(?:false|auto|auto, 1 line|true) +(\d+) of (\d+) +[\d.]+ s +[\d.]+ +[\d.]+ s +\d+ to +(\d+) ms"
+    timed = re.findall(row, table, re.MULTILINE)
+    assert len(timed) == 8, table
+    assert timed[0][0] == "0", table
+    assert timed[3][0] == timed[3][1], table
+    assert all(int(start_ms) <= 250 for _, _, start_ms in timed), table
 
 
 def test_upload_measures_each_way() -> None:

@@ -26,6 +26,8 @@ INTEGERS = (-(2**63), 2**64 - 1)
 """What MessagePack can say."""
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+
+
 floats = st.floats(allow_nan=False)
 
 
@@ -34,14 +36,22 @@ def any_of(kind: inspect.Type) -> st.SearchStrategy[Any]:
     match kind:
         case inspect.IntType(ge=least, le=most):
             return st.integers(INTEGERS[0] if least is None else least, INTEGERS[1] if most is None else most)
-        case inspect.FloatType():
-            return floats
+        case inspect.FloatType(gt=more_than, lt=less_than, le=most):
+            return st.floats(
+                more_than,
+                most if less_than is None else less_than,
+                exclude_min=more_than is not None,
+                exclude_max=less_than is not None,
+                allow_nan=False,
+            )
+        case inspect.StrType(pattern=str(pattern)):
+            return st.from_regex(pattern, fullmatch=True)
         case inspect.StrType():
             return texts
-        case inspect.EnumType(cls=cls):
-            return st.sampled_from(list(cls))
         case inspect.LiteralType(values=values):
             return st.sampled_from(values)
+        case inspect.EnumType(cls=cls):
+            return st.sampled_from(list(cls))
         case inspect.BytesType():
             return st.binary(max_size=8)
         case inspect.BoolType():
@@ -173,5 +183,9 @@ def test_each_fault_has_its_code(sent: list[bytes], code: str) -> None:
 
 def test_the_most_blobs_are_allowed() -> None:
     header = msgspec.msgpack.encode({"type": "Hello", "request": 1})
-    _, received = ms.to_server.decode([VERSION, header, *[b""] * MAX_BLOBS])
+    _, received = ms.to_server.decode([VERSION, header, *[b""] * ms.MAX_BLOBS])
+    assert len(received) == ms.MAX_BLOBS
+    _, received = be.from_worker.decode(
+        [VERSION, be.from_worker.encode(be.Heartbeat())[1], *[b""] * MAX_BLOBS]
+    )
     assert len(received) == MAX_BLOBS

@@ -160,7 +160,7 @@ class Fate:
         """Return what is asked of one job."""
         return Options(
             language=self.random.choice(("auto", "auto", "multi", "de")),
-            word_timestamps=self.random.random() < 0.2,
+            word_timestamps=self.random.choice(("auto", "auto", "auto", True, False)),
             priority=self.random.choice((0, 0, 0, 5)),
         )
 

@@ -225,7 +225,10 @@ def test_a_folder_in_place_of_the_file_is_a_fault(tmp_path: Path) -> None:
         ('[recovery]\nlease_min_s = "1"', 'recovery.lease_min_s: got "1", allowed: a number, more than 0'),
         ("[pool]\nprepare_workers = 0", 'pool.prepare_workers: got 0, allowed: "auto", or 1 to 64 (FILE)'),
         ("[pool]\ndevices = 2", "pool.devices: got 2, allowed: text in quotes, or a list such as [A, B]"),
-        ("[[inbox]]\nword_timestamps = 1", "inbox[0].word_timestamps: got 1, allowed: true or false (FILE)"),
+        (
+            "[[inbox]]\nword_timestamps = 1",
+            'inbox[0].word_timestamps: got 1, allowed: true or false, or "auto" (FILE)',
+        ),
         (
             '[[inbox]]\nafter = "burn"',
             'inbox[0].after: got "burn", allowed: "delete" or "keep" or "move" (FILE)',

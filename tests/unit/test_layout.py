@@ -69,7 +69,16 @@ def test_cues_come_and_go_with_their_words() -> None:
 def test_words_out_of_order_are_kept_in_order() -> None:
     words = (Word("one", 900, 1000, 1.0), Word(" two", 100, 300, 1.0), Word(" three", 1500, 1400, 1.0))
     (cue,) = layout([Placed("one two three", 0, 2000, words)], SLOW)
-    assert cue == Cue(900, 1500, ("one two three",))
+    assert cue == Cue(0, 2000, ("one two three",))
+    cues = layout([Placed("one two three", 0, 2000, words)], replace(SLOW, max_lines=1, max_chars=5))
+    assert [(cue.start_ms, cue.end_ms) for cue in cues] == [(0, 1000), (1000, 1000 + 1), (1500, 2000)]
+
+
+def test_words_refine_the_inside_of_a_phrase_and_leave_its_edges() -> None:
+    """An alignment gives the silence before a phrase to its first word, or lets its last one go early."""
+    words = (Word("one", 700, 900, 1.0), Word(" two", 900, 1200, 1.0))
+    cues = layout([Placed("one two", 500, 2000, words)], replace(SLOW, max_lines=1, max_chars=4))
+    assert cues == (Cue(500, 900, ("one",)), Cue(900, 2000, ("two",)))
 
 
 def test_words_that_do_not_spell_the_phrase_are_not_used() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from subtitled.cues.limits import PROFILES, LayoutOverrides, Limits, Profile, limits_for
+from subtitled.cues.limits import PROFILES, LayoutOverrides, Limits, Profile, fits_one_cue, limits_for
 from subtitled.cues.width import columns, columns_per_char, graphemes
 
 
@@ -70,6 +70,28 @@ def test_what_cannot_be_is_refused_by_name(asked: LayoutOverrides, message: str)
     with pytest.raises(ValueError) as refused:  # noqa: PT011 - the whole message is compared
         limits_for("en", overrides=asked)
     assert str(refused.value) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "duration_ms", "language", "fits"),
+    [
+        ("x" * 84, 7000, "en", True),
+        (f"  {'x' * 84} ", 7000, "en", True),
+        ("x" * 85, 7000, "en", False),
+        ("x", 7001, "en", False),
+        ("好" * 32, 7000, "zh", True),
+        ("好" * 33, 7000, "zh", False),
+        ("x" * 64, 7000, "zh", True),
+    ],
+)
+def test_phrase_fits_one_cue_that_is_neither_wider_nor_longer(
+    text: str, duration_ms: int, language: str, *, fits: bool
+) -> None:
+    assert fits_one_cue(text, duration_ms, limits_for(language), language) is fits
+
+
+def test_every_phrase_fits_where_there_are_no_limits() -> None:
+    assert fits_one_cue("x" * 1000, 60_000, limits_for("en", "raw"), "en")
 
 
 def test_width_of_a_text_counts_full_width_twice_and_marks_not() -> None:

@@ -97,6 +97,16 @@ def test_word_across_a_gap_stays_on_the_side_that_holds_more_of_it() -> None:
     )
 
 
+def test_words_stay_within_their_phrase_and_none_lies_over_another() -> None:
+    words = (Word("one", 100, 900, 0.9), Word(" two", 700, 1200, 0.9), Word(" three", 1100, 1900, 0.9))
+    [phrase] = placed(Phrase("one two three", 500, 1500, words))
+    assert [(word.start_ms, word.end_ms) for word in phrase.words] == [
+        (2500, 2900),
+        (2900, 3200),
+        (3200, 3500),
+    ]
+
+
 def test_pieces_without_a_gap_between_them_are_one_run() -> None:
     pieces = (Piece(0, SECOND), Piece(SECOND, SECOND))
     assert times(placed(Phrase("one two", 0, 2000), pieces=pieces)) == [("one two", 0, 2000)]
@@ -180,6 +190,7 @@ def test_no_word_is_lost_when_its_phrase_is_split(
         assert squeezed(part.text) == squeezed("".join(word.text for word in part.words))
         for word in part.words:
             assert part.start_ms <= word.start_ms <= word.end_ms <= max(part.end_ms, word.start_ms)
+        assert all(one.end_ms <= two.start_ms for one, two in pairwise(part.words))
 
 
 @given(TEXTS)

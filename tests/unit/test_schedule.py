@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from subtitle.messages import WordTimestamps
 from subtitled.core.plan import Piece, Plan, Span
 from subtitled.core.records import Job, Options, Segment, SegmentKey
 from subtitled.core.schedule import ReadyQueue, lease_size
@@ -16,7 +17,7 @@ from subtitled.core.states import JobState, SegmentState
 WINDOW = 480_000
 
 
-def job(name: str, *, order: int = 0, priority: int = 0, words: bool = False) -> Job:
+def job(name: str, *, order: int = 0, priority: int = 0, words: WordTimestamps = "auto") -> Job:
     """Return a job."""
     return Job(
         id=name,
@@ -157,11 +158,14 @@ def test_jobs_share_a_lease() -> None:
     assert len(queue.take(8)) == 8
 
 
-def test_segments_with_and_without_word_times_share_no_lease() -> None:
+def test_segments_share_a_lease_only_where_they_agree_on_word_times() -> None:
     queue = ReadyQueue()
     fill(queue, job("words", order=1, words=True), range(2))
-    fill(queue, job("plain", order=2), range(2))
-    assert [sorted({name for name, _ in lease}) for lease in take_all(queue, 16)] == [["words"], ["plain"]]
+    fill(queue, job("plain", order=2, words=False), range(2))
+    fill(queue, job("open", order=3), range(2))
+    fill(queue, job("as open", order=4), range(2))
+    leases = [sorted({name for name, _ in lease}) for lease in take_all(queue, 16)]
+    assert leases == [["words"], ["plain"], ["as open", "open"]]
 
 
 def test_a_job_that_is_removed_leaves_nothing_behind() -> None:

@@ -27,7 +27,11 @@ _OPTIONS = (
         "--prompt", "initial_prompt", metavar="TEXT", help="As if said before: names, spelling, style."
     ),
     click.option("--hotwords", metavar="WORDS", help="What the model should expect to hear."),
-    click.option("--word-timestamps", is_flag=True, default=None, help="The time of each word; slower."),
+    click.option(
+        "--word-timestamps/--no-word-timestamps",
+        default=None,
+        help="Time each word, or none; else those of phrases that are more than a cue holds.",
+    ),
     click.option(
         "--layout",
         "layout_profile",

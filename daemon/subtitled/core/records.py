@@ -6,7 +6,7 @@ from enum import Enum
 
 from msgspec import Struct
 
-from subtitle.messages import LayoutOptions, VadOptions
+from subtitle.messages import LayoutOptions, VadOptions, WordTimestamps
 from subtitled.core.plan import Plan
 from subtitled.core.states import JobState, SegmentState, WorkerState
 
@@ -38,7 +38,7 @@ class Options(Struct, frozen=True, kw_only=True):
     """What the names of the subtitles tell players beside the language: "default", "sdh", "forced"."""
     skip_existing: str = "never"
     """Which subtitles that the file has already make ours needless: "any", those in the "language", "never"."""
-    word_timestamps: bool = False
+    word_timestamps: WordTimestamps = "auto"
     drop_unsaid: bool = True
     """Leave out stock phrases and loops that nobody said."""
     marks: bool = True

@@ -13,9 +13,10 @@ from collections import deque
 
 from msgspec import Struct
 
+from subtitle.messages import WordTimestamps
 from subtitled.core.records import Job, Segment, SegmentKey
 
-Kind = tuple[bool, SegmentKey | None]
+Kind = tuple[WordTimestamps, SegmentKey | None]
 """What must agree inside a lease: word times, and (for a suspect) the segment itself."""
 
 

@@ -9,11 +9,16 @@ from subtitled.cues.text import weight
 if TYPE_CHECKING:
     from subtitled.cues.phrases import Word
 
+_DOUBT_MS = 1000
+"""A first or last word nearer to its phrase's edge is taken to reach it: the model's own edges are nearer to the truth, and the
+alignment was up to 892 ms off them (`benchmarks/word_times.py`). One farther off is silence that the model took along."""
+
 
 class Clock:
     """Tells when the nth column of a phrase's text, whitespace not counted, is said.
 
-    By its words, whose times are kept within the phrase and never go back; or else in even time.
+    By its words, whose times are kept within the phrase and never go back, and which refine the inside of a phrase, not its
+    edges; or else in even time.
     """
 
     def __init__(self, text: str, start_ms: int, end_ms: int, words: tuple[Word, ...]) -> None:
@@ -27,6 +32,10 @@ class Clock:
             for at in range(count := weight(word.text)):
                 self._starts.append(self._clamped(word.start_ms + length_ms * at // count))
                 self._ends.append(self._clamped(word.start_ms + length_ms * (at + 1) // count))
+        if self._starts and self._starts[0] - self._start_ms < _DOUBT_MS:
+            self._starts[0] = self._start_ms
+        if self._ends and self._end_ms - self._ends[-1] < _DOUBT_MS:
+            self._ends[-1] = self._end_ms
 
     def start_ms(self, said: int) -> int:
         """Return when the column after the first `said` begins."""

@@ -34,7 +34,7 @@ class Phrase(Struct, frozen=True):
     start_ms: int
     end_ms: int
     words: tuple[Word, ...] = ()
-    """Joined they are the text; empty unless word timestamps were asked for."""
+    """Joined they are the text; empty where words were not timed."""
     avg_logprob: float = 0.0
     compression_ratio: float = 0.0
     no_speech_prob: float = 0.0
@@ -71,7 +71,7 @@ def place(
     In order of their start and not overlapping: an end is cut back to the next phrase's start. Each lies in
     one run of real audio: times are cut to the pieces, and a phrase across a removed gap is split there, by
     its words or else in proportion to time. All text is kept, save phrases of whitespace alone; words that
-    do not spell their phrase are dropped where it is split. A sliver of a phrase on the far side of a gap is
+    do not spell their phrase are dropped where it is split, the others stay within its parts, none over another. A sliver of a phrase on the far side of a gap is
     padding that the model took along: no text goes there. No time is below zero.
     """
     plan = Plan(index=0, pieces=pieces, spans=spans)
@@ -178,7 +178,7 @@ def _placed_words(part: _Part, plan: Plan, offset_samples: int) -> Iterator[Word
         start = min(max(word.start_ms * _SAMPLES_PER_MS, earliest), part.end)
         end = min(max(word.end_ms * _SAMPLES_PER_MS, start), part.end)
         yield Word(word.text, *_media_ms(plan, start, end, offset_samples), word.probability)
-        earliest = start
+        earliest = end
 
 
 def _media_ms(plan: Plan, start: int, end: int, offset_samples: int) -> tuple[int, int]:
