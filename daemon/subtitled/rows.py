@@ -55,6 +55,7 @@ SELECT_JOB = (
     "SELECT id, ord, state, source, location, size, mtime_ns, options, losses, recipe, is_planned, media, language,"
     " language_probability, cause, is_closed, created_ms, started_ms, ended_ms, owner, tag, sha256, repetition FROM jobs"
 )
+SELECT_JOURNAL = "SELECT seq, at_ms, subject, job, name, before, event, after, cause FROM journal"
 _plan_decoder = msgspec.msgpack.Decoder(Plan)
 _options_decoder = msgspec.msgpack.Decoder(Options)
 
@@ -88,3 +89,8 @@ def job_row(row: tuple[Any, ...]) -> JobRow:
         repetition=row[22],
     )
     return JobRow(job=job, media=row[11], created_ms=row[16], started_ms=row[17], ended_ms=row[18])
+
+
+def journal_entry(row: tuple[Any, ...]) -> JournalEntry:
+    """Return the entry that a row of `SELECT_JOURNAL` holds."""
+    return JournalEntry(**dict(zip(JournalEntry.__struct_fields__, row, strict=True)))

@@ -19,7 +19,16 @@ from subtitled.core.records import Job, Options, SegmentKey
 from subtitled.core.states import JOB_LIVE, JobEvent, JobState, SegmentState
 from subtitled.database import open_database, reported, transaction
 from subtitled.errors import StoreError
-from subtitled.rows import SELECT_JOB, JobRow, JournalEntry, ResultRow, job_row, read_plan
+from subtitled.rows import (
+    SELECT_JOB,
+    SELECT_JOURNAL,
+    JobRow,
+    JournalEntry,
+    ResultRow,
+    job_row,
+    journal_entry,
+    read_plan,
+)
 from subtitled.schema import MIGRATIONS
 
 _STARTS = frozenset({JobEvent.LEASED, JobEvent.RESUME})
@@ -344,13 +353,19 @@ class Store:
     ) -> list[JournalEntry]:
         """Return the journal after an entry: all, or of one job, or of one owner's jobs."""
         rows = self._db.execute(
-            "SELECT seq, at_ms, subject, job, name, before, event, after, cause FROM journal"
-            " WHERE seq > ? AND (? IS NULL OR job = ?)"
+            f"{SELECT_JOURNAL} WHERE seq > ? AND (? IS NULL OR job = ?)"  # noqa: S608 - constants
             " AND (? IS NULL OR job IN (SELECT id FROM jobs WHERE owner = ?)) ORDER BY seq LIMIT ?",
             (after_seq, job, job, owner, owner, limit),
         )
-        names = JournalEntry.__struct_fields__
-        return [JournalEntry(**dict(zip(names, row, strict=True))) for row in rows]
+        return [journal_entry(row) for row in rows]
+
+    def history(self, job: str, *, limit: int = 100) -> list[JournalEntry]:
+        """Return the newest `limit` entries of a job's own transitions and of its segments' losses, oldest first."""
+        rows = self._db.execute(
+            f"{SELECT_JOURNAL} WHERE job = ? AND (subject = 'job' OR cause <> '') ORDER BY seq DESC LIMIT ?",
+            (job, limit),
+        )
+        return [journal_entry(row) for row in rows][::-1]
 
     def last_seq(self) -> int:
         """Return the number of the newest journal entry; 0 when there is none."""

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from subtitle import messages as ms
 from subtitled import log
 from subtitled.aside import Aside
-from subtitled.clients.facts import job_facts, shown, worker_facts
+from subtitled.clients.facts import history, job_facts, shown, worker_facts
 from subtitled.clients.holdings import Holdings
 from subtitled.clients.peer import Peer
 from subtitled.clients.refusal import RefusedError
@@ -30,6 +30,7 @@ from subtitled.cues.transcript import Transcript
 from subtitled.finish import look_of
 from subtitled.outputs import output_paths
 from subtitled.rows import JobRow, ResultRow
+from subtitled.spool import is_there
 from subtitled.store import Store
 from subtitled.version import VERSION
 
@@ -152,7 +153,9 @@ class Desk:
     def _status(self, request: int, row: JobRow, peer: Peer) -> None:
         job = row.job
         facts = replace(
-            self._facts([row])[0], outputs=tuple(shown(path) for path in self._store.outputs_of(job.id))
+            self._facts([row])[0],
+            outputs=tuple(shown(path) for path in self._store.outputs_of(job.id)),
+            history=history(self._store.history(job.id)),
         )
         if job.state is not JobState.FAILED:
             peer.reply(ms.JobInfo(request=request, job=facts))
@@ -173,7 +176,7 @@ class Desk:
             raise RefusedError(
                 "WRONG_STATE", f"job {job.id} is {job.state.value}; only a failed job can be retried"
             )
-        if not Path(os.fsdecode(job.location)).exists():
+        if not is_there(os.fsdecode(job.location)):
             where, remedy = shown(job.location), "drop it again"
             if self._holdings.holds(job):
                 where, remedy = "the server, which keeps it for uploads.keep_failed_s", "submit it again"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -45,6 +45,21 @@ def job_facts(
         received_bytes=received_bytes if job.state is JobState.RECEIVING else job.size,
         priority=job.options.priority,
         formats=job.options.formats,
+    )
+
+
+def history(entries: Iterable[JournalEntry]) -> tuple[ms.Step, ...]:
+    """Return what has happened to a job."""
+    return tuple(
+        ms.Step(
+            at_ms=entry.at_ms,
+            subject=entry.subject,
+            name=entry.name,
+            event=entry.event,
+            after=entry.after,
+            cause=entry.cause,
+        )
+        for entry in entries
     )
 
 

@@ -29,6 +29,7 @@ from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
 from subtitled.intake import new_job_id
 from subtitled.metrics import Metrics
+from subtitled.spool import is_there
 from subtitled.store import Store
 
 CHUNK_BYTES = 2**20
@@ -264,7 +265,7 @@ class Uploads:
         """Say whether a job is the answer to its file's being sent again; a failed one is tried again, if it can be."""
         if job.state is not JobState.FAILED or not job.is_closed:
             return True
-        if not Path(os.fsdecode(job.location)).exists():
+        if not is_there(os.fsdecode(job.location)):
             return False
         self._happen(RetryRequested(job=job, segments=self._store.segment_rows(job.id)))
         return True
