@@ -291,7 +291,10 @@ def keys_new(name: str, role: str, output: Path | None, config_file: str | None)
     click.echo(
         f"Wrote {target}: hand it to {name}, over a safe way; it is the client's `subtitle --key`.", err=True
     )
-    click.echo("Add these lines to the daemon's configuration, then: systemctl reload subtitled", err=True)
+    click.echo(
+        "Add these lines to the daemon's configuration, then: systemctl reload subtitled; restart it instead if these are the first keys of a TCP endpoint",
+        err=True,
+    )
     click.echo(f'\n[[client]]\nname = "{name}"\nkey = "{public}"\nrole = "{role}"')
 
 
