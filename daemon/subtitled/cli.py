@@ -39,20 +39,14 @@ def cli() -> None:
 def run(config_file: str | None) -> None:
     """Run the daemon in the foreground; systemd runs this."""
     from subtitled.cuda import Device, find_devices
+    from subtitled.log import leave
     from subtitled.server import Server
 
     def load() -> tuple[configuration.Config, list[Device]]:
         config = _load(config_file)
         return config, find_devices(config.pool.devices, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
-    status = Server(load, os.environ).run()
-    try:
-        sys.stderr.flush()
-    except OSError:
-        # A log that cannot be written (a full disk) must not change the status that systemd goes by: Python would
-        # try to flush once more at its end, and exit with 120.
-        os._exit(status)
-    sys.exit(status)
+    leave(Server(load, os.environ).run())
 
 
 @cli.command()

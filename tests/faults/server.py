@@ -15,6 +15,7 @@ from faults.disk import failing_disk
 from faults.plan import Plan
 from subtitled import config as configuration
 from subtitled.cuda import Device
+from subtitled.log import leave
 from subtitled.server import Server
 from subtitled.supervisor import Supervisor
 
@@ -38,4 +39,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))
