@@ -17,8 +17,8 @@ from msgspec import Struct
 
 from parts.processes import cpu_s, peak_mb
 from parts.speech import LANGUAGE, srt_text
-from subtitled.cuda import preload_libraries
 from subtitled.cues.shown import clock
+from subtitled.speech.cuda import preload_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Callable

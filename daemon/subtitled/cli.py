@@ -10,12 +10,12 @@ from typing import Any, Literal
 import click
 
 from subtitled import config as configuration
-from subtitled.chinese import Variant
 from subtitled.cues.limits import PROFILES, LayoutOverrides, Profile
 from subtitled.cues.render import FORMATS, Format, Look
 from subtitled.cues.render import render as as_file
 from subtitled.cues.transcript import with_cues
 from subtitled.errors import ConfigError, ExitCode, SubtitledError
+from subtitled.writing.chinese import Variant
 
 DEFAULT_CONFIG = "/etc/subtitled/subtitled.toml"
 
@@ -38,9 +38,9 @@ def cli() -> None:
 @config_option
 def run(config_file: str | None) -> None:
     """Run the daemon in the foreground; systemd runs this."""
-    from subtitled.cuda import Device, find_devices
     from subtitled.log import leave
     from subtitled.server import Server
+    from subtitled.speech.cuda import Device, find_devices
 
     def load() -> tuple[configuration.Config, list[Device]]:
         config = _load(config_file)
@@ -66,7 +66,7 @@ def explain(file: str, config_file: str | None, *, is_json: bool) -> None:
     """Say which inbox takes FILE, what would happen to it, and why. Nothing is done."""
     import msgspec
 
-    from subtitled import explain as explaining
+    from subtitled.inboxes import explain as explaining
 
     found = explaining.explain(file, _load(config_file, check_paths=False))
     click.echo(msgspec.json.encode(found).decode() if is_json else explaining.told(found))
@@ -113,7 +113,7 @@ def render(
     **limits: Any,
 ) -> None:
     """Make subtitles again from FILE, a JSON transcript, with other limits or in other formats. Needs no GPU."""
-    from subtitled import rerender
+    from subtitled.writing import rerender
 
     transcript = rerender.in_variant(rerender.read_transcript(file), chinese)
     try:

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 
 from subtitle.keys import is_key
 from subtitle.messages import LayoutOptions
-from subtitled import chinese
-from subtitled.checkpoint import can_translate, fault_of, is_convertible, is_folder
 from subtitled.cues.limits import LayoutOverrides, check_overrides, overrides_of
+from subtitled.speech.checkpoint import can_translate, fault_of, is_convertible, is_folder
 from subtitled.tomlstruct import shown
+from subtitled.writing import chinese
 
 if TYPE_CHECKING:
     from subtitled.config import Config, Inbox

@@ -19,7 +19,6 @@ from subtitled.clients.facts import history, job_facts, shown, worker_facts
 from subtitled.clients.holdings import Holdings
 from subtitled.clients.peer import Peer
 from subtitled.clients.refusal import RefusedError
-from subtitled.compose import SAMPLES_PER_MS, compose
 from subtitled.core.broker import Broker
 from subtitled.core.events import CancelRequested, Event, RetryRequested
 from subtitled.core.ledger import BYTES_PER_SAMPLE
@@ -27,12 +26,13 @@ from subtitled.core.records import Role
 from subtitled.core.states import JobState
 from subtitled.cues.render import FORMATS, Format, render
 from subtitled.cues.transcript import Transcript
-from subtitled.finish import look_of
-from subtitled.outputs import output_paths
-from subtitled.rows import JobRow, ResultRow
-from subtitled.spool import is_there
-from subtitled.store import Store
+from subtitled.storage.rows import JobRow, ResultRow
+from subtitled.storage.store import Store
 from subtitled.version import VERSION
+from subtitled.writing.compose import SAMPLES_PER_MS, compose
+from subtitled.writing.finish import look_of
+from subtitled.writing.outputs import output_paths
+from subtitled.writing.spool import is_there
 
 MAX_LISTED = 1000
 MAX_COMPOSED = 32

@@ -9,11 +9,11 @@ from pathlib import Path
 import msgspec
 
 from subtitle import messages as ms
-from subtitled.backend import Media
-from subtitled.compose import SAMPLES_PER_MS
 from subtitled.core.records import Worker
 from subtitled.core.states import JobState
-from subtitled.rows import JobRow, JournalEntry
+from subtitled.storage.rows import JobRow, JournalEntry
+from subtitled.workers.backend import Media
+from subtitled.writing.compose import SAMPLES_PER_MS
 
 _media_decoder = msgspec.msgpack.Decoder(Media)
 

@@ -32,11 +32,11 @@ from subtitled.core.broker import Broker
 from subtitled.core.events import Event, JobArrived, RetryRequested
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
-from subtitled.intake import new_job_id
-from subtitled.metrics import Metrics
-from subtitled.rows import JournalEntry
-from subtitled.spool import inside
-from subtitled.store import Store
+from subtitled.inboxes.intake import new_job_id
+from subtitled.storage.rows import JournalEntry
+from subtitled.storage.store import Store
+from subtitled.watching.metrics import Metrics
+from subtitled.writing.spool import inside
 
 UPLOADS_FOLDER = "uploads"
 MIB = 2**20

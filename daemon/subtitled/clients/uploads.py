@@ -27,10 +27,10 @@ from subtitled.config import Uploads as Limits
 from subtitled.core.events import Event, Expired, JobArrived, RetryRequested, Uploaded
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
-from subtitled.intake import new_job_id
-from subtitled.metrics import Metrics
-from subtitled.spool import is_there
-from subtitled.store import Store
+from subtitled.inboxes.intake import new_job_id
+from subtitled.storage.store import Store
+from subtitled.watching.metrics import Metrics
+from subtitled.writing.spool import is_there
 
 CHUNK_BYTES = 2**20
 WINDOW_BYTES = 8 * CHUNK_BYTES
