@@ -9,12 +9,11 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from subtitled import log
+from subtitled.aside import Aside
 from subtitled.core import events as ev
 from subtitled.core.records import Job
 from subtitled.cues.render import FORMATS, Format
@@ -46,10 +45,8 @@ class Finisher:
         self._store = store
         self._reporter = reporter
         self._happen = happen
-        self._call_back = call_back
         self._model = model
-        self._files = ThreadPoolExecutor(max_workers=1, thread_name_prefix="files")
-        self._under_way = 0
+        self._files = Aside("files", call_back)
         self.waiting: list[tuple[Job, bool]] = []
         """Jobs whose files found no space."""
         self._is_told = False
@@ -57,7 +54,7 @@ class Finisher:
     @property
     def is_at_rest(self) -> bool:
         """Nothing is being written."""
-        return not self._under_way
+        return self._files.is_at_rest
 
     def try_waiting(self) -> None:
         """Write what found no space before."""
@@ -74,11 +71,11 @@ class Finisher:
     def sweep(self, folders: Iterable[str]) -> None:
         """Remove, before anything is written, what a daemon that was killed left half-written in `folders`."""
         for folder in folders:
-            self._files.submit(sweep_temporaries, folder)
+            self._files.submit(partial(sweep_temporaries, folder))
 
     def close(self) -> None:
         """Wait for what is being written."""
-        self._files.shutdown(wait=True)
+        self._files.close()
 
     def finish(self, job: Job, *, is_failure: bool) -> None:
         """Write a job's files; ends in Written, Closed or WriteFailed."""
@@ -90,7 +87,8 @@ class Finisher:
         def composed(transcripts: tuple[Transcript, ...]) -> None:
             self._write(row, transcripts, is_failure=is_failure)
 
-        self._in_file_thread(compose_it, composed, partial(self._finish_failed, job, is_failure=is_failure))
+        failed = partial(self._finish_failed, job, is_failure=is_failure)
+        self._files.run(compose_it, composed, failed, SpoolError)
 
     def _write(self, row: JobRow, transcripts: tuple[Transcript, ...], *, is_failure: bool) -> None:
         job, transcript = row.job, transcripts[0]
@@ -121,10 +119,11 @@ class Finisher:
         )
         failed = partial(self._finish_failed, job, is_failure=is_failure)
         if is_failure:
-            self._in_file_thread(
+            self._files.run(
                 partial(finish.write_failure, work, error_folder),
                 lambda location: self._written(ev.Closed(job.id, location)),
                 failed,
+                SpoolError,
             )
         else:
 
@@ -140,7 +139,7 @@ class Finisher:
                         self._store.disclaim_outputs(job, [os.fsencode(path) for path in obsolete])
                 self._written(ev.Written(job.id, location))
 
-            self._in_file_thread(write, written, failed)
+            self._files.run(write, written, failed, SpoolError)
 
     def _paths(
         self, job: Job, folder: Path, transcript: Transcript, *, is_failure: bool
@@ -178,22 +177,3 @@ class Finisher:
             _log.warning(log.DISK_FULL, cause=str(error))
         self._is_told = True
         self.waiting.append((job, is_failure))
-
-    def _in_file_thread(
-        self, work: Callable[[], Any], then: Callable[[Any], None], failed: Callable[[SpoolError], None]
-    ) -> None:
-        """Run `work` in the file thread; its result, or the SpoolError that it raised, comes back to the loop."""
-        future = self._files.submit(work)
-        self._under_way += 1
-
-        def come_back() -> None:
-            self._under_way -= 1
-            error = future.exception()
-            if isinstance(error, SpoolError):
-                failed(error)
-            elif error is not None:
-                raise error
-            else:
-                then(future.result())
-
-        future.add_done_callback(lambda _: self._call_back(come_back))
