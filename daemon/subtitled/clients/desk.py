@@ -29,7 +29,8 @@ from subtitled.cues.transcript import Transcript
 from subtitled.storage.rows import JobRow, ResultRow
 from subtitled.storage.store import Store
 from subtitled.version import VERSION
-from subtitled.writing.compose import SAMPLES_PER_MS, compose
+from subtitled.writing.compose import SAMPLES_PER_MS
+from subtitled.writing.composer import Composer
 from subtitled.writing.finish import look_of
 from subtitled.writing.outputs import output_paths
 from subtitled.writing.spool import is_there
@@ -55,6 +56,7 @@ class Desk:
         *,
         holdings: Holdings,
         aside: Aside,
+        composer: Composer,
         model: str,
     ) -> None:
         """`happen` hands an event to the broker and commits what comes of it."""
@@ -63,6 +65,7 @@ class Desk:
         self._happen = happen
         self._holdings = holdings
         self._aside = aside
+        self._composer = composer
         self._model = model
         self._started = time.monotonic()
         self.audio_samples: Counter[str] = Counter()
@@ -162,7 +165,7 @@ class Desk:
             return
 
         # Only the missing spans are asked for: no cue is worth laying out.
-        work = partial(compose, row, model=self._model, profile="raw")
+        work = partial(self._composer.compose, row, model=self._model, profile="raw")
 
         def composed(transcript: Transcript) -> None:
             missing = tuple(f"{gap.start_ms} {gap.end_ms} {gap.cause}" for gap in transcript.missing)
@@ -198,7 +201,7 @@ class Desk:
             raise RefusedError("WRONG_STATE", f"job {row.job.id} made no subtitles: {row.job.cause}")
 
         def work(results: list[ResultRow]) -> tuple[Transcript, bytes]:
-            transcript = compose(row, results, model=self._model)
+            transcript = self._composer.compose(row, results, model=self._model)
             return transcript, render(known, transcript, look_of(row.job.options))
 
         def composed(found: tuple[Transcript, bytes]) -> None:

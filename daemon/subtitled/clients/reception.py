@@ -36,6 +36,7 @@ from subtitled.inboxes.intake import new_job_id
 from subtitled.storage.rows import JournalEntry
 from subtitled.storage.store import Store
 from subtitled.watching.metrics import Metrics
+from subtitled.writing.composer import Composer
 from subtitled.writing.spool import inside
 
 UPLOADS_FOLDER = "uploads"
@@ -78,8 +79,15 @@ class Reception:
             reserve_bytes=config.state.reserve_mb * MIB,
             aside=self._aside,
         )
+        self._composer = Composer()
         self.desk = Desk(
-            store, broker, happen, holdings=self._holdings, aside=self._aside, model=config.model.name
+            store,
+            broker,
+            happen,
+            holdings=self._holdings,
+            aside=self._aside,
+            composer=self._composer,
+            model=config.model.name,
         )
         self.uploads = Uploads(
             config.uploads,
@@ -159,6 +167,7 @@ class Reception:
         """Close the doors; uploads go on after the next start."""
         self.uploads.close()
         self._aside.close()
+        self._composer.close()
         self._lines.close()
         for door in self._doors:
             door.socket.close()

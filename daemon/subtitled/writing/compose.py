@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from subtitled.core.plan import Span
-from subtitled.core.records import Options
+from subtitled.core.records import Job, Options
 from subtitled.core.states import SegmentState
 from subtitled.cues.limits import NO_OVERRIDES, Profile, overrides_of
 from subtitled.cues.phrases import Placed, place
@@ -67,7 +67,7 @@ def compose(
         placed = place(phrases, found.plan.pieces, found.plan.spans, offset)
         segments.append(_segment(found, result, placed, offset))
     transcript = Transcript(
-        source=Path(os.fsdecode(job.source)).name,
+        source=source_name(job),
         duration_ms=media.decoded_samples // SAMPLES_PER_MS,
         offset_ms=offset // SAMPLES_PER_MS,
         language=_language(job.language or job.options.language, segments),
@@ -82,6 +82,11 @@ def compose(
     said = _as_asked(transcript, job.options)
     layout = job.options.layout
     return with_cues(said, profile or layout.profile, NO_OVERRIDES if profile else overrides_of(layout))
+
+
+def source_name(job: Job) -> str:
+    """Return the name of a job's file, without its folder."""
+    return Path(os.fsdecode(job.source)).name
 
 
 def _as_asked(transcript: Transcript, options: Options) -> Transcript:

@@ -22,7 +22,8 @@ from subtitled.errors import NoSpaceError, SpoolError, StoreError, SubtitledErro
 from subtitled.storage.rows import JobRow
 from subtitled.storage.store import Store
 from subtitled.watching.report import Reporter, job_report
-from subtitled.writing import compose, finish
+from subtitled.writing import finish
+from subtitled.writing.composer import Composer
 from subtitled.writing.outputs import output_folder, output_paths
 from subtitled.writing.spool import is_there, sweep_temporaries
 
@@ -47,6 +48,7 @@ class Finisher:
         self._happen = happen
         self._model = model
         self._files = Aside("files", call_back)
+        self._composer = Composer()
         self.waiting: list[tuple[Job, bool]] = []
         """Jobs whose files found no space."""
         self._is_told = False
@@ -76,13 +78,14 @@ class Finisher:
     def close(self) -> None:
         """Wait for what is being written."""
         self._files.close()
+        self._composer.close()
 
     def finish(self, job: Job, *, is_failure: bool) -> None:
         """Write a job's files; ends in Written, Closed or WriteFailed."""
         row = self._store.find_job(job.id)
         if row is None:
             raise StoreError(f"database: job {job.id} is gone")
-        compose_it = partial(compose.compose_all, row, self._store.results(job.id), model=self._model)
+        compose_it = partial(self._composer.compose_all, row, self._store.results(job.id), model=self._model)
 
         def composed(transcripts: tuple[Transcript, ...]) -> None:
             self._write(row, transcripts, is_failure=is_failure)
