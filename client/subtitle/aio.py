@@ -237,6 +237,7 @@ class Client:
             connection = _Connection(self._context, self.endpoint, self._key)
             self._open.add(connection)
         try:
+            connection.forget()
             yield connection
         except BaseException:
             self._open.discard(connection)
@@ -311,6 +312,10 @@ class _Connection:
     def __init__(self, context: zmq.asyncio.Context, endpoint: str, key: Key | None) -> None:
         self._socket: Any
         self._socket, self._monitor = open_socket(context, endpoint, key)
+
+    def forget(self) -> None:
+        """Forget what became of the connection so far: it is no news to the next conversation. Raises UnreachableError."""
+        self._monitor.is_lost()
 
     def close(self) -> None:
         """Close the socket, and forget what it has not sent; may be repeated."""

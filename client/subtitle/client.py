@@ -256,6 +256,7 @@ class Client:
         """
         connection = self._idle.pop() if self._idle else self._connect()
         try:
+            connection.forget()
             yield connection
         except BaseException:
             self._open.discard(connection)
