@@ -56,6 +56,15 @@ def run(config_file: str | None) -> None:
 
 
 @cli.command()
+@config_option
+def http(config_file: str | None) -> None:
+    """Run the gateway in the foreground: HTTP for other programs, by the section [http]."""
+    from subtitled.http.serve import serve
+
+    serve(_load(config_file, check_paths=False), os.environ)
+
+
+@cli.command()
 @click.option("--keep", is_flag=True, help="Keep the demo's folder, with its log and its subtitles.")
 def demo(*, keep: bool) -> None:
     """Run a whole round trip on this machine, with the bundled model and recordings."""
@@ -324,7 +333,8 @@ def main() -> None:
             raise
         click.echo(
             f"subtitled: the package {error.name!r} is not installed. `pip install subtitled` is the client alone; "
-            "the daemon needs `pip install 'subtitled[daemon]'`, or the lock (docs/operations.md).",
+            "the daemon needs `pip install 'subtitled[daemon]'`, the gateway `'subtitled[http]'`, or the lock "
+            "(docs/operations.md).",
             err=True,
         )
         sys.exit(ExitCode.FAILED)

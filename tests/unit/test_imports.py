@@ -32,6 +32,7 @@ _PROCESSES = (
     "aftermath",
     "server",
     "doctor",
+    "http",
     "cli",
     "demo",
     "__main__",
