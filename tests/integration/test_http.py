@@ -179,6 +179,82 @@ def test_a_file_that_is_no_media_is_the_clients_fault(ai: openai.OpenAI) -> None
         list(ai.audio.transcriptions.create(file=("talk.mp3", b"not media"), model="whisper-1", stream=True))
 
 
+# -- Bazarr ------------------------------------------------------------------------------------------------------
+
+
+def samples(path: Path) -> bytes:
+    """Return a WAV file's samples without a header, as Bazarr has them from FFmpeg."""
+    return path.read_bytes()[44:]
+
+
+def test_bazarr_gets_subtitles_for_bare_samples(http: httpx.Client, talk: Path) -> None:
+    """What its provider `whisperai` sends, and reads: `r.content`, an SRT file."""
+    answer = http.post(
+        "/asr",
+        params={"task": "transcribe", "language": "en", "output": "srt", "encode": "false"},
+        files={"audio_file": samples(talk)},
+    )
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain")
+    whole = http.post(
+        "/asr", params={"language": "en", "output": "srt"}, files={"audio_file": talk.read_bytes()}
+    )
+    assert answer.text == whole.text
+    assert answer.text.startswith("1\n00:00:0")
+
+
+def test_bazarr_gets_the_language_of_bare_samples(http: httpx.Client, daemon: Daemon, talk: Path) -> None:
+    """It reads `detected_language` and `language_code`; of a long file no more is transcribed than tells them."""
+    for content in (samples(talk), samples(talk) * 100):
+        answer = http.post(
+            "/detect-language", params={"encode": "false"}, files={"audio_file": content}
+        ).json()
+        assert (answer["detected_language"], answer["language_code"]) == ("english", "en")
+    short, long = sorted(daemon.client.list(tag="asr", limit=2), key=lambda job: job.size)
+    assert long.size <= 600 * 32_000 + 44
+
+    def ended(job: str) -> str | None:
+        facts = daemon.client.status(job)
+        return facts.state if facts.ended_ms else None
+
+    assert eventually(lambda: ended(short.id), "the short one ended") == "done"
+    assert eventually(lambda: ended(long.id), "the long one ended") == "cancelled"
+    silence = http.post("/detect-language", params={"encode": "false"}, files={"audio_file": bytes(64_000)})
+    assert (silence.status_code, list(silence.json())) == (422, ["detail"])
+
+
+def test_asr_gives_each_output(http: httpx.Client, talk: Path, said: str) -> None:
+    file = {"audio_file": ("talk.wav", talk.read_bytes())}
+    answers = {
+        form: http.post("/asr", params={"output": form}, files=file) for form in ("txt", "vtt", "tsv", "json")
+    }
+    assert " ".join(answers["txt"].text.split()) == said
+    assert answers["vtt"].text.startswith("WEBVTT\n")
+    assert answers["tsv"].text.startswith("start\tend\ttext\n")
+    assert answers["json"].headers["content-disposition"] == 'attachment; filename="talk.wav.json"'
+    whole = answers["json"].json()
+    assert (whole["text"], whole["language"]) == (said, "en")
+    known = {"id", "seek", "start", "end", "text", "tokens", "temperature"}
+    known |= {"avg_logprob", "compression_ratio", "no_speech_prob"}
+    assert all(set(segment) == known for segment in whole["segments"])
+    params = {"output": "json", "word_timestamps": "true", "vad_filter": "true", "initial_prompt": "A talk."}
+    words = http.post("/asr", params=params, files=file).json()["segments"][0]["words"]
+    assert all(set(word) == {"word", "start", "end", "probability"} for word in words)
+
+
+def test_asr_says_what_is_wrong_as_its_clients_know_it(http: httpx.Client) -> None:
+    for params, why in (
+        ({"output": "ass"}, "output: got 'ass', allowed: txt, vtt, srt, tsv, json"),
+        ({"task": "summarize"}, "task: got 'summarize'"),
+        ({"encode": "perhaps"}, "encode: got 'perhaps'"),
+    ):
+        answer = http.post("/asr", params=params, files={"audio_file": b"x"})
+        assert (answer.status_code, list(answer.json())) == (422, ["detail"])
+        assert answer.json()["detail"].startswith(why)
+    answer = http.post("/asr", files={"file": ("a.wav", b"x")})
+    assert (answer.status_code, "'audio_file'" in answer.json()["detail"]) == (400, True)
+
+
 # -- bodies ------------------------------------------------------------------------------------------------------
 
 

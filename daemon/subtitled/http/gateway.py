@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -40,20 +41,34 @@ class Gateway:
         job = await self.client.submit_stream(pieces, name, options=options, final_options=final_options)
         return job.id
 
-    async def finish(self, request: Request, job: str) -> JobFacts:
+    async def finish(
+        self, request: Request, job: str, is_enough: Callable[[JobFacts], bool] = lambda _: False
+    ) -> JobFacts:
         """Wait until a job is done, for a client that waits with it: the job is cancelled when that client goes.
 
-        Raises RequestError for a job that does not end well, ClientDisconnect.
+        Or until `is_enough` of what is known of it: then it is cancelled too. Raises RequestError for a job that does not end
+        well, ClientDisconnect.
         """
-        waiting = asyncio.ensure_future(self.wait(job))
+        loop = asyncio.get_running_loop()
+        enough: asyncio.Future[JobFacts] = loop.create_future()
+
+        def tell(facts: JobFacts) -> None:
+            if facts.state != "done" and is_enough(facts) and not enough.done():
+                enough.set_result(facts)
+
+        waiting = asyncio.ensure_future(self.wait(job, tell))
         gone = asyncio.ensure_future(_is_gone(request))
         try:
-            await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
+            first: set[asyncio.Future[Any]] = {waiting, gone, enough}
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
             if waiting.done():
                 return waiting.result()
+            if enough.done():
+                return enough.result()
             raise ClientDisconnect
         finally:
             gone.cancel()
+            enough.cancel()
             if not waiting.done():
                 waiting.cancel()
                 self.let_go(job)
