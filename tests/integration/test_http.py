@@ -9,15 +9,21 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import httpx2 as httpx
+import msgspec
 import openai
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import media
 from daemon import Daemon, eventually
 from gateway import Gateway
+from subtitle import messages as ms
 from subtitled import config
+from subtitled.http.openapi import Fault, Jobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -253,6 +259,139 @@ def test_asr_says_what_is_wrong_as_its_clients_know_it(http: httpx.Client) -> No
         assert answer.json()["detail"].startswith(why)
     answer = http.post("/asr", files={"file": ("a.wav", b"x")})
     assert (answer.status_code, "'audio_file'" in answer.json()["detail"]) == (400, True)
+
+
+# -- our own -----------------------------------------------------------------------------------------------------
+
+
+def told(http: httpx.Client, job: str, **headers: str) -> list[dict[str, str]]:
+    """Return the events of a job, to their end."""
+    text = http.get(f"/api/jobs/{job}/events", headers=headers).text
+    blocks = [block.splitlines() for block in text.split("\n\n") if block and not block.startswith(":")]
+    return [dict(line.split(": ", 1) for line in lines) for lines in blocks]
+
+
+def test_a_job_is_submitted_followed_and_fetched(http: httpx.Client, talk: Path, said: str) -> None:
+    data = {"name": "rest.wav", "tag": "rest", "formats": "txt,vtt"}
+    sent = http.post("/api/jobs", files={"file": talk.read_bytes()}, data=data)
+    assert sent.status_code == 201, sent.text
+    job = sent.json()
+    assert (job["source"], job["formats"]) == ("rest.wav", ["txt", "vtt"])
+    assert http.get(sent.headers["location"]).json()["id"] == job["id"]
+    events = told(http, job["id"])
+    assert (events[-1]["event"], json.loads(events[-1]["data"])["state"]) == ("end", "done")
+    assert [int(event["id"]) for event in events[:-1]] == sorted({int(event["id"]) for event in events[:-1]})
+    assert json.loads(events[0]["data"])["after"] == "receiving"
+    result = http.get(f"/api/jobs/{job['id']}/result", params={"format": "txt"})
+    assert " ".join(result.text.split()) == said
+    assert result.headers["content-disposition"] == "attachment; filename*=UTF-8''rest.en.txt"
+    assert job["id"] in {
+        one["id"] for one in http.get("/api/jobs", params={"tag": "rest", "state": "done"}).json()["jobs"]
+    }
+
+
+def test_events_go_on_where_a_client_left_them(http: httpx.Client, daemon: Daemon, talk: Path) -> None:
+    job = daemon.client.submit(talk, tag="events")
+    job.wait(WAIT_S)
+    events = told(http, job.id)
+    rest = told(http, job.id, **{"Last-Event-ID": events[1]["id"]})
+    assert rest == events[2:]
+    nothing_more = http.get(f"/api/jobs/{job.id}/events", params={"after": events[-2]["id"]})
+    assert nothing_more.status_code == 204
+
+
+def test_a_body_that_is_the_file_will_do(gateway: Gateway, talk: Path) -> None:
+    """What `curl -T` sends."""
+    url = f"{gateway.url}/api/jobs?name=put.wav&language=en&options=" + '{"layout":{"max_lines":1}}'
+    sent = json.loads(curl("-g", "-X", "POST", "-T", str(talk), url))
+    assert (sent["source"], sent["size"]) == ("put.wav", talk.stat().st_size)
+
+
+def test_a_job_is_cancelled_and_a_failed_one_retried(
+    http: httpx.Client, daemon: Daemon, tmp_path: Path
+) -> None:
+    long = media.write_sound(tmp_path / "long.flac", media.recording())
+    job = http.post("/api/jobs", files={"file": ("cancelled.flac", long.read_bytes())}).json()["id"]
+    assert http.delete(f"/api/jobs/{job}").json()["state"] == "cancelled"
+    again = http.delete(f"/api/jobs/{job}")
+    assert (again.status_code, again.json()["code"]) == (409, "wrong_state")
+    broken = http.post("/api/jobs", files={"file": ("broken.mp3", b"not media")}).json()["id"]
+    eventually(
+        lambda: daemon.client.status(broken).state == "failed" and daemon.is_closed(broken), "the job failed"
+    )
+    assert http.post(f"/api/jobs/{broken}/retry").json()["id"] == broken
+
+
+def test_stats_are_those_of_the_daemon(http: httpx.Client) -> None:
+    stats = http.get("/api/stats").json()
+    assert [worker["slot"] for worker in stats["workers"]] == ["prepare0", "prepare1", "cpu0", "cpu1"]
+    assert not stats.keys() & {"type", "request"}
+
+
+@pytest.mark.parametrize(
+    ("words", "param"),
+    [
+        ({"languages": "en"}, "languages"),
+        ({"priority": "high"}, "priority"),
+        ({"priority": "101"}, "priority"),
+        ({"task": "summarize"}, "task"),
+        ({"word_timestamps": "perhaps"}, "word_timestamps"),
+        ({"options": "{"}, "options"),
+        ({"options": '{"colour": 1}'}, "options"),
+        ({"options": '{"layout": {"max_lines": 9}}'}, "layout.max_lines"),
+    ],
+)
+def test_an_option_that_is_none_is_named(http: httpx.Client, words: dict[str, str], param: str) -> None:
+    for sent in (
+        http.post("/api/jobs", params=words, content=b"x"),
+        http.post("/api/jobs", data=words, files={"file": b"x"}),
+    ):
+        assert (sent.status_code, sent.json()["param"]) == (400, param), sent.text
+
+
+_TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), max_size=20)
+
+
+@given(data=st.data())
+@settings(max_examples=150)
+def test_no_request_is_answered_otherwise_than_the_openapi_document_says(
+    gateway: Gateway, data: st.DataObject
+) -> None:
+    """Requests by the document, of values that it allows and of any others."""
+    with httpx.Client(base_url=gateway.url, timeout=WAIT_S) as http:
+        document = http.get("/api/openapi.json").json()
+        path = data.draw(st.sampled_from(sorted(document["paths"])))
+        method = data.draw(st.sampled_from(sorted(document["paths"][path])))
+        operation = document["paths"][path][method]
+        params = {}
+        for parameter in operation["parameters"]:
+            known = parameter["schema"].get("items", parameter["schema"]).get("enum", ["1", "en"])
+            if parameter["in"] == "query" and data.draw(st.booleans()):
+                params[parameter["name"]] = data.draw(st.sampled_from(known) | _TEXTS)
+        ids = [
+            job["id"] for job in http.get("/api/jobs", params={"limit": 3, "state": "done"}).json()["jobs"]
+        ]
+        job = data.draw(st.sampled_from(["nosuch", *ids]) | _TEXTS.filter(lambda text: text.strip("./")))
+        files = {"file": data.draw(st.binary(max_size=20))} if "requestBody" in operation else None
+        answer = http.request(method, path.replace("{job}", quote(job, safe="")), params=params, files=files)
+        if "%2F" in quote(job, safe="") and answer.status_code in {404, 405}:
+            return  # a path of another form, which is nobody's
+        assert str(answer.status_code) in operation["responses"], answer.text
+        kind = operation["responses"][str(answer.status_code)].get("content", {}).get("application/json")
+        if kind is not None:
+            struct = _STRUCTS[kind["schema"]["$ref"].rpartition("/")[2]]
+            fields = document["components"]["schemas"][struct.__name__]["properties"]
+            assert answer.json().keys() == fields.keys()
+            if struct is not ms.StatsInfo:
+                msgspec.convert(answer.json(), struct)
+
+
+_STRUCTS: dict[str, type[msgspec.Struct]] = {
+    "JobFacts": ms.JobFacts,
+    "Jobs": Jobs,
+    "StatsInfo": ms.StatsInfo,
+    "Fault": Fault,
+}
 
 
 # -- bodies ------------------------------------------------------------------------------------------------------
