@@ -38,14 +38,18 @@ def cli() -> None:
 @config_option
 def run(config_file: str | None) -> None:
     """Run the daemon in the foreground; systemd runs this."""
+    from subtitled.companion import Companion
     from subtitled.cuda import Device, find_devices
     from subtitled.server import Server
 
     def load() -> tuple[configuration.Config, list[Device]]:
         config = _load(config_file)
-        return config, find_devices(config.pool.devices, os.environ.get("CUDA_VISIBLE_DEVICES"))
+        devices = find_devices(config.pool.devices, os.environ.get("CUDA_VISIBLE_DEVICES"))
+        companion.want(config.http)
+        return config, devices
 
-    status = Server(load, os.environ).run()
+    with Companion(_found(config_file), os.environ) as companion:
+        status = Server(load, os.environ).run()
     try:
         sys.stderr.flush()
     except OSError:
@@ -57,10 +61,14 @@ def run(config_file: str | None) -> None:
 
 @cli.command()
 @config_option
-def http(config_file: str | None) -> None:
+@click.option("--parent", type=int, hidden=True, help="The daemon that started it, with which it ends.")
+def http(config_file: str | None, parent: int | None) -> None:
     """Run the gateway in the foreground: HTTP for other programs, by the section [http]."""
     from subtitled.http.serve import serve
+    from subtitled.worker import die_with_parent
 
+    if parent is not None:
+        die_with_parent(parent)
     serve(_load(config_file, check_paths=False), os.environ)
 
 

@@ -209,6 +209,8 @@ class Http(_Section, frozen=True):
 
     listen: str = ""
     """HOST:PORT; "" starts none."""
+    with_daemon: bool = True
+    """The daemon starts it, and again when it ends; else it has a unit of its own."""
     token_file: str = ""
     """One token a line, of which each request must show one; "" only on loopback."""
     server: str = ""

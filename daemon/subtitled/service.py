@@ -61,7 +61,7 @@ def unit_files(place: Place, config: Config, *, is_there: Callable[[str], bool])
     gateway = UnitFile("etc/systemd/system/subtitled-http.service", _gateway_unit(place))
     return [
         UnitFile("etc/systemd/system/subtitled.service", _unit(place, config)),
-        *([gateway] if config.http.listen else []),
+        *([gateway] if config.http.listen and not config.http.with_daemon else []),
         UnitFile("etc/sysusers.d/subtitled.conf", _sysusers(place.user, config.state.dir)),
         UnitFile("etc/tmpfiles.d/subtitled.conf", _tmpfiles(place.user, config, is_there)),
     ]

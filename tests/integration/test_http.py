@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import media
-from daemon import Daemon, eventually
+from daemon import Daemon, eventually, free_port, is_running
 from gateway import Gateway
 from subtitle import messages as ms
 from subtitled import config
@@ -550,3 +553,54 @@ def test_the_gateway_needs_nothing_of_what_decodes_and_transcribes() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# -- beside the daemon -------------------------------------------------------------------------------------------
+
+
+def gateways_of(pid: int) -> list[int]:
+    """Return the gateway processes that a daemon has started, and that run."""
+    words = b"\0http\0--parent\0%d\0" % pid
+    found = []
+    for folder in Path("/proc").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if folder.name.isdigit() and words in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+def test_the_daemon_starts_the_gateway_and_again_when_it_dies(tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+
+    def answers() -> bool:
+        try:
+            return httpx.get(f"http://{address}/v1/models", timeout=WAIT_S).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    with Daemon(tmp_path, http=config.Http(listen=address)) as daemon:
+        daemon.start()
+        eventually(answers, "the gateway answers")
+        workers = daemon.workers()
+        [first] = gateways_of(daemon.pid)
+        os.kill(first, signal.SIGKILL)
+        assert daemon.wait_for_log("http.lost")["status"] == -signal.SIGKILL
+        eventually(lambda: gateways_of(daemon.pid) not in ([], [first]) and answers(), "it is there again")
+        assert daemon.workers() == workers
+        [second] = gateways_of(daemon.pid)
+        daemon.config_file.write_text(
+            config.show(msgspec.structs.replace(daemon.config, http=config.Http())), "utf-8"
+        )
+        os.kill(daemon.pid, signal.SIGHUP)
+        eventually(lambda: not is_running(second), "it is not wanted any more")
+        daemon.config_file.write_text(config.show(daemon.config), "utf-8")
+        os.kill(daemon.pid, signal.SIGHUP)
+        eventually(answers, "it is wanted again")
+        [third] = gateways_of(daemon.pid)
+        daemon.stop()
+        assert not is_running(third)
+        daemon.start()
+        eventually(answers, "the gateway of the next daemon answers")
+        [fourth] = gateways_of(daemon.pid)
+        daemon.kill()
+        eventually(lambda: not is_running(fourth), "it dies with the daemon")

@@ -31,6 +31,7 @@ _PROCESSES = (
     "commands",
     "aftermath",
     "server",
+    "companion",
     "doctor",
     "http",
     "cli",
