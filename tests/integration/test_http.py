@@ -406,6 +406,8 @@ def test_a_form_without_a_file_or_with_two_is_refused(http: httpx.Client) -> Non
         {"json": {"model": "whisper-1"}},
         {"files": {"model": (None, "whisper-1")}},
         {"files": {"audio": ("a.wav", b"x")}},
+        {"files": {"file": ("a.wav", b"x")}, "data": {"prompt": "x" * (2**16 + 1)}},
+        {"files": {"file": ("a.wav", b"x")}, "data": {f"field{number}": "x" for number in range(65)}},
         {"files": [("file", ("a.wav", b"x")), ("file", ("b.wav", b"x"))]},
         {"content": b"--b\r\n", "headers": {"Content-Type": "multipart/form-data; boundary=b"}},
         {"content": b"nonsense", "headers": {"Content-Type": "multipart/form-data; boundary=b"}},
@@ -421,6 +423,17 @@ def test_a_file_beyond_the_limit_is_refused_and_leaves_nothing(http: httpx.Clien
     assert answer.status_code == 413
     assert "64 MiB (http.max_upload_mb)" in answer.json()["error"]["message"]
     eventually(lambda: not daemon.client.list(("receiving",)), "its upload is cancelled")
+
+
+def test_a_large_file_is_never_held(daemon: Daemon, tmp_path: Path) -> None:
+    """Four hundred megabytes of unknown length; `VmHWM` is the most that the process ever had in memory."""
+    with Gateway(daemon, tmp_path) as gateway, httpx.Client(base_url=gateway.url, timeout=WAIT_S) as http:
+        zeros = bytes(2**20)
+        sent = http.post("/api/jobs", params={"name": "large.bin"}, content=(zeros for _ in range(400)))
+        assert (sent.status_code, sent.json()["size"]) == (201, 400 * 2**20)
+        status = Path(f"/proc/{gateway.pid}/status").read_text("ascii")
+        peak_kib = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+        assert peak_kib < 150 * 1024
 
 
 def test_a_client_that_goes_away_takes_its_job_with_it(

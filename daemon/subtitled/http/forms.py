@@ -55,6 +55,7 @@ async def drain(request: Request) -> None:
 
 async def raw(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
     """Yield a body that is a file; raises RequestError where it is longer than `max_bytes`."""
+    _check_announced(request, max_bytes)
     body, size = Body(request), 0
     while piece := await body.read():
         size += len(piece)
@@ -74,6 +75,7 @@ class Form:
                 "bad_format",
                 f"the body must be a form (multipart/form-data) with the media file as {file_field!r}",
             )
+        _check_announced(request, max_bytes)
         self.fields: dict[str, list[str]] = {}
         """Values by name, in their order; complete after the last of `pieces`."""
         self._body = Body(request)
@@ -182,6 +184,13 @@ class Form:
 
     def _form_ends(self) -> None:
         self._is_whole = True
+
+
+def _check_announced(request: Request, max_bytes: int) -> None:
+    """Refuse at once a body that can be nothing but too long; what a form has beside its file is let pass."""
+    announced = request.headers.get("content-length", "")
+    if announced.isascii() and announced.isdigit():
+        _check_size(int(announced) - MAX_FIELDS * MAX_FIELD_BYTES, max_bytes)
 
 
 def _check_size(size: int, max_bytes: int) -> None:

@@ -31,7 +31,6 @@ TAG = "openai"
 class Asked(Struct, frozen=True, kw_only=True):
     """What the fields of a form ask."""
 
-    model: str = ""
     language: str = "auto"
     prompt: str = ""
     form: str = "json"
@@ -163,13 +162,11 @@ def asked_of(fields: Mapping[str, Sequence[str]], model: str) -> Asked:
         is_temperature = False
     if not is_temperature:
         raise _bad("temperature", temperature, "0 to 1")
-    named = last.get("model", "")
-    _check_model(named, model)
+    _check_model(last.get("model", ""), model)
     language, prompt = last.get("language") or "auto", last.get("prompt", "")
     if len(prompt) > 1000:
         raise _bad("prompt", f"{prompt[:20]}… ({len(prompt)} characters)", "at most 1000 characters")
     return Asked(
-        model=named,
         language=code_of(language) or language[:32],
         prompt=prompt,
         form=form,
