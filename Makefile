@@ -92,7 +92,7 @@ lock:  ## pin the newest dependencies in requirements.lock
 	"$$python" -m venv "$$work/uv"; \
 	"$$work/uv/bin/python" -m pip --disable-pip-version-check --no-input --quiet --quiet install uv; \
 	"$$work/uv/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
-		--no-emit-index-url --no-header --no-annotate --extra daemon --extra zh --group dev \
+		--no-emit-index-url --no-header --no-annotate --extra daemon --extra http --extra zh --group dev \
 		pyproject.toml -o "$$work/lock"; \
 	awk "$$LINUX_ONLY" "$$work/lock" > requirements.lock
 	@echo "requirements.lock: $$(grep -c '^[a-z]' requirements.lock) packages"

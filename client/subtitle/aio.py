@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
@@ -19,7 +19,8 @@ import zmq.asyncio
 
 from subtitle import messages as ms
 from subtitle.codec import Buffer
-from subtitle.conversation import Conversation, Heard, Receive, Send, Speaker, Talk, Tell, Work
+from subtitle.conversation import Conversation, Heard, Pull, Receive, Send, Speaker, Talk, Tell, Work
+from subtitle.errors import SubtitleError
 from subtitle.keys import Key
 from subtitle.options import OptionWords, options_of
 from subtitle.progress import Progress, check_done, progress_of
@@ -122,6 +123,42 @@ class Client:
             self, await self._run(self._speaker.submit_path(os.fspath(path), chosen, is_again=is_again))
         )
 
+    async def submit_stream(
+        self,
+        pieces: AsyncIterable[bytes],
+        name: str = "",
+        *,
+        options: ms.JobOptions | None = None,
+        final_options: Callable[[], ms.JobOptions] | None = None,
+        on_progress: OnProgress | None = None,
+        **words: Unpack[OptionWords],
+    ) -> Job:
+        """Send media as it comes from somewhere else; see `subtitle.Client.submit_stream`."""
+        coming = (piece async for piece in pieces if piece)
+
+        async def pull() -> bytes:
+            return await anext(coming, b"")
+
+        talk = self._speaker.submit_stream(pull, name, options_of(options, words), final_options)
+        begun: list[str] = []
+
+        def tell(progress: Progress) -> None:
+            begun[:] = [progress.job]
+            if on_progress is not None:
+                on_progress(progress)
+
+        try:
+            return Job(self, await self._run(talk, tell))
+        except BaseException:
+            for job in begun:
+                # Shielded: also who was cancelled waits until no bytes are left behind.
+                await asyncio.shield(asyncio.ensure_future(self._give_up(job)))
+            raise
+
+    async def _give_up(self, job: str) -> None:
+        with suppress(SubtitleError):
+            await self.cancel(job)
+
     def job(self, job: str) -> Job:
         """Return a job by its id, without asking the server whether there is one."""
         return Job(self, job)
@@ -186,6 +223,8 @@ class Client:
                         came = await connection.receive(until)
                     case Work(call=call):
                         came = await asyncio.to_thread(call)
+                    case Pull(call=call):
+                        came = await call()
                     case Tell(value=value):
                         yield value
 
@@ -198,6 +237,7 @@ class Client:
             connection = _Connection(self._context, self.endpoint, self._key)
             self._open.add(connection)
         try:
+            connection.forget()
             yield connection
         except BaseException:
             self._open.discard(connection)
@@ -272,6 +312,10 @@ class _Connection:
     def __init__(self, context: zmq.asyncio.Context, endpoint: str, key: Key | None) -> None:
         self._socket: Any
         self._socket, self._monitor = open_socket(context, endpoint, key)
+
+    def forget(self) -> None:
+        """Forget what became of the connection so far: it is no news to the next conversation. Raises UnreachableError."""
+        self._monitor.is_lost()
 
     def close(self) -> None:
         """Close the socket, and forget what it has not sent; may be repeated."""

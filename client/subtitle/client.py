@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
@@ -12,7 +12,8 @@ from typing import Any, Self, TypeVar, Unpack
 import zmq
 
 from subtitle import messages as ms
-from subtitle.conversation import Conversation, Receive, Send, Speaker, Talk, Tell, Work
+from subtitle.conversation import Conversation, Pull, Receive, Send, Speaker, Talk, Tell, Work
+from subtitle.errors import SubtitleError
 from subtitle.keys import Key
 from subtitle.options import OptionWords, options_of
 from subtitle.progress import Progress, check_done, progress_of
@@ -142,6 +143,41 @@ class Client:
         chosen = options_of(options, words)
         return Job(self, self._run(self._speaker.submit_path(os.fspath(path), chosen, is_again=is_again)))
 
+    def submit_stream(
+        self,
+        pieces: Iterable[bytes],
+        name: str = "",
+        *,
+        options: ms.JobOptions | None = None,
+        final_options: Callable[[], ms.JobOptions] | None = None,
+        on_progress: OnProgress | None = None,
+        **words: Unpack[OptionWords],
+    ) -> Job:
+        """Send media as it comes from somewhere else, such as a pipe, and return its job, which is always a new one.
+
+        At most 2 MiB of it are held. `final_options` is called after the last piece: what it returns stands in place of the
+        options. What breaks off cannot be gone on with, and is cancelled: an error of `pieces`, a connection that is lost
+        (UnreachableError), a refusal (ServerError).
+        """
+        coming = (piece for piece in pieces if piece)
+        talk = self._speaker.submit_stream(
+            lambda: next(coming, b""), name, options_of(options, words), final_options
+        )
+        begun: list[str] = []
+
+        def tell(progress: Progress) -> None:
+            begun[:] = [progress.job]
+            if on_progress is not None:
+                on_progress(progress)
+
+        try:
+            return Job(self, self._run(talk, tell))
+        except BaseException:
+            for job in begun:
+                with suppress(SubtitleError):
+                    self.cancel(job)
+            raise
+
     def job(self, job: str) -> Job:
         """Return a job by its id, without asking the server whether there is one."""
         return Job(self, job)
@@ -207,7 +243,7 @@ class Client:
                         came = connection.send(message, blobs, until)
                     case Receive(until=until):
                         came = connection.receive(until)
-                    case Work(call=call):
+                    case Work(call=call) | Pull(call=call):
                         came = call()
                     case Tell(value=value):
                         yield value
@@ -220,6 +256,7 @@ class Client:
         """
         connection = self._idle.pop() if self._idle else self._connect()
         try:
+            connection.forget()
             yield connection
         except BaseException:
             self._open.discard(connection)

@@ -19,6 +19,7 @@ from subtitle.codec import Buffer
 from subtitle.errors import ServerError, UnreachableError, WaitTimeoutError
 from subtitle.progress import ENDED, Progress
 from subtitle.source import Source
+from subtitle.stream import PIECE_BYTES, Stream
 from subtitle.upload import Upload
 
 GONE_S = 120.0
@@ -52,6 +53,12 @@ class Work(Struct, frozen=True):
     call: Callable[[], Any]
 
 
+class Pull(Struct, frozen=True):
+    """Wait for the next bytes of what is streamed: call it, in asyncio await it. Comes of it: those bytes, none at the end."""
+
+    call: Callable[[], Any]
+
+
 class Tell(Struct, frozen=True):
     """Hand something to the caller while the conversation goes on. Nothing comes of it."""
 
@@ -66,7 +73,7 @@ class Heard(Struct, frozen=True):
     is_lost: bool = False
 
 
-Step = Send | Receive | Work | Tell
+Step = Send | Receive | Work | Pull | Tell
 Talk = Generator[Step, Any, T]
 
 
@@ -190,6 +197,51 @@ class Speaker:
                     time.monotonic()
                 )  # what the caller takes its time for is no silence of the server's
         return upload.facts
+
+    def submit_stream(
+        self,
+        pull: Callable[[], Any],
+        name: str,
+        options: ms.JobOptions,
+        final_options: Callable[[], ms.JobOptions] | None,
+    ) -> Talk[ms.JobFacts]:
+        """Send what `pull` gives until it gives nothing, and return its job; tells Progress."""
+        stream = Stream(ms.Submit(request=0, name=name, options=options), self._next, now=time.monotonic())
+        held, is_over, told = bytearray(), False, -1
+        heard_at = time.monotonic()
+        while stream.facts is None:
+            now = time.monotonic()
+            if stream.refusal is not None and now >= heard_at + GONE_S:
+                raise stream.refusal
+            self._check_silence(heard_at, f"send {name or 'it'} again")
+            if (message := stream.next(now)) is not None:
+                yield Send(message, now + self._timeout_s)
+            elif stream.room and held and (is_over or len(held) >= PIECE_BYTES):
+                piece = bytes(held[: min(stream.room, PIECE_BYTES)])
+                del held[: len(piece)]
+                if not (yield Send(stream.give(piece), now + GONE_S, (piece,))):
+                    stream.lost(now)
+            elif stream.room and not is_over:
+                more: bytes = yield Pull(pull)
+                held += more
+                is_over = not more
+                heard_at = time.monotonic()  # the source's silence is none of the server's
+            elif stream.room and not held:
+                stream.end(final_options() if final_options is not None else None)
+                continue
+            # With room left there is something to do: what has come already is taken, and nothing waited for.
+            heard: Heard = yield Receive(
+                0.0 if stream.room else min(stream.deadline, time.monotonic() + LOOK_S)
+            )
+            if heard.message is not None:
+                stream.heard(heard.message, time.monotonic())
+                heard_at = heard_at if stream.refusal is not None else time.monotonic()
+            elif heard.is_lost:
+                stream.lost(time.monotonic())
+            if stream.job and stream.acknowledged > told:
+                told = stream.acknowledged
+                yield Tell(Progress(job=stream.job, state="receiving", uploaded_bytes=told))
+        return stream.facts
 
     def _exchange(self, upload: Upload, source: Source, until: float) -> Talk[Heard]:
         """Send what an upload has to send at once, then take what comes."""

@@ -103,6 +103,8 @@ class Commit(_Message, frozen=True, kw_only=True):
     """Must be given here or in Submit; where in both, they must agree."""
     sha256: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
     """Likewise."""
+    options: JobOptions | None = None
+    """In place of those in Submit, its `tag` apart, where that had no sha256; None: those hold."""
 
 
 class List(_Message, frozen=True, kw_only=True):

@@ -138,6 +138,10 @@ class Connection:
         self._socket: zmq.Socket[bytes]
         self._socket, self._monitor = open_socket(context, endpoint, key)
 
+    def forget(self) -> None:
+        """Forget what became of the connection so far: it is no news to the next conversation. Raises UnreachableError."""
+        self._monitor.is_lost()
+
     def close(self) -> None:
         """Close the socket, and forget what it has not sent; may be repeated."""
         if not self._socket.closed:

@@ -38,15 +38,33 @@ def cli() -> None:
 @config_option
 def run(config_file: str | None) -> None:
     """Run the daemon in the foreground; systemd runs this."""
+    from subtitled.companion import Companion
     from subtitled.log import leave
     from subtitled.server import Server
     from subtitled.speech.cuda import Device, find_devices
 
     def load() -> tuple[configuration.Config, list[Device]]:
         config = _load(config_file)
-        return config, find_devices(config.pool.devices, os.environ.get("CUDA_VISIBLE_DEVICES"))
+        devices = find_devices(config.pool.devices, os.environ.get("CUDA_VISIBLE_DEVICES"))
+        companion.want(config.http)
+        return config, devices
 
-    leave(Server(load, os.environ).run())
+    with Companion(_found(config_file), os.environ) as companion:
+        status = Server(load, os.environ).run()
+    leave(status)
+
+
+@cli.command()
+@config_option
+@click.option("--parent", type=int, hidden=True, help="The daemon that started it, with which it ends.")
+def http(config_file: str | None, parent: int | None) -> None:
+    """Run the gateway in the foreground: HTTP for other programs, by the section [http]."""
+    from subtitled.http.serve import serve
+    from subtitled.workers.process import die_with_parent
+
+    if parent is not None:
+        die_with_parent(parent)
+    serve(_load(config_file, check_paths=False), os.environ)
 
 
 @cli.command()
@@ -321,7 +339,8 @@ def main() -> None:
             raise
         click.echo(
             f"subtitled: the package {error.name!r} is not installed. `pip install subtitled` is the client alone; "
-            "the daemon needs `pip install 'subtitled[daemon]'`, or the lock (docs/operations.md).",
+            "the daemon needs `pip install 'subtitled[daemon]'`, the gateway `'subtitled[http]'`, or the lock "
+            "(docs/operations.md).",
             err=True,
         )
         sys.exit(ExitCode.FAILED)

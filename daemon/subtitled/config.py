@@ -204,6 +204,22 @@ class Uploads(_Section, frozen=True):
     """Folders whose files may be submitted by their path, on the local socket."""
 
 
+class Http(_Section, frozen=True):
+    """The gateway, `subtitled http`: the interfaces that other programs know."""
+
+    listen: str = ""
+    """HOST:PORT; "" starts none."""
+    with_daemon: bool = True
+    """The daemon starts it, and again when it ends; else it has a unit of its own."""
+    token_file: str = ""
+    """One token a line, of which each request must show one; "" only on loopback."""
+    server: str = ""
+    """The daemon's endpoint; "" for the first local one of listen.clients."""
+    key: str = ""
+    """Key file to show there; "" shows none."""
+    max_upload_mb: Annotated[int, Meta(ge=1, le=16_777_216)] = 20_480
+
+
 class Webhook(_Section, frozen=True):
     """Where each job's end is told."""
 
@@ -242,6 +258,7 @@ class Config(_Section, frozen=True):
     listen: Listen = Listen()
     client: tuple[Client, ...] = ()
     uploads: Uploads = Uploads()
+    http: Http = Http()
     webhook: Webhook = Webhook()
     state: State = State()
     log: Log = Log()

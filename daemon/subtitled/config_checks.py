@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from subtitle.keys import is_key
 from subtitle.messages import LayoutOptions
+from subtitled.addresses import endpoint_fault, host_of, is_loopback, is_web_address
 from subtitled.cues.limits import LayoutOverrides, check_overrides, overrides_of
 from subtitled.speech.checkpoint import can_translate, fault_of, is_convertible, is_folder
 from subtitled.tomlstruct import shown
@@ -46,13 +45,9 @@ LANGUAGES = tuple(
 """The language codes that Whisper knows."""
 
 _DEVICE = re.compile(r"cpu|cuda:(\d{1,3}|(GPU|MIG)-[0-9a-zA-Z/-]+)")
-_HOST_PORT = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})")
 
 CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """What a client's key may be called: safe in logs, file names and TOML."""
-
-_MAX_SOCKET_PATH_BYTES = 107
-"""sun_path of unix(7) holds 108 bytes, the last of them NUL."""
 
 
 def check(config: Config, faults: Faults, *, check_paths: bool) -> None:
@@ -69,6 +64,7 @@ def check(config: Config, faults: Faults, *, check_paths: bool) -> None:
     _check_clients(config, faults)
     _check_sockets(config, faults)
     _check_uploads(config, faults)
+    _check_http(config, faults, check_paths=check_paths)
     _check_aftermath(config, faults, check_paths=check_paths)
     _check_state(config, faults, check_paths=check_paths)
 
@@ -197,7 +193,7 @@ def _check_sockets(config: Config, faults: Faults) -> None:
     for key, endpoint in endpoints:
         if faults.is_faulty(key):
             continue
-        allowed = _endpoint_fault(
+        allowed = endpoint_fault(
             endpoint, is_for_clients=key != "listen.workers", has_keys=bool(config.client)
         )
         if allowed:
@@ -206,7 +202,7 @@ def _check_sockets(config: Config, faults: Faults) -> None:
             faults.add(key, endpoint, f"an endpoint of its own; this one is {seen[endpoint]}")
         seen.setdefault(endpoint, key)
     metrics = config.listen.metrics
-    if metrics and not faults.is_faulty("listen.metrics") and not _host_of(metrics):
+    if metrics and not faults.is_faulty("listen.metrics") and not host_of(metrics):
         faults.add("listen.metrics", metrics, '"" (off), or HOST:PORT such as "127.0.0.1:9477"')
 
 
@@ -219,48 +215,13 @@ def _check_aftermath(config: Config, faults: Faults, *, check_paths: bool) -> No
             elif command and check_paths and shutil.which(command[0]) is None:
                 faults.add(key, command, f"a program that user {os.geteuid()} may run, first in the list")
     hook = config.webhook
-    if not faults.is_faulty("webhook.url") and hook.url and not _is_web_address(hook.url):
+    if not faults.is_faulty("webhook.url") and hook.url and not is_web_address(hook.url):
         faults.add("webhook.url", hook.url, '"" (off), or an address that begins with https:// or http://')
     if hook.secret_file and not faults.is_faulty("webhook.secret_file"):
         is_absolute = _is_absolute("webhook.secret_file", hook.secret_file, faults)
         if is_absolute and check_paths and not os.access(hook.secret_file, os.R_OK):
             allowed = f"a file that user {os.geteuid()} may read; its content is the secret"
             faults.add("webhook.secret_file", hook.secret_file, allowed)
-
-
-def _is_web_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is none, a broken IPv6 address
-        return False
-
-
-def _endpoint_fault(endpoint: str, *, is_for_clients: bool, has_keys: bool) -> str | None:
-    """Say what is allowed where `endpoint` is not, None if it is."""
-    scheme, _, address = endpoint.partition("://")
-    match scheme:
-        case "ipc" if address.startswith("/"):
-            size = len(address.encode())
-            if size > _MAX_SOCKET_PATH_BYTES:
-                return f"a path of at most {_MAX_SOCKET_PATH_BYTES} bytes (this one has {size}); choose a shorter folder"
-            return None
-        case "tcp":
-            host = _host_of(address)
-            if host is None:
-                return "tcp://HOST:PORT with a port from 1 to 65535"
-            if _is_loopback(host):
-                return None
-            if not is_for_clients:
-                return "tcp:// on loopback (127.0.0.1, [::1]) only: workers run on this machine, and have no CURVE keys"
-            if not has_keys:
-                return (
-                    "tcp:// on loopback (127.0.0.1, [::1]) only, while there is no [[client]] with a CURVE key: "
-                    "`subtitled keys new NAME` makes one"
-                )
-            return None
-        case _:
-            return "ipc:///absolute/path or tcp://127.0.0.1:PORT"
 
 
 def _check_clients(config: Config, faults: Faults) -> None:
@@ -301,17 +262,24 @@ def _check_uploads(config: Config, faults: Faults) -> None:
         _is_absolute("listen.server_key", server_key, faults)
 
 
-def _host_of(address: str) -> str | None:
-    """Give the host of HOST:PORT, None if it is no such thing."""
-    match = _HOST_PORT.fullmatch(address)
-    return match[1] if match and 1 <= int(match[2]) <= 65_535 else None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
+def _check_http(config: Config, faults: Faults, *, check_paths: bool) -> None:
+    http = config.http
+    host = host_of(http.listen)
+    if http.listen and not faults.is_faulty("http.listen"):
+        if host is None:
+            faults.add("http.listen", http.listen, '"" (off), or HOST:PORT with a port from 1 to 65535')
+        elif not is_loopback(host) and not http.token_file:
+            allowed = "on loopback (127.0.0.1, [::1]) only, while http.token_file names no file of tokens"
+            faults.add("http.listen", http.listen, allowed)
+    if http.server and not faults.is_faulty("http.server"):
+        wanted = endpoint_fault(http.server, is_for_clients=True, has_keys=True)
+        if wanted is not None:
+            faults.add("http.server", http.server, wanted)
+    for name, path in (("http.token_file", http.token_file), ("http.key", http.key)):
+        if path and not faults.is_faulty(name):
+            is_absolute = _is_absolute(name, path, faults)
+            if is_absolute and check_paths and http.listen and not os.access(path, os.R_OK):
+                faults.add(name, path, f"a file that user {os.geteuid()} may read")
 
 
 def _check_state(config: Config, faults: Faults, *, check_paths: bool) -> None:

@@ -58,8 +58,10 @@ def unit_files(place: Place, config: Config, *, is_there: Callable[[str], bool])
     for path in (place.program, place.config_file, *_folders(config), config.state.dir):
         if not path.isprintable():
             raise SubtitledError(f"{path!r}: a unit cannot name it; rename it without control characters")
+    gateway = UnitFile("etc/systemd/system/subtitled-http.service", _gateway_unit(place))
     return [
         UnitFile("etc/systemd/system/subtitled.service", _unit(place, config)),
+        *([gateway] if config.http.listen and not config.http.with_daemon else []),
         UnitFile("etc/sysusers.d/subtitled.conf", _sysusers(place.user, config.state.dir)),
         UnitFile("etc/tmpfiles.d/subtitled.conf", _tmpfiles(place.user, config, is_there)),
     ]
@@ -101,6 +103,17 @@ def _unit(place: Place, config: Config) -> str:
     if any(_is_below(path, home) for path in needed for home in _HOMES):
         unit.set("ProtectHome", "read-only")  # what ReadWritePaths= names stays writable
     if any(_is_below(path, folder) for path in needed for folder in _TEMPORARY):
+        unit.set("PrivateTmp", "no")
+    return unit.text
+
+
+def _gateway_unit(place: Place) -> str:
+    unit = _Unit(shipped("subtitled-http.service"))
+    command = f"{_word(place.program)} http --config {_word(place.config_file)}".replace("$", "$$")
+    unit.set("ExecStart", command)
+    unit.set("User", place.user)
+    unit.set("Group", place.user)
+    if any(_is_below(path, folder) for path in (place.program, place.config_file) for folder in _TEMPORARY):
         unit.set("PrivateTmp", "no")
     return unit.text
 

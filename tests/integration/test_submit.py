@@ -36,7 +36,7 @@ from subtitle.keys import new_pair, save_key
 from subtitled import config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 MIB = 2**20
 SPOKEN_S = 8.0
@@ -567,3 +567,64 @@ def test_a_cancelled_task_leaves_the_asyncio_client_usable(deaf: str, talk: Path
                 await client.submit(talk, timeout_s=0.3)
 
     awaited(test)
+
+
+# -- what comes from somewhere else ------------------------------------------------------------------------------
+
+
+def test_a_stream_becomes_a_job_with_the_options_known_at_its_end(client: Client, talk: Path) -> None:
+    content = talk.read_bytes()
+    job = client.submit_stream(
+        (content[at : at + 1000] for at in range(0, len(content), 1000)),
+        "piped.wav",
+        final_options=lambda: ms.JobOptions(language="en", priority=3),
+        tag="piped",
+    )
+    facts = job.wait(WAIT_S)
+    assert (facts.source, facts.size, facts.tag) == ("piped.wav", len(content), "piped")
+    assert (facts.language, facts.priority) == ("en", 3)
+    assert job.text("txt")
+
+
+def test_a_stream_that_breaks_off_leaves_nothing_behind(office: Office, client: Client) -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"x" * MIB
+        raise ValueError("the source is gone")
+
+    with pytest.raises(ValueError, match="the source is gone"):
+        client.submit_stream(broken(), "broken.wav", tag="broken")
+    [facts] = client.list(tag="broken")
+    assert facts.state == "cancelled"
+    kept = office.daemon.folder / "state" / "uploads" / facts.id
+    eventually(lambda: not kept.exists(), "its bytes are gone")
+
+
+def test_a_stream_is_larger_than_what_is_held_of_it(office: Office, talk: Path) -> None:
+    """Ten times what may be under way, to a daemon that writes as fast as it can; by asyncio, where a task may be cancelled."""
+    content = talk.read_bytes()
+
+    async def run() -> None:
+        async with subtitle.aio.Client(office.endpoint, office.ann, timeout_s=20.0) as client:
+
+            async def noise() -> AsyncIterator[bytes]:
+                for _ in range(320):
+                    yield bytes(2**16)
+
+            job = await client.submit_stream(noise(), "noise.bin", tag="large")
+            assert (await job.facts()).size == 20 * MIB
+
+            is_under_way = asyncio.Event()
+
+            async def stuck() -> AsyncIterator[bytes]:
+                yield content
+                is_under_way.set()
+                await asyncio.Event().wait()
+
+            task = asyncio.ensure_future(client.submit_stream(stuck(), "stuck.wav", tag="stuck"))
+            await is_under_way.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert [facts.state for facts in await client.list(tag="stuck")] == ["cancelled"]
+
+    asyncio.run(asyncio.wait_for(run(), WAIT_S))

@@ -9,6 +9,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from daemon import Daemon, eventually
 from sender import Sender, submit_of
@@ -149,6 +150,28 @@ def test_size_and_hash_may_be_told_at_the_end(sender: Sender) -> None:
     # Known by its content from now on.
     sender.send(submit_of(82, DEMO_ZH, options=ms.JobOptions(tag="stream")))
     assert sender.receive(ms.JobInfo).job.id == accepted.job
+
+
+def test_options_may_be_told_at_the_end_where_the_hash_is(sender: Sender) -> None:
+    """A form in a browser has its other fields after the file as often as before it."""
+    accepted = sender.submit(DEMO_ZH, size=None, sha256="", options=ms.JobOptions(tag="form", priority=1))
+    sender.send_to(accepted, DEMO_ZH)
+    digest = hashlib.sha256(DEMO_ZH).hexdigest()
+    commit = ms.Commit(request=83, job=accepted.job, size=len(DEMO_ZH), sha256=digest)
+    assert sender.refusal(replace(commit, options=ms.JobOptions(language="klingon"))) == "BAD_FORMAT"
+    options = ms.JobOptions(language="zh", priority=7, formats=("vtt",), tag="form")
+    facts = sender.commit(accepted.job, size=len(DEMO_ZH), sha256=digest, options=options)
+    assert (facts.id, facts.priority, facts.formats) == (accepted.job, 7, ("vtt",))
+    assert ended(sender, accepted.job).language == "zh"
+    # Known by its content and these options from now on.
+    sender.send(submit_of(84, DEMO_ZH, options=options))
+    assert sender.receive(ms.JobInfo).job.id == accepted.job
+
+
+def test_options_are_not_told_twice_where_the_hash_came_first(sender: Sender) -> None:
+    accepted = sender.submit(DEMO_ZH, options=ms.JobOptions(tag="twice-told"))
+    sender.send_to(accepted, DEMO_ZH)
+    assert sender.refusal(ms.Commit(request=85, job=accepted.job, options=ms.JobOptions())) == "BAD_FORMAT"
 
 
 def test_chunks_are_taken_in_order_and_within_what_was_announced(sender: Sender) -> None:

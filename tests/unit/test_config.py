@@ -149,7 +149,7 @@ def test_all_faults_of_a_bad_file_are_reported_at_once(tmp_path: Path) -> None:
     )
     expected = [
         'model.nam: no such key (got "x"); did you mean model.name? (SUBTITLED_MODEL__NAM in the environment)',
-        'colour: no such key (got "red"); known here: model, decoding, pool, vad, segments, recovery, inbox, listen, client, uploads, webhook, state, log (FILE)',
+        'colour: no such key (got "red"); known here: model, decoding, pool, vad, segments, recovery, inbox, listen, client, uploads, http, webhook, state, log (FILE)',
         "model: got 3, allowed: a table, begun with the line [model] (FILE)",
         'pool.queue_mb: got "many", allowed: a whole number, 16 to 65536 (FILE)',
         "vad.treshold: no such key (got 0.5); did you mean vad.threshold? (FILE)",
@@ -360,6 +360,16 @@ def test_a_default_at_fault_is_not_blamed_on_the_file(tmp_path: Path) -> None:
         (
             '[webhook]\nurl = "https://a:b/"',
             'webhook.url: got "https://a:b/", allowed: "" (off), or an address',
+        ),
+        ('[http]\nlisten = "8600"', 'http.listen: got "8600", allowed: "" (off), or HOST:PORT'),
+        (
+            '[http]\nlisten = "0.0.0.0:8600"',
+            'http.listen: got "0.0.0.0:8600", allowed: on loopback (127.0.0.1, [::1]) only, while http.token_file',
+        ),
+        ('[http]\ntoken_file = "tokens"', 'http.token_file: got "tokens", allowed: an absolute path'),
+        (
+            '[http]\nserver = "http://gpu"',
+            'http.server: got "http://gpu", allowed: ipc:///absolute/path or tcp://127.0.0.1:PORT',
         ),
         ('[webhook]\nsecret_file = "key"', 'webhook.secret_file: got "key", allowed: an absolute path'),
         ('[[inbox]]\npath = "in"', 'inbox[0].path: got "in", allowed: an absolute path'),

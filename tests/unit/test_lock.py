@@ -44,6 +44,7 @@ def test_the_lock_holds_all_that_the_project_declares() -> None:
     declared = [
         *project["project"]["dependencies"],
         *project["project"]["optional-dependencies"]["daemon"],
+        *project["project"]["optional-dependencies"]["http"],
         *project["project"]["optional-dependencies"]["zh"],
         *project["dependency-groups"]["dev"],
     ]

@@ -142,3 +142,15 @@ def test_a_user_that_cannot_be_is_refused(user: str) -> None:
 def test_a_path_that_would_break_its_line_is_refused() -> None:
     with pytest.raises(SubtitledError, match="control characters"):
         unit_of(config.Config(inbox=(config.Inbox(path="/a\nUser=root", output="beside"),)))
+
+
+def test_the_gateways_unit_is_written_where_the_daemon_does_not_start_it() -> None:
+    place = Place(program="/opt/x/subtitled", python="/usr", config_file="/etc/x.toml", user="media")
+    found = config.Config(http=config.Http(listen="127.0.0.1:8600", with_daemon=False))
+    files = {unit.path: unit.text for unit in unit_files(place, found, is_there=lambda _: False)}
+    unit = files["etc/systemd/system/subtitled-http.service"]
+    assert values(unit, "ExecStart") == ["/opt/x/subtitled http --config /etc/x.toml"]
+    assert values(unit, "User") == values(unit, "Group") == ["media"]
+    by_daemon = config.Config(http=config.Http(listen="127.0.0.1:8600"))
+    without = unit_files(place, by_daemon, is_there=lambda _: False)
+    assert "etc/systemd/system/subtitled-http.service" not in {unit.path for unit in without}

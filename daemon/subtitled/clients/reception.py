@@ -187,8 +187,9 @@ class Reception:
                 self._submit(message, peer, now)
             case ms.Chunk():
                 self.uploads.chunk(message, blobs, peer, now)
-            case ms.Commit(job=job):
-                self.uploads.commit(message, self.desk.find(job, peer).job, peer, now)
+            case ms.Commit(job=job, options=wanted):
+                options = self._options(wanted) if wanted is not None else None
+                self.uploads.commit(message, options, self.desk.find(job, peer).job, peer, now)
             case ms.Watch():
                 raise TypeError("Watch is the link's own")
             case _:
@@ -201,9 +202,7 @@ class Reception:
             raise RefusedError(
                 "NO_SPACE", "the server's disk is full (state.reserve_mb); submit again when it has space"
             )
-        options = options_of(
-            message.options, model=self._config.model.name, languages=self._languages(), after="keep"
-        )
+        options = self._options(message.options)
         if message.path is None:
             self.uploads.submit(message, options, peer, now)
             return
@@ -218,6 +217,9 @@ class Reception:
             lambda error: peer.refuse(message.request, error.code, str(error)),
             RefusedError,
         )
+
+    def _options(self, wanted: ms.JobOptions) -> Options:
+        return options_of(wanted, model=self._config.model.name, languages=self._languages(), after="keep")
 
     def _submit_found(self, message: ms.Submit, options: Options, peer: Peer, found: _Found) -> None:
         """Make a job of a file on this machine, unless it is one already."""

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from subtitle.messages import JobOptions
+from subtitle.messages import Commit, JobOptions
 from subtitled.clients.refusal import RefusedError
 from subtitled.config_checks import LANGUAGES
 from subtitled.core.records import Options
@@ -71,6 +71,23 @@ def options_of(wanted: JobOptions, *, model: str, languages: Iterable[str], afte
         after=after,
         output=b"",
     )
+
+
+def size_and_hash(message: Commit, size: int | None, sha256: str, *, is_first: bool) -> tuple[int, str]:
+    """Return a complete file's size and hash, from its Submit or its Commit; raises RefusedError where they contradict each other.
+
+    `is_first`: the hash is that of the Submit, if there is one, not of a Commit before this.
+    """
+    for name, said, meant in (("sha256", sha256, message.sha256), ("size", size, message.size)):
+        if said not in {None, ""} and meant not in {None, ""} and said != meant:
+            raise RefusedError("BAD_FORMAT", f"{name}: Submit said {said}, Commit says {meant}")
+    whole = message.size if size is None else size
+    if whole is None or not (sha256 or message.sha256):
+        raise RefusedError("BAD_FORMAT", "size and sha256 must be in Submit or in Commit")
+    if message.options is not None and is_first and sha256:
+        # By hash and options an upload is found again: they cannot be others at its end.
+        raise RefusedError("BAD_FORMAT", "options: Submit named the file's sha256, and its options hold")
+    return whole, sha256 or message.sha256
 
 
 def safe_name(name: str) -> str:

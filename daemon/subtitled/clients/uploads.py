@@ -22,7 +22,7 @@ from subtitled.clients.holdings import Holdings
 from subtitled.clients.inflow import MAX_WAITING, Arrived, CallBack, Inflow
 from subtitled.clients.peer import Peer
 from subtitled.clients.refusal import RefusedError
-from subtitled.clients.submission import safe_name
+from subtitled.clients.submission import safe_name, size_and_hash
 from subtitled.config import Uploads as Limits
 from subtitled.core.events import Event, Expired, JobArrived, RetryRequested, Uploaded
 from subtitled.core.records import Job, Options
@@ -59,6 +59,8 @@ class _Upload(Struct):
     """Its Submit is answered: the connection may send."""
     commit: tuple[Peer, int] | None = None
     """Who waits for the answer to a Commit."""
+    options: Options | None = None
+    """What the Commit asks in place of the Submit."""
 
 
 class Uploads:
@@ -187,7 +189,7 @@ class Uploads:
         self._metrics.upload_bytes.inc(size)
         inflow.write(blobs[0])
 
-    def commit(self, message: ms.Commit, job: Job, peer: Peer, now: float) -> None:
+    def commit(self, message: ms.Commit, options: Options | None, job: Job, peer: Peer, now: float) -> None:
         """Complete an upload; the answer comes once the file is verified and on the disk. Raises RefusedError."""
         if job.state is JobState.CANCELLED:
             raise RefusedError("WRONG_STATE", _is_over(job))
@@ -195,26 +197,18 @@ class Uploads:
             peer.reply(ms.JobInfo(request=message.request, job=self._facts(job.id)))
             return
         upload, inflow = self._sent_by(peer, job.id)
-        for name, said, meant in (
-            ("sha256", upload.sha256, message.sha256),
-            ("size", upload.size, message.size),
-        ):
-            if said not in {None, ""} and meant not in {None, ""} and said != meant:
-                raise RefusedError("BAD_FORMAT", f"{name}: Submit said {said}, Commit says {meant}")
-        size = message.size if upload.size is None else upload.size
-        sha256 = upload.sha256 or message.sha256
-        if size is None or not sha256:
-            raise RefusedError("BAD_FORMAT", "size and sha256 must be in Submit or in Commit")
+        is_first = upload.commit is None
+        size, sha256 = size_and_hash(message, upload.size, upload.sha256, is_first=is_first)
         if upload.received != size:
             raise RefusedError(
                 "WRONG_STATE",
                 f"job {job.id}: {upload.received} of {size} bytes have arrived; send the others",
             )
-        is_first = upload.commit is None
         upload.commit = (peer, message.request)
         upload.sha256 = sha256
         self._heard[job.id] = now
         if is_first:
+            upload.options = options
             inflow.finish(partial(self._finished, upload))
 
     # -- what time brings ------------------------------------------------------------------------------------
@@ -372,7 +366,9 @@ class Uploads:
         self._forget(job)
         self._holdings.complete(job, arrived.size)
         self._metrics.uploads.labels("completed").inc()
-        self._happen(Uploaded(job=job, size=arrived.size, mtime_ns=arrived.mtime_ns, sha256=arrived.sha256))
+        size, mtime_ns, sha256 = arrived.size, arrived.mtime_ns, arrived.sha256
+        uploaded = Uploaded(job=job, size=size, mtime_ns=mtime_ns, sha256=sha256, options=upload.options)
+        self._happen(uploaded)
         peer.reply(ms.JobInfo(request=request, job=self._facts(job)))
 
     def _expire(self, job: str, cause: str) -> None:

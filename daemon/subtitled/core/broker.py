@@ -129,16 +129,15 @@ class Broker:
                 self.ledger.add_job(job)
                 if job.state is JobState.QUEUED:
                     self.feeding.want(job)
-            case ev.Uploaded(job=name):
-                self.feeding.want(
-                    self.ledger.move_job(
-                        self.ledger.jobs[name],
-                        JobEvent.UPLOADED,
-                        size=event.size,
-                        mtime_ns=event.mtime_ns,
-                        sha256=event.sha256,
-                    )
-                )
+            case ev.Uploaded(job=name, size=size, mtime_ns=mtime_ns, sha256=sha256, options=asked):
+                job = self.ledger.jobs[name]
+                changes = {
+                    "size": size,
+                    "mtime_ns": mtime_ns,
+                    "sha256": sha256,
+                    "options": asked or job.options,
+                }
+                self.feeding.want(self.ledger.move_job(job, JobEvent.UPLOADED, media=None, **changes))
             case ev.Expired(job=name, cause=cause):
                 self.ledger.move_job(self.ledger.jobs[name], JobEvent.EXPIRED, cause=cause)
                 self._forget(name)

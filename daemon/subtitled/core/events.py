@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from subtitled.core.plan import Plan
-from subtitled.core.records import Job, Role, SegmentKey
+from subtitled.core.records import Job, Options, Role, SegmentKey
 
 
 class JobArrived(Struct, frozen=True):
@@ -21,6 +21,8 @@ class Uploaded(Struct, frozen=True, kw_only=True):
     size: int
     mtime_ns: int
     sha256: str
+    options: Options | None = None
+    """What is asked of it, where its Commit said that anew."""
 
 
 class Expired(Struct, frozen=True, kw_only=True):

@@ -15,6 +15,25 @@ _NAMES = (
 )
 """Whisper's languages with the three-letter names (ISO 639-2/B, /T and -3) that containers use for them."""
 
+_ENGLISH = (
+    "af afrikaans, am amharic, ar arabic, as assamese, az azerbaijani, ba bashkir, be belarusian, bg "
+    "bulgarian, bn bengali, bo tibetan, br breton, bs bosnian, ca catalan, cs czech, cy welsh, da danish, "
+    "de german, el greek, en english, es spanish, et estonian, eu basque, fa persian, fi finnish, fo "
+    "faroese, fr french, gl galician, gu gujarati, ha hausa, haw hawaiian, he hebrew, hi hindi, hr "
+    "croatian, ht haitian creole, hu hungarian, hy armenian, id indonesian, is icelandic, it italian, ja "
+    "japanese, jw javanese, ka georgian, kk kazakh, km khmer, kn kannada, ko korean, la latin, lb "
+    "luxembourgish, ln lingala, lo lao, lt lithuanian, lv latvian, mg malagasy, mi maori, mk macedonian, "
+    "ml malayalam, mn mongolian, mr marathi, ms malay, mt maltese, my myanmar, ne nepali, nl dutch, nn "
+    "nynorsk, no norwegian, oc occitan, pa punjabi, pl polish, ps pashto, pt portuguese, ro romanian, ru "
+    "russian, sa sanskrit, sd sindhi, si sinhala, sk slovak, sl slovenian, sn shona, so somali, sq "
+    "albanian, sr serbian, su sundanese, sv swedish, sw swahili, ta tamil, te telugu, tg tajik, th thai, "
+    "tk turkmen, tl tagalog, tr turkish, tt tatar, uk ukrainian, ur urdu, uz uzbek, vi vietnamese, yi "
+    "yiddish, yo yoruba, yue cantonese, zh chinese"
+)
+"""What Whisper calls its languages in English (`LANGUAGES` of whisper/tokenizer.py)."""
+
+_ENGLISH_NAMES = dict(entry.split(" ", 1) for entry in _ENGLISH.split(", "))
+
 _GROUPS = tuple(tuple(names.split()) for names in _NAMES.split(","))
 _CODES = {name: group[0] for group in reversed(_GROUPS) for name in group} | {"jv": "jw"}
 
@@ -34,6 +53,11 @@ def is_in(tag: str | None, language: str) -> bool:
     """Say whether `tag` names `language`, two or three letters in lower case."""
     name = (tag or "").lower().split("-")[0]
     return name == language or any({name, language} <= set(group) for group in _GROUPS)
+
+
+def name_of(language: str | None) -> str | None:
+    """Return Whisper's English name of a language by its code, in lower case; the code where it has none."""
+    return _ENGLISH_NAMES.get(language or "", language)
 
 
 def iso_639(language: str) -> str:

@@ -158,7 +158,7 @@ class Store:
     def _update_job(self, save: SaveJob, now_ms: int) -> None:
         job = save.job
         self._guarded(
-            """UPDATE jobs SET state = ?, location = ?, size = ?, mtime_ns = ?, sha256 = ?, losses = ?, recipe = ?,
+            """UPDATE jobs SET state = ?, location = ?, size = ?, mtime_ns = ?, sha256 = ?, options = ?, losses = ?, recipe = ?,
                    is_planned = ?, media = coalesce(?, media), language = ?, language_probability = ?, cause = ?, is_closed = ?,
                    started_ms = CASE WHEN ? THEN coalesce(started_ms, ?) ELSE started_ms END,
                    ended_ms = CASE WHEN ? THEN NULL WHEN ? THEN ? ELSE ended_ms END
@@ -169,6 +169,7 @@ class Store:
                 job.size,
                 job.mtime_ns,
                 job.sha256,
+                msgspec.msgpack.encode(job.options),
                 job.losses,
                 job.recipe,
                 job.is_planned,

@@ -1,0 +1,62 @@
+"""Addresses of sockets and web servers, as a configuration may name them."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from urllib.parse import urlsplit
+
+_HOST_PORT = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})")
+
+_MAX_SOCKET_PATH_BYTES = 107
+"""sun_path of unix(7) holds 108 bytes, the last of them NUL."""
+
+
+def is_web_address(url: str) -> bool:
+    """Say whether `url` begins with https:// or http:// and names a host."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none, a broken IPv6 address
+        return False
+
+
+def endpoint_fault(endpoint: str, *, is_for_clients: bool, has_keys: bool) -> str | None:
+    """Say what is allowed where `endpoint` is not, None if it is."""
+    scheme, _, address = endpoint.partition("://")
+    match scheme:
+        case "ipc" if address.startswith("/"):
+            size = len(address.encode())
+            if size > _MAX_SOCKET_PATH_BYTES:
+                return f"a path of at most {_MAX_SOCKET_PATH_BYTES} bytes (this one has {size}); choose a shorter folder"
+            return None
+        case "tcp":
+            host = host_of(address)
+            if host is None:
+                return "tcp://HOST:PORT with a port from 1 to 65535"
+            if is_loopback(host):
+                return None
+            if not is_for_clients:
+                return "tcp:// on loopback (127.0.0.1, [::1]) only: workers run on this machine, and have no CURVE keys"
+            if not has_keys:
+                return (
+                    "tcp:// on loopback (127.0.0.1, [::1]) only, while there is no [[client]] with a CURVE key: "
+                    "`subtitled keys new NAME` makes one"
+                )
+            return None
+        case _:
+            return "ipc:///absolute/path or tcp://127.0.0.1:PORT"
+
+
+def host_of(address: str) -> str | None:
+    """Give the host of HOST:PORT, None if it is no such thing."""
+    match = _HOST_PORT.fullmatch(address)
+    return match[1] if match and 1 <= int(match[2]) <= 65_535 else None
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether only this machine is reached under `host`."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,65 @@
+"""The gateway as an ASGI application: its interfaces behind one guard."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from subtitle.aio import Client
+from subtitle.errors import SubtitleError
+from subtitled import log
+from subtitled.http import asr, jobs, openai
+from subtitled.http.faults import RequestError, answer, as_request_error
+from subtitled.http.forms import drain
+from subtitled.http.gateway import Gateway
+from subtitled.http.guard import Guard
+
+DAEMON_TIMEOUT_S = 10.0
+"""How long the daemon may take for an answer."""
+_log = log.get()
+
+
+def build(
+    endpoint: str,
+    key: str,
+    *,
+    tokens: frozenset[bytes],
+    max_bytes: int,
+    on_ready: Callable[[], None] = lambda: None,
+) -> Starlette:
+    """Return the application for the daemon at `endpoint`; `tokens` are digests, `key` is a key file or ""."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        # A client belongs to one event loop: it is made in the server's.
+        app.state.gateway = Gateway(Client(endpoint, key, timeout_s=DAEMON_TIMEOUT_S), max_bytes)
+        on_ready()
+        try:
+            yield
+        finally:
+            await app.state.gateway.close()
+
+    return Starlette(
+        routes=[*openai.routes(), *asr.routes(), *jobs.routes()],
+        middleware=[Middleware(Guard, tokens=tokens)],
+        exception_handlers=dict.fromkeys(
+            (RequestError, SubtitleError, HTTPException, ClientDisconnect, Exception), _refuse
+        ),
+        lifespan=lifespan,
+    )
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=499)  # nobody reads it
+    if not isinstance(error, RequestError | SubtitleError | HTTPException):
+        _log.error(log.REQUEST_BROKE, path=request.url.path, cause=repr(error))
+    with suppress(RequestError, ClientDisconnect):
+        await drain(request)
+    return answer(request.url.path, as_request_error(error))

@@ -1,0 +1,148 @@
+"""The OpenAPI document of our own interface (OpenAPI 3.1)."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import msgspec
+from msgspec import Struct
+
+from subtitle import messages as ms
+from subtitled.core.states import JobState
+from subtitled.cues.render import Format
+from subtitled.version import VERSION
+
+_OF_THE_WIRE = ("type", "request")
+_WORDS = ("language", "task", "word_timestamps", "initial_prompt", "hotwords", "priority", "tag")
+
+
+class Fault(Struct, frozen=True, kw_only=True):
+    """Why a request cannot be done."""
+
+    code: str
+    """For programs."""
+    message: str
+    """For people: the value, the limit, and what to do."""
+    param: str | None
+    """The parameter at fault, if one is."""
+
+
+class Jobs(Struct, frozen=True, kw_only=True):
+    """The newest jobs, newest first."""
+
+    jobs: tuple[ms.JobFacts, ...]
+
+
+def document() -> dict[str, Any]:
+    """Return the document, whose schemas are those of the messages themselves."""
+    _, schemas = msgspec.json.schema_components(
+        (ms.JobFacts, Jobs, ms.JobOptions, ms.Event, ms.StatsInfo, Fault),
+        ref_template="#/components/schemas/{name}",
+    )
+    for schema in schemas.values():
+        for name in _OF_THE_WIRE:
+            schema["properties"].pop(name, None)
+        schema["required"] = [name for name in schema.get("required", ()) if name not in _OF_THE_WIRE]
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "subtitled", "version": VERSION, "description": "Media files to subtitles."},
+        "security": [{}, {"token": []}],
+        "paths": _paths(schemas["JobOptions"]["properties"]),
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _paths(options: dict[str, Any]) -> dict[str, Any]:
+    job = {"name": "job", "in": "path", "required": True, "schema": {"type": "string"}}
+    words = [_query(name, options[name]) for name in _WORDS]
+    words.append(_query("formats", {"type": "array", "items": {"enum": list(get_args(Format))}}))
+    words.append(
+        _query("options", {"type": "string"}, "JobOptions as JSON; the other parameters go before it")
+    )
+    after = "Only entries after this one; a browser says it as Last-Event-ID when it connects again"
+    return {
+        "/api/jobs": {
+            "get": _operation(
+                "List the newest jobs.",
+                {200: _json("Jobs")},
+                _query("state", {"type": "array", "items": {"enum": [state.value for state in JobState]}}),
+                _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}),
+                _query("tag", {"type": "string"}),
+                faults=(400,),
+            ),
+            "post": {
+                **_operation(
+                    "Send a media file. A form's fields may also say what the query may.",
+                    {201: _json("JobFacts")},
+                    _query("name", {"type": "string"}, "The file's name; else that in the form"),
+                    *words,
+                    faults=(400, 408, 413, 429, 507),
+                ),
+                "requestBody": {"required": True, "content": _media()},
+            },
+        },
+        "/api/jobs/{job}": {
+            "get": _operation("Tell about a job.", {200: _json("JobFacts")}, job, faults=(404,)),
+            "delete": _operation("Cancel a job.", {200: _json("JobFacts")}, job, faults=(404, 409)),
+        },
+        "/api/jobs/{job}/retry": {
+            "post": _operation("Try a failed job again.", {200: _json("JobFacts")}, job, faults=(404, 409)),
+        },
+        "/api/jobs/{job}/events": {
+            "get": _operation(
+                "Tell a job's journal until its end, each entry as Event; the last event, `end`, is JobFacts.",
+                {
+                    200: {"description": "Server-sent events", "content": {"text/event-stream": {}}},
+                    204: {"description": "The job has ended, and there is nothing more to tell"},
+                },
+                job,
+                _query("after", {"type": "integer", "minimum": 0}, after),
+                faults=(400, 404),
+            ),
+        },
+        "/api/jobs/{job}/result": {
+            "get": _operation(
+                "Get a job's subtitles, or of a failed one what was finished.",
+                {200: {"description": "The file", "content": {"*/*": {"schema": {"type": "string"}}}}},
+                job,
+                _query("format", {"enum": list(get_args(Format)), "default": "srt"}),
+                faults=(400, 404, 409, 429),
+            ),
+        },
+        "/api/stats": {"get": _operation("Tell of workers, queue and speed.", {200: _json("StatsInfo")})},
+    }
+
+
+def _operation(
+    summary: str, answers: dict[int, Any], *parameters: dict[str, Any], faults: tuple[int, ...] = ()
+) -> dict[str, Any]:
+    """Return one operation; every one may also be refused for who asks, and while the daemon is away."""
+    refused = {status: _json("Fault") for status in (*faults, 401, 403, 503)}
+    return {
+        "summary": summary,
+        "parameters": list(parameters),
+        "responses": {str(status): answer for status, answer in sorted((answers | refused).items())},
+    }
+
+
+def _query(name: str, schema: dict[str, Any], description: str = "") -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "query",
+        "schema": schema,
+        "description": description or schema.get("description", ""),
+    }
+
+
+def _json(name: str) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{name}"}
+    return {"description": name, "content": {"application/json": {"schema": schema}}}
+
+
+def _media() -> dict[str, Any]:
+    file = {"type": "string", "format": "binary"}
+    form = {"type": "object", "properties": {"file": file}, "required": ["file"]}
+    return {"multipart/form-data": {"schema": form}, "application/octet-stream": {"schema": file}}

@@ -1,0 +1,619 @@
+"""HTTP that other programs speak, by a real gateway before a real daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import httpx2 as httpx
+import msgspec
+import openai
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import media
+from daemon import Daemon, eventually, free_port, is_running
+from gateway import Gateway
+from subtitle import messages as ms
+from subtitled import config
+from subtitled.http.openapi import Fault, Jobs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SPOKEN_S = 8
+WAIT_S = 120.0
+DEMO = Path(str(files("subtitled") / "demo"))
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    with Daemon(tmp_path_factory.mktemp("daemon"), uploads=config.Uploads(max_open=8)) as running:
+        yield running.start()
+
+
+@pytest.fixture(scope="module")
+def gateway(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with Gateway(daemon, tmp_path_factory.mktemp("gateway"), max_upload_mb=64) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return media.write_sound(tmp_path_factory.mktemp("media") / "talk.wav", media.speech(SPOKEN_S))
+
+
+@pytest.fixture(scope="module")
+def said(daemon: Daemon, talk: Path) -> str:
+    """Return what the daemon makes of the talk for a client of its own."""
+    job = daemon.client.submit(talk, formats=("txt",))
+    job.wait(WAIT_S)
+    return " ".join(job.text("txt").split())
+
+
+@pytest.fixture
+def http(gateway: Gateway) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=gateway.url, timeout=WAIT_S) as client:
+        yield client
+
+
+@pytest.fixture
+def ai(gateway: Gateway) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="none", timeout=WAIT_S, max_retries=0) as client:
+        yield client
+
+
+def curl(*words: str) -> str:
+    done = subprocess.run(
+        ["curl", "-sS", *words], capture_output=True, text=True, timeout=WAIT_S, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# -- OpenAI ------------------------------------------------------------------------------------------------------
+
+
+def test_curl_with_nothing_but_a_file_gets_the_text(gateway: Gateway, talk: Path, said: str) -> None:
+    answer = json.loads(curl("-F", f"file=@{talk}", f"{gateway.url}/v1/audio/transcriptions"))
+    assert answer == {"text": said, "usage": {"type": "duration", "seconds": SPOKEN_S}}
+
+
+def test_fields_may_come_after_the_file(gateway: Gateway, talk: Path) -> None:
+    """As they do in OpenAI's own examples; the times of words must be known to the daemon before it begins."""
+    words = (
+        "file=@" + str(talk),
+        "timestamp_granularities[]=word",
+        "model=whisper-1",
+        "response_format=verbose_json",
+    )
+    answer = json.loads(
+        curl(*(part for word in words for part in ("-F", word)), f"{gateway.url}/v1/audio/transcriptions")
+    )
+    assert answer["words"]
+    assert "segments" not in answer
+    assert [word["start"] for word in answer["words"]] == sorted(word["start"] for word in answer["words"])
+
+
+def test_the_openai_package_gets_each_format(ai: openai.OpenAI, talk: Path, said: str) -> None:
+    create = ai.audio.transcriptions.create
+    assert create(file=talk, model="whisper-1").text == said
+    assert create(file=talk, model="demo", response_format="text") == f"{said}\n"
+    assert create(file=talk, model="whisper-1", response_format="srt").startswith("1\n00:00:0")
+    assert create(file=talk, model="whisper-1", response_format="vtt", prompt="A talk.").startswith(
+        "WEBVTT\n"
+    )
+    verbose = create(
+        file=talk,
+        model="whisper-1",
+        response_format="verbose_json",
+        timestamp_granularities=["word", "segment"],
+        language="en",
+        temperature=0.0,
+    )
+    assert (verbose.text, verbose.language, verbose.duration) == (said, "english", float(SPOKEN_S))
+    assert verbose.segments
+    assert verbose.words
+    assert " ".join(segment.text.strip() for segment in verbose.segments) == said
+    assert "".join(word.word for word in verbose.words) == said.replace(" ", "")
+    assert all(0 <= segment.start < segment.end <= SPOKEN_S for segment in verbose.segments)
+
+
+def test_chinese_comes_without_spaces_between_phrases(ai: openai.OpenAI) -> None:
+    text = ai.audio.transcriptions.create(file=DEMO / "demo-zh.flac", model="whisper-1").text
+    assert "请打开白色的窗户" in text
+    assert " " not in text
+
+
+def test_a_streamed_answer_says_the_same_text_in_parts(ai: openai.OpenAI, talk: Path, said: str) -> None:
+    events = list(ai.audio.transcriptions.create(file=talk, model="whisper-1", stream=True))
+    parts = [event.delta for event in events if event.type == "transcript.text.delta"]
+    assert "".join(parts) == said
+    assert events[-1].type == "transcript.text.done"
+    assert events[-1].text == said
+
+
+def test_models_are_the_daemons_and_the_names_that_stand_for_it(ai: openai.OpenAI) -> None:
+    assert [model.id for model in ai.models.list()][:2] == ["demo", "whisper-1"]
+    assert ai.models.retrieve("demo").object == "model"
+    with pytest.raises(openai.NotFoundError, match="this server has 'demo'"):
+        ai.models.retrieve("gpt-5")
+
+
+def test_a_faulty_request_is_refused_in_openais_terms(ai: openai.OpenAI, daemon: Daemon, talk: Path) -> None:
+    create: Any = ai.audio.transcriptions.create
+    for words, param in (
+        ({"response_format": "diarized_json"}, "response_format"),
+        ({"temperature": 7.0}, "temperature"),
+        ({"timestamp_granularities": ["line"], "response_format": "verbose_json"}, "timestamp_granularities"),
+        ({"prompt": "x" * 1001}, "prompt"),
+    ):
+        with pytest.raises(openai.BadRequestError) as refused:
+            create(file=talk, model="whisper-1", **words)
+        assert (refused.value.param, refused.value.type) == (param, "invalid_request_error")
+    with pytest.raises(openai.NotFoundError) as unknown:
+        create(file=talk, model="tts-1")
+    assert unknown.value.code == "model_not_found"
+    with pytest.raises(openai.BadRequestError, match="klingon"):
+        create(file=talk, model="whisper-1", language="klingon")
+    assert daemon.client.list(("receiving",)) == ()
+
+
+def test_a_translation_is_a_job_of_that_task(ai: openai.OpenAI, daemon: Daemon, talk: Path) -> None:
+    with pytest.deprecated_call():  # by the package; other programs ask it all the same
+        answer = ai.audio.translations.create(
+            file=("foreign.wav", talk.read_bytes()), model="whisper-1", response_format="verbose_json"
+        )
+    assert (answer.language, answer.duration) == ("english", float(SPOKEN_S))
+    assert {job.task for job in daemon.client.list(tag="openai") if job.source == "foreign.wav"} == {
+        "translate"
+    }
+
+
+def test_a_file_that_is_no_media_is_the_clients_fault(ai: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="not media") as refused:
+        ai.audio.transcriptions.create(file=("talk.mp3", b"not media"), model="whisper-1")
+    assert refused.value.code == "invalid_media"
+    with pytest.raises(openai.APIError, match="not media"):
+        list(ai.audio.transcriptions.create(file=("talk.mp3", b"not media"), model="whisper-1", stream=True))
+
+
+# -- Bazarr ------------------------------------------------------------------------------------------------------
+
+
+def samples(path: Path) -> bytes:
+    """Return a WAV file's samples without a header, as Bazarr has them from FFmpeg."""
+    return path.read_bytes()[44:]
+
+
+def test_bazarr_gets_subtitles_for_bare_samples(http: httpx.Client, talk: Path) -> None:
+    """What its provider `whisperai` sends, and reads: `r.content`, an SRT file."""
+    answer = http.post(
+        "/asr",
+        params={"task": "transcribe", "language": "en", "output": "srt", "encode": "false"},
+        files={"audio_file": samples(talk)},
+    )
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain")
+    whole = http.post(
+        "/asr", params={"language": "en", "output": "srt"}, files={"audio_file": talk.read_bytes()}
+    )
+    assert answer.text == whole.text
+    assert answer.text.startswith("1\n00:00:0")
+
+
+def test_bazarr_gets_the_language_of_bare_samples(http: httpx.Client, daemon: Daemon, talk: Path) -> None:
+    """It reads `detected_language` and `language_code`; of a long file no more is transcribed than tells them."""
+    for content in (samples(talk), samples(talk) * 100):
+        answer = http.post(
+            "/detect-language", params={"encode": "false"}, files={"audio_file": content}
+        ).json()
+        assert (answer["detected_language"], answer["language_code"]) == ("english", "en")
+    short, long = sorted(daemon.client.list(tag="asr", limit=2), key=lambda job: job.size)
+    assert long.size <= 600 * 32_000 + 44
+
+    def ended(job: str) -> str | None:
+        facts = daemon.client.status(job)
+        return facts.state if facts.ended_ms else None
+
+    assert eventually(lambda: ended(short.id), "the short one ended") == "done"
+    assert eventually(lambda: ended(long.id), "the long one ended") == "cancelled"
+    silence = http.post("/detect-language", params={"encode": "false"}, files={"audio_file": bytes(64_000)})
+    assert (silence.status_code, list(silence.json())) == (422, ["detail"])
+
+
+def test_asr_gives_each_output(http: httpx.Client, talk: Path, said: str) -> None:
+    file = {"audio_file": ("talk.wav", talk.read_bytes())}
+    answers = {
+        form: http.post("/asr", params={"output": form}, files=file) for form in ("txt", "vtt", "tsv", "json")
+    }
+    assert " ".join(answers["txt"].text.split()) == said
+    assert answers["vtt"].text.startswith("WEBVTT\n")
+    assert answers["tsv"].text.startswith("start\tend\ttext\n")
+    assert answers["json"].headers["content-disposition"] == 'attachment; filename="talk.wav.json"'
+    whole = answers["json"].json()
+    assert (whole["text"], whole["language"]) == (said, "en")
+    known = {"id", "seek", "start", "end", "text", "tokens", "temperature"}
+    known |= {"avg_logprob", "compression_ratio", "no_speech_prob"}
+    assert all(set(segment) == known for segment in whole["segments"])
+    params = {"output": "json", "word_timestamps": "true", "vad_filter": "true", "initial_prompt": "A talk."}
+    words = http.post("/asr", params=params, files=file).json()["segments"][0]["words"]
+    assert all(set(word) == {"word", "start", "end", "probability"} for word in words)
+
+
+def test_asr_says_what_is_wrong_as_its_clients_know_it(http: httpx.Client) -> None:
+    for params, why in (
+        ({"output": "ass"}, "output: got 'ass', allowed: txt, vtt, srt, tsv, json"),
+        ({"task": "summarize"}, "task: got 'summarize'"),
+        ({"encode": "perhaps"}, "encode: got 'perhaps'"),
+    ):
+        answer = http.post("/asr", params=params, files={"audio_file": b"x"})
+        assert (answer.status_code, list(answer.json())) == (422, ["detail"])
+        assert answer.json()["detail"].startswith(why)
+    answer = http.post("/asr", files={"file": ("a.wav", b"x")})
+    assert (answer.status_code, "'audio_file'" in answer.json()["detail"]) == (400, True)
+
+
+# -- our own -----------------------------------------------------------------------------------------------------
+
+
+def told(http: httpx.Client, job: str, **headers: str) -> list[dict[str, str]]:
+    """Return the events of a job, to their end."""
+    text = http.get(f"/api/jobs/{job}/events", headers=headers).text
+    blocks = [block.splitlines() for block in text.split("\n\n") if block and not block.startswith(":")]
+    return [dict(line.split(": ", 1) for line in lines) for lines in blocks]
+
+
+def test_a_job_is_submitted_followed_and_fetched(http: httpx.Client, talk: Path, said: str) -> None:
+    data = {"name": "rest.wav", "tag": "rest", "formats": "txt,vtt"}
+    sent = http.post("/api/jobs", files={"file": talk.read_bytes()}, data=data)
+    assert sent.status_code == 201, sent.text
+    job = sent.json()
+    assert (job["source"], job["formats"]) == ("rest.wav", ["txt", "vtt"])
+    assert http.get(sent.headers["location"]).json()["id"] == job["id"]
+    events = told(http, job["id"])
+    assert (events[-1]["event"], json.loads(events[-1]["data"])["state"]) == ("end", "done")
+    assert [int(event["id"]) for event in events[:-1]] == sorted({int(event["id"]) for event in events[:-1]})
+    assert json.loads(events[0]["data"])["after"] == "receiving"
+    result = http.get(f"/api/jobs/{job['id']}/result", params={"format": "txt"})
+    assert " ".join(result.text.split()) == said
+    assert result.headers["content-disposition"] == "attachment; filename*=UTF-8''rest.en.txt"
+    assert job["id"] in {
+        one["id"] for one in http.get("/api/jobs", params={"tag": "rest", "state": "done"}).json()["jobs"]
+    }
+
+
+def test_events_go_on_where_a_client_left_them(http: httpx.Client, daemon: Daemon, talk: Path) -> None:
+    job = daemon.client.submit(talk, tag="events")
+    job.wait(WAIT_S)
+    events = told(http, job.id)
+    rest = told(http, job.id, **{"Last-Event-ID": events[1]["id"]})
+    assert rest == events[2:]
+    nothing_more = http.get(f"/api/jobs/{job.id}/events", params={"after": events[-2]["id"]})
+    assert nothing_more.status_code == 204
+
+
+def test_a_body_that_is_the_file_will_do(gateway: Gateway, talk: Path) -> None:
+    """What `curl -T` sends."""
+    url = f"{gateway.url}/api/jobs?name=put.wav&language=en&options=" + '{"layout":{"max_lines":1}}'
+    sent = json.loads(curl("-g", "-X", "POST", "-T", str(talk), url))
+    assert (sent["source"], sent["size"]) == ("put.wav", talk.stat().st_size)
+
+
+def test_a_job_is_cancelled_and_a_failed_one_retried(
+    http: httpx.Client, daemon: Daemon, tmp_path: Path
+) -> None:
+    long = media.write_sound(tmp_path / "long.flac", media.recording())
+    job = http.post("/api/jobs", files={"file": ("cancelled.flac", long.read_bytes())}).json()["id"]
+    assert http.delete(f"/api/jobs/{job}").json()["state"] == "cancelled"
+    again = http.delete(f"/api/jobs/{job}")
+    assert (again.status_code, again.json()["code"]) == (409, "wrong_state")
+    broken = http.post("/api/jobs", files={"file": ("broken.mp3", b"not media")}).json()["id"]
+    eventually(
+        lambda: daemon.client.status(broken).state == "failed" and daemon.is_closed(broken), "the job failed"
+    )
+    assert http.post(f"/api/jobs/{broken}/retry").json()["id"] == broken
+
+
+def test_stats_are_those_of_the_daemon(http: httpx.Client) -> None:
+    stats = http.get("/api/stats").json()
+    assert [worker["slot"] for worker in stats["workers"]] == ["prepare0", "prepare1", "cpu0", "cpu1"]
+    assert not stats.keys() & {"type", "request"}
+
+
+@pytest.mark.parametrize(
+    ("words", "param"),
+    [
+        ({"languages": "en"}, "languages"),
+        ({"priority": "high"}, "priority"),
+        ({"priority": "101"}, "priority"),
+        ({"task": "summarize"}, "task"),
+        ({"word_timestamps": "perhaps"}, "word_timestamps"),
+        ({"options": "{"}, "options"),
+        ({"options": '{"colour": 1}'}, "options"),
+        ({"options": '{"layout": {"max_lines": 9}}'}, "layout.max_lines"),
+    ],
+)
+def test_an_option_that_is_none_is_named(http: httpx.Client, words: dict[str, str], param: str) -> None:
+    for sent in (
+        http.post("/api/jobs", params=words, content=b"x"),
+        http.post("/api/jobs", data=words, files={"file": b"x"}),
+    ):
+        assert (sent.status_code, sent.json()["param"]) == (400, param), sent.text
+
+
+_TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), max_size=20)
+
+
+@given(data=st.data())
+@settings(max_examples=150)
+def test_no_request_is_answered_otherwise_than_the_openapi_document_says(
+    gateway: Gateway, data: st.DataObject
+) -> None:
+    """Requests by the document, of values that it allows and of any others."""
+    with httpx.Client(base_url=gateway.url, timeout=WAIT_S) as http:
+        document = http.get("/api/openapi.json").json()
+        path = data.draw(st.sampled_from(sorted(document["paths"])))
+        method = data.draw(st.sampled_from(sorted(document["paths"][path])))
+        operation = document["paths"][path][method]
+        params = {}
+        for parameter in operation["parameters"]:
+            known = parameter["schema"].get("items", parameter["schema"]).get("enum", ["1", "en"])
+            if parameter["in"] == "query" and data.draw(st.booleans()):
+                params[parameter["name"]] = data.draw(st.sampled_from(known) | _TEXTS)
+        ids = [
+            job["id"] for job in http.get("/api/jobs", params={"limit": 3, "state": "done"}).json()["jobs"]
+        ]
+        job = data.draw(st.sampled_from(["nosuch", *ids]) | _TEXTS.filter(lambda text: text.strip("./")))
+        files = {"file": data.draw(st.binary(max_size=20))} if "requestBody" in operation else None
+        answer = http.request(method, path.replace("{job}", quote(job, safe="")), params=params, files=files)
+        if "%2F" in quote(job, safe="") and answer.status_code in {404, 405}:
+            return  # a path of another form, which is nobody's
+        assert str(answer.status_code) in operation["responses"], answer.text
+        kind = operation["responses"][str(answer.status_code)].get("content", {}).get("application/json")
+        if kind is not None:
+            struct = _STRUCTS[kind["schema"]["$ref"].rpartition("/")[2]]
+            fields = document["components"]["schemas"][struct.__name__]["properties"]
+            assert answer.json().keys() == fields.keys()
+            if struct is not ms.StatsInfo:
+                msgspec.convert(answer.json(), struct)
+
+
+_STRUCTS: dict[str, type[msgspec.Struct]] = {
+    "JobFacts": ms.JobFacts,
+    "Jobs": Jobs,
+    "StatsInfo": ms.StatsInfo,
+    "Fault": Fault,
+}
+
+
+# -- bodies ------------------------------------------------------------------------------------------------------
+
+
+def test_a_form_without_a_file_or_with_two_is_refused(http: httpx.Client) -> None:
+    url = "/v1/audio/transcriptions"
+    for sent in (
+        {"json": {"model": "whisper-1"}},
+        {"files": {"model": (None, "whisper-1")}},
+        {"files": {"audio": ("a.wav", b"x")}},
+        {"files": {"file": ("a.wav", b"x")}, "data": {"prompt": "x" * (2**16 + 1)}},
+        {"files": {"file": ("a.wav", b"x")}, "data": {f"field{number}": "x" for number in range(65)}},
+        {"files": [("file", ("a.wav", b"x")), ("file", ("b.wav", b"x"))]},
+        {"content": b"--b\r\n", "headers": {"Content-Type": "multipart/form-data; boundary=b"}},
+        {"content": b"nonsense", "headers": {"Content-Type": "multipart/form-data; boundary=b"}},
+    ):
+        answer = http.post(url, **sent)
+        assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error"), (
+            answer.text
+        )
+
+
+def test_a_file_beyond_the_limit_is_refused_and_leaves_nothing(http: httpx.Client, daemon: Daemon) -> None:
+    answer = http.post("/v1/audio/transcriptions", files={"file": ("large.wav", bytes(65 * 2**20))})
+    assert answer.status_code == 413
+    assert "64 MiB (http.max_upload_mb)" in answer.json()["error"]["message"]
+    eventually(lambda: not daemon.client.list(("receiving",)), "its upload is cancelled")
+
+
+def test_a_large_file_is_never_held(daemon: Daemon, tmp_path: Path) -> None:
+    """Four hundred megabytes of unknown length; `VmHWM` is the most that the process ever had in memory."""
+    with Gateway(daemon, tmp_path) as gateway, httpx.Client(base_url=gateway.url, timeout=WAIT_S) as http:
+        zeros = bytes(2**20)
+        sent = http.post("/api/jobs", params={"name": "large.bin"}, content=(zeros for _ in range(400)))
+        assert (sent.status_code, sent.json()["size"]) == (201, 400 * 2**20)
+        status = Path(f"/proc/{gateway.pid}/status").read_text("ascii")
+        peak_kib = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+        assert peak_kib < 150 * 1024
+
+
+def test_a_client_that_goes_away_takes_its_job_with_it(
+    gateway: Gateway, daemon: Daemon, tmp_path: Path
+) -> None:
+    long = media.write_sound(tmp_path / "gone.flac", media.recording())
+    client = subprocess.Popen(
+        ["curl", "-sS", "-F", f"file=@{long}", f"{gateway.url}/v1/audio/transcriptions"],
+        stdout=subprocess.DEVNULL,
+    )
+
+    def job_in(*states: str) -> bool:
+        return any(job.source == "gone.flac" for job in daemon.client.list(states))
+
+    eventually(lambda: job_in("queued", "preparing", "transcribing"), "the job is under way")
+    client.kill()
+    client.wait()
+    eventually(lambda: job_in("cancelled"), "the job is cancelled")
+
+
+# -- many, and restarts ------------------------------------------------------------------------------------------
+
+
+def test_many_small_uploads_at_once_are_all_answered(
+    gateway: Gateway, daemon: Daemon, talk: Path, said: str
+) -> None:
+    """Thirty, where the daemon takes eight uploads at a time: the others are asked to wait, none is lost."""
+    content = talk.read_bytes()
+
+    async def one(client: httpx.AsyncClient, number: int) -> str:
+        file = {"file": (f"many-{number}.wav", content)}
+        answer = await client.post("/v1/audio/transcriptions", files=file)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["text"])
+
+    async def run() -> list[str]:
+        async with httpx.AsyncClient(base_url=gateway.url, timeout=WAIT_S) as client:
+            return await asyncio.gather(*(one(client, number) for number in range(30)))
+
+    assert asyncio.run(run()) == [said] * 30
+    names = {job.source for job in daemon.client.list(("done",), limit=1000)}
+    assert {f"many-{number}.wav" for number in range(30)} <= names
+
+
+def test_a_gateway_without_its_daemon_says_so_and_serves_again_when_it_is_back(
+    tmp_path: Path, talk: Path
+) -> None:
+    with Daemon(tmp_path) as daemon, Gateway(daemon, tmp_path / "gateway") as gateway:
+        url, file = f"{gateway.url}/v1/audio/transcriptions", {"file": talk.read_bytes()}
+        with httpx.Client(timeout=WAIT_S) as http:
+            answer = http.post(url, files=file)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unreachable")
+            daemon.start()
+            answers = [http.post(url, files=file)]
+            daemon.stop()
+            daemon.start()
+            answers.append(http.post(url, files=file))
+            assert [answer.status_code for answer in answers] == [200, 200], answers[-1].text
+        assert gateway.stop() == 0
+
+
+# -- who may ask -------------------------------------------------------------------------------------------------
+
+
+def test_a_token_is_asked_for_where_there_are_tokens(daemon: Daemon, tmp_path: Path) -> None:
+    token = "correct-horse-battery"  # noqa: S105 - one for this test
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"# laptop\n{token}\n", "utf-8")
+    tokens.chmod(0o600)
+    with Gateway(daemon, tmp_path / "gateway", token_file=str(tokens)) as gateway:
+        with httpx.Client(base_url=gateway.url, timeout=WAIT_S) as http:
+            for headers in (
+                {},
+                {"Authorization": "Bearer wrong-horse-battery"},
+                {"Authorization": "Basic !"},
+            ):
+                answer = http.get("/v1/models", headers=headers)
+                assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+            assert http.get("/v1/models", auth=("anybody", token)).status_code == 200
+        with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=token, timeout=WAIT_S) as ai:
+            assert ai.models.retrieve("demo").id == "demo"
+
+
+def test_pages_of_other_sites_and_names_of_others_are_turned_away(gateway: Gateway) -> None:
+    """A browser carries requests of any page to loopback, and a name may be made to point there."""
+    with httpx.Client(base_url=gateway.url, timeout=WAIT_S) as http:
+        assert http.get("/v1/models", headers={"Host": "evil.example"}).status_code == 403
+        assert http.post("/v1/models", headers={"Origin": "https://evil.example"}).status_code == 403
+        assert http.get("/v1/models", headers={"Origin": gateway.url}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "why"),
+    [
+        ("", 0o600, "holds no token"),
+        ("short\n", 0o600, "less than 16 characters"),
+        ("correct-horse-battery\n", 0o644, "others may read it"),
+    ],
+)
+def test_a_token_file_that_protects_nothing_is_refused(
+    daemon: Daemon, tmp_path: Path, content: str, mode: int, why: str
+) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(content, "utf-8")
+    tokens.chmod(mode)
+    gateway = Gateway(daemon, tmp_path, token_file=str(tokens))
+    done = run_with(gateway.config_file)
+    assert done.returncode == 1
+    assert why in done.stderr
+
+
+def test_a_gateway_that_nobody_told_where_to_listen_says_how(daemon: Daemon) -> None:
+    done = run_with(daemon.config_file)
+    assert done.returncode == 1
+    assert 'http.listen is "": say where to listen, such as 127.0.0.1:8600' in done.stderr
+
+
+def run_with(config_file: Path) -> subprocess.CompletedProcess[str]:
+    command = (sys.executable, "-m", "subtitled", "http", "--config", str(config_file))
+    return subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
+
+
+def test_the_gateway_needs_nothing_of_what_decodes_and_transcribes() -> None:
+    code = (
+        "import sys, subtitled.cli, subtitled.http.serve\n"
+        "found = {'numpy', 'av', 'faster_whisper', 'ctranslate2', 'onnxruntime', 'watchdog', 'soundfile'} & set(sys.modules)\n"
+        "sys.exit(', '.join(found) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# -- beside the daemon -------------------------------------------------------------------------------------------
+
+
+def gateways_of(pid: int) -> list[int]:
+    """Return the gateway processes that a daemon has started, and that run."""
+    words = b"\0http\0--parent\0%d\0" % pid
+    found = []
+    for folder in Path("/proc").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if folder.name.isdigit() and words in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+def test_the_daemon_starts_the_gateway_and_again_when_it_dies(tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+
+    def answers() -> bool:
+        try:
+            return httpx.get(f"http://{address}/v1/models", timeout=WAIT_S).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    with Daemon(tmp_path, http=config.Http(listen=address)) as daemon:
+        daemon.start()
+        eventually(answers, "the gateway answers")
+        workers = daemon.workers()
+        [first] = gateways_of(daemon.pid)
+        os.kill(first, signal.SIGKILL)
+        assert daemon.wait_for_log("http.lost")["status"] == -signal.SIGKILL
+        eventually(lambda: gateways_of(daemon.pid) not in ([], [first]) and answers(), "it is there again")
+        assert daemon.workers() == workers
+        [second] = gateways_of(daemon.pid)
+        daemon.config_file.write_text(
+            config.show(msgspec.structs.replace(daemon.config, http=config.Http())), "utf-8"
+        )
+        os.kill(daemon.pid, signal.SIGHUP)
+        eventually(lambda: not is_running(second), "it is not wanted any more")
+        daemon.config_file.write_text(config.show(daemon.config), "utf-8")
+        os.kill(daemon.pid, signal.SIGHUP)
+        eventually(answers, "it is wanted again")
+        [third] = gateways_of(daemon.pid)
+        daemon.stop()
+        assert not is_running(third)
+        daemon.start()
+        eventually(answers, "the gateway of the next daemon answers")
+        [fourth] = gateways_of(daemon.pid)
+        daemon.kill()
+        eventually(lambda: not is_running(fourth), "it dies with the daemon")

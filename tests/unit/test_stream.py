@@ -1,0 +1,114 @@
+"""What is streamed is sent once, in order, under the server's window and within its own."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from subtitle import ProtocolError, ServerError, UnreachableError
+from subtitle import messages as ms
+from subtitle.stream import REACH_BYTES, Stream
+
+FACTS = ms.JobFacts(
+    id="job",
+    state="queued",
+    source="talk.wav",
+    language=None,
+    task="transcribe",
+    created_ms=0,
+    started_ms=None,
+    ended_ms=None,
+    cause="",
+    audio_ms=0,
+)
+
+
+def stream_of(window: int = 2**23, chunk: int = 2**20) -> Stream:
+    """Return a stream that the server has accepted."""
+    numbers = iter(range(1, 1_000_000))
+    stream = Stream(ms.Submit(request=0, name="talk.wav"), lambda: next(numbers), now=0.0)
+    accept(stream, window, chunk)
+    return stream
+
+
+def accept(
+    stream: Stream, window: int = 2**23, chunk: int = 2**20, now: float = 0.0, offset: int = 0
+) -> None:
+    submit = stream.next(now)
+    assert isinstance(submit, ms.Submit)
+    answer = ms.Accepted(
+        request=submit.request, job="job", offset=offset, window_bytes=window, chunk_bytes=chunk
+    )
+    stream.heard(answer, now)
+
+
+@given(
+    st.lists(st.integers(1, 2**21), max_size=30),
+    st.integers(1, 2**23),
+    st.integers(1, 2**20),
+)
+def test_bytes_go_out_in_order_and_never_beyond_the_window(sizes: list[int], window: int, chunk: int) -> None:
+    stream = stream_of(window, chunk)
+    sent = b""
+    for number, size in enumerate(sizes):
+        if not stream.room:
+            stream.heard(ms.Credit(request=1, job="job", offset=stream.sent), 0.0)
+        piece = bytes([number]) * min(size, stream.room)
+        assert 1 <= len(piece) <= chunk
+        assert stream.give(piece).offset == len(sent)
+        sent += piece
+        assert stream.sent - stream.acknowledged <= min(window, REACH_BYTES)
+    stream.end(None)
+    commit = stream.next(0.0)
+    assert isinstance(commit, ms.Commit)
+    assert (commit.size, commit.sha256) == (len(sent), hashlib.sha256(sent).hexdigest())
+    stream.heard(ms.JobInfo(request=commit.request, job=FACTS), 0.0)
+    assert stream.facts == FACTS
+
+
+def test_a_full_server_is_asked_again_before_the_first_byte_and_no_more_after_it() -> None:
+    numbers = iter(range(1, 100))
+    stream = Stream(ms.Submit(request=0), lambda: next(numbers), now=0.0)
+    first = stream.next(0.0)
+    assert first is not None
+    full = ms.Error(request=first.request, code="RATE_LIMITED", message="32 uploads are under way")
+    stream.heard(full, 0.0)
+    assert (stream.next(0.0), stream.room) == (None, 0)
+    accept(stream, now=stream.deadline)
+    stream.give(b"x")
+    with pytest.raises(ServerError, match="NO_SPACE"):
+        stream.heard(ms.Error(request=2, code="NO_SPACE", message="the disk is full"), 1.0)
+
+
+def test_a_lost_connection_is_the_end_once_bytes_were_sent() -> None:
+    stream = stream_of()
+    stream.give(b"abc")
+    with pytest.raises(
+        UnreachableError, match=r"talk\.wav: the connection to the daemon was lost after 3 bytes"
+    ):
+        stream.lost(1.0)
+
+
+def test_a_commit_whose_answer_was_lost_is_sent_again() -> None:
+    stream = stream_of()
+    stream.end(ms.JobOptions(language="en"))
+    first = stream.next(0.0)
+    assert stream.next(0.0) is None
+    stream.lost(1.0)
+    again = stream.next(1.0)
+    assert isinstance(first, ms.Commit)
+    assert isinstance(again, ms.Commit)
+    assert (again.options, again.sha256) == (first.options, first.sha256)
+    assert stream.next(stream.deadline) is not None
+
+
+def test_a_server_that_claims_to_have_what_was_never_sent_is_not_believed() -> None:
+    numbers = iter(range(1, 100))
+    stream = Stream(ms.Submit(request=0), lambda: next(numbers), now=0.0)
+    with pytest.raises(ProtocolError, match="begins at 7"):
+        accept(stream, offset=7)
+    with pytest.raises(ValueError, match="at its end"):
+        Stream(ms.Submit(request=0, size=3), lambda: 1, now=0.0)
