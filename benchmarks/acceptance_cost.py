@@ -17,9 +17,9 @@ from pathlib import Path
 from subtitled.core.actions import SaveNewJob
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
-from subtitled.database import transaction
-from subtitled.intake import new_job_id
-from subtitled.store import Store
+from subtitled.inboxes.intake import new_job_id
+from subtitled.storage.database import transaction
+from subtitled.storage.store import Store
 
 BATCHES = (1, 256)
 OPTIONS = Options(inbox=b"/srv/subtitled/inbox", output=b"/srv/subtitled/outbox")

@@ -11,10 +11,10 @@ import time
 
 import soundfile
 
-from subtitled.engine import Engine
-from subtitled.model import load, locate
-from subtitled.prompts import Request
-from subtitled.worker import keep_memory
+from subtitled.speech.engine import Engine
+from subtitled.speech.model import load, locate
+from subtitled.speech.prompts import Request
+from subtitled.workers.process import keep_memory
 
 SIZES = (1, 2, 4, 8, 16, 32)
 

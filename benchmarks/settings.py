@@ -13,10 +13,10 @@ from typing import Any
 
 import soundfile
 
-from subtitled.engine import Engine
-from subtitled.model import load, locate
-from subtitled.prompts import Request
-from subtitled.worker import keep_memory
+from subtitled.speech.engine import Engine
+from subtitled.speech.model import load, locate
+from subtitled.speech.prompts import Request
+from subtitled.workers.process import keep_memory
 
 BATCH = 8
 

@@ -25,15 +25,15 @@ from subtitled import config
 from subtitled.cues.layout import Cue, layout
 from subtitled.cues.limits import Limits, limits_for
 from subtitled.cues.phrases import place
-from subtitled.engine import Engine
-from subtitled.ingest import Ingest, Prepared
-from subtitled.model import load
-from subtitled.prompts import Request
+from subtitled.reading.ingest import Ingest, Prepared
+from subtitled.speech.engine import Engine
+from subtitled.speech.model import load
+from subtitled.speech.prompts import Request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from subtitled.backend import SegmentResult
+    from subtitled.workers.backend import SegmentResult
 
 DEMO = Path(__file__).parent.parent / "daemon" / "subtitled" / "demo"
 RATE = 16_000

@@ -23,7 +23,7 @@ from msgspec import Struct
 from subtitle import Client, JobFacts, StatsInfo, UnreachableError
 from subtitled import config
 from subtitled.cues.render import read_json
-from subtitled.rows import JournalEntry
+from subtitled.storage.rows import JournalEntry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -336,8 +336,10 @@ def worker_processes(parent: int | None = None) -> dict[int, dict[str, Any]]:
             words = (folder / "cmdline").read_bytes().split(b"\0")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if b"subtitled.worker" in words:
-            settings: dict[str, Any] = msgspec.json.decode(words[words.index(b"subtitled.worker") + 1])
+        if b"subtitled.workers.process" in words:
+            settings: dict[str, Any] = msgspec.json.decode(
+                words[words.index(b"subtitled.workers.process") + 1]
+            )
             if parent in {None, settings["parent_pid"]}:
                 found[int(folder.name)] = settings
     return found

@@ -20,8 +20,8 @@ from subtitled.core import actions as ac
 from subtitled.core.broker import Broker
 from subtitled.core.deadlines import Policy
 from subtitled.mailbox import Mailbox
-from subtitled.metrics import Metrics
-from subtitled.store import Store
+from subtitled.storage.store import Store
+from subtitled.watching.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -17,14 +17,14 @@ import msgspec
 
 from parts.waiting import Timing
 from subtitled import config as configuration
-from subtitled.cuda import Device
 from subtitled.server import Server
-from subtitled.supervisor import Supervisor
+from subtitled.speech.cuda import Device
+from subtitled.workers.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from subtitled.backend import WorkerSettings
+    from subtitled.workers.backend import WorkerSettings
 
 HOSTS = 2
 """Processes for all workers together."""

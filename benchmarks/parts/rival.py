@@ -15,13 +15,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import msgspec
 from msgspec import Struct
 
+from parts.asked import Asked
 from parts.processes import cpu_s, peak_mb
 from parts.speech import LANGUAGE, srt_text
-from subtitled.cuda import preload_libraries
 from subtitled.cues.shown import clock
+from subtitled.speech.cuda import preload_libraries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 COMMAND = "from whisper_ctranslate2.whisper_ctranslate2 import main; main()"
 
@@ -117,11 +118,29 @@ def run_command(task: Task) -> Figures:
     return Figures(wall_s, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, first_s, said)
 
 
+def run_server(task: Task) -> Figures:
+    """Have a warm wyoming-faster-whisper answer for one file after the other; it knows text only, no times."""
+    options = (
+        *("--model", task.model, "--device", task.device, "--compute-type", task.compute_type),
+        *("--cpu-threads", str(task.threads), "--beam-size", str(task.beam), "--language", task.language),
+        "--vad-filter",
+    )
+    with Asked(Path(task.into), options) as server:
+
+        def subtitle(file: str) -> Path:
+            target = Path(task.into, f"{Path(file).stem}.txt")
+            target.write_text(server.transcribe(file, task.language), "utf-8")
+            return target
+
+        return _file_by_file(task, subtitle, [os.getpid(), server.pid])
+
+
 WAYS: dict[str, Callable[[Task], Figures]] = {
     "WhisperModel": run_model,
     "pipeline": run_pipeline,
     "pipeline, plain": lambda task: run_pipeline(task, is_plain=True),
     "command": run_command,
+    "server": run_server,
 }
 
 
@@ -151,15 +170,19 @@ def _in_this_process(task: Task, transcribe: Callable[[str], Any]) -> Figures:
                 srt.write(f"{number}\n{times}\n{phrase.text.strip()}\n\n")
         return target
 
+    return _file_by_file(task, subtitle, [os.getpid()])
+
+
+def _file_by_file(task: Task, subtitle: Callable[[str], Path], pids: Sequence[int]) -> Figures:
+    """Subtitle each file in turn, the warm-up first; `pids` are the processes that do it."""
     subtitle(task.warmup)
-    own = [os.getpid()]
-    started, used_s, first_s = time.perf_counter(), cpu_s(own), 0.0
+    started, used_s, first_s = time.perf_counter(), cpu_s(pids), 0.0
     targets = []
     for file in task.files:
         targets.append(subtitle(file))
         first_s = first_s or time.perf_counter() - started
-    wall_s, used_s = time.perf_counter() - started, cpu_s(own) - used_s
-    return Figures(wall_s, used_s, peak_mb(own), first_s, _said(targets))
+    wall_s, used_s = time.perf_counter() - started, cpu_s(pids) - used_s
+    return Figures(wall_s, used_s, peak_mb(pids), first_s, _said(targets))
 
 
 def _said(targets: Any) -> str:

@@ -23,16 +23,16 @@ import zmq
 from msgspec import Struct
 
 from parts.speech import recording
-from subtitled import backend as be
 from subtitled.config import SAMPLE_RATE
 from subtitled.core.plan import Piece, Plan, Span
 from subtitled.cues.phrases import Phrase
 from subtitled.version import VERSION
+from subtitled.workers import backend as be
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from subtitled.backend import WorkerSettings
+    from subtitled.workers.backend import WorkerSettings
 
 CREDIT = 2
 WINDOW_SAMPLES = 30 * SAMPLE_RATE

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.table import Table
 
-from subtitle.messages import Event, JobFacts, StatsInfo
+from subtitle.messages import Event, JobFacts, StatsInfo, Step
 
 
 def jobs_table(jobs: Iterable[JobFacts]) -> Table:
@@ -50,8 +50,16 @@ def print_job(console: Console, job: JobFacts) -> None:
     rows += [("cause", job.cause)] if job.cause else []
     rows += [("output", path) for path in job.outputs]
     rows += [("missing", gap) for gap in job.missing]
+    rows += [("history" if place == 0 else "", step_line(step)) for place, step in enumerate(job.history)]
     for name, value in rows:
         console.print(f"{name:>9}  {value}", markup=False, highlight=False, soft_wrap=True)
+
+
+def step_line(step: Step) -> str:
+    """Return a line for one entry of a job's history."""
+    at = dt.datetime.fromtimestamp(step.at_ms / 1000).astimezone()
+    what = f"segment {step.name} {step.event}" if step.subject == "segment" else step.event
+    return f"{at:%Y-%m-%d %H:%M:%S} {what}, then {step.after}{f': {step.cause}' if step.cause else ''}"
 
 
 def print_stats(console: Console, stats: StatsInfo) -> None:

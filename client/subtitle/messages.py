@@ -204,6 +204,19 @@ class Credit(_Message, frozen=True, kw_only=True):
     """All bytes before this one are written."""
 
 
+class Step(Struct, frozen=True, kw_only=True):
+    """One entry of a job's history."""
+
+    at_ms: int
+    subject: str
+    """"job" or "segment"."""
+    name: str
+    """A segment's index; empty for the job itself."""
+    event: str
+    after: str
+    cause: str
+
+
 class JobFacts(Struct, frozen=True, kw_only=True):
     """One job as a client sees it; times in milliseconds of the Unix epoch."""
 
@@ -235,6 +248,8 @@ class JobFacts(Struct, frozen=True, kw_only=True):
     """Of these, those that have arrived, while it is uploaded."""
     priority: int = 0
     formats: tuple[str, ...] = ()
+    history: tuple[Step, ...] = ()
+    """The job's own transitions, and what went wrong with its segments; only in the answer to Status."""
 
 
 class JobInfo(_Message, frozen=True, kw_only=True):

@@ -10,12 +10,12 @@ from typing import Any, Literal
 import click
 
 from subtitled import config as configuration
-from subtitled.chinese import Variant
 from subtitled.cues.limits import PROFILES, LayoutOverrides, Profile
 from subtitled.cues.render import FORMATS, Format, Look
 from subtitled.cues.render import render as as_file
 from subtitled.cues.transcript import with_cues
 from subtitled.errors import ConfigError, ExitCode, SubtitledError
+from subtitled.writing.chinese import Variant
 
 DEFAULT_CONFIG = "/etc/subtitled/subtitled.toml"
 
@@ -39,8 +39,9 @@ def cli() -> None:
 def run(config_file: str | None) -> None:
     """Run the daemon in the foreground; systemd runs this."""
     from subtitled.companion import Companion
-    from subtitled.cuda import Device, find_devices
+    from subtitled.log import leave
     from subtitled.server import Server
+    from subtitled.speech.cuda import Device, find_devices
 
     def load() -> tuple[configuration.Config, list[Device]]:
         config = _load(config_file)
@@ -50,13 +51,7 @@ def run(config_file: str | None) -> None:
 
     with Companion(_found(config_file), os.environ) as companion:
         status = Server(load, os.environ).run()
-    try:
-        sys.stderr.flush()
-    except OSError:
-        # A log that cannot be written (a full disk) must not change the status that systemd goes by: Python would
-        # try to flush once more at its end, and exit with 120.
-        os._exit(status)
-    sys.exit(status)
+    leave(status)
 
 
 @cli.command()
@@ -65,7 +60,7 @@ def run(config_file: str | None) -> None:
 def http(config_file: str | None, parent: int | None) -> None:
     """Run the gateway in the foreground: HTTP for other programs, by the section [http]."""
     from subtitled.http.serve import serve
-    from subtitled.worker import die_with_parent
+    from subtitled.workers.process import die_with_parent
 
     if parent is not None:
         die_with_parent(parent)
@@ -89,7 +84,7 @@ def explain(file: str, config_file: str | None, *, is_json: bool) -> None:
     """Say which inbox takes FILE, what would happen to it, and why. Nothing is done."""
     import msgspec
 
-    from subtitled import explain as explaining
+    from subtitled.inboxes import explain as explaining
 
     found = explaining.explain(file, _load(config_file, check_paths=False))
     click.echo(msgspec.json.encode(found).decode() if is_json else explaining.told(found))
@@ -136,7 +131,7 @@ def render(
     **limits: Any,
 ) -> None:
     """Make subtitles again from FILE, a JSON transcript, with other limits or in other formats. Needs no GPU."""
-    from subtitled import rerender
+    from subtitled.writing import rerender
 
     transcript = rerender.in_variant(rerender.read_transcript(file), chinese)
     try:
@@ -308,7 +303,10 @@ def keys_new(name: str, role: str, output: Path | None, config_file: str | None)
     click.echo(
         f"Wrote {target}: hand it to {name}, over a safe way; it is the client's `subtitle --key`.", err=True
     )
-    click.echo("Add these lines to the daemon's configuration, then: systemctl reload subtitled", err=True)
+    click.echo(
+        "Add these lines to the daemon's configuration, then: systemctl reload subtitled; restart it instead if these are the first keys of a TCP endpoint",
+        err=True,
+    )
     click.echo(f'\n[[client]]\nname = "{name}"\nkey = "{public}"\nrole = "{role}"')
 
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from msgspec import Meta, Struct, inspect, structs
 
 from subtitled import tomlstruct
-from subtitled.chinese import Variant
 from subtitled.config_checks import check
 from subtitled.cues.limits import Profile
 from subtitled.cues.render import Format
 from subtitled.errors import ConfigError
+from subtitled.writing.chinese import Variant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

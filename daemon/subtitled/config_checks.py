@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from subtitle.keys import is_key
 from subtitle.messages import LayoutOptions
-from subtitled import chinese
 from subtitled.addresses import endpoint_fault, host_of, is_loopback, is_web_address
-from subtitled.checkpoint import can_translate, fault_of, is_convertible, is_folder
 from subtitled.cues.limits import LayoutOverrides, check_overrides, overrides_of
+from subtitled.speech.checkpoint import can_translate, fault_of, is_convertible, is_folder
 from subtitled.tomlstruct import shown
+from subtitled.writing import chinese
 
 if TYPE_CHECKING:
     from subtitled.config import Config, Inbox

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from subtitled.errors import SubtitledError
 from subtitled.service import UnitFile
-from subtitled.spool import write_whole
+from subtitled.writing.spool import write_whole
 
 _MARK = re.compile(r"# Written by `subtitled install-service`; sha256 of what follows: ([0-9a-f]{64})\n")
 

@@ -6,8 +6,9 @@ import contextlib
 import datetime as dt
 import logging
 import os
+import sys
 import threading
-from typing import TYPE_CHECKING, TextIO, cast
+from typing import TYPE_CHECKING, NoReturn, TextIO, cast
 
 import structlog
 
@@ -54,6 +55,7 @@ INBOX_UNWATCHABLE = "inbox.unwatchable"
 INBOX_FOUND = "inbox.found"
 INBOX_HELD = "inbox.held"
 UPLOAD_FAILED = "upload.failed"
+COMPOSER_LOST = "composer.lost"
 REQUEST_BROKE = "request.broke"
 CLIENTS_HUNG_UP = "clients.disconnected"
 INBOX_IGNORED = "inbox.ignored"
@@ -210,3 +212,15 @@ class _Verbatim:
 def _plain(value: object) -> str:
     """Give what JSON has no form for as text."""
     return os.fsdecode(value) if isinstance(value, bytes | os.PathLike) else repr(value)
+
+
+def leave(status: int) -> NoReturn:
+    """End the process with this status, which systemd goes by, also where the log cannot be written.
+
+    Python would try to flush it once more at its end, and exit with 120 on a full disk.
+    """
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os._exit(status)
+    sys.exit(status)

@@ -17,9 +17,8 @@ from pathlib import Path
 
 import zmq
 
-from subtitled import backend as be
 from subtitled import log
-from subtitled.aftermath import Aftermath
+from subtitled.after.aftermath import Aftermath
 from subtitled.clients.reception import Reception
 from subtitled.config import Config
 from subtitled.core import actions as ac
@@ -27,28 +26,29 @@ from subtitled.core import events as ev
 from subtitled.core.broker import Broker
 from subtitled.core.records import Role
 from subtitled.core.states import SegmentEvent, WorkerState
-from subtitled.cuda import Device
 from subtitled.errors import ConfigError, ExitCode, InboxError, NoSpaceError, StoreError
-from subtitled.finisher import Finisher
-from subtitled.intake import Arrivals, Found
-from subtitled.lock import take_folder
+from subtitled.inboxes.intake import Arrivals, Found
 from subtitled.mailbox import Mailbox
-from subtitled.metrics import Metrics
-from subtitled.model_step import ModelStep
-from subtitled.probes import Probes
-from subtitled.report import Reporter
-from subtitled.rows import JournalEntry
-from subtitled.sdnotify import Notifier
 from subtitled.settings import merge, policy_of, recipe_of, space_of, written_folders
 from subtitled.signals import Signals
 from subtitled.sockets import bind_workers
-from subtitled.space import SpaceGuard
-from subtitled.standing import Standing
-from subtitled.store import Store
-from subtitled.supervisor import Supervisor
+from subtitled.speech.cuda import Device
+from subtitled.storage.lock import take_folder
+from subtitled.storage.rows import JournalEntry
+from subtitled.storage.store import Store
 from subtitled.version import VERSION
-from subtitled.vitals import Vitals, has_model
-from subtitled.worker_link import WorkerLink
+from subtitled.watching.metrics import Metrics
+from subtitled.watching.probes import Probes
+from subtitled.watching.report import Reporter
+from subtitled.watching.sdnotify import Notifier
+from subtitled.watching.standing import Standing
+from subtitled.watching.vitals import Vitals, has_model
+from subtitled.workers import backend as be
+from subtitled.workers.link import WorkerLink
+from subtitled.workers.model_step import ModelStep
+from subtitled.workers.supervisor import Supervisor
+from subtitled.writing.finisher import Finisher
+from subtitled.writing.space import SpaceGuard
 
 MAX_PER_TURN = 256
 """Arrivals taken in one turn, so that ten thousand at once do not hold up the rest."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 from msgspec import structs
 
-from subtitled.backend import Recipe
 from subtitled.config import Config
 from subtitled.core.deadlines import Policy
-from subtitled.outputs import BESIDE
+from subtitled.workers.backend import Recipe
+from subtitled.writing.outputs import BESIDE
 
 FIXED_SECTIONS = ("model", "decoding", "listen")
 """Sections that workers and sockets were made with; a change needs a restart, as one of state.dir does."""

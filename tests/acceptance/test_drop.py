@@ -17,7 +17,7 @@ from msgspec import Struct
 import media
 from daemon import Daemon, InboxFolder, eventually, worker_processes
 from subtitled.cues.render import read_json
-from subtitled.spool import is_temporary
+from subtitled.writing.spool import is_temporary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

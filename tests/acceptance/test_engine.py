@@ -13,9 +13,9 @@ from subtitled.config import Decoding
 from subtitled.cues.decisions import Decision, Verdict
 from subtitled.cues.limits import Limits, fits_one_cue
 from subtitled.cues.phrases import Word, spell
-from subtitled.engine import Engine
-from subtitled.model import load
-from subtitled.prompts import Request
+from subtitled.speech.engine import Engine
+from subtitled.speech.model import load
+from subtitled.speech.prompts import Request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from faster_whisper import WhisperModel
     from numpy.typing import NDArray
 
-    from subtitled.backend import SegmentResult
+    from subtitled.workers.backend import SegmentResult
 
 PROMPT = "The teacher reads. He wants"
 HOTWORDS = "Wednesday, fish"

@@ -12,12 +12,12 @@ from faster_whisper import WhisperModel
 
 import media
 from daemon import Daemon, InboxFolder
-from subtitled.backend import SegmentResult
 from subtitled.cues.limits import limits_for
 from subtitled.cues.render import read_json
-from subtitled.ingest import recut
-from subtitled.model import locate
-from subtitled.rows import read_plan
+from subtitled.reading.ingest import recut
+from subtitled.speech.model import locate
+from subtitled.storage.rows import read_plan
+from subtitled.workers.backend import SegmentResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -14,9 +14,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from faults.disk import failing_disk
 from faults.plan import Plan
 from subtitled import config as configuration
-from subtitled.cuda import Device
+from subtitled.log import leave
 from subtitled.server import Server
-from subtitled.supervisor import Supervisor
+from subtitled.speech.cuda import Device
+from subtitled.workers.supervisor import Supervisor
 
 WORKER = Path(__file__).with_name("worker.py")
 
@@ -38,4 +39,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

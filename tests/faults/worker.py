@@ -10,11 +10,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from faults.model import load_faulty
 from faults.plan import Plan
-from subtitled import worker, worker_transcribe
+from subtitled.workers import process as worker
+from subtitled.workers import transcribe as worker_transcribe
 
 
 def main(argv: list[str]) -> int:
-    """Run as `subtitled.worker` does, but for the model."""
+    """Run as `subtitled.workers.process` does, but for the model."""
     folder, settings = argv
     plan = Plan(Path(folder))
 

@@ -22,9 +22,9 @@ from subtitled.core import actions as ac
 from subtitled.core.broker import Broker
 from subtitled.core.events import CancelRequested
 from subtitled.core.states import JobState
-from subtitled.metrics import Metrics
 from subtitled.settings import policy_of, recipe_of
-from subtitled.store import Store
+from subtitled.storage.store import Store
+from subtitled.watching.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from subtitled.admission import explain
 from subtitled.config import Inbox
+from subtitled.inboxes.admission import explain
 
 
 @pytest.fixture

@@ -19,14 +19,15 @@ from msgspec.structs import replace
 
 import media
 from daemon import Daemon, InboxFolder, eventually, is_running
-from subtitled import commands, config, webhook
+from subtitled import config
+from subtitled.after import commands, webhook
+from subtitled.after.ended import Ended
+from subtitled.after.follower import Follower, Stopping
 from subtitled.core.actions import SaveJob, SaveNewJob
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobEvent, JobState
-from subtitled.ended import Ended
 from subtitled.errors import SpoolError
-from subtitled.follower import Follower, Stopping
-from subtitled.store import Store
+from subtitled.storage.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

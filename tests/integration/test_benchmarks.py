@@ -82,7 +82,7 @@ def test_pool_keeps_waiting_workers_at_work() -> None:
 
 
 def test_rivals_understand_the_same_words() -> None:
-    """The daemon and two rivals; the third would have to be installed."""
+    """The daemon and two rivals; the others would have to be installed."""
     table = _run("rivals.py", "--short", "--no-command", "--only", "clips")
     rows = re.findall(
         r"^(daemon|WhisperModel|pipeline)(?: \+ malloc)? .* s +(\d+\.\d) % +\d+\.\d %", table, re.MULTILINE
@@ -90,6 +90,7 @@ def test_rivals_understand_the_same_words() -> None:
     assert [name for name, _ in rows] == ["daemon", *2 * ("WhisperModel",), *2 * ("pipeline",)], table
     assert all(float(percent) <= 5 for _, percent in rows), table
     assert "without the command whisper-ctranslate2: --no-command" in table
+    assert "without the server wyoming-faster-whisper: --no-command" in table
 
 
 def test_gpu_measures_a_cpu_too(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from subtitle.codec import MAX_BLOBS, VERSION
 from subtitled.core.actions import SaveWorker
 from subtitled.core.states import WorkerEvent, WorkerState
 from subtitled.cues.render import read_json
-from subtitled.store import Store
+from subtitled.storage.store import Store
 from subtitled.version import VERSION as SERVER_VERSION
 
 if TYPE_CHECKING:

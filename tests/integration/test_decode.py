@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 import media
-from subtitled import demux
-from subtitled.decode import MediaInfo, open_media
-from subtitled.demux import _Clock
 from subtitled.errors import MediaError
-from subtitled.media import MediaFile
+from subtitled.reading import demux
+from subtitled.reading.decode import MediaInfo, open_media
+from subtitled.reading.demux import _Clock
+from subtitled.reading.media import MediaFile
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 PROGRAM = """
 import os, sys
 from subtitled import config
-from subtitled.cuda import Device
+from subtitled.speech.cuda import Device
 from subtitled.server import Server
 
 devices = [

@@ -12,7 +12,7 @@ import pytest
 
 from daemon import Daemon, eventually
 from subtitled import config
-from subtitled.spool import is_temporary
+from subtitled.writing.spool import is_temporary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,7 @@ from av.stream import Disposition
 import media
 from daemon import Daemon, InboxFolder
 from subtitled import config
-from subtitled.explain import Explanation, explain, told
+from subtitled.inboxes.explain import Explanation, explain, told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,22 +22,22 @@ from daemon import Daemon
 from faults.disk import failing_disk
 from faults.model import load_faulty, mark
 from faults.plan import DiskFault, ModelFault, Plan
-from subtitled import backend as be
 from subtitled import config
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
-from subtitled.engine import Engine, OutOfMemoryError
 from subtitled.errors import ExitCode, NoSpaceError, SpoolError
-from subtitled.intake import new_job_id
-from subtitled.prompts import Request
-from subtitled.spool import is_temporary, move_whole, write_whole
-from subtitled.store import Store
+from subtitled.inboxes.intake import new_job_id
+from subtitled.speech.engine import Engine, OutOfMemoryError
+from subtitled.speech.prompts import Request
+from subtitled.storage.store import Store
+from subtitled.workers import backend as be
+from subtitled.writing.spool import is_temporary, move_whole, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from subtitle import JobFacts
-    from subtitled.backend import SegmentResult
+    from subtitled.workers.backend import SegmentResult
 
 SERVER = Path(__file__).parents[1] / "faults" / "server.py"
 WORKER = SERVER.with_name("worker.py")

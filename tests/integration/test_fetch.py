@@ -14,7 +14,7 @@ from daemon import Daemon, eventually
 from hub import Hub
 from subtitled import config
 from subtitled.errors import ExitCode, ModelError
-from subtitled.fetch import convert
+from subtitled.speech.fetch import convert
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,7 @@ from subtitled.clients.refusal import RefusedError
 from subtitled.config import Uploads
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
-from subtitled.spool import free_bytes
+from subtitled.writing.spool import free_bytes
 
 LIMITS = Uploads(max_file_mb=10, max_spool_mb=15)
 

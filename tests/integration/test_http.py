@@ -560,7 +560,7 @@ def test_the_gateway_needs_nothing_of_what_decodes_and_transcribes() -> None:
     """What the extra `http` does not bring, though `daemon` does."""
     heavy = "av ctranslate2 faster_whisper numpy onnxruntime prometheus_client pynvml soundfile soxr watchdog"
     code = (
-        "import sys, subtitled.cli, subtitled.worker, subtitled.http.serve\n"
+        "import sys, subtitled.cli, subtitled.workers.process, subtitled.http.serve\n"
         f"sys.exit(', '.join(set({heavy!r}.split()) & set(sys.modules)) or 0)"
     )
     done = subprocess.run(

@@ -15,7 +15,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from subtitled.config import Inbox
-from subtitled.inbox import Arrival, InboxWatcher
+from subtitled.inboxes.watch import Arrival, InboxWatcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, MutableMapping

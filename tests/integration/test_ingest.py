@@ -12,7 +12,7 @@ import media
 from subtitled import config
 from subtitled.core.plan import Plan, Span
 from subtitled.errors import MediaError
-from subtitled.ingest import Ingest, Prepared, recut
+from subtitled.reading.ingest import Ingest, Prepared, recut
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,8 +10,8 @@ import pytest
 
 from daemon import Daemon
 from subtitled.errors import ExitCode, StoreError
-from subtitled.schema import MIGRATIONS
-from subtitled.store import Store
+from subtitled.storage.schema import MIGRATIONS
+from subtitled.storage.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable

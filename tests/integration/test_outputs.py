@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from subtitled.errors import SpoolError
-from subtitled.outputs import (
+from subtitled.writing.outputs import (
     archive,
     error_text,
     language_tag,

@@ -16,11 +16,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from daemon import Daemon, eventually
 from media import DEMO
 from subtitled import config
-from subtitled.cuda import Device
 from subtitled.errors import SubtitledError
-from subtitled.health import STUCK_S, Condition, Health
-from subtitled.metrics import Metrics
-from subtitled.probes import Probes
+from subtitled.speech.cuda import Device
+from subtitled.watching.health import STUCK_S, Condition, Health
+from subtitled.watching.metrics import Metrics
+from subtitled.watching.probes import Probes
 
 if TYPE_CHECKING:
     from pathlib import Path

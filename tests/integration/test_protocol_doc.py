@@ -22,6 +22,7 @@ _STRUCTS: tuple[type[Struct], ...] = (
     *get_args(ms.ToServer),
     *get_args(ms.ToClient),
     ms.JobFacts,
+    ms.Step,
     ms.WorkerFacts,
     ms.JobOptions,
     ms.VadOptions,

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 import media
 from daemon import Daemon, InboxFolder, eventually, is_running
 from subtitled import config
-from subtitled.spool import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, is_temporary
+from subtitled.writing.spool import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, is_temporary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

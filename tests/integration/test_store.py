@@ -21,7 +21,7 @@ from subtitled.core.states import (
     WorkerState,
 )
 from subtitled.errors import StoreError
-from subtitled.store import Store
+from subtitled.storage.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

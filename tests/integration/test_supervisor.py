@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from subtitled.backend import WorkerSettings
-from subtitled.supervisor import Supervisor
+from subtitled.workers.backend import WorkerSettings
+from subtitled.workers.supervisor import Supervisor
 
 SETTINGS = WorkerSettings(
     identity="gpu0.1",

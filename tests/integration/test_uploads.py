@@ -249,6 +249,14 @@ def test_a_failed_file_is_kept_and_tried_again_when_it_is_sent_again(daemon: Dae
     failed = ended(sender, job)
     assert failed.state == "failed"
     assert failed.cause
+    told = [(step.event, step.after) for step in failed.history]
+    assert told[:4] == [
+        ("accepted", "receiving"),
+        ("uploaded", "queued"),
+        ("leased", "preparing"),
+        ("rejected", "failed"),
+    ]
+    assert failed.history[3].cause == failed.cause
     eventually(lambda: daemon.is_closed(job), "its end is stored")
     assert spool(daemon, job) == ["noise.mp4"]
     assert list(daemon.outbox.iterdir()) == []

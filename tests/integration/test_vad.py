@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import media
 from subtitled import config
 from subtitled.core.plan import FRAME, Span
-from subtitled.vad import Heard, Speech, Vad
+from subtitled.reading.vad import Heard, Speech, Vad
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

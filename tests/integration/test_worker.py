@@ -18,7 +18,10 @@ import zmq
 import media
 from daemon import Daemon, eventually, is_running
 from subtitled import config
-from subtitled.backend import (
+from subtitled.core.plan import Piece, Plan
+from subtitled.errors import ExitCode
+from subtitled.version import VERSION
+from subtitled.workers.backend import (
     Abandon,
     Credit,
     Drain,
@@ -40,9 +43,6 @@ from subtitled.backend import (
     from_worker,
     to_worker,
 )
-from subtitled.core.plan import Piece, Plan
-from subtitled.errors import ExitCode
-from subtitled.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -79,7 +79,12 @@ class Worker:
             **settings,
         )
         self._log = Path(self._folder.name, "worker.log")
-        command = [sys.executable, "-m", "subtitled.worker", msgspec.json.encode(self.settings).decode()]
+        command = [
+            sys.executable,
+            "-m",
+            "subtitled.workers.process",
+            msgspec.json.encode(self.settings).decode(),
+        ]
         if parent is not None:
             command = [sys.executable, "-c", parent, *command]
         with self._log.open("wb") as log:
@@ -427,7 +432,7 @@ def test_a_worker_whose_parent_is_gone_already_does_not_start() -> None:
         log_level="info",
         log_format="json",
     )
-    command = [sys.executable, "-m", "subtitled.worker", msgspec.json.encode(settings).decode()]
+    command = [sys.executable, "-m", "subtitled.workers.process", msgspec.json.encode(settings).decode()]
     assert subprocess.run(command, timeout=DEADLINE_S, check=False).returncode == ExitCode.FAILED
 
 

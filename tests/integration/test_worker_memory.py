@@ -7,7 +7,7 @@ import sys
 
 _PROGRAM = """
 import resource, sys
-from subtitled.worker import keep_memory
+from subtitled.workers.process import keep_memory
 if sys.argv[1] == "keep":
     keep_memory()
 for _ in range(2):

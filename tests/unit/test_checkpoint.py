@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from subtitled.checkpoint import can_translate, fault_of, is_folder, is_transformers
-from subtitled.model import DEFAULT_BATCH, MAX_BATCH, batch_size_for, locate
+from subtitled.speech.checkpoint import can_translate, fault_of, is_folder, is_transformers
+from subtitled.speech.model import DEFAULT_BATCH, MAX_BATCH, batch_size_for, locate
 
 if TYPE_CHECKING:
     from pathlib import Path

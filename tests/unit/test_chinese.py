@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subtitled.chinese import convert
 from subtitled.cues.phrases import Placed, Word, spell
+from subtitled.writing.chinese import convert
 
 
 def phrase(*words: str) -> Placed:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from subtitled.backend import Media, SegmentResult
-from subtitled.compose import compose, compose_all
 from subtitled.core.plan import Piece, Plan, Span
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState, SegmentState
 from subtitled.cues.phrases import Phrase
-from subtitled.rows import JobRow, ResultRow
+from subtitled.storage.rows import JobRow, ResultRow
+from subtitled.workers.backend import Media, SegmentResult
+from subtitled.writing.compose import compose, compose_all
 
 if TYPE_CHECKING:
     from subtitled.cues.transcript import Transcript

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from subtitled.backend import Unless
-from subtitled.existing import Contents, Existing, language_of, named, verdict
-from subtitled.languages import code_of
+from subtitled.reading.existing import Contents, Existing, language_of, named, verdict
+from subtitled.speech.languages import code_of
+from subtitled.workers.backend import Unless
 
 
 @pytest.mark.parametrize(

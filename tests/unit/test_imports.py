@@ -21,15 +21,14 @@ _MODULES = {
 }
 
 _PROCESSES = (
-    "worker",
-    "model_step",
-    "worker_fetch",
-    "worker_prepare",
-    "worker_transcribe",
-    "worker_link",
-    "supervisor",
-    "commands",
-    "aftermath",
+    "workers.process",
+    "workers.fetch",
+    "workers.prepare",
+    "workers.transcribe",
+    "workers.link",
+    "workers.supervisor",
+    "workers.model_step",
+    "after",
     "server",
     "companion",
     "doctor",
@@ -58,15 +57,10 @@ def layer(module: str) -> int:
     parts = module.split(".")
     if parts[0] == "subtitle":
         return 0
-    match parts[1:2]:
-        case ["core"]:
-            return 1
-        case ["cues"]:
-            return 2
-        case [name] if name in _PROCESSES:
-            return 4
-        case _:
-            return 3
+    if parts[1:2] in (["core"], ["cues"]):
+        return 1 if parts[1] == "core" else 2
+    name = ".".join(parts[1:])
+    return 4 if any(name == process or name.startswith(f"{process}.") for process in _PROCESSES) else 3
 
 
 def imported(source: str, module: str, *, is_package: bool = False) -> set[str]:
@@ -113,7 +107,13 @@ def test_a_module_imports_only_its_own_layer_and_those_below(module: str) -> Non
     )
 
 
-_SOME = ("subtitled.cues", "subtitled.sdnotify", "subtitled.log", "subtitled.demo", "subtitled.supervisor")
+_SOME = (
+    "subtitled.cues",
+    "subtitled.watching.sdnotify",
+    "subtitled.log",
+    "subtitled.demo",
+    "subtitled.workers.supervisor",
+)
 
 
 @pytest.mark.parametrize(
@@ -131,10 +131,10 @@ _SOME = ("subtitled.cues", "subtitled.sdnotify", "subtitled.log", "subtitled.dem
         ("subtitled.core.broker", "from ..cues import anything"),
         ("subtitled.core.broker", "from subtitled.log import JOB_DONE"),
         ("subtitled.cues.layout", "import sqlite3"),
-        ("subtitled.cues.layout", "import subtitled.sdnotify"),
-        ("subtitled.decode", "import subtitled.demo"),
-        ("subtitled.vad", "import silero_vad"),
-        ("subtitled.engine", "if True:\n    import torch.nn"),
+        ("subtitled.cues.layout", "import subtitled.watching.sdnotify"),
+        ("subtitled.reading.decode", "import subtitled.demo"),
+        ("subtitled.reading.vad", "import silero_vad"),
+        ("subtitled.speech.engine", "if True:\n    import torch.nn"),
     ],
 )
 def test_a_planted_breach_is_found(module: str, source: str) -> None:
@@ -156,10 +156,10 @@ def test_a_planted_breach_is_found(module: str, source: str) -> None:
         ),
         ("subtitled.cues.layout", "from subtitled.core.plan import Plan\nimport unicodedata"),
         (
-            "subtitled.store",
+            "subtitled.storage.store",
             "import sqlite3\nfrom subtitled.cues import layout\nfrom subtitled.core import records",
         ),
-        ("subtitled.server", "import subtitled.supervisor\nfrom subtitled import sdnotify, worker"),
+        ("subtitled.server", "import subtitled.workers.supervisor\nfrom subtitled import sdnotify, worker"),
     ],
 )
 def test_what_the_rule_allows_is_no_breach(module: str, source: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from subtitled import config
-from subtitled.metrics import Metrics
+from subtitled.watching.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 RULES = yaml.safe_load((ROOT / "config/prometheus/subtitled.rules.yml").read_text("utf-8"))

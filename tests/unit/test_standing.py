@@ -11,8 +11,8 @@ from subtitled.core.broker import Broker
 from subtitled.core.deadlines import Policy
 from subtitled.core.records import Job, Options, Role
 from subtitled.core.states import JobState
-from subtitled.sdnotify import Notifier
-from subtitled.standing import EVERY_S, Standing
+from subtitled.watching.sdnotify import Notifier
+from subtitled.watching.standing import EVERY_S, Standing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ from subtitled.config_checks import LANGUAGES
 from subtitled.cues.phrases import Placed, Word, spell
 from subtitled.cues.transcript import Interval, SegmentTranscript
 from subtitled.cues.unsaid import Rules, leave_out, plain
-from subtitled.phrasebook import _book, rules_for
+from subtitled.writing.phrasebook import _book, rules_for
 
 if TYPE_CHECKING:
     from subtitled.cues.transcript import Removal

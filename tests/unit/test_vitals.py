@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from subtitled.core import events as ev
 from subtitled.core.records import Role
-from subtitled.health import STUCK_S
-from subtitled.metrics import Metrics
-from subtitled.vitals import BusyMeter, Vitals, WaitMeter
+from subtitled.watching.health import STUCK_S
+from subtitled.watching.metrics import Metrics
+from subtitled.watching.vitals import BusyMeter, Vitals, WaitMeter
 from unit.broker_bench import Bench, bench
 
 

@@ -15,11 +15,10 @@ from msgspec.structs import replace
 from subtitle import messages as ms
 from subtitled import log
 from subtitled.aside import Aside
-from subtitled.clients.facts import job_facts, shown, worker_facts
+from subtitled.clients.facts import history, job_facts, shown, worker_facts
 from subtitled.clients.holdings import Holdings
 from subtitled.clients.peer import Peer
 from subtitled.clients.refusal import RefusedError
-from subtitled.compose import SAMPLES_PER_MS, compose
 from subtitled.core.broker import Broker
 from subtitled.core.events import CancelRequested, Event, RetryRequested
 from subtitled.core.ledger import BYTES_PER_SAMPLE
@@ -27,11 +26,14 @@ from subtitled.core.records import Role
 from subtitled.core.states import JobState
 from subtitled.cues.render import FORMATS, Format, render
 from subtitled.cues.transcript import Transcript
-from subtitled.finish import look_of
-from subtitled.outputs import output_paths
-from subtitled.rows import JobRow, ResultRow
-from subtitled.store import Store
+from subtitled.storage.rows import JobRow, ResultRow
+from subtitled.storage.store import Store
 from subtitled.version import VERSION
+from subtitled.writing.compose import SAMPLES_PER_MS
+from subtitled.writing.composer import Composer
+from subtitled.writing.finish import look_of
+from subtitled.writing.outputs import output_paths
+from subtitled.writing.spool import is_there
 
 MAX_LISTED = 1000
 MAX_COMPOSED = 32
@@ -54,6 +56,7 @@ class Desk:
         *,
         holdings: Holdings,
         aside: Aside,
+        composer: Composer,
         model: str,
     ) -> None:
         """`happen` hands an event to the broker and commits what comes of it."""
@@ -62,6 +65,7 @@ class Desk:
         self._happen = happen
         self._holdings = holdings
         self._aside = aside
+        self._composer = composer
         self._model = model
         self._started = time.monotonic()
         self.audio_samples: Counter[str] = Counter()
@@ -152,14 +156,16 @@ class Desk:
     def _status(self, request: int, row: JobRow, peer: Peer) -> None:
         job = row.job
         facts = replace(
-            self._facts([row])[0], outputs=tuple(shown(path) for path in self._store.outputs_of(job.id))
+            self._facts([row])[0],
+            outputs=tuple(shown(path) for path in self._store.outputs_of(job.id)),
+            history=history(self._store.history(job.id)),
         )
         if job.state is not JobState.FAILED:
             peer.reply(ms.JobInfo(request=request, job=facts))
             return
 
         # Only the missing spans are asked for: no cue is worth laying out.
-        work = partial(compose, row, model=self._model, profile="raw")
+        work = partial(self._composer.compose, row, model=self._model, profile="raw")
 
         def composed(transcript: Transcript) -> None:
             missing = tuple(f"{gap.start_ms} {gap.end_ms} {gap.cause}" for gap in transcript.missing)
@@ -173,7 +179,7 @@ class Desk:
             raise RefusedError(
                 "WRONG_STATE", f"job {job.id} is {job.state.value}; only a failed job can be retried"
             )
-        if not Path(os.fsdecode(job.location)).exists():
+        if not is_there(os.fsdecode(job.location)):
             where, remedy = shown(job.location), "drop it again"
             if self._holdings.holds(job):
                 where, remedy = "the server, which keeps it for uploads.keep_failed_s", "submit it again"
@@ -195,7 +201,7 @@ class Desk:
             raise RefusedError("WRONG_STATE", f"job {row.job.id} made no subtitles: {row.job.cause}")
 
         def work(results: list[ResultRow]) -> tuple[Transcript, bytes]:
-            transcript = compose(row, results, model=self._model)
+            transcript = self._composer.compose(row, results, model=self._model)
             return transcript, render(known, transcript, look_of(row.job.options))
 
         def composed(found: tuple[Transcript, bytes]) -> None:

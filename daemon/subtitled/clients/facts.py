@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
 
 from subtitle import messages as ms
-from subtitled.backend import Media
-from subtitled.compose import SAMPLES_PER_MS
 from subtitled.core.records import Worker
 from subtitled.core.states import JobState
-from subtitled.rows import JobRow, JournalEntry
+from subtitled.storage.rows import JobRow, JournalEntry
+from subtitled.workers.backend import Media
+from subtitled.writing.compose import SAMPLES_PER_MS
 
 _media_decoder = msgspec.msgpack.Decoder(Media)
 
@@ -45,6 +45,21 @@ def job_facts(
         received_bytes=received_bytes if job.state is JobState.RECEIVING else job.size,
         priority=job.options.priority,
         formats=job.options.formats,
+    )
+
+
+def history(entries: Iterable[JournalEntry]) -> tuple[ms.Step, ...]:
+    """Return what has happened to a job."""
+    return tuple(
+        ms.Step(
+            at_ms=entry.at_ms,
+            subject=entry.subject,
+            name=entry.name,
+            event=entry.event,
+            after=entry.after,
+            cause=entry.cause,
+        )
+        for entry in entries
     )
 
 

@@ -13,7 +13,7 @@ from subtitled.clients.refusal import RefusedError
 from subtitled.config import Uploads as Limits
 from subtitled.core.records import Job
 from subtitled.errors import SpoolError
-from subtitled.spool import free_bytes
+from subtitled.writing.spool import free_bytes
 
 MIB = 2**20
 

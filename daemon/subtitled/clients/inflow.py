@@ -13,7 +13,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from subtitle.codec import Buffer
-from subtitled.spool import sync_folder
+from subtitled.writing.spool import sync_folder
 
 READ_BYTES = 2**20
 MAX_WAITING = 256

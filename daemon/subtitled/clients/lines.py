@@ -23,7 +23,7 @@ from zmq.utils.monitor import parse_monitor_message
 
 from subtitled import log
 from subtitled.clients.doors import Door
-from subtitled.metrics import Metrics
+from subtitled.watching.metrics import Metrics
 
 MAX_CONNECTIONS = 2048
 """Connections of one door, so that strangers on the network leave the local socket open; fewer where there are few descriptors."""

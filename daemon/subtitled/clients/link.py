@@ -18,9 +18,9 @@ from subtitled.clients.facts import journal_event
 from subtitled.clients.peer import Peer
 from subtitled.clients.rate import RateLimit
 from subtitled.clients.refusal import RefusedError
-from subtitled.metrics import Metrics
-from subtitled.rows import JournalEntry
-from subtitled.store import Store
+from subtitled.storage.rows import JournalEntry
+from subtitled.storage.store import Store
+from subtitled.watching.metrics import Metrics
 
 MAX_PER_TURN = 256
 """Requests taken in one turn, so that no flood of one kind holds up the others."""

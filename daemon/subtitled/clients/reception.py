@@ -33,11 +33,12 @@ from subtitled.core.events import Event, JobArrived, RetryRequested
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
 from subtitled.descriptors import more_descriptors
-from subtitled.intake import new_job_id
-from subtitled.metrics import Metrics
-from subtitled.rows import JournalEntry
-from subtitled.spool import inside
-from subtitled.store import Store
+from subtitled.inboxes.intake import new_job_id
+from subtitled.storage.rows import JournalEntry
+from subtitled.storage.store import Store
+from subtitled.watching.metrics import Metrics
+from subtitled.writing.composer import Composer
+from subtitled.writing.spool import inside
 
 UPLOADS_FOLDER = "uploads"
 MIB = 2**20
@@ -79,8 +80,15 @@ class Reception:
             reserve_bytes=config.state.reserve_mb * MIB,
             aside=self._aside,
         )
+        self._composer = Composer()
         self.desk = Desk(
-            store, broker, happen, holdings=self._holdings, aside=self._aside, model=config.model.name
+            store,
+            broker,
+            happen,
+            holdings=self._holdings,
+            aside=self._aside,
+            composer=self._composer,
+            model=config.model.name,
         )
         self.uploads = Uploads(
             config.uploads,
@@ -160,6 +168,7 @@ class Reception:
         """Close the doors; uploads go on after the next start."""
         self.uploads.close()
         self._aside.close()
+        self._composer.close()
         self._lines.close()
         for door in self._doors:
             door.socket.close()

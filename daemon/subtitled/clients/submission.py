@@ -7,13 +7,13 @@ import unicodedata
 from collections.abc import Iterable
 
 from subtitle.messages import Commit, JobOptions
-from subtitled.checkpoint import can_translate
 from subtitled.clients.refusal import RefusedError
 from subtitled.config_checks import LANGUAGES
 from subtitled.core.records import Options
 from subtitled.cues.limits import check_overrides, overrides_of
 from subtitled.cues.render import FORMATS
-from subtitled.spool import fitted
+from subtitled.speech.checkpoint import can_translate
+from subtitled.writing.spool import fitted
 
 NAME_BYTES_LEFT = 64
 """Room that a name from a client leaves for endings that are added to it."""

@@ -27,9 +27,10 @@ from subtitled.config import Uploads as Limits
 from subtitled.core.events import Event, Expired, JobArrived, RetryRequested, Uploaded
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
-from subtitled.intake import new_job_id
-from subtitled.metrics import Metrics
-from subtitled.store import Store
+from subtitled.inboxes.intake import new_job_id
+from subtitled.storage.store import Store
+from subtitled.watching.metrics import Metrics
+from subtitled.writing.spool import is_there
 
 CHUNK_BYTES = 2**20
 WINDOW_BYTES = 8 * CHUNK_BYTES
@@ -258,7 +259,7 @@ class Uploads:
         """Say whether a job is the answer to its file's being sent again; a failed one is tried again, if it can be."""
         if job.state is not JobState.FAILED or not job.is_closed:
             return True
-        if not Path(os.fsdecode(job.location)).exists():
+        if not is_there(os.fsdecode(job.location)):
             return False
         self._happen(RetryRequested(job=job, segments=self._store.segment_rows(job.id)))
         return True

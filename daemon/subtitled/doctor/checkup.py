@@ -16,7 +16,6 @@ import msgspec
 
 from subtitled import config as configuration
 from subtitled.config import Config
-from subtitled.cuda import Device
 from subtitled.doctor import folders, host, keys, model, sockets
 from subtitled.doctor.account import daemons_account, program_finding, run_as
 from subtitled.doctor.child import attempt
@@ -26,7 +25,8 @@ from subtitled.doctor.media import Sound
 from subtitled.doctor.packages import Imports
 from subtitled.doctor.walk import Cut, Reading, Transcribing
 from subtitled.errors import ConfigError
-from subtitled.model import DEMO
+from subtitled.speech.cuda import Device
+from subtitled.speech.model import DEMO
 
 SILENCE_S = 120.0
 """Longest wait for a child process to say something; loading a model has the daemon's own time for it."""

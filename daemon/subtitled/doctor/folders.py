@@ -15,10 +15,10 @@ from subtitled.config import Config
 from subtitled.config import Inbox as InboxSection
 from subtitled.doctor.account import Account, run_as
 from subtitled.doctor.finding import Finding, fault, ok, warning
-from subtitled.mounts import NETWORK_FILE_SYSTEMS, file_system
-from subtitled.outputs import BESIDE
+from subtitled.inboxes.mounts import NETWORK_FILE_SYSTEMS, file_system
 from subtitled.settings import space_of
-from subtitled.spool import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
+from subtitled.writing.outputs import BESIDE
+from subtitled.writing.spool import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
 
 MIB = 2**20
 MAX_COUNTED = 1_000_000

@@ -45,7 +45,7 @@ def heard(settings: Sound) -> Iterator[Said]:
     yield ffmpeg_finding(demuxers, av.codec.codecs_available, f"PyAV {av.__version__}")
     yield Begun(name="decoding", remedy=f"{REINSTALL} av soxr soundfile")
     from subtitled import config
-    from subtitled.decode import open_media
+    from subtitled.reading.decode import open_media
 
     started = time.monotonic()
     with open_media(str(files("subtitled") / "demo" / "demo.flac")) as decoder:
@@ -54,7 +54,7 @@ def heard(settings: Sound) -> Iterator[Said]:
     yield ok("decoding", f"{audio_s:.0f} s of FLAC in {wall_s:.2f} s: {audio_s / wall_s:.0f}x real time")
 
     yield Begun(name="VAD", remedy=f"{REINSTALL} silero-vad onnxruntime")
-    from subtitled.vad import Vad
+    from subtitled.reading.vad import Vad
 
     vad = Vad(
         config.Vad(

@@ -52,7 +52,7 @@ def read(settings: Reading) -> Iterator[Said]:
     import msgspec
 
     from subtitled import config
-    from subtitled.ingest import Ingest
+    from subtitled.reading.ingest import Ingest
 
     sound = settings.sound
     vad = config.Vad(threshold=sound.threshold, min_silence_ms=sound.min_silence_ms, pad_ms=sound.pad_ms)
@@ -111,7 +111,7 @@ def _told(audio_s: float, decode_s: float, bad_packets: int) -> Iterator[Said]:
 
 def transcribed(settings: Transcribing) -> Iterator[Said]:
     """Transcribe the segment, and lay out its cues."""
-    from subtitled.cuda import preload_libraries
+    from subtitled.speech.cuda import preload_libraries
 
     if settings.device.kind != "cpu":
         preload_libraries()
@@ -123,7 +123,7 @@ def transcribed(settings: Transcribing) -> Iterator[Said]:
 
     from subtitled.cues.layout import layout
     from subtitled.cues.phrases import place
-    from subtitled.prompts import Request
+    from subtitled.speech.prompts import Request
 
     pcm = np.fromfile(settings.source, "<i2")[: engine.window_samples]
     started = time.monotonic()

@@ -17,7 +17,7 @@ from subtitled.http.faults import RequestError
 from subtitled.http.forms import Form
 from subtitled.http.gateway import Gateway
 from subtitled.http.shapes import whisper
-from subtitled.languages import code_of, name_of
+from subtitled.speech.languages import code_of, name_of
 
 FILE_FIELD = "audio_file"
 OUTPUTS = ("txt", "vtt", "srt", "tsv", "json")

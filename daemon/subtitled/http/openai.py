@@ -18,7 +18,7 @@ from subtitled.http.faults import RequestError, as_request_error, body_of
 from subtitled.http.forms import Form
 from subtitled.http.gateway import Gateway
 from subtitled.http.shapes import phrases_of, text_of, usage, verbose
-from subtitled.languages import code_of
+from subtitled.speech.languages import code_of
 
 Task = Literal["transcribe", "translate"]
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt")

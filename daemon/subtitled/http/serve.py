@@ -18,7 +18,7 @@ from subtitled.descriptors import more_descriptors
 from subtitled.errors import SubtitledError
 from subtitled.http.app import build
 from subtitled.http.guard import read_tokens
-from subtitled.sdnotify import Notifier
+from subtitled.watching.sdnotify import Notifier
 
 STOP_S = 10
 """Requests under way may take so long to finish after SIGTERM; their jobs are cancelled then."""

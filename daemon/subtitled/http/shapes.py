@@ -6,7 +6,7 @@ from typing import Any
 
 from subtitled.cues.phrases import Placed, Word
 from subtitled.cues.transcript import Transcript
-from subtitled.languages import name_of
+from subtitled.speech.languages import name_of
 
 _UNSPACED = frozenset({"zh", "yue", "ja", "th", "lo", "my", "km", "bo"})
 

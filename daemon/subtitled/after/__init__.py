@@ -1,0 +1,1 @@
+"""What follows a job's end: commands and webhooks, at least once."""

@@ -1,0 +1,1 @@
+"""Watched folders: which files are taken, when they are at rest, how they become jobs."""

@@ -1,0 +1,1 @@
+"""How the daemon is, for those who watch it: metrics, health, log lines, systemd."""

@@ -1,0 +1,1 @@
+"""Worker processes: their protocol and roles, and the daemon's side of them."""

@@ -1,0 +1,40 @@
+"""The fetch role: the model is brought to this machine, once, before the workers that load it are started."""
+
+from __future__ import annotations
+
+import time
+
+from subtitled import log
+from subtitled.errors import ExitCode, ModelError
+from subtitled.speech.fetch import fetch
+from subtitled.speech.model import NotReachableError
+from subtitled.workers.backend import LastWords, WorkerSettings
+from subtitled.workers.process import Channel
+
+
+def run(channel: Channel, settings: WorkerSettings) -> ExitCode:
+    """Fetch the model and go; the exit status says whether it is there, cannot be had now, or never."""
+    logger = log.get()
+    started = time.monotonic()
+
+    def tell(so_far: int) -> None:
+        elapsed_s = round(time.monotonic() - started, 1)
+        logger.info(
+            log.MODEL_FETCHING, model=settings.model, done_mb=round(so_far / 1e6, 1), elapsed_s=elapsed_s
+        )
+
+    try:
+        folder = fetch(settings.model, tell)
+    except NotReachableError as error:
+        channel.post(LastWords(cause=str(error)))
+        return ExitCode.FAILED
+    except ModelError as error:
+        channel.post(LastWords(cause=str(error)))
+        return ExitCode.FATAL
+    logger.info(
+        log.MODEL_FETCHED,
+        model=settings.model,
+        folder=str(folder),
+        elapsed_s=round(time.monotonic() - started, 1),
+    )
+    return ExitCode.OK

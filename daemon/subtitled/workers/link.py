@@ -1,0 +1,302 @@
+"""The server's side of the worker protocol: processes, their socket, and the PCM that passes through."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+
+import msgspec
+import zmq
+
+from subtitle.codec import Buffer
+from subtitle.errors import ProtocolError
+from subtitled import log
+from subtitled.config import Config
+from subtitled.core import actions as ac
+from subtitled.core import events as ev
+from subtitled.core.broker import Broker
+from subtitled.core.records import Job, Role, SegmentKey
+from subtitled.reading.existing import unless_of
+from subtitled.speech.cuda import Device
+from subtitled.storage.store import Store
+from subtitled.version import VERSION
+from subtitled.watching.metrics import Metrics
+from subtitled.watching.vitals import Vitals
+from subtitled.workers import backend as be
+from subtitled.workers.supervisor import Supervisor
+
+MAX_PER_TURN = 256
+"""Messages taken in one turn, so that no flood of one kind holds up the others."""
+BYTES_PER_SAMPLE = 2
+_log = log.get()
+
+
+class WorkerLink:
+    """Starts workers, sends them work, turns what they say into events; on the thread of the server's loop."""
+
+    def __init__(
+        self,
+        config: Config,
+        devices: list[Device],
+        *,
+        socket: zmq.Socket[bytes],
+        supervisor: Supervisor,
+        broker: Broker,
+        metrics: Metrics,
+        store: Store,
+        vitals: Vitals,
+    ) -> None:
+        self._config = config
+        self._devices = {device.slot: device for device in devices}
+        self._socket = socket
+        self._supervisor = supervisor
+        self._broker = broker
+        self._metrics = metrics
+        self._store = store
+        self._metrics.gpus.devices = tuple(devices)
+        self._vitals = vitals
+        self.languages: tuple[str, ...] = ()
+        """Languages that the loaded model has tokens for; none before it is loaded."""
+        self._pcm: dict[SegmentKey, zmq.Frame] = {}
+        """The frames as they came: sent on, they share ZeroMQ's own memory. A view of one would be wrapped anew, and its release
+        told to Python by a thread of pyzmq's, for every segment."""
+
+    def reconfigure(self, config: Config, devices: list[Device]) -> None:
+        """Take over another configuration, for the processes that are started from now on."""
+        self._config = config
+        self._devices = {device.slot: device for device in devices}
+        self._metrics.gpus.devices = tuple(devices)
+
+    def slots(self, *, has_model: bool) -> list[tuple[str, Role]]:
+        """Return the slots that the configuration asks for; without the model those that need it are left out."""
+        wanted = self._config.pool.prepare_workers
+        count = max(2, min(8, (os.cpu_count() or 1) // 4)) if wanted == "auto" else wanted
+        slots = [(f"prepare{place}", Role.PREPARE) for place in range(count)]
+        return slots + [(slot, Role.TRANSCRIBE) for slot in self._devices if has_model]
+
+    def spawn(self, slot: str, identity: str) -> None:
+        """Start a process in a slot."""
+        device = self._devices.get(slot)
+        settings = self._settings(identity, (Role.TRANSCRIBE if device else Role.PREPARE).value, device)
+        self._supervisor.spawn(settings, visible_devices=device.visible if device else "")
+
+    def spawn_fetch(self, identity: str) -> None:
+        """Start the process that brings the model to this machine."""
+        self._supervisor.spawn(self._settings(identity, "fetch", None), visible_devices="")
+
+    def _settings(self, identity: str, role: str, device: Device | None) -> be.WorkerSettings:
+        config = self._config
+        cpu_slots = sum(other.kind == "cpu" for other in self._devices.values())
+        return be.WorkerSettings(
+            identity=identity,
+            role=role,
+            endpoint=config.listen.workers,
+            parent_pid=os.getpid(),
+            heartbeat_s=config.recovery.heartbeat_s,
+            log_level=config.log.level,
+            log_format=config.log.format,
+            device=device.kind if device else "",
+            model=config.model.name,
+            compute_type=config.model.compute_type,
+            cpu_threads=config.model.cpu_threads or max(1, (os.cpu_count() or 1) // max(1, cpu_slots)),
+            beam_size=config.model.beam_size,
+            batch_size=0 if config.model.batch_size == "auto" else config.model.batch_size,
+            streams=config.model.streams_per_gpu if device and device.kind == "cuda" else 1,
+            idle_unload_s=config.model.idle_unload_s,
+            decoding=config.decoding,
+        )
+
+    def send(self, worker: str, message: be.ToWorker, blobs: Sequence[zmq.Frame] = ()) -> None:
+        """Send a message; one to a worker that is gone is dropped."""
+        frames = [worker.encode(), *be.to_worker.encode(message), *blobs]
+        try:
+            self._socket.send_multipart(frames, copy=False)
+        except zmq.ZMQError as error:
+            if error.errno not in {zmq.EHOSTUNREACH, zmq.EAGAIN}:
+                raise
+            # Its process is ending; the pidfd will tell, and what it held goes out again.
+
+    def send_lease(self, action: ac.SendTranscribe) -> None:
+        """Send a lease with its PCM."""
+        slot = action.lease.worker.rpartition(".")[0]
+        self._metrics.count_lease(
+            slot,
+            (item.samples for item in action.items),
+            window_samples=self._broker.window_samples or action.lease.samples,
+            batch_size=self._broker.leasing.batch_size(self._broker.roster.workers[slot]),
+        )
+        items = tuple(
+            be.Item(
+                job=item.key.job,
+                index=item.key.index,
+                language=item.language,
+                task=item.options.task,
+                is_translated_too=item.options.is_translated_too,
+                initial_prompt=item.options.initial_prompt,
+                hotwords=item.options.hotwords,
+            )
+            for item in action.items
+        )
+        message = be.Transcribe(
+            lease=action.lease.id, items=items, word_timestamps=action.items[0].options.word_timestamps
+        )
+        self.send(action.lease.worker, message, [self._pcm[item.key] for item in action.items])
+        self._vitals.sent(action.lease.worker.rpartition(".")[0])
+
+    def send_prepare(self, action: ac.SendPrepare) -> None:
+        """Send the order to read a file."""
+        job = action.job
+        language = job.options.language
+        message = be.Prepare(
+            feed=action.feed,
+            path=job.location,
+            size=job.size,
+            mtime_ns=job.mtime_ns,
+            recipe=_recipe(job),
+            language=None if language in {"auto", "multi"} else language,
+            plans=action.plans,
+            done=action.done,
+            credit_bytes=action.credit_bytes,
+            unless=None if action.plans is not None else unless_of(job, self._store.outputs_for),
+        )
+        self.send(action.worker, message)
+
+    def drop_pcm(self, key: SegmentKey) -> None:
+        """Forget a segment's PCM."""
+        self._pcm.pop(key, None)
+
+    def receive(self) -> tuple[list[ev.Event], list[SegmentKey]]:
+        """Return what the workers have said as events, and the segments whose PCM came along.
+
+        Once the events are handled, `discard_unwanted` is to be called with the segments.
+        """
+        events: list[ev.Event] = []
+        stored: list[SegmentKey] = []
+        for _ in range(MAX_PER_TURN):
+            try:
+                identity, *frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                break
+            worker = bytes(identity.buffer).decode("utf-8", "replace")
+            try:
+                message, blobs = be.from_worker.decode([frame.buffer for frame in frames])
+            except ProtocolError as error:
+                _log.warning(log.WORKER_LOST, worker=worker, cause=f"spoke nonsense: {error}")
+                continue
+            if isinstance(message, be.Prepared) and not _has_its_pcm(message, blobs):
+                cause = (
+                    f"segment of {message.plan.samples} samples, {[len(blob) for blob in blobs]} bytes of PCM"
+                )
+                _log.warning(log.WORKER_LOST, worker=worker, cause=f"spoke nonsense: {cause}")
+                continue
+            event = self._event(worker, message)
+            if isinstance(event, ev.Prepared) and (key := self._keep_pcm(event, frames[-1])):
+                stored.append(key)
+            events += [event, ev.WorkerHeard(worker)]
+        return events, stored
+
+    def discard_unwanted(self, keys: Iterable[SegmentKey]) -> None:
+        """Forget the PCM that the broker had no use for."""
+        for key in keys:
+            segment = self._broker.ledger.find(key)
+            if segment is None or not segment.has_pcm:
+                self._pcm.pop(key, None)
+
+    def _keep_pcm(self, event: ev.Prepared, pcm: zmq.Frame) -> SegmentKey | None:
+        found = self._broker.feeding.feeder(event.worker, event.feed)
+        if found is None:
+            return None
+        key = SegmentKey(found[1].job, event.plan.index)
+        self._pcm.setdefault(key, pcm)
+        return key
+
+    def _event(self, worker: str, message: be.FromWorker) -> ev.Event:
+        match message:
+            case be.Ready():
+                return self._on_ready(worker, message)
+            case be.Heartbeat(feed=feed, decoded_samples=decoded, is_waiting=is_waiting):
+                return ev.Progressed(worker=worker, feed=feed, decoded_samples=decoded, is_waiting=is_waiting)
+            case be.Prepared(feed=feed, plan=plan):
+                return ev.Prepared(worker=worker, feed=feed, plan=plan, pcm_bytes=plan.samples * 2)
+            case be.PlanComplete(feed=feed, media=media):
+                if message.decode_s:
+                    self._metrics.stage_seconds.labels("decode").observe(message.decode_s)
+                    self._metrics.stage_seconds.labels("vad").observe(message.vad_s)
+                return ev.PlanComplete(worker=worker, feed=feed, media=msgspec.msgpack.encode(media))
+            case be.Needless(feed=feed, cause=cause):
+                return ev.Needless(worker=worker, feed=feed, cause=cause)
+            case be.Transcribed(lease=lease, items=items, decode_s=decode_s, load_s=load_s):
+                slot = worker.rpartition(".")[0]
+                if load_s:
+                    self._metrics.model_loads.labels(slot).inc()
+                    _log.info(log.MODEL_LOADED, worker=worker, load_s=round(load_s, 2))
+                self._metrics.lease_seconds.labels(slot).observe(decode_s)
+                self._metrics.count_results(item.result for item in items)
+                self._metrics.stage_seconds.labels("features").observe(message.features_s)
+                self._metrics.stage_seconds.labels("transcribe").observe(decode_s)
+                self._vitals.answered(slot, decode_s)
+                return ev.Transcribed(
+                    worker=worker, lease=lease, outcomes=tuple(_outcome(item) for item in items)
+                )
+            case be.Unloaded():
+                self._metrics.model_unloads.labels(worker.rpartition(".")[0]).inc()
+                _log.info(log.MODEL_UNLOADED, worker=worker)
+                return ev.ModelUnloaded(worker)
+            case be.Refused(feed=feed, lease=lease, cause=cause):
+                if lease:
+                    return ev.LeaseRefused(worker=worker, lease=lease, cause=cause)
+                return ev.PrepareRefused(worker=worker, feed=feed, cause=cause)
+            case be.LastWords(cause=cause):
+                self._supervisor.note_last_words(worker, cause)
+                return ev.WorkerHeard(worker)
+
+    def _on_ready(self, worker: str, message: be.Ready) -> ev.Event:
+        slot = worker.rpartition(".")[0]
+        if message.version != VERSION:
+            cause = f"is of version {message.version}, the daemon of {VERSION}; restart the daemon after an upgrade"
+            self._supervisor.note_last_words(worker, cause)
+            self._supervisor.kill(worker)
+            return ev.WorkerHeard(worker)
+        device = self._devices.get(slot)
+        name = device.name if device else "CPU"
+        if device is not None:
+            self.languages = message.languages
+            self._metrics.model_loads.labels(slot).inc()
+            _log.info(
+                log.WORKER_READY,
+                worker=worker,
+                device=name,
+                model=message.model,
+                batch_size=message.batch_size,
+                load_s=round(message.load_s, 2),
+            )
+        return ev.WorkerReady(
+            worker=worker,
+            credit=message.credit,
+            device=name,
+            window_samples=message.window_samples,
+            streams=message.streams,
+            batch_size=message.batch_size,
+        )
+
+
+def _recipe(job: Job) -> be.Recipe:
+    """Return the settings of a job's plan: the server's of the time it was first planned, and its own over them."""
+    recipe = msgspec.msgpack.decode(job.recipe, type=be.Recipe)
+    own = msgspec.structs.asdict(job.options.vad)
+    return msgspec.structs.replace(recipe, **{key: value for key, value in own.items() if value is not None})
+
+
+def _has_its_pcm(message: be.Prepared, blobs: Sequence[Buffer]) -> bool:
+    return [len(blob) for blob in blobs] == [message.plan.samples * BYTES_PER_SAMPLE]
+
+
+def _outcome(item: be.ItemResult) -> ev.Outcome:
+    result = item.result
+    return ev.Outcome(
+        key=SegmentKey(item.job, item.index),
+        is_speech=result.is_speech,
+        language=result.language,
+        language_probability=result.language_probability,
+        result=msgspec.msgpack.encode(result),
+    )

@@ -1,0 +1,198 @@
+"""The prepare role: one media file at a time to planned segments, streamed under credit."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from subtitled import config
+from subtitled.errors import ExitCode, MediaError
+from subtitled.reading.existing import needless
+from subtitled.reading.ingest import Ingest, recut
+from subtitled.reading.ingest import Prepared as Segment
+from subtitled.version import VERSION
+from subtitled.workers.backend import (
+    Abandon,
+    Credit,
+    Drain,
+    Heartbeat,
+    Media,
+    Needless,
+    PlanComplete,
+    Prepare,
+    Prepared,
+    Ready,
+    Refused,
+    Skip,
+    ToWorker,
+    Transcribe,
+    WorkerSettings,
+)
+from subtitled.workers.process import Channel, start_thread
+
+
+class _AbandonedError(Exception):
+    """Nobody wants the file any more."""
+
+
+class _NeedlessError(Exception):
+    """The file needs no subtitles of ours."""
+
+
+class _Task:
+    """One file, its credit, and how far it is; used by the thread that reads and the thread of the socket."""
+
+    def __init__(self, order: Prepare) -> None:
+        self.order = order
+        self.decoded_samples = 0
+        self.is_waiting = False
+        self._credit_bytes = order.credit_bytes
+        self._is_abandoned = False
+        self._changed = threading.Condition()
+
+    def grant(self, credit_bytes: int) -> None:
+        with self._changed:
+            self._credit_bytes += credit_bytes
+            self._changed.notify()
+
+    def abandon(self) -> None:
+        with self._changed:
+            self._is_abandoned = True
+            self._changed.notify()
+
+    def progress(self, decoded_samples: int) -> None:
+        """Note progress; raises when the file is not wanted any more."""
+        self.decoded_samples = decoded_samples
+        if self._is_abandoned:
+            raise _AbandonedError
+
+    def spend(self, pcm_bytes: int) -> None:
+        """Wait for credit and take `pcm_bytes` off it; the last segment may overdraw it."""
+        with self._changed:
+            self.is_waiting = self._credit_bytes <= 0
+            self._changed.wait_for(lambda: self._credit_bytes > 0 or self._is_abandoned)
+            self.is_waiting = False
+            if self._is_abandoned:
+                raise _AbandonedError
+            self._credit_bytes -= pcm_bytes
+
+
+class PrepareWork:
+    """Reads files in a thread of its own; see `worker.Work`."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._orders: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._task: _Task | None = None
+        start_thread(channel, "reader", self._read)
+
+    def receive(self, message: ToWorker, _: Sequence[memoryview]) -> None:
+        """Take an order, credit for it, or its withdrawal."""
+        match message:
+            case Prepare():
+                self._task = _Task(message)
+                self._orders.put(self._task)
+            case Credit(feed=feed, bytes=count):
+                if self._task and self._task.order.feed == feed:
+                    self._task.grant(count)
+            case Abandon(feed=feed):
+                if self._task and self._task.order.feed == feed:
+                    self._task.abandon()
+            case Drain():
+                if self._task:
+                    self._task.abandon()
+                self._orders.put(None)
+            case Transcribe():
+                raise TypeError("a prepare worker was sent a lease")
+
+    def heartbeat(self) -> Heartbeat:
+        """Tell how far the present file is."""
+        task = self._task
+        if task is None:
+            return Heartbeat()
+        return Heartbeat(
+            feed=task.order.feed, decoded_samples=task.decoded_samples, is_waiting=task.is_waiting
+        )
+
+    def _read(self) -> None:
+        while (task := self._orders.get()) is not None:
+            try:
+                complete = self._prepare(task)
+            except _AbandonedError:
+                pass
+            except _NeedlessError as found:
+                self._channel.post(Needless(feed=task.order.feed, cause=str(found)))
+            except MediaError as error:
+                self._channel.post(Refused(feed=task.order.feed, cause=str(error)))
+            else:
+                self._channel.post(complete)
+        self._channel.stop(ExitCode.OK)
+
+    def _prepare(self, task: _Task) -> PlanComplete:
+        order = task.order
+        path = os.fsdecode(order.path)
+        _check_unchanged(order, path)
+        if order.unless is not None and (cause := needless(path, order.unless)):
+            raise _NeedlessError(cause)
+        if order.plans is not None:
+            self._send_all(task, recut(path, order.plans, language=order.language))
+            _check_unchanged(order, path)
+            return PlanComplete(feed=order.feed, media=Media())
+        recipe = order.recipe
+        vad = config.Vad(
+            threshold=recipe.threshold, min_silence_ms=recipe.min_silence_ms, pad_ms=recipe.pad_ms
+        )
+        segments = config.Segments(min_speech_ms=recipe.min_speech_ms, max_segment_s=recipe.max_segment_s)
+        with Ingest(
+            path,
+            vad=vad,
+            segments=segments,
+            window_s=recipe.window_samples / config.SAMPLE_RATE,
+            language=order.language,
+            on_progress=task.progress,
+        ) as ingest:
+            self._send_all(task, iter(ingest))
+            # Once more: half of one content and half of another is the answer to neither.
+            _check_unchanged(order, path)
+            media = Media(
+                container=ingest.info.container,
+                codec=ingest.info.codec,
+                sample_rate=ingest.info.sample_rate,
+                channels=ingest.info.channels,
+                offset_samples=ingest.info.offset_samples,
+                decoded_samples=ingest.decoded_samples,
+                speech_samples=ingest.speech_samples,
+                bad_packets=ingest.bad_packets,
+                skipped=tuple(Skip(skipped.span, skipped.cause) for skipped in ingest.skipped),
+            )
+            return PlanComplete(feed=order.feed, media=media, decode_s=ingest.decode_s, vad_s=ingest.vad_s)
+
+    def _send_all(self, task: _Task, segments: Iterator[Segment]) -> None:
+        for segment in segments:
+            if segment.plan.index in task.order.done:
+                continue
+            task.spend(segment.pcm.nbytes)
+            self._channel.post(Prepared(feed=task.order.feed, plan=segment.plan), [segment.pcm])
+
+
+def _check_unchanged(order: Prepare, path: str) -> None:
+    try:
+        found = Path(path).stat()
+    except OSError as error:
+        raise MediaError(f"the file cannot be read: {error.strerror}") from error
+    if (found.st_size, found.st_mtime_ns) != (order.size, order.mtime_ns):
+        raise MediaError(
+            f"the file changed after it was accepted: {order.size} bytes then, {found.st_size} now; "
+            "the new content is a job of its own"
+        )
+
+
+def run(channel: Channel, settings: WorkerSettings) -> ExitCode:
+    """Serve until drained."""
+    del settings
+    work = PrepareWork(channel)
+    channel.post(Ready(version=VERSION, credit=1))
+    return channel.serve(work)

@@ -1,0 +1,1 @@
+"""Results to files: composed, named, written whole, archived."""

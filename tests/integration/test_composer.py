@@ -1,0 +1,122 @@
+"""Cues laid out in another process are those laid out here, whatever becomes of that process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from daemon import eventually, is_running
+from subtitled.core.plan import Piece, Plan, Span
+from subtitled.core.records import Job, Options
+from subtitled.core.states import JobState, SegmentState
+from subtitled.cues.phrases import Phrase, Word
+from subtitled.storage.rows import JobRow, ResultRow
+from subtitled.workers.backend import Media, SegmentResult
+from subtitled.writing.compose import compose, compose_all
+from subtitled.writing.composer import Composer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SECOND = 16_000
+
+
+@pytest.fixture
+def composer() -> Iterator[Composer]:
+    made = Composer()
+    yield made
+    made.close()
+
+
+def finished(**options: object) -> tuple[JobRow, list[ResultRow]]:
+    """Return a job with a segment that is done and one that is not."""
+    words = tuple(Word(f" word{n}", n * 300, n * 300 + 250, 0.9) for n in range(20))
+    phrase = Phrase(
+        text="".join(word.text for word in words), start_ms=0, end_ms=6000, words=words, avg_logprob=-0.1
+    )
+    result = SegmentResult(phrases=(phrase,), translation=(phrase,), language="de", language_probability=0.9)
+    plans = [
+        Plan(n, (Piece(n * 10 * SECOND, 8 * SECOND),), (Span(n * 10 * SECOND, (n * 10 + 8) * SECOND),))
+        for n in range(2)
+    ]
+    job = Job(
+        id="a" * 16,
+        state=JobState.FAILED,
+        source=b"/in/t\xffalk.wav",
+        location=b"/in/t\xffalk.wav",
+        size=1,
+        mtime_ns=1,
+        options=Options(**options),  # type: ignore[arg-type]
+        order=1,
+        language="de",
+    )
+    media = msgspec.msgpack.encode(Media(decoded_samples=20 * SECOND))
+    row = JobRow(job=job, media=media, created_ms=1, started_ms=2, ended_ms=3)
+    states = (SegmentState.DONE, SegmentState.BURIED)
+    return row, [
+        ResultRow(
+            index=plan.index,
+            state=state,
+            plan=plan,
+            losses=0,
+            cause="" if state is SegmentState.DONE else "lost",
+            worker="gpu0.1",
+            result=msgspec.msgpack.encode(result) if state is SegmentState.DONE else None,
+        )
+        for plan, state in zip(plans, states, strict=True)
+    ]
+
+
+def child(composer: Composer) -> int:
+    assert composer._child is not None
+    return composer._child.pid
+
+
+def test_what_comes_back_is_what_is_composed_here(composer: Composer) -> None:
+    row, results = finished(is_translated_too=True)
+    assert composer.compose(row, results, model="demo") == compose(row, results, model="demo")
+    raw = composer.compose(row, results, model="demo", profile="raw")
+    assert raw == compose(row, results, model="demo", profile="raw")
+    both = composer.compose_all(row, results, model="demo")
+    assert both == compose_all(row, results, model="demo")
+    assert len(both) == 2
+    assert both[0].cues
+    assert both[0].missing
+
+
+def test_a_child_that_is_killed_is_replaced(composer: Composer) -> None:
+    row, results = finished()
+    expected = composer.compose(row, results, model="demo")
+    before = child(composer)
+    os.kill(before, signal.SIGKILL)
+    assert composer.compose(row, results, model="demo") == expected
+    assert child(composer) != before
+
+
+def test_without_a_child_it_is_done_here() -> None:
+    row, results = finished()
+    composer = Composer(command=(sys.executable, "-c", "print('no composer')"))
+    assert composer.compose(row, results, model="demo") == compose(row, results, model="demo")
+    composer.close()
+
+
+def test_a_bug_is_told_with_its_job_and_ends_nothing(composer: Composer) -> None:
+    row, results = finished()
+    broken = [msgspec.structs.replace(results[0], result=b"\xc1"), results[1]]
+    with pytest.raises(RuntimeError, match=f"job {'a' * 16} cannot be composed: .*"):
+        composer.compose(row, broken, model="demo")
+    assert composer.compose(row, results, model="demo").cues
+
+
+def test_the_child_ends_with_its_composer(composer: Composer) -> None:
+    row, results = finished()
+    composer.compose(row, results, model="demo")
+    process = child(composer)
+    composer.close()
+    eventually(lambda: not is_running(process), "the child has ended")
+    composer.close()
