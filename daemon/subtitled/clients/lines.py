@@ -27,8 +27,6 @@ from subtitled.watching.metrics import Metrics
 
 MAX_CONNECTIONS = 2048
 """Connections of one door, so that strangers on the network leave the local socket open; fewer where there are few descriptors."""
-MAX_DESCRIPTORS = 16_384
-"""Open files that are asked of the system, which gives 1024 where nothing else is said."""
 ALLOWANCE_BYTES = 256 * 2**20
 """Memory that clients may take beyond that of their uploads."""
 LOOK_S = 0.25
@@ -154,16 +152,6 @@ class Lines:
         elif now >= self._judge_until:
             self._held_before = 0
             self._base_bytes = held
-
-
-def more_descriptors() -> int:
-    """Have the process open as many files as it may, within reason; return how many that is."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        soft = wanted
-    return MAX_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
 
 
 def held_bytes() -> int:

@@ -20,7 +20,7 @@ from subtitled.clients.desk import Desk
 from subtitled.clients.doors import kind_of, open_doors
 from subtitled.clients.holdings import Holdings
 from subtitled.clients.inflow import CallBack
-from subtitled.clients.lines import Lines, more_descriptors
+from subtitled.clients.lines import Lines
 from subtitled.clients.link import Link
 from subtitled.clients.peer import Peer
 from subtitled.clients.rate import RateLimit
@@ -32,6 +32,7 @@ from subtitled.core.broker import Broker
 from subtitled.core.events import Event, JobArrived, RetryRequested
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
+from subtitled.descriptors import more_descriptors
 from subtitled.inboxes.intake import new_job_id
 from subtitled.storage.rows import JournalEntry
 from subtitled.storage.store import Store

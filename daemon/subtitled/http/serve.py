@@ -13,8 +13,8 @@ from subtitle.errors import SubtitleError
 from subtitle.transport import key_for
 from subtitled import log
 from subtitled.addresses import host_of
-from subtitled.clients.lines import more_descriptors
 from subtitled.config import Config
+from subtitled.descriptors import more_descriptors
 from subtitled.errors import SubtitledError
 from subtitled.http.app import build
 from subtitled.http.guard import read_tokens
