@@ -177,6 +177,26 @@ def test_file_that_left_and_came_back_is_reported_again(root: Path) -> None:
         seen.wait_for("a.mp4", "a.mp4", "b.mp4")
 
 
+@pytest.mark.parametrize("way", ["moved", "deleted"])
+def test_file_that_comes_back_before_anybody_looks_is_reported_again(
+    root: Path, tmp_path: Path, way: str
+) -> None:
+    """Alike to its size and time: that it was away is known from the event alone, which comes late."""
+    path, kept = root / "a.wav", tmp_path / "kept.wav"
+    path.write_bytes(b"abc")
+    shutil.copy2(path, kept)
+    with watching(inbox(root)) as watched:
+        watched.wait_for("a.wav")
+        if way == "moved":
+            (root / "done").mkdir()
+            path.rename(root / "done" / "a.wav")
+        else:
+            path.unlink()
+        shutil.copy2(kept, path)
+        watched.wait_for("a.wav", "a.wav")
+        assert watched.arrivals[0] == watched.arrivals[1]
+
+
 def test_file_that_vanishes_before_it_rests_is_not_reported(root: Path) -> None:
     with watching(inbox(root, settle_s=0.3)) as seen:
         (root / "a.mp4").touch()

@@ -79,6 +79,8 @@ class _Mark(Struct, frozen=True):
     inbox: int
     path: str
     is_directory: bool
+    is_gone: bool
+    """It was deleted, or moved to another name; something else may be there by now."""
 
 
 class _Watched:
@@ -199,6 +201,10 @@ class InboxWatcher:
         elif mark.is_directory:
             self._scan(watched, mark.path, set())
         else:
+            if mark.is_gone:
+                # What is there now, alike to the last byte perhaps, came after it.
+                watched.settling.forget(mark.path)
+                watched.ignored.pop(mark.path, None)
             self._look(mark.path)
 
     def _check(self, watched: _Watched) -> None:
@@ -346,11 +352,13 @@ class _Marker(FileSystemEventHandler):
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Mark the paths of `event` as to be looked at."""
-        for raw in (event.src_path, event.dest_path):
+        has_left = isinstance(event, (FileDeletedEvent, FileMovedEvent))
+        for raw, is_gone in ((event.src_path, has_left), (event.dest_path, False)):
             path = os.fsdecode(raw)
             # A deleted folder holds nothing to look at, unless it is the inbox itself.
             if path and (not isinstance(event, DirDeletedEvent) or path == self._real):
-                self._marks.put(_Mark(self._inbox, self._root + path[len(self._real) :], event.is_directory))
+                shown = self._root + path[len(self._real) :]
+                self._marks.put(_Mark(self._inbox, shown, event.is_directory, is_gone))
 
 
 def _is_missing(path: str) -> bool:
