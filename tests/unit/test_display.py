@@ -5,22 +5,17 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from subtitle import JobFacts, JobFailedError, Progress, StatsInfo, WorkerFacts
+from subtitle import JobFailedError, Progress, StatsInfo, WorkerFacts
 from subtitle.bars import Rate, clock, description, megabytes
 from subtitle.progress import check_done, progress_of
 from subtitle.top import Snapshot, speeds
+from unit import job_facts
 
-FACTS = JobFacts(
+FACTS = replace(
+    job_facts.FACTS,
     id="0194f3a6c21b7d0e",
     state="receiving",
     source="talk.mp4",
-    language=None,
-    task="transcribe",
-    created_ms=0,
-    started_ms=None,
-    ended_ms=None,
-    cause="",
-    audio_ms=0,
     size=1000,
     received_bytes=250,
 )

@@ -11,19 +11,7 @@ from hypothesis import strategies as st
 from subtitle import ProtocolError, ServerError, UnreachableError
 from subtitle import messages as ms
 from subtitle.stream import REACH_BYTES, Stream
-
-FACTS = ms.JobFacts(
-    id="job",
-    state="queued",
-    source="talk.wav",
-    language=None,
-    task="transcribe",
-    created_ms=0,
-    started_ms=None,
-    ended_ms=None,
-    cause="",
-    audio_ms=0,
-)
+from unit.job_facts import FACTS
 
 
 def stream_of(window: int = 2**23, chunk: int = 2**20) -> Stream:

@@ -12,19 +12,7 @@ from msgspec.structs import replace
 from subtitle import FileChangedError, JobFailedError, ProtocolError, ServerError
 from subtitle import messages as ms
 from subtitle.upload import MAX_SILENCE_S, MIN_CHUNK_BYTES, SILENCE_S, START_BYTES, Out, Phase, Upload
-
-FACTS = ms.JobFacts(
-    id="job",
-    state="queued",
-    source="talk.flac",
-    language=None,
-    task="transcribe",
-    created_ms=0,
-    started_ms=None,
-    ended_ms=None,
-    cause="",
-    audio_ms=0,
-)
+from unit.job_facts import FACTS
 
 
 def upload_of(content: bytes, *, now: float = 0.0, **words: bool) -> Upload:
