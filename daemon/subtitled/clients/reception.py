@@ -41,6 +41,8 @@ from subtitled.writing.composer import Composer
 from subtitled.writing.spool import inside
 
 UPLOADS_FOLDER = "uploads"
+GAUGE_S = 1.0
+"""Seconds between two sums over all files that clients have sent; a turn of the loop is far shorter."""
 MIB = 2**20
 CATCH_UP_S = 0.05
 """Wait before a client that did not read fast enough is sent more."""
@@ -72,6 +74,7 @@ class Reception:
         self._happen = happen
         self._metrics = metrics
         self._languages = languages
+        self._gauge_at = 0.0
         self._aside = Aside("clients", call_back, threads=4)
         self._folder = Path(config.state.dir, UPLOADS_FOLDER)
         self._holdings = Holdings(
@@ -142,8 +145,10 @@ class Reception:
         for link in self._links:
             link.receive(now)
         self.uploads.tick(now, _now_ms())
-        self._metrics.uploads_open.set(self.uploads.count)
-        self._metrics.spool_bytes.set(self._holdings.total_bytes)
+        if now >= self._gauge_at:
+            self._gauge_at = now + GAUGE_S
+            self._metrics.uploads_open.set(self.uploads.count)
+            self._metrics.spool_bytes.set(self._holdings.total_bytes)
 
     def tell_watchers(self, entries: list[JournalEntry]) -> None:
         """Send new journal entries to those who watch."""
