@@ -14,7 +14,7 @@ from starlette.responses import Response
 from subtitle.aio import Client
 from subtitle.errors import SubtitleError
 from subtitled import log
-from subtitled.http import asr, jobs, openai
+from subtitled.http import asr, jobs, openai, player
 from subtitled.http.faults import RequestError, answer, as_request_error
 from subtitled.http.forms import drain
 from subtitled.http.gateway import Gateway
@@ -46,7 +46,7 @@ def build(
             await app.state.gateway.close()
 
     return Starlette(
-        routes=[*openai.routes(), *asr.routes(), *jobs.routes()],
+        routes=[*openai.routes(), *asr.routes(), *jobs.routes(), *player.routes()],
         middleware=[Middleware(Guard, tokens=tokens)],
         exception_handlers=dict.fromkeys(
             (RequestError, SubtitleError, HTTPException, ClientDisconnect, Exception), _refuse
