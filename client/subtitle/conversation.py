@@ -128,9 +128,9 @@ class Speaker:
         """Try a failed job again."""
         return (yield from self._first(ms.Retry(request=self._next(), job=job), ms.JobInfo)).job
 
-    def fetch(self, job: str, form: str) -> Talk[tuple[ms.Subtitles, bytes]]:
+    def fetch(self, job: str, form: str, layout: ms.LayoutOptions | None) -> Talk[tuple[ms.Subtitles, bytes]]:
         """Ask for a job's subtitles."""
-        message = ms.Fetch(request=self._next(), job=job, format=form)
+        message = ms.Fetch(request=self._next(), job=job, format=form, layout=layout)
         answer, blobs = yield from self._ask(message, ms.Subtitles)
         return answer, b"".join(bytes(blob) for blob in blobs)
 

@@ -137,6 +137,8 @@ class Fetch(_Message, frozen=True, kw_only=True):
 
     job: str
     format: str = "srt"
+    layout: LayoutOptions | None = None
+    """Make the cues within these limits; None: those that the job was submitted with."""
 
 
 class Cancel(_Message, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from subtitled.clients.facts import history, job_facts, shown, worker_facts
 from subtitled.clients.holdings import Holdings
 from subtitled.clients.peer import Peer
 from subtitled.clients.refusal import RefusedError
+from subtitled.clients.submission import check_layout
 from subtitled.core.broker import Broker
 from subtitled.core.events import CancelRequested, Event, RetryRequested
 from subtitled.core.ledger import BYTES_PER_SAMPLE
@@ -39,6 +40,7 @@ MAX_LISTED = 1000
 MAX_COMPOSED = 32
 """Answers composed at once; each holds all that a job has said."""
 CANCELLABLE = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.PREPARING, JobState.TRANSCRIBING})
+RAW = ms.LayoutOptions(profile="raw")
 _log = log.get()
 T = TypeVar("T")
 
@@ -165,7 +167,7 @@ class Desk:
             return
 
         # Only the missing spans are asked for: no cue is worth laying out.
-        work = partial(self._composer.compose, row, model=self._model, profile="raw")
+        work = partial(self._composer.compose, row, model=self._model, layout=RAW)
 
         def composed(transcript: Transcript) -> None:
             missing = tuple(f"{gap.start_ms} {gap.end_ms} {gap.cause}" for gap in transcript.missing)
@@ -200,8 +202,11 @@ class Desk:
         if row.job.is_needless:
             raise RefusedError("WRONG_STATE", f"job {row.job.id} made no subtitles: {row.job.cause}")
 
+        if message.layout is not None:
+            check_layout(message.layout)
+
         def work(results: list[ResultRow]) -> tuple[Transcript, bytes]:
-            transcript = self._composer.compose(row, results, model=self._model)
+            transcript = self._composer.compose(row, results, model=self._model, layout=message.layout)
             return transcript, render(known, transcript, look_of(row.job.options))
 
         def composed(found: tuple[Transcript, bytes]) -> None:
