@@ -23,7 +23,7 @@ demo: $(VENV)/.installed  ## a file dropped into a watched folder comes back as 
 	@$(BIN)/subtitled demo
 
 # Most tests wait for processes of their own: several at a time, each module's together since they share a daemon.
-test: $(VENV)/.installed  ## run all tests
+test: $(VENV)/.installed  ## run all tests; those in a browser want chromium and chromium-driver (apt)
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope
 
 lint: $(VENV)/.installed  ## check style, format and types of everything
