@@ -204,6 +204,10 @@ class Client:
         """Return all that the server says of a job's subtitles, and their content."""
         return await self._run(self._speaker.fetch(job, form, layout))
 
+    async def waveform(self, job: str) -> tuple[ms.Waveform, bytes]:
+        """Return how loud a job's audio is; see `subtitle.Client.waveform`."""
+        return await self._run(self._speaker.waveform(job))
+
     # -- connections -----------------------------------------------------------------------------------------
 
     async def _run(self, talk: Talk[T], tell: Callable[[Any], object] | None = None) -> T:

@@ -229,6 +229,10 @@ class Client:
         """Return all that the server says of a job's subtitles, and their content; see `fetch`."""
         return self._run(self._speaker.fetch(job, form, layout))
 
+    def waveform(self, job: str) -> tuple[ms.Waveform, bytes]:
+        """Return how loud a job's audio is: one byte for each interval, 0 for silence, 255 for full scale."""
+        return self._run(self._speaker.waveform(job))
+
     # -- connections -----------------------------------------------------------------------------------------
 
     def _run(self, talk: Talk[T], tell: Callable[[Any], object] | None = None) -> T:

@@ -134,6 +134,11 @@ class Speaker:
         answer, blobs = yield from self._ask(message, ms.Subtitles)
         return answer, b"".join(bytes(blob) for blob in blobs)
 
+    def waveform(self, job: str) -> Talk[tuple[ms.Waveform, bytes]]:
+        """Ask how loud a job's audio is."""
+        answer, blobs = yield from self._ask(ms.Look(request=self._next(), job=job), ms.Waveform)
+        return answer, b"".join(blobs)
+
     def stats(self) -> Talk[ms.StatsInfo]:
         """Ask for workers, queue and speed."""
         return self._first(ms.Stats(request=self._next()), ms.StatsInfo)

@@ -141,6 +141,12 @@ class Fetch(_Message, frozen=True, kw_only=True):
     """Make the cues within these limits; None: those that the job was submitted with."""
 
 
+class Look(_Message, frozen=True, kw_only=True):
+    """Ask how loud a job's audio is."""
+
+    job: str
+
+
 class Cancel(_Message, frozen=True, kw_only=True):
     """Ask that a job be ended."""
 
@@ -292,6 +298,16 @@ class Subtitles(_Message, frozen=True, kw_only=True):
     """A name for the file, without a folder."""
 
 
+class Waveform(_Message, frozen=True, kw_only=True):
+    """The answer to Look; one blob holds the peaks, one byte for each interval: 0 for silence, 255 for full scale."""
+
+    job: str
+    interval_ms: int
+    offset_ms: int
+    """When the first interval begins, in the media's time."""
+    audio_ms: int
+
+
 class WorkerFacts(Struct, frozen=True, kw_only=True):
     """One worker slot."""
 
@@ -346,9 +362,33 @@ class Error(_Message, frozen=True, kw_only=True):
 
 
 ToServer = (
-    Hello | Submit | Chunk | Commit | List | Status | Watch | Fetch | Cancel | Retry | Stats | SetLogLevel
+    Hello
+    | Submit
+    | Chunk
+    | Commit
+    | List
+    | Status
+    | Watch
+    | Fetch
+    | Look
+    | Cancel
+    | Retry
+    | Stats
+    | SetLogLevel
 )
-ToClient = Welcome | Accepted | Credit | JobInfo | JobList | Event | Subtitles | StatsInfo | LogLevel | Error
+ToClient = (
+    Welcome
+    | Accepted
+    | Credit
+    | JobInfo
+    | JobList
+    | Event
+    | Subtitles
+    | Waveform
+    | StatsInfo
+    | LogLevel
+    | Error
+)
 
 MAX_BLOBS = 4
 """Of a message to the server: a Chunk has one, what a later version may add has few."""

@@ -27,7 +27,7 @@ from gateway import Gateway
 from subtitle import messages as ms
 from subtitled import config
 from subtitled.http.openapi import Fault, Jobs
-from subtitled.http.player import Cues
+from subtitled.http.player import Cues, Waveform
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -395,6 +395,7 @@ _STRUCTS: dict[str, type[msgspec.Struct]] = {
     "Jobs": Jobs,
     "StatsInfo": ms.StatsInfo,
     "Cues": Cues,
+    "Waveform": Waveform,
     "Fault": Fault,
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 import sys
 from pathlib import Path
@@ -9,17 +10,21 @@ from typing import TYPE_CHECKING
 
 import httpx2 as httpx
 import msgspec
+import numpy as np
 import pytest
 
 import media
-from daemon import Daemon
+from daemon import Daemon, eventually
 from gateway import Gateway
 from subtitle import messages as ms
 from subtitle.errors import ServerError
 from subtitled.http.player import Cues
+from subtitled.reading.peaks import Peaks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from numpy.typing import NDArray
 
 SPOKEN_S = 20
 WAIT_S = 120.0
@@ -116,3 +121,49 @@ def test_cues_tell_what_was_heard_in_them(daemon: Daemon, http: httpx.Client, ta
     narrow = http.get(f"/api/jobs/{talk}/cues", params={"layout": '{"max_chars":20,"max_lines":1}'}).json()
     assert (narrow["limits"]["max_chars"], narrow["limits"]["max_lines"]) == (20, 1)
     assert len(narrow["cues"]) > len(cues.cues)
+
+
+# -- waveform ----------------------------------------------------------------------------------------------------
+
+
+def peaks_of(pcm: NDArray[np.int16]) -> tuple[int, bytes]:
+    peaks = Peaks()
+    peaks.feed(pcm)
+    return peaks.finish()
+
+
+def test_the_waveform_is_that_of_the_audio(daemon: Daemon, http: httpx.Client, talk: str) -> None:
+    interval_ms, peaks = peaks_of(media.speech(SPOKEN_S))
+    answer, found = daemon.client.waveform(talk)
+    assert (answer.interval_ms, answer.offset_ms, answer.audio_ms) == (interval_ms, 0, SPOKEN_S * 1000)
+    assert found == peaks
+    told = http.get(f"/api/jobs/{talk}/waveform").json()
+    assert base64.b64decode(told.pop("peaks")) == peaks
+    assert told == {"interval_ms": interval_ms, "offset_ms": 0, "audio_ms": SPOKEN_S * 1000}
+
+
+def test_what_was_not_read_has_no_waveform(daemon: Daemon, http: httpx.Client, tmp_path: Path) -> None:
+    path = tmp_path / "broken.mp3"
+    path.write_bytes(b"not media")
+    job = daemon.client.submit(path).id
+    eventually(lambda: daemon.client.status(job).state == "failed", "the job failed")
+    with pytest.raises(ServerError, match="is failed; its file was not read to its end") as refused:
+        daemon.client.waveform(job)
+    assert refused.value.code == "WRONG_STATE"
+    assert http.get(f"/api/jobs/{job}/waveform").status_code == 409
+    assert http.get("/api/jobs/none/waveform").status_code == 404
+
+
+def test_the_waveform_outlives_a_kill_while_the_file_is_read_and_after(tmp_path: Path) -> None:
+    pcm = np.concatenate([media.recording(), media.silence(600), media.recording()])
+    path = media.write_sound(tmp_path / "long.flac", pcm)
+    with Daemon(tmp_path) as daemon:
+        daemon.start()
+        job = daemon.client.submit(path).id
+        eventually(lambda: daemon.client.status(job).segments.get("done"), "it is being transcribed")
+        daemon.kill()
+        daemon.start()
+        daemon.client.job(job).wait(WAIT_S)
+        daemon.kill()
+        daemon.start()
+        assert daemon.client.waveform(job)[1] == peaks_of(pcm)[1]

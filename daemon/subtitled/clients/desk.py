@@ -10,12 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 from msgspec.structs import replace
 
 from subtitle import messages as ms
 from subtitled import log
 from subtitled.aside import Aside
-from subtitled.clients.facts import history, job_facts, shown, worker_facts
+from subtitled.clients.facts import history, job_facts, media_of, shown, worker_facts
 from subtitled.clients.holdings import Holdings
 from subtitled.clients.peer import Peer
 from subtitled.clients.refusal import RefusedError
@@ -30,6 +31,7 @@ from subtitled.cues.transcript import Transcript
 from subtitled.storage.rows import JobRow, ResultRow
 from subtitled.storage.store import Store
 from subtitled.version import VERSION
+from subtitled.workers.backend import Waveform
 from subtitled.writing.compose import SAMPLES_PER_MS
 from subtitled.writing.composer import Composer
 from subtitled.writing.finish import look_of
@@ -42,9 +44,10 @@ MAX_COMPOSED = 32
 CANCELLABLE = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.PREPARING, JobState.TRANSCRIBING})
 RAW = ms.LayoutOptions(profile="raw")
 _log = log.get()
+_waveform_decoder = msgspec.msgpack.Decoder(Waveform)
 T = TypeVar("T")
 
-Ask = ms.Hello | ms.List | ms.Status | ms.Fetch | ms.Cancel | ms.Retry | ms.Stats | ms.SetLogLevel
+Ask = ms.Hello | ms.List | ms.Status | ms.Fetch | ms.Look | ms.Cancel | ms.Retry | ms.Stats | ms.SetLogLevel
 
 
 class Desk:
@@ -109,6 +112,8 @@ class Desk:
                 peer.reply(ms.JobInfo(request=request, job=self.facts(job)))
             case ms.Fetch():
                 self._fetch(message, peer)
+            case ms.Look(job=job):
+                self._look(request, self.find(job, peer), peer)
             case ms.Stats():
                 peer.reply(self._stats(request, peer))
             case ms.SetLogLevel(level=level):
@@ -221,6 +226,23 @@ class Desk:
             peer.reply(answer, (body,))
 
         self._compose(message.request, row, peer, work, composed)
+
+    def _look(self, request: int, row: JobRow, peer: Peer) -> None:
+        media = media_of(row)
+        stored = self._store.waveform(row.job.id)
+        if stored is None:
+            raise RefusedError(
+                "NOT_FOUND", f"job {row.job.id} has no waveform: an earlier release read it; submit it again"
+            )
+        waveform = _waveform_decoder.decode(stored)
+        answer = ms.Waveform(
+            request=request,
+            job=row.job.id,
+            interval_ms=waveform.interval_ms,
+            offset_ms=media.offset_samples // SAMPLES_PER_MS,
+            audio_ms=media.decoded_samples // SAMPLES_PER_MS,
+        )
+        peer.reply(answer, (waveform.peaks,))
 
     def _compose(
         self,

@@ -10,7 +10,7 @@ from msgspec import Struct
 from subtitle import messages as ms
 from subtitled.core.states import JobState
 from subtitled.cues.render import Format
-from subtitled.http.player import Cues
+from subtitled.http.player import Cues, Waveform
 from subtitled.version import VERSION
 
 _OF_THE_WIRE = ("type", "request")
@@ -38,7 +38,7 @@ class Jobs(Struct, frozen=True, kw_only=True):
 def document() -> dict[str, Any]:
     """Return the document, whose schemas are those of the messages themselves."""
     _, schemas = msgspec.json.schema_components(
-        (ms.JobFacts, Jobs, ms.JobOptions, ms.Event, ms.StatsInfo, Cues, Fault),
+        (ms.JobFacts, Jobs, ms.JobOptions, ms.Event, ms.StatsInfo, Cues, Waveform, Fault),
         ref_template="#/components/schemas/{name}",
     )
     for schema in schemas.values():
@@ -122,6 +122,11 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
                 job,
                 _query("layout", {"type": "string"}, _LAYOUT),
                 faults=(400, 404, 409, 429),
+            ),
+        },
+        "/api/jobs/{job}/waveform": {
+            "get": _operation(
+                "Tell how loud a job's audio is.", {200: _json("Waveform")}, job, faults=(404, 409)
             ),
         },
         "/api/stats": {"get": _operation("Tell of workers, queue and speed.", {200: _json("StatsInfo")})},

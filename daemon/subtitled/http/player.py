@@ -1,4 +1,4 @@
-"""What a player of a job needs of it, over HTTP: its cues with what was heard in them."""
+"""What a player of a job needs of it, over HTTP: its cues with what was heard in them, its waveform."""
 
 from __future__ import annotations
 
@@ -41,9 +41,24 @@ class Cues(Struct, frozen=True, kw_only=True):
     """Speech that could not be decoded."""
 
 
+class Waveform(Struct, frozen=True, kw_only=True):
+    """How loud a job's audio is."""
+
+    interval_ms: int
+    offset_ms: int
+    """When the audio begins."""
+    audio_ms: int
+    """Length of the audio."""
+    peaks: bytes
+    """In base64, one byte for each interval: 0 for silence, 255 for full scale."""
+
+
 def routes() -> list[Route]:
     """Return the interface's routes."""
-    return [Route("/api/jobs/{job}/cues", _cues, methods=["GET"])]
+    return [
+        Route("/api/jobs/{job}/cues", _cues, methods=["GET"]),
+        Route("/api/jobs/{job}/waveform", _waveform, methods=["GET"]),
+    ]
 
 
 async def _cues(request: Request) -> Response:
@@ -51,6 +66,15 @@ async def _cues(request: Request) -> Response:
     _, content = await gateway.subtitles(request.path_params["job"], "json", layout_of(request))
     # A long file is a second of Python.
     return Response(await asyncio.to_thread(_cues_of, content), media_type="application/json")
+
+
+async def _waveform(request: Request) -> Response:
+    gateway: Gateway = request.app.state.gateway
+    answer, peaks = await gateway.client.waveform(request.path_params["job"])
+    waveform = Waveform(
+        interval_ms=answer.interval_ms, offset_ms=answer.offset_ms, audio_ms=answer.audio_ms, peaks=peaks
+    )
+    return Response(msgspec.json.encode(waveform), media_type="application/json")
 
 
 def _cues_of(content: bytes) -> bytes:
