@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from subtitled.http.page.job_words import JOB_WORDS
+
 LANGUAGES: Final = ("en", "zh-Hant")
 """As BCP 47 names them; the first is spoken to who wants neither."""
 
@@ -72,6 +74,7 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "job.history": ("History", "歷程"),
     "job.unknown": ("not known yet", "尚未得知"),
     "job.unnamed": ("(without a name)", "(未命名)"),
+    **JOB_WORDS,
     # What the scripts say.
     "script.away": ("The daemon does not answer; trying again.", "服務沒有回應，正在重試。"),
     "script.back": ("The daemon answers again.", "服務已恢復。"),
