@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -98,13 +99,13 @@ async def _transcript(gateway: Gateway, job: str, layout: LayoutOptions | None =
     return await asyncio.to_thread(read_json, content)
 
 
-def _facts(job: JobFacts) -> dict[str, object]:
+def _facts(job: JobFacts) -> dict[str, Any]:
     took_ms = (job.ended_ms or 0) - (job.started_ms or 0) if job.started_ms else 0
     return {
         "job": job,
         "has_ended": job.state in ENDED,
         "progress": progress_of(job),
-        "language": name_of(job.language).title() if job.language else "",
+        "language": (name_of(job.language) or job.language).title() if job.language else "",
         "took_ms": took_ms if job.ended_ms else 0,
         "missing": [_gap(told) for told in job.missing],
         # Where the files lie is in the job's source already.

@@ -64,7 +64,6 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "job.retry.of": ("Retry {name}", "重試 {name}"),
     "job.cancel": ("Cancel", "取消"),
     "job.cancel.of": ("Cancel {name}", "取消 {name}"),
-    "job.state": ("State", "狀態"),
     "job.language": ("Language", "語言"),
     "job.length": ("Length", "長度"),
     "job.size": ("Size", "大小"),
@@ -72,7 +71,6 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "job.progress": ("Progress", "進度"),
     "job.cause": ("Reason", "原因"),
     "job.history": ("History", "歷程"),
-    "job.unknown": ("not known yet", "尚未得知"),
     "job.unnamed": ("(without a name)", "(未命名)"),
     **JOB_WORDS,
     # What the scripts say.

@@ -60,14 +60,14 @@ export function beginPlayer() {
   function turn() {
     const button = find("play");
     button.dataset.is = sound.isPlaying ? "playing" : "still";
-    button.setAttribute("aria-label", say(sound.isPlaying ? "pause" : "play"));
+    button.setAttribute("aria-label", sound.isPlaying ? say("pause") : say("play"));
     button.title = button.getAttribute("aria-label");
   }
 
   sound.addEventListener("move", move);
   sound.addEventListener("turn", turn);
   sound.addEventListener("gone", () => {
-    find("note").textContent = say(sound.isGone ? "gone" : "crowded");
+    find("note").textContent = sound.isGone ? say("gone") : say("crowded");
     find("play").disabled = sound.isGone;
   });
 
@@ -90,7 +90,7 @@ export function beginPlayer() {
   function search() {
     const text = find("find").value;
     const n = list.find(text);
-    find("count").textContent = say(text.trim() ? "found" : "cues", { n });
+    find("count").textContent = text.trim() ? say("found", { n }) : say("cues", { n });
   }
 
   // -- what a reader does --
