@@ -92,9 +92,7 @@ def test_a_finished_job_can_be_read_and_downloaded_without_script(
         assert answer.headers["content-disposition"].endswith(f"talk.en.{form}")
 
 
-def test_the_form_lays_the_cues_out_anew_and_so_are_the_downloads(
-    http: httpx.Client, daemon: Daemon, talk: str
-) -> None:
+def test_the_form_lays_the_cues_out_anew_and_so_are_the_downloads(http: httpx.Client, talk: str) -> None:
     page = http.get(f"/jobs/{talk}", params={"max_chars": "20", "max_lines": "1", "gap_ms": ""}).text
     assert all(len(lines) == 1 and len(lines[0]) <= 20 for lines in shown(page))
     assert 'name="max_chars" min="8" max="200" step="1" value="20"' in page
@@ -146,9 +144,7 @@ def test_the_first_view_is_small(http: httpx.Client, talk: str) -> None:
     assert sum(sizes.values()) < 100_000, sizes
 
 
-def test_silence_has_a_player_and_nothing_to_read(
-    http: httpx.Client, daemon: Daemon, tmp_path: Path
-) -> None:
+def test_silence_has_a_player_and_nothing_to_read(http: httpx.Client, daemon: Daemon, tmp_path: Path) -> None:
     job = daemon.client.submit(media.write_sound(tmp_path / "silence.wav", media.silence(2)))
     job.wait(WAIT_S)
     page = http.get(f"/jobs/{job.id}").text
