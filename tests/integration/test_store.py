@@ -320,8 +320,8 @@ def test_jobs_are_listed_page_by_page_and_found_by_name(store: Store) -> None:
     names = ("Talk one.mp4", "talks/two.mp4", "\u00dcber TALK%.mp4", "_.mp4")
     store.apply(SaveNewJob(new_job(f"j{n}", n, f"/talk/{name}".encode())) for n, name in enumerate(names, 1))
 
-    def listed(**words: str) -> list[str]:
-        return [row.job.id for row in store.list_jobs(limit=2, **words)]
+    def listed(*, before: str = "", name: str = "") -> list[str]:
+        return [row.job.id for row in store.list_jobs(before=before, name=name, limit=2)]
 
     assert (listed(), listed(before="j3"), listed(before="j1")) == (["j4", "j3"], ["j2", "j1"], [])
     assert listed(before="nosuch") == []

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from subtitled.aside import Aside
 from subtitled.speech.cuda import Device
 from subtitled.watching.gpu_memory import GpuMemory, read_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 GPU = Device(slot="gpu0", kind="cuda", visible="GPU-00000000-0000-0000-0000-000000000000", name="none")
 CPU = Device(slot="cpu0", kind="cpu", visible="", name="CPU 0")
@@ -15,9 +20,14 @@ def test_without_a_driver_or_a_gpu_nothing_is_known() -> None:
 
 
 def test_the_driver_is_asked_beside_the_loop_and_not_too_often() -> None:
-    coming: list[object] = []
+    coming: list[int] = []
     asked: list[float] = []
-    aside = Aside("test", lambda call: coming.append(call()))
+
+    def come(call: Callable[[], None]) -> None:
+        call()
+        coming.append(1)
+
+    aside = Aside("test", come)
 
     def devices() -> list[Device]:
         asked.append(1.0)
