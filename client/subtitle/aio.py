@@ -164,10 +164,19 @@ class Client:
         return Job(self, job)
 
     async def list(
-        self, states: Sequence[str] = (), *, limit: int = 100, tag: str | None = None
+        self,
+        states: Sequence[str] = (),
+        *,
+        limit: int = 100,
+        tag: str | None = None,
+        before: str = "",
+        name: str = "",
     ) -> tuple[ms.JobFacts, ...]:
-        """Return the newest jobs, newest first; only those in `states` if any are named, only with `tag` if it is."""
-        return await self._run(self._speaker.list(tuple(states), limit, tag))
+        """Return the newest jobs, newest first; only those in `states` if any are named, only with `tag` if it is.
+
+        Only those older than the job `before`, if one is named, and whose file has `name` in its name.
+        """
+        return await self._run(self._speaker.list(tuple(states), limit, tag, before, name))
 
     async def status(self, job: str) -> ms.JobFacts:
         """Return all about one job."""

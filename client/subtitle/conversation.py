@@ -111,9 +111,11 @@ class Speaker:
         """Ask who is there."""
         return self._first(ms.Hello(request=self._next()), ms.Welcome)
 
-    def list(self, states: tuple[str, ...], limit: int, tag: str | None) -> Talk[tuple[ms.JobFacts, ...]]:
+    def list(
+        self, states: tuple[str, ...], limit: int, tag: str | None, before: str, name: str
+    ) -> Talk[tuple[ms.JobFacts, ...]]:
         """Ask for the newest jobs."""
-        message = ms.List(request=self._next(), states=states, limit=limit, tag=tag)
+        message = ms.List(request=self._next(), states=states, limit=limit, tag=tag, before=before, name=name)
         return (yield from self._first(message, ms.JobList)).jobs
 
     def status(self, job: str) -> Talk[ms.JobFacts]:

@@ -15,8 +15,9 @@ from subtitled.http.page.words import LANGUAGES, WORDS
 
 _PAGE = Path(__file__).parents[2] / "daemon" / "subtitled" / "http" / "page"
 _KEY = re.compile(r"""["']([a-z_0-9]+(?:\.[a-z_0-9]+)+)["']""")
-_FAMILY = re.compile(r"""\.of\(\s*["']([a-z_]+)["']""")
-_SAID = re.compile(r"""\bsay\(\s*["']([\w.]+)["']""")
+_FAMILY = re.compile(r"""\.of\(\s*["']([a-z_.]+)["']""")
+_SAID = re.compile(r"""\bsay\(\s*["'](\w+)["']""")
+_QUOTED = re.compile(r"""["'](\w+)["']""")
 
 
 def sources() -> list[Path]:
@@ -26,12 +27,9 @@ def sources() -> list[Path]:
     ]
 
 
-def said_by_scripts() -> set[str]:
-    return {
-        f"script.{key}"
-        for path in _PAGE.glob("static/*.js")
-        for key in _SAID.findall(path.read_text("utf-8"))
-    }
+def said_by_scripts(pattern: re.Pattern[str] = _SAID) -> set[str]:
+    texts = [path.read_text("utf-8") for path in _PAGE.glob("static/*.js")]
+    return {f"script.{key}" for text in texts for key in pattern.findall(text)}
 
 
 def said() -> set[str]:
@@ -39,7 +37,8 @@ def said() -> set[str]:
     texts = [path.read_text("utf-8") for path in sources()]
     named = {key for text in texts for key in _KEY.findall(text)}
     families = {family for text in texts for family in _FAMILY.findall(text)}
-    return named | said_by_scripts() | {key for key in WORDS if key.partition(".")[0] in families}
+    of_families = {key for key in WORDS if key.rpartition(".")[0] in families}
+    return named | said_by_scripts(_QUOTED) | of_families
 
 
 def places(text: str) -> set[str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -16,14 +14,14 @@ from msgspec.structs import replace
 from subtitle import messages as ms
 from subtitled import log
 from subtitled.aside import Aside
-from subtitled.clients.facts import history, job_facts, media_of, shown, worker_facts
+from subtitled.clients.census import Census
+from subtitled.clients.facts import history, job_facts, media_of, shown
 from subtitled.clients.holdings import Holdings
 from subtitled.clients.peer import Peer
 from subtitled.clients.refusal import RefusedError
 from subtitled.clients.submission import check_layout
 from subtitled.core.broker import Broker
 from subtitled.core.events import CancelRequested, Event, RetryRequested
-from subtitled.core.ledger import BYTES_PER_SAMPLE
 from subtitled.core.records import Role
 from subtitled.core.states import JobState
 from subtitled.cues.render import FORMATS, Format, render
@@ -60,6 +58,7 @@ class Desk:
         happen: Callable[[Event], None],
         *,
         holdings: Holdings,
+        census: Census,
         aside: Aside,
         composer: Composer,
         model: str,
@@ -69,14 +68,11 @@ class Desk:
         self._broker = broker
         self._happen = happen
         self._holdings = holdings
+        self._census = census
         self._aside = aside
         self._composer = composer
         self._model = model
-        self._started = time.monotonic()
-        self.audio_samples: Counter[str] = Counter()
-        """Audio of the segments transcribed since the start, by slot."""
         self.received_bytes: Callable[[str], int] = lambda _: 0
-        self.uploads: Callable[[], int] = lambda: 0
 
     def answer(self, message: Ask, peer: Peer) -> None:
         """Answer a message, now or when the answer is composed; raises RefusedError."""
@@ -115,7 +111,7 @@ class Desk:
             case ms.Look(job=job):
                 self._look(request, self.find(job, peer), peer)
             case ms.Stats():
-                peer.reply(self._stats(request, peer))
+                peer.reply(self._census.stats(request, peer.who))
             case ms.SetLogLevel(level=level):
                 peer.reply(_set_log_level(request, level, peer))
 
@@ -138,7 +134,12 @@ class Desk:
     def _list(self, message: ms.List, peer: Peer) -> tuple[ms.JobFacts, ...]:
         limit = max(1, min(message.limit, MAX_LISTED))
         rows = self._store.list_jobs(
-            _states(message.states), owner=peer.who.only, tag=message.tag, limit=limit
+            _states(message.states),
+            owner=peer.who.only,
+            tag=message.tag,
+            before=message.before,
+            name=message.name,
+            limit=limit,
         )
         return self._facts(rows)
 
@@ -269,34 +270,6 @@ class Desk:
         """Tell that stored results cannot be composed: a bug, but of one job, not of the daemon."""
         _log.error(log.REQUEST_BROKE, cause=repr(error))
         peer.refuse(request, "INTERNAL", "the stored results cannot be read; the server's log says why")
-
-    def _stats(self, request: int, peer: Peer) -> ms.StatsInfo:
-        broker, who = self._broker, peer.who
-        leases = broker.leasing.leases.values()
-        return ms.StatsInfo(
-            request=request,
-            workers=tuple(
-                worker_facts(
-                    worker,
-                    audio_samples=self.audio_samples[worker.slot],
-                    may_see_job=who.only is None
-                    or (
-                        worker.feed is not None and who.may_see(self._store.job_owner(worker.feed.job) or "")
-                    ),
-                )
-                for worker in broker.roster.workers.values()
-            ),
-            jobs=self._store.count_jobs(owner=who.only),
-            ready_segments=len(broker.leasing.ready),
-            leased_segments=sum(len(lease.keys) for lease in leases),
-            queued_bytes=broker.ledger.queued_bytes,
-            audio_ms=self.audio_samples.total() // SAMPLES_PER_MS,
-            uptime_s=time.monotonic() - self._started,
-            last_seq=self._store.last_seq(),
-            queued_ms=broker.ledger.queued_bytes // BYTES_PER_SAMPLE // SAMPLES_PER_MS,
-            uploads=self.uploads(),
-            spool_bytes=self._holdings.total_bytes,
-        )
 
 
 def _set_log_level(request: int, level: str | None, peer: Peer) -> ms.LogLevel:

@@ -33,6 +33,8 @@ class Ledger:
         """PCM of each job in memory."""
         self.queued_bytes = 0
         """PCM of all jobs in memory."""
+        self.open_samples = 0
+        """Audio of the segments of all jobs that are not final."""
 
     # -- jobs ------------------------------------------------------------------------------------------------
 
@@ -84,6 +86,8 @@ class Ledger:
     def forget_job(self, job: str) -> None:
         """Drop a job, its segments and its PCM from memory; the store keeps it."""
         self.drop_pcm(job)
+        for segment in self.segments.get(job, {}).values():
+            self._count(segment, -1)
         for table in (self.jobs, self.segments, self.open, self.starved, self.pcm_bytes, self.ballots):
             table.pop(job, None)
 
@@ -161,6 +165,7 @@ class Ledger:
         job, index = segment.key.job, segment.key.index
         if segment.state not in SEGMENT_FINAL:
             self.open[job] += sign
+            self.open_samples += sign * segment.samples
         if segment.has_pcm:
             count = sign * segment.samples * BYTES_PER_SAMPLE
             self.pcm_bytes[job] += count

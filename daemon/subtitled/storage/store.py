@@ -20,6 +20,7 @@ from subtitled.core.states import JOB_LIVE, JobEvent, JobState, SegmentState
 from subtitled.errors import StoreError
 from subtitled.storage.database import open_database, reported, transaction
 from subtitled.storage.rows import (
+    CHOOSE_JOBS,
     INSERT_JOB,
     SELECT_JOB,
     SELECT_JOURNAL,
@@ -240,15 +241,16 @@ class Store:
         *,
         owner: str | None = None,
         tag: str | None = None,
+        before: str = "",
+        name: str = "",
         limit: int = 100,
     ) -> list[JobRow]:
-        """Return the newest `limit` jobs, in all states or some, of all owners and tags or one."""
+        """Return the newest `limit` jobs: of some states, one owner or tag, before a job, with `name` in their file's name."""
         wanted = sorted(state.value for state in states) or [state.value for state in JobState]
         marks = ", ".join("?" * len(wanted))
         rows = self._db.execute(
-            f"{SELECT_JOB} WHERE state IN ({marks}) AND (? IS NULL OR owner = ?) AND (? IS NULL OR tag = ?)"
-            " ORDER BY ord DESC LIMIT ?",
-            (*wanted, owner, owner, tag, tag, limit),
+            f"{SELECT_JOB} WHERE state IN ({marks}) AND {CHOOSE_JOBS}",
+            (*wanted, owner, owner, tag, tag, before, before, name, name, limit),
         )
         return [job_row(row) for row in rows]
 
@@ -372,10 +374,8 @@ class Store:
 
     def outputs_of(self, job: str) -> list[str]:
         """Return the files that were written for a job."""
-        return [
-            os.fsdecode(path)
-            for (path,) in self._db.execute("SELECT path FROM outputs WHERE job = ? ORDER BY path", (job,))
-        ]
+        rows = self._db.execute("SELECT path FROM outputs WHERE job = ? ORDER BY path", (job,))
+        return [os.fsdecode(path) for (path,) in rows]
 
     # -- the connection --------------------------------------------------------------------------------------
 

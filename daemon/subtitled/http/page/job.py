@@ -17,9 +17,12 @@ from subtitled.cues.render import read_json
 from subtitled.cues.transcript import Transcript
 from subtitled.http.gateway import Gateway
 from subtitled.http.page import frame
+from subtitled.http.page.language import language_of
 from subtitled.http.page.limits_form import asked_of, layout_for
 from subtitled.http.page.pulse import Pulse, patience
-from subtitled.speech.languages import name_of
+from subtitled.http.page.rows import name_of
+from subtitled.http.page.tongues import TONGUES
+from subtitled.http.page.voice import Voice
 
 LISTED = 100
 """Cues on one page of those that are sent with it."""
@@ -57,7 +60,7 @@ async def show(request: Request) -> Response:
     return frame.page(
         request,
         "job.html",
-        **_facts(job),
+        **_facts(request, job),
         has_text=has_text(job),
         listing=listing,
         asked=asked,
@@ -68,7 +71,7 @@ async def show(request: Request) -> Response:
 
 async def show_live(request: Request) -> Response:
     """Answer with the part of it that changes until the job has ended."""
-    return frame.fragment(request, "job_live.html", **_facts(await _status(request)))
+    return frame.fragment(request, "job_live.html", **_facts(request, await _status(request)))
 
 
 def has_text(job: JobFacts) -> bool:
@@ -99,13 +102,14 @@ async def _transcript(gateway: Gateway, job: str, layout: LayoutOptions | None =
     return await asyncio.to_thread(read_json, content)
 
 
-def _facts(job: JobFacts) -> dict[str, Any]:
+def _facts(request: Request, job: JobFacts) -> dict[str, Any]:
     took_ms = (job.ended_ms or 0) - (job.started_ms or 0) if job.started_ms else 0
     return {
         "job": job,
+        "name": name_of(job, Voice(language_of(request))),
         "has_ended": job.state in ENDED,
         "progress": progress_of(job),
-        "language": (name_of(job.language) or job.language).title() if job.language else "",
+        "language": TONGUES.get(job.language, job.language) if job.language else "",
         "took_ms": took_ms if job.ended_ms else 0,
         "missing": [_gap(told) for told in job.missing],
         # Where the files lie is in the job's source already.
