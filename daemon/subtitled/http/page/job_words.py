@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 JOB_WORDS: Final[Mapping[str, tuple[str, str]]] = {
+    "about.overview": ("Overview", "總覽"),
     "about.source": ("Source", "來源"),
     "about.speed": ("Speed", "速度"),
     "about.took": ("Took", "耗時"),

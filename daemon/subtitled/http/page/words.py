@@ -151,7 +151,6 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "job.received": ("{part} of {whole} here", "已收到 {part} / {whole}"),
     "job.read": ("{time} read so far", "已讀取 {time}"),
     "job.took": ("took {time}, {speed} real time", "耗時 {time}，{speed} 即時速度"),
-    "job.unknown": ("not known yet", "尚未得知"),
     "job.unnamed": ("(without a name)", "(未命名)"),
     **JOB_WORDS,
     # What the scripts say. `{n}` and the like are filled in there.
