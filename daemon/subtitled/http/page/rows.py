@@ -100,7 +100,7 @@ def _details(job: JobFacts, voice: Voice) -> Iterable[str]:
 def worker_row(worker: WorkerFacts, speed: Speeds, names: Mapping[str, str], voice: Voice) -> WorkerRow:
     """Return a worker's row; `names` of the jobs that may be under way, by id."""
     sign = {"idle": "done", "busy": "busy", "starting": "wait", "draining": "off"}.get(worker.state, "warn")
-    times = speed.slots.get(worker.slot, 0.0) if worker.role == "transcribe" else 0.0
+    times = speed.slots.get(worker.slot, 0.0) if worker.jobs else 0.0
     used, whole = worker.memory_used_bytes, worker.memory_total_bytes
     return WorkerRow(
         slot=worker.slot,
