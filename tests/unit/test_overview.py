@@ -52,6 +52,7 @@ def stats(*states: str, **changes: object) -> StatsInfo:
     [
         (("idle", "busy"), {}, 0, "ok", "All is well"),
         (("idle", "busy"), {}, 3, "warn", "3 files failed in the last day"),
+        (("idle",), {}, 50, "warn", "50 files or more failed in the last day"),
         (("idle", "starting"), {}, 3, "warn", "One of 2 workers is starting"),
         (("starting", "backoff"), {}, 0, "warn", "The workers are starting"),
         (("busy", "broken", "lost"), {}, 0, "warn", "One of 3 workers is out of order"),
@@ -71,7 +72,7 @@ def stats(*states: str, **changes: object) -> StatsInfo:
 def test_the_worst_there_is_to_say_is_said(
     states: tuple[str, ...], changes: dict[str, object], failed: int, level: str, sentence: str
 ) -> None:
-    said = verdict(stats(*states, **changes), failed)
+    said = verdict(stats(*states, **changes), failed, most_failed=50)
     assert (said.level, ENGLISH(said.key, n=said.n, whole=said.whole)) == (level, sentence)
 
 

@@ -40,6 +40,8 @@ class WorkerRow(Struct, frozen=True, kw_only=True):
 
     slot: str
     device: str
+    model: str
+    """The device's name without its maker's: there is little room."""
     state: str
     sign: str
     jobs: tuple[tuple[str, str], ...]
@@ -105,6 +107,7 @@ def worker_row(worker: WorkerFacts, speed: Speeds, names: Mapping[str, str], voi
     return WorkerRow(
         slot=worker.slot,
         device=worker.device,
+        model=worker.device.removeprefix("NVIDIA ").removeprefix("GeForce "),
         state=worker.state,
         sign="bad" if is_out(worker) else sign,
         jobs=tuple((job, names.get(job, job)) for job in worker.jobs),

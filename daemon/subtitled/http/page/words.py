@@ -42,6 +42,7 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "verdict.well": ("All is well", "一切正常"),
     "verdict.failed": ("{n} files failed in the last day", "過去一天有 {n} 個檔案失敗"),
     "verdict.failed.one": ("One file failed in the last day", "過去一天有 1 個檔案失敗"),
+    "verdict.failed_many": ("{n} files or more failed in the last day", "過去一天至少有 {n} 個檔案失敗"),
     "verdict.fewer": ("{n} of {whole} workers are starting", "{whole} 個轉錄程序中有 {n} 個正在啟動"),
     "verdict.fewer.one": ("One of {whole} workers is starting", "{whole} 個轉錄程序中有 1 個正在啟動"),
     "verdict.starting": ("The workers are starting", "轉錄程序正在啟動"),
