@@ -314,7 +314,7 @@ def test_other_limits_show_other_cues_at_once_and_are_in_the_downloads(
 def test_limits_that_cannot_be_are_told(browser: Browser) -> None:
     before = cues(browser)
     browser.wait_for("[name=max_chars]").type("3")
-    browser.wait_for("#result", "not allowed")
+    browser.wait_for("#result", "Characters a line: Value must be")
     assert cues(browser) == before
 
 

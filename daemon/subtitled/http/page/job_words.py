@@ -130,6 +130,5 @@ JOB_WORDS: Final[Mapping[str, tuple[str, str]]] = {
         "{n} 句（原為 {made} 句，{more}），其中 {other} 句不同 (✱)。",
     ),
     "script.fast": ("{n} must be read faster than the limit.", "{n} 句超過閱讀速度上限。"),
-    "script.wide": ("One of these values is not allowed.", "有一項數值不在允許範圍內。"),
     "script.failed": ("The subtitles cannot be had just now: {why}", "目前無法取得字幕：{why}"),
 }

@@ -28,12 +28,27 @@ def layout_for(asked: Mapping[str, str], made: Limits | None) -> LayoutOptions:
     """
     kept = {} if PROFILE in asked or made is None else _as_options(made)
     try:
-        return msgspec.convert({**kept, **asked}, LayoutOptions, strict=False)
+        layout = msgspec.convert({**kept, **asked}, LayoutOptions, strict=False)
     except msgspec.ValidationError as error:
         raise RequestError(400, "bad_format", f"{error}; change it in the form, or leave it empty") from None
+    if layout.gap_ms is None or layout.chain_ms is None:
+        return layout
+    # Cues cannot be closed up to more than the distance at which they are.
+    return msgspec.structs.replace(layout, chain_ms=max(layout.chain_ms, layout.gap_ms))
 
 
 def _as_options(made: Limits) -> dict[str, Any]:
-    """Return limits as options; 0 is none of a line's width or of a cue's length, and only `raw` has that."""
+    """Return limits as options. Without a width of lines there are no limits at all but those asked for."""
     found: dict[str, Any] = {PROFILE: "default" if made.max_chars else "raw"}
-    return found | {name: value for name, value in msgspec.structs.asdict(made).items() if value}
+    return found | {
+        name: value for name, value in msgspec.structs.asdict(made).items() if _is_option(name, value)
+    }
+
+
+def _is_option(name: str, value: float) -> bool:
+    """Say whether a client may ask for a limit: a configuration may have others, and 0 for none."""
+    try:
+        msgspec.convert({name: value}, LayoutOptions)
+    except msgspec.ValidationError:
+        return False
+    return value > 0

@@ -7,7 +7,7 @@ if (live) {
     const { state } = live.querySelector("[data-state]").dataset;
     if (["done", "failed", "cancelled"].includes(state)) location.reload();
     tellTimes(live);
-  }).observe(live, { childList: true, subtree: true, attributes: true, attributeFilter: ["data-state", "data-at"] });
+  }).observe(live, { childList: true, subtree: true, attributes: true, attributeFilter: ["data-state", "data-at", "title"] });
 }
 tellTimes(document);
 if (document.getElementById("player")) beginPlayer();
@@ -17,6 +17,6 @@ function tellTimes(part) {
   for (const element of part.querySelectorAll("[data-at]")) {
     const at = new Date(Number(element.dataset.at));
     element.dateTime = at.toISOString();
-    element.title = times.format(at);
+    if (element.title !== times.format(at)) element.title = times.format(at);
   }
 }

@@ -50,14 +50,20 @@ export class Layout {
   #layout() {
     const asked = Object.fromEntries(this.#asked().map(([name, value]) => [name, name === "profile" ? value : Number(value)]));
     if (asked.profile) return asked;
-    const made = Object.fromEntries(Object.entries(this.#made.limits).filter(([, value]) => value));
-    return { profile: this.#made.limits.max_chars ? "default" : "raw", ...made, ...asked };
+    // A configuration may have limits that the form has not, and 0 for none.
+    const isOption = ([name, value]) => value > 0 && !(value < this.#form.elements[name]?.min || value > this.#form.elements[name]?.max);
+    const made = Object.fromEntries(Object.entries(this.#made.limits).filter(isOption));
+    const layout = { profile: this.#made.limits.max_chars ? "default" : "raw", ...made, ...asked };
+    // Cues cannot be closed up to more than the distance at which they are.
+    if (layout.chain_ms < layout.gap_ms) layout.chain_ms = layout.gap_ms;
+    return layout;
   }
 
   async #ask() {
     clearTimeout(this.#timer);
     if (!this.#made) return;
-    if (!this.#form.reportValidity()) return this.#say(say("wide"));
+    const amiss = this.#form.querySelector("input:invalid");
+    if (amiss) return this.#say(`${amiss.labels[0].textContent.trim()}: ${amiss.validationMessage}`);
     const asked = this.#asked();
     history.replaceState(null, "", `${location.pathname}${asked.length ? `?${new URLSearchParams(asked)}` : ""}${location.hash}`);
     this.#asking.abort();

@@ -62,6 +62,7 @@ export function beginPlayer() {
     button.dataset.is = sound.isPlaying ? "playing" : "still";
     button.setAttribute("aria-label", sound.isPlaying ? say("pause") : say("play"));
     button.title = button.getAttribute("aria-label");
+    if (sound.isPlaying) find("note").textContent = "";
   }
 
   sound.addEventListener("move", move);

@@ -39,7 +39,10 @@ export class Sound extends EventTarget {
   play() {
     if (this.isGone) return;
     if (this.at_ms >= this.length_ms - 20) this.seek(0);
-    if (this.#audio.error) this.#audio.load();
+    if (this.#audio.error) {
+      this.#wanted = this.at_ms;
+      this.#audio.load();
+    }
     this.#audio.play().catch(() => {}); // what went wrong is told by "error"
   }
 
