@@ -217,6 +217,10 @@ class Client:
         """Return how loud a job's audio is; see `subtitle.Client.waveform`."""
         return await self._run(self._speaker.waveform(job))
 
+    async def listen(self, job: str, start_ms: int = 0, duration_ms: int = 60_000) -> tuple[ms.Sound, bytes]:
+        """Return at most a minute of a job's audio; see `subtitle.Client.listen`."""
+        return await self._run(self._speaker.listen(job, start_ms, duration_ms))
+
     # -- connections -----------------------------------------------------------------------------------------
 
     async def _run(self, talk: Talk[T], tell: Callable[[Any], object] | None = None) -> T:

@@ -242,6 +242,14 @@ class Client:
         """Return how loud a job's audio is: one byte for each interval, 0 for silence, 255 for full scale."""
         return self._run(self._speaker.waveform(job))
 
+    def listen(self, job: str, start_ms: int = 0, duration_ms: int = 60_000) -> tuple[ms.Sound, bytes]:
+        """Return at most a minute of a job's audio from `start_ms`, in the time of its cues: 16-bit samples, little-endian, mono.
+
+        How many there are at all, and at which rate, is in the answer. It is decoded from the media, for as long as the server has
+        that; where it takes long it is waited for, whatever the client's `timeout_s`.
+        """
+        return self._run(self._speaker.listen(job, start_ms, duration_ms))
+
     # -- connections -----------------------------------------------------------------------------------------
 
     def _run(self, talk: Talk[T], tell: Callable[[Any], object] | None = None) -> T:

@@ -24,6 +24,8 @@ from subtitle.upload import Upload
 
 GONE_S = 120.0
 """A server that was there and says nothing for this long is given up; shorter is a restart."""
+HEARD_S = 90.0
+"""For audio: the server gives up a file that takes 30 s, and others may be before it."""
 LOOK_S = 1.0
 """Between two questions how far a job is, while nothing is told of it."""
 SOON_S = 0.2
@@ -139,6 +141,12 @@ class Speaker:
     def waveform(self, job: str) -> Talk[tuple[ms.Waveform, bytes]]:
         """Ask how loud a job's audio is."""
         answer, blobs = yield from self._ask(ms.Look(request=self._next(), job=job), ms.Waveform)
+        return answer, b"".join(blobs)
+
+    def listen(self, job: str, start_ms: int, duration_ms: int) -> Talk[tuple[ms.Sound, bytes]]:
+        """Ask for a stretch of a job's audio."""
+        message = ms.Listen(request=self._next(), job=job, start_ms=start_ms, duration_ms=duration_ms)
+        answer, blobs = yield from self._ask(message, ms.Sound, HEARD_S)
         return answer, b"".join(blobs)
 
     def stats(self) -> Talk[ms.StatsInfo]:
@@ -362,8 +370,11 @@ class Speaker:
     def _first(self, message: ms.ToServer, kind: type[M]) -> Talk[M]:
         return (yield from self._ask(message, kind))[0]
 
-    def _ask(self, message: ms.ToServer, kind: type[M]) -> Talk[tuple[M, Sequence[Buffer]]]:
-        until = time.monotonic() + self._timeout_s
+    def _ask(
+        self, message: ms.ToServer, kind: type[M], least_s: float = 0.0
+    ) -> Talk[tuple[M, Sequence[Buffer]]]:
+        timeout_s = max(self._timeout_s, least_s)
+        until = time.monotonic() + timeout_s
         is_sent: bool = yield Send(message, until)
         while is_sent and time.monotonic() < until:
             heard: Heard = yield Receive(until)
@@ -374,9 +385,7 @@ class Speaker:
                 raise ServerError(answer.code, answer.message)
             if isinstance(answer, kind):
                 return answer, heard.blobs
-        raise UnreachableError(
-            f"{self._endpoint}: no answer within {self._timeout_s:g} s; is the daemon running?"
-        )
+        raise UnreachableError(f"{self._endpoint}: no answer within {timeout_s:g} s; is the daemon running?")
 
     def _check_silence(self, heard_at: float, remedy: str) -> None:
         silent_s = time.monotonic() - heard_at

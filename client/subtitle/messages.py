@@ -6,9 +6,14 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from subtitle import asked
 from subtitle.codec import Codec
 
 PROTOCOL = 1
+JobOptions = asked.JobOptions
+VadOptions = asked.VadOptions
+LayoutOptions = asked.LayoutOptions
+WordTimestamps = asked.WordTimestamps
 
 
 class _Message(Struct, frozen=True, kw_only=True, tag=True):
@@ -22,54 +27,6 @@ class _Message(Struct, frozen=True, kw_only=True, tag=True):
 
 class Hello(_Message, frozen=True, kw_only=True):
     """Ask who is there."""
-
-
-class VadOptions(Struct, frozen=True, kw_only=True):
-    """What one job wants otherwise in finding speech; None leaves the server's own setting."""
-
-    threshold: Annotated[float, Meta(gt=0, lt=1)] | None = None
-    min_silence_ms: Annotated[int, Meta(ge=0, le=10_000)] | None = None
-    pad_ms: Annotated[int, Meta(ge=0, le=2_000)] | None = None
-
-
-class LayoutOptions(Struct, frozen=True, kw_only=True):
-    """What one job wants otherwise in its cues; None leaves the profile's own limit for the language."""
-
-    profile: Literal["default", "strict", "raw"] = "default"
-    max_chars: Annotated[int, Meta(ge=8, le=200)] | None = None
-    """Characters of a line."""
-    max_lines: Annotated[int, Meta(ge=1, le=4)] | None = None
-    max_chars_per_s: Annotated[float, Meta(gt=0, le=100)] | None = None
-    min_ms: Annotated[int, Meta(ge=0, le=10_000)] | None = None
-    max_ms: Annotated[int, Meta(ge=500, le=60_000)] | None = None
-    gap_ms: Annotated[int, Meta(ge=0, le=2_000)] | None = None
-    """Time between two cues."""
-    chain_ms: Annotated[int, Meta(ge=0, le=10_000)] | None = None
-    """Cues nearer than this are closed up to `gap_ms`."""
-
-
-WordTimestamps = bool | Literal["auto"]
-"""Whether words get times of their own; "auto": where a phrase is more than one cue can hold."""
-
-
-class JobOptions(Struct, frozen=True, kw_only=True):
-    """What is asked of one job."""
-
-    language: Annotated[str, Meta(max_length=32)] = "auto"
-    """Whisper's code, "auto" (one language a file, by vote) or "multi" (each segment its own)."""
-    task: Literal["transcribe", "translate"] = "transcribe"
-    formats: Annotated[tuple[Annotated[str, Meta(max_length=16)], ...], Meta(max_length=16)] = ("srt",)
-    """What the client means to fetch; any of the server's formats can be fetched all the same."""
-    word_timestamps: WordTimestamps = "auto"
-    initial_prompt: Annotated[str, Meta(max_length=1_000)] = ""
-    """Text that the model takes as what was said before each segment: names, spelling, style."""
-    hotwords: Annotated[str, Meta(max_length=1_000)] = ""
-    """Words that the model should expect."""
-    priority: Annotated[int, Meta(ge=-100, le=100)] = 0
-    vad: VadOptions = VadOptions()
-    layout: LayoutOptions = LayoutOptions()
-    tag: Annotated[str, Meta(max_length=200)] = ""
-    """The client's own note; comes back in JobFacts."""
 
 
 class Submit(_Message, frozen=True, kw_only=True):
@@ -149,6 +106,16 @@ class Look(_Message, frozen=True, kw_only=True):
     """Ask how loud a job's audio is."""
 
     job: str
+
+
+class Listen(_Message, frozen=True, kw_only=True):
+    """Ask for a stretch of a job's audio."""
+
+    job: str
+    start_ms: Annotated[int, Meta(ge=0, le=2**62)] = 0
+    """In the time of the cues."""
+    duration_ms: Annotated[int, Meta(ge=0, le=60_000)] = 0
+    """0: only how much there is, and whether it can be heard."""
 
 
 class Cancel(_Message, frozen=True, kw_only=True):
@@ -312,6 +279,16 @@ class Waveform(_Message, frozen=True, kw_only=True):
     audio_ms: int
 
 
+class Sound(_Message, frozen=True, kw_only=True):
+    """The answer to Listen; one blob holds the samples, 16 bits, little-endian, mono: fewer than asked for at the end."""
+
+    job: str
+    start_ms: int
+    sample_rate: int
+    total_samples: int
+    """Of the whole, from the media's start."""
+
+
 class WorkerFacts(Struct, frozen=True, kw_only=True):
     """One worker slot."""
 
@@ -390,6 +367,7 @@ ToServer = (
     | Watch
     | Fetch
     | Look
+    | Listen
     | Cancel
     | Retry
     | Stats
@@ -404,6 +382,7 @@ ToClient = (
     | Event
     | Subtitles
     | Waveform
+    | Sound
     | StatsInfo
     | LogLevel
     | Error

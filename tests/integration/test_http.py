@@ -382,7 +382,7 @@ def test_no_request_is_answered_otherwise_than_the_openapi_document_says(
             return  # a path of another form, which is nobody's
         assert str(answer.status_code) in operation["responses"], answer.text
         kind = operation["responses"][str(answer.status_code)].get("content", {}).get("application/json")
-        if kind is not None:
+        if kind is not None and method != "head":
             struct = _STRUCTS[kind["schema"]["$ref"].rpartition("/")[2]]
             fields = document["components"]["schemas"][struct.__name__]["properties"]
             assert answer.json().keys() == fields.keys()

@@ -129,6 +129,25 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
                 "Tell how loud a job's audio is.", {200: _json("Waveform")}, job, faults=(404, 409)
             ),
         },
+        "/api/jobs/{job}/audio": {
+            method: _operation(
+                summary,
+                {
+                    200: {"description": "A WAV file", "content": {"audio/wav": {}}},
+                    206: {"description": "A range of its bytes", "content": {"audio/wav": {}}},
+                    416: {"description": "It has no such bytes"},
+                },
+                job,
+                {
+                    "name": "Range",
+                    "in": "header",
+                    "schema": {"type": "string"},
+                    "description": "bytes=FIRST-LAST",
+                },
+                faults=(404, 409, 413, 429, 500),
+            )
+            for method, summary in (("get", "Hear a job."), ("head", "Tell how much there is to be heard."))
+        },
         "/api/stats": {"get": _operation("Tell of workers, queue and speed.", {200: _json("StatsInfo")})},
     }
 
