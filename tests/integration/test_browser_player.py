@@ -332,7 +332,6 @@ def test_the_player_comes_by_itself_when_the_job_is_done(
 
 
 def test_what_cannot_be_heard_can_still_be_read(shared: Browser, daemon: Daemon, tmp_path: Path) -> None:
-    shared.expect("404")
     path = daemon.drop(media.write_sound(tmp_path / "gone.flac", media.speech(8)), "gone.flac")
     job = daemon.wait_for(path)
     for place in daemon.inbox.rglob("gone.flac"):

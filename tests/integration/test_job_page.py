@@ -144,6 +144,16 @@ def test_the_first_view_is_small(http: httpx.Client, talk: str) -> None:
     assert sum(sizes.values()) < 100_000, sizes
 
 
+def test_media_that_is_gone_is_told(http: httpx.Client, daemon: Daemon) -> None:
+    job = daemon.wait_for(daemon.drop(media.DEMO / "demo-zh.flac", "gone.flac"))
+    assert "data-gone" not in http.get(f"/jobs/{job.id}").text
+    for path in daemon.inbox.rglob("gone.flac"):
+        path.unlink()
+    page = http.get(f"/jobs/{job.id}").text
+    assert "The media is not on the server any more" in page
+    assert ("data-gone" in page, bool(shown(page)), len(links(page)) > 5) == (True, True, True)
+
+
 def test_silence_has_a_player_and_nothing_to_read(http: httpx.Client, daemon: Daemon, tmp_path: Path) -> None:
     job = daemon.client.submit(media.write_sound(tmp_path / "silence.wav", media.silence(2)))
     job.wait(WAIT_S)

@@ -11,10 +11,12 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
+from subtitle.errors import ServerError
 from subtitle.messages import JobFacts, LayoutOptions
 from subtitle.progress import ENDED, progress_of
 from subtitled.cues.render import read_json
 from subtitled.cues.transcript import Transcript
+from subtitled.http.faults import as_request_error
 from subtitled.http.gateway import Gateway
 from subtitled.http.page import frame
 from subtitled.http.page.language import language_of
@@ -28,6 +30,9 @@ LISTED = 100
 """Cues on one page of those that are sent with it."""
 SOON_MS = 1_800_000
 """The cues of a longer file are some tenths of a second to lay out: its page is sent without, and the script asks for them."""
+
+HEARD_S = 1.0
+"""Whether the media is still there is waited for so long: others may be listening."""
 
 
 class Listing(Struct, frozen=True, kw_only=True):
@@ -50,7 +55,9 @@ async def show(request: Request) -> Response:
     look = await pulse.look()
     job = await _status(request)
     asked = asked_of(request.query_params)
-    layout, listing = None, None
+    layout, listing, why_unheard = None, None, ""
+    if has_text(job):
+        why_unheard = await _why_unheard(gateway, job.id)
     if has_text(job) and (asked or job.audio_ms <= SOON_MS or "from" in request.query_params):
         first = _number(request.query_params.get("from", ""))
         made = await _transcript(gateway, job.id)
@@ -63,6 +70,7 @@ async def show(request: Request) -> Response:
         **_facts(request, job),
         has_text=has_text(job),
         listing=listing,
+        why_unheard=why_unheard,
         asked=asked,
         downloads=[(form, result_address(job.id, form, layout)) for form in look.welcome.formats],
         page_from=lambda first: f"/jobs/{job.id}?{urlencode({**asked, 'from': first})}",
@@ -100,6 +108,18 @@ async def _status(request: Request) -> JobFacts:
 async def _transcript(gateway: Gateway, job: str, layout: LayoutOptions | None = None) -> Transcript:
     _, content = await gateway.subtitles(job, "json", layout)
     return await asyncio.to_thread(read_json, content)
+
+
+async def _why_unheard(gateway: Gateway, job: str) -> str:
+    """Return why a job's media can never be heard, "" where it can, or where that is not known soon."""
+    try:
+        async with asyncio.timeout(HEARD_S):
+            await gateway.client.listen(job, 0, 0)
+    except ServerError as error:
+        return str(as_request_error(error)) if error.code == "NOT_FOUND" else ""
+    except TimeoutError:
+        return ""
+    return ""
 
 
 def _facts(request: Request, job: JobFacts) -> dict[str, Any]:

@@ -68,6 +68,10 @@ JOB_WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "player.key.list": ("in the list: hear the cue", "在清單中：播放該句"),
     "player.key.unsure": ("next uncertain words", "下一處不確定的字詞"),
     "player.key.find": ("search", "搜尋"),
+    "player.gone": (
+        "The media is not on the server any more: it cannot be heard, and what was found in it is still here.",
+        "媒體檔已不在伺服器上，無法播放；轉錄結果仍保留在此。",
+    ),
     # The cues.
     "cues.title": ("Subtitles", "字幕"),
     "cues.count": ("{n} cues", "{n} 句"),

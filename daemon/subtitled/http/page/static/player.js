@@ -16,7 +16,7 @@ export function beginPlayer() {
   const place = find("player");
   const { job } = place.dataset;
   let length_ms = Number(place.dataset.length);
-  const sound = new Sound(find("audio"), length_ms);
+  const sound = new Sound(find("audio"), length_ms, "gone" in place.dataset);
   const seek = (ms) => sound.seek(ms);
   const detail = new Wave(find("detail"), length_ms, { goesAlong: true, onSeek: aim });
   const whole = new Wave(find("whole"), length_ms, { goesAlong: false, onSeek: aim });
@@ -150,6 +150,7 @@ export function beginPlayer() {
   hear(job).then((waveform) => [detail, whole].forEach((wave) => wave.hear(waveform)), () => {});
   for (const id of ["controls", "tools"]) find(id).hidden = false;
   find("pages")?.remove();
+  find("play").disabled = sound.isGone;
   const start = /^#t=([\d.]+)$/.exec(location.hash);
   if (start) seek(Number(start[1]) * 1000);
   turn();

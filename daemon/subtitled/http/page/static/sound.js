@@ -5,12 +5,12 @@ export class Sound extends EventTarget {
   #wanted = 0; // of a place that was asked for before there was any audio
   #frame = 0;
 
-  /** `length_ms`: of the whole. Tells "move" when the place changes, "turn" when it begins or stops, "gone" when it cannot be heard. */
-  constructor(audio, length_ms) {
+  /** `length_ms`: of the whole; `isGone`: there is nothing to hear. Tells "move" when the place changes, "turn" when it begins or stops, "gone" when it cannot be heard. */
+  constructor(audio, length_ms, isGone) {
     super();
     this.#audio = audio;
     this.length_ms = length_ms;
-    this.isGone = false;
+    this.isGone = isGone;
     audio.controls = false;
     audio.addEventListener("loadedmetadata", () => this.#arrive());
     audio.addEventListener("play", () => this.#turn());
@@ -18,7 +18,6 @@ export class Sound extends EventTarget {
     audio.addEventListener("ended", () => this.#turn());
     audio.addEventListener("seeked", () => this.#tell("move"));
     audio.addEventListener("error", () => this.#ask());
-    this.#ask();
   }
 
   get at_ms() {
@@ -71,11 +70,11 @@ export class Sound extends EventTarget {
     move();
   }
 
-  /** Find out whether the media can be had. */
+  /** Find out whether what could not be had is gone for good. */
   async #ask() {
     const answer = await fetch(this.#audio.src, { method: "HEAD" }).catch(() => null);
-    if (answer?.status === 404) this.isGone = true;
-    if (answer?.status === 404 || this.#audio.error) this.#tell("gone");
+    this.isGone = answer?.status === 404;
+    this.#tell("gone");
   }
 
   #tell(name) {
