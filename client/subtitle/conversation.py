@@ -130,11 +130,16 @@ class Speaker:
         """Try a failed job again."""
         return (yield from self._first(ms.Retry(request=self._next(), job=job), ms.JobInfo)).job
 
-    def fetch(self, job: str, form: str) -> Talk[tuple[ms.Subtitles, bytes]]:
+    def fetch(self, job: str, form: str, layout: ms.LayoutOptions | None) -> Talk[tuple[ms.Subtitles, bytes]]:
         """Ask for a job's subtitles."""
-        message = ms.Fetch(request=self._next(), job=job, format=form)
+        message = ms.Fetch(request=self._next(), job=job, format=form, layout=layout)
         answer, blobs = yield from self._ask(message, ms.Subtitles)
         return answer, b"".join(bytes(blob) for blob in blobs)
+
+    def waveform(self, job: str) -> Talk[tuple[ms.Waveform, bytes]]:
+        """Ask how loud a job's audio is."""
+        answer, blobs = yield from self._ask(ms.Look(request=self._next(), job=job), ms.Waveform)
+        return answer, b"".join(blobs)
 
     def stats(self) -> Talk[ms.StatsInfo]:
         """Ask for workers, queue and speed."""

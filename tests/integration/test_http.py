@@ -27,6 +27,7 @@ from gateway import Gateway
 from subtitle import messages as ms
 from subtitled import config
 from subtitled.http.openapi import Fault, Jobs
+from subtitled.http.player import Cues, Waveform
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -393,6 +394,8 @@ _STRUCTS: dict[str, type[msgspec.Struct]] = {
     "JobFacts": ms.JobFacts,
     "Jobs": Jobs,
     "StatsInfo": ms.StatsInfo,
+    "Cues": Cues,
+    "Waveform": Waveform,
     "Fault": Fault,
 }
 

@@ -8,16 +8,18 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 from msgspec.structs import replace
 
 from subtitle import messages as ms
 from subtitled import log
 from subtitled.aside import Aside
 from subtitled.clients.census import Census
-from subtitled.clients.facts import history, job_facts, shown
+from subtitled.clients.facts import history, job_facts, media_of, shown
 from subtitled.clients.holdings import Holdings
 from subtitled.clients.peer import Peer
 from subtitled.clients.refusal import RefusedError
+from subtitled.clients.submission import check_layout
 from subtitled.core.broker import Broker
 from subtitled.core.events import CancelRequested, Event, RetryRequested
 from subtitled.core.records import Role
@@ -27,6 +29,8 @@ from subtitled.cues.transcript import Transcript
 from subtitled.storage.rows import JobRow, ResultRow
 from subtitled.storage.store import Store
 from subtitled.version import VERSION
+from subtitled.workers.backend import Waveform
+from subtitled.writing.compose import SAMPLES_PER_MS
 from subtitled.writing.composer import Composer
 from subtitled.writing.finish import look_of
 from subtitled.writing.outputs import output_paths
@@ -36,10 +40,12 @@ MAX_LISTED = 1000
 MAX_COMPOSED = 32
 """Answers composed at once; each holds all that a job has said."""
 CANCELLABLE = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.PREPARING, JobState.TRANSCRIBING})
+RAW = ms.LayoutOptions(profile="raw")
 _log = log.get()
+_waveform_decoder = msgspec.msgpack.Decoder(Waveform)
 T = TypeVar("T")
 
-Ask = ms.Hello | ms.List | ms.Status | ms.Fetch | ms.Cancel | ms.Retry | ms.Stats | ms.SetLogLevel
+Ask = ms.Hello | ms.List | ms.Status | ms.Fetch | ms.Look | ms.Cancel | ms.Retry | ms.Stats | ms.SetLogLevel
 
 
 class Desk:
@@ -102,6 +108,8 @@ class Desk:
                 peer.reply(ms.JobInfo(request=request, job=self.facts(job)))
             case ms.Fetch():
                 self._fetch(message, peer)
+            case ms.Look(job=job):
+                self._look(request, self.find(job, peer), peer)
             case ms.Stats():
                 peer.reply(self._census.stats(request, peer.who))
             case ms.SetLogLevel(level=level):
@@ -165,7 +173,7 @@ class Desk:
             return
 
         # Only the missing spans are asked for: no cue is worth laying out.
-        work = partial(self._composer.compose, row, model=self._model, profile="raw")
+        work = partial(self._composer.compose, row, model=self._model, layout=RAW)
 
         def composed(transcript: Transcript) -> None:
             missing = tuple(f"{gap.start_ms} {gap.end_ms} {gap.cause}" for gap in transcript.missing)
@@ -200,8 +208,11 @@ class Desk:
         if row.job.is_needless:
             raise RefusedError("WRONG_STATE", f"job {row.job.id} made no subtitles: {row.job.cause}")
 
+        if message.layout is not None:
+            check_layout(message.layout)
+
         def work(results: list[ResultRow]) -> tuple[Transcript, bytes]:
-            transcript = self._composer.compose(row, results, model=self._model)
+            transcript = self._composer.compose(row, results, model=self._model, layout=message.layout)
             return transcript, render(known, transcript, look_of(row.job.options))
 
         def composed(found: tuple[Transcript, bytes]) -> None:
@@ -216,6 +227,23 @@ class Desk:
             peer.reply(answer, (body,))
 
         self._compose(message.request, row, peer, work, composed)
+
+    def _look(self, request: int, row: JobRow, peer: Peer) -> None:
+        media = media_of(row)
+        stored = self._store.waveform(row.job.id)
+        if stored is None:
+            raise RefusedError(
+                "NOT_FOUND", f"job {row.job.id} has no waveform: an earlier release read it; submit it again"
+            )
+        waveform = _waveform_decoder.decode(stored)
+        answer = ms.Waveform(
+            request=request,
+            job=row.job.id,
+            interval_ms=waveform.interval_ms,
+            offset_ms=media.offset_samples // SAMPLES_PER_MS,
+            audio_ms=media.decoded_samples // SAMPLES_PER_MS,
+        )
+        peer.reply(answer, (waveform.peaks,))
 
     def _compose(
         self,

@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 
 from subtitle import messages as ms
+from subtitled.clients.refusal import RefusedError
 from subtitled.core.records import Worker
-from subtitled.core.states import JobState
+from subtitled.core.states import JOB_LIVE, JobState
 from subtitled.storage.rows import JobRow, JournalEntry
 from subtitled.watching.gpu_memory import Memory
 from subtitled.workers.backend import Media
@@ -46,6 +47,21 @@ def job_facts(
         received_bytes=received_bytes if job.state is JobState.RECEIVING else job.size,
         priority=job.options.priority,
         formats=job.options.formats,
+    )
+
+
+def media_of(row: JobRow) -> Media:
+    """Return what reading a job's file to its end has shown; raises RefusedError where it was not read."""
+    job = row.job
+    if row.media is not None:
+        return _media_decoder.decode(row.media)
+    if job.state in JOB_LIVE:
+        raise RefusedError(
+            "WRONG_STATE", f"job {job.id} is {job.state.value}; wait until its file has been read to its end"
+        )
+    cause = f": {job.cause}" if job.cause else ""
+    raise RefusedError(
+        "WRONG_STATE", f"job {job.id} is {job.state.value}; its file was not read to its end{cause}"
     )
 
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from subtitled.core.actions import Action, DropPcm, SaveJob, SaveNewJob, SaveNewSegment, SaveSegment
 from subtitled.core.ballot import Ballot
-from subtitled.core.events import SegmentRow
+from subtitled.core.events import PlanComplete, SegmentRow
 from subtitled.core.plan import Plan
 from subtitled.core.records import Job, Segment, SegmentKey
 from subtitled.core.states import JOB, SEGMENT, SEGMENT_FINAL, JobEvent, SegmentEvent, SegmentState, step
@@ -66,11 +66,14 @@ class Ledger:
             if segment.state is SegmentState.DONE and segment.language is not None:
                 self.ballots[job.id].add(segment.language, segment.language_probability)
 
-    def move_job(self, job: Job, event: JobEvent, *, media: bytes | None = None, **changes: object) -> Job:
-        """Take a job through a transition of the table, with changes to its other fields."""
+    def move_job(
+        self, job: Job, event: JobEvent, *, read: PlanComplete | None = None, **changes: object
+    ) -> Job:
+        """Take a job through a transition of the table, with changes to its other fields, and what reading its file has shown."""
         moved = replace(job, state=step(JOB, job.state, event), **changes)
         self.jobs[job.id] = moved
-        self.out.append(SaveJob(job=moved, before=job.state, event=event, media=media))
+        media, waveform = (read.media, read.waveform) if read is not None else (None, None)
+        self.out.append(SaveJob(job=moved, before=job.state, event=event, media=media, waveform=waveform))
         return moved
 
     def change_job(self, job: Job, **changes: object) -> Job:

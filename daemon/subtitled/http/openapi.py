@@ -10,9 +10,11 @@ from msgspec import Struct
 from subtitle import messages as ms
 from subtitled.core.states import JobState
 from subtitled.cues.render import Format
+from subtitled.http.player import Cues, Waveform
 from subtitled.version import VERSION
 
 _OF_THE_WIRE = ("type", "request")
+_LAYOUT = "LayoutOptions as JSON: the cues are made anew within those limits"
 _WORDS = ("language", "task", "word_timestamps", "initial_prompt", "hotwords", "priority", "tag")
 
 
@@ -36,7 +38,7 @@ class Jobs(Struct, frozen=True, kw_only=True):
 def document() -> dict[str, Any]:
     """Return the document, whose schemas are those of the messages themselves."""
     _, schemas = msgspec.json.schema_components(
-        (ms.JobFacts, Jobs, ms.JobOptions, ms.Event, ms.StatsInfo, Fault),
+        (ms.JobFacts, Jobs, ms.JobOptions, ms.Event, ms.StatsInfo, Cues, Waveform, Fault),
         ref_template="#/components/schemas/{name}",
     )
     for schema in schemas.values():
@@ -109,7 +111,22 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
                 {200: {"description": "The file", "content": {"*/*": {"schema": {"type": "string"}}}}},
                 job,
                 _query("format", {"enum": list(get_args(Format)), "default": "srt"}),
+                _query("layout", {"type": "string"}, _LAYOUT),
                 faults=(400, 404, 409, 429),
+            ),
+        },
+        "/api/jobs/{job}/cues": {
+            "get": _operation(
+                "Get a job's cues, with what was heard in each.",
+                {200: _json("Cues")},
+                job,
+                _query("layout", {"type": "string"}, _LAYOUT),
+                faults=(400, 404, 409, 429),
+            ),
+        },
+        "/api/jobs/{job}/waveform": {
+            "get": _operation(
+                "Tell how loud a job's audio is.", {200: _json("Waveform")}, job, faults=(404, 409)
             ),
         },
         "/api/stats": {"get": _operation("Tell of workers, queue and speed.", {200: _json("StatsInfo")})},

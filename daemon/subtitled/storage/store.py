@@ -21,6 +21,7 @@ from subtitled.errors import StoreError
 from subtitled.storage.database import open_database, reported, transaction
 from subtitled.storage.rows import (
     CHOOSE_JOBS,
+    INSERT_JOB,
     SELECT_JOB,
     SELECT_JOURNAL,
     JobRow,
@@ -28,6 +29,7 @@ from subtitled.storage.rows import (
     ResultRow,
     job_row,
     journal_entry,
+    new_row,
     read_plan,
 )
 from subtitled.storage.schema import MIGRATIONS
@@ -128,33 +130,7 @@ class Store:
                 return self._record(now_ms, "worker", "", name, *step)
 
     def _insert_job(self, job: Job, now_ms: int) -> None:
-        self._db.execute(
-            """INSERT INTO jobs (id, ord, state, source, location, size, mtime_ns, options, losses, recipe, is_planned,
-                   language, language_probability, cause, is_closed, created_ms, owner, tag, sha256, repetition)
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-            (
-                job.id,
-                job.order,
-                job.state.value,
-                job.source,
-                job.location,
-                job.size,
-                job.mtime_ns,
-                msgspec.msgpack.encode(job.options),
-                job.losses,
-                job.recipe,
-                job.is_planned,
-                job.language,
-                job.language_probability,
-                job.cause,
-                job.is_closed,
-                now_ms,
-                job.owner,
-                job.tag,
-                job.sha256,
-                job.repetition,
-            ),
-        )
+        self._db.execute(INSERT_JOB, new_row(job, now_ms))
 
     def _update_job(self, save: SaveJob, now_ms: int) -> None:
         job = save.job
@@ -189,6 +165,8 @@ class Store:
             ),
             f"job {job.id} is not {save.before.value}",
         )
+        if save.waveform is not None:
+            self._db.execute("INSERT OR REPLACE INTO waveforms VALUES (?, ?)", (job.id, save.waveform))
 
     def _update_segment(self, save: SaveSegment) -> None:
         segment = save.segment
@@ -251,6 +229,11 @@ class Store:
         """Return a job, or None."""
         row = self._db.execute(f"{SELECT_JOB} WHERE id = ?", (job,)).fetchone()
         return job_row(row) if row else None
+
+    def waveform(self, job: str) -> bytes | None:
+        """Return how loud a job's audio is, as the prepare worker has told it, or None."""
+        row = self._db.execute("SELECT waveform FROM waveforms WHERE job = ?", (job,)).fetchone()
+        return row[0] if row else None
 
     def list_jobs(
         self,
