@@ -12,21 +12,16 @@ from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import httpx2 as httpx
 import msgspec
 import openai
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import media
 from daemon import Daemon, eventually, free_port, is_running
 from gateway import Gateway
-from subtitle import messages as ms
 from subtitled import config
-from subtitled.http.openapi import Fault, Jobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -350,51 +345,6 @@ def test_an_option_that_is_none_is_named(http: httpx.Client, words: dict[str, st
         http.post("/api/jobs", data=words, files={"file": b"x"}),
     ):
         assert (sent.status_code, sent.json()["param"]) == (400, param), sent.text
-
-
-_TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), max_size=20)
-
-
-@given(data=st.data())
-@settings(max_examples=150)
-def test_no_request_is_answered_otherwise_than_the_openapi_document_says(
-    gateway: Gateway, data: st.DataObject
-) -> None:
-    """Requests by the document, of values that it allows and of any others."""
-    with httpx.Client(base_url=gateway.url, timeout=WAIT_S) as http:
-        document = http.get("/api/openapi.json").json()
-        path = data.draw(st.sampled_from(sorted(document["paths"])))
-        method = data.draw(st.sampled_from(sorted(document["paths"][path])))
-        operation = document["paths"][path][method]
-        params = {}
-        for parameter in operation["parameters"]:
-            known = parameter["schema"].get("items", parameter["schema"]).get("enum", ["1", "en"])
-            if parameter["in"] == "query" and data.draw(st.booleans()):
-                params[parameter["name"]] = data.draw(st.sampled_from(known) | _TEXTS)
-        ids = [
-            job["id"] for job in http.get("/api/jobs", params={"limit": 3, "state": "done"}).json()["jobs"]
-        ]
-        job = data.draw(st.sampled_from(["nosuch", *ids]) | _TEXTS.filter(lambda text: text.strip("./")))
-        files = {"file": data.draw(st.binary(max_size=20))} if "requestBody" in operation else None
-        answer = http.request(method, path.replace("{job}", quote(job, safe="")), params=params, files=files)
-        if "%2F" in quote(job, safe="") and answer.status_code in {404, 405}:
-            return  # a path of another form, which is nobody's
-        assert str(answer.status_code) in operation["responses"], answer.text
-        kind = operation["responses"][str(answer.status_code)].get("content", {}).get("application/json")
-        if kind is not None:
-            struct = _STRUCTS[kind["schema"]["$ref"].rpartition("/")[2]]
-            fields = document["components"]["schemas"][struct.__name__]["properties"]
-            assert answer.json().keys() == fields.keys()
-            if struct is not ms.StatsInfo:
-                msgspec.convert(answer.json(), struct)
-
-
-_STRUCTS: dict[str, type[msgspec.Struct]] = {
-    "JobFacts": ms.JobFacts,
-    "Jobs": Jobs,
-    "StatsInfo": ms.StatsInfo,
-    "Fault": Fault,
-}
 
 
 # -- bodies ------------------------------------------------------------------------------------------------------
