@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msgspec import Struct
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -12,43 +11,11 @@ from rich.text import Text
 
 from subtitle.bars import clock, megabytes
 from subtitle.messages import JobFacts, StatsInfo, Welcome
+from subtitle.outlook import Snapshot, Speeds
 from subtitle.progress import progress_of
 
 RUNNING = ("receiving", "queued", "preparing", "transcribing", "writing")
 MAX_JOBS = 200
-
-
-class Snapshot(Struct, frozen=True, kw_only=True):
-    """What the server does at one moment."""
-
-    at: float
-    """On the client's monotonic clock."""
-    stats: StatsInfo
-    jobs: tuple[JobFacts, ...]
-    """Those that have not ended, newest first."""
-
-
-class Speeds(Struct, frozen=True, kw_only=True):
-    """Audio transcribed a second, between two snapshots."""
-
-    total: float | None
-    """None without an earlier snapshot of the same daemon."""
-    slots: dict[str, float] = {}
-
-
-def speeds(before: Snapshot | None, now: Snapshot) -> Speeds:
-    """Return how fast audio was transcribed from one snapshot to the next."""
-    if before is None or now.at <= before.at or now.stats.uptime_s < before.stats.uptime_s:
-        return Speeds(total=None)
-    passed_ms = (now.at - before.at) * 1000
-    earlier = {worker.slot: worker.audio_ms for worker in before.stats.workers}
-    return Speeds(
-        total=(now.stats.audio_ms - before.stats.audio_ms) / passed_ms,
-        slots={
-            worker.slot: max(0, worker.audio_ms - earlier.get(worker.slot, worker.audio_ms)) / passed_ms
-            for worker in now.stats.workers
-        },
-    )
 
 
 def screen(welcome: Welcome, now: Snapshot, speed: Speeds, *, max_jobs: int | None = None) -> RenderableType:

@@ -7,8 +7,8 @@ from msgspec.structs import replace
 
 from subtitle import JobFailedError, Progress, StatsInfo, WorkerFacts
 from subtitle.bars import Rate, clock, description, megabytes
+from subtitle.outlook import Snapshot, speeds
 from subtitle.progress import check_done, progress_of
-from subtitle.top import Snapshot, speeds
 from unit import job_facts
 
 FACTS = replace(

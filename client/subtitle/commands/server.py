@@ -15,6 +15,7 @@ from rich.live import Live
 from subtitle import top as picture
 from subtitle.client import Client
 from subtitle.commands.reach import as_json, print_json, with_client
+from subtitle.outlook import Snapshot, speeds
 
 SPEED_S = 15.0
 """Speeds in `top` are those of the last seconds."""
@@ -52,13 +53,13 @@ def top(client: Client, every_s: float, *, is_json: bool) -> None:
         print_json({"stats": now.stats, "jobs": now.jobs})
         return
     if not console.is_terminal:
-        console.print(picture.screen(welcome, now, picture.speeds(None, now)))
+        console.print(picture.screen(welcome, now, speeds(None, now)))
         return
     seen = deque([now])
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             room = console.height - len(now.stats.workers) - 9
-            speed = picture.speeds(seen[0], now)
+            speed = speeds(seen[0], now)
             live.update(picture.screen(welcome, now, speed, max_jobs=room), refresh=True)
             time.sleep(every_s)
             now = _look(client)
@@ -85,8 +86,8 @@ def completion(context: click.Context, shell: str) -> None:
     click.echo(found(context.find_root().command, {}, "subtitle", "_SUBTITLE_COMPLETE").source())
 
 
-def _look(client: Client) -> picture.Snapshot:
+def _look(client: Client) -> Snapshot:
     stats = client.stats()
-    return picture.Snapshot(
+    return Snapshot(
         at=time.monotonic(), stats=stats, jobs=client.list(picture.RUNNING, limit=picture.MAX_JOBS)
     )

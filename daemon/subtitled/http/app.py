@@ -11,6 +11,7 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
+from starlette.types import ASGIApp
 
 from subtitle.aio import Client
 from subtitle.errors import SubtitleError
@@ -20,6 +21,9 @@ from subtitled.http.faults import RequestError, answer, as_request_error
 from subtitled.http.forms import drain
 from subtitled.http.gateway import Gateway
 from subtitled.http.guard import Guard
+from subtitled.http.page import frame, pages
+from subtitled.http.page.armour import Armour
+from subtitled.http.page.pulse import Pulse
 
 DAEMON_TIMEOUT_S = 10.0
 """How long the daemon may take for an answer."""
@@ -33,27 +37,29 @@ def build(
     tokens: frozenset[bytes],
     max_bytes: int,
     on_ready: Callable[[], None] = lambda: None,
-) -> Starlette:
+) -> ASGIApp:
     """Return the application for the daemon at `endpoint`; `tokens` are digests, `key` is a key file or ""."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         # A client belongs to one event loop: it is made in the server's.
-        app.state.gateway = Gateway(Client(endpoint, key, timeout_s=DAEMON_TIMEOUT_S), max_bytes)
+        client = Client(endpoint, key, timeout_s=DAEMON_TIMEOUT_S)
+        app.state.gateway, app.state.pulse = Gateway(client, max_bytes), Pulse(client)
         on_ready()
         try:
             yield
         finally:
             await app.state.gateway.close()
 
-    return Starlette(
-        routes=[*openai.routes(), *asr.routes(), *jobs.routes()],
-        middleware=[Middleware(Guard, tokens=tokens)],
+    app = Starlette(
+        routes=[*openai.routes(), *asr.routes(), *jobs.routes(), *pages.routes()],
+        middleware=[Middleware(Guard, tokens=tokens, answer=_answer)],
         exception_handlers=dict.fromkeys(
             (RequestError, SubtitleError, HTTPException, ClientDisconnect, Exception), _refuse
         ),
         lifespan=lifespan,
     )
+    return Armour(app)
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
@@ -63,10 +69,16 @@ async def _refuse(request: Request, error: Exception) -> Response:
         _log.error(log.REQUEST_BROKE, path=request.url.path, cause=repr(error))
     with suppress(RequestError, ClientDisconnect):
         await drain(request)
-    response = answer(request.url.path, as_request_error(error))
+    response = _answer(request, as_request_error(error))
     if response.status_code == 405:
         response.headers["Allow"] = ", ".join(sorted(_methods(request)))  # RFC 9110, 15.5.6
     return response
+
+
+def _answer(request: Request, error: RequestError) -> Response:
+    if pages.is_page(request.url.path):
+        return frame.fault(request, error)
+    return answer(request.url.path, error)
 
 
 def _methods(request: Request) -> set[str]:

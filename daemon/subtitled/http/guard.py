@@ -7,18 +7,24 @@ import binascii
 import hashlib
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from subtitled.errors import SubtitledError
-from subtitled.http.faults import RequestError, answer
+from subtitled.http.faults import RequestError
 
 MIN_TOKEN_CHARS = 16
 MAX_REQUESTS = 256
 """Requests under way at once; each may hold 2 MiB and a connection to the daemon."""
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+"""What changes nothing here."""
+_OURS = frozenset({"same-origin", "none"})
+"""Sec-Fetch-Site (Fetch Metadata, W3C): whose page the request comes from; none: somebody typed it, or it is no browser."""
 _HERE = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -49,9 +55,12 @@ class Guard:
     from any page that is open in it (the page's Origin tells), or from a name that was made to point here (the Host tells).
     """
 
-    def __init__(self, app: ASGIApp, tokens: frozenset[bytes]) -> None:
-        """`tokens`: their digests; empty: none is asked for."""
+    def __init__(
+        self, app: ASGIApp, tokens: frozenset[bytes], answer: Callable[[Request, RequestError], Response]
+    ) -> None:
+        """`tokens`: their digests; empty: none is asked for. `answer` puts a refusal in the words of who is asked."""
         self._app = app
+        self._answer = answer
         self._tokens = tokens
         self._under_way = 0
 
@@ -60,9 +69,10 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        refusal = self._refusal(Headers(scope=scope))
+        request = Request(scope)
+        refusal = self._refusal(request)
         if refusal is not None:
-            await answer(scope["path"], refusal)(scope, receive, send)
+            await self._answer(request, refusal)(scope, receive, send)
             return
         self._under_way += 1
         try:
@@ -70,7 +80,8 @@ class Guard:
         finally:
             self._under_way -= 1
 
-    def _refusal(self, headers: Headers) -> RequestError | None:
+    def _refusal(self, request: Request) -> RequestError | None:
+        headers = request.headers
         host = headers.get("host", "")
         if self._tokens:
             shown = _shown(headers.get("authorization", ""))
@@ -92,6 +103,13 @@ class Guard:
         if origin is not None and urlsplit(origin).netloc != host:
             return RequestError(
                 403, "forbidden", f"Origin {origin[:100]!r}: pages of other sites may not ask here"
+            )
+        site = headers.get("sec-fetch-site", "none")
+        if request.method not in _SAFE and site not in _OURS:
+            return RequestError(
+                403,
+                "forbidden",
+                f"Sec-Fetch-Site {site[:20]!r}: pages of other sites may not change anything here",
             )
         if self._under_way >= MAX_REQUESTS:
             return RequestError(

@@ -46,22 +46,32 @@ def routes() -> list[Route]:
 async def _submit(request: Request) -> Response:
     """Take a form with a `file`, or a body that is the file, and options in either's parameters."""
     gateway: Gateway = request.app.state.gateway
-    query = {name: request.query_params.getlist(name) for name in request.query_params}
-    first = options_of(query)
     if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        form = Form(request, "file", gateway.max_bytes)
-        name = await form.open()
-        first = options_of({**query, **form.fields})
-
-        def final_options() -> JobOptions:
-            return options_of({**query, **form.fields})
-
-        given = {**query, **form.fields}
-        job = await gateway.submit(form.pieces(), _name(given, name), first, final_options)
+        job = await take_form(request)
     else:
-        job = await gateway.submit(raw(request, gateway.max_bytes), _name(query, ""), first)
+        query = _query(request)
+        job = await gateway.submit(raw(request, gateway.max_bytes), _name(query, ""), options_of(query))
     facts = await gateway.client.status(job)
     return _json(facts, status=201, headers={"Location": f"/api/jobs/{job}"})
+
+
+async def take_form(request: Request) -> str:
+    """Take a form with a `file`, and options in its other fields or in the query; return the job."""
+    gateway: Gateway = request.app.state.gateway
+    query = _query(request)
+    options_of(query)
+    form = Form(request, "file", gateway.max_bytes)
+    name = await form.open()
+    given = {**query, **form.fields}
+
+    def final_options() -> JobOptions:
+        return options_of({**query, **form.fields})
+
+    return await gateway.submit(form.pieces(), _name(given, name), options_of(given), final_options)
+
+
+def _query(request: Request) -> dict[str, list[str]]:
+    return {name: request.query_params.getlist(name) for name in request.query_params}
 
 
 async def _list(request: Request) -> Response:

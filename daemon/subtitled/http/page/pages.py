@@ -1,0 +1,28 @@
+"""Which paths are the page's."""
+
+from __future__ import annotations
+
+from starlette.routing import Route
+
+from subtitled.http.page import assets, forms, job, overview
+
+_PREFIXES = ("/jobs/", "/static/", "/fragments/")
+_PATHS = frozenset({"/", "/upload"})
+
+
+def routes() -> list[Route]:
+    """Return the page's routes."""
+    return [
+        Route("/", overview.show, methods=["GET"]),
+        Route("/fragments/overview", overview.show_live, methods=["GET"]),
+        Route("/jobs/{job}", job.show, methods=["GET"]),
+        Route("/jobs/{job}/retry", forms.retry, methods=["POST"]),
+        Route("/jobs/{job}/cancel", forms.cancel, methods=["POST"]),
+        Route("/upload", forms.upload, methods=["POST"]),
+        Route("/static/{name}", assets.serve, methods=["GET"]),
+    ]
+
+
+def is_page(path: str) -> bool:
+    """Say whether who asks for a path is a person, who is told in a page what cannot be done."""
+    return path in _PATHS or path.startswith(_PREFIXES)

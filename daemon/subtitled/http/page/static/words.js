@@ -1,0 +1,7 @@
+// What scripts say, in the language of the page.
+const words = JSON.parse(document.body.dataset.words);
+
+/** Return the words of a key, with values in the places of `{name}`. */
+export function say(key, values = {}) {
+  return words[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
+}
