@@ -22,6 +22,7 @@ import media
 from daemon import Daemon, eventually, free_port, is_running
 from gateway import Gateway
 from subtitled import config
+from subtitled.priority import NICENESS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -531,6 +532,16 @@ def gateways_of(pid: int) -> list[int]:
             if folder.name.isdigit() and words in (folder / "cmdline").read_bytes():
                 found.append(int(folder.name))
     return found
+
+
+def test_the_daemon_is_preferred_to_its_children(daemon: Daemon, talk: Path) -> None:
+    """Workers and composer: everybody waits for the daemon, nobody for a moment of theirs."""
+    daemon.client.submit(talk).wait(WAIT_S)
+    threads = Path(f"/proc/{daemon.pid}/task").iterdir()
+    children = {int(pid) for thread in threads for pid in (thread / "children").read_text("ascii").split()}
+    assert len(children) > len(daemon.workers())
+    mine = os.getpriority(os.PRIO_PROCESS, daemon.pid)
+    assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in children} == {min(19, mine + NICENESS)}
 
 
 def test_the_daemon_starts_the_gateway_and_again_when_it_dies(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from msgspec import Struct
 from subtitled import log
 from subtitled.cues.limits import Profile
 from subtitled.cues.transcript import Transcript
+from subtitled.priority import give_way
 from subtitled.storage.rows import JobRow, ResultRow
 from subtitled.writing.compose import compose, compose_all, source_name
 
@@ -163,6 +164,7 @@ def main() -> None:
     """Answer orders until the pipe ends, as it does with the daemon."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # meant for the daemon, which is in the same process group
+    give_way()
     asked, told = sys.stdin.buffer, sys.stdout.buffer
     with contextlib.suppress(BrokenPipeError):
         while (data := _read(asked)) is not None:
