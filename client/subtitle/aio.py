@@ -164,10 +164,19 @@ class Client:
         return Job(self, job)
 
     async def list(
-        self, states: Sequence[str] = (), *, limit: int = 100, tag: str | None = None
+        self,
+        states: Sequence[str] = (),
+        *,
+        limit: int = 100,
+        tag: str | None = None,
+        before: str = "",
+        name: str = "",
     ) -> tuple[ms.JobFacts, ...]:
-        """Return the newest jobs, newest first; only those in `states` if any are named, only with `tag` if it is."""
-        return await self._run(self._speaker.list(tuple(states), limit, tag))
+        """Return the newest jobs, newest first; only those in `states` if any are named, only with `tag` if it is.
+
+        Only those older than the job `before`, if one is named, and whose file has `name` in its name.
+        """
+        return await self._run(self._speaker.list(tuple(states), limit, tag, before, name))
 
     async def status(self, job: str) -> ms.JobFacts:
         """Return all about one job."""
@@ -191,14 +200,22 @@ class Client:
         """Try a failed job again; only what is missing is decoded."""
         return await self._run(self._speaker.retry(job))
 
-    async def fetch(self, job: str, form: str = "srt") -> tuple[str, bytes]:
-        """Return a name, made by the server, and the content of a job's subtitles."""
-        answer, body = await self.subtitles(job, form)
+    async def fetch(
+        self, job: str, form: str = "srt", *, layout: ms.LayoutOptions | None = None
+    ) -> tuple[str, bytes]:
+        """Return a name, made by the server, and the content of a job's subtitles; see `subtitle.Client.fetch`."""
+        answer, body = await self.subtitles(job, form, layout=layout)
         return answer.name, body
 
-    async def subtitles(self, job: str, form: str = "srt") -> tuple[ms.Subtitles, bytes]:
+    async def subtitles(
+        self, job: str, form: str = "srt", *, layout: ms.LayoutOptions | None = None
+    ) -> tuple[ms.Subtitles, bytes]:
         """Return all that the server says of a job's subtitles, and their content."""
-        return await self._run(self._speaker.fetch(job, form))
+        return await self._run(self._speaker.fetch(job, form, layout))
+
+    async def waveform(self, job: str) -> tuple[ms.Waveform, bytes]:
+        """Return how loud a job's audio is; see `subtitle.Client.waveform`."""
+        return await self._run(self._speaker.waveform(job))
 
     # -- connections -----------------------------------------------------------------------------------------
 

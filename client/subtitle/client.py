@@ -183,10 +183,19 @@ class Client:
         return Job(self, job)
 
     def list(
-        self, states: Sequence[str] = (), *, limit: int = 100, tag: str | None = None
+        self,
+        states: Sequence[str] = (),
+        *,
+        limit: int = 100,
+        tag: str | None = None,
+        before: str = "",
+        name: str = "",
     ) -> tuple[ms.JobFacts, ...]:
-        """Return the newest jobs, newest first; only those in `states` if any are named, only with `tag` if it is."""
-        return self._run(self._speaker.list(tuple(states), limit, tag))
+        """Return the newest jobs, newest first; only those in `states` if any are named, only with `tag` if it is.
+
+        Only those older than the job `before`, if one is named, and whose file has `name` in its name.
+        """
+        return self._run(self._speaker.list(tuple(states), limit, tag, before, name))
 
     def status(self, job: str) -> ms.JobFacts:
         """Return all about one job."""
@@ -213,14 +222,25 @@ class Client:
         """Try a failed job again; only what is missing is decoded."""
         return self._run(self._speaker.retry(job))
 
-    def fetch(self, job: str, form: str = "srt") -> tuple[str, bytes]:
-        """Return a name, made by the server, and the content of a job's subtitles."""
-        answer, body = self.subtitles(job, form)
+    def fetch(
+        self, job: str, form: str = "srt", *, layout: ms.LayoutOptions | None = None
+    ) -> tuple[str, bytes]:
+        """Return a name, made by the server, and the content of a job's subtitles.
+
+        With `layout` the cues are made anew within those limits; else they are as the job was submitted.
+        """
+        answer, body = self.subtitles(job, form, layout=layout)
         return answer.name, body
 
-    def subtitles(self, job: str, form: str = "srt") -> tuple[ms.Subtitles, bytes]:
-        """Return all that the server says of a job's subtitles, and their content."""
-        return self._run(self._speaker.fetch(job, form))
+    def subtitles(
+        self, job: str, form: str = "srt", *, layout: ms.LayoutOptions | None = None
+    ) -> tuple[ms.Subtitles, bytes]:
+        """Return all that the server says of a job's subtitles, and their content; see `fetch`."""
+        return self._run(self._speaker.fetch(job, form, layout))
+
+    def waveform(self, job: str) -> tuple[ms.Waveform, bytes]:
+        """Return how loud a job's audio is: one byte for each interval, 0 for silence, 255 for full scale."""
+        return self._run(self._speaker.waveform(job))
 
     # -- connections -----------------------------------------------------------------------------------------
 

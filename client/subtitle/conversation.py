@@ -111,9 +111,11 @@ class Speaker:
         """Ask who is there."""
         return self._first(ms.Hello(request=self._next()), ms.Welcome)
 
-    def list(self, states: tuple[str, ...], limit: int, tag: str | None) -> Talk[tuple[ms.JobFacts, ...]]:
+    def list(
+        self, states: tuple[str, ...], limit: int, tag: str | None, before: str, name: str
+    ) -> Talk[tuple[ms.JobFacts, ...]]:
         """Ask for the newest jobs."""
-        message = ms.List(request=self._next(), states=states, limit=limit, tag=tag)
+        message = ms.List(request=self._next(), states=states, limit=limit, tag=tag, before=before, name=name)
         return (yield from self._first(message, ms.JobList)).jobs
 
     def status(self, job: str) -> Talk[ms.JobFacts]:
@@ -128,11 +130,16 @@ class Speaker:
         """Try a failed job again."""
         return (yield from self._first(ms.Retry(request=self._next(), job=job), ms.JobInfo)).job
 
-    def fetch(self, job: str, form: str) -> Talk[tuple[ms.Subtitles, bytes]]:
+    def fetch(self, job: str, form: str, layout: ms.LayoutOptions | None) -> Talk[tuple[ms.Subtitles, bytes]]:
         """Ask for a job's subtitles."""
-        message = ms.Fetch(request=self._next(), job=job, format=form)
+        message = ms.Fetch(request=self._next(), job=job, format=form, layout=layout)
         answer, blobs = yield from self._ask(message, ms.Subtitles)
         return answer, b"".join(bytes(blob) for blob in blobs)
+
+    def waveform(self, job: str) -> Talk[tuple[ms.Waveform, bytes]]:
+        """Ask how loud a job's audio is."""
+        answer, blobs = yield from self._ask(ms.Look(request=self._next(), job=job), ms.Waveform)
+        return answer, b"".join(blobs)
 
     def stats(self) -> Talk[ms.StatsInfo]:
         """Ask for workers, queue and speed."""

@@ -115,6 +115,10 @@ class List(_Message, frozen=True, kw_only=True):
     limit: int = 100
     tag: str | None = None
     """Only jobs with this tag."""
+    before: Annotated[str, Meta(max_length=64)] = ""
+    """Only jobs that are older than this one."""
+    name: Annotated[str, Meta(max_length=1_024)] = ""
+    """Only jobs whose file has this in its name, capital letters or not."""
 
 
 class Status(_Message, frozen=True, kw_only=True):
@@ -137,6 +141,14 @@ class Fetch(_Message, frozen=True, kw_only=True):
 
     job: str
     format: str = "srt"
+    layout: LayoutOptions | None = None
+    """Make the cues within these limits; None: those that the job was submitted with."""
+
+
+class Look(_Message, frozen=True, kw_only=True):
+    """Ask how loud a job's audio is."""
+
+    job: str
 
 
 class Cancel(_Message, frozen=True, kw_only=True):
@@ -290,6 +302,16 @@ class Subtitles(_Message, frozen=True, kw_only=True):
     """A name for the file, without a folder."""
 
 
+class Waveform(_Message, frozen=True, kw_only=True):
+    """The answer to Look; one blob holds the peaks, one byte for each interval: 0 for silence, 255 for full scale."""
+
+    job: str
+    interval_ms: int
+    offset_ms: int
+    """When the first interval begins, in the media's time."""
+    audio_ms: int
+
+
 class WorkerFacts(Struct, frozen=True, kw_only=True):
     """One worker slot."""
 
@@ -304,6 +326,11 @@ class WorkerFacts(Struct, frozen=True, kw_only=True):
     cause: str
     audio_ms: int = 0
     """Audio that this slot has transcribed since the daemon started."""
+    jobs: tuple[str, ...] = ()
+    """What it reads, or transcribes segments of."""
+    memory_used_bytes: int = 0
+    """Of its GPU, by any program; 0 where that is not known."""
+    memory_total_bytes: int = 0
 
 
 class StatsInfo(_Message, frozen=True, kw_only=True):
@@ -325,6 +352,16 @@ class StatsInfo(_Message, frozen=True, kw_only=True):
     """Uploads under way."""
     spool_bytes: int = 0
     """Uploaded media on the server's disk."""
+    waiting_ms: int = 0
+    """Audio that was found in files and is not transcribed yet."""
+    unread_files: int = 0
+    """Files whose audio is not known, or not all of it."""
+    unread_bytes: int = 0
+    """Their size."""
+    is_paused: bool = False
+    """The disk is full: files that are not read yet wait."""
+    is_draining: bool = False
+    """The daemon is stopping: what is under way is finished, nothing is begun."""
 
 
 class LogLevel(_Message, frozen=True, kw_only=True):
@@ -344,9 +381,33 @@ class Error(_Message, frozen=True, kw_only=True):
 
 
 ToServer = (
-    Hello | Submit | Chunk | Commit | List | Status | Watch | Fetch | Cancel | Retry | Stats | SetLogLevel
+    Hello
+    | Submit
+    | Chunk
+    | Commit
+    | List
+    | Status
+    | Watch
+    | Fetch
+    | Look
+    | Cancel
+    | Retry
+    | Stats
+    | SetLogLevel
 )
-ToClient = Welcome | Accepted | Credit | JobInfo | JobList | Event | Subtitles | StatsInfo | LogLevel | Error
+ToClient = (
+    Welcome
+    | Accepted
+    | Credit
+    | JobInfo
+    | JobList
+    | Event
+    | Subtitles
+    | Waveform
+    | StatsInfo
+    | LogLevel
+    | Error
+)
 
 MAX_BLOBS = 4
 """Of a message to the server: a Chunk has one, what a later version may add has few."""

@@ -1,6 +1,8 @@
-"""How fast the daemon works, from one look at it to the next."""
+"""How fast the daemon works, from one look at it to the next, and when it will be done."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from msgspec import Struct
 
@@ -37,4 +39,35 @@ def speeds(before: Snapshot | None, now: Snapshot) -> Speeds:
             worker.slot: max(0, worker.audio_ms - earlier.get(worker.slot, worker.audio_ms)) / passed_ms
             for worker in now.stats.workers
         },
+    )
+
+
+class Outlook(Struct, frozen=True, kw_only=True):
+    """What is still to be done."""
+
+    waiting_ms: int
+    """Audio that was found and is not transcribed yet."""
+    unread_files: int
+    """Files of which it is not known yet how much audio they have."""
+    unread_ms: int
+    """How much that may be, as it was in other files of their size; 0 where there is none to go by."""
+    finish_s: float | None
+    """In how long all of it may be done, at the present speed; None where that cannot be told."""
+
+
+def outlook(stats: StatsInfo, speed: Speeds, known: Iterable[JobFacts]) -> Outlook:
+    """Return what is still to be done; `known` are jobs whose length shows how much audio a byte is worth."""
+    lengths = [(job.size, job.audio_ms) for job in known if job.size and job.audio_ms]
+    size, audio_ms = sum(size for size, _ in lengths), sum(audio_ms for _, audio_ms in lengths)
+    unread_ms = stats.unread_bytes * audio_ms // size if size else 0
+    finish_s = None
+    if not stats.waiting_ms and not stats.unread_files:
+        finish_s = 0.0
+    elif speed.total and (unread_ms or not stats.unread_files):
+        finish_s = (stats.waiting_ms + unread_ms) / 1000 / speed.total
+    return Outlook(
+        waiting_ms=stats.waiting_ms,
+        unread_files=stats.unread_files,
+        unread_ms=unread_ms,
+        finish_s=finish_s,
     )

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from subtitle.bars import clock, megabytes
 from subtitle.messages import JobFacts, StatsInfo, Welcome
-from subtitle.outlook import Snapshot, Speeds
+from subtitle.outlook import Outlook, Snapshot, Speeds, outlook
 from subtitle.progress import progress_of
 
 RUNNING = ("receiving", "queued", "preparing", "transcribing", "writing")
@@ -33,6 +33,7 @@ def screen(welcome: Welcome, now: Snapshot, speed: Speeds, *, max_jobs: int | No
         f"segments: {stats.ready_segments} wait, "
         f"{stats.leased_segments} are transcribed; {megabytes(stats.queued_bytes)} in memory\n"
         f"uploads: {stats.uploads}, {megabytes(stats.spool_bytes)} on disk\n"
+        f"to do: {to_do(outlook(stats, speed, now.jobs))}\n"
         f"jobs: {counts or 'none'}"
     )
     parts: list[RenderableType] = [head, queue, Text(), workers_table(stats, speed)]
@@ -44,10 +45,20 @@ def screen(welcome: Welcome, now: Snapshot, speed: Speeds, *, max_jobs: int | No
     return Group(*parts)
 
 
+def to_do(left: Outlook) -> str:
+    """Return what is still to be done, and until when, in words."""
+    if left.finish_s == 0:
+        return "nothing"
+    files = f"{left.unread_files} {'file' if left.unread_files == 1 else 'files'} not read yet"
+    unread = f", {files}" if left.unread_files else ""
+    end = f", done in about {clock(left.finish_s)}" if left.finish_s is not None else ""
+    return f"{clock(left.waiting_ms / 1000)} of audio{unread}{end}"
+
+
 def workers_table(stats: StatsInfo, speed: Speeds) -> Table:
     """Return a table with a line for each worker slot."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("WORKER", "ROLE", "STATE", "DEVICE", "HOLDS"):
+    for name in ("WORKER", "ROLE", "STATE", "DEVICE", "MEMORY", "HOLDS"):
         table.add_column(name, no_wrap=True)
     table.add_column("SPEED", justify="right", no_wrap=True)
     table.add_column("CAUSE", no_wrap=True, overflow="ellipsis")
@@ -57,11 +68,13 @@ def workers_table(stats: StatsInfo, speed: Speeds) -> Table:
         )
         slot = speed.slots.get(worker.slot)
         is_transcriber = worker.role == "transcribe"
+        used, whole = worker.memory_used_bytes, worker.memory_total_bytes
         table.add_row(
             Text(worker.slot),
             worker.role,
             Text(worker.state, style=_STYLES.get(worker.state, "")),
             Text(worker.device or "-"),
+            f"{megabytes(used)} of {megabytes(whole)}" if whole else "-",
             Text(holds),
             f"{slot:.1f}x" if slot is not None and is_transcriber else "-",
             Text(worker.cause or "-"),

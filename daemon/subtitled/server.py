@@ -122,7 +122,7 @@ class Server:
         )
         self._arrivals = Arrivals(config.inbox, self._store, self._mailbox.put)
         self._space = SpaceGuard(*space_of(config))
-        self._standing = Standing(self._notifier, self._broker, self._reception.desk.audio_samples.total)
+        self._standing = Standing(self._notifier, self._broker, self._reception.census.audio_samples.total)
         self._is_disk_full = False
         self._try_waiting_at = 0.0
         self._turned_at = time.monotonic()
@@ -266,7 +266,7 @@ class Server:
             case ac.WriteFailure(job=job):
                 self._finisher.finish(job, is_failure=True)
             case ac.SaveSegment(segment=segment, event=SegmentEvent.DONE):
-                self._reception.desk.audio_samples[action.worker.rpartition(".")[0]] += segment.samples
+                self._reception.census.audio_samples[action.worker.rpartition(".")[0]] += segment.samples
             case ac.SaveJob(job=job, event=event) if event is not None:
                 self._reception.job_changed(job)
             case _:

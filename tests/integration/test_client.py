@@ -18,7 +18,7 @@ import pytest
 import zmq
 
 import media
-from daemon import Daemon, eventually, is_running
+from daemon import ENDED, Daemon, eventually, is_running
 from subtitle import Client, ServerError, UnreachableError
 from subtitle import messages as ms
 from subtitle.codec import MAX_BLOBS, VERSION
@@ -125,6 +125,22 @@ def test_stats_tell_of_workers_and_queue(daemon: Daemon) -> None:
     assert stats.audio_ms > 4000
     assert stats.uptime_s > 0
     assert stats.last_seq == daemon.journal()[-1].seq
+    assert (stats.waiting_ms, stats.unread_files, stats.unread_bytes) == (0, 0, 0)
+    assert (stats.is_paused, stats.is_draining) == (False, False)
+
+
+def test_stats_tell_what_each_worker_does_and_what_waits(daemon: Daemon, tmp_path: Path) -> None:
+    long = daemon.client.submit(media.write_sound(tmp_path / "long.flac", media.recording()))
+
+    def is_told() -> bool:
+        stats = daemon.client.stats()
+        workers = [worker for worker in stats.workers if long.id in worker.jobs]
+        assert daemon.client.status(long.id).state not in ENDED
+        return any(worker.role == "transcribe" for worker in workers) and stats.waiting_ms > 0
+
+    eventually(is_told, "a worker says what it transcribes")
+    daemon.client.cancel(long.id)
+    eventually(lambda: not daemon.client.stats().waiting_ms, "nothing waits any more")
 
 
 @pytest.mark.parametrize("form", ["srt", "json"])

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from daemon import eventually, is_running
+from subtitle.messages import LayoutOptions
 from subtitled.core.plan import Piece, Plan, Span
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState, SegmentState
@@ -80,8 +81,8 @@ def child(composer: Composer) -> int:
 def test_what_comes_back_is_what_is_composed_here(composer: Composer) -> None:
     row, results = finished(is_translated_too=True)
     assert composer.compose(row, results, model="demo") == compose(row, results, model="demo")
-    raw = composer.compose(row, results, model="demo", profile="raw")
-    assert raw == compose(row, results, model="demo", profile="raw")
+    raw = composer.compose(row, results, model="demo", layout=LayoutOptions(profile="raw"))
+    assert raw == compose(row, results, model="demo", layout=LayoutOptions(profile="raw"))
     both = composer.compose_all(row, results, model="demo")
     assert both == compose_all(row, results, model="demo")
     assert len(both) == 2

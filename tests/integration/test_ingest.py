@@ -13,6 +13,7 @@ from subtitled import config
 from subtitled.core.plan import Plan, Span
 from subtitled.errors import MediaError
 from subtitled.reading.ingest import Ingest, Prepared, recut
+from subtitled.reading.peaks import MAX_PEAKS, Peaks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -178,3 +179,40 @@ def test_no_plans_need_no_reading(tmp_path: Path) -> None:
 def test_a_file_without_audio_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="holds no audio"):
         ingest(media.write_sound(tmp_path / "a.wav", np.empty(0, np.int16)))
+
+
+@pytest.mark.parametrize("blocks", [(400_000,), (1, 1599, 1600, 1601, 50_000, 345_199), (7,) * 57_142 + (6,)])
+def test_peaks_are_those_of_the_samples_however_they_come(blocks: tuple[int, ...]) -> None:
+    pcm = media.noise(400_000) * np.int16(10)
+    pcm[1600:3200] = 0
+    pcm[3200:4800] = -32_768
+    peaks, at = Peaks(), 0
+    for samples in blocks:
+        peaks.feed(pcm[at : at + samples])
+        at += samples
+    interval_ms, found = peaks.finish()
+    loudest = np.abs(pcm.astype(np.int32)).reshape(-1, 1600).max(axis=1)
+    assert (interval_ms, len(found)) == (100, 250)
+    assert np.abs(np.frombuffer(found, np.uint8) - loudest / 128).max() <= 1
+    assert (found[1], found[2]) == (0, 255)
+
+
+def test_peaks_of_a_day_are_no_more_than_can_be_sent() -> None:
+    peaks = Peaks()
+    for _ in range(24):
+        peaks.feed(np.full(3600 * RATE, 100, np.int16))
+    peaks.feed(np.full(5, 32_767, np.int16))
+    interval_ms, found = peaks.finish()
+    assert (interval_ms, len(found), set(found[:-1]), found[-1]) == (700, 123_429, {1}, 255)
+    assert len(found) <= MAX_PEAKS
+
+
+def test_nothing_has_no_peaks() -> None:
+    assert Peaks().finish() == (100, b"")
+
+
+def test_an_ingest_has_the_peaks_of_all_that_was_decoded() -> None:
+    done, _ = ingest(media.DEMO / "demo.flac")
+    whole = Peaks()
+    whole.feed(media.recording())
+    assert done.peaks() == whole.finish()

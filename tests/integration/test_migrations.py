@@ -21,6 +21,7 @@ SHIPPED = (
     "5817be56963b68820c9ad9a25bd3ce239b96e7aa7319546586569589b2cdf79a",
     "2d4c81d2afaa8fd0db3667325ca32d2cdbe49a5eec74056ee6d88fcb3e935588",
     "4b50b5ee86cfaef4639d506e368dfa2e76dc146e7382bd36c82e2e3e96d788de",
+    "d82a56b5e17460365b1d63d5343e62265b19b6570edd1ebeee458b42400bd8d2",
 )
 """SHA-256 of each migration that has shipped. Add one for a new migration; none of these ever changes."""
 

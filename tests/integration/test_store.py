@@ -316,6 +316,20 @@ def test_jobs_are_listed_newest_first_by_state(store: Store) -> None:
     assert store.count_jobs() == {"queued": 4, "cancelled": 1}
 
 
+def test_jobs_are_listed_page_by_page_and_found_by_name(store: Store) -> None:
+    names = ("Talk one.mp4", "talks/two.mp4", "\u00dcber TALK%.mp4", "_.mp4")
+    store.apply(SaveNewJob(new_job(f"j{n}", n, f"/talk/{name}".encode())) for n, name in enumerate(names, 1))
+
+    def listed(*, before: str = "", name: str = "") -> list[str]:
+        return [row.job.id for row in store.list_jobs(before=before, name=name, limit=2)]
+
+    assert (listed(), listed(before="j3"), listed(before="j1")) == (["j4", "j3"], ["j2", "j1"], [])
+    assert listed(before="nosuch") == []
+    assert listed(name="talk") == ["j3", "j1"], "folders are no part of a name"
+    assert listed(name="talk", before="j3") == ["j1"]
+    assert (listed(name="%"), listed(name="_"), listed(name="\u00dcber")) == (["j3"], ["j4"], ["j3"])
+
+
 def test_nothing_to_store_is_no_transaction(store: Store) -> None:
     assert store.apply([]) == []
     assert store.last_seq() == 0

@@ -109,6 +109,7 @@ def test_users_do_not_see_each_others_jobs(office: Office) -> None:
         ben.send(ms.Stats(request=8))
         stats = ben.receive(ms.StatsInfo)
         assert (stats.jobs, [worker.job for worker in stats.workers if worker.job]) == ({}, [])
+        assert [worker.jobs for worker in stats.workers if worker.jobs] == []
         assert watching.is_silent(), "the journal told Ben of Ann's job"
         # The same bytes are a job of Ben's own.
         other = ben.upload(DEMO_ZH, "mine.flac")

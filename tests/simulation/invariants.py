@@ -33,6 +33,15 @@ def check(broker: Broker, store: ModelStore, pcm: dict[SegmentKey, int], files: 
     if len(broker.leasing.ready) != ready:
         raise Violation(f"{len(broker.leasing.ready)} segments are in line, {ready} should be")
     _check_memory(broker, pcm, queued_bytes)
+    _check_waiting(broker)
+
+
+def _check_waiting(broker: Broker) -> None:
+    """Check the audio that is still to be transcribed."""
+    every = [segment for segments in broker.ledger.segments.values() for segment in segments.values()]
+    waiting = sum(segment.samples for segment in every if segment.state not in SEGMENT_FINAL)
+    if broker.ledger.open_samples != waiting:
+        raise Violation(f"{broker.ledger.open_samples} samples are said to wait, {waiting} do")
 
 
 def _check_workers(broker: Broker) -> None:

@@ -7,8 +7,9 @@ from msgspec.structs import replace
 
 from subtitle import JobFailedError, Progress, StatsInfo, WorkerFacts
 from subtitle.bars import Rate, clock, description, megabytes
-from subtitle.outlook import Snapshot, speeds
+from subtitle.outlook import Snapshot, Speeds, outlook, speeds
 from subtitle.progress import check_done, progress_of
+from subtitle.top import to_do
 from unit import job_facts
 
 FACTS = replace(
@@ -141,3 +142,31 @@ def test_speeds_are_differences_between_two_snapshots_of_one_daemon() -> None:
     assert found.total == pytest.approx(23.5)
     assert speeds(None, now).total is None
     assert speeds(before, snapshot(12.0, 1.0, gpu0=0)).total is None  # another daemon by now
+
+
+@pytest.mark.parametrize(
+    ("changes", "speed", "text"),
+    [
+        ({}, 0.0, "nothing"),
+        ({"waiting_ms": 7_200_000}, 20.0, "2:00:00 of audio, done in about 6:00"),
+        ({"waiting_ms": 7_200_000}, None, "2:00:00 of audio"),
+        ({"unread_files": 1, "unread_bytes": 500}, 0.0, "0:00 of audio, 1 file not read yet"),
+        # Files known have 2 ms of audio a byte.
+        (
+            {"waiting_ms": 1_000, "unread_files": 2, "unread_bytes": 500},
+            0.5,
+            "0:01 of audio, 2 files not read yet, done in about 0:04",
+        ),
+    ],
+)
+def test_what_is_to_be_done_is_no_more_than_is_known(
+    changes: dict[str, object], speed: float | None, text: str
+) -> None:
+    known = [replace(FACTS, size=1000, audio_ms=2000), replace(FACTS, size=10**9, audio_ms=0)]
+    stats = replace(snapshot(0.0, 1.0).stats, **changes)
+    assert to_do(outlook(stats, Speeds(total=speed), known)) == text
+
+
+def test_without_files_to_go_by_the_end_is_not_told() -> None:
+    stats = replace(snapshot(0.0, 1.0).stats, unread_files=1, unread_bytes=500)
+    assert outlook(stats, Speeds(total=5.0), ()).finish_s is None

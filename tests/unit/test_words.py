@@ -8,29 +8,28 @@ from pathlib import Path
 
 import pytest
 
+from subtitled.core.states import JobEvent, SegmentEvent
 from subtitled.http.page.language import preferred
 from subtitled.http.page.voice import Voice
 from subtitled.http.page.words import LANGUAGES, WORDS
 
 _PAGE = Path(__file__).parents[2] / "daemon" / "subtitled" / "http" / "page"
 _KEY = re.compile(r"""["']([a-z_0-9]+(?:\.[a-z_0-9]+)+)["']""")
-_FAMILY = re.compile(r"""\.of\(\s*["']([a-z_]+)["']""")
-_SAID = re.compile(r"""\bsay\(\s*["']([\w.]+)["']""")
+_FAMILY = re.compile(r"""\.of\(\s*["']([a-z_.]+)["']""")
+_SAID = re.compile(r"""\bsay\(\s*["'](\w+)["']""")
+_QUOTED = re.compile(r"""["'](\w+)["']""")
 
 
 def sources() -> list[Path]:
     return [
-        *(path for path in _PAGE.glob("*.py") if path.name != "words.py"),
+        *(path for path in _PAGE.glob("*.py") if not path.name.endswith("words.py")),
         *_PAGE.glob("templates/*.html"),
     ]
 
 
-def said_by_scripts() -> set[str]:
-    return {
-        f"script.{key}"
-        for path in _PAGE.glob("static/*.js")
-        for key in _SAID.findall(path.read_text("utf-8"))
-    }
+def said_by_scripts(pattern: re.Pattern[str] = _SAID) -> set[str]:
+    texts = [path.read_text("utf-8") for path in _PAGE.glob("static/*.js")]
+    return {f"script.{key}" for text in texts for key in pattern.findall(text)}
 
 
 def said() -> set[str]:
@@ -38,7 +37,8 @@ def said() -> set[str]:
     texts = [path.read_text("utf-8") for path in sources()]
     named = {key for text in texts for key in _KEY.findall(text)}
     families = {family for text in texts for family in _FAMILY.findall(text)}
-    return named | said_by_scripts() | {key for key in WORDS if key.partition(".")[0] in families}
+    of_families = {key for key in WORDS if key.rpartition(".")[0] in families}
+    return named | said_by_scripts(_QUOTED) | of_families
 
 
 def places(text: str) -> set[str]:
@@ -63,6 +63,13 @@ def test_a_word_is_there_in_both_languages_with_the_same_places(key: str) -> Non
     assert chinese
     # What is said of one may do without the number.
     assert places(english) - {"n"} == places(chinese) - {"n"}
+
+
+def test_what_can_happen_to_a_job_is_told_in_words() -> None:
+    """Of segments a job's history has only what went wrong."""
+    told = {f"step.job.{event.value}" for event in JobEvent} | {"step.job.accepted"}
+    told |= {f"step.segment.{event.value}" for event in SegmentEvent if event.value not in {"leased", "done"}}
+    assert told - WORDS.keys() == set()
 
 
 def test_one_is_not_said_as_many_are() -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 from subtitle.commands.jobs import split_formats
+from subtitle.commands.layout_options import chosen_layout, layout_options
 from subtitle.commands.reach import Command
-from subtitle.messages import JobOptions, LayoutOptions, VadOptions
+from subtitle.messages import JobOptions, VadOptions
 from subtitle.options import OptionWords, options_of
 
 _OPTIONS = (
@@ -32,23 +33,10 @@ _OPTIONS = (
         default=None,
         help="Time each word, or none; else those of phrases that are more than a cue holds.",
     ),
-    click.option(
-        "--layout",
-        "layout_profile",
-        type=click.Choice(["default", "strict", "raw"]),
-        help="How cues are made.",
-    ),
-    click.option("--max-chars", "layout_max_chars", type=int, metavar="N", help="Characters of a line."),
-    click.option("--max-lines", "layout_max_lines", type=int, metavar="N", help="Lines of a cue."),
-    click.option(
-        "--max-chars-per-s", "layout_max_chars_per_s", type=float, metavar="N", help="Reading speed."
-    ),
-    click.option("--min-ms", "layout_min_ms", type=int, metavar="MS", help="Shortest cue."),
-    click.option("--max-ms", "layout_max_ms", type=int, metavar="MS", help="Longest cue."),
-    click.option("--gap-ms", "layout_gap_ms", type=int, metavar="MS", help="Time between two cues."),
-    click.option(
-        "--chain-ms", "layout_chain_ms", type=int, metavar="MS", help="Cues nearer than this are closed up."
-    ),
+)
+
+
+_VAD_OPTIONS = (
     click.option(
         "--vad-threshold", type=float, metavar="P", help="0 to 1; with less, more is taken for speech."
     ),
@@ -59,6 +47,9 @@ _OPTIONS = (
 
 def job_options(command: Command) -> Command:
     """Add the options to a command; it gets them as keywords, for `chosen`."""
+    for option in reversed(_VAD_OPTIONS):
+        command = option(command)
+    command = layout_options(command)
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -69,9 +60,9 @@ def chosen(words: dict[str, Any]) -> JobOptions:
     said = {name: value for name, value in words.items() if value is not None}
     if "formats" in said:
         said["formats"] = split_formats(said["formats"])
-    for group, kind in (("layout", LayoutOptions), ("vad", VadOptions)):
-        names = [name for name in said if name.startswith(f"{group}_")]
-        fields = {name.removeprefix(f"{group}_"): said.pop(name) for name in names}
-        if fields:
-            said[group] = kind(**fields)
+    if (layout := chosen_layout(said)) is not None:
+        said["layout"] = layout
+    names = [name for name in said if name.startswith("vad_")]
+    if fields := {name.removeprefix("vad_"): said.pop(name) for name in names}:
+        said["vad"] = VadOptions(**fields)
     return options_of(None, OptionWords(**said))  # type: ignore[typeddict-item]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
 
 from subtitle import display
 from subtitle.client import Client
+from subtitle.commands.layout_options import chosen_layout, layout_options
 from subtitle.commands.reach import ExitCode, as_json, print_json, with_client
 from subtitle.progress import ENDED
 from subtitle.saving import format_of, save_all
@@ -80,20 +82,25 @@ def watch(client: Client, job: str | None, after_seq: int, *, is_json: bool) -> 
     type=click.Path(path_type=Path),
     help="A folder, a file to replace, or - for the terminal.",
 )
+@layout_options
 @as_json
 @with_client
-def fetch(client: Client, job: str, forms: str | None, output: Path | None, *, is_json: bool) -> None:
+def fetch(
+    client: Client, job: str, forms: str | None, output: Path | None, *, is_json: bool, **words: Any
+) -> None:
     """Fetch a job's subtitles, and print where they are.
 
-    In a folder, this one if no other is named, no file that is something else is replaced: a number is added to the name.
+    In a folder, this one if no other is named, no file that is something else is replaced: a number is added to the name. With
+    a layout the cues are made anew within its limits, else as the job was submitted.
     """
+    layout = chosen_layout(words)
     if output is not None and str(output) == "-":
         for form in split_formats(forms) or ("srt",):
-            sys.stdout.buffer.write(client.fetch(job, form)[1])
+            sys.stdout.buffer.write(client.fetch(job, form, layout=layout)[1])
         return
     target = output or Path()
     asked = split_formats(forms) or format_of(target) or client.status(job).formats or ("srt",)
-    for path in save_all(target, [(form, *client.fetch(job, form)) for form in asked]):
+    for path in save_all(target, [(form, *client.fetch(job, form, layout=layout)) for form in asked]):
         print_json({"job": job, "path": str(path)}) if is_json else click.echo(str(path))
 
 

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import os
-import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 from msgspec.structs import replace
 
 from subtitle import messages as ms
 from subtitled import log
 from subtitled.aside import Aside
-from subtitled.clients.facts import history, job_facts, shown, worker_facts
+from subtitled.clients.census import Census
+from subtitled.clients.facts import history, job_facts, media_of, shown
 from subtitled.clients.holdings import Holdings
 from subtitled.clients.peer import Peer
 from subtitled.clients.refusal import RefusedError
+from subtitled.clients.submission import check_layout
 from subtitled.core.broker import Broker
 from subtitled.core.events import CancelRequested, Event, RetryRequested
-from subtitled.core.ledger import BYTES_PER_SAMPLE
 from subtitled.core.records import Role
 from subtitled.core.states import JobState
 from subtitled.cues.render import FORMATS, Format, render
@@ -29,6 +29,7 @@ from subtitled.cues.transcript import Transcript
 from subtitled.storage.rows import JobRow, ResultRow
 from subtitled.storage.store import Store
 from subtitled.version import VERSION
+from subtitled.workers.backend import Waveform
 from subtitled.writing.compose import SAMPLES_PER_MS
 from subtitled.writing.composer import Composer
 from subtitled.writing.finish import look_of
@@ -39,10 +40,12 @@ MAX_LISTED = 1000
 MAX_COMPOSED = 32
 """Answers composed at once; each holds all that a job has said."""
 CANCELLABLE = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.PREPARING, JobState.TRANSCRIBING})
+RAW = ms.LayoutOptions(profile="raw")
 _log = log.get()
+_waveform_decoder = msgspec.msgpack.Decoder(Waveform)
 T = TypeVar("T")
 
-Ask = ms.Hello | ms.List | ms.Status | ms.Fetch | ms.Cancel | ms.Retry | ms.Stats | ms.SetLogLevel
+Ask = ms.Hello | ms.List | ms.Status | ms.Fetch | ms.Look | ms.Cancel | ms.Retry | ms.Stats | ms.SetLogLevel
 
 
 class Desk:
@@ -55,6 +58,7 @@ class Desk:
         happen: Callable[[Event], None],
         *,
         holdings: Holdings,
+        census: Census,
         aside: Aside,
         composer: Composer,
         model: str,
@@ -64,14 +68,11 @@ class Desk:
         self._broker = broker
         self._happen = happen
         self._holdings = holdings
+        self._census = census
         self._aside = aside
         self._composer = composer
         self._model = model
-        self._started = time.monotonic()
-        self.audio_samples: Counter[str] = Counter()
-        """Audio of the segments transcribed since the start, by slot."""
         self.received_bytes: Callable[[str], int] = lambda _: 0
-        self.uploads: Callable[[], int] = lambda: 0
 
     def answer(self, message: Ask, peer: Peer) -> None:
         """Answer a message, now or when the answer is composed; raises RefusedError."""
@@ -107,8 +108,10 @@ class Desk:
                 peer.reply(ms.JobInfo(request=request, job=self.facts(job)))
             case ms.Fetch():
                 self._fetch(message, peer)
+            case ms.Look(job=job):
+                self._look(request, self.find(job, peer), peer)
             case ms.Stats():
-                peer.reply(self._stats(request, peer))
+                peer.reply(self._census.stats(request, peer.who))
             case ms.SetLogLevel(level=level):
                 peer.reply(_set_log_level(request, level, peer))
 
@@ -131,7 +134,12 @@ class Desk:
     def _list(self, message: ms.List, peer: Peer) -> tuple[ms.JobFacts, ...]:
         limit = max(1, min(message.limit, MAX_LISTED))
         rows = self._store.list_jobs(
-            _states(message.states), owner=peer.who.only, tag=message.tag, limit=limit
+            _states(message.states),
+            owner=peer.who.only,
+            tag=message.tag,
+            before=message.before,
+            name=message.name,
+            limit=limit,
         )
         return self._facts(rows)
 
@@ -165,7 +173,7 @@ class Desk:
             return
 
         # Only the missing spans are asked for: no cue is worth laying out.
-        work = partial(self._composer.compose, row, model=self._model, profile="raw")
+        work = partial(self._composer.compose, row, model=self._model, layout=RAW)
 
         def composed(transcript: Transcript) -> None:
             missing = tuple(f"{gap.start_ms} {gap.end_ms} {gap.cause}" for gap in transcript.missing)
@@ -200,8 +208,11 @@ class Desk:
         if row.job.is_needless:
             raise RefusedError("WRONG_STATE", f"job {row.job.id} made no subtitles: {row.job.cause}")
 
+        if message.layout is not None:
+            check_layout(message.layout)
+
         def work(results: list[ResultRow]) -> tuple[Transcript, bytes]:
-            transcript = self._composer.compose(row, results, model=self._model)
+            transcript = self._composer.compose(row, results, model=self._model, layout=message.layout)
             return transcript, render(known, transcript, look_of(row.job.options))
 
         def composed(found: tuple[Transcript, bytes]) -> None:
@@ -216,6 +227,23 @@ class Desk:
             peer.reply(answer, (body,))
 
         self._compose(message.request, row, peer, work, composed)
+
+    def _look(self, request: int, row: JobRow, peer: Peer) -> None:
+        media = media_of(row)
+        stored = self._store.waveform(row.job.id)
+        if stored is None:
+            raise RefusedError(
+                "NOT_FOUND", f"job {row.job.id} has no waveform: an earlier release read it; submit it again"
+            )
+        waveform = _waveform_decoder.decode(stored)
+        answer = ms.Waveform(
+            request=request,
+            job=row.job.id,
+            interval_ms=waveform.interval_ms,
+            offset_ms=media.offset_samples // SAMPLES_PER_MS,
+            audio_ms=media.decoded_samples // SAMPLES_PER_MS,
+        )
+        peer.reply(answer, (waveform.peaks,))
 
     def _compose(
         self,
@@ -242,34 +270,6 @@ class Desk:
         """Tell that stored results cannot be composed: a bug, but of one job, not of the daemon."""
         _log.error(log.REQUEST_BROKE, cause=repr(error))
         peer.refuse(request, "INTERNAL", "the stored results cannot be read; the server's log says why")
-
-    def _stats(self, request: int, peer: Peer) -> ms.StatsInfo:
-        broker, who = self._broker, peer.who
-        leases = broker.leasing.leases.values()
-        return ms.StatsInfo(
-            request=request,
-            workers=tuple(
-                worker_facts(
-                    worker,
-                    audio_samples=self.audio_samples[worker.slot],
-                    may_see_job=who.only is None
-                    or (
-                        worker.feed is not None and who.may_see(self._store.job_owner(worker.feed.job) or "")
-                    ),
-                )
-                for worker in broker.roster.workers.values()
-            ),
-            jobs=self._store.count_jobs(owner=who.only),
-            ready_segments=len(broker.leasing.ready),
-            leased_segments=sum(len(lease.keys) for lease in leases),
-            queued_bytes=broker.ledger.queued_bytes,
-            audio_ms=self.audio_samples.total() // SAMPLES_PER_MS,
-            uptime_s=time.monotonic() - self._started,
-            last_seq=self._store.last_seq(),
-            queued_ms=broker.ledger.queued_bytes // BYTES_PER_SAMPLE // SAMPLES_PER_MS,
-            uploads=self.uploads(),
-            spool_bytes=self._holdings.total_bytes,
-        )
 
 
 def _set_log_level(request: int, level: str | None, peer: Peer) -> ms.LogLevel:

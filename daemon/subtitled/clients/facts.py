@@ -9,9 +9,11 @@ from pathlib import Path
 import msgspec
 
 from subtitle import messages as ms
+from subtitled.clients.refusal import RefusedError
 from subtitled.core.records import Worker
-from subtitled.core.states import JobState
+from subtitled.core.states import JOB_LIVE, JobState
 from subtitled.storage.rows import JobRow, JournalEntry
+from subtitled.watching.gpu_memory import Memory
 from subtitled.workers.backend import Media
 from subtitled.writing.compose import SAMPLES_PER_MS
 
@@ -48,6 +50,21 @@ def job_facts(
     )
 
 
+def media_of(row: JobRow) -> Media:
+    """Return what reading a job's file to its end has shown; raises RefusedError where it was not read."""
+    job = row.job
+    if row.media is not None:
+        return _media_decoder.decode(row.media)
+    if job.state in JOB_LIVE:
+        raise RefusedError(
+            "WRONG_STATE", f"job {job.id} is {job.state.value}; wait until its file has been read to its end"
+        )
+    cause = f": {job.cause}" if job.cause else ""
+    raise RefusedError(
+        "WRONG_STATE", f"job {job.id} is {job.state.value}; its file was not read to its end{cause}"
+    )
+
+
 def history(entries: Iterable[JournalEntry]) -> tuple[ms.Step, ...]:
     """Return what has happened to a job."""
     return tuple(
@@ -63,8 +80,13 @@ def history(entries: Iterable[JournalEntry]) -> tuple[ms.Step, ...]:
     )
 
 
-def worker_facts(worker: Worker, *, audio_samples: int, may_see_job: bool) -> ms.WorkerFacts:
-    """Return one worker slot; what it reads and why it was lost only to those who may see that job."""
+def worker_facts(
+    worker: Worker, *, audio_samples: int, may_see_job: bool, jobs: tuple[str, ...], memory: Memory
+) -> ms.WorkerFacts:
+    """Return one worker slot; what it reads and why it was lost only to those who may see that job.
+
+    `jobs`: those that it works on, as far as they may be seen.
+    """
     return ms.WorkerFacts(
         slot=worker.slot,
         role=worker.role.value,
@@ -75,6 +97,9 @@ def worker_facts(worker: Worker, *, audio_samples: int, may_see_job: bool) -> ms
         job=worker.feed.job if worker.feed and may_see_job else "",
         cause=worker.cause if may_see_job else "",
         audio_ms=audio_samples // SAMPLES_PER_MS,
+        jobs=jobs,
+        memory_used_bytes=memory.used_bytes,
+        memory_total_bytes=memory.total_bytes,
     )
 
 

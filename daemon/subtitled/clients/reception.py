@@ -16,6 +16,7 @@ from subtitle import messages as ms
 from subtitle.codec import Buffer
 from subtitled.aside import Aside
 from subtitled.clients.access import AllowList, server_key, server_key_path, start_authenticator
+from subtitled.clients.census import Census
 from subtitled.clients.desk import Desk
 from subtitled.clients.doors import kind_of, open_doors
 from subtitled.clients.holdings import Holdings
@@ -36,6 +37,7 @@ from subtitled.descriptors import more_descriptors
 from subtitled.inboxes.intake import new_job_id
 from subtitled.storage.rows import JournalEntry
 from subtitled.storage.store import Store
+from subtitled.watching.gpu_memory import GpuMemory
 from subtitled.watching.metrics import Metrics
 from subtitled.writing.composer import Composer
 from subtitled.writing.spool import inside
@@ -83,12 +85,16 @@ class Reception:
             reserve_bytes=config.state.reserve_mb * MIB,
             aside=self._aside,
         )
+        self.census = Census(
+            store, broker, self._holdings, GpuMemory(lambda: metrics.gpus.devices, self._aside)
+        )
         self._composer = Composer()
         self.desk = Desk(
             store,
             broker,
             happen,
             holdings=self._holdings,
+            census=self.census,
             aside=self._aside,
             composer=self._composer,
             model=config.model.name,
@@ -104,7 +110,7 @@ class Reception:
             metrics=metrics,
         )
         self.desk.received_bytes = self.uploads.received_bytes
-        self.desk.uploads = lambda: self.uploads.count
+        self.census.uploads = lambda: self.uploads.count
         self._allowed = AllowList(config.client, refused=metrics.refused_keys.inc)
         has_keys = any(kind_of(end, has_keys=bool(config.client)) == "keys" for end in config.listen.clients)
         self._authenticator = start_authenticator(context, self._allowed) if has_keys else None

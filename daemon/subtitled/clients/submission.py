@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from subtitle.messages import Commit, JobOptions
+from subtitle.messages import Commit, JobOptions, LayoutOptions
 from subtitled.clients.refusal import RefusedError
 from subtitled.config_checks import LANGUAGES
 from subtitled.core.records import Options
@@ -48,16 +48,7 @@ def options_of(wanted: JobOptions, *, model: str, languages: Iterable[str], afte
     unknown = [form for form in wanted.formats if form not in FORMATS]
     if unknown:
         raise RefusedError("BAD_FORMAT", f"format {unknown[0]!r}: this server writes {', '.join(FORMATS)}")
-    try:
-        check_overrides(wanted.layout.profile, overrides_of(wanted.layout))
-    except ValueError as error:
-        raise RefusedError("BAD_FORMAT", f"layout: {error}") from error
-    gap_ms, chain_ms = wanted.layout.gap_ms, wanted.layout.chain_ms
-    if gap_ms is not None and chain_ms is not None and chain_ms < gap_ms:
-        raise RefusedError(
-            "BAD_FORMAT",
-            f"layout: chain_ms = {chain_ms} is less than gap_ms = {gap_ms}; cues cannot be closed up to more",
-        )
+    check_layout(wanted.layout)
     return Options(
         language=language,
         task=wanted.task,
@@ -71,6 +62,20 @@ def options_of(wanted: JobOptions, *, model: str, languages: Iterable[str], afte
         after=after,
         output=b"",
     )
+
+
+def check_layout(wanted: LayoutOptions) -> None:
+    """Raise RefusedError for limits of cues that cannot be kept to, or contradict each other."""
+    try:
+        check_overrides(wanted.profile, overrides_of(wanted))
+    except ValueError as error:
+        raise RefusedError("BAD_FORMAT", f"layout: {error}") from error
+    gap_ms, chain_ms = wanted.gap_ms, wanted.chain_ms
+    if gap_ms is not None and chain_ms is not None and chain_ms < gap_ms:
+        raise RefusedError(
+            "BAD_FORMAT",
+            f"layout: chain_ms = {chain_ms} is less than gap_ms = {gap_ms}; cues cannot be closed up to more",
+        )
 
 
 def size_and_hash(message: Commit, size: int | None, sha256: str, *, is_first: bool) -> tuple[int, str]:

@@ -23,6 +23,7 @@ class SaveJob(Struct, frozen=True, kw_only=True):
     event: JobEvent | None
     """None: no transition, only other fields changed."""
     media: bytes | None = None
+    waveform: bytes | None = None
 
 
 class SaveNewSegment(Struct, frozen=True):

@@ -137,7 +137,7 @@ class Broker:
                     "sha256": sha256,
                     "options": asked or job.options,
                 }
-                self.feeding.want(self.ledger.move_job(job, JobEvent.UPLOADED, media=None, **changes))
+                self.feeding.want(self.ledger.move_job(job, JobEvent.UPLOADED, read=None, **changes))
             case ev.Expired(job=name, cause=cause):
                 self.ledger.move_job(self.ledger.jobs[name], JobEvent.EXPIRED, cause=cause)
                 self._forget(name)
@@ -256,7 +256,7 @@ class Broker:
         if job.state is JobState.PREPARING:
             is_silent = not self.ledger.segments[job.id]
             happened = JobEvent.NO_SPEECH if is_silent else JobEvent.PLANNED
-            job = self.ledger.move_job(job, happened, is_planned=True, media=event.media)
+            job = self.ledger.move_job(job, happened, read=event, is_planned=True)
             if is_silent:
                 self._out.append(WriteOutputs(job))
         elif feed.wanted is not None and feed.wanted & self.ledger.starved[job.id]:

@@ -111,6 +111,8 @@ class PlanComplete(Struct, frozen=True, kw_only=True):
     feed: int
     media: bytes
     """What is known about the media, opaque here, stored with the job."""
+    waveform: bytes | None = None
+    """How loud its audio is, opaque here, stored beside the job."""
 
 
 class PrepareRefused(Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from subtitled.core.actions import Action, DropPcm, SaveJob, SaveNewJob, SaveNewSegment, SaveSegment
 from subtitled.core.ballot import Ballot
-from subtitled.core.events import SegmentRow
+from subtitled.core.events import PlanComplete, SegmentRow
 from subtitled.core.plan import Plan
 from subtitled.core.records import Job, Segment, SegmentKey
 from subtitled.core.states import JOB, SEGMENT, SEGMENT_FINAL, JobEvent, SegmentEvent, SegmentState, step
@@ -33,6 +33,8 @@ class Ledger:
         """PCM of each job in memory."""
         self.queued_bytes = 0
         """PCM of all jobs in memory."""
+        self.open_samples = 0
+        """Audio of the segments of all jobs that are not final."""
 
     # -- jobs ------------------------------------------------------------------------------------------------
 
@@ -64,11 +66,14 @@ class Ledger:
             if segment.state is SegmentState.DONE and segment.language is not None:
                 self.ballots[job.id].add(segment.language, segment.language_probability)
 
-    def move_job(self, job: Job, event: JobEvent, *, media: bytes | None = None, **changes: object) -> Job:
-        """Take a job through a transition of the table, with changes to its other fields."""
+    def move_job(
+        self, job: Job, event: JobEvent, *, read: PlanComplete | None = None, **changes: object
+    ) -> Job:
+        """Take a job through a transition of the table, with changes to its other fields, and what reading its file has shown."""
         moved = replace(job, state=step(JOB, job.state, event), **changes)
         self.jobs[job.id] = moved
-        self.out.append(SaveJob(job=moved, before=job.state, event=event, media=media))
+        media, waveform = (read.media, read.waveform) if read is not None else (None, None)
+        self.out.append(SaveJob(job=moved, before=job.state, event=event, media=media, waveform=waveform))
         return moved
 
     def change_job(self, job: Job, **changes: object) -> Job:
@@ -81,6 +86,8 @@ class Ledger:
     def forget_job(self, job: str) -> None:
         """Drop a job, its segments and its PCM from memory; the store keeps it."""
         self.drop_pcm(job)
+        for segment in self.segments.get(job, {}).values():
+            self._count(segment, -1)
         for table in (self.jobs, self.segments, self.open, self.starved, self.pcm_bytes, self.ballots):
             table.pop(job, None)
 
@@ -158,6 +165,7 @@ class Ledger:
         job, index = segment.key.job, segment.key.index
         if segment.state not in SEGMENT_FINAL:
             self.open[job] += sign
+            self.open_samples += sign * segment.samples
         if segment.has_pcm:
             count = sign * segment.samples * BYTES_PER_SAMPLE
             self.pcm_bytes[job] += count

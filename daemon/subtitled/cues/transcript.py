@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from subtitled.cues.decisions import Decision
 from subtitled.cues.layout import Cue, fast_cues, layout
-from subtitled.cues.limits import NO_OVERRIDES, LayoutOverrides, Profile, limits_for
+from subtitled.cues.limits import NO_OVERRIDES, LayoutOverrides, Limits, Profile, limits_for
 from subtitled.cues.phrases import Placed
 
 VERSION = 1
@@ -88,6 +88,8 @@ class Transcript(Struct, frozen=True, kw_only=True):
     """Speech that could not be decoded; empty unless the job failed."""
     removed: tuple[Removal, ...] = ()
     """What the model gave and nobody said, as far as can be told; in no segment's phrases any more."""
+    limits: Limits | None = None
+    """What the cues were made within."""
     cues: tuple[Cue, ...] = ()
     fast_cues: int = 0
     """Cues that must be read faster than the limit, because they were spoken so fast and no silence follows."""
@@ -116,7 +118,9 @@ def with_cues(
         seams_ms=_seams_ms(transcript.segments),
         until_ms=transcript.offset_ms + transcript.duration_ms or None,
     )
-    return msgspec.structs.replace(transcript, cues=cues, fast_cues=fast_cues(cues, limits, language))
+    return msgspec.structs.replace(
+        transcript, limits=limits, cues=cues, fast_cues=fast_cues(cues, limits, language)
+    )
 
 
 def _seams_ms(segments: tuple[SegmentTranscript, ...]) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from subtitle.aio import Client
 from subtitle.errors import SubtitleError
 from subtitled import log
-from subtitled.http import asr, jobs, openai
+from subtitled.http import asr, jobs, openai, player
 from subtitled.http.faults import RequestError, answer, as_request_error
 from subtitled.http.forms import drain
 from subtitled.http.gateway import Gateway
@@ -52,7 +52,7 @@ def build(
             await app.state.gateway.close()
 
     app = Starlette(
-        routes=[*openai.routes(), *asr.routes(), *jobs.routes(), *pages.routes()],
+        routes=[*openai.routes(), *asr.routes(), *jobs.routes(), *player.routes(), *pages.routes()],
         middleware=[Middleware(Guard, tokens=tokens, answer=_answer)],
         exception_handlers=dict.fromkeys(
             (RequestError, SubtitleError, HTTPException, ClientDisconnect, Exception), _refuse

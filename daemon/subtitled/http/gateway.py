@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from subtitle.aio import Client
 from subtitle.errors import ServerError, SubtitleError
-from subtitle.messages import JobFacts, JobOptions, Subtitles
+from subtitle.messages import JobFacts, JobOptions, LayoutOptions, Subtitles
 from subtitle.progress import ENDED
 from subtitled.cues.render import read_json
 from subtitled.cues.transcript import Transcript
@@ -85,16 +85,18 @@ class Gateway:
         """Return a job's subtitles."""
         return (await self.subtitles(job, form))[1]
 
-    async def subtitles(self, job: str, form: str) -> tuple[Subtitles, bytes]:
-        """Return all that the daemon says of a job's subtitles, and their content."""
+    async def subtitles(
+        self, job: str, form: str, layout: LayoutOptions | None = None
+    ) -> tuple[Subtitles, bytes]:
+        """Return all that the daemon says of a job's subtitles, and their content; `layout` as in `subtitle.Client.fetch`."""
         for pause_s in PAUSES_S:
             try:
-                return await self.client.subtitles(job, form)
+                return await self.client.subtitles(job, form, layout=layout)
             except ServerError as error:
                 if error.code != "RATE_LIMITED":
                     raise
             await asyncio.sleep(pause_s)
-        return await self.client.subtitles(job, form)
+        return await self.client.subtitles(job, form, layout=layout)
 
     def let_go(self, job: str) -> None:
         """Cancel a job that nobody waits for any more, beside the request at hand."""

@@ -19,6 +19,7 @@ from subtitled.http.forms import Form, raw
 from subtitled.http.gateway import Gateway, has_ended
 from subtitled.http.kinds import kind_of
 from subtitled.http.openapi import document
+from subtitled.http.player import layout_of
 
 MAX_LISTED = 1000
 _LISTS = frozenset({"formats"})
@@ -100,7 +101,7 @@ async def _retry(request: Request) -> Response:
 async def _result(request: Request) -> Response:
     form = request.query_params.get("format", "srt")
     gateway: Gateway = request.app.state.gateway
-    answer, content = await gateway.subtitles(_job(request), form)
+    answer, content = await gateway.subtitles(_job(request), form, layout_of(request))
     headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(answer.name)}"}
     return Response(content, media_type=kind_of(form), headers=headers)
 

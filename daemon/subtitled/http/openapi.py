@@ -12,9 +12,11 @@ from subtitled.core.states import JobState
 from subtitled.cues.render import Format
 from subtitled.cues.transcript import Transcript
 from subtitled.http.kinds import kind_of
+from subtitled.http.player import Cues, Waveform
 from subtitled.version import VERSION
 
 _OF_THE_WIRE = ("type", "request")
+_LAYOUT = "The cues are made anew within these limits, as JSON"
 _WORDS = ("language", "task", "word_timestamps", "initial_prompt", "hotwords", "priority", "tag")
 
 
@@ -38,7 +40,7 @@ class Jobs(Struct, frozen=True, kw_only=True):
 def document() -> dict[str, Any]:
     """Return the document, whose schemas are those of the messages themselves."""
     _, schemas = msgspec.json.schema_components(
-        (ms.JobFacts, Jobs, ms.JobOptions, ms.Event, ms.StatsInfo, Transcript, Fault),
+        (ms.JobFacts, Jobs, ms.JobOptions, ms.Event, ms.StatsInfo, Transcript, Cues, Waveform, Fault),
         ref_template="#/components/schemas/{name}",
     )
     for schema in schemas.values():
@@ -64,12 +66,7 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
     words = [_query(name, options[name]) for name in _WORDS]
     words.append(_query("formats", {"type": "array", "items": {"enum": list(get_args(Format))}}))
     words.append(
-        {
-            "name": "options",
-            "in": "query",
-            "description": "All options as JSON; the other parameters go before it",
-            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/JobOptions"}}},
-        }
+        _json_query("options", "JobOptions", "All options as JSON; the other parameters go before it")
     )
     after = "Only entries after this one; a browser says it as Last-Event-ID when it connects again"
     return {
@@ -118,7 +115,22 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
                 {200: {"description": "The file", "content": _files()}},
                 job,
                 _query("format", {"enum": list(get_args(Format)), "default": "srt"}),
+                _json_query("layout", "LayoutOptions", _LAYOUT),
                 faults=(400, 404, 409, 429),
+            ),
+        },
+        "/api/jobs/{job}/cues": {
+            "get": _operation(
+                "Get a job's cues, with what was heard in each.",
+                {200: _json("Cues")},
+                job,
+                _json_query("layout", "LayoutOptions", _LAYOUT),
+                faults=(400, 404, 409, 429),
+            ),
+        },
+        "/api/jobs/{job}/waveform": {
+            "get": _operation(
+                "Tell how loud a job's audio is.", {200: _json("Waveform")}, job, faults=(404, 409)
             ),
         },
         "/api/stats": {"get": _operation("Tell of workers, queue and speed.", {200: _json("StatsInfo")})},
@@ -144,6 +156,12 @@ def _query(name: str, schema: dict[str, Any], description: str = "") -> dict[str
         "schema": schema,
         "description": description or schema.get("description", ""),
     }
+
+
+def _json_query(name: str, struct: str, description: str) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{struct}"}
+    content = {"application/json": {"schema": schema}}
+    return {"name": name, "in": "query", "description": description, "content": content}
 
 
 def _json(name: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from subtitled.config import SAMPLE_RATE
 from subtitled.core.plan import Cutter, Plan, Planner, Skipped, Span
 from subtitled.errors import MediaError
 from subtitled.reading.decode import open_media
+from subtitled.reading.peaks import Peaks
 from subtitled.reading.vad import Vad
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Ingest:
         self._on_progress = on_progress
         self._skipped: list[Skipped] = []
         self._recent = _Recent()
+        self._peaks = Peaks()
         # The PCM of the spans in the segment that is being filled.
         self._pcm: list[NDArray[np.int16]] = []
         self.decoded_samples = 0
@@ -85,6 +87,10 @@ class Ingest:
         """Packets of the file skipped so far because they were damaged."""
         return self._decoder.bad_packets
 
+    def peaks(self) -> tuple[int, bytes]:
+        """Return how loud all of the audio was, once it has been read; see `Peaks.finish`."""
+        return self._peaks.finish()
+
     def __enter__(self) -> Self:
         return self
 
@@ -100,6 +106,7 @@ class Ingest:
         while (block := self._next(blocks)) is not None:
             self.decoded_samples += len(block)
             self._recent.append(block)
+            self._peaks.feed(block)
             if self._on_progress is not None:
                 self._on_progress(self.decoded_samples)
             started = time.perf_counter()

@@ -55,6 +55,16 @@ SELECT_JOB = (
     "SELECT id, ord, state, source, location, size, mtime_ns, options, losses, recipe, is_planned, media, language,"
     " language_probability, cause, is_closed, created_ms, started_ms, ended_ms, owner, tag, sha256, repetition FROM jobs"
 )
+# What follows a source's last slash is its name. Only the newest jobs are searched by it: that none of 100,000 has it takes
+# 0.15 s to find out, in which nothing else is done.
+CHOOSE_JOBS = (
+    "(? IS NULL OR owner = ?) AND (? IS NULL OR tag = ?) AND (? = '' OR ord < (SELECT ord FROM jobs WHERE id = ?))"
+    " AND (? = '' OR (ord > (SELECT max(ord) FROM jobs) - 20000 AND instr(lower(replace(CAST(source AS TEXT),"
+    " rtrim(CAST(source AS TEXT), replace(CAST(source AS TEXT), '/', '')), '')), lower(?)))) ORDER BY ord DESC LIMIT ?"
+)
+INSERT_JOB = """INSERT INTO jobs (id, ord, state, source, location, size, mtime_ns, options, losses, recipe, is_planned,
+        language, language_probability, cause, is_closed, created_ms, owner, tag, sha256, repetition)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 SELECT_JOURNAL = "SELECT seq, at_ms, subject, job, name, before, event, after, cause FROM journal"
 _plan_decoder = msgspec.msgpack.Decoder(Plan)
 _options_decoder = msgspec.msgpack.Decoder(Options)
@@ -63,6 +73,32 @@ _options_decoder = msgspec.msgpack.Decoder(Options)
 def read_plan(data: bytes) -> Plan:
     """Return the plan that a segment's row holds."""
     return _plan_decoder.decode(data)
+
+
+def new_row(job: Job, now_ms: int) -> tuple[Any, ...]:
+    """Return what `INSERT_JOB` takes."""
+    return (
+        job.id,
+        job.order,
+        job.state.value,
+        job.source,
+        job.location,
+        job.size,
+        job.mtime_ns,
+        msgspec.msgpack.encode(job.options),
+        job.losses,
+        job.recipe,
+        job.is_planned,
+        job.language,
+        job.language_probability,
+        job.cause,
+        job.is_closed,
+        now_ms,
+        job.owner,
+        job.tag,
+        job.sha256,
+        job.repetition,
+    )
 
 
 def job_row(row: tuple[Any, ...]) -> JobRow:

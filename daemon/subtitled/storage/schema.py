@@ -82,4 +82,11 @@ MIGRATIONS: tuple[str, ...] = (
     """
     CREATE INDEX outputs_by_source ON outputs (source);
     """,
+    # 4: how loud each file is, apart from its job's row, which is read far more often
+    """
+    CREATE TABLE waveforms (
+        job      TEXT PRIMARY KEY REFERENCES jobs (id),
+        waveform BLOB NOT NULL
+    ) STRICT;
+    """,
 )

@@ -20,6 +20,8 @@ from subtitled.core.states import JOB_LIVE, JobEvent, JobState, SegmentState
 from subtitled.errors import StoreError
 from subtitled.storage.database import open_database, reported, transaction
 from subtitled.storage.rows import (
+    CHOOSE_JOBS,
+    INSERT_JOB,
     SELECT_JOB,
     SELECT_JOURNAL,
     JobRow,
@@ -27,6 +29,7 @@ from subtitled.storage.rows import (
     ResultRow,
     job_row,
     journal_entry,
+    new_row,
     read_plan,
 )
 from subtitled.storage.schema import MIGRATIONS
@@ -127,33 +130,7 @@ class Store:
                 return self._record(now_ms, "worker", "", name, *step)
 
     def _insert_job(self, job: Job, now_ms: int) -> None:
-        self._db.execute(
-            """INSERT INTO jobs (id, ord, state, source, location, size, mtime_ns, options, losses, recipe, is_planned,
-                   language, language_probability, cause, is_closed, created_ms, owner, tag, sha256, repetition)
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-            (
-                job.id,
-                job.order,
-                job.state.value,
-                job.source,
-                job.location,
-                job.size,
-                job.mtime_ns,
-                msgspec.msgpack.encode(job.options),
-                job.losses,
-                job.recipe,
-                job.is_planned,
-                job.language,
-                job.language_probability,
-                job.cause,
-                job.is_closed,
-                now_ms,
-                job.owner,
-                job.tag,
-                job.sha256,
-                job.repetition,
-            ),
-        )
+        self._db.execute(INSERT_JOB, new_row(job, now_ms))
 
     def _update_job(self, save: SaveJob, now_ms: int) -> None:
         job = save.job
@@ -188,6 +165,8 @@ class Store:
             ),
             f"job {job.id} is not {save.before.value}",
         )
+        if save.waveform is not None:
+            self._db.execute("INSERT OR REPLACE INTO waveforms VALUES (?, ?)", (job.id, save.waveform))
 
     def _update_segment(self, save: SaveSegment) -> None:
         segment = save.segment
@@ -251,21 +230,27 @@ class Store:
         row = self._db.execute(f"{SELECT_JOB} WHERE id = ?", (job,)).fetchone()
         return job_row(row) if row else None
 
+    def waveform(self, job: str) -> bytes | None:
+        """Return how loud a job's audio is, as the prepare worker has told it, or None."""
+        row = self._db.execute("SELECT waveform FROM waveforms WHERE job = ?", (job,)).fetchone()
+        return row[0] if row else None
+
     def list_jobs(
         self,
         states: Iterable[JobState] = (),
         *,
         owner: str | None = None,
         tag: str | None = None,
+        before: str = "",
+        name: str = "",
         limit: int = 100,
     ) -> list[JobRow]:
-        """Return the newest `limit` jobs, in all states or some, of all owners and tags or one."""
+        """Return the newest `limit` jobs: of some states, one owner or tag, before a job, with `name` in their file's name."""
         wanted = sorted(state.value for state in states) or [state.value for state in JobState]
         marks = ", ".join("?" * len(wanted))
         rows = self._db.execute(
-            f"{SELECT_JOB} WHERE state IN ({marks}) AND (? IS NULL OR owner = ?) AND (? IS NULL OR tag = ?)"
-            " ORDER BY ord DESC LIMIT ?",
-            (*wanted, owner, owner, tag, tag, limit),
+            f"{SELECT_JOB} WHERE state IN ({marks}) AND {CHOOSE_JOBS}",
+            (*wanted, owner, owner, tag, tag, before, before, name, name, limit),
         )
         return [job_row(row) for row in rows]
 
@@ -389,10 +374,8 @@ class Store:
 
     def outputs_of(self, job: str) -> list[str]:
         """Return the files that were written for a job."""
-        return [
-            os.fsdecode(path)
-            for (path,) in self._db.execute("SELECT path FROM outputs WHERE job = ? ORDER BY path", (job,))
-        ]
+        rows = self._db.execute("SELECT path FROM outputs WHERE job = ? ORDER BY path", (job,))
+        return [os.fsdecode(path) for (path,) in rows]
 
     # -- the connection --------------------------------------------------------------------------------------
 

@@ -112,11 +112,21 @@ class Media(Struct, frozen=True, kw_only=True):
     skipped: tuple[Skip, ...] = ()
 
 
+class Waveform(Struct, frozen=True, kw_only=True):
+    """How loud a file's audio is; stored beside the job, since it is large and seldom asked for."""
+
+    interval_ms: int
+    peaks: bytes
+    """One byte for each interval: 0 for silence, 255 for full scale."""
+
+
 class PlanComplete(_Message, frozen=True, kw_only=True):
     """The file has been read to its end."""
 
     feed: int
     media: Media
+    waveform: Waveform | None = None
+    """None where only stored segments were cut again."""
     decode_s: float = 0.0
     vad_s: float = 0.0
     """Seconds that decoding it, and finding its speech, took; 0 where only stored segments were cut again."""

@@ -222,7 +222,10 @@ class WorkerLink:
                 if message.decode_s:
                     self._metrics.stage_seconds.labels("decode").observe(message.decode_s)
                     self._metrics.stage_seconds.labels("vad").observe(message.vad_s)
-                return ev.PlanComplete(worker=worker, feed=feed, media=msgspec.msgpack.encode(media))
+                waveform = msgspec.msgpack.encode(message.waveform) if message.waveform else None
+                return ev.PlanComplete(
+                    worker=worker, feed=feed, media=msgspec.msgpack.encode(media), waveform=waveform
+                )
             case be.Needless(feed=feed, cause=cause):
                 return ev.Needless(worker=worker, feed=feed, cause=cause)
             case be.Transcribed(lease=lease, items=items, decode_s=decode_s, load_s=load_s):

@@ -29,6 +29,7 @@ from subtitled.workers.backend import (
     Skip,
     ToWorker,
     Transcribe,
+    Waveform,
     WorkerSettings,
 )
 from subtitled.workers.process import Channel, start_thread
@@ -168,7 +169,14 @@ class PrepareWork:
                 bad_packets=ingest.bad_packets,
                 skipped=tuple(Skip(skipped.span, skipped.cause) for skipped in ingest.skipped),
             )
-            return PlanComplete(feed=order.feed, media=media, decode_s=ingest.decode_s, vad_s=ingest.vad_s)
+            interval_ms, peaks = ingest.peaks()
+            return PlanComplete(
+                feed=order.feed,
+                media=media,
+                waveform=Waveform(interval_ms=interval_ms, peaks=peaks),
+                decode_s=ingest.decode_s,
+                vad_s=ingest.vad_s,
+            )
 
     def _send_all(self, task: _Task, segments: Iterator[Segment]) -> None:
         for segment in segments:

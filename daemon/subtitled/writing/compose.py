@@ -8,10 +8,11 @@ from pathlib import Path
 
 import msgspec
 
+from subtitle.messages import LayoutOptions
 from subtitled.core.plan import Span
 from subtitled.core.records import Job, Options
 from subtitled.core.states import SegmentState
-from subtitled.cues.limits import NO_OVERRIDES, Profile, overrides_of
+from subtitled.cues.limits import overrides_of
 from subtitled.cues.phrases import Placed, place
 from subtitled.cues.transcript import Absence, Interval, SegmentTranscript, Transcript, with_cues
 from subtitled.cues.unsaid import Rules, leave_out
@@ -43,12 +44,12 @@ def compose(
     results: Sequence[ResultRow],
     *,
     model: str,
-    profile: Profile | None = None,
+    layout: LayoutOptions | None = None,
     is_translation: bool = False,
 ) -> Transcript:
-    """Return all that is known about a job's file, with the cues of what is finished, laid out as the job asks.
+    """Return all that is known about a job's file, with the cues of what is finished.
 
-    They are laid out as the job asks, or in `profile`; with `is_translation` they are those of its second decoding.
+    They are laid out as the job asks, or by `layout`; with `is_translation` they are those of its second decoding.
     Segments without a result are listed as missing, with their causes.
     """
     job = row.job
@@ -80,8 +81,8 @@ def compose(
         missing=tuple(missing),
     )
     said = _as_asked(transcript, job.options)
-    layout = job.options.layout
-    return with_cues(said, profile or layout.profile, NO_OVERRIDES if profile else overrides_of(layout))
+    wanted = layout or job.options.layout
+    return with_cues(said, wanted.profile, overrides_of(wanted))
 
 
 def source_name(job: Job) -> str:

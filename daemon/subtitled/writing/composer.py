@@ -19,8 +19,8 @@ from typing import IO
 import msgspec
 from msgspec import Struct
 
+from subtitle.messages import LayoutOptions
 from subtitled import log
-from subtitled.cues.limits import Profile
 from subtitled.cues.transcript import Transcript
 from subtitled.priority import give_way
 from subtitled.storage.rows import JobRow, ResultRow
@@ -43,7 +43,8 @@ class _Order(Struct, frozen=True, kw_only=True):
     model: str
     is_all: bool
     """The translation too, where the job asks for one."""
-    profile: Profile | None
+    layout: LayoutOptions | None
+    """In place of the job's own."""
 
 
 class _Answer(Struct, frozen=True, kw_only=True):
@@ -70,17 +71,15 @@ class Composer:
         self._child: subprocess.Popen[bytes] | None = None
 
     def compose(
-        self, row: JobRow, results: Sequence[ResultRow], *, model: str, profile: Profile | None = None
+        self, row: JobRow, results: Sequence[ResultRow], *, model: str, layout: LayoutOptions | None = None
     ) -> Transcript:
         """Return the transcript of what was said, as `compose` does; blocks."""
-        (said,) = self._ask(
-            _Order(row=row, results=tuple(results), model=model, is_all=False, profile=profile)
-        )
+        (said,) = self._ask(_Order(row=row, results=tuple(results), model=model, is_all=False, layout=layout))
         return said
 
     def compose_all(self, row: JobRow, results: Sequence[ResultRow], *, model: str) -> tuple[Transcript, ...]:
         """Return all transcripts of a job, as `compose_all` does; blocks."""
-        return self._ask(_Order(row=row, results=tuple(results), model=model, is_all=True, profile=None))
+        return self._ask(_Order(row=row, results=tuple(results), model=model, is_all=True, layout=None))
 
     def close(self) -> None:
         """End the child; may be repeated."""
@@ -136,7 +135,7 @@ def _answer(order: _Order) -> _Answer:
         if order.is_all:
             made = compose_all(order.row, order.results, model=order.model)
         else:
-            made = (compose(order.row, order.results, model=order.model, profile=order.profile),)
+            made = (compose(order.row, order.results, model=order.model, layout=order.layout),)
     except Exception as error:  # noqa: BLE001 - a process boundary: it is raised again on the other side
         return _Answer(fault=repr(error))
     return _Answer(transcripts=tuple(msgspec.structs.replace(each, source="") for each in made))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from subtitle.errors import ServerError
 from subtitled.http import jobs
 from subtitled.http.forms import drain
 from subtitled.http.gateway import Gateway
+from subtitled.http.jobs import MAX_LISTED
 from subtitled.http.page.pulse import patience
 
 
@@ -29,6 +32,17 @@ async def cancel(request: Request) -> Response:
     async with patience():
         await gateway.client.cancel(request.path_params["job"])
     return _back(request)
+
+
+async def retry_all(request: Request) -> Response:
+    """Try all failed jobs again whose files are still there, the newest first."""
+    gateway: Gateway = request.app.state.gateway
+    await drain(request)
+    for job in await gateway.client.list(("failed",), limit=MAX_LISTED):
+        # One whose file is gone, or whose last files are being written, is not what the others wait for.
+        with suppress(ServerError):
+            await gateway.client.retry(job.id)
+    return RedirectResponse("/", 303)
 
 
 async def upload(request: Request) -> Response:

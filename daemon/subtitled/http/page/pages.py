@@ -7,7 +7,7 @@ from starlette.routing import Route
 from subtitled.http.page import assets, forms, job, overview
 
 _PREFIXES = ("/jobs/", "/static/", "/fragments/")
-_PATHS = frozenset({"/", "/upload"})
+_PATHS = frozenset({"/", "/upload", "/retry-failed"})
 
 
 def routes() -> list[Route]:
@@ -16,8 +16,10 @@ def routes() -> list[Route]:
         Route("/", overview.show, methods=["GET"]),
         Route("/fragments/overview", overview.show_live, methods=["GET"]),
         Route("/jobs/{job}", job.show, methods=["GET"]),
+        Route("/fragments/jobs/{job}", job.show_live, methods=["GET"]),
         Route("/jobs/{job}/retry", forms.retry, methods=["POST"]),
         Route("/jobs/{job}/cancel", forms.cancel, methods=["POST"]),
+        Route("/retry-failed", forms.retry_all, methods=["POST"]),
         Route("/upload", forms.upload, methods=["POST"]),
         Route("/static/{name}", assets.serve, methods=["GET"]),
     ]

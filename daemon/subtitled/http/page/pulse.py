@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from msgspec import Struct
 
 from subtitle.aio import Client
-from subtitle.messages import StatsInfo, Welcome
+from subtitle.messages import JobFacts, StatsInfo, Welcome
 from subtitle.outlook import Snapshot, Speeds, speeds
 from subtitled.http.faults import RequestError
 
@@ -19,6 +19,12 @@ FRESH_S = 0.8
 """An answer, or that there was none, holds so long: a hundred tabs ask no more than one."""
 PATIENCE_S = 3.0
 """A daemon that has not answered by then is away, to somebody who looks at a page."""
+LISTED = 50
+"""Jobs on one page."""
+RUNNING = ("receiving", "queued", "preparing", "transcribing", "writing")
+ACTIVE = ("preparing", "transcribing", "writing")
+MAX_ACTIVE = 200
+MAX_FAILED = 50
 SPEED_S = 30.0
 """Leases end one by one: a speed over a shorter time would jump."""
 
@@ -29,6 +35,12 @@ class Look(Struct, frozen=True, kw_only=True):
     welcome: Welcome
     stats: StatsInfo
     speed: Speeds
+    recent: tuple[JobFacts, ...]
+    """The newest jobs, LISTED and one."""
+    active: tuple[JobFacts, ...]
+    """Those that somebody works on."""
+    failed: tuple[JobFacts, ...]
+    """The newest of those that failed."""
 
 
 class Pulse:
@@ -52,12 +64,17 @@ class Pulse:
 
     async def _ask(self) -> Look:
         async with patience():
-            welcome, stats = await self._client.ping(), await self._client.stats()
+            client = self._client
+            welcome, stats = await client.ping(), await client.stats()
+            recent = await client.list(limit=LISTED + 1)
+            active = await client.list(ACTIVE, limit=MAX_ACTIVE)
+            failed = await client.list(("failed",), limit=MAX_FAILED)
         now = Snapshot(at=time.monotonic(), stats=stats)
         self._seen.append(now)
         while len(self._seen) > 2 and now.at - self._seen[1].at > SPEED_S:
             self._seen.popleft()
-        return Look(welcome=welcome, stats=stats, speed=speeds(self._seen[0], now))
+        speed = speeds(self._seen[0], now)
+        return Look(welcome=welcome, stats=stats, speed=speed, recent=recent, active=active, failed=failed)
 
 
 @asynccontextmanager

@@ -8,9 +8,11 @@ const AWAY_MS = 2000;
 const PATIENCE_MS = 8000;
 
 let wake = () => {};
+let isWanted = false;
 
-/** Ask now, not only when it is time: something has been done that shows. */
+/** Ask now, or once more: something has been done that shows. */
 export function refresh() {
+  isWanted = true;
   wake();
 }
 
@@ -19,7 +21,9 @@ export function beginLive() {
   const parts = [...document.querySelectorAll("[data-live]")];
   if (parts.length) keep(() => Promise.all(parts.map(update)));
   else if (document.querySelector("[data-return]")) keep(comeBack);
-  document.addEventListener("submit", send);
+  document.addEventListener("submit", submitted);
+  document.addEventListener("click", clicked);
+  addEventListener("popstate", look);
 }
 
 async function keep(ask) {
@@ -42,7 +46,8 @@ function pause(ms) {
     const timer = setTimeout(() => {
       if (!document.hidden) done();
       else document.addEventListener("visibilitychange", done);
-    }, ms);
+    }, isWanted ? 0 : ms);
+    isWanted = false;
     wake = done;
   });
 }
@@ -51,8 +56,11 @@ const tags = new WeakMap();
 
 async function update(part) {
   const headers = tags.has(part) ? { "If-None-Match": tags.get(part) } : {};
-  const answer = await get(part.dataset.live, headers);
-  if (answer.status === 304) return;
+  const address = part.dataset.live;
+  const answer = await get(address, headers);
+  // The page of the frame asks for a token; this cannot.
+  if (answer.status === 401) location.reload();
+  if (answer.status === 304 || address !== part.dataset.live) return;
   if (!answer.ok) throw new Error(answer.status);
   const wanted = new DOMParser().parseFromString(await answer.text(), "text/html").body;
   tags.set(part, answer.headers.get("ETag"));
@@ -83,10 +91,35 @@ function tell(isThere) {
   }
 }
 
-/** Send a form that only does something to a job without leaving the page; else the browser sends it. */
-async function send(event) {
+/** Show other jobs without leaving the page: uploads go on. */
+function look() {
+  for (const part of document.querySelectorAll("[data-live]")) {
+    part.dataset.live = part.dataset.live.split("?")[0] + location.search;
+    tags.delete(part);
+  }
+  refresh();
+}
+
+function clicked(event) {
+  const link = event.target.closest("a[data-look]");
+  if (!link || event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+  event.preventDefault();
+  history.pushState(null, "", link.href);
+  look();
+}
+
+function submitted(event) {
   const form = event.target;
-  if (!("quiet" in form.dataset)) return;
+  if ("quiet" in form.dataset) send(event, form);
+  if (!("look" in form.dataset)) return;
+  event.preventDefault();
+  const query = new URLSearchParams([...new FormData(form)].filter(([, value]) => value));
+  history.pushState(null, "", `${form.action.split("?")[0]}?${query}`);
+  look();
+}
+
+/** Send a form that only does something to a job without leaving the page. */
+async function send(event, form) {
   event.preventDefault();
   const button = event.submitter ?? form.querySelector("button");
   button.disabled = true;

@@ -32,7 +32,8 @@ function change(shown, wanted) {
     if (shown.nodeValue !== wanted.nodeValue) shown.nodeValue = wanted.nodeValue;
     return;
   }
-  if (shown.isEqualNode(wanted)) return;
+  // A part that has a life of its own is not in the fragment.
+  if (wanted.hasAttribute("data-keep") || shown.isEqualNode(wanted)) return;
   for (const { name } of [...shown.attributes]) {
     // What a reader has opened stays open.
     if (!wanted.hasAttribute(name) && !(name === "open" && shown.nodeName === "DETAILS")) shown.removeAttribute(name);

@@ -1,0 +1,130 @@
+"""What was heard in each cue: its words with their times, and how sure the model was."""
+
+from __future__ import annotations
+
+from math import exp
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from subtitled.cues.phrases import Placed, Word, spell
+from subtitled.cues.text import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from subtitled.cues.layout import Cue
+
+
+class HeardWord(Struct, frozen=True, kw_only=True):
+    """A part of a cue's line; the parts of one line, joined, are that line.
+
+    Where words were timed it is one of them, or as much of it as the line has; else what one phrase gives to the line, and times
+    and probability are None.
+    """
+
+    line: int
+    """Index of the line."""
+    text: str
+    """With the space before it."""
+    start_ms: int | None
+    end_ms: int | None
+    probability: float | None
+    """0 to 1, the model's own."""
+
+
+class HeardCue(Struct, frozen=True, kw_only=True):
+    """A cue, and what was heard in it."""
+
+    start_ms: int
+    end_ms: int
+    lines: tuple[str, ...]
+    confidence: float
+    """0 to 1: how sure the model was of its phrases, by the mean probability of their tokens."""
+    words: tuple[HeardWord, ...]
+
+
+class _Source(Struct, frozen=True):
+    """Where a run of letters comes from: a word, or a phrase whose words have no times."""
+
+    letters: int
+    """Characters without whitespace."""
+    word: Word | None
+    confidence: float
+
+
+def heard(cues: Sequence[Cue], phrases: Iterable[Placed]) -> tuple[HeardCue, ...]:
+    """Return the cues that `layout` made of these phrases, each with what was heard in it.
+
+    `layout` loses no letter and keeps their order: so letter by letter it is known where each of a line comes from.
+    """
+    sources = _Sources(phrases)
+    return tuple(_heard(cue, sources) for cue in cues)
+
+
+class _Sources:
+    """The letters of all phrases in order, taken one after another."""
+
+    def __init__(self, phrases: Iterable[Placed]) -> None:
+        self._coming = _sources(phrases)
+        self._last = _Source(0, None, 0.0)
+        self._left = 0
+
+    def take(self) -> _Source:
+        """Return where the next letter comes from."""
+        while not self._left:
+            following = next(self._coming, None)
+            if following is None:
+                return self._last
+            self._last, self._left = following, following.letters
+        self._left -= 1
+        return self._last
+
+
+def _sources(phrases: Iterable[Placed]) -> Iterator[_Source]:
+    for phrase in sorted(phrases, key=lambda phrase: phrase.start_ms):
+        text = "".join(clean(phrase.text).split())
+        confidence = min(1.0, exp(phrase.avg_logprob))
+        words = [(word, "".join(clean(word.text).split())) for word in phrase.words]
+        if spell(phrase.words) == text == "".join(spelt for _, spelt in words):
+            yield from (_Source(len(spelt), word, confidence) for word, spelt in words)
+        else:
+            yield _Source(len(text), None, confidence)
+
+
+def _heard(cue: Cue, sources: _Sources) -> HeardCue:
+    words: list[HeardWord] = []
+    confidences: list[float] = []
+    for number, line in enumerate(cue.lines):
+        begun = 0
+        last: _Source | None = None
+        space = 0
+        for at, char in enumerate(line):
+            if char.isspace():
+                continue
+            source = sources.take()
+            confidences.append(source.confidence)
+            if last is not None and source is not last:
+                words.append(_word(number, line[begun:space], last))
+                begun = space
+            last, space = source, at + 1
+        if last is not None:
+            words.append(_word(number, line[begun:], last))
+    return HeardCue(
+        start_ms=cue.start_ms,
+        end_ms=cue.end_ms,
+        lines=cue.lines,
+        confidence=round(sum(confidences) / max(1, len(confidences)), 3),
+        words=tuple(words),
+    )
+
+
+def _word(line: int, text: str, source: _Source) -> HeardWord:
+    word = source.word
+    return HeardWord(
+        line=line,
+        text=text,
+        start_ms=word.start_ms if word else None,
+        end_ms=word.end_ms if word else None,
+        probability=round(word.probability, 3) if word else None,
+    )

@@ -1,0 +1,46 @@
+"""Memory of GPUs, on a machine that has none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from subtitled.aside import Aside
+from subtitled.speech.cuda import Device
+from subtitled.watching.gpu_memory import GpuMemory, read_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GPU = Device(slot="gpu0", kind="cuda", visible="GPU-00000000-0000-0000-0000-000000000000", name="none")
+CPU = Device(slot="cpu0", kind="cpu", visible="", name="CPU 0")
+
+
+def test_without_a_driver_or_a_gpu_nothing_is_known() -> None:
+    assert read_memory([GPU]) == {}
+
+
+def test_the_driver_is_asked_beside_the_loop_and_not_too_often() -> None:
+    coming: list[int] = []
+    asked: list[float] = []
+
+    def come(call: Callable[[], None]) -> None:
+        call()
+        coming.append(1)
+
+    aside = Aside("test", come)
+
+    def devices() -> list[Device]:
+        asked.append(1.0)
+        return [GPU, CPU]
+
+    memory = GpuMemory(devices, aside)
+    assert memory.look(0.0) == memory.look(0.5) == {}
+    aside.close()
+    assert (len(coming), len(asked)) == (1, 2)
+
+
+def test_nobody_is_asked_about_cpus() -> None:
+    aside = Aside("test", lambda call: call())
+    assert GpuMemory(lambda: [CPU], aside).look(0.0) == {}
+    assert aside.is_at_rest
+    aside.close()
