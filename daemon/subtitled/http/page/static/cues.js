@@ -22,6 +22,8 @@ export class CueList {
     list.addEventListener("click", (event) => this.#pick(event));
     list.addEventListener("keydown", (event) => this.#step(event));
     for (const name of ["wheel", "touchmove"]) scroll.addEventListener(name, () => this.#let(false), { passive: true });
+    // Rows that have not been seen are taken to be of one height: where that was wrong, the row at hand is not where it was sought.
+    scroll.addEventListener("scrollend", () => this.#follows && this.#current >= 0 && !this.#isSeen(this.#current) && this.#bring(this.#current));
     scroll.addEventListener("pointerdown", (event) => event.target === scroll && this.#let(false)); // its scroll bar
     scroll.addEventListener("keydown", ({ key }) => /^(Page|Home|End)/.test(key) && this.#let(false));
     follow.addEventListener("click", () => this.#let(true));
@@ -113,6 +115,11 @@ export class CueList {
     const isFar = Math.abs(top - this.#scroll.scrollTop) > this.#scroll.clientHeight;
     this.#scroll.scrollTo({ top, behavior: isFar || matchMedia("(prefers-reduced-motion: reduce)").matches ? "instant" : "smooth" });
     this.#point(one, this.#list.contains(document.activeElement));
+  }
+
+  #isSeen(index) {
+    const [one, all] = [this.#rows[index].getBoundingClientRect(), this.#scroll.getBoundingClientRect()];
+    return this.#rows[index].hidden || (one.top >= all.top && one.bottom <= all.bottom);
   }
 
   /** Have Tab come to this row, of all. */

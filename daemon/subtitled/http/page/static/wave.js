@@ -17,6 +17,9 @@ export class Wave {
   #at_ms = 0;
   #colours = {};
   #isHeld = false;
+  #ground = document.createElement("canvas");
+  #kept = ""; // what the picture of the ground, and the bars, are of
+  #bars = [];
 
   /** `goesAlong`: shows a window around the place, else the whole; `onSeek` is told where somebody points. */
   constructor(canvas, length_ms, { goesAlong, onSeek }) {
@@ -50,7 +53,7 @@ export class Wave {
   hear({ peaks, interval_ms, offset_ms }) {
     this.#peaks = { values: peaks, interval_ms, offset_ms };
     this.#loudest = peaks.reduce((most, value) => Math.max(most, value), 1);
-    this.draw();
+    this.#redraw();
   }
 
   /** `marks`: times to be seen below. */
@@ -58,7 +61,7 @@ export class Wave {
     this.#cues = cues;
     this.#missing = missing;
     this.#marks = marks;
-    this.draw();
+    this.#redraw();
   }
 
   /** Show a place, and the cue that is shown there. */
@@ -95,69 +98,92 @@ export class Wave {
     for (const name of ["accent", "soft", "line", "sunk", "text", "bad", "warn", "cue", "cue-now"]) {
       this.#colours[name] = style.getPropertyValue(`--${name}`);
     }
-    this.draw();
+    this.#redraw();
   }
 
+  /** Show it as it is now. What only changes with the window is kept as a picture: this is called for each frame. */
   draw() {
     const { clientWidth: width, clientHeight: height } = this.#canvas;
     if (!width || !this.#colours.text) return;
     const context = this.#context;
     const span = this.#span_ms;
     const x = (ms) => ((ms - this.#from_ms) / span) * width;
-    context.clearRect(0, 0, width, height);
     const floor = this.#goesAlong ? height - 16 : height;
-    this.#drawCues(x, width, floor);
-    this.#drawBars(x, width, floor);
-    if (this.#goesAlong) this.#drawTimes(x, span, width, height);
-    context.fillStyle = this.#colours.warn;
-    for (const ms of this.#marks) if (x(ms) >= 0 && x(ms) <= width) context.fillRect(x(ms) - 1, floor - 3, this.#goesAlong ? 4 : 2, 3);
+    const kept = `${this.#from_ms} ${span} ${width} ${height}`;
+    if (this.#kept !== kept) {
+      this.#kept = kept;
+      this.#drawGround(x, span, width, height, floor);
+      this.#bars = this.#measure(span / width, width, floor - 12);
+    }
+    context.clearRect(0, 0, width, height);
+    context.drawImage(this.#ground, 0, 0, width, height);
+    const cue = this.#cues[this.#current];
+    if (cue) this.#block(context, x(cue.start_ms), x(cue.end_ms), floor, "cue-now");
+    const played = x(this.#at_ms);
+    this.#bars.forEach((tall, index) => {
+      const left = index * (BAR.wide + BAR.apart);
+      context.fillStyle = left < played ? this.#colours.accent : this.#colours.soft;
+      context.fillRect(left, (floor - tall) / 2, BAR.wide, tall);
+    });
     context.fillStyle = this.#colours.text;
-    context.fillRect(Math.min(Math.max(0, x(this.#at_ms) - 1), width - 2), 0, 2, floor);
+    context.fillRect(Math.min(Math.max(0, played - 1), width - 2), 0, 2, floor);
   }
 
-  #drawCues(x, width, floor) {
-    const context = this.#context;
-    const colours = this.#colours;
-    const block = (one, colour) => {
-      const left = x(one.start_ms);
-      const right = x(one.end_ms);
-      if (right < 0 || left > width) return;
-      context.fillStyle = colour;
-      context.beginPath();
-      context.roundRect(left, 0, Math.max(1, right - left), floor, this.#goesAlong ? 4 : 0);
-      context.fill();
-    };
-    this.#cues.forEach((cue, index) => block(cue, index === this.#current ? colours["cue-now"] : colours.cue));
+  /** Draw what lies under the bars: cues, speech without text, marks, times. */
+  #drawGround(x, span, width, height, floor) {
+    this.#ground.width = this.#canvas.width;
+    this.#ground.height = this.#canvas.height;
+    const context = this.#ground.getContext("2d");
+    context.setTransform(this.#canvas.width / width, 0, 0, this.#canvas.height / height, 0, 0);
+    const isSeen = (one) => x(one.end_ms) >= 0 && x(one.start_ms) <= width;
+    const seen = this.#cues.filter(isSeen);
+    // Where they are narrower than their gaps can be drawn, they would be one grey field.
+    if (seen.length * 4 < width) for (const cue of seen) this.#block(context, x(cue.start_ms), x(cue.end_ms), floor, "cue");
     context.globalAlpha = 0.35;
-    for (const gap of this.#missing) block(gap, colours.bad);
+    for (const gap of this.#missing.filter(isSeen)) this.#block(context, x(gap.start_ms), x(gap.end_ms), floor, "bad");
     context.globalAlpha = 1;
+    context.fillStyle = this.#colours.warn;
+    const places = new Set(this.#marks.map((ms) => Math.round(x(ms))));
+    for (const place of places) if (place >= 0 && place < width) context.fillRect(place, floor - 3, this.#goesAlong ? 5 : 2, 3);
+    if (this.#goesAlong) this.#drawTimes(context, x, span, width, height);
   }
 
-  #drawBars(x, width, floor) {
-    if (!this.#peaks) return;
+  #block(context, left, right, floor, colour) {
+    context.fillStyle = this.#colours[colour];
+    context.beginPath();
+    context.roundRect(left, 0, Math.max(1, right - left), floor, this.#goesAlong ? 4 : 0);
+    context.fill();
+  }
+
+  /** Return how tall each bar is. */
+  #measure(ms_per_px, width, most) {
+    if (!this.#peaks) return [];
     const { values, interval_ms, offset_ms } = this.#peaks;
     const step = BAR.wide + BAR.apart;
-    const per_px = this.#span_ms / width;
-    const played = x(this.#at_ms);
+    const place = (px) => Math.floor((this.#from_ms + px * ms_per_px - offset_ms) / interval_ms);
+    const bars = [];
     for (let left = 0; left < width; left += step) {
-      const begin = Math.floor((this.#from_ms + left * per_px - offset_ms) / interval_ms);
-      const end = Math.max(begin + 1, Math.floor((this.#from_ms + (left + step) * per_px - offset_ms) / interval_ms));
-      let most = 0;
-      for (let index = Math.max(0, begin); index < Math.min(end, values.length); index++) most = Math.max(most, values[index]);
-      const tall = Math.max(1.5, (most / this.#loudest) * (floor - 12));
-      this.#context.fillStyle = left < played ? this.#colours.accent : this.#colours.soft;
-      this.#context.fillRect(left, (floor - tall) / 2, BAR.wide, tall);
+      const [begin, end] = [place(left), Math.max(place(left) + 1, place(left + step))];
+      let loudest = 0;
+      for (let index = Math.max(0, begin); index < Math.min(end, values.length); index++) loudest = Math.max(loudest, values[index]);
+      bars.push(Math.max(1.5, (loudest / this.#loudest) * most));
     }
+    return bars;
   }
 
-  #drawTimes(x, span, width, height) {
-    const context = this.#context;
+  #drawTimes(context, x, span, width, height) {
     const apart = [1, 2, 5, 10, 15, 30, 60, 120, 300].find((s) => (s * 1000 * width) / span >= 70) ?? 600;
     context.fillStyle = this.#colours.soft;
     context.font = `11px ${getComputedStyle(this.#canvas).fontFamily}`;
     for (let s = Math.ceil(this.#from_ms / 1000 / apart) * apart; s * 1000 < this.#from_ms + span; s += apart) {
       if (x(s * 1000) + 30 < width) context.fillText(clock(s * 1000), x(s * 1000), height - 3);
     }
+  }
+
+  /** Forget the kept picture: something in it has changed. */
+  #redraw() {
+    this.#kept = "";
+    this.draw();
   }
 }
 
