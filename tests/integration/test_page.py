@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import html
 import re
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx2 as httpx
 import pytest
 
 import media
-from daemon import Daemon, eventually
+from daemon import ENDED, Daemon, eventually
 from gateway import Gateway
 from subtitled.http.page.armour import OTHER_POLICY, PAGE_POLICY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 WAIT_S = 120.0
+STATIC = Path(str(files("subtitled.http.page") / "static"))
 CHINESE = {"Accept-Language": "zh-TW,zh;q=0.9"}
 
 
@@ -73,13 +77,13 @@ def test_a_page_holds_no_script_or_style_of_its_own(http: httpx.Client, daemon: 
     """The policy would not let them work."""
     job = failed(http, daemon, "inline.mp3")
     for path in ("/", f"/jobs/{job}", "/jobs/nosuch"):
-        html = http.get(path).text
-        assert re.findall(r"<script(?![^>]* src=)|<style|\sstyle=|\son\w+=", html) == []
+        page = http.get(path).text
+        assert re.findall(r"<script(?![^>]* src=)|<style|\sstyle=|\son\w+=", page) == []
 
 
 def test_files_may_be_kept_for_good_under_the_address_that_a_page_gives_them(http: httpx.Client) -> None:
-    html = http.get("/").text
-    addresses = re.findall(r'(?:href|src)="(/static/[^"]+)"', html)
+    page = http.get("/").text
+    addresses = re.findall(r'(?:href|src)="(/static/[^"]+)"', page)
     assert {address.partition("?")[0] for address in addresses} >= {"/static/page.css", "/static/page.js"}
     for address in addresses:
         answer = http.get(address)
@@ -125,6 +129,91 @@ def test_a_part_that_has_not_changed_is_not_sent_again(http: httpx.Client) -> No
         return answer.status_code == 304 and not answer.content
 
     eventually(is_known, "nothing has changed in between")
+
+
+# -- the overview ------------------------------------------------------------------------------------------------
+
+
+def test_the_first_view_takes_less_than_100_kb(http: httpx.Client, daemon: Daemon) -> None:
+    """The page with a full list, its style, all scripts that it loads, its icon; as they are, nothing compressed."""
+    fill(http, daemon)
+    page = http.get("/").text
+    assert page.count('class="job"') >= 50
+    names = {path.name for path in STATIC.iterdir()}
+    loaded = {name for name in names if f"/static/{name}" in page}
+    for name in [name for name in loaded if name.endswith(".js")]:
+        loaded |= imported(name)
+    sizes = {name: len(http.get(f"/static/{name}").content) for name in loaded}
+    assert len(page.encode()) + sum(sizes.values()) < 100_000, sizes
+
+
+def imported(name: str) -> set[str]:
+    """Give a module and all that it imports."""
+    found = set(re.findall(r'from "\./([\w.]+)"', (STATIC / name).read_text("utf-8")))
+    return {name}.union(*map(imported, found))
+
+
+def shown(http: httpx.Client, path: str, text: str) -> str | None:
+    """Give a page if it has a text."""
+    page = http.get(path).text
+    return page if text in page else None
+
+
+def fill(http: httpx.Client, daemon: Daemon) -> None:
+    """See to it that there are more jobs than one page shows."""
+    for number in range(len(daemon.client.list(name="many-")), 53):
+        http.post("/api/jobs", params={"name": f"Many-{number:02}.mp3"}, content=b"not media %d" % number)
+    eventually(lambda: not daemon.client.list(("receiving", "queued", "preparing")), "all have failed")
+
+
+def test_jobs_are_shown_page_by_page_by_state_and_by_name(http: httpx.Client, daemon: Daemon) -> None:
+    fill(http, daemon)
+    first = http.get("/", params={"state": "failed", "name": "many-"}).text
+    shown = re.findall(r"Many-(\d\d)\.mp3</a>", first)
+    assert shown == [f"{number:02}" for number in range(52, 2, -1)]
+    [older] = re.findall(r'href="(/\?[^"]*before=[^"]+)"', first)
+    second = http.get(html.unescape(older)).text
+    assert re.findall(r"Many-(\d\d)\.mp3</a>", second) == ["02", "01", "00"]
+    assert "Newest files" in second
+    assert "No such files" in http.get("/", params={"name": "nobody has this in its name"}).text
+    # What nobody can want is everything.
+    assert (
+        http.get("/", params={"state": "dreaming", "before": "", "name": " "}).text.count("aria-current") == 2
+    )
+    value = '"><script>alert(1)'
+    assert "<script>alert" not in http.get("/", params={"name": value, "before": value, "state": value}).text
+
+
+def test_what_failed_is_told_with_its_reason_and_all_of_it_is_tried_again(
+    http: httpx.Client, daemon: Daemon
+) -> None:
+    jobs = [failed(http, daemon, f"reason-{number}.mp3") for number in range(2)]
+    page = eventually(partial(shown, http, "/", f"/jobs/{jobs[-1]}/retry"), "it is shown")
+    failures = page[page.index('id="failures"') : page.index('id="list"')]
+    assert re.search(r"\d+ files (or more )?failed in the last day", page)
+    assert "is not media that FFmpeg can read" in failures
+    assert all(f'action="/jobs/{job}/retry"' in failures for job in jobs)
+    before = [len(daemon.client.status(job).history) for job in jobs]
+    answer = http.post("/retry-failed")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    assert all(
+        len(daemon.client.status(job).history) > count for job, count in zip(jobs, before, strict=True)
+    )
+
+
+def test_what_is_done_now_is_told(http: httpx.Client, daemon: Daemon, tmp_path: Path) -> None:
+    long = media.write_sound(tmp_path / "now.flac", media.recording())
+    job = http.post("/api/jobs", files={"file": ("now.flac", long.read_bytes())}).json()["id"]
+
+    def is_told() -> bool:
+        part = http.get("/fragments/overview").text
+        assert daemon.client.status(job).state not in ENDED
+        worker = part[part.index('id="worker-cpu0"') : part.index('id="readers"')]
+        row = part.partition(f'id="job-{job}"')[2].partition("</li>")[0]
+        return f'href="/jobs/{job}"' in worker and "<progress" in row
+
+    eventually(is_told, "a worker says what it does, and the job has its bar")
+    http.post(f"/jobs/{job}/cancel")
 
 
 # -- forms -------------------------------------------------------------------------------------------------------
@@ -189,9 +278,8 @@ def test_names_of_files_stay_text(http: httpx.Client, daemon: Daemon) -> None:
     name = "<script>alert(1)\"'&.mp3"
     job = failed(http, daemon, name)
     for path in ("/", f"/jobs/{job}", "/fragments/overview"):
-        html = http.get(path).text
-        assert "&lt;script&gt;alert(1)" in html
-        assert "<script>alert" not in html
+        page = eventually(partial(shown, http, path, "&lt;script&gt;alert(1)"), "it is shown")
+        assert "<script>alert" not in page
 
 
 # -- who may look, and a daemon that is away -----------------------------------------------------------------------
@@ -217,16 +305,16 @@ def test_a_browser_asks_for_the_token_by_itself(daemon: Daemon, tmp_path: Path) 
 def test_a_page_whose_daemon_is_away_says_so_and_heals(tmp_path: Path) -> None:
     with (
         Daemon(tmp_path) as daemon,
-        Gateway(daemon, tmp_path / "gateway") as gateway,
+        Gateway(daemon.start(), tmp_path / "gateway") as gateway,
         httpx.Client(base_url=gateway.url, timeout=WAIT_S) as http,
     ):
-        for path in ("/", "/jobs/x", "/fragments/overview"):
+        eventually(lambda: http.get("/").status_code == 200, "all is well")
+        daemon.stop()
+        eventually(lambda: http.get("/fragments/overview").status_code == 503, "it says so")
+        for path in ("/", "/jobs/x"):
             answer = http.get(path)
             assert (answer.status_code, "The daemon does not answer" in answer.text) == (503, True)
-        assert "data-return" in http.get("/").text, "by which the script knows to come back"
+            assert "data-return" in answer.text, "by which the script knows to come back"
         daemon.start()
-        eventually(lambda: http.get("/").status_code == 200, "it has healed")
-        daemon.stop()
-        eventually(lambda: http.get("/fragments/overview").status_code == 503, "it says so again")
-        daemon.start()
-        eventually(lambda: http.get("/fragments/overview").status_code == 200, "and heals again")
+        eventually(lambda: http.get("/fragments/overview").status_code == 200, "it has healed")
+        assert http.get("/").status_code == 200

@@ -15,7 +15,7 @@ from subtitle.outlook import outlook
 from subtitled.http.gateway import Gateway
 from subtitled.http.page import frame
 from subtitled.http.page.language import language_of
-from subtitled.http.page.pulse import LISTED, RUNNING, Look, Pulse, patience
+from subtitled.http.page.pulse import LISTED, MAX_FAILED, RUNNING, Look, Pulse, patience
 from subtitled.http.page.rows import job_row, name_of, worker_row
 from subtitled.http.page.tongues import choices
 from subtitled.http.page.verdict import lately, verdict
@@ -95,7 +95,7 @@ async def _facts(request: Request) -> dict[str, Any]:
     return {
         "look": look,
         "choice": choice,
-        "verdict": verdict(look.stats, len(failed)),
+        "verdict": verdict(look.stats, len(failed), MAX_FAILED),
         "left": outlook(look.stats, look.speed, (*look.recent, *look.active)),
         "workers": [worker for worker in workers if worker.slot not in readers],
         "readers": [worker for worker in workers if worker.slot in readers],

@@ -56,11 +56,15 @@ class Pulse:
     async def look(self) -> Look:
         """Return how the daemon is now; raises RequestError and SubtitleError where it is away."""
         now = time.monotonic()
-        if self._asking is None or (self._asking.done() and now - self._asked_at > FRESH_S):
+        if self._asking is None or (self._asking.done() and now - self._asked_at >= FRESH_S):
             self._asked_at = now
             self._asking = asyncio.ensure_future(self._ask())
             self._asking.add_done_callback(_heed)
         return await asyncio.shield(self._asking)
+
+    def expire(self) -> None:
+        """Have the next look be a new one: something was done that shows."""
+        self._asked_at = -FRESH_S
 
     async def _ask(self) -> Look:
         async with patience():

@@ -40,6 +40,8 @@ class WorkerRow(Struct, frozen=True, kw_only=True):
 
     slot: str
     device: str
+    model: str
+    """The device's name without its maker's: there is little room."""
     state: str
     sign: str
     jobs: tuple[tuple[str, str], ...]
@@ -100,11 +102,12 @@ def _details(job: JobFacts, voice: Voice) -> Iterable[str]:
 def worker_row(worker: WorkerFacts, speed: Speeds, names: Mapping[str, str], voice: Voice) -> WorkerRow:
     """Return a worker's row; `names` of the jobs that may be under way, by id."""
     sign = {"idle": "done", "busy": "busy", "starting": "wait", "draining": "off"}.get(worker.state, "warn")
-    times = speed.slots.get(worker.slot, 0.0) if worker.role == "transcribe" else 0.0
+    times = speed.slots.get(worker.slot, 0.0) if worker.jobs else 0.0
     used, whole = worker.memory_used_bytes, worker.memory_total_bytes
     return WorkerRow(
         slot=worker.slot,
         device=worker.device,
+        model=worker.device.removeprefix("NVIDIA ").removeprefix("GeForce "),
         state=worker.state,
         sign="bad" if is_out(worker) else sign,
         jobs=tuple((job, names.get(job, job)) for job in worker.jobs),

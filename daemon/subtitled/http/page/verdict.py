@@ -25,8 +25,8 @@ class Verdict(Struct, frozen=True, kw_only=True):
     whole: int = 0
 
 
-def verdict(stats: StatsInfo, failed: int) -> Verdict:
-    """Return the worst there is to say; `failed` files failed lately."""
+def verdict(stats: StatsInfo, failed: int, most_failed: int) -> Verdict:
+    """Return the worst there is to say; `failed` files failed lately, of which no more than `most_failed` are counted."""
     workers = [worker for worker in stats.workers if worker.role == "transcribe"]
     working = sum(worker.state in WORKING for worker in workers)
     out = [worker for worker in workers if is_out(worker)]
@@ -43,7 +43,8 @@ def verdict(stats: StatsInfo, failed: int) -> Verdict:
     if working < len(workers):
         return Verdict(level="warn", key="verdict.fewer", n=len(workers) - working, whole=len(workers))
     if failed:
-        return Verdict(level="warn", key="verdict.failed", n=failed)
+        key = "verdict.failed" if failed < most_failed else "verdict.failed_many"
+        return Verdict(level="warn", key=key, n=failed)
     return Verdict(level="ok", key="verdict.well")
 
 

@@ -80,6 +80,7 @@ function get(address, headers) {
 
 /** Say that the daemon is away, once; that it is back, for a while. */
 function tell(isThere) {
+  document.body.classList.toggle("is-away", !isThere);
   const away = document.getElementById("away");
   if (!isThere && away.dataset.is !== "away") {
     away.dataset.is = "away";
@@ -96,6 +97,10 @@ function look() {
   for (const part of document.querySelectorAll("[data-live]")) {
     part.dataset.live = part.dataset.live.split("?")[0] + location.search;
     tags.delete(part);
+  }
+  const query = new URLSearchParams(location.search);
+  for (const input of document.querySelectorAll("form[data-look] input[type=search]")) {
+    input.value = query.get(input.name) ?? "";
   }
   refresh();
 }

@@ -3,6 +3,8 @@ import { say } from "./words.js";
 
 const SPEED_MS = 3000;
 const SHOWN_MS = 5000;
+const FEW = 6;
+const BRIEFLY_MS = 600;
 const UNITS = [[1e12, "TB"], [1e9, "GB"], [1e6, "MB"], [1e3, "kB"]];
 
 /** Return bytes in the unit that suits them. */
@@ -81,7 +83,8 @@ export class Row {
     this.told.replaceChildren(link);
     this.button.hidden = true;
     this.changed();
-    setTimeout(() => this.remove(), SHOWN_MS);
+    // Of many, those that are sent make room for those that are not.
+    setTimeout(() => this.remove(), this.item.parentElement?.childElementCount > FEW ? BRIEFLY_MS : SHOWN_MS);
   }
 
   failed(key, values, canRetry = true) {

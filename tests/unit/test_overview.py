@@ -1,0 +1,139 @@
+"""What the overview makes of what the daemon says."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from subtitle import StatsInfo, WorkerFacts
+from subtitle.outlook import Speeds
+from subtitled.http.page.rows import job_row, worker_row
+from subtitled.http.page.tongues import TONGUES, choices
+from subtitled.http.page.verdict import LATELY_MS, lately, verdict
+from subtitled.http.page.voice import Voice
+from subtitled.speech.languages import code_of, name_of
+from unit import job_facts
+
+ENGLISH = Voice("en")
+FACTS = replace(job_facts.FACTS, id="0194f3a6c21b7d0e", source="/srv/in/talk.mp4", size=40_000_000)
+
+
+def worker(state: str = "idle", **changes: object) -> WorkerFacts:
+    facts = WorkerFacts(
+        slot="gpu0",
+        role="transcribe",
+        state=state,
+        incarnation=1,
+        device="NVIDIA RTX",
+        leases=0,
+        job="",
+        cause="",
+    )
+    return replace(facts, **changes)
+
+
+def stats(*states: str, **changes: object) -> StatsInfo:
+    facts = StatsInfo(
+        request=1,
+        workers=(worker("broken", role="prepare"), *map(worker, states)),
+        jobs={},
+        ready_segments=0,
+        leased_segments=0,
+        queued_bytes=0,
+        audio_ms=0,
+        uptime_s=1.0,
+        last_seq=0,
+    )
+    return replace(facts, **changes)
+
+
+@pytest.mark.parametrize(
+    ("states", "changes", "failed", "level", "sentence"),
+    [
+        (("idle", "busy"), {}, 0, "ok", "All is well"),
+        (("idle", "busy"), {}, 3, "warn", "3 files failed in the last day"),
+        (("idle",), {}, 50, "warn", "50 files or more failed in the last day"),
+        (("idle", "starting"), {}, 3, "warn", "One of 2 workers is starting"),
+        (("starting", "backoff"), {}, 0, "warn", "The workers are starting"),
+        (("busy", "broken", "lost"), {}, 0, "warn", "One of 3 workers is out of order"),
+        (("busy", "a state of the future"), {}, 0, "warn", "One of 2 workers is out of order"),
+        (("busy",), {"is_paused": True}, 1, "bad", "The disk is full: new files wait"),
+        (
+            ("broken", "stopped"),
+            {"is_paused": True},
+            0,
+            "bad",
+            "Nothing can be transcribed: no worker is in order",
+        ),
+        ((), {}, 0, "bad", "Nothing can be transcribed: no worker is in order"),
+        (("stopped", "draining"), {"is_draining": True}, 0, "warn", "The daemon is stopping"),
+    ],
+)
+def test_the_worst_there_is_to_say_is_said(
+    states: tuple[str, ...], changes: dict[str, object], failed: int, level: str, sentence: str
+) -> None:
+    said = verdict(stats(*states, **changes), failed, most_failed=50)
+    assert (said.level, ENGLISH(said.key, n=said.n, whole=said.whole)) == (level, sentence)
+
+
+def test_a_failure_is_forgotten_after_a_day() -> None:
+    now_ms = 10 * LATELY_MS
+    new, old = (replace(FACTS, id=str(age), ended_ms=now_ms - age) for age in (1, LATELY_MS + 1))
+    assert lately([new, old], now_ms) == (new,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "details", "percent"),
+    [
+        ({"state": "receiving", "received_bytes": 10_000_000}, ("10 MB of 40 MB here",), "25%"),
+        ({"state": "receiving", "size": 0, "received_bytes": 9}, ("9 B of 0 B here",), ""),
+        ({"state": "queued"}, ("40 MB",), ""),
+        ({"state": "preparing", "decoded_ms": 720_000}, ("12 min read so far",), ""),
+        (
+            {
+                "state": "transcribing",
+                "audio_ms": 7_200_000,
+                "language": "ja",
+                "segments": {"done": 1, "leased": 3},
+            },
+            ("2 h", "日本語"),
+            "25%",
+        ),
+        (
+            {"state": "done", "audio_ms": 7_200_000, "started_ms": 1, "ended_ms": 180_001, "owner": "ann"},
+            ("2 h", "took 3 min, 40\N{MULTIPLICATION SIGN} real time", "ann"),
+            "100%",
+        ),
+    ],
+)
+def test_a_job_is_told_by_what_is_known_of_it(
+    changes: dict[str, object], details: tuple[str, ...], percent: str
+) -> None:
+    row = job_row(replace(FACTS, **changes), ENGLISH)
+    assert (row.name, row.path, row.details) == ("talk.mp4", "/srv/in/talk.mp4", details)
+    assert row.percent == percent
+    assert row.fraction is None or 0 <= row.fraction <= 1
+
+
+def test_a_worker_is_told_with_what_it_does() -> None:
+    facts = worker("busy", jobs=("a", "b"), memory_used_bytes=6 * 10**9, memory_total_bytes=24 * 10**9)
+    row = worker_row(facts, Speeds(total=9.0, slots={"gpu0": 43.2}), {"a": "talk.mp4"}, ENGLISH)
+    assert row.jobs == (("a", "talk.mp4"), ("b", "b"))
+    assert (row.speed, row.memory, row.memory_fraction) == (
+        "43\N{MULTIPLICATION SIGN}",
+        "6.0 GB of 24 GB",
+        0.25,
+    )
+    assert row.sign == "busy"
+    idle = worker_row(worker(), Speeds(total=9.0, slots={"gpu0": 43.2}), {}, ENGLISH)
+    assert (idle.speed, idle.memory, idle.sign) == ("", "", "done")
+
+
+@pytest.mark.parametrize(("state", "sign"), [("broken", "bad"), ("backoff", "warn"), ("starting", "wait")])
+def test_a_worker_that_does_not_work_has_another_sign(state: str, sign: str) -> None:
+    assert worker_row(worker(state), Speeds(total=None), {}, ENGLISH).sign == sign
+
+
+def test_every_language_that_can_be_chosen_is_one_of_whispers() -> None:
+    assert [code for code in TONGUES if code_of(code) != code or name_of(code) == code] == []
+    assert len(choices()) == len(TONGUES) == len(dict(choices()))

@@ -1,0 +1,90 @@
+"""However many look, the daemon is asked as for one."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from subtitle import StatsInfo, UnreachableError
+from subtitle.messages import Welcome
+from subtitled.http.page.pulse import Pulse
+
+if TYPE_CHECKING:
+    from subtitle.aio import Client
+    from subtitle.messages import JobFacts
+
+
+class Fake:
+    """A daemon that counts how often it is asked, and may be away."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.is_away = False
+
+    async def ping(self) -> Welcome:
+        """Be there, or away."""
+        self.asked += 1
+        await asyncio.sleep(0)
+        if self.is_away:
+            raise UnreachableError("nobody is there")
+        return Welcome(request=1, server="1", protocol=1, model="demo")
+
+    async def stats(self) -> StatsInfo:
+        """Give the number of the look as the time since the start."""
+        return StatsInfo(
+            request=1,
+            workers=(),
+            jobs={},
+            ready_segments=0,
+            leased_segments=0,
+            queued_bytes=0,
+            audio_ms=0,
+            uptime_s=float(self.asked),
+            last_seq=0,
+        )
+
+    async def list(self, *_: object, **__: object) -> tuple[JobFacts, ...]:
+        """Have no jobs."""
+        return ()
+
+
+def test_a_hundred_who_look_at_once_are_one() -> None:
+    async def run() -> None:
+        fake = Fake()
+        pulse = Pulse(cast("Client", fake))
+        looks = await asyncio.gather(*(pulse.look() for _ in range(100)))
+        assert (fake.asked, len(set(map(id, looks)))) == (1, 1)
+        pulse.expire()
+        assert (await pulse.look()).stats.uptime_s == 2.0, "what was done shows at once"
+
+    asyncio.run(run())
+
+
+def test_that_the_daemon_is_away_is_told_to_all_and_not_for_good() -> None:
+    async def run() -> None:
+        fake = Fake()
+        pulse = Pulse(cast("Client", fake))
+        fake.is_away = True
+        told = await asyncio.gather(*(pulse.look() for _ in range(10)), return_exceptions=True)
+        assert [type(one) for one in told] == [UnreachableError] * 10
+        with pytest.raises(UnreachableError):
+            await pulse.look()
+        assert fake.asked == 1
+        fake.is_away = False
+        pulse.expire()
+        assert (await pulse.look()).welcome.model == "demo"
+
+    asyncio.run(run())
+
+
+def test_one_who_goes_away_takes_the_answer_from_nobody() -> None:
+    async def run() -> None:
+        pulse = Pulse(cast("Client", Fake()))
+        first, second = (asyncio.ensure_future(pulse.look()) for _ in range(2))
+        await asyncio.sleep(0)
+        first.cancel()
+        assert (await second).welcome.model == "demo"
+
+    asyncio.run(run())
