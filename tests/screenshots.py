@@ -7,6 +7,7 @@ At last a table says how heavy a first view is, and after how long it can be use
 
 from __future__ import annotations
 
+import re
 import statistics
 import sys
 import tempfile
@@ -101,6 +102,10 @@ class Scene:
         """Show the whole at a glance."""
         browser.open("/")
         browser.wait_for("#workers .worker")
+        browser.until(
+            lambda: re.match(r"\d", browser.wait_for("#figures dd").text),
+            "the speed of the last seconds is known",
+        )
 
     def player(self, browser: Browser) -> None:
         """Show a job that is done, at its third cue."""
