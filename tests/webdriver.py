@@ -23,6 +23,7 @@ SWITCHES = (
     "--headless=new",
     "--no-sandbox",  # a container's root has none
     "--disable-gpu",
+    "--hide-scrollbars",
     "--disable-dev-shm-usage",
     "--disable-quic",
     "--no-first-run",

@@ -17,6 +17,7 @@ from msgspec import Struct
 from subtitle import messages as ms
 from subtitle.codec import Buffer
 from subtitle.errors import ServerError, UnreachableError, WaitTimeoutError
+from subtitle.lastend import LastEnd
 from subtitle.progress import ENDED, Progress
 from subtitle.source import Source
 from subtitle.stream import PIECE_BYTES, Stream
@@ -344,28 +345,32 @@ class Speaker:
         watch = ms.Watch(request=request, after_seq=seen, job=job)
         yield Send(watch, time.monotonic() + self._timeout_s)
         heard_at = asked_at = time.monotonic()
-        looked = -1
+        end = LastEnd(self._timeout_s)
         while timeout_s is None or time.monotonic() - heard_at < timeout_s:
-            heard: Heard = yield Receive(time.monotonic() + 0.5)
+            now = time.monotonic()
+            if now >= end.ask_at:
+                yield Send(end.ask(job or "", self._next(), now), now + self._timeout_s)
+            heard: Heard = yield Receive(min(now + 0.5, end.ask_at))
             now = time.monotonic()
             match heard.message:
                 case ms.Event(request=number, seq=seq) as event if number == request and seq > seen:
                     seen, heard_at = seq, now
                     yield Tell(event)
-                    # A job that failed and was tried again has more than one end in its journal: is this the last?
-                    if is_until_ended and job is not None and event.subject == "job" and event.after in ENDED:
-                        looked = self._next()
-                        yield Send(ms.Status(request=looked, job=job), now + self._timeout_s)
-                case ms.JobInfo(request=number, job=facts) if number == looked and facts.state in ENDED:
-                    return
+                    if is_until_ended:
+                        end.told(event, now)
                 case ms.Error(request=number, code=code, message=text) if number == request:
                     raise ServerError(code, text)
                 case None if heard.is_lost or now - asked_at >= self._timeout_s:
                     # A daemon that was restarted knows nothing of this watch: ask again, after the last entry seen.
                     yield Send(ms.Watch(request=request, after_seq=seen, job=job), now + self._timeout_s)
                     asked_at = now
-                case _:
+                    end.lost(now)
+                case None:
                     pass
+                case message:
+                    end.heard(message, now)
+            if end.is_known:
+                return
 
     def _first(self, message: ms.ToServer, kind: type[M]) -> Talk[M]:
         return (yield from self._ask(message, kind))[0]

@@ -20,6 +20,7 @@ from msgspec import Struct
 from subtitle.messages import LayoutOptions
 from subtitled import log, pipes
 from subtitled.cues.transcript import Transcript
+from subtitled.priority import give_way
 from subtitled.storage.rows import JobRow, ResultRow
 from subtitled.writing.compose import compose, compose_all, source_name
 
@@ -140,6 +141,7 @@ def main() -> None:
     """Answer orders until the pipe ends, as it does with the daemon."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # meant for the daemon, which is in the same process group
+    give_way()
     asked, told = sys.stdin.buffer, sys.stdout.buffer
     with contextlib.suppress(BrokenPipeError):
         while (data := pipes.read(asked)) is not None:
