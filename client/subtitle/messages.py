@@ -8,10 +8,6 @@ from msgspec import Meta, Struct
 
 from subtitle import asked
 from subtitle.codec import Codec
-from subtitle.options import JobOptions as JobOptions  # noqa: PLC0414 - a part of the messages
-from subtitle.options import LayoutOptions as LayoutOptions  # noqa: PLC0414
-from subtitle.options import VadOptions as VadOptions  # noqa: PLC0414
-from subtitle.options import WordTimestamps as WordTimestamps  # noqa: PLC0414
 
 PROTOCOL = 1
 JobOptions = asked.JobOptions
