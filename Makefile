@@ -11,19 +11,19 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet --qui
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help demo test lint bench lock simulate fuzz chaos soak systemd clean
+.PHONY: help demo test lint bench lock screenshots simulate fuzz chaos soak systemd clean
 .DEFAULT_GOAL := help
 # A recipe that fails or is interrupted leaves no half-made target behind.
 .DELETE_ON_ERROR:
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.installed  ## a file dropped into a watched folder comes back as subtitles
 	@$(BIN)/subtitled demo
 
 # Most tests wait for processes of their own: several at a time, each module's together since they share a daemon.
-test: $(VENV)/.installed  ## run all tests
+test: $(VENV)/.installed  ## run all tests; those in a browser want chromium and chromium-driver (apt)
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope
 
 lint: $(VENV)/.installed  ## check style, format and types of everything
@@ -49,8 +49,11 @@ soak: $(VENV)/.installed  ## MINUTES=60: small jobs without end; memory and desc
 systemd: $(VENV)/.installed  ## as root: the unit under a real systemd, as init of a namespace
 	@tests/integration/systemd/trial.sh
 
+screenshots: $(VENV)/.installed  ## every view of the page, to screenshots/; those in the README to docs/images
+	@$(BIN)/python tests/screenshots.py
+
 clean:  ## remove what these targets made
-	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) dist screenshots .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The interpreter: PYTHON if given, else the first of these that is new enough and can make environments.

@@ -116,9 +116,14 @@ class Served:
         """Process id of the daemon."""
         return self._process.pid
 
+    @property
+    def endpoint(self) -> str:
+        """The clients' socket."""
+        return f"ipc://{self._sockets}/clients.sock"
+
     def wait_until_ready(self) -> None:
         """Wait until no worker is starting."""
-        with Client(f"ipc://{self._sockets}/clients.sock", timeout_s=1) as client:
+        with Client(self.endpoint, timeout_s=1) as client:
             for _ in self.until_given_up():
                 try:
                     workers = client.stats().workers

@@ -176,7 +176,8 @@ class Client:
 
         Only those older than the job `before`, if one is named, and whose file has `name` in its name.
         """
-        return await self._run(self._speaker.list(tuple(states), limit, tag, before, name))
+        talk = self._speaker.list(states=tuple(states), limit=limit, tag=tag, before=before, name=name)
+        return await self._run(talk)
 
     async def status(self, job: str) -> ms.JobFacts:
         """Return all about one job."""
@@ -216,6 +217,10 @@ class Client:
     async def waveform(self, job: str) -> tuple[ms.Waveform, bytes]:
         """Return how loud a job's audio is; see `subtitle.Client.waveform`."""
         return await self._run(self._speaker.waveform(job))
+
+    async def listen(self, job: str, start_ms: int = 0, duration_ms: int = 60_000) -> tuple[ms.Sound, bytes]:
+        """Return at most a minute of a job's audio; see `subtitle.Client.listen`."""
+        return await self._run(self._speaker.listen(job, start_ms, duration_ms))
 
     # -- connections -----------------------------------------------------------------------------------------
 

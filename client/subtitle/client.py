@@ -195,7 +195,8 @@ class Client:
 
         Only those older than the job `before`, if one is named, and whose file has `name` in its name.
         """
-        return self._run(self._speaker.list(tuple(states), limit, tag, before, name))
+        talk = self._speaker.list(states=tuple(states), limit=limit, tag=tag, before=before, name=name)
+        return self._run(talk)
 
     def status(self, job: str) -> ms.JobFacts:
         """Return all about one job."""
@@ -241,6 +242,14 @@ class Client:
     def waveform(self, job: str) -> tuple[ms.Waveform, bytes]:
         """Return how loud a job's audio is: one byte for each interval, 0 for silence, 255 for full scale."""
         return self._run(self._speaker.waveform(job))
+
+    def listen(self, job: str, start_ms: int = 0, duration_ms: int = 60_000) -> tuple[ms.Sound, bytes]:
+        """Return at most a minute of a job's audio from `start_ms`, in the time of its cues: 16-bit samples, little-endian, mono.
+
+        How many there are at all, and at which rate, is in the answer. It is decoded from the media, for as long as the server has
+        that; where it takes long it is waited for, whatever the client's `timeout_s`.
+        """
+        return self._run(self._speaker.listen(job, start_ms, duration_ms))
 
     # -- connections -----------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from msgspec import Struct
 from subtitle import messages as ms
 from subtitle.codec import Buffer
 from subtitle.errors import ServerError, UnreachableError, WaitTimeoutError
+from subtitle.lastend import LastEnd
 from subtitle.progress import ENDED, Progress
 from subtitle.source import Source
 from subtitle.stream import PIECE_BYTES, Stream
@@ -24,6 +25,8 @@ from subtitle.upload import Upload
 
 GONE_S = 120.0
 """A server that was there and says nothing for this long is given up; shorter is a restart."""
+HEARD_S = 90.0
+"""For audio: the server gives up a file that takes 30 s, and others may be before it."""
 LOOK_S = 1.0
 """Between two questions how far a job is, while nothing is told of it."""
 SOON_S = 0.2
@@ -111,12 +114,9 @@ class Speaker:
         """Ask who is there."""
         return self._first(ms.Hello(request=self._next()), ms.Welcome)
 
-    def list(
-        self, states: tuple[str, ...], limit: int, tag: str | None, before: str, name: str
-    ) -> Talk[tuple[ms.JobFacts, ...]]:
-        """Ask for the newest jobs."""
-        message = ms.List(request=self._next(), states=states, limit=limit, tag=tag, before=before, name=name)
-        return (yield from self._first(message, ms.JobList)).jobs
+    def list(self, **wanted: Any) -> Talk[tuple[ms.JobFacts, ...]]:
+        """Ask for the newest jobs; `wanted`: fields of List."""
+        return (yield from self._first(ms.List(request=self._next(), **wanted), ms.JobList)).jobs
 
     def status(self, job: str) -> Talk[ms.JobFacts]:
         """Ask for one job."""
@@ -139,6 +139,12 @@ class Speaker:
     def waveform(self, job: str) -> Talk[tuple[ms.Waveform, bytes]]:
         """Ask how loud a job's audio is."""
         answer, blobs = yield from self._ask(ms.Look(request=self._next(), job=job), ms.Waveform)
+        return answer, b"".join(blobs)
+
+    def listen(self, job: str, start_ms: int, duration_ms: int) -> Talk[tuple[ms.Sound, bytes]]:
+        """Ask for a stretch of a job's audio."""
+        message = ms.Listen(request=self._next(), job=job, start_ms=start_ms, duration_ms=duration_ms)
+        answer, blobs = yield from self._ask(message, ms.Sound, HEARD_S)
         return answer, b"".join(blobs)
 
     def stats(self) -> Talk[ms.StatsInfo]:
@@ -336,34 +342,41 @@ class Speaker:
         watch = ms.Watch(request=request, after_seq=seen, job=job)
         yield Send(watch, time.monotonic() + self._timeout_s)
         heard_at = asked_at = time.monotonic()
-        looked = -1
+        end = LastEnd(self._timeout_s)
         while timeout_s is None or time.monotonic() - heard_at < timeout_s:
-            heard: Heard = yield Receive(time.monotonic() + 0.5)
+            now = time.monotonic()
+            if now >= end.ask_at:
+                yield Send(end.ask(job or "", self._next(), now), now + self._timeout_s)
+            heard: Heard = yield Receive(min(now + 0.5, end.ask_at))
             now = time.monotonic()
             match heard.message:
                 case ms.Event(request=number, seq=seq) as event if number == request and seq > seen:
                     seen, heard_at = seq, now
                     yield Tell(event)
-                    # A job that failed and was tried again has more than one end in its journal: is this the last?
-                    if is_until_ended and job is not None and event.subject == "job" and event.after in ENDED:
-                        looked = self._next()
-                        yield Send(ms.Status(request=looked, job=job), now + self._timeout_s)
-                case ms.JobInfo(request=number, job=facts) if number == looked and facts.state in ENDED:
-                    return
+                    if is_until_ended:
+                        end.told(event, now)
                 case ms.Error(request=number, code=code, message=text) if number == request:
                     raise ServerError(code, text)
                 case None if heard.is_lost or now - asked_at >= self._timeout_s:
                     # A daemon that was restarted knows nothing of this watch: ask again, after the last entry seen.
                     yield Send(ms.Watch(request=request, after_seq=seen, job=job), now + self._timeout_s)
                     asked_at = now
-                case _:
+                    end.lost(now)
+                case None:
                     pass
+                case message:
+                    end.heard(message, now)
+            if end.is_known:
+                return
 
     def _first(self, message: ms.ToServer, kind: type[M]) -> Talk[M]:
         return (yield from self._ask(message, kind))[0]
 
-    def _ask(self, message: ms.ToServer, kind: type[M]) -> Talk[tuple[M, Sequence[Buffer]]]:
-        until = time.monotonic() + self._timeout_s
+    def _ask(
+        self, message: ms.ToServer, kind: type[M], least_s: float = 0.0
+    ) -> Talk[tuple[M, Sequence[Buffer]]]:
+        timeout_s = max(self._timeout_s, least_s)
+        until = time.monotonic() + timeout_s
         is_sent: bool = yield Send(message, until)
         while is_sent and time.monotonic() < until:
             heard: Heard = yield Receive(until)
@@ -374,9 +387,7 @@ class Speaker:
                 raise ServerError(answer.code, answer.message)
             if isinstance(answer, kind):
                 return answer, heard.blobs
-        raise UnreachableError(
-            f"{self._endpoint}: no answer within {self._timeout_s:g} s; is the daemon running?"
-        )
+        raise UnreachableError(f"{self._endpoint}: no answer within {timeout_s:g} s; is the daemon running?")
 
     def _check_silence(self, heard_at: float, remedy: str) -> None:
         silent_s = time.monotonic() - heard_at

@@ -6,13 +6,14 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from subtitle import asked
 from subtitle.codec import Codec
-from subtitle.options import JobOptions as JobOptions  # noqa: PLC0414 - a part of the messages
-from subtitle.options import LayoutOptions as LayoutOptions  # noqa: PLC0414
-from subtitle.options import VadOptions as VadOptions  # noqa: PLC0414
-from subtitle.options import WordTimestamps as WordTimestamps  # noqa: PLC0414
 
 PROTOCOL = 1
+JobOptions = asked.JobOptions
+VadOptions = asked.VadOptions
+LayoutOptions = asked.LayoutOptions
+WordTimestamps = asked.WordTimestamps
 
 
 class _Message(Struct, frozen=True, kw_only=True, tag=True):
@@ -105,6 +106,16 @@ class Look(_Message, frozen=True, kw_only=True):
     """Ask how loud a job's audio is."""
 
     job: str
+
+
+class Listen(_Message, frozen=True, kw_only=True):
+    """Ask for a stretch of a job's audio."""
+
+    job: str
+    start_ms: Annotated[int, Meta(ge=0, le=2**62)] = 0
+    """In the time of the cues."""
+    duration_ms: Annotated[int, Meta(ge=0, le=60_000)] = 0
+    """0: only how much there is, and whether it can be heard."""
 
 
 class Cancel(_Message, frozen=True, kw_only=True):
@@ -268,6 +279,16 @@ class Waveform(_Message, frozen=True, kw_only=True):
     audio_ms: int
 
 
+class Sound(_Message, frozen=True, kw_only=True):
+    """The answer to Listen; one blob holds the samples, 16 bits, little-endian, mono: fewer than asked for at the end."""
+
+    job: str
+    start_ms: int
+    sample_rate: int
+    total_samples: int
+    """Of the whole, from the media's start."""
+
+
 class WorkerFacts(Struct, frozen=True, kw_only=True):
     """One worker slot."""
 
@@ -346,6 +367,7 @@ ToServer = (
     | Watch
     | Fetch
     | Look
+    | Listen
     | Cancel
     | Retry
     | Stats
@@ -360,6 +382,7 @@ ToClient = (
     | Event
     | Subtitles
     | Waveform
+    | Sound
     | StatsInfo
     | LogLevel
     | Error

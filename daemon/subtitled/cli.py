@@ -60,10 +60,12 @@ def run(config_file: str | None) -> None:
 def http(config_file: str | None, parent: int | None) -> None:
     """Run the gateway in the foreground: HTTP for other programs, by the section [http]."""
     from subtitled.http.serve import serve
+    from subtitled.priority import give_way
     from subtitled.workers.process import die_with_parent
 
     if parent is not None:
         die_with_parent(parent)
+        give_way()
     serve(_load(config_file, check_paths=False), os.environ)
 
 

@@ -192,7 +192,7 @@ class Uploads(_Section, frozen=True):
 
     max_file_mb: Annotated[int, Meta(ge=1, le=16_777_216)] = 20_480
     max_spool_mb: Annotated[int, Meta(ge=1, le=268_435_456)] = 102_400
-    """Most that all files sent and not finished may take on the disk."""
+    """Most that all files may take on the disk."""
     max_open: Annotated[int, Meta(ge=1, le=1_000)] = 32
     idle_s: Annotated[float, Meta(ge=1, le=2_592_000)] = 3_600.0
     """An upload of which nothing came for so long is given up."""
@@ -200,6 +200,8 @@ class Uploads(_Section, frozen=True):
     """An upload that is not complete after so long is given up."""
     keep_failed_s: Annotated[float, Meta(ge=0, le=31_536_000)] = 604_800.0
     """The file of a failed job is kept for so long, so that it can be retried."""
+    keep_done_s: Annotated[float, Meta(ge=0, le=31_536_000)] = 86_400.0
+    """The file of a job that is done is kept for so long, so that it can be heard, unless its space is needed before."""
     paths: tuple[str, ...] = ()
     """Folders whose files may be submitted by their path, on the local socket."""
 

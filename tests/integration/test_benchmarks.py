@@ -70,6 +70,12 @@ def test_upload_measures_each_way() -> None:
     assert len(re.findall(r"MB( +\d+\.\d ms){3}$", table, re.MULTILINE)) == 4, table
 
 
+def test_http_load_loses_nothing() -> None:
+    table = _run("http_load.py", "--short")
+    assert re.findall(r"^(\S.*?)  +\d+\.\d s +\d+ MB( +\d+\.\d){2} +\d+\.\d ms", table, re.MULTILINE), table
+    assert len(re.findall(r"MB(?:(?: +\d+\.\d){3} ms){2} +\d+\.\d ms$", table, re.MULTILINE)) == 3, table
+
+
 def test_pool_keeps_waiting_workers_at_work() -> None:
     few = ("--workers", "8", "--seconds", "0", "--clips", "8", "--segments", "200", "--lengths", "5")
     table = _run("pool.py", *few)

@@ -119,6 +119,79 @@ def test_at_the_start_what_is_there_is_counted_and_what_nobody_needs_is_removed(
     assert {found.name for found in tmp_path.iterdir()} == {"whole", "arriving"}
 
 
+def arrived(folder: Path, holdings: Holdings, job: str, size: int) -> None:
+    """Have a whole file of a client's there."""
+    holdings.admit(job, size)
+    (folder / job).mkdir()
+    (folder / job / "talk.flac").write_bytes(bytes(size))
+    holdings.complete(job, size)
+
+
+def test_files_of_jobs_that_are_done_make_room_oldest_first_and_no_more_than_needed(
+    tmp_path: Path, holdings: Holdings, aside: Aside
+) -> None:
+    for number, job in enumerate(("first", "second", "third")):
+        arrived(tmp_path, holdings, job, 5 * MIB)
+        holdings.spare(job, number)
+    holdings.admit("more", 6 * MIB)
+    assert holdings.total_bytes == 11 * MIB
+    # Where all of them would not do, none is lost to a file that is refused all the same.
+    arrived(tmp_path, holdings, "working", 4 * MIB)
+    assert refusal(holdings, "much", 9 * MIB) == "NO_SPACE"
+    holdings.arrive("more", 6 * MIB)
+    assert holdings.total_bytes == 15 * MIB
+    aside.close()
+    assert {found.name for found in tmp_path.iterdir()} == {"third", "working"}
+
+
+def test_a_full_disk_takes_the_files_of_jobs_that_are_done_first(
+    tmp_path: Path, holdings: Holdings, aside: Aside
+) -> None:
+    arrived(tmp_path, holdings, "done", MIB)
+    holdings.spare("done", 0)
+    arrived(tmp_path, holdings, "failed", MIB)
+    holdings.tick(0)
+    assert holdings.total_bytes == 2 * MIB
+    holdings.reconfigure(LIMITS, reserve_bytes=2 * free_bytes(tmp_path))
+    holdings.tick(0)
+    aside.close()
+    assert [found.name for found in tmp_path.iterdir()] == ["failed"]
+
+
+def test_files_of_jobs_that_are_done_go_when_their_time_is_over(
+    tmp_path: Path, holdings: Holdings, aside: Aside
+) -> None:
+    holdings.reconfigure(Uploads(max_file_mb=10, max_spool_mb=15, keep_done_s=60), reserve_bytes=0)
+    for job, ended_ms in (("old", 1_000), ("new", 2_000)):
+        arrived(tmp_path, holdings, job, 1)
+        holdings.spare(job, ended_ms)
+    holdings.tick(61_000)
+    assert holdings.total_bytes == 1
+    holdings.reconfigure(Uploads(max_file_mb=10, max_spool_mb=15, keep_done_s=0), reserve_bytes=0)
+    arrived(tmp_path, holdings, "last", 1)
+    holdings.spare("last", 61_000)
+    holdings.tick(61_000)
+    aside.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_jobs_that_are_done_are_known_after_a_restart(
+    tmp_path: Path, holdings: Holdings, aside: Aside
+) -> None:
+    for job in ("heard", "failed"):
+        (tmp_path / job).mkdir()
+        (tmp_path / job / "talk.flac").write_bytes(bytes(MIB))
+    holdings.take_stock(
+        [sent(tmp_path, job, MIB) for job in ("heard", "gone", "failed")],
+        is_arriving=[],
+        done={"heard": 5, "gone": 6},
+    )
+    assert holdings.total_bytes == 2 * MIB
+    holdings.tick(5 + 86_400_000)
+    aside.close()
+    assert [found.name for found in tmp_path.iterdir()] == ["failed"]
+
+
 def test_a_file_that_is_discarded_is_gone_and_another_is_not_touched(
     tmp_path: Path, holdings: Holdings, aside: Aside
 ) -> None:

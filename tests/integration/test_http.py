@@ -12,22 +12,17 @@ from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import httpx2 as httpx
 import msgspec
 import openai
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import media
 from daemon import Daemon, eventually, free_port, is_running
 from gateway import Gateway
-from subtitle import messages as ms
 from subtitled import config
-from subtitled.http.openapi import Fault, Jobs
-from subtitled.http.player import Cues, Waveform
+from subtitled.priority import NICENESS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -353,53 +348,6 @@ def test_an_option_that_is_none_is_named(http: httpx.Client, words: dict[str, st
         assert (sent.status_code, sent.json()["param"]) == (400, param), sent.text
 
 
-_TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), max_size=20)
-
-
-@given(data=st.data())
-@settings(max_examples=150)
-def test_no_request_is_answered_otherwise_than_the_openapi_document_says(
-    gateway: Gateway, data: st.DataObject
-) -> None:
-    """Requests by the document, of values that it allows and of any others."""
-    with httpx.Client(base_url=gateway.url, timeout=WAIT_S) as http:
-        document = http.get("/api/openapi.json").json()
-        path = data.draw(st.sampled_from(sorted(document["paths"])))
-        method = data.draw(st.sampled_from(sorted(document["paths"][path])))
-        operation = document["paths"][path][method]
-        params = {}
-        for parameter in operation["parameters"]:
-            known = parameter["schema"].get("items", parameter["schema"]).get("enum", ["1", "en"])
-            if parameter["in"] == "query" and data.draw(st.booleans()):
-                params[parameter["name"]] = data.draw(st.sampled_from(known) | _TEXTS)
-        ids = [
-            job["id"] for job in http.get("/api/jobs", params={"limit": 3, "state": "done"}).json()["jobs"]
-        ]
-        job = data.draw(st.sampled_from(["nosuch", *ids]) | _TEXTS.filter(lambda text: text.strip("./")))
-        files = {"file": data.draw(st.binary(max_size=20))} if "requestBody" in operation else None
-        answer = http.request(method, path.replace("{job}", quote(job, safe="")), params=params, files=files)
-        if "%2F" in quote(job, safe="") and answer.status_code in {404, 405}:
-            return  # a path of another form, which is nobody's
-        assert str(answer.status_code) in operation["responses"], answer.text
-        kind = operation["responses"][str(answer.status_code)].get("content", {}).get("application/json")
-        if kind is not None:
-            struct = _STRUCTS[kind["schema"]["$ref"].rpartition("/")[2]]
-            fields = document["components"]["schemas"][struct.__name__]["properties"]
-            assert answer.json().keys() == fields.keys()
-            if struct is not ms.StatsInfo:
-                msgspec.convert(answer.json(), struct)
-
-
-_STRUCTS: dict[str, type[msgspec.Struct]] = {
-    "JobFacts": ms.JobFacts,
-    "Jobs": Jobs,
-    "StatsInfo": ms.StatsInfo,
-    "Cues": Cues,
-    "Waveform": Waveform,
-    "Fault": Fault,
-}
-
-
 # -- bodies ------------------------------------------------------------------------------------------------------
 
 
@@ -584,6 +532,16 @@ def gateways_of(pid: int) -> list[int]:
             if folder.name.isdigit() and words in (folder / "cmdline").read_bytes():
                 found.append(int(folder.name))
     return found
+
+
+def test_the_daemon_is_preferred_to_its_children(daemon: Daemon, talk: Path) -> None:
+    """Workers and composer: everybody waits for the daemon, nobody for a moment of theirs."""
+    daemon.client.submit(talk).wait(WAIT_S)
+    threads = Path(f"/proc/{daemon.pid}/task").iterdir()
+    children = {int(pid) for thread in threads for pid in (thread / "children").read_text("ascii").split()}
+    assert len(children) > len(daemon.workers())
+    mine = os.getpriority(os.PRIO_PROCESS, daemon.pid)
+    assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in children} == {min(19, mine + NICENESS)}
 
 
 def test_the_daemon_starts_the_gateway_and_again_when_it_dies(tmp_path: Path) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import io
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,13 +16,19 @@ import httpx2 as httpx
 import msgspec
 import numpy as np
 import pytest
+import soundfile
 
 import media
-from daemon import Daemon, eventually
+from daemon import Daemon, InboxFolder, eventually
 from gateway import Gateway
+from subtitle import aio
 from subtitle import messages as ms
+from subtitle.client import Client
 from subtitle.errors import ServerError
-from subtitled.http.player import Cues
+from subtitled import config
+from subtitled.http.gateway import Gateway as Http
+from subtitled.http.player import Cues, pieces_of
+from subtitled.http.wave import Span
 from subtitled.reading.peaks import Peaks
 
 if TYPE_CHECKING:
@@ -167,3 +177,151 @@ def test_the_waveform_outlives_a_kill_while_the_file_is_read_and_after(tmp_path:
         daemon.kill()
         daemon.start()
         assert daemon.client.waveform(job)[1] == peaks_of(pcm)[1]
+
+
+# -- audio -------------------------------------------------------------------------------------------------------
+
+
+def heard(client: Client, job: str) -> NDArray[np.int16]:
+    """Return all audio of a job, a minute at a time."""
+    pieces, at_ms = [], 0
+    while True:
+        answer, samples = client.listen(job, at_ms)
+        pieces.append(samples)
+        at_ms += 60_000
+        if at_ms * 16 >= answer.total_samples:
+            return np.frombuffer(b"".join(pieces), "<i2")
+
+
+def test_what_a_client_hears_is_the_audio_in_the_time_of_the_cues(daemon: Daemon, tmp_path: Path) -> None:
+    pcm = media.speech(SPOKEN_S)
+    voice = media.Voice(pcm, start_s=1.5)
+    late = media.mux(tmp_path / "late.mkv", voice, codec="flac", rate=16_000, layout="mono", picture_s=22.0)
+    job = daemon.client.submit(late)
+    job.wait(WAIT_S)
+    whole = heard(daemon.client, job.id)
+    assert len(whole) == 1.5 * 16_000 + len(pcm)
+    assert not whole[:24_000].any()
+    assert np.array_equal(whole[24_000:], pcm)
+    for start_ms, duration_ms in (
+        (0, 100),
+        (1_400, 200),
+        (1_500, 1),
+        (20_000, 60_000),
+        (21_500, 10),
+        (99_999, 5),
+    ):
+        answer, samples = daemon.client.listen(job.id, start_ms, duration_ms)
+        assert (answer.total_samples, answer.sample_rate) == (len(whole), 16_000)
+        meant = whole[start_ms * 16 : (start_ms + duration_ms) * 16]
+        assert samples == meant.tobytes()
+
+
+def test_audio_is_heard_where_the_file_lies_now_and_not_where_it_is_gone_or_another(tmp_path: Path) -> None:
+    inbox = InboxFolder(options={"settle_s": 0.1, "after": "move"})
+    with Daemon(tmp_path, inboxes=(inbox,)) as daemon:
+        daemon.start()
+        daemon.drop(media.DEMO / "demo-zh.flac", "talk.flac")
+        [job] = daemon.wait_for_jobs(1)
+        assert np.array_equal(heard(daemon.client, job.id), media.recording("demo-zh.flac"))
+        moved = daemon.inbox / "done" / "talk.flac"
+        moved.write_bytes(b"another")
+        with pytest.raises(ServerError, match=r"has changed.*put it back") as refused:
+            daemon.client.listen(job.id)
+        assert refused.value.code == "NOT_FOUND"
+        moved.unlink()
+        with pytest.raises(ServerError, match=r"is gone.*put it back"):
+            daemon.client.listen(job.id)
+
+
+def test_audio_of_an_upload_is_heard_for_a_while_and_after_a_restart(tmp_path: Path) -> None:
+    with Daemon(tmp_path, uploads=config.Uploads(keep_done_s=3600)) as daemon:
+        daemon.start()
+        job = daemon.client.submit(media.DEMO / "demo-zh.flac").id
+        daemon.client.job(job).wait(WAIT_S)
+        daemon.stop()
+        daemon.start()
+        assert np.array_equal(heard(daemon.client, job), media.recording("demo-zh.flac"))
+        briefly = msgspec.structs.replace(daemon.config, uploads=config.Uploads(keep_done_s=0))
+        daemon.config_file.write_text(config.show(briefly), "utf-8")
+        os.kill(daemon.pid, signal.SIGHUP)
+        eventually(lambda: daemon.client.stats().spool_bytes == 0, "it is kept no longer")
+
+        def refusal() -> str:
+            try:
+                daemon.client.listen(job)
+            except ServerError as error:
+                return str(error)
+            return ""
+
+        assert "uploads.keep_done_s" in eventually(refusal, "it is gone")
+
+
+def test_a_browser_gets_the_audio_whole_and_in_ranges(http: httpx.Client, talk: str) -> None:
+    pcm = media.speech(SPOKEN_S)
+    url = f"/api/jobs/{talk}/audio"
+    whole = http.get(url)
+    assert (whole.status_code, whole.headers["content-type"]) == (200, "audio/wav")
+    assert whole.headers["accept-ranges"] == "bytes"
+    samples, rate = soundfile.read(io.BytesIO(whole.content), dtype="int16")
+    assert rate == 16_000
+    assert np.array_equal(samples, pcm)
+    size = len(whole.content)
+    assert int(whole.headers["content-length"]) == size == 44 + 2 * len(pcm)
+    for asked, start, end in (
+        ("bytes=0-", 0, size),
+        ("bytes=0-0", 0, 1),
+        ("bytes=10-99", 10, 100),
+        ("bytes=44-", 44, size),
+        ("bytes=300001-300011", 300_001, 300_012),
+        ("bytes=-5", size - 5, size),
+        (f"bytes=1000-{size + 1000}", 1000, size),
+        (f"bytes=-{size + 1000}", 0, size),
+    ):
+        part = http.get(url, headers={"Range": asked})
+        assert (part.status_code, part.headers["content-range"]) == (206, f"bytes {start}-{end - 1}/{size}")
+        assert part.content == whole.content[start:end]
+    for asked in (f"bytes={size}-", "bytes=-0"):
+        none = http.get(url, headers={"Range": asked})
+        assert (none.status_code, none.headers["content-range"]) == (416, f"bytes */{size}")
+    for asked in ("bytes=5-4", "bytes=0-1,5-6", "samples=0-1", "bytes=-", "bytes=a-b"):
+        assert http.get(url, headers={"Range": asked}).status_code == 200
+    same, other = ({"Range": "bytes=0-9", "If-Range": tag} for tag in (whole.headers["etag"], '"other"'))
+    assert (http.get(url, headers=same).status_code, http.get(url, headers=other).status_code) == (206, 200)
+    head = http.head(url, headers={"Range": "bytes=0-9"})
+    assert (head.status_code, head.headers["content-length"], head.content) == (206, "10", b"")
+
+
+def test_a_browser_is_told_that_the_audio_is_gone(http: httpx.Client) -> None:
+    answer = http.get("/api/jobs/none/audio")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+def test_who_stops_reading_stops_the_decoding(daemon: Daemon, http: httpx.Client, tmp_path: Path) -> None:
+    """Ten minutes are 19 MB: who reads the first of them has the daemon decode no more."""
+    path = media.write_sound(tmp_path / "long.flac", media.silence(600))
+    job = daemon.client.submit(path)
+    job.wait(WAIT_S)
+    asked: list[int] = []
+
+    class Counting(aio.Client):
+        async def listen(
+            self, job: str, start_ms: int = 0, duration_ms: int = 60_000
+        ) -> tuple[ms.Sound, bytes]:
+            asked.append(duration_ms)
+            return await super().listen(job, start_ms, duration_ms)
+
+    async def read_some() -> None:
+        async with Counting(daemon.endpoint) as client:
+            pieces = pieces_of(Http(client, 1), job.id, Span(0, 44 + 600 * 32_000), 600 * 32_000)
+            async for piece in pieces:
+                assert piece
+                break
+            await pieces.aclose()
+
+    asyncio.run(read_some())
+    assert asked == [2_000]
+    with http.stream("GET", f"/api/jobs/{job.id}/audio") as answer:
+        assert answer.status_code == 200
+        next(answer.iter_raw())
+    assert daemon.client.listen(job.id, 1000, 1)[1] == bytes(32)

@@ -29,7 +29,8 @@ NOISE = random.Random(4).randbytes(6 * 2**20)
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     folder = tmp_path_factory.mktemp("uploads")
     (folder / "media").mkdir()
-    limits = config.Uploads(max_file_mb=64, max_spool_mb=1024, paths=(str(folder / "media"),))
+    paths = (str(folder / "media"),)
+    limits = config.Uploads(max_file_mb=64, max_spool_mb=1024, keep_done_s=0.0, paths=paths)
     with Daemon(folder, uploads=limits) as running:
         yield running.start()
 
@@ -119,7 +120,7 @@ def test_an_upload_goes_on_after_the_daemon_was_killed(tmp_path: Path) -> None:
 
 def test_a_job_survives_the_daemon_after_its_commit(tmp_path: Path) -> None:
     """What the client was told is so after a kill: the answer to Commit comes after fsync and the database."""
-    with Daemon(tmp_path) as daemon:
+    with Daemon(tmp_path, uploads=config.Uploads(keep_done_s=0.0)) as daemon:
         daemon.start()
         with Sender(daemon.endpoint) as sender:
             job = sender.upload(DEMO_ZH).id

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from subtitled.core.states import JobEvent, SegmentEvent
 from subtitled.http.page.language import preferred
 from subtitled.http.page.voice import Voice
 from subtitled.http.page.words import LANGUAGES, WORDS
@@ -21,7 +22,7 @@ _QUOTED = re.compile(r"""["'](\w+)["']""")
 
 def sources() -> list[Path]:
     return [
-        *(path for path in _PAGE.glob("*.py") if path.name != "words.py"),
+        *(path for path in _PAGE.glob("*.py") if not path.name.endswith("words.py")),
         *_PAGE.glob("templates/*.html"),
     ]
 
@@ -62,6 +63,13 @@ def test_a_word_is_there_in_both_languages_with_the_same_places(key: str) -> Non
     assert chinese
     # What is said of one may do without the number.
     assert places(english) - {"n"} == places(chinese) - {"n"}
+
+
+def test_what_can_happen_to_a_job_is_told_in_words() -> None:
+    """Of segments a job's history has only what went wrong."""
+    told = {f"step.job.{event.value}" for event in JobEvent} | {"step.job.accepted"}
+    told |= {f"step.segment.{event.value}" for event in SegmentEvent if event.value not in {"leased", "done"}}
+    assert told - WORDS.keys() == set()
 
 
 def test_one_is_not_said_as_many_are() -> None:

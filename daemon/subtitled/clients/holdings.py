@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 from subtitled.aside import Aside
 from subtitled.clients.refusal import RefusedError
@@ -28,6 +30,10 @@ class Holdings:
         """What each job's file takes, or will take when it has arrived."""
         self._arrived: dict[str, int] = {}
         """What is on the disk of those that are still arriving."""
+        self._spare: dict[str, int] = {}
+        """The files of jobs that are done, and when these ended, the oldest first: kept to be heard, while there is room."""
+        self._going: dict[str, int] = {}
+        """What is being removed, and will be free."""
         self.reconfigure(limits, reserve_bytes=reserve_bytes)
 
     def reconfigure(self, limits: Limits, *, reserve_bytes: int) -> None:
@@ -35,6 +41,7 @@ class Holdings:
         self._max_file_bytes = limits.max_file_mb * MIB
         self._max_total_bytes = limits.max_spool_mb * MIB
         self._reserve_bytes = reserve_bytes
+        self._keep_done_ms = int(limits.keep_done_s * 1000)
 
     @property
     def max_file_bytes(self) -> int:
@@ -54,15 +61,25 @@ class Holdings:
         """Say whether the file of a job is one that a client sent."""
         return job.location.startswith(os.fsencode(self._folder) + b"/")
 
-    def take_stock(self, jobs: Iterable[Job], *, is_arriving: Iterable[str]) -> None:
-        """Count, at the start, the files of `jobs`; remove all others."""
+    def take_stock(
+        self,
+        jobs: Iterable[Job],
+        *,
+        is_arriving: Iterable[str],
+        done: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        """Count, at the start, the files that clients sent of `jobs`; remove all others. `done`: when those ended that are done, the oldest first."""
         arriving = set(is_arriving)
-        for job in jobs:
+        for job in filter(self.holds, jobs):
             path = Path(os.fsdecode(job.location))
             try:
                 found = path.stat().st_size
             except OSError:
                 found = 0
+            if job.id in done:
+                if not found:
+                    continue
+                self._spare[job.id] = done[job.id]
             self._bytes[job.id] = max(found, job.size) if job.id in arriving else found
             if job.id in arriving:
                 self._arrived[job.id] = found
@@ -90,11 +107,52 @@ class Holdings:
         self._bytes[job] = size
         self._arrived.pop(job, None)
 
+    def spare(self, job: str, ended_ms: int) -> None:
+        """Note that a job is done: its file may be heard until `uploads.keep_done_s` is over, or its space is needed."""
+        if not self._keep_done_ms:
+            self.discard(job)
+        elif job in self._bytes:
+            self._spare[job] = ended_ms
+
+    def tick(self, now_ms: int) -> None:
+        """Remove the files of jobs that are done whose time is over, or that keep the disk from having room to spare."""
+        for job, ended_ms in list(self._spare.items()):
+            if now_ms - ended_ms >= self._keep_done_ms:
+                self.discard(job)
+        if self._spare:
+            with contextlib.suppress(SpoolError):
+                # Twice the reserve: at once the reserve all new work would stop, for files that nobody needs.
+                self._give_up(min(2 * self._reserve_bytes - self._free_bytes(), self._spare_bytes))
+
     def discard(self, job: str) -> None:
         """Remove a job's file, if a client sent one."""
-        if self._bytes.pop(job, None) is not None:
-            self._arrived.pop(job, None)
-            self._aside.submit(partial(shutil.rmtree, self._folder / job, ignore_errors=True))
+        size = self._bytes.pop(job, None)
+        if size is None:
+            return
+        self._spare.pop(job, None)
+        self._going[job] = self._arrived.pop(job, size)
+
+        def gone(_: object) -> None:
+            self._going.pop(job, None)
+
+        self._aside.run(partial(shutil.rmtree, self._folder / job, ignore_errors=True), gone, gone, OSError)
+
+    def _give_up(self, wanted_bytes: int) -> None:
+        """Remove files of jobs that are done, the oldest first, for so many bytes; none where all of them would not do."""
+        if wanted_bytes > self._spare_bytes:
+            return
+        while wanted_bytes > 0:
+            oldest = next(iter(self._spare))
+            wanted_bytes -= self._bytes[oldest]
+            self.discard(oldest)
+
+    @property
+    def _spare_bytes(self) -> int:
+        return sum(self._bytes[job] for job in self._spare)
+
+    def _free_bytes(self) -> int:
+        """Return what is free on the disk, or will be at once; raises SpoolError."""
+        return free_bytes(self._folder) + sum(self._going.values())
 
     def _check_size(self, size: int) -> None:
         if size > self._max_file_bytes:
@@ -104,6 +162,7 @@ class Holdings:
             )
 
     def _check_room(self, more: int) -> None:
+        self._give_up(self.total_bytes + more - self._max_total_bytes)
         total = self.total_bytes + more
         if total > self._max_total_bytes:
             raise RefusedError(
@@ -112,10 +171,11 @@ class Holdings:
                 f" {self._max_total_bytes} (uploads.max_spool_mb on the server); try again when some are done",
             )
         try:
-            free = free_bytes(self._folder)
+            coming = sum(self._bytes[job] - arrived for job, arrived in self._arrived.items())
+            self._give_up(self._reserve_bytes + coming + more - self._free_bytes())
+            free = self._free_bytes()
         except SpoolError as error:
             raise RefusedError("NO_SPACE", str(error)) from error
-        coming = sum(self._bytes[job] - arrived for job, arrived in self._arrived.items())
         if free - coming - more < self._reserve_bytes:
             raise RefusedError(
                 "NO_SPACE",

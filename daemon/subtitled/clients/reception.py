@@ -23,6 +23,7 @@ from subtitled.clients.holdings import Holdings
 from subtitled.clients.inflow import CallBack
 from subtitled.clients.lines import Lines
 from subtitled.clients.link import Link
+from subtitled.clients.listening import Listening
 from subtitled.clients.peer import Peer
 from subtitled.clients.rate import RateLimit
 from subtitled.clients.refusal import RefusedError
@@ -88,6 +89,7 @@ class Reception:
         self.census = Census(
             store, broker, self._holdings, GpuMemory(lambda: metrics.gpus.devices, self._aside)
         )
+        self._listening = Listening(self._holdings, call_back)
         self._composer = Composer()
         self.desk = Desk(
             store,
@@ -153,6 +155,7 @@ class Reception:
         self.uploads.tick(now, _now_ms())
         if now >= self._gauge_at:
             self._gauge_at = now + GAUGE_S
+            self._listening.tick(now)
             self._metrics.uploads_open.set(self.uploads.count)
             self._metrics.spool_bytes.set(self._holdings.total_bytes)
 
@@ -178,6 +181,7 @@ class Reception:
     def close(self) -> None:
         """Close the doors; uploads go on after the next start."""
         self.uploads.close()
+        self._listening.close()
         self._aside.close()
         self._composer.close()
         self._lines.close()
@@ -202,6 +206,8 @@ class Reception:
             case ms.Commit(job=job, options=wanted):
                 options = self._options(wanted) if wanted is not None else None
                 self.uploads.commit(message, options, self.desk.find(job, peer).job, peer, now)
+            case ms.Listen(job=job):
+                self._listening.listen(message, self.desk.find(job, peer), peer)
             case ms.Watch():
                 raise TypeError("Watch is the link's own")
             case _:

@@ -97,11 +97,10 @@ class Uploads:
 
     def start(self, now: float, now_ms: int) -> None:
         """Take up what the database holds of unfinished uploads; their clients have `idle_s` to come back."""
-        rows = self._store.sent_jobs()
+        rows = self._store.sent_jobs(done_since_ms=now_ms - int(self.limits.keep_done_s * 1000))
         arriving = [row.job.id for row in rows if row.job.state is JobState.RECEIVING]
-        self._holdings.take_stock(
-            [row.job for row in rows if self._holdings.holds(row.job)], is_arriving=arriving
-        )
+        done = {row.job.id: row.ended_ms or now_ms for row in rows if row.job.state is JobState.DONE}
+        self._holdings.take_stock([row.job for row in rows], is_arriving=arriving, done=done)
         for row in rows:
             if row.job.state is JobState.RECEIVING:
                 self._heard[row.job.id] = now
@@ -218,6 +217,7 @@ class Uploads:
         if now < self._look_at:
             return
         self._look_at = now + CHECK_S
+        self._holdings.tick(now_ms)
         for job, heard in list(self._heard.items()):
             upload = self._open.get(job)
             if upload is not None and upload.commit:
@@ -242,7 +242,10 @@ class Uploads:
             if (upload := self._open.get(job.id)) is not None:
                 self._refuse(upload, "WRONG_STATE", _is_over(job))
             self._forget(job.id)
-            self._holdings.discard(job.id)
+            if job.state is JobState.DONE:
+                self._holdings.spare(job.id, now_ms)
+            else:
+                self._holdings.discard(job.id)
         elif job.state is JobState.FAILED:
             self._kept[job.id] = now_ms
 

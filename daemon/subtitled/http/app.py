@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp
 
 from subtitle.aio import Client
@@ -68,10 +69,20 @@ async def _refuse(request: Request, error: Exception) -> Response:
         _log.error(log.REQUEST_BROKE, path=request.url.path, cause=repr(error))
     with suppress(RequestError, ClientDisconnect):
         await drain(request)
-    return _answer(request, as_request_error(error))
+    response = _answer(request, as_request_error(error))
+    if response.status_code == 405:
+        response.headers["Allow"] = ", ".join(sorted(_methods(request)))  # RFC 9110, 15.5.6
+    return response
 
 
 def _answer(request: Request, error: RequestError) -> Response:
     if pages.is_page(request.url.path):
         return frame.fault(request, error)
     return answer(request.url.path, error)
+
+
+def _methods(request: Request) -> set[str]:
+    """Return the methods of a path: each of its routes knows its own alone."""
+    routes = (route for route in request.app.routes if isinstance(route, Route))
+    found = (route.methods or set() for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    return set().union(*found)

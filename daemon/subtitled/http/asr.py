@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import AsyncIterator, Mapping
 from urllib.parse import quote
 
@@ -17,14 +16,14 @@ from subtitled.http.faults import RequestError
 from subtitled.http.forms import Form
 from subtitled.http.gateway import Gateway
 from subtitled.http.shapes import whisper
+from subtitled.http.wave import BYTES_PER_SAMPLE, SAMPLE_RATE, header
 from subtitled.speech.languages import code_of, name_of
 
 FILE_FIELD = "audio_file"
 OUTPUTS = ("txt", "vtt", "srt", "tsv", "json")
 TASKS = ("transcribe", "translate")
 TAG = "asr"
-SAMPLE_RATE = 16_000
-DETECT_BYTES = 600 * SAMPLE_RATE * 2
+DETECT_BYTES = 600 * SAMPLE_RATE * BYTES_PER_SAMPLE
 """Of raw audio whose language is asked, ten minutes are sent on: films begin with music, and a job ends with its vote."""
 _TRUTH = {
     "true": True,
@@ -120,7 +119,7 @@ async def _send(
 
 async def _as_wave(samples: AsyncIterator[bytes], max_bytes: int | None) -> AsyncIterator[bytes]:
     """Yield bare samples as a WAV file whose length its header does not tell; beyond `max_bytes` they are only read."""
-    yield wave_header()
+    yield header(None)
     left = max_bytes
     async for piece in samples:
         if left is None:
@@ -128,13 +127,6 @@ async def _as_wave(samples: AsyncIterator[bytes], max_bytes: int | None) -> Asyn
         elif left > 0:
             yield piece[:left]
             left -= len(piece)
-
-
-def wave_header() -> bytes:
-    """Return the header of a WAV file of mono 16-bit samples at 16 kHz, of unknown length (all ones, as FFmpeg writes it)."""
-    form = struct.pack("<HHIIHH", 1, 1, SAMPLE_RATE, SAMPLE_RATE * 2, 2, 16)
-    unknown = b"\xff\xff\xff\xff"
-    return b"RIFF" + unknown + b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data" + unknown
 
 
 def asked_of(query: Mapping[str, str]) -> Asked:

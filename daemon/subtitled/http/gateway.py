@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
 from subtitle.aio import Client
 from subtitle.errors import ServerError, SubtitleError
-from subtitle.messages import JobFacts, JobOptions, LayoutOptions, Subtitles
+from subtitle.messages import JobFacts, JobOptions, LayoutOptions, Sound, Subtitles
 from subtitle.progress import ENDED
 from subtitled.cues.render import read_json
 from subtitled.cues.transcript import Transcript
 from subtitled.http.faults import RequestError
 
+T = TypeVar("T")
 PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 """Between tries of what a busy daemon refuses (RATE_LIMITED), before the client is told so."""
 
@@ -89,14 +91,11 @@ class Gateway:
         self, job: str, form: str, layout: LayoutOptions | None = None
     ) -> tuple[Subtitles, bytes]:
         """Return all that the daemon says of a job's subtitles, and their content; `layout` as in `subtitle.Client.fetch`."""
-        for pause_s in PAUSES_S:
-            try:
-                return await self.client.subtitles(job, form, layout=layout)
-            except ServerError as error:
-                if error.code != "RATE_LIMITED":
-                    raise
-            await asyncio.sleep(pause_s)
-        return await self.client.subtitles(job, form, layout=layout)
+        return await _patiently(partial(self.client.subtitles, job, form, layout=layout))
+
+    async def listen(self, job: str, start_ms: int, duration_ms: int) -> tuple[Sound, bytes]:
+        """Return a stretch of a job's audio; see `subtitle.Client.listen`."""
+        return await _patiently(partial(self.client.listen, job, start_ms, duration_ms))
 
     def let_go(self, job: str) -> None:
         """Cancel a job that nobody waits for any more, beside the request at hand."""
@@ -113,6 +112,18 @@ class Gateway:
     async def _cancel(self, job: str) -> None:
         with suppress(SubtitleError):
             await self.client.cancel(job)
+
+
+async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask what a busy daemon may refuse, again and again."""
+    for pause_s in PAUSES_S:
+        try:
+            return await ask()
+        except ServerError as error:
+            if error.code != "RATE_LIMITED":
+                raise
+        await asyncio.sleep(pause_s)
+    return await ask()
 
 
 def done(facts: JobFacts) -> JobFacts:

@@ -17,6 +17,7 @@ from subtitled.http import sse
 from subtitled.http.faults import RequestError
 from subtitled.http.forms import Form, raw
 from subtitled.http.gateway import Gateway, has_ended
+from subtitled.http.kinds import kind_of
 from subtitled.http.openapi import document
 from subtitled.http.player import layout_of
 
@@ -26,12 +27,6 @@ _PLACES = frozenset({"name", "options"})
 """Parameters of a submission that are no field of JobOptions."""
 _NESTED = frozenset({"vad", "layout"})
 """Fields that are structures: they are said in `options`."""
-_KINDS = {
-    "srt": "application/x-subrip",
-    "vtt": "text/vtt",
-    "ttml": "application/ttml+xml",
-    "json": "application/json",
-}
 
 
 def routes() -> list[Route]:
@@ -108,7 +103,7 @@ async def _result(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
     answer, content = await gateway.subtitles(_job(request), form, layout_of(request))
     headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(answer.name)}"}
-    return Response(content, media_type=_KINDS.get(form, "text/plain"), headers=headers)
+    return Response(content, media_type=kind_of(form), headers=headers)
 
 
 async def _events(request: Request) -> Response:

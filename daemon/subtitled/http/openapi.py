@@ -10,11 +10,13 @@ from msgspec import Struct
 from subtitle import messages as ms
 from subtitled.core.states import JobState
 from subtitled.cues.render import Format
+from subtitled.cues.transcript import Transcript
+from subtitled.http.kinds import kind_of
 from subtitled.http.player import Cues, Waveform
 from subtitled.version import VERSION
 
 _OF_THE_WIRE = ("type", "request")
-_LAYOUT = "LayoutOptions as JSON: the cues are made anew within those limits"
+_LAYOUT = "The cues are made anew within these limits, as JSON"
 _WORDS = ("language", "task", "word_timestamps", "initial_prompt", "hotwords", "priority", "tag")
 
 
@@ -38,10 +40,12 @@ class Jobs(Struct, frozen=True, kw_only=True):
 def document() -> dict[str, Any]:
     """Return the document, whose schemas are those of the messages themselves."""
     _, schemas = msgspec.json.schema_components(
-        (ms.JobFacts, Jobs, ms.JobOptions, ms.Event, ms.StatsInfo, Cues, Waveform, Fault),
+        (ms.JobFacts, Jobs, ms.JobOptions, ms.Event, ms.StatsInfo, Transcript, Cues, Waveform, Fault),
         ref_template="#/components/schemas/{name}",
     )
     for schema in schemas.values():
+        if "properties" not in schema:
+            continue  # an Enum
         for name in _OF_THE_WIRE:
             schema["properties"].pop(name, None)
         schema["required"] = [name for name in schema.get("required", ()) if name not in _OF_THE_WIRE]
@@ -62,7 +66,7 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
     words = [_query(name, options[name]) for name in _WORDS]
     words.append(_query("formats", {"type": "array", "items": {"enum": list(get_args(Format))}}))
     words.append(
-        _query("options", {"type": "string"}, "JobOptions as JSON; the other parameters go before it")
+        _json_query("options", "JobOptions", "All options as JSON; the other parameters go before it")
     )
     after = "Only entries after this one; a browser says it as Last-Event-ID when it connects again"
     return {
@@ -101,17 +105,17 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
                     204: {"description": "The job has ended, and there is nothing more to tell"},
                 },
                 job,
-                _query("after", {"type": "integer", "minimum": 0}, after),
+                _query("after", {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}, after),
                 faults=(400, 404),
             ),
         },
         "/api/jobs/{job}/result": {
             "get": _operation(
                 "Get a job's subtitles, or of a failed one what was finished.",
-                {200: {"description": "The file", "content": {"*/*": {"schema": {"type": "string"}}}}},
+                {200: {"description": "The file", "content": _files()}},
                 job,
                 _query("format", {"enum": list(get_args(Format)), "default": "srt"}),
-                _query("layout", {"type": "string"}, _LAYOUT),
+                _json_query("layout", "LayoutOptions", _LAYOUT),
                 faults=(400, 404, 409, 429),
             ),
         },
@@ -120,7 +124,7 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
                 "Get a job's cues, with what was heard in each.",
                 {200: _json("Cues")},
                 job,
-                _query("layout", {"type": "string"}, _LAYOUT),
+                _json_query("layout", "LayoutOptions", _LAYOUT),
                 faults=(400, 404, 409, 429),
             ),
         },
@@ -128,6 +132,25 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
             "get": _operation(
                 "Tell how loud a job's audio is.", {200: _json("Waveform")}, job, faults=(404, 409)
             ),
+        },
+        "/api/jobs/{job}/audio": {
+            method: _operation(
+                summary,
+                {
+                    200: {"description": "A WAV file", "content": {"audio/wav": {}}},
+                    206: {"description": "A range of its bytes", "content": {"audio/wav": {}}},
+                    416: {"description": "It has no such bytes"},
+                },
+                job,
+                {
+                    "name": "Range",
+                    "in": "header",
+                    "schema": {"type": "string"},
+                    "description": "bytes=FIRST-LAST",
+                },
+                faults=(404, 409, 413, 429, 500),
+            )
+            for method, summary in (("get", "Hear a job."), ("head", "Tell how much there is to be heard."))
         },
         "/api/stats": {"get": _operation("Tell of workers, queue and speed.", {200: _json("StatsInfo")})},
     }
@@ -154,9 +177,21 @@ def _query(name: str, schema: dict[str, Any], description: str = "") -> dict[str
     }
 
 
+def _json_query(name: str, struct: str, description: str) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{struct}"}
+    content = {"application/json": {"schema": schema}}
+    return {"name": name, "in": "query", "description": description, "content": content}
+
+
 def _json(name: str) -> dict[str, Any]:
     schema = {"$ref": f"#/components/schemas/{name}"}
     return {"description": name, "content": {"application/json": {"schema": schema}}}
+
+
+def _files() -> dict[str, Any]:
+    """Return what subtitles may be: texts, and the JSON that holds everything known about the file."""
+    files: dict[str, Any] = {kind_of(form): {"schema": {"type": "string"}} for form in get_args(Format)}
+    return {**files, kind_of("json"): {"schema": {"$ref": "#/components/schemas/Transcript"}}}
 
 
 def _media() -> dict[str, Any]:

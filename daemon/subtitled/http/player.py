@@ -1,13 +1,15 @@
-"""What a player of a job needs of it, over HTTP: its cues with what was heard in them, its waveform."""
+"""What a player of a job needs of it, over HTTP: its cues with what was heard in them, its waveform, its audio."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 
 import msgspec
 from msgspec import Struct
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from subtitle.messages import LayoutOptions
@@ -17,7 +19,20 @@ from subtitled.cues.render import read_json
 from subtitled.cues.transcript import Absence
 from subtitled.http.faults import RequestError
 from subtitled.http.gateway import Gateway
+from subtitled.http.wave import (
+    BYTES_PER_SAMPLE,
+    HEADER_BYTES,
+    MAX_DATA_BYTES,
+    SAMPLE_RATE,
+    Span,
+    asked_range,
+    header,
+)
 
+_WAV = "audio/wav"
+BYTES_PER_MS = SAMPLE_RATE * BYTES_PER_SAMPLE // 1000
+PIECES_MS = (2_000, 4_000, 8_000, 16_000)
+"""What is asked of the daemon at once, the last again and again: the first sound comes soon, and who stops reading stops the rest."""
 NO_LIMITS = Limits(max_chars=0, max_lines=0, max_chars_per_s=0, min_ms=0, max_ms=0, gap_ms=0, chain_ms=0)
 
 
@@ -58,6 +73,7 @@ def routes() -> list[Route]:
     return [
         Route("/api/jobs/{job}/cues", _cues, methods=["GET"]),
         Route("/api/jobs/{job}/waveform", _waveform, methods=["GET"]),
+        Route("/api/jobs/{job}/audio", _audio, methods=["GET"]),
     ]
 
 
@@ -75,6 +91,70 @@ async def _waveform(request: Request) -> Response:
         interval_ms=answer.interval_ms, offset_ms=answer.offset_ms, audio_ms=answer.audio_ms, peaks=peaks
     )
     return Response(msgspec.json.encode(waveform), media_type="application/json")
+
+
+async def _audio(request: Request) -> Response:
+    """Answer with all of a job's audio or a range of it, decoded as it is read; a HEAD with how much there is."""
+    gateway: Gateway = request.app.state.gateway
+    job: str = request.path_params["job"]
+    answer, _ = await gateway.listen(job, 0, 0)
+    data_bytes = answer.total_samples * BYTES_PER_SAMPLE
+    if data_bytes > MAX_DATA_BYTES:
+        raise RequestError(
+            413,
+            "too_big",
+            f"{answer.total_samples // SAMPLE_RATE} s of audio; a WAV file holds {MAX_DATA_BYTES // BYTES_PER_SAMPLE // SAMPLE_RATE} s:"
+            " use `Listen` of the client protocol",
+        )
+    size = HEADER_BYTES + data_bytes
+    etag = f'"{job}-{answer.total_samples}"'
+    wanted = None
+    if request.headers.get("if-range", etag) == etag:
+        wanted = asked_range(request.headers.get("range"), size)
+    headers = {"Accept-Ranges": "bytes", "ETag": etag, "Cache-Control": "private, no-cache"}
+    if wanted is not None and wanted.start == wanted.end:
+        return Response(
+            status_code=416, headers={**headers, "Content-Range": f"bytes */{size}"}, media_type=_WAV
+        )
+    span = wanted or Span(0, size)
+    headers["Content-Length"] = str(span.end - span.start)
+    if wanted is not None:
+        headers["Content-Range"] = f"bytes {span.start}-{span.end - 1}/{size}"
+    status = 206 if wanted is not None else 200
+    if request.method == "HEAD":
+        return Response(status_code=status, headers=headers, media_type=_WAV)
+    pieces = pieces_of(gateway, job, span, data_bytes)
+    # What cannot be decoded at all is told before anything is sent.
+    first = await anext(pieces)
+    return StreamingResponse(_resumed(first, pieces), status, headers, _WAV)
+
+
+async def pieces_of(gateway: Gateway, job: str, span: Span, data_bytes: int) -> AsyncGenerator[bytes, None]:
+    """Yield a span of the bytes of a job's WAV file."""
+    head = header(data_bytes)[span.start : span.end]
+    at = span.start + len(head)
+    if at == span.end:
+        yield head
+    lengths_ms = iter(PIECES_MS)
+    length_ms = 0
+    while at < span.end:
+        length_ms = next(lengths_ms, length_ms)
+        start_ms, skipped = divmod(at - HEADER_BYTES, BYTES_PER_MS)
+        wanted_ms = min(length_ms, -(-(skipped + span.end - at) // BYTES_PER_MS))
+        _, samples = await gateway.listen(job, start_ms, wanted_ms)
+        piece = samples[skipped : skipped + span.end - at]
+        if not piece:
+            raise RequestError(500, "internal", f"job {job}: its audio ended before its length")
+        yield head + piece
+        head = b""
+        at += len(piece)
+
+
+async def _resumed(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    async with aclosing(rest):
+        yield first
+        async for piece in rest:
+            yield piece
 
 
 def _cues_of(content: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import gcd
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -27,7 +28,7 @@ _UNCOMPRESSED = frozenset(
 
 
 class Decoder:
-    """An open media file; iterating it once gives its audio as int16 arrays (n,), 16 kHz mono, n > 0.
+    """An open media file; iterating it gives its audio, once, as int16 arrays (n,), 16 kHz mono, n > 0.
 
     Channels are averaged. Damaged packets are skipped and counted in `bad_packets`; a file cut short gives
     what is there; gaps in the timestamps are filled with silence, and overlaps trimmed, so that sample n is
@@ -38,12 +39,20 @@ class Decoder:
     def __init__(self, source: _Sound | Track, file: MediaFile) -> None:
         self._source = source
         self._file = file
+        self._dropped = 0
+        """Samples of the track that are left out before the next block."""
+        self._is_from_start = True
         self.info = source.info
 
     @property
     def bad_packets(self) -> int:
         """Packets skipped so far because they could not be read or decoded."""
         return self._source.bad_packets
+
+    @property
+    def drift_ms(self) -> int:
+        """How far, of what has been decoded, a timestamp of the file was from where its audio came to be: by so much `seek` may err."""
+        return self._source.drift_ms
 
     def __enter__(self) -> Self:
         return self
@@ -56,8 +65,23 @@ class Decoder:
         self._source.close()
         self._file.close()
 
+    def seek(self, sample: int) -> int | None:
+        """Go to about a decoded sample, before it as a rule: iterated anew, decoding goes on from there.
+
+        Returns which decoded sample comes first then: the same one as without this, for what follows it by half a second; what is
+        nearer may sound otherwise, as codecs lean on what was before. None: that cannot be told; open the file anew.
+        """
+        found = self._source.seek(sample)
+        self._is_from_start = False
+        if found is None:
+            return None
+        rate, at = found
+        # Samples of both rates coincide once in so many; from another place the resampler would give those in between.
+        self._dropped = -at % (rate // gcd(rate, SAMPLE_RATE))
+        return (at + self._dropped) * SAMPLE_RATE // rate
+
     def __iter__(self) -> Iterator[NDArray[np.int16]]:
-        is_empty = True
+        is_empty = self._is_from_start
         for samples in self._resampled():
             if len(samples):
                 is_empty = False
@@ -73,7 +97,9 @@ class Decoder:
         rate = SAMPLE_RATE
         resampler: Any = None
         nothing = np.empty(0, np.float32)
-        for block_rate, block in self._source.blocks():
+        for block_rate, whole in self._source.blocks():
+            block = whole[self._dropped :]
+            self._dropped -= len(whole) - len(block)
             if block_rate != rate:
                 if resampler is not None:
                     yield resampler.resample_chunk(nothing, last=True)
@@ -114,6 +140,7 @@ class _Sound:
     """Uncompressed audio, through libsndfile."""
 
     bad_packets = 0
+    drift_ms = 0
 
     def __init__(self, sound: soundfile.SoundFile, file: MediaFile) -> None:
         self._sound = sound
@@ -140,6 +167,11 @@ class _Sound:
             if not len(block):
                 return
             yield self.info.sample_rate, mono(block.T)
+
+    def seek(self, sample: int) -> tuple[int, int]:
+        """See `Track.seek`."""
+        at = self._sound.seek(min(sample * self.info.sample_rate // SAMPLE_RATE, self._sound.frames))
+        return self.info.sample_rate, at
 
     def close(self) -> None:
         self._sound.close()

@@ -80,10 +80,11 @@ class Track:
                     stream.discard = Discard.all
             self._stream.codec_context.thread_count = 1
             duration_s = self._duration_s()
-            latest_ns = None if duration_s is None else int(duration_s * 1.1e9) + _BEYOND_NS
-            self._clock = _Clock(self._stream.time_base, latest_ns)
+            self._latest_ns = None if duration_s is None else int(duration_s * 1.1e9) + _BEYOND_NS
+            self._clock = _Clock(self._stream.time_base, self._latest_ns)
             self._frames = self._decoded()
             self._first = self._first_frame()
+            self._begins_ns = self._clock.nanoseconds(self._first.pts or 0)
             self.info = self._describe(self._first)
         except BaseException:
             self._container.close()
@@ -93,8 +94,46 @@ class Track:
         """Let go of the container; may be repeated."""
         self._container.close()
 
+    @property
+    def drift_ms(self) -> int:
+        """How far, of what has been decoded, a timestamp was from where its frame came to be."""
+        return self._clock.drift_ns // 1_000_000
+
+    def seek(self, sample: int) -> tuple[int, int] | None:
+        """Go to a frame near a decoded sample (16 kHz), before it as a rule, from which `blocks`, called anew, goes on.
+
+        Returns its sample rate, and which of the track's samples at that rate it begins with. None: it cannot be told where the
+        frame is, and what comes next is undefined.
+        """
+        guide = self._guide()
+        wanted_ns = self._begins_ns + sample * 1_000_000_000 // SAMPLE_RATE
+        try:
+            self._container.seek(int(wanted_ns / 1_000_000_000 / guide.time_base), stream=guide)
+        except (av.FFmpegError, OSError):
+            return None
+        self._frames = self._decoded()
+        first = next(self._frames, None)
+        if first is None or first.pts is None:
+            return None
+        after_ns = self._clock.nanoseconds(first.pts) - self._begins_ns
+        if after_ns < 0:
+            return None  # the timestamps begin anew somewhere
+        self._first = first
+        self._clock = _Clock(
+            self._stream.time_base, None if self._latest_ns is None else self._latest_ns - after_ns
+        )
+        return first.sample_rate, round(after_ns * first.sample_rate / 1e9)
+
+    def _guide(self) -> Any:
+        """Return the stream whose index leads to a time: in Matroska that of the pictures, as others have none there."""
+        if self._container.format.name.startswith("matroska"):
+            for video in self._container.streams.video:
+                if Disposition.attached_pic not in video.disposition:
+                    return video
+        return self._stream
+
     def blocks(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Yield sample rates in Hz with mono audio, float32 (n,), full scale 1; once.
+        """Yield sample rates in Hz with mono audio, float32 (n,), full scale 1; once, and once more after each `seek`.
 
         Where the reading fails it ends early, and `MediaFile.fault` says with what.
         """
@@ -218,6 +257,8 @@ class _Clock:
         self._silence_ns = 0
         self._trimmed_ns = 0
         self._last_pts: int | None = None
+        self.drift_ns = 0
+        """How far any timestamp was from where its frame came to be."""
 
     def nanoseconds(self, pts: int) -> int:
         """Return a timestamp in nanoseconds."""
@@ -246,6 +287,9 @@ class _Clock:
         elif gap_ns < (0 if self._is_overlapping else -_JITTER_NS) and self._trimmed_ns < _TRIMMED_NS:
             overlap = min(samples, -gap_ns * rate // 1_000_000_000)
             self._trimmed_ns += overlap * 1_000_000_000 // rate
+        if stamp_ns is not None:
+            placed_ns = now_ns + (silence - overlap) * 1_000_000_000 // rate
+            self.drift_ns = max(self.drift_ns, abs(stamp_ns - placed_ns))
         self._is_overlapping = overlap == samples
         self._samples += silence + samples - overlap
         return silence, overlap

@@ -87,6 +87,11 @@ class Ingest:
         """Packets of the file skipped so far because they were damaged."""
         return self._decoder.bad_packets
 
+    @property
+    def drift_ms(self) -> int:
+        """How far a timestamp of the file was, so far, from where its audio came to be; see `Decoder.drift_ms`."""
+        return self._decoder.drift_ms
+
     def peaks(self) -> tuple[int, bytes]:
         """Return how loud all of the audio was, once it has been read; see `Peaks.finish`."""
         return self._peaks.finish()

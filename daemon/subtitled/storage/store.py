@@ -276,11 +276,12 @@ class Store:
         rows = self._db.execute(f"{SELECT_JOB} WHERE {where} ORDER BY ord DESC", values)
         return next((found for found in map(job_row, rows) if found.job.options == options), None)
 
-    def sent_jobs(self) -> list[JobRow]:
-        """Return the jobs whose file a client sent, or is sending, and that may still need it."""
-        final = (JobState.DONE.value, JobState.CANCELLED.value)
+    def sent_jobs(self, *, done_since_ms: int) -> list[JobRow]:
+        """Return the jobs whose file a client sent, or is sending, and that may still need it, or were done since; oldest end first."""
         rows = self._db.execute(
-            f"{SELECT_JOB} WHERE state NOT IN (?, ?) AND (sha256 <> '' OR state = 'receiving')", final
+            f"{SELECT_JOB} WHERE (state NOT IN ('done', 'cancelled') OR (state = 'done' AND ended_ms > ?))"
+            " AND (sha256 <> '' OR state = 'receiving') ORDER BY ended_ms",
+            (done_since_ms,),
         )
         return [job_row(row) for row in rows]
 

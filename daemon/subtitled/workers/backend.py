@@ -109,6 +109,8 @@ class Media(Struct, frozen=True, kw_only=True):
     decoded_samples: int = 0
     speech_samples: int = 0
     bad_packets: int = 0
+    drift_ms: int = 0
+    """How far a timestamp was from where its audio came to be; much: a place in the file is found only by reading up to it."""
     skipped: tuple[Skip, ...] = ()
 
 

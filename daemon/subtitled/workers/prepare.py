@@ -167,6 +167,7 @@ class PrepareWork:
                 decoded_samples=ingest.decoded_samples,
                 speech_samples=ingest.speech_samples,
                 bad_packets=ingest.bad_packets,
+                drift_ms=ingest.drift_ms,
                 skipped=tuple(Skip(skipped.span, skipped.cause) for skipped in ingest.skipped),
             )
             interval_ms, peaks = ingest.peaks()

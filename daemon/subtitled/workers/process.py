@@ -22,6 +22,7 @@ from subtitle.codec import Buffer
 from subtitled import log
 from subtitled.errors import ExitCode
 from subtitled.mailbox import Mailbox
+from subtitled.priority import give_way
 from subtitled.workers.backend import (
     FromWorker,
     Heartbeat,
@@ -152,6 +153,7 @@ def main(argv: Sequence[str], transcribe: Run | None = None) -> int:
     """Run a worker until it is drained or fails; `transcribe` takes the place of that role's own work."""
     settings = msgspec.json.decode(argv[0], type=WorkerSettings)
     die_with_parent(settings.parent_pid)
+    give_way()
     # Ctrl-C in a terminal goes to the whole process group, `systemctl kill` to the whole unit; what becomes of a worker is
     # the daemon's decision.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):

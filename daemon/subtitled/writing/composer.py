@@ -8,29 +8,23 @@ done by a child, `python -m subtitled.writing.composer`, asked over its standard
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from typing import IO
 
 import msgspec
 from msgspec import Struct
 
 from subtitle.messages import LayoutOptions
-from subtitled import log
+from subtitled import log, pipes
 from subtitled.cues.transcript import Transcript
+from subtitled.priority import give_way
 from subtitled.storage.rows import JobRow, ResultRow
 from subtitled.writing.compose import compose, compose_all, source_name
 
 COMMAND = (sys.executable, "-m", "subtitled.writing.composer")
-_LENGTH_BYTES = 8
-MAX_BYTES = 2**31
-"""Longest message; ten hours with word times take some ten million bytes."""
-_OURS_ALONE = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
-"""What systemd tells the daemon, and no child of it."""
 _log = log.get()
 
 
@@ -104,15 +98,18 @@ class Composer:
 
     def _exchange(self, order: _Order) -> _Answer:
         if self._child is None:
-            environ = {name: value for name, value in os.environ.items() if name not in _OURS_ALONE}
             self._child = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, cwd="/"
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=pipes.child_environ(),
+                cwd="/",
             )
         child = self._child
         if child.stdin is None or child.stdout is None:
             raise TypeError("the child has no pipes")
-        _write(child.stdin, _encode(order))
-        data = _read(child.stdout)
+        pipes.write(child.stdin, _encode(order))
+        data = pipes.read(child.stdout)
         if data is None:
             raise EOFError
         return _answer_decoder.decode(data)
@@ -140,32 +137,15 @@ def _answer(order: _Order) -> _Answer:
     return _Answer(transcripts=tuple(msgspec.structs.replace(each, source="") for each in made))
 
 
-def _write(pipe: IO[bytes], data: bytes) -> None:
-    pipe.write(len(data).to_bytes(_LENGTH_BYTES, "big"))
-    pipe.write(data)
-    pipe.flush()
-
-
-def _read(pipe: IO[bytes]) -> bytes | None:
-    """Return the next message; None at the end of the pipe, also in the middle of one."""
-    head = pipe.read(_LENGTH_BYTES)
-    if len(head) < _LENGTH_BYTES:
-        return None
-    size = int.from_bytes(head, "big")
-    if size > MAX_BYTES:
-        return None  # no message of ours
-    data = pipe.read(size)
-    return data if len(data) == size else None
-
-
 def main() -> None:
     """Answer orders until the pipe ends, as it does with the daemon."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # meant for the daemon, which is in the same process group
+    give_way()
     asked, told = sys.stdin.buffer, sys.stdout.buffer
     with contextlib.suppress(BrokenPipeError):
-        while (data := _read(asked)) is not None:
-            _write(told, _encode(_answer(_order_decoder.decode(data))))
+        while (data := pipes.read(asked)) is not None:
+            pipes.write(told, _encode(_answer(_order_decoder.decode(data))))
 
 
 if __name__ == "__main__":

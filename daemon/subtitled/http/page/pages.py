@@ -16,6 +16,7 @@ def routes() -> list[Route]:
         Route("/", overview.show, methods=["GET"]),
         Route("/fragments/overview", overview.show_live, methods=["GET"]),
         Route("/jobs/{job}", job.show, methods=["GET"]),
+        Route("/fragments/jobs/{job}", job.show_live, methods=["GET"]),
         Route("/jobs/{job}/retry", forms.retry, methods=["POST"]),
         Route("/jobs/{job}/cancel", forms.cancel, methods=["POST"]),
         Route("/retry-failed", forms.retry_all, methods=["POST"]),

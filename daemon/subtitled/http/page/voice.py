@@ -70,6 +70,12 @@ class Voice:
             return self("unit.h_min", h=hours, min=minutes) if minutes else self("unit.h", n=hours)
         return self("unit.d_h", d=hours // 24, h=hours % 24)
 
+    def clock(self, ms: int) -> str:
+        """Return a place in a file, as players show it: 1:05, 1:00:05."""
+        minutes, seconds = divmod(ms // 1000, 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
     def ago(self, at_ms: int) -> str:
         """Return how long ago that was, to the minute: what changes each second would be news each second."""
         passed_ms = time.time() * 1000 - at_ms

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from subtitled.http.page.job_words import JOB_WORDS
+
 LANGUAGES: Final = ("en", "zh-Hant")
 """As BCP 47 names them; the first is spoken to who wants neither."""
 
@@ -139,7 +141,6 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "job.retry.of": ("Retry {name}", "重試 {name}"),
     "job.cancel": ("Cancel", "取消"),
     "job.cancel.of": ("Cancel {name}", "取消 {name}"),
-    "job.state": ("State", "狀態"),
     "job.language": ("Language", "語言"),
     "job.length": ("Length", "長度"),
     "job.size": ("Size", "大小"),
@@ -151,8 +152,8 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "job.received": ("{part} of {whole} here", "已收到 {part} / {whole}"),
     "job.read": ("{time} read so far", "已讀取 {time}"),
     "job.took": ("took {time}, {speed} real time", "耗時 {time}，速度 {speed}"),
-    "job.unknown": ("not known yet", "尚未得知"),
     "job.unnamed": ("(without a name)", "(未命名)"),
+    **JOB_WORDS,
     # What the scripts say. `{n}` and the like are filled in there.
     "script.waiting": ("waiting", "等待中"),
     "script.sending": ("{part} of {whole}, {speed}/s", "{part} / {whole}，每秒 {speed}"),

@@ -1,0 +1,157 @@
+"""What the tests do in a browser, and what no page may do there: ask others, break its policy, fail in its console."""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from daemon import DEADLINE_S, eventually
+from webdriver import DESKTOP, Driver, DriverError, Element, entry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from webdriver import Size
+
+T = TypeVar("T")
+
+_OWN_SCHEMES = ("about:", "blob:", "data:", "devtools:", "chrome:")
+"""Addresses that lead to nobody."""
+_FLEETING = frozenset({"no such element", "stale element reference", "javascript error"})
+"""What is found of a page that is just being made anew."""
+
+
+class Browser(Driver):
+    """A browser before the pages of one server; a context manager that at its end says what the pages did wrong."""
+
+    def __init__(
+        self, url: str, folder: Path, *, size: Size = DESKTOP, scheme: str = "light", language: str = "en-US"
+    ) -> None:
+        """`url`: the server's; `scheme`: "light" or "dark", which the reader prefers."""
+        super().__init__(folder, language=language)
+        self.url = url
+        self.downloads = folder / "downloads"
+        self.downloads.mkdir(exist_ok=True)
+        self.requests: list[str] = []
+        """Addresses that were asked for so far, as known by `listen`."""
+        self._size = size
+        self._scheme = scheme
+        self._faults: list[str] = []
+        self._expected: list[re.Pattern[str]] = []
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self.log("performance")  # the browser's own start
+        self.resize(self._size)
+        self.prefer(self._scheme)
+        self.devtools("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(self.downloads))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        has_failed = error[0] is not None
+        try:
+            if not has_failed:
+                self.listen()
+        finally:
+            self.close()
+        if not has_failed:
+            assert not self._faults, "\n".join(self._faults)
+
+    # -- what it heard ---------------------------------------------------------------------------------------
+
+    def expect(self, fault: str) -> None:
+        """Let pass what the console says with this in it (a regular expression): the test means it to happen."""
+        self._expected.append(re.compile(fault))
+
+    def listen(self) -> None:
+        """Take note of what pages asked for, and said in the console, since the last time."""
+        for line in self.log("performance"):
+            match entry(line):
+                case "Network.requestWillBeSent", {"request": {"url": url}}:
+                    self.requests.append(url)
+                    if not url.startswith((f"{self.url}/", *_OWN_SCHEMES)):
+                        self._faults.append(f"asked for {url}, which is not of {self.url}")
+                case "Network.webSocketCreated", {"url": url}:
+                    self._faults.append(f"opened {url}")
+        for line in self.log("browser"):
+            said = f"console, {line['level']}: {line['message']}"
+            # A policy's violation is an error there too; of lesser lines none is expected of our own pages.
+            if line["level"] in {"SEVERE", "WARNING"} and not any(ok.search(said) for ok in self._expected):
+                self._faults.append(said)
+
+    # -- what a reader does ----------------------------------------------------------------------------------
+
+    def open(self, path: str = "/") -> None:
+        """Go to a page of the server, and wait until it has loaded."""
+        self.ask("POST", "/url", {"url": f"{self.url}{path}"})
+
+    @property
+    def path(self) -> str:
+        """Where the reader is, with the query."""
+        return str(self.script("return location.pathname + location.search"))
+
+    def drop(self, files: Sequence[Path], target: str) -> None:
+        """Drop files on an element, as from a file manager."""
+        x, y = self.wait_for(target).middle
+        data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.devtools("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
+
+    def click(self, css: str, text: str = "") -> None:
+        """Click an element as soon as it is there, and can be clicked; `text`: what is in it."""
+
+        def clicked() -> bool:
+            found = self._with_text(css, text)
+            if found is not None:
+                found.click()
+            return found is not None
+
+        eventually(lambda: self._soon(clicked), f"{css} {text!r} can be clicked")
+
+    # -- what a reader waits for -----------------------------------------------------------------------------
+
+    def wait_for(self, css: str, text: str = "") -> Element:
+        """Return the first element of a selector that is shown with a text in it, as soon as there is one."""
+        return self.until(lambda: self._with_text(css, text), f"{css} {text!r} is there")
+
+    def wait_until_gone(self, css: str, text: str = "") -> None:
+        """Wait until no such element is shown any more."""
+        self.until(lambda: self._with_text(css, text) is None, f"{css} {text!r} is gone")
+
+    def until(self, probe: Callable[[], T | None], what: str, timeout_s: float = DEADLINE_S) -> T:
+        """Return the first true answer of `probe`, whose page may change under it; AssertionError with the page's text."""
+        try:
+            return eventually(lambda: self._soon(probe), what, timeout_s)
+        except AssertionError as error:
+            shown = self.script("return document.body ? document.body.innerText : ''")
+            raise AssertionError(f"{error}; the page at {self.path}:\n{shown[:4000]}") from None
+
+    def downloaded(self, ending: str) -> Path:
+        """Wait for a file whose name ends so to be saved; return it."""
+
+        def whole() -> Path | None:
+            found = [path for path in self.downloads.iterdir() if path.name.endswith(ending)]
+            return found[0] if found else None
+
+        return eventually(whole, f"a download *{ending}", DEADLINE_S)
+
+    def screenshot(self, file: Path, *, is_whole: bool = False) -> Path:
+        """Write what is seen as a PNG; `is_whole`: the page to its end."""
+        shot = self.devtools("Page.captureScreenshot", format="png", captureBeyondViewport=is_whole)
+        file.write_bytes(base64.b64decode(shot["data"]))
+        return file
+
+    def _with_text(self, css: str, text: str) -> Element | None:
+        shown = (one for one in self.find_all(css) if one.is_shown)
+        return next((one for one in shown if not text or text in one.text), None)
+
+    def _soon(self, probe: Callable[[], T | None]) -> T | None:
+        """Return what a probe finds; None where the page has changed while it looked."""
+        try:
+            return probe()
+        except DriverError as error:
+            if error.code in _FLEETING | {"element click intercepted", "element not interactable"}:
+                return None
+            raise

@@ -1,0 +1,365 @@
+"""The player of a job, in a real browser: what it shows, and what it can be told with pointer and keys."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import media
+from browser import Browser
+from daemon import Daemon, InboxFolder
+from gateway import Gateway
+from webdriver import PHONE, Key, missing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from subtitle.messages import JobFacts
+
+pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
+
+WAIT_S = 120.0
+SOON_S = 1.5
+"""Within so much of a cue's beginning the audio is when that cue has been picked."""
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    inbox = InboxFolder(options={"word_timestamps": True})
+    with Daemon(tmp_path_factory.mktemp("daemon"), inboxes=(inbox,)) as running:
+        yield running.start()
+
+
+@pytest.fixture(scope="module")
+def gateway(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with Gateway(daemon, tmp_path_factory.mktemp("gateway")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def talk(daemon: Daemon) -> JobFacts:
+    """Return a job that is done, its media where it was found."""
+    job = daemon.wait_for(daemon.drop(media.DEMO / "demo.flac", "<script>alert(1)<b>.flac"))
+    assert job.state == "done"
+    return job
+
+
+@pytest.fixture(scope="module")
+def shared(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(gateway.url, tmp_path_factory.mktemp("browser")) as running:
+        yield running
+
+
+@pytest.fixture
+def browser(shared: Browser, talk: JobFacts) -> Browser:
+    """Give a browser that shows the player, its cues in place and nothing being played."""
+    shared.open(f"/jobs/{talk.id}")
+    return ready(shared)
+
+
+def ready(browser: Browser) -> Browser:
+    browser.wait_for("#list a.cue")
+    browser.wait_for("#controls")
+    return browser
+
+
+def at_s(browser: Browser) -> float:
+    """Return what the player says that it is at, in whole seconds."""
+    minutes, seconds = str(browser.script("return document.getElementById('at').textContent")).split(":")
+    return int(minutes) * 60 + int(seconds)
+
+
+def current(browser: Browser) -> int:
+    """Return the index of the cue that is marked as the current one, -1 for none."""
+    return int(
+        browser.script(
+            "return [...document.querySelectorAll('#list a')].findIndex((cue) => cue.ariaCurrent === 'true')"
+        )
+    )
+
+
+def cues(browser: Browser) -> list[str]:
+    return list(
+        browser.script("return [...document.querySelectorAll('#list .text')].map((cue) => cue.textContent)")
+    )
+
+
+def is_playing(browser: Browser) -> bool:
+    return bool(browser.script("return !document.getElementById('audio').paused"))
+
+
+def point(browser: Browser, css: str, share: float) -> None:
+    """Press and release the pointer on an element, at a share of its width."""
+    x, y = browser.wait_for(css).middle
+    width = browser.script("return document.querySelector(arguments[0]).clientWidth", css)
+    for kind in ("mousePressed", "mouseReleased"):
+        place = {"x": x + (share - 0.5) * width, "y": y}
+        browser.devtools("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
+
+
+# -- the audio -----------------------------------------------------------------------------------------------------
+
+
+def test_cues_run_along_with_the_audio(browser: Browser) -> None:
+    browser.click("#play")
+    browser.until(lambda: current(browser) == 1, "the second cue is the current one")
+    assert browser.wait_for("#screen").text == cues(browser)[1]
+    browser.click("#play")
+    browser.until(lambda: not is_playing(browser), "it has stopped")
+    assert 4 <= at_s(browser) < 9
+
+
+def test_a_cue_is_heard_when_it_is_picked(browser: Browser) -> None:
+    browser.click("#list li:nth-child(6) a")
+    browser.until(lambda: is_playing(browser) and current(browser) == 5, "it is heard")
+    begins = browser.script("return Number(document.querySelectorAll('#list a')[5].hash.slice(3))")
+    heard = browser.script("return document.getElementById('audio').currentTime")
+    assert begins <= heard < begins + 5
+    browser.press(Key.SPACE)
+    browser.until(lambda: not is_playing(browser), "Space stops it, though a cue has the focus")
+
+
+def test_the_waveform_leads_to_a_place_in_the_audio(browser: Browser) -> None:
+    point(browser, "#whole", 0.5)
+    browser.until(lambda: abs(at_s(browser) - 37) <= SOON_S, "it is in the middle")
+    before = current(browser)
+    point(browser, "#detail", 0.9)
+    browser.until(lambda: at_s(browser) > 45, "it has gone on to where the window ends")
+    assert current(browser) != before or before == -1
+    assert not is_playing(browser)
+
+
+def test_a_link_leads_to_a_place(browser: Browser, talk: JobFacts) -> None:
+    browser.open("/")
+    browser.open(f"/jobs/{talk.id}#t=42.5")
+    ready(browser)
+    browser.until(lambda: at_s(browser) == 42, "it is there")
+
+
+def test_the_list_follows_until_the_reader_scrolls(browser: Browser) -> None:
+    def is_seen() -> bool:
+        return bool(
+            browser.script(
+                "const [one, all] = ['#list [aria-current]', '#scroll'].map((css) => document.querySelector(css)?.getBoundingClientRect());"
+                "return !!one && one.top >= all.top && one.bottom <= all.bottom"
+            )
+        )
+
+    browser.script("document.querySelector('#list li:nth-child(20) a').click()")
+    browser.until(is_seen, "the cue is in view")
+    browser.script(
+        "document.getElementById('scroll').dispatchEvent(new WheelEvent('wheel')); document.getElementById('scroll').scrollTop = 0"
+    )
+    browser.wait_for("#follow")
+    assert not is_seen()
+    browser.click("#follow")
+    browser.until(is_seen, "it is in view again")
+    browser.wait_until_gone("#follow")
+
+
+# -- keys ------------------------------------------------------------------------------------------------------------
+
+
+def test_all_can_be_done_by_keys(browser: Browser) -> None:
+    browser.press("j", "j")
+    browser.until(lambda: current(browser) == 1, "the second cue")
+    browser.press("k")
+    browser.until(lambda: current(browser) == 0, "the first one")
+    browser.press(Key.RIGHT, Key.RIGHT, Key.LEFT)
+    browser.until(lambda: at_s(browser) == 5, "5 seconds on")
+    browser.press(Key.SPACE)
+    browser.until(lambda: is_playing(browser), "it plays")
+    browser.press(Key.SPACE)
+    browser.until(lambda: not is_playing(browser), "it stops")
+    browser.press("?")
+    browser.wait_for("#keys dl")
+    browser.press("/")
+    assert browser.focused().name == "Search"
+
+
+def test_keys_are_left_to_who_types(browser: Browser) -> None:
+    browser.press("/", "j", " ", Key.LEFT, "u")
+    assert browser.script("return document.getElementById('find').value") == "ju "
+    assert (at_s(browser), is_playing(browser)) == (0, False)
+    browser.script("document.getElementById('find').blur(); document.getElementById('use-keys').click()")
+    browser.press("j")
+    assert at_s(browser) == 0
+    browser.script("document.getElementById('use-keys').click()")
+    browser.press("j")
+    assert current(browser) == 0
+
+
+def test_the_list_is_walked_by_keys_and_is_one_stop(browser: Browser) -> None:
+    assert browser.script("return document.querySelectorAll('#list [tabindex=\"0\"]').length") == 1
+    browser.script("document.querySelector('#list [tabindex=\"0\"]').focus()")
+    browser.press(Key.DOWN, Key.DOWN, Key.DOWN, Key.UP)
+    assert (
+        browser.script("return [...document.querySelectorAll('#list a')].indexOf(document.activeElement)")
+        == 2
+    )
+    browser.press(Key.ENTER)
+    browser.until(lambda: is_playing(browser) and current(browser) == 2, "it is heard")
+
+
+def test_a_screen_reader_is_told_what_things_are(browser: Browser) -> None:
+    named = {
+        css: browser.wait_for(css)
+        for css in ("#play", "#back", "#forward", "#rate", "#detail", "#find", "#next-unsure")
+    }
+    assert {css: element.name for css, element in named.items()} == {
+        "#play": "Play",
+        "#back": "Back 5 seconds",
+        "#forward": "Forward 5 seconds",
+        "#rate": "Speed",
+        "#detail": "Position",
+        "#find": "Search",
+        "#next-unsure": "Next uncertain",
+    }
+    slider = named["#detail"]
+    assert slider.role == "slider"
+    slider.click()
+    assert browser.focused() == slider
+    browser.press("\ue010")  # End
+    browser.until(lambda: slider.attribute("aria-valuetext") == "1:15 of 1:15", "it says where it is")
+    browser.press("\ue011")  # Home
+    browser.until(lambda: slider.attribute("aria-valuenow") == "0", "and again")
+
+
+# -- cues ------------------------------------------------------------------------------------------------------------
+
+
+def test_words_that_the_model_was_not_sure_of_are_marked_and_found(browser: Browser) -> None:
+    def marks() -> list[Any]:
+        return list(
+            browser.script(
+                "return [...document.querySelectorAll('#list mark')].map((word) => [word.textContent, word.title])"
+            )
+        )
+
+    few = len(marks())
+    browser.script(
+        "const sure = document.getElementById('sure'); sure.value = 95; sure.dispatchEvent(new Event('input'))"
+    )
+    many = marks()
+    assert len(many) > few
+    assert all(word and title.endswith("% sure") and int(title.split("%")[0]) <= 95 for word, title in many)
+    assert browser.wait_for("#unsure").text.endswith("uncertain")
+    browser.press("u")
+    first = browser.until(lambda: at_s(browser) or None, "it has gone to the first")
+    browser.click("#next-unsure")
+    browser.until(lambda: at_s(browser) >= first, "and to the next")
+    browser.script(
+        "const sure = document.getElementById('sure'); sure.value = 0; sure.dispatchEvent(new Event('input'))"
+    )
+    assert marks() == []
+    assert browser.wait_for("#unsure").text.endswith("nothing uncertain")
+
+
+def test_cues_are_found_by_their_words(browser: Browser) -> None:
+    browser.wait_for("#find").type("WEDNES")
+    browser.wait_for("#count", "Found: 2")
+    shown = [one.text for one in browser.find_all("#list li:not([hidden]) .text")]
+    assert len(shown) == 2
+    assert all("Wednesday" in text for text in shown)
+
+
+def test_names_and_texts_stay_text(browser: Browser) -> None:
+    assert browser.wait_for("h1").text == "<script>alert(1)<b>.flac"
+    text = "<img src=x onerror=alert(1)>"
+    told = browser.script(
+        "const place = document.createElement('p');"
+        "const words = [{line: 0, text: arguments[0], probability: 0.1}];"
+        "return import('/static/cues.js').then(({fill}) => {"
+        " fill(place, {lines: [arguments[0]], words, confidence: 1}, () => false); const plain = place.textContent;"
+        " fill(place, {lines: [arguments[0]], words, confidence: 1}, () => true);"
+        " return [plain, place.textContent, place.querySelectorAll('img').length]; })",
+        text,
+    )
+    assert told == [text, text, 0]
+
+
+# -- layout and downloads ----------------------------------------------------------------------------------------------
+
+
+def test_other_limits_show_other_cues_at_once_and_are_in_the_downloads(
+    browser: Browser, talk: JobFacts
+) -> None:
+    before = cues(browser)
+    browser.script("document.body.dataset.isSame = 'yes'")
+    browser.wait_for("[name=max_chars]").type("20")
+    browser.wait_for("[name=max_lines]").type("1")
+    browser.until(lambda: len(cues(browser)) > len(before), "there are more cues")
+    browser.until(lambda: all(len(text) <= 20 for text in cues(browser)), "they are narrow")
+    assert browser.script("return document.body.dataset.isSame") == "yes", "it is the same page"
+    browser.wait_for("#result", f"against {len(before)}")
+    assert browser.path == f"/jobs/{talk.id}?max_chars=20&max_lines=1"
+    narrow = cues(browser)
+    browser.click("#downloads a", "SRT")
+    file = browser.downloaded(".srt")
+    assert [block.split("\n")[2:] for block in file.read_text("utf-8").strip().split("\n\n")] == [
+        [text] for text in narrow
+    ]
+    assert file.name.endswith("alert(1)_b_.en.srt") or ".en.srt" in file.name
+    browser.open(browser.path)
+    ready(browser)
+    browser.until(lambda: cues(browser) == narrow, "the address has them too")
+    browser.click("#reset")
+    browser.until(lambda: cues(browser) == before, "they are as they were made")
+    browser.wait_until_gone("#reset")
+
+
+def test_limits_that_cannot_be_are_told(browser: Browser) -> None:
+    before = cues(browser)
+    browser.wait_for("[name=max_chars]").type("3")
+    browser.wait_for("#result", "Characters a line: Value must be")
+    assert cues(browser) == before
+
+
+# -- from its beginning to its end ---------------------------------------------------------------------------------------
+
+
+def test_the_player_comes_by_itself_when_the_job_is_done(
+    shared: Browser, daemon: Daemon, tmp_path: Path
+) -> None:
+    path = media.write_sound(tmp_path / "long.flac", np.tile(media.recording(), 3))
+    job = daemon.client.submit(path).id
+    shared.open(f"/jobs/{job}")
+    ready(shared)
+    assert daemon.client.status(job).state == "done"
+
+
+def test_what_cannot_be_heard_can_still_be_read(shared: Browser, daemon: Daemon, tmp_path: Path) -> None:
+    path = daemon.drop(media.write_sound(tmp_path / "gone.flac", media.speech(8)), "gone.flac")
+    job = daemon.wait_for(path)
+    for place in daemon.inbox.rglob("gone.flac"):
+        place.unlink()
+    shared.open(f"/jobs/{job.id}")
+    ready(shared)
+    shared.wait_for("#note", "not on the server any more")
+    assert shared.script("return document.getElementById('play').disabled")
+    shared.click("#list li:nth-child(2) a")
+    shared.until(lambda: current(shared) == 1, "its cue is shown")
+    assert shared.wait_for("#screen").text
+
+
+@pytest.mark.parametrize("language", ["en", "zh-Hant"])
+def test_nothing_is_cut_off_on_a_phone(shared: Browser, talk: JobFacts, language: str) -> None:
+    shared.resize(PHONE)
+    try:
+        shared.open(f"/jobs/{talk.id}?lang={language}")
+        ready(shared)
+        wide = shared.script("return [document.documentElement.scrollWidth, innerWidth]")
+        assert wide[0] <= wide[1]
+        small = shared.script(
+            "return [...document.querySelectorAll('main button, main .button, main select, main input, main summary, main a.cue')]"
+            ".filter((one) => one.checkVisibility() && one.type !== 'checkbox' && one.getBoundingClientRect().height < 43.5)"
+            ".map((one) => one.outerHTML)"
+        )
+        assert small == []
+    finally:
+        shared.open("/?lang=en")
+        shared.devtools("Emulation.setTouchEmulationEnabled", enabled=False)
+        shared.devtools("Emulation.clearDeviceMetricsOverride")

@@ -1,0 +1,212 @@
+"""A job's page, by a real gateway before a real daemon; its scripts are looked at in a browser."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
+
+import httpx2 as httpx
+import numpy as np
+import pytest
+
+import media
+from daemon import Daemon, eventually
+from faults.model import mark
+from faults.plan import ModelFault, Plan
+from gateway import Gateway
+from subtitled import config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+WAIT_S = 120.0
+SERVER = Path(__file__).parents[1] / "faults" / "server.py"
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    return Plan(tmp_path_factory.mktemp("faults"))
+
+
+@pytest.fixture(scope="module")
+def daemon(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """Give a daemon whose GPU fails by plan."""
+    with Daemon(
+        tmp_path_factory.mktemp("daemon"),
+        pool=config.Pool(devices=("cpu",), prepare_workers=1),
+        command=lambda config_file: (str(SERVER), str(config_file), str(plan.folder)),
+    ) as running:
+        yield running.start()
+
+
+@pytest.fixture(scope="module")
+def http(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    with (
+        Gateway(daemon, tmp_path_factory.mktemp("gateway")) as gateway,
+        httpx.Client(base_url=gateway.url, timeout=WAIT_S) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def talk(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a job that is done."""
+    path = media.write_sound(tmp_path_factory.mktemp("media") / "talk.flac", media.recording())
+    job = daemon.client.submit(path, word_timestamps=True, tag="mine")
+    job.wait(WAIT_S)
+    return job.id
+
+
+def shown(page: str) -> list[list[str]]:
+    """Return the lines of each cue that a page lists."""
+    cues = re.findall(r'<div class="cue">(.*?)</div>', page, re.DOTALL)
+    return [[html.unescape(line) for line in re.findall(r'class="line">(.*?)<', cue)] for cue in cues]
+
+
+def written(srt: str) -> list[list[str]]:
+    return [block.split("\n")[2:] for block in srt.strip().split("\n\n")]
+
+
+def links(page: str) -> dict[str, str]:
+    """Return the address of each download, by its format."""
+    found = re.findall(r'href="([^"]*/result[^"]*)" data-format="(\w+)"', page)
+    return {form: html.unescape(address) for address, form in found}
+
+
+def test_a_finished_job_can_be_read_and_downloaded_without_script(
+    http: httpx.Client, daemon: Daemon, talk: str
+) -> None:
+    page = http.get(f"/jobs/{talk}").text
+    assert shown(page) == written(daemon.client.fetch(talk)[1].decode())
+    for fact in ("talk.flac", "English", "1 min", "mine", talk):
+        assert fact in page
+    found = links(page)
+    assert tuple(found) == daemon.client.ping().formats
+    for form, address in found.items():
+        answer = http.get(address)
+        assert answer.content == daemon.client.fetch(talk, form)[1]
+        assert answer.headers["content-disposition"].endswith(f"talk.en.{form}")
+
+
+def test_the_form_lays_the_cues_out_anew_and_so_are_the_downloads(http: httpx.Client, talk: str) -> None:
+    page = http.get(f"/jobs/{talk}", params={"max_chars": "20", "max_lines": "1", "gap_ms": ""}).text
+    assert all(len(lines) == 1 and len(lines[0]) <= 20 for lines in shown(page))
+    assert 'name="max_chars" min="8" max="200" step="1" value="20"' in page
+    address = links(page)["srt"]
+    # Limits that nobody asked to change are those that the job was made with.
+    layout = json.loads(parse_qs(urlsplit(address).query)["layout"][0])
+    assert (layout["max_chars"], layout["max_lines"], layout["gap_ms"]) == (20, 1, 83)
+    srt = written(http.get(address).text)
+    assert srt[:100] == shown(page)
+    strict = http.get(f"/jobs/{talk}", params={"profile": "strict"}).text
+    assert json.loads(parse_qs(urlsplit(links(strict)["vtt"]).query)["layout"][0]) == {"profile": "strict"}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [{"max_chars": "2"}, {"max_lines": "many"}, {"profile": "x"}, {"min_ms": "5000", "max_ms": "1000"}],
+)
+def test_limits_that_cannot_be_are_refused_in_words(
+    http: httpx.Client, talk: str, query: dict[str, str]
+) -> None:
+    answer = http.get(f"/jobs/{talk}", params=query)
+    assert (answer.status_code, "That did not work" in answer.text) == (400, True)
+
+
+def test_many_cues_are_read_page_by_page(http: httpx.Client, talk: str) -> None:
+    narrow = {"max_chars": "8", "max_lines": "1", "min_ms": "0"}
+    answer = http.get(f"/jobs/{talk}", params=narrow)
+    address = links(answer.text)["srt"]
+    read, path = shown(answer.text), re.search(r'href="([^"]+)" rel="next"', answer.text)
+    assert len(read) == 100
+    while path:
+        answer = http.get(html.unescape(path[1]))
+        read += shown(answer.text)
+        path = re.search(r'href="([^"]+)" rel="next"', answer.text)
+    assert read == written(http.get(address).text)
+    assert shown(http.get(f"/jobs/{talk}", params={"from": "999999999"}).text), "the last one"
+
+
+def test_the_first_view_is_small(http: httpx.Client, talk: str) -> None:
+    page = http.get(f"/jobs/{talk}")
+    waiting = [address.removeprefix("/static/") for address in re.findall(r'"(/static/[^"]+)"', page.text)]
+    sizes = {"": len(page.content)}
+    while waiting:
+        name = waiting.pop()
+        content = http.get(f"/static/{name}")
+        sizes[name.partition("?")[0]] = len(content.content)
+        waiting += [other for other in re.findall(r'from "\./([\w.]+)"', content.text) if other not in sizes]
+    assert len(sizes) > 10
+    assert sum(sizes.values()) < 100_000, sizes
+
+
+def test_media_that_is_gone_is_told(http: httpx.Client, daemon: Daemon) -> None:
+    job = daemon.wait_for(daemon.drop(media.DEMO / "demo-zh.flac", "gone.flac"))
+    assert "data-gone" not in http.get(f"/jobs/{job.id}").text
+    for path in daemon.inbox.rglob("gone.flac"):
+        path.unlink()
+    page = http.get(f"/jobs/{job.id}").text
+    assert "The media is not on the server any more" in page
+    assert ("data-gone" in page, bool(shown(page)), len(links(page)) > 5) == (True, True, True)
+
+
+def test_silence_has_a_player_and_nothing_to_read(http: httpx.Client, daemon: Daemon, tmp_path: Path) -> None:
+    job = daemon.client.submit(media.write_sound(tmp_path / "silence.wav", media.silence(2)))
+    job.wait(WAIT_S)
+    page = http.get(f"/jobs/{job.id}").text
+    assert "Nobody speaks in this file" in page
+    assert 'id="player"' in page
+
+
+def test_a_job_under_way_tells_how_far_it_is(http: httpx.Client, daemon: Daemon, tmp_path: Path) -> None:
+    long = media.write_sound(tmp_path / "long.flac", np.tile(media.recording(), 8))
+    job = http.post("/api/jobs", files={"file": ("long.flac", long.read_bytes())}).json()["id"]
+    page = http.get(f"/jobs/{job}").text
+    assert f'data-live="/fragments/jobs/{job}"' in page
+    assert "<progress" in page
+    eventually(lambda: "segments" in http.get(f"/fragments/jobs/{job}").text, "it counts its segments")
+    part = http.get(f"/fragments/jobs/{job}")
+    assert ("<html" in part.text, "/cancel" in part.text) == (False, True)
+    assert http.post(f"/jobs/{job}/cancel").status_code == 303
+    page = http.get(f"/jobs/{job}").text
+    assert ('data-state="cancelled"' in page, "data-live" in page) == (True, False)
+    assert http.get("/fragments/jobs/nosuch").status_code == 404
+    assert daemon.client.status(job).state == "cancelled"
+
+
+def test_a_failed_job_says_why_and_what_is_missing_of_what(
+    http: httpx.Client, daemon: Daemon, plan: Plan, tmp_path: Path
+) -> None:
+    pcm = media.speech(30)
+    first, last = 10 * media.RATE, 12 * media.RATE
+    pcm = np.concatenate([pcm[:first], mark(pcm[first:last]), pcm[last:]])
+    path = media.write_sound(tmp_path / "holed.flac", pcm)
+    plan.set(ModelFault(kind="memory", is_marked=True))
+    job = daemon.client.submit(path).id
+    eventually(lambda: daemon.client.status(job).state == "failed" and daemon.is_closed(job), "it failed")
+    page = http.get(f"/jobs/{job}").text
+    assert "1 of" in page
+    assert "out of memory with a single segment" in page
+    assert shown(page) == written(daemon.client.fetch(job)[1].decode())
+    assert http.get(links(page)["srt"]).headers["content-disposition"].endswith(".partial.srt")
+    plan.set()
+    assert http.post(f"/jobs/{job}/retry").headers["location"] == f"/jobs/{job}"
+    daemon.client.job(job).wait(WAIT_S)
+    assert "could not be transcribed" not in http.get(f"/jobs/{job}").text.partition("<details")[0]
+
+
+def test_a_file_that_is_no_media_has_a_reason_and_no_player(
+    http: httpx.Client, daemon: Daemon, tmp_path: Path
+) -> None:
+    path = tmp_path / "broken.mkv"
+    path.write_bytes(b"not media")
+    job = daemon.client.submit(path).id
+    eventually(lambda: daemon.client.status(job).state == "failed" and daemon.is_closed(job), "it failed")
+    page = http.get(f"/jobs/{job}").text
+    assert "is not media that FFmpeg can read" in page
+    assert (f'action="/jobs/{job}/retry"' in page, 'id="player"' in page) == (True, False)
+    assert "Job cannot be read" in page, "in its history"
