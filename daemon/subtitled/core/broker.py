@@ -147,9 +147,19 @@ class Broker:
                 if not self.is_draining:
                     self.roster.add(slot, role, now)
             case ev.SlotRemoved(slot=slot):
-                self.departures.drain(self.roster.workers[slot], now)
+                self.departures.drain(self.roster.workers[slot], now, "its slot is wanted no more")
             case ev.SlotReset(slot=slot):
                 self.roster.reset(self.roster.workers[slot], now)
+            case ev.WorkerJoined():
+                self._on_joined(event, now)
+            case ev.WorkerLeaving(worker=identity, cause=cause):
+                if worker := self.roster.current(identity):
+                    self.departures.drain(worker, now, cause)
+            case ev.Measured(worker=identity, round_trip_s=round_trip_s, bytes_per_s=bytes_per_s):
+                if worker := self.roster.current(identity):
+                    self.roster.measured(worker, round_trip_s=round_trip_s, bytes_per_s=bytes_per_s)
+            case ev.LeaseReceived(worker=identity, lease=lease):
+                self.leasing.received(identity, lease, now)
             case ev.WorkerReady():
                 self._on_ready(event, now)
             case ev.ModelUnloaded(worker=identity):
@@ -201,9 +211,17 @@ class Broker:
             case ev.DrainRequested():
                 self.is_draining = True
                 for worker in list(self.roster.workers.values()):
-                    self.departures.drain(worker, now)
+                    self.departures.drain(worker, now, "the daemon stops")
             case _:
                 assert_never(event)
+
+    def _on_joined(self, event: ev.WorkerJoined, now: float) -> None:
+        known = self.roster.workers.get(event.slot)
+        if self.is_draining or (known is not None and known.state is WorkerState.BROKEN):
+            return
+        if known is not None:
+            self.departures.make_way(known)
+        self.roster.join(event.slot, now)
 
     def _on_ready(self, event: ev.WorkerReady, now: float) -> None:
         worker = self.roster.current(event.worker)

@@ -40,6 +40,16 @@ class Departures:
         lost = self._roster.move(bare, WorkerEvent.OVERDUE, cause=cause, due_at=NEVER)
         self._out.append(Kill(worker=lost.identity, cause=cause))
 
+    def make_way(self, worker: Worker) -> None:
+        """Empty a slot whose worker on another host joins again: its last session is over, whatever it was doing."""
+        if worker.state is WorkerState.STOPPED:
+            return
+        self.release(worker, "joined again")
+        bare = self._roster.workers[worker.slot]
+        self._roster.move(bare, WorkerEvent.REPLACED, cause="joined again", due_at=NEVER)
+        if worker.state is not WorkerState.LOST:
+            self._out.append(Kill(worker=worker.identity, cause="joined again"))
+
     def release(self, worker: Worker, cause: str) -> None:
         """Take everything from a worker that is lost; only what it was working on is blamed for it."""
         is_drained = worker.state is WorkerState.DRAINING
@@ -66,9 +76,9 @@ class Departures:
         else:
             self._feeding.want(self._ledger.change_job(job))
 
-    def drain(self, worker: Worker, now: float) -> None:
+    def drain(self, worker: Worker, now: float, cause: str) -> None:
         """Let a worker go: what it reads is put back, what it transcribes may finish."""
         if worker.feed is not None:
             self._feeding.abandon(worker.feed.job)
             self.lose_feed(self._ledger.jobs[worker.feed.job], "", is_blamed=False)
-        self._roster.drain(self._roster.workers[worker.slot], now)
+        self._roster.drain(self._roster.workers[worker.slot], now, cause)
