@@ -117,7 +117,7 @@ class Roster:
 
     def measured(self, worker: Worker, *, round_trip_s: float, bytes_per_s: float | None) -> Worker:
         """Note how far away a worker is."""
-        return self.put(replace(worker, round_trip_s=round_trip_s, bytes_per_s=bytes_per_s))
+        return self.put(replace(worker, round_trip_s=round_trip_s, bytes_per_s=bytes_per_s or None))
 
     def exited(self, worker: Worker, *, is_fatal: bool, cause: str, now: float) -> Worker:
         """Note the end of a process; what it held must have been released before."""
