@@ -249,7 +249,9 @@ class Broker:
             return
         self.departures.release(worker, event.cause)
         bare = self.roster.workers[worker.slot]
-        self.roster.exited(bare, is_fatal=event.is_fatal, cause=event.cause, now=now)
+        gone = self.roster.exited(bare, is_fatal=event.is_fatal, cause=event.cause, now=now)
+        if self.is_draining and gone.state is WorkerState.BROKEN:  # it was lost already when the drain began
+            self.departures.drain(gone, now, "the daemon stops")
 
     def _on_prepared(self, event: ev.Prepared, now: float) -> None:
         found = self.feeding.feeder(event.worker, event.feed)
