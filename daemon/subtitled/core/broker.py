@@ -9,7 +9,9 @@ commits those before it does the others (write, then speak).
 Invariants kept here, with `feeding`, `leasing`, `course` and `departures`:
 - a segment that is not final is in line, or in exactly one lease, or waits for its PCM;
 - a result counts only if its lease is current and the segment is still in it;
-- a lease is held by a live worker within its credit, and comes back by reply, refusal, death or deadline;
+- a lease is held by a live worker within its credit, on another host within the bytes that may be in flight, and comes
+  back by reply, refusal, death, deadline, or a new session of its worker;
+- an identity is given once, so that whatever a lost worker still says is recognised;
 - a live job that does nothing waits for a worker of the right role, and nothing else.
 """
 
