@@ -195,6 +195,7 @@ class Leasing:
             worker=worker.identity,
             keys=keys,
             samples=samples,
+            windows=sum(item.options.passes for item in items),
             pcm_bytes=sum(item.samples for item in items) * BYTES_PER_SAMPLE,
             is_received=not worker.is_remote,
         )
