@@ -30,6 +30,11 @@ def test_leases_of_different_lengths_tell_the_fixed_cost_from_the_rest() -> None
     assert pace.seconds(16) == pytest.approx(80, rel=0.02), "a CPU has next to no fixed cost"
 
 
+def test_what_is_done_only_once_is_forgotten_with_the_second_lease() -> None:
+    pace = learned((4, 30.0), (4, 1.35))
+    assert pace.seconds(4) == pytest.approx(1.35)
+
+
 def test_a_worker_that_slows_down_is_noticed_within_a_few_leases() -> None:
     pace = learned(*[(16, 4.0)] * 50, *[(16, 40.0)] * 16)
     assert pace.seconds(16) > 25
