@@ -22,27 +22,35 @@ class Pace(Struct, frozen=True, kw_only=True):
     leases: int = 0
     """How many it was learned from; of 0 nothing is known."""
     mean_windows: float = 0.0
+    mean_samples: float = 0.0
+    """The audio in a lease: for people, who count in that."""
     mean_s: float = 0.0
     variance: float = 0.0
     covariance: float = 0.0
 
-    def after(self, windows: int, took_s: float) -> Pace:
+    def after(self, windows: int, took_s: float, *, samples: int) -> Pace:
         """Return what is known after one lease more.
 
         The first may hold what is done only once, as kernels are compiled: a faster second one takes its place.
         """
         count = self.leases + 1
         if count == 2 and took_s < self.seconds(windows):
-            return Pace(leases=count, mean_windows=windows, mean_s=took_s)
+            return Pace(leases=count, mean_windows=windows, mean_samples=samples, mean_s=took_s)
         weight = 1 / min(count, MEMORY)
         off, off_s = windows - self.mean_windows, took_s - self.mean_s
         return Pace(
             leases=count,
             mean_windows=self.mean_windows + weight * off,
+            mean_samples=self.mean_samples + weight * (samples - self.mean_samples),
             mean_s=self.mean_s + weight * off_s,
             variance=(1 - weight) * (self.variance + weight * off * off),
             covariance=(1 - weight) * (self.covariance + weight * off * off_s),
         )
+
+    @property
+    def samples_per_s(self) -> float:
+        """Audio done in a second, in leases as they came; 0 while nothing is known."""
+        return self.mean_samples / self.mean_s if self.leases else 0.0
 
     @property
     def s_per_window(self) -> float:

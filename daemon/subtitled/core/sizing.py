@@ -52,7 +52,7 @@ class Sizing:
             return worker.pace
         if not worker.pace.leases:
             self._weigh_at = now  # it was taken to be as fast as the fastest
-        return worker.pace.after(lease.windows, took_s)
+        return worker.pace.after(lease.windows, took_s, samples=lease.samples)
 
     def weigh(self, now: float) -> None:
         """Compare the workers' speeds anew, if that is long enough ago."""
