@@ -1,0 +1,103 @@
+"""Which form audio takes on the wire, and what is known of a link."""
+
+from __future__ import annotations
+
+import pytest
+
+from subtitled.workers.wire_codec import LEAST_BYTES, PCM_BYTES_PER_S, LinkMeter, Mode, WireCodec, choose
+
+MB = 1_000_000
+GPU = 100.0
+"""Seconds of audio that it takes in a second: 3.2 MB of PCM."""
+
+
+@pytest.mark.parametrize("current", ["pcm", "flac"])
+@pytest.mark.parametrize(
+    ("mbit", "form"), [(10_000, "pcm"), (1_000, "pcm"), (50, "flac"), (10, "flac"), (1, "flac")]
+)
+def test_a_link_that_the_gpu_would_half_fill_gets_flac(
+    mbit: int, form: WireCodec, current: WireCodec
+) -> None:
+    assert choose("auto", current, bytes_per_s=mbit * MB / 8, audio_per_s=GPU) == form
+
+
+def test_a_slow_worker_on_a_slow_link_gets_pcm() -> None:
+    """What it takes in, not what the link carries, is the measure."""
+    assert choose("auto", "flac", bytes_per_s=MB, audio_per_s=5.0) == "pcm"
+
+
+@pytest.mark.parametrize("current", ["pcm", "flac"])
+def test_between_the_two_bounds_the_form_stays(current: WireCodec) -> None:
+    for share in (0.26, 0.3, 0.4, 0.49):
+        link = GPU * PCM_BYTES_PER_S / share
+        assert choose("auto", current, bytes_per_s=link, audio_per_s=GPU) == current
+
+
+@pytest.mark.parametrize("current", ["pcm", "flac"])
+@pytest.mark.parametrize(("link", "speed"), [(None, None), (None, GPU), (MB, None), (0.0, GPU), (MB, 0.0)])
+def test_what_is_not_known_changes_nothing(
+    current: WireCodec, link: float | None, speed: float | None
+) -> None:
+    assert choose("auto", current, bytes_per_s=link, audio_per_s=speed) == current
+
+
+@pytest.mark.parametrize("mode", ["pcm", "flac"])
+def test_what_the_configuration_says_is_done(mode: Mode) -> None:
+    for link in (None, 1.0, 1e12):
+        for current in ("pcm", "flac"):
+            assert choose(mode, current, bytes_per_s=link, audio_per_s=GPU) == mode
+
+
+def test_a_link_is_measured_by_what_a_lease_takes_beyond_the_round_trip() -> None:
+    meter = LinkMeter()
+    meter.sent(1, 2 * MB, 10.0)
+    assert meter.bytes_under_way == 2 * MB
+    assert meter.received(1, 12.1, 0.1)
+    assert meter.bytes_per_s == pytest.approx(MB)
+    assert meter.bytes_under_way == 0
+
+
+def test_the_mean_follows_a_link_that_changes() -> None:
+    meter = LinkMeter()
+    rates = []
+    for lease, rate in enumerate([MB, *10 * (MB / 10,)]):
+        meter.sent(lease, MB, 0.0)
+        meter.received(lease, MB / rate, 0.0)
+        rates.append(meter.bytes_per_s or 0.0)
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] == pytest.approx(MB / 10, rel=0.3)
+
+
+def test_a_lease_behind_another_measures_nothing() -> None:
+    meter = LinkMeter()
+    meter.sent(1, MB, 0.0)
+    meter.sent(2, MB, 0.1)
+    assert meter.received(1, 1.0, 0.0)
+    meter.sent(3, MB, 1.1)
+    assert not meter.received(2, 2.0, 0.0)
+    assert not meter.received(3, 3.0, 0.0)
+    assert meter.bytes_per_s == pytest.approx(MB)
+
+
+def test_a_small_lease_measures_nothing() -> None:
+    meter = LinkMeter()
+    meter.sent(1, LEAST_BYTES - 1, 0.0)
+    assert not meter.received(1, 1.0, 0.0)
+    assert meter.bytes_per_s is None
+
+
+def test_a_lease_that_was_never_sent_or_came_twice_measures_nothing() -> None:
+    meter = LinkMeter()
+    assert not meter.received(1, 1.0, 0.0)
+    meter.sent(1, MB, 0.0)
+    assert meter.received(1, 1.0, 0.0)
+    assert not meter.received(1, 2.0, 0.0)
+    assert meter.bytes_per_s == pytest.approx(MB)
+
+
+@pytest.mark.parametrize("round_trip_s", [0.0, 1.0, 5.0])
+def test_a_lease_that_took_no_longer_than_a_round_trip_went_by_a_fast_link(round_trip_s: float) -> None:
+    meter = LinkMeter()
+    meter.sent(1, MB, 0.0)
+    assert meter.received(1, round_trip_s, round_trip_s)
+    assert meter.bytes_per_s == pytest.approx(1000 * MB)
