@@ -11,6 +11,10 @@ GPU = 100.0
 """Seconds of audio that it takes in a second: 3.2 MB of PCM."""
 
 
+def sent(meter: LinkMeter, lease: int, size: int, now: float, *, packed: float = 1.0) -> None:
+    meter.sent(lease, now, size=size, pcm_bytes=round(size / packed))
+
+
 @pytest.mark.parametrize("current", ["pcm", "flac"])
 @pytest.mark.parametrize(
     ("mbit", "form"), [(10_000, "pcm"), (1_000, "pcm"), (50, "flac"), (10, "flac"), (1, "flac")]
@@ -50,7 +54,7 @@ def test_what_the_configuration_says_is_done(mode: Mode) -> None:
 
 def test_a_link_is_measured_by_what_a_lease_takes_beyond_the_round_trip() -> None:
     meter = LinkMeter()
-    meter.sent(1, 2 * MB, 10.0)
+    sent(meter, 1, 2 * MB, 10.0)
     assert meter.bytes_under_way == 2 * MB
     assert meter.received(1, 12.1, 0.1)
     assert meter.bytes_per_s == pytest.approx(MB)
@@ -61,7 +65,7 @@ def test_the_mean_follows_a_link_that_changes() -> None:
     meter = LinkMeter()
     rates = []
     for lease, rate in enumerate([MB, *10 * (MB / 10,)]):
-        meter.sent(lease, MB, 0.0)
+        sent(meter, lease, MB, 0.0)
         meter.received(lease, MB / rate, 0.0)
         rates.append(meter.bytes_per_s or 0.0)
     assert rates == sorted(rates, reverse=True)
@@ -70,10 +74,10 @@ def test_the_mean_follows_a_link_that_changes() -> None:
 
 def test_a_lease_behind_another_measures_nothing() -> None:
     meter = LinkMeter()
-    meter.sent(1, MB, 0.0)
-    meter.sent(2, MB, 0.1)
+    sent(meter, 1, MB, 0.0)
+    sent(meter, 2, MB, 0.1)
     assert meter.received(1, 1.0, 0.0)
-    meter.sent(3, MB, 1.1)
+    sent(meter, 3, MB, 1.1)
     assert not meter.received(2, 2.0, 0.0)
     assert not meter.received(3, 3.0, 0.0)
     assert meter.bytes_per_s == pytest.approx(MB)
@@ -81,7 +85,7 @@ def test_a_lease_behind_another_measures_nothing() -> None:
 
 def test_a_small_lease_measures_nothing() -> None:
     meter = LinkMeter()
-    meter.sent(1, LEAST_BYTES - 1, 0.0)
+    sent(meter, 1, LEAST_BYTES - 1, 0.0)
     assert not meter.received(1, 1.0, 0.0)
     assert meter.bytes_per_s is None
 
@@ -89,7 +93,7 @@ def test_a_small_lease_measures_nothing() -> None:
 def test_a_lease_that_was_never_sent_or_came_twice_measures_nothing() -> None:
     meter = LinkMeter()
     assert not meter.received(1, 1.0, 0.0)
-    meter.sent(1, MB, 0.0)
+    sent(meter, 1, MB, 0.0)
     assert meter.received(1, 1.0, 0.0)
     assert not meter.received(1, 2.0, 0.0)
     assert meter.bytes_per_s == pytest.approx(MB)
@@ -98,6 +102,15 @@ def test_a_lease_that_was_never_sent_or_came_twice_measures_nothing() -> None:
 @pytest.mark.parametrize("round_trip_s", [0.0, 1.0, 5.0])
 def test_a_lease_that_took_no_longer_than_a_round_trip_went_by_a_fast_link(round_trip_s: float) -> None:
     meter = LinkMeter()
-    meter.sent(1, MB, 0.0)
+    sent(meter, 1, MB, 0.0)
     assert meter.received(1, round_trip_s, round_trip_s)
     assert meter.bytes_per_s == pytest.approx(1000 * MB)
+
+
+def test_what_a_link_carries_is_told_in_pcm_too() -> None:
+    meter = LinkMeter()
+    sent(meter, 1, MB, 0.0, packed=0.4)
+    assert meter.pcm_bytes_per_s is None
+    assert meter.received(1, 1.0, 0.0)
+    told: float | None = meter.pcm_bytes_per_s
+    assert told == pytest.approx(2.5 * MB)

@@ -46,6 +46,7 @@ def choose(
 
 class _Transfer(Struct, frozen=True):
     bytes: int
+    pcm_bytes: int
     sent_at: float
     is_alone: bool
     """Nothing else was under way when it was sent."""
@@ -56,17 +57,23 @@ class LinkMeter:
 
     def __init__(self) -> None:
         self._under_way: dict[int, _Transfer] = {}
+        self._packed = 1.0
         self.bytes_per_s: float | None = None
         """A moving mean; None before the first measurement."""
+
+    @property
+    def pcm_bytes_per_s(self) -> float | None:
+        """The PCM that this comes to, packed as the last lease was that arrived."""
+        return None if self.bytes_per_s is None else self.bytes_per_s / self._packed
 
     @property
     def bytes_under_way(self) -> int:
         """What was sent and has not arrived, as far as is known."""
         return sum(transfer.bytes for transfer in self._under_way.values())
 
-    def sent(self, lease: int, size: int, now: float) -> None:
-        """Note that a lease of `size` bytes was given to the socket."""
-        self._under_way[lease] = _Transfer(size, now, is_alone=not self._under_way)
+    def sent(self, lease: int, now: float, *, size: int, pcm_bytes: int) -> None:
+        """Note that a lease was given to the socket: `size` bytes, which stand for so many of PCM."""
+        self._under_way[lease] = _Transfer(size, pcm_bytes, now, is_alone=not self._under_way)
 
     def received(self, lease: int, now: float, round_trip_s: float) -> bool:
         """Note that a lease has arrived whole; say whether that was a measurement.
@@ -79,4 +86,5 @@ class LinkMeter:
         measured = transfer.bytes / max(LEAST_S, now - transfer.sent_at - round_trip_s)
         before = self.bytes_per_s
         self.bytes_per_s = measured if before is None else before + WEIGHT * (measured - before)
+        self._packed = transfer.bytes / transfer.pcm_bytes
         return True
