@@ -282,14 +282,11 @@ def keys() -> None:
 @config_option
 def keys_new(name: str, role: str, output: Path | None, config_file: str | None) -> None:
     """Make a key for the client NAME, and print the lines that let it in."""
-    from subtitle.keys import Key, new_pair, save_key
+    from subtitle.keys import KEY_NAME, KEY_NAME_RULE, Key, new_pair, save_key
     from subtitled.clients.access import server_key, server_key_path
-    from subtitled.config_checks import CLIENT_NAME
 
-    if not CLIENT_NAME.fullmatch(name):
-        raise click.BadParameter(
-            f"{name!r}: 1 to 64 letters (of ASCII), digits, dots, hyphens, underscores", param_hint="NAME"
-        )
+    if not KEY_NAME.fullmatch(name):
+        raise click.BadParameter(f"{name!r}: {KEY_NAME_RULE}", param_hint="NAME")
     config = _load(config_file, check_paths=False)
     if any(client.name == name for client in config.client):
         raise SubtitledError(f"client {name!r} is in the configuration already; choose another name")

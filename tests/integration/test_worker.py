@@ -25,6 +25,7 @@ from subtitled.workers.backend import (
     Abandon,
     Credit,
     Drain,
+    EngineSettings,
     Heartbeat,
     Item,
     LastWords,
@@ -60,8 +61,10 @@ PLENTY = 1 << 30
 class Worker:
     """A worker process and the ROUTER that it speaks to; a context manager."""
 
-    def __init__(self, role: str, *, parent: str | None = None, **settings: Any) -> None:
-        """`parent` is a program that starts the worker, instead of this process."""
+    def __init__(
+        self, role: str, *, parent: str | None = None, device: str = "", cpu_threads: int = 0, **engine: Any
+    ) -> None:
+        """`parent` is a program that starts the worker, instead of this process; `engine` are its EngineSettings."""
         self._folder = tempfile.TemporaryDirectory(prefix="subtitled-test-")
         endpoint = f"ipc://{self._folder.name}/workers.sock"
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
@@ -76,7 +79,9 @@ class Worker:
             heartbeat_s=0.1,
             log_level="info",
             log_format="json",
-            **settings,
+            device=device,
+            cpu_threads=cpu_threads,
+            engine=EngineSettings(**engine),
         )
         self._log = Path(self._folder.name, "worker.log")
         command = [
@@ -286,7 +291,7 @@ def test_heartbeats_go_on_while_the_model_works(transcriber: Worker) -> None:
         ({"model": "demo", "compute_type": "int4"}, "int4"),
     ],
 )
-def test_a_model_that_cannot_be_loaded_is_fatal_with_its_reason(settings: dict[str, str], cause: str) -> None:
+def test_a_model_that_cannot_be_loaded_is_fatal_with_its_reason(settings: dict[str, Any], cause: str) -> None:
     with Worker("transcribe", device="cpu", **settings) as worker:
         words, _ = worker.expect(LastWords)
         assert cause in words.cause

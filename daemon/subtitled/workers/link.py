@@ -17,6 +17,7 @@ from subtitled.core import events as ev
 from subtitled.core.broker import Broker
 from subtitled.core.records import Job, Role, SegmentKey
 from subtitled.reading.existing import unless_of
+from subtitled.settings import engine_of
 from subtitled.speech.cuda import Device
 from subtitled.storage.store import Store
 from subtitled.version import VERSION
@@ -96,14 +97,8 @@ class WorkerLink:
             log_level=config.log.level,
             log_format=config.log.format,
             device=device.kind if device else "",
-            model=config.model.name,
-            compute_type=config.model.compute_type,
             cpu_threads=config.model.cpu_threads or max(1, (os.cpu_count() or 1) // max(1, cpu_slots)),
-            beam_size=config.model.beam_size,
-            batch_size=0 if config.model.batch_size == "auto" else config.model.batch_size,
-            streams=config.model.streams_per_gpu if device and device.kind == "cuda" else 1,
-            idle_unload_s=config.model.idle_unload_s,
-            decoding=config.decoding,
+            engine=engine_of(config, is_gpu=device is not None and device.kind == "cuda"),
         )
 
     def send(self, worker: str, message: be.ToWorker, blobs: Sequence[zmq.Frame] = ()) -> None:
@@ -249,6 +244,8 @@ class WorkerLink:
             case be.LastWords(cause=cause):
                 self._supervisor.note_last_words(worker, cause)
                 return ev.WorkerHeard(worker)
+            case be.Join() | be.Echo() | be.Received() | be.Leaving():
+                return ev.WorkerHeard(worker)  # of workers on other hosts
 
     def _on_ready(self, worker: str, message: be.Ready) -> ev.Event:
         slot = worker.rpartition(".")[0]

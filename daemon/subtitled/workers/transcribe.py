@@ -153,15 +153,16 @@ class TranscribeWork:
 def run(channel: Channel, settings: WorkerSettings, *, load: Callable[..., WhisperModel] = load) -> ExitCode:
     """Load the model, say Ready, serve until drained or broken. `load` is `model.load` or does as it does."""
     started = time.monotonic()
+    wanted = settings.engine
     if settings.device != "cpu":
         preload_libraries()
     try:
         model = load(
-            settings.model,
+            wanted.model,
             device=settings.device,
-            compute_type=settings.compute_type,
+            compute_type=wanted.compute_type,
             cpu_threads=settings.cpu_threads,
-            streams=settings.streams,
+            streams=wanted.streams,
         )
     except NotReachableError as error:
         channel.post(LastWords(cause=str(error)))
@@ -174,27 +175,27 @@ def run(channel: Channel, settings: WorkerSettings, *, load: Callable[..., Whisp
         return ExitCode.CUDA
     engine = Engine(
         model,
-        beam_size=settings.beam_size,
-        batch_size=settings.batch_size
-        or auto_batch_size(settings.model, settings.device, streams=settings.streams),
-        decoding=settings.decoding,
+        beam_size=wanted.beam_size,
+        batch_size=wanted.batch_size
+        or auto_batch_size(wanted.model, settings.device, streams=wanted.streams),
+        decoding=wanted.decoding,
     )
     work = TranscribeWork(
         channel,
         engine,
-        Residence(model.model, settings.idle_unload_s),
+        Residence(model.model, wanted.idle_unload_s),
         device=settings.device,
-        streams=settings.streams,
+        streams=wanted.streams,
     )
     channel.post(
         Ready(
             version=VERSION,
             # One more than it decodes, whose features are computed meanwhile.
-            credit=settings.streams + 1,
-            streams=settings.streams,
+            credit=wanted.streams + 1,
+            streams=wanted.streams,
             batch_size=engine.batch_size,
             device=settings.device,
-            model=settings.model,
+            model=wanted.model,
             window_samples=engine.window_samples,
             languages=engine.languages,
             load_s=time.monotonic() - started,
