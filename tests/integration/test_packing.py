@@ -18,7 +18,7 @@ from subtitled.workers.wire_audio import decode
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from subtitled.workers.wire_codec import WireCodec
+    from subtitled.workers.backend import WireCodec
 
 SAMPLES = 80_000
 

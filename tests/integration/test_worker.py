@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 import zmq
+from msgspec import structs
 
 import media
 from daemon import Daemon, eventually, is_running
@@ -44,6 +45,7 @@ from subtitled.workers.backend import (
     from_worker,
     to_worker,
 )
+from subtitled.workers.wire_audio import encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -261,6 +263,22 @@ def test_leases_are_answered_in_order_and_more_than_a_batch_is_no_matter(transcr
     assert [phrase.words for phrase in first.items[0].result.phrases] == [()]
     [phrase] = second.items[0].result.phrases
     assert [word.text.strip() for word in phrase.words][:3] == ["The", "weather", "is"]
+
+
+@pytest.mark.usefixtures("ready")
+def test_flac_is_heard_as_its_pcm_is(transcriber: Worker) -> None:
+    """Both may be in one lease; what cannot be read is refused, and the worker stays well."""
+    sound = pcm(0.4, 3.2)
+    plain = lease_of(11, ["en", "en"])
+    mixed = structs.replace(plain, items=(structs.replace(plain.items[0], codec="flac"), plain.items[1]))
+    transcriber.send(mixed, [encode(sound), sound])
+    answer, _ = transcriber.expect(Transcribed)
+    assert len({item.result for item in answer.items}) == 1
+    assert "windy on Wednesday" in "".join(phrase.text for phrase in answer.items[0].result.phrases)
+    transcriber.send(structs.replace(mixed, lease=12), [encode(sound)[:1000], sound])
+    refused, _ = transcriber.expect(Refused)
+    assert (refused.lease, refused.feed) == (12, 0)
+    assert "FLAC of 1000 bytes" in refused.cause
 
 
 @pytest.mark.usefixtures("ready")

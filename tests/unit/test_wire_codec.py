@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from subtitled.workers.wire_codec import LEAST_BYTES, PCM_BYTES_PER_S, LinkMeter, Mode, WireCodec, choose
+from subtitled.workers.backend import WireCodec
+from subtitled.workers.wire_codec import LEAST_BYTES, PCM_BYTES_PER_S, LinkMeter, Mode, choose
 
 MB = 1_000_000
 GPU = 100.0

@@ -11,8 +11,8 @@ import zmq
 from msgspec import Struct
 
 from subtitled.core.records import SegmentKey
+from subtitled.workers.backend import WireCodec
 from subtitled.workers.wire_audio import encode
-from subtitled.workers.wire_codec import WireCodec
 
 Sound = tuple[SegmentKey, zmq.Frame]
 """A segment and its PCM."""

@@ -17,7 +17,7 @@ import numpy as np
 from msgspec import Struct
 
 from subtitled import log
-from subtitled.errors import ExitCode, ModelError
+from subtitled.errors import ExitCode, ModelError, WireAudioError
 from subtitled.speech.cuda import preload_libraries
 from subtitled.speech.engine import Engine, OutOfMemoryError
 from subtitled.speech.model import NotReachableError, auto_batch_size, load
@@ -38,6 +38,7 @@ from subtitled.workers.backend import (
     WorkerSettings,
 )
 from subtitled.workers.process import Channel, start_thread
+from subtitled.workers.wire_audio import unpack
 from subtitled.writing import translated
 
 if TYPE_CHECKING:
@@ -87,7 +88,14 @@ class TranscribeWork:
         while (order := self._orders.get()) is not None:
             started = time.monotonic()
             message, blobs = order
-            features = [self._engine.features(np.frombuffer(blob, dtype="<i2")) for blob in blobs]
+            try:
+                features = [
+                    self._engine.features(unpack(blob, item.codec))
+                    for blob, item in zip(blobs, message.items, strict=True)
+                ]
+            except WireAudioError as error:
+                self._channel.post(Refused(lease=message.lease, cause=str(error)))
+                continue
             self._featured.put(_Lease(message, features, time.monotonic() - started))
         for _ in range(self._streams):
             self._featured.put(None)

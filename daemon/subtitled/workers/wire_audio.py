@@ -11,6 +11,7 @@ import numpy as np
 from subtitle.codec import Buffer
 from subtitled.config import SAMPLE_RATE
 from subtitled.errors import WireAudioError
+from subtitled.workers.backend import WireCodec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,6 +55,11 @@ def decode(blob: Buffer) -> NDArray[np.int16]:
     if hashlib.md5(samples.astype("<i2", copy=False).data, usedforsecurity=False).digest() != digest:
         raise WireAudioError(f"FLAC of {len(blob)} bytes: {len(samples)} samples, not those that were sent")
     return samples
+
+
+def unpack(blob: Buffer, codec: WireCodec) -> NDArray[np.int16]:
+    """Return a lease's blob as pcm int16 (n,), 16 kHz mono; raises WireAudioError."""
+    return decode(blob) if codec == "flac" else np.frombuffer(blob, dtype="<i2")
 
 
 def _announced(blob: Buffer) -> tuple[int, bytes]:

@@ -7,8 +7,8 @@ from typing import Literal
 from msgspec import Struct
 
 from subtitled.config import SAMPLE_RATE
+from subtitled.workers.backend import WireCodec
 
-WireCodec = Literal["pcm", "flac"]
 Mode = Literal["auto", "pcm", "flac"]
 
 PCM_BYTES_PER_S = 2 * SAMPLE_RATE
