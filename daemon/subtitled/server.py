@@ -19,6 +19,7 @@ import zmq
 
 from subtitled import log
 from subtitled.after.aftermath import Aftermath
+from subtitled.clients.access import Authenticator
 from subtitled.clients.reception import Reception
 from subtitled.config import Config
 from subtitled.core import actions as ac
@@ -99,10 +100,12 @@ class Server:
             vitals=self._vitals,
         )
         self._model = ModelStep(config.model.name, self._worker_link.spawn_fetch)
+        self._authenticator = Authenticator(self._context)
         self._mailbox: Mailbox[Found | Callable[[], None]] = Mailbox()
         self._reception = Reception(
             config,
             self._context,
+            authenticator=self._authenticator,
             store=self._store,
             broker=self._broker,
             happen=self._happen,
@@ -393,6 +396,7 @@ class Server:
         self._aftermath.close()
         self._reception.close()
         self._workers.close()
+        self._authenticator.stop()
         self._context.term()
         self._probes.close()
         self._store.close()

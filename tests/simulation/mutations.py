@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from subtitled.core import events as ev
 from subtitled.core import leasing as leasing_module
 from subtitled.core.broker import Broker
+from subtitled.core.course import Course
 from subtitled.core.feeding import Feeding
 from subtitled.core.leasing import Leasing
 from subtitled.core.ledger import Ledger
@@ -47,8 +48,8 @@ def _accept_stale(broker: Broker, event: ev.Transcribed, now: float) -> None:
     for outcome in event.outcomes:
         segment = broker.ledger.find(outcome.key)
         if segment is not None and segment.state is SegmentState.LEASED:
-            broker.election.count(segment, outcome, event.worker)
-            broker._advance(outcome.key.job)
+            broker.course.election.count(segment, outcome, event.worker)
+            broker.course.advance(outcome.key.job)
 
 
 _give_back = Leasing.give_back
@@ -86,13 +87,13 @@ def _take_and_keep(queue: ReadyQueue, count: int) -> tuple[SegmentKey, ...]:
     return taken
 
 
-_advance = Broker._advance
+_advance = Course.advance
 
 
-def _advance_when_planned(broker: Broker, name: str) -> None:
+def _advance_when_planned(course: Course, name: str) -> None:
     """Forget to ask again for PCM that an outvoted segment has no more."""
-    if not broker.ledger.starved.get(name):
-        _advance(broker, name)
+    if not course._ledger.starved.get(name):
+        _advance(course, name)
 
 
 def _exited_and_wanted(roster: Roster, worker: Worker, **how: Any) -> Worker:
@@ -164,7 +165,7 @@ MUTATIONS = (
         "_may_hold_more",
         lambda worker: worker.state is WorkerState.BUSY,
     ),
-    Mutation("an outvoted segment without PCM is forgotten", Broker, "_advance", _advance_when_planned),
+    Mutation("an outvoted segment without PCM is forgotten", Course, "advance", _advance_when_planned),
     Mutation("a removed slot is filled again", Roster, "exited", _exited_and_wanted),
     Mutation(
         "a slot that was put aside does not come back",

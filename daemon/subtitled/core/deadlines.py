@@ -9,6 +9,8 @@ CRASH_WINDOW_S = 600.0
 """Crashes longer ago than this are forgotten."""
 BACKOFF_FIRST_S = 0.5
 BACKOFF_LAST_S = 60.0
+SLOWEST_BYTES_PER_S = 16_000
+"""A link below half of real time in PCM is of no use for anything."""
 
 
 class Policy(Struct, frozen=True, kw_only=True):
@@ -33,6 +35,11 @@ class Policy(Struct, frozen=True, kw_only=True):
     At least a grant of credit and the PCM that an open vote on the language keeps: with less, files that wait for the
     last vote could fill the memory and wait for credit for ever.
     """
+
+
+def time_to_arrive(policy: Policy, pcm_bytes: int) -> float:
+    """Return the seconds that so much PCM may be on its way to another host: a slow link is not a dead one."""
+    return max(policy.lease_min_s, pcm_bytes / SLOWEST_BYTES_PER_S)
 
 
 def time_to_run(policy: Policy, samples: int) -> float:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from subtitled.core.actions import Action, LeaseItem, LeaseLost, ResultStale, SendTranscribe
-from subtitled.core.deadlines import Policy, time_to_run
-from subtitled.core.ledger import Ledger
+from subtitled.core.actions import Action, LeaseItem, LeaseLost, ResultStale, SendDrain, SendTranscribe
+from subtitled.core.deadlines import Policy, time_to_arrive, time_to_run
+from subtitled.core.ledger import BYTES_PER_SAMPLE, Ledger
 from subtitled.core.records import Lease, Role, Segment, SegmentKey, Worker
 from subtitled.core.roster import NEVER, Roster
 from subtitled.core.schedule import ReadyQueue, lease_size
@@ -105,6 +105,13 @@ class Leasing:
         )
         return steady if is_any_steady else idle
 
+    def received(self, identity: str, lease_id: int, now: float) -> None:
+        """Note that a lease has reached its worker: its time to run begins when it is its turn."""
+        worker = self._roster.current(identity)
+        if worker is not None and lease_id in worker.leases and not self.leases[lease_id].is_received:
+            self.leases[lease_id] = replace(self.leases[lease_id], is_received=True, due_at=NEVER)
+            self._begin(worker, now)
+
     def settle(self, identity: str, lease_id: int, now: float) -> Lease | None:
         """Take an answered lease from its worker; None, and a note for the log, when it is not current."""
         worker = self._roster.current(identity)
@@ -117,6 +124,8 @@ class Leasing:
         worker = self._begin(worker, now) if left else self._roster.put(worker)
         if not left and worker.state is WorkerState.BUSY:
             self._roster.move(worker, WorkerEvent.REPLIED)
+        elif not left and worker.is_remote:
+            self._out.append(SendDrain(identity))
         return self.leases.pop(lease_id)
 
     def claim(self, lease: Lease, key: SegmentKey) -> Segment | None:
@@ -166,7 +175,14 @@ class Leasing:
             items.append(LeaseItem(key=key, samples=segment.samples, language=language, options=job.options))
         keys = tuple(item.key for item in items)
         samples = sum(item.samples * item.options.passes for item in items)
-        lease = Lease(id=self._last_id, worker=worker.identity, keys=keys, samples=samples)
+        lease = Lease(
+            id=self._last_id,
+            worker=worker.identity,
+            keys=keys,
+            samples=samples,
+            pcm_bytes=sum(item.samples for item in items) * BYTES_PER_SAMPLE,
+            is_received=not worker.is_remote,
+        )
         self.leases[lease.id] = lease
         worker = self._begin(replace(worker, leases=(*worker.leases, lease.id)), now)
         if worker.state is WorkerState.IDLE:
@@ -174,14 +190,23 @@ class Leasing:
         self._out.append(SendTranscribe(lease=lease, items=tuple(items)))
 
     def _begin(self, worker: Worker, now: float) -> Worker:
-        """Store a worker with leases; the time to run of those whose turn has come begins."""
+        """Store a worker with leases; the time to run of those whose turn has come begins.
+
+        Those under way to another host have their time to arrive, one after the other.
+        """
         loading_s = 0.0 if worker.is_loaded else self.policy.start_timeout_s
         due = NEVER
-        for lease_id in worker.leases[: worker.streams]:
+        under_way_bytes = 0
+        for place, lease_id in enumerate(worker.leases):
             lease = self.leases[lease_id]
-            if lease.due_at == NEVER:
-                lease = replace(lease, due_at=now + time_to_run(self.policy, lease.samples) + loading_s)
-                self.leases[lease_id] = lease
+            if not lease.is_received:
+                under_way_bytes += lease.pcm_bytes
+            if lease.due_at == NEVER and not lease.is_received:
+                due_at = now + time_to_arrive(self.policy, under_way_bytes) + loading_s
+                lease = self.leases[lease_id] = replace(lease, due_at=due_at)
+            elif lease.due_at == NEVER and place < worker.streams:
+                due_at = now + time_to_run(self.policy, lease.samples) + loading_s
+                lease = self.leases[lease_id] = replace(lease, due_at=due_at)
             due = min(due, lease.due_at)
         return self._roster.put(replace(worker, due_at=due))
 

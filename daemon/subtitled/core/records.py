@@ -143,8 +143,11 @@ class Lease(Struct, frozen=True, kw_only=True):
     keys: tuple[SegmentKey, ...]
     samples: int
     """What is decoded, twice where it is translated too."""
+    pcm_bytes: int = 0
+    is_received: bool = True
+    """It has reached its worker; to another host it is under way for a while."""
     due_at: float = float("inf")
-    """When it is overdue; infinity until it is its turn."""
+    """When it is overdue: to arrive, then to be done; infinity until it is its turn."""
 
 
 class Feed(Struct, frozen=True, kw_only=True):
@@ -164,7 +167,7 @@ class Feed(Struct, frozen=True, kw_only=True):
 
 
 class Worker(Struct, frozen=True, kw_only=True):
-    """A worker slot and the process that fills it."""
+    """A worker slot and the process that fills it, or the session of one on another host."""
 
     slot: str
     role: Role
@@ -190,7 +193,12 @@ class Worker(Struct, frozen=True, kw_only=True):
     """Its crashes and refused leases since it last finished a lease or a file."""
     device: str = ""
     cause: str = ""
-    """Why it was last lost, or is broken."""
+    """Why it was last lost, is leaving, or is broken."""
+    is_remote: bool = False
+    """It is on another host, came by itself, and nobody here starts another in its place."""
+    round_trip_s: float = 0.0
+    bytes_per_s: float | None = None
+    """PCM that reaches it in a second; None: not known."""
 
     @property
     def identity(self) -> str:

@@ -1,0 +1,84 @@
+"""The end of a worker: what it held comes back, and who is blamed for it."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from subtitled.core.actions import Action, Kill
+from subtitled.core.course import Course
+from subtitled.core.feeding import Feeding
+from subtitled.core.leasing import Leasing
+from subtitled.core.ledger import Ledger
+from subtitled.core.records import Job, Worker
+from subtitled.core.roster import NEVER, Roster
+from subtitled.core.states import JobEvent, JobState, SegmentState, WorkerEvent, WorkerState
+
+
+class Departures:
+    """Takes from workers that are lost, or let go, what others are to do."""
+
+    def __init__(
+        self,
+        course: Course,
+        ledger: Ledger,
+        roster: Roster,
+        feeding: Feeding,
+        leasing: Leasing,
+        out: list[Action],
+    ) -> None:
+        self._course = course
+        self._ledger = ledger
+        self._roster = roster
+        self._feeding = feeding
+        self._leasing = leasing
+        self._out = out
+
+    def give_up(self, worker: Worker, cause: str) -> None:
+        """Have a worker killed that is of no use any more."""
+        self.release(worker, cause)
+        bare = self._roster.workers[worker.slot]
+        lost = self._roster.move(bare, WorkerEvent.OVERDUE, cause=cause, due_at=NEVER)
+        self._out.append(Kill(worker=lost.identity, cause=cause))
+
+    def make_way(self, worker: Worker) -> None:
+        """Empty a slot whose worker on another host joins again: its last session is over, whatever it was doing."""
+        if worker.state is WorkerState.STOPPED:
+            return
+        self.release(worker, "joined again")
+        bare = self._roster.workers[worker.slot]
+        self._roster.move(bare, WorkerEvent.REPLACED, cause="joined again", due_at=NEVER)
+        if worker.state is not WorkerState.LOST:
+            self._out.append(Kill(worker=worker.identity, cause="joined again"))
+
+    def release(self, worker: Worker, cause: str) -> None:
+        """Take everything from a worker that is lost; only what it was working on is blamed for it."""
+        is_drained = worker.state is WorkerState.DRAINING
+        jobs: set[str] = set()
+        for lease, is_current in self._leasing.release(worker):
+            jobs |= self._leasing.give_back(lease, cause, is_blamed=is_current and not is_drained)
+        feed = self._feeding.release(self._roster.workers[worker.slot])
+        if feed is not None:
+            self.lose_feed(self._ledger.jobs[feed.job], cause, is_blamed=not is_drained)
+        self._course.advance_all(jobs)
+
+    def lose_feed(self, job: Job, cause: str, *, is_blamed: bool) -> None:
+        """Put a job back in line whose file is not read on; fail it when it has taken too many workers down."""
+        for segment in list(self._ledger.segments[job.id].values()):
+            if segment.state is SegmentState.DONE:
+                # Kept for an open vote only. Jobs in line must not hold memory that a job with a decoder waits for.
+                self._ledger.take_pcm(segment)
+        job = replace(job, losses=job.losses + is_blamed)
+        if is_blamed and job.losses >= self._roster.policy.prepare_attempts:
+            why = f"its decoder was lost {job.losses} times, the last time with: {cause}"
+            self._course.fail(job, JobEvent.EXHAUSTED, why)
+        elif job.state is JobState.PREPARING:
+            self._feeding.want(self._ledger.move_job(job, JobEvent.LOST))
+        else:
+            self._feeding.want(self._ledger.change_job(job))
+
+    def drain(self, worker: Worker, now: float, cause: str) -> None:
+        """Let a worker go: what it reads is put back, what it transcribes may finish."""
+        if worker.feed is not None:
+            self._feeding.abandon(worker.feed.job)
+            self.lose_feed(self._ledger.jobs[worker.feed.job], "", is_blamed=False)
+        self._roster.drain(self._roster.workers[worker.slot], now, cause)
