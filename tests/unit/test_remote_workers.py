@@ -106,11 +106,14 @@ def test_a_worker_that_leaves_finishes_what_it_holds_and_then_is_told_to_go() ->
     b = bench("p0", batch_size=1)
     b.join("far/cuda0", credit=2)
     b.submit()
-    b.read(0, 1, 2)
+    b.read(0, 1, 2, 3)
+    b.receive(b.last(ac.SendTranscribe))
+    b.wait(1)
+    b.reply(b.last(ac.SendTranscribe))
     b.happen(ev.WorkerLeaving(worker="far/cuda0.1", cause="SIGTERM"))
     b.happen(ev.WorkerLeaving(worker="far/cuda0.1", cause="SIGTERM"))
     assert b.slot("far/cuda0").cause == "SIGTERM"
-    first, second = b.all(ac.SendTranscribe)
+    _, first, second = b.all(ac.SendTranscribe)
     b.reply(first)
     assert not b.all(ac.SendDrain)
     b.reply(second)
@@ -118,7 +121,7 @@ def test_a_worker_that_leaves_finishes_what_it_holds_and_then_is_told_to_go() ->
     b.die("far/cuda0.1", cause="left")
     assert b.slot("far/cuda0").state is WorkerState.STOPPED
     assert b.slot("far/cuda0").failures == 0
-    assert b.stored(2).state is SegmentState.PENDING
+    assert b.stored(3).state is SegmentState.PENDING
 
 
 @pytest.mark.parametrize("is_ready", [True, False])
@@ -141,19 +144,23 @@ def test_a_lease_has_its_time_to_arrive_and_then_its_time_to_run() -> None:
     b = bench("p0", batch_size=1, lease_min_s=30, lease_per_audio_s=0, silence_s=10_000)
     b.join("far/cuda0", credit=2)
     b.submit()
-    b.read(0, 1, samples=480_000)
-    first, second = b.all(ac.SendTranscribe)
-    assert b.slot("far/cuda0").due_at == WINDOW_BYTES / 16_000
+    b.read(0, 1, 2, samples=480_000)
+    b.wait(1)
+    b.receive(b.last(ac.SendTranscribe))
+    b.wait(1)
+    b.reply(b.last(ac.SendTranscribe))
+    _, first, second = b.all(ac.SendTranscribe)
+    assert b.slot("far/cuda0").due_at == 2 + WINDOW_BYTES / 16_000
     b.wait(59)
     b.receive(first)
-    assert b.slot("far/cuda0").due_at == 59 + 30
+    assert b.slot("far/cuda0").due_at == 61 + 30
     b.wait(29)
     b.reply(first)
-    assert b.slot("far/cuda0").due_at == 2 * WINDOW_BYTES / 16_000, "it waited for the first to arrive"
+    assert b.slot("far/cuda0").due_at == 2 + 2 * WINDOW_BYTES / 16_000, "it waited for the first to arrive"
     b.wait(20)
     b.receive(second)
     b.receive(second)
-    assert b.slot("far/cuda0").due_at == 108 + 30
+    assert b.slot("far/cuda0").due_at == 110 + 30
     assert not b.all(ac.Kill)
     b.wait(30)
     assert b.last(ac.Kill).cause == "lease not arrived or not done within its time to run"

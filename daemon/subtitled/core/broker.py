@@ -95,7 +95,8 @@ class Broker:
 
     def set_policy(self, policy: Policy) -> None:
         """Put other limits into force, for everything that begins from now on."""
-        self.roster.policy = self.feeding.policy = self.leasing.policy = policy
+        self.roster.policy = self.feeding.policy = policy
+        self.leasing.policy = self.leasing.sizing.policy = policy
 
     @property
     def is_at_rest(self) -> bool:
@@ -297,7 +298,7 @@ class Broker:
         self._out.append(WriteOutputs(job))
 
     def _on_transcribed(self, event: ev.Transcribed, now: float) -> None:
-        lease = self.leasing.settle(event.worker, event.lease, now)
+        lease = self.leasing.settle(event.worker, event.lease, now, is_done=True)
         if lease is None:
             return
         self.roster.succeeded(event.worker)
@@ -311,7 +312,7 @@ class Broker:
         self.course.advance_all(answered | left_out)
 
     def _on_lease_refused(self, event: ev.LeaseRefused, now: float) -> None:
-        lease = self.leasing.settle(event.worker, event.lease, now)
+        lease = self.leasing.settle(event.worker, event.lease, now, is_done=False)
         if lease is None:
             return
         self.course.advance_all(self.leasing.give_back(lease, event.cause, is_blamed=True))
