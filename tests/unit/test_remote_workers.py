@@ -215,3 +215,88 @@ def test_a_draining_daemon_does_not_wait_for_a_device_that_was_put_aside() -> No
     assert not b.is_at_rest()
     b.happen(ev.DrainRequested())
     assert b.is_at_rest()
+
+
+def test_slots_that_were_left_long_ago_are_forgotten() -> None:
+    """Hosts that come and go have ever new names; one that comes back later is never confused with what it was."""
+    b = bench("gpu0")
+    for _ in range(3):
+        b.join("far/cuda0")
+    b.die("far/cuda0.3")
+    b.wait(0)
+    b.wait(599)
+    assert "far/cuda0" in b.broker.roster.workers
+    assert b.broker.tick(b.now)[1] <= 600
+    b.wait(1)
+    assert list(b.broker.roster.workers) == ["gpu0"]
+    assert b.join("far/cuda0") == "far/cuda0.4"
+    assert b.join("other/cuda0") == "other/cuda0.4"
+    b.happen(ev.SlotRemoved("gpu0"))
+    b.die("gpu0.1")
+    b.wait(7000)
+    assert "gpu0" in b.broker.roster.workers, "the slots of this host are in its configuration"
+
+
+def silenced(b: Bench) -> None:
+    """Have the one worker on another host fall silent with a lease that it was working on."""
+    b.join("far/cuda0")
+    b.submit()
+    b.read(0)
+    b.receive(b.last(ac.SendTranscribe))
+    b.wait(30)
+    assert b.stored(0).losses == 1
+
+
+@pytest.mark.parametrize("is_noticed", [True, False])
+def test_a_partition_is_not_blamed_on_what_was_being_done(is_noticed: bool) -> None:
+    """The same process comes back: what it held did not kill it."""
+    b = bench("p0", silence_s=30, attempts=2)
+    silenced(b)
+    if is_noticed:
+        b.die("far/cuda0.1", cause="told that it is not known")
+    b.happen(ev.WorkerJoined(slot="far/cuda0", previous="far/cuda0.1"))
+    assert b.stored(0).losses == 0
+    assert b.slot("far/cuda0").failures == 0
+
+
+def test_the_death_of_a_process_on_another_host_is_blamed_on_what_it_was_doing() -> None:
+    b = bench("p0", silence_s=30, attempts=2)
+    silenced(b)
+    b.die("far/cuda0.1", cause="told that it is not known")
+    b.join("far/cuda0")
+    assert b.stored(0).losses == 1
+    assert b.slot("far/cuda0").failures == 1
+    b.receive(b.last(ac.SendTranscribe))
+    b.join("far/cuda0")
+    assert b.stored(0).state is SegmentState.BURIED
+
+
+def test_a_session_that_begins_anew_in_the_same_process_blames_nothing() -> None:
+    b = bench("p0", attempts=1)
+    b.join("far/cuda0")
+    b.submit()
+    b.read(0)
+    b.receive(b.last(ac.SendTranscribe))
+    b.join("far/cuda0", previous="far/cuda0.1")
+    assert b.stored(0).losses == 0
+    assert b.last(ac.SendTranscribe).lease.worker == "far/cuda0.2"
+
+
+def test_a_lease_that_never_arrived_is_not_to_blame() -> None:
+    b = bench("p0", attempts=1)
+    b.join("far/cuda0")
+    b.submit()
+    b.read(0)
+    b.join("far/cuda0")
+    assert b.stored(0).losses == 0
+
+
+def test_a_hang_is_not_forgiven() -> None:
+    b = bench("p0", silence_s=1000, lease_min_s=30)
+    b.join("far/cuda0")
+    b.submit()
+    b.read(0)
+    b.receive(b.last(ac.SendTranscribe))
+    b.wait(30)
+    b.join("far/cuda0", previous="far/cuda0.1")
+    assert b.stored(0).losses == 1

@@ -75,6 +75,26 @@ def test_what_waits_for_a_faster_worker_goes_to_another_when_that_hangs_or_dies(
     assert sum(done.windows for done in pool.done if 3 < done.start < 200) > 10
 
 
+@pytest.mark.parametrize(("waited_s", "leases"), [(1, 2), (1000, 1)])
+def test_a_slow_worker_that_seems_to_hang_is_given_nothing_more(waited_s: float, leases: int) -> None:
+    b = bench("p0", "cpu0", "gpu0", credit=2, silence_s=1e4, prepare_stall_s=1e4, lease_min_s=1e4)
+    b.submit()
+    b.prepared(0, samples=WINDOW)
+    b.prepared(1, samples=WINDOW)
+    first, second = b.all(ac.SendTranscribe)
+    b.wait(1)
+    b.reply(second)
+    b.wait(2)
+    b.reply(first)
+    for index in range(2, 10):
+        b.prepared(index, samples=WINDOW)
+    assert len(b.slot("cpu0").leases) == 1
+    b.wait(waited_s)
+    for index in range(10, 200):
+        b.prepared(index, samples=WINDOW)
+    assert len(b.slot("cpu0").leases) == leases
+
+
 def test_a_worker_near_by_is_as_busy_as_one_here() -> None:
     pool = TimedPool({"gpu0": FAST, "far/0": NEAR, "far/1": NEAR})
     took_s = pool.run(600)

@@ -153,7 +153,8 @@ class Leasing:
         """Take all leases from a worker that is lost; yield each, and whether it was being worked on."""
         self._roster.put(replace(worker, leases=()))
         for place, lease_id in enumerate(worker.leases):
-            yield self.leases.pop(lease_id), place < worker.streams
+            lease = self.leases.pop(lease_id)
+            yield lease, lease.is_received and place < worker.streams
 
     def give_back(self, lease: Lease, cause: str, *, is_blamed: bool) -> set[str]:
         """Make the segments of a lease that have no result ready again; bury those that were lost too often.

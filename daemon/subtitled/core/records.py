@@ -189,7 +189,7 @@ class Worker(Struct, frozen=True, kw_only=True):
     feed: Feed | None = None
     heard_at: float = 0.0
     due_at: float = float("inf")
-    """When it is overdue: to be ready, with its lease, or to leave BACKOFF or BROKEN."""
+    """When it is overdue: to be ready, with its lease, to leave BACKOFF or BROKEN, or to be forgotten."""
     crashes: tuple[float, ...] = ()
     """When it crashed lately."""
     failures: int = 0
@@ -197,6 +197,8 @@ class Worker(Struct, frozen=True, kw_only=True):
     device: str = ""
     cause: str = ""
     """Why it was last lost, is leaving, or is broken."""
+    blamed: tuple[SegmentKey, ...] | None = None
+    """What was blamed for its end when it fell silent; forgiven if its process turns out to live. None: it ended otherwise."""
     is_remote: bool = False
     """It is on another host, came by itself, and nobody here starts another in its place."""
     pace: Pace = Pace()

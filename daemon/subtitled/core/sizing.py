@@ -122,7 +122,8 @@ class Sizing:
         if worker.is_remote:
             size = min(size, self._room(worker))
         if worker.pace.leases and (worker.is_remote or self._weight(worker) < 1):
-            begins_s = self._begins_in(worker, now)
+            if (begins_s := self._begins_in(worker, now)) == NEVER:
+                return 0
             others = self._others(worker, now)
             while size > 0:
                 own_s = begins_s + worker.pace.seconds(size * WINDOW_SAMPLES)
