@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import tomllib
 from pathlib import Path
@@ -15,6 +16,10 @@ from msgspec import Struct
 from subtitle.errors import KeyFileError
 
 KEY_VARIABLE = "SUBTITLE_KEY"
+KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""What a key may be called: safe in logs, file names and TOML."""
+KEY_NAME_RULE = "1 to 64 letters (of ASCII), digits, dots, hyphens, underscores"
+"""The same for people."""
 KEY_LENGTH = 40
 """Characters of a key in Z85 (ZeroMQ RFC 32): 32 bytes."""
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO

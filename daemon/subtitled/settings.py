@@ -7,7 +7,7 @@ from msgspec import structs
 
 from subtitled.config import Config
 from subtitled.core.deadlines import Policy
-from subtitled.workers.backend import Recipe
+from subtitled.workers.backend import EngineSettings, Recipe
 from subtitled.writing.outputs import BESIDE
 
 FIXED_SECTIONS = ("model", "decoding", "listen")
@@ -66,6 +66,20 @@ def policy_of(config: Config) -> Policy:
         prepare_stall_s=recovery.prepare_stall_s,
         batch_size=DEFAULT_BATCH if config.model.batch_size == "auto" else config.model.batch_size,
         queue_bytes=config.pool.queue_mb * 2**20,
+    )
+
+
+def engine_of(config: Config, *, is_gpu: bool) -> EngineSettings:
+    """Return how a transcribe worker decodes, here or on another host."""
+    model = config.model
+    return EngineSettings(
+        model=model.name,
+        compute_type=model.compute_type,
+        beam_size=model.beam_size,
+        batch_size=0 if model.batch_size == "auto" else model.batch_size,
+        streams=model.streams_per_gpu if is_gpu else 1,
+        idle_unload_s=model.idle_unload_s,
+        decoding=config.decoding,
     )
 
 
