@@ -42,7 +42,7 @@ def test_a_worker_that_slows_down_is_noticed_within_a_few_leases() -> None:
 
 
 def test_people_are_told_of_audio() -> None:
-    assert learned((2, 3.0), (4, 4.0)).samples_per_s == pytest.approx(3 * WINDOW / 2 / 3.5)
+    assert learned((2, 1.5), (4, 4.0)).samples_per_s == pytest.approx(3 * WINDOW / 2 / 2.75)
     assert Pace().samples_per_s == 0
 
 
