@@ -53,6 +53,11 @@ class Sizing:
             self._weigh_at = now  # it was taken to be as fast as the fastest
         return worker.pace.after(lease.samples, took_s)
 
+    def decodes_per_s(self, worker: Worker) -> float:
+        """Return the samples that a worker decodes in a second, in full leases, once it has answered one."""
+        samples = self.batch_size(worker) * WINDOW_SAMPLES
+        return worker.streams * samples / worker.pace.seconds(samples)
+
     def weigh(self, now: float) -> None:
         """Compare the workers' speeds anew, if that is long enough ago."""
         if now < self._weigh_at:
@@ -175,8 +180,7 @@ class Sizing:
 
     def _samples_per_s(self, worker: Worker) -> float:
         """Return how much audio a worker does in a second, in full leases; no more than its link brings."""
-        samples = self.batch_size(worker) * WINDOW_SAMPLES
-        decoded = worker.streams * samples / worker.pace.seconds(samples)
+        decoded = self.decodes_per_s(worker)
         return decoded if worker.bytes_per_s is None else min(decoded, worker.bytes_per_s / BYTES_PER_SAMPLE)
 
 
