@@ -238,7 +238,8 @@ def install_service(
     type=click.Path(),
     help="Take this media file through every stage instead, and report each.",
 )
-def doctor(config_file: str | None, media: str | None, *, is_json: bool) -> None:
+@click.option("--cluster", "is_cluster", is_flag=True, help="Check the workers on other hosts instead.")
+def doctor(config_file: str | None, media: str | None, *, is_json: bool, is_cluster: bool) -> None:
     """Check this machine, and say what to do about each fault; exit 0 only if there is none."""
     from rich.console import Console
 
@@ -248,7 +249,10 @@ def doctor(config_file: str | None, media: str | None, *, is_json: bool) -> None
     fatal = ExitCode.OK
     try:
         checkup = Checkup(_load(config_file, check_paths=False), _found(config_file), os.environ)
-        findings = checkup.whole() if media is None else checkup.file(media)
+        if is_cluster:
+            findings = checkup.cluster()
+        else:
+            findings = checkup.whole() if media is None else checkup.file(media)
     except ConfigError as error:
         findings = (("configuration", finding) for finding in config_findings(error))
         fatal = ExitCode.FATAL
