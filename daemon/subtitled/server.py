@@ -115,6 +115,7 @@ class Server:
             metrics=self._metrics,
             languages=lambda: self._worker_link.languages,
         )
+        self._reception.desk.busy_s = self._vitals.busy_s
         self._finisher = Finisher(
             self._store,
             self._reporter,

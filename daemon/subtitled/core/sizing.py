@@ -55,7 +55,7 @@ class Sizing:
         return worker.pace.after(lease.windows, took_s)
 
     def decodes_per_s(self, worker: Worker) -> float:
-        """Return the windows that a worker decodes in a second, in full leases, once it has answered one."""
+        """Return how many segments a worker decodes in a second, in full leases, once it has answered one."""
         windows = self.batch_size(worker)
         return worker.streams * windows / worker.pace.seconds(windows)
 
