@@ -94,6 +94,11 @@ class Monitor:
         self._events: zmq.Socket[bytes] = zmq.Context.shadow(context.underlying).socket(zmq.PAIR)
         self._events.connect(where)
 
+    @property
+    def is_up(self) -> bool:
+        """The connection was there when `is_lost` was last called."""
+        return self._is_up
+
     def is_lost(self) -> bool:
         """Say whether the connection was lost since the last call; raises UnreachableError where no other try will help."""
         is_lost = False

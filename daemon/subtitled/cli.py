@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from subtitled.cues.render import FORMATS, Format, Look
 from subtitled.cues.render import render as as_file
 from subtitled.cues.transcript import with_cues
 from subtitled.errors import ConfigError, ExitCode, SubtitledError
+from subtitled.workers.command import worker
 from subtitled.writing.chinese import Variant
 
 DEFAULT_CONFIG = "/etc/subtitled/subtitled.toml"
@@ -32,6 +34,9 @@ config_option = click.option(
 @click.version_option(package_name="subtitled", prog_name="subtitled")
 def cli() -> None:
     """Turn media files into subtitles on every GPU of this machine."""
+
+
+cli.add_command(worker)
 
 
 @cli.command()
@@ -276,23 +281,26 @@ def keys() -> None:
     show_default=True,
     help="A user sees and changes its own jobs, an admin all.",
 )
+@click.option("--worker", "is_worker", is_flag=True, help="For the workers of the host NAME, not a client.")
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The client's key file; NAME.toml if nothing is said.",
+    help="The key file; NAME.toml if nothing is said.",
 )
 @config_option
-def keys_new(name: str, role: str, output: Path | None, config_file: str | None) -> None:
-    """Make a key for the client NAME, and print the lines that let it in."""
+def keys_new(name: str, role: str, output: Path | None, config_file: str | None, *, is_worker: bool) -> None:
+    """Make a key for the client NAME, or for the workers of the host NAME, and print the lines that let it in."""
     from subtitle.keys import KEY_NAME, KEY_NAME_RULE, Key, new_pair, save_key
     from subtitled.clients.access import server_key, server_key_path
 
     if not KEY_NAME.fullmatch(name):
         raise click.BadParameter(f"{name!r}: {KEY_NAME_RULE}", param_hint="NAME")
     config = _load(config_file, check_paths=False)
-    if any(client.name == name for client in config.client):
-        raise SubtitledError(f"client {name!r} is in the configuration already; choose another name")
+    known = config.remote.keys if is_worker else {client.name for client in config.client}
+    if name in known:
+        what = "host" if is_worker else "client"
+        raise SubtitledError(f"{what} {name!r} is in the configuration already; choose another name")
     server = server_key(server_key_path(config))
     public, secret = new_pair()
     target = output or Path(f"{name}.toml")
@@ -300,9 +308,16 @@ def keys_new(name: str, role: str, output: Path | None, config_file: str | None)
         save_key(target, Key(name=name, public=public, secret=secret, server=server.public))
     except FileExistsError:
         raise SubtitledError(f"{target} exists already; name another file with -o") from None
-    click.echo(
-        f"Wrote {target}: hand it to {name}, over a safe way; it is the client's `subtitle --key`.", err=True
-    )
+    use = "`subtitled worker --key` there" if is_worker else "the client's `subtitle --key`"
+    click.echo(f"Wrote {target}: hand it to {name}, over a safe way; it is {use}.", err=True)
+    if is_worker:
+        click.echo(
+            "Add the line to [remote.keys] of the daemon's configuration, then: systemctl reload subtitled; restart it "
+            "instead if remote.listen is new",
+            err=True,
+        )
+        click.echo(f'\n[remote.keys]\n{name if name.isalnum() else json.dumps(name)} = "{public}"')
+        return
     click.echo(
         "Add these lines to the daemon's configuration, then: systemctl reload subtitled; restart it instead if these are the first keys of a TCP endpoint",
         err=True,

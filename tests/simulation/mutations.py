@@ -163,7 +163,7 @@ MUTATIONS = (
         "a worker holds more than its credit",
         leasing_module,
         "_may_hold_more",
-        lambda worker: worker.state is WorkerState.BUSY,
+        lambda worker, _credit: worker.state is WorkerState.BUSY,
     ),
     Mutation("an outvoted segment without PCM is forgotten", Course, "advance", _advance_when_planned),
     Mutation("a removed slot is filled again", Roster, "exited", _exited_and_wanted),

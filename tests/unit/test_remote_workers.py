@@ -106,11 +106,14 @@ def test_a_worker_that_leaves_finishes_what_it_holds_and_then_is_told_to_go() ->
     b = bench("p0", batch_size=1)
     b.join("far/cuda0", credit=2)
     b.submit()
-    b.read(0, 1, 2)
+    b.read(0, 1, 2, 3)
+    b.receive(b.last(ac.SendTranscribe))
+    b.wait(1)
+    b.reply(b.last(ac.SendTranscribe))
     b.happen(ev.WorkerLeaving(worker="far/cuda0.1", cause="SIGTERM"))
     b.happen(ev.WorkerLeaving(worker="far/cuda0.1", cause="SIGTERM"))
     assert b.slot("far/cuda0").cause == "SIGTERM"
-    first, second = b.all(ac.SendTranscribe)
+    _, first, second = b.all(ac.SendTranscribe)
     b.reply(first)
     assert not b.all(ac.SendDrain)
     b.reply(second)
@@ -118,7 +121,7 @@ def test_a_worker_that_leaves_finishes_what_it_holds_and_then_is_told_to_go() ->
     b.die("far/cuda0.1", cause="left")
     assert b.slot("far/cuda0").state is WorkerState.STOPPED
     assert b.slot("far/cuda0").failures == 0
-    assert b.stored(2).state is SegmentState.PENDING
+    assert b.stored(3).state is SegmentState.PENDING
 
 
 @pytest.mark.parametrize("is_ready", [True, False])
@@ -141,19 +144,23 @@ def test_a_lease_has_its_time_to_arrive_and_then_its_time_to_run() -> None:
     b = bench("p0", batch_size=1, lease_min_s=30, lease_per_audio_s=0, silence_s=10_000)
     b.join("far/cuda0", credit=2)
     b.submit()
-    b.read(0, 1, samples=480_000)
-    first, second = b.all(ac.SendTranscribe)
-    assert b.slot("far/cuda0").due_at == WINDOW_BYTES / 16_000
+    b.read(0, 1, 2, samples=480_000)
+    b.wait(1)
+    b.receive(b.last(ac.SendTranscribe))
+    b.wait(1)
+    b.reply(b.last(ac.SendTranscribe))
+    _, first, second = b.all(ac.SendTranscribe)
+    assert b.slot("far/cuda0").due_at == 2 + WINDOW_BYTES / 16_000
     b.wait(59)
     b.receive(first)
-    assert b.slot("far/cuda0").due_at == 59 + 30
+    assert b.slot("far/cuda0").due_at == 61 + 30
     b.wait(29)
     b.reply(first)
-    assert b.slot("far/cuda0").due_at == 2 * WINDOW_BYTES / 16_000, "it waited for the first to arrive"
+    assert b.slot("far/cuda0").due_at == 2 + 2 * WINDOW_BYTES / 16_000, "it waited for the first to arrive"
     b.wait(20)
     b.receive(second)
     b.receive(second)
-    assert b.slot("far/cuda0").due_at == 108 + 30
+    assert b.slot("far/cuda0").due_at == 110 + 30
     assert not b.all(ac.Kill)
     b.wait(30)
     assert b.last(ac.Kill).cause == "lease not arrived or not done within its time to run"
@@ -208,3 +215,88 @@ def test_a_draining_daemon_does_not_wait_for_a_device_that_was_put_aside() -> No
     assert not b.is_at_rest()
     b.happen(ev.DrainRequested())
     assert b.is_at_rest()
+
+
+def test_slots_that_were_left_long_ago_are_forgotten() -> None:
+    """Hosts that come and go have ever new names; one that comes back later is never confused with what it was."""
+    b = bench("gpu0")
+    for _ in range(3):
+        b.join("far/cuda0")
+    b.die("far/cuda0.3")
+    b.wait(0)
+    b.wait(599)
+    assert "far/cuda0" in b.broker.roster.workers
+    assert b.broker.tick(b.now)[1] <= 600
+    b.wait(1)
+    assert list(b.broker.roster.workers) == ["gpu0"]
+    assert b.join("far/cuda0") == "far/cuda0.4"
+    assert b.join("other/cuda0") == "other/cuda0.4"
+    b.happen(ev.SlotRemoved("gpu0"))
+    b.die("gpu0.1")
+    b.wait(7000)
+    assert "gpu0" in b.broker.roster.workers, "the slots of this host are in its configuration"
+
+
+def silenced(b: Bench) -> None:
+    """Have the one worker on another host fall silent with a lease that it was working on."""
+    b.join("far/cuda0")
+    b.submit()
+    b.read(0)
+    b.receive(b.last(ac.SendTranscribe))
+    b.wait(30)
+    assert b.stored(0).losses == 1
+
+
+@pytest.mark.parametrize("is_noticed", [True, False])
+def test_a_partition_is_not_blamed_on_what_was_being_done(is_noticed: bool) -> None:
+    """The same process comes back: what it held did not kill it."""
+    b = bench("p0", silence_s=30, attempts=2)
+    silenced(b)
+    if is_noticed:
+        b.die("far/cuda0.1", cause="told that it is not known")
+    b.happen(ev.WorkerJoined(slot="far/cuda0", previous="far/cuda0.1"))
+    assert b.stored(0).losses == 0
+    assert b.slot("far/cuda0").failures == 0
+
+
+def test_the_death_of_a_process_on_another_host_is_blamed_on_what_it_was_doing() -> None:
+    b = bench("p0", silence_s=30, attempts=2)
+    silenced(b)
+    b.die("far/cuda0.1", cause="told that it is not known")
+    b.join("far/cuda0")
+    assert b.stored(0).losses == 1
+    assert b.slot("far/cuda0").failures == 1
+    b.receive(b.last(ac.SendTranscribe))
+    b.join("far/cuda0")
+    assert b.stored(0).state is SegmentState.BURIED
+
+
+def test_a_session_that_begins_anew_in_the_same_process_blames_nothing() -> None:
+    b = bench("p0", attempts=1)
+    b.join("far/cuda0")
+    b.submit()
+    b.read(0)
+    b.receive(b.last(ac.SendTranscribe))
+    b.join("far/cuda0", previous="far/cuda0.1")
+    assert b.stored(0).losses == 0
+    assert b.last(ac.SendTranscribe).lease.worker == "far/cuda0.2"
+
+
+def test_a_lease_that_never_arrived_is_not_to_blame() -> None:
+    b = bench("p0", attempts=1)
+    b.join("far/cuda0")
+    b.submit()
+    b.read(0)
+    b.join("far/cuda0")
+    assert b.stored(0).losses == 0
+
+
+def test_a_hang_is_not_forgiven() -> None:
+    b = bench("p0", silence_s=1000, lease_min_s=30)
+    b.join("far/cuda0")
+    b.submit()
+    b.read(0)
+    b.receive(b.last(ac.SendTranscribe))
+    b.wait(30)
+    b.join("far/cuda0", previous="far/cuda0.1")
+    assert b.stored(0).losses == 1

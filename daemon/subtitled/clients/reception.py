@@ -37,6 +37,7 @@ from subtitled.inboxes.intake import new_job_id
 from subtitled.storage.rows import JournalEntry
 from subtitled.storage.store import Store
 from subtitled.watching.metrics import Metrics
+from subtitled.workers.gate import Gate
 from subtitled.writing.composer import Composer
 from subtitled.writing.spool import inside
 
@@ -57,6 +58,7 @@ class Reception:
         context: zmq.Context[zmq.Socket[bytes]],
         *,
         authenticator: Authenticator,
+        gate: Gate | None = None,
         store: Store,
         broker: Broker,
         happen: Callable[[Event], None],
@@ -116,7 +118,9 @@ class Reception:
         except BaseException:
             authenticator.stop()
             raise
-        self._lines = Lines(context, self._doors, descriptors=more_descriptors(), metrics=metrics)
+        # The door for workers is not answered here, but its connections are looked after with the others.
+        doors = [*self._doors, *([gate.door] if gate else [])]
+        self._lines = Lines(context, doors, descriptors=more_descriptors(), metrics=metrics)
         self._lines.allow(_held_bytes(config))
         rate = RateLimit(config.listen.requests_per_s)
         self._links = [

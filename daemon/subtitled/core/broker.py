@@ -66,7 +66,8 @@ class Broker:
     def tick(self, now: float) -> tuple[list[Action], float]:
         """Return the actions that the passing of time calls for, and when to call again at the latest."""
         for worker, cause in self.roster.overdue(now):
-            self.departures.give_up(worker, cause)
+            self.departures.give_up(worker, cause, now)
+        self.roster.forget_gone(now)
         if not self.is_draining:
             self.roster.restart_due(now)
         return self._assign(now), self.roster.next_deadline()
@@ -95,7 +96,8 @@ class Broker:
 
     def set_policy(self, policy: Policy) -> None:
         """Put other limits into force, for everything that begins from now on."""
-        self.roster.policy = self.feeding.policy = self.leasing.policy = policy
+        self.roster.policy = self.feeding.policy = policy
+        self.leasing.policy = self.leasing.sizing.policy = policy
 
     @property
     def is_at_rest(self) -> bool:
@@ -220,7 +222,7 @@ class Broker:
         if self.is_draining or (known is not None and known.state is WorkerState.BROKEN):
             return
         if known is not None:
-            self.departures.make_way(known)
+            self.departures.make_way(known, is_alive=event.previous == known.identity)
         self.roster.join(event.slot, now)
 
     def _on_ready(self, event: ev.WorkerReady, now: float) -> None:
@@ -297,7 +299,7 @@ class Broker:
         self._out.append(WriteOutputs(job))
 
     def _on_transcribed(self, event: ev.Transcribed, now: float) -> None:
-        lease = self.leasing.settle(event.worker, event.lease, now)
+        lease = self.leasing.settle(event.worker, event.lease, now, is_done=True)
         if lease is None:
             return
         self.roster.succeeded(event.worker)
@@ -311,12 +313,12 @@ class Broker:
         self.course.advance_all(answered | left_out)
 
     def _on_lease_refused(self, event: ev.LeaseRefused, now: float) -> None:
-        lease = self.leasing.settle(event.worker, event.lease, now)
+        lease = self.leasing.settle(event.worker, event.lease, now, is_done=False)
         if lease is None:
             return
         self.course.advance_all(self.leasing.give_back(lease, event.cause, is_blamed=True))
         if (worker := self.roster.refused(event.worker)) is not None:
-            self.departures.give_up(worker, f"refused a lease: {event.cause}")
+            self.departures.give_up(worker, f"refused a lease: {event.cause}", now)
 
     def _on_cancel(self, name: str) -> None:
         job = self.ledger.jobs[name]

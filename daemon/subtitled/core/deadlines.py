@@ -29,6 +29,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     prepare_stall_s: float = 60.0
     batch_size: int = 16
     queue_bytes: int = 512 * 2**20
+    max_in_flight_bytes: int = 64 * 2**20
+    """PCM that a worker on another host may hold, and that is on its way there."""
     feed_floor_bytes: int = 8 * 2**20
     """PCM of one file for each prepare worker beside the queue, whatever the queue holds.
 

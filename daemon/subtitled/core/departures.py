@@ -9,9 +9,9 @@ from subtitled.core.course import Course
 from subtitled.core.feeding import Feeding
 from subtitled.core.leasing import Leasing
 from subtitled.core.ledger import Ledger
-from subtitled.core.records import Job, Worker
+from subtitled.core.records import Job, SegmentKey, Worker
 from subtitled.core.roster import NEVER, Roster
-from subtitled.core.states import JobEvent, JobState, SegmentState, WorkerEvent, WorkerState
+from subtitled.core.states import JobEvent, JobState, SegmentEvent, SegmentState, WorkerEvent, WorkerState
 
 
 class Departures:
@@ -33,33 +33,53 @@ class Departures:
         self._leasing = leasing
         self._out = out
 
-    def give_up(self, worker: Worker, cause: str) -> None:
+    def give_up(self, worker: Worker, cause: str, now: float) -> None:
         """Have a worker killed that is of no use any more."""
-        self.release(worker, cause)
+        is_unheard = worker.is_remote and now >= worker.heard_at + self._roster.policy.silence_s
+        blamed = self.release(worker, cause)
         bare = self._roster.workers[worker.slot]
-        lost = self._roster.move(bare, WorkerEvent.OVERDUE, cause=cause, due_at=NEVER)
+        lost = self._roster.move(
+            bare, WorkerEvent.OVERDUE, cause=cause, due_at=NEVER, blamed=blamed if is_unheard else None
+        )
         self._out.append(Kill(worker=lost.identity, cause=cause))
 
-    def make_way(self, worker: Worker) -> None:
-        """Empty a slot whose worker on another host joins again: its last session is over, whatever it was doing."""
+    def make_way(self, worker: Worker, *, is_alive: bool) -> None:
+        """Empty a slot whose worker on another host joins again: its last session is over, whatever it was doing.
+
+        If its process `is_alive`, only the connection was lost, and nothing that it held is to blame.
+        """
+        if is_alive and worker.blamed is not None:
+            self._forgive(worker)
         if worker.state is WorkerState.STOPPED:
             return
-        self.release(worker, "joined again")
+        self.release(worker, "joined again", is_blamed=not is_alive)
         bare = self._roster.workers[worker.slot]
         self._roster.move(bare, WorkerEvent.REPLACED, cause="joined again", due_at=NEVER)
         if worker.state is not WorkerState.LOST:
             self._out.append(Kill(worker=worker.identity, cause="joined again"))
 
-    def release(self, worker: Worker, cause: str) -> None:
-        """Take everything from a worker that is lost; only what it was working on is blamed for it."""
-        is_drained = worker.state is WorkerState.DRAINING
+    def release(self, worker: Worker, cause: str, *, is_blamed: bool = True) -> tuple[SegmentKey, ...]:
+        """Take everything from a worker that is lost; only what it was working on is blamed for it, and returned."""
+        is_blamed = is_blamed and worker.state is not WorkerState.DRAINING
         jobs: set[str] = set()
+        blamed: tuple[SegmentKey, ...] = ()
         for lease, is_current in self._leasing.release(worker):
-            jobs |= self._leasing.give_back(lease, cause, is_blamed=is_current and not is_drained)
+            jobs |= self._leasing.give_back(lease, cause, is_blamed=is_current and is_blamed)
+            blamed += lease.keys if is_current and is_blamed else ()
         feed = self._feeding.release(self._roster.workers[worker.slot])
         if feed is not None:
-            self.lose_feed(self._ledger.jobs[feed.job], cause, is_blamed=not is_drained)
+            self.lose_feed(self._ledger.jobs[feed.job], cause, is_blamed=is_blamed)
         self._course.advance_all(jobs)
+        return blamed
+
+    def _forgive(self, worker: Worker) -> None:
+        """Take back what was blamed on segments that still wait for another try, and on the worker."""
+        for key in worker.blamed or ():
+            segment = self._ledger.find(key)
+            if segment is not None and segment.state is SegmentState.PENDING and segment.losses:
+                self._ledger.move_segment(segment, SegmentEvent.KICKED, losses=segment.losses - 1)
+        if worker.state is WorkerState.STOPPED:
+            self._roster.put(replace(worker, failures=max(0, worker.failures - 1)))
 
     def lose_feed(self, job: Job, cause: str, *, is_blamed: bool) -> None:
         """Put a job back in line whose file is not read on; fail it when it has taken too many workers down."""

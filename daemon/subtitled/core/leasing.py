@@ -11,7 +11,8 @@ from subtitled.core.deadlines import Policy, time_to_arrive, time_to_run
 from subtitled.core.ledger import BYTES_PER_SAMPLE, Ledger
 from subtitled.core.records import Lease, Role, Segment, SegmentKey, Worker
 from subtitled.core.roster import NEVER, Roster
-from subtitled.core.schedule import ReadyQueue, lease_size
+from subtitled.core.schedule import ReadyQueue
+from subtitled.core.sizing import Sizing
 from subtitled.core.states import SegmentEvent, WorkerEvent, WorkerState
 
 
@@ -22,6 +23,7 @@ class Leasing:
         self.policy = policy
         self.ready = ReadyQueue()
         self.leases: dict[int, Lease] = {}
+        self.sizing = Sizing(policy, roster, self.leases)
         self._ledger = ledger
         self._roster = roster
         self._out = out
@@ -40,40 +42,47 @@ class Leasing:
 
     def assign(self, now: float) -> None:
         """Give the ready segments to workers that may hold a lease."""
+        if self.ready:
+            self.sizing.weigh(now)
         while self.ready:
             # A worker with nothing to do goes before one that has a stream to spare.
             workers = list(self._roster.of(Role.TRANSCRIBE))
             free = self._roster.idle(Role.TRANSCRIBE) or [w for w in workers if _has_free_stream(w)]
             busy = [w for w in workers if w.state is WorkerState.BUSY and w not in free]
-            if able := self._able(free):
-                # One that failed last time has to do one segment first, and can harm no more than that.
-                share = 1 if able[0].failures else self._share(able[0], free, busy)
-                self._lease(able[0], share, now)
-                continue
-            # A lease ahead lets features be computed while the device decodes, but only a full batch is worth
-            # tying to one worker, and only while there is as much for the others: with less, whoever is free first
-            # takes it.
-            ahead = next((w for w in busy if _may_hold_more(w) and self._is_full(w, free, busy)), None)
-            if ahead is None:
+            if not self._give_to_free(free, busy, now) and not self._give_ahead(free, busy, now):
                 return
-            self._lease(ahead, self.batch_size(ahead), now)
 
     def batch_size(self, worker: Worker) -> int:
         """Return how many segments a worker decodes at once."""
-        return worker.batch_size or self.policy.batch_size
+        return self.sizing.batch_size(worker)
 
-    def _share(self, worker: Worker, free: list[Worker], busy: list[Worker]) -> int:
-        """Return how many segments are a worker's next lease."""
-        return lease_size(
-            ready=len(self.ready),
-            idle_workers=len(free),
-            busy_workers=len(busy),
-            batch_size=self.batch_size(worker),
-        )
+    def _give_to_free(self, free: list[Worker], busy: list[Worker], now: float) -> bool:
+        """Give a lease to a worker that would begin it at once, if there is one."""
+        ready = len(self.ready)
+        for worker in self.sizing.fastest_first(self._able(free)):
+            # One that failed last time has to do one segment first, and can harm no more than that.
+            share = 1 if worker.failures else self.sizing.share(worker, ready, free, busy)
+            if size := self.sizing.bounded(worker, share, ready, now):
+                self._lease(worker, size, now)
+                return True
+        return False
 
-    def _is_full(self, worker: Worker, free: list[Worker], busy: list[Worker]) -> bool:
-        """Say whether a worker's share of what is ready is a whole batch."""
-        return min(self._share(worker, free, busy), len(self.ready)) >= self.batch_size(worker)
+    def _give_ahead(self, free: list[Worker], busy: list[Worker], now: float) -> bool:
+        """Give a lease ahead to a busy worker, if one may have it.
+
+        It lets features be computed, and PCM be on its way, while the device decodes, but only a full batch is worth
+        tying to one worker, and only while there is as much for the others: with less, whoever is free first takes it.
+        """
+        ready = len(self.ready)
+        able = [worker for worker in busy if _may_hold_more(worker, self.sizing.credit(worker))]
+        for worker in sorted(able, key=lambda worker: len(worker.leases)):
+            share = self.sizing.share(worker, ready, free, busy)
+            if min(share, ready) < self.sizing.limit(worker):
+                continue
+            if size := self.sizing.bounded(worker, share, ready, now):
+                self._lease(worker, size, now)
+                return True
+        return False
 
     def unloaded(self, identity: str) -> None:
         """Note that a worker has freed its model's memory: it has to be loaded before the next answer."""
@@ -84,7 +93,7 @@ class Leasing:
         for lease_id in worker.leases:  # sent while it made up its mind
             lease = self.leases[lease_id]
             due_at = lease.due_at + self.policy.start_timeout_s
-            self.leases[lease_id] = replace(lease, due_at=due_at)
+            self.leases[lease_id] = replace(lease, begun_at=NEVER, due_at=due_at)
         if worker.leases:
             self._begin(worker, worker.heard_at)
 
@@ -112,21 +121,26 @@ class Leasing:
             self.leases[lease_id] = replace(self.leases[lease_id], is_received=True, due_at=NEVER)
             self._begin(worker, now)
 
-    def settle(self, identity: str, lease_id: int, now: float) -> Lease | None:
-        """Take an answered lease from its worker; None, and a note for the log, when it is not current."""
+    def settle(self, identity: str, lease_id: int, now: float, *, is_done: bool) -> Lease | None:
+        """Take an answered lease from its worker; None, and a note for the log, when it is not current.
+
+        One that was done tells how fast the worker is.
+        """
         worker = self._roster.current(identity)
         if worker is None or lease_id not in worker.leases:
             self._out.append(ResultStale(worker=identity, lease=lease_id))
             return None
+        lease = self.leases.pop(lease_id)
+        pace = self.sizing.learned(worker, lease, now) if is_done else worker.pace
         left = tuple(other for other in worker.leases if other != lease_id)
         due = self._roster.leaving_due(now) if worker.state is WorkerState.DRAINING else NEVER
-        worker = replace(worker, leases=left, heard_at=now, due_at=due, is_loaded=True)
+        worker = replace(worker, leases=left, heard_at=now, due_at=due, is_loaded=True, pace=pace)
         worker = self._begin(worker, now) if left else self._roster.put(worker)
         if not left and worker.state is WorkerState.BUSY:
             self._roster.move(worker, WorkerEvent.REPLIED)
         elif not left and worker.is_remote:
             self._out.append(SendDrain(identity))
-        return self.leases.pop(lease_id)
+        return lease
 
     def claim(self, lease: Lease, key: SegmentKey) -> Segment | None:
         """Take a segment out of a lease for its result; None when it is not in it any more."""
@@ -139,7 +153,8 @@ class Leasing:
         """Take all leases from a worker that is lost; yield each, and whether it was being worked on."""
         self._roster.put(replace(worker, leases=()))
         for place, lease_id in enumerate(worker.leases):
-            yield self.leases.pop(lease_id), place < worker.streams
+            lease = self.leases.pop(lease_id)
+            yield lease, lease.is_received and place < worker.streams
 
     def give_back(self, lease: Lease, cause: str, *, is_blamed: bool) -> set[str]:
         """Make the segments of a lease that have no result ready again; bury those that were lost too often.
@@ -206,7 +221,8 @@ class Leasing:
                 lease = self.leases[lease_id] = replace(lease, due_at=due_at)
             elif lease.due_at == NEVER and place < worker.streams:
                 due_at = now + time_to_run(self.policy, lease.samples) + loading_s
-                lease = self.leases[lease_id] = replace(lease, due_at=due_at)
+                begun_at = now if worker.is_loaded else NEVER
+                lease = self.leases[lease_id] = replace(lease, due_at=due_at, begun_at=begun_at)
             due = min(due, lease.due_at)
         return self._roster.put(replace(worker, due_at=due))
 
@@ -215,5 +231,5 @@ def _has_free_stream(worker: Worker) -> bool:
     return worker.state is WorkerState.BUSY and not worker.failures and len(worker.leases) < worker.streams
 
 
-def _may_hold_more(worker: Worker) -> bool:
-    return worker.state is WorkerState.BUSY and not worker.failures and len(worker.leases) < worker.credit
+def _may_hold_more(worker: Worker, credit: int) -> bool:
+    return worker.state is WorkerState.BUSY and not worker.failures and len(worker.leases) < credit

@@ -7,6 +7,7 @@ from enum import Enum
 from msgspec import Struct
 
 from subtitle.messages import LayoutOptions, VadOptions, WordTimestamps
+from subtitled.core.pace import Pace
 from subtitled.core.plan import Plan
 from subtitled.core.states import JobState, SegmentState, WorkerState
 
@@ -146,6 +147,8 @@ class Lease(Struct, frozen=True, kw_only=True):
     pcm_bytes: int = 0
     is_received: bool = True
     """It has reached its worker; to another host it is under way for a while."""
+    begun_at: float = float("inf")
+    """When its turn came; infinity before that, and where the model had to be loaded first."""
     due_at: float = float("inf")
     """When it is overdue: to arrive, then to be done; infinity until it is its turn."""
 
@@ -186,7 +189,7 @@ class Worker(Struct, frozen=True, kw_only=True):
     feed: Feed | None = None
     heard_at: float = 0.0
     due_at: float = float("inf")
-    """When it is overdue: to be ready, with its lease, or to leave BACKOFF or BROKEN."""
+    """When it is overdue: to be ready, with its lease, to leave BACKOFF or BROKEN, or to be forgotten."""
     crashes: tuple[float, ...] = ()
     """When it crashed lately."""
     failures: int = 0
@@ -194,8 +197,12 @@ class Worker(Struct, frozen=True, kw_only=True):
     device: str = ""
     cause: str = ""
     """Why it was last lost, is leaving, or is broken."""
+    blamed: tuple[SegmentKey, ...] | None = None
+    """What was blamed for its end when it fell silent; forgiven if its process turns out to live. None: it ended otherwise."""
     is_remote: bool = False
     """It is on another host, came by itself, and nobody here starts another in its place."""
+    pace: Pace = Pace()
+    """How fast it is."""
     round_trip_s: float = 0.0
     bytes_per_s: float | None = None
     """PCM that reaches it in a second; None: not known."""

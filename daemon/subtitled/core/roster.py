@@ -15,6 +15,8 @@ NEVER = float("inf")
 # Tuples, since a look into a set hashes the Enum in Python, for every message of every worker.
 SERVING = (WorkerState.IDLE, WorkerState.BUSY, WorkerState.DRAINING)
 WAITING = (WorkerState.BACKOFF, WorkerState.BROKEN)
+FORGET_S = 600.0
+"""Slots of other hosts that nobody has come back to are forgotten after this."""
 DEAD = (WorkerState.BACKOFF, WorkerState.BROKEN, WorkerState.STOPPED, WorkerState.LOST)
 
 
@@ -28,6 +30,8 @@ class Roster:
         self._idle: dict[Role, dict[str, None]] = {role: {} for role in Role}
         self._leaving: set[str] = set()
         """Slots that get no other process once their present one is gone, however it goes."""
+        self._last_forgotten = 0
+        """The highest incarnation of a forgotten slot: whoever comes to one of its name is another."""
 
     def add(self, slot: str, role: Role, now: float) -> None:
         """Open a slot, or open a stopped one again, and ask for a process in it."""
@@ -59,7 +63,7 @@ class Roster:
                 slot=slot,
                 role=Role.TRANSCRIBE,
                 state=WorkerState.STARTING,
-                incarnation=known.incarnation + 1 if known else 1,
+                incarnation=known.incarnation + 1 if known else self._last_forgotten + 1,
                 failures=known.failures if known else 0,
                 is_remote=True,
                 heard_at=now,
@@ -117,7 +121,7 @@ class Roster:
 
     def measured(self, worker: Worker, *, round_trip_s: float, bytes_per_s: float | None) -> Worker:
         """Note how far away a worker is."""
-        return self.put(replace(worker, round_trip_s=round_trip_s, bytes_per_s=bytes_per_s))
+        return self.put(replace(worker, round_trip_s=round_trip_s, bytes_per_s=bytes_per_s or None))
 
     def exited(self, worker: Worker, *, is_fatal: bool, cause: str, now: float) -> Worker:
         """Note the end of a process; what it held must have been released before."""
@@ -226,6 +230,18 @@ class Roster:
                     self.move(worker, WorkerEvent.DRAIN, due_at=NEVER)
                 else:
                     self._start_again(worker, WorkerEvent.ELAPSED, now)
+
+    def forget_gone(self, now: float) -> None:
+        """Drop the slots of other hosts that were left long ago: hosts that come and go have ever new names."""
+        for worker in list(self.workers.values()):
+            if not worker.is_remote or worker.state is not WorkerState.STOPPED:
+                continue
+            if worker.due_at == NEVER:
+                self.put(replace(worker, due_at=now + FORGET_S))
+            elif now >= worker.due_at:
+                del self.workers[worker.slot]
+                self._leaving.discard(worker.slot)
+                self._last_forgotten = max(self._last_forgotten, worker.incarnation)
 
     def reset(self, worker: Worker, now: float) -> None:
         """Ask for a process in a broken slot; nothing happens if it is not broken."""

@@ -59,6 +59,8 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
     log_format: str
     device: str = ""
     """"cpu" or "cuda" (the one GPU that CUDA_VISIBLE_DEVICES lets it see)."""
+    wants_digest: bool = False
+    """Ready is to tell the SHA-256 of the weights, which takes a second or a few."""
     cpu_threads: int = 0
     engine: EngineSettings = EngineSettings()
 
@@ -76,6 +78,8 @@ class Join(_Message, frozen=True, kw_only=True):
     device: ShortText = ""
     """For people: "CPU", or the GPU's name."""
     hostname: ShortText = ""
+    previous: ShortText = ""
+    """What this process was called in its last session."""
 
 
 class Ready(_Message, frozen=True, kw_only=True):
