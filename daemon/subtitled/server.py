@@ -93,6 +93,7 @@ class Server:
             devices,
             context=self._context,
             authenticator=self._authenticator,
+            environ=environ,
             supervisor=self._supervisor,
             broker=self._broker,
             metrics=self._metrics,
@@ -156,6 +157,7 @@ class Server:
         self._perform(self._broker.restore(self._store.unfinished(), time.monotonic()))
         self._reception.start()
         self._fill_slots()
+        self._worker_link.start()
         self._aftermath.start()
         self._arrivals.start()
         if not self._devices:

@@ -21,9 +21,10 @@ from subtitle.messages import WorkerFacts
 from subtitled import log
 from subtitled.cluster.connection import Cluster
 from subtitled.cluster.crew import Crew, Gone, Hand, Stage
-from subtitled.cluster.errand import HOST, Errand, endpoint_of
+from subtitled.cluster.errand import Errand, endpoint_of
 from subtitled.cluster.scaling import Limits, Member, Pauses, Scaling, backlog_ms
 from subtitled.cluster.seat import Orders
+from subtitled.config_cluster import RAY_HOST
 from subtitled.errors import ExitCode, SubtitledError
 from subtitled.workers.process import die_with_parent
 
@@ -131,7 +132,7 @@ class Engine:
         for _ in range(decision.ask):
             self._crew.ask()
         for number in decision.withdraw:
-            _log.info(log.RAY_WITHDRAWN, worker=f"{HOST}/{number}", wanted=decision.wanted)
+            _log.info(log.RAY_WITHDRAWN, worker=f"{RAY_HOST}/{number}", wanted=decision.wanted)
             self._crew.leave(number, 0.0)
         for number in decision.let_go:
             self._leave(self._crew.hands[number], "without work for ray.idle_s")
@@ -217,7 +218,7 @@ class Engine:
 
 def _slot(hand: Hand) -> str:
     """Return what the daemon calls a worker."""
-    return f"{HOST}/{hand.place or hand.number}"
+    return f"{RAY_HOST}/{hand.place or hand.number}"
 
 
 def main(parent_pid: int) -> int:

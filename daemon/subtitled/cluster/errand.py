@@ -8,9 +8,6 @@ from subtitle.keys import Key
 from subtitled.addresses import host_of, is_wildcard
 from subtitled.config import Config, Ray
 
-HOST = "ray"
-"""What the daemon calls the host of these workers: the name of their key."""
-
 
 class Errand(Struct, frozen=True, kw_only=True):
     """All that it needs to know. Two that are equal ask for the same."""

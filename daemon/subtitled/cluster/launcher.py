@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
 from subtitle.keys import Key, new_pair
 from subtitled import log
 from subtitled.clients.access import server_key, server_key_path
-from subtitled.cluster.errand import HOST, Errand, errand_of
+from subtitled.cluster.errand import Errand, errand_of
 from subtitled.companion import Companion, Wanted
 from subtitled.config import Config
+from subtitled.config_cluster import RAY_HOST
+from subtitled.workers.keyring import Keyring
 
 
 class Launcher:
     """Starts it, ends it. The key is made anew with each daemon, and is in no file: what it opens, closes with the daemon."""
 
-    def __init__(self, environ: Mapping[str, str], admit: Callable[[str, str], None]) -> None:
-        """`admit` lets the workers of a host in by its public key."""
-        self._admit = admit
+    def __init__(self, environ: Mapping[str, str], keyring: Keyring) -> None:
+        """`keyring`: where the key is to be known."""
+        self._keyring = keyring
         self._key: Key | None = None
         self._errand: Errand | None = None
         command = (sys.executable, "-m", "subtitled.cluster", str(os.getpid()))
@@ -42,6 +44,6 @@ class Launcher:
         if self._key is None:
             public, secret = new_pair()
             server = server_key(server_key_path(config)).public
-            self._key = Key(name=HOST, public=public, secret=secret, server=server)
-            self._admit(HOST, public)
+            self._key = Key(name=RAY_HOST, public=public, secret=secret, server=server)
+            self._keyring.admit(RAY_HOST, public)
         return self._key
