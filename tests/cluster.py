@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -61,6 +63,13 @@ class RayCluster:
     def kill(self, node: Any) -> None:
         """End a node as a power cut does."""
         self._cluster.remove_node(node, allow_graceful=False)
+
+    def drain(self, node: Any) -> None:
+        """Give notice that a node is to go, as a cloud does before it takes a machine back."""
+        options = ("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "the spot market")
+        deadline = ("--deadline-remaining-seconds", "300")
+        command = (Path(sys.executable).with_name("ray"), "drain-node", "--address", self.address)
+        subprocess.run([*command, "--node-id", node.node_id, *options, *deadline], check=True)
 
     def _node(self, slots: int) -> dict[str, Any]:
         self._count += 1
