@@ -103,10 +103,11 @@ class Seat:
     def wait(self) -> Ended:
         """Pass the worker's log on to this process's, until the worker has ended."""
         process = self._process.result()
-        for line in process.stderr or ():
-            sys.stderr.write(line)
-            self._cause = _cause_in(line) or self._cause
-        return Ended(status=process.wait(), cause=self._cause)
+        with process:
+            for line in process.stderr or ():
+                sys.stderr.write(line)
+                self._cause = _cause_in(line) or self._cause
+        return Ended(status=process.returncode, cause=self._cause)
 
     def leave(self) -> None:
         """Have the worker finish what it holds, and go; nothing happens if it is gone."""
