@@ -71,11 +71,13 @@ class Daemon:
         environ: Mapping[str, str] | None = None,
         is_bound_by_modes: bool = False,
         command: Callable[[Path], Sequence[str]] | None = None,
+        prefix: Sequence[str] = (),
         **sections: Struct,
     ) -> None:
         """`sections` replace those of the configuration; `is_bound_by_modes` takes root's right to read all files.
 
-        `command` gives another command than `subtitled run`, from the path of the configuration file.
+        `command` gives another command than `subtitled run`, from the path of the configuration file; `prefix` are words to
+        put before it.
         """
         self.folder = folder
         self.sockets = Path(tempfile.mkdtemp(prefix="subtitled-test-"))
@@ -103,7 +105,7 @@ class Daemon:
         self._environ = {**os.environ, **(environ or {})}
         self._is_bound_by_modes = is_bound_by_modes
         run = ("-m", "subtitled", "run", "--config", str(self.config_file))
-        self._command = (sys.executable, *(command(self.config_file) if command else run))
+        self._command = (*prefix, sys.executable, *(command(self.config_file) if command else run))
         self._process: subprocess.Popen[bytes] | None = None
         self._dropped = 0
         self.client = Client(self.endpoint, timeout_s=20.0)

@@ -304,6 +304,19 @@ class WorkerFacts(Struct, frozen=True, kw_only=True):
     cause: str
     audio_ms: int = 0
     """Audio that this slot has transcribed since the daemon started."""
+    speed: float = 0.0
+    """Seconds of audio that it decodes in a second, when it does; 0 while that is not known."""
+    host: str = ""
+    """The host that it is on; "" for the daemon's own."""
+    round_trip_ms: float = 0.0
+    """How long it takes to answer from there."""
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    """What went to it and came from it since it joined."""
+    clock_ahead_ms: float = 0.0
+    """How far its host's clock is before the daemon's."""
+    model_digest: str = ""
+    """SHA-256 of its model's weights."""
 
 
 class StatsInfo(_Message, frozen=True, kw_only=True):

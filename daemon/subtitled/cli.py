@@ -171,20 +171,49 @@ def render(
     show_default=True,
     help="The root of the file system that is written to.",
 )
+@click.option(
+    "--worker",
+    "endpoint",
+    metavar="tcp://HEAD:PORT",
+    help="Write the unit of workers for the daemon there, not that of a daemon.",
+)
+@click.option(
+    "--key",
+    "key_file",
+    default="/etc/subtitled/worker.toml",
+    show_default=True,
+    help="With --worker: this host's key.",
+)
+@click.option("--model", default="", help="With --worker: a folder or name in the place of the daemon's.")
 @click.option("--dry-run", is_flag=True, help="Print what would be written, write nothing.")
 @click.option(
     "--force", is_flag=True, help="Write also over files that were changed, or are not of this command."
 )
-def install_service(config_file: str | None, user: str, prefix: Path, *, dry_run: bool, force: bool) -> None:
+def install_service(
+    config_file: str | None,
+    user: str,
+    prefix: Path,
+    endpoint: str | None,
+    key_file: str,
+    model: str,
+    *,
+    dry_run: bool,
+    force: bool,
+) -> None:
     """Write the systemd unit, and what makes user and folders, for this environment and its configuration."""
     from subtitled import install as installing
-    from subtitled.service import Place, unit_files
+    from subtitled.service import Place, unit_files, worker_files
 
     config_file = os.path.abspath(config_file or DEFAULT_CONFIG)  # noqa: PTH100 - links stay as they are
-    found = _load(config_file if os.path.lexists(config_file) else None, check_paths=False)
     program = installing.program_here()
     place = Place(program=program, python=sys.base_prefix, config_file=config_file, user=user)
-    units = unit_files(place, found, is_there=lambda path: Path(path).is_dir())
+    if endpoint is not None:
+        units = worker_files(place, endpoint, key_file=key_file, model=model)
+        steps = installing.next_steps_of_worker(user, key_file, prefix)
+    else:
+        found = _load(config_file if os.path.lexists(config_file) else None, check_paths=False)
+        units = unit_files(place, found, is_there=lambda path: Path(path).is_dir())
+        steps = installing.next_steps(program, config_file, prefix)
     if dry_run:
         for unit in units:
             click.echo(f"==> {prefix / unit.path} <==\n{installing.marked(unit.text)}")
@@ -199,7 +228,7 @@ def install_service(config_file: str | None, user: str, prefix: Path, *, dry_run
             err=True,
         )
     click.echo("Then type:")
-    for step in installing.next_steps(program, config_file, prefix):
+    for step in steps:
         click.echo(f"  {step}")
 
 
@@ -212,7 +241,8 @@ def install_service(config_file: str | None, user: str, prefix: Path, *, dry_run
     type=click.Path(),
     help="Take this media file through every stage instead, and report each.",
 )
-def doctor(config_file: str | None, media: str | None, *, is_json: bool) -> None:
+@click.option("--cluster", "is_cluster", is_flag=True, help="Check the workers on other hosts instead.")
+def doctor(config_file: str | None, media: str | None, *, is_json: bool, is_cluster: bool) -> None:
     """Check this machine, and say what to do about each fault; exit 0 only if there is none."""
     from rich.console import Console
 
@@ -222,7 +252,10 @@ def doctor(config_file: str | None, media: str | None, *, is_json: bool) -> None
     fatal = ExitCode.OK
     try:
         checkup = Checkup(_load(config_file, check_paths=False), _found(config_file), os.environ)
-        findings = checkup.whole() if media is None else checkup.file(media)
+        if is_cluster:
+            findings = checkup.cluster()
+        else:
+            findings = checkup.whole() if media is None else checkup.file(media)
     except ConfigError as error:
         findings = (("configuration", finding) for finding in config_findings(error))
         fatal = ExitCode.FATAL

@@ -123,13 +123,3 @@ def test_a_segment_that_is_done_is_forgotten_and_a_waiting_lease_still_goes() ->
                 loop.packing.forget(SegmentKey("job", 0))
         loop.wait_for(1)
         assert not loop.packing._flac
-
-
-def test_a_worker_that_is_gone_is_sent_nothing() -> None:
-    with Loop() as loop:
-        with loop.held_up():
-            loop.pack("gone.1", 1, [sound(0)], "flac")
-            loop.packing.forget_worker("gone.1")
-        loop.pack("far.1", 2, [sound(0)], "flac")
-        assert loop.wait_for(1) == [("far.1", 2)]
-        assert not loop.packing._waiting

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -42,6 +45,23 @@ def subtitles(daemon: Daemon, *names: str) -> dict[str, str]:
     return found
 
 
+def diagnosis(head: Head) -> dict[str, str]:
+    """Return what the doctor says of the cluster, by name."""
+    command = [
+        sys.executable,
+        "-m",
+        "subtitled",
+        "doctor",
+        "--cluster",
+        "--json",
+        "--config",
+        str(head.config_file),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {found["name"]: found["state"] for found in json.loads(done.stdout)["findings"]}
+
+
 def once(head: Head) -> None:
     """Assert that each segment was done once, and none was blamed for what befell its worker."""
     done = Counter(
@@ -68,6 +88,10 @@ def test_workers_of_other_hosts_do_all_the_work_of_a_head_without_a_device(
         assert seen['subtitled_worker_bytes_total{direction="sent",slot="gpu2/cpu0"}'] > 0
         assert seen['subtitled_worker_bytes_total{direction="received",slot="gpu3/cpu0"}'] > 0
         assert 0 < seen['subtitled_worker_round_trip_seconds{slot="gpu2/cpu0"}'] < 60
+        facts = {worker.slot: worker for worker in head.stats().workers}["gpu3/cpu0"]
+        assert (facts.host, len(facts.model_digest), facts.sent_bytes > 0) == ("gpu3", 64, True)
+        assert facts.speed > 0
+        assert diagnosis(head)["host gpu2"] == "ok"
         head.stop()
 
 

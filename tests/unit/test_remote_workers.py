@@ -211,9 +211,14 @@ def test_a_bad_device_on_another_host_is_put_aside() -> None:
 def test_a_draining_daemon_does_not_wait_for_a_device_that_was_put_aside() -> None:
     b = Bench(crash_budget=1)
     b.join("far/cuda0")
+    b.join("far/cuda1")
     b.die("far/cuda0.1")
+    b.wait(30)
+    assert b.slot("far/cuda1").state is WorkerState.LOST
     assert not b.is_at_rest()
     b.happen(ev.DrainRequested())
+    assert not b.is_at_rest()
+    b.die("far/cuda1.1")
     assert b.is_at_rest()
 
 
@@ -289,6 +294,18 @@ def test_a_lease_that_never_arrived_is_not_to_blame() -> None:
     b.read(0)
     b.join("far/cuda0")
     assert b.stored(0).losses == 0
+
+
+def test_a_worker_whose_answer_was_lost_does_not_keep_its_lease_by_unloading_its_model() -> None:
+    b = bench("p0", silence_s=1000, lease_min_s=30, start_timeout_s=60)
+    b.join("far/cuda0")
+    b.submit()
+    b.read(0)
+    b.receive(b.last(ac.SendTranscribe))
+    for _ in range(9):
+        b.wait(10)
+        b.happen(ev.ModelUnloaded("far/cuda0.1"))
+    assert b.last(ac.Kill).worker == "far/cuda0.1"
 
 
 def test_a_hang_is_not_forgiven() -> None:

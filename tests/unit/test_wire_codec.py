@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from subtitled.workers.backend import WireCodec
-from subtitled.workers.wire_codec import LEAST_BYTES, PCM_BYTES_PER_S, LinkMeter, Mode, choose
+from subtitled.workers.wire_codec import LEAST_BYTES, PCM_BYTES_PER_S, ROUND_TRIPS, LinkMeter, Mode, choose
 
 MB = 1_000_000
 GPU = 100.0
@@ -55,9 +55,10 @@ def test_what_the_configuration_says_is_done(mode: Mode) -> None:
 
 def test_a_link_is_measured_by_what_a_lease_takes_beyond_the_round_trip() -> None:
     meter = LinkMeter()
+    meter.echoed(0.1)
     sent(meter, 1, 2 * MB, 10.0)
     assert meter.bytes_under_way == 2 * MB
-    assert meter.received(1, 12.1, 0.1)
+    assert meter.received(1, 12.1)
     assert meter.bytes_per_s == pytest.approx(MB)
     assert meter.bytes_under_way == 0
 
@@ -66,45 +67,67 @@ def test_the_mean_follows_a_link_that_changes() -> None:
     meter = LinkMeter()
     rates = []
     for lease, rate in enumerate([MB, *10 * (MB / 10,)]):
-        sent(meter, lease, MB, 0.0)
-        meter.received(lease, MB / rate, 0.0)
+        sent(meter, lease, MB, 100.0 * lease)
+        meter.received(lease, 100.0 * lease + MB / rate)
         rates.append(meter.bytes_per_s or 0.0)
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] == pytest.approx(MB / 10, rel=0.3)
 
 
-def test_a_lease_behind_another_measures_nothing() -> None:
+def test_leases_one_behind_the_other_measure_the_link_each() -> None:
+    """Of what is under way all the time, none is ever sent with nothing before it."""
     meter = LinkMeter()
+    meter.echoed(0.4)
+    for lease in range(5):
+        sent(meter, lease, MB, 0.1 * lease)
+    for lease in range(5):
+        assert meter.received(lease, 1.0 + lease + 0.4)
+        assert meter.bytes_per_s == pytest.approx(MB)
+
+
+def test_a_lease_that_was_sent_after_the_last_one_had_left_has_not_waited_for_it() -> None:
+    meter = LinkMeter()
+    meter.echoed(0.4)
     sent(meter, 1, MB, 0.0)
-    sent(meter, 2, MB, 0.1)
-    assert meter.received(1, 1.0, 0.0)
-    sent(meter, 3, MB, 1.1)
-    assert not meter.received(2, 2.0, 0.0)
-    assert not meter.received(3, 3.0, 0.0)
-    assert meter.bytes_per_s == pytest.approx(MB)
+    sent(meter, 2, MB, 0.3)  # the first is at the worker, and its Received on the way
+    assert meter.received(1, 0.1 + 0.4)
+    assert meter.received(2, 0.3 + 0.1 + 0.4)
+    assert meter.bytes_per_s == pytest.approx(10 * MB)
+
+
+def test_the_shortest_of_the_last_round_trips_is_the_links() -> None:
+    meter = LinkMeter()
+    assert meter.round_trip_s == 0
+    for round_trip_s in (0.3, 0.05, 2.0):
+        meter.echoed(round_trip_s)
+    assert meter.round_trip_s == 0.05
+    for _ in range(ROUND_TRIPS):
+        meter.echoed(0.2)
+    assert meter.round_trip_s == 0.2
 
 
 def test_a_small_lease_measures_nothing() -> None:
     meter = LinkMeter()
     sent(meter, 1, LEAST_BYTES - 1, 0.0)
-    assert not meter.received(1, 1.0, 0.0)
+    assert not meter.received(1, 1.0)
     assert meter.bytes_per_s is None
 
 
 def test_a_lease_that_was_never_sent_or_came_twice_measures_nothing() -> None:
     meter = LinkMeter()
-    assert not meter.received(1, 1.0, 0.0)
+    assert not meter.received(1, 1.0)
     sent(meter, 1, MB, 0.0)
-    assert meter.received(1, 1.0, 0.0)
-    assert not meter.received(1, 2.0, 0.0)
+    assert meter.received(1, 1.0)
+    assert not meter.received(1, 2.0)
     assert meter.bytes_per_s == pytest.approx(MB)
 
 
 @pytest.mark.parametrize("round_trip_s", [0.0, 1.0, 5.0])
 def test_a_lease_that_took_no_longer_than_a_round_trip_went_by_a_fast_link(round_trip_s: float) -> None:
     meter = LinkMeter()
+    meter.echoed(round_trip_s)
     sent(meter, 1, MB, 0.0)
-    assert meter.received(1, round_trip_s, round_trip_s)
+    assert meter.received(1, round_trip_s)
     assert meter.bytes_per_s == pytest.approx(1000 * MB)
 
 
@@ -112,6 +135,6 @@ def test_what_a_link_carries_is_told_in_pcm_too() -> None:
     meter = LinkMeter()
     sent(meter, 1, MB, 0.0, packed=0.4)
     assert meter.pcm_bytes_per_s is None
-    assert meter.received(1, 1.0, 0.0)
+    assert meter.received(1, 1.0)
     told: float | None = meter.pcm_bytes_per_s
     assert told == pytest.approx(2.5 * MB)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -29,6 +29,7 @@ from subtitled.cues.transcript import Transcript
 from subtitled.storage.rows import JobRow, ResultRow
 from subtitled.storage.store import Store
 from subtitled.version import VERSION
+from subtitled.workers.session import Session
 from subtitled.writing.compose import SAMPLES_PER_MS
 from subtitled.writing.composer import Composer
 from subtitled.writing.finish import look_of
@@ -71,6 +72,8 @@ class Desk:
         self.audio_samples: Counter[str] = Counter()
         """Audio of the segments transcribed since the start, by slot."""
         self.received_bytes: Callable[[str], int] = lambda _: 0
+        self.sessions: Mapping[str, Session] = {}
+        """Of the workers on other hosts, by identity."""
         self.uploads: Callable[[], int] = lambda: 0
 
     def answer(self, message: Ask, peer: Peer) -> None:
@@ -252,6 +255,7 @@ class Desk:
                 worker_facts(
                     worker,
                     audio_samples=self.audio_samples[worker.slot],
+                    session=self.sessions.get(worker.identity),
                     may_see_job=who.only is None
                     or (
                         worker.feed is not None and who.may_see(self._store.job_owner(worker.feed.job) or "")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from subtitle import messages as ms
+from subtitled.config import SAMPLE_RATE
 from subtitled.core.records import Worker
 from subtitled.core.states import JobState
 from subtitled.storage.rows import JobRow, JournalEntry
 from subtitled.workers.backend import Media
+from subtitled.workers.session import Session
 from subtitled.writing.compose import SAMPLES_PER_MS
 
 _media_decoder = msgspec.msgpack.Decoder(Media)
@@ -63,8 +66,14 @@ def history(entries: Iterable[JournalEntry]) -> tuple[ms.Step, ...]:
     )
 
 
-def worker_facts(worker: Worker, *, audio_samples: int, may_see_job: bool) -> ms.WorkerFacts:
-    """Return one worker slot; what it reads and why it was lost only to those who may see that job."""
+def worker_facts(
+    worker: Worker, *, audio_samples: int, may_see_job: bool, session: Session | None
+) -> ms.WorkerFacts:
+    """Return one worker slot; what it reads and why it was lost only to those who may see that job.
+
+    `session`: that of a worker on another host.
+    """
+    pace = worker.pace
     return ms.WorkerFacts(
         slot=worker.slot,
         role=worker.role.value,
@@ -75,7 +84,22 @@ def worker_facts(worker: Worker, *, audio_samples: int, may_see_job: bool) -> ms
         job=worker.feed.job if worker.feed and may_see_job else "",
         cause=worker.cause if may_see_job else "",
         audio_ms=audio_samples // SAMPLES_PER_MS,
+        speed=round(pace.mean_samples / SAMPLE_RATE / pace.mean_s, 2) if pace.mean_s else 0.0,
+        **_session_facts(session),
     )
+
+
+def _session_facts(session: Session | None) -> dict[str, Any]:
+    if session is None:
+        return {}
+    return {
+        "host": session.host,
+        "round_trip_ms": round(1000 * (session.round_trip_s or 0.0), 3),
+        "sent_bytes": session.sent_bytes,
+        "received_bytes": session.received_bytes,
+        "clock_ahead_ms": round(1000 * (session.clock_ahead_s or 0.0), 1),
+        "model_digest": session.digest,
+    }
 
 
 def journal_event(request: int, entry: JournalEntry) -> ms.Event:

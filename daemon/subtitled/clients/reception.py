@@ -96,6 +96,8 @@ class Reception:
             composer=self._composer,
             model=config.model.name,
         )
+        if gate is not None:
+            self.desk.sessions = gate.sessions
         self.uploads = Uploads(
             config.uploads,
             store=store,

@@ -9,7 +9,9 @@ commits those before it does the others (write, then speak).
 Invariants kept here, with `feeding`, `leasing`, `course` and `departures`:
 - a segment that is not final is in line, or in exactly one lease, or waits for its PCM;
 - a result counts only if its lease is current and the segment is still in it;
-- a lease is held by a live worker within its credit, and comes back by reply, refusal, death or deadline;
+- a lease is held by a live worker within its credit, on another host within the bytes that may be in flight, and comes
+  back by reply, refusal, death, deadline, or a new session of its worker;
+- an identity is given once, so that whatever a lost worker still says is recognised;
 - a live job that does nothing waits for a worker of the right role, and nothing else.
 """
 
@@ -249,7 +251,9 @@ class Broker:
             return
         self.departures.release(worker, event.cause)
         bare = self.roster.workers[worker.slot]
-        self.roster.exited(bare, is_fatal=event.is_fatal, cause=event.cause, now=now)
+        gone = self.roster.exited(bare, is_fatal=event.is_fatal, cause=event.cause, now=now)
+        if self.is_draining and gone.state is WorkerState.BROKEN:  # it was lost already when the drain began
+            self.departures.drain(gone, now, "the daemon stops")
 
     def _on_prepared(self, event: ev.Prepared, now: float) -> None:
         found = self.feeding.feeder(event.worker, event.feed)

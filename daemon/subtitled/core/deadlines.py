@@ -23,6 +23,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     quarantine_s: float = 600.0
     """How long it is put aside."""
     silence_s: float = 30.0
+    forget_s: float = 600.0
+    """How long a slot of another host is remembered after it was left."""
     start_timeout_s: float = 600.0
     lease_min_s: float = 30.0
     lease_per_audio_s: float = 4.0

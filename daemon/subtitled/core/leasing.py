@@ -87,8 +87,8 @@ class Leasing:
     def unloaded(self, identity: str) -> None:
         """Note that a worker has freed its model's memory: it has to be loaded before the next answer."""
         worker = self._roster.current(identity)
-        if worker is None:
-            return
+        if worker is None or not worker.is_loaded:
+            return  # said a second time it gives no more time: its answer may have been lost
         worker = self._roster.put(replace(worker, is_loaded=False))
         for lease_id in worker.leases:  # sent while it made up its mind
             lease = self.leases[lease_id]
@@ -195,6 +195,7 @@ class Leasing:
             worker=worker.identity,
             keys=keys,
             samples=samples,
+            windows=sum(item.options.passes for item in items),
             pcm_bytes=sum(item.samples for item in items) * BYTES_PER_SAMPLE,
             is_received=not worker.is_remote,
         )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-WINDOW_SAMPLES = 480_000
-"""The longest segment: what Whisper sees at once."""
 MEMORY = 16
 """Leases that count: each further one takes the place of a sixteenth of what was learned before."""
 FIXED_WINDOWS = 2.2
@@ -16,49 +14,52 @@ speaches' figures for large-v3-turbo on an RTX 3090: 0.70 s for one window, 2.22
 
 
 class Pace(Struct, frozen=True, kw_only=True):
-    """A line through the leases' lengths and times: a call has its fixed cost, and each sample its own.
+    """A line through the sizes and times of leases: a call has its fixed cost, and each window, full or not, its own.
 
     Least squares, so that a worker that was given small leases is not taken for a slow one.
     """
 
     leases: int = 0
     """How many it was learned from; of 0 nothing is known."""
-    mean_samples: float = 0.0
+    mean_windows: float = 0.0
     mean_s: float = 0.0
     variance: float = 0.0
     covariance: float = 0.0
 
-    def after(self, samples: int, took_s: float) -> Pace:
-        """Return what is known after one lease more."""
+    def after(self, windows: int, took_s: float) -> Pace:
+        """Return what is known after one lease more.
+
+        The first may hold what is done only once, as kernels are compiled: a faster second one takes its place.
+        """
         count = self.leases + 1
+        if count == 2 and took_s < self.seconds(windows):
+            return Pace(leases=count, mean_windows=windows, mean_s=took_s)
         weight = 1 / min(count, MEMORY)
-        off_samples, off_s = samples - self.mean_samples, took_s - self.mean_s
+        off, off_s = windows - self.mean_windows, took_s - self.mean_s
         return Pace(
             leases=count,
-            mean_samples=self.mean_samples + weight * off_samples,
+            mean_windows=self.mean_windows + weight * off,
             mean_s=self.mean_s + weight * off_s,
-            variance=(1 - weight) * (self.variance + weight * off_samples * off_samples),
-            covariance=(1 - weight) * (self.covariance + weight * off_samples * off_s),
+            variance=(1 - weight) * (self.variance + weight * off * off),
+            covariance=(1 - weight) * (self.covariance + weight * off * off_s),
         )
 
     @property
-    def s_per_sample(self) -> float:
-        """What each sample takes beyond the fixed cost of a lease."""
-        usual = self.mean_s / (self.mean_samples + FIXED_WINDOWS * WINDOW_SAMPLES)
-        # The usual share of the fixed cost counts as much as leases that differ by a window.
-        slope = (self.covariance + WINDOW_SAMPLES**2 * usual) / (self.variance + WINDOW_SAMPLES**2)
-        most = self.mean_s / self.mean_samples
-        return min(max(slope, usual / 4), most)
+    def s_per_window(self) -> float:
+        """What each window takes beyond the fixed cost of a lease."""
+        usual = self.mean_s / (self.mean_windows + FIXED_WINDOWS)
+        # The usual share of the fixed cost counts as much as leases whose sizes differ by one.
+        slope = (self.covariance + usual) / (self.variance + 1)
+        return min(max(slope, usual / 4), self.mean_s / self.mean_windows)
 
-    def seconds(self, samples: float) -> float:
-        """Return how long a lease of so much audio takes."""
-        per_sample = self.s_per_sample
-        return self.mean_s + (samples - self.mean_samples) * per_sample
+    def seconds(self, windows: float) -> float:
+        """Return how long a lease of so many windows takes."""
+        return self.mean_s + (windows - self.mean_windows) * self.s_per_window
 
     def windows_within(self, seconds: float, batch_size: int) -> int:
-        """Return how many whole windows are done in so many seconds, in leases of at most `batch_size`."""
-        batch_s = self.seconds(batch_size * WINDOW_SAMPLES)
+        """Return how many windows are done in so many seconds, in leases of at most `batch_size`."""
+        batch_s = self.seconds(batch_size)
         batches = max(0, int(seconds / batch_s))
         left_s = seconds - batches * batch_s
-        more = int((left_s - self.seconds(0)) / (self.s_per_sample * WINDOW_SAMPLES))
+        more = int((left_s - self.seconds(0)) / self.s_per_window)
         return batches * batch_size + max(0, more)

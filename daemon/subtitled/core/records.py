@@ -144,6 +144,8 @@ class Lease(Struct, frozen=True, kw_only=True):
     keys: tuple[SegmentKey, ...]
     samples: int
     """What is decoded, twice where it is translated too."""
+    windows: int = 0
+    """Segments, those that are decoded twice counted twice."""
     pcm_bytes: int = 0
     is_received: bool = True
     """It has reached its worker; to another host it is under way for a while."""

@@ -15,8 +15,6 @@ NEVER = float("inf")
 # Tuples, since a look into a set hashes the Enum in Python, for every message of every worker.
 SERVING = (WorkerState.IDLE, WorkerState.BUSY, WorkerState.DRAINING)
 WAITING = (WorkerState.BACKOFF, WorkerState.BROKEN)
-FORGET_S = 600.0
-"""Slots of other hosts that nobody has come back to are forgotten after this."""
 DEAD = (WorkerState.BACKOFF, WorkerState.BROKEN, WorkerState.STOPPED, WorkerState.LOST)
 
 
@@ -237,7 +235,7 @@ class Roster:
             if not worker.is_remote or worker.state is not WorkerState.STOPPED:
                 continue
             if worker.due_at == NEVER:
-                self.put(replace(worker, due_at=now + FORGET_S))
+                self.put(replace(worker, due_at=now + self.policy.forget_s))
             elif now >= worker.due_at:
                 del self.workers[worker.slot]
                 self._leaving.discard(worker.slot)

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from subtitled.core.deadlines import Policy
 from subtitled.core.ledger import BYTES_PER_SAMPLE
-from subtitled.core.pace import WINDOW_SAMPLES, Pace
+from subtitled.core.pace import Pace
 from subtitled.core.records import Lease, Role, Worker
 from subtitled.core.roster import NEVER, Roster
 from subtitled.core.schedule import lease_size
@@ -26,7 +26,8 @@ SOONER = 0.9
 HUNG = 2.0
 """A lease that takes so many times as long as it should is not counted on any more."""
 AT_WORK = (WorkerState.IDLE, WorkerState.BUSY)
-WINDOW_BYTES = WINDOW_SAMPLES * BYTES_PER_SAMPLE
+WINDOW_BYTES = 480_000 * BYTES_PER_SAMPLE
+"""Of the longest segment: what Whisper sees at once."""
 
 
 class Sizing:
@@ -51,7 +52,7 @@ class Sizing:
             return worker.pace
         if not worker.pace.leases:
             self._weigh_at = now  # it was taken to be as fast as the fastest
-        return worker.pace.after(lease.samples, took_s)
+        return worker.pace.after(lease.windows, took_s)
 
     def weigh(self, now: float) -> None:
         """Compare the workers' speeds anew, if that is long enough ago."""
@@ -59,7 +60,7 @@ class Sizing:
             return
         self._weigh_at = now + WEIGH_EVERY_S
         known = [worker for worker in self._roster.of(Role.TRANSCRIBE) if worker.pace.leases]
-        self._weights = weigh({worker.slot: self._samples_per_s(worker) for worker in known})
+        self._weights = weigh({worker.slot: self._windows_per_s(worker) for worker in known})
         if not any(worker.is_remote for worker in known) and min(self._weights.values(), default=1.0) == 1.0:
             self._weights = {}
 
@@ -107,7 +108,7 @@ class Sizing:
             return worker.streams
         windows = self.limit(worker)
         away_s = _arrival_s(worker, windows * WINDOW_BYTES)
-        ahead = math.ceil(away_s * worker.streams / worker.pace.seconds(windows * WINDOW_SAMPLES))
+        ahead = math.ceil(away_s * worker.streams / worker.pace.seconds(windows))
         return max(worker.credit, worker.streams + ahead)
 
     def bounded(self, worker: Worker, size: int, ready: int, now: float) -> int:
@@ -126,7 +127,7 @@ class Sizing:
                 return 0
             others = self._others(worker, now)
             while size > 0:
-                own_s = begins_s + worker.pace.seconds(size * WINDOW_SAMPLES)
+                own_s = begins_s + worker.pace.seconds(size)
                 if size + _done_within(SOONER * own_s, others) <= ready:
                     break
                 size //= 2
@@ -162,7 +163,7 @@ class Sizing:
         left_s = 0.0
         under_way_bytes = WINDOW_BYTES
         for lease in (self._leases[lease] for lease in worker.leases):
-            takes_s = worker.pace.seconds(lease.samples)
+            takes_s = worker.pace.seconds(lease.windows)
             took_s = max(0.0, now - lease.begun_at)
             if took_s > HUNG * takes_s:
                 return NEVER
@@ -173,11 +174,11 @@ class Sizing:
     def _weight(self, worker: Worker) -> float:
         return self._weights.get(worker.slot, 1.0)
 
-    def _samples_per_s(self, worker: Worker) -> float:
-        """Return how much audio a worker does in a second, in full leases; no more than its link brings."""
-        samples = self.batch_size(worker) * WINDOW_SAMPLES
-        decoded = worker.streams * samples / worker.pace.seconds(samples)
-        return decoded if worker.bytes_per_s is None else min(decoded, worker.bytes_per_s / BYTES_PER_SAMPLE)
+    def _windows_per_s(self, worker: Worker) -> float:
+        """Return how much a worker does in a second, in full leases; no more than its link brings."""
+        windows = self.batch_size(worker)
+        decoded = worker.streams * windows / worker.pace.seconds(windows)
+        return decoded if worker.bytes_per_s is None else min(decoded, worker.bytes_per_s / WINDOW_BYTES)
 
 
 class _Other(Struct, frozen=True):

@@ -167,7 +167,7 @@ class Gate:
             case be.Echo(stamp_s=stamp_s, clock_s=clock_s):
                 return self._measured(session) if session.echoed(stamp_s, clock_s, now) else []
             case be.Received(lease=lease):
-                is_measured = session.meter.received(lease, now, session.round_trip_s or 0.0)
+                is_measured = session.meter.received(lease, now)
                 arrived = ev.LeaseReceived(worker=session.identity, lease=lease)
                 return [arrived, *(self._measured(session) if is_measured else [])]
             case be.Leaving(cause=cause):

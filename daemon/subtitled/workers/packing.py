@@ -64,10 +64,6 @@ class Packing:
         """Forget a segment's FLAC; a lease that waits with it still goes."""
         self._flac.pop(key, None)
 
-    def forget_worker(self, worker: str) -> None:
-        """Drop the leases that wait to go to a worker which is gone."""
-        self._waiting.pop(worker, None)
-
     def close(self) -> None:
         """Wait for the segment that is being encoded; what waits behind it is dropped."""
         self._thread.shutdown(wait=True, cancel_futures=True)

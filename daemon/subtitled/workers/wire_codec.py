@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Literal
 
 from msgspec import Struct
@@ -24,6 +25,8 @@ LEAST_S = 0.001
 """The clocks of two processes' loops tell no shorter time apart; a link of 1 GB/s is fast enough for whatever follows."""
 WEIGHT = 0.3
 """Of the newest measurement in the mean."""
+ROUND_TRIPS = 16
+"""Probes that count; the shortest of their round trips is the link's."""
 
 
 def choose(
@@ -48,22 +51,28 @@ class _Transfer(Struct, frozen=True):
     bytes: int
     pcm_bytes: int
     sent_at: float
-    is_alone: bool
-    """Nothing else was under way when it was sent."""
 
 
 class LinkMeter:
-    """Measures what the link to one worker carries, from the leases that are sent to it anyway."""
+    """Measures how far away one worker is and what the link to it carries, from what is sent to it anyway."""
 
     def __init__(self) -> None:
+        self._round_trips_s: deque[float] = deque(maxlen=ROUND_TRIPS)
         self._under_way: dict[int, _Transfer] = {}
+        self._last_left_at = float("-inf")
+        """When the last byte of the lease that arrived last had left."""
         self._packed = 1.0
         self.bytes_per_s: float | None = None
         """A moving mean; None before the first measurement."""
 
     @property
+    def round_trip_s(self) -> float:
+        """That of a small message with nothing before it; 0 while not known."""
+        return min(self._round_trips_s, default=0.0)
+
+    @property
     def pcm_bytes_per_s(self) -> float | None:
-        """The PCM that this comes to, packed as the last lease was that arrived."""
+        """The PCM that the link's bytes come to, packed as the last lease was that arrived."""
         return None if self.bytes_per_s is None else self.bytes_per_s / self._packed
 
     @property
@@ -71,19 +80,28 @@ class LinkMeter:
         """What was sent and has not arrived, as far as is known."""
         return sum(transfer.bytes for transfer in self._under_way.values())
 
+    def echoed(self, round_trip_s: float) -> None:
+        """Note how long a probe and its answer took; those that waited behind a lease took longer than the others."""
+        self._round_trips_s.append(round_trip_s)
+
     def sent(self, lease: int, now: float, *, size: int, pcm_bytes: int) -> None:
         """Note that a lease was given to the socket: `size` bytes, which stand for so many of PCM."""
-        self._under_way[lease] = _Transfer(size, pcm_bytes, now, is_alone=not self._under_way)
+        self._under_way[lease] = _Transfer(size, pcm_bytes, now)
 
-    def received(self, lease: int, now: float, round_trip_s: float) -> bool:
+    def received(self, lease: int, now: float) -> bool:
         """Note that a lease has arrived whole; say whether that was a measurement.
 
-        One that was sent behind another is none: it has waited for that one. `round_trip_s` is that of a small message.
+        Leases arrive in the order in which they were sent: the link has carried one from when it was sent, or the one before
+        had left, until a round trip ago.
         """
         transfer = self._under_way.pop(lease, None)
-        if transfer is None or not transfer.is_alone or transfer.bytes < LEAST_BYTES:
+        if transfer is None:
             return False
-        measured = transfer.bytes / max(LEAST_S, now - transfer.sent_at - round_trip_s)
+        begun_at = max(transfer.sent_at, self._last_left_at)
+        self._last_left_at = now - self.round_trip_s
+        if transfer.bytes < LEAST_BYTES:
+            return False
+        measured = transfer.bytes / max(LEAST_S, self._last_left_at - begun_at)
         before = self.bytes_per_s
         self.bytes_per_s = measured if before is None else before + WEIGHT * (measured - before)
         self._packed = transfer.bytes / transfer.pcm_bytes
