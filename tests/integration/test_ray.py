@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,9 @@ from cluster import RayCluster, RayHead
 from daemon import Daemon, eventually, free_port
 from remote import Head
 from subtitled import config
+from subtitled.doctor.child import attempt
+from subtitled.doctor.finding import Finding
+from subtitled.doctor.placing import Asked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -182,3 +186,22 @@ def test_without_a_head_of_ray_the_daemon_works_with_what_it_has(tmp_path: Path)
         assert head.wait_for_log("ray.lost")["again_in_s"] > 0
         assert head.wait_for(head.drop(media.DEMO / "demo.flac", "a.flac")).state == "done"
         head.stop()
+
+
+def test_the_doctor_looks_at_the_cluster(cluster: RayCluster, nodes: Nodes) -> None:
+    nodes.add()
+    asked = Asked(address=cluster.address, gpus=0, cpus=1)
+    found = list(attempt("ray", asked, silence_s=120, environ={**os.environ, **cluster.environ}))
+    told = {one.name: one for one in found if isinstance(one, Finding)}
+    assert told["ray"].state == "ok"
+    assert f"at its head {cluster.address}" in told["ray"].what
+    assert told["nodes"].state in {"ok", "warning"}  # the node may be on its way
+
+
+def test_the_doctor_says_what_to_do_about_a_cluster_that_does_not_answer() -> None:
+    address = f"127.0.0.2:{free_port()}"
+    (found,) = attempt("ray", Asked(address=address, gpus=1, cpus=1), silence_s=120)
+    assert isinstance(found, Finding)
+    assert (found.name, found.state) == ("ray", "fault")
+    assert f"nothing answers at {address}" in found.what
+    assert found.remedy.startswith("start Ray there (ray start --head)")

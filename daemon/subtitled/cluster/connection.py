@@ -11,9 +11,9 @@ import socket
 from typing import Any
 
 import ray
-from msgspec import Struct
 from ray._private import services
 
+from subtitled.cluster.nodes import Node
 from subtitled.errors import SubtitledError
 
 LOCAL = "local"
@@ -21,16 +21,6 @@ LOCAL = "local"
 DIAL_S = 5.0
 NO_USAGE_REPORT = {"RAY_USAGE_STATS_ENABLED": "0"}
 """Ray would tell its makers of each cluster that it starts."""
-
-
-class Node(Struct, frozen=True, kw_only=True):
-    """One machine of the cluster that is there."""
-
-    id: str
-    address: str
-    hostname: str
-    gpus: float
-    cpus: float
 
 
 class Cluster:
@@ -74,7 +64,6 @@ class Cluster:
         """Return the machines that are there."""
         return [
             Node(
-                id=found["NodeID"],
                 address=found["NodeManagerAddress"],
                 hostname=found["NodeManagerHostname"],
                 gpus=found["Resources"].get("GPU", 0.0),
