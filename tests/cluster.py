@@ -85,6 +85,7 @@ class RayHead(Head):
 
     def __init__(self, folder: Path, cluster: RayCluster, **ray: Any) -> None:
         """`ray`: keys of the section, in place of those for a test."""
+        self.cluster_folder = cluster.folder
         wanted = {"gpus_per_worker": 0, "idle_s": 600.0, "max_workers": 2, **ray}
         super().__init__(
             folder,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +22,6 @@ from subtitled.doctor.placing import Asked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray has no release for this Python")
 
@@ -172,6 +173,21 @@ def test_the_workers_of_a_node_that_is_to_go_finish_what_they_hold(
     head.wait_for_log("ray.left", worker=slot)
     assert files.texts() == {text}
     assert [entry for entry in head.log("lease.lost") if entry["worker"].startswith(f"{slot}.")] == []
+
+
+def test_the_key_is_in_no_command_line_and_no_environment(head: RayHead, nodes: Nodes) -> None:
+    """Nor in a file below Ray's folder or the daemon's, where the nodes' logs are."""
+    first, files = nodes.add(), Files(head, "secret", 1)
+    nodes.worker_of(first)
+    files.texts()
+    written = [path for folder in (head.folder, head.cluster_folder) for path in folder.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".err" for path in written)
+    keys = [b'secret = "', b'"secret":"']
+    assert [path for path in written if any(key in path.read_bytes() for key in keys)] == []
+    for path in Path("/proc").glob("[0-9]*"):
+        for name in ("cmdline", "environ"):
+            with contextlib.suppress(OSError):
+                assert not any(key in (path / name).read_bytes() for key in keys), path
 
 
 def test_without_a_head_of_ray_the_daemon_works_with_what_it_has(tmp_path: Path) -> None:

@@ -56,10 +56,6 @@ class Cluster:
         """Return where its head listens, HOST:PORT."""
         return self._head or str(ray.get_runtime_context().gcs_address)
 
-    def why_lost(self) -> str:
-        """Return why its head does not answer; "" if it does. Blocks for `DIAL_S` at most."""
-        return why_unreachable(self.address)
-
     def nodes(self) -> list[Node]:
         """Return the machines that are there."""
         return [

@@ -19,7 +19,7 @@ from subtitle import Client, StatsInfo, SubtitleError
 from subtitle.keys import key_text
 from subtitle.messages import WorkerFacts
 from subtitled import log
-from subtitled.cluster.connection import Cluster
+from subtitled.cluster.connection import Cluster, why_unreachable
 from subtitled.cluster.crew import Crew, Gone, Hand, Stage
 from subtitled.cluster.errand import Errand, endpoint_of
 from subtitled.cluster.scaling import Limits, Member, Pauses, Scaling, backlog_ms
@@ -32,8 +32,8 @@ TURN_S = 1.0
 """Seconds between two looks at the daemon and at Ray."""
 HEAD_S = 10.0
 """Seconds between two looks whether Ray's head is there."""
-LOST_S = 45.0
-"""Ray's head may be away for so long; Ray itself ends this process after a minute."""
+LOST_S = 35.0
+"""Ray's head may be away for so long; Ray itself would end this process after a minute, with less of a word."""
 TYPICAL_S, TYPICAL_JOBS = 60.0, 20
 """How often, and from how many jobs that were done, the length of a file is judged."""
 LATE_S = 60.0
@@ -46,7 +46,7 @@ _log = log.get()
 
 
 class Engine:
-    """`run` blocks until `stop`, or until Ray is gone; belongs to the main thread."""
+    """`run` blocks until `stop`; belongs to the main thread. Without its head Ray may hold up any turn."""
 
     def __init__(self, errand: Errand, cluster: Cluster) -> None:
         self._errand = errand
@@ -69,28 +69,19 @@ class Engine:
         self._missed: set[int] = set()
         """Those of whom the log has that they did not join."""
         self._typical_ms, self._judge_at = 0.0, 0.0
-        self._head_at, self._lost_since = 0.0, 0.0
-        self._wanted = -1
 
     def stop(self) -> None:
         """End `run` soon; may be called from a signal handler."""
         self._is_over.set()
 
-    def run(self) -> ExitCode:
-        """Keep as many workers as are wanted; FAILED when Ray does not answer any more."""
-        code = ExitCode.OK
-        while code is ExitCode.OK and not self._is_over.wait(TURN_S):
-            code = self._turn(time.monotonic())
-        if code is ExitCode.OK:
-            self._crew.close(min(GOODBYE_S, self._errand.stop_timeout_s))
+    def run(self) -> None:
+        """Keep as many workers as are wanted, and let all go in the end."""
+        while not self._is_over.wait(TURN_S):
+            self._turn(time.monotonic())
+        self._crew.close(min(GOODBYE_S, self._errand.stop_timeout_s))
         self._client.close()
-        return code
 
-    def _turn(self, now: float) -> ExitCode:
-        if now >= self._head_at:
-            self._head_at = now + HEAD_S
-            if not self._is_head_there(now):
-                return ExitCode.FAILED
+    def _turn(self, now: float) -> None:
         placed, gone = self._crew.look()
         for hand in placed:
             node = hand.node[:12]
@@ -101,20 +92,8 @@ class Engine:
         try:
             stats = self._client.stats()
         except SubtitleError:
-            return ExitCode.OK  # it restarts, or drains; what there is stays as it is
+            return  # it starts or stops; what there is stays as it is
         self._scale(stats, now)
-        return ExitCode.OK
-
-    def _is_head_there(self, now: float) -> bool:
-        cause = self._cluster.why_lost()
-        if not cause:
-            if self._lost_since:
-                _log.info(log.RAY_BACK, address=self._cluster.address)
-            self._lost_since = 0.0
-            return True
-        self._lost_since = self._lost_since or now
-        _log.warning(log.RAY_UNREACHABLE, address=self._cluster.address, cause=cause)
-        return now - self._lost_since < LOST_S
 
     # -- how many --------------------------------------------------------------------------------------------
 
@@ -248,10 +227,26 @@ def main(parent_pid: int) -> int:
         gpus=sum(node.gpus for node in nodes),
         cpus=sum(node.cpus for node in nodes),
     )
-    code = engine.run()
-    if code is ExitCode.OK:
-        cluster.close()
-    return code
+    threading.Thread(target=_watch_head, args=(cluster.address,), name="head", daemon=True).start()
+    engine.run()
+    cluster.close()
+    return ExitCode.OK
+
+
+def _watch_head(address: str) -> None:
+    """Tell when Ray's head does not answer, and end this process, whatever holds it up, when it stays away."""
+    lost_at: float | None = None
+    while True:
+        time.sleep(HEAD_S)
+        cause = why_unreachable(address)
+        if cause:
+            lost_at = lost_at or time.monotonic()
+            _log.warning(log.RAY_UNREACHABLE, address=address, cause=cause)
+            if time.monotonic() - lost_at > LOST_S:
+                os._exit(ExitCode.UNREACHABLE)
+        elif lost_at is not None:
+            lost_at = None
+            _log.info(log.RAY_BACK, address=address)
 
 
 def _give_up(address: str) -> None:
