@@ -265,6 +265,11 @@ class Daemon:
         """Return the end of the log."""
         return self.log_file.read_text("utf-8", "replace")[-4000:]
 
+    def pcm_bytes(self) -> float:
+        """Return what the segments that are done came to as PCM, from the log."""
+        lines = [*self.log("segment.done"), *self.log("segment.skipped")]
+        return float(sum(line["audio_s"] for line in lines) * 32_000)
+
     def scrape(self) -> dict[str, float]:
         """Return the metrics, as Prometheus would get them: `name{labels}` and value."""
         with urllib.request.urlopen(f"http://{self.metrics}/metrics", timeout=20) as answer:

@@ -8,7 +8,6 @@ done is written to the folder.
 from __future__ import annotations
 
 import heapq
-import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from typing import assert_never
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import zmq
+from msgspec import structs
 
 from parts.waiting import Service, Timing, Transcriber, write_services
 from subtitle.keys import Key, load_key
@@ -27,6 +27,8 @@ from subtitled.workers import backend as be
 
 JOIN_AGAIN_S = 2.0
 BEAT_S = 1.0
+WEIGHTS = "0" * 64
+"""What would be the SHA-256 of the model's."""
 
 
 class _Worker:
@@ -76,7 +78,6 @@ class Node:
 
     def _open(self, endpoint: str) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.DEALER)
-        socket.setsockopt(zmq.IDENTITY, b"s" + secrets.token_bytes(16))
         socket.setsockopt(zmq.SNDHWM, 0)
         socket.setsockopt(zmq.RCVHWM, 0)
         socket.curve_publickey = self._key.public.encode()
@@ -103,7 +104,8 @@ class Node:
         match message:
             case be.Welcome():
                 worker.is_welcome = True
-                self._say(worker, worker.engine.ready(message.engine.model))
+                ready = worker.engine.ready(message.engine.model)
+                self._say(worker, structs.replace(ready, model_digest=WEIGHTS, compute_type="float16"))
             case be.Probe(stamp_s=stamp_s):
                 self._say(worker, be.Echo(stamp_s=stamp_s))
             case be.Transcribe(lease=lease):

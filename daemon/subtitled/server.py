@@ -88,12 +88,14 @@ class Server:
         self._supervisor = supervisor or Supervisor(environ)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._authenticator = Authenticator(self._context)
+        self._mailbox: Mailbox[Found | Callable[[], None]] = Mailbox()
         self._worker_link = WorkerLink(
             config,
             devices,
             context=self._context,
             authenticator=self._authenticator,
             environ=environ,
+            call_back=self._mailbox.put,
             supervisor=self._supervisor,
             broker=self._broker,
             metrics=self._metrics,
@@ -102,7 +104,6 @@ class Server:
         )
         # Without a device here nobody here loads the model.
         self._model = ModelStep(config.model.name if devices else DEMO, self._worker_link.spawn_fetch)
-        self._mailbox: Mailbox[Found | Callable[[], None]] = Mailbox()
         self._reception = Reception(
             config,
             self._context,
@@ -115,6 +116,7 @@ class Server:
             metrics=self._metrics,
             languages=lambda: self._worker_link.languages,
         )
+        self._reception.desk.busy_s = self._vitals.busy_s
         self._finisher = Finisher(
             self._store,
             self._reporter,

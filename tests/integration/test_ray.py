@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import media
-from cluster import RayCluster, RayHead
 from daemon import Daemon, eventually, free_port
+from ray_cluster import RayCluster, RayHead
 from remote import Head
 from subtitled import config
 from subtitled.doctor.child import attempt
@@ -180,7 +180,9 @@ def test_the_key_is_in_no_command_line_and_no_environment(head: RayHead, nodes: 
     first, files = nodes.add(), Files(head, "secret", 1)
     nodes.worker_of(first)
     files.texts()
-    written = [path for folder in (head.folder, head.cluster_folder) for path in folder.rglob("*") if path.is_file()]
+    written = [
+        path for folder in (head.folder, head.cluster_folder) for path in folder.rglob("*") if path.is_file()
+    ]
     assert any(path.suffix == ".err" for path in written)
     keys = [b'secret = "', b'"secret":"']
     assert [path for path in written if any(key in path.read_bytes() for key in keys)] == []

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 from msgspec.structs import replace
@@ -103,6 +103,21 @@ def test_workers_of_this_host_and_of_others_serve_together(tmp_path: Path, texts
         once(head)
         workers = {row[0] for row in head.query("SELECT DISTINCT worker FROM segments")}
         assert workers == {"cpu0.1", "gpu2/cpu0.1"}
+
+
+@pytest.mark.parametrize("codec", ["pcm", "flac"])
+def test_sound_goes_out_as_the_configuration_says_and_the_text_is_the_same(
+    tmp_path: Path, texts: dict[str, str], codec: Literal["pcm", "flac"]
+) -> None:
+    with Head(tmp_path, remote=config.Remote(wire_codec=codec)) as head, RemoteWorker(head, "gpu2"):
+        head.start()
+        head.wait_for_workers("gpu2/cpu0")
+        assert subtitles(head, "a.flac", "b.flac") == texts
+        once(head)
+        sent_bytes = head.scrape()['subtitled_worker_bytes_total{direction="sent",slot="gpu2/cpu0"}']
+        share = sent_bytes / head.pcm_bytes()
+        assert 0.95 < share < 1.2 if codec == "pcm" else share < 0.8
+        head.stop()
 
 
 def test_a_key_that_is_not_known_is_refused_and_let_in_after_a_reload(tmp_path: Path) -> None:

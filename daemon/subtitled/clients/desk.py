@@ -74,6 +74,8 @@ class Desk:
         self.received_bytes: Callable[[str], int] = lambda _: 0
         self.sessions: Mapping[str, Session] = {}
         """Of the workers on other hosts, by identity."""
+        self.busy_s: Mapping[str, float] = {}
+        """Seconds that transcribe workers have decoded, by slot."""
         self.uploads: Callable[[], int] = lambda: 0
 
     def answer(self, message: Ask, peer: Peer) -> None:
@@ -255,6 +257,7 @@ class Desk:
                 worker_facts(
                     worker,
                     audio_samples=self.audio_samples[worker.slot],
+                    busy_s=self.busy_s.get(worker.slot, 0.0),
                     session=self.sessions.get(worker.identity),
                     may_see_job=who.only is None
                     or (

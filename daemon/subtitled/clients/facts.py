@@ -67,13 +67,12 @@ def history(entries: Iterable[JournalEntry]) -> tuple[ms.Step, ...]:
 
 
 def worker_facts(
-    worker: Worker, *, audio_samples: int, may_see_job: bool, session: Session | None
+    worker: Worker, *, audio_samples: int, busy_s: float, may_see_job: bool, session: Session | None
 ) -> ms.WorkerFacts:
     """Return one worker slot; what it reads and why it was lost only to those who may see that job.
 
-    `session`: that of a worker on another host.
+    `busy_s`: how long it took for its audio; `session`: that of a worker on another host.
     """
-    pace = worker.pace
     return ms.WorkerFacts(
         slot=worker.slot,
         role=worker.role.value,
@@ -84,7 +83,7 @@ def worker_facts(
         job=worker.feed.job if worker.feed and may_see_job else "",
         cause=worker.cause if may_see_job else "",
         audio_ms=audio_samples // SAMPLES_PER_MS,
-        speed=round(pace.mean_samples / SAMPLE_RATE / pace.mean_s, 2) if pace.mean_s else 0.0,
+        speed=round(audio_samples / SAMPLE_RATE / busy_s, 2) if busy_s else 0.0,
         **_session_facts(session),
     )
 

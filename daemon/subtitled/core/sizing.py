@@ -54,6 +54,11 @@ class Sizing:
             self._weigh_at = now  # it was taken to be as fast as the fastest
         return worker.pace.after(lease.windows, took_s)
 
+    def decodes_per_s(self, worker: Worker) -> float:
+        """Return how many segments a worker decodes in a second, in full leases, once it has answered one."""
+        windows = self.batch_size(worker)
+        return worker.streams * windows / worker.pace.seconds(windows)
+
     def weigh(self, now: float) -> None:
         """Compare the workers' speeds anew, if that is long enough ago."""
         if now < self._weigh_at:
@@ -176,8 +181,7 @@ class Sizing:
 
     def _windows_per_s(self, worker: Worker) -> float:
         """Return how much a worker does in a second, in full leases; no more than its link brings."""
-        windows = self.batch_size(worker)
-        decoded = worker.streams * windows / worker.pace.seconds(windows)
+        decoded = self.decodes_per_s(worker)
         return decoded if worker.bytes_per_s is None else min(decoded, worker.bytes_per_s / WINDOW_BYTES)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from subtitled.config import SAMPLE_RATE
 from subtitled.core.broker import Broker
@@ -23,7 +23,7 @@ class BusyMeter:
     """How much of the last minute a worker decoded, by its own measure of finished leases."""
 
     def __init__(self) -> None:
-        self._busy_s: Counter[str] = Counter()
+        self.busy_s: Counter[str] = Counter()
         """Seconds of all finished leases, by slot."""
         self._since: dict[str, float] = {}
         """When a worker began with the lease that it is at."""
@@ -36,14 +36,14 @@ class BusyMeter:
 
     def answered(self, slot: str, decode_s: float, now: float) -> None:
         """Note that a worker has finished a lease, and begins with the next if it holds one."""
-        self._busy_s[slot] += decode_s  # type: ignore[assignment]  # a Counter adds floats as well
+        self.busy_s[slot] += decode_s  # type: ignore[assignment]  # a Counter adds floats as well
         self._since[slot] = now
 
     def look(self, slot: str, now: float, *, is_busy: bool) -> float:
         """Return the share of the last minute, or of the time since the first look."""
         if not is_busy:
             self._since.pop(slot, None)
-        busy_s = self._busy_s[slot] + now - self._since.get(slot, now)
+        busy_s = self.busy_s[slot] + now - self._since.get(slot, now)
         looks = self._looks.setdefault(slot, deque())
         looks.append((now, busy_s))
         while len(looks) > 2 and looks[1][0] <= now - BUSY_WINDOW_S:
@@ -81,6 +81,11 @@ class Vitals:
         self._waits = WaitMeter()
         self._due = 0.0
         self._moved_at = clock()
+
+    @property
+    def busy_s(self) -> Mapping[str, float]:
+        """Seconds that workers have decoded, by slot; grows."""
+        return self._busy.busy_s
 
     def sent(self, slot: str) -> None:
         """Note that a lease was sent to a worker."""

@@ -270,15 +270,19 @@ class Gate:
 
     # -- what goes out ---------------------------------------------------------------------------------------
 
-    def send(self, worker: str, message: be.ToWorker, blobs: Sequence[zmq.Frame] = ()) -> None:
+    def send(self, worker: str, message: be.ToWorker) -> None:
         """Send a message; one to a worker that is gone is dropped."""
-        session = self._in.by_identity.get(worker)
-        if session is None:
-            return
-        if isinstance(message, be.Transcribe):
+        if session := self._in.by_identity.get(worker):
+            self._say(session.route, message)
+
+    def send_lease(
+        self, worker: str, message: be.Transcribe, blobs: Sequence[zmq.Frame], *, pcm_bytes: int
+    ) -> None:
+        """Send a lease, which is so many bytes of PCM; one to a worker that is gone is dropped."""
+        if session := self._in.by_identity.get(worker):
             size = sum(len(blob) for blob in blobs)
-            session.meter.sent(message.lease, time.monotonic(), size=size, pcm_bytes=size)
-        self._say(session.route, message, blobs)
+            session.meter.sent(message.lease, time.monotonic(), size=size, pcm_bytes=pcm_bytes)
+            self._say(session.route, message, blobs)
 
     def dismiss(self, worker: str, cause: str) -> None:
         """Forget a worker, which is told that it is not known: what killing is for those of this host."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 import zmq
@@ -30,6 +30,7 @@ from subtitled.watching.vitals import Vitals
 from subtitled.workers import backend as be
 from subtitled.workers.admission import Weights
 from subtitled.workers.gate import Gate
+from subtitled.workers.shipping import Shipping
 from subtitled.workers.supervisor import Supervisor
 
 MAX_PER_TURN = 256
@@ -49,20 +50,26 @@ class WorkerLink:
         context: zmq.Context[zmq.Socket[bytes]],
         authenticator: Authenticator,
         environ: Mapping[str, str],
+        call_back: Callable[[Callable[[], None]], None],
         supervisor: Supervisor,
         broker: Broker,
         metrics: Metrics,
         store: Store,
         vitals: Vitals,
     ) -> None:
-        """Bind the sockets; raises SubtitledError where that cannot be done."""
+        """Bind the sockets; raises SubtitledError where that cannot be done.
+
+        `call_back`, called in another thread, has a function called in the loop's.
+        """
         self._config = config
         self._devices = {device.slot: device for device in devices}
         self._socket = bind_workers(context, config.listen.workers)
         self.gate: Gate | None = None
         """The door for workers on other hosts, where the configuration has one."""
+        self._shipping: Shipping | None = None
         if config.remote.listen:
             self.gate = Gate(config, context, authenticator=authenticator, broker=broker, metrics=metrics)
+            self._shipping = Shipping(self.gate, broker, config.remote.wire_codec, call_back)
         self._launcher = Launcher(environ, self.gate.keys) if self.gate else None
         self._weights = self.gate.weights if self.gate else Weights(config.model.digest)
         self._supervisor = supervisor
@@ -87,8 +94,9 @@ class WorkerLink:
         self._config = config
         self._devices = {device.slot: device for device in devices}
         self._metrics.gpus.devices = tuple(devices)
-        if self.gate is not None:
+        if self.gate is not None and self._shipping is not None:
             self.gate.reconfigure(config)
+            self._shipping.mode = config.remote.wire_codec
         self.start()
 
     def slots(self, *, has_model: bool) -> list[tuple[str, Role]]:
@@ -128,7 +136,7 @@ class WorkerLink:
     def send(self, worker: str, message: be.ToWorker, blobs: Sequence[zmq.Frame] = ()) -> None:
         """Send a message; one to a worker that is gone is dropped."""
         if self.gate is not None and is_remote(worker):
-            self.gate.send(worker, message, blobs)
+            self.gate.send(worker, message)
             return
         frames = [worker.encode(), *be.to_worker.encode(message), *blobs]
         try:
@@ -162,8 +170,12 @@ class WorkerLink:
         message = be.Transcribe(
             lease=action.lease.id, items=items, word_timestamps=action.items[0].options.word_timestamps
         )
-        self.send(action.lease.worker, message, [self._pcm[item.key] for item in action.items])
-        self._vitals.sent(action.lease.worker.rpartition(".")[0])
+        sounds = [(item.key, self._pcm[item.key]) for item in action.items]
+        if self._shipping is not None and is_remote(action.lease.worker):
+            self._shipping.send(action.lease.worker, message, sounds)
+        else:
+            self.send(action.lease.worker, message, [pcm for _, pcm in sounds])
+        self._vitals.sent(slot)
 
     def send_prepare(self, action: ac.SendPrepare) -> None:
         """Send the order to read a file."""
@@ -186,6 +198,8 @@ class WorkerLink:
     def drop_pcm(self, key: SegmentKey) -> None:
         """Forget a segment's PCM."""
         self._pcm.pop(key, None)
+        if self._shipping is not None:
+            self._shipping.forget(key)
 
     def receive(self) -> tuple[list[ev.Event], list[SegmentKey]]:
         """Return what the workers have said as events, and the segments whose PCM came along.
@@ -248,6 +262,8 @@ class WorkerLink:
 
     def close(self) -> None:
         """Close the sockets, and end what asks for workers elsewhere: those see that nobody is here any more."""
+        if self._shipping is not None:
+            self._shipping.close()
         self._socket.close()
         if self.gate is not None:
             self.gate.close()

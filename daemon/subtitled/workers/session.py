@@ -8,11 +8,9 @@ from typing import Generic, TypeVar
 
 from msgspec import Struct
 
-from subtitled.workers.backend import Join
+from subtitled.workers.backend import Join, WireCodec
 from subtitled.workers.wire_codec import LinkMeter
 
-WEIGHT = 0.3
-"""Of the newest round trip in the mean."""
 MAX_REMEMBERED = 4096
 
 T = TypeVar("T", bound=Hashable)
@@ -55,8 +53,8 @@ class Session(Struct, kw_only=True):
     """Stamp of the last Probe; 0 once it was answered."""
     probed_clock_s: float = 0.0
     """The time of day then."""
-    round_trip_s: float | None = None
-    """A moving mean; None before the first answer."""
+    codec: WireCodec = "pcm"
+    """In which its last lease was sent."""
     clock_ahead_s: float | None = None
     """How far its clock is before ours."""
     sent_bytes: int = 0
@@ -70,13 +68,17 @@ class Session(Struct, kw_only=True):
         """HOST/PLACE."""
         return self.identity.rpartition(".")[0]
 
+    @property
+    def round_trip_s(self) -> float | None:
+        """That of a small message with nothing before it; None before the first answer."""
+        return self.meter.round_trip_s
+
     def echoed(self, stamp_s: float, clock_s: float, now: float) -> bool:
         """Take the answer to a Probe; False where none is waited for with this stamp."""
         if not self.probed_s or stamp_s != self.probed_s:
             return False
         took_s = max(0.0, now - self.probed_s)
-        before = self.round_trip_s
-        self.round_trip_s = took_s if before is None else before + WEIGHT * (took_s - before)
+        self.meter.echoed(took_s)
         # Its clock was read half way.
         self.clock_ahead_s = clock_s - self.probed_clock_s - took_s / 2
         self.probed_s = 0.0

@@ -66,9 +66,9 @@ class LinkMeter:
         """A moving mean; None before the first measurement."""
 
     @property
-    def round_trip_s(self) -> float:
-        """That of a small message with nothing before it; 0 while not known."""
-        return min(self._round_trips_s, default=0.0)
+    def round_trip_s(self) -> float | None:
+        """That of a small message with nothing before it; None before the first probe was answered."""
+        return min(self._round_trips_s, default=None)
 
     @property
     def pcm_bytes_per_s(self) -> float | None:
@@ -98,7 +98,7 @@ class LinkMeter:
         if transfer is None:
             return False
         begun_at = max(transfer.sent_at, self._last_left_at)
-        self._last_left_at = now - self.round_trip_s
+        self._last_left_at = now - (self.round_trip_s or 0.0)
         if transfer.bytes < LEAST_BYTES:
             return False
         measured = transfer.bytes / max(LEAST_S, self._last_left_at - begun_at)

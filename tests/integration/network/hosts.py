@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,8 +28,7 @@ HOST = "gpu2"
 SLOT = f"{HOST}/cpu0"
 ROUND_TIMEOUT_S = 300.0
 ENDPOINT = f"tcp://{HEAD_ADDRESS}:8700"
-RECOVERY = config.Recovery(heartbeat_s=0.2, silence_s=2.0, attempts=20, crash_budget=100)
-"""Short, so that five seconds without a network are a long time."""
+RECOVERY = config.Recovery(heartbeat_s=0.5, attempts=20, crash_budget=100)
 INBOX = InboxFolder(options={"language": "en", "settle_s": 0.1})
 
 
@@ -84,7 +84,7 @@ class Hosts:
         command = ("-m", "subtitled", "worker", "--connect", ENDPOINT, "--key", str(self._key_file))
         with self._log_file.open("ab") as log:
             self._worker = subprocess.Popen(
-                (*self.network.on_gpu, sys.executable, *command, "--device", "cpu"),
+                (*self.network.on_gpu, sys.executable, *command, "--device", "cpu", "--cpu-threads", "1"),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -139,6 +139,16 @@ class Hosts:
     def done_by(self) -> collections.Counter[str]:
         """Return how many segments each slot has done, from the daemon's log."""
         return collections.Counter(line["worker"] for line in self.daemon.log("segment.done"))
+
+    def sent_bytes(self) -> float:
+        """Return what was sent to the worker in all."""
+        # The metrics are on the loopback of the head's namespace.
+        program = f"import urllib.request as r; print(r.urlopen('http://{self.daemon.metrics}/metrics').read().decode())"
+        command = (*self.network.on_head, sys.executable, "-c", program)
+        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+        sent = re.search(r'^subtitled_worker_bytes_total\{direction="sent".*\} (\S+)$', told, re.MULTILINE)
+        assert sent, told
+        return float(sent[1])
 
     def _find(self) -> WorkerFacts | None:
         return next((worker for worker in self.daemon.stats().workers if worker.slot == SLOT), None)

@@ -12,13 +12,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # tests/, when this file runs by itself
 
 from daemon import eventually
 from integration.chaos.chaos import recordings, undisturbed
-from integration.network.hosts import SLOT, Hosts
+from integration.network import hosts
+from integration.network.hosts import SLOT
 from network import Conditions, ForbiddenError
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 SEED = 20_260_101
 CONDITIONS = Conditions(delay_s=0.0025)
+RECOVERY = structs.replace(hosts.RECOVERY, silence_s=4.0)
+"""Less than the shortest partition, so that each is found out."""
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -59,35 +62,35 @@ def run(
 
     Half of the files come before, half while it is away. `devices` are those of the daemon's own host.
     """
-    with Hosts(folder, conditions=CONDITIONS, devices=devices) as hosts:
+    with hosts.Hosts(folder, conditions=CONDITIONS, devices=devices, recovery=RECOVERY) as both:
         half = len(sources) // 2
         for source in sources[:half]:
-            hosts.daemon.drop(source, source.name)
-        hosts.wait_until_at_work()
-        first = hosts.facts().incarnation
-        hosts.network.change(Conditions(is_cut=True))
+            both.daemon.drop(source, source.name)
+        both.wait_until_at_work()
+        first = both.facts().incarnation
+        both.network.change(Conditions(is_cut=True))
         gone_at = time.monotonic()
         for source in sources[half:]:
-            hosts.daemon.drop(source, source.name)
-        hosts.daemon.wait_for_log("worker.lost", slot=SLOT)
+            both.daemon.drop(source, source.name)
+        both.daemon.wait_for_log("worker.lost", worker=f"{SLOT}.{first}")
         time.sleep(max(0.0, seconds - (time.monotonic() - gone_at)))
-        hosts.network.change(CONDITIONS)
+        both.network.change(CONDITIONS)
         came_at = time.monotonic()
-        eventually(lambda: hosts.wait_for_worker().incarnation > first, "the worker is a new one")
+        eventually(lambda: both.wait_for_worker().incarnation > first, "the worker has joined again")
         back_s = time.monotonic() - came_at
-        faults = hosts.judge(expected)
-        done = hosts.done_by()
+        faults = both.judge(expected)
+        done = both.done_by()
         if not devices and set(done) != {SLOT}:
             faults.append(f"segments were done by {sorted(done)}")
         outcome = Outcome(
             faults=faults,
-            lost_leases=len(hosts.daemon.log("lease.lost")),
-            late_results=len(hosts.daemon.log("lease.stale")),
+            lost_leases=len(both.daemon.log("lease.lost")),
+            late_results=len(both.daemon.log("lease.stale")),
             segments=done.total(),
             by_others=done.total() - done[SLOT],
             back_s=back_s,
         )
-        hosts.daemon.stop()
+        both.daemon.stop()
     return outcome
 
 
