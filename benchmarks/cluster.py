@@ -1,14 +1,15 @@
 """How far one daemon feeds GPUs on other hosts, and what a slow link leaves of them.
 
-    python benchmarks/cluster.py [--only busy|bend|link] [--nodes 2,4,8] [--workers 8,16,32] [--seconds 12]
+    python benchmarks/cluster.py [--only busy|bend|link] [--nodes 2,4,8] [--workers 8,16,32] [--seconds 40]
 
 The daemon as it is, without a GPU of its own, and hosts that are processes: each worker has a socket of its own, with CURVE, and
 speaks as `subtitled worker` does, but only waits for the time that a GPU takes (see pool.py: 108 x real time, an RTX 3090 with
 large-v3-turbo). Every lease has its real PCM, 960,000 bytes for 30 s. What a host sends or gets is held for half a round trip.
 
-    busy    so many workers on so many hosts: the share of the time that they decode, while there is work and to the end
-    bend    as many workers, but of GPUs that are 2, 4, 8… times as fast, until the daemon cannot keep up: how many GPUs' worth of
-            work it passes on, in segments and bytes a second, and its processor time for a segment
+    busy    so many workers on so many hosts: the share of the time that they decode, while there is work; `steady` in the middle
+            half of it, without the first leases, of one segment each, for which nothing was read ahead
+    bend    as many workers, but of GPUs that are 2, 4, 8… times as fast, until the daemon cannot keep up: the segments a second that
+            it passes on in the middle half of the work, how many GPUs' worth that is, and its processor time for a segment
     link    one host behind a link of so many Mbit/s (two network namespaces; needs root): what PCM, FLAC and "auto" get through, in
             seconds of audio a second
 
@@ -109,13 +110,13 @@ def show_busy(nodes: Sequence[int], workers: Sequence[int], seconds: float) -> N
     """Print how busy so many workers are, on the given numbers of hosts in turn."""
     print(f"engines that take {GPU.a_s} s + {GPU.b_s} s x segments, round trip {ROUND_TRIP_S * 1000:g} ms")
     print(
-        f"{'workers':>8}{'hosts':>7}{'segments':>10}{'leases':>8}{'took':>9}{'busy':>9}{'whole':>9}{'MB/s':>8}{'cpu':>10}"
+        f"{'workers':>8}{'hosts':>7}{'segments':>10}{'leases':>8}{'took':>9}{'busy':>9}{'steady':>9}{'MB/s':>8}{'cpu':>10}"
     )
     for hosts, count in zip(nodes, workers, strict=True):
         run = measure(workloads(count, seconds, 0)["1 job"], nodes=hosts, workers=count, timing=GPU)
         print(
             f"{count:>8}{hosts:>7}{run.segments:>10}{run.leases:>8}{run.took_s:>7.1f} s{run.busy:>9.1%}"
-            f"{run.whole:>9.1%}{_mb_per_s(run):>8.1f}{run.cpu_us:>7.0f} µs",
+            f"{run.steady:>9.1%}{_mb_per_s(run):>8.1f}{run.cpu_us:>7.0f} µs",
             flush=True,
         )
 
@@ -124,7 +125,7 @@ def show_bend(hosts: int, workers: int, factors: Sequence[int], seconds: float) 
     """Print how many GPUs' worth of work gets through one daemon."""
     print(f"{workers} workers on {hosts} hosts, each as fast as so many such GPUs; round trip as before")
     print(
-        f"{'codec':<6}{'GPUs':>6}{'wanted':>10}{'passed on':>12}{'MB/s':>8}{'busy':>9}{'worth':>8}{'cpu':>10}"
+        f"{'codec':<6}{'GPUs':>6}{'wanted':>10}{'passed on':>12}{'MB/s':>8}{'steady':>9}{'worth':>8}{'cpu':>10}"
     )
     for codec in ("pcm", "flac"):
         for factor in factors:
@@ -133,8 +134,8 @@ def show_bend(hosts: int, workers: int, factors: Sequence[int], seconds: float) 
             work = [Files(8, max(workers * 4, round(wanted * seconds / 8)), 30)]
             run = measure(work, nodes=hosts, workers=workers, timing=timing, codec=codec)
             print(
-                f"{codec:<6}{workers * factor:>6}{wanted:>8.0f}/s{run.segments / run.took_s:>10.0f}/s{_mb_per_s(run):>8.1f}"
-                f"{run.busy:>9.1%}{workers * factor * run.busy:>8.0f}{run.cpu_us:>7.0f} µs",
+                f"{codec:<6}{workers * factor:>6}{wanted:>8.0f}/s{run.per_s:>10.0f}/s{_mb_per_s(run):>8.1f}"
+                f"{run.steady:>9.1%}{workers * factor * run.per_s / wanted:>8.0f}{run.cpu_us:>7.0f} µs",
                 flush=True,
             )
 
@@ -161,12 +162,13 @@ def show_link(mbits: Sequence[float], workers: int, seconds: float) -> None:
                     codec=codec,
                     network=network,
                 )
-            row.append(30 * run.segments / run.took_s)
+            row.append(30 * run.per_s)
         print(f"{mbit:>8g}{''.join(f'{speed:>10.1f}' for speed in row)}{30 * wanted:>10.1f}", flush=True)
 
 
 def _mb_per_s(run: Run) -> float:
-    return run.wire_bytes / run.took_s / 1e6
+    """Return the audio on the wire in the middle half of the work."""
+    return run.wire_bytes / run.segments * run.per_s / 1e6
 
 
 def main() -> None:
@@ -177,7 +179,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("busy", "bend", "link"))
     parser.add_argument("--nodes", type=_numbers, default=(2, 4, 8), metavar="N,N…")
     parser.add_argument("--workers", type=_numbers, default=(8, 16, 32), metavar="N,N…")
-    parser.add_argument("--seconds", type=float, default=12, help="that each run keeps the workers at work")
+    parser.add_argument("--seconds", type=float, default=40, help="that each run keeps the workers at work")
     parser.add_argument("--factors", type=_numbers, default=(1, 2, 4, 8, 16), metavar="N,N…")
     parser.add_argument("--mbits", type=_numbers, default=(5, 10, 20, 50, 100, 200), metavar="N,N…")
     options = parser.parse_args()

@@ -38,6 +38,10 @@ class Run(Struct, frozen=True):
     took_s: float
     cpu_us: float
     wire_bytes: int
+    steady: float
+    """As `busy`, while the second and third quarter of the segments were done: without the first leases and the last."""
+    per_s: float
+    """Segments a second in that time."""
 
 
 def workloads(workers: int, seconds: float, clips: int) -> dict[str, list[Files]]:
@@ -78,4 +82,19 @@ def figures(done: list[Service], workers: int, used_s: float) -> Run:
         took_s=end - first,
         cpu_us=used_s / segments * 1e6,
         wire_bytes=sum(service.wire_bytes for service in done),
+        **_steady(done, workers, segments),
     )
+
+
+def _steady(done: list[Service], workers: int, segments: int) -> dict[str, float]:
+    """Return the same figures of the middle half of the work."""
+    so_far, ends = 0, []
+    for service in sorted(done, key=lambda service: service.end):
+        so_far += service.segments
+        ends.append((so_far, service.end))
+    low, high = (next(end for end in ends if end[0] >= share * segments) for share in (0.25, 0.75))
+    took_s = high[1] - low[1]
+    if not took_s:
+        return {"steady": 1.0, "per_s": 0.0}
+    inside = sum(max(0.0, min(service.end, high[1]) - max(service.start, low[1])) for service in done)
+    return {"steady": inside / (workers * took_s), "per_s": (high[0] - low[0]) / took_s}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from subtitled.workers.backend import WireCodec
-from subtitled.workers.wire_codec import LEAST_BYTES, PCM_BYTES_PER_S, ROUND_TRIPS, LinkMeter, Mode, choose
+from subtitled.workers.wire_codec import LEAST_BYTES, ROUND_TRIPS, LinkMeter, Mode, choose
 
 MB = 1_000_000
-GPU = 100.0
-"""Seconds of audio that it takes in a second: 3.2 MB of PCM."""
+GPU = 3.2 * MB
+"""PCM that it takes in a second: 100 of audio."""
 
 
 def sent(meter: LinkMeter, lease: int, size: int, now: float, *, packed: float = 1.0) -> None:
@@ -23,19 +23,19 @@ def sent(meter: LinkMeter, lease: int, size: int, now: float, *, packed: float =
 def test_a_link_that_the_gpu_would_half_fill_gets_flac(
     mbit: int, form: WireCodec, current: WireCodec
 ) -> None:
-    assert choose("auto", current, bytes_per_s=mbit * MB / 8, audio_per_s=GPU) == form
+    assert choose("auto", current, link_bytes_per_s=mbit * MB / 8, pcm_bytes_per_s=GPU) == form
 
 
 def test_a_slow_worker_on_a_slow_link_gets_pcm() -> None:
     """What it takes in, not what the link carries, is the measure."""
-    assert choose("auto", "flac", bytes_per_s=MB, audio_per_s=5.0) == "pcm"
+    assert choose("auto", "flac", link_bytes_per_s=MB, pcm_bytes_per_s=MB / 6) == "pcm"
 
 
 @pytest.mark.parametrize("current", ["pcm", "flac"])
 def test_between_the_two_bounds_the_form_stays(current: WireCodec) -> None:
     for share in (0.26, 0.3, 0.4, 0.49):
-        link = GPU * PCM_BYTES_PER_S / share
-        assert choose("auto", current, bytes_per_s=link, audio_per_s=GPU) == current
+        link = GPU / share
+        assert choose("auto", current, link_bytes_per_s=link, pcm_bytes_per_s=GPU) == current
 
 
 @pytest.mark.parametrize("current", ["pcm", "flac"])
@@ -43,14 +43,14 @@ def test_between_the_two_bounds_the_form_stays(current: WireCodec) -> None:
 def test_what_is_not_known_changes_nothing(
     current: WireCodec, link: float | None, speed: float | None
 ) -> None:
-    assert choose("auto", current, bytes_per_s=link, audio_per_s=speed) == current
+    assert choose("auto", current, link_bytes_per_s=link, pcm_bytes_per_s=speed) == current
 
 
 @pytest.mark.parametrize("mode", ["pcm", "flac"])
 def test_what_the_configuration_says_is_done(mode: Mode) -> None:
     for link in (None, 1.0, 1e12):
         for current in ("pcm", "flac"):
-            assert choose(mode, current, bytes_per_s=link, audio_per_s=GPU) == mode
+            assert choose(mode, current, link_bytes_per_s=link, pcm_bytes_per_s=GPU) == mode
 
 
 def test_a_link_is_measured_by_what_a_lease_takes_beyond_the_round_trip() -> None:

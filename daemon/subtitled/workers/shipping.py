@@ -8,7 +8,6 @@ from functools import partial
 import zmq
 from msgspec import structs
 
-from subtitled.config import SAMPLE_RATE
 from subtitled.core.broker import Broker
 from subtitled.core.records import SegmentKey
 from subtitled.workers import backend as be
@@ -35,14 +34,16 @@ class Shipping:
         session = self._gate.sessions.get(worker)
         if session is None:
             return
+        pcm_bytes = sum(len(pcm) for _, pcm in sounds)
+        windows_per_s = self._windows_per_s(session.slot)
         session.codec = choose(
             self.mode,
             session.codec,
-            bytes_per_s=session.meter.bytes_per_s,
-            audio_per_s=self._audio_per_s(session.slot),
+            link_bytes_per_s=session.meter.bytes_per_s,
+            # Segments may be much shorter than the model's window, and take as long.
+            pcm_bytes_per_s=windows_per_s and windows_per_s * pcm_bytes / len(sounds),
         )
         items = tuple(structs.replace(item, codec=session.codec) for item in message.items)
-        pcm_bytes = sum(len(pcm) for _, pcm in sounds)
         send = partial(self._send_packed, worker, structs.replace(message, items=items), pcm_bytes)
         self._packing.pack(worker, sounds, session.codec, send)
 
@@ -54,13 +55,10 @@ class Shipping:
         """Send nothing more."""
         self._packing.close()
 
-    def _audio_per_s(self, slot: str) -> float | None:
-        """Return the seconds of audio that a worker decodes in a second, in full windows; None before its first answer."""
+    def _windows_per_s(self, slot: str) -> float | None:
+        """Return the segments that a worker decodes in a second; None before its first answer."""
         worker = self._broker.roster.workers[slot]
-        if not worker.pace.leases:
-            return None
-        window_s = (self._broker.window_samples or 0) / SAMPLE_RATE
-        return self._broker.leasing.sizing.decodes_per_s(worker) * window_s
+        return self._broker.leasing.sizing.decodes_per_s(worker) if worker.pace.leases else None
 
     def _send_packed(
         self, worker: str, message: be.Transcribe, pcm_bytes: int, blobs: Sequence[zmq.Frame]

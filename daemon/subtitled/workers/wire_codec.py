@@ -7,13 +7,10 @@ from typing import Literal
 
 from msgspec import Struct
 
-from subtitled.config import SAMPLE_RATE
 from subtitled.workers.backend import WireCodec
 
 Mode = Literal["auto", "pcm", "flac"]
 
-PCM_BYTES_PER_S = 2 * SAMPLE_RATE
-"""Of a second of audio."""
 FLAC_ABOVE = 0.5
 """Share of the link that PCM would fill, above which FLAC is worth its time: the next lease must arrive, with some
 unevenness of the link, while the last one is decoded."""
@@ -30,18 +27,18 @@ ROUND_TRIPS = 16
 
 
 def choose(
-    mode: Mode, current: WireCodec, *, bytes_per_s: float | None, audio_per_s: float | None
+    mode: Mode, current: WireCodec, *, link_bytes_per_s: float | None, pcm_bytes_per_s: float | None
 ) -> WireCodec:
     """Return the form for the next lease.
 
-    `bytes_per_s` is what the link carries, `audio_per_s` the seconds of audio that the worker decodes in a second; while
-    either is not known, the form stays as it is.
+    `link_bytes_per_s` is what the link carries, `pcm_bytes_per_s` what the worker decodes; while either is not known, the form
+    stays as it is.
     """
     if mode != "auto":
         return mode
-    if not bytes_per_s or not audio_per_s:
+    if not link_bytes_per_s or not pcm_bytes_per_s:
         return current
-    share = audio_per_s * PCM_BYTES_PER_S / bytes_per_s
+    share = pcm_bytes_per_s / link_bytes_per_s
     if share > FLAC_ABOVE:
         return "flac"
     return "pcm" if share < PCM_BELOW else current
