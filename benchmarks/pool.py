@@ -23,49 +23,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from msgspec import Struct
-
+from parts.load import AT_ONCE, BATCH, GPU, PREPARERS, Files, Run, figures, workloads, write
 from parts.processes import cpu_s, machine
 from parts.served import Served
-from parts.speech import RATE
-from parts.waiting import Service, Timing, services
+from parts.waiting import Timing, services
 
-GPU = Timing(0.483, 0.217)
-"""From 30 s / 43 = a + b and 8 x 30 s / 108 = a + 8 b."""
-AT_ONCE = Timing(0.005, 0.0)
-"""Far beyond any GPU; without any time at all leases would be of one segment, since some worker is always idle."""
-BATCH = 16
 CROWD = Path(__file__).parent / "parts" / "crowd.py"
-PREPARERS = 4
-
-
-class Files(Struct, frozen=True):
-    """So many files with so many segments of so many seconds."""
-
-    files: int
-    segments: int
-    seconds: int
-
-
-class Run(Struct, frozen=True):
-    """What one run has shown."""
-
-    segments: int
-    leases: int
-    busy: float
-    whole: float
-    took_s: float
-    cpu_us: float
-
-
-def workloads(workers: int, seconds: float, clips: int) -> dict[str, list[Files]]:
-    """Return the workloads; the long jobs keep all workers at work for about so many seconds."""
-    many = max(BATCH, round(workers * seconds * BATCH / (GPU.a_s + GPU.b_s * BATCH)))
-    return {
-        "1 job": [Files(1, many, 30)],
-        f"{clips} clips": [Files(clips, 1, 10)],
-        "mix": [Files(1, many // 2, 30), Files(8, max(1, many // 16), 30), Files(clips, 1, 10)],
-    }
 
 
 def measure(workload: list[Files], workers: int, timing: Timing, *, profile: str | None = None) -> Run:
@@ -88,40 +51,12 @@ def measure(workload: list[Files], workers: int, timing: Timing, *, profile: str
             command=command,
         ) as daemon:
             daemon.wait_until_ready()
-            copies = daemon.stage(_write(folder, workload))
+            copies = daemon.stage(write(folder, workload))
             before = cpu_s([daemon.pid])
             daemon.subtitle(copies)
             used_s = cpu_s([daemon.pid]) - before
         done = services(folder / "daemon")
-    return _figures(done, workers, used_s)
-
-
-def _write(folder: Path, workload: list[Files]) -> list[Path]:
-    paths = []
-    for number, kind in enumerate(workload):
-        for place in range(kind.files):
-            path = folder / f"talk{number}-{place}.wav"
-            path.write_text(f"{kind.segments} {kind.seconds * RATE}")
-            paths.append(path)
-    return paths
-
-
-def _figures(done: list[Service], workers: int, used_s: float) -> Run:
-    first, last, end = (
-        min(service.start for service in done),
-        max(service.start for service in done),
-        max(service.end for service in done),
-    )
-    segments = sum(service.segments for service in done)
-    inside = sum(min(service.end, last) - service.start for service in done)
-    return Run(
-        segments=segments,
-        leases=len(done),
-        busy=inside / (workers * (last - first)) if last > first else 1.0,
-        whole=sum(service.end - service.start for service in done) / (workers * max(1e-9, end - first)),
-        took_s=end - first,
-        cpu_us=used_s / segments * 1e6,
-    )
+    return figures(done, workers, used_s)
 
 
 def main() -> None:

@@ -71,11 +71,13 @@ class Daemon:
         environ: Mapping[str, str] | None = None,
         is_bound_by_modes: bool = False,
         command: Callable[[Path], Sequence[str]] | None = None,
+        prefix: Sequence[str] = (),
         **sections: Struct,
     ) -> None:
         """`sections` replace those of the configuration; `is_bound_by_modes` takes root's right to read all files.
 
-        `command` gives another command than `subtitled run`, from the path of the configuration file.
+        `command` gives another command than `subtitled run`, from the path of the configuration file; `prefix` are words to
+        put before it.
         """
         self.folder = folder
         self.sockets = Path(tempfile.mkdtemp(prefix="subtitled-test-"))
@@ -103,7 +105,7 @@ class Daemon:
         self._environ = {**os.environ, **(environ or {})}
         self._is_bound_by_modes = is_bound_by_modes
         run = ("-m", "subtitled", "run", "--config", str(self.config_file))
-        self._command = (sys.executable, *(command(self.config_file) if command else run))
+        self._command = (*prefix, sys.executable, *(command(self.config_file) if command else run))
         self._process: subprocess.Popen[bytes] | None = None
         self._dropped = 0
         self.client = Client(self.endpoint, timeout_s=20.0)
@@ -262,6 +264,11 @@ class Daemon:
     def tail(self) -> str:
         """Return the end of the log."""
         return self.log_file.read_text("utf-8", "replace")[-4000:]
+
+    def pcm_bytes(self) -> float:
+        """Return what the segments that are done came to as PCM, from the log."""
+        lines = [*self.log("segment.done"), *self.log("segment.skipped")]
+        return float(sum(line["audio_s"] for line in lines) * 32_000)
 
     def scrape(self) -> dict[str, float]:
         """Return the metrics, as Prometheus would get them: `name{labels}` and value."""

@@ -15,6 +15,7 @@ from msgspec import structs
 
 from subtitle import messages as ms
 from subtitled import config
+from subtitled.clients.access import Authenticator
 from subtitled.clients.reception import Reception
 from subtitled.core import actions as ac
 from subtitled.core.broker import Broker
@@ -100,9 +101,11 @@ class Front:
         self.broker = Broker(Policy())
         self.metrics = Metrics()
         self._mailbox: Mailbox[Callable[[], None]] = Mailbox()
+        self._authenticator = Authenticator(self.context)
         self.reception = Reception(
             self.config,
             self.context,
+            authenticator=self._authenticator,
             store=self.store,
             broker=self.broker,
             happen=self.happen,
@@ -121,6 +124,7 @@ class Front:
         for visitor in self._visitors:
             visitor.socket.close(linger=0)
         self.reception.close()
+        self._authenticator.stop()
         self.context.term()
         self._mailbox.close()
         self.store.close()

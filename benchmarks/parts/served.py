@@ -33,6 +33,8 @@ cpu_threads = {threads}
 [pool]
 devices = {devices}
 {pool}
+[remote]
+{remote}
 [[inbox]]
 path = '{folder}/inbox'
 output = '{folder}/outbox'
@@ -63,13 +65,18 @@ class Served:
         threads: int = 0,
         devices: Sequence[str] = ("cpu",),
         pool: str = "",
+        remote: str = "",
         language: str = LANGUAGE,
         settle_s: float = 0,
         stop_timeout_s: float = 30,
+        prefix: Sequence[str] = (),
         command: Callable[[Path], Sequence[str]] | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
-        """Start it; `command` gives another one than `subtitled run`, from the path of the configuration."""
+        """Start it; `command` gives another one than `subtitled run`, from the path of the configuration.
+
+        `prefix` are words to put before the command.
+        """
         self.folder = folder
         self.language = language
         for name in ("inbox", "outbox", "copies"):
@@ -88,6 +95,7 @@ class Served:
                 threads=threads,
                 devices=list(devices),
                 pool=pool,
+                remote=remote,
                 language=language,
                 settle_s=settle_s,
                 stop_timeout_s=stop_timeout_s,
@@ -96,7 +104,7 @@ class Served:
         run = (sys.executable, "-m", "subtitled", "run", "--config", str(configuration))
         with (folder / "daemon.log").open("wb") as log:
             self._process = subprocess.Popen(
-                command(configuration) if command else run,
+                (*prefix, *(command(configuration) if command else run)),
                 env={**os.environ, **(environ or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -121,15 +129,15 @@ class Served:
         """The clients' socket."""
         return f"ipc://{self._sockets}/clients.sock"
 
-    def wait_until_ready(self) -> None:
-        """Wait until no worker is starting."""
+    def wait_until_ready(self, count: int = 0) -> None:
+        """Wait until there are `count` workers or more, and none is starting."""
         with Client(self.endpoint, timeout_s=1) as client:
             for _ in self.until_given_up():
                 try:
                     workers = client.stats().workers
                 except UnreachableError:
                     continue
-                if all(worker.state == "idle" for worker in workers):
+                if len(workers) >= count and all(worker.state == "idle" for worker in workers):
                     return
 
     def stage(self, files: Sequence[Path]) -> list[Path]:

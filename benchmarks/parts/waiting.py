@@ -32,6 +32,7 @@ from subtitled.workers import backend as be
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from subtitle.codec import Buffer
     from subtitled.workers.backend import WorkerSettings
 
 CREDIT = 2
@@ -48,6 +49,8 @@ class Service(Struct, frozen=True):
     start: float
     end: float
     segments: int
+    wire_bytes: int = 0
+    """Of audio, as it came."""
 
 
 class Timing(Struct, frozen=True):
@@ -57,36 +60,37 @@ class Timing(Struct, frozen=True):
     b_s: float
 
 
-class _Transcriber:
+class Transcriber:
     """One GPU that only waits."""
 
     def __init__(self, identity: str, timing: Timing) -> None:
         self.identity = identity
         self._timing = timing
-        self._orders: deque[be.Transcribe] = deque()
+        self._orders: deque[tuple[be.Transcribe, int]] = deque()
         self._started = 0.0
         self.services: list[Service] = []
 
-    def ready(self) -> be.Ready:
+    def ready(self, model: str = "none") -> be.Ready:
+        """Return its first words."""
         return be.Ready(
-            version=VERSION, credit=CREDIT, device="cuda", model="none", window_samples=WINDOW_SAMPLES
+            version=VERSION, credit=CREDIT, device="cuda", model=model, window_samples=WINDOW_SAMPLES
         )
 
-    def receive(self, message: be.ToWorker, _: Sequence[object], now: float) -> float | None:
+    def receive(self, message: be.ToWorker, blobs: Sequence[Buffer], now: float) -> float | None:
         """Take a message; return when to call `due`, if that is to change."""
         if not isinstance(message, be.Transcribe):
             return None
-        self._orders.append(message)
+        self._orders.append((message, sum(map(len, blobs))))
         return self._begin(now) if len(self._orders) == 1 else None
 
     def _begin(self, now: float) -> float:
         self._started = now
-        return now + self._timing.a_s + self._timing.b_s * len(self._orders[0].items)
+        return now + self._timing.a_s + self._timing.b_s * len(self._orders[0][0].items)
 
     def due(self, now: float) -> tuple[be.FromWorker, float | None]:
         """Return the answer to the lease that is done by now, and when to call again."""
-        order = self._orders.popleft()
-        self.services.append(Service(self.identity, self._started, now, len(order.items)))
+        order, wire_bytes = self._orders.popleft()
+        self.services.append(Service(self.identity, self._started, now, len(order.items), wire_bytes))
         items = tuple(be.ItemResult(job=item.job, index=item.index, result=_RESULT) for item in order.items)
         answer = be.Transcribed(lease=order.lease, items=items, features_s=0.0, decode_s=now - self._started)
         return answer, self._begin(now) if self._orders else None
@@ -151,8 +155,8 @@ class _Host:
         self._timing = timing
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._poller = zmq.Poller()
-        self._workers: dict[zmq.Socket[bytes], _Transcriber | _Preparer] = {}
-        self._due: list[tuple[float, int, zmq.Socket[bytes], _Transcriber]] = []
+        self._workers: dict[zmq.Socket[bytes], Transcriber | _Preparer] = {}
+        self._due: list[tuple[float, int, zmq.Socket[bytes], Transcriber]] = []
         self._beat_at = 0.0
         self._last = 0
         self._is_sending = False
@@ -166,8 +170,8 @@ class _Host:
         socket.setsockopt(zmq.SNDHWM, 0)
         socket.setsockopt(zmq.RCVHWM, 0)
         socket.connect(settings.endpoint)
-        worker: _Transcriber | _Preparer = (
-            _Transcriber(settings.identity, self._timing)
+        worker: Transcriber | _Preparer = (
+            Transcriber(settings.identity, self._timing)
             if settings.role == "transcribe"
             else _Preparer(settings.identity, self._pcm)
         )
@@ -193,7 +197,7 @@ class _Host:
                 self._receive(socket)
             self._answer()
         self._context.destroy(linger=0)
-        return [s for w in self._workers.values() if isinstance(w, _Transcriber) for s in w.services]
+        return [s for w in self._workers.values() if isinstance(w, Transcriber) for s in w.services]
 
     def _wait_ms(self) -> int:
         if self._is_sending:
@@ -232,13 +236,18 @@ class _Host:
             for socket in self._workers:
                 self._send(socket, be.Heartbeat())
 
-    def _push(self, due: float, socket: zmq.Socket[bytes], worker: _Transcriber) -> None:
+    def _push(self, due: float, socket: zmq.Socket[bytes], worker: Transcriber) -> None:
         self._last += 1
         heapq.heappush(self._due, (due, self._last, socket, worker))
 
     @staticmethod
     def _send(socket: zmq.Socket[bytes], message: be.FromWorker, blobs: Sequence[memoryview] = ()) -> None:
         socket.send_multipart(be.from_worker.encode(message, blobs), copy=False)
+
+
+def write_services(folder: str, done: Sequence[Service]) -> None:
+    """Write what the engines of this process have done, for `services`."""
+    Path(folder, f"services-{os.getpid()}.json").write_bytes(msgspec.json.encode(done))
 
 
 def services(folder: Path) -> list[Service]:
@@ -252,8 +261,7 @@ def services(folder: Path) -> list[Service]:
 def main(argv: list[str]) -> None:
     """Serve workers until standard input ends."""
     folder, *timing = argv
-    done = _Host(Timing(*map(float, timing))).serve()
-    Path(folder, f"services-{os.getpid()}.json").write_bytes(msgspec.json.encode(done))
+    write_services(folder, _Host(Timing(*map(float, timing))).serve())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.table import Table
 
-from subtitle.messages import Event, JobFacts, StatsInfo, Step
+from subtitle.bars import megabytes
+from subtitle.messages import Event, JobFacts, StatsInfo, Step, WorkerFacts
 
 
 def jobs_table(jobs: Iterable[JobFacts]) -> Table:
@@ -65,12 +66,17 @@ def step_line(step: Step) -> str:
 def print_stats(console: Console, stats: StatsInfo) -> None:
     """Print workers and queue."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("WORKER", "ROLE", "STATE", "DEVICE", "HOLDS", "CAUSE"):
+    has_hosts = any(worker.host for worker in stats.workers)
+    for name in ("WORKER", "ROLE", "STATE", "DEVICE", "HOLDS", *(("LINK",) if has_hosts else ()), "CAUSE"):
         table.add_column(name)
     for worker in stats.workers:
         holds = worker.job or (f"{worker.leases} leases" if worker.leases else "-")
         identity = f"{worker.slot}.{worker.incarnation}"
-        table.add_row(identity, worker.role, worker.state, worker.device or "-", holds, worker.cause or "-")
+        table.add_row(
+            *(identity, worker.role, worker.state, worker.device or "-", holds),
+            *((_link(worker),) if has_hosts else ()),
+            worker.cause or "-",
+        )
     console.print(table)
     jobs = ", ".join(f"{count} {state}" for state, count in sorted(stats.jobs.items())) or "none"
     console.print(f"jobs: {jobs}", highlight=False)
@@ -79,6 +85,14 @@ def print_stats(console: Console, stats: StatsInfo) -> None:
         f"{stats.audio_ms / 1000:.0f} s of audio transcribed in {stats.uptime_s:.0f} s",
         highlight=False,
     )
+
+
+def _link(worker: WorkerFacts) -> str:
+    """Return how far a worker on another host is away, and what went there and came back."""
+    if not worker.host:
+        return "-"
+    sent, received = megabytes(worker.sent_bytes), megabytes(worker.received_bytes)
+    return f"{worker.round_trip_ms:.1f} ms, {sent} out, {received} in"
 
 
 def event_line(event: Event) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import tomllib
 from pathlib import Path
@@ -15,6 +16,10 @@ from msgspec import Struct
 from subtitle.errors import KeyFileError
 
 KEY_VARIABLE = "SUBTITLE_KEY"
+KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""What a key may be called: safe in logs, file names and TOML."""
+KEY_NAME_RULE = "1 to 64 letters (of ASCII), digits, dots, hyphens, underscores"
+"""The same for people."""
 KEY_LENGTH = 40
 """Characters of a key in Z85 (ZeroMQ RFC 32): 32 bytes."""
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -69,9 +74,9 @@ def load_key(path: str | Path) -> Key:
     return key
 
 
-def save_key(path: str | Path, key: Key) -> None:
-    """Write a key file that only its owner may read, never over another; raises FileExistsError, OSError."""
-    text = (
+def key_text(key: Key) -> str:
+    """Return the content of a key's file."""
+    return (
         f"# The key {key.name!r} of a subtitled server's client: whoever has this file is {key.name!r} there.\n"
         f"# On the client: subtitle --key FILE …, or SUBTITLE_KEY=FILE, or ~/.config/subtitle/key.toml\n"
         f'name = "{key.name}"\n'
@@ -79,9 +84,13 @@ def save_key(path: str | Path, key: Key) -> None:
         f'secret = "{key.secret}"\n'
         f'server = "{key.server}"\n'
     )
+
+
+def save_key(path: str | Path, key: Key) -> None:
+    """Write a key file that only its owner may read, never over another; raises FileExistsError, OSError."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(file, "w", encoding="utf-8") as target:
-        target.write(text)
+        target.write(key_text(key))
         target.flush()
         os.fsync(target.fileno())
 

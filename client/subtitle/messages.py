@@ -308,6 +308,19 @@ class WorkerFacts(Struct, frozen=True, kw_only=True):
     memory_used_bytes: int = 0
     """Of its GPU, by any program; 0 where that is not known."""
     memory_total_bytes: int = 0
+    speed: float = 0.0
+    """Seconds of audio that it decodes in a second, when it does; 0 while that is not known."""
+    host: str = ""
+    """The host that it is on; "" for the daemon's own."""
+    round_trip_ms: float = 0.0
+    """How long it takes to answer from there."""
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    """What went to it and came from it since it joined."""
+    clock_ahead_ms: float = 0.0
+    """How far its host's clock is before the daemon's."""
+    model_digest: str = ""
+    """SHA-256 of its model's weights."""
 
 
 class StatsInfo(_Message, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from subtitle.bars import clock, megabytes
-from subtitle.messages import JobFacts, StatsInfo, Welcome
+from subtitle.messages import JobFacts, StatsInfo, Welcome, WorkerFacts
 from subtitle.outlook import Outlook, Snapshot, Speeds, outlook
 from subtitle.progress import progress_of
 
@@ -61,6 +61,9 @@ def workers_table(stats: StatsInfo, speed: Speeds) -> Table:
     for name in ("WORKER", "ROLE", "STATE", "DEVICE", "MEMORY", "HOLDS"):
         table.add_column(name, no_wrap=True)
     table.add_column("SPEED", justify="right", no_wrap=True)
+    has_hosts = any(worker.host for worker in stats.workers)
+    for name in ("ROUND TRIP", "SENT", "RECEIVED") if has_hosts else ():
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("CAUSE", no_wrap=True, overflow="ellipsis")
     for worker in stats.workers:
         holds = worker.job or (
@@ -77,9 +80,17 @@ def workers_table(stats: StatsInfo, speed: Speeds) -> Table:
             f"{megabytes(used)} of {megabytes(whole)}" if whole else "-",
             Text(holds),
             f"{slot:.1f}x" if slot is not None and is_transcriber else "-",
+            *(_link(worker) if has_hosts else ()),
             Text(worker.cause or "-"),
         )
     return table
+
+
+def _link(worker: WorkerFacts) -> tuple[str, str, str]:
+    """Return the cells that tell how far a worker is away, and what went there and came back."""
+    if not worker.host:
+        return "-", "-", "-"
+    return f"{worker.round_trip_ms:.1f} ms", megabytes(worker.sent_bytes), megabytes(worker.received_bytes)
 
 
 def running_table(jobs: Sequence[JobFacts]) -> Table:

@@ -28,6 +28,9 @@ KEEPALIVE_COUNT = 3
 """A peer whose machine has not answered the kernel so often, so many seconds apart, is gone, and ZeroMQ connects anew."""
 RECONNECT_MS = 100
 MAX_RECONNECT_MS = 2_000
+CONNECT_MS = 3_000
+"""The kernel asks a host that does not answer again after 1, 2, 4… 64 s: after a long absence it would be as long unnoticed
+that the network is back."""
 LOOK_S = 0.25
 """How often a wait looks whether the connection was lost."""
 
@@ -54,6 +57,7 @@ def open_socket(context: Any, endpoint: str, key: Key | None) -> tuple[Any, Moni
     socket.setsockopt(zmq.SNDHWM, SEND_HWM)
     socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, MAX_RECONNECT_MS)
+    socket.setsockopt(zmq.CONNECT_TIMEOUT, CONNECT_MS)
     socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
     # The kernel asks who is still there. ZeroMQ's own heartbeats abort the process where the queue is full when the peer
     # hangs up (libzmq 4.3.5, stream_engine_base.cpp).
@@ -93,6 +97,11 @@ class Monitor:
         # A plain socket beside one of asyncio too: it is only ever read without waiting.
         self._events: zmq.Socket[bytes] = zmq.Context.shadow(context.underlying).socket(zmq.PAIR)
         self._events.connect(where)
+
+    @property
+    def is_up(self) -> bool:
+        """The connection was there when `is_lost` was last called."""
+        return self._is_up
 
     def is_lost(self) -> bool:
         """Say whether the connection was lost since the last call; raises UnreachableError where no other try will help."""

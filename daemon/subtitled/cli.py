@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from subtitled.cues.render import FORMATS, Format, Look
 from subtitled.cues.render import render as as_file
 from subtitled.cues.transcript import with_cues
 from subtitled.errors import ConfigError, ExitCode, SubtitledError
+from subtitled.workers.command import worker
 from subtitled.writing.chinese import Variant
 
 DEFAULT_CONFIG = "/etc/subtitled/subtitled.toml"
@@ -34,22 +36,28 @@ def cli() -> None:
     """Turn media files into subtitles on every GPU of this machine."""
 
 
+cli.add_command(worker)
+
+
 @cli.command()
 @config_option
 def run(config_file: str | None) -> None:
     """Run the daemon in the foreground; systemd runs this."""
-    from subtitled.companion import Companion
-    from subtitled.log import leave
+    from subtitled.companion import Companion, Wanted
+    from subtitled.log import HTTP_LOST, leave
     from subtitled.server import Server
     from subtitled.speech.cuda import Device, find_devices
 
     def load() -> tuple[configuration.Config, list[Device]]:
         config = _load(config_file)
         devices = find_devices(config.pool.devices, os.environ.get("CUDA_VISIBLE_DEVICES"))
-        companion.want(config.http)
+        is_wanted = config.http.listen and config.http.with_daemon
+        gateway.want(Wanted() if is_wanted else None)
         return config, devices
 
-    with Companion(_found(config_file), os.environ) as companion:
+    chosen = ("--config", found) if (found := _found(config_file)) is not None else ()
+    command = (sys.executable, "-m", "subtitled", "http", "--parent", str(os.getpid()), *chosen)
+    with Companion(command, os.environ, lost=HTTP_LOST) as gateway:
         status = Server(load, os.environ).run()
     leave(status)
 
@@ -165,20 +173,49 @@ def render(
     show_default=True,
     help="The root of the file system that is written to.",
 )
+@click.option(
+    "--worker",
+    "endpoint",
+    metavar="tcp://HEAD:PORT",
+    help="Write the unit of workers for the daemon there, not that of a daemon.",
+)
+@click.option(
+    "--key",
+    "key_file",
+    default="/etc/subtitled/worker.toml",
+    show_default=True,
+    help="With --worker: this host's key.",
+)
+@click.option("--model", default="", help="With --worker: a folder or name in the place of the daemon's.")
 @click.option("--dry-run", is_flag=True, help="Print what would be written, write nothing.")
 @click.option(
     "--force", is_flag=True, help="Write also over files that were changed, or are not of this command."
 )
-def install_service(config_file: str | None, user: str, prefix: Path, *, dry_run: bool, force: bool) -> None:
+def install_service(
+    config_file: str | None,
+    user: str,
+    prefix: Path,
+    endpoint: str | None,
+    key_file: str,
+    model: str,
+    *,
+    dry_run: bool,
+    force: bool,
+) -> None:
     """Write the systemd unit, and what makes user and folders, for this environment and its configuration."""
     from subtitled import install as installing
-    from subtitled.service import Place, unit_files
+    from subtitled.service import Place, unit_files, worker_files
 
     config_file = os.path.abspath(config_file or DEFAULT_CONFIG)  # noqa: PTH100 - links stay as they are
-    found = _load(config_file if os.path.lexists(config_file) else None, check_paths=False)
     program = installing.program_here()
     place = Place(program=program, python=sys.base_prefix, config_file=config_file, user=user)
-    units = unit_files(place, found, is_there=lambda path: Path(path).is_dir())
+    if endpoint is not None:
+        units = worker_files(place, endpoint, key_file=key_file, model=model)
+        steps = installing.next_steps_of_worker(user, key_file, prefix)
+    else:
+        found = _load(config_file if os.path.lexists(config_file) else None, check_paths=False)
+        units = unit_files(place, found, is_there=lambda path: Path(path).is_dir())
+        steps = installing.next_steps(program, config_file, prefix)
     if dry_run:
         for unit in units:
             click.echo(f"==> {prefix / unit.path} <==\n{installing.marked(unit.text)}")
@@ -193,7 +230,7 @@ def install_service(config_file: str | None, user: str, prefix: Path, *, dry_run
             err=True,
         )
     click.echo("Then type:")
-    for step in installing.next_steps(program, config_file, prefix):
+    for step in steps:
         click.echo(f"  {step}")
 
 
@@ -206,7 +243,8 @@ def install_service(config_file: str | None, user: str, prefix: Path, *, dry_run
     type=click.Path(),
     help="Take this media file through every stage instead, and report each.",
 )
-def doctor(config_file: str | None, media: str | None, *, is_json: bool) -> None:
+@click.option("--cluster", "is_cluster", is_flag=True, help="Check the workers on other hosts instead.")
+def doctor(config_file: str | None, media: str | None, *, is_json: bool, is_cluster: bool) -> None:
     """Check this machine, and say what to do about each fault; exit 0 only if there is none."""
     from rich.console import Console
 
@@ -216,7 +254,10 @@ def doctor(config_file: str | None, media: str | None, *, is_json: bool) -> None
     fatal = ExitCode.OK
     try:
         checkup = Checkup(_load(config_file, check_paths=False), _found(config_file), os.environ)
-        findings = checkup.whole() if media is None else checkup.file(media)
+        if is_cluster:
+            findings = checkup.cluster()
+        else:
+            findings = checkup.whole() if media is None else checkup.file(media)
     except ConfigError as error:
         findings = (("configuration", finding) for finding in config_findings(error))
         fatal = ExitCode.FATAL
@@ -275,26 +316,26 @@ def keys() -> None:
     show_default=True,
     help="A user sees and changes its own jobs, an admin all.",
 )
+@click.option("--worker", "is_worker", is_flag=True, help="For the workers of the host NAME, not a client.")
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The client's key file; NAME.toml if nothing is said.",
+    help="The key file; NAME.toml if nothing is said.",
 )
 @config_option
-def keys_new(name: str, role: str, output: Path | None, config_file: str | None) -> None:
-    """Make a key for the client NAME, and print the lines that let it in."""
-    from subtitle.keys import Key, new_pair, save_key
+def keys_new(name: str, role: str, output: Path | None, config_file: str | None, *, is_worker: bool) -> None:
+    """Make a key for the client NAME, or for the workers of the host NAME, and print the lines that let it in."""
+    from subtitle.keys import KEY_NAME, KEY_NAME_RULE, Key, new_pair, save_key
     from subtitled.clients.access import server_key, server_key_path
-    from subtitled.config_checks import CLIENT_NAME
 
-    if not CLIENT_NAME.fullmatch(name):
-        raise click.BadParameter(
-            f"{name!r}: 1 to 64 letters (of ASCII), digits, dots, hyphens, underscores", param_hint="NAME"
-        )
+    if not KEY_NAME.fullmatch(name):
+        raise click.BadParameter(f"{name!r}: {KEY_NAME_RULE}", param_hint="NAME")
     config = _load(config_file, check_paths=False)
-    if any(client.name == name for client in config.client):
-        raise SubtitledError(f"client {name!r} is in the configuration already; choose another name")
+    known = config.remote.keys if is_worker else {client.name for client in config.client}
+    if name in known:
+        what = "host" if is_worker else "client"
+        raise SubtitledError(f"{what} {name!r} is in the configuration already; choose another name")
     server = server_key(server_key_path(config))
     public, secret = new_pair()
     target = output or Path(f"{name}.toml")
@@ -302,9 +343,16 @@ def keys_new(name: str, role: str, output: Path | None, config_file: str | None)
         save_key(target, Key(name=name, public=public, secret=secret, server=server.public))
     except FileExistsError:
         raise SubtitledError(f"{target} exists already; name another file with -o") from None
-    click.echo(
-        f"Wrote {target}: hand it to {name}, over a safe way; it is the client's `subtitle --key`.", err=True
-    )
+    use = "`subtitled worker --key` there" if is_worker else "the client's `subtitle --key`"
+    click.echo(f"Wrote {target}: hand it to {name}, over a safe way; it is {use}.", err=True)
+    if is_worker:
+        click.echo(
+            "Add the line to [remote.keys] of the daemon's configuration, then: systemctl reload subtitled; restart it "
+            "instead if remote.listen is new",
+            err=True,
+        )
+        click.echo(f'\n[remote.keys]\n{name if name.isalnum() else json.dumps(name)} = "{public}"')
+        return
     click.echo(
         "Add these lines to the daemon's configuration, then: systemctl reload subtitled; restart it instead if these are the first keys of a TCP endpoint",
         err=True,

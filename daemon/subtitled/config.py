@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from msgspec import Meta, Struct, inspect, structs
+from msgspec import Meta, Struct, structs
 
 from subtitled import tomlstruct
 from subtitled.config_checks import check
+from subtitled.config_sources import read_below_the_file, read_environment, read_file
 from subtitled.cues.limits import Profile
 from subtitled.cues.render import Format
 from subtitled.errors import ConfigError
@@ -23,10 +23,6 @@ SAMPLE_RATE = 16_000
 
 DEFAULT_FILE = Path(__file__).with_name("subtitled.toml")
 """A configuration file with every key at its default, explained; `config/subtitled.toml` is a link to it."""
-
-_PREFIX = "SUBTITLED_"
-_BELOW_THE_FILE = {"WHISPER_COMPUTE_TYPE": "compute_type", "WHISPER_MODEL": "name"}
-"""Variables that Whisper servers are commonly set up with, and the keys of [model] that they stand for."""
 
 
 class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,6 +43,8 @@ class Model(_Section, frozen=True):
     """Threads of one CPU slot; 0 shares the cores out evenly between the CPU slots."""
     idle_unload_s: Annotated[float, Meta(ge=0, le=604_800)] = 0.0
     """Seconds without work after which a worker frees its model's memory; 0: never."""
+    digest: str = ""
+    """SHA-256 of the weights that every worker must have; "" for those of the first one."""
 
 
 class Decoding(_Section, frozen=True):
@@ -74,7 +72,9 @@ class Pool(_Section, frozen=True):
     """The worker processes."""
 
     devices: str | tuple[str, ...] = "auto"
-    """"auto" (every GPU, else one CPU slot), or a list such as ("cuda:0", "cuda:1") or ("cpu", "cpu")."""
+    """"auto" (every GPU, else one CPU slot), or a list such as ("cuda:0", "cuda:1") or ("cpu", "cpu"); () with [remote] or Ray."""
+    engine: Literal["local", "ray"] = "local"
+    """Who starts transcribe workers beside those of this machine."""
     prepare_workers: Literal["auto"] | Annotated[int, Meta(ge=1, le=64)] = "auto"
     queue_mb: Annotated[int, Meta(ge=16, le=65_536)] = 512
     """Most PCM that may wait in the daemon's memory, in MiB."""
@@ -178,6 +178,36 @@ class Listen(_Section, frozen=True):
     """Requests of one client, chunks of uploads apart; twice as many at once."""
 
 
+class Remote(_Section, frozen=True):
+    """Workers on other hosts, which come by themselves."""
+
+    listen: str = ""
+    """tcp://HOST:PORT; "" lets none in."""
+    keys: dict[str, str] = {}
+    """The public key of each host by the host's name, as `subtitled keys new` prints it."""
+    wire_codec: Literal["auto", "pcm", "flac"] = "auto"
+    """How sound travels; "auto" by the measured bandwidth."""
+    max_in_flight_mb: Annotated[int, Meta(ge=1, le=4096)] = 64
+    """Most sound that one worker may be sent before it has answered, in MiB."""
+
+
+class Ray(_Section, frozen=True):
+    """Workers that Ray starts, while pool.engine is "ray"."""
+
+    address: str = "auto"
+    min_workers: Annotated[int, Meta(ge=0, le=4096)] = 0
+    max_workers: Annotated[int, Meta(ge=1, le=4096)] = 8
+    hours_per_worker: Annotated[float, Meta(gt=0, le=10_000)] = 1.0
+    """Hours of audio in line for which one more worker is asked."""
+    idle_s: Annotated[float, Meta(ge=1, le=604_800)] = 600.0
+    """A worker without work for so long is let go."""
+    gpus_per_worker: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    """0: it decodes on the CPU."""
+    cpus_per_worker: Annotated[float, Meta(ge=0, le=256)] = 1.0
+    endpoint: str = ""
+    """tcp://HOST:PORT under which its workers reach this daemon; "" for the address that Ray knows this machine by."""
+
+
 class Client(_Section, frozen=True):
     """One key that may speak over TCP."""
 
@@ -258,6 +288,8 @@ class Config(_Section, frozen=True):
     recovery: Recovery = Recovery()
     inbox: tuple[Inbox, ...] = (Inbox(),)
     listen: Listen = Listen()
+    remote: Remote = Remote()
+    ray: Ray = Ray()
     client: tuple[Client, ...] = ()
     uploads: Uploads = Uploads()
     http: Http = Http()
@@ -291,10 +323,10 @@ def _load(
     path: str | None, environ: Mapping[str, str], *, check_paths: bool
 ) -> tuple[Config, Mapping[str, str]]:
     faults = tomlstruct.Faults(key for key, _ in tomlstruct.keys(Config))
-    table = _read_file(path, faults) if path is not None else {}
+    table = read_file(path, faults) if path is not None else {}
     is_read = not faults.lines
-    _read_below_the_file(environ, table, faults)
-    _read_environment(environ, table, faults)
+    read_below_the_file(environ, table, faults)
+    read_environment(Config, environ, table, faults)
     config = tomlstruct.fill(Config, table, faults)
     if is_read:
         # After an unreadable file all its keys are at their defaults, of which nobody wants to hear.
@@ -302,79 +334,6 @@ def _load(
     if faults.lines:
         raise ConfigError(faults.lines)
     return _normal(config), faults.origins
-
-
-def _read_file(path: str, faults: tomlstruct.Faults) -> dict[str, Any]:
-    """Give what the file says; a file that cannot be read is noted and counts as empty."""
-    try:
-        data = Path(path).read_bytes()
-        table = tomllib.loads(data.decode("utf-8"))
-    except (OSError, ValueError) as error:
-        faults.lines.append(f"{path}: {_why_unreadable(error)}")
-        return {}
-    for name, value in table.items():
-        faults.origins[name] = path
-        if isinstance(value, dict):
-            faults.origins.update({f"{name}.{key}": path for key in value})
-    return table
-
-
-def _why_unreadable(error: OSError | ValueError) -> str:
-    match error:
-        case FileNotFoundError():
-            return "no such file; `subtitled config init` writes one with every key explained"
-        case OSError():
-            return f"cannot be read: {error.strerror}"
-        case UnicodeDecodeError():
-            line = error.object.count(b"\n", 0, error.start) + 1
-            return f"not UTF-8 (at line {line}); save the file as UTF-8"
-        case _:
-            return f"not TOML: {error}"
-
-
-def _read_below_the_file(
-    environ: Mapping[str, str], table: dict[str, Any], faults: tomlstruct.Faults
-) -> None:
-    """Put the values of other programs' variables into `table`, where the file says nothing."""
-    for variable, key in _BELOW_THE_FILE.items():
-        model = table.setdefault("model", {})
-        if environ.get(variable) and isinstance(model, dict) and key not in model:
-            model[key] = environ[variable]
-            faults.origins[f"model.{key}"] = f"{variable} in the environment"
-
-
-def _read_environment(environ: Mapping[str, str], table: dict[str, Any], faults: tomlstruct.Faults) -> None:
-    """Put the values of the environment's variables into `table`, over those of the file."""
-    known = dict(tomlstruct.keys(Config))
-    lists = {field.name for field in structs.fields(Config) if isinstance(field.default, tuple)}
-    for variable, text in sorted(environ.items()):
-        name = variable.removeprefix(_PREFIX)
-        section, separator, key = name.lower().partition("__")
-        if name == variable or not (separator or section in lists):
-            continue  # not ours to judge: SUBTITLED_CONFIG and the like
-        dotted = f"{section}.{key}" if separator else section
-        faults.origins[dotted] = f"{variable} in the environment"
-        if not separator:
-            table[section] = _read_value(text)
-        elif section in lists:
-            remedy = (
-                f"""only as a whole list: {_PREFIX}{section.upper()}='[{{path = "/a", output = "/b"}}]'"""
-            )
-            faults.add(dotted, text, remedy)
-        elif dotted not in known:
-            faults.add_unknown(dotted, text)
-        elif isinstance(table.setdefault(section, {}), dict):
-            is_text = isinstance(known[dotted], inspect.StrType)
-            table[section][key] = text if is_text else _read_value(text)
-
-
-def _read_value(text: str) -> object:
-    """Give `text` as the TOML value that it is, or else as it stands."""
-    try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        return text
-    return parsed["value"] if len(parsed) == 1 else text
 
 
 def _normal(config: Config) -> Config:

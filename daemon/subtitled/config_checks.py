@@ -8,9 +8,10 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from subtitle.keys import is_key
+from subtitle.keys import KEY_NAME, KEY_NAME_RULE, is_key
 from subtitle.messages import LayoutOptions
 from subtitled.addresses import endpoint_fault, host_of, is_loopback, is_web_address
+from subtitled.config_cluster import check_cluster, takes_others
 from subtitled.cues.limits import LayoutOverrides, check_overrides, overrides_of
 from subtitled.speech.checkpoint import can_translate, fault_of, is_convertible, is_folder
 from subtitled.tomlstruct import shown
@@ -46,9 +47,6 @@ LANGUAGES = tuple(
 
 _DEVICE = re.compile(r"cpu|cuda:(\d{1,3}|(GPU|MIG)-[0-9a-zA-Z/-]+)")
 
-CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-"""What a client's key may be called: safe in logs, file names and TOML."""
-
 
 def check(config: Config, faults: Faults, *, check_paths: bool) -> None:
     """Add to `faults` what is wrong in `config`; keys already faulty are passed over.
@@ -63,6 +61,7 @@ def check(config: Config, faults: Faults, *, check_paths: bool) -> None:
     _check_inbox_folders(config, faults, check_paths=check_paths)
     _check_clients(config, faults)
     _check_sockets(config, faults)
+    check_cluster(config, faults)
     _check_uploads(config, faults)
     _check_http(config, faults, check_paths=check_paths)
     _check_aftermath(config, faults, check_paths=check_paths)
@@ -78,6 +77,12 @@ def _check_model(config: Config, faults: Faults, *, check_paths: bool) -> None:
             why = fault_of(Path(name))
             if why is not None:
                 faults.add("model.name", name, f"a folder that holds a CTranslate2 model: {why}")
+    if not re.fullmatch(r"([0-9a-f]{64})?", config.model.digest) and not faults.is_faulty("model.digest"):
+        faults.add(
+            "model.digest",
+            config.model.digest,
+            '"", or 64 hexadecimal digits, as `sha256sum model.bin` prints',
+        )
     if config.model.compute_type not in COMPUTE_TYPES and not faults.is_faulty("model.compute_type"):
         faults.add("model.compute_type", config.model.compute_type, ", ".join(COMPUTE_TYPES))
 
@@ -98,9 +103,10 @@ def _check_devices(config: Config, faults: Faults) -> None:
     if devices == "auto" or faults.is_faulty("pool.devices"):
         return
     names = (devices,) if isinstance(devices, str) else devices
-    if not names or not all(_DEVICE.fullmatch(name) for name in names):
+    if (not names and not takes_others(config)) or not all(_DEVICE.fullmatch(name) for name in names):
         allowed = (
-            '"auto", or a list of "cpu", "cuda:N", "cuda:GPU-uuid" or "cuda:MIG-uuid", one for each worker'
+            '"auto", or a list of "cpu", "cuda:N", "cuda:GPU-uuid" or "cuda:MIG-uuid", one for each worker;'
+            " [] only where workers come from other hosts (remote.listen)"
         )
         faults.add("pool.devices", devices, allowed)
     gpus = [name for name in names if name != "cpu"]
@@ -230,9 +236,8 @@ def _check_clients(config: Config, faults: Faults) -> None:
     for index, client in enumerate(config.client):
         where = f"client[{index}]"
         if not faults.is_faulty(f"{where}.name"):
-            if not CLIENT_NAME.fullmatch(client.name):
-                allowed = "1 to 64 letters (of ASCII), digits, dots, hyphens, underscores"
-                faults.add(f"{where}.name", client.name, allowed)
+            if not KEY_NAME.fullmatch(client.name):
+                faults.add(f"{where}.name", client.name, KEY_NAME_RULE)
             elif client.name in names:
                 faults.add(
                     f"{where}.name", client.name, f"a name of its own; this one is {names[client.name]}'s"

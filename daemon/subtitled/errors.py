@@ -41,6 +41,10 @@ class ModelError(SubtitledError):
     """The model cannot be loaded on its device; the message names both."""
 
 
+class WireAudioError(SubtitledError):
+    """Audio came over the wire that is not what was sent."""
+
+
 class InboxError(SubtitledError):
     """The inboxes are not watched any more; a bug of ours."""
 

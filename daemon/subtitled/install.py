@@ -89,6 +89,19 @@ def next_steps(program: str, config_file: str, prefix: Path) -> list[str]:
     ]
 
 
+def next_steps_of_worker(user: str, key_file: str, prefix: Path) -> list[str]:
+    """Return the commands to type after a worker's files are written."""
+    root = [] if prefix == Path("/") else [f"--root={prefix}"]
+    return [
+        shlex.join(["systemd-sysusers", *root]),
+        shlex.join(["install", "-D", "-m", "600", "-o", user, "KEY.toml", key_file])
+        + "      # the host's key",
+        "systemctl daemon-reload",
+        "systemctl enable --now --no-block subtitled-worker@cuda:0      # and so on, one for each GPU",
+        "journalctl -u 'subtitled-worker@*' -o cat -f      # session.opened, then model.loaded",
+    ]
+
+
 def _text_of(path: Path) -> str | None:
     """Return what a file holds, None where there is none; what is not UTF-8 is nobody's of ours."""
     try:

@@ -19,22 +19,22 @@ import zmq
 
 from subtitled import log
 from subtitled.after.aftermath import Aftermath
+from subtitled.clients.access import Authenticator
 from subtitled.clients.reception import Reception
 from subtitled.config import Config
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
 from subtitled.core.broker import Broker
-from subtitled.core.records import Role
 from subtitled.core.states import SegmentEvent, WorkerState
-from subtitled.errors import ConfigError, ExitCode, InboxError, NoSpaceError, StoreError
+from subtitled.errors import ConfigError, ExitCode, InboxError, StoreError
 from subtitled.inboxes.intake import Arrivals, Found
 from subtitled.mailbox import Mailbox
 from subtitled.settings import merge, policy_of, recipe_of, space_of, written_folders
 from subtitled.signals import Signals
-from subtitled.sockets import bind_workers
 from subtitled.speech.cuda import Device
+from subtitled.speech.model import DEMO
+from subtitled.storage.commit import Commits
 from subtitled.storage.lock import take_folder
-from subtitled.storage.rows import JournalEntry
 from subtitled.storage.store import Store
 from subtitled.version import VERSION
 from subtitled.watching.metrics import Metrics
@@ -87,22 +87,28 @@ class Server:
         self._broker = Broker(policy_of(config), recipe=recipe_of(config, None))
         self._supervisor = supervisor or Supervisor(environ)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._workers = bind_workers(self._context, config.listen.workers)
+        self._authenticator = Authenticator(self._context)
+        self._mailbox: Mailbox[Found | Callable[[], None]] = Mailbox()
         self._worker_link = WorkerLink(
             config,
             devices,
-            socket=self._workers,
+            context=self._context,
+            authenticator=self._authenticator,
+            environ=environ,
+            call_back=self._mailbox.put,
             supervisor=self._supervisor,
             broker=self._broker,
             metrics=self._metrics,
             store=self._store,
             vitals=self._vitals,
         )
-        self._model = ModelStep(config.model.name, self._worker_link.spawn_fetch)
-        self._mailbox: Mailbox[Found | Callable[[], None]] = Mailbox()
+        # Without a device here nobody here loads the model.
+        self._model = ModelStep(config.model.name if devices else DEMO, self._worker_link.spawn_fetch)
         self._reception = Reception(
             config,
             self._context,
+            authenticator=self._authenticator,
+            gate=self._worker_link.gate,
             store=self._store,
             broker=self._broker,
             happen=self._happen,
@@ -110,6 +116,7 @@ class Server:
             metrics=self._metrics,
             languages=lambda: self._worker_link.languages,
         )
+        self._reception.census.busy_s = self._vitals.busy_s
         self._finisher = Finisher(
             self._store,
             self._reporter,
@@ -123,7 +130,7 @@ class Server:
         self._arrivals = Arrivals(config.inbox, self._store, self._mailbox.put)
         self._space = SpaceGuard(*space_of(config))
         self._standing = Standing(self._notifier, self._broker, self._reception.census.audio_samples.total)
-        self._is_disk_full = False
+        self._commits = Commits(self._store, self._wait_for_space)
         self._try_waiting_at = 0.0
         self._turned_at = time.monotonic()
         self._is_ready = False
@@ -152,8 +159,11 @@ class Server:
         self._perform(self._broker.restore(self._store.unfinished(), time.monotonic()))
         self._reception.start()
         self._fill_slots()
+        self._worker_link.start()
         self._aftermath.start()
         self._arrivals.start()
+        if not self._devices:
+            self._announce_ready()  # workers come when they come
 
     def _turn(self) -> None:
         if time.monotonic() - self._turned_at > LATE_S:
@@ -185,12 +195,12 @@ class Server:
         """Wait for something to happen, or to be due; return the pidfds that are ready."""
         poller = zmq.Poller()
         descriptors = (self._mailbox.fileno(), self._signals.fileno(), *self._supervisor.pidfds)
-        for waited in (self._workers, *self._reception.sockets, *descriptors):
+        for waited in (*self._worker_link.sockets, *self._reception.sockets, *descriptors):
             poller.register(waited, zmq.POLLIN)
         wait_s = min(
             deadline - time.monotonic(), MAX_WAIT_S, self._notifier.watchdog_interval_s or MAX_WAIT_S
         )
-        wait_s = min(wait_s, self._reception.patience_s)
+        wait_s = min(wait_s, self._reception.patience_s, self._worker_link.patience_s)
         if self._stop_at is not None:
             wait_s = min(wait_s, self._stop_at - time.monotonic(), 0.1)
         ready = poller.poll(max(0, int(wait_s * 1000) + 1))
@@ -201,7 +211,7 @@ class Server:
         self._perform(self._broker.handle(events, time.monotonic()))
 
     def _perform(self, actions: list[ac.Action]) -> None:
-        entries = self._commit([action for action in actions if isinstance(action, ac.Save)])
+        entries = self._commits.apply([action for action in actions if isinstance(action, ac.Save)])
         for action in actions:
             self._reporter.tell(action)
             self._do(action)
@@ -209,25 +219,14 @@ class Server:
             self._reception.tell_watchers(entries)
             self._aftermath.wake()
 
-    def _commit(self, saves: list[ac.Save]) -> list[JournalEntry]:
-        """Commit, and wait here while the disk is full: nothing may be said that is not written."""
-        while True:
-            try:
-                entries = self._store.apply(saves)
-            except NoSpaceError as error:
-                if not self._is_disk_full:
-                    _log.warning(log.DISK_FULL, cause=str(error))
-                self._is_disk_full = True
-                if self._signals.caught or (self._stop_at is not None and time.monotonic() >= self._stop_at):
-                    raise  # what is not written is done again after the next start
-                self._notifier.watchdog()
-                self._vitals.health.turned()
-                select.select([self._signals.fileno()], [], [], FULL_WAIT_S)
-            else:
-                if self._is_disk_full:
-                    _log.info(log.DISK_OK)
-                self._is_disk_full = False
-                return entries
+    def _wait_for_space(self) -> bool:
+        """Wait here while the disk is full: nothing may be said that is not written. False: the daemon is to stop."""
+        if self._signals.caught or (self._stop_at is not None and time.monotonic() >= self._stop_at):
+            return False
+        self._notifier.watchdog()
+        self._vitals.health.turned()
+        select.select([self._signals.fileno()], [], [], FULL_WAIT_S)
+        return True
 
     def _check_space(self) -> None:
         now = time.monotonic()
@@ -259,8 +258,8 @@ class Server:
                 self._worker_link.drop_pcm(key)
             case ac.Spawn(slot=slot, incarnation=incarnation):
                 self._worker_link.spawn(slot, f"{slot}.{incarnation}")
-            case ac.Kill(worker=worker):
-                self._supervisor.kill(worker)
+            case ac.Kill(worker=worker, cause=cause):
+                self._worker_link.kill(worker, cause)
             case ac.WriteOutputs(job=job):
                 self._finisher.finish(job, is_failure=False)
             case ac.WriteFailure(job=job):
@@ -277,14 +276,13 @@ class Server:
     def _on_exit(self, pidfd: int) -> None:
         self._on_workers()  # what it said before it ended counts
         for _ in range(LAST_WORDS_LOOKS):
-            if self._supervisor.owes_words(pidfd) and self._workers.poll(LAST_WORDS_MS):
+            if self._supervisor.owes_words(pidfd) and self._worker_link.poll(LAST_WORDS_MS):
                 self._on_workers()
         end = self._supervisor.reap(pidfd)
         if not self._model.take(end, time.monotonic()):
             self._happen(ev.WorkerExited(worker=end.worker, is_fatal=end.is_fatal, cause=end.cause))
-        transcribers = list(self._broker.roster.of(Role.TRANSCRIBE))
-        is_hopeless = bool(transcribers) and all(worker.is_hopeless for worker in transcribers)
-        if (is_hopeless or self._model.is_hopeless) and not self._is_ready and self._stop_at is None:
+        is_hopeless = self._worker_link.is_hopeless or self._model.is_hopeless
+        if is_hopeless and not (self._is_ready or self._config.remote.listen) and self._stop_at is None:
             self._exit = ExitCode.FATAL
         if self._stop_at is None and self._exit is None:
             self._fill_slots()  # a slot that came back into the configuration while its old worker drained
@@ -297,7 +295,7 @@ class Server:
                     window = min(self._broker.window_samples or event.window_samples, event.window_samples)
                     self._broker.recipe = recipe_of(self._config, window)
             self._happen(*events)
-            self._worker_link.discard_unwanted(stored)
+            self._worker_link.handled(stored)
             if not self._is_ready and has_model(self._broker):
                 self._announce_ready()
 
@@ -331,7 +329,7 @@ class Server:
         """Open the slots that the configuration asks for, let go of those that it does not."""
         wanted = dict(self._worker_link.slots(has_model=self._model.is_done))
         known = self._broker.roster.workers
-        for slot in [slot for slot in known if slot not in wanted]:
+        for slot in [slot for slot, worker in known.items() if slot not in wanted and not worker.is_remote]:
             self._happen(ev.SlotRemoved(slot))
         for slot, role in wanted.items():
             if slot not in known or known[slot].state is WorkerState.STOPPED:
@@ -392,7 +390,8 @@ class Server:
         self._finisher.close()
         self._aftermath.close()
         self._reception.close()
-        self._workers.close()
+        self._worker_link.close()
+        self._authenticator.stop()
         self._context.term()
         self._probes.close()
         self._store.close()

@@ -51,10 +51,7 @@ def unit_files(place: Place, config: Config, *, is_there: Callable[[str], bool])
 
     Raises SubtitledError for what a unit cannot express.
     """
-    if not USER_NAME.fullmatch(place.user) or place.user == "root":
-        raise SubtitledError(
-            f"user {place.user!r}: a user of its own is needed, 1 to 31 of a-z, 0-9, _ and -, and not root"
-        )
+    _check_user(place.user)
     for path in (place.program, place.config_file, *_folders(config), config.state.dir):
         if not path.isprintable():
             raise SubtitledError(f"{path!r}: a unit cannot name it; rename it without control characters")
@@ -67,9 +64,44 @@ def unit_files(place: Place, config: Config, *, is_there: Callable[[str], bool])
     ]
 
 
+def worker_files(
+    place: Place, endpoint: str, *, key_file: str, model: str = "", state: str = "/var/lib/subtitled"
+) -> list[UnitFile]:
+    """Return the files for systemd on a host whose workers join the daemon at `endpoint`.
+
+    Raises SubtitledError for what a unit cannot express.
+    """
+    _check_user(place.user)
+    for path in (place.program, key_file, model):
+        if not path.isprintable():
+            raise SubtitledError(f"{path!r}: a unit cannot name it; rename it without control characters")
+    unit = _Unit(shipped("subtitled-worker@.service"))
+    words = [place.program, "worker", "--connect", endpoint, "--key", key_file]
+    words += ["--model", model] if model else []
+    unit.set("ExecStart", f"{' '.join(map(_word, words))} --device %i".replace("$", "$$"))
+    unit.set("User", place.user)
+    unit.set("Group", place.user)
+    needed = (place.program, place.python, key_file, *([model] if model.startswith("/") else []))
+    if any(_is_below(path, home) for path in needed for home in _HOMES):
+        unit.set("ProtectHome", "read-only")
+    if any(_is_below(path, folder) for path in needed for folder in _TEMPORARY):
+        unit.set("PrivateTmp", "no")
+    return [
+        UnitFile("etc/systemd/system/subtitled-worker@.service", unit.text),
+        UnitFile("etc/sysusers.d/subtitled.conf", _sysusers(place.user, state)),
+    ]
+
+
 def shipped(name: str) -> str:
     """Return a file of `systemd/` as it is shipped."""
     return (files("subtitled") / "systemd" / name).read_text("utf-8")
+
+
+def _check_user(user: str) -> None:
+    if not USER_NAME.fullmatch(user) or user == "root":
+        raise SubtitledError(
+            f"user {user!r}: a user of its own is needed, 1 to 31 of a-z, 0-9, _ and -, and not root"
+        )
 
 
 def _folders(config: Config) -> list[str]:

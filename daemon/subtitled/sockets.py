@@ -11,6 +11,11 @@ import zmq
 from subtitled.errors import SubtitledError
 
 PRIVATE_FOLDER_MODE = 0o700
+SILENT_S = 30
+PROBE_S = 10
+"""A TCP connection that says nothing for so long is asked by the kernel whether it is there, three times at such distances."""
+HANDSHAKE_MS = 10_000
+"""Longest handshake: a stranger on the network has a connection for so long."""
 
 
 def bind_workers(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.Socket[bytes]:
@@ -26,6 +31,35 @@ def bind_workers(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.
     socket.setsockopt(zmq.SNDHWM, 0)
     socket.setsockopt(zmq.RCVHWM, 0)
     bind(socket, endpoint)
+    return socket
+
+
+def open_router(
+    context: zmq.Context[zmq.Socket[bytes]], *, max_frame_bytes: int, held_messages: int, held_answers: int
+) -> zmq.Socket[bytes]:
+    """Return a ROUTER, bound nowhere, for peers on the network.
+
+    Of one peer ZeroMQ holds so many messages for the loop, each frame within the limit, and for it so many answers; 0: any number.
+    """
+    socket = context.socket(zmq.ROUTER)
+    socket.setsockopt(zmq.MAXMSGSIZE, max_frame_bytes)
+    socket.setsockopt(zmq.RCVHWM, held_messages)
+    socket.setsockopt(zmq.SNDHWM, held_answers)
+    # A peer that is gone shows as an error instead of a message dropped in silence.
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    socket.setsockopt(zmq.LINGER, 500)
+    socket.setsockopt(zmq.BACKLOG, 1024)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+    # A laptop that was closed does not hang up: its connection ends when it does not answer. That is the kernel's work, not
+    # ZeroMQ's: a heartbeat of 4.3.5 aborts the process (stream_engine_base.cpp, `!_io_error`) when it is due on a
+    # connection that has more messages waiting than may be held, and whose client has hung up.
+    for option, value in (
+        (zmq.TCP_KEEPALIVE, 1),
+        (zmq.TCP_KEEPALIVE_IDLE, SILENT_S),
+        (zmq.TCP_KEEPALIVE_INTVL, PROBE_S),
+        (zmq.TCP_KEEPALIVE_CNT, 3),
+    ):
+        socket.setsockopt(option, value)
     return socket
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _S = TypeVar("_S", bound=Struct)
 _SHOWN_CHARACTERS = 200
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class Faults:
@@ -143,11 +144,16 @@ def _literal(value: object) -> str:
         case list() | tuple():
             return f"[{', '.join(_literal(item) for item in value)}]"
         case dict():
-            return f"{{{', '.join(f'{name} = {_literal(item)}' for name, item in value.items())}}}"
+            return f"{{{', '.join(f'{_key(name)} = {_literal(item)}' for name, item in value.items())}}}"
         case dt.datetime() | dt.date() | dt.time():
             return value.isoformat()
         case _:
             return repr(value)
+
+
+def _key(name: str) -> str:
+    """Give the name of a key as TOML has it."""
+    return name if _BARE_KEY.fullmatch(name) else _literal(name)
 
 
 def _is_text_clean(value: object) -> bool:
@@ -157,6 +163,8 @@ def _is_text_clean(value: object) -> bool:
             return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
         case list():
             return all(_is_text_clean(item) for item in value)
+        case dict():
+            return all(_is_text_clean(part) for item in value.items() for part in item)
         case _:
             return True
 
@@ -178,6 +186,8 @@ def _allowed(kind: inspect.Type, got: object) -> str:
             return "text in quotes"
         case inspect.VarTupleType():
             return f"a list such as [A, B] of: {_allowed(kind.item_type, got)}"
+        case inspect.DictType():
+            return f"a table such as {{NAME = VALUE}} of: {_allowed(kind.value_type, got)}"
         case inspect.UnionType():
             return ", or ".join(_allowed(part, got) for part in kind.types)
         case _:

@@ -16,6 +16,7 @@ from speech import Speaker, load_corpus
 
 from subtitle import messages as ms
 from subtitled import config
+from subtitled.clients.access import Authenticator
 from subtitled.clients.lines import held_bytes
 from subtitled.clients.reception import UPLOADS_FOLDER, Reception
 from subtitled.core import actions as ac
@@ -74,6 +75,7 @@ class House:
         self._reception = Reception(
             found,
             self._context,
+            authenticator=Authenticator(self._context),
             store=self.store,
             broker=self._broker,
             happen=self._happen,

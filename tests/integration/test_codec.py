@@ -36,9 +36,9 @@ def any_of(kind: inspect.Type) -> st.SearchStrategy[Any]:
     match kind:
         case inspect.IntType(ge=least, le=most):
             return st.integers(INTEGERS[0] if least is None else least, INTEGERS[1] if most is None else most)
-        case inspect.FloatType(gt=more_than, lt=less_than, le=most):
+        case inspect.FloatType(gt=more_than, ge=least, lt=less_than, le=most):
             return st.floats(
-                more_than,
+                more_than if least is None else least,
                 most if less_than is None else less_than,
                 exclude_min=more_than is not None,
                 exclude_max=less_than is not None,

@@ -164,11 +164,8 @@ def test_worker_with_a_broken_context_says_so_and_exits_with_status_70(plan: Pla
             log_level="info",
             log_format="json",
             device="cuda",
-            model="demo",
-            compute_type="auto",
             cpu_threads=1,
-            beam_size=1,
-            batch_size=4,
+            engine=be.EngineSettings(model="demo", beam_size=1, batch_size=4),
         )
         command = [sys.executable, str(WORKER), str(plan.folder), msgspec.json.encode(settings).decode()]
         said: list[be.FromWorker] = []

@@ -11,7 +11,7 @@ import pytest
 from subtitle.errors import KeyFileError
 from subtitle.keys import Key, find_key, is_key, load_key, new_pair, save_key
 from subtitled import config
-from subtitled.clients.access import AllowList, ServerKey, Who, server_key, server_key_path
+from subtitled.clients.access import AllowList, ServerKey, Who, server_key, server_key_path, whos
 from subtitled.errors import SubtitledError
 
 
@@ -183,35 +183,36 @@ def test_the_servers_key_is_in_the_state_folder_unless_the_configuration_says_ot
 
 def test_a_key_on_the_list_is_let_in_as_its_name_and_role() -> None:
     public = new_pair()[0]
-    refused: list[int] = []
-    allowed = AllowList(
-        [config.Client(name="ann", key=public, role="admin")], refused=lambda: refused.append(1)
-    )
+    refused: list[str] = []
+    clients = [config.Client(name="ann", key=public, role="admin")]
+    allowed = AllowList(whos(clients), refused=refused.append)
     assert allowed.callback("subtitled", public.encode())
     assert allowed.find(public) == Who(name="ann", role="admin")
     assert refused == []
 
 
 def test_other_keys_are_refused_and_counted() -> None:
-    refused: list[int] = []
-    allowed = AllowList([config.Client(name="ann", key=new_pair()[0])], refused=lambda: refused.append(1))
-    for key in (new_pair()[0].encode(), b"", b"\xff" * 40):
+    refused: list[str] = []
+    allowed = AllowList(whos([config.Client(name="ann", key=new_pair()[0])]), refused=refused.append)
+    stranger = new_pair()[0]
+    for key in (stranger.encode(), b"", b"\xff" * 40):
         assert not allowed.callback("subtitled", key)
-    assert len(refused) == 3
+    assert refused == [stranger, "", "\ufffd" * 40]
     for unknown in (new_pair()[0], None, 1, b"x"):
         assert allowed.find(unknown) is None
 
 
 def test_another_list_is_in_force_at_once() -> None:
     ann, bob = new_pair()[0], new_pair()[0]
-    allowed = AllowList([config.Client(name="ann", key=ann)], refused=lambda: None)
+    allowed = AllowList(whos([config.Client(name="ann", key=ann)]), refused=lambda _: None)
     was = allowed.find(ann)
     assert was is not None
     assert allowed.still_has(was)
-    allowed.replace([config.Client(name="bob", key=bob), config.Client(name="ann", key=ann, role="admin")])
+    clients = [config.Client(name="bob", key=bob), config.Client(name="ann", key=ann, role="admin")]
+    allowed.replace(whos(clients))
     assert not allowed.still_has(was)
     assert allowed.find(bob) == Who(name="bob", role="user")
-    allowed.replace([])
+    allowed.replace({})
     assert allowed.find(bob) is None
     assert not allowed.callback("subtitled", bob.encode())
 

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 import zmq
+from msgspec import structs
 
 import media
 from daemon import Daemon, eventually, is_running
@@ -25,6 +26,7 @@ from subtitled.workers.backend import (
     Abandon,
     Credit,
     Drain,
+    EngineSettings,
     Heartbeat,
     Item,
     LastWords,
@@ -43,6 +45,7 @@ from subtitled.workers.backend import (
     from_worker,
     to_worker,
 )
+from subtitled.workers.wire_audio import encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -60,8 +63,10 @@ PLENTY = 1 << 30
 class Worker:
     """A worker process and the ROUTER that it speaks to; a context manager."""
 
-    def __init__(self, role: str, *, parent: str | None = None, **settings: Any) -> None:
-        """`parent` is a program that starts the worker, instead of this process."""
+    def __init__(
+        self, role: str, *, parent: str | None = None, device: str = "", cpu_threads: int = 0, **engine: Any
+    ) -> None:
+        """`parent` is a program that starts the worker, instead of this process; `engine` are its EngineSettings."""
         self._folder = tempfile.TemporaryDirectory(prefix="subtitled-test-")
         endpoint = f"ipc://{self._folder.name}/workers.sock"
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
@@ -76,7 +81,9 @@ class Worker:
             heartbeat_s=0.1,
             log_level="info",
             log_format="json",
-            **settings,
+            device=device,
+            cpu_threads=cpu_threads,
+            engine=EngineSettings(**engine),
         )
         self._log = Path(self._folder.name, "worker.log")
         command = [
@@ -259,6 +266,22 @@ def test_leases_are_answered_in_order_and_more_than_a_batch_is_no_matter(transcr
 
 
 @pytest.mark.usefixtures("ready")
+def test_flac_is_heard_as_its_pcm_is(transcriber: Worker) -> None:
+    """Both may be in one lease; what cannot be read is refused, and the worker stays well."""
+    sound = pcm(0.4, 3.2)
+    plain = lease_of(11, ["en", "en"])
+    mixed = structs.replace(plain, items=(structs.replace(plain.items[0], codec="flac"), plain.items[1]))
+    transcriber.send(mixed, [encode(sound), sound])
+    answer, _ = transcriber.expect(Transcribed)
+    assert len({item.result for item in answer.items}) == 1
+    assert "windy on Wednesday" in "".join(phrase.text for phrase in answer.items[0].result.phrases)
+    transcriber.send(structs.replace(mixed, lease=12), [encode(sound)[:1000], sound])
+    refused, _ = transcriber.expect(Refused)
+    assert (refused.lease, refused.feed) == (12, 0)
+    assert "FLAC of 1000 bytes" in refused.cause
+
+
+@pytest.mark.usefixtures("ready")
 def test_a_language_that_the_model_does_not_have_is_refused(transcriber: Worker) -> None:
     transcriber.send(lease_of(4, ["de"]), [pcm(0.4, 3.2)])
     refused, _ = transcriber.expect(Refused)
@@ -286,7 +309,7 @@ def test_heartbeats_go_on_while_the_model_works(transcriber: Worker) -> None:
         ({"model": "demo", "compute_type": "int4"}, "int4"),
     ],
 )
-def test_a_model_that_cannot_be_loaded_is_fatal_with_its_reason(settings: dict[str, str], cause: str) -> None:
+def test_a_model_that_cannot_be_loaded_is_fatal_with_its_reason(settings: dict[str, Any], cause: str) -> None:
     with Worker("transcribe", device="cpu", **settings) as worker:
         words, _ = worker.expect(LastWords)
         assert cause in words.cause

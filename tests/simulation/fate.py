@@ -42,6 +42,12 @@ class Fault(Enum):
     NO_SPACE = "there is no space for a while"
     SLOT_REMOVED = "a slot is taken away"
     RELOAD = "broken slots are tried again, removed ones come back"
+    PARTITION = "the network to another host is cut, both ways or one"
+    LOST = "a message to or from another host is lost"
+    TWICE = "a message from another host comes twice"
+    SLOW_LINK = "what goes to another host takes long"
+    VANISH = "a process on another host is not started again"
+    LEAVE = "a worker on another host leaves"
     DRAIN = "the daemon is stopped"
     DAEMON_KILL = "the daemon is killed"
     STORE_FAILED = "the daemon ends since a commit failed"
@@ -55,6 +61,10 @@ RATES = {
     Fault.LOSER: 0.3,
     Fault.CANCEL: 0.4,
     Fault.WRITE_FAILED: 0.3,
+    Fault.LOST: 0.05,
+    Fault.PARTITION: 0.7,
+    Fault.LEAVE: 0.7,
+    Fault.VANISH: 0.4,
     Fault.DAEMON_KILL: 0.01,
     Fault.STORE_FAILED: 0.01,
 }
@@ -120,7 +130,7 @@ class Fate:
         }
         self.is_long = self.random.random() < 0.08
         """A file has more audio than the memory for it."""
-        self._bad_device = self.random.choice(("prepare0", "gpu0", "gpu0", "gpu1"))
+        self._bad_device = self.random.choice(("prepare0", "gpu0", "gpu0", "gpu1", "far0/cuda0"))
 
     def strikes(self, fault: Fault) -> bool:
         """Say whether a fault strikes here."""
@@ -148,12 +158,14 @@ class Fate:
             crash_budget=self.random.choice((2, 3, 10)),
             quarantine_s=self.random.choice((20.0, 90.0)),
             silence_s=30.0,
+            forget_s=40.0,
             start_timeout_s=60.0,
             lease_min_s=20.0,
             lease_per_audio_s=0.5,
             prepare_stall_s=25.0,
             batch_size=self.random.choice((1, 2, 4, 16)),
             queue_bytes=self.random.choice((4, 8, 16)) * MIB,
+            max_in_flight_bytes=self.random.choice((2, 64)) * MIB,
         )
 
     def options(self) -> Options:

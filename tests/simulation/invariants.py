@@ -51,7 +51,11 @@ def _check_workers(broker: Broker) -> None:
             raise Violation(f"{worker.identity} is {worker.state.value} and holds work")
         if worker.state is WorkerState.BUSY and not worker.leases and not worker.feed:
             raise Violation(f"{worker.identity} is busy with nothing")
-        if len(worker.leases) > worker.credit:
+        held_bytes = sum(broker.leasing.leases[lease].pcm_bytes for lease in worker.leases)
+        if worker.is_remote:
+            if len(worker.leases) > 1 and held_bytes > broker.leasing.policy.max_in_flight_bytes:
+                raise Violation(f"{worker.identity} holds {held_bytes} bytes, in {len(worker.leases)} leases")
+        elif len(worker.leases) > worker.credit:
             raise Violation(
                 f"{worker.identity} holds {len(worker.leases)} leases, its credit is {worker.credit}"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from door import Door
 from fate import Fate, Fault, Media
 from invariants import check
 from model_store import ModelStore
@@ -65,6 +66,7 @@ class Life:
         self._files: set[str] = set()
         self._mail: list[ev.Event] = []
         self._witness = Witness(around.policy, self._pcm)
+        self.door = Door(self, self._witness)
         self._slots = SlotWitness(around.policy)
         self._is_looked_at = False
         self._progress: dict[str, ev.Event] = {}
@@ -103,6 +105,7 @@ class Life:
         check(self.broker, self.around.store, self._pcm, self._files)
         self._witness.looked_at(self.broker)
         self._slots.looked_at(self.broker.roster, self.now)
+        self.door.looked_at()
         self._is_looked_at = True
 
     def _decided(self, actions: list[ac.Action]) -> list[ac.Action]:
@@ -161,6 +164,11 @@ class Life:
         self._slots.exited(process.identity, is_fatal=is_fatal)
         self.happen(ev.WorkerExited(worker=process.identity, is_fatal=is_fatal, cause=cause))
 
+    def exited_far(self, worker: str, cause: str) -> None:
+        """Notice that a worker on another host was let go."""
+        self.receive()
+        self.happen(ev.WorkerExited(worker=worker, is_fatal=False, cause=cause))
+
     def media(self, job: str) -> Media:
         """Return a job's media file."""
         return self.around.media(job)
@@ -195,6 +203,7 @@ class Life:
     def _do(self, action: ac.Action) -> None:
         self._witness.saw(action)
         self._slots.saw(action, self.now)
+        self.door.saw(action)
         if not isinstance(action, ac.Save):
             self.around.note(action)
         match action:
@@ -207,13 +216,16 @@ class Life:
             case ac.Spawn(slot=slot, incarnation=incarnation):
                 self._spawn(slot, f"{slot}.{incarnation}")
             case ac.Kill(worker=worker):
-                self.processes[worker].kill()
+                if not self.door.hang_up(worker):
+                    self.processes[worker].kill()
             case ac.WriteOutputs(job=job):
                 self._write(job.id, is_failure=False)
             case ac.WriteFailure(job=job):
                 self._write(job.id, is_failure=True)
 
     def _send(self, worker: str, message: ToWorker) -> None:
+        if self.door.send(worker, message):
+            return
         process = self.processes.get(worker)
         if process is None:
             raise Violation(f"{message} goes to a worker that never was")
@@ -224,6 +236,8 @@ class Life:
             other.is_alive and other.identity.rpartition(".")[0] == slot for other in self.processes.values()
         ):
             raise Violation(f"{identity} is started while the slot's last process is alive")
+        if slot not in self.around.roles:
+            raise Violation(f"a process is wanted in {slot}, which is on another host")
         if identity in self.processes:
             raise Violation(f"{identity} is started a second time")
         self.processes[identity] = start_worker(self, identity, self.around.roles[slot])

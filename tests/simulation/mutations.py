@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from msgspec import Struct
@@ -10,13 +10,17 @@ from msgspec.structs import replace
 
 from subtitled.core import events as ev
 from subtitled.core import leasing as leasing_module
+from subtitled.core import sizing as sizing_module
 from subtitled.core.broker import Broker
+from subtitled.core.course import Course
+from subtitled.core.departures import Departures
 from subtitled.core.feeding import Feeding
 from subtitled.core.leasing import Leasing
 from subtitled.core.ledger import Ledger
 from subtitled.core.records import Job, Lease, Segment, SegmentKey, Worker
 from subtitled.core.roster import NEVER, Roster
 from subtitled.core.schedule import ReadyQueue
+from subtitled.core.sizing import Sizing
 from subtitled.core.states import SegmentEvent, SegmentState, WorkerEvent, WorkerState
 
 
@@ -26,7 +30,7 @@ class Mutation(Struct, frozen=True):
     name: str
     owner: Any
     attribute: str
-    replacement: Callable[..., Any]
+    replacement: Any
 
 
 def _release_nothing(_leasing: Leasing, _worker: Worker) -> Iterator[tuple[Lease, bool]]:
@@ -47,8 +51,8 @@ def _accept_stale(broker: Broker, event: ev.Transcribed, now: float) -> None:
     for outcome in event.outcomes:
         segment = broker.ledger.find(outcome.key)
         if segment is not None and segment.state is SegmentState.LEASED:
-            broker.election.count(segment, outcome, event.worker)
-            broker._advance(outcome.key.job)
+            broker.course.election.count(segment, outcome, event.worker)
+            broker.course.advance(outcome.key.job)
 
 
 _give_back = Leasing.give_back
@@ -86,13 +90,13 @@ def _take_and_keep(queue: ReadyQueue, count: int) -> tuple[SegmentKey, ...]:
     return taken
 
 
-_advance = Broker._advance
+_advance = Course.advance
 
 
-def _advance_when_planned(broker: Broker, name: str) -> None:
+def _advance_when_planned(course: Course, name: str) -> None:
     """Forget to ask again for PCM that an outvoted segment has no more."""
-    if not broker.ledger.starved.get(name):
-        _advance(broker, name)
+    if not course._ledger.starved.get(name):
+        _advance(course, name)
 
 
 def _exited_and_wanted(roster: Roster, worker: Worker, **how: Any) -> Worker:
@@ -131,6 +135,45 @@ def _abandon_in_silence(feeding: Feeding, job: str) -> None:
         feeding._roster.put(replace(feeding._roster.workers[slot], feed=None))
 
 
+def _make_way_with_hands_full(
+    departures: Departures, worker: Worker, *, is_alive: bool, now: float
+) -> Worker:
+    """Let a worker join again that still holds what its last session held."""
+    del is_alive, now
+    if worker.state in {WorkerState.STOPPED, WorkerState.BROKEN}:
+        return worker
+    return departures._roster.move(worker, WorkerEvent.REPLACED, due_at=NEVER)
+
+
+_join = Roster.join
+_forget_gone = Roster.forget_gone
+_overdue = Roster.overdue
+_bounded = Sizing.bounded
+
+
+def _join_as_the_first(roster: Roster, slot: str, now: float) -> Worker:
+    return roster.put(replace(_join(roster, slot, now), incarnation=1))
+
+
+def _join_as_one_of_ours(roster: Roster, slot: str, now: float) -> Worker:
+    joined = _join(roster, slot, now)
+    roster._leaving.discard(slot)
+    return joined
+
+
+def _forget_the_name_too(roster: Roster, now: float) -> None:
+    _forget_gone(roster, now)
+    roster._last_forgotten = 0
+
+
+def _overdue_on_this_host(roster: Roster, now: float) -> Iterator[tuple[Worker, str]]:
+    return ((worker, cause) for worker, cause in _overdue(roster, now) if not worker.is_remote)
+
+
+def _bounded_to_nothing(sizing: Sizing, worker: Worker, size: int, ready: int, now: float) -> int:
+    return 0 if worker.is_remote and worker.pace.leases else _bounded(sizing, worker, size, ready, now)
+
+
 MUTATIONS = (
     Mutation("a dead worker keeps its leases", Leasing, "release", _release_nothing),
     Mutation("a dead decoder keeps its file", Feeding, "release", lambda _self, _worker: None),
@@ -162,9 +205,9 @@ MUTATIONS = (
         "a worker holds more than its credit",
         leasing_module,
         "_may_hold_more",
-        lambda worker: worker.state is WorkerState.BUSY,
+        lambda worker, _credit: worker.state is WorkerState.BUSY,
     ),
-    Mutation("an outvoted segment without PCM is forgotten", Broker, "_advance", _advance_when_planned),
+    Mutation("an outvoted segment without PCM is forgotten", Course, "advance", _advance_when_planned),
     Mutation("a removed slot is filled again", Roster, "exited", _exited_and_wanted),
     Mutation(
         "a slot that was put aside does not come back",
@@ -180,4 +223,20 @@ MUTATIONS = (
     Mutation("a drained worker may stay for ever", Roster, "leaving_due", lambda _self, _now: float("inf")),
     Mutation("a feed outlives its job", Feeding, "abandon", lambda _self, _job: None),
     Mutation("a file is let go but not its worker", Feeding, "abandon", _abandon_in_silence),
+    Mutation("who joins again holds its old leases", Departures, "make_way", _make_way_with_hands_full),
+    Mutation("an identity is given twice", Roster, "join", _join_as_the_first),
+    Mutation("a slot that was forgotten begins at one", Roster, "forget_gone", _forget_the_name_too),
+    Mutation("a process is started on another host", Roster, "join", _join_as_one_of_ours),
+    Mutation("who is cut off keeps its leases", Roster, "overdue", _overdue_on_this_host),
+    Mutation(
+        "a slow link has no time to bring a lease",
+        leasing_module,
+        "time_to_arrive",
+        lambda policy, _pcm_bytes: policy.lease_min_s,
+    ),
+    Mutation("more is in flight than may be", Sizing, "_room", lambda _self, _worker: 99),
+    Mutation(
+        "a worker on another host is given one lease and no more", Sizing, "bounded", _bounded_to_nothing
+    ),
+    Mutation("workers wait for each other", sizing_module, "SOONER", 9.0),
 )

@@ -38,6 +38,9 @@ class People:
             (Fault.SLOT_REMOVED, lambda: self.remove_slot(fate.random.choice(sorted(world.roles)))),
             (Fault.RELOAD, self.reload),
             (Fault.DRAIN, self._stop),
+            (Fault.PARTITION, self._cut_off),
+            (Fault.PARTITION, self._cut_off),
+            (Fault.LEAVE, self._take_away),
         ):
             if fault in fate.rates:
                 world.at(fate.within(0, seconds), call)
@@ -105,7 +108,7 @@ class People:
         for slot, worker in list(life.broker.roster.workers.items()):
             if is_for_all or worker.is_hopeless:
                 life.reset(slot)
-            if worker.state is WorkerState.STOPPED and not life.broker.is_draining:
+            if worker.state is WorkerState.STOPPED and not worker.is_remote and not life.broker.is_draining:
                 self.removed.discard(slot)
                 life.happen(ev.SlotAdded(slot, worker.role))
 
@@ -131,6 +134,15 @@ class People:
         for _ in range(3):
             if fate.strikes(Fault.RETRY):
                 world.at(world.now + fate.within(5, 80), lambda: self.retry(name))
+
+    def _cut_off(self) -> None:
+        if self._world.far:
+            fate = self._world.fate
+            fate.random.choice(self._world.far).cut_off(fate.random.choice((5.0, 25.0, 60.0, 120.0)))
+
+    def _take_away(self) -> None:
+        if self._world.far:
+            self._world.fate.random.choice(self._world.far).leave()
 
     def _fill_the_disk(self) -> None:
         self.set_space(is_enough=False)

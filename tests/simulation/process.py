@@ -18,11 +18,18 @@ BEAT_S = 11.0
 ToWorker = ac.SendPrepare | ac.SendCredit | ac.SendAbandon | ac.SendTranscribe | ac.SendDrain
 
 
-class Host(Protocol):
-    """What a process has around it: a clock, a wire to its daemon, and its fate."""
+class Surroundings(Protocol):
+    """What a worker has around it, on whatever host."""
 
     fate: Fate
     policy: Policy
+
+    def media(self, job: str) -> Media:
+        """Return a job's media file."""
+
+
+class Host(Surroundings, Protocol):
+    """What a process of the daemon's has around it: a clock, a wire to its daemon, and its fate."""
 
     @property
     def now(self) -> float:
@@ -40,11 +47,33 @@ class Host(Protocol):
     def ended(self, process: Process, *, is_fatal: bool, cause: str) -> None:
         """Tell that a process is gone."""
 
-    def media(self, job: str) -> Media:
-        """Return a job's media file."""
-
     def readings(self, job: str) -> int:
         """Count a reading of a job's file; return how many there were before."""
+
+
+class Body(Protocol):
+    """What does a role's work, and speaks for it."""
+
+    @property
+    def identity(self) -> str:
+        """Its name on the wire."""
+
+    @property
+    def host(self) -> Surroundings:
+        """What is around it."""
+
+    @property
+    def is_bad(self) -> bool:
+        """Its device is bad at present."""
+
+    def say(self, *events: ev.Event) -> None:
+        """Send a message."""
+
+    def later(self, delay_s: float, call: Callable[[], None]) -> None:
+        """Go on later, if it still lives."""
+
+    def die(self, cause: str, *, is_fatal: bool = False) -> None:
+        """End."""
 
 
 class Work(Protocol):

@@ -80,6 +80,19 @@ class People(RuleBasedStateMachine):
         else:
             process.die("the device is gone", is_fatal=True)
 
+    @rule(place=st.integers(0, 2), accident=st.sampled_from(["killed", "cut off", "wanted elsewhere"]))
+    def lose_far_worker(self, place: int, accident: str) -> None:
+        """Kill a worker's process on another host, cut the network to it, or have it leave."""
+        if not self.world.far:
+            return
+        worker = self.world.far[place % len(self.world.far)]
+        if accident == "killed":
+            worker.end()
+        elif accident == "cut off":
+            worker.cut_off(60)
+        else:
+            worker.leave()
+
     @rule(place=st.integers(0, 4))
     def remove_slot(self, place: int) -> None:
         """Take a slot away."""

@@ -34,6 +34,7 @@ class Witness:
         self._held: dict[SegmentKey, ac.SendTranscribe] = {}
         self._waits: dict[SegmentKey, _Wait] = {}
         self._alive: set[str] = set()
+        self._joined: set[str] = set()
         self._counted: set[bytes] = set()
 
     def saw(self, action: ac.Action) -> None:
@@ -48,6 +49,13 @@ class Witness:
                 self._waits = {key: wait for key, wait in self._waits.items() if key.job != job.id}
             case ac.SaveSegment(before=SegmentState.LEASED):
                 self._released(action)
+
+    def joined(self, worker: str) -> None:
+        """Note that a worker on another host has come; raise Violation if one of its name was there before."""
+        if worker in self._joined:
+            raise Violation(f"the identity {worker} is given a second time")
+        self._joined.add(worker)
+        self._alive.add(worker)
 
     def exited(self, worker: str) -> None:
         """Note that a worker is gone."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from fate import Fault
-from process import Host, Process, ToWorker
+from process import Body, Host, Process, ToWorker
 
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
@@ -22,11 +22,13 @@ def start_worker(host: Host, identity: str, role: Role) -> Process:
 class TranscribeWork:
     """Decodes leases one after the other, or as many at once as it has streams; the rest of its credit is in line."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Body, *, most: int | None = None) -> None:
         self._process = process
         self._host = process.host
         self.streams = self._host.fate.random.choice((1, 1, 1, 2))
         self.credit = self._host.fate.random.choice((0, 1, 1)) + self.streams
+        self._most = most or self.credit
+        """Leases that it ever holds; on another host the daemon decides."""
         self._line: deque[ac.SendTranscribe] = deque()
         self._is_drained = False
 
@@ -35,7 +37,7 @@ class TranscribeWork:
         match message:
             case ac.SendTranscribe():
                 self._line.append(message)
-                if len(self._line) > self.credit:
+                if len(self._line) > self._most:
                     raise AssertionError(
                         f"{self._process.identity} holds {len(self._line)} leases, over its credit"
                     )

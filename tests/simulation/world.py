@@ -6,6 +6,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable
 
+from far import FarWorker
 from fate import Fate, Fault, Media
 from life import Killed, Life
 from model_store import ModelStore
@@ -58,6 +59,7 @@ class World:
         self.people = People(self)
         self.noted: deque[tuple[float, object]] = deque(maxlen=remembered)
         self.life = Life(self, make_broker(self.policy))
+        self.far = [FarWorker(self, slot) for slot in self._far_slots]
 
     # -- the history -----------------------------------------------------------------------------------------
 
@@ -75,8 +77,10 @@ class World:
         self.finish()
 
     def start(self) -> None:
-        """Start the first daemon."""
+        """Start the first daemon, and the hosts around it."""
         self.live(self.life.start)
+        for worker in self.far:
+            self.at(self.now + self.fate.within(0, 20), worker.start)
 
     def pass_time(self, seconds: float) -> None:
         """Let happen what happens in this time."""
@@ -135,6 +139,8 @@ class World:
             self.live(lambda: self.people.kill(self.life))
         self.live(lambda: self.people.set_space(is_enough=True))
         self.live(self.people.mend)
+        for worker in self.far:
+            worker.start()
         # A slot that is on its way out comes back only when it is empty.
         self.at(self.now + STOP_S, self.people.mend)
 
@@ -167,7 +173,11 @@ class World:
     def _slots(self) -> dict[str, Role]:
         random = self.fate.random
         slots = {f"prepare{place}": Role.PREPARE for place in range(random.choice((1, 2, 2)))}
-        return slots | {f"gpu{place}": Role.TRANSCRIBE for place in range(random.choice((1, 2, 3)))}
+        gpus = random.choice((1, 2, 3))
+        self._far_slots = [f"far{place}/cuda0" for place in range(random.choice((0, 0, 1, 2, 3)))]
+        if self._far_slots and random.random() < 0.4:
+            gpus = 0
+        return slots | {f"gpu{place}": Role.TRANSCRIBE for place in range(gpus)}
 
     # -- the story of a failure ------------------------------------------------------------------------------
 

@@ -93,6 +93,15 @@ class Bench:
         self.happen(ev.SlotAdded(slot, Role.PREPARE if is_prepare else Role.TRANSCRIBE))
         return self.ready(f"{slot}.1", credit=credit, **more)
 
+    def join(self, slot: str, *, credit: int = 1, previous: str = "", **more: Any) -> str:
+        """Have a worker on another host join and be ready; return its identity."""
+        self.happen(ev.WorkerJoined(slot=slot, previous=previous))
+        return self.ready(self.slot(slot).identity, credit=credit, **more)
+
+    def receive(self, sent: ac.SendTranscribe) -> list[ac.Action]:
+        """Have a lease reach a worker on another host."""
+        return self.happen(ev.LeaseReceived(worker=sent.lease.worker, lease=sent.lease.id))
+
     def ready(self, identity: str, *, credit: int = 1, **more: Any) -> str:
         """Have a process be ready."""
         window = None if identity.startswith("p") else WINDOW

@@ -149,7 +149,7 @@ def test_all_faults_of_a_bad_file_are_reported_at_once(tmp_path: Path) -> None:
     )
     expected = [
         'model.nam: no such key (got "x"); did you mean model.name? (SUBTITLED_MODEL__NAM in the environment)',
-        'colour: no such key (got "red"); known here: model, decoding, pool, vad, segments, recovery, inbox, listen, client, uploads, http, webhook, state, log (FILE)',
+        'colour: no such key (got "red"); known here: model, decoding, pool, vad, segments, recovery, inbox, listen, remote, ray, client, uploads, http, webhook, state, log (FILE)',
         "model: got 3, allowed: a table, begun with the line [model] (FILE)",
         'pool.queue_mb: got "many", allowed: a whole number, 16 to 65536 (FILE)',
         "vad.treshold: no such key (got 0.5); did you mean vad.threshold? (FILE)",
@@ -404,12 +404,55 @@ def test_a_default_at_fault_is_not_blamed_on_the_file(tmp_path: Path) -> None:
         ('[listen]\nclients = ["tcp://127.0.0.1:70000"]', "listen.clients[0]: got "),
         ('[listen]\nclients = ["udp://127.0.0.1:7"]', "listen.clients[0]: got "),
         ('[listen]\nworkers = "ipc:///run/subtitled/clients.sock"', "listen.workers: got "),
+        ('[model]\ndigest = "abc"', 'model.digest: got "abc", allowed: "", or 64 hexadecimal digits'),
+        ('[remote]\nlisten = "0.0.0.0:8700"', 'remote.listen: got "0.0.0.0:8700", allowed: "" (off), or tcp'),
+        ('[remote]\nlisten = "tcp://gpu"', 'remote.listen: got "tcp://gpu", allowed: "" (off), or tcp://'),
+        (
+            '[listen]\nclients = ["tcp://127.0.0.1:8700"]\n[remote]\nlisten = "tcp://127.0.0.1:8700"',
+            'remote.listen: got "tcp://127.0.0.1:8700", allowed: an endpoint of its own',
+        ),
+        ("[remote]\nkeys = []", "remote.keys: got [], allowed: a table such as {NAME = VALUE} of: text"),
+        (
+            '[remote.keys]\ngpu2 = "short"',
+            'remote.keys: got {gpu2 = "short"}, allowed: a public key, as `subtitled keys new NAME --worker`',
+        ),
+        (
+            f'[remote.keys]\n"gpu 2" = "{"a" * 40}"',
+            f'remote.keys: got {{"gpu 2" = "{"a" * 40}"}}, allowed: for a name, 1 to 64 letters',
+        ),
+        (
+            f'[remote.keys]\na = "{"a" * 40}"\nb = "{"a" * 40}"',
+            f'remote.keys: got {{b = "{"a" * 40}"}}, allowed: a key of its own; this one is a\'s too',
+        ),
+        (
+            "[ray]\nmin_workers = 9",
+            "ray.min_workers: got 9, allowed: at most ray.max_workers (8)",
+        ),
+        (
+            '[ray]\nendpoint = "head:8700"',
+            'ray.endpoint: got "head:8700", allowed: "", or tcp://HOST:PORT',
+        ),
         ('[listen]\nmetrics = "localhost:http"', 'listen.metrics: got "localhost:http", allowed: "" (off)'),
     ],
 )
 def test_values_that_cannot_work_are_faults(text: str, fault: str, tmp_path: Path) -> None:
     got = one_fault(text, tmp_path)
     assert got.startswith(fault), got
+
+
+def test_a_daemon_that_others_work_for_needs_no_device_of_its_own(tmp_path: Path) -> None:
+    text = '[pool]\ndevices = []\n[remote]\nlisten = "tcp://0.0.0.0:8700"\n[remote.keys]\n"gpu2.lan" = '
+    found = loaded(f'{text}"{"a" * 40}"\n', tmp_path)
+    assert found.pool.devices == ()
+    assert found.remote.keys == {"gpu2.lan": "a" * 40}
+    assert loaded(config.show(found), tmp_path) == found
+
+
+def test_workers_that_ray_places_need_a_way_in_and_a_name(tmp_path: Path) -> None:
+    text = f'[pool]\nengine = "ray"\n[listen]\nclients = []\n[remote.keys]\nray = "{"a" * 40}"\n'
+    faults = [fault for fault in faults_of(text, tmp_path) if not fault.startswith("pool.engine")]
+    keys = [fault.partition(":")[0] for fault in faults]
+    assert keys == ["remote.keys", "listen.clients", "remote.listen"]
 
 
 @pytest.mark.parametrize(

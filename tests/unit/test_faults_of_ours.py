@@ -6,6 +6,8 @@ import asyncio
 from contextlib import suppress
 from typing import Any
 
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 from subtitled.http.app import build
 
 
@@ -34,7 +36,11 @@ def test_a_fault_of_ours_is_told_in_a_page() -> None:
         "server": ("127.0.0.1", 8600),
     }
     with suppress(AttributeError):  # Starlette lets the server's log have it too
-        asyncio.run(app(scope, receive, send))
+        asyncio.run(_ask(app, scope, receive, send))
     assert sent[0]["status"] == 500
     assert dict(sent[0]["headers"])[b"content-type"].startswith(b"text/html")
     assert b"<main" in b"".join(message.get("body", b"") for message in sent)
+
+
+async def _ask(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    await app(scope, receive, send)

@@ -51,11 +51,11 @@ buried: kicked pending, dropped dropped
 dropped:
 """
 WORKER_STEPS = """
-starting: ready idle, overdue lost, exited backoff, exited_fatal broken, exhausted broken, drain draining
-idle: assigned busy, overdue lost, exited backoff, exited_fatal broken, exhausted broken, drain draining
-busy: replied idle, overdue lost, exited backoff, exited_fatal broken, exhausted broken, drain draining
-draining: overdue lost, exited stopped, exited_fatal stopped
-lost: exited backoff, exited_fatal broken, exhausted broken
+starting: ready idle, overdue lost, exited backoff, exited_fatal broken, exhausted broken, drain draining, replaced stopped
+idle: assigned busy, overdue lost, exited backoff, exited_fatal broken, exhausted broken, drain draining, replaced stopped
+busy: replied idle, overdue lost, exited backoff, exited_fatal broken, exhausted broken, drain draining, replaced stopped
+draining: overdue lost, exited stopped, exited_fatal stopped, replaced stopped
+lost: exited backoff, exited_fatal broken, exhausted broken, replaced stopped
 backoff: elapsed starting, drain stopped
 broken: elapsed starting, reset starting, drain stopped
 stopped:

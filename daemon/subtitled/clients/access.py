@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import zmq
 from msgspec import Struct
@@ -18,6 +18,8 @@ from subtitled.errors import SubtitledError
 
 ZAP_DOMAIN = "subtitled"
 """The sockets whose clients must show a key (ZeroMQ RFC 27)."""
+
+W = TypeVar("W")
 
 
 class Who(Struct, frozen=True, kw_only=True):
@@ -39,41 +41,68 @@ class Who(Struct, frozen=True, kw_only=True):
         return None if self.role == "admin" else self.name
 
 
-class AllowList:
-    """The keys that may speak; `callback` is called in the authenticator's thread, the rest in the loop's."""
+def whos(clients: Iterable[config.Client]) -> dict[str, Who]:
+    """Return who the configuration's clients are, by their keys."""
+    return {client.key: Who(name=client.name, role=client.role) for client in clients}
 
-    def __init__(self, clients: Iterable[config.Client], *, refused: Callable[[], None]) -> None:
-        """`refused` is called, in the authenticator's thread, for each connection with another key."""
+
+class AllowList(Generic[W]):
+    """The keys that may speak, and whose they are; `callback` is called in the authenticator's thread, the rest in the loop's."""
+
+    def __init__(self, known: Mapping[str, W], *, refused: Callable[[str], None]) -> None:
+        """`refused` is called, in the authenticator's thread, with the key of each connection that shows another."""
         self._refused = refused
-        self.replace(clients)
+        self._known = dict(known)
 
-    def replace(self, clients: Iterable[config.Client]) -> None:
+    def replace(self, known: Mapping[str, W]) -> None:
         """Put another list into force, also for those who are connected."""
-        self._known = {client.key: Who(name=client.name, role=client.role) for client in clients}
+        self._known = dict(known)
 
     def callback(self, domain: str, key: bytes) -> bool:
         """Say whether a connection with this public key (in Z85) is let in; pyzmq calls it."""
         del domain
-        if key.decode("ascii", "replace") in self._known:
+        text = key.decode("ascii", "replace")
+        if text in self._known:
             return True
-        self._refused()
+        self._refused(text)
         return False
 
-    def find(self, key: object) -> Who | None:
+    def find(self, key: object) -> W | None:
         """Return whose key this is; None when it is no longer on the list."""
         return self._known.get(key) if isinstance(key, str) else None
 
-    def still_has(self, who: Who) -> bool:
+    def find_sender(self, frame: zmq.Frame) -> W | None:
+        """Return who has sent a frame by a door that asks for keys; None for whose key is no longer on the list."""
+        try:
+            return self.find(frame.get("User-Id"))
+        except zmq.ZMQError:
+            return None
+
+    def still_has(self, who: W) -> bool:
         """Say whether a client that came in by a key is on the list as it was then."""
         return who in self._known.values()
 
 
-def start_authenticator(context: zmq.Context[zmq.Socket[bytes]], allowed: AllowList) -> ThreadAuthenticator:
-    """Start the thread that ZeroMQ asks about keys; it must be stopped before the context ends."""
-    authenticator = ThreadAuthenticator(context)
-    authenticator.start()
-    authenticator.configure_curve_callback(domain=ZAP_DOMAIN, credentials_provider=allowed)
-    return authenticator
+class Authenticator:
+    """The one thread that ZeroMQ asks about the keys of a context's sockets."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        """Make it; it has no thread before the first list."""
+        self._context = context
+        self._thread: ThreadAuthenticator | None = None
+
+    def admit(self, domain: str, allowed: AllowList[Any]) -> None:
+        """Let the keys of a list in by the sockets of a domain; before these are bound: ZeroMQ lets everybody in where nobody asks."""
+        if self._thread is None:
+            self._thread = ThreadAuthenticator(self._context)
+            self._thread.start()
+        self._thread.configure_curve_callback(domain=domain, credentials_provider=allowed)
+
+    def stop(self) -> None:
+        """End the thread, before the context ends; may be repeated."""
+        if self._thread is not None:
+            self._thread.stop()
+            self._thread = None
 
 
 class ServerKey(Struct, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from subtitle import messages as ms
 from subtitled.clients.access import Who
@@ -16,6 +16,7 @@ from subtitled.core.records import Worker
 from subtitled.core.states import JobState
 from subtitled.storage.store import Store
 from subtitled.watching.gpu_memory import GpuMemory, Memory
+from subtitled.workers.session import Session
 from subtitled.writing.compose import SAMPLES_PER_MS
 
 
@@ -32,6 +33,10 @@ class Census:
         self.audio_samples: Counter[str] = Counter()
         """Audio of the segments transcribed since the start, by slot."""
         self.uploads: Callable[[], int] = lambda: 0
+        self.busy_s: Mapping[str, float] = {}
+        """Seconds that transcribe workers have decoded, by slot."""
+        self.sessions: Mapping[str, Session] = {}
+        """Of the workers on other hosts, by identity."""
 
     def stats(self, request: int, who: Who) -> ms.StatsInfo:
         """Return what a client may know: the numbers of the jobs that it may see, and those of the server for the rest."""
@@ -74,7 +79,9 @@ class Census:
         return worker_facts(
             worker,
             audio_samples=self.audio_samples[worker.slot],
+            busy_s=self.busy_s.get(worker.slot, 0.0),
             may_see_job=who.only is None or (worker.feed is not None and worker.feed.job in seen),
             jobs=seen,
             memory=memory,
+            session=self.sessions.get(worker.identity),
         )

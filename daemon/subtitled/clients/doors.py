@@ -10,7 +10,7 @@ import zmq
 from msgspec import Struct
 
 from subtitled.clients.access import ZAP_DOMAIN, ServerKey
-from subtitled.sockets import bind
+from subtitled.sockets import bind, open_router
 
 LOCAL_SOCKET_MODE = 0o660
 MAX_FRAME_BYTES = 2 * 2**20
@@ -19,14 +19,8 @@ MAX_HELD_MESSAGES = 16
 """Messages of one client that ZeroMQ holds for the loop, two windows of chunks; more wait at the client."""
 MAX_HELD_ANSWERS = 256
 """Answers that ZeroMQ holds for a client that does not read; a list of jobs may have half a megabyte."""
-SILENT_S = 30
-PROBE_S = 10
-"""A TCP connection that says nothing for so long is asked by the kernel whether it is there, three times at such distances."""
-HANDSHAKE_MS = 10_000
-"""Longest handshake: a stranger on the network has a connection for so long."""
-
-Kind = Literal["local", "loopback", "keys"]
-"""A local socket, which the file system guards; TCP on loopback, open to this machine; TCP with keys."""
+Kind = Literal["local", "loopback", "keys", "workers"]
+"""A local socket, which the file system guards; TCP on loopback, open to this machine; TCP with keys; the same for workers."""
 
 
 class Door(Struct, frozen=True, kw_only=True):
@@ -62,28 +56,20 @@ def open_doors(
 
 
 def _router(context: zmq.Context[zmq.Socket[bytes]], key: ServerKey | None) -> zmq.Socket[bytes]:
-    socket = context.socket(zmq.ROUTER)
-    socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
-    socket.setsockopt(zmq.RCVHWM, MAX_HELD_MESSAGES)
-    socket.setsockopt(zmq.SNDHWM, MAX_HELD_ANSWERS)
-    # A watcher that is gone shows as an error instead of a message dropped in silence.
-    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-    socket.setsockopt(zmq.LINGER, 500)
-    socket.setsockopt(zmq.BACKLOG, 1024)
-    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
-    # A laptop that was closed does not hang up: its connection ends when it does not answer. That is the kernel's work, not
-    # ZeroMQ's: a heartbeat of 4.3.5 aborts the process (stream_engine_base.cpp, `!_io_error`) when it is due on a
-    # connection that has more messages waiting than may be held, and whose client has hung up.
-    for option, value in (
-        (zmq.TCP_KEEPALIVE, 1),
-        (zmq.TCP_KEEPALIVE_IDLE, SILENT_S),
-        (zmq.TCP_KEEPALIVE_INTVL, PROBE_S),
-        (zmq.TCP_KEEPALIVE_CNT, 3),
-    ):
-        socket.setsockopt(option, value)
+    socket = open_router(
+        context,
+        max_frame_bytes=MAX_FRAME_BYTES,
+        held_messages=MAX_HELD_MESSAGES,
+        held_answers=MAX_HELD_ANSWERS,
+    )
     if key is not None:
-        socket.setsockopt(zmq.CURVE_SERVER, 1)
-        socket.setsockopt(zmq.CURVE_SECRETKEY, key.secret.encode())
-        socket.setsockopt(zmq.CURVE_PUBLICKEY, key.public.encode())
-        socket.setsockopt_string(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
+        lock(socket, key, ZAP_DOMAIN)
     return socket
+
+
+def lock(socket: zmq.Socket[bytes], key: ServerKey, domain: str) -> None:
+    """Have a socket ask for keys; those of the domain's list open it."""
+    socket.setsockopt(zmq.CURVE_SERVER, 1)
+    socket.setsockopt(zmq.CURVE_SECRETKEY, key.secret.encode())
+    socket.setsockopt(zmq.CURVE_PUBLICKEY, key.public.encode())
+    socket.setsockopt_string(zmq.ZAP_DOMAIN, domain)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from subtitle import messages as ms
 from subtitled.clients.refusal import RefusedError
+from subtitled.config import SAMPLE_RATE
 from subtitled.core.records import Worker
 from subtitled.core.states import JOB_LIVE, JobState
 from subtitled.storage.rows import JobRow, JournalEntry
 from subtitled.watching.gpu_memory import Memory
 from subtitled.workers.backend import Media
+from subtitled.workers.session import Session
 from subtitled.writing.compose import SAMPLES_PER_MS
 
 _media_decoder = msgspec.msgpack.Decoder(Media)
@@ -81,11 +84,19 @@ def history(entries: Iterable[JournalEntry]) -> tuple[ms.Step, ...]:
 
 
 def worker_facts(
-    worker: Worker, *, audio_samples: int, may_see_job: bool, jobs: tuple[str, ...], memory: Memory
+    worker: Worker,
+    *,
+    audio_samples: int,
+    busy_s: float,
+    may_see_job: bool,
+    jobs: tuple[str, ...],
+    memory: Memory,
+    session: Session | None,
 ) -> ms.WorkerFacts:
     """Return one worker slot; what it reads and why it was lost only to those who may see that job.
 
-    `jobs`: those that it works on, as far as they may be seen.
+    `busy_s`: how long it took for its audio; `jobs`: those that it works on, as far as they may be seen; `session`: that of a
+    worker on another host.
     """
     return ms.WorkerFacts(
         slot=worker.slot,
@@ -100,7 +111,22 @@ def worker_facts(
         jobs=jobs,
         memory_used_bytes=memory.used_bytes,
         memory_total_bytes=memory.total_bytes,
+        speed=round(audio_samples / SAMPLE_RATE / busy_s, 2) if busy_s else 0.0,
+        **_session_facts(session),
     )
+
+
+def _session_facts(session: Session | None) -> dict[str, Any]:
+    if session is None:
+        return {}
+    return {
+        "host": session.host,
+        "round_trip_ms": round(1000 * (session.round_trip_s or 0.0), 3),
+        "sent_bytes": session.sent_bytes,
+        "received_bytes": session.received_bytes,
+        "clock_ahead_ms": round(1000 * (session.clock_ahead_s or 0.0), 1),
+        "model_digest": session.digest,
+    }
 
 
 def journal_event(request: int, entry: JournalEntry) -> ms.Event:

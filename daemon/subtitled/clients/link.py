@@ -18,6 +18,7 @@ from subtitled.clients.facts import journal_event
 from subtitled.clients.peer import Peer
 from subtitled.clients.rate import RateLimit
 from subtitled.clients.refusal import RefusedError
+from subtitled.inlet import Inlet, is_chosen
 from subtitled.storage.rows import JournalEntry
 from subtitled.storage.store import Store
 from subtitled.watching.metrics import Metrics
@@ -31,8 +32,6 @@ MAX_ENTRIES_PER_TURN = 500
 MAX_WATCHERS = 1000
 MAX_CATCH_UPS = 8
 """Watchers who are sent older entries in one turn; the others have theirs in the next ones."""
-MAX_DROPPED_PER_TURN = 5000
-"""Frames of a message with too many that are dropped in one turn."""
 
 Handle = Callable[[ms.ToServer, Sequence[Buffer], Peer], None]
 
@@ -64,7 +63,7 @@ class Link:
         self,
         door: Door,
         *,
-        allowed: AllowList,
+        allowed: AllowList[Who],
         rate: RateLimit,
         store: Store,
         handle: Handle,
@@ -72,6 +71,7 @@ class Link:
     ) -> None:
         """`handle` answers a request, now or later, or raises RefusedError."""
         self._socket = door.socket
+        self._inlet = Inlet(door.socket, ms.to_server.max_frames)
         self._kind = door.kind
         self._allowed = allowed
         self._rate = rate
@@ -80,8 +80,6 @@ class Link:
         self._metrics = metrics
         self._watchers: dict[bytes, _Watcher] = {}
         """Who watches, by identity; who was sent older entries last comes last."""
-        self._is_dropping = False
-        """The rest of a message with too many frames is still to be read, and forgotten."""
 
     @property
     def is_behind(self) -> bool:
@@ -92,10 +90,8 @@ class Link:
         """Answer what clients have asked, and send more to those who watch and are behind."""
         taken_bytes = 0
         for _ in range(MAX_PER_TURN):
-            if self._is_dropping and not self._drop():
-                break
             try:
-                identity, *frames = self._take_frames()
+                identity, *frames = self._inlet.take()
             except zmq.Again:
                 break
             who = self._who(frames)
@@ -126,41 +122,16 @@ class Link:
                 if self._allowed.still_has(watcher.who)
             }
 
-    def _take_frames(self) -> list[zmq.Frame]:
-        """Return the frames of the next message with its sender's identity; of too many, one more than there may be.
-
-        ZeroMQ sets no limit: a million empty frames are 2 MB on the wire and a gigabyte as Python's objects.
-        """
-        frames = [self._socket.recv(zmq.NOBLOCK, copy=False)]
-        while self._socket.getsockopt(zmq.RCVMORE):
-            if len(frames) > 1 + ms.to_server.max_frames:
-                self._is_dropping = True
-                break
-            frames.append(self._socket.recv(zmq.NOBLOCK, copy=False))
-        return frames
-
-    def _drop(self) -> bool:
-        """Read more of a message that was answered already; say whether it is at its end."""
-        for _ in range(MAX_DROPPED_PER_TURN):
-            self._socket.recv(zmq.NOBLOCK)
-            if not self._socket.getsockopt(zmq.RCVMORE):
-                self._is_dropping = False
-                return True
-        return False
-
     def _who(self, frames: Sequence[zmq.Frame]) -> Who | None:
         """Return who has sent these frames; None for whose key is no longer allowed, who gets no answer."""
         if self._kind != "keys":
             return Who(is_local=self._kind == "local")
-        try:
-            return self._allowed.find(frames[0].get("User-Id"))
-        except (IndexError, zmq.ZMQError):
-            return None
+        return self._allowed.find_sender(frames[0]) if frames else None
 
     def _take(self, peer: Peer, frames: Sequence[zmq.Frame], now: float) -> None:
         buffers = [frame.buffer for frame in frames]
-        if peer.who.name and (not peer.identity.startswith(b"\0") or frames[0].get("Identity")):
-            # An identity of the client's choosing might be one that another user's answers go to.
+        if peer.who.name and is_chosen(peer.identity, frames[0]):
+            # It might be one that another user's answers go to.
             self._refuse(peer, 0, "BAD_FORMAT", "the connection has a routing id of its own; do not set one")
             return
         try:

@@ -15,7 +15,7 @@ from msgspec import Struct
 from subtitle import messages as ms
 from subtitle.codec import Buffer
 from subtitled.aside import Aside
-from subtitled.clients.access import AllowList, server_key, server_key_path, start_authenticator
+from subtitled.clients.access import ZAP_DOMAIN, AllowList, Authenticator, server_key, server_key_path, whos
 from subtitled.clients.census import Census
 from subtitled.clients.desk import Desk
 from subtitled.clients.doors import kind_of, open_doors
@@ -40,6 +40,7 @@ from subtitled.storage.rows import JournalEntry
 from subtitled.storage.store import Store
 from subtitled.watching.gpu_memory import GpuMemory
 from subtitled.watching.metrics import Metrics
+from subtitled.workers.gate import Gate
 from subtitled.writing.composer import Composer
 from subtitled.writing.spool import inside
 
@@ -59,6 +60,8 @@ class Reception:
         config: Config,
         context: zmq.Context[zmq.Socket[bytes]],
         *,
+        authenticator: Authenticator,
+        gate: Gate | None = None,
         store: Store,
         broker: Broker,
         happen: Callable[[Event], None],
@@ -101,6 +104,8 @@ class Reception:
             composer=self._composer,
             model=config.model.name,
         )
+        if gate is not None:
+            self.census.sessions = gate.sessions
         self.uploads = Uploads(
             config.uploads,
             store=store,
@@ -113,16 +118,19 @@ class Reception:
         )
         self.desk.received_bytes = self.uploads.received_bytes
         self.census.uploads = lambda: self.uploads.count
-        self._allowed = AllowList(config.client, refused=metrics.refused_keys.inc)
+        self._allowed = AllowList(whos(config.client), refused=lambda _: metrics.refused_keys.inc())
         has_keys = any(kind_of(end, has_keys=bool(config.client)) == "keys" for end in config.listen.clients)
-        self._authenticator = start_authenticator(context, self._allowed) if has_keys else None
+        if has_keys:
+            authenticator.admit(ZAP_DOMAIN, self._allowed)
         try:
             key = server_key(server_key_path(config)) if has_keys else None
             self._doors = open_doors(context, config.listen.clients, key)
         except BaseException:
-            self._stop_authenticator()
+            authenticator.stop()
             raise
-        self._lines = Lines(context, self._doors, descriptors=more_descriptors(), metrics=metrics)
+        # The door for workers is not answered here, but its connections are looked after with the others.
+        doors = [*self._doors, *([gate.door] if gate else [])]
+        self._lines = Lines(context, doors, descriptors=more_descriptors(), metrics=metrics)
         self._lines.allow(_held_bytes(config))
         rate = RateLimit(config.listen.requests_per_s)
         self._links = [
@@ -171,7 +179,7 @@ class Reception:
     def reconfigure(self, config: Config) -> None:
         """Put another allow-list, other limits and folders into force."""
         self._config = config
-        self._allowed.replace(config.client)
+        self._allowed.replace(whos(config.client))
         for link in self._links:
             link.forget_strangers()
         self._lines.allow(_held_bytes(config))
@@ -187,12 +195,6 @@ class Reception:
         self._lines.close()
         for door in self._doors:
             door.socket.close()
-        self._stop_authenticator()
-
-    def _stop_authenticator(self) -> None:
-        if self._authenticator is not None:
-            self._authenticator.stop()
-            self._authenticator = None
 
     # -- requests --------------------------------------------------------------------------------------------
 

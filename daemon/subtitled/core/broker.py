@@ -6,10 +6,12 @@ The broker reads no clock and touches no socket, file or thread: `handle(events,
 the actions of time and when it wants to be called next. What must survive is among the actions as `Save…`; the server
 commits those before it does the others (write, then speak).
 
-Invariants kept here, with `feeding` and `leasing`:
+Invariants kept here, with `feeding`, `leasing`, `course` and `departures`:
 - a segment that is not final is in line, or in exactly one lease, or waits for its PCM;
 - a result counts only if its lease is current and the segment is still in it;
-- a lease is held by a live worker within its credit, and comes back by reply, refusal, death or deadline;
+- a lease is held by a live worker within its credit, on another host within the bytes that may be in flight, and comes
+  back by reply, refusal, death, deadline, or a new session of its worker;
+- an identity is given once, so that whatever a lost worker still says is recognised;
 - a live job that does nothing waits for a worker of the right role, and nothing else.
 """
 
@@ -18,19 +20,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import assert_never
 
-from msgspec.structs import replace
-
 from subtitled.core import events as ev
-from subtitled.core.actions import Action, Kill, WriteFailure, WriteOutputs
+from subtitled.core.actions import Action, WriteFailure, WriteOutputs
+from subtitled.core.course import Course
 from subtitled.core.deadlines import Policy
-from subtitled.core.election import Election
+from subtitled.core.departures import Departures
 from subtitled.core.feeding import Feeding
 from subtitled.core.leasing import Leasing
 from subtitled.core.ledger import Ledger
-from subtitled.core.records import Job, SegmentKey, Worker
+from subtitled.core.records import Job, SegmentKey
 from subtitled.core.roster import NEVER, Roster
 from subtitled.core.states import JobEvent, JobState, SegmentEvent, SegmentState, WorkerEvent, WorkerState
 
+ENDED = (WorkerState.BROKEN, WorkerState.STOPPED)
 CHANGED = "the file changed while it was being processed; drop it again"
 
 
@@ -50,7 +52,10 @@ class Broker:
         self.roster = Roster(policy, self._out)
         self.feeding = Feeding(policy, self.ledger, self.roster, self._out)
         self.leasing = Leasing(policy, self.ledger, self.roster, self._out)
-        self.election = Election(self.ledger, self.leasing)
+        self.course = Course(self.ledger, self.feeding, self.leasing, self._out)
+        self.departures = Departures(
+            self.course, self.ledger, self.roster, self.feeding, self.leasing, self._out
+        )
 
     def handle(self, events: Iterable[ev.Event], now: float) -> list[Action]:
         """Return the actions that some events call for, in the order of what happened.
@@ -64,7 +69,8 @@ class Broker:
     def tick(self, now: float) -> tuple[list[Action], float]:
         """Return the actions that the passing of time calls for, and when to call again at the latest."""
         for worker, cause in self.roster.overdue(now):
-            self._give_up(worker, cause)
+            self.departures.give_up(worker, cause, now)
+        self.roster.forget_gone(now)
         if not self.is_draining:
             self.roster.restart_due(now)
         return self._assign(now), self.roster.next_deadline()
@@ -82,7 +88,7 @@ class Broker:
                 case JobState.QUEUED:
                     self.feeding.want(job)
                 case JobState.TRANSCRIBING:
-                    self._advance(job.id)
+                    self.course.advance(job.id)
                 case JobState.WRITING:
                     self._out.append(WriteOutputs(job))
                 case JobState.FAILED:
@@ -93,7 +99,8 @@ class Broker:
 
     def set_policy(self, policy: Policy) -> None:
         """Put other limits into force, for everything that begins from now on."""
-        self.roster.policy = self.feeding.policy = self.leasing.policy = policy
+        self.roster.policy = self.feeding.policy = policy
+        self.leasing.policy = self.leasing.sizing.policy = policy
 
     @property
     def is_at_rest(self) -> bool:
@@ -108,13 +115,13 @@ class Broker:
                     window_samples=self.window_samples, recipe=self.recipe, now=now
                 )
                 for job in complete:
-                    self._advance(job)
+                    self.course.advance(job)
                 while (
                     displaced := self.feeding.swap(
                         window_samples=self.window_samples, recipe=self.recipe, now=now
                     )
                 ) is not None:
-                    self._lose_feed(displaced, "", is_blamed=False)
+                    self.departures.lose_feed(displaced, "", is_blamed=False)
             self.leasing.assign(now)
             self.feeding.grant_credit()
         out = list(self._out)
@@ -140,14 +147,24 @@ class Broker:
                 self.feeding.want(self.ledger.move_job(job, JobEvent.UPLOADED, read=None, **changes))
             case ev.Expired(job=name, cause=cause):
                 self.ledger.move_job(self.ledger.jobs[name], JobEvent.EXPIRED, cause=cause)
-                self._forget(name)
+                self.course.forget(name)
             case ev.SlotAdded(slot=slot, role=role):
                 if not self.is_draining:
                     self.roster.add(slot, role, now)
             case ev.SlotRemoved(slot=slot):
-                self._drain(self.roster.workers[slot], now)
+                self.departures.drain(self.roster.workers[slot], now, "its slot is wanted no more")
             case ev.SlotReset(slot=slot):
                 self.roster.reset(self.roster.workers[slot], now)
+            case ev.WorkerJoined():
+                self._on_joined(event, now)
+            case ev.WorkerLeaving(worker=identity, cause=cause):
+                if worker := self.roster.current(identity):
+                    self.departures.drain(worker, now, cause)
+            case ev.Measured(worker=identity, round_trip_s=round_trip_s, bytes_per_s=bytes_per_s):
+                if worker := self.roster.current(identity):
+                    self.roster.measured(worker, round_trip_s=round_trip_s, bytes_per_s=bytes_per_s)
+            case ev.LeaseReceived(worker=identity, lease=lease):
+                self.leasing.received(identity, lease, now)
             case ev.WorkerReady():
                 self._on_ready(event, now)
             case ev.ModelUnloaded(worker=identity):
@@ -174,7 +191,7 @@ class Broker:
                     worker, feed = found
                     self.feeding.finish(worker)
                     self.roster.succeeded(event.worker)
-                    self._fail(self.ledger.jobs[feed.job], JobEvent.REJECTED, event.cause)
+                    self.course.fail(self.ledger.jobs[feed.job], JobEvent.REJECTED, event.cause)
             case ev.Needless():
                 self._on_needless(event)
             case ev.Transcribed():
@@ -184,12 +201,12 @@ class Broker:
             case ev.Written(job=name, location=location):
                 job = self.ledger.jobs[name]
                 self.ledger.move_job(job, JobEvent.WRITTEN, location=location, is_closed=True)
-                self._forget(name)
+                self.course.forget(name)
             case ev.WriteFailed(job=name, cause=cause):
-                self._fail(self.ledger.jobs[name], JobEvent.WRITE_FAILED, cause)
+                self.course.fail(self.ledger.jobs[name], JobEvent.WRITE_FAILED, cause)
             case ev.Closed(job=name, location=location):
                 self.ledger.change_job(self.ledger.jobs[name], location=location, is_closed=True)
-                self._forget(name)
+                self.course.forget(name)
             case ev.CancelRequested(job=name):
                 self._on_cancel(name)
             case ev.RetryRequested():
@@ -199,9 +216,18 @@ class Broker:
             case ev.DrainRequested():
                 self.is_draining = True
                 for worker in list(self.roster.workers.values()):
-                    self._drain(worker, now)
+                    self.departures.drain(worker, now, "the daemon stops")
             case _:
                 assert_never(event)
+
+    def _on_joined(self, event: ev.WorkerJoined, now: float) -> None:
+        known = self.roster.workers.get(event.slot)
+        if self.is_draining:
+            return
+        if known is not None:
+            known = self.departures.make_way(known, is_alive=event.previous == known.identity, now=now)
+        if known is None or known.state is not WorkerState.BROKEN:
+            self.roster.join(event.slot, now)
 
     def _on_ready(self, event: ev.WorkerReady, now: float) -> None:
         worker = self.roster.current(event.worker)
@@ -225,9 +251,11 @@ class Broker:
         worker = self.roster.workers.get(event.worker.rpartition(".")[0])
         if worker is None or worker.identity != event.worker:
             return
-        self._release(worker, event.cause)
-        bare = self.roster.workers[worker.slot]
-        self.roster.exited(bare, is_fatal=event.is_fatal, cause=event.cause, now=now)
+        if worker.is_remote and worker.state in ENDED:  # as was seen when it joined again
+            return
+        gone = self.departures.exited(worker, is_fatal=event.is_fatal, cause=event.cause, now=now)
+        if self.is_draining and gone.state is WorkerState.BROKEN:  # it was lost already when the drain began
+            self.departures.drain(gone, now, "the daemon stops")
 
     def _on_prepared(self, event: ev.Prepared, now: float) -> None:
         found = self.feeding.feeder(event.worker, event.feed)
@@ -241,7 +269,7 @@ class Broker:
             self.leasing.make_ready(self.ledger.add_segment(job, event.plan))
         elif segment.plan != event.plan:
             self.feeding.abandon(job.id)
-            self._fail(job, JobEvent.REJECTED, CHANGED)
+            self.course.fail(job, JobEvent.REJECTED, CHANGED)
         elif segment.state is SegmentState.PENDING and not segment.has_pcm:
             self.leasing.make_ready(self.ledger.give_pcm(segment))
 
@@ -260,9 +288,9 @@ class Broker:
             if is_silent:
                 self._out.append(WriteOutputs(job))
         elif feed.wanted is not None and feed.wanted & self.ledger.starved[job.id]:
-            self._fail(job, JobEvent.REJECTED, CHANGED)
+            self.course.fail(job, JobEvent.REJECTED, CHANGED)
             return
-        self._advance(job.id)
+        self.course.advance(job.id)
 
     def _on_needless(self, event: ev.Needless) -> None:
         found = self.feeding.feeder(event.worker, event.feed)
@@ -277,7 +305,7 @@ class Broker:
         self._out.append(WriteOutputs(job))
 
     def _on_transcribed(self, event: ev.Transcribed, now: float) -> None:
-        lease = self.leasing.settle(event.worker, event.lease, now)
+        lease = self.leasing.settle(event.worker, event.lease, now, is_done=True)
         if lease is None:
             return
         self.roster.succeeded(event.worker)
@@ -286,17 +314,17 @@ class Broker:
             segment = self.leasing.claim(lease, outcome.key)
             if segment is not None:
                 answered.add(outcome.key.job)
-                self.election.count(segment, outcome, event.worker)
+                self.course.election.count(segment, outcome, event.worker)
         left_out = self.leasing.give_back(lease, "the worker's reply left it out", is_blamed=True)
-        self._advance_all(answered | left_out)
+        self.course.advance_all(answered | left_out)
 
     def _on_lease_refused(self, event: ev.LeaseRefused, now: float) -> None:
-        lease = self.leasing.settle(event.worker, event.lease, now)
+        lease = self.leasing.settle(event.worker, event.lease, now, is_done=False)
         if lease is None:
             return
-        self._advance_all(self.leasing.give_back(lease, event.cause, is_blamed=True))
+        self.course.advance_all(self.leasing.give_back(lease, event.cause, is_blamed=True))
         if (worker := self.roster.refused(event.worker)) is not None:
-            self._give_up(worker, f"refused a lease: {event.cause}")
+            self.departures.give_up(worker, f"refused a lease: {event.cause}", now)
 
     def _on_cancel(self, name: str) -> None:
         job = self.ledger.jobs[name]
@@ -304,7 +332,7 @@ class Broker:
         self.feeding.abandon(name)
         self.leasing.withdraw(name)
         self.ledger.give_up(name)
-        self._forget(name)
+        self.course.forget(name)
 
     def _on_retry(self, event: ev.RetryRequested) -> None:
         self.ledger.load_job(event.job, event.segments)
@@ -314,85 +342,3 @@ class Broker:
                 self.ledger.move_segment(segment, SegmentEvent.KICKED, losses=0, cause="")
         job = self.ledger.move_job(event.job, JobEvent.RETRY, losses=0, cause="", is_closed=False)
         self.feeding.want(job)
-
-    # -- the way of a job ------------------------------------------------------------------------------------
-
-    def _advance_all(self, jobs: set[str]) -> None:
-        for job in sorted(jobs):
-            self._advance(job)
-
-    def _advance(self, name: str) -> None:
-        """Settle a job's language if that can be done, and end the job if all its segments have ended."""
-        job = self.ledger.jobs.get(name)
-        if job is None or job.state not in {JobState.QUEUED, JobState.PREPARING, JobState.TRANSCRIBING}:
-            return
-        is_complete = job.state is JobState.TRANSCRIBING and not self.ledger.open[name]
-        job = self.election.settle(job, is_complete=is_complete)
-        if job.state is not JobState.TRANSCRIBING:
-            return
-        if self.ledger.open[name]:
-            if self.ledger.starved[name]:
-                self.feeding.want(job)
-            return
-        segments = self.ledger.segments[name].values()
-        buried = sum(segment.state is SegmentState.BURIED for segment in segments)
-        if buried:
-            self._fail(job, JobEvent.BURIED, f"{buried} of {len(segments)} segments could not be transcribed")
-        else:
-            # Its file may still be read though nothing of it is wanted any more: no feed outlives its job.
-            self.feeding.abandon(name)
-            self._out.append(WriteOutputs(self.ledger.move_job(job, JobEvent.ALL_DONE)))
-
-    def _fail(self, job: Job, event: JobEvent, cause: str) -> None:
-        self.feeding.abandon(job.id)
-        self.leasing.withdraw(job.id)
-        for segment in list(self.ledger.segments[job.id].values()):
-            if segment.state is SegmentState.LEASED:
-                self.ledger.move_segment(segment, SegmentEvent.LOST, cause="its job failed")
-        self.ledger.drop_pcm(job.id)
-        self._out.append(WriteFailure(self.ledger.move_job(job, event, cause=cause)))
-
-    def _forget(self, name: str) -> None:
-        self.leasing.withdraw(name)
-        self.ledger.forget_job(name)
-
-    # -- the end of a worker ---------------------------------------------------------------------------------
-
-    def _give_up(self, worker: Worker, cause: str) -> None:
-        """Have a worker killed that is of no use any more."""
-        self._release(worker, cause)
-        bare = self.roster.workers[worker.slot]
-        lost = self.roster.move(bare, WorkerEvent.OVERDUE, cause=cause, due_at=NEVER)
-        self._out.append(Kill(worker=lost.identity, cause=cause))
-
-    def _release(self, worker: Worker, cause: str) -> None:
-        """Take everything from a worker that is lost; only what it was working on is blamed for it."""
-        is_drained = worker.state is WorkerState.DRAINING
-        jobs: set[str] = set()
-        for lease, is_current in self.leasing.release(worker):
-            jobs |= self.leasing.give_back(lease, cause, is_blamed=is_current and not is_drained)
-        feed = self.feeding.release(self.roster.workers[worker.slot])
-        if feed is not None:
-            self._lose_feed(self.ledger.jobs[feed.job], cause, is_blamed=not is_drained)
-        self._advance_all(jobs)
-
-    def _lose_feed(self, job: Job, cause: str, *, is_blamed: bool) -> None:
-        for segment in list(self.ledger.segments[job.id].values()):
-            if segment.state is SegmentState.DONE:
-                # Kept for an open vote only. Jobs in line must not hold memory that a job with a decoder waits for.
-                self.ledger.take_pcm(segment)
-        job = replace(job, losses=job.losses + is_blamed)
-        if is_blamed and job.losses >= self.roster.policy.prepare_attempts:
-            why = f"its decoder was lost {job.losses} times, the last time with: {cause}"
-            self._fail(job, JobEvent.EXHAUSTED, why)
-        elif job.state is JobState.PREPARING:
-            self.feeding.want(self.ledger.move_job(job, JobEvent.LOST))
-        else:
-            self.feeding.want(self.ledger.change_job(job))
-
-    def _drain(self, worker: Worker, now: float) -> None:
-        """Let a worker go: what it reads is put back, what it transcribes may finish."""
-        if worker.feed is not None:
-            self.feeding.abandon(worker.feed.job)
-            self._lose_feed(self.ledger.jobs[worker.feed.job], "", is_blamed=False)
-        self.roster.drain(self.roster.workers[worker.slot], now)

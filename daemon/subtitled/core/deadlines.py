@@ -9,6 +9,8 @@ CRASH_WINDOW_S = 600.0
 """Crashes longer ago than this are forgotten."""
 BACKOFF_FIRST_S = 0.5
 BACKOFF_LAST_S = 60.0
+SLOWEST_BYTES_PER_S = 16_000
+"""A link below half of real time in PCM is of no use for anything."""
 
 
 class Policy(Struct, frozen=True, kw_only=True):
@@ -21,18 +23,27 @@ class Policy(Struct, frozen=True, kw_only=True):
     quarantine_s: float = 600.0
     """How long it is put aside."""
     silence_s: float = 30.0
+    forget_s: float = 600.0
+    """How long a slot of another host is remembered after it was left."""
     start_timeout_s: float = 600.0
     lease_min_s: float = 30.0
     lease_per_audio_s: float = 4.0
     prepare_stall_s: float = 60.0
     batch_size: int = 16
     queue_bytes: int = 512 * 2**20
+    max_in_flight_bytes: int = 64 * 2**20
+    """PCM that a worker on another host may hold, and that is on its way there."""
     feed_floor_bytes: int = 8 * 2**20
     """PCM of one file for each prepare worker beside the queue, whatever the queue holds.
 
     At least a grant of credit and the PCM that an open vote on the language keeps: with less, files that wait for the
     last vote could fill the memory and wait for credit for ever.
     """
+
+
+def time_to_arrive(policy: Policy, pcm_bytes: int) -> float:
+    """Return the seconds that so much PCM may be on its way to another host: a slow link is not a dead one."""
+    return max(policy.lease_min_s, pcm_bytes / SLOWEST_BYTES_PER_S)
 
 
 def time_to_run(policy: Policy, samples: int) -> float:

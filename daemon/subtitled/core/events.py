@@ -51,6 +51,42 @@ class SlotReset(Struct, frozen=True):
     slot: str
 
 
+class WorkerJoined(Struct, frozen=True, kw_only=True):
+    """A transcribe worker on another host has come by itself; it takes the place of whoever is in its slot.
+
+    Its identity is that of the slot's worker then, which is STARTING. While the daemon drains, or the slot is put aside,
+    nothing happens.
+    """
+
+    slot: str
+    """`HOST/PLACE`: a name that no slot of this host has."""
+    previous: str = ""
+    """Identity of its last session, if its process is the same: what that held was not its death."""
+
+
+class WorkerLeaving(Struct, frozen=True, kw_only=True):
+    """A worker is about to go: it finishes what it holds, and wants nothing new."""
+
+    worker: str
+    cause: str
+
+
+class Measured(Struct, frozen=True, kw_only=True):
+    """How far away a worker is."""
+
+    worker: str
+    round_trip_s: float
+    bytes_per_s: float | None = None
+    """PCM that reaches it in a second, counted before any packing; None: not known yet."""
+
+
+class LeaseReceived(Struct, frozen=True, kw_only=True):
+    """A lease has reached a worker on another host whole."""
+
+    worker: str
+    lease: int
+
+
 class WorkerReady(Struct, frozen=True, kw_only=True):
     """A worker has loaded what it needs and wants work."""
 
@@ -78,7 +114,7 @@ class WorkerHeard(Struct, frozen=True):
 
 
 class WorkerExited(Struct, frozen=True, kw_only=True):
-    """A worker's process is gone."""
+    """A worker's process is gone; or that of another host was told that it is not known any more."""
 
     worker: str
     is_fatal: bool
@@ -224,6 +260,10 @@ Event = (
     | SlotAdded
     | SlotRemoved
     | SlotReset
+    | WorkerJoined
+    | WorkerLeaving
+    | Measured
+    | LeaseReceived
     | WorkerReady
     | ModelUnloaded
     | WorkerHeard

@@ -7,6 +7,7 @@ from enum import Enum
 from msgspec import Struct
 
 from subtitle.messages import LayoutOptions, VadOptions, WordTimestamps
+from subtitled.core.pace import Pace
 from subtitled.core.plan import Plan
 from subtitled.core.states import JobState, SegmentState, WorkerState
 
@@ -143,8 +144,15 @@ class Lease(Struct, frozen=True, kw_only=True):
     keys: tuple[SegmentKey, ...]
     samples: int
     """What is decoded, twice where it is translated too."""
+    windows: int = 0
+    """Segments, those that are decoded twice counted twice."""
+    pcm_bytes: int = 0
+    is_received: bool = True
+    """It has reached its worker; to another host it is under way for a while."""
+    begun_at: float = float("inf")
+    """When its turn came; infinity before that, and where the model had to be loaded first."""
     due_at: float = float("inf")
-    """When it is overdue; infinity until it is its turn."""
+    """When it is overdue: to arrive, then to be done; infinity until it is its turn."""
 
 
 class Feed(Struct, frozen=True, kw_only=True):
@@ -164,7 +172,7 @@ class Feed(Struct, frozen=True, kw_only=True):
 
 
 class Worker(Struct, frozen=True, kw_only=True):
-    """A worker slot and the process that fills it."""
+    """A worker slot and the process that fills it, or the session of one on another host."""
 
     slot: str
     role: Role
@@ -183,14 +191,23 @@ class Worker(Struct, frozen=True, kw_only=True):
     feed: Feed | None = None
     heard_at: float = 0.0
     due_at: float = float("inf")
-    """When it is overdue: to be ready, with its lease, or to leave BACKOFF or BROKEN."""
+    """When it is overdue: to be ready, with its lease, to leave BACKOFF or BROKEN, or to be forgotten."""
     crashes: tuple[float, ...] = ()
     """When it crashed lately."""
     failures: int = 0
     """Its crashes and refused leases since it last finished a lease or a file."""
     device: str = ""
     cause: str = ""
-    """Why it was last lost, or is broken."""
+    """Why it was last lost, is leaving, or is broken."""
+    blamed: tuple[SegmentKey, ...] | None = None
+    """What was blamed when nothing more was heard of it, and forgiven if its process turns out to live. None: it ended otherwise."""
+    is_remote: bool = False
+    """It is on another host, came by itself, and nobody here starts another in its place."""
+    pace: Pace = Pace()
+    """How fast it is."""
+    round_trip_s: float = 0.0
+    bytes_per_s: float | None = None
+    """PCM that reaches it in a second; None: not known."""
 
     @property
     def identity(self) -> str:

@@ -28,6 +28,8 @@ class Roster:
         self._idle: dict[Role, dict[str, None]] = {role: {} for role in Role}
         self._leaving: set[str] = set()
         """Slots that get no other process once their present one is gone, however it goes."""
+        self._last_forgotten = 0
+        """The highest incarnation of a forgotten slot: whoever comes to one of its name is another."""
 
     def add(self, slot: str, role: Role, now: float) -> None:
         """Open a slot, or open a stopped one again, and ask for a process in it."""
@@ -44,6 +46,28 @@ class Roster:
             due_at=now + self.policy.start_timeout_s,
         )
         self.out.append(Spawn(slot=slot, incarnation=self.workers[slot].incarnation))
+
+    def join(self, slot: str, now: float) -> Worker:
+        """Open a slot for a worker on another host that has come; whoever was in it must be gone.
+
+        Its slot is a leaving one from the beginning: nobody here could start another process there.
+        """
+        known = self.workers.get(slot)
+        if known is not None and (not known.is_remote or known.state is not WorkerState.STOPPED):
+            raise ValueError(f"slot {slot} is taken, by {known.identity}: {known.state.value}")
+        self._leaving.add(slot)
+        return self.put(
+            Worker(
+                slot=slot,
+                role=Role.TRANSCRIBE,
+                state=WorkerState.STARTING,
+                incarnation=known.incarnation + 1 if known else self._last_forgotten + 1,
+                failures=known.failures if known else 0,
+                is_remote=True,
+                heard_at=now,
+                due_at=now + self.policy.start_timeout_s,
+            )
+        )
 
     def current(self, identity: str) -> Worker | None:
         """Return the worker of this identity while it is its slot's current one; None for the dead."""
@@ -93,6 +117,10 @@ class Roster:
         """Note a sign of life."""
         return self.put(replace(worker, heard_at=now))
 
+    def measured(self, worker: Worker, *, round_trip_s: float, bytes_per_s: float | None) -> Worker:
+        """Note how far away a worker is."""
+        return self.put(replace(worker, round_trip_s=round_trip_s, bytes_per_s=bytes_per_s or None))
+
     def exited(self, worker: Worker, *, is_fatal: bool, cause: str, now: float) -> Worker:
         """Note the end of a process; what it held must have been released before."""
         cause = worker.cause or cause if worker.state is WorkerState.LOST else cause
@@ -112,7 +140,8 @@ class Roster:
             gone = self.move(
                 gone, WorkerEvent.EXITED, cause=cause, failures=failures, crashes=crashes, due_at=due
             )
-        if worker.slot in self._leaving and gone.state is not WorkerState.STOPPED:
+        is_put_aside = worker.is_remote and gone.state is WorkerState.BROKEN and gone.due_at < NEVER
+        if worker.slot in self._leaving and gone.state is not WorkerState.STOPPED and not is_put_aside:
             gone = self.move(gone, WorkerEvent.DRAIN, due_at=NEVER)
         return gone
 
@@ -138,18 +167,26 @@ class Roster:
             f" in {self.policy.quarantine_s:g} s, or at once on SIGHUP; see the log for what led to each"
         )
 
-    def drain(self, worker: Worker, now: float) -> None:
-        """Let a worker finish what it holds and go; it gets nothing new, and its slot no other process."""
+    def drain(self, worker: Worker, now: float, cause: str) -> None:
+        """Let a worker finish what it holds and go; it gets nothing new, and its slot no other process.
+
+        One on another host is told to go when its last answer is here: what it says later may be lost with its connection.
+        """
         self._leaving.add(worker.slot)
         if worker.state in {WorkerState.DRAINING, WorkerState.STOPPED, WorkerState.LOST}:
             return
         is_alive = worker.state in {WorkerState.STARTING, WorkerState.IDLE, WorkerState.BUSY}
         is_starting = worker.state is WorkerState.STARTING
         due = self.leaving_due(now) if is_alive else NEVER
-        moved = self.move(worker, WorkerEvent.DRAIN, due_at=worker.due_at if worker.leases else due)
+        moved = self.move(
+            worker,
+            WorkerEvent.DRAIN,
+            due_at=worker.due_at if worker.leases else due,
+            cause=cause if is_alive else worker.cause,
+        )
         if is_starting:  # it does not listen yet
-            self.out.append(Kill(worker=moved.identity, cause="the daemon stops"))
-        elif is_alive:
+            self.out.append(Kill(worker=moved.identity, cause=cause))
+        elif is_alive and not (worker.is_remote and worker.leases):
             self.out.append(SendDrain(moved.identity))
 
     def leaving_due(self, now: float) -> float:
@@ -171,9 +208,10 @@ class Roster:
                     yield worker, f"not heard for {self.policy.silence_s:g} s"
                 elif now >= worker.due_at:
                     is_idle = not worker.leases
+                    what = "not arrived or not done" if worker.is_remote else "not done"
                     yield (
                         worker,
-                        "not gone when it should be" if is_idle else "lease not done within its time to run",
+                        "not gone when it should be" if is_idle else f"lease {what} within its time to run",
                     )
                 elif feed and not feed.is_waiting and now >= feed.progressed_at + self.policy.prepare_stall_s:
                     yield worker, f"no progress in decoding for {self.policy.prepare_stall_s:g} s"
@@ -181,15 +219,33 @@ class Roster:
     def restart_due(self, now: float) -> None:
         """Ask for a process in each slot that has waited long enough.
 
-        One that was put aside still has its failures: the next one puts it aside again.
+        One that was put aside still has its failures: the next one puts it aside again. A worker on another host may join
+        again.
         """
         for worker in list(self.workers.values()):
             if now >= worker.due_at and worker.state in WAITING:
-                self._start_again(worker, WorkerEvent.ELAPSED, now)
+                if worker.is_remote:
+                    self.move(worker, WorkerEvent.DRAIN, due_at=NEVER)
+                else:
+                    self._start_again(worker, WorkerEvent.ELAPSED, now)
+
+    def forget_gone(self, now: float) -> None:
+        """Drop the slots of other hosts that were left long ago: hosts that come and go have ever new names."""
+        for worker in list(self.workers.values()):
+            if not worker.is_remote or worker.state is not WorkerState.STOPPED:
+                continue
+            if worker.due_at == NEVER:
+                self.put(replace(worker, due_at=now + self.policy.forget_s))
+            elif now >= worker.due_at:
+                del self.workers[worker.slot]
+                self._leaving.discard(worker.slot)
+                self._last_forgotten = max(self._last_forgotten, worker.incarnation)
 
     def reset(self, worker: Worker, now: float) -> None:
         """Ask for a process in a broken slot; nothing happens if it is not broken."""
-        if worker.state is WorkerState.BROKEN:
+        if worker.state is WorkerState.BROKEN and worker.is_remote:
+            self.move(replace(worker, failures=0), WorkerEvent.DRAIN, due_at=NEVER)
+        elif worker.state is WorkerState.BROKEN:
             self._start_again(replace(worker, failures=0), WorkerEvent.RESET, now)
 
     def _start_again(self, worker: Worker, event: WorkerEvent, now: float) -> None:

@@ -9,6 +9,7 @@ account for all of its segments: sixteen suspects do not make it sixteen jobs.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 
 from msgspec import Struct
@@ -25,14 +26,14 @@ def kind_of(job: Job, segment: Segment) -> Kind:
     return (job.options.word_timestamps, segment.key if segment.losses else None)
 
 
-def lease_size(*, ready: int, idle_workers: int, busy_workers: int, batch_size: int) -> int:
-    """Return how many of `ready` segments the next lease takes.
+def lease_size(*, ready: int, idle_workers: float, busy_workers: float, batch_size: int) -> int:
+    """Return how many of `ready` segments the next lease takes; the workers are counted in such as it is for.
 
     Those who have nothing to do share what there is, so that none of them waits while another holds a batch that both could have
     halved. A busy worker has half of its lease before it on average, so it counts half: near the end of the work, who
     is free first leaves something for those who are free next, and all end at about the same time.
     """
-    return max(1, min(batch_size, -(-2 * ready // max(1, 2 * idle_workers + busy_workers))))
+    return max(1, min(batch_size, math.ceil(2 * ready / max(1, 2 * idle_workers + busy_workers))))
 
 
 Rank = tuple[int, int, int, int]

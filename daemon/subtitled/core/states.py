@@ -95,6 +95,7 @@ class WorkerEvent(Enum):
     ELAPSED = "elapsed"
     RESET = "reset"
     DRAIN = "drain"
+    REPLACED = "replaced"
 
 
 JOB: dict[tuple[JobState, JobEvent], JobState] = {
@@ -168,6 +169,12 @@ WORKER: dict[tuple[WorkerState, WorkerEvent], WorkerState] = {
     (WorkerState.DRAINING, WorkerEvent.EXITED_FATAL): WorkerState.STOPPED,
     (WorkerState.BACKOFF, WorkerEvent.DRAIN): WorkerState.STOPPED,
     (WorkerState.BROKEN, WorkerEvent.DRAIN): WorkerState.STOPPED,
+    # A worker on another host has joined again: its slot begins anew.
+    (WorkerState.STARTING, WorkerEvent.REPLACED): WorkerState.STOPPED,
+    (WorkerState.IDLE, WorkerEvent.REPLACED): WorkerState.STOPPED,
+    (WorkerState.BUSY, WorkerEvent.REPLACED): WorkerState.STOPPED,
+    (WorkerState.DRAINING, WorkerEvent.REPLACED): WorkerState.STOPPED,
+    (WorkerState.LOST, WorkerEvent.REPLACED): WorkerState.STOPPED,
 }
 
 SEGMENT_FINAL = frozenset(

@@ -16,13 +16,14 @@ import msgspec
 
 from subtitled import config as configuration
 from subtitled.config import Config
-from subtitled.doctor import folders, host, keys, model, sockets
+from subtitled.doctor import cluster, folders, host, keys, model, sockets
 from subtitled.doctor.account import daemons_account, program_finding, run_as
 from subtitled.doctor.child import attempt
 from subtitled.doctor.devices import Inference, Wanted
 from subtitled.doctor.finding import Chosen, Finding, fault, ok, skipped
 from subtitled.doctor.media import Sound
 from subtitled.doctor.packages import Imports
+from subtitled.doctor.placing import asked_of
 from subtitled.doctor.walk import Cut, Reading, Transcribing
 from subtitled.errors import ConfigError
 from subtitled.speech.cuda import Device
@@ -75,14 +76,18 @@ class Checkup:
         yield from _of("keys", keys.check(self._config, self._account))
         yield from _of("packages", self._attempt("packages", Imports()))
         yield from _of("media", self._attempt("media", self._sound()))
-        files_of_model = list(
-            model.check(self._config.model.name, self._account, partial(self._attempt, "hub"))
-        )
+        files_of_model = list(self._files_of_model())
         yield from _of("model", files_of_model)
         yield from _of("devices", self._found_devices())
         yield from _of("devices", self._inferred(all(finding.state == "ok" for finding in files_of_model)))
         if (jump := host.jump_finding(time.time() - time.monotonic(), began)) is not None:
             yield "host", jump
+
+    def cluster(self) -> Themed:
+        """Check what concerns workers on other hosts."""
+        yield from _of("cluster", cluster.check(self._config))
+        if self._config.pool.engine == "ray":
+            yield from _of("cluster", self._attempt("ray", asked_of(self._config)))
 
     def file(self, path: str) -> Themed:
         """Take one file through every stage, on the first device."""
@@ -133,6 +138,12 @@ class Checkup:
             pad_ms=vad.pad_ms,
             min_speech_ms=self._config.segments.min_speech_ms,
         )
+
+    def _files_of_model(self) -> Iterator[Finding]:
+        if not self._config.pool.devices:
+            yield skipped("model", "no device of this host loads it")
+            return
+        yield from model.check(self._config.model.name, self._account, partial(self._attempt, "hub"))
 
     def _found_devices(self) -> Iterator[Finding]:
         wanted = Wanted(devices=self._config.pool.devices, visible=self._environ.get("CUDA_VISIBLE_DEVICES"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shlex
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,21 @@ _ENGLISH_TOKENS = 51_864
 # Whisper's own README: turbo returns the original language even when asked to translate. The distilled
 # models were trained on transcription alone, and the .en ones know no other language.
 _TRANSCRIBE_ONLY = re.compile(r"(.*[-_])?turbo([-_].*)?|(.*[-_])?distil[-_].*|.*\.en", re.IGNORECASE)
+
+
+def digest_of(weights: Path) -> str:
+    """Return the SHA-256 of a model's weights in hex, which is what the model is; reads a file that has not changed only once.
+
+    Blocks for about a second a gigabyte. Raises OSError.
+    """
+    facts = weights.stat()
+    return _digest(weights, facts.st_size, facts.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _digest(weights: Path, _size: int, _mtime_ns: int) -> str:
+    with weights.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_folder(name: str) -> bool:

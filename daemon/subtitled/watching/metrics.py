@@ -162,6 +162,18 @@ class Metrics:
             ["slot"],
             registry=self.registry,
         )
+        self.worker_round_trip = Gauge(
+            "subtitled_worker_round_trip_seconds",
+            "How long a worker on another host takes to answer, in seconds: a moving mean.",
+            ["slot"],
+            registry=self.registry,
+        )
+        self.worker_bytes = Counter(
+            "subtitled_worker_bytes",
+            "Bytes sent to workers on other hosts, and received from them.",
+            ["slot", "direction"],
+            registry=self.registry,
+        )
         self.gpus = GpuCollector(self.registry)
         build = Info("subtitled_build", "What runs here.", registry=self.registry)
         engines = {name.replace("-", "_"): version(name) for name in ("ctranslate2", "faster-whisper")}

@@ -193,6 +193,6 @@ class Reporter:
             case WorkerState.BACKOFF:
                 _log.warning(log.WORKER_EXITED, worker=worker, cause=action.cause)
             case WorkerState.STOPPED:
-                _log.info(log.WORKER_STOPPED, worker=worker)
+                _log.info(log.WORKER_STOPPED, worker=worker, cause=action.cause)
             case _:
                 pass

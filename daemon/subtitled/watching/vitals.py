@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from subtitled.config import SAMPLE_RATE
 from subtitled.core.broker import Broker
@@ -23,7 +24,7 @@ class BusyMeter:
     """How much of the last minute a worker decoded, by its own measure of finished leases."""
 
     def __init__(self) -> None:
-        self._busy_s: Counter[str] = Counter()
+        self.busy_s: Counter[str] = Counter()
         """Seconds of all finished leases, by slot."""
         self._since: dict[str, float] = {}
         """When a worker began with the lease that it is at."""
@@ -36,14 +37,14 @@ class BusyMeter:
 
     def answered(self, slot: str, decode_s: float, now: float) -> None:
         """Note that a worker has finished a lease, and begins with the next if it holds one."""
-        self._busy_s[slot] += decode_s  # type: ignore[assignment]  # a Counter adds floats as well
+        self.busy_s[slot] += decode_s  # type: ignore[assignment]  # a Counter adds floats as well
         self._since[slot] = now
 
     def look(self, slot: str, now: float, *, is_busy: bool) -> float:
         """Return the share of the last minute, or of the time since the first look."""
         if not is_busy:
             self._since.pop(slot, None)
-        busy_s = self._busy_s[slot] + now - self._since.get(slot, now)
+        busy_s = self.busy_s[slot] + now - self._since.get(slot, now)
         looks = self._looks.setdefault(slot, deque())
         looks.append((now, busy_s))
         while len(looks) > 2 and looks[1][0] <= now - BUSY_WINDOW_S:
@@ -79,8 +80,15 @@ class Vitals:
         self._metrics = metrics
         self._busy = BusyMeter()
         self._waits = WaitMeter()
+        self._slots: frozenset[str] = frozenset()
+        """Those that have gauges."""
         self._due = 0.0
         self._moved_at = clock()
+
+    @property
+    def busy_s(self) -> Mapping[str, float]:
+        """Seconds that workers have decoded, by slot; grows."""
+        return self._busy.busy_s
 
     def sent(self, slot: str) -> None:
         """Note that a lease was sent to a worker."""
@@ -125,6 +133,12 @@ class Vitals:
         for role in Role:
             for state in WorkerState:
                 metrics.workers.labels(role.value, state.value).set(counts[role, state])
+        slots = frozenset(worker.slot for worker in workers)
+        for slot in self._slots - slots:  # of a host that has left, whose name may never come again
+            for gauge in (metrics.worker_broken, metrics.busy_ratio, metrics.worker_round_trip):
+                with contextlib.suppress(KeyError):
+                    gauge.remove(slot)
+        self._slots = slots
         for worker in workers:
             metrics.worker_broken.labels(worker.slot).set(worker.state is WorkerState.BROKEN)
             if worker.role is Role.TRANSCRIBE:

@@ -1,11 +1,14 @@
 """The worker protocol: what daemon and worker processes say to each other.
 
-Frames are those of `subtitle.codec`. Both sides come from one release: a worker of another version is refused at Ready.
+Frames are those of `subtitle.codec`. Both sides come from one release: a worker of another version is refused, at Join if it is
+on another host, else at Ready.
 """
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
 
 from subtitle.codec import Codec
 from subtitle.messages import WordTimestamps
@@ -17,6 +20,31 @@ from subtitled.cues.phrases import Phrase
 
 class _Message(Struct, frozen=True, kw_only=True, tag=True):
     """A tagged Struct; fields that this version does not know are ignored."""
+
+
+PROTOCOL = 1
+"""Of the messages between hosts; another number, another language."""
+
+ShortText = Annotated[str, Meta(max_length=200)]
+"""Text that a worker on another host says of itself."""
+
+WireCodec = Literal["pcm", "flac"]
+"""What a lease's blobs are: int16 little-endian, 16 kHz mono; or the same as FLAC."""
+
+
+class EngineSettings(Struct, frozen=True, kw_only=True):
+    """How a transcribe worker decodes, wherever it runs."""
+
+    model: str = ""
+    compute_type: str = "auto"
+    beam_size: int = 5
+    batch_size: int = 16
+    """0: what the device's memory has room for."""
+    streams: int = 1
+    """Batches decoded at once."""
+    idle_unload_s: float = 0.0
+    """Seconds without work after which the model leaves the memory; 0: never."""
+    decoding: Decoding = Decoding()
 
 
 class WorkerSettings(Struct, frozen=True, kw_only=True):
@@ -31,40 +59,51 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
     log_format: str
     device: str = ""
     """"cpu" or "cuda" (the one GPU that CUDA_VISIBLE_DEVICES lets it see)."""
-    model: str = ""
-    compute_type: str = "auto"
+    wants_digest: bool = False
+    """Ready is to tell the SHA-256 of the weights, which takes a second or a few."""
     cpu_threads: int = 0
-    beam_size: int = 5
-    batch_size: int = 16
-    """0: what the device's memory has room for."""
-    streams: int = 1
-    """Batches decoded at once."""
-    idle_unload_s: float = 0.0
-    """Seconds without work after which the model leaves the memory; 0: never."""
-    decoding: Decoding = Decoding()
+    engine: EngineSettings = EngineSettings()
 
 
 # -- worker → daemon ---------------------------------------------------------------------------------------------------
 
 
+class Join(_Message, frozen=True, kw_only=True):
+    """A worker on another host begins a session; said again every two seconds until it is answered."""
+
+    version: ShortText
+    protocol: int
+    place: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")]
+    """What it is called on its host: "cuda0"."""
+    device: ShortText = ""
+    """For people: "CPU", or the GPU's name."""
+    hostname: ShortText = ""
+    previous: ShortText = ""
+    """What this process was called in its last session."""
+
+
 class Ready(_Message, frozen=True, kw_only=True):
     """The worker has loaded what it needs."""
 
-    version: str
-    credit: int
+    version: ShortText
+    credit: Annotated[int, Meta(ge=1, le=64)]
     """Leases (or files) that it takes at once."""
-    device: str = ""
+    device: ShortText = ""
     """For people: "cpu", or the GPU's name."""
     model: str = ""
-    window_samples: int | None = None
-    languages: tuple[str, ...] = ()
+    window_samples: Annotated[int, Meta(ge=1)] | None = None
+    languages: Annotated[tuple[ShortText, ...], Meta(max_length=1000)] = ()
     """Languages that the model has tokens for."""
-    streams: int = 1
+    streams: Annotated[int, Meta(ge=1, le=64)] = 1
     """Leases that it decodes at once."""
-    batch_size: int | None = None
+    batch_size: Annotated[int, Meta(ge=1, le=256)] | None = None
     """Segments that it decodes at once."""
     load_s: float = 0.0
-    """Seconds that loading the model took."""
+    """Seconds that loading the model took; 0 where it was loaded already, for an earlier session."""
+    model_digest: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
+    """SHA-256 of the model's weights, in hex; "" where nobody asks."""
+    compute_type: ShortText = ""
+    """In which they were loaded."""
 
 
 class Heartbeat(_Message, frozen=True, kw_only=True):
@@ -173,8 +212,29 @@ class Unloaded(_Message, frozen=True, kw_only=True):
     """There was nothing to do for long: the model has left the memory, and comes back with the next lease."""
 
 
+class Echo(_Message, frozen=True, kw_only=True):
+    """The answer to a Probe, at once."""
+
+    stamp_s: float
+    """The Probe's."""
+    clock_s: float = 0.0
+    """The time of day at the worker, in seconds since 1970."""
+
+
+class Received(_Message, frozen=True, kw_only=True):
+    """A lease has arrived whole; said at once by a worker on another host."""
+
+    lease: int
+
+
+class Leaving(_Message, frozen=True, kw_only=True):
+    """The worker is asked to go: it finishes what it holds, and wants nothing more."""
+
+    cause: ShortText
+
+
 class LastWords(_Message, frozen=True, kw_only=True):
-    """Why the worker is about to exit."""
+    """Why the worker is about to exit, or that it goes as it was told, if it is on another host; it says nothing more."""
 
     cause: str
 
@@ -248,7 +308,7 @@ class Abandon(_Message, frozen=True, kw_only=True):
 
 
 class Item(Struct, frozen=True, kw_only=True):
-    """One segment of a lease; its PCM is the blob at the same place."""
+    """One segment of a lease; its sound is the blob at the same place."""
 
     job: str
     index: int
@@ -258,10 +318,12 @@ class Item(Struct, frozen=True, kw_only=True):
     is_translated_too: bool = False
     initial_prompt: str = ""
     hotwords: str = ""
+    codec: WireCodec = "pcm"
+    """Of its blob."""
 
 
 class Transcribe(_Message, frozen=True, kw_only=True):
-    """A lease; one blob of PCM for each item, int16 little-endian, 16 kHz mono."""
+    """A lease; one blob of sound for each item."""
 
     lease: int
     items: tuple[Item, ...]
@@ -273,10 +335,50 @@ class Drain(_Message, frozen=True, kw_only=True):
     """Finish what you hold, then exit."""
 
 
+class Welcome(_Message, frozen=True, kw_only=True):
+    """The worker is taken, under this name; it loads the model, unless it has it, and says Ready."""
+
+    identity: str
+    heartbeat_s: float
+    silence_s: float
+    """Either side takes the other for gone that it has not heard for so long."""
+    engine: EngineSettings
+
+
+class TurnedAway(_Message, frozen=True, kw_only=True):
+    """The worker is not wanted."""
+
+    cause: str
+    is_final: bool
+    """It will not be so either when it comes again as it is."""
+
+
+class Unknown(_Message, frozen=True, kw_only=True):
+    """What was said belongs to no session: begin another."""
+
+
+class Probe(_Message, frozen=True, kw_only=True):
+    """The daemon lives; to be answered with an Echo at once."""
+
+    stamp_s: float
+
+
 FromWorker = (
-    Ready | Heartbeat | Prepared | PlanComplete | Needless | Transcribed | Unloaded | Refused | LastWords
+    Join
+    | Ready
+    | Heartbeat
+    | Prepared
+    | PlanComplete
+    | Needless
+    | Transcribed
+    | Unloaded
+    | Refused
+    | Echo
+    | Received
+    | Leaving
+    | LastWords
 )
-ToWorker = Prepare | Credit | Abandon | Transcribe | Drain
+ToWorker = Prepare | Credit | Abandon | Transcribe | Drain | Welcome | TurnedAway | Unknown | Probe
 
 from_worker: Codec[FromWorker] = Codec(FromWorker)
 to_worker: Codec[ToWorker] = Codec(ToWorker)

@@ -15,16 +15,15 @@ from subtitled.workers.process import Channel
 def run(channel: Channel, settings: WorkerSettings) -> ExitCode:
     """Fetch the model and go; the exit status says whether it is there, cannot be had now, or never."""
     logger = log.get()
+    model = settings.engine.model
     started = time.monotonic()
 
     def tell(so_far: int) -> None:
         elapsed_s = round(time.monotonic() - started, 1)
-        logger.info(
-            log.MODEL_FETCHING, model=settings.model, done_mb=round(so_far / 1e6, 1), elapsed_s=elapsed_s
-        )
+        logger.info(log.MODEL_FETCHING, model=model, done_mb=round(so_far / 1e6, 1), elapsed_s=elapsed_s)
 
     try:
-        folder = fetch(settings.model, tell)
+        folder = fetch(model, tell)
     except NotReachableError as error:
         channel.post(LastWords(cause=str(error)))
         return ExitCode.FAILED
@@ -33,7 +32,7 @@ def run(channel: Channel, settings: WorkerSettings) -> ExitCode:
         return ExitCode.FATAL
     logger.info(
         log.MODEL_FETCHED,
-        model=settings.model,
+        model=model,
         folder=str(folder),
         elapsed_s=round(time.monotonic() - started, 1),
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 import zmq
@@ -11,18 +12,25 @@ import zmq
 from subtitle.codec import Buffer
 from subtitle.errors import ProtocolError
 from subtitled import log
+from subtitled.clients.access import Authenticator
+from subtitled.cluster.launcher import Launcher
 from subtitled.config import Config
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
 from subtitled.core.broker import Broker
 from subtitled.core.records import Job, Role, SegmentKey
 from subtitled.reading.existing import unless_of
+from subtitled.settings import engine_of
+from subtitled.sockets import bind_workers
 from subtitled.speech.cuda import Device
 from subtitled.storage.store import Store
 from subtitled.version import VERSION
 from subtitled.watching.metrics import Metrics
 from subtitled.watching.vitals import Vitals
 from subtitled.workers import backend as be
+from subtitled.workers.admission import Weights
+from subtitled.workers.gate import Gate
+from subtitled.workers.shipping import Shipping
 from subtitled.workers.supervisor import Supervisor
 
 MAX_PER_TURN = 256
@@ -39,16 +47,31 @@ class WorkerLink:
         config: Config,
         devices: list[Device],
         *,
-        socket: zmq.Socket[bytes],
+        context: zmq.Context[zmq.Socket[bytes]],
+        authenticator: Authenticator,
+        environ: Mapping[str, str],
+        call_back: Callable[[Callable[[], None]], None],
         supervisor: Supervisor,
         broker: Broker,
         metrics: Metrics,
         store: Store,
         vitals: Vitals,
     ) -> None:
+        """Bind the sockets; raises SubtitledError where that cannot be done.
+
+        `call_back`, called in another thread, has a function called in the loop's.
+        """
         self._config = config
         self._devices = {device.slot: device for device in devices}
-        self._socket = socket
+        self._socket = bind_workers(context, config.listen.workers)
+        self.gate: Gate | None = None
+        """The door for workers on other hosts, where the configuration has one."""
+        self._shipping: Shipping | None = None
+        if config.remote.listen:
+            self.gate = Gate(config, context, authenticator=authenticator, broker=broker, metrics=metrics)
+            self._shipping = Shipping(self.gate, broker, config.remote.wire_codec, call_back)
+        self._launcher = Launcher(environ, self.gate.keys) if self.gate else None
+        self._weights = self.gate.weights if self.gate else Weights(config.model.digest)
         self._supervisor = supervisor
         self._broker = broker
         self._metrics = metrics
@@ -61,11 +84,20 @@ class WorkerLink:
         """The frames as they came: sent on, they share ZeroMQ's own memory. A view of one would be wrapped anew, and its release
         told to Python by a thread of pyzmq's, for every segment."""
 
+    def start(self) -> None:
+        """Have workers come from elsewhere, where the configuration has somebody ask for them."""
+        if self._launcher is not None:
+            self._launcher.want(self._config)
+
     def reconfigure(self, config: Config, devices: list[Device]) -> None:
         """Take over another configuration, for the processes that are started from now on."""
         self._config = config
         self._devices = {device.slot: device for device in devices}
         self._metrics.gpus.devices = tuple(devices)
+        if self.gate is not None and self._shipping is not None:
+            self.gate.reconfigure(config)
+            self._shipping.mode = config.remote.wire_codec
+        self.start()
 
     def slots(self, *, has_model: bool) -> list[tuple[str, Role]]:
         """Return the slots that the configuration asks for; without the model those that need it are left out."""
@@ -96,18 +128,16 @@ class WorkerLink:
             log_level=config.log.level,
             log_format=config.log.format,
             device=device.kind if device else "",
-            model=config.model.name,
-            compute_type=config.model.compute_type,
+            wants_digest=bool(config.remote.listen or config.model.digest),
             cpu_threads=config.model.cpu_threads or max(1, (os.cpu_count() or 1) // max(1, cpu_slots)),
-            beam_size=config.model.beam_size,
-            batch_size=0 if config.model.batch_size == "auto" else config.model.batch_size,
-            streams=config.model.streams_per_gpu if device and device.kind == "cuda" else 1,
-            idle_unload_s=config.model.idle_unload_s,
-            decoding=config.decoding,
+            engine=engine_of(config, is_gpu=device is not None and device.kind == "cuda"),
         )
 
     def send(self, worker: str, message: be.ToWorker, blobs: Sequence[zmq.Frame] = ()) -> None:
         """Send a message; one to a worker that is gone is dropped."""
+        if self.gate is not None and is_remote(worker):
+            self.gate.send(worker, message)
+            return
         frames = [worker.encode(), *be.to_worker.encode(message), *blobs]
         try:
             self._socket.send_multipart(frames, copy=False)
@@ -140,8 +170,12 @@ class WorkerLink:
         message = be.Transcribe(
             lease=action.lease.id, items=items, word_timestamps=action.items[0].options.word_timestamps
         )
-        self.send(action.lease.worker, message, [self._pcm[item.key] for item in action.items])
-        self._vitals.sent(action.lease.worker.rpartition(".")[0])
+        sounds = [(item.key, self._pcm[item.key]) for item in action.items]
+        if self._shipping is not None and is_remote(action.lease.worker):
+            self._shipping.send(action.lease.worker, message, sounds)
+        else:
+            self.send(action.lease.worker, message, [pcm for _, pcm in sounds])
+        self._vitals.sent(slot)
 
     def send_prepare(self, action: ac.SendPrepare) -> None:
         """Send the order to read a file."""
@@ -164,11 +198,13 @@ class WorkerLink:
     def drop_pcm(self, key: SegmentKey) -> None:
         """Forget a segment's PCM."""
         self._pcm.pop(key, None)
+        if self._shipping is not None:
+            self._shipping.forget(key)
 
     def receive(self) -> tuple[list[ev.Event], list[SegmentKey]]:
         """Return what the workers have said as events, and the segments whose PCM came along.
 
-        Once the events are handled, `discard_unwanted` is to be called with the segments.
+        Once the events are handled, `handled` is to be called with the segments.
         """
         events: list[ev.Event] = []
         stored: list[SegmentKey] = []
@@ -193,10 +229,51 @@ class WorkerLink:
             if isinstance(event, ev.Prepared) and (key := self._keep_pcm(event, frames[-1])):
                 stored.append(key)
             events += [event, ev.WorkerHeard(worker)]
+        if self.gate is not None:
+            events += self.gate.receive(time.monotonic(), self._event)
         return events, stored
 
-    def discard_unwanted(self, keys: Iterable[SegmentKey]) -> None:
-        """Forget the PCM that the broker had no use for."""
+    def kill(self, worker: str, cause: str) -> None:
+        """End a worker; one on another host is told that it is not known any more. Nothing happens if it is gone."""
+        if self.gate is not None and is_remote(worker):
+            self.gate.dismiss(worker, cause)
+        else:
+            self._supervisor.kill(worker)
+
+    @property
+    def sockets(self) -> list[zmq.Socket[bytes]]:
+        """What the loop waits for."""
+        return [self._socket, *([self.gate.door.socket] if self.gate else [])]
+
+    @property
+    def is_hopeless(self) -> bool:
+        """There are transcribe workers, and starting any of them again cannot help."""
+        workers = list(self._broker.roster.of(Role.TRANSCRIBE))
+        return bool(workers) and all(worker.is_hopeless for worker in workers)
+
+    def poll(self, wait_ms: int) -> bool:
+        """Wait so long for a worker of this host to say something."""
+        return bool(self._socket.poll(wait_ms))
+
+    @property
+    def patience_s(self) -> float:
+        """How long `receive` may be left uncalled when nothing comes."""
+        return self.gate.patience_s(time.monotonic()) if self.gate else float("inf")
+
+    def close(self) -> None:
+        """Close the sockets, and end what asks for workers elsewhere: those see that nobody is here any more."""
+        if self._shipping is not None:
+            self._shipping.close()
+        self._socket.close()
+        if self.gate is not None:
+            self.gate.close()
+        if self._launcher is not None:
+            self._launcher.close()
+
+    def handled(self, keys: Iterable[SegmentKey]) -> None:
+        """Note that the broker has handled what was received: who has joined is answered, PCM that it had no use for forgotten."""
+        if self.gate is not None:
+            self.gate.welcome(time.monotonic())
         for key in keys:
             segment = self._broker.ledger.find(key)
             if segment is None or not segment.has_pcm:
@@ -252,19 +329,21 @@ class WorkerLink:
             case be.LastWords(cause=cause):
                 self._supervisor.note_last_words(worker, cause)
                 return ev.WorkerHeard(worker)
+            case be.Join() | be.Echo() | be.Received() | be.Leaving():
+                return ev.WorkerHeard(worker)  # for the gate
 
     def _on_ready(self, worker: str, message: be.Ready) -> ev.Event:
         slot = worker.rpartition(".")[0]
-        if message.version != VERSION:
-            cause = f"is of version {message.version}, the daemon of {VERSION}; restart the daemon after an upgrade"
+        if cause := self._why_refused(worker, message):
             self._supervisor.note_last_words(worker, cause)
             self._supervisor.kill(worker)
             return ev.WorkerHeard(worker)
         device = self._devices.get(slot)
-        name = device.name if device else "CPU"
-        if device is not None:
+        name = message.device if is_remote(worker) else device.name if device else "CPU"
+        if message.window_samples is not None:
             self.languages = message.languages
-            self._metrics.model_loads.labels(slot).inc()
+            if message.load_s:
+                self._metrics.model_loads.labels(slot).inc()
             _log.info(
                 log.WORKER_READY,
                 worker=worker,
@@ -272,6 +351,7 @@ class WorkerLink:
                 model=message.model,
                 batch_size=message.batch_size,
                 load_s=round(message.load_s, 2),
+                digest=message.model_digest[:12],
             )
         return ev.WorkerReady(
             worker=worker,
@@ -281,6 +361,22 @@ class WorkerLink:
             streams=message.streams,
             batch_size=message.batch_size,
         )
+
+    def _why_refused(self, worker: str, message: be.Ready) -> str:
+        """Return why a worker of this host is of no use; the gate has looked at the others."""
+        if is_remote(worker):
+            return ""
+        if message.version != VERSION:
+            return f"is of version {message.version}, the daemon of {VERSION}; restart the daemon after an upgrade"
+        cause = self._weights.why_not(worker, message.model_digest, is_remote=False)
+        if self.gate is not None and not cause:
+            self.gate.check_weights()
+        return cause
+
+
+def is_remote(worker: str) -> bool:
+    """Say whether an identity is that of a worker on another host: HOST/PLACE.N."""
+    return "/" in worker
 
 
 def _recipe(job: Job) -> be.Recipe:

@@ -50,6 +50,16 @@ class Work(Protocol):
         """Return the present heartbeat; must not block."""
 
 
+class Port(Protocol):
+    """Through which a role's threads speak; both may be called from any of them."""
+
+    def post(self, message: FromWorker, blobs: Sequence[Any] = ()) -> None:
+        """Send a message soon; blobs (objects with the buffer interface) are not copied and must not change."""
+
+    def stop(self, code: ExitCode) -> None:
+        """End the work with this code, after what was posted before has been sent."""
+
+
 class Channel:
     """The worker's DEALER socket. `post` and `stop` may be called from any thread, the rest from one."""
 
@@ -113,7 +123,7 @@ class Channel:
 Run = Callable[[Channel, WorkerSettings], ExitCode]
 
 
-def start_thread(channel: Channel, name: str, run: Callable[[], None]) -> None:
+def start_thread(port: Port, name: str, run: Callable[[], None]) -> None:
     """Run `run` in a thread of the worker; what it raises is logged, told as last words, and ends the process."""
     logger = log.get()
 
@@ -122,8 +132,8 @@ def start_thread(channel: Channel, name: str, run: Callable[[], None]) -> None:
             run()
         except Exception as error:
             logger.exception(log.WORKER_LOST, cause=f"{type(error).__name__}: {error}")
-            channel.post(LastWords(cause=f"{type(error).__name__}: {error}"))
-            channel.stop(ExitCode.FAILED)
+            port.post(LastWords(cause=f"{type(error).__name__}: {error}"))
+            port.stop(ExitCode.FAILED)
 
     threading.Thread(target=guarded, name=name, daemon=True).start()
 

@@ -9,27 +9,22 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct
 
 from subtitled import log
-from subtitled.errors import ExitCode, ModelError
-from subtitled.speech.cuda import preload_libraries
-from subtitled.speech.engine import Engine, OutOfMemoryError
-from subtitled.speech.model import NotReachableError, auto_batch_size, load
+from subtitled.errors import ExitCode, WireAudioError
+from subtitled.speech.engine import OutOfMemoryError
+from subtitled.speech.model import load
 from subtitled.speech.prompts import Request
-from subtitled.speech.residence import Residence
-from subtitled.version import VERSION
 from subtitled.workers.backend import (
     Drain,
     Heartbeat,
     ItemResult,
     LastWords,
-    Ready,
     Refused,
     ToWorker,
     Transcribe,
@@ -37,11 +32,10 @@ from subtitled.workers.backend import (
     Unloaded,
     WorkerSettings,
 )
-from subtitled.workers.process import Channel, start_thread
+from subtitled.workers.loading import Load, Loaded, LoadError, load_model
+from subtitled.workers.process import Channel, Port, start_thread
+from subtitled.workers.wire_audio import unpack
 from subtitled.writing import translated
-
-if TYPE_CHECKING:
-    from faster_whisper import WhisperModel
 
 
 class _Lease(Struct, frozen=True):
@@ -53,21 +47,22 @@ class _Lease(Struct, frozen=True):
 class TranscribeWork:
     """Decodes leases in threads of its own; see `worker.Work`."""
 
-    def __init__(
-        self, channel: Channel, engine: Engine, residence: Residence, *, device: str, streams: int
-    ) -> None:
-        self._channel = channel
-        self._engine = engine
-        self._residence = residence
-        self._device = device
-        self._streams = streams
-        self._left = threading.Semaphore(streams - 1)
+    def __init__(self, port: Port, loaded: Loaded) -> None:
+        """Start the threads; what they have to say goes to `port`."""
+        self._port = port
+        self._engine = loaded.engine
+        self._residence = loaded.residence
+        self._device = loaded.device
+        self._streams = loaded.settings.streams
+        self._is_abandoned = False
+        """Nobody wants what is not begun yet."""
+        self._left = threading.Semaphore(self._streams - 1)
         """Threads that may end before the last one."""
         self._orders: queue.SimpleQueue[tuple[Transcribe, Sequence[memoryview]] | None] = queue.SimpleQueue()
         self._featured: queue.Queue[_Lease | None] = queue.Queue(maxsize=1)
-        start_thread(channel, "features", self._compute_features)
-        for number in range(streams):
-            start_thread(channel, f"decode{number}", self._decode)
+        start_thread(port, "features", self._compute_features)
+        for number in range(self._streams):
+            start_thread(port, f"decode{number}", self._decode)
 
     def receive(self, message: ToWorker, blobs: Sequence[memoryview]) -> None:
         """Take a lease, or the order to go."""
@@ -79,15 +74,29 @@ class TranscribeWork:
             case _:
                 raise TypeError(f"a transcribe worker was sent {type(message).__name__}")
 
+    def abandon(self) -> None:
+        """Forget what is not begun yet, and end when the rest is done; may be called in any thread."""
+        self._is_abandoned = True
+        self._orders.put(None)
+
     def heartbeat(self) -> Heartbeat:
         """Say that the interpreter lives; that work moves is seen from the leases."""
         return Heartbeat()
 
     def _compute_features(self) -> None:
         while (order := self._orders.get()) is not None:
+            if self._is_abandoned:
+                continue
             started = time.monotonic()
             message, blobs = order
-            features = [self._engine.features(np.frombuffer(blob, dtype="<i2")) for blob in blobs]
+            try:
+                features = [
+                    self._engine.features(unpack(blob, item.codec))
+                    for blob, item in zip(blobs, message.items, strict=True)
+                ]
+            except WireAudioError as error:
+                self._port.post(Refused(lease=message.lease, cause=str(error)))
+                continue
             self._featured.put(_Lease(message, features, time.monotonic() - started))
         for _ in range(self._streams):
             self._featured.put(None)
@@ -99,10 +108,12 @@ class TranscribeWork:
                 return self._featured.get(timeout=self._residence.wait_s)
             except queue.Empty:
                 if self._residence.leave():
-                    self._channel.post(Unloaded())
+                    self._port.post(Unloaded())
 
     def _decode(self) -> None:
         while (lease := self._next()) is not None:
+            if self._is_abandoned:
+                continue
             order = lease.order
             started = time.monotonic()
             requests = [
@@ -123,21 +134,21 @@ class TranscribeWork:
                         [item.is_translated_too for item in order.items],
                     )
             except (OutOfMemoryError, ValueError) as error:
-                self._channel.post(Refused(lease=order.lease, cause=str(error)))
+                self._port.post(Refused(lease=order.lease, cause=str(error)))
                 continue
             except RuntimeError as error:
                 if self._device == "cpu":
                     raise
                 # The CUDA context may be broken: nothing is retried in it (design, section 6).
                 log.get().error(log.WORKER_LOST, cause=str(error))
-                self._channel.post(LastWords(cause=str(error)))
-                self._channel.stop(ExitCode.CUDA)
+                self._port.post(LastWords(cause=str(error)))
+                self._port.stop(ExitCode.CUDA)
                 return
             items = tuple(
                 ItemResult(job=item.job, index=item.index, result=result)
                 for item, result in zip(order.items, results, strict=True)
             )
-            self._channel.post(
+            self._port.post(
                 Transcribed(
                     lease=order.lease,
                     items=items,
@@ -147,57 +158,22 @@ class TranscribeWork:
                 )
             )
         if not self._left.acquire(blocking=False):
-            self._channel.stop(ExitCode.OK)
+            self._port.stop(ExitCode.OK)
 
 
-def run(channel: Channel, settings: WorkerSettings, *, load: Callable[..., WhisperModel] = load) -> ExitCode:
+def run(channel: Channel, settings: WorkerSettings, *, load: Load = load) -> ExitCode:
     """Load the model, say Ready, serve until drained or broken. `load` is `model.load` or does as it does."""
-    started = time.monotonic()
-    if settings.device != "cpu":
-        preload_libraries()
     try:
-        model = load(
-            settings.model,
+        loaded = load_model(
+            settings.engine,
             device=settings.device,
-            compute_type=settings.compute_type,
             cpu_threads=settings.cpu_threads,
-            streams=settings.streams,
+            wants_digest=settings.wants_digest,
+            load=load,
         )
-    except NotReachableError as error:
+    except LoadError as error:
         channel.post(LastWords(cause=str(error)))
-        return ExitCode.FAILED
-    except ModelError as error:
-        channel.post(LastWords(cause=str(error)))
-        return ExitCode.FATAL
-    except RuntimeError as error:
-        channel.post(LastWords(cause=f"{settings.device}: {error}"))
-        return ExitCode.CUDA
-    engine = Engine(
-        model,
-        beam_size=settings.beam_size,
-        batch_size=settings.batch_size
-        or auto_batch_size(settings.model, settings.device, streams=settings.streams),
-        decoding=settings.decoding,
-    )
-    work = TranscribeWork(
-        channel,
-        engine,
-        Residence(model.model, settings.idle_unload_s),
-        device=settings.device,
-        streams=settings.streams,
-    )
-    channel.post(
-        Ready(
-            version=VERSION,
-            # One more than it decodes, whose features are computed meanwhile.
-            credit=settings.streams + 1,
-            streams=settings.streams,
-            batch_size=engine.batch_size,
-            device=settings.device,
-            model=settings.model,
-            window_samples=engine.window_samples,
-            languages=engine.languages,
-            load_s=time.monotonic() - started,
-        )
-    )
+        return error.code
+    work = TranscribeWork(channel, loaded)
+    channel.post(loaded.ready(settings.device))
     return channel.serve(work)

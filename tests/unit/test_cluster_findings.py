@@ -1,0 +1,107 @@
+"""What the doctor makes of workers on other hosts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from subtitle import StatsInfo, WorkerFacts
+from subtitled import config
+from subtitled.cluster.nodes import Node
+from subtitled.doctor import cluster
+from subtitled.doctor.cluster import host_findings, reach_finding
+from subtitled.doctor.placing import Asked, nodes_finding
+
+KEYS = {"gpu2": "a" * 40}
+
+
+def worker(slot: str = "gpu2/cuda0", state: str = "idle", **facts: Any) -> WorkerFacts:
+    fields = {"incarnation": 1, "device": "", "leases": 0, "job": "", "cause": "", "model_digest": "0" * 64}
+    return WorkerFacts(slot=slot, role="transcribe", state=state, **{**fields, **facts})
+
+
+def told(*workers: WorkerFacts) -> dict[str, tuple[str, str]]:
+    """Return the state and the words of each finding, by name."""
+    stats = StatsInfo(
+        request=1,
+        workers=workers,
+        jobs={},
+        ready_segments=0,
+        leased_segments=0,
+        queued_bytes=0,
+        audio_ms=0,
+        uptime_s=9.0,
+        last_seq=0,
+    )
+    return {found.name: (found.state, found.what + found.remedy) for found in host_findings(KEYS, stats)}
+
+
+def test_a_host_whose_workers_are_there_is_well() -> None:
+    found = told(worker("gpu0"), worker(round_trip_ms=0.4), worker("gpu2/cuda1", "busy", round_trip_ms=0.6))
+    assert found["host gpu2"] == ("ok", "2 of its workers are there, 0.6 ms away")
+    assert {state for state, _ in found.values()} == {"ok"}
+    assert "0" * 64 in found["weights"][1]
+
+
+def test_a_host_that_nobody_has_come_from_is_named() -> None:
+    state, words = told()["host gpu2"]
+    assert state == "warning"
+    assert "journalctl" in words
+    assert (
+        "connection was lost"
+        in told(worker(state="stopped", cause="its connection was lost"))["host gpu2"][1]
+    )
+
+
+def test_a_worker_that_is_put_aside_is_a_fault() -> None:
+    state, words = told(worker(state="broken", cause="CUDA"))["worker gpu2/cuda0"]
+    assert (state, "CUDA" in words) == ("fault", True)
+
+
+def test_a_clock_that_is_wrong_is_told_with_its_distance() -> None:
+    assert told(worker(clock_ahead_ms=900.0))["host gpu2 clock"][0] == "ok"
+    state, words = told(worker(clock_ahead_ms=-61_000.0))["host gpu2 clock"]
+    assert (state, "61.0 s behind" in words) == ("warning", True)
+
+
+def test_two_models_are_a_fault() -> None:
+    state, words = told(worker(), worker("gpu3/cuda0", model_digest="1" * 64))["weights"]
+    assert (state, "model.digest" in words) == ("fault", True)
+
+
+def test_a_door_that_is_closed_is_a_fault() -> None:
+    assert reach_finding("tcp://h:1", None).state == "ok"
+    assert reach_finding("tcp://h:1", ConnectionRefusedError(111, "refused")).state == "fault"
+    (off,) = cluster.check(config.Config())
+    assert (off.state, "remote.listen" in off.remedy) == ("fault", True)
+
+
+def test_a_cluster_has_room_where_a_node_has_what_a_worker_wants() -> None:
+    nodes = [
+        Node(hostname="head", address="10.0.0.1", gpus=0, cpus=8),
+        Node(hostname="gpu2", address="10.0.0.2", gpus=4, cpus=3),
+    ]
+    asked = Asked(address="auto", gpus=1, cpus=1)
+    found = nodes_finding(nodes, asked)
+    assert found.state == "ok"
+    assert found.what.startswith("have room for 3 workers in all: head (0 GPUs, 8 cores), gpu2 (4 GPUs")
+    halves = nodes_finding(nodes, replace(asked, gpus=0.5, cpus=0))
+    assert "room for 8 workers" in halves.what
+    on_cpus = nodes_finding(nodes, replace(asked, gpus=0, cpus=2))
+    assert "room for 5 workers" in on_cpus.what
+
+
+def test_a_cluster_without_room_is_something_to_know() -> None:
+    """No fault: an autoscaler may add a node when a worker is asked for."""
+    nodes = [Node(hostname="head", address="10.0.0.1", gpus=0, cpus=8)]
+    found = nodes_finding(nodes, Asked(address="auto", gpus=1, cpus=1))
+    assert (found.state, found.what) == (
+        "warning",
+        "none has 1 GPUs and 1 cores for a worker: head (0 GPUs, 8 cores)",
+    )
+
+
+def test_workers_that_ray_places_need_no_key_in_the_configuration() -> None:
+    ours = config.Config(remote=config.Remote(listen="tcp://127.0.0.1:1"), pool=config.Pool(engine="ray"))
+    assert {found.state for found in cluster.check(ours)} == {"ok", "skipped"}

@@ -1,0 +1,343 @@
+"""Workers on other hosts: they join, leave and vanish, and nobody here starts another in their place."""
+
+from __future__ import annotations
+
+import pytest
+
+from subtitled.core import actions as ac
+from subtitled.core import events as ev
+from subtitled.core.states import SegmentState, WorkerState
+from unit.broker_bench import Bench, bench
+
+WINDOW_BYTES = 960_000
+
+
+def test_a_worker_that_joins_is_given_work_and_no_process_is_started() -> None:
+    b = bench("p0")
+    b.submit()
+    assert b.join("far/cuda0") == "far/cuda0.1"
+    b.read(0)
+    assert b.last(ac.SendTranscribe).lease.worker == "far/cuda0.1"
+    b.reply_to_all()
+    assert b.stored(0).state is SegmentState.DONE
+    assert {spawn.slot for spawn in b.all(ac.Spawn)} == {"p0"}
+
+
+def test_a_file_is_read_when_only_workers_on_other_hosts_tell_the_window() -> None:
+    b = bench("p0")
+    b.submit()
+    assert not b.all(ac.SendPrepare)
+    b.join("far/cuda0")
+    assert b.all(ac.SendPrepare)
+
+
+def test_a_worker_that_falls_silent_gives_its_leases_back_and_is_not_started_again() -> None:
+    b = bench("p0", silence_s=30)
+    b.join("far/cuda0")
+    b.submit()
+    b.read(0)
+    b.wait(29)
+    b.happen(ev.WorkerHeard("p0.1"))
+    b.wait(1)
+    assert b.last(ac.Kill) == ac.Kill(worker="far/cuda0.1", cause="not heard for 30 s")
+    b.die("far/cuda0.1", cause="told that it is not known")
+    assert b.stored(0).state is SegmentState.PENDING
+    assert b.slot("far/cuda0").state is WorkerState.STOPPED
+    b.wait(3600)
+    assert [spawn.slot for spawn in b.all(ac.Spawn)].count("far/cuda0") == 0
+
+
+def test_a_late_result_of_an_earlier_session_is_stale() -> None:
+    b = bench("p0")
+    b.join("far/cuda0")
+    b.submit()
+    b.read(0)
+    late = b.last(ac.SendTranscribe)
+    assert b.join("far/cuda0") == "far/cuda0.2"
+    assert b.reply(late) == [ac.ResultStale(worker="far/cuda0.1", lease=late.lease.id)]
+    assert b.last(ac.SendTranscribe).lease.worker == "far/cuda0.2"
+    assert b.stored(0).state is SegmentState.LEASED
+
+
+@pytest.mark.parametrize("state", ["starting", "idle", "busy", "draining", "lost", "stopped"])
+def test_a_worker_that_joins_takes_the_place_of_its_last_session(state: str) -> None:
+    b = bench("p0", silence_s=30)
+    b.happen(ev.WorkerJoined(slot="far/cuda0"))
+    if state != "starting":
+        b.ready("far/cuda0.1")
+    if state in {"busy", "draining"}:
+        b.submit()
+        b.read(0)
+    if state == "draining":
+        b.happen(ev.WorkerLeaving(worker="far/cuda0.1", cause="SIGTERM"))
+    if state == "lost":
+        b.wait(30)
+    if state == "stopped":
+        b.die("far/cuda0.1")
+    assert b.slot("far/cuda0").state.value == state
+    b.happen(ev.WorkerJoined(slot="far/cuda0"))
+    now = b.slot("far/cuda0")
+    assert (now.identity, now.state, now.leases) == ("far/cuda0.2", WorkerState.STARTING, ())
+    b.die("far/cuda0.1", cause="told that it is not known")
+    assert b.slot("far/cuda0") == now, "the end of a session that is over is no news"
+    if state in {"busy", "draining"}:
+        assert b.stored(0).state is SegmentState.PENDING
+    kills = [kill.worker for kill in b.all(ac.Kill) if kill.worker.startswith("far")]
+    assert kills == ([] if state == "stopped" else ["far/cuda0.1"])
+
+
+def test_a_slot_of_this_host_is_not_taken_by_another() -> None:
+    b = bench("gpu0")
+    b.happen(ev.SlotRemoved("gpu0"))
+    b.die("gpu0.1")
+    with pytest.raises(ValueError, match=r"gpu0 is taken, by gpu0\.1: stopped"):
+        b.join("gpu0")
+
+
+def test_a_draining_daemon_lets_nobody_join() -> None:
+    b = Bench()
+    b.happen(ev.DrainRequested())
+    b.happen(ev.WorkerJoined(slot="far/cuda0"))
+    assert b.is_at_rest()
+    assert "far/cuda0" not in b.broker.roster.workers
+
+
+def test_a_worker_that_leaves_finishes_what_it_holds_and_then_is_told_to_go() -> None:
+    b = bench("p0", batch_size=1)
+    b.join("far/cuda0", credit=2)
+    b.submit()
+    b.read(0, 1, 2, 3)
+    b.receive(b.last(ac.SendTranscribe))
+    b.wait(1)
+    b.reply(b.last(ac.SendTranscribe))
+    b.happen(ev.WorkerLeaving(worker="far/cuda0.1", cause="SIGTERM"))
+    b.happen(ev.WorkerLeaving(worker="far/cuda0.1", cause="SIGTERM"))
+    assert b.slot("far/cuda0").cause == "SIGTERM"
+    _, first, second = b.all(ac.SendTranscribe)
+    b.reply(first)
+    assert not b.all(ac.SendDrain)
+    b.reply(second)
+    assert b.all(ac.SendDrain) == [ac.SendDrain("far/cuda0.1")]
+    b.die("far/cuda0.1", cause="left")
+    assert b.slot("far/cuda0").state is WorkerState.STOPPED
+    assert b.slot("far/cuda0").failures == 0
+    assert b.stored(3).state is SegmentState.PENDING
+
+
+@pytest.mark.parametrize("is_ready", [True, False])
+def test_a_worker_without_work_leaves_at_once(is_ready: bool) -> None:
+    b = Bench()
+    b.happen(ev.WorkerJoined(slot="far/cuda0"))
+    if is_ready:
+        b.ready("far/cuda0.1")
+    b.happen(ev.WorkerLeaving(worker="far/cuda0.1", cause="SIGTERM"))
+    if is_ready:
+        assert b.last(ac.SendDrain) == ac.SendDrain("far/cuda0.1")
+    else:
+        assert b.last(ac.Kill) == ac.Kill(worker="far/cuda0.1", cause="SIGTERM")
+    b.die("far/cuda0.1")
+    assert b.slot("far/cuda0").state is WorkerState.STOPPED
+
+
+def test_a_lease_has_its_time_to_arrive_and_then_its_time_to_run() -> None:
+    """At 16 kB/s a window takes a minute: a slow link is not a dead one, while heartbeats come."""
+    b = bench("p0", batch_size=1, lease_min_s=30, lease_per_audio_s=0, silence_s=10_000)
+    b.join("far/cuda0", credit=2)
+    b.submit()
+    b.read(0, 1, 2, samples=480_000)
+    b.wait(1)
+    b.receive(b.last(ac.SendTranscribe))
+    b.wait(1)
+    b.reply(b.last(ac.SendTranscribe))
+    _, first, second = b.all(ac.SendTranscribe)
+    assert b.slot("far/cuda0").due_at == 2 + WINDOW_BYTES / 16_000
+    b.wait(59)
+    b.receive(first)
+    assert b.slot("far/cuda0").due_at == 61 + 30
+    b.wait(29)
+    b.reply(first)
+    assert b.slot("far/cuda0").due_at == 2 + 2 * WINDOW_BYTES / 16_000, "it waited for the first to arrive"
+    b.wait(20)
+    b.receive(second)
+    b.receive(second)
+    assert b.slot("far/cuda0").due_at == 110 + 30
+    assert not b.all(ac.Kill)
+    b.wait(30)
+    assert b.last(ac.Kill).cause == "lease not arrived or not done within its time to run"
+
+
+def test_the_arrival_of_a_lease_that_came_back_is_no_news() -> None:
+    b = bench("p0")
+    b.join("far/cuda0")
+    b.submit()
+    b.read(0)
+    sent = b.last(ac.SendTranscribe)
+    b.reply(sent)
+    assert b.receive(sent) == []
+    b.join("far/cuda0")
+    assert b.receive(sent) == []
+
+
+def test_what_was_measured_is_kept() -> None:
+    b = bench("gpu0")
+    b.join("far/cuda0")
+    b.happen(ev.Measured(worker="far/cuda0.1", round_trip_s=0.02, bytes_per_s=1e6))
+    b.happen(ev.Measured(worker="far/cuda0.7", round_trip_s=7, bytes_per_s=7))
+    assert (b.slot("far/cuda0").round_trip_s, b.slot("far/cuda0").bytes_per_s) == (0.02, 1e6)
+
+
+def test_a_bad_device_on_another_host_is_put_aside() -> None:
+    """Whoever starts it again and again: it may join when its time is over, and has one failure to spare then."""
+    b = Bench(crash_budget=2, quarantine_s=600)
+    b.join("far/cuda0")
+    b.die("far/cuda0.1")
+    b.join("far/cuda0")
+    b.die("far/cuda0.2")
+    assert b.slot("far/cuda0").state is WorkerState.BROKEN
+    b.happen(ev.WorkerJoined(slot="far/cuda0"))
+    assert b.slot("far/cuda0").state is WorkerState.BROKEN
+    b.wait(600)
+    assert b.slot("far/cuda0").state is WorkerState.STOPPED
+    assert b.join("far/cuda0") == "far/cuda0.3"
+    b.die("far/cuda0.3")
+    assert b.slot("far/cuda0").state is WorkerState.BROKEN
+    b.happen(ev.SlotReset("far/cuda0"))
+    assert b.slot("far/cuda0").state is WorkerState.STOPPED
+    assert b.join("far/cuda0") == "far/cuda0.4"
+    assert b.slot("far/cuda0").failures == 0
+    assert not b.all(ac.Spawn)
+
+
+def test_a_draining_daemon_does_not_wait_for_a_device_that_was_put_aside() -> None:
+    b = Bench(crash_budget=1)
+    b.join("far/cuda0")
+    b.join("far/cuda1")
+    b.die("far/cuda0.1")
+    b.wait(30)
+    assert b.slot("far/cuda1").state is WorkerState.LOST
+    assert not b.is_at_rest()
+    b.happen(ev.DrainRequested())
+    assert not b.is_at_rest()
+    b.die("far/cuda1.1")
+    assert b.is_at_rest()
+
+
+def test_slots_that_were_left_long_ago_are_forgotten() -> None:
+    """Hosts that come and go have ever new names; one that comes back later is never confused with what it was."""
+    b = bench("gpu0")
+    for _ in range(3):
+        b.join("far/cuda0")
+    b.die("far/cuda0.3")
+    b.wait(0)
+    b.wait(599)
+    assert "far/cuda0" in b.broker.roster.workers
+    assert b.broker.tick(b.now)[1] <= 600
+    b.wait(1)
+    assert list(b.broker.roster.workers) == ["gpu0"]
+    assert b.join("far/cuda0") == "far/cuda0.4"
+    assert b.join("other/cuda0") == "other/cuda0.4"
+    b.happen(ev.SlotRemoved("gpu0"))
+    b.die("gpu0.1")
+    b.wait(7000)
+    assert "gpu0" in b.broker.roster.workers, "the slots of this host are in its configuration"
+
+
+def silenced(b: Bench) -> None:
+    """Have the one worker on another host fall silent with a lease that it was working on."""
+    b.join("far/cuda0")
+    b.submit()
+    b.read(0)
+    b.receive(b.last(ac.SendTranscribe))
+    b.wait(30)
+    assert b.stored(0).losses == 1
+
+
+@pytest.mark.parametrize("is_noticed", [True, False])
+def test_a_partition_is_not_blamed_on_what_was_being_done(is_noticed: bool) -> None:
+    """The same process comes back: what it held did not kill it."""
+    b = bench("p0", silence_s=30, attempts=2)
+    silenced(b)
+    if is_noticed:
+        b.die("far/cuda0.1", cause="told that it is not known")
+        assert b.slot("far/cuda0").failures == 1
+    b.happen(ev.WorkerJoined(slot="far/cuda0", previous="far/cuda0.1"))
+    assert b.stored(0).losses == 0
+    assert b.slot("far/cuda0").failures == 0
+
+
+def test_a_lost_connection_is_not_blamed_on_what_was_being_done() -> None:
+    b = bench("p0", attempts=2)
+    b.join("far/cuda0")
+    b.submit()
+    b.read(0)
+    b.receive(b.last(ac.SendTranscribe))
+    b.die("far/cuda0.1", cause="its connection was lost")
+    assert (b.stored(0).losses, b.slot("far/cuda0").failures) == (1, 1)
+    b.join("far/cuda0", previous="far/cuda0.1")
+    assert (b.stored(0).losses, b.slot("far/cuda0").failures) == (0, 0)
+
+
+def test_a_process_that_ends_before_it_is_missed_counts_as_any_that_ends() -> None:
+    b = Bench(crash_budget=3)
+    for _ in range(3):
+        b.join("far/cuda0")
+    assert b.slot("far/cuda0").failures == 2
+    b.happen(ev.WorkerJoined(slot="far/cuda0"))
+    assert b.slot("far/cuda0").state is WorkerState.BROKEN
+    assert b.last(ac.Kill) == ac.Kill(worker="far/cuda0.3", cause="joined again")
+    assert b.die("far/cuda0.3", cause="told that it is not known") == []
+
+
+def test_the_death_of_a_process_on_another_host_is_blamed_on_what_it_was_doing() -> None:
+    b = bench("p0", silence_s=30, attempts=2)
+    silenced(b)
+    b.die("far/cuda0.1", cause="told that it is not known")
+    b.join("far/cuda0")
+    assert b.stored(0).losses == 1
+    assert b.slot("far/cuda0").failures == 1
+    b.receive(b.last(ac.SendTranscribe))
+    b.join("far/cuda0")
+    assert b.stored(0).state is SegmentState.BURIED
+
+
+def test_a_session_that_begins_anew_in_the_same_process_blames_nothing() -> None:
+    b = bench("p0", attempts=1)
+    b.join("far/cuda0")
+    b.submit()
+    b.read(0)
+    b.receive(b.last(ac.SendTranscribe))
+    b.join("far/cuda0", previous="far/cuda0.1")
+    assert b.stored(0).losses == 0
+    assert b.last(ac.SendTranscribe).lease.worker == "far/cuda0.2"
+
+
+def test_a_lease_that_never_arrived_is_not_to_blame() -> None:
+    b = bench("p0", attempts=1)
+    b.join("far/cuda0")
+    b.submit()
+    b.read(0)
+    b.join("far/cuda0")
+    assert b.stored(0).losses == 0
+
+
+def test_a_worker_whose_answer_was_lost_does_not_keep_its_lease_by_unloading_its_model() -> None:
+    b = bench("p0", silence_s=1000, lease_min_s=30, start_timeout_s=60)
+    b.join("far/cuda0")
+    b.submit()
+    b.read(0)
+    b.receive(b.last(ac.SendTranscribe))
+    for _ in range(9):
+        b.wait(10)
+        b.happen(ev.ModelUnloaded("far/cuda0.1"))
+    assert b.last(ac.Kill).worker == "far/cuda0.1"
+
+
+def test_a_hang_is_not_forgiven() -> None:
+    b = bench("p0", silence_s=1000, lease_min_s=30)
+    b.join("far/cuda0")
+    b.submit()
+    b.read(0)
+    b.receive(b.last(ac.SendTranscribe))
+    b.wait(30)
+    b.join("far/cuda0", previous="far/cuda0.1")
+    assert b.stored(0).losses == 1
