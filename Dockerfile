@@ -15,8 +15,6 @@ COPY pyproject.toml README.md LICENSE ./
 COPY client client
 COPY daemon daemon
 RUN /opt/subtitled/bin/pip install --no-deps --no-build-isolation .
-# The lock holds what tests and checks need as well.
-RUN /opt/subtitled/bin/pip uninstall --yes hypothesis msgpack mypy openai pytest pytest-randomly pytest-xdist ruff
 
 FROM python:3.12-slim
 # A user of its own, whose number the folders on the host can be given to.

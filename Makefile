@@ -1,7 +1,8 @@
 # Every target works as the first thing typed, on a machine with Python 3.11+ and make; see `make help`.
 #
 # `.venv` is made once from requirements.lock: pinned and hashed, without torch, which silero-vad declares
-# and nothing here imports (hence --no-deps). PYTHON=/path/to/python chooses the interpreter.
+# and nothing here imports (hence --no-deps). Targets that need more (pytest, mypy, Ray) add requirements-test.lock
+# to it. PYTHON=/path/to/python chooses the interpreter.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -23,27 +24,27 @@ demo: $(VENV)/.installed  ## a file dropped into a watched folder comes back as 
 	@$(BIN)/subtitled demo
 
 # Most tests wait for processes of their own: several at a time, each module's together since they share a daemon.
-test: $(VENV)/.installed  ## run all tests
+test: $(VENV)/.tested  ## run all tests
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope
 
-lint: $(VENV)/.installed  ## check style, format and types of everything
+lint: $(VENV)/.tested  ## check style, format and types of everything
 	@echo "ruff check"; $(BIN)/ruff check --quiet .
 	@echo "ruff format --check"; $(BIN)/ruff format --quiet --check . || { $(BIN)/ruff format --check .; exit 1; }
 	@echo "mypy"; $(BIN)/mypy
 
-bench: $(VENV)/.installed  ## run every benchmark but gpu.py, one after another
+bench: $(VENV)/.tested  ## run every benchmark but gpu.py, one after another
 	@set -e; for script in $(filter-out benchmarks/gpu.py,$(sort $(wildcard benchmarks/*.py))); do echo "== $$script"; $(BIN)/python "$$script"; done
 
-simulate: $(VENV)/.installed  ## N=100000: drive the core through random histories under virtual time
+simulate: $(VENV)/.tested  ## N=100000: drive the core through random histories under virtual time
 	@$(BIN)/python tests/simulation/simulate.py $(or $(N),10000)
 
-fuzz: $(VENV)/.installed  ## N=1000000: so many hostile frames to the clients' side of the daemon
+fuzz: $(VENV)/.tested  ## N=1000000: so many hostile frames to the clients' side of the daemon
 	@$(BIN)/python tests/fuzz/fuzz.py $(or $(N),1000000) $(or $(SEED),0)
 
-chaos: $(VENV)/.installed  ## MINUTES=10: kill random processes of a real daemon; nothing may be lost
+chaos: $(VENV)/.tested  ## MINUTES=10: kill random processes of a real daemon; nothing may be lost
 	@$(BIN)/python tests/integration/chaos/chaos.py --minutes $(or $(MINUTES),10)
 
-soak: $(VENV)/.installed  ## MINUTES=60: small jobs without end; memory and descriptors must stay flat
+soak: $(VENV)/.tested  ## MINUTES=60: small jobs without end; memory and descriptors must stay flat
 	@$(BIN)/python tests/integration/chaos/soak.py --minutes $(or $(MINUTES),60)
 
 partition: $(VENV)/.installed  ## SECONDS="5 60 300": as root: two hosts without a network between them for so long, at work
@@ -89,16 +90,27 @@ $(VENV)/.installed: $(VENV)/.locked pyproject.toml
 	@$(PIP) install --no-compile --no-deps --no-build-isolation -e .
 	@touch $@
 
-lock:  ## pin the newest dependencies in requirements.lock
+# What the demo has no use for. Ray has no wheels yet for the newest Python: its entry has a marker, its tests are skipped.
+$(VENV)/.tested: $(VENV)/.installed requirements-test.lock
+	@echo "installing requirements-test.lock (once; about half a minute)"
+	@$(PIP) install --no-compile --no-deps --require-hashes -r requirements-test.lock
+	@touch $@
+
+lock:  ## pin the newest dependencies in requirements.lock and requirements-test.lock
 	@$(FIND_PYTHON); \
 	set -e; work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \
 	"$$python" -m venv "$$work/uv"; \
 	"$$work/uv/bin/python" -m pip --disable-pip-version-check --no-input --quiet --quiet install uv; \
-	"$$work/uv/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
-		--no-emit-index-url --no-header --no-annotate --extra daemon --extra http --extra zh --group dev \
-		pyproject.toml -o "$$work/lock"; \
-	awk "$$LINUX_ONLY" "$$work/lock" > requirements.lock
-	@echo "requirements.lock: $$(grep -c '^[a-z]' requirements.lock) packages"
+	pin() { "$$work/uv/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
+		--no-emit-index-url --no-header --no-annotate "$$@" pyproject.toml -o "$$work/pinned"; \
+		awk "$$LINUX_ONLY" "$$work/pinned"; }; \
+	pin --extra daemon --extra http --extra zh --group build > requirements.lock; \
+	pin --extra daemon --extra http --extra zh --group build --extra ray --group dev -c requirements.lock > "$$work/all"; \
+	awk "$$NOT_IN_FIRST" requirements.lock "$$work/all" > requirements-test.lock
+	@for lock in requirements.lock requirements-test.lock; do \
+		echo "$$lock: $$(grep -c '^[a-z]' $$lock) packages"; done
 
 # Entries for other platforms alone are noise: the daemon runs on Linux.
 lock: export LINUX_ONLY = /^[^ ]/ {keep = !/; (.* and )?sys_platform == .(win32|emscripten).( |$$)/} keep
+# The second lock is added to the first, never against it: an entry that both have stays in the first alone.
+lock: export NOT_IN_FIRST = /^[^ ]/ {entry = $$0; keep = NR != FNR && !(entry in first)} NR == FNR {first[entry]; next} keep

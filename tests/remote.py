@@ -44,7 +44,7 @@ class Head(Daemon):
             keys={host: key.public for host, key in self.keys.items()},
         )
         pool = config.Pool(devices=devices, prepare_workers=1)
-        super().__init__(folder, pool=pool, remote=remote, **sections)
+        super().__init__(folder, **{"pool": pool, "remote": remote, **sections})
 
     def _key(self, host: str) -> Key:
         public, secret = new_pair()

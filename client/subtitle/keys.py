@@ -74,9 +74,9 @@ def load_key(path: str | Path) -> Key:
     return key
 
 
-def save_key(path: str | Path, key: Key) -> None:
-    """Write a key file that only its owner may read, never over another; raises FileExistsError, OSError."""
-    text = (
+def key_text(key: Key) -> str:
+    """Return the content of a key's file."""
+    return (
         f"# The key {key.name!r} of a subtitled server's client: whoever has this file is {key.name!r} there.\n"
         f"# On the client: subtitle --key FILE …, or SUBTITLE_KEY=FILE, or ~/.config/subtitle/key.toml\n"
         f'name = "{key.name}"\n'
@@ -84,9 +84,13 @@ def save_key(path: str | Path, key: Key) -> None:
         f'secret = "{key.secret}"\n'
         f'server = "{key.server}"\n'
     )
+
+
+def save_key(path: str | Path, key: Key) -> None:
+    """Write a key file that only its owner may read, never over another; raises FileExistsError, OSError."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(file, "w", encoding="utf-8") as target:
-        target.write(text)
+        target.write(key_text(key))
         target.flush()
         os.fsync(target.fileno())
 

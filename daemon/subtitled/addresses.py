@@ -54,6 +54,14 @@ def host_of(address: str) -> str | None:
     return match[1] if match and 1 <= int(match[2]) <= 65_535 else None
 
 
+def is_wildcard(host: str) -> bool:
+    """Say whether `host` stands for all addresses of this machine."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_unspecified
+    except ValueError:
+        return False
+
+
 def is_loopback(host: str) -> bool:
     """Say whether only this machine is reached under `host`."""
     try:

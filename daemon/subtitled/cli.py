@@ -43,18 +43,21 @@ cli.add_command(worker)
 @config_option
 def run(config_file: str | None) -> None:
     """Run the daemon in the foreground; systemd runs this."""
-    from subtitled.companion import Companion
-    from subtitled.log import leave
+    from subtitled.companion import Companion, Wanted
+    from subtitled.log import HTTP_LOST, leave
     from subtitled.server import Server
     from subtitled.speech.cuda import Device, find_devices
 
     def load() -> tuple[configuration.Config, list[Device]]:
         config = _load(config_file)
         devices = find_devices(config.pool.devices, os.environ.get("CUDA_VISIBLE_DEVICES"))
-        companion.want(config.http)
+        is_wanted = config.http.listen and config.http.with_daemon
+        gateway.want(Wanted() if is_wanted else None)
         return config, devices
 
-    with Companion(_found(config_file), os.environ) as companion:
+    chosen = ("--config", found) if (found := _found(config_file)) is not None else ()
+    command = (sys.executable, "-m", "subtitled", "http", "--parent", str(os.getpid()), *chosen)
+    with Companion(command, os.environ, lost=HTTP_LOST) as gateway:
         status = Server(load, os.environ).run()
     leave(status)
 

@@ -201,8 +201,11 @@ class Ray(_Section, frozen=True):
     """Hours of audio in line for which one more worker is asked."""
     idle_s: Annotated[float, Meta(ge=1, le=604_800)] = 600.0
     """A worker without work for so long is let go."""
-    gpus_per_worker: Annotated[float, Meta(ge=0, le=16)] = 1.0
+    gpus_per_worker: Annotated[float, Meta(ge=0, le=1)] = 1.0
     """0: it decodes on the CPU."""
+    cpus_per_worker: Annotated[float, Meta(ge=0, le=256)] = 1.0
+    endpoint: str = ""
+    """tcp://HOST:PORT under which its workers reach this daemon; "" for the address that Ray knows this machine by."""
 
 
 class Client(_Section, frozen=True):

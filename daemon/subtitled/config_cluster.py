@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from subtitled.config import Config
     from subtitled.tomlstruct import Faults
 
+RAY_HOST = "ray"
+"""The name of the key that workers have which Ray has placed."""
 RAY_REMEDY = "pip install 'subtitled[ray]'"
 
 
@@ -50,10 +52,23 @@ def _check_ray(config: Config, faults: Faults) -> None:
     ray = config.ray
     if ray.min_workers > ray.max_workers and not faults.is_faulty("ray.min_workers", "ray.max_workers"):
         faults.add("ray.min_workers", ray.min_workers, f"at most ray.max_workers ({ray.max_workers})")
+    endpoint = ray.endpoint
+    if endpoint and not faults.is_faulty("ray.endpoint"):
+        scheme, _, address = endpoint.partition("://")
+        if scheme != "tcp" or host_of(address) is None:
+            faults.add("ray.endpoint", endpoint, '"", or tcp://HOST:PORT with a port from 1 to 65535')
     if config.pool.engine != "ray" or faults.is_faulty("pool.engine"):
         return
     if find_spec("ray") is None:
         faults.add("pool.engine", "ray", f'"local", until Ray is installed: {RAY_REMEDY}')
+    if RAY_HOST in config.remote.keys and not faults.is_faulty("remote.keys"):
+        faults.add("remote.keys", {RAY_HOST: "…"}, "another name: Ray's workers have this one")
+    if not any(end.startswith("ipc:") for end in config.listen.clients) and not faults.is_faulty(
+        "listen.clients"
+    ):
+        faults.add(
+            "listen.clients", config.listen.clients, 'one that is ipc://PATH, while pool.engine is "ray"'
+        )
     if not config.remote.listen and not faults.is_faulty("remote.listen"):
         faults.add(
             "remote.listen", "", 'tcp://HOST:PORT, which its workers reach, while pool.engine is "ray"'

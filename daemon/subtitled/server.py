@@ -94,6 +94,7 @@ class Server:
             devices,
             context=self._context,
             authenticator=self._authenticator,
+            environ=environ,
             call_back=self._mailbox.put,
             supervisor=self._supervisor,
             broker=self._broker,
@@ -158,6 +159,7 @@ class Server:
         self._perform(self._broker.restore(self._store.unfinished(), time.monotonic()))
         self._reception.start()
         self._fill_slots()
+        self._worker_link.start()
         self._aftermath.start()
         self._arrivals.start()
         if not self._devices:

@@ -11,7 +11,7 @@ from subtitled.workers.backend import EngineSettings, Recipe
 from subtitled.writing.outputs import BESIDE
 
 FIXED_SECTIONS = ("model", "decoding", "listen")
-"""Sections that workers and sockets were made with; a change needs a restart, as one of state.dir does."""
+"""Sections that workers and sockets were made with; a change needs a restart, as one of remote.listen or state.dir does."""
 
 DEFAULT_BATCH = 16
 """Of a worker that has not said how many segments it decodes at once."""
@@ -24,14 +24,19 @@ def merge(old: Config, new: Config) -> tuple[Config, list[str]]:
         model=old.model,
         decoding=old.decoding,
         listen=old.listen,
+        remote=structs.replace(new.remote, listen=old.remote.listen),
         state=structs.replace(new.state, dir=old.state.dir),
     )
     kept = []
-    for section in (*FIXED_SECTIONS, "state"):
+    for section in (*FIXED_SECTIONS, "remote", "state"):
         wanted, got = getattr(new, section), getattr(merged, section)
         kept += [
             f"{section}.{key}" for key in got.__struct_fields__ if getattr(wanted, key) != getattr(got, key)
         ]
+    if not old.pool.devices and merged.pool.devices:
+        # Nobody has brought the model to this host.
+        merged = structs.replace(merged, pool=structs.replace(merged.pool, devices=()))
+        kept.append("pool.devices")
     if merged.client and not old.client and any(end.startswith("tcp://") for end in merged.listen.clients):
         # The TCP endpoints were opened without keys, and stay so: it must not look as if they asked for them.
         merged = structs.replace(merged, client=())
@@ -66,6 +71,7 @@ def policy_of(config: Config) -> Policy:
         prepare_stall_s=recovery.prepare_stall_s,
         batch_size=DEFAULT_BATCH if config.model.batch_size == "auto" else config.model.batch_size,
         queue_bytes=config.pool.queue_mb * 2**20,
+        max_in_flight_bytes=config.remote.max_in_flight_mb * 2**20,
     )
 
 

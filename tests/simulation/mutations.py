@@ -135,11 +135,14 @@ def _abandon_in_silence(feeding: Feeding, job: str) -> None:
         feeding._roster.put(replace(feeding._roster.workers[slot], feed=None))
 
 
-def _make_way_with_hands_full(departures: Departures, worker: Worker, *, is_alive: bool) -> None:
+def _make_way_with_hands_full(
+    departures: Departures, worker: Worker, *, is_alive: bool, now: float
+) -> Worker:
     """Let a worker join again that still holds what its last session held."""
-    del is_alive
-    if worker.state is not WorkerState.STOPPED:
-        departures._roster.move(worker, WorkerEvent.REPLACED, due_at=NEVER)
+    del is_alive, now
+    if worker.state in {WorkerState.STOPPED, WorkerState.BROKEN}:
+        return worker
+    return departures._roster.move(worker, WorkerEvent.REPLACED, due_at=NEVER)
 
 
 _join = Roster.join

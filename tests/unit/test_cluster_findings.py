@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec.structs import replace
+
 from subtitle import StatsInfo, WorkerFacts
 from subtitled import config
+from subtitled.cluster.nodes import Node
 from subtitled.doctor import cluster
 from subtitled.doctor.cluster import host_findings, reach_finding
+from subtitled.doctor.placing import Asked, nodes_finding
 
 KEYS = {"gpu2": "a" * 40}
 
@@ -71,3 +75,33 @@ def test_a_door_that_is_closed_is_a_fault() -> None:
     assert reach_finding("tcp://h:1", ConnectionRefusedError(111, "refused")).state == "fault"
     (off,) = cluster.check(config.Config())
     assert (off.state, "remote.listen" in off.remedy) == ("fault", True)
+
+
+def test_a_cluster_has_room_where_a_node_has_what_a_worker_wants() -> None:
+    nodes = [
+        Node(hostname="head", address="10.0.0.1", gpus=0, cpus=8),
+        Node(hostname="gpu2", address="10.0.0.2", gpus=4, cpus=3),
+    ]
+    asked = Asked(address="auto", gpus=1, cpus=1)
+    found = nodes_finding(nodes, asked)
+    assert found.state == "ok"
+    assert found.what.startswith("have room for 3 workers in all: head (0 GPUs, 8 cores), gpu2 (4 GPUs")
+    halves = nodes_finding(nodes, replace(asked, gpus=0.5, cpus=0))
+    assert "room for 8 workers" in halves.what
+    on_cpus = nodes_finding(nodes, replace(asked, gpus=0, cpus=2))
+    assert "room for 5 workers" in on_cpus.what
+
+
+def test_a_cluster_without_room_is_something_to_know() -> None:
+    """No fault: an autoscaler may add a node when a worker is asked for."""
+    nodes = [Node(hostname="head", address="10.0.0.1", gpus=0, cpus=8)]
+    found = nodes_finding(nodes, Asked(address="auto", gpus=1, cpus=1))
+    assert (found.state, found.what) == (
+        "warning",
+        "none has 1 GPUs and 1 cores for a worker: head (0 GPUs, 8 cores)",
+    )
+
+
+def test_workers_that_ray_places_need_no_key_in_the_configuration() -> None:
+    ours = config.Config(remote=config.Remote(listen="tcp://127.0.0.1:1"), pool=config.Pool(engine="ray"))
+    assert {found.state for found in cluster.check(ours)} == {"ok", "skipped"}

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -429,6 +428,10 @@ def test_a_default_at_fault_is_not_blamed_on_the_file(tmp_path: Path) -> None:
             "[ray]\nmin_workers = 9",
             "ray.min_workers: got 9, allowed: at most ray.max_workers (8)",
         ),
+        (
+            '[ray]\nendpoint = "head:8700"',
+            'ray.endpoint: got "head:8700", allowed: "", or tcp://HOST:PORT',
+        ),
         ('[listen]\nmetrics = "localhost:http"', 'listen.metrics: got "localhost:http", allowed: "" (off)'),
     ],
 )
@@ -445,11 +448,11 @@ def test_a_daemon_that_others_work_for_needs_no_device_of_its_own(tmp_path: Path
     assert loaded(config.show(found), tmp_path) == found
 
 
-@pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed")
-def test_ray_that_is_not_installed_is_a_fault_with_its_remedy(tmp_path: Path) -> None:
-    engine, listen = faults_of('[pool]\nengine = "ray"\n', tmp_path)
-    assert engine.startswith('pool.engine: got "ray", allowed: "local", until Ray is installed: pip install')
-    assert listen.startswith('remote.listen: got "", allowed: tcp://HOST:PORT')
+def test_workers_that_ray_places_need_a_way_in_and_a_name(tmp_path: Path) -> None:
+    text = f'[pool]\nengine = "ray"\n[listen]\nclients = []\n[remote.keys]\nray = "{"a" * 40}"\n'
+    faults = [fault for fault in faults_of(text, tmp_path) if not fault.startswith("pool.engine")]
+    keys = [fault.partition(":")[0] for fault in faults]
+    assert keys == ["remote.keys", "listen.clients", "remote.listen"]
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ _PROCESSES = (
     "after",
     "server",
     "companion",
+    "cluster",
     "doctor",
     "http",
     "cli",

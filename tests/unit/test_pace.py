@@ -7,13 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subtitled.core.pace import FIXED_WINDOWS, Pace
+from unit.broker_bench import WINDOW
 
 
 def learned(*leases: tuple[int, float]) -> Pace:
     """Return the pace after leases of so many windows, each with its seconds."""
     pace = Pace()
     for windows, took_s in leases:
-        pace = pace.after(windows, took_s)
+        pace = pace.after(windows, took_s, samples=windows * WINDOW // 2)
     return pace
 
 
@@ -38,6 +39,11 @@ def test_what_is_done_only_once_is_forgotten_with_the_second_lease() -> None:
 def test_a_worker_that_slows_down_is_noticed_within_a_few_leases() -> None:
     pace = learned(*[(16, 4.0)] * 50, *[(16, 40.0)] * 16)
     assert pace.seconds(16) > 25
+
+
+def test_people_are_told_of_audio() -> None:
+    assert learned((2, 1.5), (4, 4.0)).samples_per_s == pytest.approx(3 * WINDOW / 2 / 2.75)
+    assert Pace().samples_per_s == 0
 
 
 def test_windows_within_a_time_are_counted_in_batches() -> None:

@@ -259,9 +259,33 @@ def test_a_partition_is_not_blamed_on_what_was_being_done(is_noticed: bool) -> N
     silenced(b)
     if is_noticed:
         b.die("far/cuda0.1", cause="told that it is not known")
+        assert b.slot("far/cuda0").failures == 1
     b.happen(ev.WorkerJoined(slot="far/cuda0", previous="far/cuda0.1"))
     assert b.stored(0).losses == 0
     assert b.slot("far/cuda0").failures == 0
+
+
+def test_a_lost_connection_is_not_blamed_on_what_was_being_done() -> None:
+    b = bench("p0", attempts=2)
+    b.join("far/cuda0")
+    b.submit()
+    b.read(0)
+    b.receive(b.last(ac.SendTranscribe))
+    b.die("far/cuda0.1", cause="its connection was lost")
+    assert (b.stored(0).losses, b.slot("far/cuda0").failures) == (1, 1)
+    b.join("far/cuda0", previous="far/cuda0.1")
+    assert (b.stored(0).losses, b.slot("far/cuda0").failures) == (0, 0)
+
+
+def test_a_process_that_ends_before_it_is_missed_counts_as_any_that_ends() -> None:
+    b = Bench(crash_budget=3)
+    for _ in range(3):
+        b.join("far/cuda0")
+    assert b.slot("far/cuda0").failures == 2
+    b.happen(ev.WorkerJoined(slot="far/cuda0"))
+    assert b.slot("far/cuda0").state is WorkerState.BROKEN
+    assert b.last(ac.Kill) == ac.Kill(worker="far/cuda0.3", cause="joined again")
+    assert b.die("far/cuda0.3", cause="told that it is not known") == []
 
 
 def test_the_death_of_a_process_on_another_host_is_blamed_on_what_it_was_doing() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from subtitled.config import Client, Config, Listen, Model, State
+from subtitled.config import Client, Config, Listen, Model, Pool, Remote, State
 from subtitled.settings import merge
 
 ANN = Client(name="ann", key="a" * 40)
@@ -19,6 +19,20 @@ def test_sockets_and_model_stay_as_they_were() -> None:
     assert kept == ["model.beam_size", "listen.metrics", "state.dir"]
     assert (merged.model, merged.listen) == (Model(), Listen())
     assert merged.state == State(reserve_mb=1)
+
+
+def test_the_door_for_other_hosts_stays_where_it_is_and_its_keys_change() -> None:
+    old = Config(remote=Remote(listen="tcp://0.0.0.0:8700", keys={"gpu2": "a" * 40}))
+    new = Config(remote=Remote(listen="tcp://0.0.0.0:8701", keys={"gpu3": "b" * 40}))
+    merged, kept = merge(old, new)
+    assert kept == ["remote.listen"]
+    assert merged.remote == Remote(listen="tcp://0.0.0.0:8700", keys={"gpu3": "b" * 40})
+
+
+def test_first_devices_of_a_head_without_any_need_a_restart() -> None:
+    """Nobody has brought the model there."""
+    merged, kept = merge(Config(pool=Pool(devices=())), Config(pool=Pool(devices=("cpu",))))
+    assert (merged.pool.devices, kept) == ((), ["pool.devices"])
 
 
 @pytest.mark.parametrize(

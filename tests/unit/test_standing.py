@@ -104,3 +104,12 @@ def test_what_holds_up_new_files_is_told(told: Told) -> None:
     assert told.at(0.0) == "0 jobs, disk full: new files wait"
     told.broker.handle([ev.DrainRequested()], 0.0)
     assert (told.at(5.0) or "").endswith("stopping")
+
+
+def test_a_host_that_has_gone_is_not_waited_for(told: Told) -> None:
+    for slot in ("far/cuda0", "other/cuda0"):
+        told.broker.handle([ev.WorkerJoined(slot=slot)], 0.0)
+        told.broker.handle([ev.WorkerReady(worker=f"{slot}.1", credit=1, window_samples=480_000)], 0.0)
+    assert told.at(0) == "0 jobs"
+    told.broker.handle([ev.WorkerExited(worker="far/cuda0.1", is_fatal=False, cause="left")], 1.0)
+    assert told.at(2 * EVERY_S) is None

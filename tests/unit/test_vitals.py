@@ -50,6 +50,22 @@ def test_broken_workers_alone_make_no_daemon_that_is_ready() -> None:
     assert watched.value("subtitled_workers", role="transcribe", state="broken") == 2
 
 
+def test_a_host_that_has_left_for_good_leaves_no_gauges() -> None:
+    """Its name may never come again, as those of autoscaled hosts do not."""
+    b = bench("gpu0", forget_s=60.0)
+    b.ready(b.join("gpu2/cuda0"))
+    watched = Watched(b)
+    watched.look()
+    assert watched.value("subtitled_worker_broken", slot="gpu2/cuda0") == 0
+    b.die("gpu2/cuda0.1")
+    for _ in range(3):
+        b.wait(61.0)
+    watched.look(after_s=1)
+    assert watched.value("subtitled_worker_broken", slot="gpu2/cuda0") is None
+    assert watched.value("subtitled_worker_busy_ratio", slot="gpu2/cuda0") is None
+    assert watched.value("subtitled_worker_broken", slot="gpu0") == 0
+
+
 def test_a_daemon_that_stops_is_not_ready() -> None:
     watched = Watched(bench("gpu0"))
     assert watched.look(is_stopping=True) == "the daemon is stopping"

@@ -32,6 +32,7 @@ from subtitled.core.records import Job, SegmentKey
 from subtitled.core.roster import NEVER, Roster
 from subtitled.core.states import JobEvent, JobState, SegmentEvent, SegmentState, WorkerEvent, WorkerState
 
+ENDED = (WorkerState.BROKEN, WorkerState.STOPPED)
 CHANGED = "the file changed while it was being processed; drop it again"
 
 
@@ -221,11 +222,12 @@ class Broker:
 
     def _on_joined(self, event: ev.WorkerJoined, now: float) -> None:
         known = self.roster.workers.get(event.slot)
-        if self.is_draining or (known is not None and known.state is WorkerState.BROKEN):
+        if self.is_draining:
             return
         if known is not None:
-            self.departures.make_way(known, is_alive=event.previous == known.identity)
-        self.roster.join(event.slot, now)
+            known = self.departures.make_way(known, is_alive=event.previous == known.identity, now=now)
+        if known is None or known.state is not WorkerState.BROKEN:
+            self.roster.join(event.slot, now)
 
     def _on_ready(self, event: ev.WorkerReady, now: float) -> None:
         worker = self.roster.current(event.worker)
@@ -249,9 +251,9 @@ class Broker:
         worker = self.roster.workers.get(event.worker.rpartition(".")[0])
         if worker is None or worker.identity != event.worker:
             return
-        self.departures.release(worker, event.cause)
-        bare = self.roster.workers[worker.slot]
-        gone = self.roster.exited(bare, is_fatal=event.is_fatal, cause=event.cause, now=now)
+        if worker.is_remote and worker.state in ENDED:  # as was seen when it joined again
+            return
+        gone = self.departures.exited(worker, is_fatal=event.is_fatal, cause=event.cause, now=now)
         if self.is_draining and gone.state is WorkerState.BROKEN:  # it was lost already when the drain began
             self.departures.drain(gone, now, "the daemon stops")
 

@@ -13,6 +13,8 @@ from subtitled.core.records import Job, SegmentKey, Worker
 from subtitled.core.roster import NEVER, Roster
 from subtitled.core.states import JobEvent, JobState, SegmentEvent, SegmentState, WorkerEvent, WorkerState
 
+AGAIN = "joined again"
+
 
 class Departures:
     """Takes from workers that are lost, or let go, what others are to do."""
@@ -43,20 +45,32 @@ class Departures:
         )
         self._out.append(Kill(worker=lost.identity, cause=cause))
 
-    def make_way(self, worker: Worker, *, is_alive: bool) -> None:
+    def exited(self, worker: Worker, *, is_fatal: bool, cause: str, now: float) -> Worker:
+        """Note the end of a worker's process, or of its session; return what has become of its slot."""
+        blamed = self.release(worker, cause)
+        bare = self._roster.workers[worker.slot]
+        if worker.is_remote and worker.state not in {WorkerState.LOST, WorkerState.DRAINING}:
+            bare = replace(bare, blamed=blamed)
+        return self._roster.exited(bare, is_fatal=is_fatal, cause=cause, now=now)
+
+    def make_way(self, worker: Worker, *, is_alive: bool, now: float) -> Worker:
         """Empty a slot whose worker on another host joins again: its last session is over, whatever it was doing.
 
-        If its process `is_alive`, only the connection was lost, and nothing that it held is to blame.
+        If its process `is_alive`, only the connection was lost, and nothing that it held is to blame. Else that has ended,
+        as any process may. Returns what has become of the slot.
         """
         if is_alive and worker.blamed is not None:
             self._forgive(worker)
-        if worker.state is WorkerState.STOPPED:
-            return
-        self.release(worker, "joined again", is_blamed=not is_alive)
-        bare = self._roster.workers[worker.slot]
-        self._roster.move(bare, WorkerEvent.REPLACED, cause="joined again", due_at=NEVER)
+        worker = self._roster.workers[worker.slot]
+        if worker.state in {WorkerState.STOPPED, WorkerState.BROKEN}:
+            return worker
         if worker.state is not WorkerState.LOST:
-            self._out.append(Kill(worker=worker.identity, cause="joined again"))
+            self._out.append(Kill(worker=worker.identity, cause=AGAIN))
+        if not is_alive:
+            return self.exited(worker, is_fatal=False, cause=AGAIN, now=now)
+        self.release(worker, AGAIN, is_blamed=False)
+        bare = self._roster.workers[worker.slot]
+        return self._roster.move(bare, WorkerEvent.REPLACED, cause=AGAIN, due_at=NEVER)
 
     def release(self, worker: Worker, cause: str, *, is_blamed: bool = True) -> tuple[SegmentKey, ...]:
         """Take everything from a worker that is lost; only what it was working on is blamed for it, and returned."""

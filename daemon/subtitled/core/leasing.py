@@ -59,9 +59,10 @@ class Leasing:
     def _give_to_free(self, free: list[Worker], busy: list[Worker], now: float) -> bool:
         """Give a lease to a worker that would begin it at once, if there is one."""
         ready = len(self.ready)
+        crowd = self.sizing.crowd(free, busy)
         for worker in self.sizing.fastest_first(self._able(free)):
             # One that failed last time has to do one segment first, and can harm no more than that.
-            share = 1 if worker.failures else self.sizing.share(worker, ready, free, busy)
+            share = 1 if worker.failures else self.sizing.share(worker, ready, crowd)
             if size := self.sizing.bounded(worker, share, ready, now):
                 self._lease(worker, size, now)
                 return True
@@ -74,9 +75,10 @@ class Leasing:
         tying to one worker, and only while there is as much for the others: with less, whoever is free first takes it.
         """
         ready = len(self.ready)
+        crowd = self.sizing.crowd(free, busy)
         able = [worker for worker in busy if _may_hold_more(worker, self.sizing.credit(worker))]
         for worker in sorted(able, key=lambda worker: len(worker.leases)):
-            share = self.sizing.share(worker, ready, free, busy)
+            share = self.sizing.share(worker, ready, crowd)
             if min(share, ready) < self.sizing.limit(worker):
                 continue
             if size := self.sizing.bounded(worker, share, ready, now):

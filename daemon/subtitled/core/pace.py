@@ -22,35 +22,44 @@ class Pace(Struct, frozen=True, kw_only=True):
     leases: int = 0
     """How many it was learned from; of 0 nothing is known."""
     mean_windows: float = 0.0
+    mean_samples: float = 0.0
+    """The audio in a lease: for people, who count in that."""
     mean_s: float = 0.0
+    s_per_window: float = 0.0
+    """What each window takes beyond the fixed cost of a lease."""
     variance: float = 0.0
     covariance: float = 0.0
 
-    def after(self, windows: int, took_s: float) -> Pace:
+    def after(self, windows: int, took_s: float, *, samples: int) -> Pace:
         """Return what is known after one lease more.
 
         The first may hold what is done only once, as kernels are compiled: a faster second one takes its place.
         """
         count = self.leases + 1
-        if count == 2 and took_s < self.seconds(windows):
-            return Pace(leases=count, mean_windows=windows, mean_s=took_s)
-        weight = 1 / min(count, MEMORY)
+        is_first = count == 1 or (count == 2 and took_s < self.seconds(windows))
+        weight = 1.0 if is_first else 1 / min(count, MEMORY)
         off, off_s = windows - self.mean_windows, took_s - self.mean_s
+        mean_windows = self.mean_windows + weight * off
+        mean_s = self.mean_s + weight * off_s
+        variance = (1 - weight) * (self.variance + weight * off * off)
+        covariance = (1 - weight) * (self.covariance + weight * off * off_s)
+        usual = mean_s / (mean_windows + FIXED_WINDOWS)
+        # The usual share of the fixed cost counts as much as leases whose sizes differ by one.
+        slope = (covariance + usual) / (variance + 1)
         return Pace(
             leases=count,
-            mean_windows=self.mean_windows + weight * off,
-            mean_s=self.mean_s + weight * off_s,
-            variance=(1 - weight) * (self.variance + weight * off * off),
-            covariance=(1 - weight) * (self.covariance + weight * off * off_s),
+            mean_windows=mean_windows,
+            mean_samples=self.mean_samples + weight * (samples - self.mean_samples),
+            mean_s=mean_s,
+            s_per_window=min(max(slope, usual / 4), mean_s / mean_windows),
+            variance=variance,
+            covariance=covariance,
         )
 
     @property
-    def s_per_window(self) -> float:
-        """What each window takes beyond the fixed cost of a lease."""
-        usual = self.mean_s / (self.mean_windows + FIXED_WINDOWS)
-        # The usual share of the fixed cost counts as much as leases whose sizes differ by one.
-        slope = (self.covariance + usual) / (self.variance + 1)
-        return min(max(slope, usual / 4), self.mean_s / self.mean_windows)
+    def samples_per_s(self) -> float:
+        """Audio done in a second, in leases as they came; 0 while nothing is known."""
+        return self.mean_samples / self.mean_s if self.leases else 0.0
 
     def seconds(self, windows: float) -> float:
         """Return how long a lease of so many windows takes."""

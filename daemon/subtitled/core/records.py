@@ -200,7 +200,7 @@ class Worker(Struct, frozen=True, kw_only=True):
     cause: str = ""
     """Why it was last lost, is leaving, or is broken."""
     blamed: tuple[SegmentKey, ...] | None = None
-    """What was blamed for its end when it fell silent; forgiven if its process turns out to live. None: it ended otherwise."""
+    """What was blamed when nothing more was heard of it, and forgiven if its process turns out to live. None: it ended otherwise."""
     is_remote: bool = False
     """It is on another host, came by itself, and nobody here starts another in its place."""
     pace: Pace = Pace()

@@ -30,6 +30,13 @@ WINDOW_BYTES = 480_000 * BYTES_PER_SAMPLE
 """Of the longest segment: what Whisper sees at once."""
 
 
+class Crowd(Struct, frozen=True):
+    """The workers with nothing to do, and the others, counted in fastest ones."""
+
+    free: float
+    busy: float
+
+
 class Sizing:
     """Compares the transcribe workers."""
 
@@ -52,7 +59,7 @@ class Sizing:
             return worker.pace
         if not worker.pace.leases:
             self._weigh_at = now  # it was taken to be as fast as the fastest
-        return worker.pace.after(lease.windows, took_s)
+        return worker.pace.after(lease.windows, took_s, samples=lease.samples)
 
     def decodes_per_s(self, worker: Worker) -> float:
         """Return how many segments a worker decodes in a second, in full leases, once it has answered one."""
@@ -75,18 +82,19 @@ class Sizing:
             return workers
         return sorted(workers, key=lambda worker: -self._weight(worker))
 
-    def share(self, worker: Worker, ready: int, free: Sequence[Worker], busy: Sequence[Worker]) -> int:
+    def crowd(self, free: Sequence[Worker], busy: Sequence[Worker]) -> Crowd:
+        """Return among whom what is ready is to be shared."""
+        if not self._weights:
+            return Crowd(len(free), len(busy))
+        return Crowd(sum(map(self._weight, free)), sum(map(self._weight, busy)))
+
+    def share(self, worker: Worker, ready: int, crowd: Crowd) -> int:
         """Return how many of `ready` segments are a worker's next lease."""
-        idle_workers: float = len(free)
-        busy_workers: float = len(busy)
-        if self._weights:
-            own = self._weight(worker)
-            idle_workers = sum(map(self._weight, free)) / own
-            busy_workers = sum(map(self._weight, busy)) / own
+        own = self._weight(worker)
         return lease_size(
             ready=ready,
-            idle_workers=idle_workers,
-            busy_workers=busy_workers,
+            idle_workers=crowd.free / own,
+            busy_workers=crowd.busy / own,
             batch_size=self.limit(worker),
         )
 

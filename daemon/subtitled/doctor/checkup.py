@@ -23,6 +23,7 @@ from subtitled.doctor.devices import Inference, Wanted
 from subtitled.doctor.finding import Chosen, Finding, fault, ok, skipped
 from subtitled.doctor.media import Sound
 from subtitled.doctor.packages import Imports
+from subtitled.doctor.placing import asked_of
 from subtitled.doctor.walk import Cut, Reading, Transcribing
 from subtitled.errors import ConfigError
 from subtitled.speech.cuda import Device
@@ -84,7 +85,9 @@ class Checkup:
 
     def cluster(self) -> Themed:
         """Check what concerns workers on other hosts."""
-        return _of("cluster", cluster.check(self._config))
+        yield from _of("cluster", cluster.check(self._config))
+        if self._config.pool.engine == "ray":
+            yield from _of("cluster", self._attempt("ray", asked_of(self._config)))
 
     def file(self, path: str) -> Themed:
         """Take one file through every stage, on the first device."""

@@ -27,7 +27,9 @@ def check(config: Config) -> Iterator[Finding]:
         remedy = 'set remote.listen = "tcp://0.0.0.0:8700", and restart the daemon; see docs/cluster.md'
         yield fault("remote.listen", "is off: no worker of another host can join", remedy)
         return
-    if not config.remote.keys:
+    if not config.remote.keys and config.pool.engine == "ray":
+        yield ok("remote.keys", "has none: only the workers that Ray places join, with a key of their own")
+    elif not config.remote.keys:
         remedy = "type: subtitled keys new HOST --worker"
         yield warning("remote.keys", "has no key: nobody can join", remedy)
     else:

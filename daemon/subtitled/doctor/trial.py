@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from subtitled.doctor import devices, media, model, packages, walk
+from subtitled.doctor import devices, media, model, packages, placing, walk
 from subtitled.doctor.finding import Begun, Said, from_error, skipped
 
 TRIALS: dict[str, tuple[type[Struct], Callable[[Any], Iterator[Said]]]] = {
@@ -20,6 +20,7 @@ TRIALS: dict[str, tuple[type[Struct], Callable[[Any], Iterator[Said]]]] = {
     "infer": (devices.Inference, devices.inferred),
     "hub": (model.Named, model.on_hub),
     "media": (media.Sound, media.heard),
+    "ray": (placing.Asked, placing.reached),
     "read": (walk.Reading, walk.read),
     "transcribe": (walk.Transcribing, walk.transcribed),
 }

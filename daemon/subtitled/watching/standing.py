@@ -46,7 +46,8 @@ class Standing:
 
     def _line(self) -> str:
         broker = self._broker
-        workers = list(broker.roster.of(Role.TRANSCRIBE))
+        # Slots that were taken away, and those of hosts that have gone, are nobody's loss.
+        workers = [w for w in broker.roster.of(Role.TRANSCRIBE) if w.state is not WorkerState.STOPPED]
         working = sum(worker.state in WORKING for worker in workers)
         parts = [f"{len(broker.ledger.jobs)} job{'' if len(broker.ledger.jobs) == 1 else 's'}"]
         if broker.ledger.jobs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
@@ -79,6 +80,8 @@ class Vitals:
         self._metrics = metrics
         self._busy = BusyMeter()
         self._waits = WaitMeter()
+        self._slots: frozenset[str] = frozenset()
+        """Those that have gauges."""
         self._due = 0.0
         self._moved_at = clock()
 
@@ -130,6 +133,12 @@ class Vitals:
         for role in Role:
             for state in WorkerState:
                 metrics.workers.labels(role.value, state.value).set(counts[role, state])
+        slots = frozenset(worker.slot for worker in workers)
+        for slot in self._slots - slots:  # of a host that has left, whose name may never come again
+            for gauge in (metrics.worker_broken, metrics.busy_ratio, metrics.worker_round_trip):
+                with contextlib.suppress(KeyError):
+                    gauge.remove(slot)
+        self._slots = slots
         for worker in workers:
             metrics.worker_broken.labels(worker.slot).set(worker.state is WorkerState.BROKEN)
             if worker.role is Role.TRANSCRIBE:

@@ -38,7 +38,9 @@ class Weights:
                 f"has a model with the SHA-256 {digest}, and {owner} {wanted}; give it the same model.bin "
                 "(--model FOLDER there), or set model.digest to the right one"
             )
-        self._held = {worker: digest, **self._held} if not is_remote else {**self._held, worker: digest}
+        slot = worker.rpartition(".")[0]
+        others = {other: held for other, held in self._held.items() if other.rpartition(".")[0] != slot}
+        self._held = {**others, worker: digest} if is_remote else {worker: digest, **others}
         return ""
 
     def forget(self, worker: str) -> None:

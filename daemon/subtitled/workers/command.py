@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 @click.option(
     "--log-format", type=click.Choice(["auto", "console", "json"]), default="auto", show_default=True
 )
+@click.option("--parent", type=int, hidden=True, help="Who started it, with whom it ends.")
 def worker(
     endpoint: str,
     key_file: str | None,
@@ -67,6 +68,7 @@ def worker(
     stop_timeout_s: float,
     log_level: str,
     log_format: str,
+    parent: int | None,
 ) -> None:
     """Transcribe for a daemon on another host, in the foreground, until SIGTERM.
 
@@ -80,9 +82,11 @@ def worker(
     from subtitled.addresses import host_of
     from subtitled.errors import SubtitledError
     from subtitled.workers.dialling import Place
-    from subtitled.workers.process import keep_memory
+    from subtitled.workers.process import die_with_parent, keep_memory
     from subtitled.workers.remote import RemoteWorker, Settings
 
+    if parent is not None:
+        die_with_parent(parent)
     if not endpoint.startswith("tcp://") or host_of(endpoint.removeprefix("tcp://")) is None:
         raise click.BadParameter(
             f"{endpoint!r}: tcp://HOST:PORT with a port from 1 to 65535", param_hint="--connect"

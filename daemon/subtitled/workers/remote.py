@@ -39,6 +39,9 @@ REFUSED_S = 5.0
 TELL_S = 60.0
 """Seconds between two lines that tell of the same vain wait; the first comes after `PATIENCE_S`."""
 PATIENCE_S = 3.0
+NO_CONNECTION = (
+    "there is no connection; is the daemon up, its port open, and `server` of the key file its public key"
+)
 MAX_WAIT_S = 0.25
 """Longest wait: a lost connection, and systemd's watchdog, are looked after in between."""
 _log = log.get()
@@ -186,9 +189,7 @@ class RemoteWorker:
             return
         if now - self._waits_since > PATIENCE_S:
             is_up = self._line is not None and self._line.is_up
-            self._tell(
-                "the daemon does not answer" if is_up else "there is no connection", now, is_vague=True
-            )
+            self._tell("the daemon does not answer" if is_up else NO_CONNECTION, now, is_vague=True)
 
     def _tell(self, cause: str, now: float, *, is_vague: bool = False) -> None:
         """Log why there is no session: at once if that is news, else once a minute."""

@@ -1,0 +1,216 @@
+"""Workers that a real Ray places, on several nodes: files in, subtitles out, whatever becomes of the nodes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import Counter
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import media
+from daemon import Daemon, eventually, free_port
+from ray_cluster import RayCluster, RayHead
+from remote import Head
+from subtitled import config
+from subtitled.doctor.child import attempt
+from subtitled.doctor.finding import Finding
+from subtitled.doctor.placing import Asked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray has no release for this Python")
+
+COPIES = 2
+"""Files of one test: some seconds of work for one worker."""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RayCluster]:
+    with RayCluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def head(cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayHead]:
+    """Yield a daemon that wants two workers as soon as anything waits, and none three seconds later."""
+    folder = tmp_path_factory.mktemp("head")
+    with RayHead(folder, cluster, hours_per_worker=0.001, idle_s=3.0) as head:
+        head.start()
+        yield head
+        head.stop()
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the subtitles of the demo recording as a worker of this host makes them."""
+    with Daemon(tmp_path_factory.mktemp("local")) as daemon:
+        source = daemon.start().drop(media.DEMO / "demo.flac", "a.flac")
+        daemon.wait_for(source)
+        return text_of(daemon.outbox / "a.en.srt")
+
+
+def text_of(subtitles: Path) -> str:
+    """Return subtitles without their times: which segments share a batch may move one by a frame."""
+    return "\n".join(line for line in subtitles.read_text("utf-8").splitlines() if "-->" not in line)
+
+
+class Files:
+    """Copies of the demo recording on their way through a daemon."""
+
+    def __init__(self, head: RayHead, name: str, count: int = COPIES) -> None:
+        self._head = head
+        self._dropped = [head.drop(media.DEMO / "demo.flac", f"{name}{i}.flac") for i in range(count)]
+
+    def texts(self) -> set[str]:
+        """Wait until all are done, each segment once; return what came of them."""
+        head = self._head
+        jobs = {head.wait_for(source).id for source in self._dropped}
+        done = Counter(
+            (entry.job, entry.name)
+            for entry in head.journal()
+            if entry.subject == "segment" and entry.after == "done" and entry.job in jobs
+        )
+        assert set(done.values()) == {1}
+        return {text_of(head.outbox / f"{source.stem}.en.srt") for source in self._dropped}
+
+
+class Nodes:
+    """Nodes of one test, which are gone after it."""
+
+    def __init__(self, cluster: RayCluster, head: RayHead) -> None:
+        self._cluster, self._head = cluster, head
+        self._nodes: list[Any] = []
+
+    def add(self) -> Any:
+        """Add a node with room for one worker."""
+        self._nodes.append(self._cluster.add())
+        return self._nodes[-1]
+
+    def kill(self, node: Any) -> None:
+        """End a node as a power cut does."""
+        self._nodes.remove(node)
+        self._cluster.kill(node)
+
+    def worker_of(self, node: Any) -> str:
+        """Wait until a worker is placed on a node and has joined; return its slot."""
+        slot = str(self._head.wait_for_log("ray.placed", node=node.node_id[:12])["worker"])
+        self.wait_for_state(slot, "idle", "busy")
+        return slot
+
+    def wait_for_state(self, slot: str, *states: str) -> None:
+        """Wait until a worker is in one of the states."""
+        eventually(lambda: self._head.states().get(slot) in states, f"{slot} is {' or '.join(states)}")
+
+    def clear(self) -> None:
+        """End all that are left."""
+        for node in list(self._nodes):
+            self.kill(node)
+
+
+@pytest.fixture
+def nodes(cluster: RayCluster, head: RayHead) -> Iterator[Nodes]:
+    nodes = Nodes(cluster, head)
+    yield nodes
+    nodes.clear()
+
+
+def test_ray_places_workers_while_there_is_work_and_gets_its_nodes_back(
+    head: RayHead, nodes: Nodes, text: str
+) -> None:
+    """Two by the depth of the queue; none, once they were idle for `ray.idle_s`. Nobody is shown their key."""
+    first, second = nodes.add(), nodes.add()
+    files = Files(head, "depth")
+    slots = {nodes.worker_of(first), nodes.worker_of(second)}
+    assert places_of_the_key(head) == []
+    assert files.texts() == {text}
+    for slot in slots:
+        head.wait_for_log("ray.left", worker=slot)
+        nodes.wait_for_state(slot, "stopped")
+
+
+def places_of_the_key(head: RayHead) -> list[Path]:
+    """Return the files of Ray and of the daemon, command lines and environments in which the workers' key is."""
+    written = [
+        path for folder in (head.folder, head.cluster_folder) for path in folder.rglob("*") if path.is_file()
+    ]
+    told = [path / name for path in Path("/proc").glob("[0-9]*") for name in ("cmdline", "environ")]
+    assert any(path.suffix == ".err" for path in written)  # where an actor's output goes
+    found = []
+    for path in (*written, *told):
+        with contextlib.suppress(OSError):  # processes and files come and go
+            data = path.read_bytes()
+            found += [path] if b'name = "ray"' in data or b'"name":"ray"' in data else []
+    return found
+
+
+def test_a_node_that_dies_loses_nothing_and_doubles_nothing(head: RayHead, nodes: Nodes, text: str) -> None:
+    first, second = nodes.add(), nodes.add()
+    files = Files(head, "killed")
+    slot = nodes.worker_of(first)
+    nodes.worker_of(second)
+    nodes.wait_for_state(slot, "busy")
+    nodes.kill(first)
+    assert files.texts() == {text}
+    head.wait_for_log("ray.gone", worker=slot)
+
+
+def test_a_node_that_comes_in_the_middle_is_used_and_one_with_notice_finishes_what_it_holds(
+    cluster: RayCluster, head: RayHead, nodes: Nodes, text: str
+) -> None:
+    """The second worker was asked for already, and waits for room. Nothing is taken from the first, nothing done again."""
+    first = nodes.add()
+    files = [Files(head, "first")]
+    slot = nodes.worker_of(first)
+    other = nodes.worker_of(nodes.add())
+
+    def has_worked() -> bool:
+        stats = head.stats()
+        worker = next(worker for worker in stats.workers if worker.slot == other)
+        if worker.audio_ms == 0 and len(files) < 20 and stats.ready_segments == 0:
+            files.append(Files(head, f"more{len(files)}-", 1))
+        return worker.audio_ms > 0
+
+    eventually(has_worked, f"{other} has transcribed something")
+    cluster.drain(first)
+    assert head.wait_for_log("ray.leaving", worker=slot)["cause"] == "its node is to go"
+    head.wait_for_log("ray.left", worker=slot)
+    assert {found for some in files for found in some.texts()} == {text}
+    assert [entry for entry in head.log("lease.lost") if entry["worker"].startswith(f"{slot}.")] == []
+
+
+def test_without_a_head_of_ray_the_daemon_works_with_what_it_has(tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    wanted = config.Ray(address=address, gpus_per_worker=0)
+    pool = config.Pool(devices=("cpu",), engine="ray", prepare_workers=1)
+    with Head(tmp_path, hosts=(), ray=wanted, pool=pool) as head:
+        head.start()
+        told = head.wait_for_log("ray.unreachable")
+        assert address in told["cause"]
+        assert "ray start --head" in told["cause"]
+        assert head.wait_for_log("ray.lost")["again_in_s"] > 0
+        assert head.wait_for(head.drop(media.DEMO / "demo.flac", "a.flac")).state == "done"
+        head.stop()
+
+
+def test_the_doctor_looks_at_the_cluster(cluster: RayCluster, nodes: Nodes) -> None:
+    nodes.add()
+    asked = Asked(address=cluster.address, gpus=0, cpus=1)
+    found = list(attempt("ray", asked, silence_s=120, environ={**os.environ, **cluster.environ}))
+    told = {one.name: one for one in found if isinstance(one, Finding)}
+    assert told["ray"].state == "ok"
+    assert f"at its head {cluster.address}" in told["ray"].what
+    assert told["nodes"].state in {"ok", "warning"}  # the node may be on its way
+
+
+def test_the_doctor_says_what_to_do_about_a_cluster_that_does_not_answer() -> None:
+    address = f"127.0.0.2:{free_port()}"
+    (found,) = attempt("ray", Asked(address=address, gpus=1, cpus=1), silence_s=120)
+    assert isinstance(found, Finding)
+    assert (found.name, found.state) == ("ray", "fault")
+    assert f"nothing answers at {address}" in found.what
+    assert found.remedy.startswith("start Ray there (ray start --head)")

@@ -1,0 +1,96 @@
+"""A real cluster of Ray on this machine: a head and nodes, each with an address of its own on the loopback."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from remote import Head
+from subtitled import config
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MEMORY_BYTES = 80 * 2**20
+"""Of a node's object store, which nobody here uses; the least that Ray takes."""
+
+
+class RayCluster:
+    """Nodes with CPU slots in the place of GPUs; a context manager that ends all their processes."""
+
+    def __init__(self) -> None:
+        # Its sockets' paths may have 107 bytes, so that pytest's own folders are too deep.
+        self.folder = Path(tempfile.mkdtemp(prefix="subtitled-ray-"))
+        self._before = {name: os.environ.get(name) for name in self.environ}
+        self._count = 1
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """What all processes of the cluster, and those that join it, are to have."""
+        return {"RAY_TMPDIR": str(self.folder), "RAY_USAGE_STATS_ENABLED": "0"}
+
+    def __enter__(self) -> Self:
+        os.environ.update(self.environ)
+        from ray.cluster_utils import Cluster
+
+        options = {"temp_dir": str(self.folder / "ray"), "include_dashboard": False}
+        self._cluster = Cluster(initialize_head=True, head_node_args={**self._node(0), **options})
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cluster.shutdown()
+        for name, value in self._before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def address(self) -> str:
+        """Where its head listens."""
+        return str(self._cluster.address)
+
+    def add(self, slots: int = 1) -> Any:
+        """Add a node with room for so many workers, and return it."""
+        return self._cluster.add_node(wait=False, **self._node(slots))
+
+    def kill(self, node: Any) -> None:
+        """End a node as a power cut does."""
+        self._cluster.remove_node(node, allow_graceful=False)
+
+    def drain(self, node: Any) -> None:
+        """Give notice that a node is to go, as a cloud does before it takes a machine back."""
+        options = ("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "the spot market")
+        deadline = ("--deadline-remaining-seconds", "300")
+        command = (Path(sys.executable).with_name("ray"), "drain-node", "--address", self.address)
+        subprocess.run([*command, "--node-id", node.node_id, *options, *deadline], check=True)
+
+    def _node(self, slots: int) -> dict[str, Any]:
+        self._count += 1
+        return {
+            "num_cpus": slots,
+            "object_store_memory": MEMORY_BYTES,
+            "node_ip_address": f"127.0.0.{self._count}",
+        }
+
+
+class RayHead(Head):
+    """A daemon without a device of its own, whose workers Ray places."""
+
+    def __init__(self, folder: Path, cluster: RayCluster, **ray: Any) -> None:
+        """`ray`: keys of the section, in place of those for a test."""
+        self.cluster_folder = cluster.folder
+        wanted = {"gpus_per_worker": 0, "idle_s": 600.0, "max_workers": 2, **ray}
+        super().__init__(
+            folder,
+            hosts=(),
+            environ=cluster.environ,
+            ray=config.Ray(address=cluster.address, **wanted),
+            pool=config.Pool(devices=(), engine="ray", prepare_workers=1),
+        )
