@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet --qui
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help demo test lint bench lock screenshots simulate fuzz chaos soak systemd clean
+.PHONY: help demo test lint bench lock screenshots simulate fuzz chaos soak partition systemd clean
 .DEFAULT_GOAL := help
 # A recipe that fails or is interrupted leaves no half-made target behind.
 .DELETE_ON_ERROR:
@@ -46,6 +46,9 @@ chaos: $(VENV)/.tested  ## MINUTES=10: kill random processes of a real daemon; n
 
 soak: $(VENV)/.tested  ## MINUTES=60: small jobs without end; memory and descriptors must stay flat
 	@$(BIN)/python tests/integration/chaos/soak.py --minutes $(or $(MINUTES),60)
+
+partition: $(VENV)/.installed  ## SECONDS="5 60 300": as root: two hosts without a network between them for so long, at work
+	@$(BIN)/python tests/integration/network/partition.py --seconds $(or $(SECONDS),5 60 300)
 
 systemd: $(VENV)/.installed  ## as root: the unit under a real systemd, as init of a namespace
 	@tests/integration/systemd/trial.sh

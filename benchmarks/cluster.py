@@ -162,7 +162,7 @@ def show_link(mbits: Sequence[float], workers: int, seconds: float) -> None:
                     codec=codec,
                     network=network,
                 )
-            row.append(30 * run.per_s)
+            row.append(30 * run.segments / run.took_s)
         print(f"{mbit:>8g}{''.join(f'{speed:>10.1f}' for speed in row)}{30 * wanted:>10.1f}", flush=True)
 
 

@@ -87,6 +87,19 @@ def test_pool_keeps_waiting_workers_at_work() -> None:
     assert re.search(r"^5 s each +8 +200 ", table, re.MULTILINE), table
 
 
+def test_cluster_feeds_hosts_that_only_wait() -> None:
+    few = ("--nodes", "2", "--workers", "4", "--seconds", "0", "--factors", "4")
+    table = _run("cluster.py", *few, "--only", "busy")
+    assert re.search(r"^ +4 +2 +16 +\d+ +[\d.]+ s +[\d.]+% +[\d.]+% ", table, re.MULTILINE), table
+    table = _run("cluster.py", *few, "--only", "bend")
+    assert re.findall(r"^(pcm|flac) +16 +\d+/s +\d+/s ", table, re.MULTILINE) == ["pcm", "flac"], table
+
+
+def test_cluster_measures_links_where_it_may_make_networks() -> None:
+    table = _run("cluster.py", "--only", "link", "--mbits", "100", "--seconds", "0")
+    assert re.search(r"^ +100( +[\d.]+){4}$|^no table of links: ", table, re.MULTILINE), table
+
+
 def test_rivals_understand_the_same_words() -> None:
     """The daemon and two rivals; the others would have to be installed."""
     table = _run("rivals.py", "--short", "--no-command", "--only", "clips")

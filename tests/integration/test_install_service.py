@@ -104,6 +104,25 @@ def test_the_unit_is_hardened(tmp_path: Path, config_file: Path) -> None:
     assert float(found[1]) <= MAX_EXPOSURE, done.stdout
 
 
+@needs_systemd
+def test_the_unit_of_workers_for_another_host_is_sound_and_hardened(tmp_path: Path) -> None:
+    """Written without the daemon's. systemd-analyze takes a colon in a path for something else; units have them."""
+    told = install(tmp_path, "--worker", "tcp://head:8700", "--model", "/srv/models/turbo")
+    assert "subtitled-worker@cuda:0" in told
+    assert not unit_in(tmp_path).exists()
+    template = tmp_path / "etc/systemd/system/subtitled-worker@.service"
+    unit = template.with_name("subtitled-worker@0.service")
+    unit.write_text(template.read_text("utf-8"), "utf-8")
+    verify = ["systemd-analyze", "verify", "--man=no", str(unit)]
+    done = subprocess.run(verify, capture_output=True, text=True, check=False)
+    assert (done.returncode, _about(done.stderr, "subtitled-worker@")) == (0, [])
+    security = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(unit)]
+    done = subprocess.run(security, capture_output=True, text=True, check=False)
+    found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", done.stdout)
+    assert found is not None, done.stderr
+    assert float(found[1]) <= MAX_EXPOSURE, done.stdout
+
+
 @pytest.mark.skipif(shutil.which("systemd-sysusers") is None, reason="systemd-sysusers is not installed")
 def test_user_and_folders_are_made_as_the_files_say(tmp_path: Path) -> None:
     """In a root of its own, as `next steps` says; the folders are made by root alone, to whom they belong then."""
