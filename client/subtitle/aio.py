@@ -177,7 +177,8 @@ class Client:
 
         Only those older than the job `before`, if one is named, and whose file has `name` in its name.
         """
-        return await self._run(self._speaker.list(tuple(states), limit, tag, before, name))
+        talk = self._speaker.list(states=tuple(states), limit=limit, tag=tag, before=before, name=name)
+        return await self._run(talk)
 
     async def status(self, job: str) -> ms.JobFacts:
         """Return all about one job."""

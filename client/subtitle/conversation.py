@@ -49,12 +49,9 @@ class Speaker:
         """Ask who is there."""
         return self._first(ms.Hello(request=self._next()), ms.Welcome)
 
-    def list(
-        self, states: tuple[str, ...], limit: int, tag: str | None, before: str, name: str
-    ) -> Talk[tuple[ms.JobFacts, ...]]:
-        """Ask for the newest jobs."""
-        message = ms.List(request=self._next(), states=states, limit=limit, tag=tag, before=before, name=name)
-        return (yield from self._first(message, ms.JobList)).jobs
+    def list(self, **wanted: Any) -> Talk[tuple[ms.JobFacts, ...]]:
+        """Ask for the newest jobs; `wanted`: fields of List."""
+        return (yield from self._first(ms.List(request=self._next(), **wanted), ms.JobList)).jobs
 
     def status(self, job: str) -> Talk[ms.JobFacts]:
         """Ask for one job."""

@@ -67,8 +67,9 @@ async def _refuse(request: Request, error: Exception) -> Response:
         return Response(status_code=499)  # nobody reads it
     if not isinstance(error, RequestError | SubtitleError | HTTPException):
         _log.error(log.REQUEST_BROKE, path=request.url.path, cause=repr(error))
-    with suppress(RequestError, ClientDisconnect):
-        await drain(request)
+    else:  # after a fault of ours Starlette gives no way to read on
+        with suppress(RequestError, ClientDisconnect):
+            await drain(request)
     response = _answer(request, as_request_error(error))
     if response.status_code == 405:
         response.headers["Allow"] = ", ".join(sorted(_methods(request)))  # RFC 9110, 15.5.6

@@ -111,28 +111,28 @@ JOB_WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "layout.gap_ms": ("Gap, ms", "間隔 (毫秒)"),
     "layout.apply": ("Apply", "套用"),
     "layout.reset": ("Back to as made", "還原原始設定"),
-    # What its scripts say.
-    "script.play": ("Play", "播放"),
-    "script.pause": ("Pause", "暫停"),
-    "script.of": ("{at} of {all}", "{at}，共 {all}"),
-    "script.gone": (
+    # What its scripts say: of no other page, which would be larger for them.
+    "player_script.play": ("Play", "播放"),
+    "player_script.pause": ("Pause", "暫停"),
+    "player_script.of": ("{at} of {all}", "{at}，共 {all}"),
+    "player_script.gone": (
         "The media is not on the server any more: it cannot be heard, and what was found in it is still here.",
         "媒體檔已不在伺服器上，無法播放；轉錄結果仍保留在此。",
     ),
-    "script.crowded": (
+    "player_script.crowded": (
         "The audio cannot be had just now; try again in a moment.",
         "目前無法取得音訊，請稍後再試。",
     ),
-    "script.cues": ("Cues: {n}", "{n} 句"),
-    "script.found": ("Found: {n}", "找到 {n} 句"),
-    "script.unsure": ("{n} uncertain", "{n} 處不確定"),
-    "script.sure": ("nothing uncertain", "沒有不確定之處"),
-    "script.percent": ("{n}% sure", "信心 {n}%"),
-    "script.made": ("As the job was made: {n} cues.", "原始設定：{n} 句。"),
-    "script.changed": (
+    "player_script.cues": ("Cues: {n}", "{n} 句"),
+    "player_script.found": ("Found: {n}", "找到 {n} 句"),
+    "player_script.unsure": ("{n} uncertain", "{n} 處不確定"),
+    "player_script.sure": ("nothing uncertain", "沒有不確定之處"),
+    "player_script.percent": ("{n}% sure", "信心 {n}%"),
+    "player_script.made": ("As the job was made: {n} cues.", "原始設定：{n} 句。"),
+    "player_script.changed": (
         "{n} cues, {more} against {made}; {other} of them are other ones (✱).",
         "{n} 句（原為 {made} 句，{more}），其中 {other} 句不同 (✱)。",
     ),
-    "script.fast": ("{n} must be read faster than the limit.", "{n} 句超過閱讀速度上限。"),
-    "script.failed": ("The subtitles cannot be had just now: {why}", "目前無法取得字幕：{why}"),
+    "player_script.fast": ("{n} must be read faster than the limit.", "{n} 句超過閱讀速度上限。"),
+    "player_script.failed": ("The subtitles cannot be had just now: {why}", "目前無法取得字幕：{why}"),
 }

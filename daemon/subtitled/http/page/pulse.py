@@ -69,10 +69,13 @@ class Pulse:
     async def _ask(self) -> Look:
         async with patience():
             client = self._client
-            welcome, stats = await client.ping(), await client.stats()
-            recent = await client.list(limit=LISTED + 1)
-            active = await client.list(ACTIVE, limit=MAX_ACTIVE)
-            failed = await client.list(("failed",), limit=MAX_FAILED)
+            welcome, stats, recent, active, failed = await asyncio.gather(
+                client.ping(),
+                client.stats(),
+                client.list(limit=LISTED + 1),
+                client.list(ACTIVE, limit=MAX_ACTIVE),
+                client.list(("failed",), limit=MAX_FAILED),
+            )
         now = Snapshot(at=time.monotonic(), stats=stats)
         self._seen.append(now)
         while len(self._seen) > 2 and now.at - self._seen[1].at > SPEED_S:

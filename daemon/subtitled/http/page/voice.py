@@ -31,12 +31,13 @@ class Voice:
         words = WORDS.get(f"{family}.{member}")
         return words[self._place] if words else member
 
-    def script(self) -> dict[str, str]:
-        """Return what the scripts say."""
+    def script(self, family: str = "script") -> dict[str, str]:
+        """Return what the scripts say: those of all pages, or another family's."""
         return {
-            key.removeprefix("script."): words[self._place]
+            member: words[self._place]
             for key, words in WORDS.items()
-            if key.startswith("script.")
+            for of, _, member in (key.partition("."),)
+            if of == family
         }
 
     def number(self, value: float) -> str:

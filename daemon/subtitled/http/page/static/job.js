@@ -18,5 +18,7 @@ function tellTimes(part) {
     const at = new Date(Number(element.dataset.at));
     element.dateTime = at.toISOString();
     if (element.title !== times.format(at)) element.title = times.format(at);
+    // One after another within a minute: "just now" of all of them would say nothing.
+    if (element.closest(".history")) element.textContent = at.toLocaleTimeString(document.documentElement.lang);
   }
 }

@@ -1,0 +1,40 @@
+"""What a browser is told when the gateway itself is at fault."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+from subtitled.http.app import build
+
+
+def test_a_fault_of_ours_is_told_in_a_page() -> None:
+    """Without its lifespan the application has no daemon to ask: the page breaks as it would by any slip of ours."""
+    app = build("ipc:///nowhere", "", tokens=frozenset(), max_bytes=1)
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/",
+        "raw_path": b"/",
+        "root_path": "",
+        "query_string": b"",
+        "scheme": "http",
+        "http_version": "1.1",
+        "headers": [(b"host", b"127.0.0.1:8600")],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 8600),
+    }
+    with suppress(AttributeError):  # Starlette lets the server's log have it too
+        asyncio.run(app(scope, receive, send))
+    assert sent[0]["status"] == 500
+    assert dict(sent[0]["headers"])[b"content-type"].startswith(b"text/html")
+    assert b"<main" in b"".join(message.get("body", b"") for message in sent)
