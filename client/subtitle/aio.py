@@ -19,13 +19,14 @@ import zmq.asyncio
 
 from subtitle import messages as ms
 from subtitle.codec import Buffer
-from subtitle.conversation import Conversation, Heard, Pull, Receive, Send, Speaker, Talk, Tell, Work
+from subtitle.conversation import Speaker
 from subtitle.errors import SubtitleError
 from subtitle.keys import Key
 from subtitle.options import OptionWords, options_of
 from subtitle.progress import Progress, check_done, progress_of
 from subtitle.saving import format_of, save_all
 from subtitle.source import Source
+from subtitle.steps import Conversation, Heard, Pull, Receive, Send, Talk, Tell, Work
 from subtitle.transport import default_server, key_for, open_socket, slice_ms
 
 T = TypeVar("T")

@@ -12,13 +12,14 @@ from typing import Any, Self, TypeVar, Unpack
 import zmq
 
 from subtitle import messages as ms
-from subtitle.conversation import Conversation, Pull, Receive, Send, Speaker, Talk, Tell, Work
+from subtitle.conversation import Speaker
 from subtitle.errors import SubtitleError
 from subtitle.keys import Key
 from subtitle.options import OptionWords, options_of
 from subtitle.progress import Progress, check_done, progress_of
 from subtitle.saving import format_of, save_all
 from subtitle.source import Source
+from subtitle.steps import Conversation, Pull, Receive, Send, Talk, Tell, Work
 from subtitle.transport import Connection, default_server, key_for
 
 T = TypeVar("T")

@@ -13,10 +13,10 @@ from typing import Any
 import zmq
 
 from subtitle.codec import Buffer
-from subtitle.conversation import Heard
 from subtitle.errors import UnreachableError
 from subtitle.keys import Key, find_key
 from subtitle.messages import ToServer, to_client, to_server
+from subtitle.steps import Heard
 
 DEFAULT_SERVER = "ipc:///run/subtitled/clients.sock"
 SERVER_VARIABLE = "SUBTITLE_SERVER"

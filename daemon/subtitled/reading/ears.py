@@ -23,6 +23,7 @@ from msgspec import Struct
 
 from subtitled import log, pipes
 from subtitled.errors import MediaError
+from subtitled.priority import give_way
 
 COMMAND = (sys.executable, "-m", "subtitled.reading.ears")
 COUNT = 2
@@ -217,6 +218,7 @@ def main() -> None:
     )  # a decoder that hangs does not see its pipe's end
     if os.getppid() != parent:
         return
+    give_way()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # meant for the daemon, which is in the same process group
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
