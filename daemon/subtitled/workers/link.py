@@ -30,12 +30,12 @@ from subtitled.watching.vitals import Vitals
 from subtitled.workers import backend as be
 from subtitled.workers.admission import Weights
 from subtitled.workers.gate import Gate
+from subtitled.workers.hearing import BYTES_PER_SAMPLE, event_of, is_remote
 from subtitled.workers.shipping import Shipping
 from subtitled.workers.supervisor import Supervisor
 
 MAX_PER_TURN = 256
 """Messages taken in one turn, so that no flood of one kind holds up the others."""
-BYTES_PER_SAMPLE = 2
 _log = log.get()
 
 
@@ -288,25 +288,20 @@ class WorkerLink:
         return key
 
     def _event(self, worker: str, message: be.FromWorker) -> ev.Event:
+        if isinstance(message, be.Ready):
+            return self._on_ready(worker, message)
+        if isinstance(message, be.LastWords):
+            self._supervisor.note_last_words(worker, message.cause)
+        self._account(worker.rpartition(".")[0], worker, message)
+        return event_of(worker, message)
+
+    def _account(self, slot: str, worker: str, message: be.FromWorker) -> None:
+        """Let metrics and log have what a message says of work done."""
         match message:
-            case be.Ready():
-                return self._on_ready(worker, message)
-            case be.Heartbeat(feed=feed, decoded_samples=decoded, is_waiting=is_waiting):
-                return ev.Progressed(worker=worker, feed=feed, decoded_samples=decoded, is_waiting=is_waiting)
-            case be.Prepared(feed=feed, plan=plan):
-                return ev.Prepared(worker=worker, feed=feed, plan=plan, pcm_bytes=plan.samples * 2)
-            case be.PlanComplete(feed=feed, media=media):
-                if message.decode_s:
-                    self._metrics.stage_seconds.labels("decode").observe(message.decode_s)
-                    self._metrics.stage_seconds.labels("vad").observe(message.vad_s)
-                waveform = msgspec.msgpack.encode(message.waveform) if message.waveform else None
-                return ev.PlanComplete(
-                    worker=worker, feed=feed, media=msgspec.msgpack.encode(media), waveform=waveform
-                )
-            case be.Needless(feed=feed, cause=cause):
-                return ev.Needless(worker=worker, feed=feed, cause=cause)
-            case be.Transcribed(lease=lease, items=items, decode_s=decode_s, load_s=load_s):
-                slot = worker.rpartition(".")[0]
+            case be.PlanComplete(decode_s=decode_s, vad_s=vad_s) if decode_s:
+                self._metrics.stage_seconds.labels("decode").observe(decode_s)
+                self._metrics.stage_seconds.labels("vad").observe(vad_s)
+            case be.Transcribed(items=items, decode_s=decode_s, load_s=load_s):
                 if load_s:
                     self._metrics.model_loads.labels(slot).inc()
                     _log.info(log.MODEL_LOADED, worker=worker, load_s=round(load_s, 2))
@@ -315,22 +310,11 @@ class WorkerLink:
                 self._metrics.stage_seconds.labels("features").observe(message.features_s)
                 self._metrics.stage_seconds.labels("transcribe").observe(decode_s)
                 self._vitals.answered(slot, decode_s)
-                return ev.Transcribed(
-                    worker=worker, lease=lease, outcomes=tuple(_outcome(item) for item in items)
-                )
             case be.Unloaded():
-                self._metrics.model_unloads.labels(worker.rpartition(".")[0]).inc()
+                self._metrics.model_unloads.labels(slot).inc()
                 _log.info(log.MODEL_UNLOADED, worker=worker)
-                return ev.ModelUnloaded(worker)
-            case be.Refused(feed=feed, lease=lease, cause=cause):
-                if lease:
-                    return ev.LeaseRefused(worker=worker, lease=lease, cause=cause)
-                return ev.PrepareRefused(worker=worker, feed=feed, cause=cause)
-            case be.LastWords(cause=cause):
-                self._supervisor.note_last_words(worker, cause)
-                return ev.WorkerHeard(worker)
-            case be.Join() | be.Echo() | be.Received() | be.Leaving():
-                return ev.WorkerHeard(worker)  # for the gate
+            case _:
+                pass
 
     def _on_ready(self, worker: str, message: be.Ready) -> ev.Event:
         slot = worker.rpartition(".")[0]
@@ -374,11 +358,6 @@ class WorkerLink:
         return cause
 
 
-def is_remote(worker: str) -> bool:
-    """Say whether an identity is that of a worker on another host: HOST/PLACE.N."""
-    return "/" in worker
-
-
 def _recipe(job: Job) -> be.Recipe:
     """Return the settings of a job's plan: the server's of the time it was first planned, and its own over them."""
     recipe = msgspec.msgpack.decode(job.recipe, type=be.Recipe)
@@ -388,14 +367,3 @@ def _recipe(job: Job) -> be.Recipe:
 
 def _has_its_pcm(message: be.Prepared, blobs: Sequence[Buffer]) -> bool:
     return [len(blob) for blob in blobs] == [message.plan.samples * BYTES_PER_SAMPLE]
-
-
-def _outcome(item: be.ItemResult) -> ev.Outcome:
-    result = item.result
-    return ev.Outcome(
-        key=SegmentKey(item.job, item.index),
-        is_speech=result.is_speech,
-        language=result.language,
-        language_probability=result.language_probability,
-        result=msgspec.msgpack.encode(result),
-    )
