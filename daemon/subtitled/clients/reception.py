@@ -36,6 +36,7 @@ from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
 from subtitled.descriptors import more_descriptors
 from subtitled.inboxes.intake import new_job_id
+from subtitled.storage.durability import Durability
 from subtitled.storage.rows import JournalEntry
 from subtitled.storage.store import Store
 from subtitled.watching.gpu_memory import GpuMemory
@@ -82,6 +83,7 @@ class Reception:
         self._languages = languages
         self._gauge_at = 0.0
         self._aside = Aside("clients", call_back, threads=4)
+        self._durability = Durability(store, call_back)
         self._folder = Path(config.state.dir, UPLOADS_FOLDER)
         self._holdings = Holdings(
             self._folder,
@@ -111,7 +113,7 @@ class Reception:
             store=store,
             holdings=self._holdings,
             happen=happen,
-            facts=self.desk.facts,
+            tell=self._tell,
             aside=self._aside,
             call_back=call_back,
             metrics=metrics,
@@ -161,6 +163,7 @@ class Reception:
         for link in self._links:
             link.receive(now)
         self.uploads.tick(now, _now_ms())
+        self._durability.tend()
         if now >= self._gauge_at:
             self._gauge_at = now + GAUGE_S
             self._listening.tick(now)
@@ -191,6 +194,7 @@ class Reception:
         self.uploads.close()
         self._listening.close()
         self._aside.close()
+        self._durability.close()
         self._composer.close()
         self._lines.close()
         for door in self._doors:
@@ -264,7 +268,11 @@ class Reception:
                 repetition=order if known is not None else 0,
             )
             self._happen(JobArrived(job))
-        peer.reply(ms.JobInfo(request=message.request, job=self.desk.facts(job.id)))
+        self._tell(peer, message.request, job.id)
+
+    def _tell(self, peer: Peer, request: int, job: str) -> None:
+        """Answer with a job that nobody will send again, so not before it is on the disk."""
+        self._durability.then(lambda: peer.reply(ms.JobInfo(request=request, job=self.desk.facts(job))))
 
 
 class _Found(Struct, frozen=True):

@@ -73,17 +73,17 @@ class Uploads:
         store: Store,
         holdings: Holdings,
         happen: Callable[[Event], None],
-        facts: Callable[[str], ms.JobFacts],
+        tell: Callable[[Peer, int, str], None],
         aside: Aside,
         call_back: CallBack,
         metrics: Metrics,
     ) -> None:
-        """`happen` hands an event to the broker; `call_back`, called in a thread, has a function called in the loop's."""
+        """`tell` answers a request with a job, once that is on the disk; `call_back` has a function called in the loop."""
         self.limits = limits
         self._store = store
         self._holdings = holdings
         self._happen = happen
-        self._facts = facts
+        self._tell = tell
         self._aside = aside
         self._call_back = call_back
         self._metrics = metrics
@@ -127,7 +127,7 @@ class Uploads:
             self._go_on(known.job, message, peer, now)
             return
         if known is not None and not message.is_again and self._is_answer(known.job):
-            peer.reply(ms.JobInfo(request=message.request, job=self._facts(known.job.id)))
+            self._tell(peer, message.request, known.job.id)
             return
         if self.count >= self.limits.max_open:
             raise RefusedError(
@@ -193,7 +193,7 @@ class Uploads:
         if job.state is JobState.CANCELLED:
             raise RefusedError("WRONG_STATE", _is_over(job))
         if job.state is not JobState.RECEIVING:
-            peer.reply(ms.JobInfo(request=message.request, job=self._facts(job.id)))
+            self._tell(peer, message.request, job.id)
             return
         upload, inflow = self._sent_by(peer, job.id)
         is_first = upload.commit is None
@@ -372,7 +372,7 @@ class Uploads:
         size, mtime_ns, sha256 = arrived.size, arrived.mtime_ns, arrived.sha256
         uploaded = Uploaded(job=job, size=size, mtime_ns=mtime_ns, sha256=sha256, options=upload.options)
         self._happen(uploaded)
-        peer.reply(ms.JobInfo(request=request, job=self._facts(job)))
+        self._tell(peer, request, job)
 
     def _expire(self, job: str, cause: str) -> None:
         self._metrics.uploads.labels("expired").inc()

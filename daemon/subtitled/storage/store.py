@@ -18,7 +18,7 @@ from subtitled.core.events import SegmentRow
 from subtitled.core.records import Job, Options, SegmentKey
 from subtitled.core.states import JOB_LIVE, JobEvent, JobState, SegmentState
 from subtitled.errors import StoreError
-from subtitled.storage.database import open_database, reported, transaction
+from subtitled.storage.database import Log, open_database, transaction
 from subtitled.storage.rows import (
     CHOOSE_JOBS,
     INSERT_JOB,
@@ -43,11 +43,23 @@ class Store:
     def __init__(self, path: str, migrations: Sequence[str] = MIGRATIONS) -> None:
         """Open or make the database at `path`; raises StoreError when it is unusable or newer than this code."""
         self._db = open_database(path, migrations)
+        self._log = Log(path)
+        self.commits = 0
+        """Transactions that changed something, since the start."""
         self._last_order = self._one("SELECT coalesce(max(ord), 0) FROM jobs")
 
     def close(self) -> None:
         """Close the database; may be repeated."""
         self._db.close()
+        self._log.close()
+
+    def sync(self) -> None:
+        """Bring what was committed before to the disk; for any thread. Blocks; raises StoreError."""
+        self._log.sync()
+
+    def checkpoint(self) -> None:
+        """Do as `sync`, and move what the log has into the database."""
+        self._log.checkpoint()
 
     # -- writing ---------------------------------------------------------------------------------------------
 
@@ -59,22 +71,19 @@ class Store:
     def apply(self, saves: Iterable[Save]) -> list[JournalEntry]:
         """Commit all of `saves` in one transaction, or none; return what was added to the journal.
 
-        A transaction that accepts a job is on the disk when this returns (synchronous = FULL); others may lose their
-        last moments to a power cut, never to a crash of the daemon, and are then done again.
+        A crash of the daemon takes none of it back. A power cut may, until `sync`: what nobody was told of is then done again.
         """
         saves = list(saves)
         if not saves:
             return []
-        is_acceptance = any(isinstance(save, SaveNewJob) for save in saves)
         entries: list[JournalEntry] = []
         now_ms = time.time_ns() // 1_000_000
-        with reported():
-            self._db.execute(f"PRAGMA synchronous = {'FULL' if is_acceptance else 'NORMAL'}")
         with transaction(self._db):
             for save in saves:
                 entry = self._save(save, now_ms)
                 if entry is not None:
                     entries.append(entry)
+        self.commits += 1
         return entries
 
     def claim_outputs(self, job: Job, paths: Iterable[bytes]) -> None:
