@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MEMORY_BYTES = 80 * 2**20
 """Of a node's object store, which nobody here uses; the least that Ray takes."""
+ATTEMPTS = 3
+"""Ray gives a node half a minute to start, which is too little on a loaded machine."""
 
 
 class RayCluster:
@@ -38,8 +40,13 @@ class RayCluster:
         os.environ.update(self.environ)
         from ray.cluster_utils import Cluster
 
-        options = {"temp_dir": str(self.folder / "ray"), "include_dashboard": False}
-        self._cluster = Cluster(initialize_head=True, head_node_args={**self._node(0), **options})
+        options: dict[str, Any] = {"temp_dir": str(self.folder / "ray"), "include_dashboard": False}
+        self._cluster = Cluster()
+        try:
+            self._started(**self._node(0), **options)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -58,7 +65,7 @@ class RayCluster:
 
     def add(self, slots: int = 1) -> Any:
         """Add a node with room for so many workers, and return it."""
-        return self._cluster.add_node(wait=False, **self._node(slots))
+        return self._started(wait=False, **self._node(slots))
 
     def kill(self, node: Any) -> None:
         """End a node as a power cut does."""
@@ -70,6 +77,15 @@ class RayCluster:
         deadline = ("--deadline-remaining-seconds", "300")
         command = (Path(sys.executable).with_name("ray"), "drain-node", "--address", self.address)
         subprocess.run([*command, "--node-id", node.node_id, *options, *deadline], check=True)
+
+    def _started(self, **options: Any) -> Any:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return self._cluster.add_node(**options)
+            except Exception as error:
+                if "timed out during startup" not in str(error) or attempt == ATTEMPTS:
+                    raise
+        raise AssertionError
 
     def _node(self, slots: int) -> dict[str, Any]:
         self._count += 1
@@ -94,3 +110,12 @@ class RayHead(Head):
             ray=config.Ray(address=cluster.address, **wanted),
             pool=config.Pool(devices=(), engine="ray", prepare_workers=1),
         )
+
+    @property
+    def dropped(self) -> int:
+        """How many files were put into its inbox."""
+        return self._dropped
+
+    def log_of(self, event: str, worker: str) -> list[dict[str, Any]]:
+        """Return the log's lines of one event of one worker."""
+        return [entry for entry in self.log(event) if entry["worker"] == worker]

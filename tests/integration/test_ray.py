@@ -7,12 +7,12 @@ import os
 from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
 import media
-from daemon import Daemon, eventually, free_port
+from daemon import ENDED, Daemon, eventually, free_port
 from ray_cluster import RayCluster, RayHead
 from remote import Head
 from subtitled import config
@@ -21,12 +21,13 @@ from subtitled.doctor.finding import Finding
 from subtitled.doctor.placing import Asked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray has no release for this Python")
 
 COPIES = 2
-"""Files of one test: some seconds of work for one worker."""
+"""Files that wait, or are being transcribed, at any time."""
+T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +61,24 @@ def text_of(subtitles: Path) -> str:
 
 
 class Files:
-    """Copies of the demo recording on their way through a daemon."""
+    """Copies of the demo recording on their way through a daemon, which never runs out of them while it is waited."""
 
-    def __init__(self, head: RayHead, name: str, count: int = COPIES) -> None:
+    def __init__(self, head: RayHead) -> None:
         self._head = head
-        self._dropped = [head.drop(media.DEMO / "demo.flac", f"{name}{i}.flac") for i in range(count)]
+        self._dropped: list[Path] = []
+
+    def eventually(self, probe: Callable[[], T | None], what: str) -> T:
+        """Return the first true answer of `probe`, which is asked while there is work for two."""
+
+        def asked() -> T | None:
+            stats = self._head.stats()
+            ended = sum(stats.jobs.get(state, 0) for state in ENDED)
+            if sum(stats.jobs.values()) == self._head.dropped and self._head.dropped - ended < COPIES:
+                name = f"{self._head.dropped}.flac"
+                self._dropped.append(self._head.drop(media.DEMO / "demo.flac", name))
+            return probe()
+
+        return eventually(asked, what)
 
     def texts(self) -> set[str]:
         """Wait until all are done, each segment once; return what came of them."""
@@ -96,15 +110,18 @@ class Nodes:
         self._nodes.remove(node)
         self._cluster.kill(node)
 
-    def worker_of(self, node: Any) -> str:
-        """Wait until a worker is placed on a node and has joined; return its slot."""
-        slot = str(self._head.wait_for_log("ray.placed", node=node.node_id[:12])["worker"])
-        self.wait_for_state(slot, "idle", "busy")
-        return slot
+    def worker_of(self, node: Any, files: Files) -> str:
+        """Wait until a worker is placed on a node and has something to do; return its slot."""
 
-    def wait_for_state(self, slot: str, *states: str) -> None:
-        """Wait until a worker is in one of the states."""
-        eventually(lambda: self._head.states().get(slot) in states, f"{slot} is {' or '.join(states)}")
+        def found() -> str | None:
+            placed = (
+                str(entry["worker"])
+                for entry in self._head.log("ray.placed")
+                if node.node_id.startswith(entry["node"])
+            )
+            return next((slot for slot in placed if self._head.states().get(slot) == "busy"), None)
+
+        return files.eventually(found, f"a worker on {node.node_id} has work")
 
     def clear(self) -> None:
         """End all that are left."""
@@ -124,13 +141,14 @@ def test_ray_places_workers_while_there_is_work_and_gets_its_nodes_back(
 ) -> None:
     """Two by the depth of the queue; none, once they were idle for `ray.idle_s`. Nobody is shown their key."""
     first, second = nodes.add(), nodes.add()
-    files = Files(head, "depth")
-    slots = {nodes.worker_of(first), nodes.worker_of(second)}
+    files = Files(head)
+    slots = {nodes.worker_of(first, files), nodes.worker_of(second, files)}
+    assert len(slots) == 2
     assert places_of_the_key(head) == []
     assert files.texts() == {text}
     for slot in slots:
         head.wait_for_log("ray.left", worker=slot)
-        nodes.wait_for_state(slot, "stopped")
+        eventually(lambda slot=slot: head.states().get(slot) == "stopped", f"{slot} has stopped")  # type: ignore[misc]
 
 
 def places_of_the_key(head: RayHead) -> list[Path]:
@@ -150,10 +168,9 @@ def places_of_the_key(head: RayHead) -> list[Path]:
 
 def test_a_node_that_dies_loses_nothing_and_doubles_nothing(head: RayHead, nodes: Nodes, text: str) -> None:
     first, second = nodes.add(), nodes.add()
-    files = Files(head, "killed")
-    slot = nodes.worker_of(first)
-    nodes.worker_of(second)
-    nodes.wait_for_state(slot, "busy")
+    files = Files(head)
+    nodes.worker_of(second, files)
+    slot = nodes.worker_of(first, files)
     nodes.kill(first)
     assert files.texts() == {text}
     head.wait_for_log("ray.gone", worker=slot)
@@ -163,23 +180,14 @@ def test_a_node_that_comes_in_the_middle_is_used_and_one_with_notice_finishes_wh
     cluster: RayCluster, head: RayHead, nodes: Nodes, text: str
 ) -> None:
     """The second worker was asked for already, and waits for room. Nothing is taken from the first, nothing done again."""
-    first = nodes.add()
-    files = [Files(head, "first")]
-    slot = nodes.worker_of(first)
-    other = nodes.worker_of(nodes.add())
-
-    def has_worked() -> bool:
-        stats = head.stats()
-        worker = next(worker for worker in stats.workers if worker.slot == other)
-        if worker.audio_ms == 0 and len(files) < 20 and stats.ready_segments == 0:
-            files.append(Files(head, f"more{len(files)}-", 1))
-        return worker.audio_ms > 0
-
-    eventually(has_worked, f"{other} has transcribed something")
+    first, files = nodes.add(), Files(head)
+    slot = nodes.worker_of(first, files)
+    nodes.worker_of(nodes.add(), files)
     cluster.drain(first)
-    assert head.wait_for_log("ray.leaving", worker=slot)["cause"] == "its node is to go"
+    leaving = files.eventually(lambda: next(iter(head.log_of("ray.leaving", slot)), None), f"{slot} leaves")
+    assert leaving["cause"] == "its node is to go"
     head.wait_for_log("ray.left", worker=slot)
-    assert {found for some in files for found in some.texts()} == {text}
+    assert files.texts() == {text}
     assert [entry for entry in head.log("lease.lost") if entry["worker"].startswith(f"{slot}.")] == []
 
 
