@@ -100,7 +100,7 @@ def test_a_file_that_is_dropped_becomes_subtitles_that_are_heard_and_taken_home(
         assert len(bars) > 1
         job = (row.attribute("id") or "").removeprefix("job-")
         browser.click(f"#job-{job} a", file.name)
-        browser.wait_for("#list a.cue")
+        browser.wait_for("#list a.cue[tabindex='0']")
         cues = browser.find_all("#list a.cue")
         srt = daemon.client.fetch(job)[1].decode()
         assert len(cues) == srt.count("-->") > 1
@@ -216,7 +216,11 @@ def test_everything_is_reached_by_the_keyboard_and_seen_to_be(
             browser.open(path)
             browser.wait_for("h1")
             if path != "/":
-                browser.until(lambda: browser.find("#find") or browser.find(".failed"), "the page is whole")
+                # The list takes its place when its cues have come.
+                browser.until(
+                    lambda: browser.find("#list a.cue[tabindex='0']") or browser.find(".failed"),
+                    "the page is whole",
+                )
             wanted = focusable(browser)
             plain = {name: looks(browser, name) for name in wanted}
             met = []
@@ -232,7 +236,7 @@ def test_everything_is_reached_by_the_keyboard_and_seen_to_be(
 def test_a_player_is_worked_by_the_keyboard_alone(browse: Any, done: JobFacts) -> None:
     with browse() as browser:
         browser.open(f"/jobs/{done.id}")
-        browser.wait_for("#list a.cue")
+        browser.wait_for("#list a.cue[tabindex='0']")
         browser.press("j")
         browser.wait_for("#list li:first-child a.cue[aria-current]")
         browser.press("j")
@@ -254,7 +258,7 @@ def test_screen_readers_and_weak_eyes_are_thought_of(
             browser.open(path)
             browser.wait_for("h1")
             if path == f"/jobs/{done.id}":
-                browser.wait_for("#list a.cue")
+                browser.wait_for("#list a.cue[tabindex='0']")
             browser.script("document.querySelectorAll('details').forEach((one) => (one.open = true))")
             assert faults(browser) == [], path
 

@@ -61,7 +61,7 @@ def browser(shared: Browser, talk: JobFacts) -> Browser:
 
 
 def ready(browser: Browser) -> Browser:
-    browser.wait_for("#list a.cue")
+    browser.wait_for("#list a.cue[tabindex='0']")  # the script's, no longer those that came with the page
     browser.wait_for("#controls")
     return browser
 
@@ -156,6 +156,10 @@ def test_the_list_follows_until_the_reader_scrolls(browser: Browser) -> None:
 
     browser.script("document.querySelector('#list li:nth-child(20) a').click()")
     browser.until(is_seen, "the cue is in view")
+    browser.script("document.querySelector('audio').pause()")
+    browser.script("document.querySelector('#list li:nth-child(20) a').click()")  # there again, however far it had come
+    browser.script("document.querySelector('audio').pause()")
+    browser.until(is_seen, "the cue is in view, and stays the current one")
     browser.script(
         "document.getElementById('scroll').dispatchEvent(new WheelEvent('wheel')); document.getElementById('scroll').scrollTop = 0"
     )

@@ -103,7 +103,7 @@ export class CueList {
 
   #let(follows) {
     this.#follows = follows;
-    this.#follow.hidden = follows || this.#current < 0;
+    this.#follow.hidden = follows;
     if (follows && this.#current >= 0) this.#bring(this.#current);
   }
 
@@ -131,10 +131,11 @@ export class CueList {
 
   #pick(event) {
     const one = event.target.closest("li");
-    if (!one || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    const cue = this.#cues[this.#rows.indexOf(one)]; // none where the row is still the server's: then its link says where to go
+    if (!cue || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
     this.#point(one, true);
-    this.#onPick(this.#cues[this.#rows.indexOf(one)]);
+    this.#onPick(cue);
     this.#let(true);
   }
 
@@ -149,7 +150,7 @@ export class CueList {
     this.#follows = false;
     this.#point(one, true);
     one.scrollIntoView({ block: "nearest" });
-    this.#follow.hidden = this.#current < 0;
+    this.#follow.hidden = false;
   }
 
   #isUnsure(word, cue) {

@@ -21,7 +21,8 @@ export class Sound extends EventTarget {
   }
 
   get at_ms() {
-    return this.#wanted ?? Math.min(this.#audio.currentTime * 1000, this.length_ms);
+    // Rounded: a browser that was sent to a cue's first moment may say that it is some microseconds before it.
+    return this.#wanted ?? Math.min(Math.round(this.#audio.currentTime * 1000), this.length_ms);
   }
 
   get isPlaying() {
