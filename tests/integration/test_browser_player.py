@@ -157,7 +157,9 @@ def test_the_list_follows_until_the_reader_scrolls(browser: Browser) -> None:
     browser.script("document.querySelector('#list li:nth-child(20) a').click()")
     browser.until(is_seen, "the cue is in view")
     browser.script("document.querySelector('audio').pause()")
-    browser.script("document.querySelector('#list li:nth-child(20) a').click()")  # there again, however far it had come
+    browser.script(
+        "document.querySelector('#list li:nth-child(20) a').click()"
+    )  # there again, however far it had come
     browser.script("document.querySelector('audio').pause()")
     browser.until(is_seen, "the cue is in view, and stays the current one")
     browser.script(

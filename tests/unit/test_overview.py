@@ -86,7 +86,7 @@ def test_a_failure_is_forgotten_after_a_day() -> None:
     ("changes", "details", "percent"),
     [
         ({"state": "receiving", "received_bytes": 10_000_000}, ("10 MB of 40 MB here",), "25%"),
-        ({"state": "receiving", "size": 0, "received_bytes": 9}, ("9 B of 0 B here",), ""),
+        ({"state": "receiving", "size": 0, "received_bytes": 9}, ("9 B here",), ""),
         ({"state": "queued"}, ("40 MB",), ""),
         ({"state": "preparing", "decoded_ms": 720_000}, ("12 min read so far",), ""),
         (

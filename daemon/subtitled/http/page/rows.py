@@ -83,7 +83,13 @@ def job_row(job: JobFacts, voice: Voice) -> JobRow:
 def _details(job: JobFacts, voice: Voice) -> Iterable[str]:
     match job.state:
         case "receiving":
-            yield voice("job.received", part=voice.size(job.received_bytes), whole=voice.size(job.size))
+            part, whole = voice.size(job.received_bytes), voice.size(job.size)
+            # Who sends without saying how much will come has a size of 0.
+            yield (
+                voice("job.received", part=part, whole=whole)
+                if job.size
+                else voice("job.received.so_far", part=part)
+            )
         case "preparing":
             yield voice("job.read", time=voice.duration(job.decoded_ms))
         case _ if job.audio_ms:

@@ -150,6 +150,7 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "job.cause": ("Reason", "原因"),
     "job.history": ("History", "歷程"),
     "job.received": ("{part} of {whole} here", "已收到 {part} / {whole}"),
+    "job.received.so_far": ("{part} here", "已收到 {part}"),
     "job.read": ("{time} read so far", "已讀取 {time}"),
     "job.took": ("took {time}, {speed} real time", "耗時 {time}，速度 {speed}"),
     "job.unnamed": ("(without a name)", "(未命名)"),
