@@ -70,7 +70,9 @@ def print_stats(console: Console, stats: StatsInfo) -> None:
     for name in ("WORKER", "ROLE", "STATE", "DEVICE", "HOLDS", *(("LINK",) if has_hosts else ()), "CAUSE"):
         table.add_column(name)
     for worker in stats.workers:
-        holds = worker.job or (f"{worker.leases} leases" if worker.leases else "-")
+        holds = worker.job or (
+            f"{worker.leases} {'lease' if worker.leases == 1 else 'leases'}" if worker.leases else "-"
+        )
         identity = f"{worker.slot}.{worker.incarnation}"
         table.add_row(
             *(identity, worker.role, worker.state, worker.device or "-", holds),
