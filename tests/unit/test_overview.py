@@ -65,7 +65,7 @@ def stats(*states: str, **changes: object) -> StatsInfo:
             "bad",
             "Nothing can be transcribed: no worker is in order",
         ),
-        ((), {}, 0, "bad", "Nothing can be transcribed: no worker is in order"),
+        ((), {}, 0, "warn", "There is no worker yet"),
         (("stopped", "draining"), {"is_draining": True}, 0, "warn", "The daemon is stopping"),
     ],
 )
@@ -124,9 +124,17 @@ def test_a_worker_is_told_with_what_it_does() -> None:
         "6.0 GB of 24 GB",
         0.25,
     )
-    assert row.sign == "busy"
+    assert (row.sign, row.link) == ("busy", "")
+    away = replace(facts, host="gpu2", round_trip_ms=4.25, sent_bytes=2 * 10**9, received_bytes=10**6)
+    assert worker_row(away, Speeds(total=9.0), {}, ENGLISH).link == "4.2 ms away, 2.0 GB sent, 1.0 MB back"
     idle = worker_row(worker(), Speeds(total=9.0, slots={"gpu0": 43.2}), {}, ENGLISH)
     assert (idle.speed, idle.memory, idle.sign) == ("", "", "done")
+
+
+def test_a_worker_of_another_host_that_has_left_is_nobodys_fault() -> None:
+    gone = worker("stopped", slot="gpu2/cuda0")
+    here = replace(stats("busy"), workers=(worker("busy"), gone))
+    assert verdict(here, 0, most_failed=50).key == "verdict.well"
 
 
 @pytest.mark.parametrize(("state", "sign"), [("broken", "bad"), ("backoff", "warn"), ("starting", "wait")])

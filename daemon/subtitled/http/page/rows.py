@@ -50,6 +50,8 @@ class WorkerRow(Struct, frozen=True, kw_only=True):
     """Empty where it has none."""
     memory: str
     memory_fraction: float
+    link: str
+    """How far away it is, and what went over the network; empty for those of the daemon's own host."""
     cause: str
 
 
@@ -120,5 +122,12 @@ def worker_row(worker: WorkerFacts, speed: Speeds, names: Mapping[str, str], voi
         speed=voice.speed(times) if times >= 0.05 else "",
         memory=voice("worker.memory", part=voice.size(used), whole=voice.size(whole)) if whole else "",
         memory_fraction=used / whole if whole else 0.0,
+        link=_link(worker, voice) if worker.host else "",
         cause=worker.cause,
     )
+
+
+def _link(worker: WorkerFacts, voice: Voice) -> str:
+    far = f"{voice.number(worker.round_trip_ms)} ms"
+    sent, got = voice.size(worker.sent_bytes), voice.size(worker.received_bytes)
+    return voice("worker.link", time=far, sent=sent, got=got)

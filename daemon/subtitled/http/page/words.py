@@ -51,6 +51,7 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "verdict.broken": ("{n} of {whole} workers are out of order", "{whole} 個轉錄程序中有 {n} 個故障"),
     "verdict.broken.one": ("One of {whole} workers is out of order", "{whole} 個轉錄程序中有 1 個故障"),
     "verdict.paused": ("The disk is full: new files wait", "磁碟已滿：新檔案暫停處理"),
+    "verdict.nobody": ("There is no worker yet", "目前還沒有轉錄程序"),
     "verdict.none": ("Nothing can be transcribed: no worker is in order", "無法轉錄：所有轉錄程序都已故障"),
     "verdict.draining": ("The daemon is stopping", "服務正在停止"),
     # What is done now.
@@ -74,6 +75,7 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "worker.readers": ("Readers", "讀取程序"),
     "worker.memory": ("{part} of {whole}", "{part} / {whole}"),
     "worker.memory.of": ("Memory of {slot}", "{slot} 的記憶體"),
+    "worker.link": ("{time} away, {sent} sent, {got} back", "往返 {time}，已送出 {sent}，已收回 {got}"),
     "worker.nothing": ("nothing to do", "沒有工作"),
     "worker.state.starting": ("starting", "啟動中"),
     "worker.state.idle": ("ready", "待命"),
