@@ -85,3 +85,13 @@ class WorkerFacts(Struct, frozen=True, kw_only=True):
     """How far its host's clock is before the daemon's."""
     model_digest: str = ""
     """SHA-256 of its model's weights."""
+
+    @property
+    def is_remote(self) -> bool:
+        """It is of another host, here or gone: its slot is HOST/PLACE."""
+        return "/" in self.slot
+
+    @property
+    def has_left(self) -> bool:
+        """It was of another host and has gone, which is nobody's fault."""
+        return self.state == "stopped" and self.is_remote

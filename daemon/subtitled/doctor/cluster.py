@@ -56,7 +56,7 @@ def reach_finding(listen: str, error: OSError | None) -> Finding:
 
 def host_findings(keys: Mapping[str, str], stats: StatsInfo) -> Iterator[Finding]:
     """Judge every host by what the daemon knows of its workers."""
-    workers = [worker for worker in stats.workers if "/" in worker.slot]
+    workers = [worker for worker in stats.workers if worker.is_remote]
     for host in sorted({*keys, *(_host(worker) for worker in workers)}):
         yield from _host_findings(host, [worker for worker in workers if _host(worker) == host])
     digests = {worker.model_digest: worker.slot for worker in workers if worker.model_digest}

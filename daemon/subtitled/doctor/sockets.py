@@ -89,7 +89,7 @@ def running_findings(running: Running) -> Iterator[Finding]:
             yield fault(
                 name, f"is broken: {worker.cause}", "mend that, then type: systemctl reload subtitled"
             )
-        elif worker.state not in _LOADED and not (worker.state == "stopped" and "/" in worker.slot):
+        elif worker.state not in _LOADED and not worker.has_left:
             cause = f": {worker.cause}" if worker.cause else ""
             yield warning(
                 name, f"is {worker.state}{cause}", "wait for worker.ready in the log, then ask again"

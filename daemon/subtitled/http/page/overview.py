@@ -18,7 +18,7 @@ from subtitled.http.page.language import language_of
 from subtitled.http.page.pulse import LISTED, MAX_FAILED, RUNNING, Look, Pulse, patience
 from subtitled.http.page.rows import job_row, name_of, worker_row
 from subtitled.http.page.tongues import choices
-from subtitled.http.page.verdict import has_left, lately, verdict
+from subtitled.http.page.verdict import lately, verdict
 from subtitled.http.page.voice import Voice
 
 SHOWN_FAILURES = 5
@@ -87,7 +87,7 @@ async def _facts(request: Request) -> dict[str, Any]:
     jobs = look.recent if choice.is_all else await _list(request, choice)
     names = {job.id: name_of(job, voice) for job in look.active}
     workers = [
-        worker_row(worker, look.speed, names, voice) for worker in look.stats.workers if not has_left(worker)
+        worker_row(worker, look.speed, names, voice) for worker in look.stats.workers if not worker.has_left
     ]
     readers = {worker.slot for worker in look.stats.workers if worker.role == "prepare"}
     failed = lately(look.failed, time.time() * 1000)

@@ -27,7 +27,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
 
 def verdict(stats: StatsInfo, failed: int, most_failed: int) -> Verdict:
     """Return the worst there is to say; `failed` files failed lately, of which no more than `most_failed` are counted."""
-    workers = [worker for worker in stats.workers if worker.role == "transcribe" and not has_left(worker)]
+    workers = [worker for worker in stats.workers if worker.role == "transcribe" and not worker.has_left]
     working = sum(worker.state in WORKING for worker in workers)
     out = [worker for worker in workers if is_out(worker)]
     if stats.is_draining:
@@ -48,11 +48,6 @@ def verdict(stats: StatsInfo, failed: int, most_failed: int) -> Verdict:
         key = "verdict.failed" if failed < most_failed else "verdict.failed_many"
         return Verdict(level="warn", key=key, n=failed)
     return Verdict(level="ok", key="verdict.well")
-
-
-def has_left(worker: WorkerFacts) -> bool:
-    """Say whether a worker of another host has gone, which is nobody's fault."""
-    return worker.state == "stopped" and "/" in worker.slot
 
 
 def is_out(worker: WorkerFacts) -> bool:
