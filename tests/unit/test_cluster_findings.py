@@ -6,12 +6,13 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from subtitle import StatsInfo, WorkerFacts
+from subtitle import WorkerFacts
 from subtitled import config
 from subtitled.cluster.nodes import Node
 from subtitled.doctor import cluster
 from subtitled.doctor.cluster import host_findings, reach_finding
 from subtitled.doctor.placing import Asked, nodes_finding
+from unit.server_stats import STATS
 
 KEYS = {"gpu2": "a" * 40}
 
@@ -23,17 +24,7 @@ def worker(slot: str = "gpu2/cuda0", state: str = "idle", **facts: Any) -> Worke
 
 def told(*workers: WorkerFacts) -> dict[str, tuple[str, str]]:
     """Return the state and the words of each finding, by name."""
-    stats = StatsInfo(
-        request=1,
-        workers=workers,
-        jobs={},
-        ready_segments=0,
-        leased_segments=0,
-        queued_bytes=0,
-        audio_ms=0,
-        uptime_s=9.0,
-        last_seq=0,
-    )
+    stats = replace(STATS, workers=workers)
     return {found.name: (found.state, found.what + found.remedy) for found in host_findings(KEYS, stats)}
 
 

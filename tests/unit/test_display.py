@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from subtitle import JobFailedError, Progress, StatsInfo, WorkerFacts
+from subtitle import JobFailedError, Progress, WorkerFacts
 from subtitle.bars import Rate, clock, description, megabytes
 from subtitle.outlook import Snapshot, Speeds, outlook, speeds
 from subtitle.progress import check_done, progress_of
 from subtitle.top import to_do
 from unit import job_facts
+from unit.server_stats import STATS
 
 FACTS = replace(
     job_facts.FACTS,
@@ -120,17 +121,7 @@ def snapshot(at: float, uptime_s: float, **audio_ms: int) -> Snapshot:
         )
         for slot, value in audio_ms.items()
     )
-    stats = StatsInfo(
-        request=1,
-        workers=workers,
-        jobs={},
-        ready_segments=0,
-        leased_segments=0,
-        queued_bytes=0,
-        audio_ms=sum(audio_ms.values()),
-        uptime_s=uptime_s,
-        last_seq=0,
-    )
+    stats = replace(STATS, workers=workers, audio_ms=sum(audio_ms.values()), uptime_s=uptime_s)
     return Snapshot(at=at, stats=stats, jobs=())
 
 

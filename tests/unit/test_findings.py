@@ -6,9 +6,10 @@ import errno
 import os
 
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
-from subtitle import StatsInfo, Welcome
+from subtitle import Welcome
 from subtitle.messages import WorkerFacts
 from subtitled.doctor.devices import (
     compute_type_finding,
@@ -26,6 +27,7 @@ from subtitled.doctor.show import as_json, print_lines, summary
 from subtitled.doctor.sockets import Running, port_finding, running_findings
 from subtitled.errors import ModelError
 from subtitled.version import VERSION
+from unit.server_stats import STATS
 
 MIB = 2**20
 
@@ -150,17 +152,7 @@ def test_a_port_is_free_or_served_or_somebody_elses() -> None:
 
 def running(*workers: WorkerFacts, version: str = VERSION) -> list[Finding]:
     """Return what is found of a daemon with these workers."""
-    stats = StatsInfo(
-        request=1,
-        workers=workers,
-        jobs={},
-        ready_segments=0,
-        leased_segments=0,
-        queued_bytes=0,
-        audio_ms=0,
-        uptime_s=9.0,
-        last_seq=0,
-    )
+    stats = replace(STATS, workers=workers)
     welcome = Welcome(request=1, server=version, protocol=1, model="tiny")
     return list(running_findings(Running(endpoint="ipc:///s", welcome=welcome, stats=stats)))
 

@@ -13,6 +13,7 @@ from subtitled.http.page.verdict import LATELY_MS, lately, verdict
 from subtitled.http.page.voice import Voice
 from subtitled.speech.languages import code_of, name_of
 from unit import job_facts
+from unit.server_stats import STATS
 
 ENGLISH = Voice("en")
 FACTS = replace(job_facts.FACTS, id="0194f3a6c21b7d0e", source="/srv/in/talk.mp4", size=40_000_000)
@@ -33,17 +34,7 @@ def worker(state: str = "idle", **changes: object) -> WorkerFacts:
 
 
 def stats(*states: str, **changes: object) -> StatsInfo:
-    facts = StatsInfo(
-        request=1,
-        workers=(worker("broken", role="prepare"), *map(worker, states)),
-        jobs={},
-        ready_segments=0,
-        leased_segments=0,
-        queued_bytes=0,
-        audio_ms=0,
-        uptime_s=1.0,
-        last_seq=0,
-    )
+    facts = replace(STATS, workers=(worker("broken", role="prepare"), *map(worker, states)), uptime_s=1.0)
     return replace(facts, **changes)
 
 

@@ -6,10 +6,12 @@ import asyncio
 from typing import TYPE_CHECKING, cast
 
 import pytest
+from msgspec.structs import replace
 
 from subtitle import StatsInfo, UnreachableError
 from subtitle.messages import Welcome
 from subtitled.http.page.pulse import Pulse
+from unit.server_stats import STATS
 
 if TYPE_CHECKING:
     from subtitle.aio import Client
@@ -33,17 +35,7 @@ class Fake:
 
     async def stats(self) -> StatsInfo:
         """Give the number of the look as the time since the start."""
-        return StatsInfo(
-            request=1,
-            workers=(),
-            jobs={},
-            ready_segments=0,
-            leased_segments=0,
-            queued_bytes=0,
-            audio_ms=0,
-            uptime_s=float(self.asked),
-            last_seq=0,
-        )
+        return replace(STATS, uptime_s=float(self.asked))
 
     async def list(self, *_: object, **__: object) -> tuple[JobFacts, ...]:
         """Have no jobs."""
