@@ -45,8 +45,10 @@ def sender(daemon: Daemon) -> Iterator[Sender]:
 
 def spool(daemon: Daemon, job: str) -> list[str]:
     """Return the names of the files that the daemon keeps for a job."""
-    folder = daemon.folder / "state" / "uploads" / job
-    return [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    try:
+        return os.listdir(daemon.folder / "state" / "uploads" / job)
+    except FileNotFoundError:  # the daemon removes the folder whenever it is done with it
+        return []
 
 
 def ended(sender: Sender, job: str) -> ms.JobFacts:
