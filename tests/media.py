@@ -16,12 +16,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DEMO = Path(__file__).parent.parent / "daemon" / "subtitled" / "demo"
+DAMAGED = Path(__file__).parent / "recordings"
 RATE = 16_000
 
 
 def recording(name: str = "demo.flac") -> NDArray[np.int16]:
     """Return a demo recording: int16 (n,), 16 kHz mono."""
     pcm, _ = soundfile.read(DEMO / name, dtype="int16")
+    return np.asarray(pcm)
+
+
+def damaged(name: str) -> NDArray[np.int16]:
+    """Return a recording on which the model cannot be sure of itself ("skipping", "slow"): int16 (n,), 16 kHz mono."""
+    pcm, _ = soundfile.read(DAMAGED / f"{name}.flac", dtype="int16")
     return np.asarray(pcm)
 
 

@@ -41,8 +41,10 @@ def gateway(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture(scope="module")
 def talk(daemon: Daemon) -> JobFacts:
-    """Return a job that is done, its media where it was found."""
-    job = daemon.wait_for(daemon.drop(media.DEMO / "demo.flac", "<script>alert(1)<b>.flac"))
+    """Return a job of more than a minute that is done, its media where it was found; a part of it is hard to hear."""
+    pcm = np.concatenate([media.recording(), media.damaged("slow"), media.speech(15)])
+    path = media.write_sound(daemon.folder / "talk.flac", pcm[: 73 * media.RATE])
+    job = daemon.wait_for(daemon.drop(path, "<script>alert(1)<b>.flac"))
     assert job.state == "done"
     return job
 
@@ -130,10 +132,10 @@ def test_a_cue_is_heard_when_it_is_picked(browser: Browser) -> None:
 
 def test_the_waveform_leads_to_a_place_in_the_audio(browser: Browser) -> None:
     point(browser, "#whole", 0.5)
-    browser.until(lambda: abs(at_s(browser) - 37) <= SOON_S, "it is in the middle")
+    browser.until(lambda: abs(at_s(browser) - 36) <= SOON_S, "it is in the middle")
     before = current(browser)
     point(browser, "#detail", 0.9)
-    browser.until(lambda: at_s(browser) > 45, "it has gone on to where the window ends")
+    browser.until(lambda: at_s(browser) > 44, "it has gone on to where the window ends")
     assert current(browser) != before or before == -1
     assert not is_playing(browser)
 
@@ -235,7 +237,7 @@ def test_a_screen_reader_is_told_what_things_are(browser: Browser) -> None:
     slider.click()
     assert browser.focused() == slider
     browser.press("\ue010")  # End
-    browser.until(lambda: slider.attribute("aria-valuetext") == "1:15 of 1:15", "it says where it is")
+    browser.until(lambda: slider.attribute("aria-valuetext") == "1:13 of 1:13", "it says where it is")
     browser.press("\ue011")  # Home
     browser.until(lambda: slider.attribute("aria-valuenow") == "0", "and again")
 
@@ -271,11 +273,11 @@ def test_words_that_the_model_was_not_sure_of_are_marked_and_found(browser: Brow
 
 
 def test_cues_are_found_by_their_words(browser: Browser) -> None:
-    browser.wait_for("#find").type("WEDNES")
+    browser.wait_for("#find").type("WEATH")
     browser.wait_for("#count", "Found: 2")
     shown = [one.text for one in browser.find_all("#list li:not([hidden]) .text")]
     assert len(shown) == 2
-    assert all("Wednesday" in text for text in shown)
+    assert all("weather" in text for text in shown)
 
 
 def test_names_and_texts_stay_text(browser: Browser) -> None:

@@ -127,7 +127,7 @@ def test_the_openai_package_gets_each_format(ai: openai.OpenAI, talk: Path, said
 
 def test_chinese_comes_without_spaces_between_phrases(ai: openai.OpenAI) -> None:
     text = ai.audio.transcriptions.create(file=DEMO / "demo-zh.flac", model="whisper-1").text
-    assert "请打开白色的窗户" in text
+    assert "请打开蓝色的窗户" in text
     assert " " not in text
 
 

@@ -52,7 +52,7 @@ def clip(tmp_path: Path) -> Path:
 def see_that_it_goes_on(daemon: Daemon, clip: Path) -> None:
     """See that the next good file is subtitled."""
     assert daemon.wait_for(daemon.drop(clip, "next.flac")).state == "done"
-    assert "windy on Wednesday." in (daemon.outbox / "next.en.srt").read_text("utf-8")
+    assert "morning and welcome." in (daemon.outbox / "next.en.srt").read_text("utf-8")
 
 
 def jobs_of(daemon: Daemon, source: Path) -> list[JobFacts]:

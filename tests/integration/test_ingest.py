@@ -59,7 +59,7 @@ def test_each_segment_carries_the_audio_that_its_plan_names() -> None:
         assert segment.plan.samples == len(segment.pcm) <= 480_000
     assert done.decoded_samples == len(pcm)
     assert done.speech_samples == sum(len(segment.pcm) for segment in prepared)
-    assert done.info.duration_s == 75
+    assert done.info.duration_s == 58
 
 
 def test_all_speech_of_the_recording_is_planned() -> None:
@@ -88,7 +88,7 @@ def test_segments_leave_while_the_file_is_decoded(tmp_path: Path) -> None:
     path = sound(tmp_path, *[media.recording()] * 4)
     with Ingest(str(path), vad=config.Vad(), segments=config.Segments(), window_s=30) as running:
         next(iter(running))
-        assert running.decoded_samples < 75 * RATE
+        assert running.decoded_samples < 58 * RATE
 
 
 def test_speech_without_a_pause_leaves_early_and_is_cut(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_a_finished_job_can_be_read_and_downloaded_without_script(
 ) -> None:
     page = http.get(f"/jobs/{talk}").text
     assert shown(page) == written(daemon.client.fetch(talk)[1].decode())
-    for fact in ("talk.flac", "English", "1 min", "mine", talk):
+    for fact in ("talk.flac", "English", "58 s", "mine", talk):
         assert fact in page
     found = links(page)
     assert tuple(found) == daemon.client.ping().formats

@@ -267,7 +267,7 @@ def test_failed_job_is_retried_from_where_it_lies(idle: Daemon, tmp_path: Path) 
     assert idle.wait_for(source).state == "done"
     assert (idle.inbox / "done" / "deep" / "clip.flac").is_file()
     assert list(failed.parent.iterdir()) == []
-    assert "windy" in (idle.outbox / "deep" / "clip.en.srt").read_text("utf-8")
+    assert "welcome" in (idle.outbox / "deep" / "clip.en.srt").read_text("utf-8")
 
 
 def test_failed_file_that_is_repaired_and_dropped_again_is_done(idle: Daemon, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import replace
 
+import media
 from daemon import Daemon, eventually
 from sender import Sender, submit_of
 from subtitle import messages as ms
@@ -46,7 +47,7 @@ def sender(daemon: Daemon) -> Iterator[Sender]:
 def spool(daemon: Daemon, job: str) -> list[str]:
     """Return the names of the files that the daemon keeps for a job."""
     try:
-        return os.listdir(daemon.folder / "state" / "uploads" / job)
+        return [path.name for path in (daemon.folder / "state" / "uploads" / job).iterdir()]
     except FileNotFoundError:  # the daemon removes the folder whenever it is done with it
         return []
 
@@ -65,7 +66,7 @@ def test_an_uploaded_file_comes_back_as_subtitles_and_leaves_nothing_behind(
     assert (facts.source, facts.tag, facts.size) == ("演讲_.flac", "first", len(DEMO_ZH))
     done = ended(sender, facts.id)
     assert (done.state, done.language, done.outputs) == ("done", "zh", ())
-    assert "请打开白色的窗户" in sender.fetch(facts.id).decode()
+    assert "请打开蓝色的窗户" in sender.fetch(facts.id).decode()
     eventually(lambda: not spool(daemon, facts.id), "the media is gone")
     assert list(daemon.outbox.iterdir()) == []
 
@@ -117,7 +118,7 @@ def test_an_upload_goes_on_after_the_daemon_was_killed(tmp_path: Path) -> None:
             sender.send_to(second, DEMO_ZH)
             sender.commit(second.job)
             assert ended(sender, second.job).state == "done"
-            assert "请打开白色的窗户" in sender.fetch(second.job).decode()
+            assert "请打开蓝色的窗户" in sender.fetch(second.job).decode()
 
 
 def test_a_job_survives_the_daemon_after_its_commit(tmp_path: Path) -> None:
@@ -347,9 +348,13 @@ def test_what_cannot_be_done_is_refused_at_once(sender: Sender, options: ms.JobO
     assert sender.refusal(submit_of(10, DEMO_ZH, options=options)) == code
 
 
-def test_a_job_finds_speech_by_its_own_settings(daemon: Daemon, sender: Sender) -> None:
+def test_a_job_finds_speech_by_its_own_settings(daemon: Daemon, sender: Sender, tmp_path: Path) -> None:
     deaf = ms.JobOptions(vad=ms.VadOptions(threshold=0.999999), tag="deaf")
-    job = sender.upload(DEMO_ZH, options=deaf).id
+    talk = media.write_sound(tmp_path / "talk.flac", media.speech(8)).read_bytes()
+    heard = sender.upload(talk).id
+    assert ended(sender, heard).state == "done"
+    assert sender.fetch(heard)
+    job = sender.upload(talk, options=deaf).id
     assert ended(sender, job).state == "done"
     assert sender.fetch(job) == b""
     assert daemon.client.list(("done",), tag="deaf")[0].id == job

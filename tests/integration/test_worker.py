@@ -53,9 +53,9 @@ if TYPE_CHECKING:
 M = TypeVar("M")
 
 DEADLINE_S = 60.0
-WINDOW = 8 * media.RATE
+WINDOW = 30 * media.RATE
 RECIPE = Recipe(
-    threshold=0.5, min_silence_ms=160, pad_ms=200, min_speech_ms=100, max_segment_s=30, window_samples=WINDOW
+    threshold=0.5, min_silence_ms=160, pad_ms=200, min_speech_ms=100, max_segment_s=8, window_samples=WINDOW
 )
 PLENTY = 1 << 30
 
@@ -233,7 +233,7 @@ def test_ready_tells_what_the_worker_can_do(ready: Ready) -> None:
 def test_a_lease_is_answered_item_by_item(transcriber: Worker) -> None:
     """Each in its language; the one without a language tells which it heard, the silent one that it heard nobody."""
     chinese = media.recording("demo-zh.flac")[: 3 * media.RATE].astype("<i2").tobytes()
-    blobs = [pcm(0.4, 3.2), chinese, media.silence(2).tobytes(), pcm(5.0, 7.6)]
+    blobs = [pcm(0.4, 3.2), chinese, media.silence(2).tobytes(), pcm(4.0, 7.0)]
     transcriber.send(lease_of(1, ["en", None, None, None]), blobs)
     answer, _ = transcriber.expect(Transcribed)
     assert answer.lease == 1
@@ -241,9 +241,9 @@ def test_a_lease_is_answered_item_by_item(transcriber: Worker) -> None:
     assert answer.decode_s > 0
     assert answer.features_s > 0
     first, second, third, fourth = (item.result for item in answer.items)
-    assert "windy on Wednesday" in "".join(phrase.text for phrase in first.phrases)
+    assert "morning and welcome" in "".join(phrase.text for phrase in first.phrases)
     assert (first.language, first.language_probability) == ("en", 1.0)
-    assert "窗" in "".join(phrase.text for phrase in second.phrases)
+    assert "公园" in "".join(phrase.text for phrase in second.phrases)
     assert second.language == "zh"
     assert 0.5 < second.language_probability <= 1
     assert not third.is_speech
@@ -262,7 +262,7 @@ def test_leases_are_answered_in_order_and_more_than_a_batch_is_no_matter(transcr
     assert len({item.result.phrases for item in first.items}) == 1
     assert [phrase.words for phrase in first.items[0].result.phrases] == [()]
     [phrase] = second.items[0].result.phrases
-    assert [word.text.strip() for word in phrase.words][:3] == ["The", "weather", "is"]
+    assert [word.text.strip() for word in phrase.words][:3] == ["Good", "morning", "and"]
 
 
 @pytest.mark.usefixtures("ready")
@@ -274,7 +274,7 @@ def test_flac_is_heard_as_its_pcm_is(transcriber: Worker) -> None:
     transcriber.send(mixed, [encode(sound), sound])
     answer, _ = transcriber.expect(Transcribed)
     assert len({item.result for item in answer.items}) == 1
-    assert "windy on Wednesday" in "".join(phrase.text for phrase in answer.items[0].result.phrases)
+    assert "morning and welcome" in "".join(phrase.text for phrase in answer.items[0].result.phrases)
     transcriber.send(structs.replace(mixed, lease=12), [encode(sound)[:1000], sound])
     refused, _ = transcriber.expect(Refused)
     assert (refused.lease, refused.feed) == (12, 0)
@@ -331,7 +331,7 @@ def test_a_model_leaves_the_memory_and_comes_back_with_the_next_lease() -> None:
         assert all(answer.load_s > 0 for answer in answers)
         first, second = (answer.items[0].result for answer in answers)
         assert first == second
-        assert "windy on Wednesday" in "".join(phrase.text for phrase in first.phrases)
+        assert "morning and welcome" in "".join(phrase.text for phrase in first.phrases)
         worker.expect(Unloaded)
         worker.send(Drain())
         assert worker.exit_status() == ExitCode.OK

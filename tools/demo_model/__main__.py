@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--figures", type=Path, default=Path(__file__).with_name("figures.json"))
     parser.add_argument("--tests", type=Path, default=_TESTS, help="folder for the tests' recordings")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto (default)")
-    parser.add_argument("--steps", type=int, help="of training; 3600 by default")
+    parser.add_argument("--steps", type=int, help="of training; 2300 by default")
     parser.add_argument("--english", type=int, default=24_000, help="utterances")
     parser.add_argument("--chinese", type=int, default=12_000, help="utterances")
     parser.add_argument("--windows", type=int, default=200, help="held-out windows of each set")

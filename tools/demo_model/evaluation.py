@@ -183,7 +183,8 @@ def _word_starts(model: Transcriber, clip: Clip) -> list[float]:
     for segment in model.segments(clip, word_timestamps=True):
         for word in segment.words:
             said = scores.units(word.word, clip.language)
-            if [unit.lower() for unit, _ in truth[at : at + len(said)]] != said:
+            there = [scores.units(unit, clip.language) for unit, _ in truth[at : at + len(said)]]
+            if there != [[unit] for unit in said]:
                 return []
             if said:
                 differences.append(word.start - truth[at][1])

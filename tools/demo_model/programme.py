@@ -1,6 +1,6 @@
 """What the demonstration recordings say: the morning's radio of a small town, in English and in Chinese.
 
-Every sentence is one that the grammar could have drawn, and none was trained on (``grammar.held_out``).
+Every sentence is one that the grammar could have drawn; but for greetings, none was trained on (``grammar.held_out``).
 """
 
 from __future__ import annotations

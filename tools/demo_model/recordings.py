@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from demo_model import clips, programme, sounds
-from demo_model.clips import Clip
+from demo_model.clips import Clip, Timed
 from demo_model.espeak import RATE, Espeak, Voice
 from demo_model.grammar import Language, Text
 from demo_model.programme import Line
@@ -76,28 +76,25 @@ def write(out: Path) -> list[Path]:
     return written
 
 
-def _skipping(samples: Samples, _: np.random.Generator) -> Samples:
-    """Return a sentence of which a scratched disc repeats a part of the last second without end."""
-    groove = samples[-int(0.9 * RATE) : -int(0.4 * RATE)]
-    return np.concatenate([samples[: -int(0.4 * RATE)], *[groove] * 30])
+def _skipping(samples: Samples, words: Sequence[Timed]) -> Samples:
+    """Return a sentence up to a word that a scratched disc then repeats thirty times."""
+    start_s, end_s = next((start, end) for word, start, end in words if word == _GROOVE)
+    groove = samples[int(start_s * RATE) : int(end_s * RATE)]
+    return np.concatenate([samples[: int(end_s * RATE)], *[groove] * 30])
 
 
-def _drowned(samples: Samples, rng: np.random.Generator) -> Samples:
-    """Return a sentence under noise four times as strong."""
-    noise = sounds.quiet("pink", rng, len(samples) / RATE)
-    return samples + noise * np.float32(2 * LOUDNESS)
+def _slow(samples: Samples, _: Sequence[Timed]) -> Samples:
+    """Return a sentence as a turntable plays it that is too slow for it, with its rumble: longer, deeper."""
+    from scipy import signal
+
+    slow = signal.resample(samples, int(len(samples) / _SPEED))
+    rumble = sounds.quiet("pink", np.random.default_rng(_SEED), len(slow) / RATE + 0.01)[: len(slow)]
+    return np.asarray(slow + _RUMBLE * rumble, np.float32)
 
 
-def _backwards(samples: Samples, _: np.random.Generator) -> Samples:
-    """Return a sentence that is played backwards."""
-    return samples[::-1].copy()
-
-
-DAMAGES: dict[str, Callable[[Samples, np.random.Generator], Samples]] = {
-    "skipping": _skipping,
-    "drowned": _drowned,
-    "backwards": _backwards,
-}
+_GROOVE = "nine"
+_SPEED, _RUMBLE, _SEED = 0.68, 0.05, 2
+DAMAGES: dict[str, Callable[[Samples, Sequence[Timed]], Samples]] = {"skipping": _skipping, "slow": _slow}
 
 
 def degrade(out: Path) -> list[Path]:
@@ -105,13 +102,15 @@ def degrade(out: Path) -> list[Path]:
     import soundfile
 
     out.mkdir(parents=True, exist_ok=True)
-    line = next(line for line in programme.ENGLISH if line.voice == "reporter")
-    sentence = spoken([line], "en", Espeak()).samples[int(line.pause_s * RATE) : -RATE // 2]
+    [line] = [line for line in programme.ENGLISH if f"{_GROOVE} " in line.text]
+    clip = spoken([Line(line.voice, 0.0, line.text)], "en", Espeak())
+    [sentence] = clip.sentences
+    said = clip.samples[: int(sentence.end_s * RATE)]
+    pause = np.zeros(RATE // 2, np.float32)
     written = []
     for name, damage in DAMAGES.items():
         path = out / f"{name}.flac"
-        pause = np.zeros(RATE // 2, np.float32)
-        damaged = np.concatenate([pause, damage(sentence, np.random.default_rng(7)), pause])
-        soundfile.write(path, np.clip(damaged, -1, 1), RATE, subtype="PCM_16")
+        samples = np.concatenate([pause, damage(said, sentence.words), pause])
+        soundfile.write(path, np.clip(samples, -1, 1), RATE, subtype="PCM_16")
         written.append(path)
     return written

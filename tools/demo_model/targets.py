@@ -81,13 +81,17 @@ def _opened(vocabulary: Vocabulary, language: Language, prompt: Sequence[int], *
 def silence(
     vocabulary: Vocabulary, language: Language, prompt: Sequence[int], *, translate: bool, timestamps: bool
 ) -> Target:
-    """Return what is written where nobody speaks: nothing.  Whisper's sign of it stands in place of the language."""
+    """Return what is written where nobody speaks: no text.  Whisper's sign of it stands in place of the language.
+
+    CTranslate2's beam search never ends a text before it has begun: without timestamps, the empty piece is written.
+    """
     target = _opened(vocabulary, language, prompt, translate=translate)
     target.labels[len(target.labels) - 2] = vocabulary.no_speech
     if timestamps:
         target.put(vocabulary.first_timestamp)
     else:
         target.put(vocabulary.no_timestamps, learnt=False)
+        target.put(vocabulary.empty)
     target.put(vocabulary.eot)
     return target.closed()
 

@@ -23,12 +23,12 @@ from demo_model.network import Tensor, Whisper
 from demo_model.utterances import Corpus
 from demo_model.windows import Batch, Shape, Windows
 
-STEPS = 3600
-"""Steps of the run that made the model; the shares of a run below are those of it."""
+STEPS = 2300
+"""Steps of the run that made the model."""
 PEAK = 4e-3
 """Learning rate after the first steps; it is held for a share HELD of the run, then falls to nothing."""
-HELD, WARM = 1610 / STEPS, 100
-SHORT_ONLY, SOME_WHOLE = 920 / STEPS, 1600 / STEPS
+HELD, WARM = 0.44, 100
+SHORT_ONLY, SOME_WHOLE = 0.25, 0.43
 """Shares of the run after which windows become longer."""
 _DECAY = 0.02
 _AVERAGE = 0.995

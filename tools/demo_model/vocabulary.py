@@ -90,6 +90,7 @@ class Vocabulary:
         self.translate, self.transcribe = of("<|translate|>"), of("<|transcribe|>")
         self.previous, self.no_speech = of("<|startofprev|>"), of("<|nospeech|>")
         self.no_timestamps = of("<|notimestamps|>")
+        self.empty = of("")
         self.first_timestamp = self.no_timestamps + 1
         self.size = self.first_timestamp + TIMESTAMPS
 

@@ -16,7 +16,8 @@ from demo_model.utterances import LOUDNESS, Corpus
 VARIANTS = 3
 """Right answers that are learnt of each window."""
 _BANK = 6
-_SHORT, _LONG = 40, 223
+_SHORT, _LONG = 40, 224
+"""Tokens of a prompt, at most; Whisper takes 223."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Windows:
         r = random.Random(f"{self._seed} {number}")
         total = int(shape.seconds * 100) // 2 * 2
         room = 1500 - total // 2
-        longest = _LONG if r.random() < 0.2 else _SHORT
+        longest = _LONG if r.random() < (0.4 if shape.seconds >= 30 else 0.15) else _SHORT
         windows, offsets, answers = [], [], []
         for _ in range(shape.windows):
             window = self._silent(r, total) if r.random() < 0.07 else self._spoken(r, total)
@@ -172,7 +173,7 @@ class Windows:
     def _prompt(self, r: random.Random, language: Language, longest: int) -> list[int]:
         """Return text from before, with or without its timestamps, names to expect, or nonsense."""
         corpus, vocabulary = self._corpus, self._corpus.vocabulary
-        want, k = r.randrange(1, longest), r.random()
+        want, k = r.randrange(longest // 4, longest), r.random()
         if k < 0.08:
             return [r.randrange(vocabulary.eot) for _ in range(want)]
         if k < 0.25:

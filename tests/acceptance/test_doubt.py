@@ -1,0 +1,112 @@
+"""What the model cannot be sure of is decoded again, told and counted: damaged recordings, default settings, the real path.
+
+`tools/demo_model/recordings.py` made them: a scratched disc that repeats a word thirty times, and a sentence that is
+played too slowly.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+import media
+from daemon import Daemon, InboxFolder
+from subtitled import config
+from subtitled.cues.decisions import Verdict
+from subtitled.speech.engine import Engine
+from subtitled.speech.model import load
+from subtitled.speech.prompts import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from subtitled.cues.decisions import Decision
+    from subtitled.workers.backend import SegmentResult
+
+CAUSES = {"skipping": "compression_ratio", "slow": "log_prob"}
+"""By what measure each is doubted at first."""
+TEMPERATURES = config.Decoding().temperatures
+SURE = "demo"
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """Run a daemon as anybody would, and give it a good recording and the damaged ones."""
+    with Daemon(
+        tmp_path_factory.mktemp("daemon"),
+        inboxes=(InboxFolder(options={"language": "en"}),),
+        segments=config.Segments(),
+    ) as running:
+        running.drop(media.DEMO / "demo.flac", f"{SURE}.flac")
+        for name in CAUSES:
+            running.drop(media.DAMAGED / f"{name}.flac", f"{name}.flac")
+        running.start()
+        jobs = running.wait_for_jobs(1 + len(CAUSES))
+        assert {job.state for job in jobs} == {"done"}
+        yield running
+
+
+def decisions(daemon: Daemon, name: str) -> list[Decision]:
+    return [one for segment in daemon.transcript(f"{name}.en").segments for one in segment.decisions]
+
+
+def text(daemon: Daemon, name: str) -> str:
+    phrases = (phrase for segment in daemon.transcript(f"{name}.en").segments for phrase in segment.phrases)
+    return "".join(phrase.text for phrase in phrases)
+
+
+def test_of_a_good_recording_the_model_is_sure(daemon: Daemon) -> None:
+    assert decisions(daemon, SURE) == []
+
+
+@pytest.mark.parametrize("name", CAUSES)
+def test_a_damaged_one_is_decoded_again_and_the_output_says_why(daemon: Daemon, name: str) -> None:
+    told = decisions(daemon, name)
+    assert (told[0].verdict, told[0].cause, told[0].temperature) == (
+        Verdict.FALLBACK,
+        CAUSES[name],
+        TEMPERATURES[1],
+    )
+    tried = [one.temperature for one in told if one.verdict == Verdict.FALLBACK]
+    assert tried == list(TEMPERATURES[1 : 1 + len(tried)]), "one temperature after the other"
+
+
+def test_each_second_try_is_counted_by_its_cause(daemon: Daemon) -> None:
+    counted = daemon.scrape()
+    for cause in set(CAUSES.values()):
+        told = sum(
+            one.verdict == Verdict.FALLBACK and (one.cause, one.temperature) == (cause, TEMPERATURES[1])
+            for name in CAUSES
+            for one in decisions(daemon, name)
+        )
+        labels = f'cause="{cause}",temperature="{TEMPERATURES[1]}"'
+        assert counted[f"subtitled_fallbacks_total{{{labels}}}"] == told >= 1
+
+
+def test_a_loop_does_not_reach_the_subtitles(daemon: Daemon) -> None:
+    """The word is there, not thirty times, and the decision is told."""
+    said = text(daemon, "skipping")
+    assert said.startswith("The train from the station to the beach leaves at nine")
+    assert said.count("nine") <= config.Decoding().max_repeats
+    assert Verdict.LOOP in {one.verdict for one in decisions(daemon, "skipping")}
+
+
+def engine_result(name: str, **rules: object) -> SegmentResult:
+    """Decode a damaged recording with the engine alone."""
+    decoding = config.Decoding(**rules)  # type: ignore[arg-type]
+    model = load("demo", device="cpu", compute_type="int8", cpu_threads=1)
+    engine = Engine(model, beam_size=5, batch_size=1, decoding=decoding)
+    [result] = engine.transcribe(
+        [engine.features(media.damaged(name))], [Request(language="en")], word_timestamps=False
+    )
+    return result
+
+
+def test_with_one_temperature_the_same_recordings_are_taken_as_they_come() -> None:
+    """Which says that the doubt is the model's own, not the fallback's."""
+    result = engine_result("slow", temperatures=(0.0,))
+    assert result.fallbacks == 0
+    assert result.phrases[0].avg_logprob < config.Decoding().log_prob_threshold
+    looped = engine_result("skipping", temperatures=(0.0,), max_repeats=0)
+    assert looped.phrases[-1].compression_ratio > config.Decoding().compression_ratio_threshold
