@@ -38,12 +38,13 @@ def held(path: Path) -> Iterator[None]:
         signal.signal(signal.SIGIO, before)
 
 
-def reading(daemon: Daemon) -> int:
-    """Wait until the prepare worker has a file; return its process id."""
+def reading(daemon: Daemon, killed: int = 0) -> int:
+    """Wait until the prepare worker, another than one that was killed, has a file; return its process id."""
 
     def found() -> int | None:
         [worker] = [worker for worker in daemon.stats().workers if worker.role == "prepare"]
-        return daemon.workers().get(f"{worker.slot}.{worker.incarnation}") if worker.job else None
+        pid = daemon.workers().get(f"{worker.slot}.{worker.incarnation}") if worker.job else None
+        return None if pid == killed else pid
 
     return eventually(found, "the file is being read")
 
@@ -68,8 +69,10 @@ def test_file_that_takes_its_decoder_down_twice_fails_with_the_reason(tmp_path: 
     with Daemon(tmp_path, model=MODEL, pool=ONE_SLOT) as daemon, held(talk):
         daemon.start()
         path = talk.rename(daemon.inbox / "talk.flac")
+        killed = 0
         for _ in range(2):
-            os.kill(reading(daemon), signal.SIGSEGV)
+            killed = reading(daemon, killed)
+            os.kill(killed, signal.SIGSEGV)
             daemon.wait_until_ready()
         job = daemon.wait_for(path)
         assert job.cause == "its decoder was lost 2 times, the last time with: killed by SIGSEGV"
