@@ -193,15 +193,15 @@ def _word_starts(model: Transcriber, clip: Clip) -> list[float]:
 
 
 def _translation(report: Report, model: Transcriber, count: int) -> None:
+    """Translate sentences, none of them twice (some kinds are few, and one of them would count for many); then windows."""
     r, synthesizer, recipe = random.Random(f"{SEED} translation"), Espeak(), Recipe(translated=True)
-    exact = 0
-    wrong: list[tuple[str, str, str]] = []
-    for _ in range(count):
+    heard: dict[str, tuple[str, str]] = {}
+    while len(heard) < count:
         clip = clips.clip(r, synthesizer, "zh", recipe, count=1)
-        text = model.text(clip, task="translate").strip()
-        exact += text == clip.translation
-        if text != clip.translation and len(wrong) < 8:
-            wrong.append((clip.text, clip.translation, text))
+        if clip.text not in heard:
+            heard[clip.text] = clip.translation, model.text(clip, task="translate").strip()
+    wrong = [(text, meant, written) for text, (meant, written) in heard.items() if meant != written]
+    exact = count - len(wrong)
     report.figures["translation"] = {"exact": exact, "of": count, "wrong": wrong}
     report.goal("translation of a sentence, exact", exact / count, 0.98, at_least=True)
     errors = ErrorRate()
