@@ -56,14 +56,14 @@ def test_a_far_host_behind_a_lossy_link_hears_the_same(
 def test_a_slow_link_is_no_dead_one_and_is_sent_flac(
     tmp_path: Path, sources: list[Path], expected: dict[str, str]
 ) -> None:
-    """Real time five times over, as PCM: heartbeats are in time behind all that audio, and FLAC is sent once that is known."""
-    conditions = Conditions(bytes_per_s=160_000.0, queue_s=0.5)
+    """Twice real time, as PCM, slower than any worker: heartbeats are in time behind all that audio, and FLAC is sent once that is known."""
+    conditions = Conditions(bytes_per_s=64_000.0, queue_s=0.5)
     with Hosts(tmp_path, conditions=conditions) as hosts:
         for source in sources:
             hosts.daemon.drop(source, source.name)
         assert hosts.judge(expected) == []
         assert hosts.facts().incarnation == 1
-        assert hosts.sent_bytes() < 0.97 * hosts.daemon.pcm_bytes()
+        assert hosts.sent_bytes() < 0.8 * hosts.daemon.pcm_bytes()
         hosts.daemon.stop()
 
 
