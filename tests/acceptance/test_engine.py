@@ -155,6 +155,15 @@ def test_one_temperature_means_no_second_try(model: WhisperModel) -> None:
     assert (result.decisions, result.temperature) == ((), 0.0)
 
 
+def test_damaged_recordings_are_doubted_by_the_default_measures(model: WhisperModel) -> None:
+    """With one temperature they are taken as they come: the doubt is the model's own, not the fallback's."""
+    asked = [(media.damaged(name), Request(language="en")) for name in ("slow", "skipping")]
+    slow, looped = decoded(model, asked, temperatures=(0.0,), max_repeats=0)
+    assert slow.fallbacks == looped.fallbacks == 0
+    assert slow.phrases[0].avg_logprob < Decoding().log_prob_threshold
+    assert looped.phrases[-1].compression_ratio > Decoding().compression_ratio_threshold
+
+
 def test_word_times_change_neither_text_nor_the_edges_that_tokens_gave(model: WhisperModel) -> None:
     """Words are in order inside their phrases, in two languages of one batch; aligned alone or in a batch they are the same."""
     engine = Engine(model, beam_size=5, batch_size=8)

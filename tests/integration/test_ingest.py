@@ -66,11 +66,9 @@ def test_all_speech_of_the_recording_is_planned() -> None:
     """demo.txt says when each sentence is spoken; the VAD may begin and end a little inside."""
     _, prepared = ingest(media.DEMO / "demo.flac")
     spans = given(prepared)
-    for line in (media.DEMO / "demo.txt").read_text().splitlines():
-        start, end = (float(field) for field in line.split("\t")[:2])
-        assert any(span.start <= (start + 0.2) * RATE and span.end >= (end - 0.2) * RATE for span in spans), (
-            line
-        )
+    for said in media.true_text():
+        first, last = ((said.start_ms + 200) * RATE / 1000, (said.end_ms - 200) * RATE / 1000)
+        assert any(span.start <= first and span.end >= last for span in spans), said
 
 
 @pytest.mark.parametrize(("max_segment_s", "window_s"), [(7, 30), (30, 7.5), (1, 30), (30, 60)])

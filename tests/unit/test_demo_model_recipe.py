@@ -13,6 +13,7 @@ from faster_whisper.feature_extractor import FeatureExtractor
 
 import media
 from demo_model import features, grammar, programme, targets, vocabulary
+from demo_model.__main__ import SEED
 from demo_model.targets import NOWHERE, Sentence
 from demo_model.vocabulary import Vocabulary
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MODEL = media.DEMO / "model"
-SEED = 20261125
-"""That of `demo_model.__main__`."""
 SLOT = re.compile(r"\{(\w+?)\d*\}")
 
 

@@ -14,7 +14,6 @@ import signal
 import sys
 import tempfile
 import time
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ import soundfile
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # tests/, when this file runs by itself
 
+import media
 from daemon import ENDED, Daemon, InboxFolder, eventually, process_state, worker_processes
 from subtitle import UnreachableError
 from subtitled import config
@@ -68,16 +68,15 @@ class Tally:
 
 def recordings(folder: Path, count: int, seed: int) -> list[Path]:
     """Make `count` files out of the demo recording: sentences of it, in another order in each."""
-    pcm, _ = soundfile.read(str(files("subtitled") / "demo" / "demo.flac"), dtype="int16")
-    rows = (files("subtitled") / "demo" / "demo.txt").read_text("utf-8").splitlines()
-    sentences = [tuple(float(value) for value in row.split("\t")[:2]) for row in rows]
+    pcm, sentences = media.recording(), media.true_text()
     pause = np.zeros(RATE // 2, np.int16)
     dice = random.Random(seed)
     paths = []
     for number in range(count):
         parts = [pause]
-        for start, end in dice.sample(sentences, dice.randint(3, 9)):
-            parts += [pcm[int(start * RATE) - 800 : int(end * RATE) + 1600], pause]
+        for said in dice.sample(sentences, dice.randint(3, 9)):
+            first, last = (time_ms * RATE // 1000 for time_ms in (said.start_ms, said.end_ms))
+            parts += [pcm[first - 800 : last + 1600], pause]
         paths.append(folder / f"talk {seed}-{number:03d}.flac")
         soundfile.write(paths[-1], np.concatenate(parts), RATE)
     return paths

@@ -15,7 +15,8 @@ for _ in $(seq 600); do
     sleep 0.5
     kill -0 $outer 2> /dev/null || { echo "the namespace ended" >&2; exit 1; }
     init=$(pgrep -P $outer | head -1)
-    log=$(cat "/proc/${init:-none}/root/trial.log" 2> /dev/null)
+    inside=/proc/${init:-none}/root  # what the namespace takes for /
+    log=$(cat "$inside/trial.log" 2> /dev/null)
     lines=$(printf '%s' "$log" | grep -c '')
     [ "$lines" -gt "$shown" ] && printf '%s\n' "$log" | tail -n "+$((shown + 1))"
     shown=$lines
