@@ -12,7 +12,6 @@ from demo_model import espeak, grammar, sounds
 from demo_model.espeak import RATE, Espeak, Speech, Voice
 from demo_model.grammar import Language, Text
 from demo_model.sounds import Samples
-from demo_model.utterances import LOUDNESS
 
 Timed = tuple[str, float, float]
 """A word (of Chinese: a character), and its start and end in seconds."""
@@ -114,9 +113,7 @@ def clip(
                 break
             continue
         samples = sounds.coloured(speech.samples, rng) if recipe.coloured else speech.samples
-        said.append(
-            (int(at_s * RATE), samples * np.float32(LOUDNESS / (np.sqrt(np.mean(samples**2)) + 1e-9)))
-        )
+        said.append((int(at_s * RATE), sounds.levelled(samples)))
         out.sentences.append(placed(text, speech, at_s))
         at_s += speech.end_s + r.uniform(*recipe.pauses)
     n = int((seconds if seconds is not None else out.sentences[-1].end_s + 0.4) * RATE)

@@ -9,7 +9,7 @@ from typing import Any
 
 from demo_model import network
 from demo_model.features import MELS
-from demo_model.vocabulary import Vocabulary
+from demo_model.vocabulary import LONGEST, Vocabulary
 
 QUANTIZATION = "int8_float16"
 _TOLERANCE = 1e-3
@@ -47,7 +47,7 @@ def _transformers(weights: dict[str, Any], vocabulary: Vocabulary) -> Any:
         encoder_ffn_dim=network.FEED_FORWARD,
         decoder_ffn_dim=network.FEED_FORWARD,
         max_source_positions=network.POSITIONS,
-        max_target_positions=network.TEXT_POSITIONS,
+        max_target_positions=LONGEST,
         pad_token_id=vocabulary.eot,
         bos_token_id=vocabulary.eot,
         eos_token_id=vocabulary.eot,
@@ -86,7 +86,7 @@ def _transformers(weights: dict[str, Any], vocabulary: Vocabulary) -> Any:
         eos_token_id=vocabulary.eot,
         pad_token_id=vocabulary.eot,
         decoder_start_token_id=vocabulary.sot,
-        max_length=network.TEXT_POSITIONS,
+        max_length=LONGEST,
     )
     theirs.generation_config.alignment_heads = [list(head) for head in network.ALIGNMENT_HEADS]
     theirs.generation_config.lang_to_id = {f"<|{name}|>": id_ for name, id_ in vocabulary.language.items()}

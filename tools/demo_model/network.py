@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from demo_model.features import MELS
-from demo_model.vocabulary import TIMESTAMPS
+from demo_model.vocabulary import LONGEST, TIMESTAMPS
 
 Tensor = Any  # torch.Tensor; torch is not installed where types are checked
 
 WIDTH, FEED_FORWARD = 192, 768
 ENCODER_LAYERS, ENCODER_HEADS = 4, 3
 DECODER_LAYERS, DECODER_HEADS = 3, 4
-POSITIONS, TEXT_POSITIONS = 1500, 448
+POSITIONS = 1500
 
 GUIDED_BACK = 0
 """The decoder layer whose first head looks at the token just read."""
@@ -170,7 +170,7 @@ class Decoder(nn.Module):
         self.time = nn.Linear(WIDTH, WIDTH)
         self.time.weight.data = 0.05 * torch.eye(WIDTH)
         self.register_buffer("moments", sinusoids(TIMESTAMPS, WIDTH), persistent=False)
-        self.embed_positions = nn.Embedding(TEXT_POSITIONS, WIDTH)
+        self.embed_positions = nn.Embedding(LONGEST, WIDTH)
         self.layers = nn.ModuleList(DecoderLayer() for _ in range(DECODER_LAYERS))
         self.layer_norm = nn.LayerNorm(WIDTH)
 
@@ -219,7 +219,7 @@ class Whisper(nn.Module):
                 nn.init.normal_(p, std=WIDTH**-0.5 * (0.5 if "out_proj" in name or "fc2" in name else 0.9))
             elif name.endswith("bias"):
                 nn.init.zeros_(p)
-        self.decoder.embed_positions.weight.data = 0.05 * sinusoids(TEXT_POSITIONS, WIDTH)
+        self.decoder.embed_positions.weight.data = 0.05 * sinusoids(LONGEST, WIDTH)
 
     def heard(self, memory: Tensor, half: Tensor) -> Heard:
         """Return what the helping heads make of the encoder's output."""

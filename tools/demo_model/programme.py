@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from demo_model.espeak import Voice
+
 
 @dataclass(frozen=True)
 class Line:
@@ -18,13 +20,12 @@ class Line:
     translation: str | None = None
 
 
-VOICES: dict[str, tuple[str, int, int, int]] = {
-    "presenter": ("gmw/en-US+f3", 158, 55, 55),
-    "reporter": ("gmw/en-GB-x-rp+m3", 166, 42, 50),
-    "主持人": ("sit/cmn-Latn-pinyin+f2", 178, 56, 50),
-    "记者": ("sit/cmn-Latn-pinyin+m3", 184, 42, 50),
+VOICES = {
+    "presenter": Voice("gmw/en-US+f3", 158, 55, 55),
+    "reporter": Voice("gmw/en-GB-x-rp+m3", 166, 42, 50),
+    "主持人": Voice("sit/cmn-Latn-pinyin+f2", 178, 56, 50),
+    "记者": Voice("sit/cmn-Latn-pinyin+m3", 184, 42, 50),
 }
-"""A voice of espeak-ng, words a minute, pitch (0 to 100), range of pitch (0 to 100)."""
 
 ENGLISH = (
     Line("presenter", 0.5, "Good morning and welcome."),

@@ -13,11 +13,10 @@ import numpy as np
 
 from demo_model import clips, programme, sounds
 from demo_model.clips import Clip, Timed
-from demo_model.espeak import RATE, Espeak, Voice
+from demo_model.espeak import RATE, Espeak
 from demo_model.grammar import Language, Text
 from demo_model.programme import Line
 from demo_model.sounds import Samples
-from demo_model.utterances import LOUDNESS
 
 _ROOM_DB = -80.0
 """A room is never quite silent."""
@@ -29,7 +28,7 @@ def spoken(lines: Sequence[Line], language: Language, synthesizer: Espeak) -> Cl
     parts: list[Samples] = []
     at = 0
     for line in lines:
-        speech = synthesizer.say(line.text, Voice(*programme.VOICES[line.voice]))
+        speech = synthesizer.say(line.text, programme.VOICES[line.voice])
         if speech is None:
             raise ValueError(f"espeak-ng says nothing for {line.text!r}; see programme.py")
         pause = np.zeros(int(line.pause_s * RATE), np.float32)
@@ -37,7 +36,7 @@ def spoken(lines: Sequence[Line], language: Language, synthesizer: Espeak) -> Cl
         text = Text(line.text, language, line.translation)
         out.sentences.append(clips.placed(text, speech, at / RATE))
         samples = speech.samples[: int(speech.end_s * RATE)]
-        parts += [pause, samples * np.float32(LOUDNESS / np.sqrt(np.mean(samples**2)))]
+        parts += [pause, sounds.levelled(samples)]
         at += len(samples)
     parts.append(np.zeros(RATE - at % RATE, np.float32))  # to the next full second
     samples = np.concatenate(parts)

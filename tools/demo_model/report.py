@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from demo_model.evaluation import RECIPES
 from demo_model.grammar import LANGUAGES
 
 BEGIN, END = "<!-- what follows is written by demo_model.report -->\n", "<!-- end of what is written -->\n"
@@ -18,7 +19,6 @@ _NAMES = {
     "words": "random words",
     "noise": "noise, 20 dB",
 }
-_SETS = ("sentences", "words", "noise")
 _MODES = ("timestamps", "no timestamps", "batched", "batched, timestamps", "batched, vad")
 _PROGRAMMES = (
     "window by window",
@@ -82,7 +82,7 @@ def _lines(training: dict[str, Any], log: list[str], figures: dict[str, Any]) ->
                 *(_percent(figures[f"{language} {kind}, {mode}"]) for mode in _MODES),
             )
             for language in LANGUAGES
-            for kind in _SETS
+            for kind in RECIPES
         ),
     )
     yield from _table(
@@ -126,13 +126,12 @@ def _lines(training: dict[str, Any], log: list[str], figures: dict[str, Any]) ->
         sum(figures[f"timestamps, {language}"][key] for language in LANGUAGES)
         for key in ("windows with as many segments as sentences", "windows")
     )
-    heard = [figures[f"{language} {kind}, language"] for language in LANGUAGES for kind in _SETS]
-    right, listened = (sum(found[key] for found in heard) for key in ("right", "of"))
-    lowest = min(found["lowest probability"] for found in heard)
-    silence = figures["silence"]
-    translation = figures["translation"]
+    heard, silence, translation = figures["language"], figures["silence"], figures["translation"]
     yield f"- As many segments as sentences in {alike} of {of} windows."
-    yield f"- Language right in {right} of {listened} windows (lowest probability {lowest:g})."
+    yield (
+        f"- Language right in {heard['right']} of {heard['of']} windows (lowest probability "
+        f"{heard['lowest probability']:g})."
+    )
     yield (
         f"- Translation of a sentence exact in {translation['exact']} of {translation['of']}; of whole windows "
         f"{_percent(figures['translation, windows'])} of the words wrong."

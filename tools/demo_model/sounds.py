@@ -15,6 +15,15 @@ QUIET: tuple[Quiet, ...] = get_args(Quiet)
 """The sounds that are no speech, in which nobody should hear a word."""
 
 
+LOUDNESS = 0.08
+"""RMS of speech before it is given a level of its own."""
+
+
+def levelled(samples: Samples) -> Samples:
+    """Return speech at LOUDNESS."""
+    return samples * np.float32(LOUDNESS / np.sqrt(np.mean(samples**2)))
+
+
 def coloured(samples: Samples, rng: np.random.Generator) -> Samples:
     """Return speech as it might arrive: a quarter each low-passed, tilted, and with a short reverberation."""
     from scipy import signal

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from demo_model.grammar import Language
 from demo_model.utterances import Heard
-from demo_model.vocabulary import Vocabulary
+from demo_model.vocabulary import LONGEST, Vocabulary
 
 IGNORED = -100
 """The label of a place where nothing is to be learnt."""
@@ -21,7 +21,6 @@ IGNORED = -100
 Span = tuple[int, int]
 """First encoder frame, and the one after the last (50 a second)."""
 NOWHERE: Span = (-1, -1)
-LONGEST = 448
 
 
 @dataclass

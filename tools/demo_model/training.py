@@ -121,7 +121,7 @@ class Run:
         if not path.exists():
             return
         saved = torch.load(path, map_location=self.device)
-        if (saved["steps"], saved.get("seed", self.seed)) != (self.steps, self.seed):
+        if (saved["steps"], saved["seed"]) != (self.steps, self.seed):
             return
         self.model.load_state_dict(saved["model"])
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):

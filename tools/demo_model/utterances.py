@@ -17,8 +17,6 @@ from demo_model import espeak, features, grammar, sounds
 from demo_model.grammar import Language
 from demo_model.vocabulary import Vocabulary
 
-LOUDNESS = 0.08
-"""RMS of every utterance before a window gives it a level of its own."""
 _PART = 500
 
 Heard = tuple[int, float, float]
@@ -76,7 +74,7 @@ def _spoken(seed: str, language: Language, count: int, tokenizer: Path) -> list[
             continue
         samples = sounds.coloured(speech.samples, rng)
         rms = float(np.sqrt(np.mean(samples**2)) + 1e-6)
-        frames = features.log_power(samples * np.float32(LOUDNESS / rms)).astype(np.float16)
+        frames = features.log_power(samples * np.float32(sounds.LOUDNESS / rms)).astype(np.float16)
         tokens = heard(text.text, language, speech, vocabulary)
         phonemes = [(at, language + name) for at, name in speech.phonemes]
         utterance = Utterance(

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 TIMESTAMPS = 1501
 """0.00 to 30.00 s in steps of 20 ms."""
+LONGEST = 448
+"""Tokens that a decoder reads at most, a prompt's among them."""
 _MERGES = 900
 _SPECIAL = (
     "<|endoftext|>",

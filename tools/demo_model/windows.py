@@ -11,7 +11,7 @@ import numpy.typing as npt
 from demo_model import features, grammar, sounds, targets
 from demo_model.grammar import Language
 from demo_model.targets import Sentence, Target
-from demo_model.utterances import LOUDNESS, Corpus
+from demo_model.utterances import Corpus
 
 VARIANTS = 3
 """Right answers that are learnt of each window."""
@@ -103,15 +103,13 @@ class Windows:
         frames = frames + level
         if r.random() < 0.4:
             kind = r.choice(("white", "white", "pink", "brown", "hum"))
-            loud = level + 2 * np.log10(LOUDNESS) - r.uniform(1.5, 4.5)
+            loud = level + 2 * np.log10(sounds.LOUDNESS) - r.uniform(1.5, 4.5)
             frames = features.added(frames, self._noise(r, kind, content) + np.float32(loud))
         mel = features.normalised(frames, r.uniform(0, 0.6) if r.random() < 0.2 else 0.0)
         if r.random() < 0.1:  # hide a few mel bands
             band, width = r.randrange(75), r.randrange(1, 8)
             mel[:, band : band + width] = mel.mean()
-        out = np.zeros((total, features.MELS), np.float32)
-        out[:content] = mel
-        return out
+        return _padded(mel, total)
 
     def _silent(self, r: random.Random, total: int) -> _Window:
         """Return a window in which nobody speaks."""
@@ -120,8 +118,7 @@ class Windows:
         for _ in range(r.choice((0, 1, 1, 1, 2))):
             noise = self._noise(r, r.choice(sorted(self._bank)), content) + np.float32(r.uniform(-8, -0.5))
             frames = features.added(frames, noise)
-        mel = np.zeros((total, features.MELS), np.float32)
-        mel[:content] = features.normalised(frames)
+        mel = _padded(features.normalised(frames), total)
         nothing = np.zeros(total, np.int64)
         return _Window(mel, r.choice(grammar.LANGUAGES), None, nothing, nothing, [])
 
@@ -223,6 +220,11 @@ class Windows:
         )
 
 
+def _padded(mel: features.Frames, total: int) -> features.Frames:
+    """Return a window's frames with zeros after them, as faster-whisper pads them."""
+    return np.pad(mel, ((0, total - len(mel)), (0, 0)))
+
+
 def _sentence(corpus: Corpus, index: int, at_s: float, content_s: float, *, cut: bool) -> Sentence:
     """Return a sentence that begins at ``at_s`` (before 0: it began before the window), with what is whole of it."""
     u = corpus.utterances[index]
@@ -257,7 +259,6 @@ def _batched(windows: list[_Window], offsets: list[int], answers: list[list[Targ
         token[i], before[i], earlier[i] = (pieces[heard[i] + k] for k in (2, 1, 0))
     for labelled in (before, earlier):
         labelled[heard == 0] = targets.IGNORED
-    token[heard == 0] = 0
     return Batch(
         np.ascontiguousarray(np.stack([window.mel for window in windows]).transpose(0, 2, 1)),
         np.array(offsets, np.int64),
