@@ -17,7 +17,7 @@ from pathlib import Path
 from subtitled.core.actions import SaveNewJob
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
-from subtitled.inboxes.intake import new_job_id
+from subtitled.inboxes.arrivals import new_job_id
 from subtitled.storage.database import transaction
 from subtitled.storage.store import Store
 

@@ -35,7 +35,7 @@ from parts.processes import cpu_s, machine
 from parts.served import Served
 from parts.waiting import Timing, services
 from subtitle.keys import Key, new_pair, save_key
-from subtitled.clients.access import server_key
+from subtitled.network.auth import server_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

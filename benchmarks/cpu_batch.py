@@ -11,9 +11,9 @@ import time
 
 import soundfile
 
-from subtitled.speech.engine import Engine
-from subtitled.speech.model import load, locate
-from subtitled.speech.prompts import Request
+from subtitled.asr.engine import Engine
+from subtitled.asr.model import load, locate
+from subtitled.asr.prompts import Request
 from subtitled.workers.process import keep_memory
 
 SIZES = (1, 2, 4, 8, 16, 32)

@@ -298,7 +298,7 @@ def main() -> None:
     if options.model not in {*SHAPES, "demo"}:
         parser.error(f"--model {options.model}: none of {', '.join(SHAPES)}, demo")
     if not options.cpu:
-        from subtitled.speech.cuda import preload_libraries
+        from subtitled.asr.cuda import preload_libraries
 
         preload_libraries()
         import ctranslate2

@@ -30,11 +30,11 @@ def measure(path: str) -> None:
     import resource
     import time
 
-    from subtitled import config
-    from subtitled.reading.ingest import Ingest
+    from subtitled.config import schema
+    from subtitled.media.ingest import Ingest
 
     wall, cpu = time.perf_counter(), time.process_time()
-    with Ingest(path, vad=config.Vad(), segments=config.Segments(), window_s=30) as running:
+    with Ingest(path, vad=schema.Vad(), segments=schema.Segments(), window_s=30) as running:
         segments = sum(1 for _ in running)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -29,11 +29,11 @@ from typing import Any
 import pysubs2
 from msgspec import Struct
 
+from subtitled.config.layout_limits import Limits, limits_for
 from subtitled.cues.layout import Cue, layout
-from subtitled.cues.limits import Limits, limits_for
 from subtitled.cues.phrases import Placed, Word
 from subtitled.cues.text import units, weight
-from subtitled.cues.width import columns, columns_per_char
+from subtitled.cues.text_width import columns, columns_per_char
 
 CORPUS = Path(__file__).parent / "corpus"
 WHISPER_CTRANSLATE2 = "whisper-ctranslate2==0.5.8"

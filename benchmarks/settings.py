@@ -13,9 +13,9 @@ from typing import Any
 
 import soundfile
 
-from subtitled.speech.engine import Engine
-from subtitled.speech.model import load, locate
-from subtitled.speech.prompts import Request
+from subtitled.asr.engine import Engine
+from subtitled.asr.model import load, locate
+from subtitled.asr.prompts import Request
 from subtitled.workers.process import keep_memory
 
 BATCH = 8

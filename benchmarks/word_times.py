@@ -21,19 +21,19 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from subtitle.messages import WordTimestamps
-from subtitled import config
+from subtitled.asr.engine import Engine
+from subtitled.asr.model import load
+from subtitled.asr.prompts import Request
+from subtitled.config import schema
+from subtitled.config.layout_limits import Limits, limits_for
 from subtitled.cues.layout import Cue, layout
-from subtitled.cues.limits import Limits, limits_for
 from subtitled.cues.phrases import place
-from subtitled.reading.ingest import Ingest, Prepared
-from subtitled.speech.engine import Engine
-from subtitled.speech.model import load
-from subtitled.speech.prompts import Request
+from subtitled.media.ingest import Ingest, Prepared
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from subtitled.workers.backend import SegmentResult
+    from subtitled.core.protocol import SegmentResult
 
 DEMO = Path(__file__).parent.parent / "daemon" / "subtitled" / "demo"
 RATE = 16_000
@@ -47,7 +47,7 @@ def one_line(language: str | None) -> Limits:
 def segments_of(path: Path, engine: Engine) -> list[Prepared]:
     """Return a recording's segments, as the daemon would cut it."""
     window_s = engine.window_samples // RATE
-    with Ingest(str(path), vad=config.Vad(), segments=config.Segments(), window_s=window_s) as running:
+    with Ingest(str(path), vad=schema.Vad(), segments=schema.Segments(), window_s=window_s) as running:
         return list(running)
 
 

@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from subtitle import Client, JobFacts, StatsInfo, UnreachableError
-from subtitled import config
+from subtitled.config import schema
 from subtitled.cues.render import read_json
 from subtitled.storage.rows import JournalEntry
 
@@ -86,24 +86,24 @@ class Daemon:
         self.log_file = folder / "daemon.log"
         self.config_file = folder / "subtitled.toml"
         self.metrics = f"127.0.0.1:{free_port()}"
-        self.config = config.Config(
+        self.config = schema.Config(
             **{  # type: ignore[arg-type]
-                "model": config.Model(name="demo", cpu_threads=1, batch_size=4),
-                "pool": config.Pool(devices=("cpu", "cpu"), prepare_workers=2),
+                "model": schema.Model(name="demo", cpu_threads=1, batch_size=4),
+                "pool": schema.Pool(devices=("cpu", "cpu"), prepare_workers=2),
                 # Short segments, so that a small file is several leases: more that can go wrong. Tests of the text take the default.
-                "segments": config.Segments(max_segment_s=8),
+                "segments": schema.Segments(max_segment_s=8),
                 "inbox": tuple(self._inbox(inbox) for inbox in inboxes),
-                "listen": config.Listen(
+                "listen": schema.Listen(
                     clients=(self.endpoint,),
                     workers=f"ipc://{self.sockets}/private/workers.sock",
                     metrics=self.metrics,
                 ),
-                "state": config.State(dir=str(folder / "state")),
-                "log": config.Log(format="json"),
+                "state": schema.State(dir=str(folder / "state")),
+                "log": schema.Log(format="json"),
                 **sections,
             }
         )
-        self.config_file.write_text(config.show(self.config), "utf-8")
+        self.config_file.write_text(schema.show(self.config), "utf-8")
         self._environ = {**os.environ, **(environ or {})}
         self._is_bound_by_modes = is_bound_by_modes
         run = ("-m", "subtitled", "run", "--config", str(self.config_file))
@@ -313,12 +313,12 @@ class Daemon:
         except AssertionError as error:
             raise AssertionError(f"{error}; the end of the log:\n{self.tail()}") from None
 
-    def _inbox(self, inbox: InboxFolder) -> config.Inbox:
+    def _inbox(self, inbox: InboxFolder) -> schema.Inbox:
         path, output = self.folder / inbox.name, self.folder / f"{inbox.name}-out"
         path.mkdir(exist_ok=True)
         output.mkdir(exist_ok=True)
         chosen = {"formats": ("srt", "json"), "settle_s": 0.2, **inbox.options}
-        return config.Inbox(path=str(path), output=str(output), **chosen)
+        return schema.Inbox(path=str(path), output=str(output), **chosen)
 
 
 def process_state(pid: int) -> str:

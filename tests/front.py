@@ -14,15 +14,15 @@ import zmq
 from msgspec import structs
 
 from subtitle import messages as ms
-from subtitled import config
-from subtitled.clients.access import Authenticator
-from subtitled.clients.reception import Reception
+from subtitled.api.server import Reception
+from subtitled.config import schema
 from subtitled.core import actions as ac
 from subtitled.core.broker import Broker
-from subtitled.core.deadlines import Policy
-from subtitled.mailbox import Mailbox
+from subtitled.core.policy import Policy
+from subtitled.network.auth import Authenticator
+from subtitled.observability.metrics import Metrics
+from subtitled.runtime.mailbox import Mailbox
 from subtitled.storage.store import Store
-from subtitled.watching.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -87,12 +87,12 @@ class Front:
         """`sections` replace those of the configuration."""
         self.folder = folder
         self.endpoint = f"ipc://{folder}/clients.sock"
-        self.config = config.Config(
+        self.config = schema.Config(
             **{
-                "model": config.Model(name="large-v3-turbo"),
+                "model": schema.Model(name="large-v3-turbo"),
                 "inbox": (),
-                "listen": config.Listen(clients=(self.endpoint,)),
-                "state": config.State(dir=str(folder), reserve_mb=1),
+                "listen": schema.Listen(clients=(self.endpoint,)),
+                "state": schema.State(dir=str(folder), reserve_mb=1),
                 **sections,
             }
         )

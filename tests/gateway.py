@@ -11,7 +11,7 @@ import msgspec
 from httpx2 import Client, ConnectError
 
 from daemon import DEADLINE_S, Daemon, eventually, free_port
-from subtitled import config
+from subtitled.config import schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,9 +26,9 @@ class Gateway:
         self.listen = f"127.0.0.1:{free_port()}"
         self.url = f"http://{self.listen}"
         self.config_file = folder / "gateway.toml"
-        section = msgspec.convert({"listen": self.listen, "server": daemon.endpoint, **http}, config.Http)
+        section = msgspec.convert({"listen": self.listen, "server": daemon.endpoint, **http}, schema.Http)
         whole = msgspec.structs.replace(daemon.config, http=section)
-        self.config_file.write_text(config.show(whole), "utf-8")
+        self.config_file.write_text(schema.show(whole), "utf-8")
         self.log_file = folder / "gateway.log"
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -11,7 +11,7 @@ import msgspec
 
 from daemon import Daemon, free_port
 from subtitle.keys import Key, load_key
-from subtitled import config
+from subtitled.config import schema
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Office:
     """The daemon runs as soon as this is made; `ann` and `ben` are users, `root` is an admin."""
 
-    def __init__(self, folder: Path, uploads: config.Uploads = config.Uploads()) -> None:  # noqa: B008 - frozen
+    def __init__(self, folder: Path, uploads: schema.Uploads = schema.Uploads()) -> None:  # noqa: B008 - frozen
         self.endpoint = f"tcp://127.0.0.1:{free_port()}"
         self.daemon = Daemon(folder, uploads=uploads)
         found = [new_key(self.daemon, "ann"), new_key(self.daemon, "ben")]
@@ -29,17 +29,17 @@ class Office:
         self.allow(*(client for _, client in found))
         self.daemon.start()
 
-    def allow(self, *clients: config.Client) -> None:
+    def allow(self, *clients: schema.Client) -> None:
         """Write another allow-list."""
         self.clients = clients
         listen = msgspec.structs.replace(
             self.daemon.config.listen, clients=(self.daemon.endpoint, self.endpoint)
         )
         changed = msgspec.structs.replace(self.daemon.config, client=clients, listen=listen)
-        self.daemon.config_file.write_text(config.show(changed), "utf-8")
+        self.daemon.config_file.write_text(schema.show(changed), "utf-8")
 
 
-def new_key(daemon: Daemon, name: str, *options: str) -> tuple[Key, config.Client]:
+def new_key(daemon: Daemon, name: str, *options: str) -> tuple[Key, schema.Client]:
     """Make a key as an operator does; return the client's file, read, and the lines for the allow-list."""
     path = daemon.folder / f"{name}.toml"
     command = ["keys", "new", name, "-o", str(path), "--config", str(daemon.config_file), *options]
@@ -47,4 +47,4 @@ def new_key(daemon: Daemon, name: str, *options: str) -> tuple[Key, config.Clien
         [sys.executable, "-m", "subtitled", *command], capture_output=True, text=True, check=True
     )
     (listed,) = tomllib.loads(done.stdout)["client"]
-    return load_key(path), msgspec.convert(listed, config.Client)
+    return load_key(path), msgspec.convert(listed, schema.Client)

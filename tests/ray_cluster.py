@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from remote import Head
-from subtitled import config
+from subtitled.config import schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,8 +107,8 @@ class RayHead(Head):
             folder,
             hosts=(),
             environ=cluster.environ,
-            ray=config.Ray(address=cluster.address, **wanted),
-            pool=config.Pool(devices=(), engine="ray", prepare_workers=1),
+            ray=schema.Ray(address=cluster.address, **wanted),
+            pool=schema.Pool(devices=(), engine="ray", prepare_workers=1),
         )
 
     @property

@@ -14,8 +14,8 @@ from msgspec.structs import replace
 
 from daemon import DEADLINE_S, Daemon, eventually, free_port
 from subtitle.keys import Key, new_pair, save_key
-from subtitled import config
-from subtitled.clients.access import server_key
+from subtitled.config import schema
+from subtitled.network.auth import server_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ class Head(Daemon):
         *,
         hosts: Sequence[str] = ("gpu2", "gpu3"),
         devices: tuple[str, ...] = (),
-        remote: config.Remote | None = None,
+        remote: schema.Remote | None = None,
         **sections: Any,
     ) -> None:
         """Make a key for each host; `sections` as for a daemon."""
@@ -39,11 +39,11 @@ class Head(Daemon):
         self.keys = {host: self._key(host) for host in hosts}
         self.remote = f"tcp://127.0.0.1:{free_port()}"
         remote = replace(
-            remote or config.Remote(),
+            remote or schema.Remote(),
             listen=self.remote,
             keys={host: key.public for host, key in self.keys.items()},
         )
-        pool = config.Pool(devices=devices, prepare_workers=1)
+        pool = schema.Pool(devices=devices, prepare_workers=1)
         super().__init__(folder, **{"pool": pool, "remote": remote, **sections})
 
     def _key(self, host: str) -> Key:
@@ -53,7 +53,7 @@ class Head(Daemon):
     def write_config(self, **sections: Struct) -> None:
         """Change the file of the configuration; the daemon reads it after SIGHUP."""
         self.config = replace(self.config, **sections)
-        self.config_file.write_text(config.show(self.config), "utf-8")
+        self.config_file.write_text(schema.show(self.config), "utf-8")
 
     def states(self) -> dict[str, str]:
         """Return the states of the transcribe workers, by slot."""

@@ -23,7 +23,7 @@ import media
 from browser import Browser
 from daemon import Daemon, eventually
 from gateway import Gateway
-from subtitled import config
+from subtitled.config import schema
 from webdriver import DESKTOP, PHONE, missing
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def main(argv: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="screenshots-") as name:
         work = Path(name)
         with (
-            Daemon(work, pool=config.Pool(devices=("cpu", "cpu"), prepare_workers=1)) as daemon,
+            Daemon(work, pool=schema.Pool(devices=("cpu", "cpu"), prepare_workers=1)) as daemon,
             Gateway(daemon.start(), work / "gateway") as gateway,
         ):
             scene = Scene(daemon, gateway, work)

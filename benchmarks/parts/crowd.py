@@ -16,15 +16,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import msgspec
 
 from parts.waiting import Timing
-from subtitled import config as configuration
-from subtitled.server import Server
-from subtitled.speech.cuda import Device
+from subtitled.asr.cuda import Device
+from subtitled.config import schema as configuration
+from subtitled.server.loop import Server
 from subtitled.workers.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from subtitled.workers.backend import WorkerSettings
+    from subtitled.core.protocol import WorkerSettings
 
 HOSTS = 2
 """Processes for all workers together."""

@@ -22,8 +22,8 @@ from msgspec import structs
 
 from parts.waiting import Service, Timing, Transcriber, write_services
 from subtitle.keys import Key, load_key
+from subtitled.core import protocol as be
 from subtitled.version import VERSION
-from subtitled.workers import backend as be
 
 JOIN_AGAIN_S = 2.0
 BEAT_S = 1.0

@@ -18,8 +18,8 @@ from msgspec import Struct
 from parts.asked import Asked
 from parts.processes import cpu_s, peak_mb
 from parts.speech import LANGUAGE, srt_text
-from subtitled.cues.shown import clock
-from subtitled.speech.cuda import preload_libraries
+from subtitled.asr.cuda import preload_libraries
+from subtitled.cues.cue_text import clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -23,17 +23,17 @@ import zmq
 from msgspec import Struct
 
 from parts.speech import recording
-from subtitled.config import SAMPLE_RATE
+from subtitled.config.schema import SAMPLE_RATE
+from subtitled.core import protocol as be
 from subtitled.core.plan import Piece, Plan, Span
 from subtitled.cues.phrases import Phrase
 from subtitled.version import VERSION
-from subtitled.workers import backend as be
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from subtitle.codec import Buffer
-    from subtitled.workers.backend import WorkerSettings
+    from subtitled.core.protocol import WorkerSettings
 
 CREDIT = 2
 WINDOW_SAMPLES = 30 * SAMPLE_RATE

@@ -1,6 +1,6 @@
 """The asyncio twin of the Python API: the same names, awaited.
 
-The conversations with the server are the blocking client's (`subtitle.conversation`); files are read and hashed in a thread.
+The conversations with the server are the blocking client's (`subtitle.requests`); files are read and hashed in a thread.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import zmq.asyncio
 
 from subtitle import messages as ms
 from subtitle.codec import Buffer
-from subtitle.conversation import Speaker
 from subtitle.errors import SubtitleError
+from subtitle.job_options import OptionWords, options_of
 from subtitle.keys import Key
-from subtitle.options import OptionWords, options_of
+from subtitle.media_source import Source
+from subtitle.output_files import format_of, save_all
 from subtitle.progress import Progress, check_done, progress_of
-from subtitle.saving import format_of, save_all
-from subtitle.source import Source
+from subtitle.requests import Speaker
 from subtitle.steps import Conversation, Heard, Pull, Receive, Send, Talk, Tell, Work
 from subtitle.transport import default_server, key_for, open_socket, slice_ms
 

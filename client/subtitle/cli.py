@@ -8,7 +8,7 @@ import click
 
 from subtitle.commands import jobs, server
 from subtitle.commands.admin import admin
-from subtitle.commands.reach import ExitCode, reach_options
+from subtitle.commands.connection_options import ExitCode, reach_options
 from subtitle.commands.submit import submit
 from subtitle.errors import KeyFileError, OptionError, ServerError, SubtitleError, UnreachableError
 

@@ -12,13 +12,13 @@ from typing import Any, Self, TypeVar, Unpack
 import zmq
 
 from subtitle import messages as ms
-from subtitle.conversation import Speaker
 from subtitle.errors import SubtitleError
+from subtitle.job_options import OptionWords, options_of
 from subtitle.keys import Key
-from subtitle.options import OptionWords, options_of
+from subtitle.media_source import Source
+from subtitle.output_files import format_of, save_all
 from subtitle.progress import Progress, check_done, progress_of
-from subtitle.saving import format_of, save_all
-from subtitle.source import Source
+from subtitle.requests import Speaker
 from subtitle.steps import Conversation, Pull, Receive, Send, Talk, Tell, Work
 from subtitle.transport import Connection, default_server, key_for
 

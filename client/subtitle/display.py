@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.table import Table
 
-from subtitle.bars import megabytes
 from subtitle.messages import Event, JobFacts, StatsInfo, Step, WorkerFacts
+from subtitle.progress_bars import megabytes
 
 
 def jobs_table(jobs: Iterable[JobFacts]) -> Table:

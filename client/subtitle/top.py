@@ -9,10 +9,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from subtitle.bars import clock, megabytes
+from subtitle.eta import Outlook, Snapshot, Speeds, outlook
 from subtitle.messages import JobFacts, StatsInfo, Welcome, WorkerFacts
-from subtitle.outlook import Outlook, Snapshot, Speeds, outlook
 from subtitle.progress import progress_of
+from subtitle.progress_bars import clock, megabytes
 
 RUNNING = ("receiving", "queued", "preparing", "transcribing", "writing")
 MAX_JOBS = 200

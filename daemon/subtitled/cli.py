@@ -10,14 +10,14 @@ from typing import Any, Literal
 
 import click
 
-from subtitled import config as configuration
-from subtitled.cues.limits import PROFILES, LayoutOverrides, Profile
+from subtitled.config import schema as configuration
+from subtitled.config.layout_limits import PROFILES, LayoutOverrides, Profile
 from subtitled.cues.render import FORMATS, Format, Look
 from subtitled.cues.render import render as as_file
 from subtitled.cues.transcript import with_cues
 from subtitled.errors import ConfigError, ExitCode, SubtitledError
-from subtitled.workers.command import worker
-from subtitled.writing.chinese import Variant
+from subtitled.output.chinese import Variant
+from subtitled.workers.remote_command import worker
 
 DEFAULT_CONFIG = "/etc/subtitled/subtitled.toml"
 
@@ -43,10 +43,10 @@ cli.add_command(worker)
 @config_option
 def run(config_file: str | None) -> None:
     """Run the daemon in the foreground; systemd runs this."""
-    from subtitled.companion import Companion, Wanted
+    from subtitled.asr.cuda import Device, find_devices
     from subtitled.log import HTTP_LOST, leave
-    from subtitled.server import Server
-    from subtitled.speech.cuda import Device, find_devices
+    from subtitled.runtime.sidecar import Companion, Wanted
+    from subtitled.server.loop import Server
 
     def load() -> tuple[configuration.Config, list[Device]]:
         config = _load(config_file)
@@ -67,8 +67,8 @@ def run(config_file: str | None) -> None:
 @click.option("--parent", type=int, hidden=True, help="The daemon that started it, with which it ends.")
 def http(config_file: str | None, parent: int | None) -> None:
     """Run the gateway in the foreground: HTTP for other programs, by the section [http]."""
-    from subtitled.http.serve import serve
-    from subtitled.priority import give_way
+    from subtitled.runtime.niceness import give_way
+    from subtitled.web.process import serve
     from subtitled.workers.process import die_with_parent
 
     if parent is not None:
@@ -141,7 +141,7 @@ def render(
     **limits: Any,
 ) -> None:
     """Make subtitles again from FILE, a JSON transcript, with other limits or in other formats. Needs no GPU."""
-    from subtitled.writing import rerender
+    from subtitled.output import rerender
 
     transcript = rerender.in_variant(rerender.read_transcript(file), chinese)
     try:
@@ -203,8 +203,8 @@ def install_service(
     force: bool,
 ) -> None:
     """Write the systemd unit, and what makes user and folders, for this environment and its configuration."""
-    from subtitled import install as installing
-    from subtitled.service import Place, unit_files, worker_files
+    from subtitled.systemd import install as installing
+    from subtitled.systemd.unit_files import Place, unit_files, worker_files
 
     config_file = os.path.abspath(config_file or DEFAULT_CONFIG)  # noqa: PTH100 - links stay as they are
     program = installing.program_here()
@@ -248,8 +248,8 @@ def doctor(config_file: str | None, media: str | None, *, is_json: bool, is_clus
     """Check this machine, and say what to do about each fault; exit 0 only if there is none."""
     from rich.console import Console
 
-    from subtitled.doctor.checkup import Checkup, config_findings
-    from subtitled.doctor.show import as_json, print_lines
+    from subtitled.doctor.checks import Checkup, config_findings
+    from subtitled.doctor.printing import as_json, print_lines
 
     fatal = ExitCode.OK
     try:
@@ -327,7 +327,7 @@ def keys() -> None:
 def keys_new(name: str, role: str, output: Path | None, config_file: str | None, *, is_worker: bool) -> None:
     """Make a key for the client NAME, or for the workers of the host NAME, and print the lines that let it in."""
     from subtitle.keys import KEY_NAME, KEY_NAME_RULE, Key, new_pair, save_key
-    from subtitled.clients.access import server_key, server_key_path
+    from subtitled.network.auth import server_key, server_key_path
 
     if not KEY_NAME.fullmatch(name):
         raise click.BadParameter(f"{name!r}: {KEY_NAME_RULE}", param_hint="NAME")

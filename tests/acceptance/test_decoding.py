@@ -10,8 +10,8 @@ import pytest
 
 import media
 from daemon import Daemon, InboxFolder, eventually
-from subtitled import config
-from subtitled.cues.decisions import Verdict
+from subtitled.config import schema
+from subtitled.core.decoding_decisions import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,12 +25,12 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """Run a daemon with one worker that takes no text for certain, and tries once more each time."""
     with Daemon(
         tmp_path_factory.mktemp("daemon"),
-        model=config.Model(name="demo", cpu_threads=1, batch_size=BATCH, beam_size=1),
-        decoding=config.Decoding(
+        model=schema.Model(name="demo", cpu_threads=1, batch_size=BATCH, beam_size=1),
+        decoding=schema.Decoding(
             log_prob_threshold=0.0, no_speech_threshold=1.0, temperatures=(0.0, 0.2), best_of=1
         ),
-        pool=config.Pool(devices=("cpu",), prepare_workers=2),
-        recovery=config.Recovery(silence_s=3600, lease_min_s=3600),
+        pool=schema.Pool(devices=("cpu",), prepare_workers=2),
+        recovery=schema.Recovery(silence_s=3600, lease_min_s=3600),
         inboxes=(
             InboxFolder(options={"language": "en"}),
             InboxFolder(name="translated", options={"task": "translate"}),

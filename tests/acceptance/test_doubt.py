@@ -12,17 +12,17 @@ import pytest
 
 import media
 from daemon import Daemon, InboxFolder
-from subtitled import config
-from subtitled.cues.decisions import Verdict
+from subtitled.config import schema
+from subtitled.core.decoding_decisions import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from subtitled.cues.decisions import Decision
+    from subtitled.core.decoding_decisions import Decision
 
 CAUSES = {"skipping": "compression_ratio", "slow": "log_prob"}
 """By what measure each is doubted at first."""
-TEMPERATURES = config.Decoding().temperatures
+TEMPERATURES = schema.Decoding().temperatures
 SURE = "demo"
 
 
@@ -32,7 +32,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     with Daemon(
         tmp_path_factory.mktemp("daemon"),
         inboxes=(InboxFolder(options={"language": "en"}),),
-        segments=config.Segments(),
+        segments=schema.Segments(),
     ) as running:
         running.drop(media.DEMO / "demo.flac", f"{SURE}.flac")
         for name in CAUSES:
@@ -84,5 +84,5 @@ def test_a_loop_does_not_reach_the_subtitles(daemon: Daemon) -> None:
     """The word is there, not thirty times, and the decision is told."""
     said = text(daemon, "skipping")
     assert said.startswith("The train from the station to the beach leaves at nine")
-    assert said.count("nine") <= config.Decoding().max_repeats
+    assert said.count("nine") <= schema.Decoding().max_repeats
     assert Verdict.LOOP in {one.verdict for one in decisions(daemon, "skipping")}

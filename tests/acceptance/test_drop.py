@@ -16,7 +16,7 @@ import pytest
 import media
 from daemon import Daemon, InboxFolder, eventually, worker_processes
 from subtitled.cues.render import read_json
-from subtitled.writing.spool import is_temporary
+from subtitled.files.atomic_files import is_temporary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -9,13 +9,13 @@ import pytest
 from msgspec.structs import replace
 
 import media
-from subtitled.config import Decoding
-from subtitled.cues.decisions import Decision, Verdict
-from subtitled.cues.limits import Limits, fits_one_cue
+from subtitled.asr.engine import Engine
+from subtitled.asr.model import load
+from subtitled.asr.prompts import Request
+from subtitled.config.layout_limits import Limits, fits_one_cue
+from subtitled.config.schema import Decoding
+from subtitled.core.decoding_decisions import Decision, Verdict
 from subtitled.cues.phrases import Word, spell
-from subtitled.speech.engine import Engine
-from subtitled.speech.model import load
-from subtitled.speech.prompts import Request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from faster_whisper import WhisperModel
     from numpy.typing import NDArray
 
-    from subtitled.workers.backend import SegmentResult
+    from subtitled.core.protocol import SegmentResult
 
 PROMPT = "The teacher reads. He wants"
 HOTWORDS = "Wednesday, fish"

@@ -12,15 +12,15 @@ from faster_whisper import WhisperModel
 
 import media
 from daemon import Daemon, InboxFolder
-from subtitled import config
-from subtitled.cues.limits import limits_for
+from subtitled.asr.model import locate
+from subtitled.config import schema
+from subtitled.config.layout_limits import limits_for
+from subtitled.core.protocol import SegmentResult
+from subtitled.cues.cue_timing import reading_ms
 from subtitled.cues.render import read_json
-from subtitled.cues.timing import reading_ms
-from subtitled.cues.width import columns, columns_per_char
-from subtitled.reading.ingest import recut
-from subtitled.speech.model import locate
+from subtitled.cues.text_width import columns, columns_per_char
+from subtitled.media.ingest import recut
 from subtitled.storage.rows import read_plan
-from subtitled.workers.backend import SegmentResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -46,7 +46,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """Run a daemon that has been given all files, in sentences and in pieces of them."""
     folder = tmp_path_factory.mktemp("daemon")
     inboxes = (InboxFolder(name=name, options={"word_timestamps": mode}) for name, mode in MODES.items())
-    with Daemon(folder, inboxes=(InboxFolder(), *inboxes), segments=config.Segments()) as running:
+    with Daemon(folder, inboxes=(InboxFolder(), *inboxes), segments=schema.Segments()) as running:
         mixtures = media.mixtures()
         for name in MIXED:
             media.write_sound(folder / f"{name}.flac", mixtures[name][: 40 * media.RATE])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import subtitled.speech.model
+import subtitled.asr.model
 from subtitled.errors import ModelError
 
 if TYPE_CHECKING:
@@ -87,8 +87,6 @@ def _suffer(fault: ModelFault | None) -> None:
 def load_faulty(plan: Plan, name: str, *, compute_type: str, cpu_threads: int) -> WhisperModel:
     """Load a model on the CPU, whatever device it is meant for, and put the gate before its native part."""
     _suffer(plan.strike_model("load", 1, is_marked=False))
-    model = subtitled.speech.model.load(
-        name, device="cpu", compute_type=compute_type, cpu_threads=cpu_threads
-    )
+    model = subtitled.asr.model.load(name, device="cpu", compute_type=compute_type, cpu_threads=cpu_threads)
     model.model = Gate(model.model, plan)
     return model

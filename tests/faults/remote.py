@@ -12,8 +12,8 @@ from faults.model import load_faulty
 from faults.plan import Plan
 from subtitle.keys import load_key
 from subtitled import log
-from subtitled.workers.dialling import Place
-from subtitled.workers.remote import RemoteWorker, Settings
+from subtitled.workers.remote_connection import Place
+from subtitled.workers.remote_worker import RemoteWorker, Settings
 
 
 def main(argv: list[str]) -> int:

@@ -13,10 +13,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from faults.disk import failing_disk
 from faults.plan import Plan
-from subtitled import config as configuration
+from subtitled.asr.cuda import Device
+from subtitled.config import schema as configuration
 from subtitled.log import leave
-from subtitled.server import Server
-from subtitled.speech.cuda import Device
+from subtitled.server.loop import Server
 from subtitled.workers.supervisor import Supervisor
 
 WORKER = Path(__file__).with_name("worker.py")

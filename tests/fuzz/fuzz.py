@@ -14,7 +14,7 @@ from pathlib import Path
 
 from house import House
 
-from subtitled.clients.lines import held_bytes
+from subtitled.api.connection_limits import held_bytes
 
 HOUSE_FRAMES = 50_000
 MAX_FINDINGS = 3

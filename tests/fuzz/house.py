@@ -15,17 +15,17 @@ import zmq
 from speech import Speaker, load_corpus
 
 from subtitle import messages as ms
-from subtitled import config
-from subtitled.clients.access import Authenticator
-from subtitled.clients.lines import held_bytes
-from subtitled.clients.reception import UPLOADS_FOLDER, Reception
+from subtitled.api.connection_limits import held_bytes
+from subtitled.api.server import UPLOADS_FOLDER, Reception
+from subtitled.config import schema
 from subtitled.core import actions as ac
 from subtitled.core.broker import Broker
+from subtitled.core.config_mapping import policy_of, recipe_of
 from subtitled.core.events import CancelRequested
 from subtitled.core.states import JobState
-from subtitled.settings import policy_of, recipe_of
+from subtitled.network.auth import Authenticator
+from subtitled.observability.metrics import Metrics
 from subtitled.storage.store import Store
-from subtitled.watching.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,11 +61,11 @@ class House:
         (self._media / "a.wav").write_bytes(b"RIFF")
         (folder / "x").write_bytes(b"secret")
         endpoint = f"ipc://{folder}/c"
-        found = config.Config(
-            model=config.Model(name="demo"),
-            listen=config.Listen(clients=(endpoint,), requests_per_s=100_000),
-            uploads=config.Uploads(max_open=8, max_file_mb=1, max_spool_mb=4, paths=(str(self._media),)),
-            state=config.State(dir=str(folder / "state"), reserve_mb=1),
+        found = schema.Config(
+            model=schema.Model(name="demo"),
+            listen=schema.Listen(clients=(endpoint,), requests_per_s=100_000),
+            uploads=schema.Uploads(max_open=8, max_file_mb=1, max_spool_mb=4, paths=(str(self._media),)),
+            state=schema.State(dir=str(folder / "state"), reserve_mb=1),
         )
         (folder / "state").mkdir()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from subtitled.config import Inbox
-from subtitled.inboxes.admission import explain
+from subtitled.config.schema import Inbox
+from subtitled.inboxes.file_filter import explain
 
 
 @pytest.fixture

@@ -19,14 +19,14 @@ from msgspec.structs import replace
 
 import media
 from daemon import Daemon, InboxFolder, eventually, is_running
-from subtitled import config
-from subtitled.after import commands, webhook
-from subtitled.after.ended import Ended
-from subtitled.after.follower import Follower, Stopping
+from subtitled.config import schema
 from subtitled.core.actions import SaveJob, SaveNewJob
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobEvent, JobState
 from subtitled.errors import SpoolError
+from subtitled.hooks import commands, webhook
+from subtitled.hooks.job_event import Ended
+from subtitled.hooks.journal_reader import Follower, Stopping
 from subtitled.storage.store import Store
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def test_a_command_is_given_the_facts_and_no_secrets(tmp_path: Path) -> None:
     assert environ["SUBTITLED_OUTPUTS"] == "/out/talk.en.srt\n/out/talk.en.json"
     assert environ["SUBTITLED_LANGUAGE"] == "en"
     assert facts["outputs"] == ["/out/talk.en.srt", "/out/talk.en.json"]
-    assert config.load(None, environ, check_paths=False) == config.Config(), "it may call `subtitled` itself"
+    assert schema.load(None, environ, check_paths=False) == schema.Config(), "it may call `subtitled` itself"
 
 
 def test_a_command_that_fails_is_told_with_what_it_said() -> None:
@@ -335,7 +335,7 @@ def test_a_daemon_tells_of_every_end_also_after_a_kill(tmp_path: Path, receiver:
         ),
         InboxFolder(name="quiet"),
     )
-    hook = config.Webhook(url=receiver.url, secret_file=str(tmp_path / "secret"), attempts=50)
+    hook = schema.Webhook(url=receiver.url, secret_file=str(tmp_path / "secret"), attempts=50)
     receiver.answers = [500] * 3
     with Daemon(tmp_path, inboxes=inboxes, webhook=hook) as daemon:
         daemon.drop(media.write_sound(tmp_path / "talk.flac", media.speech(8)), "talk.flac")
@@ -377,9 +377,9 @@ def test_what_ended_while_nobody_asked_is_not_told_later(tmp_path: Path) -> None
         daemon.start()
         daemon.wait_for(daemon.drop(b"not media", "old.mp4"))
         inbox = replace(daemon.config.inbox[0], on_failed=(sys.executable, "-c", TELL, str(told)))
-        daemon.config_file.write_text(config.show(replace(daemon.config, inbox=(inbox,))), "utf-8")
+        daemon.config_file.write_text(schema.show(replace(daemon.config, inbox=(inbox,))), "utf-8")
         os.kill(daemon.pid, signal.SIGHUP)
-        daemon.wait_for_log("config.loaded")
+        daemon.wait_for_log("schema.loaded")
         new = daemon.wait_for(daemon.drop(b"not media", "new.mp4"))
         daemon.wait_for_log("after.done", job=new.id)
         daemon.stop()

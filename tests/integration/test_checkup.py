@@ -16,14 +16,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from hub import Hub
 from integration.test_disk_full import small_disk
 from media import DEMO
-from subtitled import config
-from subtitled.clients.access import server_key
+from subtitled.config import schema
 from subtitled.doctor import folders, keys, sockets
-from subtitled.doctor.account import Account
-from subtitled.doctor.child import attempt
+from subtitled.doctor.daemon_user import Account
 from subtitled.doctor.devices import Inference, Wanted, library_findings
 from subtitled.doctor.finding import Chosen, Finding, ok
 from subtitled.doctor.model import Named
+from subtitled.doctor.subprocess_probe import attempt
+from subtitled.network.auth import server_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -72,26 +72,26 @@ def troubles(findings: Iterable[object]) -> dict[str, Finding]:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> config.Config:
+def settings(tmp_path: Path) -> schema.Config:
     """Give a configuration all of whose folders are in `tmp_path`, and there."""
     for name in ("inbox", "out"):
         (tmp_path / name).mkdir()
-    return config.Config(
-        inbox=(config.Inbox(path=str(tmp_path / "inbox"), output=str(tmp_path / "out")),),
-        state=config.State(dir=str(tmp_path / "state"), reserve_mb=0),
-        listen=config.Listen(
+    return schema.Config(
+        inbox=(schema.Inbox(path=str(tmp_path / "inbox"), output=str(tmp_path / "out")),),
+        state=schema.State(dir=str(tmp_path / "state"), reserve_mb=0),
+        listen=schema.Listen(
             clients=("tcp://127.0.0.1:0",), workers=f"ipc://{tmp_path}/private/w.sock", metrics=""
         ),
     )
 
 
-def test_folders_that_are_well_are_left_as_they_were(settings: config.Config, tmp_path: Path) -> None:
+def test_folders_that_are_well_are_left_as_they_were(settings: schema.Config, tmp_path: Path) -> None:
     assert troubles(folders.check(settings, ME)) == {}
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["inbox", "out"]
 
 
 def test_a_folder_that_is_gone_comes_with_the_command_that_makes_it(
-    settings: config.Config, tmp_path: Path
+    settings: schema.Config, tmp_path: Path
 ) -> None:
     (tmp_path / "out").rmdir()
     found = troubles(folders.check(settings, ME))
@@ -99,7 +99,7 @@ def test_a_folder_that_is_gone_comes_with_the_command_that_makes_it(
     assert len(found) == 1
 
 
-def test_an_archive_on_another_file_system_is_a_warning(settings: config.Config, tmp_path: Path) -> None:
+def test_an_archive_on_another_file_system_is_a_warning(settings: schema.Config, tmp_path: Path) -> None:
     with small_disk(tmp_path / "inbox" / "done", "64k"):
         found = troubles(folders.check(settings, ME))
     (warning,) = found.values()
@@ -112,7 +112,7 @@ def test_sub_folders_are_counted_for_their_watches(tmp_path: Path) -> None:
     assert folders.count_folders(str(tmp_path)) == 3
 
 
-def test_a_server_key_that_others_may_read_is_a_fault(settings: config.Config, tmp_path: Path) -> None:
+def test_a_server_key_that_others_may_read_is_a_fault(settings: schema.Config, tmp_path: Path) -> None:
     path = tmp_path / "server.key"
     settings = replace(settings, listen=replace(settings.listen, server_key=str(path)))
     assert troubles(keys.check(settings, ME)) == {}
@@ -124,7 +124,7 @@ def test_a_server_key_that_others_may_read_is_a_fault(settings: config.Config, t
     assert (fault.state, fault.remedy) == ("fault", f"type: chmod 600 {path}")
 
 
-def test_a_port_of_another_program_is_a_fault(settings: config.Config) -> None:
+def test_a_port_of_another_program_is_a_fault(settings: schema.Config) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
         taken = f"127.0.0.1:{other.getsockname()[1]}"
         settings = replace(settings, listen=replace(settings.listen, metrics=taken))

@@ -13,7 +13,7 @@ from msgspec import inspect
 from subtitle import messages as ms
 from subtitle.codec import MAX_BLOBS, MAX_HEADER_BYTES, VERSION, Codec
 from subtitle.errors import ProtocolError
-from subtitled.workers import backend as be
+from subtitled.core import protocol as be
 
 CODES = frozenset({"BAD_FORMAT", "BAD_VERSION", "UNKNOWN_MESSAGE", "TOO_BIG"})
 UNIONS: dict[str, tuple[Codec[Any], Any]] = {

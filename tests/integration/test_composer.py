@@ -13,13 +13,13 @@ import pytest
 from daemon import eventually, is_running
 from subtitle.messages import LayoutOptions
 from subtitled.core.plan import Piece, Plan, Span
+from subtitled.core.protocol import Media, SegmentResult
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState, SegmentState
 from subtitled.cues.phrases import Phrase, Word
+from subtitled.output.layout_process import Composer
+from subtitled.output.transcript_builder import compose, compose_all
 from subtitled.storage.rows import JobRow, ResultRow
-from subtitled.workers.backend import Media, SegmentResult
-from subtitled.writing.compose import compose, compose_all
-from subtitled.writing.composer import Composer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,10 +15,10 @@ import pytest
 
 import media
 from subtitled.errors import MediaError
-from subtitled.reading import demux
-from subtitled.reading.decode import MediaInfo, open_media
-from subtitled.reading.demux import _Clock
-from subtitled.reading.media import MediaFile
+from subtitled.media import demux
+from subtitled.media.decode import MediaInfo, open_media
+from subtitled.media.demux import _Clock
+from subtitled.media.media_file import MediaFile
 
 if TYPE_CHECKING:
     from pathlib import Path

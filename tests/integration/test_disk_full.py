@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from daemon import Daemon, eventually
-from subtitled import config
-from subtitled.writing.spool import is_temporary
+from subtitled.config import schema
+from subtitled.files.atomic_files import is_temporary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +47,7 @@ def fill(folder: Path) -> Path:
 def test_subtitles_wait_for_a_full_output_disk(tmp_path: Path) -> None:
     with (
         small_disk(tmp_path / "inbox-out", "64k"),
-        Daemon(tmp_path, state=config.State(dir=str(tmp_path / "state"), reserve_mb=0)) as daemon,
+        Daemon(tmp_path, state=schema.State(dir=str(tmp_path / "state"), reserve_mb=0)) as daemon,
     ):
         daemon.start()
         filler = fill(daemon.outbox)
@@ -68,7 +68,7 @@ def test_subtitles_wait_for_a_full_output_disk(tmp_path: Path) -> None:
 def test_daemon_waits_for_a_full_state_disk_and_loses_nothing(tmp_path: Path) -> None:
     with (
         small_disk(tmp_path / "state", "4m"),
-        Daemon(tmp_path, state=config.State(dir=str(tmp_path / "state"), reserve_mb=0)) as daemon,
+        Daemon(tmp_path, state=schema.State(dir=str(tmp_path / "state"), reserve_mb=0)) as daemon,
     ):
         daemon.start()
         filler = fill(tmp_path / "state")

@@ -21,10 +21,10 @@ import pytest
 from daemon import Daemon, eventually, free_port
 from integration.test_disk_full import fill, small_disk
 from media import DEMO
-from subtitled import config
-from subtitled.doctor.child import attempt
+from subtitled.config import schema
 from subtitled.doctor.finding import Finding
 from subtitled.doctor.packages import Imports
+from subtitled.doctor.subprocess_probe import attempt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,18 +92,18 @@ def test_five_planted_faults_are_found_and_mended_by_what_the_doctor_says(open_f
     (model / "tokenizer.json").unlink()
     python, library = environment_without_a_library(folder / "environment")
     config_file = folder / "subtitled.toml"
-    settings = config.Config(
-        model=config.Model(name=str(model), compute_type="float16", cpu_threads=1),
-        pool=config.Pool(devices=("cpu",), prepare_workers=1),
-        inbox=(config.Inbox(path=str(inbox), output=str(outbox)),),
-        listen=config.Listen(
+    settings = schema.Config(
+        model=schema.Model(name=str(model), compute_type="float16", cpu_threads=1),
+        pool=schema.Pool(devices=("cpu",), prepare_workers=1),
+        inbox=(schema.Inbox(path=str(inbox), output=str(outbox)),),
+        listen=schema.Listen(
             clients=(f"ipc://{folder}/run/clients.sock",),
             workers=f"ipc://{folder}/run/private/workers.sock",
             metrics=f"127.0.0.1:{free_port()}",
         ),
-        state=config.State(dir=str(state), reserve_mb=2),
+        state=schema.State(dir=str(state), reserve_mb=2),
     )
-    config_file.write_text(config.show(settings), "utf-8")
+    config_file.write_text(schema.show(settings), "utf-8")
     with small_disk(state, "4m"):
         filler = fill(state)
         outbox.chmod(0o555)
@@ -140,8 +140,8 @@ def test_five_planted_faults_are_found_and_mended_by_what_the_doctor_says(open_f
 
 
 def test_a_daemon_that_runs_is_asked_and_its_broken_worker_is_a_fault(tmp_path: Path) -> None:
-    recovery = config.Recovery(crash_budget=1)
-    pool = config.Pool(devices=("cpu",), prepare_workers=1)
+    recovery = schema.Recovery(crash_budget=1)
+    pool = schema.Pool(devices=("cpu",), prepare_workers=1)
     with Daemon(tmp_path, pool=pool, recovery=recovery) as daemon:
         daemon.start()
         eventually(lambda: is_ready(daemon.metrics), "the daemon says that it is ready")
@@ -169,11 +169,11 @@ def test_all_faults_of_a_configuration_are_told_at_once(tmp_path: Path) -> None:
 
 
 def test_a_file_is_taken_through_every_stage(tmp_path: Path) -> None:
-    settings = config.Config(
-        model=config.Model(name="demo", cpu_threads=1), pool=config.Pool(devices=("cpu",), prepare_workers=1)
+    settings = schema.Config(
+        model=schema.Model(name="demo", cpu_threads=1), pool=schema.Pool(devices=("cpu",), prepare_workers=1)
     )
     file = tmp_path / "subtitled.toml"
-    file.write_text(config.show(settings), "utf-8")
+    file.write_text(schema.show(settings), "utf-8")
     options = ("doctor", "--config", str(file), "--file")
     command = [sys.executable, "-m", "subtitled", *options, str(DEMO / "demo-zh.flac")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

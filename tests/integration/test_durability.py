@@ -14,7 +14,7 @@ from subtitled.core.actions import SaveNewJob
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
 from subtitled.errors import StoreError
-from subtitled.mailbox import Mailbox
+from subtitled.runtime.mailbox import Mailbox
 from subtitled.storage import durability
 from subtitled.storage.durability import Durability
 from subtitled.storage.store import Store

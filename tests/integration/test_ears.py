@@ -17,19 +17,19 @@ from msgspec.structs import replace
 import media
 from daemon import eventually, is_running
 from subtitle import messages as ms
-from subtitled.aside import Aside
-from subtitled.clients.access import Who
-from subtitled.clients.holdings import Holdings
-from subtitled.clients.listening import MAX_OF_ONE, MAX_UNDER_WAY, Listening
-from subtitled.clients.peer import Peer
-from subtitled.clients.refusal import RefusedError
-from subtitled.config import Uploads
+from subtitled.api.audio_preview import MAX_OF_ONE, MAX_UNDER_WAY, Listening
+from subtitled.api.errors import RefusedError
+from subtitled.api.peer import Peer
+from subtitled.api.upload_store import Holdings
+from subtitled.config.schema import Uploads
+from subtitled.core.protocol import Media
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
 from subtitled.errors import MediaError
-from subtitled.reading.ears import IDLE_S, Ears, GoneError, Stretch
+from subtitled.media.preview_pool import IDLE_S, Ears, GoneError, Stretch
+from subtitled.network.auth import Who
+from subtitled.runtime.background import Aside
 from subtitled.storage.rows import JobRow
-from subtitled.workers.backend import Media
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -151,7 +151,7 @@ def test_children_die_with_the_daemon(stretch: Stretch) -> None:
     """Also one that hangs in a decoder, and does not see the end of its pipe."""
     script = (
         "import sys, time, msgspec\n"
-        "from subtitled.reading.ears import Ears, Stretch\n"
+        "from subtitled.media.preview_pool import Ears, Stretch\n"
         "ears = Ears()\n"
         "ears.hear(msgspec.json.decode(sys.argv[1], type=Stretch))\n"
         "print(*(ear._child.pid for ear in ears._all if ear._child), flush=True)\n"

@@ -10,8 +10,8 @@ import pytest
 import media
 from media import Voice
 from subtitled.errors import MediaError
-from subtitled.reading.decode import open_media
-from subtitled.reading.excerpt import Excerpts
+from subtitled.media.decode import open_media
+from subtitled.media.seek import Excerpts
 
 if TYPE_CHECKING:
     from collections.abc import Callable

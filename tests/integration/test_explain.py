@@ -16,7 +16,7 @@ from av.stream import Disposition
 
 import media
 from daemon import Daemon, InboxFolder
-from subtitled import config
+from subtitled.config import schema
 from subtitled.inboxes.explain import Explanation, explain, told
 
 if TYPE_CHECKING:
@@ -59,9 +59,9 @@ def root(tmp_path: Path) -> Path:
 
 def explained(root: Path, name: str, **inbox: object) -> Explanation:
     inbox.setdefault("output", str(root / "out"))
-    folder = config.Inbox(path=str(root / "in"), **inbox)  # type: ignore[arg-type]
-    state = config.State(dir=str(root / "state"))
-    return explain(str(root / "in" / name), config.Config(inbox=(folder,), state=state))
+    folder = schema.Inbox(path=str(root / "in"), **inbox)  # type: ignore[arg-type]
+    state = schema.State(dir=str(root / "state"))
+    return explain(str(root / "in" / name), schema.Config(inbox=(folder,), state=state))
 
 
 def test_a_file_in_no_inbox_is_not_taken(root: Path) -> None:

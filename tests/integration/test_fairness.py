@@ -10,7 +10,7 @@ import numpy as np
 
 import media
 from daemon import Daemon, eventually
-from subtitled import config
+from subtitled.config import schema
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,9 +21,9 @@ BATCH = 4
 def one_worker(folder: Path, **recovery: int) -> Daemon:
     return Daemon(
         folder,
-        model=config.Model(name="demo", cpu_threads=1, batch_size=BATCH, beam_size=1),
-        pool=config.Pool(devices=("cpu",), prepare_workers=2, queue_mb=16),
-        recovery=config.Recovery(**recovery),
+        model=schema.Model(name="demo", cpu_threads=1, batch_size=BATCH, beam_size=1),
+        pool=schema.Pool(devices=("cpu",), prepare_workers=2, queue_mb=16),
+        recovery=schema.Recovery(**recovery),
     )
 
 

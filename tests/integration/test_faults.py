@@ -22,26 +22,26 @@ from daemon import Daemon
 from faults.disk import failing_disk
 from faults.model import load_faulty, mark
 from faults.plan import DiskFault, ModelFault, Plan
-from subtitled import config
+from subtitled.asr.engine import Engine, OutOfMemoryError
+from subtitled.asr.prompts import Request
+from subtitled.config import schema
+from subtitled.core import protocol as be
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
 from subtitled.errors import ExitCode, NoSpaceError, SpoolError
-from subtitled.inboxes.intake import new_job_id
-from subtitled.speech.engine import Engine, OutOfMemoryError
-from subtitled.speech.prompts import Request
+from subtitled.files.atomic_files import is_temporary, move_whole, write_whole
+from subtitled.inboxes.arrivals import new_job_id
 from subtitled.storage.store import Store
-from subtitled.workers import backend as be
-from subtitled.writing.spool import is_temporary, move_whole, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from subtitle import JobFacts
-    from subtitled.workers.backend import SegmentResult
+    from subtitled.core.protocol import SegmentResult
 
 SERVER = Path(__file__).parents[1] / "faults" / "server.py"
 WORKER = SERVER.with_name("worker.py")
-MODEL = config.Model(name="demo", cpu_threads=1, beam_size=1, batch_size=4)
+MODEL = schema.Model(name="demo", cpu_threads=1, beam_size=1, batch_size=4)
 ENGLISH = Request(language="en")
 ILLEGAL = "CUDA failed with error an illegal memory access was encountered"
 MARKED_S = (10, 12)
@@ -68,7 +68,7 @@ def daemon(tmp_path: Path, plan: Plan) -> Iterator[Daemon]:
     with Daemon(
         tmp_path,
         model=MODEL,
-        pool=config.Pool(devices=("cpu",), prepare_workers=1),
+        pool=schema.Pool(devices=("cpu",), prepare_workers=1),
         command=lambda config_file: (str(SERVER), str(config_file), str(plan.folder)),
     ) as running:
         yield running.start()

@@ -12,16 +12,16 @@ import pytest
 import media
 from daemon import Daemon, eventually
 from hub import Hub
-from subtitled import config
+from subtitled.asr.hub import convert
+from subtitled.config import schema
 from subtitled.errors import ExitCode, ModelError
-from subtitled.speech.fetch import convert
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from subtitle import WorkerFacts
 
-MODEL = config.Model(name="loop/back", cpu_threads=1, batch_size="auto")
+MODEL = schema.Model(name="loop/back", cpu_threads=1, batch_size="auto")
 
 
 def daemon_with(hub: Hub, folder: Path) -> Daemon:
@@ -106,7 +106,7 @@ def checkpoint(tmp_path: Path) -> Path:
     """Return a folder that looks like a fine-tuned model as Transformers saves it."""
     folder = tmp_path / "fine-tuned"
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"model_type": "whisper", "vocab_size": 51865}), "utf-8")
+    (folder / "schema.json").write_text(json.dumps({"model_type": "whisper", "vocab_size": 51865}), "utf-8")
     (folder / "model.safetensors").write_bytes(b"weights")
     shutil.copy(media.DEMO / "model" / "tokenizer.json", folder)
     return folder
@@ -131,7 +131,7 @@ def test_a_converter_that_fails_leaves_nothing_and_says_why(checkpoint: Path, tm
 def test_a_checkpoint_that_cannot_be_converted_here_is_refused_with_the_command(
     checkpoint: Path, tmp_path: Path
 ) -> None:
-    with Daemon(tmp_path, model=config.Model(name=str(checkpoint))) as daemon:
+    with Daemon(tmp_path, model=schema.Model(name=str(checkpoint))) as daemon:
         daemon.spawn()
         assert daemon.wait_for_exit() == ExitCode.FATAL
         command = f"ct2-transformers-converter --model {checkpoint} --output_dir {checkpoint}-ct2 --copy_files tokenizer.json"

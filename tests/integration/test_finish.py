@@ -13,7 +13,7 @@ from subtitled.core.states import JobState
 from subtitled.cues.layout import Cue
 from subtitled.cues.transcript import Absence, Transcript
 from subtitled.errors import SpoolError
-from subtitled.writing.finish import Finish, error_folder, error_path, write_failure, write_outputs
+from subtitled.output.finish import Finish, error_folder, error_path, write_failure, write_outputs
 
 SRT = b"1\n00:00:01,000 --> 00:00:02,000\nHello.\n"
 TRANSCRIPT = Transcript(

@@ -14,10 +14,10 @@ import media
 from daemon import DEADLINE_S, eventually
 from remote import Head, RemoteWorker
 from subtitle.codec import VERSION as WIRE_VERSION
+from subtitled.core import protocol as be
 from subtitled.core.plan import Plan
 from subtitled.cues.phrases import Phrase
 from subtitled.version import VERSION
-from subtitled.workers import backend as be
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

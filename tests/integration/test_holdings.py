@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from subtitled.aside import Aside
-from subtitled.clients.holdings import MIB, Holdings
-from subtitled.clients.refusal import RefusedError
-from subtitled.config import Uploads
+from subtitled.api.errors import RefusedError
+from subtitled.api.upload_store import MIB, Holdings
+from subtitled.config.schema import Uploads
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
-from subtitled.writing.spool import free_bytes
+from subtitled.files.atomic_files import free_bytes
+from subtitled.runtime.background import Aside
 
 LIMITS = Uploads(max_file_mb=10, max_spool_mb=15)
 

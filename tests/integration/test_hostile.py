@@ -23,13 +23,13 @@ from daemon import Daemon, eventually, is_running
 from subtitle import messages as ms
 from subtitle.codec import VERSION
 from subtitle.keys import new_pair
-from subtitled import config
-from subtitled.clients.access import server_key, server_key_path
-from subtitled.clients.doors import open_doors
-from subtitled.clients.inflow import MAX_WAITING
-from subtitled.clients.lines import ALLOWANCE_BYTES, MAX_CONNECTIONS
-from subtitled.clients.link import MAX_WATCHERS
-from subtitled.clients.uploads import CHUNK_BYTES, WINDOW_BYTES
+from subtitled.api.connection import MAX_WATCHERS
+from subtitled.api.connection_limits import ALLOWANCE_BYTES, MAX_CONNECTIONS
+from subtitled.api.upload_writer import MAX_WAITING
+from subtitled.api.uploads import CHUNK_BYTES, WINDOW_BYTES
+from subtitled.config import schema
+from subtitled.network.auth import server_key, server_key_path
+from subtitled.network.listeners import open_doors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,12 +55,12 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, port: str) -> Iterator[Daem
     folder = tmp_path_factory.mktemp("daemon")
     with Daemon(
         folder,
-        pool=config.Pool(devices=("cpu",), prepare_workers=1, queue_mb=QUEUE_MB),
-        uploads=config.Uploads(max_open=MAX_OPEN),
+        pool=schema.Pool(devices=("cpu",), prepare_workers=1, queue_mb=QUEUE_MB),
+        uploads=schema.Uploads(max_open=MAX_OPEN),
     ) as running:
         local = running.config.listen.clients
         listen = msgspec.structs.replace(running.config.listen, clients=(*local, port))
-        clients = tuple(config.Client(name=name, key=pair[0]) for name, pair in PAIRS.items())
+        clients = tuple(schema.Client(name=name, key=pair[0]) for name, pair in PAIRS.items())
         configure(running, listen=listen, client=clients)
         running.start()
         yield running
@@ -69,7 +69,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, port: str) -> Iterator[Daem
 
 def configure(daemon: Daemon, **sections: object) -> None:
     daemon.config = msgspec.structs.replace(daemon.config, **sections)
-    daemon.config_file.write_text(config.show(daemon.config), "utf-8")
+    daemon.config_file.write_text(schema.show(daemon.config), "utf-8")
 
 
 @pytest.fixture(autouse=True)
@@ -494,7 +494,7 @@ def test_a_revoked_key_is_told_nothing_more(daemon: Daemon, port: str, keyed: di
 
 def reload(daemon: Daemon, **sections: object) -> None:
     """Have the daemon read another configuration."""
-    loaded = len(daemon.log("config.loaded"))
+    loaded = len(daemon.log("schema.loaded"))
     configure(daemon, **sections)
     os.kill(daemon.pid, signal.SIGHUP)
-    eventually(lambda: len(daemon.log("config.loaded")) > loaded, "the configuration is read")
+    eventually(lambda: len(daemon.log("schema.loaded")) > loaded, "the configuration is read")

@@ -21,8 +21,8 @@ import pytest
 import media
 from daemon import Daemon, eventually, free_port, is_running
 from gateway import Gateway
-from subtitled import config
-from subtitled.priority import NICENESS
+from subtitled.config import schema
+from subtitled.runtime.niceness import NICENESS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,7 @@ DEMO = Path(str(files("subtitled") / "demo"))
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    with Daemon(tmp_path_factory.mktemp("daemon"), uploads=config.Uploads(max_open=8)) as running:
+    with Daemon(tmp_path_factory.mktemp("daemon"), uploads=schema.Uploads(max_open=8)) as running:
         yield running.start()
 
 
@@ -511,7 +511,7 @@ def test_the_gateway_needs_nothing_of_what_decodes_and_transcribes() -> None:
     """What the extra `http` does not bring, though `daemon` does."""
     heavy = "av ctranslate2 faster_whisper numpy onnxruntime prometheus_client pynvml soundfile soxr watchdog"
     code = (
-        "import sys, subtitled.cli, subtitled.workers.process, subtitled.http.serve\n"
+        "import sys, subtitled.cli, subtitled.workers.process, subtitled.web.process\n"
         f"sys.exit(', '.join(set({heavy!r}.split()) & set(sys.modules)) or 0)"
     )
     done = subprocess.run(
@@ -553,7 +553,7 @@ def test_the_daemon_starts_the_gateway_and_again_when_it_dies(tmp_path: Path) ->
         except httpx.TransportError:
             return False
 
-    with Daemon(tmp_path, http=config.Http(listen=address)) as daemon:
+    with Daemon(tmp_path, http=schema.Http(listen=address)) as daemon:
         daemon.start()
         eventually(answers, "the gateway answers")
         workers = daemon.workers()
@@ -564,11 +564,11 @@ def test_the_daemon_starts_the_gateway_and_again_when_it_dies(tmp_path: Path) ->
         assert daemon.workers() == workers
         [second] = gateways_of(daemon.pid)
         daemon.config_file.write_text(
-            config.show(msgspec.structs.replace(daemon.config, http=config.Http())), "utf-8"
+            schema.show(msgspec.structs.replace(daemon.config, http=schema.Http())), "utf-8"
         )
         os.kill(daemon.pid, signal.SIGHUP)
         eventually(lambda: not is_running(second), "it is not wanted any more")
-        daemon.config_file.write_text(config.show(daemon.config), "utf-8")
+        daemon.config_file.write_text(schema.show(daemon.config), "utf-8")
         os.kill(daemon.pid, signal.SIGHUP)
         eventually(answers, "it is wanted again")
         [third] = gateways_of(daemon.pid)

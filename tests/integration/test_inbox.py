@@ -14,7 +14,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from subtitled.config import Inbox
+from subtitled.config.schema import Inbox
 from subtitled.inboxes.watch import Arrival, InboxWatcher
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from msgspec import structs
 
 import media
 from daemon import Daemon, InboxFolder, eventually
-from subtitled import config
+from subtitled.config import schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from subtitle import JobFacts
 
 DEMO_ZH = Path(str(files("subtitled") / "demo" / "demo-zh.flac"))
-MODEL = config.Model(name="demo", cpu_threads=1, beam_size=1, batch_size=4)
-ONE_SLOT = config.Pool(devices=("cpu",), prepare_workers=1)
+MODEL = schema.Model(name="demo", cpu_threads=1, beam_size=1, batch_size=4)
+ONE_SLOT = schema.Pool(devices=("cpu",), prepare_workers=1)
 SUBTITLE = str(Path(sys.executable).with_name("subtitle"))
 MANY = 10_000
 MEMORY_MB = 250
@@ -289,7 +289,7 @@ def remount(folder: Path, how: str) -> None:
 
 
 def test_read_only_output_fails_the_job_and_retry_writes_it(tmp_path: Path) -> None:
-    state = config.State(dir=str(tmp_path / "state"), reserve_mb=0)
+    state = schema.State(dir=str(tmp_path / "state"), reserve_mb=0)
     with mounted(tmp_path / "inbox-out"), daemon_in(tmp_path, state=state) as daemon:
         daemon.start()
         remount(daemon.outbox, "ro")
@@ -355,7 +355,7 @@ def test_output_folder_that_may_not_be_entered_fails_the_job_and_the_daemon_goes
 def test_two_inboxes_with_one_output_keep_their_subtitles_apart(tmp_path: Path) -> None:
     with daemon_in(tmp_path, InboxFolder(), InboxFolder(name="other")) as daemon:
         shared = tuple(structs.replace(inbox, output=str(daemon.outbox)) for inbox in daemon.config.inbox)
-        daemon.config_file.write_text(config.show(structs.replace(daemon.config, inbox=shared)), "utf-8")
+        daemon.config_file.write_text(schema.show(structs.replace(daemon.config, inbox=shared)), "utf-8")
         daemon.start()
         talks = {
             seconds: media.write_sound(tmp_path / f"{seconds}.flac", media.speech(seconds))

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import media
-from subtitled import config
+from subtitled.config import schema
 from subtitled.core.plan import Plan, Span
 from subtitled.errors import MediaError
-from subtitled.reading.ingest import Ingest, Prepared, recut
-from subtitled.reading.peaks import MAX_PEAKS, Peaks
+from subtitled.media.ingest import Ingest, Prepared, recut
+from subtitled.media.waveform import MAX_PEAKS, Peaks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,15 +26,15 @@ RATE = 16_000
 
 def ingest(
     path: Path,
-    segments: config.Segments | None = None,
+    segments: schema.Segments | None = None,
     window_s: float = 30,
     on_progress: Callable[[int], None] | None = None,
 ) -> tuple[Ingest, list[Prepared]]:
     """Return the finished ingest with all its segments."""
     with Ingest(
         str(path),
-        vad=config.Vad(),
-        segments=segments or config.Segments(),
+        vad=schema.Vad(),
+        segments=segments or schema.Segments(),
         window_s=window_s,
         on_progress=on_progress,
     ) as running:
@@ -74,7 +74,7 @@ def test_all_speech_of_the_recording_is_planned() -> None:
 @pytest.mark.parametrize(("max_segment_s", "window_s"), [(7, 30), (30, 7.5), (1, 30), (30, 60)])
 def test_no_segment_is_longer_than_the_window_or_the_limit(max_segment_s: int, window_s: float) -> None:
     whole = given(ingest(media.DEMO / "demo.flac")[1])
-    _, prepared = ingest(media.DEMO / "demo.flac", config.Segments(max_segment_s=max_segment_s), window_s)
+    _, prepared = ingest(media.DEMO / "demo.flac", schema.Segments(max_segment_s=max_segment_s), window_s)
     limit = min(max_segment_s, window_s, 30) * RATE
     assert all(len(segment.pcm) <= limit for segment in prepared)
     spans = given(prepared)
@@ -84,7 +84,7 @@ def test_no_segment_is_longer_than_the_window_or_the_limit(max_segment_s: int, w
 
 def test_segments_leave_while_the_file_is_decoded(tmp_path: Path) -> None:
     path = sound(tmp_path, *[media.recording()] * 4)
-    with Ingest(str(path), vad=config.Vad(), segments=config.Segments(), window_s=30) as running:
+    with Ingest(str(path), vad=schema.Vad(), segments=schema.Segments(), window_s=30) as running:
         next(iter(running))
         assert running.decoded_samples < 58 * RATE
 
@@ -92,7 +92,7 @@ def test_segments_leave_while_the_file_is_decoded(tmp_path: Path) -> None:
 def test_speech_without_a_pause_leaves_early_and_is_cut(tmp_path: Path) -> None:
     dense = np.concatenate([media.recording()[span.start : span.end] for span in dense_spans()])
     path = sound(tmp_path, *[dense] * 5)
-    running, prepared = ingest(path, config.Segments(max_segment_s=5))
+    running, prepared = ingest(path, schema.Segments(max_segment_s=5))
     assert all(len(segment.pcm) <= 5 * RATE for segment in prepared)
     assert running.speech_samples > 0.95 * running.decoded_samples
 
@@ -106,7 +106,7 @@ def dense_spans() -> list[Span]:
 def test_memory_holds_little_more_than_a_window(tmp_path: Path) -> None:
     path = sound(tmp_path, *[media.recording()] * 2, media.silence(60), media.recording()[: 20 * RATE])
     held = []
-    with Ingest(str(path), vad=config.Vad(), segments=config.Segments(), window_s=30) as running:
+    with Ingest(str(path), vad=schema.Vad(), segments=schema.Segments(), window_s=30) as running:
         running._on_progress = lambda _: held.append(sum(len(block) for block in running._recent._blocks))
         list(running)
     assert max(held) < 60 * RATE
@@ -120,7 +120,7 @@ def test_silence_is_a_plan_without_segments(tmp_path: Path) -> None:
 
 
 def test_short_speech_is_skipped_and_recorded() -> None:
-    running, prepared = ingest(media.DEMO / "demo.flac", config.Segments(min_speech_ms=1_200))
+    running, prepared = ingest(media.DEMO / "demo.flac", schema.Segments(min_speech_ms=1_200))
     assert running.skipped
     for skipped in running.skipped:
         assert skipped.cause == "shorter than 1200 ms"
@@ -154,7 +154,7 @@ def test_stored_plans_are_cut_again_to_the_last_bit(tmp_path: Path, name: str) -
         media.mux(
             path, media.Voice(media.speech(20)), codec={"a.m4a": "aac"}.get(name, "libopus"), rate=48_000
         )
-    _, prepared = ingest(path, config.Segments(max_segment_s=5))
+    _, prepared = ingest(path, schema.Segments(max_segment_s=5))
     assert len(prepared) > 2
     for wanted in (prepared, prepared[1::2], prepared[-1:]):
         again = list(recut(str(path), [segment.plan for segment in wanted]))

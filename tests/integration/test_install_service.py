@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from subtitled import config
-from subtitled.install import closed_to_others
+from subtitled.config import schema
+from subtitled.systemd.install import closed_to_others
 
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed (package systemd)"
@@ -30,13 +30,13 @@ def install(prefix: Path, *options: str, status: int = 0) -> str:
 @pytest.fixture
 def config_file(tmp_path: Path) -> Path:
     path = tmp_path / "subtitled.toml"
-    inbox = config.Inbox(path="/srv/my media", output="beside")
-    path.write_text(config.show(config.Config(inbox=(inbox,))), "utf-8")
+    inbox = schema.Inbox(path="/srv/my media", output="beside")
+    path.write_text(schema.show(schema.Config(inbox=(inbox,))), "utf-8")
     return path
 
 
 def unit_in(prefix: Path) -> Path:
-    return prefix / "etc/systemd/system/subtitled.service"
+    return prefix / "etc/systemd/system/subtitled.systemd.unit_files"
 
 
 def test_the_units_of_this_environment_are_written_once(tmp_path: Path, config_file: Path) -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from subtitle.errors import KeyFileError
 from subtitle.keys import Key, find_key, is_key, load_key, new_pair, save_key
-from subtitled import config
-from subtitled.clients.access import AllowList, ServerKey, Who, server_key, server_key_path, whos
+from subtitled.config import schema
 from subtitled.errors import SubtitledError
+from subtitled.network.auth import AllowList, ServerKey, Who, server_key, server_key_path, whos
 
 
 def a_key(name: str = "laptop") -> Key:
@@ -118,7 +118,7 @@ def test_the_servers_key_is_made_once_and_is_its_owners_alone(tmp_path: Path) ->
 def test_two_processes_that_make_the_servers_key_have_the_same(tmp_path: Path) -> None:
     path = tmp_path / "server.key"
     program = (
-        "import sys; from pathlib import Path; from subtitled.clients.access import server_key;"
+        "import sys; from pathlib import Path; from subtitled.network.auth import server_key;"
         " sys.stdin.read(); print(server_key(Path(sys.argv[1])).public)"
     )
     makers = [
@@ -172,10 +172,10 @@ def test_a_servers_key_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 
 def test_the_servers_key_is_in_the_state_folder_unless_the_configuration_says_otherwise() -> None:
-    state = config.State(dir="/var/lib/x")
-    assert server_key_path(config.Config(state=state)) == Path("/var/lib/x/server.key")
-    listen = config.Listen(server_key="/etc/x.key")
-    assert server_key_path(config.Config(state=state, listen=listen)) == Path("/etc/x.key")
+    state = schema.State(dir="/var/lib/x")
+    assert server_key_path(schema.Config(state=state)) == Path("/var/lib/x/server.key")
+    listen = schema.Listen(server_key="/etc/x.key")
+    assert server_key_path(schema.Config(state=state, listen=listen)) == Path("/etc/x.key")
 
 
 # -- the allow-list ------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ def test_the_servers_key_is_in_the_state_folder_unless_the_configuration_says_ot
 def test_a_key_on_the_list_is_let_in_as_its_name_and_role() -> None:
     public = new_pair()[0]
     refused: list[str] = []
-    clients = [config.Client(name="ann", key=public, role="admin")]
+    clients = [schema.Client(name="ann", key=public, role="admin")]
     allowed = AllowList(whos(clients), refused=refused.append)
     assert allowed.callback("subtitled", public.encode())
     assert allowed.find(public) == Who(name="ann", role="admin")
@@ -193,7 +193,7 @@ def test_a_key_on_the_list_is_let_in_as_its_name_and_role() -> None:
 
 def test_other_keys_are_refused_and_counted() -> None:
     refused: list[str] = []
-    allowed = AllowList(whos([config.Client(name="ann", key=new_pair()[0])]), refused=refused.append)
+    allowed = AllowList(whos([schema.Client(name="ann", key=new_pair()[0])]), refused=refused.append)
     stranger = new_pair()[0]
     for key in (stranger.encode(), b"", b"\xff" * 40):
         assert not allowed.callback("subtitled", key)
@@ -204,11 +204,11 @@ def test_other_keys_are_refused_and_counted() -> None:
 
 def test_another_list_is_in_force_at_once() -> None:
     ann, bob = new_pair()[0], new_pair()[0]
-    allowed = AllowList(whos([config.Client(name="ann", key=ann)]), refused=lambda _: None)
+    allowed = AllowList(whos([schema.Client(name="ann", key=ann)]), refused=lambda _: None)
     was = allowed.find(ann)
     assert was is not None
     assert allowed.still_has(was)
-    clients = [config.Client(name="bob", key=bob), config.Client(name="ann", key=ann, role="admin")]
+    clients = [schema.Client(name="bob", key=bob), schema.Client(name="ann", key=ann, role="admin")]
     allowed.replace(whos(clients))
     assert not allowed.still_has(was)
     assert allowed.find(bob) == Who(name="bob", role="user")

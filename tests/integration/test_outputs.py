@@ -8,14 +8,7 @@ from pathlib import Path
 import pytest
 
 from subtitled.errors import SpoolError
-from subtitled.writing.outputs import (
-    archive,
-    error_text,
-    language_tag,
-    output_folder,
-    output_paths,
-    write_error,
-)
+from subtitled.output.paths import archive, error_text, language_tag, output_folder, output_paths, write_error
 
 
 def is_free(path: Path) -> bool:

@@ -11,14 +11,14 @@ import zmq
 
 from daemon import eventually
 from subtitled.core.records import SegmentKey
-from subtitled.mailbox import Mailbox
+from subtitled.runtime.mailbox import Mailbox
+from subtitled.workers.flac import decode
 from subtitled.workers.packing import Packing
-from subtitled.workers.wire_audio import decode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from subtitled.workers.backend import WireCodec
+    from subtitled.core.protocol import WireCodec
 
 SAMPLES = 80_000
 

@@ -15,13 +15,13 @@ import pytest
 import media
 from daemon import ENDED, Daemon, eventually
 from gateway import Gateway
-from subtitled.http.page.armour import OTHER_POLICY, PAGE_POLICY
+from subtitled.web.security_headers import OTHER_POLICY, PAGE_POLICY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 WAIT_S = 120.0
-STATIC = Path(str(files("subtitled.http.page") / "static"))
+STATIC = Path(str(files("subtitled.web") / "static"))
 CHINESE = {"Accept-Language": "zh-TW,zh;q=0.9"}
 
 

@@ -25,11 +25,11 @@ from subtitle import aio
 from subtitle import messages as ms
 from subtitle.client import Client
 from subtitle.errors import ServerError
-from subtitled import config
+from subtitled.config import schema
 from subtitled.http.gateway import Gateway as Http
 from subtitled.http.player import Cues, pieces_of
-from subtitled.http.wave import Span
-from subtitled.reading.peaks import Peaks
+from subtitled.http.wav import Span
+from subtitled.media.waveform import Peaks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -235,15 +235,15 @@ def test_audio_is_heard_where_the_file_lies_now_and_not_where_it_is_gone_or_anot
 
 
 def test_audio_of_an_upload_is_heard_for_a_while_and_after_a_restart(tmp_path: Path) -> None:
-    with Daemon(tmp_path, uploads=config.Uploads(keep_done_s=3600)) as daemon:
+    with Daemon(tmp_path, uploads=schema.Uploads(keep_done_s=3600)) as daemon:
         daemon.start()
         job = daemon.client.submit(media.DEMO / "demo-zh.flac").id
         daemon.client.job(job).wait(WAIT_S)
         daemon.stop()
         daemon.start()
         assert np.array_equal(heard(daemon.client, job), media.recording("demo-zh.flac"))
-        briefly = msgspec.structs.replace(daemon.config, uploads=config.Uploads(keep_done_s=0))
-        daemon.config_file.write_text(config.show(briefly), "utf-8")
+        briefly = msgspec.structs.replace(daemon.config, uploads=schema.Uploads(keep_done_s=0))
+        daemon.config_file.write_text(schema.show(briefly), "utf-8")
         os.kill(daemon.pid, signal.SIGHUP)
         eventually(lambda: daemon.client.stats().spool_bytes == 0, "it is kept no longer")
 

@@ -15,12 +15,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from daemon import Daemon, eventually
 from media import DEMO
-from subtitled import config
+from subtitled.asr.cuda import Device
+from subtitled.config import schema
 from subtitled.errors import SubtitledError
-from subtitled.speech.cuda import Device
-from subtitled.watching.health import STUCK_S, Condition, Health
-from subtitled.watching.metrics import Metrics
-from subtitled.watching.probes import Probes
+from subtitled.observability.health import STUCK_S, Condition, Health
+from subtitled.observability.metrics import Metrics
+from subtitled.observability.metrics_http import Probes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,8 +54,8 @@ def families(address: str) -> dict[str, Metric]:
 
 
 def test_a_daemon_at_work_is_well_and_tells_its_figures(tmp_path: Path) -> None:
-    recovery = config.Recovery(crash_budget=1)
-    pool = config.Pool(devices=("cpu",), prepare_workers=1)
+    recovery = schema.Recovery(crash_budget=1)
+    pool = schema.Pool(devices=("cpu",), prepare_workers=1)
     with Daemon(tmp_path, pool=pool, recovery=recovery) as daemon:
         daemon.start()
         eventually(lambda: ask(daemon.metrics, "/readyz") == (200, "ok\n"), "the daemon is ready")

@@ -10,10 +10,10 @@ import pytest
 
 from front import Front, Visitor
 from protocol_page import ERRORS, EXAMPLES, section
-from subtitled import config
-from subtitled.clients.rate import RateLimit
-from subtitled.clients.uploads import CHUNK_BYTES
+from subtitled.api.uploads import CHUNK_BYTES
+from subtitled.config import schema
 from subtitled.core.events import DrainRequested
+from subtitled.network.rate_limit import RateLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ _HELLO = msgspec.msgpack.encode({"type": "Hello", "request": 1})
 @pytest.fixture
 def front(tmp_path: Path) -> Iterator[Front]:
     (tmp_path / "media").mkdir()
-    limits = config.Uploads(max_file_mb=16, max_spool_mb=17, max_open=2, paths=(str(tmp_path / "media"),))
+    limits = schema.Uploads(max_file_mb=16, max_spool_mb=17, max_open=2, paths=(str(tmp_path / "media"),))
     with Front(tmp_path, uploads=limits) as running:
         yield running
 

@@ -13,9 +13,9 @@ from msgspec import NODEFAULT, Struct, inspect
 
 from protocol_page import ERRORS, EXAMPLES, TEXT, table
 from subtitle import messages as ms
-from subtitled import config
-from subtitled.clients.link import MAX_WATCHERS
-from subtitled.clients.uploads import CHUNK_BYTES, WINDOW_BYTES
+from subtitled.api.connection import MAX_WATCHERS
+from subtitled.api.uploads import CHUNK_BYTES, WINDOW_BYTES
+from subtitled.config import schema
 
 _ROOT = Path(__file__).parents[2]
 _STRUCTS: tuple[type[Struct], ...] = (
@@ -116,14 +116,14 @@ def test_the_limits_of_uploads_are_those_of_the_document() -> None:
     rows = table("Accepted")
     assert rows["window_bytes"][2].endswith(f": {WINDOW_BYTES} ")
     assert rows["chunk_bytes"][2].endswith(f": {CHUNK_BYTES} ")
-    defaults = config.Uploads()
+    defaults = schema.Uploads()
     for said in (
         f"`uploads.idle_s` ({defaults.idle_s:.0f} s)",
         f"`uploads.max_age_s` ({defaults.max_age_s:.0f} s)",
         f"`uploads.max_file_mb` ({defaults.max_file_mb // 1024} GiB)",
         f"`uploads.max_spool_mb` ({defaults.max_spool_mb // 1024} GiB)",
         f"`uploads.max_open` ({defaults.max_open})",
-        f"`listen.requests_per_s` ({config.Listen().requests_per_s:.0f} a second)",
+        f"`listen.requests_per_s` ({schema.Listen().requests_per_s:.0f} a second)",
         f"at each kind of socket | {MAX_WATCHERS} |",
     ):
         assert said in TEXT

@@ -15,10 +15,10 @@ import media
 from daemon import ENDED, Daemon, eventually, free_port
 from ray_cluster import RayCluster, RayHead
 from remote import Head
-from subtitled import config
-from subtitled.doctor.child import attempt
+from subtitled.config import schema
 from subtitled.doctor.finding import Finding
-from subtitled.doctor.placing import Asked
+from subtitled.doctor.ray_nodes import Asked
+from subtitled.doctor.subprocess_probe import attempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -193,8 +193,8 @@ def test_a_node_that_comes_in_the_middle_is_used_and_one_with_notice_finishes_wh
 
 def test_without_a_head_of_ray_the_daemon_works_with_what_it_has(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
-    wanted = config.Ray(address=address, gpus_per_worker=0)
-    pool = config.Pool(devices=("cpu",), engine="ray", prepare_workers=1)
+    wanted = schema.Ray(address=address, gpus_per_worker=0)
+    pool = schema.Pool(devices=("cpu",), engine="ray", prepare_workers=1)
     with Head(tmp_path, hosts=(), ray=wanted, pool=pool) as head:
         head.start()
         told = head.wait_for_log("ray.unreachable")

@@ -12,7 +12,7 @@ import pytest
 from msgspec import structs
 
 from daemon import Daemon, eventually
-from subtitled import config
+from subtitled.config import schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,14 +29,14 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 def reload(daemon: Daemon, **sections: object) -> None:
     """Change sections of the configuration file and send SIGHUP."""
     changed = structs.replace(daemon.config, **sections)
-    daemon.config_file.write_text(config.show(changed), "utf-8")
+    daemon.config_file.write_text(schema.show(changed), "utf-8")
     os.kill(daemon.pid, signal.SIGHUP)
 
 
 def test_faulty_configuration_is_refused_and_the_old_one_stays(daemon: Daemon) -> None:
     daemon.config_file.write_text("[model]\nbeam_size = 0\n[pool]\nqueue = 1\n", "utf-8")
     os.kill(daemon.pid, signal.SIGHUP)
-    faults = daemon.wait_for_log("config.refused")["faults"]
+    faults = daemon.wait_for_log("schema.refused")["faults"]
     assert any("model.beam_size" in fault for fault in faults)
     assert any("pool.queue" in fault for fault in faults)
     path = daemon.drop(DEMO_ZH, "talk.flac")
@@ -58,15 +58,15 @@ def test_device_that_leaves_and_comes_back_disturbs_no_other(daemon: Daemon) -> 
 
 def test_keys_that_need_a_restart_are_named(daemon: Daemon) -> None:
     reload(daemon, model=structs.replace(daemon.config.model, beam_size=1))
-    assert daemon.wait_for_log("config.loaded")["needs_restart"] == ["model.beam_size"]
+    assert daemon.wait_for_log("schema.loaded")["needs_restart"] == ["model.beam_size"]
 
 
 def test_new_inbox_is_watched(daemon: Daemon, tmp_path: Path) -> None:
     for name in ("other", "other-out"):
         (tmp_path / name).mkdir()
-    other = config.Inbox(path=str(tmp_path / "other"), output=str(tmp_path / "other-out"), settle_s=0.2)
+    other = schema.Inbox(path=str(tmp_path / "other"), output=str(tmp_path / "other-out"), settle_s=0.2)
     reload(daemon, inbox=(*daemon.config.inbox, other))
-    daemon.wait_for_log("config.loaded")
+    daemon.wait_for_log("schema.loaded")
     path = daemon.drop(DEMO_ZH, "talk.flac", inbox=tmp_path / "other")
     assert daemon.wait_for(path).state == "done"
     assert (tmp_path / "other-out" / "talk.zh.srt").is_file()

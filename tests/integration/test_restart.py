@@ -15,8 +15,8 @@ from msgspec.structs import replace
 
 import media
 from daemon import Daemon, InboxFolder, eventually, is_running
-from subtitled import config
-from subtitled.writing.spool import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, is_temporary
+from subtitled.config import schema
+from subtitled.files.atomic_files import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, is_temporary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from subtitled.cues.transcript import Transcript
 
 INBOX = InboxFolder(options={"settle_s": 0.1})
-MODEL = config.Model(name="demo", cpu_threads=1, beam_size=1, batch_size=2)
+MODEL = schema.Model(name="demo", cpu_threads=1, beam_size=1, batch_size=2)
 SMALL_LEASES = replace(MODEL, batch_size=1)
-RECOVERY = config.Recovery(heartbeat_s=0.2)
-IMPATIENT = config.Recovery(heartbeat_s=0.2, silence_s=4.0)
+RECOVERY = schema.Recovery(heartbeat_s=0.2)
+IMPATIENT = schema.Recovery(heartbeat_s=0.2, silence_s=4.0)
 
 
-def daemon_in(folder: Path, recovery: config.Recovery = RECOVERY, model: config.Model = MODEL) -> Daemon:
+def daemon_in(folder: Path, recovery: schema.Recovery = RECOVERY, model: schema.Model = MODEL) -> Daemon:
     return Daemon(folder, inboxes=(INBOX,), model=model, recovery=recovery)
 
 
@@ -237,7 +237,7 @@ def test_second_daemon_on_the_same_state_is_refused(idle: Daemon) -> None:
 
 def test_second_daemon_on_the_same_socket_is_refused(idle: Daemon, tmp_path: Path) -> None:
     """It must not take the clients of the first, which would never hear of it."""
-    listen = config.Listen(clients=(idle.endpoint,), workers=idle.config.listen.workers, metrics="")
+    listen = schema.Listen(clients=(idle.endpoint,), workers=idle.config.listen.workers, metrics="")
     with Daemon(tmp_path, inboxes=(INBOX,), model=MODEL, listen=listen) as other:
         end = refused(other)
         assert end.returncode == 1

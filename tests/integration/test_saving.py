@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subtitle import OptionError
-from subtitle.saving import format_of, safe_name, save_all, save_in
+from subtitle.output_files import format_of, safe_name, save_all, save_in
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from daemon import eventually, free_port
 from subtitle.keys import Key, key_text, new_pair
-from subtitled.cluster.seat import Ended, Orders, Seat
+from subtitled.ray.actor import Ended, Orders, Seat
 
 ROOT = Path(__file__).parents[2]
 _READS_ITS_KEY = """

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subtitled.errors import SpoolError
-from subtitled.writing.spool import (
+from subtitled.files.atomic_files import (
     NAME_BYTES,
     fitted,
     free_bytes,
@@ -92,7 +92,7 @@ def test_write_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
     run(
         "import resource, signal, sys, pathlib\n"
         "from subtitled.errors import SpoolError\n"
-        "from subtitled.writing.spool import write_whole\n"
+        "from subtitled.files.atomic_files import write_whole\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "folder = pathlib.Path(sys.argv[1])\n"
@@ -127,7 +127,7 @@ def test_sweep_finds_what_a_killed_writer_leaves(tmp_path: Path) -> None:
     """The temporary file of a real write is one of those that a sweep recognises."""
     run(
         "import os, pathlib, signal, sys\n"
-        "from subtitled.writing.spool import write_whole\n"
+        "from subtitled.files.atomic_files import write_whole\n"
         "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
         "write_whole(pathlib.Path(sys.argv[1], 'x' * 255), b'data')\n",
         tmp_path,

@@ -33,7 +33,7 @@ from subtitle import (
 )
 from subtitle import messages as ms
 from subtitle.keys import new_pair, save_key
-from subtitled import config
+from subtitled.config import schema
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -51,7 +51,7 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
     """Run a daemon with two users, an admin and a folder whose files may be named by path."""
     folder = tmp_path_factory.mktemp("office")
     (folder / "media").mkdir()
-    running = Office(folder, uploads=config.Uploads(paths=(str(folder / "media"),)))
+    running = Office(folder, uploads=schema.Uploads(paths=(str(folder / "media"),)))
     yield running
     running.daemon.close()
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from subtitled.workers.backend import WorkerSettings
+from subtitled.core.protocol import WorkerSettings
 from subtitled.workers.supervisor import Supervisor
 
 SETTINGS = WorkerSettings(

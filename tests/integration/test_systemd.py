@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Self
 import media
 from daemon import Daemon, eventually
 from faults.plan import ModelFault, Plan
-from subtitled import config
+from subtitled.config import schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SERVER = Path(__file__).parents[1] / "faults" / "server.py"
-MODEL = config.Model(name="demo", cpu_threads=1, beam_size=1, batch_size=1)
-ONE_SLOT = config.Pool(devices=("cpu",), prepare_workers=1)
+MODEL = schema.Model(name="demo", cpu_threads=1, beam_size=1, batch_size=1)
+ONE_SLOT = schema.Pool(devices=("cpu",), prepare_workers=1)
 
 
 class Manager:
@@ -90,7 +90,7 @@ def test_ready_comes_with_the_first_worker_and_stopping_before_the_end(tmp_path:
 
 
 def test_a_daemon_without_a_worker_is_never_ready(tmp_path: Path) -> None:
-    nowhere = config.Model(name=str(tmp_path / "no-model"))
+    nowhere = schema.Model(name=str(tmp_path / "no-model"))
     (tmp_path / "no-model").mkdir()
     (tmp_path / "no-model" / "model.bin").write_bytes(b"no model")
     with (
@@ -152,7 +152,7 @@ def test_pings_stop_when_the_loop_is_stuck(tmp_path: Path) -> None:
         with open_pipe(daemon.config_file):
             assert_quiet(manager)
             assert len(daemon.workers()) == 2, "its workers live, and nobody but the watchdog tells"
-        daemon.wait_for_log("config.refused")
+        daemon.wait_for_log("schema.refused")
         daemon.stop()
 
 

@@ -19,7 +19,7 @@ from office import Office
 from sender import Sender, submit_of
 from subtitle import messages as ms
 from subtitle.keys import new_pair
-from subtitled import config
+from subtitled.config import schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -170,7 +170,7 @@ def test_a_key_that_is_taken_off_the_list_is_not_answered_any_more(tmp_path: Pat
             assert welcome(ann).user == "ann"
             office.allow(*office.clients[1:])
             os.kill(office.daemon.pid, signal.SIGHUP)
-            office.daemon.wait_for_log("config.loaded")
+            office.daemon.wait_for_log("schema.loaded")
             ann.send(ms.Hello(request=1))
             assert ann.is_silent(500)
             assert welcome(ben).user == "ben"
@@ -184,7 +184,7 @@ def test_a_reload_that_leaves_an_open_port_without_keys_is_refused(office: Offic
         listen=msgspec.structs.replace(office.daemon.config.listen, clients=("tcp://0.0.0.0:7000",)),
     )
     path = office.daemon.folder / "open.toml"
-    path.write_text(config.show(changed), "utf-8")
+    path.write_text(schema.show(changed), "utf-8")
     command = [sys.executable, "-m", "subtitled", "config", "check", "--config", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 78

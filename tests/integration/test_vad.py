@@ -15,9 +15,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import media
-from subtitled import config
+from subtitled.config import schema
 from subtitled.core.plan import FRAME, Span
-from subtitled.reading.vad import Heard, Speech, Vad
+from subtitled.media.vad import Heard, Speech, Vad
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,8 +33,8 @@ def mixtures() -> dict[str, NDArray[np.int16]]:
     return media.mixtures()
 
 
-def vad_settings(settings: dict[str, Any]) -> tuple[config.Vad, int]:
-    return config.Vad(settings["threshold"], settings["min_silence_ms"], settings["pad_ms"]), settings[
+def vad_settings(settings: dict[str, Any]) -> tuple[schema.Vad, int]:
+    return schema.Vad(settings["threshold"], settings["min_silence_ms"], settings["pad_ms"]), settings[
         "min_speech_ms"
     ]
 

@@ -18,11 +18,9 @@ from msgspec import structs
 
 import media
 from daemon import Daemon, eventually, is_running
-from subtitled import config
+from subtitled.config import schema
 from subtitled.core.plan import Piece, Plan
-from subtitled.errors import ExitCode
-from subtitled.version import VERSION
-from subtitled.workers.backend import (
+from subtitled.core.protocol import (
     Abandon,
     Credit,
     Drain,
@@ -45,7 +43,9 @@ from subtitled.workers.backend import (
     from_worker,
     to_worker,
 )
-from subtitled.workers.wire_audio import encode
+from subtitled.errors import ExitCode
+from subtitled.version import VERSION
+from subtitled.workers.flac import encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -467,7 +467,7 @@ def broken_model(tmp_path: Path) -> str:
     """Return a folder that looks like a model's and holds none."""
     folder = tmp_path / "model"
     folder.mkdir()
-    for name in ("model.bin", "config.json", "tokenizer.json"):
+    for name in ("model.bin", "schema.json", "tokenizer.json"):
         (folder / name).write_bytes(b"{}")
     return str(folder)
 
@@ -479,7 +479,7 @@ def test_a_daemon_whose_model_is_wrong_ends_with_78_and_says_why(
     tmp_path: Path, broken_model: str, name: str, compute_type: str
 ) -> None:
     """No loop of restarts: each worker was started once, and the daemon never said that it was ready."""
-    model = config.Model(name=broken_model if name == "broken" else name, compute_type=compute_type)
+    model = schema.Model(name=broken_model if name == "broken" else name, compute_type=compute_type)
     with Daemon(tmp_path, model=model) as daemon:
         daemon.spawn()
         assert daemon.wait_for_exit() == ExitCode.FATAL

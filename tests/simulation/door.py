@@ -10,7 +10,7 @@ from witness import Violation, Witness
 
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
-from subtitled.core.deadlines import time_to_arrive
+from subtitled.core.policy import time_to_arrive
 from subtitled.core.states import WorkerState
 
 if TYPE_CHECKING:

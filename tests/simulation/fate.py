@@ -7,8 +7,8 @@ from random import Random
 
 from msgspec import Struct
 
-from subtitled.core.deadlines import Policy
 from subtitled.core.plan import Piece, Plan, Span
+from subtitled.core.policy import Policy
 from subtitled.core.records import Options
 
 MIB = 2**20

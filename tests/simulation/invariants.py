@@ -7,7 +7,7 @@ from model_store import ModelStore
 from witness import Violation
 
 from subtitled.core.broker import Broker
-from subtitled.core.ledger import BYTES_PER_SAMPLE
+from subtitled.core.live_jobs import BYTES_PER_SAMPLE
 from subtitled.core.records import Job, Role, Segment, SegmentKey
 from subtitled.core.states import SEGMENT_FINAL, JobState, SegmentState, WorkerState
 

@@ -17,7 +17,7 @@ from workers import start_worker
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
 from subtitled.core.broker import Broker
-from subtitled.core.deadlines import Policy
+from subtitled.core.policy import Policy
 from subtitled.core.records import Role, SegmentKey
 
 SHARE_AT_ONCE = 0.7

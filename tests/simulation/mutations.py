@@ -9,19 +9,19 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from subtitled.core import events as ev
-from subtitled.core import leasing as leasing_module
-from subtitled.core import sizing as sizing_module
+from subtitled.core import lease_dispatch as leasing_module
+from subtitled.core import lease_sizing as sizing_module
 from subtitled.core.broker import Broker
-from subtitled.core.course import Course
-from subtitled.core.departures import Departures
-from subtitled.core.feeding import Feeding
-from subtitled.core.leasing import Leasing
-from subtitled.core.ledger import Ledger
+from subtitled.core.fair_queue import ReadyQueue
+from subtitled.core.job_lifecycle import Course
+from subtitled.core.lease_dispatch import Leasing
+from subtitled.core.lease_sizing import Sizing
+from subtitled.core.live_jobs import Ledger
+from subtitled.core.prepare_dispatch import Feeding
 from subtitled.core.records import Job, Lease, Segment, SegmentKey, Worker
-from subtitled.core.roster import NEVER, Roster
-from subtitled.core.schedule import ReadyQueue
-from subtitled.core.sizing import Sizing
 from subtitled.core.states import SegmentEvent, SegmentState, WorkerEvent, WorkerState
+from subtitled.core.worker_loss import Departures
+from subtitled.core.worker_table import NEVER, Roster
 
 
 class Mutation(Struct, frozen=True):

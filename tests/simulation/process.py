@@ -9,7 +9,7 @@ from fate import WINDOW_SAMPLES, Fate, Fault, Media
 
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
-from subtitled.core.deadlines import Policy
+from subtitled.core.policy import Policy
 from subtitled.core.records import Role
 
 BEAT_S = 11.0

@@ -8,10 +8,10 @@ from witness import Violation
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
 from subtitled.core.broker import Broker
-from subtitled.core.deadlines import Policy
+from subtitled.core.policy import Policy
 from subtitled.core.records import Role, Worker
-from subtitled.core.roster import Roster
 from subtitled.core.states import WorkerState
+from subtitled.core.worker_table import Roster
 
 
 class _Broken(Struct, frozen=True):

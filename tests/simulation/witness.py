@@ -7,7 +7,7 @@ from workers import token
 
 from subtitled.core import actions as ac
 from subtitled.core.broker import Broker
-from subtitled.core.deadlines import Policy
+from subtitled.core.policy import Policy
 from subtitled.core.records import SegmentKey
 from subtitled.core.states import JobState, SegmentEvent, SegmentState
 

@@ -9,8 +9,8 @@ from process import Body, Host, Process, ToWorker
 
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
-from subtitled.core.deadlines import time_to_run
 from subtitled.core.plan import Plan
+from subtitled.core.policy import time_to_run
 from subtitled.core.records import Role, SegmentKey
 
 

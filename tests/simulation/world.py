@@ -14,7 +14,7 @@ from people import People
 from witness import Violation
 
 from subtitled.core.broker import Broker
-from subtitled.core.deadlines import Policy
+from subtitled.core.policy import Policy
 from subtitled.core.records import Role
 from subtitled.core.states import JobState
 

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
 from subtitled.core.broker import Broker
-from subtitled.core.deadlines import Policy
 from subtitled.core.plan import Piece, Plan, Span
+from subtitled.core.policy import Policy
 from subtitled.core.records import Job, Options, Role, Segment, SegmentKey, Worker
 from subtitled.core.states import JobState
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from msgspec import Struct
 
-from subtitled.speech.alignment import keep_edges
+from subtitled.asr.alignment import keep_edges
 
 if TYPE_CHECKING:
     from faster_whisper.tokenizer import Tokenizer

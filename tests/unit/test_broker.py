@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
 from subtitled.core.broker import CHANGED
-from subtitled.core.feeding import GRANT_BYTES
+from subtitled.core.prepare_dispatch import GRANT_BYTES
 from subtitled.core.records import Role, SegmentKey
 from subtitled.core.states import IllegalTransition, JobState, SegmentState, WorkerState
 from unit.broker_bench import SECOND, WINDOW, Bench, bench, indices, plan

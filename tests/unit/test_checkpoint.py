@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from subtitled.speech.checkpoint import can_translate, fault_of, is_folder, is_transformers
-from subtitled.speech.model import DEFAULT_BATCH, MAX_BATCH, batch_size_for, locate
+from subtitled.asr.model import DEFAULT_BATCH, MAX_BATCH, batch_size_for, locate
+from subtitled.config.model_files import can_translate, fault_of, is_folder, is_transformers
 
 if TYPE_CHECKING:
     from pathlib import Path

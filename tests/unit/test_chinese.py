@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subtitled.cues.phrases import Placed, Word, spell
-from subtitled.writing.chinese import convert
+from subtitled.output.chinese import convert
 
 
 def phrase(*words: str) -> Placed:

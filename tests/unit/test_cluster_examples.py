@@ -12,7 +12,7 @@ import yaml
 
 from subtitled.cli import cli
 from subtitled.errors import ExitCode
-from subtitled.service import Place, shipped, worker_files
+from subtitled.systemd.unit_files import Place, shipped, worker_files
 
 CONFIG = Path(__file__).parents[2] / "config"
 SLURM = CONFIG / "slurm" / "subtitled-worker.sbatch"

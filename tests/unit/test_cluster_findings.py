@@ -7,11 +7,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from subtitle import WorkerFacts
-from subtitled import config
-from subtitled.cluster.nodes import Node
-from subtitled.doctor import cluster
-from subtitled.doctor.cluster import host_findings, reach_finding
-from subtitled.doctor.placing import Asked, nodes_finding
+from subtitled.config import schema
+from subtitled.doctor import remote_workers
+from subtitled.doctor.ray_nodes import Asked, nodes_finding
+from subtitled.doctor.remote_workers import host_findings, reach_finding
+from subtitled.ray.nodes import Node
 from unit.server_stats import STATS
 
 KEYS = {"gpu2": "a" * 40}
@@ -64,7 +64,7 @@ def test_two_models_are_a_fault() -> None:
 def test_a_door_that_is_closed_is_a_fault() -> None:
     assert reach_finding("tcp://h:1", None).state == "ok"
     assert reach_finding("tcp://h:1", ConnectionRefusedError(111, "refused")).state == "fault"
-    (off,) = cluster.check(config.Config())
+    (off,) = remote_workers.check(schema.Config())
     assert (off.state, "remote.listen" in off.remedy) == ("fault", True)
 
 
@@ -94,5 +94,5 @@ def test_a_cluster_without_room_is_something_to_know() -> None:
 
 
 def test_workers_that_ray_places_need_no_key_in_the_configuration() -> None:
-    ours = config.Config(remote=config.Remote(listen="tcp://127.0.0.1:1"), pool=config.Pool(engine="ray"))
-    assert {found.state for found in cluster.check(ours)} == {"ok", "skipped"}
+    ours = schema.Config(remote=schema.Remote(listen="tcp://127.0.0.1:1"), pool=schema.Pool(engine="ray"))
+    assert {found.state for found in remote_workers.check(ours)} == {"ok", "skipped"}

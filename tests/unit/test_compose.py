@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from subtitled.core.plan import Piece, Plan, Span
+from subtitled.core.protocol import Media, SegmentResult
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState, SegmentState
 from subtitled.cues.phrases import Phrase
+from subtitled.output.transcript_builder import compose, compose_all
 from subtitled.storage.rows import JobRow, ResultRow
-from subtitled.workers.backend import Media, SegmentResult
-from subtitled.writing.compose import compose, compose_all
 
 if TYPE_CHECKING:
     from subtitled.cues.transcript import Transcript

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from subtitle.cli import cli as client_commands
-from subtitled import config
 from subtitled.cli import cli as server_commands
+from subtitled.config import schema
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -35,8 +35,8 @@ def variables() -> dict[str, str]:
     return {**image, **given}
 
 
-def configured() -> config.Config:
-    return config.load(None, variables(), check_paths=False)
+def configured() -> schema.Config:
+    return schema.load(None, variables(), check_paths=False)
 
 
 def test_what_is_copied_is_there_and_in_the_build_context() -> None:
@@ -87,7 +87,7 @@ def test_the_extra_cuda_is_what_the_image_installs() -> None:
 def test_the_environment_is_a_good_configuration() -> None:
     """Folders are the container's own: that they are there is the Dockerfile's to see to."""
     found = configured()
-    assert found.model.name == config.Model().name
+    assert found.model.name == schema.Model().name
     assert found.log.format == "json"
 
 

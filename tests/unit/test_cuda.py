@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from subtitled.asr.cuda import Gpu, check_libraries, check_visible, choose_devices, only_visible
 from subtitled.errors import ConfigError, ModelError
-from subtitled.speech.cuda import Gpu, check_libraries, check_visible, choose_devices, only_visible
 
 FOUR = [
     Gpu(0, "GPU-aaaa1111-0000", "NVIDIA H200"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subtitled.core.deadlines import BACKOFF_LAST_S, CRASH_WINDOW_S, Policy, backoff, recent, time_to_run
+from subtitled.core.policy import BACKOFF_LAST_S, CRASH_WINDOW_S, Policy, backoff, recent, time_to_run
 
 POLICY = Policy(lease_min_s=30, lease_per_audio_s=4)
 

@@ -6,9 +6,9 @@ import pytest
 from msgspec.structs import replace
 
 from subtitle import JobFailedError, Progress, WorkerFacts
-from subtitle.bars import Rate, clock, description, megabytes
-from subtitle.outlook import Snapshot, Speeds, outlook, speeds
+from subtitle.eta import Snapshot, Speeds, outlook, speeds
 from subtitle.progress import check_done, progress_of
+from subtitle.progress_bars import Rate, clock, description, megabytes
 from subtitle.top import to_do
 from unit import job_facts
 from unit.server_stats import STATS

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from subtitled.reading.existing import Contents, Existing, language_of, named, verdict
-from subtitled.speech.languages import code_of
-from subtitled.workers.backend import Unless
+from subtitled.core.protocol import Unless
+from subtitled.languages import code_of
+from subtitled.media.existing_subtitles import Contents, Existing, language_of, named, verdict
 
 
 @pytest.mark.parametrize(

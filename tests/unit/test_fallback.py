@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subtitled.speech.fallback import Attempt, cut_loop, loop_end
+from subtitled.asr.fallback import Attempt, cut_loop, loop_end
 
 END_OF_TEXT = 1000
 OPTIONS: Any = SimpleNamespace(

@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from subtitled.http.app import build
+from subtitled.web.app import build
 
 
 def test_a_fault_of_ours_is_told_in_a_page() -> None:

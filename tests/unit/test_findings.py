@@ -23,7 +23,7 @@ from subtitled.doctor.host import clock_finding, files_finding, jump_finding, ke
 from subtitled.doctor.media import ffmpeg_finding, vad_finding
 from subtitled.doctor.model import folder_finding
 from subtitled.doctor.packages import fits, missing_finding, version_finding, wanted
-from subtitled.doctor.show import as_json, print_lines, summary
+from subtitled.doctor.printing import as_json, print_lines, summary
 from subtitled.doctor.sockets import Running, port_finding, running_findings
 from subtitled.errors import ModelError
 from subtitled.version import VERSION

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from subtitled.aside import Aside
-from subtitled.speech.cuda import Device
-from subtitled.watching.gpu_memory import GpuMemory, read_memory
+from subtitled.asr.cuda import Device
+from subtitled.observability.gpu_memory import GpuMemory, read_memory
+from subtitled.runtime.background import Aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable

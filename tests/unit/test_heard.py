@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subtitled.cues.heard import heard
+from subtitled.config.layout_limits import Limits
 from subtitled.cues.layout import layout
-from subtitled.cues.limits import Limits
 from subtitled.cues.phrases import Placed, Word
+from subtitled.cues.word_alignment import heard
 
 WORDS = (Word(" Hello", 0, 400, 0.98), Word(" there,", 450, 800, 0.9), Word(" friend.", 900, 1400, 0.4))
 TIMED = Placed("Hello there, friend.", 0, 1500, WORDS, -0.1)

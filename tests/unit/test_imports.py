@@ -41,7 +41,7 @@ _PROCESSES = (
     "demo",
     "__main__",
 )
-_FOUNDATIONS = ("subtitled", "subtitled.errors", "subtitled.config")
+_FOUNDATIONS = ("subtitled", "subtitled.errors", "subtitled.config.schema")
 """What every layer of the daemon may import."""
 
 # The core is given its time, its numbers and its work; what could fetch them is out of its reach.
@@ -113,7 +113,7 @@ def test_a_module_imports_only_its_own_layer_and_those_below(module: str) -> Non
 
 _SOME = (
     "subtitled.cues",
-    "subtitled.watching.sdnotify",
+    "subtitled.systemd.notify",
     "subtitled.log",
     "subtitled.demo",
     "subtitled.workers.supervisor",
@@ -135,10 +135,10 @@ _SOME = (
         ("subtitled.core.broker", "from ..cues import anything"),
         ("subtitled.core.broker", "from subtitled.log import JOB_DONE"),
         ("subtitled.cues.layout", "import sqlite3"),
-        ("subtitled.cues.layout", "import subtitled.watching.sdnotify"),
-        ("subtitled.reading.decode", "import subtitled.demo"),
-        ("subtitled.reading.vad", "import silero_vad"),
-        ("subtitled.speech.engine", "if True:\n    import torch.nn"),
+        ("subtitled.cues.layout", "import subtitled.systemd.notify"),
+        ("subtitled.media.decode", "import subtitled.demo"),
+        ("subtitled.media.vad", "import silero_vad"),
+        ("subtitled.asr.engine", "if True:\n    import torch.nn"),
     ],
 )
 def test_a_planted_breach_is_found(module: str, source: str) -> None:
@@ -163,7 +163,10 @@ def test_a_planted_breach_is_found(module: str, source: str) -> None:
             "subtitled.storage.store",
             "import sqlite3\nfrom subtitled.cues import layout\nfrom subtitled.core import records",
         ),
-        ("subtitled.server", "import subtitled.workers.supervisor\nfrom subtitled import sdnotify, worker"),
+        (
+            "subtitled.server.loop",
+            "import subtitled.workers.supervisor\nfrom subtitled import sdnotify, worker",
+        ),
     ],
 )
 def test_what_the_rule_allows_is_no_breach(module: str, source: str) -> None:
@@ -175,7 +178,9 @@ def test_no_module_is_longer_than_400_lines() -> None:
     assert {name: length for name, length in lengths.items() if length > 400} == {}
 
 
-@pytest.mark.parametrize("statement", ["import subtitle", "import subtitled.config, subtitled.core.plan"])
+@pytest.mark.parametrize(
+    "statement", ["import subtitle", "import subtitled.config.schema, subtitled.core.plan"]
+)
 def test_importing_the_light_packages_loads_nothing_heavy(statement: str) -> None:
     heavy = "{'numpy', 'av', 'onnxruntime', 'ctranslate2', 'faster_whisper', 'sqlite3'}"
     program = f"import sys; {statement}; print(sorted({heavy} & set(sys.modules)))"

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from subtitled.config.layout_limits import LayoutOverrides, Limits, limits_for
 from subtitled.cues.layout import Cue, fast_cues, layout
-from subtitled.cues.limits import LayoutOverrides, Limits, limits_for
 from subtitled.cues.phrases import Placed, Word
 from subtitled.cues.text import clean
-from subtitled.cues.width import columns, columns_per_char
+from subtitled.cues.text_width import columns, columns_per_char
 
 SLOW = Limits(max_chars_per_s=0, min_ms=0, gap_ms=0, chain_ms=0)
 """Only the lines count."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import pytest
 
+from subtitled.config.layout_limits import limits_for
 from subtitled.cues.layout import layout
-from subtitled.cues.limits import limits_for
 from subtitled.cues.phrases import Placed, Word
-from subtitled.cues.width import columns
+from subtitled.cues.text_width import columns
 
 
 def lines_of(text: str, language: str) -> str:

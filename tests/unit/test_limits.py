@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from subtitled.cues.limits import PROFILES, LayoutOverrides, Limits, Profile, fits_one_cue, limits_for
-from subtitled.cues.width import columns, columns_per_char, graphemes
+from subtitled.config.layout_limits import (
+    PROFILES,
+    LayoutOverrides,
+    Limits,
+    Profile,
+    fits_one_cue,
+    limits_for,
+)
+from subtitled.cues.text_width import columns, columns_per_char, graphemes
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from subtitle.messages import LayoutOptions
-from subtitled.cues.limits import Limits
-from subtitled.http.faults import RequestError
-from subtitled.http.page.limits_form import asked_of, layout_for
+from subtitled.config.layout_limits import Limits
+from subtitled.http.errors import RequestError
+from subtitled.web.layout_form import asked_of, layout_for
 
 
 def test_empty_fields_ask_for_nothing() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from subtitled import config
-from subtitled.watching.metrics import Metrics
+from subtitled.config import schema
+from subtitled.observability.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 RULES = yaml.safe_load((ROOT / "config/prometheus/subtitled.rules.yml").read_text("utf-8"))
@@ -78,7 +78,7 @@ def test_prometheus_asks_where_the_daemon_answers() -> None:
     found = yaml.safe_load((ROOT / "config/prometheus/prometheus.yml").read_text("utf-8"))
     (scrape,) = found["scrape_configs"]
     assert scrape["job_name"] == "subtitled"
-    assert scrape["static_configs"] == [{"targets": [config.Listen().metrics]}]
+    assert scrape["static_configs"] == [{"targets": [schema.Listen().metrics]}]
     assert found["rule_files"] == ["subtitled.rules.yml"]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from subtitled.inboxes.mounts import NETWORK_FILE_SYSTEMS, file_system
+from subtitled.files.filesystem import NETWORK_FILE_SYSTEMS, file_system
 
 MOUNTS = (
     "/dev/vda / ext4 rw,relatime 0 0\n"

@@ -6,12 +6,12 @@ import pytest
 from msgspec.structs import replace
 
 from subtitle import StatsInfo, WorkerFacts
-from subtitle.outlook import Speeds
-from subtitled.http.page.rows import job_row, worker_row
-from subtitled.http.page.tongues import TONGUES, choices
-from subtitled.http.page.verdict import LATELY_MS, lately, verdict
-from subtitled.http.page.voice import Voice
-from subtitled.speech.languages import code_of, name_of
+from subtitle.eta import Speeds
+from subtitled.languages import code_of, name_of
+from subtitled.web.health_summary import LATELY_MS, lately, verdict
+from subtitled.web.i18n import Voice
+from subtitled.web.language_names import TONGUES, choices
+from subtitled.web.view_models import job_row, worker_row
 from unit import job_facts
 from unit.server_stats import STATS
 

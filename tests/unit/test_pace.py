@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subtitled.core.pace import FIXED_WINDOWS, Pace
+from subtitled.core.throughput import FIXED_WINDOWS, Pace
 from unit.broker_bench import WINDOW
 
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from subtitle import StatsInfo, UnreachableError
 from subtitle.messages import Welcome
-from subtitled.http.page.pulse import Pulse
+from subtitled.web.status_cache import Pulse
 from unit.server_stats import STATS
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from subtitled.clients.rate import MAX_KNOWN, RateLimit
+from subtitled.network.rate_limit import MAX_KNOWN, RateLimit
 
 
 def allowed(rate: RateLimit, client: object, count: int, now: float) -> int:

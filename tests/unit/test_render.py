@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pysubs2.formats.subrip import SubripFormat
 
+from subtitled.cues.cue_text import clock
 from subtitled.cues.layout import Cue, layout
 from subtitled.cues.phrases import Placed, Word
 from subtitled.cues.render import Look, read_json, render
-from subtitled.cues.shown import clock
 from subtitled.cues.subrip import srt
 from subtitled.cues.transcript import Absence, Interval, SegmentTranscript, Transcript
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subtitle.messages import WordTimestamps
+from subtitled.core.fair_queue import ReadyQueue, lease_size
 from subtitled.core.plan import Piece, Plan, Span
 from subtitled.core.records import Job, Options, Segment, SegmentKey
-from subtitled.core.schedule import ReadyQueue, lease_size
 from subtitled.core.states import JobState, SegmentState
 
 WINDOW = 480_000

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from subtitled.watching.sdnotify import Notifier
+from subtitled.systemd.notify import Notifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

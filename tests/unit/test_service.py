@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from subtitled import config
+from subtitled.config import schema
 from subtitled.errors import ExitCode, SubtitledError
-from subtitled.service import Place, UnitFile, shipped, unit_files
+from subtitled.systemd.unit_files import Place, UnitFile, shipped, unit_files
 
 ROOT = Path(__file__).parents[2]
 PLACE = Place(
@@ -17,7 +17,7 @@ PLACE = Place(
 )
 
 
-def made(found: config.Config, place: Place = PLACE, *existing: str) -> dict[str, str]:
+def made(found: schema.Config, place: Place = PLACE, *existing: str) -> dict[str, str]:
     """Return the files for a configuration, by name."""
     units: list[UnitFile] = unit_files(place, found, is_there=existing.__contains__)
     return {unit.path.removeprefix("etc/"): unit.text for unit in units}
@@ -28,15 +28,15 @@ def values(unit: str, key: str) -> list[str]:
     return re.findall(rf"^{key}=(.*)$", unit, re.MULTILINE)
 
 
-def unit_of(found: config.Config, place: Place = PLACE, *existing: str) -> str:
-    return made(found, place, *existing)["systemd/system/subtitled.service"]
+def unit_of(found: schema.Config, place: Place = PLACE, *existing: str) -> str:
+    return made(found, place, *existing)["systemd/system/subtitled.systemd.unit_files"]
 
 
 def test_the_files_are_the_shipped_ones_for_the_default_configuration() -> None:
     """So that who copies systemd/ by hand has what the command writes, up to the folders named one by one."""
-    default = config.Config()
+    default = schema.Config()
     service = unit_of(default)
-    shipped_unit = shipped("subtitled.service")
+    shipped_unit = shipped("subtitled.systemd.unit_files")
     for key in ("ReadWritePaths", "RequiresMountsFor", "Environment"):
         assert values(service, key) != []
         service = re.sub(rf"^(?:{key}=.*\n)+", f"{key}=…\n", service, flags=re.MULTILINE)
@@ -54,46 +54,46 @@ def test_the_folder_systemd_links_to_what_is_in_the_package(path: Path) -> None:
 
 def test_every_hardening_line_stands_below_its_reason() -> None:
     block: list[str] = []
-    for line in shipped("subtitled.service").splitlines():
+    for line in shipped("subtitled.systemd.unit_files").splitlines():
         block = [*block, line] if line.strip() else []
         if line.startswith(("Protect", "Restrict", "Private", "Device", "System", "Memory", "Capability")):
             assert any(other.startswith("#") for other in block), line
 
 
 def test_the_unit_does_not_contradict_the_daemon() -> None:
-    unit, recovery = shipped("subtitled.service"), config.Recovery()
+    unit, recovery = shipped("subtitled.systemd.unit_files"), schema.Recovery()
     assert int(values(unit, "TimeoutStopSec")[0]) > recovery.stop_timeout_s
     assert values(unit, "RestartPreventExitStatus") == [str(int(ExitCode.FATAL))]
 
 
 def test_the_time_to_stop_follows_the_configuration() -> None:
-    unit = unit_of(config.Config(recovery=config.Recovery(stop_timeout_s=600)))
+    unit = unit_of(schema.Config(recovery=schema.Recovery(stop_timeout_s=600)))
     assert values(unit, "TimeoutStopSec") == ["630"]
 
 
 def test_inboxes_and_outputs_can_be_written_and_nothing_else() -> None:
     inboxes = (
-        config.Inbox(path="/mnt/a b", output="beside"),
-        config.Inbox(path="/mnt/100%", output='/mnt/"x"'),
-        config.Inbox(path="/mnt/c", output='/mnt/"x"'),
+        schema.Inbox(path="/mnt/a b", output="beside"),
+        schema.Inbox(path="/mnt/100%", output='/mnt/"x"'),
+        schema.Inbox(path="/mnt/c", output='/mnt/"x"'),
     )
-    unit = unit_of(config.Config(inbox=inboxes))
+    unit = unit_of(schema.Config(inbox=inboxes))
     assert values(unit, "ReadWritePaths") == ['"-/mnt/a b"', "-/mnt/100%%", r'"-/mnt/\"x\""', "-/mnt/c"]
     assert "/srv" not in values(unit, "RequiresMountsFor")[0]
 
 
 def test_state_and_sockets_are_made_by_systemd_where_it_makes_such() -> None:
-    listen = config.Listen(clients=("ipc:///run/media/subs/c.sock", "tcp://127.0.0.1:7000"))
-    unit = unit_of(config.Config(state=config.State(dir="/var/lib/media/subs"), listen=listen))
+    listen = schema.Listen(clients=("ipc:///run/media/subs/c.sock", "tcp://127.0.0.1:7000"))
+    unit = unit_of(schema.Config(state=schema.State(dir="/var/lib/media/subs"), listen=listen))
     assert values(unit, "StateDirectory") == ["media/subs"]
     assert values(unit, "RuntimeDirectory") == ["media/subs subtitled/private"]
     assert "HOME=/var/lib/media/subs HF_HOME=/var/lib/media/subs/models" in unit
 
 
 def test_state_and_sockets_elsewhere_are_made_by_tmpfiles() -> None:
-    listen = config.Listen(clients=("ipc:///data/s/clients.sock",), workers="ipc:///data/s/private/w.sock")
-    found = made(config.Config(inbox=(), state=config.State(dir="/data/subs"), listen=listen))
-    unit = found["systemd/system/subtitled.service"]
+    listen = schema.Listen(clients=("ipc:///data/s/clients.sock",), workers="ipc:///data/s/private/w.sock")
+    found = made(schema.Config(inbox=(), state=schema.State(dir="/data/subs"), listen=listen))
+    unit = found["systemd/system/subtitled.systemd.unit_files"]
     for key in ("StateDirectory", "StateDirectoryMode", "RuntimeDirectory", "RuntimeDirectoryMode"):
         assert values(unit, key) == []
     assert values(unit, "ReadWritePaths") == ["-/data/subs", "-/data/s"]
@@ -103,14 +103,14 @@ def test_state_and_sockets_elsewhere_are_made_by_tmpfiles() -> None:
 
 def test_folders_of_others_keep_their_owner() -> None:
     """Else tmpfiles would give a folder that is there another owner: a media library is nobody's to be taken."""
-    found = config.Config(inbox=(config.Inbox(path="/mnt/films", output="/mnt/subs"),))
+    found = schema.Config(inbox=(schema.Inbox(path="/mnt/films", output="/mnt/subs"),))
     text = made(found, PLACE, "/mnt/films")["tmpfiles.d/subtitled.conf"]
     assert "/mnt/films" not in text
     assert "d /mnt/subs 2775 subtitled subtitled -" in text
 
 
 def test_folders_below_home_and_tmp_are_not_hidden() -> None:
-    unit = unit_of(config.Config(inbox=(config.Inbox(path="/home/ann/in", output="/tmp/out"),)))  # noqa: S108 - as an operator may write it
+    unit = unit_of(schema.Config(inbox=(schema.Inbox(path="/home/ann/in", output="/tmp/out"),)))  # noqa: S108 - as an operator may write it
     assert (values(unit, "ProtectHome"), values(unit, "PrivateTmp")) == (["read-only"], ["no"])
 
 
@@ -118,14 +118,14 @@ def test_a_python_below_home_is_not_hidden() -> None:
     place = Place(
         program="/opt/x/subtitled", python="/home/ann/.pyenv/versions/3.12", config_file="/etc/x.toml"
     )
-    assert values(unit_of(config.Config(), place), "ProtectHome") == ["read-only"]
+    assert values(unit_of(schema.Config(), place), "ProtectHome") == ["read-only"]
 
 
 def test_another_user_is_named_everywhere() -> None:
     found = made(
-        config.Config(), Place(program="/a/subtitled", python="/usr", config_file="/a/$x.toml", user="media")
+        schema.Config(), Place(program="/a/subtitled", python="/usr", config_file="/a/$x.toml", user="media")
     )
-    unit = found["systemd/system/subtitled.service"]
+    unit = found["systemd/system/subtitled.systemd.unit_files"]
     assert (values(unit, "User"), values(unit, "Group")) == (["media"], ["media"])
     assert values(unit, "ExecStart") == ["/a/subtitled run --config /a/$$x.toml"]
     assert "u media " in found["sysusers.d/subtitled.conf"]
@@ -136,21 +136,21 @@ def test_another_user_is_named_everywhere() -> None:
 @pytest.mark.parametrize("user", ["root", "", "Ann", "a b", "-x", "x" * 32])
 def test_a_user_that_cannot_be_is_refused(user: str) -> None:
     with pytest.raises(SubtitledError, match="a user of its own"):
-        unit_of(config.Config(), Place(program="/a", python="/usr", config_file="/b", user=user))
+        unit_of(schema.Config(), Place(program="/a", python="/usr", config_file="/b", user=user))
 
 
 def test_a_path_that_would_break_its_line_is_refused() -> None:
     with pytest.raises(SubtitledError, match="control characters"):
-        unit_of(config.Config(inbox=(config.Inbox(path="/a\nUser=root", output="beside"),)))
+        unit_of(schema.Config(inbox=(schema.Inbox(path="/a\nUser=root", output="beside"),)))
 
 
 def test_the_gateways_unit_is_written_where_the_daemon_does_not_start_it() -> None:
     place = Place(program="/opt/x/subtitled", python="/usr", config_file="/etc/x.toml", user="media")
-    found = config.Config(http=config.Http(listen="127.0.0.1:8600", with_daemon=False))
+    found = schema.Config(http=schema.Http(listen="127.0.0.1:8600", with_daemon=False))
     files = {unit.path: unit.text for unit in unit_files(place, found, is_there=lambda _: False)}
     unit = files["etc/systemd/system/subtitled-http.service"]
     assert values(unit, "ExecStart") == ["/opt/x/subtitled http --config /etc/x.toml"]
     assert values(unit, "User") == values(unit, "Group") == ["media"]
-    by_daemon = config.Config(http=config.Http(listen="127.0.0.1:8600"))
+    by_daemon = schema.Config(http=schema.Http(listen="127.0.0.1:8600"))
     without = unit_files(place, by_daemon, is_there=lambda _: False)
     assert "etc/systemd/system/subtitled-http.service" not in {unit.path for unit in without}

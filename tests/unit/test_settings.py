@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from subtitled.config import Client, Config, Listen, Model, Pool, Remote, State
-from subtitled.settings import merge
+from subtitled.config.schema import Client, Config, Listen, Model, Pool, Remote, State
+from subtitled.core.config_mapping import merge
 
 ANN = Client(name="ann", key="a" * 40)
 ON_TCP = Listen(clients=("ipc:///x", "tcp://127.0.0.1:7000"))

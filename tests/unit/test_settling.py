@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subtitled.inboxes.settling import Settling
+from subtitled.inboxes.debounce import Settling
 
 
 def test_file_is_taken_when_it_has_rested() -> None:

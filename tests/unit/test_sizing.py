@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
-from subtitled.core.sizing import WINDOW_BYTES, weigh
+from subtitled.core.lease_sizing import WINDOW_BYTES, weigh
 from unit.broker_bench import WINDOW, bench
 from unit.timed_pool import Kind, TimedPool
 

@@ -8,11 +8,11 @@ import pytest
 
 from subtitled.core import events as ev
 from subtitled.core.broker import Broker
-from subtitled.core.deadlines import Policy
+from subtitled.core.policy import Policy
 from subtitled.core.records import Job, Options, Role
 from subtitled.core.states import JobState
-from subtitled.watching.sdnotify import Notifier
-from subtitled.watching.standing import EVERY_S, Standing
+from subtitled.observability.systemd_status import EVERY_S, Standing
+from subtitled.systemd.notify import Notifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,11 +10,10 @@ import pytest
 from msgspec.structs import replace
 
 from subtitled.core.actions import Action
-from subtitled.core.deadlines import Policy
-from subtitled.core.ledger import Ledger
+from subtitled.core.live_jobs import Ledger
 from subtitled.core.plan import Piece, Plan, Span
+from subtitled.core.policy import Policy
 from subtitled.core.records import Job, Options, Role, Segment, SegmentKey, Worker
-from subtitled.core.roster import Roster
 from subtitled.core.states import (
     JOB,
     JOB_LIVE,
@@ -30,6 +29,7 @@ from subtitled.core.states import (
     WorkerState,
     step,
 )
+from subtitled.core.worker_table import Roster
 
 # Written out a second time, from the design and not from the code: state, then each event with the state after it.
 JOB_STEPS = """

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from subtitle import ProtocolError, ServerError, UnreachableError
 from subtitle import messages as ms
-from subtitle.stream import REACH_BYTES, Stream
+from subtitle.stream_upload import REACH_BYTES, Stream
 from unit.job_facts import FACTS
 
 

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subtitle.messages import JobOptions, LayoutOptions, VadOptions
-from subtitled.clients.refusal import RefusedError
-from subtitled.clients.submission import NAME_BYTES_LEFT, options_of, safe_name
+from subtitled.api.errors import RefusedError
+from subtitled.api.validation import NAME_BYTES_LEFT, options_of, safe_name
 from subtitled.core.records import Options
-from subtitled.writing.spool import NAME_BYTES
+from subtitled.files.atomic_files import NAME_BYTES
 
 HOSTILE = st.text(
     st.sampled_from("./\\~ \t\n\0\x1b\x7f\x85\u200e\u202e\u2066\u2028\ud800\ue000aé語\U0001f600")

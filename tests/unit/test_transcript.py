@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from subtitled.config.layout_limits import LayoutOverrides
 from subtitled.cues.layout import Cue
-from subtitled.cues.limits import LayoutOverrides
 from subtitled.cues.phrases import Placed
 from subtitled.cues.render import read_json, render
 from subtitled.cues.transcript import Interval, SegmentTranscript, Transcript, with_cues

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec.structs import replace
 
+from subtitled.asr.dual_task import transcribe
+from subtitled.asr.prompts import Request
+from subtitled.core.protocol import SegmentResult
 from subtitled.cues.phrases import Phrase
-from subtitled.speech.prompts import Request
-from subtitled.workers.backend import SegmentResult
-from subtitled.writing.translated import transcribe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

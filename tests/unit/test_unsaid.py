@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subtitled.config_checks import LANGUAGES
+from subtitled.config.checks import LANGUAGES
+from subtitled.cues.hallucination_filter import Rules, leave_out, plain
 from subtitled.cues.phrases import Placed, Word, spell
 from subtitled.cues.transcript import Interval, SegmentTranscript
-from subtitled.cues.unsaid import Rules, leave_out, plain
-from subtitled.writing.phrasebook import _book, rules_for
+from subtitled.output.hallucination_phrases import _book, rules_for
 
 if TYPE_CHECKING:
     from subtitled.cues.transcript import Removal

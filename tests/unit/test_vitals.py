@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from subtitled.core import events as ev
 from subtitled.core.records import Role
-from subtitled.watching.health import STUCK_S
-from subtitled.watching.metrics import Metrics
-from subtitled.watching.vitals import BusyMeter, Vitals, WaitMeter
+from subtitled.observability.health import STUCK_S
+from subtitled.observability.metrics import Metrics
+from subtitled.observability.monitor import BusyMeter, Vitals, WaitMeter
 from unit.broker_bench import Bench, bench
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from subtitle import messages as ms
-from subtitle.conversation import Speaker
+from subtitle.requests import Speaker
 from subtitle.steps import Conversation, Heard, Receive, Send, Step, Tell
 from unit.job_facts import FACTS
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from subtitled.core.protocol import PROTOCOL, Join
 from subtitled.version import VERSION
 from subtitled.workers.admission import Weights, why_not_to_join
-from subtitled.workers.backend import PROTOCOL, Join
-from subtitled.workers.session import MAX_REMEMBERED, Remembered
+from subtitled.workers.remote_session import MAX_REMEMBERED, Remembered
 
 JOIN = Join(version=VERSION, protocol=PROTOCOL, place="cuda0")
 ONE, OTHER = "1" * 64, "2" * 64

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from subtitled.errors import WireAudioError
-from subtitled.workers.wire_audio import HEADER_BYTES, MAX_SAMPLES, decode, encode
+from subtitled.workers.flac import HEADER_BYTES, MAX_SAMPLES, decode, encode
 
 SAMPLE = st.integers(-(2**15), 2**15 - 1)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from subtitled.workers.backend import WireCodec
-from subtitled.workers.wire_codec import LEAST_BYTES, ROUND_TRIPS, LinkMeter, Mode, choose
+from subtitled.core.protocol import WireCodec
+from subtitled.workers.codec_choice import LEAST_BYTES, ROUND_TRIPS, LinkMeter, Mode, choose
 
 MB = 1_000_000
 GPU = 3.2 * MB

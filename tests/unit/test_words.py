@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from subtitled.core.states import JobEvent, SegmentEvent
-from subtitled.http.page.language import preferred
-from subtitled.http.page.voice import Voice
-from subtitled.http.page.words import LANGUAGES, WORDS
+from subtitled.web.i18n import Voice
+from subtitled.web.language_choice import preferred
+from subtitled.web.messages import LANGUAGES, WORDS
 
 _PAGE = Path(__file__).parents[2] / "daemon" / "subtitled" / "http" / "page"
 _KEY = re.compile(r"""["']([a-z_0-9]+(?:\.[a-z_0-9]+)+)["']""")

@@ -7,7 +7,7 @@ from typing import get_args
 import click
 
 from subtitle.client import Client
-from subtitle.commands.reach import as_json, print_json, with_client
+from subtitle.commands.connection_options import as_json, print_json, with_client
 from subtitle.messages import LogLevelName
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
+from subtitle.commands.connection_options import Command
 from subtitle.commands.jobs import split_formats
 from subtitle.commands.layout_options import chosen_layout, layout_options
-from subtitle.commands.reach import Command
+from subtitle.job_options import OptionWords, options_of
 from subtitle.messages import JobOptions, VadOptions
-from subtitle.options import OptionWords, options_of
 
 _OPTIONS = (
     click.option("--language", metavar="CODE", help='Such as en; "auto" (by vote; the default) or "multi".'),

@@ -11,10 +11,10 @@ from rich.console import Console
 
 from subtitle import display
 from subtitle.client import Client
+from subtitle.commands.connection_options import ExitCode, as_json, print_json, with_client
 from subtitle.commands.layout_options import chosen_layout, layout_options
-from subtitle.commands.reach import ExitCode, as_json, print_json, with_client
+from subtitle.output_files import format_of, save_all
 from subtitle.progress import ENDED
-from subtitle.saving import format_of, save_all
 
 
 @click.command("list")

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from subtitle.commands.reach import Command
+from subtitle.commands.connection_options import Command
+from subtitle.job_options import OptionWords, options_of
 from subtitle.messages import LayoutOptions
-from subtitle.options import OptionWords, options_of
 
 _OPTIONS = (
     click.option(

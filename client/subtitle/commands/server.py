@@ -14,8 +14,8 @@ from rich.live import Live
 
 from subtitle import top as picture
 from subtitle.client import Client
-from subtitle.commands.reach import as_json, print_json, with_client
-from subtitle.outlook import Snapshot, speeds
+from subtitle.commands.connection_options import as_json, print_json, with_client
+from subtitle.eta import Snapshot, speeds
 
 SPEED_S = 15.0
 """Speeds in `top` are those of the last seconds."""

@@ -13,14 +13,14 @@ import click
 import msgspec
 from msgspec import Struct
 
-from subtitle.bars import Shown
 from subtitle.client import Client
+from subtitle.commands.connection_options import ExitCode, Reach, as_json, json_line, with_client
 from subtitle.commands.job_options import chosen, job_options
-from subtitle.commands.reach import ExitCode, Reach, as_json, json_line, with_client
 from subtitle.errors import SubtitleError, UnreachableError
 from subtitle.messages import JobFacts, JobOptions
+from subtitle.output_files import save_in
 from subtitle.progress import ENDED, Progress, progress_of
-from subtitle.saving import save_in
+from subtitle.progress_bars import Shown
 
 
 class _File(Struct, frozen=True):

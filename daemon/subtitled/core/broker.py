@@ -22,15 +22,15 @@ from typing import assert_never
 
 from subtitled.core import events as ev
 from subtitled.core.actions import Action, WriteFailure, WriteOutputs
-from subtitled.core.course import Course
-from subtitled.core.deadlines import Policy
-from subtitled.core.departures import Departures
-from subtitled.core.feeding import Feeding
-from subtitled.core.leasing import Leasing
-from subtitled.core.ledger import Ledger
+from subtitled.core.job_lifecycle import Course
+from subtitled.core.lease_dispatch import Leasing
+from subtitled.core.live_jobs import Ledger
+from subtitled.core.policy import Policy
+from subtitled.core.prepare_dispatch import Feeding
 from subtitled.core.records import Job, SegmentKey
-from subtitled.core.roster import NEVER, Roster
 from subtitled.core.states import JobEvent, JobState, SegmentEvent, SegmentState, WorkerEvent, WorkerState
+from subtitled.core.worker_loss import Departures
+from subtitled.core.worker_table import NEVER, Roster
 
 ENDED = (WorkerState.BROKEN, WorkerState.STOPPED)
 CHANGED = "the file changed while it was being processed; drop it again"

@@ -7,9 +7,9 @@ from enum import Enum
 from msgspec import Struct
 
 from subtitle.messages import LayoutOptions, VadOptions, WordTimestamps
-from subtitled.core.pace import Pace
 from subtitled.core.plan import Plan
 from subtitled.core.states import JobState, SegmentState, WorkerState
+from subtitled.core.throughput import Pace
 
 
 class SegmentKey(Struct, frozen=True, order=True):

@@ -9,7 +9,7 @@ import re
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from subtitled.cues.shown import WORD_JOINER, shown
+from subtitled.cues.cue_text import WORD_JOINER, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from subtitled.cues import breaks
-from subtitled.cues.clock import Clock
+from subtitled.config.layout_limits import Limits
+from subtitled.cues import break_costs
+from subtitled.cues.char_timing import Clock
+from subtitled.cues.cjk import words
 from subtitled.cues.cost import Cost
-from subtitled.cues.grouping import Grouping, Unit
-from subtitled.cues.limits import Limits
+from subtitled.cues.cue_timing import Spoken, times
+from subtitled.cues.optimizer import Grouping, Unit
 from subtitled.cues.phrases import Placed, spell
 from subtitled.cues.text import clean, cut, stands_alone, units, weight
-from subtitled.cues.timing import Spoken, times
-from subtitled.cues.unspaced import words
-from subtitled.cues.width import columns, columns_per_char
+from subtitled.cues.text_width import columns, columns_per_char
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -98,7 +98,7 @@ def _units(phrase: Placed, limits: Limits, language: str | None) -> Iterator[Uni
     heard = tuple(weight(word.text) for word in phrase.words)
     pieces = words(phrase.text, language, heard) if line else (phrase.text,)
     said = 0
-    for word, cost in zip(pieces, breaks.costs(pieces, language), strict=True):
+    for word, cost in zip(pieces, break_costs.costs(pieces, language), strict=True):
         for at, part in enumerate(_cut(word, line)):
             until = said + weight(part)
             bare = part.strip()
@@ -132,7 +132,7 @@ def _continued(last: Unit, found: list[Unit], language: str | None) -> Iterator[
     """Yield the units of a phrase that follows `last`, with a space between the two where one belongs."""
     first = found[0]
     space = "" if stands_alone(last.text[-1]) and not last.text[-1].isalnum() else " "
-    *_, cost = breaks.costs((last.text, space + first.text), language)
+    *_, cost = break_costs.costs((last.text, space + first.text), language)
     # The model made two phrases of it; that is worth something, though no licence to part article and noun.
     yield Unit(
         space + first.text,

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from subtitled.cues.ass import ass
 from subtitled.cues.phrases import Word
-from subtitled.cues.plain import lrc, tsv, txt
+from subtitled.cues.plain_text import lrc, tsv, txt
 from subtitled.cues.subrip import srt
 from subtitled.cues.transcript import Transcript
 from subtitled.cues.ttml import ttml

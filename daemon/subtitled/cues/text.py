@@ -6,7 +6,7 @@ import unicodedata
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from subtitled.cues.width import clings, columns, graphemes, width
+from subtitled.cues.text_width import clings, columns, graphemes, width
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

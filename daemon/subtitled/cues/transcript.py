@@ -7,9 +7,9 @@ from itertools import pairwise
 import msgspec
 from msgspec import Struct
 
-from subtitled.cues.decisions import Decision
+from subtitled.config.layout_limits import NO_OVERRIDES, LayoutOverrides, Limits, Profile, limits_for
+from subtitled.core.decoding_decisions import Decision
 from subtitled.cues.layout import Cue, fast_cues, layout
-from subtitled.cues.limits import NO_OVERRIDES, LayoutOverrides, Limits, Profile, limits_for
 from subtitled.cues.phrases import Placed
 
 VERSION = 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from subtitled.cues.shown import clock, shown
+from subtitled.cues.cue_text import clock, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from subtitled.asr.cuda import find_devices, preload_libraries
 from subtitled.doctor.finding import Begun, Chosen, Finding, Said, fault, from_error, ok, skipped, warning
 from subtitled.errors import ConfigError, ModelError
-from subtitled.speech.cuda import find_devices, preload_libraries
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from subtitled.speech.engine import Engine
+    from subtitled.asr.engine import Engine
 
 LIBRARIES = ("libcublas.so.12",)
 """What CTranslate2 loads by name at its first multiplication on a GPU, beside what it brings along."""
@@ -164,7 +164,7 @@ def inferred(settings: Inference) -> Iterator[Said]:
     if engine is None:
         return
     yield Begun(name=f"{slot} speed", remedy=_GPU_REMEDY)
-    from subtitled.speech.engine import OutOfMemoryError
+    from subtitled.asr.engine import OutOfMemoryError
 
     pcm = recording(min(SPEECH_S * 16_000, engine.window_samples))
     try:
@@ -188,9 +188,9 @@ def memory_finding(name: str, error: Exception, *, is_daemon_there: bool) -> Fin
 
 def loaded_engine(settings: Inference) -> Generator[Said, None, Engine | None]:
     """Load the model as a worker does; returns the Engine, or None after a fault."""
-    from subtitled.speech.engine import Engine
-    from subtitled.speech.model import compute_type_for, load
-    from subtitled.speech.whisper import is_out_of_memory
+    from subtitled.asr.engine import Engine
+    from subtitled.asr.faster_whisper_compat import is_out_of_memory
+    from subtitled.asr.model import compute_type_for, load
 
     name = f"{settings.slot} model"
     yield Begun(name=name, remedy="set a smaller model.name, or free memory: other programs may hold it")
@@ -216,7 +216,7 @@ def loaded_engine(settings: Inference) -> Generator[Said, None, Engine | None]:
 
 def transcribed(engine: Engine, pcm: np.ndarray) -> int:
     """Transcribe a segment, int16 (n,) at 16 kHz mono, and return how many phrases were heard."""
-    from subtitled.speech.prompts import Request
+    from subtitled.asr.prompts import Request
 
     results = engine.transcribe([engine.features(pcm)], [Request(language=None)], word_timestamps=False)
     return len(results[0].phrases)

@@ -6,8 +6,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from subtitled.asr.cuda import Device
 from subtitled.errors import SubtitledError
-from subtitled.speech.cuda import Device
 
 State = Literal["ok", "warning", "fault", "skipped"]
 

@@ -11,14 +11,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from shlex import quote
 
-from subtitled.config import Config
-from subtitled.config import Inbox as InboxSection
-from subtitled.doctor.account import Account, run_as
+from subtitled.config.schema import Config
+from subtitled.config.schema import Inbox as InboxSection
+from subtitled.core.config_mapping import space_of
+from subtitled.doctor.daemon_user import Account, run_as
 from subtitled.doctor.finding import Finding, fault, ok, warning
-from subtitled.inboxes.mounts import NETWORK_FILE_SYSTEMS, file_system
-from subtitled.settings import space_of
-from subtitled.writing.outputs import BESIDE
-from subtitled.writing.spool import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
+from subtitled.files.atomic_files import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
+from subtitled.files.filesystem import NETWORK_FILE_SYSTEMS, file_system
+from subtitled.output.paths import BESIDE
 
 MIB = 2**20
 MAX_COUNTED = 1_000_000

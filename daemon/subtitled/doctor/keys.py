@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from shlex import quote
 
-from subtitled.clients.access import server_key, server_key_path
-from subtitled.config import Config
-from subtitled.doctor.account import Account, run_as
+from subtitled.config.schema import Config
+from subtitled.doctor.daemon_user import Account, run_as
 from subtitled.doctor.finding import Finding, fault, from_error, ok
 from subtitled.errors import SubtitledError
+from subtitled.network.auth import server_key, server_key_path
 
 
 def check(config: Config, account: Account) -> Iterator[Finding]:

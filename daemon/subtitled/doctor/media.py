@@ -44,8 +44,8 @@ def heard(settings: Sound) -> Iterator[Said]:
     demuxers = {part for name in av.format.formats_available for part in name.split(",")}
     yield ffmpeg_finding(demuxers, av.codec.codecs_available, f"PyAV {av.__version__}")
     yield Begun(name="decoding", remedy=f"{REINSTALL} av soxr soundfile")
-    from subtitled import config
-    from subtitled.reading.decode import open_media
+    from subtitled.config import schema
+    from subtitled.media.decode import open_media
 
     started = time.monotonic()
     with open_media(str(files("subtitled") / "demo" / "demo.flac")) as decoder:
@@ -54,10 +54,10 @@ def heard(settings: Sound) -> Iterator[Said]:
     yield ok("decoding", f"{audio_s:.0f} s of FLAC in {wall_s:.2f} s: {audio_s / wall_s:.0f}x real time")
 
     yield Begun(name="VAD", remedy=f"{REINSTALL} silero-vad onnxruntime")
-    from subtitled.reading.vad import Vad
+    from subtitled.media.vad import Vad
 
     vad = Vad(
-        config.Vad(
+        schema.Vad(
             threshold=settings.threshold, min_silence_ms=settings.min_silence_ms, pad_ms=settings.pad_ms
         ),
         min_speech_ms=settings.min_speech_ms,

@@ -8,11 +8,11 @@ from shlex import quote
 
 from msgspec import Struct
 
-from subtitled.doctor.account import Account, run_as
+from subtitled.asr.model import DEMO
+from subtitled.config.model_files import fault_of, is_convertible, is_folder, is_transformers
+from subtitled.doctor.daemon_user import Account, run_as
 from subtitled.doctor.finding import Begun, Finding, Said, fault, from_error, ok, warning
 from subtitled.errors import ModelError
-from subtitled.speech.checkpoint import fault_of, is_convertible, is_folder, is_transformers
-from subtitled.speech.model import DEMO
 
 VOCABULARIES = frozenset({"vocabulary.json", "vocabulary.txt"})
 HUB_S = 20
@@ -83,7 +83,7 @@ def on_hub(settings: Named) -> Iterator[Said]:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
-    from subtitled.speech.model import snapshot_of
+    from subtitled.asr.model import snapshot_of
 
     known = _MODELS.get(settings.name, settings.name)
     try:

@@ -14,11 +14,11 @@ from shlex import quote
 from msgspec import Struct
 
 from subtitle import Client, StatsInfo, SubtitleError, Welcome
-from subtitled.config import Config
-from subtitled.doctor.account import Account, run_as
+from subtitled.config.schema import Config
+from subtitled.doctor.daemon_user import Account, run_as
 from subtitled.doctor.finding import Finding, fault, ok, warning
 from subtitled.doctor.folders import is_there
-from subtitled.sockets import is_served
+from subtitled.network.sockets import is_served
 from subtitled.version import VERSION
 
 ANSWER_S = 10.0

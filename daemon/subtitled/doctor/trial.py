@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from subtitled.doctor import devices, media, model, packages, placing, walk
+from subtitled.doctor import devices, media, model, packages, pipeline_trace, ray_nodes
 from subtitled.doctor.finding import Begun, Said, from_error, skipped
 
 TRIALS: dict[str, tuple[type[Struct], Callable[[Any], Iterator[Said]]]] = {
@@ -20,9 +20,9 @@ TRIALS: dict[str, tuple[type[Struct], Callable[[Any], Iterator[Said]]]] = {
     "infer": (devices.Inference, devices.inferred),
     "hub": (model.Named, model.on_hub),
     "media": (media.Sound, media.heard),
-    "ray": (placing.Asked, placing.reached),
-    "read": (walk.Reading, walk.read),
-    "transcribe": (walk.Transcribing, walk.transcribed),
+    "ray": (ray_nodes.Asked, ray_nodes.reached),
+    "read": (pipeline_trace.Reading, pipeline_trace.read),
+    "transcribe": (pipeline_trace.Transcribing, pipeline_trace.transcribed),
 }
 """Each with its settings; importing their modules loads nothing heavy."""
 

@@ -12,12 +12,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from subtitle.messages import JobOptions
-from subtitled.http.faults import RequestError
+from subtitled.http.errors import RequestError
 from subtitled.http.forms import Form
 from subtitled.http.gateway import Gateway
-from subtitled.http.shapes import whisper
-from subtitled.http.wave import BYTES_PER_SAMPLE, SAMPLE_RATE, header
-from subtitled.speech.languages import code_of, name_of
+from subtitled.http.response_models import whisper
+from subtitled.http.wav import BYTES_PER_SAMPLE, SAMPLE_RATE, header
+from subtitled.languages import code_of, name_of
 
 FILE_FIELD = "audio_file"
 OUTPUTS = ("txt", "vtt", "srt", "tsv", "json")

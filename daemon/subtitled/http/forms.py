@@ -11,7 +11,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
-from subtitled.http.faults import RequestError
+from subtitled.http.errors import RequestError
 
 BODY_SILENCE_S = 60.0
 """A client that sends nothing for so long in the middle of a body is given up."""

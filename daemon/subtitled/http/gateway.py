@@ -16,7 +16,7 @@ from subtitle.messages import JobFacts, JobOptions, LayoutOptions, Sound, Subtit
 from subtitle.progress import ENDED
 from subtitled.cues.render import read_json
 from subtitled.cues.transcript import Transcript
-from subtitled.http.faults import RequestError
+from subtitled.http.errors import RequestError
 
 T = TypeVar("T")
 PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)

@@ -14,10 +14,10 @@ from starlette.routing import Route
 from subtitle.aio import Client
 from subtitle.messages import JobFacts, JobOptions
 from subtitled.http import sse
-from subtitled.http.faults import RequestError
+from subtitled.http.errors import RequestError
 from subtitled.http.forms import Form, raw
 from subtitled.http.gateway import Gateway, has_ended
-from subtitled.http.kinds import kind_of
+from subtitled.http.media_types import kind_of
 from subtitled.http.openapi import document
 from subtitled.http.player import layout_of
 

@@ -14,11 +14,11 @@ from starlette.routing import Route
 
 from subtitle.messages import JobOptions
 from subtitled.http import sse
-from subtitled.http.faults import RequestError, as_request_error, body_of
+from subtitled.http.errors import RequestError, as_request_error, body_of
 from subtitled.http.forms import Form
 from subtitled.http.gateway import Gateway
-from subtitled.http.shapes import phrases_of, text_of, usage, verbose
-from subtitled.speech.languages import code_of
+from subtitled.http.response_models import phrases_of, text_of, usage, verbose
+from subtitled.languages import code_of
 
 Task = Literal["transcribe", "translate"]
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt")

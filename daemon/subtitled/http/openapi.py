@@ -11,7 +11,7 @@ from subtitle import messages as ms
 from subtitled.core.states import JobState
 from subtitled.cues.render import Format
 from subtitled.cues.transcript import Transcript
-from subtitled.http.kinds import kind_of
+from subtitled.http.media_types import kind_of
 from subtitled.http.player import Cues, Waveform
 from subtitled.version import VERSION
 

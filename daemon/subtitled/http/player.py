@@ -13,13 +13,13 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from subtitle.messages import LayoutOptions
-from subtitled.cues.heard import HeardCue, heard
-from subtitled.cues.limits import Limits
+from subtitled.config.layout_limits import Limits
 from subtitled.cues.render import read_json
 from subtitled.cues.transcript import Absence
-from subtitled.http.faults import RequestError
+from subtitled.cues.word_alignment import HeardCue, heard
+from subtitled.http.errors import RequestError
 from subtitled.http.gateway import Gateway
-from subtitled.http.wave import (
+from subtitled.http.wav import (
     BYTES_PER_SAMPLE,
     HEADER_BYTES,
     MAX_DATA_BYTES,

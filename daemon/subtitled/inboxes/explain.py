@@ -11,17 +11,17 @@ from typing import Self
 
 from msgspec import Struct
 
-from subtitled import config
+from subtitled.asr.dual_task import ENGLISH
+from subtitled.config import schema
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
 from subtitled.errors import MediaError, StoreError
-from subtitled.inboxes.admission import Admission, absolute
-from subtitled.inboxes.intake import options_of
-from subtitled.reading.existing import Contents, beside, language_of, look_into, unless_of, verdict
+from subtitled.files.atomic_files import printable
+from subtitled.inboxes.arrivals import options_of
+from subtitled.inboxes.file_filter import Admission, absolute
+from subtitled.media.existing_subtitles import Contents, beside, language_of, look_into, unless_of, verdict
+from subtitled.output.paths import output_folder, output_paths
 from subtitled.storage.rows import SELECT_JOB, JobRow, job_row
-from subtitled.writing.outputs import output_folder, output_paths
-from subtitled.writing.spool import printable
-from subtitled.writing.translated import ENGLISH
 
 UNKNOWN = "LANGUAGE"
 """Stands in a name for a language that only the audio tells."""
@@ -53,7 +53,7 @@ class Explanation(Struct, frozen=True, kw_only=True):
     """What would become of the source."""
 
 
-def explain(path: str, configuration: config.Config) -> Explanation:
+def explain(path: str, configuration: schema.Config) -> Explanation:
     """Return what would happen to the file at `path`; raises StoreError where the database cannot be read."""
     found = absolute(path)
     admission = Admission(configuration.inbox)
@@ -83,7 +83,7 @@ def told(found: Explanation) -> str:
     return "\n".join([found.path, *(f"  {name:9} {text}" for name, text in rows if text)])
 
 
-def _explain_media(path: str, inbox: config.Inbox, cause: str, database: Path) -> Explanation:
+def _explain_media(path: str, inbox: schema.Inbox, cause: str, database: Path) -> Explanation:
     options = options_of(inbox)
     info = Path(path).stat()
     source = os.fsencode(path)
@@ -157,7 +157,7 @@ def _job(source: bytes, info: os.stat_result, options: Options) -> Job:
     )
 
 
-def _then(inbox: config.Inbox, *, is_needless: bool) -> str:
+def _then(inbox: schema.Inbox, *, is_needless: bool) -> str:
     match inbox.after:
         case "move":
             return f"moved to {printable(Path(inbox.path, 'done'))}"

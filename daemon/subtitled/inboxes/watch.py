@@ -26,10 +26,10 @@ from watchdog.events import (
 from watchdog.observers import Observer
 from watchdog.observers.polling import PollingObserverVFS
 
-from subtitled.inboxes.admission import MEDIA_SUFFIXES, Admission, Verdict, explain
-from subtitled.inboxes.mounts import NETWORK_FILE_SYSTEMS, file_system
-from subtitled.inboxes.settling import Settling
-from subtitled.writing.spool import printable
+from subtitled.files.atomic_files import printable
+from subtitled.files.filesystem import NETWORK_FILE_SYSTEMS, file_system
+from subtitled.inboxes.debounce import Settling
+from subtitled.inboxes.file_filter import MEDIA_SUFFIXES, Admission, Verdict, explain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from watchdog.events import FileSystemEvent
     from watchdog.observers.api import BaseObserver, ObservedWatch
 
-    from subtitled.config import Inbox
+    from subtitled.config.schema import Inbox
 
 __all__ = ["Arrival", "InboxWatcher", "Verdict", "explain"]
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from subtitled.aside import Aside
 from subtitled.errors import StoreError
+from subtitled.runtime.background import Aside
 from subtitled.storage.store import Store
 
 CHECKPOINT_COMMITS = 1000

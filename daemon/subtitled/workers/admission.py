@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from subtitled.core.protocol import PROTOCOL, Join
 from subtitled.version import VERSION
-from subtitled.workers.backend import PROTOCOL, Join
 
 
 def why_not_to_join(join: Join) -> str:

@@ -10,9 +10,9 @@ from functools import partial
 import zmq
 from msgspec import Struct
 
+from subtitled.core.protocol import WireCodec
 from subtitled.core.records import SegmentKey
-from subtitled.workers.backend import WireCodec
-from subtitled.workers.wire_audio import encode
+from subtitled.workers.flac import encode
 
 Sound = tuple[SegmentKey, zmq.Frame]
 """A segment and its PCM."""

@@ -8,13 +8,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from subtitled import config
-from subtitled.errors import ExitCode, MediaError
-from subtitled.reading.existing import needless
-from subtitled.reading.ingest import Ingest, recut
-from subtitled.reading.ingest import Prepared as Segment
-from subtitled.version import VERSION
-from subtitled.workers.backend import (
+from subtitled.config import schema
+from subtitled.core.protocol import (
     Abandon,
     Credit,
     Drain,
@@ -32,6 +27,11 @@ from subtitled.workers.backend import (
     Waveform,
     WorkerSettings,
 )
+from subtitled.errors import ExitCode, MediaError
+from subtitled.media.existing_subtitles import needless
+from subtitled.media.ingest import Ingest, recut
+from subtitled.media.ingest import Prepared as Segment
+from subtitled.version import VERSION
 from subtitled.workers.process import Channel, start_thread
 
 
@@ -143,15 +143,15 @@ class PrepareWork:
             _check_unchanged(order, path)
             return PlanComplete(feed=order.feed, media=Media())
         recipe = order.recipe
-        vad = config.Vad(
+        vad = schema.Vad(
             threshold=recipe.threshold, min_silence_ms=recipe.min_silence_ms, pad_ms=recipe.pad_ms
         )
-        segments = config.Segments(min_speech_ms=recipe.min_speech_ms, max_segment_s=recipe.max_segment_s)
+        segments = schema.Segments(min_speech_ms=recipe.min_speech_ms, max_segment_s=recipe.max_segment_s)
         with Ingest(
             path,
             vad=vad,
             segments=segments,
-            window_s=recipe.window_samples / config.SAMPLE_RATE,
+            window_s=recipe.window_samples / schema.SAMPLE_RATE,
             language=order.language,
             on_progress=task.progress,
         ) as ingest:

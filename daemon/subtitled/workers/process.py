@@ -20,10 +20,7 @@ import zmq
 
 from subtitle.codec import Buffer
 from subtitled import log
-from subtitled.errors import ExitCode
-from subtitled.mailbox import Mailbox
-from subtitled.priority import give_way
-from subtitled.workers.backend import (
+from subtitled.core.protocol import (
     FromWorker,
     Heartbeat,
     LastWords,
@@ -32,6 +29,9 @@ from subtitled.workers.backend import (
     from_worker,
     to_worker,
 )
+from subtitled.errors import ExitCode
+from subtitled.runtime.mailbox import Mailbox
+from subtitled.runtime.niceness import give_way
 
 PR_SET_PDEATHSIG = 1
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
@@ -176,7 +176,7 @@ def main(argv: Sequence[str], transcribe: Run | None = None) -> int:
         if settings.role == "prepare":
             from subtitled.workers.prepare import run
         elif settings.role == "fetch":
-            from subtitled.workers.fetch import run
+            from subtitled.workers.download import run
         else:
             from subtitled.workers.transcribe import run
         code = (transcribe if transcribe and settings.role == "transcribe" else run)(channel, settings)

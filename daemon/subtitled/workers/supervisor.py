@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from msgspec import Struct
 
+from subtitled.core.protocol import WorkerSettings
 from subtitled.errors import ExitCode
-from subtitled.workers.backend import WorkerSettings
 
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SSL_CERT_FILE")
 """Variables that a worker gets from the daemon, with those that start with one of `_KEPT_PREFIXES`."""

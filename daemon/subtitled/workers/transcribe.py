@@ -16,11 +16,11 @@ import numpy as np
 from msgspec import Struct
 
 from subtitled import log
-from subtitled.errors import ExitCode, WireAudioError
-from subtitled.speech.engine import OutOfMemoryError
-from subtitled.speech.model import load
-from subtitled.speech.prompts import Request
-from subtitled.workers.backend import (
+from subtitled.asr import dual_task
+from subtitled.asr.engine import OutOfMemoryError
+from subtitled.asr.model import load
+from subtitled.asr.prompts import Request
+from subtitled.core.protocol import (
     Drain,
     Heartbeat,
     ItemResult,
@@ -32,10 +32,10 @@ from subtitled.workers.backend import (
     Unloaded,
     WorkerSettings,
 )
-from subtitled.workers.loading import Load, Loaded, LoadError, load_model
+from subtitled.errors import ExitCode, WireAudioError
+from subtitled.workers.flac import unpack
+from subtitled.workers.model_loader import Load, Loaded, LoadError, load_model
 from subtitled.workers.process import Channel, Port, start_thread
-from subtitled.workers.wire_audio import unpack
-from subtitled.writing import translated
 
 
 class _Lease(Struct, frozen=True):
@@ -127,7 +127,7 @@ class TranscribeWork:
             ]
             try:
                 with self._residence.hold() as load_s:
-                    results = translated.transcribe(
+                    results = dual_task.transcribe(
                         partial(self._engine.transcribe, word_timestamps=order.word_timestamps),
                         lease.features,
                         requests,

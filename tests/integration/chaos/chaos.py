@@ -24,14 +24,14 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # tests/, when this file run
 import media
 from daemon import ENDED, Daemon, InboxFolder, eventually, process_state, worker_processes
 from subtitle import UnreachableError
-from subtitled import config
+from subtitled.config import schema
 from subtitled.cues.render import read_json
 
 RATE = 16_000
 ROUND_TIMEOUT_S = 300.0
 
 # Kills at random blame whoever is near: the limits that protect a daemon from a killer file are set out of the way.
-RECOVERY = config.Recovery(
+RECOVERY = schema.Recovery(
     attempts=20,
     prepare_attempts=20,
     crash_budget=100,

@@ -23,7 +23,7 @@ from msgspec import Struct
 
 from daemon import Daemon, eventually
 from integration.chaos.chaos import INBOX, recordings
-from subtitled import config
+from subtitled.config import schema
 
 SAMPLES = 120
 ROWS = 12
@@ -31,7 +31,7 @@ MEDIA = 20
 SLACK = 1.05
 """What the last third may need over the middle one: allocators are not still."""
 KILLED = ("cpu1", "prepare1")
-RECOVERY = config.Recovery(attempts=20, prepare_attempts=20, crash_budget=100)
+RECOVERY = schema.Recovery(attempts=20, prepare_attempts=20, crash_budget=100)
 
 
 class Process(Struct, frozen=True):

@@ -16,8 +16,8 @@ from integration.chaos.chaos import texts_of
 from network import HEAD_ADDRESS, Conditions, Network
 from subtitle import UnreachableError
 from subtitle.keys import Key, new_pair, save_key
-from subtitled import config
-from subtitled.clients.access import server_key
+from subtitled.config import schema
+from subtitled.network.auth import server_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ HOST = "gpu2"
 SLOT = f"{HOST}/cpu0"
 ROUND_TIMEOUT_S = 300.0
 ENDPOINT = f"tcp://{HEAD_ADDRESS}:8700"
-RECOVERY = config.Recovery(heartbeat_s=0.5, attempts=20, crash_budget=100)
+RECOVERY = schema.Recovery(heartbeat_s=0.5, attempts=20, crash_budget=100)
 INBOX = InboxFolder(options={"language": "en", "settle_s": 0.1})
 
 
@@ -41,7 +41,7 @@ class Hosts:
         *,
         conditions: Conditions | None = None,
         devices: Sequence[str] = (),
-        recovery: config.Recovery = RECOVERY,
+        recovery: schema.Recovery = RECOVERY,
         **remote: Any,
     ) -> None:
         """`remote` are further keys of [remote]; raises ForbiddenError where there can be no such network."""
@@ -57,8 +57,8 @@ class Hosts:
             inboxes=[INBOX],
             prefix=self.network.on_head,
             recovery=recovery,
-            pool=config.Pool(devices=tuple(devices), prepare_workers=1),
-            remote=config.Remote(listen=ENDPOINT, keys={HOST: public}, **remote),
+            pool=schema.Pool(devices=tuple(devices), prepare_workers=1),
+            remote=schema.Remote(listen=ENDPOINT, keys={HOST: public}, **remote),
         )
 
     def __enter__(self) -> Self:

@@ -1,0 +1,150 @@
+"""Jobs, workers and journal entries as a client sees them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from subtitle import messages as ms
+from subtitled.api.errors import RefusedError
+from subtitled.config.schema import SAMPLE_RATE
+from subtitled.core.protocol import Media
+from subtitled.core.records import Worker
+from subtitled.core.states import JOB_LIVE, JobState
+from subtitled.observability.gpu_memory import Memory
+from subtitled.output.transcript_builder import SAMPLES_PER_MS
+from subtitled.storage.rows import JobRow, JournalEntry
+from subtitled.workers.remote_session import Session
+
+_media_decoder = msgspec.msgpack.Decoder(Media)
+
+
+def job_facts(
+    row: JobRow, *, segments: Mapping[str, int], decoded_samples: int, received_bytes: int, is_sent: bool
+) -> ms.JobFacts:
+    """Return one job, without what only the answer to Status has; `is_sent`: a client sent its file."""
+    job = row.job
+    asked = job.options.language
+    media = _media_decoder.decode(row.media) if row.media else Media()
+    return ms.JobFacts(
+        id=job.id,
+        state=job.state.value,
+        # Where a file that was sent lies is nobody's business: its name is what the client knows it by.
+        source=Path(shown(job.source)).name if is_sent else shown(job.source),
+        language=job.language or (None if asked in {"auto", "multi"} else asked),
+        task=job.options.task,
+        created_ms=row.created_ms,
+        started_ms=row.started_ms,
+        ended_ms=row.ended_ms,
+        cause=job.cause,
+        audio_ms=media.decoded_samples // SAMPLES_PER_MS,
+        segments=dict(segments),
+        decoded_ms=decoded_samples // SAMPLES_PER_MS,
+        owner=job.owner,
+        tag=job.tag,
+        size=job.size,
+        received_bytes=received_bytes if job.state is JobState.RECEIVING else job.size,
+        priority=job.options.priority,
+        formats=job.options.formats,
+    )
+
+
+def media_of(row: JobRow) -> Media:
+    """Return what reading a job's file to its end has shown; raises RefusedError where it was not read."""
+    job = row.job
+    if row.media is not None:
+        return _media_decoder.decode(row.media)
+    if job.state in JOB_LIVE:
+        raise RefusedError(
+            "WRONG_STATE", f"job {job.id} is {job.state.value}; wait until its file has been read to its end"
+        )
+    cause = f": {job.cause}" if job.cause else ""
+    raise RefusedError(
+        "WRONG_STATE", f"job {job.id} is {job.state.value}; its file was not read to its end{cause}"
+    )
+
+
+def history(entries: Iterable[JournalEntry]) -> tuple[ms.Step, ...]:
+    """Return what has happened to a job."""
+    return tuple(
+        ms.Step(
+            at_ms=entry.at_ms,
+            subject=entry.subject,
+            name=entry.name,
+            event=entry.event,
+            after=entry.after,
+            cause=entry.cause,
+        )
+        for entry in entries
+    )
+
+
+def worker_facts(
+    worker: Worker,
+    *,
+    audio_samples: int,
+    busy_s: float,
+    may_see_job: bool,
+    jobs: tuple[str, ...],
+    memory: Memory,
+    session: Session | None,
+) -> ms.WorkerFacts:
+    """Return one worker slot; what it reads and why it was lost only to those who may see that job.
+
+    `busy_s`: how long it took for its audio; `jobs`: those that it works on, as far as they may be seen; `session`: that of a
+    worker on another host.
+    """
+    return ms.WorkerFacts(
+        slot=worker.slot,
+        role=worker.role.value,
+        state=worker.state.value,
+        incarnation=worker.incarnation,
+        device=worker.device,
+        leases=len(worker.leases),
+        job=worker.feed.job if worker.feed and may_see_job else "",
+        cause=worker.cause if may_see_job else "",
+        audio_ms=audio_samples // SAMPLES_PER_MS,
+        jobs=jobs,
+        memory_used_bytes=memory.used_bytes,
+        memory_total_bytes=memory.total_bytes,
+        speed=round(audio_samples / SAMPLE_RATE / busy_s, 2) if busy_s else 0.0,
+        **_session_facts(session),
+    )
+
+
+def _session_facts(session: Session | None) -> dict[str, Any]:
+    if session is None:
+        return {}
+    return {
+        "host": session.host,
+        "round_trip_ms": round(1000 * (session.round_trip_s or 0.0), 3),
+        "sent_bytes": session.sent_bytes,
+        "received_bytes": session.received_bytes,
+        "clock_ahead_ms": round(1000 * (session.clock_ahead_s or 0.0), 1),
+        "model_digest": session.digest,
+    }
+
+
+def journal_event(request: int, entry: JournalEntry) -> ms.Event:
+    """Return a journal entry."""
+    return ms.Event(
+        request=request,
+        seq=entry.seq,
+        at_ms=entry.at_ms,
+        subject=entry.subject,
+        job=entry.job,
+        name=entry.name,
+        before=entry.before,
+        event=entry.event,
+        after=entry.after,
+        cause=entry.cause,
+    )
+
+
+def shown(path: bytes | str) -> str:
+    """Return a path for a client: U+FFFD for bytes that are no UTF-8."""
+    return os.fsencode(path).decode("utf-8", "replace")

@@ -1,0 +1,112 @@
+"""What faster-whisper keeps to itself: its options, its measures, its calls of CTranslate2, one window's alignment."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, Any
+
+from subtitled.config.schema import Decoding
+
+if TYPE_CHECKING:
+    from faster_whisper import WhisperModel
+    from faster_whisper.transcribe import TranscriptionOptions
+
+
+MAX_TOKENS = 448
+
+
+def options_of(model: WhisperModel, decoding: Decoding, *, beam_size: int) -> TranscriptionOptions:
+    """Return the options of `WhisperModel.transcribe`, without the previous text as a prompt."""
+    from faster_whisper.tokenizer import Tokenizer
+    from faster_whisper.transcribe import TranscriptionOptions, get_suppressed_tokens
+
+    tokenizer = Tokenizer(model.hf_tokenizer, model.model.is_multilingual, task="transcribe", language="en")
+    return TranscriptionOptions(
+        beam_size=beam_size,
+        best_of=decoding.best_of,
+        patience=decoding.patience,
+        length_penalty=decoding.length_penalty,
+        repetition_penalty=decoding.repetition_penalty,
+        no_repeat_ngram_size=decoding.no_repeat_ngram_size,
+        log_prob_threshold=decoding.log_prob_threshold,
+        no_speech_threshold=decoding.no_speech_threshold,
+        compression_ratio_threshold=decoding.compression_ratio_threshold,
+        condition_on_previous_text=False,
+        prompt_reset_on_temperature=0.5,
+        temperatures=list(decoding.temperatures),
+        initial_prompt=None,
+        prefix=None,
+        suppress_blank=True,
+        suppress_tokens=get_suppressed_tokens(tokenizer, [-1]),
+        without_timestamps=False,
+        max_initial_timestamp=1.0,
+        word_timestamps=False,
+        prepend_punctuations="\"'“¿([{-",
+        append_punctuations="\"'.。,，!！?？:：”)]}、",  # noqa: RUF001 - as upstream
+        multilingual=False,
+        max_new_tokens=None,
+        clip_timestamps="0",
+        hallucination_silence_threshold=None,
+        hotwords=None,
+    )
+
+
+def generate(
+    model: WhisperModel,
+    encoded: Any,
+    prompts: list[list[int]],
+    options: TranscriptionOptions,
+    temperature: float = 0.0,
+) -> list[Any]:
+    """Return CTranslate2's result for each window of an encoded batch; the prompts must be equally long.
+
+    Beam search at temperature 0, the best of several samples above it, as `WhisperModel.generate_with_fallback`.
+    """
+    if temperature > 0:
+        search = {
+            "beam_size": 1,
+            "num_hypotheses": options.best_of,
+            "sampling_topk": 0,
+            "sampling_temperature": temperature,
+        }
+    else:
+        search = {"beam_size": options.beam_size, "patience": options.patience}
+    results: list[Any] = model.model.generate(
+        encoded,
+        prompts,
+        length_penalty=options.length_penalty,
+        repetition_penalty=options.repetition_penalty,
+        no_repeat_ngram_size=options.no_repeat_ngram_size,
+        max_length=MAX_TOKENS,
+        return_scores=True,
+        return_no_speech_prob=True,
+        suppress_blank=options.suppress_blank,
+        suppress_tokens=options.suppress_tokens,
+        max_initial_timestamp_index=round(options.max_initial_timestamp / model.time_precision),
+        **search,
+    )
+    return results
+
+
+class Aligned:
+    """One window's alignment, in the place of the model that would compute it."""
+
+    def __init__(self, alignment: Any, frames_per_second: int) -> None:
+        self.frames_per_second = frames_per_second
+        self._alignment = alignment
+
+    def find_alignment(self, *_: Any) -> list[Any]:
+        """Return the alignment that was given."""
+        return [self._alignment]
+
+
+def compression_ratio(text: str) -> float:
+    """Return how much shorter zlib makes a text: above 2.4 it repeats itself (Whisper's own measure)."""
+    data = text.encode()
+    return len(data) / len(zlib.compress(data))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error of CTranslate2 means that memory ran out."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "bad_alloc" in text

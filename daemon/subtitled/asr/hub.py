@@ -1,0 +1,120 @@
+"""A model that is not on this machine yet: downloaded from the hub, or converted from a checkpoint, once."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from subtitled.asr.model import DEMO, NotReachableError, converted_folder, locate
+from subtitled.config.model_files import conversion, fault_of, is_convertible, is_folder
+from subtitled.errors import ModelError
+
+Tell = Callable[[int], None]
+"""Called now and then with the bytes that have come so far."""
+TELL_EVERY_S = 5.0
+PR_SET_PDEATHSIG = 1
+CONVERTER = (sys.executable, "-m", "ctranslate2.converters.transformers")
+
+
+def may_need_fetching(name: str) -> bool:
+    """Say whether a model may have to be brought here before it can be loaded; looks at names and folders only."""
+    return name != DEMO and (not is_folder(name) or is_convertible(Path(name)))
+
+
+def fetch(name: str, tell: Tell) -> Path:
+    """Bring a model here unless it is, and return its folder; blocks for as long as that takes.
+
+    Raises ModelError when there is no such model or it is of no use, NotReachableError when the hub does not answer.
+    """
+    try:
+        return locate(name)
+    except NotReachableError:
+        pass
+    if is_folder(name):
+        convert(Path(name), converted_folder(Path(name)))
+    else:
+        _download(name, tell)
+    return locate(name)
+
+
+def convert(folder: Path, target: Path, command: Sequence[str] = CONVERTER) -> None:
+    """Convert a checkpoint of Transformers; `target` appears whole. Raises ModelError when the converter fails."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    arguments = conversion(folder, draft)
+    try:
+        done = subprocess.run(
+            [*command, *arguments[1:]],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            preexec_fn=_die_with_parent,
+        )
+        if done.returncode != 0:
+            lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+            raise ModelError(f"model.name = {str(folder)!r}: cannot be converted: {lines[-1]}")
+        draft.rename(target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _download(name: str, tell: Tell) -> None:
+    from faster_whisper import download_model
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    try:
+        with _progress(name, tell):
+            folder = Path(download_model(name))
+    except (HFValidationError, RepositoryNotFoundError) as error:
+        raise ModelError(f"model.name = {name!r}: {_first_line(error)}") from error
+    except Exception as error:
+        # Several HTTP libraries' errors, by the hub's version; whatever it is, the hub did not give the model.
+        raise NotReachableError(
+            f"model.name = {name!r}: cannot be downloaded now: {_first_line(error)}"
+        ) from error
+    if (why := fault_of(folder)) is not None:
+        raise ModelError(f"model.name = {name!r}: downloaded, and of no use: {why}")
+
+
+@contextmanager
+def _progress(name: str, tell: Tell) -> Iterator[None]:
+    """Tell how many bytes have come, by the size of the hub's cache: its versions have no other way in common."""
+    done = threading.Event()
+    blobs = _blobs_of(name)
+
+    def watch() -> None:
+        while not done.wait(TELL_EVERY_S):
+            tell(sum(file.stat().st_size for file in blobs.glob("*") if file.is_file()))
+
+    watcher = threading.Thread(target=watch, name="progress", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _blobs_of(name: str) -> Path:
+    from faster_whisper.utils import _MODELS
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    repository = _MODELS.get(name, name)
+    return Path(HF_HUB_CACHE, f"models--{repository.replace('/', '--')}", "blobs")
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

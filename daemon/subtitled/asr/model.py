@@ -1,0 +1,145 @@
+"""From the configured model's name to a loaded faster-whisper model; nothing here uses the network."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from subtitled.asr.cuda import check_libraries, free_bytes
+from subtitled.config.model_files import fault_of, is_convertible, is_folder
+from subtitled.errors import ModelError
+
+if TYPE_CHECKING:
+    from faster_whisper import WhisperModel
+
+DEMO = "demo"
+CPU_BATCH = 8
+"""The fastest that was measured (docs/tuning.md)."""
+DEFAULT_BATCH = 16
+MAX_BATCH = 32
+"""Published measurements are flat from 16 on; more would only make a short clip wait longer for its turn."""
+WINDOW_BYTES = 64 * 2**20
+"""Memory of a window in a batch, whatever the model."""
+WINDOW_SHARE = 0.25
+"""And as a share of the model's file. Both together are above what the layers' sizes add up to, at beam size 5 in float16:
+0.25 GB for large-v3-turbo (1.6 GB), 0.8 GB for large-v3 (3.1 GB), 0.06 GB for tiny (0.08 GB)."""
+USED_SHARE = 0.8
+"""Of the free memory, since other programs and CTranslate2's own workspaces want some."""
+
+
+class NotReachableError(ModelError):
+    """The model must be downloaded and cannot be just now; a later try may do."""
+
+
+def locate(name: str) -> Path:
+    """Return the folder of a model that is on this machine.
+
+    Raises ModelError for a bad folder or name, NotReachableError for a model that has to be fetched first (`fetch`).
+    """
+    if name == DEMO:
+        return Path(str(files("subtitled") / "demo" / "model"))
+    folder = Path(name)
+    if is_folder(name):
+        if is_convertible(folder):
+            return _present(name, converted_folder(folder))
+        if (why := fault_of(folder)) is not None:
+            raise ModelError(f"model.name = {name!r}: {why}")
+        return folder
+    return _present(name, snapshot_of(name))
+
+
+def converted_folder(folder: Path) -> Path:
+    """Return where a checkpoint of Transformers is, or will be, once it is converted; another one if it changes."""
+    import hashlib
+
+    from huggingface_hub.constants import HF_HOME
+
+    facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.iterdir())]
+    digest = hashlib.sha256(repr((str(folder.resolve()), facts)).encode()).hexdigest()[:16]
+    return Path(HF_HOME, "converted", f"{folder.name}-{digest}")
+
+
+def snapshot_of(name: str) -> Path | None:
+    """Return the folder that a size or hub id was downloaded to before, complete or not; None if it never was.
+
+    Raises ModelError for a name that can be neither.
+    """
+    from faster_whisper import download_model
+
+    try:
+        return Path(download_model(name, local_files_only=True))
+    except FileNotFoundError:  # of the hub's library: nothing in its cache
+        return None
+    except ValueError as error:
+        raise ModelError(f"model.name = {name!r}: {error}") from error
+
+
+def _present(name: str, folder: Path | None) -> Path:
+    if folder is None or fault_of(folder) is not None:
+        raise NotReachableError(f"model.name = {name!r}: not on this machine yet, or not whole")
+    return folder
+
+
+def compute_type_for(wanted: str, device: str) -> str:
+    """Return CTranslate2's compute type: "auto" is float16 on a GPU that has it, int8 on a CPU."""
+    if wanted != "auto":
+        return wanted
+    if device == "cpu":
+        return "int8"
+    from ctranslate2 import get_supported_compute_types
+
+    supported = get_supported_compute_types("cuda")
+    return next((kind for kind in ("float16", "int8_float32", "float32") if kind in supported), "default")
+
+
+def auto_batch_size(name: str, device: str, *, streams: int) -> int:
+    """Return how many segments each stream of a device with its model loaded has room to decode at once."""
+    if device == "cpu":
+        return CPU_BATCH
+    free = free_bytes()
+    if free is None:
+        return DEFAULT_BATCH
+    return batch_size_for(free // streams, (locate(name) / "model.bin").stat().st_size)
+
+
+def batch_size_for(free: int, model_bytes: int) -> int:
+    """Return the batch size, 1 to `MAX_BATCH`, for so much free memory and a model file of that size."""
+    room = int(free * USED_SHARE / (WINDOW_BYTES + WINDOW_SHARE * model_bytes))
+    return max(1, min(MAX_BATCH, room))
+
+
+def load(name: str, *, device: str, compute_type: str, cpu_threads: int, streams: int = 1) -> WhisperModel:
+    """Load a model that is on this machine; blocks for as long as loading takes.
+
+    Raises ModelError when the name, the folder or the compute type is wrong, NotReachableError when it has to be fetched
+    first; CUDA's own errors come through as RuntimeError.
+    """
+    from faster_whisper import WhisperModel
+
+    path = str(locate(name))
+    if device != "cpu":
+        check_libraries()
+    kind = compute_type_for(compute_type, device)
+    try:
+        model = WhisperModel(
+            path, device=device, compute_type=kind, cpu_threads=cpu_threads, num_workers=streams
+        )
+    except ValueError as error:
+        raise ModelError(f"model.name = {name!r}, compute_type = {kind!r} on {device}: {error}") from error
+    except RuntimeError as error:
+        if "CUDA" in str(error) or "cu" in str(error).split(" ")[0]:
+            raise
+        raise ModelError(f"model.name = {name!r} on {device}: {error}") from error
+    if device != "cpu":
+        _try_out(model)
+    return model
+
+
+def _try_out(model: WhisperModel) -> None:
+    """Decode a window of silence, so that a device that cannot is found before it is given work."""
+    import numpy as np
+
+    silence = np.zeros((model.model.n_mels, 3000), np.float32)
+    start = model.hf_tokenizer.token_to_id("<|startoftranscript|>")
+    model.model.generate(model.encode(silence), [[start]], beam_size=1, max_length=4)

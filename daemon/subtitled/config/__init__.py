@@ -1,0 +1,1 @@
+"""The configuration: its keys, where their values come from, what they are checked against."""

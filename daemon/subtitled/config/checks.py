@@ -1,0 +1,349 @@
+"""What a configuration's values must be beyond their types: names, addresses, folders."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from subtitle.keys import KEY_NAME, KEY_NAME_RULE, is_key
+from subtitle.messages import LayoutOptions
+from subtitled.config.addresses import endpoint_fault, host_of, is_loopback, is_web_address
+from subtitled.config.cluster_checks import check_cluster, takes_others
+from subtitled.config.layout_limits import LayoutOverrides, check_overrides, overrides_of
+from subtitled.config.model_files import can_translate, fault_of, is_convertible, is_folder
+from subtitled.config.toml_struct import shown
+from subtitled.output import chinese
+
+if TYPE_CHECKING:
+    from subtitled.config.schema import Config, Inbox
+    from subtitled.config.toml_struct import Faults
+
+COMPUTE_TYPES = (
+    "auto",
+    "default",
+    "int8",
+    "int8_float32",
+    "int8_float16",
+    "int8_bfloat16",
+    "int16",
+    "float16",
+    "bfloat16",
+    "float32",
+)
+"""CTranslate2's `compute_type` values (its documentation, "Quantization")."""
+
+# As _LANGUAGE_CODES of faster_whisper/tokenizer.py 1.2.1, which is not imported here because it takes a second.
+LANGUAGES = tuple(
+    """
+    af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu hy
+    id is it ja jw ka kk km kn ko la lb ln lo lt lv mg mi mk ml mn mr ms mt my ne nl nn no oc pa pl ps pt ro ru sa
+    sd si sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo zh yue
+    """.split()  # noqa: SIM905 - as a list it would take a hundred lines
+)
+"""The language codes that Whisper knows."""
+
+_DEVICE = re.compile(r"cpu|cuda:(\d{1,3}|(GPU|MIG)-[0-9a-zA-Z/-]+)")
+
+
+def check(config: Config, faults: Faults, *, check_paths: bool) -> None:
+    """Add to `faults` what is wrong in `config`; keys already faulty are passed over.
+
+    Folders are looked at, for being there and writable, only with `check_paths`.
+    """
+    _check_model(config, faults, check_paths=check_paths)
+    _check_decoding(config, faults)
+    _check_devices(config, faults)
+    _check_times(config, faults)
+    _check_inbox_values(config, faults)
+    _check_inbox_folders(config, faults, check_paths=check_paths)
+    _check_clients(config, faults)
+    _check_sockets(config, faults)
+    check_cluster(config, faults)
+    _check_uploads(config, faults)
+    _check_http(config, faults, check_paths=check_paths)
+    _check_aftermath(config, faults, check_paths=check_paths)
+    _check_state(config, faults, check_paths=check_paths)
+
+
+def _check_model(config: Config, faults: Faults, *, check_paths: bool) -> None:
+    name = config.model.name
+    if not faults.is_faulty("model.name"):
+        if not name:
+            faults.add("model.name", name, 'a Whisper size, a hub id, a CTranslate2 folder, or "demo"')
+        elif check_paths and is_folder(name) and not is_convertible(Path(name)):
+            why = fault_of(Path(name))
+            if why is not None:
+                faults.add("model.name", name, f"a folder that holds a CTranslate2 model: {why}")
+    if not re.fullmatch(r"([0-9a-f]{64})?", config.model.digest) and not faults.is_faulty("model.digest"):
+        faults.add(
+            "model.digest",
+            config.model.digest,
+            '"", or 64 hexadecimal digits, as `sha256sum model.bin` prints',
+        )
+    if config.model.compute_type not in COMPUTE_TYPES and not faults.is_faulty("model.compute_type"):
+        faults.add("model.compute_type", config.model.compute_type, ", ".join(COMPUTE_TYPES))
+
+
+def _check_decoding(config: Config, faults: Faults) -> None:
+    temperatures = config.decoding.temperatures
+    is_rising = list(temperatures) == sorted(set(temperatures))
+    if not (temperatures[:1] == (0.0,) and is_rising) and not faults.is_faulty("decoding.temperatures"):
+        faults.add(
+            "decoding.temperatures",
+            temperatures,
+            "a rising list that begins with 0.0; [0.0] never falls back",
+        )
+
+
+def _check_devices(config: Config, faults: Faults) -> None:
+    devices = config.pool.devices
+    if devices == "auto" or faults.is_faulty("pool.devices"):
+        return
+    names = (devices,) if isinstance(devices, str) else devices
+    if (not names and not takes_others(config)) or not all(_DEVICE.fullmatch(name) for name in names):
+        allowed = (
+            '"auto", or a list of "cpu", "cuda:N", "cuda:GPU-uuid" or "cuda:MIG-uuid", one for each worker;'
+            " [] only where workers come from other hosts (remote.listen)"
+        )
+        faults.add("pool.devices", devices, allowed)
+    gpus = [name for name in names if name != "cpu"]
+    if len(gpus) != len(set(gpus)):
+        faults.add("pool.devices", devices, "each GPU once: one worker fills it")
+
+
+def _check_times(config: Config, faults: Faults) -> None:
+    recovery, segments = config.recovery, config.segments
+    if recovery.silence_s < 3 * recovery.heartbeat_s and not faults.is_faulty(
+        "recovery.silence_s", "recovery.heartbeat_s"
+    ):
+        allowed = f"at least 3 x recovery.heartbeat_s ({recovery.heartbeat_s}), or healthy workers are killed"
+        faults.add("recovery.silence_s", recovery.silence_s, allowed)
+    if segments.min_speech_ms >= 1000 * segments.max_segment_s and not faults.is_faulty(
+        "segments.min_speech_ms", "segments.max_segment_s"
+    ):
+        allowed = f"less than segments.max_segment_s ({segments.max_segment_s} s), or all speech is skipped"
+        faults.add("segments.min_speech_ms", segments.min_speech_ms, allowed)
+
+
+def _check_inbox_values(config: Config, faults: Faults) -> None:
+    for index, inbox in enumerate(config.inbox):
+        key = f"inbox[{index}]"
+        if not inbox.formats:
+            faults.add(f"{key}.formats", inbox.formats, "at least one format")
+        if inbox.karaoke and not (inbox.word_timestamps is True and "ass" in inbox.formats):
+            allowed = 'false, unless word_timestamps = true and "ass" is among the formats'
+            faults.add(f"{key}.karaoke", inbox.karaoke, allowed)
+        if inbox.chinese != "off" and not chinese.is_installed():
+            faults.add(f"{key}.chinese", inbox.chinese, f'"off", until OpenCC is installed: {chinese.REMEDY}')
+        if inbox.language not in {"auto", "multi", *LANGUAGES} and not faults.is_faulty(f"{key}.language"):
+            allowed = f'"auto", "multi" (each segment its own), or one of {" ".join(LANGUAGES)}'
+            faults.add(f"{key}.language", inbox.language, allowed)
+        if not can_translate(config.model.name):
+            cannot = f'for {config.model.name} cannot translate; "large-v3" and "medium" can'
+            if inbox.task == "translate":
+                faults.add(f"{key}.task", inbox.task, f'"transcribe", {cannot}')
+            if "translate" in inbox.tasks:
+                faults.add(f"{key}.tasks", inbox.tasks, f"[], {cannot}")
+        if len(set(inbox.tasks)) < len(inbox.tasks):
+            faults.add(f"{key}.tasks", inbox.tasks, "each task once")
+        _check_layout(key, inbox, faults)
+
+
+def layout_of(inbox: Inbox) -> LayoutOptions:
+    """Return how an inbox wants its cues laid out."""
+    names = LayoutOverrides.__struct_fields__
+    limits = {name: value for name in names if (value := getattr(inbox, name)) != "auto"}
+    return LayoutOptions(profile=inbox.profile, **limits)
+
+
+def _check_layout(key: str, inbox: Inbox, faults: Faults) -> None:
+    layout = layout_of(inbox)
+    try:
+        check_overrides(layout.profile, overrides_of(layout))
+    except ValueError as error:
+        faults.add(f"{key}.profile", inbox.profile, f"limits that a cue can keep to: {error}")
+
+
+def _check_inbox_folders(config: Config, faults: Faults, *, check_paths: bool) -> None:
+    """Check that no inbox is in another, nor an output in an inbox, where it would be taken for a source."""
+    trees: dict[str, str] = {}
+    for index, inbox in enumerate(config.inbox):
+        key = f"inbox[{index}].path"
+        if faults.is_faulty(key) or not _is_absolute(key, inbox.path, faults):
+            continue
+        tree = _resolved(inbox.path, check_paths=check_paths)
+        for other_key, other in trees.items():
+            if _is_inside(tree, other) or _is_inside(other, tree):
+                faults.add(
+                    key, inbox.path, f"a folder neither the same as, in, nor around {other_key} ({other})"
+                )
+        trees[key] = tree
+        if check_paths:
+            _check_writable(key, inbox.path, faults)
+    for index, inbox in enumerate(config.inbox):
+        key = f"inbox[{index}].output"
+        if inbox.output == "beside" or faults.is_faulty(key) or not _is_absolute(key, inbox.output, faults):
+            continue
+        _check_outside(key, inbox.output, trees, faults, check_paths=check_paths)
+        if check_paths:
+            _check_creatable(key, inbox.output, faults, depth=1)
+
+
+def _check_sockets(config: Config, faults: Faults) -> None:
+    endpoints = [(f"listen.clients[{i}]", endpoint) for i, endpoint in enumerate(config.listen.clients)]
+    endpoints.append(("listen.workers", config.listen.workers))
+    seen: dict[str, str] = {}
+    for key, endpoint in endpoints:
+        if faults.is_faulty(key):
+            continue
+        allowed = endpoint_fault(
+            endpoint, is_for_clients=key != "listen.workers", has_keys=bool(config.client)
+        )
+        if allowed:
+            faults.add(key, endpoint, allowed)
+        elif endpoint in seen:
+            faults.add(key, endpoint, f"an endpoint of its own; this one is {seen[endpoint]}")
+        seen.setdefault(endpoint, key)
+    metrics = config.listen.metrics
+    if metrics and not faults.is_faulty("listen.metrics") and not host_of(metrics):
+        faults.add("listen.metrics", metrics, '"" (off), or HOST:PORT such as "127.0.0.1:9477"')
+
+
+def _check_aftermath(config: Config, faults: Faults, *, check_paths: bool) -> None:
+    for index, inbox in enumerate(config.inbox):
+        for name, command in (("on_done", inbox.on_done), ("on_failed", inbox.on_failed)):
+            key = f"inbox[{index}].{name}"
+            if command and not command[0]:
+                faults.add(key, command, "a program and its arguments, or [] for none")
+            elif command and check_paths and shutil.which(command[0]) is None:
+                faults.add(key, command, f"a program that user {os.geteuid()} may run, first in the list")
+    hook = config.webhook
+    if not faults.is_faulty("webhook.url") and hook.url and not is_web_address(hook.url):
+        faults.add("webhook.url", hook.url, '"" (off), or an address that begins with https:// or http://')
+    if hook.secret_file and not faults.is_faulty("webhook.secret_file"):
+        is_absolute = _is_absolute("webhook.secret_file", hook.secret_file, faults)
+        if is_absolute and check_paths and not os.access(hook.secret_file, os.R_OK):
+            allowed = f"a file that user {os.geteuid()} may read; its content is the secret"
+            faults.add("webhook.secret_file", hook.secret_file, allowed)
+
+
+def _check_clients(config: Config, faults: Faults) -> None:
+    names: dict[str, str] = {}
+    owners: dict[str, str] = {}
+    for index, client in enumerate(config.client):
+        where = f"client[{index}]"
+        if not faults.is_faulty(f"{where}.name"):
+            if not KEY_NAME.fullmatch(client.name):
+                faults.add(f"{where}.name", client.name, KEY_NAME_RULE)
+            elif client.name in names:
+                faults.add(
+                    f"{where}.name", client.name, f"a name of its own; this one is {names[client.name]}'s"
+                )
+            names.setdefault(client.name, where)
+        if not faults.is_faulty(f"{where}.key"):
+            if not is_key(client.key):
+                faults.add(f"{where}.key", client.key, "a public key, as `subtitled keys new NAME` prints it")
+            elif client.key in owners:
+                faults.add(
+                    f"{where}.key", client.key, f"a key of its own; this one is {owners[client.key]}'s"
+                )
+            owners.setdefault(client.key, where)
+
+
+def _check_uploads(config: Config, faults: Faults) -> None:
+    uploads = config.uploads
+    for index, path in enumerate(uploads.paths):
+        _is_absolute(f"uploads.paths[{index}]", path, faults)
+    if uploads.max_spool_mb < uploads.max_file_mb and not faults.is_faulty(
+        "uploads.max_spool_mb", "uploads.max_file_mb"
+    ):
+        allowed = f"at least uploads.max_file_mb ({uploads.max_file_mb}), or the largest file never fits"
+        faults.add("uploads.max_spool_mb", uploads.max_spool_mb, allowed)
+    server_key = config.listen.server_key
+    if server_key and not faults.is_faulty("listen.server_key"):
+        _is_absolute("listen.server_key", server_key, faults)
+
+
+def _check_http(config: Config, faults: Faults, *, check_paths: bool) -> None:
+    http = config.http
+    host = host_of(http.listen)
+    if http.listen and not faults.is_faulty("http.listen"):
+        if host is None:
+            faults.add("http.listen", http.listen, '"" (off), or HOST:PORT with a port from 1 to 65535')
+        elif not is_loopback(host) and not http.token_file:
+            allowed = "on loopback (127.0.0.1, [::1]) only, while http.token_file names no file of tokens"
+            faults.add("http.listen", http.listen, allowed)
+    if http.server and not faults.is_faulty("http.server"):
+        wanted = endpoint_fault(http.server, is_for_clients=True, has_keys=True)
+        if wanted is not None:
+            faults.add("http.server", http.server, wanted)
+    for name, path in (("http.token_file", http.token_file), ("http.key", http.key)):
+        if path and not faults.is_faulty(name):
+            is_absolute = _is_absolute(name, path, faults)
+            if is_absolute and check_paths and http.listen and not os.access(path, os.R_OK):
+                faults.add(name, path, f"a file that user {os.geteuid()} may read")
+
+
+def _check_state(config: Config, faults: Faults, *, check_paths: bool) -> None:
+    folder = config.state.dir
+    if faults.is_faulty("state.dir") or not _is_absolute("state.dir", folder, faults):
+        return
+    trees = {
+        f"inbox[{i}].path": _resolved(x.path, check_paths=check_paths) for i, x in enumerate(config.inbox)
+    }
+    _check_outside("state.dir", folder, trees, faults, check_paths=check_paths)
+    if check_paths:
+        _check_creatable("state.dir", folder, faults, depth=None)
+
+
+def _is_absolute(key: str, path: str, faults: Faults) -> bool:
+    if Path(path).is_absolute():
+        return True
+    faults.add(key, path, "an absolute path, such as /srv/subtitled/inbox")
+    return False
+
+
+def _resolved(path: str, *, check_paths: bool) -> str:
+    """Give `path` as it is to be compared: without links where the file system may be looked at."""
+    return os.path.realpath(path) if check_paths else os.path.normpath(path)
+
+
+def _is_inside(path: str, folder: str) -> bool:
+    return Path(path).is_relative_to(folder)
+
+
+def _check_outside(key: str, path: str, trees: dict[str, str], faults: Faults, *, check_paths: bool) -> None:
+    for other_key, tree in trees.items():
+        if _is_inside(_resolved(path, check_paths=check_paths), tree):
+            remedy = 'a folder outside it, or "beside"' if key.endswith(".output") else "a folder outside it"
+            faults.add(key, path, f"{remedy}; {other_key} ({tree}) is watched, with all below it")
+
+
+def _check_writable(key: str, path: str, faults: Faults) -> None:
+    """Check that `path` is a folder in which this process may make files."""
+    if not os.path.lexists(path):
+        faults.add(key, path, f"a folder that exists; make it with: mkdir -p {shown(path)}")
+    elif not Path(path).is_dir():
+        faults.add(key, path, "a folder, and this is none")
+    elif not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        faults.add(key, path, f"a folder that user {os.geteuid()} may read and write; see its owner and mode")
+
+
+def _check_creatable(key: str, path: str, faults: Faults, *, depth: int | None) -> None:
+    """Check that `path` is writable, or may be made by making at most `depth` folders (any number if None)."""
+    missing = 0
+    folder = Path(os.path.normpath(path))
+    while not os.path.lexists(folder):
+        folder, missing = folder.parent, missing + 1
+    if depth is not None and missing > depth:
+        parent = str(Path(os.path.normpath(path)).parent)
+        faults.add(key, path, f"a folder whose parent exists; make it with: mkdir -p {shown(parent)}")
+    elif not missing:
+        _check_writable(key, path, faults)
+    elif not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        faults.add(
+            key, path, f"a folder that can be made; user {os.geteuid()} may not write in {shown(str(folder))}"
+        )

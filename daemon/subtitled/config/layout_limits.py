@@ -1,0 +1,139 @@
+"""What a viewer can read, by language.
+
+Sources: the Netflix Timed Text Style Guides (partnerhelp.netflixstudios.com): General Requirements (5/6 s to 7 s, 2 lines, 2 frames
+between cues, cues nearer than half a second closed up), English (42 characters a line; 20 a second for adults, 17 for
+children, as for adults in most other languages), Simplified and Traditional Chinese (16; 9 and 7), Japanese (13; 4), Korean (16; 12 and 9), Thai
+(35).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, assert_never, get_args
+
+import msgspec
+from msgspec import Struct
+
+from subtitle.messages import LayoutOptions
+from subtitled.cues.text_width import columns, columns_per_char
+
+Profile = Literal["default", "strict", "raw"]
+PROFILES: tuple[Profile, ...] = get_args(Profile)
+
+
+class Limits(Struct, frozen=True):
+    """What a cue must keep to; 0 is no limit. Without `max_chars` each phrase is a cue of one line."""
+
+    max_chars: int = 42
+    """Characters of a line. In Chinese, Japanese and Korean full-width ones, Latin letters counting half."""
+    max_lines: int = 2
+    max_chars_per_s: float = 20
+    """Reading speed, counted as `max_chars` is, spaces too."""
+    min_ms: int = 833
+    max_ms: int = 7000
+    gap_ms: int = 83
+    """Between two cues: two frames at 24 a second, so that the eye sees the change."""
+    chain_ms: int = 500
+    """Cues nearer than this are closed up to `gap_ms`: a longer blink than the eye expects disturbs."""
+
+
+class LayoutOverrides(Struct, frozen=True):
+    """Limits that somebody asked for in place of the profile's."""
+
+    max_chars: int | None = None
+    max_lines: int | None = None
+    max_chars_per_s: float | None = None
+    min_ms: int | None = None
+    max_ms: int | None = None
+    gap_ms: int | None = None
+    chain_ms: int | None = None
+
+
+NO_OVERRIDES = LayoutOverrides()
+_LATIN = Limits()
+_RAW = Limits(max_chars=0, max_chars_per_s=0, min_ms=0, max_ms=0, gap_ms=0, chain_ms=0)
+_DEFAULT = {
+    "zh": Limits(max_chars=16, max_chars_per_s=9),
+    "yue": Limits(max_chars=16, max_chars_per_s=9),
+    # The guide's 13 are for translations, which may leave things out; 16 take less room than 42 Latin letters.
+    "ja": Limits(max_chars=16, max_chars_per_s=4),
+    "ko": Limits(max_chars=16, max_chars_per_s=12),
+    "th": Limits(max_chars=35),
+}
+_STRICT = {
+    "zh": Limits(max_chars=16, max_chars_per_s=7),
+    "yue": Limits(max_chars=16, max_chars_per_s=7),
+    "ja": Limits(max_chars=13, max_chars_per_s=4),
+    "ko": Limits(max_chars=16, max_chars_per_s=9),
+    "th": Limits(max_chars=35, max_chars_per_s=17),
+}
+_ALLOWED = {
+    "max_chars": (4, 200),
+    "max_lines": (1, 10),
+    "max_chars_per_s": (1, 1000),
+    "min_ms": (0, 60_000),
+    "max_ms": (100, 3_600_000),
+    "gap_ms": (0, 10_000),
+    "chain_ms": (0, 10_000),
+}
+"""Least and most of each limit; 0 turns it off besides, save `max_lines`."""
+
+
+def limits_for(
+    language: str | None, profile: Profile = "default", overrides: LayoutOverrides = NO_OVERRIDES
+) -> Limits:
+    """Return the limits for subtitles in `language` (ISO 639, as Whisper names it; None if unknown).
+
+    `strict` has the lower ones of the guides' reading speeds, `raw` leaves phrases as the model gave them.
+    Raises ValueError, which names each limit at fault, where `overrides` asks for what cannot be.
+    """
+    base = (language or "").partition("-")[0].lower()
+    match profile:
+        case "default":
+            limits = _DEFAULT.get(base, _LATIN)
+        case "strict":
+            limits = _STRICT.get(base, msgspec.structs.replace(_LATIN, max_chars_per_s=17))
+        case "raw":
+            limits = _RAW
+        case _:
+            assert_never(profile)
+    asked = {name: value for name, value in msgspec.structs.asdict(overrides).items() if value is not None}
+    limits = msgspec.structs.replace(limits, **asked)
+    if faults := [*_faults(asked), *_contradictions(limits)]:
+        raise ValueError("; ".join(faults))
+    return limits
+
+
+def fits_one_cue(text: str, duration_ms: int, limits: Limits, language: str | None) -> bool:
+    """Return whether a phrase may be a cue as it is: neither wider than all its lines nor longer than `max_ms`."""
+    room = limits.max_chars * limits.max_lines * columns_per_char(language)
+    is_narrow = not room or columns(text.strip()) <= room
+    return is_narrow and not (limits.max_ms and duration_ms > limits.max_ms)
+
+
+def overrides_of(options: LayoutOptions) -> LayoutOverrides:
+    """Return the limits that a job's options ask for; its profile is apart."""
+    return LayoutOverrides(**{name: getattr(options, name) for name in LayoutOverrides.__struct_fields__})
+
+
+def check_overrides(profile: Profile, overrides: LayoutOverrides) -> None:
+    """Raise ValueError, as `limits_for` does, unless `overrides` can be kept to in every language."""
+    for language in (None, *_DEFAULT):
+        limits_for(language, profile, overrides)
+
+
+def _faults(asked: dict[str, float]) -> list[str]:
+    found: list[str] = []
+    for name, value in asked.items():
+        least, most = _ALLOWED[name]
+        off = "" if name == "max_lines" or least == 0 else ", or 0 for no limit"
+        if not (least <= value <= most or (off and value == 0)):
+            found.append(f"{name} = {value}: allowed are {least} to {most}{off}")
+    return found
+
+
+def _contradictions(limits: Limits) -> list[str]:
+    if limits.max_ms and limits.min_ms > limits.max_ms:
+        return [
+            f"min_ms = {limits.min_ms} is more than max_ms = {limits.max_ms}: lower the one or raise the other"
+        ]
+    return []

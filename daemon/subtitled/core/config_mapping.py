@@ -1,0 +1,102 @@
+"""The configuration in the terms of those who work by it, and what of a changed one can come into force."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import structs
+
+from subtitled.config.schema import Config
+from subtitled.core.policy import Policy
+from subtitled.core.protocol import EngineSettings, Recipe
+from subtitled.output.paths import BESIDE
+
+FIXED_SECTIONS = ("model", "decoding", "listen")
+"""Sections that workers and sockets were made with; a change needs a restart, as one of remote.listen or state.dir does."""
+
+DEFAULT_BATCH = 16
+"""Of a worker that has not said how many segments it decodes at once."""
+
+
+def merge(old: Config, new: Config) -> tuple[Config, list[str]]:
+    """Return the configuration that comes into force, and the changed keys that stay as they were."""
+    merged = structs.replace(
+        new,
+        model=old.model,
+        decoding=old.decoding,
+        listen=old.listen,
+        remote=structs.replace(new.remote, listen=old.remote.listen),
+        state=structs.replace(new.state, dir=old.state.dir),
+    )
+    kept = []
+    for section in (*FIXED_SECTIONS, "remote", "state"):
+        wanted, got = getattr(new, section), getattr(merged, section)
+        kept += [
+            f"{section}.{key}" for key in got.__struct_fields__ if getattr(wanted, key) != getattr(got, key)
+        ]
+    if not old.pool.devices and merged.pool.devices:
+        # Nobody has brought the model to this host.
+        merged = structs.replace(merged, pool=structs.replace(merged.pool, devices=()))
+        kept.append("pool.devices")
+    if merged.client and not old.client and any(end.startswith("tcp://") for end in merged.listen.clients):
+        # The TCP endpoints were opened without keys, and stay so: it must not look as if they asked for them.
+        merged = structs.replace(merged, client=())
+        kept.append("client")
+    return merged, kept
+
+
+def space_of(config: Config) -> tuple[list[str], int]:
+    """Return the folders that results are written to, and the bytes that are to be left free there."""
+    outputs = [inbox.path if inbox.output == "beside" else inbox.output for inbox in config.inbox]
+    return [config.state.dir, *outputs], config.state.reserve_mb * 2**20
+
+
+def written_folders(config: Config) -> list[str]:
+    """Return the folders in which files of jobs are written."""
+    folders = [folder for inbox in config.inbox for folder in (inbox.path, inbox.output)]
+    return [folder for folder in folders if folder != BESIDE]
+
+
+def policy_of(config: Config) -> Policy:
+    """Return the broker's limits."""
+    recovery = config.recovery
+    return Policy(
+        attempts=recovery.attempts,
+        prepare_attempts=recovery.prepare_attempts,
+        crash_budget=recovery.crash_budget,
+        quarantine_s=recovery.quarantine_s,
+        silence_s=recovery.silence_s,
+        start_timeout_s=recovery.start_timeout_s,
+        lease_min_s=recovery.lease_min_s,
+        lease_per_audio_s=recovery.lease_per_audio_s,
+        prepare_stall_s=recovery.prepare_stall_s,
+        batch_size=DEFAULT_BATCH if config.model.batch_size == "auto" else config.model.batch_size,
+        queue_bytes=config.pool.queue_mb * 2**20,
+        max_in_flight_bytes=config.remote.max_in_flight_mb * 2**20,
+    )
+
+
+def engine_of(config: Config, *, is_gpu: bool) -> EngineSettings:
+    """Return how a transcribe worker decodes, here or on another host."""
+    model = config.model
+    return EngineSettings(
+        model=model.name,
+        compute_type=model.compute_type,
+        beam_size=model.beam_size,
+        batch_size=0 if model.batch_size == "auto" else model.batch_size,
+        streams=model.streams_per_gpu if is_gpu else 1,
+        idle_unload_s=model.idle_unload_s,
+        decoding=config.decoding,
+    )
+
+
+def recipe_of(config: Config, window_samples: int | None) -> bytes:
+    """Return the settings that decide a plan, encoded as the broker and the store keep them."""
+    recipe = Recipe(
+        threshold=config.vad.threshold,
+        min_silence_ms=config.vad.min_silence_ms,
+        pad_ms=config.vad.pad_ms,
+        min_speech_ms=config.segments.min_speech_ms,
+        max_segment_s=config.segments.max_segment_s,
+        window_samples=window_samples or 0,
+    )
+    return msgspec.msgpack.encode(recipe)

@@ -1,0 +1,207 @@
+"""Where cues and their lines break, at the least cost.
+
+The cost of a cue is the sum of
+
+- `CUE`, so that there are no more cues than needed;
+- `PARTED` times the cost of the break at its end (`breaks`), less of it the longer the pause there;
+- `JOINT` for each sentence that begins inside it, and `STRADDLE` for each millisecond of a pause inside it;
+- `LINE` for each line but the first, the cost of the break before it, and how far its lines are from being equally long, a
+  line that is longer than those below it more;
+- `FLASH` and more for a cue that is over before `min_ms`, `FAST` and more for one that is over before it can be
+  read, `NEEDLESS` where its words are not themselves faster than they can be read;
+- `ORPHAN` for a few letters alone that are no sentence.
+
+A break inside a word costs more than any of them. Dynamic programming finds the least sum over a whole stretch of speech.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from subtitled.cues.cost import Cost
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from subtitled.config.layout_limits import Limits
+
+CUE = 40.0
+PARTED = 1.6
+JOINT = 55.0
+STRADDLE = 0.15
+LINE = 10.0
+UNEVEN = 80.0
+TOP_HEAVY = 1.3
+FLASH = 150.0
+FAST = 20.0
+NEEDLESS = 300.0
+SHORT_BY = 0.1
+ORPHAN = 60.0
+_ORPHAN_COLUMNS = 10
+_RELIEF_MS = 1000
+"""A pause so long takes all but a fifth of the cost of a break."""
+TURN = float(Cost.TURN)
+_NEVER = float("inf")
+
+
+class Unit(Struct, frozen=True):
+    """A word, or what else is never broken, with its times; `text` has the space before it."""
+
+    text: str
+    start_ms: int
+    end_ms: int
+    columns: int
+    """Of its text without spaces at its ends."""
+    space: int
+    """Columns of the space before it, which a line does not begin with."""
+    cost: int
+    """Of a line break before it."""
+
+
+class Group(Struct, frozen=True):
+    """One cue: units from `start` on, each line's up to one of `ends`."""
+
+    start: int
+    ends: tuple[int, ...]
+
+
+class Grouping:
+    """Groups the units of one stretch of speech; `next_ms` is when the speech after it begins, if any does."""
+
+    def __init__(
+        self, units: Sequence[Unit], limits: Limits, columns_per_char: int, next_ms: int | None
+    ) -> None:
+        self._limits = limits
+        self._line = limits.max_chars * columns_per_char
+        self._uneven = UNEVEN / self._line
+        self._ms_per_column = (
+            1000 / (limits.max_chars_per_s * columns_per_char) if limits.max_chars_per_s else 0.0
+        )
+        self._starts = [unit.start_ms for unit in units] + ([next_ms] if next_ms is not None else [])
+        self._ends = [unit.end_ms for unit in units]
+        self._costs = [float(unit.cost) for unit in units]
+        self._spaces = [unit.space for unit in units]
+        # Sums over all units before, so that any run of units is a difference of two.
+        self._columns = [0, *accumulate(unit.space + unit.columns for unit in units)]
+        joints = (JOINT if unit.cost <= Cost.SENTENCE else 0.0 for unit in units)
+        self._joints = [
+            0.0,
+            *accumulate(joint + pause for joint, pause in zip(joints, self._pauses(), strict=True)),
+        ]
+        self._turns = [0, *accumulate(unit.cost < 0 for unit in units)]
+
+    def best(self) -> list[Group]:
+        """Return the groups of least cost, in order."""
+        count = len(self._ends)
+        found: list[Group] = [Group(0, ())] * count
+        # Of the best cues from a unit on, with the break before it where a cue ends there.
+        costs = [0.0] * (count + 1)
+        for start in range(count - 1, -1, -1):
+            least = _NEVER
+            for cost, end in sorted(self._cues_from(start, costs)):
+                if cost >= least:
+                    break
+                lines, lines_cost = self._lines(start, end)
+                if cost + lines_cost < least:
+                    least = cost + lines_cost
+                    found[start] = Group(start, lines)
+            costs[start] = least + self._break_cost(start)
+        groups: list[Group] = []
+        at = 0
+        while at < count:
+            groups.append(found[at])
+            at = found[at].ends[-1]
+        return groups
+
+    def _pauses(self) -> Iterator[float]:
+        """Yield the cost of having the pause before each unit inside a cue."""
+        yield 0.0
+        for end, start in zip(self._ends, self._starts[1 : len(self._ends)], strict=False):
+            yield STRADDLE * max(0, start - end)
+
+    def _cues_from(self, start: int, costs: list[float]) -> Iterator[tuple[float, int]]:
+        """Yield each end that a cue from unit `start` may have, with the least that it and all after it cost."""
+        limits = self._limits
+        left = self._columns[start] + self._spaces[start]
+        widest = left + (self._line + 2) * limits.max_lines
+        begins = self._starts[start]
+        longest_ms = limits.max_ms or _NEVER
+        fixed = CUE - self._joints[start + 1]
+        for end in range(start + 1, len(costs)):
+            if end > start + 1 and (self._columns[end] > widest or self._ends[end - 1] - begins > longest_ms):
+                return
+            cost = costs[end] + fixed + self._joints[end] + TURN * (self._turns[end] - self._turns[start + 1])
+            columns = self._columns[end] - left
+            if columns < _ORPHAN_COLUMNS and not (
+                self._begins_sentence(start) and self._begins_sentence(end)
+            ):
+                cost += ORPHAN
+            until = self._starts[end] - limits.gap_ms - begins if end < len(self._starts) else longest_ms
+            available_ms = min(until, longest_ms)
+            needed_ms = columns * self._ms_per_column
+            if available_ms < limits.min_ms:
+                cost += FLASH + 4 * SHORT_BY * (limits.min_ms - available_ms)
+            if available_ms < needed_ms and needed_ms > limits.min_ms:
+                is_needless = self._ends[end - 1] - begins >= needed_ms
+                cost += FAST + (NEEDLESS if is_needless else 0.0)
+                cost += SHORT_BY * (needed_ms - max(available_ms, limits.min_ms))
+            yield cost, end
+
+    def _break_cost(self, at: int) -> float:
+        """Return the cost of a cue's end before unit `at`."""
+        pause_ms = self._starts[at] - self._ends[at - 1] if at else 0
+        return PARTED * max(0.0, self._costs[at]) * max(0.2, 1 - max(0, pause_ms) / _RELIEF_MS)
+
+    def _begins_sentence(self, at: int) -> bool:
+        return at == len(self._costs) or self._costs[at] <= Cost.SENTENCE
+
+    def _lines(self, start: int, end: int) -> tuple[tuple[int, ...], float]:
+        """Return the best lines, their fewest number unless a speaker's turn is among them."""
+        width = self._width(start, end)
+        turns = self._turns[end] - self._turns[start + 1]
+        if width <= self._line and not turns:
+            return (end,), 0.0
+        best: tuple[tuple[int, ...], float] = ((), _NEVER)
+        for count in range(1 if width <= self._line else 2, self._limits.max_lines + 1):
+            lines, cost = self._split(start, end, count, width / count)
+            if cost < best[1]:
+                best = lines, cost
+            if best[1] < _NEVER and count > turns:
+                break
+        # What `_cues_from` took off beforehand.
+        return best[0], best[1] - TURN * turns
+
+    def _split(self, start: int, end: int, count: int, mean: float) -> tuple[tuple[int, ...], float]:
+        """Return the best way to make `count` lines; their mean width is what each should have."""
+        if count == 1:
+            width = self._width(start, end)
+            return ((end,), self._unevenness(width, mean)) if width <= self._line else ((), _NEVER)
+        best: tuple[tuple[int, ...], float] = ((), _NEVER)
+        left = self._columns[start] + self._spaces[start]
+        room = self._columns[end] - self._line * (count - 1) - 2 * count
+        for middle in range(end - 1, start, -1):
+            if self._columns[middle] < room:
+                break
+            width = self._columns[middle] - left
+            if width > self._line:
+                continue
+            below, cost = self._split(middle, end, count - 1, mean)
+            if cost == _NEVER:
+                continue
+            cost += (
+                LINE
+                + self._costs[middle]
+                + self._unevenness(width, mean) * (TOP_HEAVY if width > mean else 1)
+            )
+            if cost < best[1]:
+                best = (middle, *below), cost
+        return best
+
+    def _unevenness(self, width: int, mean: float) -> float:
+        return self._uneven * abs(width - mean)
+
+    def _width(self, start: int, end: int) -> int:
+        return self._columns[end] - self._columns[start] - self._spaces[start]

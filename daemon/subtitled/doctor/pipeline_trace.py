@@ -1,0 +1,144 @@
+"""One file through every stage, each with its time: open, track, decode, VAD, plan, engine, cues."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from msgspec import Struct
+
+from subtitled.core.plan import Plan
+from subtitled.doctor.devices import Inference, loaded_engine
+from subtitled.doctor.finding import Begun, Said, from_error, ok, warning
+from subtitled.doctor.media import Sound
+from subtitled.errors import MediaError
+
+CONVERT = "convert it: ffmpeg -i FILE -vn audio.flac, and take that"
+RATE = 16_000
+
+
+class Reading(Struct, frozen=True, kw_only=True):
+    """A file, and how it is planned."""
+
+    path: str
+    sound: Sound
+    max_segment_s: int
+    window_s: float
+    into: str
+    """Where the PCM of its longest segment goes, int16 at 16 kHz, and beside it `.plan`."""
+
+
+class Transcribing(Struct, frozen=True, kw_only=True):
+    """A segment of that file, and the device that takes it."""
+
+    device: Inference
+    source: str
+    """The PCM."""
+    plan: Plan
+    offset_samples: int
+
+
+class Cut(Struct, frozen=True, kw_only=True):
+    """What `read` leaves for `transcribed`."""
+
+    plan: Plan
+    offset_samples: int
+
+
+def read(settings: Reading) -> Iterator[Said]:
+    """Read a file to its end, and keep its longest segment."""
+    yield Begun(name="open", remedy=CONVERT)
+    import msgspec
+
+    from subtitled.config import schema
+    from subtitled.media.ingest import Ingest
+
+    sound = settings.sound
+    vad = schema.Vad(threshold=sound.threshold, min_silence_ms=sound.min_silence_ms, pad_ms=sound.pad_ms)
+    segments = schema.Segments(min_speech_ms=sound.min_speech_ms, max_segment_s=settings.max_segment_s)
+    started = time.monotonic()
+    try:
+        ingest = Ingest(settings.path, vad=vad, segments=segments, window_s=settings.window_s)
+    except MediaError as error:
+        yield from_error("open", error, CONVERT)
+        return
+    with ingest:
+        info = ingest.info
+        yield ok("open", f"{info.container} in {time.monotonic() - started:.2f} s")
+        length = f", {info.duration_s:.1f} s" if info.duration_s is not None else ""
+        start = f", starts {info.offset_samples / RATE:.2f} s late" if info.offset_samples else ""
+        yield ok(
+            "track",
+            f"number {info.track}: {info.codec}, {info.sample_rate} Hz, {info.channels} channels{length}{start}",
+        )
+        yield Begun(name="decode", remedy=CONVERT)
+        count, longest = 0, None
+        try:
+            for prepared in ingest:
+                count += 1
+                if longest is None or prepared.plan.samples > longest.plan.samples:
+                    longest = prepared
+        except MediaError as error:
+            yield from_error("decode", error, CONVERT)
+            return
+        yield from _told(ingest.decoded_samples / RATE, ingest.decode_s, ingest.bad_packets)
+        speech_s, skipped = ingest.speech_samples / RATE, len(ingest.skipped)
+        heard = f"{speech_s:.1f} s of speech found in {ingest.vad_s:.2f} s"
+        if longest is None:
+            remedy = "lower vad.threshold if somebody speaks there; else empty subtitles are right"
+            yield warning("VAD", f"{heard}, {skipped} stretches too short", remedy)
+            return
+        yield ok("VAD", f"{heard}, {skipped} stretches too short")
+        fill = speech_s / count / min(settings.window_s, settings.max_segment_s)
+        yield ok("plan", f"{count} segments, {min(1.0, fill):.0%} of their windows filled")
+        Path(settings.into).write_bytes(longest.pcm.tobytes())
+        cut = Cut(plan=longest.plan, offset_samples=info.offset_samples)
+        Path(f"{settings.into}.plan").write_bytes(msgspec.json.encode(cut))
+
+
+def _told(audio_s: float, decode_s: float, bad_packets: int) -> Iterator[Said]:
+    text = f"{audio_s:.1f} s of audio in {decode_s:.2f} s: {audio_s / max(decode_s, 1e-6):.0f}x real time"
+    if bad_packets:
+        yield warning(
+            "decode",
+            f"{text}; {bad_packets} damaged packets passed over",
+            "get another copy, if text is missing",
+        )
+    else:
+        yield ok("decode", text)
+
+
+def transcribed(settings: Transcribing) -> Iterator[Said]:
+    """Transcribe the segment, and lay out its cues."""
+    from subtitled.asr.cuda import preload_libraries
+
+    if settings.device.kind != "cpu":
+        preload_libraries()
+    engine = yield from loaded_engine(settings.device)
+    if engine is None:
+        return
+    yield Begun(name="engine", remedy="try another device or model.compute_type; keep the file for a report")
+    import numpy as np
+
+    from subtitled.asr.prompts import Request
+    from subtitled.cues.layout import layout
+    from subtitled.cues.phrases import place
+
+    pcm = np.fromfile(settings.source, "<i2")[: engine.window_samples]
+    started = time.monotonic()
+    result = engine.transcribe([engine.features(pcm)], [Request(language=None)], word_timestamps=False)[0]
+    decode_s, audio_s = time.monotonic() - started, len(pcm) / RATE
+    text = f"{audio_s:.1f} s in {decode_s:.2f} s: {audio_s / decode_s:.1f}x real time; language {result.language}"
+    if not result.phrases:
+        remedy = "name the language; try a larger model; listen whether somebody speaks there"
+        yield warning("engine", f"{text}, no text", remedy)
+        return
+    yield ok("engine", f"{text} ({result.language_probability:.0%}), {result.fallbacks} fallbacks")
+    yield Begun(name="cues", remedy="a bug: report it, with the file")
+    plan = settings.plan
+    started = time.monotonic()
+    placed = place(result.phrases, plan.pieces, plan.spans, settings.offset_samples)
+    cues = layout(placed, language=result.language)
+    first = f'; at {cues[0].start_ms / 1000:.2f} s: "{" ".join(cues[0].lines)}"' if cues else ""
+    yield ok("cues", f"{len(cues)} in {time.monotonic() - started:.3f} s{first}")

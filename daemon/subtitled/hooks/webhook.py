@@ -1,0 +1,90 @@
+"""One message to the operator's own web address: JSON, signed, sent again until it is taken."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import http.client
+import ssl
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+from subtitled.hooks.job_event import Ended
+from subtitled.hooks.journal_reader import Stopping
+from subtitled.version import VERSION
+
+SIGNATURE = "X-Subtitled-Signature"
+ATTEMPT_S = 10.0
+"""Longest wait for an answer."""
+FIRST_WAIT_S = 1.0
+LONGEST_WAIT_S = 300.0
+
+
+def sign(secret: bytes, body: bytes) -> str:
+    """Return the signature of a body: `sha256=` and its HMAC-SHA256 (RFC 2104) in hexadecimal."""
+    return f"sha256={hmac.new(secret, body, hashlib.sha256).hexdigest()}"
+
+
+def deliver(
+    url: str,
+    secret_file: str,
+    ended: Ended,
+    stopping: Stopping,
+    *,
+    attempts: int,
+    first_wait_s: float = FIRST_WAIT_S,
+) -> str | None:
+    """Send the facts of a job's end; return why it was given up, "" where it was taken, None where the daemon ends.
+
+    Taken is any answer of 200 to 299. Everything else is tried again, `attempts` times in all, after waits that double
+    from `first_wait_s`, up to five minutes. Redirections are not followed. The secret is read each time.
+    """
+    body = msgspec.json.encode(ended)
+    fault = ""
+    for attempt in range(attempts):
+        if attempt and stopping.wait(min(LONGEST_WAIT_S, first_wait_s * 2 ** (attempt - 1))):
+            return None
+        if stopping.is_set:
+            return None
+        fault = _post(url, secret_file, ended, body)
+        if not fault:
+            return ""
+    return f"{_shown(url)}: {fault}; given up after {attempts} attempts"
+
+
+def _post(url: str, secret_file: str, ended: Ended, body: bytes) -> str:
+    """Send one message; return what went wrong, "" where it was taken."""
+    parts = urlsplit(url)
+    headers = {
+        "Content-Type": "application/json",
+        "User-Agent": f"subtitled/{VERSION}",
+        "X-Subtitled-Event": ended.event,
+        "X-Subtitled-Delivery": ended.delivery,
+    }
+    connection: http.client.HTTPConnection | None = None
+    try:
+        if secret_file:
+            headers[SIGNATURE] = sign(Path(secret_file).read_bytes().strip(), body)
+        host = parts.hostname or ""
+        if parts.scheme == "https":
+            context = ssl.create_default_context()
+            connection = http.client.HTTPSConnection(host, parts.port, timeout=ATTEMPT_S, context=context)
+        else:
+            connection = http.client.HTTPConnection(host, parts.port, timeout=ATTEMPT_S)
+        path = parts.path or "/"
+        connection.request("POST", f"{path}?{parts.query}" if parts.query else path, body, headers)
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        return str(error) or type(error).__name__
+    finally:
+        if connection is not None:
+            connection.close()
+    return "" if 200 <= status < 300 else f"answered {status}"
+
+
+def _shown(url: str) -> str:
+    """Return a URL's server: its path may be as secret as a password."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"

@@ -1,0 +1,207 @@
+"""Media files into 16 kHz mono PCM, streamed."""
+
+from __future__ import annotations
+
+from math import gcd
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import soundfile
+import soxr
+
+from subtitled.config.schema import SAMPLE_RATE
+from subtitled.errors import MediaError
+from subtitled.media.demux import Track, mono
+from subtitled.media.media_file import BLOCK, SAMPLE_RATES, MediaFile, MediaInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+__all__ = ["Decoder", "MediaInfo", "open_media"]
+
+_RIFF = (b"RIFF", b"RIFX", b"RF64")
+_UNCOMPRESSED = frozenset(
+    {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"}
+)
+
+
+class Decoder:
+    """An open media file; iterating it gives its audio, once, as int16 arrays (n,), 16 kHz mono, n > 0.
+
+    Channels are averaged. Damaged packets are skipped and counted in `bad_packets`; a file cut short gives
+    what is there; gaps in the timestamps are filled with silence, and overlaps trimmed, so that sample n is
+    heard n / 16000 s after the first. Memory is bounded whatever the file's length. A file that can be read
+    no further, or turns out to hold no sample, raises MediaError. Use it as a context manager.
+    """
+
+    def __init__(self, source: _Sound | Track, file: MediaFile) -> None:
+        self._source = source
+        self._file = file
+        self._dropped = 0
+        """Samples of the track that are left out before the next block."""
+        self._is_from_start = True
+        self.info = source.info
+
+    @property
+    def bad_packets(self) -> int:
+        """Packets skipped so far because they could not be read or decoded."""
+        return self._source.bad_packets
+
+    @property
+    def drift_ms(self) -> int:
+        """How far, of what has been decoded, a timestamp of the file was from where its audio came to be: by so much `seek` may err."""
+        return self._source.drift_ms
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file; may be repeated."""
+        self._source.close()
+        self._file.close()
+
+    def seek(self, sample: int) -> int | None:
+        """Go to about a decoded sample, before it as a rule: iterated anew, decoding goes on from there.
+
+        Returns which decoded sample comes first then: the same one as without this, for what follows it by half a second; what is
+        nearer may sound otherwise, as codecs lean on what was before. None: that cannot be told; open the file anew.
+        """
+        found = self._source.seek(sample)
+        self._is_from_start = False
+        if found is None:
+            return None
+        rate, at = found
+        # Samples of both rates coincide once in so many; from another place the resampler would give those in between.
+        self._dropped = -at % (rate // gcd(rate, SAMPLE_RATE))
+        return (at + self._dropped) * SAMPLE_RATE // rate
+
+    def __iter__(self) -> Iterator[NDArray[np.int16]]:
+        is_empty = self._is_from_start
+        for samples in self._resampled():
+            if len(samples):
+                is_empty = False
+                yield np.clip(np.rint(samples * np.float32(32768)), -32768, 32767).astype(np.int16)
+        if self._file.fault is not None:
+            raise MediaError(
+                f"{self._file.name} could not be read to its end: {self._file.fault.strerror}; check the disk or share"
+            )
+        if is_empty:
+            raise self._file.no_samples()
+
+    def _resampled(self) -> Iterator[NDArray[np.float32]]:
+        rate = SAMPLE_RATE
+        resampler: Any = None
+        nothing = np.empty(0, np.float32)
+        for block_rate, whole in self._source.blocks():
+            block = whole[self._dropped :]
+            self._dropped -= len(whole) - len(block)
+            if block_rate != rate:
+                if resampler is not None:
+                    yield resampler.resample_chunk(nothing, last=True)
+                rate = block_rate
+                resampler = (
+                    None
+                    if rate == SAMPLE_RATE
+                    else soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
+                )
+            # One NaN would silence everything after it in the resampler.
+            samples = block if np.isfinite(block.dot(block)) else np.nan_to_num(block, posinf=1, neginf=-1)
+            yield samples if resampler is None else resampler.resample_chunk(samples)
+        if resampler is not None:
+            yield resampler.resample_chunk(nothing, last=True)
+
+
+def open_media(path: str, *, language: str | None = None) -> Decoder:
+    """Open a media file for decoding, whatever its name says that it is.
+
+    Of several audio tracks it takes one in `language` (two letters; None: any), else any; among those the
+    one marked as default, else the first. Blocks until the first audio is decoded. Opens no other file,
+    whatever the file says. Raises MediaError, whose message tells the person who dropped the file what is
+    wrong with it, and what to do.
+    """
+    file = MediaFile(path)
+    try:
+        source = _open_sound(file) or Track(file, language)
+    except OSError as error:
+        file.close()
+        raise MediaError(f"{file.name} cannot be read: {error.strerror}; check the disk or share") from error
+    except BaseException:
+        file.close()
+        raise
+    return Decoder(source, file)
+
+
+class _Sound:
+    """Uncompressed audio, through libsndfile."""
+
+    bad_packets = 0
+    drift_ms = 0
+
+    def __init__(self, sound: soundfile.SoundFile, file: MediaFile) -> None:
+        self._sound = sound
+        self._file = file
+        self.info = MediaInfo(
+            container=sound.format.lower(),
+            codec=sound.subtype.lower(),
+            sample_rate=sound.samplerate,
+            channels=sound.channels,
+            duration_s=sound.frames / sound.samplerate,
+            offset_samples=0,
+            track=0,
+        )
+
+    def blocks(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        frames = max(1, BLOCK // self.info.channels)
+        while True:
+            try:
+                block = self._sound.read(frames, dtype="float32", always_2d=True)
+            except soundfile.LibsndfileError as error:
+                raise MediaError(
+                    f"{self._file.name} could not be read to its end: {error}; check the disk"
+                ) from error
+            if not len(block):
+                return
+            yield self.info.sample_rate, mono(block.T)
+
+    def seek(self, sample: int) -> tuple[int, int]:
+        """See `Track.seek`."""
+        at = self._sound.seek(min(sample * self.info.sample_rate // SAMPLE_RATE, self._sound.frames))
+        return self.info.sample_rate, at
+
+    def close(self) -> None:
+        self._sound.close()
+
+
+def _open_sound(file: MediaFile) -> _Sound | None:
+    """Open uncompressed audio; None for all else.
+
+    libsndfile reads PCM at 80,000 times real time, FFmpeg at 1,800. What is compressed goes to FFmpeg even
+    where libsndfile knows it: there one broken frame of a FLAC file ends the reading.
+    """
+    head = file.read(12)
+    file.seek(0)
+    is_riff = head[:4] in _RIFF and head[8:] == b"WAVE"
+    is_iff = head[:4] == b"FORM" and head[8:] in {b"AIFF", b"AIFC"}
+    if not (is_riff or is_iff or head[:4] in {b"riff", b".snd", b"caff"}):
+        return None
+    try:
+        sound = soundfile.SoundFile(file.fileno(), closefd=False)
+    except soundfile.LibsndfileError:
+        file.seek(0)
+        return None
+    if sound.subtype not in _UNCOMPRESSED:
+        sound.close()
+        file.seek(0)
+        return None
+    if sound.frames == 0:
+        sound.close()
+        raise file.no_samples()
+    if sound.samplerate not in SAMPLE_RATES:
+        sound.close()
+        raise file.wrong_rate(sound.samplerate)
+    return _Sound(sound, file)

@@ -1,0 +1,373 @@
+"""One audio track of a container, through FFmpeg, on an even clock."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import av
+import numpy as np
+from av.audio.plane import AudioPlane
+from av.stream import Discard, Disposition
+
+from subtitled.config.schema import SAMPLE_RATE
+from subtitled.errors import MediaError
+from subtitled.languages import is_in
+from subtitled.media.media_file import BLOCK, SAMPLE_RATES, MediaInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from fractions import Fraction
+
+    from numpy.typing import NDArray
+
+    from subtitled.media.media_file import MediaFile
+
+_CONTAINERS = (
+    "3gp,aac,aa,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,dts,dtshd,dv,eac3,flac,flv,gxf,iff,loas,live_flv,"
+    "matroska,mlp,mov,mp3,mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nsv,nut,ogg,oma,qcp,rm,tak,truehd,tta,voc,vqf,w64,"
+    "wav,webm,wtv,wv,xwma"
+)
+"""FFmpeg's names of the formats that hold media themselves.
+
+Playlists and scripts (hls, concat, dash, imf, sdp, image2, lavfi ...) stay out: they make FFmpeg open what they
+name. `protocol_whitelist` alone does not stop a concat script from opening local files (FFmpeg 8.1).
+"""
+
+_NO_PROTOCOL = "none"
+"""The file is handed to FFmpeg open; that nothing else can be opened is the second lock on the same door."""
+
+_FROM_ZERO = ("mov", "matroska")
+"""Formats whose clock starts at zero by their specification; elsewhere its origin is any number."""
+
+_JITTER_NS = 100_000_000
+"""Containers round timestamps, to 1 ms and worse: what differs by less is in its place."""
+
+_OVERLAP_NS = 1_000_000_000
+"""Timestamps that jump back further begin anew, as in joined recordings: what follows is no repetition."""
+
+_TRIMMED_NS = 10_000_000_000
+"""Most audio that is trimmed from one file: timestamps that overlap more are broken, and speech is not lost to them."""
+
+_SILENCE_NS = 24 * 3600 * 1_000_000_000
+"""Most silence that is put into the gaps of one file: broken timestamps must not make weeks of it."""
+
+_BEYOND_NS = 10_000_000_000
+"""How far past its file's duration, and a tenth more, a timestamp is believed: durations may be estimates."""
+
+_READ_FAULTS = 100
+"""Reading gives up after so many failures without a packet in between."""
+
+_SAMPLES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
+"""FFmpeg's sample formats as NumPy's."""
+
+
+class Track:
+    """The audio of a container, of one track: the one in `language`, the default one, or the first.
+
+    `bad_packets` counts what was skipped because it could not be read or decoded. The constructor blocks
+    until the first audio is decoded, and raises MediaError where there is none. It opens no other file.
+    """
+
+    def __init__(self, file: MediaFile, language: str | None) -> None:
+        self.bad_packets = 0
+        self._file = file
+        self._container = open_container(file)
+        try:
+            self._stream = _choose(self._container, file, language)
+            for stream in self._container.streams:
+                if stream is not self._stream:
+                    stream.discard = Discard.all
+            self._stream.codec_context.thread_count = 1
+            duration_s = self._duration_s()
+            self._latest_ns = None if duration_s is None else int(duration_s * 1.1e9) + _BEYOND_NS
+            self._clock = _Clock(self._stream.time_base, self._latest_ns)
+            self._frames = self._decoded()
+            self._first = self._first_frame()
+            self._begins_ns = self._clock.nanoseconds(self._first.pts or 0)
+            self.info = self._describe(self._first)
+        except BaseException:
+            self._container.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the container; may be repeated."""
+        self._container.close()
+
+    @property
+    def drift_ms(self) -> int:
+        """How far, of what has been decoded, a timestamp was from where its frame came to be."""
+        return self._clock.drift_ns // 1_000_000
+
+    def seek(self, sample: int) -> tuple[int, int] | None:
+        """Go to a frame near a decoded sample (16 kHz), before it as a rule, from which `blocks`, called anew, goes on.
+
+        Returns its sample rate, and which of the track's samples at that rate it begins with. None: it cannot be told where the
+        frame is, and what comes next is undefined.
+        """
+        guide = self._guide()
+        wanted_ns = self._begins_ns + sample * 1_000_000_000 // SAMPLE_RATE
+        try:
+            self._container.seek(int(wanted_ns / 1_000_000_000 / guide.time_base), stream=guide)
+        except (av.FFmpegError, OSError):
+            return None
+        self._frames = self._decoded()
+        first = next(self._frames, None)
+        if first is None or first.pts is None:
+            return None
+        after_ns = self._clock.nanoseconds(first.pts) - self._begins_ns
+        if after_ns < 0:
+            return None  # the timestamps begin anew somewhere
+        self._first = first
+        self._clock = _Clock(
+            self._stream.time_base, None if self._latest_ns is None else self._latest_ns - after_ns
+        )
+        return first.sample_rate, round(after_ns * first.sample_rate / 1e9)
+
+    def _guide(self) -> Any:
+        """Return the stream whose index leads to a time: in Matroska that of the pictures, as others have none there."""
+        if self._container.format.name.startswith("matroska"):
+            for video in self._container.streams.video:
+                if Disposition.attached_pic not in video.disposition:
+                    return video
+        return self._stream
+
+    def blocks(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yield sample rates in Hz with mono audio, float32 (n,), full scale 1; once, and once more after each `seek`.
+
+        Where the reading fails it ends early, and `MediaFile.fault` says with what.
+        """
+        # A frame is a few milliseconds: they are mixed by the second.
+        held: list[tuple[Any, int]] = []
+        kind: tuple[int, str, int] | None = None
+        samples = 0
+        for frame in itertools.chain([self._first], self._frames):
+            rate, channels = frame.sample_rate, frame.layout.nb_channels
+            silence, overlap = self._clock.place(frame.pts, frame.samples, rate)
+            is_new = kind != (rate, frame.format.name, channels)
+            if held and (is_new or silence or samples * channels >= BLOCK):
+                yield held[0][0].sample_rate, _mixed(held)
+                held, samples = [], 0
+            if is_new:
+                if rate not in SAMPLE_RATES:
+                    raise self._file.wrong_rate(rate)
+                kind = rate, frame.format.name, channels
+            for quiet in range(0, silence, BLOCK):
+                yield rate, np.zeros(min(BLOCK, silence - quiet), np.float32)
+            held.append((frame, overlap))
+            samples += frame.samples
+        if held:
+            yield held[0][0].sample_rate, _mixed(held)
+
+    def _decoded(self) -> Iterator[Any]:
+        """Yield the frames; damage is skipped, and a disk that fails ends it."""
+        faults = 0
+        while faults < _READ_FAULTS:
+            try:
+                for packet in self._container.demux(self._stream):
+                    faults = 0
+                    yield from self._frames_of(packet)
+            except IndexError:
+                # PyAV stumbles, at the end, over tracks that came up late, as in broadcasts; the next call does not.
+                continue
+            except (av.FFmpegError, OSError):
+                if self._file.fault is not None:
+                    return
+                # One damaged place counts once, however many attempts lead past it.
+                self.bad_packets += not faults
+                faults += 1
+            else:
+                return
+        yield from self._frames_of(None)
+
+    def _frames_of(self, packet: Any) -> list[Any]:
+        """Decode a packet; None: what the decoder still holds back."""
+        try:
+            return [frame for frame in self._stream.codec_context.decode(packet) if frame.samples]
+        except av.EOFError:
+            return []
+        except av.FFmpegError:
+            self.bad_packets += 1
+            return []
+
+    def _first_frame(self) -> Any:
+        for frame in self._frames:
+            return frame
+        if self._file.fault is not None:
+            raise self._file.fault
+        if not self.bad_packets:
+            raise self._file.no_samples()
+        raise MediaError(
+            f"{self._file.name}: none of its audio can be decoded ({self.bad_packets} bad packets); "
+            "it is damaged or encrypted: get another copy"
+        )
+
+    def _describe(self, first: Any) -> MediaInfo:
+        return MediaInfo(
+            container=self._container.format.name,
+            codec=self._stream.codec_context.name,
+            sample_rate=first.sample_rate,
+            channels=first.layout.nb_channels,
+            duration_s=self._duration_s(),
+            offset_samples=self._offset(first),
+            track=self._stream.index,
+        )
+
+    def _duration_s(self) -> float | None:
+        if self._stream.duration is not None:
+            return float(self._stream.duration * self._stream.time_base)
+        if self._container.duration is not None:
+            return float(self._container.duration / av.time_base)
+        return None
+
+    def _offset(self, first: Any) -> int:
+        """Return the samples at 16 kHz from the file's start, as players count it, to its first audio.
+
+        Players count from the earliest stream (FFmpeg and mpv subtract the container's start time). A lone
+        audio track in a format whose clock starts at zero by specification begins where it says.
+        """
+        if first.pts is None:
+            return 0
+        origin_us = self._container.start_time or 0
+        streams = self._container.streams
+        pictures = [video for video in streams.video if Disposition.attached_pic not in video.disposition]
+        if self._container.format.name.startswith(_FROM_ZERO) and len(pictures) + len(streams.audio) == 1:
+            origin_us = 0
+        start_ns = self._clock.nanoseconds(first.pts) - max(origin_us, 0) * 1000
+        return max(0, round(start_ns * SAMPLE_RATE / 1e9))
+
+
+class _Clock:
+    """Where each frame belongs on the track's timeline, by its timestamp and by what came before it.
+
+    Timestamps more than `latest_ns` after the first are not believed; None: all are.
+    """
+
+    def __init__(self, time_base: Fraction, latest_ns: int | None) -> None:
+        self._numerator = time_base.numerator * 1_000_000_000
+        self._denominator = time_base.denominator
+        # The next sample is `_samples` at `_rate` after `_anchor_ns`.
+        self._anchor_ns: int | None = None
+        self._last_ns = latest_ns
+        self._samples = 0
+        self._rate = SAMPLE_RATE
+        # Timestamps that began anew are shifted to go on from where they were.
+        self._shift_ns = 0
+        self._is_overlapping = False
+        self._silence_ns = 0
+        self._trimmed_ns = 0
+        self._last_pts: int | None = None
+        self.drift_ns = 0
+        """How far any timestamp was from where its frame came to be."""
+
+    def nanoseconds(self, pts: int) -> int:
+        """Return a timestamp in nanoseconds."""
+        return pts * self._numerator // self._denominator
+
+    def place(self, pts: int | None, samples: int, rate: int) -> tuple[int, int]:
+        """Return the samples of silence to put before the next frame, and how many of its first to leave out."""
+        stamp_ns = None if pts is None else self.nanoseconds(pts)
+        if self._anchor_ns is None:
+            self._anchor_ns = stamp_ns or 0
+            if self._last_ns is not None:
+                self._last_ns += self._anchor_ns
+        now_ns = self._anchor_ns + self._samples * 1_000_000_000 // self._rate
+        if rate != self._rate:
+            self._anchor_ns, self._samples, self._rate = now_ns, 0, rate
+        # A muxer that writes one timestamp again and again says nothing with it.
+        gap_ns = 0 if stamp_ns is None or pts == self._last_pts else stamp_ns - self._shift_ns - now_ns
+        self._last_pts = pts
+        silence = overlap = 0
+        is_credible = self._last_ns is None or now_ns + gap_ns <= self._last_ns
+        if gap_ns > _JITTER_NS and is_credible and self._silence_ns + gap_ns <= _SILENCE_NS:
+            silence = gap_ns * rate // 1_000_000_000
+            self._silence_ns += gap_ns
+        elif gap_ns > _JITTER_NS or gap_ns < -_OVERLAP_NS:
+            self._shift_ns += gap_ns
+        elif gap_ns < (0 if self._is_overlapping else -_JITTER_NS) and self._trimmed_ns < _TRIMMED_NS:
+            overlap = min(samples, -gap_ns * rate // 1_000_000_000)
+            self._trimmed_ns += overlap * 1_000_000_000 // rate
+        if stamp_ns is not None:
+            placed_ns = now_ns + (silence - overlap) * 1_000_000_000 // rate
+            self.drift_ns = max(self.drift_ns, abs(stamp_ns - placed_ns))
+        self._is_overlapping = overlap == samples
+        self._samples += silence + samples - overlap
+        return silence, overlap
+
+
+def mono(pcm: Sequence[NDArray[Any]] | NDArray[Any]) -> NDArray[np.float32]:
+    """Average channels (`pcm`: (channels, n), of any type that decoders give) to float32 (n,), full scale 1."""
+    channels, dtype = len(pcm), pcm[0].dtype
+    full_scale = 1.0 if dtype.kind == "f" else 2.0 ** (8 * dtype.itemsize - 1)
+    total: NDArray[np.float32] = pcm[0].astype(np.float32)
+    for channel in pcm[1:]:
+        np.add(total, channel, out=total, casting="unsafe")
+    if dtype == np.uint8:
+        total -= np.float32(128 * channels)
+    total *= np.float32(1 / (full_scale * channels))
+    return total
+
+
+def _mixed(held: list[tuple[Any, int]]) -> NDArray[np.float32]:
+    """Lay frames of one kind end to end, each without its first samples as told, as mono."""
+    first = held[0][0]
+    channels = first.layout.nb_channels
+    # Not by `AudioFrame.to_ndarray`: it counts planes up to a null pointer, which eight planes or more do not
+    # have behind them, and crashes on 7.1 sound (PyAV 18.1).
+    planes, width = (channels, 1) if first.format.is_planar else (1, channels)
+    dtype = np.dtype(_SAMPLES[first.format.name.removesuffix("p")])
+    pcm = [
+        np.concatenate(
+            [
+                np.frombuffer(memoryview(AudioPlane(frame, plane)), dtype, frame.samples * width)[
+                    overlap * width :
+                ]
+                for frame, overlap in held
+            ]
+        )
+        for plane in range(planes)
+    ]
+    return mono(pcm if planes == channels else pcm[0].reshape(-1, channels).T)
+
+
+def open_container(file: MediaFile) -> Any:
+    """Open a media file in FFmpeg, which opens no other; raises MediaError where it is none."""
+    options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": _NO_PROTOCOL}
+    try:
+        # Tags of old files are in any encoding.
+        return av.open(file, container_options=options, metadata_errors="replace")
+    except (av.FFmpegError, OSError, ValueError) as error:
+        if file.fault is not None:
+            raise file.fault from error
+        file.seek(0)
+        raise _unreadable(file.name, file.read(64), error) from error
+
+
+def _unreadable(name: str, head: bytes, error: Exception) -> MediaError:
+    if head.lstrip(b"\xef\xbb\xbf").startswith((b"ffconcat", b"#EXTM3U", b"[playlist]")):
+        return MediaError(
+            f"{name} is a playlist, which names media but holds none; submit the files it names"
+        )
+    if head[4:8] in {b"ftyp", b"mdat", b"wide", b"moov"}:
+        return MediaError(
+            f"{name} is incomplete: its index (moov) is missing, the copy or recording was cut off; copy it again"
+        )
+    reason = getattr(error, "strerror", None) or str(error)
+    return MediaError(
+        f"{name} is not media that FFmpeg can read ({reason}); check that it plays, or convert it to another format"
+    )
+
+
+def _choose(container: Any, file: MediaFile, language: str | None) -> Any:
+    tracks = container.streams.audio
+    if not tracks:
+        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+        raise MediaError(f"{file.name} has no audio track (it holds {kinds}); submit a file with sound")
+    usable = [track for track in tracks if track.codec_context is not None]
+    if not usable:
+        raise MediaError(
+            f"{file.name}: no decoder knows the format of its audio; convert it to another format"
+        )
+    wanted = [track for track in usable if language and is_in(track.language, language.lower())]
+    candidates = wanted or usable
+    return next((track for track in candidates if Disposition.default in track.disposition), candidates[0])

@@ -1,0 +1,223 @@
+"""Speech found in 16 kHz PCM by Silero VAD, streamed."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime
+from msgspec import Struct
+
+from subtitled.config.schema import SAMPLE_RATE
+from subtitled.core.plan import FRAME, Span
+from subtitled.errors import ModelError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from subtitled.config import schema
+
+CONTEXT = 64
+"""Samples of the frame before that the model sees with each frame."""
+
+BATCH = 512
+"""Frames of one call of the model, 16.4 s. Calls are on this grid whatever is fed, so that results are too."""
+
+
+class Heard(Struct, frozen=True):
+    """What became certain since the last report.
+
+    `levels`: mean square of each frame of 512 samples judged since. `spans`: speech with its padding, ended
+    and final, in order. `skipped`: speech too short to keep, without padding. `talking`: the earliest span
+    that is not final, its start final and its end a sample that it is certain to reach. No later span begins
+    before `settled`.
+    """
+
+    levels: list[int]
+    spans: tuple[Span, ...]
+    skipped: tuple[Span, ...]
+    talking: Span | None
+    settled: int
+
+
+class Vad:
+    """Silero VAD over one stream of PCM.
+
+    The spans are those of the silero-vad package's `get_speech_timestamps` on the whole stream, whatever
+    blocks it is fed in; memory does not grow with the stream.
+    """
+
+    def __init__(self, settings: schema.Vad, *, min_speech_ms: int) -> None:
+        self._model = _model()
+        self._h = self._c = np.zeros((1, 1, 128), np.float32)
+        # 64 samples of context, then one batch.
+        self._pcm = np.zeros(CONTEXT + BATCH * FRAME, np.int16)
+        self._filled = CONTEXT
+        self._samples = 0
+        self._speech = Speech(settings, min_speech_ms=min_speech_ms)
+
+    def feed(self, pcm: NDArray[np.int16]) -> list[Heard]:
+        """Listen to the next samples (`pcm`: int16 (n,), 16 kHz mono); a report for each batch they complete."""
+        heard = []
+        while len(pcm):
+            taken = pcm[: len(self._pcm) - self._filled]
+            self._pcm[self._filled : self._filled + len(taken)] = taken
+            self._filled += len(taken)
+            self._samples += len(taken)
+            pcm = pcm[len(taken) :]
+            if self._filled == len(self._pcm):
+                levels, probabilities = self._judge(BATCH)
+                heard.append(self._speech.feed(levels, probabilities))
+                self._pcm[:CONTEXT] = self._pcm[-CONTEXT:]
+                self._filled = CONTEXT
+        return heard
+
+    def finish(self) -> Heard:
+        """Report what the last samples held; nothing may be fed after it."""
+        frames = -(-(self._filled - CONTEXT) // FRAME)
+        # As in the package, silence fills the last frame.
+        self._pcm[self._filled :] = 0
+        levels, probabilities = self._judge(frames) if frames else ([], [])
+        return self._speech.finish(levels, probabilities, self._samples)
+
+    def _judge(self, frames: int) -> tuple[list[int], list[float]]:
+        """Return the mean square and the probability of speech of each of the first `frames` frames held."""
+        pcm = self._pcm[: CONTEXT + frames * FRAME]
+        windows = np.lib.stride_tricks.sliding_window_view(pcm, CONTEXT + FRAME)[::FRAME]
+        inputs = {"input": windows * np.float32(1 / 32768), "h": self._h, "c": self._c}
+        probabilities, self._h, self._c = self._model.run(("speech_probs", "hn", "cn"), inputs)
+        # Sums of whole numbers under 2**53 are exact in any order: no level, and no cut, differs with the machine.
+        exact = pcm[CONTEXT:].reshape(frames, FRAME).astype(np.float64)
+        levels = np.einsum("ij,ij->i", exact, exact).astype(np.int64) // FRAME
+        return levels.tolist(), probabilities.tolist()
+
+
+class Speech:
+    """Verdicts on frames into spans: `get_speech_timestamps_from_probs` of silero-vad 6.2, streamed.
+
+    Two thresholds with hysteresis; a pause shorter than `min_silence_ms` does not end speech; speech of
+    `min_speech_ms` or less is skipped; what is kept is padded on both sides, and spans whose paddings would
+    meet share the pause between them.
+    """
+
+    def __init__(self, settings: schema.Vad, *, min_speech_ms: int) -> None:
+        self._threshold = settings.threshold
+        self._low = max(settings.threshold - 0.15, 0.01)
+        self._min_silence = settings.min_silence_ms * SAMPLE_RATE // 1000
+        self._min_speech = min_speech_ms * SAMPLE_RATE // 1000
+        self._pad = settings.pad_ms * SAMPLE_RATE // 1000
+        self._heard = 0
+        # Speech that goes on: where it began, and where the pause that it is in began.
+        self._start: int | None = None
+        self._pause: int | None = None
+        # The kept span before, while its end may still move: its padded start and its bare end.
+        self._ended: Span | None = None
+        # The bare end of the last kept span.
+        self._last_end: int | None = None
+        self._spans: list[Span] = []
+        self._skipped: list[Span] = []
+
+    def feed(self, levels: list[int], probabilities: list[float]) -> Heard:
+        """Take the verdicts on the next frames, with their levels, which are handed through."""
+        self._listen(probabilities)
+        self._settle()
+        return self._report(levels)
+
+    def finish(self, levels: list[int], probabilities: list[float], samples: int) -> Heard:
+        """Take the last verdicts; speech that goes on ends with the audio, which holds `samples` samples."""
+        self._listen(probabilities)
+        if self._start is not None:
+            self._close(self._start, samples)
+        if self._ended is not None:
+            self._spans.append(Span(self._ended.start, min(samples, self._ended.end + self._pad)))
+            self._ended = None
+        return self._report(levels)
+
+    def _listen(self, probabilities: list[float]) -> None:
+        for frame, probability in enumerate(probabilities, self._heard // FRAME):
+            if probability >= self._threshold:
+                self._pause = None
+                if self._start is None:
+                    self._start = frame * FRAME
+                    continue
+            if probability < self._low and self._start is not None:
+                if self._pause is None:
+                    self._pause = frame * FRAME
+                if frame * FRAME - self._pause >= self._min_silence:
+                    self._close(self._start, self._pause)
+        self._heard += FRAME * len(probabilities)
+
+    def _close(self, start: int, end: int) -> None:
+        """End the speech that goes on, and keep it or skip it."""
+        self._start = self._pause = None
+        if end - start <= self._min_speech:
+            self._skipped.append(Span(start, end))
+            return
+        padded = self._padded_start(start)
+        self._release(start)
+        self._ended = Span(padded, end)
+        self._last_end = end
+
+    def _padded_start(self, start: int) -> int:
+        """Where speech that begins at `start` begins with its padding, if it is kept."""
+        if self._last_end is not None and start - self._last_end < 2 * self._pad:
+            return start - (start - self._last_end) // 2
+        return max(0, start - self._pad)
+
+    def _release(self, next_start: int) -> None:
+        """Give the span that ended its final end, now that speech from `next_start` on is kept, or none before it."""
+        if self._ended is not None:
+            padding = min(self._pad, (next_start - self._ended.end) // 2)
+            self._spans.append(Span(self._ended.start, self._ended.end + padding))
+            self._ended = None
+
+    def _settle(self) -> None:
+        """Release the span that ended as soon as no later speech can move its end."""
+        if self._ended is None:
+            return
+        start = self._heard if self._start is None else self._start
+        if start - self._ended.end >= 2 * self._pad or self._is_kept():
+            self._release(start)
+
+    def _is_kept(self) -> bool:
+        """Whether the speech that goes on is long enough already."""
+        return self._start is not None and self._certain_end() - self._start > self._min_speech
+
+    def _certain_end(self) -> int:
+        return self._heard if self._pause is None else self._pause
+
+    def _report(self, levels: list[int]) -> Heard:
+        start = self._padded_start(self._heard if self._start is None else self._start)
+        talking = None
+        if self._ended is not None:
+            talking = self._ended
+        elif self._is_kept():
+            talking = Span(start, self._certain_end())
+        report = Heard(
+            levels,
+            tuple(self._spans),
+            tuple(self._skipped),
+            talking,
+            start if talking is None else talking.start,
+        )
+        self._spans.clear()
+        self._skipped.clear()
+        return report
+
+
+@functools.cache
+def _model() -> Any:
+    """Load the package's model, without importing the package: that would import torch."""
+    spec = importlib.util.find_spec("silero_vad")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError("the package silero-vad is not installed: pip install --no-deps silero-vad")
+    path = Path(spec.submodule_search_locations[0], "data", "silero_vad_16k_sequence.onnx")
+    if not path.is_file():
+        raise ModelError(f"{path} is missing: silero-vad 6.2 or later holds it; install that version")
+    options = onnxruntime.SessionOptions()
+    # One core per prepare worker.
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,1 @@
+"""The daemon's sockets: bound, authenticated, rate limited."""

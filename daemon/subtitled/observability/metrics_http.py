@@ -1,0 +1,91 @@
+"""The port that is asked how the daemon is: /metrics, /healthz, /readyz."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
+from typing import TYPE_CHECKING
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+from prometheus_client import make_wsgi_app
+
+from subtitled.errors import SubtitledError
+from subtitled.observability.health import Health
+from subtitled.observability.metrics import Metrics
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+REQUEST_S = 10.0
+"""A connection that says nothing for so long is closed."""
+
+
+class Probes:
+    """Answers in threads of its own, from what the loop has published; "" as endpoint serves nothing.
+
+    Raises SubtitledError when the port cannot be bound.
+    """
+
+    def __init__(self, endpoint: str, metrics: Metrics, health: Health) -> None:
+        self._metrics: WSGIApplication = make_wsgi_app(metrics.registry)
+        self._health = health
+        self._server = _listen(endpoint) if endpoint else None
+        if self._server is not None:
+            self._server.set_app(self._answer)
+            self._thread = threading.Thread(target=self._server.serve_forever, name="probes", daemon=True)
+            self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """The port that is served; 0 for none."""
+        return self._server.server_port if self._server is not None else 0
+
+    def close(self) -> None:
+        """Stop serving."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join()
+
+    def _answer(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        match environ.get("PATH_INFO"):
+            case "/healthz":
+                return _verdict(self._health.why_not_alive, start)
+            case "/readyz":
+                return _verdict(self._health.why_not_ready, start)
+            case "/" | "/metrics":
+                return self._metrics(environ, start)
+            case _:
+                start("404 Not Found", [("Content-Type", "text/plain; charset=utf-8")])
+                return [b"there are /metrics, /healthz and /readyz\n"]
+
+
+def _verdict(why_not: Callable[[], str], start: StartResponse) -> Iterable[bytes]:
+    why = " ".join(why_not().split())
+    start("503 Service Unavailable" if why else "200 OK", [("Content-Type", "text/plain; charset=utf-8")])
+    return [f"{why or 'ok'}\n".encode()]
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = REQUEST_S
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+        """Say nothing: one is asked every few seconds."""
+
+
+def _listen(endpoint: str) -> WSGIServer:
+    host, _, port = endpoint.rpartition(":")
+    host = host.strip("[]")
+
+    class Server(ThreadingMixIn, WSGIServer):
+        daemon_threads = True
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+    try:
+        return Server((host, int(port)), _Handler)
+    except OSError as error:
+        raise SubtitledError(
+            f'listen.metrics = "{endpoint}": {error.strerror}; choose another port, or "" to turn metrics off'
+        ) from error

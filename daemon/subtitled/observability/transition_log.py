@@ -1,0 +1,198 @@
+"""What the broker decided, told in log lines and metrics."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from msgspec import Struct
+
+from subtitled import log
+from subtitled.config.schema import SAMPLE_RATE
+from subtitled.core.actions import (
+    Action,
+    Kill,
+    LeaseLost,
+    ResultStale,
+    SaveJob,
+    SaveNewJob,
+    SaveSegment,
+    SaveWorker,
+    SendTranscribe,
+    Spawn,
+)
+from subtitled.core.states import JobEvent, JobState, SegmentEvent, WorkerState
+from subtitled.cues.transcript import Transcript
+from subtitled.observability.metrics import Metrics
+from subtitled.storage.rows import JobRow
+
+_log = log.get()
+
+
+class JobReport(Struct, frozen=True, kw_only=True):
+    """The figures of one finished job, for its line in the log."""
+
+    segments: int
+    silent: int
+    """Segments in which the model heard nobody speak."""
+    skipped: int
+    """Stretches of speech too short to be decoded."""
+    missing: int
+    removed: int
+    """Phrases that nobody said."""
+    duration_s: float
+    wall_s: float
+    retries: int
+    devices: tuple[str, ...]
+    language: str | None
+
+    @property
+    def speed(self) -> float:
+        """How many times faster than real time the job was done."""
+        return self.duration_s / self.wall_s if self.wall_s > 0 else 0.0
+
+
+def job_report(row: JobRow, transcript: Transcript, *, now_ms: int) -> JobReport:
+    """Return a job's figures as of `now_ms`."""
+    return JobReport(
+        segments=len(transcript.segments),
+        silent=sum(not segment.phrases for segment in transcript.segments),
+        skipped=len(transcript.skipped),
+        missing=len(transcript.missing),
+        removed=len(transcript.removed),
+        duration_s=transcript.duration_ms / 1000,
+        wall_s=(now_ms - (row.started_ms or row.created_ms)) / 1000,
+        retries=sum(segment.attempts - 1 for segment in transcript.segments),
+        devices=transcript.devices,
+        language=transcript.language,
+    )
+
+
+class Reporter:
+    """Writes the lines; belongs to the thread of the server's loop."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self.jobs: dict[str, JobReport] = {}
+        """Figures of the jobs that are being written; taken out by the job's last line."""
+
+    def tell(self, action: Action) -> None:
+        """Log an action and count it."""
+        match action:
+            case SaveNewJob(job=job):
+                self._metrics.jobs.labels("accepted").inc()
+                _log.info(log.JOB_ACCEPTED, job=job.id, path=os.fsdecode(job.source), size=job.size)
+            case SaveJob():
+                self._tell_job(action)
+            case SaveSegment():
+                self._tell_segment(action)
+            case SaveWorker():
+                self._tell_worker(action)
+            case Spawn(slot=slot, incarnation=incarnation):
+                if incarnation > 1:
+                    self._metrics.worker_restarts.labels(slot).inc()
+                _log.info(log.WORKER_STARTING, slot=slot, incarnation=incarnation)
+            case Kill(worker=worker, cause=cause):
+                _log.warning(log.WORKER_LOST, worker=worker, cause=cause)
+            case SendTranscribe(lease=lease):
+                audio_s = round(lease.samples / SAMPLE_RATE, 2)
+                _log.debug(
+                    log.LEASE_SENT,
+                    lease=lease.id,
+                    worker=lease.worker,
+                    segments=len(lease.keys),
+                    audio_s=audio_s,
+                )
+            case LeaseLost(lease=lease, cause=cause):
+                _log.warning(
+                    log.LEASE_LOST, lease=lease.id, worker=lease.worker, segments=len(lease.keys), cause=cause
+                )
+            case ResultStale(worker=worker, lease=lease_id):
+                _log.warning(log.LEASE_STALE, lease=lease_id, worker=worker)
+            case _:
+                pass
+
+    def stage(self, name: str) -> AbstractContextManager[object]:
+        """Return a context that measures a stage; for any thread."""
+        return self._metrics.stage_seconds.labels(name).time()
+
+    def _tell_job(self, action: SaveJob) -> None:
+        job, event = action.job, action.event
+        if event is None:
+            return
+        file = Path(os.fsdecode(job.source)).name
+        match job.state:
+            case JobState.DONE if job.is_needless:
+                self.jobs.pop(job.id, None)
+                self._metrics.jobs.labels("needless").inc()
+                _log.info(log.JOB_NEEDLESS, job=job.id, file=file, cause=job.cause)
+            case JobState.DONE:
+                self._metrics.jobs.labels("done").inc()
+                _log.info(log.JOB_DONE, job=job.id, file=file, **self._figures(job.id))
+            case JobState.FAILED:
+                self._metrics.jobs.labels("failed").inc()
+                _log.error(log.JOB_FAILED, job=job.id, file=file, cause=job.cause)
+            case JobState.CANCELLED:
+                self._metrics.jobs.labels("cancelled").inc()
+                _log.info(log.JOB_CANCELLED, job=job.id, file=file, cause=job.cause)
+            case JobState.QUEUED if event is JobEvent.RETRY:
+                self._metrics.retries.labels("job").inc()
+            case JobState.QUEUED if event is JobEvent.LOST:
+                self._metrics.retries.labels("file").inc()
+                _log.warning(log.JOB_REQUEUED, job=job.id, file=file, losses=job.losses)
+            case JobState.TRANSCRIBING if event is JobEvent.PLANNED:
+                _log.info(log.JOB_PLANNED, job=job.id, file=file)
+            case _:
+                pass
+
+    def _figures(self, job: str) -> dict[str, object]:
+        report = self.jobs.pop(job, None)
+        if report is None:
+            return {}
+        return {
+            "segments": report.segments,
+            "silent": report.silent,
+            "skipped": report.skipped,
+            "removed": report.removed,
+            "duration_s": round(report.duration_s, 2),
+            "wall_s": round(report.wall_s, 2),
+            "speed": f"{report.speed:.1f}x realtime",
+            "retries": report.retries,
+            "devices": ",".join(report.devices),
+            "language": report.language,
+        }
+
+    def _tell_segment(self, action: SaveSegment) -> None:
+        segment = action.segment
+        slot = action.worker.rpartition(".")[0]
+        where = {"job": segment.key.job, "segment": segment.key.index}
+        match action.event:
+            case SegmentEvent.DONE | SegmentEvent.SKIPPED:
+                self._metrics.segments.labels(action.event.value).inc()
+                self._metrics.audio_seconds.labels(slot).inc(segment.samples / SAMPLE_RATE)
+                name = log.SEGMENT_DONE if action.event is SegmentEvent.DONE else log.SEGMENT_SKIPPED
+                audio_s = round(segment.samples / SAMPLE_RATE, 2)
+                _log.info(name, worker=slot, **where, audio_s=audio_s, language=segment.language)
+            case SegmentEvent.LOST | SegmentEvent.OUTVOTED:
+                self._metrics.segments.labels(action.event.value).inc()
+                if action.event is SegmentEvent.LOST:
+                    self._metrics.retries.labels("segment").inc()
+                _log.warning(log.SEGMENT_LOST, **where, losses=segment.losses, cause=segment.cause)
+            case SegmentEvent.EXHAUSTED:
+                self._metrics.segments.labels("buried").inc()
+                _log.error(log.SEGMENT_BURIED, **where, losses=segment.losses, cause=segment.cause)
+            case _:
+                pass
+
+    def _tell_worker(self, action: SaveWorker) -> None:
+        worker = f"{action.slot}.{action.incarnation}"
+        match action.after:
+            case WorkerState.BROKEN:
+                _log.error(log.WORKER_BROKEN, worker=worker, cause=action.cause)
+            case WorkerState.BACKOFF:
+                _log.warning(log.WORKER_EXITED, worker=worker, cause=action.cause)
+            case WorkerState.STOPPED:
+                _log.info(log.WORKER_STOPPED, worker=worker, cause=action.cause)
+            case _:
+                pass

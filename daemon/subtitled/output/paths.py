@@ -1,0 +1,121 @@
+"""Where the files of a finished job go."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from subtitled.errors import SpoolError
+from subtitled.files.atomic_files import fitted, move_whole, printable, write_whole
+from subtitled.languages import iso_639
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+BESIDE = "beside"
+"""The value of an inbox's `output` that puts subtitles into the folder of their source."""
+
+ERROR_SUFFIX = ".error.txt"
+
+_LONGEST_ENDING = ".partial.json"
+"""Room that every base name leaves, so that all files of a job can share it."""
+
+FLAGS = ("default", "sdh", "forced")
+"""What Jellyfin, Plex and Emby read from a name beside its language, in the order in which we write them."""
+
+
+def output_folder(inbox_root: str | Path, source: str | Path, output: str | Path) -> Path:
+    """Return the folder that gets the subtitles of `source`: the inbox's sub-folders, mirrored in `output`.
+
+    With `output` "beside" it is the folder of `source`. Raises SpoolError where `source` is not in the inbox.
+    """
+    below = _below(inbox_root, source)
+    return Path(source).parent if str(output) == BESIDE else Path(output) / below.parent
+
+
+def output_paths(
+    folder: str | Path,
+    source: str | Path,
+    language: str | None,
+    formats: Iterable[str],
+    is_mine: Callable[[Path], bool],
+    *,
+    flags: Iterable[str] = (),
+    is_partial: bool = False,
+) -> dict[str, Path]:
+    """Return the file of each format, all of one base name: `talk.zh`, else `talk.mp4.zh`, `talk.mp4.zh.2` ….
+
+    It is the first of these whose every path `is_mine` accepts: a path that does not exist, or that was
+    written for the same source. `language` is Whisper's code, None where none was heard (`talk.srt`); of
+    `FLAGS` those in `flags` follow it (`talk.zh.forced.srt`). A partial result is named
+    `talk.zh.partial.srt`. No name is longer than 255 bytes.
+    """
+    endings = {form: f".partial.{form}" if is_partial else f".{form}" for form in formats}
+    for base in _bases(Path(source).name, language_tag(language) + flag_tag(flags)):
+        paths = {form: Path(folder, base + ending) for form, ending in endings.items()}
+        if all(is_mine(path) for path in paths.values()):
+            return paths
+    raise AssertionError  # _bases() has no end
+
+
+def language_tag(language: str | None) -> str:
+    """Return the ending that media players look for: `.zh`; "" for None.
+
+    Two letters where ISO 639-1 has them, else Whisper's own code (`.yue`).
+    """
+    return f".{iso_639(language)}" if language else ""
+
+
+def flag_tag(flags: Iterable[str]) -> str:
+    """Return the ending that tells players what kind of subtitles these are: `.sdh.forced`; "" for none."""
+    wanted = set(flags)
+    return "".join(f".{flag}" for flag in FLAGS if flag in wanted)
+
+
+def archive(source: str | Path, inbox_root: str | Path, outcome: Literal["done", "failed"]) -> Path:
+    """Move `source` to the same sub-folder of `done` or `failed` in its inbox; return where it lies now.
+
+    Never over another file. Raises SpoolError, and leaves `source` in its place then.
+    """
+    return move_whole(source, Path(inbox_root, outcome, _below(inbox_root, source)))
+
+
+def write_error(folder: str | Path, name: str, text: str) -> Path:
+    """Write `text` to `name`.error.txt in `folder`, in place of an earlier one, and return its path."""
+    path = Path(folder, fitted(name, ERROR_SUFFIX))
+    write_whole(path, text.encode("utf-8", "backslashreplace"))
+    return path
+
+
+def error_text(job: str, source: str | Path, cause: str, remedy: str) -> str:
+    """Return what the person who dropped `source` is told: which file, what happened, what to do now."""
+    return (
+        "This file could not be turned into subtitles.\n"
+        "\n"
+        f"File:   {printable(source)}\n"
+        f"Job:    {job}\n"
+        f"Reason: {cause}\n"
+        "\n"
+        f"What to do: {remedy}\n"
+    )
+
+
+def _bases(name: str, tag: str) -> Iterable[str]:
+    """Yield base names with `tag` in the order of their beauty, without end."""
+    yield _base(Path(name).stem, tag)
+    yield _base(name, tag)
+    for number in itertools.count(2):
+        yield _base(name, f"{tag}.{number}")
+
+
+def _base(stem: str, tag: str) -> str:
+    return fitted(stem, tag + _LONGEST_ENDING).removesuffix(_LONGEST_ENDING)
+
+
+def _below(inbox_root: str | Path, source: str | Path) -> Path:
+    """Return the path of `source` from its inbox on."""
+    root, path = Path(inbox_root), Path(source)
+    if ".." in path.parts or not path.is_relative_to(root) or path == root:
+        raise SpoolError(f"{printable(path)} is not in the inbox {printable(root)}; name a file below it")
+    return path.relative_to(root)

@@ -1,0 +1,14 @@
+"""`python -m subtitled.ray PARENT_PID`: the process that speaks with Ray."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from subtitled.ray.autoscaler import main
+
+if __name__ == "__main__":
+    status = main(int(sys.argv[1]))
+    sys.stderr.flush()
+    # Ray's threads wait for a head that may be gone.
+    os._exit(status)

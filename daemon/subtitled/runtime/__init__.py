@@ -1,0 +1,1 @@
+"""What a process needs besides its work: threads, child processes, signals, limits."""

@@ -1,0 +1,1 @@
+"""The systemd units, their installation, and notifications to systemd."""

@@ -1,0 +1,92 @@
+"""The gateway's process: a socket, the application, and a stop that lets requests finish."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+
+import uvicorn
+
+from subtitle.errors import SubtitleError
+from subtitle.transport import key_for
+from subtitled import log
+from subtitled.config.addresses import host_of
+from subtitled.config.schema import Config
+from subtitled.errors import SubtitledError
+from subtitled.http.auth import read_tokens
+from subtitled.runtime.rlimits import more_descriptors
+from subtitled.systemd.notify import Notifier
+from subtitled.web.app import build
+
+STOP_S = 10
+"""Requests under way may take so long to finish after SIGTERM; their jobs are cancelled then."""
+MIB = 2**20
+_log = log.get()
+
+
+def serve(config: Config, environ: Mapping[str, str]) -> None:
+    """Serve until SIGTERM or SIGINT; raises SubtitledError where it cannot begin."""
+    log.configure(config.log.level, config.log.format, sys.stderr)
+    http, endpoint, notifier = config.http, server_of(config), Notifier(environ)
+    host = host_of(http.listen)
+    if host is None:
+        raise SubtitledError('http.listen is "": say where to listen, such as 127.0.0.1:8600 (docs/http.md)')
+    tokens = read_tokens(http.token_file) if http.token_file else frozenset[bytes]()
+    try:
+        key_for(endpoint, http.key)
+    except SubtitleError as error:
+        raise SubtitledError(f"http.key: {error}") from error
+    more_descriptors()
+    app = build(
+        endpoint,
+        http.key,
+        tokens=tokens,
+        max_bytes=http.max_upload_mb * MIB,
+        on_ready=notifier.ready,
+    )
+    with listening(http.listen) as sock:
+        _log.info(log.HTTP_LISTENING, address=http.listen, server=endpoint, has_tokens=bool(tokens))
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                http="h11",
+                loop="asyncio",
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=STOP_S,
+            )
+        )
+
+        def stop(*_: object) -> None:
+            server.should_exit = True
+
+        # For what comes before uvicorn has handlers of its own, and after: it raises the signal once more at its end.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
+        server.run(sockets=[sock])
+    _log.info(log.HTTP_STOPPED)
+
+
+def server_of(config: Config) -> str:
+    """Return the endpoint of the daemon: `http.server`, else the first local one that it listens on itself."""
+    local = [end for end in config.listen.clients if end.startswith("ipc:")]
+    return config.http.server or (*local, *config.listen.clients, "")[0]
+
+
+def listening(address: str) -> socket.socket:
+    """Return a socket that listens on HOST:PORT; raises SubtitledError."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    try:
+        family = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, int(port)), family=family, backlog=1024)
+    except OSError as error:
+        raise SubtitledError(
+            f"http.listen {address}: {error.strerror or error}; choose another address"
+        ) from error

@@ -1,0 +1,109 @@
+"""A transcribe worker's model: loaded once, and what is to be told of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from subtitled.asr.cuda import preload_libraries
+from subtitled.asr.engine import Engine
+from subtitled.asr.idle_unload import Residence
+from subtitled.asr.model import NotReachableError, auto_batch_size, locate
+from subtitled.config.model_files import digest_of
+from subtitled.core.protocol import EngineSettings, Ready
+from subtitled.errors import ExitCode, ModelError
+from subtitled.version import VERSION
+
+if TYPE_CHECKING:
+    from faster_whisper import WhisperModel
+
+Load = Callable[..., "WhisperModel"]
+"""`speech.model.load`, or what does as it does."""
+
+
+class LoadError(Exception):
+    """The model is not loaded; the message says why, `code` whether starting again may help."""
+
+    def __init__(self, cause: str, code: ExitCode) -> None:
+        super().__init__(cause)
+        self.code = code
+
+
+class Loaded(Struct, frozen=True, kw_only=True):
+    """A model in memory, ready to decode."""
+
+    settings: EngineSettings
+    device: str
+    """"cpu" or "cuda"."""
+    engine: Engine
+    residence: Residence
+    compute_type: str
+    digest: str
+    """SHA-256 of its weights; "" where that was not asked for."""
+    load_s: float
+
+    def ready(self, device: str, *, is_loaded_before: bool = False) -> Ready:
+        """Return what the daemon is told; `device` is the device's name for people."""
+        return Ready(
+            version=VERSION,
+            # One more than it decodes, whose features are computed meanwhile.
+            credit=self.settings.streams + 1,
+            streams=self.settings.streams,
+            batch_size=self.engine.batch_size,
+            device=device,
+            model=self.settings.model,
+            window_samples=self.engine.window_samples,
+            languages=self.engine.languages,
+            load_s=0.0 if is_loaded_before else self.load_s,
+            model_digest=self.digest,
+            compute_type=self.compute_type,
+        )
+
+
+def load_model(
+    settings: EngineSettings, *, device: str, cpu_threads: int, wants_digest: bool, load: Load
+) -> Loaded:
+    """Load the model, which is on this machine; blocks for as long as that takes. Raises LoadError."""
+    started = time.monotonic()
+    if device != "cpu":
+        preload_libraries()
+    try:
+        with ThreadPoolExecutor(1, thread_name_prefix="digest") as beside:
+            digest = (
+                beside.submit(lambda: digest_of(locate(settings.model) / "model.bin"))
+                if wants_digest
+                else None
+            )
+            model = load(
+                settings.model,
+                device=device,
+                compute_type=settings.compute_type,
+                cpu_threads=cpu_threads,
+                streams=settings.streams,
+            )
+            found = digest.result() if digest else ""
+    except NotReachableError as error:
+        raise LoadError(str(error), ExitCode.FAILED) from error
+    except (ModelError, OSError) as error:
+        raise LoadError(str(error), ExitCode.FATAL) from error
+    except RuntimeError as error:
+        raise LoadError(f"{device}: {error}", ExitCode.CUDA) from error
+    engine = Engine(
+        model,
+        beam_size=settings.beam_size,
+        batch_size=settings.batch_size or auto_batch_size(settings.model, device, streams=settings.streams),
+        decoding=settings.decoding,
+    )
+    return Loaded(
+        settings=settings,
+        device=device,
+        engine=engine,
+        residence=Residence(model.model, settings.idle_unload_s),
+        compute_type=str(model.model.compute_type),
+        digest=found,
+        load_s=time.monotonic() - started,
+    )
