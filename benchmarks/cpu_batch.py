@@ -14,7 +14,7 @@ import soundfile
 from subtitled.asr.engine import Engine
 from subtitled.asr.model import load, locate
 from subtitled.asr.prompts import Request
-from subtitled.workers.process import keep_memory
+from subtitled.runtime.processes import keep_memory
 
 SIZES = (1, 2, 4, 8, 16, 32)
 

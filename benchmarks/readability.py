@@ -30,8 +30,9 @@ import pysubs2
 from msgspec import Struct
 
 from subtitled.config.layout_limits import Limits, limits_for
+from subtitled.core.transcription import Word
 from subtitled.cues.layout import Cue, layout
-from subtitled.cues.phrases import Placed, Word
+from subtitled.cues.phrases import Placed
 from subtitled.cues.text import units, weight
 from subtitled.cues.text_width import columns, columns_per_char
 

@@ -22,6 +22,7 @@ from msgspec import Struct
 
 from subtitle import Client, JobFacts, StatsInfo, UnreachableError
 from subtitled.config import schema
+from subtitled.config.load import to_toml
 from subtitled.cues.render import read_json
 from subtitled.storage.rows import JournalEntry
 
@@ -103,7 +104,7 @@ class Daemon:
                 **sections,
             }
         )
-        self.config_file.write_text(schema.show(self.config), "utf-8")
+        self.config_file.write_text(to_toml(self.config), "utf-8")
         self._environ = {**os.environ, **(environ or {})}
         self._is_bound_by_modes = is_bound_by_modes
         run = ("-m", "subtitled", "run", "--config", str(self.config_file))

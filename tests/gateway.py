@@ -12,6 +12,7 @@ from httpx2 import Client, ConnectError
 
 from daemon import DEADLINE_S, Daemon, eventually, free_port
 from subtitled.config import schema
+from subtitled.config.load import to_toml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +29,7 @@ class Gateway:
         self.config_file = folder / "gateway.toml"
         section = msgspec.convert({"listen": self.listen, "server": daemon.endpoint, **http}, schema.Http)
         whole = msgspec.structs.replace(daemon.config, http=section)
-        self.config_file.write_text(schema.show(whole), "utf-8")
+        self.config_file.write_text(to_toml(whole), "utf-8")
         self.log_file = folder / "gateway.log"
         self._process: subprocess.Popen[bytes] | None = None
 

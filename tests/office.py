@@ -12,6 +12,7 @@ import msgspec
 from daemon import Daemon, free_port
 from subtitle.keys import Key, load_key
 from subtitled.config import schema
+from subtitled.config.load import to_toml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +37,7 @@ class Office:
             self.daemon.config.listen, clients=(self.daemon.endpoint, self.endpoint)
         )
         changed = msgspec.structs.replace(self.daemon.config, client=clients, listen=listen)
-        self.daemon.config_file.write_text(schema.show(changed), "utf-8")
+        self.daemon.config_file.write_text(to_toml(changed), "utf-8")
 
 
 def new_key(daemon: Daemon, name: str, *options: str) -> tuple[Key, schema.Client]:

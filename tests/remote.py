@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from daemon import DEADLINE_S, Daemon, eventually, free_port
 from subtitle.keys import Key, new_pair, save_key
 from subtitled.config import schema
+from subtitled.config.load import to_toml
 from subtitled.network.auth import server_key
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Head(Daemon):
     def write_config(self, **sections: Struct) -> None:
         """Change the file of the configuration; the daemon reads it after SIGHUP."""
         self.config = replace(self.config, **sections)
-        self.config_file.write_text(schema.show(self.config), "utf-8")
+        self.config_file.write_text(to_toml(self.config), "utf-8")
 
     def states(self) -> dict[str, str]:
         """Return the states of the transcribe workers, by slot."""

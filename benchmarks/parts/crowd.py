@@ -17,7 +17,8 @@ import msgspec
 
 from parts.waiting import Timing
 from subtitled.asr.cuda import Device
-from subtitled.config import schema as configuration
+from subtitled.config import load as configuration
+from subtitled.config.schema import Config
 from subtitled.server.loop import Server
 from subtitled.workers.supervisor import Supervisor
 
@@ -66,10 +67,10 @@ class Crowd(Supervisor):
 def serve(config_file: str, folder: str, *, gpus: int, timing: Timing, profile: str | None) -> int:
     """Run the daemon with so many GPUs that only wait."""
 
-    def load() -> tuple[configuration.Config, list[Device]]:
+    def load() -> tuple[Config, list[Device]]:
         places = range(gpus)
         devices = [Device(slot=f"gpu{n}", kind="cuda", visible="", name="a GPU that waits") for n in places]
-        return configuration.load(config_file, os.environ), devices
+        return configuration.load_config(config_file, os.environ), devices
 
     server = Server(load, os.environ, Crowd(os.environ, folder, timing))
     if profile is None:

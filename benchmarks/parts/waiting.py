@@ -26,7 +26,7 @@ from parts.speech import recording
 from subtitled.config.schema import SAMPLE_RATE
 from subtitled.core import protocol as be
 from subtitled.core.plan import Piece, Plan, Span
-from subtitled.cues.phrases import Phrase
+from subtitled.core.transcription import Phrase
 from subtitled.version import VERSION
 
 if TYPE_CHECKING:

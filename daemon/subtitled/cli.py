@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 import click
 
-from subtitled.config import schema as configuration
+from subtitled.config import load as configuration
 from subtitled.config.layout_limits import PROFILES, LayoutOverrides, Profile
-from subtitled.cues.render import FORMATS, Format, Look
+from subtitled.config.schema import DEFAULT_FILE, FORMATS, Config, Format, Variant
+from subtitled.cues.render import Look
 from subtitled.cues.render import render as as_file
 from subtitled.cues.transcript import with_cues
 from subtitled.errors import ConfigError, ExitCode, SubtitledError
-from subtitled.output.chinese import Variant
 from subtitled.workers.remote_command import worker
 
 DEFAULT_CONFIG = "/etc/subtitled/subtitled.toml"
@@ -48,7 +48,7 @@ def run(config_file: str | None) -> None:
     from subtitled.runtime.sidecar import Companion, Wanted
     from subtitled.server.loop import Server
 
-    def load() -> tuple[configuration.Config, list[Device]]:
+    def load() -> tuple[Config, list[Device]]:
         config = _load(config_file)
         devices = find_devices(config.pool.devices, os.environ.get("CUDA_VISIBLE_DEVICES"))
         is_wanted = config.http.listen and config.http.with_daemon
@@ -68,8 +68,8 @@ def run(config_file: str | None) -> None:
 def http(config_file: str | None, parent: int | None) -> None:
     """Run the gateway in the foreground: HTTP for other programs, by the section [http]."""
     from subtitled.runtime.niceness import give_way
+    from subtitled.runtime.processes import die_with_parent
     from subtitled.web.process import serve
-    from subtitled.workers.process import die_with_parent
 
     if parent is not None:
         die_with_parent(parent)
@@ -286,7 +286,7 @@ def config_check(config_file: str | None) -> None:
 @config_option
 def config_show(config_file: str | None) -> None:
     """Print the whole effective configuration, each value that is not the default with where it was set."""
-    click.echo(configuration.show_with_origins(_found(config_file), os.environ), nl=False)
+    click.echo(configuration.to_toml_with_origins(_found(config_file), os.environ), nl=False)
 
 
 @config.command("init")
@@ -296,7 +296,7 @@ def config_init(file: Path) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("x", encoding="utf-8") as target:
-            target.write(configuration.DEFAULT_FILE.read_text("utf-8"))
+            target.write(DEFAULT_FILE.read_text("utf-8"))
     except FileExistsError:
         raise SubtitledError(f"{file} exists already; name another file, or move it away") from None
     click.echo(f"Wrote {file}. Then: subtitled config check --config {file}")
@@ -360,8 +360,8 @@ def keys_new(name: str, role: str, output: Path | None, config_file: str | None,
     click.echo(f'\n[[client]]\nname = "{name}"\nkey = "{public}"\nrole = "{role}"')
 
 
-def _load(config_file: str | None, *, check_paths: bool = True) -> configuration.Config:
-    return configuration.load(_found(config_file), os.environ, check_paths=check_paths)
+def _load(config_file: str | None, *, check_paths: bool = True) -> Config:
+    return configuration.load_config(_found(config_file), os.environ, check_paths=check_paths)
 
 
 def _found(config_file: str | None) -> str | None:

@@ -11,7 +11,7 @@ import pytest
 import media
 from daemon import Daemon, InboxFolder, eventually
 from subtitled.config import schema
-from subtitled.core.decoding_decisions import Verdict
+from subtitled.core.transcription import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

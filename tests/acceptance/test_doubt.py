@@ -13,12 +13,12 @@ import pytest
 import media
 from daemon import Daemon, InboxFolder
 from subtitled.config import schema
-from subtitled.core.decoding_decisions import Verdict
+from subtitled.core.transcription import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from subtitled.core.decoding_decisions import Decision
+    from subtitled.core.transcription import Decision
 
 CAUSES = {"skipping": "compression_ratio", "slow": "log_prob"}
 """By what measure each is doubted at first."""

@@ -12,10 +12,11 @@ import media
 from subtitled.asr.engine import Engine
 from subtitled.asr.model import load
 from subtitled.asr.prompts import Request
-from subtitled.config.layout_limits import Limits, fits_one_cue
+from subtitled.config.layout_limits import Limits
 from subtitled.config.schema import Decoding
-from subtitled.core.decoding_decisions import Decision, Verdict
-from subtitled.cues.phrases import Word, spell
+from subtitled.core.transcription import Decision, Verdict, Word
+from subtitled.cues.phrases import spell
+from subtitled.cues.text_width import fits_one_cue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from faults.disk import failing_disk
 from faults.plan import Plan
 from subtitled.asr.cuda import Device
-from subtitled.config import schema as configuration
+from subtitled.config import load as configuration
+from subtitled.config.schema import Config
 from subtitled.log import leave
 from subtitled.server.loop import Server
 from subtitled.workers.supervisor import Supervisor
@@ -26,8 +27,8 @@ def main(argv: list[str]) -> int:
     """Run as `subtitled run` does, but for the devices, the workers' program and the disk."""
     config_file, folder = argv
 
-    def load() -> tuple[configuration.Config, list[Device]]:
-        config = configuration.load(config_file, os.environ)
+    def load() -> tuple[Config, list[Device]]:
+        config = configuration.load_config(config_file, os.environ)
         places = range(len(config.pool.devices))
         return config, [
             Device(slot=f"gpu{place}", kind="cuda", visible="", name="a GPU that fails") for place in places

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 import media
 from daemon import Daemon, InboxFolder, eventually, is_running
 from subtitled.config import schema
+from subtitled.config.load import load_config, to_toml
 from subtitled.core.actions import SaveJob, SaveNewJob
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobEvent, JobState
@@ -72,7 +73,7 @@ def test_a_command_is_given_the_facts_and_no_secrets(tmp_path: Path) -> None:
     assert environ["SUBTITLED_OUTPUTS"] == "/out/talk.en.srt\n/out/talk.en.json"
     assert environ["SUBTITLED_LANGUAGE"] == "en"
     assert facts["outputs"] == ["/out/talk.en.srt", "/out/talk.en.json"]
-    assert schema.load(None, environ, check_paths=False) == schema.Config(), "it may call `subtitled` itself"
+    assert load_config(None, environ, check_paths=False) == schema.Config(), "it may call `subtitled` itself"
 
 
 def test_a_command_that_fails_is_told_with_what_it_said() -> None:
@@ -377,7 +378,7 @@ def test_what_ended_while_nobody_asked_is_not_told_later(tmp_path: Path) -> None
         daemon.start()
         daemon.wait_for(daemon.drop(b"not media", "old.mp4"))
         inbox = replace(daemon.config.inbox[0], on_failed=(sys.executable, "-c", TELL, str(told)))
-        daemon.config_file.write_text(schema.show(replace(daemon.config, inbox=(inbox,))), "utf-8")
+        daemon.config_file.write_text(to_toml(replace(daemon.config, inbox=(inbox,))), "utf-8")
         os.kill(daemon.pid, signal.SIGHUP)
         daemon.wait_for_log("schema.loaded")
         new = daemon.wait_for(daemon.drop(b"not media", "new.mp4"))

@@ -16,7 +16,7 @@ from subtitled.core.plan import Piece, Plan, Span
 from subtitled.core.protocol import Media, SegmentResult
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState, SegmentState
-from subtitled.cues.phrases import Phrase, Word
+from subtitled.core.transcription import Phrase, Word
 from subtitled.output.layout_process import Composer
 from subtitled.output.transcript_builder import compose, compose_all
 from subtitled.storage.rows import JobRow, ResultRow

@@ -22,6 +22,7 @@ from daemon import Daemon, eventually, free_port
 from integration.test_disk_full import fill, small_disk
 from media import DEMO
 from subtitled.config import schema
+from subtitled.config.load import to_toml
 from subtitled.doctor.finding import Finding
 from subtitled.doctor.packages import Imports
 from subtitled.doctor.subprocess_probe import attempt
@@ -103,7 +104,7 @@ def test_five_planted_faults_are_found_and_mended_by_what_the_doctor_says(open_f
         ),
         state=schema.State(dir=str(state), reserve_mb=2),
     )
-    config_file.write_text(schema.show(settings), "utf-8")
+    config_file.write_text(to_toml(settings), "utf-8")
     with small_disk(state, "4m"):
         filler = fill(state)
         outbox.chmod(0o555)
@@ -173,7 +174,7 @@ def test_a_file_is_taken_through_every_stage(tmp_path: Path) -> None:
         model=schema.Model(name="demo", cpu_threads=1), pool=schema.Pool(devices=("cpu",), prepare_workers=1)
     )
     file = tmp_path / "subtitled.toml"
-    file.write_text(schema.show(settings), "utf-8")
+    file.write_text(to_toml(settings), "utf-8")
     options = ("doctor", "--config", str(file), "--file")
     command = [sys.executable, "-m", "subtitled", *options, str(DEMO / "demo-zh.flac")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

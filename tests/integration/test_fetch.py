@@ -106,7 +106,7 @@ def checkpoint(tmp_path: Path) -> Path:
     """Return a folder that looks like a fine-tuned model as Transformers saves it."""
     folder = tmp_path / "fine-tuned"
     folder.mkdir()
-    (folder / "schema.json").write_text(json.dumps({"model_type": "whisper", "vocab_size": 51865}), "utf-8")
+    (folder / "config.json").write_text(json.dumps({"model_type": "whisper", "vocab_size": 51865}), "utf-8")
     (folder / "model.safetensors").write_bytes(b"weights")
     shutil.copy(media.DEMO / "model" / "tokenizer.json", folder)
     return folder

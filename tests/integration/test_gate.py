@@ -16,7 +16,7 @@ from remote import Head, RemoteWorker
 from subtitle.codec import VERSION as WIRE_VERSION
 from subtitled.core import protocol as be
 from subtitled.core.plan import Plan
-from subtitled.cues.phrases import Phrase
+from subtitled.core.transcription import Phrase
 from subtitled.version import VERSION
 
 if TYPE_CHECKING:

@@ -28,6 +28,7 @@ from subtitled.api.connection_limits import ALLOWANCE_BYTES, MAX_CONNECTIONS
 from subtitled.api.upload_writer import MAX_WAITING
 from subtitled.api.uploads import CHUNK_BYTES, WINDOW_BYTES
 from subtitled.config import schema
+from subtitled.config.load import to_toml
 from subtitled.network.auth import server_key, server_key_path
 from subtitled.network.listeners import open_doors
 
@@ -69,7 +70,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, port: str) -> Iterator[Daem
 
 def configure(daemon: Daemon, **sections: object) -> None:
     daemon.config = msgspec.structs.replace(daemon.config, **sections)
-    daemon.config_file.write_text(schema.show(daemon.config), "utf-8")
+    daemon.config_file.write_text(to_toml(daemon.config), "utf-8")
 
 
 @pytest.fixture(autouse=True)

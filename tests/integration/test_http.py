@@ -22,6 +22,7 @@ import media
 from daemon import Daemon, eventually, free_port, is_running
 from gateway import Gateway
 from subtitled.config import schema
+from subtitled.config.load import to_toml
 from subtitled.runtime.niceness import NICENESS
 
 if TYPE_CHECKING:
@@ -564,11 +565,11 @@ def test_the_daemon_starts_the_gateway_and_again_when_it_dies(tmp_path: Path) ->
         assert daemon.workers() == workers
         [second] = gateways_of(daemon.pid)
         daemon.config_file.write_text(
-            schema.show(msgspec.structs.replace(daemon.config, http=schema.Http())), "utf-8"
+            to_toml(msgspec.structs.replace(daemon.config, http=schema.Http())), "utf-8"
         )
         os.kill(daemon.pid, signal.SIGHUP)
         eventually(lambda: not is_running(second), "it is not wanted any more")
-        daemon.config_file.write_text(schema.show(daemon.config), "utf-8")
+        daemon.config_file.write_text(to_toml(daemon.config), "utf-8")
         os.kill(daemon.pid, signal.SIGHUP)
         eventually(answers, "it is wanted again")
         [third] = gateways_of(daemon.pid)

@@ -22,6 +22,7 @@ from msgspec import structs
 import media
 from daemon import Daemon, InboxFolder, eventually
 from subtitled.config import schema
+from subtitled.config.load import to_toml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -355,7 +356,7 @@ def test_output_folder_that_may_not_be_entered_fails_the_job_and_the_daemon_goes
 def test_two_inboxes_with_one_output_keep_their_subtitles_apart(tmp_path: Path) -> None:
     with daemon_in(tmp_path, InboxFolder(), InboxFolder(name="other")) as daemon:
         shared = tuple(structs.replace(inbox, output=str(daemon.outbox)) for inbox in daemon.config.inbox)
-        daemon.config_file.write_text(schema.show(structs.replace(daemon.config, inbox=shared)), "utf-8")
+        daemon.config_file.write_text(to_toml(structs.replace(daemon.config, inbox=shared)), "utf-8")
         daemon.start()
         talks = {
             seconds: media.write_sound(tmp_path / f"{seconds}.flac", media.speech(seconds))

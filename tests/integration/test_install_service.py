@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from subtitled.config import schema
+from subtitled.config.load import to_toml
 from subtitled.systemd.install import closed_to_others
 
 needs_systemd = pytest.mark.skipif(
@@ -31,12 +32,12 @@ def install(prefix: Path, *options: str, status: int = 0) -> str:
 def config_file(tmp_path: Path) -> Path:
     path = tmp_path / "subtitled.toml"
     inbox = schema.Inbox(path="/srv/my media", output="beside")
-    path.write_text(schema.show(schema.Config(inbox=(inbox,))), "utf-8")
+    path.write_text(to_toml(schema.Config(inbox=(inbox,))), "utf-8")
     return path
 
 
 def unit_in(prefix: Path) -> Path:
-    return prefix / "etc/systemd/system/subtitled.systemd.unit_files"
+    return prefix / "etc/systemd/system/subtitled.service"
 
 
 def test_the_units_of_this_environment_are_written_once(tmp_path: Path, config_file: Path) -> None:

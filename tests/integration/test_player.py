@@ -26,6 +26,7 @@ from subtitle import messages as ms
 from subtitle.client import Client
 from subtitle.errors import ServerError
 from subtitled.config import schema
+from subtitled.config.load import to_toml
 from subtitled.http.gateway import Gateway as Http
 from subtitled.http.player import Cues, pieces_of
 from subtitled.http.wav import Span
@@ -243,7 +244,7 @@ def test_audio_of_an_upload_is_heard_for_a_while_and_after_a_restart(tmp_path: P
         daemon.start()
         assert np.array_equal(heard(daemon.client, job), media.recording("demo-zh.flac"))
         briefly = msgspec.structs.replace(daemon.config, uploads=schema.Uploads(keep_done_s=0))
-        daemon.config_file.write_text(schema.show(briefly), "utf-8")
+        daemon.config_file.write_text(to_toml(briefly), "utf-8")
         os.kill(daemon.pid, signal.SIGHUP)
         eventually(lambda: daemon.client.stats().spool_bytes == 0, "it is kept no longer")
 

@@ -13,6 +13,7 @@ from msgspec import structs
 
 from daemon import Daemon, eventually
 from subtitled.config import schema
+from subtitled.config.load import to_toml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +30,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 def reload(daemon: Daemon, **sections: object) -> None:
     """Change sections of the configuration file and send SIGHUP."""
     changed = structs.replace(daemon.config, **sections)
-    daemon.config_file.write_text(schema.show(changed), "utf-8")
+    daemon.config_file.write_text(to_toml(changed), "utf-8")
     os.kill(daemon.pid, signal.SIGHUP)
 
 

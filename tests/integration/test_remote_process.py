@@ -16,7 +16,7 @@ from faults.plan import ModelFault, Plan
 from integration.test_systemd import Manager
 from remote import Head, RemoteWorker
 from subtitle.keys import Key, load_key, new_pair, save_key
-from subtitled.config import schema
+from subtitled.config.load import load_config
 from subtitled.errors import ExitCode
 
 FAULTY = Path(__file__).parents[1] / "faults" / "remote.py"
@@ -99,7 +99,7 @@ def test_a_key_for_a_host_is_made_with_the_line_that_lets_it_in(tmp_path: Path) 
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
         line = done.stdout if name == "gpu2.lan" else done.stdout.partition("[remote.keys]\n")[2]
         file.write_text(f"{file.read_text('utf-8')}{line}", "utf-8")
-    keys = schema.load(str(file), {}, check_paths=False).remote.keys
+    keys = load_config(str(file), {}, check_paths=False).remote.keys
     assert keys == {name: load_key(tmp_path / f"{name}.toml").public for name in ("gpu2.lan", "gpu3")}
 
 

@@ -10,7 +10,8 @@ import msgspec
 import pysubs2
 import pytest
 
-from subtitled.cues.phrases import Placed, Word
+from subtitled.core.transcription import Word
+from subtitled.cues.phrases import Placed
 from subtitled.cues.render import render
 from subtitled.cues.transcript import Interval, SegmentTranscript, Transcript, with_cues
 

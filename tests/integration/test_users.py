@@ -19,7 +19,7 @@ from office import Office
 from sender import Sender, submit_of
 from subtitle import messages as ms
 from subtitle.keys import new_pair
-from subtitled.config import schema
+from subtitled.config.load import to_toml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -184,7 +184,7 @@ def test_a_reload_that_leaves_an_open_port_without_keys_is_refused(office: Offic
         listen=msgspec.structs.replace(office.daemon.config.listen, clients=("tcp://0.0.0.0:7000",)),
     )
     path = office.daemon.folder / "open.toml"
-    path.write_text(schema.show(changed), "utf-8")
+    path.write_text(to_toml(changed), "utf-8")
     command = [sys.executable, "-m", "subtitled", "config", "check", "--config", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 78

@@ -467,7 +467,7 @@ def broken_model(tmp_path: Path) -> str:
     """Return a folder that looks like a model's and holds none."""
     folder = tmp_path / "model"
     folder.mkdir()
-    for name in ("model.bin", "schema.json", "tokenizer.json"):
+    for name in ("model.bin", "config.json", "tokenizer.json"):
         (folder / name).write_bytes(b"{}")
     return str(folder)
 

@@ -7,7 +7,7 @@ import sys
 
 _PROGRAM = """
 import resource, sys
-from subtitled.workers.process import keep_memory
+from subtitled.runtime.processes import keep_memory
 if sys.argv[1] == "keep":
     keep_memory()
 for _ in range(2):

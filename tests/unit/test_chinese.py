@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subtitled.cues.phrases import Placed, Word, spell
+from subtitled.core.transcription import Word
+from subtitled.cues.phrases import Placed, spell
 from subtitled.output.chinese import convert
 
 

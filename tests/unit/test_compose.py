@@ -10,7 +10,7 @@ from subtitled.core.plan import Piece, Plan, Span
 from subtitled.core.protocol import Media, SegmentResult
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState, SegmentState
-from subtitled.cues.phrases import Phrase
+from subtitled.core.transcription import Phrase
 from subtitled.output.transcript_builder import compose, compose_all
 from subtitled.storage.rows import JobRow, ResultRow
 

@@ -18,6 +18,7 @@ from msgspec import structs
 from subtitle.messages import LayoutOptions
 from subtitled.config import checks, schema
 from subtitled.config.checks import layout_of
+from subtitled.config.load import load_config, to_toml
 from subtitled.config.schema import Config, Inbox, Listen, Log, Model, Pool, State
 from subtitled.errors import ConfigError, ExitCode
 
@@ -31,7 +32,7 @@ def faults_of(
     file = tmp_path / "subtitled.toml"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
-        schema.load(str(file), environ or {}, check_paths=check_paths)
+        load_config(str(file), environ or {}, check_paths=check_paths)
     return [fault.replace(str(file), "FILE") for fault in caught.value.faults]
 
 
@@ -45,14 +46,14 @@ def loaded(
 ) -> Config:
     file = tmp_path / "subtitled.toml"
     file.write_text(text, encoding="utf-8")
-    return schema.load(str(file), environ or {}, check_paths=check_paths)
+    return load_config(str(file), environ or {}, check_paths=check_paths)
 
 
 # What is read
 
 
 def test_nothing_set_gives_the_defaults() -> None:
-    assert schema.load(None, {}, check_paths=False) == Config()
+    assert load_config(None, {}, check_paths=False) == Config()
 
 
 def test_a_file_overrides_defaults_and_the_environment_overrides_the_file(tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_the_environment_is_read_as_toml_except_where_text_is_wanted() -> None:
         "SUBTITLED_LISTEN__METRICS": "",
         "SUBTITLED_LOG__FORMAT": '"json"',
     }
-    got = schema.load(None, environ, check_paths=False)
+    got = load_config(None, environ, check_paths=False)
     assert (got.model.name, got.model.batch_size) == ("5", 8)
     assert got.pool == Pool(devices=("cpu", "cpu"), prepare_workers="auto")
     assert (got.vad.threshold, got.listen.metrics, got.log.format) == (0.25, "", "json")
@@ -81,7 +82,7 @@ def test_the_environment_is_read_as_toml_except_where_text_is_wanted() -> None:
 
 def test_the_environment_sets_the_whole_list_of_inboxes() -> None:
     environ = {"SUBTITLED_INBOX": '[{path = "/a", output = "/b"}, {path = "/c", output = "beside"}]'}
-    got = schema.load(None, environ, check_paths=False)
+    got = load_config(None, environ, check_paths=False)
     assert got.inbox == (Inbox(path="/a", output="/b"), Inbox(path="/c", output="beside"))
 
 
@@ -91,13 +92,13 @@ def test_there_may_be_no_inbox(tmp_path: Path) -> None:
 
 def test_variables_without_a_section_are_not_ours() -> None:
     assert (
-        schema.load(None, {"SUBTITLED_CONFIG": "/x", "SUBTITLE_SERVER": "y"}, check_paths=False) == Config()
+        load_config(None, {"SUBTITLED_CONFIG": "/x", "SUBTITLE_SERVER": "y"}, check_paths=False) == Config()
     )
 
 
 def test_a_value_cannot_smuggle_in_another_key() -> None:
     with pytest.raises(ConfigError, match=r"model\.beam_size: got"):
-        schema.load(None, {"SUBTITLED_MODEL__BEAM_SIZE": "1\nbatch_size = 2"}, check_paths=False)
+        load_config(None, {"SUBTITLED_MODEL__BEAM_SIZE": "1\nbatch_size = 2"}, check_paths=False)
 
 
 def test_one_device_becomes_a_list_of_one(tmp_path: Path) -> None:
@@ -175,7 +176,7 @@ def test_the_error_says_all_its_faults(tmp_path: Path) -> None:
     file = tmp_path / "x.toml"
     file.write_text("a = 1\nb = 2\n")
     with pytest.raises(ConfigError) as caught:
-        schema.load(str(file), {}, check_paths=False)
+        load_config(str(file), {}, check_paths=False)
     assert str(caught.value) == "\n".join(caught.value.faults)
     assert len(caught.value.faults) == 2
 
@@ -197,17 +198,17 @@ def test_a_file_that_is_not_utf8_is_named_with_its_line(tmp_path: Path) -> None:
     file = tmp_path / "latin1.toml"
     file.write_bytes(b"# one\n# caf\xe9\n")
     with pytest.raises(ConfigError, match=r"latin1\.toml: not UTF-8 \(at line 2\)"):
-        schema.load(str(file), {}, check_paths=False)
+        load_config(str(file), {}, check_paths=False)
 
 
 def test_a_missing_file_is_a_fault_with_its_remedy(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent\.toml: no such file; `subtitled config init`"):
-        schema.load(str(tmp_path / "absent.toml"), {}, check_paths=False)
+        load_config(str(tmp_path / "absent.toml"), {}, check_paths=False)
 
 
 def test_a_folder_in_place_of_the_file_is_a_fault(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
-        schema.load(str(tmp_path), {}, check_paths=False)
+        load_config(str(tmp_path), {}, check_paths=False)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +255,7 @@ def test_a_value_of_the_wrong_kind_or_range_says_what_is_allowed(
 
 def test_a_path_that_is_not_utf8_is_a_fault_that_can_be_printed() -> None:
     with pytest.raises(ConfigError, match="UTF-8 text") as caught:
-        schema.load(None, {"SUBTITLED_STATE__DIR": os.fsdecode(b"/srv/\xff")}, check_paths=False)
+        load_config(None, {"SUBTITLED_STATE__DIR": os.fsdecode(b"/srv/\xff")}, check_paths=False)
     str(caught.value).encode("utf-8")
 
 
@@ -272,14 +273,14 @@ def test_an_unknown_section_in_the_environment_is_a_fault() -> None:
     with pytest.raises(
         ConfigError, match=r"colour\.red: no such key \(got \"1\"\); known here: model, decoding, pool"
     ):
-        schema.load(None, {"SUBTITLED_COLOUR__RED": "1"}, check_paths=False)
+        load_config(None, {"SUBTITLED_COLOUR__RED": "1"}, check_paths=False)
 
 
 def test_inboxes_are_set_by_variable_only_as_a_whole() -> None:
     with pytest.raises(
         ConfigError, match=r"inbox\.path: got \"/x\", allowed: only as a whole list: SUBTITLED_INBOX="
     ):
-        schema.load(None, {"SUBTITLED_INBOX__PATH": "/x"}, check_paths=False)
+        load_config(None, {"SUBTITLED_INBOX__PATH": "/x"}, check_paths=False)
 
 
 def test_converting_chinese_without_opencc_is_a_fault_with_its_remedy(tmp_path: Path) -> None:
@@ -289,8 +290,8 @@ def test_converting_chinese_without_opencc_is_a_fault_with_its_remedy(tmp_path: 
             (tmp_path / package.name).symlink_to(package)
     roots = [str(tmp_path), str(_ROOT / "client"), str(_ROOT / "daemon")]
     program = (
-        f"import sys; sys.path[:0] = {roots!r}; from subtitled.config.schema import load; "
-        """load(None, {"SUBTITLED_INBOX": '[{chinese = "tw"}]'}, check_paths=False)"""
+        f"import sys; sys.path[:0] = {roots!r}; from subtitled.config.load import load_config; "
+        """load_config(None, {"SUBTITLED_INBOX": '[{chinese = "tw"}]'}, check_paths=False)"""
     )
     done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, check=False)
     assert 'inbox[0].chinese: got "tw", allowed: "off", until OpenCC is installed: pip install' in done.stderr
@@ -445,7 +446,7 @@ def test_a_daemon_that_others_work_for_needs_no_device_of_its_own(tmp_path: Path
     found = loaded(f'{text}"{"a" * 40}"\n', tmp_path)
     assert found.pool.devices == ()
     assert found.remote.keys == {"gpu2.lan": "a" * 40}
-    assert loaded(schema.show(found), tmp_path) == found
+    assert loaded(to_toml(found), tmp_path) == found
 
 
 def test_workers_that_ray_places_need_a_way_in_and_a_name(tmp_path: Path) -> None:
@@ -545,7 +546,7 @@ def test_nesting_is_seen_through_symbolic_links(tmp_path: Path) -> None:
 def test_a_model_folder_must_hold_a_model(tmp_path: Path) -> None:
     text = folders(tmp_path) + f'[model]\nname = "{tmp_path}"\n'
     assert one_fault(text, tmp_path, check_paths=True).startswith("model.name: got ")
-    for file in ("model.bin", "schema.json", "tokenizer.json"):
+    for file in ("model.bin", "config.json", "tokenizer.json"):
         (tmp_path / file).touch()
     assert loaded(text, tmp_path, check_paths=True).model.name == str(tmp_path)
 
@@ -560,7 +561,7 @@ def test_the_default_file_holds_every_key_at_its_default() -> None:
 
 
 def test_the_default_file_loads_as_the_defaults() -> None:
-    assert schema.load(str(schema.DEFAULT_FILE), {}, check_paths=False) == Config()
+    assert load_config(str(schema.DEFAULT_FILE), {}, check_paths=False) == Config()
 
 
 def test_every_key_of_the_default_file_is_explained() -> None:
@@ -579,7 +580,7 @@ def test_a_built_wheel_holds_the_default_file(tmp_path: Path) -> None:
     subprocess.run(command, cwd=_ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        assert archive.read("subtitled/subtitled.toml") == schema.DEFAULT_FILE.read_bytes()
+        assert archive.read("subtitled/config/subtitled.toml") == schema.DEFAULT_FILE.read_bytes()
         for path in (_ROOT / "systemd").iterdir():
             assert archive.read(f"subtitled/systemd/{path.name}") == path.read_bytes()
 
@@ -605,7 +606,7 @@ def test_what_is_shown_reads_back_as_the_same(
         pool=Pool(devices=("cpu", "cuda:1")),
     )
     file = tmp_path_factory.getbasetemp() / "shown.toml"
-    file.write_text(schema.show(given_config), encoding="utf-8", newline="")
+    file.write_text(to_toml(given_config), encoding="utf-8", newline="")
     table: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
     assert table["model"]["name"] == name
     assert [inbox["path"] for inbox in table["inbox"]] == [inbox.path for inbox in inboxes]
@@ -615,7 +616,7 @@ def test_what_is_shown_reads_back_as_the_same(
 def test_what_is_shown_loads_as_the_same(tmp_path: Path) -> None:
     text = '[pool]\ndevices = ["cpu"]\nprepare_workers = 2\n[[inbox]]\npath = "/a"\n[[inbox]]\npath = "/b c\\n"\n'
     once = loaded(text, tmp_path)
-    assert loaded(schema.show(once), tmp_path) == once
+    assert loaded(to_toml(once), tmp_path) == once
 
 
 # Copies of others' lists
@@ -632,7 +633,7 @@ def test_the_compute_types_include_all_that_ctranslate2_has() -> None:
 
 
 def test_the_service_gives_the_daemon_what_its_defaults_need() -> None:
-    unit = (_ROOT / "systemd" / "subtitled.systemd.unit_files").read_text(encoding="utf-8")
+    unit = (_ROOT / "systemd" / "subtitled.service").read_text(encoding="utf-8")
     values = dict(re.findall(r"^(\w+)=(.*)$", unit, re.MULTILINE))
     assert Listen().clients[0].startswith(f"ipc:///run/{values['RuntimeDirectory']}/")
     assert State().dir == f"/var/lib/{values['StateDirectory']}"

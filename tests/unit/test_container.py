@@ -15,6 +15,7 @@ import yaml
 from subtitle.cli import cli as client_commands
 from subtitled.cli import cli as server_commands
 from subtitled.config import schema
+from subtitled.config.load import load_config
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -36,7 +37,7 @@ def variables() -> dict[str, str]:
 
 
 def configured() -> schema.Config:
-    return schema.load(None, variables(), check_paths=False)
+    return load_config(None, variables(), check_paths=False)
 
 
 def test_what_is_copied_is_there_and_in_the_build_context() -> None:

@@ -15,13 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subtitled.config.schema import Inbox
+from subtitled.config.schema import FORMATS, Format, Inbox
+from subtitled.core.transcription import Word
 from subtitled.cues.ass import ass
 from subtitled.cues.cue_text import one_line
 from subtitled.cues.layout import Cue, layout
-from subtitled.cues.phrases import Placed, Word
+from subtitled.cues.phrases import Placed
 from subtitled.cues.plain_text import lrc, tsv, txt
-from subtitled.cues.render import FORMATS, Format, Look, render
+from subtitled.cues.render import Look, render
 from subtitled.cues.subrip import srt
 from subtitled.cues.transcript import SegmentTranscript, Transcript
 from subtitled.cues.ttml import ttml

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subtitled.config.layout_limits import Limits
+from subtitled.core.transcription import Word
 from subtitled.cues.layout import layout
-from subtitled.cues.phrases import Placed, Word
+from subtitled.cues.phrases import Placed
 from subtitled.cues.word_alignment import heard
 
 WORDS = (Word(" Hello", 0, 400, 0.98), Word(" there,", 450, 800, 0.9), Word(" friend.", 900, 1400, 0.4))

@@ -1,17 +1,18 @@
-"""The rule of the layers: subtitle <- core <- cues <- adapters <- processes."""
+"""The rule of the packages: each imports only what its row of the table allows, and nothing imports in a circle."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
 _ROOT = Path(__file__).parents[2]
 _MODULES = {
@@ -20,29 +21,47 @@ _MODULES = {
     for path in sorted((_ROOT / top).rglob("*.py"))
 }
 
-_PROCESSES = (
-    "workers.process",
-    "workers.fetch",
-    "workers.prepare",
-    "workers.transcribe",
-    "workers.loading",
-    "workers.remote",
-    "workers.command",
-    "workers.link",
-    "workers.supervisor",
-    "workers.model_step",
-    "after",
-    "server",
-    "companion",
-    "cluster",
-    "doctor",
-    "http",
-    "cli",
-    "demo",
-    "__main__",
-)
-_FOUNDATIONS = ("subtitled", "subtitled.errors", "subtitled.config.schema")
-"""What every layer of the daemon may import."""
+ALLOWED = {
+    # Foundations. Every package may import `errors`, `version`, `languages`, and the client's package `subtitle`.
+    "errors": "",
+    "languages": "",
+    "version": "",
+    "log": "",
+    "config": "",
+    # Pure: no clock, file, socket, thread.
+    "core": "config",
+    "cues": "config core",
+    # What the features stand on.
+    "runtime": "log",
+    "files": "",
+    "network": "config",
+    "systemd": "config files",
+    "storage": "core log runtime",
+    # Features.
+    "asr": "config core cues",
+    "observability": "asr config core cues log runtime storage systemd",
+    "output": "asr config core cues files log observability runtime storage",
+    "media": "config core files log output runtime",
+    "inboxes": "asr config core files log media output storage",
+    "workers": "asr config core log media network observability runtime storage systemd",
+    "hooks": "config core log output runtime storage",
+    "api": "config core cues files inboxes log media network observability output runtime storage workers",
+    "ray": "config log network runtime workers",
+    "http": "config core cues",
+    "web": "config cues http log runtime systemd",
+    # Programs.
+    "server": "api asr config core files hooks inboxes log network observability output ray runtime storage "
+    "systemd workers",
+    "doctor": "asr config core cues files media network ray runtime",
+    "demo": "",
+    "cli": "asr config cues demo doctor inboxes log network output runtime server systemd web workers",
+    "__main__": "cli",
+}
+"""Package or module of `subtitled` -> what it may import; docs/architecture.md explains the order."""
+
+_FOUNDATIONS = frozenset({"errors", "languages", "version"})
+_LOOSE = frozenset({"__main__", "cli", "errors", "languages", "log", "version"})
+"""The modules that are in no package."""
 
 # The core is given its time, its numbers and its work; what could fetch them is out of its reach.
 _IMPURE = frozenset(
@@ -56,19 +75,14 @@ _NOWHERE = frozenset({"torch", "torchaudio", "silero_vad"})
 """Torch is not installed: the lock leaves it out, and importing silero_vad imports it."""
 
 
-def layer(module: str) -> int:
-    """Give the layer of one of our modules: 0 client, 1 core, 2 cues, 3 adapters, 4 processes."""
-    parts = module.split(".")
-    if parts[0] == "subtitle":
-        return 0
-    if parts[1:2] in (["core"], ["cues"]):
-        return 1 if parts[1] == "core" else 2
-    name = ".".join(parts[1:])
-    return 4 if any(name == process or name.startswith(f"{process}.") for process in _PROCESSES) else 3
+def unit(module: str) -> str:
+    """Return the row of the table that a module belongs to; "subtitle" for the client."""
+    top, _, rest = module.partition(".")
+    return rest.partition(".")[0] if top == "subtitled" else top
 
 
 def imported(source: str, module: str, *, is_package: bool = False) -> set[str]:
-    """Give the full names of all that `source` imports anywhere; `from a import b` gives both a and a.b."""
+    """Return the full names of all that `source` imports anywhere; `from a import b` gives both a and a.b."""
     package = module if is_package else module.rpartition(".")[0]
     names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
@@ -86,29 +100,77 @@ def imported(source: str, module: str, *, is_package: bool = False) -> set[str]:
 
 
 def breaches(module: str, source: str, known: Collection[str], *, is_package: bool = False) -> list[str]:
-    """Give what `module` imports against the rule, one line each; `known` are our modules' names."""
+    """Return what `module` imports against the table, one line each; `known` are the names of our modules."""
     found: list[str] = []
-    here = layer(module)
+    here = unit(module)
     for name in sorted(imported(source, module, is_package=is_package)):
         top = name.partition(".")[0]
         if top in _NOWHERE:
-            found.append(f"{module} imports {name}, which nothing may")
-        elif here in {1, 2} and top in _IMPURE:
-            found.append(f"{module} imports {name}, and {'core' if here == 1 else 'cues'} is pure")
-        elif top == "subtitled" and here == 0:
-            found.append(f"{module} imports {name}: the client knows no daemon")
-        elif name in known and name not in _FOUNDATIONS and layer(name) > here:
-            found.append(f"{module} imports {name}, which is of a higher layer")
+            found.append(f"{module} imports {name}, which nothing may import")
+        elif here in {"core", "cues"} and top in _IMPURE:
+            found.append(f"{module} imports {name}, but {here} is pure")
+        elif here == "subtitle" and top == "subtitled":
+            found.append(f"{module} imports {name}, but the client does not import the daemon")
+        elif top == "subtitled" and name in known and here != "subtitle":
+            there = unit(name)
+            if there and there != here and there not in _FOUNDATIONS and there not in ALLOWED[here].split():
+                found.append(f"{module} imports {name}; {here} may import: {ALLOWED[here] or 'nothing'}")
     return found
 
 
+def cycle(graph: Mapping[str, Collection[str]]) -> list[str]:
+    """Return the names along one cycle of the graph; empty if there is none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def _graph() -> dict[str, set[str]]:
+    graph: dict[str, set[str]] = {}
+    for module, path in _MODULES.items():
+        names = imported(path.read_text(encoding="utf-8"), module, is_package=path.name == "__init__.py")
+        # `from package import module` is an import of the module, not of the package's own __init__.
+        graph[module] = {
+            name
+            for name in names
+            if name in _MODULES
+            and name != module
+            and not any(n.startswith(f"{name}.") for n in names & set(_MODULES))
+        }
+    return graph
+
+
 @pytest.mark.parametrize("module", sorted(_MODULES))
-def test_a_module_imports_only_its_own_layer_and_those_below(module: str) -> None:
+def test_module_imports_only_what_its_package_may(module: str) -> None:
     path = _MODULES[module]
-    assert (
-        breaches(module, path.read_text(encoding="utf-8"), _MODULES, is_package=path.name == "__init__.py")
-        == []
-    )
+    source = path.read_text(encoding="utf-8")
+    assert breaches(module, source, _MODULES, is_package=path.name == "__init__.py") == []
+
+
+def test_table_has_no_cycle_and_no_unused_permission() -> None:
+    assert cycle({name: allowed.split() for name, allowed in ALLOWED.items()}) == []
+    used: dict[str, set[str]] = {name: set() for name in ALLOWED}
+    for module, names in _graph().items():
+        if module.startswith("subtitled."):
+            used[unit(module)] |= {unit(name) for name in names if name.startswith("subtitled.")}
+    unused = {
+        name: sorted(set(allowed.split()) - used[name])
+        for name, allowed in ALLOWED.items()
+        if set(allowed.split()) - used[name]
+    }
+    assert unused == {}
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    assert cycle(_graph()) == []
+
+
+def test_top_level_has_packages_and_few_loose_modules() -> None:
+    top = _ROOT / "daemon" / "subtitled"
+    assert {path.stem for path in top.glob("*.py")} - {"__init__"} == _LOOSE
+    assert len(_LOOSE) <= 6
 
 
 _SOME = (
@@ -141,7 +203,7 @@ _SOME = (
         ("subtitled.asr.engine", "if True:\n    import torch.nn"),
     ],
 )
-def test_a_planted_breach_is_found(module: str, source: str) -> None:
+def test_planted_breach_is_found(module: str, source: str) -> None:
     planted = f'"""A module."""\n\nfrom __future__ import annotations\n\n{source}\n'
     assert breaches(module, planted, _SOME), source
 
@@ -154,32 +216,26 @@ def test_a_planted_breach_is_found(module: str, source: str) -> None:
             "subtitled.core.broker",
             "from subtitled.core.plan import Plan\nfrom . import states\nimport subtitle",
         ),
-        (
-            "subtitled.core.broker",
-            "from subtitled.errors import SubtitledError\nfrom ..config import Recovery",
-        ),
+        ("subtitled.core.broker", "from subtitled.errors import SubtitledError\nfrom ..config import schema"),
         ("subtitled.cues.layout", "from subtitled.core.plan import Plan\nimport unicodedata"),
-        (
-            "subtitled.storage.store",
-            "import sqlite3\nfrom subtitled.cues import layout\nfrom subtitled.core import records",
-        ),
+        ("subtitled.storage.store", "import sqlite3\nfrom subtitled.core import records"),
         (
             "subtitled.server.loop",
-            "import subtitled.workers.supervisor\nfrom subtitled import sdnotify, worker",
+            "import subtitled.workers.supervisor\nfrom subtitled.systemd import notify",
         ),
     ],
 )
-def test_what_the_rule_allows_is_no_breach(module: str, source: str) -> None:
+def test_allowed_import_is_no_breach(module: str, source: str) -> None:
     assert breaches(module, source, _SOME) == []
 
 
-def test_no_module_is_longer_than_400_lines() -> None:
-    lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in _MODULES.items()}
-    assert {name: length for name, length in lengths.items() if length > 400} == {}
+def test_planted_cycle_is_found() -> None:
+    assert cycle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) != []
+    assert cycle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
 @pytest.mark.parametrize(
-    "statement", ["import subtitle", "import subtitled.config.schema, subtitled.core.plan"]
+    "statement", ["import subtitle", "import subtitled.config.load, subtitled.core.plan"]
 )
 def test_importing_the_light_packages_loads_nothing_heavy(statement: str) -> None:
     heavy = "{'numpy', 'av', 'onnxruntime', 'ctranslate2', 'faster_whisper', 'sqlite3'}"

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from subtitled.config.layout_limits import LayoutOverrides, Limits, limits_for
+from subtitled.core.transcription import Word
 from subtitled.cues.layout import Cue, fast_cues, layout
-from subtitled.cues.phrases import Placed, Word
+from subtitled.cues.phrases import Placed
 from subtitled.cues.text import clean
 from subtitled.cues.text_width import columns, columns_per_char
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 import pytest
 
 from subtitled.config.layout_limits import limits_for
+from subtitled.core.transcription import Word
 from subtitled.cues.layout import layout
-from subtitled.cues.phrases import Placed, Word
+from subtitled.cues.phrases import Placed
 from subtitled.cues.text_width import columns
 
 

@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from subtitled.config.layout_limits import (
-    PROFILES,
-    LayoutOverrides,
-    Limits,
-    Profile,
-    fits_one_cue,
-    limits_for,
-)
-from subtitled.cues.text_width import columns, columns_per_char, graphemes
+from subtitled.config.layout_limits import PROFILES, LayoutOverrides, Limits, Profile, limits_for
+from subtitled.cues.text_width import columns, columns_per_char, fits_one_cue, graphemes
 
 
 @pytest.mark.parametrize(

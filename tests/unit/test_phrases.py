@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subtitled.core.plan import Piece, Span
-from subtitled.cues.phrases import Phrase, Placed, Word, place
+from subtitled.core.transcription import Phrase, Word
+from subtitled.cues.phrases import Placed, place
 from subtitled.cues.text import units
 
 SECOND = 16_000

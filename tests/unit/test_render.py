@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pysubs2.formats.subrip import SubripFormat
 
+from subtitled.core.transcription import Word
 from subtitled.cues.cue_text import clock
 from subtitled.cues.layout import Cue, layout
-from subtitled.cues.phrases import Placed, Word
+from subtitled.cues.phrases import Placed
 from subtitled.cues.render import Look, read_json, render
 from subtitled.cues.subrip import srt
 from subtitled.cues.transcript import Absence, Interval, SegmentTranscript, Transcript

@@ -29,14 +29,14 @@ def values(unit: str, key: str) -> list[str]:
 
 
 def unit_of(found: schema.Config, place: Place = PLACE, *existing: str) -> str:
-    return made(found, place, *existing)["systemd/system/subtitled.systemd.unit_files"]
+    return made(found, place, *existing)["systemd/system/subtitled.service"]
 
 
 def test_the_files_are_the_shipped_ones_for_the_default_configuration() -> None:
     """So that who copies systemd/ by hand has what the command writes, up to the folders named one by one."""
     default = schema.Config()
     service = unit_of(default)
-    shipped_unit = shipped("subtitled.systemd.unit_files")
+    shipped_unit = shipped("subtitled.service")
     for key in ("ReadWritePaths", "RequiresMountsFor", "Environment"):
         assert values(service, key) != []
         service = re.sub(rf"^(?:{key}=.*\n)+", f"{key}=…\n", service, flags=re.MULTILINE)
@@ -54,14 +54,14 @@ def test_the_folder_systemd_links_to_what_is_in_the_package(path: Path) -> None:
 
 def test_every_hardening_line_stands_below_its_reason() -> None:
     block: list[str] = []
-    for line in shipped("subtitled.systemd.unit_files").splitlines():
+    for line in shipped("subtitled.service").splitlines():
         block = [*block, line] if line.strip() else []
         if line.startswith(("Protect", "Restrict", "Private", "Device", "System", "Memory", "Capability")):
             assert any(other.startswith("#") for other in block), line
 
 
 def test_the_unit_does_not_contradict_the_daemon() -> None:
-    unit, recovery = shipped("subtitled.systemd.unit_files"), schema.Recovery()
+    unit, recovery = shipped("subtitled.service"), schema.Recovery()
     assert int(values(unit, "TimeoutStopSec")[0]) > recovery.stop_timeout_s
     assert values(unit, "RestartPreventExitStatus") == [str(int(ExitCode.FATAL))]
 
@@ -93,7 +93,7 @@ def test_state_and_sockets_are_made_by_systemd_where_it_makes_such() -> None:
 def test_state_and_sockets_elsewhere_are_made_by_tmpfiles() -> None:
     listen = schema.Listen(clients=("ipc:///data/s/clients.sock",), workers="ipc:///data/s/private/w.sock")
     found = made(schema.Config(inbox=(), state=schema.State(dir="/data/subs"), listen=listen))
-    unit = found["systemd/system/subtitled.systemd.unit_files"]
+    unit = found["systemd/system/subtitled.service"]
     for key in ("StateDirectory", "StateDirectoryMode", "RuntimeDirectory", "RuntimeDirectoryMode"):
         assert values(unit, key) == []
     assert values(unit, "ReadWritePaths") == ["-/data/subs", "-/data/s"]
@@ -125,7 +125,7 @@ def test_another_user_is_named_everywhere() -> None:
     found = made(
         schema.Config(), Place(program="/a/subtitled", python="/usr", config_file="/a/$x.toml", user="media")
     )
-    unit = found["systemd/system/subtitled.systemd.unit_files"]
+    unit = found["systemd/system/subtitled.service"]
     assert (values(unit, "User"), values(unit, "Group")) == (["media"], ["media"])
     assert values(unit, "ExecStart") == ["/a/subtitled run --config /a/$$x.toml"]
     assert "u media " in found["sysusers.d/subtitled.conf"]

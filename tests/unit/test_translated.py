@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from subtitled.asr.dual_task import transcribe
 from subtitled.asr.prompts import Request
 from subtitled.core.protocol import SegmentResult
-from subtitled.cues.phrases import Phrase
+from subtitled.core.transcription import Phrase
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subtitled.config.checks import LANGUAGES
+from subtitled.core.transcription import Word
 from subtitled.cues.hallucination_filter import Rules, leave_out, plain
-from subtitled.cues.phrases import Placed, Word, spell
+from subtitled.cues.phrases import Placed, spell
 from subtitled.cues.transcript import Interval, SegmentTranscript
 from subtitled.output.hallucination_phrases import _book, rules_for
 

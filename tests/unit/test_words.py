@@ -13,7 +13,7 @@ from subtitled.web.i18n import Voice
 from subtitled.web.language_choice import preferred
 from subtitled.web.messages import LANGUAGES, WORDS
 
-_PAGE = Path(__file__).parents[2] / "daemon" / "subtitled" / "http" / "page"
+_PAGE = Path(__file__).parents[2] / "daemon" / "subtitled" / "web"
 _KEY = re.compile(r"""["']([a-z_0-9]+(?:\.[a-z_0-9]+)+)["']""")
 _FAMILY = re.compile(r"""\.of\(\s*["']([a-z_.]+)["']""")
 _SAID = re.compile(r"""\bsay\(\s*["'](\w+)["']""")

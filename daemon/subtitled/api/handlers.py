@@ -19,12 +19,13 @@ from subtitled.api.stats import Census
 from subtitled.api.upload_store import Holdings
 from subtitled.api.validation import check_layout
 from subtitled.api.views import history, job_facts, media_of, shown
+from subtitled.config.schema import FORMATS, Format
 from subtitled.core.broker import Broker
 from subtitled.core.events import CancelRequested, Event, RetryRequested
 from subtitled.core.protocol import Waveform
 from subtitled.core.records import Role
 from subtitled.core.states import JobState
-from subtitled.cues.render import FORMATS, Format, render
+from subtitled.cues.render import render
 from subtitled.cues.transcript import Transcript
 from subtitled.files.atomic_files import is_there
 from subtitled.output.finish import look_of

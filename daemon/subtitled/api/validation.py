@@ -11,8 +11,8 @@ from subtitled.api.errors import RefusedError
 from subtitled.config.checks import LANGUAGES
 from subtitled.config.layout_limits import check_overrides, overrides_of
 from subtitled.config.model_files import can_translate
+from subtitled.config.schema import FORMATS
 from subtitled.core.records import Options
-from subtitled.cues.render import FORMATS
 from subtitled.files.atomic_files import fitted
 
 NAME_BYTES_LEFT = 64

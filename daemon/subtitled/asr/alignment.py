@@ -15,7 +15,8 @@ from msgspec import Struct
 
 from subtitle.messages import WordTimestamps
 from subtitled.asr.faster_whisper_compat import Aligned
-from subtitled.config.layout_limits import Limits, fits_one_cue
+from subtitled.config.layout_limits import Limits
+from subtitled.cues.text_width import fits_one_cue
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel

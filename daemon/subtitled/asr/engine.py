@@ -22,9 +22,8 @@ from subtitled.asr.faster_whisper_compat import generate, is_out_of_memory, opti
 from subtitled.asr.prompts import Prompts, Request
 from subtitled.config.layout_limits import Limits, limits_for
 from subtitled.config.schema import Decoding
-from subtitled.core.decoding_decisions import Decision, Verdict
 from subtitled.core.protocol import SegmentResult
-from subtitled.cues.phrases import Phrase, Word
+from subtitled.core.transcription import Decision, Phrase, Verdict, Word
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel

@@ -13,7 +13,7 @@ import numpy as np
 from msgspec import Struct
 
 from subtitled.asr.faster_whisper_compat import compression_ratio, generate
-from subtitled.core.decoding_decisions import Decision, Verdict
+from subtitled.core.transcription import Decision, Verdict
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel

@@ -5,21 +5,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from subtitle.keys import KEY_NAME, KEY_NAME_RULE, is_key
 from subtitle.messages import LayoutOptions
 from subtitled.config.addresses import endpoint_fault, host_of, is_loopback, is_web_address
-from subtitled.config.cluster_checks import check_cluster, takes_others
 from subtitled.config.layout_limits import LayoutOverrides, check_overrides, overrides_of
 from subtitled.config.model_files import can_translate, fault_of, is_convertible, is_folder
-from subtitled.config.toml_struct import shown
-from subtitled.output import chinese
-
-if TYPE_CHECKING:
-    from subtitled.config.schema import Config, Inbox
-    from subtitled.config.toml_struct import Faults
+from subtitled.config.schema import Config, Inbox
+from subtitled.config.toml_struct import Faults, shown
 
 COMPUTE_TYPES = (
     "auto",
@@ -45,6 +40,11 @@ LANGUAGES = tuple(
 )
 """The language codes that Whisper knows."""
 
+RAY_HOST = "ray"
+"""The name of the key that workers have which Ray has placed."""
+RAY_REMEDY = "pip install 'subtitled[ray]'"
+OPENCC_REMEDY = "pip install 'subtitled[zh]', or the package opencc-python-reimplemented"
+
 _DEVICE = re.compile(r"cpu|cuda:(\d{1,3}|(GPU|MIG)-[0-9a-zA-Z/-]+)")
 
 
@@ -61,7 +61,7 @@ def check(config: Config, faults: Faults, *, check_paths: bool) -> None:
     _check_inbox_folders(config, faults, check_paths=check_paths)
     _check_clients(config, faults)
     _check_sockets(config, faults)
-    check_cluster(config, faults)
+    _check_cluster(config, faults)
     _check_uploads(config, faults)
     _check_http(config, faults, check_paths=check_paths)
     _check_aftermath(config, faults, check_paths=check_paths)
@@ -136,8 +136,8 @@ def _check_inbox_values(config: Config, faults: Faults) -> None:
         if inbox.karaoke and not (inbox.word_timestamps is True and "ass" in inbox.formats):
             allowed = 'false, unless word_timestamps = true and "ass" is among the formats'
             faults.add(f"{key}.karaoke", inbox.karaoke, allowed)
-        if inbox.chinese != "off" and not chinese.is_installed():
-            faults.add(f"{key}.chinese", inbox.chinese, f'"off", until OpenCC is installed: {chinese.REMEDY}')
+        if inbox.chinese != "off" and find_spec("opencc") is None:
+            faults.add(f"{key}.chinese", inbox.chinese, f'"off", until OpenCC is installed: {OPENCC_REMEDY}')
         if inbox.language not in {"auto", "multi", *LANGUAGES} and not faults.is_faulty(f"{key}.language"):
             allowed = f'"auto", "multi" (each segment its own), or one of {" ".join(LANGUAGES)}'
             faults.add(f"{key}.language", inbox.language, allowed)
@@ -346,4 +346,62 @@ def _check_creatable(key: str, path: str, faults: Faults, *, depth: int | None) 
     elif not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         faults.add(
             key, path, f"a folder that can be made; user {os.geteuid()} may not write in {shown(str(folder))}"
+        )
+
+
+def takes_others(config: Config) -> bool:
+    """Say whether transcribe workers may come from other hosts."""
+    return bool(config.remote.listen)
+
+
+def _check_cluster(config: Config, faults: Faults) -> None:
+    """Add to `faults` what is wrong in [remote] and [ray]; keys already faulty are passed over."""
+    _check_remote(config, faults)
+    _check_ray(config, faults)
+
+
+def _check_remote(config: Config, faults: Faults) -> None:
+    listen = config.remote.listen
+    if listen and not faults.is_faulty("remote.listen"):
+        scheme, _, address = listen.partition("://")
+        if scheme != "tcp" or host_of(address) is None:
+            faults.add("remote.listen", listen, '"" (off), or tcp://HOST:PORT with a port from 1 to 65535')
+        elif listen in (*config.listen.clients, config.listen.workers):
+            faults.add("remote.listen", listen, "an endpoint of its own; this one is in [listen] too")
+    owners: dict[str, str] = {}
+    for name, key in config.remote.keys.items():
+        got = {name: key}
+        if not KEY_NAME.fullmatch(name):
+            faults.add("remote.keys", got, f"for a name, {KEY_NAME_RULE}")
+        if not is_key(key):
+            faults.add("remote.keys", got, "a public key, as `subtitled keys new NAME --worker` prints it")
+        elif key in owners:
+            faults.add("remote.keys", got, f"a key of its own; this one is {owners[key]}'s too")
+        owners.setdefault(key, name)
+
+
+def _check_ray(config: Config, faults: Faults) -> None:
+    ray = config.ray
+    if ray.min_workers > ray.max_workers and not faults.is_faulty("ray.min_workers", "ray.max_workers"):
+        faults.add("ray.min_workers", ray.min_workers, f"at most ray.max_workers ({ray.max_workers})")
+    endpoint = ray.endpoint
+    if endpoint and not faults.is_faulty("ray.endpoint"):
+        scheme, _, address = endpoint.partition("://")
+        if scheme != "tcp" or host_of(address) is None:
+            faults.add("ray.endpoint", endpoint, '"", or tcp://HOST:PORT with a port from 1 to 65535')
+    if config.pool.engine != "ray" or faults.is_faulty("pool.engine"):
+        return
+    if find_spec("ray") is None:
+        faults.add("pool.engine", "ray", f'"local", until Ray is installed: {RAY_REMEDY}')
+    if RAY_HOST in config.remote.keys and not faults.is_faulty("remote.keys"):
+        faults.add("remote.keys", {RAY_HOST: "…"}, "another name: Ray's workers have this one")
+    if not any(end.startswith("ipc:") for end in config.listen.clients) and not faults.is_faulty(
+        "listen.clients"
+    ):
+        faults.add(
+            "listen.clients", config.listen.clients, 'one that is ipc://PATH, while pool.engine is "ray"'
+        )
+    if not config.remote.listen and not faults.is_faulty("remote.listen"):
+        faults.add(
+            "remote.listen", "", 'tcp://HOST:PORT, which its workers reach, while pool.engine is "ray"'
         )

@@ -14,7 +14,6 @@ import msgspec
 from msgspec import Struct
 
 from subtitle.messages import LayoutOptions
-from subtitled.cues.text_width import columns, columns_per_char
 
 Profile = Literal["default", "strict", "raw"]
 PROFILES: tuple[Profile, ...] = get_args(Profile)
@@ -101,13 +100,6 @@ def limits_for(
     if faults := [*_faults(asked), *_contradictions(limits)]:
         raise ValueError("; ".join(faults))
     return limits
-
-
-def fits_one_cue(text: str, duration_ms: int, limits: Limits, language: str | None) -> bool:
-    """Return whether a phrase may be a cue as it is: neither wider than all its lines nor longer than `max_ms`."""
-    room = limits.max_chars * limits.max_lines * columns_per_char(language)
-    is_narrow = not room or columns(text.strip()) <= room
-    return is_narrow and not (limits.max_ms and duration_ms > limits.max_ms)
 
 
 def overrides_of(options: LayoutOptions) -> LayoutOverrides:

@@ -1,25 +1,22 @@
-"""The daemon's configuration: TOML plus environment, into frozen Structs."""
+"""The keys of the configuration, as frozen Structs with their defaults."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from msgspec import Meta, Struct, structs
+from msgspec import Meta, Struct
 
-from subtitled.config import toml_struct
-from subtitled.config.checks import check
 from subtitled.config.layout_limits import Profile
-from subtitled.config.sources import read_below_the_file, read_environment, read_file
-from subtitled.cues.render import Format
-from subtitled.errors import ConfigError
-from subtitled.output.chinese import Variant
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 SAMPLE_RATE = 16_000
+
+Format = Literal["srt", "vtt", "ass", "ttml", "txt", "tsv", "lrc", "json"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+Variant = Literal["tw", "hk", "cn", "off"]
+"""Written Chinese: of Taiwan, of Hong Kong, of the mainland, or as the model wrote it."""
+BESIDE = "beside"
+"""The value of an inbox's `output` that puts subtitles into the folder of their source."""
 
 DEFAULT_FILE = Path(__file__).with_name("subtitled.toml")
 """A configuration file with every key at its default, explained; `config/subtitled.toml` is a link to it."""
@@ -296,61 +293,3 @@ class Config(_Section, frozen=True):
     webhook: Webhook = Webhook()
     state: State = State()
     log: Log = Log()
-
-
-def load(path: str | None, environ: Mapping[str, str], *, check_paths: bool = True) -> Config:
-    """Give the configuration of the file at `path`, if any, as `SUBTITLED_SECTION__KEY` in `environ` overrides it.
-
-    What neither sets is at its default. Folders come back in normal form, and one device as a list of one.
-    WHISPER_MODEL and WHISPER_COMPUTE_TYPE set what the file leaves out. Without `check_paths` no folder is looked at. Raises
-    `ConfigError` with every fault, one line each.
-    """
-    return _load(path, environ, check_paths=check_paths)[0]
-
-
-def show(config: Config) -> str:
-    """Give the whole configuration as TOML; `load` reads it back as the same."""
-    return toml_struct.emit(config)
-
-
-def show_with_origins(path: str | None, environ: Mapping[str, str]) -> str:
-    """Give what `load` gives as TOML, with a comment after each value that is not the default's: where it was set."""
-    config, origins = _load(path, environ, check_paths=False)
-    return toml_struct.emit(config, origins)
-
-
-def _load(
-    path: str | None, environ: Mapping[str, str], *, check_paths: bool
-) -> tuple[Config, Mapping[str, str]]:
-    faults = toml_struct.Faults(key for key, _ in toml_struct.keys(Config))
-    table = read_file(path, faults) if path is not None else {}
-    is_read = not faults.lines
-    read_below_the_file(environ, table, faults)
-    read_environment(Config, environ, table, faults)
-    config = toml_struct.fill(Config, table, faults)
-    if is_read:
-        # After an unreadable file all its keys are at their defaults, of which nobody wants to hear.
-        check(config, faults, check_paths=check_paths)
-    if faults.lines:
-        raise ConfigError(faults.lines)
-    return _normal(config), faults.origins
-
-
-def _normal(config: Config) -> Config:
-    devices = config.pool.devices
-    if isinstance(devices, str) and devices != "auto":
-        devices = (devices,)
-    inboxes = tuple(
-        structs.replace(
-            inbox,
-            path=os.path.normpath(inbox.path),
-            output=inbox.output if inbox.output == "beside" else os.path.normpath(inbox.output),
-        )
-        for inbox in config.inbox
-    )
-    return structs.replace(
-        config,
-        pool=structs.replace(config.pool, devices=devices),
-        inbox=inboxes,
-        state=structs.replace(config.state, dir=os.path.normpath(config.state.dir)),
-    )

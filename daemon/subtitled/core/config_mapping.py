@@ -5,10 +5,9 @@ from __future__ import annotations
 import msgspec
 from msgspec import structs
 
-from subtitled.config.schema import Config
+from subtitled.config.schema import BESIDE, Config
 from subtitled.core.policy import Policy
 from subtitled.core.protocol import EngineSettings, Recipe
-from subtitled.output.paths import BESIDE
 
 FIXED_SECTIONS = ("model", "decoding", "listen")
 """Sections that workers and sockets were made with; a change needs a restart, as one of remote.listen or state.dir does."""

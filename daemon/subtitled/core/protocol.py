@@ -13,9 +13,8 @@ from msgspec import Meta, Struct
 from subtitle.codec import Codec
 from subtitle.messages import WordTimestamps
 from subtitled.config.schema import Decoding
-from subtitled.core.decoding_decisions import Decision
 from subtitled.core.plan import Plan, Span
-from subtitled.cues.phrases import Phrase
+from subtitled.core.transcription import Decision, Phrase
 
 
 class _Message(Struct, frozen=True, kw_only=True, tag=True):

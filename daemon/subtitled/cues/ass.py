@@ -14,8 +14,8 @@ from subtitled.cues.cue_text import WORD_JOINER, shown
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from subtitled.core.transcription import Word
     from subtitled.cues.layout import Cue
-    from subtitled.cues.phrases import Word
 
 _BRACES = str.maketrans({"{": "\uff5b", "}": "\uff5d"})
 """Full-width braces: seen in every player, where a plain one hides the text behind it in most."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from subtitled.cues.text import weight
 
 if TYPE_CHECKING:
-    from subtitled.cues.phrases import Word
+    from subtitled.core.transcription import Word
 
 _DOUBT_MS = 1000
 """A first or last word nearer to its phrase's edge is taken to reach it: the model's own edges are nearer to the truth, and the

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from subtitled.cues.phrases import Placed, Word, spell
+from subtitled.core.transcription import Word
+from subtitled.cues.phrases import Placed, spell
 from subtitled.cues.text import stands_alone
 from subtitled.cues.transcript import Removal
 

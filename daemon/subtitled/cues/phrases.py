@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from subtitled.core.plan import Piece, Plan, Span, to_media
+from subtitled.core.transcription import Phrase, Word
 from subtitled.cues.text import units, weight
 
 if TYPE_CHECKING:
@@ -16,29 +17,6 @@ if TYPE_CHECKING:
 _SAMPLES_PER_MS = 16
 _SLIVER_SAMPLES = 500 * _SAMPLES_PER_MS
 """More than the silence that is kept on one side of a span (vad.pad_ms), less than a word with its pause."""
-
-
-class Word(Struct, frozen=True):
-    """One word as the model heard it, with the space before it; times count as those of its phrase."""
-
-    text: str
-    start_ms: int
-    end_ms: int
-    probability: float
-
-
-class Phrase(Struct, frozen=True):
-    """What the model returned: text from `start_ms` to `end_ms` of segment time, with its finite scores."""
-
-    text: str
-    start_ms: int
-    end_ms: int
-    words: tuple[Word, ...] = ()
-    """Joined they are the text; empty where words were not timed."""
-    avg_logprob: float = 0.0
-    compression_ratio: float = 0.0
-    no_speech_prob: float = 0.0
-    temperature: float = 0.0
 
 
 class Placed(Struct, frozen=True):

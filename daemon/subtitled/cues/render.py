@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal, assert_never, get_args
+from typing import Literal, assert_never
 
 import msgspec
 from msgspec import Struct
 
+from subtitled.config.schema import Format
+from subtitled.core.transcription import Word
 from subtitled.cues.ass import ass
-from subtitled.cues.phrases import Word
 from subtitled.cues.plain_text import lrc, tsv, txt
 from subtitled.cues.subrip import srt
 from subtitled.cues.transcript import Transcript
 from subtitled.cues.ttml import ttml
 from subtitled.cues.webvtt import vtt
-
-Format = Literal["srt", "vtt", "ass", "ttml", "txt", "tsv", "lrc", "json"]
-FORMATS: tuple[Format, ...] = get_args(Format)
 
 _BOM = b"\xef\xbb\xbf"
 

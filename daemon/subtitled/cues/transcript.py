@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from subtitled.config.layout_limits import NO_OVERRIDES, LayoutOverrides, Limits, Profile, limits_for
-from subtitled.core.decoding_decisions import Decision
+from subtitled.core.transcription import Decision
 from subtitled.cues.layout import Cue, fast_cues, layout
 from subtitled.cues.phrases import Placed
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from subtitled.cues.phrases import Placed, Word, spell
+from subtitled.core.transcription import Word
+from subtitled.cues.phrases import Placed, spell
 from subtitled.cues.text import clean
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import msgspec
 
 from subtitled.asr.cuda import Device
 from subtitled.asr.model import DEMO
-from subtitled.config import schema as configuration
+from subtitled.config import load as configuration
 from subtitled.config.schema import Config
 from subtitled.doctor import folders, host, keys, model, remote_workers, sockets
 from subtitled.doctor.daemon_user import daemons_account, program_finding, run_as
@@ -126,7 +126,7 @@ class Checkup:
         if any(finding.state == "fault" for finding in found):
             return
         try:
-            configuration.load(self._file, self._environ)
+            configuration.load_config(self._file, self._environ)
         except ConfigError as error:
             yield from (line for line in config_findings(error) if "model.name" not in line.what)
 

@@ -11,14 +11,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from shlex import quote
 
-from subtitled.config.schema import Config
+from subtitled.config.schema import BESIDE, Config
 from subtitled.config.schema import Inbox as InboxSection
 from subtitled.core.config_mapping import space_of
 from subtitled.doctor.daemon_user import Account, run_as
 from subtitled.doctor.finding import Finding, fault, ok, warning
 from subtitled.files.atomic_files import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
 from subtitled.files.filesystem import NETWORK_FILE_SYSTEMS, file_system
-from subtitled.output.paths import BESIDE
 
 MIB = 2**20
 MAX_COUNTED = 1_000_000

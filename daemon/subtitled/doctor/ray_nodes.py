@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 from msgspec import Struct
 
-from subtitled.config.cluster_checks import RAY_REMEDY
+from subtitled.config.checks import RAY_REMEDY
 from subtitled.config.schema import Config
 from subtitled.doctor.finding import Begun, Finding, Said, fault, ok, warning
 from subtitled.errors import SubtitledError

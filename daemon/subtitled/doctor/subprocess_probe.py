@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from subtitled.doctor.finding import Begun, Chosen, Finding, Said, fault
-from subtitled.workers.supervisor import describe_status
+from subtitled.runtime.processes import describe_status
 
 LAST_WORDS_BYTES = 4096
 _said_decoder = msgspec.json.Decoder(Said)

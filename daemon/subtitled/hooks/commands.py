@@ -15,7 +15,7 @@ import msgspec
 
 from subtitled.hooks.job_event import Ended
 from subtitled.hooks.journal_reader import Stopping
-from subtitled.workers.supervisor import describe_status
+from subtitled.runtime.processes import describe_status
 
 _KEPT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE")
 """Variables that a command gets from the daemon; what else is in its environment is not the command's business."""

@@ -8,8 +8,8 @@ import msgspec
 from msgspec import Struct
 
 from subtitle import messages as ms
+from subtitled.config.schema import Format
 from subtitled.core.states import JobState
-from subtitled.cues.render import Format
 from subtitled.cues.transcript import Transcript
 from subtitled.http.media_types import kind_of
 from subtitled.http.player import Cues, Waveform

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from subtitled.cues.phrases import Placed, Word
+from subtitled.core.transcription import Word
+from subtitled.cues.phrases import Placed
 from subtitled.cues.transcript import Transcript
 from subtitled.languages import name_of
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from subtitled.cues.render import FORMATS
+from subtitled.config.schema import BESIDE, FORMATS
 from subtitled.files.atomic_files import inside, is_temporary, printable
-from subtitled.output.paths import BESIDE, ERROR_SUFFIX
+from subtitled.output.paths import ERROR_SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

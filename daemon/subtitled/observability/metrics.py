@@ -8,8 +8,8 @@ from platform import python_version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
-from subtitled.core.decoding_decisions import Verdict
 from subtitled.core.protocol import SegmentResult
+from subtitled.core.transcription import Verdict
 from subtitled.observability.gpu_metrics import GpuCollector
 from subtitled.version import VERSION
 

@@ -5,22 +5,20 @@ from __future__ import annotations
 from functools import lru_cache
 from importlib.util import find_spec
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from subtitled.cues.phrases import Placed, Word
+    from subtitled.core.transcription import Word
+    from subtitled.cues.phrases import Placed
     from subtitled.cues.transcript import Transcript
-
-Variant = Literal["tw", "hk", "cn", "off"]
 
 LANGUAGES = frozenset({"zh", "yue"})
 """Whisper's codes of the languages that are written in Chinese characters alone."""
 
-REMEDY = "pip install 'subtitled[zh]', or the package opencc-python-reimplemented"
 
 _CONVERSIONS = {"tw": "s2twp", "hk": "s2hk", "cn": "tw2sp"}
 """OpenCC's own: with words of the region (滑鼠, 鼠标), not characters alone; a text that is so already stays."""

@@ -13,8 +13,9 @@ from typing import Literal
 
 from msgspec import Struct
 
+from subtitled.config.schema import Format
 from subtitled.core.records import Job, Options
-from subtitled.cues.render import Format, Look, render
+from subtitled.cues.render import Look, render
 from subtitled.cues.transcript import Transcript
 from subtitled.errors import SpoolError
 from subtitled.files.atomic_files import fitted, is_there, move_whole, remove, write_whole

@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 
 from subtitled import log
+from subtitled.config.schema import FORMATS, Format
 from subtitled.core import events as ev
 from subtitled.core.records import Job
-from subtitled.cues.render import FORMATS, Format
 from subtitled.cues.transcript import Transcript
 from subtitled.errors import NoSpaceError, SpoolError, StoreError, SubtitledError
 from subtitled.files.atomic_files import is_there, sweep_temporaries

@@ -6,6 +6,7 @@ import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from subtitled.config.schema import BESIDE
 from subtitled.errors import SpoolError
 from subtitled.files.atomic_files import fitted, move_whole, printable, write_whole
 from subtitled.languages import iso_639
@@ -13,8 +14,6 @@ from subtitled.languages import iso_639
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-BESIDE = "beside"
-"""The value of an inbox's `output` that puts subtitles into the folder of their source."""
 
 ERROR_SUFFIX = ".error.txt"
 

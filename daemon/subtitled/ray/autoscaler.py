@@ -19,14 +19,14 @@ from subtitle import Client, StatsInfo, SubtitleError
 from subtitle.keys import key_text
 from subtitle.messages import WorkerFacts
 from subtitled import log
-from subtitled.config.cluster_checks import RAY_HOST
+from subtitled.config.checks import RAY_HOST
 from subtitled.errors import ExitCode, SubtitledError
 from subtitled.ray.actor import Orders
 from subtitled.ray.connection import Cluster, why_unreachable
 from subtitled.ray.scaling_policy import Limits, Member, Pauses, Scaling, backlog_ms
 from subtitled.ray.settings import Errand, endpoint_of
 from subtitled.ray.worker_pool import Crew, Gone, Hand, Stage
-from subtitled.workers.process import die_with_parent
+from subtitled.runtime.processes import die_with_parent
 
 TURN_S = 1.0
 """Seconds between two looks at the daemon and at Ray."""

@@ -10,7 +10,7 @@ import msgspec
 
 from subtitle.keys import Key, new_pair
 from subtitled import log
-from subtitled.config.cluster_checks import RAY_HOST
+from subtitled.config.checks import RAY_HOST
 from subtitled.config.schema import Config
 from subtitled.network.auth import server_key, server_key_path
 from subtitled.ray.settings import Errand, errand_of

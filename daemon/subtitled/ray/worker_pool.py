@@ -16,7 +16,7 @@ from ray.exceptions import RayActorError
 
 from subtitled.errors import ExitCode
 from subtitled.ray.actor import Ended, Orders, Seat, Seated
-from subtitled.workers.supervisor import describe_status
+from subtitled.runtime.processes import describe_status
 
 LEAVE_SLACK_S = 15.0
 """How much longer than its own time a worker that was told to leave may take to end."""

@@ -39,6 +39,7 @@ from subtitled.observability.monitor import Vitals, has_model
 from subtitled.observability.systemd_status import Standing
 from subtitled.observability.transition_log import Reporter
 from subtitled.output.job_writer import Finisher
+from subtitled.ray.process import Launcher
 from subtitled.runtime.mailbox import Mailbox
 from subtitled.runtime.signals import Signals
 from subtitled.storage.lock import take_folder
@@ -94,7 +95,6 @@ class Server:
             devices,
             context=self._context,
             authenticator=self._authenticator,
-            environ=environ,
             call_back=self._mailbox.put,
             supervisor=self._supervisor,
             broker=self._broker,
@@ -102,6 +102,8 @@ class Server:
             store=self._store,
             vitals=self._vitals,
         )
+        gate = self._worker_link.gate
+        self._ray = Launcher(environ, gate.keys) if gate else None
         # Without a device here nobody here loads the model.
         self._model = ModelStep(config.model.name if devices else DEMO, self._worker_link.spawn_fetch)
         self._reception = Reception(
@@ -159,11 +161,15 @@ class Server:
         self._perform(self._broker.restore(self._store.unfinished(), time.monotonic()))
         self._reception.start()
         self._fill_slots()
-        self._worker_link.start()
+        self._want_ray_workers()
         self._aftermath.start()
         self._arrivals.start()
         if not self._devices:
             self._announce_ready()  # workers come when they come
+
+    def _want_ray_workers(self) -> None:
+        if self._ray is not None:
+            self._ray.want(self._config)
 
     def _turn(self) -> None:
         if time.monotonic() - self._turned_at > LATE_S:
@@ -349,6 +355,7 @@ class Server:
             self._broker.set_policy(policy_of(config))
             self._broker.recipe = recipe_of(config, self._broker.window_samples)
             self._worker_link.reconfigure(config, devices)
+            self._want_ray_workers()
             self._space.reconfigure(*space_of(config))
             self._reception.reconfigure(config)
             self._aftermath.reconfigure(config)
@@ -391,6 +398,8 @@ class Server:
         self._aftermath.close()
         self._reception.close()
         self._worker_link.close()
+        if self._ray is not None:
+            self._ray.close()
         self._authenticator.stop()
         self._context.term()
         self._probes.close()

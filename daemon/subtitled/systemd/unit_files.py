@@ -57,7 +57,7 @@ def unit_files(place: Place, config: Config, *, is_there: Callable[[str], bool])
             raise SubtitledError(f"{path!r}: a unit cannot name it; rename it without control characters")
     gateway = UnitFile("etc/systemd/system/subtitled-http.service", _gateway_unit(place))
     return [
-        UnitFile("etc/systemd/system/subtitled.systemd.unit_files", _unit(place, config)),
+        UnitFile("etc/systemd/system/subtitled.service", _unit(place, config)),
         *([gateway] if config.http.listen and not config.http.with_daemon else []),
         UnitFile("etc/sysusers.d/subtitled.conf", _sysusers(place.user, config.state.dir)),
         UnitFile("etc/tmpfiles.d/subtitled.conf", _tmpfiles(place.user, config, is_there)),
@@ -113,7 +113,7 @@ def _folders(config: Config) -> list[str]:
 def _unit(place: Place, config: Config) -> str:
     folders, state = _folders(config), config.state.dir
     needed = (place.program, place.python, place.config_file, *folders, *config.uploads.paths, state)
-    unit = _Unit(shipped("subtitled.systemd.unit_files"))
+    unit = _Unit(shipped("subtitled.service"))
     command = f"{_word(place.program)} run --config {_word(place.config_file)}".replace("$", "$$")
     unit.set("ExecStart", command)
     unit.set("User", place.user)

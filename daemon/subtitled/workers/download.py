@@ -9,7 +9,7 @@ from subtitled.asr.hub import fetch
 from subtitled.asr.model import NotReachableError
 from subtitled.core.protocol import LastWords, WorkerSettings
 from subtitled.errors import ExitCode, ModelError
-from subtitled.workers.process import Channel
+from subtitled.workers.channel import Channel
 
 
 def run(channel: Channel, settings: WorkerSettings) -> ExitCode:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 import zmq
@@ -25,7 +25,6 @@ from subtitled.network.auth import Authenticator
 from subtitled.network.sockets import bind_workers
 from subtitled.observability.metrics import Metrics
 from subtitled.observability.monitor import Vitals
-from subtitled.ray.process import Launcher
 from subtitled.storage.store import Store
 from subtitled.version import VERSION
 from subtitled.workers.admission import Weights
@@ -49,7 +48,6 @@ class WorkerLink:
         *,
         context: zmq.Context[zmq.Socket[bytes]],
         authenticator: Authenticator,
-        environ: Mapping[str, str],
         call_back: Callable[[Callable[[], None]], None],
         supervisor: Supervisor,
         broker: Broker,
@@ -70,7 +68,6 @@ class WorkerLink:
         if config.remote.listen:
             self.gate = Gate(config, context, authenticator=authenticator, broker=broker, metrics=metrics)
             self._shipping = Shipping(self.gate, broker, config.remote.wire_codec, call_back)
-        self._launcher = Launcher(environ, self.gate.keys) if self.gate else None
         self._weights = self.gate.weights if self.gate else Weights(config.model.digest)
         self._supervisor = supervisor
         self._broker = broker
@@ -84,11 +81,6 @@ class WorkerLink:
         """The frames as they came: sent on, they share ZeroMQ's own memory. A view of one would be wrapped anew, and its release
         told to Python by a thread of pyzmq's, for every segment."""
 
-    def start(self) -> None:
-        """Have workers come from elsewhere, where the configuration has somebody ask for them."""
-        if self._launcher is not None:
-            self._launcher.want(self._config)
-
     def reconfigure(self, config: Config, devices: list[Device]) -> None:
         """Take over another configuration, for the processes that are started from now on."""
         self._config = config
@@ -97,7 +89,6 @@ class WorkerLink:
         if self.gate is not None and self._shipping is not None:
             self.gate.reconfigure(config)
             self._shipping.mode = config.remote.wire_codec
-        self.start()
 
     def slots(self, *, has_model: bool) -> list[tuple[str, Role]]:
         """Return the slots that the configuration asks for; without the model those that need it are left out."""
@@ -261,14 +252,12 @@ class WorkerLink:
         return self.gate.patience_s(time.monotonic()) if self.gate else float("inf")
 
     def close(self) -> None:
-        """Close the sockets, and end what asks for workers elsewhere: those see that nobody is here any more."""
+        """Close the sockets."""
         if self._shipping is not None:
             self._shipping.close()
         self._socket.close()
         if self.gate is not None:
             self.gate.close()
-        if self._launcher is not None:
-            self._launcher.close()
 
     def handled(self, keys: Iterable[SegmentKey]) -> None:
         """Note that the broker has handled what was received: who has joined is answered, PCM that it had no use for forgotten."""

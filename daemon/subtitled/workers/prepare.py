@@ -32,7 +32,7 @@ from subtitled.media.existing_subtitles import needless
 from subtitled.media.ingest import Ingest, recut
 from subtitled.media.ingest import Prepared as Segment
 from subtitled.version import VERSION
-from subtitled.workers.process import Channel, start_thread
+from subtitled.workers.channel import Channel, start_thread
 
 
 class _AbandonedError(Exception):

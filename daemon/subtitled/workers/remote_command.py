@@ -81,7 +81,7 @@ def worker(
     from subtitled import log
     from subtitled.config.addresses import host_of
     from subtitled.errors import SubtitledError
-    from subtitled.workers.process import die_with_parent, keep_memory
+    from subtitled.runtime.processes import die_with_parent, keep_memory
     from subtitled.workers.remote_connection import Place
     from subtitled.workers.remote_worker import RemoteWorker, Settings
 

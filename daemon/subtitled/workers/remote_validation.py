@@ -7,7 +7,7 @@ from math import isfinite
 
 from subtitled.config.checks import LANGUAGES
 from subtitled.core import protocol as be
-from subtitled.cues.phrases import Phrase
+from subtitled.core.transcription import Phrase
 
 _LANGUAGES = frozenset(LANGUAGES)
 _CAUSES = frozenset({"compression_ratio", "log_prob", "no_speech_prob", "repetition"})

@@ -7,7 +7,6 @@ kernel kills a worker when the thread that started it ends.
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from msgspec import Struct
 
 from subtitled.core.protocol import WorkerSettings
 from subtitled.errors import ExitCode
+from subtitled.runtime.processes import describe_status
 
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SSL_CERT_FILE")
 """Variables that a worker gets from the daemon, with those that start with one of `_KEPT_PREFIXES`."""
@@ -124,13 +124,3 @@ class Supervisor:
             process.popen.kill()
         for pidfd in list(self._by_pidfd):
             self.reap(pidfd)
-
-
-def describe_status(status: int) -> str:
-    """Return an exit status of `Popen` in words."""
-    if status < 0:
-        try:
-            return f"killed by {signal.Signals(-status).name}"
-        except ValueError:
-            return f"killed by signal {-status}"
-    return "exited" if status == 0 else f"exited with status {status}"

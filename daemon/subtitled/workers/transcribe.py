@@ -33,9 +33,9 @@ from subtitled.core.protocol import (
     WorkerSettings,
 )
 from subtitled.errors import ExitCode, WireAudioError
+from subtitled.workers.channel import Channel, Port, start_thread
 from subtitled.workers.flac import unpack
 from subtitled.workers.model_loader import Load, Loaded, LoadError, load_model
-from subtitled.workers.process import Channel, Port, start_thread
 
 
 class _Lease(Struct, frozen=True):

@@ -1,7 +1,8 @@
-"""Where the values of the configuration come from: the file, the environment."""
+"""The configuration, read from a TOML file and the environment, and checked."""
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct, inspect, structs
 
 from subtitled.config import toml_struct
+from subtitled.config.checks import check
+from subtitled.config.schema import Config
+from subtitled.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +22,65 @@ _BELOW_THE_FILE = {"WHISPER_COMPUTE_TYPE": "compute_type", "WHISPER_MODEL": "nam
 """Variables that Whisper servers are commonly set up with, and the keys of [model] that they stand for."""
 
 
-def read_file(path: str, faults: toml_struct.Faults) -> dict[str, Any]:
+def load_config(path: str | None, environ: Mapping[str, str], *, check_paths: bool = True) -> Config:
+    """Give the configuration of the file at `path`, if any, as `SUBTITLED_SECTION__KEY` in `environ` overrides it.
+
+    What neither sets is at its default. Folders come back in normal form, and one device as a list of one.
+    WHISPER_MODEL and WHISPER_COMPUTE_TYPE set what the file leaves out. Without `check_paths` no folder is looked at. Raises
+    `ConfigError` with every fault, one line each.
+    """
+    return _load(path, environ, check_paths=check_paths)[0]
+
+
+def to_toml(config: Config) -> str:
+    """Give the whole configuration as TOML; `load_config` reads it back as the same."""
+    return toml_struct.emit(config)
+
+
+def to_toml_with_origins(path: str | None, environ: Mapping[str, str]) -> str:
+    """Give what `load_config` gives as TOML, with a comment after each value that is not the default's: where it was set."""
+    config, origins = _load(path, environ, check_paths=False)
+    return toml_struct.emit(config, origins)
+
+
+def _load(
+    path: str | None, environ: Mapping[str, str], *, check_paths: bool
+) -> tuple[Config, Mapping[str, str]]:
+    faults = toml_struct.Faults(key for key, _ in toml_struct.keys(Config))
+    table = _read_file(path, faults) if path is not None else {}
+    is_read = not faults.lines
+    _read_below_the_file(environ, table, faults)
+    _read_environment(Config, environ, table, faults)
+    config = toml_struct.fill(Config, table, faults)
+    if is_read:
+        # After an unreadable file all its keys are at their defaults, of which nobody wants to hear.
+        check(config, faults, check_paths=check_paths)
+    if faults.lines:
+        raise ConfigError(faults.lines)
+    return _normal(config), faults.origins
+
+
+def _normal(config: Config) -> Config:
+    devices = config.pool.devices
+    if isinstance(devices, str) and devices != "auto":
+        devices = (devices,)
+    inboxes = tuple(
+        structs.replace(
+            inbox,
+            path=os.path.normpath(inbox.path),
+            output=inbox.output if inbox.output == "beside" else os.path.normpath(inbox.output),
+        )
+        for inbox in config.inbox
+    )
+    return structs.replace(
+        config,
+        pool=structs.replace(config.pool, devices=devices),
+        inbox=inboxes,
+        state=structs.replace(config.state, dir=os.path.normpath(config.state.dir)),
+    )
+
+
+def _read_file(path: str, faults: toml_struct.Faults) -> dict[str, Any]:
     """Give what the file says; a file that cannot be read is noted and counts as empty."""
     try:
         data = Path(path).read_bytes()
@@ -46,7 +108,7 @@ def _why_unreadable(error: OSError | ValueError) -> str:
             return f"not TOML: {error}"
 
 
-def read_below_the_file(
+def _read_below_the_file(
     environ: Mapping[str, str], table: dict[str, Any], faults: toml_struct.Faults
 ) -> None:
     """Put the values of other programs' variables into `table`, where the file says nothing."""
@@ -57,7 +119,7 @@ def read_below_the_file(
             faults.origins[f"model.{key}"] = f"{variable} in the environment"
 
 
-def read_environment(
+def _read_environment(
     cls: type[Struct], environ: Mapping[str, str], table: dict[str, Any], faults: toml_struct.Faults
 ) -> None:
     """Put the values of the environment's variables for keys of `cls` into `table`, over those of the file."""

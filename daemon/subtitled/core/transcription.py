@@ -1,10 +1,33 @@
-"""What was decided about a window's text beyond taking what the model said first."""
+"""What the model made of a segment: phrases with their words, and the decisions taken on the way."""
 
 from __future__ import annotations
 
 from enum import Enum
 
 from msgspec import Struct
+
+
+class Word(Struct, frozen=True):
+    """One word as the model heard it, with the space before it; times count as those of its phrase."""
+
+    text: str
+    start_ms: int
+    end_ms: int
+    probability: float
+
+
+class Phrase(Struct, frozen=True):
+    """What the model returned: text from `start_ms` to `end_ms` of segment time, with its finite scores."""
+
+    text: str
+    start_ms: int
+    end_ms: int
+    words: tuple[Word, ...] = ()
+    """Joined they are the text; empty where words were not timed."""
+    avg_logprob: float = 0.0
+    compression_ratio: float = 0.0
+    no_speech_prob: float = 0.0
+    temperature: float = 0.0
 
 
 class Verdict(Enum):
