@@ -13,7 +13,7 @@ import soundfile
 
 from subtitled.asr.engine import Engine
 from subtitled.asr.model import load, locate
-from subtitled.asr.prompts import Request
+from subtitled.asr.prompts import PromptRequest
 from subtitled.runtime.processes import keep_memory
 
 SIZES = (1, 2, 4, 8, 16, 32)
@@ -36,7 +36,7 @@ def main() -> None:
         window = engine.window_samples
         starts = (number * window // 2 % (len(pcm) - window) for number in range(asked.windows))
         features = [engine.features(pcm[start : start + window]) for start in starts]
-        requests = [Request(language="en")] * asked.windows
+        requests = [PromptRequest(language="en")] * asked.windows
         engine.transcribe(features, requests, word_timestamps=False)
         took: dict[int, list[tuple[float, float]]] = {size: [] for size in SIZES}
         for _ in range(asked.repeat):

@@ -34,7 +34,7 @@ def measure(path: str) -> None:
     from subtitled.media.ingest import Ingest
 
     wall, cpu = time.perf_counter(), time.process_time()
-    with Ingest(path, vad=schema.Vad(), segments=schema.Segments(), window_s=30) as running:
+    with Ingest(path, vad=schema.VadConfig(), segments=schema.SegmentsConfig(), window_s=30) as running:
         segments = sum(1 for _ in running)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

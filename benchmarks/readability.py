@@ -29,10 +29,10 @@ from typing import Any
 import pysubs2
 from msgspec import Struct
 
-from subtitled.config.layout_limits import Limits, limits_for
+from subtitled.config.layout_limits import LayoutLimits, limits_for
 from subtitled.core.transcription import Word
 from subtitled.cues.layout import Cue, layout
-from subtitled.cues.phrases import Placed
+from subtitled.cues.phrases import MediaPhrase
 from subtitled.cues.text import units, weight
 from subtitled.cues.text_width import columns, columns_per_char
 
@@ -46,10 +46,10 @@ class Text(Struct, frozen=True):
 
     name: str
     language: str
-    phrases: tuple[Placed, ...]
+    phrases: tuple[MediaPhrase, ...]
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> LayoutLimits:
         """What is held for its language."""
         return limits_for(self.language)
 
@@ -93,9 +93,9 @@ def spoken(path: Path, voice: int = 0) -> Text:
     return Text(path.stem, language, tuple(_phrase(words) for words in phrases if words))
 
 
-def _phrase(words: list[Word]) -> Placed:
+def _phrase(words: list[Word]) -> MediaPhrase:
     text = "".join(word.text for word in words).strip()
-    return Placed(text, words[0].start_ms, words[-1].end_ms, tuple(words))
+    return MediaPhrase(text, words[0].start_ms, words[-1].end_ms, tuple(words))
 
 
 def by_subtitled(text: Text) -> tuple[Cue, ...]:
@@ -105,7 +105,7 @@ def by_subtitled(text: Text) -> tuple[Cue, ...]:
 
 def by_subtitled_without_words(text: Text) -> tuple[Cue, ...]:
     """Lay out phrases whose words have no times."""
-    bare = [Placed(phrase.text, phrase.start_ms, phrase.end_ms) for phrase in text.phrases]
+    bare = [MediaPhrase(phrase.text, phrase.start_ms, phrase.end_ms) for phrase in text.phrases]
     return layout(bare, text.limits, language=text.language)
 
 

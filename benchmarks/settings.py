@@ -15,7 +15,7 @@ import soundfile
 
 from subtitled.asr.engine import Engine
 from subtitled.asr.model import load, locate
-from subtitled.asr.prompts import Request
+from subtitled.asr.prompts import PromptRequest
 from subtitled.runtime.processes import keep_memory
 
 BATCH = 8
@@ -60,7 +60,7 @@ def main() -> None:
 
 def _decode(model: Any, features: list[Any], beam: int, *, words: bool = False) -> None:
     engine = Engine(model, beam_size=beam, batch_size=BATCH)
-    engine.transcribe(features, [Request(language="en")] * len(features), word_timestamps=words)
+    engine.transcribe(features, [PromptRequest(language="en")] * len(features), word_timestamps=words)
 
 
 if __name__ == "__main__":

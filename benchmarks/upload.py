@@ -131,7 +131,7 @@ def upload(place: Place, file: Path, sha256: str) -> float:
         while offset < size:
             while socket.poll(0) or offset + CHUNK_BYTES > credit:
                 message = answer(socket)
-                if isinstance(message, ms.Credit):
+                if isinstance(message, ms.UploadCredit):
                     credit = message.offset + accepted.window_bytes
             chunk = source.read(CHUNK_BYTES)
             header = ms.Chunk(request=1, job=accepted.job, offset=offset)

@@ -23,12 +23,12 @@ from msgspec.structs import replace
 from subtitle.messages import WordTimestamps
 from subtitled.asr.engine import Engine
 from subtitled.asr.model import load
-from subtitled.asr.prompts import Request
+from subtitled.asr.prompts import PromptRequest
 from subtitled.config import schema
-from subtitled.config.layout_limits import Limits, limits_for
+from subtitled.config.layout_limits import LayoutLimits, limits_for
 from subtitled.cues.layout import Cue, layout
 from subtitled.cues.phrases import place
-from subtitled.media.ingest import Ingest, Prepared
+from subtitled.media.ingest import Ingest, IngestedSegment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,19 +39,23 @@ DEMO = Path(__file__).parent.parent / "daemon" / "subtitled" / "demo"
 RATE = 16_000
 
 
-def one_line(language: str | None) -> Limits:
+def one_line(language: str | None) -> LayoutLimits:
     """Return the limits of cues of one line."""
     return replace(limits_for(language), max_lines=1)
 
 
-def segments_of(path: Path, engine: Engine) -> list[Prepared]:
+def segments_of(path: Path, engine: Engine) -> list[IngestedSegment]:
     """Return a recording's segments, as the daemon would cut it."""
     window_s = engine.window_samples // RATE
-    with Ingest(str(path), vad=schema.Vad(), segments=schema.Segments(), window_s=window_s) as running:
+    with Ingest(
+        str(path), vad=schema.VadConfig(), segments=schema.SegmentsConfig(), window_s=window_s
+    ) as running:
         return list(running)
 
 
-def cues_of(segments: Sequence[Prepared], results: Sequence[SegmentResult], language: str) -> tuple[Cue, ...]:
+def cues_of(
+    segments: Sequence[IngestedSegment], results: Sequence[SegmentResult], language: str
+) -> tuple[Cue, ...]:
     """Return a recording's cues."""
     phrases = [
         phrase
@@ -93,7 +97,7 @@ def main() -> None:
     for name, language in (("demo", "en"), ("demo-zh", "zh")):
         segments = segments_of(DEMO / f"{name}.flac", whole)
         features = [whole.features(segment.pcm) for segment in segments]
-        requests = [Request(language=language)] * len(segments)
+        requests = [PromptRequest(language=language)] * len(segments)
         best: dict[str, tuple[float, float]] = {}
         results: dict[str, list[SegmentResult]] = {}
         for _ in range(options.repeat):

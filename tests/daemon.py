@@ -89,18 +89,18 @@ class Daemon:
         self.metrics = f"127.0.0.1:{free_port()}"
         self.config = schema.Config(
             **{  # type: ignore[arg-type]
-                "model": schema.Model(name="demo", cpu_threads=1, batch_size=4),
-                "pool": schema.Pool(devices=("cpu", "cpu"), prepare_workers=2),
+                "model": schema.ModelConfig(name="demo", cpu_threads=1, batch_size=4),
+                "pool": schema.PoolConfig(devices=("cpu", "cpu"), prepare_workers=2),
                 # Short segments, so that a small file is several leases: more that can go wrong. Tests of the text take the default.
-                "segments": schema.Segments(max_segment_s=8),
+                "segments": schema.SegmentsConfig(max_segment_s=8),
                 "inbox": tuple(self._inbox(inbox) for inbox in inboxes),
-                "listen": schema.Listen(
+                "listen": schema.ListenConfig(
                     clients=(self.endpoint,),
                     workers=f"ipc://{self.sockets}/private/workers.sock",
                     metrics=self.metrics,
                 ),
-                "state": schema.State(dir=str(folder / "state")),
-                "log": schema.Log(format="json"),
+                "state": schema.StateConfig(dir=str(folder / "state")),
+                "log": schema.LogConfig(format="json"),
                 **sections,
             }
         )
@@ -314,12 +314,12 @@ class Daemon:
         except AssertionError as error:
             raise AssertionError(f"{error}; the end of the log:\n{self.tail()}") from None
 
-    def _inbox(self, inbox: InboxFolder) -> schema.Inbox:
+    def _inbox(self, inbox: InboxFolder) -> schema.InboxConfig:
         path, output = self.folder / inbox.name, self.folder / f"{inbox.name}-out"
         path.mkdir(exist_ok=True)
         output.mkdir(exist_ok=True)
         chosen = {"formats": ("srt", "json"), "settle_s": 0.2, **inbox.options}
-        return schema.Inbox(path=str(path), output=str(output), **chosen)
+        return schema.InboxConfig(path=str(path), output=str(output), **chosen)
 
 
 def process_state(pid: int) -> str:

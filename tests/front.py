@@ -14,7 +14,7 @@ import zmq
 from msgspec import structs
 
 from subtitle import messages as ms
-from subtitled.api.server import Reception
+from subtitled.api.server import ApiServer
 from subtitled.config import schema
 from subtitled.core import actions as ac
 from subtitled.core.broker import Broker
@@ -89,10 +89,10 @@ class Front:
         self.endpoint = f"ipc://{folder}/clients.sock"
         self.config = schema.Config(
             **{
-                "model": schema.Model(name="large-v3-turbo"),
+                "model": schema.ModelConfig(name="large-v3-turbo"),
                 "inbox": (),
-                "listen": schema.Listen(clients=(self.endpoint,)),
-                "state": schema.State(dir=str(folder), reserve_mb=1),
+                "listen": schema.ListenConfig(clients=(self.endpoint,)),
+                "state": schema.StateConfig(dir=str(folder), reserve_mb=1),
                 **sections,
             }
         )
@@ -102,7 +102,7 @@ class Front:
         self.metrics = Metrics()
         self._mailbox: Mailbox[Callable[[], None]] = Mailbox()
         self._authenticator = Authenticator(self.context)
-        self.reception = Reception(
+        self.reception = ApiServer(
             self.config,
             self.context,
             authenticator=self._authenticator,

@@ -27,7 +27,9 @@ class Gateway:
         self.listen = f"127.0.0.1:{free_port()}"
         self.url = f"http://{self.listen}"
         self.config_file = folder / "gateway.toml"
-        section = msgspec.convert({"listen": self.listen, "server": daemon.endpoint, **http}, schema.Http)
+        section = msgspec.convert(
+            {"listen": self.listen, "server": daemon.endpoint, **http}, schema.HttpConfig
+        )
         whole = msgspec.structs.replace(daemon.config, http=section)
         self.config_file.write_text(to_toml(whole), "utf-8")
         self.log_file = folder / "gateway.log"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Office:
     """The daemon runs as soon as this is made; `ann` and `ben` are users, `root` is an admin."""
 
-    def __init__(self, folder: Path, uploads: schema.Uploads = schema.Uploads()) -> None:  # noqa: B008 - frozen
+    def __init__(self, folder: Path, uploads: schema.UploadsConfig = schema.UploadsConfig()) -> None:  # noqa: B008 - frozen
         self.endpoint = f"tcp://127.0.0.1:{free_port()}"
         self.daemon = Daemon(folder, uploads=uploads)
         found = [new_key(self.daemon, "ann"), new_key(self.daemon, "ben")]
@@ -30,7 +30,7 @@ class Office:
         self.allow(*(client for _, client in found))
         self.daemon.start()
 
-    def allow(self, *clients: schema.Client) -> None:
+    def allow(self, *clients: schema.ClientConfig) -> None:
         """Write another allow-list."""
         self.clients = clients
         listen = msgspec.structs.replace(
@@ -40,7 +40,7 @@ class Office:
         self.daemon.config_file.write_text(to_toml(changed), "utf-8")
 
 
-def new_key(daemon: Daemon, name: str, *options: str) -> tuple[Key, schema.Client]:
+def new_key(daemon: Daemon, name: str, *options: str) -> tuple[Key, schema.ClientConfig]:
     """Make a key as an operator does; return the client's file, read, and the lines for the allow-list."""
     path = daemon.folder / f"{name}.toml"
     command = ["keys", "new", name, "-o", str(path), "--config", str(daemon.config_file), *options]
@@ -48,4 +48,4 @@ def new_key(daemon: Daemon, name: str, *options: str) -> tuple[Key, schema.Clien
         [sys.executable, "-m", "subtitled", *command], capture_output=True, text=True, check=True
     )
     (listed,) = tomllib.loads(done.stdout)["client"]
-    return load_key(path), msgspec.convert(listed, schema.Client)
+    return load_key(path), msgspec.convert(listed, schema.ClientConfig)

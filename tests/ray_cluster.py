@@ -107,8 +107,8 @@ class RayHead(Head):
             folder,
             hosts=(),
             environ=cluster.environ,
-            ray=schema.Ray(address=cluster.address, **wanted),
-            pool=schema.Pool(devices=(), engine="ray", prepare_workers=1),
+            ray=schema.RayConfig(address=cluster.address, **wanted),
+            pool=schema.PoolConfig(devices=(), engine="ray", prepare_workers=1),
         )
 
     @property

@@ -31,7 +31,7 @@ class Head(Daemon):
         *,
         hosts: Sequence[str] = ("gpu2", "gpu3"),
         devices: tuple[str, ...] = (),
-        remote: schema.Remote | None = None,
+        remote: schema.RemoteConfig | None = None,
         **sections: Any,
     ) -> None:
         """Make a key for each host; `sections` as for a daemon."""
@@ -40,11 +40,11 @@ class Head(Daemon):
         self.keys = {host: self._key(host) for host in hosts}
         self.remote = f"tcp://127.0.0.1:{free_port()}"
         remote = replace(
-            remote or schema.Remote(),
+            remote or schema.RemoteConfig(),
             listen=self.remote,
             keys={host: key.public for host, key in self.keys.items()},
         )
-        pool = schema.Pool(devices=devices, prepare_workers=1)
+        pool = schema.PoolConfig(devices=devices, prepare_workers=1)
         super().__init__(folder, **{"pool": pool, "remote": remote, **sections})
 
     def _key(self, host: str) -> Key:

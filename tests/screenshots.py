@@ -212,7 +212,7 @@ def main(argv: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="screenshots-") as name:
         work = Path(name)
         with (
-            Daemon(work, pool=schema.Pool(devices=("cpu", "cpu"), prepare_workers=1)) as daemon,
+            Daemon(work, pool=schema.PoolConfig(devices=("cpu", "cpu"), prepare_workers=1)) as daemon,
             Gateway(daemon.start(), work / "gateway") as gateway,
         ):
             scene = Scene(daemon, gateway, work)

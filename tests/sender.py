@@ -59,7 +59,7 @@ class Sender:
             message, _ = ms.to_client.decode(self.socket.recv_multipart())
             if isinstance(message, kind):
                 return message
-            assert isinstance(message, ms.Credit), f"wanted {kind.__name__}, got {message}"
+            assert isinstance(message, ms.UploadCredit), f"wanted {kind.__name__}, got {message}"
 
     def is_silent(self, for_ms: int = 300) -> bool:
         """Say whether nothing comes."""
@@ -92,7 +92,7 @@ class Sender:
                 blob = content[offset : min(end, offset + accepted.chunk_bytes)]
                 self.chunk(accepted, offset, blob)
                 offset += len(blob)
-            written = self.receive(ms.Credit).offset
+            written = self.receive(ms.UploadCredit).offset
 
     def commit(self, job: str, **fields: object) -> ms.JobFacts:
         """Complete an upload; return its job."""

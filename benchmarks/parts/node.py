@@ -102,7 +102,7 @@ class Node:
     def _hear(self, worker: _Worker, frames: Sequence[zmq.Frame]) -> None:
         message, blobs = be.to_worker.decode([frame.buffer for frame in frames])
         match message:
-            case be.Welcome():
+            case be.SessionAccepted():
                 worker.is_welcome = True
                 ready = worker.engine.ready(message.engine.model)
                 self._say(worker, structs.replace(ready, model_digest=WEIGHTS, compute_type="float16"))
@@ -113,9 +113,9 @@ class Node:
                 due = worker.engine.receive(message, blobs, time.monotonic())
                 if due is not None:
                     self._at(due, partial(self._answer, worker))
-            case be.TurnedAway() | be.Unknown():
+            case be.SessionRefused() | be.SessionUnknown():
                 raise SystemExit(f"{worker.engine.identity}: {message}")
-            case be.Prepare() | be.Credit() | be.Abandon() | be.Drain():
+            case be.Prepare() | be.FeedCredit() | be.Abandon() | be.Drain():
                 pass
             case _:
                 assert_never(message)
@@ -128,7 +128,7 @@ class Node:
 
     def _join(self, worker: _Worker) -> None:
         if not worker.is_welcome:
-            join = be.Join(
+            join = be.JoinSession(
                 version=VERSION, protocol=be.PROTOCOL, place=worker.place, device="a GPU that waits"
             )
             self._say(worker, join)

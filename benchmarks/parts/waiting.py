@@ -25,7 +25,7 @@ from msgspec import Struct
 from parts.speech import recording
 from subtitled.config.schema import SAMPLE_RATE
 from subtitled.core import protocol as be
-from subtitled.core.plan import Piece, Plan, Span
+from subtitled.core.plan import Plan, PlanPiece, Span
 from subtitled.core.transcription import Phrase
 from subtitled.version import VERSION
 
@@ -125,7 +125,7 @@ class _Preparer:
                 count, samples = Path(os.fsdecode(message.path)).read_text().split()
                 self._feed, self._credit_bytes = message.feed, message.credit_bytes
                 self._segments, self._samples, self._next = int(count), int(samples), 0
-            case be.Credit(feed=feed, bytes=count) if feed == self._feed:
+            case be.FeedCredit(feed=feed, bytes=count) if feed == self._feed:
                 self._credit_bytes += count
             case be.Abandon():
                 self._feed = 0
@@ -141,7 +141,7 @@ class _Preparer:
             self._feed, done = 0, self._feed
             return be.PlanComplete(feed=done, media=media), []
         start = self._next * self._samples
-        plan = Plan(self._next, (Piece(start, self._samples),), (Span(start, start + self._samples),))
+        plan = Plan(self._next, (PlanPiece(start, self._samples),), (Span(start, start + self._samples),))
         self._next += 1
         pcm = self._pcm[: self._samples * 2]
         self._credit_bytes -= len(pcm)

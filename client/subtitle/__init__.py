@@ -8,7 +8,7 @@
 `subtitle.aio` has the same for asyncio.
 """
 
-from subtitle.client import Client, Job
+from subtitle.client import Client, JobHandle
 from subtitle.errors import (
     FileChangedError,
     JobFailedError,
@@ -37,9 +37,9 @@ __all__ = [
     "Client",
     "Event",
     "FileChangedError",
-    "Job",
     "JobFacts",
     "JobFailedError",
+    "JobHandle",
     "JobOptions",
     "Key",
     "KeyFileError",

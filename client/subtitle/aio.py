@@ -20,9 +20,9 @@ import zmq.asyncio
 from subtitle import messages as ms
 from subtitle.codec import Buffer
 from subtitle.errors import SubtitleError
-from subtitle.job_options import OptionWords, options_of
+from subtitle.job_options import JobKeywords, options_of
 from subtitle.keys import Key
-from subtitle.media_source import Source
+from subtitle.media_source import MediaSource
 from subtitle.output_files import format_of, save_all
 from subtitle.progress import Progress, check_done, progress_of
 from subtitle.requests import Speaker
@@ -33,7 +33,7 @@ T = TypeVar("T")
 OnProgress = Callable[[Progress], object]
 
 
-class Client:
+class AsyncClient:
     """Talks to one daemon; an async context manager. It and its jobs belong to one event loop, where any number of tasks may use them.
 
     All is as in `subtitle.Client`: the same arguments, promises and errors.
@@ -102,13 +102,13 @@ class Client:
         is_again: bool = False,
         on_progress: OnProgress | None = None,
         timeout_s: float | None = None,
-        **words: Unpack[OptionWords],
-    ) -> Job:
+        **words: Unpack[JobKeywords],
+    ) -> AsyncJobHandle:
         """Send a media file, and return its job; see `subtitle.Client.submit`."""
         chosen = options_of(options, words)
-        with Source(path) as source:
+        with MediaSource(path) as source:
             talk = self._speaker.submit(source, chosen, is_again=is_again, timeout_s=timeout_s)
-            return Job(self, await self._run(talk, on_progress))
+            return AsyncJobHandle(self, await self._run(talk, on_progress))
 
     async def submit_path(
         self,
@@ -116,11 +116,11 @@ class Client:
         *,
         options: ms.JobOptions | None = None,
         is_again: bool = False,
-        **words: Unpack[OptionWords],
-    ) -> Job:
+        **words: Unpack[JobKeywords],
+    ) -> AsyncJobHandle:
         """Have the server read a file of its own; see `subtitle.Client.submit_path`."""
         chosen = options_of(options, words)
-        return Job(
+        return AsyncJobHandle(
             self, await self._run(self._speaker.submit_path(os.fspath(path), chosen, is_again=is_again))
         )
 
@@ -132,8 +132,8 @@ class Client:
         options: ms.JobOptions | None = None,
         final_options: Callable[[], ms.JobOptions] | None = None,
         on_progress: OnProgress | None = None,
-        **words: Unpack[OptionWords],
-    ) -> Job:
+        **words: Unpack[JobKeywords],
+    ) -> AsyncJobHandle:
         """Send media as it comes from somewhere else; see `subtitle.Client.submit_stream`."""
         coming = (piece async for piece in pieces if piece)
 
@@ -149,7 +149,7 @@ class Client:
                 on_progress(progress)
 
         try:
-            return Job(self, await self._run(talk, tell))
+            return AsyncJobHandle(self, await self._run(talk, tell))
         except BaseException:
             for job in begun:
                 # Shielded: also who was cancelled waits until no bytes are left behind.
@@ -160,9 +160,9 @@ class Client:
         with suppress(SubtitleError):
             await self.cancel(job)
 
-    def job(self, job: str) -> Job:
+    def job(self, job: str) -> AsyncJobHandle:
         """Return a job by its id, without asking the server whether there is one."""
-        return Job(self, job)
+        return AsyncJobHandle(self, job)
 
     async def list(
         self,
@@ -215,11 +215,11 @@ class Client:
         """Return all that the server says of a job's subtitles, and their content."""
         return await self._run(self._speaker.fetch(job, form, layout))
 
-    async def waveform(self, job: str) -> tuple[ms.Waveform, bytes]:
+    async def waveform(self, job: str) -> tuple[ms.WaveformInfo, bytes]:
         """Return how loud a job's audio is; see `subtitle.Client.waveform`."""
         return await self._run(self._speaker.waveform(job))
 
-    async def listen(self, job: str, start_ms: int = 0, duration_ms: int = 60_000) -> tuple[ms.Sound, bytes]:
+    async def listen(self, job: str, start_ms: int = 0, duration_ms: int = 60_000) -> tuple[ms.Audio, bytes]:
         """Return at most a minute of a job's audio; see `subtitle.Client.listen`."""
         return await self._run(self._speaker.listen(job, start_ms, duration_ms))
 
@@ -269,16 +269,16 @@ class Client:
         self._idle.append(connection)
 
 
-class Job:
+class AsyncJobHandle:
     """One job of a server; as its client, for one event loop. All is as in `subtitle.Job`, awaited."""
 
-    def __init__(self, client: Client, job: ms.JobFacts | str) -> None:
-        """Made by `Client.submit` and `Client.job`."""
+    def __init__(self, client: AsyncClient, job: ms.JobFacts | str) -> None:
+        """Made by `AsyncClient.submit` and `AsyncClient.job`."""
         self._client = client
         self.id = job if isinstance(job, str) else job.id
 
     def __repr__(self) -> str:
-        return f"Job({self.id!r})"
+        return f"AsyncJobHandle({self.id!r})"
 
     async def facts(self) -> ms.JobFacts:
         """Return all that the server knows about it."""

@@ -8,7 +8,7 @@ import click
 
 from subtitle.commands import jobs, server
 from subtitle.commands.admin import admin
-from subtitle.commands.connection_options import ExitCode, reach_options
+from subtitle.commands.connection_options import CommandExitCode, reach_options
 from subtitle.commands.submit import submit
 from subtitle.errors import KeyFileError, OptionError, ServerError, SubtitleError, UnreachableError
 
@@ -40,20 +40,20 @@ for _command in (
 
 
 def main() -> None:
-    """Run the command; exits with one of `ExitCode`."""
+    """Run the command; exits with one of `CommandExitCode`."""
     try:
         cli(standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        sys.exit(ExitCode.USAGE)
+        sys.exit(CommandExitCode.USAGE)
     except (click.exceptions.Abort, KeyboardInterrupt):
-        sys.exit(ExitCode.INTERRUPTED)
+        sys.exit(CommandExitCode.INTERRUPTED)
     except (KeyFileError, OptionError) as error:
         click.echo(f"subtitle: {error}", err=True)
-        sys.exit(ExitCode.USAGE)
+        sys.exit(CommandExitCode.USAGE)
     except (UnreachableError, ServerError) as error:
         click.echo(f"subtitle: {error}", err=True)
-        sys.exit(ExitCode.UNREACHABLE)
+        sys.exit(CommandExitCode.UNREACHABLE)
     except (SubtitleError, OSError) as error:
         click.echo(f"subtitle: {error}", err=True)
-        sys.exit(ExitCode.FAILED)
+        sys.exit(CommandExitCode.FAILED)

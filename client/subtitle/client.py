@@ -13,9 +13,9 @@ import zmq
 
 from subtitle import messages as ms
 from subtitle.errors import SubtitleError
-from subtitle.job_options import OptionWords, options_of
+from subtitle.job_options import JobKeywords, options_of
 from subtitle.keys import Key
-from subtitle.media_source import Source
+from subtitle.media_source import MediaSource
 from subtitle.output_files import format_of, save_all
 from subtitle.progress import Progress, check_done, progress_of
 from subtitle.requests import Speaker
@@ -30,7 +30,7 @@ class Client:
     """Talks to one daemon; a context manager. It and its jobs belong to the thread that made it; make one in each thread.
 
     A connection that is lost comes back by itself. Calls that ask one thing raise UnreachableError when no answer comes
-    within `timeout_s`, and ServerError when the server refuses. Calls that take long (`submit`, `Job.wait`, `watch`) live
+    within `timeout_s`, and ServerError when the server refuses. Calls that take long (`submit`, `JobHandle.wait`, `watch`) live
     through a restart of the daemon, and say themselves when they give up.
     """
 
@@ -102,7 +102,7 @@ class Client:
         return self._stream(Conversation(self._speaker.watch(job, after_seq, timeout_s)))
 
     def watch_to_end(self, job: str, *, timeout_s: float | None = None) -> Iterator[ms.Event]:
-        """Yield a job's journal from the beginning until it has ended; see `Job.events`."""
+        """Yield a job's journal from the beginning until it has ended; see `JobHandle.events`."""
         return self._stream(Conversation(self._speaker.watch(job, 0, timeout_s, is_until_ended=True)))
 
     # -- jobs ------------------------------------------------------------------------------------------------
@@ -115,8 +115,8 @@ class Client:
         is_again: bool = False,
         on_progress: OnProgress | None = None,
         timeout_s: float | None = None,
-        **words: Unpack[OptionWords],
-    ) -> Job:
+        **words: Unpack[JobKeywords],
+    ) -> JobHandle:
         """Send a media file, and return its job: a new one, or the one that this file with these options has already.
 
         The file is hashed, then sent from where the server has it: what was sent before an interruption is not sent again.
@@ -128,9 +128,9 @@ class Client:
         FileChangedError, OptionError, OSError, and JobFailedError when somebody cancels the upload.
         """
         chosen = options_of(options, words)
-        with Source(path) as source:
+        with MediaSource(path) as source:
             talk = self._speaker.submit(source, chosen, is_again=is_again, timeout_s=timeout_s)
-            return Job(self, self._run(talk, on_progress))
+            return JobHandle(self, self._run(talk, on_progress))
 
     def submit_path(
         self,
@@ -138,11 +138,13 @@ class Client:
         *,
         options: ms.JobOptions | None = None,
         is_again: bool = False,
-        **words: Unpack[OptionWords],
-    ) -> Job:
+        **words: Unpack[JobKeywords],
+    ) -> JobHandle:
         """Have the server read a file of its own, at an absolute path; on its local socket only, and where it allows."""
         chosen = options_of(options, words)
-        return Job(self, self._run(self._speaker.submit_path(os.fspath(path), chosen, is_again=is_again)))
+        return JobHandle(
+            self, self._run(self._speaker.submit_path(os.fspath(path), chosen, is_again=is_again))
+        )
 
     def submit_stream(
         self,
@@ -152,8 +154,8 @@ class Client:
         options: ms.JobOptions | None = None,
         final_options: Callable[[], ms.JobOptions] | None = None,
         on_progress: OnProgress | None = None,
-        **words: Unpack[OptionWords],
-    ) -> Job:
+        **words: Unpack[JobKeywords],
+    ) -> JobHandle:
         """Send media as it comes from somewhere else, such as a pipe, and return its job, which is always a new one.
 
         At most 2 MiB of it are held. `final_options` is called after the last piece: what it returns stands in place of the
@@ -172,16 +174,16 @@ class Client:
                 on_progress(progress)
 
         try:
-            return Job(self, self._run(talk, tell))
+            return JobHandle(self, self._run(talk, tell))
         except BaseException:
             for job in begun:
                 with suppress(SubtitleError):
                     self.cancel(job)
             raise
 
-    def job(self, job: str) -> Job:
+    def job(self, job: str) -> JobHandle:
         """Return a job by its id, without asking the server whether there is one."""
-        return Job(self, job)
+        return JobHandle(self, job)
 
     def list(
         self,
@@ -240,11 +242,11 @@ class Client:
         """Return all that the server says of a job's subtitles, and their content; see `fetch`."""
         return self._run(self._speaker.fetch(job, form, layout))
 
-    def waveform(self, job: str) -> tuple[ms.Waveform, bytes]:
+    def waveform(self, job: str) -> tuple[ms.WaveformInfo, bytes]:
         """Return how loud a job's audio is: one byte for each interval, 0 for silence, 255 for full scale."""
         return self._run(self._speaker.waveform(job))
 
-    def listen(self, job: str, start_ms: int = 0, duration_ms: int = 60_000) -> tuple[ms.Sound, bytes]:
+    def listen(self, job: str, start_ms: int = 0, duration_ms: int = 60_000) -> tuple[ms.Audio, bytes]:
         """Return at most a minute of a job's audio from `start_ms`, in the time of its cues: 16-bit samples, little-endian, mono.
 
         How many there are at all, and at which rate, is in the answer. It is decoded from the media, for as long as the server has
@@ -300,7 +302,7 @@ class Client:
         return connection
 
 
-class Job:
+class JobHandle:
     """One job of a server; as its client, for one thread. Its calls raise what the client's do."""
 
     def __init__(self, client: Client, job: ms.JobFacts | str) -> None:
@@ -309,7 +311,7 @@ class Job:
         self.id = job if isinstance(job, str) else job.id
 
     def __repr__(self) -> str:
-        return f"Job({self.id!r})"
+        return f"JobHandle({self.id!r})"
 
     def facts(self) -> ms.JobFacts:
         """Return all that the server knows about it."""

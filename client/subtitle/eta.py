@@ -9,7 +9,7 @@ from msgspec import Struct
 from subtitle.messages import JobFacts, StatsInfo
 
 
-class Snapshot(Struct, frozen=True, kw_only=True):
+class QueueSnapshot(Struct, frozen=True, kw_only=True):
     """What the server does at one moment."""
 
     at: float
@@ -19,7 +19,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     """Those that have not ended, newest first."""
 
 
-class Speeds(Struct, frozen=True, kw_only=True):
+class Speed(Struct, frozen=True, kw_only=True):
     """Audio transcribed a second, between two snapshots."""
 
     total: float | None
@@ -27,13 +27,13 @@ class Speeds(Struct, frozen=True, kw_only=True):
     slots: dict[str, float] = {}
 
 
-def speeds(before: Snapshot | None, now: Snapshot) -> Speeds:
+def speeds(before: QueueSnapshot | None, now: QueueSnapshot) -> Speed:
     """Return how fast audio was transcribed from one snapshot to the next."""
     if before is None or now.at <= before.at or now.stats.uptime_s < before.stats.uptime_s:
-        return Speeds(total=None)
+        return Speed(total=None)
     passed_ms = (now.at - before.at) * 1000
     earlier = {worker.slot: worker.audio_ms for worker in before.stats.workers}
-    return Speeds(
+    return Speed(
         total=(now.stats.audio_ms - before.stats.audio_ms) / passed_ms,
         slots={
             worker.slot: max(0, worker.audio_ms - earlier.get(worker.slot, worker.audio_ms)) / passed_ms
@@ -42,7 +42,7 @@ def speeds(before: Snapshot | None, now: Snapshot) -> Speeds:
     )
 
 
-class Outlook(Struct, frozen=True, kw_only=True):
+class EtaEstimator(Struct, frozen=True, kw_only=True):
     """What is still to be done."""
 
     waiting_ms: int
@@ -55,7 +55,7 @@ class Outlook(Struct, frozen=True, kw_only=True):
     """In how long all of it may be done, at the present speed; None where that cannot be told."""
 
 
-def outlook(stats: StatsInfo, speed: Speeds, known: Iterable[JobFacts]) -> Outlook:
+def outlook(stats: StatsInfo, speed: Speed, known: Iterable[JobFacts]) -> EtaEstimator:
     """Return what is still to be done; `known` are jobs whose length shows how much audio a byte is worth."""
     lengths = [(job.size, job.audio_ms) for job in known if job.size and job.audio_ms]
     size, audio_ms = sum(size for size, _ in lengths), sum(audio_ms for _, audio_ms in lengths)
@@ -65,7 +65,7 @@ def outlook(stats: StatsInfo, speed: Speeds, known: Iterable[JobFacts]) -> Outlo
         finish_s = 0.0
     elif speed.total and (unread_ms or not stats.unread_files):
         finish_s = (stats.waiting_ms + unread_ms) / 1000 / speed.total
-    return Outlook(
+    return EtaEstimator(
         waiting_ms=stats.waiting_ms,
         unread_files=stats.unread_files,
         unread_ms=unread_ms,

@@ -14,7 +14,7 @@ AGAIN_S = 1.0
 """After a question that was refused for their number."""
 
 
-class LastEnd:
+class EndOfJob:
     """One question at a time, until its answer is that the end which was told last is the job's own."""
 
     def __init__(self, timeout_s: float) -> None:

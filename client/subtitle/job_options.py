@@ -11,7 +11,7 @@ from subtitle.errors import OptionError
 from subtitle.messages import JobOptions, LayoutOptions, VadOptions, WordTimestamps
 
 
-class OptionWords(TypedDict, total=False):
+class JobKeywords(TypedDict, total=False):
     """The fields of JobOptions; what is not given is as in `options`, or as the server has it."""
 
     language: str
@@ -26,7 +26,7 @@ class OptionWords(TypedDict, total=False):
     tag: str
 
 
-def options_of(options: JobOptions | None, words: OptionWords) -> JobOptions:
+def options_of(options: JobOptions | None, words: JobKeywords) -> JobOptions:
     """Return the options with `words` in place of their own; raises OptionError for what the protocol does not allow."""
     if isinstance(words.get("formats"), str):
         raise OptionError(
@@ -42,5 +42,5 @@ def options_of(options: JobOptions | None, words: OptionWords) -> JobOptions:
         raise OptionError(f"{where.rstrip('`') or 'options'}: {fault}") from None
 
 
-def _plain(words: OptionWords) -> dict[str, object]:
+def _plain(words: JobKeywords) -> dict[str, object]:
     return {name: msgspec.to_builtins(value) for name, value in words.items()}

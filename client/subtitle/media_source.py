@@ -15,7 +15,7 @@ HASHED_BYTES = 4 * 2**20
 """Read at once for the hash: long enough that a progress bar costs nothing, short enough that it moves."""
 
 
-class Source:
+class MediaSource:
     """One open file; a context manager. Its calls block on the disk only, and never hold more than they return."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

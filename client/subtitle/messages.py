@@ -105,13 +105,13 @@ class Fetch(_Message, frozen=True, kw_only=True):
     """Make the cues within these limits; None: those that the job was submitted with."""
 
 
-class Look(_Message, frozen=True, kw_only=True):
+class GetWaveform(_Message, frozen=True, kw_only=True):
     """Ask how loud a job's audio is."""
 
     job: str
 
 
-class Listen(_Message, frozen=True, kw_only=True):
+class GetAudio(_Message, frozen=True, kw_only=True):
     """Ask for a stretch of a job's audio."""
 
     job: str
@@ -173,12 +173,12 @@ class Accepted(_Message, frozen=True, kw_only=True):
     offset: int
     """Bytes that the server has already; the next Chunk begins here."""
     window_bytes: int
-    """Bytes that may be under way: a Chunk may reach to the last Credit's (or this) `offset` + `window_bytes`."""
+    """Bytes that may be under way: a Chunk may reach to the last UploadCredit's (or this) `offset` + `window_bytes`."""
     chunk_bytes: int
     """Longest blob of a Chunk."""
 
 
-class Credit(_Message, frozen=True, kw_only=True):
+class UploadCredit(_Message, frozen=True, kw_only=True):
     """Bytes of an upload were written; `request` is that of its Submit."""
 
     job: str
@@ -224,8 +224,8 @@ class Subtitles(_Message, frozen=True, kw_only=True):
     """A name for the file, without a folder."""
 
 
-class Waveform(_Message, frozen=True, kw_only=True):
-    """The answer to Look; one blob holds the peaks, one byte for each interval: 0 for silence, 255 for full scale."""
+class WaveformInfo(_Message, frozen=True, kw_only=True):
+    """The answer to GetWaveform; one blob holds the peaks, one byte for each interval: 0 for silence, 255 for full scale."""
 
     job: str
     interval_ms: int
@@ -234,8 +234,8 @@ class Waveform(_Message, frozen=True, kw_only=True):
     audio_ms: int
 
 
-class Sound(_Message, frozen=True, kw_only=True):
-    """The answer to Listen; one blob holds the samples, 16 bits, little-endian, mono: fewer than asked for at the end."""
+class Audio(_Message, frozen=True, kw_only=True):
+    """The answer to GetAudio; one blob holds the samples, 16 bits, little-endian, mono: fewer than asked for at the end."""
 
     job: str
     start_ms: int
@@ -300,8 +300,8 @@ ToServer = (
     | Status
     | Watch
     | Fetch
-    | Look
-    | Listen
+    | GetWaveform
+    | GetAudio
     | Cancel
     | Retry
     | Stats
@@ -310,13 +310,13 @@ ToServer = (
 ToClient = (
     Welcome
     | Accepted
-    | Credit
+    | UploadCredit
     | JobInfo
     | JobList
     | Event
     | Subtitles
-    | Waveform
-    | Sound
+    | WaveformInfo
+    | Audio
     | StatsInfo
     | LogLevel
     | Error

@@ -24,7 +24,7 @@ RATE_S = 10.0
 NAME_WIDTH = 32
 
 
-class Rate:
+class TransferRate:
     """How fast a number grows, from when it was what."""
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Rate:
         return (value - first) / (now - began) if now > began else 0.0
 
 
-class Shown:
+class DisplayedProgress:
     """Shows how far several files are, on standard error; a context manager."""
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Shown:
         self._is_held = console.is_terminal and sys.stdout.isatty()
         self._held: list[str] = []
         self._tasks: dict[str, TaskID] = {}
-        self._rates: dict[tuple[str, str], Rate] = {}
+        self._rates: dict[tuple[str, str], TransferRate] = {}
         self._lines: dict[str, tuple[str, float]] = {}
 
     def __enter__(self) -> Self:
@@ -81,7 +81,7 @@ class Shown:
         now = time.monotonic()
         is_bytes = progress.state in {"hashing", "receiving"}
         value = progress.hashed_bytes if progress.state == "hashing" else progress.uploaded_bytes
-        rate = self._rates.setdefault((name, "bytes" if is_bytes else "segments"), Rate())
+        rate = self._rates.setdefault((name, "bytes" if is_bytes else "segments"), TransferRate())
         per_s = rate.add(value if is_bytes else progress.segments_done, now)
         text = description(progress, per_s)
         if not self._console.is_terminal:

@@ -17,11 +17,11 @@ from msgspec import Struct
 from subtitle import messages as ms
 from subtitle.codec import Buffer
 from subtitle.errors import ServerError, UnreachableError, WaitTimeoutError
-from subtitle.job_end import LastEnd
-from subtitle.media_source import Source
+from subtitle.job_end import EndOfJob
+from subtitle.media_source import MediaSource
 from subtitle.progress import ENDED, Progress
 from subtitle.steps import Heard, Pull, Receive, Send, Talk, Tell, Work
-from subtitle.stream_upload import PIECE_BYTES, Stream
+from subtitle.stream_upload import PIECE_BYTES, StreamUpload
 from subtitle.upload import Upload
 
 GONE_S = 120.0
@@ -71,15 +71,15 @@ class Speaker:
         answer, blobs = yield from self._ask(message, ms.Subtitles)
         return answer, b"".join(bytes(blob) for blob in blobs)
 
-    def waveform(self, job: str) -> Talk[tuple[ms.Waveform, bytes]]:
+    def waveform(self, job: str) -> Talk[tuple[ms.WaveformInfo, bytes]]:
         """Ask how loud a job's audio is."""
-        answer, blobs = yield from self._ask(ms.Look(request=self._next(), job=job), ms.Waveform)
+        answer, blobs = yield from self._ask(ms.GetWaveform(request=self._next(), job=job), ms.WaveformInfo)
         return answer, b"".join(blobs)
 
-    def listen(self, job: str, start_ms: int, duration_ms: int) -> Talk[tuple[ms.Sound, bytes]]:
+    def listen(self, job: str, start_ms: int, duration_ms: int) -> Talk[tuple[ms.Audio, bytes]]:
         """Ask for a stretch of a job's audio."""
-        message = ms.Listen(request=self._next(), job=job, start_ms=start_ms, duration_ms=duration_ms)
-        answer, blobs = yield from self._ask(message, ms.Sound, HEARD_S)
+        message = ms.GetAudio(request=self._next(), job=job, start_ms=start_ms, duration_ms=duration_ms)
+        answer, blobs = yield from self._ask(message, ms.Audio, HEARD_S)
         return answer, b"".join(blobs)
 
     def stats(self) -> Talk[ms.StatsInfo]:
@@ -96,7 +96,7 @@ class Speaker:
         return (yield from self._first(message, ms.JobInfo)).job
 
     def submit(
-        self, source: Source, options: ms.JobOptions, *, is_again: bool, timeout_s: float | None
+        self, source: MediaSource, options: ms.JobOptions, *, is_again: bool, timeout_s: float | None
     ) -> Talk[ms.JobFacts]:
         """Hash a file, send it, and return its job; tells Progress. Raises what `Client.submit` says."""
         until = time.monotonic() + timeout_s if timeout_s is not None else float("inf")
@@ -154,7 +154,9 @@ class Speaker:
         final_options: Callable[[], ms.JobOptions] | None,
     ) -> Talk[ms.JobFacts]:
         """Send what `pull` gives until it gives nothing, and return its job; tells Progress."""
-        stream = Stream(ms.Submit(request=0, name=name, options=options), self._next, now=time.monotonic())
+        stream = StreamUpload(
+            ms.Submit(request=0, name=name, options=options), self._next, now=time.monotonic()
+        )
         held, is_over, told = bytearray(), False, -1
         heard_at = time.monotonic()
         while stream.facts is None:
@@ -191,7 +193,7 @@ class Speaker:
                 yield Tell(Progress(job=stream.job, state="receiving", uploaded_bytes=told))
         return stream.facts
 
-    def _exchange(self, upload: Upload, source: Source, until: float) -> Talk[Heard]:
+    def _exchange(self, upload: Upload, source: MediaSource, until: float) -> Talk[Heard]:
         """Send what an upload has to send at once, then take what comes."""
         heard = Heard()
         while (out := upload.next(time.monotonic())) is not None:
@@ -277,7 +279,7 @@ class Speaker:
         watch = ms.Watch(request=request, after_seq=seen, job=job)
         yield Send(watch, time.monotonic() + self._timeout_s)
         heard_at = asked_at = time.monotonic()
-        end = LastEnd(self._timeout_s)
+        end = EndOfJob(self._timeout_s)
         while timeout_s is None or time.monotonic() - heard_at < timeout_s:
             now = time.monotonic()
             if now >= end.ask_at:

@@ -16,13 +16,13 @@ from subtitle.messages import (
     Accepted,
     Chunk,
     Commit,
-    Credit,
     Error,
     JobFacts,
     JobInfo,
     JobOptions,
     Submit,
     ToClient,
+    UploadCredit,
 )
 from subtitle.upload import AGAIN_S, MAX_AGAIN_S, MAX_SILENCE_S, SILENCE_S, Phase
 
@@ -33,7 +33,7 @@ REACH_BYTES = 8 * PIECE_BYTES
 _LATER = frozenset({"DRAINING", "RATE_LIMITED"})
 
 
-class Stream:
+class StreamUpload:
     """Sends bytes as they are given, once, and says their size and hash at the end."""
 
     def __init__(self, submit: Submit, next_request: Callable[[], int], *, now: float) -> None:
@@ -111,7 +111,7 @@ class Stream:
                     )
                 self.phase, self.job, self.refusal = Phase.SENDING, message.job, None
                 self._window_bytes, self._chunk_bytes = window, chunk
-            case Phase.SENDING, Credit(offset=offset):
+            case Phase.SENDING, UploadCredit(offset=offset):
                 self.acknowledged = max(self.acknowledged, min(offset, self.sent))
             case Phase.COMMITTED, JobInfo(job=facts):
                 self.phase, self.facts, self.acknowledged = Phase.DONE, facts, self.sent

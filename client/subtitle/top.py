@@ -9,7 +9,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from subtitle.eta import Outlook, Snapshot, Speeds, outlook
+from subtitle.eta import EtaEstimator, QueueSnapshot, Speed, outlook
 from subtitle.messages import JobFacts, StatsInfo, Welcome, WorkerFacts
 from subtitle.progress import progress_of
 from subtitle.progress_bars import clock, megabytes
@@ -18,7 +18,9 @@ RUNNING = ("receiving", "queued", "preparing", "transcribing", "writing")
 MAX_JOBS = 200
 
 
-def screen(welcome: Welcome, now: Snapshot, speed: Speeds, *, max_jobs: int | None = None) -> RenderableType:
+def screen(
+    welcome: Welcome, now: QueueSnapshot, speed: Speed, *, max_jobs: int | None = None
+) -> RenderableType:
     """Return the whole picture; no more than `max_jobs` jobs, which a terminal has lines for."""
     stats = now.stats
     since_start = stats.audio_ms / 1000 / stats.uptime_s if stats.uptime_s > 0 else 0.0
@@ -45,7 +47,7 @@ def screen(welcome: Welcome, now: Snapshot, speed: Speeds, *, max_jobs: int | No
     return Group(*parts)
 
 
-def to_do(left: Outlook) -> str:
+def to_do(left: EtaEstimator) -> str:
     """Return what is still to be done, and until when, in words."""
     if left.finish_s == 0:
         return "nothing"
@@ -55,7 +57,7 @@ def to_do(left: Outlook) -> str:
     return f"{clock(left.waiting_ms / 1000)} of audio{unread}{end}"
 
 
-def workers_table(stats: StatsInfo, speed: Speeds) -> Table:
+def workers_table(stats: StatsInfo, speed: Speed) -> Table:
     """Return a table with a line for each worker slot."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("WORKER", "ROLE", "STATE", "DEVICE", "MEMORY", "HOLDS"):

@@ -50,7 +50,7 @@ def key_for(endpoint: str, key: Key | str | os.PathLike[str] | None) -> Key | No
     return key if isinstance(key, Key) else find_key(Path(key) if key is not None else None)
 
 
-def open_socket(context: Any, endpoint: str, key: Key | None) -> tuple[Any, Monitor]:
+def open_socket(context: Any, endpoint: str, key: Key | None) -> tuple[Any, ConnectionMonitor]:
     """Return a DEALER socket of the context's kind, connected, and what watches it; raises UnreachableError."""
     socket = context.socket(zmq.DEALER)
     socket.setsockopt(zmq.LINGER, 0)
@@ -68,7 +68,7 @@ def open_socket(context: Any, endpoint: str, key: Key | None) -> tuple[Any, Moni
         socket.curve_publickey = key.public.encode()
         socket.curve_secretkey = key.secret.encode()
         socket.curve_serverkey = key.server.encode()
-    monitor = Monitor(context, socket, endpoint, key)
+    monitor = ConnectionMonitor(context, socket, endpoint, key)
     try:
         socket.connect(endpoint)
     except zmq.ZMQError as error:
@@ -78,7 +78,7 @@ def open_socket(context: Any, endpoint: str, key: Key | None) -> tuple[Any, Moni
     return socket, monitor
 
 
-class Monitor:
+class ConnectionMonitor:
     """Hears what becomes of a socket's connection; its calls do not block."""
 
     def __init__(self, context: Any, socket: Any, endpoint: str, key: Key | None) -> None:

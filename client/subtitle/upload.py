@@ -18,13 +18,13 @@ from subtitle.messages import (
     Accepted,
     Chunk,
     Commit,
-    Credit,
     Error,
     JobFacts,
     JobInfo,
     Status,
     Submit,
     ToClient,
+    UploadCredit,
 )
 from subtitle.progress import check_done
 
@@ -153,7 +153,7 @@ class Upload:
         match self.phase, message:
             case Phase.ASKED, Accepted():
                 self._on_accepted(message, now)
-            case Phase.SENDING, Credit(job=self.job, offset=offset):
+            case Phase.SENDING, UploadCredit(job=self.job, offset=offset):
                 self._on_credit(offset, now)
             case Phase.ASKED | Phase.COMMITTED, JobInfo(job=facts):
                 self.phase, self.facts, self.job, self.acknowledged = Phase.DONE, facts, facts.id, self.size

@@ -13,7 +13,7 @@ import click
 from subtitled.config import load as configuration
 from subtitled.config.layout_limits import PROFILES, LayoutOverrides, Profile
 from subtitled.config.schema import DEFAULT_FILE, FORMATS, Config, Format, Variant
-from subtitled.cues.render import Look
+from subtitled.cues.render import RenderOptions
 from subtitled.cues.render import render as as_file
 from subtitled.cues.transcript import with_cues
 from subtitled.errors import ConfigError, ExitCode, SubtitledError
@@ -45,19 +45,19 @@ def run(config_file: str | None) -> None:
     """Run the daemon in the foreground; systemd runs this."""
     from subtitled.asr.cuda import Device, find_devices
     from subtitled.log import HTTP_LOST, leave
-    from subtitled.runtime.sidecar import Companion, Wanted
+    from subtitled.runtime.sidecar import Sidecar, SidecarSettings
     from subtitled.server.loop import Server
 
     def load() -> tuple[Config, list[Device]]:
         config = _load(config_file)
         devices = find_devices(config.pool.devices, os.environ.get("CUDA_VISIBLE_DEVICES"))
         is_wanted = config.http.listen and config.http.with_daemon
-        gateway.want(Wanted() if is_wanted else None)
+        gateway.want(SidecarSettings() if is_wanted else None)
         return config, devices
 
     chosen = ("--config", found) if (found := _found(config_file)) is not None else ()
     command = (sys.executable, "-m", "subtitled", "http", "--parent", str(os.getpid()), *chosen)
-    with Companion(command, os.environ, lost=HTTP_LOST) as gateway:
+    with Sidecar(command, os.environ, lost=HTTP_LOST) as gateway:
         status = Server(load, os.environ).run()
     leave(status)
 
@@ -148,7 +148,7 @@ def render(
         transcript = with_cues(transcript, profile, LayoutOverrides(**limits))
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    look = Look(bom=bom, newline=newline, karaoke=karaoke)
+    look = RenderOptions(bom=bom, newline=newline, karaoke=karaoke)
     made = {form: as_file(form, transcript, look) for form in forms}
     if len(made) > 1 and output is not None and not output.is_dir():
         raise click.UsageError(f"{len(made)} formats need a folder, and {output} is none")
@@ -204,11 +204,11 @@ def install_service(
 ) -> None:
     """Write the systemd unit, and what makes user and folders, for this environment and its configuration."""
     from subtitled.systemd import install as installing
-    from subtitled.systemd.unit_files import Place, unit_files, worker_files
+    from subtitled.systemd.unit_files import InstallLocation, unit_files, worker_files
 
     config_file = os.path.abspath(config_file or DEFAULT_CONFIG)  # noqa: PTH100 - links stay as they are
     program = installing.program_here()
-    place = Place(program=program, python=sys.base_prefix, config_file=config_file, user=user)
+    place = InstallLocation(program=program, python=sys.base_prefix, config_file=config_file, user=user)
     if endpoint is not None:
         units = worker_files(place, endpoint, key_file=key_file, model=model)
         steps = installing.next_steps_of_worker(user, key_file, prefix)
@@ -248,12 +248,12 @@ def doctor(config_file: str | None, media: str | None, *, is_json: bool, is_clus
     """Check this machine, and say what to do about each fault; exit 0 only if there is none."""
     from rich.console import Console
 
-    from subtitled.doctor.checks import Checkup, config_findings
+    from subtitled.doctor.checks import Checks, config_findings
     from subtitled.doctor.printing import as_json, print_lines
 
     fatal = ExitCode.OK
     try:
-        checkup = Checkup(_load(config_file, check_paths=False), _found(config_file), os.environ)
+        checkup = Checks(_load(config_file, check_paths=False), _found(config_file), os.environ)
         if is_cluster:
             findings = checkup.cluster()
         else:

@@ -35,7 +35,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """Run a daemon that may not read all files even as root, and give it twelve hours of silence to begin with."""
     folder = tmp_path_factory.mktemp("daemon")
-    recovery = schema.Recovery(heartbeat_s=0.2)
+    recovery = schema.RecoveryConfig(heartbeat_s=0.2)
     with Daemon(folder, is_bound_by_modes=True, recovery=recovery) as running:
         running.start()
         # 8 MB, made in 4 s and read in about 100 s of one core, while the other tests run.

@@ -11,7 +11,7 @@ import pytest
 import media
 from daemon import Daemon, InboxFolder, eventually
 from subtitled.config import schema
-from subtitled.core.transcription import Verdict
+from subtitled.core.transcription import DecisionKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,12 +25,12 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """Run a daemon with one worker that takes no text for certain, and tries once more each time."""
     with Daemon(
         tmp_path_factory.mktemp("daemon"),
-        model=schema.Model(name="demo", cpu_threads=1, batch_size=BATCH, beam_size=1),
-        decoding=schema.Decoding(
+        model=schema.ModelConfig(name="demo", cpu_threads=1, batch_size=BATCH, beam_size=1),
+        decoding=schema.DecodingConfig(
             log_prob_threshold=0.0, no_speech_threshold=1.0, temperatures=(0.0, 0.2), best_of=1
         ),
-        pool=schema.Pool(devices=("cpu",), prepare_workers=2),
-        recovery=schema.Recovery(silence_s=3600, lease_min_s=3600),
+        pool=schema.PoolConfig(devices=("cpu",), prepare_workers=2),
+        recovery=schema.RecoveryConfig(silence_s=3600, lease_min_s=3600),
         inboxes=(
             InboxFolder(options={"language": "en"}),
             InboxFolder(name="translated", options={"task": "translate"}),
@@ -68,7 +68,7 @@ def test_decisions_are_in_the_output_and_in_the_metrics(daemon: Daemon) -> None:
     decisions = [one for segment in daemon.transcript("told.en").segments for one in segment.decisions]
     assert decisions
     assert {(one.verdict, one.cause, one.temperature) for one in decisions} >= {
-        (Verdict.FALLBACK, "log_prob", 0.2)
+        (DecisionKind.FALLBACK, "log_prob", 0.2)
     }
     counted = daemon.scrape()
     assert counted['subtitled_fallbacks_total{cause="log_prob",temperature="0.2"}'] >= len(decisions)

@@ -13,16 +13,16 @@ import pytest
 import media
 from daemon import Daemon, InboxFolder
 from subtitled.config import schema
-from subtitled.core.transcription import Verdict
+from subtitled.core.transcription import DecisionKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from subtitled.core.transcription import Decision
+    from subtitled.core.transcription import DecodingDecision
 
 CAUSES = {"skipping": "compression_ratio", "slow": "log_prob"}
 """By what measure each is doubted at first."""
-TEMPERATURES = schema.Decoding().temperatures
+TEMPERATURES = schema.DecodingConfig().temperatures
 SURE = "demo"
 
 
@@ -32,7 +32,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     with Daemon(
         tmp_path_factory.mktemp("daemon"),
         inboxes=(InboxFolder(options={"language": "en"}),),
-        segments=schema.Segments(),
+        segments=schema.SegmentsConfig(),
     ) as running:
         running.drop(media.DEMO / "demo.flac", f"{SURE}.flac")
         for name in CAUSES:
@@ -43,7 +43,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         yield running
 
 
-def decisions(daemon: Daemon, name: str) -> list[Decision]:
+def decisions(daemon: Daemon, name: str) -> list[DecodingDecision]:
     return [one for segment in daemon.transcript(f"{name}.en").segments for one in segment.decisions]
 
 
@@ -60,11 +60,11 @@ def test_of_a_good_recording_the_model_is_sure(daemon: Daemon) -> None:
 def test_a_damaged_one_is_decoded_again_and_the_output_says_why(daemon: Daemon, name: str) -> None:
     told = decisions(daemon, name)
     assert (told[0].verdict, told[0].cause, told[0].temperature) == (
-        Verdict.FALLBACK,
+        DecisionKind.FALLBACK,
         CAUSES[name],
         TEMPERATURES[1],
     )
-    tried = [one.temperature for one in told if one.verdict == Verdict.FALLBACK]
+    tried = [one.temperature for one in told if one.verdict == DecisionKind.FALLBACK]
     assert tried == list(TEMPERATURES[1 : 1 + len(tried)]), "one temperature after the other"
 
 
@@ -72,7 +72,7 @@ def test_each_second_try_is_counted_by_its_cause(daemon: Daemon) -> None:
     counted = daemon.scrape()
     for cause in set(CAUSES.values()):
         told = sum(
-            one.verdict == Verdict.FALLBACK and (one.cause, one.temperature) == (cause, TEMPERATURES[1])
+            one.verdict == DecisionKind.FALLBACK and (one.cause, one.temperature) == (cause, TEMPERATURES[1])
             for name in CAUSES
             for one in decisions(daemon, name)
         )
@@ -84,5 +84,5 @@ def test_a_loop_does_not_reach_the_subtitles(daemon: Daemon) -> None:
     """The word is there, not thirty times, and the decision is told."""
     said = text(daemon, "skipping")
     assert said.startswith("The train from the station to the beach leaves at nine")
-    assert said.count("nine") <= schema.Decoding().max_repeats
-    assert Verdict.LOOP in {one.verdict for one in decisions(daemon, "skipping")}
+    assert said.count("nine") <= schema.DecodingConfig().max_repeats
+    assert DecisionKind.LOOP in {one.verdict for one in decisions(daemon, "skipping")}

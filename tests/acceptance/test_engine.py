@@ -11,10 +11,10 @@ from msgspec.structs import replace
 import media
 from subtitled.asr.engine import Engine
 from subtitled.asr.model import load
-from subtitled.asr.prompts import Request
-from subtitled.config.layout_limits import Limits
-from subtitled.config.schema import Decoding
-from subtitled.core.transcription import Decision, Verdict, Word
+from subtitled.asr.prompts import PromptRequest
+from subtitled.config.layout_limits import LayoutLimits
+from subtitled.config.schema import DecodingConfig
+from subtitled.core.transcription import DecisionKind, DecodingDecision, Word
 from subtitled.cues.phrases import spell
 from subtitled.cues.text_width import fits_one_cue
 
@@ -45,9 +45,9 @@ def chinese() -> NDArray[np.int16]:
 
 
 def decoded(
-    model: WhisperModel, asked: Sequence[tuple[NDArray[np.int16], Request]], **decoding: Any
+    model: WhisperModel, asked: Sequence[tuple[NDArray[np.int16], PromptRequest]], **decoding: Any
 ) -> list[SegmentResult]:
-    engine = Engine(model, beam_size=5, batch_size=8, decoding=Decoding(**decoding))
+    engine = Engine(model, beam_size=5, batch_size=8, decoding=DecodingConfig(**decoding))
     features = [engine.features(pcm) for pcm, _ in asked]
     return engine.transcribe(features, [request for _, request in asked], word_timestamps=False)
 
@@ -84,7 +84,7 @@ def test_prompts_of_any_length_share_a_lease_and_act_as_in_faster_whisper(model:
         {"initial_prompt": PROMPT, "hotwords": HOTWORDS},
         {"initial_prompt": CHINESE},
     ]
-    results = decoded(model, [(pcm, Request(language="en", **wish)) for wish in wishes])
+    results = decoded(model, [(pcm, PromptRequest(language="en", **wish)) for wish in wishes])
     given = [
         [(phrase.text.strip(), round(phrase.avg_logprob, 3)) for phrase in result.phrases]
         for result in results
@@ -99,9 +99,12 @@ def test_a_prompt_cannot_give_the_model_orders(model: WhisperModel) -> None:
     plain, ordered, only = decoded(
         model,
         [
-            (english(), Request(language="en", initial_prompt=PROMPT)),
-            (english(), Request(language="en", initial_prompt=f"{order} {PROMPT}", hotwords="<|endoftext|>")),
-            (english(), Request(language="en", initial_prompt=order)),
+            (english(), PromptRequest(language="en", initial_prompt=PROMPT)),
+            (
+                english(),
+                PromptRequest(language="en", initial_prompt=f"{order} {PROMPT}", hotwords="<|endoftext|>"),
+            ),
+            (english(), PromptRequest(language="en", initial_prompt=order)),
         ],
     )
     assert texts(ordered) == texts(plain)
@@ -109,7 +112,9 @@ def test_a_prompt_cannot_give_the_model_orders(model: WhisperModel) -> None:
 
 
 def test_the_longest_prompt_is_shortened_as_faster_whisper_does(model: WhisperModel) -> None:
-    [result] = decoded(model, [(english(), Request(language=None, initial_prompt="and the fish " * 400))])
+    [result] = decoded(
+        model, [(english(), PromptRequest(language=None, initial_prompt="and the fish " * 400))]
+    )
     assert result.language == "en"
 
 
@@ -117,8 +122,8 @@ def test_translation_is_english_and_shares_a_batch_with_transcription(model: Whi
     spoken, translated = decoded(
         model,
         [
-            (chinese(), Request(language=None)),
-            (chinese(), Request(language=None, task="translate")),
+            (chinese(), PromptRequest(language=None)),
+            (chinese(), PromptRequest(language=None, task="translate")),
         ],
     )
     assert (spoken.language, translated.language) == ("zh", "zh")
@@ -129,7 +134,7 @@ def test_translation_is_english_and_shares_a_batch_with_transcription(model: Whi
 def test_a_result_that_looks_wrong_is_decoded_again_at_each_temperature(model: WhisperModel) -> None:
     """Every text is less than certain: with that threshold none will do, and the most probable is taken."""
     sure, doubted = (
-        decoded(model, [(english(), Request(language="en"))], **rules)[0]
+        decoded(model, [(english(), PromptRequest(language="en"))], **rules)[0]
         for rules in (
             {},
             {"log_prob_threshold": 0.0, "no_speech_threshold": 1.0, "temperatures": (0.0, 0.2, 0.4)},
@@ -137,8 +142,8 @@ def test_a_result_that_looks_wrong_is_decoded_again_at_each_temperature(model: W
     )
     assert (sure.decisions, sure.fallbacks, sure.temperature) == ((), 0, 0.0)
     assert [(d.verdict, d.cause, d.temperature) for d in doubted.decisions[:2]] == [
-        (Verdict.FALLBACK, "log_prob", 0.2),
-        (Verdict.FALLBACK, "log_prob", 0.4),
+        (DecisionKind.FALLBACK, "log_prob", 0.2),
+        (DecisionKind.FALLBACK, "log_prob", 0.4),
     ]
     assert doubted.temperature == 0.4
     assert doubted.fallbacks >= 1
@@ -148,7 +153,7 @@ def test_a_result_that_looks_wrong_is_decoded_again_at_each_temperature(model: W
 def test_one_temperature_means_no_second_try(model: WhisperModel) -> None:
     [result] = decoded(
         model,
-        [(english(), Request(language="en"))],
+        [(english(), PromptRequest(language="en"))],
         log_prob_threshold=0.0,
         no_speech_threshold=1.0,
         temperatures=(0.0,),
@@ -158,18 +163,18 @@ def test_one_temperature_means_no_second_try(model: WhisperModel) -> None:
 
 def test_damaged_recordings_are_doubted_by_the_default_measures(model: WhisperModel) -> None:
     """With one temperature they are taken as they come: the doubt is the model's own, not the fallback's."""
-    asked = [(media.damaged(name), Request(language="en")) for name in ("slow", "skipping")]
+    asked = [(media.damaged(name), PromptRequest(language="en")) for name in ("slow", "skipping")]
     slow, looped = decoded(model, asked, temperatures=(0.0,), max_repeats=0)
     assert slow.fallbacks == looped.fallbacks == 0
-    assert slow.phrases[0].avg_logprob < Decoding().log_prob_threshold
-    assert looped.phrases[-1].compression_ratio > Decoding().compression_ratio_threshold
+    assert slow.phrases[0].avg_logprob < DecodingConfig().log_prob_threshold
+    assert looped.phrases[-1].compression_ratio > DecodingConfig().compression_ratio_threshold
 
 
 def test_word_times_change_neither_text_nor_the_edges_that_tokens_gave(model: WhisperModel) -> None:
     """Words are in order inside their phrases, in two languages of one batch; aligned alone or in a batch they are the same."""
     engine = Engine(model, beam_size=5, batch_size=8)
     features = [engine.features(pcm) for pcm in (english(), chinese(), english(48))]
-    requests = [Request(language=None)] * len(features)
+    requests = [PromptRequest(language=None)] * len(features)
     plain = engine.transcribe(features, requests, word_timestamps=False)
     timed = engine.transcribe(features, requests, word_timestamps=True)
     assert [result.language for result in timed] == ["en", "zh", "en"]
@@ -194,13 +199,17 @@ def test_word_times_change_neither_text_nor_the_edges_that_tokens_gave(model: Wh
 def test_words_are_timed_where_a_phrase_is_more_than_one_cue(model: WhisperModel) -> None:
     """Left to itself the engine aligns those windows alone; what it finds there is what aligning all of them finds."""
 
-    def limits(language: str | None) -> Limits:
-        return Limits(max_chars=40, max_lines=1) if language == "en" else Limits(max_chars=9, max_lines=1)
+    def limits(language: str | None) -> LayoutLimits:
+        return (
+            LayoutLimits(max_chars=40, max_lines=1)
+            if language == "en"
+            else LayoutLimits(max_chars=9, max_lines=1)
+        )
 
     stretches = (english(), english(16), english(22), chinese())
     engine = Engine(model, beam_size=5, batch_size=8, limits=limits)
     features = [engine.features(pcm) for pcm in stretches]
-    requests = [Request(language=None)] * len(features)
+    requests = [PromptRequest(language=None)] * len(features)
     whole = engine.transcribe(features, requests, word_timestamps=True)
     chosen = engine.transcribe(features, requests, word_timestamps="auto")
     timed: list[bool] = []
@@ -218,11 +227,13 @@ def test_words_are_timed_where_a_phrase_is_more_than_one_cue(model: WhisperModel
 def test_silence_is_dropped_and_told(model: WhisperModel) -> None:
     """By the thresholds alone: with these nobody is ever heard."""
     [result] = decoded(
-        model, [(english(), Request(language="en"))], log_prob_threshold=0.0, no_speech_threshold=0.0
+        model, [(english(), PromptRequest(language="en"))], log_prob_threshold=0.0, no_speech_threshold=0.0
     )
     assert not result.is_speech
     assert result.phrases == ()
-    assert result.decisions == (Decision(verdict=Verdict.SILENCE, cause="no_speech_prob", temperature=0.0),)
+    assert result.decisions == (
+        DecodingDecision(verdict=DecisionKind.SILENCE, cause="no_speech_prob", temperature=0.0),
+    )
 
 
 def test_a_loop_is_cut_and_told(model: WhisperModel) -> None:
@@ -230,8 +241,8 @@ def test_a_loop_is_cut_and_told(model: WhisperModel) -> None:
     word = media.recording()[int(0.4 * media.RATE) : int(3.2 * media.RATE)]
     pcm = np.concatenate([word] * 2)
     rules = {"compression_ratio_threshold": 1.0, "temperatures": (0.0,)}
-    [kept] = decoded(model, [(pcm, Request(language="en"))], **rules, max_repeats=0)
-    [cut] = decoded(model, [(pcm, Request(language="en"))], **rules, max_repeats=2)
+    [kept] = decoded(model, [(pcm, PromptRequest(language="en"))], **rules, max_repeats=0)
+    [cut] = decoded(model, [(pcm, PromptRequest(language="en"))], **rules, max_repeats=2)
     assert texts(kept) == texts(cut) * 2
-    assert [decision.verdict for decision in cut.decisions] == [Verdict.LOOP]
+    assert [decision.verdict for decision in cut.decisions] == [DecisionKind.LOOP]
     assert kept.decisions == ()

@@ -12,8 +12,8 @@ from faults.model import load_faulty
 from faults.plan import Plan
 from subtitle.keys import load_key
 from subtitled import log
-from subtitled.workers.remote_connection import Place
-from subtitled.workers.remote_worker import RemoteWorker, Settings
+from subtitled.workers.remote_connection import WorkerPlace
+from subtitled.workers.remote_worker import RemoteWorker, RemoteWorkerSettings
 
 
 def main(argv: list[str]) -> int:
@@ -27,10 +27,10 @@ def main(argv: list[str]) -> int:
         return load_faulty(plan, name, compute_type=compute_type, cpu_threads=cpu_threads)
 
     log.configure("info", "json", sys.stderr)
-    settings = Settings(
+    settings = RemoteWorkerSettings(
         endpoint=given["--connect"],
         key=load_key(given["--key"]),
-        place=Place(name=given["--place"], device="a GPU"),
+        place=WorkerPlace(name=given["--place"], device="a GPU"),
         device="cuda",
         model="",
         cpu_threads=1,

@@ -16,7 +16,7 @@ from speech import Speaker, load_corpus
 
 from subtitle import messages as ms
 from subtitled.api.connection_limits import held_bytes
-from subtitled.api.server import UPLOADS_FOLDER, Reception
+from subtitled.api.server import UPLOADS_FOLDER, ApiServer
 from subtitled.config import schema
 from subtitled.core import actions as ac
 from subtitled.core.broker import Broker
@@ -62,17 +62,19 @@ class House:
         (folder / "x").write_bytes(b"secret")
         endpoint = f"ipc://{folder}/c"
         found = schema.Config(
-            model=schema.Model(name="demo"),
-            listen=schema.Listen(clients=(endpoint,), requests_per_s=100_000),
-            uploads=schema.Uploads(max_open=8, max_file_mb=1, max_spool_mb=4, paths=(str(self._media),)),
-            state=schema.State(dir=str(folder / "state"), reserve_mb=1),
+            model=schema.ModelConfig(name="demo"),
+            listen=schema.ListenConfig(clients=(endpoint,), requests_per_s=100_000),
+            uploads=schema.UploadsConfig(
+                max_open=8, max_file_mb=1, max_spool_mb=4, paths=(str(self._media),)
+            ),
+            state=schema.StateConfig(dir=str(folder / "state"), reserve_mb=1),
         )
         (folder / "state").mkdir()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.store = Store(str(folder / "state" / "subtitled.sqlite"))
         self._broker = Broker(policy_of(found), recipe=recipe_of(found, None))
         self._called: deque[Callable[[], None]] = deque()
-        self._reception = Reception(
+        self._reception = ApiServer(
             found,
             self._context,
             authenticator=Authenticator(self._context),

@@ -84,8 +84,8 @@ def test_a_daemon_outlives_fuzz_on_its_sockets(tmp_path: Path) -> None:
     rng = random.Random(4)
     with Daemon(
         tmp_path,
-        pool=schema.Pool(devices=("cpu",), prepare_workers=1, queue_mb=16),
-        uploads=schema.Uploads(max_open=8, max_file_mb=1, max_spool_mb=8, paths=(str(media),)),
+        pool=schema.PoolConfig(devices=("cpu",), prepare_workers=1, queue_mb=16),
+        uploads=schema.UploadsConfig(max_open=8, max_file_mb=1, max_spool_mb=8, paths=(str(media),)),
     ) as daemon:
         daemon.start()
         before = memory(daemon.pid)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from subtitled.config.schema import Inbox
+from subtitled.config.schema import InboxConfig
 from subtitled.inboxes.file_filter import explain
 
 
@@ -19,8 +19,8 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def inbox(root: Path, output: str = "/srv/elsewhere") -> Inbox:
-    return Inbox(path=str(root), output=output)
+def inbox(root: Path, output: str = "/srv/elsewhere") -> InboxConfig:
+    return InboxConfig(path=str(root), output=output)
 
 
 @pytest.mark.parametrize(

@@ -26,14 +26,14 @@ from subtitled.core.records import Job, Options
 from subtitled.core.states import JobEvent, JobState
 from subtitled.errors import SpoolError
 from subtitled.hooks import commands, webhook
-from subtitled.hooks.job_event import Ended
-from subtitled.hooks.journal_reader import Follower, Stopping
+from subtitled.hooks.job_event import JobEnded
+from subtitled.hooks.journal_reader import HookStop, JournalReader
 from subtitled.storage.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ENDED = Ended(
+ENDED = JobEnded(
     delivery="a1-7",
     event="job.done",
     job="a1",
@@ -54,10 +54,10 @@ ENDED = Ended(
 # -- commands ------------------------------------------------------------------------------------------------
 
 
-def run(script: str, *, timeout_s: float = 60, stopping: Stopping | None = None) -> str | None:
+def run(script: str, *, timeout_s: float = 60, stopping: HookStop | None = None) -> str | None:
     command = (sys.executable, "-c", script)
     environ = {"PATH": os.environ["PATH"], "SECRET_OF_THE_DAEMON": "1"}
-    return commands.run(command, ENDED, environ, timeout_s, stopping or Stopping())
+    return commands.run(command, ENDED, environ, timeout_s, stopping or HookStop())
 
 
 def test_a_command_is_given_the_facts_and_no_secrets(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_command_that_fails_is_told_with_what_it_said() -> None:
     assert run("print('no such library'); raise SystemExit(3)") == (
         f"{sys.executable} exited with status 3: no such library"
     )
-    fault = commands.run(("/nowhere/x",), ENDED, {}, 1, Stopping())
+    fault = commands.run(("/nowhere/x",), ENDED, {}, 1, HookStop())
     assert fault == "/nowhere/x cannot be started: No such file or directory; correct the inbox's command"
 
 
@@ -98,7 +98,7 @@ def test_a_command_that_takes_too_long_is_killed_with_its_children(tmp_path: Pat
 
 
 def test_a_command_ends_when_the_daemon_does(tmp_path: Path) -> None:
-    stopping = Stopping()
+    stopping = HookStop()
     path = tmp_path / "pid"
 
     def stop_it() -> None:
@@ -152,7 +152,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 def deliver(url: str, secret_file: str = "", attempts: int = 3) -> str | None:
-    return webhook.deliver(url, secret_file, ENDED, Stopping(), attempts=attempts, first_wait_s=0.01)
+    return webhook.deliver(url, secret_file, ENDED, HookStop(), attempts=attempts, first_wait_s=0.01)
 
 
 def test_a_message_is_signed(receiver: Receiver, tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_an_unreadable_secret_sends_nothing_unsigned(receiver: Receiver) -> None
 
 def test_sending_ends_when_the_daemon_does(receiver: Receiver) -> None:
     receiver.answers = [500]
-    stopping = Stopping()
+    stopping = HookStop()
     stopping.set()
     assert webhook.deliver(receiver.url, "", ENDED, stopping, attempts=3) is None
 
@@ -233,14 +233,14 @@ class Told:
         self.jobs: list[str] = []
         self.refuses = False
 
-    def __call__(self, ended: Ended, _: Stopping) -> bool:
+    def __call__(self, ended: JobEnded, _: HookStop) -> bool:
         """Take an end."""
         self.jobs.append(ended.job)
         return not self.refuses
 
 
-def follow(tmp_path: Path, store: Store, told: Told) -> Follower:
-    follower = Follower("test", tmp_path / "subtitled.sqlite", tmp_path / "test.seq", told)
+def follow(tmp_path: Path, store: Store, told: Told) -> JournalReader:
+    follower = JournalReader("test", tmp_path / "subtitled.sqlite", tmp_path / "test.seq", told)
     follower.start(store.last_seq())
     eventually((tmp_path / "test.seq").exists, "it follows")
     return follower
@@ -300,7 +300,7 @@ def test_a_job_that_was_retried_is_told_at_its_real_end(tmp_path: Path, store: S
 
 
 def test_a_mark_that_is_none_is_told_and_waited_for(tmp_path: Path, store: Store) -> None:
-    follower = Follower("test", tmp_path / "subtitled.sqlite", tmp_path / "test.seq", Told())
+    follower = JournalReader("test", tmp_path / "subtitled.sqlite", tmp_path / "test.seq", Told())
     (tmp_path / "test.seq").write_text("")
     with pytest.raises(SpoolError, match="holds '', no number; remove it"):
         follower._read()
@@ -336,7 +336,7 @@ def test_a_daemon_tells_of_every_end_also_after_a_kill(tmp_path: Path, receiver:
         ),
         InboxFolder(name="quiet"),
     )
-    hook = schema.Webhook(url=receiver.url, secret_file=str(tmp_path / "secret"), attempts=50)
+    hook = schema.WebhookConfig(url=receiver.url, secret_file=str(tmp_path / "secret"), attempts=50)
     receiver.answers = [500] * 3
     with Daemon(tmp_path, inboxes=inboxes, webhook=hook) as daemon:
         daemon.drop(media.write_sound(tmp_path / "talk.flac", media.speech(8)), "talk.flac")
@@ -389,7 +389,7 @@ def test_what_ended_while_nobody_asked_is_not_told_later(tmp_path: Path) -> None
 
 def test_the_database_has_one_writer(tmp_path: Path, store: Store) -> None:
     """The followers open it for reading: a write is refused."""
-    follower = Follower("test", tmp_path / "subtitled.sqlite", tmp_path / "test.seq", Told())
+    follower = JournalReader("test", tmp_path / "subtitled.sqlite", tmp_path / "test.seq", Told())
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         follower._open().execute("DELETE FROM jobs")
     assert store.last_seq() == 0

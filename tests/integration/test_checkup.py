@@ -18,10 +18,10 @@ from integration.test_disk_full import small_disk
 from media import DEMO
 from subtitled.config import schema
 from subtitled.doctor import folders, keys, sockets
-from subtitled.doctor.daemon_user import Account
-from subtitled.doctor.devices import Inference, Wanted, library_findings
-from subtitled.doctor.finding import Chosen, Finding, ok
-from subtitled.doctor.model import Named
+from subtitled.doctor.daemon_user import DaemonUser
+from subtitled.doctor.devices import DeviceProbe, InferenceResult, library_findings
+from subtitled.doctor.finding import ChosenDevices, Finding, ok
+from subtitled.doctor.model import HubModelProbe
 from subtitled.doctor.subprocess_probe import attempt
 from subtitled.network.auth import server_key
 
@@ -63,7 +63,7 @@ def nvmlDeviceGetMemoryInfo(gpu):
     return Memory
 """
 """A driver with two GPUs, the second of which is lost: in the place of NVML's own module, in another process."""
-ME = Account(uid=os.geteuid(), gid=os.getegid(), name="me", home="/", why="who asks")
+ME = DaemonUser(uid=os.geteuid(), gid=os.getegid(), name="me", home="/", why="who asks")
 
 
 def troubles(findings: Iterable[object]) -> dict[str, Finding]:
@@ -77,9 +77,9 @@ def settings(tmp_path: Path) -> schema.Config:
     for name in ("inbox", "out"):
         (tmp_path / name).mkdir()
     return schema.Config(
-        inbox=(schema.Inbox(path=str(tmp_path / "inbox"), output=str(tmp_path / "out")),),
-        state=schema.State(dir=str(tmp_path / "state"), reserve_mb=0),
-        listen=schema.Listen(
+        inbox=(schema.InboxConfig(path=str(tmp_path / "inbox"), output=str(tmp_path / "out")),),
+        state=schema.StateConfig(dir=str(tmp_path / "state"), reserve_mb=0),
+        listen=schema.ListenConfig(
             clients=("tcp://127.0.0.1:0",), workers=f"ipc://{tmp_path}/private/w.sock", metrics=""
         ),
     )
@@ -145,7 +145,7 @@ def test_a_model_that_is_not_here_is_asked_for_at_the_hub(
 ) -> None:
     with Hub(DEMO / "model", status=status) as hub:
         environ = {**os.environ, **hub.environ, "HF_HOME": str(tmp_path)}
-        (found,) = attempt("hub", Named(name="loop/back"), silence_s=120, environ=environ)
+        (found,) = attempt("hub", HubModelProbe(name="loop/back"), silence_s=120, environ=environ)
     assert isinstance(found, Finding)
     assert found.state == state
     assert what in found.what
@@ -165,20 +165,20 @@ def test_gpus_are_told_with_their_memory_and_those_of_the_configuration_chosen(
     with_driver: dict[str, str],
 ) -> None:
     driver, first, second, chosen = attempt(
-        "gpus", Wanted(devices=("cuda:0",), visible=None), silence_s=120, environ=with_driver
+        "gpus", DeviceProbe(devices=("cuda:0",), visible=None), silence_s=120, environ=with_driver
     )
     assert driver == ok("driver", "550.54, CUDA 12.4")
     assert first == ok("GPU 0", "NVIDIA Test, 71680 of 81920 MiB free, GPU-aaaaaaaa")
     assert isinstance(second, Finding)
     assert (second.state, second.what) == ("warning", "does not tell of itself: GPU is lost")
-    assert isinstance(chosen, Chosen)
+    assert isinstance(chosen, ChosenDevices)
     assert [(device.slot, device.visible) for device in chosen.devices] == [("gpu0", "GPU-aaaaaaaa")]
 
 
 def test_a_gpu_without_its_library_is_a_fault_before_a_model_is_loaded() -> None:
     if not list(library_findings("gpu0")):
         pytest.skip("this machine has the library")
-    inference = Inference(
+    inference = InferenceResult(
         slot="gpu0", kind="cuda", model="demo", compute_type="auto", cpu_threads=1, beam_size=1
     )
     (found,) = attempt("infer", inference, silence_s=120)
@@ -189,7 +189,7 @@ def test_a_gpu_without_its_library_is_a_fault_before_a_model_is_loaded() -> None
 
 
 def test_a_gpu_that_is_not_there_is_a_fault(with_driver: dict[str, str]) -> None:
-    wanted = Wanted(devices=("cuda:5",), visible=None)
+    wanted = DeviceProbe(devices=("cuda:5",), visible=None)
     found = troubles(attempt("gpus", wanted, silence_s=120, environ=with_driver))["pool.devices"]
     assert (found.state, "cuda:5" in found.what) == ("fault", True)
 

@@ -12,12 +12,12 @@ import pytest
 
 from daemon import eventually, is_running
 from subtitle.messages import LayoutOptions
-from subtitled.core.plan import Piece, Plan, Span
+from subtitled.core.plan import Plan, PlanPiece, Span
 from subtitled.core.protocol import Media, SegmentResult
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState, SegmentState
 from subtitled.core.transcription import Phrase, Word
-from subtitled.output.layout_process import Composer
+from subtitled.output.layout_process import LayoutProcess
 from subtitled.output.transcript_builder import compose, compose_all
 from subtitled.storage.rows import JobRow, ResultRow
 
@@ -28,8 +28,8 @@ SECOND = 16_000
 
 
 @pytest.fixture
-def composer() -> Iterator[Composer]:
-    made = Composer()
+def composer() -> Iterator[LayoutProcess]:
+    made = LayoutProcess()
     yield made
     made.close()
 
@@ -42,7 +42,7 @@ def finished(**options: object) -> tuple[JobRow, list[ResultRow]]:
     )
     result = SegmentResult(phrases=(phrase,), translation=(phrase,), language="de", language_probability=0.9)
     plans = [
-        Plan(n, (Piece(n * 10 * SECOND, 8 * SECOND),), (Span(n * 10 * SECOND, (n * 10 + 8) * SECOND),))
+        Plan(n, (PlanPiece(n * 10 * SECOND, 8 * SECOND),), (Span(n * 10 * SECOND, (n * 10 + 8) * SECOND),))
         for n in range(2)
     ]
     job = Job(
@@ -73,12 +73,12 @@ def finished(**options: object) -> tuple[JobRow, list[ResultRow]]:
     ]
 
 
-def child(composer: Composer) -> int:
+def child(composer: LayoutProcess) -> int:
     assert composer._child is not None
     return composer._child.pid
 
 
-def test_what_comes_back_is_what_is_composed_here(composer: Composer) -> None:
+def test_what_comes_back_is_what_is_composed_here(composer: LayoutProcess) -> None:
     row, results = finished(is_translated_too=True)
     assert composer.compose(row, results, model="demo") == compose(row, results, model="demo")
     raw = composer.compose(row, results, model="demo", layout=LayoutOptions(profile="raw"))
@@ -90,7 +90,7 @@ def test_what_comes_back_is_what_is_composed_here(composer: Composer) -> None:
     assert both[0].missing
 
 
-def test_a_child_that_is_killed_is_replaced(composer: Composer) -> None:
+def test_a_child_that_is_killed_is_replaced(composer: LayoutProcess) -> None:
     row, results = finished()
     expected = composer.compose(row, results, model="demo")
     before = child(composer)
@@ -101,12 +101,12 @@ def test_a_child_that_is_killed_is_replaced(composer: Composer) -> None:
 
 def test_without_a_child_it_is_done_here() -> None:
     row, results = finished()
-    composer = Composer(command=(sys.executable, "-c", "print('no composer')"))
+    composer = LayoutProcess(command=(sys.executable, "-c", "print('no composer')"))
     assert composer.compose(row, results, model="demo") == compose(row, results, model="demo")
     composer.close()
 
 
-def test_a_bug_is_told_with_its_job_and_ends_nothing(composer: Composer) -> None:
+def test_a_bug_is_told_with_its_job_and_ends_nothing(composer: LayoutProcess) -> None:
     row, results = finished()
     broken = [msgspec.structs.replace(results[0], result=b"\xc1"), results[1]]
     with pytest.raises(RuntimeError, match=f"job {'a' * 16} cannot be composed: .*"):
@@ -114,7 +114,7 @@ def test_a_bug_is_told_with_its_job_and_ends_nothing(composer: Composer) -> None
     assert composer.compose(row, results, model="demo").cues
 
 
-def test_the_child_ends_with_its_composer(composer: Composer) -> None:
+def test_the_child_ends_with_its_composer(composer: LayoutProcess) -> None:
     row, results = finished()
     composer.compose(row, results, model="demo")
     process = child(composer)

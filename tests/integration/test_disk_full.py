@@ -47,7 +47,7 @@ def fill(folder: Path) -> Path:
 def test_subtitles_wait_for_a_full_output_disk(tmp_path: Path) -> None:
     with (
         small_disk(tmp_path / "inbox-out", "64k"),
-        Daemon(tmp_path, state=schema.State(dir=str(tmp_path / "state"), reserve_mb=0)) as daemon,
+        Daemon(tmp_path, state=schema.StateConfig(dir=str(tmp_path / "state"), reserve_mb=0)) as daemon,
     ):
         daemon.start()
         filler = fill(daemon.outbox)
@@ -68,7 +68,7 @@ def test_subtitles_wait_for_a_full_output_disk(tmp_path: Path) -> None:
 def test_daemon_waits_for_a_full_state_disk_and_loses_nothing(tmp_path: Path) -> None:
     with (
         small_disk(tmp_path / "state", "4m"),
-        Daemon(tmp_path, state=schema.State(dir=str(tmp_path / "state"), reserve_mb=0)) as daemon,
+        Daemon(tmp_path, state=schema.StateConfig(dir=str(tmp_path / "state"), reserve_mb=0)) as daemon,
     ):
         daemon.start()
         filler = fill(tmp_path / "state")

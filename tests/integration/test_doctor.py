@@ -24,7 +24,7 @@ from media import DEMO
 from subtitled.config import schema
 from subtitled.config.load import to_toml
 from subtitled.doctor.finding import Finding
-from subtitled.doctor.packages import Imports
+from subtitled.doctor.packages import ImportProbe
 from subtitled.doctor.subprocess_probe import attempt
 
 if TYPE_CHECKING:
@@ -94,15 +94,15 @@ def test_five_planted_faults_are_found_and_mended_by_what_the_doctor_says(open_f
     python, library = environment_without_a_library(folder / "environment")
     config_file = folder / "subtitled.toml"
     settings = schema.Config(
-        model=schema.Model(name=str(model), compute_type="float16", cpu_threads=1),
-        pool=schema.Pool(devices=("cpu",), prepare_workers=1),
-        inbox=(schema.Inbox(path=str(inbox), output=str(outbox)),),
-        listen=schema.Listen(
+        model=schema.ModelConfig(name=str(model), compute_type="float16", cpu_threads=1),
+        pool=schema.PoolConfig(devices=("cpu",), prepare_workers=1),
+        inbox=(schema.InboxConfig(path=str(inbox), output=str(outbox)),),
+        listen=schema.ListenConfig(
             clients=(f"ipc://{folder}/run/clients.sock",),
             workers=f"ipc://{folder}/run/private/workers.sock",
             metrics=f"127.0.0.1:{free_port()}",
         ),
-        state=schema.State(dir=str(state), reserve_mb=2),
+        state=schema.StateConfig(dir=str(state), reserve_mb=2),
     )
     config_file.write_text(to_toml(settings), "utf-8")
     with small_disk(state, "4m"):
@@ -141,8 +141,8 @@ def test_five_planted_faults_are_found_and_mended_by_what_the_doctor_says(open_f
 
 
 def test_a_daemon_that_runs_is_asked_and_its_broken_worker_is_a_fault(tmp_path: Path) -> None:
-    recovery = schema.Recovery(crash_budget=1)
-    pool = schema.Pool(devices=("cpu",), prepare_workers=1)
+    recovery = schema.RecoveryConfig(crash_budget=1)
+    pool = schema.PoolConfig(devices=("cpu",), prepare_workers=1)
     with Daemon(tmp_path, pool=pool, recovery=recovery) as daemon:
         daemon.start()
         eventually(lambda: is_ready(daemon.metrics), "the daemon says that it is ready")
@@ -171,7 +171,8 @@ def test_all_faults_of_a_configuration_are_told_at_once(tmp_path: Path) -> None:
 
 def test_a_file_is_taken_through_every_stage(tmp_path: Path) -> None:
     settings = schema.Config(
-        model=schema.Model(name="demo", cpu_threads=1), pool=schema.Pool(devices=("cpu",), prepare_workers=1)
+        model=schema.ModelConfig(name="demo", cpu_threads=1),
+        pool=schema.PoolConfig(devices=("cpu",), prepare_workers=1),
     )
     file = tmp_path / "subtitled.toml"
     file.write_text(to_toml(settings), "utf-8")
@@ -199,7 +200,7 @@ def planted(folder: Path, module: str, text: str) -> dict[str, str]:
 def test_native_code_that_crashes_is_a_finding(tmp_path: Path) -> None:
     crash = "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n"
     environ = planted(tmp_path / "planted", "av", crash)
-    (found,) = attempt("packages", Imports(), silence_s=120, environ=environ)
+    (found,) = attempt("packages", ImportProbe(), silence_s=120, environ=environ)
     assert isinstance(found, Finding)
     assert (found.name, found.state, found.what) == ("av", "fault", "killed by SIGSEGV")
     assert "pip install" in found.remedy
@@ -207,6 +208,6 @@ def test_native_code_that_crashes_is_a_finding(tmp_path: Path) -> None:
 
 def test_native_code_that_hangs_is_a_finding(tmp_path: Path) -> None:
     environ = planted(tmp_path / "planted", "av", "import threading\nthreading.Event().wait()\n")
-    (found,) = attempt("packages", Imports(), silence_s=3, environ=environ)
+    (found,) = attempt("packages", ImportProbe(), silence_s=3, environ=environ)
     assert isinstance(found, Finding)
     assert (found.state, found.what) == ("fault", "not done within 3 s")

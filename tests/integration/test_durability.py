@@ -16,7 +16,7 @@ from subtitled.core.states import JobState
 from subtitled.errors import StoreError
 from subtitled.runtime.mailbox import Mailbox
 from subtitled.storage import durability
-from subtitled.storage.durability import Durability
+from subtitled.storage.durability import DurabilityQueue
 from subtitled.storage.store import Store
 
 WAIT_S = 60.0
@@ -69,8 +69,8 @@ def mailbox() -> Mailbox[Callable[[], None]]:
 
 
 @pytest.fixture
-def durable(store: Store, mailbox: Mailbox[Callable[[], None]]) -> Iterator[Durability]:
-    durable = Durability(store, mailbox.put)
+def durable(store: Store, mailbox: Mailbox[Callable[[], None]]) -> Iterator[DurabilityQueue]:
+    durable = DurabilityQueue(store, mailbox.put)
     yield durable
     durable.close()
 
@@ -97,7 +97,7 @@ def turn(mailbox: Mailbox[Callable[[], None]], is_done: Callable[[], object]) ->
 
 
 def test_nothing_is_told_before_the_disk_has_it_and_what_gathers_waits_once(
-    store: Store, durable: Durability, mailbox: Mailbox[Callable[[], None]], disk: Disk
+    store: Store, durable: DurabilityQueue, mailbox: Mailbox[Callable[[], None]], disk: Disk
 ) -> None:
     told: list[int] = []
     for number in range(50):
@@ -113,7 +113,7 @@ def test_nothing_is_told_before_the_disk_has_it_and_what_gathers_waits_once(
 
 
 def test_disk_that_refuses_ends_the_daemon(
-    durable: Durability, mailbox: Mailbox[Callable[[], None]], disk: Disk
+    durable: DurabilityQueue, mailbox: Mailbox[Callable[[], None]], disk: Disk
 ) -> None:
     told: list[str] = []
     disk.error = OSError(5, "Input/output error")
@@ -126,7 +126,7 @@ def test_disk_that_refuses_ends_the_daemon(
 
 def test_the_logs_pages_move_into_the_database_beside_the_loop(
     store: Store,
-    durable: Durability,
+    durable: DurabilityQueue,
     mailbox: Mailbox[Callable[[], None]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -17,18 +17,18 @@ from msgspec.structs import replace
 import media
 from daemon import eventually, is_running
 from subtitle import messages as ms
-from subtitled.api.audio_preview import MAX_OF_ONE, MAX_UNDER_WAY, Listening
+from subtitled.api.audio_preview import MAX_OF_ONE, MAX_UNDER_WAY, AudioPreview
 from subtitled.api.errors import RefusedError
 from subtitled.api.peer import Peer
-from subtitled.api.upload_store import Holdings
-from subtitled.config.schema import Uploads
+from subtitled.api.upload_store import UploadStore
+from subtitled.config.schema import UploadsConfig
 from subtitled.core.protocol import Media
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
 from subtitled.errors import MediaError
-from subtitled.media.preview_pool import IDLE_S, Ears, GoneError, Stretch
-from subtitled.network.auth import Who
-from subtitled.runtime.background import Aside
+from subtitled.media.preview_pool import IDLE_S, AudioRange, MediaGoneError, PreviewPool
+from subtitled.network.auth import Principal
+from subtitled.runtime.background import BackgroundPool
 from subtitled.storage.rows import JobRow
 
 if TYPE_CHECKING:
@@ -42,17 +42,17 @@ CRASHES = (sys.executable, "-c", "import os; os.read(0, 8); os.abort()")
 
 
 @pytest.fixture
-def ears() -> Iterator[Ears]:
-    made = Ears()
+def ears() -> Iterator[PreviewPool]:
+    made = PreviewPool()
     yield made
     made.close()
 
 
 @pytest.fixture
-def stretch(tmp_path: Path) -> Stretch:
+def stretch(tmp_path: Path) -> AudioRange:
     path = media.write_sound(tmp_path / "talk.flac", media.speech(10))
     found = path.stat()
-    return Stretch(
+    return AudioRange(
         path=os.fsencode(path),
         size=found.st_size,
         mtime_ns=found.st_mtime_ns,
@@ -63,11 +63,11 @@ def stretch(tmp_path: Path) -> Stretch:
     )
 
 
-def children(ears: Ears) -> list[int]:
+def children(ears: PreviewPool) -> list[int]:
     return [ear._child.pid for ear in ears._all if ear._child is not None]
 
 
-def test_a_stretch_is_heard_and_silence_where_the_audio_ends(ears: Ears, stretch: Stretch) -> None:
+def test_a_stretch_is_heard_and_silence_where_the_audio_ends(ears: PreviewPool, stretch: AudioRange) -> None:
     pcm = media.speech(10)
     assert ears.hear(stretch) == pcm[16_000:48_000].tobytes()
     beyond = ears.hear(replace(stretch, start=9 * 16_000))
@@ -76,7 +76,7 @@ def test_a_stretch_is_heard_and_silence_where_the_audio_ends(ears: Ears, stretch
     assert len(children(ears)) == 1, "one after the other needs one process"
 
 
-def test_a_child_that_was_killed_is_no_loss(ears: Ears, stretch: Stretch) -> None:
+def test_a_child_that_was_killed_is_no_loss(ears: PreviewPool, stretch: AudioRange) -> None:
     meant = ears.hear(stretch)
     for pid in children(ears):
         os.kill(pid, signal.SIGKILL)
@@ -84,7 +84,7 @@ def test_a_child_that_was_killed_is_no_loss(ears: Ears, stretch: Stretch) -> Non
 
 
 def test_what_is_no_media_is_told_and_the_next_file_is_heard(
-    ears: Ears, stretch: Stretch, tmp_path: Path
+    ears: PreviewPool, stretch: AudioRange, tmp_path: Path
 ) -> None:
     bad = tmp_path / "bad.flac"
     bad.write_bytes(b"x" * 1000)
@@ -94,31 +94,31 @@ def test_what_is_no_media_is_told_and_the_next_file_is_heard(
     assert len(ears.hear(stretch)) == 64_000
 
 
-def test_a_file_that_is_gone_or_another_is_told(ears: Ears, stretch: Stretch) -> None:
+def test_a_file_that_is_gone_or_another_is_told(ears: PreviewPool, stretch: AudioRange) -> None:
     ears.hear(stretch)
-    with pytest.raises(GoneError, match="has changed: 5 bytes"):
+    with pytest.raises(MediaGoneError, match="has changed: 5 bytes"):
         ears.hear(replace(stretch, size=5))
     os.unlink(stretch.path)  # noqa: PTH108 - the path is bytes
-    with pytest.raises(GoneError, match="is gone"):
+    with pytest.raises(MediaGoneError, match="is gone"):
         ears.hear(stretch)
 
 
-def test_a_decoder_that_hangs_is_killed(stretch: Stretch) -> None:
-    ears = Ears(DEAF, count=1, limit_s=0.2)
+def test_a_decoder_that_hangs_is_killed(stretch: AudioRange) -> None:
+    ears = PreviewPool(DEAF, count=1, limit_s=0.2)
     with pytest.raises(MediaError, match=r"could not be decoded within 0\.2 s"):
         ears.hear(stretch)
     assert children(ears) == []
     ears.close()
 
 
-def test_a_decoder_that_crashes_is_told(stretch: Stretch) -> None:
-    ears = Ears(CRASHES, count=1)
+def test_a_decoder_that_crashes_is_told(stretch: AudioRange) -> None:
+    ears = PreviewPool(CRASHES, count=1)
     with pytest.raises(MediaError, match="crashed the decoder"):
         ears.hear(stretch)
     ears.close()
 
 
-def test_children_that_nobody_asks_are_let_go(ears: Ears, stretch: Stretch) -> None:
+def test_children_that_nobody_asks_are_let_go(ears: PreviewPool, stretch: AudioRange) -> None:
     ears.hear(stretch)
     [child] = children(ears)
     ears.let_go(time.monotonic())
@@ -129,8 +129,8 @@ def test_children_that_nobody_asks_are_let_go(ears: Ears, stretch: Stretch) -> N
     ears.hear(stretch)
 
 
-def test_closing_does_not_wait_for_a_decoder_that_hangs(stretch: Stretch) -> None:
-    ears = Ears(DEAF, count=1, limit_s=600)
+def test_closing_does_not_wait_for_a_decoder_that_hangs(stretch: AudioRange) -> None:
+    ears = PreviewPool(DEAF, count=1, limit_s=600)
     told: list[str] = []
 
     def ask() -> None:
@@ -147,13 +147,13 @@ def test_closing_does_not_wait_for_a_decoder_that_hangs(stretch: Stretch) -> Non
     assert told == ["the server is stopping"]
 
 
-def test_children_die_with_the_daemon(stretch: Stretch) -> None:
+def test_children_die_with_the_daemon(stretch: AudioRange) -> None:
     """Also one that hangs in a decoder, and does not see the end of its pipe."""
     script = (
         "import sys, time, msgspec\n"
-        "from subtitled.media.preview_pool import Ears, Stretch\n"
-        "ears = Ears()\n"
-        "ears.hear(msgspec.json.decode(sys.argv[1], type=Stretch))\n"
+        "from subtitled.media.preview_pool import PreviewPool, AudioRange\n"
+        "ears = PreviewPool()\n"
+        "ears.hear(msgspec.json.decode(sys.argv[1], type=AudioRange))\n"
         "print(*(ear._child.pid for ear in ears._all if ear._child), flush=True)\n"
         "time.sleep(600)\n"
     )
@@ -167,7 +167,7 @@ def test_children_die_with_the_daemon(stretch: Stretch) -> None:
     eventually(lambda: not is_running(child), "it died with its parent")
 
 
-def test_no_client_takes_all_that_can_be_heard_at_once(stretch: Stretch, tmp_path: Path) -> None:
+def test_no_client_takes_all_that_can_be_heard_at_once(stretch: AudioRange, tmp_path: Path) -> None:
     coming: list[Callable[[], None]] = []
     answers: list[ms.ToClient] = []
 
@@ -175,9 +175,9 @@ def test_no_client_takes_all_that_can_be_heard_at_once(stretch: Stretch, tmp_pat
         answers.append(message)
         return True
 
-    aside = Aside("test", coming.append)
-    holdings = Holdings(tmp_path / "uploads", Uploads(), reserve_bytes=0, aside=aside)
-    listening = Listening(holdings, coming.append, Ears(DEAF, limit_s=600))
+    aside = BackgroundPool("test", coming.append)
+    holdings = UploadStore(tmp_path / "uploads", UploadsConfig(), reserve_bytes=0, aside=aside)
+    listening = AudioPreview(holdings, coming.append, PreviewPool(DEAF, limit_s=600))
     job = Job(
         id="a" * 16,
         state=JobState.DONE,
@@ -192,8 +192,8 @@ def test_no_client_takes_all_that_can_be_heard_at_once(stretch: Stretch, tmp_pat
     row = JobRow(job=job, media=media_bytes, created_ms=1, started_ms=1, ended_ms=1)
 
     def listen(name: str) -> None:
-        message = ms.Listen(request=1, job=job.id, duration_ms=1000)
-        listening.listen(message, row, Peer("keys", b"", Who(name=name, role="user"), send))
+        message = ms.GetAudio(request=1, job=job.id, duration_ms=1000)
+        listening.listen(message, row, Peer("keys", b"", Principal(name=name, role="user"), send))
 
     for _ in range(MAX_OF_ONE):
         listen("ann")

@@ -11,7 +11,7 @@ import media
 from media import Voice
 from subtitled.errors import MediaError
 from subtitled.media.decode import open_media
-from subtitled.media.seek import Excerpts
+from subtitled.media.seek import RangeDecoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +80,7 @@ def lag(heard: NDArray[np.int16], meant: NDArray[np.int16]) -> int:
 def test_what_is_heard_anywhere_is_what_was_decoded_there(tmp_path: Path, name: str) -> None:
     path = FILES[name](tmp_path / name)
     whole, drift_ms = decoded(path)
-    with Excerpts(str(path), drift_ms=drift_ms) as excerpts:
+    with RangeDecoder(str(path), drift_ms=drift_ms) as excerpts:
         for place_s in PLACES_S:
             start = int(place_s * RATE)
             meant = whole[start : start + RATE]
@@ -99,9 +99,9 @@ def test_what_is_heard_anywhere_is_what_was_decoded_there(tmp_path: Path, name: 
 
 def test_what_follows_is_read_on_without_a_seam(tmp_path: Path) -> None:
     path = FILES["opus.mkv"](tmp_path / "opus.mkv")
-    with Excerpts(str(path)) as excerpts:
+    with RangeDecoder(str(path)) as excerpts:
         parts = [excerpts.read(50 * RATE + 777 * number, 777) for number in range(50)]
-    with Excerpts(str(path)) as excerpts:
+    with RangeDecoder(str(path)) as excerpts:
         assert np.array_equal(np.concatenate(parts), excerpts.read(50 * RATE, 777 * 50))
 
 
@@ -114,5 +114,5 @@ def test_timestamps_that_are_no_guide_are_told(tmp_path: Path) -> None:
 def test_a_file_that_is_none_is_told(tmp_path: Path) -> None:
     path = tmp_path / "a.mp3"
     path.write_bytes(b"not media")
-    with Excerpts(str(path)) as excerpts, pytest.raises(MediaError, match="not media"):
+    with RangeDecoder(str(path)) as excerpts, pytest.raises(MediaError, match="not media"):
         excerpts.read(0, 1)

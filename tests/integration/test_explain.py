@@ -59,8 +59,8 @@ def root(tmp_path: Path) -> Path:
 
 def explained(root: Path, name: str, **inbox: object) -> Explanation:
     inbox.setdefault("output", str(root / "out"))
-    folder = schema.Inbox(path=str(root / "in"), **inbox)  # type: ignore[arg-type]
-    state = schema.State(dir=str(root / "state"))
+    folder = schema.InboxConfig(path=str(root / "in"), **inbox)  # type: ignore[arg-type]
+    state = schema.StateConfig(dir=str(root / "state"))
     return explain(str(root / "in" / name), schema.Config(inbox=(folder,), state=state))
 
 

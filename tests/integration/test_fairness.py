@@ -21,9 +21,9 @@ BATCH = 4
 def one_worker(folder: Path, **recovery: int) -> Daemon:
     return Daemon(
         folder,
-        model=schema.Model(name="demo", cpu_threads=1, batch_size=BATCH, beam_size=1),
-        pool=schema.Pool(devices=("cpu",), prepare_workers=2, queue_mb=16),
-        recovery=schema.Recovery(**recovery),
+        model=schema.ModelConfig(name="demo", cpu_threads=1, batch_size=BATCH, beam_size=1),
+        pool=schema.PoolConfig(devices=("cpu",), prepare_workers=2, queue_mb=16),
+        recovery=schema.RecoveryConfig(**recovery),
     )
 
 

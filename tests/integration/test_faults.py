@@ -23,7 +23,7 @@ from faults.disk import failing_disk
 from faults.model import load_faulty, mark
 from faults.plan import DiskFault, ModelFault, Plan
 from subtitled.asr.engine import Engine, OutOfMemoryError
-from subtitled.asr.prompts import Request
+from subtitled.asr.prompts import PromptRequest
 from subtitled.config import schema
 from subtitled.core import protocol as be
 from subtitled.core.records import Job, Options
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 SERVER = Path(__file__).parents[1] / "faults" / "server.py"
 WORKER = SERVER.with_name("worker.py")
-MODEL = schema.Model(name="demo", cpu_threads=1, beam_size=1, batch_size=4)
-ENGLISH = Request(language="en")
+MODEL = schema.ModelConfig(name="demo", cpu_threads=1, beam_size=1, batch_size=4)
+ENGLISH = PromptRequest(language="en")
 ILLEGAL = "CUDA failed with error an illegal memory access was encountered"
 MARKED_S = (10, 12)
 """Where the marked speech of `talk` is."""
@@ -68,7 +68,7 @@ def daemon(tmp_path: Path, plan: Plan) -> Iterator[Daemon]:
     with Daemon(
         tmp_path,
         model=MODEL,
-        pool=schema.Pool(devices=("cpu",), prepare_workers=1),
+        pool=schema.PoolConfig(devices=("cpu",), prepare_workers=1),
         command=lambda config_file: (str(SERVER), str(config_file), str(plan.folder)),
     ) as running:
         yield running.start()
@@ -170,7 +170,7 @@ def test_worker_with_a_broken_context_says_so_and_exits_with_status_70(plan: Pla
         command = [sys.executable, str(WORKER), str(plan.folder), msgspec.json.encode(settings).decode()]
         said: list[be.FromWorker] = []
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-            while not said or not isinstance(said[-1], be.LastWords):
+            while not said or not isinstance(said[-1], be.ExitReason):
                 _, *frames = socket.recv_multipart()
                 said.append(be.from_worker.decode(frames)[0])
                 if isinstance(said[-1], be.Ready):
@@ -184,7 +184,7 @@ def test_worker_with_a_broken_context_says_so_and_exits_with_status_70(plan: Pla
                         socket.send_multipart([b"gpu0.1", *be.to_worker.encode(order, (pcm,))])
             assert process.wait(60) == ExitCode.CUDA.value
         socket.close()
-    assert said[-1] == be.LastWords(cause=ILLEGAL)
+    assert said[-1] == be.ExitReason(cause=ILLEGAL)
     # The second lease waited with it; nothing is decoded in a broken context.
     assert len(plan.calls()) == 1
     assert not [message for message in said if isinstance(message, be.Transcribed | be.Refused)]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from subtitle import WorkerFacts
 
-MODEL = schema.Model(name="loop/back", cpu_threads=1, batch_size="auto")
+MODEL = schema.ModelConfig(name="loop/back", cpu_threads=1, batch_size="auto")
 
 
 def daemon_with(hub: Hub, folder: Path) -> Daemon:
@@ -131,7 +131,7 @@ def test_a_converter_that_fails_leaves_nothing_and_says_why(checkpoint: Path, tm
 def test_a_checkpoint_that_cannot_be_converted_here_is_refused_with_the_command(
     checkpoint: Path, tmp_path: Path
 ) -> None:
-    with Daemon(tmp_path, model=schema.Model(name=str(checkpoint))) as daemon:
+    with Daemon(tmp_path, model=schema.ModelConfig(name=str(checkpoint))) as daemon:
         daemon.spawn()
         assert daemon.wait_for_exit() == ExitCode.FATAL
         command = f"ct2-transformers-converter --model {checkpoint} --output_dir {checkpoint}-ct2 --copy_files tokenizer.json"

@@ -11,9 +11,9 @@ from msgspec.structs import replace
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
 from subtitled.cues.layout import Cue
-from subtitled.cues.transcript import Absence, Transcript
+from subtitled.cues.transcript import MissingSpan, Transcript
 from subtitled.errors import SpoolError
-from subtitled.output.finish import Finish, error_folder, error_path, write_failure, write_outputs
+from subtitled.output.finish import OutputJob, error_folder, error_path, write_failure, write_outputs
 
 SRT = b"1\n00:00:01,000 --> 00:00:02,000\nHello.\n"
 TRANSCRIPT = Transcript(
@@ -55,9 +55,9 @@ def job_of(source: Path, inbox: Path, after: str = "move", **more: object) -> Jo
     return replace(job, **more)
 
 
-def finish_of(job: Job, transcript: Transcript = TRANSCRIPT, **more: object) -> Finish:
+def finish_of(job: Job, transcript: Transcript = TRANSCRIPT, **more: object) -> OutputJob:
     output = Path(os.fsdecode(job.options.output), "sub", "talk.en.srt")
-    return replace(Finish(job=job, transcript=transcript, paths={"srt": output}), **more)
+    return replace(OutputJob(job=job, transcript=transcript, paths={"srt": output}), **more)
 
 
 def test_outputs_are_written_and_the_source_moved(inbox: Path, source: Path) -> None:
@@ -126,7 +126,7 @@ def failed(job: Job, transcript: Transcript = TRANSCRIPT) -> tuple[bytes, str]:
 
 
 def test_failure_is_told_beside_the_archived_source(inbox: Path, source: Path) -> None:
-    missing = Absence(61_000, 3_723_004, "killed by SIGSEGV")
+    missing = MissingSpan(61_000, 3_723_004, "killed by SIGSEGV")
     job = job_of(source, inbox, cause="1 of 2 segments could not be transcribed")
     location, text = failed(job, replace(TRANSCRIPT, missing=(missing,)))
     assert location == bytes(inbox / "failed" / "sub" / "talk.wav")

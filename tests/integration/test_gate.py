@@ -35,7 +35,7 @@ class Peer:
 
     def __init__(self, endpoint: str, key: Key, *, identity: bytes = b"") -> None:
         # A place in which ten sessions have failed is put aside.
-        self.said = be.Join(version=VERSION, protocol=be.PROTOCOL, place=f"x{next(self._number)}")
+        self.said = be.JoinSession(version=VERSION, protocol=be.PROTOCOL, place=f"x{next(self._number)}")
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -75,10 +75,10 @@ class Peer:
         """Say whether nothing comes for a while."""
         return not self._socket.poll(500)
 
-    def join(self) -> be.Welcome:
+    def join(self) -> be.SessionAccepted:
         """Begin a session."""
         self.send(self.said)
-        welcome: be.Welcome = self.expect(be.Welcome)
+        welcome: be.SessionAccepted = self.expect(be.SessionAccepted)
         return welcome
 
 
@@ -121,7 +121,7 @@ def answer(**changes: Any) -> be.Transcribed:
 def test_what_no_worker_says_ends_the_session(head: Head, evil: Peer, said: be.FromWorker) -> None:
     identity = evil.join().identity
     evil.send(said)
-    assert evil.expect(be.TurnedAway).cause.startswith("spoke nonsense: ")
+    assert evil.expect(be.SessionRefused).cause.startswith("spoke nonsense: ")
     head.wait_for_log("worker.refused", worker=identity)
     head.wait_for_log("worker.stopped", worker=identity)
     evil.send(evil.said)
@@ -160,7 +160,7 @@ def test_nonsense_is_answered_once_and_then_not_listened_to(
 ) -> None:
     before = head.pid
     evil.send_frames(frames)
-    assert evil.expect(be.TurnedAway).cause.startswith("spoke nonsense: ")
+    assert evil.expect(be.SessionRefused).cause.startswith("spoke nonsense: ")
     evil.send(evil.said)
     assert evil.hears_nothing()
     assert head.pid == before
@@ -170,7 +170,7 @@ def test_a_flood_is_not_listened_to(head: Head, evil: Peer) -> None:
     identity = evil.join().identity
     for _ in range(5000):
         evil.send(be.Heartbeat())
-    assert "things a second" in evil.expect(be.TurnedAway).cause
+    assert "things a second" in evil.expect(be.SessionRefused).cause
     head.wait_for_log("worker.stopped", worker=identity)
 
 
@@ -183,26 +183,26 @@ def test_a_routing_id_of_its_own_choosing_is_not_listened_to(head: Head) -> None
 
 def test_who_has_no_session_is_told_so(evil: Peer) -> None:
     evil.send(be.Heartbeat())
-    evil.expect(be.Unknown)
+    evil.expect(be.SessionUnknown)
     evil.send(answer())
-    evil.expect(be.Unknown)
+    evil.expect(be.SessionUnknown)
 
 
 def test_a_connection_has_one_session(evil: Peer) -> None:
     """What was sent and not read would pile up in it otherwise."""
     evil.join()
-    evil.send(be.LastWords(cause="x"))
+    evil.send(be.ExitReason(cause="x"))
     evil.send(evil.said)
-    refused = evil.expect(be.TurnedAway)
+    refused = evil.expect(be.SessionRefused)
     assert "connection of its own" in refused.cause
     assert not refused.is_final
 
 
 def test_a_late_answer_is_recognised(head: Head, evil: Peer) -> None:
     identity = evil.join().identity
-    evil.send(be.LastWords(cause="x"))
+    evil.send(be.ExitReason(cause="x"))
     evil.send(answer())
-    evil.expect(be.Unknown)
+    evil.expect(be.SessionUnknown)
     head.wait_for_log("lease.stale", worker=identity)
 
 
@@ -214,7 +214,7 @@ def test_others_work_while_a_host_lies_about_itself(head: Head, evil: Peer, tmp_
     lease = evil.expect(be.Transcribe).lease
     evil.send(msgspec.structs.replace(answer(), lease=lease + 1))
     evil.send(msgspec.structs.replace(answer(), lease=lease))
-    evil.send(be.LastWords(cause="gone"))
+    evil.send(be.ExitReason(cause="gone"))
     eventually(lambda: head.log("lease.stale"), "the answer to a lease that it does not hold is dropped")
     with RemoteWorker(head, "gpu2"):
         job = head.wait_for(source)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SERVER = Path(__file__).parents[1] / "faults" / "server.py"
-MODEL = schema.Model(name="demo", cpu_threads=1, beam_size=1, batch_size=4)
-ONE_SLOT = schema.Pool(devices=("cpu",), prepare_workers=1)
+MODEL = schema.ModelConfig(name="demo", cpu_threads=1, beam_size=1, batch_size=4)
+ONE_SLOT = schema.PoolConfig(devices=("cpu",), prepare_workers=1)
 
 
 @contextlib.contextmanager
@@ -51,7 +51,7 @@ def reading(daemon: Daemon, killed: int = 0) -> int:
 
 def test_decoder_that_makes_no_progress_is_killed_and_its_file_given_up(tmp_path: Path) -> None:
     talk = media.write_sound(tmp_path / "talk.flac", media.speech(4))
-    recovery = schema.Recovery(prepare_stall_s=1.0)
+    recovery = schema.RecoveryConfig(prepare_stall_s=1.0)
     with Daemon(tmp_path, model=MODEL, pool=ONE_SLOT, recovery=recovery) as daemon, held(talk):
         daemon.start()
         path = talk.rename(daemon.inbox / "talk.flac")
@@ -87,7 +87,7 @@ def test_lease_that_hangs_is_taken_away_and_done_elsewhere(tmp_path: Path) -> No
         tmp_path,
         model=MODEL,
         pool=ONE_SLOT,
-        recovery=schema.Recovery(attempts=20, lease_min_s=4.0, lease_per_audio_s=0.01),
+        recovery=schema.RecoveryConfig(attempts=20, lease_min_s=4.0, lease_per_audio_s=0.01),
         command=lambda config_file: (str(SERVER), str(config_file), str(plan.folder)),
     ) as daemon:
         daemon.start()

@@ -9,29 +9,29 @@ from pathlib import Path
 import pytest
 
 from subtitled.api.errors import RefusedError
-from subtitled.api.upload_store import MIB, Holdings
-from subtitled.config.schema import Uploads
+from subtitled.api.upload_store import MIB, UploadStore
+from subtitled.config.schema import UploadsConfig
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
 from subtitled.files.atomic_files import free_bytes
-from subtitled.runtime.background import Aside
+from subtitled.runtime.background import BackgroundPool
 
-LIMITS = Uploads(max_file_mb=10, max_spool_mb=15)
+LIMITS = UploadsConfig(max_file_mb=10, max_spool_mb=15)
 
 
 @pytest.fixture
-def aside() -> Iterator[Aside]:
-    made = Aside("test", lambda back: back())
+def aside() -> Iterator[BackgroundPool]:
+    made = BackgroundPool("test", lambda back: back())
     yield made
     made.close()
 
 
 @pytest.fixture
-def holdings(tmp_path: Path, aside: Aside) -> Holdings:
-    return Holdings(tmp_path, LIMITS, reserve_bytes=0, aside=aside)
+def holdings(tmp_path: Path, aside: BackgroundPool) -> UploadStore:
+    return UploadStore(tmp_path, LIMITS, reserve_bytes=0, aside=aside)
 
 
-def refusal(holdings: Holdings, job: str, size: int) -> str:
+def refusal(holdings: UploadStore, job: str, size: int) -> str:
     with pytest.raises(RefusedError) as caught:
         holdings.admit(job, size)
     return caught.value.code
@@ -52,14 +52,14 @@ def sent(folder: Path, job: str, size: int) -> Job:
     )
 
 
-def test_a_file_may_be_as_long_as_the_limit_and_no_longer(holdings: Holdings) -> None:
+def test_a_file_may_be_as_long_as_the_limit_and_no_longer(holdings: UploadStore) -> None:
     holdings.admit("a", 10 * MIB)
     assert holdings.total_bytes == 10 * MIB
     assert refusal(holdings, "b", 10 * MIB + 1) == "TOO_BIG"
     assert holdings.total_bytes == 10 * MIB
 
 
-def test_all_files_together_have_a_limit_before_they_have_come(holdings: Holdings) -> None:
+def test_all_files_together_have_a_limit_before_they_have_come(holdings: UploadStore) -> None:
     holdings.admit("a", 10 * MIB)
     holdings.admit("b", 5 * MIB)
     assert refusal(holdings, "c", 1) == "NO_SPACE"
@@ -67,7 +67,7 @@ def test_all_files_together_have_a_limit_before_they_have_come(holdings: Holding
     holdings.admit("c", 5 * MIB)
 
 
-def test_a_file_of_unknown_size_is_counted_as_it_comes(holdings: Holdings) -> None:
+def test_a_file_of_unknown_size_is_counted_as_it_comes(holdings: UploadStore) -> None:
     holdings.admit("a", 8 * MIB)
     holdings.admit("b", None)
     holdings.arrive("b", 7 * MIB)
@@ -81,15 +81,15 @@ def test_a_file_of_unknown_size_is_counted_as_it_comes(holdings: Holdings) -> No
     assert caught.value.code == "TOO_BIG"
 
 
-def test_what_was_announced_is_not_counted_again_when_it_comes(holdings: Holdings) -> None:
+def test_what_was_announced_is_not_counted_again_when_it_comes(holdings: UploadStore) -> None:
     holdings.admit("a", 9 * MIB)
     holdings.arrive("a", 9 * MIB)
     holdings.complete("a", 9 * MIB)
     assert holdings.total_bytes == 9 * MIB
 
 
-def test_free_space_is_left_for_the_daemon_itself(tmp_path: Path, aside: Aside) -> None:
-    holdings = Holdings(tmp_path, LIMITS, reserve_bytes=2 * free_bytes(tmp_path), aside=aside)
+def test_free_space_is_left_for_the_daemon_itself(tmp_path: Path, aside: BackgroundPool) -> None:
+    holdings = UploadStore(tmp_path, LIMITS, reserve_bytes=2 * free_bytes(tmp_path), aside=aside)
     with pytest.raises(RefusedError, match=r"state\.reserve_mb") as caught:
         holdings.admit("a", 1)
     assert caught.value.code == "NO_SPACE"
@@ -97,9 +97,9 @@ def test_free_space_is_left_for_the_daemon_itself(tmp_path: Path, aside: Aside) 
     holdings.admit("a", 1)
 
 
-def test_other_limits_hold_for_what_comes_from_then_on(holdings: Holdings) -> None:
+def test_other_limits_hold_for_what_comes_from_then_on(holdings: UploadStore) -> None:
     holdings.admit("a", 10 * MIB)
-    holdings.reconfigure(Uploads(max_file_mb=1, max_spool_mb=11), reserve_bytes=0)
+    holdings.reconfigure(UploadsConfig(max_file_mb=1, max_spool_mb=11), reserve_bytes=0)
     assert holdings.max_file_bytes == MIB
     assert refusal(holdings, "b", 2 * MIB) == "TOO_BIG"
     holdings.arrive("a", 10 * MIB)
@@ -107,7 +107,7 @@ def test_other_limits_hold_for_what_comes_from_then_on(holdings: Holdings) -> No
 
 
 def test_at_the_start_what_is_there_is_counted_and_what_nobody_needs_is_removed(
-    tmp_path: Path, holdings: Holdings, aside: Aside
+    tmp_path: Path, holdings: UploadStore, aside: BackgroundPool
 ) -> None:
     whole, arriving, gone = (sent(tmp_path, job, 4 * MIB) for job in ("whole", "arriving", "gone"))
     for job, size in (("whole", 4 * MIB), ("arriving", MIB), ("orphan", MIB)):
@@ -119,7 +119,7 @@ def test_at_the_start_what_is_there_is_counted_and_what_nobody_needs_is_removed(
     assert {found.name for found in tmp_path.iterdir()} == {"whole", "arriving"}
 
 
-def arrived(folder: Path, holdings: Holdings, job: str, size: int) -> None:
+def arrived(folder: Path, holdings: UploadStore, job: str, size: int) -> None:
     """Have a whole file of a client's there."""
     holdings.admit(job, size)
     (folder / job).mkdir()
@@ -128,7 +128,7 @@ def arrived(folder: Path, holdings: Holdings, job: str, size: int) -> None:
 
 
 def test_files_of_jobs_that_are_done_make_room_oldest_first_and_no_more_than_needed(
-    tmp_path: Path, holdings: Holdings, aside: Aside
+    tmp_path: Path, holdings: UploadStore, aside: BackgroundPool
 ) -> None:
     for number, job in enumerate(("first", "second", "third")):
         arrived(tmp_path, holdings, job, 5 * MIB)
@@ -145,7 +145,7 @@ def test_files_of_jobs_that_are_done_make_room_oldest_first_and_no_more_than_nee
 
 
 def test_a_full_disk_takes_the_files_of_jobs_that_are_done_first(
-    tmp_path: Path, holdings: Holdings, aside: Aside
+    tmp_path: Path, holdings: UploadStore, aside: BackgroundPool
 ) -> None:
     arrived(tmp_path, holdings, "done", MIB)
     holdings.spare("done", 0)
@@ -159,15 +159,15 @@ def test_a_full_disk_takes_the_files_of_jobs_that_are_done_first(
 
 
 def test_files_of_jobs_that_are_done_go_when_their_time_is_over(
-    tmp_path: Path, holdings: Holdings, aside: Aside
+    tmp_path: Path, holdings: UploadStore, aside: BackgroundPool
 ) -> None:
-    holdings.reconfigure(Uploads(max_file_mb=10, max_spool_mb=15, keep_done_s=60), reserve_bytes=0)
+    holdings.reconfigure(UploadsConfig(max_file_mb=10, max_spool_mb=15, keep_done_s=60), reserve_bytes=0)
     for job, ended_ms in (("old", 1_000), ("new", 2_000)):
         arrived(tmp_path, holdings, job, 1)
         holdings.spare(job, ended_ms)
     holdings.tick(61_000)
     assert holdings.total_bytes == 1
-    holdings.reconfigure(Uploads(max_file_mb=10, max_spool_mb=15, keep_done_s=0), reserve_bytes=0)
+    holdings.reconfigure(UploadsConfig(max_file_mb=10, max_spool_mb=15, keep_done_s=0), reserve_bytes=0)
     arrived(tmp_path, holdings, "last", 1)
     holdings.spare("last", 61_000)
     holdings.tick(61_000)
@@ -176,7 +176,7 @@ def test_files_of_jobs_that_are_done_go_when_their_time_is_over(
 
 
 def test_files_of_jobs_that_are_done_are_known_after_a_restart(
-    tmp_path: Path, holdings: Holdings, aside: Aside
+    tmp_path: Path, holdings: UploadStore, aside: BackgroundPool
 ) -> None:
     for job in ("heard", "failed"):
         (tmp_path / job).mkdir()
@@ -193,7 +193,7 @@ def test_files_of_jobs_that_are_done_are_known_after_a_restart(
 
 
 def test_a_file_that_is_discarded_is_gone_and_another_is_not_touched(
-    tmp_path: Path, holdings: Holdings, aside: Aside
+    tmp_path: Path, holdings: UploadStore, aside: BackgroundPool
 ) -> None:
     for job in ("mine", "other"):
         (tmp_path / job).mkdir()
@@ -205,7 +205,7 @@ def test_a_file_that_is_discarded_is_gone_and_another_is_not_touched(
 
 
 def test_only_files_in_the_folder_are_those_that_clients_have_sent(
-    tmp_path: Path, holdings: Holdings
+    tmp_path: Path, holdings: UploadStore
 ) -> None:
     assert holdings.holds(sent(tmp_path, "a", 1))
     assert not holdings.holds(sent(tmp_path.parent / f"{tmp_path.name}-other", "a", 1))

@@ -56,12 +56,12 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, port: str) -> Iterator[Daem
     folder = tmp_path_factory.mktemp("daemon")
     with Daemon(
         folder,
-        pool=schema.Pool(devices=("cpu",), prepare_workers=1, queue_mb=QUEUE_MB),
-        uploads=schema.Uploads(max_open=MAX_OPEN),
+        pool=schema.PoolConfig(devices=("cpu",), prepare_workers=1, queue_mb=QUEUE_MB),
+        uploads=schema.UploadsConfig(max_open=MAX_OPEN),
     ) as running:
         local = running.config.listen.clients
         listen = msgspec.structs.replace(running.config.listen, clients=(*local, port))
-        clients = tuple(schema.Client(name=name, key=pair[0]) for name, pair in PAIRS.items())
+        clients = tuple(schema.ClientConfig(name=name, key=pair[0]) for name, pair in PAIRS.items())
         configure(running, listen=listen, client=clients)
         running.start()
         yield running
@@ -136,7 +136,7 @@ class Peer:
         self.send(message, *blobs)
         while True:
             found = self.answer()
-            if found.request in {0, message.request} and not isinstance(found, ms.Credit | ms.Event):
+            if found.request in {0, message.request} and not isinstance(found, ms.UploadCredit | ms.Event):
                 return found
 
     def submit(self, body: bytes = b"nothing", *, size: int | None = None, **more: object) -> ms.Accepted:
@@ -265,7 +265,7 @@ def test_a_window_of_single_bytes_is_refused(local: Peer) -> None:
         local.send(ms.Chunk(request=1, job=job, offset=offset), b"x")
     local.send(ms.Hello(request=99))
     while not isinstance(found := local.answer(), ms.Welcome):
-        assert isinstance(found, ms.Credit | ms.Error)
+        assert isinstance(found, ms.UploadCredit | ms.Error)
         if isinstance(found, ms.Error):
             assert found.code in {"TOO_BIG", "WRONG_STATE", "RATE_LIMITED"}
 

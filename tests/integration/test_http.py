@@ -35,7 +35,7 @@ DEMO = Path(str(files("subtitled") / "demo"))
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    with Daemon(tmp_path_factory.mktemp("daemon"), uploads=schema.Uploads(max_open=8)) as running:
+    with Daemon(tmp_path_factory.mktemp("daemon"), uploads=schema.UploadsConfig(max_open=8)) as running:
         yield running.start()
 
 
@@ -554,7 +554,7 @@ def test_the_daemon_starts_the_gateway_and_again_when_it_dies(tmp_path: Path) ->
         except httpx.TransportError:
             return False
 
-    with Daemon(tmp_path, http=schema.Http(listen=address)) as daemon:
+    with Daemon(tmp_path, http=schema.HttpConfig(listen=address)) as daemon:
         daemon.start()
         eventually(answers, "the gateway answers")
         workers = daemon.workers()
@@ -565,7 +565,7 @@ def test_the_daemon_starts_the_gateway_and_again_when_it_dies(tmp_path: Path) ->
         assert daemon.workers() == workers
         [second] = gateways_of(daemon.pid)
         daemon.config_file.write_text(
-            to_toml(msgspec.structs.replace(daemon.config, http=schema.Http())), "utf-8"
+            to_toml(msgspec.structs.replace(daemon.config, http=schema.HttpConfig())), "utf-8"
         )
         os.kill(daemon.pid, signal.SIGHUP)
         eventually(lambda: not is_running(second), "it is not wanted any more")

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def test_a_model_is_unloaded_when_idle_and_loaded_for_the_next_file(tmp_path: Path) -> None:
     with Daemon(
         tmp_path,
-        model=schema.Model(name="demo", cpu_threads=1, batch_size=4, beam_size=1, idle_unload_s=0.5),
-        pool=schema.Pool(devices=("cpu",), prepare_workers=1),
+        model=schema.ModelConfig(name="demo", cpu_threads=1, batch_size=4, beam_size=1, idle_unload_s=0.5),
+        pool=schema.PoolConfig(devices=("cpu",), prepare_workers=1),
     ) as daemon:
         daemon.start()
         daemon.wait_for_log("model.unloaded", worker="cpu0.1")

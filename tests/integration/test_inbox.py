@@ -14,8 +14,8 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from subtitled.config.schema import Inbox
-from subtitled.inboxes.watch import Arrival, InboxWatcher
+from subtitled.config.schema import InboxConfig
+from subtitled.inboxes.watch import InboxWatcher, SettledFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, MutableMapping
@@ -37,7 +37,7 @@ class Watching:
     """A running watcher, what it reported, what it logged."""
 
     def __init__(self, logs: list[MutableMapping[str, Any]]) -> None:
-        self.arrivals: list[Arrival] = []
+        self.arrivals: list[SettledFile] = []
         self.logs = logs
 
     @property
@@ -60,7 +60,7 @@ class Watching:
 
 @contextmanager
 def watching(
-    *inboxes: Inbox, mounts: Path = Path("/proc/self/mounts"), poll_s: float = 0.05
+    *inboxes: InboxConfig, mounts: Path = Path("/proc/self/mounts"), poll_s: float = 0.05
 ) -> Iterator[Watching]:
     """Watch `inboxes` from when they are watched and scanned on."""
     with capture_logs() as logs:
@@ -89,9 +89,9 @@ def root(tmp_path: Path) -> Path:
 
 def inbox(
     root: Path, *, settle_s: float = 0.05, rescan_s: float = 3600.0, output: str = "/srv/elsewhere"
-) -> Inbox:
+) -> InboxConfig:
     """Return an inbox that settles fast, and whose rescan comes to no test's help."""
-    return Inbox(path=str(root), output=output, settle_s=settle_s, rescan_s=rescan_s)
+    return InboxConfig(path=str(root), output=output, settle_s=settle_s, rescan_s=rescan_s)
 
 
 def test_new_file_is_reported_once_with_its_size_and_time(root: Path) -> None:
@@ -101,7 +101,7 @@ def test_new_file_is_reported_once_with_its_size_and_time(root: Path) -> None:
         (root / "b.mp4").touch()
         seen.wait_for("a.mp4", "b.mp4")
         info = (root / "a.mp4").stat()
-        assert seen.arrivals[0] == Arrival(0, str(root / "a.mp4"), 5, info.st_mtime_ns)
+        assert seen.arrivals[0] == SettledFile(0, str(root / "a.mp4"), 5, info.st_mtime_ns)
 
 
 def test_file_that_was_there_before_is_reported(root: Path) -> None:

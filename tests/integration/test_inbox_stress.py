@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from subtitle import JobFacts
 
 DEMO_ZH = Path(str(files("subtitled") / "demo" / "demo-zh.flac"))
-MODEL = schema.Model(name="demo", cpu_threads=1, beam_size=1, batch_size=4)
-ONE_SLOT = schema.Pool(devices=("cpu",), prepare_workers=1)
+MODEL = schema.ModelConfig(name="demo", cpu_threads=1, beam_size=1, batch_size=4)
+ONE_SLOT = schema.PoolConfig(devices=("cpu",), prepare_workers=1)
 SUBTITLE = str(Path(sys.executable).with_name("subtitle"))
 MANY = 10_000
 MEMORY_MB = 250
@@ -290,7 +290,7 @@ def remount(folder: Path, how: str) -> None:
 
 
 def test_read_only_output_fails_the_job_and_retry_writes_it(tmp_path: Path) -> None:
-    state = schema.State(dir=str(tmp_path / "state"), reserve_mb=0)
+    state = schema.StateConfig(dir=str(tmp_path / "state"), reserve_mb=0)
     with mounted(tmp_path / "inbox-out"), daemon_in(tmp_path, state=state) as daemon:
         daemon.start()
         remount(daemon.outbox, "ro")

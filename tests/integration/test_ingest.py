@@ -12,8 +12,8 @@ import media
 from subtitled.config import schema
 from subtitled.core.plan import Plan, Span
 from subtitled.errors import MediaError
-from subtitled.media.ingest import Ingest, Prepared, recut
-from subtitled.media.waveform import MAX_PEAKS, Peaks
+from subtitled.media.ingest import Ingest, IngestedSegment, recut
+from subtitled.media.waveform import MAX_PEAKS, WaveformBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,15 +26,15 @@ RATE = 16_000
 
 def ingest(
     path: Path,
-    segments: schema.Segments | None = None,
+    segments: schema.SegmentsConfig | None = None,
     window_s: float = 30,
     on_progress: Callable[[int], None] | None = None,
-) -> tuple[Ingest, list[Prepared]]:
+) -> tuple[Ingest, list[IngestedSegment]]:
     """Return the finished ingest with all its segments."""
     with Ingest(
         str(path),
-        vad=schema.Vad(),
-        segments=segments or schema.Segments(),
+        vad=schema.VadConfig(),
+        segments=segments or schema.SegmentsConfig(),
         window_s=window_s,
         on_progress=on_progress,
     ) as running:
@@ -45,7 +45,7 @@ def sound(tmp_path: Path, *parts: NDArray[np.int16]) -> Path:
     return media.write_sound(tmp_path / "a.wav", np.concatenate(parts))
 
 
-def given(prepared: list[Prepared]) -> list[Span]:
+def given(prepared: list[IngestedSegment]) -> list[Span]:
     return [span for segment in prepared for span in segment.plan.spans]
 
 
@@ -74,7 +74,9 @@ def test_all_speech_of_the_recording_is_planned() -> None:
 @pytest.mark.parametrize(("max_segment_s", "window_s"), [(7, 30), (30, 7.5), (1, 30), (30, 60)])
 def test_no_segment_is_longer_than_the_window_or_the_limit(max_segment_s: int, window_s: float) -> None:
     whole = given(ingest(media.DEMO / "demo.flac")[1])
-    _, prepared = ingest(media.DEMO / "demo.flac", schema.Segments(max_segment_s=max_segment_s), window_s)
+    _, prepared = ingest(
+        media.DEMO / "demo.flac", schema.SegmentsConfig(max_segment_s=max_segment_s), window_s
+    )
     limit = min(max_segment_s, window_s, 30) * RATE
     assert all(len(segment.pcm) <= limit for segment in prepared)
     spans = given(prepared)
@@ -84,7 +86,7 @@ def test_no_segment_is_longer_than_the_window_or_the_limit(max_segment_s: int, w
 
 def test_segments_leave_while_the_file_is_decoded(tmp_path: Path) -> None:
     path = sound(tmp_path, *[media.recording()] * 4)
-    with Ingest(str(path), vad=schema.Vad(), segments=schema.Segments(), window_s=30) as running:
+    with Ingest(str(path), vad=schema.VadConfig(), segments=schema.SegmentsConfig(), window_s=30) as running:
         next(iter(running))
         assert running.decoded_samples < 58 * RATE
 
@@ -92,7 +94,7 @@ def test_segments_leave_while_the_file_is_decoded(tmp_path: Path) -> None:
 def test_speech_without_a_pause_leaves_early_and_is_cut(tmp_path: Path) -> None:
     dense = np.concatenate([media.recording()[span.start : span.end] for span in dense_spans()])
     path = sound(tmp_path, *[dense] * 5)
-    running, prepared = ingest(path, schema.Segments(max_segment_s=5))
+    running, prepared = ingest(path, schema.SegmentsConfig(max_segment_s=5))
     assert all(len(segment.pcm) <= 5 * RATE for segment in prepared)
     assert running.speech_samples > 0.95 * running.decoded_samples
 
@@ -106,7 +108,7 @@ def dense_spans() -> list[Span]:
 def test_memory_holds_little_more_than_a_window(tmp_path: Path) -> None:
     path = sound(tmp_path, *[media.recording()] * 2, media.silence(60), media.recording()[: 20 * RATE])
     held = []
-    with Ingest(str(path), vad=schema.Vad(), segments=schema.Segments(), window_s=30) as running:
+    with Ingest(str(path), vad=schema.VadConfig(), segments=schema.SegmentsConfig(), window_s=30) as running:
         running._on_progress = lambda _: held.append(sum(len(block) for block in running._recent._blocks))
         list(running)
     assert max(held) < 60 * RATE
@@ -120,7 +122,7 @@ def test_silence_is_a_plan_without_segments(tmp_path: Path) -> None:
 
 
 def test_short_speech_is_skipped_and_recorded() -> None:
-    running, prepared = ingest(media.DEMO / "demo.flac", schema.Segments(min_speech_ms=1_200))
+    running, prepared = ingest(media.DEMO / "demo.flac", schema.SegmentsConfig(min_speech_ms=1_200))
     assert running.skipped
     for skipped in running.skipped:
         assert skipped.cause == "shorter than 1200 ms"
@@ -154,7 +156,7 @@ def test_stored_plans_are_cut_again_to_the_last_bit(tmp_path: Path, name: str) -
         media.mux(
             path, media.Voice(media.speech(20)), codec={"a.m4a": "aac"}.get(name, "libopus"), rate=48_000
         )
-    _, prepared = ingest(path, schema.Segments(max_segment_s=5))
+    _, prepared = ingest(path, schema.SegmentsConfig(max_segment_s=5))
     assert len(prepared) > 2
     for wanted in (prepared, prepared[1::2], prepared[-1:]):
         again = list(recut(str(path), [segment.plan for segment in wanted]))
@@ -184,7 +186,7 @@ def test_peaks_are_those_of_the_samples_however_they_come(blocks: tuple[int, ...
     pcm = media.noise(400_000) * np.int16(10)
     pcm[1600:3200] = 0
     pcm[3200:4800] = -32_768
-    peaks, at = Peaks(), 0
+    peaks, at = WaveformBuilder(), 0
     for samples in blocks:
         peaks.feed(pcm[at : at + samples])
         at += samples
@@ -196,7 +198,7 @@ def test_peaks_are_those_of_the_samples_however_they_come(blocks: tuple[int, ...
 
 
 def test_peaks_of_a_day_are_no_more_than_can_be_sent() -> None:
-    peaks = Peaks()
+    peaks = WaveformBuilder()
     for _ in range(24):
         peaks.feed(np.full(3600 * RATE, 100, np.int16))
     peaks.feed(np.full(5, 32_767, np.int16))
@@ -206,11 +208,11 @@ def test_peaks_of_a_day_are_no_more_than_can_be_sent() -> None:
 
 
 def test_nothing_has_no_peaks() -> None:
-    assert Peaks().finish() == (100, b"")
+    assert WaveformBuilder().finish() == (100, b"")
 
 
 def test_an_ingest_has_the_peaks_of_all_that_was_decoded() -> None:
     done, _ = ingest(media.DEMO / "demo.flac")
-    whole = Peaks()
+    whole = WaveformBuilder()
     whole.feed(media.recording())
     assert done.peaks() == whole.finish()

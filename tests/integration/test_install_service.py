@@ -31,7 +31,7 @@ def install(prefix: Path, *options: str, status: int = 0) -> str:
 @pytest.fixture
 def config_file(tmp_path: Path) -> Path:
     path = tmp_path / "subtitled.toml"
-    inbox = schema.Inbox(path="/srv/my media", output="beside")
+    inbox = schema.InboxConfig(path="/srv/my media", output="beside")
     path.write_text(to_toml(schema.Config(inbox=(inbox,))), "utf-8")
     return path
 

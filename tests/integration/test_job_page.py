@@ -37,7 +37,7 @@ def daemon(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dae
     """Give a daemon whose GPU fails by plan."""
     with Daemon(
         tmp_path_factory.mktemp("daemon"),
-        pool=schema.Pool(devices=("cpu",), prepare_workers=1),
+        pool=schema.PoolConfig(devices=("cpu",), prepare_workers=1),
         command=lambda config_file: (str(SERVER), str(config_file), str(plan.folder)),
     ) as running:
         yield running.start()

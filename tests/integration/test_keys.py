@@ -12,7 +12,7 @@ from subtitle.errors import KeyFileError
 from subtitle.keys import Key, find_key, is_key, load_key, new_pair, save_key
 from subtitled.config import schema
 from subtitled.errors import SubtitledError
-from subtitled.network.auth import AllowList, ServerKey, Who, server_key, server_key_path, whos
+from subtitled.network.auth import AllowList, Principal, ServerKey, server_key, server_key_path, whos
 
 
 def a_key(name: str = "laptop") -> Key:
@@ -172,9 +172,9 @@ def test_a_servers_key_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 
 def test_the_servers_key_is_in_the_state_folder_unless_the_configuration_says_otherwise() -> None:
-    state = schema.State(dir="/var/lib/x")
+    state = schema.StateConfig(dir="/var/lib/x")
     assert server_key_path(schema.Config(state=state)) == Path("/var/lib/x/server.key")
-    listen = schema.Listen(server_key="/etc/x.key")
+    listen = schema.ListenConfig(server_key="/etc/x.key")
     assert server_key_path(schema.Config(state=state, listen=listen)) == Path("/etc/x.key")
 
 
@@ -184,16 +184,16 @@ def test_the_servers_key_is_in_the_state_folder_unless_the_configuration_says_ot
 def test_a_key_on_the_list_is_let_in_as_its_name_and_role() -> None:
     public = new_pair()[0]
     refused: list[str] = []
-    clients = [schema.Client(name="ann", key=public, role="admin")]
+    clients = [schema.ClientConfig(name="ann", key=public, role="admin")]
     allowed = AllowList(whos(clients), refused=refused.append)
     assert allowed.callback("subtitled", public.encode())
-    assert allowed.find(public) == Who(name="ann", role="admin")
+    assert allowed.find(public) == Principal(name="ann", role="admin")
     assert refused == []
 
 
 def test_other_keys_are_refused_and_counted() -> None:
     refused: list[str] = []
-    allowed = AllowList(whos([schema.Client(name="ann", key=new_pair()[0])]), refused=refused.append)
+    allowed = AllowList(whos([schema.ClientConfig(name="ann", key=new_pair()[0])]), refused=refused.append)
     stranger = new_pair()[0]
     for key in (stranger.encode(), b"", b"\xff" * 40):
         assert not allowed.callback("subtitled", key)
@@ -204,21 +204,24 @@ def test_other_keys_are_refused_and_counted() -> None:
 
 def test_another_list_is_in_force_at_once() -> None:
     ann, bob = new_pair()[0], new_pair()[0]
-    allowed = AllowList(whos([schema.Client(name="ann", key=ann)]), refused=lambda _: None)
+    allowed = AllowList(whos([schema.ClientConfig(name="ann", key=ann)]), refused=lambda _: None)
     was = allowed.find(ann)
     assert was is not None
     assert allowed.still_has(was)
-    clients = [schema.Client(name="bob", key=bob), schema.Client(name="ann", key=ann, role="admin")]
+    clients = [
+        schema.ClientConfig(name="bob", key=bob),
+        schema.ClientConfig(name="ann", key=ann, role="admin"),
+    ]
     allowed.replace(whos(clients))
     assert not allowed.still_has(was)
-    assert allowed.find(bob) == Who(name="bob", role="user")
+    assert allowed.find(bob) == Principal(name="bob", role="user")
     allowed.replace({})
     assert allowed.find(bob) is None
     assert not allowed.callback("subtitled", bob.encode())
 
 
 def test_a_user_may_see_its_own_jobs_and_an_admin_all() -> None:
-    user, admin = Who(name="ann", role="user"), Who(name="root", role="admin")
+    user, admin = Principal(name="ann", role="user"), Principal(name="root", role="admin")
     assert [user.may_see(owner) for owner in ("ann", "bob", "")] == [True, False, False]
     assert [admin.may_see(owner) for owner in ("ann", "bob", "")] == [True, True, True]
     assert (user.only, admin.only) == ("ann", None)

@@ -13,7 +13,7 @@ from daemon import eventually
 from subtitled.core.records import SegmentKey
 from subtitled.runtime.mailbox import Mailbox
 from subtitled.workers.flac import decode
-from subtitled.workers.packing import Packing
+from subtitled.workers.packing import LeasePacker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -29,11 +29,11 @@ def sound(index: int) -> tuple[SegmentKey, zmq.Frame]:
 
 
 class Loop:
-    """The server's loop, with all that `Packing` has sent: worker, lease, blobs. A context manager."""
+    """The server's loop, with all that `LeasePacker` has sent: worker, lease, blobs. A context manager."""
 
     def __init__(self) -> None:
         self.mailbox: Mailbox[Callable[[], None]] = Mailbox()
-        self.packing = Packing(self.mailbox.put)
+        self.packing = LeasePacker(self.mailbox.put)
         self.sent: list[tuple[str, int, list[zmq.Frame]]] = []
 
     def __enter__(self) -> Self:

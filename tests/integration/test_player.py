@@ -28,9 +28,9 @@ from subtitle.errors import ServerError
 from subtitled.config import schema
 from subtitled.config.load import to_toml
 from subtitled.http.gateway import Gateway as Http
-from subtitled.http.player import Cues, pieces_of
-from subtitled.http.wav import Span
-from subtitled.media.waveform import Peaks
+from subtitled.http.player import CuesResponse, pieces_of
+from subtitled.http.wav import ByteRange
+from subtitled.media.waveform import WaveformBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,7 +123,7 @@ def test_a_layout_that_is_none_is_refused(http: httpx.Client, talk: str, layout:
 
 def test_cues_tell_what_was_heard_in_them(daemon: Daemon, http: httpx.Client, talk: str) -> None:
     answer = http.get(f"/api/jobs/{talk}/cues")
-    cues = msgspec.convert(answer.json(), Cues)
+    cues = msgspec.convert(answer.json(), CuesResponse)
     assert (cues.language, cues.duration_ms, cues.is_partial) == ("en", SPOKEN_S * 1000, False)
     assert [list(cue.lines) for cue in cues.cues] == lines_of(daemon.client.fetch(talk)[1].decode())
     words = [word for cue in cues.cues for word in cue.words]
@@ -138,7 +138,7 @@ def test_cues_tell_what_was_heard_in_them(daemon: Daemon, http: httpx.Client, ta
 
 
 def peaks_of(pcm: NDArray[np.int16]) -> tuple[int, bytes]:
-    peaks = Peaks()
+    peaks = WaveformBuilder()
     peaks.feed(pcm)
     return peaks.finish()
 
@@ -236,14 +236,14 @@ def test_audio_is_heard_where_the_file_lies_now_and_not_where_it_is_gone_or_anot
 
 
 def test_audio_of_an_upload_is_heard_for_a_while_and_after_a_restart(tmp_path: Path) -> None:
-    with Daemon(tmp_path, uploads=schema.Uploads(keep_done_s=3600)) as daemon:
+    with Daemon(tmp_path, uploads=schema.UploadsConfig(keep_done_s=3600)) as daemon:
         daemon.start()
         job = daemon.client.submit(media.DEMO / "demo-zh.flac").id
         daemon.client.job(job).wait(WAIT_S)
         daemon.stop()
         daemon.start()
         assert np.array_equal(heard(daemon.client, job), media.recording("demo-zh.flac"))
-        briefly = msgspec.structs.replace(daemon.config, uploads=schema.Uploads(keep_done_s=0))
+        briefly = msgspec.structs.replace(daemon.config, uploads=schema.UploadsConfig(keep_done_s=0))
         daemon.config_file.write_text(to_toml(briefly), "utf-8")
         os.kill(daemon.pid, signal.SIGHUP)
         eventually(lambda: daemon.client.stats().spool_bytes == 0, "it is kept no longer")
@@ -305,16 +305,16 @@ def test_who_stops_reading_stops_the_decoding(daemon: Daemon, http: httpx.Client
     job.wait(WAIT_S)
     asked: list[int] = []
 
-    class Counting(aio.Client):
+    class Counting(aio.AsyncClient):
         async def listen(
             self, job: str, start_ms: int = 0, duration_ms: int = 60_000
-        ) -> tuple[ms.Sound, bytes]:
+        ) -> tuple[ms.Audio, bytes]:
             asked.append(duration_ms)
             return await super().listen(job, start_ms, duration_ms)
 
     async def read_some() -> None:
         async with Counting(daemon.endpoint) as client:
-            pieces = pieces_of(Http(client, 1), job.id, Span(0, 44 + 600 * 32_000), 600 * 32_000)
+            pieces = pieces_of(Http(client, 1), job.id, ByteRange(0, 44 + 600 * 32_000), 600 * 32_000)
             async for piece in pieces:
                 assert piece
                 break

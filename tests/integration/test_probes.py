@@ -18,9 +18,9 @@ from media import DEMO
 from subtitled.asr.cuda import Device
 from subtitled.config import schema
 from subtitled.errors import SubtitledError
-from subtitled.observability.health import STUCK_S, Condition, Health
+from subtitled.observability.health import STUCK_S, Health, HealthState
 from subtitled.observability.metrics import Metrics
-from subtitled.observability.metrics_http import Probes
+from subtitled.observability.metrics_http import MetricsServer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,8 +54,8 @@ def families(address: str) -> dict[str, Metric]:
 
 
 def test_a_daemon_at_work_is_well_and_tells_its_figures(tmp_path: Path) -> None:
-    recovery = schema.Recovery(crash_budget=1)
-    pool = schema.Pool(devices=("cpu",), prepare_workers=1)
+    recovery = schema.RecoveryConfig(crash_budget=1)
+    pool = schema.PoolConfig(devices=("cpu",), prepare_workers=1)
     with Daemon(tmp_path, pool=pool, recovery=recovery) as daemon:
         daemon.start()
         eventually(lambda: ask(daemon.metrics, "/readyz") == (200, "ok\n"), "the daemon is ready")
@@ -96,7 +96,7 @@ def test_each_name_is_one_that_prometheus_takes() -> None:
     metrics.stage_seconds.labels("vad").observe(0.1)
     metrics.worker_broken.labels("gpu0").set(0)
     metrics.busy_ratio.labels("gpu0").set(0)
-    with closing(Probes("127.0.0.1:0", metrics, Health())) as probes:
+    with closing(MetricsServer("127.0.0.1:0", metrics, Health())) as probes:
         found = families(f"127.0.0.1:{probes.port}")
     assert all(metric.documentation for metric in found.values())
     assert {sample.name for metric in found.values() for sample in metric.samples} >= NEW
@@ -105,9 +105,9 @@ def test_each_name_is_one_that_prometheus_takes() -> None:
 def test_a_stuck_loop_is_told_while_it_is_stuck() -> None:
     now = 0.0
     health = Health(clock=lambda: now)
-    with closing(Probes("127.0.0.1:0", Metrics(), health)) as probes:
+    with closing(MetricsServer("127.0.0.1:0", Metrics(), health)) as probes:
         address = f"127.0.0.1:{probes.port}"
-        health.condition = Condition(has_worker=True)
+        health.condition = HealthState(has_worker=True)
         assert [ask(address, path)[0] for path in ("/healthz", "/readyz")] == [200, 200]
         now = STUCK_S + 2
         stuck = (503, "the loop has not turned for 12 s\n")
@@ -117,7 +117,7 @@ def test_a_stuck_loop_is_told_while_it_is_stuck() -> None:
 
 
 def test_a_connection_that_says_nothing_keeps_nobody_waiting() -> None:
-    with closing(Probes("127.0.0.1:0", Metrics(), Health())) as probes:
+    with closing(MetricsServer("127.0.0.1:0", Metrics(), Health())) as probes:
         silent = HTTPConnection("127.0.0.1", probes.port)
         silent.connect()
         assert ask(f"127.0.0.1:{probes.port}", "/healthz") == (200, "ok\n")
@@ -125,12 +125,12 @@ def test_a_connection_that_says_nothing_keeps_nobody_waiting() -> None:
 
 
 def test_a_port_that_is_taken_is_named_with_what_to_do() -> None:
-    with closing(Probes("127.0.0.1:0", Metrics(), Health())) as probes:
+    with closing(MetricsServer("127.0.0.1:0", Metrics(), Health())) as probes:
         taken = f"127.0.0.1:{probes.port}"
         with pytest.raises(
             SubtitledError, match=f'listen.metrics = "{taken}": Address already in use; choose'
         ):
-            Probes(taken, Metrics(), Health())
+            MetricsServer(taken, Metrics(), Health())
 
 
 def test_gpus_that_no_driver_knows_have_no_figures() -> None:

@@ -25,7 +25,9 @@ _HELLO = msgspec.msgpack.encode({"type": "Hello", "request": 1})
 @pytest.fixture
 def front(tmp_path: Path) -> Iterator[Front]:
     (tmp_path / "media").mkdir()
-    limits = schema.Uploads(max_file_mb=16, max_spool_mb=17, max_open=2, paths=(str(tmp_path / "media"),))
+    limits = schema.UploadsConfig(
+        max_file_mb=16, max_spool_mb=17, max_open=2, paths=(str(tmp_path / "media"),)
+    )
     with Front(tmp_path, uploads=limits) as running:
         yield running
 
@@ -169,7 +171,7 @@ def _too_much_at_once(_: Front, visitor: Visitor) -> dict[str, Any]:
 
 def _otherwise(_: Front, visitor: Visitor) -> dict[str, Any]:
     job = visitor.submit(b"abcd")["job"]
-    assert visitor.ask("Chunk", b"abce", request=1, job=job, offset=0)["type"] == "Credit"
+    assert visitor.ask("Chunk", b"abce", request=1, job=job, offset=0)["type"] == "UploadCredit"
     said = visitor.ask("Commit", job=job)
     assert visitor.ask("Commit", job=job)["code"] == "WRONG_STATE"
     return said

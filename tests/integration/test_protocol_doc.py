@@ -116,14 +116,14 @@ def test_the_limits_of_uploads_are_those_of_the_document() -> None:
     rows = table("Accepted")
     assert rows["window_bytes"][2].endswith(f": {WINDOW_BYTES} ")
     assert rows["chunk_bytes"][2].endswith(f": {CHUNK_BYTES} ")
-    defaults = schema.Uploads()
+    defaults = schema.UploadsConfig()
     for said in (
         f"`uploads.idle_s` ({defaults.idle_s:.0f} s)",
         f"`uploads.max_age_s` ({defaults.max_age_s:.0f} s)",
         f"`uploads.max_file_mb` ({defaults.max_file_mb // 1024} GiB)",
         f"`uploads.max_spool_mb` ({defaults.max_spool_mb // 1024} GiB)",
         f"`uploads.max_open` ({defaults.max_open})",
-        f"`listen.requests_per_s` ({schema.Listen().requests_per_s:.0f} a second)",
+        f"`listen.requests_per_s` ({schema.ListenConfig().requests_per_s:.0f} a second)",
         f"at each kind of socket | {MAX_WATCHERS} |",
     ):
         assert said in TEXT
@@ -136,7 +136,8 @@ def test_the_document_has_no_other_messages() -> None:
 def test_the_error_codes_of_the_document_are_those_in_the_code() -> None:
     sources = [
         _ROOT / "client" / "subtitle" / "codec.py",
-        *(_ROOT / "daemon" / "subtitled" / "clients").glob("*.py"),
+        *(_ROOT / "daemon" / "subtitled" / "api").glob("*.py"),
+        *(_ROOT / "daemon" / "subtitled" / "network").glob("*.py"),
     ]
     used = {
         code for source in sources for code in re.findall(r'"([A-Z][A-Z_]{5,})"', source.read_text("utf-8"))

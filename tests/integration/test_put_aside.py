@@ -26,12 +26,12 @@ def talk(tmp_path: Path) -> Path:
     return media.write_sound(tmp_path / "talk.flac", media.speech(20))
 
 
-def daemon_with(tmp_path: Path, plan: Plan, recovery: schema.Recovery, *, gpus: int = 1) -> Daemon:
+def daemon_with(tmp_path: Path, plan: Plan, recovery: schema.RecoveryConfig, *, gpus: int = 1) -> Daemon:
     """Return a daemon that is not started, with a GPU that fails by plan."""
     return Daemon(
         tmp_path,
-        model=schema.Model(name="demo", cpu_threads=1, beam_size=1, batch_size=4),
-        pool=schema.Pool(devices=("cpu",) * gpus, prepare_workers=1),
+        model=schema.ModelConfig(name="demo", cpu_threads=1, beam_size=1, batch_size=4),
+        pool=schema.PoolConfig(devices=("cpu",) * gpus, prepare_workers=1),
         recovery=recovery,
         command=lambda config_file: (str(SERVER), str(config_file), str(plan.folder)),
     )
@@ -40,7 +40,7 @@ def daemon_with(tmp_path: Path, plan: Plan, recovery: schema.Recovery, *, gpus: 
 def test_gpu_that_kills_every_lease_is_put_aside_and_comes_back_by_itself(
     tmp_path: Path, plan: Plan, talk: Path
 ) -> None:
-    recovery = schema.Recovery(attempts=20, crash_budget=2, quarantine_s=0.5)
+    recovery = schema.RecoveryConfig(attempts=20, crash_budget=2, quarantine_s=0.5)
     with daemon_with(tmp_path, plan, recovery) as daemon:
         daemon.start()
         plan.set(ModelFault(kind="death"))
@@ -63,7 +63,7 @@ def test_gpu_that_kills_every_lease_is_put_aside_and_comes_back_by_itself(
 def test_slot_whose_model_cannot_be_loaded_is_left_alone_and_the_others_go_on(
     tmp_path: Path, plan: Plan, talk: Path
 ) -> None:
-    with daemon_with(tmp_path, plan, schema.Recovery(), gpus=2) as daemon:
+    with daemon_with(tmp_path, plan, schema.RecoveryConfig(), gpus=2) as daemon:
         daemon.start()
         plan.set(ModelFault(kind="model", call="load"))
         gpu = next(call.pid for call in plan.calls("load"))
@@ -87,7 +87,7 @@ def test_daemon_does_not_end_when_its_only_gpu_is_put_aside_before_it_was_ready(
 ) -> None:
     """A server that boots before its network, or its driver, must go on by itself; SIGHUP need not be waited for."""
     plan.set(ModelFault(kind="death", call="load"))
-    recovery = schema.Recovery(crash_budget=2, quarantine_s=3600)
+    recovery = schema.RecoveryConfig(crash_budget=2, quarantine_s=3600)
     with daemon_with(tmp_path, plan, recovery) as daemon:
         daemon.spawn()
         daemon.wait_for_log("worker.broken", worker="gpu0.2")

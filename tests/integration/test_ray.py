@@ -17,7 +17,7 @@ from ray_cluster import RayCluster, RayHead
 from remote import Head
 from subtitled.config import schema
 from subtitled.doctor.finding import Finding
-from subtitled.doctor.ray_nodes import Asked
+from subtitled.doctor.ray_nodes import RayProbe
 from subtitled.doctor.subprocess_probe import attempt
 
 if TYPE_CHECKING:
@@ -193,8 +193,8 @@ def test_a_node_that_comes_in_the_middle_is_used_and_one_with_notice_finishes_wh
 
 def test_without_a_head_of_ray_the_daemon_works_with_what_it_has(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
-    wanted = schema.Ray(address=address, gpus_per_worker=0)
-    pool = schema.Pool(devices=("cpu",), engine="ray", prepare_workers=1)
+    wanted = schema.RayConfig(address=address, gpus_per_worker=0)
+    pool = schema.PoolConfig(devices=("cpu",), engine="ray", prepare_workers=1)
     with Head(tmp_path, hosts=(), ray=wanted, pool=pool) as head:
         head.start()
         told = head.wait_for_log("ray.unreachable")
@@ -207,7 +207,7 @@ def test_without_a_head_of_ray_the_daemon_works_with_what_it_has(tmp_path: Path)
 
 def test_the_doctor_looks_at_the_cluster(cluster: RayCluster, nodes: Nodes) -> None:
     nodes.add()
-    asked = Asked(address=cluster.address, gpus=0, cpus=1)
+    asked = RayProbe(address=cluster.address, gpus=0, cpus=1)
     found = list(attempt("ray", asked, silence_s=120, environ={**os.environ, **cluster.environ}))
     told = {one.name: one for one in found if isinstance(one, Finding)}
     assert told["ray"].state == "ok"
@@ -217,7 +217,7 @@ def test_the_doctor_looks_at_the_cluster(cluster: RayCluster, nodes: Nodes) -> N
 
 def test_the_doctor_says_what_to_do_about_a_cluster_that_does_not_answer() -> None:
     address = f"127.0.0.2:{free_port()}"
-    (found,) = attempt("ray", Asked(address=address, gpus=1, cpus=1), silence_s=120)
+    (found,) = attempt("ray", RayProbe(address=address, gpus=1, cpus=1), silence_s=120)
     assert isinstance(found, Finding)
     assert (found.name, found.state) == ("ray", "fault")
     assert f"nothing answers at {address}" in found.what

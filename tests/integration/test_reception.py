@@ -92,7 +92,7 @@ def test_of_a_repeated_commit_the_last_is_answered(front: Front) -> None:
 def test_who_sends_a_file_hears_that_it_was_given_up(front: Front) -> None:
     sender = front.visitor()
     job = sender.submit(BIG)["job"]
-    front.reconfigure(uploads=schema.Uploads(idle_s=0.0))
+    front.reconfigure(uploads=schema.UploadsConfig(idle_s=0.0))
     error = sender.hear()
     assert (error["request"], error["code"]) == (1, "WRONG_STATE")
     assert "uploads.idle_s" in error["message"]
@@ -109,17 +109,17 @@ class Keys:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.endpoint = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
-        self._server = server_key(server_key_path(schema.Config(state=schema.State(dir=str(folder)))))
+        self._server = server_key(server_key_path(schema.Config(state=schema.StateConfig(dir=str(folder)))))
         pairs = {name: new_pair() for name in ("ann", "root")}
         self.of = {
             name: Key(name=name, public=public, secret=secret, server=self._server.public)
             for name, (public, secret) in pairs.items()
         }
         self.listed = (
-            schema.Client(name="ann", key=self.of["ann"].public),
-            schema.Client(name="root", key=self.of["root"].public, role="admin"),
+            schema.ClientConfig(name="ann", key=self.of["ann"].public),
+            schema.ClientConfig(name="root", key=self.of["root"].public, role="admin"),
         )
-        self.front = Front(folder, client=self.listed, listen=schema.Listen(clients=(self.endpoint,)))
+        self.front = Front(folder, client=self.listed, listen=schema.ListenConfig(clients=(self.endpoint,)))
 
 
 @pytest.fixture
@@ -151,5 +151,5 @@ def test_a_role_that_changes_is_in_force_at_once(keys: Keys) -> None:
     front = keys.front
     ann = front.visitor(keys.of["ann"], keys.endpoint)
     assert ann.ask("Hello")["role"] == "user"
-    front.reconfigure(client=(schema.Client(name="ann", key=keys.of["ann"].public, role="admin"),))
+    front.reconfigure(client=(schema.ClientConfig(name="ann", key=keys.of["ann"].public, role="admin"),))
     assert ann.ask("Hello")["role"] == "admin"

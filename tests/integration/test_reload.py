@@ -65,7 +65,7 @@ def test_keys_that_need_a_restart_are_named(daemon: Daemon) -> None:
 def test_new_inbox_is_watched(daemon: Daemon, tmp_path: Path) -> None:
     for name in ("other", "other-out"):
         (tmp_path / name).mkdir()
-    other = schema.Inbox(path=str(tmp_path / "other"), output=str(tmp_path / "other-out"), settle_s=0.2)
+    other = schema.InboxConfig(path=str(tmp_path / "other"), output=str(tmp_path / "other-out"), settle_s=0.2)
     reload(daemon, inbox=(*daemon.config.inbox, other))
     daemon.wait_for_log("schema.loaded")
     path = daemon.drop(DEMO_ZH, "talk.flac", inbox=tmp_path / "other")

@@ -24,7 +24,7 @@ from subtitled.errors import ExitCode
 if TYPE_CHECKING:
     from pathlib import Path
 
-SHORT = schema.Recovery(heartbeat_s=0.2, silence_s=2.0)
+SHORT = schema.RecoveryConfig(heartbeat_s=0.2, silence_s=2.0)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_workers_of_this_host_and_of_others_serve_together(tmp_path: Path, texts
 def test_sound_goes_out_as_the_configuration_says_and_the_text_is_the_same(
     tmp_path: Path, texts: dict[str, str], codec: Literal["pcm", "flac"]
 ) -> None:
-    with Head(tmp_path, remote=schema.Remote(wire_codec=codec)) as head, RemoteWorker(head, "gpu2"):
+    with Head(tmp_path, remote=schema.RemoteConfig(wire_codec=codec)) as head, RemoteWorker(head, "gpu2"):
         head.start()
         head.wait_for_workers("gpu2/cpu0")
         assert subtitles(head, "a.flac", "b.flac") == texts

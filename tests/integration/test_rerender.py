@@ -11,7 +11,7 @@ import pysubs2
 import pytest
 
 from subtitled.core.transcription import Word
-from subtitled.cues.phrases import Placed
+from subtitled.cues.phrases import MediaPhrase
 from subtitled.cues.render import render
 from subtitled.cues.transcript import Interval, SegmentTranscript, Transcript, with_cues
 
@@ -20,7 +20,7 @@ WORDS = ("The", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog,",
 
 def transcript(text: str = " ".join(WORDS), language: str = "en") -> Transcript:
     spoken = tuple(Word(f" {word}", 1000 + 400 * at, 1400 + 400 * at, 0.9) for at, word in enumerate(WORDS))
-    phrase = Placed(text, 1000, 5400, spoken if language == "en" else ())
+    phrase = MediaPhrase(text, 1000, 5400, spoken if language == "en" else ())
     whole = Interval(0, 6000)
     segment = SegmentTranscript(
         index=0, pieces=(whole,), spans=(whole,), device="cpu0", language=language, phrases=(phrase,)

@@ -25,13 +25,15 @@ if TYPE_CHECKING:
     from subtitled.cues.transcript import Transcript
 
 INBOX = InboxFolder(options={"settle_s": 0.1})
-MODEL = schema.Model(name="demo", cpu_threads=1, beam_size=1, batch_size=2)
+MODEL = schema.ModelConfig(name="demo", cpu_threads=1, beam_size=1, batch_size=2)
 SMALL_LEASES = replace(MODEL, batch_size=1)
-RECOVERY = schema.Recovery(heartbeat_s=0.2)
-IMPATIENT = schema.Recovery(heartbeat_s=0.2, silence_s=4.0)
+RECOVERY = schema.RecoveryConfig(heartbeat_s=0.2)
+IMPATIENT = schema.RecoveryConfig(heartbeat_s=0.2, silence_s=4.0)
 
 
-def daemon_in(folder: Path, recovery: schema.Recovery = RECOVERY, model: schema.Model = MODEL) -> Daemon:
+def daemon_in(
+    folder: Path, recovery: schema.RecoveryConfig = RECOVERY, model: schema.ModelConfig = MODEL
+) -> Daemon:
     return Daemon(folder, inboxes=(INBOX,), model=model, recovery=recovery)
 
 
@@ -237,7 +239,7 @@ def test_second_daemon_on_the_same_state_is_refused(idle: Daemon) -> None:
 
 def test_second_daemon_on_the_same_socket_is_refused(idle: Daemon, tmp_path: Path) -> None:
     """It must not take the clients of the first, which would never hear of it."""
-    listen = schema.Listen(clients=(idle.endpoint,), workers=idle.config.listen.workers, metrics="")
+    listen = schema.ListenConfig(clients=(idle.endpoint,), workers=idle.config.listen.workers, metrics="")
     with Daemon(tmp_path, inboxes=(INBOX,), model=MODEL, listen=listen) as other:
         end = refused(other)
         assert end.returncode == 1

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from daemon import eventually, free_port
 from subtitle.keys import Key, key_text, new_pair
-from subtitled.ray.actor import Ended, Orders, Seat
+from subtitled.ray.actor import ActorEnded, ActorSettings, WorkerActor
 
 ROOT = Path(__file__).parents[2]
 _READS_ITS_KEY = """
@@ -24,17 +24,17 @@ sys.exit(78)
 """
 _HOLDS_A_SEAT = """
 import sys, time
-from subtitled.cluster.seat import Orders, Seat
-seat = Seat()
-seat.begin(Orders(number=1, endpoint=sys.argv[1], key=sys.argv[2], device="cpu", cpu_threads=1, stop_timeout_s=60, log_level="info"))
+from subtitled.cluster.seat import ActorSettings, WorkerActor
+seat = WorkerActor()
+seat.begin(ActorSettings(number=1, endpoint=sys.argv[1], key=sys.argv[2], device="cpu", cpu_threads=1, stop_timeout_s=60, log_level="info"))
 print(seat._process.result().pid, flush=True)
 seat.wait()
 """
 
 
-def orders() -> Orders:
+def orders() -> ActorSettings:
     (public, secret), (server, _) = new_pair(), new_pair()
-    return Orders(
+    return ActorSettings(
         number=7,
         endpoint=f"tcp://127.0.0.1:{free_port()}",
         key=key_text(Key(name="ray", public=public, secret=secret, server=server)),
@@ -47,16 +47,16 @@ def orders() -> Orders:
 
 def test_the_key_is_on_no_disk_and_for_its_owner_alone() -> None:
     """And may be read again: a worker that becomes a clean process does."""
-    seat = Seat((sys.executable, "-c", _READS_ITS_KEY))
+    seat = WorkerActor((sys.executable, "-c", _READS_ITS_KEY))
     assert seat.begin(orders()).place.endswith("-7")
     ended = seat.wait()
-    assert ended == Ended(
+    assert ended == ActorEnded(
         status=78, cause='{"mode": "0o600", "links": 0, "twice": true, "name": "name = \\"ray\\""}'
     )
 
 
 def test_a_worker_leaves_when_it_is_told() -> None:
-    seat = Seat()
+    seat = WorkerActor()
     with ThreadPoolExecutor(1) as threads:
         ended = threads.submit(seat.wait)
         seat.leave()  # nobody is there yet

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from subtitled.core.actions import SaveJob, SaveNewJob, SaveNewSegment, SaveSegment, SaveWorker
-from subtitled.core.plan import Piece, Plan, Span
+from subtitled.core.plan import Plan, PlanPiece, Span
 from subtitled.core.records import Job, Options, Segment, SegmentKey
 from subtitled.core.states import (
     JobEvent,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ODD = b"/in/\xff\xfe\n \xe4\xb8\xad.wav"
-PLAN = Plan(0, (Piece(100, 400), Piece(900, 100)), (Span(100, 500), Span(900, 1000)))
+PLAN = Plan(0, (PlanPiece(100, 400), PlanPiece(900, 100)), (Span(100, 500), Span(900, 1000)))
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
     """Run a daemon with two users, an admin and a folder whose files may be named by path."""
     folder = tmp_path_factory.mktemp("office")
     (folder / "media").mkdir()
-    running = Office(folder, uploads=schema.Uploads(paths=(str(folder / "media"),)))
+    running = Office(folder, uploads=schema.UploadsConfig(paths=(str(folder / "media"),)))
     yield running
     running.daemon.close()
 
@@ -432,7 +432,7 @@ def test_a_job_that_does_not_end_well_raises_its_cause(client: Client, tmp_path:
         long.wait(WAIT_S)
 
 
-def _is_retried(job: subtitle.Job) -> bool:
+def _is_retried(job: subtitle.JobHandle) -> bool:
     """Retry a failed job, whose last files are written a moment after its state."""
     try:
         job.retry()
@@ -528,14 +528,14 @@ def test_the_asyncio_twin_makes_the_same_round_trip(office: Office, tmp_path: Pa
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"not media " + os.urandom(8))
 
-    async def submit(client: subtitle.aio.Client, path: Path) -> subtitle.aio.Job:
+    async def submit(client: subtitle.aio.AsyncClient, path: Path) -> subtitle.aio.AsyncJobHandle:
         seen: list[Progress] = []
         job = await client.submit(path, tag="aio", on_progress=seen.append)
         assert (seen[0].state, seen[-1].fraction) == ("hashing", 1.0)
         return job
 
     async def test() -> None:
-        async with subtitle.aio.Client(office.endpoint, office.ann, timeout_s=20.0) as client:
+        async with subtitle.aio.AsyncClient(office.endpoint, office.ann, timeout_s=20.0) as client:
             jobs = await asyncio.gather(*(submit(client, path) for path in files))
             ended = await asyncio.gather(*(job.wait(WAIT_S) for job in jobs))
             welcome = await client.ping()
@@ -555,7 +555,7 @@ def test_the_asyncio_twin_makes_the_same_round_trip(office: Office, tmp_path: Pa
 
 def test_a_cancelled_task_leaves_the_asyncio_client_usable(deaf: str, talk: Path) -> None:
     async def test() -> None:
-        async with subtitle.aio.Client(deaf) as client:
+        async with subtitle.aio.AsyncClient(deaf) as client:
             sending = asyncio.Event()
             task = asyncio.create_task(client.submit(talk, on_progress=lambda _: sending.set()))
             await sending.wait()
@@ -604,7 +604,7 @@ def test_a_stream_is_larger_than_what_is_held_of_it(office: Office, talk: Path) 
     content = talk.read_bytes()
 
     async def run() -> None:
-        async with subtitle.aio.Client(office.endpoint, office.ann, timeout_s=20.0) as client:
+        async with subtitle.aio.AsyncClient(office.endpoint, office.ann, timeout_s=20.0) as client:
 
             async def noise() -> AsyncIterator[bytes]:
                 for _ in range(320):

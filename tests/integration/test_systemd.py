@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SERVER = Path(__file__).parents[1] / "faults" / "server.py"
-MODEL = schema.Model(name="demo", cpu_threads=1, beam_size=1, batch_size=1)
-ONE_SLOT = schema.Pool(devices=("cpu",), prepare_workers=1)
+MODEL = schema.ModelConfig(name="demo", cpu_threads=1, beam_size=1, batch_size=1)
+ONE_SLOT = schema.PoolConfig(devices=("cpu",), prepare_workers=1)
 
 
 class Manager:
@@ -90,7 +90,7 @@ def test_ready_comes_with_the_first_worker_and_stopping_before_the_end(tmp_path:
 
 
 def test_a_daemon_without_a_worker_is_never_ready(tmp_path: Path) -> None:
-    nowhere = schema.Model(name=str(tmp_path / "no-model"))
+    nowhere = schema.ModelConfig(name=str(tmp_path / "no-model"))
     (tmp_path / "no-model").mkdir()
     (tmp_path / "no-model" / "model.bin").write_bytes(b"no model")
     with (

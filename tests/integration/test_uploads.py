@@ -31,7 +31,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     folder = tmp_path_factory.mktemp("uploads")
     (folder / "media").mkdir()
     paths = (str(folder / "media"),)
-    limits = schema.Uploads(max_file_mb=64, max_spool_mb=1024, keep_done_s=0.0, paths=paths)
+    limits = schema.UploadsConfig(max_file_mb=64, max_spool_mb=1024, keep_done_s=0.0, paths=paths)
     with Daemon(folder, uploads=limits) as running:
         yield running.start()
 
@@ -123,7 +123,7 @@ def test_an_upload_goes_on_after_the_daemon_was_killed(tmp_path: Path) -> None:
 
 def test_a_job_survives_the_daemon_after_its_commit(tmp_path: Path) -> None:
     """What the client was told is so after a kill: the answer to Commit comes after fsync and the database."""
-    with Daemon(tmp_path, uploads=schema.Uploads(keep_done_s=0.0)) as daemon:
+    with Daemon(tmp_path, uploads=schema.UploadsConfig(keep_done_s=0.0)) as daemon:
         daemon.start()
         with Sender(daemon.endpoint) as sender:
             job = sender.upload(DEMO_ZH).id
@@ -211,13 +211,13 @@ def test_more_than_the_window_is_refused(sender: Sender) -> None:
         message, _ = ms.to_client.decode(sender.socket.recv_multipart())
         if isinstance(message, ms.Error):
             errors.append(message.code)
-        elif isinstance(message, ms.Credit):
+        elif isinstance(message, ms.UploadCredit):
             written = message.offset
     assert set(errors) <= {"TOO_BIG"}
 
 
 def test_limits_are_kept_and_named(tmp_path: Path) -> None:
-    limits = schema.Uploads(max_file_mb=64, max_spool_mb=96, max_open=4)
+    limits = schema.UploadsConfig(max_file_mb=64, max_spool_mb=96, max_open=4)
     with Daemon(tmp_path, uploads=limits) as daemon, Sender(daemon.endpoint) as sender:
         daemon.start()
         assert sender.refusal(submit_of(60, b"", size=65 * 2**20)) == "TOO_BIG"
@@ -273,7 +273,7 @@ def test_a_failed_file_is_kept_and_tried_again_when_it_is_sent_again(daemon: Dae
 
 
 def test_what_is_silent_for_too_long_is_given_up_and_its_bytes_reclaimed(tmp_path: Path) -> None:
-    limits = schema.Uploads(idle_s=1.0, keep_failed_s=0.0)
+    limits = schema.UploadsConfig(idle_s=1.0, keep_failed_s=0.0)
     with Daemon(tmp_path, uploads=limits) as daemon, Sender(daemon.endpoint) as sender:
         daemon.start()
         accepted = sender.submit(NOISE)

@@ -101,14 +101,14 @@ def test_users_do_not_see_each_others_jobs(office: Office) -> None:
             ms.Fetch(request=4, job=job),
             ms.Cancel(request=5, job=job),
             ms.Retry(request=6, job=job),
-            ms.Look(request=61, job=job),
-            ms.Listen(request=62, job=job, duration_ms=1000),
+            ms.GetWaveform(request=61, job=job),
+            ms.GetAudio(request=62, job=job, duration_ms=1000),
         ):
             assert ben.refusal(message) == "NOT_FOUND"
         eventually(lambda: ann.status(job).state == "done", "the job is done")
-        assert ben.refusal(ms.Listen(request=63, job=job, duration_ms=1000)) == "NOT_FOUND"
-        ann.send(ms.Listen(request=64, job=job, duration_ms=1000))
-        assert ann.receive(ms.Sound).job == job
+        assert ben.refusal(ms.GetAudio(request=63, job=job, duration_ms=1000)) == "NOT_FOUND"
+        ann.send(ms.GetAudio(request=64, job=job, duration_ms=1000))
+        assert ann.receive(ms.Audio).job == job
         ben.send(ms.List(request=7))
         assert ben.receive(ms.JobList).jobs == ()
         ben.send(ms.Stats(request=8))

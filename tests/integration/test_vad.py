@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import media
 from subtitled.config import schema
 from subtitled.core.plan import FRAME, Span
-from subtitled.media.vad import Heard, Speech, Vad
+from subtitled.media.vad import Speech, Vad, VadUpdate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,15 +33,15 @@ def mixtures() -> dict[str, NDArray[np.int16]]:
     return media.mixtures()
 
 
-def vad_settings(settings: dict[str, Any]) -> tuple[schema.Vad, int]:
-    return schema.Vad(settings["threshold"], settings["min_silence_ms"], settings["pad_ms"]), settings[
+def vad_settings(settings: dict[str, Any]) -> tuple[schema.VadConfig, int]:
+    return schema.VadConfig(settings["threshold"], settings["min_silence_ms"], settings["pad_ms"]), settings[
         "min_speech_ms"
     ]
 
 
 def listen(
     pcm: NDArray[np.int16], settings: dict[str, Any], sizes: Iterator[int] | None = None
-) -> list[Heard]:
+) -> list[VadUpdate]:
     kept, min_speech_ms = vad_settings(settings)
     vad = Vad(kept, min_speech_ms=min_speech_ms)
     heard = []
@@ -52,7 +52,7 @@ def listen(
     return [*heard, vad.finish()]
 
 
-def spans_of(heard: list[Heard]) -> list[Span]:
+def spans_of(heard: list[VadUpdate]) -> list[Span]:
     return [span for report in heard for span in report.spans]
 
 
@@ -126,7 +126,7 @@ def test_levels_are_mean_squares() -> None:
 def test_silence_and_nothing_hold_no_speech() -> None:
     settings = REFERENCE["recordings"][0]["settings"]
     assert spans_of(listen(media.silence(40), settings)) == []
-    assert listen(np.empty(0, np.int16), settings) == [Heard([], (), (), None, 0)]
+    assert listen(np.empty(0, np.int16), settings) == [VadUpdate([], (), (), None, 0)]
 
 
 def test_the_package_that_needs_torch_is_not_imported() -> None:

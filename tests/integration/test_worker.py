@@ -19,21 +19,21 @@ from msgspec import structs
 import media
 from daemon import Daemon, eventually, is_running
 from subtitled.config import schema
-from subtitled.core.plan import Piece, Plan
+from subtitled.core.plan import Plan, PlanPiece
 from subtitled.core.protocol import (
     Abandon,
-    Credit,
     Drain,
     EngineSettings,
+    ExitReason,
+    FeedCredit,
     Heartbeat,
     Item,
-    LastWords,
     Media,
     PlanComplete,
+    PlanSettings,
     Prepare,
     Prepared,
     Ready,
-    Recipe,
     Refused,
     ToWorker,
     Transcribe,
@@ -54,7 +54,7 @@ M = TypeVar("M")
 
 DEADLINE_S = 60.0
 WINDOW = 30 * media.RATE
-RECIPE = Recipe(
+RECIPE = PlanSettings(
     threshold=0.5, min_silence_ms=160, pad_ms=200, min_speech_ms=100, max_segment_s=8, window_samples=WINDOW
 )
 PLENTY = 1 << 30
@@ -311,7 +311,7 @@ def test_heartbeats_go_on_while_the_model_works(transcriber: Worker) -> None:
 )
 def test_a_model_that_cannot_be_loaded_is_fatal_with_its_reason(settings: dict[str, Any], cause: str) -> None:
     with Worker("transcribe", device="cpu", **settings) as worker:
-        words, _ = worker.expect(LastWords)
+        words, _ = worker.expect(ExitReason)
         assert cause in words.cause
         assert settings["model"] in words.cause
         assert worker.exit_status() == ExitCode.FATAL
@@ -384,12 +384,12 @@ def test_no_more_pcm_is_sent_than_there_is_credit_for(preparer: Worker) -> None:
         beat = preparer.expect(Heartbeat)[0]
     assert beat.feed == 1
     assert beat.decoded_samples > 0
-    preparer.send(Credit(feed=7, bytes=PLENTY))  # of another file: it is not for this one
+    preparer.send(FeedCredit(feed=7, bytes=PLENTY))  # of another file: it is not for this one
     assert preparer.expect(Heartbeat)[0].is_waiting
-    preparer.send(Credit(feed=1, bytes=first.plan.samples * 2))
+    preparer.send(FeedCredit(feed=1, bytes=first.plan.samples * 2))
     second, _ = preparer.expect(Prepared)
     assert second.plan.index == 1
-    preparer.send(Credit(feed=1, bytes=PLENTY))
+    preparer.send(FeedCredit(feed=1, bytes=PLENTY))
     rest, _ = all_prepared(preparer)
     assert rest[0][0].index == 2
 
@@ -479,7 +479,7 @@ def test_a_daemon_whose_model_is_wrong_ends_with_78_and_says_why(
     tmp_path: Path, broken_model: str, name: str, compute_type: str
 ) -> None:
     """No loop of restarts: each worker was started once, and the daemon never said that it was ready."""
-    model = schema.Model(name=broken_model if name == "broken" else name, compute_type=compute_type)
+    model = schema.ModelConfig(name=broken_model if name == "broken" else name, compute_type=compute_type)
     with Daemon(tmp_path, model=model) as daemon:
         daemon.spawn()
         assert daemon.wait_for_exit() == ExitCode.FATAL
@@ -508,7 +508,10 @@ def test_nonsense_on_the_workers_socket_is_dropped(tmp_path: Path) -> None:
                 from_worker.encode(PlanComplete(feed=1, media=Media())),
             ),
             (b"prepare9.1", from_worker.encode(Prepared(feed=1, plan=Plan(0, (), ())))),
-            (b"prepare0.1", from_worker.encode(Prepared(feed=1, plan=Plan(0, (Piece(0, 9),), ())), [b"x"])),
+            (
+                b"prepare0.1",
+                from_worker.encode(Prepared(feed=1, plan=Plan(0, (PlanPiece(0, 9),), ())), [b"x"]),
+            ),
         ):
             socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
             socket.setsockopt(zmq.IDENTITY, identity)

@@ -81,11 +81,11 @@ class Door:
         """Raise Violation where a worker is cut off and keeps what others could do, or a slow link has no time."""
         life = self._life
         for identity, heard_at in self._heard_at.items():
-            worker = life.broker.roster.current(identity)
+            worker = life.broker.worker_table.current(identity)
             is_silent = life.now > heard_at + life.policy.silence_s + BEAT_S
             if worker is not None and worker.state in SERVING and worker.leases and is_silent:
                 raise Violation(f"{identity} was last heard at {heard_at:.2f} s, and keeps its leases")
-        for lease in life.broker.leasing.leases.values():
+        for lease in life.broker.lease_dispatch.leases.values():
             allowed_s = time_to_arrive(life.policy, lease.pcm_bytes)
             if not lease.is_received and lease.due_at < self._sent_at[lease.id] + allowed_s:
                 raise Violation(f"{lease} has less than {allowed_s:g} s to arrive")
@@ -100,7 +100,7 @@ class Door:
             return
         life.receive()
         life.happen(ev.WorkerJoined(slot=join.slot, previous=join.previous))
-        worker = life.broker.roster.workers.get(join.slot)
+        worker = life.broker.worker_table.workers.get(join.slot)
         if life.broker.is_draining or worker is None or worker.state is not WorkerState.STARTING:
             session.hear(TurnedAway())
             return

@@ -7,7 +7,7 @@ from random import Random
 
 from msgspec import Struct
 
-from subtitled.core.plan import Piece, Plan, Span
+from subtitled.core.plan import Plan, PlanPiece, Span
 from subtitled.core.policy import Policy
 from subtitled.core.records import Options
 
@@ -103,7 +103,7 @@ class Media(Struct, frozen=True, kw_only=True):
 def make_plan(index: int, samples: int) -> Plan:
     """Return a segment of one piece."""
     start = index * 2 * WINDOW_SAMPLES
-    return Plan(index, (Piece(start, samples),), (Span(start, start + samples),))
+    return Plan(index, (PlanPiece(start, samples),), (Span(start, start + samples),))
 
 
 class Fate:

@@ -18,79 +18,81 @@ def check(broker: Broker, store: ModelStore, pcm: dict[SegmentKey, int], files: 
     """Raise Violation unless all invariants hold; `files` are the jobs whose files are being written."""
     _check_workers(broker)
     leased = _check_leases(broker)
-    in_line = {name for _, _, name in broker.feeding._unfed}
+    in_line = {name for _, _, name in broker.prepare_dispatch._unfed}
     ready = 0
     queued_bytes = 0
-    for job in broker.ledger.jobs.values():
-        segments = broker.ledger.segments[job.id]
+    for job in broker.live_jobs.jobs.values():
+        segments = broker.live_jobs.segments[job.id]
         if not store.agrees_with(job, segments):
             raise Violation(f"job {job.id}: memory and store disagree")
         _check_way(broker, job, in_line, files)
-        is_fed = job.id in in_line or job.id in broker.feeding._slots
+        is_fed = job.id in in_line or job.id in broker.prepare_dispatch._slots
         for segment in segments.values():
             ready += _check_place(broker, segment, leased, is_fed=is_fed)
         queued_bytes += _check_counts(broker, job, segments)
-    if len(broker.leasing.ready) != ready:
-        raise Violation(f"{len(broker.leasing.ready)} segments are in line, {ready} should be")
+    if len(broker.lease_dispatch.ready) != ready:
+        raise Violation(f"{len(broker.lease_dispatch.ready)} segments are in line, {ready} should be")
     _check_memory(broker, pcm, queued_bytes)
     _check_waiting(broker)
 
 
 def _check_waiting(broker: Broker) -> None:
     """Check the audio that is still to be transcribed."""
-    every = [segment for segments in broker.ledger.segments.values() for segment in segments.values()]
+    every = [segment for segments in broker.live_jobs.segments.values() for segment in segments.values()]
     waiting = sum(segment.samples for segment in every if segment.state not in SEGMENT_FINAL)
-    if broker.ledger.open_samples != waiting:
-        raise Violation(f"{broker.ledger.open_samples} samples are said to wait, {waiting} do")
+    if broker.live_jobs.open_samples != waiting:
+        raise Violation(f"{broker.live_jobs.open_samples} samples are said to wait, {waiting} do")
 
 
 def _check_workers(broker: Broker) -> None:
-    roster = broker.roster
-    for worker in roster.workers.values():
+    worker_table = broker.worker_table
+    for worker in worker_table.workers.values():
         if (worker.leases or worker.feed) and worker.state not in HOLDING:
             raise Violation(f"{worker.identity} is {worker.state.value} and holds work")
         if worker.state is WorkerState.BUSY and not worker.leases and not worker.feed:
             raise Violation(f"{worker.identity} is busy with nothing")
-        held_bytes = sum(broker.leasing.leases[lease].pcm_bytes for lease in worker.leases)
+        held_bytes = sum(broker.lease_dispatch.leases[lease].pcm_bytes for lease in worker.leases)
         if worker.is_remote:
-            if len(worker.leases) > 1 and held_bytes > broker.leasing.policy.max_in_flight_bytes:
+            if len(worker.leases) > 1 and held_bytes > broker.lease_dispatch.policy.max_in_flight_bytes:
                 raise Violation(f"{worker.identity} holds {held_bytes} bytes, in {len(worker.leases)} leases")
         elif len(worker.leases) > worker.credit:
             raise Violation(
                 f"{worker.identity} holds {len(worker.leases)} leases, its credit is {worker.credit}"
             )
-        if worker.feed and broker.feeding._slots.get(worker.feed.job) != worker.slot:
+        if worker.feed and broker.prepare_dispatch._slots.get(worker.feed.job) != worker.slot:
             raise Violation(f"{worker.identity} reads job {worker.feed.job}, which is not known")
-    feeds = sum(worker.feed is not None for worker in roster.workers.values())
-    if feeds != len(broker.feeding._slots):
-        raise Violation(f"{feeds} files are being read, {len(broker.feeding._slots)} are known")
+    feeds = sum(worker.feed is not None for worker in worker_table.workers.values())
+    if feeds != len(broker.prepare_dispatch._slots):
+        raise Violation(f"{feeds} files are being read, {len(broker.prepare_dispatch._slots)} are known")
     for role in Role:
-        idle = [worker.slot for worker in roster.of(role) if worker.state is WorkerState.IDLE]
-        if sorted(idle) != sorted(roster._idle[role]):
-            raise Violation(f"idle {role.value} workers are {idle}, known are {list(roster._idle[role])}")
+        idle = [worker.slot for worker in worker_table.of(role) if worker.state is WorkerState.IDLE]
+        if sorted(idle) != sorted(worker_table._idle[role]):
+            raise Violation(
+                f"idle {role.value} workers are {idle}, known are {list(worker_table._idle[role])}"
+            )
 
 
 def _check_leases(broker: Broker) -> dict[SegmentKey, int]:
     """Check that each lease is in one worker's hands; return the leases that each segment is in."""
-    leasing = broker.leasing
-    held = [lease for worker in broker.roster.workers.values() for lease in worker.leases]
-    if sorted(held) != sorted(leasing.leases):
-        raise Violation(f"workers hold the leases {sorted(held)}, known are {sorted(leasing.leases)}")
+    lease_dispatch = broker.lease_dispatch
+    held = [lease for worker in broker.worker_table.workers.values() for lease in worker.leases]
+    if sorted(held) != sorted(lease_dispatch.leases):
+        raise Violation(f"workers hold the leases {sorted(held)}, known are {sorted(lease_dispatch.leases)}")
     leased: dict[SegmentKey, int] = {}
-    for lease in leasing.leases.values():
+    for lease in lease_dispatch.leases.values():
         for key in lease.keys:
-            if leasing._lease_of.get(key) == lease.id:
+            if lease_dispatch._lease_of.get(key) == lease.id:
                 if key in leased:
                     raise Violation(f"{key} is in the leases {leased[key]} and {lease.id}")
                 leased[key] = lease.id
-    if leased != leasing._lease_of:
-        raise Violation(f"segments in leases: {leased}; known are {leasing._lease_of}")
+    if leased != lease_dispatch._lease_of:
+        raise Violation(f"segments in leases: {leased}; known are {lease_dispatch._lease_of}")
     return leased
 
 
 def _check_way(broker: Broker, job: Job, in_line: set[str], files: set[str]) -> None:
     """Check that a live job is on its way: it waits for something that will come."""
-    is_read = job.id in broker.feeding._slots
+    is_read = job.id in broker.prepare_dispatch._slots
     match job.state:
         case JobState.RECEIVING:
             is_well = job.id not in in_line and not is_read  # its client, or its clock, ends that
@@ -99,9 +101,9 @@ def _check_way(broker: Broker, job: Job, in_line: set[str], files: set[str]) -> 
         case JobState.PREPARING:
             is_well = is_read
         case JobState.TRANSCRIBING:
-            is_well = broker.ledger.open[job.id] > 0
+            is_well = broker.live_jobs.open[job.id] > 0
         case JobState.WRITING | JobState.FAILED:
-            is_well = job.id in files and not is_read and not broker.ledger.pcm_bytes[job.id]
+            is_well = job.id in files and not is_read and not broker.live_jobs.pcm_bytes[job.id]
         case _:
             is_well = False  # it has ended, and should be forgotten
     if not is_well:
@@ -111,9 +113,9 @@ def _check_way(broker: Broker, job: Job, in_line: set[str], files: set[str]) -> 
 def _check_place(broker: Broker, segment: Segment, leased: dict[SegmentKey, int], *, is_fed: bool) -> bool:
     """Check that a segment of a live job is where its state says; return whether it is in line."""
     key = segment.key
-    is_live = broker.ledger.jobs[key.job].state is not JobState.FAILED
+    is_live = broker.live_jobs.jobs[key.job].state is not JobState.FAILED
     is_ready = segment.state is SegmentState.PENDING and segment.has_pcm
-    if (key in broker.leasing.ready) is not is_ready:
+    if (key in broker.lease_dispatch.ready) is not is_ready:
         raise Violation(f"{key} is {segment.state.value}, in line: {not is_ready}")
     if (key in leased) is not (segment.state is SegmentState.LEASED):
         raise Violation(f"{key} is {segment.state.value}, its lease: {leased.get(key)}")
@@ -126,7 +128,7 @@ def _check_place(broker: Broker, segment: Segment, leased: dict[SegmentKey, int]
 
 def _check_counts(broker: Broker, job: Job, segments: dict[int, Segment]) -> int:
     """Check the sums that are kept for a job; return the bytes of its PCM."""
-    ledger = broker.ledger
+    live_jobs = broker.live_jobs
     is_open = sum(segment.state not in SEGMENT_FINAL for segment in segments.values())
     starved = {
         index
@@ -134,7 +136,7 @@ def _check_counts(broker: Broker, job: Job, segments: dict[int, Segment]) -> int
         if segment.state is SegmentState.PENDING and not segment.has_pcm
     }
     count = sum(segment.samples * BYTES_PER_SAMPLE for segment in segments.values() if segment.has_pcm)
-    kept = (ledger.open[job.id], ledger.starved[job.id], ledger.pcm_bytes[job.id])
+    kept = (live_jobs.open[job.id], live_jobs.starved[job.id], live_jobs.pcm_bytes[job.id])
     if kept != (is_open, starved, count):
         raise Violation(f"job {job.id}: kept are {kept}, true are {(is_open, starved, count)}")
     return count
@@ -142,15 +144,15 @@ def _check_counts(broker: Broker, job: Job, segments: dict[int, Segment]) -> int
 
 def _check_memory(broker: Broker, pcm: dict[SegmentKey, int], queued_bytes: int) -> None:
     """Check the PCM: counted right, there where it is said to be, and no more than allowed."""
-    ledger, policy = broker.ledger, broker.feeding.policy
-    if not ledger.queued_bytes == queued_bytes == sum(pcm.values()):
+    live_jobs, policy = broker.live_jobs, broker.prepare_dispatch.policy
+    if not live_jobs.queued_bytes == queued_bytes == sum(pcm.values()):
         raise Violation(
-            f"PCM: {ledger.queued_bytes} counted, {queued_bytes} true, {sum(pcm.values())} in memory"
+            f"PCM: {live_jobs.queued_bytes} counted, {queued_bytes} true, {sum(pcm.values())} in memory"
         )
-    if any((segment := ledger.find(key)) is None or not segment.has_pcm for key in pcm):
+    if any((segment := live_jobs.find(key)) is None or not segment.has_pcm for key in pcm):
         raise Violation("PCM of a segment is in memory that should not be")
     # Beside the queue each prepare worker's file has its floor; and the last segment may overdraw its credit.
-    prepare_workers = sum(1 for _ in broker.roster.of(Role.PREPARE))
+    prepare_workers = sum(1 for _ in broker.worker_table.of(Role.PREPARE))
     floor = policy.feed_floor_bytes + WINDOW_SAMPLES * BYTES_PER_SAMPLE
     if queued_bytes > policy.queue_bytes + prepare_workers * floor:
         raise Violation(

@@ -104,7 +104,7 @@ class Life:
             raise Violation("what is due was not done, and the loop would turn for ever")
         check(self.broker, self.around.store, self._pcm, self._files)
         self._witness.looked_at(self.broker)
-        self._slots.looked_at(self.broker.roster, self.now)
+        self._slots.looked_at(self.broker.worker_table, self.now)
         self.door.looked_at()
         self._is_looked_at = True
 
@@ -146,14 +146,14 @@ class Life:
         stored = []
         for event in events:
             if isinstance(event, ev.Prepared):
-                found = self.broker.feeding.feeder(event.worker, event.feed)
+                found = self.broker.prepare_dispatch.feeder(event.worker, event.feed)
                 if found is not None:
                     key = SegmentKey(found[1].job, event.plan.index)
                     self._pcm.setdefault(key, event.pcm_bytes)
                     stored.append(key)
         self.happen(*events)
         for key in stored:
-            segment = self.broker.ledger.find(key)
+            segment = self.broker.live_jobs.find(key)
             if segment is None or not segment.has_pcm:
                 self._pcm.pop(key, None)
 

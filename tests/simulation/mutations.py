@@ -13,15 +13,15 @@ from subtitled.core import lease_dispatch as leasing_module
 from subtitled.core import lease_sizing as sizing_module
 from subtitled.core.broker import Broker
 from subtitled.core.fair_queue import ReadyQueue
-from subtitled.core.job_lifecycle import Course
-from subtitled.core.lease_dispatch import Leasing
-from subtitled.core.lease_sizing import Sizing
-from subtitled.core.live_jobs import Ledger
-from subtitled.core.prepare_dispatch import Feeding
+from subtitled.core.job_lifecycle import JobLifecycle
+from subtitled.core.lease_dispatch import LeaseDispatch
+from subtitled.core.lease_sizing import LeaseSizing
+from subtitled.core.live_jobs import LiveJobs
+from subtitled.core.prepare_dispatch import PrepareDispatch
 from subtitled.core.records import Job, Lease, Segment, SegmentKey, Worker
 from subtitled.core.states import SegmentEvent, SegmentState, WorkerEvent, WorkerState
-from subtitled.core.worker_loss import Departures
-from subtitled.core.worker_table import NEVER, Roster
+from subtitled.core.worker_loss import WorkerLoss
+from subtitled.core.worker_table import NEVER, WorkerTable
 
 
 class Mutation(Struct, frozen=True):
@@ -33,13 +33,13 @@ class Mutation(Struct, frozen=True):
     replacement: Any
 
 
-def _release_nothing(_leasing: Leasing, _worker: Worker) -> Iterator[tuple[Lease, bool]]:
+def _release_nothing(_leasing: LeaseDispatch, _worker: Worker) -> Iterator[tuple[Lease, bool]]:
     return iter(())
 
 
-def _claim_without_a_look(leasing: Leasing, _lease: Lease, key: SegmentKey) -> Segment | None:
-    leasing._lease_of.pop(key, None)
-    return leasing._ledger.find(key)
+def _claim_without_a_look(lease_dispatch: LeaseDispatch, _lease: Lease, key: SegmentKey) -> Segment | None:
+    lease_dispatch._lease_of.pop(key, None)
+    return lease_dispatch._live_jobs.find(key)
 
 
 _on_transcribed = Broker._on_transcribed
@@ -49,33 +49,35 @@ def _accept_stale(broker: Broker, event: ev.Transcribed, now: float) -> None:
     """Count a late reply for a lease that is not current, where the segment is leased again."""
     _on_transcribed(broker, event, now)
     for outcome in event.outcomes:
-        segment = broker.ledger.find(outcome.key)
+        segment = broker.live_jobs.find(outcome.key)
         if segment is not None and segment.state is SegmentState.LEASED:
-            broker.course.election.count(segment, outcome, event.worker)
-            broker.course.advance(outcome.key.job)
+            broker.lifecycle.election.count(segment, outcome, event.worker)
+            broker.lifecycle.advance(outcome.key.job)
 
 
-_give_back = Leasing.give_back
+_give_back = LeaseDispatch.give_back
 
 
-def _blame_nobody(leasing: Leasing, lease: Lease, cause: str, *, is_blamed: bool) -> set[str]:
+def _blame_nobody(lease_dispatch: LeaseDispatch, lease: Lease, cause: str, *, is_blamed: bool) -> set[str]:
     del is_blamed
-    return _give_back(leasing, lease, cause, is_blamed=False)
+    return _give_back(lease_dispatch, lease, cause, is_blamed=False)
 
 
-def _give_back_out_of_line(leasing: Leasing, lease: Lease, cause: str, *, is_blamed: bool) -> set[str]:
+def _give_back_out_of_line(
+    lease_dispatch: LeaseDispatch, lease: Lease, cause: str, *, is_blamed: bool
+) -> set[str]:
     """Forget to put what was lost in line again."""
     for key in lease.keys:
-        if leasing._lease_of.pop(key, None):
-            segment = leasing._ledger.segments[key.job][key.index]
+        if lease_dispatch._lease_of.pop(key, None):
+            segment = lease_dispatch._live_jobs.segments[key.job][key.index]
             losses = segment.losses + is_blamed
-            leasing._ledger.move_segment(segment, SegmentEvent.LOST, losses=losses, cause=cause)
+            lease_dispatch._live_jobs.move_segment(segment, SegmentEvent.LOST, losses=losses, cause=cause)
     return {key.job for key in lease.keys}
 
 
-def _change_unsaved(ledger: Ledger, job: Job, **changes: object) -> Job:
+def _change_unsaved(live_jobs: LiveJobs, job: Job, **changes: object) -> Job:
     changed = replace(job, **changes)
-    ledger.jobs[job.id] = changed
+    live_jobs.jobs[job.id] = changed
     return changed
 
 
@@ -90,102 +92,102 @@ def _take_and_keep(queue: ReadyQueue, count: int) -> tuple[SegmentKey, ...]:
     return taken
 
 
-_advance = Course.advance
+_advance = JobLifecycle.advance
 
 
-def _advance_when_planned(course: Course, name: str) -> None:
+def _advance_when_planned(lifecycle: JobLifecycle, name: str) -> None:
     """Forget to ask again for PCM that an outvoted segment has no more."""
-    if not course._ledger.starved.get(name):
-        _advance(course, name)
+    if not lifecycle._live_jobs.starved.get(name):
+        _advance(lifecycle, name)
 
 
-def _exited_and_wanted(roster: Roster, worker: Worker, **how: Any) -> Worker:
-    roster._leaving.clear()
-    return _exited(roster, worker, **how)
+def _exited_and_wanted(worker_table: WorkerTable, worker: Worker, **how: Any) -> Worker:
+    worker_table._leaving.clear()
+    return _exited(worker_table, worker, **how)
 
 
-def _exited_and_put_aside_for_ever(roster: Roster, worker: Worker, **how: Any) -> Worker:
-    gone = _exited(roster, worker, **how)
-    return roster.put(replace(gone, due_at=NEVER)) if gone.state is WorkerState.BROKEN else gone
+def _exited_and_put_aside_for_ever(worker_table: WorkerTable, worker: Worker, **how: Any) -> Worker:
+    gone = _exited(worker_table, worker, **how)
+    return worker_table.put(replace(gone, due_at=NEVER)) if gone.state is WorkerState.BROKEN else gone
 
 
-_exited = Roster.exited
-_start_again = Roster._start_again
+_exited = WorkerTable.exited
+_start_again = WorkerTable._start_again
 
 
-def _start_again_forgetful(roster: Roster, worker: Worker, event: WorkerEvent, now: float) -> None:
-    _start_again(roster, replace(worker, failures=0), event, now)
+def _start_again_forgetful(worker_table: WorkerTable, worker: Worker, event: WorkerEvent, now: float) -> None:
+    _start_again(worker_table, replace(worker, failures=0), event, now)
 
 
-def _restart_the_hopeless(roster: Roster, now: float) -> None:
-    for worker in list(roster.workers.values()):
+def _restart_the_hopeless(worker_table: WorkerTable, now: float) -> None:
+    for worker in list(worker_table.workers.values()):
         if worker.state is WorkerState.BACKOFF and now >= worker.due_at:
-            roster._start_again(worker, WorkerEvent.ELAPSED, now)
+            worker_table._start_again(worker, WorkerEvent.ELAPSED, now)
         elif worker.state is WorkerState.BROKEN:
-            roster._start_again(worker, WorkerEvent.RESET, now)
+            worker_table._start_again(worker, WorkerEvent.RESET, now)
 
 
-_abandon = Feeding.abandon
+_abandon = PrepareDispatch.abandon
 
 
-def _abandon_in_silence(feeding: Feeding, job: str) -> None:
+def _abandon_in_silence(prepare_dispatch: PrepareDispatch, job: str) -> None:
     """Forget the file, and that its worker is free again."""
-    slot = feeding._slots.pop(job, None)
+    slot = prepare_dispatch._slots.pop(job, None)
     if slot is not None:
-        feeding._roster.put(replace(feeding._roster.workers[slot], feed=None))
+        prepare_dispatch._worker_table.put(replace(prepare_dispatch._worker_table.workers[slot], feed=None))
 
 
 def _make_way_with_hands_full(
-    departures: Departures, worker: Worker, *, is_alive: bool, now: float
+    worker_loss: WorkerLoss, worker: Worker, *, is_alive: bool, now: float
 ) -> Worker:
     """Let a worker join again that still holds what its last session held."""
     del is_alive, now
     if worker.state in {WorkerState.STOPPED, WorkerState.BROKEN}:
         return worker
-    return departures._roster.move(worker, WorkerEvent.REPLACED, due_at=NEVER)
+    return worker_loss._worker_table.move(worker, WorkerEvent.REPLACED, due_at=NEVER)
 
 
-_join = Roster.join
-_forget_gone = Roster.forget_gone
-_overdue = Roster.overdue
-_bounded = Sizing.bounded
+_join = WorkerTable.join
+_forget_gone = WorkerTable.forget_gone
+_overdue = WorkerTable.overdue
+_bounded = LeaseSizing.bounded
 
 
-def _join_as_the_first(roster: Roster, slot: str, now: float) -> Worker:
-    return roster.put(replace(_join(roster, slot, now), incarnation=1))
+def _join_as_the_first(worker_table: WorkerTable, slot: str, now: float) -> Worker:
+    return worker_table.put(replace(_join(worker_table, slot, now), incarnation=1))
 
 
-def _join_as_one_of_ours(roster: Roster, slot: str, now: float) -> Worker:
-    joined = _join(roster, slot, now)
-    roster._leaving.discard(slot)
+def _join_as_one_of_ours(worker_table: WorkerTable, slot: str, now: float) -> Worker:
+    joined = _join(worker_table, slot, now)
+    worker_table._leaving.discard(slot)
     return joined
 
 
-def _forget_the_name_too(roster: Roster, now: float) -> None:
-    _forget_gone(roster, now)
-    roster._last_forgotten = 0
+def _forget_the_name_too(worker_table: WorkerTable, now: float) -> None:
+    _forget_gone(worker_table, now)
+    worker_table._last_forgotten = 0
 
 
-def _overdue_on_this_host(roster: Roster, now: float) -> Iterator[tuple[Worker, str]]:
-    return ((worker, cause) for worker, cause in _overdue(roster, now) if not worker.is_remote)
+def _overdue_on_this_host(worker_table: WorkerTable, now: float) -> Iterator[tuple[Worker, str]]:
+    return ((worker, cause) for worker, cause in _overdue(worker_table, now) if not worker.is_remote)
 
 
-def _bounded_to_nothing(sizing: Sizing, worker: Worker, size: int, ready: int, now: float) -> int:
+def _bounded_to_nothing(sizing: LeaseSizing, worker: Worker, size: int, ready: int, now: float) -> int:
     return 0 if worker.is_remote and worker.pace.leases else _bounded(sizing, worker, size, ready, now)
 
 
 MUTATIONS = (
-    Mutation("a dead worker keeps its leases", Leasing, "release", _release_nothing),
-    Mutation("a dead decoder keeps its file", Feeding, "release", lambda _self, _worker: None),
-    Mutation("a result counts without a look at its lease", Leasing, "claim", _claim_without_a_look),
+    Mutation("a dead worker keeps its leases", LeaseDispatch, "release", _release_nothing),
+    Mutation("a dead decoder keeps its file", PrepareDispatch, "release", lambda _self, _worker: None),
+    Mutation("a result counts without a look at its lease", LeaseDispatch, "claim", _claim_without_a_look),
     Mutation("a late reply for a stale lease counts", Broker, "_on_transcribed", _accept_stale),
-    Mutation("nobody is blamed for a loss", Leasing, "give_back", _blame_nobody),
-    Mutation("a lost segment is not put in line again", Leasing, "give_back", _give_back_out_of_line),
-    Mutation("the tick starts no process again", Roster, "restart_due", lambda _self, _now: None),
-    Mutation("the tick finds nobody overdue", Roster, "overdue", lambda _self, _now: iter(())),
-    Mutation("the tick is called too late", Roster, "next_deadline", lambda _self: float("inf")),
-    Mutation("PCM is never dropped", Ledger, "take_pcm", lambda _self, segment: segment),
-    Mutation("a change of a job is not saved", Ledger, "change_job", _change_unsaved),
+    Mutation("nobody is blamed for a loss", LeaseDispatch, "give_back", _blame_nobody),
+    Mutation("a lost segment is not put in line again", LeaseDispatch, "give_back", _give_back_out_of_line),
+    Mutation("the tick starts no process again", WorkerTable, "restart_due", lambda _self, _now: None),
+    Mutation("the tick finds nobody overdue", WorkerTable, "overdue", lambda _self, _now: iter(())),
+    Mutation("the tick is called too late", WorkerTable, "next_deadline", lambda _self: float("inf")),
+    Mutation("PCM is never dropped", LiveJobs, "take_pcm", lambda _self, segment: segment),
+    Mutation("a change of a job is not saved", LiveJobs, "change_job", _change_unsaved),
     Mutation("a cancelled job stays in line", ReadyQueue, "remove_job", lambda _self, _job: None),
     Mutation("a leased segment stays in line", ReadyQueue, "take", _take_and_keep),
     Mutation(
@@ -200,43 +202,48 @@ MUTATIONS = (
         "_rank",
         lambda self, flow: (0, self._given_samples[flow.job], 0, 0),
     ),
-    Mutation("credit has no end", Feeding, "_is_room", lambda _self, _own, _promised: True),
+    Mutation("credit has no end", PrepareDispatch, "_is_room", lambda _self, _own, _promised: True),
     Mutation(
         "a worker holds more than its credit",
         leasing_module,
         "_may_hold_more",
         lambda worker, _credit: worker.state is WorkerState.BUSY,
     ),
-    Mutation("an outvoted segment without PCM is forgotten", Course, "advance", _advance_when_planned),
-    Mutation("a removed slot is filled again", Roster, "exited", _exited_and_wanted),
+    Mutation("an outvoted segment without PCM is forgotten", JobLifecycle, "advance", _advance_when_planned),
+    Mutation("a removed slot is filled again", WorkerTable, "exited", _exited_and_wanted),
     Mutation(
         "a slot that was put aside does not come back",
-        Roster,
+        WorkerTable,
         "exited",
         _exited_and_put_aside_for_ever,
     ),
     Mutation(
-        "a slot that crashes again and again is not put aside", Roster, "_start_again", _start_again_forgetful
+        "a slot that crashes again and again is not put aside",
+        WorkerTable,
+        "_start_again",
+        _start_again_forgetful,
     ),
-    Mutation("a bad device may bury", Leasing, "_able", lambda _self, idle: idle),
-    Mutation("a broken slot is tried again at once", Roster, "restart_due", _restart_the_hopeless),
-    Mutation("a drained worker may stay for ever", Roster, "leaving_due", lambda _self, _now: float("inf")),
-    Mutation("a feed outlives its job", Feeding, "abandon", lambda _self, _job: None),
-    Mutation("a file is let go but not its worker", Feeding, "abandon", _abandon_in_silence),
-    Mutation("who joins again holds its old leases", Departures, "make_way", _make_way_with_hands_full),
-    Mutation("an identity is given twice", Roster, "join", _join_as_the_first),
-    Mutation("a slot that was forgotten begins at one", Roster, "forget_gone", _forget_the_name_too),
-    Mutation("a process is started on another host", Roster, "join", _join_as_one_of_ours),
-    Mutation("who is cut off keeps its leases", Roster, "overdue", _overdue_on_this_host),
+    Mutation("a bad device may bury", LeaseDispatch, "_able", lambda _self, idle: idle),
+    Mutation("a broken slot is tried again at once", WorkerTable, "restart_due", _restart_the_hopeless),
+    Mutation(
+        "a drained worker may stay for ever", WorkerTable, "leaving_due", lambda _self, _now: float("inf")
+    ),
+    Mutation("a feed outlives its job", PrepareDispatch, "abandon", lambda _self, _job: None),
+    Mutation("a file is let go but not its worker", PrepareDispatch, "abandon", _abandon_in_silence),
+    Mutation("who joins again holds its old leases", WorkerLoss, "make_way", _make_way_with_hands_full),
+    Mutation("an identity is given twice", WorkerTable, "join", _join_as_the_first),
+    Mutation("a slot that was forgotten begins at one", WorkerTable, "forget_gone", _forget_the_name_too),
+    Mutation("a process is started on another host", WorkerTable, "join", _join_as_one_of_ours),
+    Mutation("who is cut off keeps its leases", WorkerTable, "overdue", _overdue_on_this_host),
     Mutation(
         "a slow link has no time to bring a lease",
         leasing_module,
         "time_to_arrive",
         lambda policy, _pcm_bytes: policy.lease_min_s,
     ),
-    Mutation("more is in flight than may be", Sizing, "_room", lambda _self, _worker: 99),
+    Mutation("more is in flight than may be", LeaseSizing, "_room", lambda _self, _worker: 99),
     Mutation(
-        "a worker on another host is given one lease and no more", Sizing, "bounded", _bounded_to_nothing
+        "a worker on another host is given one lease and no more", LeaseSizing, "bounded", _bounded_to_nothing
     ),
     Mutation("workers wait for each other", sizing_module, "SOONER", 9.0),
 )

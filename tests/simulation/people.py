@@ -98,14 +98,14 @@ class People:
         """Take a slot out of the configuration, unless it is the last of its role."""
         roles = self._world.roles
         kept = (role for name, role in roles.items() if name != slot and name not in self.removed)
-        if roles[slot] in kept and slot in self._world.life.broker.roster.workers:
+        if roles[slot] in kept and slot in self._world.life.broker.worker_table.workers:
             self.removed.add(slot)
             self._world.life.happen(ev.SlotRemoved(slot))
 
     def reload(self, *, is_for_all: bool = True) -> None:
         """Have the configuration read again, with every slot in it; one that is not yet empty stays away."""
         life = self._world.life
-        for slot, worker in list(life.broker.roster.workers.items()):
+        for slot, worker in list(life.broker.worker_table.workers.items()):
             if is_for_all or worker.is_hopeless:
                 life.reset(slot)
             if worker.state is WorkerState.STOPPED and not worker.is_remote and not life.broker.is_draining:

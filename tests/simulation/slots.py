@@ -11,7 +11,7 @@ from subtitled.core.broker import Broker
 from subtitled.core.policy import Policy
 from subtitled.core.records import Role, Worker
 from subtitled.core.states import WorkerState
-from subtitled.core.worker_table import Roster
+from subtitled.core.worker_table import WorkerTable
 
 
 class _Broken(Struct, frozen=True):
@@ -34,7 +34,7 @@ class SlotWitness:
 
     def heard(self, event: ev.Event) -> None:
         """Note what a worker has finished."""
-        if isinstance(event, ev.Transcribed | ev.PlanComplete | ev.PrepareRefused | ev.Needless):
+        if isinstance(event, ev.Transcribed | ev.PlanComplete | ev.PrepareRefused | ev.FileAlreadySubtitled):
             self._crashes.pop(_slot(event.worker), None)
 
     def exited(self, worker: str, *, is_fatal: bool) -> None:
@@ -66,19 +66,19 @@ class SlotWitness:
         for action in actions:
             if not isinstance(action, ac.SendTranscribe):
                 continue
-            worker = broker.roster.current(action.lease.worker)
-            segment = broker.ledger.find(action.items[0].key)
+            worker = broker.worker_table.current(action.lease.worker)
+            segment = broker.live_jobs.find(action.items[0].key)
             if worker is None or segment is None or not worker.failures:
                 continue
             if len(action.items) > 1 or len(worker.leases) > 1:
                 raise Violation(f"{worker.identity} failed last time, and is given more than a segment")
-            steady = [w.identity for w in broker.roster.of(Role.TRANSCRIBE) if _is_steady(w)]
+            steady = [w.identity for w in broker.worker_table.of(Role.TRANSCRIBE) if _is_steady(w)]
             if segment.losses and segment.losses + 1 >= self._policy.attempts and steady:
                 raise Violation(f"{segment.key} may be buried by {worker.identity}; there are {steady}")
 
-    def looked_at(self, roster: Roster, now: float) -> None:
+    def looked_at(self, worker_table: WorkerTable, now: float) -> None:
         """Raise Violation where a slot is out of service for too long, or should be and is not."""
-        for slot, worker in roster.workers.items():
+        for slot, worker in worker_table.workers.items():
             if worker.state is WorkerState.STOPPED:  # it begins anew if it is asked for again
                 self._crashes.pop(slot, None)
             if worker.state is not WorkerState.BROKEN:

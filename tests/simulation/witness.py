@@ -63,17 +63,17 @@ class Witness:
 
     def looked_at(self, broker: Broker) -> None:
         """Note which segments are ready and were not leased in this step."""
-        ledger = broker.ledger
+        live_jobs = broker.live_jobs
         ready = [
             segment
-            for segments in ledger.segments.values()
+            for segments in live_jobs.segments.values()
             for segment in segments.values()
-            if segment.key in broker.leasing.ready
+            if segment.key in broker.lease_dispatch.ready
         ]
         self._waits = {s.key: self._waits[s.key] for s in ready if s.key in self._waits}
         for segment in ready:
             if segment.key not in self._waits:
-                job = ledger.jobs[segment.key.job]
+                job = live_jobs.jobs[segment.key.job]
                 ahead = sum(other.samples for other in ready if other.key.job == job.id)
                 self._waits[segment.key] = _Wait(job.options.priority, ahead - segment.samples)
 

@@ -196,7 +196,9 @@ class PrepareWork:
             self._process.die("killed by SIGSEGV")
         elif self._is_needless:
             self._order = None
-            self._process.say(ev.Needless(worker=worker, feed=order.feed, cause="it has subtitles"))
+            self._process.say(
+                ev.FileAlreadySubtitled(worker=worker, feed=order.feed, cause="it has subtitles")
+            )
         elif media.is_unreadable:
             self._order = None
             self._process.say(ev.PrepareRefused(worker=worker, feed=order.feed, cause="no audio in it"))

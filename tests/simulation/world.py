@@ -96,7 +96,7 @@ class World:
         self.live(self.people.drain)
         self._until(self.now + STOP_S, lambda: self.life.is_at_rest)
         if not self.life.is_at_rest:
-            workers = self.life.broker.roster.workers.values()
+            workers = self.life.broker.worker_table.workers.values()
             raise Violation(f"a drained daemon is not at rest: {[(w.identity, w.state) for w in workers]}")
 
     def _until(self, end: float, is_enough: Callable[[], bool]) -> None:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
 from subtitled.core.broker import Broker
-from subtitled.core.plan import Piece, Plan, Span
+from subtitled.core.plan import Plan, PlanPiece, Span
 from subtitled.core.policy import Policy
 from subtitled.core.records import Job, Options, Role, Segment, SegmentKey, Worker
 from subtitled.core.states import JobState
@@ -20,7 +20,7 @@ A = TypeVar("A")
 def plan(index: int, samples: int = SECOND) -> Plan:
     """Return a segment's plan."""
     start = index * WINDOW
-    return Plan(index, (Piece(start, samples),), (Span(start, start + samples),))
+    return Plan(index, (PlanPiece(start, samples),), (Span(start, start + samples),))
 
 
 class Bench:
@@ -116,7 +116,7 @@ class Bench:
 
     def slot(self, slot: str) -> Worker:
         """Return a slot's record."""
-        return self.broker.roster.workers[slot]
+        return self.broker.worker_table.workers[slot]
 
     # -- files -----------------------------------------------------------------------------------------------
 
@@ -160,7 +160,7 @@ class Bench:
     def needless(self, cause: str, *, job: str = "a") -> None:
         """Have a job's file have subtitles already."""
         order = self._order(job)
-        self.happen(ev.Needless(worker=order.worker, feed=order.feed, cause=cause))
+        self.happen(ev.FileAlreadySubtitled(worker=order.worker, feed=order.feed, cause=cause))
 
     def reply(
         self,
@@ -187,7 +187,7 @@ class Bench:
 
     def reply_to_all(self, **reply: Any) -> None:
         """Answer leases, and those that come of it, until none is left."""
-        while leases := list(self.broker.leasing.leases):
+        while leases := list(self.broker.lease_dispatch.leases):
             self.reply(self.lease(leases[0]), **reply)
 
     def lease(self, number: int) -> ac.SendTranscribe:

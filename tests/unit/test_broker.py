@@ -31,8 +31,8 @@ def test_a_file_goes_all_the_way() -> None:
     b.happen(ev.Written("a", b"done/a"))
     assert b.state("a") is JobState.DONE
     assert b.jobs["a"].location == b"done/a"
-    assert b.broker.ledger.jobs == {}
-    assert b.broker.ledger.queued_bytes == 0
+    assert b.broker.live_jobs.jobs == {}
+    assert b.broker.live_jobs.queued_bytes == 0
 
 
 def test_silent_file_is_written_without_a_lease() -> None:
@@ -77,7 +77,7 @@ def test_a_file_that_does_not_come_is_forgotten(event: ev.Event) -> None:
     b.submit(state=JobState.RECEIVING)
     b.happen(event)
     assert b.state("a") is JobState.CANCELLED
-    assert b.broker.ledger.jobs == {}
+    assert b.broker.live_jobs.jobs == {}
 
 
 def test_a_restarted_daemon_still_waits_for_a_file() -> None:
@@ -418,7 +418,7 @@ def test_four_answers_settle_the_language_before_the_file_is_read() -> None:
         assert b.last(ac.SendTranscribe).items[0].language is None
         b.reply(b.last(ac.SendTranscribe))
     assert b.last(ac.SendTranscribe).items[0].language == "de"
-    assert b.broker.ledger.queued_bytes == 2 * SECOND, "the PCM of the settled segments is dropped"
+    assert b.broker.live_jobs.queued_bytes == 2 * SECOND, "the PCM of the settled segments is dropped"
 
 
 def test_an_answer_in_a_losing_language_after_the_vote_is_decoded_again() -> None:
@@ -536,7 +536,7 @@ def test_file_that_got_subtitles_while_it_was_read_again_gives_up_its_segments()
     b.prepared(1)
     b.needless("it has subtitles already: talk.srt")
     assert {segment.state for segment in b.segments.values()} == {SegmentState.DROPPED}
-    assert b.broker.ledger.queued_bytes == 0
+    assert b.broker.live_jobs.queued_bytes == 0
     assert b.last(ac.WriteOutputs).job.is_needless
 
 
@@ -545,10 +545,10 @@ def test_changed_file_is_rejected() -> None:
     b.submit()
     b.prepared(0, samples=SECOND)
     b.die(b.last(ac.SendPrepare).worker)
-    b.broker.ledger.take_pcm(b.broker.ledger.segments["a"][0])
+    b.broker.live_jobs.take_pcm(b.broker.live_jobs.segments["a"][0])
     b.prepared(0, samples=SECOND + 512)
     assert (b.state("a"), b.jobs["a"].cause) == (JobState.FAILED, CHANGED)
-    assert b.broker.ledger.queued_bytes == 0
+    assert b.broker.live_jobs.queued_bytes == 0
 
 
 def test_a_file_that_has_become_shorter_is_rejected() -> None:
@@ -578,7 +578,7 @@ def test_credit_never_exceeds_the_memory_for_it() -> None:
         index += 1
         credit = GRANT_BYTES * (1 + len(b.all(ac.SendCredit))) - index * WINDOW * 2
     most = b.policy.queue_bytes + b.policy.feed_floor_bytes + WINDOW * 2
-    assert b.policy.queue_bytes - GRANT_BYTES < b.broker.ledger.queued_bytes <= most
+    assert b.policy.queue_bytes - GRANT_BYTES < b.broker.live_jobs.queued_bytes <= most
 
 
 def test_many_short_files_do_not_fill_the_memory_either() -> None:
@@ -591,7 +591,7 @@ def test_many_short_files_do_not_fill_the_memory_either() -> None:
     while len(b.all(ac.SendPrepare)) > read:
         b.read(0, 1, 2, 3, job=b.all(ac.SendPrepare)[read].job.id, samples=WINDOW)
         read += 1
-    assert b.broker.ledger.queued_bytes <= b.policy.queue_bytes + b.policy.feed_floor_bytes
+    assert b.broker.live_jobs.queued_bytes <= b.policy.queue_bytes + b.policy.feed_floor_bytes
     b.worker("gpu1")
     b.reply(b.last(ac.SendTranscribe))
     b.reply_to_all()
@@ -606,7 +606,7 @@ def test_a_short_file_is_not_shut_out_by_a_long_one_that_fills_the_queue() -> No
     b = bench("p0", "p1", "gpu0", queue_bytes=16 * 2**20, batch_size=1)
     b.submit("long")
     index = 0
-    while b.broker.ledger.queued_bytes + GRANT_BYTES <= b.policy.queue_bytes:
+    while b.broker.live_jobs.queued_bytes + GRANT_BYTES <= b.policy.queue_bytes:
         b.prepared(index, job="long", samples=WINDOW)
         index += 1
     b.submit("short")
@@ -627,7 +627,7 @@ def test_an_open_vote_cannot_hold_all_the_memory_and_wait_for_credit() -> None:
         for index in range(2, 5):
             b.prepared(index, job=slot, samples=WINDOW)
         b.reply_to_all()
-    assert b.broker.ledger.queued_bytes == 8 * 3 * WINDOW * 2
+    assert b.broker.live_jobs.queued_bytes == 8 * 3 * WINDOW * 2
     granted = {credit.worker for credit in b.all(ac.SendCredit)}
     assert granted == {f"{slot}.1" for slot in slots}
 
@@ -654,12 +654,12 @@ def held_up(*sizes: int, **options: Any) -> Bench:
 def test_a_clip_is_read_in_the_place_of_a_long_file_that_cannot_be_read_on() -> None:
     """It would wait for hours; the long one has PCM in memory to be going on with, and is taken up again."""
     b = held_up(1000, 900)
-    before = b.broker.ledger.queued_bytes
+    before = b.broker.live_jobs.queued_bytes
     b.submit("clip", size=10)
     assert b.last(ac.SendAbandon).worker == "p0.1", "the larger one gives way"
     assert b.last(ac.SendPrepare).job.id == "clip"
     assert (b.state("longp0"), b.jobs["longp0"].losses) == (JobState.QUEUED, 0)
-    assert b.broker.ledger.queued_bytes == before
+    assert b.broker.live_jobs.queued_bytes == before
     b.read(0, job="clip")
     order = b.last(ac.SendPrepare)
     assert (order.job.id, order.plans) == ("longp0", None)
@@ -716,13 +716,13 @@ def test_a_clip_that_comes_during_a_long_job_is_done_within_three_leases() -> No
     for index in range(40):
         b.prepared(index, job="long", samples=WINDOW)
     for _ in range(5):
-        b.reply(b.lease(min(b.broker.leasing.leases)))
+        b.reply(b.lease(min(b.broker.lease_dispatch.leases)))
     sent = len(b.all(ac.SendTranscribe))
     b.submit("clip")
     b.read(0, job="clip", samples=10 * SECOND)
     answered = 0
     while b.state("clip") is not JobState.WRITING:
-        b.reply(b.lease(min(b.broker.leasing.leases)))
+        b.reply(b.lease(min(b.broker.lease_dispatch.leases)))
         answered += 1
     assert answered <= 3
     assert len(b.all(ac.SendTranscribe)) - sent <= 3
@@ -742,7 +742,7 @@ def test_files_that_lost_their_decoder_cannot_hold_the_memory_that_a_decoder_nee
         b.reply_to_all()
         b.die(f"p0.{number + 1}")
         assert b.state(name) is JobState.QUEUED
-    assert b.broker.ledger.queued_bytes == 0
+    assert b.broker.live_jobs.queued_bytes == 0
 
 
 # -- people --------------------------------------------------------------------------------------------------
@@ -766,7 +766,7 @@ def test_cancel_while_it_is_read() -> None:
     b.happen(ev.CancelRequested("a"))
     assert b.last(ac.SendAbandon) == ac.SendAbandon(worker="p0.1", feed=order.feed)
     assert {b.stored(0).state, b.stored(1).state} == {SegmentState.DROPPED}
-    assert b.broker.ledger.queued_bytes == 0
+    assert b.broker.live_jobs.queued_bytes == 0
     b.happen(ev.Prepared(worker="p0.1", feed=order.feed, plan=plan(2), pcm_bytes=32_000))
     assert SegmentKey("a", 2) not in b.segments
 
@@ -795,7 +795,7 @@ def test_cancel_when_it_is_too_late_is_illegal(is_failed: bool) -> None:
     before = b.jobs["a"]
     with pytest.raises(IllegalTransition):
         b.happen(ev.CancelRequested("a"))
-    assert b.broker.ledger.jobs["a"] == before
+    assert b.broker.live_jobs.jobs["a"] == before
 
 
 def test_retry_decodes_only_what_is_missing() -> None:

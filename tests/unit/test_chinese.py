@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subtitled.core.transcription import Word
-from subtitled.cues.phrases import Placed, spell
+from subtitled.cues.phrases import MediaPhrase, spell
 from subtitled.output.chinese import convert
 
 
-def phrase(*words: str) -> Placed:
+def phrase(*words: str) -> MediaPhrase:
     spoken = tuple(Word(word, 100 * at, 100 * at + 90, 0.9) for at, word in enumerate(words))
-    return Placed("".join(words).strip(), 0, 100 * len(words), spoken)
+    return MediaPhrase("".join(words).strip(), 0, 100 * len(words), spoken)
 
 
 @pytest.mark.parametrize(
@@ -28,18 +28,18 @@ def phrase(*words: str) -> Placed:
 )
 def test_words_not_characters_are_converted(variant: str, text: str) -> None:
     """干 is 乾, 幹 or 干; 后 is 后 or 後; a mouse has another name in Taiwan."""
-    [found] = convert([Placed("鼠标里面的软件，干杯！皇后在后面。", 0, 1000)], variant)
+    [found] = convert([MediaPhrase("鼠标里面的软件，干杯！皇后在后面。", 0, 1000)], variant)
     assert (found.text, found.start_ms, found.end_ms) == (text, 0, 1000)
 
 
 def test_taiwans_text_becomes_the_mainlands() -> None:
-    [found] = convert([Placed("滑鼠裡面的軟體和記憶體", 0, 1000)], "cn")
+    [found] = convert([MediaPhrase("滑鼠裡面的軟體和記憶體", 0, 1000)], "cn")
     assert found.text == "鼠标里面的软件和内存"
 
 
 @pytest.mark.parametrize("variant", ["tw", "hk", "cn"])
 def test_text_that_is_so_already_stays(variant: str) -> None:
-    once = convert([phrase("软件", "发现", "头发"), Placed("Hello, 世界!", 1, 2)], variant)
+    once = convert([phrase("软件", "发现", "头发"), MediaPhrase("Hello, 世界!", 1, 2)], variant)
     assert convert(once, variant) == once
 
 

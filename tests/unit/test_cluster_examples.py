@@ -12,7 +12,7 @@ import yaml
 
 from subtitled.cli import cli
 from subtitled.errors import ExitCode
-from subtitled.systemd.unit_files import Place, shipped, worker_files
+from subtitled.systemd.unit_files import InstallLocation, shipped, worker_files
 
 CONFIG = Path(__file__).parents[2] / "config"
 SLURM = CONFIG / "slurm" / "subtitled-worker.sbatch"
@@ -69,7 +69,9 @@ def test_the_unit_does_not_contradict_the_worker() -> None:
 
 
 def test_the_unit_is_written_for_this_environment() -> None:
-    place = Place(program="/home/media/v e/bin/subtitled", python="/usr", config_file="", user="media")
+    place = InstallLocation(
+        program="/home/media/v e/bin/subtitled", python="/usr", config_file="", user="media"
+    )
     unit, users = worker_files(place, "tcp://head:8700", key_file="/etc/k.toml", model="/models/100%")
     assert unit.path == f"etc/systemd/system/{UNIT}"
     command = '"/home/media/v e/bin/subtitled" worker --connect tcp://head:8700 --key /etc/k.toml --model /models/100%%'
@@ -81,6 +83,6 @@ def test_the_unit_is_written_for_this_environment() -> None:
 
 @pytest.mark.parametrize("user", ["root", "a b"])
 def test_a_user_that_is_none_of_its_own_is_refused(user: str) -> None:
-    place = Place(program="/p", python="/usr", config_file="", user=user)
+    place = InstallLocation(program="/p", python="/usr", config_file="", user=user)
     with pytest.raises(Exception, match="a user of its own"):
         worker_files(place, "tcp://head:8700", key_file="/k")

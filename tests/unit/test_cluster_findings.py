@@ -9,9 +9,9 @@ from msgspec.structs import replace
 from subtitle import WorkerFacts
 from subtitled.config import schema
 from subtitled.doctor import remote_workers
-from subtitled.doctor.ray_nodes import Asked, nodes_finding
+from subtitled.doctor.ray_nodes import RayProbe, nodes_finding
 from subtitled.doctor.remote_workers import host_findings, reach_finding
-from subtitled.ray.nodes import Node
+from subtitled.ray.nodes import RayNode
 from unit.server_stats import STATS
 
 KEYS = {"gpu2": "a" * 40}
@@ -70,10 +70,10 @@ def test_a_door_that_is_closed_is_a_fault() -> None:
 
 def test_a_cluster_has_room_where_a_node_has_what_a_worker_wants() -> None:
     nodes = [
-        Node(hostname="head", address="10.0.0.1", gpus=0, cpus=8),
-        Node(hostname="gpu2", address="10.0.0.2", gpus=4, cpus=3),
+        RayNode(hostname="head", address="10.0.0.1", gpus=0, cpus=8),
+        RayNode(hostname="gpu2", address="10.0.0.2", gpus=4, cpus=3),
     ]
-    asked = Asked(address="auto", gpus=1, cpus=1)
+    asked = RayProbe(address="auto", gpus=1, cpus=1)
     found = nodes_finding(nodes, asked)
     assert found.state == "ok"
     assert found.what.startswith("have room for 3 workers in all: head (0 GPUs, 8 cores), gpu2 (4 GPUs")
@@ -85,8 +85,8 @@ def test_a_cluster_has_room_where_a_node_has_what_a_worker_wants() -> None:
 
 def test_a_cluster_without_room_is_something_to_know() -> None:
     """No fault: an autoscaler may add a node when a worker is asked for."""
-    nodes = [Node(hostname="head", address="10.0.0.1", gpus=0, cpus=8)]
-    found = nodes_finding(nodes, Asked(address="auto", gpus=1, cpus=1))
+    nodes = [RayNode(hostname="head", address="10.0.0.1", gpus=0, cpus=8)]
+    found = nodes_finding(nodes, RayProbe(address="auto", gpus=1, cpus=1))
     assert (found.state, found.what) == (
         "warning",
         "none has 1 GPUs and 1 cores for a worker: head (0 GPUs, 8 cores)",
@@ -94,5 +94,7 @@ def test_a_cluster_without_room_is_something_to_know() -> None:
 
 
 def test_workers_that_ray_places_need_no_key_in_the_configuration() -> None:
-    ours = schema.Config(remote=schema.Remote(listen="tcp://127.0.0.1:1"), pool=schema.Pool(engine="ray"))
+    ours = schema.Config(
+        remote=schema.RemoteConfig(listen="tcp://127.0.0.1:1"), pool=schema.PoolConfig(engine="ray")
+    )
     assert {found.state for found in remote_workers.check(ours)} == {"ok", "skipped"}

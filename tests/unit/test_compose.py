@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from subtitled.core.plan import Piece, Plan, Span
+from subtitled.core.plan import Plan, PlanPiece, Span
 from subtitled.core.protocol import Media, SegmentResult
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState, SegmentState
@@ -44,7 +44,7 @@ def result(index: int, *phrases: Phrase, language: str = "zh", **more: object) -
         state=SegmentState.DONE,
         plan=Plan(
             index=index,
-            pieces=(Piece(start, 10 * SECOND),),
+            pieces=(PlanPiece(start, 10 * SECOND),),
             spans=(Span(start + SECOND, start + 9 * SECOND),),
         ),
         losses=0,

@@ -19,7 +19,15 @@ from subtitle.messages import LayoutOptions
 from subtitled.config import checks, schema
 from subtitled.config.checks import layout_of
 from subtitled.config.load import load_config, to_toml
-from subtitled.config.schema import Config, Inbox, Listen, Log, Model, Pool, State
+from subtitled.config.schema import (
+    Config,
+    InboxConfig,
+    ListenConfig,
+    LogConfig,
+    ModelConfig,
+    PoolConfig,
+    StateConfig,
+)
 from subtitled.errors import ConfigError, ExitCode
 
 _ROOT = Path(__file__).parents[2]
@@ -59,9 +67,9 @@ def test_nothing_set_gives_the_defaults() -> None:
 def test_a_file_overrides_defaults_and_the_environment_overrides_the_file(tmp_path: Path) -> None:
     text = '[model]\nname = "small"\nbeam_size = 1\n[vad]\nthreshold = 0.3\n'
     got = loaded(text, tmp_path, {"SUBTITLED_MODEL__NAME": "demo", "SUBTITLED_LOG__LEVEL": "debug"})
-    assert got.model == Model(name="demo", beam_size=1)
+    assert got.model == ModelConfig(name="demo", beam_size=1)
     assert got.vad.threshold == 0.3
-    assert got.log == Log(level="debug")
+    assert got.log == LogConfig(level="debug")
 
 
 def test_the_environment_is_read_as_toml_except_where_text_is_wanted() -> None:
@@ -76,14 +84,14 @@ def test_the_environment_is_read_as_toml_except_where_text_is_wanted() -> None:
     }
     got = load_config(None, environ, check_paths=False)
     assert (got.model.name, got.model.batch_size) == ("5", 8)
-    assert got.pool == Pool(devices=("cpu", "cpu"), prepare_workers="auto")
+    assert got.pool == PoolConfig(devices=("cpu", "cpu"), prepare_workers="auto")
     assert (got.vad.threshold, got.listen.metrics, got.log.format) == (0.25, "", "json")
 
 
 def test_the_environment_sets_the_whole_list_of_inboxes() -> None:
     environ = {"SUBTITLED_INBOX": '[{path = "/a", output = "/b"}, {path = "/c", output = "beside"}]'}
     got = load_config(None, environ, check_paths=False)
-    assert got.inbox == (Inbox(path="/a", output="/b"), Inbox(path="/c", output="beside"))
+    assert got.inbox == (InboxConfig(path="/a", output="/b"), InboxConfig(path="/c", output="beside"))
 
 
 def test_there_may_be_no_inbox(tmp_path: Path) -> None:
@@ -597,13 +605,15 @@ _TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 def test_what_is_shown_reads_back_as_the_same(
     name: str, folder: str, threshold: float, count: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    inboxes = tuple(Inbox(path=os.path.normpath(f"/{i}/{folder}"), output="beside") for i in range(count))
+    inboxes = tuple(
+        InboxConfig(path=os.path.normpath(f"/{i}/{folder}"), output="beside") for i in range(count)
+    )
     given_config = structs.replace(
         Config(),
-        model=Model(name=name),
+        model=ModelConfig(name=name),
         vad=structs.replace(Config().vad, threshold=threshold),
         inbox=inboxes,
-        pool=Pool(devices=("cpu", "cuda:1")),
+        pool=PoolConfig(devices=("cpu", "cuda:1")),
     )
     file = tmp_path_factory.getbasetemp() / "shown.toml"
     file.write_text(to_toml(given_config), encoding="utf-8", newline="")
@@ -635,9 +645,9 @@ def test_the_compute_types_include_all_that_ctranslate2_has() -> None:
 def test_the_service_gives_the_daemon_what_its_defaults_need() -> None:
     unit = (_ROOT / "systemd" / "subtitled.service").read_text(encoding="utf-8")
     values = dict(re.findall(r"^(\w+)=(.*)$", unit, re.MULTILINE))
-    assert Listen().clients[0].startswith(f"ipc:///run/{values['RuntimeDirectory']}/")
-    assert State().dir == f"/var/lib/{values['StateDirectory']}"
-    assert Inbox().path.startswith(values["ReadWritePaths"].lstrip("-") + "/")
+    assert ListenConfig().clients[0].startswith(f"ipc:///run/{values['RuntimeDirectory']}/")
+    assert StateConfig().dir == f"/var/lib/{values['StateDirectory']}"
+    assert InboxConfig().path.startswith(values["ReadWritePaths"].lstrip("-") + "/")
     assert int(values["TimeoutStopSec"]) > Config().recovery.stop_timeout_s
     assert int(values["RestartPreventExitStatus"]) == ExitCode.FATAL
     # It says that it is ready when a model is loaded, which may take a download; and it is never given up.
@@ -649,7 +659,7 @@ def test_an_inbox_lays_its_cues_out_as_it_says(tmp_path: Path) -> None:
     text = '[[inbox]]\nprofile = "strict"\nmax_chars = 36\nmax_chars_per_s = 15\nmin_ms = 0\n'
     (inbox,) = loaded(text, tmp_path).inbox
     assert layout_of(inbox) == LayoutOptions(profile="strict", max_chars=36, max_chars_per_s=15, min_ms=0)
-    assert layout_of(schema.Inbox()) == LayoutOptions()
+    assert layout_of(schema.InboxConfig()) == LayoutOptions()
 
 
 def test_limits_that_no_cue_can_keep_to_are_a_fault(tmp_path: Path) -> None:

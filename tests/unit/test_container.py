@@ -88,7 +88,7 @@ def test_the_extra_cuda_is_what_the_image_installs() -> None:
 def test_the_environment_is_a_good_configuration() -> None:
     """Folders are the container's own: that they are there is the Dockerfile's to see to."""
     found = configured()
-    assert found.model.name == schema.Model().name
+    assert found.model.name == schema.ModelConfig().name
     assert found.log.format == "json"
 
 

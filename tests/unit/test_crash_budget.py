@@ -128,8 +128,8 @@ def test_a_bad_device_buries_nothing_that_a_healthy_one_can_decode(attempts: int
     b = bench("p0", "gpu0", "gpu1", attempts=attempts, crash_budget=10)
     b.submit()
     b.read(*range(40), samples=100)
-    while b.broker.leasing.leases:
-        for lease in sorted(b.broker.leasing.leases):
+    while b.broker.lease_dispatch.leases:
+        for lease in sorted(b.broker.lease_dispatch.leases):
             sent = b.lease(lease)
             if sent.lease.worker.startswith("gpu0"):
                 crash_often(b, "gpu0", 1)
@@ -137,7 +137,7 @@ def test_a_bad_device_buries_nothing_that_a_healthy_one_can_decode(attempts: int
                 b.wait(20)
                 if b.slot("gpu0").state is WorkerState.STARTING:
                     b.ready(b.slot("gpu0").identity)
-            elif lease in b.broker.leasing.leases:
+            elif lease in b.broker.lease_dispatch.leases:
                 b.reply(sent)
     assert b.state("a") is JobState.WRITING
     assert {segment.state for segment in b.segments.values()} == {SegmentState.DONE}

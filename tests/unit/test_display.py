@@ -6,9 +6,9 @@ import pytest
 from msgspec.structs import replace
 
 from subtitle import JobFailedError, Progress, WorkerFacts
-from subtitle.eta import Snapshot, Speeds, outlook, speeds
+from subtitle.eta import QueueSnapshot, Speed, outlook, speeds
 from subtitle.progress import check_done, progress_of
-from subtitle.progress_bars import Rate, clock, description, megabytes
+from subtitle.progress_bars import TransferRate, clock, description, megabytes
 from subtitle.top import to_do
 from unit import job_facts
 from unit.server_stats import STATS
@@ -88,7 +88,7 @@ def test_sizes_and_lengths_have_the_unit_that_suits_them() -> None:
 
 
 def test_a_rate_is_that_of_the_last_seconds() -> None:
-    rate = Rate()
+    rate = TransferRate()
     assert [rate.add(value, at) for at, value in ((0.0, 0), (1.0, 10), (2.0, 20))] == [0.0, 10.0, 10.0]
     assert rate.add(20, 60.0) < 1.0
     assert rate.add(5, 61.0) == 0.0  # begun anew
@@ -106,7 +106,7 @@ def test_a_job_that_is_not_done_raises_its_cause(state: str, cause: str, message
         check_done(replace(FACTS, state=state, cause=cause))
 
 
-def snapshot(at: float, uptime_s: float, **audio_ms: int) -> Snapshot:
+def snapshot(at: float, uptime_s: float, **audio_ms: int) -> QueueSnapshot:
     workers = tuple(
         WorkerFacts(
             slot=slot,
@@ -122,7 +122,7 @@ def snapshot(at: float, uptime_s: float, **audio_ms: int) -> Snapshot:
         for slot, value in audio_ms.items()
     )
     stats = replace(STATS, workers=workers, audio_ms=sum(audio_ms.values()), uptime_s=uptime_s)
-    return Snapshot(at=at, stats=stats, jobs=())
+    return QueueSnapshot(at=at, stats=stats, jobs=())
 
 
 def test_speeds_are_differences_between_two_snapshots_of_one_daemon() -> None:
@@ -155,9 +155,9 @@ def test_what_is_to_be_done_is_no_more_than_is_known(
 ) -> None:
     known = [replace(FACTS, size=1000, audio_ms=2000), replace(FACTS, size=10**9, audio_ms=0)]
     stats = replace(snapshot(0.0, 1.0).stats, **changes)
-    assert to_do(outlook(stats, Speeds(total=speed), known)) == text
+    assert to_do(outlook(stats, Speed(total=speed), known)) == text
 
 
 def test_without_files_to_go_by_the_end_is_not_told() -> None:
     stats = replace(snapshot(0.0, 1.0).stats, unread_files=1, unread_bytes=500)
-    assert outlook(stats, Speeds(total=5.0), ()).finish_s is None
+    assert outlook(stats, Speed(total=5.0), ()).finish_s is None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from subtitled.core.protocol import Unless
+from subtitled.core.protocol import SkipRule
 from subtitled.languages import code_of
-from subtitled.media.existing_subtitles import Contents, Existing, language_of, named, verdict
+from subtitled.media.existing_subtitles import ExistingSubtitles, MediaTracks, language_of, named, verdict
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ from subtitled.media.existing_subtitles import Contents, Existing, language_of, 
     ],
 )
 def test_files_that_players_show_with_a_source_are_its_subtitles(name: str, language: str | None) -> None:
-    assert named("talk.mp4", name) == Existing(name, language)
+    assert named("talk.mp4", name) == ExistingSubtitles(name, language)
 
 
 @pytest.mark.parametrize(
@@ -51,17 +51,17 @@ def test_other_files_are_not(name: str) -> None:
 
 
 def test_a_source_with_dots_has_its_own_subtitles() -> None:
-    assert named("talk.part2.mp4", "talk.part2.en.srt") == Existing("talk.part2.en.srt", "en")
-    assert named("talk.en.mp4", "talk.en.srt") == Existing("talk.en.srt", None)
+    assert named("talk.part2.mp4", "talk.part2.en.srt") == ExistingSubtitles("talk.part2.en.srt", "en")
+    assert named("talk.en.mp4", "talk.en.srt") == ExistingSubtitles("talk.en.srt", None)
 
 
-def unless(rule: str, language: str | None) -> Unless:
-    return Unless(rule=rule, language=language, source=b"/in/talk.mp4", folders=(b"/in",), ours=())
+def unless(rule: str, language: str | None) -> SkipRule:
+    return SkipRule(rule=rule, language=language, source=b"/in/talk.mp4", folders=(b"/in",), ours=())
 
 
-FRENCH = Existing("talk.fr.srt", "fr")
-TRACK = Existing("track 2, eng", "en")
-NAMELESS = Existing("talk.srt", None)
+FRENCH = ExistingSubtitles("talk.fr.srt", "fr")
+TRACK = ExistingSubtitles("track 2, eng", "en")
+NAMELESS = ExistingSubtitles("talk.srt", None)
 
 
 @pytest.mark.parametrize(
@@ -80,11 +80,11 @@ NAMELESS = Existing("talk.srt", None)
     ],
 )
 def test_what_is_there_makes_ours_needless_by_the_rule(
-    rule: str, language: str | None, found: list[Existing], audio: str | None, cause: str
+    rule: str, language: str | None, found: list[ExistingSubtitles], audio: str | None, cause: str
 ) -> None:
     tracks = tuple(one for one in found if one is TRACK)
     files = [one for one in found if one is not TRACK]
-    said = verdict(Contents(tracks, audio), files, unless(rule, language))
+    said = verdict(MediaTracks(tracks, audio), files, unless(rule, language))
     assert cause in said
     assert bool(said) is bool(cause)
 

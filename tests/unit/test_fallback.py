@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subtitled.asr.fallback import Attempt, cut_loop, loop_end
+from subtitled.asr.fallback import DecodingAttempt, cut_loop, loop_end
 
 END_OF_TEXT = 1000
 OPTIONS: Any = SimpleNamespace(
@@ -17,8 +17,10 @@ OPTIONS: Any = SimpleNamespace(
 )
 
 
-def attempt(*, logprob: float = -0.3, ratio: float = 1.2, no_speech_prob: float = 0.1) -> Attempt:
-    return Attempt(SimpleNamespace(no_speech_prob=no_speech_prob, sequences_ids=[[]]), logprob, ratio, 0.0)
+def attempt(*, logprob: float = -0.3, ratio: float = 1.2, no_speech_prob: float = 0.1) -> DecodingAttempt:
+    return DecodingAttempt(
+        SimpleNamespace(no_speech_prob=no_speech_prob, sequences_ids=[[]]), logprob, ratio, 0.0
+    )
 
 
 @pytest.mark.parametrize(
@@ -36,7 +38,7 @@ def attempt(*, logprob: float = -0.3, ratio: float = 1.2, no_speech_prob: float 
     ],
 )
 def test_results_are_judged_as_faster_whisper_does(
-    made: Attempt, doubt: str | None, is_silence: bool
+    made: DecodingAttempt, doubt: str | None, is_silence: bool
 ) -> None:
     assert (made.doubt(OPTIONS), made.is_silence(OPTIONS)) == (doubt, is_silence)
 

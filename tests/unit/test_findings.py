@@ -24,7 +24,7 @@ from subtitled.doctor.media import ffmpeg_finding, vad_finding
 from subtitled.doctor.model import folder_finding
 from subtitled.doctor.packages import fits, missing_finding, version_finding, wanted
 from subtitled.doctor.printing import as_json, print_lines, summary
-from subtitled.doctor.sockets import Running, port_finding, running_findings
+from subtitled.doctor.sockets import RunningDaemon, port_finding, running_findings
 from subtitled.errors import ModelError
 from subtitled.version import VERSION
 from unit.server_stats import STATS
@@ -154,7 +154,7 @@ def running(*workers: WorkerFacts, version: str = VERSION) -> list[Finding]:
     """Return what is found of a daemon with these workers."""
     stats = replace(STATS, workers=workers)
     welcome = Welcome(request=1, server=version, protocol=1, model="tiny")
-    return list(running_findings(Running(endpoint="ipc:///s", welcome=welcome, stats=stats)))
+    return list(running_findings(RunningDaemon(endpoint="ipc:///s", welcome=welcome, stats=stats)))
 
 
 def worker(slot: str, state: str, cause: str = "") -> WorkerFacts:

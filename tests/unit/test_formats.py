@@ -15,14 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subtitled.config.schema import FORMATS, Format, Inbox
+from subtitled.config.schema import FORMATS, Format, InboxConfig
 from subtitled.core.transcription import Word
 from subtitled.cues.ass import ass
 from subtitled.cues.cue_text import one_line
 from subtitled.cues.layout import Cue, layout
-from subtitled.cues.phrases import Placed
+from subtitled.cues.phrases import MediaPhrase
 from subtitled.cues.plain_text import lrc, tsv, txt
-from subtitled.cues.render import Look, render
+from subtitled.cues.render import RenderOptions, render
 from subtitled.cues.subrip import srt
 from subtitled.cues.transcript import SegmentTranscript, Transcript
 from subtitled.cues.ttml import ttml
@@ -208,7 +208,7 @@ def test_no_cues_are_a_file_that_can_be_read(form: str) -> None:
 @given(
     st.lists(
         st.builds(
-            Placed,
+            MediaPhrase,
             st.text(alphabet="ab<>&;-{}[]\\/Nhi0:., \n中\u2028") | st.text(max_size=50),
             st.integers(0, 30_000_000),
             st.integers(0, 30_000_000),
@@ -216,7 +216,7 @@ def test_no_cues_are_a_file_that_can_be_read(form: str) -> None:
         max_size=5,
     )
 )
-def test_any_text_is_read_back_in_every_format(phrases: list[Placed]) -> None:
+def test_any_text_is_read_back_in_every_format(phrases: list[MediaPhrase]) -> None:
     cues = layout(phrases)
     whole = Transcript(source="a", duration_ms=1, task="transcribe", model="m", cues=cues)
     texts = {form: render(form, whole).decode() for form in FORMATS}
@@ -267,16 +267,16 @@ def test_a_cue_that_the_words_do_not_spell_is_shown_plainly() -> None:
 
 
 def test_karaoke_shows_the_same_text() -> None:
-    phrases = [Placed("Hello, wide world.", 100, 1500, WORDS), Placed("再见", 2000, 3000)]
+    phrases = [MediaPhrase("Hello, wide world.", 100, 1500, WORDS), MediaPhrase("再见", 2000, 3000)]
     segment = SegmentTranscript(index=0, pieces=(), spans=(), device="cpu0", phrases=tuple(phrases))
     whole = Transcript(
         source="a", duration_ms=1, task="transcribe", model="m", segments=(segment,), cues=layout(phrases)
     )
-    plain, sung = (render("ass", whole, Look(karaoke=karaoke)).decode() for karaoke in (False, True))
+    plain, sung = (render("ass", whole, RenderOptions(karaoke=karaoke)).decode() for karaoke in (False, True))
     assert sung != plain
     assert by_pysubs2(sung, "ass") == by_pysubs2(plain, "ass")
 
 
 def test_an_inbox_may_ask_for_every_format() -> None:
     every: tuple[Format, ...] = FORMATS
-    assert Inbox(formats=every).formats == ("srt", "vtt", "ass", "ttml", "txt", "tsv", "lrc", "json")
+    assert InboxConfig(formats=every).formats == ("srt", "vtt", "ass", "ttml", "txt", "tsv", "lrc", "json")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from subtitled.asr.cuda import Device
-from subtitled.observability.gpu_memory import GpuMemory, read_memory
-from subtitled.runtime.background import Aside
+from subtitled.observability.gpu_memory import GpuMemoryMonitor, read_memory
+from subtitled.runtime.background import BackgroundPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,20 +27,20 @@ def test_the_driver_is_asked_beside_the_loop_and_not_too_often() -> None:
         call()
         coming.append(1)
 
-    aside = Aside("test", come)
+    aside = BackgroundPool("test", come)
 
     def devices() -> list[Device]:
         asked.append(1.0)
         return [GPU, CPU]
 
-    memory = GpuMemory(devices, aside)
+    memory = GpuMemoryMonitor(devices, aside)
     assert memory.look(0.0) == memory.look(0.5) == {}
     aside.close()
     assert (len(coming), len(asked)) == (1, 2)
 
 
 def test_nobody_is_asked_about_cpus() -> None:
-    aside = Aside("test", lambda call: call())
-    assert GpuMemory(lambda: [CPU], aside).look(0.0) == {}
+    aside = BackgroundPool("test", lambda call: call())
+    assert GpuMemoryMonitor(lambda: [CPU], aside).look(0.0) == {}
     assert aside.is_at_rest
     aside.close()

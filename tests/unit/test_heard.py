@@ -5,18 +5,18 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subtitled.config.layout_limits import Limits
+from subtitled.config.layout_limits import LayoutLimits
 from subtitled.core.transcription import Word
 from subtitled.cues.layout import layout
-from subtitled.cues.phrases import Placed
+from subtitled.cues.phrases import MediaPhrase
 from subtitled.cues.word_alignment import heard
 
 WORDS = (Word(" Hello", 0, 400, 0.98), Word(" there,", 450, 800, 0.9), Word(" friend.", 900, 1400, 0.4))
-TIMED = Placed("Hello there, friend.", 0, 1500, WORDS, -0.1)
+TIMED = MediaPhrase("Hello there, friend.", 0, 1500, WORDS, -0.1)
 
 
 def test_words_of_a_line_joined_are_the_line() -> None:
-    (cue,) = heard(layout([TIMED], Limits(max_chars=14)), [TIMED])
+    (cue,) = heard(layout([TIMED], LayoutLimits(max_chars=14)), [TIMED])
     assert cue.lines == ("Hello there,", "friend.")
     assert [(word.line, word.text, word.start_ms, word.probability) for word in cue.words] == [
         (0, "Hello", 0, 0.98),
@@ -26,8 +26,8 @@ def test_words_of_a_line_joined_are_the_line() -> None:
 
 
 def test_a_phrase_without_times_is_one_entry_for_each_of_its_lines() -> None:
-    plain = Placed("All that was said, and no word of it timed.", 0, 4000, (), -0.2)
-    (cue,) = heard(layout([plain], Limits(max_chars=24)), [plain])
+    plain = MediaPhrase("All that was said, and no word of it timed.", 0, 4000, (), -0.2)
+    (cue,) = heard(layout([plain], LayoutLimits(max_chars=24)), [plain])
     assert len(cue.lines) == 2
     assert [(word.line, word.text) for word in cue.words] == list(enumerate(cue.lines))
     assert all((word.start_ms, word.end_ms, word.probability) == (None, None, None) for word in cue.words)
@@ -35,12 +35,15 @@ def test_a_phrase_without_times_is_one_entry_for_each_of_its_lines() -> None:
 
 
 def test_confidence_is_that_of_the_phrases_in_the_cue() -> None:
-    sure, unsure = Placed("Yes, of course.", 0, 1000, (), -0.01), Placed("Perhaps.", 9000, 9900, (), -2.0)
+    sure, unsure = (
+        MediaPhrase("Yes, of course.", 0, 1000, (), -0.01),
+        MediaPhrase("Perhaps.", 9000, 9900, (), -2.0),
+    )
     assert [cue.confidence for cue in heard(layout([unsure, sure]), [unsure, sure])] == [0.99, 0.135]
 
 
 def test_words_that_do_not_spell_their_phrase_are_not_believed() -> None:
-    odd = Placed("Hello there.", 0, 1000, (Word(" Hallo", 0, 400, 0.9), Word(" there.", 400, 900, 0.9)))
+    odd = MediaPhrase("Hello there.", 0, 1000, (Word(" Hallo", 0, 400, 0.9), Word(" there.", 400, 900, 0.9)))
     (cue,) = heard(layout([odd]), [odd])
     assert [word.probability for word in cue.words] == [None]
 
@@ -49,7 +52,7 @@ _TEXTS = st.text("ab,.中文。 -\u0301ก\x07", min_size=1, max_size=12)
 
 
 @st.composite
-def _phrases(draw: st.DrawFn) -> list[Placed]:
+def _phrases(draw: st.DrawFn) -> list[MediaPhrase]:
     phrases, at_ms = [], 0
     for parts in draw(st.lists(st.lists(_TEXTS, min_size=1, max_size=8), max_size=6)):
         words = tuple(
@@ -58,7 +61,7 @@ def _phrases(draw: st.DrawFn) -> list[Placed]:
         )
         end_ms = at_ms + 100 * len(words)
         kept = words if draw(st.booleans()) else ()
-        phrases.append(Placed("".join(word.text for word in words).strip(), at_ms, end_ms, kept))
+        phrases.append(MediaPhrase("".join(word.text for word in words).strip(), at_ms, end_ms, kept))
         at_ms = end_ms + draw(st.sampled_from([0, 50, 3000]))
     return phrases
 
@@ -70,9 +73,9 @@ def _phrases(draw: st.DrawFn) -> list[Placed]:
     language=st.sampled_from(["en", "zh", "th"]),
 )
 def test_nothing_is_lost_or_out_of_order_whatever_is_said(
-    phrases: list[Placed], chars: int, lines: int, language: str
+    phrases: list[MediaPhrase], chars: int, lines: int, language: str
 ) -> None:
-    cues = layout(phrases, Limits(max_chars=chars, max_lines=lines), language=language)
+    cues = layout(phrases, LayoutLimits(max_chars=chars, max_lines=lines), language=language)
     found = heard(cues, phrases)
     assert [(cue.start_ms, cue.end_ms, cue.lines) for cue in found] == [
         (cue.start_ms, cue.end_ms, cue.lines) for cue in cues

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from subtitled.config.layout_limits import LayoutOverrides, Limits, limits_for
+from subtitled.config.layout_limits import LayoutLimits, LayoutOverrides, limits_for
 from subtitled.core.transcription import Word
 from subtitled.cues.layout import Cue, fast_cues, layout
-from subtitled.cues.phrases import Placed
+from subtitled.cues.phrases import MediaPhrase
 from subtitled.cues.text import clean
 from subtitled.cues.text_width import columns, columns_per_char
 
-SLOW = Limits(max_chars_per_s=0, min_ms=0, gap_ms=0, chain_ms=0)
+SLOW = LayoutLimits(max_chars_per_s=0, min_ms=0, gap_ms=0, chain_ms=0)
 """Only the lines count."""
 
 
@@ -25,17 +25,17 @@ def squeezed(text: str) -> str:
     return "".join(text.split())
 
 
-def spoken(text: str, start_ms: int, per_word_ms: int = 300) -> Placed:
+def spoken(text: str, start_ms: int, per_word_ms: int = 300) -> MediaPhrase:
     """Make a phrase whose words follow each other without a pause."""
     words = tuple(
         Word(f" {word}", start_ms + at * per_word_ms, start_ms + (at + 1) * per_word_ms, 1.0)
         for at, word in enumerate(text.split())
     )
-    return Placed(text, start_ms, words[-1].end_ms, words)
+    return MediaPhrase(text, start_ms, words[-1].end_ms, words)
 
 
 def test_short_phrase_is_one_line() -> None:
-    assert layout([Placed("  Hello,\n world ", 10, 900)]) == (Cue(10, 900, ("Hello, world",)),)
+    assert layout([MediaPhrase("  Hello,\n world ", 10, 900)]) == (Cue(10, 900, ("Hello, world",)),)
 
 
 def test_no_phrases_are_no_cues() -> None:
@@ -43,16 +43,16 @@ def test_no_phrases_are_no_cues() -> None:
 
 
 def test_blank_phrase_is_no_cue() -> None:
-    assert layout([Placed(" \t\x00", 0, 1000)]) == ()
+    assert layout([MediaPhrase(" \t\x00", 0, 1000)]) == ()
 
 
 def test_very_long_phrase_becomes_several_cues_that_share_its_time() -> None:
-    cues = layout([Placed(" ".join(["characters"] * 12), 0, 12_000)])
+    cues = layout([MediaPhrase(" ".join(["characters"] * 12), 0, 12_000)])
     assert [(cue.start_ms, cue.end_ms) for cue in cues] == [(0, 5917), (6000, 12_000)]
 
 
 def test_time_is_shared_by_the_room_that_characters_take() -> None:
-    phrase = Placed("aaaa 中文", 0, 800)
+    phrase = MediaPhrase("aaaa 中文", 0, 800)
     cues = layout([phrase], replace(SLOW, max_chars=4, max_lines=1))
     assert cues == (Cue(0, 400, ("aaaa",)), Cue(400, 800, ("中文",)))
 
@@ -60,7 +60,7 @@ def test_time_is_shared_by_the_room_that_characters_take() -> None:
 def test_cues_come_and_go_with_their_words() -> None:
     starts_ms = {" first": (0, 100, 200, 300), " then": (5400, 5500, 5600, 5700)}
     words = tuple(Word(text, at, at + 50, 1.0) for text, starts in starts_ms.items() for at in starts)
-    phrase = Placed("".join(word.text for word in words), 0, 9000, words)
+    phrase = MediaPhrase("".join(word.text for word in words), 0, 9000, words)
     assert layout([phrase], replace(SLOW, max_lines=1, max_chars=23)) == (
         Cue(0, 350, ("first first first first",)),
         Cue(5400, 5750, ("then then then then",)),
@@ -69,21 +69,21 @@ def test_cues_come_and_go_with_their_words() -> None:
 
 def test_words_out_of_order_are_kept_in_order() -> None:
     words = (Word("one", 900, 1000, 1.0), Word(" two", 100, 300, 1.0), Word(" three", 1500, 1400, 1.0))
-    (cue,) = layout([Placed("one two three", 0, 2000, words)], SLOW)
+    (cue,) = layout([MediaPhrase("one two three", 0, 2000, words)], SLOW)
     assert cue == Cue(0, 2000, ("one two three",))
-    cues = layout([Placed("one two three", 0, 2000, words)], replace(SLOW, max_lines=1, max_chars=5))
+    cues = layout([MediaPhrase("one two three", 0, 2000, words)], replace(SLOW, max_lines=1, max_chars=5))
     assert [(cue.start_ms, cue.end_ms) for cue in cues] == [(0, 1000), (1000, 1000 + 1), (1500, 2000)]
 
 
 def test_words_refine_the_inside_of_a_phrase_and_leave_its_edges() -> None:
     """An alignment gives the silence before a phrase to its first word, or lets its last one go early."""
     words = (Word("one", 700, 900, 1.0), Word(" two", 900, 1200, 1.0))
-    cues = layout([Placed("one two", 500, 2000, words)], replace(SLOW, max_lines=1, max_chars=4))
+    cues = layout([MediaPhrase("one two", 500, 2000, words)], replace(SLOW, max_lines=1, max_chars=4))
     assert cues == (Cue(500, 900, ("one",)), Cue(900, 2000, ("two",)))
 
 
 def test_words_that_do_not_spell_the_phrase_are_not_used() -> None:
-    phrase = Placed("aaaa bbbb", 0, 1000, (Word("aaaa", 0, 10, 1.0),))
+    phrase = MediaPhrase("aaaa bbbb", 0, 1000, (Word("aaaa", 0, 10, 1.0),))
     assert layout([phrase], replace(SLOW, max_lines=1, max_chars=4)) == (
         Cue(0, 500, ("aaaa",)),
         Cue(500, 1000, ("bbbb",)),
@@ -91,12 +91,12 @@ def test_words_that_do_not_spell_the_phrase_are_not_used() -> None:
 
 
 def test_word_wider_than_a_line_is_cut_evenly() -> None:
-    (cue,) = layout([Placed("b" * 60, 0, 4000)])
+    (cue,) = layout([MediaPhrase("b" * 60, 0, 4000)])
     assert cue.lines == ("b" * 30, "b" * 30)
 
 
 def test_long_word_with_a_hyphen_is_cut_there() -> None:
-    (cue,) = layout([Placed("Kraftfahrzeug-Haftpflichtversicherungsbeitrag", 0, 4000)])
+    (cue,) = layout([MediaPhrase("Kraftfahrzeug-Haftpflichtversicherungsbeitrag", 0, 4000)])
     assert cue.lines == ("Kraftfahrzeug-", "Haftpflichtversicherungsbeitrag")
 
 
@@ -122,70 +122,74 @@ def test_cue_far_from_the_next_ends_with_its_words() -> None:
 
 
 def test_short_cue_stays_on_in_the_silence_after_it() -> None:
-    assert layout([Placed("Yes.", 0, 200), Placed("No.", 5000, 5100)]) == (
+    assert layout([MediaPhrase("Yes.", 0, 200), MediaPhrase("No.", 5000, 5100)]) == (
         Cue(0, 833, ("Yes.",)),
         Cue(5000, 5833, ("No.",)),
     )
 
 
 def test_fast_cue_stays_on_until_it_can_be_read() -> None:
-    (cue,) = layout([Placed("a" * 40, 0, 1000)])
+    (cue,) = layout([MediaPhrase("a" * 40, 0, 1000)])
     assert cue == Cue(0, 2000, ("a" * 40,))
 
 
 def test_fast_cue_without_silence_after_it_is_left_and_counted() -> None:
     text = "This sentence has in all forty-two letters."[:42]
-    phrases = [Placed(text, 0, 1000), Placed(text, 1000, 2000), Placed("Yes.", 2000, 4000)]
+    phrases = [MediaPhrase(text, 0, 1000), MediaPhrase(text, 1000, 2000), MediaPhrase("Yes.", 2000, 4000)]
     cues = layout(phrases)
     assert squeezed("".join(line for cue in cues for line in cue.lines)) == squeezed(text * 2 + "Yes.")
-    assert 1 <= fast_cues(cues, Limits(), "en") <= 2
+    assert 1 <= fast_cues(cues, LayoutLimits(), "en") <= 2
 
 
 def test_slow_cues_are_not_counted_as_fast() -> None:
-    assert fast_cues([Cue(0, 1000, ("a" * 10, "b" * 10))], Limits(), "en") == 0
-    assert fast_cues([Cue(0, 1000, ("a" * 10, "b" * 11))], Limits(), "en") == 1
+    assert fast_cues([Cue(0, 1000, ("a" * 10, "b" * 10))], LayoutLimits(), "en") == 0
+    assert fast_cues([Cue(0, 1000, ("a" * 10, "b" * 11))], LayoutLimits(), "en") == 1
     assert fast_cues([Cue(0, 1000, ("中" * 9,))], limits_for("zh"), "zh") == 0
     assert fast_cues([Cue(0, 1000, ("中" * 10,))], limits_for("zh"), "zh") == 1
     assert fast_cues([Cue(0, 1, ("a" * 10,))], limits_for("en", "raw"), "en") == 0
 
 
 def test_no_cue_outlasts_the_most() -> None:
-    (cue,) = layout([Placed("Aaaah!", 0, 60_000)])
+    (cue,) = layout([MediaPhrase("Aaaah!", 0, 60_000)])
     assert cue == Cue(0, 7000, ("Aaaah!",))
 
 
 def test_no_cue_outlasts_the_media() -> None:
-    (cue,) = layout([Placed("Yes.", 9800, 9900)], until_ms=10_000)
+    (cue,) = layout([MediaPhrase("Yes.", 9800, 9900)], until_ms=10_000)
     assert cue.end_ms == 10_000
 
 
 def test_cues_that_are_too_short_alone_are_read_together() -> None:
-    phrases = [Placed("Yes.", 0, 250), Placed("I know.", 300, 650), Placed("But why?", 700, 1500)]
+    phrases = [
+        MediaPhrase("Yes.", 0, 250),
+        MediaPhrase("I know.", 300, 650),
+        MediaPhrase("But why?", 700, 1500),
+    ]
     assert layout(phrases) == (Cue(0, 1500, ("Yes. I know. But why?",)),)
 
 
 def test_no_cue_reaches_over_a_seam() -> None:
-    phrases = [Placed("He went", 0, 900), Placed("home.", 950, 1900)]
+    phrases = [MediaPhrase("He went", 0, 900), MediaPhrase("home.", 950, 1900)]
     assert [cue.lines for cue in layout(phrases)] == [("He went home.",)]
     assert [cue.lines for cue in layout(phrases, seams_ms=[940])] == [("He went",), ("home.",)]
 
 
 def test_no_cue_reaches_over_a_silence_long_enough_to_read_in() -> None:
-    phrases = [Placed("He went", 0, 200), Placed("home.", 1200, 2200)]
+    phrases = [MediaPhrase("He went", 0, 200), MediaPhrase("home.", 1200, 2200)]
     assert [cue.lines for cue in layout(phrases)] == [("He went",), ("home.",)]
 
 
 def test_overlapping_phrases_are_trimmed() -> None:
-    phrases = [Placed("One sentence.", 0, 3000), Placed("Another sentence.", 2000, 4000)]
+    phrases = [MediaPhrase("One sentence.", 0, 3000), MediaPhrase("Another sentence.", 2000, 4000)]
     assert layout(phrases) == (Cue(0, 1917, ("One sentence.",)), Cue(2000, 4000, ("Another sentence.",)))
 
 
 def test_phrases_of_one_moment_are_read_together() -> None:
-    assert layout([Placed("one", 0, 3000), Placed("two", 0, 4000)]) == (Cue(0, 4000, ("one two",)),)
+    assert layout([MediaPhrase("one", 0, 3000), MediaPhrase("two", 0, 4000)]) == (Cue(0, 4000, ("one two",)),)
 
 
 def test_phrase_without_time_and_neighbour_gets_some() -> None:
-    assert layout([Placed("one", 0, 3000), Placed("two", 9000, 9000)]) == (
+    assert layout([MediaPhrase("one", 0, 3000), MediaPhrase("two", 9000, 9000)]) == (
         Cue(0, 3000, ("one",)),
         Cue(9000, 9833, ("two",)),
     )
@@ -193,15 +197,15 @@ def test_phrase_without_time_and_neighbour_gets_some() -> None:
 
 def test_phrases_in_chinese_are_joined_by_a_space_where_nothing_else_parts_them() -> None:
     limits = limits_for("zh")
-    (cue,) = layout([Placed("好的", 0, 300), Placed("我来", 300, 900)], limits, language="zh")
+    (cue,) = layout([MediaPhrase("好的", 0, 300), MediaPhrase("我来", 300, 900)], limits, language="zh")
     assert cue.lines == ("好的 我来",)
-    (cue,) = layout([Placed("好的，", 0, 300), Placed("我来", 300, 900)], limits, language="zh")
+    (cue,) = layout([MediaPhrase("好的，", 0, 300), MediaPhrase("我来", 300, 900)], limits, language="zh")
     assert cue.lines == ("好的，我来",)
 
 
 def test_raw_leaves_each_phrase_as_it_is() -> None:
     text = "word " * 40
-    phrases = [Placed(text, 0, 100), Placed("Yes.", 100, 150), Placed("No.", 150, 40_000)]
+    phrases = [MediaPhrase(text, 0, 100), MediaPhrase("Yes.", 100, 150), MediaPhrase("No.", 150, 40_000)]
     assert layout(phrases, limits_for("en", "raw")) == (
         Cue(0, 100, (text.strip(),)),
         Cue(100, 150, ("Yes.",)),
@@ -219,7 +223,7 @@ def test_raw_leaves_each_phrase_as_it_is() -> None:
     ],
 )
 def test_words_of_other_scripts_stay_whole(text: str, language: str) -> None:
-    cues = layout([Placed(text, 0, 6000)], limits_for(language), language=language)
+    cues = layout([MediaPhrase(text, 0, 6000)], limits_for(language), language=language)
     assert [word for cue in cues for line in cue.lines for word in line.split()] == text.split()
 
 
@@ -237,7 +241,7 @@ LANGUAGES = st.sampled_from(["en", "de", "fr", "zh", "ja", "ko", "th", "ar", "yu
 
 
 @st.composite
-def placed(draw: st.DrawFn) -> Placed:
+def placed(draw: st.DrawFn) -> MediaPhrase:
     """Make a phrase: without words, with those between its spaces, or with tokens of some characters."""
     text = draw(TEXTS)
     start_ms = draw(st.integers(0, 20_000))
@@ -251,11 +255,11 @@ def placed(draw: st.DrawFn) -> Placed:
         Word(part, draw(st.integers(0, 20_000)), draw(st.integers(0, 20_000)), 0.5) for part in parts[:80]
     )
     has_words = len(parts) <= 80 and draw(st.booleans())
-    return Placed(text, start_ms, start_ms + draw(st.integers(-500, 10_000)), words if has_words else ())
+    return MediaPhrase(text, start_ms, start_ms + draw(st.integers(-500, 10_000)), words if has_words else ())
 
 
 LIMITS = st.builds(
-    Limits,
+    LayoutLimits,
     max_chars=st.integers(2, 50),
     max_lines=st.integers(1, 4),
     max_chars_per_s=st.sampled_from([0, 4, 9, 17.5, 20]),
@@ -273,7 +277,7 @@ LIMITS = st.builds(
     st.lists(st.integers(0, 30_000), max_size=3).map(sorted),
 )
 def test_cues_are_legal_and_no_word_is_lost(
-    phrases: list[Placed], limits: Limits, language: str | None, seams_ms: list[int]
+    phrases: list[MediaPhrase], limits: LayoutLimits, language: str | None, seams_ms: list[int]
 ) -> None:
     cues = layout(phrases, limits, language=language, seams_ms=seams_ms)
     line_columns = limits.max_chars * columns_per_char(language)
@@ -291,7 +295,7 @@ def test_cues_are_legal_and_no_word_is_lost(
 
 
 @given(st.lists(placed(), max_size=6), LANGUAGES)
-def test_raw_cues_are_in_order_too(phrases: list[Placed], language: str | None) -> None:
+def test_raw_cues_are_in_order_too(phrases: list[MediaPhrase], language: str | None) -> None:
     cues = layout(phrases, limits_for(language, "raw"), language=language)
     assert all(one.end_ms <= two.start_ms for one, two in pairwise(cues))
     assert [cue.lines for cue in cues] == [
@@ -303,12 +307,12 @@ def test_raw_cues_are_in_order_too(phrases: list[Placed], language: str | None) 
 def test_no_cue_has_words_from_both_sides_of_a_seam(
     times: list[tuple[int, int]], data: st.DataObject
 ) -> None:
-    phrases: list[Placed] = []
+    phrases: list[MediaPhrase] = []
     at_ms = 0
     for number, (pause_ms, length_ms) in enumerate(times):
         start_ms = at_ms + pause_ms + 1
         at_ms = start_ms + length_ms
-        phrases.append(Placed(chr(ord("a") + number) * 5, start_ms, at_ms))
+        phrases.append(MediaPhrase(chr(ord("a") + number) * 5, start_ms, at_ms))
     seam = data.draw(st.integers(1, len(phrases) - 1))
     before = set("".join(phrase.text for phrase in phrases[:seam]))
     for cue in layout(phrases, seams_ms=[phrases[seam].start_ms]):
@@ -318,7 +322,7 @@ def test_no_cue_has_words_from_both_sides_of_a_seam(
 
 def test_limits_that_somebody_asked_for_count() -> None:
     limits = limits_for("en", overrides=LayoutOverrides(max_chars=20, max_lines=1))
-    cues = layout([Placed("It is a truth universally acknowledged, that a single man", 0, 6000)], limits)
+    cues = layout([MediaPhrase("It is a truth universally acknowledged, that a single man", 0, 6000)], limits)
     assert [cue.lines for cue in cues] == [
         ("It is a truth",),
         ("universally",),

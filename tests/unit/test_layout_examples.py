@@ -8,13 +8,13 @@ import pytest
 from subtitled.config.layout_limits import limits_for
 from subtitled.core.transcription import Word
 from subtitled.cues.layout import layout
-from subtitled.cues.phrases import Placed
+from subtitled.cues.phrases import MediaPhrase
 from subtitled.cues.text_width import columns
 
 
 def lines_of(text: str, language: str) -> str:
     """Lay a text out that is spoken at leisure: lines parted by " / ", cues by " | "."""
-    phrase = Placed(text, 0, columns(text) * 75)
+    phrase = MediaPhrase(text, 0, columns(text) * 75)
     cues = layout([phrase], limits_for(language), language=language)
     return " | ".join(" / ".join(cue.lines) for cue in cues)
 
@@ -139,7 +139,7 @@ def test_no_line_begins_or_ends_with_the_wrong_punctuation() -> None:
     """JIS X 4051, and the W3C's requirements for Chinese and Japanese text layout."""
     text = "（一二三）「四五六七」《八九十》、一二三四。五六七八九！「十一」二三四五六七ー八九？「」。"
     for phrase in ("一" * at + text for at in range(16)):
-        for cue in layout([Placed(phrase, 0, 20_000)], limits_for("zh"), language="zh"):
+        for cue in layout([MediaPhrase(phrase, 0, 20_000)], limits_for("zh"), language="zh"):
             for line in cue.lines:
                 assert line[0] not in "）」》、。！？ー"
                 assert line[-1] not in "（「《"
@@ -148,7 +148,7 @@ def test_no_line_begins_or_ends_with_the_wrong_punctuation() -> None:
 def test_a_latin_word_or_a_number_in_chinese_stays_whole() -> None:
     for before in range(14):
         text = "中" * before + "使用CTranslate2库处理12345.67个"
-        cues = layout([Placed(text, 0, 20_000)], limits_for("zh"), language="zh")
+        cues = layout([MediaPhrase(text, 0, 20_000)], limits_for("zh"), language="zh")
         lines = [line for cue in cues for line in cue.lines]
         assert any("CTranslate2" in line for line in lines), lines
         assert any("12345.67" in line for line in lines), lines
@@ -158,7 +158,7 @@ def test_no_word_is_cut_that_the_model_heard_as_one() -> None:
     """BudouX alone makes 语音助 and 手到 of it."""
     tokens = "人 工 智能 技术 正在 改变 我们 的生活 方式 从 手机 上 的 语音 助手 到 自动 驾 驶 汽车 都 离 不开 它".split()
     words = tuple(Word(token, at * 400, at * 400 + 400, 1.0) for at, token in enumerate(tokens))
-    phrase = Placed("".join(tokens), 0, words[-1].end_ms, words)
+    phrase = MediaPhrase("".join(tokens), 0, words[-1].end_ms, words)
     lines = [line for cue in layout([phrase], limits_for("zh"), language="zh") for line in cue.lines]
     assert "".join(lines) == phrase.text
     assert any("助手" in line for line in lines)

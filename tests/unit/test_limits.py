@@ -1,10 +1,10 @@
-"""Limits are those of the published guides, unless somebody asks for others."""
+"""LayoutLimits are those of the published guides, unless somebody asks for others."""
 
 from __future__ import annotations
 
 import pytest
 
-from subtitled.config.layout_limits import PROFILES, LayoutOverrides, Limits, Profile, limits_for
+from subtitled.config.layout_limits import PROFILES, LayoutLimits, LayoutOverrides, Profile, limits_for
 from subtitled.cues.text_width import columns, columns_per_char, fits_one_cue, graphemes
 
 
@@ -21,7 +21,7 @@ from subtitled.cues.text_width import columns, columns_per_char, fits_one_cue, g
     ],
 )
 def test_limits_are_those_of_the_language(language: str, max_chars: int, max_chars_per_s: int) -> None:
-    assert limits_for(language) == Limits(max_chars, 2, max_chars_per_s, 833, 7000, 83, 500)
+    assert limits_for(language) == LayoutLimits(max_chars, 2, max_chars_per_s, 833, 7000, 83, 500)
 
 
 def test_a_language_that_is_not_known_has_those_of_english() -> None:
@@ -37,7 +37,7 @@ def test_strict_allows_no_more_than_default(language: str) -> None:
 
 def test_raw_has_no_limits() -> None:
     limits = limits_for("zh", "raw")
-    assert limits == Limits(0, 2, 0, 0, 0, 0, 0)
+    assert limits == LayoutLimits(0, 2, 0, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -47,7 +47,7 @@ def test_what_somebody_asks_for_goes_before_the_profile(profile: Profile) -> Non
 
 
 def test_overrides_have_the_names_of_the_limits() -> None:
-    assert LayoutOverrides.__struct_fields__ == Limits.__struct_fields__
+    assert LayoutOverrides.__struct_fields__ == LayoutLimits.__struct_fields__
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from subtitle.messages import LayoutOptions
-from subtitled.config.layout_limits import Limits
+from subtitled.config.layout_limits import LayoutLimits
 from subtitled.http.errors import RequestError
 from subtitled.web.layout_form import asked_of, layout_for
 
@@ -17,11 +17,11 @@ def test_empty_fields_ask_for_nothing() -> None:
 
 def test_a_profile_has_its_own_limits() -> None:
     asked = {"profile": "strict", "max_lines": "1"}
-    assert layout_for(asked, Limits(max_chars=32)) == LayoutOptions(profile="strict", max_lines=1)
+    assert layout_for(asked, LayoutLimits(max_chars=32)) == LayoutOptions(profile="strict", max_lines=1)
 
 
 def test_without_a_profile_the_other_limits_are_those_that_the_job_was_made_with() -> None:
-    made = Limits(
+    made = LayoutLimits(
         max_chars=32, max_lines=1, max_chars_per_s=17, min_ms=500, max_ms=6000, gap_ms=40, chain_ms=200
     )
     asked = layout_for({"max_chars": "20"}, made)
@@ -31,18 +31,18 @@ def test_without_a_profile_the_other_limits_are_those_that_the_job_was_made_with
 
 
 def test_what_a_configuration_has_and_no_client_may_ask_is_left_out() -> None:
-    made = Limits(max_chars=4, max_lines=9)
+    made = LayoutLimits(max_chars=4, max_lines=9)
     asked = layout_for({"min_ms": "0"}, made)
     assert (asked.max_chars, asked.max_lines, asked.min_ms) == (None, None, 0)
 
 
 def test_phrases_as_the_model_gave_them_stay_so_where_nothing_else_is_asked() -> None:
-    made = Limits(max_chars=0, max_lines=2, max_chars_per_s=0, min_ms=0, max_ms=0, gap_ms=0, chain_ms=0)
+    made = LayoutLimits(max_chars=0, max_lines=2, max_chars_per_s=0, min_ms=0, max_ms=0, gap_ms=0, chain_ms=0)
     assert layout_for({"gap_ms": "100"}, made) == LayoutOptions(profile="raw", max_lines=2, gap_ms=100)
 
 
 def test_a_wider_gap_widens_what_is_closed_up() -> None:
-    assert layout_for({"gap_ms": "800"}, Limits()).chain_ms == 800
+    assert layout_for({"gap_ms": "800"}, LayoutLimits()).chain_ms == 800
 
 
 @pytest.mark.parametrize("asked", [{"max_chars": "7"}, {"max_lines": "two"}, {"profile": "loose"}])

@@ -78,7 +78,7 @@ def test_prometheus_asks_where_the_daemon_answers() -> None:
     found = yaml.safe_load((ROOT / "config/prometheus/prometheus.yml").read_text("utf-8"))
     (scrape,) = found["scrape_configs"]
     assert scrape["job_name"] == "subtitled"
-    assert scrape["static_configs"] == [{"targets": [schema.Listen().metrics]}]
+    assert scrape["static_configs"] == [{"targets": [schema.ListenConfig().metrics]}]
     assert found["rule_files"] == ["subtitled.rules.yml"]
 
 

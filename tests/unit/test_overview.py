@@ -6,16 +6,16 @@ import pytest
 from msgspec.structs import replace
 
 from subtitle import StatsInfo, WorkerFacts
-from subtitle.eta import Speeds
+from subtitle.eta import Speed
 from subtitled.languages import code_of, name_of
 from subtitled.web.health_summary import LATELY_MS, lately, verdict
-from subtitled.web.i18n import Voice
+from subtitled.web.i18n import Translator
 from subtitled.web.language_names import TONGUES, choices
 from subtitled.web.view_models import job_row, worker_row
 from unit import job_facts
 from unit.server_stats import STATS
 
-ENGLISH = Voice("en")
+ENGLISH = Translator("en")
 FACTS = replace(job_facts.FACTS, id="0194f3a6c21b7d0e", source="/srv/in/talk.mp4", size=40_000_000)
 
 
@@ -108,7 +108,7 @@ def test_a_job_is_told_by_what_is_known_of_it(
 
 def test_a_worker_is_told_with_what_it_does() -> None:
     facts = worker("busy", jobs=("a", "b"), memory_used_bytes=6 * 10**9, memory_total_bytes=24 * 10**9)
-    row = worker_row(facts, Speeds(total=9.0, slots={"gpu0": 43.2}), {"a": "talk.mp4"}, ENGLISH)
+    row = worker_row(facts, Speed(total=9.0, slots={"gpu0": 43.2}), {"a": "talk.mp4"}, ENGLISH)
     assert row.jobs == (("a", "talk.mp4"), ("b", "b"))
     assert (row.speed, row.memory, row.memory_fraction) == (
         "43\N{MULTIPLICATION SIGN}",
@@ -117,8 +117,8 @@ def test_a_worker_is_told_with_what_it_does() -> None:
     )
     assert (row.sign, row.link) == ("busy", "")
     away = replace(facts, host="gpu2", round_trip_ms=4.25, sent_bytes=2 * 10**9, received_bytes=10**6)
-    assert worker_row(away, Speeds(total=9.0), {}, ENGLISH).link == "4.2 ms away, 2.0 GB sent, 1.0 MB back"
-    idle = worker_row(worker(), Speeds(total=9.0, slots={"gpu0": 43.2}), {}, ENGLISH)
+    assert worker_row(away, Speed(total=9.0), {}, ENGLISH).link == "4.2 ms away, 2.0 GB sent, 1.0 MB back"
+    idle = worker_row(worker(), Speed(total=9.0, slots={"gpu0": 43.2}), {}, ENGLISH)
     assert (idle.speed, idle.memory, idle.sign) == ("", "", "done")
 
 
@@ -130,7 +130,7 @@ def test_a_worker_of_another_host_that_has_left_is_nobodys_fault() -> None:
 
 @pytest.mark.parametrize(("state", "sign"), [("broken", "bad"), ("backoff", "warn"), ("starting", "wait")])
 def test_a_worker_that_does_not_work_has_another_sign(state: str, sign: str) -> None:
-    assert worker_row(worker(state), Speeds(total=None), {}, ENGLISH).sign == sign
+    assert worker_row(worker(state), Speed(total=None), {}, ENGLISH).sign == sign
 
 
 def test_every_language_that_can_be_chosen_is_one_of_whispers() -> None:

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subtitled.core.throughput import FIXED_WINDOWS, Pace
+from subtitled.core.throughput import FIXED_WINDOWS, Throughput
 from unit.broker_bench import WINDOW
 
 
-def learned(*leases: tuple[int, float]) -> Pace:
+def learned(*leases: tuple[int, float]) -> Throughput:
     """Return the pace after leases of so many windows, each with its seconds."""
-    pace = Pace()
+    pace = Throughput()
     for windows, took_s in leases:
         pace = pace.after(windows, took_s, samples=windows * WINDOW // 2)
     return pace
@@ -43,7 +43,7 @@ def test_a_worker_that_slows_down_is_noticed_within_a_few_leases() -> None:
 
 def test_people_are_told_of_audio() -> None:
     assert learned((2, 1.5), (4, 4.0)).samples_per_s == pytest.approx(3 * WINDOW / 2 / 2.75)
-    assert Pace().samples_per_s == 0
+    assert Throughput().samples_per_s == 0
 
 
 def test_windows_within_a_time_are_counted_in_batches() -> None:

@@ -7,25 +7,27 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subtitled.core.plan import Piece, Span
+from subtitled.core.plan import PlanPiece, Span
 from subtitled.core.transcription import Phrase, Word
-from subtitled.cues.phrases import Placed, place
+from subtitled.cues.phrases import MediaPhrase, place
 from subtitled.cues.text import units
 
 SECOND = 16_000
-GAP = (Piece(2 * SECOND, 3 * SECOND), Piece(10 * SECOND, 5 * SECOND))
+GAP = (PlanPiece(2 * SECOND, 3 * SECOND), PlanPiece(10 * SECOND, 5 * SECOND))
 """Segment 0 to 3 s is media 2 to 5 s; segment 3 to 8 s is media 10 to 15 s."""
 
 
-def spans_of(pieces: tuple[Piece, ...]) -> tuple[Span, ...]:
+def spans_of(pieces: tuple[PlanPiece, ...]) -> tuple[Span, ...]:
     return tuple(Span(piece.start, piece.start + piece.samples) for piece in pieces)
 
 
-def placed(*phrases: Phrase, pieces: tuple[Piece, ...] = GAP, offset_samples: int = 0) -> tuple[Placed, ...]:
+def placed(
+    *phrases: Phrase, pieces: tuple[PlanPiece, ...] = GAP, offset_samples: int = 0
+) -> tuple[MediaPhrase, ...]:
     return place(phrases, pieces, spans_of(pieces), offset_samples)
 
 
-def times(result: tuple[Placed, ...]) -> list[tuple[str, int, int]]:
+def times(result: tuple[MediaPhrase, ...]) -> list[tuple[str, int, int]]:
     return [(phrase.text, phrase.start_ms, phrase.end_ms) for phrase in result]
 
 
@@ -50,7 +52,7 @@ def test_phrase_that_starts_in_the_padding_before_a_gap_is_not_torn_apart() -> N
 
 def test_scores_go_with_the_phrase() -> None:
     phrase = Phrase("one", 0, 1000, (), -0.3, 1.2, 0.1, 0.4)
-    assert placed(phrase) == (Placed("one", 2000, 3000, (), -0.3, 1.2, 0.1, 0.4),)
+    assert placed(phrase) == (MediaPhrase("one", 2000, 3000, (), -0.3, 1.2, 0.1, 0.4),)
 
 
 def test_start_of_the_audio_stream_is_added() -> None:
@@ -58,7 +60,7 @@ def test_start_of_the_audio_stream_is_added() -> None:
 
 
 def test_no_time_falls_below_zero() -> None:
-    pieces = (Piece(0, SECOND),)
+    pieces = (PlanPiece(0, SECOND),)
     assert times(placed(Phrase("one", 0, 1000), pieces=pieces, offset_samples=-400)) == [("one", 0, 975)]
 
 
@@ -86,15 +88,15 @@ def test_chinese_across_a_gap_is_split_between_characters() -> None:
 def test_phrase_across_a_gap_is_split_by_its_words() -> None:
     words = (Word(" aaaa", 1000, 1200, 0.9), Word(" b", 3100, 4000, 0.8), Word(" c", 4000, 5000, 0.7))
     assert placed(Phrase(" aaaa b c", 1000, 5000, words)) == (
-        Placed("aaaa", 3000, 5000, (Word(" aaaa", 3000, 3200, 0.9),)),
-        Placed("b c", 10000, 12000, (Word(" b", 10100, 11000, 0.8), Word(" c", 11000, 12000, 0.7))),
+        MediaPhrase("aaaa", 3000, 5000, (Word(" aaaa", 3000, 3200, 0.9),)),
+        MediaPhrase("b c", 10000, 12000, (Word(" b", 10100, 11000, 0.8), Word(" c", 11000, 12000, 0.7))),
     )
 
 
 def test_word_across_a_gap_stays_on_the_side_that_holds_more_of_it() -> None:
     words = (Word("one", 2800, 3800, 0.9),)
     assert placed(Phrase("one", 2800, 3800, words)) == (
-        Placed("one", 10000, 10800, (Word("one", 10000, 10800, 0.9),)),
+        MediaPhrase("one", 10000, 10800, (Word("one", 10000, 10800, 0.9),)),
     )
 
 
@@ -109,7 +111,7 @@ def test_words_stay_within_their_phrase_and_none_lies_over_another() -> None:
 
 
 def test_pieces_without_a_gap_between_them_are_one_run() -> None:
-    pieces = (Piece(0, SECOND), Piece(SECOND, SECOND))
+    pieces = (PlanPiece(0, SECOND), PlanPiece(SECOND, SECOND))
     assert times(placed(Phrase("one two", 0, 2000), pieces=pieces)) == [("one two", 0, 2000)]
 
 
@@ -133,14 +135,14 @@ def test_phrase_that_overlaps_the_next_ends_where_that_begins() -> None:
 
 def test_times_are_rounded_into_the_piece() -> None:
     """The piece holds no whole millisecond at its ends: samples 7 to 39 are 0.4 to 2.4 ms."""
-    assert times(placed(Phrase("one", 0, 1000), pieces=(Piece(7, 32),))) == [("one", 1, 2)]
+    assert times(placed(Phrase("one", 0, 1000), pieces=(PlanPiece(7, 32),))) == [("one", 1, 2)]
 
 
 PIECES = st.lists(
     st.tuples(st.integers(0, 3 * SECOND), st.integers(16, 5 * SECOND)), min_size=1, max_size=6
 ).map(
     lambda runs: tuple(
-        Piece(sum(gap + samples for gap, samples in runs[:at]) + runs[at][0], runs[at][1])
+        PlanPiece(sum(gap + samples for gap, samples in runs[:at]) + runs[at][0], runs[at][1])
         for at in range(len(runs))
     )
 )
@@ -151,7 +153,7 @@ PHRASES = st.lists(st.builds(Phrase, TEXTS, TIMES, TIMES), max_size=6)
 
 @given(PHRASES, PIECES, st.integers(-SECOND, SECOND))
 def test_no_text_is_lost_and_times_are_in_order(
-    phrases: list[Phrase], pieces: tuple[Piece, ...], offset_samples: int
+    phrases: list[Phrase], pieces: tuple[PlanPiece, ...], offset_samples: int
 ) -> None:
     result = place(phrases, pieces, spans_of(pieces), offset_samples)
     said = "".join(phrase.text for phrase in sorted(phrases, key=lambda phrase: phrase.start_ms))
@@ -162,7 +164,7 @@ def test_no_text_is_lost_and_times_are_in_order(
 
 @given(PHRASES, PIECES)
 def test_each_placed_phrase_lies_in_one_run_of_audio(
-    phrases: list[Phrase], pieces: tuple[Piece, ...]
+    phrases: list[Phrase], pieces: tuple[PlanPiece, ...]
 ) -> None:
     runs: list[tuple[int, int]] = []
     for piece in pieces:
@@ -181,7 +183,7 @@ def test_each_placed_phrase_lies_in_one_run_of_audio(
     PIECES,
 )
 def test_no_word_is_lost_when_its_phrase_is_split(
-    heard: list[tuple[str, int, int]], pieces: tuple[Piece, ...]
+    heard: list[tuple[str, int, int]], pieces: tuple[PlanPiece, ...]
 ) -> None:
     words = tuple(Word(f" {text}", start, start + length, 0.5) for text, start, length in heard)
     phrase = Phrase("".join(word.text for word in words), 0, 30_000, words)

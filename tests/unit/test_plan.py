@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subtitled.core.plan import FRAME, Cutter, Piece, Plan, Planner, Span, to_media
+from subtitled.core.plan import FRAME, Cutter, Plan, Planner, PlanPiece, Span, to_media
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -133,13 +133,13 @@ def test_segment_time_maps_to_media_time_exactly(talk: Talk, limit: int) -> None
 
 
 def test_an_end_where_two_pieces_meet_belongs_to_the_earlier() -> None:
-    plan = Plan(0, (Piece(1_000, 500), Piece(9_000, 500)), (Span(1_000, 1_500), Span(9_000, 9_500)))
+    plan = Plan(0, (PlanPiece(1_000, 500), PlanPiece(9_000, 500)), (Span(1_000, 1_500), Span(9_000, 9_500)))
     assert to_media(plan, 500) == 9_000
     assert to_media(plan, 500, is_end=True) == 1_500
 
 
 def test_times_outside_a_segment_map_to_its_first_and_last_sample() -> None:
-    plan = Plan(0, (Piece(1_000, 500), Piece(9_000, 500)), (Span(1_000, 1_500), Span(9_000, 9_500)))
+    plan = Plan(0, (PlanPiece(1_000, 500), PlanPiece(9_000, 500)), (Span(1_000, 1_500), Span(9_000, 9_500)))
     assert to_media(plan, -3) == 1_000
     assert to_media(plan, 480_000) == to_media(plan, 480_000, is_end=True) == 9_500
 
@@ -173,7 +173,7 @@ def test_no_speech_is_a_plan_without_segments() -> None:
 
 def test_spans_that_touch_make_one_piece() -> None:
     assert pack([Span(0, 100), Span(100, 300), Span(400, 500)], 1_000) == [
-        Plan(0, (Piece(0, 300), Piece(400, 100)), (Span(0, 100), Span(100, 300), Span(400, 500)))
+        Plan(0, (PlanPiece(0, 300), PlanPiece(400, 100)), (Span(0, 100), Span(100, 300), Span(400, 500)))
     ]
 
 
@@ -183,4 +183,4 @@ def test_a_span_that_cannot_be_packed_is_refused_and_changes_nothing(span: Span)
     planner.add(Span(0, 200))
     with pytest.raises(ValueError, match=r"allowed|before"):
         planner.add(span)
-    assert planner.finish() == Plan(0, (Piece(0, 200),), (Span(0, 200),))
+    assert planner.finish() == Plan(0, (PlanPiece(0, 200),), (Span(0, 200),))

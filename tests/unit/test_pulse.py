@@ -10,11 +10,11 @@ from msgspec.structs import replace
 
 from subtitle import StatsInfo, UnreachableError
 from subtitle.messages import Welcome
-from subtitled.web.status_cache import Pulse
+from subtitled.web.status_cache import StatusCache
 from unit.server_stats import STATS
 
 if TYPE_CHECKING:
-    from subtitle.aio import Client
+    from subtitle.aio import AsyncClient
     from subtitle.messages import JobFacts
 
 
@@ -45,7 +45,7 @@ class Fake:
 def test_a_hundred_who_look_at_once_are_one() -> None:
     async def run() -> None:
         fake = Fake()
-        pulse = Pulse(cast("Client", fake))
+        pulse = StatusCache(cast("AsyncClient", fake))
         looks = await asyncio.gather(*(pulse.look() for _ in range(100)))
         assert (fake.asked, len(set(map(id, looks)))) == (1, 1)
         pulse.expire()
@@ -57,7 +57,7 @@ def test_a_hundred_who_look_at_once_are_one() -> None:
 def test_that_the_daemon_is_away_is_told_to_all_and_not_for_good() -> None:
     async def run() -> None:
         fake = Fake()
-        pulse = Pulse(cast("Client", fake))
+        pulse = StatusCache(cast("AsyncClient", fake))
         fake.is_away = True
         told = await asyncio.gather(*(pulse.look() for _ in range(10)), return_exceptions=True)
         assert [type(one) for one in told] == [UnreachableError] * 10
@@ -73,7 +73,7 @@ def test_that_the_daemon_is_away_is_told_to_all_and_not_for_good() -> None:
 
 def test_one_who_goes_away_takes_the_answer_from_nobody() -> None:
     async def run() -> None:
-        pulse = Pulse(cast("Client", Fake()))
+        pulse = StatusCache(cast("AsyncClient", Fake()))
         first, second = (asyncio.ensure_future(pulse.look()) for _ in range(2))
         await asyncio.sleep(0)
         first.cancel()

@@ -99,7 +99,7 @@ def test_a_draining_daemon_lets_nobody_join() -> None:
     b.happen(ev.DrainRequested())
     b.happen(ev.WorkerJoined(slot="far/cuda0"))
     assert b.is_at_rest()
-    assert "far/cuda0" not in b.broker.roster.workers
+    assert "far/cuda0" not in b.broker.worker_table.workers
 
 
 def test_a_worker_that_leaves_finishes_what_it_holds_and_then_is_told_to_go() -> None:
@@ -230,16 +230,16 @@ def test_slots_that_were_left_long_ago_are_forgotten() -> None:
     b.die("far/cuda0.3")
     b.wait(0)
     b.wait(599)
-    assert "far/cuda0" in b.broker.roster.workers
+    assert "far/cuda0" in b.broker.worker_table.workers
     assert b.broker.tick(b.now)[1] <= 600
     b.wait(1)
-    assert list(b.broker.roster.workers) == ["gpu0"]
+    assert list(b.broker.worker_table.workers) == ["gpu0"]
     assert b.join("far/cuda0") == "far/cuda0.4"
     assert b.join("other/cuda0") == "other/cuda0.4"
     b.happen(ev.SlotRemoved("gpu0"))
     b.die("gpu0.1")
     b.wait(7000)
-    assert "gpu0" in b.broker.roster.workers, "the slots of this host are in its configuration"
+    assert "gpu0" in b.broker.worker_table.workers, "the slots of this host are in its configuration"
 
 
 def silenced(b: Bench) -> None:

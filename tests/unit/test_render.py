@@ -14,10 +14,10 @@ from pysubs2.formats.subrip import SubripFormat
 from subtitled.core.transcription import Word
 from subtitled.cues.cue_text import clock
 from subtitled.cues.layout import Cue, layout
-from subtitled.cues.phrases import Placed
-from subtitled.cues.render import Look, read_json, render
+from subtitled.cues.phrases import MediaPhrase
+from subtitled.cues.render import RenderOptions, read_json, render
 from subtitled.cues.subrip import srt
-from subtitled.cues.transcript import Absence, Interval, SegmentTranscript, Transcript
+from subtitled.cues.transcript import Interval, MissingSpan, SegmentTranscript, Transcript
 
 CUE = re.compile(r"(\d+)\n(\d+):(\d\d):(\d\d),(\d{3}) --> (\d+):(\d\d):(\d\d),(\d{3})\n((?:.+\n)*)(?:\n|\Z)")
 
@@ -40,11 +40,11 @@ WHOLE = Transcript(
             timings_ms={"decode": 120},
             language="zh",
             language_probability=0.9,
-            phrases=(Placed("你好", 200, 900, (Word("你好", 200, 900, 0.7),), -0.2, 1.1, 0.01, 0.2),),
+            phrases=(MediaPhrase("你好", 200, 900, (Word("你好", 200, 900, 0.7),), -0.2, 1.1, 0.01, 0.2),),
         ),
     ),
-    skipped=(Absence(20_000, 20_050, "speech of 50 ms; at least 100 ms are decoded"),),
-    missing=(Absence(30_000, 40_000, "3 workers were lost"),),
+    skipped=(MissingSpan(20_000, 20_050, "speech of 50 ms; at least 100 ms are decoded"),),
+    missing=(MissingSpan(30_000, 40_000, "3 workers were lost"),),
     cues=(Cue(200, 900, ("你好",)),),
 )
 
@@ -110,7 +110,7 @@ def test_text_that_looks_like_markup_is_shown_as_it_is(line: str) -> None:
 @given(
     st.lists(
         st.builds(
-            Placed,
+            MediaPhrase,
             st.text(alphabet="ab<>-{}\\/i0:, \n中\u2028") | st.text(max_size=50),
             st.integers(0, 400_000_000),
             st.integers(0, 400_000_000),
@@ -118,7 +118,7 @@ def test_text_that_looks_like_markup_is_shown_as_it_is(line: str) -> None:
         max_size=5,
     )
 )
-def test_srt_of_any_text_is_read_back(phrases: list[Placed]) -> None:
+def test_srt_of_any_text_is_read_back(phrases: list[MediaPhrase]) -> None:
     cues = layout(phrases)
     read = parsed(srt(cues))
     assert [cue[:2] for cue in read] == [(cue.start_ms, cue.end_ms) for cue in cues]
@@ -154,7 +154,7 @@ def test_srt_of_silence_is_empty() -> None:
 
 
 def test_a_file_for_windows_has_a_byte_order_mark_and_crlf() -> None:
-    look = Look(bom=True, newline="crlf")
+    look = RenderOptions(bom=True, newline="crlf")
     assert render("srt", WHOLE, look) == b"\xef\xbb\xbf" + (
         "1\r\n00:00:00,200 --> 00:00:00,900\r\n你好\r\n".encode()
     )
@@ -163,4 +163,4 @@ def test_a_file_for_windows_has_a_byte_order_mark_and_crlf() -> None:
 
 def test_json_looks_the_same_everywhere() -> None:
     """RFC 8259, 8.1: no byte order mark."""
-    assert render("json", WHOLE, Look(bom=True, newline="crlf")) == render("json", WHOLE)
+    assert render("json", WHOLE, RenderOptions(bom=True, newline="crlf")) == render("json", WHOLE)

@@ -12,28 +12,30 @@ from subtitled.ray.scaling_policy import (
     MAX_PAUSE_S,
     SETTLE_S,
     UNREAD_MS,
-    Limits,
-    Member,
-    Pauses,
-    Scaling,
+    ScalingCooldowns,
+    ScalingLimits,
+    ScalingMember,
+    ScalingPolicy,
     backlog_ms,
     wanted,
 )
 
 HOUR_MS = 3_600_000
-LIMITS = Limits(min_workers=0, max_workers=4, hours_per_worker=2.0, idle_s=600.0)
+LIMITS = ScalingLimits(min_workers=0, max_workers=4, hours_per_worker=2.0, idle_s=600.0)
 
 
-def pending(*numbers: int) -> list[Member]:
-    return [Member(number=number, is_placed=False, is_idle=False) for number in numbers]
+def pending(*numbers: int) -> list[ScalingMember]:
+    return [ScalingMember(number=number, is_placed=False, is_idle=False) for number in numbers]
 
 
-def idle(*numbers: int, audio_ms: int = 0) -> list[Member]:
-    return [Member(number=number, is_placed=True, is_idle=True, audio_ms=audio_ms) for number in numbers]
+def idle(*numbers: int, audio_ms: int = 0) -> list[ScalingMember]:
+    return [
+        ScalingMember(number=number, is_placed=True, is_idle=True, audio_ms=audio_ms) for number in numbers
+    ]
 
 
-def busy(*numbers: int) -> list[Member]:
-    return [Member(number=number, is_placed=True, is_idle=False) for number in numbers]
+def busy(*numbers: int) -> list[ScalingMember]:
+    return [ScalingMember(number=number, is_placed=True, is_idle=False) for number in numbers]
 
 
 @pytest.mark.parametrize(
@@ -53,36 +55,36 @@ def test_the_number_follows_the_hours_in_line(hours: float, is_any: bool, count:
 
 
 def test_the_least_number_is_kept_without_work() -> None:
-    limits = Limits(min_workers=2, max_workers=4, hours_per_worker=1.0, idle_s=1.0)
+    limits = ScalingLimits(min_workers=2, max_workers=4, hours_per_worker=1.0, idle_s=1.0)
     assert wanted(0, limits, is_any=False) == 2
-    scaling = Scaling(limits)
+    scaling = ScalingPolicy(limits)
     for now in (0.0, 1000.0):
         assert scaling.decide(now, idle(1, 2), 0, is_any=False).let_go == ()
 
 
 def test_a_file_that_nobody_has_read_yet_asks_for_a_worker() -> None:
     """Reading begins when a worker is ready: with none, no file would ever be known to be long."""
-    assert Scaling(LIMITS).decide(0.0, [], 0, is_any=True).ask == 1
+    assert ScalingPolicy(LIMITS).decide(0.0, [], 0, is_any=True).ask == 1
 
 
 def test_more_are_asked_for_at_once() -> None:
-    decision = Scaling(LIMITS).decide(0.0, [*busy(1), *pending(2)], 7 * HOUR_MS, is_any=True)
+    decision = ScalingPolicy(LIMITS).decide(0.0, [*busy(1), *pending(2)], 7 * HOUR_MS, is_any=True)
     assert (decision.wanted, decision.ask) == (4, 2)
 
 
 def test_none_is_asked_for_during_a_pause() -> None:
-    assert Scaling(LIMITS).decide(0.0, [], HOUR_MS, is_any=True, may_ask=False).ask == 0
+    assert ScalingPolicy(LIMITS).decide(0.0, [], HOUR_MS, is_any=True, may_ask=False).ask == 0
 
 
 def test_a_worker_without_work_is_let_go_after_the_time() -> None:
-    scaling = Scaling(LIMITS)
+    scaling = ScalingPolicy(LIMITS)
     assert scaling.decide(0.0, idle(1), 0, is_any=False).let_go == ()
     assert scaling.decide(599.0, idle(1), 0, is_any=False).let_go == ()
     assert scaling.decide(600.0, idle(1), 0, is_any=False).let_go == (1,)
 
 
 def test_work_between_two_looks_counts() -> None:
-    scaling = Scaling(LIMITS)
+    scaling = ScalingPolicy(LIMITS)
     scaling.decide(0.0, idle(1), 0, is_any=False)
     scaling.decide(599.0, idle(1, audio_ms=30_000), 0, is_any=False)
     assert scaling.decide(601.0, idle(1, audio_ms=30_000), 0, is_any=False).let_go == ()
@@ -90,20 +92,20 @@ def test_work_between_two_looks_counts() -> None:
 
 
 def test_a_worker_with_work_is_never_let_go() -> None:
-    scaling = Scaling(LIMITS)
+    scaling = ScalingPolicy(LIMITS)
     for now in range(0, 10_000, 100):
         assert scaling.decide(float(now), busy(1, 2), 0, is_any=False).let_go == ()
 
 
 def test_only_so_many_are_let_go_as_are_too_many() -> None:
-    scaling = Scaling(LIMITS)
+    scaling = ScalingPolicy(LIMITS)
     scaling.decide(0.0, idle(1), 0, is_any=False)
     scaling.decide(1.0, idle(1, 2, 3), 0, is_any=False)
     assert scaling.decide(700.0, idle(1, 2, 3), 3 * HOUR_MS, is_any=True).let_go == (1,)
 
 
 def test_what_has_no_node_is_withdrawn_when_it_was_too_much_for_a_while() -> None:
-    scaling = Scaling(LIMITS)
+    scaling = ScalingPolicy(LIMITS)
     crew = [*busy(1), *pending(2, 3)]
     assert scaling.decide(0.0, crew, HOUR_MS, is_any=True).withdraw == ()
     assert scaling.decide(SETTLE_S, crew, HOUR_MS, is_any=True).withdraw == (3, 2)
@@ -111,7 +113,7 @@ def test_what_has_no_node_is_withdrawn_when_it_was_too_much_for_a_while() -> Non
 
 def test_a_queue_that_comes_and_goes_starts_and_stops_nobody() -> None:
     """Between the two looks there is too much, then too little; the one that waits for a node stays in line."""
-    scaling = Scaling(LIMITS)
+    scaling = ScalingPolicy(LIMITS)
     crew = [*idle(1), *pending(2)]
     for turn in range(100):
         decision = scaling.decide(turn * 30.0, crew, (turn % 2) * 3 * HOUR_MS, is_any=True)
@@ -127,12 +129,12 @@ def test_a_queue_that_comes_and_goes_starts_and_stops_nobody() -> None:
 def test_the_limits_hold_and_nobody_with_work_goes(
     turns: list[tuple[float, int, set[int]]], least: int
 ) -> None:
-    limits = Limits(min_workers=least, max_workers=4, hours_per_worker=2.0, idle_s=600.0)
-    scaling, now, crew, number = Scaling(limits), 0.0, list[int](), 0
+    limits = ScalingLimits(min_workers=least, max_workers=4, hours_per_worker=2.0, idle_s=600.0)
+    scaling, now, crew, number = ScalingPolicy(limits), 0.0, list[int](), 0
     for passed_s, hours, at_work in turns:
         now += passed_s
         members = [
-            Member(number=one, is_placed=one % 3 > 0, is_idle=one % 3 > 0 and one % 4 not in at_work)
+            ScalingMember(number=one, is_placed=one % 3 > 0, is_idle=one % 3 > 0 and one % 4 not in at_work)
             for one in crew
         ]
         decision = scaling.decide(now, members, hours * HOUR_MS, is_any=hours > 0)
@@ -146,7 +148,7 @@ def test_the_limits_hold_and_nobody_with_work_goes(
 
 
 def test_a_fault_that_repeats_itself_is_tried_ever_more_seldom() -> None:
-    pauses, now, tries = Pauses(), 0.0, 0
+    pauses, now, tries = ScalingCooldowns(), 0.0, 0
     while now < 3600.0:
         assert pauses.may_ask(now)
         pauses.failed(now, 0.5)
@@ -156,14 +158,14 @@ def test_a_fault_that_repeats_itself_is_tried_ever_more_seldom() -> None:
 
 
 def test_several_that_fail_together_count_as_one() -> None:
-    pauses = Pauses()
+    pauses = ScalingCooldowns()
     for _ in range(8):
         pauses.failed(0.0, 0.5)
     assert pauses.left_s(0.0) == FIRST_PAUSE_S
 
 
 def test_a_worker_that_lived_long_did_not_fail_at_its_start() -> None:
-    pauses, now = Pauses(), 0.0
+    pauses, now = ScalingCooldowns(), 0.0
     for _ in range(5):
         pauses.failed(now, 0.5)
         now += pauses.left_s(now)
@@ -172,13 +174,13 @@ def test_a_worker_that_lived_long_did_not_fail_at_its_start() -> None:
 
 
 def test_what_cannot_help_is_tried_once_a_minute() -> None:
-    pauses = Pauses()
+    pauses = ScalingCooldowns()
     pauses.failed(0.0, 0.5, is_fatal=True)
     assert pauses.left_s(0.0) == MAX_PAUSE_S
 
 
 def test_a_worker_that_joins_ends_the_pauses() -> None:
-    pauses, now = Pauses(), 0.0
+    pauses, now = ScalingCooldowns(), 0.0
     for _ in range(5):
         pauses.failed(now, 0.5)
         now += pauses.left_s(now)

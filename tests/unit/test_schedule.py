@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from subtitle.messages import WordTimestamps
 from subtitled.core.fair_queue import ReadyQueue, lease_size
-from subtitled.core.plan import Piece, Plan, Span
+from subtitled.core.plan import Plan, PlanPiece, Span
 from subtitled.core.records import Job, Options, Segment, SegmentKey
 from subtitled.core.states import JobState, SegmentState
 
@@ -34,7 +34,7 @@ def job(name: str, *, order: int = 0, priority: int = 0, words: WordTimestamps =
 def segment(name: str, index: int, *, samples: int = WINDOW, losses: int = 0) -> Segment:
     """Return a pending segment."""
     start = index * WINDOW
-    plan = Plan(index, (Piece(start, samples),), (Span(start, start + samples),))
+    plan = Plan(index, (PlanPiece(start, samples),), (Span(start, start + samples),))
     return Segment(key=SegmentKey(name, index), state=SegmentState.PENDING, plan=plan, losses=losses)
 
 

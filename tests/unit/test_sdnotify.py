@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from subtitled.systemd.notify import Notifier
+from subtitled.systemd.notify import SystemdNotifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[so
 
 def test_each_state_arrives_as_one_datagram(manager: tuple[socket.socket, str]) -> None:
     listening, name = manager
-    notifier = Notifier({"NOTIFY_SOCKET": name})
+    notifier = SystemdNotifier({"NOTIFY_SOCKET": name})
     notifier.ready()
     notifier.status("two\nlines, 文")
     notifier.watchdog()
@@ -37,7 +37,7 @@ def test_each_state_arrives_as_one_datagram(manager: tuple[socket.socket, str]) 
 def test_reloading_tells_the_monotonic_time(manager: tuple[socket.socket, str]) -> None:
     """systemd.service(5): with Type=notify-reload, RELOADING=1 comes with MONOTONIC_USEC."""
     listening, name = manager
-    Notifier({"NOTIFY_SOCKET": name}).reloading()
+    SystemdNotifier({"NOTIFY_SOCKET": name}).reloading()
     state, _, stamp = listening.recv(4096).decode().partition("\nMONOTONIC_USEC=")
     assert state == "RELOADING=1"
     assert int(stamp) > 0
@@ -48,13 +48,13 @@ def test_reloading_tells_the_monotonic_time(manager: tuple[socket.socket, str]) 
     ["", "@", "/no/such/socket", "/" + "x" * 200, "relative", "vsock:2:1", "/a\0b", os.fsdecode(b"/\xff")],
 )
 def test_a_socket_that_is_not_there_raises_nothing(name: str) -> None:
-    notifier = Notifier({"NOTIFY_SOCKET": name})
+    notifier = SystemdNotifier({"NOTIFY_SOCKET": name})
     notifier.ready()
     notifier.status("surrogate \udcff")
 
 
 def test_without_systemd_nothing_happens() -> None:
-    notifier = Notifier({})
+    notifier = SystemdNotifier({})
     notifier.ready()
     notifier.reloading()
     notifier.stopping()
@@ -65,7 +65,7 @@ def test_without_systemd_nothing_happens() -> None:
 def test_a_full_queue_neither_blocks_nor_raises(manager: tuple[socket.socket, str]) -> None:
     """The kernel queues few datagrams (net.unix.max_dgram_qlen); a stuck manager must not stop the loop."""
     _, name = manager
-    notifier = Notifier({"NOTIFY_SOCKET": name})
+    notifier = SystemdNotifier({"NOTIFY_SOCKET": name})
     for _ in range(5_000):
         notifier.watchdog()
 
@@ -82,4 +82,4 @@ def test_a_full_queue_neither_blocks_nor_raises(manager: tuple[socket.socket, st
     ],
 )
 def test_the_watchdog_is_fed_twice_in_its_time(environ: dict[str, str], interval_s: float | None) -> None:
-    assert Notifier(environ).watchdog_interval_s == interval_s
+    assert SystemdNotifier(environ).watchdog_interval_s == interval_s

@@ -9,15 +9,15 @@ import pytest
 
 from subtitled.config import schema
 from subtitled.errors import ExitCode, SubtitledError
-from subtitled.systemd.unit_files import Place, UnitFile, shipped, unit_files
+from subtitled.systemd.unit_files import InstallLocation, UnitFile, shipped, unit_files
 
 ROOT = Path(__file__).parents[2]
-PLACE = Place(
+PLACE = InstallLocation(
     program="/opt/subtitled/bin/subtitled", python="/usr", config_file="/etc/subtitled/subtitled.toml"
 )
 
 
-def made(found: schema.Config, place: Place = PLACE, *existing: str) -> dict[str, str]:
+def made(found: schema.Config, place: InstallLocation = PLACE, *existing: str) -> dict[str, str]:
     """Return the files for a configuration, by name."""
     units: list[UnitFile] = unit_files(place, found, is_there=existing.__contains__)
     return {unit.path.removeprefix("etc/"): unit.text for unit in units}
@@ -28,7 +28,7 @@ def values(unit: str, key: str) -> list[str]:
     return re.findall(rf"^{key}=(.*)$", unit, re.MULTILINE)
 
 
-def unit_of(found: schema.Config, place: Place = PLACE, *existing: str) -> str:
+def unit_of(found: schema.Config, place: InstallLocation = PLACE, *existing: str) -> str:
     return made(found, place, *existing)["systemd/system/subtitled.service"]
 
 
@@ -61,21 +61,21 @@ def test_every_hardening_line_stands_below_its_reason() -> None:
 
 
 def test_the_unit_does_not_contradict_the_daemon() -> None:
-    unit, recovery = shipped("subtitled.service"), schema.Recovery()
+    unit, recovery = shipped("subtitled.service"), schema.RecoveryConfig()
     assert int(values(unit, "TimeoutStopSec")[0]) > recovery.stop_timeout_s
     assert values(unit, "RestartPreventExitStatus") == [str(int(ExitCode.FATAL))]
 
 
 def test_the_time_to_stop_follows_the_configuration() -> None:
-    unit = unit_of(schema.Config(recovery=schema.Recovery(stop_timeout_s=600)))
+    unit = unit_of(schema.Config(recovery=schema.RecoveryConfig(stop_timeout_s=600)))
     assert values(unit, "TimeoutStopSec") == ["630"]
 
 
 def test_inboxes_and_outputs_can_be_written_and_nothing_else() -> None:
     inboxes = (
-        schema.Inbox(path="/mnt/a b", output="beside"),
-        schema.Inbox(path="/mnt/100%", output='/mnt/"x"'),
-        schema.Inbox(path="/mnt/c", output='/mnt/"x"'),
+        schema.InboxConfig(path="/mnt/a b", output="beside"),
+        schema.InboxConfig(path="/mnt/100%", output='/mnt/"x"'),
+        schema.InboxConfig(path="/mnt/c", output='/mnt/"x"'),
     )
     unit = unit_of(schema.Config(inbox=inboxes))
     assert values(unit, "ReadWritePaths") == ['"-/mnt/a b"', "-/mnt/100%%", r'"-/mnt/\"x\""', "-/mnt/c"]
@@ -83,16 +83,18 @@ def test_inboxes_and_outputs_can_be_written_and_nothing_else() -> None:
 
 
 def test_state_and_sockets_are_made_by_systemd_where_it_makes_such() -> None:
-    listen = schema.Listen(clients=("ipc:///run/media/subs/c.sock", "tcp://127.0.0.1:7000"))
-    unit = unit_of(schema.Config(state=schema.State(dir="/var/lib/media/subs"), listen=listen))
+    listen = schema.ListenConfig(clients=("ipc:///run/media/subs/c.sock", "tcp://127.0.0.1:7000"))
+    unit = unit_of(schema.Config(state=schema.StateConfig(dir="/var/lib/media/subs"), listen=listen))
     assert values(unit, "StateDirectory") == ["media/subs"]
     assert values(unit, "RuntimeDirectory") == ["media/subs subtitled/private"]
     assert "HOME=/var/lib/media/subs HF_HOME=/var/lib/media/subs/models" in unit
 
 
 def test_state_and_sockets_elsewhere_are_made_by_tmpfiles() -> None:
-    listen = schema.Listen(clients=("ipc:///data/s/clients.sock",), workers="ipc:///data/s/private/w.sock")
-    found = made(schema.Config(inbox=(), state=schema.State(dir="/data/subs"), listen=listen))
+    listen = schema.ListenConfig(
+        clients=("ipc:///data/s/clients.sock",), workers="ipc:///data/s/private/w.sock"
+    )
+    found = made(schema.Config(inbox=(), state=schema.StateConfig(dir="/data/subs"), listen=listen))
     unit = found["systemd/system/subtitled.service"]
     for key in ("StateDirectory", "StateDirectoryMode", "RuntimeDirectory", "RuntimeDirectoryMode"):
         assert values(unit, key) == []
@@ -103,19 +105,19 @@ def test_state_and_sockets_elsewhere_are_made_by_tmpfiles() -> None:
 
 def test_folders_of_others_keep_their_owner() -> None:
     """Else tmpfiles would give a folder that is there another owner: a media library is nobody's to be taken."""
-    found = schema.Config(inbox=(schema.Inbox(path="/mnt/films", output="/mnt/subs"),))
+    found = schema.Config(inbox=(schema.InboxConfig(path="/mnt/films", output="/mnt/subs"),))
     text = made(found, PLACE, "/mnt/films")["tmpfiles.d/subtitled.conf"]
     assert "/mnt/films" not in text
     assert "d /mnt/subs 2775 subtitled subtitled -" in text
 
 
 def test_folders_below_home_and_tmp_are_not_hidden() -> None:
-    unit = unit_of(schema.Config(inbox=(schema.Inbox(path="/home/ann/in", output="/tmp/out"),)))  # noqa: S108 - as an operator may write it
+    unit = unit_of(schema.Config(inbox=(schema.InboxConfig(path="/home/ann/in", output="/tmp/out"),)))  # noqa: S108 - as an operator may write it
     assert (values(unit, "ProtectHome"), values(unit, "PrivateTmp")) == (["read-only"], ["no"])
 
 
 def test_a_python_below_home_is_not_hidden() -> None:
-    place = Place(
+    place = InstallLocation(
         program="/opt/x/subtitled", python="/home/ann/.pyenv/versions/3.12", config_file="/etc/x.toml"
     )
     assert values(unit_of(schema.Config(), place), "ProtectHome") == ["read-only"]
@@ -123,7 +125,8 @@ def test_a_python_below_home_is_not_hidden() -> None:
 
 def test_another_user_is_named_everywhere() -> None:
     found = made(
-        schema.Config(), Place(program="/a/subtitled", python="/usr", config_file="/a/$x.toml", user="media")
+        schema.Config(),
+        InstallLocation(program="/a/subtitled", python="/usr", config_file="/a/$x.toml", user="media"),
     )
     unit = found["systemd/system/subtitled.service"]
     assert (values(unit, "User"), values(unit, "Group")) == (["media"], ["media"])
@@ -136,21 +139,23 @@ def test_another_user_is_named_everywhere() -> None:
 @pytest.mark.parametrize("user", ["root", "", "Ann", "a b", "-x", "x" * 32])
 def test_a_user_that_cannot_be_is_refused(user: str) -> None:
     with pytest.raises(SubtitledError, match="a user of its own"):
-        unit_of(schema.Config(), Place(program="/a", python="/usr", config_file="/b", user=user))
+        unit_of(schema.Config(), InstallLocation(program="/a", python="/usr", config_file="/b", user=user))
 
 
 def test_a_path_that_would_break_its_line_is_refused() -> None:
     with pytest.raises(SubtitledError, match="control characters"):
-        unit_of(schema.Config(inbox=(schema.Inbox(path="/a\nUser=root", output="beside"),)))
+        unit_of(schema.Config(inbox=(schema.InboxConfig(path="/a\nUser=root", output="beside"),)))
 
 
 def test_the_gateways_unit_is_written_where_the_daemon_does_not_start_it() -> None:
-    place = Place(program="/opt/x/subtitled", python="/usr", config_file="/etc/x.toml", user="media")
-    found = schema.Config(http=schema.Http(listen="127.0.0.1:8600", with_daemon=False))
+    place = InstallLocation(
+        program="/opt/x/subtitled", python="/usr", config_file="/etc/x.toml", user="media"
+    )
+    found = schema.Config(http=schema.HttpConfig(listen="127.0.0.1:8600", with_daemon=False))
     files = {unit.path: unit.text for unit in unit_files(place, found, is_there=lambda _: False)}
     unit = files["etc/systemd/system/subtitled-http.service"]
     assert values(unit, "ExecStart") == ["/opt/x/subtitled http --config /etc/x.toml"]
     assert values(unit, "User") == values(unit, "Group") == ["media"]
-    by_daemon = schema.Config(http=schema.Http(listen="127.0.0.1:8600"))
+    by_daemon = schema.Config(http=schema.HttpConfig(listen="127.0.0.1:8600"))
     without = unit_files(place, by_daemon, is_there=lambda _: False)
     assert "etc/systemd/system/subtitled-http.service" not in {unit.path for unit in without}

@@ -4,34 +4,44 @@ from __future__ import annotations
 
 import pytest
 
-from subtitled.config.schema import Client, Config, Listen, Model, Pool, Remote, State
+from subtitled.config.schema import (
+    ClientConfig,
+    Config,
+    ListenConfig,
+    ModelConfig,
+    PoolConfig,
+    RemoteConfig,
+    StateConfig,
+)
 from subtitled.core.config_mapping import merge
 
-ANN = Client(name="ann", key="a" * 40)
-ON_TCP = Listen(clients=("ipc:///x", "tcp://127.0.0.1:7000"))
+ANN = ClientConfig(name="ann", key="a" * 40)
+ON_TCP = ListenConfig(clients=("ipc:///x", "tcp://127.0.0.1:7000"))
 
 
 def test_sockets_and_model_stay_as_they_were() -> None:
     new = Config(
-        model=Model(beam_size=1), listen=Listen(metrics=""), state=State(dir="/elsewhere", reserve_mb=1)
+        model=ModelConfig(beam_size=1),
+        listen=ListenConfig(metrics=""),
+        state=StateConfig(dir="/elsewhere", reserve_mb=1),
     )
     merged, kept = merge(Config(), new)
     assert kept == ["model.beam_size", "listen.metrics", "state.dir"]
-    assert (merged.model, merged.listen) == (Model(), Listen())
-    assert merged.state == State(reserve_mb=1)
+    assert (merged.model, merged.listen) == (ModelConfig(), ListenConfig())
+    assert merged.state == StateConfig(reserve_mb=1)
 
 
 def test_the_door_for_other_hosts_stays_where_it_is_and_its_keys_change() -> None:
-    old = Config(remote=Remote(listen="tcp://0.0.0.0:8700", keys={"gpu2": "a" * 40}))
-    new = Config(remote=Remote(listen="tcp://0.0.0.0:8701", keys={"gpu3": "b" * 40}))
+    old = Config(remote=RemoteConfig(listen="tcp://0.0.0.0:8700", keys={"gpu2": "a" * 40}))
+    new = Config(remote=RemoteConfig(listen="tcp://0.0.0.0:8701", keys={"gpu3": "b" * 40}))
     merged, kept = merge(old, new)
     assert kept == ["remote.listen"]
-    assert merged.remote == Remote(listen="tcp://0.0.0.0:8700", keys={"gpu3": "b" * 40})
+    assert merged.remote == RemoteConfig(listen="tcp://0.0.0.0:8700", keys={"gpu3": "b" * 40})
 
 
 def test_first_devices_of_a_head_without_any_need_a_restart() -> None:
     """Nobody has brought the model there."""
-    merged, kept = merge(Config(pool=Pool(devices=())), Config(pool=Pool(devices=("cpu",))))
+    merged, kept = merge(Config(pool=PoolConfig(devices=())), Config(pool=PoolConfig(devices=("cpu",))))
     assert (merged.pool.devices, kept) == ((), ["pool.devices"])
 
 

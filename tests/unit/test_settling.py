@@ -5,11 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subtitled.inboxes.debounce import Settling
+from subtitled.inboxes.debounce import Debouncer
 
 
 def test_file_is_taken_when_it_has_rested() -> None:
-    settling = Settling(2.0)
+    settling = Debouncer(2.0)
     assert not settling.look("a", 10, 1, now=100.0)
     assert settling.next_deadline == 102.0
     assert settling.due(101.9) == []
@@ -19,7 +19,7 @@ def test_file_is_taken_when_it_has_rested() -> None:
 
 
 def test_looks_in_between_do_not_put_it_off() -> None:
-    settling = Settling(2.0)
+    settling = Debouncer(2.0)
     assert not settling.look("a", 10, 1, now=100.0)
     assert not settling.look("a", 10, 1, now=101.5)
     assert settling.due(102.0) == ["a"]
@@ -27,7 +27,7 @@ def test_looks_in_between_do_not_put_it_off() -> None:
 
 
 def test_change_of_size_or_time_begins_a_new_rest() -> None:
-    settling = Settling(2.0)
+    settling = Debouncer(2.0)
     assert not settling.look("a", 10, 1, now=100.0)
     assert not settling.look("a", 20, 1, now=101.0)
     assert not settling.look("a", 20, 2, now=102.0)
@@ -37,7 +37,7 @@ def test_change_of_size_or_time_begins_a_new_rest() -> None:
 
 
 def test_change_seen_only_when_due_begins_a_new_rest() -> None:
-    settling = Settling(2.0)
+    settling = Debouncer(2.0)
     assert not settling.look("a", 10, 1, now=100.0)
     assert settling.due(102.0) == ["a"]
     assert not settling.look("a", 20, 1, now=102.0)
@@ -45,7 +45,7 @@ def test_change_seen_only_when_due_begins_a_new_rest() -> None:
 
 
 def test_taken_file_is_not_taken_again() -> None:
-    settling = Settling(0.0)
+    settling = Debouncer(0.0)
     assert not settling.look("a", 10, 1, now=100.0)
     assert settling.look("a", 10, 1, now=100.0)
     assert not settling.look("a", 10, 1, now=101.0)
@@ -53,7 +53,7 @@ def test_taken_file_is_not_taken_again() -> None:
 
 
 def test_taken_file_that_changes_is_taken_again() -> None:
-    settling = Settling(0.0)
+    settling = Debouncer(0.0)
     assert not settling.look("a", 10, 1, now=100.0)
     assert settling.look("a", 10, 1, now=100.0)
     assert not settling.look("a", 10, 2, now=101.0)
@@ -61,7 +61,7 @@ def test_taken_file_that_changes_is_taken_again() -> None:
 
 
 def test_forgotten_file_is_not_due_and_settles_anew() -> None:
-    settling = Settling(2.0)
+    settling = Debouncer(2.0)
     assert not settling.look("a", 10, 1, now=100.0)
     settling.forget("a")
     assert settling.due(102.0) == []
@@ -71,7 +71,7 @@ def test_forgotten_file_is_not_due_and_settles_anew() -> None:
 
 def test_many_changes_of_one_file_are_one_wake() -> None:
     """A file that is copied for hours must not fill the memory."""
-    settling = Settling(2.0)
+    settling = Debouncer(2.0)
     for size in range(10_000):
         settling.look("a", size, 1, now=size / 1000)
     assert len(settling._wakes) == 1
@@ -88,7 +88,7 @@ def test_every_file_is_taken_once_it_rests_without_another_event(
     settle_s: float, changes: list[tuple[float, str, int, bool]], now: float
 ) -> None:
     """Never before, whatever the changes; and each due path is then really taken."""
-    settling = Settling(settle_s)
+    settling = Debouncer(settle_s)
     files: dict[str, int] = {}
     changed_at: dict[str, float] = {}
     taken: dict[str, int] = {}

@@ -35,7 +35,7 @@ def test_no_weight_is_above_that_of_a_faster_worker(speeds: dict[str, float]) ->
 def test_workers_that_are_alike_share_alike() -> None:
     pool = TimedPool({f"gpu{place}": Kind(window_s=0.2 + place / 100) for place in range(4)})
     pool.run(400)
-    assert pool.bench.broker.leasing.sizing._weights == {}
+    assert pool.bench.broker.lease_dispatch.sizing._weights == {}
     assert all(90 <= pool.windows(f"gpu{place}") <= 110 for place in range(4))
 
 
@@ -62,7 +62,7 @@ def test_a_slow_worker_gets_nothing_that_the_others_have_done_sooner() -> None:
     b.prepared(2, samples=WINDOW)
     b.prepared(3, samples=WINDOW)
     assert b.last(ac.SendTranscribe).lease.worker == "gpu0.1", "3 waits, and gpu0 will have it within 2 s"
-    assert [lease.worker for lease in b.broker.leasing.leases.values()] == ["gpu0.1"]
+    assert [lease.worker for lease in b.broker.lease_dispatch.leases.values()] == ["gpu0.1"]
     for index in range(4, 30):
         b.prepared(index, samples=WINDOW)
     assert b.last(ac.SendTranscribe).lease.worker == "cpu0.1", "now there is enough for both"

@@ -11,8 +11,8 @@ from subtitled.core.broker import Broker
 from subtitled.core.policy import Policy
 from subtitled.core.records import Job, Options, Role
 from subtitled.core.states import JobState
-from subtitled.observability.systemd_status import EVERY_S, Standing
-from subtitled.systemd.notify import Notifier
+from subtitled.observability.systemd_status import EVERY_S, SystemdStatus
+from subtitled.systemd.notify import SystemdNotifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,8 +30,8 @@ class Told:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
         self._socket.setblocking(False)
-        notifier = Notifier({"NOTIFY_SOCKET": str(path)})
-        self.standing = Standing(notifier, self.broker, lambda: self.samples)
+        notifier = SystemdNotifier({"NOTIFY_SOCKET": str(path)})
+        self.standing = SystemdStatus(notifier, self.broker, lambda: self.samples)
 
     def at(self, now: float) -> str | None:
         """Return the line told at this time, None where none is."""
@@ -71,7 +71,7 @@ def test_the_line_tells_jobs_audio_that_waits_and_speed(told: Told) -> None:
     assert told.at(0.0) == "0 jobs"
     for name in ("a", "b", "c"):
         told.broker.handle([ev.JobArrived(job(name))], 1.0)
-    told.broker.ledger.queued_bytes = 41 * 60 * 16_000 * 2
+    told.broker.live_jobs.queued_bytes = 41 * 60 * 16_000 * 2
     told.samples = 380 * 16_000
     assert told.at(10.0) == "3 jobs, 41 min of audio waiting, 38x real time"
 

@@ -10,8 +10,8 @@ import pytest
 from msgspec.structs import replace
 
 from subtitled.core.actions import Action
-from subtitled.core.live_jobs import Ledger
-from subtitled.core.plan import Piece, Plan, Span
+from subtitled.core.live_jobs import LiveJobs
+from subtitled.core.plan import Plan, PlanPiece, Span
 from subtitled.core.policy import Policy
 from subtitled.core.records import Job, Options, Role, Segment, SegmentKey, Worker
 from subtitled.core.states import (
@@ -29,7 +29,7 @@ from subtitled.core.states import (
     WorkerState,
     step,
 )
-from subtitled.core.worker_table import Roster
+from subtitled.core.worker_table import WorkerTable
 
 # Written out a second time, from the design and not from the code: state, then each event with the state after it.
 JOB_STEPS = """
@@ -61,7 +61,7 @@ broken: elapsed starting, reset starting, drain stopped
 stopped:
 """
 
-PLAN = Plan(0, (Piece(0, 16_000),), (Span(0, 16_000),))
+PLAN = Plan(0, (PlanPiece(0, 16_000),), (Span(0, 16_000),))
 JOB_RECORD = Job(
     id="a",
     state=JobState.QUEUED,
@@ -123,7 +123,7 @@ def test_an_event_leads_where_the_design_says_or_is_illegal(
 )
 def test_an_illegal_job_event_changes_nothing(state: JobState, event: JobEvent) -> None:
     out: list[Action] = []
-    ledger = Ledger(out)
+    ledger = LiveJobs(out)
     job = replace(JOB_RECORD, state=state)
     ledger.load_job(job, ())
     with pytest.raises(IllegalTransition):
@@ -137,7 +137,7 @@ def test_an_illegal_job_event_changes_nothing(state: JobState, event: JobEvent) 
 )
 def test_an_illegal_segment_event_changes_nothing(state: SegmentState, event: SegmentEvent) -> None:
     out: list[Action] = []
-    ledger = Ledger(out)
+    ledger = LiveJobs(out)
     ledger.load_job(JOB_RECORD, ())
     segment = replace(SEGMENT_RECORD, state=state, has_pcm=True)
     ledger.segments["a"][0] = segment
@@ -153,7 +153,7 @@ def test_an_illegal_segment_event_changes_nothing(state: SegmentState, event: Se
 )
 def test_an_illegal_worker_event_changes_nothing(state: WorkerState, event: WorkerEvent) -> None:
     out: list[Action] = []
-    roster = Roster(Policy(), out)
+    roster = WorkerTable(Policy(), out)
     worker = roster.put(replace(WORKER_RECORD, state=state))
     idle = roster.idle(Role.TRANSCRIBE)
     with pytest.raises(IllegalTransition):

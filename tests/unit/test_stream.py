@@ -10,20 +10,20 @@ from hypothesis import strategies as st
 
 from subtitle import ProtocolError, ServerError, UnreachableError
 from subtitle import messages as ms
-from subtitle.stream_upload import REACH_BYTES, Stream
+from subtitle.stream_upload import REACH_BYTES, StreamUpload
 from unit.job_facts import FACTS
 
 
-def stream_of(window: int = 2**23, chunk: int = 2**20) -> Stream:
+def stream_of(window: int = 2**23, chunk: int = 2**20) -> StreamUpload:
     """Return a stream that the server has accepted."""
     numbers = iter(range(1, 1_000_000))
-    stream = Stream(ms.Submit(request=0, name="talk.wav"), lambda: next(numbers), now=0.0)
+    stream = StreamUpload(ms.Submit(request=0, name="talk.wav"), lambda: next(numbers), now=0.0)
     accept(stream, window, chunk)
     return stream
 
 
 def accept(
-    stream: Stream, window: int = 2**23, chunk: int = 2**20, now: float = 0.0, offset: int = 0
+    stream: StreamUpload, window: int = 2**23, chunk: int = 2**20, now: float = 0.0, offset: int = 0
 ) -> None:
     submit = stream.next(now)
     assert isinstance(submit, ms.Submit)
@@ -43,7 +43,7 @@ def test_bytes_go_out_in_order_and_never_beyond_the_window(sizes: list[int], win
     sent = b""
     for number, size in enumerate(sizes):
         if not stream.room:
-            stream.heard(ms.Credit(request=1, job="job", offset=stream.sent), 0.0)
+            stream.heard(ms.UploadCredit(request=1, job="job", offset=stream.sent), 0.0)
         piece = bytes([number]) * min(size, stream.room)
         assert 1 <= len(piece) <= chunk
         assert stream.give(piece).offset == len(sent)
@@ -59,7 +59,7 @@ def test_bytes_go_out_in_order_and_never_beyond_the_window(sizes: list[int], win
 
 def test_a_full_server_is_asked_again_before_the_first_byte_and_no_more_after_it() -> None:
     numbers = iter(range(1, 100))
-    stream = Stream(ms.Submit(request=0), lambda: next(numbers), now=0.0)
+    stream = StreamUpload(ms.Submit(request=0), lambda: next(numbers), now=0.0)
     first = stream.next(0.0)
     assert first is not None
     full = ms.Error(request=first.request, code="RATE_LIMITED", message="32 uploads are under way")
@@ -95,8 +95,8 @@ def test_a_commit_whose_answer_was_lost_is_sent_again() -> None:
 
 def test_a_server_that_claims_to_have_what_was_never_sent_is_not_believed() -> None:
     numbers = iter(range(1, 100))
-    stream = Stream(ms.Submit(request=0), lambda: next(numbers), now=0.0)
+    stream = StreamUpload(ms.Submit(request=0), lambda: next(numbers), now=0.0)
     with pytest.raises(ProtocolError, match="begins at 7"):
         accept(stream, offset=7)
     with pytest.raises(ValueError, match="at its end"):
-        Stream(ms.Submit(request=0, size=3), lambda: 1, now=0.0)
+        StreamUpload(ms.Submit(request=0, size=3), lambda: 1, now=0.0)

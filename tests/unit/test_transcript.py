@@ -6,12 +6,12 @@ import pytest
 
 from subtitled.config.layout_limits import LayoutOverrides
 from subtitled.cues.layout import Cue
-from subtitled.cues.phrases import Placed
+from subtitled.cues.phrases import MediaPhrase
 from subtitled.cues.render import read_json, render
 from subtitled.cues.transcript import Interval, SegmentTranscript, Transcript, with_cues
 
 
-def transcript(*phrases: Placed, language: str = "en", task: str = "transcribe") -> Transcript:
+def transcript(*phrases: MediaPhrase, language: str = "en", task: str = "transcribe") -> Transcript:
     segment = SegmentTranscript(
         index=0,
         pieces=(Interval(0, 2000), Interval(2300, 6000), Interval(6000, 10_000)),
@@ -25,7 +25,7 @@ def transcript(*phrases: Placed, language: str = "en", task: str = "transcribe")
 
 
 def test_laying_out_anew_needs_only_the_json() -> None:
-    whole = with_cues(transcript(Placed("It is a truth universally acknowledged.", 100, 3000)))
+    whole = with_cues(transcript(MediaPhrase("It is a truth universally acknowledged.", 100, 3000)))
     stored = read_json(render("json", whole))
     assert with_cues(stored) == whole
     (cue,) = with_cues(stored, overrides=LayoutOverrides(max_chars=26)).cues
@@ -33,7 +33,11 @@ def test_laying_out_anew_needs_only_the_json() -> None:
 
 
 def test_no_cue_reaches_over_audio_that_was_left_out() -> None:
-    phrases = Placed("He went", 1000, 1900), Placed("home", 2300, 2800), Placed("today.", 5500, 6400)
+    phrases = (
+        MediaPhrase("He went", 1000, 1900),
+        MediaPhrase("home", 2300, 2800),
+        MediaPhrase("today.", 5500, 6400),
+    )
     assert [cue.lines for cue in with_cues(transcript(*phrases)).cues] == [
         ("He went",),
         ("home",),
@@ -42,22 +46,22 @@ def test_no_cue_reaches_over_audio_that_was_left_out() -> None:
 
 
 def test_pieces_that_touch_part_nothing() -> None:
-    phrases = Placed("He went", 5000, 5900), Placed("home.", 6050, 7000)
+    phrases = MediaPhrase("He went", 5000, 5900), MediaPhrase("home.", 6050, 7000)
     assert [cue.lines for cue in with_cues(transcript(*phrases)).cues] == [("He went home.",)]
 
 
 def test_no_cue_outlasts_the_file() -> None:
-    assert with_cues(transcript(Placed("Yes.", 9700, 9900))).cues == (Cue(9700, 10_000, ("Yes.",)),)
+    assert with_cues(transcript(MediaPhrase("Yes.", 9700, 9900))).cues == (Cue(9700, 10_000, ("Yes.",)),)
 
 
 def test_cues_too_fast_to_be_read_are_counted() -> None:
-    laid = with_cues(transcript(Placed("This is said much too fast.", 9000, 10_000)))
+    laid = with_cues(transcript(MediaPhrase("This is said much too fast.", 9000, 10_000)))
     assert (len(laid.cues), laid.fast_cues) == (1, 1)
     assert with_cues(laid, "raw").fast_cues == 0
 
 
 def test_limits_are_those_of_the_language_that_the_cues_are_in() -> None:
-    phrase = Placed("word " * 20, 0, 9000)
+    phrase = MediaPhrase("word " * 20, 0, 9000)
     widest = {
         task: max(
             len(line)

@@ -8,7 +8,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from subtitled.asr.dual_task import transcribe
-from subtitled.asr.prompts import Request
+from subtitled.asr.prompts import PromptRequest
 from subtitled.core.protocol import SegmentResult
 from subtitled.core.transcription import Phrase
 
@@ -22,7 +22,9 @@ class Heard:
     def __init__(self) -> None:
         self.asked: list[tuple[int, str | None, str]] = []
 
-    def __call__(self, features: Sequence[np.ndarray], requests: Sequence[Request]) -> list[SegmentResult]:
+    def __call__(
+        self, features: Sequence[np.ndarray], requests: Sequence[PromptRequest]
+    ) -> list[SegmentResult]:
         """Decode a batch."""
         results = []
         for array, request in zip(features, requests, strict=True):
@@ -45,7 +47,7 @@ def translated(
 ) -> tuple[Heard, list[SegmentResult]]:
     heard = Heard()
     features = [np.array([number]) for number in numbers]
-    requests = [replace(Request(language=None), language=language) for _ in numbers]
+    requests = [replace(PromptRequest(language=None), language=language) for _ in numbers]
     return heard, transcribe(heard, features, requests, wanted)
 
 

@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 
 from subtitled.config.checks import LANGUAGES
 from subtitled.core.transcription import Word
-from subtitled.cues.hallucination_filter import Rules, leave_out, plain
-from subtitled.cues.phrases import Placed, spell
+from subtitled.cues.hallucination_filter import HallucinationRules, leave_out, plain
+from subtitled.cues.phrases import MediaPhrase, spell
 from subtitled.cues.transcript import Interval, SegmentTranscript
 from subtitled.output.hallucination_phrases import _book, rules_for
 
 if TYPE_CHECKING:
-    from subtitled.cues.transcript import Removal
+    from subtitled.cues.transcript import RemovedPhrase
 
 SPEECH = Interval(1000, 9000)
 """Where somebody speaks in each segment of ten seconds."""
 
 
-def segment(*phrases: Placed, index: int = 0, language: str = "en") -> SegmentTranscript:
+def segment(*phrases: MediaPhrase, index: int = 0, language: str = "en") -> SegmentTranscript:
     return SegmentTranscript(
         index=index,
         pieces=(Interval(0, 10_000),),
@@ -37,17 +37,17 @@ def segment(*phrases: Placed, index: int = 0, language: str = "en") -> SegmentTr
 
 def phrase(
     text: str, start_ms: int = 2000, end_ms: int = 4000, *, logprob: float = -0.2, **more: float
-) -> Placed:
-    return Placed(text, start_ms, end_ms, (), logprob, 1.2, more.get("no_speech_prob", 0.05), 0.0)
+) -> MediaPhrase:
+    return MediaPhrase(text, start_ms, end_ms, (), logprob, 1.2, more.get("no_speech_prob", 0.05), 0.0)
 
 
-def rules(language: str | None, *, marks: bool = True, unsaid: bool = True) -> Rules:
+def rules(language: str | None, *, marks: bool = True, unsaid: bool = True) -> HallucinationRules:
     return rules_for(language, is_unsaid_dropped=unsaid, are_marks_kept=marks)
 
 
 def left(
-    *phrases: Placed, language: str = "en", marks: bool = True, unsaid: bool = True
-) -> tuple[list[str], tuple[Removal, ...]]:
+    *phrases: MediaPhrase, language: str = "en", marks: bool = True, unsaid: bool = True
+) -> tuple[list[str], tuple[RemovedPhrase, ...]]:
     segments, removals = leave_out(
         [segment(*phrases, language=language)], lambda code: rules(code, marks=marks, unsaid=unsaid)
     )
@@ -90,7 +90,7 @@ def test_a_stock_phrase_that_was_truly_spoken_is_kept(language: str, text: str) 
         (phrase("Thanks for watching!", no_speech_prob=0.7), "probability of none 0.70"),
     ],
 )
-def test_a_stock_phrase_over_no_speech_is_left_out(found: Placed, cause: str) -> None:
+def test_a_stock_phrase_over_no_speech_is_left_out(found: MediaPhrase, cause: str) -> None:
     kept, [removal] = left(found)
     assert kept == []
     assert "over no speech" in removal.cause
@@ -100,9 +100,9 @@ def test_a_stock_phrase_over_no_speech_is_left_out(found: Placed, cause: str) ->
 def test_the_words_own_probabilities_go_before_the_windows() -> None:
     """The log-probability is that of all phrases decoded together."""
 
-    def spoken(probability: float, logprob: float) -> Placed:
+    def spoken(probability: float, logprob: float) -> MediaPhrase:
         words = tuple(Word(f" {w}", 2000, 2500, probability) for w in ("Thanks", "for", "watching!"))
-        return Placed("Thanks for watching!", 2000, 4000, words, logprob, 1.2, 0.05, 0.0)
+        return MediaPhrase("Thanks for watching!", 2000, 4000, words, logprob, 1.2, 0.05, 0.0)
 
     assert left(spoken(0.9, UNSURE))[0] == ["Thanks for watching!"]
     assert left(spoken(0.3, -0.1))[0] == []
@@ -158,12 +158,12 @@ def test_what_is_said_three_times_is_no_loop() -> None:
 
 def test_a_chorus_that_was_surely_heard_is_kept() -> None:
     """Also where the window compresses well because of it."""
-    chorus = [Placed("Go!", 1000 * at, 1000 * at + 900, (), -0.2, 3.0, 0.05, 0.0) for at in range(1, 8)]
+    chorus = [MediaPhrase("Go!", 1000 * at, 1000 * at + 900, (), -0.2, 3.0, 0.05, 0.0) for at in range(1, 8)]
     assert left(*chorus) == (["Go!"] * 7, ())
 
 
 def test_a_loop_that_came_back_at_a_higher_temperature_is_cut() -> None:
-    stuck = [Placed("Go!", 1000 * at, 1000 * at + 900, (), -0.2, 3.0, 0.05, 0.4) for at in range(1, 8)]
+    stuck = [MediaPhrase("Go!", 1000 * at, 1000 * at + 900, (), -0.2, 3.0, 0.05, 0.4) for at in range(1, 8)]
     assert left(*stuck)[0] == ["Go!"]
 
 
@@ -196,7 +196,7 @@ def test_marks_are_left_out_only_where_the_inbox_says_so(text: str, rest: list[s
 
 def test_words_go_with_their_marks() -> None:
     words = (Word(" [upbeat", 0, 1, 0.9), Word(" music]Hello,", 1, 2, 0.9), Word(" you.", 2, 3, 0.9))
-    spoken = Placed("[upbeat music]Hello, you.", 2000, 4000, words)
+    spoken = MediaPhrase("[upbeat music]Hello, you.", 2000, 4000, words)
     kept, _ = leave_out([segment(spoken)], lambda code: rules(code, marks=False))
     [found] = kept[0].phrases
     assert found.text == "Hello, you."
@@ -237,7 +237,7 @@ phrases = st.lists(
 
 
 @given(st.lists(phrases, max_size=4), st.booleans())
-def test_every_letter_is_kept_or_told(found: list[list[Placed]], marks: bool) -> None:
+def test_every_letter_is_kept_or_told(found: list[list[MediaPhrase]], marks: bool) -> None:
     segments = [segment(*part, index=at) for at, part in enumerate(found)]
     kept, removals = leave_out(segments, lambda code: rules(code, marks=marks))
     before = "".join(one.text for part in found for one in part)
@@ -247,7 +247,7 @@ def test_every_letter_is_kept_or_told(found: list[list[Placed]], marks: bool) ->
 
 
 @given(st.lists(phrases, max_size=4))
-def test_what_was_surely_heard_is_always_kept(found: list[list[Placed]]) -> None:
+def test_what_was_surely_heard_is_always_kept(found: list[list[MediaPhrase]]) -> None:
     segments = [segment(*part, index=at) for at, part in enumerate(found)]
     kept, _ = leave_out(segments, rules)
     sure = [

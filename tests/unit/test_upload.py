@@ -52,8 +52,8 @@ def looked(upload: Upload, now: float, state: str) -> None:
     )
 
 
-def credit(out: Out, offset: int) -> ms.Credit:
-    return ms.Credit(request=out.message.request, job="job", offset=offset)
+def credit(out: Out, offset: int) -> ms.UploadCredit:
+    return ms.UploadCredit(request=out.message.request, job="job", offset=offset)
 
 
 # -- against a server that fails ---------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ class Server:
                 assert 1 <= len(blob) <= self.chunk
                 self.content += blob
                 self.most_under_way = max(self.most_under_way, len(self.content) - self._credited)
-                return [ms.Credit(request=request, job="job", offset=len(self.content))]
+                return [ms.UploadCredit(request=request, job="job", offset=len(self.content))]
             case ms.Status():
                 state = "queued" if self.is_committed else "receiving"
                 return [ms.JobInfo(request=request, job=replace(FACTS, state=state))]
@@ -115,7 +115,7 @@ class Server:
 
     def told(self, message: ms.ToClient) -> None:
         """Take note that an answer has reached the client."""
-        if isinstance(message, ms.Credit) and message.request == self._request:
+        if isinstance(message, ms.UploadCredit) and message.request == self._request:
             self._credited = max(self._credited, message.offset)
 
 

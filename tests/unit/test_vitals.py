@@ -6,7 +6,7 @@ from subtitled.core import events as ev
 from subtitled.core.records import Role
 from subtitled.observability.health import STUCK_S
 from subtitled.observability.metrics import Metrics
-from subtitled.observability.monitor import BusyMeter, Vitals, WaitMeter
+from subtitled.observability.monitor import BusyMeter, Monitor, WaitMeter
 from unit.broker_bench import Bench, bench
 
 
@@ -16,7 +16,7 @@ class Watched:
     def __init__(self, b: Bench) -> None:
         self.bench = b
         self.metrics = Metrics()
-        self.vitals = Vitals(self.metrics, clock=lambda: self.bench.now)
+        self.vitals = Monitor(self.metrics, clock=lambda: self.bench.now)
 
     def look(self, *, after_s: float = 0.0, is_stopping: bool = False) -> str:
         """Look after so many seconds, and return why the daemon is not ready."""

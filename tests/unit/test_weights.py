@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from subtitled.core.protocol import PROTOCOL, Join
+from subtitled.core.protocol import PROTOCOL, JoinSession
 from subtitled.version import VERSION
-from subtitled.workers.admission import Weights, why_not_to_join
-from subtitled.workers.remote_session import MAX_REMEMBERED, Remembered
+from subtitled.workers.admission import ModelWeightsCheck, why_not_to_join
+from subtitled.workers.remote_session import MAX_REMEMBERED, PreviousSession
 
-JOIN = Join(version=VERSION, protocol=PROTOCOL, place="cuda0")
+JOIN = JoinSession(version=VERSION, protocol=PROTOCOL, place="cuda0")
 ONE, OTHER = "1" * 64, "2" * 64
 
 
@@ -20,7 +20,7 @@ def test_the_same_release_is_welcome_and_another_told_what_to_do() -> None:
 
 
 def test_the_first_of_another_host_decides_until_all_are_gone() -> None:
-    weights = Weights("")
+    weights = ModelWeightsCheck("")
     assert weights.why_not("gpu2/cuda0.1", ONE, is_remote=True) == ""
     assert f"gpu2/cuda0 has {ONE}" in weights.why_not("gpu3/cuda0.1", OTHER, is_remote=True)
     assert weights.why_not("gpu3/cuda0.2", ONE, is_remote=True) == ""
@@ -31,27 +31,27 @@ def test_the_first_of_another_host_decides_until_all_are_gone() -> None:
 
 
 def test_a_worker_of_this_host_goes_before_those_of_others() -> None:
-    weights = Weights("")
+    weights = ModelWeightsCheck("")
     assert weights.why_not("gpu2/cuda0.1", OTHER, is_remote=True) == ""
     assert weights.why_not("gpu0.1", ONE, is_remote=False) == ""
     assert f"gpu0 has {ONE}" in weights.why_not("gpu2/cuda0.1", OTHER, is_remote=True)
 
 
 def test_what_the_configuration_says_goes_before_all() -> None:
-    weights = Weights(ONE)
+    weights = ModelWeightsCheck(ONE)
     assert f"model.digest is {ONE}" in weights.why_not("gpu0.1", OTHER, is_remote=False)
     assert f"model.digest is {ONE}" in weights.why_not("gpu2/cuda0.1", OTHER, is_remote=True)
     assert weights.why_not("gpu2/cuda0.2", ONE, is_remote=True) == ""
 
 
 def test_who_does_not_tell_its_weights_is_not_welcome_from_elsewhere() -> None:
-    weights = Weights("")
+    weights = ModelWeightsCheck("")
     assert weights.why_not("prepare0.1", "", is_remote=False) == ""
     assert "SHA-256" in weights.why_not("gpu2/cuda0.1", "", is_remote=True)
 
 
 def test_what_strangers_send_is_remembered_up_to_a_bound() -> None:
-    seen: Remembered[int] = Remembered()
+    seen: PreviousSession[int] = PreviousSession()
     assert seen.note(-1)
     assert not seen.note(-1)
     for number in range(MAX_REMEMBERED):

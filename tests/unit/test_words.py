@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from subtitled.core.states import JobEvent, SegmentEvent
-from subtitled.web.i18n import Voice
+from subtitled.web.i18n import Translator
 from subtitled.web.language_choice import preferred
 from subtitled.web.messages import LANGUAGES, WORDS
 
@@ -76,7 +76,7 @@ def test_what_can_happen_to_a_job_is_told_in_words() -> None:
 
 
 def test_one_is_not_said_as_many_are() -> None:
-    assert Voice("en")("unit.s", n=1) == "1 s"
+    assert Translator("en")("unit.s", n=1) == "1 s"
     for key in WORDS:
         if key.endswith(".one"):
             assert key.removesuffix(".one") in WORDS
@@ -111,11 +111,11 @@ def test_a_browser_is_answered_in_what_it_prefers(accepted: str, language: str) 
     ],
 )
 def test_a_length_of_time_is_told_to_its_two_greatest_units(ms: int, english: str, chinese: str) -> None:
-    assert [Voice(language).duration(ms) for language in LANGUAGES] == [english, chinese]
+    assert [Translator(language).duration(ms) for language in LANGUAGES] == [english, chinese]
 
 
 def test_figures_are_short_and_have_their_units() -> None:
-    voice = Voice("en")
+    voice = Translator("en")
     assert [voice.size(count) for count in (0, 999, 1_000, 12_340_000, 5 * 10**12)] == [
         "0 B",
         "999 B",
@@ -130,5 +130,5 @@ def test_figures_are_short_and_have_their_units() -> None:
 
 
 def test_what_a_newer_daemon_says_is_shown_as_it_says_it() -> None:
-    assert Voice("zh-Hant").of("state", "done") == "完成"
-    assert Voice("zh-Hant").of("state", "dreaming") == "dreaming"
+    assert Translator("zh-Hant").of("state", "done") == "完成"
+    assert Translator("zh-Hant").of("state", "dreaming") == "dreaming"

@@ -93,7 +93,7 @@ class TimedPool:
 
     def _beat(self) -> list[ac.Action]:
         self._at(self.bench.now + BEAT_S, self._beat)
-        for worker in self.bench.broker.roster.workers.values():
+        for worker in self.bench.broker.worker_table.workers.values():
             self.bench.happen(ev.WorkerHeard(worker.identity))
         return []
 
@@ -105,7 +105,7 @@ class TimedPool:
     def _send(self, sent: ac.SendTranscribe) -> None:
         slot = sent.lease.worker.rpartition(".")[0]
         kind = self._kinds[slot]
-        leases = self.bench.broker.leasing.leases
+        leases = self.bench.broker.lease_dispatch.leases
         held = sum(leases[lease].pcm_bytes for lease in self.bench.slot(slot).leases)
         self.most_bytes[slot] = max(held, self.most_bytes.get(slot, 0))
         arrived = self.bench.now

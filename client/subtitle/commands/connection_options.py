@@ -18,7 +18,7 @@ from subtitle.transport import SERVER_VARIABLE
 Command = Callable[..., Any]
 
 
-class ExitCode(IntEnum):
+class CommandExitCode(IntEnum):
     """Exit statuses of the `subtitle` commands."""
 
     OK = 0
@@ -28,7 +28,7 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
-class Reach:
+class ConnectionOptions:
     """How the server is reached, as the options before and after the command's name say; the later ones win."""
 
     def __init__(self) -> None:
@@ -77,7 +77,9 @@ def with_client(command: Command) -> Command:
     @click.pass_context
     @functools.wraps(command)
     def call(context: click.Context, *args: Any, **words: Any) -> Any:
-        return command(context.with_resource(context.ensure_object(Reach).client()), *args, **words)
+        return command(
+            context.with_resource(context.ensure_object(ConnectionOptions).client()), *args, **words
+        )
 
     return call
 
@@ -93,6 +95,6 @@ def print_json(value: object) -> None:
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: object) -> None:
-    reach = context.ensure_object(Reach)
+    reach = context.ensure_object(ConnectionOptions)
     if value is not None and parameter.name is not None:
         setattr(reach, parameter.name, value)

@@ -9,7 +9,7 @@ import click
 from subtitle.commands.connection_options import Command
 from subtitle.commands.jobs import split_formats
 from subtitle.commands.layout_options import chosen_layout, layout_options
-from subtitle.job_options import OptionWords, options_of
+from subtitle.job_options import JobKeywords, options_of
 from subtitle.messages import JobOptions, VadOptions
 
 _OPTIONS = (
@@ -65,4 +65,4 @@ def chosen(words: dict[str, Any]) -> JobOptions:
     names = [name for name in said if name.startswith("vad_")]
     if fields := {name.removeprefix("vad_"): said.pop(name) for name in names}:
         said["vad"] = VadOptions(**fields)
-    return options_of(None, OptionWords(**said))  # type: ignore[typeddict-item]
+    return options_of(None, JobKeywords(**said))  # type: ignore[typeddict-item]

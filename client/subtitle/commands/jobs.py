@@ -11,7 +11,7 @@ from rich.console import Console
 
 from subtitle import display
 from subtitle.client import Client
-from subtitle.commands.connection_options import ExitCode, as_json, print_json, with_client
+from subtitle.commands.connection_options import CommandExitCode, as_json, print_json, with_client
 from subtitle.commands.layout_options import chosen_layout, layout_options
 from subtitle.output_files import format_of, save_all
 from subtitle.progress import ENDED
@@ -65,12 +65,12 @@ def watch(client: Client, job: str | None, after_seq: int, *, is_json: bool) -> 
         facts = client.status(job)
         if facts.state in ENDED:
             print_json(facts) if is_json else display.print_job(Console(), facts)
-            sys.exit(ExitCode.OK if facts.state == "done" else ExitCode.FAILED)
+            sys.exit(CommandExitCode.OK if facts.state == "done" else CommandExitCode.FAILED)
     for event in client.watch(job, after_seq=after_seq):
         print_json(event) if is_json else click.echo(display.event_line(event))
         sys.stdout.flush()
         if job is not None and event.subject == "job" and event.after in ENDED:
-            sys.exit(ExitCode.OK if event.after == "done" else ExitCode.FAILED)
+            sys.exit(CommandExitCode.OK if event.after == "done" else CommandExitCode.FAILED)
 
 
 @click.command()

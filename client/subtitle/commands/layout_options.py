@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from subtitle.commands.connection_options import Command
-from subtitle.job_options import OptionWords, options_of
+from subtitle.job_options import JobKeywords, options_of
 from subtitle.messages import LayoutOptions
 
 _OPTIONS = (
@@ -44,4 +44,4 @@ def chosen_layout(words: dict[str, Any]) -> LayoutOptions | None:
     names = [name for name in words if name.startswith(_PREFIX)]
     fields = {name.removeprefix(_PREFIX): words.pop(name) for name in names}
     given = {name: value for name, value in fields.items() if value is not None}
-    return options_of(None, OptionWords(layout=LayoutOptions(**given))).layout if given else None
+    return options_of(None, JobKeywords(layout=LayoutOptions(**given))).layout if given else None

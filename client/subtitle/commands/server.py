@@ -15,7 +15,7 @@ from rich.live import Live
 from subtitle import top as picture
 from subtitle.client import Client
 from subtitle.commands.connection_options import as_json, print_json, with_client
-from subtitle.eta import Snapshot, speeds
+from subtitle.eta import QueueSnapshot, speeds
 
 SPEED_S = 15.0
 """Speeds in `top` are those of the last seconds."""
@@ -86,8 +86,8 @@ def completion(context: click.Context, shell: str) -> None:
     click.echo(found(context.find_root().command, {}, "subtitle", "_SUBTITLE_COMPLETE").source())
 
 
-def _look(client: Client) -> Snapshot:
+def _look(client: Client) -> QueueSnapshot:
     stats = client.stats()
-    return Snapshot(
+    return QueueSnapshot(
         at=time.monotonic(), stats=stats, jobs=client.list(picture.RUNNING, limit=picture.MAX_JOBS)
     )

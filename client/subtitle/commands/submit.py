@@ -14,13 +14,19 @@ import msgspec
 from msgspec import Struct
 
 from subtitle.client import Client
-from subtitle.commands.connection_options import ExitCode, Reach, as_json, json_line, with_client
+from subtitle.commands.connection_options import (
+    CommandExitCode,
+    ConnectionOptions,
+    as_json,
+    json_line,
+    with_client,
+)
 from subtitle.commands.job_options import chosen, job_options
 from subtitle.errors import SubtitleError, UnreachableError
 from subtitle.messages import JobFacts, JobOptions
 from subtitle.output_files import save_in
 from subtitle.progress import ENDED, Progress, progress_of
-from subtitle.progress_bars import Shown
+from subtitle.progress_bars import DisplayedProgress
 
 
 class _File(Struct, frozen=True):
@@ -49,7 +55,7 @@ class _File(Struct, frozen=True):
 @with_client
 @click.pass_obj
 def submit(
-    reach: Reach,
+    reach: ConnectionOptions,
     /,
     client: Client,
     files: Sequence[Path],
@@ -78,14 +84,14 @@ def submit(
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
     run = _Run(reach, client, chosen(words), is_again=is_again, is_on_server=is_on_server, is_json=is_json)
-    with Shown() as run.shown:
+    with DisplayedProgress() as run.shown:
         try:
             run.send([_File(path, _label(path, files)) for path in files], is_waiting=is_waiting)
             if is_waiting:
                 run.wait(output, is_forced=is_forced)
         except KeyboardInterrupt:
             run.say_interrupted()
-            sys.exit(ExitCode.INTERRUPTED)
+            sys.exit(CommandExitCode.INTERRUPTED)
         except UnreachableError:
             run.say_jobs()
             raise
@@ -97,7 +103,7 @@ class _Run:
 
     def __init__(
         self,
-        reach: Reach,
+        reach: ConnectionOptions,
         client: Client,
         options: JobOptions,
         *,
@@ -114,8 +120,8 @@ class _Run:
         self._jobs: dict[str, list[_File]] = {}
         """The files of each job that has not ended: those with equal content share one."""
         self._sending: _File | None = None
-        self.shown = Shown()
-        self.status = ExitCode.OK
+        self.shown = DisplayedProgress()
+        self.status = CommandExitCode.OK
 
     def send(self, files: Sequence[_File], *, is_waiting: bool) -> None:
         """Submit all files; one that is refused does not keep the others."""
@@ -129,7 +135,7 @@ class _Run:
                 # Refused by the server, or not to be read here; the others may do better.
                 self.shown.end(file.label, "not submitted")
                 self.shown.say(f"subtitle: {file.path}: {error}")
-                self.status = ExitCode.UNREACHABLE
+                self.status = CommandExitCode.UNREACHABLE
                 continue
             self._jobs.setdefault(facts.id, []).append(file)
             self._sending = None
@@ -193,7 +199,7 @@ class _Run:
                 saved.append(save_in(folder, name, body, is_forced=is_forced))
             self.shown.end(file.label, "done")
         else:
-            self.status = max(self.status, ExitCode.FAILED)
+            self.status = max(self.status, CommandExitCode.FAILED)
             self.shown.end(file.label, facts.state)
             self.shown.say(f"subtitle: {file.path}: {facts.state}{f': {facts.cause}' if facts.cause else ''}")
             if facts.segments.get("done"):

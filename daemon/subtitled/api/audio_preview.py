@@ -8,15 +8,15 @@ from functools import partial
 from subtitle import messages as ms
 from subtitled.api.errors import RefusedError
 from subtitled.api.peer import Peer
-from subtitled.api.upload_store import Holdings
+from subtitled.api.upload_store import UploadStore
 from subtitled.api.upload_writer import CallBack
 from subtitled.api.views import media_of, shown
 from subtitled.config.schema import SAMPLE_RATE
 from subtitled.core.records import Job
 from subtitled.errors import MediaError
-from subtitled.media.preview_pool import Ears, GoneError, Stretch
+from subtitled.media.preview_pool import AudioRange, MediaGoneError, PreviewPool
 from subtitled.output.transcript_builder import SAMPLES_PER_MS
-from subtitled.runtime.background import Aside
+from subtitled.runtime.background import BackgroundPool
 from subtitled.storage.rows import JobRow
 
 MAX_UNDER_WAY = 16
@@ -26,17 +26,17 @@ MAX_OF_ONE = 8
 BYTES_PER_SAMPLE = 2
 
 
-class Listening:
+class AudioPreview:
     """Belongs to the thread of the server's loop, to which what its own threads wait for comes back."""
 
-    def __init__(self, holdings: Holdings, call_back: CallBack, ears: Ears | None = None) -> None:
+    def __init__(self, holdings: UploadStore, call_back: CallBack, ears: PreviewPool | None = None) -> None:
         """Start nothing yet; `call_back`, called in a thread, has a function called in the loop's."""
         self._holdings = holdings
-        self._ears = ears or Ears()
-        self._aside = Aside("ears", call_back, threads=self._ears.count)
+        self._ears = ears or PreviewPool()
+        self._aside = BackgroundPool("ears", call_back, threads=self._ears.count)
         self._under_way: Counter[str] = Counter()
 
-    def listen(self, message: ms.Listen, row: JobRow, peer: Peer) -> None:
+    def listen(self, message: ms.GetAudio, row: JobRow, peer: Peer) -> None:
         """Answer, when it is decoded, with a stretch of a job's audio; raises RefusedError.
 
         It is counted in the time of the cues: where the audio begins later than the media, there is silence before.
@@ -53,7 +53,7 @@ class Listening:
         end = min(start + message.duration_ms * SAMPLES_PER_MS, total)
         begins = max(start, min(end, media.offset_samples))
         asked = job.options.language
-        stretch = Stretch(
+        stretch = AudioRange(
             path=job.location,
             size=job.size,
             mtime_ns=job.mtime_ns,
@@ -63,7 +63,7 @@ class Listening:
             samples=end - begins,
         )
         silence = bytes((begins - start) * BYTES_PER_SAMPLE)
-        answer = ms.Sound(
+        answer = ms.Audio(
             request=message.request,
             job=job.id,
             start_ms=message.start_ms,
@@ -98,7 +98,7 @@ class Listening:
 
     def _told(self, job: Job, error: MediaError) -> tuple[str, str]:
         """Return the code and the text of an Error."""
-        if not isinstance(error, GoneError):
+        if not isinstance(error, MediaGoneError):
             return "INTERNAL", f"job {job.id}: {error}"
         if self._holdings.holds(job):
             where = "the server keeps it for uploads.keep_done_s, or uploads.keep_failed_s; send it again to hear it"

@@ -15,10 +15,10 @@ from subtitle.errors import ProtocolError
 from subtitled.api.errors import RefusedError
 from subtitled.api.peer import Peer
 from subtitled.api.views import journal_event
-from subtitled.network.auth import AllowList, Who
-from subtitled.network.listeners import Door
+from subtitled.network.auth import AllowList, Principal
+from subtitled.network.listeners import Listener
 from subtitled.network.rate_limit import RateLimit
-from subtitled.network.router_reader import Inlet, is_chosen
+from subtitled.network.router_reader import RouterReader, is_chosen
 from subtitled.observability.metrics import Metrics
 from subtitled.storage.rows import JournalEntry
 from subtitled.storage.store import Store
@@ -40,7 +40,7 @@ class _Watcher(Struct):
     """A client that watches, and how far it is."""
 
     watch: ms.Watch
-    who: Who
+    who: Principal
     seen: int
     """The last journal entry that it was sent, or did not ask for."""
     is_behind: bool = True
@@ -56,14 +56,14 @@ class _Addressed(Struct):
 _addressed = msgspec.msgpack.Decoder(_Addressed)
 
 
-class Link:
+class ClientEndpoint:
     """Speaks with the clients of one door, on the thread of the server's loop."""
 
     def __init__(
         self,
-        door: Door,
+        door: Listener,
         *,
-        allowed: AllowList[Who],
+        allowed: AllowList[Principal],
         rate: RateLimit,
         store: Store,
         handle: Handle,
@@ -71,7 +71,7 @@ class Link:
     ) -> None:
         """`handle` answers a request, now or later, or raises RefusedError."""
         self._socket = door.socket
-        self._inlet = Inlet(door.socket, ms.to_server.max_frames)
+        self._inlet = RouterReader(door.socket, ms.to_server.max_frames)
         self._kind = door.kind
         self._allowed = allowed
         self._rate = rate
@@ -79,7 +79,7 @@ class Link:
         self._handle = handle
         self._metrics = metrics
         self._watchers: dict[bytes, _Watcher] = {}
-        """Who watches, by identity; who was sent older entries last comes last."""
+        """Principal watches, by identity; who was sent older entries last comes last."""
 
     @property
     def is_behind(self) -> bool:
@@ -122,10 +122,10 @@ class Link:
                 if self._allowed.still_has(watcher.who)
             }
 
-    def _who(self, frames: Sequence[zmq.Frame]) -> Who | None:
+    def _who(self, frames: Sequence[zmq.Frame]) -> Principal | None:
         """Return who has sent these frames; None for whose key is no longer allowed, who gets no answer."""
         if self._kind != "keys":
-            return Who(is_local=self._kind == "local")
+            return Principal(is_local=self._kind == "local")
         return self._allowed.find_sender(frames[0]) if frames else None
 
     def _take(self, peer: Peer, frames: Sequence[zmq.Frame], now: float) -> None:
@@ -202,7 +202,7 @@ class Link:
             return False
         return watcher.who.only is None or self._store.job_owner(entry.job) == watcher.who.only
 
-    def _reply_to(self, identity: bytes, who: Who) -> Callable[[ms.ToClient, Iterable[Buffer]], bool]:
+    def _reply_to(self, identity: bytes, who: Principal) -> Callable[[ms.ToClient, Iterable[Buffer]], bool]:
         def reply(message: ms.ToClient, blobs: Iterable[Buffer]) -> bool:
             """Send an answer, unless the key was taken off the list since the question."""
             is_known = self._kind != "keys" or self._allowed.still_has(who)

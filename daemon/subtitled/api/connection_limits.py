@@ -22,7 +22,7 @@ from msgspec import Struct
 from zmq.utils.monitor import parse_monitor_message
 
 from subtitled import log
-from subtitled.network.listeners import Door
+from subtitled.network.listeners import Listener
 from subtitled.observability.metrics import Metrics
 
 MAX_CONNECTIONS = 2048
@@ -43,18 +43,18 @@ class _Gate(Struct):
     """A door, what tells of it, and who is connected."""
 
     monitor: zmq.Socket[bytes]
-    door: Door
+    door: Listener
     lines: dict[int, str]
     """The endpoint that each file descriptor came in by, oldest first."""
 
 
-class Lines:
+class ConnectionLimits:
     """All connections of clients; belongs to the thread of the server's loop."""
 
     def __init__(
         self,
         context: zmq.Context[zmq.Socket[bytes]],
-        doors: Iterable[Door],
+        doors: Iterable[Listener],
         *,
         descriptors: int,
         metrics: Metrics,
@@ -174,7 +174,7 @@ def _is_at(line: plain.socket, endpoint: str) -> bool:
     return endpoint.startswith("tcp://") and endpoint.rpartition(":")[2] == str(here[1])
 
 
-def _monitor(context: zmq.Context[zmq.Socket[bytes]], door: Door) -> zmq.Socket[bytes]:
+def _monitor(context: zmq.Context[zmq.Socket[bytes]], door: Listener) -> zmq.Socket[bytes]:
     address = f"inproc://lines-{door.kind}"
     door.socket.monitor(address, _EVENTS)
     monitor = context.socket(zmq.PAIR)

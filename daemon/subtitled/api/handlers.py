@@ -15,8 +15,8 @@ from subtitle import messages as ms
 from subtitled import log
 from subtitled.api.errors import RefusedError
 from subtitled.api.peer import Peer
-from subtitled.api.stats import Census
-from subtitled.api.upload_store import Holdings
+from subtitled.api.stats import ServerStats
+from subtitled.api.upload_store import UploadStore
 from subtitled.api.validation import check_layout
 from subtitled.api.views import history, job_facts, media_of, shown
 from subtitled.config.schema import FORMATS, Format
@@ -29,10 +29,10 @@ from subtitled.cues.render import render
 from subtitled.cues.transcript import Transcript
 from subtitled.files.atomic_files import is_there
 from subtitled.output.finish import look_of
-from subtitled.output.layout_process import Composer
+from subtitled.output.layout_process import LayoutProcess
 from subtitled.output.paths import output_paths
 from subtitled.output.transcript_builder import SAMPLES_PER_MS
-from subtitled.runtime.background import Aside
+from subtitled.runtime.background import BackgroundPool
 from subtitled.storage.rows import JobRow, ResultRow
 from subtitled.storage.store import Store
 from subtitled.version import VERSION
@@ -46,10 +46,20 @@ _log = log.get()
 _waveform_decoder = msgspec.msgpack.Decoder(Waveform)
 T = TypeVar("T")
 
-Ask = ms.Hello | ms.List | ms.Status | ms.Fetch | ms.Look | ms.Cancel | ms.Retry | ms.Stats | ms.SetLogLevel
+Ask = (
+    ms.Hello
+    | ms.List
+    | ms.Status
+    | ms.Fetch
+    | ms.GetWaveform
+    | ms.Cancel
+    | ms.Retry
+    | ms.Stats
+    | ms.SetLogLevel
+)
 
 
-class Desk:
+class RequestHandlers:
     """Answers requests, on the thread of the server's loop; what takes long is composed in another."""
 
     def __init__(
@@ -58,10 +68,10 @@ class Desk:
         broker: Broker,
         happen: Callable[[Event], None],
         *,
-        holdings: Holdings,
-        census: Census,
-        aside: Aside,
-        composer: Composer,
+        holdings: UploadStore,
+        census: ServerStats,
+        aside: BackgroundPool,
+        composer: LayoutProcess,
         model: str,
     ) -> None:
         """`happen` hands an event to the broker and commits what comes of it."""
@@ -109,7 +119,7 @@ class Desk:
                 peer.reply(ms.JobInfo(request=request, job=self.facts(job)))
             case ms.Fetch():
                 self._fetch(message, peer)
-            case ms.Look(job=job):
+            case ms.GetWaveform(job=job):
                 self._look(request, self.find(job, peer), peer)
             case ms.Stats():
                 peer.reply(self._census.stats(request, peer.who))
@@ -148,7 +158,7 @@ class Desk:
         counts = self._store.count_segments([row.job.id for row in rows])
         decoded = {
             worker.feed.job: worker.feed.decoded_samples
-            for worker in self._broker.roster.of(Role.PREPARE)
+            for worker in self._broker.worker_table.of(Role.PREPARE)
             if worker.feed
         }
         return tuple(
@@ -237,7 +247,7 @@ class Desk:
                 "NOT_FOUND", f"job {row.job.id} has no waveform: an earlier release read it; submit it again"
             )
         waveform = _waveform_decoder.decode(stored)
-        answer = ms.Waveform(
+        answer = ms.WaveformInfo(
             request=request,
             job=row.job.id,
             interval_ms=waveform.interval_ms,

@@ -8,18 +8,18 @@ from msgspec import Struct
 
 from subtitle import messages as ms
 from subtitle.codec import Buffer
-from subtitled.network.auth import Who
+from subtitled.network.auth import Principal
 
 Reply = Callable[[ms.ToClient, Iterable[Buffer]], bool]
 
 
 class Peer(Struct, frozen=True):
-    """Who has asked, and how it is answered."""
+    """Principal has asked, and how it is answered."""
 
     door: str
     """The kind of socket that it came in by."""
     identity: bytes
-    who: Who
+    who: Principal
     send: Reply
     """Sends it a message with blobs; False when it is gone, or does not read."""
 

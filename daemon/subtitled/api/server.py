@@ -14,14 +14,14 @@ from msgspec import Struct
 
 from subtitle import messages as ms
 from subtitle.codec import Buffer
-from subtitled.api.audio_preview import Listening
-from subtitled.api.connection import Link
-from subtitled.api.connection_limits import Lines
+from subtitled.api.audio_preview import AudioPreview
+from subtitled.api.connection import ClientEndpoint
+from subtitled.api.connection_limits import ConnectionLimits
 from subtitled.api.errors import RefusedError
-from subtitled.api.handlers import Desk
+from subtitled.api.handlers import RequestHandlers
 from subtitled.api.peer import Peer
-from subtitled.api.stats import Census
-from subtitled.api.upload_store import Holdings
+from subtitled.api.stats import ServerStats
+from subtitled.api.upload_store import UploadStore
 from subtitled.api.upload_writer import CallBack
 from subtitled.api.uploads import WINDOW_BYTES, Uploads
 from subtitled.api.validation import options_of
@@ -35,15 +35,15 @@ from subtitled.inboxes.arrivals import new_job_id
 from subtitled.network.auth import ZAP_DOMAIN, AllowList, Authenticator, server_key, server_key_path, whos
 from subtitled.network.listeners import kind_of, open_doors
 from subtitled.network.rate_limit import RateLimit
-from subtitled.observability.gpu_memory import GpuMemory
+from subtitled.observability.gpu_memory import GpuMemoryMonitor
 from subtitled.observability.metrics import Metrics
-from subtitled.output.layout_process import Composer
-from subtitled.runtime.background import Aside
+from subtitled.output.layout_process import LayoutProcess
+from subtitled.runtime.background import BackgroundPool
 from subtitled.runtime.rlimits import more_descriptors
-from subtitled.storage.durability import Durability
+from subtitled.storage.durability import DurabilityQueue
 from subtitled.storage.rows import JournalEntry
 from subtitled.storage.store import Store
-from subtitled.workers.remote_listener import Gate
+from subtitled.workers.remote_listener import RemoteListener
 
 UPLOADS_FOLDER = "uploads"
 GAUGE_S = 1.0
@@ -53,7 +53,7 @@ CATCH_UP_S = 0.05
 """Wait before a client that did not read fast enough is sent more."""
 
 
-class Reception:
+class ApiServer:
     """Belongs to the thread of the server's loop."""
 
     def __init__(
@@ -62,7 +62,7 @@ class Reception:
         context: zmq.Context[zmq.Socket[bytes]],
         *,
         authenticator: Authenticator,
-        gate: Gate | None = None,
+        gate: RemoteListener | None = None,
         store: Store,
         broker: Broker,
         happen: Callable[[Event], None],
@@ -82,21 +82,21 @@ class Reception:
         self._metrics = metrics
         self._languages = languages
         self._gauge_at = 0.0
-        self._aside = Aside("clients", call_back, threads=4)
-        self._durability = Durability(store, call_back)
+        self._aside = BackgroundPool("clients", call_back, threads=4)
+        self._durability = DurabilityQueue(store, call_back)
         self._folder = Path(config.state.dir, UPLOADS_FOLDER)
-        self._holdings = Holdings(
+        self._holdings = UploadStore(
             self._folder,
             config.uploads,
             reserve_bytes=config.state.reserve_mb * MIB,
             aside=self._aside,
         )
-        self.census = Census(
-            store, broker, self._holdings, GpuMemory(lambda: metrics.gpus.devices, self._aside)
+        self.census = ServerStats(
+            store, broker, self._holdings, GpuMemoryMonitor(lambda: metrics.gpus.devices, self._aside)
         )
-        self._listening = Listening(self._holdings, call_back)
-        self._composer = Composer()
-        self.desk = Desk(
+        self._listening = AudioPreview(self._holdings, call_back)
+        self._composer = LayoutProcess()
+        self.desk = RequestHandlers(
             store,
             broker,
             happen,
@@ -132,11 +132,13 @@ class Reception:
             raise
         # The door for workers is not answered here, but its connections are looked after with the others.
         doors = [*self._doors, *([gate.door] if gate else [])]
-        self._lines = Lines(context, doors, descriptors=more_descriptors(), metrics=metrics)
+        self._lines = ConnectionLimits(context, doors, descriptors=more_descriptors(), metrics=metrics)
         self._lines.allow(_held_bytes(config))
         rate = RateLimit(config.listen.requests_per_s)
         self._links = [
-            Link(door, allowed=self._allowed, rate=rate, store=store, handle=self._handle, metrics=metrics)
+            ClientEndpoint(
+                door, allowed=self._allowed, rate=rate, store=store, handle=self._handle, metrics=metrics
+            )
             for door in self._doors
         ]
 
@@ -212,7 +214,7 @@ class Reception:
             case ms.Commit(job=job, options=wanted):
                 options = self._options(wanted) if wanted is not None else None
                 self.uploads.commit(message, options, self.desk.find(job, peer).job, peer, now)
-            case ms.Listen(job=job):
+            case ms.GetAudio(job=job):
                 self._listening.listen(message, self.desk.find(job, peer), peer)
             case ms.Watch():
                 raise TypeError("Watch is the link's own")

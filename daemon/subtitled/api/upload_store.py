@@ -11,19 +11,19 @@ from pathlib import Path
 from types import MappingProxyType
 
 from subtitled.api.errors import RefusedError
-from subtitled.config.schema import Uploads as Limits
+from subtitled.config.schema import UploadsConfig as Limits
 from subtitled.core.records import Job
 from subtitled.errors import SpoolError
 from subtitled.files.atomic_files import free_bytes
-from subtitled.runtime.background import Aside
+from subtitled.runtime.background import BackgroundPool
 
 MIB = 2**20
 
 
-class Holdings:
+class UploadStore:
     """Accounts for the folder of uploads; belongs to the thread of the server's loop."""
 
-    def __init__(self, folder: Path, limits: Limits, *, reserve_bytes: int, aside: Aside) -> None:
+    def __init__(self, folder: Path, limits: Limits, *, reserve_bytes: int, aside: BackgroundPool) -> None:
         self._folder = folder
         self._aside = aside
         self._bytes: dict[str, int] = {}

@@ -24,7 +24,7 @@ FILE_MODE = 0o600
 CallBack = Callable[[Callable[[], None]], None]
 
 
-class Arrived(Struct, frozen=True, kw_only=True):
+class ReceivedFile(Struct, frozen=True, kw_only=True):
     """A file that is whole and on the disk."""
 
     size: int
@@ -32,7 +32,7 @@ class Arrived(Struct, frozen=True, kw_only=True):
     sha256: str
 
 
-class Inflow:
+class UploadWriter:
     """Writes one file; its methods only enqueue, and belong to the thread of the loop.
 
     What happened comes back through `call_back`: `written(offset)` now and then, `failed(error)` once, after which nothing
@@ -93,7 +93,7 @@ class Inflow:
 
         self._put(work)
 
-    def finish(self, then: Callable[[Arrived], None]) -> None:
+    def finish(self, then: Callable[[ReceivedFile], None]) -> None:
         """Have the file on the disk, durably, and tell what it is; the last task."""
 
         def work() -> None:
@@ -101,7 +101,9 @@ class Inflow:
             for folder in (self._path.parent, self._path.parent.parent):
                 sync_folder(folder)
             found = os.fstat(self._file)
-            arrived = Arrived(size=found.st_size, mtime_ns=found.st_mtime_ns, sha256=self._hash.hexdigest())
+            arrived = ReceivedFile(
+                size=found.st_size, mtime_ns=found.st_mtime_ns, sha256=self._hash.hexdigest()
+            )
             self._call_back(lambda: then(arrived))
 
         self._put(work)

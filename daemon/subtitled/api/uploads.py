@@ -19,17 +19,17 @@ from subtitle.codec import Buffer
 from subtitled import log
 from subtitled.api.errors import RefusedError
 from subtitled.api.peer import Peer
-from subtitled.api.upload_store import Holdings
-from subtitled.api.upload_writer import MAX_WAITING, Arrived, CallBack, Inflow
+from subtitled.api.upload_store import UploadStore
+from subtitled.api.upload_writer import MAX_WAITING, CallBack, ReceivedFile, UploadWriter
 from subtitled.api.validation import safe_name, size_and_hash
-from subtitled.config.schema import Uploads as Limits
+from subtitled.config.schema import UploadsConfig as Limits
 from subtitled.core.events import Event, Expired, JobArrived, RetryRequested, Uploaded
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
 from subtitled.files.atomic_files import is_there
 from subtitled.inboxes.arrivals import new_job_id
 from subtitled.observability.metrics import Metrics
-from subtitled.runtime.background import Aside
+from subtitled.runtime.background import BackgroundPool
 from subtitled.storage.store import Store
 
 CHUNK_BYTES = 2**20
@@ -52,7 +52,7 @@ class _Upload(Struct):
     """Bytes taken from the connection."""
     written: int = 0
     """Bytes on the disk."""
-    inflow: Inflow | None = None
+    inflow: UploadWriter | None = None
     is_open: bool = False
     """The file is open, and what it held before is known."""
     is_accepted: bool = False
@@ -71,10 +71,10 @@ class Uploads:
         limits: Limits,
         *,
         store: Store,
-        holdings: Holdings,
+        holdings: UploadStore,
         happen: Callable[[Event], None],
         tell: Callable[[Peer, int, str], None],
-        aside: Aside,
+        aside: BackgroundPool,
         call_back: CallBack,
         metrics: Metrics,
     ) -> None:
@@ -267,7 +267,7 @@ class Uploads:
         self._happen(RetryRequested(job=job, segments=self._store.segment_rows(job.id)))
         return True
 
-    def _sent_by(self, peer: Peer, job: str, request: int | None = None) -> tuple[_Upload, Inflow]:
+    def _sent_by(self, peer: Peer, job: str, request: int | None = None) -> tuple[_Upload, UploadWriter]:
         """Return the upload that a connection sends, by this Submit if one is named; raises RefusedError."""
         upload = self._open.get(job)
         if (
@@ -289,7 +289,7 @@ class Uploads:
         if upload is None:
             upload = _Upload(job, peer, message.request, message.size, message.sha256)
             self._open[job.id] = upload
-            upload.inflow = Inflow(
+            upload.inflow = UploadWriter(
                 Path(os.fsdecode(job.location)),
                 pool=self._aside.pool,
                 call_back=self._call_back,
@@ -341,7 +341,7 @@ class Uploads:
             if not upload.is_accepted:
                 self._accept(upload)
                 return
-            upload.peer.reply(ms.Credit(request=upload.request, job=upload.job.id, offset=offset))
+            upload.peer.reply(ms.UploadCredit(request=upload.request, job=upload.job.id, offset=offset))
 
     def _failed(self, upload: _Upload, error: OSError) -> None:
         """Tell that the disk has refused; what it took stays, and the upload may go on later."""
@@ -355,7 +355,7 @@ class Uploads:
         )
         self._refuse(upload, "NO_SPACE" if is_full else "INTERNAL", reason)
 
-    def _finished(self, upload: _Upload, arrived: Arrived) -> None:
+    def _finished(self, upload: _Upload, arrived: ReceivedFile) -> None:
         if not self._is_current(upload) or upload.commit is None:
             return
         peer, request = upload.commit

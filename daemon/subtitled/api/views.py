@@ -15,10 +15,10 @@ from subtitled.config.schema import SAMPLE_RATE
 from subtitled.core.protocol import Media
 from subtitled.core.records import Worker
 from subtitled.core.states import JOB_LIVE, JobState
-from subtitled.observability.gpu_memory import Memory
+from subtitled.observability.gpu_memory import GpuMemoryUsage
 from subtitled.output.transcript_builder import SAMPLES_PER_MS
 from subtitled.storage.rows import JobRow, JournalEntry
-from subtitled.workers.remote_session import Session
+from subtitled.workers.remote_session import RemoteSession
 
 _media_decoder = msgspec.msgpack.Decoder(Media)
 
@@ -90,8 +90,8 @@ def worker_facts(
     busy_s: float,
     may_see_job: bool,
     jobs: tuple[str, ...],
-    memory: Memory,
-    session: Session | None,
+    memory: GpuMemoryUsage,
+    session: RemoteSession | None,
 ) -> ms.WorkerFacts:
     """Return one worker slot; what it reads and why it was lost only to those who may see that job.
 
@@ -116,7 +116,7 @@ def worker_facts(
     )
 
 
-def _session_facts(session: Session | None) -> dict[str, Any]:
+def _session_facts(session: RemoteSession | None) -> dict[str, Any]:
     if session is None:
         return {}
     return {

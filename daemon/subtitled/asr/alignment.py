@@ -14,8 +14,8 @@ import numpy as np
 from msgspec import Struct
 
 from subtitle.messages import WordTimestamps
-from subtitled.asr.faster_whisper_compat import Aligned
-from subtitled.config.layout_limits import Limits
+from subtitled.asr.faster_whisper_compat import AlignedWords
+from subtitled.config.layout_limits import LayoutLimits
 from subtitled.cues.text_width import fits_one_cue
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from faster_whisper.transcribe import TranscriptionOptions
 
 
-class Window(Struct):
+class AlignmentWindow(Struct):
     """One window of a batch whose words are to be timed."""
 
     row: int
@@ -56,7 +56,7 @@ def needs_words(
     parts: Sequence[dict[str, Any]],
     tokenizer: Tokenizer,
     wanted: WordTimestamps,
-    limits: Callable[[str | None], Limits],
+    limits: Callable[[str | None], LayoutLimits],
 ) -> bool:
     """Return whether the words of a window are to be timed; with "auto" where one of its phrases is no single cue."""
     if wanted != "auto":
@@ -74,13 +74,13 @@ def needs_words(
 
 
 def time_words(
-    model: WhisperModel, windows: Sequence[Window], encoded: Any, options: TranscriptionOptions
+    model: WhisperModel, windows: Sequence[AlignmentWindow], encoded: Any, options: TranscriptionOptions
 ) -> None:
     """Add the words of `windows` to their phrases: in order, none over another, none outside its phrase.
 
     `encoded` is the encoder's output for the whole batch. The alignment takes one prompt for all, so each language is a call.
     """
-    groups: dict[tuple[int, ...], list[Window]] = {}
+    groups: dict[tuple[int, ...], list[AlignmentWindow]] = {}
     for window in windows:
         groups.setdefault(tuple(window.tokenizer.sot_sequence), []).append(window)
     for group in groups.values():
@@ -109,14 +109,16 @@ def _rows(encoded: Any, rows: list[int]) -> Any:
     return StorageView.from_array(np.ascontiguousarray(np.asarray(on_host)[rows]))
 
 
-def _add_words(model: WhisperModel, window: Window, alignment: Any, options: TranscriptionOptions) -> None:
+def _add_words(
+    model: WhisperModel, window: AlignmentWindow, alignment: Any, options: TranscriptionOptions
+) -> None:
     from faster_whisper import WhisperModel
 
     edges = [(part["start"], part["end"]) for part in window.parts]
     # Given a batch, the method carries the end of the last word from one window over to the next, which has nothing
     # to do with it: hand it the alignments one by one.
     WhisperModel.add_word_timestamps(
-        Aligned(alignment, model.frames_per_second),
+        AlignedWords(alignment, model.frames_per_second),
         [window.parts],
         window.tokenizer,
         None,

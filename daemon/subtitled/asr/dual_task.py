@@ -10,7 +10,7 @@ from msgspec.structs import replace
 if TYPE_CHECKING:
     import numpy as np
 
-    from subtitled.asr.prompts import Request
+    from subtitled.asr.prompts import PromptRequest
     from subtitled.core.protocol import SegmentResult
 
 F = TypeVar("F", bound="np.ndarray")
@@ -20,9 +20,9 @@ ENGLISH = "en"
 
 
 def transcribe(
-    decode: Callable[[Sequence[F], Sequence[Request]], list[SegmentResult]],
+    decode: Callable[[Sequence[F], Sequence[PromptRequest]], list[SegmentResult]],
     features: Sequence[F],
-    requests: Sequence[Request],
+    requests: Sequence[PromptRequest],
     is_translated: Sequence[bool],
 ) -> list[SegmentResult]:
     """Return the result of each segment, with its translation where one is asked for.

@@ -16,14 +16,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from subtitle.messages import WordTimestamps
-from subtitled.asr.alignment import Window, keep_edges, needs_words, time_words
-from subtitled.asr.fallback import Attempt, cut_loop, decode_again, measured
+from subtitled.asr.alignment import AlignmentWindow, keep_edges, needs_words, time_words
+from subtitled.asr.fallback import DecodingAttempt, cut_loop, decode_again, measured
 from subtitled.asr.faster_whisper_compat import generate, is_out_of_memory, options_of
-from subtitled.asr.prompts import Prompts, Request
-from subtitled.config.layout_limits import Limits, limits_for
-from subtitled.config.schema import Decoding
+from subtitled.asr.prompts import PromptBuilder, PromptRequest
+from subtitled.config.layout_limits import LayoutLimits, limits_for
+from subtitled.config.schema import DecodingConfig
 from subtitled.core.protocol import SegmentResult
-from subtitled.core.transcription import Decision, Phrase, Verdict, Word
+from subtitled.core.transcription import DecisionKind, DecodingDecision, Phrase, Word
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
@@ -36,7 +36,7 @@ WINDOW_FRAMES = 3000
 RUNS_TO_GROW = 50
 """Batches without trouble after which one twice as large is tried, where memory had run out."""
 
-DEFAULT_DECODING = Decoding()
+DEFAULT_DECODING = DecodingConfig()
 
 
 class OutOfMemoryError(Exception):
@@ -46,7 +46,7 @@ class OutOfMemoryError(Exception):
 class _State(Struct):
     """How far one segment of a batch is."""
 
-    request: Request
+    request: PromptRequest
     features: np.ndarray
     """float32 (n_mels, frames), 100 frames a second."""
     language: str | None
@@ -57,7 +57,7 @@ class _State(Struct):
     no_speech_prob: float = 0.0
     temperature: float = 0.0
     fallbacks: int = 0
-    decisions: list[Decision] = []
+    decisions: list[DecodingDecision] = []
     last_end_s: float = 0.0
     """End of the last phrase so far, for the word times of the next window."""
 
@@ -71,9 +71,9 @@ class Engine:
         *,
         beam_size: int,
         batch_size: int,
-        decoding: Decoding = DEFAULT_DECODING,
+        decoding: DecodingConfig = DEFAULT_DECODING,
         runs_to_grow: int = RUNS_TO_GROW,
-        limits: Callable[[str | None], Limits] = limits_for,
+        limits: Callable[[str | None], LayoutLimits] = limits_for,
     ) -> None:
         self.model = model
         self.batch_size = batch_size
@@ -85,7 +85,7 @@ class Engine:
         self._decoding = decoding
         self._limits_for = limits
         """What a cue in some language holds: a phrase that is more has its words timed where that is left open."""
-        self._prompts = Prompts(model)
+        self._prompts = PromptBuilder(model)
         self._window = int(model.feature_extractor.nb_max_frames)
 
     @property
@@ -108,7 +108,11 @@ class Engine:
         return features
 
     def transcribe(
-        self, features: Sequence[np.ndarray], requests: Sequence[Request], *, word_timestamps: WordTimestamps
+        self,
+        features: Sequence[np.ndarray],
+        requests: Sequence[PromptRequest],
+        *,
+        word_timestamps: WordTimestamps,
     ) -> list[SegmentResult]:
         """Return the result of each segment. Its text and the edges that tokens gave its phrases are those without word times.
 
@@ -201,7 +205,7 @@ class Engine:
         ]
         tokenizers = [self._tokenizer(state) for state in states]
         unaligned = [
-            Window(row, window_raw.parts, tokenizer, window_raw.size, state.last_end_s)
+            AlignmentWindow(row, window_raw.parts, tokenizer, window_raw.size, state.last_end_s)
             for row, (state, tokenizer, window_raw) in enumerate(zip(states, tokenizers, raw, strict=True))
             if needs_words(window_raw.parts, tokenizer, word_timestamps, self._limits_for)
         ]
@@ -243,7 +247,7 @@ class Engine:
         state.seek += size
         raw = _Raw(size=size, taken=taken)
         if taken.is_silence(options):
-            state.decisions.append(_decision(Verdict.SILENCE, "no_speech_prob", taken))
+            state.decisions.append(_decision(DecisionKind.SILENCE, "no_speech_prob", taken))
             return raw
         raw.parts, seek, _ = self.model._split_segments_by_timestamps(  # noqa: SLF001 - Whisper's own rule
             tokenizer=tokenizer,
@@ -268,7 +272,7 @@ class Engine:
             cut = cut_loop(raw.parts, tokenizer.eot, self._decoding.max_repeats)
             if cut is not None:
                 raw.parts = cut
-                state.decisions.append(_decision(Verdict.LOOP, "repetition", taken))
+                state.decisions.append(_decision(DecisionKind.LOOP, "repetition", taken))
         return raw
 
     def _tokenizer(self, state: _State) -> Tokenizer:
@@ -282,7 +286,7 @@ class _Raw(Struct):
     """One window's result before it becomes phrases."""
 
     size: int
-    taken: Attempt
+    taken: DecodingAttempt
     parts: list[dict[str, Any]] = []
 
 
@@ -328,5 +332,5 @@ def _result(state: _State) -> SegmentResult:
     )
 
 
-def _decision(verdict: Verdict, cause: str, taken: Attempt) -> Decision:
-    return Decision(verdict=verdict, cause=cause, temperature=float(taken.temperature))
+def _decision(verdict: DecisionKind, cause: str, taken: DecodingAttempt) -> DecodingDecision:
+    return DecodingDecision(verdict=verdict, cause=cause, temperature=float(taken.temperature))

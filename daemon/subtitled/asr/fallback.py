@@ -13,7 +13,7 @@ import numpy as np
 from msgspec import Struct
 
 from subtitled.asr.faster_whisper_compat import compression_ratio, generate
-from subtitled.core.transcription import Decision, Verdict
+from subtitled.core.transcription import DecisionKind, DecodingDecision
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
@@ -24,7 +24,7 @@ MAX_LOOP_TOKENS = 64
 """Longest sentence that is looked for when it is repeated; some 40 words."""
 
 
-class Attempt(Struct, frozen=True):
+class DecodingAttempt(Struct, frozen=True):
     """One decoding of one window, measured."""
 
     result: Any
@@ -56,11 +56,13 @@ class Attempt(Struct, frozen=True):
         return self.result.no_speech_prob > options.no_speech_threshold and not is_sure
 
 
-def measured(result: Any, tokenizer: Tokenizer, options: TranscriptionOptions, temperature: float) -> Attempt:
+def measured(
+    result: Any, tokenizer: Tokenizer, options: TranscriptionOptions, temperature: float
+) -> DecodingAttempt:
     """Return a result of CTranslate2 with its measures."""
     tokens = result.sequences_ids[0]
     logprob = result.scores[0] * len(tokens) ** options.length_penalty / (len(tokens) + 1)
-    return Attempt(result, logprob, compression_ratio(tokenizer.decode(tokens).strip()), temperature)
+    return DecodingAttempt(result, logprob, compression_ratio(tokenizer.decode(tokens).strip()), temperature)
 
 
 def decode_again(
@@ -68,16 +70,16 @@ def decode_again(
     window: np.ndarray,
     prompt: list[int],
     tokenizer: Tokenizer,
-    first: Attempt,
+    first: DecodingAttempt,
     options: TranscriptionOptions,
-) -> tuple[Attempt, list[Decision]]:
+) -> tuple[DecodingAttempt, list[DecodingDecision]]:
     """Return what is to be taken for a window whose first result may look wrong, and what was decided on the way.
 
     It is decoded alone at one temperature after the other until a result looks right; where none does, the most
     probable one counts, of those that do not repeat themselves if there are any, at the last temperature.
     """
     attempts = [first]
-    decisions: list[Decision] = []
+    decisions: list[DecodingDecision] = []
     encoded = None
     for temperature in options.temperatures[1:]:
         cause = attempts[-1].doubt(options)
@@ -92,12 +94,14 @@ def decode_again(
             encoded = model.encode(window)
         [result] = generate(model, encoded, [prompt], options, temperature)
         attempts.append(measured(result, tokenizer, options, temperature))
-        decisions.append(Decision(verdict=Verdict.FALLBACK, cause=cause, temperature=temperature))
+        decisions.append(
+            DecodingDecision(verdict=DecisionKind.FALLBACK, cause=cause, temperature=temperature)
+        )
     if attempts[-1].doubt(options) is None:
         return attempts[-1], decisions
     calm = [attempt for attempt in attempts if attempt.ratio <= options.compression_ratio_threshold]
     best = max(calm or attempts, key=lambda attempt: attempt.logprob)
-    return Attempt(best.result, best.logprob, best.ratio, attempts[-1].temperature), decisions
+    return DecodingAttempt(best.result, best.logprob, best.ratio, attempts[-1].temperature), decisions
 
 
 def loop_end(tokens: Sequence[int], repeats: int) -> int | None:

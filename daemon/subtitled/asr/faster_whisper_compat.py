@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from subtitled.config.schema import Decoding
+from subtitled.config.schema import DecodingConfig
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MAX_TOKENS = 448
 
 
-def options_of(model: WhisperModel, decoding: Decoding, *, beam_size: int) -> TranscriptionOptions:
+def options_of(model: WhisperModel, decoding: DecodingConfig, *, beam_size: int) -> TranscriptionOptions:
     """Return the options of `WhisperModel.transcribe`, without the previous text as a prompt."""
     from faster_whisper.tokenizer import Tokenizer
     from faster_whisper.transcribe import TranscriptionOptions, get_suppressed_tokens
@@ -88,7 +88,7 @@ def generate(
     return results
 
 
-class Aligned:
+class AlignedWords:
     """One window's alignment, in the place of the model that would compute it."""
 
     def __init__(self, alignment: Any, frames_per_second: int) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from subtitled.asr.model import DEMO, NotReachableError, converted_folder, locate
+from subtitled.asr.model import DEMO, HubUnreachableError, converted_folder, locate
 from subtitled.config.model_files import conversion, fault_of, is_convertible, is_folder
 from subtitled.errors import ModelError
 
@@ -32,11 +32,11 @@ def may_need_fetching(name: str) -> bool:
 def fetch(name: str, tell: Tell) -> Path:
     """Bring a model here unless it is, and return its folder; blocks for as long as that takes.
 
-    Raises ModelError when there is no such model or it is of no use, NotReachableError when the hub does not answer.
+    Raises ModelError when there is no such model or it is of no use, HubUnreachableError when the hub does not answer.
     """
     try:
         return locate(name)
-    except NotReachableError:
+    except HubUnreachableError:
         pass
     if is_folder(name):
         convert(Path(name), converted_folder(Path(name)))
@@ -82,7 +82,7 @@ def _download(name: str, tell: Tell) -> None:
         raise ModelError(f"model.name = {name!r}: {_first_line(error)}") from error
     except Exception as error:
         # Several HTTP libraries' errors, by the hub's version; whatever it is, the hub did not give the model.
-        raise NotReachableError(
+        raise HubUnreachableError(
             f"model.name = {name!r}: cannot be downloaded now: {_first_line(error)}"
         ) from error
     if (why := fault_of(folder)) is not None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 
-class Residence:
+class IdleUnload:
     """Loads and unloads CTranslate2's model; may be used from several threads at once."""
 
     def __init__(self, model: Any, idle_unload_s: float) -> None:

@@ -28,14 +28,14 @@ USED_SHARE = 0.8
 """Of the free memory, since other programs and CTranslate2's own workspaces want some."""
 
 
-class NotReachableError(ModelError):
+class HubUnreachableError(ModelError):
     """The model must be downloaded and cannot be just now; a later try may do."""
 
 
 def locate(name: str) -> Path:
     """Return the folder of a model that is on this machine.
 
-    Raises ModelError for a bad folder or name, NotReachableError for a model that has to be fetched first (`fetch`).
+    Raises ModelError for a bad folder or name, HubUnreachableError for a model that has to be fetched first (`fetch`).
     """
     if name == DEMO:
         return Path(str(files("subtitled") / "demo" / "model"))
@@ -77,7 +77,7 @@ def snapshot_of(name: str) -> Path | None:
 
 def _present(name: str, folder: Path | None) -> Path:
     if folder is None or fault_of(folder) is not None:
-        raise NotReachableError(f"model.name = {name!r}: not on this machine yet, or not whole")
+        raise HubUnreachableError(f"model.name = {name!r}: not on this machine yet, or not whole")
     return folder
 
 
@@ -112,7 +112,7 @@ def batch_size_for(free: int, model_bytes: int) -> int:
 def load(name: str, *, device: str, compute_type: str, cpu_threads: int, streams: int = 1) -> WhisperModel:
     """Load a model that is on this machine; blocks for as long as loading takes.
 
-    Raises ModelError when the name, the folder or the compute type is wrong, NotReachableError when it has to be fetched
+    Raises ModelError when the name, the folder or the compute type is wrong, HubUnreachableError when it has to be fetched
     first; CUDA's own errors come through as RuntimeError.
     """
     from faster_whisper import WhisperModel

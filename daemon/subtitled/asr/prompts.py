@@ -15,7 +15,7 @@ _SPECIAL = re.compile(r"<\|[^|]*\|>")
 """How Whisper's special tokens are written; in a prompt's text they would be commands."""
 
 
-class Request(Struct, frozen=True, kw_only=True):
+class PromptRequest(Struct, frozen=True, kw_only=True):
     """How one segment is to be decoded."""
 
     language: str | None
@@ -27,14 +27,14 @@ class Request(Struct, frozen=True, kw_only=True):
     """Words to be expected."""
 
 
-class Prompts:
+class PromptBuilder:
     """The tokenizers and prompts of one model."""
 
     def __init__(self, model: WhisperModel) -> None:
         self._model = model
         self._tokenizers: dict[tuple[str, str], Tokenizer] = {}
 
-    def tokenizer(self, request: Request, language: str | None) -> Tokenizer:
+    def tokenizer(self, request: PromptRequest, language: str | None) -> Tokenizer:
         """Return the tokenizer of a request; with the language still open that of English, which differs in one token."""
         from faster_whisper.tokenizer import Tokenizer
 
@@ -48,7 +48,7 @@ class Prompts:
             )
         return self._tokenizers[key]
 
-    def prompt(self, request: Request, language: str | None, *, is_first: bool) -> list[int]:
+    def prompt(self, request: PromptRequest, language: str | None, *, is_first: bool) -> list[int]:
         """Return the tokens that a window begins with; their number does not depend on the language.
 
         As in `WhisperModel.transcribe` hotwords go before every window, the initial prompt before the first.

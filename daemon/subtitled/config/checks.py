@@ -13,8 +13,8 @@ from subtitle.messages import LayoutOptions
 from subtitled.config.addresses import endpoint_fault, host_of, is_loopback, is_web_address
 from subtitled.config.layout_limits import LayoutOverrides, check_overrides, overrides_of
 from subtitled.config.model_files import can_translate, fault_of, is_convertible, is_folder
-from subtitled.config.schema import Config, Inbox
-from subtitled.config.toml_struct import Faults, shown
+from subtitled.config.schema import Config, InboxConfig
+from subtitled.config.toml_struct import ConfigFaults, shown
 
 COMPUTE_TYPES = (
     "auto",
@@ -48,7 +48,7 @@ OPENCC_REMEDY = "pip install 'subtitled[zh]', or the package opencc-python-reimp
 _DEVICE = re.compile(r"cpu|cuda:(\d{1,3}|(GPU|MIG)-[0-9a-zA-Z/-]+)")
 
 
-def check(config: Config, faults: Faults, *, check_paths: bool) -> None:
+def check(config: Config, faults: ConfigFaults, *, check_paths: bool) -> None:
     """Add to `faults` what is wrong in `config`; keys already faulty are passed over.
 
     Folders are looked at, for being there and writable, only with `check_paths`.
@@ -68,7 +68,7 @@ def check(config: Config, faults: Faults, *, check_paths: bool) -> None:
     _check_state(config, faults, check_paths=check_paths)
 
 
-def _check_model(config: Config, faults: Faults, *, check_paths: bool) -> None:
+def _check_model(config: Config, faults: ConfigFaults, *, check_paths: bool) -> None:
     name = config.model.name
     if not faults.is_faulty("model.name"):
         if not name:
@@ -87,7 +87,7 @@ def _check_model(config: Config, faults: Faults, *, check_paths: bool) -> None:
         faults.add("model.compute_type", config.model.compute_type, ", ".join(COMPUTE_TYPES))
 
 
-def _check_decoding(config: Config, faults: Faults) -> None:
+def _check_decoding(config: Config, faults: ConfigFaults) -> None:
     temperatures = config.decoding.temperatures
     is_rising = list(temperatures) == sorted(set(temperatures))
     if not (temperatures[:1] == (0.0,) and is_rising) and not faults.is_faulty("decoding.temperatures"):
@@ -98,7 +98,7 @@ def _check_decoding(config: Config, faults: Faults) -> None:
         )
 
 
-def _check_devices(config: Config, faults: Faults) -> None:
+def _check_devices(config: Config, faults: ConfigFaults) -> None:
     devices = config.pool.devices
     if devices == "auto" or faults.is_faulty("pool.devices"):
         return
@@ -114,7 +114,7 @@ def _check_devices(config: Config, faults: Faults) -> None:
         faults.add("pool.devices", devices, "each GPU once: one worker fills it")
 
 
-def _check_times(config: Config, faults: Faults) -> None:
+def _check_times(config: Config, faults: ConfigFaults) -> None:
     recovery, segments = config.recovery, config.segments
     if recovery.silence_s < 3 * recovery.heartbeat_s and not faults.is_faulty(
         "recovery.silence_s", "recovery.heartbeat_s"
@@ -128,7 +128,7 @@ def _check_times(config: Config, faults: Faults) -> None:
         faults.add("segments.min_speech_ms", segments.min_speech_ms, allowed)
 
 
-def _check_inbox_values(config: Config, faults: Faults) -> None:
+def _check_inbox_values(config: Config, faults: ConfigFaults) -> None:
     for index, inbox in enumerate(config.inbox):
         key = f"inbox[{index}]"
         if not inbox.formats:
@@ -152,14 +152,14 @@ def _check_inbox_values(config: Config, faults: Faults) -> None:
         _check_layout(key, inbox, faults)
 
 
-def layout_of(inbox: Inbox) -> LayoutOptions:
+def layout_of(inbox: InboxConfig) -> LayoutOptions:
     """Return how an inbox wants its cues laid out."""
     names = LayoutOverrides.__struct_fields__
     limits = {name: value for name in names if (value := getattr(inbox, name)) != "auto"}
     return LayoutOptions(profile=inbox.profile, **limits)
 
 
-def _check_layout(key: str, inbox: Inbox, faults: Faults) -> None:
+def _check_layout(key: str, inbox: InboxConfig, faults: ConfigFaults) -> None:
     layout = layout_of(inbox)
     try:
         check_overrides(layout.profile, overrides_of(layout))
@@ -167,7 +167,7 @@ def _check_layout(key: str, inbox: Inbox, faults: Faults) -> None:
         faults.add(f"{key}.profile", inbox.profile, f"limits that a cue can keep to: {error}")
 
 
-def _check_inbox_folders(config: Config, faults: Faults, *, check_paths: bool) -> None:
+def _check_inbox_folders(config: Config, faults: ConfigFaults, *, check_paths: bool) -> None:
     """Check that no inbox is in another, nor an output in an inbox, where it would be taken for a source."""
     trees: dict[str, str] = {}
     for index, inbox in enumerate(config.inbox):
@@ -192,7 +192,7 @@ def _check_inbox_folders(config: Config, faults: Faults, *, check_paths: bool) -
             _check_creatable(key, inbox.output, faults, depth=1)
 
 
-def _check_sockets(config: Config, faults: Faults) -> None:
+def _check_sockets(config: Config, faults: ConfigFaults) -> None:
     endpoints = [(f"listen.clients[{i}]", endpoint) for i, endpoint in enumerate(config.listen.clients)]
     endpoints.append(("listen.workers", config.listen.workers))
     seen: dict[str, str] = {}
@@ -212,7 +212,7 @@ def _check_sockets(config: Config, faults: Faults) -> None:
         faults.add("listen.metrics", metrics, '"" (off), or HOST:PORT such as "127.0.0.1:9477"')
 
 
-def _check_aftermath(config: Config, faults: Faults, *, check_paths: bool) -> None:
+def _check_aftermath(config: Config, faults: ConfigFaults, *, check_paths: bool) -> None:
     for index, inbox in enumerate(config.inbox):
         for name, command in (("on_done", inbox.on_done), ("on_failed", inbox.on_failed)):
             key = f"inbox[{index}].{name}"
@@ -230,7 +230,7 @@ def _check_aftermath(config: Config, faults: Faults, *, check_paths: bool) -> No
             faults.add("webhook.secret_file", hook.secret_file, allowed)
 
 
-def _check_clients(config: Config, faults: Faults) -> None:
+def _check_clients(config: Config, faults: ConfigFaults) -> None:
     names: dict[str, str] = {}
     owners: dict[str, str] = {}
     for index, client in enumerate(config.client):
@@ -253,7 +253,7 @@ def _check_clients(config: Config, faults: Faults) -> None:
             owners.setdefault(client.key, where)
 
 
-def _check_uploads(config: Config, faults: Faults) -> None:
+def _check_uploads(config: Config, faults: ConfigFaults) -> None:
     uploads = config.uploads
     for index, path in enumerate(uploads.paths):
         _is_absolute(f"uploads.paths[{index}]", path, faults)
@@ -267,7 +267,7 @@ def _check_uploads(config: Config, faults: Faults) -> None:
         _is_absolute("listen.server_key", server_key, faults)
 
 
-def _check_http(config: Config, faults: Faults, *, check_paths: bool) -> None:
+def _check_http(config: Config, faults: ConfigFaults, *, check_paths: bool) -> None:
     http = config.http
     host = host_of(http.listen)
     if http.listen and not faults.is_faulty("http.listen"):
@@ -287,7 +287,7 @@ def _check_http(config: Config, faults: Faults, *, check_paths: bool) -> None:
                 faults.add(name, path, f"a file that user {os.geteuid()} may read")
 
 
-def _check_state(config: Config, faults: Faults, *, check_paths: bool) -> None:
+def _check_state(config: Config, faults: ConfigFaults, *, check_paths: bool) -> None:
     folder = config.state.dir
     if faults.is_faulty("state.dir") or not _is_absolute("state.dir", folder, faults):
         return
@@ -299,7 +299,7 @@ def _check_state(config: Config, faults: Faults, *, check_paths: bool) -> None:
         _check_creatable("state.dir", folder, faults, depth=None)
 
 
-def _is_absolute(key: str, path: str, faults: Faults) -> bool:
+def _is_absolute(key: str, path: str, faults: ConfigFaults) -> bool:
     if Path(path).is_absolute():
         return True
     faults.add(key, path, "an absolute path, such as /srv/subtitled/inbox")
@@ -315,14 +315,16 @@ def _is_inside(path: str, folder: str) -> bool:
     return Path(path).is_relative_to(folder)
 
 
-def _check_outside(key: str, path: str, trees: dict[str, str], faults: Faults, *, check_paths: bool) -> None:
+def _check_outside(
+    key: str, path: str, trees: dict[str, str], faults: ConfigFaults, *, check_paths: bool
+) -> None:
     for other_key, tree in trees.items():
         if _is_inside(_resolved(path, check_paths=check_paths), tree):
             remedy = 'a folder outside it, or "beside"' if key.endswith(".output") else "a folder outside it"
             faults.add(key, path, f"{remedy}; {other_key} ({tree}) is watched, with all below it")
 
 
-def _check_writable(key: str, path: str, faults: Faults) -> None:
+def _check_writable(key: str, path: str, faults: ConfigFaults) -> None:
     """Check that `path` is a folder in which this process may make files."""
     if not os.path.lexists(path):
         faults.add(key, path, f"a folder that exists; make it with: mkdir -p {shown(path)}")
@@ -332,7 +334,7 @@ def _check_writable(key: str, path: str, faults: Faults) -> None:
         faults.add(key, path, f"a folder that user {os.geteuid()} may read and write; see its owner and mode")
 
 
-def _check_creatable(key: str, path: str, faults: Faults, *, depth: int | None) -> None:
+def _check_creatable(key: str, path: str, faults: ConfigFaults, *, depth: int | None) -> None:
     """Check that `path` is writable, or may be made by making at most `depth` folders (any number if None)."""
     missing = 0
     folder = Path(os.path.normpath(path))
@@ -354,13 +356,13 @@ def takes_others(config: Config) -> bool:
     return bool(config.remote.listen)
 
 
-def _check_cluster(config: Config, faults: Faults) -> None:
+def _check_cluster(config: Config, faults: ConfigFaults) -> None:
     """Add to `faults` what is wrong in [remote] and [ray]; keys already faulty are passed over."""
     _check_remote(config, faults)
     _check_ray(config, faults)
 
 
-def _check_remote(config: Config, faults: Faults) -> None:
+def _check_remote(config: Config, faults: ConfigFaults) -> None:
     listen = config.remote.listen
     if listen and not faults.is_faulty("remote.listen"):
         scheme, _, address = listen.partition("://")
@@ -380,7 +382,7 @@ def _check_remote(config: Config, faults: Faults) -> None:
         owners.setdefault(key, name)
 
 
-def _check_ray(config: Config, faults: Faults) -> None:
+def _check_ray(config: Config, faults: ConfigFaults) -> None:
     ray = config.ray
     if ray.min_workers > ray.max_workers and not faults.is_faulty("ray.min_workers", "ray.max_workers"):
         faults.add("ray.min_workers", ray.min_workers, f"at most ray.max_workers ({ray.max_workers})")

@@ -19,7 +19,7 @@ Profile = Literal["default", "strict", "raw"]
 PROFILES: tuple[Profile, ...] = get_args(Profile)
 
 
-class Limits(Struct, frozen=True):
+class LayoutLimits(Struct, frozen=True):
     """What a cue must keep to; 0 is no limit. Without `max_chars` each phrase is a cue of one line."""
 
     max_chars: int = 42
@@ -36,7 +36,7 @@ class Limits(Struct, frozen=True):
 
 
 class LayoutOverrides(Struct, frozen=True):
-    """Limits that somebody asked for in place of the profile's."""
+    """LayoutLimits that somebody asked for in place of the profile's."""
 
     max_chars: int | None = None
     max_lines: int | None = None
@@ -48,22 +48,22 @@ class LayoutOverrides(Struct, frozen=True):
 
 
 NO_OVERRIDES = LayoutOverrides()
-_LATIN = Limits()
-_RAW = Limits(max_chars=0, max_chars_per_s=0, min_ms=0, max_ms=0, gap_ms=0, chain_ms=0)
+_LATIN = LayoutLimits()
+_RAW = LayoutLimits(max_chars=0, max_chars_per_s=0, min_ms=0, max_ms=0, gap_ms=0, chain_ms=0)
 _DEFAULT = {
-    "zh": Limits(max_chars=16, max_chars_per_s=9),
-    "yue": Limits(max_chars=16, max_chars_per_s=9),
+    "zh": LayoutLimits(max_chars=16, max_chars_per_s=9),
+    "yue": LayoutLimits(max_chars=16, max_chars_per_s=9),
     # The guide's 13 are for translations, which may leave things out; 16 take less room than 42 Latin letters.
-    "ja": Limits(max_chars=16, max_chars_per_s=4),
-    "ko": Limits(max_chars=16, max_chars_per_s=12),
-    "th": Limits(max_chars=35),
+    "ja": LayoutLimits(max_chars=16, max_chars_per_s=4),
+    "ko": LayoutLimits(max_chars=16, max_chars_per_s=12),
+    "th": LayoutLimits(max_chars=35),
 }
 _STRICT = {
-    "zh": Limits(max_chars=16, max_chars_per_s=7),
-    "yue": Limits(max_chars=16, max_chars_per_s=7),
-    "ja": Limits(max_chars=13, max_chars_per_s=4),
-    "ko": Limits(max_chars=16, max_chars_per_s=9),
-    "th": Limits(max_chars=35, max_chars_per_s=17),
+    "zh": LayoutLimits(max_chars=16, max_chars_per_s=7),
+    "yue": LayoutLimits(max_chars=16, max_chars_per_s=7),
+    "ja": LayoutLimits(max_chars=13, max_chars_per_s=4),
+    "ko": LayoutLimits(max_chars=16, max_chars_per_s=9),
+    "th": LayoutLimits(max_chars=35, max_chars_per_s=17),
 }
 _ALLOWED = {
     "max_chars": (4, 200),
@@ -79,7 +79,7 @@ _ALLOWED = {
 
 def limits_for(
     language: str | None, profile: Profile = "default", overrides: LayoutOverrides = NO_OVERRIDES
-) -> Limits:
+) -> LayoutLimits:
     """Return the limits for subtitles in `language` (ISO 639, as Whisper names it; None if unknown).
 
     `strict` has the lower ones of the guides' reading speeds, `raw` leaves phrases as the model gave them.
@@ -123,7 +123,7 @@ def _faults(asked: dict[str, float]) -> list[str]:
     return found
 
 
-def _contradictions(limits: Limits) -> list[str]:
+def _contradictions(limits: LayoutLimits) -> list[str]:
     if limits.max_ms and limits.min_ms > limits.max_ms:
         return [
             f"min_ms = {limits.min_ms} is more than max_ms = {limits.max_ms}: lower the one or raise the other"

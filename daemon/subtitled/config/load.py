@@ -46,7 +46,7 @@ def to_toml_with_origins(path: str | None, environ: Mapping[str, str]) -> str:
 def _load(
     path: str | None, environ: Mapping[str, str], *, check_paths: bool
 ) -> tuple[Config, Mapping[str, str]]:
-    faults = toml_struct.Faults(key for key, _ in toml_struct.keys(Config))
+    faults = toml_struct.ConfigFaults(key for key, _ in toml_struct.keys(Config))
     table = _read_file(path, faults) if path is not None else {}
     is_read = not faults.lines
     _read_below_the_file(environ, table, faults)
@@ -80,7 +80,7 @@ def _normal(config: Config) -> Config:
     )
 
 
-def _read_file(path: str, faults: toml_struct.Faults) -> dict[str, Any]:
+def _read_file(path: str, faults: toml_struct.ConfigFaults) -> dict[str, Any]:
     """Give what the file says; a file that cannot be read is noted and counts as empty."""
     try:
         data = Path(path).read_bytes()
@@ -109,7 +109,7 @@ def _why_unreadable(error: OSError | ValueError) -> str:
 
 
 def _read_below_the_file(
-    environ: Mapping[str, str], table: dict[str, Any], faults: toml_struct.Faults
+    environ: Mapping[str, str], table: dict[str, Any], faults: toml_struct.ConfigFaults
 ) -> None:
     """Put the values of other programs' variables into `table`, where the file says nothing."""
     for variable, key in _BELOW_THE_FILE.items():
@@ -120,7 +120,7 @@ def _read_below_the_file(
 
 
 def _read_environment(
-    cls: type[Struct], environ: Mapping[str, str], table: dict[str, Any], faults: toml_struct.Faults
+    cls: type[Struct], environ: Mapping[str, str], table: dict[str, Any], faults: toml_struct.ConfigFaults
 ) -> None:
     """Put the values of the environment's variables for keys of `cls` into `table`, over those of the file."""
     known = dict(toml_struct.keys(cls))

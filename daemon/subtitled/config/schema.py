@@ -26,7 +26,7 @@ class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What all sections share: frozen, and an unknown key is an error."""
 
 
-class Model(_Section, frozen=True):
+class ModelConfig(_Section, frozen=True):
     """Which model, and how it decodes."""
 
     name: str = "large-v3-turbo"
@@ -44,7 +44,7 @@ class Model(_Section, frozen=True):
     """SHA-256 of the weights that every worker must have; "" for those of the first one."""
 
 
-class Decoding(_Section, frozen=True):
+class DecodingConfig(_Section, frozen=True):
     """When a result is taken, decoded again, or dropped; the defaults are Whisper's own."""
 
     temperatures: tuple[Annotated[float, Meta(ge=0, le=2)], ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -65,11 +65,11 @@ class Decoding(_Section, frozen=True):
     no_repeat_ngram_size: Annotated[int, Meta(ge=0, le=100)] = 0
 
 
-class Pool(_Section, frozen=True):
+class PoolConfig(_Section, frozen=True):
     """The worker processes."""
 
     devices: str | tuple[str, ...] = "auto"
-    """"auto" (every GPU, else one CPU slot), or a list such as ("cuda:0", "cuda:1") or ("cpu", "cpu"); () with [remote] or Ray."""
+    """"auto" (every GPU, else one CPU slot), or a list such as ("cuda:0", "cuda:1") or ("cpu", "cpu"); () with [remote] or RayConfig."""
     engine: Literal["local", "ray"] = "local"
     """Who starts transcribe workers beside those of this machine."""
     prepare_workers: Literal["auto"] | Annotated[int, Meta(ge=1, le=64)] = "auto"
@@ -77,7 +77,7 @@ class Pool(_Section, frozen=True):
     """Most PCM that may wait in the daemon's memory, in MiB."""
 
 
-class Vad(_Section, frozen=True):
+class VadConfig(_Section, frozen=True):
     """Voice activity detection, in the terms of Silero VAD."""
 
     threshold: Annotated[float, Meta(gt=0, lt=1)] = 0.5
@@ -85,14 +85,14 @@ class Vad(_Section, frozen=True):
     pad_ms: Annotated[int, Meta(ge=0, le=2_000)] = 200
 
 
-class Segments(_Section, frozen=True):
+class SegmentsConfig(_Section, frozen=True):
     """How spans of speech are packed into what the model sees at once."""
 
     min_speech_ms: Annotated[int, Meta(ge=0, le=5_000)] = 100
     max_segment_s: Annotated[int, Meta(ge=1, le=30)] = 30
 
 
-class Recovery(_Section, frozen=True):
+class RecoveryConfig(_Section, frozen=True):
     """How long things may take, and how often they are tried."""
 
     attempts: Annotated[int, Meta(ge=1, le=20)] = 3
@@ -116,7 +116,7 @@ class Recovery(_Section, frozen=True):
     """Running leases may take so long to finish after SIGTERM."""
 
 
-class Inbox(_Section, frozen=True):
+class InboxConfig(_Section, frozen=True):
     """One watched folder."""
 
     path: str = "/srv/subtitled/inbox"
@@ -163,7 +163,7 @@ class Inbox(_Section, frozen=True):
     chain_ms: Literal["auto"] | Annotated[int, Meta(ge=0, le=10_000)] = "auto"
 
 
-class Listen(_Section, frozen=True):
+class ListenConfig(_Section, frozen=True):
     """The sockets."""
 
     clients: tuple[str, ...] = ("ipc:///run/subtitled/clients.sock",)
@@ -175,7 +175,7 @@ class Listen(_Section, frozen=True):
     """Requests of one client, chunks of uploads apart; twice as many at once."""
 
 
-class Remote(_Section, frozen=True):
+class RemoteConfig(_Section, frozen=True):
     """Workers on other hosts, which come by themselves."""
 
     listen: str = ""
@@ -188,8 +188,8 @@ class Remote(_Section, frozen=True):
     """Most sound that one worker may be sent before it has answered, in MiB."""
 
 
-class Ray(_Section, frozen=True):
-    """Workers that Ray starts, while pool.engine is "ray"."""
+class RayConfig(_Section, frozen=True):
+    """Workers that RayConfig starts, while pool.engine is "ray"."""
 
     address: str = "auto"
     min_workers: Annotated[int, Meta(ge=0, le=4096)] = 0
@@ -202,10 +202,10 @@ class Ray(_Section, frozen=True):
     """0: it decodes on the CPU."""
     cpus_per_worker: Annotated[float, Meta(ge=0, le=256)] = 1.0
     endpoint: str = ""
-    """tcp://HOST:PORT under which its workers reach this daemon; "" for the address that Ray knows this machine by."""
+    """tcp://HOST:PORT under which its workers reach this daemon; "" for the address that RayConfig knows this machine by."""
 
 
-class Client(_Section, frozen=True):
+class ClientConfig(_Section, frozen=True):
     """One key that may speak over TCP."""
 
     name: str = ""
@@ -214,7 +214,7 @@ class Client(_Section, frozen=True):
     role: Literal["user", "admin"] = "user"
 
 
-class Uploads(_Section, frozen=True):
+class UploadsConfig(_Section, frozen=True):
     """Files that clients send, and files on this machine that they may name."""
 
     max_file_mb: Annotated[int, Meta(ge=1, le=16_777_216)] = 20_480
@@ -233,7 +233,7 @@ class Uploads(_Section, frozen=True):
     """Folders whose files may be submitted by their path, on the local socket."""
 
 
-class Http(_Section, frozen=True):
+class HttpConfig(_Section, frozen=True):
     """The gateway, `subtitled http`: the interfaces that other programs know."""
 
     listen: str = ""
@@ -249,7 +249,7 @@ class Http(_Section, frozen=True):
     max_upload_mb: Annotated[int, Meta(ge=1, le=16_777_216)] = 20_480
 
 
-class Webhook(_Section, frozen=True):
+class WebhookConfig(_Section, frozen=True):
     """Where each job's end is told."""
 
     url: str = ""
@@ -258,7 +258,7 @@ class Webhook(_Section, frozen=True):
     attempts: Annotated[int, Meta(ge=1, le=100)] = 10
 
 
-class State(_Section, frozen=True):
+class StateConfig(_Section, frozen=True):
     """Where the daemon keeps its database."""
 
     dir: str = "/var/lib/subtitled"
@@ -266,7 +266,7 @@ class State(_Section, frozen=True):
     """Space that is left free on the file systems of the state and of the outputs, in MiB."""
 
 
-class Log(_Section, frozen=True):
+class LogConfig(_Section, frozen=True):
     """What is logged, and how."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -277,19 +277,19 @@ class Log(_Section, frozen=True):
 class Config(_Section, frozen=True):
     """The whole configuration."""
 
-    model: Model = Model()
-    decoding: Decoding = Decoding()
-    pool: Pool = Pool()
-    vad: Vad = Vad()
-    segments: Segments = Segments()
-    recovery: Recovery = Recovery()
-    inbox: tuple[Inbox, ...] = (Inbox(),)
-    listen: Listen = Listen()
-    remote: Remote = Remote()
-    ray: Ray = Ray()
-    client: tuple[Client, ...] = ()
-    uploads: Uploads = Uploads()
-    http: Http = Http()
-    webhook: Webhook = Webhook()
-    state: State = State()
-    log: Log = Log()
+    model: ModelConfig = ModelConfig()
+    decoding: DecodingConfig = DecodingConfig()
+    pool: PoolConfig = PoolConfig()
+    vad: VadConfig = VadConfig()
+    segments: SegmentsConfig = SegmentsConfig()
+    recovery: RecoveryConfig = RecoveryConfig()
+    inbox: tuple[InboxConfig, ...] = (InboxConfig(),)
+    listen: ListenConfig = ListenConfig()
+    remote: RemoteConfig = RemoteConfig()
+    ray: RayConfig = RayConfig()
+    client: tuple[ClientConfig, ...] = ()
+    uploads: UploadsConfig = UploadsConfig()
+    http: HttpConfig = HttpConfig()
+    webhook: WebhookConfig = WebhookConfig()
+    state: StateConfig = StateConfig()
+    log: LogConfig = LogConfig()

@@ -19,7 +19,7 @@ _SHOWN_CHARACTERS = 200
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
-class Faults:
+class ConfigFaults:
     """The faults found so far, in `lines`; each names its key, value, what is allowed, and where it was set."""
 
     def __init__(self, known: Iterable[str]) -> None:
@@ -73,7 +73,7 @@ def keys(cls: type[Struct], prefix: str = "") -> Iterator[tuple[str, inspect.Typ
             yield f"{prefix}{field.name}", kind
 
 
-def fill(cls: type[_S], table: object, faults: Faults, key: str = "") -> _S:
+def fill(cls: type[_S], table: object, faults: ConfigFaults, key: str = "") -> _S:
     """Give `table` as a `cls`; a value that cannot be converted goes to `faults` and stays at its default."""
     if not isinstance(table, dict):
         faults.add(key, table, f"a table, begun with the line [{key}]" if "[" not in key else "a table")
@@ -108,7 +108,7 @@ def fill(cls: type[_S], table: object, faults: Faults, key: str = "") -> _S:
 def emit(struct: Struct, origins: Mapping[str, str] | None = None, key: str = "") -> str:
     """Give `struct` as TOML that `fill` reads back as the same; it must hold neither None nor infinities.
 
-    After a key that is in `origins`, as `Faults` has them, or the first line of a list of tables, that is said in a comment.
+    After a key that is in `origins`, as `ConfigFaults` has them, or the first line of a list of tables, that is said in a comment.
     """
     origins = origins or {}
     plain: list[str] = []

@@ -7,7 +7,7 @@ from msgspec import structs
 
 from subtitled.config.schema import BESIDE, Config
 from subtitled.core.policy import Policy
-from subtitled.core.protocol import EngineSettings, Recipe
+from subtitled.core.protocol import EngineSettings, PlanSettings
 
 FIXED_SECTIONS = ("model", "decoding", "listen")
 """Sections that workers and sockets were made with; a change needs a restart, as one of remote.listen or state.dir does."""
@@ -90,7 +90,7 @@ def engine_of(config: Config, *, is_gpu: bool) -> EngineSettings:
 
 def recipe_of(config: Config, window_samples: int | None) -> bytes:
     """Return the settings that decide a plan, encoded as the broker and the store keep them."""
-    recipe = Recipe(
+    recipe = PlanSettings(
         threshold=config.vad.threshold,
         min_silence_ms=config.vad.min_silence_ms,
         pad_ms=config.vad.pad_ms,

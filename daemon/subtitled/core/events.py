@@ -159,7 +159,7 @@ class PrepareRefused(Struct, frozen=True, kw_only=True):
     cause: str
 
 
-class Needless(Struct, frozen=True, kw_only=True):
+class FileAlreadySubtitled(Struct, frozen=True, kw_only=True):
     """A prepare worker has found that its file needs no subtitles of ours."""
 
     worker: str
@@ -272,7 +272,7 @@ Event = (
     | Prepared
     | PlanComplete
     | PrepareRefused
-    | Needless
+    | FileAlreadySubtitled
     | Transcribed
     | LeaseRefused
     | Written

@@ -8,36 +8,38 @@ from msgspec.structs import replace
 
 from subtitled.core.actions import Action, LeaseItem, LeaseLost, ResultStale, SendDrain, SendTranscribe
 from subtitled.core.fair_queue import ReadyQueue
-from subtitled.core.lease_sizing import Sizing
-from subtitled.core.live_jobs import BYTES_PER_SAMPLE, Ledger
+from subtitled.core.lease_sizing import LeaseSizing
+from subtitled.core.live_jobs import BYTES_PER_SAMPLE, LiveJobs
 from subtitled.core.policy import Policy, time_to_arrive, time_to_run
 from subtitled.core.records import Lease, Role, Segment, SegmentKey, Worker
 from subtitled.core.states import SegmentEvent, WorkerEvent, WorkerState
-from subtitled.core.worker_table import NEVER, Roster
+from subtitled.core.worker_table import NEVER, WorkerTable
 
 
-class Leasing:
+class LeaseDispatch:
     """Each ready segment is in the queue or in exactly one lease of one live worker."""
 
-    def __init__(self, policy: Policy, ledger: Ledger, roster: Roster, out: list[Action]) -> None:
+    def __init__(
+        self, policy: Policy, live_jobs: LiveJobs, worker_table: WorkerTable, out: list[Action]
+    ) -> None:
         self.policy = policy
         self.ready = ReadyQueue()
         self.leases: dict[int, Lease] = {}
-        self.sizing = Sizing(policy, roster, self.leases)
-        self._ledger = ledger
-        self._roster = roster
+        self.sizing = LeaseSizing(policy, worker_table, self.leases)
+        self._live_jobs = live_jobs
+        self._worker_table = worker_table
         self._out = out
         self._lease_of: dict[SegmentKey, int] = {}
         self._last_id = 0
 
     def make_ready(self, segment: Segment) -> None:
         """Put a pending segment whose PCM is in memory in line."""
-        self.ready.add(self._ledger.jobs[segment.key.job], segment)
+        self.ready.add(self._live_jobs.jobs[segment.key.job], segment)
 
     def withdraw(self, job: str) -> None:
         """Take a job's segments out of the line and out of their leases; results for them count no more."""
         self.ready.remove_job(job)
-        for index in self._ledger.segments.get(job, {}):
+        for index in self._live_jobs.segments.get(job, {}):
             self._lease_of.pop(SegmentKey(job, index), None)
 
     def assign(self, now: float) -> None:
@@ -46,8 +48,8 @@ class Leasing:
             self.sizing.weigh(now)
         while self.ready:
             # A worker with nothing to do goes before one that has a stream to spare.
-            workers = list(self._roster.of(Role.TRANSCRIBE))
-            free = self._roster.idle(Role.TRANSCRIBE) or [w for w in workers if _has_free_stream(w)]
+            workers = list(self._worker_table.of(Role.TRANSCRIBE))
+            free = self._worker_table.idle(Role.TRANSCRIBE) or [w for w in workers if _has_free_stream(w)]
             busy = [w for w in workers if w.state is WorkerState.BUSY and w not in free]
             if not self._give_to_free(free, busy, now) and not self._give_ahead(free, busy, now):
                 return
@@ -88,10 +90,10 @@ class Leasing:
 
     def unloaded(self, identity: str) -> None:
         """Note that a worker has freed its model's memory: it has to be loaded before the next answer."""
-        worker = self._roster.current(identity)
+        worker = self._worker_table.current(identity)
         if worker is None or not worker.is_loaded:
             return  # said a second time it gives no more time: its answer may have been lost
-        worker = self._roster.put(replace(worker, is_loaded=False))
+        worker = self._worker_table.put(replace(worker, is_loaded=False))
         for lease_id in worker.leases:  # sent while it made up its mind
             lease = self.leases[lease_id]
             due_at = lease.due_at + self.policy.start_timeout_s
@@ -108,17 +110,17 @@ class Leasing:
         steady = [worker for worker in idle if not worker.failures]
         if len(steady) == len(idle) or (key := self.ready.next_suspect) is None:
             return idle
-        if self._ledger.segments[key.job][key.index].losses + 1 < self.policy.attempts:
+        if self._live_jobs.segments[key.job][key.index].losses + 1 < self.policy.attempts:
             return idle
         is_any_steady = any(
             worker.state in {WorkerState.IDLE, WorkerState.BUSY} and not worker.failures
-            for worker in self._roster.of(Role.TRANSCRIBE)
+            for worker in self._worker_table.of(Role.TRANSCRIBE)
         )
         return steady if is_any_steady else idle
 
     def received(self, identity: str, lease_id: int, now: float) -> None:
         """Note that a lease has reached its worker: its time to run begins when it is its turn."""
-        worker = self._roster.current(identity)
+        worker = self._worker_table.current(identity)
         if worker is not None and lease_id in worker.leases and not self.leases[lease_id].is_received:
             self.leases[lease_id] = replace(self.leases[lease_id], is_received=True, due_at=NEVER)
             self._begin(worker, now)
@@ -128,18 +130,18 @@ class Leasing:
 
         One that was done tells how fast the worker is.
         """
-        worker = self._roster.current(identity)
+        worker = self._worker_table.current(identity)
         if worker is None or lease_id not in worker.leases:
             self._out.append(ResultStale(worker=identity, lease=lease_id))
             return None
         lease = self.leases.pop(lease_id)
         pace = self.sizing.learned(worker, lease, now) if is_done else worker.pace
         left = tuple(other for other in worker.leases if other != lease_id)
-        due = self._roster.leaving_due(now) if worker.state is WorkerState.DRAINING else NEVER
+        due = self._worker_table.leaving_due(now) if worker.state is WorkerState.DRAINING else NEVER
         worker = replace(worker, leases=left, heard_at=now, due_at=due, is_loaded=True, pace=pace)
-        worker = self._begin(worker, now) if left else self._roster.put(worker)
+        worker = self._begin(worker, now) if left else self._worker_table.put(worker)
         if not left and worker.state is WorkerState.BUSY:
-            self._roster.move(worker, WorkerEvent.REPLIED)
+            self._worker_table.move(worker, WorkerEvent.REPLIED)
         elif not left and worker.is_remote:
             self._out.append(SendDrain(identity))
         return lease
@@ -149,11 +151,11 @@ class Leasing:
         if self._lease_of.get(key) != lease.id:
             return None
         del self._lease_of[key]
-        return self._ledger.find(key)
+        return self._live_jobs.find(key)
 
     def release(self, worker: Worker) -> Iterator[tuple[Lease, bool]]:
         """Take all leases from a worker that is lost; yield each, and whether it was being worked on."""
-        self._roster.put(replace(worker, leases=()))
+        self._worker_table.put(replace(worker, leases=()))
         for place, lease_id in enumerate(worker.leases):
             lease = self.leases.pop(lease_id)
             yield lease, lease.is_received and place < worker.streams
@@ -168,14 +170,14 @@ class Leasing:
             self._out.append(LeaseLost(lease=lease, cause=cause))
         for key in lost:
             del self._lease_of[key]
-            segment = self._ledger.segments[key.job][key.index]
+            segment = self._live_jobs.segments[key.job][key.index]
             losses = segment.losses + is_blamed
             if losses >= self.policy.attempts:
-                self._ledger.move_segment(
+                self._live_jobs.move_segment(
                     segment, SegmentEvent.EXHAUSTED, losses=losses, cause=cause, has_pcm=False
                 )
             else:
-                back = self._ledger.move_segment(segment, SegmentEvent.LOST, losses=losses, cause=cause)
+                back = self._live_jobs.move_segment(segment, SegmentEvent.LOST, losses=losses, cause=cause)
                 self.make_ready(back)
         return {key.job for key in lost}
 
@@ -183,11 +185,11 @@ class Leasing:
         self._last_id += 1
         items = []
         for key in self.ready.take(size):
-            segment = self._ledger.segments[key.job][key.index]
-            job = self._ledger.jobs[key.job]
+            segment = self._live_jobs.segments[key.job][key.index]
+            job = self._live_jobs.jobs[key.job]
             asked = job.options.language
             language = job.language if asked == "auto" else None if asked == "multi" else asked
-            self._ledger.move_segment(segment, SegmentEvent.LEASED, worker=worker.identity)
+            self._live_jobs.move_segment(segment, SegmentEvent.LEASED, worker=worker.identity)
             self._lease_of[key] = self._last_id
             items.append(LeaseItem(key=key, samples=segment.samples, language=language, options=job.options))
         keys = tuple(item.key for item in items)
@@ -204,7 +206,7 @@ class Leasing:
         self.leases[lease.id] = lease
         worker = self._begin(replace(worker, leases=(*worker.leases, lease.id)), now)
         if worker.state is WorkerState.IDLE:
-            self._roster.move(worker, WorkerEvent.ASSIGNED)
+            self._worker_table.move(worker, WorkerEvent.ASSIGNED)
         self._out.append(SendTranscribe(lease=lease, items=tuple(items)))
 
     def _begin(self, worker: Worker, now: float) -> Worker:
@@ -227,7 +229,7 @@ class Leasing:
                 begun_at = now if worker.is_loaded else NEVER
                 lease = self.leases[lease_id] = replace(lease, due_at=due_at, begun_at=begun_at)
             due = min(due, lease.due_at)
-        return self._roster.put(replace(worker, due_at=due))
+        return self._worker_table.put(replace(worker, due_at=due))
 
 
 def _has_free_stream(worker: Worker) -> bool:

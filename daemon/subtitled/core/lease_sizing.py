@@ -15,8 +15,8 @@ from subtitled.core.live_jobs import BYTES_PER_SAMPLE
 from subtitled.core.policy import Policy
 from subtitled.core.records import Lease, Role, Worker
 from subtitled.core.states import WorkerState
-from subtitled.core.throughput import Pace
-from subtitled.core.worker_table import NEVER, Roster
+from subtitled.core.throughput import Throughput
+from subtitled.core.worker_table import NEVER, WorkerTable
 
 WEIGH_EVERY_S = 1.0
 ALIKE = 0.75
@@ -30,19 +30,19 @@ WINDOW_BYTES = 480_000 * BYTES_PER_SAMPLE
 """Of the longest segment: what Whisper sees at once."""
 
 
-class Crowd(Struct, frozen=True):
+class WorkerGroup(Struct, frozen=True):
     """The workers with nothing to do, and the others, counted in fastest ones."""
 
     free: float
     busy: float
 
 
-class Sizing:
+class LeaseSizing:
     """Compares the transcribe workers."""
 
-    def __init__(self, policy: Policy, roster: Roster, leases: Mapping[int, Lease]) -> None:
+    def __init__(self, policy: Policy, worker_table: WorkerTable, leases: Mapping[int, Lease]) -> None:
         self.policy = policy
-        self._roster = roster
+        self._worker_table = worker_table
         self._leases = leases
         self._weights: dict[str, float] = {}
         """Speeds of the workers, of the fastest 1; empty where all are alike and on this host."""
@@ -52,7 +52,7 @@ class Sizing:
         """Return how many segments a worker decodes at once."""
         return worker.batch_size or self.policy.batch_size
 
-    def learned(self, worker: Worker, lease: Lease, now: float) -> Pace:
+    def learned(self, worker: Worker, lease: Lease, now: float) -> Throughput:
         """Return what is known of a worker's speed now that it has done a lease."""
         took_s = now - lease.begun_at
         if took_s <= 0:
@@ -71,7 +71,7 @@ class Sizing:
         if now < self._weigh_at:
             return
         self._weigh_at = now + WEIGH_EVERY_S
-        known = [worker for worker in self._roster.of(Role.TRANSCRIBE) if worker.pace.leases]
+        known = [worker for worker in self._worker_table.of(Role.TRANSCRIBE) if worker.pace.leases]
         self._weights = weigh({worker.slot: self._windows_per_s(worker) for worker in known})
         if not any(worker.is_remote for worker in known) and min(self._weights.values(), default=1.0) == 1.0:
             self._weights = {}
@@ -82,13 +82,13 @@ class Sizing:
             return workers
         return sorted(workers, key=lambda worker: -self._weight(worker))
 
-    def crowd(self, free: Sequence[Worker], busy: Sequence[Worker]) -> Crowd:
+    def crowd(self, free: Sequence[Worker], busy: Sequence[Worker]) -> WorkerGroup:
         """Return among whom what is ready is to be shared."""
         if not self._weights:
-            return Crowd(len(free), len(busy))
-        return Crowd(sum(map(self._weight, free)), sum(map(self._weight, busy)))
+            return WorkerGroup(len(free), len(busy))
+        return WorkerGroup(sum(map(self._weight, free)), sum(map(self._weight, busy)))
 
-    def share(self, worker: Worker, ready: int, crowd: Crowd) -> int:
+    def share(self, worker: Worker, ready: int, crowd: WorkerGroup) -> int:
         """Return how many of `ready` segments are a worker's next lease."""
         own = self._weight(worker)
         return lease_size(
@@ -163,7 +163,7 @@ class Sizing:
         """Return the other workers that can be counted on."""
         return [
             _Other(other, self.batch_size(other), begins_s)
-            for other in self._roster.of(Role.TRANSCRIBE)
+            for other in self._worker_table.of(Role.TRANSCRIBE)
             if other.slot != worker.slot
             and other.state in AT_WORK
             and other.pace.leases

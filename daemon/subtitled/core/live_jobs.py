@@ -17,7 +17,7 @@ from subtitled.core.states import JOB, SEGMENT, SEGMENT_FINAL, JobEvent, Segment
 BYTES_PER_SAMPLE = 2
 
 
-class Ledger:
+class LiveJobs:
     """Jobs and segments in memory; what changes is appended to `out` as `Save…` and `DropPcm` actions."""
 
     def __init__(self, out: list[Action]) -> None:

@@ -17,7 +17,7 @@ class Span(Struct, frozen=True):
     end: int
 
 
-class Piece(Struct, frozen=True):
+class PlanPiece(Struct, frozen=True):
     """A run of real audio inside a segment: `samples` samples from decoded sample `start` on."""
 
     start: int
@@ -28,7 +28,7 @@ class Plan(Struct, frozen=True):
     """One segment's place in its file: the pieces that are laid end to end, and the speech in them."""
 
     index: int
-    pieces: tuple[Piece, ...]
+    pieces: tuple[PlanPiece, ...]
     spans: tuple[Span, ...]
 
     @property
@@ -37,7 +37,7 @@ class Plan(Struct, frozen=True):
         return sum(piece.samples for piece in self.pieces)
 
 
-class Skipped(Struct, frozen=True):
+class SkippedSpan(Struct, frozen=True):
     """Speech that no segment holds, and why."""
 
     span: Span
@@ -153,15 +153,15 @@ class Planner:
         return plan
 
 
-def _pieces(spans: tuple[Span, ...]) -> tuple[Piece, ...]:
+def _pieces(spans: tuple[Span, ...]) -> tuple[PlanPiece, ...]:
     """Return the spans as runs of audio; spans that touch are one run."""
-    pieces: list[Piece] = []
+    pieces: list[PlanPiece] = []
     for span in spans:
         samples = span.end - span.start
         if pieces and pieces[-1].start + pieces[-1].samples == span.start:
-            pieces[-1] = Piece(pieces[-1].start, pieces[-1].samples + samples)
+            pieces[-1] = PlanPiece(pieces[-1].start, pieces[-1].samples + samples)
         else:
-            pieces.append(Piece(span.start, samples))
+            pieces.append(PlanPiece(span.start, samples))
     return tuple(pieces)
 
 

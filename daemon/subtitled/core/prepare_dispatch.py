@@ -7,23 +7,25 @@ import heapq
 from msgspec.structs import replace
 
 from subtitled.core.actions import Action, SendAbandon, SendCredit, SendPrepare
-from subtitled.core.live_jobs import Ledger
+from subtitled.core.live_jobs import LiveJobs
 from subtitled.core.policy import Policy
 from subtitled.core.records import Feed, Job, Role, Worker
 from subtitled.core.states import JobEvent, JobState, SegmentState, WorkerEvent, WorkerState
-from subtitled.core.worker_table import Roster
+from subtitled.core.worker_table import WorkerTable
 
 GRANT_BYTES = 4 * 2**20
 """Credit given to a prepare worker at a time; a segment has at most 960,000 bytes."""
 
 
-class Feeding:
+class PrepareDispatch:
     """Each file is read by one prepare worker at a time, within a credit of bytes."""
 
-    def __init__(self, policy: Policy, ledger: Ledger, roster: Roster, out: list[Action]) -> None:
+    def __init__(
+        self, policy: Policy, live_jobs: LiveJobs, worker_table: WorkerTable, out: list[Action]
+    ) -> None:
         self.policy = policy
-        self._ledger = ledger
-        self._roster = roster
+        self._live_jobs = live_jobs
+        self._worker_table = worker_table
         self._out = out
         self._slots: dict[str, str] = {}
         """Job → slot of the prepare worker that reads its file."""
@@ -42,7 +44,7 @@ class Feeding:
 
     def feeder(self, identity: str, feed: int) -> tuple[Worker, Feed] | None:
         """Return the worker and its feed if the worker is alive and this feed is its current one."""
-        worker = self._roster.current(identity)
+        worker = self._worker_table.current(identity)
         if worker is None or worker.feed is None or worker.feed.id != feed:
             return None
         return worker, worker.feed
@@ -50,13 +52,13 @@ class Feeding:
     def assign(self, *, window_samples: int, recipe: bytes, now: float) -> list[str]:
         """Give files to idle prepare workers; return the jobs that turned out to need none."""
         complete: list[str] = []
-        for worker in self._roster.idle(Role.PREPARE):
+        for worker in self._worker_table.idle(Role.PREPARE):
             # A file comes with its first credit: ten thousand short files are held back like one long one.
             while self._unfed and self._is_room(0, self._promised()) and (job := self._next()) is not None:
                 if job.state is JobState.QUEUED:
                     event = JobEvent.RESUME if job.is_planned else JobEvent.LEASED
-                    job = self._ledger.move_job(job, event, recipe=job.recipe or recipe)
-                wanted = frozenset(self._ledger.starved[job.id]) if job.is_planned else None
+                    job = self._live_jobs.move_job(job, event, recipe=job.recipe or recipe)
+                wanted = frozenset(self._live_jobs.starved[job.id]) if job.is_planned else None
                 if job.is_planned and not wanted:
                     complete.append(job.id)
                     continue
@@ -73,13 +75,13 @@ class Feeding:
         """
         while self._fresh and not self._is_fresh(self._fresh[0][3]):
             heapq.heappop(self._fresh)
-        if not self._fresh or self._roster.idle(Role.PREPARE):
+        if not self._fresh or self._worker_table.idle(Role.PREPARE):
             return None
-        job = self._ledger.jobs[self._fresh[0][3]]
+        job = self._live_jobs.jobs[self._fresh[0][3]]
         promised = self._promised()
         if not self._is_room(0, promised):
             return None
-        held_up = (self._held_up(worker, promised) for worker in self._roster.of(Role.PREPARE))
+        held_up = (self._held_up(worker, promised) for worker in self._worker_table.of(Role.PREPARE))
         others = [other for other in held_up if other is not None and _goes_before(job, other)]
         if not others:
             return None
@@ -87,8 +89,8 @@ class Feeding:
         slot = self._slots[other.id]
         heapq.heappop(self._fresh)
         self.abandon(other.id)
-        job = self._ledger.move_job(job, JobEvent.LEASED, recipe=job.recipe or recipe)
-        self._start(self._roster.workers[slot], job, None, window_samples, now)
+        job = self._live_jobs.move_job(job, JobEvent.LEASED, recipe=job.recipe or recipe)
+        self._start(self._worker_table.workers[slot], job, None, window_samples, now)
         return other
 
     def progressed(self, worker: Worker, *, decoded_samples: int, is_waiting: bool, now: float) -> None:
@@ -101,28 +103,28 @@ class Feeding:
         feed = replace(
             feed, decoded_samples=decoded_samples, is_waiting=is_waiting, progressed_at=progressed_at
         )
-        self._roster.put(replace(worker, feed=feed))
+        self._worker_table.put(replace(worker, feed=feed))
 
     def received(self, worker: Worker, pcm_bytes: int, now: float) -> None:
         """Take received PCM off a worker's credit."""
         if worker.feed is not None:
             received = worker.feed.received_bytes + pcm_bytes
             feed = replace(worker.feed, received_bytes=received, progressed_at=now)
-            self._roster.put(replace(worker, feed=feed))
+            self._worker_table.put(replace(worker, feed=feed))
 
     def finish(self, worker: Worker) -> None:
         """Make a worker that has read its file idle again."""
         if worker.feed is not None:
             self._slots.pop(worker.feed.job, None)
-            worker = self._roster.put(replace(worker, feed=None))
+            worker = self._worker_table.put(replace(worker, feed=None))
         if worker.state is WorkerState.BUSY:
-            self._roster.move(worker, WorkerEvent.REPLIED)
+            self._worker_table.move(worker, WorkerEvent.REPLIED)
 
     def abandon(self, job: str) -> None:
         """Stop reading a job's file, if a worker does."""
         slot = self._slots.get(job)
         if slot is not None:
-            worker = self._roster.workers[slot]
+            worker = self._worker_table.workers[slot]
             if worker.feed is not None:
                 self._out.append(SendAbandon(worker=worker.identity, feed=worker.feed.id))
             self.finish(worker)
@@ -132,30 +134,30 @@ class Feeding:
         feed = worker.feed
         if feed is not None:
             del self._slots[feed.job]
-            self._roster.put(replace(worker, feed=None))
+            self._worker_table.put(replace(worker, feed=None))
         return feed
 
     def grant_credit(self) -> None:
         """Let the prepare workers send on, as far as the memory for PCM goes."""
         promised = self._promised()
-        for worker in self._roster.of(Role.PREPARE):
+        for worker in self._worker_table.of(Role.PREPARE):
             feed = worker.feed
             if feed is None or (ahead := _ahead(feed)) >= GRANT_BYTES // 2:
                 continue
-            if self._is_room(self._ledger.pcm_bytes[feed.job] + ahead, promised):
+            if self._is_room(self._live_jobs.pcm_bytes[feed.job] + ahead, promised):
                 promised += GRANT_BYTES
                 granted = replace(feed, granted_bytes=feed.granted_bytes + GRANT_BYTES)
-                self._roster.put(replace(worker, feed=granted))
+                self._worker_table.put(replace(worker, feed=granted))
                 self._out.append(SendCredit(worker=worker.identity, feed=feed.id, bytes=GRANT_BYTES))
 
     def _is_fresh(self, name: str) -> bool:
         """Say whether a job is in line, and nothing of its file was read yet."""
-        job = self._ledger.jobs.get(name)
+        job = self._live_jobs.jobs.get(name)
         return (
             job is not None
             and job.state is JobState.QUEUED
             and not job.is_planned
-            and not self._ledger.segments[name]
+            and not self._live_jobs.segments[name]
         )
 
     def _held_up(self, worker: Worker, promised_bytes: int) -> Job | None:
@@ -163,13 +165,13 @@ class Feeding:
         feed = worker.feed
         if worker.state is not WorkerState.BUSY or feed is None or not feed.is_waiting or _ahead(feed):
             return None
-        if self._is_room(self._ledger.pcm_bytes[feed.job], promised_bytes):
+        if self._is_room(self._live_jobs.pcm_bytes[feed.job], promised_bytes):
             return None
-        return self._ledger.jobs[feed.job]
+        return self._live_jobs.jobs[feed.job]
 
     def _promised(self) -> int:
         """Return the bytes that all workers may still send."""
-        return sum(_ahead(worker.feed) for worker in self._roster.of(Role.PREPARE) if worker.feed)
+        return sum(_ahead(worker.feed) for worker in self._worker_table.of(Role.PREPARE) if worker.feed)
 
     def _is_room(self, own_bytes: int, promised_bytes: int) -> bool:
         """Say whether a file that has `own_bytes` in memory, or promised, may have a grant more.
@@ -177,33 +179,33 @@ class Feeding:
         It fits into the queue, or into the file's floor: one that fills the queue cannot shut out another. All floors
         together are bounded, since files that are read to the end leave their PCM behind.
         """
-        total = self._ledger.queued_bytes + promised_bytes + GRANT_BYTES
+        total = self._live_jobs.queued_bytes + promised_bytes + GRANT_BYTES
         if total <= self.policy.queue_bytes:
             return True
         floor = self.policy.feed_floor_bytes
-        floors = floor * sum(1 for _ in self._roster.of(Role.PREPARE))
+        floors = floor * sum(1 for _ in self._worker_table.of(Role.PREPARE))
         return own_bytes + GRANT_BYTES <= floor and total <= self.policy.queue_bytes + floors
 
     def _next(self) -> Job | None:
         while self._unfed:
             _, _, name = heapq.heappop(self._unfed)
-            job = self._ledger.jobs.get(name)
+            job = self._live_jobs.jobs.get(name)
             if job is None or name in self._slots:
                 continue
             if job.state is JobState.QUEUED:
                 return job
-            if job.state is JobState.TRANSCRIBING and self._ledger.starved[name]:
+            if job.state is JobState.TRANSCRIBING and self._live_jobs.starved[name]:
                 return job
         return None
 
     def _start(
         self, worker: Worker, job: Job, wanted: frozenset[int] | None, window_samples: int, now: float
     ) -> None:
-        segments = self._ledger.segments[job.id]
+        segments = self._live_jobs.segments[job.id]
         self._last_id += 1
         feed = Feed(id=self._last_id, job=job.id, wanted=wanted, granted_bytes=GRANT_BYTES, progressed_at=now)
-        worker = self._roster.put(replace(worker, feed=feed))
-        self._roster.move(worker, WorkerEvent.ASSIGNED)
+        worker = self._worker_table.put(replace(worker, feed=feed))
+        self._worker_table.move(worker, WorkerEvent.ASSIGNED)
         self._slots[job.id] = worker.slot
         done = (i for i, s in segments.items() if s.has_pcm or s.state is not SegmentState.PENDING)
         self._out.append(

@@ -1,6 +1,6 @@
 """The worker protocol: what daemon and worker processes say to each other.
 
-Frames are those of `subtitle.codec`. Both sides come from one release: a worker of another version is refused, at Join if it is
+Frames are those of `subtitle.codec`. Both sides come from one release: a worker of another version is refused, at JoinSession if it is
 on another host, else at Ready.
 """
 
@@ -12,9 +12,9 @@ from msgspec import Meta, Struct
 
 from subtitle.codec import Codec
 from subtitle.messages import WordTimestamps
-from subtitled.config.schema import Decoding
+from subtitled.config.schema import DecodingConfig
 from subtitled.core.plan import Plan, Span
-from subtitled.core.transcription import Decision, Phrase
+from subtitled.core.transcription import DecodingDecision, Phrase
 
 
 class _Message(Struct, frozen=True, kw_only=True, tag=True):
@@ -43,7 +43,7 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     """Batches decoded at once."""
     idle_unload_s: float = 0.0
     """Seconds without work after which the model leaves the memory; 0: never."""
-    decoding: Decoding = Decoding()
+    decoding: DecodingConfig = DecodingConfig()
 
 
 class WorkerSettings(Struct, frozen=True, kw_only=True):
@@ -67,7 +67,7 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
 # -- worker → daemon ---------------------------------------------------------------------------------------------------
 
 
-class Join(_Message, frozen=True, kw_only=True):
+class JoinSession(_Message, frozen=True, kw_only=True):
     """A worker on another host begins a session; said again every two seconds until it is answered."""
 
     version: ShortText
@@ -128,7 +128,7 @@ class Skip(Struct, frozen=True):
     cause: str
 
 
-class Needless(_Message, frozen=True, kw_only=True):
+class AlreadySubtitled(_Message, frozen=True, kw_only=True):
     """The file has subtitles already that make ours needless; nothing was read of it."""
 
     feed: int
@@ -183,7 +183,7 @@ class SegmentResult(Struct, frozen=True, kw_only=True):
     temperature: float = 0.0
     fallbacks: int = 0
     """Windows of the segment that were decoded again because the result looked wrong."""
-    decisions: tuple[Decision, ...] = ()
+    decisions: tuple[DecodingDecision, ...] = ()
     translation: tuple[Phrase, ...] | None = None
     """The same in English, where that was asked for too; None where it is English already, or silence."""
 
@@ -226,13 +226,13 @@ class Received(_Message, frozen=True, kw_only=True):
     lease: int
 
 
-class Leaving(_Message, frozen=True, kw_only=True):
+class WorkerLeaves(_Message, frozen=True, kw_only=True):
     """The worker is asked to go: it finishes what it holds, and wants nothing more."""
 
     cause: ShortText
 
 
-class LastWords(_Message, frozen=True, kw_only=True):
+class ExitReason(_Message, frozen=True, kw_only=True):
     """Why the worker is about to exit, or that it goes as it was told, if it is on another host; it says nothing more."""
 
     cause: str
@@ -249,7 +249,7 @@ class Refused(_Message, frozen=True, kw_only=True):
 # -- daemon → worker ---------------------------------------------------------------------------------------------------
 
 
-class Recipe(Struct, frozen=True, kw_only=True):
+class PlanSettings(Struct, frozen=True, kw_only=True):
     """The settings that decide a plan; a job is planned again with those of its first plan."""
 
     threshold: float
@@ -261,7 +261,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
     """What the model saw at once when the file was first planned; 0 while no model is loaded."""
 
 
-class Unless(Struct, frozen=True, kw_only=True):
+class SkipRule(Struct, frozen=True, kw_only=True):
     """When a file is not to be read: it has subtitles already, inside or in files beside it."""
 
     rule: str
@@ -283,17 +283,17 @@ class Prepare(_Message, frozen=True, kw_only=True):
     path: bytes
     size: int
     mtime_ns: int
-    recipe: Recipe
+    recipe: PlanSettings
     language: str | None
     """Prefer the audio track in this language."""
     plans: tuple[Plan, ...] | None
     done: frozenset[int]
     """Indices whose PCM is not wanted."""
     credit_bytes: int
-    unless: Unless | None = None
+    unless: SkipRule | None = None
 
 
-class Credit(_Message, frozen=True, kw_only=True):
+class FeedCredit(_Message, frozen=True, kw_only=True):
     """So many more bytes of PCM may be sent for this job."""
 
     feed: int
@@ -334,7 +334,7 @@ class Drain(_Message, frozen=True, kw_only=True):
     """Finish what you hold, then exit."""
 
 
-class Welcome(_Message, frozen=True, kw_only=True):
+class SessionAccepted(_Message, frozen=True, kw_only=True):
     """The worker is taken, under this name; it loads the model, unless it has it, and says Ready."""
 
     identity: str
@@ -344,7 +344,7 @@ class Welcome(_Message, frozen=True, kw_only=True):
     engine: EngineSettings
 
 
-class TurnedAway(_Message, frozen=True, kw_only=True):
+class SessionRefused(_Message, frozen=True, kw_only=True):
     """The worker is not wanted."""
 
     cause: str
@@ -352,7 +352,7 @@ class TurnedAway(_Message, frozen=True, kw_only=True):
     """It will not be so either when it comes again as it is."""
 
 
-class Unknown(_Message, frozen=True, kw_only=True):
+class SessionUnknown(_Message, frozen=True, kw_only=True):
     """What was said belongs to no session: begin another."""
 
 
@@ -363,21 +363,31 @@ class Probe(_Message, frozen=True, kw_only=True):
 
 
 FromWorker = (
-    Join
+    JoinSession
     | Ready
     | Heartbeat
     | Prepared
     | PlanComplete
-    | Needless
+    | AlreadySubtitled
     | Transcribed
     | Unloaded
     | Refused
     | Echo
     | Received
-    | Leaving
-    | LastWords
+    | WorkerLeaves
+    | ExitReason
 )
-ToWorker = Prepare | Credit | Abandon | Transcribe | Drain | Welcome | TurnedAway | Unknown | Probe
+ToWorker = (
+    Prepare
+    | FeedCredit
+    | Abandon
+    | Transcribe
+    | Drain
+    | SessionAccepted
+    | SessionRefused
+    | SessionUnknown
+    | Probe
+)
 
 from_worker: Codec[FromWorker] = Codec(FromWorker)
 to_worker: Codec[ToWorker] = Codec(ToWorker)

@@ -9,7 +9,7 @@ from msgspec import Struct
 from subtitle.messages import LayoutOptions, VadOptions, WordTimestamps
 from subtitled.core.plan import Plan
 from subtitled.core.states import JobState, SegmentState, WorkerState
-from subtitled.core.throughput import Pace
+from subtitled.core.throughput import Throughput
 
 
 class SegmentKey(Struct, frozen=True, order=True):
@@ -203,7 +203,7 @@ class Worker(Struct, frozen=True, kw_only=True):
     """What was blamed when nothing more was heard of it, and forgiven if its process turns out to live. None: it ended otherwise."""
     is_remote: bool = False
     """It is on another host, came by itself, and nobody here starts another in its place."""
-    pace: Pace = Pace()
+    pace: Throughput = Throughput()
     """How fast it is."""
     round_trip_s: float = 0.0
     bytes_per_s: float | None = None

@@ -13,7 +13,7 @@ speaches' figures for large-v3-turbo on an RTX 3090: 0.70 s for one window, 2.22
 """
 
 
-class Pace(Struct, frozen=True, kw_only=True):
+class Throughput(Struct, frozen=True, kw_only=True):
     """A line through the sizes and times of leases: a call has its fixed cost, and each window, full or not, its own.
 
     Least squares, so that a worker that was given small leases is not taken for a slow one.
@@ -30,7 +30,7 @@ class Pace(Struct, frozen=True, kw_only=True):
     variance: float = 0.0
     covariance: float = 0.0
 
-    def after(self, windows: int, took_s: float, *, samples: int) -> Pace:
+    def after(self, windows: int, took_s: float, *, samples: int) -> Throughput:
         """Return what is known after one lease more.
 
         The first may hold what is done only once, as kernels are compiled: a faster second one takes its place.
@@ -46,7 +46,7 @@ class Pace(Struct, frozen=True, kw_only=True):
         usual = mean_s / (mean_windows + FIXED_WINDOWS)
         # The usual share of the fixed cost counts as much as leases whose sizes differ by one.
         slope = (covariance + usual) / (variance + 1)
-        return Pace(
+        return Throughput(
             leases=count,
             mean_windows=mean_windows,
             mean_samples=self.mean_samples + weight * (samples - self.mean_samples),

@@ -30,7 +30,7 @@ class Phrase(Struct, frozen=True):
     temperature: float = 0.0
 
 
-class Verdict(Enum):
+class DecisionKind(Enum):
     """The kinds of decision."""
 
     FALLBACK = "fallback"
@@ -41,10 +41,10 @@ class Verdict(Enum):
     """The text said one thing again and again, and still did after the last fallback: it was cut to the first time."""
 
 
-class Decision(Struct, frozen=True, kw_only=True):
+class DecodingDecision(Struct, frozen=True, kw_only=True):
     """One decision about one window of a segment."""
 
-    verdict: Verdict
+    verdict: DecisionKind
     cause: str
     """The measure that called for it: "compression_ratio", "log_prob", "no_speech_prob", "repetition"."""
     temperature: float

@@ -18,7 +18,7 @@ WAITING = (WorkerState.BACKOFF, WorkerState.BROKEN)
 DEAD = (WorkerState.BACKOFF, WorkerState.BROKEN, WorkerState.STOPPED, WorkerState.LOST)
 
 
-class Roster:
+class WorkerTable:
     """Workers by slot; what is to be done is appended to `out`."""
 
     def __init__(self, policy: Policy, out: list[Action]) -> None:

@@ -8,8 +8,8 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 from subtitled.cues.break_costs_cjk import unspaced_cost
-from subtitled.cues.cost import Cost
-from subtitled.cues.function_words import Words, listed, words_of
+from subtitled.cues.cost import BreakCost
+from subtitled.cues.function_words import FunctionWords, listed, words_of
 from subtitled.cues.text import DASHES, stands_alone
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _KO_CLAUSE = listed("고 는데 은데 지만 면 서 니까 며 려고 도록")
 """Endings of Korean verbs with which a clause ends."""
 
 
-def costs(words: Iterable[str], language: str | None) -> Iterator[Cost]:
+def costs(words: Iterable[str], language: str | None) -> Iterator[BreakCost]:
     """Yield what a line break before each word costs, 0 (a sentence begins) to 400; below 0 it is wanted.
 
     `words` are as `unspaced.words` cuts them, spaces before them; the first has nothing before it.
@@ -43,13 +43,13 @@ def costs(words: Iterable[str], language: str | None) -> Iterator[Cost]:
     little = words_of(language)
     earlier = previous = ""
     for word in words:
-        cost = _cost(earlier, previous, word, little) if previous else Cost.SENTENCE
+        cost = _cost(earlier, previous, word, little) if previous else BreakCost.SENTENCE
         yield cost
-        earlier = "" if cost <= Cost.SENTENCE else previous
+        earlier = "" if cost <= BreakCost.SENTENCE else previous
         previous = word
 
 
-def _ends_sentence(before: str, after: str, little: Words) -> bool:
+def _ends_sentence(before: str, after: str, little: FunctionWords) -> bool:
     """Return whether a sentence ends with the word `before`, which the word `after` follows."""
     bare = _unquoted(before)
     if bare[-1] not in _ENDS:
@@ -58,54 +58,60 @@ def _ends_sentence(before: str, after: str, little: Words) -> bool:
     return not (bare[-1] in ".…" and is_lower) and not _is_abbreviation(bare, little)
 
 
-def _cost(earlier: str, before: str, after: str, little: Words) -> Cost:
+def _cost(earlier: str, before: str, after: str, little: FunctionWords) -> BreakCost:
     """Return the cost between `before` and `after`; `earlier` is the word before them in their sentence, or ""."""
     bare, follows = _unquoted(before), after.strip()
     ends = _ends_sentence(before, after, little)
     if follows[0] in DASHES and len(follows) > 1 and ends:
-        return Cost.TURN
+        return BreakCost.TURN
     if ends:
-        return Cost.SENTENCE
+        return BreakCost.SENTENCE
     if len(bare) > 1 and bare[-1] in _CLAUSE_ENDS:
-        return Cost.CLAUSE
+        return BreakCost.CLAUSE
     if bare[-1] in _COMMAS:
-        return Cost.COMMA
+        return BreakCost.COMMA
     if stands_alone(before[-1]) and stands_alone(follows[0]) and after[0].isspace():
         # Whisper, and subtitles in Chinese, have a space in place of a comma.
-        return Cost.COMMA
+        return BreakCost.COMMA
     if stands_alone(before[-1]) or stands_alone(follows[0]):
         cost = unspaced_cost(bare, follows)
     else:
         cost = _spaced_cost(earlier.strip(), bare, follows, little)
     # The last word of a clause is not left alone.
-    return Cost.MODIFIER if cost == Cost.PLAIN and follows[-1] in _ENDS + _CLAUSE_ENDS + _COMMAS else cost
+    return (
+        BreakCost.MODIFIER
+        if cost == BreakCost.PLAIN and follows[-1] in _ENDS + _CLAUSE_ENDS + _COMMAS
+        else cost
+    )
 
 
-def _spaced_cost(earlier: str, before: str, after: str, little: Words) -> Cost:
+def _spaced_cost(earlier: str, before: str, after: str, little: FunctionWords) -> BreakCost:
     one, two = _tail(before, little), _head(after, little)
     if _is_abbreviation(before, little):
-        return Cost.LEANING
+        return BreakCost.LEANING
     if _NUMBER.fullmatch(before):
-        return Cost.PLAIN if little.is_little(two) else Cost.LEANING
+        return BreakCost.PLAIN if little.is_little(two) else BreakCost.LEANING
     if little.is_little(one):
-        return Cost.LEANING
+        return BreakCost.LEANING
     # The first word of a sentence is written like a name.
     if earlier and _is_name(before) and _is_name(after) and not little.has_capital_nouns:
-        return Cost.LEANING
+        return BreakCost.LEANING
     if two in little.conjunctions or after.startswith(_KO_CONJUNCTIONS):
-        return Cost.CONJUNCTION
+        return BreakCost.CONJUNCTION
     if two in little.prepositions or _opens(after):
-        return Cost.PREPOSITION
+        return BreakCost.PREPOSITION
     if two in little.trailing:
-        return Cost.MODIFIER
+        return BreakCost.MODIFIER
     if little.begins_phrase(two):
-        return Cost.PHRASE
+        return BreakCost.PHRASE
     if _letters(earlier) in little.articles or one in _NUMBER_WORDS or _NUMBER.fullmatch(after):
-        return Cost.MODIFIER
-    return Cost.CONJUNCTION if _is_hangul(before[-1]) and before.endswith(_KO_CLAUSE) else Cost.PLAIN
+        return BreakCost.MODIFIER
+    return (
+        BreakCost.CONJUNCTION if _is_hangul(before[-1]) and before.endswith(_KO_CLAUSE) else BreakCost.PLAIN
+    )
 
 
-def _is_abbreviation(word: str, little: Words) -> bool:
+def _is_abbreviation(word: str, little: FunctionWords) -> bool:
     """Return whether `word` has a full stop that ends no sentence: "Dr.", an initial, an ordinal number."""
     if not word.endswith("."):
         return False
@@ -125,14 +131,14 @@ def _letters(word: str) -> str:
     return word.strip(" \"'“”‘’«»()[].,;:!?…").lower().replace("’", "'")
 
 
-def _head(word: str, little: Words) -> str:
+def _head(word: str, little: FunctionWords) -> str:
     """Return what `word` is known by when a line would begin with it: of "qu'ils" the "qu'"."""
     letters = _letters(word)
     head = letters[: letters.find("'") + 1]
     return head if little.is_little(head) else letters
 
 
-def _tail(word: str, little: Words) -> str:
+def _tail(word: str, little: FunctionWords) -> str:
     """Return what `word` is known by when a line would end with it: of "qu'ils" the "ils"."""
     letters = _letters(word)
     return letters if _head(word, little) == letters else letters[letters.find("'") + 1 :]

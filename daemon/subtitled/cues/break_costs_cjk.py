@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from subtitled.cues.cost import Cost
+from subtitled.cues.cost import BreakCost
 from subtitled.cues.function_words import listed
 
 _STOPS = ".!?…。！？｡;:；：,，、"  # noqa: RUF001 - full-width punctuation is meant
@@ -39,11 +39,11 @@ _JA_CLAUSE = listed("ので から けど けれど ければ ながら たら �
 _JA_PARTICLES = listed("は が を に へ と も まで より")
 
 
-def unspaced_cost(before: str, after: str) -> Cost:
+def unspaced_cost(before: str, after: str) -> BreakCost:
     """Return the cost between two words of Chinese or Japanese, or one of them and a Latin word."""
     word = after.rstrip(_STOPS)
     if after.startswith(_ZH_CONJUNCTIONS + _JA_CONJUNCTIONS):
-        return Cost.CONJUNCTION
+        return BreakCost.CONJUNCTION
     if (
         word.startswith(_JA_BACK)
         or word in _ZH_BACK
@@ -51,18 +51,18 @@ def unspaced_cost(before: str, after: str) -> Cost:
         or before in _ZH_MEASURES
         or _MEASURED.search(before)
     ):
-        return Cost.LEANING
+        return BreakCost.LEANING
     if before in _ZH_PRONOUNS or before in _ZH_PARTICLES:
-        return Cost.MODIFIER
+        return BreakCost.MODIFIER
     if "\u3041" <= before[-1] <= "\u30ff":
         if before.endswith(_JA_CLAUSE):
-            return Cost.CONJUNCTION
+            return BreakCost.CONJUNCTION
         if before.endswith(_JA_PARTICLES):
-            return Cost.PREPOSITION
-        return Cost.MODIFIER if before[-1] in "のないたる" else Cost.PLAIN
+            return BreakCost.PREPOSITION
+        return BreakCost.MODIFIER if before[-1] in "のないたる" else BreakCost.PLAIN
     if len(before) == 1 and not before.isascii():
         # A verb, most likely, and what follows belongs to it: 写在, 送给.
-        return Cost.MODIFIER
+        return BreakCost.MODIFIER
     if word in _ZH_PREPOSITIONS:
-        return Cost.PREPOSITION
-    return Cost.PHRASE if word in _ZH_PRONOUNS else Cost.PLAIN
+        return BreakCost.PREPOSITION
+    return BreakCost.PHRASE if word in _ZH_PRONOUNS else BreakCost.PLAIN

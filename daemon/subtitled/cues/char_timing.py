@@ -14,7 +14,7 @@ _DOUBT_MS = 1000
 alignment was up to 892 ms off them (`benchmarks/word_times.py`). One farther off is silence that the model took along."""
 
 
-class Clock:
+class CharTimes:
     """Tells when the nth column of a phrase's text, whitespace not counted, is said.
 
     By its words, whose times are kept within the phrase and never go back, and which refine the inside of a phrase, not its

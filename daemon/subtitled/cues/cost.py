@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 
-class Cost(IntEnum):
+class BreakCost(IntEnum):
     """Of a break between two words, by what they are to each other.
 
     The order is that of the Netflix Timed Text Style Guides, "Line Treatment"; the numbers are set by eye, on the examples in

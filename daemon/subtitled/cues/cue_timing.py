@@ -9,10 +9,10 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from subtitled.config.layout_limits import Limits
+    from subtitled.config.layout_limits import LayoutLimits
 
 
-class Spoken(Struct, frozen=True):
+class SpokenInterval(Struct, frozen=True):
     """What a cue shows, and when that is said."""
 
     lines: tuple[str, ...]
@@ -21,7 +21,7 @@ class Spoken(Struct, frozen=True):
     columns: int
 
 
-def reading_ms(columns: int, columns_per_char: int, limits: Limits) -> int:
+def reading_ms(columns: int, columns_per_char: int, limits: LayoutLimits) -> int:
     """Return how long a cue of `columns` has to stay to be read."""
     if not limits.max_chars_per_s:
         return limits.min_ms
@@ -30,7 +30,7 @@ def reading_ms(columns: int, columns_per_char: int, limits: Limits) -> int:
 
 
 def times(
-    cues: Sequence[Spoken], limits: Limits, columns_per_char: int, until_ms: int | None = None
+    cues: Sequence[SpokenInterval], limits: LayoutLimits, columns_per_char: int, until_ms: int | None = None
 ) -> Iterator[tuple[int, int]]:
     """Yield start and end of each cue: from its first word on, until it can have been read.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 
-class Words(Struct, frozen=True):
+class FunctionWords(Struct, frozen=True):
     """One language's little words, in small letters."""
 
     conjunctions: frozenset[str] = frozenset()
@@ -39,7 +39,7 @@ class Words(Struct, frozen=True):
         return word in self.conjunctions or self.begins_phrase(word)
 
 
-def words_of(language: str | None) -> Words:
+def words_of(language: str | None) -> FunctionWords:
     """Return the little words of `language` (ISO 639-1); none for one that is not known here."""
     return _WORDS.get((language or "").partition("-")[0].lower(), _NONE)
 
@@ -53,9 +53,9 @@ def _set(words: str) -> frozenset[str]:
     return frozenset(listed(words))
 
 
-_NONE = Words()
+_NONE = FunctionWords()
 _WORDS = {
-    "en": Words(
+    "en": FunctionWords(
         _set(
             "and but or nor so yet because although though while when whenever where wherever if unless "
             "until since that which who whom whose whether before after as than why how once what"
@@ -81,7 +81,7 @@ _WORDS = {
             "mr mrs ms dr prof st gen col capt lt sgt sen rep rev hon no vs fig e.g i.e p.m a.m"
         ),
     ),
-    "de": Words(
+    "de": FunctionWords(
         _set(
             "und oder aber denn sondern doch dass daß weil wenn ob als obwohl während bevor nachdem damit "
             "sodass falls sobald solange wie wo wer was warum weshalb wobei wodurch womit"
@@ -105,7 +105,7 @@ _WORDS = {
         has_capital_nouns=True,
         has_ordinal_stops=True,
     ),
-    "fr": Words(
+    "fr": FunctionWords(
         _set(
             "et ou mais donc or ni car que qu' qui quoi dont où quand lorsque puisque parce si comme "
             "quoique afin"
@@ -124,7 +124,7 @@ _WORDS = {
         ),
         abbreviations=_set("m mm mme mlle dr pr st ste no"),
     ),
-    "es": Words(
+    "es": FunctionWords(
         _set("y e o u pero sino ni que porque pues aunque cuando donde como si mientras quien cuyo para"),
         _set("a al de del en con por sin sobre entre hacia hasta desde contra según durante tras ante bajo"),
         _set(
@@ -137,7 +137,7 @@ _WORDS = {
         ),
         abbreviations=_set("sr sra srta dr dra d ud uds"),
     ),
-    "it": Words(
+    "it": FunctionWords(
         _set(
             "e ed o ma però che perché poiché se quando dove come mentre anche né oppure quindi chi cui "
             "affinché"
@@ -154,7 +154,7 @@ _WORDS = {
         _set("io tu lui lei noi voi non mi ti si ci vi è sono era ha hanno ho abbiamo molto più"),
         abbreviations=_set("sig sig.ra dott prof"),
     ),
-    "pt": Words(
+    "pt": FunctionWords(
         _set("e ou mas nem que porque pois embora quando onde como se enquanto quem cujo porém"),
         _set(
             "a ao aos à às de do da dos das em no na nos nas com por pelo pela pelos pelas para sem sobre "
@@ -167,7 +167,7 @@ _WORDS = {
         _set("eu tu ele ela nós vocês eles elas não me te lhe é são era está estão tem têm foi muito mais"),
         abbreviations=_set("sr sra dr dra"),
     ),
-    "nl": Words(
+    "nl": FunctionWords(
         _set(
             "en of maar want dus dat omdat als toen wanneer terwijl hoewel voordat nadat zodat die wie "
             "wat waar hoe"
@@ -183,7 +183,7 @@ _WORDS = {
         ),
         abbreviations=_set("dhr mevr dr prof nr bijv o.a"),
     ),
-    "ru": Words(
+    "ru": FunctionWords(
         _set(
             "и а но или что чтобы потому если когда где как хотя пока который которая которое которые кто "
             "зато либо"

@@ -14,9 +14,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from subtitled.core.transcription import Word
-from subtitled.cues.phrases import Placed, spell
+from subtitled.cues.phrases import MediaPhrase, spell
 from subtitled.cues.text import stands_alone
-from subtitled.cues.transcript import Removal
+from subtitled.cues.transcript import RemovedPhrase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -47,7 +47,7 @@ _MARK_CHARS = 6
 """A mark is short: so many words, or full-width characters, at most."""
 
 
-class Rules(Struct, frozen=True):
+class HallucinationRules(Struct, frozen=True):
     """What is left out in one language; `stock` and `marks` hold `plain` text."""
 
     stock: frozenset[str] = frozenset()
@@ -65,13 +65,13 @@ def plain(text: str) -> str:
 
 
 def leave_out(
-    segments: Sequence[SegmentTranscript], rules_for: Callable[[str | None], Rules]
-) -> tuple[tuple[SegmentTranscript, ...], tuple[Removal, ...]]:
+    segments: Sequence[SegmentTranscript], rules_for: Callable[[str | None], HallucinationRules]
+) -> tuple[tuple[SegmentTranscript, ...], tuple[RemovedPhrase, ...]]:
     """Return the segments without the phrases that nobody said, and what was left out, in order of time.
 
     `rules_for` gives the rules of a language. No phrase is in neither of the two.
     """
-    removals: list[Removal] = []
+    removals: list[RemovedPhrase] = []
     kept: list[SegmentTranscript] = []
     for segment in segments:
         rules = rules_for(segment.language)
@@ -91,7 +91,7 @@ def leave_out(
     return tuple(kept), tuple(sorted(removals, key=lambda removal: (removal.start_ms, removal.end_ms)))
 
 
-def doubt(phrase: Placed, spans: Iterable[Interval]) -> str:
+def doubt(phrase: MediaPhrase, spans: Iterable[Interval]) -> str:
     """Return why a phrase may not have been said; "" where it was surely heard. `spans` are where somebody speaks."""
     if phrase.words:
         probability = sum(word.probability for word in phrase.words) / len(phrase.words)
@@ -106,7 +106,7 @@ def doubt(phrase: Placed, spans: Iterable[Interval]) -> str:
     return ""
 
 
-def _speech(phrase: Placed, spans: Iterable[Interval]) -> float:
+def _speech(phrase: MediaPhrase, spans: Iterable[Interval]) -> float:
     """Return the share of a phrase's time in which somebody speaks."""
     length_ms = max(1, phrase.end_ms - phrase.start_ms)
     overlaps = (
@@ -115,8 +115,8 @@ def _speech(phrase: Placed, spans: Iterable[Interval]) -> float:
     return sum(max(0, overlap) for overlap in overlaps) / length_ms
 
 
-def _removal(phrase: Placed, cause: str) -> Removal:
-    return Removal(
+def _removal(phrase: MediaPhrase, cause: str) -> RemovedPhrase:
+    return RemovedPhrase(
         start_ms=phrase.start_ms,
         end_ms=phrase.end_ms,
         text=phrase.text,
@@ -129,7 +129,9 @@ def _removal(phrase: Placed, cause: str) -> Removal:
 # -- stock phrases -------------------------------------------------------------------------------------------
 
 
-def _is_stock(phrase: Placed, spans: Iterable[Interval], rules: Rules, removals: list[Removal]) -> bool:
+def _is_stock(
+    phrase: MediaPhrase, spans: Iterable[Interval], rules: HallucinationRules, removals: list[RemovedPhrase]
+) -> bool:
     """Say whether a phrase is a stock phrase that nobody said, and note it."""
     if not _is_made_of(plain(phrase.text), rules.stock) or not (why := doubt(phrase, spans)):
         return False
@@ -152,7 +154,7 @@ def _is_made_of(text: str, stock: frozenset[str]) -> bool:
 
 
 def _loops(
-    segments: Sequence[SegmentTranscript], rules_for: Callable[[str | None], Rules]
+    segments: Sequence[SegmentTranscript], rules_for: Callable[[str | None], HallucinationRules]
 ) -> Iterator[tuple[int, int]]:
     """Yield the places (segment, phrase) of what was said TIMES times and more in a row, and not surely heard.
 
@@ -181,7 +183,7 @@ def _loops(
             begin = max(begin + 1, end - period)
 
 
-def _is_unsure(phrase: Placed, spans: Iterable[Interval]) -> bool:
+def _is_unsure(phrase: MediaPhrase, spans: Iterable[Interval]) -> bool:
     """Say whether a repetition was not surely heard; one that came back at a higher temperature is none the surer."""
     is_stuck = phrase.compression_ratio > MAX_COMPRESSION_RATIO and phrase.temperature > 0
     return is_stuck or bool(doubt(phrase, spans))
@@ -190,7 +192,9 @@ def _is_unsure(phrase: Placed, spans: Iterable[Interval]) -> bool:
 # -- marks of music and noise --------------------------------------------------------------------------------
 
 
-def _without_marks(phrase: Placed, rules: Rules, removals: list[Removal]) -> Placed | None:
+def _without_marks(
+    phrase: MediaPhrase, rules: HallucinationRules, removals: list[RemovedPhrase]
+) -> MediaPhrase | None:
     """Return a phrase without its marks, which are noted; None where it has nothing else."""
     if not rules.marks:
         return phrase
@@ -216,7 +220,7 @@ def _is_mark(found: re.Match[str], marks: frozenset[str]) -> bool:
     return len(words) <= _MARK_WORDS and any(plain(word) in marks for word in words)
 
 
-def _other_words(phrase: Placed, spans: Sequence[tuple[int, int]]) -> tuple[Word, ...]:
+def _other_words(phrase: MediaPhrase, spans: Sequence[tuple[int, int]]) -> tuple[Word, ...]:
     """Return a phrase's words without the characters of its text in `spans`; none where they do not spell it."""
     if spell(phrase.words) != "".join(phrase.text.split()):
         return ()

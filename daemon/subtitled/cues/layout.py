@@ -1,4 +1,4 @@
-"""Placed phrases to cues that a viewer can read."""
+"""MediaPhrase phrases to cues that a viewer can read."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from subtitled.config.layout_limits import Limits
+from subtitled.config.layout_limits import LayoutLimits
 from subtitled.cues import break_costs
-from subtitled.cues.char_timing import Clock
+from subtitled.cues.char_timing import CharTimes
 from subtitled.cues.cjk import words
-from subtitled.cues.cost import Cost
-from subtitled.cues.cue_timing import Spoken, times
-from subtitled.cues.optimizer import Grouping, Unit
-from subtitled.cues.phrases import Placed, spell
+from subtitled.cues.cost import BreakCost
+from subtitled.cues.cue_timing import SpokenInterval, times
+from subtitled.cues.optimizer import CueOptimizer, LayoutUnit
+from subtitled.cues.phrases import MediaPhrase, spell
 from subtitled.cues.text import clean, cut, stands_alone, units, weight
 from subtitled.cues.text_width import columns, columns_per_char
 
@@ -31,8 +31,8 @@ class Cue(Struct, frozen=True):
 
 
 def layout(
-    phrases: Iterable[Placed],
-    limits: Limits | None = None,
+    phrases: Iterable[MediaPhrase],
+    limits: LayoutLimits | None = None,
     *,
     language: str | None = None,
     seams_ms: Sequence[int] = (),
@@ -45,10 +45,10 @@ def layout(
     `language`. No cue has words from both sides of a seam (`seams_ms`, in order: where audio begins that did not follow the audio before
     it), nor of a silence long enough for a cue of its own. `until_ms` is the end of the media.
     """
-    limits = limits or Limits()
+    limits = limits or LayoutLimits()
     per_char = columns_per_char(language)
     stretches = _stretches(phrases, limits, language, seams_ms)
-    spoken: list[Spoken] = []
+    spoken: list[SpokenInterval] = []
     for stretch, following in zip(stretches, [*stretches[1:], None], strict=False):
         next_ms = following[0].start_ms if following else until_ms and until_ms + limits.gap_ms
         spoken.extend(_spoken(stretch, limits, per_char, next_ms))
@@ -58,7 +58,7 @@ def layout(
     )
 
 
-def fast_cues(cues: Iterable[Cue], limits: Limits, language: str | None) -> int:
+def fast_cues(cues: Iterable[Cue], limits: LayoutLimits, language: str | None) -> int:
     """Return how many of `cues` are to be read faster than `limits` say, because they were spoken so fast."""
     if not limits.max_chars_per_s:
         return 0
@@ -67,10 +67,10 @@ def fast_cues(cues: Iterable[Cue], limits: Limits, language: str | None) -> int:
 
 
 def _stretches(
-    phrases: Iterable[Placed], limits: Limits, language: str | None, seams_ms: Sequence[int]
-) -> list[list[Unit]]:
+    phrases: Iterable[MediaPhrase], limits: LayoutLimits, language: str | None, seams_ms: Sequence[int]
+) -> list[list[LayoutUnit]]:
     """Return the units of each run of phrases between which nothing parts them."""
-    stretches: list[list[Unit]] = []
+    stretches: list[list[LayoutUnit]] = []
     for phrase in _trimmed(phrases):
         found = list(_units(phrase, limits, language))
         last = stretches[-1][-1] if stretches else None
@@ -81,20 +81,20 @@ def _stretches(
     return stretches
 
 
-def _trimmed(phrases: Iterable[Placed]) -> Iterator[Placed]:
+def _trimmed(phrases: Iterable[MediaPhrase]) -> Iterator[MediaPhrase]:
     """Yield each phrase that says something, its text cleaned, its end cut to the next one's start."""
     spoken = [(phrase, text) for phrase in phrases if (text := clean(phrase.text))]
     spoken.sort(key=lambda pair: pair[0].start_ms)
     for (phrase, text), following in zip(spoken, [*spoken[1:], None], strict=False):
         end_ms = min(phrase.end_ms, following[0].start_ms) if following else phrase.end_ms
         spells = spell(phrase.words) == "".join(text.split())
-        yield Placed(text, phrase.start_ms, max(phrase.start_ms, end_ms), phrase.words if spells else ())
+        yield MediaPhrase(text, phrase.start_ms, max(phrase.start_ms, end_ms), phrase.words if spells else ())
 
 
-def _units(phrase: Placed, limits: Limits, language: str | None) -> Iterator[Unit]:
+def _units(phrase: MediaPhrase, limits: LayoutLimits, language: str | None) -> Iterator[LayoutUnit]:
     """Yield the units of one phrase, none wider than a line."""
     line = limits.max_chars * columns_per_char(language)
-    clock = Clock(phrase.text, phrase.start_ms, phrase.end_ms, phrase.words)
+    clock = CharTimes(phrase.text, phrase.start_ms, phrase.end_ms, phrase.words)
     heard = tuple(weight(word.text) for word in phrase.words)
     pieces = words(phrase.text, language, heard) if line else (phrase.text,)
     said = 0
@@ -102,13 +102,13 @@ def _units(phrase: Placed, limits: Limits, language: str | None) -> Iterator[Uni
         for at, part in enumerate(_cut(word, line)):
             until = said + weight(part)
             bare = part.strip()
-            yield Unit(
+            yield LayoutUnit(
                 text=part,
                 start_ms=clock.start_ms(said),
                 end_ms=clock.end_ms(until),
                 columns=columns(bare),
                 space=len(part) - len(part.lstrip()),
-                cost=Cost.INSIDE if at else cost,
+                cost=BreakCost.INSIDE if at else cost,
             )
             said = until
 
@@ -121,20 +121,20 @@ def _cut(word: str, line: int) -> Iterator[str]:
         yield from cut(unit, line)
 
 
-def _parts(last: Unit, unit: Unit, limits: Limits, seams_ms: Sequence[int]) -> bool:
+def _parts(last: LayoutUnit, unit: LayoutUnit, limits: LayoutLimits, seams_ms: Sequence[int]) -> bool:
     """Return whether a seam lies between two units, or a silence so long that any cue can be read until it ends."""
     if unit.start_ms - last.end_ms >= max(1, limits.min_ms + limits.gap_ms):
         return True
     return bisect_right(seams_ms, unit.start_ms) > bisect_right(seams_ms, last.start_ms)
 
 
-def _continued(last: Unit, found: list[Unit], language: str | None) -> Iterator[Unit]:
+def _continued(last: LayoutUnit, found: list[LayoutUnit], language: str | None) -> Iterator[LayoutUnit]:
     """Yield the units of a phrase that follows `last`, with a space between the two where one belongs."""
     first = found[0]
     space = "" if stands_alone(last.text[-1]) and not last.text[-1].isalnum() else " "
     *_, cost = break_costs.costs((last.text, space + first.text), language)
     # The model made two phrases of it; that is worth something, though no licence to part article and noun.
-    yield Unit(
+    yield LayoutUnit(
         space + first.text,
         first.start_ms,
         first.end_ms,
@@ -145,16 +145,18 @@ def _continued(last: Unit, found: list[Unit], language: str | None) -> Iterator[
     yield from found[1:]
 
 
-def _spoken(stretch: list[Unit], limits: Limits, per_char: int, next_ms: int | None) -> Iterator[Spoken]:
+def _spoken(
+    stretch: list[LayoutUnit], limits: LayoutLimits, per_char: int, next_ms: int | None
+) -> Iterator[SpokenInterval]:
     """Yield the cues of one stretch, with the times at which they are spoken."""
     if not limits.max_chars:
-        yield Spoken((stretch[0].text,), stretch[0].start_ms, stretch[-1].end_ms, stretch[0].columns)
+        yield SpokenInterval((stretch[0].text,), stretch[0].start_ms, stretch[-1].end_ms, stretch[0].columns)
         return
-    for group in Grouping(stretch, limits, per_char, next_ms).best():
+    for group in CueOptimizer(stretch, limits, per_char, next_ms).best():
         starts = (group.start, *group.ends[:-1])
         lines = tuple(
             "".join(unit.text for unit in stretch[start:end]).strip()
             for start, end in zip(starts, group.ends, strict=True)
         )
         first, last = stretch[group.start], stretch[group.ends[-1] - 1]
-        yield Spoken(lines, first.start_ms, last.end_ms, sum(map(columns, lines)))
+        yield SpokenInterval(lines, first.start_ms, last.end_ms, sum(map(columns, lines)))

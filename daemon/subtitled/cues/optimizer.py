@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from subtitled.cues.cost import Cost
+from subtitled.cues.cost import BreakCost
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from subtitled.config.layout_limits import Limits
+    from subtitled.config.layout_limits import LayoutLimits
 
 CUE = 40.0
 PARTED = 1.6
@@ -43,11 +43,11 @@ ORPHAN = 60.0
 _ORPHAN_COLUMNS = 10
 _RELIEF_MS = 1000
 """A pause so long takes all but a fifth of the cost of a break."""
-TURN = float(Cost.TURN)
+TURN = float(BreakCost.TURN)
 _NEVER = float("inf")
 
 
-class Unit(Struct, frozen=True):
+class LayoutUnit(Struct, frozen=True):
     """A word, or what else is never broken, with its times; `text` has the space before it."""
 
     text: str
@@ -61,18 +61,18 @@ class Unit(Struct, frozen=True):
     """Of a line break before it."""
 
 
-class Group(Struct, frozen=True):
+class CueGroup(Struct, frozen=True):
     """One cue: units from `start` on, each line's up to one of `ends`."""
 
     start: int
     ends: tuple[int, ...]
 
 
-class Grouping:
+class CueOptimizer:
     """Groups the units of one stretch of speech; `next_ms` is when the speech after it begins, if any does."""
 
     def __init__(
-        self, units: Sequence[Unit], limits: Limits, columns_per_char: int, next_ms: int | None
+        self, units: Sequence[LayoutUnit], limits: LayoutLimits, columns_per_char: int, next_ms: int | None
     ) -> None:
         self._limits = limits
         self._line = limits.max_chars * columns_per_char
@@ -86,17 +86,17 @@ class Grouping:
         self._spaces = [unit.space for unit in units]
         # Sums over all units before, so that any run of units is a difference of two.
         self._columns = [0, *accumulate(unit.space + unit.columns for unit in units)]
-        joints = (JOINT if unit.cost <= Cost.SENTENCE else 0.0 for unit in units)
+        joints = (JOINT if unit.cost <= BreakCost.SENTENCE else 0.0 for unit in units)
         self._joints = [
             0.0,
             *accumulate(joint + pause for joint, pause in zip(joints, self._pauses(), strict=True)),
         ]
         self._turns = [0, *accumulate(unit.cost < 0 for unit in units)]
 
-    def best(self) -> list[Group]:
+    def best(self) -> list[CueGroup]:
         """Return the groups of least cost, in order."""
         count = len(self._ends)
-        found: list[Group] = [Group(0, ())] * count
+        found: list[CueGroup] = [CueGroup(0, ())] * count
         # Of the best cues from a unit on, with the break before it where a cue ends there.
         costs = [0.0] * (count + 1)
         for start in range(count - 1, -1, -1):
@@ -107,9 +107,9 @@ class Grouping:
                 lines, lines_cost = self._lines(start, end)
                 if cost + lines_cost < least:
                     least = cost + lines_cost
-                    found[start] = Group(start, lines)
+                    found[start] = CueGroup(start, lines)
             costs[start] = least + self._break_cost(start)
-        groups: list[Group] = []
+        groups: list[CueGroup] = []
         at = 0
         while at < count:
             groups.append(found[at])
@@ -156,7 +156,7 @@ class Grouping:
         return PARTED * max(0.0, self._costs[at]) * max(0.2, 1 - max(0, pause_ms) / _RELIEF_MS)
 
     def _begins_sentence(self, at: int) -> bool:
-        return at == len(self._costs) or self._costs[at] <= Cost.SENTENCE
+        return at == len(self._costs) or self._costs[at] <= BreakCost.SENTENCE
 
     def _lines(self, start: int, end: int) -> tuple[tuple[int, ...], float]:
         """Return the best lines, their fewest number unless a speaker's turn is among them."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from subtitled.core.plan import Piece, Plan, Span, to_media
+from subtitled.core.plan import Plan, PlanPiece, Span, to_media
 from subtitled.core.transcription import Phrase, Word
 from subtitled.cues.text import units, weight
 
@@ -19,7 +19,7 @@ _SLIVER_SAMPLES = 500 * _SAMPLES_PER_MS
 """More than the silence that is kept on one side of a span (vad.pad_ms), less than a word with its pause."""
 
 
-class Placed(Struct, frozen=True):
+class MediaPhrase(Struct, frozen=True):
     """A phrase, or its part on one side of a removed gap, from `start_ms` to `end_ms` of media time."""
 
     text: str
@@ -42,8 +42,8 @@ class _Part(Struct, frozen=True):
 
 
 def place(
-    phrases: Iterable[Phrase], pieces: tuple[Piece, ...], spans: tuple[Span, ...], offset_samples: int
-) -> tuple[Placed, ...]:
+    phrases: Iterable[Phrase], pieces: tuple[PlanPiece, ...], spans: tuple[Span, ...], offset_samples: int
+) -> tuple[MediaPhrase, ...]:
     """Return one segment's phrases in media time, `offset_samples` (16 kHz) later than their pieces.
 
     In order of their start and not overlapping: an end is cut back to the next phrase's start. Each lies in
@@ -56,7 +56,7 @@ def place(
     seams = _seams(pieces)
     spoken = sorted((phrase for phrase in phrases if phrase.text.strip()), key=lambda phrase: phrase.start_ms)
     starts = [min(max(phrase.start_ms * _SAMPLES_PER_MS, 0), plan.samples) for phrase in spoken]
-    placed: list[Placed] = []
+    placed: list[MediaPhrase] = []
     for phrase, start, following in zip(spoken, starts, [*starts, plan.samples][1:], strict=True):
         end = max(start, min(phrase.end_ms * _SAMPLES_PER_MS, following))
         bounds = _without_slivers((start, *(seam for seam in seams if start < seam < end), end), phrase)
@@ -83,7 +83,7 @@ def spell(words: Iterable[Word]) -> str:
     return "".join("".join(word.text for word in words).split())
 
 
-def _seams(pieces: tuple[Piece, ...]) -> tuple[int, ...]:
+def _seams(pieces: tuple[PlanPiece, ...]) -> tuple[int, ...]:
     """Return the samples of a segment at which audio between two pieces was left out."""
     ends = accumulate(piece.samples for piece in pieces)
     return tuple(
@@ -136,9 +136,9 @@ def _shared_by_time(text: str, bounds: tuple[int, ...]) -> Iterator[tuple[str, i
         before += weight(unit)
 
 
-def _placed(phrase: Phrase, part: _Part, plan: Plan, offset_samples: int) -> Placed:
+def _placed(phrase: Phrase, part: _Part, plan: Plan, offset_samples: int) -> MediaPhrase:
     start_ms, end_ms = _media_ms(plan, part.start, part.end, offset_samples)
-    return Placed(
+    return MediaPhrase(
         text=part.text.strip(),
         start_ms=start_ms,
         end_ms=end_ms,

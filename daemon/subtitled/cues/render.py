@@ -19,7 +19,7 @@ from subtitled.cues.webvtt import vtt
 _BOM = b"\xef\xbb\xbf"
 
 
-class Look(Struct, frozen=True, kw_only=True):
+class RenderOptions(Struct, frozen=True, kw_only=True):
     """What may differ between two files that say the same; JSON has neither BOM nor CRLF (RFC 8259, 8.1)."""
 
     bom: bool = False
@@ -29,10 +29,10 @@ class Look(Struct, frozen=True, kw_only=True):
     """ASS: colour each word when it is said, where the times of words are known."""
 
 
-PLAIN = Look()
+PLAIN = RenderOptions()
 
 
-def render(output_format: Format, transcript: Transcript, look: Look = PLAIN) -> bytes:
+def render(output_format: Format, transcript: Transcript, look: RenderOptions = PLAIN) -> bytes:
     """Return the file's content in UTF-8; a character that UTF-8 lacks becomes "?"."""
     if output_format == "json":
         return _json(transcript)
@@ -45,7 +45,7 @@ def render(output_format: Format, transcript: Transcript, look: Look = PLAIN) ->
 def _text(
     output_format: Literal["srt", "vtt", "ass", "ttml", "txt", "tsv", "lrc"],
     transcript: Transcript,
-    look: Look,
+    look: RenderOptions,
 ) -> str:
     cues = transcript.cues
     match output_format:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from subtitled.config.layout_limits import Limits
+    from subtitled.config.layout_limits import LayoutLimits
 
 _JOINER = "\u200d"
 _VIRAMA_CLASS = 9
@@ -84,7 +84,7 @@ def _is_regional(char: str) -> bool:
     return "\U0001f1e6" <= char <= "\U0001f1ff"
 
 
-def fits_one_cue(text: str, duration_ms: int, limits: Limits, language: str | None) -> bool:
+def fits_one_cue(text: str, duration_ms: int, limits: LayoutLimits, language: str | None) -> bool:
     """Return whether a phrase may be a cue as it is: neither wider than all its lines nor longer than `max_ms`."""
     room = limits.max_chars * limits.max_lines * columns_per_char(language)
     is_narrow = not room or columns(text.strip()) <= room

@@ -7,10 +7,10 @@ from itertools import pairwise
 import msgspec
 from msgspec import Struct
 
-from subtitled.config.layout_limits import NO_OVERRIDES, LayoutOverrides, Limits, Profile, limits_for
-from subtitled.core.transcription import Decision
+from subtitled.config.layout_limits import NO_OVERRIDES, LayoutLimits, LayoutOverrides, Profile, limits_for
+from subtitled.core.transcription import DecodingDecision
 from subtitled.cues.layout import Cue, fast_cues, layout
-from subtitled.cues.phrases import Placed
+from subtitled.cues.phrases import MediaPhrase
 
 VERSION = 1
 """Counts up when a field changes its meaning; a new field with a default does not change it."""
@@ -23,7 +23,7 @@ class Interval(Struct, frozen=True):
     end_ms: int
 
 
-class Absence(Struct, frozen=True):
+class MissingSpan(Struct, frozen=True):
     """A stretch of media time that has no text, though it held sound, with the reason."""
 
     start_ms: int
@@ -31,7 +31,7 @@ class Absence(Struct, frozen=True):
     cause: str
 
 
-class Removal(Struct, frozen=True, kw_only=True):
+class RemovedPhrase(Struct, frozen=True, kw_only=True):
     """Text that the model gave and the cues leave out, with the reason and the model's own scores."""
 
     start_ms: int
@@ -60,9 +60,9 @@ class SegmentTranscript(Struct, frozen=True, kw_only=True):
     temperature: float = 0.0
     """Of the last decoding; above 0 it was decoded again because the result looked wrong."""
     fallbacks: int = 0
-    decisions: tuple[Decision, ...] = ()
+    decisions: tuple[DecodingDecision, ...] = ()
     """Why other text than the first was taken, or none."""
-    phrases: tuple[Placed, ...] = ()
+    phrases: tuple[MediaPhrase, ...] = ()
 
 
 class Transcript(Struct, frozen=True, kw_only=True):
@@ -82,13 +82,13 @@ class Transcript(Struct, frozen=True, kw_only=True):
     model: str
     devices: tuple[str, ...] = ()
     segments: tuple[SegmentTranscript, ...] = ()
-    skipped: tuple[Absence, ...] = ()
+    skipped: tuple[MissingSpan, ...] = ()
     """Speech too short to be decoded."""
-    missing: tuple[Absence, ...] = ()
+    missing: tuple[MissingSpan, ...] = ()
     """Speech that could not be decoded; empty unless the job failed."""
-    removed: tuple[Removal, ...] = ()
+    removed: tuple[RemovedPhrase, ...] = ()
     """What the model gave and nobody said, as far as can be told; in no segment's phrases any more."""
-    limits: Limits | None = None
+    limits: LayoutLimits | None = None
     """What the cues were made within."""
     cues: tuple[Cue, ...] = ()
     fast_cues: int = 0

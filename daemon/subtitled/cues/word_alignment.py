@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from subtitled.core.transcription import Word
-from subtitled.cues.phrases import Placed, spell
+from subtitled.cues.phrases import MediaPhrase, spell
 from subtitled.cues.text import clean
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from subtitled.cues.layout import Cue
 
 
-class HeardWord(Struct, frozen=True, kw_only=True):
+class CueWord(Struct, frozen=True, kw_only=True):
     """A part of a cue's line; the parts of one line, joined, are that line.
 
     Where words were timed it is one of them, or as much of it as the line has; else what one phrase gives to the line, and times
@@ -34,7 +34,7 @@ class HeardWord(Struct, frozen=True, kw_only=True):
     """0 to 1, the model's own."""
 
 
-class HeardCue(Struct, frozen=True, kw_only=True):
+class AlignedCue(Struct, frozen=True, kw_only=True):
     """A cue, and what was heard in it."""
 
     start_ms: int
@@ -42,7 +42,7 @@ class HeardCue(Struct, frozen=True, kw_only=True):
     lines: tuple[str, ...]
     confidence: float
     """0 to 1: how sure the model was of its phrases, by the mean probability of their tokens."""
-    words: tuple[HeardWord, ...]
+    words: tuple[CueWord, ...]
 
 
 class _Source(Struct, frozen=True):
@@ -54,7 +54,7 @@ class _Source(Struct, frozen=True):
     confidence: float
 
 
-def heard(cues: Sequence[Cue], phrases: Iterable[Placed]) -> tuple[HeardCue, ...]:
+def heard(cues: Sequence[Cue], phrases: Iterable[MediaPhrase]) -> tuple[AlignedCue, ...]:
     """Return the cues that `layout` made of these phrases, each with what was heard in it.
 
     `layout` loses no letter and keeps their order: so letter by letter it is known where each of a line comes from.
@@ -66,7 +66,7 @@ def heard(cues: Sequence[Cue], phrases: Iterable[Placed]) -> tuple[HeardCue, ...
 class _Sources:
     """The letters of all phrases in order, taken one after another."""
 
-    def __init__(self, phrases: Iterable[Placed]) -> None:
+    def __init__(self, phrases: Iterable[MediaPhrase]) -> None:
         self._coming = _sources(phrases)
         self._last = _Source(0, None, 0.0)
         self._left = 0
@@ -82,7 +82,7 @@ class _Sources:
         return self._last
 
 
-def _sources(phrases: Iterable[Placed]) -> Iterator[_Source]:
+def _sources(phrases: Iterable[MediaPhrase]) -> Iterator[_Source]:
     for phrase in sorted(phrases, key=lambda phrase: phrase.start_ms):
         text = "".join(clean(phrase.text).split())
         confidence = min(1.0, exp(phrase.avg_logprob))
@@ -93,8 +93,8 @@ def _sources(phrases: Iterable[Placed]) -> Iterator[_Source]:
             yield _Source(len(text), None, confidence)
 
 
-def _heard(cue: Cue, sources: _Sources) -> HeardCue:
-    words: list[HeardWord] = []
+def _heard(cue: Cue, sources: _Sources) -> AlignedCue:
+    words: list[CueWord] = []
     confidences: list[float] = []
     for number, line in enumerate(cue.lines):
         begun = 0
@@ -111,7 +111,7 @@ def _heard(cue: Cue, sources: _Sources) -> HeardCue:
             last, space = source, at + 1
         if last is not None:
             words.append(_word(number, line[begun:], last))
-    return HeardCue(
+    return AlignedCue(
         start_ms=cue.start_ms,
         end_ms=cue.end_ms,
         lines=cue.lines,
@@ -120,9 +120,9 @@ def _heard(cue: Cue, sources: _Sources) -> HeardCue:
     )
 
 
-def _word(line: int, text: str, source: _Source) -> HeardWord:
+def _word(line: int, text: str, source: _Source) -> CueWord:
     word = source.word
-    return HeardWord(
+    return CueWord(
         line=line,
         text=text,
         start_ms=word.start_ms if word else None,

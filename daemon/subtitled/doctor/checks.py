@@ -20,11 +20,11 @@ from subtitled.config import load as configuration
 from subtitled.config.schema import Config
 from subtitled.doctor import folders, host, keys, model, remote_workers, sockets
 from subtitled.doctor.daemon_user import daemons_account, program_finding, run_as
-from subtitled.doctor.devices import Inference, Wanted
-from subtitled.doctor.finding import Chosen, Finding, fault, ok, skipped
-from subtitled.doctor.media import Sound
-from subtitled.doctor.packages import Imports
-from subtitled.doctor.pipeline_trace import Cut, Reading, Transcribing
+from subtitled.doctor.devices import DeviceProbe, InferenceResult
+from subtitled.doctor.finding import ChosenDevices, Finding, fault, ok, skipped
+from subtitled.doctor.media import SpeechSample
+from subtitled.doctor.packages import ImportProbe
+from subtitled.doctor.pipeline_trace import PlannedSegment, ReadStage, TranscribeStage
 from subtitled.doctor.ray_nodes import asked_of
 from subtitled.doctor.subprocess_probe import attempt
 from subtitled.errors import ConfigError
@@ -44,7 +44,7 @@ def config_findings(error: ConfigError) -> list[Finding]:
     ]
 
 
-class Checkup:
+class Checks:
     """The checks of one configuration, which is free of faults but for what it names."""
 
     def __init__(self, config: Config, config_file: str | None, environ: Mapping[str, str]) -> None:
@@ -74,7 +74,7 @@ class Checkup:
         yield from _of("folders", self._refusals(found))
         yield from _of("sockets", sockets.check(self._config, self._account))
         yield from _of("keys", keys.check(self._config, self._account))
-        yield from _of("packages", self._attempt("packages", Imports()))
+        yield from _of("packages", self._attempt("packages", ImportProbe()))
         yield from _of("media", self._attempt("media", self._sound()))
         files_of_model = list(self._files_of_model())
         yield from _of("model", files_of_model)
@@ -93,7 +93,7 @@ class Checkup:
         """Take one file through every stage, on the first device."""
         with tempfile.TemporaryDirectory(prefix="subtitled-doctor-") as folder:
             pcm = str(Path(folder, "segment"))
-            reading = Reading(
+            reading = ReadStage(
                 path=os.fspath(Path(path).absolute()),
                 sound=self._sound(),
                 max_segment_s=self._config.segments.max_segment_s,
@@ -103,12 +103,12 @@ class Checkup:
             yield from _of("file", self._attempt("read", reading, silence_s=READING_S))
             if not Path(f"{pcm}.plan").exists():
                 return
-            cut = msgspec.json.decode(Path(f"{pcm}.plan").read_bytes(), type=Cut)
+            cut = msgspec.json.decode(Path(f"{pcm}.plan").read_bytes(), type=PlannedSegment)
             yield from _of("file", [f for f in self._found_devices() if f.state == "fault"])
             if not self._devices:
                 yield "file", skipped("engine", "there is no device")
                 return
-            transcribing = Transcribing(
+            transcribing = TranscribeStage(
                 device=self._inference(self._devices[0]),
                 source=pcm,
                 plan=cut.plan,
@@ -130,9 +130,9 @@ class Checkup:
         except ConfigError as error:
             yield from (line for line in config_findings(error) if "model.name" not in line.what)
 
-    def _sound(self) -> Sound:
+    def _sound(self) -> SpeechSample:
         vad = self._config.vad
-        return Sound(
+        return SpeechSample(
             threshold=vad.threshold,
             min_silence_ms=vad.min_silence_ms,
             pad_ms=vad.pad_ms,
@@ -146,10 +146,12 @@ class Checkup:
         yield from model.check(self._config.model.name, self._account, partial(self._attempt, "hub"))
 
     def _found_devices(self) -> Iterator[Finding]:
-        wanted = Wanted(devices=self._config.pool.devices, visible=self._environ.get("CUDA_VISIBLE_DEVICES"))
+        wanted = DeviceProbe(
+            devices=self._config.pool.devices, visible=self._environ.get("CUDA_VISIBLE_DEVICES")
+        )
         for said in attempt("gpus", wanted, silence_s=SILENCE_S, environ=self._environ):
             match said:
-                case Chosen(devices=devices):
+                case ChosenDevices(devices=devices):
                     self._devices = devices
                 case Finding():
                     yield said
@@ -170,10 +172,10 @@ class Checkup:
         if not is_model_there:
             yield skipped("speed", "the model is not there: see model")
 
-    def _inference(self, device: Device, *, is_model_there: bool = True) -> Inference:
+    def _inference(self, device: Device, *, is_model_there: bool = True) -> InferenceResult:
         settings = self._config.model
         cpu_slots = sum(other.kind == "cpu" for other in self._devices)
-        return Inference(
+        return InferenceResult(
             slot=device.slot,
             kind=device.kind,
             model=settings.name,

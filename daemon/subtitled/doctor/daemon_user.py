@@ -16,7 +16,7 @@ from subtitled.doctor.finding import Finding, fault, from_error, ok, warning
 USUAL = "subtitled"
 
 
-class Account(Struct, frozen=True, kw_only=True):
+class DaemonUser(Struct, frozen=True, kw_only=True):
     """A user of this machine."""
 
     uid: int
@@ -27,7 +27,7 @@ class Account(Struct, frozen=True, kw_only=True):
     """How it was found to be the daemon's."""
 
 
-def daemons_account(state: str) -> Account:
+def daemons_account(state: str) -> DaemonUser:
     """Return whom the daemon runs as: whoever asks, or, when root asks, the owner of the state or user `subtitled`."""
     if os.geteuid() != 0:
         return _account(os.geteuid(), os.getegid(), "who asks")
@@ -42,7 +42,7 @@ def daemons_account(state: str) -> Account:
     return _account(usual.pw_uid, usual.pw_gid, "the usual one")
 
 
-def run_as(account: Account, work: Callable[[], list[Finding]]) -> list[Finding]:
+def run_as(account: DaemonUser, work: Callable[[], list[Finding]]) -> list[Finding]:
     """Return what `work` finds with the rights of a user; root changes into it, in a process of its own."""
     if account.uid == os.geteuid():
         return work()
@@ -68,7 +68,7 @@ def run_as(account: Account, work: Callable[[], list[Finding]]) -> list[Finding]
     return msgspec.json.decode(data, type=list[Finding])
 
 
-def program_finding(account: Account) -> Finding:
+def program_finding(account: DaemonUser) -> Finding:
     """Judge, as the daemon's user, whether it may start the interpreter of this environment."""
     if os.access(sys.executable, os.X_OK):
         return ok("program", f"{account.name} may run {sys.executable}")
@@ -76,7 +76,7 @@ def program_finding(account: Account) -> Finding:
     return warning("program", f"{account.name} may not run {sys.executable}", remedy)
 
 
-def _become(account: Account) -> None:
+def _become(account: DaemonUser) -> None:
     try:
         groups = os.getgrouplist(pwd.getpwuid(account.uid).pw_name, account.gid)
     except KeyError:
@@ -86,9 +86,9 @@ def _become(account: Account) -> None:
     os.setuid(account.uid)
 
 
-def _account(uid: int, gid: int, why: str) -> Account:
+def _account(uid: int, gid: int, why: str) -> DaemonUser:
     try:
         found = pwd.getpwuid(uid)
     except KeyError:
-        return Account(uid=uid, gid=gid, name=str(uid), home="/", why=why)
-    return Account(uid=uid, gid=gid, name=found.pw_name, home=found.pw_dir, why=why)
+        return DaemonUser(uid=uid, gid=gid, name=str(uid), home="/", why=why)
+    return DaemonUser(uid=uid, gid=gid, name=found.pw_name, home=found.pw_dir, why=why)

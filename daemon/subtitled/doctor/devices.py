@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from subtitled.asr.cuda import find_devices, preload_libraries
-from subtitled.doctor.finding import Begun, Chosen, Finding, Said, fault, from_error, ok, skipped, warning
+from subtitled.doctor.finding import (
+    ChosenDevices,
+    Finding,
+    ProbeStarted,
+    Said,
+    fault,
+    from_error,
+    ok,
+    skipped,
+    warning,
+)
 from subtitled.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -31,14 +41,14 @@ _GPU_REMEDY = (
 )
 
 
-class Wanted(Struct, frozen=True, kw_only=True):
+class DeviceProbe(Struct, frozen=True, kw_only=True):
     """`pool.devices`, and the daemon's own CUDA_VISIBLE_DEVICES."""
 
     devices: str | tuple[str, ...]
     visible: str | None
 
 
-class Inference(Struct, frozen=True, kw_only=True):
+class InferenceResult(Struct, frozen=True, kw_only=True):
     """What a device is to be tried with."""
 
     slot: str
@@ -53,9 +63,9 @@ class Inference(Struct, frozen=True, kw_only=True):
     """A daemon that runs has the model on the device already."""
 
 
-def found(settings: Wanted) -> Iterator[Said]:
+def found(settings: DeviceProbe) -> Iterator[Said]:
     """Tell driver and GPUs, and choose the devices."""
-    yield Begun(name="driver", remedy=_GPU_REMEDY)
+    yield ProbeStarted(name="driver", remedy=_GPU_REMEDY)
     yield from _driver(is_needed=settings.devices != ("cpu",) * len(settings.devices))
     try:
         devices = find_devices(settings.devices, settings.visible)
@@ -63,7 +73,7 @@ def found(settings: Wanted) -> Iterator[Said]:
         for line in error.faults:
             yield fault("pool.devices", line, 'name GPUs that are there, or set pool.devices = "auto"')
     else:
-        yield Chosen(devices=tuple(devices))
+        yield ChosenDevices(devices=tuple(devices))
 
 
 def _driver(*, is_needed: bool) -> Iterator[Finding]:
@@ -142,10 +152,10 @@ def speed_finding(slot: str, audio_s: float, decode_s: float, *, phrases: int) -
     return ok(f"{slot} speed", what)
 
 
-def inferred(settings: Inference) -> Iterator[Said]:
+def inferred(settings: InferenceResult) -> Iterator[Said]:
     """Load the model on a device and transcribe a recording, step by step."""
     slot = settings.slot
-    yield Begun(name=f"{slot} libraries", remedy=_GPU_REMEDY)
+    yield ProbeStarted(name=f"{slot} libraries", remedy=_GPU_REMEDY)
     if settings.kind != "cpu":
         loaded = preload_libraries()
         faults = list(library_findings(slot))
@@ -153,7 +163,7 @@ def inferred(settings: Inference) -> Iterator[Said]:
         if faults:
             return
         yield ok(f"{slot} libraries", ", ".join(loaded) or f"the system's own {', '.join(LIBRARIES)}")
-    yield Begun(name=f"{slot} compute types", remedy=_GPU_REMEDY)
+    yield ProbeStarted(name=f"{slot} compute types", remedy=_GPU_REMEDY)
     from ctranslate2 import get_supported_compute_types
 
     judged = compute_type_finding(slot, settings.compute_type, get_supported_compute_types(settings.kind))
@@ -163,7 +173,7 @@ def inferred(settings: Inference) -> Iterator[Said]:
     engine = yield from loaded_engine(settings)
     if engine is None:
         return
-    yield Begun(name=f"{slot} speed", remedy=_GPU_REMEDY)
+    yield ProbeStarted(name=f"{slot} speed", remedy=_GPU_REMEDY)
     from subtitled.asr.engine import OutOfMemoryError
 
     pcm = recording(min(SPEECH_S * 16_000, engine.window_samples))
@@ -186,14 +196,16 @@ def memory_finding(name: str, error: Exception, *, is_daemon_there: bool) -> Fin
     return fault(name, " ".join(str(error).split()), remedy)
 
 
-def loaded_engine(settings: Inference) -> Generator[Said, None, Engine | None]:
+def loaded_engine(settings: InferenceResult) -> Generator[Said, None, Engine | None]:
     """Load the model as a worker does; returns the Engine, or None after a fault."""
     from subtitled.asr.engine import Engine
     from subtitled.asr.faster_whisper_compat import is_out_of_memory
     from subtitled.asr.model import compute_type_for, load
 
     name = f"{settings.slot} model"
-    yield Begun(name=name, remedy="set a smaller model.name, or free memory: other programs may hold it")
+    yield ProbeStarted(
+        name=name, remedy="set a smaller model.name, or free memory: other programs may hold it"
+    )
     started = time.monotonic()
     try:
         model = load(
@@ -216,9 +228,9 @@ def loaded_engine(settings: Inference) -> Generator[Said, None, Engine | None]:
 
 def transcribed(engine: Engine, pcm: np.ndarray) -> int:
     """Transcribe a segment, int16 (n,) at 16 kHz mono, and return how many phrases were heard."""
-    from subtitled.asr.prompts import Request
+    from subtitled.asr.prompts import PromptRequest
 
-    results = engine.transcribe([engine.features(pcm)], [Request(language=None)], word_timestamps=False)
+    results = engine.transcribe([engine.features(pcm)], [PromptRequest(language=None)], word_timestamps=False)
     return len(results[0].phrases)
 
 

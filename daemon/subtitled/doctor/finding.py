@@ -25,20 +25,20 @@ class Finding(Struct, frozen=True, kw_only=True, tag=True):
     """What to do about it, in one line; where that is a command, `type: COMMAND`."""
 
 
-class Begun(Struct, frozen=True, kw_only=True, tag=True):
+class ProbeStarted(Struct, frozen=True, kw_only=True, tag=True):
     """What a child process tries next: should it end or fall silent there, it is a fault of this name."""
 
     name: str
     remedy: str
 
 
-class Chosen(Struct, frozen=True, kw_only=True, tag=True):
+class ChosenDevices(Struct, frozen=True, kw_only=True, tag=True):
     """The devices that the configuration asks for."""
 
     devices: tuple[Device, ...]
 
 
-Said = Finding | Begun | Chosen
+Said = Finding | ProbeStarted | ChosenDevices
 
 
 def ok(name: str, what: str) -> Finding:

@@ -12,9 +12,9 @@ from pathlib import Path
 from shlex import quote
 
 from subtitled.config.schema import BESIDE, Config
-from subtitled.config.schema import Inbox as InboxSection
+from subtitled.config.schema import InboxConfig as InboxSection
 from subtitled.core.config_mapping import space_of
-from subtitled.doctor.daemon_user import Account, run_as
+from subtitled.doctor.daemon_user import DaemonUser, run_as
 from subtitled.doctor.finding import Finding, fault, ok, warning
 from subtitled.files.atomic_files import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
 from subtitled.files.filesystem import NETWORK_FILE_SYSTEMS, file_system
@@ -25,7 +25,7 @@ MAX_COUNTED = 1_000_000
 _LIMITS = Path("/proc/sys/fs/inotify")
 
 
-def check(config: Config, account: Account) -> Iterator[Finding]:
+def check(config: Config, account: DaemonUser) -> Iterator[Finding]:
     """Check all folders of the configuration."""
     full = [space_finding(folder, _free(folder), space_of(config)[1]) for folder in _spaces(config)]
     yield from full
@@ -37,7 +37,7 @@ def check(config: Config, account: Account) -> Iterator[Finding]:
     yield watches_finding(sum(map(count_folders, watched)), int(_limit("max_user_watches")))
 
 
-def _as_user(config: Config, account: Account, spared: set[str]) -> Iterator[Finding]:
+def _as_user(config: Config, account: DaemonUser, spared: set[str]) -> Iterator[Finding]:
     yield from _kept(config.state.dir, account, spared)
     for inbox in config.inbox:
         yield from _inbox(inbox, account, spared)
@@ -47,7 +47,7 @@ def _as_user(config: Config, account: Account, spared: set[str]) -> Iterator[Fin
         yield _readable(path, account)
 
 
-def _kept(state: str, account: Account, spared: set[str]) -> Iterator[Finding]:
+def _kept(state: str, account: DaemonUser, spared: set[str]) -> Iterator[Finding]:
     if not is_there(Path(state)):
         parent = next(place for place in Path(state).parents if is_there(place))
         if os.access(parent, os.W_OK | os.X_OK):
@@ -56,7 +56,7 @@ def _kept(state: str, account: Account, spared: set[str]) -> Iterator[Finding]:
     yield _writable(f"state {state}", state, account, spared)
 
 
-def _inbox(inbox: InboxSection, account: Account, spared: set[str]) -> Iterator[Finding]:
+def _inbox(inbox: InboxSection, account: DaemonUser, spared: set[str]) -> Iterator[Finding]:
     name = f"inbox {inbox.path}"
     judged = _writable(name, inbox.path, account, spared)
     yield judged
@@ -75,7 +75,7 @@ def _inbox(inbox: InboxSection, account: Account, spared: set[str]) -> Iterator[
                 )
 
 
-def _writable(name: str, folder: str, account: Account, spared: set[str]) -> Finding:
+def _writable(name: str, folder: str, account: DaemonUser, spared: set[str]) -> Finding:
     """Write a file, make it durable, rename and remove it, as the daemon does."""
     path = Path(folder)
     if not path.is_dir():
@@ -119,7 +119,7 @@ def writing_finding(name: str, folder: str, error: OSError, user: str, *, is_spa
     return fault(name, text, remedy)
 
 
-def _readable(path: str, account: Account) -> Finding:
+def _readable(path: str, account: DaemonUser) -> Finding:
     name = f"uploads.paths {path}"
     if os.access(path, os.R_OK | os.X_OK):
         return ok(name, f"{account.name} can read there")

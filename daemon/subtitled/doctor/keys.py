@@ -8,13 +8,13 @@ from pathlib import Path
 from shlex import quote
 
 from subtitled.config.schema import Config
-from subtitled.doctor.daemon_user import Account, run_as
+from subtitled.doctor.daemon_user import DaemonUser, run_as
 from subtitled.doctor.finding import Finding, fault, from_error, ok
 from subtitled.errors import SubtitledError
 from subtitled.network.auth import server_key, server_key_path
 
 
-def check(config: Config, account: Account) -> Iterator[Finding]:
+def check(config: Config, account: DaemonUser) -> Iterator[Finding]:
     """Check the server's key where clients have keys, or where there is one."""
     path = server_key_path(config)
     if not config.client and not path.exists():
@@ -27,7 +27,7 @@ def check(config: Config, account: Account) -> Iterator[Finding]:
     yield ok("keys", f"{len(config.client)} clients have a key")
 
 
-def _key(path: Path, account: Account) -> Finding:
+def _key(path: Path, account: DaemonUser) -> Finding:
     name = "server key"
     if not os.access(path, os.R_OK):
         return fault(

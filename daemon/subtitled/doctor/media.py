@@ -9,14 +9,14 @@ from importlib.resources import files
 
 from msgspec import Struct
 
-from subtitled.doctor.finding import Begun, Finding, Said, fault, ok
+from subtitled.doctor.finding import Finding, ProbeStarted, Said, fault, ok
 
 DECODERS = ("aac", "ac3", "alac", "eac3", "flac", "mp3", "opus", "vorbis", "wmav2", "pcm_s16le")
 DEMUXERS = ("aac", "asf", "avi", "flac", "flv", "matroska", "mov", "mp3", "mpegts", "ogg", "wav")
 REINSTALL = f"type: {sys.executable} -m pip install --force-reinstall --no-deps"
 
 
-class Sound(Struct, frozen=True, kw_only=True):
+class SpeechSample(Struct, frozen=True, kw_only=True):
     """What speech is found with."""
 
     threshold: float
@@ -34,16 +34,16 @@ def ffmpeg_finding(demuxers: Collection[str], decoders: Collection[str], version
     return ok("FFmpeg", f"{version}: {len(demuxers)} containers, {len(decoders)} codecs")
 
 
-def heard(settings: Sound) -> Iterator[Said]:
+def heard(settings: SpeechSample) -> Iterator[Said]:
     """Ask FFmpeg what it knows, decode the bundled recording and find its speech."""
-    yield Begun(name="FFmpeg", remedy=f"{REINSTALL} av")
+    yield ProbeStarted(name="FFmpeg", remedy=f"{REINSTALL} av")
     import av
     import av.codec
     import av.format
 
     demuxers = {part for name in av.format.formats_available for part in name.split(",")}
     yield ffmpeg_finding(demuxers, av.codec.codecs_available, f"PyAV {av.__version__}")
-    yield Begun(name="decoding", remedy=f"{REINSTALL} av soxr soundfile")
+    yield ProbeStarted(name="decoding", remedy=f"{REINSTALL} av soxr soundfile")
     from subtitled.config import schema
     from subtitled.media.decode import open_media
 
@@ -53,11 +53,11 @@ def heard(settings: Sound) -> Iterator[Said]:
     audio_s, wall_s = sum(map(len, blocks)) / 16_000, time.monotonic() - started
     yield ok("decoding", f"{audio_s:.0f} s of FLAC in {wall_s:.2f} s: {audio_s / wall_s:.0f}x real time")
 
-    yield Begun(name="VAD", remedy=f"{REINSTALL} silero-vad onnxruntime")
+    yield ProbeStarted(name="VAD", remedy=f"{REINSTALL} silero-vad onnxruntime")
     from subtitled.media.vad import Vad
 
     vad = Vad(
-        schema.Vad(
+        schema.VadConfig(
             threshold=settings.threshold, min_silence_ms=settings.min_silence_ms, pad_ms=settings.pad_ms
         ),
         min_speech_ms=settings.min_speech_ms,

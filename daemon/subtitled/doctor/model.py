@@ -10,8 +10,8 @@ from msgspec import Struct
 
 from subtitled.asr.model import DEMO
 from subtitled.config.model_files import fault_of, is_convertible, is_folder, is_transformers
-from subtitled.doctor.daemon_user import Account, run_as
-from subtitled.doctor.finding import Begun, Finding, Said, fault, from_error, ok, warning
+from subtitled.doctor.daemon_user import DaemonUser, run_as
+from subtitled.doctor.finding import Finding, ProbeStarted, Said, fault, from_error, ok, warning
 from subtitled.errors import ModelError
 
 VOCABULARIES = frozenset({"vocabulary.json", "vocabulary.txt"})
@@ -19,7 +19,7 @@ HUB_S = 20
 _CONVERT = "ct2-transformers-converter --copy_files tokenizer.json preprocessor_config.json"
 
 
-class Named(Struct, frozen=True, kw_only=True):
+class HubModelProbe(Struct, frozen=True, kw_only=True):
     """`model.name`, a size or hub id."""
 
     name: str
@@ -40,17 +40,19 @@ def folder_finding(folder: str, present: Collection[str]) -> Finding:
     return ok("model", f"{folder}: {', '.join(sorted(present))}")
 
 
-def check(name: str, account: Account, ask_hub: Callable[[Named], Iterator[Finding]]) -> Iterator[Finding]:
+def check(
+    name: str, account: DaemonUser, ask_hub: Callable[[HubModelProbe], Iterator[Finding]]
+) -> Iterator[Finding]:
     """Check the model's files; `ask_hub` runs `on_hub` in a process of its own."""
     if name == DEMO:
         yield ok("model", "the bundled demo model: for demonstration, it knows 205 words")
     elif is_folder(name):
         yield from run_as(account, lambda: [_folder(name, account)])
     else:
-        yield from ask_hub(Named(name=name))
+        yield from ask_hub(HubModelProbe(name=name))
 
 
-def _folder(name: str, account: Account) -> Finding:
+def _folder(name: str, account: DaemonUser) -> Finding:
     folder = Path(name)
     if is_convertible(folder):
         return warning(
@@ -73,12 +75,12 @@ def _folder(name: str, account: Account) -> Finding:
     return folder_finding(name, present)
 
 
-def on_hub(settings: Named) -> Iterator[Said]:
+def on_hub(settings: HubModelProbe) -> Iterator[Said]:
     """Look for a model in the cache, and without it for the hub; nothing is downloaded."""
     own_copy = (
         "let this machine reach the hub for the first start, or name a folder with the model in model.name"
     )
-    yield Begun(name="model", remedy=own_copy)
+    yield ProbeStarted(name="model", remedy=own_copy)
     from faster_whisper.utils import _MODELS
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError

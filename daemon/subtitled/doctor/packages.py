@@ -11,7 +11,7 @@ from importlib.util import find_spec
 
 from msgspec import Struct
 
-from subtitled.doctor.finding import Begun, Finding, Said, fault, ok
+from subtitled.doctor.finding import Finding, ProbeStarted, Said, fault, ok
 
 _MODULES = {"nvidia-ml-py": "pynvml", "opencc-python-reimplemented": "opencc"}
 """Packages whose module is not named as they are."""
@@ -21,7 +21,7 @@ _NOT_IMPORTED = frozenset({"silero-vad"})
 _COMPARE = {">=": operator.ge, "<=": operator.le, "<": operator.lt, ">": operator.gt, "==": operator.eq}
 
 
-class Imports(Struct, frozen=True, kw_only=True):
+class ImportProbe(Struct, frozen=True, kw_only=True):
     """Which packages are to be loaded."""
 
     extra: str = "daemon"
@@ -59,7 +59,7 @@ def version_finding(name: str, version: str, specifier: str, python: str) -> Fin
     return fault(name, f"is version {version}, {specifier} is wanted", remedy)
 
 
-def imported(settings: Imports) -> Iterator[Said]:
+def imported(settings: ImportProbe) -> Iterator[Said]:
     """Load each package; a native library that is missing shows here."""
     packages = wanted(metadata.requires("subtitled") or [], settings.extra)
     versions = {name: version for name in packages if (version := _version(name)) is not None}
@@ -68,7 +68,7 @@ def imported(settings: Imports) -> Iterator[Said]:
     good, seen = [], set()
     for name, version in versions.items():
         remedy = f"type: {sys.executable} -m pip install --force-reinstall --no-deps '{name}=={version}'"
-        yield Begun(name=name, remedy=remedy)
+        yield ProbeStarted(name=name, remedy=remedy)
         wrong = version_finding(name, version, packages[name], sys.executable)
         if wrong is not None:
             yield wrong

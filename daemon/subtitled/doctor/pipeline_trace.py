@@ -9,54 +9,56 @@ from pathlib import Path
 from msgspec import Struct
 
 from subtitled.core.plan import Plan
-from subtitled.doctor.devices import Inference, loaded_engine
-from subtitled.doctor.finding import Begun, Said, from_error, ok, warning
-from subtitled.doctor.media import Sound
+from subtitled.doctor.devices import InferenceResult, loaded_engine
+from subtitled.doctor.finding import ProbeStarted, Said, from_error, ok, warning
+from subtitled.doctor.media import SpeechSample
 from subtitled.errors import MediaError
 
 CONVERT = "convert it: ffmpeg -i FILE -vn audio.flac, and take that"
 RATE = 16_000
 
 
-class Reading(Struct, frozen=True, kw_only=True):
+class ReadStage(Struct, frozen=True, kw_only=True):
     """A file, and how it is planned."""
 
     path: str
-    sound: Sound
+    sound: SpeechSample
     max_segment_s: int
     window_s: float
     into: str
     """Where the PCM of its longest segment goes, int16 at 16 kHz, and beside it `.plan`."""
 
 
-class Transcribing(Struct, frozen=True, kw_only=True):
+class TranscribeStage(Struct, frozen=True, kw_only=True):
     """A segment of that file, and the device that takes it."""
 
-    device: Inference
+    device: InferenceResult
     source: str
     """The PCM."""
     plan: Plan
     offset_samples: int
 
 
-class Cut(Struct, frozen=True, kw_only=True):
+class PlannedSegment(Struct, frozen=True, kw_only=True):
     """What `read` leaves for `transcribed`."""
 
     plan: Plan
     offset_samples: int
 
 
-def read(settings: Reading) -> Iterator[Said]:
+def read(settings: ReadStage) -> Iterator[Said]:
     """Read a file to its end, and keep its longest segment."""
-    yield Begun(name="open", remedy=CONVERT)
+    yield ProbeStarted(name="open", remedy=CONVERT)
     import msgspec
 
     from subtitled.config import schema
     from subtitled.media.ingest import Ingest
 
     sound = settings.sound
-    vad = schema.Vad(threshold=sound.threshold, min_silence_ms=sound.min_silence_ms, pad_ms=sound.pad_ms)
-    segments = schema.Segments(min_speech_ms=sound.min_speech_ms, max_segment_s=settings.max_segment_s)
+    vad = schema.VadConfig(
+        threshold=sound.threshold, min_silence_ms=sound.min_silence_ms, pad_ms=sound.pad_ms
+    )
+    segments = schema.SegmentsConfig(min_speech_ms=sound.min_speech_ms, max_segment_s=settings.max_segment_s)
     started = time.monotonic()
     try:
         ingest = Ingest(settings.path, vad=vad, segments=segments, window_s=settings.window_s)
@@ -72,7 +74,7 @@ def read(settings: Reading) -> Iterator[Said]:
             "track",
             f"number {info.track}: {info.codec}, {info.sample_rate} Hz, {info.channels} channels{length}{start}",
         )
-        yield Begun(name="decode", remedy=CONVERT)
+        yield ProbeStarted(name="decode", remedy=CONVERT)
         count, longest = 0, None
         try:
             for prepared in ingest:
@@ -93,7 +95,7 @@ def read(settings: Reading) -> Iterator[Said]:
         fill = speech_s / count / min(settings.window_s, settings.max_segment_s)
         yield ok("plan", f"{count} segments, {min(1.0, fill):.0%} of their windows filled")
         Path(settings.into).write_bytes(longest.pcm.tobytes())
-        cut = Cut(plan=longest.plan, offset_samples=info.offset_samples)
+        cut = PlannedSegment(plan=longest.plan, offset_samples=info.offset_samples)
         Path(f"{settings.into}.plan").write_bytes(msgspec.json.encode(cut))
 
 
@@ -109,7 +111,7 @@ def _told(audio_s: float, decode_s: float, bad_packets: int) -> Iterator[Said]:
         yield ok("decode", text)
 
 
-def transcribed(settings: Transcribing) -> Iterator[Said]:
+def transcribed(settings: TranscribeStage) -> Iterator[Said]:
     """Transcribe the segment, and lay out its cues."""
     from subtitled.asr.cuda import preload_libraries
 
@@ -118,16 +120,20 @@ def transcribed(settings: Transcribing) -> Iterator[Said]:
     engine = yield from loaded_engine(settings.device)
     if engine is None:
         return
-    yield Begun(name="engine", remedy="try another device or model.compute_type; keep the file for a report")
+    yield ProbeStarted(
+        name="engine", remedy="try another device or model.compute_type; keep the file for a report"
+    )
     import numpy as np
 
-    from subtitled.asr.prompts import Request
+    from subtitled.asr.prompts import PromptRequest
     from subtitled.cues.layout import layout
     from subtitled.cues.phrases import place
 
     pcm = np.fromfile(settings.source, "<i2")[: engine.window_samples]
     started = time.monotonic()
-    result = engine.transcribe([engine.features(pcm)], [Request(language=None)], word_timestamps=False)[0]
+    result = engine.transcribe([engine.features(pcm)], [PromptRequest(language=None)], word_timestamps=False)[
+        0
+    ]
     decode_s, audio_s = time.monotonic() - started, len(pcm) / RATE
     text = f"{audio_s:.1f} s in {decode_s:.2f} s: {audio_s / decode_s:.1f}x real time; language {result.language}"
     if not result.phrases:
@@ -135,7 +141,7 @@ def transcribed(settings: Transcribing) -> Iterator[Said]:
         yield warning("engine", f"{text}, no text", remedy)
         return
     yield ok("engine", f"{text} ({result.language_probability:.0%}), {result.fallbacks} fallbacks")
-    yield Begun(name="cues", remedy="a bug: report it, with the file")
+    yield ProbeStarted(name="cues", remedy="a bug: report it, with the file")
     plan = settings.plan
     started = time.monotonic()
     placed = place(result.phrases, plan.pieces, plan.spans, settings.offset_samples)

@@ -10,15 +10,15 @@ from msgspec import Struct
 
 from subtitled.config.checks import RAY_REMEDY
 from subtitled.config.schema import Config
-from subtitled.doctor.finding import Begun, Finding, Said, fault, ok, warning
+from subtitled.doctor.finding import Finding, ProbeStarted, Said, fault, ok, warning
 from subtitled.errors import SubtitledError
-from subtitled.ray.nodes import Node, room
+from subtitled.ray.nodes import RayNode, room
 
 NAME = "ray"
 _REMEDY = "see `ray status`, and whether this machine is a node of the cluster"
 
 
-class Asked(Struct, frozen=True, kw_only=True):
+class RayProbe(Struct, frozen=True, kw_only=True):
     """What is asked of Ray."""
 
     address: str
@@ -27,22 +27,22 @@ class Asked(Struct, frozen=True, kw_only=True):
     cpus: float
 
 
-def asked_of(config: Config) -> Asked:
+def asked_of(config: Config) -> RayProbe:
     """Return what the configuration asks of Ray."""
     wanted = config.ray
-    return Asked(address=wanted.address, gpus=wanted.gpus_per_worker, cpus=wanted.cpus_per_worker)
+    return RayProbe(address=wanted.address, gpus=wanted.gpus_per_worker, cpus=wanted.cpus_per_worker)
 
 
-def reached(settings: Asked) -> Iterator[Said]:
+def reached(settings: RayProbe) -> Iterator[Said]:
     """Connect to the cluster as the daemon's own process does, and look at its nodes."""
     if find_spec("ray") is None:
         yield fault(NAME, "is not installed", f"type: {RAY_REMEDY}")
         return
-    yield Begun(name=NAME, remedy=_REMEDY)
-    from subtitled.ray.connection import Cluster
+    yield ProbeStarted(name=NAME, remedy=_REMEDY)
+    from subtitled.ray.connection import RayConnection
 
     try:
-        cluster = Cluster(settings.address)
+        cluster = RayConnection(settings.address)
     except SubtitledError as error:
         what, _, remedy = str(error).rpartition("; ")
         yield fault(NAME, what, remedy)
@@ -52,7 +52,7 @@ def reached(settings: Asked) -> Iterator[Said]:
     cluster.close()
 
 
-def nodes_finding(nodes: Sequence[Node], settings: Asked) -> Finding:
+def nodes_finding(nodes: Sequence[RayNode], settings: RayProbe) -> Finding:
     """Judge whether there is a node for a worker."""
     told = ", ".join(f"{node.hostname} ({node.gpus:g} GPUs, {node.cpus:g} cores)" for node in nodes)
     places = sum(room(node, gpus=settings.gpus, cpus=settings.cpus) for node in nodes)

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from subtitle import Client, StatsInfo, SubtitleError, Welcome
 from subtitled.config.schema import Config
-from subtitled.doctor.daemon_user import Account, run_as
+from subtitled.doctor.daemon_user import DaemonUser, run_as
 from subtitled.doctor.finding import Finding, fault, ok, warning
 from subtitled.doctor.folders import is_there
 from subtitled.network.sockets import is_served
@@ -25,7 +25,7 @@ ANSWER_S = 10.0
 _LOADED = frozenset({"idle", "busy"})
 
 
-class Running(Struct, frozen=True, kw_only=True):
+class RunningDaemon(Struct, frozen=True, kw_only=True):
     """A daemon that answers."""
 
     endpoint: str
@@ -33,7 +33,7 @@ class Running(Struct, frozen=True, kw_only=True):
     stats: StatsInfo
 
 
-def check(config: Config, account: Account) -> Iterator[Finding]:
+def check(config: Config, account: DaemonUser) -> Iterator[Finding]:
     """Check every socket of the configuration; a daemon that runs tells of itself."""
     is_here = is_running(config)
     for endpoint in (*config.listen.clients, config.listen.workers):
@@ -66,7 +66,7 @@ def is_running(config: Config) -> bool:
 def _asked(endpoint: str) -> Iterator[Finding]:
     try:
         with Client(endpoint, timeout_s=ANSWER_S) as client:
-            running = Running(endpoint=endpoint, welcome=client.ping(), stats=client.stats())
+            running = RunningDaemon(endpoint=endpoint, welcome=client.ping(), stats=client.stats())
     except SubtitleError as error:
         remedy = "look at `journalctl -u subtitled -n 50 -o cat`, then: systemctl restart subtitled"
         yield fault(endpoint, f"somebody serves it, and does not answer: {error}", remedy)
@@ -74,7 +74,7 @@ def _asked(endpoint: str) -> Iterator[Finding]:
     yield from running_findings(running)
 
 
-def running_findings(running: Running) -> Iterator[Finding]:
+def running_findings(running: RunningDaemon) -> Iterator[Finding]:
     """Judge a daemon by what it tells."""
     stats, version = running.stats, running.welcome.server
     if version != VERSION:
@@ -101,7 +101,7 @@ def running_findings(running: Running) -> Iterator[Finding]:
         yield ok("workers", text)
 
 
-def _place(path: Path, account: Account) -> Finding:
+def _place(path: Path, account: DaemonUser) -> Finding:
     """Judge the folder of a socket that nobody serves, as the daemon's user."""
     name = f"ipc://{path}"
     folder = next(place for place in path.parents if is_there(place))

@@ -14,7 +14,7 @@ from typing import IO
 import msgspec
 from msgspec import Struct
 
-from subtitled.doctor.finding import Begun, Chosen, Finding, Said, fault
+from subtitled.doctor.finding import ChosenDevices, Finding, ProbeStarted, Said, fault
 from subtitled.runtime.processes import describe_status
 
 LAST_WORDS_BYTES = 4096
@@ -28,7 +28,7 @@ def attempt(
     silence_s: float,
     environ: Mapping[str, str] = os.environ,
     visible_devices: str | None = None,
-) -> Iterator[Finding | Chosen]:
+) -> Iterator[Finding | ChosenDevices]:
     """Run a trial of `trial.TRIALS` in a process of its own and yield what it says, as it says it.
 
     A process that ends with a fault, or says nothing for `silence_s`, adds the fault of what it was trying.
@@ -41,12 +41,12 @@ def attempt(
             command, env={**environ, **own}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
         ) as process,
     ):
-        begun = Begun(name=trial, remedy="see what it said")
+        begun = ProbeStarted(name=trial, remedy="see what it said")
         how = ""
         try:
             for line in _lines(process, silence_s):
                 match _said_decoder.decode(line):
-                    case Begun() as begun:
+                    case ProbeStarted() as begun:
                         pass
                     case said:
                         yield said

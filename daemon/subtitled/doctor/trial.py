@@ -12,17 +12,17 @@ import msgspec
 from msgspec import Struct
 
 from subtitled.doctor import devices, media, model, packages, pipeline_trace, ray_nodes
-from subtitled.doctor.finding import Begun, Said, from_error, skipped
+from subtitled.doctor.finding import ProbeStarted, Said, from_error, skipped
 
 TRIALS: dict[str, tuple[type[Struct], Callable[[Any], Iterator[Said]]]] = {
-    "packages": (packages.Imports, packages.imported),
-    "gpus": (devices.Wanted, devices.found),
-    "infer": (devices.Inference, devices.inferred),
-    "hub": (model.Named, model.on_hub),
-    "media": (media.Sound, media.heard),
-    "ray": (ray_nodes.Asked, ray_nodes.reached),
-    "read": (pipeline_trace.Reading, pipeline_trace.read),
-    "transcribe": (pipeline_trace.Transcribing, pipeline_trace.transcribed),
+    "packages": (packages.ImportProbe, packages.imported),
+    "gpus": (devices.DeviceProbe, devices.found),
+    "infer": (devices.InferenceResult, devices.inferred),
+    "hub": (model.HubModelProbe, model.on_hub),
+    "media": (media.SpeechSample, media.heard),
+    "ray": (ray_nodes.RayProbe, ray_nodes.reached),
+    "read": (pipeline_trace.ReadStage, pipeline_trace.read),
+    "transcribe": (pipeline_trace.TranscribeStage, pipeline_trace.transcribed),
 }
 """Each with its settings; importing their modules loads nothing heavy."""
 
@@ -35,10 +35,10 @@ def main(argv: Sequence[str]) -> int:
     os.dup2(2, 1)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     kind, run = TRIALS[name]
-    begun = Begun(name=name, remedy="")
+    begun = ProbeStarted(name=name, remedy="")
     try:
         for said in run(msgspec.json.decode(settings, type=kind)):
-            begun = said if isinstance(said, Begun) else begun
+            begun = said if isinstance(said, ProbeStarted) else begun
             _say(out, said)
     except ImportError as error:
         _say(out, skipped(begun.name, f"cannot be tried without {error.name}: see packages"))

@@ -10,7 +10,7 @@ CHECK_S = 5.0
 """Seconds between two looks at the file systems."""
 
 
-class SpaceGuard:
+class DiskSpaceMonitor:
     """Watches the free space of some folders' file systems against a reserve; belongs to one thread."""
 
     def __init__(self, folders: Iterable[str], reserve_bytes: int) -> None:

@@ -13,8 +13,8 @@ from typing import IO
 
 import msgspec
 
-from subtitled.hooks.job_event import Ended
-from subtitled.hooks.journal_reader import Stopping
+from subtitled.hooks.job_event import JobEnded
+from subtitled.hooks.journal_reader import HookStop
 from subtitled.runtime.processes import describe_status
 
 _KEPT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE")
@@ -28,7 +28,7 @@ _TOLD_BYTES = 500
 """Most of a command's last output that is told when it fails."""
 
 
-def environment(ended: Ended, environ: Mapping[str, str]) -> dict[str, str]:
+def environment(ended: JobEnded, environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a command: a few variables of the daemon's, and the job's facts as SUBTITLED_….
 
     Lists are joined by newlines; NUL, which no variable can hold, is left out.
@@ -39,7 +39,7 @@ def environment(ended: Ended, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def run(
-    command: Sequence[str], ended: Ended, environ: Mapping[str, str], timeout_s: float, stopping: Stopping
+    command: Sequence[str], ended: JobEnded, environ: Mapping[str, str], timeout_s: float, stopping: HookStop
 ) -> str | None:
     """Run a command to its end; return why it failed, "" where it did not, None where the daemon ends before it.
 

@@ -9,18 +9,18 @@ from functools import partial
 from pathlib import Path
 
 from subtitled import log
-from subtitled.config.schema import Config, Inbox
+from subtitled.config.schema import Config, InboxConfig
 from subtitled.errors import NoSpaceError
 from subtitled.hooks import commands, webhook
-from subtitled.hooks.job_event import Ended
-from subtitled.hooks.journal_reader import Follower, Stopping
+from subtitled.hooks.job_event import JobEnded
+from subtitled.hooks.journal_reader import HookStop, JournalReader
 from subtitled.storage.rows import JournalEntry
 from subtitled.storage.store import Store
 
 _log = log.get()
 
 
-class Aftermath:
+class HookDispatcher:
     """Follows the journal for commands and for the webhook, each on a thread of its own, so that neither waits for the other.
 
     Belongs to the thread of the server's loop, which it never holds up. `put` has a function called in that thread;
@@ -42,7 +42,7 @@ class Aftermath:
         self._tell_watchers = tell
         self._config = config
         self._database = Path(config.state.dir, "subtitled.sqlite")
-        self._followers: dict[str, Follower] = {}
+        self._followers: dict[str, JournalReader] = {}
 
     def start(self) -> None:
         """Begin, with what a daemon that was killed did not get to."""
@@ -65,10 +65,10 @@ class Aftermath:
         for follower in self._followers.values():
             follower.stop()
 
-    def _follow(self, name: str, deliver: Callable[[Ended, Stopping], bool], *, is_wanted: bool) -> None:
+    def _follow(self, name: str, deliver: Callable[[JobEnded, HookStop], bool], *, is_wanted: bool) -> None:
         mark = self._database.with_name(f"{name}.seq")
         if is_wanted and name not in self._followers:
-            self._followers[name] = Follower(name, self._database, mark, deliver)
+            self._followers[name] = JournalReader(name, self._database, mark, deliver)
             self._followers[name].start(self._store.last_seq())
         elif not is_wanted:
             if follower := self._followers.pop(name, None):
@@ -76,7 +76,7 @@ class Aftermath:
             # What ends while nobody asks for it is not told later.
             mark.unlink(missing_ok=True)
 
-    def _run_command(self, ended: Ended, stopping: Stopping) -> bool:
+    def _run_command(self, ended: JobEnded, stopping: HookStop) -> bool:
         inbox = next((one for one in self._config.inbox if _root(one) == ended.inbox), None)
         command = () if inbox is None else inbox.on_done if ended.event == "job.done" else inbox.on_failed
         if inbox is None or not command:
@@ -84,12 +84,12 @@ class Aftermath:
         fault = commands.run(command, ended, self._environ, inbox.command_timeout_s, stopping)
         return self._tell(ended, "command", command[0], fault)
 
-    def _send(self, ended: Ended, stopping: Stopping) -> bool:
+    def _send(self, ended: JobEnded, stopping: HookStop) -> bool:
         hook = self._config.webhook
         fault = webhook.deliver(hook.url, hook.secret_file, ended, stopping, attempts=hook.attempts)
         return self._tell(ended, "webhook", "", fault)
 
-    def _tell(self, ended: Ended, what: str, name: str, fault: str | None) -> bool:
+    def _tell(self, ended: JobEnded, what: str, name: str, fault: str | None) -> bool:
         """Tell what came of a delivery; return whether anything did."""
         if fault is None:
             return False
@@ -100,12 +100,12 @@ class Aftermath:
             _log.info(log.AFTER_DONE, job=ended.job, what=what, **({"command": name} if name else {}))
         return True
 
-    def _note(self, ended: Ended, event: str, cause: str) -> None:
+    def _note(self, ended: JobEnded, event: str, cause: str) -> None:
         """Write a failure to the journal, in the loop's thread."""
         state = ended.event.removeprefix("job.")
         with contextlib.suppress(NoSpaceError):  # it is in the log
             self._tell_watchers([self._store.note(ended.job, state, event, cause)])
 
 
-def _root(inbox: Inbox) -> str:
+def _root(inbox: InboxConfig) -> str:
     return os.fsencode(Path(inbox.path).absolute()).decode("utf-8", "replace")

@@ -14,7 +14,7 @@ from subtitled.output.transcript_builder import SAMPLES_PER_MS
 from subtitled.storage.rows import SELECT_JOB, JobRow, job_row
 
 
-class Ended(Struct, frozen=True, kw_only=True):
+class JobEnded(Struct, frozen=True, kw_only=True):
     """The facts of one job's end; times in milliseconds of the Unix epoch, paths with U+FFFD for what is no UTF-8."""
 
     delivery: str
@@ -44,7 +44,7 @@ EVENTS = {"done": "job.done", "failed": "job.failed"}
 """The states in which a job has ended and somebody may want to know."""
 
 
-def read(db: sqlite3.Connection, seq: int, job: str, state: str) -> tuple[Ended, bool] | None:
+def read(db: sqlite3.Connection, seq: int, job: str, state: str) -> tuple[JobEnded, bool] | None:
     """Return the facts of the end that a journal entry tells of, and whether all its files are in place.
 
     None where the job has gone on since: it was retried, and ends once more.
@@ -58,10 +58,10 @@ def read(db: sqlite3.Connection, seq: int, job: str, state: str) -> tuple[Ended,
     return facts, found.job.is_closed
 
 
-def _facts(delivery: str, event: str, row: JobRow, outputs: Sequence[bytes]) -> Ended:
+def _facts(delivery: str, event: str, row: JobRow, outputs: Sequence[bytes]) -> JobEnded:
     job, options = row.job, row.job.options
     media = msgspec.msgpack.decode(row.media, type=Media) if row.media else Media()
-    return Ended(
+    return JobEnded(
         delivery=delivery,
         event=event,
         job=job.id,

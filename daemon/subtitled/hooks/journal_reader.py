@@ -16,7 +16,7 @@ from pathlib import Path
 
 from subtitled import log
 from subtitled.errors import SpoolError
-from subtitled.hooks.job_event import EVENTS, Ended, read
+from subtitled.hooks.job_event import EVENTS, JobEnded, read
 
 ENTRIES = 100
 CLOSING_S = 60.0
@@ -28,7 +28,7 @@ STOP_S = 2.0
 _log = log.get()
 
 
-class Stopping:
+class HookStop:
     """Says to whoever delivers that the daemon ends; waits that are cut short by it."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Stopping:
         return self._event.wait(seconds)
 
 
-class Follower:
+class JournalReader:
     """Follows the journal of `database` from where the file `mark` says; begins with what is new if there is none.
 
     `deliver` is called on the follower's own thread, one end at a time. It returns False where it gave up because the
@@ -56,13 +56,13 @@ class Follower:
     """
 
     def __init__(
-        self, name: str, database: Path, mark: Path, deliver: Callable[[Ended, Stopping], bool]
+        self, name: str, database: Path, mark: Path, deliver: Callable[[JobEnded, HookStop], bool]
     ) -> None:
         self._database = database
         self._mark = mark
         self._deliver = deliver
         self._first_seq = 0
-        self._stopping = Stopping()
+        self._stopping = HookStop()
         self._news = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -111,7 +111,7 @@ class Follower:
             if not rows:
                 self._news.wait()
 
-    def _closed(self, db: sqlite3.Connection, seq: int, job: str, state: str) -> Ended | None:
+    def _closed(self, db: sqlite3.Connection, seq: int, job: str, state: str) -> JobEnded | None:
         """Return the facts of an end once its files are in place; None where it is none any more."""
         deadline = time.monotonic() + CLOSING_S
         while (found := read(db, seq, job, state)) is not None:

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from subtitled.hooks.job_event import Ended
-from subtitled.hooks.journal_reader import Stopping
+from subtitled.hooks.job_event import JobEnded
+from subtitled.hooks.journal_reader import HookStop
 from subtitled.version import VERSION
 
 SIGNATURE = "X-Subtitled-Signature"
@@ -30,8 +30,8 @@ def sign(secret: bytes, body: bytes) -> str:
 def deliver(
     url: str,
     secret_file: str,
-    ended: Ended,
-    stopping: Stopping,
+    ended: JobEnded,
+    stopping: HookStop,
     *,
     attempts: int,
     first_wait_s: float = FIRST_WAIT_S,
@@ -54,7 +54,7 @@ def deliver(
     return f"{_shown(url)}: {fault}; given up after {attempts} attempts"
 
 
-def _post(url: str, secret_file: str, ended: Ended, body: bytes) -> str:
+def _post(url: str, secret_file: str, ended: JobEnded, body: bytes) -> str:
     """Send one message; return what went wrong, "" where it was taken."""
     parts = urlsplit(url)
     headers = {

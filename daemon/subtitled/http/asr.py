@@ -37,7 +37,7 @@ _TRUTH = {
 }
 
 
-class Asked(Struct, frozen=True, kw_only=True):
+class AsrRequest(Struct, frozen=True, kw_only=True):
     """What the query of a request asks."""
 
     task: str = "transcribe"
@@ -106,7 +106,7 @@ async def _detect_language(request: Request) -> Response:
 
 
 async def _send(
-    request: Request, asked: Asked, options: JobOptions, max_bytes: int | None = None
+    request: Request, asked: AsrRequest, options: JobOptions, max_bytes: int | None = None
 ) -> tuple[str, str]:
     """Send a request's file, or the first `max_bytes` of it; return its name and its job."""
     gateway: Gateway = request.app.state.gateway
@@ -129,7 +129,7 @@ async def _as_wave(samples: AsyncIterator[bytes], max_bytes: int | None) -> Asyn
             left -= len(piece)
 
 
-def asked_of(query: Mapping[str, str]) -> Asked:
+def asked_of(query: Mapping[str, str]) -> AsrRequest:
     """Return what a query asks; raises RequestError. `vad_filter` is not heeded: silence is never transcribed here."""
     output, task = query.get("output") or "txt", query.get("task") or "transcribe"
     if output not in OUTPUTS:
@@ -139,7 +139,7 @@ def asked_of(query: Mapping[str, str]) -> Asked:
     language, prompt = query.get("language") or "auto", query.get("initial_prompt") or ""
     if len(prompt) > 1000:
         raise _bad("initial_prompt", f"{prompt[:20]}… ({len(prompt)} characters)", "at most 1000 characters")
-    return Asked(
+    return AsrRequest(
         task=task,
         language=code_of(language) or language[:32],
         prompt=prompt,

@@ -48,7 +48,7 @@ def read_tokens(path: str) -> frozenset[bytes]:
     return frozenset(_digest(token) for token in tokens)
 
 
-class Guard:
+class AuthMiddleware:
     """An ASGI application around another: turns away who shows no token, or comes by a page of somebody else's.
 
     Without tokens the gateway is on loopback, and a request must be meant for it: a browser would else carry requests here

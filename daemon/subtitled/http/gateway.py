@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from subtitle.aio import Client
+from subtitle.aio import AsyncClient
 from subtitle.errors import ServerError, SubtitleError
-from subtitle.messages import JobFacts, JobOptions, LayoutOptions, Sound, Subtitles
+from subtitle.messages import Audio, JobFacts, JobOptions, LayoutOptions, Subtitles
 from subtitle.progress import ENDED
 from subtitled.cues.render import read_json
 from subtitled.cues.transcript import Transcript
@@ -26,7 +26,7 @@ PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 class Gateway:
     """One daemon, for all requests of one event loop."""
 
-    def __init__(self, client: Client, max_bytes: int) -> None:
+    def __init__(self, client: AsyncClient, max_bytes: int) -> None:
         """`max_bytes`: of an uploaded file."""
         self.client = client
         self.max_bytes = max_bytes
@@ -93,7 +93,7 @@ class Gateway:
         """Return all that the daemon says of a job's subtitles, and their content; `layout` as in `subtitle.Client.fetch`."""
         return await _patiently(partial(self.client.subtitles, job, form, layout=layout))
 
-    async def listen(self, job: str, start_ms: int, duration_ms: int) -> tuple[Sound, bytes]:
+    async def listen(self, job: str, start_ms: int, duration_ms: int) -> tuple[Audio, bytes]:
         """Return a stretch of a job's audio; see `subtitle.Client.listen`."""
         return await _patiently(partial(self.client.listen, job, start_ms, duration_ms))
 

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from subtitle.aio import Client
+from subtitle.aio import AsyncClient
 from subtitle.messages import JobFacts, JobOptions
 from subtitled.http import sse
 from subtitled.http.errors import RequestError
@@ -182,7 +182,7 @@ def _name(query: Mapping[str, list[str]], name: str) -> str:
     return query.get("name", [name])[-1][:1024]
 
 
-def _client(request: Request) -> Client:
+def _client(request: Request) -> AsyncClient:
     gateway: Gateway = request.app.state.gateway
     return gateway.client
 

@@ -28,7 +28,7 @@ MODEL_NAMES = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
 TAG = "openai"
 
 
-class Asked(Struct, frozen=True, kw_only=True):
+class OpenAIRequest(Struct, frozen=True, kw_only=True):
     """What the fields of a form ask."""
 
     language: str = "auto"
@@ -86,7 +86,7 @@ async def _spoken(request: Request, task: Task) -> Response:
     return await _answer(gateway, job, asked)
 
 
-async def _answer(gateway: Gateway, job: str, asked: Asked) -> Response:
+async def _answer(gateway: Gateway, job: str, asked: OpenAIRequest) -> Response:
     if asked.form in {"srt", "vtt"}:
         return PlainTextResponse(await gateway.fetch(job, asked.form))
     transcript = await gateway.transcript(job)
@@ -135,7 +135,7 @@ async def _model(request: Request) -> Response:
     return _json(_about(name))
 
 
-def asked_of(fields: Mapping[str, Sequence[str]], model: str) -> Asked:
+def asked_of(fields: Mapping[str, Sequence[str]], model: str) -> OpenAIRequest:
     """Return what the fields that have come ask of a daemon with this model; raises RequestError.
 
     What is not known is passed over, as OpenAI's other parameters (`include`, `chunking_strategy`) must not be errors.
@@ -166,7 +166,7 @@ def asked_of(fields: Mapping[str, Sequence[str]], model: str) -> Asked:
     language, prompt = last.get("language") or "auto", last.get("prompt", "")
     if len(prompt) > 1000:
         raise _bad("prompt", f"{prompt[:20]}… ({len(prompt)} characters)", "at most 1000 characters")
-    return Asked(
+    return OpenAIRequest(
         language=code_of(language) or language[:32],
         prompt=prompt,
         form=form,

@@ -12,7 +12,7 @@ from subtitled.config.schema import Format
 from subtitled.core.states import JobState
 from subtitled.cues.transcript import Transcript
 from subtitled.http.media_types import kind_of
-from subtitled.http.player import Cues, Waveform
+from subtitled.http.player import CuesResponse, WaveformResponse
 from subtitled.version import VERSION
 
 _OF_THE_WIRE = ("type", "request")
@@ -20,7 +20,7 @@ _LAYOUT = "The cues are made anew within these limits, as JSON"
 _WORDS = ("language", "task", "word_timestamps", "initial_prompt", "hotwords", "priority", "tag")
 
 
-class Fault(Struct, frozen=True, kw_only=True):
+class ErrorSchema(Struct, frozen=True, kw_only=True):
     """Why a request cannot be done."""
 
     code: str
@@ -31,7 +31,7 @@ class Fault(Struct, frozen=True, kw_only=True):
     """The parameter at fault, if one is."""
 
 
-class Jobs(Struct, frozen=True, kw_only=True):
+class JobListSchema(Struct, frozen=True, kw_only=True):
     """The newest jobs, newest first."""
 
     jobs: tuple[ms.JobFacts, ...]
@@ -40,7 +40,17 @@ class Jobs(Struct, frozen=True, kw_only=True):
 def document() -> dict[str, Any]:
     """Return the document, whose schemas are those of the messages themselves."""
     _, schemas = msgspec.json.schema_components(
-        (ms.JobFacts, Jobs, ms.JobOptions, ms.Event, ms.StatsInfo, Transcript, Cues, Waveform, Fault),
+        (
+            ms.JobFacts,
+            JobListSchema,
+            ms.JobOptions,
+            ms.Event,
+            ms.StatsInfo,
+            Transcript,
+            CuesResponse,
+            WaveformResponse,
+            ErrorSchema,
+        ),
         ref_template="#/components/schemas/{name}",
     )
     for schema in schemas.values():
@@ -73,7 +83,7 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
         "/api/jobs": {
             "get": _operation(
                 "List the newest jobs.",
-                {200: _json("Jobs")},
+                {200: _json("JobListSchema")},
                 _query("state", {"type": "array", "items": {"enum": [state.value for state in JobState]}}),
                 _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}),
                 _query("tag", {"type": "string"}),
@@ -122,7 +132,7 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
         "/api/jobs/{job}/cues": {
             "get": _operation(
                 "Get a job's cues, with what was heard in each.",
-                {200: _json("Cues")},
+                {200: _json("CuesResponse")},
                 job,
                 _json_query("layout", "LayoutOptions", _LAYOUT),
                 faults=(400, 404, 409, 429),
@@ -130,7 +140,7 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
         },
         "/api/jobs/{job}/waveform": {
             "get": _operation(
-                "Tell how loud a job's audio is.", {200: _json("Waveform")}, job, faults=(404, 409)
+                "Tell how loud a job's audio is.", {200: _json("WaveformResponse")}, job, faults=(404, 409)
             ),
         },
         "/api/jobs/{job}/audio": {
@@ -160,7 +170,7 @@ def _operation(
     summary: str, answers: dict[int, Any], *parameters: dict[str, Any], faults: tuple[int, ...] = ()
 ) -> dict[str, Any]:
     """Return one operation; every one may also be refused for who asks, and while the daemon is away."""
-    refused = {status: _json("Fault") for status in (*faults, 401, 403, 503)}
+    refused = {status: _json("ErrorSchema") for status in (*faults, 401, 403, 503)}
     return {
         "summary": summary,
         "parameters": list(parameters),

@@ -13,10 +13,10 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from subtitle.messages import LayoutOptions
-from subtitled.config.layout_limits import Limits
+from subtitled.config.layout_limits import LayoutLimits
 from subtitled.cues.render import read_json
-from subtitled.cues.transcript import Absence
-from subtitled.cues.word_alignment import HeardCue, heard
+from subtitled.cues.transcript import MissingSpan
+from subtitled.cues.word_alignment import AlignedCue, heard
 from subtitled.http.errors import RequestError
 from subtitled.http.gateway import Gateway
 from subtitled.http.wav import (
@@ -24,7 +24,7 @@ from subtitled.http.wav import (
     HEADER_BYTES,
     MAX_DATA_BYTES,
     SAMPLE_RATE,
-    Span,
+    ByteRange,
     asked_range,
     header,
 )
@@ -33,10 +33,12 @@ _WAV = "audio/wav"
 BYTES_PER_MS = SAMPLE_RATE * BYTES_PER_SAMPLE // 1000
 PIECES_MS = (2_000, 4_000, 8_000, 16_000)
 """What is asked of the daemon at once, the last again and again: the first sound comes soon, and who stops reading stops the rest."""
-NO_LIMITS = Limits(max_chars=0, max_lines=0, max_chars_per_s=0, min_ms=0, max_ms=0, gap_ms=0, chain_ms=0)
+NO_LIMITS = LayoutLimits(
+    max_chars=0, max_lines=0, max_chars_per_s=0, min_ms=0, max_ms=0, gap_ms=0, chain_ms=0
+)
 
 
-class Cues(Struct, frozen=True, kw_only=True):
+class CuesResponse(Struct, frozen=True, kw_only=True):
     """A job's cues, in order and never overlapping; times in milliseconds from the media's start."""
 
     language: str | None
@@ -47,16 +49,16 @@ class Cues(Struct, frozen=True, kw_only=True):
     """When the audio begins."""
     is_partial: bool
     """The job has failed: these are the cues of what was finished."""
-    limits: Limits
+    limits: LayoutLimits
     """What the cues were made within; 0 is no limit."""
     fast_cues: int
     """How many must be read faster than the limit, because they were spoken so fast."""
-    cues: tuple[HeardCue, ...]
-    missing: tuple[Absence, ...]
+    cues: tuple[AlignedCue, ...]
+    missing: tuple[MissingSpan, ...]
     """Speech that could not be decoded."""
 
 
-class Waveform(Struct, frozen=True, kw_only=True):
+class WaveformResponse(Struct, frozen=True, kw_only=True):
     """How loud a job's audio is."""
 
     interval_ms: int
@@ -87,7 +89,7 @@ async def _cues(request: Request) -> Response:
 async def _waveform(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
     answer, peaks = await gateway.client.waveform(request.path_params["job"])
-    waveform = Waveform(
+    waveform = WaveformResponse(
         interval_ms=answer.interval_ms, offset_ms=answer.offset_ms, audio_ms=answer.audio_ms, peaks=peaks
     )
     return Response(msgspec.json.encode(waveform), media_type="application/json")
@@ -104,7 +106,7 @@ async def _audio(request: Request) -> Response:
             413,
             "too_big",
             f"{answer.total_samples // SAMPLE_RATE} s of audio; a WAV file holds {MAX_DATA_BYTES // BYTES_PER_SAMPLE // SAMPLE_RATE} s:"
-            " use `Listen` of the client protocol",
+            " use `GetAudio` of the client protocol",
         )
     size = HEADER_BYTES + data_bytes
     etag = f'"{job}-{answer.total_samples}"'
@@ -116,7 +118,7 @@ async def _audio(request: Request) -> Response:
         return Response(
             status_code=416, headers={**headers, "Content-Range": f"bytes */{size}"}, media_type=_WAV
         )
-    span = wanted or Span(0, size)
+    span = wanted or ByteRange(0, size)
     headers["Content-Length"] = str(span.end - span.start)
     if wanted is not None:
         headers["Content-Range"] = f"bytes {span.start}-{span.end - 1}/{size}"
@@ -129,7 +131,9 @@ async def _audio(request: Request) -> Response:
     return StreamingResponse(_resumed(first, pieces), status, headers, _WAV)
 
 
-async def pieces_of(gateway: Gateway, job: str, span: Span, data_bytes: int) -> AsyncGenerator[bytes, None]:
+async def pieces_of(
+    gateway: Gateway, job: str, span: ByteRange, data_bytes: int
+) -> AsyncGenerator[bytes, None]:
     """Yield a span of the bytes of a job's WAV file."""
     head = header(data_bytes)[span.start : span.end]
     at = span.start + len(head)
@@ -161,7 +165,7 @@ def _cues_of(content: bytes) -> bytes:
     transcript = read_json(content)
     phrases = (phrase for segment in transcript.segments for phrase in segment.phrases)
     return msgspec.json.encode(
-        Cues(
+        CuesResponse(
             language=transcript.output_language,
             duration_ms=transcript.duration_ms,
             offset_ms=transcript.offset_ms,

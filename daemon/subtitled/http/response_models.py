@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from subtitled.core.transcription import Word
-from subtitled.cues.phrases import Placed
+from subtitled.cues.phrases import MediaPhrase
 from subtitled.cues.transcript import Transcript
 from subtitled.languages import name_of
 
@@ -18,7 +18,7 @@ def text_of(transcript: Transcript) -> str:
     return between.join(phrase.text.strip() for phrase in phrases_of(transcript))
 
 
-def phrases_of(transcript: Transcript) -> list[Placed]:
+def phrases_of(transcript: Transcript) -> list[MediaPhrase]:
     """Return the phrases in their order."""
     found = [phrase for segment in transcript.segments for phrase in segment.phrases]
     return sorted(found, key=lambda phrase: phrase.start_ms)
@@ -57,7 +57,7 @@ def whisper(transcript: Transcript, *, has_words: bool) -> dict[str, Any]:
     return {"text": text_of(transcript), "segments": segments, "language": transcript.output_language}
 
 
-def _segment(number: int, phrase: Placed) -> dict[str, Any]:
+def _segment(number: int, phrase: MediaPhrase) -> dict[str, Any]:
     """Return a phrase as Whisper's segment; which tokens it was made of is not kept."""
     return {
         "id": number,

@@ -16,7 +16,7 @@ MAX_DATA_BYTES = _UNKNOWN - HEADER_BYTES
 _RANGE = re.compile(r"bytes\s*=\s*(\d{0,20})-(\d{0,20})\s*", re.ASCII)
 
 
-class Span(Struct, frozen=True):
+class ByteRange(Struct, frozen=True):
     """Bytes from `start` up to `end`."""
 
     start: int
@@ -41,8 +41,8 @@ def header(data_bytes: int | None) -> bytes:
     )
 
 
-def asked_range(text: str | None, size: int) -> Span | None:
-    """Return what a Range header (RFC 9110, 14.2) asks of `size` bytes; an empty Span where there are no such bytes.
+def asked_range(text: str | None, size: int) -> ByteRange | None:
+    """Return what a Range header (RFC 9110, 14.2) asks of `size` bytes; an empty ByteRange where there are no such bytes.
 
     None: the whole is sent, as it may be: it asks nothing, or nothing that is understood, or for several ranges.
     """
@@ -51,9 +51,9 @@ def asked_range(text: str | None, size: int) -> Span | None:
         return None
     first, last = found[1], found[2]
     if not first:
-        return Span(max(0, size - int(last)), size)
+        return ByteRange(max(0, size - int(last)), size)
     start = int(first)
     if last and int(last) < start:
         return None
     end = min(int(last) + 1, size) if last else size
-    return Span(start, end) if start < size else Span(size, size)
+    return ByteRange(start, end) if start < size else ByteRange(size, size)

@@ -17,13 +17,13 @@ from subtitled.core.events import JobArrived, RetryRequested
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
 from subtitled.errors import InboxError
-from subtitled.inboxes.watch import Arrival, InboxWatcher
+from subtitled.inboxes.watch import InboxWatcher, SettledFile
 from subtitled.storage.store import Store
 
 _log = log.get()
 
 
-def options_of(inbox: schema.Inbox) -> Options:
+def options_of(inbox: schema.InboxConfig) -> Options:
     """Return what an inbox asks of its files."""
     tasks = sorted(inbox.tasks or (inbox.task,))  # "transcribe" first
     return Options(
@@ -56,22 +56,24 @@ def new_job_id(order: int) -> str:
     return f"{time.time_ns() // 1_000_000:011x}{order & 0xFFFFF:05x}"
 
 
-class Found(Struct, frozen=True):
+class FoundFile(Struct, frozen=True):
     """A file that came to rest in an inbox."""
 
-    arrival: Arrival
-    inbox: schema.Inbox
+    arrival: SettledFile
+    inbox: schema.InboxConfig
 
 
-class Arrivals:
+class InboxArrivals:
     """The watched inboxes of one configuration; all but the watching belongs to the thread of the server's loop."""
 
-    def __init__(self, inboxes: tuple[schema.Inbox, ...], store: Store, put: Callable[[Found], None]) -> None:
+    def __init__(
+        self, inboxes: tuple[schema.InboxConfig, ...], store: Store, put: Callable[[FoundFile], None]
+    ) -> None:
         """Make the watch; `put` is called in the watcher's thread and is to hand the file to the loop."""
         self._store = store
         self._put = put
-        self._held: list[Found] = []
-        self._watcher = InboxWatcher(inboxes, lambda arrival: put(Found(arrival, inboxes[arrival.inbox])))
+        self._held: list[FoundFile] = []
+        self._watcher = InboxWatcher(inboxes, lambda arrival: put(FoundFile(arrival, inboxes[arrival.inbox])))
 
     def start(self) -> None:
         """Begin to watch; what is there already is told too."""
@@ -86,7 +88,7 @@ class Arrivals:
         """End the watch."""
         self._watcher.stop()
 
-    def take(self, found: Found, *, is_space: bool) -> JobArrived | RetryRequested | None:
+    def take(self, found: FoundFile, *, is_space: bool) -> JobArrived | RetryRequested | None:
         """Return the event that a file means; one that comes while there is no space is held back."""
         if not is_space:
             if not self._held:
@@ -102,7 +104,7 @@ class Arrivals:
             self._put(found)
 
 
-def take(arrival: Arrival, inbox: schema.Inbox, store: Store) -> JobArrived | RetryRequested | None:
+def take(arrival: SettledFile, inbox: schema.InboxConfig, store: Store) -> JobArrived | RetryRequested | None:
     """Return the event that a file's arrival means; None, with a line in the log, when it is nothing new.
 
     A failed file that is put into the inbox again, unchanged, is tried again.

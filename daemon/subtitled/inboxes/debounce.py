@@ -17,7 +17,7 @@ class _Resting:
         self.wake_at = -1.0
 
 
-class Settling:
+class Debouncer:
     """Decides when a file has come to rest, from looks at it and a monotonic clock, both given.
 
     Pure: it reads neither files nor clocks. Whoever uses it calls `look` when something happened to a file,

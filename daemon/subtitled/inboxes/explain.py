@@ -18,8 +18,8 @@ from subtitled.core.states import JobState
 from subtitled.errors import MediaError, StoreError
 from subtitled.files.atomic_files import printable
 from subtitled.inboxes.arrivals import options_of
-from subtitled.inboxes.file_filter import Admission, absolute
-from subtitled.media.existing_subtitles import Contents, beside, language_of, look_into, unless_of, verdict
+from subtitled.inboxes.file_filter import FileFilter, absolute
+from subtitled.media.existing_subtitles import MediaTracks, beside, language_of, look_into, unless_of, verdict
 from subtitled.output.paths import output_folder, output_paths
 from subtitled.storage.rows import SELECT_JOB, JobRow, job_row
 
@@ -56,7 +56,7 @@ class Explanation(Struct, frozen=True, kw_only=True):
 def explain(path: str, configuration: schema.Config) -> Explanation:
     """Return what would happen to the file at `path`; raises StoreError where the database cannot be read."""
     found = absolute(path)
-    admission = Admission(configuration.inbox)
+    admission = FileFilter(configuration.inbox)
     admitted = admission.judge(found)
     if admitted.inbox is None:
         return Explanation(path=printable(found), is_taken=False, cause=admitted.cause)
@@ -83,7 +83,7 @@ def told(found: Explanation) -> str:
     return "\n".join([found.path, *(f"  {name:9} {text}" for name, text in rows if text)])
 
 
-def _explain_media(path: str, inbox: schema.Inbox, cause: str, database: Path) -> Explanation:
+def _explain_media(path: str, inbox: schema.InboxConfig, cause: str, database: Path) -> Explanation:
     options = options_of(inbox)
     info = Path(path).stat()
     source = os.fsencode(path)
@@ -91,7 +91,7 @@ def _explain_media(path: str, inbox: schema.Inbox, cause: str, database: Path) -
         known = past.job_of(source, info.st_size, info.st_mtime_ns, options)
         job = _job(source, info, options)
         unless = unless_of(job, past.outputs_for)
-        contents, unreadable = _contents(path) if unless else (Contents(), "")
+        contents, unreadable = _contents(path) if unless else (MediaTracks(), "")
         files = beside(unless) if unless else ()
         needless = verdict(contents, files, unless) if unless else ""
         outputs = () if needless else _outputs(path, options, past)
@@ -120,12 +120,12 @@ def _explain_media(path: str, inbox: schema.Inbox, cause: str, database: Path) -
     )
 
 
-def _contents(path: str) -> tuple[Contents, str]:
+def _contents(path: str) -> tuple[MediaTracks, str]:
     """Return the tracks of a file, and why they cannot be looked at."""
     try:
         return look_into(path), ""
     except (MediaError, OSError) as error:
-        return Contents(), str(error)
+        return MediaTracks(), str(error)
 
 
 def _outputs(path: str, options: Options, past: _Past) -> Iterable[Path]:
@@ -157,7 +157,7 @@ def _job(source: bytes, info: os.stat_result, options: Options) -> Job:
     )
 
 
-def _then(inbox: schema.Inbox, *, is_needless: bool) -> str:
+def _then(inbox: schema.InboxConfig, *, is_needless: bool) -> str:
     match inbox.after:
         case "move":
             return f"moved to {printable(Path(inbox.path, 'done'))}"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from subtitled.config.schema import Inbox
+    from subtitled.config.schema import InboxConfig
 
 ARCHIVES = frozenset({"done", "failed"})
 """Folders at an inbox's root that keep finished sources; they are not watched."""
@@ -42,7 +42,7 @@ _KINDS = {
 }
 
 
-class Verdict(Struct, frozen=True):
+class FilterResult(Struct, frozen=True):
     """What becomes of a path, with the rule that says so."""
 
     accepted: bool
@@ -53,9 +53,9 @@ class Verdict(Struct, frozen=True):
     """The daemon itself made it: not worth a line in the log."""
 
 
-def explain(path: str | Path, inboxes: Sequence[Inbox]) -> Verdict:
+def explain(path: str | Path, inboxes: Sequence[InboxConfig]) -> FilterResult:
     """Return whether one of `inboxes` takes what is at `path` now, and why. Looks at the file system."""
-    return Admission(inboxes).judge(absolute(path))
+    return FileFilter(inboxes).judge(absolute(path))
 
 
 def absolute(path: str | Path) -> str:
@@ -63,26 +63,26 @@ def absolute(path: str | Path) -> str:
     return os.path.abspath(path)  # noqa: PTH100 - Path.resolve() follows links
 
 
-class Admission:
+class FileFilter:
     """Judges paths by the rules of some inboxes; `roots` are their absolute paths, in order."""
 
-    def __init__(self, inboxes: Sequence[Inbox]) -> None:
+    def __init__(self, inboxes: Sequence[InboxConfig]) -> None:
         self._inboxes = inboxes
         self.roots = tuple(absolute(inbox.path) for inbox in inboxes)
         self._outputs = tuple(None if inbox.output == BESIDE else absolute(inbox.output) for inbox in inboxes)
 
-    def judge(self, path: str) -> Verdict:
+    def judge(self, path: str) -> FilterResult:
         """Return the verdict on `path`, an absolute one, as the file system has it now."""
         index = self.inbox_of(path)
         if index is None:
             roots = ", ".join(map(printable, self.roots)) or "none"
-            return Verdict(accepted=False, cause=f"it lies in no inbox (the inboxes: {roots})")
+            return FilterResult(accepted=False, cause=f"it lies in no inbox (the inboxes: {roots})")
         for at, char in enumerate(path[len(self.roots[index]) + 1 :], len(self.roots[index]) + 1):
             if char == "/" and (verdict := self.judge_folder(path[:at])) is not None:
                 return verdict
         return self._by_name(path, index) or self._by_kind(path, index)
 
-    def judge_folder(self, path: str) -> Verdict | None:
+    def judge_folder(self, path: str) -> FilterResult | None:
         """Return why the folder `path`, an absolute one, is not looked into; None where it is.
 
         The folders above it are taken to be looked into.
@@ -104,7 +104,7 @@ class Admission:
         holding = (at for at, root in enumerate(self.roots) if path.startswith(root.rstrip("/") + "/"))
         return max(holding, key=lambda at: len(self.roots[at]), default=None)
 
-    def _by_name(self, path: str, index: int) -> Verdict | None:
+    def _by_name(self, path: str, index: int) -> FilterResult | None:
         name = os.path.basename(path).casefold()  # noqa: PTH119 - likewise
         if is_temporary(name):
             return _left(index, "it is a subtitle file that is being written", is_ours=True)
@@ -120,7 +120,7 @@ class Admission:
             return _left(index, "it says why another file failed", is_ours=True)
         return None
 
-    def _by_kind(self, path: str, index: int) -> Verdict:
+    def _by_kind(self, path: str, index: int) -> FilterResult:
         try:
             is_link = stat.S_ISLNK(os.lstat(path).st_mode)
             mode = os.stat(path).st_mode  # noqa: PTH116 - likewise
@@ -145,11 +145,11 @@ class Admission:
         cause = (
             f"it is a media file ({suffix}), taken when its size and time have not changed for {settle_s:g} s"
         )
-        return Verdict(accepted=True, cause=cause, inbox=index)
+        return FilterResult(accepted=True, cause=cause, inbox=index)
 
 
-def _left(index: int, cause: str, *, is_ours: bool = False) -> Verdict:
-    return Verdict(accepted=False, cause=cause, inbox=index, is_ours=is_ours)
+def _left(index: int, cause: str, *, is_ours: bool = False) -> FilterResult:
+    return FilterResult(accepted=False, cause=cause, inbox=index, is_ours=is_ours)
 
 
 def _suffix(path: str) -> str:

@@ -28,8 +28,8 @@ from watchdog.observers.polling import PollingObserverVFS
 
 from subtitled.files.atomic_files import printable
 from subtitled.files.filesystem import NETWORK_FILE_SYSTEMS, file_system
-from subtitled.inboxes.debounce import Settling
-from subtitled.inboxes.file_filter import MEDIA_SUFFIXES, Admission, Verdict, explain
+from subtitled.inboxes.debounce import Debouncer
+from subtitled.inboxes.file_filter import MEDIA_SUFFIXES, FileFilter, FilterResult, explain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from watchdog.events import FileSystemEvent
     from watchdog.observers.api import BaseObserver, ObservedWatch
 
-    from subtitled.config.schema import Inbox
+    from subtitled.config.schema import InboxConfig
 
-__all__ = ["Arrival", "InboxWatcher", "Verdict", "explain"]
+__all__ = ["FilterResult", "InboxWatcher", "SettledFile", "explain"]
 
 _EVENTS: list[type[FileSystemEvent]] = [
     DirCreatedEvent,
@@ -63,7 +63,7 @@ _STOP_S = 30.0
 _log = structlog.get_logger()
 
 
-class Arrival(Struct, frozen=True):
+class SettledFile(Struct, frozen=True):
     """A media file that has come to rest: in the inbox of that index, at an absolute path."""
 
     inbox: int
@@ -86,11 +86,11 @@ class _Mark(Struct, frozen=True):
 class _Watched:
     """What the thread knows about one inbox."""
 
-    def __init__(self, index: int, root: str, inbox: Inbox) -> None:
+    def __init__(self, index: int, root: str, inbox: InboxConfig) -> None:
         self.index = index
         self.root = root
         self.rescan_s = inbox.rescan_s
-        self.settling = Settling(inbox.settle_s)
+        self.settling = Debouncer(inbox.settle_s)
         self.ignored: dict[str, str] = {}
         """Paths that were left alone and said so in the log, each with its cause."""
         self.identity: tuple[int, int] | None = None
@@ -111,8 +111,8 @@ class InboxWatcher:
 
     def __init__(
         self,
-        inboxes: Sequence[Inbox],
-        sink: Callable[[Arrival], None],
+        inboxes: Sequence[InboxConfig],
+        sink: Callable[[SettledFile], None],
         *,
         mounts: Path = _MOUNTS,
         poll_s: float = _POLL_S,
@@ -122,7 +122,7 @@ class InboxWatcher:
         self._mounts = mounts
         self._poll_s = poll_s
         self._check_s = check_s
-        self._admission = Admission(inboxes)
+        self._admission = FileFilter(inboxes)
         self._watched = tuple(
             _Watched(index, root, inbox)
             for index, (root, inbox) in enumerate(zip(self._admission.roots, inboxes, strict=True))
@@ -300,7 +300,7 @@ class InboxWatcher:
                 continue
             except OSError as error:
                 cause = f"the folder cannot be listed: {error.strerror}"
-                self._ignore(watched, folder, Verdict(accepted=False, cause=cause))
+                self._ignore(watched, folder, FilterResult(accepted=False, cause=cause))
                 continue
             if folder != watched.root and os.path.splitext(folder)[1].casefold() in MEDIA_SUFFIXES:  # noqa: PTH122
                 self._ignore(watched, folder, self._admission.judge(folder))
@@ -332,9 +332,9 @@ class InboxWatcher:
             return
         if watched.settling.look(path, info.st_size, info.st_mtime_ns, time.monotonic()):
             _log.debug("inbox.found", path=printable(path), size=info.st_size)
-            self._sink(Arrival(verdict.inbox, path, info.st_size, info.st_mtime_ns))
+            self._sink(SettledFile(verdict.inbox, path, info.st_size, info.st_mtime_ns))
 
-    def _ignore(self, watched: _Watched, path: str, verdict: Verdict) -> None:
+    def _ignore(self, watched: _Watched, path: str, verdict: FilterResult) -> None:
         """Log that `path` is left alone; not again until the cause is another."""
         if not verdict.is_ours and watched.ignored.get(path) != verdict.cause:
             watched.ignored[path] = verdict.cause

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from subtitled.core.protocol import Unless
+from subtitled.core.protocol import SkipRule
 from subtitled.core.records import Job
 from subtitled.errors import MediaError
 from subtitled.files.atomic_files import printable
@@ -26,7 +26,7 @@ _MARKS = frozenset({"default", "forced", "foreign", "sdh", "cc", "hi"})
 _FORCED = frozenset({"forced", "foreign"})
 
 
-class Existing(Struct, frozen=True):
+class ExistingSubtitles(Struct, frozen=True):
     """Subtitles that a media file has already."""
 
     name: str
@@ -35,15 +35,15 @@ class Existing(Struct, frozen=True):
     """Whisper's code; None where it is not said, or not one of Whisper's."""
 
 
-class Contents(Struct, frozen=True):
+class MediaTracks(Struct, frozen=True):
     """What a media file says of its own tracks."""
 
-    subtitles: tuple[Existing, ...] = ()
+    subtitles: tuple[ExistingSubtitles, ...] = ()
     audio_language: str | None = None
     """Whisper's code for the language that the first or default audio track names."""
 
 
-def unless_of(job: Job, outputs_for: Callable[[bytes], tuple[bytes, ...]]) -> Unless | None:
+def unless_of(job: Job, outputs_for: Callable[[bytes], tuple[bytes, ...]]) -> SkipRule | None:
     """Return when a job's file is not to be read; None: it is read in any case.
 
     `outputs_for` gives the files that were written for a source.
@@ -53,7 +53,7 @@ def unless_of(job: Job, outputs_for: Callable[[bytes], tuple[bytes, ...]]) -> Un
         return None
     source = os.fsdecode(job.source)
     output = output_folder(os.fsdecode(options.inbox), source, os.fsdecode(options.output))
-    return Unless(
+    return SkipRule(
         rule=options.skip_existing,
         language=language_of(options.language, options.task),
         source=job.source,
@@ -69,7 +69,7 @@ def language_of(language: str, task: str) -> str | None:
     return None if language in {"auto", "multi"} else language
 
 
-def needless(path: str, unless: Unless) -> str:
+def needless(path: str, unless: SkipRule) -> str:
     """Return why the media file at `path` is not to be read; "" where it is. Looks at the file and at folders.
 
     A file that cannot be opened has no tracks: the reason is told when it is read.
@@ -77,11 +77,11 @@ def needless(path: str, unless: Unless) -> str:
     try:
         contents = look_into(path)
     except (MediaError, OSError):
-        contents = Contents()
+        contents = MediaTracks()
     return verdict(contents, beside(unless), unless)
 
 
-def verdict(contents: Contents, files: Iterable[Existing], unless: Unless) -> str:
+def verdict(contents: MediaTracks, files: Iterable[ExistingSubtitles], unless: SkipRule) -> str:
     """Return why a media file with these tracks and subtitle files is not to be read; "" where it is."""
     found = [*files, *contents.subtitles]
     if unless.rule == "any":
@@ -91,7 +91,7 @@ def verdict(contents: Contents, files: Iterable[Existing], unless: Unless) -> st
     return f'it has subtitles in {wanted} already: {same.name} (skip_existing = "language")' if same else ""
 
 
-def look_into(path: str) -> Contents:
+def look_into(path: str) -> MediaTracks:
     """Return the subtitle tracks of a media file and the language of its audio; raises MediaError.
 
     Tracks that show only what is foreign in a film ("forced") are none that anybody reads it by.
@@ -107,9 +107,9 @@ def look_into(path: str) -> Contents:
             streams = container.streams
             audio = next((s for s in streams.audio if Disposition.default in s.disposition), None)
             audio = audio or next(iter(streams.audio), None)
-            return Contents(
+            return MediaTracks(
                 tuple(
-                    Existing(
+                    ExistingSubtitles(
                         f"track {stream.index}, {stream.language or 'no language'}", code_of(stream.language)
                     )
                     for stream in streams.subtitles
@@ -123,7 +123,7 @@ def look_into(path: str) -> Contents:
         file.close()
 
 
-def beside(unless: Unless) -> tuple[Existing, ...]:
+def beside(unless: SkipRule) -> tuple[ExistingSubtitles, ...]:
     """Return the subtitle files that players show with a source, of those that are not ours."""
     source = Path(os.fsdecode(unless.source))
     ours = {os.fsdecode(path) for path in unless.ours}
@@ -140,7 +140,7 @@ def beside(unless: Unless) -> tuple[Existing, ...]:
     return tuple(found)
 
 
-def named(source: str, name: str) -> Existing | None:
+def named(source: str, name: str) -> ExistingSubtitles | None:
     """Return what the file `name` is to the media file `source` in its folder, by their names alone.
 
     `talk.srt`, `talk.en.srt`, `talk.mp4.zh-Hans.forced.srt` belong to `talk.mp4`; `talk.part2.srt` does not.
@@ -158,4 +158,4 @@ def named(source: str, name: str) -> Existing | None:
         return None
     if _FORCED & set(words):
         return None
-    return Existing(printable(name), languages[0] if languages else None)
+    return ExistingSubtitles(printable(name), languages[0] if languages else None)

@@ -11,11 +11,11 @@ import numpy as np
 from msgspec import Struct
 
 from subtitled.config.schema import SAMPLE_RATE
-from subtitled.core.plan import Cutter, Plan, Planner, Skipped, Span
+from subtitled.core.plan import Cutter, Plan, Planner, SkippedSpan, Span
 from subtitled.errors import MediaError
 from subtitled.media.decode import open_media
 from subtitled.media.vad import Vad
-from subtitled.media.waveform import Peaks
+from subtitled.media.waveform import WaveformBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from subtitled.config import schema
-    from subtitled.media.vad import Heard
+    from subtitled.media.vad import VadUpdate
 
 MAX_SEGMENT_SAMPLES = 480_000
 """30 s, the longest window of any Whisper model."""
 
 
-class Prepared(Struct, frozen=True):
+class IngestedSegment(Struct, frozen=True):
     """A segment ready for a model; `pcm`: int16 (plan.samples,), 16 kHz mono."""
 
     plan: Plan
@@ -54,8 +54,8 @@ class Ingest:
         self,
         path: str,
         *,
-        vad: schema.Vad,
-        segments: schema.Segments,
+        vad: schema.VadConfig,
+        segments: schema.SegmentsConfig,
         window_s: float,
         language: str | None = None,
         on_progress: Callable[[int], None] | None = None,
@@ -66,9 +66,9 @@ class Ingest:
         self._planner = Planner(max_samples)
         self._too_short = f"shorter than {segments.min_speech_ms} ms"
         self._on_progress = on_progress
-        self._skipped: list[Skipped] = []
+        self._skipped: list[SkippedSpan] = []
         self._recent = _Recent()
-        self._peaks = Peaks()
+        self._peaks = WaveformBuilder()
         # The PCM of the spans in the segment that is being filled.
         self._pcm: list[NDArray[np.int16]] = []
         self.decoded_samples = 0
@@ -78,7 +78,7 @@ class Ingest:
         self.info = self._decoder.info
 
     @property
-    def skipped(self) -> tuple[Skipped, ...]:
+    def skipped(self) -> tuple[SkippedSpan, ...]:
         """Speech that no segment holds, with the cause, in order."""
         return tuple(self._skipped)
 
@@ -93,7 +93,7 @@ class Ingest:
         return self._decoder.drift_ms
 
     def peaks(self) -> tuple[int, bytes]:
-        """Return how loud all of the audio was, once it has been read; see `Peaks.finish`."""
+        """Return how loud all of the audio was, once it has been read; see `WaveformBuilder.finish`."""
         return self._peaks.finish()
 
     def __enter__(self) -> Self:
@@ -106,7 +106,7 @@ class Ingest:
         """Let go of the file; may be repeated."""
         self._decoder.close()
 
-    def __iter__(self) -> Iterator[Prepared]:
+    def __iter__(self) -> Iterator[IngestedSegment]:
         blocks = iter(self._decoder)
         while (block := self._next(blocks)) is not None:
             self.decoded_samples += len(block)
@@ -130,8 +130,8 @@ class Ingest:
         self.decode_s += time.perf_counter() - started
         return block
 
-    def _plan(self, heard: Heard) -> Iterator[Prepared]:
-        self._skipped.extend(Skipped(span, self._too_short) for span in heard.skipped)
+    def _plan(self, heard: VadUpdate) -> Iterator[IngestedSegment]:
+        self._skipped.extend(SkippedSpan(span, self._too_short) for span in heard.skipped)
         for span in self._cutter.feed(
             heard.levels, heard.spans, talking=heard.talking, settled=heard.settled
         ):
@@ -141,14 +141,14 @@ class Ingest:
             self._pcm.append(self._recent.copy(span))
         self._recent.forget(self._cutter.horizon)
 
-    def _prepared(self, plan: Plan) -> Prepared:
-        prepared = Prepared(plan, np.concatenate(self._pcm))
+    def _prepared(self, plan: Plan) -> IngestedSegment:
+        prepared = IngestedSegment(plan, np.concatenate(self._pcm))
         self._pcm.clear()
         self.speech_samples += plan.samples
         return prepared
 
 
-def recut(path: str, plans: Iterable[Plan], *, language: str | None = None) -> Iterator[Prepared]:
+def recut(path: str, plans: Iterable[Plan], *, language: str | None = None) -> Iterator[IngestedSegment]:
     """Decode a file again and yield the PCM of its stored `plans`, which are in order, without VAD.
 
     The PCM is that of the first time to the last bit, where the file and `language` are. Stops reading after
@@ -173,7 +173,7 @@ def recut(path: str, plans: Iterable[Plan], *, language: str | None = None) -> I
                     recent.append(block)
                     recent.forget(span.start)
                 pcm.append(recent.copy(span))
-            yield Prepared(plan, np.concatenate(pcm))
+            yield IngestedSegment(plan, np.concatenate(pcm))
 
 
 class _Recent:

@@ -38,7 +38,7 @@ _BYTES_PER_SAMPLE = 2
 _log = log.get()
 
 
-class Stretch(Struct, frozen=True, kw_only=True):
+class AudioRange(Struct, frozen=True, kw_only=True):
     """What is to be decoded."""
 
     path: bytes
@@ -53,7 +53,7 @@ class Stretch(Struct, frozen=True, kw_only=True):
     samples: int
 
 
-class GoneError(MediaError):
+class MediaGoneError(MediaError):
     """The file is not there any more, or is another."""
 
 
@@ -66,7 +66,7 @@ class _Answer(Struct, frozen=True, kw_only=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_stretch_decoder = msgspec.msgpack.Decoder(Stretch)
+_stretch_decoder = msgspec.msgpack.Decoder(AudioRange)
 _answer_decoder = msgspec.msgpack.Decoder(_Answer)
 
 
@@ -82,7 +82,7 @@ class _Ear:
         self.asked_at = 0.0
         self._is_over = False
 
-    def ask(self, stretch: Stretch, until: float) -> _Answer:
+    def ask(self, stretch: AudioRange, until: float) -> _Answer:
         """Return what the child answers; raises TimeoutError, OSError, EOFError, msgspec.DecodeError."""
         if self._child is None:
             self._child = subprocess.Popen(
@@ -125,7 +125,7 @@ class _Ear:
         child.wait()
 
 
-class Ears:
+class PreviewPool:
     """The children, started when they are needed; may be asked by as many threads as there are children."""
 
     def __init__(
@@ -138,10 +138,10 @@ class Ears:
         self._all = tuple(self._idle)
         self._is_closed = False
 
-    def hear(self, stretch: Stretch) -> bytes:
+    def hear(self, stretch: AudioRange) -> bytes:
         """Return a stretch's samples: 16-bit, little-endian, mono, 16 kHz; silence where the audio ends before. Blocks.
 
-        Raises GoneError, and MediaError for what cannot be decoded, or not in time.
+        Raises MediaGoneError, and MediaError for what cannot be decoded, or not in time.
         """
         until = time.monotonic() + self._limit_s
         ear = self._take(stretch)
@@ -156,7 +156,7 @@ class Ears:
                 self._idle.append(ear)
                 self._changed.notify()
         if answer.is_gone:
-            raise GoneError(answer.fault)
+            raise MediaGoneError(answer.fault)
         if answer.fault:
             raise MediaError(answer.fault)
         return answer.pcm
@@ -178,7 +178,7 @@ class Ears:
             for ear in self._idle:
                 ear.end()
 
-    def _take(self, stretch: Stretch) -> _Ear:
+    def _take(self, stretch: AudioRange) -> _Ear:
         """Take a child that nobody asks: the one that would read on, one that has the file open, or one without any."""
         with self._changed:
             self._changed.wait_for(lambda: self._idle)
@@ -195,7 +195,7 @@ class Ears:
             self._idle.remove(ear)
             return ear
 
-    def _ask(self, ear: _Ear, stretch: Stretch, until: float) -> _Answer:
+    def _ask(self, ear: _Ear, stretch: AudioRange, until: float) -> _Answer:
         # Twice: a child may have ended since, for a reason that has nothing to do with this file.
         for _ in range(2):
             try:
@@ -223,10 +223,10 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # meant for the daemon, which is in the same process group
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    from subtitled.media.seek import Excerpts
+    from subtitled.media.seek import RangeDecoder
 
     asked, told = sys.stdin.buffer, sys.stdout.buffer
-    last: Stretch | None = None
+    last: AudioRange | None = None
     with contextlib.suppress(BrokenPipeError), contextlib.ExitStack() as open_files:
         while (data := pipes.read(asked)) is not None:
             stretch = _stretch_decoder.decode(data)
@@ -238,7 +238,7 @@ def main() -> None:
                 open_files.close()
                 path = os.fsdecode(stretch.path)
                 excerpts = open_files.enter_context(
-                    Excerpts(path, language=stretch.language, drift_ms=stretch.drift_ms)
+                    RangeDecoder(path, language=stretch.language, drift_ms=stretch.drift_ms)
                 )
                 last = stretch
             pcm = b""
@@ -252,11 +252,11 @@ def main() -> None:
                 pipes.write(told, _encode(_Answer(pcm=pcm.ljust(stretch.samples * _BYTES_PER_SAMPLE, b"\0"))))
 
 
-def _file(stretch: Stretch) -> tuple[bytes, int, int, str | None]:
+def _file(stretch: AudioRange) -> tuple[bytes, int, int, str | None]:
     return (stretch.path, stretch.size, stretch.mtime_ns, stretch.language)
 
 
-def _change(stretch: Stretch) -> str:
+def _change(stretch: AudioRange) -> str:
     """Return what has become of a file since it was read; "" where it is as it was."""
     try:
         found = os.stat(stretch.path)  # noqa: PTH116 - the path is bytes

@@ -21,7 +21,7 @@ _AHEAD_SAMPLES = 10 * SAMPLE_RATE
 """What lies no further ahead is decoded to, rather than gone to."""
 
 
-class Excerpts:
+class RangeDecoder:
     """One media file; a context manager. What follows what was read last is read on without a seam.
 
     A place is found by the file's timestamps; where those are not even, by decoding from the beginning. `language` chooses between

@@ -27,7 +27,7 @@ BATCH = 512
 """Frames of one call of the model, 16.4 s. Calls are on this grid whatever is fed, so that results are too."""
 
 
-class Heard(Struct, frozen=True):
+class VadUpdate(Struct, frozen=True):
     """What became certain since the last report.
 
     `levels`: mean square of each frame of 512 samples judged since. `spans`: speech with its padding, ended
@@ -50,7 +50,7 @@ class Vad:
     blocks it is fed in; memory does not grow with the stream.
     """
 
-    def __init__(self, settings: schema.Vad, *, min_speech_ms: int) -> None:
+    def __init__(self, settings: schema.VadConfig, *, min_speech_ms: int) -> None:
         self._model = _model()
         self._h = self._c = np.zeros((1, 1, 128), np.float32)
         # 64 samples of context, then one batch.
@@ -59,7 +59,7 @@ class Vad:
         self._samples = 0
         self._speech = Speech(settings, min_speech_ms=min_speech_ms)
 
-    def feed(self, pcm: NDArray[np.int16]) -> list[Heard]:
+    def feed(self, pcm: NDArray[np.int16]) -> list[VadUpdate]:
         """Listen to the next samples (`pcm`: int16 (n,), 16 kHz mono); a report for each batch they complete."""
         heard = []
         while len(pcm):
@@ -75,7 +75,7 @@ class Vad:
                 self._filled = CONTEXT
         return heard
 
-    def finish(self) -> Heard:
+    def finish(self) -> VadUpdate:
         """Report what the last samples held; nothing may be fed after it."""
         frames = -(-(self._filled - CONTEXT) // FRAME)
         # As in the package, silence fills the last frame.
@@ -103,7 +103,7 @@ class Speech:
     meet share the pause between them.
     """
 
-    def __init__(self, settings: schema.Vad, *, min_speech_ms: int) -> None:
+    def __init__(self, settings: schema.VadConfig, *, min_speech_ms: int) -> None:
         self._threshold = settings.threshold
         self._low = max(settings.threshold - 0.15, 0.01)
         self._min_silence = settings.min_silence_ms * SAMPLE_RATE // 1000
@@ -120,13 +120,13 @@ class Speech:
         self._spans: list[Span] = []
         self._skipped: list[Span] = []
 
-    def feed(self, levels: list[int], probabilities: list[float]) -> Heard:
+    def feed(self, levels: list[int], probabilities: list[float]) -> VadUpdate:
         """Take the verdicts on the next frames, with their levels, which are handed through."""
         self._listen(probabilities)
         self._settle()
         return self._report(levels)
 
-    def finish(self, levels: list[int], probabilities: list[float], samples: int) -> Heard:
+    def finish(self, levels: list[int], probabilities: list[float], samples: int) -> VadUpdate:
         """Take the last verdicts; speech that goes on ends with the audio, which holds `samples` samples."""
         self._listen(probabilities)
         if self._start is not None:
@@ -189,14 +189,14 @@ class Speech:
     def _certain_end(self) -> int:
         return self._heard if self._pause is None else self._pause
 
-    def _report(self, levels: list[int]) -> Heard:
+    def _report(self, levels: list[int]) -> VadUpdate:
         start = self._padded_start(self._heard if self._start is None else self._start)
         talking = None
         if self._ended is not None:
             talking = self._ended
         elif self._is_kept():
             talking = Span(start, self._certain_end())
-        report = Heard(
+        report = VadUpdate(
             levels,
             tuple(self._spans),
             tuple(self._skipped),

@@ -17,7 +17,7 @@ MAX_PEAKS = 2**17
 _INTERVAL_SAMPLES = INTERVAL_MS * SAMPLE_RATE // 1000
 
 
-class Peaks:
+class WaveformBuilder:
     """The loudest sample of each interval, as one byte: 0 for silence, 255 for full scale.
 
     Fed block by block, whatever the blocks' lengths; takes 36 kB an hour.

@@ -1,4 +1,4 @@
-"""Who a client is, and what it may see: the allow-list, and the server's own key."""
+"""Principal a client is, and what it may see: the allow-list, and the server's own key."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ZAP_DOMAIN = "subtitled"
 W = TypeVar("W")
 
 
-class Who(Struct, frozen=True, kw_only=True):
+class Principal(Struct, frozen=True, kw_only=True):
     """A client that may speak."""
 
     name: str = ""
@@ -41,9 +41,9 @@ class Who(Struct, frozen=True, kw_only=True):
         return None if self.role == "admin" else self.name
 
 
-def whos(clients: Iterable[schema.Client]) -> dict[str, Who]:
+def whos(clients: Iterable[schema.ClientConfig]) -> dict[str, Principal]:
     """Return who the configuration's clients are, by their keys."""
-    return {client.key: Who(name=client.name, role=client.role) for client in clients}
+    return {client.key: Principal(name=client.name, role=client.role) for client in clients}
 
 
 class AllowList(Generic[W]):

@@ -23,7 +23,7 @@ Kind = Literal["local", "loopback", "keys", "workers"]
 """A local socket, which the file system guards; TCP on loopback, open to this machine; TCP with keys; the same for workers."""
 
 
-class Door(Struct, frozen=True, kw_only=True):
+class Listener(Struct, frozen=True, kw_only=True):
     """A bound ROUTER socket."""
 
     kind: Kind
@@ -39,16 +39,16 @@ def kind_of(endpoint: str, *, has_keys: bool) -> Kind:
 
 def open_doors(
     context: zmq.Context[zmq.Socket[bytes]], endpoints: Sequence[str], key: ServerKey | None
-) -> list[Door]:
+) -> list[Listener]:
     """Return a socket for each kind of endpoint; `key` where clients have keys. Raises SubtitledError.
 
     The authenticator must run already: ZeroMQ lets everybody in where there is none.
     """
-    doors: dict[Kind, Door] = {}
+    doors: dict[Kind, Listener] = {}
     for endpoint in endpoints:
         kind = kind_of(endpoint, has_keys=key is not None)
         if kind not in doors:
-            doors[kind] = Door(kind=kind, socket=_router(context, key if kind == "keys" else None))
+            doors[kind] = Listener(kind=kind, socket=_router(context, key if kind == "keys" else None))
         bind(doors[kind].socket, endpoint)
         if kind == "local":
             Path(endpoint.removeprefix("ipc://")).chmod(LOCAL_SOCKET_MODE)

@@ -8,7 +8,7 @@ MAX_DROPPED_PER_TURN = 5000
 """Frames of a message with too many that are dropped at once."""
 
 
-class Inlet:
+class RouterReader:
     """Reads a socket; belongs to its thread."""
 
     def __init__(self, socket: zmq.Socket[bytes], max_frames: int) -> None:

@@ -7,31 +7,31 @@ from collections.abc import Callable, Iterable
 from msgspec import Struct
 
 from subtitled.asr.cuda import Device
-from subtitled.runtime.background import Aside
+from subtitled.runtime.background import BackgroundPool
 
 FRESH_S = 2.0
 """A look holds so long: the driver may take its time."""
 
 
-class Memory(Struct, frozen=True, kw_only=True):
+class GpuMemoryUsage(Struct, frozen=True, kw_only=True):
     """Of one GPU, by any program."""
 
     used_bytes: int = 0
     total_bytes: int = 0
 
 
-class GpuMemory:
+class GpuMemoryMonitor:
     """Asks the driver beside the loop; belongs to the thread of the server's loop."""
 
-    def __init__(self, devices: Callable[[], Iterable[Device]], aside: Aside) -> None:
+    def __init__(self, devices: Callable[[], Iterable[Device]], aside: BackgroundPool) -> None:
         """`devices` returns those in use."""
         self._devices = devices
         self._aside = aside
-        self._known: dict[str, Memory] = {}
+        self._known: dict[str, GpuMemoryUsage] = {}
         self._is_asking = False
         self._due = 0.0
 
-    def look(self, now: float) -> dict[str, Memory]:
+    def look(self, now: float) -> dict[str, GpuMemoryUsage]:
         """Return what is known by slot, and see to it that more is known next time; never waits."""
         gpus = [device for device in self._devices() if device.kind == "cuda"]
         if gpus and now >= self._due and not self._is_asking:
@@ -39,11 +39,11 @@ class GpuMemory:
             self._aside.run(lambda: read_memory(gpus), self._learn, lambda _: self._learn({}), Exception)
         return self._known
 
-    def _learn(self, known: dict[str, Memory]) -> None:
+    def _learn(self, known: dict[str, GpuMemoryUsage]) -> None:
         self._known, self._is_asking = known, False
 
 
-def read_memory(gpus: Iterable[Device]) -> dict[str, Memory]:
+def read_memory(gpus: Iterable[Device]) -> dict[str, GpuMemoryUsage]:
     """Return the memory of each GPU by slot; without those of which the driver tells none. Blocks."""
     import pynvml
 
@@ -58,7 +58,7 @@ def read_memory(gpus: Iterable[Device]) -> dict[str, Memory]:
                 told = pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByUUID(gpu.visible))
             except pynvml.NVMLError:
                 continue
-            found[gpu.slot] = Memory(used_bytes=int(told.used), total_bytes=int(told.total))
+            found[gpu.slot] = GpuMemoryUsage(used_bytes=int(told.used), total_bytes=int(told.total))
     finally:
         pynvml.nvmlShutdown()
     return found

@@ -11,7 +11,7 @@ STUCK_S = 10.0
 """A loop that has not turned for so long is stuck; no turn is meant to block longer than 50 ms."""
 
 
-class Condition(Struct, frozen=True, kw_only=True):
+class HealthState(Struct, frozen=True, kw_only=True):
     """How things stood when the loop last looked; times are of the monotonic clock."""
 
     is_stopping: bool = False
@@ -33,7 +33,7 @@ class Health:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._turned_at = clock()
-        self.condition = Condition()
+        self.condition = HealthState()
 
     def turned(self) -> None:
         """Note that the loop turns."""

@@ -9,7 +9,7 @@ from platform import python_version
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from subtitled.core.protocol import SegmentResult
-from subtitled.core.transcription import Verdict
+from subtitled.core.transcription import DecisionKind
 from subtitled.observability.gpu_metrics import GpuCollector
 from subtitled.version import VERSION
 
@@ -186,11 +186,11 @@ class Metrics:
                 self.languages.labels(result.language).inc()
             for decision in result.decisions:
                 match decision.verdict:
-                    case Verdict.FALLBACK:
+                    case DecisionKind.FALLBACK:
                         self.fallbacks.labels(decision.cause, f"{decision.temperature:g}").inc()
-                    case Verdict.SILENCE:
+                    case DecisionKind.SILENCE:
                         self.silences.inc()
-                    case Verdict.LOOP:
+                    case DecisionKind.LOOP:
                         self.loops.inc()
 
     def count_lease(self, slot: str, samples: Iterable[int], *, window_samples: int, batch_size: int) -> None:

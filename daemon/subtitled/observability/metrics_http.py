@@ -22,7 +22,7 @@ REQUEST_S = 10.0
 """A connection that says nothing for so long is closed."""
 
 
-class Probes:
+class MetricsServer:
     """Answers in threads of its own, from what the loop has published; "" as endpoint serves nothing.
 
     Raises SubtitledError when the port cannot be bound.

@@ -12,7 +12,7 @@ from subtitled.core.broker import Broker
 from subtitled.core.policy import time_to_run
 from subtitled.core.records import Role, Worker
 from subtitled.core.states import WorkerState
-from subtitled.observability.health import Condition, Health
+from subtitled.observability.health import Health, HealthState
 from subtitled.observability.metrics import Metrics
 
 LOOK_S = 1.0
@@ -71,7 +71,7 @@ class WaitMeter:
         return now - self._marks[0][1]
 
 
-class Vitals:
+class Monitor:
     """Belongs to the thread of the server's loop; `health` may be asked by any."""
 
     def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
@@ -106,29 +106,29 @@ class Vitals:
         if now < self._due:
             return
         self._due = now + LOOK_S
-        workers = list(broker.roster.workers.values())
+        workers = list(broker.worker_table.workers.values())
         self._gauge(broker, workers, now)
-        ready, leases = len(broker.leasing.ready), broker.leasing.leases.values()
+        ready, leases = len(broker.lease_dispatch.ready), broker.lease_dispatch.leases.values()
         if not ready and not leases:
             self._moved_at = now
         transcribers = [worker for worker in workers if worker.role is Role.TRANSCRIBE]
-        self.health.condition = Condition(
+        self.health.condition = HealthState(
             is_stopping=is_stopping,
             has_worker=has_model(broker),
             workers=tuple(_described(worker) for worker in transcribers if worker.state not in LOADED),
             waiting=ready,
             moved_at=self._moved_at,
             patience_s=time_to_run(
-                broker.leasing.policy, max((lease.samples for lease in leases), default=0)
+                broker.lease_dispatch.policy, max((lease.samples for lease in leases), default=0)
             ),
         )
 
     def _gauge(self, broker: Broker, workers: list[Worker], now: float) -> None:
-        metrics, ready = self._metrics, broker.leasing.ready
+        metrics, ready = self._metrics, broker.lease_dispatch.ready
         metrics.ready_segments.set(len(ready))
         metrics.queue_audio_seconds.set(ready.samples / SAMPLE_RATE)
         metrics.oldest_ready_seconds.set(self._waits.look(ready.last_number, ready.oldest_number, now))
-        metrics.queued_bytes.set(broker.ledger.queued_bytes)
+        metrics.queued_bytes.set(broker.live_jobs.queued_bytes)
         counts = Counter((worker.role, worker.state) for worker in workers)
         for role in Role:
             for state in WorkerState:
@@ -148,7 +148,7 @@ class Vitals:
 
 def has_model(broker: Broker) -> bool:
     """Say whether a transcribe worker has its model loaded: before that the daemon can only read files."""
-    return any(worker.state in LOADED for worker in broker.roster.of(Role.TRANSCRIBE))
+    return any(worker.state in LOADED for worker in broker.worker_table.of(Role.TRANSCRIBE))
 
 
 def _described(worker: Worker) -> str:

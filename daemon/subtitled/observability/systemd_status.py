@@ -10,7 +10,7 @@ from subtitled.core.broker import Broker
 from subtitled.core.live_jobs import BYTES_PER_SAMPLE
 from subtitled.core.records import Role
 from subtitled.core.states import WorkerState
-from subtitled.systemd.notify import Notifier
+from subtitled.systemd.notify import SystemdNotifier
 
 EVERY_S = 3.0
 """Shortest time between two lines."""
@@ -19,10 +19,12 @@ SPEED_S = 30.0
 WORKING = frozenset({WorkerState.IDLE, WorkerState.BUSY})
 
 
-class Standing:
+class SystemdStatus:
     """Tells systemd jobs, queue and speed; belongs to the thread of the server's loop."""
 
-    def __init__(self, notifier: Notifier, broker: Broker, transcribed_samples: Callable[[], int]) -> None:
+    def __init__(
+        self, notifier: SystemdNotifier, broker: Broker, transcribed_samples: Callable[[], int]
+    ) -> None:
         """`transcribed_samples` returns what was transcribed since the start."""
         self._notifier = notifier
         self._broker = broker
@@ -47,11 +49,11 @@ class Standing:
     def _line(self) -> str:
         broker = self._broker
         # Slots that were taken away, and those of hosts that have gone, are nobody's loss.
-        workers = [w for w in broker.roster.of(Role.TRANSCRIBE) if w.state is not WorkerState.STOPPED]
+        workers = [w for w in broker.worker_table.of(Role.TRANSCRIBE) if w.state is not WorkerState.STOPPED]
         working = sum(worker.state in WORKING for worker in workers)
-        parts = [f"{len(broker.ledger.jobs)} job{'' if len(broker.ledger.jobs) == 1 else 's'}"]
-        if broker.ledger.jobs:
-            waiting_s = broker.ledger.queued_bytes / BYTES_PER_SAMPLE / SAMPLE_RATE
+        parts = [f"{len(broker.live_jobs.jobs)} job{'' if len(broker.live_jobs.jobs) == 1 else 's'}"]
+        if broker.live_jobs.jobs:
+            waiting_s = broker.live_jobs.queued_bytes / BYTES_PER_SAMPLE / SAMPLE_RATE
             parts += [f"{_length(waiting_s)} of audio waiting", f"{self._speed():.0f}x real time"]
         if working < len(workers):
             parts.append(f"{working} of {len(workers)} workers ready")

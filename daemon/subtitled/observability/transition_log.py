@@ -30,7 +30,7 @@ from subtitled.storage.rows import JobRow
 _log = log.get()
 
 
-class JobReport(Struct, frozen=True, kw_only=True):
+class JobSummary(Struct, frozen=True, kw_only=True):
     """The figures of one finished job, for its line in the log."""
 
     segments: int
@@ -53,9 +53,9 @@ class JobReport(Struct, frozen=True, kw_only=True):
         return self.duration_s / self.wall_s if self.wall_s > 0 else 0.0
 
 
-def job_report(row: JobRow, transcript: Transcript, *, now_ms: int) -> JobReport:
+def job_report(row: JobRow, transcript: Transcript, *, now_ms: int) -> JobSummary:
     """Return a job's figures as of `now_ms`."""
-    return JobReport(
+    return JobSummary(
         segments=len(transcript.segments),
         silent=sum(not segment.phrases for segment in transcript.segments),
         skipped=len(transcript.skipped),
@@ -69,12 +69,12 @@ def job_report(row: JobRow, transcript: Transcript, *, now_ms: int) -> JobReport
     )
 
 
-class Reporter:
+class TransitionLog:
     """Writes the lines; belongs to the thread of the server's loop."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self.jobs: dict[str, JobReport] = {}
+        self.jobs: dict[str, JobSummary] = {}
         """Figures of the jobs that are being written; taken out by the job's last line."""
 
     def tell(self, action: Action) -> None:

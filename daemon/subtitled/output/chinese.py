@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from subtitled.core.transcription import Word
-    from subtitled.cues.phrases import Placed
+    from subtitled.cues.phrases import MediaPhrase
     from subtitled.cues.transcript import Transcript
 
 LANGUAGES = frozenset({"zh", "yue"})
@@ -46,7 +46,7 @@ def in_variant(transcript: Transcript, variant: str) -> Transcript:
     return replace(transcript, segments=segments, chinese=variant)
 
 
-def convert(phrases: Iterable[Placed], variant: str) -> tuple[Placed, ...]:
+def convert(phrases: Iterable[MediaPhrase], variant: str) -> tuple[MediaPhrase, ...]:
     """Return `phrases`, their words too, as they are written in one of `Variant`; "off" leaves them as they are.
 
     A word keeps its times; its share of the text is where the same characters went. The package must be installed.

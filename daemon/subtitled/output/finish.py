@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from subtitled.config.schema import Format
 from subtitled.core.records import Job, Options
-from subtitled.cues.render import Look, render
+from subtitled.cues.render import RenderOptions, render
 from subtitled.cues.transcript import Transcript
 from subtitled.errors import SpoolError
 from subtitled.files.atomic_files import fitted, is_there, move_whole, remove, write_whole
@@ -24,7 +24,7 @@ from subtitled.output.paths import ERROR_SUFFIX, archive, error_text, write_erro
 FAILED_FOLDER = "failed"
 
 
-class Finish(Struct, frozen=True, kw_only=True):
+class OutputJob(Struct, frozen=True, kw_only=True):
     """What is to be written for one job."""
 
     job: Job
@@ -37,7 +37,7 @@ class Finish(Struct, frozen=True, kw_only=True):
     """What an earlier, failed try left behind."""
 
 
-def write_outputs(finish: Finish) -> bytes:
+def write_outputs(finish: OutputJob) -> bytes:
     """Write a finished job's subtitles and archive its source; return where the source is now.
 
     Blocks for fsync. Raises SpoolError, with no half-written file left, when something cannot be written.
@@ -58,7 +58,7 @@ def write_outputs(finish: Finish) -> bytes:
             return job.location
 
 
-def write_failure(finish: Finish, folder: Path) -> bytes:
+def write_failure(finish: OutputJob, folder: Path) -> bytes:
     """Write a failed job's error text to `folder`, with its partial subtitles if any; archive its source.
 
     Returns where the source is now. Blocks for fsync. Raises SpoolError when the error text cannot be written, or a full
@@ -78,13 +78,13 @@ def write_failure(finish: Finish, folder: Path) -> bytes:
     return job.location if job.options.after == "keep" else _archived(job, "failed")
 
 
-def look_of(options: Options) -> Look:
+def look_of(options: Options) -> RenderOptions:
     """Return how a job's files are to look."""
     newline: Literal["lf", "crlf"] = "crlf" if options.newline == "crlf" else "lf"
-    return Look(bom=options.bom, newline=newline, karaoke=options.karaoke)
+    return RenderOptions(bom=options.bom, newline=newline, karaoke=options.karaoke)
 
 
-def _write(finish: Finish) -> None:
+def _write(finish: OutputJob) -> None:
     look = look_of(finish.job.options)
     for transcript, paths in ((finish.transcript, finish.paths), *finish.more):
         for form, path in paths.items():
@@ -109,7 +109,7 @@ def error_path(job: Job, folder: Path) -> Path:
     return folder / fitted(Path(os.fsdecode(job.source)).name, ERROR_SUFFIX)
 
 
-def _failure_text(finish: Finish) -> str:
+def _failure_text(finish: OutputJob) -> str:
     job = finish.job
     remedy = (
         f"see that the file plays, then drop it again, or type: subtitle retry {job.id}\n"

@@ -6,16 +6,16 @@ import tomllib
 from functools import lru_cache
 from pathlib import Path
 
-from subtitled.cues.hallucination_filter import Rules, plain
+from subtitled.cues.hallucination_filter import HallucinationRules, plain
 
 BOOK = Path(__file__).with_name("hallucination_phrases.toml")
 
 
 @lru_cache
-def rules_for(language: str | None, *, is_unsaid_dropped: bool, are_marks_kept: bool) -> Rules:
+def rules_for(language: str | None, *, is_unsaid_dropped: bool, are_marks_kept: bool) -> HallucinationRules:
     """Return what is left out in a language (Whisper's code); the file is read once."""
     outros, marks = _book()
-    return Rules(
+    return HallucinationRules(
         stock=outros.get(language or "", frozenset()) if is_unsaid_dropped else frozenset(),
         marks=frozenset() if are_marks_kept else marks,
         is_loop_cut=is_unsaid_dropped,

@@ -19,24 +19,24 @@ from subtitled.core.records import Job
 from subtitled.cues.transcript import Transcript
 from subtitled.errors import NoSpaceError, SpoolError, StoreError, SubtitledError
 from subtitled.files.atomic_files import is_there, sweep_temporaries
-from subtitled.observability.transition_log import Reporter, job_report
+from subtitled.observability.transition_log import TransitionLog, job_report
 from subtitled.output import finish
-from subtitled.output.layout_process import Composer
+from subtitled.output.layout_process import LayoutProcess
 from subtitled.output.paths import output_folder, output_paths
-from subtitled.runtime.background import Aside
+from subtitled.runtime.background import BackgroundPool
 from subtitled.storage.rows import JobRow
 from subtitled.storage.store import Store
 
 _log = log.get()
 
 
-class Finisher:
+class JobWriter:
     """Ends jobs; belongs to the thread of the server's loop, to which its results come back."""
 
     def __init__(
         self,
         store: Store,
-        reporter: Reporter,
+        reporter: TransitionLog,
         *,
         happen: Callable[[ev.Event], None],
         call_back: Callable[[Callable[[], None]], None],
@@ -47,8 +47,8 @@ class Finisher:
         self._reporter = reporter
         self._happen = happen
         self._model = model
-        self._files = Aside("files", call_back)
-        self._composer = Composer()
+        self._files = BackgroundPool("files", call_back)
+        self._composer = LayoutProcess()
         self.waiting: list[tuple[Job, bool]] = []
         """Jobs whose files found no space."""
         self._is_told = False
@@ -117,7 +117,7 @@ class Finisher:
             self._wait_for_space(job, error, is_failure=is_failure)
             return
         more = tuple(zip(transcripts[1:], paths[1:], strict=True))
-        work = finish.Finish(
+        work = finish.OutputJob(
             job=job, transcript=transcript, paths=paths[0], more=more, obsolete=tuple(obsolete)
         )
         failed = partial(self._finish_failed, job, is_failure=is_failure)

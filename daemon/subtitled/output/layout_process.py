@@ -56,7 +56,7 @@ _order_decoder = msgspec.msgpack.Decoder(_Order)
 _answer_decoder = msgspec.msgpack.Decoder(_Answer)
 
 
-class Composer:
+class LayoutProcess:
     """Does as `compose` does, in a child that is started when it is first asked; may be asked by several threads."""
 
     def __init__(self, command: Sequence[str] = COMMAND) -> None:

@@ -15,9 +15,9 @@ from subtitled.core.plan import Span
 from subtitled.core.protocol import Media, SegmentResult
 from subtitled.core.records import Job, Options
 from subtitled.core.states import SegmentState
-from subtitled.cues.hallucination_filter import Rules, leave_out
-from subtitled.cues.phrases import Placed, place
-from subtitled.cues.transcript import Absence, Interval, SegmentTranscript, Transcript, with_cues
+from subtitled.cues.hallucination_filter import HallucinationRules, leave_out
+from subtitled.cues.phrases import MediaPhrase, place
+from subtitled.cues.transcript import Interval, MissingSpan, SegmentTranscript, Transcript, with_cues
 from subtitled.output import chinese
 from subtitled.output.hallucination_phrases import rules_for
 from subtitled.storage.rows import JobRow, ResultRow
@@ -56,7 +56,7 @@ def compose(
     media = _media_decoder.decode(row.media) if row.media else Media()
     offset = media.offset_samples
     segments: list[SegmentTranscript] = []
-    missing: list[Absence] = []
+    missing: list[MissingSpan] = []
     for found in results:
         if found.result is None or found.state not in {SegmentState.DONE, SegmentState.SKIPPED}:
             cause = found.cause or "not transcribed"
@@ -93,7 +93,7 @@ def source_name(job: Job) -> str:
 def _as_asked(transcript: Transcript, options: Options) -> Transcript:
     """Return `transcript` without what nobody said, its Chinese as it is to be written."""
 
-    def rules(language: str | None) -> Rules:
+    def rules(language: str | None) -> HallucinationRules:
         spoken = "en" if transcript.task == "translate" else language
         return rules_for(spoken, is_unsaid_dropped=options.drop_unsaid, are_marks_kept=options.marks)
 
@@ -112,7 +112,7 @@ def _language(settled: str, segments: Iterable[SegmentTranscript]) -> str | None
 
 
 def _segment(
-    found: ResultRow, result: SegmentResult, placed: tuple[Placed, ...], offset: int
+    found: ResultRow, result: SegmentResult, placed: tuple[MediaPhrase, ...], offset: int
 ) -> SegmentTranscript:
     pieces = (Span(piece.start, piece.start + piece.samples) for piece in found.plan.pieces)
     return SegmentTranscript(
@@ -135,6 +135,6 @@ def _interval(span: Span, offset: int) -> Interval:
     return Interval((span.start + offset) // SAMPLES_PER_MS, (span.end + offset) // SAMPLES_PER_MS)
 
 
-def _absence(span: Span, offset: int, cause: str) -> Absence:
+def _absence(span: Span, offset: int, cause: str) -> MissingSpan:
     interval = _interval(span, offset)
-    return Absence(interval.start_ms, interval.end_ms, cause)
+    return MissingSpan(interval.start_ms, interval.end_ms, cause)

@@ -22,7 +22,7 @@ MAX_NAME = 40
 MODULE = ("-m", "subtitled", "worker")
 
 
-class Orders(Struct, frozen=True, kw_only=True):
+class ActorSettings(Struct, frozen=True, kw_only=True):
     """What a worker is started with. It holds a secret key, and goes to the actor itself, by no way that Ray keeps."""
 
     number: int
@@ -38,10 +38,10 @@ class Orders(Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         """Keep the key out of logs and tracebacks."""
-        return f"Orders(number={self.number}, endpoint={self.endpoint!r})"
+        return f"ActorSettings(number={self.number}, endpoint={self.endpoint!r})"
 
 
-class Seated(Struct, frozen=True, kw_only=True):
+class ActorStarted(Struct, frozen=True, kw_only=True):
     """Where a worker was started."""
 
     place: str
@@ -51,7 +51,7 @@ class Seated(Struct, frozen=True, kw_only=True):
     """Ray's id of the node."""
 
 
-class Ended(Struct, frozen=True, kw_only=True):
+class ActorEnded(Struct, frozen=True, kw_only=True):
     """A worker process has ended."""
 
     status: int
@@ -60,7 +60,7 @@ class Ended(Struct, frozen=True, kw_only=True):
     """What it said last of why."""
 
 
-class Seat:
+class WorkerActor:
     """One worker process at most. Its methods may be called from any thread; `wait` blocks until the process ends."""
 
     def __init__(self, command: Sequence[str] = (sys.executable, *MODULE)) -> None:
@@ -69,7 +69,7 @@ class Seat:
         self._process: Future[subprocess.Popen[str]] = Future()
         self._cause = ""
 
-    def begin(self, orders: Orders) -> Seated:
+    def begin(self, orders: ActorSettings) -> ActorStarted:
         """Start the worker, and return where; raises OSError."""
         hostname = socket.gethostname()
         place = f"{_as_name(hostname)}-{orders.number}"
@@ -98,16 +98,16 @@ class Seat:
         finally:
             os.close(key)
         self._process.set_result(process)
-        return Seated(place=place, hostname=hostname)
+        return ActorStarted(place=place, hostname=hostname)
 
-    def wait(self) -> Ended:
+    def wait(self) -> ActorEnded:
         """Pass the worker's log on to this process's, until the worker has ended."""
         process = self._process.result()
         with process:
             for line in process.stderr or ():
                 sys.stderr.write(line)
                 self._cause = _cause_in(line) or self._cause
-        return Ended(status=process.returncode, cause=self._cause)
+        return ActorEnded(status=process.returncode, cause=self._cause)
 
     def leave(self) -> None:
         """Have the worker finish what it holds, and go; nothing happens if it is gone."""

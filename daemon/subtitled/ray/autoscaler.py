@@ -21,11 +21,17 @@ from subtitle.messages import WorkerFacts
 from subtitled import log
 from subtitled.config.checks import RAY_HOST
 from subtitled.errors import ExitCode, SubtitledError
-from subtitled.ray.actor import Orders
-from subtitled.ray.connection import Cluster, why_unreachable
-from subtitled.ray.scaling_policy import Limits, Member, Pauses, Scaling, backlog_ms
-from subtitled.ray.settings import Errand, endpoint_of
-from subtitled.ray.worker_pool import Crew, Gone, Hand, Stage
+from subtitled.ray.actor import ActorSettings
+from subtitled.ray.connection import RayConnection, why_unreachable
+from subtitled.ray.scaling_policy import (
+    ScalingCooldowns,
+    ScalingLimits,
+    ScalingMember,
+    ScalingPolicy,
+    backlog_ms,
+)
+from subtitled.ray.settings import RaySettings, endpoint_of
+from subtitled.ray.worker_pool import DepartedWorker, PlacedWorker, RayWorkerPool, WorkerStage
 from subtitled.runtime.processes import die_with_parent
 
 TURN_S = 1.0
@@ -45,25 +51,27 @@ CONNECT_S = 90.0
 _log = log.get()
 
 
-class Engine:
+class Autoscaler:
     """`run` blocks until `stop`; belongs to the main thread. Without its head Ray may hold up any turn."""
 
-    def __init__(self, errand: Errand, cluster: Cluster) -> None:
+    def __init__(self, errand: RaySettings, cluster: RayConnection) -> None:
         self._errand = errand
         self._cluster = cluster
         self._client = Client(errand.daemon, key="", timeout_s=5.0)
         self._endpoint = endpoint_of(errand, cluster.own_address())
         wanted = errand.ray
-        self._crew = Crew(self._orders, num_gpus=wanted.gpus_per_worker, num_cpus=wanted.cpus_per_worker)
-        self._scaling = Scaling(
-            Limits(
+        self._crew = RayWorkerPool(
+            self._orders, num_gpus=wanted.gpus_per_worker, num_cpus=wanted.cpus_per_worker
+        )
+        self._scaling = ScalingPolicy(
+            ScalingLimits(
                 min_workers=wanted.min_workers,
                 max_workers=wanted.max_workers,
                 hours_per_worker=wanted.hours_per_worker,
                 idle_s=wanted.idle_s,
             )
         )
-        self._pauses = Pauses()
+        self._pauses = ScalingCooldowns()
         self._is_over = threading.Event()
         self._joined: set[int] = set()
         self._missed: set[int] = set()
@@ -116,17 +124,17 @@ class Engine:
         for number in decision.let_go:
             self._leave(self._crew.hands[number], "without work for ray.idle_s")
 
-    def _members(self, workers: Mapping[str, WorkerFacts], now: float) -> list[Member]:
+    def _members(self, workers: Mapping[str, WorkerFacts], now: float) -> list[ScalingMember]:
         members = []
         for hand in self._crew.hands.values():
-            if hand.stage is Stage.LEAVING:
+            if hand.stage is WorkerStage.LEAVING:
                 continue
-            facts = workers.get(_slot(hand)) if hand.stage is Stage.PLACED else None
+            facts = workers.get(_slot(hand)) if hand.stage is WorkerStage.PLACED else None
             state = facts.state if facts else ""
             if state in {"idle", "busy"} and hand.number not in self._joined:
                 self._joined.add(hand.number)
                 self._pauses.succeeded()
-            is_late = hand.stage is Stage.PLACED and now - hand.placed_at > LATE_S
+            is_late = hand.stage is WorkerStage.PLACED and now - hand.placed_at > LATE_S
             if facts is None and is_late and hand.number not in self._missed | self._joined:
                 self._missed.add(hand.number)
                 cause = (
@@ -134,9 +142,9 @@ class Engine:
                 )
                 _log.warning(log.RAY_UNJOINED, worker=_slot(hand), node=hand.node[:12], cause=cause)
             members.append(
-                Member(
+                ScalingMember(
                     number=hand.number,
-                    is_placed=hand.stage is Stage.PLACED,
+                    is_placed=hand.stage is WorkerStage.PLACED,
                     is_idle=state == "idle",
                     audio_ms=facts.audio_ms if facts else 0,
                 )
@@ -156,9 +164,9 @@ class Engine:
 
     # -- one worker ------------------------------------------------------------------------------------------
 
-    def _orders(self, number: int) -> Orders:
+    def _orders(self, number: int) -> ActorSettings:
         wanted = self._errand.ray
-        return Orders(
+        return ActorSettings(
             number=number,
             endpoint=self._endpoint,
             key=key_text(self._errand.key),
@@ -170,23 +178,23 @@ class Engine:
 
     def _heed_notices(self) -> None:
         """Have the workers leave whose nodes are to go: they finish what they hold, and others are asked for elsewhere."""
-        nodes = {hand.node for hand in self._crew.hands.values() if hand.stage is Stage.PLACED}
+        nodes = {hand.node for hand in self._crew.hands.values() if hand.stage is WorkerStage.PLACED}
         for node in (self._cluster.draining() & nodes) if nodes else ():
             for hand in list(self._crew.hands.values()):
-                if hand.node == node and hand.stage is Stage.PLACED:
+                if hand.node == node and hand.stage is WorkerStage.PLACED:
                     self._leave(hand, "its node is to go")
 
-    def _leave(self, hand: Hand, cause: str) -> None:
+    def _leave(self, hand: PlacedWorker, cause: str) -> None:
         _log.info(log.RAY_LEAVING, worker=_slot(hand), cause=cause)
         self._crew.leave(hand.number, self._errand.stop_timeout_s)
 
-    def _tell_of(self, gone: Gone, now: float) -> None:
+    def _tell_of(self, gone: DepartedWorker, now: float) -> None:
         hand = gone.hand
         fields = {"worker": _slot(hand), "node": hand.node[:12], "cause": gone.cause}
         has_joined = hand.number in self._joined
         self._joined.discard(hand.number)
         self._missed.discard(hand.number)
-        if hand.stage is Stage.LEAVING:
+        if hand.stage is WorkerStage.LEAVING:
             _log.info(log.RAY_LEFT, **fields)
             return
         if not gone.is_lost:
@@ -195,7 +203,7 @@ class Engine:
         tell(log.RAY_GONE, **fields, again_in_s=round(self._pauses.left_s(now), 1))
 
 
-def _slot(hand: Hand) -> str:
+def _slot(hand: PlacedWorker) -> str:
     """Return what the daemon calls a worker."""
     return f"{RAY_HOST}/{hand.place or hand.number}"
 
@@ -203,7 +211,7 @@ def _slot(hand: Hand) -> str:
 def main(parent_pid: int) -> int:
     """Do the errand that comes on standard input; return the exit status."""
     die_with_parent(parent_pid)
-    errand = msgspec.json.decode(sys.stdin.buffer.read(), type=Errand)
+    errand = msgspec.json.decode(sys.stdin.buffer.read(), type=RaySettings)
     log.configure(errand.log_level, errand.log_format, sys.stderr)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # they go to the whole process group, and are the daemon's
@@ -211,12 +219,12 @@ def main(parent_pid: int) -> int:
     given_up.daemon = True
     given_up.start()
     try:
-        cluster = Cluster(errand.ray.address)
+        cluster = RayConnection(errand.ray.address)
     except SubtitledError as error:
         _log.error(log.RAY_UNREACHABLE, address=errand.ray.address, cause=str(error))
         return ExitCode.UNREACHABLE
     given_up.cancel()
-    engine = Engine(errand, cluster)
+    engine = Autoscaler(errand, cluster)
     # Ray has set a handler of its own when it was connected.
     signal.signal(signal.SIGTERM, lambda *_: engine.stop())
     nodes = cluster.nodes()

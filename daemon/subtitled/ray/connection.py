@@ -14,7 +14,7 @@ import ray
 from ray._private import services
 
 from subtitled.errors import SubtitledError
-from subtitled.ray.nodes import Node
+from subtitled.ray.nodes import RayNode
 
 LOCAL = "local"
 """The address that starts a cluster of this machine alone."""
@@ -23,7 +23,7 @@ NO_USAGE_REPORT = {"RAY_USAGE_STATS_ENABLED": "0"}
 """Ray would tell its makers of each cluster that it starts."""
 
 
-class Cluster:
+class RayConnection:
     """Is connected from the beginning until `close`. One of them in a process, which belongs to its main thread."""
 
     def __init__(self, address: str) -> None:
@@ -56,10 +56,10 @@ class Cluster:
         """Return where its head listens, HOST:PORT."""
         return self._head or str(ray.get_runtime_context().gcs_address)
 
-    def nodes(self) -> list[Node]:
+    def nodes(self) -> list[RayNode]:
         """Return the machines that are there."""
         return [
-            Node(
+            RayNode(
                 address=found["NodeManagerAddress"],
                 hostname=found["NodeManagerHostname"],
                 gpus=found["Resources"].get("GPU", 0.0),

@@ -13,28 +13,28 @@ from subtitled import log
 from subtitled.config.checks import RAY_HOST
 from subtitled.config.schema import Config
 from subtitled.network.auth import server_key, server_key_path
-from subtitled.ray.settings import Errand, errand_of
-from subtitled.runtime.sidecar import Companion, Wanted
-from subtitled.workers.remote_keys import Keyring
+from subtitled.ray.settings import RaySettings, errand_of
+from subtitled.runtime.sidecar import Sidecar, SidecarSettings
+from subtitled.workers.remote_keys import RemoteKeys
 
 
-class Launcher:
+class RayProcess:
     """Starts it, ends it. The key is made anew with each daemon, and is in no file: what it opens, closes with the daemon."""
 
-    def __init__(self, environ: Mapping[str, str], keyring: Keyring) -> None:
+    def __init__(self, environ: Mapping[str, str], keyring: RemoteKeys) -> None:
         """`keyring`: where the key is to be known."""
         self._keyring = keyring
         self._key: Key | None = None
-        self._errand: Errand | None = None
+        self._errand: RaySettings | None = None
         command = (sys.executable, "-m", "subtitled.ray", str(os.getpid()))
-        self._companion = Companion(command, environ, lost=log.RAY_LOST)
+        self._companion = Sidecar(command, environ, lost=log.RAY_LOST)
 
     def want(self, config: Config) -> None:
         """Have it run if the configuration says so; started anew only where what it is told has changed."""
         errand = errand_of(config, self._made_key(config)) if config.pool.engine == "ray" else None
         if errand != self._errand:
             self._errand = errand
-            self._companion.want(Wanted(msgspec.json.encode(errand)) if errand else None)
+            self._companion.want(SidecarSettings(msgspec.json.encode(errand)) if errand else None)
 
     def close(self) -> None:
         """End it, and its workers with it."""

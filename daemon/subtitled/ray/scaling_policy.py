@@ -22,7 +22,7 @@ LONG_LIFE_S = 60.0
 """A worker that lived so long did not fail at its start: pauses begin anew."""
 
 
-class Limits(Struct, frozen=True, kw_only=True):
+class ScalingLimits(Struct, frozen=True, kw_only=True):
     """What the configuration says; see [ray]."""
 
     min_workers: int
@@ -31,7 +31,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     idle_s: float
 
 
-class Member(Struct, frozen=True, kw_only=True):
+class ScalingMember(Struct, frozen=True, kw_only=True):
     """One worker that was asked for, as it is seen now."""
 
     number: int
@@ -44,7 +44,7 @@ class Member(Struct, frozen=True, kw_only=True):
     """What it has transcribed so far."""
 
 
-class Decision(Struct, frozen=True, kw_only=True):
+class ScalingDecision(Struct, frozen=True, kw_only=True):
     """What is to be done now."""
 
     wanted: int
@@ -57,7 +57,7 @@ class Decision(Struct, frozen=True, kw_only=True):
     """Those that were without work for too long."""
 
 
-def wanted(queued_ms: float, limits: Limits, *, is_any: bool) -> int:
+def wanted(queued_ms: float, limits: ScalingLimits, *, is_any: bool) -> int:
     """Return how many workers so much audio is worth; `is_any`: somebody waits, though nobody knows how much it is."""
     hours = queued_ms / 3_600_000
     by_audio = max(math.ceil(hours / limits.hours_per_worker), int(is_any))
@@ -69,18 +69,24 @@ def backlog_ms(queued_ms: float, unread: int, typical_ms: float) -> float:
     return queued_ms + unread * (typical_ms or UNREAD_MS)
 
 
-class Scaling:
+class ScalingPolicy:
     """Remembers since when each worker is idle, and since when there are too many."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ScalingLimits) -> None:
         self._limits = limits
         self._idle_since: dict[int, tuple[float, int]] = {}
         """When a worker was first seen idle, with the audio that it had transcribed by then."""
         self._too_many_since: float | None = None
 
     def decide(
-        self, now: float, members: Iterable[Member], queued_ms: float, *, is_any: bool, may_ask: bool = True
-    ) -> Decision:
+        self,
+        now: float,
+        members: Iterable[ScalingMember],
+        queued_ms: float,
+        *,
+        is_any: bool,
+        may_ask: bool = True,
+    ) -> ScalingDecision:
         """Return what is to be done; `members`: those that are not leaving already."""
         members = list(members)
         count = wanted(queued_ms, self._limits, is_any=is_any)
@@ -88,7 +94,7 @@ class Scaling:
         surplus = len(members) - count
         if surplus <= 0:
             self._too_many_since = None
-            return Decision(wanted=count, ask=-surplus if may_ask else 0)
+            return ScalingDecision(wanted=count, ask=-surplus if may_ask else 0)
         if self._too_many_since is None:
             self._too_many_since = now
         withdraw: list[int] = []
@@ -96,9 +102,9 @@ class Scaling:
             # The youngest first: the oldest is the next to be placed.
             withdraw = sorted((m.number for m in members if not m.is_placed), reverse=True)[:surplus]
         let_go = self._tired(now)[: surplus - len(withdraw)]
-        return Decision(wanted=count, withdraw=tuple(withdraw), let_go=tuple(let_go))
+        return ScalingDecision(wanted=count, withdraw=tuple(withdraw), let_go=tuple(let_go))
 
-    def _note_idle(self, now: float, members: list[Member]) -> None:
+    def _note_idle(self, now: float, members: list[ScalingMember]) -> None:
         idle = {member.number: member.audio_ms for member in members if member.is_idle}
         self._idle_since = {
             # One whose audio has grown had work between two looks.
@@ -115,7 +121,7 @@ class Scaling:
         return sorted(long, key=lambda number: (since[number], number))
 
 
-class Pauses:
+class ScalingCooldowns:
     """When workers may be asked for again after some have failed; so that a fault is not repeated without end."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What the daemon sends the process that speaks with Ray for: as JSON on its standard input, since it holds a secret key."""
+"""What the daemon sends the process that speaks with RayConfig for: as JSON on its standard input, since it holds a secret key."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from msgspec import Struct
 
 from subtitle.keys import Key
 from subtitled.config.addresses import host_of, is_wildcard
-from subtitled.config.schema import Config, Ray
+from subtitled.config.schema import Config, RayConfig
 
 
-class Errand(Struct, frozen=True, kw_only=True):
+class RaySettings(Struct, frozen=True, kw_only=True):
     """All that it needs to know. Two that are equal ask for the same."""
 
-    ray: Ray
+    ray: RayConfig
     daemon: str
     """The daemon's local socket, where it is a client as others are."""
     listen: str
@@ -24,10 +24,10 @@ class Errand(Struct, frozen=True, kw_only=True):
     log_format: str
 
 
-def errand_of(config: Config, key: Key) -> Errand:
+def errand_of(config: Config, key: Key) -> RaySettings:
     """Return what there is to be done by a configuration whose pool.engine is "ray"."""
     local = [end for end in config.listen.clients if end.startswith("ipc:")]
-    return Errand(
+    return RaySettings(
         ray=config.ray,
         daemon=local[0],
         listen=config.remote.listen,
@@ -38,7 +38,7 @@ def errand_of(config: Config, key: Key) -> Errand:
     )
 
 
-def endpoint_of(errand: Errand, own_address: str) -> str:
+def endpoint_of(errand: RaySettings, own_address: str) -> str:
     """Return where workers on other machines reach the daemon; `own_address`: of this one, as the cluster knows it."""
     if errand.ray.endpoint:
         return errand.ray.endpoint

@@ -15,7 +15,7 @@ from msgspec import Struct, structs
 from ray.exceptions import RayActorError
 
 from subtitled.errors import ExitCode
-from subtitled.ray.actor import Ended, Orders, Seat, Seated
+from subtitled.ray.actor import ActorEnded, ActorSettings, ActorStarted, WorkerActor
 from subtitled.runtime.processes import describe_status
 
 LEAVE_SLACK_S = 15.0
@@ -24,7 +24,7 @@ CONCURRENCY = 4
 """Calls of one actor at once: `wait` lasts as long as the worker."""
 
 
-class Stage(Enum):
+class WorkerStage(Enum):
     """How far a worker is."""
 
     ASKED = "asked"
@@ -32,17 +32,17 @@ class Stage(Enum):
     LEAVING = "leaving"
 
 
-class Hand(Struct, kw_only=True):
+class PlacedWorker(Struct, kw_only=True):
     """One worker that was asked for."""
 
     number: int
     actor: Any
     seated: Any
-    """Ray's promise of a `Seated`."""
+    """Ray's promise of a `ActorStarted`."""
     ended: Any
-    """Ray's promise of an `Ended`."""
+    """Ray's promise of an `ActorEnded`."""
     asked_at: float
-    stage: Stage = Stage.ASKED
+    stage: WorkerStage = WorkerStage.ASKED
     placed_at: float = 0.0
     place: str = ""
     """What the daemon calls it, once it has a node."""
@@ -51,10 +51,10 @@ class Hand(Struct, kw_only=True):
     leave_by: float = 0.0
 
 
-class Gone(Struct, frozen=True, kw_only=True):
+class DepartedWorker(Struct, frozen=True, kw_only=True):
     """A worker that is no more."""
 
-    hand: Hand
+    hand: PlacedWorker
     cause: str
     is_ok: bool = False
     """It has finished, and gone as it was told."""
@@ -64,15 +64,17 @@ class Gone(Struct, frozen=True, kw_only=True):
     """Its node or its actor is gone, which is no fault of its own."""
 
 
-class _Actor(Seat):
-    def begin(self, orders: Orders) -> Seated:
+class _Actor(WorkerActor):
+    def begin(self, orders: ActorSettings) -> ActorStarted:
         return structs.replace(super().begin(orders), node=ray.get_runtime_context().get_node_id())
 
 
-class Crew:
+class RayWorkerPool:
     """All workers of one connection to Ray."""
 
-    def __init__(self, orders_of: Callable[[int], Orders], *, num_gpus: float, num_cpus: float) -> None:
+    def __init__(
+        self, orders_of: Callable[[int], ActorSettings], *, num_gpus: float, num_cpus: float
+    ) -> None:
         """`orders_of` gives the orders of the worker of a number; each takes so much of a node."""
         self._orders_of = orders_of
         actor: Any = ray.remote(_Actor)
@@ -80,14 +82,14 @@ class Crew:
             num_gpus=num_gpus, num_cpus=num_cpus, max_restarts=0, max_concurrency=CONCURRENCY
         )
         self._number = 0
-        self.hands: dict[int, Hand] = {}
+        self.hands: dict[int, PlacedWorker] = {}
         """By number."""
 
     def ask(self) -> int:
         """Ask Ray for one more, wherever there is room or will be; return its number."""
         self._number += 1
         actor = self._actor.remote()
-        self.hands[self._number] = Hand(
+        self.hands[self._number] = PlacedWorker(
             number=self._number,
             actor=actor,
             seated=actor.begin.remote(self._orders_of(self._number)),
@@ -96,33 +98,33 @@ class Crew:
         )
         return self._number
 
-    def look(self) -> tuple[list[Hand], list[Gone]]:
+    def look(self) -> tuple[list[PlacedWorker], list[DepartedWorker]]:
         """Return who has been placed, and who is gone, since the last look."""
         placed, gone, now = [], [], time.monotonic()
         ready = self._ready()
         for hand in list(self.hands.values()):
-            if hand.stage is Stage.ASKED and hand.seated in ready:
+            if hand.stage is WorkerStage.ASKED and hand.seated in ready:
                 match _result(hand.seated):
-                    case Seated() as seated:
-                        hand.stage, hand.placed_at = Stage.PLACED, now
+                    case ActorStarted() as seated:
+                        hand.stage, hand.placed_at = WorkerStage.PLACED, now
                         hand.place, hand.node = seated.place, seated.node
                         placed.append(hand)
                     case error:
-                        gone.append(self._end(hand, Gone(hand=hand, cause=_in_short(error))))
+                        gone.append(self._end(hand, DepartedWorker(hand=hand, cause=_in_short(error))))
                         continue
             if hand.ended in ready:
                 gone.append(self._end(hand, _gone(hand)))
-            elif hand.stage is Stage.LEAVING and now >= hand.leave_by:
-                gone.append(self._end(hand, Gone(hand=hand, cause="did not leave in its time")))
+            elif hand.stage is WorkerStage.LEAVING and now >= hand.leave_by:
+                gone.append(self._end(hand, DepartedWorker(hand=hand, cause="did not leave in its time")))
         return placed, gone
 
     def leave(self, number: int, within_s: float) -> None:
         """Have a worker finish what it holds and go; one that has no node yet is withdrawn."""
         hand = self.hands[number]
-        if hand.stage is Stage.ASKED:
+        if hand.stage is WorkerStage.ASKED:
             self._end(hand, None)
-        elif hand.stage is Stage.PLACED:
-            hand.stage, hand.leave_by = Stage.LEAVING, time.monotonic() + within_s + LEAVE_SLACK_S
+        elif hand.stage is WorkerStage.PLACED:
+            hand.stage, hand.leave_by = WorkerStage.LEAVING, time.monotonic() + within_s + LEAVE_SLACK_S
             hand.actor.leave.remote()
 
     def close(self, within_s: float) -> None:
@@ -143,24 +145,24 @@ class Crew:
         ready, _ = ray.wait(promises, num_returns=len(promises), timeout=0, fetch_local=False)
         return frozenset(ready)
 
-    def _end(self, hand: Hand, gone: Gone | None) -> Any:
+    def _end(self, hand: PlacedWorker, gone: DepartedWorker | None) -> Any:
         """Give the actor's place back to Ray; one that cannot be reached now is dead to us from here on."""
         ray.kill(hand.actor)
         del self.hands[hand.number]
         return gone
 
 
-def _gone(hand: Hand) -> Gone:
+def _gone(hand: PlacedWorker) -> DepartedWorker:
     match _result(hand.ended):
-        case Ended(status=ExitCode.OK, cause=cause):
-            return Gone(hand=hand, cause=cause or "as it was told", is_ok=True)
-        case Ended(status=status, cause=cause):
+        case ActorEnded(status=ExitCode.OK, cause=cause):
+            return DepartedWorker(hand=hand, cause=cause or "as it was told", is_ok=True)
+        case ActorEnded(status=status, cause=cause):
             said = cause or describe_status(status)
-            return Gone(hand=hand, cause=said, is_fatal=status == ExitCode.FATAL)
+            return DepartedWorker(hand=hand, cause=said, is_fatal=status == ExitCode.FATAL)
         case error:
-            was_placed = hand.stage is not Stage.ASKED
+            was_placed = hand.stage is not WorkerStage.ASKED
             is_lost = isinstance(error, RayActorError) and was_placed
-            return Gone(hand=hand, cause=_in_short(error), is_lost=is_lost)
+            return DepartedWorker(hand=hand, cause=_in_short(error), is_lost=is_lost)
 
 
 def _result(promise: Any) -> object:

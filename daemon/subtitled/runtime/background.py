@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 E = TypeVar("E", bound=Exception)
 
 
-class Aside:
+class BackgroundPool:
     """Threads that block so that the loop does not; belongs to the thread of the server's loop."""
 
     def __init__(

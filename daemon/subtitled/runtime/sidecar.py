@@ -25,14 +25,14 @@ STOP_S = 15.0
 _log = log.get()
 
 
-class Wanted(Struct, frozen=True, eq=False):
+class SidecarSettings(Struct, frozen=True, eq=False):
     """One state of the configuration in which the process is to run; another one starts it anew."""
 
     told: bytes = b""
     """What it reads on its standard input: nobody else sees it, as they would its command line or its environment."""
 
 
-class Companion:
+class Sidecar:
     """One process at most; a context manager that ends it. `want` may be called from any thread."""
 
     def __init__(self, command: Sequence[str], environ: Mapping[str, str], *, lost: str) -> None:
@@ -41,7 +41,7 @@ class Companion:
         self._lost = lost
         # What systemd hears of readiness is the daemon's to say.
         self._environ = {name: value for name, value in environ.items() if name != "NOTIFY_SOCKET"}
-        self._wanted: Wanted | None = None
+        self._wanted: SidecarSettings | None = None
         self._is_over = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="companion", daemon=True)
@@ -62,7 +62,7 @@ class Companion:
         if self._thread.ident is not None:
             self._thread.join()
 
-    def want(self, wanted: Wanted | None) -> None:
+    def want(self, wanted: SidecarSettings | None) -> None:
         """Have the process run, anew where this is not what was wanted before; or not, with None."""
         with self._changed:
             self._wanted = wanted
@@ -85,7 +85,7 @@ class Companion:
             _log.warning(self._lost, status=status, again_in_s=pause_s)
             until, pause_s = time.monotonic() + pause_s, min(2 * pause_s, MAX_PAUSE_S)
 
-    def _wait_for_wanted(self, until: float) -> Wanted | None:
+    def _wait_for_wanted(self, until: float) -> SidecarSettings | None:
         """Wait until the process is wanted, and it is `until`; None where that has changed in between."""
         with self._changed:
             if self._wanted is None and not self._is_over:
@@ -96,7 +96,7 @@ class Companion:
                 self._changed.wait(left_s)
             return before if self._wanted is before else None
 
-    def _live(self, wanted: Wanted) -> int | str:
+    def _live(self, wanted: SidecarSettings) -> int | str:
         """Run the process until it ends or is not wanted any more; return its exit status."""
         try:
             process = subprocess.Popen(self._command, env=self._environ, stdin=subprocess.PIPE)

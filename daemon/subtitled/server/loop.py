@@ -18,7 +18,7 @@ from pathlib import Path
 import zmq
 
 from subtitled import log
-from subtitled.api.server import Reception
+from subtitled.api.server import ApiServer
 from subtitled.asr.cuda import Device
 from subtitled.asr.model import DEMO
 from subtitled.config.schema import Config
@@ -29,30 +29,30 @@ from subtitled.core.broker import Broker
 from subtitled.core.config_mapping import merge, policy_of, recipe_of, space_of, written_folders
 from subtitled.core.states import SegmentEvent, WorkerState
 from subtitled.errors import ConfigError, ExitCode, InboxError, StoreError
-from subtitled.files.disk_space import SpaceGuard
-from subtitled.hooks.dispatcher import Aftermath
-from subtitled.inboxes.arrivals import Arrivals, Found
+from subtitled.files.disk_space import DiskSpaceMonitor
+from subtitled.hooks.dispatcher import HookDispatcher
+from subtitled.inboxes.arrivals import FoundFile, InboxArrivals
 from subtitled.network.auth import Authenticator
 from subtitled.observability.metrics import Metrics
-from subtitled.observability.metrics_http import Probes
-from subtitled.observability.monitor import Vitals, has_model
-from subtitled.observability.systemd_status import Standing
-from subtitled.observability.transition_log import Reporter
-from subtitled.output.job_writer import Finisher
-from subtitled.ray.process import Launcher
+from subtitled.observability.metrics_http import MetricsServer
+from subtitled.observability.monitor import Monitor, has_model
+from subtitled.observability.systemd_status import SystemdStatus
+from subtitled.observability.transition_log import TransitionLog
+from subtitled.output.job_writer import JobWriter
+from subtitled.ray.process import RayProcess
 from subtitled.runtime.mailbox import Mailbox
 from subtitled.runtime.signals import Signals
 from subtitled.storage.lock import take_folder
 from subtitled.storage.store import Store
-from subtitled.storage.transactions import Commits
-from subtitled.systemd.notify import Notifier
+from subtitled.storage.transactions import Transactions
+from subtitled.systemd.notify import SystemdNotifier
 from subtitled.version import VERSION
-from subtitled.workers.local_listener import WorkerLink
-from subtitled.workers.model_download import ModelStep
+from subtitled.workers.local_listener import WorkerListener
+from subtitled.workers.model_download import ModelDownload
 from subtitled.workers.supervisor import Supervisor
 
 MAX_PER_TURN = 256
-"""Arrivals taken in one turn, so that ten thousand at once do not hold up the rest."""
+"""InboxArrivals taken in one turn, so that ten thousand at once do not hold up the rest."""
 MAX_WAIT_S = 1.0
 FULL_WAIT_S = 2.0
 """Seconds between two tries to write to a full disk."""
@@ -76,21 +76,21 @@ class Server:
         self._load = load
         self._config = config
         self._devices = devices
-        self._notifier = Notifier(environ)
+        self._notifier = SystemdNotifier(environ)
         state = Path(config.state.dir)
         state.mkdir(parents=True, exist_ok=True)
         self._lock = take_folder(state)
         self._store = Store(str(state / "subtitled.sqlite"))
         self._metrics = Metrics()
-        self._vitals = Vitals(self._metrics)
-        self._probes = Probes(config.listen.metrics, self._metrics, self._vitals.health)
-        self._reporter = Reporter(self._metrics)
+        self._vitals = Monitor(self._metrics)
+        self._probes = MetricsServer(config.listen.metrics, self._metrics, self._vitals.health)
+        self._reporter = TransitionLog(self._metrics)
         self._broker = Broker(policy_of(config), recipe=recipe_of(config, None))
         self._supervisor = supervisor or Supervisor(environ)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._authenticator = Authenticator(self._context)
-        self._mailbox: Mailbox[Found | Callable[[], None]] = Mailbox()
-        self._worker_link = WorkerLink(
+        self._mailbox: Mailbox[FoundFile | Callable[[], None]] = Mailbox()
+        self._worker_link = WorkerListener(
             config,
             devices,
             context=self._context,
@@ -103,10 +103,10 @@ class Server:
             vitals=self._vitals,
         )
         gate = self._worker_link.gate
-        self._ray = Launcher(environ, gate.keys) if gate else None
+        self._ray = RayProcess(environ, gate.keys) if gate else None
         # Without a device here nobody here loads the model.
-        self._model = ModelStep(config.model.name if devices else DEMO, self._worker_link.spawn_fetch)
-        self._reception = Reception(
+        self._model = ModelDownload(config.model.name if devices else DEMO, self._worker_link.spawn_fetch)
+        self._reception = ApiServer(
             config,
             self._context,
             authenticator=self._authenticator,
@@ -119,20 +119,22 @@ class Server:
             languages=lambda: self._worker_link.languages,
         )
         self._reception.census.busy_s = self._vitals.busy_s
-        self._finisher = Finisher(
+        self._finisher = JobWriter(
             self._store,
             self._reporter,
             happen=self._happen,
             call_back=self._mailbox.put,
             model=config.model.name,
         )
-        self._aftermath = Aftermath(
+        self._aftermath = HookDispatcher(
             config, environ, self._store, put=self._mailbox.put, tell=self._reception.tell_watchers
         )
-        self._arrivals = Arrivals(config.inbox, self._store, self._mailbox.put)
-        self._space = SpaceGuard(*space_of(config))
-        self._standing = Standing(self._notifier, self._broker, self._reception.census.audio_samples.total)
-        self._commits = Commits(self._store, self._wait_for_space)
+        self._arrivals = InboxArrivals(config.inbox, self._store, self._mailbox.put)
+        self._space = DiskSpaceMonitor(*space_of(config))
+        self._standing = SystemdStatus(
+            self._notifier, self._broker, self._reception.census.audio_samples.total
+        )
+        self._commits = Transactions(self._store, self._wait_for_space)
         self._try_waiting_at = 0.0
         self._turned_at = time.monotonic()
         self._is_ready = False
@@ -255,7 +257,7 @@ class Server:
             case ac.SendPrepare():
                 self._worker_link.send_prepare(action)
             case ac.SendCredit(worker=worker, feed=feed, bytes=count):
-                self._worker_link.send(worker, be.Credit(feed=feed, bytes=count))
+                self._worker_link.send(worker, be.FeedCredit(feed=feed, bytes=count))
             case ac.SendAbandon(worker=worker, feed=feed):
                 self._worker_link.send(worker, be.Abandon(feed=feed))
             case ac.SendDrain(worker=worker):
@@ -308,7 +310,7 @@ class Server:
     def _on_mailbox(self) -> None:
         events: list[ev.Event] = []
         for item in self._mailbox.drain(MAX_PER_TURN):
-            if not isinstance(item, Found):
+            if not isinstance(item, FoundFile):
                 item()
             elif self._stop_at is None:
                 event = self._arrivals.take(item, is_space=self._space.is_enough)
@@ -334,7 +336,7 @@ class Server:
     def _fill_slots(self) -> None:
         """Open the slots that the configuration asks for, let go of those that it does not."""
         wanted = dict(self._worker_link.slots(has_model=self._model.is_done))
-        known = self._broker.roster.workers
+        known = self._broker.worker_table.workers
         for slot in [slot for slot, worker in known.items() if slot not in wanted and not worker.is_remote]:
             self._happen(ev.SlotRemoved(slot))
         for slot, role in wanted.items():
@@ -361,9 +363,9 @@ class Server:
             self._aftermath.reconfigure(config)
             if config.inbox != old.inbox:
                 self._arrivals.stop()
-                self._arrivals = Arrivals(config.inbox, self._store, self._mailbox.put)
+                self._arrivals = InboxArrivals(config.inbox, self._store, self._mailbox.put)
                 self._arrivals.start()
-            for slot in list(self._broker.roster.workers):
+            for slot in list(self._broker.worker_table.workers):
                 self._happen(ev.SlotReset(slot))
             self._fill_slots()
             _log.info(log.CONFIG_LOADED, needs_restart=kept)

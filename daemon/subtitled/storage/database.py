@@ -22,7 +22,7 @@ def open_database(path: str, migrations: Sequence[str]) -> sqlite3.Connection:
         raise StoreError(f"database {path}: {error}; check the folder's permissions") from error
     try:
         database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = NORMAL")  # see Log
+        database.execute("PRAGMA synchronous = NORMAL")  # see WriteAheadLog
         database.execute(f"PRAGMA wal_autocheckpoint = {AUTOCHECKPOINT_PAGES}")
         database.execute("PRAGMA foreign_keys = ON")
         _migrate(database, path, migrations)
@@ -35,7 +35,7 @@ def open_database(path: str, migrations: Sequence[str]) -> sqlite3.Connection:
     return database
 
 
-class Log:
+class WriteAheadLog:
     """The write-ahead log of an open database, for any thread: with `synchronous = NORMAL` commits write to it and do not wait.
 
     What is committed survives any end of the process at once, and a power cut once the log is on the disk. (The log's file has

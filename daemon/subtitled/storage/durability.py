@@ -11,20 +11,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from subtitled.errors import StoreError
-from subtitled.runtime.background import Aside
+from subtitled.runtime.background import BackgroundPool
 from subtitled.storage.store import Store
 
 CHECKPOINT_COMMITS = 1000
 """After so many commits the log's pages are moved into the database."""
 
 
-class Durability:
+class DurabilityQueue:
     """Belongs to the thread of the server's loop."""
 
     def __init__(self, store: Store, call_back: Callable[[Callable[[], None]], None]) -> None:
         """Nothing is awaited yet; `call_back`, called in a thread, has a function called in the loop's."""
         self._store = store
-        self._aside = Aside("sync", call_back)
+        self._aside = BackgroundPool("sync", call_back)
         self._waiting: list[Callable[[], object]] = []
         self._checkpoint_at = store.commits + CHECKPOINT_COMMITS
 

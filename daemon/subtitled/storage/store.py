@@ -18,7 +18,7 @@ from subtitled.core.events import SegmentRow
 from subtitled.core.records import Job, Options, SegmentKey
 from subtitled.core.states import JOB_LIVE, JobEvent, JobState, SegmentState
 from subtitled.errors import StoreError
-from subtitled.storage.database import Log, open_database, transaction
+from subtitled.storage.database import WriteAheadLog, open_database, transaction
 from subtitled.storage.rows import (
     CHOOSE_JOBS,
     INSERT_JOB,
@@ -43,7 +43,7 @@ class Store:
     def __init__(self, path: str, migrations: Sequence[str] = MIGRATIONS) -> None:
         """Open or make the database at `path`; raises StoreError when it is unusable or newer than this code."""
         self._db = open_database(path, migrations)
-        self._log = Log(path)
+        self._log = WriteAheadLog(path)
         self.commits = 0
         """Transactions that changed something, since the start."""
         self._last_order = self._one("SELECT coalesce(max(ord), 0) FROM jobs")

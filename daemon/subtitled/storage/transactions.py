@@ -13,7 +13,7 @@ from subtitled.storage.store import Store
 _log = log.get()
 
 
-class Commits:
+class Transactions:
     """Belongs to the thread of the server's loop, which it holds up while the disk is full."""
 
     def __init__(self, store: Store, wait: Callable[[], bool]) -> None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class Notifier:
+class SystemdNotifier:
     """Sends states to the socket that `NOTIFY_SOCKET` of `environ` names, a path or an abstract "@name".
 
     Without the variable every call does nothing. No call raises or blocks: a message that cannot be

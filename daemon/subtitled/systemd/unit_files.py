@@ -28,7 +28,7 @@ _HOMES = ("/home", "/root", "/run/user")
 _TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108 - where nothing is written, but PrivateTmp= hides what is there
 
 
-class Place(Struct, frozen=True, kw_only=True):
+class InstallLocation(Struct, frozen=True, kw_only=True):
     """What the units are written for."""
 
     program: str
@@ -46,7 +46,7 @@ class UnitFile(Struct, frozen=True):
     text: str
 
 
-def unit_files(place: Place, config: Config, *, is_there: Callable[[str], bool]) -> list[UnitFile]:
+def unit_files(place: InstallLocation, config: Config, *, is_there: Callable[[str], bool]) -> list[UnitFile]:
     """Return the files for systemd; `is_there` says whether a folder exists, which is then left as it is.
 
     Raises SubtitledError for what a unit cannot express.
@@ -65,7 +65,12 @@ def unit_files(place: Place, config: Config, *, is_there: Callable[[str], bool])
 
 
 def worker_files(
-    place: Place, endpoint: str, *, key_file: str, model: str = "", state: str = "/var/lib/subtitled"
+    place: InstallLocation,
+    endpoint: str,
+    *,
+    key_file: str,
+    model: str = "",
+    state: str = "/var/lib/subtitled",
 ) -> list[UnitFile]:
     """Return the files for systemd on a host whose workers join the daemon at `endpoint`.
 
@@ -110,7 +115,7 @@ def _folders(config: Config) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _unit(place: Place, config: Config) -> str:
+def _unit(place: InstallLocation, config: Config) -> str:
     folders, state = _folders(config), config.state.dir
     needed = (place.program, place.python, place.config_file, *folders, *config.uploads.paths, state)
     unit = _Unit(shipped("subtitled.service"))
@@ -139,7 +144,7 @@ def _unit(place: Place, config: Config) -> str:
     return unit.text
 
 
-def _gateway_unit(place: Place) -> str:
+def _gateway_unit(place: InstallLocation) -> str:
     unit = _Unit(shipped("subtitled-http.service"))
     command = f"{_word(place.program)} http --config {_word(place.config_file)}".replace("$", "$$")
     unit.set("ExecStart", command)

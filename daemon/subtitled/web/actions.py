@@ -13,7 +13,7 @@ from subtitled.http import jobs
 from subtitled.http.forms import drain
 from subtitled.http.gateway import Gateway
 from subtitled.http.jobs import MAX_LISTED
-from subtitled.web.status_cache import Pulse, patience
+from subtitled.web.status_cache import StatusCache, patience
 
 
 async def retry(request: Request) -> Response:
@@ -42,7 +42,7 @@ async def retry_all(request: Request) -> Response:
         # One whose file is gone, or whose last files are being written, is not what the others wait for.
         with suppress(ServerError):
             await gateway.client.retry(job.id)
-    pulse: Pulse = request.app.state.pulse
+    pulse: StatusCache = request.app.state.pulse
     pulse.expire()
     return RedirectResponse("/", 303)
 
@@ -55,7 +55,7 @@ async def upload(request: Request) -> Response:
 
 def _back(request: Request) -> Response:
     """Send the browser back to the page that has the form; the guard has seen that it is one of ours."""
-    pulse: Pulse = request.app.state.pulse
+    pulse: StatusCache = request.app.state.pulse
     pulse.expire()
     from_page = urlsplit(request.headers.get("referer", ""))
     if from_page.netloc != request.headers.get("host") or not from_page.path.startswith("/"):

@@ -13,17 +13,17 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp
 
-from subtitle.aio import Client
+from subtitle.aio import AsyncClient
 from subtitle.errors import SubtitleError
 from subtitled import log
 from subtitled.http import asr, jobs, openai, player
-from subtitled.http.auth import Guard
+from subtitled.http.auth import AuthMiddleware
 from subtitled.http.errors import RequestError, answer, as_request_error
 from subtitled.http.forms import drain
 from subtitled.http.gateway import Gateway
 from subtitled.web import rendering, routes
-from subtitled.web.security_headers import Armour
-from subtitled.web.status_cache import Pulse
+from subtitled.web.security_headers import SecurityHeaders
+from subtitled.web.status_cache import StatusCache
 
 DAEMON_TIMEOUT_S = 10.0
 """How long the daemon may take for an answer."""
@@ -43,8 +43,8 @@ def build(
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         # A client belongs to one event loop: it is made in the server's.
-        client = Client(endpoint, key, timeout_s=DAEMON_TIMEOUT_S)
-        app.state.gateway, app.state.pulse = Gateway(client, max_bytes), Pulse(client)
+        client = AsyncClient(endpoint, key, timeout_s=DAEMON_TIMEOUT_S)
+        app.state.gateway, app.state.pulse = Gateway(client, max_bytes), StatusCache(client)
         on_ready()
         try:
             yield
@@ -53,13 +53,13 @@ def build(
 
     app = Starlette(
         routes=[*openai.routes(), *asr.routes(), *jobs.routes(), *player.routes(), *routes.routes()],
-        middleware=[Middleware(Guard, tokens=tokens, answer=_answer)],
+        middleware=[Middleware(AuthMiddleware, tokens=tokens, answer=_answer)],
         exception_handlers=dict.fromkeys(
             (RequestError, SubtitleError, HTTPException, ClientDisconnect, Exception), _refuse
         ),
         lifespan=lifespan,
     )
-    return Armour(app)
+    return SecurityHeaders(app)
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

@@ -14,7 +14,7 @@ COMING = frozenset({"starting", "lost", "backoff"})
 """States of a worker that is not there, and will be by itself."""
 
 
-class Verdict(Struct, frozen=True, kw_only=True):
+class HealthSummary(Struct, frozen=True, kw_only=True):
     """The sentence."""
 
     level: str
@@ -25,29 +25,31 @@ class Verdict(Struct, frozen=True, kw_only=True):
     whole: int = 0
 
 
-def verdict(stats: StatsInfo, failed: int, most_failed: int) -> Verdict:
+def verdict(stats: StatsInfo, failed: int, most_failed: int) -> HealthSummary:
     """Return the worst there is to say; `failed` files failed lately, of which no more than `most_failed` are counted."""
     workers = [worker for worker in stats.workers if worker.role == "transcribe" and not worker.has_left]
     working = sum(worker.state in WORKING for worker in workers)
     out = [worker for worker in workers if is_out(worker)]
     if stats.is_draining:
-        return Verdict(level="warn", key="verdict.draining")
+        return HealthSummary(level="warn", key="verdict.draining")
     if not workers:
-        return Verdict(level="warn", key="verdict.nobody")  # none has joined, or the model is not here yet
+        return HealthSummary(
+            level="warn", key="verdict.nobody"
+        )  # none has joined, or the model is not here yet
     if len(out) == len(workers):
-        return Verdict(level="bad", key="verdict.none")
+        return HealthSummary(level="bad", key="verdict.none")
     if stats.is_paused:
-        return Verdict(level="bad", key="verdict.paused")
+        return HealthSummary(level="bad", key="verdict.paused")
     if out:
-        return Verdict(level="warn", key="verdict.broken", n=len(out), whole=len(workers))
+        return HealthSummary(level="warn", key="verdict.broken", n=len(out), whole=len(workers))
     if not working:
-        return Verdict(level="warn", key="verdict.starting")
+        return HealthSummary(level="warn", key="verdict.starting")
     if working < len(workers):
-        return Verdict(level="warn", key="verdict.fewer", n=len(workers) - working, whole=len(workers))
+        return HealthSummary(level="warn", key="verdict.fewer", n=len(workers) - working, whole=len(workers))
     if failed:
         key = "verdict.failed" if failed < most_failed else "verdict.failed_many"
-        return Verdict(level="warn", key=key, n=failed)
-    return Verdict(level="ok", key="verdict.well")
+        return HealthSummary(level="warn", key=key, n=failed)
+    return HealthSummary(level="ok", key="verdict.well")
 
 
 def is_out(worker: WorkerFacts) -> bool:

@@ -9,7 +9,7 @@ from subtitled.web.messages import LANGUAGES, WORDS
 _SIZES = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 
 
-class Voice:
+class Translator:
     """Speaks one language; `voice("a.key", n=2)` is how templates say something."""
 
     def __init__(self, language: str) -> None:

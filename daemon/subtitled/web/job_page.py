@@ -19,11 +19,11 @@ from subtitled.cues.transcript import Transcript
 from subtitled.http.errors import as_request_error
 from subtitled.http.gateway import Gateway
 from subtitled.web import rendering
-from subtitled.web.i18n import Voice
+from subtitled.web.i18n import Translator
 from subtitled.web.language_choice import language_of
 from subtitled.web.language_names import TONGUES
 from subtitled.web.layout_form import asked_of, layout_for
-from subtitled.web.status_cache import Pulse, patience
+from subtitled.web.status_cache import StatusCache, patience
 from subtitled.web.view_models import name_of
 
 LISTED = 100
@@ -35,7 +35,7 @@ HEARD_S = 1.0
 """Whether the media is still there is waited for so long: others may be listening."""
 
 
-class Listing(Struct, frozen=True, kw_only=True):
+class CueList(Struct, frozen=True, kw_only=True):
     """The part of a job's cues that is sent with its page."""
 
     transcript: Transcript
@@ -51,7 +51,7 @@ class Listing(Struct, frozen=True, kw_only=True):
 async def show(request: Request) -> Response:
     """Answer with the page."""
     gateway: Gateway = request.app.state.gateway
-    pulse: Pulse = request.app.state.pulse
+    pulse: StatusCache = request.app.state.pulse
     look = await pulse.look()
     job = await _status(request)
     asked = asked_of(request.query_params)
@@ -63,7 +63,7 @@ async def show(request: Request) -> Response:
         made = await _transcript(gateway, job.id)
         layout = layout_for(asked, made.limits) if asked else None
         laid_out = await _transcript(gateway, job.id, layout) if layout else made
-        listing = Listing(transcript=laid_out, first=max(0, min(first, len(laid_out.cues) - 1)))
+        listing = CueList(transcript=laid_out, first=max(0, min(first, len(laid_out.cues) - 1)))
     return rendering.page(
         request,
         "job.html",
@@ -126,7 +126,7 @@ def _facts(request: Request, job: JobFacts) -> dict[str, Any]:
     took_ms = (job.ended_ms or 0) - (job.started_ms or 0) if job.started_ms else 0
     return {
         "job": job,
-        "name": name_of(job, Voice(language_of(request))),
+        "name": name_of(job, Translator(language_of(request))),
         "has_ended": job.state in ENDED,
         "progress": progress_of(job),
         "language": TONGUES.get(job.language, job.language) if job.language else "",

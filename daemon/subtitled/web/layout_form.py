@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from subtitle.messages import LayoutOptions
-from subtitled.config.layout_limits import Limits
+from subtitled.config.layout_limits import LayoutLimits
 from subtitled.http.errors import RequestError
 
 PROFILE = "profile"
@@ -21,7 +21,7 @@ def asked_of(query: Mapping[str, str]) -> dict[str, str]:
     return {name: text for name in (PROFILE, *NUMBERS) if (text := query.get(name, "").strip()[:20])}
 
 
-def layout_for(asked: Mapping[str, str], made: Limits | None) -> LayoutOptions:
+def layout_for(asked: Mapping[str, str], made: LayoutLimits | None) -> LayoutOptions:
     """Return the layout that a form asks for; raises RequestError.
 
     Without a profile its numbers are in place of those that the job's cues were made within, `made`.
@@ -37,7 +37,7 @@ def layout_for(asked: Mapping[str, str], made: Limits | None) -> LayoutOptions:
     return msgspec.structs.replace(layout, chain_ms=max(layout.chain_ms, layout.gap_ms))
 
 
-def _as_options(made: Limits) -> dict[str, Any]:
+def _as_options(made: LayoutLimits) -> dict[str, Any]:
     """Return limits as options. Without a width of lines there are no limits at all but those asked for."""
     found: dict[str, Any] = {PROFILE: "default" if made.max_chars else "raw"}
     return found | {

@@ -15,10 +15,10 @@ from subtitle.messages import JobFacts
 from subtitled.http.gateway import Gateway
 from subtitled.web import rendering
 from subtitled.web.health_summary import lately, verdict
-from subtitled.web.i18n import Voice
+from subtitled.web.i18n import Translator
 from subtitled.web.language_choice import language_of
 from subtitled.web.language_names import choices
-from subtitled.web.status_cache import LISTED, MAX_FAILED, RUNNING, Look, Pulse, patience
+from subtitled.web.status_cache import LISTED, MAX_FAILED, RUNNING, StatusCache, StatusSnapshot, patience
 from subtitled.web.view_models import job_row, name_of, worker_row
 
 SHOWN_FAILURES = 5
@@ -26,7 +26,7 @@ MAX_TEXT = 200
 _GROUPS = {"running": RUNNING, "done": ("done",), "failed": ("failed",)}
 
 
-class Choice(Struct, frozen=True, kw_only=True):
+class ListFilter(Struct, frozen=True, kw_only=True):
     """Which jobs somebody wants to see."""
 
     group: str
@@ -52,7 +52,7 @@ async def show(request: Request) -> Response:
     """Answer with the page."""
     gateway: Gateway = request.app.state.gateway
     facts = await _facts(request)
-    look: Look = facts["look"]
+    look: StatusSnapshot = facts["look"]
     limits = [size for size in (gateway.max_bytes, look.welcome.max_upload_bytes) if size]
     return rendering.page(
         request,
@@ -70,11 +70,11 @@ async def show_live(request: Request) -> Response:
     return rendering.fragment(request, "overview_live.html", is_whole=False, **await _facts(request))
 
 
-def choice_of(request: Request) -> Choice:
+def choice_of(request: Request) -> ListFilter:
     """Return which jobs a request asks for; what nobody can want is passed over."""
     query = request.query_params
     group = query.get("state", "all")
-    return Choice(
+    return ListFilter(
         group=group if group in _GROUPS else "all",
         name=query.get("name", "").strip()[:MAX_TEXT],
         before=query.get("before", "")[:64],
@@ -82,8 +82,8 @@ def choice_of(request: Request) -> Choice:
 
 
 async def _facts(request: Request) -> dict[str, Any]:
-    pulse: Pulse = request.app.state.pulse
-    look, choice, voice = await pulse.look(), choice_of(request), Voice(language_of(request))
+    pulse: StatusCache = request.app.state.pulse
+    look, choice, voice = await pulse.look(), choice_of(request), Translator(language_of(request))
     jobs = look.recent if choice.is_all else await _list(request, choice)
     names = {job.id: name_of(job, voice) for job in look.active}
     workers = [
@@ -111,7 +111,7 @@ async def _facts(request: Request) -> dict[str, Any]:
     }
 
 
-async def _list(request: Request, choice: Choice) -> tuple[JobFacts, ...]:
+async def _list(request: Request, choice: ListFilter) -> tuple[JobFacts, ...]:
     gateway: Gateway = request.app.state.gateway
     states = _GROUPS.get(choice.group, ())
     async with patience():

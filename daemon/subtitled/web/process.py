@@ -17,7 +17,7 @@ from subtitled.config.schema import Config
 from subtitled.errors import SubtitledError
 from subtitled.http.auth import read_tokens
 from subtitled.runtime.rlimits import more_descriptors
-from subtitled.systemd.notify import Notifier
+from subtitled.systemd.notify import SystemdNotifier
 from subtitled.web.app import build
 
 STOP_S = 10
@@ -29,7 +29,7 @@ _log = log.get()
 def serve(config: Config, environ: Mapping[str, str]) -> None:
     """Serve until SIGTERM or SIGINT; raises SubtitledError where it cannot begin."""
     log.configure(config.log.level, config.log.format, sys.stderr)
-    http, endpoint, notifier = config.http, server_of(config), Notifier(environ)
+    http, endpoint, notifier = config.http, server_of(config), SystemdNotifier(environ)
     host = host_of(http.listen)
     if host is None:
         raise SubtitledError('http.listen is "": say where to listen, such as 127.0.0.1:8600 (docs/http.md)')

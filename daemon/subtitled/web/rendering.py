@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from subtitled.http.errors import RequestError
 from subtitled.web import assets
-from subtitled.web.i18n import Voice
+from subtitled.web.i18n import Translator
 from subtitled.web.language_choice import PARAMETER, language_of, remember
 from subtitled.web.messages import LANGUAGES
 
@@ -34,8 +34,8 @@ def _templates() -> jinja2.Environment:
 
 
 def page(request: Request, template: str, status: int = 200, **facts: object) -> Response:
-    """Return a whole page. In its template `t` speaks the browser's language (see Voice), `facts` are names."""
-    voice = Voice(language_of(request))
+    """Return a whole page. In its template `t` speaks the browser's language (see Translator), `facts` are names."""
+    voice = Translator(language_of(request))
     html = _render(template, voice, {"switches": _switches(request, voice), "path": _here(request), **facts})
     response = Response(html, status, media_type="text/html")
     response.headers["Cache-Control"] = "private, no-cache"
@@ -46,7 +46,7 @@ def page(request: Request, template: str, status: int = 200, **facts: object) ->
 
 def fragment(request: Request, template: str, **facts: object) -> Response:
     """Return a part of a page that has changed, or 304 to who has it as it is."""
-    html = _render(template, Voice(language_of(request)), facts).encode()
+    html = _render(template, Translator(language_of(request)), facts).encode()
     tag = f'"{hashlib.sha256(html).hexdigest()[:32]}"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Accept-Language, Cookie"}
     if request.headers.get("if-none-match") == tag:
@@ -62,12 +62,12 @@ def fault(request: Request, error: RequestError) -> Response:
     return response
 
 
-def _render(template: str, voice: Voice, facts: dict[str, Any]) -> str:
+def _render(template: str, voice: Translator, facts: dict[str, Any]) -> str:
     words = json.dumps(voice.script(), ensure_ascii=False)
     return _templates().get_template(template).render(t=voice, words=words, **facts)
 
 
-def _switches(request: Request, voice: Voice) -> list[tuple[str, str, bool]]:
+def _switches(request: Request, voice: Translator) -> list[tuple[str, str, bool]]:
     """Return (language, address of this page in it, whether it is spoken) for each."""
     kept = [(name, value) for name, value in request.query_params.multi_items() if name != PARAMETER]
     path = request.url.path if request.method == "GET" else "/"

@@ -20,7 +20,7 @@ _ALWAYS = {
 }
 
 
-class Armour:
+class SecurityHeaders:
     """An ASGI application around another: adds the headers to whatever it answers."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 
 from msgspec import Struct
 
-from subtitle.aio import Client
-from subtitle.eta import Snapshot, Speeds, speeds
+from subtitle.aio import AsyncClient
+from subtitle.eta import QueueSnapshot, Speed, speeds
 from subtitle.messages import JobFacts, StatsInfo, Welcome
 from subtitled.http.errors import RequestError
 
@@ -29,12 +29,12 @@ SPEED_S = 30.0
 """Leases end one by one: a speed over a shorter time would jump."""
 
 
-class Look(Struct, frozen=True, kw_only=True):
+class StatusSnapshot(Struct, frozen=True, kw_only=True):
     """How the daemon is at one moment."""
 
     welcome: Welcome
     stats: StatsInfo
-    speed: Speeds
+    speed: Speed
     recent: tuple[JobFacts, ...]
     """The newest jobs, LISTED and one."""
     active: tuple[JobFacts, ...]
@@ -43,17 +43,17 @@ class Look(Struct, frozen=True, kw_only=True):
     """The newest of those that failed."""
 
 
-class Pulse:
+class StatusCache:
     """Asks one daemon, for all pages of one event loop."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: AsyncClient) -> None:
         """`client` may be used by others too."""
         self._client = client
-        self._seen: deque[Snapshot] = deque()
-        self._asking: asyncio.Task[Look] | None = None
+        self._seen: deque[QueueSnapshot] = deque()
+        self._asking: asyncio.Task[StatusSnapshot] | None = None
         self._asked_at = 0.0
 
-    async def look(self) -> Look:
+    async def look(self) -> StatusSnapshot:
         """Return how the daemon is now; raises RequestError and SubtitleError where it is away."""
         now = time.monotonic()
         if self._asking is None or (self._asking.done() and now - self._asked_at >= FRESH_S):
@@ -66,7 +66,7 @@ class Pulse:
         """Have the next look be a new one: something was done that shows."""
         self._asked_at = -FRESH_S
 
-    async def _ask(self) -> Look:
+    async def _ask(self) -> StatusSnapshot:
         async with patience():
             client = self._client
             welcome, stats, recent, active, failed = await asyncio.gather(
@@ -76,12 +76,14 @@ class Pulse:
                 client.list(ACTIVE, limit=MAX_ACTIVE),
                 client.list(("failed",), limit=MAX_FAILED),
             )
-        now = Snapshot(at=time.monotonic(), stats=stats)
+        now = QueueSnapshot(at=time.monotonic(), stats=stats)
         self._seen.append(now)
         while len(self._seen) > 2 and now.at - self._seen[1].at > SPEED_S:
             self._seen.popleft()
         speed = speeds(self._seen[0], now)
-        return Look(welcome=welcome, stats=stats, speed=speed, recent=recent, active=active, failed=failed)
+        return StatusSnapshot(
+            welcome=welcome, stats=stats, speed=speed, recent=recent, active=active, failed=failed
+        )
 
 
 @asynccontextmanager
@@ -94,7 +96,7 @@ async def patience() -> AsyncIterator[None]:
         raise RequestError(503, "unreachable", f"the daemon has not answered for {PATIENCE_S:g} s") from None
 
 
-def _heed(task: asyncio.Task[Look]) -> None:
-    """Look at what came of a task: those who asked may all have gone."""
+def _heed(task: asyncio.Task[StatusSnapshot]) -> None:
+    """StatusSnapshot at what came of a task: those who asked may all have gone."""
     if not task.cancelled():
         task.exception()

@@ -6,17 +6,17 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
-from subtitle.eta import Speeds
+from subtitle.eta import Speed
 from subtitle.messages import JobFacts, WorkerFacts
 from subtitle.progress import ENDED, progress_of
 from subtitled.web.health_summary import is_out
-from subtitled.web.i18n import Voice
+from subtitled.web.i18n import Translator
 from subtitled.web.language_names import TONGUES
 
 CANCELLABLE = frozenset({"receiving", "queued", "preparing", "transcribing"})
 
 
-class JobRow(Struct, frozen=True, kw_only=True):
+class JobViewModel(Struct, frozen=True, kw_only=True):
     """What is shown of one job."""
 
     id: str
@@ -35,7 +35,7 @@ class JobRow(Struct, frozen=True, kw_only=True):
     can_cancel: bool
 
 
-class WorkerRow(Struct, frozen=True, kw_only=True):
+class WorkerViewModel(Struct, frozen=True, kw_only=True):
     """What is shown of one worker."""
 
     slot: str
@@ -55,18 +55,18 @@ class WorkerRow(Struct, frozen=True, kw_only=True):
     cause: str
 
 
-def name_of(job: JobFacts, voice: Voice) -> str:
+def name_of(job: JobFacts, voice: Translator) -> str:
     """Return what a person calls a job: its file's name."""
     return job.source.rpartition("/")[2] or voice("job.unnamed")
 
 
-def job_row(job: JobFacts, voice: Voice) -> JobRow:
+def job_row(job: JobFacts, voice: Translator) -> JobViewModel:
     """Return a job's row."""
     progress = progress_of(job)
     is_under_way = job.state not in ENDED | {"queued"}
     is_measured = bool(progress.size_bytes if job.state == "receiving" else progress.audio_ms)
     fraction = progress.fraction if is_measured else None
-    return JobRow(
+    return JobViewModel(
         id=job.id,
         name=name_of(job, voice),
         path=job.source,
@@ -82,7 +82,7 @@ def job_row(job: JobFacts, voice: Voice) -> JobRow:
     )
 
 
-def _details(job: JobFacts, voice: Voice) -> Iterable[str]:
+def _details(job: JobFacts, voice: Translator) -> Iterable[str]:
     match job.state:
         case "receiving":
             part, whole = voice.size(job.received_bytes), voice.size(job.size)
@@ -107,12 +107,14 @@ def _details(job: JobFacts, voice: Voice) -> Iterable[str]:
         yield job.owner
 
 
-def worker_row(worker: WorkerFacts, speed: Speeds, names: Mapping[str, str], voice: Voice) -> WorkerRow:
+def worker_row(
+    worker: WorkerFacts, speed: Speed, names: Mapping[str, str], voice: Translator
+) -> WorkerViewModel:
     """Return a worker's row; `names` of the jobs that may be under way, by id."""
     sign = {"idle": "done", "busy": "busy", "starting": "wait", "draining": "off"}.get(worker.state, "warn")
     times = speed.slots.get(worker.slot, 0.0) if worker.jobs else 0.0
     used, whole = worker.memory_used_bytes, worker.memory_total_bytes
-    return WorkerRow(
+    return WorkerViewModel(
         slot=worker.slot,
         device=worker.device,
         model=worker.device.removeprefix("NVIDIA ").removeprefix("GeForce "),
@@ -127,7 +129,7 @@ def worker_row(worker: WorkerFacts, speed: Speeds, names: Mapping[str, str], voi
     )
 
 
-def _link(worker: WorkerFacts, voice: Voice) -> str:
+def _link(worker: WorkerFacts, voice: Translator) -> str:
     far = f"{voice.number(worker.round_trip_ms)} ms"
     sent, got = voice.size(worker.sent_bytes), voice.size(worker.received_bytes)
     return voice("worker.link", time=far, sent=sent, got=got)

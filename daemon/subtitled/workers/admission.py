@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from subtitled.core.protocol import PROTOCOL, Join
+from subtitled.core.protocol import PROTOCOL, JoinSession
 from subtitled.version import VERSION
 
 
-def why_not_to_join(join: Join) -> str:
+def why_not_to_join(join: JoinSession) -> str:
     """Return why a worker is of no use to this daemon, and what to do; "" if it is welcome."""
     if join.version != VERSION:
         return (
@@ -19,7 +19,7 @@ def why_not_to_join(join: Join) -> str:
     return ""
 
 
-class Weights:
+class ModelWeightsCheck:
     """The weights that all workers must have: those of the configuration, of a worker on this host, or of the first to come."""
 
     def __init__(self, pin: str) -> None:

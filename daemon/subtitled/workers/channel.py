@@ -12,9 +12,9 @@ import zmq
 from subtitle.codec import Buffer
 from subtitled import log
 from subtitled.core.protocol import (
+    ExitReason,
     FromWorker,
     Heartbeat,
-    LastWords,
     ToWorker,
     WorkerSettings,
     from_worker,
@@ -27,7 +27,7 @@ LINGER_MS = 2000
 """How long a dying worker waits for its last words to leave."""
 
 
-class Work(Protocol):
+class RoleHandler(Protocol):
     """What a role does with the messages that come."""
 
     def receive(self, message: ToWorker, blobs: Sequence[memoryview]) -> None:
@@ -37,7 +37,7 @@ class Work(Protocol):
         """Return the present heartbeat; must not block."""
 
 
-class Port(Protocol):
+class MessagePort(Protocol):
     """Through which a role's threads speak; both may be called from any of them."""
 
     def post(self, message: FromWorker, blobs: Sequence[Any] = ()) -> None:
@@ -72,7 +72,7 @@ class Channel:
         self._exit = code
         self._outbox.wake()
 
-    def serve(self, work: Work) -> ExitCode:
+    def serve(self, work: RoleHandler) -> ExitCode:
         """Receive and send until `stop`; a heartbeat leaves whenever one is due."""
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
@@ -107,7 +107,7 @@ class Channel:
         self._socket.send_multipart(from_worker.encode(message, blobs), copy=False)
 
 
-def start_thread(port: Port, name: str, run: Callable[[], None]) -> None:
+def start_thread(port: MessagePort, name: str, run: Callable[[], None]) -> None:
     """Run `run` in a thread of the worker; what it raises is logged, told as last words, and ends the process."""
     logger = log.get()
 
@@ -116,7 +116,7 @@ def start_thread(port: Port, name: str, run: Callable[[], None]) -> None:
             run()
         except Exception as error:
             logger.exception(log.WORKER_LOST, cause=f"{type(error).__name__}: {error}")
-            port.post(LastWords(cause=f"{type(error).__name__}: {error}"))
+            port.post(ExitReason(cause=f"{type(error).__name__}: {error}"))
             port.stop(ExitCode.FAILED)
 
     threading.Thread(target=guarded, name=name, daemon=True).start()

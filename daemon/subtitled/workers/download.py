@@ -6,8 +6,8 @@ import time
 
 from subtitled import log
 from subtitled.asr.hub import fetch
-from subtitled.asr.model import NotReachableError
-from subtitled.core.protocol import LastWords, WorkerSettings
+from subtitled.asr.model import HubUnreachableError
+from subtitled.core.protocol import ExitReason, WorkerSettings
 from subtitled.errors import ExitCode, ModelError
 from subtitled.workers.channel import Channel
 
@@ -24,11 +24,11 @@ def run(channel: Channel, settings: WorkerSettings) -> ExitCode:
 
     try:
         folder = fetch(model, tell)
-    except NotReachableError as error:
-        channel.post(LastWords(cause=str(error)))
+    except HubUnreachableError as error:
+        channel.post(ExitReason(cause=str(error)))
         return ExitCode.FAILED
     except ModelError as error:
-        channel.post(LastWords(cause=str(error)))
+        channel.post(ExitReason(cause=str(error)))
         return ExitCode.FATAL
     logger.info(
         log.MODEL_FETCHED,

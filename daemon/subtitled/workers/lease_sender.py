@@ -12,20 +12,24 @@ from subtitled.core import protocol as be
 from subtitled.core.broker import Broker
 from subtitled.core.records import SegmentKey
 from subtitled.workers.codec_choice import Mode, choose
-from subtitled.workers.packing import Packing, Sound
-from subtitled.workers.remote_listener import Gate
+from subtitled.workers.packing import LeasePacker, Sound
+from subtitled.workers.remote_listener import RemoteListener
 
 
-class Shipping:
+class LeaseSender:
     """Belongs to the thread of the server's loop."""
 
     def __init__(
-        self, gate: Gate, broker: Broker, mode: Mode, call_back: Callable[[Callable[[], None]], None]
+        self,
+        gate: RemoteListener,
+        broker: Broker,
+        mode: Mode,
+        call_back: Callable[[Callable[[], None]], None],
     ) -> None:
         """Start nothing yet; `call_back`, called in another thread, has a function called in the loop's."""
         self._gate = gate
         self._broker = broker
-        self._packing = Packing(call_back)
+        self._packing = LeasePacker(call_back)
         self.mode = mode
         """As configured."""
 
@@ -57,8 +61,8 @@ class Shipping:
 
     def _windows_per_s(self, slot: str) -> float | None:
         """Return the segments that a worker decodes in a second; None before its first answer."""
-        worker = self._broker.roster.workers[slot]
-        return self._broker.leasing.sizing.decodes_per_s(worker) if worker.pace.leases else None
+        worker = self._broker.worker_table.workers[slot]
+        return self._broker.lease_dispatch.sizing.decodes_per_s(worker) if worker.pace.leases else None
 
     def _send_packed(
         self, worker: str, message: be.Transcribe, pcm_bytes: int, blobs: Sequence[zmq.Frame]

@@ -24,13 +24,13 @@ from subtitled.media.existing_subtitles import unless_of
 from subtitled.network.auth import Authenticator
 from subtitled.network.sockets import bind_workers
 from subtitled.observability.metrics import Metrics
-from subtitled.observability.monitor import Vitals
+from subtitled.observability.monitor import Monitor
 from subtitled.storage.store import Store
 from subtitled.version import VERSION
-from subtitled.workers.admission import Weights
-from subtitled.workers.lease_sender import Shipping
+from subtitled.workers.admission import ModelWeightsCheck
+from subtitled.workers.lease_sender import LeaseSender
 from subtitled.workers.message_events import BYTES_PER_SAMPLE, event_of, is_remote
-from subtitled.workers.remote_listener import Gate
+from subtitled.workers.remote_listener import RemoteListener
 from subtitled.workers.supervisor import Supervisor
 
 MAX_PER_TURN = 256
@@ -38,7 +38,7 @@ MAX_PER_TURN = 256
 _log = log.get()
 
 
-class WorkerLink:
+class WorkerListener:
     """Starts workers, sends them work, turns what they say into events; on the thread of the server's loop."""
 
     def __init__(
@@ -53,7 +53,7 @@ class WorkerLink:
         broker: Broker,
         metrics: Metrics,
         store: Store,
-        vitals: Vitals,
+        vitals: Monitor,
     ) -> None:
         """Bind the sockets; raises SubtitledError where that cannot be done.
 
@@ -62,13 +62,15 @@ class WorkerLink:
         self._config = config
         self._devices = {device.slot: device for device in devices}
         self._socket = bind_workers(context, config.listen.workers)
-        self.gate: Gate | None = None
+        self.gate: RemoteListener | None = None
         """The door for workers on other hosts, where the configuration has one."""
-        self._shipping: Shipping | None = None
+        self._shipping: LeaseSender | None = None
         if config.remote.listen:
-            self.gate = Gate(config, context, authenticator=authenticator, broker=broker, metrics=metrics)
-            self._shipping = Shipping(self.gate, broker, config.remote.wire_codec, call_back)
-        self._weights = self.gate.weights if self.gate else Weights(config.model.digest)
+            self.gate = RemoteListener(
+                config, context, authenticator=authenticator, broker=broker, metrics=metrics
+            )
+            self._shipping = LeaseSender(self.gate, broker, config.remote.wire_codec, call_back)
+        self._weights = self.gate.weights if self.gate else ModelWeightsCheck(config.model.digest)
         self._supervisor = supervisor
         self._broker = broker
         self._metrics = metrics
@@ -144,7 +146,7 @@ class WorkerLink:
             slot,
             (item.samples for item in action.items),
             window_samples=self._broker.window_samples or action.lease.samples,
-            batch_size=self._broker.leasing.batch_size(self._broker.roster.workers[slot]),
+            batch_size=self._broker.lease_dispatch.batch_size(self._broker.worker_table.workers[slot]),
         )
         items = tuple(
             be.Item(
@@ -239,7 +241,7 @@ class WorkerLink:
     @property
     def is_hopeless(self) -> bool:
         """There are transcribe workers, and starting any of them again cannot help."""
-        workers = list(self._broker.roster.of(Role.TRANSCRIBE))
+        workers = list(self._broker.worker_table.of(Role.TRANSCRIBE))
         return bool(workers) and all(worker.is_hopeless for worker in workers)
 
     def poll(self, wait_ms: int) -> bool:
@@ -264,12 +266,12 @@ class WorkerLink:
         if self.gate is not None:
             self.gate.welcome(time.monotonic())
         for key in keys:
-            segment = self._broker.ledger.find(key)
+            segment = self._broker.live_jobs.find(key)
             if segment is None or not segment.has_pcm:
                 self._pcm.pop(key, None)
 
     def _keep_pcm(self, event: ev.Prepared, pcm: zmq.Frame) -> SegmentKey | None:
-        found = self._broker.feeding.feeder(event.worker, event.feed)
+        found = self._broker.prepare_dispatch.feeder(event.worker, event.feed)
         if found is None:
             return None
         key = SegmentKey(found[1].job, event.plan.index)
@@ -279,7 +281,7 @@ class WorkerLink:
     def _event(self, worker: str, message: be.FromWorker) -> ev.Event:
         if isinstance(message, be.Ready):
             return self._on_ready(worker, message)
-        if isinstance(message, be.LastWords):
+        if isinstance(message, be.ExitReason):
             self._supervisor.note_last_words(worker, message.cause)
         self._account(worker.rpartition(".")[0], worker, message)
         return event_of(worker, message)
@@ -347,9 +349,9 @@ class WorkerLink:
         return cause
 
 
-def _recipe(job: Job) -> be.Recipe:
+def _recipe(job: Job) -> be.PlanSettings:
     """Return the settings of a job's plan: the server's of the time it was first planned, and its own over them."""
-    recipe = msgspec.msgpack.decode(job.recipe, type=be.Recipe)
+    recipe = msgspec.msgpack.decode(job.recipe, type=be.PlanSettings)
     own = msgspec.structs.asdict(job.options.vad)
     return msgspec.structs.replace(recipe, **{key: value for key, value in own.items() if value is not None})
 

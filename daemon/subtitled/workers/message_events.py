@@ -23,8 +23,8 @@ def event_of(worker: str, message: be.FromWorker) -> ev.Event:
             return ev.PlanComplete(
                 worker=worker, feed=feed, media=msgspec.msgpack.encode(media), waveform=waveform
             )
-        case be.Needless(feed=feed, cause=cause):
-            return ev.Needless(worker=worker, feed=feed, cause=cause)
+        case be.AlreadySubtitled(feed=feed, cause=cause):
+            return ev.FileAlreadySubtitled(worker=worker, feed=feed, cause=cause)
         case be.Transcribed(lease=lease, items=items):
             return ev.Transcribed(
                 worker=worker, lease=lease, outcomes=tuple(_outcome(item) for item in items)
@@ -35,7 +35,7 @@ def event_of(worker: str, message: be.FromWorker) -> ev.Event:
             if lease:
                 return ev.LeaseRefused(worker=worker, lease=lease, cause=cause)
             return ev.PrepareRefused(worker=worker, feed=feed, cause=cause)
-        case be.Ready() | be.LastWords() | be.Join() | be.Echo() | be.Received() | be.Leaving():
+        case be.Ready() | be.ExitReason() | be.JoinSession() | be.Echo() | be.Received() | be.WorkerLeaves():
             return ev.WorkerHeard(worker)
 
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from subtitled import log
 from subtitled.asr.hub import may_need_fetching
 from subtitled.core.policy import backoff
-from subtitled.workers.supervisor import Exit
+from subtitled.workers.supervisor import ProcessExit
 
 SLOT = "model"
 _log = log.get()
 
 
-class ModelStep:
+class ModelDownload:
     """Starts the process, once or as often as it takes; belongs to the thread of the server's loop."""
 
     def __init__(self, name: str, spawn: Callable[[str], None]) -> None:
@@ -38,7 +38,7 @@ class ModelStep:
             _log.info(log.MODEL_FETCHING, model=self._name, attempt=len(self._tries) + 1)
             self._spawn(f"{SLOT}.{len(self._tries) + 1}")
 
-    def take(self, end: Exit, now: float) -> bool:
+    def take(self, end: ProcessExit, now: float) -> bool:
         """Note the end of a process; False when it was not this step's."""
         if end.worker.rpartition(".")[0] != SLOT:
             return False

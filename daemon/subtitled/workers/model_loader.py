@@ -11,8 +11,8 @@ from msgspec import Struct
 
 from subtitled.asr.cuda import preload_libraries
 from subtitled.asr.engine import Engine
-from subtitled.asr.idle_unload import Residence
-from subtitled.asr.model import NotReachableError, auto_batch_size, locate
+from subtitled.asr.idle_unload import IdleUnload
+from subtitled.asr.model import HubUnreachableError, auto_batch_size, locate
 from subtitled.config.model_files import digest_of
 from subtitled.core.protocol import EngineSettings, Ready
 from subtitled.errors import ExitCode, ModelError
@@ -25,7 +25,7 @@ Load = Callable[..., "WhisperModel"]
 """`speech.model.load`, or what does as it does."""
 
 
-class LoadError(Exception):
+class ModelLoadError(Exception):
     """The model is not loaded; the message says why, `code` whether starting again may help."""
 
     def __init__(self, cause: str, code: ExitCode) -> None:
@@ -33,14 +33,14 @@ class LoadError(Exception):
         self.code = code
 
 
-class Loaded(Struct, frozen=True, kw_only=True):
+class LoadedModel(Struct, frozen=True, kw_only=True):
     """A model in memory, ready to decode."""
 
     settings: EngineSettings
     device: str
     """"cpu" or "cuda"."""
     engine: Engine
-    residence: Residence
+    residence: IdleUnload
     compute_type: str
     digest: str
     """SHA-256 of its weights; "" where that was not asked for."""
@@ -66,8 +66,8 @@ class Loaded(Struct, frozen=True, kw_only=True):
 
 def load_model(
     settings: EngineSettings, *, device: str, cpu_threads: int, wants_digest: bool, load: Load
-) -> Loaded:
-    """Load the model, which is on this machine; blocks for as long as that takes. Raises LoadError."""
+) -> LoadedModel:
+    """Load the model, which is on this machine; blocks for as long as that takes. Raises ModelLoadError."""
     started = time.monotonic()
     if device != "cpu":
         preload_libraries()
@@ -86,23 +86,23 @@ def load_model(
                 streams=settings.streams,
             )
             found = digest.result() if digest else ""
-    except NotReachableError as error:
-        raise LoadError(str(error), ExitCode.FAILED) from error
+    except HubUnreachableError as error:
+        raise ModelLoadError(str(error), ExitCode.FAILED) from error
     except (ModelError, OSError) as error:
-        raise LoadError(str(error), ExitCode.FATAL) from error
+        raise ModelLoadError(str(error), ExitCode.FATAL) from error
     except RuntimeError as error:
-        raise LoadError(f"{device}: {error}", ExitCode.CUDA) from error
+        raise ModelLoadError(f"{device}: {error}", ExitCode.CUDA) from error
     engine = Engine(
         model,
         beam_size=settings.beam_size,
         batch_size=settings.batch_size or auto_batch_size(settings.model, device, streams=settings.streams),
         decoding=settings.decoding,
     )
-    return Loaded(
+    return LoadedModel(
         settings=settings,
         device=device,
         engine=engine,
-        residence=Residence(model.model, settings.idle_unload_s),
+        residence=IdleUnload(model.model, settings.idle_unload_s),
         compute_type=str(model.model.compute_type),
         digest=found,
         load_s=time.monotonic() - started,

@@ -27,7 +27,7 @@ class _Parcel(Struct, frozen=True):
         return all(blob.done() for blob in self.blobs if isinstance(blob, Future))
 
 
-class Packing:
+class LeasePacker:
     """Belongs to the thread of the server's loop; one thread of its own encodes 8,000 seconds of audio in a second."""
 
     def __init__(self, call_back: Callable[[Callable[[], None]], None]) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 from subtitled.config import schema
 from subtitled.core.protocol import (
     Abandon,
-    Credit,
+    AlreadySubtitled,
     Drain,
+    FeedCredit,
     Heartbeat,
     Media,
-    Needless,
     PlanComplete,
     Prepare,
     Prepared,
@@ -30,7 +30,7 @@ from subtitled.core.protocol import (
 from subtitled.errors import ExitCode, MediaError
 from subtitled.media.existing_subtitles import needless
 from subtitled.media.ingest import Ingest, recut
-from subtitled.media.ingest import Prepared as Segment
+from subtitled.media.ingest import IngestedSegment as Segment
 from subtitled.version import VERSION
 from subtitled.workers.channel import Channel, start_thread
 
@@ -81,7 +81,7 @@ class _Task:
             self._credit_bytes -= pcm_bytes
 
 
-class PrepareWork:
+class PrepareRole:
     """Reads files in a thread of its own; see `worker.Work`."""
 
     def __init__(self, channel: Channel) -> None:
@@ -96,7 +96,7 @@ class PrepareWork:
             case Prepare():
                 self._task = _Task(message)
                 self._orders.put(self._task)
-            case Credit(feed=feed, bytes=count):
+            case FeedCredit(feed=feed, bytes=count):
                 if self._task and self._task.order.feed == feed:
                     self._task.grant(count)
             case Abandon(feed=feed):
@@ -125,7 +125,7 @@ class PrepareWork:
             except _AbandonedError:
                 pass
             except _NeedlessError as found:
-                self._channel.post(Needless(feed=task.order.feed, cause=str(found)))
+                self._channel.post(AlreadySubtitled(feed=task.order.feed, cause=str(found)))
             except MediaError as error:
                 self._channel.post(Refused(feed=task.order.feed, cause=str(error)))
             else:
@@ -143,10 +143,12 @@ class PrepareWork:
             _check_unchanged(order, path)
             return PlanComplete(feed=order.feed, media=Media())
         recipe = order.recipe
-        vad = schema.Vad(
+        vad = schema.VadConfig(
             threshold=recipe.threshold, min_silence_ms=recipe.min_silence_ms, pad_ms=recipe.pad_ms
         )
-        segments = schema.Segments(min_speech_ms=recipe.min_speech_ms, max_segment_s=recipe.max_segment_s)
+        segments = schema.SegmentsConfig(
+            min_speech_ms=recipe.min_speech_ms, max_segment_s=recipe.max_segment_s
+        )
         with Ingest(
             path,
             vad=vad,
@@ -202,6 +204,6 @@ def _check_unchanged(order: Prepare, path: str) -> None:
 def run(channel: Channel, settings: WorkerSettings) -> ExitCode:
     """Serve until drained."""
     del settings
-    work = PrepareWork(channel)
+    work = PrepareRole(channel)
     channel.post(Ready(version=VERSION, credit=1))
     return channel.serve(work)

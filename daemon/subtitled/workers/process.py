@@ -15,7 +15,7 @@ import msgspec
 
 from subtitled import log
 from subtitled.core.protocol import (
-    LastWords,
+    ExitReason,
     WorkerSettings,
 )
 from subtitled.errors import ExitCode
@@ -49,7 +49,7 @@ def main(argv: Sequence[str], transcribe: Run | None = None) -> int:
         code = (transcribe if transcribe and settings.role == "transcribe" else run)(channel, settings)
     except Exception as error:  # noqa: BLE001 - the boundary of the process
         log.get().exception(log.WORKER_LOST, cause=f"{type(error).__name__}: {error}")
-        channel.post(LastWords(cause=f"{type(error).__name__}: {error}"))
+        channel.post(ExitReason(cause=f"{type(error).__name__}: {error}"))
         code = ExitCode.FAILED
     channel.close()
     # Threads that hang in native code must not keep a finished worker alive.

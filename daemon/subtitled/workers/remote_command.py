@@ -82,8 +82,8 @@ def worker(
     from subtitled.config.addresses import host_of
     from subtitled.errors import SubtitledError
     from subtitled.runtime.processes import die_with_parent, keep_memory
-    from subtitled.workers.remote_connection import Place
-    from subtitled.workers.remote_worker import RemoteWorker, Settings
+    from subtitled.workers.remote_connection import WorkerPlace
+    from subtitled.workers.remote_worker import RemoteWorker, RemoteWorkerSettings
 
     if parent is not None:
         die_with_parent(parent)
@@ -110,10 +110,10 @@ def worker(
     log.configure(log_level, log_format, sys.stderr)
     if chosen.kind == "cpu":
         keep_memory()
-    settings = Settings(
+    settings = RemoteWorkerSettings(
         endpoint=endpoint,
         key=key,
-        place=Place(name=place, device="CPU" if chosen.kind == "cpu" else chosen.name),
+        place=WorkerPlace(name=place, device="CPU" if chosen.kind == "cpu" else chosen.name),
         device=chosen.kind,
         model=model,
         cpu_threads=cpu_threads or os.cpu_count() or 1,

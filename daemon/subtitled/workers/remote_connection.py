@@ -26,7 +26,7 @@ LINGER_MS = 2000
 """How long what was said last may take to leave."""
 
 
-class Place(Struct, frozen=True, kw_only=True):
+class WorkerPlace(Struct, frozen=True, kw_only=True):
     """What a worker says of itself."""
 
     name: str
@@ -35,12 +35,12 @@ class Place(Struct, frozen=True, kw_only=True):
     """For people."""
 
 
-class EndedError(Exception):
+class SessionEndedError(Exception):
     """The session is over; the message says why."""
 
 
-class Dialling:
-    """Belongs to one thread. After EndedError, or an UnreachableError of the connection, only `close` may be called."""
+class RemoteConnection:
+    """Belongs to one thread. After SessionEndedError, or an UnreachableError of the connection, only `close` may be called."""
 
     def __init__(
         self,
@@ -48,11 +48,11 @@ class Dialling:
         endpoint: str,
         key: Key,
         *,
-        place: Place,
+        place: WorkerPlace,
         previous: str,
     ) -> None:
         """Begin to connect; `previous` is what the worker was called before. Raises UnreachableError."""
-        self._join = be.Join(
+        self._join = be.JoinSession(
             version=VERSION,
             protocol=be.PROTOCOL,
             place=place.name,
@@ -62,7 +62,7 @@ class Dialling:
         )
         self._socket, self._monitor = open_socket(context, endpoint, key)
         self._socket.setsockopt(zmq.LINGER, LINGER_MS)
-        self.welcome: be.Welcome | None = None
+        self.welcome: be.SessionAccepted | None = None
         """The daemon's answer; None before it."""
         self.opened_at = self._heard_at = time.monotonic()
         self._due = 0.0
@@ -84,9 +84,9 @@ class Dialling:
         return self.welcome.silence_s if self.welcome else SILENCE_S
 
     def tick(self, now: float) -> float:
-        """Say what is due, and return when something is due next; raises EndedError, UnreachableError."""
+        """Say what is due, and return when something is due next; raises SessionEndedError, UnreachableError."""
         if self._monitor.is_lost():
-            raise EndedError("the connection was lost")
+            raise SessionEndedError("the connection was lost")
         if not self._monitor.is_up:
             return now + 0.1
         self.check_silence(now)
@@ -97,19 +97,19 @@ class Dialling:
         return self._due
 
     def check_silence(self, now: float) -> None:
-        """Raise EndedError if nothing was heard of the daemon for too long: what it gave is others' by now."""
+        """Raise SessionEndedError if nothing was heard of the daemon for too long: what it gave is others' by now."""
         if self.welcome and now - self._heard_at > self.silence_s:
-            raise EndedError(f"nothing was heard of the daemon for {now - self._heard_at:.0f} s")
+            raise SessionEndedError(f"nothing was heard of the daemon for {now - self._heard_at:.0f} s")
 
     def send(self, message: be.FromWorker, blobs: Sequence[Buffer] = ()) -> None:
-        """Send a message; raises EndedError where the daemon does not take it."""
+        """Send a message; raises SessionEndedError where the daemon does not take it."""
         try:
             self._socket.send_multipart(be.from_worker.encode(message, blobs), zmq.NOBLOCK, copy=False)
         except zmq.Again:
-            raise EndedError("the daemon reads nothing") from None
+            raise SessionEndedError("the daemon reads nothing") from None
 
     def receive(self) -> tuple[be.ToWorker, list[memoryview]] | None:
-        """Return the next message that is not answered here; None where there is none. Raises EndedError."""
+        """Return the next message that is not answered here; None where there is none. Raises SessionEndedError."""
         while True:
             try:
                 frames: list[Any] = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
@@ -118,7 +118,7 @@ class Dialling:
             try:
                 message, blobs = be.to_worker.decode([frame.buffer for frame in frames])
             except ProtocolError as error:
-                raise EndedError(f"the daemon spoke nonsense: {error}") from error
+                raise SessionEndedError(f"the daemon spoke nonsense: {error}") from error
             now = time.monotonic()
             self._heard_at = now
             match message:
@@ -126,7 +126,7 @@ class Dialling:
                     if stamp_s:
                         self.send(be.Echo(stamp_s=stamp_s, clock_s=time.time()))
                     continue
-                case be.Welcome():
+                case be.SessionAccepted():
                     self.welcome = self.welcome or message
                     self._due = now
                 case be.Transcribe(lease=lease):

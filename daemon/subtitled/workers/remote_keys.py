@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from subtitled import log
 from subtitled.network.auth import AllowList
 from subtitled.observability.metrics import Metrics
-from subtitled.workers.remote_session import Remembered
+from subtitled.workers.remote_session import PreviousSession
 
 _log = log.get()
 
 
-class Keyring:
+class RemoteKeys:
     """Those of the configuration, and those that were made since; belongs to the loop's thread, but for refusals."""
 
     def __init__(self, keys: Mapping[str, str], metrics: Metrics) -> None:
@@ -20,7 +20,7 @@ class Keyring:
         self._metrics = metrics
         self._keys = dict(keys)
         self._guests: dict[str, str] = {}
-        self._refused: Remembered[str] = Remembered()
+        self._refused: PreviousSession[str] = PreviousSession()
         self.allowed: AllowList[str] = AllowList(self._by_key(), refused=self._refuse)
 
     def replace(self, keys: Mapping[str, str]) -> None:

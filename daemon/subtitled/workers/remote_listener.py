@@ -21,15 +21,15 @@ from subtitled.core.broker import Broker
 from subtitled.core.config_mapping import engine_of
 from subtitled.core.states import WorkerState
 from subtitled.network.auth import Authenticator, server_key, server_key_path
-from subtitled.network.listeners import Door, lock
+from subtitled.network.listeners import Listener, lock
 from subtitled.network.rate_limit import RateLimit
-from subtitled.network.router_reader import Inlet, is_chosen
+from subtitled.network.router_reader import RouterReader, is_chosen
 from subtitled.network.sockets import bind, open_router
 from subtitled.observability.metrics import Metrics
-from subtitled.workers.admission import Weights, why_not_to_join
+from subtitled.workers.admission import ModelWeightsCheck, why_not_to_join
 from subtitled.workers.codec_choice import LinkMeter
-from subtitled.workers.remote_keys import Keyring
-from subtitled.workers.remote_session import Remembered, Session, Sessions
+from subtitled.workers.remote_keys import RemoteKeys
+from subtitled.workers.remote_session import PreviousSession, RemoteSession, RemoteSessions
 from subtitled.workers.remote_validation import why_implausible
 
 ZAP_DOMAIN = "subtitled-workers"
@@ -53,7 +53,7 @@ _log = log.get()
 EventOf = Callable[[str, be.FromWorker], ev.Event]
 
 
-class Gate:
+class RemoteListener:
     """Belongs to the thread of the server's loop."""
 
     def __init__(
@@ -69,25 +69,25 @@ class Gate:
         self._config = config
         self._broker = broker
         self._metrics = metrics
-        self.keys = Keyring(config.remote.keys, metrics)
-        self._in = Sessions()
-        self._pending: dict[str, tuple[bytes, str, be.Join]] = {}
+        self.keys = RemoteKeys(config.remote.keys, metrics)
+        self._in = RemoteSessions()
+        self._pending: dict[str, tuple[bytes, str, be.JoinSession]] = {}
         """Those who have joined in this turn, by slot: connection, key, what they said."""
-        self._deaf: Remembered[bytes] = Remembered()
+        self._deaf: PreviousSession[bytes] = PreviousSession()
         """Connections that are not listened to."""
-        self._refused: Remembered[tuple[str, str]] = Remembered()
+        self._refused: PreviousSession[tuple[str, str]] = PreviousSession()
         """Who was told why it is not wanted; the log has each once."""
         self._ended: list[ev.Event] = []
         self._rate = RateLimit(MESSAGES_PER_S)
         self._joins = RateLimit(JOINS_PER_S)
-        self.weights = Weights(config.model.digest)
+        self.weights = ModelWeightsCheck(config.model.digest)
         authenticator.admit(ZAP_DOMAIN, self.keys.allowed)
         try:
             self.door = _open(context, config)
         except BaseException:
             authenticator.stop()
             raise
-        self._inlet = Inlet(self.door.socket, MAX_FRAMES)
+        self._inlet = RouterReader(self.door.socket, MAX_FRAMES)
         _log.info(log.REMOTE_LISTENING, endpoint=config.remote.listen, keys=sorted(config.remote.keys))
 
     # -- who may come in -------------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ class Gate:
     # -- what comes in ---------------------------------------------------------------------------------------
 
     @property
-    def sessions(self) -> dict[str, Session]:
+    def sessions(self) -> dict[str, RemoteSession]:
         """Who is in, by identity; not to be changed."""
         return self._in.by_identity
 
@@ -148,7 +148,7 @@ class Gate:
         except ProtocolError as error:
             return self._stop_listening(route, host, f"spoke nonsense: {error}")
         session = self._in.by_route.get(route)
-        if isinstance(message, be.Join):
+        if isinstance(message, be.JoinSession):
             return [] if session else self._on_join(route, str(frames[0].get("User-Id")), host, message, now)
         if session is None:
             return self._on_stranger(route, message)
@@ -161,7 +161,7 @@ class Gate:
         return [*self._events(session, message, now, event_of), ev.WorkerHeard(session.identity)]
 
     def _events(
-        self, session: Session, message: be.FromWorker, now: float, event_of: EventOf
+        self, session: RemoteSession, message: be.FromWorker, now: float, event_of: EventOf
     ) -> list[ev.Event]:
         match message:
             case be.Echo(stamp_s=stamp_s, clock_s=clock_s):
@@ -170,9 +170,9 @@ class Gate:
                 is_measured = session.meter.received(lease, now)
                 arrived = ev.LeaseReceived(worker=session.identity, lease=lease)
                 return [arrived, *(self._measured(session) if is_measured else [])]
-            case be.Leaving(cause=cause):
+            case be.WorkerLeaves(cause=cause):
                 return [ev.WorkerLeaving(worker=session.identity, cause=cause)]
-            case be.LastWords(cause=cause):
+            case be.ExitReason(cause=cause):
                 return [self._end(session, cause)]
             case be.Ready():
                 cause = self.weights.why_not(session.identity, message.model_digest, is_remote=True)
@@ -184,7 +184,7 @@ class Gate:
             case _:
                 return [event_of(session.identity, message)]
 
-    def _measured(self, session: Session) -> list[ev.Event]:
+    def _measured(self, session: RemoteSession) -> list[ev.Event]:
         if session.round_trip_s is None:
             return []
         self._metrics.worker_round_trip.labels(session.slot).set(session.round_trip_s)
@@ -193,7 +193,7 @@ class Gate:
             ev.Measured(worker=session.identity, round_trip_s=session.round_trip_s, bytes_per_s=bytes_per_s)
         ]
 
-    def _on_join(self, route: bytes, key: str, host: str, join: be.Join, now: float) -> list[ev.Event]:
+    def _on_join(self, route: bytes, key: str, host: str, join: be.JoinSession, now: float) -> list[ev.Event]:
         slot = f"{host}/{join.place}"
         if cause := why_not_to_join(join):
             self._refuse(route, slot, cause, is_final=True)
@@ -206,7 +206,7 @@ class Gate:
         if self._in.count_of(host) >= MAX_SESSIONS:
             self._refuse(route, slot, f"{MAX_SESSIONS} workers with this key are there", is_final=False)
             return []
-        known = self._broker.roster.workers.get(slot)
+        known = self._broker.worker_table.workers.get(slot)
         held = self._in.by_identity.get(known.identity) if known else None
         if held is not None and held.identity != join.previous and self._is_there(held, now):
             cause = f"{held.identity}, on {held.join.hostname}, is there; give each worker of a key a --place of its own"
@@ -215,13 +215,13 @@ class Gate:
         self._pending[slot] = (route, key, join)
         return [ev.WorkerJoined(slot=slot, previous=join.previous)]
 
-    def _is_there(self, session: Session, now: float) -> bool:
+    def _is_there(self, session: RemoteSession, now: float) -> bool:
         is_fresh = now - session.heard_at < FRESH_BEATS * self._config.recovery.heartbeat_s
         return is_fresh and self._say(session.route, be.Probe(stamp_s=0.0))
 
     def _on_stranger(self, route: bytes, message: be.FromWorker) -> list[ev.Event]:
         """Tell a connection without a session so; what it has done for a session that is over is told as late."""
-        self._say(route, be.Unknown())
+        self._say(route, be.SessionUnknown())
         past = self._in.past(route)
         if past is not None and isinstance(message, be.Transcribed):
             return [ev.Transcribed(worker=past, lease=message.lease, outcomes=())]
@@ -230,13 +230,13 @@ class Gate:
     def welcome(self, now: float) -> None:
         """Answer those who have joined, now that the broker has heard of them."""
         for slot, (route, key, join) in self._pending.items():
-            worker = self._broker.roster.workers.get(slot)
+            worker = self._broker.worker_table.workers.get(slot)
             if worker is None or worker.state is not WorkerState.STARTING:
                 cause = worker.cause if worker and worker.state is WorkerState.BROKEN else "the daemon stops"
                 self._refuse(route, slot, cause, is_final=False)
                 continue
             recovery = self._config.recovery
-            session = Session(
+            session = RemoteSession(
                 route=route,
                 identity=worker.identity,
                 key=key,
@@ -251,7 +251,7 @@ class Gate:
             engine = engine_of(self._config, is_gpu=True)
             self._say(
                 route,
-                be.Welcome(
+                be.SessionAccepted(
                     identity=worker.identity,
                     heartbeat_s=recovery.heartbeat_s,
                     silence_s=recovery.silence_s,
@@ -288,7 +288,7 @@ class Gate:
         """Forget a worker, which is told that it is not known: what killing is for those of this host."""
         session = self._in.by_identity.get(worker)
         if session is not None:
-            self._say(session.route, be.Unknown())
+            self._say(session.route, be.SessionUnknown())
             self._ended.append(self._end(session, cause))
         else:
             self._ended.append(ev.WorkerExited(worker=worker, is_fatal=False, cause=cause))
@@ -312,7 +312,7 @@ class Gate:
             self._metrics.worker_bytes.labels(session.slot, "sent").inc(size)
         return True
 
-    def _probe(self, session: Session, now: float) -> list[ev.Event]:
+    def _probe(self, session: RemoteSession, now: float) -> list[ev.Event]:
         """Ask a worker whether it is there, and how far away; the connection of one that was killed is gone."""
         session.probe_at = now + self._config.recovery.heartbeat_s
         if not session.probed_s:
@@ -324,11 +324,11 @@ class Gate:
     # -- the end of a session --------------------------------------------------------------------------------
 
     def _refuse(self, route: bytes, slot: str, cause: str, *, is_final: bool) -> None:
-        self._say(route, be.TurnedAway(cause=cause, is_final=is_final))
+        self._say(route, be.SessionRefused(cause=cause, is_final=is_final))
         if self._refused.note((slot, cause)):
             _log.warning(log.WORKER_REFUSED, worker=slot, cause=cause)
 
-    def _turn_away(self, session: Session, cause: str, *, is_final: bool) -> None:
+    def _turn_away(self, session: RemoteSession, cause: str, *, is_final: bool) -> None:
         self._refuse(session.route, session.slot, cause, is_final=is_final)
         self._ended.append(self._end(session, cause, is_fatal=is_final))
 
@@ -336,16 +336,16 @@ class Gate:
         self._deaf.note(route)
         session = self._in.by_route.get(route)
         _log.warning(log.WORKER_REFUSED, worker=session.identity if session else host, cause=cause)
-        self._say(route, be.TurnedAway(cause=cause[:200], is_final=False))
+        self._say(route, be.SessionRefused(cause=cause[:200], is_final=False))
         return [self._end(session, cause)] if session else []
 
-    def _end(self, session: Session, cause: str, *, is_fatal: bool = False) -> ev.WorkerExited:
+    def _end(self, session: RemoteSession, cause: str, *, is_fatal: bool = False) -> ev.WorkerExited:
         self._in.end(session)
         self.weights.forget(session.identity)
         return ev.WorkerExited(worker=session.identity, is_fatal=is_fatal, cause=cause)
 
 
-def _open(context: zmq.Context[zmq.Socket[bytes]], config: Config) -> Door:
+def _open(context: zmq.Context[zmq.Socket[bytes]], config: Config) -> Listener:
     socket = open_router(
         context,
         max_frame_bytes=MAX_HEADER_BYTES,
@@ -355,4 +355,4 @@ def _open(context: zmq.Context[zmq.Socket[bytes]], config: Config) -> Door:
     )
     lock(socket, server_key(server_key_path(config)), ZAP_DOMAIN)
     bind(socket, config.remote.listen)
-    return Door(kind="workers", socket=socket)
+    return Listener(kind="workers", socket=socket)

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from msgspec import Struct
 
-from subtitled.core.protocol import Join, WireCodec
+from subtitled.core.protocol import JoinSession, WireCodec
 from subtitled.workers.codec_choice import LinkMeter
 
 MAX_REMEMBERED = 4096
@@ -16,7 +16,7 @@ MAX_REMEMBERED = 4096
 T = TypeVar("T", bound=Hashable)
 
 
-class Remembered(Generic[T]):
+class PreviousSession(Generic[T]):
     """Things that were seen, of too many those that were seen last; what strangers send must not fill the memory."""
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Remembered(Generic[T]):
         return True
 
 
-class Session(Struct, kw_only=True):
+class RemoteSession(Struct, kw_only=True):
     """What the daemon knows of it."""
 
     route: bytes
@@ -44,7 +44,7 @@ class Session(Struct, kw_only=True):
     key: str
     host: str
     """Name of its key."""
-    join: Join
+    join: JoinSession
     meter: LinkMeter
     heard_at: float
     probe_at: float
@@ -85,19 +85,19 @@ class Session(Struct, kw_only=True):
         return True
 
 
-class Sessions:
+class RemoteSessions:
     """Who is in, by connection or by name, and who was."""
 
     def __init__(self) -> None:
-        self.by_route: dict[bytes, Session] = {}
-        self.by_identity: dict[str, Session] = {}
+        self.by_route: dict[bytes, RemoteSession] = {}
+        self.by_identity: dict[str, RemoteSession] = {}
         self._past: OrderedDict[bytes, str] = OrderedDict()
 
-    def add(self, session: Session) -> None:
+    def add(self, session: RemoteSession) -> None:
         """Take one in."""
         self.by_route[session.route] = self.by_identity[session.identity] = session
 
-    def end(self, session: Session) -> None:
+    def end(self, session: RemoteSession) -> None:
         """Let one go; its connection gets no other session."""
         del self.by_route[session.route]
         del self.by_identity[session.identity]

@@ -20,8 +20,8 @@ _KINDS = (
     be.Refused,
     be.Echo,
     be.Received,
-    be.Leaving,
-    be.LastWords,
+    be.WorkerLeaves,
+    be.ExitReason,
 )
 
 

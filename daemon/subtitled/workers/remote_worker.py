@@ -22,15 +22,15 @@ from subtitle.errors import UnreachableError
 from subtitle.keys import Key
 from subtitled import log
 from subtitled.asr.hub import fetch, may_need_fetching
-from subtitled.asr.model import NotReachableError, load
+from subtitled.asr.model import HubUnreachableError, load
 from subtitled.core import protocol as be
 from subtitled.errors import ExitCode, ModelError
 from subtitled.runtime.mailbox import Mailbox
 from subtitled.runtime.signals import Signals
-from subtitled.systemd.notify import Notifier
-from subtitled.workers.model_loader import Load, Loaded, LoadError, load_model
-from subtitled.workers.remote_connection import Dialling, EndedError, Place
-from subtitled.workers.transcribe import TranscribeWork
+from subtitled.systemd.notify import SystemdNotifier
+from subtitled.workers.model_loader import Load, LoadedModel, ModelLoadError, load_model
+from subtitled.workers.remote_connection import RemoteConnection, SessionEndedError, WorkerPlace
+from subtitled.workers.transcribe import TranscribeRole
 
 AGAIN_S = 0.5
 """Seconds from the end of a session to the next one."""
@@ -47,12 +47,12 @@ MAX_WAIT_S = 0.25
 _log = log.get()
 
 
-class Settings(Struct, frozen=True, kw_only=True):
+class RemoteWorkerSettings(Struct, frozen=True, kw_only=True):
     """What `subtitled worker` was told."""
 
     endpoint: str
     key: Key
-    place: Place
+    place: WorkerPlace
     device: str
     """"cpu" or "cuda" (the one GPU that CUDA_VISIBLE_DEVICES lets this process see)."""
     model: str
@@ -81,29 +81,31 @@ class _Posted(Struct, frozen=True):
     """What a thread has to say: a message, the end of its work, or a model that was loaded."""
 
     session: int
-    item: be.FromWorker | ExitCode | Loaded | LoadError
+    item: be.FromWorker | ExitCode | LoadedModel | ModelLoadError
     blobs: Sequence[Any] = ()
 
 
 class RemoteWorker:
     """`run` blocks until the worker is told to go, or fails; belongs to the main thread."""
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str], *, load: Load = load) -> None:
+    def __init__(
+        self, settings: RemoteWorkerSettings, environ: Mapping[str, str], *, load: Load = load
+    ) -> None:
         """Connect to nobody yet. `load` is `model.load` or does as it does."""
         self._settings = settings
         self._load = load
         self._environ = environ
         """As this process got it."""
-        self._notifier = Notifier(environ)
+        self._notifier = SystemdNotifier(environ)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._outbox: Mailbox[_Posted] = Mailbox()
         self._session = 0
         """Number of the present session, or of the last one."""
-        self._line: Dialling | None = None
-        self._work: TranscribeWork | None = None
+        self._line: RemoteConnection | None = None
+        self._work: TranscribeRole | None = None
         self._loading: be.EngineSettings | None = None
         """What is being loaded, or is."""
-        self._loaded: Loaded | None = None
+        self._loaded: LoadedModel | None = None
         self._was_told = False
         """The daemon was told of the model that was loaded, and of how long that took."""
         self._previous = ""
@@ -139,7 +141,7 @@ class RemoteWorker:
             self._on_signals()
             self._on_posted()
             self._on_daemon()
-        except EndedError as error:
+        except SessionEndedError as error:
             self._end_session(str(error), AGAIN_S)
         except UnreachableError as error:
             self._end_session(str(error), REFUSED_S)
@@ -164,7 +166,7 @@ class RemoteWorker:
     def _dial(self) -> None:
         self._session += 1
         settings = self._settings
-        self._line = Dialling(
+        self._line = RemoteConnection(
             self._context, settings.endpoint, settings.key, place=settings.place, previous=self._previous
         )
 
@@ -221,16 +223,16 @@ class RemoteWorker:
             self._exit = ExitCode.OK
             self._say_goodbye(cause)
         else:
-            self._line.send(be.Leaving(cause=cause))
+            self._line.send(be.WorkerLeaves(cause=cause))
 
     def _say_goodbye(self, cause: str) -> None:
         if self._line is not None and self._line.welcome is not None:
-            self._line.send(be.LastWords(cause=cause))
+            self._line.send(be.ExitReason(cause=cause))
 
     def _on_posted(self) -> None:
         for posted in self._outbox.drain():
             match posted.item:
-                case Loaded():
+                case LoadedModel():
                     self._loaded = posted.item
                     _log.info(
                         log.MODEL_LOADED,
@@ -240,7 +242,7 @@ class RemoteWorker:
                         compute_type=posted.item.compute_type,
                     )
                     self._begin_work()
-                case LoadError() as error:
+                case ModelLoadError() as error:
                     _log.error(log.MODEL_MISSING, cause=str(error))
                     self._exit = error.code
                     self._say_goodbye(str(error))
@@ -266,26 +268,26 @@ class RemoteWorker:
         while self._line is not None and self._exit is None and (heard := self._line.receive()):
             message, blobs = heard
             match message:
-                case be.Welcome():
+                case be.SessionAccepted():
                     self._on_welcome(message)
-                case be.TurnedAway(cause=cause, is_final=is_final):
+                case be.SessionRefused(cause=cause, is_final=is_final):
                     if is_final:
                         _log.error(log.SESSION_REFUSED, daemon=self._settings.endpoint, cause=cause)
                         self._exit = ExitCode.FATAL
                     else:
                         self._end_session(cause, REFUSED_S)
-                case be.Unknown():
+                case be.SessionUnknown():
                     self._end_session("the daemon does not know it any more", AGAIN_S)
                 case be.Transcribe() | be.Drain() if self._work is not None:
                     self._work.receive(message, blobs)
                 case be.Drain():
                     self._on_stop(self._session, ExitCode.OK)
                 case _:
-                    raise EndedError(f"it was sent {type(message).__name__}, which is not for it")
+                    raise SessionEndedError(f"it was sent {type(message).__name__}, which is not for it")
 
     # -- the model -------------------------------------------------------------------------------------------
 
-    def _on_welcome(self, welcome: be.Welcome) -> None:
+    def _on_welcome(self, welcome: be.SessionAccepted) -> None:
         _log.info(log.SESSION_OPENED, worker=welcome.identity, daemon=self._settings.endpoint)
         self._notifier.status(f"is {welcome.identity} of {self._settings.endpoint}")
         wanted = welcome.engine
@@ -313,7 +315,7 @@ class RemoteWorker:
     def _bring(self, wanted: be.EngineSettings) -> None:
         """Have the model on this host, and load it; in a thread of its own."""
         settings = self._settings
-        result: Loaded | LoadError
+        result: LoadedModel | ModelLoadError
         try:
             if may_need_fetching(wanted.model):
                 fetch(wanted.model, lambda got: _log.info(log.MODEL_FETCHING, done_mb=round(got / 1e6, 1)))
@@ -324,20 +326,20 @@ class RemoteWorker:
                 wants_digest=True,
                 load=self._load,
             )
-        except LoadError as error:
+        except ModelLoadError as error:
             result = error
         except ModelError as error:
-            code = ExitCode.FAILED if isinstance(error, NotReachableError) else ExitCode.FATAL
-            result = LoadError(str(error), code)
+            code = ExitCode.FAILED if isinstance(error, HubUnreachableError) else ExitCode.FATAL
+            result = ModelLoadError(str(error), code)
         except Exception as error:  # noqa: BLE001 - the boundary of the thread
-            result = LoadError(f"{type(error).__name__}: {error}", ExitCode.FAILED)
+            result = ModelLoadError(f"{type(error).__name__}: {error}", ExitCode.FAILED)
         self._outbox.put(_Posted(0, result))
 
     def _begin_work(self) -> None:
         """Tell the daemon that the model is here, if both are."""
         if self._loaded is None or self._line is None or self._line.welcome is None:
             return
-        self._work = TranscribeWork(_Port(self._session, self._outbox), self._loaded)
+        self._work = TranscribeRole(_Port(self._session, self._outbox), self._loaded)
         self._line.send(self._loaded.ready(self._settings.place.device, is_loaded_before=self._was_told))
         self._was_told = True
         self._notifier.ready()

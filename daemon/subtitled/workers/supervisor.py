@@ -38,7 +38,7 @@ _KEPT_PREFIXES = (
 WORKER_COMMAND = (sys.executable, "-m", "subtitled.workers.process")
 
 
-class Exit(Struct, frozen=True, kw_only=True):
+class ProcessExit(Struct, frozen=True, kw_only=True):
     """The end of a process."""
 
     worker: str
@@ -105,13 +105,13 @@ class Supervisor:
         """The pidfds to be polled."""
         return frozenset(self._by_pidfd)
 
-    def reap(self, pidfd: int) -> Exit:
+    def reap(self, pidfd: int) -> ProcessExit:
         """Collect a process whose pidfd is readable; the pidfd is closed."""
         process = self._by_pidfd.pop(pidfd)
         status = process.popen.wait()
         os.close(pidfd)
         said = self._last_words.pop(process.identity, "")
-        return Exit(
+        return ProcessExit(
             worker=process.identity,
             is_ok=status == ExitCode.OK,
             is_fatal=status == ExitCode.FATAL,

@@ -19,12 +19,12 @@ from subtitled import log
 from subtitled.asr import dual_task
 from subtitled.asr.engine import OutOfMemoryError
 from subtitled.asr.model import load
-from subtitled.asr.prompts import Request
+from subtitled.asr.prompts import PromptRequest
 from subtitled.core.protocol import (
     Drain,
+    ExitReason,
     Heartbeat,
     ItemResult,
-    LastWords,
     Refused,
     ToWorker,
     Transcribe,
@@ -33,9 +33,9 @@ from subtitled.core.protocol import (
     WorkerSettings,
 )
 from subtitled.errors import ExitCode, WireAudioError
-from subtitled.workers.channel import Channel, Port, start_thread
+from subtitled.workers.channel import Channel, MessagePort, start_thread
 from subtitled.workers.flac import unpack
-from subtitled.workers.model_loader import Load, Loaded, LoadError, load_model
+from subtitled.workers.model_loader import Load, LoadedModel, ModelLoadError, load_model
 
 
 class _Lease(Struct, frozen=True):
@@ -44,10 +44,10 @@ class _Lease(Struct, frozen=True):
     features_s: float
 
 
-class TranscribeWork:
+class TranscribeRole:
     """Decodes leases in threads of its own; see `worker.Work`."""
 
-    def __init__(self, port: Port, loaded: Loaded) -> None:
+    def __init__(self, port: MessagePort, loaded: LoadedModel) -> None:
         """Start the threads; what they have to say goes to `port`."""
         self._port = port
         self._engine = loaded.engine
@@ -117,7 +117,7 @@ class TranscribeWork:
             order = lease.order
             started = time.monotonic()
             requests = [
-                Request(
+                PromptRequest(
                     language=item.language,
                     task=item.task,
                     initial_prompt=item.initial_prompt,
@@ -141,7 +141,7 @@ class TranscribeWork:
                     raise
                 # The CUDA context may be broken: nothing is retried in it (design, section 6).
                 log.get().error(log.WORKER_LOST, cause=str(error))
-                self._port.post(LastWords(cause=str(error)))
+                self._port.post(ExitReason(cause=str(error)))
                 self._port.stop(ExitCode.CUDA)
                 return
             items = tuple(
@@ -171,9 +171,9 @@ def run(channel: Channel, settings: WorkerSettings, *, load: Load = load) -> Exi
             wants_digest=settings.wants_digest,
             load=load,
         )
-    except LoadError as error:
-        channel.post(LastWords(cause=str(error)))
+    except ModelLoadError as error:
+        channel.post(ExitReason(cause=str(error)))
         return error.code
-    work = TranscribeWork(channel, loaded)
+    work = TranscribeRole(channel, loaded)
     channel.post(loaded.ready(settings.device))
     return channel.serve(work)

@@ -31,7 +31,7 @@ RATE = 16_000
 ROUND_TIMEOUT_S = 300.0
 
 # Kills at random blame whoever is near: the limits that protect a daemon from a killer file are set out of the way.
-RECOVERY = schema.Recovery(
+RECOVERY = schema.RecoveryConfig(
     attempts=20,
     prepare_attempts=20,
     crash_budget=100,

@@ -31,7 +31,7 @@ MEDIA = 20
 SLACK = 1.05
 """What the last third may need over the middle one: allocators are not still."""
 KILLED = ("cpu1", "prepare1")
-RECOVERY = schema.Recovery(attempts=20, prepare_attempts=20, crash_budget=100)
+RECOVERY = schema.RecoveryConfig(attempts=20, prepare_attempts=20, crash_budget=100)
 
 
 class Process(Struct, frozen=True):

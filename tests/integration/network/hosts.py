@@ -28,7 +28,7 @@ HOST = "gpu2"
 SLOT = f"{HOST}/cpu0"
 ROUND_TIMEOUT_S = 300.0
 ENDPOINT = f"tcp://{HEAD_ADDRESS}:8700"
-RECOVERY = schema.Recovery(heartbeat_s=0.5, attempts=20, crash_budget=100)
+RECOVERY = schema.RecoveryConfig(heartbeat_s=0.5, attempts=20, crash_budget=100)
 INBOX = InboxFolder(options={"language": "en", "settle_s": 0.1})
 
 
@@ -41,7 +41,7 @@ class Hosts:
         *,
         conditions: Conditions | None = None,
         devices: Sequence[str] = (),
-        recovery: schema.Recovery = RECOVERY,
+        recovery: schema.RecoveryConfig = RECOVERY,
         **remote: Any,
     ) -> None:
         """`remote` are further keys of [remote]; raises ForbiddenError where there can be no such network."""
@@ -57,8 +57,8 @@ class Hosts:
             inboxes=[INBOX],
             prefix=self.network.on_head,
             recovery=recovery,
-            pool=schema.Pool(devices=tuple(devices), prepare_workers=1),
-            remote=schema.Remote(listen=ENDPOINT, keys={HOST: public}, **remote),
+            pool=schema.PoolConfig(devices=tuple(devices), prepare_workers=1),
+            remote=schema.RemoteConfig(listen=ENDPOINT, keys={HOST: public}, **remote),
         )
 
     def __enter__(self) -> Self:
