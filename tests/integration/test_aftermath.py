@@ -26,8 +26,7 @@ from subtitled.core.records import Job, Options
 from subtitled.core.states import JobEvent, JobState
 from subtitled.errors import SpoolError
 from subtitled.hooks import commands, webhook
-from subtitled.hooks.job_event import JobEnded
-from subtitled.hooks.journal_reader import HookStop, JournalReader
+from subtitled.hooks.journal_reader import HookStop, JobEnded, JournalReader
 from subtitled.storage.store import Store
 
 if TYPE_CHECKING:

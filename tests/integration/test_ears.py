@@ -18,8 +18,7 @@ import media
 from daemon import eventually, is_running
 from subtitle import messages as ms
 from subtitled.api.audio_preview import MAX_OF_ONE, MAX_UNDER_WAY, AudioPreview
-from subtitled.api.errors import RefusedError
-from subtitled.api.peer import Peer
+from subtitled.api.peer import Peer, RefusedError
 from subtitled.api.upload_store import UploadStore
 from subtitled.config.schema import UploadsConfig
 from subtitled.core.protocol import Media

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from subtitled.api.errors import RefusedError
+from subtitled.api.peer import RefusedError
 from subtitled.api.upload_store import MIB, UploadStore
 from subtitled.config.schema import UploadsConfig
 from subtitled.core.records import Job, Options

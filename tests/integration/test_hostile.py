@@ -30,7 +30,7 @@ from subtitled.api.uploads import CHUNK_BYTES, WINDOW_BYTES
 from subtitled.config import schema
 from subtitled.config.load import to_toml
 from subtitled.network.auth import server_key, server_key_path
-from subtitled.network.listeners import open_doors
+from subtitled.network.sockets import open_doors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

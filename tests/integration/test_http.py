@@ -23,7 +23,7 @@ from daemon import Daemon, eventually, free_port, is_running
 from gateway import Gateway
 from subtitled.config import schema
 from subtitled.config.load import to_toml
-from subtitled.runtime.niceness import NICENESS
+from subtitled.runtime.processes import NICENESS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,9 +18,9 @@ from media import DEMO
 from subtitled.asr.cuda import Device
 from subtitled.config import schema
 from subtitled.errors import SubtitledError
-from subtitled.observability.health import STUCK_S, Health, HealthState
 from subtitled.observability.metrics import Metrics
 from subtitled.observability.metrics_http import MetricsServer
+from subtitled.observability.monitor import STUCK_S, Health, HealthState
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from subtitled.asr.cuda import Device
-from subtitled.observability.gpu_memory import GpuMemoryMonitor, read_memory
+from subtitled.observability.gpu import GpuMemoryMonitor, read_memory
 from subtitled.runtime.background import BackgroundPool
 
 if TYPE_CHECKING:

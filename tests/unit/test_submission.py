@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subtitle.messages import JobOptions, LayoutOptions, VadOptions
-from subtitled.api.errors import RefusedError
+from subtitled.api.peer import RefusedError
 from subtitled.api.validation import NAME_BYTES_LEFT, options_of, safe_name
 from subtitled.core.records import Options
 from subtitled.files.atomic_files import NAME_BYTES

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from subtitled.core import events as ev
 from subtitled.core.records import Role
-from subtitled.observability.health import STUCK_S
 from subtitled.observability.metrics import Metrics
-from subtitled.observability.monitor import BusyMeter, Monitor, WaitMeter
+from subtitled.observability.monitor import STUCK_S, BusyMeter, Monitor, WaitMeter
 from unit.broker_bench import Bench, bench
 
 

@@ -6,8 +6,7 @@ from collections import Counter
 from functools import partial
 
 from subtitle import messages as ms
-from subtitled.api.errors import RefusedError
-from subtitled.api.peer import Peer
+from subtitled.api.peer import Peer, RefusedError
 from subtitled.api.upload_store import UploadStore
 from subtitled.api.upload_writer import CallBack
 from subtitled.api.views import media_of, shown

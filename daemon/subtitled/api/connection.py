@@ -12,13 +12,11 @@ from msgspec import Struct
 from subtitle import messages as ms
 from subtitle.codec import Buffer
 from subtitle.errors import ProtocolError
-from subtitled.api.errors import RefusedError
-from subtitled.api.peer import Peer
+from subtitled.api.peer import Peer, RefusedError
 from subtitled.api.views import journal_event
 from subtitled.network.auth import AllowList, Principal
-from subtitled.network.listeners import Listener
 from subtitled.network.rate_limit import RateLimit
-from subtitled.network.router_reader import RouterReader, is_chosen
+from subtitled.network.sockets import Listener, RouterReader, is_chosen
 from subtitled.observability.metrics import Metrics
 from subtitled.storage.rows import JournalEntry
 from subtitled.storage.store import Store

@@ -22,7 +22,7 @@ from msgspec import Struct
 from zmq.utils.monitor import parse_monitor_message
 
 from subtitled import log
-from subtitled.network.listeners import Listener
+from subtitled.network.sockets import Listener
 from subtitled.observability.metrics import Metrics
 
 MAX_CONNECTIONS = 2048

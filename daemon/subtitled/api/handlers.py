@@ -13,8 +13,7 @@ from msgspec.structs import replace
 
 from subtitle import messages as ms
 from subtitled import log
-from subtitled.api.errors import RefusedError
-from subtitled.api.peer import Peer
+from subtitled.api.peer import Peer, RefusedError
 from subtitled.api.stats import ServerStats
 from subtitled.api.upload_store import UploadStore
 from subtitled.api.validation import check_layout

@@ -35,3 +35,11 @@ class Peer(Struct, frozen=True):
     def refuse(self, request: int, code: str, message: str) -> None:
         """Send an Error."""
         self.send(ms.Error(request=request, code=code, message=message), ())
+
+
+class RefusedError(Exception):
+    """A request cannot be done; `code` is one of the protocol's error codes."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code

@@ -17,9 +17,8 @@ from subtitle.codec import Buffer
 from subtitled.api.audio_preview import AudioPreview
 from subtitled.api.connection import ClientEndpoint
 from subtitled.api.connection_limits import ConnectionLimits
-from subtitled.api.errors import RefusedError
 from subtitled.api.handlers import RequestHandlers
-from subtitled.api.peer import Peer
+from subtitled.api.peer import Peer, RefusedError
 from subtitled.api.stats import ServerStats
 from subtitled.api.upload_store import UploadStore
 from subtitled.api.upload_writer import CallBack
@@ -33,13 +32,13 @@ from subtitled.core.states import JobState
 from subtitled.files.atomic_files import inside
 from subtitled.inboxes.arrivals import new_job_id
 from subtitled.network.auth import ZAP_DOMAIN, AllowList, Authenticator, server_key, server_key_path, whos
-from subtitled.network.listeners import kind_of, open_doors
 from subtitled.network.rate_limit import RateLimit
-from subtitled.observability.gpu_memory import GpuMemoryMonitor
+from subtitled.network.sockets import kind_of, open_doors
+from subtitled.observability.gpu import GpuMemoryMonitor
 from subtitled.observability.metrics import Metrics
 from subtitled.output.layout_process import LayoutProcess
 from subtitled.runtime.background import BackgroundPool
-from subtitled.runtime.rlimits import more_descriptors
+from subtitled.runtime.processes import more_descriptors
 from subtitled.storage.durability import DurabilityQueue
 from subtitled.storage.rows import JournalEntry
 from subtitled.storage.store import Store

@@ -14,7 +14,7 @@ from subtitled.core.live_jobs import BYTES_PER_SAMPLE
 from subtitled.core.records import Worker
 from subtitled.core.states import JobState
 from subtitled.network.auth import Principal
-from subtitled.observability.gpu_memory import GpuMemoryMonitor, GpuMemoryUsage
+from subtitled.observability.gpu import GpuMemoryMonitor, GpuMemoryUsage
 from subtitled.output.transcript_builder import SAMPLES_PER_MS
 from subtitled.storage.store import Store
 from subtitled.workers.remote_session import RemoteSession

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from subtitled.api.errors import RefusedError
+from subtitled.api.peer import RefusedError
 from subtitled.config.schema import UploadsConfig as Limits
 from subtitled.core.records import Job
 from subtitled.errors import SpoolError

@@ -17,8 +17,7 @@ from msgspec import Struct
 from subtitle import messages as ms
 from subtitle.codec import Buffer
 from subtitled import log
-from subtitled.api.errors import RefusedError
-from subtitled.api.peer import Peer
+from subtitled.api.peer import Peer, RefusedError
 from subtitled.api.upload_store import UploadStore
 from subtitled.api.upload_writer import MAX_WAITING, CallBack, ReceivedFile, UploadWriter
 from subtitled.api.validation import safe_name, size_and_hash

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 
 from subtitle.messages import Commit, JobOptions, LayoutOptions
-from subtitled.api.errors import RefusedError
+from subtitled.api.peer import RefusedError
 from subtitled.config.checks import LANGUAGES
 from subtitled.config.layout_limits import check_overrides, overrides_of
 from subtitled.config.model_files import can_translate

@@ -13,8 +13,7 @@ from typing import IO
 
 import msgspec
 
-from subtitled.hooks.job_event import JobEnded
-from subtitled.hooks.journal_reader import HookStop
+from subtitled.hooks.journal_reader import HookStop, JobEnded
 from subtitled.runtime.processes import describe_status
 
 _KEPT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE")

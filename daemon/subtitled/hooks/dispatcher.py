@@ -12,8 +12,7 @@ from subtitled import log
 from subtitled.config.schema import Config, InboxConfig
 from subtitled.errors import NoSpaceError
 from subtitled.hooks import commands, webhook
-from subtitled.hooks.job_event import JobEnded
-from subtitled.hooks.journal_reader import HookStop, JournalReader
+from subtitled.hooks.journal_reader import HookStop, JobEnded, JournalReader
 from subtitled.storage.rows import JournalEntry
 from subtitled.storage.store import Store
 

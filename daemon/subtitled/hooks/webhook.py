@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from subtitled.hooks.job_event import JobEnded
-from subtitled.hooks.journal_reader import HookStop
+from subtitled.hooks.journal_reader import HookStop, JobEnded
 from subtitled.version import VERSION
 
 SIGNATURE = "X-Subtitled-Signature"

@@ -24,7 +24,7 @@ from msgspec import Struct
 from subtitled import log
 from subtitled.errors import MediaError
 from subtitled.runtime import pipes
-from subtitled.runtime.niceness import give_way
+from subtitled.runtime.processes import give_way
 
 COMMAND = (sys.executable, "-m", "subtitled.media.preview_pool")
 COUNT = 2

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from subtitled.core.protocol import SegmentResult
 from subtitled.core.transcription import DecisionKind
-from subtitled.observability.gpu_metrics import GpuCollector
+from subtitled.observability.gpu import GpuCollector
 from subtitled.version import VERSION
 
 STAGE_BUCKETS_S = (0.005, 0.02, 0.1, 0.5, 2.5, 10, 60, 300, 1800)

@@ -12,8 +12,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from prometheus_client import make_wsgi_app
 
 from subtitled.errors import SubtitledError
-from subtitled.observability.health import Health
 from subtitled.observability.metrics import Metrics
+from subtitled.observability.monitor import Health
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment

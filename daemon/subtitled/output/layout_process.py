@@ -22,7 +22,7 @@ from subtitled import log
 from subtitled.cues.transcript import Transcript
 from subtitled.output.transcript_builder import compose, compose_all, source_name
 from subtitled.runtime import pipes
-from subtitled.runtime.niceness import give_way
+from subtitled.runtime.processes import give_way
 from subtitled.storage.rows import JobRow, ResultRow
 
 COMMAND = (sys.executable, "-m", "subtitled.output.layout_process")

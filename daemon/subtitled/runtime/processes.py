@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import sys
 
@@ -43,3 +44,30 @@ def keep_memory() -> None:
         mallopt(M_ARENA_MAX, 1)  # other arenas than the first cannot grow beyond 64 MB
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, -1)
+
+
+NICENESS = 5
+"""Of the children (nice(1)): against each of them the daemon has three times its share."""
+
+
+def give_way() -> None:
+    """Have the kernel prefer the daemon to this process, its child.
+
+    The daemon needs little of a processor, and needs it at once: everybody waits for it. Who decodes, computes or lays out
+    for seconds does not mind.
+    """
+    os.nice(NICENESS)
+
+
+MAX_DESCRIPTORS = 16_384
+"""Open files that are asked of the system, which gives 1024 where nothing else is said."""
+
+
+def more_descriptors() -> int:
+    """Have the process open as many files as it may, within reason; return how many that is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    return MAX_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft

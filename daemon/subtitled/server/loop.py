@@ -29,7 +29,7 @@ from subtitled.core.broker import Broker
 from subtitled.core.config_mapping import merge, policy_of, recipe_of, space_of, written_folders
 from subtitled.core.states import SegmentEvent, WorkerState
 from subtitled.errors import ConfigError, ExitCode, InboxError, StoreError
-from subtitled.files.disk_space import DiskSpaceMonitor
+from subtitled.files.filesystem import DiskSpaceMonitor
 from subtitled.hooks.dispatcher import HookDispatcher
 from subtitled.inboxes.arrivals import FoundFile, InboxArrivals
 from subtitled.network.auth import Authenticator
@@ -42,9 +42,9 @@ from subtitled.output.job_writer import JobWriter
 from subtitled.ray.process import RayProcess
 from subtitled.runtime.mailbox import Mailbox
 from subtitled.runtime.signals import Signals
-from subtitled.storage.lock import take_folder
+from subtitled.storage.database import take_folder
+from subtitled.storage.durability import Transactions
 from subtitled.storage.store import Store
-from subtitled.storage.transactions import Transactions
 from subtitled.systemd.notify import SystemdNotifier
 from subtitled.version import VERSION
 from subtitled.workers.local_listener import WorkerListener

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from subtitled.errors import NoSpaceError, StoreError
+from subtitled.errors import NoSpaceError, StoreError, SubtitledError
 
 AUTOCHECKPOINT_PAGES = 10_000
 """So long may the log become (40 MB) before a commit has to move its pages itself, where nobody else did."""
@@ -117,3 +118,19 @@ def _migrate(database: sqlite3.Connection, path: str, migrations: Sequence[str])
         )
     for number, script in enumerate(migrations[version:], version + 1):
         database.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")
+
+
+def take_folder(state: Path) -> int:
+    """Take the state folder for this process; return the descriptor that holds it.
+
+    Raises SubtitledError when another daemon has it.
+    """
+    lock = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise SubtitledError(
+            f'state.dir = "{state}": another daemon uses it; stop that one, or give this one a folder of its own'
+        ) from None
+    return lock

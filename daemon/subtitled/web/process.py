@@ -16,7 +16,7 @@ from subtitled.config.addresses import host_of
 from subtitled.config.schema import Config
 from subtitled.errors import SubtitledError
 from subtitled.http.auth import read_tokens
-from subtitled.runtime.rlimits import more_descriptors
+from subtitled.runtime.processes import more_descriptors
 from subtitled.systemd.notify import SystemdNotifier
 from subtitled.web.app import build
 

@@ -19,8 +19,7 @@ from subtitled.core.protocol import (
     WorkerSettings,
 )
 from subtitled.errors import ExitCode
-from subtitled.runtime.niceness import give_way
-from subtitled.runtime.processes import die_with_parent, keep_memory
+from subtitled.runtime.processes import die_with_parent, give_way, keep_memory
 from subtitled.workers.channel import Channel
 
 Run = Callable[[Channel, WorkerSettings], ExitCode]

@@ -21,10 +21,8 @@ from subtitled.core.broker import Broker
 from subtitled.core.config_mapping import engine_of
 from subtitled.core.states import WorkerState
 from subtitled.network.auth import Authenticator, server_key, server_key_path
-from subtitled.network.listeners import Listener, lock
 from subtitled.network.rate_limit import RateLimit
-from subtitled.network.router_reader import RouterReader, is_chosen
-from subtitled.network.sockets import bind, open_router
+from subtitled.network.sockets import Listener, RouterReader, bind, is_chosen, lock, open_router
 from subtitled.observability.metrics import Metrics
 from subtitled.workers.admission import ModelWeightsCheck, why_not_to_join
 from subtitled.workers.codec_choice import LinkMeter
