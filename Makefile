@@ -14,7 +14,7 @@ PIP := $(BIN)/python $(QUIET_PIP)
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help demo demo-model test lint bench lock screenshots simulate fuzz chaos soak partition systemd clean
+.PHONY: help demo demo-model real-model test lint bench lock screenshots simulate fuzz chaos soak partition systemd clean
 .DEFAULT_GOAL := help
 # A recipe that fails or is interrupted leaves no half-made target behind.
 .DELETE_ON_ERROR:
@@ -61,6 +61,9 @@ screenshots: $(VENV)/.tested  ## every view of the page, to screenshots/; those 
 # An environment of its own: torch is nothing the daemon or its tests ever import. Goes on where it was stopped.
 demo-model: $(MODEL_VENV)/.installed  ## the bundled model and its recordings from nothing, in hours; wants libespeak-ng1 (apt)
 	@PYTHONPATH=tools $(MODEL_VENV)/bin/python -m demo_model --work $(or $(WORK),build/demo-model) $(ARGS)
+
+real-model: $(VENV)/.installed  ## Whisper base (145 MB) for tests/real_speech and benchmarks/accuracy.py, into the user's cache
+	@$(BIN)/python tools/real_model.py $(or $(SIZE),base)
 
 clean:  ## remove what these targets made
 	@rm -rf $(VENV) $(MODEL_VENV) build dist screenshots .mypy_cache .ruff_cache .pytest_cache .hypothesis
