@@ -14,7 +14,7 @@ PIP := $(BIN)/python $(QUIET_PIP)
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help demo demo-model real-model test lint bench lock screenshots simulate fuzz chaos soak partition systemd clean
+.PHONY: help demo demo-model real-model test lint prose bench lock screenshots simulate fuzz chaos soak partition systemd clean
 .DEFAULT_GOAL := help
 # A recipe that fails or is interrupted leaves no half-made target behind.
 .DELETE_ON_ERROR:
@@ -33,6 +33,9 @@ lint: $(VENV)/.tested  ## check style, format and types of everything
 	@echo "ruff check"; $(BIN)/ruff check --quiet .
 	@echo "ruff format --check"; $(BIN)/ruff format --quiet --check . || { $(BIN)/ruff format --check .; exit 1; }
 	@echo "mypy"; $(BIN)/mypy
+
+prose: $(VENV)/.tested  ## check words, names, packages, width of docs; ARGS="--count" or paths
+	@PYTHONPATH=tools $(BIN)/python -m lint $(ARGS)
 
 bench: $(VENV)/.tested  ## run every benchmark but gpu.py, one after another
 	@set -e; for script in $(filter-out benchmarks/gpu.py,$(sort $(wildcard benchmarks/*.py))); do echo "== $$script"; $(BIN)/python "$$script"; done
