@@ -286,7 +286,7 @@ def test_names_and_texts_stay_text(browser: Browser) -> None:
     told = browser.script(
         "const place = document.createElement('p');"
         "const words = [{line: 0, text: arguments[0], probability: 0.1}];"
-        "return import('/static/cues.js').then(({fill}) => {"
+        "return import('/static/cue_list.js').then(({fill}) => {"
         " fill(place, {lines: [arguments[0]], words, confidence: 1}, () => false); const plain = place.textContent;"
         " fill(place, {lines: [arguments[0]], words, confidence: 1}, () => true);"
         " return [plain, place.textContent, place.querySelectorAll('img').length]; })",

@@ -56,7 +56,7 @@ def fragment(request: Request, template: str, **facts: object) -> Response:
 
 def fault(request: Request, error: RequestError) -> Response:
     """Return the page that says why there is no other; where the daemon is away it comes back by itself."""
-    response = page(request, "fault.html", error.status, error=error, is_away=error.status == 503)
+    response = page(request, "error.html", error.status, error=error, is_away=error.status == 503)
     if error.status == 401:
         response.headers["WWW-Authenticate"] = 'Basic realm="subtitled", charset="UTF-8"'
     return response

@@ -1,10 +1,10 @@
 // The player of a job: its audio, waveform, cues and layout, each in a module of its own, put together.
-import { CueList, fill } from "./cues.js";
-import { beginKeys } from "./keys.js";
-import { Layout } from "./layout.js";
-import { Sound } from "./sound.js";
-import { Wave, clock } from "./wave.js";
-import { say } from "./words.js";
+import { CueList, fill } from "./cue_list.js";
+import { beginKeys } from "./shortcuts.js";
+import { Layout } from "./layout_form.js";
+import { Sound } from "./audio_player.js";
+import { Wave, clock } from "./waveform.js";
+import { say } from "./messages.js";
 
 const STEP_MS = 5000;
 const LONG_STEP_MS = 30_000;

@@ -1,5 +1,5 @@
 // Has the cues laid out within other limits, as they are typed, and says what that has changed.
-import { say } from "./words.js";
+import { say } from "./messages.js";
 
 const PAUSE_MS = 350;
 

@@ -90,7 +90,7 @@ def test_files_may_be_kept_for_good_under_the_address_that_a_page_gives_them(htt
         assert "immutable" in answer.headers["cache-control"]
         again = http.get(address, headers={"If-None-Match": answer.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
-    assert http.get("/static/live.js").headers["cache-control"] == "no-cache"
+    assert http.get("/static/live_update.js").headers["cache-control"] == "no-cache"
 
 
 def test_each_module_that_a_script_names_is_there(http: httpx.Client) -> None:

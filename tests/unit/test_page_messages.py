@@ -22,7 +22,7 @@ _QUOTED = re.compile(r"""["'](\w+)["']""")
 
 def sources() -> list[Path]:
     return [
-        *(path for path in _PAGE.glob("*.py") if not path.name.endswith("words.py")),
+        *(path for path in _PAGE.glob("*.py") if not path.name.endswith("messages.py")),
         *_PAGE.glob("templates/*.html"),
     ]
 

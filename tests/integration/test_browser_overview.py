@@ -9,7 +9,7 @@ import httpx2 as httpx
 import pytest
 
 import media
-from access import faults, focusable, looks
+from accessibility import faults, focusable, looks
 from browser import Browser
 from daemon import Daemon, eventually
 from gateway import Gateway

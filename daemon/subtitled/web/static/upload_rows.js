@@ -1,5 +1,5 @@
 // The uploads of this page, as rows with a bar each.
-import { say } from "./words.js";
+import { say } from "./messages.js";
 
 const SPEED_MS = 3000;
 const SHOWN_MS = 5000;

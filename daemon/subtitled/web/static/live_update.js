@@ -1,7 +1,7 @@
 // Keeps parts of a page (`data-live`: the address of what they consist of) as they are on the server, and says so when
 // it cannot. Asks while somebody looks; one request at a time, so that no tab holds a connection that others need.
 import { morph } from "./morph.js";
-import { say } from "./words.js";
+import { say } from "./messages.js";
 
 const EVERY_MS = 1500;
 const AWAY_MS = 2000;

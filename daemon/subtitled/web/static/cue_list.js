@@ -1,6 +1,6 @@
 // The list of a job's cues: runs along with the audio, marks what the model was not sure of, finds words.
-import { clock } from "./wave.js";
-import { say } from "./words.js";
+import { clock } from "./waveform.js";
+import { say } from "./messages.js";
 
 export class CueList {
   #list;

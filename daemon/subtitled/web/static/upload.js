@@ -1,8 +1,8 @@
 // Sends files, three at a time, the others in their line: each as the body of one request, straight from the disk.
 // Without this the form sends one file.
-import { refresh } from "./live.js";
-import { walk } from "./dropped.js";
-import { Row, Summary, size } from "./uploads.js";
+import { refresh } from "./live_update.js";
+import { walk } from "./dropped_files.js";
+import { Row, Summary, size } from "./upload_rows.js";
 
 const AT_ONCE = 3;
 const TRIES = 8;
