@@ -27,7 +27,7 @@ from subtitled.asr.prompts import PromptRequest
 from subtitled.config import schema
 from subtitled.config.layout_limits import LayoutLimits, limits_for
 from subtitled.cues.layout import Cue, layout
-from subtitled.cues.phrases import place
+from subtitled.cues.phrases import to_media_time
 from subtitled.media.ingest import Ingest, IngestedSegment
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def cues_of(
     phrases = [
         phrase
         for segment, result in zip(segments, results, strict=True)
-        for phrase in place(result.phrases, segment.plan.pieces, segment.plan.spans, 0)
+        for phrase in to_media_time(result.phrases, segment.plan.pieces, segment.plan.spans, 0)
     ]
     return layout(phrases, limits_for(language), language=language)
 

@@ -19,7 +19,7 @@ from parts.asked import Asked
 from parts.processes import cpu_s, peak_mb
 from parts.speech import LANGUAGE, srt_text
 from subtitled.asr.cuda import preload_libraries
-from subtitled.cues.cue_text import clock
+from subtitled.cues.text_formats import clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

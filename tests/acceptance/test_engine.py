@@ -15,7 +15,7 @@ from subtitled.asr.prompts import PromptRequest
 from subtitled.config.layout_limits import LayoutLimits
 from subtitled.config.schema import DecodingConfig
 from subtitled.core.transcription import DecisionKind, DecodingDecision, Word
-from subtitled.cues.phrases import spell
+from subtitled.cues.phrases import spelling
 from subtitled.cues.text_width import fits_one_cue
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def test_word_times_change_neither_text_nor_the_edges_that_tokens_gave(model: Wh
         assert last.end_ms == one.phrases[-1].end_ms or (last.end_ms < one.phrases[-1].end_ms == 6000)
         assert replace(last, end_ms=one.phrases[-1].end_ms) == one.phrases[-1]
         for phrase in other.phrases:
-            assert spell(phrase.words) == spell([Word(phrase.text, 0, 0, 0.0)])
+            assert spelling(phrase.words) == spelling([Word(phrase.text, 0, 0, 0.0)])
             times = [time for word in phrase.words for time in (word.start_ms, word.end_ms)]
             assert [phrase.start_ms, *times, phrase.end_ms] == sorted(
                 [phrase.start_ms, *times, phrase.end_ms]

@@ -16,9 +16,9 @@ from subtitled.asr.model import locate
 from subtitled.config import schema
 from subtitled.config.layout_limits import limits_for
 from subtitled.core.protocol import SegmentResult
-from subtitled.cues.cue_timing import reading_ms
 from subtitled.cues.render import read_json
 from subtitled.cues.text_width import columns, columns_per_char
+from subtitled.cues.timing import reading_ms
 from subtitled.media.ingest import recut
 from subtitled.storage.rows import read_plan
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subtitled.core.transcription import Word
-from subtitled.cues.phrases import MediaPhrase, spell
+from subtitled.cues.phrases import MediaPhrase, spelling
 from subtitled.output.chinese import convert
 
 
@@ -59,5 +59,5 @@ def test_words_keep_their_times_and_spell_their_phrase() -> None:
 )
 def test_words_always_spell_their_phrase(words: list[str], variant: str) -> None:
     [after] = convert([phrase(*words)], variant)
-    assert spell(after.words) == "".join(after.text.split())
+    assert spelling(after.words) == "".join(after.text.split())
     assert len(after.words) == len(words)

@@ -18,15 +18,11 @@ from hypothesis import strategies as st
 from subtitled.config.schema import FORMATS, Format, InboxConfig
 from subtitled.core.transcription import Word
 from subtitled.cues.ass import ass
-from subtitled.cues.cue_text import one_line
 from subtitled.cues.layout import Cue, layout
 from subtitled.cues.phrases import MediaPhrase
-from subtitled.cues.plain_text import lrc, tsv, txt
 from subtitled.cues.render import RenderOptions, render
-from subtitled.cues.subrip import srt
+from subtitled.cues.text_formats import lrc, one_line, srt, tsv, ttml, txt, vtt
 from subtitled.cues.transcript import SegmentTranscript, Transcript
-from subtitled.cues.ttml import ttml
-from subtitled.cues.webvtt import vtt
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from subtitled.core.plan import PlanPiece, Span
 from subtitled.core.transcription import Phrase, Word
-from subtitled.cues.phrases import MediaPhrase, place
+from subtitled.cues.phrases import MediaPhrase, to_media_time
 from subtitled.cues.text import units
 
 SECOND = 16_000
@@ -24,7 +24,7 @@ def spans_of(pieces: tuple[PlanPiece, ...]) -> tuple[Span, ...]:
 def placed(
     *phrases: Phrase, pieces: tuple[PlanPiece, ...] = GAP, offset_samples: int = 0
 ) -> tuple[MediaPhrase, ...]:
-    return place(phrases, pieces, spans_of(pieces), offset_samples)
+    return to_media_time(phrases, pieces, spans_of(pieces), offset_samples)
 
 
 def times(result: tuple[MediaPhrase, ...]) -> list[tuple[str, int, int]]:
@@ -43,7 +43,7 @@ def test_phrase_lands_where_its_audio_was() -> None:
 
 
 def test_phrase_that_starts_in_the_padding_before_a_gap_is_not_torn_apart() -> None:
-    """Whisper starts a phrase where the last one ended; the silence there is no place for its first words."""
+    """Whisper starts a phrase where the last one ended; the silence there is no to_media_time for its first words."""
     assert times(placed(Phrase(" It is twelve in the morning", 2700, 5700))) == [
         ("It is twelve in the morning", 10000, 12700)
     ]
@@ -155,7 +155,7 @@ PHRASES = st.lists(st.builds(Phrase, TEXTS, TIMES, TIMES), max_size=6)
 def test_no_text_is_lost_and_times_are_in_order(
     phrases: list[Phrase], pieces: tuple[PlanPiece, ...], offset_samples: int
 ) -> None:
-    result = place(phrases, pieces, spans_of(pieces), offset_samples)
+    result = to_media_time(phrases, pieces, spans_of(pieces), offset_samples)
     said = "".join(phrase.text for phrase in sorted(phrases, key=lambda phrase: phrase.start_ms))
     assert squeezed("".join(phrase.text for phrase in result)) == squeezed(said)
     assert all(phrase.start_ms <= phrase.end_ms for phrase in result)
@@ -170,7 +170,7 @@ def test_each_placed_phrase_lies_in_one_run_of_audio(
     for piece in pieces:
         start = runs.pop()[0] if runs and runs[-1][1] == piece.start else piece.start
         runs.append((start, piece.start + piece.samples))
-    for phrase in place(phrases, pieces, spans_of(pieces), 0):
+    for phrase in to_media_time(phrases, pieces, spans_of(pieces), 0):
         assert any(
             start <= phrase.start_ms * 16 < end + 16 and phrase.end_ms * 16 < end + 16 for start, end in runs
         )
@@ -187,7 +187,7 @@ def test_no_word_is_lost_when_its_phrase_is_split(
 ) -> None:
     words = tuple(Word(f" {text}", start, start + length, 0.5) for text, start, length in heard)
     phrase = Phrase("".join(word.text for word in words), 0, 30_000, words)
-    result = place([phrase], pieces, spans_of(pieces), 0)
+    result = to_media_time([phrase], pieces, spans_of(pieces), 0)
     assert [word.text for part in result for word in part.words] == [word.text for word in words]
     for part in result:
         assert squeezed(part.text) == squeezed("".join(word.text for word in part.words))

@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from pysubs2.formats.subrip import SubripFormat
 
 from subtitled.core.transcription import Word
-from subtitled.cues.cue_text import clock
 from subtitled.cues.layout import Cue, layout
 from subtitled.cues.phrases import MediaPhrase
 from subtitled.cues.render import RenderOptions, read_json, render
-from subtitled.cues.subrip import srt
+from subtitled.cues.text_formats import clock, srt
 from subtitled.cues.transcript import Interval, MissingSpan, SegmentTranscript, Transcript
 
 CUE = re.compile(r"(\d+)\n(\d+):(\d\d):(\d\d),(\d{3}) --> (\d+):(\d\d):(\d\d),(\d{3})\n((?:.+\n)*)(?:\n|\Z)")

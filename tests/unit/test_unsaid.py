@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from subtitled.config.checks import LANGUAGES
 from subtitled.core.transcription import Word
-from subtitled.cues.hallucination_filter import HallucinationRules, leave_out, plain
-from subtitled.cues.phrases import MediaPhrase, spell
+from subtitled.cues.hallucination_filter import HallucinationRules, comparable, remove_hallucinations
+from subtitled.cues.phrases import MediaPhrase, spelling
 from subtitled.cues.transcript import Interval, SegmentTranscript
 from subtitled.output.hallucination_phrases import _book, rules_for
 
@@ -48,7 +48,7 @@ def rules(language: str | None, *, marks: bool = True, unsaid: bool = True) -> H
 def left(
     *phrases: MediaPhrase, language: str = "en", marks: bool = True, unsaid: bool = True
 ) -> tuple[list[str], tuple[RemovedPhrase, ...]]:
-    segments, removals = leave_out(
+    segments, removals = remove_hallucinations(
         [segment(*phrases, language=language)], lambda code: rules(code, marks=marks, unsaid=unsaid)
     )
     return [kept.text for found in segments for kept in found.phrases], removals
@@ -146,7 +146,7 @@ def test_loops_go_across_segments_and_may_have_several_phrases() -> None:
     texts = ["One.", "Two!", "Three"] * 5
     phrases = [phrase(text, 500 * at, 500 * at + 400, logprob=UNSURE) for at, text in enumerate(texts)]
     segments = [segment(*phrases[at : at + 4], index=at) for at in range(0, 15, 4)]
-    kept, removals = leave_out(segments, rules)
+    kept, removals = remove_hallucinations(segments, rules)
     assert [one.text for found in kept for one in found.phrases] == ["One.", "Two!", "Three"]
     assert len(removals) == 12
 
@@ -197,7 +197,7 @@ def test_marks_are_left_out_only_where_the_inbox_says_so(text: str, rest: list[s
 def test_words_go_with_their_marks() -> None:
     words = (Word(" [upbeat", 0, 1, 0.9), Word(" music]Hello,", 1, 2, 0.9), Word(" you.", 2, 3, 0.9))
     spoken = MediaPhrase("[upbeat music]Hello, you.", 2000, 4000, words)
-    kept, _ = leave_out([segment(spoken)], lambda code: rules(code, marks=False))
+    kept, _ = remove_hallucinations([segment(spoken)], lambda code: rules(code, marks=False))
     [found] = kept[0].phrases
     assert found.text == "Hello, you."
     assert [word.text for word in found.words] == [" Hello,", " you."]
@@ -239,7 +239,7 @@ phrases = st.lists(
 @given(st.lists(phrases, max_size=4), st.booleans())
 def test_every_letter_is_kept_or_told(found: list[list[MediaPhrase]], marks: bool) -> None:
     segments = [segment(*part, index=at) for at, part in enumerate(found)]
-    kept, removals = leave_out(segments, lambda code: rules(code, marks=marks))
+    kept, removals = remove_hallucinations(segments, lambda code: rules(code, marks=marks))
     before = "".join(one.text for part in found for one in part)
     after = "".join(one.text for part in kept for one in part.phrases)
     told = "".join(removal.text for removal in removals)
@@ -249,7 +249,7 @@ def test_every_letter_is_kept_or_told(found: list[list[MediaPhrase]], marks: boo
 @given(st.lists(phrases, max_size=4))
 def test_what_was_surely_heard_is_always_kept(found: list[list[MediaPhrase]]) -> None:
     segments = [segment(*part, index=at) for at, part in enumerate(found)]
-    kept, _ = leave_out(segments, rules)
+    kept, _ = remove_hallucinations(segments, rules)
     sure = [
         one.text
         for part in found
@@ -266,5 +266,5 @@ def test_what_was_surely_heard_is_always_kept(found: list[list[MediaPhrase]]) ->
 
 @given(st.text(alphabet="ab 12Éß。!", max_size=20))
 def test_plain_text_stays_plain(text: str) -> None:
-    assert plain(plain(text).replace("#", "1")) == plain(text)
-    assert spell([Word(text, 0, 1, 1.0)]) == "".join(text.split())
+    assert comparable(comparable(text).replace("#", "1")) == comparable(text)
+    assert spelling([Word(text, 0, 1, 1.0)]) == "".join(text.split())

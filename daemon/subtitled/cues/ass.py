@@ -1,6 +1,6 @@
 r"""Cues as Advanced SubStation Alpha, styled for a picture of 1920 x 1080.
 
-Braces hold commands in this format, and players disagree on how to write one that is only text: `\{` is libass's alone.
+Braces hold commands in this format, and players disagree on how to escape one: only libass reads `\{`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from subtitled.cues.cue_text import WORD_JOINER, shown
+from subtitled.cues.text_formats import WORD_JOINER, centiseconds, visible_cues
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -18,14 +18,12 @@ if TYPE_CHECKING:
     from subtitled.cues.layout import Cue
 
 _BRACES = str.maketrans({"{": "\uff5b", "}": "\uff5d"})
-"""Full-width braces: seen in every player, where a plain one hides the text behind it in most."""
+"""Full-width braces: visible in every player; most players hide the text after a plain one."""
 _COMMAND = re.compile(r"\\(?=[Nnh])")
-_REACH = 50
-"""Words that may be passed over to find a cue's first."""
-_REACH = 50
-"""Words that may be passed over to find a cue's first."""
+_MAX_SKIPPED_WORDS = 50
+"""Words that may be skipped to find the first word of a cue."""
 
-# Text is 5 % of the height, as in television; white on a black outline; yellow is what karaoke has sung.
+# Text is 5 % of the height, as in television; white with a black outline; karaoke colours spoken words yellow.
 _HEAD = """\
 [Script Info]
 ScriptType: v4.00+
@@ -50,12 +48,14 @@ Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
 def ass(cues: Iterable[Cue], words: Sequence[Word] = ()) -> str:
     """Return `cues` as ASS, to the hundredth of a second.
 
-    With the `words` of all of them, in order and in media time, each word is coloured when it is said
-    (karaoke); a cue that the words do not spell is shown plainly.
+    With the `words` of all cues, in order and in media time, each word is coloured when it is spoken (karaoke); a cue that
+    the words do not spell stays plain.
     """
-    rows = list(shown(cues))
-    sung = _sung((lines for _, lines in rows), words)
-    return _HEAD + "".join(_event(cue, lines, said) for (cue, lines), said in zip(rows, sung, strict=True))
+    rows = list(visible_cues(cues))
+    matched = _words_per_cue((lines for _, lines in rows), words)
+    return _HEAD + "".join(
+        _event(cue, lines, found) for (cue, lines), found in zip(rows, matched, strict=True)
+    )
 
 
 def _event(cue: Cue, lines: tuple[str, ...], words: tuple[Word, ...]) -> str:
@@ -65,19 +65,19 @@ def _event(cue: Cue, lines: tuple[str, ...], words: tuple[Word, ...]) -> str:
 
 
 def _verbatim(text: str) -> str:
-    """Return `text` so that players show what it says, line for line."""
+    """Return `text`, escaped so that players show it verbatim, line by line."""
     plain = _COMMAND.sub(lambda found: found[0] + WORD_JOINER, text.translate(_BRACES))
     return plain.replace("\n", r"\N")
 
 
-def _sung(rows: Iterable[tuple[str, ...]], words: Sequence[Word]) -> Iterator[tuple[Word, ...]]:
-    """Yield for the lines of each cue the words that spell them; none where they do not."""
-    # The cues hold all words in order, save that a word may be cut between two cues, or be missing.
+def _words_per_cue(rows: Iterable[tuple[str, ...]], words: Sequence[Word]) -> Iterator[tuple[Word, ...]]:
+    """Yield for the lines of each cue the words that spell them; none if no words do."""
+    # The cues contain all words in order, but a word may be split between two cues, or be missing.
     at = 0
     for lines in rows:
         text = "".join("".join(lines).split())
         found: tuple[Word, ...] = ()
-        for start in range(at, len(words)):
+        for start in range(at, min(len(words), at + _MAX_SKIPPED_WORDS + 1)):
             end, spelt = start, ""
             while end < len(words) and len(spelt) < len(text) and text.startswith(spelt):
                 spelt += "".join(words[end].text.split())
@@ -85,17 +85,15 @@ def _sung(rows: Iterable[tuple[str, ...]], words: Sequence[Word]) -> Iterator[tu
             if spelt == text:
                 found, at = tuple(words[start:end]), end
                 break
-            if start - at >= _REACH:
-                break
         yield found
 
 
 def _karaoke(cue: Cue, lines: tuple[str, ...], words: tuple[Word, ...]) -> str:
-    r"""Return the lines with `{\k…}` before each word: for how many hundredths it is what is said."""
-    first, last = _centiseconds(cue.start_ms), _centiseconds(cue.end_ms)
+    r"""Return the lines with `{\k…}` before each word: its length in hundredths of a second."""
+    first, last = centiseconds(cue.start_ms), centiseconds(cue.end_ms)
     starts: list[int] = []
     for word in words:
-        starts.append(min(max(_centiseconds(word.start_ms), starts[-1] if starts else first), last))
+        starts.append(min(max(centiseconds(word.start_ms), starts[-1] if starts else first), last))
     lead = rf"{{\k{starts[0] - first}}}" if starts[0] > first else ""
     text = "\n".join(lines)
     out, at = lead, 0
@@ -110,12 +108,8 @@ def _karaoke(cue: Cue, lines: tuple[str, ...], words: tuple[Word, ...]) -> str:
 
 
 def _time(time_ms: int) -> str:
-    """Return H:MM:SS.cc; hours have as many digits as they need, which libass and VSFilter read."""
-    seconds, cs = divmod(_centiseconds(time_ms), 100)
+    """Return H:MM:SS.cc; hours may have more digits, which libass and VSFilter accept."""
+    seconds, cs = divmod(centiseconds(time_ms), 100)
     minutes, s = divmod(seconds, 60)
     h, m = divmod(minutes, 60)
     return f"{h}:{m:02d}:{s:02d}.{cs:02d}"
-
-
-def _centiseconds(time_ms: int) -> int:
-    return (time_ms + 5) // 10

@@ -1,19 +1,45 @@
-"""How much it disturbs to break a line between two words."""
+"""The cost of a line break between two words."""
 
 # ruff: noqa: RUF001 - full-width punctuation, quotes and Cyrillic are meant
 from __future__ import annotations
 
 import re
 import unicodedata
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from subtitled.cues.break_costs_cjk import unspaced_cost
-from subtitled.cues.cost import BreakCost
-from subtitled.cues.function_words import FunctionWords, listed, words_of
-from subtitled.cues.text import DASHES, stands_alone
+from subtitled.cues.function_words import FunctionWords, function_words, listed
+from subtitled.cues.text import DASHES, is_unspaced
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+
+class BreakCost(IntEnum):
+    """The cost of a break between two words, by their grammatical relation.
+
+    The order follows the Netflix Timed Text Style Guides, "Line Treatment"; the numbers were chosen by hand, on the examples of
+    tests/unit/test_layout_examples.py.
+    """
+
+    TURN = -60
+    """Before a dialogue dash: each speaker preferably has a separate line."""
+    SENTENCE = 0
+    CLAUSE = 10
+    COMMA = 20
+    CONJUNCTION = 35
+    """Before a conjunction or a relative pronoun."""
+    PREPOSITION = 50
+    PHRASE = 60
+    """Before an article, a pronoun, an auxiliary: a phrase of the sentence begins."""
+    PLAIN = 75
+    MODIFIER = 130
+    """Between an adjective and its noun, a number and the words after its unit."""
+    BOUND = 200
+    """Between a word and the word it belongs to: after an article or a preposition, inside a name, after a number."""
+    INSIDE = 400
+    """Inside a word that is wider than a line."""
+
 
 _ENDS = ".!?…。！？｡؟۔।"
 _CLAUSE_ENDS = ";:；：—–…"
@@ -32,36 +58,66 @@ _NUMBER_WORDS = frozenset(
 )
 _KO_CONJUNCTIONS = listed("그리고 하지만 그래서 그러나 그런데 그러면 왜냐하면 또는")
 _KO_CLAUSE = listed("고 는데 은데 지만 면 서 니까 며 려고 도록")
-"""Endings of Korean verbs with which a clause ends."""
+"""Korean verb endings that end a clause."""
+_STOPS = ".!?…。！？｡;:；：,，、"
+_MEASURED = re.compile(r"[\d一二三四五六七八九十百千万萬亿億零两兩几幾这這那每第半]$")
+_ZH_BACK = frozenset(
+    "的地得了着过吗呢吧啊呀嘛里上下中内外们个儿年月日号点分秒钟块元次位条张只名些岁倍度米著過嗎裡內們個兒號點鐘塊條張隻歲人"
+)
+"""Particles, suffixes and measure words: no line begins with one of them."""
+_ZH_MEASURES = frozenset("个年月日号点分秒钟块元次位条张只名些岁倍度米個號點鐘塊條張隻歲")
+_ZH_PARTICLES = frozenset("的地得")
+_ZH_FORWARD = frozenset(
+    "不没沒很最更太都也就还還又再在把被从從对對向给給跟和与與或到为為用是有会會能要去让讓使将將于於以而且但之该該各"
+)
+"""Adverbs, prepositions and auxiliaries of one character: no line ends with one of them."""
+_ZH_CONJUNCTIONS = listed(
+    "但是 但 可是 因为 因為 所以 而且 如果 或者 然后 然後 虽然 雖然 不过 不過 于是 於是 并且 並且 因此 直到 同时 同時 那么 那麼 "
+    "除非 只要 只有 即使 尽管 儘管"
+)
+_ZH_PREPOSITIONS = frozenset(
+    listed("在 从 從 对 對 把 被 跟 和 与 與 向 给 給 关于 關於 按照 根据 根據 为了 為了")
+)
+_ZH_PRONOUNS = frozenset(
+    listed(
+        "我 你 您 他 她 它 我们 你们 他们 她们 它们 我們 你們 他們 她們 它們 大家 这个 那个 這個 那個 这些 那些 這些"
+    )
+)
+_JA_CONJUNCTIONS = listed(
+    "しかし でも だから そして それで それでも また ただ つまり なぜなら けれども ところが"
+)
+_JA_BACK = listed("いう いった いって いえ よう")
+_JA_CLAUSE = listed("ので から けど けれど ければ ながら たら なら て で ば し")
+_JA_PARTICLES = listed("は が を に へ と も まで より")
 
 
 def costs(words: Iterable[str], language: str | None) -> Iterator[BreakCost]:
-    """Yield what a line break before each word costs, 0 (a sentence begins) to 400; below 0 it is wanted.
+    """Yield the cost of a line break before each word, 0 (a sentence begins) to 400; a cost below 0 favours a break.
 
-    `words` are as `unspaced.words` cuts them, spaces before them; the first has nothing before it.
+    `words` are those of `cjk.words`, with the space before each.
     """
-    little = words_of(language)
+    known = function_words(language)
     earlier = previous = ""
     for word in words:
-        cost = _cost(earlier, previous, word, little) if previous else BreakCost.SENTENCE
+        cost = _cost(earlier, previous, word, known) if previous else BreakCost.SENTENCE
         yield cost
         earlier = "" if cost <= BreakCost.SENTENCE else previous
         previous = word
 
 
-def _ends_sentence(before: str, after: str, little: FunctionWords) -> bool:
-    """Return whether a sentence ends with the word `before`, which the word `after` follows."""
+def _ends_sentence(before: str, after: str, known: FunctionWords) -> bool:
+    """Return whether a sentence ends between the words `before` and `after`."""
     bare = _unquoted(before)
     if bare[-1] not in _ENDS:
         return False
     is_lower = next((char for char in after if char.isalnum()), "").islower()
-    return not (bare[-1] in ".…" and is_lower) and not _is_abbreviation(bare, little)
+    return not (bare[-1] in ".…" and is_lower) and not _is_abbreviation(bare, known)
 
 
-def _cost(earlier: str, before: str, after: str, little: FunctionWords) -> BreakCost:
+def _cost(earlier: str, before: str, after: str, known: FunctionWords) -> BreakCost:
     """Return the cost between `before` and `after`; `earlier` is the word before them in their sentence, or ""."""
     bare, follows = _unquoted(before), after.strip()
-    ends = _ends_sentence(before, after, little)
+    ends = _ends_sentence(before, after, known)
     if follows[0] in DASHES and len(follows) > 1 and ends:
         return BreakCost.TURN
     if ends:
@@ -70,14 +126,14 @@ def _cost(earlier: str, before: str, after: str, little: FunctionWords) -> Break
         return BreakCost.CLAUSE
     if bare[-1] in _COMMAS:
         return BreakCost.COMMA
-    if stands_alone(before[-1]) and stands_alone(follows[0]) and after[0].isspace():
-        # Whisper, and subtitles in Chinese, have a space in place of a comma.
+    if is_unspaced(before[-1]) and is_unspaced(follows[0]) and after[0].isspace():
+        # Whisper and Chinese subtitles write a space in place of a comma.
         return BreakCost.COMMA
-    if stands_alone(before[-1]) or stands_alone(follows[0]):
-        cost = unspaced_cost(bare, follows)
+    if is_unspaced(before[-1]) or is_unspaced(follows[0]):
+        cost = _unspaced_cost(bare, follows)
     else:
-        cost = _spaced_cost(earlier.strip(), bare, follows, little)
-    # The last word of a clause is not left alone.
+        cost = _spaced_cost(earlier.strip(), bare, follows, known)
+    # The last word of a clause does not stand alone on a line.
     return (
         BreakCost.MODIFIER
         if cost == BreakCost.PLAIN and follows[-1] in _ENDS + _CLAUSE_ENDS + _COMMAS
@@ -85,40 +141,40 @@ def _cost(earlier: str, before: str, after: str, little: FunctionWords) -> Break
     )
 
 
-def _spaced_cost(earlier: str, before: str, after: str, little: FunctionWords) -> BreakCost:
-    one, two = _tail(before, little), _head(after, little)
-    if _is_abbreviation(before, little):
-        return BreakCost.LEANING
+def _spaced_cost(earlier: str, before: str, after: str, known: FunctionWords) -> BreakCost:
+    one, two = _tail(before, known), _head(after, known)
+    if _is_abbreviation(before, known):
+        return BreakCost.BOUND
     if _NUMBER.fullmatch(before):
-        return BreakCost.PLAIN if little.is_little(two) else BreakCost.LEANING
-    if little.is_little(one):
-        return BreakCost.LEANING
-    # The first word of a sentence is written like a name.
-    if earlier and _is_name(before) and _is_name(after) and not little.has_capital_nouns:
-        return BreakCost.LEANING
-    if two in little.conjunctions or after.startswith(_KO_CONJUNCTIONS):
+        return BreakCost.PLAIN if known.is_function_word(two) else BreakCost.BOUND
+    if known.is_function_word(one):
+        return BreakCost.BOUND
+    # The first word of a sentence is capitalised like a name.
+    if earlier and _is_name(before) and _is_name(after) and not known.has_capital_nouns:
+        return BreakCost.BOUND
+    if two in known.conjunctions or after.startswith(_KO_CONJUNCTIONS):
         return BreakCost.CONJUNCTION
-    if two in little.prepositions or _opens(after):
+    if two in known.prepositions or _opens(after):
         return BreakCost.PREPOSITION
-    if two in little.trailing:
+    if two in known.trailing:
         return BreakCost.MODIFIER
-    if little.begins_phrase(two):
+    if known.begins_phrase(two):
         return BreakCost.PHRASE
-    if _letters(earlier) in little.articles or one in _NUMBER_WORDS or _NUMBER.fullmatch(after):
+    if _letters(earlier) in known.articles or one in _NUMBER_WORDS or _NUMBER.fullmatch(after):
         return BreakCost.MODIFIER
     return (
         BreakCost.CONJUNCTION if _is_hangul(before[-1]) and before.endswith(_KO_CLAUSE) else BreakCost.PLAIN
     )
 
 
-def _is_abbreviation(word: str, little: FunctionWords) -> bool:
-    """Return whether `word` has a full stop that ends no sentence: "Dr.", an initial, an ordinal number."""
+def _is_abbreviation(word: str, known: FunctionWords) -> bool:
+    """Return whether the full stop of `word` does not end a sentence: "Dr.", an initial, an ordinal number."""
     if not word.endswith("."):
         return False
     bare = word[:-1].lstrip("([\"'")
     if bare.isdecimal():
-        return little.has_ordinal_stops and len(bare) <= 2
-    return bare.lower() in little.abbreviations or (len(bare) == 1 and bare.isupper())
+        return known.has_ordinal_stops and len(bare) <= 2
+    return bare.lower() in known.abbreviations or (len(bare) == 1 and bare.isupper())
 
 
 def _is_name(word: str) -> bool:
@@ -131,17 +187,17 @@ def _letters(word: str) -> str:
     return word.strip(" \"'“”‘’«»()[].,;:!?…").lower().replace("’", "'")
 
 
-def _head(word: str, little: FunctionWords) -> str:
-    """Return what `word` is known by when a line would begin with it: of "qu'ils" the "qu'"."""
+def _head(word: str, known: FunctionWords) -> str:
+    """Return the part of `word` that decides whether a line may begin with it: the "qu'" of "qu'ils"."""
     letters = _letters(word)
     head = letters[: letters.find("'") + 1]
-    return head if little.is_little(head) else letters
+    return head if known.is_function_word(head) else letters
 
 
-def _tail(word: str, little: FunctionWords) -> str:
-    """Return what `word` is known by when a line would end with it: of "qu'ils" the "ils"."""
+def _tail(word: str, known: FunctionWords) -> str:
+    """Return the part of `word` that decides whether a line may end with it: the "ils" of "qu'ils"."""
     letters = _letters(word)
-    return letters if _head(word, little) == letters else letters[letters.find("'") + 1 :]
+    return letters if _head(word, known) == letters else letters[letters.find("'") + 1 :]
 
 
 def _unquoted(word: str) -> str:
@@ -158,3 +214,32 @@ def _opens(word: str) -> bool:
 
 def _is_hangul(char: str) -> bool:
     return "\uac00" <= char <= "\ud7a3"
+
+
+def _unspaced_cost(before: str, after: str) -> BreakCost:
+    """Return the cost between two words of Chinese or Japanese, or one of them and a Latin word."""
+    word = after.rstrip(_STOPS)
+    if after.startswith(_ZH_CONJUNCTIONS + _JA_CONJUNCTIONS):
+        return BreakCost.CONJUNCTION
+    if (
+        word.startswith(_JA_BACK)
+        or word in _ZH_BACK
+        or before in _ZH_FORWARD
+        or before in _ZH_MEASURES
+        or _MEASURED.search(before)
+    ):
+        return BreakCost.BOUND
+    if before in _ZH_PRONOUNS or before in _ZH_PARTICLES:
+        return BreakCost.MODIFIER
+    if "\u3041" <= before[-1] <= "\u30ff":
+        if before.endswith(_JA_CLAUSE):
+            return BreakCost.CONJUNCTION
+        if before.endswith(_JA_PARTICLES):
+            return BreakCost.PREPOSITION
+        return BreakCost.MODIFIER if before[-1] in "のないたる" else BreakCost.PLAIN
+    if len(before) == 1 and not before.isascii():
+        # Most likely a verb, and the next word belongs to it: 写在, 送给.
+        return BreakCost.MODIFIER
+    if word in _ZH_PREPOSITIONS:
+        return BreakCost.PREPOSITION
+    return BreakCost.PHRASE if word in _ZH_PRONOUNS else BreakCost.PLAIN

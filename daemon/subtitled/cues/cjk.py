@@ -1,4 +1,4 @@
-"""Text of scripts without spaces, cut between words."""
+"""Words of scripts without spaces: Chinese, Japanese, Thai."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import budoux
 
-from subtitled.cues.text import may_break, units, weight
+from subtitled.cues.text import may_break_between, units, weight
 from subtitled.cues.text_width import width
 
 if TYPE_CHECKING:
@@ -21,61 +21,63 @@ _HAN = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _THAI = re.compile("[\u0e00-\u0e7f]")
 _TRADITIONAL = frozenset("這們個說來時國會後對開學過還沒為麼點裡種樣嗎頭經長動實間問現見發與")
 _SIMPLIFIED = frozenset("这们个说来时国会后对开学过还没为么点里种样吗头经长动实间问现见发与")
-
-
 _WORD_COLUMNS = 8
-"""A word of Chinese is seldom longer than four characters."""
+"""A Chinese word is rarely longer than four characters."""
 
 
-def words(text: str, language: str | None, heard: Sequence[int] = ()) -> tuple[str, ...]:
-    """Return `text` cut between words, each with the whitespace before it; joined again they are `text`.
+def words(text: str, language: str | None, timed: Sequence[int] = ()) -> tuple[str, ...]:
+    """Return `text` split into words, each with the whitespace before it; joined they are `text`.
 
-    Where a word ends in Chinese, Japanese and Thai is BudouX's estimate, the same for the same text; a Latin word or a number among them
-    stays whole. `heard` are the weights of the words that the model heard, if they spell the text: of these scripts they are its
-    tokens, mostly less than words, but none of them is cut.
+    BudouX estimates the ends of words in Chinese, Japanese and Thai, always the same for the same text; a Latin word or a number
+    stays whole. `timed` are the weights of the model's timed words, if these spell the text: in these scripts they are tokens,
+    mostly shorter than a word, and none of them is split.
     """
-    parser = _parser_for(text, language)
+    parser = _parser_name(text, language)
     if parser is None:
         return units(text)
     ends = set(accumulate(len(chunk) for chunk in _parser(parser).parse(text)))
     pieces = tuple(_joined(_pieces(text, is_thai=parser == "th"), ends))
-    return tuple(_uncut(text, pieces, heard)) if heard else pieces
+    return tuple(_without_split_tokens(text, pieces, timed)) if timed else pieces
 
 
-def _uncut(text: str, pieces: Iterable[str], heard: Sequence[int]) -> Iterator[str]:
-    """Yield `text` cut as `pieces` are, but before and after a heard word that one of their ends is inside of."""
-    edges = [0, *accumulate(heard)]
+def _without_split_tokens(text: str, pieces: Iterable[str], timed: Sequence[int]) -> Iterator[str]:
+    """Yield `text` split as `pieces` are, but around a timed word wherever a piece ends inside it."""
+    edges = [0, *accumulate(timed)]
     ends: set[int] = set()
     for end in accumulate(weight(piece) for piece in pieces):
         at = bisect_left(edges, end)
         is_inside = at < len(edges) and edges[at] != end and edges[at] - edges[at - 1] <= _WORD_COLUMNS
         ends.update(edges[at - 1 : at + 1] if is_inside else [end])
-    said = start = 0
+    before = start = 0
     for at, char in enumerate(text):
-        is_end = said in ends and text[start:at].strip()
-        if is_end and (char.isspace() or (width(char) and may_break(text[at - 1], char))):
+        is_end = before in ends and text[start:at].strip()
+        if is_end and (char.isspace() or (width(char) and may_break_between(text[at - 1], char))):
             yield text[start:at]
             start = at
-        said += weight(char)
+        before += weight(char)
     yield text[start:]
 
 
 def _pieces(text: str, *, is_thai: bool) -> Iterator[str]:
-    """Yield the units of `text`, those of Thai cut before each character that may begin a word."""
+    """Yield the units of `text`; Thai is split before each character that may begin a word."""
     for unit in units(text):
         if not is_thai or not _THAI.search(unit):
             yield unit
             continue
         start = 0
         for at in range(1, len(unit)):
-            if _THAI.match(unit[at]) and _THAI.match(unit[at - 1]) and may_break(unit[at - 1], unit[at]):
+            if (
+                _THAI.match(unit[at])
+                and _THAI.match(unit[at - 1])
+                and may_break_between(unit[at - 1], unit[at])
+            ):
                 yield unit[start:at]
                 start = at
         yield unit[start:]
 
 
 def _joined(pieces: Iterator[str], ends: set[int]) -> Iterator[str]:
-    """Yield `pieces` with those joined between which no word ends."""
+    """Yield `pieces`, joined where no word ends between two of them."""
     current = ""
     at = 0
     for piece in pieces:
@@ -90,7 +92,7 @@ def _joined(pieces: Iterator[str], ends: set[int]) -> Iterator[str]:
         yield current
 
 
-def _parser_for(text: str, language: str | None) -> str | None:
+def _parser_name(text: str, language: str | None) -> str | None:
     if text.isascii():
         return None
     if _KANA.search(text) or (language == "ja" and _HAN.search(text)):
@@ -104,7 +106,7 @@ def _parser_for(text: str, language: str | None) -> str | None:
 
 @cache
 def _parser(name: str) -> budoux.Parser:
-    """Return BudouX's parser; its weights (65 kB of JSON in its package) are data like a module's, read once."""
+    """Return BudouX's parser; its weights (65 kB of JSON in its package) are read once."""
     match name:
         case "ja":
             return budoux.load_default_japanese_parser()

@@ -1,7 +1,7 @@
-"""The little words before and after which a line breaks, or must not, by language.
+"""Function words by language: a line may, or must not, break before or after them.
 
-The rule is that of the Netflix Timed Text Style Guides, "Line Treatment": break after punctuation, before conjunctions and
-prepositions; never between article and noun, pronoun and verb, auxiliary and verb. A word in two classes counts as the first.
+The rule follows the Netflix Timed Text Style Guides, "Line Treatment": break after punctuation, before conjunctions and
+prepositions; never between article and noun, pronoun and verb, auxiliary and verb. The first class of a word counts.
 """
 
 # ruff: noqa: RUF001 - Cyrillic is meant
@@ -11,41 +11,41 @@ from msgspec import Struct
 
 
 class FunctionWords(Struct, frozen=True):
-    """One language's little words, in small letters."""
+    """One language's function words, in lower case."""
 
     conjunctions: frozenset[str] = frozenset()
-    """A line likes to begin with them, and relative pronouns, and never ends with them."""
+    """With relative pronouns: a line preferably begins with them and never ends with them."""
     prepositions: frozenset[str] = frozenset()
     """A line may begin with them, and never ends with them."""
     articles: frozenset[str] = frozenset()
-    """Articles, possessives and the like: neither they nor the adjective after them end a line."""
+    """With possessives and similar words: neither they nor the adjective after them end a line."""
     leaning: frozenset[str] = frozenset()
     """Pronouns, auxiliaries, negations: a line does not end with them."""
     trailing: frozenset[str] = frozenset()
-    """Pronouns that are objects: a line does not begin with them."""
+    """Object pronouns: a line does not begin with them."""
     abbreviations: frozenset[str] = frozenset()
-    """Written with a full stop that ends no sentence, and followed by what they belong to."""
+    """Written with a full stop that does not end a sentence, and followed by the word they belong to."""
     has_capital_nouns: bool = False
-    """Two capitals in a row are no name."""
+    """Nouns are capitalised: two capitalised words in a row are not necessarily a name."""
     has_ordinal_stops: bool = False
-    """A full stop after a small number ends no sentence: "3. Mai"."""
+    """A full stop after a small number does not end a sentence: "3. Mai"."""
 
     def begins_phrase(self, word: str) -> bool:
-        """Return whether a part of a sentence begins with `word`."""
+        """Return whether a phrase of the sentence begins with `word`."""
         return word in self.prepositions or word in self.articles or word in self.leaning
 
-    def is_little(self, word: str) -> bool:
-        """Return whether `word` is one that no line ends with."""
+    def is_function_word(self, word: str) -> bool:
+        """Return whether no line ends with `word`."""
         return word in self.conjunctions or self.begins_phrase(word)
 
 
-def words_of(language: str | None) -> FunctionWords:
-    """Return the little words of `language` (ISO 639-1); none for one that is not known here."""
+def function_words(language: str | None) -> FunctionWords:
+    """Return the function words of `language` (ISO 639-1); none for a language without a list."""
     return _WORDS.get((language or "").partition("-")[0].lower(), _NONE)
 
 
 def listed(words: str) -> tuple[str, ...]:
-    """Return the words of a list written as one text, as such lists are read best."""
+    """Return the words of a list written as one text."""
     return tuple(words.split())
 
 

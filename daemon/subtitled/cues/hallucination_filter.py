@@ -1,6 +1,6 @@
-"""Phrases that the model wrote and nobody said, left out: each with its reason.
+"""Removal of text that the model wrote and nobody spoke.
 
-What the model was sure of, where somebody speaks, is never left out, whatever it says.
+Text that the model is sure of, over speech, is never removed, whatever it says.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from subtitled.core.transcription import Word
-from subtitled.cues.phrases import MediaPhrase, spell
-from subtitled.cues.text import stands_alone
+from subtitled.cues.phrases import MediaPhrase, spelling
+from subtitled.cues.text import is_unspaced
 from subtitled.cues.transcript import RemovedPhrase
 
 if TYPE_CHECKING:
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from subtitled.cues.transcript import Interval, SegmentTranscript
 
 SURE_LOGPROB = -0.5
-"""Mean log-probability of a phrase's tokens from which it counts as surely heard: 0.6 a token."""
+"""Mean log-probability of a phrase's tokens from which it counts as certain: 0.6 a token."""
 SURE_PROBABILITY = 0.5
-"""The same for the mean of its words' own probabilities, where they are known: they are of this phrase alone."""
+"""The same for the mean probability of its words, if known: these belong to this phrase alone."""
 NO_SPEECH_PROB = 0.6
 MAX_COMPRESSION_RATIO = 2.4
-"""These two as in `transcribe` of openai/whisper (no_speech_threshold, compression_ratio_threshold)."""
-LEAST_SPEECH = 0.25
-"""Share of a phrase's time in which the VAD must have heard speech; its ends are often early or late."""
-TIMES = 4
-"""So often, one after the other, the same words are a loop."""
-LONGEST_LOOP = 3
-"""Phrases that come back together in a loop."""
+"""Both as in `transcribe` of openai/whisper (no_speech_threshold, compression_ratio_threshold)."""
+MIN_SPEECH_SHARE = 0.25
+"""Least share of a phrase's time with VAD speech; its start and end are often inaccurate."""
+MIN_REPETITIONS = 4
+"""The same words so many times in a row are a loop."""
+MAX_LOOP_PHRASES = 3
+"""Phrases of one period of a loop."""
 
 _NOTES = re.compile("[♩♪♫♬🎵🎶]+")
 _BRACKETS = re.compile(
@@ -44,32 +44,32 @@ _BRACKETS = re.compile(
 )
 _MARK_WORDS = 3
 _MARK_CHARS = 6
-"""A mark is short: so many words, or full-width characters, at most."""
+"""A mark has at most so many words or full-width characters."""
 
 
 class HallucinationRules(Struct, frozen=True):
-    """What is left out in one language; `stock` and `marks` hold `plain` text."""
+    """The rules of one language; `stock` and `marks` contain text as `comparable` returns it."""
 
     stock: frozenset[str] = frozenset()
     """Phrases that models write over silence and music."""
     marks: frozenset[str] = frozenset()
-    """Words in brackets that tell of music and noise; empty where marks are kept."""
+    """Words in brackets that describe music and noise; empty if marks are kept."""
     is_loop_cut: bool = True
 
 
-def plain(text: str) -> str:
-    """Return what counts of a text when phrases are compared: letters and digits, each number as a #."""
+def comparable(text: str) -> str:
+    """Return the letters of a text and a # for each number, for comparison."""
     letters = unicodedata.normalize("NFKC", text).casefold()
     kept = "".join(char for char in letters if unicodedata.category(char)[0] in "LNM")
     return re.sub(r"\d+", "#", kept)
 
 
-def leave_out(
+def remove_hallucinations(
     segments: Sequence[SegmentTranscript], rules_for: Callable[[str | None], HallucinationRules]
 ) -> tuple[tuple[SegmentTranscript, ...], tuple[RemovedPhrase, ...]]:
-    """Return the segments without the phrases that nobody said, and what was left out, in order of time.
+    """Return the segments without phrases that nobody spoke, and the removed phrases in order of time.
 
-    `rules_for` gives the rules of a language. No phrase is in neither of the two.
+    `rules_for` returns the rules of a language. Each phrase is in one of the two results.
     """
     removals: list[RemovedPhrase] = []
     kept: list[SegmentTranscript] = []
@@ -83,16 +83,16 @@ def leave_out(
         )
         kept.append(replace(segment, phrases=said))
     loops = set(_loops(kept, rules_for))
-    for place, segment in enumerate(kept):
-        looped = [at for at in range(len(segment.phrases)) if (place, at) in loops]
+    for index, segment in enumerate(kept):
+        looped = [at for at in range(len(segment.phrases)) if (index, at) in loops]
         removals += (_removal(segment.phrases[at], "the same words again and again") for at in looped)
         rest = tuple(phrase for at, phrase in enumerate(segment.phrases) if at not in looped)
-        kept[place] = replace(segment, phrases=rest)
+        kept[index] = replace(segment, phrases=rest)
     return tuple(kept), tuple(sorted(removals, key=lambda removal: (removal.start_ms, removal.end_ms)))
 
 
-def doubt(phrase: MediaPhrase, spans: Iterable[Interval]) -> str:
-    """Return why a phrase may not have been said; "" where it was surely heard. `spans` are where somebody speaks."""
+def doubt_reason(phrase: MediaPhrase, spans: Iterable[Interval]) -> str:
+    """Return why a phrase may not have been spoken; "" if it is certain. `spans` are the speech of the VAD."""
     if phrase.words:
         probability = sum(word.probability for word in phrase.words) / len(phrase.words)
         if probability < SURE_PROBABILITY:
@@ -101,13 +101,13 @@ def doubt(phrase: MediaPhrase, spans: Iterable[Interval]) -> str:
         return f"at low confidence (mean log-probability {phrase.avg_logprob:.2f})"
     if phrase.no_speech_prob > NO_SPEECH_PROB:
         return f"over no speech (probability of none {phrase.no_speech_prob:.2f})"
-    if _speech(phrase, spans) < LEAST_SPEECH:
+    if _speech(phrase, spans) < MIN_SPEECH_SHARE:
         return "over no speech (none was found there)"
     return ""
 
 
 def _speech(phrase: MediaPhrase, spans: Iterable[Interval]) -> float:
-    """Return the share of a phrase's time in which somebody speaks."""
+    """Return the share of a phrase's time with speech."""
     length_ms = max(1, phrase.end_ms - phrase.start_ms)
     overlaps = (
         min(phrase.start_ms + length_ms, span.end_ms) - max(phrase.start_ms, span.start_ms) for span in spans
@@ -126,21 +126,18 @@ def _removal(phrase: MediaPhrase, cause: str) -> RemovedPhrase:
     )
 
 
-# -- stock phrases -------------------------------------------------------------------------------------------
-
-
 def _is_stock(
     phrase: MediaPhrase, spans: Iterable[Interval], rules: HallucinationRules, removals: list[RemovedPhrase]
 ) -> bool:
-    """Say whether a phrase is a stock phrase that nobody said, and note it."""
-    if not _is_made_of(plain(phrase.text), rules.stock) or not (why := doubt(phrase, spans)):
+    """Return whether a phrase is a stock phrase that nobody spoke, and record its removal."""
+    if not _is_made_of(comparable(phrase.text), rules.stock) or not (reason := doubt_reason(phrase, spans)):
         return False
-    removals.append(_removal(phrase, f"a stock phrase, {why}"))
+    removals.append(_removal(phrase, f"a stock phrase, {reason}"))
     return True
 
 
 def _is_made_of(text: str, stock: frozenset[str]) -> bool:
-    """Say whether `text` is one of `stock`, or several of them in a row."""
+    """Return whether `text` is one of `stock`, or several of them in a row."""
     if not text or not stock:
         return False
     reached = {0}
@@ -150,52 +147,46 @@ def _is_made_of(text: str, stock: frozenset[str]) -> bool:
     return len(text) in reached
 
 
-# -- loops ---------------------------------------------------------------------------------------------------
-
-
 def _loops(
     segments: Sequence[SegmentTranscript], rules_for: Callable[[str | None], HallucinationRules]
 ) -> Iterator[tuple[int, int]]:
-    """Yield the places (segment, phrase) of what was said TIMES times and more in a row, and not surely heard.
+    """Yield the positions (segment, phrase) of uncertain phrases that repeat MIN_REPETITIONS times or more.
 
-    The first round stays: it may have been said.
+    The first period is kept: it may have been spoken.
     """
     rows = sorted(
-        (phrase.start_ms, place, at)
-        for place, segment in enumerate(segments)
+        (phrase.start_ms, index, at)
+        for index, segment in enumerate(segments)
         for at, phrase in enumerate(segment.phrases)
     )
-    said = [segments[place].phrases[at].text for _, place, at in rows]
-    texts = [plain(text) or text for text in said]
-    for period in range(1, LONGEST_LOOP + 1):
+    said = [segments[index].phrases[at].text for _, index, at in rows]
+    texts = [comparable(text) or text for text in said]
+    for period in range(1, MAX_LOOP_PHRASES + 1):
         begin = 0
         while begin < len(texts) - period:
             end = begin + period
             while end < len(texts) and texts[end] == texts[end - period]:
                 end += 1
-            if end - begin >= TIMES * period:
-                for _, place, at in rows[begin + period : end]:
-                    segment = segments[place]
+            if end - begin >= MIN_REPETITIONS * period:
+                for _, index, at in rows[begin + period : end]:
+                    segment = segments[index]
                     if rules_for(segment.language).is_loop_cut and _is_unsure(
                         segment.phrases[at], segment.spans
                     ):
-                        yield place, at
+                        yield index, at
             begin = max(begin + 1, end - period)
 
 
 def _is_unsure(phrase: MediaPhrase, spans: Iterable[Interval]) -> bool:
-    """Say whether a repetition was not surely heard; one that came back at a higher temperature is none the surer."""
+    """Return whether a repetition is uncertain; a high temperature does not make it more certain."""
     is_stuck = phrase.compression_ratio > MAX_COMPRESSION_RATIO and phrase.temperature > 0
-    return is_stuck or bool(doubt(phrase, spans))
-
-
-# -- marks of music and noise --------------------------------------------------------------------------------
+    return is_stuck or bool(doubt_reason(phrase, spans))
 
 
 def _without_marks(
     phrase: MediaPhrase, rules: HallucinationRules, removals: list[RemovedPhrase]
 ) -> MediaPhrase | None:
-    """Return a phrase without its marks, which are noted; None where it has nothing else."""
+    """Return a phrase without its marks, whose removal is recorded; None if nothing else is left."""
     if not rules.marks:
         return phrase
     found = [match.span() for match in _BRACKETS.finditer(phrase.text) if _is_mark(match, rules.marks)]
@@ -207,7 +198,7 @@ def _without_marks(
         removals.append(_removal(mark, "a mark of music or noise (marks = false)"))
     ends = [0, *(at for span in found for at in span), len(phrase.text)]
     rest = " ".join("".join(phrase.text[a:b] for a, b in zip(ends[::2], ends[1::2], strict=True)).split())
-    if not plain(rest):
+    if not comparable(rest):
         return None
     return replace(phrase, text=rest, words=_other_words(phrase, found))
 
@@ -215,14 +206,14 @@ def _without_marks(
 def _is_mark(found: re.Match[str], marks: frozenset[str]) -> bool:
     inner = next(group for group in found.groups() if group is not None)
     words = inner.split()
-    if len(words) == 1 and any(map(stands_alone, inner)):
-        return len(inner) <= _MARK_CHARS and any(mark in plain(inner) for mark in marks if len(mark) > 1)
-    return len(words) <= _MARK_WORDS and any(plain(word) in marks for word in words)
+    if len(words) == 1 and any(map(is_unspaced, inner)):
+        return len(inner) <= _MARK_CHARS and any(mark in comparable(inner) for mark in marks if len(mark) > 1)
+    return len(words) <= _MARK_WORDS and any(comparable(word) in marks for word in words)
 
 
 def _other_words(phrase: MediaPhrase, spans: Sequence[tuple[int, int]]) -> tuple[Word, ...]:
-    """Return a phrase's words without the characters of its text in `spans`; none where they do not spell it."""
-    if spell(phrase.words) != "".join(phrase.text.split()):
+    """Return the words of a phrase without the characters of its text in `spans`; () if they do not spell it."""
+    if spelling(phrase.words) != "".join(phrase.text.split()):
         return ()
     letters = [
         not any(start <= at < end for start, end in spans)

@@ -1,4 +1,4 @@
-"""MediaPhrase phrases to cues that a viewer can read."""
+"""Cues from phrases: readable lines within limits."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from msgspec import Struct
 
 from subtitled.config.layout_limits import LayoutLimits
 from subtitled.cues import break_costs
-from subtitled.cues.char_timing import CharTimes
+from subtitled.cues.break_costs import BreakCost
 from subtitled.cues.cjk import words
-from subtitled.cues.cost import BreakCost
-from subtitled.cues.cue_timing import SpokenInterval, times
 from subtitled.cues.optimizer import CueOptimizer, LayoutUnit
-from subtitled.cues.phrases import MediaPhrase, spell
-from subtitled.cues.text import clean, cut, stands_alone, units, weight
+from subtitled.cues.phrases import MediaPhrase, spelling
+from subtitled.cues.text import clean, is_unspaced, split_word, units, weight
 from subtitled.cues.text_width import columns, columns_per_char
+from subtitled.cues.timing import CharTimes, SpokenInterval, cue_times
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 
 class Cue(Struct, frozen=True):
-    """What the viewer reads from `start_ms` to `end_ms` of media time; at least one line, none of them blank."""
+    """Text shown from `start_ms` to `end_ms` of media time: one line or more, none blank."""
 
     start_ms: int
     end_ms: int
@@ -38,12 +37,12 @@ def layout(
     seams_ms: Sequence[int] = (),
     until_ms: int | None = None,
 ) -> tuple[Cue, ...]:
-    """Return the cues of one file's phrases: in order, never overlapping, within `limits`, no word lost.
+    """Return the cues of one file's phrases: in order, not overlapping, within `limits`, with every word.
 
-    Times are those of the words or else shared out within a phrase by the room that its characters take; where phrases
-    overlap, the earlier one ends when the later begins. Lines and cues break where it disturbs least (`grouping`), by the rules of
-    `language`. No cue has words from both sides of a seam (`seams_ms`, in order: where audio begins that did not follow the audio before
-    it), nor of a silence long enough for a cue of its own. `until_ms` is the end of the media.
+    Times come from the words; without words they are shared out within a phrase by the width of its characters. If phrases
+    overlap, the earlier one ends when the later one starts. `CueOptimizer` chooses the breaks, by the rules of `language`. No cue
+    crosses a seam (`seams_ms`, in order: starts of audio that does not follow the audio before it) or a silence long enough for
+    a cue. `until_ms` is the end of the media.
     """
     limits = limits or LayoutLimits()
     per_char = columns_per_char(language)
@@ -51,15 +50,15 @@ def layout(
     spoken: list[SpokenInterval] = []
     for stretch, following in zip(stretches, [*stretches[1:], None], strict=False):
         next_ms = following[0].start_ms if following else until_ms and until_ms + limits.gap_ms
-        spoken.extend(_spoken(stretch, limits, per_char, next_ms))
+        spoken.extend(_spoken_intervals(stretch, limits, per_char, next_ms))
     return tuple(
         Cue(start_ms, end_ms, cue.lines)
-        for cue, (start_ms, end_ms) in zip(spoken, times(spoken, limits, per_char, until_ms), strict=True)
+        for cue, (start_ms, end_ms) in zip(spoken, cue_times(spoken, limits, per_char, until_ms), strict=True)
     )
 
 
 def fast_cues(cues: Iterable[Cue], limits: LayoutLimits, language: str | None) -> int:
-    """Return how many of `cues` are to be read faster than `limits` say, because they were spoken so fast."""
+    """Return the number of `cues` that exceed the reading speed because they are spoken so fast."""
     if not limits.max_chars_per_s:
         return 0
     per_s = limits.max_chars_per_s * columns_per_char(language)
@@ -69,71 +68,73 @@ def fast_cues(cues: Iterable[Cue], limits: LayoutLimits, language: str | None) -
 def _stretches(
     phrases: Iterable[MediaPhrase], limits: LayoutLimits, language: str | None, seams_ms: Sequence[int]
 ) -> list[list[LayoutUnit]]:
-    """Return the units of each run of phrases between which nothing parts them."""
+    """Return the units of each run of phrases that no seam or long silence divides."""
     stretches: list[list[LayoutUnit]] = []
-    for phrase in _trimmed(phrases):
+    for phrase in _cleaned(phrases):
         found = list(_units(phrase, limits, language))
         last = stretches[-1][-1] if stretches else None
-        if last is None or not limits.max_chars or _parts(last, found[0], limits, seams_ms):
+        if last is None or not limits.max_chars or _is_divided(last, found[0], limits, seams_ms):
             stretches.append(found)
             continue
         stretches[-1].extend(_continued(last, found, language))
     return stretches
 
 
-def _trimmed(phrases: Iterable[MediaPhrase]) -> Iterator[MediaPhrase]:
-    """Yield each phrase that says something, its text cleaned, its end cut to the next one's start."""
+def _cleaned(phrases: Iterable[MediaPhrase]) -> Iterator[MediaPhrase]:
+    """Yield each phrase with text, the text cleaned, the end limited to the start of the next phrase."""
     spoken = [(phrase, text) for phrase in phrases if (text := clean(phrase.text))]
     spoken.sort(key=lambda pair: pair[0].start_ms)
     for (phrase, text), following in zip(spoken, [*spoken[1:], None], strict=False):
         end_ms = min(phrase.end_ms, following[0].start_ms) if following else phrase.end_ms
-        spells = spell(phrase.words) == "".join(text.split())
-        yield MediaPhrase(text, phrase.start_ms, max(phrase.start_ms, end_ms), phrase.words if spells else ())
+        is_spelt = spelling(phrase.words) == "".join(text.split())
+        yield MediaPhrase(
+            text, phrase.start_ms, max(phrase.start_ms, end_ms), phrase.words if is_spelt else ()
+        )
 
 
 def _units(phrase: MediaPhrase, limits: LayoutLimits, language: str | None) -> Iterator[LayoutUnit]:
     """Yield the units of one phrase, none wider than a line."""
     line = limits.max_chars * columns_per_char(language)
     clock = CharTimes(phrase.text, phrase.start_ms, phrase.end_ms, phrase.words)
-    heard = tuple(weight(word.text) for word in phrase.words)
-    pieces = words(phrase.text, language, heard) if line else (phrase.text,)
-    said = 0
+    timed = tuple(weight(word.text) for word in phrase.words)
+    pieces = words(phrase.text, language, timed) if line else (phrase.text,)
+    before = 0
     for word, cost in zip(pieces, break_costs.costs(pieces, language), strict=True):
-        for at, part in enumerate(_cut(word, line)):
-            until = said + weight(part)
+        for at, part in enumerate(_split_wide(word, line)):
+            until = before + weight(part)
             bare = part.strip()
             yield LayoutUnit(
                 text=part,
-                start_ms=clock.start_ms(said),
+                start_ms=clock.start_ms(before),
                 end_ms=clock.end_ms(until),
                 columns=columns(bare),
                 space=len(part) - len(part.lstrip()),
                 cost=BreakCost.INSIDE if at else cost,
             )
-            said = until
+            before = until
 
 
-def _cut(word: str, line: int) -> Iterator[str]:
+def _split_wide(word: str, line: int) -> Iterator[str]:
     if not line or columns(word.strip()) <= line:
         yield word
         return
     for unit in units(word):
-        yield from cut(unit, line)
+        yield from split_word(unit, line)
 
 
-def _parts(last: LayoutUnit, unit: LayoutUnit, limits: LayoutLimits, seams_ms: Sequence[int]) -> bool:
-    """Return whether a seam lies between two units, or a silence so long that any cue can be read until it ends."""
+def _is_divided(last: LayoutUnit, unit: LayoutUnit, limits: LayoutLimits, seams_ms: Sequence[int]) -> bool:
+    """Return whether a seam lies between two units, or a silence long enough to show any cue before it ends."""
     if unit.start_ms - last.end_ms >= max(1, limits.min_ms + limits.gap_ms):
         return True
     return bisect_right(seams_ms, unit.start_ms) > bisect_right(seams_ms, last.start_ms)
 
 
 def _continued(last: LayoutUnit, found: list[LayoutUnit], language: str | None) -> Iterator[LayoutUnit]:
-    """Yield the units of a phrase that follows `last`, with a space between the two where one belongs."""
+    """Yield the units of a phrase that follows `last`, with a space between the two if their script has spaces."""
     first = found[0]
-    space = "" if stands_alone(last.text[-1]) and not last.text[-1].isalnum() else " "
+    space = "" if is_unspaced(last.text[-1]) and not last.text[-1].isalnum() else " "
     *_, cost = break_costs.costs((last.text, space + first.text), language)
-    # The model made two phrases of it; that is worth something, though no licence to part article and noun.
+    # The model ended a phrase here: half the cost, but an article still stays with its noun.
     yield LayoutUnit(
         space + first.text,
         first.start_ms,
@@ -145,10 +146,10 @@ def _continued(last: LayoutUnit, found: list[LayoutUnit], language: str | None) 
     yield from found[1:]
 
 
-def _spoken(
+def _spoken_intervals(
     stretch: list[LayoutUnit], limits: LayoutLimits, per_char: int, next_ms: int | None
 ) -> Iterator[SpokenInterval]:
-    """Yield the cues of one stretch, with the times at which they are spoken."""
+    """Yield the cues of one stretch with the times at which they are spoken."""
     if not limits.max_chars:
         yield SpokenInterval((stretch[0].text,), stretch[0].start_ms, stretch[-1].end_ms, stretch[0].columns)
         return

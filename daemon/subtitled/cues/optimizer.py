@@ -1,17 +1,17 @@
-"""Where cues and their lines break, at the least cost.
+"""Optimal breaks between cues and between lines.
 
 The cost of a cue is the sum of
 
-- `CUE`, so that there are no more cues than needed;
-- `PARTED` times the cost of the break at its end (`breaks`), less of it the longer the pause there;
-- `JOINT` for each sentence that begins inside it, and `STRADDLE` for each millisecond of a pause inside it;
-- `LINE` for each line but the first, the cost of the break before it, and how far its lines are from being equally long, a
-  line that is longer than those below it more;
-- `FLASH` and more for a cue that is over before `min_ms`, `FAST` and more for one that is over before it can be
-  read, `NEEDLESS` where its words are not themselves faster than they can be read;
-- `ORPHAN` for a few letters alone that are no sentence.
+- `CUE`, which limits the number of cues;
+- `CUE_BREAK` times the cost of the break at its end (`break_costs`), reduced by a pause there;
+- `SENTENCE_START` for each sentence that begins inside it, and `PAUSE` for each millisecond of a pause inside it;
+- `LINE` for each line after the first, the cost of the break before it, and the difference of each line from the mean width; a
+  line that is longer than those below it costs more;
+- `TOO_SHORT` and more for a cue that ends before `min_ms`, `TOO_FAST` and more for one that ends before it can be
+  read, `AVOIDABLY_FAST` if its words are not spoken faster than they can be read;
+- `ORPHAN` for a few letters alone that are not a sentence.
 
-A break inside a word costs more than any of them. Dynamic programming finds the least sum over a whole stretch of speech.
+A break inside a word costs more than any of these. Dynamic programming finds the least sum over a stretch of speech.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from subtitled.cues.cost import BreakCost
+from subtitled.cues.break_costs import BreakCost
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,47 +29,47 @@ if TYPE_CHECKING:
     from subtitled.config.layout_limits import LayoutLimits
 
 CUE = 40.0
-PARTED = 1.6
-JOINT = 55.0
-STRADDLE = 0.15
+CUE_BREAK = 1.6
+SENTENCE_START = 55.0
+PAUSE = 0.15
 LINE = 10.0
 UNEVEN = 80.0
 TOP_HEAVY = 1.3
-FLASH = 150.0
-FAST = 20.0
-NEEDLESS = 300.0
+TOO_SHORT = 150.0
+TOO_FAST = 20.0
+AVOIDABLY_FAST = 300.0
 SHORT_BY = 0.1
 ORPHAN = 60.0
 _ORPHAN_COLUMNS = 10
-_RELIEF_MS = 1000
-"""A pause so long takes all but a fifth of the cost of a break."""
+_LONG_PAUSE_MS = 1000
+"""A pause of this length reduces the cost of a break to a fifth."""
 TURN = float(BreakCost.TURN)
 _NEVER = float("inf")
 
 
 class LayoutUnit(Struct, frozen=True):
-    """A word, or what else is never broken, with its times; `text` has the space before it."""
+    """A word, or another unbreakable piece of text, with its times; `text` includes the space before it."""
 
     text: str
     start_ms: int
     end_ms: int
     columns: int
-    """Of its text without spaces at its ends."""
+    """Of its text, stripped."""
     space: int
-    """Columns of the space before it, which a line does not begin with."""
+    """Columns of the space before it, which is dropped at the start of a line."""
     cost: int
     """Of a line break before it."""
 
 
 class CueGroup(Struct, frozen=True):
-    """One cue: units from `start` on, each line's up to one of `ends`."""
+    """One cue: the units from `start`; each line ends before the unit in `ends`."""
 
     start: int
     ends: tuple[int, ...]
 
 
 class CueOptimizer:
-    """Groups the units of one stretch of speech; `next_ms` is when the speech after it begins, if any does."""
+    """Groups the units of one stretch of speech; `next_ms` is the start of the speech after it, if any."""
 
     def __init__(
         self, units: Sequence[LayoutUnit], limits: LayoutLimits, columns_per_char: int, next_ms: int | None
@@ -84,12 +84,12 @@ class CueOptimizer:
         self._ends = [unit.end_ms for unit in units]
         self._costs = [float(unit.cost) for unit in units]
         self._spaces = [unit.space for unit in units]
-        # Sums over all units before, so that any run of units is a difference of two.
+        # Prefix sums: the sum over any run of units is a difference of two.
         self._columns = [0, *accumulate(unit.space + unit.columns for unit in units)]
-        joints = (JOINT if unit.cost <= BreakCost.SENTENCE else 0.0 for unit in units)
-        self._joints = [
+        sentence_starts = (SENTENCE_START if unit.cost <= BreakCost.SENTENCE else 0.0 for unit in units)
+        self._sentence_starts = [
             0.0,
-            *accumulate(joint + pause for joint, pause in zip(joints, self._pauses(), strict=True)),
+            *accumulate(start + pause for start, pause in zip(sentence_starts, self._pauses(), strict=True)),
         ]
         self._turns = [0, *accumulate(unit.cost < 0 for unit in units)]
 
@@ -97,7 +97,7 @@ class CueOptimizer:
         """Return the groups of least cost, in order."""
         count = len(self._ends)
         found: list[CueGroup] = [CueGroup(0, ())] * count
-        # Of the best cues from a unit on, with the break before it where a cue ends there.
+        # Least cost of the cues from each unit, with the break before it.
         costs = [0.0] * (count + 1)
         for start in range(count - 1, -1, -1):
             least = _NEVER
@@ -120,20 +120,25 @@ class CueOptimizer:
         """Yield the cost of having the pause before each unit inside a cue."""
         yield 0.0
         for end, start in zip(self._ends, self._starts[1 : len(self._ends)], strict=False):
-            yield STRADDLE * max(0, start - end)
+            yield PAUSE * max(0, start - end)
 
     def _cues_from(self, start: int, costs: list[float]) -> Iterator[tuple[float, int]]:
-        """Yield each end that a cue from unit `start` may have, with the least that it and all after it cost."""
+        """Yield each possible end of a cue from unit `start`, with a lower bound of the cost from there to the end."""
         limits = self._limits
         left = self._columns[start] + self._spaces[start]
         widest = left + (self._line + 2) * limits.max_lines
         begins = self._starts[start]
         longest_ms = limits.max_ms or _NEVER
-        fixed = CUE - self._joints[start + 1]
+        fixed = CUE - self._sentence_starts[start + 1]
         for end in range(start + 1, len(costs)):
             if end > start + 1 and (self._columns[end] > widest or self._ends[end - 1] - begins > longest_ms):
                 return
-            cost = costs[end] + fixed + self._joints[end] + TURN * (self._turns[end] - self._turns[start + 1])
+            cost = (
+                costs[end]
+                + fixed
+                + self._sentence_starts[end]
+                + TURN * (self._turns[end] - self._turns[start + 1])
+            )
             columns = self._columns[end] - left
             if columns < _ORPHAN_COLUMNS and not (
                 self._begins_sentence(start) and self._begins_sentence(end)
@@ -143,23 +148,23 @@ class CueOptimizer:
             available_ms = min(until, longest_ms)
             needed_ms = columns * self._ms_per_column
             if available_ms < limits.min_ms:
-                cost += FLASH + 4 * SHORT_BY * (limits.min_ms - available_ms)
+                cost += TOO_SHORT + 4 * SHORT_BY * (limits.min_ms - available_ms)
             if available_ms < needed_ms and needed_ms > limits.min_ms:
-                is_needless = self._ends[end - 1] - begins >= needed_ms
-                cost += FAST + (NEEDLESS if is_needless else 0.0)
+                is_avoidable = self._ends[end - 1] - begins >= needed_ms
+                cost += TOO_FAST + (AVOIDABLY_FAST if is_avoidable else 0.0)
                 cost += SHORT_BY * (needed_ms - max(available_ms, limits.min_ms))
             yield cost, end
 
     def _break_cost(self, at: int) -> float:
         """Return the cost of a cue's end before unit `at`."""
         pause_ms = self._starts[at] - self._ends[at - 1] if at else 0
-        return PARTED * max(0.0, self._costs[at]) * max(0.2, 1 - max(0, pause_ms) / _RELIEF_MS)
+        return CUE_BREAK * max(0.0, self._costs[at]) * max(0.2, 1 - max(0, pause_ms) / _LONG_PAUSE_MS)
 
     def _begins_sentence(self, at: int) -> bool:
         return at == len(self._costs) or self._costs[at] <= BreakCost.SENTENCE
 
     def _lines(self, start: int, end: int) -> tuple[tuple[int, ...], float]:
-        """Return the best lines, their fewest number unless a speaker's turn is among them."""
+        """Return the best lines: the fewest, or more if the speaker changes inside."""
         width = self._width(start, end)
         turns = self._turns[end] - self._turns[start + 1]
         if width <= self._line and not turns:
@@ -171,11 +176,11 @@ class CueOptimizer:
                 best = lines, cost
             if best[1] < _NEVER and count > turns:
                 break
-        # What `_cues_from` took off beforehand.
+        # `_cues_from` has subtracted it already.
         return best[0], best[1] - TURN * turns
 
     def _split(self, start: int, end: int, count: int, mean: float) -> tuple[tuple[int, ...], float]:
-        """Return the best way to make `count` lines; their mean width is what each should have."""
+        """Return the best `count` lines; each should have the `mean` width."""
         if count == 1:
             width = self._width(start, end)
             return ((end,), self._unevenness(width, mean)) if width <= self._line else ((), _NEVER)

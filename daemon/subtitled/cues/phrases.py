@@ -1,4 +1,4 @@
-"""Phrases from segment time to media time."""
+"""Phrases in media time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _SAMPLES_PER_MS = 16
 _SLIVER_SAMPLES = 500 * _SAMPLES_PER_MS
-"""More than the silence that is kept on one side of a span (vad.pad_ms), less than a word with its pause."""
+"""More than the silence kept on one side of a span (vad.pad_ms), less than a word with its pause."""
 
 
 class MediaPhrase(Struct, frozen=True):
@@ -33,7 +33,7 @@ class MediaPhrase(Struct, frozen=True):
 
 
 class _Part(Struct, frozen=True):
-    """What is said in samples [start, end) of a segment, between two removed gaps."""
+    """The part of a phrase in samples [start, end) of a segment, between two removed gaps."""
 
     text: str
     start: int
@@ -41,16 +41,16 @@ class _Part(Struct, frozen=True):
     words: tuple[Word, ...]
 
 
-def place(
+def to_media_time(
     phrases: Iterable[Phrase], pieces: tuple[PlanPiece, ...], spans: tuple[Span, ...], offset_samples: int
 ) -> tuple[MediaPhrase, ...]:
     """Return one segment's phrases in media time, `offset_samples` (16 kHz) later than their pieces.
 
-    In order of their start and not overlapping: an end is cut back to the next phrase's start. Each lies in
-    one run of real audio: times are cut to the pieces, and a phrase across a removed gap is split there, by
-    its words or else in proportion to time. All text is kept, save phrases of whitespace alone; words that
-    do not spell their phrase are dropped where it is split, the others stay within its parts, none over another. A sliver of a phrase on the far side of a gap is
-    padding that the model took along: no text goes there. No time is below zero.
+    They are ordered by start and do not overlap: a phrase ends at the latest when the next one starts. Each lies in one run of
+    real audio: times are limited to the pieces, and a phrase across a removed gap is split there, by its words or else in
+    proportion to time. All text is kept, except phrases of whitespace; words that do not spell their phrase are dropped if it is
+    split; otherwise words stay within its parts and do not overlap. A sliver of a phrase beyond a gap is padding and gets no
+    text. No time is negative.
     """
     plan = Plan(index=0, pieces=pieces, spans=spans)
     seams = _seams(pieces)
@@ -67,8 +67,8 @@ def place(
 def _without_slivers(bounds: tuple[int, ...], phrase: Phrase) -> tuple[int, ...]:
     """Return `bounds` without short ends beyond a gap.
 
-    Whisper likes to start a phrase where the last one ended, in the silence kept around the speech before the gap;
-    with words it is known what is said where.
+    Whisper often starts a phrase where the last one ended, in the silence kept around the speech before the gap. Words, if
+    present, show what is spoken where, and nothing is removed.
     """
     limit = 0 if phrase.words else min(_SLIVER_SAMPLES, (bounds[-1] - bounds[0]) // 4)
     while len(bounds) > 2 and bounds[1] - bounds[0] <= limit:
@@ -78,8 +78,8 @@ def _without_slivers(bounds: tuple[int, ...], phrase: Phrase) -> tuple[int, ...]
     return bounds
 
 
-def spell(words: Iterable[Word]) -> str:
-    """Return what `words` spell, without whitespace: comparable with a text treated the same."""
+def spelling(words: Iterable[Word]) -> str:
+    """Return the text of `words` without whitespace."""
     return "".join("".join(word.text for word in words).split())
 
 
@@ -94,14 +94,14 @@ def _seams(pieces: tuple[PlanPiece, ...]) -> tuple[int, ...]:
 
 
 def _parts(phrase: Phrase, bounds: tuple[int, ...]) -> Iterator[_Part]:
-    """Yield what is said between each two of `bounds` (samples of the segment), where anything is."""
+    """Yield the part of a phrase between each two of `bounds` (samples of the segment), if any text falls there."""
     runs = tuple(pairwise(bounds))
     if len(runs) == 1:
         yield _Part(phrase.text, *runs[0], phrase.words)
         return
     texts = [""] * len(runs)
     words: list[tuple[Word, ...]] = [()] * len(runs)
-    if phrase.words and spell(phrase.words) == "".join(phrase.text.split()):
+    if phrase.words and spelling(phrase.words) == "".join(phrase.text.split()):
         index = 0
         for word in phrase.words:
             index = max(index, _nearest(word, runs))
@@ -116,7 +116,7 @@ def _parts(phrase: Phrase, bounds: tuple[int, ...]) -> Iterator[_Part]:
 
 
 def _nearest(word: Word, runs: tuple[tuple[int, int], ...]) -> int:
-    """Return the index of the run that holds most of `word`, or lies nearest to it."""
+    """Return the index of the run that contains most of `word`, or is nearest to it."""
 
     def overlap(run: tuple[int, int]) -> int:
         return min(word.end_ms * _SAMPLES_PER_MS, run[1]) - max(word.start_ms * _SAMPLES_PER_MS, run[0])
@@ -125,7 +125,7 @@ def _nearest(word: Word, runs: tuple[tuple[int, int], ...]) -> int:
 
 
 def _shared_by_time(text: str, bounds: tuple[int, ...]) -> Iterator[tuple[str, int]]:
-    """Yield the units of `text`, each with the run that its middle falls in when time is shared evenly."""
+    """Yield the units of `text`, each with the index of the run that contains its middle in even time."""
     total = max(1, weight(text))
     before = index = 0
     for unit in units(text):

@@ -1,4 +1,4 @@
-"""Transcripts to the bytes of subtitle files."""
+"""Subtitle files from transcripts."""
 
 from __future__ import annotations
 
@@ -10,42 +10,39 @@ from msgspec import Struct
 from subtitled.config.schema import Format
 from subtitled.core.transcription import Word
 from subtitled.cues.ass import ass
-from subtitled.cues.plain_text import lrc, tsv, txt
-from subtitled.cues.subrip import srt
+from subtitled.cues.text_formats import lrc, srt, tsv, ttml, txt, vtt
 from subtitled.cues.transcript import Transcript
-from subtitled.cues.ttml import ttml
-from subtitled.cues.webvtt import vtt
 
 _BOM = b"\xef\xbb\xbf"
 
 
 class RenderOptions(Struct, frozen=True, kw_only=True):
-    """What may differ between two files that say the same; JSON has neither BOM nor CRLF (RFC 8259, 8.1)."""
+    """Encoding details of a file; JSON has neither BOM nor CRLF (RFC 8259, 8.1)."""
 
     bom: bool = False
-    """Begin with a byte order mark, by which old players on Windows know UTF-8."""
+    """Begin with a byte order mark, by which old Windows players recognise UTF-8."""
     newline: Literal["lf", "crlf"] = "lf"
     karaoke: bool = False
-    """ASS: colour each word when it is said, where the times of words are known."""
+    """ASS: colour each word when it is spoken, if words have times."""
 
 
 PLAIN = RenderOptions()
 
 
-def render(output_format: Format, transcript: Transcript, look: RenderOptions = PLAIN) -> bytes:
-    """Return the file's content in UTF-8; a character that UTF-8 lacks becomes "?"."""
+def render(output_format: Format, transcript: Transcript, options: RenderOptions = PLAIN) -> bytes:
+    """Return the content of the file in UTF-8; a lone surrogate becomes "?"."""
     if output_format == "json":
         return _json(transcript)
-    text = _text(output_format, transcript, look)
-    if look.newline == "crlf":
+    text = _text(output_format, transcript, options)
+    if options.newline == "crlf":
         text = text.replace("\n", "\r\n")
-    return (_BOM if look.bom else b"") + text.encode("utf-8", "replace")
+    return (_BOM if options.bom else b"") + text.encode("utf-8", "replace")
 
 
 def _text(
     output_format: Literal["srt", "vtt", "ass", "ttml", "txt", "tsv", "lrc"],
     transcript: Transcript,
-    look: RenderOptions,
+    options: RenderOptions,
 ) -> str:
     cues = transcript.cues
     match output_format:
@@ -54,7 +51,7 @@ def _text(
         case "vtt":
             return vtt(cues)
         case "ass":
-            return ass(cues, _words(transcript) if look.karaoke else ())
+            return ass(cues, _words(transcript) if options.karaoke else ())
         case "ttml":
             return ttml(cues, transcript.output_language)
         case "txt":
@@ -68,7 +65,7 @@ def _text(
 
 
 def _words(transcript: Transcript) -> tuple[Word, ...]:
-    """Return all words that have times, in the order of the cues."""
+    """Return all timed words, in the order of the cues."""
     phrases = (phrase for segment in transcript.segments for phrase in segment.phrases)
     ordered = sorted(phrases, key=lambda phrase: phrase.start_ms)
     return tuple(word for phrase in ordered for word in phrase.words)
@@ -83,14 +80,14 @@ def _json(transcript: Transcript) -> bytes:
     try:
         data = msgspec.json.encode(transcript)
     except UnicodeEncodeError:
-        # A file's name may hold bytes that are no UTF-8; JSON cannot say them.
+        # A file name may contain bytes that are not UTF-8, which JSON cannot represent.
         plain = msgspec.to_builtins(transcript)
         data = msgspec.json.encode(_encodable(plain))
     return msgspec.json.format(data, indent=2) + b"\n"
 
 
 def _encodable(value: object) -> object:
-    """Return `value` with each character that UTF-8 lacks replaced by "?"."""
+    """Return `value` with each lone surrogate replaced by "?"."""
     match value:
         case str():
             return value.encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""How much room text takes on the screen."""
+"""Width of text on the screen, in columns."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 
 _JOINER = "\u200d"
 _VIRAMA_CLASS = 9
-"""Canonical combining class of the signs that join two Indic consonants into one."""
+"""Canonical combining class of the signs that join two Indic consonants."""
 _FULL_WIDTH_LANGUAGES = frozenset({"zh", "yue", "ja", "ko"})
 
 
 def columns_per_char(language: str | None) -> int:
-    """Return the columns that a limit in characters means: 2 where guides count full-width characters.
+    """Return the columns of one character of a limit: 2 for Chinese, Japanese and Korean, else 1.
 
-    Latin letters count half there, as in the Netflix guides for Chinese, Japanese and Korean.
+    The Netflix guides for these languages count full-width characters, and Latin letters half.
     """
     return 2 if (language or "").partition("-")[0].lower() in _FULL_WIDTH_LANGUAGES else 1
 
 
 def columns(text: str) -> int:
-    """Return the columns that `text` takes: 2 for full-width characters (UAX #11), 0 for marks and what joins them."""
+    """Return the columns of `text`: 2 for a full-width character (UAX #11), 0 for marks and joiners."""
     if text.isascii():
         return len(text)
     total = 0
@@ -47,8 +47,8 @@ def width(char: str) -> int:
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
-def clings(previous: str, char: str) -> bool:
-    """Return whether `char` is drawn as one with `previous`: a mark, a joined emoji, a skin tone, a conjunct."""
+def is_combining(previous: str, char: str) -> bool:
+    """Return whether `char` is drawn as one grapheme with `previous`: a mark, a joined emoji, a skin tone, a conjunct."""
     if char.isascii():
         return False
     return (
@@ -60,14 +60,14 @@ def clings(previous: str, char: str) -> bool:
 
 
 def graphemes(text: str) -> Iterator[str]:
-    """Yield `text` in pieces that are drawn as one and must not be torn apart.
+    """Yield the graphemes of `text`.
 
-    The rules of UAX #29 that the standard library has data for: marks, joiners, skin tones, Indic conjuncts, flags.
+    By the rules of UAX #29 that the standard library has data for: marks, joiners, skin tones, Indic conjuncts, flags.
     """
     current = ""
     for char in text:
         is_flag = _is_regional(char) and len(current) == 1 and _is_regional(current)
-        if current and not is_flag and not clings(current[-1], char):
+        if current and not is_flag and not is_combining(current[-1], char):
             yield current
             current = ""
         current += char
@@ -76,7 +76,7 @@ def graphemes(text: str) -> Iterator[str]:
 
 
 def _joins(previous: str, char: str) -> bool:
-    """Return whether `char` adds to the picture that `previous` belongs to: after a joiner, or a skin tone."""
+    """Return whether `char` continues the emoji of `previous`: after a joiner, or as a skin tone."""
     return not previous.isspace() and (previous == _JOINER or "\U0001f3fb" <= char <= "\U0001f3ff")
 
 
@@ -85,7 +85,7 @@ def _is_regional(char: str) -> bool:
 
 
 def fits_one_cue(text: str, duration_ms: int, limits: LayoutLimits, language: str | None) -> bool:
-    """Return whether a phrase may be a cue as it is: neither wider than all its lines nor longer than `max_ms`."""
-    room = limits.max_chars * limits.max_lines * columns_per_char(language)
-    is_narrow = not room or columns(text.strip()) <= room
+    """Return whether a phrase fits one cue: not wider than all its lines, not longer than `max_ms`."""
+    max_columns = limits.max_chars * limits.max_lines * columns_per_char(language)
+    is_narrow = not max_columns or columns(text.strip()) <= max_columns
     return is_narrow and not (limits.max_ms and duration_ms > limits.max_ms)

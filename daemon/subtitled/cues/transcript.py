@@ -1,4 +1,4 @@
-"""Everything that is known about one finished file, as it is stored in JSON."""
+"""The transcript of one media file, as it is stored in JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from subtitled.cues.layout import Cue, fast_cues, layout
 from subtitled.cues.phrases import MediaPhrase
 
 VERSION = 1
-"""Counts up when a field changes its meaning; a new field with a default does not change it."""
+"""Increases when a field changes its meaning; a new field with a default does not change it."""
 
 
 class Interval(Struct, frozen=True):
@@ -24,7 +24,7 @@ class Interval(Struct, frozen=True):
 
 
 class MissingSpan(Struct, frozen=True):
-    """A stretch of media time that has no text, though it held sound, with the reason."""
+    """A stretch of media time with sound but without text, with the reason."""
 
     start_ms: int
     end_ms: int
@@ -32,7 +32,7 @@ class MissingSpan(Struct, frozen=True):
 
 
 class RemovedPhrase(Struct, frozen=True, kw_only=True):
-    """Text that the model gave and the cues leave out, with the reason and the model's own scores."""
+    """Text of the model that the cues leave out, with the reason and the scores of the model."""
 
     start_ms: int
     end_ms: int
@@ -43,25 +43,25 @@ class RemovedPhrase(Struct, frozen=True, kw_only=True):
 
 
 class SegmentTranscript(Struct, frozen=True, kw_only=True):
-    """What the model saw at once, what it made of it."""
+    """One segment, which the model decoded at once, with its result."""
 
     index: int
     pieces: tuple[Interval, ...]
-    """The runs of real audio that were laid end to end."""
+    """The runs of real audio that were joined."""
     spans: tuple[Interval, ...]
-    """The speech in them."""
+    """The speech in the pieces."""
     device: str
     attempts: int = 1
     timings_ms: dict[str, int] = {}
-    """How long each step took, by its name."""
+    """Duration of each step, by name."""
     language: str | None = None
     language_probability: float | None = None
     no_speech_prob: float = 0.0
     temperature: float = 0.0
-    """Of the last decoding; above 0 it was decoded again because the result looked wrong."""
+    """Of the last decoding; above 0 it is a fallback, because the first result looked wrong."""
     fallbacks: int = 0
     decisions: tuple[DecodingDecision, ...] = ()
-    """Why other text than the first was taken, or none."""
+    """Why the text of a fallback was used, or none."""
     phrases: tuple[MediaPhrase, ...] = ()
 
 
@@ -78,7 +78,7 @@ class Transcript(Struct, frozen=True, kw_only=True):
     language_probability: float | None = None
     task: str
     chinese: str = "off"
-    """Where Chinese text is written as it is now: "tw", "hk", "cn"; "off": as the model has it."""
+    """How Chinese is written: "tw", "hk", "cn"; "off": as the model wrote it."""
     model: str
     devices: tuple[str, ...] = ()
     segments: tuple[SegmentTranscript, ...] = ()
@@ -87,16 +87,16 @@ class Transcript(Struct, frozen=True, kw_only=True):
     missing: tuple[MissingSpan, ...] = ()
     """Speech that could not be decoded; empty unless the job failed."""
     removed: tuple[RemovedPhrase, ...] = ()
-    """What the model gave and nobody said, as far as can be told; in no segment's phrases any more."""
+    """Text of the model that was most likely not spoken; no segment contains it any more."""
     limits: LayoutLimits | None = None
-    """What the cues were made within."""
+    """The limits of the cues."""
     cues: tuple[Cue, ...] = ()
     fast_cues: int = 0
-    """Cues that must be read faster than the limit, because they were spoken so fast and no silence follows."""
+    """Cues that exceed the reading speed because they are spoken so fast and no silence follows."""
 
     @property
     def output_language(self) -> str | None:
-        """The language that the subtitles are in: a translation is always English."""
+        """The language of the subtitles; a translation is always English."""
         if self.language is None:
             return None
         return "en" if self.task == "translate" else self.language
@@ -107,7 +107,7 @@ def with_cues(
 ) -> Transcript:
     """Return `transcript` with its phrases laid out anew as cues, within the limits of its language.
 
-    Raises ValueError where `overrides` asks for what cannot be.
+    Raises ValueError if `overrides` contains limits that cannot be kept.
     """
     language = transcript.output_language
     limits = limits_for(language, profile, overrides)
@@ -124,6 +124,6 @@ def with_cues(
 
 
 def _seams_ms(segments: tuple[SegmentTranscript, ...]) -> tuple[int, ...]:
-    """Return when each run of real audio begins that does not follow the one before it."""
+    """Return the start of each run of real audio that does not follow the run before it."""
     pieces = sorted((piece.start_ms, piece.end_ms) for segment in segments for piece in segment.pieces)
     return tuple(two[0] for one, two in pairwise(pieces) if one[1] < two[0])

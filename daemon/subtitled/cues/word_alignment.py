@@ -1,4 +1,4 @@
-"""What was heard in each cue: its words with their times, and how sure the model was."""
+"""The timed words of each cue, with the model's confidence."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from subtitled.core.transcription import Word
-from subtitled.cues.phrases import MediaPhrase, spell
+from subtitled.cues.phrases import MediaPhrase, spelling
 from subtitled.cues.text import clean
 
 if TYPE_CHECKING:
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class CueWord(Struct, frozen=True, kw_only=True):
-    """A part of a cue's line; the parts of one line, joined, are that line.
+    """A part of a cue's line; the parts of a line, joined, are the line.
 
-    Where words were timed it is one of them, or as much of it as the line has; else what one phrase gives to the line, and times
-    and probability are None.
+    It is a timed word, or the part of it on this line. Without timed words it is the phrase's part of the line, and times and
+    probability are None.
     """
 
     line: int
@@ -31,22 +31,22 @@ class CueWord(Struct, frozen=True, kw_only=True):
     start_ms: int | None
     end_ms: int | None
     probability: float | None
-    """0 to 1, the model's own."""
+    """0 to 1, as reported by the model."""
 
 
 class AlignedCue(Struct, frozen=True, kw_only=True):
-    """A cue, and what was heard in it."""
+    """A cue with its words."""
 
     start_ms: int
     end_ms: int
     lines: tuple[str, ...]
     confidence: float
-    """0 to 1: how sure the model was of its phrases, by the mean probability of their tokens."""
+    """0 to 1: the mean probability of the tokens of its phrases."""
     words: tuple[CueWord, ...]
 
 
 class _Source(Struct, frozen=True):
-    """Where a run of letters comes from: a word, or a phrase whose words have no times."""
+    """The origin of a run of letters: a word, or a phrase without timed words."""
 
     letters: int
     """Characters without whitespace."""
@@ -54,27 +54,27 @@ class _Source(Struct, frozen=True):
     confidence: float
 
 
-def heard(cues: Sequence[Cue], phrases: Iterable[MediaPhrase]) -> tuple[AlignedCue, ...]:
-    """Return the cues that `layout` made of these phrases, each with what was heard in it.
+def align_words(cues: Sequence[Cue], phrases: Iterable[MediaPhrase]) -> tuple[AlignedCue, ...]:
+    """Return the cues that `layout` made of these phrases, each with its words.
 
-    `layout` loses no letter and keeps their order: so letter by letter it is known where each of a line comes from.
+    `layout` keeps all letters in order, so each letter of a line can be traced to its word.
     """
     sources = _Sources(phrases)
-    return tuple(_heard(cue, sources) for cue in cues)
+    return tuple(_align(cue, sources) for cue in cues)
 
 
 class _Sources:
-    """The letters of all phrases in order, taken one after another."""
+    """The letters of all phrases, in order."""
 
     def __init__(self, phrases: Iterable[MediaPhrase]) -> None:
-        self._coming = _sources(phrases)
+        self._remaining = _sources(phrases)
         self._last = _Source(0, None, 0.0)
         self._left = 0
 
     def take(self) -> _Source:
-        """Return where the next letter comes from."""
+        """Return the origin of the next letter."""
         while not self._left:
-            following = next(self._coming, None)
+            following = next(self._remaining, None)
             if following is None:
                 return self._last
             self._last, self._left = following, following.letters
@@ -87,13 +87,13 @@ def _sources(phrases: Iterable[MediaPhrase]) -> Iterator[_Source]:
         text = "".join(clean(phrase.text).split())
         confidence = min(1.0, exp(phrase.avg_logprob))
         words = [(word, "".join(clean(word.text).split())) for word in phrase.words]
-        if spell(phrase.words) == text == "".join(spelt for _, spelt in words):
+        if spelling(phrase.words) == text == "".join(spelt for _, spelt in words):
             yield from (_Source(len(spelt), word, confidence) for word, spelt in words)
         else:
             yield _Source(len(text), None, confidence)
 
 
-def _heard(cue: Cue, sources: _Sources) -> AlignedCue:
+def _align(cue: Cue, sources: _Sources) -> AlignedCue:
     words: list[CueWord] = []
     confidences: list[float] = []
     for number, line in enumerate(cue.lines):

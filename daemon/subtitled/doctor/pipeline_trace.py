@@ -127,7 +127,7 @@ def transcribed(settings: TranscribeStage) -> Iterator[Said]:
 
     from subtitled.asr.prompts import PromptRequest
     from subtitled.cues.layout import layout
-    from subtitled.cues.phrases import place
+    from subtitled.cues.phrases import to_media_time
 
     pcm = np.fromfile(settings.source, "<i2")[: engine.window_samples]
     started = time.monotonic()
@@ -144,7 +144,7 @@ def transcribed(settings: TranscribeStage) -> Iterator[Said]:
     yield ProbeStarted(name="cues", remedy="a bug: report it, with the file")
     plan = settings.plan
     started = time.monotonic()
-    placed = place(result.phrases, plan.pieces, plan.spans, settings.offset_samples)
+    placed = to_media_time(result.phrases, plan.pieces, plan.spans, settings.offset_samples)
     cues = layout(placed, language=result.language)
     first = f'; at {cues[0].start_ms / 1000:.2f} s: "{" ".join(cues[0].lines)}"' if cues else ""
     yield ok("cues", f"{len(cues)} in {time.monotonic() - started:.3f} s{first}")

@@ -1,4 +1,4 @@
-"""What a player of a job needs of it, over HTTP: its cues with what was heard in them, its waveform, its audio."""
+"""What the player of a job loads over HTTP: cues with their words, waveform, audio."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from subtitle.messages import LayoutOptions
 from subtitled.config.layout_limits import LayoutLimits
 from subtitled.cues.render import read_json
 from subtitled.cues.transcript import MissingSpan
-from subtitled.cues.word_alignment import AlignedCue, heard
+from subtitled.cues.word_alignment import AlignedCue, align_words
 from subtitled.http.errors import RequestError
 from subtitled.http.gateway import Gateway
 from subtitled.http.wav import (
@@ -172,7 +172,7 @@ def _cues_of(content: bytes) -> bytes:
             is_partial=bool(transcript.missing),
             limits=transcript.limits or NO_LIMITS,
             fast_cues=transcript.fast_cues,
-            cues=heard(transcript.cues, phrases),
+            cues=align_words(transcript.cues, phrases),
             missing=transcript.missing,
         )
     )

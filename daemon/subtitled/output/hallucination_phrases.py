@@ -6,7 +6,7 @@ import tomllib
 from functools import lru_cache
 from pathlib import Path
 
-from subtitled.cues.hallucination_filter import HallucinationRules, plain
+from subtitled.cues.hallucination_filter import HallucinationRules, comparable
 
 BOOK = Path(__file__).with_name("hallucination_phrases.toml")
 
@@ -25,5 +25,5 @@ def rules_for(language: str | None, *, is_unsaid_dropped: bool, are_marks_kept: 
 @lru_cache
 def _book() -> tuple[dict[str, frozenset[str]], frozenset[str]]:
     book = tomllib.loads(BOOK.read_text("utf-8"))
-    outros = {language: frozenset(map(plain, phrases)) for language, phrases in book["outros"].items()}
-    return outros, frozenset(map(plain, book["marks"]["words"]))
+    outros = {language: frozenset(map(comparable, phrases)) for language, phrases in book["outros"].items()}
+    return outros, frozenset(map(comparable, book["marks"]["words"]))

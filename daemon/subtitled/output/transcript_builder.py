@@ -15,8 +15,8 @@ from subtitled.core.plan import Span
 from subtitled.core.protocol import Media, SegmentResult
 from subtitled.core.records import Job, Options
 from subtitled.core.states import SegmentState
-from subtitled.cues.hallucination_filter import HallucinationRules, leave_out
-from subtitled.cues.phrases import MediaPhrase, place
+from subtitled.cues.hallucination_filter import HallucinationRules, remove_hallucinations
+from subtitled.cues.phrases import MediaPhrase, to_media_time
 from subtitled.cues.transcript import Interval, MissingSpan, SegmentTranscript, Transcript, with_cues
 from subtitled.output import chinese
 from subtitled.output.hallucination_phrases import rules_for
@@ -65,7 +65,7 @@ def compose(
         result = _result_decoder.decode(found.result)
         is_other = is_translation and result.translation is not None
         phrases = (result.translation or ()) if is_other else result.phrases
-        placed = place(phrases, found.plan.pieces, found.plan.spans, offset)
+        placed = to_media_time(phrases, found.plan.pieces, found.plan.spans, offset)
         segments.append(_segment(found, result, placed, offset))
     transcript = Transcript(
         source=source_name(job),
@@ -97,7 +97,7 @@ def _as_asked(transcript: Transcript, options: Options) -> Transcript:
         spoken = "en" if transcript.task == "translate" else language
         return rules_for(spoken, is_unsaid_dropped=options.drop_unsaid, are_marks_kept=options.marks)
 
-    segments, removed = leave_out(transcript.segments, rules)
+    segments, removed = remove_hallucinations(transcript.segments, rules)
     said = msgspec.structs.replace(transcript, segments=segments, removed=removed)
     # The configuration asks for no conversion without the package; an old job may, after it was removed.
     return chinese.in_variant(said, options.chinese) if chinese.is_installed() else said
