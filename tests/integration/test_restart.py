@@ -232,7 +232,7 @@ def test_second_daemon_on_the_same_state_is_refused(idle: Daemon) -> None:
     second = refused(idle)
     assert second.returncode == 1
     assert f'state.dir = "{idle.folder}/state"' in second.stderr
-    assert "another daemon uses it" in second.stderr
+    assert "another daemon uses this folder" in second.stderr
     assert "Traceback" not in second.stderr
     assert idle.client.ping().model == "demo"
 

@@ -1,4 +1,4 @@
-"""What the store has accepted is there after any end, and every update comes from the state it says."""
+"""Committed rows survive any end of the process, and each update names the state that it leaves."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def moved(job: Job, event: JobEvent, after: JobState, **changes: object) -> Save
     return SaveJob(job=replace(job, state=after, **changes), before=job.state, event=event)
 
 
-def test_a_job_is_read_as_it_was_written(store: Store, path: str) -> None:
+def test_job_is_read_as_it_was_written(store: Store, path: str) -> None:
     job = new_job(
         source=ODD,
         losses=1,
@@ -88,8 +88,8 @@ def test_a_job_is_read_as_it_was_written(store: Store, path: str) -> None:
     again.close()
 
 
-def test_unfinished_jobs_come_back_in_order_with_their_segments(store: Store, path: str) -> None:
-    """Failed ones too, as long as their files are not in place."""
+def test_unfinished_jobs_are_restored_in_order_with_their_segments(store: Store, path: str) -> None:
+    """Failed jobs too, until their files are in place."""
     jobs = [new_job(f"j{n}", n, f"/in/{n}".encode()) for n in (3, 1, 2, 4, 5)]
     store.apply([SaveNewJob(job) for job in jobs])
     three, _, two, four, five = jobs
@@ -110,8 +110,8 @@ def test_unfinished_jobs_come_back_in_order_with_their_segments(store: Store, pa
     again.close()
 
 
-def test_an_update_from_another_state_is_an_error_and_changes_nothing(store: Store) -> None:
-    """Memory and database must never part: the whole transaction is undone."""
+def test_update_from_another_state_is_an_error_and_changes_nothing(store: Store) -> None:
+    """Memory and database must agree: the whole transaction is rolled back."""
     job = new_job()
     store.apply([SaveNewJob(job), SaveNewSegment(new_segment())])
     store.apply([moved(job, JobEvent.LEASED, JobState.PREPARING)])
@@ -136,11 +136,11 @@ def test_an_update_from_another_state_is_an_error_and_changes_nothing(store: Sto
 
 
 def test_no_commit_waits_for_the_disk(store: Store) -> None:
-    """What must not be taken back by a power cut waits for `sync`, beside the loop: see test_durability."""
+    """What a power cut must not undo waits for `sync` outside the loop: see test_durability."""
     assert store._one("PRAGMA synchronous") == 1  # NORMAL
 
 
-def test_the_same_thing_is_not_inserted_twice(store: Store) -> None:
+def test_duplicate_ids_orders_sources_and_segments_are_rejected(store: Store) -> None:
     store.apply([SaveNewJob(new_job()), SaveNewSegment(new_segment())])
     for save in (
         SaveNewJob(new_job(order=2, source=b"/in/other.wav")),  # the id
@@ -154,8 +154,8 @@ def test_the_same_thing_is_not_inserted_twice(store: Store) -> None:
     assert store.count_jobs() == {"queued": 1}
 
 
-def test_the_journal_holds_every_transition_in_order(store: Store, path: str) -> None:
-    """Numbers go up by one, also over a restart; what a watcher resumes from is never given twice."""
+def test_journal_has_every_transition_in_order(store: Store, path: str) -> None:
+    """Numbers increase by one, also over a restart; a number that a watcher resumes from is never used twice."""
     job = new_job()
     entries = store.apply([SaveNewJob(job), SaveNewSegment(new_segment())])
     assert [(entry.seq, entry.subject, entry.event, entry.after) for entry in entries] == [
@@ -193,7 +193,7 @@ def test_the_journal_holds_every_transition_in_order(store: Store, path: str) ->
     again.close()
 
 
-def test_a_change_without_a_transition_is_stored_and_not_told(store: Store) -> None:
+def test_change_without_a_transition_is_stored_without_a_journal_entry(store: Store) -> None:
     job = new_job()
     store.apply([SaveNewJob(job)])
     changed = SaveJob(
@@ -231,7 +231,7 @@ def test_times_of_start_and_end_follow_the_transitions(store: Store) -> None:
 
 
 def test_results_stay_with_their_segments(store: Store) -> None:
-    """A later transition without a result or a worker keeps those of the last one that had them."""
+    """A transition without a result or a worker keeps the stored ones."""
     segment = new_segment()
     store.apply([SaveNewJob(new_job()), SaveNewSegment(segment)])
     leased = replace(segment, state=SegmentState.LEASED)
@@ -254,7 +254,7 @@ def test_results_stay_with_their_segments(store: Store) -> None:
     assert (row.worker, row.result, row.cause) == ("gpu1.4", b"\x01\x00", "decoded as en")
 
 
-def test_media_facts_are_kept_once_they_are_known(store: Store) -> None:
+def test_media_facts_are_kept_by_later_transitions(store: Store) -> None:
     job = new_job()
     store.apply([SaveNewJob(job)])
     planned = replace(job, state=JobState.PREPARING)
@@ -265,7 +265,7 @@ def test_media_facts_are_kept_once_they_are_known(store: Store) -> None:
     assert row.media == b"facts"
 
 
-def test_a_source_is_found_by_path_size_time_and_options(store: Store) -> None:
+def test_source_is_found_by_path_size_time_and_options(store: Store) -> None:
     job = new_job(source=ODD)
     store.apply([SaveNewJob(job)])
     found = store.find_source(ODD, job.size, job.mtime_ns, job.options)
@@ -277,8 +277,8 @@ def test_a_source_is_found_by_path_size_time_and_options(store: Store) -> None:
     assert store.find_source(ODD, job.size, job.mtime_ns, replace(job.options, language="de")) is None
 
 
-def test_a_source_is_found_by_options_that_an_earlier_release_wrote(store: Store) -> None:
-    """It wrote fewer; those that came since have their defaults."""
+def test_source_is_found_by_options_that_an_older_release_stored(store: Store) -> None:
+    """Missing fields have their defaults."""
     job = new_job(source=ODD)
     store.apply([SaveNewJob(job)])
     kept = {"inbox": job.options.inbox, "formats": job.options.formats}
@@ -293,9 +293,9 @@ def test_outputs_belong_to_the_source_that_claimed_them_last(store: Store) -> No
     odd_output = b"/out/\xff.srt"
     store.claim_outputs(one, [odd_output, b"/out/x.srt"])
     store.claim_outputs(two, [b"/out/x.srt"])
-    assert store.owner_of(odd_output) == ODD
-    assert store.owner_of(b"/out/x.srt") == b"/in/b.wav"
-    assert store.owner_of(b"/out/y.srt") is None
+    assert store.source_of_output(odd_output) == ODD
+    assert store.source_of_output(b"/out/x.srt") == b"/in/b.wav"
+    assert store.source_of_output(b"/out/y.srt") is None
     assert store.outputs_of("a1") == [os.fsdecode(odd_output)]
     assert store.outputs_of("a2") == ["/out/x.srt"]
 
@@ -324,12 +324,12 @@ def test_jobs_are_listed_page_by_page_and_found_by_name(store: Store) -> None:
     assert (listed(name="%"), listed(name="_"), listed(name="\u00dcber")) == (["j3"], ["j4"], ["j3"])
 
 
-def test_nothing_to_store_is_no_transaction(store: Store) -> None:
+def test_empty_list_of_saves_commits_nothing(store: Store) -> None:
     assert store.apply([]) == []
     assert store.last_seq() == 0
 
 
-def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_not_a_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.sqlite").write_text("Dear diary\n" * 1000, "utf-8")
     with pytest.raises(StoreError, match=r"text\.sqlite: file is not a database"):
         Store(str(tmp_path / "text.sqlite"))

@@ -42,5 +42,5 @@ def test_the_driver_is_asked_beside_the_loop_and_not_too_often() -> None:
 def test_nobody_is_asked_about_cpus() -> None:
     aside = BackgroundPool("test", lambda call: call())
     assert GpuMemoryMonitor(lambda: [CPU], aside).look(0.0) == {}
-    assert aside.is_at_rest
+    assert aside.is_idle
     aside.close()

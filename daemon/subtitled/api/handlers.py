@@ -264,10 +264,10 @@ class RequestHandlers:
         then: Callable[[T], None],
     ) -> None:
         """Have `work` make something of a job's results beside the loop; raises RefusedError when much is made already."""
-        if self._aside.under_way >= MAX_COMPOSED:
+        if self._aside.pending >= MAX_COMPOSED:
             raise RefusedError(
                 "RATE_LIMITED",
-                f"{self._aside.under_way} answers are being composed; ask again when some are there",
+                f"{self._aside.pending} answers are being composed; ask again when some are there",
             )
         self._aside.run(
             partial(work, self._store.results(row.job.id)),

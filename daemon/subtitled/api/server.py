@@ -164,7 +164,7 @@ class ApiServer:
         for link in self._links:
             link.receive(now)
         self.uploads.tick(now, _now_ms())
-        self._durability.tend()
+        self._durability.checkpoint_if_due()
         if now >= self._gauge_at:
             self._gauge_at = now + GAUGE_S
             self._listening.tick(now)
@@ -273,7 +273,9 @@ class ApiServer:
 
     def _tell(self, peer: Peer, request: int, job: str) -> None:
         """Answer with a job that nobody will send again, so not before it is on the disk."""
-        self._durability.then(lambda: peer.reply(ms.JobInfo(request=request, job=self.desk.facts(job))))
+        self._durability.when_durable(
+            lambda: peer.reply(ms.JobInfo(request=request, job=self.desk.facts(job)))
+        )
 
 
 class _Found(Struct, frozen=True):

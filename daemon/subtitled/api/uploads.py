@@ -96,7 +96,7 @@ class Uploads:
 
     def start(self, now: float, now_ms: int) -> None:
         """Take up what the database holds of unfinished uploads; their clients have `idle_s` to come back."""
-        rows = self._store.sent_jobs(done_since_ms=now_ms - int(self.limits.keep_done_s * 1000))
+        rows = self._store.uploaded_jobs(done_since_ms=now_ms - int(self.limits.keep_done_s * 1000))
         arriving = [row.job.id for row in rows if row.job.state is JobState.RECEIVING]
         done = {row.job.id: row.ended_ms or now_ms for row in rows if row.job.state is JobState.DONE}
         self._holdings.take_stock([row.job for row in rows], is_arriving=arriving, done=done)

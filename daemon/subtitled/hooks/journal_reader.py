@@ -21,7 +21,8 @@ from subtitled import log
 from subtitled.core.protocol import Media
 from subtitled.errors import SpoolError
 from subtitled.output.transcript_builder import SAMPLES_PER_MS
-from subtitled.storage.rows import SELECT_JOB, JobRow, job_row
+from subtitled.storage.queries import SELECT_JOB
+from subtitled.storage.rows import JobRow, job_row
 
 ENTRIES = 100
 CLOSING_S = 60.0

@@ -21,7 +21,8 @@ from subtitled.inboxes.arrivals import options_of
 from subtitled.inboxes.file_filter import FileFilter, absolute
 from subtitled.media.existing_subtitles import MediaTracks, beside, language_of, look_into, unless_of, verdict
 from subtitled.output.paths import output_folder, output_paths
-from subtitled.storage.rows import SELECT_JOB, JobRow, job_row
+from subtitled.storage.queries import SELECT_JOB
+from subtitled.storage.rows import JobRow, job_row
 
 UNKNOWN = "LANGUAGE"
 """Stands in a name for a language that only the audio tells."""
@@ -90,7 +91,7 @@ def _explain_media(path: str, inbox: schema.InboxConfig, cause: str, database: P
     with _Past(database) as past:
         known = past.job_of(source, info.st_size, info.st_mtime_ns, options)
         job = _job(source, info, options)
-        unless = unless_of(job, past.outputs_for)
+        unless = unless_of(job, past.outputs_of_source)
         contents, unreadable = _contents(path) if unless else (MediaTracks(), "")
         files = beside(unless) if unless else ()
         needless = verdict(contents, files, unless) if unless else ""
@@ -195,7 +196,7 @@ class _Past:
         )
         return next((found for row in rows if (found := job_row(row)).job.options == options), None)
 
-    def outputs_for(self, source: bytes) -> tuple[bytes, ...]:
+    def outputs_of_source(self, source: bytes) -> tuple[bytes, ...]:
         """Return the files that were written for a source."""
         return tuple(path for (path,) in self._rows("SELECT path FROM outputs WHERE source = ?", source))
 

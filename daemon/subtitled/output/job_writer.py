@@ -56,7 +56,7 @@ class JobWriter:
     @property
     def is_at_rest(self) -> bool:
         """Nothing is being written."""
-        return self._files.is_at_rest
+        return self._files.is_idle
 
     def try_waiting(self) -> None:
         """Write what found no space before."""
@@ -139,7 +139,7 @@ class JobWriter:
                     with contextlib.suppress(
                         NoSpaceError
                     ):  # `status` names files that are gone; no more than that
-                        self._store.disclaim_outputs(job, [os.fsencode(path) for path in obsolete])
+                        self._store.release_outputs(job, [os.fsencode(path) for path in obsolete])
                 self._written(ev.Written(job.id, location))
 
             self._files.run(write, written, failed, SpoolError)
@@ -162,7 +162,7 @@ class JobWriter:
         return {form: named[form] for form in FORMATS if form in named}
 
     def _is_mine(self, source: bytes, path: Path) -> bool:
-        owner = self._store.owner_of(os.fsencode(path))
+        owner = self._store.source_of_output(os.fsencode(path))
         return owner == source if owner is not None else not is_there(path)
 
     def _finish_failed(self, job: Job, error: SpoolError, *, is_failure: bool) -> None:

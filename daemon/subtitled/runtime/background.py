@@ -1,4 +1,4 @@
-"""Slow work beside the loop: done in a few threads, its result brought back."""
+"""Slow work in a few threads, with results handed back to the loop."""
 
 from __future__ import annotations
 
@@ -7,59 +7,58 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 E = TypeVar("E", bound=Exception)
+CallInLoop = Callable[[Callable[[], None]], None]
+"""Takes a function from any thread; the loop's thread calls it."""
 
 
 class BackgroundPool:
-    """Threads that block so that the loop does not; belongs to the thread of the server's loop."""
+    """Threads for work that blocks; belongs to the thread of the server's loop."""
 
-    def __init__(
-        self, name: str, call_back: Callable[[Callable[[], None]], None], *, threads: int = 1
-    ) -> None:
-        """Make the threads; `call_back`, called in one of them, has a function called in the loop's."""
+    def __init__(self, name: str, call_in_loop: CallInLoop, *, threads: int = 1) -> None:
         self.pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)
-        self._call_back = call_back
-        self._under_way = 0
+        self._call_in_loop = call_in_loop
+        self._pending = 0
 
     @property
-    def is_at_rest(self) -> bool:
-        """Nothing is being done that was asked for with `run`."""
-        return not self._under_way
+    def pending(self) -> int:
+        """Tasks of `run` that are queued or running."""
+        return self._pending
 
     @property
-    def under_way(self) -> int:
-        """How much is being done, or waits to be, of what was asked for with `run`."""
-        return self._under_way
+    def is_idle(self) -> bool:
+        """No task of `run` is queued or running."""
+        return not self._pending
 
     def run(
         self,
         work: Callable[[], Any],
-        then: Callable[[Any], None],
-        failed: Callable[[E], None],
+        on_result: Callable[[Any], None],
+        on_error: Callable[[E], None],
         expected: type[E],
     ) -> None:
-        """Run `work`; its result goes to `then`, an `expected` error to `failed`, both in the loop.
+        """Run `work`; the loop then calls `on_result` with its result, or `on_error` with an `expected` error.
 
-        Any other error is a bug of ours, and is raised in the loop.
+        Any other error is a bug and is raised in the loop.
         """
         future = self.pool.submit(work)
-        self._under_way += 1
+        self._pending += 1
 
-        def come_back() -> None:
-            self._under_way -= 1
+        def hand_back() -> None:
+            self._pending -= 1
             error = future.exception()
             if isinstance(error, expected):
-                failed(error)
+                on_error(error)
             elif error is not None:
                 raise error
             else:
-                then(future.result())
+                on_result(future.result())
 
-        future.add_done_callback(lambda _: self._call_back(come_back))
+        future.add_done_callback(lambda _: self._call_in_loop(hand_back))
 
     def submit(self, work: Callable[[], object]) -> None:
-        """Run `work`, of which nobody waits for the end."""
+        """Run `work` and ignore its result."""
         self.pool.submit(work)
 
     def close(self) -> None:
-        """Wait for what is being done."""
+        """Wait for all tasks."""
         self.pool.shutdown(wait=True)

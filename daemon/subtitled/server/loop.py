@@ -42,7 +42,7 @@ from subtitled.output.job_writer import JobWriter
 from subtitled.ray.process import RayProcess
 from subtitled.runtime.mailbox import Mailbox
 from subtitled.runtime.signals import Signals
-from subtitled.storage.database import take_folder
+from subtitled.storage.database import lock_state_folder
 from subtitled.storage.durability import Transactions
 from subtitled.storage.store import Store
 from subtitled.systemd.notify import SystemdNotifier
@@ -79,7 +79,7 @@ class Server:
         self._notifier = SystemdNotifier(environ)
         state = Path(config.state.dir)
         state.mkdir(parents=True, exist_ok=True)
-        self._lock = take_folder(state)
+        self._lock = lock_state_folder(state)
         self._store = Store(str(state / "subtitled.sqlite"))
         self._metrics = Metrics()
         self._vitals = Monitor(self._metrics)

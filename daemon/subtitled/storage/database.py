@@ -1,4 +1,4 @@
-"""One SQLite file: opened, brought up to date, changed in transactions, its refusals told."""
+"""Open, migrate and sync one SQLite database; report its errors; lock the state folder."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 from subtitled.errors import NoSpaceError, StoreError, SubtitledError
 
 AUTOCHECKPOINT_PAGES = 10_000
-"""So long may the log become (40 MB) before a commit has to move its pages itself, where nobody else did."""
+"""Size of the write-ahead log (40 MB) at which a commit moves its pages into the database itself."""
 
 
 def open_database(path: str, migrations: Sequence[str]) -> sqlite3.Connection:
-    """Open or make the database at `path`; raises StoreError when it is unusable or newer than this code."""
+    """Open or create the database at `path`; raises StoreError when it is unusable or newer than this release."""
     try:
         database = sqlite3.connect(path, isolation_level=None)
     except sqlite3.Error as error:
@@ -37,37 +37,38 @@ def open_database(path: str, migrations: Sequence[str]) -> sqlite3.Connection:
 
 
 class WriteAheadLog:
-    """The write-ahead log of an open database, for any thread: with `synchronous = NORMAL` commits write to it and do not wait.
+    """The write-ahead log of an open database; thread-safe.
 
-    What is committed survives any end of the process at once, and a power cut once the log is on the disk. (The log's file has
-    no locks that a second descriptor's end could take from SQLite; those are on its other two files.)
+    With `synchronous = NORMAL` a commit writes to the log and does not wait for the disk. A commit survives the end of the
+    process at once, and a power cut after `sync`. SQLite holds no POSIX lock on the log's file, so closing this second
+    descriptor releases none.
     """
 
     def __init__(self, path: str) -> None:
-        """`path`: the database's; raises StoreError."""
+        """Open the log of the database at `path`; raises StoreError."""
         self._path = path
-        with _on_the_disk(path):
+        with _sync_errors(path):
             self._file = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
             folder = os.open(Path(path).parent, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                os.fsync(folder)  # the log's name is as new as the log
+                os.fsync(folder)  # the file's name must be durable too
             finally:
                 os.close(folder)
 
     def sync(self) -> None:
-        """Bring the log to the disk. Blocks; raises StoreError."""
-        with _on_the_disk(self._path):
+        """Write the log to the disk. Blocks; raises StoreError."""
+        with _sync_errors(self._path):
             os.fsync(self._file)
 
     def checkpoint(self) -> None:
-        """Bring the log to the disk, and its pages into the database, as far as nobody reads older ones."""
+        """Sync the log, then move its pages into the database as far as no reader needs older ones."""
         self.sync()
-        # Where the disk is full the pages stay in the log; commits tell of it.
+        # On a full disk the pages stay in the log, and the next commit reports it.
         with suppress(NoSpaceError), reported(), closing(sqlite3.connect(self._path)) as database:
             database.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:
-        """Let go of the file; may be repeated."""
+        """Close the file; may be repeated."""
         if self._file >= 0:
             os.close(self._file)
         self._file = -1
@@ -75,14 +76,14 @@ class WriteAheadLog:
 
 @contextmanager
 def transaction(database: sqlite3.Connection) -> Iterator[None]:
-    """Commit what is done inside, or nothing of it; raises NoSpaceError for a full disk, else StoreError."""
+    """Commit the body as one transaction, or roll it back; raises NoSpaceError on a full disk, else StoreError."""
     with reported():
         database.execute("BEGIN IMMEDIATE")
         try:
             yield
             database.execute("COMMIT")
         except BaseException:
-            # SQLite has rolled back by itself after some errors, a full disk among them.
+            # SQLite rolls back automatically after some errors, such as a full disk.
             if database.in_transaction:
                 database.execute("ROLLBACK")
             raise
@@ -90,7 +91,7 @@ def transaction(database: sqlite3.Connection) -> Iterator[None]:
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Turn what SQLite refuses into a StoreError, a full disk into a NoSpaceError."""
+    """Turn SQLite's errors into StoreError, a full disk into NoSpaceError."""
     try:
         yield
     except sqlite3.Error as error:
@@ -102,28 +103,28 @@ def reported() -> Iterator[None]:
 
 
 @contextmanager
-def _on_the_disk(path: str) -> Iterator[None]:
+def _sync_errors(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(f"database {path}: its log cannot be brought to the disk: {error}") from error
+        raise StoreError(f"database {path}: its log cannot be synced: {error}") from error
 
 
 def _migrate(database: sqlite3.Connection, path: str, migrations: Sequence[str]) -> None:
     version = database.execute("PRAGMA user_version").fetchone()[0]
     if version > len(migrations):
         raise StoreError(
-            f"database {path} has version {version}, this release knows up to {len(migrations)}: "
-            "install the newer release again, or start with another state.dir"
+            f"database {path} has schema version {version}; this release supports up to {len(migrations)}: "
+            "install the newer release again, or use another state.dir"
         )
     for number, script in enumerate(migrations[version:], version + 1):
         database.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")
 
 
-def take_folder(state: Path) -> int:
-    """Take the state folder for this process; return the descriptor that holds it.
+def lock_state_folder(state: Path) -> int:
+    """Lock the state folder for this process; return the descriptor that holds the lock.
 
-    Raises SubtitledError when another daemon has it.
+    Raises SubtitledError when another daemon holds it.
     """
     lock = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -131,6 +132,6 @@ def take_folder(state: Path) -> int:
     except BlockingIOError:
         os.close(lock)
         raise SubtitledError(
-            f'state.dir = "{state}": another daemon uses it; stop that one, or give this one a folder of its own'
+            f'state.dir = "{state}": another daemon uses this folder; stop it, or set another state.dir'
         ) from None
     return lock

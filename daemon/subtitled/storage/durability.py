@@ -1,9 +1,9 @@
-"""What is told only once it is on the disk, without the loop waiting for the disk.
+"""Commit transitions, retry while the disk is full, and sync commits without blocking the loop.
 
-SQLite's own way (`synchronous = FULL`) has each commit wait for the disk in the thread that commits: 200 uploads that end at
-once held up everybody else for 200 such waits in a row. Here commits only write; a thread brings what is written to the disk,
-all that has gathered with one wait, and then what hangs on it is told. That thread also moves the log's pages
-into the database, which SQLite would do in the middle of some commit.
+With `synchronous = FULL` each commit would wait for the disk in the thread that commits: 200 uploads that end at once would
+hold up every other client for 200 waits in a row. Here a commit only writes. A thread syncs all commits so far with one
+wait and then runs the callbacks that depend on them. That thread also runs the checkpoints, which SQLite would otherwise run
+inside a commit.
 """
 
 from __future__ import annotations
@@ -13,72 +13,69 @@ from collections.abc import Callable, Sequence
 from subtitled import log
 from subtitled.core.actions import Save
 from subtitled.errors import NoSpaceError, StoreError
-from subtitled.runtime.background import BackgroundPool
+from subtitled.runtime.background import BackgroundPool, CallInLoop
 from subtitled.storage.rows import JournalEntry
 from subtitled.storage.store import Store
 
 CHECKPOINT_COMMITS = 1000
-"""After so many commits the log's pages are moved into the database."""
+"""Commits between two checkpoints."""
+_log = log.get()
 
 
 class DurabilityQueue:
-    """Belongs to the thread of the server's loop."""
+    """Callbacks that wait for a sync; belongs to the thread of the server's loop."""
 
-    def __init__(self, store: Store, call_back: Callable[[Callable[[], None]], None]) -> None:
-        """Nothing is awaited yet; `call_back`, called in a thread, has a function called in the loop's."""
+    def __init__(self, store: Store, call_in_loop: CallInLoop) -> None:
         self._store = store
-        self._aside = BackgroundPool("sync", call_back)
-        self._waiting: list[Callable[[], object]] = []
+        self._background = BackgroundPool("sync", call_in_loop)
+        self._callbacks: list[Callable[[], object]] = []
         self._checkpoint_at = store.commits + CHECKPOINT_COMMITS
 
-    def then(self, tell: Callable[[], object]) -> None:
-        """Call `tell` once all that has been committed by now is on the disk; a disk that refuses ends the daemon."""
-        self._waiting.append(tell)
-        if self._aside.is_at_rest:
-            self._begin()
+    def when_durable(self, callback: Callable[[], object]) -> None:
+        """Call `callback` once all commits so far are on the disk; a failed sync raises StoreError in the loop."""
+        self._callbacks.append(callback)
+        if self._background.is_idle:
+            self._start()
 
-    def tend(self) -> None:
-        """Have the log's pages moved when there are many; to be called after commits."""
-        if self._store.commits >= self._checkpoint_at and self._aside.is_at_rest:
-            self._begin()
+    def checkpoint_if_due(self) -> None:
+        """Start a checkpoint after CHECKPOINT_COMMITS commits; to be called after commits."""
+        if self._store.commits >= self._checkpoint_at and self._background.is_idle:
+            self._start()
 
     def close(self) -> None:
-        """Wait for the disk; whoever waits to be told will ask again."""
-        self._aside.close()
+        """Wait for the sync in progress; the remaining callbacks are not called."""
+        self._background.close()
 
-    def _begin(self) -> None:
-        told, self._waiting = self._waiting, []
+    def _start(self) -> None:
+        callbacks, self._callbacks = self._callbacks, []
         work = self._store.sync
         if self._store.commits >= self._checkpoint_at:
             self._checkpoint_at = self._store.commits + CHECKPOINT_COMMITS
             work = self._store.checkpoint
-        self._aside.run(work, lambda _: self._end(told), _give_up, StoreError)
+        self._background.run(work, lambda _: self._finish(callbacks), _raise, StoreError)
 
-    def _end(self, told: list[Callable[[], object]]) -> None:
-        for tell in told:
-            tell()
-        if self._waiting:
-            self._begin()
+    def _finish(self, callbacks: list[Callable[[], object]]) -> None:
+        for callback in callbacks:
+            callback()
+        if self._callbacks:
+            self._start()
 
 
-def _give_up(error: StoreError) -> None:
+def _raise(error: StoreError) -> None:
     raise error
 
 
-_log = log.get()
-
-
 class Transactions:
-    """Belongs to the thread of the server's loop, which it holds up while the disk is full."""
+    """Commits that are retried while the disk is full; belongs to the thread of the server's loop, which it then blocks."""
 
     def __init__(self, store: Store, wait: Callable[[], bool]) -> None:
-        """`wait` passes the time until the next try; False: there is to be none."""
+        """`wait` blocks until the next attempt; it returns False when there must be none."""
         self._store = store
         self._wait = wait
         self._is_disk_full = False
 
     def apply(self, saves: Sequence[Save]) -> list[JournalEntry]:
-        """Commit, and return what the journal got; raises NoSpaceError when there is to be no other try."""
+        """Commit `saves` and return the new journal entries; raises NoSpaceError when `wait` returned False."""
         while True:
             try:
                 entries = self._store.apply(saves)
@@ -87,7 +84,7 @@ class Transactions:
                     _log.warning(log.DISK_FULL, cause=str(error))
                 self._is_disk_full = True
                 if not self._wait():
-                    raise  # what is not written is done again after the next start
+                    raise  # uncommitted work is repeated after the next start
             else:
                 if self._is_disk_full:
                     _log.info(log.DISK_OK)

@@ -1,4 +1,4 @@
-"""What the database's rows hold."""
+"""The database's rows as Structs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from subtitled.core.states import JobState, SegmentState
 
 
 class JournalEntry(Struct, frozen=True, kw_only=True):
-    """One transition as it was committed."""
+    """One committed transition."""
 
     seq: int
     at_ms: int
@@ -22,7 +22,7 @@ class JournalEntry(Struct, frozen=True, kw_only=True):
     job: str
     """The job's id; empty for a worker."""
     name: str
-    """A segment's index, a worker's identity."""
+    """A segment's index or a worker's identity; empty for a job."""
     before: str
     event: str
     after: str
@@ -30,17 +30,18 @@ class JournalEntry(Struct, frozen=True, kw_only=True):
 
 
 class JobRow(Struct, frozen=True, kw_only=True):
-    """A job as the store keeps it."""
+    """A job with its times and its stored media facts."""
 
     job: Job
     media: bytes | None
+    """MessagePack of `Media`; None until the file is read to its end."""
     created_ms: int
     started_ms: int | None
     ended_ms: int | None
 
 
 class ResultRow(Struct, frozen=True, kw_only=True):
-    """A segment as the store keeps it, with its result."""
+    """A segment with its stored result."""
 
     index: int
     state: SegmentState
@@ -51,32 +52,17 @@ class ResultRow(Struct, frozen=True, kw_only=True):
     result: bytes | None
 
 
-SELECT_JOB = (
-    "SELECT id, ord, state, source, location, size, mtime_ns, options, losses, recipe, is_planned, media, language,"
-    " language_probability, cause, is_closed, created_ms, started_ms, ended_ms, owner, tag, sha256, repetition FROM jobs"
-)
-# What follows a source's last slash is its name. Only the newest jobs are searched by it: that none of 100,000 has it takes
-# 0.15 s to find out, in which nothing else is done.
-CHOOSE_JOBS = (
-    "(? IS NULL OR owner = ?) AND (? IS NULL OR tag = ?) AND (? = '' OR ord < (SELECT ord FROM jobs WHERE id = ?))"
-    " AND (? = '' OR (ord > (SELECT max(ord) FROM jobs) - 20000 AND instr(lower(replace(CAST(source AS TEXT),"
-    " rtrim(CAST(source AS TEXT), replace(CAST(source AS TEXT), '/', '')), '')), lower(?)))) ORDER BY ord DESC LIMIT ?"
-)
-INSERT_JOB = """INSERT INTO jobs (id, ord, state, source, location, size, mtime_ns, options, losses, recipe, is_planned,
-        language, language_probability, cause, is_closed, created_ms, owner, tag, sha256, repetition)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-SELECT_JOURNAL = "SELECT seq, at_ms, subject, job, name, before, event, after, cause FROM journal"
 _plan_decoder = msgspec.msgpack.Decoder(Plan)
 _options_decoder = msgspec.msgpack.Decoder(Options)
 
 
 def read_plan(data: bytes) -> Plan:
-    """Return the plan that a segment's row holds."""
+    """Decode a segment's stored plan."""
     return _plan_decoder.decode(data)
 
 
 def new_row(job: Job, now_ms: int) -> tuple[Any, ...]:
-    """Return what `INSERT_JOB` takes."""
+    """Return the values of `queries.INSERT_JOB`."""
     return (
         job.id,
         job.order,
@@ -102,7 +88,7 @@ def new_row(job: Job, now_ms: int) -> tuple[Any, ...]:
 
 
 def job_row(row: tuple[Any, ...]) -> JobRow:
-    """Return the job that a row of `SELECT_JOB` holds."""
+    """Return the job of a row of `queries.SELECT_JOB`."""
     job = Job(
         id=row[0],
         order=row[1],
@@ -128,5 +114,5 @@ def job_row(row: tuple[Any, ...]) -> JobRow:
 
 
 def journal_entry(row: tuple[Any, ...]) -> JournalEntry:
-    """Return the entry that a row of `SELECT_JOURNAL` holds."""
+    """Return the entry of a row of `queries.SELECT_JOURNAL`."""
     return JournalEntry(**dict(zip(JournalEntry.__struct_fields__, row, strict=True)))

@@ -184,7 +184,7 @@ class WorkerListener:
             plans=action.plans,
             done=action.done,
             credit_bytes=action.credit_bytes,
-            unless=None if action.plans is not None else unless_of(job, self._store.outputs_for),
+            unless=None if action.plans is not None else unless_of(job, self._store.outputs_of_source),
         )
         self.send(action.worker, message)
 
