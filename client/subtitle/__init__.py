@@ -1,11 +1,11 @@
-"""The thin client of `subtitled`: send a media file, see what becomes of it, fetch its subtitles.
+"""The client of `subtitled`: submit a media file, wait for its job, fetch its subtitles.
 
     with subtitle.Client("tcp://gpu.example:5570", key="alice.key.toml") as client:
         job = client.submit("talk.mp4", language="en", formats=("srt", "vtt"))
         job.wait(timeout_s=3600)
         job.save("subtitles/")
 
-`subtitle.aio` has the same for asyncio.
+`subtitle.aio.AsyncClient` has the same methods for asyncio.
 """
 
 from subtitle.client import Client, JobHandle

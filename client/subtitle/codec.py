@@ -1,6 +1,6 @@
-"""Frames to messages, messages to frames: `[version, msgpack header, *blobs]`.
+"""Encodes messages as frames and decodes them: `[version, msgpack header, *blobs]`.
 
-Blobs (PCM, chunks of files) are handed through as they are, without copying.
+Blobs (PCM, chunks of files) are not copied.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from subtitle.errors import ProtocolError
 
 VERSION = b"\x01"
 MAX_HEADER_BYTES = 16 * 2**20
-"""Longest header; a lease's answer with word times of 256 segments has about 2 MiB."""
+"""Maximum length of a header; the result of a lease of 256 segments with word times has about 2 MiB."""
 MAX_BLOBS = 1024
 MAX_REASON = 400
-"""Longest reason given, in characters: it may quote what a peer has sent, which may be megabytes."""
+"""Maximum characters of a reason: it may quote a peer's message, which may have megabytes."""
 
 Buffer = bytes | memoryview
 M = TypeVar("M")
@@ -29,7 +29,7 @@ class Codec(Generic[M]):
     """Encodes and decodes the messages of one direction of one protocol."""
 
     def __init__(self, messages: type[M] | object, *, max_blobs: int = MAX_BLOBS) -> None:
-        """`messages`: a union of tagged Structs; `max_blobs`: the most that any of them has."""
+        """`messages`: a union of tagged Structs; `max_blobs`: the maximum of any of them."""
         self.max_frames = 2 + max_blobs
         self._decoder = msgspec.msgpack.Decoder(messages)
 
@@ -39,16 +39,14 @@ class Codec(Generic[M]):
         return [VERSION, _encoder.encode(message), *blobs]
 
     def decode(self, frames: Sequence[Buffer]) -> tuple[M, Sequence[Buffer]]:
-        """Return the message and its blobs; raise ProtocolError for anything that is not one."""
+        """Return the message and its blobs; raises ProtocolError for invalid frames."""
         if len(frames) < 2 or len(frames) > self.max_frames:
             raise ProtocolError(
                 "BAD_FORMAT",
                 f"{len(frames)} frames; a message has 2 to {self.max_frames}: version, header, blobs",
             )
         if bytes(frames[0][:8]) != VERSION:
-            raise ProtocolError(
-                "BAD_VERSION", f"version {bytes(frames[0][:8])!r}; this side speaks {VERSION!r}"
-            )
+            raise ProtocolError("BAD_VERSION", f"version {bytes(frames[0][:8])!r}; supported: {VERSION!r}")
         if len(frames[1]) > MAX_HEADER_BYTES:
             raise ProtocolError(
                 "TOO_BIG", f"header of {len(frames[1])} bytes; the limit is {MAX_HEADER_BYTES}"

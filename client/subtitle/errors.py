@@ -1,4 +1,4 @@
-"""What a caller of the client may catch."""
+"""The errors that the client raises."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ class SubtitleError(Exception):
 
 
 class ProtocolError(SubtitleError):
-    """Frames that are no message; `code` is one of the protocol's error codes."""
+    """Invalid frames; `code` is one of the protocol's error codes."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -32,16 +32,16 @@ class JobFailedError(SubtitleError):
 
 
 class KeyFileError(SubtitleError):
-    """A key file cannot be used; the message names it, and says what to do."""
+    """A key file cannot be used; the message names it and the remedy."""
 
 
 class WaitTimeoutError(SubtitleError, TimeoutError):
-    """What was waited for did not come within the caller's time; the job goes on by itself."""
+    """The caller's timeout has passed; the job continues."""
 
 
 class FileChangedError(SubtitleError):
-    """The media file is no longer what it was when it was hashed; submit it again when it has come to rest."""
+    """The media file has changed since it was hashed; submit it again when no program writes to it."""
 
 
 class OptionError(SubtitleError, ValueError):
-    """An option of a job is none that the protocol knows; the message names it and what is allowed."""
+    """A job option is unknown or its value is not allowed; the message names it and the limit."""

@@ -6,21 +6,156 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from subtitle import asked, told
 from subtitle.codec import Codec
 
 PROTOCOL = 1
-JobOptions = asked.JobOptions
-VadOptions = asked.VadOptions
-LayoutOptions = asked.LayoutOptions
-WordTimestamps = asked.WordTimestamps
-Step = told.Step
-JobFacts = told.JobFacts
-WorkerFacts = told.WorkerFacts
+
+
+# -- values -------------------------------------------------------------------------------------------------------------
+
+
+class VadOptions(Struct, frozen=True, kw_only=True):
+    """Speech detection of one job; None: the server's setting."""
+
+    threshold: Annotated[float, Meta(gt=0, lt=1)] | None = None
+    min_silence_ms: Annotated[int, Meta(ge=0, le=10_000)] | None = None
+    pad_ms: Annotated[int, Meta(ge=0, le=2_000)] | None = None
+
+
+class LayoutOptions(Struct, frozen=True, kw_only=True):
+    """Cue layout of one job; None: the profile's limit for the language."""
+
+    profile: Literal["default", "strict", "raw"] = "default"
+    max_chars: Annotated[int, Meta(ge=8, le=200)] | None = None
+    """Maximum characters per line."""
+    max_lines: Annotated[int, Meta(ge=1, le=4)] | None = None
+    max_chars_per_s: Annotated[float, Meta(gt=0, le=100)] | None = None
+    min_ms: Annotated[int, Meta(ge=0, le=10_000)] | None = None
+    max_ms: Annotated[int, Meta(ge=500, le=60_000)] | None = None
+    gap_ms: Annotated[int, Meta(ge=0, le=2_000)] | None = None
+    """Minimum gap between two cues."""
+    chain_ms: Annotated[int, Meta(ge=0, le=10_000)] | None = None
+    """A gap shorter than this is reduced to `gap_ms`."""
+
+
+WordTimestamps = bool | Literal["auto"]
+"""Whether words are timed; "auto": only where a phrase does not fit into one cue."""
+
+
+class JobOptions(Struct, frozen=True, kw_only=True):
+    """Options of one job."""
+
+    language: Annotated[str, Meta(max_length=32)] = "auto"
+    """Whisper's code, "auto" (one language a file, by vote) or "multi" (each segment its own)."""
+    task: Literal["transcribe", "translate"] = "transcribe"
+    formats: Annotated[tuple[Annotated[str, Meta(max_length=16)], ...], Meta(max_length=16)] = ("srt",)
+    """Default formats of the job; any format of the server can be fetched."""
+    word_timestamps: WordTimestamps = "auto"
+    initial_prompt: Annotated[str, Meta(max_length=1_000)] = ""
+    """Text that the model sees as preceding each segment: names, spelling, style."""
+    hotwords: Annotated[str, Meta(max_length=1_000)] = ""
+    """Words that the model should prefer."""
+    priority: Annotated[int, Meta(ge=-100, le=100)] = 0
+    vad: VadOptions = VadOptions()
+    layout: LayoutOptions = LayoutOptions()
+    tag: Annotated[str, Meta(max_length=200)] = ""
+    """Free text of the client; returned in JobFacts."""
+
+
+class Step(Struct, frozen=True, kw_only=True):
+    """One entry of a job's history."""
+
+    at_ms: int
+    subject: str
+    """"job" or "segment"."""
+    name: str
+    """A segment's index; empty for the job itself."""
+    event: str
+    after: str
+    cause: str
+
+
+class JobFacts(Struct, frozen=True, kw_only=True):
+    """One job as a client sees it; times in milliseconds of the Unix epoch."""
+
+    id: str
+    state: str
+    source: str
+    """The media file's path, with U+FFFD for what is not UTF-8."""
+    language: str | None
+    task: str
+    created_ms: int
+    started_ms: int | None
+    ended_ms: int | None
+    cause: str
+    audio_ms: int
+    """Length of the audio; 0 while unknown."""
+    segments: dict[str, int] = {}
+    """Number of segments in each state."""
+    decoded_ms: int = 0
+    """Audio read so far, while the file is read."""
+    outputs: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    """Spans of a failed job that have no text: "start_ms end_ms cause"."""
+    owner: str = ""
+    """Name of the key that submitted it; empty for the local socket and inboxes."""
+    tag: str = ""
+    size: int = 0
+    """Bytes of the media file."""
+    received_bytes: int = 0
+    """Bytes received so far, while it is uploaded."""
+    priority: int = 0
+    formats: tuple[str, ...] = ()
+    history: tuple[Step, ...] = ()
+    """The job's transitions and its segments' errors; only in the answer to Status."""
+
+
+class WorkerFacts(Struct, frozen=True, kw_only=True):
+    """One worker slot."""
+
+    slot: str
+    role: str
+    state: str
+    incarnation: int
+    device: str
+    leases: int
+    job: str
+    """The job that a prepare worker reads."""
+    cause: str
+    audio_ms: int = 0
+    """Audio that this slot has transcribed since the daemon started."""
+    jobs: tuple[str, ...] = ()
+    """Jobs that it reads, or whose segments it transcribes."""
+    memory_used_bytes: int = 0
+    """Memory of its GPU that any program uses; 0 if unknown."""
+    memory_total_bytes: int = 0
+    speed: float = 0.0
+    """Seconds of audio decoded per second while it decodes; 0 if unknown."""
+    host: str = ""
+    """Its host; "" for the daemon's host."""
+    round_trip_ms: float = 0.0
+    """Round trip to that host."""
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    """Traffic since it joined."""
+    clock_ahead_ms: float = 0.0
+    """Offset of its host's clock to the daemon's; positive: ahead."""
+    model_digest: str = ""
+    """SHA-256 of its model's weights."""
+
+    @property
+    def is_remote(self) -> bool:
+        """True for a worker of another host, connected or not: its slot is HOST/PLACE."""
+        return "/" in self.slot
+
+    @property
+    def has_left(self) -> bool:
+        """True for a worker of another host that has disconnected regularly."""
+        return self.state == "stopped" and self.is_remote
 
 
 class _Message(Struct, frozen=True, kw_only=True, tag=True):
-    """A tagged Struct. `request` is chosen by the client and comes back in every answer."""
+    """A tagged Struct. `request` is chosen by the client and returned in every answer."""
 
     request: int
 
@@ -29,22 +164,22 @@ class _Message(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Hello(_Message, frozen=True, kw_only=True):
-    """Ask who is there."""
+    """Requests the server's version, model and limits."""
 
 
 class Submit(_Message, frozen=True, kw_only=True):
-    """Ask that a media file become a job: one that is uploaded, or one that the server can see (`path`)."""
+    """Makes a job of a media file: one that is uploaded, or one on the server (`path`)."""
 
     name: Annotated[str, Meta(max_length=1_024)] = ""
-    """The file's name, for the names of its subtitles; what a file system would not take is replaced."""
+    """The file's name, for the names of its subtitles; characters that a file system rejects are replaced."""
     size: Annotated[int, Meta(ge=0, le=2**62)] | None = None
-    """Bytes of the file; None: told at Commit."""
+    """Bytes of the file; None: sent with Commit."""
     sha256: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
-    """Of the file, in hexadecimal; "": told at Commit, and the upload cannot be resumed by another connection."""
+    """Of the file, in hexadecimal; "": sent with Commit, and another connection cannot resume the upload."""
     path: Annotated[str, Meta(max_length=4_096)] | None = None
-    """An absolute path on the server, instead of an upload; on its local socket only."""
+    """An absolute path on the server, instead of an upload; only on its local socket."""
     is_again: bool = False
-    """A job of its own, whether or not this file was submitted before with the same options."""
+    """Make a new job even if this file was submitted before with the same options."""
     options: JobOptions = JobOptions()
 
 
@@ -56,19 +191,19 @@ class Chunk(_Message, frozen=True, kw_only=True):
 
 
 class Commit(_Message, frozen=True, kw_only=True):
-    """The upload is complete; `request` is one of its own."""
+    """Completes an upload; `request` is a new number."""
 
     job: str
     size: Annotated[int, Meta(ge=0, le=2**62)] | None = None
-    """Must be given here or in Submit; where in both, they must agree."""
+    """Required here or in Submit; if in both, they must be equal."""
     sha256: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
     """Likewise."""
     options: JobOptions | None = None
-    """In place of those in Submit, its `tag` apart, where that had no sha256; None: those hold."""
+    """Replaces the options of a Submit without sha256, except `tag`; None: no change."""
 
 
 class List(_Message, frozen=True, kw_only=True):
-    """Ask for the newest jobs."""
+    """Requests the newest jobs."""
 
     states: tuple[str, ...] = ()
     """Only jobs in these states; empty for all."""
@@ -76,75 +211,75 @@ class List(_Message, frozen=True, kw_only=True):
     tag: str | None = None
     """Only jobs with this tag."""
     before: Annotated[str, Meta(max_length=64)] = ""
-    """Only jobs that are older than this one."""
+    """Only jobs older than this one."""
     name: Annotated[str, Meta(max_length=1_024)] = ""
-    """Only jobs whose file has this in its name, capital letters or not."""
+    """Only jobs whose file name contains this text; case is ignored."""
 
 
 class Status(_Message, frozen=True, kw_only=True):
-    """Ask for one job."""
+    """Requests one job."""
 
     job: str
 
 
 class Watch(_Message, frozen=True, kw_only=True):
-    """Ask for the journal after an entry, and for what is added to it from now on."""
+    """Requests the journal after an entry, and all later entries."""
 
     after_seq: Annotated[int, Meta(ge=-1, le=2**63 - 1)] = 0
-    """The last entry that the client has; -1: only what is new from now on."""
+    """The last entry that the client has; -1: only new entries."""
     job: Annotated[str, Meta(max_length=64)] | None = None
     """Only this job's entries."""
 
 
 class Fetch(_Message, frozen=True, kw_only=True):
-    """Ask for a job's subtitles."""
+    """Requests a job's subtitles."""
 
     job: str
     format: str = "srt"
     layout: LayoutOptions | None = None
-    """Make the cues within these limits; None: those that the job was submitted with."""
+    """Lay out the cues within these limits; None: those of the job."""
 
 
 class GetWaveform(_Message, frozen=True, kw_only=True):
-    """Ask how loud a job's audio is."""
+    """Requests the peaks of a job's audio."""
 
     job: str
 
 
 class GetAudio(_Message, frozen=True, kw_only=True):
-    """Ask for a stretch of a job's audio."""
+    """Requests a part of a job's audio."""
 
     job: str
     start_ms: Annotated[int, Meta(ge=0, le=2**62)] = 0
     """In the time of the cues."""
     duration_ms: Annotated[int, Meta(ge=0, le=60_000)] = 0
-    """0: only how much there is, and whether it can be heard."""
+    """0: only the length, and whether the audio is available."""
 
 
 class Cancel(_Message, frozen=True, kw_only=True):
-    """Ask that a job be ended."""
+    """Cancels a job."""
 
     job: str
 
 
 class Retry(_Message, frozen=True, kw_only=True):
-    """Ask that a failed job be tried again; only what is missing is decoded."""
+    """Retries a failed job; only missing segments are decoded."""
 
     job: str
 
 
 class Stats(_Message, frozen=True, kw_only=True):
-    """Ask for workers, queue and speed."""
+    """Requests workers, queue and speed."""
 
 
 LogLevelName = Literal["debug", "info", "warning", "error"]
 
 
 class SetLogLevel(_Message, frozen=True, kw_only=True):
-    """Ask that the server log more or less, until it reads its configuration again; for an admin."""
+    """Sets the level of the server's log until it reloads its configuration; for an admin."""
 
     level: LogLevelName | None = None
-    """None: only say which level is in force."""
+    """None: only return the current level."""
 
 
 # -- server → client ---------------------------------------------------------------------------------------------------
@@ -158,28 +293,28 @@ class Welcome(_Message, frozen=True, kw_only=True):
     protocol: int
     model: str
     user: str = ""
-    """Name of the key that the client has shown; empty on the local socket."""
+    """Name of the client's key; empty on the local socket."""
     role: str = "admin"
     """"user" (sees and changes its own jobs) or "admin" (all)."""
     formats: tuple[str, ...] = ()
-    """What Fetch can be asked for."""
+    """Formats for Fetch."""
     max_upload_bytes: int = 0
 
 
 class Accepted(_Message, frozen=True, kw_only=True):
-    """The answer to a Submit whose bytes are wanted."""
+    """The answer to a Submit whose bytes the server needs."""
 
     job: str
     offset: int
-    """Bytes that the server has already; the next Chunk begins here."""
+    """Bytes that the server has already; the next Chunk starts here."""
     window_bytes: int
-    """Bytes that may be under way: a Chunk may reach to the last UploadCredit's (or this) `offset` + `window_bytes`."""
+    """Bytes in flight: a Chunk may end at the last UploadCredit's (or this) `offset` + `window_bytes` at most."""
     chunk_bytes: int
-    """Longest blob of a Chunk."""
+    """Maximum length of a Chunk's blob."""
 
 
 class UploadCredit(_Message, frozen=True, kw_only=True):
-    """Bytes of an upload were written; `request` is that of its Submit."""
+    """Acknowledges written bytes of an upload; `request` is that of its Submit."""
 
     job: str
     offset: int
@@ -187,7 +322,7 @@ class UploadCredit(_Message, frozen=True, kw_only=True):
 
 
 class JobInfo(_Message, frozen=True, kw_only=True):
-    """The answer to Status, Cancel, Retry and Commit, and to a Submit whose bytes are not wanted."""
+    """The answer to Status, Cancel, Retry and Commit, and to a Submit whose bytes the server does not need."""
 
     job: JobFacts
 
@@ -199,7 +334,7 @@ class JobList(_Message, frozen=True, kw_only=True):
 
 
 class Event(_Message, frozen=True, kw_only=True):
-    """One journal entry; the answer to Watch, again and again."""
+    """One journal entry; Watch has any number of them as answers."""
 
     seq: int
     at_ms: int
@@ -230,18 +365,18 @@ class WaveformInfo(_Message, frozen=True, kw_only=True):
     job: str
     interval_ms: int
     offset_ms: int
-    """When the first interval begins, in the media's time."""
+    """Start of the first interval, in the media's time."""
     audio_ms: int
 
 
 class Audio(_Message, frozen=True, kw_only=True):
-    """The answer to GetAudio; one blob holds the samples, 16 bits, little-endian, mono: fewer than asked for at the end."""
+    """The answer to GetAudio; one blob holds the samples, 16 bits, little-endian, mono: fewer than requested at the end."""
 
     job: str
     start_ms: int
     sample_rate: int
     total_samples: int
-    """Of the whole, from the media's start."""
+    """Of the whole media."""
 
 
 class StatsInfo(_Message, frozen=True, kw_only=True):
@@ -249,43 +384,43 @@ class StatsInfo(_Message, frozen=True, kw_only=True):
 
     workers: tuple[WorkerFacts, ...]
     jobs: dict[str, int]
-    """How many jobs are in each state."""
+    """Number of jobs in each state."""
     ready_segments: int
     leased_segments: int
     queued_bytes: int
     audio_ms: int
-    """Audio of the segments that were transcribed since the start."""
+    """Audio of the segments transcribed since the start."""
     uptime_s: float
     last_seq: int
     queued_ms: int = 0
-    """Audio in the server's memory: it waits for a worker, or is with one."""
+    """Audio in the server's memory: waiting for a worker, or leased to one."""
     uploads: int = 0
-    """Uploads under way."""
+    """Uploads in progress."""
     spool_bytes: int = 0
     """Uploaded media on the server's disk."""
     waiting_ms: int = 0
-    """Audio that was found in files and is not transcribed yet."""
+    """Audio found in files and not transcribed yet."""
     unread_files: int = 0
-    """Files whose audio is not known, or not all of it."""
+    """Files that are not read to the end yet."""
     unread_bytes: int = 0
     """Their size."""
     is_paused: bool = False
-    """The disk is full: files that are not read yet wait."""
+    """True while the disk is full: no further file is read."""
     is_draining: bool = False
-    """The daemon is stopping: what is under way is finished, nothing is begun."""
+    """True while the daemon is stopping: running jobs finish, no job starts."""
 
 
 class LogLevel(_Message, frozen=True, kw_only=True):
     """The answer to SetLogLevel."""
 
     level: str
-    """What is in force now."""
+    """The current level."""
     before: str
-    """What was."""
+    """The previous level."""
 
 
 class Error(_Message, frozen=True, kw_only=True):
-    """The answer to what cannot be done; `code` is one of the protocol's."""
+    """The answer to a request that fails; `code` is one of the protocol's."""
 
     code: str
     message: str
@@ -323,7 +458,7 @@ ToClient = (
 )
 
 MAX_BLOBS = 4
-"""Of a message to the server: a Chunk has one, what a later version may add has few."""
+"""Of a message to the server: a Chunk has one; later versions may use a few."""
 
 to_server: Codec[ToServer] = Codec(ToServer, max_blobs=MAX_BLOBS)
 to_client: Codec[ToClient] = Codec(ToClient)

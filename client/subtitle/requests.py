@@ -1,43 +1,127 @@
-"""What is said to a server to get something done, apart from how it is sent.
+"""Requests to a server, without I/O: what to send, what to wait for, and what the answers mean.
 
-Each conversation is a generator that yields steps (see `steps`); the blocking client and the asyncio twin differ in how they take
-them, and in nothing else.
+A request is a generator: it yields steps and is sent the outcome of each. The blocking and the asyncio client differ only in
+how they perform the steps.
 """
 
 from __future__ import annotations
 
+import inspect
 import itertools
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Literal, TypedDict, TypeVar, Unpack
 
+import msgspec
 from msgspec import Struct
 
 from subtitle import messages as ms
 from subtitle.codec import Buffer
-from subtitle.errors import ServerError, UnreachableError, WaitTimeoutError
-from subtitle.job_end import EndOfJob
+from subtitle.errors import OptionError, ServerError, UnreachableError, WaitTimeoutError
 from subtitle.media_source import MediaSource
-from subtitle.progress import ENDED, Progress
-from subtitle.steps import Heard, Pull, Receive, Send, Talk, Tell, Work
+from subtitle.output_files import format_of, save_all
+from subtitle.progress import ENDED, Progress, check_done, progress_of
 from subtitle.stream_upload import PIECE_BYTES, StreamUpload
 from subtitle.upload import Upload
 
-GONE_S = 120.0
-"""A server that was there and says nothing for this long is given up; shorter is a restart."""
-HEARD_S = 90.0
-"""For audio: the server gives up a file that takes 30 s, and others may be before it."""
-LOOK_S = 1.0
-"""Between two questions how far a job is, while nothing is told of it."""
-SOON_S = 0.2
-"""The same, while its segments are told to be finished."""
+SILENCE_LIMIT_S = 120.0
+"""A request that takes long ends with UnreachableError when the server sends nothing for this long; a restart takes less."""
+AUDIO_TIMEOUT_S = 90.0
+"""For GetAudio: the server spends up to 30 s on one file, and other requests may be before it."""
+POLL_S = 1.0
+"""Interval between two Status messages about a job without journal entries."""
+BUSY_POLL_S = 0.2
+"""The same while its segments finish."""
+RATE_LIMIT_PAUSE_S = 1.0
 
 M = TypeVar("M", bound=Struct)
+T = TypeVar("T")
+OnProgress = Callable[[Progress], object]
 
 
-class Speaker:
-    """Makes the conversations with one server; may be shared by connections, since no request number comes twice."""
+class Send(Struct, frozen=True):
+    """Send a message. Outcome: False if the socket had no room for it until `until` (monotonic)."""
+
+    message: ms.ToServer
+    until: float
+    blobs: tuple[Buffer, ...] = ()
+
+
+class Receive(Struct, frozen=True):
+    """Wait for a message until `until` (monotonic). Outcome: Received."""
+
+    until: float
+
+
+class Received(Struct, frozen=True):
+    """A message, or the fact that the connection was lost, or neither before the deadline."""
+
+    message: ms.ToClient | None = None
+    blobs: Sequence[Buffer] = ()
+    is_lost: bool = False
+
+
+class Call(Struct, frozen=True):
+    """Call a function that blocks on a file. Outcome: its result."""
+
+    function: Callable[[], Any]
+
+
+class ReadSource(Struct, frozen=True):
+    """Read the next bytes of a stream; the asyncio client awaits the call. Outcome: the bytes, empty at the end."""
+
+    function: Callable[[], Any]
+
+
+class Emit(Struct, frozen=True):
+    """Yield a value to the caller. No outcome."""
+
+    value: Any
+
+
+Step = Send | Receive | Call | ReadSource | Emit
+Request = Generator[Step, Any, T]
+
+
+class JobKeywords(TypedDict, total=False):
+    """The fields of JobOptions as keywords; a field that is not given keeps the value in `options`."""
+
+    language: str
+    task: Literal["transcribe", "translate"]
+    formats: Sequence[str]
+    word_timestamps: ms.WordTimestamps
+    initial_prompt: str
+    hotwords: str
+    priority: int
+    vad: ms.VadOptions
+    layout: ms.LayoutOptions
+    tag: str
+
+
+def options_of(options: ms.JobOptions | None, keywords: JobKeywords) -> ms.JobOptions:
+    """Return `options` with the fields in `keywords` replaced; raises OptionError for a value that the protocol rejects."""
+    if isinstance(keywords.get("formats"), str):
+        raise OptionError(
+            f'formats={keywords["formats"]!r} is a string; give a sequence, such as ("srt", "vtt")'
+        )
+    unknown = sorted(keywords.keys() - set(ms.JobOptions.__struct_fields__))
+    if unknown:
+        raise OptionError(
+            f"{unknown[0]} is not a job option; known: {', '.join(ms.JobOptions.__struct_fields__)}"
+        )
+    changed = {name: msgspec.to_builtins(value) for name, value in keywords.items()}
+    try:
+        return msgspec.convert({**msgspec.to_builtins(options or ms.JobOptions()), **changed}, ms.JobOptions)
+    except msgspec.ValidationError as error:
+        reason, _, where = str(error).partition(" - at `$.")
+        raise OptionError(f"{where.rstrip('`') or 'options'}: {reason}") from None
+
+
+class Requests:
+    """Makes the requests to one server. Connections may share it: no request number is used twice."""
 
     def __init__(self, endpoint: str, timeout_s: float) -> None:
         """`timeout_s`: how long an answer may take."""
@@ -45,188 +129,211 @@ class Speaker:
         self._timeout_s = timeout_s
         self._next = itertools.count(1).__next__
 
-    def ping(self) -> Talk[ms.Welcome]:
-        """Ask who is there."""
+    # -- the server ------------------------------------------------------------------------------------------
+
+    def ping(self) -> Request[ms.Welcome]:
+        """Return the server's version, model and limits, and the user and role of this client."""
         return self._first(ms.Hello(request=self._next()), ms.Welcome)
 
-    def list(self, **wanted: Any) -> Talk[tuple[ms.JobFacts, ...]]:
-        """Ask for the newest jobs; `wanted`: fields of List."""
-        return (yield from self._first(ms.List(request=self._next(), **wanted), ms.JobList)).jobs
-
-    def status(self, job: str) -> Talk[ms.JobFacts]:
-        """Ask for one job."""
-        return (yield from self._first(ms.Status(request=self._next(), job=job), ms.JobInfo)).job
-
-    def cancel(self, job: str) -> Talk[ms.JobFacts]:
-        """End a job."""
-        return (yield from self._first(ms.Cancel(request=self._next(), job=job), ms.JobInfo)).job
-
-    def retry(self, job: str) -> Talk[ms.JobFacts]:
-        """Try a failed job again."""
-        return (yield from self._first(ms.Retry(request=self._next(), job=job), ms.JobInfo)).job
-
-    def fetch(self, job: str, form: str, layout: ms.LayoutOptions | None) -> Talk[tuple[ms.Subtitles, bytes]]:
-        """Ask for a job's subtitles."""
-        message = ms.Fetch(request=self._next(), job=job, format=form, layout=layout)
-        answer, blobs = yield from self._ask(message, ms.Subtitles)
-        return answer, b"".join(bytes(blob) for blob in blobs)
-
-    def waveform(self, job: str) -> Talk[tuple[ms.WaveformInfo, bytes]]:
-        """Ask how loud a job's audio is."""
-        answer, blobs = yield from self._ask(ms.GetWaveform(request=self._next(), job=job), ms.WaveformInfo)
-        return answer, b"".join(blobs)
-
-    def listen(self, job: str, start_ms: int, duration_ms: int) -> Talk[tuple[ms.Audio, bytes]]:
-        """Ask for a stretch of a job's audio."""
-        message = ms.GetAudio(request=self._next(), job=job, start_ms=start_ms, duration_ms=duration_ms)
-        answer, blobs = yield from self._ask(message, ms.Audio, HEARD_S)
-        return answer, b"".join(blobs)
-
-    def stats(self) -> Talk[ms.StatsInfo]:
-        """Ask for workers, queue and speed."""
+    def stats(self) -> Request[ms.StatsInfo]:
+        """Return workers, queue and speed."""
         return self._first(ms.Stats(request=self._next()), ms.StatsInfo)
 
-    def set_log_level(self, level: ms.LogLevelName | None) -> Talk[ms.LogLevel]:
-        """Ask for another level of the server's log, or only which it is."""
+    def set_log_level(self, level: ms.LogLevelName | None = None) -> Request[ms.LogLevel]:
+        """Set the level of the server's log until it reloads its configuration; None returns the current one. For an admin."""
         return self._first(ms.SetLogLevel(request=self._next(), level=level), ms.LogLevel)
 
-    def submit_path(self, path: str, options: ms.JobOptions, *, is_again: bool) -> Talk[ms.JobFacts]:
-        """Ask that a file which the server can see become a job."""
-        message = ms.Submit(request=self._next(), path=path, options=options, is_again=is_again)
-        return (yield from self._first(message, ms.JobInfo)).job
+    def watch(
+        self, job: str | None = None, *, after_seq: int = -1, timeout_s: float | None = None
+    ) -> Request[ms.Event]:
+        """Yield journal entries after `after_seq` (-1: new ones only) as they come; only those of `job` if it is given.
+
+        Ends after `timeout_s` seconds without an entry; never, if None. After a restart of the daemon the watch resumes after
+        the last entry that it yielded.
+        """
+        return self._watch(job, after_seq, timeout_s, is_until_ended=False)
+
+    def watch_to_end(self, job: str, *, timeout_s: float | None = None) -> Request[ms.Event]:
+        """Yield a job's journal from the beginning until the job has ended; see `JobHandle.events`."""
+        return self._watch(job, 0, timeout_s, is_until_ended=True)
+
+    # -- jobs ------------------------------------------------------------------------------------------------
 
     def submit(
-        self, source: MediaSource, options: ms.JobOptions, *, is_again: bool, timeout_s: float | None
-    ) -> Talk[ms.JobFacts]:
-        """Hash a file, send it, and return its job; tells Progress. Raises what `Client.submit` says."""
-        until = time.monotonic() + timeout_s if timeout_s is not None else float("inf")
-        welcome = yield from self.ping()
-        if 0 < welcome.max_upload_bytes < source.size:
-            raise ServerError(
-                "TOO_BIG",
-                f"{source.path}: {source.size} bytes; this server takes {welcome.max_upload_bytes} at most",
-            )
-        hashed = -1
-        while hashed < source.size:
-            hashed = yield Work(source.hash_more)
-            yield Tell(Progress(state="hashing", hashed_bytes=hashed, size_bytes=source.size))
-            _check(until, f"{source.path}: hashing took longer than {timeout_s} s")
-        submit = ms.Submit(
-            request=0,
-            name=source.name,
-            size=source.size,
-            sha256=source.sha256,
-            is_again=is_again,
-            options=options,
-        )
-        upload = Upload(submit, self._next, now=time.monotonic(), waits_for_space=timeout_s is not None)
-        heard_at, told = time.monotonic(), -1
-        while upload.facts is None:
-            if upload.refusal is not None and time.monotonic() >= min(heard_at + GONE_S, until):
-                raise upload.refusal
-            self._check_silence(heard_at, f"send {source.path} again, and it goes on from where it was")
-            _check(until, f"{source.path}: not sent within {timeout_s} s; send it again, and it goes on")
-            heard = yield from self._exchange(upload, source, until)
-            if heard.message is not None:
-                # A refusal is an answer, but one that must have an end.
-                heard_at = heard_at if upload.refusal is not None else time.monotonic()
-            if upload.facts is None and upload.job and upload.acknowledged > told:
-                told = upload.acknowledged
-                yield Tell(
-                    Progress(
-                        job=upload.job,
-                        state="receiving",
-                        hashed_bytes=source.size,
-                        uploaded_bytes=told,
-                        size_bytes=source.size,
-                    )
+        self,
+        path: str | os.PathLike[str],
+        *,
+        options: ms.JobOptions | None = None,
+        is_again: bool = False,
+        on_progress: OnProgress | None = None,
+        timeout_s: float | None = None,
+        **keywords: Unpack[JobKeywords],
+    ) -> Request[ms.JobFacts]:
+        """Send a media file and return its job: a new one, or the existing job of this file with these options.
+
+        The file is hashed, then sent from the offset where the server needs it: an interrupted upload resumes. `is_again` makes
+        a new job for a known file. `keywords` are fields of JobOptions: `language="en"`, `formats=("vtt",)`.
+
+        Raises WaitTimeoutError after `timeout_s`, UnreachableError when the server was silent for two minutes; the call may be
+        repeated after either. While the server is draining or limits the rate, the request is repeated until then; while its
+        disk is full, only with a `timeout_s`. Every other refusal is a ServerError at once. Raises also FileChangedError,
+        OptionError, OSError, and JobFailedError if the upload is cancelled.
+        """
+        chosen = options_of(options, keywords)
+        with MediaSource(path) as source:
+            return (
+                yield from self._upload(
+                    source, chosen, is_again=is_again, on_progress=on_progress, timeout_s=timeout_s
                 )
-                heard_at = (
-                    time.monotonic()
-                )  # what the caller takes its time for is no silence of the server's
-        return upload.facts
+            )
+
+    def submit_path(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        options: ms.JobOptions | None = None,
+        is_again: bool = False,
+        **keywords: Unpack[JobKeywords],
+    ) -> Request[ms.JobFacts]:
+        """Make a job of a file on the server, at an absolute path; only on its local socket, and where it allows it."""
+        chosen = options_of(options, keywords)
+        message = ms.Submit(request=self._next(), path=os.fspath(path), options=chosen, is_again=is_again)
+        return (yield from self._first(message, ms.JobInfo)).job
 
     def submit_stream(
         self,
-        pull: Callable[[], Any],
+        read: Callable[[], Any],
         name: str,
         options: ms.JobOptions,
         final_options: Callable[[], ms.JobOptions] | None,
-    ) -> Talk[ms.JobFacts]:
-        """Send what `pull` gives until it gives nothing, and return its job; tells Progress."""
+        on_progress: OnProgress,
+    ) -> Request[ms.JobFacts]:
+        """Send what `read` returns until it returns nothing, and return its job."""
         stream = StreamUpload(
             ms.Submit(request=0, name=name, options=options), self._next, now=time.monotonic()
         )
-        held, is_over, told = bytearray(), False, -1
-        heard_at = time.monotonic()
+        held, is_over, shown = bytearray(), False, -1
+        received_at = time.monotonic()
         while stream.facts is None:
             now = time.monotonic()
-            if stream.refusal is not None and now >= heard_at + GONE_S:
+            if stream.refusal is not None and now >= received_at + SILENCE_LIMIT_S:
                 raise stream.refusal
-            self._check_silence(heard_at, f"send {name or 'it'} again")
+            self._check_silence(received_at, f"send {name or 'it'} again")
             if (message := stream.next(now)) is not None:
                 yield Send(message, now + self._timeout_s)
             elif stream.room and held and (is_over or len(held) >= PIECE_BYTES):
                 piece = bytes(held[: min(stream.room, PIECE_BYTES)])
                 del held[: len(piece)]
-                if not (yield Send(stream.give(piece), now + GONE_S, (piece,))):
-                    stream.lost(now)
+                if not (yield Send(stream.chunk(piece), now + SILENCE_LIMIT_S, (piece,))):
+                    stream.connection_lost(now)
             elif stream.room and not is_over:
-                more: bytes = yield Pull(pull)
+                more: bytes = yield ReadSource(read)
                 held += more
                 is_over = not more
-                heard_at = time.monotonic()  # the source's silence is none of the server's
+                received_at = time.monotonic()  # waiting for the source is no silence of the server
             elif stream.room and not held:
                 stream.end(final_options() if final_options is not None else None)
                 continue
-            # With room left there is something to do: what has come already is taken, and nothing waited for.
-            heard: Heard = yield Receive(
-                0.0 if stream.room else min(stream.deadline, time.monotonic() + LOOK_S)
+            # With room left there is more to send: messages that are there are read, without waiting for others.
+            received: Received = yield Receive(
+                0.0 if stream.room else min(stream.deadline, time.monotonic() + POLL_S)
             )
-            if heard.message is not None:
-                stream.heard(heard.message, time.monotonic())
-                heard_at = heard_at if stream.refusal is not None else time.monotonic()
-            elif heard.is_lost:
-                stream.lost(time.monotonic())
-            if stream.job and stream.acknowledged > told:
-                told = stream.acknowledged
-                yield Tell(Progress(job=stream.job, state="receiving", uploaded_bytes=told))
+            if received.message is not None:
+                stream.receive(received.message, time.monotonic())
+                received_at = received_at if stream.refusal is not None else time.monotonic()
+            elif received.is_lost:
+                stream.connection_lost(time.monotonic())
+            if stream.job and stream.acknowledged > shown:
+                shown = stream.acknowledged
+                on_progress(Progress(job=stream.job, state="receiving", uploaded_bytes=shown))
         return stream.facts
 
-    def _exchange(self, upload: Upload, source: MediaSource, until: float) -> Talk[Heard]:
-        """Send what an upload has to send at once, then take what comes."""
-        heard = Heard()
-        while (out := upload.next(time.monotonic())) is not None:
-            blobs = ((yield Work(partial(source.read, out.offset, out.length))),) if out.length else ()
-            is_sent: bool = yield Send(out.message, min(time.monotonic() + self._timeout_s, until), blobs)
-            if not is_sent:
-                upload.lost(time.monotonic())
-                break
-            # What has come already is taken between two chunks, so that the window moves while it is filled.
-            heard = yield from self._hear(upload, 0.0)
-            if heard.message is not None:
-                return heard
-        return (yield from self._hear(upload, min(upload.deadline, until)))
+    def list(
+        self,
+        states: Sequence[str] = (),
+        *,
+        limit: int = 100,
+        tag: str | None = None,
+        before: str = "",
+        name: str = "",
+    ) -> Request[tuple[ms.JobFacts, ...]]:
+        """Return the newest jobs, newest first.
 
-    def _hear(self, upload: Upload, until: float) -> Talk[Heard]:
-        heard: Heard = yield Receive(until)
-        if heard.message is not None:
-            upload.heard(heard.message, time.monotonic())
-        elif heard.is_lost:
-            upload.lost(time.monotonic())
-        return heard
-
-    def follow(self, jobs: Sequence[str], timeout_s: float | None) -> Talk[dict[str, ms.JobFacts]]:
-        """Wait until all `jobs` have ended, and return all about them; tells the JobFacts of each when they change.
-
-        How a job stands is asked; the journal only says when to ask, so that no lost entry matters.
+        `states`, `tag`: only jobs with one of these states, with this tag; `before`: only jobs older than this one; `name`: only
+        jobs whose file name contains this text.
         """
+        message = ms.List(
+            request=self._next(), states=tuple(states), limit=limit, tag=tag, before=before, name=name
+        )
+        return (yield from self._first(message, ms.JobList)).jobs
+
+    def status(self, job: str) -> Request[ms.JobFacts]:
+        """Return the facts about one job, with its history."""
+        return (yield from self._first(ms.Status(request=self._next(), job=job), ms.JobInfo)).job
+
+    def cancel(self, job: str) -> Request[ms.JobFacts]:
+        """Cancel a job that is not finished."""
+        return (yield from self._first(ms.Cancel(request=self._next(), job=job), ms.JobInfo)).job
+
+    def retry(self, job: str) -> Request[ms.JobFacts]:
+        """Retry a failed job; only missing segments are decoded."""
+        return (yield from self._first(ms.Retry(request=self._next(), job=job), ms.JobInfo)).job
+
+    def fetch(
+        self, job: str, fmt: str = "srt", *, layout: ms.LayoutOptions | None = None
+    ) -> Request[tuple[str, bytes]]:
+        """Return a file name, chosen by the server, and the content of a job's subtitles.
+
+        With `layout` the cues are laid out again within its limits; without, as the job was submitted.
+        """
+        answer, body = yield from self.subtitles(job, fmt, layout=layout)
+        return answer.name, body
+
+    def subtitles(
+        self, job: str, fmt: str = "srt", *, layout: ms.LayoutOptions | None = None
+    ) -> Request[tuple[ms.Subtitles, bytes]]:
+        """Return the server's whole answer about a job's subtitles, and their content; see `fetch`."""
+        message = ms.Fetch(request=self._next(), job=job, format=fmt, layout=layout)
+        answer, blobs = yield from self._exchange(message, ms.Subtitles)
+        return answer, b"".join(blobs)
+
+    def waveform(self, job: str) -> Request[tuple[ms.WaveformInfo, bytes]]:
+        """Return the peaks of a job's audio: one byte for each interval, 0 for silence, 255 for full scale."""
+        answer, blobs = yield from self._exchange(
+            ms.GetWaveform(request=self._next(), job=job), ms.WaveformInfo
+        )
+        return answer, b"".join(blobs)
+
+    def audio(
+        self, job: str, start_ms: int = 0, duration_ms: int = 60_000
+    ) -> Request[tuple[ms.Audio, bytes]]:
+        """Return at most a minute of a job's audio from `start_ms`, in the time of its cues: 16-bit samples, little-endian, mono.
+
+        The answer gives the sample rate and the total number of samples. The audio is decoded from the media, as long as the
+        server has that; where this takes long, the call waits longer than the client's `timeout_s`.
+        """
+        message = ms.GetAudio(request=self._next(), job=job, start_ms=start_ms, duration_ms=duration_ms)
+        answer, blobs = yield from self._exchange(message, ms.Audio, AUDIO_TIMEOUT_S)
+        return answer, b"".join(blobs)
+
+    def follow(
+        self,
+        jobs: Sequence[str],
+        *,
+        timeout_s: float | None = None,
+        on_facts: Callable[[ms.JobFacts], object],
+    ) -> Request[dict[str, ms.JobFacts]]:
+        """Wait until all `jobs` have ended, in any state, and return their facts; calls `on_facts` when those of one change.
+
+        Raises WaitTimeoutError after `timeout_s`, UnreachableError when the server was silent for two minutes.
+        """
+        # The facts come from Status messages; a journal entry only decides when to send one, so a lost entry does no harm.
         until = time.monotonic() + timeout_s if timeout_s is not None else float("inf")
         facts: dict[str, ms.JobFacts] = {}
-        asked: dict[int, str] = {}
-        began = heard_at = time.monotonic()
-        due = dict.fromkeys(jobs, began)
-        last = dict.fromkeys(jobs, began)
+        pending: dict[int, str] = {}
+        started = received_at = time.monotonic()
+        due = dict.fromkeys(jobs, started)
+        sent_at = dict.fromkeys(jobs, started)
         watch = ms.Watch(request=self._next(), after_seq=-1, job=jobs[0] if len(due) == 1 else None)
         yield Send(watch, until)
         while due:
@@ -236,102 +343,309 @@ class Speaker:
                     f"{job} is {facts[job].state if job in facts else 'unknown'}" for job in due
                 )
                 raise WaitTimeoutError(f"not ended within {timeout_s} s: {states}")
-            self._check_silence(heard_at, "the job goes on when the daemon does")
+            self._check_silence(received_at, "the job resumes when the daemon runs again")
             for job in [job for job, at in due.items() if at <= now]:
                 message = ms.Status(request=self._next(), job=job)
-                asked[message.request] = job
-                due[job], last[job] = now + self._timeout_s, now
+                pending[message.request] = job
+                due[job], sent_at[job] = now + self._timeout_s, now
                 yield Send(message, min(now + self._timeout_s, until))
-            heard: Heard = yield Receive(min(*due.values(), until))
-            match heard.message:
-                case ms.JobInfo(request=request, job=found) if request in asked:
-                    job = asked.pop(request)
+            received: Received = yield Receive(min(*due.values(), until))
+            match received.message:
+                case ms.JobInfo(request=request, job=found) if request in pending:
+                    job = pending.pop(request)
                     if job in due and facts.get(job) != found:
                         facts[job] = found
-                        yield Tell(found)
+                        on_facts(found)
                     if found.state in ENDED:
                         due.pop(job, None)
                     elif job in due:
-                        # Many jobs are looked at less often, all together no more than ten times a second.
-                        due[job] = last[job] + max(LOOK_S, len(due) / 10)
-                case ms.Error(request=request, code=code, message=text) if request in asked:
+                        # With many jobs each is requested less often: together no more than ten times a second.
+                        due[job] = sent_at[job] + max(POLL_S, len(due) / 10)
+                case ms.Error(request=request, code=code, message=text) if request in pending:
                     if code != "RATE_LIMITED":
                         raise ServerError(code, text)
-                    due[asked.pop(request)] = time.monotonic() + 10 * LOOK_S
+                    due[pending.pop(request)] = time.monotonic() + 10 * POLL_S
                 case ms.Event(job=job, subject=subject, after=after) if job in due:
                     is_end = subject == "job" and after in ENDED
-                    due[job] = 0.0 if is_end else min(due[job], last[job] + SOON_S)
-                case None if heard.is_lost:
-                    asked.clear()
+                    due[job] = 0.0 if is_end else min(due[job], sent_at[job] + BUSY_POLL_S)
+                case None if received.is_lost:
+                    pending.clear()
                     due = dict.fromkeys(due, 0.0)
                     yield Send(watch, until)
                 case _:
                     pass
-            heard_at = time.monotonic() if heard.message is not None else heard_at
+            received_at = time.monotonic() if received.message is not None else received_at
         return facts
 
-    def watch(
-        self, job: str | None, after_seq: int, timeout_s: float | None, *, is_until_ended: bool = False
-    ) -> Talk[None]:
-        """Tell journal entries as they come; see `Client.watch`."""
+    # -- parts -----------------------------------------------------------------------------------------------
+
+    def _upload(
+        self,
+        source: MediaSource,
+        options: ms.JobOptions,
+        *,
+        is_again: bool,
+        on_progress: OnProgress | None,
+        timeout_s: float | None,
+    ) -> Request[ms.JobFacts]:
+        """Hash a file, send it, and return its job."""
+        until = time.monotonic() + timeout_s if timeout_s is not None else float("inf")
+        show = on_progress or _ignore
+        welcome = yield from self.ping()
+        if 0 < welcome.max_upload_bytes < source.size:
+            raise ServerError(
+                "TOO_BIG",
+                f"{source.path}: {source.size} bytes; this server accepts {welcome.max_upload_bytes} at most",
+            )
+        hashed = -1
+        while hashed < source.size:
+            hashed = yield Call(source.hash_more)
+            show(Progress(state="hashing", hashed_bytes=hashed, size_bytes=source.size))
+            _check_deadline(until, f"{source.path}: hashing took longer than {timeout_s} s")
+        submit = ms.Submit(
+            request=0,
+            name=source.name,
+            size=source.size,
+            sha256=source.sha256,
+            is_again=is_again,
+            options=options,
+        )
+        upload = Upload(submit, self._next, now=time.monotonic(), waits_for_space=timeout_s is not None)
+        received_at, shown = time.monotonic(), -1
+        while upload.facts is None:
+            if upload.refusal is not None and time.monotonic() >= min(received_at + SILENCE_LIMIT_S, until):
+                raise upload.refusal
+            self._check_silence(received_at, f"submit {source.path} again to resume the upload")
+            _check_deadline(
+                until, f"{source.path}: not sent within {timeout_s} s; submit it again to resume the upload"
+            )
+            received = yield from self._send_all(upload, source, until)
+            if received.message is not None:
+                # A refusal is an answer too, but it may not be repeated for ever.
+                received_at = received_at if upload.refusal is not None else time.monotonic()
+            if upload.facts is None and upload.job and upload.acknowledged > shown:
+                shown = upload.acknowledged
+                show(
+                    Progress(
+                        job=upload.job,
+                        state="receiving",
+                        hashed_bytes=source.size,
+                        uploaded_bytes=shown,
+                        size_bytes=source.size,
+                    )
+                )
+                received_at = time.monotonic()  # the callback's time is no silence of the server
+        return upload.facts
+
+    def _send_all(self, upload: Upload, source: MediaSource, until: float) -> Request[Received]:
+        """Send what an upload has to send now, then return the next message."""
+        received = Received()
+        while (out := upload.next(time.monotonic())) is not None:
+            blobs = ((yield Call(partial(source.read, out.offset, out.length))),) if out.length else ()
+            is_sent: bool = yield Send(out.message, min(time.monotonic() + self._timeout_s, until), blobs)
+            if not is_sent:
+                upload.connection_lost(time.monotonic())
+                break
+            # Messages that are there are read between two chunks, so that the window moves while it is filled.
+            received = yield from self._receive(upload, 0.0)
+            if received.message is not None:
+                return received
+        return (yield from self._receive(upload, min(upload.deadline, until)))
+
+    def _receive(self, upload: Upload, until: float) -> Request[Received]:
+        received: Received = yield Receive(until)
+        if received.message is not None:
+            upload.receive(received.message, time.monotonic())
+        elif received.is_lost:
+            upload.connection_lost(time.monotonic())
+        return received
+
+    def _watch(
+        self, job: str | None, after_seq: int, timeout_s: float | None, *, is_until_ended: bool
+    ) -> Request[Any]:
         request = self._next()
         seen = (yield from self.stats()).last_seq if after_seq < 0 else after_seq
         watch = ms.Watch(request=request, after_seq=seen, job=job)
         yield Send(watch, time.monotonic() + self._timeout_s)
-        heard_at = asked_at = time.monotonic()
-        end = EndOfJob(self._timeout_s)
-        while timeout_s is None or time.monotonic() - heard_at < timeout_s:
+        entry_at = sent_at = time.monotonic()
+        end = _EndOfJob(self._timeout_s)
+        while timeout_s is None or time.monotonic() - entry_at < timeout_s:
             now = time.monotonic()
-            if now >= end.ask_at:
-                yield Send(end.ask(job or "", self._next(), now), now + self._timeout_s)
-            heard: Heard = yield Receive(min(now + 0.5, end.ask_at))
+            if now >= end.status_at:
+                yield Send(end.status(job or "", self._next(), now), now + self._timeout_s)
+            received: Received = yield Receive(min(now + 0.5, end.status_at))
             now = time.monotonic()
-            match heard.message:
+            match received.message:
                 case ms.Event(request=number, seq=seq) as event if number == request and seq > seen:
-                    seen, heard_at = seq, now
-                    yield Tell(event)
+                    seen, entry_at = seq, now
+                    yield Emit(event)
                     if is_until_ended:
-                        end.told(event, now)
+                        end.entry(event, now)
                 case ms.Error(request=number, code=code, message=text) if number == request:
                     raise ServerError(code, text)
-                case None if heard.is_lost or now - asked_at >= self._timeout_s:
-                    # A daemon that was restarted knows nothing of this watch: ask again, after the last entry seen.
+                case None if received.is_lost or now - sent_at >= self._timeout_s:
+                    # A restarted daemon has no record of this watch: request it again, after the last entry seen.
                     yield Send(ms.Watch(request=request, after_seq=seen, job=job), now + self._timeout_s)
-                    asked_at = now
-                    end.lost(now)
+                    sent_at = now
+                    end.connection_lost(now)
                 case None:
                     pass
                 case message:
-                    end.heard(message, now)
+                    end.receive(message, now)
             if end.is_known:
                 return
 
-    def _first(self, message: ms.ToServer, kind: type[M]) -> Talk[M]:
-        return (yield from self._ask(message, kind))[0]
+    def _first(self, message: ms.ToServer, kind: type[M]) -> Request[M]:
+        return (yield from self._exchange(message, kind))[0]
 
-    def _ask(
-        self, message: ms.ToServer, kind: type[M], least_s: float = 0.0
-    ) -> Talk[tuple[M, Sequence[Buffer]]]:
-        timeout_s = max(self._timeout_s, least_s)
+    def _exchange(
+        self, message: ms.ToServer, kind: type[M], min_timeout_s: float = 0.0
+    ) -> Request[tuple[M, Sequence[Buffer]]]:
+        timeout_s = max(self._timeout_s, min_timeout_s)
         until = time.monotonic() + timeout_s
         is_sent: bool = yield Send(message, until)
         while is_sent and time.monotonic() < until:
-            heard: Heard = yield Receive(until)
-            answer = heard.message
+            received: Received = yield Receive(until)
+            answer = received.message
             if answer is None or answer.request != message.request:
                 continue
             if isinstance(answer, ms.Error):
                 raise ServerError(answer.code, answer.message)
             if isinstance(answer, kind):
-                return answer, heard.blobs
+                return answer, received.blobs
         raise UnreachableError(f"{self._endpoint}: no answer within {timeout_s:g} s; is the daemon running?")
 
-    def _check_silence(self, heard_at: float, remedy: str) -> None:
-        silent_s = time.monotonic() - heard_at
-        if silent_s >= GONE_S:
-            raise UnreachableError(f"{self._endpoint}: silent for {silent_s:.0f} s; {remedy}")
+    def _check_silence(self, received_at: float, remedy: str) -> None:
+        silent_s = time.monotonic() - received_at
+        if silent_s >= SILENCE_LIMIT_S:
+            raise UnreachableError(f"{self._endpoint}: no message for {silent_s:.0f} s; {remedy}")
 
 
-def _check(until: float, message: str) -> None:
+class JobRequests:
+    """Makes the requests about one job."""
+
+    def __init__(self, requests: Requests, job: str) -> None:
+        self._requests = requests
+        self._id = job
+
+    def facts(self) -> Request[ms.JobFacts]:
+        """Return the facts about the job, with its history."""
+        return self._requests.status(self._id)
+
+    def progress(self) -> Request[Progress]:
+        """Return the job's progress."""
+        return progress_of((yield from self.facts()))
+
+    def wait(
+        self, timeout_s: float | None = None, *, on_progress: OnProgress | None = None
+    ) -> Request[ms.JobFacts]:
+        """Wait until the job is done and return its facts; raises JobFailedError with the cause if it failed or was cancelled.
+
+        Raises WaitTimeoutError after `timeout_s`, UnreachableError when the server was silent for two minutes; the job continues,
+        and the call may be repeated.
+        """
+        show = on_progress or _ignore
+        ended = yield from self._requests.follow(
+            [self._id], timeout_s=timeout_s, on_facts=lambda facts: show(progress_of(facts))
+        )
+        return check_done(ended[self._id])
+
+    def events(self, *, timeout_s: float | None = None) -> Request[ms.Event]:
+        """Yield the job's journal from the beginning until the job has ended, or for `timeout_s` seconds without an entry."""
+        return self._requests.watch_to_end(self._id, timeout_s=timeout_s)
+
+    def cancel(self) -> Request[ms.JobFacts]:
+        """Cancel the job."""
+        return self._requests.cancel(self._id)
+
+    def retry(self) -> Request[ms.JobFacts]:
+        """Retry the job after it failed."""
+        return self._requests.retry(self._id)
+
+    def text(self, fmt: str = "srt") -> Request[str]:
+        """Return the job's subtitles."""
+        return (yield from self._requests.fetch(self._id, fmt))[1].decode("utf-8")
+
+    def save(
+        self, target: str | os.PathLike[str] = ".", formats: Sequence[str] | None = None
+    ) -> Request[list[Path]]:
+        """Write the job's subtitles and return the paths.
+
+        In a folder each file gets the server's name (`talk.en.srt`); a file of that name with other content is kept, and the next
+        free name is used. Any other path is one file, which is replaced; its suffix gives the format, unless `formats` does.
+        Without `formats`: those that the job was submitted with. Raises OSError.
+        """
+        path = Path(target)
+        wanted = formats or format_of(path) or (yield from self.facts()).formats or ("srt",)
+        files = []
+        for fmt in wanted:
+            name, body = yield from self._requests.fetch(self._id, fmt)
+            files.append((fmt, name, body))
+        paths: list[Path] = yield Call(partial(save_all, path, files))
+        return paths
+
+
+class _EndOfJob:
+    """Decides whether a watched job has ended for good: one Status at a time, until its answer matches the last end seen.
+
+    A failed job that was retried has more than one end in its journal.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        """`timeout_s`: how long an answer may take."""
+        self.status_at = float("inf")
+        """When to send `status` (monotonic)."""
+        self.is_known = False
+        self._timeout_s = timeout_s
+        self._ended_ms = -1
+        self._pending: int | None = None
+
+    def status(self, job: str, request: int, now: float) -> ms.Status:
+        """Return the message to send, with this request number."""
+        self._pending, self.status_at = request, now + self._timeout_s
+        return ms.Status(request=request, job=job)
+
+    def entry(self, event: ms.Event, now: float) -> None:
+        """Process a journal entry."""
+        if event.subject == "job" and event.after in ENDED:
+            self._ended_ms = event.at_ms
+            if self._pending is None:
+                self.status_at = now
+
+    def receive(self, message: ms.ToClient, now: float) -> None:
+        """Process any other message; raises ServerError for a refusal that is not temporary."""
+        if message.request != self._pending:
+            return
+        match message:
+            case ms.JobInfo(job=facts):
+                self.is_known = facts.state in ENDED and (facts.ended_ms or 0) <= self._ended_ms
+                # If not, the entry of a later end is still to come, and starts the next Status.
+                self._pending, self.status_at = None, float("inf")
+            case ms.Error(code="RATE_LIMITED"):
+                self._pending, self.status_at = None, now + RATE_LIMIT_PAUSE_S
+            case ms.Error(code=code, message=text):
+                raise ServerError(code, text)
+            case _:
+                pass
+
+    def connection_lost(self, now: float) -> None:
+        """Repeat the Status: its answer is lost."""
+        if self._pending is not None:
+            self.status_at = now
+
+
+def document(method: Any, request: Callable[..., Any]) -> None:
+    """Give a client's method the name, docstring and signature of the request that it performs."""
+    signature = inspect.signature(request)
+    returned = str(signature.return_annotation).removeprefix("Request[").removesuffix("]")
+    method.__name__, method.__doc__ = request.__name__, request.__doc__
+    method.__signature__ = signature.replace(return_annotation=returned)
+
+
+def _check_deadline(until: float, message: str) -> None:
     if time.monotonic() >= until:
         raise WaitTimeoutError(message)
+
+
+def _ignore(_progress: Progress) -> None:
+    """Do nothing with progress that the caller did not ask for."""

@@ -1,4 +1,4 @@
-"""The client's sockets: keys, heartbeats, and what becomes of a connection."""
+"""The client's sockets: keys, keep-alive, and the events of a connection."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import zmq
 
@@ -16,34 +16,33 @@ from subtitle.codec import Buffer
 from subtitle.errors import UnreachableError
 from subtitle.keys import Key, find_key
 from subtitle.messages import ToServer, to_client, to_server
-from subtitle.steps import Heard
+from subtitle.requests import Call, Emit, ReadSource, Receive, Received, Send, Step
 
 DEFAULT_SERVER = "ipc:///run/subtitled/clients.sock"
 SERVER_VARIABLE = "SUBTITLE_SERVER"
 
 SEND_HWM = 64
-"""Messages that wait in the socket; an upload keeps no more under way than the server's window in any case."""
+"""Messages that wait in the socket; the server's window limits an upload further."""
 KEEPALIVE_S = 20
 KEEPALIVE_COUNT = 3
-"""A peer whose machine has not answered the kernel so often, so many seconds apart, is gone, and ZeroMQ connects anew."""
+"""After so many unanswered probes, so many seconds apart, the connection is lost and ZeroMQ connects again."""
 RECONNECT_MS = 100
 MAX_RECONNECT_MS = 2_000
 CONNECT_MS = 3_000
-"""The kernel asks a host that does not answer again after 1, 2, 4… 64 s: after a long absence it would be as long unnoticed
-that the network is back."""
-LOOK_S = 0.25
-"""How often a wait looks whether the connection was lost."""
+"""The kernel repeats a SYN after 1, 2, 4… 64 s: after a long outage it would notice only that much later that the network is back."""
+MONITOR_POLL_S = 0.25
+"""Interval at which a wait checks whether the connection was lost."""
 
 
 def default_server() -> str:
-    """Return the endpoint used when none is named: SUBTITLE_SERVER, else the daemon's local socket."""
+    """Return the default endpoint: SUBTITLE_SERVER, else the daemon's local socket."""
     return os.environ.get(SERVER_VARIABLE) or DEFAULT_SERVER
 
 
 def key_for(endpoint: str, key: Key | str | os.PathLike[str] | None) -> Key | None:
-    """Return the key to show: `key` or its file, else as `find_key` says; none for "", or on the local socket.
+    """Return the key to use: `key` or its file, else that of `find_key`; None for "", and on the local socket.
 
-    That one is guarded by its file's mode. Raises KeyFileError.
+    The local socket is protected by its file's mode. Raises KeyFileError.
     """
     if endpoint.startswith("ipc:") or key == "":
         return None
@@ -51,7 +50,7 @@ def key_for(endpoint: str, key: Key | str | os.PathLike[str] | None) -> Key | No
 
 
 def open_socket(context: Any, endpoint: str, key: Key | None) -> tuple[Any, ConnectionMonitor]:
-    """Return a DEALER socket of the context's kind, connected, and what watches it; raises UnreachableError."""
+    """Return a connected DEALER socket of the context's kind, and its monitor; raises UnreachableError."""
     socket = context.socket(zmq.DEALER)
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.SNDHWM, SEND_HWM)
@@ -59,8 +58,8 @@ def open_socket(context: Any, endpoint: str, key: Key | None) -> tuple[Any, Conn
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, MAX_RECONNECT_MS)
     socket.setsockopt(zmq.CONNECT_TIMEOUT, CONNECT_MS)
     socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
-    # The kernel asks who is still there. ZeroMQ's own heartbeats abort the process where the queue is full when the peer
-    # hangs up (libzmq 4.3.5, stream_engine_base.cpp).
+    # Keep-alive of the kernel: ZeroMQ's own heartbeats abort the process if the queue is full when the peer disconnects
+    # (libzmq 4.3.5, stream_engine_base.cpp).
     socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_S)
     socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE_S)
     socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, KEEPALIVE_COUNT)
@@ -74,12 +73,12 @@ def open_socket(context: Any, endpoint: str, key: Key | None) -> tuple[Any, Conn
     except zmq.ZMQError as error:
         monitor.close()
         socket.close()
-        raise UnreachableError(f"{endpoint}: no such endpoint: {error.strerror}") from error
+        raise UnreachableError(f"{endpoint}: invalid endpoint: {error.strerror}") from error
     return socket, monitor
 
 
 class ConnectionMonitor:
-    """Hears what becomes of a socket's connection; its calls do not block."""
+    """Reads the events of a socket's connection; its calls do not block."""
 
     def __init__(self, context: Any, socket: Any, endpoint: str, key: Key | None) -> None:
         self._socket = socket
@@ -94,17 +93,17 @@ class ConnectionMonitor:
             | zmq.EVENT_HANDSHAKE_FAILED_AUTH
             | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
         )
-        # A plain socket beside one of asyncio too: it is only ever read without waiting.
+        # A blocking socket also for asyncio: it is only read without waiting.
         self._events: zmq.Socket[bytes] = zmq.Context.shadow(context.underlying).socket(zmq.PAIR)
         self._events.connect(where)
 
     @property
     def is_up(self) -> bool:
-        """The connection was there when `is_lost` was last called."""
+        """The connection was up when `is_lost` was last called."""
         return self._is_up
 
     def is_lost(self) -> bool:
-        """Say whether the connection was lost since the last call; raises UnreachableError where no other try will help."""
+        """Return whether the connection was lost since the last call; raises UnreachableError if a retry cannot help."""
         is_lost = False
         while True:
             try:
@@ -118,68 +117,88 @@ class ConnectionMonitor:
                 case zmq.EVENT_DISCONNECTED if self._is_up:
                     is_lost, self._is_up = True, False
                 case zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-                    raise UnreachableError(f"{self._endpoint}: the server refuses {self._shown()}")
+                    raise UnreachableError(f"{self._endpoint}: {self._refusal()}")
                 case zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
                     raise UnreachableError(f"{self._endpoint}: {self._mismatch()}")
                 case _:
                     pass
 
     def close(self) -> None:
-        """Stop listening; before the socket is closed."""
+        """Stop monitoring; call it before the socket is closed."""
         self._socket.disable_monitor()
         self._events.close()
 
-    def _shown(self) -> str:
+    def _refusal(self) -> str:
         if self._key is None:
-            return "clients without a key; name yours with --key FILE or SUBTITLE_KEY"
-        return f"the key {self._key.name!r}; is its line in the server's allow-list, and was that read again (SIGHUP)?"
+            return "the server refuses clients without a key; give one with --key FILE or SUBTITLE_KEY"
+        return (
+            f"the server refuses the key {self._key.name!r}; add its line to the server's list of allowed clients and "
+            "reload the daemon (SIGHUP)"
+        )
 
     def _mismatch(self) -> str:
         if self._key is None:
-            return "the server wants a key; `subtitled keys new` makes one there: name it with --key FILE or SUBTITLE_KEY"
-        return f'the server has no keys, and you show the key {self._key.name!r}; --key "" shows none'
+            return "the server requires a key; make one there with `subtitled keys new` and give it with --key FILE or SUBTITLE_KEY"
+        return f'the server uses no keys, but the key {self._key.name!r} was given; --key "" uses none'
 
 
-class Connection:
-    """One DEALER socket to one server; belongs to the thread that made it."""
+class ClientSocket:
+    """One DEALER socket to one server, blocking or of asyncio."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, key: Key | None) -> None:
-        self._socket: zmq.Socket[bytes]
-        self._socket, self._monitor = open_socket(context, endpoint, key)
+    def __init__(self, context: Any, endpoint: str, key: Key | None) -> None:
+        """`context`: decides the socket's kind. Raises UnreachableError for an invalid endpoint."""
+        self.socket, self.monitor = open_socket(context, endpoint, key)
 
-    def forget(self) -> None:
-        """Forget what became of the connection so far: it is no news to the next conversation. Raises UnreachableError."""
-        self._monitor.is_lost()
+    def discard_events(self) -> None:
+        """Discard the connection's past events, which do not concern the next request; raises UnreachableError."""
+        self.monitor.is_lost()
 
     def close(self) -> None:
-        """Close the socket, and forget what it has not sent; may be repeated."""
-        if not self._socket.closed:
-            self._monitor.close()
-            self._socket.close()
+        """Close the socket and discard unsent messages; may be repeated."""
+        if not self.socket.closed:
+            self.monitor.close()
+            self.socket.close()
 
-    def send(self, message: ToServer, blobs: Sequence[Buffer], until: float) -> bool:
-        """Send a message, which waits in the socket while the server is away; False when there was no room until `until`."""
+
+class Connection(ClientSocket):
+    """One socket to one server, whose waits block; belongs to the thread that made it."""
+
+    def perform(self, step: Step) -> Any:
+        """Perform a step of a request and return its outcome."""
+        match step:
+            case Send(message=message, until=until, blobs=blobs):
+                return self._send(message, blobs, until)
+            case Receive(until=until):
+                return self._receive(until)
+            case Call(function=function) | ReadSource(function=function):
+                return function()
+            case Emit():
+                raise TypeError("a request that yields values is iterated over, not run")
+            case _:
+                assert_never(step)
+
+    def _send(self, message: ToServer, blobs: Sequence[Buffer], until: float) -> bool:
+        # While the server is away the message waits in the socket.
         frames = to_server.encode(message, blobs)
         while True:
             try:
-                self._socket.send_multipart(frames, zmq.NOBLOCK)
+                self.socket.send_multipart(frames, zmq.NOBLOCK)
             except zmq.Again:
-                if self._monitor.is_lost() or time.monotonic() >= until:
+                if self.monitor.is_lost() or time.monotonic() >= until:
                     return False
-                self._socket.poll(slice_ms(until), zmq.POLLOUT)
+                self.socket.poll(poll_ms(until), zmq.POLLOUT)
             else:
                 return True
 
-    def receive(self, until: float) -> Heard:
-        """Return the next message, or what else is to be known until `until` (monotonic)."""
-        while not self._socket.poll(slice_ms(until)):
-            if self._monitor.is_lost():
-                return Heard(is_lost=True)
+    def _receive(self, until: float) -> Received:
+        while not self.socket.poll(poll_ms(until)):
+            if self.monitor.is_lost():
+                return Received(is_lost=True)
             if time.monotonic() >= until:
-                return Heard()
-        return Heard(*to_client.decode(self._socket.recv_multipart()))
+                return Received()
+        return Received(*to_client.decode(self.socket.recv_multipart()))
 
 
-def slice_ms(until: float) -> int:
-    """Return how long to wait at once, in milliseconds, for what may come until `until` (monotonic)."""
-    return max(0, int(min(LOOK_S, until - time.monotonic()) * 1000 + 0.999))
+def poll_ms(until: float) -> int:
+    """Return the timeout of one poll, in milliseconds, within a wait that ends at `until` (monotonic)."""
+    return max(0, int(min(MONITOR_POLL_S, until - time.monotonic()) * 1000 + 0.999))

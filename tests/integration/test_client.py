@@ -241,7 +241,7 @@ def test_nobody_there_is_said_within_the_timeout() -> None:
         pytest.raises(UnreachableError, match="is the daemon running"),
     ):
         client.ping()
-    with pytest.raises(UnreachableError, match="no such endpoint"):
+    with pytest.raises(UnreachableError, match="invalid endpoint"):
         Client("nonsense")
 
 

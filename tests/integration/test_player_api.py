@@ -187,7 +187,7 @@ def heard(client: Client, job: str) -> NDArray[np.int16]:
     """Return all audio of a job, a minute at a time."""
     pieces, at_ms = [], 0
     while True:
-        answer, samples = client.listen(job, at_ms)
+        answer, samples = client.audio(job, at_ms)
         pieces.append(samples)
         at_ms += 60_000
         if at_ms * 16 >= answer.total_samples:
@@ -212,7 +212,7 @@ def test_what_a_client_hears_is_the_audio_in_the_time_of_the_cues(daemon: Daemon
         (21_500, 10),
         (99_999, 5),
     ):
-        answer, samples = daemon.client.listen(job.id, start_ms, duration_ms)
+        answer, samples = daemon.client.audio(job.id, start_ms, duration_ms)
         assert (answer.total_samples, answer.sample_rate) == (len(whole), 16_000)
         meant = whole[start_ms * 16 : (start_ms + duration_ms) * 16]
         assert samples == meant.tobytes()
@@ -228,11 +228,11 @@ def test_audio_is_heard_where_the_file_lies_now_and_not_where_it_is_gone_or_anot
         moved = daemon.inbox / "done" / "talk.flac"
         moved.write_bytes(b"another")
         with pytest.raises(ServerError, match=r"has changed.*put it back") as refused:
-            daemon.client.listen(job.id)
+            daemon.client.audio(job.id)
         assert refused.value.code == "NOT_FOUND"
         moved.unlink()
         with pytest.raises(ServerError, match=r"is gone.*put it back"):
-            daemon.client.listen(job.id)
+            daemon.client.audio(job.id)
 
 
 def test_audio_of_an_upload_is_heard_for_a_while_and_after_a_restart(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_audio_of_an_upload_is_heard_for_a_while_and_after_a_restart(tmp_path: P
 
         def refusal() -> str:
             try:
-                daemon.client.listen(job)
+                daemon.client.audio(job)
             except ServerError as error:
                 return str(error)
             return ""
@@ -306,11 +306,11 @@ def test_who_stops_reading_stops_the_decoding(daemon: Daemon, http: httpx.Client
     asked: list[int] = []
 
     class Counting(aio.AsyncClient):
-        async def listen(
+        async def audio(
             self, job: str, start_ms: int = 0, duration_ms: int = 60_000
         ) -> tuple[ms.Audio, bytes]:
             asked.append(duration_ms)
-            return await super().listen(job, start_ms, duration_ms)
+            return await super().audio(job, start_ms, duration_ms)
 
     async def read_some() -> None:
         async with Counting(daemon.endpoint) as client:
@@ -325,4 +325,4 @@ def test_who_stops_reading_stops_the_decoding(daemon: Daemon, http: httpx.Client
     with http.stream("GET", f"/api/jobs/{job.id}/audio") as answer:
         assert answer.status_code == 200
         next(answer.iter_raw())
-    assert daemon.client.listen(job.id, 1000, 1)[1] == bytes(32)
+    assert daemon.client.audio(job.id, 1000, 1)[1] == bytes(32)

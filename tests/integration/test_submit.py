@@ -166,7 +166,7 @@ def test_what_is_asked_in_vain_is_said_before_anything_is_sent(office: Office, t
         (["submit", str(talk), "--max-chars", "3"], 2, "layout.max_chars: Expected `int` >= 8"),
         (["submit", str(talk), "-o", "out"], 2, "add --wait"),
         (["submit", "nosuch.wav"], 2, "nosuch.wav: no such file"),
-        (["submit", str(talk.parent)], 2, "is no regular file"),
+        (["submit", str(talk.parent)], 2, "is not a regular file"),
         (["submit"], 2, "Missing argument"),
         (["submit", str(talk), "--language", "klingon"], 3, "language 'klingon'"),
         (["submit", str(talk), "--format", "doc"], 3, "format 'doc': this server writes"),
@@ -479,16 +479,16 @@ def test_what_cannot_be_sent_is_said_before_anything_is_sent(client: Client, tmp
     with pytest.raises(FileNotFoundError):
         client.submit(tmp_path / "nosuch.wav")
     os.mkfifo(tmp_path / "fifo.wav")
-    with pytest.raises(subtitle.SubtitleError, match="is no regular file"):
+    with pytest.raises(subtitle.SubtitleError, match="is not a regular file"):
         client.submit(tmp_path / "fifo.wav")
     huge = tmp_path / "huge.wav"
     with huge.open("wb") as file:
         file.truncate(2**40)
     with pytest.raises(ServerError, match=r"TOO_BIG: .*1099511627776 bytes; this server takes 21474836480"):
         client.submit(huge)
-    with pytest.raises(OptionError, match="formats='srt': is one text"):
+    with pytest.raises(OptionError, match="formats='srt' is a string"):
         client.submit(huge, formats="srt")
-    with pytest.raises(OptionError, match="colour: is none of language, "):
+    with pytest.raises(OptionError, match="colour is not a job option; known: language, "):
         client.submit(huge, colour="blue")  # type: ignore[call-arg]
     with pytest.raises(OptionError, match="priority: Expected `int` <= 100"):
         client.submit(huge, options=ms.JobOptions(priority=1000))

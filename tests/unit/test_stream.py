@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from subtitle import ProtocolError, ServerError, UnreachableError
 from subtitle import messages as ms
-from subtitle.stream_upload import REACH_BYTES, StreamUpload
+from subtitle.stream_upload import MAX_IN_FLIGHT_BYTES, StreamUpload
 from unit.job_facts import FACTS
 
 
@@ -30,7 +30,7 @@ def accept(
     answer = ms.Accepted(
         request=submit.request, job="job", offset=offset, window_bytes=window, chunk_bytes=chunk
     )
-    stream.heard(answer, now)
+    stream.receive(answer, now)
 
 
 @given(
@@ -43,17 +43,17 @@ def test_bytes_go_out_in_order_and_never_beyond_the_window(sizes: list[int], win
     sent = b""
     for number, size in enumerate(sizes):
         if not stream.room:
-            stream.heard(ms.UploadCredit(request=1, job="job", offset=stream.sent), 0.0)
+            stream.receive(ms.UploadCredit(request=1, job="job", offset=stream.sent), 0.0)
         piece = bytes([number]) * min(size, stream.room)
         assert 1 <= len(piece) <= chunk
-        assert stream.give(piece).offset == len(sent)
+        assert stream.chunk(piece).offset == len(sent)
         sent += piece
-        assert stream.sent - stream.acknowledged <= min(window, REACH_BYTES)
+        assert stream.sent - stream.acknowledged <= min(window, MAX_IN_FLIGHT_BYTES)
     stream.end(None)
     commit = stream.next(0.0)
     assert isinstance(commit, ms.Commit)
     assert (commit.size, commit.sha256) == (len(sent), hashlib.sha256(sent).hexdigest())
-    stream.heard(ms.JobInfo(request=commit.request, job=FACTS), 0.0)
+    stream.receive(ms.JobInfo(request=commit.request, job=FACTS), 0.0)
     assert stream.facts == FACTS
 
 
@@ -63,21 +63,21 @@ def test_a_full_server_is_asked_again_before_the_first_byte_and_no_more_after_it
     first = stream.next(0.0)
     assert first is not None
     full = ms.Error(request=first.request, code="RATE_LIMITED", message="32 uploads are under way")
-    stream.heard(full, 0.0)
+    stream.receive(full, 0.0)
     assert (stream.next(0.0), stream.room) == (None, 0)
     accept(stream, now=stream.deadline)
-    stream.give(b"x")
+    stream.chunk(b"x")
     with pytest.raises(ServerError, match="NO_SPACE"):
-        stream.heard(ms.Error(request=2, code="NO_SPACE", message="the disk is full"), 1.0)
+        stream.receive(ms.Error(request=2, code="NO_SPACE", message="the disk is full"), 1.0)
 
 
 def test_a_lost_connection_is_the_end_once_bytes_were_sent() -> None:
     stream = stream_of()
-    stream.give(b"abc")
+    stream.chunk(b"abc")
     with pytest.raises(
         UnreachableError, match=r"talk\.wav: the connection to the daemon was lost after 3 bytes"
     ):
-        stream.lost(1.0)
+        stream.connection_lost(1.0)
 
 
 def test_a_commit_whose_answer_was_lost_is_sent_again() -> None:
@@ -85,7 +85,7 @@ def test_a_commit_whose_answer_was_lost_is_sent_again() -> None:
     stream.end(ms.JobOptions(language="en"))
     first = stream.next(0.0)
     assert stream.next(0.0) is None
-    stream.lost(1.0)
+    stream.connection_lost(1.0)
     again = stream.next(1.0)
     assert isinstance(first, ms.Commit)
     assert isinstance(again, ms.Commit)

@@ -11,7 +11,15 @@ from msgspec.structs import replace
 
 from subtitle import FileChangedError, JobFailedError, ProtocolError, ServerError
 from subtitle import messages as ms
-from subtitle.upload import MAX_SILENCE_S, MIN_CHUNK_BYTES, SILENCE_S, START_BYTES, Out, Phase, Upload
+from subtitle.upload import (
+    MAX_SILENCE_S,
+    MIN_CHUNK_BYTES,
+    SILENCE_S,
+    START_BYTES,
+    OutgoingMessage,
+    Phase,
+    Upload,
+)
 from unit.job_facts import FACTS
 
 
@@ -23,7 +31,7 @@ def upload_of(content: bytes, *, now: float = 0.0, **words: bool) -> Upload:
     return Upload(submit, lambda: next(numbers), now=now, **words)
 
 
-def all_at_once(upload: Upload, now: float) -> list[Out]:
+def all_at_once(upload: Upload, now: float) -> list[OutgoingMessage]:
     """Return all that an upload sends at one moment."""
     sent = []
     while (out := upload.next(now)) is not None:
@@ -35,7 +43,7 @@ def accepted(upload: Upload, now: float, offset: int = 0, window: int = 2**23, c
     """Have the server accept what has been submitted."""
     (out,) = all_at_once(upload, now)
     assert isinstance(out.message, ms.Submit)
-    upload.heard(
+    upload.receive(
         ms.Accepted(
             request=out.message.request, job="job", offset=offset, window_bytes=window, chunk_bytes=chunk
         ),
@@ -47,12 +55,12 @@ def looked(upload: Upload, now: float, state: str) -> None:
     """Have the server say how the job stands."""
     (out,) = all_at_once(upload, now)
     assert isinstance(out.message, ms.Status)
-    upload.heard(
+    upload.receive(
         ms.JobInfo(request=out.message.request, job=replace(FACTS, state=state, cause="enough")), now
     )
 
 
-def credit(out: Out, offset: int) -> ms.UploadCredit:
+def credit(out: OutgoingMessage, offset: int) -> ms.UploadCredit:
     return ms.UploadCredit(request=out.message.request, job="job", offset=offset)
 
 
@@ -155,11 +163,11 @@ def test_it_arrives_whole_whatever_happens_on_the_way(
                 assert out.message.offset == out.offset
                 assert len(blob) == out.length
             if fate == "connection lost":
-                upload.lost(now)
+                upload.connection_lost(now)
                 continue
             if fate == "restart":
                 server.restart(kept)
-                upload.lost(now)
+                upload.connection_lost(now)
                 continue
             if fate != "is lost":
                 came = server.take(out.message, blob)
@@ -173,7 +181,7 @@ def test_it_arrives_whole_whatever_happens_on_the_way(
             now = max(now, upload.deadline)
         for answer in answers:
             server.told(answer)
-            upload.heard(answer, now)
+            upload.receive(answer, now)
     assert server.is_committed
     assert server.content == content
     assert server.most_under_way <= window
@@ -206,7 +214,7 @@ def test_a_fast_line_gets_long_chunks_and_the_whole_window() -> None:
     for turn in range(10):
         sent = all_at_once(upload, turn * 0.01)
         under_way = max(under_way, sent[-1].offset + sent[-1].length - upload.acknowledged)
-        upload.heard(credit(sent[-1], sent[-1].offset + sent[-1].length), turn * 0.01 + 0.005)
+        upload.receive(credit(sent[-1], sent[-1].offset + sent[-1].length), turn * 0.01 + 0.005)
     assert sent[0].length == 2**20
     assert under_way == 2**23
 
@@ -221,7 +229,7 @@ def test_a_slow_line_never_has_more_than_a_little_under_way() -> None:
         assert sum(out.length for out in sent) <= START_BYTES
         for out in sent:
             now += 4.5
-            upload.heard(credit(out, out.offset + out.length), now)
+            upload.receive(credit(out, out.offset + out.length), now)
 
 
 def test_credit_for_what_was_never_sent_changes_nothing() -> None:
@@ -229,7 +237,7 @@ def test_credit_for_what_was_never_sent_changes_nothing() -> None:
     accepted(upload, 0.0)
     sent = all_at_once(upload, 0.0)
     for offset in (-1, 0, 2**20, 2**60):
-        upload.heard(credit(sent[0], offset), 0.1)
+        upload.receive(credit(sent[0], offset), 0.1)
     assert upload.acknowledged == 0
     assert upload.phase is Phase.SENDING
 
@@ -238,11 +246,11 @@ def test_answers_to_an_earlier_submit_are_not_believed() -> None:
     upload = upload_of(bytes(2**20))
     accepted(upload, 0.0)
     sent = all_at_once(upload, 0.0)
-    upload.heard(ms.Error(request=sent[0].message.request, code="WRONG_STATE", message="not open"), 1.0)
+    upload.receive(ms.Error(request=sent[0].message.request, code="WRONG_STATE", message="not open"), 1.0)
     looked(upload, 2.0, "receiving")
     accepted(upload, 2.0, offset=0)
-    upload.heard(credit(sent[0], MIN_CHUNK_BYTES), 2.0)
-    upload.heard(ms.Error(request=sent[0].message.request, code="WRONG_STATE", message="again"), 2.0)
+    upload.receive(credit(sent[0], MIN_CHUNK_BYTES), 2.0)
+    upload.receive(ms.Error(request=sent[0].message.request, code="WRONG_STATE", message="again"), 2.0)
     assert upload.acknowledged == 0
     assert upload.phase is Phase.SENDING
 
@@ -267,17 +275,17 @@ def test_a_commit_that_is_not_answered_is_said_again_before_anything_else() -> N
     first = all_at_once(upload, 0.0)
     second = all_at_once(upload, upload.deadline)
     assert [type(out.message) for out in first + second] == [ms.Commit, ms.Commit]
-    upload.lost(100.0)
+    upload.connection_lost(100.0)
     (third,) = all_at_once(upload, 100.0)
     assert isinstance(third.message, ms.Commit)
-    upload.heard(ms.JobInfo(request=third.message.request, job=FACTS), 101.0)
+    upload.receive(ms.JobInfo(request=third.message.request, job=FACTS), 101.0)
     assert upload.facts == FACTS
 
 
 def test_a_known_file_is_a_job_at_once() -> None:
     upload = upload_of(bytes(100))
     (out,) = all_at_once(upload, 0.0)
-    upload.heard(ms.JobInfo(request=out.message.request, job=FACTS), 0.1)
+    upload.receive(ms.JobInfo(request=out.message.request, job=FACTS), 0.1)
     assert (upload.phase, upload.job, upload.next(0.1)) == (Phase.DONE, "job", None)
 
 
@@ -286,14 +294,14 @@ def test_an_upload_that_somebody_cancels_is_not_begun_anew() -> None:
     upload = upload_of(bytes(2**20))
     accepted(upload, 0.0)
     sent = all_at_once(upload, 0.0)
-    upload.heard(ms.Error(request=sent[0].message.request, code="WRONG_STATE", message="it is over"), 1.0)
+    upload.receive(ms.Error(request=sent[0].message.request, code="WRONG_STATE", message="it is over"), 1.0)
     with pytest.raises(JobFailedError, match="was cancelled: enough"):
         looked(upload, 2.0, "cancelled")
 
 
 def refused(upload: Upload, code: str, now: float = 0.0) -> None:
     (out,) = all_at_once(upload, now)
-    upload.heard(ms.Error(request=out.message.request, code=code, message="not now"), now)
+    upload.receive(ms.Error(request=out.message.request, code=code, message="not now"), now)
 
 
 @pytest.mark.parametrize("code", ["DRAINING", "RATE_LIMITED"])
@@ -319,7 +327,7 @@ def test_a_full_disk_is_waited_for_only_where_that_is_wanted() -> None:
     with pytest.raises(ServerError, match="NO_SPACE: not now"):
         refused(upload_of(bytes(100)), "NO_SPACE")
     with pytest.raises(ServerError, match="DRAINING: not now"):
-        refused(upload_of(bytes(100), is_patient=False), "DRAINING")
+        refused(upload_of(bytes(100), retries_refusals=False), "DRAINING")
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import click
 from subtitle.commands.connection_options import Command
 from subtitle.commands.jobs import split_formats
 from subtitle.commands.layout_options import chosen_layout, layout_options
-from subtitle.job_options import JobKeywords, options_of
 from subtitle.messages import JobOptions, VadOptions
+from subtitle.requests import JobKeywords, options_of
 
 _OPTIONS = (
     click.option("--language", metavar="CODE", help='Such as en; "auto" (by vote; the default) or "multi".'),

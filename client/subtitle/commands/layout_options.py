@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from subtitle.commands.connection_options import Command
-from subtitle.job_options import JobKeywords, options_of
 from subtitle.messages import LayoutOptions
+from subtitle.requests import JobKeywords, options_of
 
 _OPTIONS = (
     click.option(

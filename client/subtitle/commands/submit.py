@@ -215,7 +215,7 @@ def _check_files(files: Sequence[Path], output: Path | None, *, is_waiting: bool
     """Say before anything is sent what could not be read or saved."""
     for path in files:
         if not path.is_file():
-            reason = "is no regular file" if path.exists() else "no such file"
+            reason = "is not a regular file" if path.exists() else "no such file"
             raise click.UsageError(f"{path}: {reason}")
         if is_waiting and output is None and not os.access(path.parent, os.W_OK):
             raise click.UsageError(f"{path.parent}: cannot be written to; name another folder with -o DIR")

@@ -94,8 +94,8 @@ class Gateway:
         return await _patiently(partial(self.client.subtitles, job, form, layout=layout))
 
     async def listen(self, job: str, start_ms: int, duration_ms: int) -> tuple[Audio, bytes]:
-        """Return a stretch of a job's audio; see `subtitle.Client.listen`."""
-        return await _patiently(partial(self.client.listen, job, start_ms, duration_ms))
+        """Return a stretch of a job's audio; see `subtitle.Client.audio`."""
+        return await _patiently(partial(self.client.audio, job, start_ms, duration_ms))
 
     def let_go(self, job: str) -> None:
         """Cancel a job that nobody waits for any more, beside the request at hand."""

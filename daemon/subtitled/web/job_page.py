@@ -114,7 +114,7 @@ async def _why_unheard(gateway: Gateway, job: str) -> str:
     """Return why a job's media can never be heard, "" where it can, or where that is not known soon."""
     try:
         async with asyncio.timeout(HEARD_S):
-            await gateway.client.listen(job, 0, 0)
+            await gateway.client.audio(job, 0, 0)
     except ServerError as error:
         return str(as_request_error(error)) if error.code == "NOT_FOUND" else ""
     except TimeoutError:
