@@ -17,8 +17,7 @@ from subtitled.core.protocol import Media, SegmentResult
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState, SegmentState
 from subtitled.core.transcription import Phrase, Word
-from subtitled.output.layout_process import LayoutProcess
-from subtitled.output.transcript_builder import compose, compose_all
+from subtitled.output.layout_process import LayoutProcess, compose, compose_all
 from subtitled.storage.rows import JobRow, ResultRow
 
 if TYPE_CHECKING:

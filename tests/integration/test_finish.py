@@ -13,7 +13,7 @@ from subtitled.core.states import JobState
 from subtitled.cues.layout import Cue
 from subtitled.cues.transcript import MissingSpan, Transcript
 from subtitled.errors import SpoolError
-from subtitled.output.finish import OutputJob, error_folder, error_path, write_failure, write_outputs
+from subtitled.output.job_writer import OutputJob, error_folder, error_path, write_failure, write_outputs
 
 SRT = b"1\n00:00:01,000 --> 00:00:02,000\nHello.\n"
 TRANSCRIPT = Transcript(

@@ -112,7 +112,7 @@ def test_wrong_usage_is_told(stored: Path, words: list[str], status: int, messag
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"{}", "is no transcript (Object missing required field `source`)"),
+        (b"{}", "is not a transcript (Object missing required field `source`)"),
         (b"1\n00:00", "is no transcript"),
         (
             render("json", msgspec.structs.replace(transcript(), version=9)),

@@ -15,7 +15,7 @@ from subtitled.core.transcription import Word
 from subtitled.cues.hallucination_filter import HallucinationRules, comparable, remove_hallucinations
 from subtitled.cues.phrases import MediaPhrase, spelling
 from subtitled.cues.transcript import Interval, SegmentTranscript
-from subtitled.output.hallucination_phrases import _book, rules_for
+from subtitled.output.layout_process import _phrase_lists, hallucination_rules
 
 if TYPE_CHECKING:
     from subtitled.cues.transcript import RemovedPhrase
@@ -42,7 +42,7 @@ def phrase(
 
 
 def rules(language: str | None, *, marks: bool = True, unsaid: bool = True) -> HallucinationRules:
-    return rules_for(language, is_unsaid_dropped=unsaid, are_marks_kept=marks)
+    return hallucination_rules(language, are_stock_phrases_removed=unsaid, are_marks_kept=marks)
 
 
 def left(
@@ -207,7 +207,7 @@ def test_words_go_with_their_marks() -> None:
 
 
 def test_the_book_is_of_whispers_languages() -> None:
-    outros, marks = _book()
+    outros, marks = _phrase_lists()
     assert outros.keys() <= set(LANGUAGES)
     assert {"en", "zh", "ja", "ko", "de", "fr", "es"} <= outros.keys()
     assert "" not in marks.union(*outros.values())
@@ -215,7 +215,7 @@ def test_the_book_is_of_whispers_languages() -> None:
 
 def test_no_stock_phrase_is_a_word_that_people_say_all_the_time() -> None:
     """Short ones would take words out of mouths where the model is not sure."""
-    outros, _ = _book()
+    outros, _ = _phrase_lists()
     short = [text for texts in outros.values() for text in texts if len(text) < 4]
     assert short == []
 

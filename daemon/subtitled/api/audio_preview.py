@@ -11,10 +11,10 @@ from subtitled.api.upload_store import UploadStore
 from subtitled.api.upload_writer import CallBack
 from subtitled.api.views import media_of, shown
 from subtitled.config.schema import SAMPLE_RATE
+from subtitled.core.plan import SAMPLES_PER_MS
 from subtitled.core.records import Job
 from subtitled.errors import MediaError
 from subtitled.media.preview_pool import AudioRange, MediaGoneError, PreviewPool
-from subtitled.output.transcript_builder import SAMPLES_PER_MS
 from subtitled.runtime.background import BackgroundPool
 from subtitled.storage.rows import JobRow
 

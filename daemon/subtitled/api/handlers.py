@@ -21,16 +21,16 @@ from subtitled.api.views import history, job_facts, media_of, shown
 from subtitled.config.schema import FORMATS, Format
 from subtitled.core.broker import Broker
 from subtitled.core.events import CancelRequested, Event, RetryRequested
+from subtitled.core.plan import SAMPLES_PER_MS
 from subtitled.core.protocol import Waveform
 from subtitled.core.records import Role
 from subtitled.core.states import JobState
 from subtitled.cues.render import render
 from subtitled.cues.transcript import Transcript
 from subtitled.files.atomic_files import is_there
-from subtitled.output.finish import look_of
+from subtitled.output.job_writer import render_options
 from subtitled.output.layout_process import LayoutProcess
 from subtitled.output.paths import output_paths
-from subtitled.output.transcript_builder import SAMPLES_PER_MS
 from subtitled.runtime.background import BackgroundPool
 from subtitled.storage.rows import JobRow, ResultRow
 from subtitled.storage.store import Store
@@ -223,7 +223,7 @@ class RequestHandlers:
 
         def work(results: list[ResultRow]) -> tuple[Transcript, bytes]:
             transcript = self._composer.compose(row, results, model=self._model, layout=message.layout)
-            return transcript, render(known, transcript, look_of(row.job.options))
+            return transcript, render(known, transcript, render_options(row.job.options))
 
         def composed(found: tuple[Transcript, bytes]) -> None:
             transcript, body = found

@@ -11,11 +11,11 @@ from subtitled.api.upload_store import UploadStore
 from subtitled.api.views import worker_facts
 from subtitled.core.broker import Broker
 from subtitled.core.live_jobs import BYTES_PER_SAMPLE
+from subtitled.core.plan import SAMPLES_PER_MS
 from subtitled.core.records import Worker
 from subtitled.core.states import JobState
 from subtitled.network.auth import Principal
 from subtitled.observability.gpu import GpuMemoryMonitor, GpuMemoryUsage
-from subtitled.output.transcript_builder import SAMPLES_PER_MS
 from subtitled.storage.store import Store
 from subtitled.workers.remote_session import RemoteSession
 

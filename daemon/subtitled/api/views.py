@@ -12,11 +12,11 @@ import msgspec
 from subtitle import messages as ms
 from subtitled.api.peer import RefusedError
 from subtitled.config.schema import SAMPLE_RATE
+from subtitled.core.plan import SAMPLES_PER_MS
 from subtitled.core.protocol import Media
 from subtitled.core.records import Worker
 from subtitled.core.states import JOB_LIVE, JobState
 from subtitled.observability.gpu import GpuMemoryUsage
-from subtitled.output.transcript_builder import SAMPLES_PER_MS
 from subtitled.storage.rows import JobRow, JournalEntry
 from subtitled.workers.remote_session import RemoteSession
 

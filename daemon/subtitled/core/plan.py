@@ -9,6 +9,9 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+SAMPLES_PER_MS = 16
+"""All audio has 16,000 samples a second."""
+
 
 class Span(Struct, frozen=True):
     """A stretch of speech: samples [start, end) at 16 kHz, counted from the first decoded sample."""

@@ -1,1 +1,1 @@
-"""From what the model said to what a viewer reads; pure."""
+"""Cues: the model's phrases as readable subtitles, in several formats."""

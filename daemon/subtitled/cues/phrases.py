@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from subtitled.core.plan import Plan, PlanPiece, Span, to_media
+from subtitled.core.plan import SAMPLES_PER_MS, Plan, PlanPiece, Span, to_media
 from subtitled.core.transcription import Phrase, Word
 from subtitled.cues.text import units, weight
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-_SAMPLES_PER_MS = 16
-_SLIVER_SAMPLES = 500 * _SAMPLES_PER_MS
+_SLIVER_SAMPLES = 500 * SAMPLES_PER_MS
 """More than the silence kept on one side of a span (vad.pad_ms), less than a word with its pause."""
 
 
@@ -55,10 +54,10 @@ def to_media_time(
     plan = Plan(index=0, pieces=pieces, spans=spans)
     seams = _seams(pieces)
     spoken = sorted((phrase for phrase in phrases if phrase.text.strip()), key=lambda phrase: phrase.start_ms)
-    starts = [min(max(phrase.start_ms * _SAMPLES_PER_MS, 0), plan.samples) for phrase in spoken]
+    starts = [min(max(phrase.start_ms * SAMPLES_PER_MS, 0), plan.samples) for phrase in spoken]
     placed: list[MediaPhrase] = []
     for phrase, start, following in zip(spoken, starts, [*starts, plan.samples][1:], strict=True):
-        end = max(start, min(phrase.end_ms * _SAMPLES_PER_MS, following))
+        end = max(start, min(phrase.end_ms * SAMPLES_PER_MS, following))
         bounds = _without_slivers((start, *(seam for seam in seams if start < seam < end), end), phrase)
         placed.extend(_placed(phrase, part, plan, offset_samples) for part in _parts(phrase, bounds))
     return tuple(placed)
@@ -119,7 +118,7 @@ def _nearest(word: Word, runs: tuple[tuple[int, int], ...]) -> int:
     """Return the index of the run that contains most of `word`, or is nearest to it."""
 
     def overlap(run: tuple[int, int]) -> int:
-        return min(word.end_ms * _SAMPLES_PER_MS, run[1]) - max(word.start_ms * _SAMPLES_PER_MS, run[0])
+        return min(word.end_ms * SAMPLES_PER_MS, run[1]) - max(word.start_ms * SAMPLES_PER_MS, run[0])
 
     return max(range(len(runs)), key=lambda index: overlap(runs[index]))
 
@@ -153,8 +152,8 @@ def _placed(phrase: Phrase, part: _Part, plan: Plan, offset_samples: int) -> Med
 def _placed_words(part: _Part, plan: Plan, offset_samples: int) -> Iterator[Word]:
     earliest = part.start
     for word in part.words:
-        start = min(max(word.start_ms * _SAMPLES_PER_MS, earliest), part.end)
-        end = min(max(word.end_ms * _SAMPLES_PER_MS, start), part.end)
+        start = min(max(word.start_ms * SAMPLES_PER_MS, earliest), part.end)
+        end = min(max(word.end_ms * SAMPLES_PER_MS, start), part.end)
         yield Word(word.text, *_media_ms(plan, start, end, offset_samples), word.probability)
         earliest = end
 
@@ -163,5 +162,5 @@ def _media_ms(plan: Plan, start: int, end: int, offset_samples: int) -> tuple[in
     """Return samples [start, end) of the segment in media time, rounded inwards so as not to leave them."""
     first = to_media(plan, start) + offset_samples
     last = to_media(plan, end, is_end=True) + offset_samples
-    start_ms = max(0, -(-first // _SAMPLES_PER_MS))
-    return start_ms, max(start_ms, last // _SAMPLES_PER_MS)
+    start_ms = max(0, -(-first // SAMPLES_PER_MS))
+    return start_ms, max(start_ms, last // SAMPLES_PER_MS)

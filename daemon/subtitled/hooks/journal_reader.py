@@ -18,9 +18,9 @@ import msgspec
 from msgspec import Struct
 
 from subtitled import log
+from subtitled.core.plan import SAMPLES_PER_MS
 from subtitled.core.protocol import Media
 from subtitled.errors import SpoolError
-from subtitled.output.transcript_builder import SAMPLES_PER_MS
 from subtitled.storage.queries import SELECT_JOB
 from subtitled.storage.rows import JobRow, job_row
 

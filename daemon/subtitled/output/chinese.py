@@ -1,4 +1,4 @@
-"""Chinese text as its readers write it: in Taiwan, in Hong Kong, on the mainland."""
+"""Chinese text in the forms of Taiwan, Hong Kong or the mainland."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from subtitled.cues.transcript import Transcript
 
 LANGUAGES = frozenset({"zh", "yue"})
-"""Whisper's codes of the languages that are written in Chinese characters alone."""
+"""Whisper's codes of the languages written in Chinese characters alone."""
 
 
 _CONVERSIONS = {"tw": "s2twp", "hk": "s2hk", "cn": "tw2sp"}
@@ -25,15 +25,15 @@ _CONVERSIONS = {"tw": "s2twp", "hk": "s2hk", "cn": "tw2sp"}
 
 
 def is_installed() -> bool:
-    """Say whether the package is there that converts."""
+    """Return whether the OpenCC package is installed."""
     return find_spec("opencc") is not None
 
 
 def in_variant(transcript: Transcript, variant: str) -> Transcript:
-    """Return `transcript` with the Chinese in its phrases as it is written in a `Variant`; its cues are as they were.
+    """Return `transcript` with the Chinese of its phrases in a `Variant`; its cues stay as they are.
 
-    Other languages are left alone (Japanese has characters of its own), and so is a translation. The package must
-    be installed, unless the variant is "off".
+    Other languages (Japanese has its own characters) and translations are unchanged. OpenCC must be installed, unless the variant
+    is "off".
     """
     if variant == "off" or transcript.task == "translate":
         return transcript
@@ -47,9 +47,9 @@ def in_variant(transcript: Transcript, variant: str) -> Transcript:
 
 
 def convert(phrases: Iterable[MediaPhrase], variant: str) -> tuple[MediaPhrase, ...]:
-    """Return `phrases`, their words too, as they are written in one of `Variant`; "off" leaves them as they are.
+    """Return `phrases`, with their words, in a `Variant`; "off" changes nothing. OpenCC must be installed.
 
-    A word keeps its times; its share of the text is where the same characters went. The package must be installed.
+    A word keeps its times, and gets its share of the converted text.
     """
     if variant == "off":
         return tuple(phrases)
@@ -60,7 +60,7 @@ def convert(phrases: Iterable[MediaPhrase], variant: str) -> tuple[MediaPhrase, 
 
 
 def _words(words: tuple[Word, ...], variant: str) -> tuple[Word, ...]:
-    """Return `words` with the text that all of them together become: 内存 is three characters in Taiwan."""
+    """Return `words` with their shares of the converted text: 内存 is three characters in Taiwan."""
     text = "".join(word.text for word in words)
     whole = _converted(text, variant)
     ends = accumulate(len(word.text) for word in words)
@@ -82,7 +82,7 @@ def _converted(text: str, variant: str) -> str:
 
 @lru_cache
 def _converter(name: str) -> Any:
-    """Return OpenCC's converter; it is made once, which takes a tenth of a second, and serves any thread."""
+    """Return OpenCC's converter, which takes 0.1 s to load; thread-safe."""
     from opencc import OpenCC
 
     return OpenCC(name)

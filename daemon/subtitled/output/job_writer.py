@@ -1,153 +1,172 @@
-"""Finished and failed jobs on their last way: composed, named, written, archived.
+"""Ends jobs: composes and names their files, writes them, archives the source.
 
-Composing and writing run in one small thread, so that no fsync holds up the loop; naming needs the store and is done here.
+Composing and writing run in one thread, so that fsync does not block the loop; naming needs the store and runs in the loop.
+`write_outputs` and `write_failure` may be repeated after a kill, with the same result.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct
 
 from subtitled import log
 from subtitled.config.schema import FORMATS, Format
 from subtitled.core import events as ev
-from subtitled.core.records import Job
+from subtitled.core.records import Job, Options
+from subtitled.cues.render import RenderOptions, render
+from subtitled.cues.text_formats import clock
 from subtitled.cues.transcript import Transcript
 from subtitled.errors import NoSpaceError, SpoolError, StoreError, SubtitledError
-from subtitled.files.atomic_files import is_there, sweep_temporaries
+from subtitled.files.atomic_files import fitted, is_there, move_whole, remove, sweep_temporaries, write_whole
 from subtitled.observability.transition_log import TransitionLog, job_report
-from subtitled.output import finish
 from subtitled.output.layout_process import LayoutProcess
-from subtitled.output.paths import output_folder, output_paths
-from subtitled.runtime.background import BackgroundPool
+from subtitled.output.paths import (
+    ERROR_SUFFIX,
+    archive,
+    error_text,
+    output_folder,
+    output_paths,
+    write_error,
+)
+from subtitled.runtime.background import BackgroundPool, CallInLoop
 from subtitled.storage.rows import JobRow
 from subtitled.storage.store import Store
 
+FAILED_FOLDER = "failed"
 _log = log.get()
 
 
+class OutputJob(Struct, frozen=True, kw_only=True):
+    """The files to write for one job."""
+
+    job: Job
+    transcript: Transcript
+    paths: Mapping[Format, Path]
+    """The file of each format."""
+    more: tuple[tuple[Transcript, Mapping[Format, Path]], ...] = ()
+    """Further transcripts of the same source, in other languages, with their files."""
+    obsolete: tuple[Path, ...] = ()
+    """Files of an earlier, failed attempt."""
+
+
 class JobWriter:
-    """Ends jobs; belongs to the thread of the server's loop, to which its results come back."""
+    """Ends jobs; belongs to the thread of the server's loop, in which its results arrive."""
 
     def __init__(
         self,
         store: Store,
         reporter: TransitionLog,
         *,
-        happen: Callable[[ev.Event], None],
-        call_back: Callable[[Callable[[], None]], None],
+        dispatch: Callable[[ev.Event], None],
+        call_in_loop: CallInLoop,
         model: str,
     ) -> None:
-        """Make one for a server; `call_back`, called in the file thread, has a function called in the loop's."""
+        """Create it; `dispatch` receives the events of a job's end."""
         self._store = store
         self._reporter = reporter
-        self._happen = happen
+        self._dispatch = dispatch
         self._model = model
-        self._files = BackgroundPool("files", call_back)
-        self._composer = LayoutProcess()
+        self._files = BackgroundPool("files", call_in_loop)
+        self._layout_process = LayoutProcess()
         self.waiting: list[tuple[Job, bool]] = []
-        """Jobs whose files found no space."""
-        self._is_told = False
+        """Jobs that wait for disk space, and whether they failed."""
+        self._is_disk_full_logged = False
 
     @property
-    def is_at_rest(self) -> bool:
-        """Nothing is being written."""
+    def is_idle(self) -> bool:
+        """Whether no file is being written."""
         return self._files.is_idle
 
-    def try_waiting(self) -> None:
-        """Write what found no space before."""
+    def retry_waiting(self) -> None:
+        """Write the jobs that wait for disk space."""
         waiting, self.waiting = self.waiting, []
         for job, is_failure in waiting:
             self.finish(job, is_failure=is_failure)
 
-    def _written(self, event: ev.Event) -> None:
-        if self._is_told and not self.waiting:
-            self._is_told = False
-            _log.info(log.DISK_OK)
-        self._happen(event)
-
     def sweep(self, folders: Iterable[str]) -> None:
-        """Remove, before anything is written, what a daemon that was killed left half-written in `folders`."""
+        """Remove temporary files that a killed daemon left in `folders`, before anything is written."""
         for folder in folders:
             self._files.submit(partial(sweep_temporaries, folder))
 
     def close(self) -> None:
-        """Wait for what is being written."""
+        """Wait for the files that are being written."""
         self._files.close()
-        self._composer.close()
+        self._layout_process.close()
 
     def finish(self, job: Job, *, is_failure: bool) -> None:
-        """Write a job's files; ends in Written, Closed or WriteFailed."""
+        """Write a job's files; dispatches Written, Closed or WriteFailed."""
         row = self._store.find_job(job.id)
         if row is None:
             raise StoreError(f"database: job {job.id} is gone")
-        compose_it = partial(self._composer.compose_all, row, self._store.results(job.id), model=self._model)
-
-        def composed(transcripts: tuple[Transcript, ...]) -> None:
-            self._write(row, transcripts, is_failure=is_failure)
-
-        failed = partial(self._finish_failed, job, is_failure=is_failure)
-        self._files.run(compose_it, composed, failed, SpoolError)
+        results = self._store.results(job.id)
+        self._files.run(
+            partial(self._layout_process.compose_all, row, results, model=self._model),
+            partial(self._write, row, is_failure=is_failure),
+            partial(self._on_error, job, is_failure=is_failure),
+            SpoolError,
+        )
 
     def _write(self, row: JobRow, transcripts: tuple[Transcript, ...], *, is_failure: bool) -> None:
         job, transcript = row.job, transcripts[0]
         self._reporter.jobs[job.id] = job_report(row, transcript, now_ms=time.time_ns() // 1_000_000)
-        if not job.options.output:  # whoever submitted the file fetches what there is
-            ended = ev.Closed if is_failure else ev.Written
-            self._written(ended(job.id, job.location))
+        ended = ev.Closed if is_failure else ev.Written
+        if not job.options.output:  # the client fetches the result
+            self._ended(ended(job.id, job.location))
             return
-        source = os.fsdecode(job.source)
-        inbox = os.fsdecode(job.options.inbox)
-        folder = output_folder(inbox, source, os.fsdecode(job.options.output))
+        folder = output_folder(
+            os.fsdecode(job.options.inbox), os.fsdecode(job.source), os.fsdecode(job.options.output)
+        )
         paths = [self._paths(job, folder, one, is_failure=is_failure) for one in transcripts]
-        error_folder = finish.error_folder(job, folder)
+        failure_folder = error_folder(job, folder)
         claimed = [path for named in paths for path in named.values()]
-        if is_failure and not transcript.cues:
-            claimed = []
         if is_failure:
-            claimed.append(finish.error_path(job, error_folder))
+            claimed = [*(claimed if transcript.cues else ()), error_path(job, failure_folder)]
         obsolete = [Path(path) for path in self._store.outputs_of(job.id) if Path(path) not in claimed]
         try:
             self._store.claim_outputs(job, [os.fsencode(path) for path in claimed])
         except NoSpaceError as error:
             self._wait_for_space(job, error, is_failure=is_failure)
             return
-        more = tuple(zip(transcripts[1:], paths[1:], strict=True))
-        work = finish.OutputJob(
-            job=job, transcript=transcript, paths=paths[0], more=more, obsolete=tuple(obsolete)
+        work = OutputJob(
+            job=job,
+            transcript=transcript,
+            paths=paths[0],
+            more=tuple(zip(transcripts[1:], paths[1:], strict=True)),
+            obsolete=tuple(obsolete),
         )
-        failed = partial(self._finish_failed, job, is_failure=is_failure)
-        if is_failure:
-            self._files.run(
-                partial(finish.write_failure, work, error_folder),
-                lambda location: self._written(ev.Closed(job.id, location)),
-                failed,
-                SpoolError,
-            )
-        else:
 
-            def write() -> bytes:
-                with self._reporter.stage("write"):
-                    return finish.write_outputs(work)
+        def write() -> bytes:
+            if is_failure:
+                return write_failure(work, failure_folder)
+            with self._reporter.stage("write"):
+                return write_outputs(work)
 
-            def written(location: bytes) -> None:
-                if obsolete:
-                    with contextlib.suppress(
-                        NoSpaceError
-                    ):  # `status` names files that are gone; no more than that
-                        self._store.release_outputs(job, [os.fsencode(path) for path in obsolete])
-                self._written(ev.Written(job.id, location))
+        def written(location: bytes) -> None:
+            if obsolete and not is_failure:
+                with contextlib.suppress(NoSpaceError):  # `status` still names the removed files
+                    self._store.release_outputs(job, [os.fsencode(path) for path in obsolete])
+            self._ended(ended(job.id, location))
 
-            self._files.run(write, written, failed, SpoolError)
+        self._files.run(write, written, partial(self._on_error, job, is_failure=is_failure), SpoolError)
+
+    def _ended(self, event: ev.Event) -> None:
+        if self._is_disk_full_logged and not self.waiting:
+            self._is_disk_full_logged = False
+            _log.info(log.DISK_OK)
+        self._dispatch(event)
 
     def _paths(
         self, job: Job, folder: Path, transcript: Transcript, *, is_failure: bool
     ) -> dict[Format, Path]:
-        """Return the file of each format of one transcript; none where the job is needless."""
+        """Return the file of each format of one transcript; none if the source has subtitles already."""
         if job.is_needless:
             return {}
         named = output_paths(
@@ -155,28 +174,145 @@ class JobWriter:
             os.fsdecode(job.source),
             transcript.output_language,
             job.options.formats,
-            partial(self._is_mine, job.source),
+            partial(self._is_writable, job.source),
             flags=job.options.flags,
             is_partial=is_failure,
         )
         return {form: named[form] for form in FORMATS if form in named}
 
-    def _is_mine(self, source: bytes, path: Path) -> bool:
+    def _is_writable(self, source: bytes, path: Path) -> bool:
+        """Return whether the file at `path` does not exist, or was written for `source`."""
         owner = self._store.source_of_output(os.fsencode(path))
         return owner == source if owner is not None else not is_there(path)
 
-    def _finish_failed(self, job: Job, error: SpoolError, *, is_failure: bool) -> None:
-        if finish.is_disk_full(error):
+    def _on_error(self, job: Job, error: SpoolError, *, is_failure: bool) -> None:
+        if is_disk_full(error):
             self._wait_for_space(job, error, is_failure=is_failure)
         elif is_failure:
             _log.error(log.JOB_FAILED, job=job.id, cause=f"its error text cannot be written: {error}")
-            self._happen(ev.Closed(job.id, job.location))
+            self._dispatch(ev.Closed(job.id, job.location))
         else:
-            self._happen(ev.WriteFailed(job.id, str(error)))
+            self._dispatch(ev.WriteFailed(job.id, str(error)))
 
     def _wait_for_space(self, job: Job, error: SubtitledError, *, is_failure: bool) -> None:
-        """Leave a job in its state; it is written once there is space again."""
-        if not self._is_told:
+        """Keep a job in its state; it is written when there is space again."""
+        if not self._is_disk_full_logged:
             _log.warning(log.DISK_FULL, cause=str(error))
-        self._is_told = True
+        self._is_disk_full_logged = True
         self.waiting.append((job, is_failure))
+
+
+def write_outputs(work: OutputJob) -> bytes:
+    """Write the subtitles of a finished job and archive its source; return the source's location.
+
+    Blocks for fsync. Raises SpoolError if a file cannot be written, and leaves no partial file.
+    """
+    _write_files(work)
+    for path in work.obsolete:
+        remove(path)
+    job = work.job
+    match job.options.after:
+        case "move":
+            return _archived(job, "done")
+        case "delete" if (
+            _is_unchanged(job) and not job.is_needless
+        ):  # the source may contain the only subtitles
+            remove(os.fsdecode(job.location))
+    return job.location
+
+
+def write_failure(work: OutputJob, folder: Path) -> bytes:
+    """Write the error text of a failed job to `folder`, with partial subtitles if any; archive its source.
+
+    Returns the source's location. Blocks for fsync. Raises SpoolError if the error text cannot be written or the disk is full;
+    the source stays in place then. If partial subtitles cannot be written, for example into a read-only folder, the error text
+    contains the reason.
+    """
+    job = work.job
+    text = _failure_text(work)
+    if work.transcript.cues:
+        try:
+            _write_files(work)
+        except SpoolError as error:
+            if is_disk_full(error):
+                raise
+            text += f"\nThe finished part could not be written: {error}\n"
+    write_error(folder, Path(os.fsdecode(job.source)).name, text)
+    return job.location if job.options.after == "keep" else _archived(job, "failed")
+
+
+def render_options(options: Options) -> RenderOptions:
+    """Return the encoding details of a job's files."""
+    newline: Literal["lf", "crlf"] = "crlf" if options.newline == "crlf" else "lf"
+    return RenderOptions(bom=options.bom, newline=newline, karaoke=options.karaoke)
+
+
+def is_disk_full(error: SpoolError) -> bool:
+    """Return whether the error is a full disk or quota, so that a later attempt may succeed."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in {errno.ENOSPC, errno.EDQUOT}
+
+
+def error_folder(job: Job, output_folder: Path) -> Path:
+    """Return the folder of NAME.error.txt: that of the archived source, or of the subtitles."""
+    if job.options.after == "keep" or not job.options.inbox:
+        return output_folder
+    inbox, source = Path(os.fsdecode(job.options.inbox)), Path(os.fsdecode(job.source))
+    return inbox / FAILED_FOLDER / source.parent.relative_to(inbox)
+
+
+def error_path(job: Job, folder: Path) -> Path:
+    """Return the path of a failed job's error text in `folder`."""
+    return folder / fitted(Path(os.fsdecode(job.source)).name, ERROR_SUFFIX)
+
+
+def _write_files(work: OutputJob) -> None:
+    options = render_options(work.job.options)
+    for transcript, paths in ((work.transcript, work.paths), *work.more):
+        for form, path in paths.items():
+            write_whole(path, render(form, transcript, options))
+
+
+def _failure_text(work: OutputJob) -> str:
+    job = work.job
+    remedy = (
+        f"check that the file plays, then drop it again, or type: subtitle retry {job.id}\n"
+        "The finished part is kept and is not transcribed again."
+    )
+    text = error_text(job.id, os.fsdecode(job.source), job.cause, remedy)
+    if work.transcript.missing:
+        rows = (
+            f"  {clock(gap.start_ms, '.')} - {clock(gap.end_ms, '.')}  {gap.cause}"
+            for gap in work.transcript.missing
+        )
+        text += "\nMissing speech:\n" + "\n".join(rows) + "\n"
+    return text
+
+
+def _archived(job: Job, outcome: Literal["done", "failed"]) -> bytes:
+    """Move the source to the archive, unless it is not the accepted file any more; return its location."""
+    if not job.options.inbox or not _is_unchanged(job):
+        return job.location
+    source, inbox = os.fsdecode(job.source), os.fsdecode(job.options.inbox)
+    location = os.fsdecode(job.location)
+    try:
+        if location == source:
+            return os.fsencode(archive(source, inbox, outcome))
+        if outcome == "failed":
+            return job.location
+        # A retried job: its source is in failed/, and its place in done/ is the usual one.
+        return os.fsencode(move_whole(location, Path(inbox, outcome, Path(source).relative_to(inbox))))
+    except FileNotFoundError:
+        return job.location
+    except SpoolError:
+        if is_there(location):
+            raise
+        return job.location
+
+
+def _is_unchanged(job: Job) -> bool:
+    """Return whether the source is in place, with the size and time it was accepted with."""
+    try:
+        found = os.stat(job.location)  # noqa: PTH116 - the path is bytes
+    except OSError:
+        return False
+    return (found.st_size, found.st_mtime_ns) == (job.size, job.mtime_ns)

@@ -1,63 +1,78 @@
-"""Composing in a process of its own.
+"""Transcripts with cues, built in a child process.
 
-Laying out the cues of a long file is seconds of Python. In a thread of the daemon it holds the interpreter, and each of the
-loop's calls that lets go of it (a message, a row) waits to get it back: measured, a row took twenty times as long. So it is
-done by a child, `python -m subtitled.output.layout_process`, asked over its standard input and output; it ends with its input.
+The layout of a long file takes seconds of Python. In a thread of the daemon it would hold the interpreter lock: measured, a
+database row took twenty times as long in the loop. So a child, `python -m subtitled.output.layout_process`, does it; requests
+and results use its standard input and output, and it ends when its input ends.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
 from subtitle.messages import LayoutOptions
 from subtitled import log
-from subtitled.cues.transcript import Transcript
-from subtitled.output.transcript_builder import compose, compose_all, source_name
+from subtitled.asr.dual_task import ENGLISH
+from subtitled.config.layout_limits import overrides_of
+from subtitled.core.plan import SAMPLES_PER_MS, Span
+from subtitled.core.protocol import Media, SegmentResult
+from subtitled.core.records import Job, Options
+from subtitled.core.states import SegmentState
+from subtitled.cues.hallucination_filter import HallucinationRules, comparable, remove_hallucinations
+from subtitled.cues.phrases import MediaPhrase, to_media_time
+from subtitled.cues.transcript import Interval, MissingSpan, SegmentTranscript, Transcript, with_cues
+from subtitled.output import chinese
 from subtitled.runtime import pipes
 from subtitled.runtime.processes import give_way
 from subtitled.storage.rows import JobRow, ResultRow
 
 COMMAND = (sys.executable, "-m", "subtitled.output.layout_process")
+PHRASES_FILE = Path(__file__).with_name("hallucination_phrases.toml")
 _log = log.get()
+_result_decoder = msgspec.msgpack.Decoder(SegmentResult)
+_media_decoder = msgspec.msgpack.Decoder(Media)
 
 
-class _Order(Struct, frozen=True, kw_only=True):
-    """What is to be composed."""
+class _Request(Struct, frozen=True, kw_only=True):
+    """The rows of a job whose transcripts are requested."""
 
     row: JobRow
     results: tuple[ResultRow, ...]
     model: str
-    is_all: bool
-    """The translation too, where the job asks for one."""
+    with_translation: bool
+    """The translation too, if the job asks for one."""
     layout: LayoutOptions | None
     """In place of the job's own."""
 
 
-class _Answer(Struct, frozen=True, kw_only=True):
-    """What came of an order; `fault` is a bug of ours, in words.
+class _Response(Struct, frozen=True, kw_only=True):
+    """The transcripts, or the error as text.
 
-    The names of the files are left out: a name that is no UTF-8 cannot be said in MessagePack, and both sides know them.
+    Their file names are left out: MessagePack cannot contain a name that is not UTF-8, and both sides know it.
     """
 
     transcripts: tuple[Transcript, ...] = ()
-    fault: str = ""
+    error: str = ""
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_order_decoder = msgspec.msgpack.Decoder(_Order)
-_answer_decoder = msgspec.msgpack.Decoder(_Answer)
+_request_decoder = msgspec.msgpack.Decoder(_Request)
+_response_decoder = msgspec.msgpack.Decoder(_Response)
 
 
 class LayoutProcess:
-    """Does as `compose` does, in a child that is started when it is first asked; may be asked by several threads."""
+    """Runs `compose` and `compose_all` in a child, which starts at the first request. Thread-safe."""
 
     def __init__(self, command: Sequence[str] = COMMAND) -> None:
         self._command = command
@@ -67,37 +82,42 @@ class LayoutProcess:
     def compose(
         self, row: JobRow, results: Sequence[ResultRow], *, model: str, layout: LayoutOptions | None = None
     ) -> Transcript:
-        """Return the transcript of what was said, as `compose` does; blocks."""
-        (said,) = self._ask(_Order(row=row, results=tuple(results), model=model, is_all=False, layout=layout))
-        return said
+        """Return the transcript of a job in the language spoken; blocks."""
+        request = _Request(
+            row=row, results=tuple(results), model=model, with_translation=False, layout=layout
+        )
+        (transcript,) = self._request(request)
+        return transcript
 
     def compose_all(self, row: JobRow, results: Sequence[ResultRow], *, model: str) -> tuple[Transcript, ...]:
-        """Return all transcripts of a job, as `compose_all` does; blocks."""
-        return self._ask(_Order(row=row, results=tuple(results), model=model, is_all=True, layout=None))
+        """Return all transcripts of a job; blocks."""
+        return self._request(
+            _Request(row=row, results=tuple(results), model=model, with_translation=True, layout=None)
+        )
 
     def close(self) -> None:
         """End the child; may be repeated."""
         with self._lock:
             self._end()
 
-    def _ask(self, order: _Order) -> tuple[Transcript, ...]:
+    def _request(self, request: _Request) -> tuple[Transcript, ...]:
         with self._lock:
             for _ in range(2):
                 try:
-                    answer = self._exchange(order)
+                    response = self._exchange(request)
                 except (OSError, EOFError, msgspec.DecodeError) as error:
-                    _log.warning(log.COMPOSER_LOST, job=order.row.job.id, cause=str(error) or "it ended")
+                    _log.warning(log.COMPOSER_LOST, job=request.row.job.id, cause=str(error) or "it ended")
                     self._end()
                 else:
                     break
             else:
-                answer = _answer(order)  # slower for everybody, but done
-        if answer.fault:
-            raise RuntimeError(f"job {order.row.job.id} cannot be composed: {answer.fault}")
-        name = source_name(order.row.job)
-        return tuple(msgspec.structs.replace(made, source=name) for made in answer.transcripts)
+                response = _respond(request)  # slower for everybody, but done
+        if response.error:
+            raise RuntimeError(f"job {request.row.job.id} cannot be composed: {response.error}")
+        name = source_name(request.row.job)
+        return tuple(msgspec.structs.replace(made, source=name) for made in response.transcripts)
 
-    def _exchange(self, order: _Order) -> _Answer:
+    def _exchange(self, request: _Request) -> _Response:
         if self._child is None:
             self._child = subprocess.Popen(
                 self._command,
@@ -109,11 +129,11 @@ class LayoutProcess:
         child = self._child
         if child.stdin is None or child.stdout is None:
             raise TypeError("the child has no pipes")
-        pipes.write(child.stdin, _encode(order))
+        pipes.write(child.stdin, _encode(request))
         data = pipes.read(child.stdout)
         if data is None:
             raise EOFError
-        return _answer_decoder.decode(data)
+        return _response_decoder.decode(data)
 
     def _end(self) -> None:
         child, self._child = self._child, None
@@ -127,26 +147,162 @@ class LayoutProcess:
         child.wait()
 
 
-def _answer(order: _Order) -> _Answer:
+def compose_all(row: JobRow, results: Sequence[ResultRow], *, model: str) -> tuple[Transcript, ...]:
+    """Return the transcripts of a job: in the language spoken, and of the translation if requested.
+
+    The translation of English is the transcript itself.
+    """
+    spoken = compose(row, results, model=model)
+    if not row.job.options.is_translated_too or spoken.language in {None, ENGLISH}:
+        return (spoken,)
+    return spoken, compose(row, results, model=model, is_translation=True)
+
+
+def compose(
+    row: JobRow,
+    results: Sequence[ResultRow],
+    *,
+    model: str,
+    layout: LayoutOptions | None = None,
+    is_translation: bool = False,
+) -> Transcript:
+    """Return the transcript of a job, with the cues of its finished segments.
+
+    The layout is `layout`, else that of the job; with `is_translation` the text is that of the second decoding. Segments
+    without a result are listed as missing, with their causes.
+    """
+    job = row.job
+    media = _media_decoder.decode(row.media) if row.media else Media()
+    offset = media.offset_samples
+    segments: list[SegmentTranscript] = []
+    missing: list[MissingSpan] = []
+    for found in results:
+        if found.result is None or found.state not in {SegmentState.DONE, SegmentState.SKIPPED}:
+            cause = found.cause or "not transcribed"
+            missing += [_missing(span, offset, cause) for span in found.plan.spans]
+            continue
+        result = _result_decoder.decode(found.result)
+        is_second = is_translation and result.translation is not None
+        phrases = (result.translation or ()) if is_second else result.phrases
+        placed = to_media_time(phrases, found.plan.pieces, found.plan.spans, offset)
+        segments.append(_segment(found, result, placed, offset))
+    transcript = Transcript(
+        source=source_name(job),
+        duration_ms=media.decoded_samples // SAMPLES_PER_MS,
+        offset_ms=offset // SAMPLES_PER_MS,
+        language=_language(job.language or job.options.language, segments),
+        language_probability=job.language_probability or None,
+        task="translate" if is_translation else job.options.task,
+        model=model,
+        devices=tuple(sorted({segment.device for segment in segments})),
+        segments=tuple(segments),
+        skipped=tuple(_missing(skip.span, offset, skip.cause) for skip in media.skipped),
+        missing=tuple(missing),
+    )
+    chosen = layout or job.options.layout
+    return with_cues(_filtered(transcript, job.options), chosen.profile, overrides_of(chosen))
+
+
+def source_name(job: Job) -> str:
+    """Return the name of a job's file, without its folder."""
+    return Path(os.fsdecode(job.source)).name
+
+
+@lru_cache
+def hallucination_rules(
+    language: str | None, *, are_stock_phrases_removed: bool, are_marks_kept: bool
+) -> HallucinationRules:
+    """Return the rules for a language (Whisper's code); the list of phrases is read once."""
+    stock, marks = _phrase_lists()
+    return HallucinationRules(
+        stock=stock.get(language or "", frozenset()) if are_stock_phrases_removed else frozenset(),
+        marks=frozenset() if are_marks_kept else marks,
+        is_loop_cut=are_stock_phrases_removed,
+    )
+
+
+@lru_cache
+def _phrase_lists() -> tuple[dict[str, frozenset[str]], frozenset[str]]:
+    """Return the stock phrases of each language, and the words of marks, as `comparable` text."""
+    lists = tomllib.loads(PHRASES_FILE.read_text("utf-8"))
+    stock = {language: frozenset(map(comparable, phrases)) for language, phrases in lists["outros"].items()}
+    return stock, frozenset(map(comparable, lists["marks"]["words"]))
+
+
+def _filtered(transcript: Transcript, options: Options) -> Transcript:
+    """Return `transcript` without hallucinations, its Chinese converted as the job asks."""
+
+    def rules(language: str | None) -> HallucinationRules:
+        return hallucination_rules(
+            ENGLISH if transcript.task == "translate" else language,
+            are_stock_phrases_removed=options.drop_unsaid,
+            are_marks_kept=options.marks,
+        )
+
+    segments, removed = remove_hallucinations(transcript.segments, rules)
+    kept = msgspec.structs.replace(transcript, segments=segments, removed=removed)
+    # The configuration requests no conversion without the package; an old job may, after the package was removed.
+    return chinese.in_variant(kept, options.chinese) if chinese.is_installed() else kept
+
+
+def _language(settled: str, segments: Iterable[SegmentTranscript]) -> str | None:
+    """Return the file's language: the settled or configured one, else that of most segments."""
+    if settled not in {"auto", "multi"}:
+        return settled
+    spoken = [segment.language for segment in segments if segment.phrases and segment.language]
+    return max(sorted(set(spoken)), key=spoken.count) if spoken else None
+
+
+def _segment(
+    found: ResultRow, result: SegmentResult, placed: tuple[MediaPhrase, ...], offset: int
+) -> SegmentTranscript:
+    pieces = (Span(piece.start, piece.start + piece.samples) for piece in found.plan.pieces)
+    return SegmentTranscript(
+        index=found.index,
+        pieces=tuple(_interval(piece, offset) for piece in pieces),
+        spans=tuple(_interval(span, offset) for span in found.plan.spans),
+        device=found.worker.rpartition(".")[0],
+        attempts=found.losses + 1,
+        language=result.language or None,
+        language_probability=result.language_probability,
+        no_speech_prob=result.no_speech_prob,
+        temperature=result.temperature,
+        fallbacks=result.fallbacks,
+        decisions=result.decisions,
+        phrases=placed,
+    )
+
+
+def _interval(span: Span, offset: int) -> Interval:
+    return Interval((span.start + offset) // SAMPLES_PER_MS, (span.end + offset) // SAMPLES_PER_MS)
+
+
+def _missing(span: Span, offset: int, cause: str) -> MissingSpan:
+    interval = _interval(span, offset)
+    return MissingSpan(interval.start_ms, interval.end_ms, cause)
+
+
+def _respond(request: _Request) -> _Response:
+    row, results = request.row, request.results
     try:
-        if order.is_all:
-            made = compose_all(order.row, order.results, model=order.model)
+        if request.with_translation:
+            made = compose_all(row, results, model=request.model)
         else:
-            made = (compose(order.row, order.results, model=order.model, layout=order.layout),)
+            made = (compose(row, results, model=request.model, layout=request.layout),)
     except Exception as error:  # noqa: BLE001 - a process boundary: it is raised again on the other side
-        return _Answer(fault=repr(error))
-    return _Answer(transcripts=tuple(msgspec.structs.replace(each, source="") for each in made))
+        return _Response(error=repr(error))
+    return _Response(transcripts=tuple(msgspec.structs.replace(each, source="") for each in made))
 
 
 def main() -> None:
-    """Answer orders until the pipe ends, as it does with the daemon."""
+    """Answer requests until the input ends, as it does with the daemon."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # meant for the daemon, which is in the same process group
+        signal.signal(number, signal.SIG_IGN)  # sent to the process group of the daemon, which handles them
     give_way()
-    asked, told = sys.stdin.buffer, sys.stdout.buffer
+    requests, responses = sys.stdin.buffer, sys.stdout.buffer
     with contextlib.suppress(BrokenPipeError):
-        while (data := pipes.read(asked)) is not None:
-            pipes.write(told, _encode(_answer(_order_decoder.decode(data))))
+        while (data := pipes.read(requests)) is not None:
+            pipes.write(responses, _encode(_respond(_request_decoder.decode(data))))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where the files of a finished job go."""
+"""Paths of the files of a finished job."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 ERROR_SUFFIX = ".error.txt"
 
 _LONGEST_ENDING = ".partial.json"
-"""Room that every base name leaves, so that all files of a job can share it."""
+"""Room that each base name leaves, so that all files of a job share it."""
 
 FLAGS = ("default", "sdh", "forced")
-"""What Jellyfin, Plex and Emby read from a name beside its language, in the order in which we write them."""
+"""Flags in a file name, in this order after the language; Jellyfin, Plex and Emby read them."""
 
 
 def output_folder(inbox_root: str | Path, source: str | Path, output: str | Path) -> Path:
-    """Return the folder that gets the subtitles of `source`: the inbox's sub-folders, mirrored in `output`.
+    """Return the folder for the subtitles of `source`: the inbox's sub-folders, mirrored in `output`.
 
-    With `output` "beside" it is the folder of `source`. Raises SpoolError where `source` is not in the inbox.
+    With `output` "beside" it is the folder of `source`. Raises SpoolError if `source` is not in the inbox.
     """
     below = _below(inbox_root, source)
     return Path(source).parent if str(output) == BESIDE else Path(output) / below.parent
@@ -43,12 +43,11 @@ def output_paths(
     flags: Iterable[str] = (),
     is_partial: bool = False,
 ) -> dict[str, Path]:
-    """Return the file of each format, all of one base name: `talk.zh`, else `talk.mp4.zh`, `talk.mp4.zh.2` ….
+    """Return the file of each format, all with one base name: `talk.zh`, else `talk.mp4.zh`, `talk.mp4.zh.2` ….
 
-    It is the first of these whose every path `is_mine` accepts: a path that does not exist, or that was
-    written for the same source. `language` is Whisper's code, None where none was heard (`talk.srt`); of
-    `FLAGS` those in `flags` follow it (`talk.zh.forced.srt`). A partial result is named
-    `talk.zh.partial.srt`. No name is longer than 255 bytes.
+    It is the first base name whose paths `is_mine` all accepts: paths that do not exist, or were written for the same source.
+    `language` is Whisper's code, None if no language was detected (`talk.srt`); the `flags` follow it (`talk.zh.forced.srt`). A
+    partial result is named `talk.zh.partial.srt`. No name is longer than 255 bytes.
     """
     endings = {form: f".partial.{form}" if is_partial else f".{form}" for form in formats}
     for base in _bases(Path(source).name, language_tag(language) + flag_tag(flags)):
@@ -59,36 +58,36 @@ def output_paths(
 
 
 def language_tag(language: str | None) -> str:
-    """Return the ending that media players look for: `.zh`; "" for None.
+    """Return the language ending that media players read: `.zh`; "" for None.
 
-    Two letters where ISO 639-1 has them, else Whisper's own code (`.yue`).
+    Two letters if ISO 639-1 has them, else Whisper's code (`.yue`).
     """
     return f".{iso_639(language)}" if language else ""
 
 
 def flag_tag(flags: Iterable[str]) -> str:
-    """Return the ending that tells players what kind of subtitles these are: `.sdh.forced`; "" for none."""
+    """Return the ending for these flags: `.sdh.forced`; "" for none."""
     wanted = set(flags)
     return "".join(f".{flag}" for flag in FLAGS if flag in wanted)
 
 
 def archive(source: str | Path, inbox_root: str | Path, outcome: Literal["done", "failed"]) -> Path:
-    """Move `source` to the same sub-folder of `done` or `failed` in its inbox; return where it lies now.
+    """Move `source` to the same sub-folder of `done` or `failed` in its inbox; return its new path.
 
-    Never over another file. Raises SpoolError, and leaves `source` in its place then.
+    Never overwrites a file. Raises SpoolError and leaves `source` in place if it cannot be moved.
     """
     return move_whole(source, Path(inbox_root, outcome, _below(inbox_root, source)))
 
 
 def write_error(folder: str | Path, name: str, text: str) -> Path:
-    """Write `text` to `name`.error.txt in `folder`, in place of an earlier one, and return its path."""
+    """Write `text` to `name`.error.txt in `folder`, replacing an earlier one, and return its path."""
     path = Path(folder, fitted(name, ERROR_SUFFIX))
     write_whole(path, text.encode("utf-8", "backslashreplace"))
     return path
 
 
 def error_text(job: str, source: str | Path, cause: str, remedy: str) -> str:
-    """Return what the person who dropped `source` is told: which file, what happened, what to do now."""
+    """Return the text for the owner of `source`: the file, the reason, the remedy."""
     return (
         "This file could not be turned into subtitles.\n"
         "\n"
@@ -101,7 +100,7 @@ def error_text(job: str, source: str | Path, cause: str, remedy: str) -> str:
 
 
 def _bases(name: str, tag: str) -> Iterable[str]:
-    """Yield base names with `tag` in the order of their beauty, without end."""
+    """Yield base names with `tag`, the preferred one first, without end."""
     yield _base(Path(name).stem, tag)
     yield _base(name, tag)
     for number in itertools.count(2):
@@ -113,7 +112,7 @@ def _base(stem: str, tag: str) -> str:
 
 
 def _below(inbox_root: str | Path, source: str | Path) -> Path:
-    """Return the path of `source` from its inbox on."""
+    """Return the path of `source` relative to its inbox."""
     root, path = Path(inbox_root), Path(source)
     if ".." in path.parts or not path.is_relative_to(root) or path == root:
         raise SpoolError(f"{printable(path)} is not in the inbox {printable(root)}; name a file below it")

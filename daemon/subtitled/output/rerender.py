@@ -1,4 +1,4 @@
-"""Subtitles again from a stored transcript, with other limits or in other formats; no model is needed."""
+"""Subtitles from a stored transcript, with other limits or in other formats, without a model."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 def read_transcript(path: Path) -> Transcript:
-    """Return the transcript in a JSON file of ours; raises SubtitledError where it is none."""
+    """Return the transcript in a JSON file; raises SubtitledError if it contains none."""
     try:
         transcript = read_json(path.read_bytes())
     except OSError as error:
         raise SubtitledError(f"{printable(path)} cannot be read: {error.strerror}") from error
     except msgspec.DecodeError as error:
         raise SubtitledError(
-            f'{printable(path)} is no transcript ({error}); name a JSON file that was written with formats = ["json"]'
+            f'{printable(path)} is not a transcript ({error}); name a JSON file written with formats = ["json"]'
         ) from error
     if transcript.version > VERSION:
         raise SubtitledError(
@@ -38,14 +38,14 @@ def read_transcript(path: Path) -> Transcript:
 
 
 def in_variant(transcript: Transcript, variant: Variant) -> Transcript:
-    """Return `transcript` with Chinese as it is written in `variant`; raises SubtitledError without OpenCC."""
+    """Return `transcript` with Chinese in `variant`; raises SubtitledError without OpenCC."""
     if variant != "off" and not chinese.is_installed():
         raise SubtitledError(f"Chinese cannot be converted without OpenCC; install it: {OPENCC_REMEDY}")
     return chinese.in_variant(transcript, variant)
 
 
 def target_of(source: Path, output: Path | None, form: str) -> Path:
-    """Return the file that a transcript's subtitles go to: beside it, into the folder `output`, or to that file."""
+    """Return the path for a transcript's subtitles: beside it, in the folder `output`, or `output` itself."""
     name = source.with_suffix("").name if source.suffix == ".json" else source.name
     if output is None:
         return source.with_name(f"{name}.{form}")
@@ -53,9 +53,9 @@ def target_of(source: Path, output: Path | None, form: str) -> Path:
 
 
 def write_new(path: Path, data: bytes, *, is_forced: bool) -> None:
-    """Write a file whole; raises SubtitledError where one is there already, unless forced."""
+    """Write a file; raises SubtitledError if it exists, unless forced."""
     if path.exists() and not is_forced:
         raise SubtitledError(
-            f"{printable(path)} exists already; name another with -o, or write over it with --force"
+            f"{printable(path)} exists already; name another with -o, or overwrite it with --force"
         )
     write_whole(path, data)

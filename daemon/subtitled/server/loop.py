@@ -122,8 +122,8 @@ class Server:
         self._finisher = JobWriter(
             self._store,
             self._reporter,
-            happen=self._happen,
-            call_back=self._mailbox.put,
+            dispatch=self._happen,
+            call_in_loop=self._mailbox.put,
             model=config.model.name,
         )
         self._aftermath = HookDispatcher(
@@ -195,7 +195,7 @@ class Server:
         self._on_mailbox()
         self._reception.receive()
         if self._stop_at is not None and (
-            time.monotonic() >= self._stop_at or (self._broker.is_at_rest and self._finisher.is_at_rest)
+            time.monotonic() >= self._stop_at or (self._broker.is_at_rest and self._finisher.is_idle)
         ):
             self._exit = self._exit if self._exit is not None else ExitCode.OK
 
@@ -247,7 +247,7 @@ class Server:
             self._happen(ev.SpaceChanged(self._space.is_enough))
         if self._finisher.waiting and now >= self._try_waiting_at:
             if self._space.is_enough:
-                self._finisher.try_waiting()
+                self._finisher.retry_waiting()
             self._try_waiting_at = now + FULL_WAIT_S
 
     def _do(self, action: ac.Action) -> None:
