@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from daemon import free_port
-from network import HEAD_ADDRESS, Conditions, ForbiddenError, Network
+from network_namespaces import HEAD_ADDRESS, Conditions, ForbiddenError, Network
 from parts.load import BATCH, GPU, PREPARERS, Files, Run, figures, workloads, write
 from parts.processes import cpu_s, machine
 from parts.served import Served

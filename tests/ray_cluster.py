@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from remote import Head
+from head_and_workers import Head
 from subtitled.config import schema
 
 if TYPE_CHECKING:

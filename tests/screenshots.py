@@ -22,7 +22,7 @@ import numpy as np
 import media
 from browser import Browser
 from daemon import Daemon, eventually
-from gateway import Gateway
+from gateway_process import Gateway
 from subtitled.config import schema
 from webdriver import DESKTOP, PHONE, missing
 

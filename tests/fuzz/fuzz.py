@@ -12,7 +12,7 @@ import time
 import traceback
 from pathlib import Path
 
-from house import House
+from api_fuzzer import House
 
 from subtitled.api.connection_limits import held_bytes
 

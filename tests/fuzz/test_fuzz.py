@@ -13,10 +13,10 @@ from pathlib import Path
 import msgspec
 import pytest
 import zmq
-from house import CODES, House
+from api_fuzzer import CODES, House
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from speech import Speaker, load_corpus
+from message_generator import Speaker, load_corpus
 
 import zmtp
 from daemon import Daemon, eventually, is_running

@@ -12,7 +12,7 @@ import media
 from accessibility import faults, focusable, looks
 from browser import Browser
 from daemon import Daemon, eventually
-from gateway import Gateway
+from gateway_process import Gateway
 from subtitle import JobFacts
 from webdriver import PHONE, Key, missing
 

@@ -10,7 +10,7 @@ import pytest
 import media
 from browser import Browser
 from daemon import Daemon, InboxFolder
-from gateway import Gateway
+from gateway_process import Gateway
 from webdriver import PHONE, Key, missing
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
-from hub import Hub
+from fake_model_hub import Hub
 from integration.test_disk_full import small_disk
 from media import DEMO
 from subtitled.config import schema

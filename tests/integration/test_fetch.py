@@ -11,7 +11,7 @@ import pytest
 
 import media
 from daemon import Daemon, eventually
-from hub import Hub
+from fake_model_hub import Hub
 from subtitled.asr.hub import convert
 from subtitled.config import schema
 from subtitled.errors import ExitCode, ModelError

@@ -12,7 +12,7 @@ import zmq
 
 import media
 from daemon import DEADLINE_S, eventually
-from remote import Head, RemoteWorker
+from head_and_workers import Head, RemoteWorker
 from subtitle.codec import VERSION as WIRE_VERSION
 from subtitled.core import protocol as be
 from subtitled.core.plan import Plan

@@ -20,7 +20,7 @@ import pytest
 
 import media
 from daemon import Daemon, eventually, free_port, is_running
-from gateway import Gateway
+from gateway_process import Gateway
 from subtitled.config import schema
 from subtitled.config.load import to_toml
 from subtitled.runtime.processes import NICENESS

@@ -17,7 +17,7 @@ import media
 from daemon import Daemon, eventually
 from faults.model import mark
 from faults.plan import ModelFault, Plan
-from gateway import Gateway
+from gateway_process import Gateway
 from subtitled.config import schema
 
 if TYPE_CHECKING:

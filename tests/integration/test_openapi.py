@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import media
 from daemon import Daemon
-from gateway import Gateway
+from gateway_process import Gateway
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,7 @@ import pytest
 
 import media
 from daemon import ENDED, Daemon, eventually
-from gateway import Gateway
+from gateway_process import Gateway
 from subtitled.web.security_headers import OTHER_POLICY, PAGE_POLICY
 
 if TYPE_CHECKING:

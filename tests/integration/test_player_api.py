@@ -20,7 +20,7 @@ import soundfile
 
 import media
 from daemon import Daemon, InboxFolder, eventually
-from gateway import Gateway
+from gateway_process import Gateway
 from subtitle import aio
 from subtitle import messages as ms
 from subtitle.client import Client

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from front import Front, Visitor
-from protocol_page import ERRORS, EXAMPLES, section
+from api_harness import Front, Visitor
+from protocol_doc import ERRORS, EXAMPLES, section
 from subtitled.api.uploads import CHUNK_BYTES
 from subtitled.config import schema
 from subtitled.core.events import DrainRequested

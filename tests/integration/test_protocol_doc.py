@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from msgspec import NODEFAULT, Struct, inspect
 
-from protocol_page import ERRORS, EXAMPLES, TEXT, table
+from protocol_doc import ERRORS, EXAMPLES, TEXT, table
 from subtitle import messages as ms
 from subtitled.api.connection import MAX_WATCHERS
 from subtitled.api.uploads import CHUNK_BYTES, WINDOW_BYTES

@@ -13,8 +13,8 @@ import pytest
 
 import media
 from daemon import ENDED, Daemon, eventually, free_port
+from head_and_workers import Head
 from ray_cluster import RayCluster, RayHead
-from remote import Head
 from subtitled.config import schema
 from subtitled.doctor.finding import Finding
 from subtitled.doctor.ray_nodes import RayProbe

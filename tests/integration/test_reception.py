@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from front import Front, described
+from api_harness import Front, described
 from subtitle.keys import Key, new_pair
 from subtitled.api.uploads import CHUNK_BYTES, WINDOW_BYTES
 from subtitled.config import schema

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 import media
 from daemon import Daemon, eventually, process_state
-from remote import Head, RemoteWorker
+from head_and_workers import Head, RemoteWorker
 from subtitle.keys import Key, new_pair
 from subtitled.config import schema
 from subtitled.errors import ExitCode

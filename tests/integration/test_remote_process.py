@@ -13,8 +13,8 @@ from msgspec.structs import replace
 import media
 from daemon import eventually
 from faults.plan import ModelFault, Plan
+from head_and_workers import Head, RemoteWorker
 from integration.test_systemd import Manager
-from remote import Head, RemoteWorker
 from subtitle.keys import Key, load_key, new_pair, save_key
 from subtitled.config.load import load_config
 from subtitled.errors import ExitCode

@@ -19,7 +19,7 @@ import zmq
 import media
 import subtitle.aio
 from daemon import Daemon, eventually
-from office import Office
+from daemon_with_keys import Office
 from subtitle import (
     Client,
     FileChangedError,

@@ -13,9 +13,9 @@ from msgspec.structs import replace
 
 import media
 from daemon import Daemon, eventually
-from sender import Sender, submit_of
 from subtitle import messages as ms
 from subtitled.config import schema
+from wire_client import Sender, submit_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,11 +15,11 @@ import pytest
 import zmq
 
 from daemon import eventually
-from office import Office
-from sender import Sender, submit_of
+from daemon_with_keys import Office
 from subtitle import messages as ms
 from subtitle.keys import new_pair
 from subtitled.config.load import to_toml
+from wire_client import Sender, submit_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

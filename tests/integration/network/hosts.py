@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # tests/, when the long form
 
 from daemon import Daemon, InboxFolder, eventually
 from integration.chaos.chaos import texts_of
-from network import HEAD_ADDRESS, Conditions, Network
+from network_namespaces import HEAD_ADDRESS, Conditions, Network
 from subtitle import UnreachableError
 from subtitle.keys import Key, new_pair, save_key
 from subtitled.config import schema

@@ -20,7 +20,7 @@ from daemon import eventually
 from integration.chaos.chaos import recordings, undisturbed
 from integration.network import hosts
 from integration.network.hosts import SLOT
-from network import Conditions, ForbiddenError
+from network_namespaces import Conditions, ForbiddenError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

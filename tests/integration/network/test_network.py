@@ -9,7 +9,7 @@ import pytest
 from integration.chaos.chaos import recordings, undisturbed
 from integration.network.hosts import SLOT, Hosts
 from integration.network.partition import run
-from network import Conditions, ForbiddenError, Network
+from network_namespaces import Conditions, ForbiddenError, Network
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import zmq
-from speech import Speaker, load_corpus
+from message_generator import Speaker, load_corpus
 
 from subtitle import messages as ms
 from subtitled.api.connection_limits import held_bytes
