@@ -1,4 +1,4 @@
-"""The daemon's clients' side alone: real sockets, files, threads and database, and no worker that would do the jobs."""
+"""The API server alone: real sockets, files, threads and database, and no worker."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ if TYPE_CHECKING:
 
 DEADLINE_S = 60.0
 LANGUAGES = ("en", "zh")
-"""What the model that nobody loads would know."""
+"""The languages of the model, which is not loaded."""
 
 
 def described(content: bytes) -> dict[str, Any]:
-    """Return what a Submit says of a file."""
+    """Return the fields of a Submit that describe a file."""
     return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
-class Visitor:
-    """One connection to the front: raw frames out, headers in."""
+class RawClient:
+    """One connection to the harness: raw frames out, headers in."""
 
-    def __init__(self, front: Front, endpoint: str, key: Key | None = None) -> None:
-        self._front = front
-        self.socket = front.context.socket(zmq.DEALER)
+    def __init__(self, api: ApiHarness, endpoint: str, key: Key | None = None) -> None:
+        self._api = api
+        self.socket = api.context.socket(zmq.DEALER)
         if key is not None:
             self.socket.setsockopt(zmq.CURVE_PUBLICKEY, key.public.encode())
             self.socket.setsockopt(zmq.CURVE_SECRETKEY, key.secret.encode())
@@ -53,35 +53,35 @@ class Visitor:
         self.socket.connect(endpoint)
 
     def send(self, frames: Sequence[bytes]) -> None:
-        """Send frames as they are."""
+        """Send frames unchanged."""
         self.socket.send_multipart(list(frames))
 
-    def tell(self, type_: str, *blobs: bytes, request: int = 7, **fields: Any) -> None:
+    def send_message(self, type_: str, *blobs: bytes, request: int = 7, **fields: Any) -> None:
         """Send a message."""
         self.send([b"\x01", msgspec.msgpack.encode({"type": type_, "request": request, **fields}), *blobs])
 
-    def hear(self, *passed_over: str) -> dict[str, Any]:
-        """Return the header of the next answer that is of none of these types."""
+    def receive(self, *skipped: str) -> dict[str, Any]:
+        """Return the header of the next answer whose type is not `skipped`."""
         while True:
-            self._front.turn_until(lambda: bool(self.socket.poll(0)), "an answer")
-            version, header, *_ = self.socket.recv_multipart()
+            self._api.turn_until(lambda: bool(self.socket.poll(0)), "an answer")
+            version, encoded, *_ = self.socket.recv_multipart()
             assert version == b"\x01"
-            said: dict[str, Any] = msgspec.msgpack.decode(header)
-            if said["type"] not in passed_over:
-                return said
+            header: dict[str, Any] = msgspec.msgpack.decode(encoded)
+            if header["type"] not in skipped:
+                return header
 
-    def ask(self, type_: str, *blobs: bytes, request: int = 7, **fields: Any) -> dict[str, Any]:
-        """Send a message and return the header of what is answered; journal entries are passed over."""
-        self.tell(type_, *blobs, request=request, **fields)
-        return self.hear("Event")
+    def request(self, type_: str, *blobs: bytes, request: int = 7, **fields: Any) -> dict[str, Any]:
+        """Send a message and return the header of its answer; journal entries are skipped."""
+        self.send_message(type_, *blobs, request=request, **fields)
+        return self.receive("Event")
 
     def submit(self, content: bytes, **fields: Any) -> dict[str, Any]:
         """Send the Submit of an upload."""
-        return self.ask("Submit", request=1, **{**described(content), **fields})
+        return self.request("Submit", request=1, **{**described(content), **fields})
 
 
-class Front:
-    """A context manager; all of it belongs to the thread of the test, which has to `turn` it."""
+class ApiHarness:
+    """A context manager; all of it belongs to the thread of the test, which calls `turn`."""
 
     def __init__(self, folder: Path, **sections: Any) -> None:
         """`sections` replace those of the configuration."""
@@ -102,7 +102,7 @@ class Front:
         self.metrics = Metrics()
         self._mailbox: Mailbox[Callable[[], None]] = Mailbox()
         self._authenticator = Authenticator(self.context)
-        self.reception = ApiServer(
+        self.server = ApiServer(
             self.config,
             self.context,
             authenticator=self._authenticator,
@@ -114,63 +114,63 @@ class Front:
             languages=lambda: LANGUAGES,
         )
         self._perform(self.broker.restore(self.store.unfinished(), time.monotonic()))
-        self.reception.start()
-        self._visitors: list[Visitor] = []
+        self.server.start()
+        self._clients: list[RawClient] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for visitor in self._visitors:
-            visitor.socket.close(linger=0)
-        self.reception.close()
+        for client in self._clients:
+            client.socket.close(linger=0)
+        self.server.close()
         self._authenticator.stop()
         self.context.term()
         self._mailbox.close()
         self.store.close()
 
-    def visitor(self, key: Key | None = None, endpoint: str | None = None) -> Visitor:
+    def connect(self, key: Key | None = None, endpoint: str | None = None) -> RawClient:
         """Return a new connection."""
-        self._visitors.append(Visitor(self, endpoint or self.endpoint, key))
-        return self._visitors[-1]
+        self._clients.append(RawClient(self, endpoint or self.endpoint, key))
+        return self._clients[-1]
 
     def happen(self, event: Event) -> None:
-        """Do what the server's loop does with an event, as far as it concerns clients."""
+        """Process an event as the daemon's loop does, as far as it concerns clients."""
         self._perform(self.broker.handle([event], time.monotonic()))
 
     def _perform(self, actions: list[ac.Action]) -> None:
         entries = self.store.apply([action for action in actions if isinstance(action, ac.Save)])
         for action in actions:
             if isinstance(action, ac.SaveJob) and action.event is not None:
-                self.reception.job_changed(action.job)
-        self.reception.tell_watchers(entries)
+                self.server.job_changed(action.job)
+        self.server.tell_watchers(entries)
 
     def turn(self) -> None:
-        """Do one turn of the loop, as long as nothing comes 20 ms."""
+        """Run one turn of the loop, which waits 20 ms at most."""
         poller = zmq.Poller()
-        for waited in (*self.reception.sockets, self._mailbox.fileno()):
+        for waited in (*self.server.sockets, self._mailbox.fileno()):
             poller.register(waited, zmq.POLLIN)
         poller.poll(20)
-        for come_back in self._mailbox.drain():
-            come_back()
-        self.reception.receive()
+        for callback in self._mailbox.drain():
+            callback()
+        self.server.receive()
 
-    def turn_until(self, is_there: Callable[[], bool], what: str) -> None:
-        """Turn until something is the case."""
+    def turn_until(self, is_true: Callable[[], bool], what: str) -> None:
+        """Run turns until `is_true`; AssertionError after DEADLINE_S."""
         deadline = time.monotonic() + DEADLINE_S
-        while not is_there():
+        while not is_true():
             assert time.monotonic() < deadline, f"{what}: not within {DEADLINE_S:g} s"
             self.turn()
 
     def reconfigure(self, **sections: Any) -> None:
-        """Put other sections of the configuration into force."""
+        """Apply other sections of the configuration."""
         self.config = structs.replace(self.config, **sections)
-        self.reception.reconfigure(self.config)
+        self.server.reconfigure(self.config)
 
     @contextmanager
     def stalled_disk(self) -> Iterator[None]:
-        """Have nothing written meanwhile: the threads that write are held up."""
-        pool = self.reception._aside.pool
+        """Block the threads that write files."""
+        pool = self.server._aside.pool
         over = threading.Event()
         held = [pool.submit(over.wait) for _ in range(pool._max_workers)]
         try:
@@ -182,4 +182,4 @@ class Front:
 
     def facts(self, job: str) -> ms.JobFacts:
         """Return a job as an admin sees it."""
-        return self.reception.desk.facts(job)
+        return self.server.desk.facts(job)

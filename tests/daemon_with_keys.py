@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Office:
-    """The daemon runs as soon as this is made; `ann` and `ben` are users, `root` is an admin."""
+class DaemonWithKeys:
+    """A daemon that is started at once; `ann` and `ben` are users, `root` is an admin."""
 
     def __init__(self, folder: Path, uploads: schema.UploadsConfig = schema.UploadsConfig()) -> None:  # noqa: B008 - frozen
         self.endpoint = f"tcp://127.0.0.1:{free_port()}"
@@ -31,7 +31,7 @@ class Office:
         self.daemon.start()
 
     def allow(self, *clients: schema.ClientConfig) -> None:
-        """Write another allow-list."""
+        """Write another allow-list to the configuration."""
         self.clients = clients
         listen = msgspec.structs.replace(
             self.daemon.config.listen, clients=(self.daemon.endpoint, self.endpoint)
@@ -41,7 +41,7 @@ class Office:
 
 
 def new_key(daemon: Daemon, name: str, *options: str) -> tuple[Key, schema.ClientConfig]:
-    """Make a key as an operator does; return the client's file, read, and the lines for the allow-list."""
+    """Make a key with `subtitled keys new`; return the client's key and its entry of the allow-list."""
     path = daemon.folder / f"{name}.toml"
     command = ["keys", "new", name, "-o", str(path), "--config", str(daemon.config_file), *options]
     done = subprocess.run(

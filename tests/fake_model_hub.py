@@ -1,4 +1,4 @@
-"""A model hub on loopback: as much of the Hugging Face Hub's HTTP interface as a download takes."""
+"""A model hub on loopback: as much of the Hugging Face FakeModelHub's HTTP interface as a download takes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-class Hub:
+class FakeModelHub:
     """Serves one folder as the repository `repository`; a context manager."""
 
     def __init__(self, folder: Path, repository: str = "loop/back", *, status: int = 200) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class Gateway:
+class GatewayProcess:
     """`subtitled http` as a process; a context manager that ends it in any case."""
 
     def __init__(self, daemon: Daemon, folder: Path, **http: object) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 import media
 from browser import Browser
 from daemon import Daemon, eventually
-from gateway_process import Gateway
+from gateway_process import GatewayProcess
 from subtitled.config import schema
 from webdriver import DESKTOP, PHONE, missing
 
@@ -55,7 +55,7 @@ LIMIT_BYTES = 150_000
 class Scene:
     """What the daemon has done, does, and is to do, when the pictures are taken."""
 
-    def __init__(self, daemon: Daemon, gateway: Gateway, folder: Path) -> None:
+    def __init__(self, daemon: Daemon, gateway: GatewayProcess, folder: Path) -> None:
         """`folder`: for the media."""
         self._daemon = daemon
         self._url = gateway.url
@@ -140,7 +140,7 @@ class Scene:
         browser.wait_for(".failed")
 
 
-def take(scene: Scene, gateway: Gateway, work: Path, folder: Path) -> list[Path]:
+def take(scene: Scene, gateway: GatewayProcess, work: Path, folder: Path) -> list[Path]:
     """Take all pictures and return them."""
     views: dict[str, Callable[[Browser], None]] = {
         "overview": scene.overview,
@@ -180,7 +180,7 @@ return [parts.length + 1, bytes, performance.getEntriesByName('first-contentful-
 """Requests, bytes, when something is seen, when the scripts have run (modules do before `DOMContentLoaded`); in milliseconds."""
 
 
-def measure(scene: Scene, gateway: Gateway, work: Path) -> None:
+def measure(scene: Scene, gateway: GatewayProcess, work: Path) -> None:
     """Print what a first view takes, in browsers that have seen nothing before."""
     print(f"{'first view':<12}{'requests':>9}{'bytes':>9}{'seen':>10}{'usable':>10}{'longest':>10}")
     for view, path in (("overview", "/"), ("player", f"/jobs/{scene.talk.id}")):
@@ -213,7 +213,7 @@ def main(argv: list[str]) -> int:
         work = Path(name)
         with (
             Daemon(work, pool=schema.PoolConfig(devices=("cpu", "cpu"), prepare_workers=1)) as daemon,
-            Gateway(daemon.start(), work / "gateway") as gateway,
+            GatewayProcess(daemon.start(), work / "gateway") as gateway,
         ):
             scene = Scene(daemon, gateway, work)
             taken = take(scene, gateway, work, folder)

@@ -18,7 +18,7 @@ M = TypeVar("M")
 ANSWER_MS = 60_000
 
 
-class Sender:
+class WireClient:
     """One DEALER socket; a context manager."""
 
     def __init__(self, endpoint: str, key: Key | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The clients' side of the daemon in this process, with real sockets, store and spool, and promises that are looked after."""
+"""The API server in this process, with real sockets, store and upload folder; invariants are checked at the end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import zmq
-from message_generator import Speaker, load_corpus
+from message_generator import MessageGenerator, load_corpus
 
 from subtitle import messages as ms
 from subtitled.api.connection_limits import held_bytes
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
     from subtitled.core.events import Event
 
-SPEAKERS = 4
+CLIENTS = 4
 BATCH = 16
-"""Messages that each says before the daemon has its turn; as many as its socket holds."""
+"""Messages that each client sends before the server runs; as many as its socket holds."""
 LIFE = 20_000
-"""Messages of a connection, which ends then; so do all jobs of its client."""
+"""Mean number of messages of a connection, which is then closed; all jobs of its client are cancelled."""
 GROWTH_BYTES = 300 * 2**20
 CODES = frozenset(
     {
@@ -44,15 +44,15 @@ CODES = frozenset(
         *("RATE_LIMITED", "HASH_MISMATCH", "NO_SPACE", "UNSUPPORTED"),
     }
 )
-"""What a client may be told; INTERNAL would be a fault of the daemon's."""
+"""Error codes that a client may receive; INTERNAL would be a fault of the daemon."""
 
 
-class BrokenPromiseError(AssertionError):
-    """The daemon did what it must never do; the message names the promise."""
+class InvariantError(AssertionError):
+    """An invariant of the daemon is violated; the message names it."""
 
 
-class House:
-    """A reception and those who speak to it; a context manager. All is in `folder`, and everything in one thread."""
+class ApiFuzzer:
+    """An API server and its clients; a context manager. All files are in `folder`, all sockets in one thread."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self._folder = folder
@@ -74,7 +74,7 @@ class House:
         self.store = Store(str(folder / "state" / "subtitled.sqlite"))
         self._broker = Broker(policy_of(found), recipe=recipe_of(found, None))
         self._called: deque[Callable[[], None]] = deque()
-        self._reception = ApiServer(
+        self._server = ApiServer(
             found,
             self._context,
             authenticator=Authenticator(self._context),
@@ -85,11 +85,11 @@ class House:
             metrics=Metrics(),
             languages=lambda: (),
         )
-        self._reception.start()
+        self._server.start()
         self._rng = random.Random(seed)
         self._endpoint = endpoint
         self._corpus = load_corpus()
-        self._speakers = [self._new_speaker() for _ in range(SPEAKERS)]
+        self._generators = [self._connect() for _ in range(CLIENTS)]
         self._before_bytes = 0
         self.messages = self.frames = self.answers = 0
 
@@ -97,73 +97,73 @@ class House:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for _speaker, socket in self._speakers:
+        for _generator, socket in self._generators:
             socket.close()
-        self._reception.close()
+        self._server.close()
         self.store.close()
         self._context.term()
 
     def run(self, frames: int) -> None:
-        """Have so many frames said; raises BrokenPromiseError, or what the daemon raises."""
+        """Send so many frames; InvariantError or any error of the server is raised."""
         until = self.frames + frames
         while self.frames < until:
-            for index, (speaker, socket) in enumerate(self._speakers):
+            for index, (generator, socket) in enumerate(self._generators):
                 for _ in range(BATCH):
                     if not socket.poll(0, zmq.POLLOUT):
-                        break  # its queue is full; nobody empties it while we wait
-                    said = speaker.say() or [b""]
-                    socket.send_multipart(said)
-                    self.frames += len(said)
+                        break  # its queue is full, and nothing reads it while we wait
+                    message = generator.next_message() or [b""]
+                    socket.send_multipart(message)
+                    self.frames += len(message)
                     self.messages += 1
-                if self._rng.random() < SPEAKERS * BATCH / LIFE:
+                if self._rng.random() < CLIENTS * BATCH / LIFE:
                     socket.close()
-                    self._speakers[index] = self._new_speaker()
+                    self._generators[index] = self._connect()
                     self._end_jobs()
             self._turn()
             self._before_bytes = self._before_bytes or held_bytes()
             if held_bytes() > self._before_bytes + GROWTH_BYTES:
-                raise BrokenPromiseError(f"memory grew from {self._before_bytes} to {held_bytes()} bytes")
+                raise InvariantError(f"memory grew from {self._before_bytes} to {held_bytes()} bytes")
 
     def settle(self) -> None:
-        """Let everything come to rest, and check what is left."""
+        """Process all that is queued, then check what is left."""
         deadline = time.monotonic() + 60
         self._end_jobs()
-        while self._wrong() and time.monotonic() < deadline:
+        while self._violation() and time.monotonic() < deadline:
             self._turn()
-            self._end_jobs()  # also those of messages that were under way
+            self._end_jobs()  # also those of messages that were in transit
             time.sleep(0.01)
-        if wrong := self._wrong():
-            raise BrokenPromiseError(wrong)
+        if violation := self._violation():
+            raise InvariantError(violation)
 
-    def _new_speaker(self) -> tuple[Speaker, zmq.Socket[bytes]]:
+    def _connect(self) -> tuple[MessageGenerator, zmq.Socket[bytes]]:
         socket = self._context.socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 0)
         socket.connect(self._endpoint)
         rng = random.Random(self._rng.random())
-        return Speaker(rng, self._corpus, folder=str(self._media)), socket
+        return MessageGenerator(rng, self._corpus, folder=str(self._media)), socket
 
     def _turn(self) -> None:
-        """Do what the server's loop does in a turn, then read all answers."""
-        self._reception.receive()
+        """Run one turn of the server's loop, then read all answers."""
+        self._server.receive()
         while self._called:
             self._called.popleft()()
-        for speaker, socket in self._speakers:
+        for generator, socket in self._generators:
             while socket.poll(0):
                 message, _ = ms.to_client.decode(socket.recv_multipart())
                 self.answers += 1
                 if isinstance(message, ms.Error) and message.code not in CODES:
-                    raise BrokenPromiseError(f"a client is told {message.code}: {message.message}")
+                    raise InvariantError(f"a client received {message.code}: {message.message}")
                 if isinstance(message, ms.Error) and len(message.message) > 2000:
-                    raise BrokenPromiseError(f"an Error of {len(message.message)} characters")
-                speaker.hear(message)
+                    raise InvariantError(f"an Error of {len(message.message)} characters")
+                generator.receive(message)
 
     def _happen(self, event: Event) -> None:
         actions = self._broker.handle([event], time.monotonic())
         entries = self.store.apply([action for action in actions if isinstance(action, ac.Save)])
         for action in actions:
             if isinstance(action, ac.SaveJob) and action.event is not None:
-                self._reception.job_changed(action.job)
-        self._reception.tell_watchers(entries)
+                self._server.job_changed(action.job)
+        self._server.tell_watchers(entries)
 
     def _open_jobs(self) -> list[str]:
         states = (JobState.RECEIVING, JobState.QUEUED)
@@ -173,13 +173,13 @@ class House:
         for job in self._open_jobs():
             self._happen(CancelRequested(job))
 
-    def _wrong(self) -> str:
-        """Name what is left over, or is where it should not be, once every job has ended."""
+    def _violation(self) -> str:
+        """Return what is left over once every job has ended; empty if nothing is."""
         state = self._folder / "state"
         if jobs := self._open_jobs():
             return f"jobs that do not end: {jobs}"
-        if self._reception.uploads.count:
-            return f"{self._reception.uploads.count} uploads are open, of jobs that have ended"
+        if self._server.uploads.count:
+            return f"{self._server.uploads.count} uploads are open, of jobs that have ended"
         if left := list(state.glob(f"{UPLOADS_FOLDER}/*")):
             return f"files of jobs that have ended: {left}"
         names = {path.name for path in self._folder.iterdir()}

@@ -1,4 +1,4 @@
-"""What a hostile client says: valid messages in a likely order, each perhaps with something wrong."""
+"""The messages of a hostile client: valid ones in a likely order, some of them damaged."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ ODD: tuple[Any, ...] = (
     ),
     *("x" * 5000, b"", b"\xff\xfe", [], [[[[[[]]]]]], {}, {"a": {"b": {}}}, [None] * 300, {"type": "Hello"}),
 )
-"""Values that fields were not made for."""
+"""Values of types and ranges that no field accepts."""
 KINDS = ("Hello", "Submit", "Chunk", "Commit", "List", "Status", "Watch", "Fetch", "Cancel", "Retry", "Stats")
 LIKELY = (3, 12, 40, 10, 4, 4, 3, 4, 8, 3, 4)
-"""How often each is said: uploads above all, which have the longest memory."""
+"""Relative frequency of each kind: mostly uploads, which keep the most state in the daemon."""
 
 
 class Upload(Struct):
-    """What the client believes of an upload of its own."""
+    """The state of an upload as its client sees it."""
 
     request: int
     job: str
@@ -51,35 +51,35 @@ class Upload(Struct):
     sent: int = 0
 
 
-class Speaker:
-    """One client; what it says depends on its random numbers and on what it was answered alone."""
+class MessageGenerator:
+    """The messages of one client; they depend only on its random numbers and the answers it received."""
 
     def __init__(self, rng: random.Random, corpus: Sequence[bytes], *, folder: str) -> None:
-        """`folder`: one whose files may be submitted by their path."""
+        """`folder`: its files may be submitted by path."""
         self._rng = rng
         self._corpus = corpus
         self._folder = folder
-        self._asked: dict[int, bytes] = {}
+        self._submitted: dict[int, bytes] = {}
         self._number = 0
         self._seen = 0
         self.uploads: list[Upload] = []
         self.jobs: list[str] = ["nosuch"]
 
-    def hear(self, message: ms.ToClient) -> None:
-        """Take note of an answer."""
+    def receive(self, message: ms.ToClient) -> None:
+        """Update the state from an answer."""
         match message:
-            case ms.Accepted(request=request, job=job, offset=offset) if request in self._asked:
-                self.uploads.append(Upload(request, job, self._asked.pop(request), offset))
+            case ms.Accepted(request=request, job=job, offset=offset) if request in self._submitted:
+                self.uploads.append(Upload(request, job, self._submitted.pop(request), offset))
                 self.uploads = self.uploads[-8:]
-                self._know(job)
+                self._remember(job)
             case ms.JobInfo(job=facts):
-                self._know(facts.id)
+                self._remember(facts.id)
             case ms.Event(seq=seq):
                 self._seen = seq
             case _:
                 pass
 
-    def say(self) -> list[bytes]:
+    def next_message(self) -> list[bytes]:
         """Return the frames of the next message."""
         rng = self._rng
         if rng.random() < 0.05:
@@ -95,7 +95,7 @@ class Speaker:
             self._break(frames)
         return frames
 
-    def _know(self, job: str) -> None:
+    def _remember(self, job: str) -> None:
         self.jobs = [*self.jobs[-15:], job]
 
     def _message(self, kind: str) -> tuple[dict[str, Any], list[bytes]]:
@@ -108,9 +108,9 @@ class Speaker:
                 fields |= {"path": f"{self._folder}/{rng.choice(('a.wav', 'b/../a.wav', '../x', 'missing'))}"}
             case "Submit":
                 body = rng.randbytes(rng.choice((0, 1, 100, MAX_BODY)))
-                self._asked[self._number] = body
-                for old in list(self._asked)[:-50]:
-                    del self._asked[old]
+                self._submitted[self._number] = body
+                for old in list(self._submitted)[:-50]:
+                    del self._submitted[old]
                 fields |= {"name": rng.choice(("a.wav", "../b.wav", "", "c\n.mp4"))}
                 if rng.random() < 0.8:
                     fields |= {"size": len(body), "sha256": hashlib.sha256(body).hexdigest()}
@@ -139,7 +139,7 @@ class Speaker:
         return fields, blobs
 
     def _spoil(self, fields: dict[str, Any]) -> None:
-        """Have one field say what it should not."""
+        """Give one field an invalid value."""
         name = self._rng.choice(list(fields))
         match self._rng.randrange(4):
             case 0:
@@ -185,5 +185,5 @@ class Speaker:
 
 
 def load_corpus() -> list[bytes]:
-    """Return the messages that are kept, each a MessagePack array of frames, in the order of their names."""
+    """Return the stored messages, each a MessagePack array of frames, in the order of their file names."""
     return [path.read_bytes() for path in sorted(CORPUS.iterdir())]

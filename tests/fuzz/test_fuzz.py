@@ -1,6 +1,6 @@
-"""Whatever is said to the clients' socket, nobody is told more than an Error, and nothing is left of it.
+"""Hostile messages to the clients' socket get at most an Error, and leave nothing behind.
 
-The same histories every time; `make fuzz` lives others, a million frames of them.
+The seeds are fixed; `make fuzz` runs further ones, a million frames.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pathlib import Path
 import msgspec
 import pytest
 import zmq
-from api_fuzzer import CODES, House
+from api_fuzzer import CODES, ApiFuzzer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from message_generator import Speaker, load_corpus
+from message_generator import MessageGenerator, load_corpus
 
 import zmtp
 from daemon import Daemon, eventually, is_running
@@ -25,21 +25,21 @@ from subtitle import messages as ms
 from subtitle.errors import ProtocolError
 from subtitled.config import schema
 
-HOUSES = 4
+RUNS = 4
 FRAMES = 12_000
 LIVE_MESSAGES = 3_000
 CORPUS = load_corpus()
 GROWTH_BYTES = 300 * 2**20
 
 
-@pytest.mark.parametrize("seed", range(HOUSES))
-def test_no_promise_is_broken(tmp_path: Path, seed: int) -> None:
-    """A failure names its seed: `python tests/fuzz/fuzz.py 1 SEED` lives it again, as far as time allows."""
-    with House(tmp_path, seed) as house:
-        house.run(FRAMES)
-        house.settle()
-        # About half are answered on a quiet machine; how many are too many for the rate allowed goes by the clock.
-        assert house.answers > house.messages / 8
+@pytest.mark.parametrize("seed", range(RUNS))
+def test_random_messages_break_no_invariant(tmp_path: Path, seed: int) -> None:
+    """Reproduce a failure with `python tests/fuzz/fuzz.py 1 SEED`, as far as timing allows."""
+    with ApiFuzzer(tmp_path, seed) as fuzzer:
+        fuzzer.run(FRAMES)
+        fuzzer.settle()
+        # About half are answered on a quiet machine; how many exceed the rate limit depends on the clock.
+        assert fuzzer.answers > fuzzer.messages / 8
 
 
 @settings(max_examples=400)
@@ -50,7 +50,7 @@ def test_no_promise_is_broken(tmp_path: Path, seed: int) -> None:
     is_cut=st.booleans(),
     more=st.lists(st.binary(max_size=4), max_size=8),
 )
-def test_the_codec_hears_a_message_or_says_why_not(
+def test_codec_decodes_a_message_or_raises_a_protocol_error(
     kept: bytes, at: int, put: bytes, is_cut: bool, more: list[bytes]
 ) -> None:
     frames = [*msgspec.msgpack.decode(kept), *more]
@@ -71,14 +71,14 @@ def test_the_codec_hears_a_message_or_says_why_not(
     assert len(str(refused)) < 500
 
 
-def test_the_corpus_is_small_and_what_it_says() -> None:
+def test_corpus_is_small_and_valid_messagepack() -> None:
     assert sum(map(len, CORPUS)) < 8_000
     for kept in CORPUS:
         assert isinstance(msgspec.msgpack.decode(kept), list)
 
 
-def test_a_daemon_outlives_fuzz_on_its_sockets(tmp_path: Path) -> None:
-    """Messages by ZeroMQ, and bytes that are nearly ZMTP; its memory and descriptors do not grow with them."""
+def test_daemon_survives_fuzzing_of_its_sockets(tmp_path: Path) -> None:
+    """Messages over ZeroMQ, then damaged ZMTP streams; memory stays bounded."""
     media = tmp_path / "media"
     media.mkdir()
     rng = random.Random(4)
@@ -89,8 +89,8 @@ def test_a_daemon_outlives_fuzz_on_its_sockets(tmp_path: Path) -> None:
     ) as daemon:
         daemon.start()
         before = memory(daemon.pid)
-        speak(daemon, Speaker(rng, CORPUS, folder=str(media)))
-        scribble(daemon, rng)
+        exchange(daemon, MessageGenerator(rng, CORPUS, folder=str(media)))
+        send_damaged_streams(daemon, rng)
         assert is_running(daemon.pid)
         assert daemon.client.ping()
         assert memory(daemon.pid) < before + GROWTH_BYTES
@@ -102,42 +102,42 @@ def test_a_daemon_outlives_fuzz_on_its_sockets(tmp_path: Path) -> None:
 
 
 def end(daemon: Daemon, job: str) -> None:
-    """Cancel a job, unless it has ended by itself meanwhile."""
+    """Cancel a job, unless it has ended already."""
     with contextlib.suppress(ServerError):
         daemon.client.cancel(job)
 
 
-def speak(daemon: Daemon, speaker: Speaker) -> None:
+def exchange(daemon: Daemon, generator: MessageGenerator) -> None:
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
         socket.setsockopt(zmq.LINGER, 0)
         socket.connect(daemon.endpoint)
 
-        def hear() -> None:
+        def receive() -> None:
             while socket.poll(0):
                 message, _ = ms.to_client.decode(socket.recv_multipart())
                 assert not isinstance(message, ms.Error) or message.code in CODES
-                speaker.hear(message)
+                generator.receive(message)
 
         for _ in range(LIVE_MESSAGES):
-            eventually(lambda: socket.poll(1000, zmq.POLLOUT), "the daemon takes more")
-            socket.send_multipart(speaker.say() or [b""])
-            hear()
+            eventually(lambda: socket.poll(1000, zmq.POLLOUT), "the daemon accepts more messages")
+            socket.send_multipart(generator.next_message() or [b""])
+            receive()
 
 
-def scribble(daemon: Daemon, rng: random.Random) -> None:
-    """Send what is nearly ZMTP: a conversation with a few bytes changed, or cut off."""
+def send_damaged_streams(daemon: Daemon, rng: random.Random) -> None:
+    """Send valid ZMTP streams with a few bytes changed, or truncated."""
     where = Path(daemon.endpoint.removeprefix("ipc://"))
     for _ in range(500):
-        said = bytearray(zmtp.GREETING + zmtp.ready())
+        stream = bytearray(zmtp.GREETING + zmtp.ready())
         for kept in rng.sample(CORPUS, 4):
             frames = msgspec.msgpack.decode(kept)
-            said += b"".join(
+            stream += b"".join(
                 zmtp.frame(part, zmtp.MORE * (n + 1 < len(frames))) for n, part in enumerate(frames)
             )
         for _ in range(rng.randrange(6)):
-            said[rng.randrange(len(said))] = rng.randrange(256)
+            stream[rng.randrange(len(stream))] = rng.randrange(256)
         with zmtp.Wire(where, is_greeting=False) as wire:
-            wire.send(bytes(said[: rng.randrange(len(said)) if rng.random() < 0.3 else None]))
+            wire.send(bytes(stream[: rng.randrange(len(stream)) if rng.random() < 0.3 else None]))
 
 
 def memory(pid: int) -> int:

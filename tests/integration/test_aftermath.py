@@ -379,7 +379,7 @@ def test_what_ended_while_nobody_asked_is_not_told_later(tmp_path: Path) -> None
         inbox = replace(daemon.config.inbox[0], on_failed=(sys.executable, "-c", TELL, str(told)))
         daemon.config_file.write_text(to_toml(replace(daemon.config, inbox=(inbox,))), "utf-8")
         os.kill(daemon.pid, signal.SIGHUP)
-        daemon.wait_for_log("schema.loaded")
+        daemon.wait_for_log("config.loaded")
         new = daemon.wait_for(daemon.drop(b"not media", "new.mp4"))
         daemon.wait_for_log("after.done", job=new.id)
         daemon.stop()

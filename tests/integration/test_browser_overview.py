@@ -12,7 +12,7 @@ import media
 from accessibility import faults, focusable, looks
 from browser import Browser
 from daemon import Daemon, eventually
-from gateway_process import Gateway
+from gateway_process import GatewayProcess
 from subtitle import JobFacts
 from webdriver import PHONE, Key, missing
 
@@ -36,8 +36,8 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 
 @pytest.fixture(scope="module")
-def gateway(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    with Gateway(daemon, tmp_path_factory.mktemp("gateway")) as running:
+def gateway(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    with GatewayProcess(daemon, tmp_path_factory.mktemp("gateway")) as running:
         yield running
 
 
@@ -46,7 +46,7 @@ def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return media.write_sound(tmp_path_factory.mktemp("media") / "talk.wav", media.speech(SPOKEN_S))
 
 
-def sent(daemon: Daemon, gateway: Gateway, content: bytes, name: str) -> JobFacts:
+def sent(daemon: Daemon, gateway: GatewayProcess, content: bytes, name: str) -> JobFacts:
     """Send a file under a name that a file system might not take; return its job when it has ended."""
     answer = httpx.post(
         f"{gateway.url}/api/jobs", params={"name": name}, content=content, timeout=WAIT_S
@@ -60,19 +60,19 @@ def sent(daemon: Daemon, gateway: Gateway, content: bytes, name: str) -> JobFact
 
 
 @pytest.fixture(scope="module")
-def done(daemon: Daemon, gateway: Gateway, talk: Path) -> JobFacts:
+def done(daemon: Daemon, gateway: GatewayProcess, talk: Path) -> JobFacts:
     """Return a job that is done, of a file with a name that would do harm."""
     return sent(daemon, gateway, talk.read_bytes(), HOSTILE)
 
 
 @pytest.fixture(scope="module")
-def failed(daemon: Daemon, gateway: Gateway) -> JobFacts:
+def failed(daemon: Daemon, gateway: GatewayProcess) -> JobFacts:
     """Return a job that has failed, of a file with a long name."""
     return sent(daemon, gateway, b"not media", LONG)
 
 
 @pytest.fixture
-def browse(gateway: Gateway, tmp_path: Path) -> Any:
+def browse(gateway: GatewayProcess, tmp_path: Path) -> Any:
     """Give what opens a browser before the page."""
 
     def start(**how: Any) -> Browser:
@@ -175,7 +175,7 @@ def test_a_name_with_a_script_in_it_stays_text(browse: Any, done: JobFacts) -> N
 def test_a_restart_of_the_daemon_heals_by_itself(tmp_path: Path, talk: Path) -> None:
     with (
         Daemon(tmp_path) as daemon,
-        Gateway(daemon.start(), tmp_path / "gateway") as gateway,
+        GatewayProcess(daemon.start(), tmp_path / "gateway") as gateway,
         Browser(gateway.url, tmp_path / "browser") as browser,
     ):
         browser.expect(r"Failed to load resource: .* 503")
@@ -194,7 +194,7 @@ def test_a_restart_of_the_daemon_heals_by_itself(tmp_path: Path, talk: Path) -> 
 def test_a_page_that_was_opened_while_the_daemon_was_away_comes_by_itself(tmp_path: Path) -> None:
     with (
         Daemon(tmp_path) as daemon,
-        Gateway(daemon, tmp_path / "gateway") as gateway,
+        GatewayProcess(daemon, tmp_path / "gateway") as gateway,
         Browser(gateway.url, tmp_path / "browser") as browser,
     ):
         browser.expect(r"Failed to load resource: .* 503")

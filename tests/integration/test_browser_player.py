@@ -10,7 +10,7 @@ import pytest
 import media
 from browser import Browser
 from daemon import Daemon, InboxFolder
-from gateway_process import Gateway
+from gateway_process import GatewayProcess
 from webdriver import PHONE, Key, missing
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 
 @pytest.fixture(scope="module")
-def gateway(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    with Gateway(daemon, tmp_path_factory.mktemp("gateway")) as running:
+def gateway(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    with GatewayProcess(daemon, tmp_path_factory.mktemp("gateway")) as running:
         yield running
 
 
@@ -50,7 +50,7 @@ def talk(daemon: Daemon) -> JobFacts:
 
 
 @pytest.fixture(scope="module")
-def shared(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+def shared(gateway: GatewayProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with Browser(gateway.url, tmp_path_factory.mktemp("browser")) as running:
         yield running
 

@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
-from fake_model_hub import Hub
+from fake_model_hub import FakeModelHub
 from integration.test_disk_full import small_disk
 from media import DEMO
 from subtitled.config import schema
@@ -143,7 +143,7 @@ def test_a_port_of_another_program_is_a_fault(settings: schema.Config) -> None:
 def test_a_model_that_is_not_here_is_asked_for_at_the_hub(
     tmp_path: Path, status: int, state: str, what: str
 ) -> None:
-    with Hub(DEMO / "model", status=status) as hub:
+    with FakeModelHub(DEMO / "model", status=status) as hub:
         environ = {**os.environ, **hub.environ, "HF_HOME": str(tmp_path)}
         (found,) = attempt("hub", HubModelProbe(name="loop/back"), silence_s=120, environ=environ)
     assert isinstance(found, Finding)

@@ -11,7 +11,7 @@ import pytest
 
 import media
 from daemon import Daemon, eventually
-from fake_model_hub import Hub
+from fake_model_hub import FakeModelHub
 from subtitled.asr.hub import convert
 from subtitled.config import schema
 from subtitled.errors import ExitCode, ModelError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MODEL = schema.ModelConfig(name="loop/back", cpu_threads=1, batch_size="auto")
 
 
-def daemon_with(hub: Hub, folder: Path) -> Daemon:
+def daemon_with(hub: FakeModelHub, folder: Path) -> Daemon:
     environ = {**hub.environ, "HF_HOME": str(folder / "models")}
     return Daemon(folder, model=MODEL, environ=environ)
 
@@ -35,7 +35,7 @@ def transcribers(daemon: Daemon) -> list[WorkerFacts]:
 
 
 def test_a_model_is_downloaded_once_for_all_workers_and_found_again_without_the_hub(tmp_path: Path) -> None:
-    with Hub(media.DEMO / "model") as hub, daemon_with(hub, tmp_path) as daemon:
+    with FakeModelHub(media.DEMO / "model") as hub, daemon_with(hub, tmp_path) as daemon:
         source = daemon.drop(media.DEMO / "demo-zh.flac", "talk.flac")
         daemon.start()
         eventually(lambda: len(transcribers(daemon)) == 2, "both workers have the model")
@@ -57,7 +57,7 @@ def test_a_model_is_downloaded_once_for_all_workers_and_found_again_without_the_
 
 def test_a_hub_that_does_not_answer_is_asked_again(tmp_path: Path) -> None:
     """The daemon lives on, and takes up its work when the hub is back."""
-    with Hub(media.DEMO / "model", status=503) as hub, daemon_with(hub, tmp_path) as daemon:
+    with FakeModelHub(media.DEMO / "model", status=503) as hub, daemon_with(hub, tmp_path) as daemon:
         daemon.start()
         missing = daemon.wait_for_log("model.missing", level="warning")
         assert "cannot be downloaded now" in missing["cause"]
@@ -69,7 +69,7 @@ def test_a_hub_that_does_not_answer_is_asked_again(tmp_path: Path) -> None:
 
 
 def test_sigterm_ends_a_download_at_once(tmp_path: Path) -> None:
-    with Hub(media.DEMO / "model") as hub, daemon_with(hub, tmp_path) as daemon:
+    with FakeModelHub(media.DEMO / "model") as hub, daemon_with(hub, tmp_path) as daemon:
         hub.hangs.set()
         daemon.start()
         eventually(lambda: hub.fetched["model.bin"], "the download has begun")
@@ -81,7 +81,7 @@ def test_sigterm_ends_a_download_at_once(tmp_path: Path) -> None:
 
 
 def test_a_repository_that_is_not_there_ends_the_daemon(tmp_path: Path) -> None:
-    with Hub(media.DEMO / "model", status=404) as hub, daemon_with(hub, tmp_path) as daemon:
+    with FakeModelHub(media.DEMO / "model", status=404) as hub, daemon_with(hub, tmp_path) as daemon:
         daemon.spawn()
         assert daemon.wait_for_exit() == ExitCode.FATAL
         assert "loop/back" in daemon.log("model.missing")[-1]["cause"]
@@ -92,7 +92,7 @@ def test_a_repository_without_a_converted_model_ends_the_daemon(tmp_path: Path) 
     folder = tmp_path / "hub"
     shutil.copytree(media.DEMO / "model", folder)
     (folder / "model.bin").unlink()
-    with Hub(folder) as hub, daemon_with(hub, tmp_path) as daemon:
+    with FakeModelHub(folder) as hub, daemon_with(hub, tmp_path) as daemon:
         daemon.spawn()
         assert daemon.wait_for_exit() == ExitCode.FATAL
         assert "the folder has no model.bin" in daemon.log("model.missing")[-1]["cause"]

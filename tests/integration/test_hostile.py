@@ -495,7 +495,7 @@ def test_a_revoked_key_is_told_nothing_more(daemon: Daemon, port: str, keyed: di
 
 def reload(daemon: Daemon, **sections: object) -> None:
     """Have the daemon read another configuration."""
-    loaded = len(daemon.log("schema.loaded"))
+    loaded = len(daemon.log("config.loaded"))
     configure(daemon, **sections)
     os.kill(daemon.pid, signal.SIGHUP)
-    eventually(lambda: len(daemon.log("schema.loaded")) > loaded, "the configuration is read")
+    eventually(lambda: len(daemon.log("config.loaded")) > loaded, "the configuration is read")

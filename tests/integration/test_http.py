@@ -20,7 +20,7 @@ import pytest
 
 import media
 from daemon import Daemon, eventually, free_port, is_running
-from gateway_process import Gateway
+from gateway_process import GatewayProcess
 from subtitled.config import schema
 from subtitled.config.load import to_toml
 from subtitled.runtime.processes import NICENESS
@@ -40,8 +40,8 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 
 @pytest.fixture(scope="module")
-def gateway(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    with Gateway(daemon, tmp_path_factory.mktemp("gateway"), max_upload_mb=64) as running:
+def gateway(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    with GatewayProcess(daemon, tmp_path_factory.mktemp("gateway"), max_upload_mb=64) as running:
         yield running
 
 
@@ -59,13 +59,13 @@ def said(daemon: Daemon, talk: Path) -> str:
 
 
 @pytest.fixture
-def http(gateway: Gateway) -> Iterator[httpx.Client]:
+def http(gateway: GatewayProcess) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=gateway.url, timeout=WAIT_S) as client:
         yield client
 
 
 @pytest.fixture
-def ai(gateway: Gateway) -> Iterator[openai.OpenAI]:
+def ai(gateway: GatewayProcess) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="none", timeout=WAIT_S, max_retries=0) as client:
         yield client
 
@@ -81,12 +81,12 @@ def curl(*words: str) -> str:
 # -- OpenAI ------------------------------------------------------------------------------------------------------
 
 
-def test_curl_with_nothing_but_a_file_gets_the_text(gateway: Gateway, talk: Path, said: str) -> None:
+def test_curl_with_nothing_but_a_file_gets_the_text(gateway: GatewayProcess, talk: Path, said: str) -> None:
     answer = json.loads(curl("-F", f"file=@{talk}", f"{gateway.url}/v1/audio/transcriptions"))
     assert answer == {"text": said, "usage": {"type": "duration", "seconds": SPOKEN_S}}
 
 
-def test_fields_may_come_after_the_file(gateway: Gateway, talk: Path) -> None:
+def test_fields_may_come_after_the_file(gateway: GatewayProcess, talk: Path) -> None:
     """As they do in OpenAI's own examples; the times of words must be known to the daemon before it begins."""
     words = (
         "file=@" + str(talk),
@@ -300,7 +300,7 @@ def test_events_go_on_where_a_client_left_them(http: httpx.Client, daemon: Daemo
     assert nothing_more.status_code == 204
 
 
-def test_a_body_that_is_the_file_will_do(gateway: Gateway, talk: Path) -> None:
+def test_a_body_that_is_the_file_will_do(gateway: GatewayProcess, talk: Path) -> None:
     """What `curl -T` sends."""
     url = f"{gateway.url}/api/jobs?name=put.wav&language=en&options=" + '{"layout":{"max_lines":1}}'
     sent = json.loads(curl("-g", "-X", "POST", "-T", str(talk), url))
@@ -379,7 +379,10 @@ def test_a_file_beyond_the_limit_is_refused_and_leaves_nothing(http: httpx.Clien
 
 def test_a_large_file_is_never_held(daemon: Daemon, tmp_path: Path) -> None:
     """Four hundred megabytes of unknown length; `VmHWM` is the most that the process ever had in memory."""
-    with Gateway(daemon, tmp_path) as gateway, httpx.Client(base_url=gateway.url, timeout=WAIT_S) as http:
+    with (
+        GatewayProcess(daemon, tmp_path) as gateway,
+        httpx.Client(base_url=gateway.url, timeout=WAIT_S) as http,
+    ):
         zeros = bytes(2**20)
         sent = http.post("/api/jobs", params={"name": "large.bin"}, content=(zeros for _ in range(400)))
         assert (sent.status_code, sent.json()["size"]) == (201, 400 * 2**20)
@@ -389,7 +392,7 @@ def test_a_large_file_is_never_held(daemon: Daemon, tmp_path: Path) -> None:
 
 
 def test_a_client_that_goes_away_takes_its_job_with_it(
-    gateway: Gateway, daemon: Daemon, tmp_path: Path
+    gateway: GatewayProcess, daemon: Daemon, tmp_path: Path
 ) -> None:
     long = media.write_sound(tmp_path / "gone.flac", media.recording())
     client = subprocess.Popen(
@@ -410,7 +413,7 @@ def test_a_client_that_goes_away_takes_its_job_with_it(
 
 
 def test_many_small_uploads_at_once_are_all_answered(
-    gateway: Gateway, daemon: Daemon, talk: Path, said: str
+    gateway: GatewayProcess, daemon: Daemon, talk: Path, said: str
 ) -> None:
     """Thirty, where the daemon takes eight uploads at a time: the others are asked to wait, none is lost."""
     content = talk.read_bytes()
@@ -433,7 +436,7 @@ def test_many_small_uploads_at_once_are_all_answered(
 def test_a_gateway_without_its_daemon_says_so_and_serves_again_when_it_is_back(
     tmp_path: Path, talk: Path
 ) -> None:
-    with Daemon(tmp_path) as daemon, Gateway(daemon, tmp_path / "gateway") as gateway:
+    with Daemon(tmp_path) as daemon, GatewayProcess(daemon, tmp_path / "gateway") as gateway:
         url, file = f"{gateway.url}/v1/audio/transcriptions", {"file": talk.read_bytes()}
         with httpx.Client(timeout=WAIT_S) as http:
             answer = http.post(url, files=file)
@@ -455,7 +458,7 @@ def test_a_token_is_asked_for_where_there_are_tokens(daemon: Daemon, tmp_path: P
     tokens = tmp_path / "tokens"
     tokens.write_text(f"# laptop\n{token}\n", "utf-8")
     tokens.chmod(0o600)
-    with Gateway(daemon, tmp_path / "gateway", token_file=str(tokens)) as gateway:
+    with GatewayProcess(daemon, tmp_path / "gateway", token_file=str(tokens)) as gateway:
         with httpx.Client(base_url=gateway.url, timeout=WAIT_S) as http:
             for headers in (
                 {},
@@ -469,7 +472,7 @@ def test_a_token_is_asked_for_where_there_are_tokens(daemon: Daemon, tmp_path: P
             assert ai.models.retrieve("demo").id == "demo"
 
 
-def test_pages_of_other_sites_and_names_of_others_are_turned_away(gateway: Gateway) -> None:
+def test_pages_of_other_sites_and_names_of_others_are_turned_away(gateway: GatewayProcess) -> None:
     """A browser carries requests of any page to loopback, and a name may be made to point there."""
     with httpx.Client(base_url=gateway.url, timeout=WAIT_S) as http:
         assert http.get("/v1/models", headers={"Host": "evil.example"}).status_code == 403
@@ -491,7 +494,7 @@ def test_a_token_file_that_protects_nothing_is_refused(
     tokens = tmp_path / "tokens"
     tokens.write_text(content, "utf-8")
     tokens.chmod(mode)
-    gateway = Gateway(daemon, tmp_path, token_file=str(tokens))
+    gateway = GatewayProcess(daemon, tmp_path, token_file=str(tokens))
     done = run_with(gateway.config_file)
     assert done.returncode == 1
     assert why in done.stderr

@@ -17,7 +17,7 @@ import media
 from daemon import Daemon, eventually
 from faults.model import mark
 from faults.plan import ModelFault, Plan
-from gateway_process import Gateway
+from gateway_process import GatewayProcess
 from subtitled.config import schema
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def daemon(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dae
 @pytest.fixture(scope="module")
 def http(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     with (
-        Gateway(daemon, tmp_path_factory.mktemp("gateway")) as gateway,
+        GatewayProcess(daemon, tmp_path_factory.mktemp("gateway")) as gateway,
         httpx.Client(base_url=gateway.url, timeout=WAIT_S) as client,
     ):
         yield client

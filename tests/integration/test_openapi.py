@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import media
 from daemon import Daemon
-from gateway_process import Gateway
+from gateway_process import GatewayProcess
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +21,7 @@ def test_no_request_is_answered_otherwise_than_the_openapi_document_says(tmp_pat
     """Requests by the document and against it, by schemathesis: no answer is a fault of ours, and each is one of the document's."""
     with (
         Daemon(tmp_path) as daemon,
-        Gateway(daemon.start(), tmp_path / "gateway", max_upload_mb=1) as gateway,
+        GatewayProcess(daemon.start(), tmp_path / "gateway", max_upload_mb=1) as gateway,
     ):
         daemon.client.submit(media.write_sound(tmp_path / "talk.wav", media.speech(8))).wait(120)
         done = subprocess.run(

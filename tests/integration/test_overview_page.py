@@ -14,7 +14,7 @@ import pytest
 
 import media
 from daemon import ENDED, Daemon, eventually
-from gateway_process import Gateway
+from gateway_process import GatewayProcess
 from subtitled.web.security_headers import OTHER_POLICY, PAGE_POLICY
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 
 @pytest.fixture(scope="module")
-def gateway(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    with Gateway(daemon, tmp_path_factory.mktemp("gateway"), max_upload_mb=64) as running:
+def gateway(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    with GatewayProcess(daemon, tmp_path_factory.mktemp("gateway"), max_upload_mb=64) as running:
         yield running
 
 
@@ -43,7 +43,7 @@ def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def http(gateway: Gateway) -> Iterator[httpx.Client]:
+def http(gateway: GatewayProcess) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=gateway.url, timeout=WAIT_S) as client:
         yield client
 
@@ -291,7 +291,7 @@ def test_a_browser_asks_for_the_token_by_itself(daemon: Daemon, tmp_path: Path) 
     tokens.write_text(f"{token}\n", "utf-8")
     tokens.chmod(0o600)
     with (
-        Gateway(daemon, tmp_path / "gateway", token_file=str(tokens)) as gateway,
+        GatewayProcess(daemon, tmp_path / "gateway", token_file=str(tokens)) as gateway,
         httpx.Client(base_url=gateway.url, timeout=WAIT_S) as http,
     ):
         answer = http.get("/", headers=CHINESE)
@@ -305,7 +305,7 @@ def test_a_browser_asks_for_the_token_by_itself(daemon: Daemon, tmp_path: Path) 
 def test_a_page_whose_daemon_is_away_says_so_and_heals(tmp_path: Path) -> None:
     with (
         Daemon(tmp_path) as daemon,
-        Gateway(daemon.start(), tmp_path / "gateway") as gateway,
+        GatewayProcess(daemon.start(), tmp_path / "gateway") as gateway,
         httpx.Client(base_url=gateway.url, timeout=WAIT_S) as http,
     ):
         eventually(lambda: http.get("/").status_code == 200, "all is well")

@@ -20,7 +20,7 @@ import soundfile
 
 import media
 from daemon import Daemon, InboxFolder, eventually
-from gateway_process import Gateway
+from gateway_process import GatewayProcess
 from subtitle import aio
 from subtitle import messages as ms
 from subtitle.client import Client
@@ -51,7 +51,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 @pytest.fixture(scope="module")
 def http(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     with (
-        Gateway(daemon, tmp_path_factory.mktemp("gateway")) as gateway,
+        GatewayProcess(daemon, tmp_path_factory.mktemp("gateway")) as gateway,
         httpx.Client(base_url=gateway.url, timeout=WAIT_S) as client,
     ):
         yield client

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from api_harness import Front, Visitor
+from api_harness import ApiHarness, RawClient
 from protocol_doc import ERRORS, EXAMPLES, section
 from subtitled.api.uploads import CHUNK_BYTES
 from subtitled.config import schema
@@ -23,18 +23,18 @@ _HELLO = msgspec.msgpack.encode({"type": "Hello", "request": 1})
 
 
 @pytest.fixture
-def front(tmp_path: Path) -> Iterator[Front]:
+def api(tmp_path: Path) -> Iterator[ApiHarness]:
     (tmp_path / "media").mkdir()
     limits = schema.UploadsConfig(
         max_file_mb=16, max_spool_mb=17, max_open=2, paths=(str(tmp_path / "media"),)
     )
-    with Front(tmp_path, uploads=limits) as running:
+    with ApiHarness(tmp_path, uploads=limits) as running:
         yield running
 
 
 @pytest.fixture
-def visitor(front: Front) -> Visitor:
-    return front.visitor()
+def client(api: ApiHarness) -> RawClient:
+    return api.connect()
 
 
 def _header(**fields: Any) -> bytes:
@@ -59,12 +59,12 @@ def _header(**fields: Any) -> bytes:
     ],
 )
 def test_what_is_no_message_is_answered_with_its_code_and_the_number_that_can_be_read(
-    visitor: Visitor, frames: list[bytes], request_: int, code: str
+    client: RawClient, frames: list[bytes], request_: int, code: str
 ) -> None:
-    visitor.send(frames)
-    answer = visitor.hear()
+    client.send(frames)
+    answer = client.receive()
     assert (answer["type"], answer["request"], answer["code"]) == ("Error", request_, code)
-    assert visitor.ask("Hello")["type"] == "Welcome"
+    assert client.request("Hello")["type"] == "Welcome"
 
 
 _SHA = hashlib.sha256(b"").hexdigest()
@@ -106,15 +106,15 @@ _SHA = hashlib.sha256(b"").hexdigest()
     ],
 )
 def test_a_request_is_answered_as_the_document_says_with_its_own_number(
-    visitor: Visitor, request_: dict[str, Any], answer: str
+    client: RawClient, request_: dict[str, Any], answer: str
 ) -> None:
-    visitor.send([b"\x01", _header(**request_, request=7)])
-    said = visitor.hear()
+    client.send([b"\x01", _header(**request_, request=7)])
+    said = client.receive()
     assert (said.get("code", said["type"]), said["request"]) == (answer, 7)
     assert f"`{answer}`" in section(request_["type"]).partition("| field |")[0]
 
 
-def test_the_upload_of_the_document_goes_as_it_says(visitor: Visitor) -> None:
+def test_the_upload_of_the_document_goes_as_it_says(client: RawClient) -> None:
     upload = EXAMPLES[
         next(number for number, (_, _, said) in enumerate(EXAMPLES) if said["type"] == "Submit") :
     ]
@@ -124,9 +124,9 @@ def test_the_upload_of_the_document_goes_as_it_says(visitor: Visitor) -> None:
     for side, frames, said in upload:
         if side == "C":
             header = said | {"job": job} if "job" in said else said
-            visitor.send([frames[0], msgspec.msgpack.encode(header), *frames[2:]])
+            client.send([frames[0], msgspec.msgpack.encode(header), *frames[2:]])
             continue
-        heard = visitor.hear()
+        heard = client.receive()
         assert heard.keys() == said.keys()
         if said["type"] == "JobInfo":
             named = {"id": job, "created_ms": heard["job"]["created_ms"], "owner": ""}
@@ -136,108 +136,108 @@ def test_the_upload_of_the_document_goes_as_it_says(visitor: Visitor) -> None:
             assert heard == said | {"job": job}
 
 
-def _upload(visitor: Visitor, size: int = 4) -> str:
+def _upload(client: RawClient, size: int = 4) -> str:
     """Begin an upload of `size` zeros; return its job."""
-    job: str = visitor.submit(bytes(size))["job"]
+    job: str = client.submit(bytes(size))["job"]
     return job
 
 
-def _chunk(visitor: Visitor, *blobs: bytes, offset: int = 0, size: int = 16 * 2**20) -> dict[str, Any]:
-    return visitor.ask("Chunk", *blobs, request=1, job=_upload(visitor, size), offset=offset)
+def _chunk(client: RawClient, *blobs: bytes, offset: int = 0, size: int = 16 * 2**20) -> dict[str, Any]:
+    return client.request("Chunk", *blobs, request=1, job=_upload(client, size), offset=offset)
 
 
-def _beyond_the_window(front: Front, visitor: Visitor) -> dict[str, Any]:
-    job = _upload(visitor, 16 * 2**20)
-    with front.stalled_disk():
+def _beyond_the_window(api: ApiHarness, client: RawClient) -> dict[str, Any]:
+    job = _upload(client, 16 * 2**20)
+    with api.stalled_disk():
         for number in range(9):
-            visitor.tell("Chunk", bytes(CHUNK_BYTES), request=1, job=job, offset=number * CHUNK_BYTES)
-        return visitor.hear()
+            client.send_message("Chunk", bytes(CHUNK_BYTES), request=1, job=job, offset=number * CHUNK_BYTES)
+        return client.receive()
 
 
-def _limited(front: Front, visitor: Visitor) -> dict[str, Any]:
-    front.reception._links[0]._rate = RateLimit(0.001)
-    return visitor.ask("Hello")
+def _limited(api: ApiHarness, client: RawClient) -> dict[str, Any]:
+    api.server._links[0]._rate = RateLimit(0.001)
+    return client.request("Hello")
 
 
-def _too_many_uploads(_: Front, visitor: Visitor) -> dict[str, Any]:
-    answers = [visitor.ask("Submit", request=number) for number in range(3)]
+def _too_many_uploads(_: ApiHarness, client: RawClient) -> dict[str, Any]:
+    answers = [client.request("Submit", request=number) for number in range(3)]
     return answers[-1]
 
 
-def _too_much_at_once(_: Front, visitor: Visitor) -> dict[str, Any]:
-    visitor.ask("Submit", size=16 * 2**20)
-    return visitor.ask("Submit", size=16 * 2**20)
+def _too_much_at_once(_: ApiHarness, client: RawClient) -> dict[str, Any]:
+    client.request("Submit", size=16 * 2**20)
+    return client.request("Submit", size=16 * 2**20)
 
 
-def _otherwise(_: Front, visitor: Visitor) -> dict[str, Any]:
-    job = visitor.submit(b"abcd")["job"]
-    assert visitor.ask("Chunk", b"abce", request=1, job=job, offset=0)["type"] == "UploadCredit"
-    said = visitor.ask("Commit", job=job)
-    assert visitor.ask("Commit", job=job)["code"] == "WRONG_STATE"
+def _otherwise(_: ApiHarness, client: RawClient) -> dict[str, Any]:
+    job = client.submit(b"abcd")["job"]
+    assert client.request("Chunk", b"abce", request=1, job=job, offset=0)["type"] == "UploadCredit"
+    said = client.request("Commit", job=job)
+    assert client.request("Commit", job=job)["code"] == "WRONG_STATE"
     return said
 
 
-def _stopping(front: Front, visitor: Visitor) -> dict[str, Any]:
-    front.happen(DrainRequested())
-    return visitor.ask("Submit")
+def _stopping(api: ApiHarness, client: RawClient) -> dict[str, Any]:
+    api.happen(DrainRequested())
+    return client.request("Submit")
 
 
-def _unreadable(front: Front, visitor: Visitor) -> dict[str, Any]:
+def _unreadable(api: ApiHarness, client: RawClient) -> dict[str, Any]:
     """Have the disk refuse: a folder lies where the file should."""
-    job = _upload(visitor)
-    front.reception.uploads.close()
-    path = front.folder / "uploads" / job / "upload"
+    job = _upload(client)
+    api.server.uploads.close()
+    path = api.folder / "uploads" / job / "upload"
     path.unlink()
     path.mkdir()
-    return visitor.submit(bytes(4))
+    return client.submit(bytes(4))
 
 
-def _another_version(_: Front, visitor: Visitor) -> dict[str, Any]:
-    visitor.send([b"\x02", _HELLO])
-    return visitor.hear()
+def _another_version(_: ApiHarness, client: RawClient) -> dict[str, Any]:
+    client.send([b"\x02", _HELLO])
+    return client.receive()
 
 
-def _path(front: Front, visitor: Visitor) -> dict[str, Any]:
-    return visitor.ask("Submit", path=str(front.folder / "media" / "none.flac"))
+def _path(api: ApiHarness, client: RawClient) -> dict[str, Any]:
+    return client.request("Submit", path=str(api.folder / "media" / "none.flac"))
 
 
-_PROVOKED: list[tuple[str, str, Callable[[Front, Visitor], dict[str, Any]]]] = [
-    ("BAD_FORMAT", "a chunk without a blob", lambda _, visitor: _chunk(visitor)),
-    ("BAD_FORMAT", "a chunk with two", lambda _, visitor: _chunk(visitor, b"a", b"b")),
-    ("BAD_FORMAT", "an empty chunk", lambda _, visitor: _chunk(visitor, b"")),
+_PROVOKED: list[tuple[str, str, Callable[[ApiHarness, RawClient], dict[str, Any]]]] = [
+    ("BAD_FORMAT", "a chunk without a blob", lambda _, client: _chunk(client)),
+    ("BAD_FORMAT", "a chunk with two", lambda _, client: _chunk(client, b"a", b"b")),
+    ("BAD_FORMAT", "an empty chunk", lambda _, client: _chunk(client, b"")),
     (
         "BAD_FORMAT",
         "a commit that contradicts",
-        lambda _, visitor: visitor.ask("Commit", job=_upload(visitor), size=5),
+        lambda _, client: client.request("Commit", job=_upload(client), size=5),
     ),
     (
         "BAD_FORMAT",
         "a commit without size and hash",
-        lambda _, visitor: visitor.ask("Commit", job=visitor.ask("Submit")["job"]),
+        lambda _, client: client.request("Commit", job=client.request("Submit")["job"]),
     ),
     ("BAD_VERSION", "another version", _another_version),
-    ("UNKNOWN_MESSAGE", "another message", lambda _, visitor: visitor.ask("Translate")),
-    ("TOO_BIG", "a chunk", lambda _, visitor: _chunk(visitor, bytes(CHUNK_BYTES + 1))),
-    ("TOO_BIG", "more than was announced", lambda _, visitor: _chunk(visitor, b"12345", size=4)),
+    ("UNKNOWN_MESSAGE", "another message", lambda _, client: client.request("Translate")),
+    ("TOO_BIG", "a chunk", lambda _, client: _chunk(client, bytes(CHUNK_BYTES + 1))),
+    ("TOO_BIG", "more than was announced", lambda _, client: _chunk(client, b"12345", size=4)),
     ("TOO_BIG", "beyond the window", _beyond_the_window),
     ("NOT_FOUND", "a path without a file", _path),
-    ("FORBIDDEN", "a path elsewhere", lambda _, visitor: visitor.ask("Submit", path="/etc/passwd")),
-    ("WRONG_STATE", "a chunk out of order", lambda _, visitor: _chunk(visitor, b"a", offset=1)),
+    ("FORBIDDEN", "a path elsewhere", lambda _, client: client.request("Submit", path="/etc/passwd")),
+    ("WRONG_STATE", "a chunk out of order", lambda _, client: _chunk(client, b"a", offset=1)),
     (
         "WRONG_STATE",
         "a commit too early",
-        lambda _, visitor: visitor.ask("Commit", job=_upload(visitor)),
+        lambda _, client: client.request("Commit", job=_upload(client)),
     ),
     (
         "WRONG_STATE",
         "a fetch too early",
-        lambda _, visitor: visitor.ask("Fetch", job=_upload(visitor)),
+        lambda _, client: client.request("Fetch", job=_upload(client)),
     ),
     ("RATE_LIMITED", "too many requests", _limited),
     ("RATE_LIMITED", "too many uploads", _too_many_uploads),
     ("NO_SPACE", "more than the share", _too_much_at_once),
     ("DRAINING", "the server is stopping", _stopping),
-    ("UNSUPPORTED", "translate", lambda _, visitor: visitor.ask("Submit", options={"task": "translate"})),
+    ("UNSUPPORTED", "translate", lambda _, client: client.request("Submit", options={"task": "translate"})),
     ("HASH_MISMATCH", "another file", _otherwise),
     ("INTERNAL", "a disk that refuses", _unreadable),
 ]
@@ -247,9 +247,9 @@ _PROVOKED: list[tuple[str, str, Callable[[Front, Visitor], dict[str, Any]]]] = [
     ("code", "provoke"), [pytest.param(code, do, id=f"{code}: {what}") for code, what, do in _PROVOKED]
 )
 def test_an_error_of_the_document_comes_when_it_says(
-    front: Front, visitor: Visitor, code: str, provoke: Callable[[Front, Visitor], dict[str, Any]]
+    api: ApiHarness, client: RawClient, code: str, provoke: Callable[[ApiHarness, RawClient], dict[str, Any]]
 ) -> None:
-    answer = provoke(front, visitor)
+    answer = provoke(api, client)
     assert (answer["type"], answer.get("code")) == ("Error", code)
     assert answer["message"]
 

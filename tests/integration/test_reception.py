@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from api_harness import Front, described
+from api_harness import ApiHarness, described
 from subtitle.keys import Key, new_pair
 from subtitled.api.uploads import CHUNK_BYTES, WINDOW_BYTES
 from subtitled.config import schema
@@ -22,88 +22,88 @@ BIG = bytes(2 * WINDOW_BYTES)
 
 
 @pytest.fixture
-def front(tmp_path: Path) -> Iterator[Front]:
-    with Front(tmp_path) as running:
+def api(tmp_path: Path) -> Iterator[ApiHarness]:
+    with ApiHarness(tmp_path) as running:
         yield running
 
 
-def _committing(front: Front, job: str) -> int | None:
+def _committing(api: ApiHarness, job: str) -> int | None:
     """Return the number of the Commit whose answer is awaited."""
-    commit = front.reception.uploads._open[job].commit
+    commit = api.server.uploads._open[job].commit
     return commit[1] if commit else None
 
 
 # -- uploads -------------------------------------------------------------------------------------------------
 
 
-def test_who_takes_an_upload_over_is_accepted_once_all_is_written(front: Front) -> None:
+def test_who_takes_an_upload_over_is_accepted_once_all_is_written(api: ApiHarness) -> None:
     """Else the window that it is promised would be full already of what the one before has sent."""
-    first, second = front.visitor(), front.visitor()
+    first, second = api.connect(), api.connect()
     job = first.submit(BIG)["job"]
-    with front.stalled_disk():
+    with api.stalled_disk():
         for number in range(8):
-            first.tell("Chunk", bytes(CHUNK_BYTES), request=1, job=job, offset=number * CHUNK_BYTES)
-        front.turn_until(lambda: front.facts(job).received_bytes == WINDOW_BYTES, "all has come")
-        second.tell("Submit", request=1, **described(BIG))
-        second.tell("Chunk", b"x", request=1, job=job, offset=WINDOW_BYTES)
-        assert second.hear()["code"] == "WRONG_STATE"
-    accepted = second.hear()
+            first.send_message("Chunk", bytes(CHUNK_BYTES), request=1, job=job, offset=number * CHUNK_BYTES)
+        api.turn_until(lambda: api.facts(job).received_bytes == WINDOW_BYTES, "all has come")
+        second.send_message("Submit", request=1, **described(BIG))
+        second.send_message("Chunk", b"x", request=1, job=job, offset=WINDOW_BYTES)
+        assert second.receive()["code"] == "WRONG_STATE"
+    accepted = second.receive()
     assert (accepted["type"], accepted["job"], accepted["offset"]) == ("Accepted", job, WINDOW_BYTES)
-    with front.stalled_disk():
+    with api.stalled_disk():
         for number in range(8, 16):
-            second.tell("Chunk", bytes(CHUNK_BYTES), request=1, job=job, offset=number * CHUNK_BYTES)
-        front.turn_until(lambda: front.facts(job).received_bytes == len(BIG), "the whole window was free")
-    first.tell("Chunk", b"x", request=1, job=job, offset=0)
-    assert first.hear()["code"] == "WRONG_STATE"
+            second.send_message("Chunk", bytes(CHUNK_BYTES), request=1, job=job, offset=number * CHUNK_BYTES)
+        api.turn_until(lambda: api.facts(job).received_bytes == len(BIG), "the whole window was free")
+    first.send_message("Chunk", b"x", request=1, job=job, offset=0)
+    assert first.receive()["code"] == "WRONG_STATE"
 
 
-def test_who_sends_a_file_hears_that_its_job_was_cancelled(front: Front) -> None:
-    sender, other = front.visitor(), front.visitor()
+def test_who_sends_a_file_hears_that_its_job_was_cancelled(api: ApiHarness) -> None:
+    sender, other = api.connect(), api.connect()
     job = sender.submit(BIG)["job"]
-    assert other.ask("Cancel", job=job)["job"]["state"] == "cancelled"
-    error = sender.hear()
+    assert other.request("Cancel", job=job)["job"]["state"] == "cancelled"
+    error = sender.receive()
     assert (error["request"], error["code"]) == (1, "WRONG_STATE")
     assert "cancelled" in error["message"]
 
 
-def test_commit_is_answered_also_when_the_job_is_cancelled_meanwhile(front: Front) -> None:
-    sender, other = front.visitor(), front.visitor()
+def test_commit_is_answered_also_when_the_job_is_cancelled_meanwhile(api: ApiHarness) -> None:
+    sender, other = api.connect(), api.connect()
     job = sender.submit(b"")["job"]
-    with front.stalled_disk():
-        sender.tell("Commit", request=2, job=job)
-        front.turn_until(lambda: _committing(front, job) == 2, "the Commit has come")
-        assert other.ask("Cancel", job=job)["job"]["state"] == "cancelled"
-    error = sender.hear()
+    with api.stalled_disk():
+        sender.send_message("Commit", request=2, job=job)
+        api.turn_until(lambda: _committing(api, job) == 2, "the Commit has come")
+        assert other.request("Cancel", job=job)["job"]["state"] == "cancelled"
+    error = sender.receive()
     assert (error["request"], error["code"]) == (2, "WRONG_STATE")
 
 
-def test_of_a_repeated_commit_the_last_is_answered(front: Front) -> None:
-    sender = front.visitor()
+def test_of_a_repeated_commit_the_last_is_answered(api: ApiHarness) -> None:
+    sender = api.connect()
     job = sender.submit(b"")["job"]
-    with front.stalled_disk():
-        sender.tell("Commit", request=2, job=job)
-        sender.tell("Commit", request=3, job=job)
-        front.turn_until(lambda: _committing(front, job) == 3, "both have come")
-    said = sender.hear()
+    with api.stalled_disk():
+        sender.send_message("Commit", request=2, job=job)
+        sender.send_message("Commit", request=3, job=job)
+        api.turn_until(lambda: _committing(api, job) == 3, "both have come")
+    said = sender.receive()
     assert (said["type"], said["request"], said["job"]["state"]) == ("JobInfo", 3, "queued")
-    assert sender.ask("Commit", request=4, job=job)["request"] == 4
+    assert sender.request("Commit", request=4, job=job)["request"] == 4
 
 
-def test_who_sends_a_file_hears_that_it_was_given_up(front: Front) -> None:
-    sender = front.visitor()
+def test_who_sends_a_file_hears_that_it_was_given_up(api: ApiHarness) -> None:
+    sender = api.connect()
     job = sender.submit(BIG)["job"]
-    front.reconfigure(uploads=schema.UploadsConfig(idle_s=0.0))
-    error = sender.hear()
+    api.reconfigure(uploads=schema.UploadsConfig(idle_s=0.0))
+    error = sender.receive()
     assert (error["request"], error["code"]) == (1, "WRONG_STATE")
     assert "uploads.idle_s" in error["message"]
-    assert front.facts(job).state == "cancelled"
+    assert api.facts(job).state == "cancelled"
 
 
 # -- keys ----------------------------------------------------------------------------------------------------
 
 
 class Keys:
-    """A front with a door for keys, and the keys of a user and of an admin."""
+    """A api with a door for keys, and the keys of a user and of an admin."""
 
     def __init__(self, folder: Path) -> None:
         with socket.socket() as probe:
@@ -119,37 +119,39 @@ class Keys:
             schema.ClientConfig(name="ann", key=self.of["ann"].public),
             schema.ClientConfig(name="root", key=self.of["root"].public, role="admin"),
         )
-        self.front = Front(folder, client=self.listed, listen=schema.ListenConfig(clients=(self.endpoint,)))
+        self.api = ApiHarness(
+            folder, client=self.listed, listen=schema.ListenConfig(clients=(self.endpoint,))
+        )
 
 
 @pytest.fixture
 def keys(tmp_path: Path) -> Iterator[Keys]:
     made = Keys(tmp_path)
-    with made.front:
+    with made.api:
         yield made
 
 
 def test_a_key_that_is_taken_off_the_list_hears_nothing_more(keys: Keys) -> None:
-    front = keys.front
-    ann, root = (front.visitor(keys.of[name], keys.endpoint) for name in ("ann", "root"))
+    api = keys.api
+    ann, root = (api.connect(keys.of[name], keys.endpoint) for name in ("ann", "root"))
     job = ann.submit(b"abcd")["job"]
-    assert ann.ask("List")["jobs"]
-    ann.tell("Watch", request=9)
-    assert ann.hear()["type"] == "Event"
-    front.reconfigure(client=keys.listed[1:])
-    ann.tell("Hello")
-    assert root.ask("Cancel", job=job)["job"]["state"] == "cancelled"
+    assert ann.request("List")["jobs"]
+    ann.send_message("Watch", request=9)
+    assert ann.receive()["type"] == "Event"
+    api.reconfigure(client=keys.listed[1:])
+    ann.send_message("Hello")
+    assert root.request("Cancel", job=job)["job"]["state"] == "cancelled"
     heard = []
     while ann.socket.poll(SILENCE_MS):
-        heard.append(ann.hear()["type"])
+        heard.append(ann.receive()["type"])
     assert heard == []
-    front.reconfigure(client=keys.listed)
-    assert ann.ask("Hello")["type"] == "Welcome"
+    api.reconfigure(client=keys.listed)
+    assert ann.request("Hello")["type"] == "Welcome"
 
 
 def test_a_role_that_changes_is_in_force_at_once(keys: Keys) -> None:
-    front = keys.front
-    ann = front.visitor(keys.of["ann"], keys.endpoint)
-    assert ann.ask("Hello")["role"] == "user"
-    front.reconfigure(client=(schema.ClientConfig(name="ann", key=keys.of["ann"].public, role="admin"),))
-    assert ann.ask("Hello")["role"] == "admin"
+    api = keys.api
+    ann = api.connect(keys.of["ann"], keys.endpoint)
+    assert ann.request("Hello")["role"] == "user"
+    api.reconfigure(client=(schema.ClientConfig(name="ann", key=keys.of["ann"].public, role="admin"),))
+    assert ann.request("Hello")["role"] == "admin"

@@ -37,7 +37,7 @@ def reload(daemon: Daemon, **sections: object) -> None:
 def test_faulty_configuration_is_refused_and_the_old_one_stays(daemon: Daemon) -> None:
     daemon.config_file.write_text("[model]\nbeam_size = 0\n[pool]\nqueue = 1\n", "utf-8")
     os.kill(daemon.pid, signal.SIGHUP)
-    faults = daemon.wait_for_log("schema.refused")["faults"]
+    faults = daemon.wait_for_log("config.refused")["faults"]
     assert any("model.beam_size" in fault for fault in faults)
     assert any("pool.queue" in fault for fault in faults)
     path = daemon.drop(DEMO_ZH, "talk.flac")
@@ -59,7 +59,7 @@ def test_device_that_leaves_and_comes_back_disturbs_no_other(daemon: Daemon) -> 
 
 def test_keys_that_need_a_restart_are_named(daemon: Daemon) -> None:
     reload(daemon, model=structs.replace(daemon.config.model, beam_size=1))
-    assert daemon.wait_for_log("schema.loaded")["needs_restart"] == ["model.beam_size"]
+    assert daemon.wait_for_log("config.loaded")["needs_restart"] == ["model.beam_size"]
 
 
 def test_new_inbox_is_watched(daemon: Daemon, tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_new_inbox_is_watched(daemon: Daemon, tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     other = schema.InboxConfig(path=str(tmp_path / "other"), output=str(tmp_path / "other-out"), settle_s=0.2)
     reload(daemon, inbox=(*daemon.config.inbox, other))
-    daemon.wait_for_log("schema.loaded")
+    daemon.wait_for_log("config.loaded")
     path = daemon.drop(DEMO_ZH, "talk.flac", inbox=tmp_path / "other")
     assert daemon.wait_for(path).state == "done"
     assert (tmp_path / "other-out" / "talk.zh.srt").is_file()

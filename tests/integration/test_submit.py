@@ -19,7 +19,7 @@ import zmq
 import media
 import subtitle.aio
 from daemon import Daemon, eventually
-from daemon_with_keys import Office
+from daemon_with_keys import DaemonWithKeys
 from subtitle import (
     Client,
     FileChangedError,
@@ -47,18 +47,18 @@ RUN = "import signal, subtitle.cli; signal.signal(signal.SIGINT, signal.default_
 
 
 @pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonWithKeys]:
     """Run a daemon with two users, an admin and a folder whose files may be named by path."""
-    folder = tmp_path_factory.mktemp("office")
+    folder = tmp_path_factory.mktemp("secured")
     (folder / "media").mkdir()
-    running = Office(folder, uploads=schema.UploadsConfig(paths=(str(folder / "media"),)))
+    running = DaemonWithKeys(folder, uploads=schema.UploadsConfig(paths=(str(folder / "media"),)))
     yield running
     running.daemon.close()
 
 
 @pytest.fixture
-def client(office: Office) -> Iterator[Client]:
-    with Client(office.endpoint, office.ann, timeout_s=20.0) as connected:
+def client(secured: DaemonWithKeys) -> Iterator[Client]:
+    with Client(secured.endpoint, secured.ann, timeout_s=20.0) as connected:
         yield connected
 
 
@@ -84,16 +84,18 @@ def recorded(path: Path, *, seconds: float = SPOKEN_S, ballast_bytes: int = 64) 
     return path
 
 
-def command(office: Office, *words: str) -> tuple[list[str], dict[str, str]]:
+def command(secured: DaemonWithKeys, *words: str) -> tuple[list[str], dict[str, str]]:
     """Return a `subtitle` command as ann's, and its environment."""
-    environ = {**os.environ, "COLUMNS": "200", "SUBTITLE_SERVER": office.endpoint}
-    environ["SUBTITLE_KEY"] = str(office.daemon.folder / "ann.toml")
+    environ = {**os.environ, "COLUMNS": "200", "SUBTITLE_SERVER": secured.endpoint}
+    environ["SUBTITLE_KEY"] = str(secured.daemon.folder / "ann.toml")
     return [sys.executable, "-c", RUN, *words], environ
 
 
-def run(office: Office, *words: str | Path, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    secured: DaemonWithKeys, *words: str | Path, folder: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run a `subtitle` command to its end."""
-    line, environ = command(office, *map(str, words))
+    line, environ = command(secured, *map(str, words))
     return subprocess.run(
         line, env=environ, cwd=folder, capture_output=True, text=True, timeout=WAIT_S, check=False
     )
@@ -102,8 +104,8 @@ def run(office: Office, *words: str | Path, folder: Path | None = None) -> subpr
 # -- the shell -------------------------------------------------------------------------------------------------
 
 
-def test_submit_and_wait_saves_the_subtitles_beside_the_file(office: Office, talk: Path) -> None:
-    found = run(office, "submit", talk, "--wait", "--format", "srt,json")
+def test_submit_and_wait_saves_the_subtitles_beside_the_file(secured: DaemonWithKeys, talk: Path) -> None:
+    found = run(secured, "submit", talk, "--wait", "--format", "srt,json")
     assert found.returncode == 0, found.stderr
     paths = [talk.with_name("talk.en.srt"), talk.with_name("talk.en.json")]
     assert found.stdout.splitlines() == [str(path) for path in paths]
@@ -114,36 +116,36 @@ def test_submit_and_wait_saves_the_subtitles_beside_the_file(office: Office, tal
         assert line in found.stderr
 
 
-def test_the_same_command_again_changes_nothing(office: Office, talk: Path) -> None:
+def test_the_same_command_again_changes_nothing(secured: DaemonWithKeys, talk: Path) -> None:
     """The job is the one that there is, the file that is there already is left alone."""
-    first = run(office, "submit", talk, "--wait", "--json")
+    first = run(secured, "submit", talk, "--wait", "--json")
     written = talk.with_name("talk.en.srt").stat().st_mtime_ns
-    second = run(office, "submit", talk, "--wait", "--json")
+    second = run(secured, "submit", talk, "--wait", "--json")
     assert (first.returncode, second.returncode) == (0, 0)
     assert json.loads(second.stdout) == json.loads(first.stdout)
     assert talk.with_name("talk.en.srt").stat().st_mtime_ns == written
     assert "submitted before, --again makes another job" in second.stderr
-    again = run(office, "submit", talk, "--again", "--json")
+    again = run(secured, "submit", talk, "--again", "--json")
     assert json.loads(again.stdout)["id"] != json.loads(first.stdout)["id"]
 
 
-def test_a_foreign_file_is_kept_unless_forced(office: Office, talk: Path, tmp_path: Path) -> None:
+def test_a_foreign_file_is_kept_unless_forced(secured: DaemonWithKeys, talk: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "folder"
-    assert run(office, "submit", talk, "--wait", "-o", out).stdout == f"{out}/talk.en.srt\n"
+    assert run(secured, "submit", talk, "--wait", "-o", out).stdout == f"{out}/talk.en.srt\n"
     srt = (out / "talk.en.srt").read_bytes()
     (out / "talk.en.srt").write_text("mine", "utf-8")
-    assert run(office, "submit", talk, "--wait", "-o", out).stdout == f"{out}/talk.en.2.srt\n"
+    assert run(secured, "submit", talk, "--wait", "-o", out).stdout == f"{out}/talk.en.2.srt\n"
     assert (out / "talk.en.srt").read_text("utf-8") == "mine"
-    assert run(office, "submit", talk, "--wait", "-o", out, "--force").stdout == f"{out}/talk.en.srt\n"
+    assert run(secured, "submit", talk, "--wait", "-o", out, "--force").stdout == f"{out}/talk.en.srt\n"
     assert (out / "talk.en.srt").read_bytes() == srt
 
 
 def test_several_files_are_waited_for_together_and_one_that_fails_is_said(
-    office: Office, talk: Path, tmp_path: Path
+    secured: DaemonWithKeys, talk: Path, tmp_path: Path
 ) -> None:
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"not media " + os.urandom(8))
-    found = run(office, "submit", bad, talk, "--wait", "--json")
+    found = run(secured, "submit", bad, talk, "--wait", "--json")
     assert found.returncode == 1
     ended = {line["state"]: line for line in map(json.loads, found.stdout.splitlines())}
     assert ended["done"]["saved"] == [str(talk.with_name("talk.en.srt"))]
@@ -151,17 +153,17 @@ def test_several_files_are_waited_for_together_and_one_that_fails_is_said(
     assert f"subtitle: {bad}: failed: " in found.stderr
 
 
-def test_submit_without_wait_prints_the_job(office: Office, talk: Path) -> None:
-    found = run(office, "submit", talk, "--tag", "monday", "--priority", "3")
+def test_submit_without_wait_prints_the_job(secured: DaemonWithKeys, talk: Path) -> None:
+    found = run(secured, "submit", talk, "--tag", "monday", "--priority", "3")
     assert found.returncode == 0
     job, _state, name = found.stdout.split()
     assert name == str(talk)
-    (listed,) = run(office, "list", "--tag", "monday", "--json").stdout.splitlines()
+    (listed,) = run(secured, "list", "--tag", "monday", "--json").stdout.splitlines()
     assert (json.loads(listed)["id"], json.loads(listed)["priority"]) == (job, 3)
-    assert run(office, "list", "--tag", "tuesday", "--json").stdout == ""
+    assert run(secured, "list", "--tag", "tuesday", "--json").stdout == ""
 
 
-def test_what_is_asked_in_vain_is_said_before_anything_is_sent(office: Office, talk: Path) -> None:
+def test_what_is_asked_in_vain_is_said_before_anything_is_sent(secured: DaemonWithKeys, talk: Path) -> None:
     for words, status, said in (
         (["submit", str(talk), "--max-chars", "3"], 2, "layout.max_chars: Expected `int` >= 8"),
         (["submit", str(talk), "-o", "out"], 2, "add --wait"),
@@ -172,24 +174,28 @@ def test_what_is_asked_in_vain_is_said_before_anything_is_sent(office: Office, t
         (["submit", str(talk), "--format", "doc"], 3, "format 'doc': this server writes"),
         (["submit", "--on-server", str(talk)], 3, "FORBIDDEN"),
     ):
-        found = run(office, *words)
+        found = run(secured, *words)
         assert (found.returncode, found.stdout) == (status, ""), words
         assert said in found.stderr
 
 
-def test_a_path_on_the_server_is_submitted_on_its_local_socket(office: Office, tmp_path: Path) -> None:
-    source = recorded(office.daemon.folder / "media" / "there.wav")
-    local = ("--server", office.daemon.endpoint)
-    found = run(office, "submit", "--on-server", source, "--wait", "-o", tmp_path, *local)
+def test_a_path_on_the_server_is_submitted_on_its_local_socket(
+    secured: DaemonWithKeys, tmp_path: Path
+) -> None:
+    source = recorded(secured.daemon.folder / "media" / "there.wav")
+    local = ("--server", secured.daemon.endpoint)
+    found = run(secured, "submit", "--on-server", source, "--wait", "-o", tmp_path, *local)
     assert (found.returncode, found.stdout) == (0, f"{tmp_path}/there.en.srt\n")
     outside = recorded(tmp_path / "outside.wav")
-    found = run(office, "submit", "--on-server", outside, *local)
+    found = run(secured, "submit", "--on-server", outside, *local)
     assert found.returncode == 3
     assert "uploads.paths" in found.stderr
 
 
-def test_server_and_key_may_stand_before_and_after_the_command(office: Office, tmp_path: Path) -> None:
-    reach = ["--server", office.endpoint, "--key", str(office.daemon.folder / "ben.toml")]
+def test_server_and_key_may_stand_before_and_after_the_command(
+    secured: DaemonWithKeys, tmp_path: Path
+) -> None:
+    reach = ["--server", secured.endpoint, "--key", str(secured.daemon.folder / "ben.toml")]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("SUBTITLE_")}
     for words in (["ping", *reach], [*reach, "ping"], [*reach[:2], "ping", *reach[2:]]):
         found = subprocess.run(
@@ -197,34 +203,34 @@ def test_server_and_key_may_stand_before_and_after_the_command(office: Office, t
         )
         assert found.returncode == 0, found.stderr
         assert "you are ben (user), answered in " in found.stdout
-    found = run(office, "ping", "--key", tmp_path / "nosuch.toml")
+    found = run(secured, "ping", "--key", tmp_path / "nosuch.toml")
     assert (found.returncode, found.stdout) == (2, "")
     assert "cannot be read" in found.stderr
 
 
-def test_users_see_their_own_jobs_alone(office: Office, talk: Path) -> None:
-    job = json.loads(run(office, "submit", talk, "--wait", "--json").stdout)["id"]
+def test_users_see_their_own_jobs_alone(secured: DaemonWithKeys, talk: Path) -> None:
+    job = json.loads(run(secured, "submit", talk, "--wait", "--json").stdout)["id"]
     for name, sees in (("ann", True), ("ben", False), ("root", True)):
-        key = ["--key", str(office.daemon.folder / f"{name}.toml")]
-        listed = [json.loads(line)["id"] for line in run(office, "list", "--json", *key).stdout.splitlines()]
+        key = ["--key", str(secured.daemon.folder / f"{name}.toml")]
+        listed = [json.loads(line)["id"] for line in run(secured, "list", "--json", *key).stdout.splitlines()]
         assert (job in listed) is sees
-        assert run(office, "fetch", job, "-o", "-", *key).returncode == (0 if sees else 3), name
+        assert run(secured, "fetch", job, "-o", "-", *key).returncode == (0 if sees else 3), name
     for words in (["status", job], ["watch", job], ["cancel", job]):
-        assert run(office, *words, "--key", str(office.daemon.folder / "ben.toml")).returncode == 3, words
+        assert run(secured, *words, "--key", str(secured.daemon.folder / "ben.toml")).returncode == 3, words
 
 
-def test_top_shows_a_snapshot_where_there_is_no_terminal(office: Office) -> None:
-    found = run(office, "top")
+def test_top_shows_a_snapshot_where_there_is_no_terminal(secured: DaemonWithKeys) -> None:
+    found = run(secured, "top")
     assert found.returncode == 0
     for part in ("subtitled 0.1.0", "cpu0", "transcribe", "uploads: ", "since the start"):
         assert part in found.stdout
-    (snapshot,) = map(json.loads, run(office, "top", "--json").stdout.splitlines())
+    (snapshot,) = map(json.loads, run(secured, "top", "--json").stdout.splitlines())
     assert [worker["slot"] for worker in snapshot["stats"]["workers"]][-1] == "cpu1"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_is_what_the_shell_wants(office: Office, shell: str) -> None:
-    found = run(office, "completion", shell)
+def test_completion_is_what_the_shell_wants(secured: DaemonWithKeys, shell: str) -> None:
+    found = run(secured, "completion", shell)
     assert found.returncode == 0
     assert "_SUBTITLE_COMPLETE" in found.stdout
 
@@ -232,8 +238,8 @@ def test_completion_is_what_the_shell_wants(office: Office, shell: str) -> None:
 class Interrupted:
     """A `subtitle` command that is stopped by Ctrl-C once it says something on standard error."""
 
-    def __init__(self, office: Office, *words: str, at: str) -> None:
-        line, environ = command(office, *words)
+    def __init__(self, secured: DaemonWithKeys, *words: str, at: str) -> None:
+        line, environ = command(secured, *words)
         process = subprocess.Popen(
             line, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -253,10 +259,10 @@ class Interrupted:
 
 
 def test_ctrl_c_while_waiting_leaves_the_job_running_and_says_how_to_come_back(
-    office: Office, client: Client, tmp_path: Path
+    secured: DaemonWithKeys, client: Client, tmp_path: Path
 ) -> None:
     long = recorded(tmp_path / "long.wav", seconds=75)
-    found = Interrupted(office, "submit", str(long), "--wait", at="submitted, job")
+    found = Interrupted(secured, "submit", str(long), "--wait", at="submitted, job")
     assert (found.status, found.stdout) == (130, "")
     job = found.stderr.partition("submitted, job ")[2].split()[0]
     assert "subtitle: interrupted; the jobs go on" in found.stderr
@@ -304,15 +310,15 @@ class Deaf:
 
 
 @pytest.fixture
-def deaf(office: Office) -> Iterator[str]:
-    endpoint = f"ipc://{office.daemon.sockets}/deaf.sock"
+def deaf(secured: DaemonWithKeys) -> Iterator[str]:
+    endpoint = f"ipc://{secured.daemon.sockets}/deaf.sock"
     server = Deaf(endpoint)
     yield endpoint
     server.close()
 
 
-def test_ctrl_c_while_sending_says_that_it_goes_on(office: Office, deaf: str, talk: Path) -> None:
-    found = Interrupted(office, "submit", str(talk), "--wait", "--server", deaf, at="uploading")
+def test_ctrl_c_while_sending_says_that_it_goes_on(secured: DaemonWithKeys, deaf: str, talk: Path) -> None:
+    found = Interrupted(secured, "submit", str(talk), "--wait", "--server", deaf, at="uploading")
     assert (found.status, found.stdout) == (130, "")
     assert (
         f"interrupted; what was sent is kept: submit {talk} again, and it goes on from there" in found.stderr
@@ -322,7 +328,7 @@ def test_ctrl_c_while_sending_says_that_it_goes_on(office: Office, deaf: str, ta
 # -- killed in between -----------------------------------------------------------------------------------------
 
 
-def test_a_killed_client_goes_on_from_where_it_was(office: Office, tmp_path: Path) -> None:
+def test_a_killed_client_goes_on_from_where_it_was(secured: DaemonWithKeys, tmp_path: Path) -> None:
     heavy = recorded(tmp_path / "heavy.wav", ballast_bytes=24 * MIB)
     program = (
         "import os, signal, sys, subtitle\n"
@@ -332,10 +338,10 @@ def test_a_killed_client_goes_on_from_where_it_was(office: Office, tmp_path: Pat
         "with subtitle.Client() as client:\n"
         "    client.submit(sys.argv[1], on_progress=stop)\n"
     )
-    _, environ = command(office)
+    _, environ = command(secured)
     killed = subprocess.run([sys.executable, "-c", program, str(heavy)], env=environ, check=False)
     assert killed.returncode == -signal.SIGKILL
-    found = run(office, "submit", heavy, "--wait")
+    found = run(secured, "submit", heavy, "--wait")
     assert found.returncode == 0, found.stderr
     first = next(line for line in found.stderr.splitlines() if "uploading, " in line)
     assert float(first.split()[2]) >= 4.1, first
@@ -499,17 +505,17 @@ def test_sending_ends_with_the_callers_time(deaf: str, talk: Path) -> None:
         client.submit(talk, timeout_s=0.5)
 
 
-def test_who_has_no_key_is_told_so(office: Office, tmp_path: Path) -> None:
+def test_who_has_no_key_is_told_so(secured: DaemonWithKeys, tmp_path: Path) -> None:
     public, secret = new_pair()
-    stranger = Key(name="zoe", public=public, secret=secret, server=office.ann.server)
-    with Client(office.endpoint, stranger) as client, pytest.raises(UnreachableError, match="the key 'zoe'"):
+    stranger = Key(name="zoe", public=public, secret=secret, server=secured.ann.server)
+    with Client(secured.endpoint, stranger) as client, pytest.raises(UnreachableError, match="the key 'zoe'"):
         client.ping()
-    with Client(office.endpoint, "") as client, pytest.raises(UnreachableError, match="wants a key"):
+    with Client(secured.endpoint, "") as client, pytest.raises(UnreachableError, match="wants a key"):
         client.ping()
-    other = Key(name="ann", public=office.ann.public, secret=office.ann.secret, server=public)
+    other = Key(name="ann", public=secured.ann.public, secret=secured.ann.secret, server=public)
     save_key(tmp_path / "other.toml", other)
     with (
-        Client(office.endpoint, tmp_path / "other.toml", timeout_s=0.5) as client,
+        Client(secured.endpoint, tmp_path / "other.toml", timeout_s=0.5) as client,
         pytest.raises(UnreachableError, match="no answer within"),
     ):
         client.ping()
@@ -522,7 +528,7 @@ def awaited(test: Callable[[], object]) -> None:
     asyncio.run(asyncio.wait_for(test(), WAIT_S))  # type: ignore[arg-type]
 
 
-def test_the_asyncio_twin_makes_the_same_round_trip(office: Office, tmp_path: Path) -> None:
+def test_the_asyncio_twin_makes_the_same_round_trip(secured: DaemonWithKeys, tmp_path: Path) -> None:
     """Several at once, over connections of their own."""
     files = [recorded(tmp_path / f"talk{number}.wav") for number in range(2)]
     bad = tmp_path / "bad.mp4"
@@ -535,7 +541,7 @@ def test_the_asyncio_twin_makes_the_same_round_trip(office: Office, tmp_path: Pa
         return job
 
     async def test() -> None:
-        async with subtitle.aio.AsyncClient(office.endpoint, office.ann, timeout_s=20.0) as client:
+        async with subtitle.aio.AsyncClient(secured.endpoint, secured.ann, timeout_s=20.0) as client:
             jobs = await asyncio.gather(*(submit(client, path) for path in files))
             ended = await asyncio.gather(*(job.wait(WAIT_S) for job in jobs))
             welcome = await client.ping()
@@ -586,7 +592,7 @@ def test_a_stream_becomes_a_job_with_the_options_known_at_its_end(client: Client
     assert job.text("txt")
 
 
-def test_a_stream_that_breaks_off_leaves_nothing_behind(office: Office, client: Client) -> None:
+def test_a_stream_that_breaks_off_leaves_nothing_behind(secured: DaemonWithKeys, client: Client) -> None:
     def broken() -> Iterator[bytes]:
         yield b"x" * MIB
         raise ValueError("the source is gone")
@@ -595,16 +601,16 @@ def test_a_stream_that_breaks_off_leaves_nothing_behind(office: Office, client: 
         client.submit_stream(broken(), "broken.wav", tag="broken")
     [facts] = client.list(tag="broken")
     assert facts.state == "cancelled"
-    kept = office.daemon.folder / "state" / "uploads" / facts.id
+    kept = secured.daemon.folder / "state" / "uploads" / facts.id
     eventually(lambda: not kept.exists(), "its bytes are gone")
 
 
-def test_a_stream_is_larger_than_what_is_held_of_it(office: Office, talk: Path) -> None:
+def test_a_stream_is_larger_than_what_is_held_of_it(secured: DaemonWithKeys, talk: Path) -> None:
     """Ten times what may be under way, to a daemon that writes as fast as it can; by asyncio, where a task may be cancelled."""
     content = talk.read_bytes()
 
     async def run() -> None:
-        async with subtitle.aio.AsyncClient(office.endpoint, office.ann, timeout_s=20.0) as client:
+        async with subtitle.aio.AsyncClient(secured.endpoint, secured.ann, timeout_s=20.0) as client:
 
             async def noise() -> AsyncIterator[bytes]:
                 for _ in range(320):

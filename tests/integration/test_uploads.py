@@ -15,7 +15,7 @@ import media
 from daemon import Daemon, eventually
 from subtitle import messages as ms
 from subtitled.config import schema
-from wire_client import Sender, submit_of
+from wire_client import WireClient, submit_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,8 +37,8 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 
 @pytest.fixture
-def sender(daemon: Daemon) -> Iterator[Sender]:
-    with Sender(daemon.endpoint) as connected:
+def sender(daemon: Daemon) -> Iterator[WireClient]:
+    with WireClient(daemon.endpoint) as connected:
         yield connected
         for job in daemon.client.list(("receiving",)):
             daemon.client.cancel(job.id)
@@ -52,7 +52,7 @@ def spool(daemon: Daemon, job: str) -> list[str]:
         return []
 
 
-def ended(sender: Sender, job: str) -> ms.JobFacts:
+def ended(sender: WireClient, job: str) -> ms.JobFacts:
     return eventually(
         lambda: facts if (facts := sender.status(job)).state in {"done", "failed", "cancelled"} else None,
         f"job {job} ended",
@@ -60,7 +60,7 @@ def ended(sender: Sender, job: str) -> ms.JobFacts:
 
 
 def test_an_uploaded_file_comes_back_as_subtitles_and_leaves_nothing_behind(
-    daemon: Daemon, sender: Sender
+    daemon: Daemon, sender: WireClient
 ) -> None:
     facts = sender.upload(DEMO_ZH, "../../etc/演讲\x07.flac", options=ms.JobOptions(tag="first"))
     assert (facts.source, facts.tag, facts.size) == ("演讲_.flac", "first", len(DEMO_ZH))
@@ -71,7 +71,7 @@ def test_an_uploaded_file_comes_back_as_subtitles_and_leaves_nothing_behind(
     assert list(daemon.outbox.iterdir()) == []
 
 
-def test_the_same_file_is_the_same_job_unless_it_is_asked_for_again(sender: Sender) -> None:
+def test_the_same_file_is_the_same_job_unless_it_is_asked_for_again(sender: WireClient) -> None:
     options = ms.JobOptions(tag="twice")
     first = sender.upload(DEMO_ZH, options=options)
     sender.send(submit_of(90, DEMO_ZH, "other-name.flac", options=options))
@@ -86,10 +86,10 @@ def test_the_same_file_is_the_same_job_unless_it_is_asked_for_again(sender: Send
     }
 
 
-def test_an_upload_goes_on_over_another_connection(daemon: Daemon, sender: Sender) -> None:
+def test_an_upload_goes_on_over_another_connection(daemon: Daemon, sender: WireClient) -> None:
     first = sender.submit(NOISE)
     sender.send_to(first, NOISE, 3 * 2**20)
-    with Sender(daemon.endpoint) as other:
+    with WireClient(daemon.endpoint) as other:
         second = other.submit(NOISE)
         assert (second.job, second.offset) == (first.job, 3 * 2**20)
         sender.chunk(first, 3 * 2**20, b"late")
@@ -101,7 +101,7 @@ def test_an_upload_goes_on_over_another_connection(daemon: Daemon, sender: Sende
 def test_an_upload_goes_on_after_the_daemon_was_killed(tmp_path: Path) -> None:
     with Daemon(tmp_path) as daemon:
         daemon.start()
-        with Sender(daemon.endpoint) as sender:
+        with WireClient(daemon.endpoint) as sender:
             first = sender.submit(DEMO_ZH)
             sender.send_to(first, DEMO_ZH, 100_000)
             daemon.kill()
@@ -125,7 +125,7 @@ def test_a_job_survives_the_daemon_after_its_commit(tmp_path: Path) -> None:
     """What the client was told is so after a kill: the answer to Commit comes after fsync and the database."""
     with Daemon(tmp_path, uploads=schema.UploadsConfig(keep_done_s=0.0)) as daemon:
         daemon.start()
-        with Sender(daemon.endpoint) as sender:
+        with WireClient(daemon.endpoint) as sender:
             job = sender.upload(DEMO_ZH).id
             daemon.kill()
             daemon.start()
@@ -133,7 +133,7 @@ def test_a_job_survives_the_daemon_after_its_commit(tmp_path: Path) -> None:
             eventually(lambda: not spool(daemon, job), "the media is gone")
 
 
-def test_a_file_that_differs_from_its_hash_is_no_job(daemon: Daemon, sender: Sender) -> None:
+def test_a_file_that_differs_from_its_hash_is_no_job(daemon: Daemon, sender: WireClient) -> None:
     wrong = hashlib.sha256(b"something else").hexdigest()
     accepted = sender.submit(DEMO_ZH, sha256=wrong)
     sender.send_to(accepted, DEMO_ZH)
@@ -143,7 +143,7 @@ def test_a_file_that_differs_from_its_hash_is_no_job(daemon: Daemon, sender: Sen
     eventually(lambda: not spool(daemon, accepted.job), "its bytes are gone")
 
 
-def test_size_and_hash_may_be_told_at_the_end(sender: Sender) -> None:
+def test_size_and_hash_may_be_told_at_the_end(sender: WireClient) -> None:
     accepted = sender.submit(DEMO_ZH, size=None, sha256="", options=ms.JobOptions(tag="stream"))
     sender.send_to(accepted, DEMO_ZH)
     assert sender.refusal(ms.Commit(request=81, job=accepted.job)) == "BAD_FORMAT"
@@ -156,7 +156,7 @@ def test_size_and_hash_may_be_told_at_the_end(sender: Sender) -> None:
     assert sender.receive(ms.JobInfo).job.id == accepted.job
 
 
-def test_options_may_be_told_at_the_end_where_the_hash_is(sender: Sender) -> None:
+def test_options_may_be_told_at_the_end_where_the_hash_is(sender: WireClient) -> None:
     """A form in a browser has its other fields after the file as often as before it."""
     accepted = sender.submit(DEMO_ZH, size=None, sha256="", options=ms.JobOptions(tag="form", priority=1))
     sender.send_to(accepted, DEMO_ZH)
@@ -172,13 +172,13 @@ def test_options_may_be_told_at_the_end_where_the_hash_is(sender: Sender) -> Non
     assert sender.receive(ms.JobInfo).job.id == accepted.job
 
 
-def test_options_are_not_told_twice_where_the_hash_came_first(sender: Sender) -> None:
+def test_options_are_not_told_twice_where_the_hash_came_first(sender: WireClient) -> None:
     accepted = sender.submit(DEMO_ZH, options=ms.JobOptions(tag="twice-told"))
     sender.send_to(accepted, DEMO_ZH)
     assert sender.refusal(ms.Commit(request=85, job=accepted.job, options=ms.JobOptions())) == "BAD_FORMAT"
 
 
-def test_chunks_are_taken_in_order_and_within_what_was_announced(sender: Sender) -> None:
+def test_chunks_are_taken_in_order_and_within_what_was_announced(sender: WireClient) -> None:
     accepted = sender.submit(DEMO_ZH)
 
     def refused(offset: int, *blobs: bytes, job: str = accepted.job, request: int = accepted.request) -> str:
@@ -198,7 +198,7 @@ def test_chunks_are_taken_in_order_and_within_what_was_announced(sender: Sender)
     assert sender.commit(accepted.job).state != "receiving"
 
 
-def test_more_than_the_window_is_refused(sender: Sender) -> None:
+def test_more_than_the_window_is_refused(sender: WireClient) -> None:
     big = NOISE * 3
     accepted = sender.submit(big)
     # A chunk far beyond the window would be out of order too: the window is what a patient flood runs into.
@@ -218,7 +218,7 @@ def test_more_than_the_window_is_refused(sender: Sender) -> None:
 
 def test_limits_are_kept_and_named(tmp_path: Path) -> None:
     limits = schema.UploadsConfig(max_file_mb=64, max_spool_mb=96, max_open=4)
-    with Daemon(tmp_path, uploads=limits) as daemon, Sender(daemon.endpoint) as sender:
+    with Daemon(tmp_path, uploads=limits) as daemon, WireClient(daemon.endpoint) as sender:
         daemon.start()
         assert sender.refusal(submit_of(60, b"", size=65 * 2**20)) == "TOO_BIG"
         held = [sender.submit(bytes([n]) * 10, size=30 * 2**20) for n in range(3)]
@@ -233,7 +233,7 @@ def test_limits_are_kept_and_named(tmp_path: Path) -> None:
         sender.submit(b"five", size=30 * 2**20)
 
 
-def test_a_cancelled_upload_is_gone(daemon: Daemon, sender: Sender) -> None:
+def test_a_cancelled_upload_is_gone(daemon: Daemon, sender: WireClient) -> None:
     content = NOISE + b"another"
     accepted = sender.submit(content)
     sender.send_to(accepted, content, 2**20)
@@ -248,7 +248,9 @@ def test_a_cancelled_upload_is_gone(daemon: Daemon, sender: Sender) -> None:
     assert sender.submit(content).offset == 0
 
 
-def test_a_failed_file_is_kept_and_tried_again_when_it_is_sent_again(daemon: Daemon, sender: Sender) -> None:
+def test_a_failed_file_is_kept_and_tried_again_when_it_is_sent_again(
+    daemon: Daemon, sender: WireClient
+) -> None:
     job = sender.upload(NOISE[:5000], "noise.mp4").id
     failed = ended(sender, job)
     assert failed.state == "failed"
@@ -274,7 +276,7 @@ def test_a_failed_file_is_kept_and_tried_again_when_it_is_sent_again(daemon: Dae
 
 def test_what_is_silent_for_too_long_is_given_up_and_its_bytes_reclaimed(tmp_path: Path) -> None:
     limits = schema.UploadsConfig(idle_s=1.0, keep_failed_s=0.0)
-    with Daemon(tmp_path, uploads=limits) as daemon, Sender(daemon.endpoint) as sender:
+    with Daemon(tmp_path, uploads=limits) as daemon, WireClient(daemon.endpoint) as sender:
         daemon.start()
         accepted = sender.submit(NOISE)
         sender.send_to(accepted, NOISE, 2**20)
@@ -302,7 +304,7 @@ def test_leftovers_of_a_killed_daemon_are_removed(tmp_path: Path) -> None:
         eventually(lambda: not orphan.exists(), "the orphan is gone")
 
 
-def test_a_file_on_the_server_is_submitted_by_its_path(daemon: Daemon, sender: Sender) -> None:
+def test_a_file_on_the_server_is_submitted_by_its_path(daemon: Daemon, sender: WireClient) -> None:
     folder = daemon.folder / "media"
     (folder / "talk.flac").write_bytes(DEMO_ZH)
     secret = daemon.folder / "secret.flac"
@@ -344,11 +346,13 @@ def test_a_file_on_the_server_is_submitted_by_its_path(daemon: Daemon, sender: S
         (ms.JobOptions(layout=ms.LayoutOptions(gap_ms=900, chain_ms=100)), "BAD_FORMAT"),
     ],
 )
-def test_what_cannot_be_done_is_refused_at_once(sender: Sender, options: ms.JobOptions, code: str) -> None:
+def test_what_cannot_be_done_is_refused_at_once(
+    sender: WireClient, options: ms.JobOptions, code: str
+) -> None:
     assert sender.refusal(submit_of(10, DEMO_ZH, options=options)) == code
 
 
-def test_a_job_finds_speech_by_its_own_settings(daemon: Daemon, sender: Sender, tmp_path: Path) -> None:
+def test_a_job_finds_speech_by_its_own_settings(daemon: Daemon, sender: WireClient, tmp_path: Path) -> None:
     deaf = ms.JobOptions(vad=ms.VadOptions(threshold=0.999999), tag="deaf")
     talk = media.write_sound(tmp_path / "talk.flac", media.speech(8)).read_bytes()
     heard = sender.upload(talk).id

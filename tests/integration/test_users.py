@@ -15,11 +15,11 @@ import pytest
 import zmq
 
 from daemon import eventually
-from daemon_with_keys import Office
+from daemon_with_keys import DaemonWithKeys
 from subtitle import messages as ms
 from subtitle.keys import new_pair
 from subtitled.config.load import to_toml
-from wire_client import Sender, submit_of
+from wire_client import WireClient, submit_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,23 +28,23 @@ DEMO_ZH = (files("subtitled") / "demo" / "demo-zh.flac").read_bytes()
 
 
 @pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
-    running = Office(tmp_path_factory.mktemp("office"))
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonWithKeys]:
+    running = DaemonWithKeys(tmp_path_factory.mktemp("secured"))
     yield running
     running.daemon.close()
 
 
-def welcome(sender: Sender) -> ms.Welcome:
+def welcome(sender: WireClient) -> ms.Welcome:
     sender.send(ms.Hello(request=sender.number()))
     return sender.receive(ms.Welcome)
 
 
-def test_a_key_file_is_its_owners_alone_and_never_overwritten(office: Office) -> None:
-    path = office.daemon.folder / "ann.toml"
+def test_a_key_file_is_its_owners_alone_and_never_overwritten(secured: DaemonWithKeys) -> None:
+    path = secured.daemon.folder / "ann.toml"
     assert path.stat().st_mode & 0o777 == 0o600
-    assert (office.daemon.folder / "state" / "server.key").stat().st_mode & 0o777 == 0o600
+    assert (secured.daemon.folder / "state" / "server.key").stat().st_mode & 0o777 == 0o600
     command = [sys.executable, "-m", "subtitled", "keys", "new", "cat", "-o", str(path)]
-    command += ["--config", str(office.daemon.config_file)]
+    command += ["--config", str(secured.daemon.config_file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "exists already" in done.stderr
@@ -56,9 +56,9 @@ def test_a_key_file_is_its_owners_alone_and_never_overwritten(office: Office) ->
         "new",
         "ann",
         "--config",
-        str(office.daemon.config_file),
+        str(secured.daemon.config_file),
     ]
-    done = subprocess.run(again, capture_output=True, text=True, check=False, cwd=office.daemon.folder)
+    done = subprocess.run(again, capture_output=True, text=True, check=False, cwd=secured.daemon.folder)
     assert done.returncode == 1
     assert "in the configuration already" in done.stderr
     bad = [
@@ -69,25 +69,25 @@ def test_a_key_file_is_its_owners_alone_and_never_overwritten(office: Office) ->
         "new",
         "../x",
         "--config",
-        str(office.daemon.config_file),
+        str(secured.daemon.config_file),
     ]
     assert subprocess.run(bad, capture_output=True, check=False).returncode == 2
 
 
-def test_the_server_knows_who_speaks(office: Office) -> None:
-    with Sender(office.endpoint, office.ann) as ann, Sender(office.endpoint, office.root) as root:
+def test_the_server_knows_who_speaks(secured: DaemonWithKeys) -> None:
+    with WireClient(secured.endpoint, secured.ann) as ann, WireClient(secured.endpoint, secured.root) as root:
         assert (welcome(ann).user, welcome(ann).role) == ("ann", "user")
         assert (welcome(root).user, welcome(root).role) == ("root", "admin")
-    with Sender(office.daemon.endpoint) as local:
+    with WireClient(secured.daemon.endpoint) as local:
         assert (welcome(local).user, welcome(local).role) == ("", "admin")
 
 
-def test_users_do_not_see_each_others_jobs(office: Office) -> None:
+def test_users_do_not_see_each_others_jobs(secured: DaemonWithKeys) -> None:
     with (
-        Sender(office.endpoint, office.ann) as ann,
-        Sender(office.endpoint, office.ben) as ben,
-        Sender(office.endpoint, office.ben) as watching,
-        Sender(office.endpoint, office.root) as root,
+        WireClient(secured.endpoint, secured.ann) as ann,
+        WireClient(secured.endpoint, secured.ben) as ben,
+        WireClient(secured.endpoint, secured.ben) as watching,
+        WireClient(secured.endpoint, secured.root) as root,
     ):
         watching.send(ms.Watch(request=1000, after_seq=0))
         accepted = ann.submit(DEMO_ZH, "secret-plan.flac")
@@ -127,63 +127,66 @@ def test_users_do_not_see_each_others_jobs(office: Office) -> None:
         assert root.status(job).source == "secret-plan.flac"
 
 
-def test_an_unknown_key_gets_no_answer_and_is_counted(office: Office) -> None:
-    before = office.daemon.scrape()["subtitled_refused_keys_total"]
+def test_an_unknown_key_gets_no_answer_and_is_counted(secured: DaemonWithKeys) -> None:
+    before = secured.daemon.scrape()["subtitled_refused_keys_total"]
     public, secret = new_pair()
-    stranger = msgspec.structs.replace(office.ann, public=public, secret=secret)
-    with Sender(office.endpoint, stranger) as sender, Sender(office.endpoint) as without:
+    stranger = msgspec.structs.replace(secured.ann, public=public, secret=secret)
+    with WireClient(secured.endpoint, stranger) as sender, WireClient(secured.endpoint) as without:
         for nobody in (sender, without):
             nobody.send(ms.Hello(request=1))
         assert sender.is_silent(1000)
         assert without.is_silent(300)
-    eventually(lambda: office.daemon.scrape()["subtitled_refused_keys_total"] > before, "it is counted")
-    with Sender(office.endpoint, office.ann) as ann:
+    eventually(lambda: secured.daemon.scrape()["subtitled_refused_keys_total"] > before, "it is counted")
+    with WireClient(secured.endpoint, secured.ann) as ann:
         assert welcome(ann).user == "ann"
 
 
-def test_a_server_with_another_key_is_not_trusted(office: Office) -> None:
-    wrong = msgspec.structs.replace(office.ann, server=new_pair()[0])
-    with Sender(office.endpoint, wrong) as sender:
+def test_a_server_with_another_key_is_not_trusted(secured: DaemonWithKeys) -> None:
+    wrong = msgspec.structs.replace(secured.ann, server=new_pair()[0])
+    with WireClient(secured.endpoint, wrong) as sender:
         sender.send(ms.Hello(request=1))
         assert sender.is_silent(1000)
 
 
-def test_a_chosen_routing_id_is_refused_where_there_are_users(office: Office) -> None:
+def test_a_chosen_routing_id_is_refused_where_there_are_users(secured: DaemonWithKeys) -> None:
     """Else one user could take the identity to which the answers of another go."""
-    with Sender(office.endpoint, office.ann) as ann:
-        ann.socket.disconnect(office.endpoint)
+    with WireClient(secured.endpoint, secured.ann) as ann:
+        ann.socket.disconnect(secured.endpoint)
         ann.socket.setsockopt(zmq.ROUTING_ID, b"ben's")
-        ann.socket.connect(office.endpoint)
+        ann.socket.connect(secured.endpoint)
         ann.send(ms.Hello(request=1))
         assert ann.receive(ms.Error).code == "BAD_FORMAT"
 
 
-def test_paths_on_the_server_are_for_its_local_socket(office: Office) -> None:
-    with Sender(office.endpoint, office.root) as root:
+def test_paths_on_the_server_are_for_its_local_socket(secured: DaemonWithKeys) -> None:
+    with WireClient(secured.endpoint, secured.root) as root:
         assert root.refusal(ms.Submit(request=1, path="/etc/passwd")) == "FORBIDDEN"
 
 
 def test_a_key_that_is_taken_off_the_list_is_not_answered_any_more(tmp_path: Path) -> None:
-    office = Office(tmp_path)
+    secured = DaemonWithKeys(tmp_path)
     try:
-        with Sender(office.endpoint, office.ann) as ann, Sender(office.endpoint, office.ben) as ben:
+        with (
+            WireClient(secured.endpoint, secured.ann) as ann,
+            WireClient(secured.endpoint, secured.ben) as ben,
+        ):
             assert welcome(ann).user == "ann"
-            office.allow(*office.clients[1:])
-            os.kill(office.daemon.pid, signal.SIGHUP)
-            office.daemon.wait_for_log("schema.loaded")
+            secured.allow(*secured.clients[1:])
+            os.kill(secured.daemon.pid, signal.SIGHUP)
+            secured.daemon.wait_for_log("config.loaded")
             ann.send(ms.Hello(request=1))
             assert ann.is_silent(500)
             assert welcome(ben).user == "ben"
     finally:
-        office.daemon.close()
+        secured.daemon.close()
 
 
-def test_a_reload_that_leaves_an_open_port_without_keys_is_refused(office: Office) -> None:
+def test_a_reload_that_leaves_an_open_port_without_keys_is_refused(secured: DaemonWithKeys) -> None:
     changed = msgspec.structs.replace(
-        office.daemon.config,
-        listen=msgspec.structs.replace(office.daemon.config.listen, clients=("tcp://0.0.0.0:7000",)),
+        secured.daemon.config,
+        listen=msgspec.structs.replace(secured.daemon.config.listen, clients=("tcp://0.0.0.0:7000",)),
     )
-    path = office.daemon.folder / "open.toml"
+    path = secured.daemon.folder / "open.toml"
     path.write_text(to_toml(changed), "utf-8")
     command = [sys.executable, "-m", "subtitled", "config", "check", "--config", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -191,8 +194,8 @@ def test_a_reload_that_leaves_an_open_port_without_keys_is_refused(office: Offic
     assert "subtitled keys new NAME" in done.stderr
 
 
-def test_the_same_submit_of_two_clients_is_two_uploads(office: Office) -> None:
-    with Sender(office.endpoint, office.ann) as ann, Sender(office.endpoint, office.root) as root:
+def test_the_same_submit_of_two_clients_is_two_uploads(secured: DaemonWithKeys) -> None:
+    with WireClient(secured.endpoint, secured.ann) as ann, WireClient(secured.endpoint, secured.root) as root:
         content = DEMO_ZH + b"tail"
         first, second = ann.submit(content), root.submit(content)
         assert first.job != second.job
@@ -203,20 +206,20 @@ def test_the_same_submit_of_two_clients_is_two_uploads(office: Office) -> None:
         assert ann.refusal(submit_of(6, content, options=ms.JobOptions(language="?"))) == "BAD_FORMAT"
 
 
-def test_the_logs_level_is_an_admins_to_change(office: Office) -> None:
-    with Sender(office.endpoint, office.ann) as ann, Sender(office.endpoint, office.root) as root:
+def test_the_logs_level_is_an_admins_to_change(secured: DaemonWithKeys) -> None:
+    with WireClient(secured.endpoint, secured.ann) as ann, WireClient(secured.endpoint, secured.root) as root:
         assert ann.refusal(ms.SetLogLevel(request=1, level="debug")) == "FORBIDDEN"
         assert ann.refusal(ms.SetLogLevel(request=2)) == "FORBIDDEN"
         root.send(ms.SetLogLevel(request=3, level="debug"))
         answer = root.receive(ms.LogLevel)
         assert (answer.level, answer.before) == ("debug", "info")
-        office.daemon.wait_for_log("log.level", to="debug", before="info", by="root")
+        secured.daemon.wait_for_log("log.level", to="debug", before="info", by="root")
     subtitle = str(Path(sys.executable).with_name("subtitle"))
-    command = [subtitle, "admin", "log-level", "--server", office.daemon.endpoint]
+    command = [subtitle, "admin", "log-level", "--server", secured.daemon.endpoint]
     told = [
         subprocess.run([*command, *level], capture_output=True, text=True, check=True).stdout
         for level in ((), ("error",), ("info",))
     ]
     assert told == ["debug\n", "error, before: debug\n", "info, before: error\n"]
-    levels = [(line["to"], line["before"]) for line in office.daemon.log("log.level")]
+    levels = [(line["to"], line["before"]) for line in secured.daemon.log("log.level")]
     assert levels == [("debug", "info"), ("error", "debug"), ("info", "error")]
