@@ -1,11 +1,13 @@
-"""What the model cannot be sure of is decoded again, told and counted: damaged recordings, default settings, the real path.
+"""A doubtful result is decoded again, logged and counted: damaged recordings, a real daemon and the demo model.
 
 `tools/demo_model/recordings.py` made them: a scratched disc that repeats a word thirty times, and a sentence that is
-played too slowly.
+played too slowly. Results differ in the last bits from CPU to CPU; the tests hold for all of them
+(`MKL_ENABLE_INSTRUCTIONS=AVX2` or `SSE4_2`, `CT2_FORCE_CPU_ISA=GENERIC`).
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,25 +22,28 @@ if TYPE_CHECKING:
 
     from subtitled.core.transcription import DecodingDecision
 
-CAUSES = {"skipping": "compression_ratio", "slow": "log_prob"}
-"""By what measure each is doubted at first."""
-TEMPERATURES = schema.DecodingConfig().temperatures
-SURE = "demo"
+REASONS = {"skipping": "compression_ratio", "slow": "log_prob"}
+"""The measure by which the first result of each recording looks wrong."""
+# On one CPU or another the slow recording has -1.10 to -0.95, the good one at least -0.1: the default, -1, is too close.
+DECODING = schema.DecodingConfig(log_prob_threshold=-0.5)
+TEMPERATURES = DECODING.temperatures
+GOOD = "demo"
 
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """Run a daemon as anybody would, and give it a good recording and the damaged ones."""
+    """Run a daemon with a good recording and the damaged ones in its inbox."""
     with Daemon(
         tmp_path_factory.mktemp("daemon"),
         inboxes=(InboxFolder(options={"language": "en"}),),
         segments=schema.SegmentsConfig(),
+        decoding=DECODING,
     ) as running:
-        running.drop(media.DEMO / "demo.flac", f"{SURE}.flac")
-        for name in CAUSES:
+        running.drop(media.DEMO / "demo.flac", f"{GOOD}.flac")
+        for name in REASONS:
             running.drop(media.DAMAGED / f"{name}.flac", f"{name}.flac")
         running.start()
-        jobs = running.wait_for_jobs(1 + len(CAUSES))
+        jobs = running.wait_for_jobs(1 + len(REASONS))
         assert {job.state for job in jobs} == {"done"}
         yield running
 
@@ -52,28 +57,31 @@ def text(daemon: Daemon, name: str) -> str:
     return "".join(phrase.text for phrase in phrases)
 
 
-def test_of_a_good_recording_the_model_is_sure(daemon: Daemon) -> None:
-    assert decisions(daemon, SURE) == []
+def test_a_good_recording_is_decoded_once(daemon: Daemon) -> None:
+    assert decisions(daemon, GOOD) == []
 
 
-@pytest.mark.parametrize("name", CAUSES)
-def test_a_damaged_one_is_decoded_again_and_the_output_says_why(daemon: Daemon, name: str) -> None:
+@pytest.mark.parametrize("name", REASONS)
+def test_a_damaged_recording_is_decoded_again_and_the_output_says_why(daemon: Daemon, name: str) -> None:
     told = decisions(daemon, name)
     assert (told[0].verdict, told[0].cause, told[0].temperature) == (
         DecisionKind.FALLBACK,
-        CAUSES[name],
+        REASONS[name],
         TEMPERATURES[1],
     )
     tried = [one.temperature for one in told if one.verdict == DecisionKind.FALLBACK]
-    assert tried == list(TEMPERATURES[1 : 1 + len(tried)]), "one temperature after the other"
+    firsts = [at for at, temperature in enumerate(tried) if temperature == TEMPERATURES[1]]
+    for first, end in pairwise([*firsts, len(tried)]):
+        window = tried[first:end]
+        assert window == list(TEMPERATURES[1 : 1 + len(window)]), "one temperature after the other"
 
 
-def test_each_second_try_is_counted_by_its_cause(daemon: Daemon) -> None:
+def test_each_fallback_is_counted_by_its_cause(daemon: Daemon) -> None:
     counted = daemon.scrape()
-    for cause in set(CAUSES.values()):
+    for cause in set(REASONS.values()):
         told = sum(
             one.verdict == DecisionKind.FALLBACK and (one.cause, one.temperature) == (cause, TEMPERATURES[1])
-            for name in CAUSES
+            for name in REASONS
             for one in decisions(daemon, name)
         )
         labels = f'cause="{cause}",temperature="{TEMPERATURES[1]}"'
@@ -81,7 +89,7 @@ def test_each_second_try_is_counted_by_its_cause(daemon: Daemon) -> None:
 
 
 def test_a_loop_does_not_reach_the_subtitles(daemon: Daemon) -> None:
-    """The word is there, not thirty times, and the decision is told."""
+    """The word is there, but not thirty times, and the decision is in the output."""
     said = text(daemon, "skipping")
     assert said.startswith("The train from the station to the beach leaves at nine")
     assert said.count("nine") <= schema.DecodingConfig().max_repeats

@@ -1,17 +1,20 @@
-"""What is taken of a text that says one thing again and again, and what looks wrong at all."""
+"""Which results look wrong, and which result replaces one that does."""
 
 from __future__ import annotations
 
+from dataclasses import fields
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from faster_whisper.transcribe import TranscriptionOptions
 
-from subtitled.asr.fallback import DecodingAttempt, cut_loop, loop_end
+from subtitled.asr.fallback import DecodingAttempt, decode_again, measured
 
-END_OF_TEXT = 1000
+if TYPE_CHECKING:
+    from subtitled.core.transcription import DecodingDecision
+
 OPTIONS: Any = SimpleNamespace(
     compression_ratio_threshold=2.4, log_prob_threshold=-1.0, no_speech_threshold=0.6
 )
@@ -43,57 +46,65 @@ def test_results_are_judged_as_faster_whisper_does(
     assert (made.doubt(OPTIONS), made.is_silence(OPTIONS)) == (doubt, is_silence)
 
 
-@pytest.mark.parametrize(
-    ("text", "kept"),
-    [
-        ("aaaa", "a"),
-        ("abababab", "ab"),
-        ("abcabcabcabca", "abc"),
-        ("xabababab", "xab"),
-        ("xyzabababab", "xyzab"),
-        ("aaa", None),
-        ("ababab", None),
-        ("abcdefgh", None),
-        ("the way it was aaaa", None),
-        ("", None),
-        ("a", None),
-    ],
-)
-def test_a_loop_is_cut_to_its_first_round(text: str, kept: str | None) -> None:
-    end = loop_end([ord(letter) for letter in text], 4)
-    assert (None if end is None else text[:end]) == kept
+class Letters:
+    """A tokenizer whose tokens are the code points of letters, and 1000 and above timestamps."""
+
+    eot = 1000
+
+    def decode(self, tokens: list[int]) -> str:
+        """Return the text of some tokens."""
+        return "".join(chr(token) for token in tokens if token < self.eot)
 
 
-@given(st.lists(st.integers(0, 5), max_size=12), st.lists(st.integers(0, 5), min_size=1, max_size=8))
-def test_what_is_repeated_most_of_the_time_is_said_once(before: list[int], unit: list[int]) -> None:
-    tokens = [*before, *unit * (4 + 2 * len(before))]
-    end = loop_end(tokens, 4)
-    assert end is not None
-    assert end <= len(before) + len(unit)
-    assert loop_end(tokens[:end], 4) in {None, *range(end)}
+class FakeModel:
+    """Gives one text after the other, whatever it is asked to decode."""
+
+    def __init__(self, *texts: str) -> None:
+        self.model = self
+        self.time_precision = 0.02
+        self._texts = iter(texts)
+
+    def encode(self, window: np.ndarray) -> np.ndarray:
+        """Return what `generate` is given."""
+        return window
+
+    def generate(self, *_: Any, **__: Any) -> list[Any]:
+        """Return the result of one window: the next text."""
+        tokens = [ord(letter) for letter in next(self._texts)]
+        return [SimpleNamespace(sequences_ids=[tokens], scores=[-0.1], no_speech_prob=0.0)]
 
 
-@given(st.lists(st.integers(0, 50), unique=True, max_size=40))
-def test_a_text_without_repetition_is_left_alone(tokens: list[int]) -> None:
-    assert loop_end(tokens, 2) is None
+def decoded(*texts: str) -> tuple[str, DecodingAttempt, list[DecodingDecision]]:
+    """Return the text used for a window for which the model gives `texts`, one at each temperature."""
+    first, *others = texts
+    model: Any = FakeModel(*others)
+    tokenizer: Any = Letters()
+    options: Any = TranscriptionOptions(
+        **{field.name: None for field in fields(TranscriptionOptions)}
+        | {"temperatures": [0.2 * at for at in range(len(texts))], "length_penalty": 1.0, "best_of": 5}
+        | {"max_initial_timestamp": 1.0, **vars(OPTIONS)}
+    )
+    tokens = [ord(letter) for letter in first]
+    result = SimpleNamespace(sequences_ids=[tokens], scores=[-0.1], no_speech_prob=0.0)
+    made = measured(result, tokenizer, options, 0.0)
+    taken, decisions = decode_again(model, np.zeros(3, np.float32), [], tokenizer, made, options)
+    return tokenizer.decode(taken.tokens), taken, decisions
 
 
-def part(start: float, end: float, *tokens: int) -> dict[str, Any]:
-    return {"seek": 0, "start": start, "end": end, "tokens": list(tokens)}
+CHORUS = "let us go fishing in the brook " * 5
+LOOP = "nine " * 40
 
 
-def test_the_times_of_what_is_kept_stay() -> None:
-    parts = [
-        part(0, 1, END_OF_TEXT + 1, 7, 8, END_OF_TEXT + 50),
-        *(part(i, i + 1, 7, 8) for i in range(1, 5)),
-    ]
-    assert cut_loop(parts, END_OF_TEXT, 4) == parts[:1]
+def test_a_repetition_that_comes_back_word_for_word_is_a_refrain() -> None:
+    """No other temperature is tried; the text counts as sure, with the temperature at which it was first decoded."""
+    text, taken, decisions = decoded(CHORUS, CHORUS.title(), "something else")
+    assert (text, taken.temperature, taken.doubt(OPTIONS)) == (CHORUS, 0.0, None)
+    assert [decision.temperature for decision in decisions] == [0.2]
 
 
-def test_a_loop_inside_one_part_is_cut_inside_it() -> None:
-    assert cut_loop([part(0, 9, 1, *[7, 8] * 9)], END_OF_TEXT, 4) == [part(0, 9, 1, 7, 8)]
-
-
-def test_what_does_not_loop_is_not_cut() -> None:
-    assert cut_loop([part(0, 1, 7, 8), part(1, 2, 7, 9)], END_OF_TEXT, 2) is None
-    assert cut_loop([], END_OF_TEXT, 4) is None
+@pytest.mark.parametrize("others", [("nine " * 41, "nine " * 52), (LOOP, LOOP)])
+def test_a_repetition_without_end_is_no_refrain(others: tuple[str, ...]) -> None:
+    """It has another number of rounds each time, or more than fit into a song."""
+    _, taken, decisions = decoded(LOOP, *others)
+    assert taken.doubt(OPTIONS) == "compression_ratio"
+    assert len(decisions) == 2

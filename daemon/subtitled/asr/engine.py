@@ -17,8 +17,9 @@ from msgspec.structs import replace
 
 from subtitle.messages import WordTimestamps
 from subtitled.asr.alignment import AlignmentWindow, keep_edges, needs_words, time_words
-from subtitled.asr.fallback import DecodingAttempt, cut_loop, decode_again, measured
+from subtitled.asr.fallback import DecodingAttempt, decode_again, measured, spelling
 from subtitled.asr.faster_whisper_compat import generate, is_out_of_memory, options_of
+from subtitled.asr.loops import cut_loops
 from subtitled.asr.prompts import PromptBuilder, PromptRequest
 from subtitled.config.layout_limits import LayoutLimits, limits_for
 from subtitled.config.schema import DecodingConfig
@@ -269,7 +270,7 @@ class Engine:
         if start < seek < state.seek:
             state.seek = seek
         if self._decoding.max_repeats and taken.doubt(options) == "compression_ratio":
-            cut = cut_loop(raw.parts, tokenizer.eot, self._decoding.max_repeats)
+            cut = cut_loops(raw.parts, spelling(tokenizer), tokenizer.eot, self._decoding.max_repeats)
             if cut is not None:
                 raw.parts = cut
                 state.decisions.append(_decision(DecisionKind.LOOP, "repetition", taken))

@@ -1,18 +1,20 @@
-"""When a window's result looks wrong, and what is taken in its place: the rules of `WhisperModel.transcribe`.
+"""When a window's result looks wrong, and which other result replaces it: the rules of `WhisperModel.transcribe`.
 
-Of those one is our own: a text that still says one thing again and again after the last fallback is cut.
+One rule is added: a repetition that another temperature gives as well is a refrain, and is accepted.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from subtitled.asr.faster_whisper_compat import compression_ratio, generate
+from subtitled.asr.loops import find_loop
 from subtitled.core.transcription import DecisionKind, DecodingDecision
 
 if TYPE_CHECKING:
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
     from faster_whisper.tokenizer import Tokenizer
     from faster_whisper.transcribe import TranscriptionOptions
 
-MAX_LOOP_TOKENS = 64
-"""Longest sentence that is looked for when it is repeated; some 40 words."""
+MAX_REFRAIN_ROUNDS = 8
+"""A repetition of more rounds in one window is a loop, whatever other temperatures give."""
 
 
 class DecodingAttempt(Struct, frozen=True):
@@ -34,6 +36,8 @@ class DecodingAttempt(Struct, frozen=True):
     ratio: float
     """How much shorter zlib makes the text."""
     temperature: float
+    is_refrain: bool = False
+    """Its text repeats itself, and another temperature gave the same text."""
 
     @property
     def tokens(self) -> list[int]:
@@ -42,16 +46,16 @@ class DecodingAttempt(Struct, frozen=True):
         return tokens
 
     def doubt(self, options: TranscriptionOptions) -> str | None:
-        """Return the measure by which the result looks wrong; None when it does not, or when nobody speaks."""
+        """Return the measure by which the result looks wrong; None where it looks right, or there is no speech."""
         is_improbable = self.logprob < options.log_prob_threshold
         if is_improbable and self.result.no_speech_prob > options.no_speech_threshold:
             return None
-        if self.ratio > options.compression_ratio_threshold:
+        if self.ratio > options.compression_ratio_threshold and not self.is_refrain:
             return "compression_ratio"
         return "log_prob" if is_improbable else None
 
     def is_silence(self, options: TranscriptionOptions) -> bool:
-        """Say whether nobody speaks here."""
+        """Return whether there is no speech in the window."""
         is_sure = self.logprob > options.log_prob_threshold
         return self.result.no_speech_prob > options.no_speech_threshold and not is_sure
 
@@ -73,10 +77,10 @@ def decode_again(
     first: DecodingAttempt,
     options: TranscriptionOptions,
 ) -> tuple[DecodingAttempt, list[DecodingDecision]]:
-    """Return what is to be taken for a window whose first result may look wrong, and what was decided on the way.
+    """Return the result to use for a window whose first result may look wrong, and the decisions taken.
 
-    It is decoded alone at one temperature after the other until a result looks right; where none does, the most
-    probable one counts, of those that do not repeat themselves if there are any, at the last temperature.
+    The window is decoded alone at one temperature after the other until a result looks right. Where none does, it is
+    the most probable one of those that do not repeat themselves, else of all, reported with the last temperature.
     """
     attempts = [first]
     decisions: list[DecodingDecision] = []
@@ -88,8 +92,8 @@ def decode_again(
         if encoded is None:
             import ctranslate2
 
-            # An attempt at the same text for the same audio. It is no promise: CTranslate2 was seen to sample
-            # differently under one seed once its threads had begun.
+            # Meant to give the same text for the same audio. CTranslate2 was seen to sample differently under one seed
+            # once its threads had started.
             ctranslate2.set_random_seed(zlib.crc32(np.ascontiguousarray(window).tobytes()) & 0x7FFFFFFF)
             encoded = model.encode(window)
         [result] = generate(model, encoded, [prompt], options, temperature)
@@ -97,42 +101,43 @@ def decode_again(
         decisions.append(
             DecodingDecision(verdict=DecisionKind.FALLBACK, cause=cause, temperature=temperature)
         )
+        if cause == "compression_ratio" and (refrain := _refrain(attempts, tokenizer)) is not None:
+            return refrain, decisions
     if attempts[-1].doubt(options) is None:
         return attempts[-1], decisions
     calm = [attempt for attempt in attempts if attempt.ratio <= options.compression_ratio_threshold]
     best = max(calm or attempts, key=lambda attempt: attempt.logprob)
-    return DecodingAttempt(best.result, best.logprob, best.ratio, attempts[-1].temperature), decisions
+    return replace(best, temperature=attempts[-1].temperature), decisions
 
 
-def loop_end(tokens: Sequence[int], repeats: int) -> int | None:
-    """Return how many of `tokens` to keep where the rest says their end again; None where nothing loops.
+def spelling(tokenizer: Tokenizer) -> Callable[[int], str]:
+    """Return a function from a token to what counts of it when words are compared: letters and digits, without case.
 
-    A loop is the same run of tokens at least `repeats` times one after the other, up to the end of the text (whose last
-    round may be broken off), and it is more than half of the text.
+    A token that is a part of a character stands for itself.
     """
-    for size in range(1, min(MAX_LOOP_TOKENS, len(tokens) // max(2, repeats)) + 1):
-        start = len(tokens) - size
-        while start > 0 and tokens[start - 1] == tokens[start - 1 + size]:
-            start -= 1
-        looped = len(tokens) - start
-        if looped >= repeats * size and 2 * looped > len(tokens):
-            return start + size
-    return None
+
+    def spell(token: int) -> str:
+        text = tokenizer.decode([token])
+        if "\ufffd" in text:
+            return f"<{token}>"
+        return "".join(char for char in text.casefold() if char.isalnum())
+
+    return spell
 
 
-def cut_loop(parts: list[dict[str, Any]], end_of_text: int, repeats: int) -> list[dict[str, Any]] | None:
-    """Return the timed parts of a window up to the end of the first round of a loop; None where nothing loops.
+def _refrain(attempts: Sequence[DecodingAttempt], tokenizer: Tokenizer) -> DecodingAttempt | None:
+    """Return the earliest attempt that repeats itself as the last one does, word for word; None where none does.
 
-    Tokens from `end_of_text` on (timestamps) do not count.
+    A loop goes on for an arbitrary number of rounds, or until there is no room for more tokens.
     """
-    spoken = [[token for token in part["tokens"] if token < end_of_text] for part in parts]
-    left = loop_end([token for tokens in spoken for token in tokens], repeats)
-    if left is None:
+    spell = spelling(tokenizer)
+
+    def words(attempt: DecodingAttempt) -> list[str]:
+        return [word for token in attempt.tokens if token < tokenizer.eot and (word := spell(token))]
+
+    last = words(attempts[-1])
+    loop = find_loop(last, 2)
+    if loop is None or loop.rounds > MAX_REFRAIN_ROUNDS:
         return None
-    kept = []
-    for part, tokens in zip(parts, spoken, strict=True):
-        if left <= 0:
-            break
-        kept.append(part if len(tokens) <= left else {**part, "tokens": tokens[:left]})
-        left -= len(tokens)
-    return kept
+    same = next((attempt for attempt in attempts[:-1] if words(attempt) == last), None)
+    return None if same is None else replace(same, is_refrain=True)
