@@ -113,7 +113,7 @@ def test_wrong_usage_is_told(stored: Path, words: list[str], status: int, messag
     ("content", "message"),
     [
         (b"{}", "is not a transcript (Object missing required field `source`)"),
-        (b"1\n00:00", "is no transcript"),
+        (b"1\n00:00", "is not a transcript"),
         (
             render("json", msgspec.structs.replace(transcript(), version=9)),
             "has version 9, this release knows up to",

@@ -41,7 +41,7 @@ ALLOWED = {
     "media": "config core files log output runtime",
     "inboxes": "asr config core files log media output storage",
     "workers": "asr config core log media network observability runtime storage systemd",
-    "hooks": "config core log output runtime storage",
+    "hooks": "config core log runtime storage",
     "api": "config core cues files inboxes log media network observability output runtime storage workers",
     "ray": "config log network runtime workers",
     "http": "config core cues",
