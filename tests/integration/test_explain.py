@@ -64,13 +64,13 @@ def explained(root: Path, name: str, **inbox: object) -> Explanation:
     return explain(str(root / "in" / name), schema.Config(inbox=(folder,), state=state))
 
 
-def test_a_file_in_no_inbox_is_not_taken(root: Path) -> None:
+def test_file_in_no_inbox_is_not_accepted(root: Path) -> None:
     found = explained(root, "../talk.mp4")
     assert not found.is_taken
     assert str(root / "in") in found.cause
 
 
-def test_what_would_be_written_is_named(root: Path) -> None:
+def test_outputs_that_would_be_written_are_named(root: Path) -> None:
     (root / "in" / "talk.mp4").touch()
     found = explained(root, "talk.mp4", formats=("srt", "ass"), flags=("forced", "sdh"), language="jw")
     assert found.is_taken
@@ -82,7 +82,7 @@ def test_what_would_be_written_is_named(root: Path) -> None:
     assert explained(root, "talk.mp4").outputs == (str(root / "out/talk.LANGUAGE.srt"),)
 
 
-def test_a_name_that_is_somebody_elses_is_not_used(root: Path) -> None:
+def test_name_of_another_file_is_not_used(root: Path) -> None:
     (root / "in" / "talk.mp4").touch()
     (root / "in" / "talk.en.srt").write_bytes(b"mine")
     found = explained(root, "talk.mp4", language="en", output="beside", after="keep")
@@ -105,14 +105,14 @@ def test_subtitle_files_and_tracks_are_found(root: Path) -> None:
     assert anything.then == "left where it is"
 
 
-def test_a_file_that_is_no_media_says_so(root: Path) -> None:
+def test_unreadable_media_file_is_explained(root: Path) -> None:
     (root / "in" / "talk.mp4").write_bytes(b"nothing")
     found = explained(root, "talk.mp4", skip_existing="any")
     assert "not media" in found.unreadable
     assert found.unreadable in told(found)
 
 
-def test_an_unfinished_database_is_not_made(root: Path) -> None:
+def test_missing_database_is_not_created(root: Path) -> None:
     (root / "in" / "talk.mp4").touch()
     explained(root, "talk.mp4")
     assert not (root / "state").exists()
@@ -156,7 +156,7 @@ def cause(daemon: Daemon, path: Path) -> str:
     return job.cause
 
 
-def test_files_that_have_subtitles_are_needless(daemon: Daemon) -> None:
+def test_files_with_subtitles_are_skipped(daemon: Daemon) -> None:
     assert "beside.fr.vtt" in cause(daemon, daemon.inbox / "beside.mkv")
     assert "elsewhere.en.srt" in cause(daemon, daemon.inbox / "elsewhere.mkv")
     assert "track 1, ger" in cause(daemon, daemon.inbox / "inside.mkv")
@@ -170,19 +170,19 @@ def test_files_that_have_subtitles_are_needless(daemon: Daemon) -> None:
     assert daemon.scrape()['subtitled_jobs_total{event="needless"}'] == 4
 
 
-def test_only_the_others_are_transcribed(daemon: Daemon) -> None:
+def test_only_files_without_subtitles_are_transcribed(daemon: Daemon) -> None:
     assert names(daemon.outbox) == ["bare.en.sdh.srt", "elsewhere.en.srt"]
     assert (daemon.outbox / "elsewhere.en.srt").read_bytes() == b"somebody else's"
     assert names(daemon.folder / "same-out") == ["other.en.srt"]
 
 
-def test_a_needless_source_is_moved_but_never_deleted(daemon: Daemon) -> None:
+def test_skipped_source_is_moved_but_never_deleted(daemon: Daemon) -> None:
     assert (daemon.inbox / "done" / "inside.mkv").is_file()
     assert (daemon.folder / "same" / "same.mkv").is_file()
     assert not (daemon.folder / "same" / "other.mkv").exists()
 
 
-def test_what_was_made_for_a_source_does_not_make_it_needless(daemon: Daemon) -> None:
+def test_own_outputs_do_not_cause_a_skip(daemon: Daemon) -> None:
     """Touched, it is done again; our own file is no reason to leave it."""
     again = daemon.inbox / "bare.mkv"
     os.link(daemon.inbox / "done" / "bare.mkv", again)
@@ -192,7 +192,7 @@ def test_what_was_made_for_a_source_does_not_make_it_needless(daemon: Daemon) ->
     assert names(daemon.outbox) == ["bare.en.sdh.srt", "elsewhere.en.srt"]
 
 
-def test_the_command_knows_what_was_done_before(daemon: Daemon) -> None:
+def test_command_reports_earlier_jobs(daemon: Daemon) -> None:
     path = daemon.folder / "same" / "same.mkv"
     command = [sys.executable, "-m", "subtitled", "explain", str(path), "--config", str(daemon.config_file)]
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)

@@ -36,7 +36,7 @@ def inbox(root: Path, output: str = "/srv/elsewhere") -> InboxConfig:
         "x" * 251 + ".mp4",
     ],
 )
-def test_media_file_is_taken(root: Path, name: str) -> None:
+def test_media_file_is_accepted(root: Path, name: str) -> None:
     (root / name).touch()
     verdict = explain(root / name, [inbox(root)])
     assert verdict.accepted
@@ -59,7 +59,7 @@ def test_media_file_is_taken(root: Path, name: str) -> None:
         ("README", "no ending, so its name is not that of a media file"),
     ],
 )
-def test_other_names_are_left_alone(root: Path, name: str, cause: str) -> None:
+def test_other_names_are_ignored(root: Path, name: str, cause: str) -> None:
     (root / name).touch()
     verdict = explain(root / name, [inbox(root)])
     assert not verdict.accepted
@@ -67,7 +67,7 @@ def test_other_names_are_left_alone(root: Path, name: str, cause: str) -> None:
     assert cause in verdict.cause
 
 
-def test_kinds_that_are_no_files_are_left_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_special_files_are_ignored(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(root / "pipe.wav")
     (root / "folder.wav").mkdir()
     monkeypatch.chdir(root)
@@ -83,7 +83,7 @@ def test_kinds_that_are_no_files_are_left_alone(root: Path, monkeypatch: pytest.
     }
 
 
-def test_links_are_taken_only_to_files_in_the_inbox(root: Path, tmp_path: Path) -> None:
+def test_links_are_accepted_only_to_files_in_the_inbox(root: Path, tmp_path: Path) -> None:
     (tmp_path / "secret.mp4").touch()
     (root / "real.mp4").touch()
     (root / "in.mp4").symlink_to("real.mp4")
@@ -102,7 +102,7 @@ def test_links_are_taken_only_to_files_in_the_inbox(root: Path, tmp_path: Path) 
     )
 
 
-def test_archives_at_the_root_are_left_alone(root: Path) -> None:
+def test_archives_at_the_root_are_ignored(root: Path) -> None:
     for path in (root / "done" / "a.mp4", root / "failed" / "sub" / "a.mp4", root / "sub" / "done" / "a.mp4"):
         path.parent.mkdir(parents=True)
         path.touch()
@@ -111,7 +111,7 @@ def test_archives_at_the_root_are_left_alone(root: Path) -> None:
     assert explain(root / "sub" / "done" / "a.mp4", [inbox(root)]).accepted
 
 
-def test_hidden_folders_are_left_alone(root: Path) -> None:
+def test_hidden_folders_are_ignored(root: Path) -> None:
     path = root / "sub" / ".cache" / "deep" / "a.mp4"
     path.parent.mkdir(parents=True)
     path.touch()
@@ -119,40 +119,40 @@ def test_hidden_folders_are_left_alone(root: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.zh.srt", "a.zh.json", ".subtitled-01.tmp"])
-def test_outputs_beside_their_source_are_ours(root: Path, name: str) -> None:
+def test_outputs_beside_their_source_are_own_files(root: Path, name: str) -> None:
     (root / name).touch()
     assert explain(root / name, [inbox(root, "beside")]).is_ours
     assert explain(root / name, [inbox(root, str(root))]).is_ours
 
 
-def test_error_files_are_ours_in_any_inbox(root: Path) -> None:
+def test_error_files_are_own_files_in_any_inbox(root: Path) -> None:
     (root / "a.mp4.error.txt").touch()
     assert explain(root / "a.mp4.error.txt", [inbox(root)]).is_ours
 
 
-def test_output_folder_in_the_inbox_is_left_alone(root: Path) -> None:
+def test_output_folder_in_the_inbox_is_ignored(root: Path) -> None:
     (root / "out").mkdir()
     (root / "out" / "a.mp4").touch()
     assert explain(root / "out" / "a.mp4", [inbox(root, str(root / "out"))]).is_ours
 
 
-def test_innermost_inbox_takes_the_file(root: Path, tmp_path: Path) -> None:
+def test_innermost_inbox_accepts_the_file(root: Path, tmp_path: Path) -> None:
     (root / "a.mp4").touch()
     assert explain(root / "a.mp4", [inbox(tmp_path), inbox(root)]).inbox == 1
 
 
-def test_path_in_no_inbox_names_the_inboxes(root: Path, tmp_path: Path) -> None:
+def test_cause_for_a_path_in_no_inbox_names_the_inboxes(root: Path, tmp_path: Path) -> None:
     verdict = explain(tmp_path / "a.mp4", [inbox(root)])
     assert verdict.inbox is None
     assert str(root) in verdict.cause
     assert "none" in explain(tmp_path / "a.mp4", []).cause
 
 
-def test_missing_file_is_said_to_be_missing(root: Path) -> None:
+def test_cause_for_a_missing_file_is_that_it_does_not_exist(root: Path) -> None:
     assert explain(root / "a.mp4", [inbox(root)]).cause == "it does not exist"
 
 
-def test_relative_path_is_understood(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_path_is_resolved(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "a.mp4").touch()
     monkeypatch.chdir(root)
     assert explain("./sub/../a.mp4", [inbox(root)]).accepted

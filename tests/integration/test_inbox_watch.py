@@ -104,14 +104,14 @@ def test_new_file_is_reported_once_with_its_size_and_time(root: Path) -> None:
         assert seen.arrivals[0] == SettledFile(0, str(root / "a.mp4"), 5, info.st_mtime_ns)
 
 
-def test_file_that_was_there_before_is_reported(root: Path) -> None:
+def test_existing_file_is_reported(root: Path) -> None:
     (root / "sub").mkdir()
     (root / "sub" / "a.mp4").touch()
     with watching(inbox(root)) as seen:
         seen.wait_for("a.mp4")
 
 
-def test_file_that_grows_is_reported_when_it_rests(root: Path) -> None:
+def test_growing_file_is_reported_when_it_has_settled(root: Path) -> None:
     """It grows for longer than it must rest, with pauses that are shorter."""
     with watching(inbox(root, settle_s=1.0)) as seen, (root / "a.mp4").open("wb", buffering=0) as file:
         pause = threading.Event()
@@ -134,7 +134,7 @@ def test_changed_file_is_reported_again(root: Path) -> None:
         assert [arrival.size for arrival in seen.arrivals] == [3, 5]
 
 
-def test_file_of_the_future_is_reported(root: Path) -> None:
+def test_file_with_a_future_time_is_reported(root: Path) -> None:
     with watching(inbox(root)) as seen:
         (root / "a.mp4").touch()
         os.utime(root / "a.mp4", (4e9, 4e9))
@@ -165,7 +165,7 @@ def test_file_that_is_replaced_by_a_rename_is_reported_again(root: Path) -> None
         seen.wait_for("a.mp4", "a.mp4")
 
 
-def test_file_that_left_and_came_back_is_reported_again(root: Path) -> None:
+def test_file_moved_out_and_back_is_reported_again(root: Path) -> None:
     with watching(inbox(root)) as seen:
         (root / "a.mp4").touch()
         seen.wait_for("a.mp4")
@@ -178,7 +178,7 @@ def test_file_that_left_and_came_back_is_reported_again(root: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["moved", "deleted"])
-def test_file_that_comes_back_before_anybody_looks_is_reported_again(
+def test_file_replaced_between_two_observations_is_reported_again(
     root: Path, tmp_path: Path, way: str
 ) -> None:
     """Alike to its size and time: that it was away is known from the event alone, which comes late."""
@@ -197,7 +197,7 @@ def test_file_that_comes_back_before_anybody_looks_is_reported_again(
         assert watched.arrivals[0] == watched.arrivals[1]
 
 
-def test_file_that_vanishes_before_it_rests_is_not_reported(root: Path) -> None:
+def test_file_deleted_before_it_settles_is_not_reported(root: Path) -> None:
     with watching(inbox(root, settle_s=0.3)) as seen:
         (root / "a.mp4").touch()
         (root / "b.mp4").touch()
@@ -209,13 +209,13 @@ def test_file_that_vanishes_before_it_rests_is_not_reported(root: Path) -> None:
     "name",
     ["a b.mp4", "谈话.mp4", "🎬.mp4", "two\nlines.mp4", os.fsdecode(b"\xff\xfe.mp4"), "x" * 251 + ".mp4"],
 )
-def test_any_name_is_reported(root: Path, name: str) -> None:
+def test_any_file_name_is_reported(root: Path, name: str) -> None:
     with watching(inbox(root)) as seen:
         (root / name).touch()
         seen.wait_for(name)
 
 
-def test_folders_made_later_are_watched(root: Path) -> None:
+def test_new_folders_are_watched(root: Path) -> None:
     with watching(inbox(root)) as seen:
         for depth in range(5):
             folder = root.joinpath(*"abcde"[: depth + 1])
@@ -240,7 +240,7 @@ def test_folder_moved_in_is_watched_with_its_content(root: Path, tmp_path: Path)
         )
 
 
-def test_what_is_left_alone_is_logged_once(root: Path, tmp_path: Path) -> None:
+def test_ignored_files_are_logged_once(root: Path, tmp_path: Path) -> None:
     (root / ".hidden.mp4").touch()
     (root / "notes.txt").touch()
     (root / "dir.wav").mkdir()
@@ -291,7 +291,7 @@ def test_link_to_a_folder_is_not_followed(root: Path, tmp_path: Path) -> None:
         seen.wait_for_event("inbox.ignored", 2)
 
 
-def test_rescan_finds_what_no_event_told(root: Path) -> None:
+def test_rescan_finds_files_without_an_event(root: Path) -> None:
     """A change of nothing but the time is no event that is listened to."""
     with watching(inbox(root, rescan_s=1.0)) as seen:
         (root / "a.mp4").touch()
@@ -300,7 +300,7 @@ def test_rescan_finds_what_no_event_told(root: Path) -> None:
         wait_until(lambda: seen.arrivals[-1].mtime_ns == 5)
 
 
-def test_inbox_that_is_a_link_is_watched(root: Path, tmp_path: Path) -> None:
+def test_inbox_that_is_a_symbolic_link_is_watched(root: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(root)
     with watching(inbox(tmp_path / "link")) as seen:
         (root / "a.mp4").touch()
@@ -309,7 +309,7 @@ def test_inbox_that_is_a_link_is_watched(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["deleted", "moved away"])
-def test_inbox_that_vanishes_is_watched_again_when_it_is_back(root: Path, tmp_path: Path, way: str) -> None:
+def test_deleted_inbox_is_watched_again_when_it_returns(root: Path, tmp_path: Path, way: str) -> None:
     with watching(inbox(root)) as seen:
         first = 1
         for count in (1, 2):
@@ -325,7 +325,7 @@ def test_inbox_that_vanishes_is_watched_again_when_it_is_back(root: Path, tmp_pa
         assert len(seen.events("inbox.lost")) == 2
 
 
-def test_inbox_that_is_replaced_at_once_is_watched_again(root: Path) -> None:
+def test_replaced_inbox_is_watched_again(root: Path) -> None:
     """Too fast for any look in between: the new folder may even get the old one's inode."""
     with watching(inbox(root)) as seen:
         first = 0
@@ -336,7 +336,7 @@ def test_inbox_that_is_replaced_at_once_is_watched_again(root: Path) -> None:
             seen.wait_for(*(f"{number}.mp4" for number in range(first, count + 1)))
 
 
-def test_missing_inbox_is_waited_for(tmp_path: Path) -> None:
+def test_missing_inbox_is_watched_when_it_appears(tmp_path: Path) -> None:
     with watching(inbox(tmp_path / "later")) as seen:
         assert len(seen.events("inbox.lost")) == 1
         (tmp_path / "later").mkdir()
@@ -345,7 +345,7 @@ def test_missing_inbox_is_waited_for(tmp_path: Path) -> None:
         assert len(seen.events("inbox.lost")) == 1
 
 
-def test_several_inboxes_report_under_their_index(tmp_path: Path) -> None:
+def test_several_inboxes_report_with_their_index(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     with watching(inbox(tmp_path / "one"), inbox(tmp_path / "two")) as seen:

@@ -60,7 +60,7 @@ def finish_of(job: Job, transcript: Transcript = TRANSCRIPT, **more: object) -> 
     return replace(OutputJob(job=job, transcript=transcript, paths={"srt": output}), **more)
 
 
-def test_outputs_are_written_and_the_source_moved(inbox: Path, source: Path) -> None:
+def test_outputs_are_written_and_the_source_is_moved(inbox: Path, source: Path) -> None:
     location = write_outputs(finish_of(job_of(source, inbox)))
     assert location == bytes(inbox / "done" / "sub" / "talk.wav")
     assert Path(os.fsdecode(location)).read_bytes() == b"sound"
@@ -68,7 +68,7 @@ def test_outputs_are_written_and_the_source_moved(inbox: Path, source: Path) -> 
     assert not source.exists()
 
 
-def test_done_again_after_a_kill_it_comes_out_the_same(inbox: Path, source: Path) -> None:
+def test_repeated_write_after_a_kill_gives_the_same_result(inbox: Path, source: Path) -> None:
     """Killed after the move and before it was noted: the source is not where the job says."""
     finish = finish_of(job_of(source, inbox))
     write_outputs(finish)
@@ -78,7 +78,7 @@ def test_done_again_after_a_kill_it_comes_out_the_same(inbox: Path, source: Path
     assert [path.name for path in (inbox / "done" / "sub").iterdir()] == ["talk.wav"]
 
 
-def test_kept_source_stays_and_deleted_one_goes(inbox: Path, source: Path) -> None:
+def test_source_is_kept_or_deleted_as_configured(inbox: Path, source: Path) -> None:
     assert write_outputs(finish_of(job_of(source, inbox, "keep"))) == bytes(source)
     assert source.exists()
     write_outputs(finish_of(job_of(source, inbox, "delete")))
@@ -86,7 +86,7 @@ def test_kept_source_stays_and_deleted_one_goes(inbox: Path, source: Path) -> No
     assert not (inbox / "done").exists()
 
 
-def test_source_that_cannot_be_deleted_is_an_error_with_its_path(inbox: Path, source: Path) -> None:
+def test_error_for_a_source_that_cannot_be_deleted_names_its_path(inbox: Path, source: Path) -> None:
     """Not one that would end the daemon, and again after each restart."""
     job = job_of(source, inbox, "delete")
     source.unlink()
@@ -97,21 +97,21 @@ def test_source_that_cannot_be_deleted_is_an_error_with_its_path(inbox: Path, so
 
 
 @pytest.mark.parametrize("after", ["move", "delete"])
-def test_another_file_in_the_sources_place_is_left_alone(inbox: Path, source: Path, after: str) -> None:
+def test_file_that_replaced_the_source_is_not_moved(inbox: Path, source: Path, after: str) -> None:
     job = job_of(source, inbox, after)
     source.write_bytes(b"another, newer sound")
     assert write_outputs(finish_of(job)) == bytes(source)
     assert source.read_bytes() == b"another, newer sound"
 
 
-def test_what_an_earlier_try_left_is_removed(inbox: Path, source: Path) -> None:
+def test_files_of_an_earlier_attempt_are_removed(inbox: Path, source: Path) -> None:
     old = inbox.parent / "talk.en.partial.srt"
     old.write_bytes(b"old")
     write_outputs(finish_of(job_of(source, inbox), obsolete=(old, inbox.parent / "gone")))
     assert not old.exists()
 
 
-def test_output_that_cannot_be_written_leaves_the_source_in_its_place(inbox: Path, source: Path) -> None:
+def test_source_stays_in_place_if_an_output_cannot_be_written(inbox: Path, source: Path) -> None:
     (inbox.parent / "out").write_bytes(b"a file where the folder should be")
     with pytest.raises(SpoolError, match="out"):
         write_outputs(finish_of(job_of(source, inbox)))
@@ -125,7 +125,7 @@ def failed(job: Job, transcript: Transcript = TRANSCRIPT) -> tuple[bytes, str]:
     return location, error_path(job, folder).read_text("utf-8")
 
 
-def test_failure_is_told_beside_the_archived_source(inbox: Path, source: Path) -> None:
+def test_error_text_is_beside_the_archived_source(inbox: Path, source: Path) -> None:
     missing = MissingSpan(61_000, 3_723_004, "killed by SIGSEGV")
     job = job_of(source, inbox, cause="1 of 2 segments could not be transcribed")
     location, text = failed(job, replace(TRANSCRIPT, missing=(missing,)))
@@ -138,19 +138,19 @@ def test_failure_is_told_beside_the_archived_source(inbox: Path, source: Path) -
     assert (inbox.parent / "out" / "sub" / "talk.en.srt").read_bytes() == SRT
 
 
-def test_failure_without_a_cue_writes_no_subtitles(inbox: Path, source: Path) -> None:
+def test_failure_without_cues_writes_no_subtitles(inbox: Path, source: Path) -> None:
     failed(job_of(source, inbox, cause="no audio"), replace(TRANSCRIPT, cues=()))
     assert not (inbox.parent / "out" / "sub" / "talk.en.srt").exists()
 
 
-def test_failure_of_a_kept_source_is_told_beside_its_subtitles(inbox: Path, source: Path) -> None:
+def test_error_text_of_a_kept_source_is_beside_its_subtitles(inbox: Path, source: Path) -> None:
     location, _ = failed(job_of(source, inbox, "keep", cause="no audio"))
     assert location == bytes(source)
     assert (inbox.parent / "out" / "sub" / "talk.wav.error.txt").is_file()
     assert not (inbox / "failed").exists()
 
 
-def test_failure_of_a_vanished_source_is_told_all_the_same(inbox: Path, source: Path) -> None:
+def test_error_text_is_written_for_a_deleted_source(inbox: Path, source: Path) -> None:
     job = job_of(source, inbox, cause="the file cannot be read: No such file or directory")
     source.unlink()
     location, text = failed(job)
@@ -158,7 +158,7 @@ def test_failure_of_a_vanished_source_is_told_all_the_same(inbox: Path, source: 
     assert "No such file" in text
 
 
-def test_retried_source_goes_from_failed_to_its_own_place_in_done(inbox: Path, source: Path) -> None:
+def test_retried_source_moves_from_failed_to_its_place_in_done(inbox: Path, source: Path) -> None:
     job = job_of(source, inbox, cause="no audio")
     location, _ = failed(job)
     again = replace(job, location=location)
@@ -171,7 +171,7 @@ def test_retried_source_goes_from_failed_to_its_own_place_in_done(inbox: Path, s
     assert not (inbox / "failed" / "sub" / "talk.wav").exists()
 
 
-def test_no_archive_overwrites_another(inbox: Path, source: Path) -> None:
+def test_archiving_never_overwrites_a_file(inbox: Path, source: Path) -> None:
     (inbox / "done" / "sub").mkdir(parents=True)
     (inbox / "done" / "sub" / "talk.wav").write_bytes(b"earlier")
     location = write_outputs(finish_of(job_of(source, inbox)))
@@ -179,7 +179,7 @@ def test_no_archive_overwrites_another(inbox: Path, source: Path) -> None:
     assert Path(os.fsdecode(location)).read_bytes() == b"sound"
 
 
-def test_names_that_are_no_utf_8_are_written_and_told(inbox: Path) -> None:
+def test_names_that_are_not_utf_8_are_written_and_reported(inbox: Path) -> None:
     source = inbox / os.fsdecode(b"\xff talk\n.wav")
     source.write_bytes(b"sound")
     location, text = failed(job_of(source, inbox, cause="no audio"))

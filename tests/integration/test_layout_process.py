@@ -77,7 +77,7 @@ def child(composer: LayoutProcess) -> int:
     return composer._child.pid
 
 
-def test_what_comes_back_is_what_is_composed_here(composer: LayoutProcess) -> None:
+def test_child_returns_the_same_as_compose(composer: LayoutProcess) -> None:
     row, results = finished(is_translated_too=True)
     assert composer.compose(row, results, model="demo") == compose(row, results, model="demo")
     raw = composer.compose(row, results, model="demo", layout=LayoutOptions(profile="raw"))
@@ -89,7 +89,7 @@ def test_what_comes_back_is_what_is_composed_here(composer: LayoutProcess) -> No
     assert both[0].missing
 
 
-def test_a_child_that_is_killed_is_replaced(composer: LayoutProcess) -> None:
+def test_killed_child_is_replaced(composer: LayoutProcess) -> None:
     row, results = finished()
     expected = composer.compose(row, results, model="demo")
     before = child(composer)
@@ -98,14 +98,14 @@ def test_a_child_that_is_killed_is_replaced(composer: LayoutProcess) -> None:
     assert child(composer) != before
 
 
-def test_without_a_child_it_is_done_here() -> None:
+def test_transcript_is_composed_in_the_daemon_without_a_child() -> None:
     row, results = finished()
     composer = LayoutProcess(command=(sys.executable, "-c", "print('no composer')"))
     assert composer.compose(row, results, model="demo") == compose(row, results, model="demo")
     composer.close()
 
 
-def test_a_bug_is_told_with_its_job_and_ends_nothing(composer: LayoutProcess) -> None:
+def test_error_in_the_child_is_raised_with_the_job(composer: LayoutProcess) -> None:
     row, results = finished()
     broken = [msgspec.structs.replace(results[0], result=b"\xc1"), results[1]]
     with pytest.raises(RuntimeError, match=f"job {'a' * 16} cannot be composed: .*"):
@@ -113,7 +113,7 @@ def test_a_bug_is_told_with_its_job_and_ends_nothing(composer: LayoutProcess) ->
     assert composer.compose(row, results, model="demo").cues
 
 
-def test_the_child_ends_with_its_composer(composer: LayoutProcess) -> None:
+def test_child_ends_on_close(composer: LayoutProcess) -> None:
     row, results = finished()
     composer.compose(row, results, model="demo")
     process = child(composer)

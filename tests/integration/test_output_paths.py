@@ -22,11 +22,11 @@ def test_output_is_named_after_source_and_language(tmp_path: Path) -> None:
     }
 
 
-def test_output_without_speech_has_no_language(tmp_path: Path) -> None:
+def test_output_without_speech_has_no_language_tag(tmp_path: Path) -> None:
     assert output_paths(tmp_path, "talk.mp4", None, ("srt",), is_free) == {"srt": tmp_path / "talk.srt"}
 
 
-def test_partial_output_says_so(tmp_path: Path) -> None:
+def test_partial_output_is_named_partial(tmp_path: Path) -> None:
     paths = output_paths(tmp_path, "talk.mp4", "zh", ("srt",), is_free, is_partial=True)
     assert paths == {"srt": tmp_path / "talk.zh.partial.srt"}
 
@@ -35,11 +35,11 @@ def test_partial_output_says_so(tmp_path: Path) -> None:
     ("code", "tag"),
     [("zh", ".zh"), ("en", ".en"), ("jw", ".jv"), ("yue", ".yue"), ("haw", ".haw"), (None, "")],
 )
-def test_language_tag_has_two_letters_where_there_are_two(code: str | None, tag: str) -> None:
+def test_language_tag_has_two_letters_if_the_standard_does(code: str | None, tag: str) -> None:
     assert language_tag(code) == tag
 
 
-def test_sources_of_one_stem_keep_their_suffix(tmp_path: Path) -> None:
+def test_sources_with_the_same_stem_keep_their_suffix(tmp_path: Path) -> None:
     names = []
     for source in ("talk.mp4", "talk.mp3", "talk.mp3", "talk.mp3"):
         path = output_paths(tmp_path, source, "zh", ("srt",), is_free)["srt"]
@@ -64,7 +64,7 @@ def test_all_formats_share_one_base_name(tmp_path: Path) -> None:
     "name",
     ["a b.mp4", "谈话.mp4", "🎬.mp4", "two\nlines.mp4", os.fsdecode(b"\xff\xfe.mp4"), "长" * 83 + "ab.mp4"],
 )
-def test_any_source_name_gives_names_that_can_be_written(tmp_path: Path, name: str) -> None:
+def test_outputs_of_any_source_name_can_be_written(tmp_path: Path, name: str) -> None:
     for _ in range(3):
         for is_partial in (False, True):
             paths = output_paths(tmp_path, name, "zh", ("srt", "json"), is_free, is_partial=is_partial)
@@ -75,7 +75,7 @@ def test_any_source_name_gives_names_that_can_be_written(tmp_path: Path, name: s
             assert len(bases) == 1
 
 
-def test_two_long_names_with_one_beginning_stay_apart(tmp_path: Path) -> None:
+def test_long_names_with_the_same_beginning_differ(tmp_path: Path) -> None:
     one, two = (
         output_paths(tmp_path, "长" * 80 + last + ".mp4", "zh", ("srt",), is_free)["srt"] for last in "ab"
     )
@@ -87,12 +87,12 @@ def test_sub_folders_are_mirrored() -> None:
     assert output_folder("/in", "/in/talk.mp4", "/out") == Path("/out")
 
 
-def test_output_beside_is_the_folder_of_the_source() -> None:
+def test_output_beside_uses_the_folder_of_the_source() -> None:
     assert output_folder("/in", "/in/a/talk.mp4", "beside") == Path("/in/a")
 
 
 @pytest.mark.parametrize("source", ["/elsewhere/talk.mp4", "/in/../etc/passwd", "/inside/talk.mp4", "/in"])
-def test_source_outside_its_inbox_is_refused(source: str) -> None:
+def test_source_outside_its_inbox_is_rejected(source: str) -> None:
     with pytest.raises(SpoolError, match="is not in the inbox /in"):
         output_folder("/in", source, "/out")
 
@@ -108,13 +108,13 @@ def test_source_is_archived_in_its_sub_folder(tmp_path: Path, outcome: str) -> N
     assert not source.exists()
 
 
-def test_second_source_of_that_name_is_archived_beside_the_first(tmp_path: Path) -> None:
+def test_second_source_with_the_same_name_is_archived_beside_the_first(tmp_path: Path) -> None:
     for expected in ("talk.mp4", "talk (2).mp4"):
         (tmp_path / "talk.mp4").touch()
         assert archive(tmp_path / "talk.mp4", tmp_path, "failed").name == expected
 
 
-def test_error_file_tells_a_person_what_happened(tmp_path: Path) -> None:
+def test_error_file_contains_reason_and_remedy(tmp_path: Path) -> None:
     source = "/in/" + os.fsdecode(b"talk\xff.mp4")
     text = error_text("j42", source, "it holds no audio", "Drop a file that has an audio track.")
     path = write_error(tmp_path, "talk.mp4", text)

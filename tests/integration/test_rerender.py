@@ -55,22 +55,22 @@ def lines(srt: bytes) -> list[list[str]]:
     return [event.plaintext.splitlines() for event in pysubs2.SSAFile.from_string(srt.decode(), "srt")]
 
 
-def test_without_a_wish_it_is_what_the_daemon_wrote(stored: Path) -> None:
+def test_default_rendering_equals_the_daemons_output(stored: Path) -> None:
     assert rendered(stored).stdout.decode() == f"{stored.with_suffix('.srt')}\n"
     assert stored.with_suffix(".srt").read_bytes() == render("srt", transcript())
 
 
-def test_limits_are_as_asked_for_and_no_word_is_lost(stored: Path) -> None:
+def test_requested_limits_apply_and_no_word_is_lost(stored: Path) -> None:
     found = lines(rendered(stored, "--max-chars", 12, "--max-lines", 1, "--min-ms", 0, "-o", "-").stdout)
     assert all(len(cue) == 1 and len(cue[0]) <= 12 for cue in found)
     assert " ".join(line for cue in found for line in cue).split() == list(WORDS)
 
 
-def test_raw_leaves_phrases_as_they_are(stored: Path) -> None:
+def test_raw_profile_keeps_phrases_unchanged(stored: Path) -> None:
     assert lines(rendered(stored, "--profile", "raw", "-o", "-").stdout) == [[" ".join(WORDS)]]
 
 
-def test_several_formats_go_into_a_folder(stored: Path, tmp_path: Path) -> None:
+def test_several_formats_are_written_to_a_folder(stored: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     rendered(
         stored, "--format", "ass", "--format", "vtt", "--karaoke", "--newline", "crlf", "-o", tmp_path / "out"
@@ -80,7 +80,7 @@ def test_several_formats_go_into_a_folder(stored: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "talk.en.vtt").read_bytes().startswith(b"WEBVTT\r\n")
 
 
-def test_chinese_is_converted_again(tmp_path: Path) -> None:
+def test_chinese_is_converted_when_rendered(tmp_path: Path) -> None:
     path = tmp_path / "talk.zh.json"
     path.write_bytes(render("json", transcript("鼠标在内存里", "zh")))
     assert lines(rendered(path, "--chinese", "tw", "-o", "-").stdout) == [["滑鼠在記憶體裡"]]
@@ -88,7 +88,7 @@ def test_chinese_is_converted_again(tmp_path: Path) -> None:
     assert msgspec.json.decode(again)["chinese"] == "tw"
 
 
-def test_a_file_that_is_there_is_kept_unless_forced(stored: Path) -> None:
+def test_existing_file_is_kept_unless_forced(stored: Path) -> None:
     target = stored.with_suffix(".srt")
     target.write_bytes(b"edited by hand")
     assert b"exists already" in rendered(stored, status=1).stderr
@@ -105,7 +105,7 @@ def test_a_file_that_is_there_is_kept_unless_forced(stored: Path) -> None:
         (["--format", "srt", "--format", "vtt", "-o", "one.srt"], 2, "2 formats need a folder"),
     ],
 )
-def test_wrong_usage_is_told(stored: Path, words: list[str], status: int, message: str) -> None:
+def test_wrong_usage_is_explained(stored: Path, words: list[str], status: int, message: str) -> None:
     assert message in rendered(stored, *words, status=status).stderr.decode()
 
 
@@ -121,7 +121,7 @@ def test_wrong_usage_is_told(stored: Path, words: list[str], status: int, messag
         (None, "cannot be read: No such file"),
     ],
 )
-def test_what_is_no_transcript_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_file_without_a_transcript_is_rejected(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "talk.json"
     if content is not None:
         path.write_bytes(content)

@@ -26,24 +26,24 @@ def phrase(*words: str) -> MediaPhrase:
         ("off", "鼠标里面的软件，干杯！皇后在后面。"),
     ],
 )
-def test_words_not_characters_are_converted(variant: str, text: str) -> None:
+def test_regional_words_are_converted(variant: str, text: str) -> None:
     """干 is 乾, 幹 or 干; 后 is 后 or 後; a mouse has another name in Taiwan."""
     [found] = convert([MediaPhrase("鼠标里面的软件，干杯！皇后在后面。", 0, 1000)], variant)
     assert (found.text, found.start_ms, found.end_ms) == (text, 0, 1000)
 
 
-def test_taiwans_text_becomes_the_mainlands() -> None:
+def test_taiwanese_text_is_converted_to_mainland_forms() -> None:
     [found] = convert([MediaPhrase("滑鼠裡面的軟體和記憶體", 0, 1000)], "cn")
     assert found.text == "鼠标里面的软件和内存"
 
 
 @pytest.mark.parametrize("variant", ["tw", "hk", "cn"])
-def test_text_that_is_so_already_stays(variant: str) -> None:
+def test_text_in_the_target_form_is_unchanged(variant: str) -> None:
     once = convert([phrase("软件", "发现", "头发"), MediaPhrase("Hello, 世界!", 1, 2)], variant)
     assert convert(once, variant) == once
 
 
-def test_words_keep_their_times_and_spell_their_phrase() -> None:
+def test_converted_words_keep_their_times_and_spell_their_phrase() -> None:
     """内存 has two characters, 記憶體 three."""
     before = phrase("这个", "软件", "的", "内存", "。")
     [after] = convert([before], "tw")
@@ -57,7 +57,7 @@ def test_words_keep_their_times_and_spell_their_phrase() -> None:
     st.lists(st.text(alphabet="内存软件鼠标里后 发，aの", max_size=4), max_size=6),
     st.sampled_from(["tw", "hk", "cn"]),
 )
-def test_words_always_spell_their_phrase(words: list[str], variant: str) -> None:
+def test_converted_words_always_spell_their_phrase(words: list[str], variant: str) -> None:
     [after] = convert([phrase(*words)], variant)
     assert spelling(after.words) == "".join(after.text.split())
     assert len(after.words) == len(words)

@@ -65,26 +65,26 @@ def lines(transcript: Transcript) -> list[str]:
 MOUSE = Phrase(" 鼠标在这里。", 1000, 3000)
 
 
-def test_chinese_is_converted_before_it_is_laid_out() -> None:
+def test_chinese_is_converted_before_layout() -> None:
     found = composed([result(0, MOUSE)], chinese="tw")
     assert lines(found) == ["滑鼠在這裡。"]
     assert found.segments[0].phrases[0].text == "滑鼠在這裡。"
     assert found.chinese == "tw"
 
 
-def test_other_languages_of_the_file_are_left_alone() -> None:
+def test_other_languages_of_the_file_are_not_converted() -> None:
     """Japanese has characters of its own: 国 stays."""
     found = composed([result(0, MOUSE), result(1, Phrase("日本国", 1000, 3000), language="ja")], chinese="hk")
     assert lines(found) == ["鼠標在這裏。", "日本国"]
 
 
-def test_a_translation_is_not_converted() -> None:
+def test_translation_is_not_converted() -> None:
     found = composed([result(0, Phrase("后", 1000, 3000))], chinese="tw", task="translate")
     assert lines(found) == ["后"]
     assert found.chinese == "off"
 
 
-def test_what_nobody_said_is_told_and_not_shown() -> None:
+def test_hallucination_is_recorded_and_not_shown() -> None:
     outro = Phrase(" 谢谢观看!", 4000, 6000, avg_logprob=-1.0)
     found = composed([result(0, MOUSE, outro)])
     assert lines(found) == ["鼠标在这里。"]
@@ -93,7 +93,7 @@ def test_what_nobody_said_is_told_and_not_shown() -> None:
     assert lines(composed([result(0, MOUSE, outro)], drop_unsaid=False)) == ["鼠标在这里。", "谢谢观看!"]
 
 
-def test_a_translation_is_tidied_as_english() -> None:
+def test_translation_is_filtered_as_english() -> None:
     outro = Phrase(" Thanks for watching!", 4000, 6000, avg_logprob=-1.0)
     assert lines(composed([result(0, outro)], task="translate")) == []
     assert lines(composed([result(0, outro)])) == ["Thanks for watching!"]
@@ -107,7 +107,7 @@ def both(*results: ResultRow) -> list[tuple[str | None, list[str]]]:
     return [(one.output_language, lines(one)) for one in found]
 
 
-def test_a_translation_is_a_transcript_of_its_own() -> None:
+def test_translation_is_a_second_transcript() -> None:
     """What is English in the file already is its own translation."""
     chinese = result(0, Phrase("你好。", 1000, 3000), translation=HELLO)
     english = result(1, Phrase("Bye.", 1000, 3000), language="en")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from subtitled.inboxes.debounce import Debouncer
 
 
-def test_file_is_taken_when_it_has_rested() -> None:
+def test_file_is_accepted_when_it_has_settled() -> None:
     settling = Debouncer(2.0)
     assert not settling.look("a", 10, 1, now=100.0)
     assert settling.next_deadline == 102.0
@@ -18,7 +18,7 @@ def test_file_is_taken_when_it_has_rested() -> None:
     assert settling.next_deadline is None
 
 
-def test_looks_in_between_do_not_put_it_off() -> None:
+def test_further_observations_do_not_delay_a_file() -> None:
     settling = Debouncer(2.0)
     assert not settling.look("a", 10, 1, now=100.0)
     assert not settling.look("a", 10, 1, now=101.5)
@@ -26,7 +26,7 @@ def test_looks_in_between_do_not_put_it_off() -> None:
     assert settling.look("a", 10, 1, now=102.0)
 
 
-def test_change_of_size_or_time_begins_a_new_rest() -> None:
+def test_change_of_size_or_time_restarts_the_wait() -> None:
     settling = Debouncer(2.0)
     assert not settling.look("a", 10, 1, now=100.0)
     assert not settling.look("a", 20, 1, now=101.0)
@@ -36,7 +36,7 @@ def test_change_of_size_or_time_begins_a_new_rest() -> None:
     assert settling.look("a", 20, 2, now=104.0)
 
 
-def test_change_seen_only_when_due_begins_a_new_rest() -> None:
+def test_change_observed_when_due_restarts_the_wait() -> None:
     settling = Debouncer(2.0)
     assert not settling.look("a", 10, 1, now=100.0)
     assert settling.due(102.0) == ["a"]
@@ -44,7 +44,7 @@ def test_change_seen_only_when_due_begins_a_new_rest() -> None:
     assert settling.next_deadline == 104.0
 
 
-def test_taken_file_is_not_taken_again() -> None:
+def test_accepted_file_is_not_accepted_again() -> None:
     settling = Debouncer(0.0)
     assert not settling.look("a", 10, 1, now=100.0)
     assert settling.look("a", 10, 1, now=100.0)
@@ -52,7 +52,7 @@ def test_taken_file_is_not_taken_again() -> None:
     assert settling.taken == {"a"}
 
 
-def test_taken_file_that_changes_is_taken_again() -> None:
+def test_accepted_file_that_changes_is_accepted_again() -> None:
     settling = Debouncer(0.0)
     assert not settling.look("a", 10, 1, now=100.0)
     assert settling.look("a", 10, 1, now=100.0)
@@ -60,7 +60,7 @@ def test_taken_file_that_changes_is_taken_again() -> None:
     assert settling.look("a", 10, 2, now=101.0)
 
 
-def test_forgotten_file_is_not_due_and_settles_anew() -> None:
+def test_forgotten_file_is_not_due_and_settles_again() -> None:
     settling = Debouncer(2.0)
     assert not settling.look("a", 10, 1, now=100.0)
     settling.forget("a")
@@ -69,7 +69,7 @@ def test_forgotten_file_is_not_due_and_settles_anew() -> None:
     assert settling.due(105.0) == ["a"]
 
 
-def test_many_changes_of_one_file_are_one_wake() -> None:
+def test_many_changes_of_one_file_schedule_one_deadline() -> None:
     """A file that is copied for hours must not fill the memory."""
     settling = Debouncer(2.0)
     for size in range(10_000):
@@ -84,7 +84,7 @@ def test_many_changes_of_one_file_are_one_wake() -> None:
     ),
     st.floats(0, 1e9),
 )
-def test_every_file_is_taken_once_it_rests_without_another_event(
+def test_every_file_is_accepted_once_without_another_event(
     settle_s: float, changes: list[tuple[float, str, int, bool]], now: float
 ) -> None:
     """Never before, whatever the changes; and each due path is then really taken."""

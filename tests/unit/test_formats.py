@@ -181,14 +181,14 @@ WRITERS: dict[str, Callable[[tuple[Cue, ...]], str]] = {
 
 
 @pytest.mark.parametrize("form", WRITERS)
-def test_cues_that_show_nothing_are_left_out(form: str) -> None:
+def test_cues_without_visible_text_are_omitted(form: str) -> None:
     """A blank cue would end a block early in SRT and WebVTT."""
     blank = (Cue(0, 1, ("a",)), Cue(2, 3, (" ", "\n")), Cue(4, 5, ()), Cue(6, 7, ("b", "", "c")))
     assert WRITERS[form](blank) == WRITERS[form]((blank[0], Cue(6, 7, ("b", "c"))))
 
 
 @pytest.mark.parametrize("form", WRITERS)
-def test_no_cues_are_a_file_that_can_be_read(form: str) -> None:
+def test_file_without_cues_is_readable(form: str) -> None:
     text = WRITERS[form](())
     match form:
         case "ttml":
@@ -246,12 +246,12 @@ def blocks_of(text: str) -> Read:
 WORDS = (Word(" Hello,", 100, 500, 0.9), Word(" wide", 700, 900, 0.9), Word(" world.", 900, 1500, 0.9))
 
 
-def test_karaoke_colours_each_word_for_as_long_as_it_is_said() -> None:
+def test_karaoke_colours_each_word_while_it_is_spoken() -> None:
     text = ass([Cue(0, 2000, ("Hello, wide", "world."))], WORDS)
     assert text.endswith(r",Karaoke,,0,0,0,,{\k10}{\k60}Hello,{\k20} wide{\k110}\Nworld." + "\n")
 
 
-def test_a_cue_that_the_words_do_not_spell_is_shown_plainly() -> None:
+def test_cue_that_the_words_do_not_spell_has_no_karaoke() -> None:
     cues = [
         Cue(0, 50, ("Oh.",)),
         Cue(100, 900, ("Hello, wide",)),
@@ -273,6 +273,6 @@ def test_karaoke_shows_the_same_text() -> None:
     assert by_pysubs2(sung, "ass") == by_pysubs2(plain, "ass")
 
 
-def test_an_inbox_may_ask_for_every_format() -> None:
+def test_inbox_accepts_every_format() -> None:
     every: tuple[Format, ...] = FORMATS
     assert InboxConfig(formats=every).formats == ("srt", "vtt", "ass", "ttml", "txt", "tsv", "lrc", "json")

@@ -68,7 +68,7 @@ OUTROS = {
 
 
 @pytest.mark.parametrize(("language", "text"), OUTROS.items())
-def test_a_stock_phrase_that_the_model_was_not_sure_of_is_left_out(language: str, text: str) -> None:
+def test_stock_phrase_with_low_confidence_is_removed(language: str, text: str) -> None:
     kept, [removal] = left(phrase("One."), phrase(text, 5000, 6000, logprob=UNSURE), language=language)
     assert kept == ["One."]
     assert (removal.text, removal.start_ms, removal.end_ms) == (text, 5000, 6000)
@@ -77,7 +77,7 @@ def test_a_stock_phrase_that_the_model_was_not_sure_of_is_left_out(language: str
 
 
 @pytest.mark.parametrize(("language", "text"), OUTROS.items())
-def test_a_stock_phrase_that_was_truly_spoken_is_kept(language: str, text: str) -> None:
+def test_spoken_stock_phrase_is_kept(language: str, text: str) -> None:
     """A speaker who thanks for watching is heard with high probability where the VAD finds speech."""
     assert left(phrase(text), language=language) == ([text], ())
 
@@ -90,14 +90,14 @@ def test_a_stock_phrase_that_was_truly_spoken_is_kept(language: str, text: str) 
         (phrase("Thanks for watching!", no_speech_prob=0.7), "probability of none 0.70"),
     ],
 )
-def test_a_stock_phrase_over_no_speech_is_left_out(found: MediaPhrase, cause: str) -> None:
+def test_stock_phrase_over_no_speech_is_removed(found: MediaPhrase, cause: str) -> None:
     kept, [removal] = left(found)
     assert kept == []
     assert "over no speech" in removal.cause
     assert cause in removal.cause
 
 
-def test_the_words_own_probabilities_go_before_the_windows() -> None:
+def test_word_probabilities_take_precedence_over_those_of_the_window() -> None:
     """The log-probability is that of all phrases decoded together."""
 
     def spoken(probability: float, logprob: float) -> MediaPhrase:
@@ -118,16 +118,16 @@ def test_the_words_own_probabilities_go_before_the_windows() -> None:
         "Gracias por ver el video",
     ],
 )
-def test_only_whole_stock_phrases_of_the_language_are_left_out(text: str) -> None:
+def test_only_whole_stock_phrases_of_the_language_are_removed(text: str) -> None:
     assert left(phrase(text, logprob=UNSURE)) == ([text], ())
 
 
-def test_several_stock_phrases_in_one_are_left_out() -> None:
+def test_several_stock_phrases_in_one_phrase_are_removed() -> None:
     text = "THANKS FOR WATCHING. Please subscribe! Thanks for watching!"
     assert left(phrase(text, logprob=UNSURE))[0] == []
 
 
-def test_nothing_is_left_out_where_the_inbox_says_so() -> None:
+def test_nothing_is_removed_if_the_inbox_disables_it() -> None:
     loop = [phrase("Yes.", at, at + 100, logprob=UNSURE) for at in range(2000, 8000, 1000)]
     assert left(phrase("Thanks for watching!", logprob=UNSURE), *loop, unsaid=False)[1] == ()
 
@@ -135,14 +135,14 @@ def test_nothing_is_left_out_where_the_inbox_says_so() -> None:
 # Loops
 
 
-def test_the_same_words_again_and_again_are_left_once() -> None:
+def test_repetitions_are_reduced_to_one() -> None:
     loop = [phrase("I'm sorry.", 1000 * at, 1000 * at + 900, logprob=UNSURE) for at in range(1, 8)]
     kept, removals = left(phrase("Well.", 0, 900), *loop)
     assert kept == ["Well.", "I'm sorry."]
     assert [removal.cause for removal in removals] == ["the same words again and again"] * 6
 
 
-def test_loops_go_across_segments_and_may_have_several_phrases() -> None:
+def test_loop_may_span_segments_and_several_phrases() -> None:
     texts = ["One.", "Two!", "Three"] * 5
     phrases = [phrase(text, 500 * at, 500 * at + 400, logprob=UNSURE) for at, text in enumerate(texts)]
     segments = [segment(*phrases[at : at + 4], index=at) for at in range(0, 15, 4)]
@@ -151,18 +151,18 @@ def test_loops_go_across_segments_and_may_have_several_phrases() -> None:
     assert len(removals) == 12
 
 
-def test_what_is_said_three_times_is_no_loop() -> None:
+def test_three_repetitions_are_no_loop() -> None:
     thrice = [phrase("No.", 1000 * at, 1000 * at + 900, logprob=UNSURE) for at in range(1, 4)]
     assert left(*thrice) == (["No."] * 3, ())
 
 
-def test_a_chorus_that_was_surely_heard_is_kept() -> None:
+def test_chorus_with_high_confidence_is_kept() -> None:
     """Also where the window compresses well because of it."""
     chorus = [MediaPhrase("Go!", 1000 * at, 1000 * at + 900, (), -0.2, 3.0, 0.05, 0.0) for at in range(1, 8)]
     assert left(*chorus) == (["Go!"] * 7, ())
 
 
-def test_a_loop_that_came_back_at_a_higher_temperature_is_cut() -> None:
+def test_loop_from_a_higher_temperature_is_cut() -> None:
     stuck = [MediaPhrase("Go!", 1000 * at, 1000 * at + 900, (), -0.2, 3.0, 0.05, 0.4) for at in range(1, 8)]
     assert left(*stuck)[0] == ["Go!"]
 
@@ -186,7 +186,7 @@ def test_a_loop_that_came_back_at_a_higher_temperature_is_cut() -> None:
         ("[Smith] said so.", ["[Smith] said so."]),
     ],
 )
-def test_marks_are_left_out_only_where_the_inbox_says_so(text: str, rest: list[str]) -> None:
+def test_marks_are_removed_only_if_the_inbox_disables_them(text: str, rest: list[str]) -> None:
     assert left(phrase(text)) == ([text], ())
     kept, removals = left(phrase(text), marks=False)
     assert kept == rest
@@ -194,7 +194,7 @@ def test_marks_are_left_out_only_where_the_inbox_says_so(text: str, rest: list[s
     assert all("marks = false" in removal.cause for removal in removals)
 
 
-def test_words_go_with_their_marks() -> None:
+def test_words_of_a_mark_are_removed_with_it() -> None:
     words = (Word(" [upbeat", 0, 1, 0.9), Word(" music]Hello,", 1, 2, 0.9), Word(" you.", 2, 3, 0.9))
     spoken = MediaPhrase("[upbeat music]Hello, you.", 2000, 4000, words)
     kept, _ = remove_hallucinations([segment(spoken)], lambda code: rules(code, marks=False))
@@ -206,14 +206,14 @@ def test_words_go_with_their_marks() -> None:
 # The book
 
 
-def test_the_book_is_of_whispers_languages() -> None:
+def test_stock_phrases_are_listed_by_whisper_language() -> None:
     outros, marks = _phrase_lists()
     assert outros.keys() <= set(LANGUAGES)
     assert {"en", "zh", "ja", "ko", "de", "fr", "es"} <= outros.keys()
     assert "" not in marks.union(*outros.values())
 
 
-def test_no_stock_phrase_is_a_word_that_people_say_all_the_time() -> None:
+def test_no_stock_phrase_is_a_common_word() -> None:
     """Short ones would take words out of mouths where the model is not sure."""
     outros, _ = _phrase_lists()
     short = [text for texts in outros.values() for text in texts if len(text) < 4]
@@ -237,7 +237,7 @@ phrases = st.lists(
 
 
 @given(st.lists(phrases, max_size=4), st.booleans())
-def test_every_letter_is_kept_or_told(found: list[list[MediaPhrase]], marks: bool) -> None:
+def test_every_letter_is_kept_or_recorded(found: list[list[MediaPhrase]], marks: bool) -> None:
     segments = [segment(*part, index=at) for at, part in enumerate(found)]
     kept, removals = remove_hallucinations(segments, lambda code: rules(code, marks=marks))
     before = "".join(one.text for part in found for one in part)
@@ -247,7 +247,7 @@ def test_every_letter_is_kept_or_told(found: list[list[MediaPhrase]], marks: boo
 
 
 @given(st.lists(phrases, max_size=4))
-def test_what_was_surely_heard_is_always_kept(found: list[list[MediaPhrase]]) -> None:
+def test_certain_phrase_is_always_kept(found: list[list[MediaPhrase]]) -> None:
     segments = [segment(*part, index=at) for at, part in enumerate(found)]
     kept, _ = remove_hallucinations(segments, rules)
     sure = [
@@ -265,6 +265,6 @@ def test_what_was_surely_heard_is_always_kept(found: list[list[MediaPhrase]]) ->
 
 
 @given(st.text(alphabet="ab 12Éß。!", max_size=20))
-def test_plain_text_stays_plain(text: str) -> None:
+def test_comparable_text_is_stable(text: str) -> None:
     assert comparable(comparable(text).replace("#", "1")) == comparable(text)
     assert spelling([Word(text, 0, 1, 1.0)]) == "".join(text.split())

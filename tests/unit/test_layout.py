@@ -38,26 +38,26 @@ def test_short_phrase_is_one_line() -> None:
     assert layout([MediaPhrase("  Hello,\n world ", 10, 900)]) == (Cue(10, 900, ("Hello, world",)),)
 
 
-def test_no_phrases_are_no_cues() -> None:
+def test_no_phrases_give_no_cues() -> None:
     assert layout([]) == ()
 
 
-def test_blank_phrase_is_no_cue() -> None:
+def test_blank_phrase_gives_no_cue() -> None:
     assert layout([MediaPhrase(" \t\x00", 0, 1000)]) == ()
 
 
-def test_very_long_phrase_becomes_several_cues_that_share_its_time() -> None:
+def test_very_long_phrase_is_split_into_several_cues_that_share_its_time() -> None:
     cues = layout([MediaPhrase(" ".join(["characters"] * 12), 0, 12_000)])
     assert [(cue.start_ms, cue.end_ms) for cue in cues] == [(0, 5917), (6000, 12_000)]
 
 
-def test_time_is_shared_by_the_room_that_characters_take() -> None:
+def test_time_is_shared_by_the_width_of_characters() -> None:
     phrase = MediaPhrase("aaaa 中文", 0, 800)
     cues = layout([phrase], replace(SLOW, max_chars=4, max_lines=1))
     assert cues == (Cue(0, 400, ("aaaa",)), Cue(400, 800, ("中文",)))
 
 
-def test_cues_come_and_go_with_their_words() -> None:
+def test_cues_start_and_end_with_their_words() -> None:
     starts_ms = {" first": (0, 100, 200, 300), " then": (5400, 5500, 5600, 5700)}
     words = tuple(Word(text, at, at + 50, 1.0) for text, starts in starts_ms.items() for at in starts)
     phrase = MediaPhrase("".join(word.text for word in words), 0, 9000, words)
@@ -67,7 +67,7 @@ def test_cues_come_and_go_with_their_words() -> None:
     )
 
 
-def test_words_out_of_order_are_kept_in_order() -> None:
+def test_times_of_words_out_of_order_are_put_in_order() -> None:
     words = (Word("one", 900, 1000, 1.0), Word(" two", 100, 300, 1.0), Word(" three", 1500, 1400, 1.0))
     (cue,) = layout([MediaPhrase("one two three", 0, 2000, words)], SLOW)
     assert cue == Cue(0, 2000, ("one two three",))
@@ -75,7 +75,7 @@ def test_words_out_of_order_are_kept_in_order() -> None:
     assert [(cue.start_ms, cue.end_ms) for cue in cues] == [(0, 1000), (1000, 1000 + 1), (1500, 2000)]
 
 
-def test_words_refine_the_inside_of_a_phrase_and_leave_its_edges() -> None:
+def test_word_times_apply_inside_a_phrase_but_not_at_its_edges() -> None:
     """An alignment gives the silence before a phrase to its first word, or lets its last one go early."""
     words = (Word("one", 700, 900, 1.0), Word(" two", 900, 1200, 1.0))
     cues = layout([MediaPhrase("one two", 500, 2000, words)], replace(SLOW, max_lines=1, max_chars=4))
@@ -90,24 +90,24 @@ def test_words_that_do_not_spell_the_phrase_are_not_used() -> None:
     )
 
 
-def test_word_wider_than_a_line_is_cut_evenly() -> None:
+def test_word_wider_than_a_line_is_split_evenly() -> None:
     (cue,) = layout([MediaPhrase("b" * 60, 0, 4000)])
     assert cue.lines == ("b" * 30, "b" * 30)
 
 
-def test_long_word_with_a_hyphen_is_cut_there() -> None:
+def test_long_word_is_split_at_its_hyphen() -> None:
     (cue,) = layout([MediaPhrase("Kraftfahrzeug-Haftpflichtversicherungsbeitrag", 0, 4000)])
     assert cue.lines == ("Kraftfahrzeug-", "Haftpflichtversicherungsbeitrag")
 
 
-def test_cue_is_two_frames_away_from_the_next() -> None:
+def test_cue_ends_two_frames_before_the_next() -> None:
     one, two = layout(
         [spoken("This was the first of two sentences.", 0), spoken("This is the second one.", 2100)]
     )
     assert (one.end_ms, two.start_ms) == (2017, 2100)
 
 
-def test_cue_near_the_next_is_closed_up() -> None:
+def test_cue_near_the_next_extends_to_it() -> None:
     one, two = layout(
         [spoken("This was the first of two sentences.", 0), spoken("This is the second one.", 2500)]
     )
@@ -121,19 +121,19 @@ def test_cue_far_from_the_next_ends_with_its_words() -> None:
     assert one.end_ms == 2100
 
 
-def test_short_cue_stays_on_in_the_silence_after_it() -> None:
+def test_short_cue_extends_into_the_silence_after_it() -> None:
     assert layout([MediaPhrase("Yes.", 0, 200), MediaPhrase("No.", 5000, 5100)]) == (
         Cue(0, 833, ("Yes.",)),
         Cue(5000, 5833, ("No.",)),
     )
 
 
-def test_fast_cue_stays_on_until_it_can_be_read() -> None:
+def test_fast_cue_extends_until_it_can_be_read() -> None:
     (cue,) = layout([MediaPhrase("a" * 40, 0, 1000)])
     assert cue == Cue(0, 2000, ("a" * 40,))
 
 
-def test_fast_cue_without_silence_after_it_is_left_and_counted() -> None:
+def test_fast_cue_without_silence_after_it_is_counted() -> None:
     text = "This sentence has in all forty-two letters."[:42]
     phrases = [MediaPhrase(text, 0, 1000), MediaPhrase(text, 1000, 2000), MediaPhrase("Yes.", 2000, 4000)]
     cues = layout(phrases)
@@ -149,17 +149,17 @@ def test_slow_cues_are_not_counted_as_fast() -> None:
     assert fast_cues([Cue(0, 1, ("a" * 10,))], limits_for("en", "raw"), "en") == 0
 
 
-def test_no_cue_outlasts_the_most() -> None:
+def test_no_cue_is_longer_than_max_ms() -> None:
     (cue,) = layout([MediaPhrase("Aaaah!", 0, 60_000)])
     assert cue == Cue(0, 7000, ("Aaaah!",))
 
 
-def test_no_cue_outlasts_the_media() -> None:
+def test_no_cue_ends_after_the_media() -> None:
     (cue,) = layout([MediaPhrase("Yes.", 9800, 9900)], until_ms=10_000)
     assert cue.end_ms == 10_000
 
 
-def test_cues_that_are_too_short_alone_are_read_together() -> None:
+def test_phrases_too_short_alone_share_a_cue() -> None:
     phrases = [
         MediaPhrase("Yes.", 0, 250),
         MediaPhrase("I know.", 300, 650),
@@ -168,13 +168,13 @@ def test_cues_that_are_too_short_alone_are_read_together() -> None:
     assert layout(phrases) == (Cue(0, 1500, ("Yes. I know. But why?",)),)
 
 
-def test_no_cue_reaches_over_a_seam() -> None:
+def test_no_cue_crosses_a_seam() -> None:
     phrases = [MediaPhrase("He went", 0, 900), MediaPhrase("home.", 950, 1900)]
     assert [cue.lines for cue in layout(phrases)] == [("He went home.",)]
     assert [cue.lines for cue in layout(phrases, seams_ms=[940])] == [("He went",), ("home.",)]
 
 
-def test_no_cue_reaches_over_a_silence_long_enough_to_read_in() -> None:
+def test_no_cue_crosses_a_silence_long_enough_for_a_cue() -> None:
     phrases = [MediaPhrase("He went", 0, 200), MediaPhrase("home.", 1200, 2200)]
     assert [cue.lines for cue in layout(phrases)] == [("He went",), ("home.",)]
 
@@ -184,18 +184,18 @@ def test_overlapping_phrases_are_trimmed() -> None:
     assert layout(phrases) == (Cue(0, 1917, ("One sentence.",)), Cue(2000, 4000, ("Another sentence.",)))
 
 
-def test_phrases_of_one_moment_are_read_together() -> None:
+def test_simultaneous_phrases_share_a_cue() -> None:
     assert layout([MediaPhrase("one", 0, 3000), MediaPhrase("two", 0, 4000)]) == (Cue(0, 4000, ("one two",)),)
 
 
-def test_phrase_without_time_and_neighbour_gets_some() -> None:
+def test_phrase_without_duration_gets_a_readable_cue() -> None:
     assert layout([MediaPhrase("one", 0, 3000), MediaPhrase("two", 9000, 9000)]) == (
         Cue(0, 3000, ("one",)),
         Cue(9000, 9833, ("two",)),
     )
 
 
-def test_phrases_in_chinese_are_joined_by_a_space_where_nothing_else_parts_them() -> None:
+def test_chinese_phrases_without_punctuation_are_joined_by_a_space() -> None:
     limits = limits_for("zh")
     (cue,) = layout([MediaPhrase("好的", 0, 300), MediaPhrase("我来", 300, 900)], limits, language="zh")
     assert cue.lines == ("好的 我来",)
@@ -203,7 +203,7 @@ def test_phrases_in_chinese_are_joined_by_a_space_where_nothing_else_parts_them(
     assert cue.lines == ("好的，我来",)
 
 
-def test_raw_leaves_each_phrase_as_it_is() -> None:
+def test_raw_profile_keeps_each_phrase_as_a_cue() -> None:
     text = "word " * 40
     phrases = [MediaPhrase(text, 0, 100), MediaPhrase("Yes.", 100, 150), MediaPhrase("No.", 150, 40_000)]
     assert layout(phrases, limits_for("en", "raw")) == (
@@ -276,7 +276,7 @@ LIMITS = st.builds(
     LANGUAGES,
     st.lists(st.integers(0, 30_000), max_size=3).map(sorted),
 )
-def test_cues_are_legal_and_no_word_is_lost(
+def test_cues_keep_the_limits_and_all_words(
     phrases: list[MediaPhrase], limits: LayoutLimits, language: str | None, seams_ms: list[int]
 ) -> None:
     cues = layout(phrases, limits, language=language, seams_ms=seams_ms)
@@ -295,7 +295,7 @@ def test_cues_are_legal_and_no_word_is_lost(
 
 
 @given(st.lists(placed(), max_size=6), LANGUAGES)
-def test_raw_cues_are_in_order_too(phrases: list[MediaPhrase], language: str | None) -> None:
+def test_raw_cues_are_in_order(phrases: list[MediaPhrase], language: str | None) -> None:
     cues = layout(phrases, limits_for(language, "raw"), language=language)
     assert all(one.end_ms <= two.start_ms for one, two in pairwise(cues))
     assert [cue.lines for cue in cues] == [
@@ -320,7 +320,7 @@ def test_no_cue_has_words_from_both_sides_of_a_seam(
         assert letters <= before or not letters & before
 
 
-def test_limits_that_somebody_asked_for_count() -> None:
+def test_requested_limits_apply() -> None:
     limits = limits_for("en", overrides=LayoutOverrides(max_chars=20, max_lines=1))
     cues = layout([MediaPhrase("It is a truth universally acknowledged, that a single man", 0, 6000)], limits)
     assert [cue.lines for cue in cues] == [

@@ -57,7 +57,7 @@ def test_german(expected: str) -> None:
     assert lines_of(said(expected), "de") == expected
 
 
-def test_a_word_wider_than_a_line_is_cut_before_a_syllable() -> None:
+def test_word_wider_than_a_line_is_split_before_a_syllable() -> None:
     text = "Das Rindfleischetikettierungsüberwachungsaufgabenübertragungsgesetz wurde 2013 aufgehoben."
     assert lines_of(text, "de") == (
         "Das Rindfleischetikettierungsüberwa / chungsaufgabenübertragungsgesetz wurde | 2013 aufgehoben."
@@ -145,7 +145,7 @@ def test_no_line_begins_or_ends_with_the_wrong_punctuation() -> None:
                 assert line[-1] not in "（「《"
 
 
-def test_a_latin_word_or_a_number_in_chinese_stays_whole() -> None:
+def test_latin_word_or_number_in_chinese_stays_whole() -> None:
     for before in range(14):
         text = "中" * before + "使用CTranslate2库处理12345.67个"
         cues = layout([MediaPhrase(text, 0, 20_000)], limits_for("zh"), language="zh")
@@ -154,7 +154,7 @@ def test_a_latin_word_or_a_number_in_chinese_stays_whole() -> None:
         assert any("12345.67" in line for line in lines), lines
 
 
-def test_no_word_is_cut_that_the_model_heard_as_one() -> None:
+def test_no_timed_word_of_the_model_is_split() -> None:
     """BudouX alone makes 语音助 and 手到 of it."""
     tokens = "人 工 智能 技术 正在 改变 我们 的生活 方式 从 手机 上 的 语音 助手 到 自动 驾 驶 汽车 都 离 不开 它".split()
     words = tuple(Word(token, at * 400, at * 400 + 400, 1.0) for at, token in enumerate(tokens))

@@ -20,28 +20,28 @@ from subtitled.cues.text_width import columns, columns_per_char, fits_one_cue, g
         ("ko", 16, 12),
     ],
 )
-def test_limits_are_those_of_the_language(language: str, max_chars: int, max_chars_per_s: int) -> None:
+def test_limits_depend_on_the_language(language: str, max_chars: int, max_chars_per_s: int) -> None:
     assert limits_for(language) == LayoutLimits(max_chars, 2, max_chars_per_s, 833, 7000, 83, 500)
 
 
-def test_a_language_that_is_not_known_has_those_of_english() -> None:
+def test_unknown_language_has_the_limits_of_english() -> None:
     assert limits_for(None) == limits_for("xx") == limits_for("en")
 
 
 @pytest.mark.parametrize("language", ["en", "zh", "ja", "ko", "th"])
-def test_strict_allows_no_more_than_default(language: str) -> None:
+def test_strict_profile_allows_no_more_than_default(language: str) -> None:
     strict, default = limits_for(language, "strict"), limits_for(language)
     assert strict.max_chars <= default.max_chars
     assert strict.max_chars_per_s <= default.max_chars_per_s
 
 
-def test_raw_has_no_limits() -> None:
+def test_raw_profile_has_no_limits() -> None:
     limits = limits_for("zh", "raw")
     assert limits == LayoutLimits(0, 2, 0, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_what_somebody_asks_for_goes_before_the_profile(profile: Profile) -> None:
+def test_overrides_take_precedence_over_the_profile(profile: Profile) -> None:
     limits = limits_for("en", profile, LayoutOverrides(max_chars=36, max_chars_per_s=12.5))
     assert (limits.max_chars, limits.max_chars_per_s) == (36, 12.5)
 
@@ -66,7 +66,7 @@ def test_overrides_have_the_names_of_the_limits() -> None:
         ),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(asked: LayoutOverrides, message: str) -> None:
+def test_invalid_override_is_rejected_by_name(asked: LayoutOverrides, message: str) -> None:
     with pytest.raises(ValueError) as refused:  # noqa: PT011 - the whole message is compared
         limits_for("en", overrides=asked)
     assert str(refused.value) == message
@@ -84,22 +84,22 @@ def test_what_cannot_be_is_refused_by_name(asked: LayoutOverrides, message: str)
         ("x" * 64, 7000, "zh", True),
     ],
 )
-def test_phrase_fits_one_cue_that_is_neither_wider_nor_longer(
+def test_phrase_within_width_and_duration_fits_one_cue(
     text: str, duration_ms: int, language: str, *, fits: bool
 ) -> None:
     assert fits_one_cue(text, duration_ms, limits_for(language), language) is fits
 
 
-def test_every_phrase_fits_where_there_are_no_limits() -> None:
+def test_every_phrase_fits_one_cue_without_limits() -> None:
     assert fits_one_cue("x" * 1000, 60_000, limits_for("en", "raw"), "en")
 
 
-def test_width_of_a_text_counts_full_width_twice_and_marks_not() -> None:
+def test_columns_count_full_width_twice_and_marks_not() -> None:
     texts = ("abc", "中文", "e\u0301", "カ", "ｶ", "👍🏽", "👨‍👩‍👧")
     assert [columns(text) for text in texts] == [3, 4, 1, 2, 1, 2, 2]
 
 
-def test_full_width_characters_are_counted_one_where_guides_do() -> None:
+def test_full_width_characters_count_once_in_cjk_limits() -> None:
     assert [columns_per_char(language) for language in ("en", None, "zh", "ja", "ko", "zh-Hant")] == [
         1,
         1,
@@ -110,6 +110,6 @@ def test_full_width_characters_are_counted_one_where_guides_do() -> None:
     ]
 
 
-def test_what_is_drawn_as_one_is_one_grapheme() -> None:
+def test_combined_characters_are_one_grapheme() -> None:
     text = "e\u0301👍🏽🇩🇪🇫🇷👨‍👩‍👧क्षिa"
     assert list(graphemes(text)) == ["e\u0301", "👍🏽", "🇩🇪", "🇫🇷", "👨‍👩‍👧", "क्षि", "a"]

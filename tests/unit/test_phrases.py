@@ -35,14 +35,14 @@ def squeezed(text: str) -> str:
     return "".join(text.split())
 
 
-def test_phrase_lands_where_its_audio_was() -> None:
+def test_phrase_is_mapped_to_the_time_of_its_audio() -> None:
     assert times(placed(Phrase(" one", 500, 1500), Phrase(" two", 4000, 5000))) == [
         ("one", 2500, 3500),
         ("two", 11000, 12000),
     ]
 
 
-def test_phrase_that_starts_in_the_padding_before_a_gap_is_not_torn_apart() -> None:
+def test_phrase_that_starts_in_the_padding_before_a_gap_is_not_split() -> None:
     """Whisper starts a phrase where the last one ended; the silence there is no to_media_time for its first words."""
     assert times(placed(Phrase(" It is twelve in the morning", 2700, 5700))) == [
         ("It is twelve in the morning", 10000, 12700)
@@ -50,7 +50,7 @@ def test_phrase_that_starts_in_the_padding_before_a_gap_is_not_torn_apart() -> N
     assert times(placed(Phrase(" It is twelve", 500, 3200))) == [("It is twelve", 2500, 5000)]
 
 
-def test_scores_go_with_the_phrase() -> None:
+def test_scores_are_kept_with_the_phrase() -> None:
     phrase = Phrase("one", 0, 1000, (), -0.3, 1.2, 0.1, 0.4)
     assert placed(phrase) == (MediaPhrase("one", 2000, 3000, (), -0.3, 1.2, 0.1, 0.4),)
 
@@ -59,12 +59,12 @@ def test_start_of_the_audio_stream_is_added() -> None:
     assert times(placed(Phrase("one", 0, 1000), offset_samples=SECOND // 2)) == [("one", 2500, 3500)]
 
 
-def test_no_time_falls_below_zero() -> None:
+def test_no_time_is_negative() -> None:
     pieces = (PlanPiece(0, SECOND),)
     assert times(placed(Phrase("one", 0, 1000), pieces=pieces, offset_samples=-400)) == [("one", 0, 975)]
 
 
-def test_phrase_that_ends_at_a_gap_does_not_reach_over_it() -> None:
+def test_phrase_that_ends_at_a_gap_does_not_cross_it() -> None:
     assert times(placed(Phrase("one", 1000, 3000), Phrase("two", 3000, 4000))) == [
         ("one", 3000, 5000),
         ("two", 10000, 11000),
@@ -93,14 +93,14 @@ def test_phrase_across_a_gap_is_split_by_its_words() -> None:
     )
 
 
-def test_word_across_a_gap_stays_on_the_side_that_holds_more_of_it() -> None:
+def test_word_across_a_gap_belongs_to_the_side_with_more_of_it() -> None:
     words = (Word("one", 2800, 3800, 0.9),)
     assert placed(Phrase("one", 2800, 3800, words)) == (
         MediaPhrase("one", 10000, 10800, (Word("one", 10000, 10800, 0.9),)),
     )
 
 
-def test_words_stay_within_their_phrase_and_none_lies_over_another() -> None:
+def test_words_stay_within_their_phrase_and_do_not_overlap() -> None:
     words = (Word("one", 100, 900, 0.9), Word(" two", 700, 1200, 0.9), Word(" three", 1100, 1900, 0.9))
     [phrase] = placed(Phrase("one two three", 500, 1500, words))
     assert [(word.start_ms, word.end_ms) for word in phrase.words] == [
@@ -110,23 +110,23 @@ def test_words_stay_within_their_phrase_and_none_lies_over_another() -> None:
     ]
 
 
-def test_pieces_without_a_gap_between_them_are_one_run() -> None:
+def test_adjacent_pieces_are_one_run_of_audio() -> None:
     pieces = (PlanPiece(0, SECOND), PlanPiece(SECOND, SECOND))
     assert times(placed(Phrase("one two", 0, 2000), pieces=pieces)) == [("one two", 0, 2000)]
 
 
-def test_time_beyond_the_segment_is_cut_to_it() -> None:
+def test_times_beyond_the_segment_are_limited_to_it() -> None:
     assert times(placed(Phrase("one", 7000, 30_000), Phrase("two", 29_000, 30_000))) == [
         ("one", 14000, 15000),
         ("two", 15000, 15000),
     ]
 
 
-def test_blank_phrase_is_left_out() -> None:
+def test_blank_phrase_is_omitted() -> None:
     assert placed(Phrase(" \n", 0, 1000)) == ()
 
 
-def test_phrase_that_overlaps_the_next_ends_where_that_begins() -> None:
+def test_phrase_that_overlaps_the_next_ends_at_its_start() -> None:
     assert times(placed(Phrase("one", 0, 2000), Phrase("two", 1000, 2500))) == [
         ("one", 2000, 3000),
         ("two", 3000, 4500),
@@ -163,7 +163,7 @@ def test_no_text_is_lost_and_times_are_in_order(
 
 
 @given(PHRASES, PIECES)
-def test_each_placed_phrase_lies_in_one_run_of_audio(
+def test_each_mapped_phrase_lies_in_one_run_of_audio(
     phrases: list[Phrase], pieces: tuple[PlanPiece, ...]
 ) -> None:
     runs: list[tuple[int, int]] = []
@@ -197,7 +197,7 @@ def test_no_word_is_lost_when_its_phrase_is_split(
 
 
 @given(TEXTS)
-def test_units_of_a_text_are_the_text(text: str) -> None:
+def test_joined_units_are_the_text(text: str) -> None:
     assert "".join(units(text)) == text
 
 

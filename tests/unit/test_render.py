@@ -63,14 +63,14 @@ def parsed(text: str) -> list[tuple[int, int, list[str]]]:
     return cues
 
 
-def test_srt_is_as_players_expect() -> None:
+def test_srt_has_the_layout_that_players_expect() -> None:
     cues = [Cue(0, 1999, ("Hello,", "world")), Cue(3_723_004, 3_725_000, ("再见",))]
     assert srt(cues) == (
         "1\n00:00:00,000 --> 00:00:01,999\nHello,\nworld\n\n2\n01:02:03,004 --> 01:02:05,000\n再见\n"
     )
 
 
-def test_no_cues_are_an_empty_srt() -> None:
+def test_srt_without_cues_is_empty() -> None:
     assert srt([]) == ""
 
 
@@ -95,7 +95,7 @@ def test_timestamp_goes_beyond_a_hundred_hours() -> None:
         "&amp;",
     ],
 )
-def test_text_that_looks_like_markup_is_shown_as_it_is(line: str) -> None:
+def test_text_that_looks_like_markup_is_shown_verbatim(line: str) -> None:
     """pysubs2 and the grammar both find one cue with this text, but for the arrow and the invisible joiner."""
     text = srt([Cue(1000, 2000, (line,)), Cue(3000, 4000, ("next",))])
     expected = re.sub("-{2,}>", "→", line)
@@ -130,14 +130,14 @@ def test_blank_lines_of_a_cue_do_not_end_it() -> None:
     assert parsed(srt([Cue(0, 1, ("a\n\nb", "", "c"))])) == [(0, 1, ["a b", "c"])]
 
 
-def test_json_holds_everything() -> None:
+def test_json_contains_the_whole_transcript() -> None:
     data = render("json", WHOLE)
     assert read_json(data) == WHOLE
     assert data.endswith(b"}\n")
     assert msgspec.json.decode(data)["segments"][0]["phrases"][0]["words"][0]["text"] == "你好"
 
 
-def test_json_of_a_name_that_is_no_utf8_can_be_read() -> None:
+def test_json_with_a_file_name_that_is_not_utf8_is_readable() -> None:
     transcript = msgspec.structs.replace(WHOLE, source="talk\udcff.mp4")
     assert read_json(render("json", transcript)) == msgspec.structs.replace(WHOLE, source="talk?.mp4")
 
@@ -152,7 +152,7 @@ def test_srt_of_silence_is_empty() -> None:
     assert read_json(render("json", silence)) == silence
 
 
-def test_a_file_for_windows_has_a_byte_order_mark_and_crlf() -> None:
+def test_bom_and_crlf_are_written_if_requested() -> None:
     look = RenderOptions(bom=True, newline="crlf")
     assert render("srt", WHOLE, look) == b"\xef\xbb\xbf" + (
         "1\r\n00:00:00,200 --> 00:00:00,900\r\n你好\r\n".encode()
@@ -160,6 +160,6 @@ def test_a_file_for_windows_has_a_byte_order_mark_and_crlf() -> None:
     assert pysubs2.SSAFile.from_string(render("srt", WHOLE, look).decode("utf-8-sig"))[0].text == "你好"
 
 
-def test_json_looks_the_same_everywhere() -> None:
+def test_json_has_neither_bom_nor_crlf() -> None:
     """RFC 8259, 8.1: no byte order mark."""
     assert render("json", WHOLE, RenderOptions(bom=True, newline="crlf")) == render("json", WHOLE)

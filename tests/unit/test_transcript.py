@@ -24,7 +24,7 @@ def transcript(*phrases: MediaPhrase, language: str = "en", task: str = "transcr
     )
 
 
-def test_laying_out_anew_needs_only_the_json() -> None:
+def test_layout_can_be_repeated_from_the_json_alone() -> None:
     whole = with_cues(transcript(MediaPhrase("It is a truth universally acknowledged.", 100, 3000)))
     stored = read_json(render("json", whole))
     assert with_cues(stored) == whole
@@ -32,7 +32,7 @@ def test_laying_out_anew_needs_only_the_json() -> None:
     assert cue.lines == ("It is a truth", "universally acknowledged.")
 
 
-def test_no_cue_reaches_over_audio_that_was_left_out() -> None:
+def test_no_cue_crosses_audio_that_was_left_out() -> None:
     phrases = (
         MediaPhrase("He went", 1000, 1900),
         MediaPhrase("home", 2300, 2800),
@@ -45,22 +45,22 @@ def test_no_cue_reaches_over_audio_that_was_left_out() -> None:
     ]
 
 
-def test_pieces_that_touch_part_nothing() -> None:
+def test_adjacent_pieces_are_no_seam() -> None:
     phrases = MediaPhrase("He went", 5000, 5900), MediaPhrase("home.", 6050, 7000)
     assert [cue.lines for cue in with_cues(transcript(*phrases)).cues] == [("He went home.",)]
 
 
-def test_no_cue_outlasts_the_file() -> None:
+def test_no_cue_ends_after_the_file() -> None:
     assert with_cues(transcript(MediaPhrase("Yes.", 9700, 9900))).cues == (Cue(9700, 10_000, ("Yes.",)),)
 
 
-def test_cues_too_fast_to_be_read_are_counted() -> None:
+def test_cues_too_fast_to_read_are_counted() -> None:
     laid = with_cues(transcript(MediaPhrase("This is said much too fast.", 9000, 10_000)))
     assert (len(laid.cues), laid.fast_cues) == (1, 1)
     assert with_cues(laid, "raw").fast_cues == 0
 
 
-def test_limits_are_those_of_the_language_that_the_cues_are_in() -> None:
+def test_limits_are_those_of_the_output_language() -> None:
     phrase = MediaPhrase("word " * 20, 0, 9000)
     widest = {
         task: max(
@@ -73,6 +73,6 @@ def test_limits_are_those_of_the_language_that_the_cues_are_in() -> None:
     assert widest["transcribe"] <= 32 < widest["translate"] <= 42
 
 
-def test_overrides_that_cannot_be_are_refused() -> None:
+def test_impossible_overrides_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"max_lines = 0: allowed are 1 to 10"):
         with_cues(transcript(), overrides=LayoutOverrides(max_lines=0))
