@@ -19,7 +19,7 @@ from parts.waiting import Timing
 from subtitled.asr.cuda import Device
 from subtitled.config import load as configuration
 from subtitled.config.schema import Config
-from subtitled.server.loop import Server
+from subtitled.server.build import build_server
 from subtitled.workers.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def serve(config_file: str, folder: str, *, gpus: int, timing: Timing, profile: 
         devices = [Device(slot=f"gpu{n}", kind="cuda", visible="", name="a GPU that waits") for n in places]
         return configuration.load_config(config_file, os.environ), devices
 
-    server = Server(load, os.environ, Crowd(os.environ, folder, timing))
+    server = build_server(load, os.environ, Crowd(os.environ, folder, timing))
     if profile is None:
         return server.run()
     import cProfile

@@ -46,7 +46,7 @@ def run(config_file: str | None) -> None:
     from subtitled.asr.cuda import Device, find_devices
     from subtitled.log import HTTP_LOST, leave
     from subtitled.runtime.sidecar import Sidecar, SidecarSettings
-    from subtitled.server.loop import Server
+    from subtitled.server.build import build_server
 
     def load() -> tuple[Config, list[Device]]:
         config = _load(config_file)
@@ -58,7 +58,7 @@ def run(config_file: str | None) -> None:
     chosen = ("--config", found) if (found := _found(config_file)) is not None else ()
     command = (sys.executable, "-m", "subtitled", "http", "--parent", str(os.getpid()), *chosen)
     with Sidecar(command, os.environ, lost=HTTP_LOST) as gateway:
-        status = Server(load, os.environ).run()
+        status = build_server(load, os.environ).run()
     leave(status)
 
 

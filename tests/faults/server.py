@@ -17,7 +17,7 @@ from subtitled.asr.cuda import Device
 from subtitled.config import load as configuration
 from subtitled.config.schema import Config
 from subtitled.log import leave
-from subtitled.server.loop import Server
+from subtitled.server.build import build_server
 from subtitled.workers.supervisor import Supervisor
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
 
     supervisor = Supervisor(os.environ, command=(sys.executable, str(WORKER), folder))
     with failing_disk(Plan(Path(folder))):
-        return Server(load, os.environ, supervisor).run()
+        return build_server(load, os.environ, supervisor).run()
 
 
 if __name__ == "__main__":

@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 PROGRAM = """
 import os, sys
-from subtitled import config
-from subtitled.speech.cuda import Device
-from subtitled.server import Server
+from subtitled.asr.cuda import Device
+from subtitled.config.load import load_config
+from subtitled.server.build import build_server
 
 devices = [
     Device(slot="gpu0", kind="cuda", visible="GPU-nowhere", name="a GPU that is not there"),
     Device(slot="cpu0", kind="cpu", visible="", name="CPU 0"),
 ]
-sys.exit(Server(lambda: (config.load(sys.argv[1], os.environ), devices), os.environ).run())
+sys.exit(build_server(lambda: (load_config(sys.argv[1], os.environ), devices), os.environ).run())
 """
 
 

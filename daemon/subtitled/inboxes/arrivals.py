@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -63,17 +64,53 @@ class FoundFile(Struct, frozen=True):
     inbox: schema.InboxConfig
 
 
+class FolderWatcher(Protocol):
+    """Watches inboxes in a thread of its own."""
+
+    def start(self) -> None:
+        """Start; what is there already is reported too."""
+
+    def stop(self) -> None:
+        """Stop; nothing is reported afterwards."""
+
+    @property
+    def is_alive(self) -> bool:
+        """The thread runs."""
+
+
+MakeWatcher = Callable[[Sequence[schema.InboxConfig], Callable[[SettledFile], None]], FolderWatcher]
+
+
 class InboxArrivals:
     """The watched inboxes of one configuration; all but the watching belongs to the thread of the server's loop."""
 
     def __init__(
-        self, inboxes: tuple[schema.InboxConfig, ...], store: Store, put: Callable[[FoundFile], None]
+        self,
+        inboxes: tuple[schema.InboxConfig, ...],
+        store: Store,
+        put: Callable[[FoundFile], None],
+        *,
+        make_watcher: MakeWatcher = InboxWatcher,
     ) -> None:
         """Make the watch; `put` is called in the watcher's thread and is to hand the file to the loop."""
         self._store = store
         self._put = put
         self._held: list[FoundFile] = []
-        self._watcher = InboxWatcher(inboxes, lambda arrival: put(FoundFile(arrival, inboxes[arrival.inbox])))
+        self._make_watcher = make_watcher
+        self._watcher = self._watch(inboxes)
+
+    def _watch(self, inboxes: tuple[schema.InboxConfig, ...]) -> FolderWatcher:
+        self._inboxes = inboxes
+        return self._make_watcher(
+            inboxes, lambda arrival: self._put(FoundFile(arrival, inboxes[arrival.inbox]))
+        )
+
+    def reconfigure(self, inboxes: tuple[schema.InboxConfig, ...]) -> None:
+        """Watch other inboxes; nothing happens if they are the same. Files that are held stay held."""
+        if inboxes != self._inboxes:
+            self._watcher.stop()
+            self._watcher = self._watch(inboxes)
+            self._watcher.start()
 
     def start(self) -> None:
         """Begin to watch; what is there already is told too."""

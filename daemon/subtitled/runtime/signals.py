@@ -20,6 +20,11 @@ class Signals:
         """Return a file descriptor that is readable after a signal."""
         return self._read
 
+    @property
+    def is_pending(self) -> bool:
+        """A signal was received that `take` has not returned yet."""
+        return bool(self.caught)
+
     def take(self) -> list[signal.Signals]:
         """Return the signals that have come, in order."""
         try:

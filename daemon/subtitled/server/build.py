@@ -1,0 +1,167 @@
+"""Makes the daemon: every part on its real socket, process, file and clock, connected to the others."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import zmq
+
+from subtitled import log
+from subtitled.api.server import ApiServer
+from subtitled.asr.model import DEMO
+from subtitled.core.broker import Broker
+from subtitled.core.config_mapping import policy_of, recipe_of, space_of
+from subtitled.files.filesystem import DiskSpaceMonitor
+from subtitled.hooks.dispatcher import HookDispatcher
+from subtitled.inboxes.arrivals import FoundFile, InboxArrivals
+from subtitled.network.auth import Authenticator
+from subtitled.observability.metrics import Metrics
+from subtitled.observability.metrics_http import MetricsServer
+from subtitled.observability.monitor import Monitor
+from subtitled.observability.systemd_status import SystemdStatus
+from subtitled.observability.transition_log import TransitionLog
+from subtitled.output.job_writer import JobWriter
+from subtitled.ray.process import RayProcess
+from subtitled.runtime.mailbox import Mailbox
+from subtitled.runtime.signals import Signals
+from subtitled.server.dispatch import Dispatcher
+from subtitled.server.loop import Parts, Server
+from subtitled.server.ports import ZmqPoller
+from subtitled.server.reconfiguration import Load, Reconfiguration
+from subtitled.server.shutdown import Shutdown
+from subtitled.storage.database import lock_state_folder
+from subtitled.storage.durability import Transactions
+from subtitled.storage.store import Store
+from subtitled.systemd.notify import SystemdNotifier
+from subtitled.workers.local_listener import WorkerListener
+from subtitled.workers.model_download import ModelDownload
+from subtitled.workers.supervisor import Supervisor
+
+
+def build_server(load: Load, environ: Mapping[str, str], supervisor: Supervisor | None = None) -> Server:
+    """Return a server that holds its state folder, database and sockets; raises SubtitledError where one is not available.
+
+    `load` reads the configuration and finds the devices that it names; it is called again on SIGHUP.
+    """
+    clock = time.monotonic
+    config, devices = load()
+    log.configure(config.log.level, config.log.format, sys.stderr)
+    supervisor = supervisor or Supervisor(environ)
+    resources = ExitStack()
+    state = Path(config.state.dir)
+    state.mkdir(parents=True, exist_ok=True)
+    lock = lock_state_folder(state)
+    store = Store(str(state / "subtitled.sqlite"))
+    metrics = Metrics()
+    monitor = Monitor(metrics)
+    metrics_server = MetricsServer(config.listen.metrics, metrics, monitor.health)
+    transition_log = TransitionLog(metrics)
+    broker = Broker(policy_of(config), recipe=recipe_of(config, None))
+    notifier = SystemdNotifier(environ)
+    mailbox: Mailbox[FoundFile | Callable[[], None]] = Mailbox()
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    authenticator = Authenticator(context)
+    workers = WorkerListener(
+        config,
+        devices,
+        context=context,
+        authenticator=authenticator,
+        call_back=mailbox.put,
+        supervisor=supervisor,
+        broker=broker,
+        metrics=metrics,
+        store=store,
+        vitals=monitor,
+    )
+    ray = RayProcess(environ, workers.gate.keys) if workers.gate else None
+    # Without a device on this host no worker on this host loads the model.
+    model = ModelDownload(config.model.name if devices else DEMO, workers.spawn_fetch)
+    poller = ZmqPoller()
+    signals = Signals()
+    shutdown = Shutdown(signals, clock)
+    transactions = Transactions(
+        store, lambda: shutdown.wait_for_space(poller, notifier, monitor.health.turned)
+    )
+    dispatcher = Dispatcher(broker, transactions, transition_log, clock)
+    api = ApiServer(
+        config,
+        context,
+        authenticator=authenticator,
+        gate=workers.gate,
+        store=store,
+        broker=broker,
+        happen=dispatcher.dispatch,
+        call_back=mailbox.put,
+        metrics=metrics,
+        languages=lambda: workers.languages,
+    )
+    api.census.busy_s = monitor.busy_s
+    audio_samples = api.census.audio_samples
+    writer = JobWriter(
+        store, transition_log, dispatch=dispatcher.dispatch, call_in_loop=mailbox.put, model=config.model.name
+    )
+    hooks = HookDispatcher(config, environ, store, put=mailbox.put, tell=api.tell_watchers)
+    dispatcher.connect(workers=workers, writer=writer, api=api, hooks=hooks, audio_samples=audio_samples)
+    arrivals = InboxArrivals(config.inbox, store, mailbox.put)
+    space = DiskSpaceMonitor(*space_of(config))
+    # Closed from the last to the first.
+    for close in (
+        partial(os.close, lock),
+        signals.release,
+        store.close,
+        metrics_server.close,
+        context.term,
+        authenticator.stop,
+        *((ray.close,) if ray else ()),
+        workers.close,
+        api.close,
+        hooks.close,
+        writer.close,
+        supervisor.kill_all,
+        arrivals.stop,
+    ):
+        resources.callback(close)
+    return Server(
+        Parts(
+            clock=clock,
+            poller=poller,
+            signals=signals,
+            mailbox=mailbox,
+            store=store,
+            broker=broker,
+            dispatcher=dispatcher,
+            shutdown=shutdown,
+            reconfiguration=Reconfiguration(
+                load,
+                config,
+                devices,
+                broker=broker,
+                dispatcher=dispatcher,
+                workers=workers,
+                model=model,
+                api=api,
+                hooks=hooks,
+                arrivals=arrivals,
+                space=space,
+                cluster=ray,
+            ),
+            supervisor=supervisor,
+            workers=workers,
+            model=model,
+            api=api,
+            writer=writer,
+            hooks=hooks,
+            arrivals=arrivals,
+            space=space,
+            notifier=notifier,
+            monitor=monitor,
+            status=SystemdStatus(notifier, broker, audio_samples.total),
+            resources=resources,
+        )
+    )

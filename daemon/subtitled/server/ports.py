@@ -1,0 +1,166 @@
+"""What the poll loop needs from outside: sockets, processes, files and clients, each behind a small Protocol.
+
+`build` gives the loop the real ones; the simulation gives it fakes and drives the same loop under virtual time.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable
+from typing import Protocol
+
+import zmq
+
+from subtitled.config.schema import Config
+from subtitled.core.records import Job
+from subtitled.storage.rows import JournalEntry
+
+
+class Poller(Protocol):
+    """Waits for sockets and file descriptors."""
+
+    def wait(
+        self, sockets: Iterable[zmq.Socket[bytes]], descriptors: Iterable[int], timeout_s: float
+    ) -> set[int]:
+        """Wait until one of them is readable, `timeout_s` at most; return the readable file descriptors."""
+
+
+class SignalSource(Protocol):
+    """The signals that the process has received."""
+
+    def fileno(self) -> int:
+        """Return a file descriptor that is readable after a signal."""
+
+    @property
+    def is_pending(self) -> bool:
+        """A signal was received that `take` has not returned yet."""
+
+    def take(self) -> list[signal.Signals]:
+        """Return the signals received since the last call, in order."""
+
+
+class ClientApi(Protocol):
+    """The client-facing API."""
+
+    @property
+    def sockets(self) -> list[zmq.Socket[bytes]]:
+        """The sockets that the loop waits for."""
+
+    @property
+    def patience_s(self) -> float:
+        """Seconds until `receive` must be called even when no message arrives."""
+
+    def start(self) -> None:
+        """Resume unfinished uploads; called after the broker has restored its jobs."""
+
+    def receive(self) -> None:
+        """Answer the requests that have arrived."""
+
+    def tell_watchers(self, entries: list[JournalEntry]) -> None:
+        """Send new journal entries to the clients that watch."""
+
+    def job_changed(self, job: Job) -> None:
+        """Release what the API holds for a job once it is no longer needed; called after each stored transition."""
+
+    def reconfigure(self, config: Config) -> None:
+        """Apply another configuration."""
+
+
+class OutputWriter(Protocol):
+    """Writes the files of jobs that have ended; results come back as events."""
+
+    @property
+    def waiting(self) -> list[tuple[Job, bool]]:
+        """Jobs whose files found no space."""
+
+    @property
+    def is_idle(self) -> bool:
+        """No file is being written."""
+
+    def sweep(self, folders: Iterable[str]) -> None:
+        """Remove the temporary files that an earlier daemon left in `folders`."""
+
+    def finish(self, job: Job, *, is_failure: bool) -> None:
+        """Write a job's files; ends in Written, Closed or WriteFailed."""
+
+    def retry_waiting(self) -> None:
+        """Write the jobs that found no space before."""
+
+
+class JobHooks(Protocol):
+    """Runs commands and webhooks after jobs."""
+
+    def start(self) -> None:
+        """Begin with the jobs that an earlier daemon did not get to."""
+
+    def wake(self) -> None:
+        """Notify that the journal has grown."""
+
+    def reconfigure(self, config: Config) -> None:
+        """Apply another configuration."""
+
+
+class DiskSpace(Protocol):
+    """Whether the results of further files fit on the disk."""
+
+    @property
+    def is_enough(self) -> bool:
+        """Every folder has more than the reserve."""
+
+    @property
+    def cause(self) -> str:
+        """The folder that has too little, in words; empty when none has."""
+
+    def check(self, now: float) -> bool:
+        """Measure again when it is time; return whether `is_enough` changed."""
+
+    def reconfigure(self, folders: Iterable[str], reserve_bytes: int) -> None:
+        """Watch other folders against another reserve."""
+
+
+class ServiceNotifier(Protocol):
+    """The service manager, which is informed about start, reload and stop."""
+
+    @property
+    def watchdog_interval_s(self) -> float | None:
+        """How often to call `watchdog`; None where the service manager does not watch."""
+
+    def ready(self) -> None:
+        """Report that start-up or a reload is finished."""
+
+    def stopping(self) -> None:
+        """Report that the daemon is stopping."""
+
+    def reloading(self) -> None:
+        """Report that the configuration is being read again."""
+
+    def watchdog(self) -> None:
+        """Report that the loop is running."""
+
+
+class RemoteWorkerStarter(Protocol):
+    """Starts workers on a cluster."""
+
+    def want(self, config: Config) -> None:
+        """Run, restart or stop as the configuration says."""
+
+
+class StatusLine(Protocol):
+    """The one line that `systemctl status` shows."""
+
+    def tell(self, now: float) -> None:
+        """Send the line when it is time."""
+
+
+class ZmqPoller:
+    """The real poller."""
+
+    def wait(
+        self, sockets: Iterable[zmq.Socket[bytes]], descriptors: Iterable[int], timeout_s: float
+    ) -> set[int]:
+        """Wait until one of them is readable, `timeout_s` at most; return the readable file descriptors."""
+        poller = zmq.Poller()
+        for waited in (*sockets, *descriptors):
+            poller.register(waited, zmq.POLLIN)
+        ready = poller.poll(max(0, int(timeout_s * 1000) + 1))
+        return {found for found, _ in ready if isinstance(found, int)}

@@ -1,0 +1,103 @@
+"""The configuration in force, the worker slots that it asks for, and its reload."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from subtitled import log
+from subtitled.asr.cuda import Device
+from subtitled.config.schema import Config
+from subtitled.core import events as ev
+from subtitled.core.broker import Broker
+from subtitled.core.config_mapping import merge, policy_of, recipe_of, space_of
+from subtitled.core.states import WorkerState
+from subtitled.errors import ConfigError
+from subtitled.inboxes.arrivals import InboxArrivals
+from subtitled.server.dispatch import Dispatcher
+from subtitled.server.ports import ClientApi, DiskSpace, JobHooks, RemoteWorkerStarter
+from subtitled.workers.local_listener import WorkerListener
+from subtitled.workers.model_download import ModelDownload
+
+_log = log.get()
+Load = Callable[[], tuple[Config, list[Device]]]
+"""Reads the configuration and finds the devices that it names; raises ConfigError."""
+
+
+class Reconfiguration:
+    """Belongs to the thread of the server's loop."""
+
+    def __init__(
+        self,
+        load: Load,
+        config: Config,
+        devices: list[Device],
+        *,
+        broker: Broker,
+        dispatcher: Dispatcher,
+        workers: WorkerListener,
+        model: ModelDownload,
+        api: ClientApi,
+        hooks: JobHooks,
+        arrivals: InboxArrivals,
+        space: DiskSpace,
+        cluster: RemoteWorkerStarter | None,
+    ) -> None:
+        """Take over the configuration that the daemon was built with."""
+        self._load = load
+        self.config = config
+        self.devices = devices
+        self._broker = broker
+        self._dispatcher = dispatcher
+        self._workers = workers
+        self._model = model
+        self._api = api
+        self._hooks = hooks
+        self._arrivals = arrivals
+        self._space = space
+        self._cluster = cluster
+
+    def start(self) -> None:
+        """Open the slots, and start the workers of a cluster."""
+        self.fill_slots()
+        if self._cluster is not None:
+            self._cluster.want(self.config)
+
+    def fill_slots(self) -> None:
+        """Add the slots that the configuration has, remove the others."""
+        wanted = dict(self._workers.slots(has_model=self._model.is_done))
+        known = self._broker.worker_table.workers
+        for slot in [slot for slot, worker in known.items() if slot not in wanted and not worker.is_remote]:
+            self._dispatcher.dispatch(ev.SlotRemoved(slot))
+        for slot, role in wanted.items():
+            if slot not in known or known[slot].state is WorkerState.STOPPED:
+                self._dispatcher.dispatch(ev.SlotAdded(slot, role))
+
+    def note_window(self, window_samples: int) -> None:
+        """Plan further files for the smallest window of all models that are loaded."""
+        window = min(self._broker.window_samples or window_samples, window_samples)
+        self._broker.recipe = recipe_of(self.config, window)
+
+    def reload(self) -> None:
+        """Read the configuration again; an invalid one is rejected as a whole, and the old one stays in force."""
+        try:
+            found, devices = self._load()
+        except ConfigError as error:
+            _log.error(log.CONFIG_REFUSED, faults=error.faults)
+            return
+        config, kept = merge(self.config, found)
+        self.config, self.devices = config, devices
+        log.configure(config.log.level, config.log.format, sys.stderr)
+        self._broker.set_policy(policy_of(config))
+        self._broker.recipe = recipe_of(config, self._broker.window_samples)
+        self._workers.reconfigure(config, devices)
+        if self._cluster is not None:
+            self._cluster.want(config)
+        self._space.reconfigure(*space_of(config))
+        self._api.reconfigure(config)
+        self._hooks.reconfigure(config)
+        self._arrivals.reconfigure(config.inbox)
+        for slot in list(self._broker.worker_table.workers):
+            self._dispatcher.dispatch(ev.SlotReset(slot))
+        self.fill_slots()
+        _log.info(log.CONFIG_LOADED, needs_restart=kept)
