@@ -44,14 +44,18 @@ def test_the_engine_ray_says_what_to_install(bare: Path, tmp_path: Path) -> None
 
 
 def test_the_daemon_and_its_commands_need_no_ray(bare: Path) -> None:
-    modules = "subtitled.cli, subtitled.server.build, subtitled.workers.remote_worker, subtitled.doctor.checks"
+    modules = (
+        "subtitled.cli, subtitled.server.build, subtitled.workers.remote_worker, subtitled.doctor.checks"
+    )
     done = python(bare, "-c", f"import {modules}")
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_daemon_imports_nothing_of_ray_where_it_is_installed() -> None:
     """Ray's threads, handlers of signals and exits are for a process of their own."""
-    modules = "subtitled.cli, subtitled.server.build, subtitled.workers.remote_worker, subtitled.doctor.checks"
+    modules = (
+        "subtitled.cli, subtitled.server.build, subtitled.workers.remote_worker, subtitled.doctor.checks"
+    )
     program = f"import sys, {modules}; print('ray' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
