@@ -54,12 +54,14 @@ class WorkerListener:
         metrics: Metrics,
         store: Store,
         vitals: Monitor,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Bind the sockets; raises SubtitledError where that cannot be done.
 
         `call_back`, called in another thread, has a function called in the loop's.
         """
         self._config = config
+        self._clock = clock
         self._devices = {device.slot: device for device in devices}
         self._socket = bind_workers(context, config.listen.workers)
         self.gate: RemoteListener | None = None
@@ -67,7 +69,7 @@ class WorkerListener:
         self._shipping: LeaseSender | None = None
         if config.remote.listen:
             self.gate = RemoteListener(
-                config, context, authenticator=authenticator, broker=broker, metrics=metrics
+                config, context, authenticator=authenticator, broker=broker, metrics=metrics, clock=clock
             )
             self._shipping = LeaseSender(self.gate, broker, config.remote.wire_codec, call_back)
         self._weights = self.gate.weights if self.gate else ModelWeightsCheck(config.model.digest)
@@ -223,7 +225,7 @@ class WorkerListener:
                 stored.append(key)
             events += [event, ev.WorkerHeard(worker)]
         if self.gate is not None:
-            events += self.gate.receive(time.monotonic(), self._event)
+            events += self.gate.receive(self._clock(), self._event)
         return events, stored
 
     def kill(self, worker: str, cause: str) -> None:
@@ -251,7 +253,7 @@ class WorkerListener:
     @property
     def patience_s(self) -> float:
         """How long `receive` may be left uncalled when nothing comes."""
-        return self.gate.patience_s(time.monotonic()) if self.gate else float("inf")
+        return self.gate.patience_s(self._clock()) if self.gate else float("inf")
 
     def close(self) -> None:
         """Close the sockets."""
@@ -264,7 +266,7 @@ class WorkerListener:
     def handled(self, keys: Iterable[SegmentKey]) -> None:
         """Note that the broker has handled what was received: who has joined is answered, PCM that it had no use for forgotten."""
         if self.gate is not None:
-            self.gate.welcome(time.monotonic())
+            self.gate.welcome(self._clock())
         for key in keys:
             segment = self._broker.live_jobs.find(key)
             if segment is None or not segment.has_pcm:

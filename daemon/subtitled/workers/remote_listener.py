@@ -62,9 +62,11 @@ class RemoteListener:
         authenticator: Authenticator,
         broker: Broker,
         metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Open the door at `remote.listen`; raises SubtitledError where that cannot be done."""
         self._config = config
+        self._clock = clock
         self._broker = broker
         self._metrics = metrics
         self.keys = RemoteKeys(config.remote.keys, metrics)
@@ -279,7 +281,7 @@ class RemoteListener:
         """Send a lease, which is so many bytes of PCM; one to a worker that is gone is dropped."""
         if session := self._in.by_identity.get(worker):
             size = sum(len(blob) for blob in blobs)
-            session.meter.sent(message.lease, time.monotonic(), size=size, pcm_bytes=pcm_bytes)
+            session.meter.sent(message.lease, self._clock(), size=size, pcm_bytes=pcm_bytes)
             self._say(session.route, message, blobs)
 
     def dismiss(self, worker: str, cause: str) -> None:
