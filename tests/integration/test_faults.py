@@ -19,9 +19,9 @@ import zmq
 
 import media
 from daemon import Daemon
-from faults.disk import failing_disk
-from faults.model import load_faulty, mark
-from faults.plan import DiskFault, ModelFault, Plan
+from faults.failing_disk import failing_disk
+from faults.failing_model import load_faulty, mark
+from faults.planned_faults import DiskFault, ModelFault, PlannedFaults
 from subtitled.asr.engine import Engine, OutOfMemoryError
 from subtitled.asr.prompts import PromptRequest
 from subtitled.config import schema
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from subtitle import JobFacts
     from subtitled.core.protocol import SegmentResult
 
-SERVER = Path(__file__).parents[1] / "faults" / "server.py"
-WORKER = SERVER.with_name("worker.py")
+SERVER = Path(__file__).parents[1] / "faults" / "daemon_main.py"
+WORKER = SERVER.with_name("worker_main.py")
 MODEL = schema.ModelConfig(name="demo", cpu_threads=1, beam_size=1, batch_size=4)
 ENGLISH = PromptRequest(language="en")
 ILLEGAL = "CUDA failed with error an illegal memory access was encountered"
@@ -49,8 +49,8 @@ MARKED_S = (10, 12)
 
 
 @pytest.fixture
-def plan(tmp_path: Path) -> Plan:
-    return Plan(tmp_path / "faults")
+def plan(tmp_path: Path) -> PlannedFaults:
+    return PlannedFaults(tmp_path / "faults")
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def talk(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def daemon(tmp_path: Path, plan: Plan) -> Iterator[Daemon]:
+def daemon(tmp_path: Path, plan: PlannedFaults) -> Iterator[Daemon]:
     """Give a daemon with one GPU, and a disk, that fail by plan; its backoff is the real one."""
     with Daemon(
         tmp_path,
@@ -86,7 +86,7 @@ def segments(daemon: Daemon, event: str, after_seq: int = 0) -> Counter[str]:
 # -- the engine -------------------------------------------------------------------------------------------
 
 
-def engine(plan: Plan, *, runs_to_grow: int = 50) -> Engine:
+def engine(plan: PlannedFaults, *, runs_to_grow: int = 50) -> Engine:
     model = load_faulty(plan, "demo", compute_type="auto", cpu_threads=1)
     return Engine(model, beam_size=1, batch_size=4, runs_to_grow=runs_to_grow)
 
@@ -99,12 +99,12 @@ def decode(
     return engine.transcribe(features, [ENGLISH] * len(features), word_timestamps=word_timestamps)
 
 
-def batches(plan: Plan) -> list[tuple[int, bool]]:
+def batches(plan: PlannedFaults) -> list[tuple[int, bool]]:
     """Return the size of each batch that was decoded, and whether there was memory for it."""
     return [(call.batch, not call.fault) for call in plan.calls()]
 
 
-def test_batch_that_does_not_fit_is_halved_and_grows_again(plan: Plan) -> None:
+def test_batch_that_does_not_fit_is_halved_and_grows_again(plan: PlannedFaults) -> None:
     plan.set(ModelFault(kind="memory", min_batch=2, times=2))
     engine_ = engine(plan, runs_to_grow=4)
     first = decode(engine_, [4.0] * 4)
@@ -119,7 +119,7 @@ def test_batch_that_does_not_fit_is_halved_and_grows_again(plan: Plan) -> None:
     ] * 12
 
 
-def test_memory_that_runs_out_late_in_a_batch_loses_no_speech(plan: Plan) -> None:
+def test_memory_that_runs_out_late_in_a_batch_loses_no_speech(plan: PlannedFaults) -> None:
     """The windows were decoded, their words not aligned: the batch is done again from where it began."""
     engine_ = engine(plan)
     whole = decode(engine_, [5.0, 6.0], word_timestamps=True)
@@ -133,13 +133,13 @@ def test_memory_that_runs_out_late_in_a_batch_loses_no_speech(plan: Plan) -> Non
 
 
 @pytest.mark.parametrize("call", ["encode", "generate", "align"])
-def test_segment_that_does_not_fit_alone_is_refused(plan: Plan, call: str) -> None:
+def test_segment_that_does_not_fit_alone_is_refused(plan: PlannedFaults, call: str) -> None:
     plan.set(ModelFault(kind="memory", call=call))  # type: ignore[arg-type]
     with pytest.raises(OutOfMemoryError, match="out of memory with a single segment"):
         decode(engine(plan), [4.0], word_timestamps=True)
 
 
-def test_broken_context_is_not_tried_again(plan: Plan) -> None:
+def test_broken_context_is_not_tried_again(plan: PlannedFaults) -> None:
     plan.set(ModelFault(kind="cuda"))
     with pytest.raises(RuntimeError, match=ILLEGAL):
         decode(engine(plan), [4.0, 4.0])
@@ -149,7 +149,7 @@ def test_broken_context_is_not_tried_again(plan: Plan) -> None:
 # -- the worker process -----------------------------------------------------------------------------------
 
 
-def test_worker_with_a_broken_context_says_so_and_exits_with_status_70(plan: Plan) -> None:
+def test_worker_with_a_broken_context_says_so_and_exits_with_status_70(plan: PlannedFaults) -> None:
     plan.set(ModelFault(kind="cuda"))
     with tempfile.TemporaryDirectory(prefix="subtitled-test-") as folder, zmq.Context() as context:
         socket = context.socket(zmq.ROUTER)
@@ -194,7 +194,7 @@ def test_worker_with_a_broken_context_says_so_and_exits_with_status_70(plan: Pla
 
 
 def test_work_of_a_broken_gpu_goes_out_again_to_its_next_process(
-    daemon: Daemon, plan: Plan, talk: Path
+    daemon: Daemon, plan: PlannedFaults, talk: Path
 ) -> None:
     plain = daemon.drop(talk, "plain.flac")
     assert daemon.wait_for(plain).state == "done"
@@ -211,7 +211,7 @@ def test_work_of_a_broken_gpu_goes_out_again_to_its_next_process(
     assert [(lease["worker"]) for lease in daemon.log("lease.lost")] == ["gpu0.1"]
 
 
-def worker_pid(plan: Plan) -> int:
+def worker_pid(plan: PlannedFaults) -> int:
     """Return the process that decoded last."""
     return plan.calls()[-1].pid
 
@@ -220,7 +220,7 @@ def texts(daemon: Daemon, name: str) -> list[str]:
     return [phrase.text for segment in daemon.transcript(name).segments for phrase in segment.phrases]
 
 
-def test_full_gpu_goes_on_with_smaller_batches(daemon: Daemon, plan: Plan, talk: Path) -> None:
+def test_full_gpu_goes_on_with_smaller_batches(daemon: Daemon, plan: PlannedFaults, talk: Path) -> None:
     plan.set(ModelFault(kind="memory", min_batch=2))
     job = daemon.wait_for(daemon.drop(talk, "talk.flac"))
     assert job.state == "done"
@@ -275,7 +275,9 @@ def clock(time_ms: int) -> str:
     return f"00:00:{time_ms // 1000:02d}.{time_ms % 1000:03d}"
 
 
-def test_segment_that_never_fits_is_buried_and_retried_alone(daemon: Daemon, plan: Plan, talk: Path) -> None:
+def test_segment_that_never_fits_is_buried_and_retried_alone(
+    daemon: Daemon, plan: PlannedFaults, talk: Path
+) -> None:
     plan.set(ModelFault(kind="memory", is_marked=True))
     job = daemon.wait_for(daemon.drop(talk, "talk.flac"))
     see_the_failure(daemon, job, "out of memory with a single segment")
@@ -286,7 +288,7 @@ def test_segment_that_never_fits_is_buried_and_retried_alone(daemon: Daemon, pla
 
 
 def test_segment_that_kills_three_workers_is_buried_and_retried_alone(
-    daemon: Daemon, plan: Plan, talk: Path
+    daemon: Daemon, plan: PlannedFaults, talk: Path
 ) -> None:
     plan.set(ModelFault(kind="death", is_marked=True))
     job = daemon.wait_for(daemon.drop(talk, "talk.flac"))
@@ -299,7 +301,9 @@ def test_segment_that_kills_three_workers_is_buried_and_retried_alone(
     see_the_retry(daemon, job)
 
 
-def test_missing_speech_is_still_told_after_a_restart(daemon: Daemon, plan: Plan, talk: Path) -> None:
+def test_missing_speech_is_still_told_after_a_restart(
+    daemon: Daemon, plan: PlannedFaults, talk: Path
+) -> None:
     plan.set(ModelFault(kind="memory", is_marked=True))
     job = daemon.wait_for(daemon.drop(talk, "talk.flac"))
     daemon.kill()
@@ -313,7 +317,9 @@ def test_missing_speech_is_still_told_after_a_restart(daemon: Daemon, plan: Plan
 
 
 @pytest.mark.parametrize("call", ["fsync", "write"])
-def test_write_that_the_disk_refuses_leaves_the_file_as_it_was(tmp_path: Path, plan: Plan, call: str) -> None:
+def test_write_that_the_disk_refuses_leaves_the_file_as_it_was(
+    tmp_path: Path, plan: PlannedFaults, call: str
+) -> None:
     outputs = tmp_path / "outputs"
     write_whole(outputs / "a.srt", b"old")
     plan.set(DiskFault(call=call, errno=errno.EIO, below=str(outputs), times=1))  # type: ignore[arg-type]
@@ -323,7 +329,7 @@ def test_write_that_the_disk_refuses_leaves_the_file_as_it_was(tmp_path: Path, p
     assert (outputs / "a.srt").read_bytes() == b"old"
 
 
-def test_name_that_the_disk_does_not_keep_is_an_error(tmp_path: Path, plan: Plan) -> None:
+def test_name_that_the_disk_does_not_keep_is_an_error(tmp_path: Path, plan: PlannedFaults) -> None:
     """The content is on the disk and in its place, but who says "written" promises that it stays there."""
     plan.set(DiskFault(call="fsync", errno=errno.EIO, below=str(tmp_path), is_folder=True))
     with failing_disk(plan), pytest.raises(SpoolError, match=r"a\.srt cannot be written: Input/output error"):
@@ -334,7 +340,7 @@ def test_name_that_the_disk_does_not_keep_is_an_error(tmp_path: Path, plan: Plan
 
 @pytest.mark.parametrize("refusal", [errno.EINVAL, errno.EOPNOTSUPP])
 def test_file_system_that_cannot_sync_a_folder_is_written_to(
-    tmp_path: Path, plan: Plan, refusal: int
+    tmp_path: Path, plan: PlannedFaults, refusal: int
 ) -> None:
     """As some network mounts answer."""
     plan.set(DiskFault(call="fsync", errno=refusal, below=str(tmp_path), is_folder=True))
@@ -343,7 +349,7 @@ def test_file_system_that_cannot_sync_a_folder_is_written_to(
     assert (tmp_path / "a.srt").read_bytes() == b"new"
 
 
-def test_file_that_has_moved_is_said_to_have_moved(tmp_path: Path, plan: Plan) -> None:
+def test_file_that_has_moved_is_said_to_have_moved(tmp_path: Path, plan: PlannedFaults) -> None:
     """Though the disk does not keep the names: the source is no longer where the job was told."""
     source = tmp_path / "talk.flac"
     source.write_bytes(b"sound")
@@ -354,7 +360,7 @@ def test_file_that_has_moved_is_said_to_have_moved(tmp_path: Path, plan: Plan) -
 
 
 def test_job_whose_subtitles_cannot_be_made_durable_fails_and_can_be_retried(
-    daemon: Daemon, plan: Plan, talk: Path
+    daemon: Daemon, plan: PlannedFaults, talk: Path
 ) -> None:
     plan.set(DiskFault(call="fsync", errno=errno.EIO, below=str(daemon.outbox)))
     job = daemon.wait_for(daemon.drop(talk, "talk.flac"))
@@ -371,7 +377,9 @@ def test_job_whose_subtitles_cannot_be_made_durable_fails_and_can_be_retried(
     assert {path.name for path in daemon.outbox.iterdir()} == {"talk.en.srt", "talk.en.json"}
 
 
-def test_failure_that_cannot_be_written_down_is_still_told(daemon: Daemon, plan: Plan, talk: Path) -> None:
+def test_failure_that_cannot_be_written_down_is_still_told(
+    daemon: Daemon, plan: PlannedFaults, talk: Path
+) -> None:
     """The disk takes neither subtitles nor the reason; the daemon says it in `status`, and goes on."""
     plan.set(DiskFault(call="fsync", errno=errno.EIO, below=str(daemon.folder)))
     job = daemon.wait_for(daemon.drop(talk, "talk.flac"))
@@ -384,7 +392,7 @@ def test_failure_that_cannot_be_written_down_is_still_told(daemon: Daemon, plan:
     assert {path.name for path in daemon.outbox.iterdir()} == {"talk.en.srt", "talk.en.json"}
 
 
-def test_disk_that_fills_up_half_way_is_waited_for(daemon: Daemon, plan: Plan, talk: Path) -> None:
+def test_disk_that_fills_up_half_way_is_waited_for(daemon: Daemon, plan: PlannedFaults, talk: Path) -> None:
     plan.set(DiskFault(call="write", errno=errno.ENOSPC, below=str(daemon.outbox)))
     path = daemon.drop(talk, "talk.flac")
     daemon.wait_for_log("disk.full")
@@ -427,7 +435,9 @@ def test_jobs_of_one_millisecond_have_ids_of_their_own() -> None:
     assert len({new_job_id(order) for order in range(10_000)}) == 10_000
 
 
-def test_daemon_ends_when_nobody_watches_its_inboxes_any_more(daemon: Daemon, plan: Plan, talk: Path) -> None:
+def test_daemon_ends_when_nobody_watches_its_inboxes_any_more(
+    daemon: Daemon, plan: PlannedFaults, talk: Path
+) -> None:
     """A bug of ours, here a pipe that cannot be written to: alive and deaf it would let every file lie."""
     pipes = [os.readlink(link) for link in Path(f"/proc/{daemon.pid}/fd").iterdir()]  # noqa: PTH115 - `pipe:[1]` is no path
     plan.set(

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import media
 from daemon import Daemon, eventually
-from faults.plan import ModelFault, Plan
+from faults.planned_faults import ModelFault, PlannedFaults
 from subtitled.config import schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SERVER = Path(__file__).parents[1] / "faults" / "server.py"
+SERVER = Path(__file__).parents[1] / "faults" / "daemon_main.py"
 MODEL = schema.ModelConfig(name="demo", cpu_threads=1, beam_size=1, batch_size=4)
 ONE_SLOT = schema.PoolConfig(devices=("cpu",), prepare_workers=1)
 
@@ -82,7 +82,7 @@ def test_file_that_takes_its_decoder_down_twice_fails_with_the_reason(tmp_path: 
 
 def test_lease_that_hangs_is_taken_away_and_done_elsewhere(tmp_path: Path) -> None:
     """The worker's heartbeat goes on all the while: its thread is not the one that hangs."""
-    plan = Plan(tmp_path / "faults")
+    plan = PlannedFaults(tmp_path / "faults")
     with Daemon(
         tmp_path,
         model=MODEL,

@@ -15,8 +15,8 @@ import pytest
 
 import media
 from daemon import Daemon, eventually
-from faults.model import mark
-from faults.plan import ModelFault, Plan
+from faults.failing_model import mark
+from faults.planned_faults import ModelFault, PlannedFaults
 from gateway_process import GatewayProcess
 from subtitled.config import schema
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 WAIT_S = 120.0
-SERVER = Path(__file__).parents[1] / "faults" / "server.py"
+SERVER = Path(__file__).parents[1] / "faults" / "daemon_main.py"
 
 
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    return Plan(tmp_path_factory.mktemp("faults"))
+def plan(tmp_path_factory: pytest.TempPathFactory) -> PlannedFaults:
+    return PlannedFaults(tmp_path_factory.mktemp("faults"))
 
 
 @pytest.fixture(scope="module")
-def daemon(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+def daemon(plan: PlannedFaults, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """Give a daemon whose GPU fails by plan."""
     with Daemon(
         tmp_path_factory.mktemp("daemon"),
@@ -179,7 +179,7 @@ def test_a_job_under_way_tells_how_far_it_is(http: httpx.Client, daemon: Daemon,
 
 
 def test_a_failed_job_says_why_and_what_is_missing_of_what(
-    http: httpx.Client, daemon: Daemon, plan: Plan, tmp_path: Path
+    http: httpx.Client, daemon: Daemon, plan: PlannedFaults, tmp_path: Path
 ) -> None:
     pcm = media.speech(30)
     first, last = 10 * media.RATE, 12 * media.RATE

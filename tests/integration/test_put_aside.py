@@ -10,15 +10,15 @@ import pytest
 
 import media
 from daemon import Daemon
-from faults.plan import ModelFault, Plan
+from faults.planned_faults import ModelFault, PlannedFaults
 from subtitled.config import schema
 
-SERVER = Path(__file__).parents[1] / "faults" / "server.py"
+SERVER = Path(__file__).parents[1] / "faults" / "daemon_main.py"
 
 
 @pytest.fixture
-def plan(tmp_path: Path) -> Plan:
-    return Plan(tmp_path / "faults")
+def plan(tmp_path: Path) -> PlannedFaults:
+    return PlannedFaults(tmp_path / "faults")
 
 
 @pytest.fixture
@@ -26,7 +26,9 @@ def talk(tmp_path: Path) -> Path:
     return media.write_sound(tmp_path / "talk.flac", media.speech(20))
 
 
-def daemon_with(tmp_path: Path, plan: Plan, recovery: schema.RecoveryConfig, *, gpus: int = 1) -> Daemon:
+def daemon_with(
+    tmp_path: Path, plan: PlannedFaults, recovery: schema.RecoveryConfig, *, gpus: int = 1
+) -> Daemon:
     """Return a daemon that is not started, with a GPU that fails by plan."""
     return Daemon(
         tmp_path,
@@ -38,7 +40,7 @@ def daemon_with(tmp_path: Path, plan: Plan, recovery: schema.RecoveryConfig, *, 
 
 
 def test_gpu_that_kills_every_lease_is_put_aside_and_comes_back_by_itself(
-    tmp_path: Path, plan: Plan, talk: Path
+    tmp_path: Path, plan: PlannedFaults, talk: Path
 ) -> None:
     recovery = schema.RecoveryConfig(attempts=20, crash_budget=2, quarantine_s=0.5)
     with daemon_with(tmp_path, plan, recovery) as daemon:
@@ -61,7 +63,7 @@ def test_gpu_that_kills_every_lease_is_put_aside_and_comes_back_by_itself(
 
 
 def test_slot_whose_model_cannot_be_loaded_is_left_alone_and_the_others_go_on(
-    tmp_path: Path, plan: Plan, talk: Path
+    tmp_path: Path, plan: PlannedFaults, talk: Path
 ) -> None:
     with daemon_with(tmp_path, plan, schema.RecoveryConfig(), gpus=2) as daemon:
         daemon.start()
@@ -83,7 +85,7 @@ def test_slot_whose_model_cannot_be_loaded_is_left_alone_and_the_others_go_on(
 
 
 def test_daemon_does_not_end_when_its_only_gpu_is_put_aside_before_it_was_ready(
-    tmp_path: Path, plan: Plan, talk: Path
+    tmp_path: Path, plan: PlannedFaults, talk: Path
 ) -> None:
     """A server that boots before its network, or its driver, must go on by itself; SIGHUP need not be waited for."""
     plan.set(ModelFault(kind="death", call="load"))

@@ -12,14 +12,14 @@ from msgspec.structs import replace
 
 import media
 from daemon import eventually
-from faults.plan import ModelFault, Plan
+from faults.planned_faults import ModelFault, PlannedFaults
 from head_and_workers import Head, RemoteWorker
 from integration.test_systemd import Manager
 from subtitle.keys import Key, load_key, new_pair, save_key
 from subtitled.config.load import load_config
 from subtitled.errors import ExitCode
 
-FAULTY = Path(__file__).parents[1] / "faults" / "remote.py"
+FAULTY = Path(__file__).parents[1] / "faults" / "remote_worker_main.py"
 
 
 def test_a_worker_tells_systemd_how_it_is(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_a_worker_tells_systemd_how_it_is(tmp_path: Path) -> None:
 
 def test_a_broken_gpu_elsewhere_ends_its_worker_and_nothing_else(tmp_path: Path) -> None:
     """With status 70, after which systemd starts it again; what it held is done by another."""
-    plan = Plan(tmp_path / "plan")
+    plan = PlannedFaults(tmp_path / "plan")
     plan.set(ModelFault(kind="cuda"))
     program = (str(FAULTY), str(plan.folder))
     with Head(tmp_path) as head, RemoteWorker(head, "gpu2", program=program) as worker:
@@ -57,7 +57,7 @@ def test_a_broken_gpu_elsewhere_ends_its_worker_and_nothing_else(tmp_path: Path)
 
 
 def test_a_second_signal_ends_a_worker_at_once(tmp_path: Path) -> None:
-    plan = Plan(tmp_path / "plan")
+    plan = PlannedFaults(tmp_path / "plan")
     plan.set(ModelFault(kind="hang"))
     program = (str(FAULTY), str(plan.folder))
     with Head(tmp_path) as head, RemoteWorker(head, "gpu2", program=program) as worker:

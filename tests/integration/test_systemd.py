@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Self
 
 import media
 from daemon import Daemon, eventually
-from faults.plan import ModelFault, Plan
+from faults.planned_faults import ModelFault, PlannedFaults
 from subtitled.config import schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SERVER = Path(__file__).parents[1] / "faults" / "server.py"
+SERVER = Path(__file__).parents[1] / "faults" / "daemon_main.py"
 MODEL = schema.ModelConfig(name="demo", cpu_threads=1, beam_size=1, batch_size=1)
 ONE_SLOT = schema.PoolConfig(devices=("cpu",), prepare_workers=1)
 
@@ -119,7 +119,7 @@ def test_a_reload_is_told_with_its_time_and_ended(tmp_path: Path) -> None:
 
 def test_status_tells_jobs_queue_and_speed(tmp_path: Path) -> None:
     """While the only GPU hangs there is a job, and audio that waits for it."""
-    plan = Plan(tmp_path / "faults")
+    plan = PlannedFaults(tmp_path / "faults")
     with (
         Manager(tmp_path / "notify") as manager,
         Daemon(

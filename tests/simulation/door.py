@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from far import Echo, Join, Probe, Session, ToHead, TurnedAway, Unknown, Welcome
-from process import BEAT_S, ToWorker
-from witness import Violation, Witness
+from action_checks import Violation, Witness
+from local_worker_process import BEAT_S, ToWorker
+from remote_worker_process import Echo, Join, Probe, Session, ToHead, TurnedAway, Unknown, Welcome
 
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
@@ -14,7 +14,7 @@ from subtitled.core.policy import time_to_arrive
 from subtitled.core.states import WorkerState
 
 if TYPE_CHECKING:
-    from life import Life
+    from daemon_run import Life
 
 SERVING = (WorkerState.IDLE, WorkerState.BUSY, WorkerState.DRAINING)
 

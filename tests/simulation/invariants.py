@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fate import WINDOW_SAMPLES
-from model_store import ModelStore
-from witness import Violation
+from action_checks import Violation
+from fault_plan import WINDOW_SAMPLES
+from memory_store import ModelStore
 
 from subtitled.core.broker import Broker
 from subtitled.core.live_jobs import BYTES_PER_SAMPLE

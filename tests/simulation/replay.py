@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from fate import Fault
-from world import HistoryFailed, World
+from fault_plan import Fault
+from history import HistoryFailed, World
 
 EVENTS = 200
 """The last events that are printed; a history with few faults has mostly fewer."""

@@ -6,8 +6,8 @@ import sys
 import time
 from collections.abc import Iterable
 
+from history import HistoryFailed, MakeBroker, World
 from replay import smallest
-from world import HistoryFailed, MakeBroker, World
 
 from subtitled.core.broker import Broker
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 
 import pytest
-from fate import Fault
+from fault_plan import Fault
+from history import HistoryFailed, World
 from mutations import MUTATIONS, Mutation
 from replay import main as replay
 from simulate import HISTORIES, simulate
 from simulate import main as simulate_many
-from world import HistoryFailed, World
 
 SHARES = 4
 """The histories are lived in so many tests, so that a failure is seen early and a run in parallel is shared out."""

@@ -6,12 +6,12 @@ import heapq
 from collections import deque
 from collections.abc import Callable
 
-from far import FarWorker
-from fate import Fate, Fault, Media
-from life import Killed, Life
-from model_store import ModelStore
-from people import People
-from witness import Violation
+from action_checks import Violation
+from daemon_run import Killed, Life
+from fault_plan import Fate, Fault, Media
+from memory_store import ModelStore
+from remote_worker_process import FarWorker
+from simulated_users import People
 
 from subtitled.core.broker import Broker
 from subtitled.core.policy import Policy

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from action_checks import Violation, Witness
 from door import Door
-from fate import Fate, Fault, Media
+from fault_plan import Fate, Fault, Media
 from invariants import check
-from model_store import ModelStore
-from process import Process, ToWorker
-from slots import SlotWitness
-from witness import Violation, Witness
-from workers import start_worker
+from local_worker_process import Process, ToWorker
+from memory_store import ModelStore
+from slot_checks import SlotWitness
+from worker_roles import start_worker
 
 from subtitled.core import actions as ac
 from subtitled.core import events as ev

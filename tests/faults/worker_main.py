@@ -1,4 +1,4 @@
-"""The worker process with a model that fails by plan: `worker.py FOLDER SETTINGS`."""
+"""The worker process with a model that fails by plan: `worker_main.py FOLDER SETTINGS`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from faults.model import load_faulty
-from faults.plan import Plan
+from faults.failing_model import load_faulty
+from faults.planned_faults import PlannedFaults
 from subtitled.workers import process as worker
 from subtitled.workers import transcribe as worker_transcribe
 
@@ -17,7 +17,7 @@ from subtitled.workers import transcribe as worker_transcribe
 def main(argv: list[str]) -> int:
     """Run as `subtitled.workers.process` does, but for the model."""
     folder, settings = argv
-    plan = Plan(Path(folder))
+    plan = PlannedFaults(Path(folder))
 
     def load(name: str, *, device: str, compute_type: str, cpu_threads: int, streams: int) -> object:
         del device, streams  # there is none

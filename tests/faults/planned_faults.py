@@ -39,7 +39,7 @@ class DiskFault(Struct, frozen=True, kw_only=True, tag=True):
     times: int = ALWAYS
 
 
-class Call(Struct, frozen=True, kw_only=True):
+class ModelCall(Struct, frozen=True, kw_only=True):
     """A call of the model that was made."""
 
     pid: int
@@ -50,7 +50,7 @@ class Call(Struct, frozen=True, kw_only=True):
     """What went wrong; empty if nothing did."""
 
 
-class Plan:
+class PlannedFaults:
     """The faults of one test; any process may ask, one that finds its fault used up gets none."""
 
     def __init__(self, folder: Path) -> None:
@@ -77,7 +77,7 @@ class Plan:
             ):
                 found = fault
                 break
-        made = Call(
+        made = ModelCall(
             pid=os.getpid(), call=call, batch=batch, is_marked=is_marked, fault=found.kind if found else ""
         )
         self._append("calls", msgspec.json.encode(made))
@@ -96,14 +96,16 @@ class Plan:
                 return fault
         return None
 
-    def calls(self, call: str = "generate") -> list[Call]:
+    def calls(self, call: str = "generate") -> list[ModelCall]:
         """Return the calls of the model so far, oldest first."""
         try:
             lines = (self.folder / "calls").read_bytes().splitlines()
         except FileNotFoundError:
             return []
         return [
-            made for made in (msgspec.json.decode(line, type=Call) for line in lines) if made.call == call
+            made
+            for made in (msgspec.json.decode(line, type=ModelCall) for line in lines)
+            if made.call == call
         ]
 
     def _faults(self) -> tuple[ModelFault | DiskFault, ...]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from fate import Fault, Media, make_plan
+from fault_plan import Fault, Media, make_plan
+from history import World
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, rule
-from world import World
 
 from subtitled.core.records import Options
 

@@ -1,4 +1,4 @@
-"""The daemon with GPUs and a disk that fail by plan: `server.py CONFIG FOLDER`.
+"""The daemon with GPUs and a disk that fail by plan: `daemon_main.py CONFIG FOLDER`.
 
 Each device of the configuration is a GPU to the daemon, whose worker decodes on the CPU.
 """
@@ -11,8 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from faults.disk import failing_disk
-from faults.plan import Plan
+from faults.failing_disk import failing_disk
+from faults.planned_faults import PlannedFaults
 from subtitled.asr.cuda import Device
 from subtitled.config import load as configuration
 from subtitled.config.schema import Config
@@ -20,7 +20,7 @@ from subtitled.log import leave
 from subtitled.server.build import build_server
 from subtitled.workers.supervisor import Supervisor
 
-WORKER = Path(__file__).with_name("worker.py")
+WORKER = Path(__file__).with_name("worker_main.py")
 
 
 def main(argv: list[str]) -> int:
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
         ]
 
     supervisor = Supervisor(os.environ, command=(sys.executable, str(WORKER), folder))
-    with failing_disk(Plan(Path(folder))):
+    with failing_disk(PlannedFaults(Path(folder))):
         return build_server(load, os.environ, supervisor).run()
 
 

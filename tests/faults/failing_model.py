@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from faster_whisper import WhisperModel
     from numpy.typing import NDArray
 
-    from faults.plan import ModelFault, Plan
+    from faults.planned_faults import ModelFault, PlannedFaults
 
 RATE = 16_000
 MARK_HZ = 7900.0
@@ -39,10 +39,10 @@ def mark(pcm: NDArray[np.int16]) -> NDArray[np.int16]:
     return np.asarray(np.clip(pcm + tone, -32_768, 32_767), np.int16)
 
 
-class Gate:
+class FailingWhisper:
     """In the place of CTranslate2's Whisper model: each call goes through to it, unless the plan says otherwise."""
 
-    def __init__(self, whisper: Any, plan: Plan) -> None:
+    def __init__(self, whisper: Any, plan: PlannedFaults) -> None:
         self._whisper = whisper
         self._plan = plan
         self._is_marked = False
@@ -84,9 +84,9 @@ def _suffer(fault: ModelFault | None) -> None:
     raise RuntimeError(ERRORS[fault.kind])
 
 
-def load_faulty(plan: Plan, name: str, *, compute_type: str, cpu_threads: int) -> WhisperModel:
+def load_faulty(plan: PlannedFaults, name: str, *, compute_type: str, cpu_threads: int) -> WhisperModel:
     """Load a model on the CPU, whatever device it is meant for, and put the gate before its native part."""
     _suffer(plan.strike_model("load", 1, is_marked=False))
     model = subtitled.asr.model.load(name, device="cpu", compute_type=compute_type, cpu_threads=cpu_threads)
-    model.model = Gate(model.model, plan)
+    model.model = FailingWhisper(model.model, plan)
     return model

@@ -1,4 +1,4 @@
-"""A worker on another host whose model fails by plan: `remote.py FOLDER worker --connect … --key …`, as `subtitled worker`."""
+"""A worker on another host whose model fails by plan: `remote_worker_main.py FOLDER worker --connect … --key …`, as `subtitled worker`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from faults.model import load_faulty
-from faults.plan import Plan
+from faults.failing_model import load_faulty
+from faults.planned_faults import PlannedFaults
 from subtitle.keys import load_key
 from subtitled import log
 from subtitled.workers.remote_connection import WorkerPlace
@@ -19,7 +19,7 @@ from subtitled.workers.remote_worker import RemoteWorker, RemoteWorkerSettings
 def main(argv: list[str]) -> int:
     """Run it on a device that passes for a GPU."""
     folder, _, *options = argv
-    plan = Plan(Path(folder))
+    plan = PlannedFaults(Path(folder))
     given = dict(zip(options[::2], options[1::2], strict=True))
 
     def load(name: str, *, device: str, compute_type: str, cpu_threads: int, streams: int) -> object:

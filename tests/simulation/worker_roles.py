@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from fate import Fault
-from process import Body, Host, Process, ToWorker
+from fault_plan import Fault
+from local_worker_process import Body, Host, Process, ToWorker
 
 from subtitled.core import actions as ac
 from subtitled.core import events as ev

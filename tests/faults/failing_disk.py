@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from faults.plan import Plan
+    from faults.planned_faults import PlannedFaults
 
 
 @contextlib.contextmanager
-def failing_disk(plan: Plan) -> Iterator[None]:
+def failing_disk(plan: PlannedFaults) -> Iterator[None]:
     """Put the gate before `os.fsync` and `os.write` of this process."""
     fsync, write = os.fsync, os.write
     os.fsync = _gated(plan, "fsync", fsync)  # type: ignore[assignment]
@@ -28,7 +28,7 @@ def failing_disk(plan: Plan) -> Iterator[None]:
         os.fsync, os.write = fsync, write
 
 
-def _gated(plan: Plan, call: str, through: Callable[..., int | None]) -> Callable[..., int | None]:
+def _gated(plan: PlannedFaults, call: str, through: Callable[..., int | None]) -> Callable[..., int | None]:
     is_asking = False
 
     def gated(file: int, *args: object) -> int | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from action_checks import Violation
 from msgspec import Struct
-from witness import Violation
 
 from subtitled.core import actions as ac
 from subtitled.core import events as ev

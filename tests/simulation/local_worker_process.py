@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from fate import WINDOW_SAMPLES, Fate, Fault, Media
+from fault_plan import WINDOW_SAMPLES, Fate, Fault, Media
 
 from subtitled.core import actions as ac
 from subtitled.core import events as ev

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fate import WINDOW_SAMPLES
-from workers import token
+from fault_plan import WINDOW_SAMPLES
+from worker_roles import token
 
 from subtitled.core import actions as ac
 from subtitled.core.broker import Broker

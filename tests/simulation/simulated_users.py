@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fate import Fault, Media
-from life import Killed, Life
+from daemon_run import Killed, Life
+from fault_plan import Fault, Media
 
 from subtitled.core import events as ev
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState, WorkerState
 
 if TYPE_CHECKING:
-    from world import World
+    from history import World
 
 SENT = 0.3
 """Of all files, those that clients send."""

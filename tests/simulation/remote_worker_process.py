@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from fate import MIB, WINDOW_SAMPLES, Fault
+from fault_plan import MIB, WINDOW_SAMPLES, Fault
+from local_worker_process import BEAT_S, ToWorker
 from msgspec import Struct
-from process import BEAT_S, ToWorker
-from workers import TranscribeWork
+from worker_roles import TranscribeWork
 
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
 
 if TYPE_CHECKING:
-    from world import World
+    from history import World
 
 JOIN_S = 2.0
 """Between two tries to join."""
