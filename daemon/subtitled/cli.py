@@ -96,7 +96,7 @@ def explain(file: str, config_file: str | None, *, is_json: bool) -> None:
     from subtitled.inboxes import explain as explaining
 
     found = explaining.explain(file, _load(config_file, check_paths=False))
-    click.echo(msgspec.json.encode(found).decode() if is_json else explaining.told(found))
+    click.echo(msgspec.json.encode(found).decode() if is_json else explaining.as_text(found))
 
 
 @cli.command()

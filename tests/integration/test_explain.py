@@ -1,4 +1,4 @@
-"""`subtitled explain` says what the daemon would do, which a daemon then does."""
+"""`subtitled explain` predicts what a daemon does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from av.stream import Disposition
 import media
 from daemon import Daemon, InboxFolder
 from subtitled.config import schema
-from subtitled.inboxes.explain import Explanation, explain, told
+from subtitled.inboxes.explain import Explanation, as_text, explain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,19 +66,19 @@ def explained(root: Path, name: str, **inbox: object) -> Explanation:
 
 def test_file_in_no_inbox_is_not_accepted(root: Path) -> None:
     found = explained(root, "../talk.mp4")
-    assert not found.is_taken
+    assert not found.is_accepted
     assert str(root / "in") in found.cause
 
 
 def test_outputs_that_would_be_written_are_named(root: Path) -> None:
     (root / "in" / "talk.mp4").touch()
     found = explained(root, "talk.mp4", formats=("srt", "ass"), flags=("forced", "sdh"), language="jw")
-    assert found.is_taken
+    assert found.is_accepted
     assert found.outputs == (
         str(root / "out/talk.jv.sdh.forced.srt"),
         str(root / "out/talk.jv.sdh.forced.ass"),
     )
-    assert found.then == f"moved to {root}/in/done"
+    assert found.after == f"moved to {root}/in/done"
     assert explained(root, "talk.mp4").outputs == (str(root / "out/talk.LANGUAGE.srt"),)
 
 
@@ -94,22 +94,22 @@ def test_subtitle_files_and_tracks_are_found(root: Path) -> None:
     (root / "in" / "talk.es.srt").touch()
     found = explained(root, "talk.mkv", skip_existing="language")
     assert found.existing == ("talk.es.srt (es)", "track 1, fre (fr)")
-    assert not found.needless, "the audio is German"
+    assert not found.skipped, "the audio is German"
     assert (
         'track 1, fre (skip_existing = "language")'
-        in explained(root, "talk.mkv", skip_existing="language", language="fr").needless
+        in explained(root, "talk.mkv", skip_existing="language", language="fr").skipped
     )
     anything = explained(root, "talk.mkv", skip_existing="any", after="delete")
-    assert "talk.es.srt" in anything.needless
+    assert "talk.es.srt" in anything.skipped
     assert anything.outputs == ()
-    assert anything.then == "left where it is"
+    assert anything.after == "kept"
 
 
 def test_unreadable_media_file_is_explained(root: Path) -> None:
     (root / "in" / "talk.mp4").write_bytes(b"nothing")
     found = explained(root, "talk.mp4", skip_existing="any")
     assert "not media" in found.unreadable
-    assert found.unreadable in told(found)
+    assert found.unreadable in as_text(found)
 
 
 def test_missing_database_is_not_created(root: Path) -> None:
@@ -183,7 +183,7 @@ def test_skipped_source_is_moved_but_never_deleted(daemon: Daemon) -> None:
 
 
 def test_own_outputs_do_not_cause_a_skip(daemon: Daemon) -> None:
-    """Touched, it is done again; our own file is no reason to leave it."""
+    """A touched file is processed again, although its own subtitles exist."""
     again = daemon.inbox / "bare.mkv"
     os.link(daemon.inbox / "done" / "bare.mkv", again)
     os.utime(again)
@@ -199,7 +199,7 @@ def test_command_reports_earlier_jobs(daemon: Daemon) -> None:
     found = json.loads(done.stdout)
     job = daemon.job_of(path)
     assert job is not None
-    assert (found["is_taken"], found["job"], found["job_state"]) == (False, job.id, "done")
-    assert f"was job {job.id} already" in found["cause"]
+    assert (found["is_accepted"], found["job"], found["job_state"]) == (False, job.id, "done")
+    assert f"already job {job.id}" in found["cause"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "needless  it has subtitles in en already: track 1, eng" in text
+    assert "skipped   it has subtitles in en already: track 1, eng" in text

@@ -1,4 +1,4 @@
-"""An inbox takes media files; of anything else it says why not."""
+"""An inbox accepts media files, and gives a reason for every other file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from subtitled.config.schema import InboxConfig
-from subtitled.inboxes.file_filter import explain
+from subtitled.inboxes.file_filter import FileFilter, FilterResult, absolute
 
 
 @pytest.fixture
@@ -17,6 +17,10 @@ def root(tmp_path: Path) -> Path:
     root = tmp_path / "inbox"
     root.mkdir()
     return root
+
+
+def checked(path: str | Path, inboxes: list[InboxConfig]) -> FilterResult:
+    return FileFilter(inboxes).check(absolute(path))
 
 
 def inbox(root: Path, output: str = "/srv/elsewhere") -> InboxConfig:
@@ -38,10 +42,10 @@ def inbox(root: Path, output: str = "/srv/elsewhere") -> InboxConfig:
 )
 def test_media_file_is_accepted(root: Path, name: str) -> None:
     (root / name).touch()
-    verdict = explain(root / name, [inbox(root)])
-    assert verdict.accepted
-    assert verdict.inbox == 0
-    assert "2 s" in verdict.cause
+    result = checked(root / name, [inbox(root)])
+    assert result.accepted
+    assert result.inbox == 0
+    assert "2 s" in result.cause
 
 
 @pytest.mark.parametrize(
@@ -49,22 +53,22 @@ def test_media_file_is_accepted(root: Path, name: str) -> None:
     [
         (".a.mp4", "begins with a dot"),
         ("~a.mp4", "begins with a tilde"),
-        ("a.mp4.part", "ending .part says that it is unfinished"),
-        ("a.MP4.TMP", "ending .tmp says"),
-        ("a.mp4.crdownload", "ending .crdownload says"),
-        ("a.partial", "ending .partial says"),
+        ("a.mp4.part", "ending .part marks an unfinished file"),
+        ("a.MP4.TMP", "ending .tmp marks"),
+        ("a.mp4.crdownload", "ending .crdownload marks"),
+        ("a.partial", "ending .partial marks"),
         ("a.m3u8", "ending .m3u8 is not that of a media file"),
         ("notes.txt", "ending .txt is not that of a media file"),
         ("a.srt", "ending .srt is not that of a media file"),
-        ("README", "no ending, so its name is not that of a media file"),
+        ("README", "it has no ending"),
     ],
 )
 def test_other_names_are_ignored(root: Path, name: str, cause: str) -> None:
     (root / name).touch()
-    verdict = explain(root / name, [inbox(root)])
-    assert not verdict.accepted
-    assert not verdict.is_ours
-    assert cause in verdict.cause
+    result = checked(root / name, [inbox(root)])
+    assert not result.accepted
+    assert not result.is_own_file
+    assert cause in result.cause
 
 
 def test_special_files_are_ignored(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,11 +78,11 @@ def test_special_files_are_ignored(root: Path, monkeypatch: pytest.MonkeyPatch) 
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("socket.wav")
     causes = {
-        name: explain(root / name, [inbox(root)]).cause for name in ("pipe.wav", "folder.wav", "socket.wav")
+        name: checked(root / name, [inbox(root)]).cause for name in ("pipe.wav", "folder.wav", "socket.wav")
     }
     assert causes == {
         "pipe.wav": "it is a named pipe",
-        "folder.wav": "it is a folder; what it holds is judged file by file",
+        "folder.wav": "it is a folder; its files are checked one by one",
         "socket.wav": "it is a socket",
     }
 
@@ -92,13 +96,13 @@ def test_links_are_accepted_only_to_files_in_the_inbox(root: Path, tmp_path: Pat
     (root / "loop.mp4").symlink_to("loop.mp4")
     (root / "device.mp4").symlink_to("/dev/null")
     (root / "folder").symlink_to(tmp_path)
-    assert explain(root / "in.mp4", [inbox(root)]).accepted
-    assert "out of the inbox" in explain(root / "out.mp4", [inbox(root)]).cause
-    assert "to nothing" in explain(root / "dangling.mp4", [inbox(root)]).cause
-    assert "cannot be looked at" in explain(root / "loop.mp4", [inbox(root)]).cause
-    assert "out of the inbox" in explain(root / "device.mp4", [inbox(root)]).cause
+    assert checked(root / "in.mp4", [inbox(root)]).accepted
+    assert "out of the inbox" in checked(root / "out.mp4", [inbox(root)]).cause
+    assert "to nothing" in checked(root / "dangling.mp4", [inbox(root)]).cause
+    assert "cannot be read" in checked(root / "loop.mp4", [inbox(root)]).cause
+    assert "out of the inbox" in checked(root / "device.mp4", [inbox(root)]).cause
     assert (
-        "symbolic link, which is not followed" in explain(root / "folder" / "secret.mp4", [inbox(root)]).cause
+        "symbolic link, which is not followed" in checked(root / "folder" / "secret.mp4", [inbox(root)]).cause
     )
 
 
@@ -106,53 +110,53 @@ def test_archives_at_the_root_are_ignored(root: Path) -> None:
     for path in (root / "done" / "a.mp4", root / "failed" / "sub" / "a.mp4", root / "sub" / "done" / "a.mp4"):
         path.parent.mkdir(parents=True)
         path.touch()
-    assert explain(root / "done" / "a.mp4", [inbox(root)]).is_ours
-    assert explain(root / "failed" / "sub" / "a.mp4", [inbox(root)]).is_ours
-    assert explain(root / "sub" / "done" / "a.mp4", [inbox(root)]).accepted
+    assert checked(root / "done" / "a.mp4", [inbox(root)]).is_own_file
+    assert checked(root / "failed" / "sub" / "a.mp4", [inbox(root)]).is_own_file
+    assert checked(root / "sub" / "done" / "a.mp4", [inbox(root)]).accepted
 
 
 def test_hidden_folders_are_ignored(root: Path) -> None:
     path = root / "sub" / ".cache" / "deep" / "a.mp4"
     path.parent.mkdir(parents=True)
     path.touch()
-    assert "folder .cache begins with a dot" in explain(path, [inbox(root)]).cause
+    assert "folder .cache begins with a dot" in checked(path, [inbox(root)]).cause
 
 
 @pytest.mark.parametrize("name", ["a.zh.srt", "a.zh.json", ".subtitled-01.tmp"])
 def test_outputs_beside_their_source_are_own_files(root: Path, name: str) -> None:
     (root / name).touch()
-    assert explain(root / name, [inbox(root, "beside")]).is_ours
-    assert explain(root / name, [inbox(root, str(root))]).is_ours
+    assert checked(root / name, [inbox(root, "beside")]).is_own_file
+    assert checked(root / name, [inbox(root, str(root))]).is_own_file
 
 
 def test_error_files_are_own_files_in_any_inbox(root: Path) -> None:
     (root / "a.mp4.error.txt").touch()
-    assert explain(root / "a.mp4.error.txt", [inbox(root)]).is_ours
+    assert checked(root / "a.mp4.error.txt", [inbox(root)]).is_own_file
 
 
 def test_output_folder_in_the_inbox_is_ignored(root: Path) -> None:
     (root / "out").mkdir()
     (root / "out" / "a.mp4").touch()
-    assert explain(root / "out" / "a.mp4", [inbox(root, str(root / "out"))]).is_ours
+    assert checked(root / "out" / "a.mp4", [inbox(root, str(root / "out"))]).is_own_file
 
 
 def test_innermost_inbox_accepts_the_file(root: Path, tmp_path: Path) -> None:
     (root / "a.mp4").touch()
-    assert explain(root / "a.mp4", [inbox(tmp_path), inbox(root)]).inbox == 1
+    assert checked(root / "a.mp4", [inbox(tmp_path), inbox(root)]).inbox == 1
 
 
 def test_cause_for_a_path_in_no_inbox_names_the_inboxes(root: Path, tmp_path: Path) -> None:
-    verdict = explain(tmp_path / "a.mp4", [inbox(root)])
-    assert verdict.inbox is None
-    assert str(root) in verdict.cause
-    assert "none" in explain(tmp_path / "a.mp4", []).cause
+    result = checked(tmp_path / "a.mp4", [inbox(root)])
+    assert result.inbox is None
+    assert str(root) in result.cause
+    assert "none" in checked(tmp_path / "a.mp4", []).cause
 
 
 def test_cause_for_a_missing_file_is_that_it_does_not_exist(root: Path) -> None:
-    assert explain(root / "a.mp4", [inbox(root)]).cause == "it does not exist"
+    assert checked(root / "a.mp4", [inbox(root)]).cause == "it does not exist"
 
 
 def test_relative_path_is_resolved(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "a.mp4").touch()
     monkeypatch.chdir(root)
-    assert explain("./sub/../a.mp4", [inbox(root)]).accepted
+    assert checked("./sub/../a.mp4", [inbox(root)]).accepted

@@ -1,1 +1,1 @@
-"""Watched folders: which files are taken, when they are at rest, how they become jobs."""
+"""Watched folders whose media files become jobs."""

@@ -1,4 +1,4 @@
-"""Files that rest: the same size and time at every look, for long enough."""
+"""Debouncing of files: a file has settled when its size and time no longer change."""
 
 from __future__ import annotations
 
@@ -6,89 +6,88 @@ import heapq
 import math
 
 
-class _Resting:
-    """One file's values, since when they are so, when it is to be looked at again."""
+class _Candidate:
+    """A file that has not settled: its values, since when it has them, its next deadline."""
 
-    __slots__ = ("since", "values", "wake_at")
+    __slots__ = ("due_at", "since", "values")
 
     def __init__(self, values: tuple[int, int], since: float) -> None:
         self.values = values
         self.since = since
-        self.wake_at = -1.0
+        self.due_at = -1.0
 
 
 class Debouncer:
-    """Decides when a file has come to rest, from looks at it and a monotonic clock, both given.
+    """Decides when a file has settled, from observations and a monotonic clock that the caller passes in.
 
-    Pure: it reads neither files nor clocks. Whoever uses it calls `look` when something happened to a file,
-    and for each path of `due` when `next_deadline` has come; so no file needs another event to be taken.
+    It reads neither files nor clocks. The caller calls `observe` after each event of a file, and for each path of `due` at
+    `next_deadline`, so that no file needs another event to settle.
     """
 
     def __init__(self, settle_s: float) -> None:
         self._settle_s = settle_s
-        self._resting: dict[str, _Resting] = {}
-        self._taken: dict[str, tuple[int, int]] = {}
-        self._wakes: list[tuple[float, str]] = []
+        self._candidates: dict[str, _Candidate] = {}
+        self._settled: dict[str, tuple[int, int]] = {}
+        self._deadlines: list[tuple[float, str]] = []
 
-    def look(self, path: str, size: int, mtime_ns: int, now: float) -> bool:
-        """Take in what `path` is like at `now`; return whether it is to be taken.
+    def observe(self, path: str, size: int, mtime_ns: int, now: float) -> bool:
+        """Record the size and time of a file at `now`; return whether it has settled.
 
-        True once per path, size and mtime: when they were the same at every look for `settle_s` seconds, two
-        looks at least. A file that changes after it was taken comes to rest anew. `mtime_ns` is only compared
-        with itself: it may lie in the future.
+        True once per path, size and time: when they were equal in all observations, two at least, for `settle_s` seconds. A
+        file that changes later settles again. `mtime_ns` is only compared with itself and may lie in the future.
         """
         values = (size, mtime_ns)
-        if self._taken.get(path) == values:
-            self._resting.pop(path, None)
+        if self._settled.get(path) == values:
+            self._candidates.pop(path, None)
             return False
-        resting = self._resting.get(path)
-        if resting is None:
-            resting = self._resting[path] = _Resting(values, now)
-        elif resting.values != values:
-            resting.values, resting.since = values, now
-        elif now - resting.since >= self._settle_s:
-            del self._resting[path]
-            self._taken[path] = values
+        candidate = self._candidates.get(path)
+        if candidate is None:
+            candidate = self._candidates[path] = _Candidate(values, now)
+        elif candidate.values != values:
+            candidate.values, candidate.since = values, now
+        elif now - candidate.since >= self._settle_s:
+            del self._candidates[path]
+            self._settled[path] = values
             return True
-        if resting.wake_at < 0:
-            self._wake(path, resting)
+        if candidate.due_at < 0:
+            self._schedule(path, candidate)
         return False
 
     def due(self, now: float) -> list[str]:
-        """Return the paths to be looked at again because their rest is over at `now`; each once."""
+        """Return the paths to observe again, because their wait is over at `now`; each once."""
         found: list[str] = []
-        while self._wakes and self._wakes[0][0] <= now:
-            wake_at, path = heapq.heappop(self._wakes)
-            resting = self._resting.get(path)
-            if resting is None or resting.wake_at != wake_at:
+        while self._deadlines and self._deadlines[0][0] <= now:
+            due_at, path = heapq.heappop(self._deadlines)
+            candidate = self._candidates.get(path)
+            if candidate is None or candidate.due_at != due_at:
                 continue
-            resting.wake_at = -1.0
-            if now - resting.since >= self._settle_s:
+            candidate.due_at = -1.0
+            if now - candidate.since >= self._settle_s:
                 found.append(path)
             else:
-                self._wake(path, resting)
+                self._schedule(path, candidate)
         return found
 
     def forget(self, path: str) -> None:
-        """Drop what is known of `path`: it is gone. Should it come again, it is taken again."""
-        self._resting.pop(path, None)
-        self._taken.pop(path, None)
+        """Drop the state of `path`, which is gone; a file that reappears there settles again."""
+        self._candidates.pop(path, None)
+        self._settled.pop(path, None)
 
     @property
     def next_deadline(self) -> float | None:
-        """When `due` may have something next; None while nothing settles."""
-        return self._wakes[0][0] if self._wakes else None
+        """When `due` may return something; None while no file settles."""
+        return self._deadlines[0][0] if self._deadlines else None
 
     @property
-    def taken(self) -> frozenset[str]:
-        """The paths that were taken and not forgotten."""
-        return frozenset(self._taken)
+    def settled(self) -> frozenset[str]:
+        """The paths that have settled and were not forgotten."""
+        return frozenset(self._settled)
 
-    def _wake(self, path: str, resting: _Resting) -> None:
-        """Have `path` looked at when it has rested: one entry a file, however often it changes."""
-        wake_at = resting.since + self._settle_s
-        # Floating point: since + settle - since may fall short of settle by a hair.
-        while wake_at - resting.since < self._settle_s:
-            wake_at = math.nextafter(wake_at, math.inf)
-        resting.wake_at = wake_at
-        heapq.heappush(self._wakes, (wake_at, path))
+    def _schedule(self, path: str, candidate: _Candidate) -> None:
+        """Add the deadline of a file: one entry a file, however often it changes."""
+        due_at = candidate.since + self._settle_s
+        # Floating point: since + settle - since may be slightly less than settle.
+        while due_at - candidate.since < self._settle_s:
+            due_at = math.nextafter(due_at, math.inf)
+        candidate.due_at = due_at
+        heapq.heappush(self._deadlines, (due_at, path))

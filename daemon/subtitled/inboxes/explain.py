@@ -1,4 +1,4 @@
-"""What would happen to a file, and why: looked up, nothing done."""
+"""The decision about a file, with its reasons, without side effects."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from msgspec import Struct
 
 from subtitled.asr.dual_task import ENGLISH
 from subtitled.config import schema
-from subtitled.core.records import Job, Options
-from subtitled.core.states import JobState
+from subtitled.core.records import Options
 from subtitled.errors import MediaError, StoreError
 from subtitled.files.atomic_files import printable
-from subtitled.inboxes.arrivals import options_of
+from subtitled.inboxes.arrivals import is_dropped_again, new_job, options_of
 from subtitled.inboxes.file_filter import FileFilter, absolute
 from subtitled.media.existing_subtitles import MediaTracks, beside, language_of, look_into, unless_of, verdict
 from subtitled.output.paths import output_folder, output_paths
@@ -25,61 +24,60 @@ from subtitled.storage.queries import SELECT_JOB
 from subtitled.storage.rows import JobRow, job_row
 
 UNKNOWN = "LANGUAGE"
-"""Stands in a name for a language that only the audio tells."""
+"""Placeholder in a name for a language that only the audio can determine."""
 
 
 class Explanation(Struct, frozen=True, kw_only=True):
-    """What would happen to a file that lay where it lies now."""
+    """The result for a file at its current path."""
 
     path: str
-    is_taken: bool
-    """It would become a job."""
+    is_accepted: bool
+    """Whether it would become a job."""
     cause: str
-    """The rule that says so."""
+    """The rule that decides."""
     inbox: str = ""
-    """The inbox that it lies in."""
+    """The inbox that contains it."""
     job: str = ""
-    """The job that this very file was before."""
+    """The earlier job of the same file."""
     job_state: str = ""
     job_cause: str = ""
     existing: tuple[str, ...] = ()
-    """Subtitles that it has already, with their languages."""
-    needless: str = ""
-    """Why no subtitles of ours would be written all the same."""
+    """Existing subtitles, with their languages."""
+    skipped: str = ""
+    """Why no subtitles would be written for an accepted file."""
     unreadable: str = ""
-    """Why its tracks cannot be looked at, where that matters."""
+    """Why its tracks cannot be read, if they matter."""
     outputs: tuple[str, ...] = ()
-    """What would be written; LANGUAGE stands for one that only the audio tells."""
-    then: str = ""
-    """What would become of the source."""
+    """The files that would be written; LANGUAGE is a language that only the audio determines."""
+    after: str = ""
+    """What would happen to the source."""
 
 
 def explain(path: str, configuration: schema.Config) -> Explanation:
-    """Return what would happen to the file at `path`; raises StoreError where the database cannot be read."""
+    """Return the decision about the file at `path`; raises StoreError if the database cannot be read."""
     found = absolute(path)
-    admission = FileFilter(configuration.inbox)
-    admitted = admission.judge(found)
-    if admitted.inbox is None:
-        return Explanation(path=printable(found), is_taken=False, cause=admitted.cause)
-    inbox = configuration.inbox[admitted.inbox]
-    if not admitted.accepted:
+    result = FileFilter(configuration.inbox).check(found)
+    if result.inbox is None:
+        return Explanation(path=printable(found), is_accepted=False, cause=result.cause)
+    inbox = configuration.inbox[result.inbox]
+    if not result.accepted:
         return Explanation(
-            path=printable(found), is_taken=False, cause=admitted.cause, inbox=printable(inbox.path)
+            path=printable(found), is_accepted=False, cause=result.cause, inbox=printable(inbox.path)
         )
-    return _explain_media(found, inbox, admitted.cause, Path(configuration.state.dir, "subtitled.sqlite"))
+    return _explain_media(found, inbox, result.cause, Path(configuration.state.dir, "subtitled.sqlite"))
 
 
-def told(found: Explanation) -> str:
-    """Return an explanation for people."""
+def as_text(found: Explanation) -> str:
+    """Return an explanation as lines of text."""
     rows = [
         ("inbox", found.inbox or "none"),
-        ("taken", f"{'yes' if found.is_taken else 'no'}: {found.cause}"),
-        ("before", " ".join(filter(None, (found.job, found.job_state, found.job_cause)))),
-        ("has", ", ".join(found.existing)),
+        ("accepted", f"{'yes' if found.is_accepted else 'no'}: {found.cause}"),
+        ("job", " ".join(filter(None, (found.job, found.job_state, found.job_cause)))),
+        ("existing", ", ".join(found.existing)),
         ("tracks", found.unreadable),
-        ("needless", found.needless),
-        *(("writes", output) for output in found.outputs),
-        ("source", found.then),
+        ("skipped", found.skipped),
+        *(("output", output) for output in found.outputs),
+        ("source", found.after),
     ]
     return "\n".join([found.path, *(f"  {name:9} {text}" for name, text in rows if text)])
 
@@ -88,24 +86,24 @@ def _explain_media(path: str, inbox: schema.InboxConfig, cause: str, database: P
     options = options_of(inbox)
     info = Path(path).stat()
     source = os.fsencode(path)
-    with _Past(database) as past:
-        known = past.job_of(source, info.st_size, info.st_mtime_ns, options)
-        job = _job(source, info, options)
-        unless = unless_of(job, past.outputs_of_source)
+    with _JobHistory(database) as history:
+        known = history.job_of(source, info.st_size, info.st_mtime_ns, options)
+        job = new_job(source, info.st_size, info.st_mtime_ns, options, order=0)
+        unless = unless_of(job, history.outputs_of_source)
         contents, unreadable = _contents(path) if unless else (MediaTracks(), "")
         files = beside(unless) if unless else ()
-        needless = verdict(contents, files, unless) if unless else ""
-        outputs = () if needless else _outputs(path, options, past)
-    is_again = known is not None and not _is_retried(known.job, source)
+        skipped = verdict(contents, files, unless) if unless else ""
+        outputs = () if skipped else _outputs(path, options, history)
+    is_repeated = known is not None and not is_dropped_again(known.job, source)
     if known is not None:
         cause = (
-            f"this very file was job {known.job.id} already; touch it to have it done again"
-            if is_again
-            else f"job {known.job.id} failed, and is tried again when its file is put into the inbox again"
+            f"the same file is already job {known.job.id}; touch it to process it again"
+            if is_repeated
+            else f"job {known.job.id} failed and is retried when its file is put into the inbox again"
         )
     return Explanation(
         path=printable(path),
-        is_taken=not is_again,
+        is_accepted=not is_repeated,
         cause=cause,
         inbox=printable(inbox.path),
         job=known.job.id if known else "",
@@ -114,62 +112,47 @@ def _explain_media(path: str, inbox: schema.InboxConfig, cause: str, database: P
         existing=tuple(
             f"{one.name} ({one.language or 'language unknown'})" for one in (*files, *contents.subtitles)
         ),
-        needless=needless,
+        skipped=skipped,
         unreadable=unreadable,
         outputs=tuple(map(printable, outputs)),
-        then=_then(inbox, is_needless=bool(needless)),
+        after=_after(inbox, is_skipped=bool(skipped)),
     )
 
 
 def _contents(path: str) -> tuple[MediaTracks, str]:
-    """Return the tracks of a file, and why they cannot be looked at."""
+    """Return the tracks of a file, and why they cannot be read."""
     try:
         return look_into(path), ""
     except (MediaError, OSError) as error:
         return MediaTracks(), str(error)
 
 
-def _outputs(path: str, options: Options, past: _Past) -> Iterable[Path]:
+def _outputs(path: str, options: Options, history: _JobHistory) -> Iterable[Path]:
     language = language_of(options.language, options.task) or UNKNOWN
     folder = output_folder(os.fsdecode(options.inbox), path, os.fsdecode(options.output))
-    is_mine = partial(past.is_mine, os.fsencode(path))
+    is_writable = partial(history.is_writable, os.fsencode(path))
     languages = (language, ENGLISH) if options.is_translated_too and language != ENGLISH else (language,)
     return [
         output
         for name in languages
-        for output in output_paths(folder, path, name, options.formats, is_mine, flags=options.flags).values()
+        for output in output_paths(
+            folder, path, name, options.formats, is_writable, flags=options.flags
+        ).values()
     ]
 
 
-def _is_retried(job: Job, source: bytes) -> bool:
-    return job.state is JobState.FAILED and job.is_closed and job.location != source
-
-
-def _job(source: bytes, info: os.stat_result, options: Options) -> Job:
-    return Job(
-        id="",
-        state=JobState.QUEUED,
-        source=source,
-        location=source,
-        size=info.st_size,
-        mtime_ns=info.st_mtime_ns,
-        options=options,
-        order=0,
-    )
-
-
-def _then(inbox: schema.InboxConfig, *, is_needless: bool) -> str:
+def _after(inbox: schema.InboxConfig, *, is_skipped: bool) -> str:
     match inbox.after:
         case "move":
             return f"moved to {printable(Path(inbox.path, 'done'))}"
-        case "delete" if not is_needless:
+        case "delete" if not is_skipped:
             return "deleted"
         case _:
-            return "left where it is"
+            return "kept"
 
 
-class _Past:
-    """The database of a daemon, which may run, for reading alone; empty where there is none yet."""
+class _JobHistory:
+    """A daemon's database, opened read-only, also while the daemon runs; empty if it does not exist."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -181,7 +164,7 @@ class _Past:
                 self._db = sqlite3.connect(f"{self._path.as_uri()}?mode=ro", uri=True, timeout=5)
                 self._db.execute("SELECT 1 FROM jobs LIMIT 1")
             except sqlite3.Error as error:
-                remedy = "type this as the daemon's user (sudo -u subtitled), or as root"
+                remedy = "run this as the daemon's user (sudo -u subtitled), or as root"
                 raise StoreError(f"database {self._path} cannot be read: {error}; {remedy}") from error
         return self
 
@@ -190,7 +173,7 @@ class _Past:
             self._db.close()
 
     def job_of(self, source: bytes, size: int, mtime_ns: int, options: Options) -> JobRow | None:
-        """Return the job that this very file was before, with these options."""
+        """Return the earlier job of the same file with the same options."""
         rows = self._rows(
             f"{SELECT_JOB} WHERE source = ? AND size = ? AND mtime_ns = ?", source, size, mtime_ns
         )
@@ -200,8 +183,8 @@ class _Past:
         """Return the files that were written for a source."""
         return tuple(path for (path,) in self._rows("SELECT path FROM outputs WHERE source = ?", source))
 
-    def is_mine(self, source: bytes, path: Path) -> bool:
-        """Say whether a file may be written for a source: it is not there, or was written for it before."""
+    def is_writable(self, source: bytes, path: Path) -> bool:
+        """Return whether a file does not exist, or was written for this source."""
         rows = self._rows("SELECT source FROM outputs WHERE path = ?", os.fsencode(path))
         return rows[0][0] == source if rows else not path.exists()
 

@@ -1,4 +1,4 @@
-"""The rules by which an inbox takes a file or leaves it alone."""
+"""The rules by which an inbox accepts or ignores a file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from subtitled.config.schema import InboxConfig
 
 ARCHIVES = frozenset({"done", "failed"})
-"""Folders at an inbox's root that keep finished sources; they are not watched."""
+"""Folders at the root of an inbox that contain finished sources; they are not watched."""
 
 _SOUND = """
     .3ga .aac .ac3 .aif .aifc .aiff .amr .ape .au .caf .dsf .dts .eac3 .flac .m4a .m4b .mka .mp1 .mp2 .mp3 .mpa
@@ -30,7 +30,7 @@ _PICTURES = """
     .rm .rmvb .ts .vob .webm .wmv .wtv
 """
 MEDIA_SUFFIXES = frozenset((_SOUND + _PICTURES).split())
-"""Endings, in lower case, of the files that are taken: containers of FFmpeg and libsndfile, no playlists."""
+"""Endings, in lower case, of accepted files: containers of FFmpeg and libsndfile, no playlists."""
 
 _UNFINISHED_SUFFIXES = (".part", ".tmp", ".crdownload", ".partial")
 _OUTPUT_SUFFIXES = tuple(f".{form}" for form in FORMATS)
@@ -43,113 +43,106 @@ _KINDS = {
 
 
 class FilterResult(Struct, frozen=True):
-    """What becomes of a path, with the rule that says so."""
+    """Whether a path is accepted, with the reason."""
 
     accepted: bool
     cause: str
     inbox: int | None = None
-    """Index of the inbox that the path lies in."""
-    is_ours: bool = False
-    """The daemon itself made it: not worth a line in the log."""
-
-
-def explain(path: str | Path, inboxes: Sequence[InboxConfig]) -> FilterResult:
-    """Return whether one of `inboxes` takes what is at `path` now, and why. Looks at the file system."""
-    return FileFilter(inboxes).judge(absolute(path))
+    """Index of the inbox that contains the path."""
+    is_own_file: bool = False
+    """Whether the daemon wrote the file; it is ignored without a log line."""
 
 
 def absolute(path: str | Path) -> str:
-    """Return `path` from the root on, without `.` and `..`; symbolic links stay as they are."""
+    """Return `path` as an absolute path without `.` and `..`; symbolic links are not resolved."""
     return os.path.abspath(path)  # noqa: PTH100 - Path.resolve() follows links
 
 
 class FileFilter:
-    """Judges paths by the rules of some inboxes; `roots` are their absolute paths, in order."""
+    """Checks paths by the rules of some inboxes; `roots` are their absolute paths, in order."""
 
     def __init__(self, inboxes: Sequence[InboxConfig]) -> None:
         self._inboxes = inboxes
         self.roots = tuple(absolute(inbox.path) for inbox in inboxes)
         self._outputs = tuple(None if inbox.output == BESIDE else absolute(inbox.output) for inbox in inboxes)
 
-    def judge(self, path: str) -> FilterResult:
-        """Return the verdict on `path`, an absolute one, as the file system has it now."""
+    def check(self, path: str) -> FilterResult:
+        """Return whether the inboxes accept `path`, an absolute one, as it is on disk now."""
         index = self.inbox_of(path)
         if index is None:
             roots = ", ".join(map(printable, self.roots)) or "none"
-            return FilterResult(accepted=False, cause=f"it lies in no inbox (the inboxes: {roots})")
+            return FilterResult(accepted=False, cause=f"it is in no inbox (inboxes: {roots})")
         for at, char in enumerate(path[len(self.roots[index]) + 1 :], len(self.roots[index]) + 1):
-            if char == "/" and (verdict := self.judge_folder(path[:at])) is not None:
-                return verdict
-        return self._by_name(path, index) or self._by_kind(path, index)
+            if char == "/" and (result := self.check_folder(path[:at])) is not None:
+                return result
+        return self._check_name(path, index) or self._check_kind(path, index)
 
-    def judge_folder(self, path: str) -> FilterResult | None:
-        """Return why the folder `path`, an absolute one, is not looked into; None where it is.
+    def check_folder(self, path: str) -> FilterResult | None:
+        """Return why the folder `path`, an absolute one, is not scanned; None if it is.
 
-        The folders above it are taken to be looked into.
+        Its parent folders are taken to be scanned.
         """
         index = self.inbox_of(path)
         parent, name = os.path.split(path)
         if index is None:
             return None
         if (parent == self.roots[index] and name in ARCHIVES) or path == self._outputs[index]:
-            return _left(index, f"{name}/ keeps what is finished", is_ours=True)
+            return _rejected(index, f"{name}/ contains finished files", is_own_file=True)
         if name.startswith("."):
-            return _left(index, f"the name of the folder {printable(name)} begins with a dot")
+            return _rejected(index, f"the name of the folder {printable(name)} begins with a dot")
         if os.path.islink(path):  # noqa: PTH114 - Path objects take most of a scan's time
-            return _left(index, f"the folder {printable(name)} is a symbolic link, which is not followed")
+            return _rejected(index, f"the folder {printable(name)} is a symbolic link, which is not followed")
         return None
 
     def inbox_of(self, path: str) -> int | None:
-        """Return the index of the innermost inbox that `path` lies below."""
+        """Return the index of the innermost inbox that contains `path`."""
         holding = (at for at, root in enumerate(self.roots) if path.startswith(root.rstrip("/") + "/"))
         return max(holding, key=lambda at: len(self.roots[at]), default=None)
 
-    def _by_name(self, path: str, index: int) -> FilterResult | None:
+    def _check_name(self, path: str, index: int) -> FilterResult | None:
         name = os.path.basename(path).casefold()  # noqa: PTH119 - likewise
         if is_temporary(name):
-            return _left(index, "it is a subtitle file that is being written", is_ours=True)
+            return _rejected(index, "it is a temporary file of the daemon", is_own_file=True)
         if name.startswith("."):
-            return _left(index, "its name begins with a dot")
+            return _rejected(index, "its name begins with a dot")
         if name.startswith("~"):
-            return _left(index, "its name begins with a tilde, as those of temporary files do")
+            return _rejected(index, "its name begins with a tilde, which marks a temporary file")
         if name.endswith(_UNFINISHED_SUFFIXES):
-            return _left(index, f"its ending {_suffix(name)} says that it is unfinished")
+            return _rejected(index, f"its ending {_suffix(name)} marks an unfinished file")
         if name.endswith(_OUTPUT_SUFFIXES) and self._outputs[index] in {None, self.roots[index]}:
-            return _left(index, "it is a subtitle file", is_ours=True)
+            return _rejected(index, "it is a subtitle file", is_own_file=True)
         if name.endswith(ERROR_SUFFIX):
-            return _left(index, "it says why another file failed", is_ours=True)
+            return _rejected(index, "it is the error text of another file", is_own_file=True)
         return None
 
-    def _by_kind(self, path: str, index: int) -> FilterResult:
+    def _check_kind(self, path: str, index: int) -> FilterResult:
         try:
             is_link = stat.S_ISLNK(os.lstat(path).st_mode)
             mode = os.stat(path).st_mode  # noqa: PTH116 - likewise
         except FileNotFoundError:
             is_link = os.path.islink(path)  # noqa: PTH114 - likewise
-            return _left(index, "it is a symbolic link to nothing" if is_link else "it does not exist")
+            return _rejected(index, "it is a symbolic link to nothing" if is_link else "it does not exist")
         except OSError as error:
-            return _left(index, f"it cannot be looked at: {error.strerror}")
+            return _rejected(index, f"it cannot be read: {error.strerror}")
         if is_link and not inside(self.roots[index], path):
-            return _left(index, "it is a symbolic link that leads out of the inbox")
+            return _rejected(index, "it is a symbolic link that leads out of the inbox")
         if is_link and stat.S_ISDIR(mode):
-            return _left(index, "it is a symbolic link to a folder, which is not followed")
+            return _rejected(index, "it is a symbolic link to a folder, which is not followed")
         if stat.S_ISDIR(mode):
-            return _left(index, "it is a folder; what it holds is judged file by file")
+            return _rejected(index, "it is a folder; its files are checked one by one")
         if not stat.S_ISREG(mode):
-            return _left(index, f"it is {_KINDS.get(stat.S_IFMT(mode), 'no file')}")
+            return _rejected(index, f"it is {_KINDS.get(stat.S_IFMT(mode), 'not a file')}")
         suffix = _suffix(path.casefold())
         if suffix not in MEDIA_SUFFIXES:
-            ending = f"its ending {printable(suffix)} is" if suffix else "it has no ending, so its name is"
-            return _left(index, f"{ending} not that of a media file")
+            ending = f"its ending {printable(suffix)} is not" if suffix else "it has no ending"
+            return _rejected(index, f"{ending} that of a media file" if suffix else ending)
         settle_s = self._inboxes[index].settle_s
-        cause = (
-            f"it is a media file ({suffix}), taken when its size and time have not changed for {settle_s:g} s"
-        )
+        cause = f"it is a media file ({suffix}), accepted when its size and time have not changed for {settle_s:g} s"
         return FilterResult(accepted=True, cause=cause, inbox=index)
 
 
-def _left(index: int, cause: str, *, is_ours: bool = False) -> FilterResult:
-    return FilterResult(accepted=False, cause=cause, inbox=index, is_ours=is_ours)
+def _rejected(index: int, cause: str, *, is_own_file: bool = False) -> FilterResult:
+    return FilterResult(accepted=False, cause=cause, inbox=index, is_own_file=is_own_file)
 
 
 def _suffix(path: str) -> str:

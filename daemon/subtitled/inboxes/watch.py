@@ -1,4 +1,4 @@
-"""The thread that watches the inboxes for media files which have come to rest."""
+"""The thread that watches the inboxes for media files that have settled."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import structlog
 from msgspec import Struct
 from watchdog.events import (
     DirCreatedEvent,
@@ -26,10 +25,11 @@ from watchdog.events import (
 from watchdog.observers import Observer
 from watchdog.observers.polling import PollingObserverVFS
 
+from subtitled import log
 from subtitled.files.atomic_files import printable
 from subtitled.files.filesystem import NETWORK_FILE_SYSTEMS, file_system
 from subtitled.inboxes.debounce import Debouncer
-from subtitled.inboxes.file_filter import MEDIA_SUFFIXES, FileFilter, FilterResult, explain
+from subtitled.inboxes.file_filter import MEDIA_SUFFIXES, FileFilter, FilterResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from watchdog.observers.api import BaseObserver, ObservedWatch
 
     from subtitled.config.schema import InboxConfig
-
-__all__ = ["FilterResult", "InboxWatcher", "SettledFile", "explain"]
 
 _EVENTS: list[type[FileSystemEvent]] = [
     DirCreatedEvent,
@@ -51,50 +49,50 @@ _EVENTS: list[type[FileSystemEvent]] = [
     FileModifiedEvent,
     FileMovedEvent,
 ]
-_LOST = "make the folder, or mount it; it is watched as soon as it is there"
+_LOST = "create or mount the folder; it is watched as soon as it exists"
 _MOUNTS = Path("/proc/self/mounts")
 _POLL_S = 5.0
-"""Seconds between two looks at a network file system: each lists the whole folder over the wire."""
+"""Seconds between two scans of a network file system: each lists the whole folder over the network."""
 _CHECK_S = 1.0
-"""Seconds between two looks at whether an inbox is still the folder that is watched."""
+"""Seconds between two checks whether an inbox is still the watched folder."""
 _STOP_S = 30.0
 """Seconds that `stop` waits for the thread, which may be in the middle of a scan."""
 
-_log = structlog.get_logger()
+_log = log.get()
 
 
 class SettledFile(Struct, frozen=True):
-    """A media file that has come to rest: in the inbox of that index, at an absolute path."""
+    """A media file that has settled, with the index of its inbox."""
 
     inbox: int
     path: str
-    """Bytes that are no UTF-8 are surrogate-escaped, as os.fsdecode does."""
+    """Absolute. Bytes that are not UTF-8 are surrogate-escaped, as by os.fsdecode."""
     size: int
     mtime_ns: int
 
 
-class _Mark(Struct, frozen=True):
-    """Something happened to `path`, in the inbox of index `inbox`."""
+class _Change(Struct, frozen=True):
+    """A file system event for `path`, in the inbox with index `inbox`."""
 
     inbox: int
     path: str
     is_directory: bool
     is_gone: bool
-    """It was deleted, or moved to another name; something else may be there by now."""
+    """It was deleted or renamed; another file may be there by now."""
 
 
-class _Watched:
-    """What the thread knows about one inbox."""
+class _InboxState:
+    """The state of one inbox."""
 
     def __init__(self, index: int, root: str, inbox: InboxConfig) -> None:
         self.index = index
         self.root = root
         self.rescan_s = inbox.rescan_s
-        self.settling = Debouncer(inbox.settle_s)
+        self.debouncer = Debouncer(inbox.settle_s)
         self.ignored: dict[str, str] = {}
-        """Paths that were left alone and said so in the log, each with its cause."""
+        """Ignored paths that were logged, with their causes."""
         self.identity: tuple[int, int] | None = None
-        """Device and inode of the folder that is watched; None while it is to be watched anew."""
+        """Device and inode of the watched folder; None while the folder is to be watched again."""
         self.is_lost = False
         self.is_unwatchable = False
         self.observer: BaseObserver | None = None
@@ -103,10 +101,10 @@ class _Watched:
 
 
 class InboxWatcher:
-    """Reports each media file of `inboxes` to `sink` once it has rested, once per path, size and mtime.
+    """Reports each media file of `inboxes` to `sink` when it has settled, once per path, size and time.
 
-    What is there at the start is reported too. `sink` is called on the watcher's own thread, to which all
-    else here belongs but `start` and `stop`; it must not raise. A missing inbox is waited for.
+    Existing files are reported too. `sink` is called in the watcher's thread and must not raise; everything except `start` and
+    `stop` belongs to this thread. A missing inbox is watched as soon as it exists.
     """
 
     def __init__(
@@ -122,12 +120,12 @@ class InboxWatcher:
         self._mounts = mounts
         self._poll_s = poll_s
         self._check_s = check_s
-        self._admission = FileFilter(inboxes)
+        self._filter = FileFilter(inboxes)
         self._watched = tuple(
-            _Watched(index, root, inbox)
-            for index, (root, inbox) in enumerate(zip(self._admission.roots, inboxes, strict=True))
+            _InboxState(index, root, inbox)
+            for index, (root, inbox) in enumerate(zip(self._filter.roots, inboxes, strict=True))
         )
-        self._marks: queue.SimpleQueue[_Mark | None] = queue.SimpleQueue()
+        self._changes: queue.SimpleQueue[_Change | None] = queue.SimpleQueue()
         self._is_stopping = threading.Event()
         self._check_at = 0.0
         self._observers: dict[bool, BaseObserver] = {}
@@ -138,15 +136,15 @@ class InboxWatcher:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop the thread and wait for its end, 30 s at most. `sink` is not called afterwards."""
+        """Stop the thread and wait at most 30 s for its end. `sink` is not called afterwards."""
         self._is_stopping.set()
-        self._marks.put(None)
+        self._changes.put(None)
         if self._thread.ident is not None:
             self._thread.join(_STOP_S)
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread runs: between `start` and `stop` anything else is a bug."""
+        """Whether the thread runs; between `start` and `stop` it always should."""
         return self._thread.is_alive()
 
     def _run(self) -> None:
@@ -160,108 +158,110 @@ class InboxWatcher:
                 observer.join(_STOP_S)
 
     def _turn(self) -> None:
-        """Check, scan, look at what is due; then wait for events until the next of these."""
+        """Check, scan and observe what is due, then wait for events until the next deadline."""
         if time.monotonic() >= self._check_at:
             self._check_at = time.monotonic() + self._check_s
-            for watched in self._watched:
-                self._check(watched)
-        for watched in self._watched:
-            if watched.identity is not None and time.monotonic() >= watched.scan_at:
-                self._rescan(watched)
-            for path in watched.settling.due(time.monotonic()):
-                self._look(path)
-        for mark in self._marks_until(self._next_deadline()):
-            self._handle(mark)
+            for state in self._watched:
+                self._check(state)
+        for state in self._watched:
+            if state.identity is not None and time.monotonic() >= state.scan_at:
+                self._rescan(state)
+            for path in state.debouncer.due(time.monotonic()):
+                self._observe(path)
+        for change in self._changes_until(self._next_deadline()):
+            self._handle(change)
 
     def _next_deadline(self) -> float:
-        rests = [watched.settling.next_deadline for watched in self._watched]
-        scans = [watched.scan_at for watched in self._watched if watched.identity is not None]
-        return min(self._check_at, *scans, *(rest for rest in rests if rest is not None), float("inf"))
+        waits = [state.debouncer.next_deadline for state in self._watched]
+        scans = [state.scan_at for state in self._watched if state.identity is not None]
+        return min(self._check_at, *scans, *(wait for wait in waits if wait is not None), float("inf"))
 
-    def _marks_until(self, deadline: float) -> list[_Mark]:
-        """Wait for the first mark until `deadline`; return all that there are, each once."""
-        marks: dict[_Mark, None] = {}
+    def _changes_until(self, deadline: float) -> list[_Change]:
+        """Wait until `deadline` for a change; return all pending changes, each once."""
+        changes: dict[_Change, None] = {}
         try:
-            mark = self._marks.get(timeout=max(0.0, deadline - time.monotonic()))
-            while mark is not None:
-                marks[mark] = None
-                mark = self._marks.get_nowait()
+            change = self._changes.get(timeout=max(0.0, deadline - time.monotonic()))
+            while change is not None:
+                changes[change] = None
+                change = self._changes.get_nowait()
         except queue.Empty:
             pass
-        return list(marks)
+        return list(changes)
 
-    def _handle(self, mark: _Mark) -> None:
+    def _handle(self, change: _Change) -> None:
         if self._is_stopping.is_set():
             return
-        watched = self._watched[mark.inbox]
-        if mark.path == watched.root:
-            # The folder was deleted: its watch is dead, even if a new one got the same inode since.
-            watched.identity = None
+        state = self._watched[change.inbox]
+        if change.path == state.root:
+            # The folder was deleted: its watch is dead, even if a new folder has the same inode.
+            state.identity = None
             self._check_at = 0.0
-        elif mark.is_directory:
-            self._scan(watched, mark.path, set())
+        elif change.is_directory:
+            self._scan(state, change.path, set())
         else:
-            if mark.is_gone:
-                # What is there now, alike to the last byte perhaps, came after it.
-                watched.settling.forget(mark.path)
-                watched.ignored.pop(mark.path, None)
-            self._look(mark.path)
+            if change.is_gone:
+                # A file that is there now is a new one, even with the same size and time.
+                state.debouncer.forget(change.path)
+                state.ignored.pop(change.path, None)
+            self._observe(change.path)
 
-    def _check(self, watched: _Watched) -> None:
-        """Watch the inbox's folder, if another one is there than the one that is watched."""
+    def _check(self, state: _InboxState) -> None:
+        """Watch the inbox's folder, if it is not the folder that is watched."""
         try:
-            info = os.stat(os.path.join(watched.root, ""))  # noqa: PTH116, PTH118 - the slash demands a folder
+            info = os.stat(os.path.join(state.root, ""))  # noqa: PTH116, PTH118 - the slash demands a folder
         except OSError as error:
-            self._unwatch(watched)
-            if not watched.is_lost:
-                watched.is_lost = True
-                _log.warning("inbox.lost", path=printable(watched.root), cause=error.strerror, remedy=_LOST)
+            self._unwatch(state)
+            if not state.is_lost:
+                state.is_lost = True
+                _log.warning(log.INBOX_LOST, path=printable(state.root), cause=error.strerror, remedy=_LOST)
             return
         identity = (info.st_dev, info.st_ino)
-        if identity == watched.identity:
+        if identity == state.identity:
             return
-        self._unwatch(watched)
-        watched.identity = identity
-        watched.is_lost = False
-        watched.scan_at = 0.0
+        self._unwatch(state)
+        state.identity = identity
+        state.is_lost = False
+        state.scan_at = 0.0
 
-    def _unwatch(self, watched: _Watched) -> None:
-        watched.identity = None
-        if watched.watch is not None and watched.observer is not None:
-            watched.observer.unschedule(watched.watch)
-        watched.watch = watched.observer = None
+    def _unwatch(self, state: _InboxState) -> None:
+        state.identity = None
+        if state.watch is not None and state.observer is not None:
+            state.observer.unschedule(state.watch)
+        state.watch = state.observer = None
 
-    def _watch(self, watched: _Watched) -> None:
-        # The kernel is not asked to follow links, so an inbox that is one is watched where it leads.
-        real = os.path.realpath(watched.root)
+    def _watch(self, state: _InboxState) -> None:
+        # inotify does not follow links here, so the target of an inbox that is a link is watched.
+        real = os.path.realpath(state.root)
         kind = file_system(real, self._mounts.read_text("utf-8", "surrogateescape"))
         is_remote = kind in NETWORK_FILE_SYSTEMS
-        marker = _Marker(watched.index, watched.root, real, self._marks)
+        marker = _EventHandler(state.index, state.root, real, self._changes)
         try:
             observer = self._observer(is_remote=is_remote)
-            watched.watch = observer.schedule(marker, real, recursive=True, event_filter=_EVENTS)
-            watched.observer = observer
+            state.watch = observer.schedule(marker, real, recursive=True, event_filter=_EVENTS)
+            state.observer = observer
         except FileNotFoundError:
-            # It vanished just now; the next check says so, or watches what took its place.
-            watched.identity = None
+            # It was deleted just now; the next check logs it, or watches its replacement.
+            state.identity = None
             return
         except OSError as error:
-            if not watched.is_unwatchable:
-                watched.is_unwatchable = True
-                remedy = f"raise fs.inotify.max_user_watches; until then it is scanned every {watched.rescan_s:g} s"
-                path, cause = printable(watched.root), error.strerror
-                _log.warning("inbox.unwatchable", path=path, cause=cause, remedy=remedy)
+            if not state.is_unwatchable:
+                state.is_unwatchable = True
+                remedy = (
+                    f"raise fs.inotify.max_user_watches; until then it is scanned every {state.rescan_s:g} s"
+                )
+                path, cause = printable(state.root), error.strerror
+                _log.warning(log.INBOX_UNWATCHABLE, path=path, cause=cause, remedy=remedy)
             return
-        watched.is_unwatchable = False
-        _log.info("inbox.watched", path=printable(watched.root), file_system=kind, is_polled=is_remote)
+        state.is_unwatchable = False
+        _log.info(log.INBOX_WATCHED, path=printable(state.root), file_system=kind, is_polled=is_remote)
 
     def _observer(self, *, is_remote: bool) -> BaseObserver:
-        """Return the observer of that kind, running. Raises OSError where the kernel gives no inotify."""
+        """Return the running observer of that kind. Raises OSError if the kernel provides no inotify."""
         if is_remote not in self._observers:
-            # watchdog 7 warns whenever folders are made faster than it reads, and then does the right thing;
-            # made an error, as in our tests, the warning would end its thread.
+            # watchdog 7 warns when folders are created faster than it reads events, and handles it correctly;
+            # where warnings are errors, as in the tests, the warning would end its thread.
             warnings.filterwarnings("ignore", message="Callback with id", category=RuntimeWarning)
-            # lstat: watchdog's own polling follows links to folders, in circles if they lead there.
+            # lstat: watchdog's own polling follows links to folders, even in a circle.
             observer: BaseObserver = (
                 PollingObserverVFS(stat=os.lstat, listdir=os.scandir, polling_interval=self._poll_s)
                 if is_remote
@@ -271,27 +271,27 @@ class InboxWatcher:
             self._observers[is_remote] = observer
         return self._observers[is_remote]
 
-    def _rescan(self, watched: _Watched) -> None:
-        """Look at everything in the inbox: what no event told, what was there before it was watched."""
-        # Watch first, then scan: a file that comes between the two is seen by both, not by neither.
-        if watched.watch is None:
-            self._watch(watched)
+    def _rescan(self, state: _InboxState) -> None:
+        """Observe everything in the inbox: files that existed before the watch, or without an event."""
+        # Watch first, then scan: a file that arrives between the two is found by both, not by neither.
+        if state.watch is None:
+            self._watch(state)
         seen: set[str] = set()
-        self._scan(watched, watched.root, seen)
-        for path in (watched.settling.taken | watched.ignored.keys()) - seen:
+        self._scan(state, state.root, seen)
+        for path in (state.debouncer.settled | state.ignored.keys()) - seen:
             if _is_missing(path):
-                watched.settling.forget(path)
-                watched.ignored.pop(path, None)
-        watched.scan_at = time.monotonic() + watched.rescan_s
+                state.debouncer.forget(path)
+                state.ignored.pop(path, None)
+        state.scan_at = time.monotonic() + state.rescan_s
 
-    def _scan(self, watched: _Watched, top: str, seen: set[str]) -> None:
-        """Look at every file in the folder `top` and below; add all paths to `seen`."""
+    def _scan(self, state: _InboxState, top: str, seen: set[str]) -> None:
+        """Observe every file in the folder `top` and below; add all paths to `seen`."""
         folders = [top]
         while folders and not self._is_stopping.is_set():
             folder = folders.pop()
             seen.add(folder)
-            if (verdict := self._admission.judge_folder(folder)) is not None:
-                self._ignore(watched, folder, verdict)
+            if (result := self._filter.check_folder(folder)) is not None:
+                self._ignore(state, folder, result)
                 continue
             try:
                 with os.scandir(folder) as entries:
@@ -300,69 +300,69 @@ class InboxWatcher:
                 continue
             except OSError as error:
                 cause = f"the folder cannot be listed: {error.strerror}"
-                self._ignore(watched, folder, FilterResult(accepted=False, cause=cause))
+                self._ignore(state, folder, FilterResult(accepted=False, cause=cause))
                 continue
-            if folder != watched.root and os.path.splitext(folder)[1].casefold() in MEDIA_SUFFIXES:  # noqa: PTH122
-                self._ignore(watched, folder, self._admission.judge(folder))
+            if folder != state.root and os.path.splitext(folder)[1].casefold() in MEDIA_SUFFIXES:  # noqa: PTH122
+                self._ignore(state, folder, self._filter.check(folder))
             for path, is_folder in found:
                 if is_folder:
                     folders.append(path)
                 else:
                     seen.add(path)
-                    self._look(path)
+                    self._observe(path)
 
-    def _look(self, path: str) -> None:
-        """Report the file at `path`, if it is to be taken now; put it off, or say why it is left alone."""
-        verdict = self._admission.judge(path)
-        if verdict.inbox is None:
+    def _observe(self, path: str) -> None:
+        """Report the file at `path` if it has settled; postpone it, or log why it is ignored."""
+        result = self._filter.check(path)
+        if result.inbox is None:
             return
-        watched = self._watched[verdict.inbox]
-        if not verdict.accepted:
-            watched.settling.forget(path)
+        state = self._watched[result.inbox]
+        if not result.accepted:
+            state.debouncer.forget(path)
             if _is_missing(path):
-                watched.ignored.pop(path, None)
+                state.ignored.pop(path, None)
             else:
-                self._ignore(watched, path, verdict)
+                self._ignore(state, path, result)
             return
         try:
             info = os.stat(path)  # noqa: PTH116
         except OSError:
-            # Gone between two looks; or unreachable, and the next scan looks again.
-            watched.settling.forget(path)
+            # Deleted between two observations, or unreachable; the next scan observes it again.
+            state.debouncer.forget(path)
             return
-        if watched.settling.look(path, info.st_size, info.st_mtime_ns, time.monotonic()):
-            _log.debug("inbox.found", path=printable(path), size=info.st_size)
-            self._sink(SettledFile(verdict.inbox, path, info.st_size, info.st_mtime_ns))
+        if state.debouncer.observe(path, info.st_size, info.st_mtime_ns, time.monotonic()):
+            _log.debug(log.INBOX_FOUND, path=printable(path), size=info.st_size)
+            self._sink(SettledFile(result.inbox, path, info.st_size, info.st_mtime_ns))
 
-    def _ignore(self, watched: _Watched, path: str, verdict: FilterResult) -> None:
-        """Log that `path` is left alone; not again until the cause is another."""
-        if not verdict.is_ours and watched.ignored.get(path) != verdict.cause:
-            watched.ignored[path] = verdict.cause
-            _log.info("inbox.ignored", path=printable(path), cause=verdict.cause)
+    def _ignore(self, state: _InboxState, path: str, result: FilterResult) -> None:
+        """Log that `path` is ignored; again only if the cause changes."""
+        if not result.is_own_file and state.ignored.get(path) != result.cause:
+            state.ignored[path] = result.cause
+            _log.info(log.INBOX_IGNORED, path=printable(path), cause=result.cause)
 
 
-class _Marker(FileSystemEventHandler):
-    """Enqueues what watchdog tells, on watchdog's thread."""
+class _EventHandler(FileSystemEventHandler):
+    """Puts the events of watchdog, on its thread, into a queue."""
 
-    def __init__(self, inbox: int, root: str, real: str, marks: queue.SimpleQueue[_Mark | None]) -> None:
+    def __init__(self, inbox: int, root: str, real: str, changes: queue.SimpleQueue[_Change | None]) -> None:
         self._inbox = inbox
         self._root = root
         self._real = real
-        self._marks = marks
+        self._changes = changes
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        """Mark the paths of `event` as to be looked at."""
-        has_left = isinstance(event, (FileDeletedEvent, FileMovedEvent))
-        for raw, is_gone in ((event.src_path, has_left), (event.dest_path, False)):
+        """Enqueue the paths of `event`."""
+        is_removed = isinstance(event, (FileDeletedEvent, FileMovedEvent))
+        for raw, is_gone in ((event.src_path, is_removed), (event.dest_path, False)):
             path = os.fsdecode(raw)
-            # A deleted folder holds nothing to look at, unless it is the inbox itself.
+            # A deleted folder contains nothing to observe, unless it is the inbox itself.
             if path and (not isinstance(event, DirDeletedEvent) or path == self._real):
                 shown = self._root + path[len(self._real) :]
-                self._marks.put(_Mark(self._inbox, shown, event.is_directory, is_gone))
+                self._changes.put(_Change(self._inbox, shown, event.is_directory, is_gone))
 
 
 def _is_missing(path: str) -> bool:
-    """Whether nothing is at `path`; not so where that cannot be told."""
+    """Return whether nothing exists at `path`; False if that cannot be determined."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
