@@ -1,16 +1,16 @@
-"""How many cues break a rule of readable subtitles, laid out in several ways from the same words.
+"""Share of cues that break a rule of readable subtitles, for several layouts of the same words.
 
     python benchmarks/readability.py [--voices 20] [--fetch] [--show NAME]
 
-times the words of the texts in benchmarks/corpus for some voices (each word's length by its letters, pauses by its punctuation, with
-chance from a fixed seed), makes phrases of them as Whisper does, lays them out with `subtitled`'s default limits, and counts. Beside that: the phrases as they
-are (a raw Whisper segment is a cue), and with --fetch what whisper-ctranslate2 makes of the same words with `--word_timestamps True
---max_line_width 42 --max_line_count 2` (16 for Chinese and Japanese); its package is fetched by pip into a temporary
-folder, without its dependencies. stable-ts is left out: its result cannot be imported without torch.
+gives the words of the texts in benchmarks/corpus times for some voices (the length of a word by its letters, pauses by punctuation,
+random with a fixed seed), builds phrases as Whisper does, lays them out with the default limits of `subtitled`, and counts. It
+compares the raw phrases (a raw Whisper segment is a cue) and, with --fetch, whisper-ctranslate2 with `--word_timestamps True
+--max_line_width 42 --max_line_count 2` (16 for Chinese and Japanese); pip installs its package into a temporary folder,
+without dependencies. stable-ts is not compared: its result cannot be imported without torch.
 
-To hold: 0 % on lines, length, overlap, gap and lost words, at most 1 % on duration (short, long), and no cue too fast whose words
-are not themselves too fast in the time that they take, less the gap that is kept free after them ("needless"). "chain" are gaps
-that are neither closed up nor half a second. --show prints the cues of one text.
+Expected: 0 % for lines, length, overlap, gap and lost words, at most 1 % for duration (short, long), and no cue that is too fast
+although its words, less the gap after them, leave time to read it ("avoidable"). "chain" are gaps longer than the least and
+shorter than half a second. --show prints the cues of one text.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from subtitled.cues.text_width import columns, columns_per_char
 
 CORPUS = Path(__file__).parent / "corpus"
 WHISPER_CTRANSLATE2 = "whisper-ctranslate2==0.5.8"
-RULES = ("lines", "length", "overlap", "gap", "short", "long", "chain", "fast", "needless")
+RULES = ("lines", "length", "overlap", "gap", "short", "long", "chain", "fast", "avoidable")
 
 
 class Text(Struct, frozen=True):
-    """One text of the corpus, spoken."""
+    """One text of the corpus, with times."""
 
     name: str
     language: str
@@ -50,18 +50,18 @@ class Text(Struct, frozen=True):
 
     @property
     def limits(self) -> LayoutLimits:
-        """What is held for its language."""
+        """The limits of its language."""
         return limits_for(self.language)
 
 
 class Manner(Struct, frozen=True):
-    """How a text is spoken."""
+    """The speed and the pauses of a speaker."""
 
     columns_per_s: float
     comma_ms: tuple[int, int] = (80, 320)
     sentence_ms: tuple[int, int] = (200, 900)
     runs_on: float = 0.35
-    """How often Whisper puts the next sentence into the same phrase."""
+    """Share of sentences that Whisper appends to the same phrase."""
 
 
 MANNERS = {
@@ -74,7 +74,7 @@ MANNERS = {
 
 
 def spoken(path: Path, voice: int = 0) -> Text:
-    """Return the text at `path` with a time for each word (of Chinese and Japanese, each character): always the same."""
+    """Return the text at `path` with a time for each word (in Chinese and Japanese each character); deterministic."""
     name, language = path.stem.split(".")
     manner = MANNERS[name]
     chance = random.Random(f"{path.name} {voice}")
@@ -99,23 +99,23 @@ def _phrase(words: list[Word]) -> MediaPhrase:
 
 
 def by_subtitled(text: Text) -> tuple[Cue, ...]:
-    """Lay out by default."""
+    """Lay out with the defaults."""
     return layout(text.phrases, text.limits, language=text.language)
 
 
 def by_subtitled_without_words(text: Text) -> tuple[Cue, ...]:
-    """Lay out phrases whose words have no times."""
+    """Lay out phrases without timed words."""
     bare = [MediaPhrase(phrase.text, phrase.start_ms, phrase.end_ms) for phrase in text.phrases]
     return layout(bare, text.limits, language=text.language)
 
 
 def as_phrases(text: Text) -> tuple[Cue, ...]:
-    """Show each phrase as it is."""
+    """Return each phrase as a cue."""
     return layout(text.phrases, limits_for(text.language, "raw"), language=text.language)
 
 
 def by_whisper_ctranslate2(writers: Any, text: Text) -> tuple[Cue, ...]:
-    """Let its SRT writer break the lines."""
+    """Lay out with the SRT writer of whisper-ctranslate2."""
     segments = [
         {
             "start": phrase.start_ms / 1000,
@@ -136,7 +136,7 @@ def by_whisper_ctranslate2(writers: Any, text: Text) -> tuple[Cue, ...]:
 
 
 def fetched_writers(folder: str) -> Any:
-    """Return whisper-ctranslate2's module that writes subtitles; it needs nothing but the standard library."""
+    """Return whisper-ctranslate2's module that writes subtitles; it needs only the standard library."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
     subprocess.run([*pip, "--no-deps", "--target", folder, WHISPER_CTRANSLATE2], check=True)
     path = Path(folder, "whisper_ctranslate2", "writers.py")
@@ -149,7 +149,7 @@ def fetched_writers(folder: str) -> Any:
 
 
 def broken(cues: tuple[Cue, ...], text: Text) -> dict[str, int]:
-    """Return how many cues break each rule, how many there are, and how many characters are lost or moved."""
+    """Return the number of cues that break each rule, of all cues, and of lost or moved characters."""
     limits, per_char = text.limits, columns_per_char(text.language)
     found = dict.fromkeys(("cues", *RULES, "lost"), 0)
     found["cues"] = len(cues)
@@ -170,7 +170,7 @@ def broken(cues: tuple[Cue, ...], text: Text) -> dict[str, int]:
         is_fast = wide * 1000 > per_s * length_ms
         found["fast"] += is_fast
         own_ms = its[-1][1].end_ms - its[0][1].start_ms - limits.gap_ms
-        found["needless"] += is_fast and wide * 1000 <= per_s * own_ms
+        found["avoidable"] += is_fast and wide * 1000 <= per_s * own_ms
     found["lost"] += at != len(letters)
     for one, two in pairwise(cues):
         gap_ms = two.start_ms - one.end_ms
@@ -181,14 +181,14 @@ def broken(cues: tuple[Cue, ...], text: Text) -> dict[str, int]:
 
 
 def row(name: str, counts: list[dict[str, int]]) -> str:
-    """Return one line of the table."""
+    """Return a row of the table."""
     total = {rule: sum(count[rule] for count in counts) for rule in counts[0]}
     shares = "".join(f"{100 * total[rule] / total['cues']:>8.1f} %" for rule in RULES)
     return f"{name:<22}{total['cues']:>6}{shares}{total['lost']:>6}"
 
 
 def main() -> None:
-    """Make the words, lay them out, print the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -134,7 +134,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     with Daemon(folder, inboxes=inboxes) as running:
         made = folder / "made.mkv"
         (running.inbox / "beside.fr.vtt").write_bytes(b"WEBVTT\n")
-        (running.outbox / "elsewhere.en.srt").write_bytes(b"somebody else's")
+        (running.outbox / "elsewhere.en.srt").write_bytes(b"another file")
         for name in ("beside", "elsewhere", "bare"):
             running.drop(film(made, voice="eng"), f"{name}.mkv")
         running.drop(film(made, ("ger", Disposition(0)), voice="eng"), "inside.mkv")
@@ -172,7 +172,7 @@ def test_files_with_subtitles_are_skipped(daemon: Daemon) -> None:
 
 def test_only_files_without_subtitles_are_transcribed(daemon: Daemon) -> None:
     assert names(daemon.outbox) == ["bare.en.sdh.srt", "elsewhere.en.srt"]
-    assert (daemon.outbox / "elsewhere.en.srt").read_bytes() == b"somebody else's"
+    assert (daemon.outbox / "elsewhere.en.srt").read_bytes() == b"another file"
     assert names(daemon.folder / "same-out") == ["other.en.srt"]
 
 

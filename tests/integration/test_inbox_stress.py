@@ -1,4 +1,4 @@
-"""What people and programs do to a watched folder, and the daemon that stays with it."""
+"""A watched folder under load, changes in motion, wrong times and failing outputs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ONE_SLOT = schema.PoolConfig(devices=("cpu",), prepare_workers=1)
 SUBTITLE = str(Path(sys.executable).with_name("subtitle"))
 MANY = 10_000
 MEMORY_MB = 250
-"""More than the daemon takes with 10,000 jobs in the queue (measured: 65 MB)."""
+"""More than the daemon needs with 10,000 queued jobs (measured: 65 MB)."""
 QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
 
 
@@ -50,8 +50,8 @@ def clip(tmp_path: Path) -> Path:
     return media.write_sound(tmp_path / "clip.flac", media.speech(4))
 
 
-def see_that_it_goes_on(daemon: Daemon, clip: Path) -> None:
-    """See that the next good file is subtitled."""
+def assert_still_works(daemon: Daemon, clip: Path) -> None:
+    """Check that the next good file is subtitled."""
     assert daemon.wait_for(daemon.drop(clip, "next.flac")).state == "done"
     assert "morning and welcome." in (daemon.outbox / "next.en.srt").read_text("utf-8")
 
@@ -65,7 +65,7 @@ def jobs_of(daemon: Daemon, source: Path) -> list[JobFacts]:
 
 
 def test_ten_thousand_files_at_once_are_each_one_job(tmp_path: Path) -> None:
-    """While the model is loading, so that all must wait: in bounded memory, and the daemon answers meanwhile."""
+    """While the model loads, so that all wait: memory stays bounded and the daemon responds."""
     staged = tmp_path / "many"
     for place in range(MANY):
         (staged / str(place % 10)).mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def test_ten_thousand_files_at_once_are_each_one_job(tmp_path: Path) -> None:
         daemon.spawn()
         os.kill(eventually(lambda: daemon.workers().get("cpu0.1"), "a worker starts"), signal.SIGSTOP)
         daemon.wait_for_log("inbox.watched")
-        # Half of them file by file, half in folders that come whole.
+        # Half of them one by one, half in moved folders.
         for folder in sorted(staged.iterdir()):
             if int(folder.name) < 5:
                 for file in sorted(folder.iterdir()):
@@ -107,13 +107,13 @@ def peak_mb(pid: int) -> float:
 
 
 def test_file_whose_event_the_kernel_dropped_is_found(tmp_path: Path, clip: Path) -> None:
-    """More events than the kernel's queue takes, while nobody reads them: the file's own is lost."""
+    """More events than fit into the kernel's queue while it is not read: the event of the file is lost."""
     with daemon_in(tmp_path, InboxFolder(options={"rescan_s": 1.0})) as daemon:
         daemon.start()
         os.kill(daemon.pid, signal.SIGSTOP)
         busy = [daemon.inbox / "a.tmp", daemon.inbox / "b.tmp"]
         with busy[0].open("wb", buffering=0) as a, busy[1].open("wb", buffering=0) as b:
-            # In turns, since the kernel merges an event with one like it before it.
+            # Alternately, because the kernel merges equal consecutive events.
             for _ in range(int(QUEUE.read_text("ascii"))):
                 a.write(b"a")
                 b.write(b"b")
@@ -125,7 +125,7 @@ def test_file_whose_event_the_kernel_dropped_is_found(tmp_path: Path, clip: Path
             "the queue overflowed",
         )
         assert {daemon.wait_for(flat).state, daemon.wait_for(deep).state} == {"done"}
-        # The watch is whole again: the new folder's files are told by events.
+        # The watch works again: files in the new folder are reported by events.
         later = daemon.drop(clip, Path("new", "folder", "later.flac"))
         assert daemon.wait_for(later).state == "done"
         daemon.stop()
@@ -140,7 +140,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
         yield running.start()
 
 
-def test_file_that_grows_for_seconds_is_taken_once_and_whole(daemon: Daemon, tmp_path: Path) -> None:
+def test_file_that_grows_for_seconds_is_processed_once_and_whole(daemon: Daemon, tmp_path: Path) -> None:
     whole = media.write_sound(tmp_path / "whole.wav", media.speech(20)).read_bytes()
     target = daemon.inbox / "grown.wav"
     pace = threading.Event()
@@ -154,7 +154,7 @@ def test_file_that_grows_for_seconds_is_taken_once_and_whole(daemon: Daemon, tmp
     assert len(daemon.jobs()) == 1
 
 
-def test_file_renamed_while_it_settles_is_taken_under_its_last_name(daemon: Daemon, clip: Path) -> None:
+def test_file_renamed_while_it_settles_is_processed_under_its_last_name(daemon: Daemon, clip: Path) -> None:
     path = daemon.drop(clip, "name0.flac")
     pace = threading.Event()
     for turn in range(1, 8):
@@ -168,7 +168,7 @@ def test_file_renamed_while_it_settles_is_taken_under_its_last_name(daemon: Daem
 def test_file_renamed_while_it_is_processed_ends_as_two_jobs_and_one_is_done(
     daemon: Daemon, tmp_path: Path, clip: Path
 ) -> None:
-    """The first name's job says that its file is gone, or was read to the end already; the second is a file anew."""
+    """The job of the first name reports a missing file, or has finished; the second name is a new file."""
     path = daemon.drop(long_talk(tmp_path), "first.flac")
     eventually(lambda: is_running(daemon, path), "the file is being processed")
     renamed = path.rename(daemon.inbox / "second.flac")
@@ -177,10 +177,10 @@ def test_file_renamed_while_it_is_processed_ends_as_two_jobs_and_one_is_done(
     first = daemon.wait_for(path)
     assert first.state == "done" or "No such file" in first.cause
     assert (daemon.inbox / "done" / "second.flac").is_file()
-    see_that_it_goes_on(daemon, clip)
+    assert_still_works(daemon, clip)
 
 
-def test_file_deleted_while_it_is_transcribed_ends_with_what_was_heard(
+def test_file_deleted_while_transcribed_ends_with_the_finished_part(
     daemon: Daemon, tmp_path: Path, clip: Path
 ) -> None:
     path = daemon.drop(long_talk(tmp_path), "gone.flac")
@@ -195,7 +195,7 @@ def test_file_deleted_while_it_is_transcribed_ends_with_what_was_heard(
         assert job.state == "done"
         assert not daemon.transcript("gone.en").missing
     assert not path.exists()
-    see_that_it_goes_on(daemon, clip)
+    assert_still_works(daemon, clip)
 
 
 def long_talk(folder: Path) -> Path:
@@ -207,20 +207,18 @@ def is_running(daemon: Daemon, source: Path) -> bool:
     return job is not None and job.segments.get("leased", 0) > 0
 
 
-def test_inbox_removed_under_a_running_job_is_watched_again(
-    daemon: Daemon, tmp_path: Path, clip: Path
-) -> None:
+def test_inbox_removed_during_a_job_is_watched_again(daemon: Daemon, tmp_path: Path, clip: Path) -> None:
     path = daemon.drop(long_talk(tmp_path), "running.flac")
     eventually(lambda: is_running(daemon, path), "the file is being processed")
     # Not `rmtree`: the daemon may be putting its archive there at the same time.
     daemon.inbox.rename(tmp_path / "away")
     job = daemon.wait_for(path)
     assert job.state == "done" or "No such file" in job.cause
-    # The archive of the job may have made the folder anew before anybody noticed that it was gone.
+    # The archive of the job may have created the folder again before the watcher noticed.
     daemon.inbox.mkdir(exist_ok=True)
     eventually(lambda: len(daemon.log("inbox.watched")) >= 2, "the new folder is watched")
-    see_that_it_goes_on(daemon, clip)
-    # And once more, by removal.
+    assert_still_works(daemon, clip)
+    # And again, by removal.
     losses = len(daemon.log("inbox.lost"))
     shutil.rmtree(daemon.inbox)
     eventually(lambda: len(daemon.log("inbox.lost")) > losses, "the second loss is noticed")
@@ -229,13 +227,13 @@ def test_inbox_removed_under_a_running_job_is_watched_again(
     assert daemon.wait_for(later).state == "done"
 
 
-# -- times that lie ---------------------------------------------------------------------------------------
+# -- wrong times ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "year", [1970, 2107], ids=["long ago, as from a camera without a clock", "in the future"]
 )
-def test_file_of_any_time_is_taken_once(daemon: Daemon, clip: Path, year: int) -> None:
+def test_file_with_any_time_is_processed_once(daemon: Daemon, clip: Path, year: int) -> None:
     at = datetime(year, 1, 2, tzinfo=UTC).timestamp()
     os.utime(clip, (at, at))
     path = daemon.drop(clip, "dated.flac")
@@ -244,8 +242,8 @@ def test_file_of_any_time_is_taken_once(daemon: Daemon, clip: Path, year: int) -
     assert len(daemon.jobs()) == 1
 
 
-def test_changed_file_with_an_older_time_is_a_job_of_its_own(tmp_path: Path, clip: Path) -> None:
-    """As after the clock was set back: other, not newer, is what counts."""
+def test_changed_file_with_an_older_time_is_a_new_job(tmp_path: Path, clip: Path) -> None:
+    """As after the clock was set back: a different time counts, not a newer one."""
     with daemon_in(tmp_path, InboxFolder(options={"after": "keep", "rescan_s": 1.0})) as daemon:
         daemon.start()
         path = daemon.drop(clip, "talk.flac")
@@ -260,8 +258,8 @@ def test_changed_file_with_an_older_time_is_a_job_of_its_own(tmp_path: Path, cli
         assert daemon.client.status(second.id).audio_ms == 8000
         assert daemon.client.status(first.id).audio_ms == 4000
         assert daemon.transcript("talk.en").duration_ms == 8000
-        # The same content with another time is a new file too: nobody reads it to compare. The kernel tells no
-        # event that the watch asks for here; the next scan finds it.
+        # The same content with another time is a new file too: contents are not compared. There is no watched
+        # event for it; the next scan finds it.
         os.utime(path, (older - 60, older - 60))
         assert len(daemon.wait_for_jobs(3)) == 3
         daemon.stop()
@@ -272,7 +270,7 @@ def test_changed_file_with_an_older_time_is_a_job_of_its_own(tmp_path: Path, cli
 
 @contextlib.contextmanager
 def mounted(folder: Path) -> Iterator[None]:
-    """Mount a file system of its own at `folder`."""
+    """Mount a separate file system at `folder`."""
     folder.mkdir(exist_ok=True)
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, check=False
@@ -309,7 +307,7 @@ def test_read_only_output_fails_the_job_and_retry_writes_it(tmp_path: Path) -> N
         daemon.wait_for_jobs(1)
         assert daemon.client.status(job.id).state == "done"
         assert {found.name for found in daemon.outbox.iterdir()} == {"talk.zh.srt", "talk.zh.json"}
-        # Everything was transcribed before: nothing is decoded again.
+        # Everything is already transcribed: nothing is decoded again.
         assert not [
             entry
             for entry in daemon.journal()
@@ -319,9 +317,7 @@ def test_read_only_output_fails_the_job_and_retry_writes_it(tmp_path: Path) -> N
         daemon.stop()
 
 
-def test_source_that_may_not_be_deleted_fails_its_job_and_the_daemon_goes_on(
-    tmp_path: Path, clip: Path
-) -> None:
+def test_source_that_cannot_be_deleted_fails_its_job_alone(tmp_path: Path, clip: Path) -> None:
     inbox = InboxFolder(options={"after": "delete"})
     with daemon_in(tmp_path, inbox, is_bound_by_modes=True) as daemon:
         daemon.start()
@@ -332,14 +328,12 @@ def test_source_that_may_not_be_deleted_fails_its_job_and_the_daemon_goes_on(
         theirs.chmod(0o755)
         assert job.state == "failed"
         assert f"{path} cannot be removed: Permission denied; give the daemon's user the right" in job.cause
-        see_that_it_goes_on(daemon, media.write_sound(tmp_path / "clip.flac", media.speech(4)))
+        assert_still_works(daemon, media.write_sound(tmp_path / "clip.flac", media.speech(4)))
         daemon.stop()
 
 
-def test_output_folder_that_may_not_be_entered_fails_the_job_and_the_daemon_goes_on(
-    tmp_path: Path, clip: Path
-) -> None:
-    """Not even whether a name is taken can be told there."""
+def test_output_folder_without_permission_fails_its_job_alone(tmp_path: Path, clip: Path) -> None:
+    """Even the existence of a name cannot be determined there."""
     with daemon_in(tmp_path, is_bound_by_modes=True) as daemon:
         daemon.start()
         daemon.outbox.chmod(0)
@@ -353,7 +347,7 @@ def test_output_folder_that_may_not_be_entered_fails_the_job_and_the_daemon_goes
         daemon.stop()
 
 
-def test_two_inboxes_with_one_output_keep_their_subtitles_apart(tmp_path: Path) -> None:
+def test_inboxes_with_the_same_output_folder_do_not_overwrite_each_other(tmp_path: Path) -> None:
     with daemon_in(tmp_path, InboxFolder(), InboxFolder(name="other")) as daemon:
         shared = tuple(structs.replace(inbox, output=str(daemon.outbox)) for inbox in daemon.config.inbox)
         daemon.config_file.write_text(to_toml(structs.replace(daemon.config, inbox=shared)), "utf-8")

@@ -1,4 +1,4 @@
-"""Files that come to rest in a watched folder are reported, with a real folder and the real inotify."""
+"""Files that settle in a watched folder are reported, with real folders and inotify."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DEADLINE_S = 20.0
 
 
 def wait_until(is_so: Callable[[], object]) -> None:
-    """Return when `is_so()` holds; fail when it does not within the deadline."""
+    """Return when `is_so()` is true; fail after the deadline."""
     deadline = time.monotonic() + DEADLINE_S
     pause = threading.Event()
     while not is_so():
@@ -34,7 +34,7 @@ def wait_until(is_so: Callable[[], object]) -> None:
 
 
 class Watching:
-    """A running watcher, what it reported, what it logged."""
+    """A running watcher with its reports and its log."""
 
     def __init__(self, logs: list[MutableMapping[str, Any]]) -> None:
         self.arrivals: list[SettledFile] = []
@@ -42,19 +42,19 @@ class Watching:
 
     @property
     def names(self) -> list[str]:
-        """The names of what arrived, in order."""
+        """The reported names, in order."""
         return [Path(arrival.path).name for arrival in self.arrivals]
 
     def events(self, event: str) -> list[MutableMapping[str, Any]]:
-        """Return the log's lines of that event."""
+        """Return the log lines of that event."""
         return [entry for entry in self.logs if entry["event"] == event]
 
     def wait_for(self, *names: str) -> None:
-        """Return when just these have arrived, in any order."""
+        """Return when exactly these were reported, in any order."""
         wait_until(lambda: sorted(self.names) == sorted(names))
 
     def wait_for_event(self, event: str, count: int = 1) -> None:
-        """Return when that event has been logged so often."""
+        """Return when that event has been logged `count` times."""
         wait_until(lambda: len(self.events(event)) >= count)
 
 
@@ -62,7 +62,7 @@ class Watching:
 def watching(
     *inboxes: InboxConfig, mounts: Path = Path("/proc/self/mounts"), poll_s: float = 0.05
 ) -> Iterator[Watching]:
-    """Watch `inboxes` from when they are watched and scanned on."""
+    """Watch `inboxes`; enter when they are watched and scanned."""
     with capture_logs() as logs:
         # The watcher's logger is bound when it is first used; capturing needs it fresh.
         structlog.configure(cache_logger_on_first_use=False)
@@ -90,7 +90,7 @@ def root(tmp_path: Path) -> Path:
 def inbox(
     root: Path, *, settle_s: float = 0.05, rescan_s: float = 3600.0, output: str = "/srv/elsewhere"
 ) -> InboxConfig:
-    """Return an inbox that settles fast, and whose rescan comes to no test's help."""
+    """Return an inbox that settles quickly and is not scanned again during a test."""
     return InboxConfig(path=str(root), output=output, settle_s=settle_s, rescan_s=rescan_s)
 
 
@@ -112,7 +112,7 @@ def test_existing_file_is_reported(root: Path) -> None:
 
 
 def test_growing_file_is_reported_when_it_has_settled(root: Path) -> None:
-    """It grows for longer than it must rest, with pauses that are shorter."""
+    """It grows for longer than `settle_s`, with shorter pauses."""
     with watching(inbox(root, settle_s=1.0)) as seen, (root / "a.mp4").open("wb", buffering=0) as file:
         pause = threading.Event()
         started = time.monotonic()
@@ -181,7 +181,7 @@ def test_file_moved_out_and_back_is_reported_again(root: Path) -> None:
 def test_file_replaced_between_two_observations_is_reported_again(
     root: Path, tmp_path: Path, way: str
 ) -> None:
-    """Alike to its size and time: that it was away is known from the event alone, which comes late."""
+    """With the same size and time: only a late event shows that it was gone."""
     path, kept = root / "a.wav", tmp_path / "kept.wav"
     path.write_bytes(b"abc")
     shutil.copy2(path, kept)
@@ -255,7 +255,7 @@ def test_ignored_files_are_logged_once(root: Path, tmp_path: Path) -> None:
         (root / "dir.wav" / "a.mp4").touch()
         seen.wait_for("a.mp4")
         for mtime_ns in (5, 6):
-            # Only a scan tells of these, and the second such scan begins after the first is complete.
+            # Only a scan reports these, and the second scan begins after the first is complete.
             os.utime(root / "dir.wav" / "a.mp4", ns=(mtime_ns, mtime_ns))
             wait_until(lambda: seen.arrivals[-1].mtime_ns == mtime_ns)  # noqa: B023 - called at once
         ignored = seen.events("inbox.ignored")
@@ -292,7 +292,7 @@ def test_link_to_a_folder_is_not_followed(root: Path, tmp_path: Path) -> None:
 
 
 def test_rescan_finds_files_without_an_event(root: Path) -> None:
-    """A change of nothing but the time is no event that is listened to."""
+    """A change of the time alone causes no watched event."""
     with watching(inbox(root, rescan_s=1.0)) as seen:
         (root / "a.mp4").touch()
         seen.wait_for("a.mp4")
@@ -326,7 +326,7 @@ def test_deleted_inbox_is_watched_again_when_it_returns(root: Path, tmp_path: Pa
 
 
 def test_replaced_inbox_is_watched_again(root: Path) -> None:
-    """Too fast for any look in between: the new folder may even get the old one's inode."""
+    """Faster than the check: the new folder may even have the same inode."""
     with watching(inbox(root)) as seen:
         first = 0
         for count in range(5):

@@ -1,4 +1,4 @@
-"""The last step of a job may be done again after a kill, and comes out the same."""
+"""The last step of a job may be repeated after a kill, with the same result."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def job_of(source: Path, inbox: Path, after: str = "move", **more: object) -> Jo
     return replace(job, **more)
 
 
-def finish_of(job: Job, transcript: Transcript = TRANSCRIPT, **more: object) -> OutputJob:
+def work_of(job: Job, transcript: Transcript = TRANSCRIPT, **more: object) -> OutputJob:
     output = Path(os.fsdecode(job.options.output), "sub", "talk.en.srt")
     return replace(OutputJob(job=job, transcript=transcript, paths={"srt": output}), **more)
 
 
 def test_outputs_are_written_and_the_source_is_moved(inbox: Path, source: Path) -> None:
-    location = write_outputs(finish_of(job_of(source, inbox)))
+    location = write_outputs(work_of(job_of(source, inbox)))
     assert location == bytes(inbox / "done" / "sub" / "talk.wav")
     assert Path(os.fsdecode(location)).read_bytes() == b"sound"
     assert (inbox.parent / "out" / "sub" / "talk.en.srt").read_bytes() == SRT
@@ -69,8 +69,8 @@ def test_outputs_are_written_and_the_source_is_moved(inbox: Path, source: Path) 
 
 
 def test_repeated_write_after_a_kill_gives_the_same_result(inbox: Path, source: Path) -> None:
-    """Killed after the move and before it was noted: the source is not where the job says."""
-    finish = finish_of(job_of(source, inbox))
+    """Killed after the move, before it was recorded: the source is not at its recorded location."""
+    finish = work_of(job_of(source, inbox))
     write_outputs(finish)
     location = write_outputs(finish)
     assert location == bytes(source)
@@ -79,49 +79,49 @@ def test_repeated_write_after_a_kill_gives_the_same_result(inbox: Path, source: 
 
 
 def test_source_is_kept_or_deleted_as_configured(inbox: Path, source: Path) -> None:
-    assert write_outputs(finish_of(job_of(source, inbox, "keep"))) == bytes(source)
+    assert write_outputs(work_of(job_of(source, inbox, "keep"))) == bytes(source)
     assert source.exists()
-    write_outputs(finish_of(job_of(source, inbox, "delete")))
+    write_outputs(work_of(job_of(source, inbox, "delete")))
     assert not source.exists()
     assert not (inbox / "done").exists()
 
 
 def test_error_for_a_source_that_cannot_be_deleted_names_its_path(inbox: Path, source: Path) -> None:
-    """Not one that would end the daemon, and again after each restart."""
+    """The error does not end the daemon."""
     job = job_of(source, inbox, "delete")
     source.unlink()
     source.mkdir()
     info = source.stat()
     with pytest.raises(SpoolError, match=r"talk\.wav cannot be removed: Is a directory"):
-        write_outputs(finish_of(replace(job, size=info.st_size, mtime_ns=info.st_mtime_ns)))
+        write_outputs(work_of(replace(job, size=info.st_size, mtime_ns=info.st_mtime_ns)))
 
 
 @pytest.mark.parametrize("after", ["move", "delete"])
 def test_file_that_replaced_the_source_is_not_moved(inbox: Path, source: Path, after: str) -> None:
     job = job_of(source, inbox, after)
     source.write_bytes(b"another, newer sound")
-    assert write_outputs(finish_of(job)) == bytes(source)
+    assert write_outputs(work_of(job)) == bytes(source)
     assert source.read_bytes() == b"another, newer sound"
 
 
 def test_files_of_an_earlier_attempt_are_removed(inbox: Path, source: Path) -> None:
     old = inbox.parent / "talk.en.partial.srt"
     old.write_bytes(b"old")
-    write_outputs(finish_of(job_of(source, inbox), obsolete=(old, inbox.parent / "gone")))
+    write_outputs(work_of(job_of(source, inbox), obsolete=(old, inbox.parent / "gone")))
     assert not old.exists()
 
 
 def test_source_stays_in_place_if_an_output_cannot_be_written(inbox: Path, source: Path) -> None:
     (inbox.parent / "out").write_bytes(b"a file where the folder should be")
     with pytest.raises(SpoolError, match="out"):
-        write_outputs(finish_of(job_of(source, inbox)))
+        write_outputs(work_of(job_of(source, inbox)))
     assert source.exists()
 
 
 def failed(job: Job, transcript: Transcript = TRANSCRIPT) -> tuple[bytes, str]:
-    """Write a failure; return where the source is and what the person is told."""
+    """Write a failure; return the location of the source and the error text."""
     folder = error_folder(job, Path(os.fsdecode(job.options.output), "sub"))
-    location = write_failure(finish_of(job, transcript), folder)
+    location = write_failure(work_of(job, transcript), folder)
     return location, error_path(job, folder).read_text("utf-8")
 
 
@@ -167,14 +167,14 @@ def test_retried_source_moves_from_failed_to_its_place_in_done(inbox: Path, sour
         "talk.wav",
         "talk.wav.error.txt",
     ]
-    assert write_outputs(finish_of(again)) == bytes(inbox / "done" / "sub" / "talk.wav")
+    assert write_outputs(work_of(again)) == bytes(inbox / "done" / "sub" / "talk.wav")
     assert not (inbox / "failed" / "sub" / "talk.wav").exists()
 
 
 def test_archiving_never_overwrites_a_file(inbox: Path, source: Path) -> None:
     (inbox / "done" / "sub").mkdir(parents=True)
     (inbox / "done" / "sub" / "talk.wav").write_bytes(b"earlier")
-    location = write_outputs(finish_of(job_of(source, inbox)))
+    location = write_outputs(work_of(job_of(source, inbox)))
     assert (inbox / "done" / "sub" / "talk.wav").read_bytes() == b"earlier"
     assert Path(os.fsdecode(location)).read_bytes() == b"sound"
 

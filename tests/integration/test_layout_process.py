@@ -1,4 +1,4 @@
-"""Cues laid out in another process are those laid out here, whatever becomes of that process."""
+"""The layout process returns the same transcripts as `compose`, also after a crash."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ SECOND = 16_000
 
 
 @pytest.fixture
-def composer() -> Iterator[LayoutProcess]:
+def layout_process() -> Iterator[LayoutProcess]:
     made = LayoutProcess()
     yield made
     made.close()
 
 
 def finished(**options: object) -> tuple[JobRow, list[ResultRow]]:
-    """Return a job with a segment that is done and one that is not."""
+    """Return a job with a finished and an unfinished segment."""
     words = tuple(Word(f" word{n}", n * 300, n * 300 + 250, 0.9) for n in range(20))
     phrase = Phrase(
         text="".join(word.text for word in words), start_ms=0, end_ms=6000, words=words, avg_logprob=-0.1
@@ -72,51 +72,51 @@ def finished(**options: object) -> tuple[JobRow, list[ResultRow]]:
     ]
 
 
-def child(composer: LayoutProcess) -> int:
-    assert composer._child is not None
-    return composer._child.pid
+def child(layout_process: LayoutProcess) -> int:
+    assert layout_process._child is not None
+    return layout_process._child.pid
 
 
-def test_child_returns_the_same_as_compose(composer: LayoutProcess) -> None:
+def test_child_returns_the_same_as_compose(layout_process: LayoutProcess) -> None:
     row, results = finished(is_translated_too=True)
-    assert composer.compose(row, results, model="demo") == compose(row, results, model="demo")
-    raw = composer.compose(row, results, model="demo", layout=LayoutOptions(profile="raw"))
+    assert layout_process.compose(row, results, model="demo") == compose(row, results, model="demo")
+    raw = layout_process.compose(row, results, model="demo", layout=LayoutOptions(profile="raw"))
     assert raw == compose(row, results, model="demo", layout=LayoutOptions(profile="raw"))
-    both = composer.compose_all(row, results, model="demo")
+    both = layout_process.compose_all(row, results, model="demo")
     assert both == compose_all(row, results, model="demo")
     assert len(both) == 2
     assert both[0].cues
     assert both[0].missing
 
 
-def test_killed_child_is_replaced(composer: LayoutProcess) -> None:
+def test_killed_child_is_replaced(layout_process: LayoutProcess) -> None:
     row, results = finished()
-    expected = composer.compose(row, results, model="demo")
-    before = child(composer)
+    expected = layout_process.compose(row, results, model="demo")
+    before = child(layout_process)
     os.kill(before, signal.SIGKILL)
-    assert composer.compose(row, results, model="demo") == expected
-    assert child(composer) != before
+    assert layout_process.compose(row, results, model="demo") == expected
+    assert child(layout_process) != before
 
 
 def test_transcript_is_composed_in_the_daemon_without_a_child() -> None:
     row, results = finished()
-    composer = LayoutProcess(command=(sys.executable, "-c", "print('no composer')"))
-    assert composer.compose(row, results, model="demo") == compose(row, results, model="demo")
-    composer.close()
+    layout_process = LayoutProcess(command=(sys.executable, "-c", "print('no layout_process')"))
+    assert layout_process.compose(row, results, model="demo") == compose(row, results, model="demo")
+    layout_process.close()
 
 
-def test_error_in_the_child_is_raised_with_the_job(composer: LayoutProcess) -> None:
+def test_error_in_the_child_is_raised_with_the_job(layout_process: LayoutProcess) -> None:
     row, results = finished()
     broken = [msgspec.structs.replace(results[0], result=b"\xc1"), results[1]]
     with pytest.raises(RuntimeError, match=f"job {'a' * 16} cannot be composed: .*"):
-        composer.compose(row, broken, model="demo")
-    assert composer.compose(row, results, model="demo").cues
+        layout_process.compose(row, broken, model="demo")
+    assert layout_process.compose(row, results, model="demo").cues
 
 
-def test_child_ends_on_close(composer: LayoutProcess) -> None:
+def test_child_ends_on_close(layout_process: LayoutProcess) -> None:
     row, results = finished()
-    composer.compose(row, results, model="demo")
-    process = child(composer)
-    composer.close()
+    layout_process.compose(row, results, model="demo")
+    process = child(layout_process)
+    layout_process.close()
     eventually(lambda: not is_running(process), "the child has ended")
-    composer.close()
+    layout_process.close()

@@ -1,4 +1,4 @@
-"""A job's files get the names that media players look for."""
+"""The files of a job have the names that media players expect."""
 
 from __future__ import annotations
 
@@ -119,9 +119,9 @@ def test_error_file_contains_reason_and_remedy(tmp_path: Path) -> None:
     text = error_text("j42", source, "it holds no audio", "Drop a file that has an audio track.")
     path = write_error(tmp_path, "talk.mp4", text)
     assert path == tmp_path / "talk.mp4.error.txt"
-    told = path.read_text()
+    text = path.read_text()
     for part in ("j42", "talk\\udcff.mp4", "it holds no audio", "Drop a file that has an audio track."):
-        assert part in told
+        assert part in text
 
 
 def test_error_file_of_a_255_byte_name_can_be_written(tmp_path: Path) -> None:

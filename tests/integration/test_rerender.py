@@ -1,4 +1,4 @@
-"""`subtitled render` makes subtitles again from what is stored, without a model."""
+"""`subtitled render` creates subtitles from a stored transcript, without a model."""
 
 from __future__ import annotations
 

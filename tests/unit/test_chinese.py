@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001 - Chinese punctuation is meant
-"""Chinese text is written as its readers write it, words and all."""
+"""Chinese text is converted between the forms of Taiwan, Hong Kong and the mainland."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job's stored rows become all that is known about its file."""
+"""The stored rows of a job become its transcript."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def row(**options: object) -> JobRow:
 
 
 def result(index: int, *phrases: Phrase, language: str = "zh", **more: object) -> ResultRow:
-    """Return a segment of 10 s, speech from its first to its last but one second."""
+    """Return a segment of 10 s with speech from second 1 to second 9."""
     start = index * 10 * SECOND
     found = SegmentResult(phrases=phrases, language=language, language_probability=0.9)
     return ResultRow(
@@ -73,7 +73,7 @@ def test_chinese_is_converted_before_layout() -> None:
 
 
 def test_other_languages_of_the_file_are_not_converted() -> None:
-    """Japanese has characters of its own: 国 stays."""
+    """Japanese has its own characters: 国 stays."""
     found = composed([result(0, MOUSE), result(1, Phrase("日本国", 1000, 3000), language="ja")], chinese="hk")
     assert lines(found) == ["鼠標在這裏。", "日本国"]
 
@@ -108,7 +108,7 @@ def both(*results: ResultRow) -> list[tuple[str | None, list[str]]]:
 
 
 def test_translation_is_a_second_transcript() -> None:
-    """What is English in the file already is its own translation."""
+    """English text is its own translation."""
     chinese = result(0, Phrase("你好。", 1000, 3000), translation=HELLO)
     english = result(1, Phrase("Bye.", 1000, 3000), language="en")
     again = result(2, Phrase("你好。", 1000, 3000), translation=HELLO)

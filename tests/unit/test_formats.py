@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001 - Chinese punctuation is meant
-"""Each format is read back, by a parser that is not ours, as what the cues say."""
+"""Independent parsers read each format back as the text of the cues."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 Read = list[tuple[int, int, str]]
-"""Start, end, and the lines as they are seen."""
+"""Start, end and visible lines."""
 
 XHTML_BR = "{http://www.w3.org/ns/ttml}br"
 
@@ -43,17 +43,17 @@ CUES = (
 )
 
 
-def seen(text: str) -> str:
-    """Return what a viewer sees: no invisible joiners; braces are braces, whichever their width."""
+def visible(text: str) -> str:
+    """Return the visible text: no invisible joiners, full-width braces as braces."""
     return text.replace("\u2060", "").replace("\uff5b", "{").replace("\uff5d", "}")
 
 
-def said(cues: tuple[Cue, ...] = CUES) -> Read:
+def expected(cues: tuple[Cue, ...] = CUES) -> Read:
     return [(cue.start_ms, cue.end_ms, "\n".join(cue.lines)) for cue in cues]
 
 
 def by_ffmpeg(text: str, form: str) -> Read:
-    """Read with FFmpeg's demuxer; the text is still the format's own."""
+    """Read with FFmpeg's demuxer; the text keeps the markup of the format."""
     rows: Read = []
     with av.open(io.BytesIO(text.encode()), "r", format={"vtt": "webvtt"}.get(form, form)) as container:
         for packet in container.demux():
@@ -65,9 +65,9 @@ def by_ffmpeg(text: str, form: str) -> Read:
 
 
 def by_pysubs2(text: str, form: str) -> Read:
-    """Read with pysubs2; its plain text, as a viewer sees it."""
+    """Read the visible text with pysubs2."""
     events = pysubs2.SSAFile.from_string(text, form).events
-    return [(event.start, event.end, seen(event.plaintext)) for event in events]
+    return [(event.start, event.end, visible(event.plaintext)) for event in events]
 
 
 def by_element_tree(text: str) -> Read:
@@ -93,13 +93,15 @@ def unescaped(text: str) -> str:
 
 
 def test_srt_is_read_by_ffmpeg() -> None:
-    read = [(start, end, seen(text).replace("→", "-->")) for start, end, text in by_ffmpeg(srt(CUES), "srt")]
-    assert read == said()
+    read = [
+        (start, end, visible(text).replace("→", "-->")) for start, end, text in by_ffmpeg(srt(CUES), "srt")
+    ]
+    assert read == expected()
 
 
 def test_webvtt_is_read_by_ffmpeg() -> None:
     read = [(start, end, unescaped(text)) for start, end, text in by_ffmpeg(vtt(CUES), "vtt")]
-    assert read == said()
+    assert read == expected()
 
 
 def test_no_text_of_webvtt_is_markup() -> None:
@@ -112,23 +114,23 @@ def test_no_text_of_webvtt_is_markup() -> None:
 def test_ass_is_read_by_ffmpeg() -> None:
     read = by_ffmpeg(ass(CUES), "ass")
     # ReadOrder, Layer, Style, Name, three margins, Effect, Text
-    texts = [seen(text.split(",", 8)[8]).replace(r"\N", "\n") for *_, text in read]
+    texts = [visible(text.split(",", 8)[8]).replace(r"\N", "\n") for *_, text in read]
     assert texts[0] == "Hello,\nworld"
-    assert [row[:2] for row in read] == [row[:2] for row in said()]
+    assert [row[:2] for row in read] == [row[:2] for row in expected()]
 
 
 def test_ass_shows_all_text_in_pysubs2() -> None:
-    """pysubs2 knows no time beyond ten hours; the text is what counts here."""
+    """pysubs2 reads no time beyond ten hours, so only the text is compared."""
     read = by_pysubs2(ass(CUES[:5]), "ass")
-    assert read == said(CUES[:5])
+    assert read == expected(CUES[:5])
 
 
 def test_ttml_is_read_by_an_xml_parser_and_by_pysubs2() -> None:
     text = ttml(CUES, "zh")
-    assert by_element_tree(text) == said()
+    assert by_element_tree(text) == expected()
     assert ET.fromstring(text.encode()).attrib["{http://www.w3.org/XML/1998/namespace}lang"] == "zh"  # noqa: S314
     plain = tuple(Cue(1000 * n, 1000 * n + 900, (f"line {n}", "<&>")) for n in range(3))
-    assert by_pysubs2(ttml(plain, None), "ttml") == said(plain)
+    assert by_pysubs2(ttml(plain, None), "ttml") == expected(plain)
 
 
 def test_tsv_is_read_by_csv() -> None:
@@ -144,7 +146,7 @@ def test_txt_has_a_line_for_each_cue() -> None:
 
 def test_lrc_is_read_by_ffmpeg() -> None:
     rows = by_ffmpeg(lrc(CUES), "lrc")
-    starts = [(start, seen(text).removesuffix("\n")) for start, _, text in rows if text.strip()]
+    starts = [(start, visible(text).removesuffix("\n")) for start, _, text in rows if text.strip()]
     assert starts == [(cue.start_ms, one_line(cue.lines)) for cue in CUES]
     ends = [start for start, _, text in rows if not text.strip()]
     gaps = [
@@ -182,7 +184,7 @@ WRITERS: dict[str, Callable[[tuple[Cue, ...]], str]] = {
 
 @pytest.mark.parametrize("form", WRITERS)
 def test_cues_without_visible_text_are_omitted(form: str) -> None:
-    """A blank cue would end a block early in SRT and WebVTT."""
+    """A blank cue ends a block early in SRT and WebVTT."""
     blank = (Cue(0, 1, ("a",)), Cue(2, 3, (" ", "\n")), Cue(4, 5, ()), Cue(6, 7, ("b", "", "c")))
     assert WRITERS[form](blank) == WRITERS[form]((blank[0], Cue(6, 7, ("b", "c"))))
 
@@ -217,12 +219,12 @@ def test_any_text_is_read_back_in_every_format(phrases: list[MediaPhrase]) -> No
     whole = Transcript(source="a", duration_ms=1, task="transcribe", model="m", cues=cues)
     texts = {form: render(form, whole).decode() for form in FORMATS}
     rows = [
-        (cue.start_ms, cue.end_ms, seen("\n".join(cue.lines)).encode("utf-8", "replace").decode())
+        (cue.start_ms, cue.end_ms, visible("\n".join(cue.lines)).encode("utf-8", "replace").decode())
         for cue in cues
     ]
-    assert [(a, b, unescaped(seen(c))) for a, b, c in blocks_of(texts["vtt"])] == rows
+    assert [(a, b, unescaped(visible(c))) for a, b, c in blocks_of(texts["vtt"])] == rows
     xml = [(a, b, re.sub("[\0-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]", "\ufffd", c)) for a, b, c in rows]
-    assert [(a, b, seen(c)) for a, b, c in by_element_tree(texts["ttml"])] == xml
+    assert [(a, b, visible(c)) for a, b, c in by_element_tree(texts["ttml"])] == xml
     assert len(texts["ass"].split("\nDialogue: ")) == len(rows) + 1
     assert texts["txt"].count("\n") == len(rows)
     assert texts["tsv"].count("\n") == len(rows) + 1
@@ -230,7 +232,7 @@ def test_any_text_is_read_back_in_every_format(phrases: list[MediaPhrase]) -> No
 
 
 def blocks_of(text: str) -> Read:
-    """Read WebVTT as its grammar has it."""
+    """Read WebVTT by its grammar."""
     head, *blocks = text.removesuffix("\n").split("\n\n")
     assert head == "WEBVTT"
     rows = []

@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001 - Chinese punctuation is meant
-"""What nobody said is left out, each with its reason; what was surely heard never is."""
+"""Hallucinations are removed with a reason; certain text is always kept."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from subtitled.cues.transcript import RemovedPhrase
 
 SPEECH = Interval(1000, 9000)
-"""Where somebody speaks in each segment of ten seconds."""
+"""The speech in each segment of ten seconds."""
 
 
 def segment(*phrases: MediaPhrase, index: int = 0, language: str = "en") -> SegmentTranscript:
@@ -41,15 +41,15 @@ def phrase(
     return MediaPhrase(text, start_ms, end_ms, (), logprob, 1.2, more.get("no_speech_prob", 0.05), 0.0)
 
 
-def rules(language: str | None, *, marks: bool = True, unsaid: bool = True) -> HallucinationRules:
-    return hallucination_rules(language, are_stock_phrases_removed=unsaid, are_marks_kept=marks)
+def rules(language: str | None, *, marks: bool = True, stock: bool = True) -> HallucinationRules:
+    return hallucination_rules(language, are_stock_phrases_removed=stock, are_marks_kept=marks)
 
 
 def left(
-    *phrases: MediaPhrase, language: str = "en", marks: bool = True, unsaid: bool = True
+    *phrases: MediaPhrase, language: str = "en", marks: bool = True, stock: bool = True
 ) -> tuple[list[str], tuple[RemovedPhrase, ...]]:
     segments, removals = remove_hallucinations(
-        [segment(*phrases, language=language)], lambda code: rules(code, marks=marks, unsaid=unsaid)
+        [segment(*phrases, language=language)], lambda code: rules(code, marks=marks, stock=stock)
     )
     return [kept.text for found in segments for kept in found.phrases], removals
 
@@ -78,7 +78,7 @@ def test_stock_phrase_with_low_confidence_is_removed(language: str, text: str) -
 
 @pytest.mark.parametrize(("language", "text"), OUTROS.items())
 def test_spoken_stock_phrase_is_kept(language: str, text: str) -> None:
-    """A speaker who thanks for watching is heard with high probability where the VAD finds speech."""
+    """A speaker who really thanks for watching has a high probability, over VAD speech."""
     assert left(phrase(text), language=language) == ([text], ())
 
 
@@ -98,7 +98,7 @@ def test_stock_phrase_over_no_speech_is_removed(found: MediaPhrase, cause: str) 
 
 
 def test_word_probabilities_take_precedence_over_those_of_the_window() -> None:
-    """The log-probability is that of all phrases decoded together."""
+    """The log-probability covers all phrases of a window."""
 
     def spoken(probability: float, logprob: float) -> MediaPhrase:
         words = tuple(Word(f" {w}", 2000, 2500, probability) for w in ("Thanks", "for", "watching!"))
@@ -129,7 +129,7 @@ def test_several_stock_phrases_in_one_phrase_are_removed() -> None:
 
 def test_nothing_is_removed_if_the_inbox_disables_it() -> None:
     loop = [phrase("Yes.", at, at + 100, logprob=UNSURE) for at in range(2000, 8000, 1000)]
-    assert left(phrase("Thanks for watching!", logprob=UNSURE), *loop, unsaid=False)[1] == ()
+    assert left(phrase("Thanks for watching!", logprob=UNSURE), *loop, stock=False)[1] == ()
 
 
 # Loops
@@ -203,7 +203,7 @@ def test_words_of_a_mark_are_removed_with_it() -> None:
     assert [word.text for word in found.words] == [" Hello,", " you."]
 
 
-# The book
+# The list of phrases
 
 
 def test_stock_phrases_are_listed_by_whisper_language() -> None:
@@ -214,13 +214,13 @@ def test_stock_phrases_are_listed_by_whisper_language() -> None:
 
 
 def test_no_stock_phrase_is_a_common_word() -> None:
-    """Short ones would take words out of mouths where the model is not sure."""
+    """Short ones would remove spoken words with low confidence."""
     outros, _ = _phrase_lists()
     short = [text for texts in outros.values() for text in texts if len(text) < 4]
     assert short == []
 
 
-# Whatever the model writes
+# Any text
 
 texts = st.text(alphabet="ab ♪[]()*", max_size=12) | st.sampled_from([*OUTROS.values(), "[Music]", "Yes."])
 phrases = st.lists(
@@ -242,8 +242,8 @@ def test_every_letter_is_kept_or_recorded(found: list[list[MediaPhrase]], marks:
     kept, removals = remove_hallucinations(segments, lambda code: rules(code, marks=marks))
     before = "".join(one.text for part in found for one in part)
     after = "".join(one.text for part in kept for one in part.phrases)
-    told = "".join(removal.text for removal in removals)
-    assert sorted(re.findall(r"\w", before)) == sorted(re.findall(r"\w", after + told))
+    removed_text = "".join(removal.text for removal in removals)
+    assert sorted(re.findall(r"\w", before)) == sorted(re.findall(r"\w", after + removed_text))
 
 
 @given(st.lists(phrases, max_size=4))

@@ -1,6 +1,6 @@
-"""Cues are legal, whatever the phrases are."""
+"""Cues keep their limits for all phrases."""
 
-# ruff: noqa: RUF001, SIM905 - full-width punctuation is meant, and lists of words are read best as text
+# ruff: noqa: RUF001, SIM905 - full-width punctuation is meant, and lists of words are easier to read as text
 from __future__ import annotations
 
 from itertools import pairwise
@@ -18,7 +18,7 @@ from subtitled.cues.text import clean
 from subtitled.cues.text_width import columns, columns_per_char
 
 SLOW = LayoutLimits(max_chars_per_s=0, min_ms=0, gap_ms=0, chain_ms=0)
-"""Only the lines count."""
+"""Limits on lines only."""
 
 
 def squeezed(text: str) -> str:
@@ -26,7 +26,7 @@ def squeezed(text: str) -> str:
 
 
 def spoken(text: str, start_ms: int, per_word_ms: int = 300) -> MediaPhrase:
-    """Make a phrase whose words follow each other without a pause."""
+    """Return a phrase whose words follow each other without a pause."""
     words = tuple(
         Word(f" {word}", start_ms + at * per_word_ms, start_ms + (at + 1) * per_word_ms, 1.0)
         for at, word in enumerate(text.split())
@@ -76,7 +76,7 @@ def test_times_of_words_out_of_order_are_put_in_order() -> None:
 
 
 def test_word_times_apply_inside_a_phrase_but_not_at_its_edges() -> None:
-    """An alignment gives the silence before a phrase to its first word, or lets its last one go early."""
+    """An alignment may add the silence before a phrase to its first word, or end its last word early."""
     words = (Word("one", 700, 900, 1.0), Word(" two", 900, 1200, 1.0))
     cues = layout([MediaPhrase("one two", 500, 2000, words)], replace(SLOW, max_lines=1, max_chars=4))
     assert cues == (Cue(500, 900, ("one",)), Cue(900, 2000, ("two",)))
@@ -242,7 +242,7 @@ LANGUAGES = st.sampled_from(["en", "de", "fr", "zh", "ja", "ko", "th", "ar", "yu
 
 @st.composite
 def placed(draw: st.DrawFn) -> MediaPhrase:
-    """Make a phrase: without words, with those between its spaces, or with tokens of some characters."""
+    """Draw a phrase: without words, with those between its spaces, or with tokens of some characters."""
     text = draw(TEXTS)
     start_ms = draw(st.integers(0, 20_000))
     length = draw(st.integers(0, 4))

@@ -1,4 +1,4 @@
-"""Lines break where a person would break them: examples, each judged by eye."""
+"""Examples of line breaks, each checked by a person."""
 
 # ruff: noqa: ISC004, RUF001, SIM905 - long texts on several lines; full-width punctuation is meant
 from __future__ import annotations
@@ -13,7 +13,7 @@ from subtitled.cues.text_width import columns
 
 
 def lines_of(text: str, language: str) -> str:
-    """Lay a text out that is spoken at leisure: lines parted by " / ", cues by " | "."""
+    """Return the layout of a slowly spoken text: lines separated by " / ", cues by " | "."""
     phrase = MediaPhrase(text, 0, columns(text) * 75)
     cues = layout([phrase], limits_for(language), language=language)
     return " | ".join(" / ".join(cue.lines) for cue in cues)
@@ -37,10 +37,10 @@ def lines_of(text: str, language: str) -> str:
     ],
 )
 def test_english(expected: str) -> None:
-    assert lines_of(said(expected), "en") == expected
+    assert lines_of(text_of(expected), "en") == expected
 
 
-def said(expected: str, space: str = " ") -> str:
+def text_of(expected: str, space: str = " ") -> str:
     return expected.replace(" / ", space).replace(" | ", space)
 
 
@@ -54,7 +54,7 @@ def said(expected: str, space: str = " ") -> str:
     ],
 )
 def test_german(expected: str) -> None:
-    assert lines_of(said(expected), "de") == expected
+    assert lines_of(text_of(expected), "de") == expected
 
 
 def test_word_wider_than_a_line_is_split_before_a_syllable() -> None:
@@ -73,7 +73,7 @@ def test_word_wider_than_a_line_is_split_before_a_syllable() -> None:
     ],
 )
 def test_chinese(expected: str) -> None:
-    assert lines_of(said(expected, ""), "zh") == expected
+    assert lines_of(text_of(expected, ""), "zh") == expected
 
 
 def test_chinese_with_spaces_in_place_of_commas() -> None:
@@ -93,7 +93,7 @@ def test_chinese_with_spaces_in_place_of_commas() -> None:
     ],
 )
 def test_japanese(expected: str) -> None:
-    assert lines_of(said(expected, ""), "ja") == expected
+    assert lines_of(text_of(expected, ""), "ja") == expected
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_japanese(expected: str) -> None:
     ],
 )
 def test_korean(expected: str) -> None:
-    assert lines_of(said(expected), "ko") == expected
+    assert lines_of(text_of(expected), "ko") == expected
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_korean(expected: str) -> None:
     ],
 )
 def test_other_languages(language: str, expected: str) -> None:
-    assert lines_of(said(expected), language) == expected
+    assert lines_of(text_of(expected), language) == expected
 
 
 def test_each_speaker_has_a_line() -> None:
@@ -155,7 +155,7 @@ def test_latin_word_or_number_in_chinese_stays_whole() -> None:
 
 
 def test_no_timed_word_of_the_model_is_split() -> None:
-    """BudouX alone makes 语音助 and 手到 of it."""
+    """BudouX alone splits it into 语音助 and 手到."""
     tokens = "人 工 智能 技术 正在 改变 我们 的生活 方式 从 手机 上 的 语音 助手 到 自动 驾 驶 汽车 都 离 不开 它".split()
     words = tuple(Word(token, at * 400, at * 400 + 400, 1.0) for at, token in enumerate(tokens))
     phrase = MediaPhrase("".join(tokens), 0, words[-1].end_ms, words)

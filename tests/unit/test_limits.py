@@ -1,4 +1,4 @@
-"""LayoutLimits are those of the published guides, unless somebody asks for others."""
+"""Limits are those of the published guides, unless overridden."""
 
 from __future__ import annotations
 

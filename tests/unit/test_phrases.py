@@ -1,4 +1,4 @@
-"""Phrases keep all their text on the way from segment time to media time."""
+"""Phrases keep all their text when segment time becomes media time."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_phrase_is_mapped_to_the_time_of_its_audio() -> None:
 
 
 def test_phrase_that_starts_in_the_padding_before_a_gap_is_not_split() -> None:
-    """Whisper starts a phrase where the last one ended; the silence there is no to_media_time for its first words."""
+    """Whisper starts a phrase where the last one ended; its first words are not in the silence there."""
     assert times(placed(Phrase(" It is twelve in the morning", 2700, 5700))) == [
         ("It is twelve in the morning", 10000, 12700)
     ]
@@ -134,7 +134,7 @@ def test_phrase_that_overlaps_the_next_ends_at_its_start() -> None:
 
 
 def test_times_are_rounded_into_the_piece() -> None:
-    """The piece holds no whole millisecond at its ends: samples 7 to 39 are 0.4 to 2.4 ms."""
+    """The piece does not start or end at a whole millisecond: samples 7 to 39 are 0.4 to 2.4 ms."""
     assert times(placed(Phrase("one", 0, 1000), pieces=(PlanPiece(7, 32),))) == [("one", 1, 2)]
 
 

@@ -1,4 +1,4 @@
-"""Subtitle files say what the cues say, to the millisecond."""
+"""Subtitle files contain the text and times of the cues."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ WHOLE = Transcript(
 
 
 def parsed(text: str) -> list[tuple[int, int, list[str]]]:
-    """Read SubRip as its grammar has it; nothing may be left over."""
+    """Read SubRip by its grammar, without a rest."""
     cues: list[tuple[int, int, list[str]]] = []
     at = 0
     while at < len(text):
@@ -96,7 +96,7 @@ def test_timestamp_goes_beyond_a_hundred_hours() -> None:
     ],
 )
 def test_text_that_looks_like_markup_is_shown_verbatim(line: str) -> None:
-    """pysubs2 and the grammar both find one cue with this text, but for the arrow and the invisible joiner."""
+    """pysubs2 and the grammar both read one cue with this text, apart from the arrow and the invisible joiner."""
     text = srt([Cue(1000, 2000, (line,)), Cue(3000, 4000, ("next",))])
     expected = re.sub("-{2,}>", "→", line)
     assert [(start, end) for start, end, _ in parsed(text)] == [(1000, 2000), (3000, 4000)]

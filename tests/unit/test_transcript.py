@@ -1,4 +1,4 @@
-"""A stored transcript is laid out anew without anything but itself."""
+"""A stored transcript can be laid out again without other data."""
 
 from __future__ import annotations
 

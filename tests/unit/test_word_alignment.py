@@ -27,7 +27,7 @@ def test_joined_words_of_a_line_are_the_line() -> None:
 
 
 def test_phrase_without_timed_words_has_one_entry_per_line() -> None:
-    plain = MediaPhrase("All that was said, and no word of it timed.", 0, 4000, (), -0.2)
+    plain = MediaPhrase("All of this was spoken, and no word is timed.", 0, 4000, (), -0.2)
     (cue,) = align_words(layout([plain], LayoutLimits(max_chars=24)), [plain])
     assert len(cue.lines) == 2
     assert [(word.line, word.text) for word in cue.words] == list(enumerate(cue.lines))

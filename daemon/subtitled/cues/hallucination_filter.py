@@ -1,4 +1,4 @@
-"""Removal of text that the model wrote and nobody spoke.
+"""Removal of text that the model wrote without speech.
 
 Text that the model is sure of, over speech, is never removed, whatever it says.
 """
@@ -67,7 +67,7 @@ def comparable(text: str) -> str:
 def remove_hallucinations(
     segments: Sequence[SegmentTranscript], rules_for: Callable[[str | None], HallucinationRules]
 ) -> tuple[tuple[SegmentTranscript, ...], tuple[RemovedPhrase, ...]]:
-    """Return the segments without phrases that nobody spoke, and the removed phrases in order of time.
+    """Return the segments without hallucinated phrases, and the removed phrases in order of time.
 
     `rules_for` returns the rules of a language. Each phrase is in one of the two results.
     """
@@ -129,7 +129,7 @@ def _removal(phrase: MediaPhrase, cause: str) -> RemovedPhrase:
 def _is_stock(
     phrase: MediaPhrase, spans: Iterable[Interval], rules: HallucinationRules, removals: list[RemovedPhrase]
 ) -> bool:
-    """Return whether a phrase is a stock phrase that nobody spoke, and record its removal."""
+    """Return whether a phrase is a hallucinated stock phrase, and record its removal."""
     if not _is_made_of(comparable(phrase.text), rules.stock) or not (reason := doubt_reason(phrase, spans)):
         return False
     removals.append(_removal(phrase, f"a stock phrase, {reason}"))

@@ -105,7 +105,7 @@ class Transcript(Struct, frozen=True, kw_only=True):
 def with_cues(
     transcript: Transcript, profile: Profile = "default", overrides: LayoutOverrides = NO_OVERRIDES
 ) -> Transcript:
-    """Return `transcript` with its phrases laid out anew as cues, within the limits of its language.
+    """Return `transcript` with its phrases laid out again as cues, within the limits of its language.
 
     Raises ValueError if `overrides` contains limits that cannot be kept.
     """
