@@ -1,8 +1,8 @@
-"""Draws the state diagrams of docs/design.md from the transition tables of `subtitled.core.states`.
+"""Draws the state diagrams of docs/reliability.md from the transition tables of `subtitled.core.states`.
 
     python tools/draw_states.py [--check] [FILE]
 
-replaces what stands between each pair of marks, `<!-- states: job -->` and `<!-- /states -->`, in FILE (docs/design.md). With
+replaces what stands between each pair of marks, `<!-- states: job -->` and `<!-- /states -->`, in FILE (docs/reliability.md). With
 `--check` nothing is written; exit status 1 says that a diagram differs from its table.
 """
 
@@ -20,7 +20,7 @@ from subtitled.core.states import JOB, SEGMENT, WORKER, JobState, SegmentState, 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "design.md"
+DOCUMENT = Path(__file__).parent.parent / "docs" / "reliability.md"
 MARKED = re.compile(r"(<!-- states: (\w+) -->\n).*?(<!-- /states -->)", re.DOTALL)
 
 S = TypeVar("S", bound=Enum)

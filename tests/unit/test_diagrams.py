@@ -1,4 +1,4 @@
-"""The state diagrams in docs/design.md show the transition tables, row for row."""
+"""The state diagrams in docs/reliability.md show the transition tables, row for row."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ if TYPE_CHECKING:
 
 _ROOT = Path(__file__).parents[2]
 _TOOL = _ROOT / "tools" / "draw_states.py"
-_DESIGN = _ROOT / "docs" / "design.md"
+_PAGE = _ROOT / "docs" / "reliability.md"
 _TABLES: dict[str, dict[tuple[Any, Any], Any]] = {"job": JOB, "segment": SEGMENT, "worker": WORKER}
 
 
 def _diagram(name: str) -> str:
-    found = re.search(
-        rf"<!-- states: {name} -->\n(.*?)<!-- /states -->", _DESIGN.read_text("utf-8"), re.DOTALL
-    )
+    found = re.search(rf"<!-- states: {name} -->\n(.*?)<!-- /states -->", _PAGE.read_text("utf-8"), re.DOTALL)
     assert found is not None
     return found[1]
 
@@ -53,10 +51,10 @@ def test_a_diagram_ends_in_the_states_that_nothing_leads_out_of(name: str) -> No
 
 
 def test_the_tool_would_draw_the_document_as_it_is() -> None:
-    assert _check(_DESIGN) == 0
+    assert _check(_PAGE) == 0
 
 
 def test_the_tool_notices_a_missing_row(tmp_path: Path) -> None:
-    copy = tmp_path / "design.md"
-    copy.write_text(_DESIGN.read_text("utf-8").replace("DONE --> PENDING: outvoted\n", ""), "utf-8")
+    copy = tmp_path / "reliability.md"
+    copy.write_text(_PAGE.read_text("utf-8").replace("DONE --> PENDING: outvoted\n", ""), "utf-8")
     assert _check(copy) == 1

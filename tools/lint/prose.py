@@ -54,7 +54,7 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     (r"of (its|their) own accord", "automatically"),
     (r"by (itself|themselves)", "automatically"),
     (r"if need be", "if necessary; if missing"),
-    (r"that there (is|are)", "existing"),
+    (r"(?<!so\s)that there (is|are)", "existing"),
     (r"nothing else is said", "by default"),
     (r"(goes|go|went|going|gone) on where", "resume"),
     (r"goes on", "continues"),

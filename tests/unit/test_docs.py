@@ -1,4 +1,4 @@
-"""What the documents name is there: tests, files, sections."""
+"""Tests, files and sections that the documents name exist."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "benchmarks" / "README.md"])
+PAGES = sorted(
+    [
+        *(ROOT / "docs").rglob("*.md"),
+        *ROOT.glob("*.md"),
+        *(ROOT / folder / "README.md" for folder in ("benchmarks", "examples")),
+        ROOT / "tools" / "demo_model" / "MODEL.md",
+    ]
+)
 
 
 def anchors(text: str) -> set[str]:
@@ -17,14 +24,14 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_tests_that_a_page_names_are_there(page: Path) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tests_that_a_page_names_exist(page: Path) -> None:
     for path, test in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text("utf-8")):
         assert f"def {test}(" in (ROOT / path).read_text("utf-8"), test
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_of_a_page_lead_somewhere(page: Path) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_of_a_page_have_targets(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
         if target.startswith(("http://", "https://")):
             continue
@@ -34,7 +41,7 @@ def test_links_of_a_page_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(file.read_text("utf-8")), target
 
 
-def test_everything_that_is_defended_has_its_test() -> None:
+def test_every_defence_names_its_test() -> None:
     text = (ROOT / "docs" / "security.md").read_text("utf-8")
     table = text.partition("## What is defended")[2].partition("## ")[0]
     rows = [line for line in table.splitlines() if line.startswith("| ")][2:]
@@ -42,7 +49,7 @@ def test_everything_that_is_defended_has_its_test() -> None:
     assert [row for row in rows if "`tests/" not in row] == []
 
 
-def test_the_lines_of_the_doctor_that_a_symptom_names_are_its_own() -> None:
+def test_doctor_lines_in_the_table_of_symptoms_exist() -> None:
     text = (ROOT / "docs" / "operations.md").read_text("utf-8")
     table = text.partition("| symptom | doctor's line |")[2].partition("\n\n")[0]
     sources = "".join(path.read_text("utf-8") for path in (ROOT / "daemon/subtitled/doctor").glob("*.py"))
@@ -52,3 +59,26 @@ def test_the_lines_of_the_doctor_that_a_symptom_names_are_its_own() -> None:
     for name in names:
         bare = name.removeprefix("gpu0 ").removesuffix(" …")
         assert re.search(f'["}} ]{re.escape(bare)}["{{ ]', sources), name
+
+
+def test_every_decision_is_listed_with_its_date() -> None:
+    folder = ROOT / "docs" / "decisions"
+    listed = (folder / "README.md").read_text("utf-8")
+    for path in folder.glob("0*.md"):
+        assert f"({path.name})" in listed, path.name
+        assert re.search(r"^Date: \d{4}-\d\d-\d\d$", path.read_text("utf-8"), re.MULTILINE), path.name
+
+
+def test_modules_that_a_page_names_exist() -> None:
+    """`core/states.py`, `core.throughput`: paths and dotted names of the daemon's packages."""
+    package = ROOT / "daemon" / "subtitled"
+    packages = "|".join(sorted(path.name for path in package.iterdir() if (path / "__init__.py").exists()))
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        for name in re.findall(rf"`((?:{packages})/\w+\.py)`", text):
+            assert (package / name).exists(), f"{page.name}: {name}"
+        for name in re.findall(
+            r"`((?:asr|core|cues|inboxes|output|runtime|storage|workers)\.[a-z_]+)`", text
+        ):
+            found = package / name.replace(".", "/")
+            assert found.with_suffix(".py").exists(), f"{page.name}: {name}"
