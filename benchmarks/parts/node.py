@@ -109,7 +109,7 @@ class Node:
             case be.Probe(stamp_s=stamp_s):
                 self._say(worker, be.Echo(stamp_s=stamp_s))
             case be.Transcribe(lease=lease):
-                self._say(worker, be.Received(lease=lease))
+                self._say(worker, be.LeaseReceived(lease=lease))
                 due = worker.engine.receive(message, blobs, time.monotonic())
                 if due is not None:
                     self._at(due, partial(self._answer, worker))

@@ -70,9 +70,9 @@ class Transcriber:
         self._started = 0.0
         self.services: list[Service] = []
 
-    def ready(self, model: str = "none") -> be.Ready:
+    def ready(self, model: str = "none") -> be.WorkerReady:
         """Return its first words."""
-        return be.Ready(
+        return be.WorkerReady(
             version=VERSION, credit=CREDIT, device="cuda", model=model, window_samples=WINDOW_SAMPLES
         )
 
@@ -91,7 +91,7 @@ class Transcriber:
         """Return the answer to the lease that is done by now, and when to call again."""
         order, wire_bytes = self._orders.popleft()
         self.services.append(Service(self.identity, self._started, now, len(order.items), wire_bytes))
-        items = tuple(be.ItemResult(job=item.job, index=item.index, result=_RESULT) for item in order.items)
+        items = tuple(be.ItemResult.of(item.key, _RESULT) for item in order.items)
         answer = be.Transcribed(lease=order.lease, items=items, features_s=0.0, decode_s=now - self._started)
         return answer, self._begin(now) if self._orders else None
 
@@ -116,8 +116,8 @@ class _Preparer:
         self._credit_bytes = 0
         self._segments = self._samples = self._next = 0
 
-    def ready(self) -> be.Ready:
-        return be.Ready(version=VERSION, credit=1)
+    def ready(self) -> be.WorkerReady:
+        return be.WorkerReady(version=VERSION, credit=1)
 
     def receive(self, message: be.ToWorker) -> None:
         match message:
@@ -139,7 +139,7 @@ class _Preparer:
         if self._next == self._segments:
             media = be.Media(container="none", decoded_samples=self._segments * self._samples)
             self._feed, done = 0, self._feed
-            return be.PlanComplete(feed=done, media=media), []
+            return be.PlanComplete(feed=done, media=msgspec.msgpack.encode(media)), []
         start = self._next * self._samples
         plan = Plan(self._next, (PlanPiece(start, self._samples),), (Span(start, start + self._samples),))
         self._next += 1

@@ -20,7 +20,7 @@ from subtitled.api.server import UPLOADS_FOLDER, ApiServer
 from subtitled.config import schema
 from subtitled.core import actions as ac
 from subtitled.core.broker import Broker
-from subtitled.core.config_mapping import policy_of, recipe_of
+from subtitled.core.config_mapping import plan_settings_of, policy_of
 from subtitled.core.events import CancelRequested
 from subtitled.core.states import JobState
 from subtitled.network.auth import Authenticator
@@ -72,7 +72,7 @@ class ApiFuzzer:
         (folder / "state").mkdir()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.store = Store(str(folder / "state" / "subtitled.sqlite"))
-        self._broker = Broker(policy_of(found), recipe=recipe_of(found, None))
+        self._broker = Broker(policy_of(found), plan_settings=plan_settings_of(found))
         self._called: deque[Callable[[], None]] = deque()
         self._server = ApiServer(
             found,

@@ -26,7 +26,7 @@ from subtitled.asr.engine import Engine, OutOfMemoryError
 from subtitled.asr.prompts import PromptRequest
 from subtitled.config import schema
 from subtitled.core import protocol as be
-from subtitled.core.records import Job, Options
+from subtitled.core.records import Job, Options, SegmentKey
 from subtitled.core.states import JobState
 from subtitled.errors import ExitCode, NoSpaceError, SpoolError
 from subtitled.files.atomic_files import is_temporary, move_whole, write_whole
@@ -173,11 +173,13 @@ def test_worker_with_a_broken_context_says_so_and_exits_with_status_70(plan: Pla
             while not said or not isinstance(said[-1], be.ExitReason):
                 _, *frames = socket.recv_multipart()
                 said.append(be.from_worker.decode(frames)[0])
-                if isinstance(said[-1], be.Ready):
+                if isinstance(said[-1], be.WorkerReady):
                     for lease in (1, 2):
                         order = be.Transcribe(
                             lease=lease,
-                            items=(be.Item(job="a", index=lease, language="en", task="transcribe"),),
+                            items=(
+                                be.LeaseItem(key=SegmentKey("a", lease), language="en", task="transcribe"),
+                            ),
                             word_timestamps=False,
                         )
                         pcm = media.speech(4).tobytes()
@@ -187,7 +189,7 @@ def test_worker_with_a_broken_context_says_so_and_exits_with_status_70(plan: Pla
     assert said[-1] == be.ExitReason(cause=ILLEGAL)
     # The second lease waited with it; nothing is decoded in a broken context.
     assert len(plan.calls()) == 1
-    assert not [message for message in said if isinstance(message, be.Transcribed | be.Refused)]
+    assert not [message for message in said if isinstance(message, be.Transcribed | be.LeaseRefused)]
 
 
 # -- the daemon: GPUs -------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from head_and_workers import Head, RemoteWorker
 from subtitle.codec import VERSION as WIRE_VERSION
 from subtitled.core import protocol as be
 from subtitled.core.plan import Plan
+from subtitled.core.records import SegmentKey
 from subtitled.core.transcription import Phrase
 from subtitled.version import VERSION
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from subtitle.keys import Key
 
-READY = be.Ready(version=VERSION, credit=2, window_samples=480_000, model_digest="0" * 64)
+READY = be.WorkerReady(version=VERSION, credit=2, window_samples=480_000, model_digest="0" * 64)
 
 
 class Peer:
@@ -100,7 +101,7 @@ def answer(**changes: Any) -> be.Transcribed:
     fields = {"phrases": (Phrase("x", 0, 1),), "language": "en", "language_probability": 1.0}
     result = be.SegmentResult(**{**fields, **changes})
     return be.Transcribed(
-        lease=1, items=(be.ItemResult(job="a", index=0, result=result),), features_s=0.0, decode_s=0.0
+        lease=1, items=(be.ItemResult.of(SegmentKey("a", 0), result),), features_s=0.0, decode_s=0.0
     )
 
 
@@ -108,8 +109,8 @@ def answer(**changes: Any) -> be.Transcribed:
     "said",
     [
         be.Prepared(feed=1, plan=Plan(0, (), ())),
-        be.PlanComplete(feed=1, media=be.Media()),
-        be.Refused(feed=1, cause="no"),
+        be.PlanComplete(feed=1, media=msgspec.msgpack.encode(be.Media())),
+        be.PrepareRefused(feed=1, cause="no"),
         answer(language="x" * 1000),
         answer(language_probability=float("nan")),
         answer(phrases=(Phrase("x", 0, 1, avg_logprob=float("inf")),)),

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from subtitled.core.actions import SaveJob, SaveNewJob, SaveNewSegment, SaveSegment, SaveWorker
-from subtitled.core.plan import Plan, PlanPiece, Span
+from subtitled.core.plan import Plan, PlanPiece, PlanSettings, Span
 from subtitled.core.records import Job, Options, Segment, SegmentKey
 from subtitled.core.states import (
     JobEvent,
@@ -69,7 +69,7 @@ def test_job_is_read_as_it_was_written(store: Store, path: str) -> None:
     job = new_job(
         source=ODD,
         losses=1,
-        recipe=b"\x00\x01",
+        plan_settings=PlanSettings(threshold=0.25, window_samples=480_000),
         is_planned=True,
         language="zh",
         language_probability=0.75,

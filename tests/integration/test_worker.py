@@ -19,7 +19,7 @@ from msgspec import structs
 import media
 from daemon import Daemon, eventually, is_running
 from subtitled.config import schema
-from subtitled.core.plan import Plan, PlanPiece
+from subtitled.core.plan import Plan, PlanPiece, PlanSettings
 from subtitled.core.protocol import (
     Abandon,
     Drain,
@@ -27,22 +27,25 @@ from subtitled.core.protocol import (
     ExitReason,
     FeedCredit,
     Heartbeat,
-    Item,
+    ItemResult,
+    LeaseItem,
+    LeaseRefused,
     Media,
+    ModelUnloaded,
     PlanComplete,
-    PlanSettings,
     Prepare,
     Prepared,
-    Ready,
-    Refused,
+    PrepareRefused,
+    SegmentResult,
     ToWorker,
     Transcribe,
     Transcribed,
-    Unloaded,
+    WorkerReady,
     WorkerSettings,
     from_worker,
     to_worker,
 )
+from subtitled.core.records import SegmentKey
 from subtitled.errors import ExitCode
 from subtitled.version import VERSION
 from subtitled.workers.flac import encode
@@ -54,7 +57,7 @@ M = TypeVar("M")
 
 DEADLINE_S = 60.0
 WINDOW = 30 * media.RATE
-RECIPE = PlanSettings(
+SETTINGS = PlanSettings(
     threshold=0.5, min_silence_ms=160, pad_ms=200, min_speech_ms=100, max_segment_s=8, window_samples=WINDOW
 )
 PLENTY = 1 << 30
@@ -153,15 +156,15 @@ def transcriber() -> Iterator[Worker]:
 
 
 @pytest.fixture(scope="module")
-def ready(transcriber: Worker) -> Ready:
+def ready(transcriber: Worker) -> WorkerReady:
     """Return the first word of the module's transcribe worker."""
-    return transcriber.expect(Ready)[0]
+    return transcriber.expect(WorkerReady)[0]
 
 
 @pytest.fixture
 def preparer() -> Iterator[Worker]:
     with Worker("prepare") as worker:
-        assert worker.expect(Ready)[0] == Ready(version=VERSION, credit=1)
+        assert worker.expect(WorkerReady)[0] == WorkerReady(version=VERSION, credit=1)
         yield worker
         worker.send(Drain())
         assert worker.exit_status() == ExitCode.OK
@@ -174,7 +177,7 @@ def pcm(start_s: float, end_s: float) -> bytes:
 
 def lease_of(number: int, languages: Sequence[str | None], *, word_timestamps: bool = False) -> Transcribe:
     items = tuple(
-        Item(job="job", index=index, language=language, task="transcribe")
+        LeaseItem(key=SegmentKey("job", index), language=language, task="transcribe")
         for index, language in enumerate(languages)
     )
     return Transcribe(lease=number, items=items, word_timestamps=word_timestamps)
@@ -188,7 +191,7 @@ def order(path: Path, feed: int = 1, **more: Any) -> Prepare:
         "path": bytes(path),
         "size": found.st_size,
         "mtime_ns": found.st_mtime_ns,
-        "recipe": RECIPE,
+        "settings": SETTINGS,
         "language": None,
         "plans": None,
         "done": frozenset(),
@@ -196,6 +199,11 @@ def order(path: Path, feed: int = 1, **more: Any) -> Prepare:
         **more,
     }
     return Prepare(**fields)
+
+
+def result_of(item: ItemResult) -> SegmentResult:
+    """Return a segment's result."""
+    return msgspec.msgpack.decode(item.result, type=SegmentResult)
 
 
 def all_prepared(worker: Worker, feed: int = 1) -> tuple[list[tuple[Plan, bytes]], Media]:
@@ -211,7 +219,7 @@ def all_prepared(worker: Worker, feed: int = 1) -> tuple[list[tuple[Plan, bytes]
                 segments.append((message.plan, blobs[0]))
             case PlanComplete():
                 assert message.feed == feed
-                return segments, message.media
+                return segments, msgspec.msgpack.decode(message.media, type=Media)
             case Heartbeat():
                 pass
             case _:
@@ -221,7 +229,7 @@ def all_prepared(worker: Worker, feed: int = 1) -> tuple[list[tuple[Plan, bytes]
 # -- transcribe ----------------------------------------------------------------------------------------------
 
 
-def test_ready_tells_what_the_worker_can_do(ready: Ready) -> None:
+def test_ready_tells_what_the_worker_can_do(ready: WorkerReady) -> None:
     assert ready.version == VERSION
     assert (ready.credit, ready.device, ready.model) == (2, "cpu", "demo")
     assert ready.window_samples == WINDOW
@@ -237,10 +245,10 @@ def test_a_lease_is_answered_item_by_item(transcriber: Worker) -> None:
     transcriber.send(lease_of(1, ["en", None, None, None]), blobs)
     answer, _ = transcriber.expect(Transcribed)
     assert answer.lease == 1
-    assert [(item.job, item.index) for item in answer.items] == [("job", index) for index in range(4)]
+    assert [(item.key.job, item.key.index) for item in answer.items] == [("job", index) for index in range(4)]
     assert answer.decode_s > 0
     assert answer.features_s > 0
-    first, second, third, fourth = (item.result for item in answer.items)
+    first, second, third, fourth = map(result_of, answer.items)
     assert "morning and welcome" in "".join(phrase.text for phrase in first.phrases)
     assert (first.language, first.language_probability) == ("en", 1.0)
     assert "公园" in "".join(phrase.text for phrase in second.phrases)
@@ -259,9 +267,9 @@ def test_leases_are_answered_in_order_and_more_than_a_batch_is_no_matter(transcr
     first, _ = transcriber.expect(Transcribed)
     second, _ = transcriber.expect(Transcribed)
     assert (first.lease, second.lease) == (2, 3)
-    assert len({item.result.phrases for item in first.items}) == 1
-    assert [phrase.words for phrase in first.items[0].result.phrases] == [()]
-    [phrase] = second.items[0].result.phrases
+    assert len({result_of(item).phrases for item in first.items}) == 1
+    assert [phrase.words for phrase in result_of(first.items[0]).phrases] == [()]
+    [phrase] = result_of(second.items[0]).phrases
     assert [word.text.strip() for word in phrase.words][:3] == ["Good", "morning", "and"]
 
 
@@ -273,19 +281,19 @@ def test_flac_is_heard_as_its_pcm_is(transcriber: Worker) -> None:
     mixed = structs.replace(plain, items=(structs.replace(plain.items[0], codec="flac"), plain.items[1]))
     transcriber.send(mixed, [encode(sound), sound])
     answer, _ = transcriber.expect(Transcribed)
-    assert len({item.result for item in answer.items}) == 1
-    assert "morning and welcome" in "".join(phrase.text for phrase in answer.items[0].result.phrases)
+    assert len({result_of(item) for item in answer.items}) == 1
+    assert "morning and welcome" in "".join(phrase.text for phrase in result_of(answer.items[0]).phrases)
     transcriber.send(structs.replace(mixed, lease=12), [encode(sound)[:1000], sound])
-    refused, _ = transcriber.expect(Refused)
-    assert (refused.lease, refused.feed) == (12, 0)
+    refused, _ = transcriber.expect(LeaseRefused)
+    assert refused.lease == 12
     assert "FLAC of 1000 bytes" in refused.cause
 
 
 @pytest.mark.usefixtures("ready")
 def test_a_language_that_the_model_does_not_have_is_refused(transcriber: Worker) -> None:
     transcriber.send(lease_of(4, ["de"]), [pcm(0.4, 3.2)])
-    refused, _ = transcriber.expect(Refused)
-    assert (refused.lease, refused.feed) == (4, 0)
+    refused, _ = transcriber.expect(LeaseRefused)
+    assert refused.lease == 4
     assert "language 'de': the model has no such language" in refused.cause
     transcriber.send(lease_of(5, ["en"]), [pcm(0.4, 3.2)])
     assert transcriber.expect(Transcribed)[0].lease == 5
@@ -322,17 +330,17 @@ def test_a_model_leaves_the_memory_and_comes_back_with_the_next_lease() -> None:
     with Worker(
         "transcribe", device="cpu", model="demo", cpu_threads=1, beam_size=1, idle_unload_s=0.3
     ) as worker:
-        worker.expect(Ready)
+        worker.expect(WorkerReady)
         answers = []
         for number in (1, 2):
-            worker.expect(Unloaded)
+            worker.expect(ModelUnloaded)
             worker.send(lease_of(number, [None]), [pcm(0.4, 3.2)])
             answers.append(worker.expect(Transcribed)[0])
         assert all(answer.load_s > 0 for answer in answers)
-        first, second = (answer.items[0].result for answer in answers)
+        first, second = (result_of(answer.items[0]) for answer in answers)
         assert first == second
         assert "morning and welcome" in "".join(phrase.text for phrase in first.phrases)
-        worker.expect(Unloaded)
+        worker.expect(ModelUnloaded)
         worker.send(Drain())
         assert worker.exit_status() == ExitCode.OK
 
@@ -340,7 +348,7 @@ def test_a_model_leaves_the_memory_and_comes_back_with_the_next_lease() -> None:
 def test_several_leases_are_decoded_at_once() -> None:
     """Short ones are answered before a long one that came first; all are answered before the worker goes."""
     with Worker("transcribe", device="cpu", model="demo", cpu_threads=1, batch_size=0, streams=2) as worker:
-        ready, _ = worker.expect(Ready)
+        ready, _ = worker.expect(WorkerReady)
         assert (ready.streams, ready.credit) == (2, 3)
         assert ready.batch_size == 8
         worker.send(lease_of(1, ["en"] * 24), [pcm(0.4, 8.0)] * 24)
@@ -415,8 +423,7 @@ def test_what_cannot_be_read_is_refused_with_its_reason(preparer: Worker, tmp_pa
     causes = {}
     for one in orders:
         preparer.send(one)
-        refused, _ = preparer.expect(Refused)
-        assert refused.lease == 0
+        refused, _ = preparer.expect(PrepareRefused)
         causes[refused.feed] = refused.cause
     assert "text.wav" in causes[1]
     assert "the file changed after it was accepted" in causes[2]
@@ -437,7 +444,7 @@ def test_a_worker_dies_with_its_parent(role: str) -> None:
         "worker.wait()\n"
     )
     with Worker(role, parent=parent, device="cpu", model="demo") as worker:
-        worker.expect(Ready)
+        worker.expect(WorkerReady)
         pid = int(worker.log().split()[0])
         assert is_running(pid)
         worker.process.kill()
@@ -500,12 +507,12 @@ def test_nonsense_on_the_workers_socket_is_dropped(tmp_path: Path) -> None:
         for identity, frames in (
             (b"stranger", [b"hello"]),
             (b"\xff\xfe", from_worker.encode(Heartbeat())),
-            (b"cpu0.9", from_worker.encode(Ready(version=VERSION, credit=2, window_samples=16_000))),
+            (b"cpu0.9", from_worker.encode(WorkerReady(version=VERSION, credit=2, window_samples=16_000))),
             (b"cpu7.1", from_worker.encode(Transcribed(lease=1, items=(), features_s=0, decode_s=0))),
-            (b"prepare0.5", from_worker.encode(Refused(feed=1, cause="no"))),
+            (b"prepare0.5", from_worker.encode(PrepareRefused(feed=1, cause="no"))),
             (
                 b"prepare1.5",
-                from_worker.encode(PlanComplete(feed=1, media=Media())),
+                from_worker.encode(PlanComplete(feed=1, media=msgspec.msgpack.encode(Media()))),
             ),
             (b"prepare9.1", from_worker.encode(Prepared(feed=1, plan=Plan(0, (), ())))),
             (

@@ -8,7 +8,7 @@ from worker_roles import token
 from subtitled.core import actions as ac
 from subtitled.core.broker import Broker
 from subtitled.core.policy import Policy
-from subtitled.core.records import SegmentKey
+from subtitled.core.records import Options, SegmentKey
 from subtitled.core.states import JobState, SegmentEvent, SegmentState
 
 
@@ -28,10 +28,11 @@ class _Wait:
 class Witness:
     """Watches the actions of one life of the daemon."""
 
-    def __init__(self, policy: Policy, pcm: dict[SegmentKey, int]) -> None:
+    def __init__(self, policy: Policy, pcm: dict[SegmentKey, int], broker: Broker) -> None:
         self._policy = policy
+        self._live_jobs = broker.live_jobs
         self._pcm = pcm
-        self._held: dict[SegmentKey, ac.SendTranscribe] = {}
+        self._held: dict[SegmentKey, ac.SendLease] = {}
         self._waits: dict[SegmentKey, _Wait] = {}
         self._alive: set[str] = set()
         self._joined: set[str] = set()
@@ -42,7 +43,7 @@ class Witness:
         match action:
             case ac.Spawn(slot=slot, incarnation=incarnation):
                 self._alive.add(f"{slot}.{incarnation}")
-            case ac.SendTranscribe():
+            case ac.SendLease():
                 self._leased(action)
             case ac.SaveJob(job=job) if job.state in {JobState.FAILED, JobState.CANCELLED}:
                 # It may end in the very step in which another's segment is leased: it waits no more.
@@ -77,15 +78,15 @@ class Witness:
                 ahead = sum(other.samples for other in ready if other.key.job == job.id)
                 self._waits[segment.key] = _Wait(job.options.priority, ahead - segment.samples)
 
-    def _leased(self, action: ac.SendTranscribe) -> None:
+    def _leased(self, action: ac.SendLease) -> None:
         worker = action.lease.worker
         if worker not in self._alive:
             raise Violation(f"lease {action.lease.id} was given to {worker}, which is gone")
-        if not action.items or len(action.items) > self._policy.batch_size:
-            raise Violation(f"lease {action.lease.id} has {len(action.items)} segments")
-        if len({item.options.word_timestamps for item in action.items}) > 1:
+        if not action.message.items or len(action.message.items) > self._policy.batch_size:
+            raise Violation(f"lease {action.lease.id} has {len(action.message.items)} segments")
+        if len({self._options(item.key).word_timestamps for item in action.message.items}) > 1:
             raise Violation(f"lease {action.lease.id} mixes decoding options")
-        for item in action.items:
+        for item in action.message.items:
             if item.key in self._held:
                 raise Violation(f"{item.key} was leased twice: {self._held[item.key].lease}, {action.lease}")
             if item.key not in self._pcm:
@@ -94,22 +95,28 @@ class Witness:
             self._waits.pop(item.key, None)
         self._be_fair(action)
 
-    def _be_fair(self, action: ac.SendTranscribe) -> None:
+    def _options(self, key: SegmentKey) -> Options:
+        return self._live_jobs.jobs[key.job].options
+
+    def _be_fair(self, action: ac.SendLease) -> None:
         """Hold the bound on waiting.
 
         A ready segment of the highest priority waits while any one other job of its priority is given as much audio as
         was ahead of it in its own job, and a few leases: each side may be one lease out of step. So it waits at most
         that much audio times the number of such jobs, and no lease is of less than one segment.
         """
-        first = action.items[0]
+        first = action.message.items[0]
         slack = (2 * self._policy.batch_size + 3) * WINDOW_SAMPLES
         for key, wait in self._waits.items():
-            if wait.priority > first.options.priority:
+            if wait.priority > self._options(first.key).priority:
                 raise Violation(f"{key} of priority {wait.priority} waits while {first.key} is leased")
-            for item in action.items:
-                if item.options.priority != wait.priority or item.key.job == key.job:
+            for item in action.message.items:
+                if self._options(item.key).priority != wait.priority or item.key.job == key.job:
                     continue
-                given = wait.given.get(item.key.job, 0) + item.samples
+                given = (
+                    wait.given.get(item.key.job, 0)
+                    + self._live_jobs.segments[item.key.job][item.key.index].samples
+                )
                 wait.given[item.key.job] = given
                 if given > wait.ahead_samples + slack:
                     raise Violation(
@@ -123,7 +130,7 @@ class Witness:
             return
         if held is None:
             raise Violation(f"a result for {key} was counted, which nobody held")
-        item = next(item for item in held.items if item.key == key)
+        item = next(item for item in held.message.items if item.key == key)
         if action.result != token(held.lease.id, key, item.language):
             raise Violation(f"{key} is held by lease {held.lease.id}; counted was {action.result!r}")
         if action.result in self._counted:

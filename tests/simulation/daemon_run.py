@@ -16,6 +16,7 @@ from worker_roles import start_worker
 
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
+from subtitled.core import protocol as pr
 from subtitled.core.broker import Broker
 from subtitled.core.policy import Policy
 from subtitled.core.records import Role, SegmentKey
@@ -65,7 +66,7 @@ class Life:
         self._pcm: dict[SegmentKey, int] = {}
         self._files: set[str] = set()
         self._mail: list[ev.Event] = []
-        self._witness = Witness(around.policy, self._pcm)
+        self._witness = Witness(around.policy, self._pcm, broker)
         self.door = Door(self, self._witness)
         self._slots = SlotWitness(around.policy)
         self._is_looked_at = False
@@ -80,7 +81,7 @@ class Life:
     def happen(self, *events: ev.Event) -> None:
         """Hand events to the broker, save what comes of them, then do it."""
         for event in events:
-            if not isinstance(event, ev.WorkerHeard):
+            if not _is_sign_of_life(event):
                 self._note(event)
                 self._is_looked_at = False
                 self._slots.heard(event)
@@ -145,12 +146,13 @@ class Life:
         events, self._mail = self._mail, []
         stored = []
         for event in events:
-            if isinstance(event, ev.Prepared):
-                found = self.broker.prepare_dispatch.feeder(event.worker, event.feed)
-                if found is not None:
-                    key = SegmentKey(found[1].job, event.plan.index)
-                    self._pcm.setdefault(key, event.pcm_bytes)
-                    stored.append(key)
+            match event:
+                case ev.MessageReceived(worker=worker, message=pr.Prepared(feed=feed, plan=plan)):
+                    found = self.broker.prepare_dispatch.feeder(worker, feed)
+                    if found is not None:
+                        key = SegmentKey(found[1].job, plan.index)
+                        self._pcm.setdefault(key, plan.samples * 2)
+                        stored.append(key)
         self.happen(*events)
         for key in stored:
             segment = self.broker.live_jobs.find(key)
@@ -178,7 +180,7 @@ class Life:
         return self.around.readings(job)
 
     def _note(self, event: ev.Event) -> None:
-        if isinstance(event, ev.Progressed):
+        if isinstance(event, ev.MessageReceived) and isinstance(event.message, pr.Heartbeat):
             if self._progress.get(event.worker) == event:
                 return
             self._progress[event.worker] = event
@@ -207,10 +209,10 @@ class Life:
         if not isinstance(action, ac.Save):
             self.around.note(action)
         match action:
-            case ac.SendPrepare() | ac.SendCredit() | ac.SendAbandon() | ac.SendDrain():
-                self._send(action.worker, action)
-            case ac.SendTranscribe(lease=lease):
-                self._send(lease.worker, action)
+            case ac.SendPrepare() | ac.Send():
+                self._send(action.worker, action.message)
+            case ac.SendLease(lease=lease):
+                self._send(lease.worker, action.message)
             case ac.DropPcm(key=key):
                 self._pcm.pop(key, None)
             case ac.Spawn(slot=slot, incarnation=incarnation):
@@ -253,8 +255,15 @@ class Life:
             if not is_written:
                 self.happen(ev.WriteFailed(job, "no space on the device"))
             elif is_failure:
-                self.happen(ev.Closed(job, b"failed"))
+                self.happen(ev.Closed(job, job.encode()))
             else:
-                self.happen(ev.Written(job, b"done"))
+                self.happen(ev.Written(job, job.encode()))
 
         self.after(self.fate.within(0.01, 2), come_back)
+
+
+def _is_sign_of_life(event: ev.Event) -> bool:
+    """Return whether an event says nothing but that a worker lives."""
+    if not isinstance(event, ev.MessageReceived):
+        return False
+    return isinstance(event.message, pr.Echo) or event.message == pr.Heartbeat()

@@ -10,6 +10,7 @@ from remote_worker_process import Echo, Join, Probe, Session, ToHead, TurnedAway
 
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
+from subtitled.core import protocol as pr
 from subtitled.core.policy import time_to_arrive
 from subtitled.core.states import WorkerState
 
@@ -45,13 +46,13 @@ class Door:
                 life.arrive(said)
         elif isinstance(said, Echo):
             self._heard_at[identity] = life.now
-            measured = ev.Measured(
+            measured = ev.LinkMeasured(
                 worker=identity, round_trip_s=life.now - said.stamp_s, bytes_per_s=said.bytes_per_s
             )
-            life.arrive((measured, ev.WorkerHeard(identity)))
+            life.arrive((measured, ev.MessageReceived(identity, pr.Echo(stamp_s=said.stamp_s))))
         else:
             self._heard_at[identity] = life.now
-            life.arrive((*said, ev.WorkerHeard(identity)))
+            life.arrive(said)
 
     def send(self, worker: str, message: ToWorker) -> bool:
         """Send a message to a worker on another host; say whether it is one. One that is to go is gone then."""
@@ -59,7 +60,7 @@ class Door:
         if session is None:
             return worker in self._past.values()
         session.hear(message)
-        if isinstance(message, ac.SendDrain):
+        if isinstance(message, pr.Drain):
             self._end(worker, "left")
         return True
 
@@ -74,7 +75,7 @@ class Door:
 
     def saw(self, action: ac.Action) -> None:
         """Note which leases are under way."""
-        if isinstance(action, ac.SendTranscribe) and not action.lease.is_received:
+        if isinstance(action, ac.SendLease) and not action.lease.is_received:
             self._sent_at[action.lease.id] = self._life.now
 
     def looked_at(self) -> None:

@@ -7,15 +7,16 @@ from typing import Protocol
 
 from fault_plan import WINDOW_SAMPLES, Fate, Fault, Media
 
-from subtitled.core import actions as ac
 from subtitled.core import events as ev
+from subtitled.core import protocol as pr
 from subtitled.core.policy import Policy
 from subtitled.core.records import Role
+from subtitled.version import VERSION
 
 BEAT_S = 11.0
 """Between two heartbeats; below half of the policy's silence_s, as in the real configuration."""
 
-ToWorker = ac.SendPrepare | ac.SendCredit | ac.SendAbandon | ac.SendTranscribe | ac.SendDrain
+ToWorker = pr.Prepare | pr.FeedCredit | pr.Abandon | pr.Transcribe | pr.Drain
 
 
 class Surroundings(Protocol):
@@ -66,8 +67,8 @@ class Body(Protocol):
     def is_bad(self) -> bool:
         """Its device is bad at present."""
 
-    def say(self, *events: ev.Event) -> None:
-        """Send a message."""
+    def say(self, *messages: pr.FromWorker) -> None:
+        """Send messages that arrive together."""
 
     def later(self, delay_s: float, call: Callable[[], None]) -> None:
         """Go on later, if it still lives."""
@@ -85,8 +86,8 @@ class Work(Protocol):
     def receive(self, message: ToWorker) -> None:
         """Take a message."""
 
-    def heartbeat(self) -> tuple[ev.Event, ...]:
-        """Return what a heartbeat tells beside that the process lives."""
+    def heartbeat(self) -> pr.FromWorker:
+        """Return the message that is sent at regular times."""
 
 
 class Process:
@@ -105,10 +106,11 @@ class Process:
 
     # -- the wire --------------------------------------------------------------------------------------------
 
-    def say(self, *events: ev.Event) -> None:
+    def say(self, *messages: pr.FromWorker) -> None:
         """Send a message; it arrives later, even when the process is gone by then, and after those before it."""
         if not self._is_deaf:
             self._said_until = max(self._said_until, self.host.now + self._delay())
+            events = tuple(ev.MessageReceived(self.identity, message) for message in messages)
             self.host.at(self._said_until, lambda: self.host.arrive(events))
 
     def hear(self, message: ToWorker) -> None:
@@ -168,8 +170,8 @@ class Process:
     def _become_ready(self) -> None:
         is_transcriber = self.role is Role.TRANSCRIBE
         self.say(
-            ev.WorkerReady(
-                worker=self.identity,
+            pr.WorkerReady(
+                version=VERSION,
                 credit=self.work.credit,
                 streams=self.work.streams,
                 window_samples=WINDOW_SAMPLES if is_transcriber else None,
@@ -183,5 +185,5 @@ class Process:
             return
         if self.host.fate.strikes(Fault.DEAF):
             self._is_deaf = True
-        self.say(*self.work.heartbeat(), ev.WorkerHeard(self.identity))
+        self.say(self.work.heartbeat())
         self.later(BEAT_S, self._beat)

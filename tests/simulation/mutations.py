@@ -8,9 +8,9 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from subtitled.core import events as ev
 from subtitled.core import lease_dispatch as leasing_module
 from subtitled.core import lease_sizing as sizing_module
+from subtitled.core import protocol as pr
 from subtitled.core.broker import Broker
 from subtitled.core.fair_queue import ReadyQueue
 from subtitled.core.job_lifecycle import JobLifecycle
@@ -45,14 +45,14 @@ def _claim_without_a_look(lease_dispatch: LeaseDispatch, _lease: Lease, key: Seg
 _on_transcribed = Broker._on_transcribed
 
 
-def _accept_stale(broker: Broker, event: ev.Transcribed, now: float) -> None:
+def _accept_stale(broker: Broker, identity: str, message: pr.Transcribed, now: float) -> None:
     """Count a late reply for a lease that is not current, where the segment is leased again."""
-    _on_transcribed(broker, event, now)
-    for outcome in event.outcomes:
-        segment = broker.live_jobs.find(outcome.key)
+    _on_transcribed(broker, identity, message, now)
+    for item in message.items:
+        segment = broker.live_jobs.find(item.key)
         if segment is not None and segment.state is SegmentState.LEASED:
-            broker.lifecycle.election.count(segment, outcome, event.worker)
-            broker.lifecycle.advance(outcome.key.job)
+            broker.lifecycle.election.count(segment, item, identity)
+            broker.lifecycle.advance(item.key.job)
 
 
 _give_back = LeaseDispatch.give_back

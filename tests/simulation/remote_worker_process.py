@@ -10,8 +10,9 @@ from local_worker_process import BEAT_S, ToWorker
 from msgspec import Struct
 from worker_roles import TranscribeWork
 
-from subtitled.core import actions as ac
 from subtitled.core import events as ev
+from subtitled.core import protocol as pr
+from subtitled.version import VERSION
 
 if TYPE_CHECKING:
     from history import World
@@ -121,7 +122,7 @@ class FarWorker:
             return
         self.is_leaving = True
         if session.identity:
-            session.say(ev.WorkerLeaving(worker=session.identity, cause="preemption"))
+            session.say(pr.WorkerLeaving(cause="preemption"))
             self.world.at(self.world.now + PATIENCE_S, lambda: self._lose_patience(session))
         else:
             self.end()
@@ -164,15 +165,15 @@ class Session:
 
     # -- the wire --------------------------------------------------------------------------------------------
 
-    def say(self, *events: ev.Event) -> None:
+    def say(self, *messages: pr.FromWorker) -> None:
         """Send a message to the daemon."""
-        self._up(events)
+        self._up(tuple(ev.MessageReceived(self.identity, message) for message in messages))
 
     def hear(self, message: ToFar) -> None:
         """Take a message of the daemon; it arrives later, after those before it."""
         fate = self._world.fate
         delay_s = self._delay()
-        if isinstance(message, ac.SendTranscribe):
+        if isinstance(message, pr.Transcribe):
             delay_s += fate.within(5, 60) if fate.strikes(Fault.SLOW_LINK) else fate.within(0, 2)
         self._heard_until = max(self._heard_until, self._world.now + delay_s)
         arrives_at = self._worker.arrives_at(self._heard_until, is_up=False)
@@ -241,14 +242,14 @@ class Session:
             case Probe(stamp_s=stamp_s):
                 bytes_per_s = self._world.fate.random.choice((None, 0.03 * MIB, 0.5 * MIB, 100.0 * MIB))
                 self._up(Echo(stamp_s, bytes_per_s))
-            case ac.SendDrain():
+            case pr.Drain():
                 if self._worker.is_leaving:
                     self._worker.end()
                 else:
                     self._worker.begin_session()
-            case ac.SendTranscribe(lease=lease):
+            case pr.Transcribe(lease=lease):
                 if self._work is not None:
-                    self.say(ev.LeaseReceived(worker=self.identity, lease=lease.id))
+                    self.say(pr.LeaseReceived(lease=lease))
                     self._work.receive(message)
             case _:
                 raise AssertionError(f"a worker on another host was sent {message}")
@@ -266,8 +267,8 @@ class Session:
         self._worker.is_loaded = True
         self._work = TranscribeWork(self, most=100)
         self.say(
-            ev.WorkerReady(
-                worker=self.identity,
+            pr.WorkerReady(
+                version=VERSION,
                 credit=self._work.credit,
                 streams=self._work.streams,
                 window_samples=WINDOW_SAMPLES,
@@ -279,5 +280,5 @@ class Session:
         if self._world.fate.strikes(Fault.IDLE_DEATH):
             self.die("killed by SIGSEGV")
         elif self._work is not None:
-            self.say(*self._work.heartbeat(), ev.WorkerHeard(self.identity))
+            self.say(self._work.heartbeat())
             self.later(BEAT_S, self._beat)

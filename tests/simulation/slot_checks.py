@@ -7,11 +7,14 @@ from msgspec import Struct
 
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
+from subtitled.core import protocol as pr
 from subtitled.core.broker import Broker
 from subtitled.core.policy import Policy
 from subtitled.core.records import Role, Worker
 from subtitled.core.states import WorkerState
 from subtitled.core.worker_table import WorkerTable
+
+_FINISHED = (pr.Transcribed, pr.PlanComplete, pr.PrepareRefused, pr.AlreadySubtitled)
 
 
 class _Broken(Struct, frozen=True):
@@ -34,7 +37,7 @@ class SlotWitness:
 
     def heard(self, event: ev.Event) -> None:
         """Note what a worker has finished."""
-        if isinstance(event, ev.Transcribed | ev.PlanComplete | ev.PrepareRefused | ev.FileAlreadySubtitled):
+        if isinstance(event, ev.MessageReceived) and isinstance(event.message, _FINISHED):
             self._crashes.pop(_slot(event.worker), None)
 
     def exited(self, worker: str, *, is_fatal: bool) -> None:
@@ -64,13 +67,13 @@ class SlotWitness:
     def decided(self, actions: list[ac.Action], broker: Broker) -> None:
         """Raise Violation where the last attempt at a segment is for a worker that failed, and another could have it."""
         for action in actions:
-            if not isinstance(action, ac.SendTranscribe):
+            if not isinstance(action, ac.SendLease):
                 continue
             worker = broker.worker_table.current(action.lease.worker)
-            segment = broker.live_jobs.find(action.items[0].key)
+            segment = broker.live_jobs.find(action.message.items[0].key)
             if worker is None or segment is None or not worker.failures:
                 continue
-            if len(action.items) > 1 or len(worker.leases) > 1:
+            if len(action.message.items) > 1 or len(worker.leases) > 1:
                 raise Violation(f"{worker.identity} failed last time, and is given more than a segment")
             steady = [w.identity for w in broker.worker_table.of(Role.TRANSCRIBE) if _is_steady(w)]
             if segment.losses and segment.losses + 1 >= self._policy.attempts and steady:

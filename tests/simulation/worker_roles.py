@@ -7,8 +7,7 @@ from collections import deque
 from fault_plan import Fault
 from local_worker_process import Body, Host, Process, ToWorker
 
-from subtitled.core import actions as ac
-from subtitled.core import events as ev
+from subtitled.core import protocol as pr
 from subtitled.core.plan import Plan
 from subtitled.core.policy import time_to_run
 from subtitled.core.records import Role, SegmentKey
@@ -29,13 +28,13 @@ class TranscribeWork:
         self.credit = self._host.fate.random.choice((0, 1, 1)) + self.streams
         self._most = most or self.credit
         """Leases that it ever holds; on another host the daemon decides."""
-        self._line: deque[ac.SendTranscribe] = deque()
+        self._line: deque[pr.Transcribe] = deque()
         self._is_drained = False
 
     def receive(self, message: ToWorker) -> None:
         """Take a lease, or the order to go."""
         match message:
-            case ac.SendTranscribe():
+            case pr.Transcribe():
                 self._line.append(message)
                 if len(self._line) > self._most:
                     raise AssertionError(
@@ -43,19 +42,19 @@ class TranscribeWork:
                     )
                 if len(self._line) <= self.streams:
                     self._begin(message)
-            case ac.SendDrain():
+            case pr.Drain():
                 self._is_drained = True
                 self._leave_if_done()
             case _:
                 raise AssertionError(f"a transcribe worker was sent {message}")
 
-    def heartbeat(self) -> tuple[ev.Event, ...]:
-        """Say nothing more than that the process lives; one without work may free its model's memory."""
+    def heartbeat(self) -> pr.FromWorker:
+        """Return a heartbeat; one without work may free its model's memory."""
         if not self._line and self._host.fate.random.random() < 0.2:
-            return (ev.ModelUnloaded(self._process.identity),)
-        return ()
+            return pr.ModelUnloaded()
+        return pr.Heartbeat()
 
-    def _begin(self, message: ac.SendTranscribe) -> None:
+    def _begin(self, message: pr.Transcribe) -> None:
         fate, process = self._host.fate, self._process
         takes_s = fate.within(0.2, 4)
         if fate.strikes(Fault.HANG):
@@ -68,34 +67,38 @@ class TranscribeWork:
             process.later(takes_s, lambda: process.die("the device is gone", is_fatal=True))
         else:
             if fate.strikes(Fault.SLOW):
-                takes_s = time_to_run(self._host.policy, message.lease.samples) * fate.within(0.9, 1.3)
+                takes_s = time_to_run(self._host.policy, self._samples(message)) * fate.within(0.9, 1.3)
             process.later(takes_s, lambda: self._answer(message))
 
-    def _answer(self, message: ac.SendTranscribe) -> None:
+    def _answer(self, message: pr.Transcribe) -> None:
         lease = message.lease
-        worker = self._process.identity
         fate = self._host.fate
-        refused = any(key.index in self._host.media(key.job).refused for key in lease.keys)
+        refused = any(item.key.index in self._host.media(item.key.job).refused for item in message.items)
         if refused or self._process.is_bad or fate.strikes(Fault.REFUSAL):
-            self._process.say(
-                ev.LeaseRefused(worker=worker, lease=lease.id, cause="out of memory"), ev.WorkerHeard(worker)
-            )
+            self._process.say(pr.LeaseRefused(lease=lease, cause="out of memory"))
         else:
             told = [item for item in message.items if not fate.strikes(Fault.LEFT_OUT)]
-            outcomes = tuple(self._outcome(lease.id, item) for item in told)
-            self._process.say(
-                ev.Transcribed(worker=worker, lease=lease.id, outcomes=outcomes), ev.WorkerHeard(worker)
-            )
+            results = tuple(self._result(lease, item) for item in told)
+            self._process.say(pr.Transcribed(lease=lease, items=results))
         self._line.remove(message)
         if len(self._line) >= self.streams:
             self._begin(self._line[self.streams - 1])
         self._leave_if_done()
 
-    def _outcome(self, lease: int, item: ac.LeaseItem) -> ev.Outcome:
+    def _samples(self, message: pr.Transcribe) -> int:
+        """Return the audio of a lease, that of translated segments twice."""
+        return sum(
+            plan.samples * (2 if item.is_translated_too else 1)
+            for item in message.items
+            for plan in self._host.media(item.key.job).plans
+            if plan.index == item.key.index
+        )
+
+    def _result(self, lease: int, item: pr.LeaseItem) -> pr.ItemResult:
         key = item.key
         media = self._host.media(key.job)
         heard = media.losers.get(key.index, media.language)
-        return ev.Outcome(
+        return pr.ItemResult(
             key=key,
             is_speech=key.index not in media.silent,
             language=item.language or heard,
@@ -117,7 +120,7 @@ class PrepareWork:
     def __init__(self, process: Process) -> None:
         self._process = process
         self._host = process.host
-        self._order: ac.SendPrepare | None = None
+        self._order: pr.Prepare | None = None
         self._plans: deque[Plan] = deque()
         self._credit_bytes = 0
         self._sent = 0
@@ -130,42 +133,35 @@ class PrepareWork:
         """Take an order, credit for it, its withdrawal, or the order to go."""
         order = self._order
         match message:
-            case ac.SendPrepare():
+            case pr.Prepare():
                 self._take(message)
-            case ac.SendCredit(feed=feed, bytes=count):
+            case pr.FeedCredit(feed=feed, bytes=count):
                 if order is not None and order.feed == feed:
                     self._credit_bytes += count
                     if self._is_waiting:
                         self._is_waiting = False
                         self._go_on(order)
-            case ac.SendAbandon(feed=feed):
+            case pr.Abandon(feed=feed):
                 if order is not None and order.feed == feed:
                     self._order = None
-            case ac.SendDrain():
+            case pr.Drain():
                 self._order = None
                 if not self._is_stuck:
                     self._process.later(0.1, lambda: self._process.die("exited"))
-            case ac.SendTranscribe():
+            case pr.Transcribe():
                 raise AssertionError("a prepare worker was sent a lease")
 
-    def heartbeat(self) -> tuple[ev.Event, ...]:
-        """Tell how far the present file is."""
+    def heartbeat(self) -> pr.FromWorker:
+        """Return a heartbeat with the progress of the present file."""
         if self._order is None:
-            return ()
-        return (
-            ev.Progressed(
-                worker=self._process.identity,
-                feed=self._order.feed,
-                decoded_samples=self._sent,
-                is_waiting=self._is_waiting,
-            ),
-        )
+            return pr.Heartbeat()
+        return pr.Heartbeat(feed=self._order.feed, decoded_samples=self._sent, is_waiting=self._is_waiting)
 
-    def _take(self, order: ac.SendPrepare) -> None:
+    def _take(self, order: pr.Prepare) -> None:
         if self._order is not None:
             raise AssertionError(f"{self._process.identity} was given a second file")
-        media = self._host.media(order.job.id)
-        reading = self._host.readings(order.job.id)
+        media = self._host.media(_job(order))
+        reading = self._host.readings(_job(order))
         plans = media.read(reading)
         is_planned = order.plans is not None
         self._is_needless = (
@@ -182,32 +178,29 @@ class PrepareWork:
         self._is_waiting = False
         self._go_on(order)
 
-    def _go_on(self, order: ac.SendPrepare) -> None:
+    def _go_on(self, order: pr.Prepare) -> None:
         self._process.later(self._host.fate.within(0.02, 0.5), lambda: self._step(order))
 
-    def _step(self, order: ac.SendPrepare) -> None:
+    def _step(self, order: pr.Prepare) -> None:
         self._is_stuck = self._is_stuck or self._host.fate.strikes(Fault.STALL)
         if self._order is not order or self._is_stuck:
             return
-        media = self._host.media(order.job.id)
-        worker = self._process.identity
+        media = self._host.media(_job(order))
         is_bad = self._process.is_bad or (media.kills_decoders and self._sent)
         if is_bad or self._host.fate.strikes(Fault.BUSY_DEATH):
             self._process.die("killed by SIGSEGV")
         elif self._is_needless:
             self._order = None
-            self._process.say(
-                ev.FileAlreadySubtitled(worker=worker, feed=order.feed, cause="it has subtitles")
-            )
+            self._process.say(pr.AlreadySubtitled(feed=order.feed, cause="it has subtitles"))
         elif media.is_unreadable:
             self._order = None
-            self._process.say(ev.PrepareRefused(worker=worker, feed=order.feed, cause="no audio in it"))
+            self._process.say(pr.PrepareRefused(feed=order.feed, cause="no audio in it"))
         elif not self._plans:
             self._order = None
             if media.kills_decoders:
                 self._process.die("killed by SIGSEGV")
             else:
-                self._process.say(ev.PlanComplete(worker=worker, feed=order.feed, media=b""))
+                self._process.say(pr.PlanComplete(feed=order.feed, media=b""))
         elif self._credit_bytes <= 0:
             self._is_waiting = True
         else:
@@ -215,8 +208,13 @@ class PrepareWork:
             count = plan.samples * 2
             self._credit_bytes -= count
             self._sent += plan.samples
-            self._process.say(ev.Prepared(worker=worker, feed=order.feed, plan=plan, pcm_bytes=count))
+            self._process.say(pr.Prepared(feed=order.feed, plan=plan))
             self._go_on(order)
+
+
+def _job(order: pr.Prepare) -> str:
+    """Return the job of a file; a file is named after its job."""
+    return order.path.decode()
 
 
 def token(lease: int, key: SegmentKey, language: str | None) -> bytes:

@@ -6,14 +6,17 @@ from typing import Any, TypeVar
 
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
+from subtitled.core import protocol as pr
 from subtitled.core.broker import Broker
-from subtitled.core.plan import Plan, PlanPiece, Span
+from subtitled.core.plan import Plan, PlanPiece, PlanSettings, Span
 from subtitled.core.policy import Policy
 from subtitled.core.records import Job, Options, Role, Segment, SegmentKey, Worker
 from subtitled.core.states import JobState
+from subtitled.version import VERSION
 
 WINDOW = 480_000
 SECOND = 16_000
+PLAN_SETTINGS = PlanSettings(threshold=0.3)
 A = TypeVar("A")
 
 
@@ -29,7 +32,7 @@ class Bench:
     def __init__(self, **policy: Any) -> None:
         self.policy = Policy(**policy)
         self.now = 0.0
-        self.broker = Broker(self.policy, recipe=b"recipe")
+        self.broker = Broker(self.policy, plan_settings=PLAN_SETTINGS)
         self.actions: list[ac.Action] = []
         self.jobs: dict[str, Job] = {}
         self.segments: dict[SegmentKey, Segment] = {}
@@ -50,6 +53,10 @@ class Bench:
     def last(self, kind: type[A]) -> A:
         """Return the newest of one kind."""
         return self.all(kind)[-1]
+
+    def sent(self, kind: type) -> list[ac.Send]:
+        """Return all messages of one kind that were sent to workers, leases and files left out."""
+        return [send for send in self.all(ac.Send) if isinstance(send.message, kind)]
 
     def state(self, job: str) -> JobState:
         """Return a job's stored state."""
@@ -81,7 +88,7 @@ class Bench:
 
     def restart(self) -> None:
         """Kill the daemon, and start one from what was saved."""
-        self.broker = Broker(self.policy, recipe=b"other recipe")
+        self.broker = Broker(self.policy, plan_settings=PlanSettings(threshold=0.9))
         self.actions.clear()
         self._keep(self.broker.restore([(job, self.rows(job.id)) for job in self.jobs.values()], self.now))
 
@@ -98,14 +105,18 @@ class Bench:
         self.happen(ev.WorkerJoined(slot=slot, previous=previous))
         return self.ready(self.slot(slot).identity, credit=credit, **more)
 
-    def receive(self, sent: ac.SendTranscribe) -> list[ac.Action]:
+    def receive(self, sent: ac.SendLease) -> list[ac.Action]:
         """Have a lease reach a worker on another host."""
-        return self.happen(ev.LeaseReceived(worker=sent.lease.worker, lease=sent.lease.id))
+        return self.happen(ev.MessageReceived(sent.lease.worker, pr.LeaseReceived(lease=sent.lease.id)))
 
     def ready(self, identity: str, *, credit: int = 1, **more: Any) -> str:
         """Have a process be ready."""
         window = None if identity.startswith("p") else WINDOW
-        self.happen(ev.WorkerReady(worker=identity, credit=credit, window_samples=window, **more))
+        self.happen(
+            ev.MessageReceived(
+                identity, pr.WorkerReady(version=VERSION, credit=credit, window_samples=window, **more)
+            )
+        )
         return identity
 
     def die(
@@ -141,30 +152,32 @@ class Bench:
         """Have the worker that reads a job's file send a segment."""
         order = self._order(job)
         made = plan(index, samples)
-        return self.happen(
-            ev.Prepared(worker=order.worker, feed=order.feed, plan=made, pcm_bytes=samples * 2)
-        )
+        return self.happen(ev.MessageReceived(order.worker, pr.Prepared(feed=order.message.feed, plan=made)))
 
     def read(self, *indices: int, job: str = "a", samples: int = SECOND) -> list[ac.Action]:
         """Have a job's file read to the end, with these segments in it."""
         for index in indices:
             self.prepared(index, job=job, samples=samples)
         order = self._order(job)
-        return self.happen(ev.PlanComplete(worker=order.worker, feed=order.feed, media=b"media"))
+        return self.happen(
+            ev.MessageReceived(order.worker, pr.PlanComplete(feed=order.message.feed, media=b"media"))
+        )
 
     def refuse(self, cause: str, *, job: str = "a") -> None:
         """Have a job's file be unreadable."""
         order = self._order(job)
-        self.happen(ev.PrepareRefused(worker=order.worker, feed=order.feed, cause=cause))
+        self.happen(ev.MessageReceived(order.worker, pr.PrepareRefused(feed=order.message.feed, cause=cause)))
 
     def needless(self, cause: str, *, job: str = "a") -> None:
         """Have a job's file have subtitles already."""
         order = self._order(job)
-        self.happen(ev.FileAlreadySubtitled(worker=order.worker, feed=order.feed, cause=cause))
+        self.happen(
+            ev.MessageReceived(order.worker, pr.AlreadySubtitled(feed=order.message.feed, cause=cause))
+        )
 
     def reply(
         self,
-        lease: ac.SendTranscribe,
+        lease: ac.SendLease,
         *,
         language: str = "de",
         probability: float = 0.9,
@@ -173,26 +186,28 @@ class Bench:
     ) -> list[ac.Action]:
         """Answer a lease."""
         outcomes = tuple(
-            ev.Outcome(
+            pr.ItemResult(
                 key=item.key,
                 is_speech=is_speech,
                 language=item.language or language,
                 language_probability=probability,
                 result=b"phrases",
             )
-            for item in lease.items
+            for item in lease.message.items
             if item.key.index not in without
         )
-        return self.happen(ev.Transcribed(worker=lease.lease.worker, lease=lease.lease.id, outcomes=outcomes))
+        return self.happen(
+            ev.MessageReceived(lease.lease.worker, pr.Transcribed(lease=lease.lease.id, items=outcomes))
+        )
 
     def reply_to_all(self, **reply: Any) -> None:
         """Answer leases, and those that come of it, until none is left."""
         while leases := list(self.broker.lease_dispatch.leases):
             self.reply(self.lease(leases[0]), **reply)
 
-    def lease(self, number: int) -> ac.SendTranscribe:
+    def lease(self, number: int) -> ac.SendLease:
         """Return a lease by its id."""
-        return next(sent for sent in self.all(ac.SendTranscribe) if sent.lease.id == number)
+        return next(sent for sent in self.all(ac.SendLease) if sent.lease.id == number)
 
     def _order(self, job: str) -> ac.SendPrepare:
         return next(order for order in reversed(self.all(ac.SendPrepare)) if order.job.id == job)
@@ -216,6 +231,6 @@ def bench(*slots: str, credit: int = 1, **policy: Any) -> Bench:
     return made
 
 
-def indices(sent: ac.SendTranscribe) -> list[int]:
+def indices(sent: ac.SendLease) -> list[int]:
     """Return the segments of a lease."""
-    return [item.key.index for item in sent.items]
+    return [item.key.index for item in sent.message.items]

@@ -9,11 +9,13 @@ from msgspec.structs import replace
 
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
+from subtitled.core import protocol as pr
 from subtitled.core.broker import CHANGED
 from subtitled.core.prepare_dispatch import GRANT_BYTES
 from subtitled.core.records import Role, SegmentKey
 from subtitled.core.states import IllegalTransition, JobState, SegmentState, WorkerState
-from unit.broker_bench import SECOND, WINDOW, Bench, bench, indices, plan
+from subtitled.version import VERSION
+from unit.broker_bench import PLAN_SETTINGS, SECOND, WINDOW, Bench, bench, indices, plan
 
 # -- the good way --------------------------------------------------------------------------------------------
 
@@ -23,7 +25,7 @@ def test_a_file_goes_all_the_way() -> None:
     b.submit()
     assert b.state("a") is JobState.PREPARING
     b.prepared(0)
-    assert indices(b.last(ac.SendTranscribe)) == [0], "the first lease leaves while the file is being read"
+    assert indices(b.last(ac.SendLease)) == [0], "the first lease leaves while the file is being read"
     b.read(1)
     assert b.state("a") is JobState.TRANSCRIBING
     b.reply_to_all()
@@ -40,7 +42,7 @@ def test_silent_file_is_written_without_a_lease() -> None:
     b.submit()
     b.read()
     assert b.state("a") is JobState.WRITING
-    assert not b.all(ac.SendTranscribe)
+    assert not b.all(ac.SendLease)
     assert len(b.all(ac.WriteOutputs)) == 1
 
 
@@ -49,7 +51,7 @@ def test_nothing_is_read_before_a_model_says_how_much_it_sees() -> None:
     b.submit()
     assert not b.all(ac.SendPrepare)
     b.worker("gpu0")
-    assert b.last(ac.SendPrepare).window_samples == WINDOW
+    assert b.last(ac.SendPrepare).message.settings.window_samples == WINDOW
 
 
 def test_no_file_is_started_while_there_is_no_space() -> None:
@@ -94,7 +96,7 @@ def test_two_workers_share_one_file() -> None:
     b = bench("p0", "gpu0", "gpu1")
     b.submit()
     b.read(0, 1)
-    assert {sent.lease.worker for sent in b.all(ac.SendTranscribe)} == {"gpu0.1", "gpu1.1"}
+    assert {sent.lease.worker for sent in b.all(ac.SendLease)} == {"gpu0.1", "gpu1.1"}
 
 
 def test_a_lease_ahead_is_given_only_when_it_is_full() -> None:
@@ -102,9 +104,9 @@ def test_a_lease_ahead_is_given_only_when_it_is_full() -> None:
     b.submit()
     b.prepared(0)
     b.prepared(1)
-    assert len(b.all(ac.SendTranscribe)) == 1
+    assert len(b.all(ac.SendLease)) == 1
     b.prepared(2)
-    assert [indices(sent) for sent in b.all(ac.SendTranscribe)] == [[0], [1, 2]]
+    assert [indices(sent) for sent in b.all(ac.SendLease)] == [[0], [1, 2]]
 
 
 # -- the death of a transcribe worker ------------------------------------------------------------------------
@@ -118,7 +120,7 @@ def test_dead_worker_releases_its_lease() -> None:
     assert b.stored(0).state is SegmentState.PENDING
     assert b.stored(0).losses == 1
     b.worker("gpu1")
-    assert b.last(ac.SendTranscribe).lease.worker == "gpu1.1"
+    assert b.last(ac.SendLease).lease.worker == "gpu1.1"
     b.reply_to_all()
     assert b.state("a") is JobState.WRITING
 
@@ -137,7 +139,7 @@ def test_late_reply_of_a_dead_worker_is_stale() -> None:
     b = bench("p0", "gpu0", "gpu1")
     b.submit()
     b.read(0)
-    late = b.last(ac.SendTranscribe)
+    late = b.last(ac.SendLease)
     b.die(late.lease.worker)
     actions = b.reply(late)
     assert actions == [ac.ResultStale(worker=late.lease.worker, lease=late.lease.id)]
@@ -151,7 +153,7 @@ def test_late_reply_of_a_worker_declared_lost_is_stale() -> None:
     b.wait(30)
     assert b.last(ac.Kill).worker == "gpu0.1"
     assert b.slot("gpu0").state is WorkerState.LOST
-    b.reply(b.last(ac.SendTranscribe))
+    b.reply(b.last(ac.SendLease))
     assert b.stored(0).state is SegmentState.PENDING
 
 
@@ -159,7 +161,7 @@ def test_late_reply_of_an_earlier_incarnation_is_stale() -> None:
     b = bench("p0", "gpu0")
     b.submit()
     b.read(0)
-    late = b.last(ac.SendTranscribe)
+    late = b.last(ac.SendLease)
     b.die("gpu0.1")
     b.wait(5)
     b.ready("gpu0.2")
@@ -172,7 +174,7 @@ def test_only_the_lease_being_worked_on_is_blamed() -> None:
     b = bench("p0", "gpu0", credit=2, batch_size=1)
     b.submit()
     b.read(0, 1)
-    assert [indices(sent) for sent in b.all(ac.SendTranscribe)] == [[0], [1]]
+    assert [indices(sent) for sent in b.all(ac.SendLease)] == [[0], [1]]
     b.die("gpu0.1")
     assert (b.stored(0).losses, b.stored(1).losses) == (1, 0)
 
@@ -183,7 +185,7 @@ def test_a_worker_gets_as_many_segments_as_it_says_it_decodes_at_once() -> None:
     b.submit()
     b.read(*range(7))
     b.reply_to_all()
-    assert max(len(indices(sent)) for sent in b.all(ac.SendTranscribe)) == 2
+    assert max(len(indices(sent)) for sent in b.all(ac.SendLease)) == 2
     assert b.state("a") is JobState.WRITING
 
 
@@ -193,7 +195,7 @@ def test_a_worker_with_streams_decodes_several_leases_at_once() -> None:
     b.worker("gpu0", credit=3, streams=2)
     b.submit()
     b.read(0, 1, 2)
-    assert [indices(sent) for sent in b.all(ac.SendTranscribe)] == [[0], [1], [2]]
+    assert [indices(sent) for sent in b.all(ac.SendLease)] == [[0], [1], [2]]
     b.wait(20)
     b.reply(b.lease(2))
     assert b.slot("gpu0").due_at == 30, "the first lease has been running all the time"
@@ -207,7 +209,7 @@ def test_a_free_stream_is_no_reason_to_pass_over_an_idle_worker() -> None:
         b.worker(slot, credit=3, streams=2)
     b.submit()
     b.read(0, 1, 2)
-    assert [sent.lease.worker for sent in b.all(ac.SendTranscribe)] == ["gpu0.1", "gpu1.1", "gpu0.1"]
+    assert [sent.lease.worker for sent in b.all(ac.SendLease)] == ["gpu0.1", "gpu1.1", "gpu0.1"]
 
 
 @pytest.mark.parametrize("is_late", [False, True])
@@ -216,15 +218,15 @@ def test_a_lease_may_take_longer_when_the_model_has_to_be_loaded_first(is_late: 
     b = bench("gpu0", "p0", start_timeout_s=600, silence_s=10_000)
     b.submit()
     if not is_late:
-        b.happen(ev.ModelUnloaded("gpu0.1"))
+        b.happen(ev.MessageReceived("gpu0.1", pr.ModelUnloaded()))
     b.read(0, 1)
     if is_late:
-        b.happen(ev.ModelUnloaded("gpu0.1"))
+        b.happen(ev.MessageReceived("gpu0.1", pr.ModelUnloaded()))
     assert b.slot("gpu0").due_at == 630
-    b.reply(b.last(ac.SendTranscribe))
+    b.reply(b.last(ac.SendLease))
     assert b.slot("gpu0").due_at == 30, "it is loaded now"
-    b.reply(b.last(ac.SendTranscribe))
-    b.happen(ev.ModelUnloaded("gpu0.7"))
+    b.reply(b.last(ac.SendLease))
+    b.happen(ev.MessageReceived("gpu0.7", pr.ModelUnloaded()))
     assert b.slot("gpu0").is_loaded, "a stranger's word counts for nothing"
 
 
@@ -233,7 +235,7 @@ def test_a_lease_moves_up_when_the_one_before_it_is_answered() -> None:
     b.submit()
     b.read(0, 1)
     b.wait(20)
-    b.reply(b.all(ac.SendTranscribe)[0])
+    b.reply(b.all(ac.SendLease)[0])
     b.wait(20)
     assert not b.all(ac.Kill), "its time to run began when its turn came"
     b.wait(10)
@@ -248,13 +250,13 @@ def test_suspects_go_out_singly() -> None:
     b.submit()
     b.read(0, 1, 2)
     b.worker("gpu1")
-    assert indices(b.last(ac.SendTranscribe)) == [0, 1, 2]
+    assert indices(b.last(ac.SendLease)) == [0, 1, 2]
     b.die("gpu1.1")
     b.wait(60)
     b.ready("gpu1.2")
-    assert [len(b.last(ac.SendTranscribe).items)] == [1]
+    assert [len(b.last(ac.SendLease).message.items)] == [1]
     b.reply_to_all()
-    assert [len(sent.items) for sent in b.all(ac.SendTranscribe)] == [3, 1, 1, 1]
+    assert [len(sent.message.items) for sent in b.all(ac.SendLease)] == [3, 1, 1, 1]
 
 
 def test_segment_that_takes_three_workers_down_is_buried() -> None:
@@ -277,7 +279,7 @@ def test_a_buried_segment_does_not_keep_the_others_from_being_done() -> None:
     b.submit()
     b.prepared(0)
     b.read(1)
-    b.happen(ev.LeaseRefused(worker="gpu0.1", lease=1, cause="out of memory"))
+    b.happen(ev.MessageReceived("gpu0.1", pr.LeaseRefused(lease=1, cause="out of memory")))
     assert b.state("a") is JobState.TRANSCRIBING
     b.reply_to_all()
     assert (b.stored(0).state, b.stored(1).state) == (SegmentState.BURIED, SegmentState.DONE)
@@ -288,11 +290,11 @@ def test_fatal_exit_breaks_the_slot_and_others_go_on() -> None:
     b = bench("p0", "gpu0", "gpu1")
     b.submit()
     b.read(0)
-    first = b.last(ac.SendTranscribe).lease.worker
+    first = b.last(ac.SendLease).lease.worker
     b.die(first, is_fatal=True, cause="no such model")
     broken = b.slot(first.partition(".")[0])
     assert (broken.state, broken.cause) == (WorkerState.BROKEN, "no such model")
-    assert b.last(ac.SendTranscribe).lease.worker != first
+    assert b.last(ac.SendLease).lease.worker != first
     b.wait(3600)
     assert not [spawn for spawn in b.all(ac.Spawn) if (spawn.slot, spawn.incarnation) == (broken.slot, 2)]
 
@@ -307,7 +309,7 @@ def test_a_broken_slot_starts_again_when_the_configuration_is_read_again() -> No
 def test_a_silent_worker_is_killed() -> None:
     b = bench("gpu0", silence_s=30)
     b.wait(29)
-    b.happen(ev.WorkerHeard("gpu0.1"))
+    b.happen(ev.MessageReceived("gpu0.1", pr.Heartbeat()))
     b.wait(29)
     assert not b.all(ac.Kill)
     b.wait(1)
@@ -331,13 +333,15 @@ def test_what_a_dead_worker_says_changes_nothing() -> None:
     order = b.last(ac.SendPrepare)
     b.die("p0.1")
     for event in (
-        ev.WorkerReady(worker="p0.1", credit=1),
-        ev.WorkerHeard("p0.1"),
-        ev.WorkerHeard("never was"),
-        ev.Progressed(worker="p0.1", feed=order.feed, decoded_samples=1, is_waiting=False),
-        ev.Prepared(worker="p0.1", feed=order.feed, plan=plan(0), pcm_bytes=32_000),
-        ev.PlanComplete(worker="p0.1", feed=order.feed, media=b""),
-        ev.PrepareRefused(worker="p0.1", feed=order.feed, cause="late"),
+        ev.MessageReceived("p0.1", pr.WorkerReady(version=VERSION, credit=1)),
+        ev.MessageReceived("p0.1", pr.Heartbeat()),
+        ev.MessageReceived("never was", pr.Heartbeat()),
+        ev.MessageReceived(
+            "p0.1", pr.Heartbeat(feed=order.message.feed, decoded_samples=1, is_waiting=False)
+        ),
+        ev.MessageReceived("p0.1", pr.Prepared(feed=order.message.feed, plan=plan(0))),
+        ev.MessageReceived("p0.1", pr.PlanComplete(feed=order.message.feed, media=b"")),
+        ev.MessageReceived("p0.1", pr.PrepareRefused(feed=order.message.feed, cause="late")),
         ev.WorkerExited(worker="p0.0", is_fatal=True, cause="of another life"),
     ):
         assert b.happen(event) == []
@@ -353,22 +357,24 @@ def test_a_segment_that_a_reply_leaves_out_goes_out_again() -> None:
     b.die("gpu0.1")
     b.read(0, 1)
     b.worker("gpu1")
-    b.reply(b.last(ac.SendTranscribe), without=(1,))
+    b.reply(b.last(ac.SendLease), without=(1,))
     assert b.stored(0).state is SegmentState.DONE
     assert (b.stored(1).losses, b.stored(1).cause) == (1, "the worker's reply left it out")
-    assert indices(b.last(ac.SendTranscribe)) == [1]
+    assert indices(b.last(ac.SendLease)) == [1]
 
 
 def test_a_result_that_comes_twice_in_a_reply_counts_once() -> None:
     b = bench("p0", "gpu0")
     b.submit()
     b.read(0)
-    sent = b.last(ac.SendTranscribe)
-    outcome = ev.Outcome(
+    sent = b.last(ac.SendLease)
+    outcome = pr.ItemResult(
         key=SegmentKey("a", 0), is_speech=True, language="de", language_probability=1, result=b""
     )
     stranger = replace(outcome, key=SegmentKey("a", 7))
-    b.happen(ev.Transcribed(worker="gpu0.1", lease=sent.lease.id, outcomes=(outcome, outcome, stranger)))
+    b.happen(
+        ev.MessageReceived("gpu0.1", pr.Transcribed(lease=sent.lease.id, items=(outcome, outcome, stranger)))
+    )
     assert len([save for save in b.all(ac.SaveSegment) if save.result is not None]) == 1
 
 
@@ -376,9 +382,9 @@ def test_a_refused_lease_goes_out_again_and_its_worker_lives() -> None:
     b = bench("p0", "gpu0")
     b.submit()
     b.read(0)
-    b.happen(ev.LeaseRefused(worker="gpu0.1", lease=1, cause="out of memory"))
+    b.happen(ev.MessageReceived("gpu0.1", pr.LeaseRefused(lease=1, cause="out of memory")))
     assert b.stored(0).losses == 1
-    assert b.last(ac.SendTranscribe).lease.id == 2
+    assert b.last(ac.SendLease).lease.id == 2
 
 
 def test_a_segment_without_speech_is_skipped() -> None:
@@ -397,12 +403,12 @@ def test_language_vote_outvotes_a_musical_intro() -> None:
     b = bench("p0", "gpu0", batch_size=1)
     b.submit(language="auto")
     b.read(0, 1, 2)
-    b.reply(b.last(ac.SendTranscribe), language="la", probability=0.8)
-    b.reply(b.last(ac.SendTranscribe))
-    b.reply(b.last(ac.SendTranscribe))
+    b.reply(b.last(ac.SendLease), language="la", probability=0.8)
+    b.reply(b.last(ac.SendLease))
+    b.reply(b.last(ac.SendLease))
     assert b.jobs["a"].language == "de"
-    again = b.last(ac.SendTranscribe)
-    assert [(item.key.index, item.language) for item in again.items] == [(0, "de")]
+    again = b.last(ac.SendLease)
+    assert [(item.key.index, item.language) for item in again.message.items] == [(0, "de")]
     assert b.stored(0).cause == "decoded as la, the file is in de"
     assert b.stored(0).losses == 0
     b.reply(again)
@@ -415,9 +421,9 @@ def test_four_answers_settle_the_language_before_the_file_is_read() -> None:
     for index in range(5):
         b.prepared(index)
     for _ in range(4):
-        assert b.last(ac.SendTranscribe).items[0].language is None
-        b.reply(b.last(ac.SendTranscribe))
-    assert b.last(ac.SendTranscribe).items[0].language == "de"
+        assert b.last(ac.SendLease).message.items[0].language is None
+        b.reply(b.last(ac.SendLease))
+    assert b.last(ac.SendLease).message.items[0].language == "de"
     assert b.broker.live_jobs.queued_bytes == 2 * SECOND, "the PCM of the settled segments is dropped"
 
 
@@ -426,11 +432,11 @@ def test_an_answer_in_a_losing_language_after_the_vote_is_decoded_again() -> Non
     b.submit(language="auto")
     for index in range(6):
         b.prepared(index)
-    slow = next(sent for sent in b.all(ac.SendTranscribe) if sent.lease.worker == "gpu1.1")
+    slow = next(sent for sent in b.all(ac.SendLease) if sent.lease.worker == "gpu1.1")
     for _ in range(4):
-        b.reply(next(s for s in reversed(b.all(ac.SendTranscribe)) if s.lease.worker == "gpu0.1"))
+        b.reply(next(s for s in reversed(b.all(ac.SendLease)) if s.lease.worker == "gpu0.1"))
     b.reply(slow, language="la")
-    index = slow.items[0].key.index
+    index = slow.message.items[0].key.index
     assert b.stored(index).language == "la"
     assert b.stored(index).state in {SegmentState.PENDING, SegmentState.LEASED}
 
@@ -439,8 +445,8 @@ def test_in_a_file_of_many_languages_each_segment_keeps_its_own() -> None:
     b = bench("p0", "gpu0", batch_size=1)
     b.submit(language="multi")
     b.read(0, 1)
-    b.reply(b.last(ac.SendTranscribe), language="fr")
-    b.reply(b.last(ac.SendTranscribe), language="de")
+    b.reply(b.last(ac.SendLease), language="fr")
+    b.reply(b.last(ac.SendLease), language="de")
     assert (b.stored(0).language, b.stored(1).language) == ("fr", "de")
     assert b.state("a") is JobState.WRITING
     assert b.jobs["a"].language is None
@@ -465,12 +471,12 @@ def test_prepare_worker_lost_twice_fails_the_job() -> None:
 def test_a_decoder_that_makes_no_progress_is_killed() -> None:
     b = bench("p0", "gpu0", prepare_stall_s=60, silence_s=1000)
     b.submit()
-    feed = b.last(ac.SendPrepare).feed
+    feed = b.last(ac.SendPrepare).message.feed
     b.wait(50)
-    b.happen(ev.Progressed(worker="p0.1", feed=feed, decoded_samples=1, is_waiting=False))
+    b.happen(ev.MessageReceived("p0.1", pr.Heartbeat(feed=feed, decoded_samples=1, is_waiting=False)))
     b.wait(59)
     assert not b.all(ac.Kill)
-    b.happen(ev.Progressed(worker="p0.1", feed=feed, decoded_samples=1, is_waiting=False))
+    b.happen(ev.MessageReceived("p0.1", pr.Heartbeat(feed=feed, decoded_samples=1, is_waiting=False)))
     b.wait(1)
     assert b.last(ac.Kill).cause == "no progress in decoding for 60 s"
 
@@ -478,8 +484,8 @@ def test_a_decoder_that_makes_no_progress_is_killed() -> None:
 def test_a_decoder_that_waits_for_credit_is_not_killed() -> None:
     b = bench("p0", "gpu0", prepare_stall_s=60, silence_s=1000)
     b.submit()
-    feed = b.last(ac.SendPrepare).feed
-    b.happen(ev.Progressed(worker="p0.1", feed=feed, decoded_samples=1, is_waiting=True))
+    feed = b.last(ac.SendPrepare).message.feed
+    b.happen(ev.MessageReceived("p0.1", pr.Heartbeat(feed=feed, decoded_samples=1, is_waiting=True)))
     b.wait(500)
     assert not b.all(ac.Kill)
 
@@ -493,8 +499,8 @@ def test_what_was_read_before_the_decoder_died_is_not_sent_again() -> None:
     b.prepared(2)
     b.die(b.last(ac.SendPrepare).worker)
     order = b.last(ac.SendPrepare)
-    assert order.plans is None
-    assert order.done == {0, 1, 2}
+    assert order.message.plans is None
+    assert order.message.done == {0, 1, 2}
     b.read(3)
     b.reply_to_all()
     assert b.state("a") is JobState.WRITING
@@ -517,7 +523,7 @@ def test_file_that_needs_no_subtitles_is_written_nothing_for() -> None:
     b.needless("it has subtitles already: talk.srt")
     job = b.last(ac.WriteOutputs).job
     assert (job.state, job.is_needless) == (JobState.WRITING, True)
-    assert not b.all(ac.SendTranscribe)
+    assert not b.all(ac.SendLease)
     b.happen(ev.Written("a", b"done/a"))
     assert (b.state("a"), b.jobs["a"].cause) == (JobState.DONE, "it has subtitles already: talk.srt")
     b.submit("b")
@@ -571,12 +577,12 @@ def test_credit_never_exceeds_the_memory_for_it() -> None:
     b = bench("p0", "gpu0", queue_bytes=16 * 2**20)
     b.die("gpu0.1", is_fatal=True)
     b.submit()
-    credit = b.last(ac.SendPrepare).credit_bytes
+    credit = b.last(ac.SendPrepare).message.credit_bytes
     index = 0
     while credit > 0:
         b.prepared(index, samples=WINDOW)
         index += 1
-        credit = GRANT_BYTES * (1 + len(b.all(ac.SendCredit))) - index * WINDOW * 2
+        credit = GRANT_BYTES * (1 + len(b.sent(pr.FeedCredit))) - index * WINDOW * 2
     most = b.policy.queue_bytes + b.policy.feed_floor_bytes + WINDOW * 2
     assert b.policy.queue_bytes - GRANT_BYTES < b.broker.live_jobs.queued_bytes <= most
 
@@ -593,7 +599,7 @@ def test_many_short_files_do_not_fill_the_memory_either() -> None:
         read += 1
     assert b.broker.live_jobs.queued_bytes <= b.policy.queue_bytes + b.policy.feed_floor_bytes
     b.worker("gpu1")
-    b.reply(b.last(ac.SendTranscribe))
+    b.reply(b.last(ac.SendLease))
     b.reply_to_all()
     while len(b.all(ac.SendPrepare)) > read:
         b.read(0, 1, 2, 3, job=b.all(ac.SendPrepare)[read].job.id, samples=WINDOW)
@@ -611,8 +617,8 @@ def test_a_short_file_is_not_shut_out_by_a_long_one_that_fills_the_queue() -> No
         index += 1
     b.submit("short")
     b.read(0, job="short")
-    b.reply(b.last(ac.SendTranscribe))
-    assert b.last(ac.SendTranscribe).items[0].key.job == "short"
+    b.reply(b.last(ac.SendLease))
+    assert b.last(ac.SendLease).message.items[0].key.job == "short"
 
 
 def test_an_open_vote_cannot_hold_all_the_memory_and_wait_for_credit() -> None:
@@ -628,7 +634,7 @@ def test_an_open_vote_cannot_hold_all_the_memory_and_wait_for_credit() -> None:
             b.prepared(index, job=slot, samples=WINDOW)
         b.reply_to_all()
     assert b.broker.live_jobs.queued_bytes == 8 * 3 * WINDOW * 2
-    granted = {credit.worker for credit in b.all(ac.SendCredit)}
+    granted = {credit.worker for credit in b.sent(pr.FeedCredit)}
     assert granted == {f"{slot}.1" for slot in slots}
 
 
@@ -646,8 +652,10 @@ def held_up(*sizes: int, **options: Any) -> Bench:
             b.prepared(index, job=feed.job, samples=WINDOW)
         index += 1
     for slot in slots:
-        number = b._order(f"long{slot}").feed
-        b.happen(ev.Progressed(worker=f"{slot}.1", feed=number, decoded_samples=1, is_waiting=True))
+        number = b._order(f"long{slot}").message.feed
+        b.happen(
+            ev.MessageReceived(f"{slot}.1", pr.Heartbeat(feed=number, decoded_samples=1, is_waiting=True))
+        )
     return b
 
 
@@ -656,25 +664,25 @@ def test_a_clip_is_read_in_the_place_of_a_long_file_that_cannot_be_read_on() -> 
     b = held_up(1000, 900)
     before = b.broker.live_jobs.queued_bytes
     b.submit("clip", size=10)
-    assert b.last(ac.SendAbandon).worker == "p0.1", "the larger one gives way"
+    assert b.sent(pr.Abandon)[-1].worker == "p0.1", "the larger one gives way"
     assert b.last(ac.SendPrepare).job.id == "clip"
     assert (b.state("longp0"), b.jobs["longp0"].losses) == (JobState.QUEUED, 0)
     assert b.broker.live_jobs.queued_bytes == before
     b.read(0, job="clip")
     order = b.last(ac.SendPrepare)
-    assert (order.job.id, order.plans) == ("longp0", None)
-    assert len(order.done) >= 4, "what was read is not sent again"
-    leases = len(b.all(ac.SendTranscribe))
+    assert (order.job.id, order.message.plans) == ("longp0", None)
+    assert len(order.message.done) >= 4, "what was read is not sent again"
+    leases = len(b.all(ac.SendLease))
     while b.segments[SegmentKey("clip", 0)].state is not SegmentState.DONE:
-        b.reply(b.last(ac.SendTranscribe))
-    assert len(b.all(ac.SendTranscribe)) - leases <= 3
+        b.reply(b.last(ac.SendLease))
+    assert len(b.all(ac.SendLease)) - leases <= 3
 
 
 def test_a_file_that_is_no_smaller_waits_its_turn() -> None:
     """Or a thousand long files would all be begun, and none finished."""
     b = held_up(1000, 1000)
     b.submit("another", size=501)
-    assert not b.all(ac.SendAbandon)
+    assert not b.sent(pr.Abandon)
     assert b.state("another") is JobState.QUEUED
 
 
@@ -682,7 +690,7 @@ def test_a_file_that_is_being_read_is_not_put_away() -> None:
     b = bench("p0", "gpu0")
     b.submit("long", size=1000)
     b.submit("clip", size=1)
-    assert not b.all(ac.SendAbandon)
+    assert not b.sent(pr.Abandon)
 
 
 def test_a_more_urgent_file_of_any_size_displaces_one_that_cannot_be_read_on() -> None:
@@ -694,7 +702,7 @@ def test_a_more_urgent_file_of_any_size_displaces_one_that_cannot_be_read_on() -
 def test_a_small_file_does_not_displace_one_that_is_more_urgent() -> None:
     b = held_up(1000, 1000, priority=5)
     b.submit("clip", size=1)
-    assert not b.all(ac.SendAbandon)
+    assert not b.sent(pr.Abandon)
 
 
 def test_a_file_that_was_put_away_displaces_no_other() -> None:
@@ -704,7 +712,7 @@ def test_a_file_that_was_put_away_displaces_no_other() -> None:
     assert b.state("longp0") is JobState.QUEUED
     b.submit("clip2", size=10)
     assert b.state("longp1") is JobState.QUEUED
-    assert len(b.all(ac.SendAbandon)) == 2
+    assert len(b.sent(pr.Abandon)) == 2
     assert len(b.all(ac.SendPrepare)) == 4
 
 
@@ -717,7 +725,7 @@ def test_a_clip_that_comes_during_a_long_job_is_done_within_three_leases() -> No
         b.prepared(index, job="long", samples=WINDOW)
     for _ in range(5):
         b.reply(b.lease(min(b.broker.lease_dispatch.leases)))
-    sent = len(b.all(ac.SendTranscribe))
+    sent = len(b.all(ac.SendLease))
     b.submit("clip")
     b.read(0, job="clip", samples=10 * SECOND)
     answered = 0
@@ -725,7 +733,7 @@ def test_a_clip_that_comes_during_a_long_job_is_done_within_three_leases() -> No
         b.reply(b.lease(min(b.broker.lease_dispatch.leases)))
         answered += 1
     assert answered <= 3
-    assert len(b.all(ac.SendTranscribe)) - sent <= 3
+    assert len(b.all(ac.SendLease)) - sent <= 3
 
 
 def test_files_that_lost_their_decoder_cannot_hold_the_memory_that_a_decoder_needs() -> None:
@@ -764,10 +772,10 @@ def test_cancel_while_it_is_read() -> None:
     b.prepared(1)
     order = b.last(ac.SendPrepare)
     b.happen(ev.CancelRequested("a"))
-    assert b.last(ac.SendAbandon) == ac.SendAbandon(worker="p0.1", feed=order.feed)
+    assert b.sent(pr.Abandon)[-1] == ac.Send("p0.1", pr.Abandon(feed=order.message.feed))
     assert {b.stored(0).state, b.stored(1).state} == {SegmentState.DROPPED}
     assert b.broker.live_jobs.queued_bytes == 0
-    b.happen(ev.Prepared(worker="p0.1", feed=order.feed, plan=plan(2), pcm_bytes=32_000))
+    b.happen(ev.MessageReceived("p0.1", pr.Prepared(feed=order.message.feed, plan=plan(2))))
     assert SegmentKey("a", 2) not in b.segments
 
 
@@ -777,12 +785,12 @@ def test_cancel_while_it_is_transcribed() -> None:
     b.read(0)
     b.happen(ev.CancelRequested("a"))
     assert b.stored(0).state is SegmentState.DROPPED
-    b.reply(b.last(ac.SendTranscribe))
+    b.reply(b.last(ac.SendLease))
     assert b.stored(0).state is SegmentState.DROPPED
     assert b.slot("gpu0").state is WorkerState.IDLE
     b.submit("b")
     b.read(0, job="b")
-    assert b.last(ac.SendTranscribe).items[0].key.job == "b"
+    assert b.last(ac.SendLease).message.items[0].key.job == "b"
 
 
 @pytest.mark.parametrize("is_failed", [False, True])
@@ -802,17 +810,17 @@ def test_retry_decodes_only_what_is_missing() -> None:
     b = bench("p0", "gpu0", attempts=1, batch_size=1)
     b.submit()
     b.read(0, 1, 2)
-    b.reply(b.last(ac.SendTranscribe))
-    b.happen(ev.LeaseRefused(worker="gpu0.1", lease=2, cause="out of memory"))
-    b.reply(b.last(ac.SendTranscribe))
+    b.reply(b.last(ac.SendLease))
+    b.happen(ev.MessageReceived("gpu0.1", pr.LeaseRefused(lease=2, cause="out of memory")))
+    b.reply(b.last(ac.SendLease))
     b.happen(ev.Closed("a", b"failed/a"))
-    leases = len(b.all(ac.SendTranscribe))
+    leases = len(b.all(ac.SendLease))
     b.happen(ev.RetryRequested(b.jobs["a"], b.rows("a")))
     order = b.last(ac.SendPrepare)
-    assert order.plans == (plan(1),)
+    assert order.message.plans == (plan(1),)
     b.read(1)
     b.reply_to_all()
-    assert [indices(sent) for sent in b.all(ac.SendTranscribe)[leases:]] == [[1]]
+    assert [indices(sent) for sent in b.all(ac.SendLease)[leases:]] == [[1]]
     assert b.state("a") is JobState.WRITING
     assert (b.stored(1).losses, b.jobs["a"].cause, b.jobs["a"].is_closed) == (0, "", False)
 
@@ -862,15 +870,18 @@ def test_restore_while_it_is_read() -> None:
     b.submit()
     b.prepared(0)
     b.prepared(1)
-    b.reply(b.last(ac.SendTranscribe))
+    b.reply(b.last(ac.SendLease))
     b.restart()
     assert b.state("a") is JobState.QUEUED
     assert [b.stored(index).state for index in (0, 1)] == [SegmentState.DONE, SegmentState.PENDING]
     b.worker("gpu0")
     b.worker("p0")
     order = b.last(ac.SendPrepare)
-    assert order.plans is None
-    assert (order.done, order.job.recipe) == (frozenset({0}), b"recipe")
+    assert order.message.plans is None
+    assert (order.message.done, order.job.plan_settings) == (
+        frozenset({0}),
+        replace(PLAN_SETTINGS, window_samples=WINDOW),
+    )
     b.read(1, 2)
     b.reply_to_all()
     assert b.state("a") is JobState.WRITING
@@ -880,15 +891,15 @@ def test_restore_while_it_is_transcribed() -> None:
     b = bench("p0", "gpu0", batch_size=1)
     b.submit()
     b.read(0, 1, 2)
-    b.reply(b.last(ac.SendTranscribe))
+    b.reply(b.last(ac.SendLease))
     b.restart()
     b.worker("gpu0")
     b.worker("p0")
-    assert b.last(ac.SendPrepare).plans == (plan(1), plan(2))
+    assert b.last(ac.SendPrepare).message.plans == (plan(1), plan(2))
     assert b.stored(1).losses == 0, "the daemon's end is not the segment's fault"
     b.read(1, 2)
     b.reply_to_all()
-    assert sorted(key.index for sent in b.all(ac.SendTranscribe) for key in sent.lease.keys) == [1, 2]
+    assert sorted(key.index for sent in b.all(ac.SendLease) for key in sent.lease.keys) == [1, 2]
     assert b.state("a") is JobState.WRITING
 
 
@@ -897,9 +908,9 @@ def test_restore_when_the_last_result_was_saved_and_no_more() -> None:
     b = bench("p0", "gpu0", batch_size=1)
     b.submit(language="auto")
     b.read(0, 1)
-    b.reply(b.last(ac.SendTranscribe), language="la", probability=0.3)
-    last = b.last(ac.SendTranscribe)
-    key = last.items[0].key
+    b.reply(b.last(ac.SendLease), language="la", probability=0.3)
+    last = b.last(ac.SendLease)
+    key = last.message.items[0].key
     b.segments[key] = replace(
         b.segments[key], state=SegmentState.DONE, language="de", language_probability=0.9
     )
@@ -908,7 +919,7 @@ def test_restore_when_the_last_result_was_saved_and_no_more() -> None:
     assert b.stored(0).state is SegmentState.PENDING
     b.worker("gpu0")
     b.worker("p0")
-    assert b.last(ac.SendPrepare).plans == (plan(0),)
+    assert b.last(ac.SendPrepare).message.plans == (plan(0),)
 
 
 def test_restore_while_it_is_written() -> None:
@@ -939,9 +950,9 @@ def test_a_file_read_again_for_its_pcm_is_let_go_when_nothing_of_it_is_wanted() 
     b.prepared(0)
     b.reply_to_all()
     assert b.state("a") is JobState.WRITING
-    assert b.last(ac.SendAbandon).feed == order.feed
+    assert b.sent(pr.Abandon)[-1].message == pr.Abandon(feed=order.message.feed)
     b.happen(ev.Written("a", b"done/a"))
-    b.happen(ev.PlanComplete(worker="p0.1", feed=order.feed, media=b""))
+    b.happen(ev.MessageReceived("p0.1", pr.PlanComplete(feed=order.message.feed, media=b"")))
     b.die("p0.1")
     assert b.state("a") is JobState.DONE
 
@@ -953,13 +964,13 @@ def test_drain_finishes_what_runs_and_starts_nothing() -> None:
     b.prepared(0)
     b.prepared(1)
     b.happen(ev.DrainRequested())
-    assert {drain.worker for drain in b.all(ac.SendDrain)} == {"p0.1", "gpu0.1"}
+    assert {drain.worker for drain in b.sent(pr.Drain)} == {"p0.1", "gpu0.1"}
     assert b.state("a") is JobState.QUEUED
     assert b.jobs["a"].losses == 0
-    leases = len(b.all(ac.SendTranscribe))
-    b.reply(b.last(ac.SendTranscribe))
+    leases = len(b.all(ac.SendLease))
+    b.reply(b.last(ac.SendLease))
     assert b.stored(0).state is SegmentState.DONE
-    assert len(b.all(ac.SendTranscribe)) == leases
+    assert len(b.all(ac.SendLease)) == leases
     b.die("p0.1", cause="exited")
     assert not b.is_at_rest()
     b.die("gpu0.1", cause="exited")
@@ -999,8 +1010,8 @@ def test_a_drained_worker_that_does_not_go_is_killed() -> None:
     b.happen(ev.SlotRemoved("p0"))
     for _ in range(3):
         b.wait(10)
-        b.happen(ev.WorkerHeard("p0.1"))
-        b.happen(ev.WorkerHeard("gpu0.1"))
+        b.happen(ev.MessageReceived("p0.1", pr.Heartbeat()))
+        b.happen(ev.MessageReceived("gpu0.1", pr.Heartbeat()))
     assert [(kill.worker, kill.cause) for kill in b.all(ac.Kill)] == [("p0.1", "not gone when it should be")]
     b.die("p0.1")
     assert b.slot("p0").state is WorkerState.STOPPED
@@ -1013,10 +1024,10 @@ def test_a_drained_worker_has_its_time_to_run() -> None:
     b.happen(ev.SlotRemoved("gpu0"))
     for _ in range(9):
         b.wait(10)
-        b.happen(ev.WorkerHeard("gpu0.1"))
-        b.happen(ev.WorkerHeard("p0.1"))
+        b.happen(ev.MessageReceived("gpu0.1", pr.Heartbeat()))
+        b.happen(ev.MessageReceived("p0.1", pr.Heartbeat()))
     assert not b.all(ac.Kill)
-    b.reply(b.last(ac.SendTranscribe))
+    b.reply(b.last(ac.SendLease))
     assert b.state("a") is JobState.WRITING
 
 

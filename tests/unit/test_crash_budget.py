@@ -6,6 +6,7 @@ import pytest
 
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
+from subtitled.core import protocol as pr
 from subtitled.core.states import JobState, SegmentState, WorkerState
 from unit.broker_bench import Bench, bench
 
@@ -79,7 +80,7 @@ def test_a_finished_lease_ends_a_row_of_crashes() -> None:
     b.die("gpu0.1")
     b.wait(1)
     b.ready("gpu0.2")
-    b.reply(b.last(ac.SendTranscribe))
+    b.reply(b.last(ac.SendLease))
     b.die("gpu0.2")
     assert b.slot("gpu0").state is WorkerState.BACKOFF
 
@@ -105,8 +106,8 @@ def test_a_worker_that_refuses_every_lease_is_put_aside_too() -> None:
     b.submit()
     b.read(0, 1)
     for _ in range(2):
-        lease = b.last(ac.SendTranscribe).lease
-        b.happen(ev.LeaseRefused(worker=lease.worker, lease=lease.id, cause="out of memory"))
+        lease = b.last(ac.SendLease).lease
+        b.happen(ev.MessageReceived(lease.worker, pr.LeaseRefused(lease=lease.id, cause="out of memory")))
     assert b.last(ac.Kill) == ac.Kill(worker="gpu0.1", cause="refused a lease: out of memory")
     b.die("gpu0.1", cause="killed by SIGKILL")
     assert b.slot("gpu0").state is WorkerState.BROKEN
@@ -119,7 +120,7 @@ def test_a_drained_worker_that_refuses_its_lease_may_go_by_itself() -> None:
     b.submit()
     b.read(0)
     b.happen(ev.DrainRequested())
-    b.happen(ev.LeaseRefused(worker="gpu0.1", lease=1, cause="out of memory"))
+    b.happen(ev.MessageReceived("gpu0.1", pr.LeaseRefused(lease=1, cause="out of memory")))
     assert not b.all(ac.Kill)
 
 
@@ -133,7 +134,7 @@ def test_a_bad_device_buries_nothing_that_a_healthy_one_can_decode(attempts: int
             sent = b.lease(lease)
             if sent.lease.worker.startswith("gpu0"):
                 crash_often(b, "gpu0", 1)
-                b.happen(ev.WorkerHeard("gpu1.1"))
+                b.happen(ev.MessageReceived("gpu1.1", pr.Heartbeat()))
                 b.wait(20)
                 if b.slot("gpu0").state is WorkerState.STARTING:
                     b.ready(b.slot("gpu0").identity)
@@ -148,10 +149,10 @@ def test_a_lost_segment_goes_to_the_only_worker_though_that_has_crashed() -> Non
     b.submit()
     b.read(0)
     b.die("gpu1.1")
-    b.die(b.last(ac.SendTranscribe).lease.worker)
+    b.die(b.last(ac.SendLease).lease.worker)
     b.wait(1)
     b.ready("gpu1.2")
-    assert b.last(ac.SendTranscribe).lease.worker == "gpu1.2"
+    assert b.last(ac.SendLease).lease.worker == "gpu1.2"
 
 
 def test_a_worker_that_crashed_once_shares_in_what_was_lost() -> None:
@@ -162,7 +163,7 @@ def test_a_worker_that_crashed_once_shares_in_what_was_lost() -> None:
     b.die("gpu0.1")
     b.wait(1)
     b.ready("gpu0.2")
-    assert b.last(ac.SendTranscribe).lease.worker == "gpu0.2"
+    assert b.last(ac.SendLease).lease.worker == "gpu0.2"
 
 
 def test_a_worker_that_crashed_begins_with_a_single_segment() -> None:
@@ -172,6 +173,6 @@ def test_a_worker_that_crashed_begins_with_a_single_segment() -> None:
     b.read(0, 1, 2)
     b.wait(1)
     b.ready("gpu0.2", credit=2)
-    assert len(b.all(ac.SendTranscribe)) == 1
+    assert len(b.all(ac.SendLease)) == 1
     b.reply_to_all()
-    assert [len(sent.items) for sent in b.all(ac.SendTranscribe)] == [1, 2]
+    assert [len(sent.message.items) for sent in b.all(ac.SendLease)] == [1, 2]

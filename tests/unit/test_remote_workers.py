@@ -6,6 +6,7 @@ import pytest
 
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
+from subtitled.core import protocol as pr
 from subtitled.core.states import SegmentState, WorkerState
 from unit.broker_bench import Bench, bench
 
@@ -17,7 +18,7 @@ def test_a_worker_that_joins_is_given_work_and_no_process_is_started() -> None:
     b.submit()
     assert b.join("far/cuda0") == "far/cuda0.1"
     b.read(0)
-    assert b.last(ac.SendTranscribe).lease.worker == "far/cuda0.1"
+    assert b.last(ac.SendLease).lease.worker == "far/cuda0.1"
     b.reply_to_all()
     assert b.stored(0).state is SegmentState.DONE
     assert {spawn.slot for spawn in b.all(ac.Spawn)} == {"p0"}
@@ -37,7 +38,7 @@ def test_a_worker_that_falls_silent_gives_its_leases_back_and_is_not_started_aga
     b.submit()
     b.read(0)
     b.wait(29)
-    b.happen(ev.WorkerHeard("p0.1"))
+    b.happen(ev.MessageReceived("p0.1", pr.Heartbeat()))
     b.wait(1)
     assert b.last(ac.Kill) == ac.Kill(worker="far/cuda0.1", cause="not heard for 30 s")
     b.die("far/cuda0.1", cause="told that it is not known")
@@ -52,10 +53,10 @@ def test_a_late_result_of_an_earlier_session_is_stale() -> None:
     b.join("far/cuda0")
     b.submit()
     b.read(0)
-    late = b.last(ac.SendTranscribe)
+    late = b.last(ac.SendLease)
     assert b.join("far/cuda0") == "far/cuda0.2"
     assert b.reply(late) == [ac.ResultStale(worker="far/cuda0.1", lease=late.lease.id)]
-    assert b.last(ac.SendTranscribe).lease.worker == "far/cuda0.2"
+    assert b.last(ac.SendLease).lease.worker == "far/cuda0.2"
     assert b.stored(0).state is SegmentState.LEASED
 
 
@@ -69,7 +70,7 @@ def test_a_worker_that_joins_takes_the_place_of_its_last_session(state: str) -> 
         b.submit()
         b.read(0)
     if state == "draining":
-        b.happen(ev.WorkerLeaving(worker="far/cuda0.1", cause="SIGTERM"))
+        b.happen(ev.MessageReceived("far/cuda0.1", pr.WorkerLeaving(cause="SIGTERM")))
     if state == "lost":
         b.wait(30)
     if state == "stopped":
@@ -107,17 +108,17 @@ def test_a_worker_that_leaves_finishes_what_it_holds_and_then_is_told_to_go() ->
     b.join("far/cuda0", credit=2)
     b.submit()
     b.read(0, 1, 2, 3)
-    b.receive(b.last(ac.SendTranscribe))
+    b.receive(b.last(ac.SendLease))
     b.wait(1)
-    b.reply(b.last(ac.SendTranscribe))
-    b.happen(ev.WorkerLeaving(worker="far/cuda0.1", cause="SIGTERM"))
-    b.happen(ev.WorkerLeaving(worker="far/cuda0.1", cause="SIGTERM"))
+    b.reply(b.last(ac.SendLease))
+    b.happen(ev.MessageReceived("far/cuda0.1", pr.WorkerLeaving(cause="SIGTERM")))
+    b.happen(ev.MessageReceived("far/cuda0.1", pr.WorkerLeaving(cause="SIGTERM")))
     assert b.slot("far/cuda0").cause == "SIGTERM"
-    _, first, second = b.all(ac.SendTranscribe)
+    _, first, second = b.all(ac.SendLease)
     b.reply(first)
-    assert not b.all(ac.SendDrain)
+    assert not b.sent(pr.Drain)
     b.reply(second)
-    assert b.all(ac.SendDrain) == [ac.SendDrain("far/cuda0.1")]
+    assert b.sent(pr.Drain) == [ac.Send("far/cuda0.1", pr.Drain())]
     b.die("far/cuda0.1", cause="left")
     assert b.slot("far/cuda0").state is WorkerState.STOPPED
     assert b.slot("far/cuda0").failures == 0
@@ -130,9 +131,9 @@ def test_a_worker_without_work_leaves_at_once(is_ready: bool) -> None:
     b.happen(ev.WorkerJoined(slot="far/cuda0"))
     if is_ready:
         b.ready("far/cuda0.1")
-    b.happen(ev.WorkerLeaving(worker="far/cuda0.1", cause="SIGTERM"))
+    b.happen(ev.MessageReceived("far/cuda0.1", pr.WorkerLeaving(cause="SIGTERM")))
     if is_ready:
-        assert b.last(ac.SendDrain) == ac.SendDrain("far/cuda0.1")
+        assert b.sent(pr.Drain)[-1] == ac.Send("far/cuda0.1", pr.Drain())
     else:
         assert b.last(ac.Kill) == ac.Kill(worker="far/cuda0.1", cause="SIGTERM")
     b.die("far/cuda0.1")
@@ -146,10 +147,10 @@ def test_a_lease_has_its_time_to_arrive_and_then_its_time_to_run() -> None:
     b.submit()
     b.read(0, 1, 2, samples=480_000)
     b.wait(1)
-    b.receive(b.last(ac.SendTranscribe))
+    b.receive(b.last(ac.SendLease))
     b.wait(1)
-    b.reply(b.last(ac.SendTranscribe))
-    _, first, second = b.all(ac.SendTranscribe)
+    b.reply(b.last(ac.SendLease))
+    _, first, second = b.all(ac.SendLease)
     assert b.slot("far/cuda0").due_at == 2 + WINDOW_BYTES / 16_000
     b.wait(59)
     b.receive(first)
@@ -171,7 +172,7 @@ def test_the_arrival_of_a_lease_that_came_back_is_no_news() -> None:
     b.join("far/cuda0")
     b.submit()
     b.read(0)
-    sent = b.last(ac.SendTranscribe)
+    sent = b.last(ac.SendLease)
     b.reply(sent)
     assert b.receive(sent) == []
     b.join("far/cuda0")
@@ -181,8 +182,8 @@ def test_the_arrival_of_a_lease_that_came_back_is_no_news() -> None:
 def test_what_was_measured_is_kept() -> None:
     b = bench("gpu0")
     b.join("far/cuda0")
-    b.happen(ev.Measured(worker="far/cuda0.1", round_trip_s=0.02, bytes_per_s=1e6))
-    b.happen(ev.Measured(worker="far/cuda0.7", round_trip_s=7, bytes_per_s=7))
+    b.happen(ev.LinkMeasured(worker="far/cuda0.1", round_trip_s=0.02, bytes_per_s=1e6))
+    b.happen(ev.LinkMeasured(worker="far/cuda0.7", round_trip_s=7, bytes_per_s=7))
     assert (b.slot("far/cuda0").round_trip_s, b.slot("far/cuda0").bytes_per_s) == (0.02, 1e6)
 
 
@@ -247,7 +248,7 @@ def silenced(b: Bench) -> None:
     b.join("far/cuda0")
     b.submit()
     b.read(0)
-    b.receive(b.last(ac.SendTranscribe))
+    b.receive(b.last(ac.SendLease))
     b.wait(30)
     assert b.stored(0).losses == 1
 
@@ -270,7 +271,7 @@ def test_a_lost_connection_is_not_blamed_on_what_was_being_done() -> None:
     b.join("far/cuda0")
     b.submit()
     b.read(0)
-    b.receive(b.last(ac.SendTranscribe))
+    b.receive(b.last(ac.SendLease))
     b.die("far/cuda0.1", cause="its connection was lost")
     assert (b.stored(0).losses, b.slot("far/cuda0").failures) == (1, 1)
     b.join("far/cuda0", previous="far/cuda0.1")
@@ -295,7 +296,7 @@ def test_the_death_of_a_process_on_another_host_is_blamed_on_what_it_was_doing()
     b.join("far/cuda0")
     assert b.stored(0).losses == 1
     assert b.slot("far/cuda0").failures == 1
-    b.receive(b.last(ac.SendTranscribe))
+    b.receive(b.last(ac.SendLease))
     b.join("far/cuda0")
     assert b.stored(0).state is SegmentState.BURIED
 
@@ -305,10 +306,10 @@ def test_a_session_that_begins_anew_in_the_same_process_blames_nothing() -> None
     b.join("far/cuda0")
     b.submit()
     b.read(0)
-    b.receive(b.last(ac.SendTranscribe))
+    b.receive(b.last(ac.SendLease))
     b.join("far/cuda0", previous="far/cuda0.1")
     assert b.stored(0).losses == 0
-    assert b.last(ac.SendTranscribe).lease.worker == "far/cuda0.2"
+    assert b.last(ac.SendLease).lease.worker == "far/cuda0.2"
 
 
 def test_a_lease_that_never_arrived_is_not_to_blame() -> None:
@@ -325,10 +326,10 @@ def test_a_worker_whose_answer_was_lost_does_not_keep_its_lease_by_unloading_its
     b.join("far/cuda0")
     b.submit()
     b.read(0)
-    b.receive(b.last(ac.SendTranscribe))
+    b.receive(b.last(ac.SendLease))
     for _ in range(9):
         b.wait(10)
-        b.happen(ev.ModelUnloaded("far/cuda0.1"))
+        b.happen(ev.MessageReceived("far/cuda0.1", pr.ModelUnloaded()))
     assert b.last(ac.Kill).worker == "far/cuda0.1"
 
 
@@ -337,7 +338,7 @@ def test_a_hang_is_not_forgiven() -> None:
     b.join("far/cuda0")
     b.submit()
     b.read(0)
-    b.receive(b.last(ac.SendTranscribe))
+    b.receive(b.last(ac.SendLease))
     b.wait(30)
     b.join("far/cuda0", previous="far/cuda0.1")
     assert b.stored(0).losses == 1

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
+from subtitled.core import protocol as pr
 from subtitled.core.lease_sizing import WINDOW_BYTES, weigh
 from unit.broker_bench import WINDOW, bench
 from unit.timed_pool import Kind, TimedPool
@@ -53,7 +54,7 @@ def test_a_slow_worker_gets_nothing_that_the_others_have_done_sooner() -> None:
     b.submit()
     b.prepared(0, samples=WINDOW)
     b.prepared(1, samples=WINDOW)
-    first, second = b.all(ac.SendTranscribe)
+    first, second = b.all(ac.SendLease)
     b.wait(1)
     b.reply(second)
     b.wait(9)
@@ -61,11 +62,11 @@ def test_a_slow_worker_gets_nothing_that_the_others_have_done_sooner() -> None:
     assert [first.lease.worker, second.lease.worker] == ["cpu0.1", "gpu0.1"]
     b.prepared(2, samples=WINDOW)
     b.prepared(3, samples=WINDOW)
-    assert b.last(ac.SendTranscribe).lease.worker == "gpu0.1", "3 waits, and gpu0 will have it within 2 s"
+    assert b.last(ac.SendLease).lease.worker == "gpu0.1", "3 waits, and gpu0 will have it within 2 s"
     assert [lease.worker for lease in b.broker.lease_dispatch.leases.values()] == ["gpu0.1"]
     for index in range(4, 30):
         b.prepared(index, samples=WINDOW)
-    assert b.last(ac.SendTranscribe).lease.worker == "cpu0.1", "now there is enough for both"
+    assert b.last(ac.SendLease).lease.worker == "cpu0.1", "now there is enough for both"
 
 
 def test_what_waits_for_a_faster_worker_goes_to_another_when_that_hangs_or_dies() -> None:
@@ -81,7 +82,7 @@ def test_a_slow_worker_that_seems_to_hang_is_given_nothing_more(waited_s: float,
     b.submit()
     b.prepared(0, samples=WINDOW)
     b.prepared(1, samples=WINDOW)
-    first, second = b.all(ac.SendTranscribe)
+    first, second = b.all(ac.SendLease)
     b.wait(1)
     b.reply(second)
     b.wait(2)
@@ -145,25 +146,25 @@ def test_the_first_lease_to_another_host_is_of_one_segment() -> None:
     b.join("far/cuda0", credit=2)
     b.submit()
     b.read(*range(40), samples=WINDOW)
-    [first] = b.all(ac.SendTranscribe)
-    assert len(first.items) == 1
+    [first] = b.all(ac.SendLease)
+    assert len(first.message.items) == 1
     b.receive(first)
     b.wait(1)
     b.reply(first)
-    assert [len(sent.items) for sent in b.all(ac.SendTranscribe)] == [1, 16, 16]
+    assert [len(sent.message.items) for sent in b.all(ac.SendLease)] == [1, 16, 16]
 
 
 def test_the_time_that_a_model_takes_to_load_is_not_the_workers_pace() -> None:
     b = bench("p0", "gpu0", silence_s=1000, prepare_stall_s=1000, lease_min_s=1000)
     b.submit()
-    b.happen(ev.ModelUnloaded("gpu0.1"))
+    b.happen(ev.MessageReceived("gpu0.1", pr.ModelUnloaded()))
     b.prepared(0, samples=WINDOW)
     b.wait(100)
-    b.reply(b.last(ac.SendTranscribe))
+    b.reply(b.last(ac.SendLease))
     assert not b.slot("gpu0").pace.leases
     b.prepared(1, samples=WINDOW)
     b.wait(1)
-    b.reply(b.last(ac.SendTranscribe))
+    b.reply(b.last(ac.SendLease))
     assert b.slot("gpu0").pace.mean_s == 1
 
 
@@ -172,7 +173,7 @@ def test_a_refused_lease_says_nothing_about_speed() -> None:
     b.submit()
     b.prepared(0)
     b.wait(1)
-    b.happen(ev.LeaseRefused(worker="gpu0.1", lease=1, cause="out of memory"))
+    b.happen(ev.MessageReceived("gpu0.1", pr.LeaseRefused(lease=1, cause="out of memory")))
     assert not b.slot("gpu0").pace.leases
 
 

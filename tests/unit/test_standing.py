@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from subtitled.core import events as ev
+from subtitled.core import protocol as pr
 from subtitled.core.broker import Broker
 from subtitled.core.policy import Policy
 from subtitled.core.records import Job, Options, Role
 from subtitled.core.states import JobState
 from subtitled.observability.systemd_status import EVERY_S, SystemdStatus
 from subtitled.systemd.notify import SystemdNotifier
+from subtitled.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,7 +111,14 @@ def test_what_holds_up_new_files_is_told(told: Told) -> None:
 def test_a_host_that_has_gone_is_not_waited_for(told: Told) -> None:
     for slot in ("far/cuda0", "other/cuda0"):
         told.broker.handle([ev.WorkerJoined(slot=slot)], 0.0)
-        told.broker.handle([ev.WorkerReady(worker=f"{slot}.1", credit=1, window_samples=480_000)], 0.0)
+        told.broker.handle(
+            [
+                ev.MessageReceived(
+                    f"{slot}.1", pr.WorkerReady(version=VERSION, credit=1, window_samples=480_000)
+                )
+            ],
+            0.0,
+        )
     assert told.at(0) == "0 jobs"
     told.broker.handle([ev.WorkerExited(worker="far/cuda0.1", is_fatal=False, cause="left")], 1.0)
     assert told.at(2 * EVERY_S) is None

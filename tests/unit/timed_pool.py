@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
+from subtitled.core import protocol as pr
 from unit.broker_bench import WINDOW, Bench
 
 BEAT_S = 5.0
@@ -72,7 +73,7 @@ class TimedPool:
             call()
             self.bench.wait(0)
             for action in self.bench.actions[seen:]:
-                if isinstance(action, ac.SendTranscribe):
+                if isinstance(action, ac.SendLease):
                     self._send(action)
             seen = len(self.bench.actions)
         assert sum(done.windows for done in self.done) == windows
@@ -94,15 +95,17 @@ class TimedPool:
     def _beat(self) -> list[ac.Action]:
         self._at(self.bench.now + BEAT_S, self._beat)
         for worker in self.bench.broker.worker_table.workers.values():
-            self.bench.happen(ev.WorkerHeard(worker.identity))
+            self.bench.happen(ev.MessageReceived(worker.identity, pr.Heartbeat()))
         return []
 
     def _measure(self, slot: str, kind: Kind) -> None:
         worker = self.bench.slot(slot).identity
-        measured = ev.Measured(worker=worker, round_trip_s=kind.round_trip_s, bytes_per_s=kind.bytes_per_s)
+        measured = ev.LinkMeasured(
+            worker=worker, round_trip_s=kind.round_trip_s, bytes_per_s=kind.bytes_per_s
+        )
         self.bench.happen(measured)
 
-    def _send(self, sent: ac.SendTranscribe) -> None:
+    def _send(self, sent: ac.SendLease) -> None:
         slot = sent.lease.worker.rpartition(".")[0]
         kind = self._kinds[slot]
         leases = self.bench.broker.lease_dispatch.leases
@@ -119,11 +122,12 @@ class TimedPool:
         start = max(arrived, self._free.get(slot, 0.0))
         if start >= kind.hangs_at:
             return
-        end = self._free[slot] = start + kind.takes_s(len(sent.items))
+        end = self._free[slot] = start + kind.takes_s(len(sent.message.items))
         self._at(
-            end + kind.round_trip_s / 2, lambda: self._answer(Done(slot, len(sent.items), start, end), sent)
+            end + kind.round_trip_s / 2,
+            lambda: self._answer(Done(slot, len(sent.message.items), start, end), sent),
         )
 
-    def _answer(self, done: Done, sent: ac.SendTranscribe) -> list[ac.Action]:
+    def _answer(self, done: Done, sent: ac.SendLease) -> list[ac.Action]:
         self.done.append(done)
         return self.bench.reply(sent)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from subtitled.core.plan import Plan
-from subtitled.core.records import Job, Lease, Options, Segment, SegmentKey
+from subtitled.core.protocol import Abandon, Drain, FeedCredit, Prepare, Transcribe
+from subtitled.core.records import Job, Lease, Segment, SegmentKey
 from subtitled.core.states import JobEvent, JobState, SegmentEvent, SegmentState, WorkerEvent, WorkerState
 
 
@@ -68,55 +68,25 @@ class Kill(Struct, frozen=True, kw_only=True):
 
 
 class SendPrepare(Struct, frozen=True, kw_only=True):
-    """Have a prepare worker read a file."""
+    """Send a file to a prepare worker; whoever sends it adds the message's `skip_rule`."""
 
     worker: str
-    feed: int
     job: Job
-    plans: tuple[Plan, ...] | None
-    """Stored segments whose PCM is wanted again; None to plan the file."""
-    done: frozenset[int]
-    """Indices whose PCM is not wanted."""
-    window_samples: int
-    credit_bytes: int
+    message: Prepare
 
 
-class SendCredit(Struct, frozen=True, kw_only=True):
-    """Let a prepare worker send more PCM."""
-
-    worker: str
-    feed: int
-    bytes: int
-
-
-class SendAbandon(Struct, frozen=True, kw_only=True):
-    """Have a prepare worker stop reading a file that nobody wants any more."""
-
-    worker: str
-    feed: int
-
-
-class LeaseItem(Struct, frozen=True, kw_only=True):
-    """One segment of a lease as the worker needs it."""
-
-    key: SegmentKey
-    samples: int
-    language: str | None
-    """None: the worker detects it."""
-    options: Options
-
-
-class SendTranscribe(Struct, frozen=True, kw_only=True):
-    """Give a lease to a transcribe worker."""
+class SendLease(Struct, frozen=True, kw_only=True):
+    """Send a lease to a transcribe worker, with the PCM of its segments."""
 
     lease: Lease
-    items: tuple[LeaseItem, ...]
+    message: Transcribe
 
 
-class SendDrain(Struct, frozen=True):
-    """Have a worker finish what it holds and exit."""
+class Send(Struct, frozen=True):
+    """Send a message to a worker."""
 
     worker: str
+    message: FeedCredit | Abandon | Drain
 
 
 class DropPcm(Struct, frozen=True):
@@ -156,10 +126,8 @@ Do = (
     Spawn
     | Kill
     | SendPrepare
-    | SendCredit
-    | SendAbandon
-    | SendTranscribe
-    | SendDrain
+    | SendLease
+    | Send
     | DropPcm
     | WriteOutputs
     | WriteFailure

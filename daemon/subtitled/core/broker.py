@@ -20,14 +20,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import assert_never
 
+from msgspec.structs import replace
+
 from subtitled.core import events as ev
+from subtitled.core import protocol as pr
 from subtitled.core.actions import Action, WriteFailure, WriteOutputs
 from subtitled.core.job_lifecycle import JobLifecycle
 from subtitled.core.lease_dispatch import LeaseDispatch
-from subtitled.core.live_jobs import LiveJobs
+from subtitled.core.live_jobs import BYTES_PER_SAMPLE, LiveJobs
+from subtitled.core.plan import Plan, PlanSettings
 from subtitled.core.policy import Policy
 from subtitled.core.prepare_dispatch import PrepareDispatch
-from subtitled.core.records import Job, SegmentKey
+from subtitled.core.records import Feed, Job, SegmentKey, Worker
 from subtitled.core.states import JobEvent, JobState, SegmentEvent, SegmentState, WorkerEvent, WorkerState
 from subtitled.core.worker_loss import WorkerLoss
 from subtitled.core.worker_table import NEVER, WorkerTable
@@ -39,9 +43,9 @@ CHANGED = "the file changed while it was being processed; drop it again"
 class Broker:
     """Jobs, segments, workers and leases, and what is to be done about them."""
 
-    def __init__(self, policy: Policy, *, recipe: bytes = b"") -> None:
-        self.recipe = recipe
-        """The present settings for planning, opaque; a job keeps those of its first plan."""
+    def __init__(self, policy: Policy, *, plan_settings: PlanSettings | None = None) -> None:
+        self.plan_settings = plan_settings or PlanSettings()
+        """The present settings for planning; a job keeps those of its first plan."""
         self.is_draining = False
         self.is_paused = False
         """No further file is started: there is no space for its results."""
@@ -116,16 +120,10 @@ class Broker:
         """Give work to whoever may have it, and hand over the actions."""
         if not self.is_draining:
             if self.window_samples is not None and not self.is_paused:
-                complete = self.prepare_dispatch.assign(
-                    window_samples=self.window_samples, recipe=self.recipe, now=now
-                )
-                for job in complete:
+                settings = replace(self.plan_settings, window_samples=self.window_samples)
+                for job in self.prepare_dispatch.assign(settings, now):
                     self.lifecycle.advance(job)
-                while (
-                    displaced := self.prepare_dispatch.swap(
-                        window_samples=self.window_samples, recipe=self.recipe, now=now
-                    )
-                ) is not None:
+                while (displaced := self.prepare_dispatch.swap(settings, now)) is not None:
                     self.worker_loss.lose_feed(displaced, "", is_blamed=False)
             self.lease_dispatch.assign(now)
             self.prepare_dispatch.grant_credit()
@@ -164,47 +162,13 @@ class Broker:
                 self.worker_table.reset(self.worker_table.workers[slot], now)
             case ev.WorkerJoined():
                 self._on_joined(event, now)
-            case ev.WorkerLeaving(worker=identity, cause=cause):
-                if worker := self.worker_table.current(identity):
-                    self.worker_loss.drain(worker, now, cause)
-            case ev.Measured(worker=identity, round_trip_s=round_trip_s, bytes_per_s=bytes_per_s):
+            case ev.LinkMeasured(worker=identity, round_trip_s=round_trip_s, bytes_per_s=bytes_per_s):
                 if worker := self.worker_table.current(identity):
                     self.worker_table.measured(worker, round_trip_s=round_trip_s, bytes_per_s=bytes_per_s)
-            case ev.LeaseReceived(worker=identity, lease=lease):
-                self.lease_dispatch.received(identity, lease, now)
-            case ev.WorkerReady():
-                self._on_ready(event, now)
-            case ev.ModelUnloaded(worker=identity):
-                self.lease_dispatch.unloaded(identity)
-            case ev.WorkerHeard(worker=identity):
-                if worker := self.worker_table.current(identity):
-                    self.worker_table.hear(worker, now)
+            case ev.MessageReceived(worker=identity, message=message):
+                self._on_message(identity, message, now)
             case ev.WorkerExited():
                 self._on_exited(event, now)
-            case ev.Progressed():
-                if (found := self.prepare_dispatch.feeder(event.worker, event.feed)) is not None:
-                    self.prepare_dispatch.progressed(
-                        found[0],
-                        decoded_samples=event.decoded_samples,
-                        is_waiting=event.is_waiting,
-                        now=now,
-                    )
-            case ev.Prepared():
-                self._on_prepared(event, now)
-            case ev.PlanComplete():
-                self._on_plan_complete(event)
-            case ev.PrepareRefused():
-                if (found := self.prepare_dispatch.feeder(event.worker, event.feed)) is not None:
-                    worker, feed = found
-                    self.prepare_dispatch.finish(worker)
-                    self.worker_table.succeeded(event.worker)
-                    self.lifecycle.fail(self.live_jobs.jobs[feed.job], JobEvent.REJECTED, event.cause)
-            case ev.FileAlreadySubtitled():
-                self._on_needless(event)
-            case ev.Transcribed():
-                self._on_transcribed(event, now)
-            case ev.LeaseRefused():
-                self._on_lease_refused(event, now)
             case ev.Written(job=name, location=location):
                 job = self.live_jobs.jobs[name]
                 self.live_jobs.move_job(job, JobEvent.WRITTEN, location=location, is_closed=True)
@@ -227,6 +191,36 @@ class Broker:
             case _:
                 assert_never(event)
 
+    def _on_message(self, identity: str, message: pr.FromWorker, now: float) -> None:
+        worker = self.worker_table.current(identity)
+        if worker is not None:
+            worker = self.worker_table.seen(worker, now)
+        match message:
+            case pr.WorkerReady():
+                if worker is not None and worker.state is WorkerState.STARTING:
+                    self._on_ready(worker, message)
+            case pr.WorkerLeaving(cause=cause):
+                if worker is not None:
+                    self.worker_loss.drain(worker, now, cause)
+            case pr.LeaseReceived(lease=lease):
+                self.lease_dispatch.received(identity, lease, now)
+            case pr.ModelUnloaded():
+                self.lease_dispatch.unloaded(identity, now)
+            case pr.Transcribed():
+                self._on_transcribed(identity, message, now)
+            case pr.LeaseRefused():
+                self._on_lease_refused(identity, message, now)
+            case pr.Heartbeat(feed=feed) | pr.Prepared(feed=feed) | pr.PlanComplete(feed=feed):
+                if (found := self.prepare_dispatch.feeder(identity, feed)) is not None:
+                    self._on_read(*found, message, now)
+            case pr.PrepareRefused(feed=feed) | pr.AlreadySubtitled(feed=feed):
+                if (found := self.prepare_dispatch.feeder(identity, feed)) is not None:
+                    self._on_not_read(*found, message)
+            case pr.JoinSession() | pr.Echo() | pr.ExitReason():
+                pass  # the listener handles them; here they are signs of life
+            case _:
+                assert_never(message)
+
     def _on_joined(self, event: ev.WorkerJoined, now: float) -> None:
         known = self.worker_table.workers.get(event.slot)
         if self.is_draining:
@@ -236,21 +230,17 @@ class Broker:
         if known is None or known.state is not WorkerState.BROKEN:
             self.worker_table.join(event.slot, now)
 
-    def _on_ready(self, event: ev.WorkerReady, now: float) -> None:
-        worker = self.worker_table.current(event.worker)
-        if worker is None or worker.state is not WorkerState.STARTING:
-            return
-        if event.window_samples is not None:
-            self.window_samples = min(self.window_samples or event.window_samples, event.window_samples)
+    def _on_ready(self, worker: Worker, ready: pr.WorkerReady) -> None:
+        if ready.window_samples is not None:
+            self.window_samples = min(self.window_samples or ready.window_samples, ready.window_samples)
         self.worker_table.move(
             worker,
             WorkerEvent.READY,
-            credit=event.credit,
-            streams=event.streams,
-            batch_size=event.batch_size,
+            credit=ready.credit,
+            streams=ready.streams,
+            batch_size=ready.batch_size,
             is_loaded=True,
-            device=event.device,
-            heard_at=now,
+            device=ready.device,
             due_at=NEVER,
         )
 
@@ -264,34 +254,42 @@ class Broker:
         if self.is_draining and gone.state is WorkerState.BROKEN:  # it was lost already when the drain began
             self.worker_loss.drain(gone, now, "the daemon stops")
 
-    def _on_prepared(self, event: ev.Prepared, now: float) -> None:
-        found = self.prepare_dispatch.feeder(event.worker, event.feed)
-        if found is None:
-            return
-        worker, feed = found
-        self.prepare_dispatch.received(worker, event.pcm_bytes, now)
-        job = self.live_jobs.jobs[feed.job]
-        segment = self.live_jobs.find(SegmentKey(job.id, event.plan.index))
+    def _on_read(
+        self,
+        worker: Worker,
+        feed: Feed,
+        message: pr.Heartbeat | pr.Prepared | pr.PlanComplete,
+        now: float,
+    ) -> None:
+        match message:
+            case pr.Heartbeat(decoded_samples=samples, is_waiting=is_waiting):
+                self.prepare_dispatch.progressed(
+                    worker, decoded_samples=samples, is_waiting=is_waiting, now=now
+                )
+            case pr.Prepared(plan=plan):
+                self._on_prepared(worker, self.live_jobs.jobs[feed.job], plan, now)
+            case pr.PlanComplete():
+                self._on_plan_complete(worker, feed, message)
+
+    def _on_prepared(self, worker: Worker, job: Job, plan: Plan, now: float) -> None:
+        self.prepare_dispatch.received(worker, plan.samples * BYTES_PER_SAMPLE, now)
+        segment = self.live_jobs.find(SegmentKey(job.id, plan.index))
         if segment is None:
-            self.lease_dispatch.make_ready(self.live_jobs.add_segment(job, event.plan))
-        elif segment.plan != event.plan:
+            self.lease_dispatch.make_ready(self.live_jobs.add_segment(job, plan))
+        elif segment.plan != plan:
             self.prepare_dispatch.abandon(job.id)
             self.lifecycle.fail(job, JobEvent.REJECTED, CHANGED)
         elif segment.state is SegmentState.PENDING and not segment.has_pcm:
             self.lease_dispatch.make_ready(self.live_jobs.give_pcm(segment))
 
-    def _on_plan_complete(self, event: ev.PlanComplete) -> None:
-        found = self.prepare_dispatch.feeder(event.worker, event.feed)
-        if found is None:
-            return
-        worker, feed = found
+    def _on_plan_complete(self, worker: Worker, feed: Feed, message: pr.PlanComplete) -> None:
         self.prepare_dispatch.finish(worker)
-        self.worker_table.succeeded(event.worker)
+        self.worker_table.succeeded(worker.identity)
         job = self.live_jobs.jobs[feed.job]
         if job.state is JobState.PREPARING:
             is_silent = not self.live_jobs.segments[job.id]
-            happened = JobEvent.NO_SPEECH if is_silent else JobEvent.PLANNED
-            job = self.live_jobs.move_job(job, happened, read=event, is_planned=True)
+            event = JobEvent.NO_SPEECH if is_silent else JobEvent.PLANNED
+            job = self.live_jobs.move_job(job, event, read=message, is_planned=True)
             if is_silent:
                 self._out.append(WriteOutputs(job))
         elif feed.wanted is not None and feed.wanted & self.live_jobs.starved[job.id]:
@@ -299,39 +297,41 @@ class Broker:
             return
         self.lifecycle.advance(job.id)
 
-    def _on_needless(self, event: ev.FileAlreadySubtitled) -> None:
-        found = self.prepare_dispatch.feeder(event.worker, event.feed)
-        if found is None:
-            return
-        worker, feed = found
+    def _on_not_read(
+        self, worker: Worker, feed: Feed, message: pr.PrepareRefused | pr.AlreadySubtitled
+    ) -> None:
         self.prepare_dispatch.finish(worker)
-        self.worker_table.succeeded(event.worker)
-        self.lease_dispatch.withdraw(feed.job)
-        self.live_jobs.give_up(feed.job)  # segments of a reading before a restart
-        job = self.live_jobs.move_job(self.live_jobs.jobs[feed.job], JobEvent.NEEDLESS, cause=event.cause)
+        self.worker_table.succeeded(worker.identity)
+        job = self.live_jobs.jobs[feed.job]
+        if isinstance(message, pr.PrepareRefused):
+            self.lifecycle.fail(job, JobEvent.REJECTED, message.cause)
+            return
+        self.lease_dispatch.withdraw(job.id)
+        self.live_jobs.give_up(job.id)  # segments of a reading before a restart
+        job = self.live_jobs.move_job(self.live_jobs.jobs[job.id], JobEvent.NEEDLESS, cause=message.cause)
         self._out.append(WriteOutputs(job))
 
-    def _on_transcribed(self, event: ev.Transcribed, now: float) -> None:
-        lease = self.lease_dispatch.settle(event.worker, event.lease, now, is_done=True)
+    def _on_transcribed(self, identity: str, message: pr.Transcribed, now: float) -> None:
+        lease = self.lease_dispatch.settle(identity, message.lease, now, is_done=True)
         if lease is None:
             return
-        self.worker_table.succeeded(event.worker)
+        self.worker_table.succeeded(identity)
         answered = set()
-        for outcome in event.outcomes:
-            segment = self.lease_dispatch.claim(lease, outcome.key)
+        for item in message.items:
+            segment = self.lease_dispatch.claim(lease, item.key)
             if segment is not None:
-                answered.add(outcome.key.job)
-                self.lifecycle.election.count(segment, outcome, event.worker)
+                answered.add(item.key.job)
+                self.lifecycle.election.count(segment, item, identity)
         left_out = self.lease_dispatch.give_back(lease, "the worker's reply left it out", is_blamed=True)
         self.lifecycle.advance_all(answered | left_out)
 
-    def _on_lease_refused(self, event: ev.LeaseRefused, now: float) -> None:
-        lease = self.lease_dispatch.settle(event.worker, event.lease, now, is_done=False)
+    def _on_lease_refused(self, identity: str, message: pr.LeaseRefused, now: float) -> None:
+        lease = self.lease_dispatch.settle(identity, message.lease, now, is_done=False)
         if lease is None:
             return
-        self.lifecycle.advance_all(self.lease_dispatch.give_back(lease, event.cause, is_blamed=True))
-        if (worker := self.worker_table.refused(event.worker)) is not None:
-            self.worker_loss.give_up(worker, f"refused a lease: {event.cause}", now)
+        self.lifecycle.advance_all(self.lease_dispatch.give_back(lease, message.cause, is_blamed=True))
+        if (worker := self.worker_table.refused(identity)) is not None:
+            self.worker_loss.give_up(worker, f"refused a lease: {message.cause}", now)
 
     def _on_cancel(self, name: str) -> None:
         job = self.live_jobs.jobs[name]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import msgspec
 from msgspec import structs
 
 from subtitled.config.schema import BESIDE, Config
+from subtitled.core.plan import PlanSettings
 from subtitled.core.policy import Policy
-from subtitled.core.protocol import EngineSettings, PlanSettings
+from subtitled.core.protocol import EngineSettings
 
 FIXED_SECTIONS = ("model", "decoding", "listen")
 """Sections that workers and sockets were made with; a change needs a restart, as one of remote.listen or state.dir does."""
@@ -88,14 +88,12 @@ def engine_of(config: Config, *, is_gpu: bool) -> EngineSettings:
     )
 
 
-def recipe_of(config: Config, window_samples: int | None) -> bytes:
-    """Return the settings that decide a plan, encoded as the broker and the store keep them."""
-    recipe = PlanSettings(
+def plan_settings_of(config: Config) -> PlanSettings:
+    """Return the settings that decide a plan; the broker adds the model's window."""
+    return PlanSettings(
         threshold=config.vad.threshold,
         min_silence_ms=config.vad.min_silence_ms,
         pad_ms=config.vad.pad_ms,
         min_speech_ms=config.segments.min_speech_ms,
         max_segment_s=config.segments.max_segment_s,
-        window_samples=window_samples or 0,
     )
-    return msgspec.msgpack.encode(recipe)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from subtitled.core.plan import Plan
+from subtitled.core.protocol import FromWorker
 from subtitled.core.records import Job, Options, Role, SegmentKey
 
 
@@ -64,14 +65,7 @@ class WorkerJoined(Struct, frozen=True, kw_only=True):
     """Identity of its last session, if its process is the same: what that held was not its death."""
 
 
-class WorkerLeaving(Struct, frozen=True, kw_only=True):
-    """A worker is about to go: it finishes what it holds, and wants nothing new."""
-
-    worker: str
-    cause: str
-
-
-class Measured(Struct, frozen=True, kw_only=True):
+class LinkMeasured(Struct, frozen=True, kw_only=True):
     """How far away a worker is."""
 
     worker: str
@@ -80,37 +74,12 @@ class Measured(Struct, frozen=True, kw_only=True):
     """PCM that reaches it in a second, counted before any packing; None: not known yet."""
 
 
-class LeaseReceived(Struct, frozen=True, kw_only=True):
-    """A lease has reached a worker on another host whole."""
+class MessageReceived(Struct, frozen=True):
+    """A worker has sent a message; each one is also a sign of life."""
 
     worker: str
-    lease: int
-
-
-class WorkerReady(Struct, frozen=True, kw_only=True):
-    """A worker has loaded what it needs and wants work."""
-
-    worker: str
-    credit: int
-    device: str = ""
-    window_samples: int | None = None
-    """Samples that the model sees at once; None from a prepare worker."""
-    streams: int = 1
-    """Leases that it decodes at once."""
-    batch_size: int | None = None
-    """Segments that it decodes at once; None: as many as the policy says."""
-
-
-class ModelUnloaded(Struct, frozen=True):
-    """A transcribe worker had nothing to do for long, and freed its model's memory."""
-
-    worker: str
-
-
-class WorkerHeard(Struct, frozen=True):
-    """Any sign of life of a worker."""
-
-    worker: str
+    """Identity of the sender."""
+    message: FromWorker
 
 
 class WorkerExited(Struct, frozen=True, kw_only=True):
@@ -119,79 +88,6 @@ class WorkerExited(Struct, frozen=True, kw_only=True):
     worker: str
     is_fatal: bool
     """Starting it again cannot help."""
-    cause: str
-
-
-class Progressed(Struct, frozen=True, kw_only=True):
-    """A prepare worker tells how far it is."""
-
-    worker: str
-    feed: int
-    decoded_samples: int
-    is_waiting: bool
-
-
-class Prepared(Struct, frozen=True, kw_only=True):
-    """A segment was planned and its PCM is in the daemon's memory."""
-
-    worker: str
-    feed: int
-    plan: Plan
-    pcm_bytes: int
-
-
-class PlanComplete(Struct, frozen=True, kw_only=True):
-    """A prepare worker has read its file to the end."""
-
-    worker: str
-    feed: int
-    media: bytes
-    """What is known about the media, opaque here, stored with the job."""
-    waveform: bytes | None = None
-    """How loud its audio is, opaque here, stored beside the job."""
-
-
-class PrepareRefused(Struct, frozen=True, kw_only=True):
-    """A prepare worker cannot read its file; the file is at fault."""
-
-    worker: str
-    feed: int
-    cause: str
-
-
-class FileAlreadySubtitled(Struct, frozen=True, kw_only=True):
-    """A prepare worker has found that its file needs no subtitles of ours."""
-
-    worker: str
-    feed: int
-    cause: str
-
-
-class Outcome(Struct, frozen=True, kw_only=True):
-    """What became of one segment of a lease."""
-
-    key: SegmentKey
-    is_speech: bool
-    """False: the model heard no speech; the segment is skipped."""
-    language: str
-    language_probability: float
-    result: bytes
-    """The phrases, opaque here, stored with the segment."""
-
-
-class Transcribed(Struct, frozen=True, kw_only=True):
-    """A transcribe worker has answered a lease."""
-
-    worker: str
-    lease: int
-    outcomes: tuple[Outcome, ...]
-
-
-class LeaseRefused(Struct, frozen=True, kw_only=True):
-    """A transcribe worker lives, but could not do this lease."""
-
-    worker: str
-    lease: int
     cause: str
 
 
@@ -261,20 +157,9 @@ Event = (
     | SlotRemoved
     | SlotReset
     | WorkerJoined
-    | WorkerLeaving
-    | Measured
-    | LeaseReceived
-    | WorkerReady
-    | ModelUnloaded
-    | WorkerHeard
+    | LinkMeasured
+    | MessageReceived
     | WorkerExited
-    | Progressed
-    | Prepared
-    | PlanComplete
-    | PrepareRefused
-    | FileAlreadySubtitled
-    | Transcribed
-    | LeaseRefused
     | Written
     | WriteFailed
     | Closed

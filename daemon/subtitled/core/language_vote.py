@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from subtitled.core.events import Outcome
 from subtitled.core.lease_dispatch import LeaseDispatch
 from subtitled.core.live_jobs import LiveJobs
+from subtitled.core.protocol import ItemResult
 from subtitled.core.records import Job, Segment
 from subtitled.core.states import SegmentEvent, SegmentState
 
@@ -16,7 +16,7 @@ class LanguageVote:
         self._live_jobs = live_jobs
         self._lease_dispatch = lease_dispatch
 
-    def count(self, segment: Segment, outcome: Outcome, worker: str) -> None:
+    def count(self, segment: Segment, outcome: ItemResult, worker: str) -> None:
         """Take a segment's result, and its vote while the vote is open."""
         job = self._live_jobs.jobs[segment.key.job]
         is_voter = outcome.is_speech and job.options.language == "auto"

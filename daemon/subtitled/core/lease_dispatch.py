@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from subtitled.core.actions import Action, LeaseItem, LeaseLost, ResultStale, SendDrain, SendTranscribe
+from subtitled.core.actions import Action, LeaseLost, ResultStale, Send, SendLease
 from subtitled.core.fair_queue import ReadyQueue
 from subtitled.core.lease_sizing import LeaseSizing
 from subtitled.core.live_jobs import BYTES_PER_SAMPLE, LiveJobs
 from subtitled.core.policy import Policy, time_to_arrive, time_to_run
+from subtitled.core.protocol import Drain, LeaseItem, Transcribe
 from subtitled.core.records import Lease, Role, Segment, SegmentKey, Worker
 from subtitled.core.states import SegmentEvent, WorkerEvent, WorkerState
 from subtitled.core.worker_table import NEVER, WorkerTable
@@ -88,7 +89,7 @@ class LeaseDispatch:
                 return True
         return False
 
-    def unloaded(self, identity: str) -> None:
+    def unloaded(self, identity: str, now: float) -> None:
         """Note that a worker has freed its model's memory: it has to be loaded before the next answer."""
         worker = self._worker_table.current(identity)
         if worker is None or not worker.is_loaded:
@@ -99,7 +100,7 @@ class LeaseDispatch:
             due_at = lease.due_at + self.policy.start_timeout_s
             self.leases[lease_id] = replace(lease, begun_at=NEVER, due_at=due_at)
         if worker.leases:
-            self._begin(worker, worker.heard_at)
+            self._begin(worker, now)
 
     def _able(self, idle: list[Worker]) -> list[Worker]:
         """Return who of the idle may have the next lease.
@@ -143,7 +144,7 @@ class LeaseDispatch:
         if not left and worker.state is WorkerState.BUSY:
             self._worker_table.move(worker, WorkerEvent.REPLIED)
         elif not left and worker.is_remote:
-            self._out.append(SendDrain(identity))
+            self._out.append(Send(identity, Drain()))
         return lease
 
     def claim(self, lease: Lease, key: SegmentKey) -> Segment | None:
@@ -183,7 +184,7 @@ class LeaseDispatch:
 
     def _lease(self, worker: Worker, size: int, now: float) -> None:
         self._last_id += 1
-        items = []
+        items, samples, pcm_samples, windows = [], 0, 0, 0
         for key in self.ready.take(size):
             segment = self._live_jobs.segments[key.job][key.index]
             job = self._live_jobs.jobs[key.job]
@@ -191,23 +192,34 @@ class LeaseDispatch:
             language = job.language if asked == "auto" else None if asked == "multi" else asked
             self._live_jobs.move_segment(segment, SegmentEvent.LEASED, worker=worker.identity)
             self._lease_of[key] = self._last_id
-            items.append(LeaseItem(key=key, samples=segment.samples, language=language, options=job.options))
-        keys = tuple(item.key for item in items)
-        samples = sum(item.samples * item.options.passes for item in items)
+            items.append(
+                LeaseItem(
+                    key=key,
+                    language=language,
+                    task=job.options.task,
+                    is_translated_too=job.options.is_translated_too,
+                    initial_prompt=job.options.initial_prompt,
+                    hotwords=job.options.hotwords,
+                )
+            )
+            samples += segment.samples * job.options.passes
+            pcm_samples += segment.samples
+            windows += job.options.passes
         lease = Lease(
             id=self._last_id,
             worker=worker.identity,
-            keys=keys,
+            keys=tuple(item.key for item in items),
             samples=samples,
-            windows=sum(item.options.passes for item in items),
-            pcm_bytes=sum(item.samples for item in items) * BYTES_PER_SAMPLE,
+            windows=windows,
+            pcm_bytes=pcm_samples * BYTES_PER_SAMPLE,
             is_received=not worker.is_remote,
         )
         self.leases[lease.id] = lease
         worker = self._begin(replace(worker, leases=(*worker.leases, lease.id)), now)
         if worker.state is WorkerState.IDLE:
             self._worker_table.move(worker, WorkerEvent.ASSIGNED)
-        self._out.append(SendTranscribe(lease=lease, items=tuple(items)))
+        message = Transcribe(lease=lease.id, items=tuple(items), word_timestamps=job.options.word_timestamps)
+        self._out.append(SendLease(lease=lease, message=message))
 
     def _begin(self, worker: Worker, now: float) -> Worker:
         """Store a worker with leases; the time to run of those whose turn has come begins.

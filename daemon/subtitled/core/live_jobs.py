@@ -9,8 +9,9 @@ from msgspec.structs import replace
 
 from subtitled.core.actions import Action, DropPcm, SaveJob, SaveNewJob, SaveNewSegment, SaveSegment
 from subtitled.core.ballot import Ballot
-from subtitled.core.events import PlanComplete, SegmentRow
+from subtitled.core.events import SegmentRow
 from subtitled.core.plan import Plan
+from subtitled.core.protocol import PlanComplete
 from subtitled.core.records import Job, Segment, SegmentKey
 from subtitled.core.states import JOB, SEGMENT, SEGMENT_FINAL, JobEvent, SegmentEvent, SegmentState, step
 

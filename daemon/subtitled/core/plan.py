@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from subtitled.config.schema import SegmentsConfig, VadConfig
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -38,6 +40,18 @@ class Plan(Struct, frozen=True):
     def samples(self) -> int:
         """Length of the segment in samples."""
         return sum(piece.samples for piece in self.pieces)
+
+
+class PlanSettings(Struct, frozen=True, kw_only=True):
+    """The settings that decide a plan; a job is planned again with those of its first plan."""
+
+    threshold: float = VadConfig().threshold
+    min_silence_ms: int = VadConfig().min_silence_ms
+    pad_ms: int = VadConfig().pad_ms
+    min_speech_ms: int = SegmentsConfig().min_speech_ms
+    max_segment_s: int = SegmentsConfig().max_segment_s
+    window_samples: int = 0
+    """What the model saw at once when the file was first planned; 0 while no model is loaded."""
 
 
 class SkippedSpan(Struct, frozen=True):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import heapq
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
-from subtitled.core.actions import Action, SendAbandon, SendCredit, SendPrepare
+from subtitled.core.actions import Action, Send, SendPrepare
 from subtitled.core.live_jobs import LiveJobs
+from subtitled.core.plan import PlanSettings
 from subtitled.core.policy import Policy
+from subtitled.core.protocol import Abandon, FeedCredit, Prepare
 from subtitled.core.records import Feed, Job, Role, Worker
 from subtitled.core.states import JobEvent, JobState, SegmentState, WorkerEvent, WorkerState
 from subtitled.core.worker_table import WorkerTable
@@ -49,7 +51,7 @@ class PrepareDispatch:
             return None
         return worker, worker.feed
 
-    def assign(self, *, window_samples: int, recipe: bytes, now: float) -> list[str]:
+    def assign(self, settings: PlanSettings, now: float) -> list[str]:
         """Give files to idle prepare workers; return the jobs that turned out to need none."""
         complete: list[str] = []
         for worker in self._worker_table.idle(Role.PREPARE):
@@ -57,16 +59,16 @@ class PrepareDispatch:
             while self._unfed and self._is_room(0, self._promised()) and (job := self._next()) is not None:
                 if job.state is JobState.QUEUED:
                     event = JobEvent.RESUME if job.is_planned else JobEvent.LEASED
-                    job = self._live_jobs.move_job(job, event, recipe=job.recipe or recipe)
+                    job = self._live_jobs.move_job(job, event, plan_settings=job.plan_settings or settings)
                 wanted = frozenset(self._live_jobs.starved[job.id]) if job.is_planned else None
                 if job.is_planned and not wanted:
                     complete.append(job.id)
                     continue
-                self._start(worker, job, wanted, window_samples, now)
+                self._start(worker, job, wanted, now)
                 break
         return complete
 
-    def swap(self, *, window_samples: int, recipe: bytes, now: float) -> Job | None:
+    def swap(self, settings: PlanSettings, now: float) -> Job | None:
         """Have a smaller file, or a more urgent one, read in the place of one that only waits for credit.
 
         Returns the job whose file was put away, for the caller to put back in line; None when nothing is to be gained.
@@ -89,8 +91,8 @@ class PrepareDispatch:
         slot = self._slots[other.id]
         heapq.heappop(self._fresh)
         self.abandon(other.id)
-        job = self._live_jobs.move_job(job, JobEvent.LEASED, recipe=job.recipe or recipe)
-        self._start(self._worker_table.workers[slot], job, None, window_samples, now)
+        job = self._live_jobs.move_job(job, JobEvent.LEASED, plan_settings=job.plan_settings or settings)
+        self._start(self._worker_table.workers[slot], job, None, now)
         return other
 
     def progressed(self, worker: Worker, *, decoded_samples: int, is_waiting: bool, now: float) -> None:
@@ -126,7 +128,7 @@ class PrepareDispatch:
         if slot is not None:
             worker = self._worker_table.workers[slot]
             if worker.feed is not None:
-                self._out.append(SendAbandon(worker=worker.identity, feed=worker.feed.id))
+                self._out.append(Send(worker.identity, Abandon(feed=worker.feed.id)))
             self.finish(worker)
 
     def release(self, worker: Worker) -> Feed | None:
@@ -148,7 +150,7 @@ class PrepareDispatch:
                 promised += GRANT_BYTES
                 granted = replace(feed, granted_bytes=feed.granted_bytes + GRANT_BYTES)
                 self._worker_table.put(replace(worker, feed=granted))
-                self._out.append(SendCredit(worker=worker.identity, feed=feed.id, bytes=GRANT_BYTES))
+                self._out.append(Send(worker.identity, FeedCredit(feed=feed.id, bytes=GRANT_BYTES)))
 
     def _is_fresh(self, name: str) -> bool:
         """Say whether a job is in line, and nothing of its file was read yet."""
@@ -198,27 +200,38 @@ class PrepareDispatch:
                 return job
         return None
 
-    def _start(
-        self, worker: Worker, job: Job, wanted: frozenset[int] | None, window_samples: int, now: float
-    ) -> None:
+    def _start(self, worker: Worker, job: Job, wanted: frozenset[int] | None, now: float) -> None:
         segments = self._live_jobs.segments[job.id]
         self._last_id += 1
         feed = Feed(id=self._last_id, job=job.id, wanted=wanted, granted_bytes=GRANT_BYTES, progressed_at=now)
         worker = self._worker_table.put(replace(worker, feed=feed))
         self._worker_table.move(worker, WorkerEvent.ASSIGNED)
         self._slots[job.id] = worker.slot
+        language = job.options.language
         done = (i for i, s in segments.items() if s.has_pcm or s.state is not SegmentState.PENDING)
         self._out.append(
             SendPrepare(
                 worker=worker.identity,
-                feed=feed.id,
                 job=job,
-                plans=None if wanted is None else tuple(segments[index].plan for index in sorted(wanted)),
-                done=frozenset(done),
-                window_samples=window_samples,
-                credit_bytes=GRANT_BYTES,
+                message=Prepare(
+                    feed=feed.id,
+                    path=job.location,
+                    size=job.size,
+                    mtime_ns=job.mtime_ns,
+                    settings=_settings_of(job),
+                    language=None if language in {"auto", "multi"} else language,
+                    plans=None if wanted is None else tuple(segments[index].plan for index in sorted(wanted)),
+                    done=frozenset(done),
+                    credit_bytes=GRANT_BYTES,
+                ),
             )
         )
+
+
+def _settings_of(job: Job) -> PlanSettings:
+    """Return the settings of a job's plan: the daemon's when it was first planned, overridden by the job's own."""
+    own = {key: value for key, value in asdict(job.options.vad).items() if value is not None}
+    return replace(job.plan_settings or PlanSettings(), **own)
 
 
 def _goes_before(job: Job, other: Job) -> bool:

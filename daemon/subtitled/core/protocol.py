@@ -1,53 +1,56 @@
-"""The worker protocol: what daemon and worker processes say to each other.
+"""The worker protocol: the messages between the daemon and its worker processes.
 
-Frames are those of `subtitle.codec`. Both sides come from one release: a worker of another version is refused, at JoinSession if it is
-on another host, else at Ready.
+The broker takes them as they are (`events.MessageReceived`) and sends them as they are (`actions.Send`). Frames are those of
+`subtitle.codec`. Both sides come from one release: a worker of another version is refused, at JoinSession if it is on
+another host, else at WorkerReady.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta, Struct
 
 from subtitle.codec import Codec
 from subtitle.messages import WordTimestamps
 from subtitled.config.schema import DecodingConfig
-from subtitled.core.plan import Plan, Span
+from subtitled.core.plan import Plan, PlanSettings, SkippedSpan
+from subtitled.core.records import SegmentKey
 from subtitled.core.transcription import DecodingDecision, Phrase
 
 
 class _Message(Struct, frozen=True, kw_only=True, tag=True):
-    """A tagged Struct; fields that this version does not know are ignored."""
+    """A tagged Struct; unknown fields are ignored."""
 
 
 PROTOCOL = 1
-"""Of the messages between hosts; another number, another language."""
+"""Version of the messages between hosts."""
 
 ShortText = Annotated[str, Meta(max_length=200)]
-"""Text that a worker on another host says of itself."""
+"""Text from a worker on another host."""
 
 WireCodec = Literal["pcm", "flac"]
-"""What a lease's blobs are: int16 little-endian, 16 kHz mono; or the same as FLAC."""
+"""Encoding of a lease's blobs: int16 little-endian, 16 kHz mono; or the same as FLAC."""
 
 
 class EngineSettings(Struct, frozen=True, kw_only=True):
-    """How a transcribe worker decodes, wherever it runs."""
+    """How a transcribe worker decodes, on any host."""
 
     model: str = ""
     compute_type: str = "auto"
     beam_size: int = 5
     batch_size: int = 16
-    """0: what the device's memory has room for."""
+    """0: as many segments as fit into the device's memory."""
     streams: int = 1
     """Batches decoded at once."""
     idle_unload_s: float = 0.0
-    """Seconds without work after which the model leaves the memory; 0: never."""
+    """Idle seconds after which the model is unloaded; 0: never."""
     decoding: DecodingConfig = DecodingConfig()
 
 
 class WorkerSettings(Struct, frozen=True, kw_only=True):
-    """What a worker process is started with, as JSON on its command line."""
+    """Settings of a worker process: JSON on its command line."""
 
     identity: str
     role: str
@@ -57,9 +60,9 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
     log_level: str
     log_format: str
     device: str = ""
-    """"cpu" or "cuda" (the one GPU that CUDA_VISIBLE_DEVICES lets it see)."""
+    """"cpu" or "cuda" (the one GPU in CUDA_VISIBLE_DEVICES)."""
     wants_digest: bool = False
-    """Ready is to tell the SHA-256 of the weights, which takes a second or a few."""
+    """WorkerReady must have the SHA-256 of the weights; computing it takes a few seconds."""
     cpu_threads: int = 0
     engine: EngineSettings = EngineSettings()
 
@@ -68,45 +71,46 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
 
 
 class JoinSession(_Message, frozen=True, kw_only=True):
-    """A worker on another host begins a session; said again every two seconds until it is answered."""
+    """A worker on another host opens a session; sent every two seconds until it is answered."""
 
     version: ShortText
     protocol: int
     place: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")]
-    """What it is called on its host: "cuda0"."""
+    """Name of the worker on its host, such as "cuda0"."""
     device: ShortText = ""
-    """For people: "CPU", or the GPU's name."""
+    """Display name: "CPU", or the GPU's name."""
     hostname: ShortText = ""
     previous: ShortText = ""
-    """What this process was called in its last session."""
+    """Identity of this process in its last session."""
 
 
-class Ready(_Message, frozen=True, kw_only=True):
+class WorkerReady(_Message, frozen=True, kw_only=True):
     """The worker has loaded what it needs."""
 
     version: ShortText
     credit: Annotated[int, Meta(ge=1, le=64)]
     """Leases (or files) that it takes at once."""
     device: ShortText = ""
-    """For people: "cpu", or the GPU's name."""
+    """Display name: "cpu", or the GPU's name."""
     model: str = ""
     window_samples: Annotated[int, Meta(ge=1)] | None = None
+    """Samples that the model sees at once; None from a prepare worker."""
     languages: Annotated[tuple[ShortText, ...], Meta(max_length=1000)] = ()
     """Languages that the model has tokens for."""
     streams: Annotated[int, Meta(ge=1, le=64)] = 1
     """Leases that it decodes at once."""
     batch_size: Annotated[int, Meta(ge=1, le=256)] | None = None
-    """Segments that it decodes at once."""
+    """Segments that it decodes at once; None: the policy's number."""
     load_s: float = 0.0
-    """Seconds that loading the model took; 0 where it was loaded already, for an earlier session."""
+    """Seconds that loading the model took; 0 if an earlier session loaded it."""
     model_digest: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
-    """SHA-256 of the model's weights, in hex; "" where nobody asks."""
+    """SHA-256 of the model's weights, in hex; "" if `WorkerSettings.wants_digest` is False."""
     compute_type: ShortText = ""
-    """In which they were loaded."""
+    """Compute type of the loaded weights."""
 
 
 class Heartbeat(_Message, frozen=True, kw_only=True):
-    """The worker is alive; a prepare worker also tells how far it is."""
+    """The worker is alive; a prepare worker adds the progress of its file."""
 
     feed: int = 0
     decoded_samples: int = 0
@@ -121,22 +125,15 @@ class Prepared(_Message, frozen=True, kw_only=True):
     plan: Plan
 
 
-class Skip(Struct, frozen=True):
-    """Speech that no segment holds, and why."""
-
-    span: Span
-    cause: str
-
-
 class AlreadySubtitled(_Message, frozen=True, kw_only=True):
-    """The file has subtitles already that make ours needless; nothing was read of it."""
+    """The file already has the subtitles that its SkipRule names; nothing of it was decoded."""
 
     feed: int
     cause: str
 
 
 class Media(Struct, frozen=True, kw_only=True):
-    """What reading a file to its end has shown; stored with the job."""
+    """Facts found by reading a file to its end; stored with the job."""
 
     container: str = ""
     codec: str = ""
@@ -148,12 +145,13 @@ class Media(Struct, frozen=True, kw_only=True):
     speech_samples: int = 0
     bad_packets: int = 0
     drift_ms: int = 0
-    """How far a timestamp was from where its audio came to be; much: a place in the file is found only by reading up to it."""
-    skipped: tuple[Skip, ...] = ()
+    """Largest distance between a timestamp and the position of its audio; if large, a place in the file is found only by
+    reading up to it."""
+    skipped: tuple[SkippedSpan, ...] = ()
 
 
 class Waveform(Struct, frozen=True, kw_only=True):
-    """How loud a file's audio is; stored beside the job, since it is large and seldom asked for."""
+    """Loudness of a file's audio; stored beside the job, since it is large and rarely read."""
 
     interval_ms: int
     peaks: bytes
@@ -164,16 +162,24 @@ class PlanComplete(_Message, frozen=True, kw_only=True):
     """The file has been read to its end."""
 
     feed: int
-    media: Media
-    waveform: Waveform | None = None
-    """None where only stored segments were cut again."""
+    media: bytes
+    """A Media in msgpack, stored as it is."""
+    waveform: bytes | None = None
+    """A Waveform in msgpack, stored as it is; None if only stored segments were read again."""
     decode_s: float = 0.0
     vad_s: float = 0.0
-    """Seconds that decoding it, and finding its speech, took; 0 where only stored segments were cut again."""
+    """Seconds of decoding and of voice detection; 0 if only stored segments were read again."""
+
+
+class PrepareRefused(_Message, frozen=True, kw_only=True):
+    """The file cannot be read; the file is at fault, the worker is not."""
+
+    feed: int
+    cause: str
 
 
 class SegmentResult(Struct, frozen=True, kw_only=True):
-    """What the model made of one segment; stored with the segment."""
+    """The model's result for one segment; stored with the segment."""
 
     phrases: tuple[Phrase, ...]
     language: str
@@ -182,18 +188,41 @@ class SegmentResult(Struct, frozen=True, kw_only=True):
     is_speech: bool = True
     temperature: float = 0.0
     fallbacks: int = 0
-    """Windows of the segment that were decoded again because the result looked wrong."""
+    """Windows that were decoded again because the result looked wrong."""
     decisions: tuple[DecodingDecision, ...] = ()
     translation: tuple[Phrase, ...] | None = None
-    """The same in English, where that was asked for too; None where it is English already, or silence."""
+    """The phrases in English, if that was requested too; None if they are English already, or silence."""
+
+
+class ResultSummary(Struct, frozen=True, kw_only=True):
+    """The fields of a SegmentResult that metrics count; decoding it skips the phrases."""
+
+    is_speech: bool = True
+    language: str = ""
+    decisions: tuple[DecodingDecision, ...] = ()
 
 
 class ItemResult(Struct, frozen=True, kw_only=True):
-    """The answer for one segment of a lease."""
+    """The result for one segment of a lease."""
 
-    job: str
-    index: int
-    result: SegmentResult
+    key: SegmentKey
+    is_speech: bool
+    """False: the model found no speech; the segment is skipped."""
+    language: str
+    language_probability: float
+    result: bytes
+    """The SegmentResult in msgpack, stored as it is; it repeats the three fields above."""
+
+    @staticmethod
+    def of(key: SegmentKey, result: SegmentResult) -> ItemResult:
+        """Return a segment's result in the form that is sent and stored."""
+        return ItemResult(
+            key=key,
+            is_speech=result.is_speech,
+            language=result.language,
+            language_probability=result.language_probability,
+            result=msgspec.msgpack.encode(result),
+        )
 
 
 class Transcribed(_Message, frozen=True, kw_only=True):
@@ -201,79 +230,66 @@ class Transcribed(_Message, frozen=True, kw_only=True):
 
     lease: int
     items: tuple[ItemResult, ...]
-    features_s: float
-    decode_s: float
+    features_s: float = 0.0
+    decode_s: float = 0.0
     load_s: float = 0.0
-    """Seconds that loading the model again took, where it had left the memory."""
+    """Seconds that loading the model again took, after an idle unload."""
 
 
-class Unloaded(_Message, frozen=True, kw_only=True):
-    """There was nothing to do for long: the model has left the memory, and comes back with the next lease."""
+class LeaseRefused(_Message, frozen=True, kw_only=True):
+    """A lease cannot be done; the worker itself still works."""
+
+    lease: int
+    cause: str
+
+
+class ModelUnloaded(_Message, frozen=True, kw_only=True):
+    """The model was unloaded after the idle timeout; the next lease loads it again."""
 
 
 class Echo(_Message, frozen=True, kw_only=True):
-    """The answer to a Probe, at once."""
+    """The immediate answer to a Probe."""
 
     stamp_s: float
     """The Probe's."""
     clock_s: float = 0.0
-    """The time of day at the worker, in seconds since 1970."""
+    """The worker's wall clock, in seconds since 1970."""
 
 
-class Received(_Message, frozen=True, kw_only=True):
-    """A lease has arrived whole; said at once by a worker on another host."""
+class LeaseReceived(_Message, frozen=True, kw_only=True):
+    """A lease has arrived whole; sent at once by a worker on another host."""
 
     lease: int
 
 
-class WorkerLeaves(_Message, frozen=True, kw_only=True):
-    """The worker is asked to go: it finishes what it holds, and wants nothing more."""
+class WorkerLeaving(_Message, frozen=True, kw_only=True):
+    """The worker was told to stop: it finishes its leases and takes no more."""
 
     cause: ShortText
 
 
 class ExitReason(_Message, frozen=True, kw_only=True):
-    """Why the worker is about to exit, or that it goes as it was told, if it is on another host; it says nothing more."""
+    """Why the worker exits; its last message."""
 
-    cause: str
-
-
-class Refused(_Message, frozen=True, kw_only=True):
-    """A file (`feed`) or a lease (`lease`) cannot be done; the worker itself is well."""
-
-    feed: int = 0
-    lease: int = 0
     cause: str
 
 
 # -- daemon → worker ---------------------------------------------------------------------------------------------------
 
 
-class PlanSettings(Struct, frozen=True, kw_only=True):
-    """The settings that decide a plan; a job is planned again with those of its first plan."""
-
-    threshold: float
-    min_silence_ms: int
-    pad_ms: int
-    min_speech_ms: int
-    max_segment_s: int
-    window_samples: int
-    """What the model saw at once when the file was first planned; 0 while no model is loaded."""
-
-
 class SkipRule(Struct, frozen=True, kw_only=True):
     """When a file is not to be read: it has subtitles already, inside or in files beside it."""
 
     rule: str
-    """"any", or "language": those in the language that ours would have."""
+    """"any", or "language": those in the language of this job's subtitles."""
     language: str | None
     """That language; None: the one that the file's audio track names."""
     source: bytes
-    """Path that the file was found at, which names the subtitles that belong to it."""
+    """Path that the file was found at; subtitle files beside it are named after it."""
     folders: tuple[bytes, ...]
-    """Where they are looked for."""
+    """Where subtitle files are searched."""
     ours: tuple[bytes, ...]
-    """Files that were written for this source, which do not count."""
+    """Files that this daemon wrote for the source; they do not count."""
 
 
 class Prepare(_Message, frozen=True, kw_only=True):
@@ -283,34 +299,35 @@ class Prepare(_Message, frozen=True, kw_only=True):
     path: bytes
     size: int
     mtime_ns: int
-    recipe: PlanSettings
+    settings: PlanSettings
     language: str | None
     """Prefer the audio track in this language."""
     plans: tuple[Plan, ...] | None
+    """Stored segments whose PCM is needed again; None to plan the file."""
     done: frozenset[int]
-    """Indices whose PCM is not wanted."""
+    """Indices of segments whose PCM must not be sent."""
     credit_bytes: int
-    unless: SkipRule | None = None
+    skip_rule: SkipRule | None = None
+    """None: read the file in any case."""
 
 
 class FeedCredit(_Message, frozen=True, kw_only=True):
-    """So many more bytes of PCM may be sent for this job."""
+    """Send up to `bytes` more bytes of PCM of this file."""
 
     feed: int
     bytes: int
 
 
 class Abandon(_Message, frozen=True, kw_only=True):
-    """Nobody wants this file any more; stop reading it, without an answer."""
+    """Stop reading this file, without an answer."""
 
     feed: int
 
 
-class Item(Struct, frozen=True, kw_only=True):
-    """One segment of a lease; its sound is the blob at the same place."""
+class LeaseItem(Struct, frozen=True, kw_only=True):
+    """One segment of a lease; its audio is the blob at the same place."""
 
-    job: str
-    index: int
+    key: SegmentKey
     language: str | None
     """None: detect it."""
     task: str
@@ -318,63 +335,64 @@ class Item(Struct, frozen=True, kw_only=True):
     initial_prompt: str = ""
     hotwords: str = ""
     codec: WireCodec = "pcm"
-    """Of its blob."""
+    """Encoding of its blob."""
 
 
 class Transcribe(_Message, frozen=True, kw_only=True):
-    """A lease; one blob of sound for each item."""
+    """A lease; one blob of audio for each item."""
 
     lease: int
-    items: tuple[Item, ...]
+    items: tuple[LeaseItem, ...]
     word_timestamps: WordTimestamps
-    """"auto": the worker decides window by window."""
+    """"auto": the worker decides for each window."""
 
 
 class Drain(_Message, frozen=True, kw_only=True):
-    """Finish what you hold, then exit."""
+    """Finish the current work, then exit."""
 
 
 class SessionAccepted(_Message, frozen=True, kw_only=True):
-    """The worker is taken, under this name; it loads the model, unless it has it, and says Ready."""
+    """The worker has joined under this identity; it loads the model if necessary, and answers WorkerReady."""
 
     identity: str
     heartbeat_s: float
     silence_s: float
-    """Either side takes the other for gone that it has not heard for so long."""
+    """Either side gives up a session that was silent for this time."""
     engine: EngineSettings
 
 
 class SessionRefused(_Message, frozen=True, kw_only=True):
-    """The worker is not wanted."""
+    """The worker may not join."""
 
     cause: str
     is_final: bool
-    """It will not be so either when it comes again as it is."""
+    """Joining again without a change is refused too."""
 
 
 class SessionUnknown(_Message, frozen=True, kw_only=True):
-    """What was said belongs to no session: begin another."""
+    """The message belongs to no session: open a new one."""
 
 
 class Probe(_Message, frozen=True, kw_only=True):
-    """The daemon lives; to be answered with an Echo at once."""
+    """The daemon is alive; answered with an Echo at once."""
 
     stamp_s: float
 
 
 FromWorker = (
     JoinSession
-    | Ready
+    | WorkerReady
     | Heartbeat
     | Prepared
     | PlanComplete
     | AlreadySubtitled
+    | PrepareRefused
     | Transcribed
-    | Unloaded
-    | Refused
+    | LeaseRefused
+    | ModelUnloaded
     | Echo
-    | Received
-    | WorkerLeaves
+    | LeaseReceived
+    | WorkerLeaving
     | ExitReason
 )
 ToWorker = (

@@ -7,7 +7,7 @@ from enum import Enum
 from msgspec import Struct
 
 from subtitle.messages import LayoutOptions, VadOptions, WordTimestamps
-from subtitled.core.plan import Plan
+from subtitled.core.plan import Plan, PlanSettings
 from subtitled.core.states import JobState, SegmentState, WorkerState
 from subtitled.core.throughput import Throughput
 
@@ -80,8 +80,8 @@ class Job(Struct, frozen=True, kw_only=True):
     """Counts up with every job; earlier jobs of one priority are prepared first."""
     losses: int = 0
     """Prepare workers that this file has taken down."""
-    recipe: bytes = b""
-    """The settings that its plan was made with, opaque here: a plan made again must come out the same."""
+    plan_settings: PlanSettings | None = None
+    """The settings of its first plan: a plan made again must be the same. None: not planned yet."""
     is_planned: bool = False
     """The whole plan is stored."""
     language: str | None = None

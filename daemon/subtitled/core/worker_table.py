@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from subtitled.core.actions import Action, Kill, SaveWorker, SendDrain, Spawn
+from subtitled.core.actions import Action, Kill, SaveWorker, Send, Spawn
 from subtitled.core.policy import Policy, backoff, recent
+from subtitled.core.protocol import Drain
 from subtitled.core.records import Role, Worker
 from subtitled.core.states import WORKER, WorkerEvent, WorkerState, step
 
@@ -113,7 +114,7 @@ class WorkerTable:
             )
         return moved
 
-    def hear(self, worker: Worker, now: float) -> Worker:
+    def seen(self, worker: Worker, now: float) -> Worker:
         """Note a sign of life."""
         return self.put(replace(worker, heard_at=now))
 
@@ -187,7 +188,7 @@ class WorkerTable:
         if is_starting:  # it does not listen yet
             self.out.append(Kill(worker=moved.identity, cause=cause))
         elif is_alive and not (worker.is_remote and worker.leases):
-            self.out.append(SendDrain(moved.identity))
+            self.out.append(Send(moved.identity, Drain()))
 
     def leaving_due(self, now: float) -> float:
         """Return when a drained worker with nothing left to do must be gone.

@@ -8,7 +8,7 @@ from platform import python_version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
-from subtitled.core.protocol import SegmentResult
+from subtitled.core.protocol import ResultSummary
 from subtitled.core.transcription import DecisionKind
 from subtitled.observability.gpu import GpuCollector
 from subtitled.version import VERSION
@@ -179,7 +179,7 @@ class Metrics:
         engines = {name.replace("-", "_"): version(name) for name in ("ctranslate2", "faster-whisper")}
         build.info({"version": VERSION, "python": python_version(), **engines})
 
-    def count_results(self, results: Iterable[SegmentResult]) -> None:
+    def count_results(self, results: Iterable[ResultSummary]) -> None:
         """Count the languages of an answered lease, and what was decided about its windows."""
         for result in results:
             if result.is_speech:

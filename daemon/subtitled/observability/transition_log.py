@@ -19,7 +19,7 @@ from subtitled.core.actions import (
     SaveNewJob,
     SaveSegment,
     SaveWorker,
-    SendTranscribe,
+    SendLease,
     Spawn,
 )
 from subtitled.core.states import JobEvent, JobState, SegmentEvent, WorkerState
@@ -95,7 +95,7 @@ class TransitionLog:
                 _log.info(log.WORKER_STARTING, slot=slot, incarnation=incarnation)
             case Kill(worker=worker, cause=cause):
                 _log.warning(log.WORKER_LOST, worker=worker, cause=cause)
-            case SendTranscribe(lease=lease):
+            case SendLease(lease=lease):
                 audio_s = round(lease.samples / SAMPLE_RATE, 2)
                 _log.debug(
                     log.LEASE_SENT,

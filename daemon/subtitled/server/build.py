@@ -16,7 +16,7 @@ from subtitled import log
 from subtitled.api.server import ApiServer
 from subtitled.asr.model import DEMO
 from subtitled.core.broker import Broker
-from subtitled.core.config_mapping import policy_of, recipe_of, space_of
+from subtitled.core.config_mapping import plan_settings_of, policy_of, space_of
 from subtitled.files.filesystem import DiskSpaceMonitor
 from subtitled.hooks.dispatcher import HookDispatcher
 from subtitled.inboxes.arrivals import FoundFile, InboxArrivals
@@ -62,7 +62,7 @@ def build_server(load: Load, environ: Mapping[str, str], supervisor: Supervisor 
     monitor = Monitor(metrics)
     metrics_server = MetricsServer(config.listen.metrics, metrics, monitor.health)
     transition_log = TransitionLog(metrics)
-    broker = Broker(policy_of(config), recipe=recipe_of(config, None))
+    broker = Broker(policy_of(config), plan_settings=plan_settings_of(config))
     notifier = SystemdNotifier(environ)
     mailbox: Mailbox[FoundFile | Callable[[], None]] = Mailbox()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()

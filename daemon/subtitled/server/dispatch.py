@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
-from subtitled.core import protocol as be
 from subtitled.core.broker import Broker
 from subtitled.core.states import SegmentEvent
 from subtitled.observability.transition_log import TransitionLog
@@ -64,16 +63,12 @@ class Dispatcher:
 
     def _perform(self, action: ac.Action) -> None:
         match action:
-            case ac.SendTranscribe():
-                self._workers.send_lease(action)
+            case ac.SendLease(lease=lease, message=message):
+                self._workers.send_lease(lease, message)
             case ac.SendPrepare():
                 self._workers.send_prepare(action)
-            case ac.SendCredit(worker=worker, feed=feed, bytes=count):
-                self._workers.send(worker, be.FeedCredit(feed=feed, bytes=count))
-            case ac.SendAbandon(worker=worker, feed=feed):
-                self._workers.send(worker, be.Abandon(feed=feed))
-            case ac.SendDrain(worker=worker):
-                self._workers.send(worker, be.Drain())
+            case ac.Send(worker=worker, message=message):
+                self._workers.send(worker, message)
             case ac.DropPcm(key=key):
                 self._workers.drop_pcm(key)
             case ac.Spawn(slot=slot, incarnation=incarnation):

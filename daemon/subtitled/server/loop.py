@@ -214,9 +214,6 @@ class Server:
         events, stored = self._workers.receive()
         if not events:
             return
-        for event in events:
-            if isinstance(event, ev.WorkerReady) and event.window_samples:
-                self._reconfiguration.note_window(event.window_samples)
         self._dispatcher.dispatch(*events)
         self._workers.handled(stored)
         if not self._is_ready and has_model(self._broker):

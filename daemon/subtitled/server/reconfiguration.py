@@ -10,7 +10,7 @@ from subtitled.asr.cuda import Device
 from subtitled.config.schema import Config
 from subtitled.core import events as ev
 from subtitled.core.broker import Broker
-from subtitled.core.config_mapping import merge, policy_of, recipe_of, space_of
+from subtitled.core.config_mapping import merge, plan_settings_of, policy_of, space_of
 from subtitled.core.states import WorkerState
 from subtitled.errors import ConfigError
 from subtitled.inboxes.arrivals import InboxArrivals
@@ -73,11 +73,6 @@ class Reconfiguration:
             if slot not in known or known[slot].state is WorkerState.STOPPED:
                 self._dispatcher.dispatch(ev.SlotAdded(slot, role))
 
-    def note_window(self, window_samples: int) -> None:
-        """Plan further files for the smallest window of all models that are loaded."""
-        window = min(self._broker.window_samples or window_samples, window_samples)
-        self._broker.recipe = recipe_of(self.config, window)
-
     def reload(self) -> None:
         """Read the configuration again; an invalid one is rejected as a whole, and the old one stays in force."""
         try:
@@ -89,7 +84,7 @@ class Reconfiguration:
         self.config, self.devices = config, devices
         log.configure(config.log.level, config.log.format, sys.stderr)
         self._broker.set_policy(policy_of(config))
-        self._broker.recipe = recipe_of(config, self._broker.window_samples)
+        self._broker.plan_settings = plan_settings_of(config)
         self._workers.reconfigure(config, devices)
         if self._cluster is not None:
             self._cluster.want(config)

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from subtitled.core.plan import Plan
+from subtitled.core.plan import Plan, PlanSettings
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState, SegmentState
 
@@ -53,6 +53,7 @@ class ResultRow(Struct, frozen=True, kw_only=True):
 
 
 _plan_decoder = msgspec.msgpack.Decoder(Plan)
+_plan_settings_decoder = msgspec.msgpack.Decoder(PlanSettings | None)
 _options_decoder = msgspec.msgpack.Decoder(Options)
 
 
@@ -73,7 +74,7 @@ def new_row(job: Job, now_ms: int) -> tuple[Any, ...]:
         job.mtime_ns,
         msgspec.msgpack.encode(job.options),
         job.losses,
-        job.recipe,
+        msgspec.msgpack.encode(job.plan_settings),
         job.is_planned,
         job.language,
         job.language_probability,
@@ -99,7 +100,7 @@ def job_row(row: tuple[Any, ...]) -> JobRow:
         mtime_ns=row[6],
         options=_options_decoder.decode(row[7]),
         losses=row[8],
-        recipe=row[9],
+        plan_settings=_plan_settings_decoder.decode(row[9]),
         is_planned=bool(row[10]),
         language=row[12],
         language_probability=row[13],

@@ -131,7 +131,7 @@ class Store:
                 job.sha256,
                 msgspec.msgpack.encode(job.options),
                 job.losses,
-                job.recipe,
+                msgspec.msgpack.encode(job.plan_settings),
                 job.is_planned,
                 save.media,
                 job.language,

@@ -19,7 +19,8 @@ from subtitled.core import events as ev
 from subtitled.core import protocol as be
 from subtitled.core.broker import Broker
 from subtitled.core.config_mapping import engine_of
-from subtitled.core.records import Job, Role, SegmentKey
+from subtitled.core.live_jobs import BYTES_PER_SAMPLE
+from subtitled.core.records import Lease, Role, SegmentKey
 from subtitled.media.existing_subtitles import unless_of
 from subtitled.network.auth import Authenticator
 from subtitled.network.sockets import bind_workers
@@ -29,7 +30,6 @@ from subtitled.storage.store import Store
 from subtitled.version import VERSION
 from subtitled.workers.admission import ModelWeightsCheck
 from subtitled.workers.lease_sender import LeaseSender
-from subtitled.workers.message_events import BYTES_PER_SAMPLE, event_of, is_remote
 from subtitled.workers.remote_listener import RemoteListener
 from subtitled.workers.supervisor import Supervisor
 
@@ -141,53 +141,28 @@ class WorkerListener:
                 raise
             # Its process is ending; the pidfd will tell, and what it held goes out again.
 
-    def send_lease(self, action: ac.SendTranscribe) -> None:
+    def send_lease(self, lease: Lease, message: be.Transcribe) -> None:
         """Send a lease with its PCM."""
-        slot = action.lease.worker.rpartition(".")[0]
+        slot = lease.worker.rpartition(".")[0]
         self._metrics.count_lease(
             slot,
-            (item.samples for item in action.items),
-            window_samples=self._broker.window_samples or action.lease.samples,
+            (len(self._pcm[item.key]) // BYTES_PER_SAMPLE for item in message.items),
+            window_samples=self._broker.window_samples or lease.samples,
             batch_size=self._broker.lease_dispatch.batch_size(self._broker.worker_table.workers[slot]),
         )
-        items = tuple(
-            be.Item(
-                job=item.key.job,
-                index=item.key.index,
-                language=item.language,
-                task=item.options.task,
-                is_translated_too=item.options.is_translated_too,
-                initial_prompt=item.options.initial_prompt,
-                hotwords=item.options.hotwords,
-            )
-            for item in action.items
-        )
-        message = be.Transcribe(
-            lease=action.lease.id, items=items, word_timestamps=action.items[0].options.word_timestamps
-        )
-        sounds = [(item.key, self._pcm[item.key]) for item in action.items]
-        if self._shipping is not None and is_remote(action.lease.worker):
-            self._shipping.send(action.lease.worker, message, sounds)
+        sounds = [(item.key, self._pcm[item.key]) for item in message.items]
+        if self._shipping is not None and is_remote(lease.worker):
+            self._shipping.send(lease.worker, message, sounds)
         else:
-            self.send(action.lease.worker, message, [pcm for _, pcm in sounds])
+            self.send(lease.worker, message, [pcm for _, pcm in sounds])
         self._vitals.sent(slot)
 
     def send_prepare(self, action: ac.SendPrepare) -> None:
-        """Send the order to read a file."""
-        job = action.job
-        language = job.options.language
-        message = be.Prepare(
-            feed=action.feed,
-            path=job.location,
-            size=job.size,
-            mtime_ns=job.mtime_ns,
-            recipe=_recipe(job),
-            language=None if language in {"auto", "multi"} else language,
-            plans=action.plans,
-            done=action.done,
-            credit_bytes=action.credit_bytes,
-            unless=None if action.plans is not None else unless_of(job, self._store.outputs_of_source),
-        )
+        """Send the order to read a file, unless it has subtitles already."""
+        message = action.message
+        if message.plans is None:
+            rule = unless_of(action.job, self._store.outputs_of_source)
+            message = msgspec.structs.replace(message, skip_rule=rule)
         self.send(action.worker, message)
 
     def drop_pcm(self, key: SegmentKey) -> None:
@@ -220,12 +195,11 @@ class WorkerListener:
                 )
                 _log.warning(log.WORKER_LOST, worker=worker, cause=f"spoke nonsense: {cause}")
                 continue
-            event = self._event(worker, message)
-            if isinstance(event, ev.Prepared) and (key := self._keep_pcm(event, frames[-1])):
+            if isinstance(message, be.Prepared) and (key := self._keep_pcm(worker, message, frames[-1])):
                 stored.append(key)
-            events += [event, ev.WorkerHeard(worker)]
+            events += self._events(worker, message)
         if self.gate is not None:
-            events += self.gate.receive(self._clock(), self._event)
+            events += self.gate.receive(self._clock(), self._events)
         return events, stored
 
     def kill(self, worker: str, cause: str) -> None:
@@ -272,21 +246,21 @@ class WorkerListener:
             if segment is None or not segment.has_pcm:
                 self._pcm.pop(key, None)
 
-    def _keep_pcm(self, event: ev.Prepared, pcm: zmq.Frame) -> SegmentKey | None:
-        found = self._broker.prepare_dispatch.feeder(event.worker, event.feed)
+    def _keep_pcm(self, worker: str, message: be.Prepared, pcm: zmq.Frame) -> SegmentKey | None:
+        found = self._broker.prepare_dispatch.feeder(worker, message.feed)
         if found is None:
             return None
-        key = SegmentKey(found[1].job, event.plan.index)
+        key = SegmentKey(found[1].job, message.plan.index)
         self._pcm.setdefault(key, pcm)
         return key
 
-    def _event(self, worker: str, message: be.FromWorker) -> ev.Event:
-        if isinstance(message, be.Ready):
+    def _events(self, worker: str, message: be.FromWorker) -> list[ev.Event]:
+        if isinstance(message, be.WorkerReady):
             return self._on_ready(worker, message)
         if isinstance(message, be.ExitReason):
             self._supervisor.note_last_words(worker, message.cause)
         self._account(worker.rpartition(".")[0], worker, message)
-        return event_of(worker, message)
+        return [ev.MessageReceived(worker, message)]
 
     def _account(self, slot: str, worker: str, message: be.FromWorker) -> None:
         """Let metrics and log have what a message says of work done."""
@@ -299,22 +273,22 @@ class WorkerListener:
                     self._metrics.model_loads.labels(slot).inc()
                     _log.info(log.MODEL_LOADED, worker=worker, load_s=round(load_s, 2))
                 self._metrics.lease_seconds.labels(slot).observe(decode_s)
-                self._metrics.count_results(item.result for item in items)
+                self._metrics.count_results(_summary(item) for item in items)
                 self._metrics.stage_seconds.labels("features").observe(message.features_s)
                 self._metrics.stage_seconds.labels("transcribe").observe(decode_s)
                 self._vitals.answered(slot, decode_s)
-            case be.Unloaded():
+            case be.ModelUnloaded():
                 self._metrics.model_unloads.labels(slot).inc()
                 _log.info(log.MODEL_UNLOADED, worker=worker)
             case _:
                 pass
 
-    def _on_ready(self, worker: str, message: be.Ready) -> ev.Event:
+    def _on_ready(self, worker: str, message: be.WorkerReady) -> list[ev.Event]:
         slot = worker.rpartition(".")[0]
         if cause := self._why_refused(worker, message):
             self._supervisor.note_last_words(worker, cause)
             self._supervisor.kill(worker)
-            return ev.WorkerHeard(worker)
+            return []
         device = self._devices.get(slot)
         name = message.device if is_remote(worker) else device.name if device else "CPU"
         if message.window_samples is not None:
@@ -330,16 +304,9 @@ class WorkerListener:
                 load_s=round(message.load_s, 2),
                 digest=message.model_digest[:12],
             )
-        return ev.WorkerReady(
-            worker=worker,
-            credit=message.credit,
-            device=name,
-            window_samples=message.window_samples,
-            streams=message.streams,
-            batch_size=message.batch_size,
-        )
+        return [ev.MessageReceived(worker, msgspec.structs.replace(message, device=name))]
 
-    def _why_refused(self, worker: str, message: be.Ready) -> str:
+    def _why_refused(self, worker: str, message: be.WorkerReady) -> str:
         """Return why a worker of this host is of no use; the gate has looked at the others."""
         if is_remote(worker):
             return ""
@@ -351,11 +318,13 @@ class WorkerListener:
         return cause
 
 
-def _recipe(job: Job) -> be.PlanSettings:
-    """Return the settings of a job's plan: the server's of the time it was first planned, and its own over them."""
-    recipe = msgspec.msgpack.decode(job.recipe, type=be.PlanSettings)
-    own = msgspec.structs.asdict(job.options.vad)
-    return msgspec.structs.replace(recipe, **{key: value for key, value in own.items() if value is not None})
+def is_remote(worker: str) -> bool:
+    """Return whether an identity is that of a worker on another host: HOST/PLACE.N."""
+    return "/" in worker
+
+
+def _summary(item: be.ItemResult) -> be.ResultSummary:
+    return msgspec.msgpack.decode(item.result, type=be.ResultSummary)
 
 
 def _has_its_pcm(message: be.Prepared, blobs: Sequence[Buffer]) -> bool:

@@ -14,7 +14,7 @@ from subtitled.asr.engine import Engine
 from subtitled.asr.idle_unload import IdleUnload
 from subtitled.asr.model import HubUnreachableError, auto_batch_size, locate
 from subtitled.config.model_files import digest_of
-from subtitled.core.protocol import EngineSettings, Ready
+from subtitled.core.protocol import EngineSettings, WorkerReady
 from subtitled.errors import ExitCode, ModelError
 from subtitled.version import VERSION
 
@@ -46,9 +46,9 @@ class LoadedModel(Struct, frozen=True, kw_only=True):
     """SHA-256 of its weights; "" where that was not asked for."""
     load_s: float
 
-    def ready(self, device: str, *, is_loaded_before: bool = False) -> Ready:
+    def ready(self, device: str, *, is_loaded_before: bool = False) -> WorkerReady:
         """Return what the daemon is told; `device` is the device's name for people."""
-        return Ready(
+        return WorkerReady(
             version=VERSION,
             # One more than it decodes, whose features are computed meanwhile.
             credit=self.settings.streams + 1,

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from msgspec.msgpack import encode
+
 from subtitled.config import schema
 from subtitled.core.protocol import (
     Abandon,
@@ -19,12 +21,11 @@ from subtitled.core.protocol import (
     PlanComplete,
     Prepare,
     Prepared,
-    Ready,
-    Refused,
-    Skip,
+    PrepareRefused,
     ToWorker,
     Transcribe,
     Waveform,
+    WorkerReady,
     WorkerSettings,
 )
 from subtitled.errors import ExitCode, MediaError
@@ -127,7 +128,7 @@ class PrepareRole:
             except _NeedlessError as found:
                 self._channel.post(AlreadySubtitled(feed=task.order.feed, cause=str(found)))
             except MediaError as error:
-                self._channel.post(Refused(feed=task.order.feed, cause=str(error)))
+                self._channel.post(PrepareRefused(feed=task.order.feed, cause=str(error)))
             else:
                 self._channel.post(complete)
         self._channel.stop(ExitCode.OK)
@@ -136,24 +137,24 @@ class PrepareRole:
         order = task.order
         path = os.fsdecode(order.path)
         _check_unchanged(order, path)
-        if order.unless is not None and (cause := needless(path, order.unless)):
+        if order.skip_rule is not None and (cause := needless(path, order.skip_rule)):
             raise _NeedlessError(cause)
         if order.plans is not None:
             self._send_all(task, recut(path, order.plans, language=order.language))
             _check_unchanged(order, path)
-            return PlanComplete(feed=order.feed, media=Media())
-        recipe = order.recipe
+            return PlanComplete(feed=order.feed, media=encode(Media()))
+        settings = order.settings
         vad = schema.VadConfig(
-            threshold=recipe.threshold, min_silence_ms=recipe.min_silence_ms, pad_ms=recipe.pad_ms
+            threshold=settings.threshold, min_silence_ms=settings.min_silence_ms, pad_ms=settings.pad_ms
         )
         segments = schema.SegmentsConfig(
-            min_speech_ms=recipe.min_speech_ms, max_segment_s=recipe.max_segment_s
+            min_speech_ms=settings.min_speech_ms, max_segment_s=settings.max_segment_s
         )
         with Ingest(
             path,
             vad=vad,
             segments=segments,
-            window_s=recipe.window_samples / schema.SAMPLE_RATE,
+            window_s=settings.window_samples / schema.SAMPLE_RATE,
             language=order.language,
             on_progress=task.progress,
         ) as ingest:
@@ -170,13 +171,13 @@ class PrepareRole:
                 speech_samples=ingest.speech_samples,
                 bad_packets=ingest.bad_packets,
                 drift_ms=ingest.drift_ms,
-                skipped=tuple(Skip(skipped.span, skipped.cause) for skipped in ingest.skipped),
+                skipped=ingest.skipped,
             )
             interval_ms, peaks = ingest.peaks()
             return PlanComplete(
                 feed=order.feed,
-                media=media,
-                waveform=Waveform(interval_ms=interval_ms, peaks=peaks),
+                media=encode(media),
+                waveform=encode(Waveform(interval_ms=interval_ms, peaks=peaks)),
                 decode_s=ingest.decode_s,
                 vad_s=ingest.vad_s,
             )
@@ -205,5 +206,5 @@ def run(channel: Channel, settings: WorkerSettings) -> ExitCode:
     """Serve until drained."""
     del settings
     work = PrepareRole(channel)
-    channel.post(Ready(version=VERSION, credit=1))
+    channel.post(WorkerReady(version=VERSION, credit=1))
     return channel.serve(work)

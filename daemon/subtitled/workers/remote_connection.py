@@ -130,7 +130,7 @@ class RemoteConnection:
                     self.welcome = self.welcome or message
                     self._due = now
                 case be.Transcribe(lease=lease):
-                    self.send(be.Received(lease=lease))
+                    self.send(be.LeaseReceived(lease=lease))
                 case _:
                     pass
             return message, [memoryview(blob) for blob in blobs]

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import zmq
+from msgspec.structs import replace
 
 from subtitle.codec import MAX_HEADER_BYTES
 from subtitle.errors import ProtocolError
@@ -28,7 +29,7 @@ from subtitled.workers.admission import ModelWeightsCheck, why_not_to_join
 from subtitled.workers.codec_choice import LinkMeter
 from subtitled.workers.remote_keys import RemoteKeys
 from subtitled.workers.remote_session import PreviousSession, RemoteSession, RemoteSessions
-from subtitled.workers.remote_validation import why_implausible
+from subtitled.workers.remote_validation import validated
 
 ZAP_DOMAIN = "subtitled-workers"
 """The sockets whose workers must show a key (ZeroMQ RFC 27)."""
@@ -48,7 +49,7 @@ FRESH_BEATS = 3
 """A worker that was heard within so many heartbeats lives: another one does not take its place."""
 _log = log.get()
 
-EventOf = Callable[[str, be.FromWorker], ev.Event]
+EventsOf = Callable[[str, be.FromWorker], list[ev.Event]]
 
 
 class RemoteListener:
@@ -117,10 +118,10 @@ class RemoteListener:
             return 0.0
         return min((session.probe_at for session in self._in.by_route.values()), default=float("inf")) - now
 
-    def receive(self, now: float, event_of: EventOf) -> list[ev.Event]:
+    def receive(self, now: float, events_of: EventsOf) -> list[ev.Event]:
         """Return what the workers have said, and who has come or gone, as events.
 
-        `event_of` makes one of what a worker says as any other does. Once they are handled, `welcome` is to be called.
+        `events_of` makes one of what a worker says as any other does. Once they are handled, `welcome` is to be called.
         """
         events, self._ended = self._ended, []
         for _ in range(MAX_PER_TURN):
@@ -128,14 +129,14 @@ class RemoteListener:
                 identity, *frames = self._inlet.take()
             except zmq.Again:
                 break
-            events += self._take(identity.bytes, frames, now, event_of)
+            events += self._take(identity.bytes, frames, now, events_of)
         for session in list(self._in.by_route.values()):
             if now >= session.probe_at:
                 events += self._probe(session, now)
         return events
 
     def _take(
-        self, route: bytes, frames: Sequence[zmq.Frame], now: float, event_of: EventOf
+        self, route: bytes, frames: Sequence[zmq.Frame], now: float, events_of: EventsOf
     ) -> list[ev.Event]:
         host = self.keys.allowed.find_sender(frames[0]) if frames else None
         if host is None or route in self._deaf or is_chosen(route, frames[0]):
@@ -152,37 +153,37 @@ class RemoteListener:
             return [] if session else self._on_join(route, str(frames[0].get("User-Id")), host, message, now)
         if session is None:
             return self._on_stranger(route, message)
-        if cause := why_implausible(message):
-            return self._stop_listening(route, host, f"spoke nonsense: {cause}")
+        try:
+            message = validated(message)
+        except ProtocolError as error:
+            return self._stop_listening(route, host, f"spoke nonsense: {error}")
         size = sum(len(buffer) for buffer in buffers)
         session.received_bytes += size
         self._metrics.worker_bytes.labels(session.slot, "received").inc(size)
         session.heard_at = now
-        return [*self._events(session, message, now, event_of), ev.WorkerHeard(session.identity)]
+        return self._events(session, message, now, events_of)
 
     def _events(
-        self, session: RemoteSession, message: be.FromWorker, now: float, event_of: EventOf
+        self, session: RemoteSession, message: be.FromWorker, now: float, events_of: EventsOf
     ) -> list[ev.Event]:
         match message:
             case be.Echo(stamp_s=stamp_s, clock_s=clock_s):
-                return self._measured(session) if session.echoed(stamp_s, clock_s, now) else []
-            case be.Received(lease=lease):
+                is_measured = session.echoed(stamp_s, clock_s, now)
+            case be.LeaseReceived(lease=lease):
                 is_measured = session.meter.received(lease, now)
-                arrived = ev.LeaseReceived(worker=session.identity, lease=lease)
-                return [arrived, *(self._measured(session) if is_measured else [])]
-            case be.WorkerLeaves(cause=cause):
-                return [ev.WorkerLeaving(worker=session.identity, cause=cause)]
             case be.ExitReason(cause=cause):
                 return [self._end(session, cause)]
-            case be.Ready():
+            case be.WorkerReady():
                 cause = self.weights.why_not(session.identity, message.model_digest, is_remote=True)
                 if cause:
                     self._turn_away(session, cause, is_final=True)
                     return []
                 session.digest, session.compute_type = message.model_digest, message.compute_type
-                return [event_of(session.identity, message)]
+                return events_of(session.identity, message)
             case _:
-                return [event_of(session.identity, message)]
+                return events_of(session.identity, message)
+        received = ev.MessageReceived(session.identity, message)
+        return [received, *(self._measured(session) if is_measured else [])]
 
     def _measured(self, session: RemoteSession) -> list[ev.Event]:
         if session.round_trip_s is None:
@@ -190,7 +191,9 @@ class RemoteListener:
         self._metrics.worker_round_trip.labels(session.slot).set(session.round_trip_s)
         bytes_per_s = session.meter.pcm_bytes_per_s
         return [
-            ev.Measured(worker=session.identity, round_trip_s=session.round_trip_s, bytes_per_s=bytes_per_s)
+            ev.LinkMeasured(
+                worker=session.identity, round_trip_s=session.round_trip_s, bytes_per_s=bytes_per_s
+            )
         ]
 
     def _on_join(self, route: bytes, key: str, host: str, join: be.JoinSession, now: float) -> list[ev.Event]:
@@ -224,7 +227,7 @@ class RemoteListener:
         self._say(route, be.SessionUnknown())
         past = self._in.past(route)
         if past is not None and isinstance(message, be.Transcribed):
-            return [ev.Transcribed(worker=past, lease=message.lease, outcomes=())]
+            return [ev.MessageReceived(past, replace(message, items=()))]
         return []
 
     def welcome(self, now: float) -> None:

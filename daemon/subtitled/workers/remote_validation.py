@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from math import isfinite
 
+import msgspec
+from msgspec.structs import replace
+
+from subtitle.errors import ProtocolError
 from subtitled.config.checks import LANGUAGES
 from subtitled.core import protocol as be
 from subtitled.core.transcription import Phrase
@@ -13,38 +17,52 @@ _LANGUAGES = frozenset(LANGUAGES)
 _CAUSES = frozenset({"compression_ratio", "log_prob", "no_speech_prob", "repetition"})
 """Of a decision (`cues.decisions`)."""
 _KINDS = (
-    be.Ready,
+    be.WorkerReady,
     be.Heartbeat,
     be.Transcribed,
-    be.Unloaded,
-    be.Refused,
+    be.ModelUnloaded,
+    be.LeaseRefused,
     be.Echo,
-    be.Received,
-    be.WorkerLeaves,
+    be.LeaseReceived,
+    be.WorkerLeaving,
     be.ExitReason,
 )
 
 
-def why_implausible(message: be.FromWorker) -> str:
-    """Return why no worker of ours says that; "" if one may.
+def validated(message: be.FromWorker) -> be.FromWorker:
+    """Return the message with its results encoded anew; raise ProtocolError if no worker of this release sends it.
 
-    What is taken ends in the database, in subtitles and in the labels of metrics.
+    Its contents reach the database, subtitles and labels of metrics.
     """
     if not isinstance(message, _KINDS):
-        return f"{type(message).__name__} from a worker on another host"
+        raise ProtocolError("BAD_FORMAT", f"{type(message).__name__} from a worker on another host")
     match message:
         case be.Transcribed(items=items):
-            if min(message.features_s, message.decode_s, message.load_s) < 0:
-                return "a time below zero"
-            if any(not _may_be(item.result) for item in items):
-                return "a language or a decision that is none"
-            return "" if isfinite(sum(_numbers(message))) else "a number that is none"
-        case be.Ready(load_s=seconds) | be.Echo(clock_s=seconds):
-            return "" if isfinite(seconds) and seconds >= 0 else f"a time of {seconds}"
-        case be.Refused(lease=lease):
-            return "" if lease else "a file refused by a worker on another host"
+            if not all(map(_is_time, (message.features_s, message.decode_s, message.load_s))):
+                raise ProtocolError("BAD_FORMAT", "a time that is negative or not finite")
+            return replace(message, items=tuple(map(_validated_item, items)))
+        case be.WorkerReady(load_s=seconds) | be.Echo(clock_s=seconds):
+            if not _is_time(seconds):
+                raise ProtocolError("BAD_FORMAT", f"a time of {seconds}")
         case _:
-            return ""
+            pass
+    return message
+
+
+def _is_time(seconds: float) -> bool:
+    return isfinite(seconds) and seconds >= 0
+
+
+def _validated_item(item: be.ItemResult) -> be.ItemResult:
+    try:
+        result = msgspec.msgpack.decode(item.result, type=be.SegmentResult)
+    except msgspec.MsgspecError as error:
+        raise ProtocolError("BAD_FORMAT", f"result of {item.key}: {error}") from None
+    if not _may_be(result):
+        raise ProtocolError("BAD_FORMAT", f"result of {item.key}: unknown language or decision")
+    if not isfinite(sum(_numbers(result))):
+        raise ProtocolError("BAD_FORMAT", f"result of {item.key}: a number that is not finite")
+    return be.ItemResult.of(item.key, result)
 
 
 def _may_be(result: be.SegmentResult) -> bool:
@@ -54,14 +72,11 @@ def _may_be(result: be.SegmentResult) -> bool:
     )
 
 
-def _numbers(message: be.Transcribed) -> Iterator[float]:
+def _numbers(result: be.SegmentResult) -> Iterator[float]:
     """Yield every number that need not be finite; a sum of them is finite only if all are."""
-    yield from (message.features_s, message.decode_s, message.load_s)
-    for item in message.items:
-        result = item.result
-        yield from (result.language_probability, result.no_speech_prob, result.temperature)
-        yield from _scores(result.phrases)
-        yield from _scores(result.translation or ())
+    yield from (result.language_probability, result.no_speech_prob, result.temperature)
+    yield from _scores(result.phrases)
+    yield from _scores(result.translation or ())
 
 
 def _scores(phrases: Iterable[Phrase]) -> Iterator[float]:

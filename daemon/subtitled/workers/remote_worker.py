@@ -223,7 +223,7 @@ class RemoteWorker:
             self._exit = ExitCode.OK
             self._say_goodbye(cause)
         else:
-            self._line.send(be.WorkerLeaves(cause=cause))
+            self._line.send(be.WorkerLeaving(cause=cause))
 
     def _say_goodbye(self, cause: str) -> None:
         if self._line is not None and self._line.welcome is not None:

@@ -25,11 +25,11 @@ from subtitled.core.protocol import (
     ExitReason,
     Heartbeat,
     ItemResult,
-    Refused,
+    LeaseRefused,
+    ModelUnloaded,
     ToWorker,
     Transcribe,
     Transcribed,
-    Unloaded,
     WorkerSettings,
 )
 from subtitled.errors import ExitCode, WireAudioError
@@ -95,7 +95,7 @@ class TranscribeRole:
                     for blob, item in zip(blobs, message.items, strict=True)
                 ]
             except WireAudioError as error:
-                self._port.post(Refused(lease=message.lease, cause=str(error)))
+                self._port.post(LeaseRefused(lease=message.lease, cause=str(error)))
                 continue
             self._featured.put(_Lease(message, features, time.monotonic() - started))
         for _ in range(self._streams):
@@ -108,7 +108,7 @@ class TranscribeRole:
                 return self._featured.get(timeout=self._residence.wait_s)
             except queue.Empty:
                 if self._residence.leave():
-                    self._port.post(Unloaded())
+                    self._port.post(ModelUnloaded())
 
     def _decode(self) -> None:
         while (lease := self._next()) is not None:
@@ -134,7 +134,7 @@ class TranscribeRole:
                         [item.is_translated_too for item in order.items],
                     )
             except (OutOfMemoryError, ValueError) as error:
-                self._port.post(Refused(lease=order.lease, cause=str(error)))
+                self._port.post(LeaseRefused(lease=order.lease, cause=str(error)))
                 continue
             except RuntimeError as error:
                 if self._device == "cpu":
@@ -145,8 +145,7 @@ class TranscribeRole:
                 self._port.stop(ExitCode.CUDA)
                 return
             items = tuple(
-                ItemResult(job=item.job, index=item.index, result=result)
-                for item, result in zip(order.items, results, strict=True)
+                ItemResult.of(item.key, result) for item, result in zip(order.items, results, strict=True)
             )
             self._port.post(
                 Transcribed(
