@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -225,3 +227,57 @@ def test_a_user_may_see_its_own_jobs_and_an_admin_all() -> None:
     assert [user.may_see(owner) for owner in ("ann", "bob", "")] == [True, False, False]
     assert [admin.may_see(owner) for owner in ("ann", "bob", "")] == [True, True, True]
     assert (user.only, admin.only) == ("ann", None)
+
+
+_REPLACER = """
+import os, sys
+folder, target = sys.argv[1:]
+os.setuid(65534)
+print("ready", flush=True)
+while True:
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        try:
+            if not os.path.islink(path):
+                os.unlink(path)
+                os.symlink(target, path)
+        except OSError:
+            pass
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root changes the owner of a file")
+def test_links_planted_while_root_makes_the_key_change_no_file_of_root(tmp_path: Path) -> None:
+    """The daemon's user owns the folder and replaces every name in it as fast as it can."""
+    folder, target = tmp_path / "state", tmp_path / "shadow"
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents:
+        if parent.name.startswith("pytest-"):
+            parent.chmod(0o755)
+    folder.mkdir()
+    os.chown(folder, 65534, 65534)
+    target.write_text("secret of root\n")
+    target.chmod(0o600)
+    replacer = subprocess.Popen(
+        [sys.executable, "-c", _REPLACER, str(folder), str(target)], stdout=subprocess.PIPE
+    )
+    try:
+        assert replacer.stdout is not None
+        assert replacer.stdout.readline() == b"ready\n"
+        for place in range(200):
+            with contextlib.suppress(SubtitledError):  # the link is there before the key is read back
+                server_key(folder / f"key{place}")
+            assert (target.stat().st_uid, target.stat().st_mode & 0o777) == (0, 0o600)
+            assert target.read_text() == "secret of root\n"
+    finally:
+        replacer.kill()
+        replacer.communicate()
+
+
+def test_key_made_by_root_belongs_to_the_owner_of_its_folder(tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        os.chown(tmp_path, 65534, 65534)
+    server_key(tmp_path / "server.key")
+    found = (tmp_path / "server.key").stat()
+    assert (found.st_uid, found.st_gid) == (tmp_path.stat().st_uid, tmp_path.stat().st_gid)
+    assert [path.name for path in tmp_path.iterdir()] == ["server.key"]

@@ -1,8 +1,11 @@
-"""Principal a client is, and what it may see: the allow-list, and the server's own key."""
+"""Clients by their keys and what each may see; the server's own key."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import secrets
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -152,19 +155,38 @@ def _make(path: Path) -> None:
         "# The key of this subtitled server. Clients know its public half: with another one they will not speak to it.\n"
         f'public = "{public}"\nsecret = "{secret}"\n'
     )
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with os.fdopen(file, "w", encoding="utf-8") as target:
-            target.write(text)
-            target.flush()
-            os.fsync(target.fileno())
-        if os.geteuid() == 0:
-            # Made by root on the command line, read by the daemon's own user.
-            folder = path.parent.stat()
-            os.chown(temporary, folder.st_uid, folder.st_gid)
-        os.link(temporary, path)  # fails where another process was first, whose key is then the one
-    except FileExistsError:
-        pass
+        _create(folder, path.name, text.encode())
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(folder)
+
+
+def _create(folder: int, name: str, content: bytes) -> None:
+    """Create a file for the folder's owner alone, whole or not at all; a file that exists is kept.
+
+    Root may do this in a folder of another user, who may replace any name in it at any moment. So the file has no name
+    before it is complete, and its owner is set on the descriptor.
+    """
+    flags = os.O_WRONLY | os.O_CLOEXEC
+    draft = f".{secrets.token_hex(16)}"
+    try:
+        file = os.open(".", flags | os.O_TMPFILE, 0o600, dir_fd=folder)
+        is_named = False
+    except OSError as error:
+        if error.errno not in {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL}:
+            raise
+        file = os.open(draft, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
+        is_named = True
+    with os.fdopen(file, "wb") as target:
+        target.write(content)
+        target.flush()
+        if os.geteuid() == 0:
+            owner = os.fstat(folder)
+            os.fchown(target.fileno(), owner.st_uid, owner.st_gid)
+        os.fsync(target.fileno())
+        with contextlib.suppress(FileExistsError):
+            # A path through /proc names this very file, also after its name was replaced.
+            os.link(f"/proc/self/fd/{target.fileno()}", name, dst_dir_fd=folder, follow_symlinks=True)
+        if is_named:
+            os.unlink(draft, dir_fd=folder)
