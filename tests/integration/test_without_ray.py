@@ -39,7 +39,7 @@ def test_the_engine_ray_says_what_to_install(bare: Path, tmp_path: Path) -> None
     file.write_text('inbox = []\n[pool]\nengine = "ray"\n[remote]\nlisten = "tcp://127.0.0.1:8700"\n')
     done = python(bare, "-m", "subtitled", "run", "--config", str(file))
     assert done.returncode == ExitCode.FATAL
-    assert 'pool.engine: got "ray", allowed: "local", until Ray is installed' in done.stderr
+    assert 'pool.engine: "ray" is not allowed ("local", until Ray is installed' in done.stderr
     assert "pip install 'subtitled[ray]'" in done.stderr
 
 

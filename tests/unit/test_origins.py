@@ -44,8 +44,8 @@ def test_a_fault_in_whispers_variable_is_blamed_on_it() -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(None, {"WHISPER_COMPUTE_TYPE": "fp16"}, check_paths=False)
     [fault] = caught.value.faults
-    assert fault.startswith('model.compute_type: got "fp16", allowed: auto, ')
-    assert fault.endswith("(WHISPER_COMPUTE_TYPE in the environment)")
+    assert fault.startswith('model.compute_type: "fp16" is not allowed (auto, ')
+    assert fault.endswith("[WHISPER_COMPUTE_TYPE in the environment]")
 
 
 def test_what_is_shown_tells_where_each_value_was_set(file: Path) -> None:

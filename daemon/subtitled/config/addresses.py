@@ -1,4 +1,4 @@
-"""Addresses of sockets and web servers, as a configuration may name them."""
+"""Validation of addresses of sockets and web servers."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _MAX_SOCKET_PATH_BYTES = 107
 
 
 def is_web_address(url: str) -> bool:
-    """Say whether `url` begins with https:// or http:// and names a host."""
+    """Return whether `url` starts with https:// or http:// and has a host."""
     try:
         parts = urlsplit(url)
         return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is none, a broken IPv6 address
+    except ValueError:  # an invalid port or IPv6 address
         return False
 
 
 def endpoint_fault(endpoint: str, *, is_for_clients: bool, has_keys: bool) -> str | None:
-    """Say what is allowed where `endpoint` is not, None if it is."""
+    """Return what is allowed instead of `endpoint`; None if it is valid."""
     scheme, _, address = endpoint.partition("://")
     match scheme:
         case "ipc" if address.startswith("/"):
@@ -37,10 +37,10 @@ def endpoint_fault(endpoint: str, *, is_for_clients: bool, has_keys: bool) -> st
             if is_loopback(host):
                 return None
             if not is_for_clients:
-                return "tcp:// on loopback (127.0.0.1, [::1]) only: workers run on this machine, and have no CURVE keys"
+                return "tcp:// only on loopback (127.0.0.1, [::1]): workers run on this machine and have no CURVE keys"
             if not has_keys:
                 return (
-                    "tcp:// on loopback (127.0.0.1, [::1]) only, while there is no [[client]] with a CURVE key: "
+                    "tcp:// only on loopback (127.0.0.1, [::1]) without a [[client]] with a CURVE key: "
                     "`subtitled keys new NAME` makes one"
                 )
             return None
@@ -49,13 +49,13 @@ def endpoint_fault(endpoint: str, *, is_for_clients: bool, has_keys: bool) -> st
 
 
 def host_of(address: str) -> str | None:
-    """Give the host of HOST:PORT, None if it is no such thing."""
+    """Return the host of HOST:PORT; None if it is invalid."""
     match = _HOST_PORT.fullmatch(address)
     return match[1] if match and 1 <= int(match[2]) <= 65_535 else None
 
 
 def is_wildcard(host: str) -> bool:
-    """Say whether `host` stands for all addresses of this machine."""
+    """Return whether `host` is a wildcard address."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_unspecified
     except ValueError:
@@ -63,7 +63,7 @@ def is_wildcard(host: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether only this machine is reached under `host`."""
+    """Return whether `host` is a loopback address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a configuration's values must be beyond their types: names, addresses, folders."""
+"""Checks of values beyond their types: names, addresses, folders."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LANGUAGES = tuple(
 """The language codes that Whisper knows."""
 
 RAY_HOST = "ray"
-"""The name of the key that workers have which Ray has placed."""
+"""The key name of the workers that Ray starts."""
 RAY_REMEDY = "pip install 'subtitled[ray]'"
 OPENCC_REMEDY = "pip install 'subtitled[zh]', or the package opencc-python-reimplemented"
 
@@ -49,9 +49,9 @@ _DEVICE = re.compile(r"cpu|cuda:(\d{1,3}|(GPU|MIG)-[0-9a-zA-Z/-]+)")
 
 
 def check(config: Config, faults: ConfigFaults, *, check_paths: bool) -> None:
-    """Add to `faults` what is wrong in `config`; keys already faulty are passed over.
+    """Report the faults of `config` to `faults`; keys with a fault already are skipped.
 
-    Folders are looked at, for being there and writable, only with `check_paths`.
+    `check_paths`: also check that folders and files exist and are accessible.
     """
     _check_model(config, faults, check_paths=check_paths)
     _check_decoding(config, faults)
@@ -64,7 +64,7 @@ def check(config: Config, faults: ConfigFaults, *, check_paths: bool) -> None:
     _check_cluster(config, faults)
     _check_uploads(config, faults)
     _check_http(config, faults, check_paths=check_paths)
-    _check_aftermath(config, faults, check_paths=check_paths)
+    _check_hooks(config, faults, check_paths=check_paths)
     _check_state(config, faults, check_paths=check_paths)
 
 
@@ -94,7 +94,7 @@ def _check_decoding(config: Config, faults: ConfigFaults) -> None:
         faults.add(
             "decoding.temperatures",
             temperatures,
-            "a rising list that begins with 0.0; [0.0] never falls back",
+            "must be a rising list that starts with 0.0; [0.0] has no fallback",
         )
 
 
@@ -103,15 +103,17 @@ def _check_devices(config: Config, faults: ConfigFaults) -> None:
     if devices == "auto" or faults.is_faulty("pool.devices"):
         return
     names = (devices,) if isinstance(devices, str) else devices
-    if (not names and not takes_others(config)) or not all(_DEVICE.fullmatch(name) for name in names):
+    if (not names and not allows_remote_workers(config)) or not all(
+        _DEVICE.fullmatch(name) for name in names
+    ):
         allowed = (
             '"auto", or a list of "cpu", "cuda:N", "cuda:GPU-uuid" or "cuda:MIG-uuid", one for each worker;'
-            " [] only where workers come from other hosts (remote.listen)"
+            " [] only if workers on other hosts may connect (remote.listen)"
         )
         faults.add("pool.devices", devices, allowed)
     gpus = [name for name in names if name != "cpu"]
     if len(gpus) != len(set(gpus)):
-        faults.add("pool.devices", devices, "each GPU once: one worker fills it")
+        faults.add("pool.devices", devices, "list each GPU once: one worker uses it fully")
 
 
 def _check_times(config: Config, faults: ConfigFaults) -> None:
@@ -119,12 +121,14 @@ def _check_times(config: Config, faults: ConfigFaults) -> None:
     if recovery.silence_s < 3 * recovery.heartbeat_s and not faults.is_faulty(
         "recovery.silence_s", "recovery.heartbeat_s"
     ):
-        allowed = f"at least 3 x recovery.heartbeat_s ({recovery.heartbeat_s}), or healthy workers are killed"
+        allowed = (
+            f"at least 3 x recovery.heartbeat_s ({recovery.heartbeat_s}), else healthy workers are killed"
+        )
         faults.add("recovery.silence_s", recovery.silence_s, allowed)
     if segments.min_speech_ms >= 1000 * segments.max_segment_s and not faults.is_faulty(
         "segments.min_speech_ms", "segments.max_segment_s"
     ):
-        allowed = f"less than segments.max_segment_s ({segments.max_segment_s} s), or all speech is skipped"
+        allowed = f"less than segments.max_segment_s ({segments.max_segment_s} s), else all speech is skipped"
         faults.add("segments.min_speech_ms", segments.min_speech_ms, allowed)
 
 
@@ -142,7 +146,7 @@ def _check_inbox_values(config: Config, faults: ConfigFaults) -> None:
             allowed = f'"auto", "multi" (each segment its own), or one of {" ".join(LANGUAGES)}'
             faults.add(f"{key}.language", inbox.language, allowed)
         if not can_translate(config.model.name):
-            cannot = f'for {config.model.name} cannot translate; "large-v3" and "medium" can'
+            cannot = f'since {config.model.name} cannot translate; "large-v3" and "medium" can'
             if inbox.task == "translate":
                 faults.add(f"{key}.task", inbox.task, f'"transcribe", {cannot}')
             if "translate" in inbox.tasks:
@@ -153,7 +157,7 @@ def _check_inbox_values(config: Config, faults: ConfigFaults) -> None:
 
 
 def layout_of(inbox: InboxConfig) -> LayoutOptions:
-    """Return how an inbox wants its cues laid out."""
+    """Return the layout options of an inbox."""
     names = LayoutOverrides.__struct_fields__
     limits = {name: value for name in names if (value := getattr(inbox, name)) != "auto"}
     return LayoutOptions(profile=inbox.profile, **limits)
@@ -164,11 +168,11 @@ def _check_layout(key: str, inbox: InboxConfig, faults: ConfigFaults) -> None:
     try:
         check_overrides(layout.profile, overrides_of(layout))
     except ValueError as error:
-        faults.add(f"{key}.profile", inbox.profile, f"limits that a cue can keep to: {error}")
+        faults.add(f"{key}.profile", inbox.profile, f"its limits contradict each other: {error}")
 
 
 def _check_inbox_folders(config: Config, faults: ConfigFaults, *, check_paths: bool) -> None:
-    """Check that no inbox is in another, nor an output in an inbox, where it would be taken for a source."""
+    """Check that no inbox is in another, and no output in an inbox, which would process it as a source."""
     trees: dict[str, str] = {}
     for index, inbox in enumerate(config.inbox):
         key = f"inbox[{index}].path"
@@ -205,24 +209,24 @@ def _check_sockets(config: Config, faults: ConfigFaults) -> None:
         if allowed:
             faults.add(key, endpoint, allowed)
         elif endpoint in seen:
-            faults.add(key, endpoint, f"an endpoint of its own; this one is {seen[endpoint]}")
+            faults.add(key, endpoint, f"must be unique; {seen[endpoint]} has the same endpoint")
         seen.setdefault(endpoint, key)
     metrics = config.listen.metrics
     if metrics and not faults.is_faulty("listen.metrics") and not host_of(metrics):
         faults.add("listen.metrics", metrics, '"" (off), or HOST:PORT such as "127.0.0.1:9477"')
 
 
-def _check_aftermath(config: Config, faults: ConfigFaults, *, check_paths: bool) -> None:
+def _check_hooks(config: Config, faults: ConfigFaults, *, check_paths: bool) -> None:
     for index, inbox in enumerate(config.inbox):
         for name, command in (("on_done", inbox.on_done), ("on_failed", inbox.on_failed)):
             key = f"inbox[{index}].{name}"
             if command and not command[0]:
                 faults.add(key, command, "a program and its arguments, or [] for none")
             elif command and check_paths and shutil.which(command[0]) is None:
-                faults.add(key, command, f"a program that user {os.geteuid()} may run, first in the list")
+                faults.add(key, command, f"the first item must be a program that user {os.geteuid()} may run")
     hook = config.webhook
     if not faults.is_faulty("webhook.url") and hook.url and not is_web_address(hook.url):
-        faults.add("webhook.url", hook.url, '"" (off), or an address that begins with https:// or http://')
+        faults.add("webhook.url", hook.url, '"" (off), or a URL that starts with https:// or http://')
     if hook.secret_file and not faults.is_faulty("webhook.secret_file"):
         is_absolute = _is_absolute("webhook.secret_file", hook.secret_file, faults)
         if is_absolute and check_paths and not os.access(hook.secret_file, os.R_OK):
@@ -240,7 +244,7 @@ def _check_clients(config: Config, faults: ConfigFaults) -> None:
                 faults.add(f"{where}.name", client.name, KEY_NAME_RULE)
             elif client.name in names:
                 faults.add(
-                    f"{where}.name", client.name, f"a name of its own; this one is {names[client.name]}'s"
+                    f"{where}.name", client.name, f"must be unique; {names[client.name]} has the same name"
                 )
             names.setdefault(client.name, where)
         if not faults.is_faulty(f"{where}.key"):
@@ -248,7 +252,7 @@ def _check_clients(config: Config, faults: ConfigFaults) -> None:
                 faults.add(f"{where}.key", client.key, "a public key, as `subtitled keys new NAME` prints it")
             elif client.key in owners:
                 faults.add(
-                    f"{where}.key", client.key, f"a key of its own; this one is {owners[client.key]}'s"
+                    f"{where}.key", client.key, f"must be unique; {owners[client.key]} has the same key"
                 )
             owners.setdefault(client.key, where)
 
@@ -260,7 +264,7 @@ def _check_uploads(config: Config, faults: ConfigFaults) -> None:
     if uploads.max_spool_mb < uploads.max_file_mb and not faults.is_faulty(
         "uploads.max_spool_mb", "uploads.max_file_mb"
     ):
-        allowed = f"at least uploads.max_file_mb ({uploads.max_file_mb}), or the largest file never fits"
+        allowed = f"at least uploads.max_file_mb ({uploads.max_file_mb}), else the largest file never fits"
         faults.add("uploads.max_spool_mb", uploads.max_spool_mb, allowed)
     server_key = config.listen.server_key
     if server_key and not faults.is_faulty("listen.server_key"):
@@ -274,7 +278,7 @@ def _check_http(config: Config, faults: ConfigFaults, *, check_paths: bool) -> N
         if host is None:
             faults.add("http.listen", http.listen, '"" (off), or HOST:PORT with a port from 1 to 65535')
         elif not is_loopback(host) and not http.token_file:
-            allowed = "on loopback (127.0.0.1, [::1]) only, while http.token_file names no file of tokens"
+            allowed = "only loopback (127.0.0.1, [::1]) without http.token_file"
             faults.add("http.listen", http.listen, allowed)
     if http.server and not faults.is_faulty("http.server"):
         wanted = endpoint_fault(http.server, is_for_clients=True, has_keys=True)
@@ -302,7 +306,7 @@ def _check_state(config: Config, faults: ConfigFaults, *, check_paths: bool) -> 
 def _is_absolute(key: str, path: str, faults: ConfigFaults) -> bool:
     if Path(path).is_absolute():
         return True
-    faults.add(key, path, "an absolute path, such as /srv/subtitled/inbox")
+    faults.add(key, path, "must be an absolute path, such as /srv/subtitled/inbox")
     return False
 
 
@@ -321,43 +325,47 @@ def _check_outside(
     for other_key, tree in trees.items():
         if _is_inside(_resolved(path, check_paths=check_paths), tree):
             remedy = 'a folder outside it, or "beside"' if key.endswith(".output") else "a folder outside it"
-            faults.add(key, path, f"{remedy}; {other_key} ({tree}) is watched, with all below it")
+            faults.add(key, path, f"{remedy}; {other_key} ({tree}) is watched with its sub-folders")
 
 
 def _check_writable(key: str, path: str, faults: ConfigFaults) -> None:
-    """Check that `path` is a folder in which this process may make files."""
+    """Check that `path` is a folder in which this process may create files."""
     if not os.path.lexists(path):
-        faults.add(key, path, f"a folder that exists; make it with: mkdir -p {shown(path)}")
+        faults.add(key, path, f"the folder does not exist; create it: mkdir -p {shown(path)}")
     elif not Path(path).is_dir():
-        faults.add(key, path, "a folder, and this is none")
+        faults.add(key, path, "must be a folder")
     elif not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        faults.add(key, path, f"a folder that user {os.geteuid()} may read and write; see its owner and mode")
+        faults.add(
+            key, path, f"user {os.geteuid()} may not read and write this folder; change its owner or mode"
+        )
 
 
 def _check_creatable(key: str, path: str, faults: ConfigFaults, *, depth: int | None) -> None:
-    """Check that `path` is writable, or may be made by making at most `depth` folders (any number if None)."""
+    """Check that `path` is writable, or can be created with at most `depth` new folders (any number if None)."""
     missing = 0
     folder = Path(os.path.normpath(path))
     while not os.path.lexists(folder):
         folder, missing = folder.parent, missing + 1
     if depth is not None and missing > depth:
         parent = str(Path(os.path.normpath(path)).parent)
-        faults.add(key, path, f"a folder whose parent exists; make it with: mkdir -p {shown(parent)}")
+        faults.add(key, path, f"its parent does not exist; create it: mkdir -p {shown(parent)}")
     elif not missing:
         _check_writable(key, path, faults)
     elif not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         faults.add(
-            key, path, f"a folder that can be made; user {os.geteuid()} may not write in {shown(str(folder))}"
+            key,
+            path,
+            f"the folder cannot be created: user {os.geteuid()} may not write in {shown(str(folder))}",
         )
 
 
-def takes_others(config: Config) -> bool:
-    """Say whether transcribe workers may come from other hosts."""
+def allows_remote_workers(config: Config) -> bool:
+    """Return whether transcribe workers on other hosts may connect."""
     return bool(config.remote.listen)
 
 
 def _check_cluster(config: Config, faults: ConfigFaults) -> None:
-    """Add to `faults` what is wrong in [remote] and [ray]; keys already faulty are passed over."""
+    """Check [remote] and [ray]."""
     _check_remote(config, faults)
     _check_ray(config, faults)
 
@@ -369,16 +377,16 @@ def _check_remote(config: Config, faults: ConfigFaults) -> None:
         if scheme != "tcp" or host_of(address) is None:
             faults.add("remote.listen", listen, '"" (off), or tcp://HOST:PORT with a port from 1 to 65535')
         elif listen in (*config.listen.clients, config.listen.workers):
-            faults.add("remote.listen", listen, "an endpoint of its own; this one is in [listen] too")
+            faults.add("remote.listen", listen, "must be unique; [listen] has the same endpoint")
     owners: dict[str, str] = {}
     for name, key in config.remote.keys.items():
-        got = {name: key}
+        value = {name: key}
         if not KEY_NAME.fullmatch(name):
-            faults.add("remote.keys", got, f"for a name, {KEY_NAME_RULE}")
+            faults.add("remote.keys", value, f"for a name, {KEY_NAME_RULE}")
         if not is_key(key):
-            faults.add("remote.keys", got, "a public key, as `subtitled keys new NAME --worker` prints it")
+            faults.add("remote.keys", value, "a public key, as `subtitled keys new NAME --worker` prints it")
         elif key in owners:
-            faults.add("remote.keys", got, f"a key of its own; this one is {owners[key]}'s too")
+            faults.add("remote.keys", value, f"must be unique; {owners[key]} has the same key")
         owners.setdefault(key, name)
 
 
@@ -396,14 +404,14 @@ def _check_ray(config: Config, faults: ConfigFaults) -> None:
     if find_spec("ray") is None:
         faults.add("pool.engine", "ray", f'"local", until Ray is installed: {RAY_REMEDY}')
     if RAY_HOST in config.remote.keys and not faults.is_faulty("remote.keys"):
-        faults.add("remote.keys", {RAY_HOST: "…"}, "another name: Ray's workers have this one")
+        faults.add("remote.keys", {RAY_HOST: "…"}, "reserved for Ray's workers; choose another name")
     if not any(end.startswith("ipc:") for end in config.listen.clients) and not faults.is_faulty(
         "listen.clients"
     ):
         faults.add(
-            "listen.clients", config.listen.clients, 'one that is ipc://PATH, while pool.engine is "ray"'
+            "listen.clients", config.listen.clients, 'must contain an ipc://PATH if pool.engine is "ray"'
         )
     if not config.remote.listen and not faults.is_faulty("remote.listen"):
         faults.add(
-            "remote.listen", "", 'tcp://HOST:PORT, which its workers reach, while pool.engine is "ray"'
+            "remote.listen", "", 'must be a tcp://HOST:PORT that workers can reach if pool.engine is "ray"'
         )

@@ -1,4 +1,4 @@
-"""The configuration, read from a TOML file and the environment, and checked."""
+"""Loads and checks the configuration from a TOML file and the environment."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _PREFIX = "SUBTITLED_"
-_BELOW_THE_FILE = {"WHISPER_COMPUTE_TYPE": "compute_type", "WHISPER_MODEL": "name"}
-"""Variables that Whisper servers are commonly set up with, and the keys of [model] that they stand for."""
+_OTHER_VARIABLES = {"WHISPER_COMPUTE_TYPE": "compute_type", "WHISPER_MODEL": "name"}
+"""Variables that other Whisper servers use, and the keys of [model] that they set."""
 
 
 def load_config(path: str | None, environ: Mapping[str, str], *, check_paths: bool = True) -> Config:
-    """Give the configuration of the file at `path`, if any, as `SUBTITLED_SECTION__KEY` in `environ` overrides it.
+    """Return the configuration of the file at `path`, if any, overridden by `SUBTITLED_SECTION__KEY` in `environ`.
 
-    What neither sets is at its default. Folders come back in normal form, and one device as a list of one.
-    WHISPER_MODEL and WHISPER_COMPUTE_TYPE set what the file leaves out. Without `check_paths` no folder is looked at. Raises
+    Other keys have their defaults. Folders are normalised, and a single device becomes a list. WHISPER_MODEL and
+    WHISPER_COMPUTE_TYPE apply where the file has no value. `check_paths`: also check folders and files on the disk. Raises
     `ConfigError` with every fault, one line each.
     """
     return _load(path, environ, check_paths=check_paths)[0]
 
 
 def to_toml(config: Config) -> str:
-    """Give the whole configuration as TOML; `load_config` reads it back as the same."""
+    """Return the whole configuration as TOML; `load_config` reads an equal one from it."""
     return toml_struct.emit(config)
 
 
 def to_toml_with_origins(path: str | None, environ: Mapping[str, str]) -> str:
-    """Give what `load_config` gives as TOML, with a comment after each value that is not the default's: where it was set."""
+    """Return the result of `load_config` as TOML, with a comment after each value that was set: where."""
     config, origins = _load(path, environ, check_paths=False)
     return toml_struct.emit(config, origins)
 
@@ -49,11 +49,11 @@ def _load(
     faults = toml_struct.ConfigFaults(key for key, _ in toml_struct.keys(Config))
     table = _read_file(path, faults) if path is not None else {}
     is_read = not faults.lines
-    _read_below_the_file(environ, table, faults)
+    _read_other_variables(environ, table, faults)
     _read_environment(Config, environ, table, faults)
     config = toml_struct.fill(Config, table, faults)
     if is_read:
-        # After an unreadable file all its keys are at their defaults, of which nobody wants to hear.
+        # If the file is unreadable, faults of the defaults would only distract.
         check(config, faults, check_paths=check_paths)
     if faults.lines:
         raise ConfigError(faults.lines)
@@ -81,7 +81,7 @@ def _normal(config: Config) -> Config:
 
 
 def _read_file(path: str, faults: toml_struct.ConfigFaults) -> dict[str, Any]:
-    """Give what the file says; a file that cannot be read is noted and counts as empty."""
+    """Return the file's table; an unreadable file is reported and counts as empty."""
     try:
         data = Path(path).read_bytes()
         table = tomllib.loads(data.decode("utf-8"))
@@ -98,7 +98,7 @@ def _read_file(path: str, faults: toml_struct.ConfigFaults) -> dict[str, Any]:
 def _why_unreadable(error: OSError | ValueError) -> str:
     match error:
         case FileNotFoundError():
-            return "no such file; `subtitled config init` writes one with every key explained"
+            return "no such file; `subtitled config init` writes one that explains every key"
         case OSError():
             return f"cannot be read: {error.strerror}"
         case UnicodeDecodeError():
@@ -108,11 +108,11 @@ def _why_unreadable(error: OSError | ValueError) -> str:
             return f"not TOML: {error}"
 
 
-def _read_below_the_file(
+def _read_other_variables(
     environ: Mapping[str, str], table: dict[str, Any], faults: toml_struct.ConfigFaults
 ) -> None:
-    """Put the values of other programs' variables into `table`, where the file says nothing."""
-    for variable, key in _BELOW_THE_FILE.items():
+    """Add the values of other programs' variables to `table` where the file has none."""
+    for variable, key in _OTHER_VARIABLES.items():
         model = table.setdefault("model", {})
         if environ.get(variable) and isinstance(model, dict) and key not in model:
             model[key] = environ[variable]
@@ -122,22 +122,20 @@ def _read_below_the_file(
 def _read_environment(
     cls: type[Struct], environ: Mapping[str, str], table: dict[str, Any], faults: toml_struct.ConfigFaults
 ) -> None:
-    """Put the values of the environment's variables for keys of `cls` into `table`, over those of the file."""
+    """Set keys of `cls` in `table` from the environment, which overrides the file."""
     known = dict(toml_struct.keys(cls))
     lists = {field.name for field in structs.fields(cls) if isinstance(field.default, tuple)}
     for variable, text in sorted(environ.items()):
         name = variable.removeprefix(_PREFIX)
         section, separator, key = name.lower().partition("__")
         if name == variable or not (separator or section in lists):
-            continue  # not ours to judge: SUBTITLED_CONFIG and the like
+            continue  # not a key: SUBTITLED_CONFIG for example
         dotted = f"{section}.{key}" if separator else section
         faults.origins[dotted] = f"{variable} in the environment"
         if not separator:
             table[section] = _read_value(text)
         elif section in lists:
-            remedy = (
-                f"""only as a whole list: {_PREFIX}{section.upper()}='[{{path = "/a", output = "/b"}}]'"""
-            )
+            remedy = f"""set the whole list: {_PREFIX}{section.upper()}='[{{path = "/a", output = "/b"}}]'"""
             faults.add(dotted, text, remedy)
         elif dotted not in known:
             faults.add_unknown(dotted, text)
@@ -147,7 +145,7 @@ def _read_environment(
 
 
 def _read_value(text: str) -> object:
-    """Give `text` as the TOML value that it is, or else as it stands."""
+    """Return `text` parsed as a TOML value, or unchanged if it is not one."""
     try:
         parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:

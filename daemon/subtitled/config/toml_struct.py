@@ -1,4 +1,4 @@
-"""TOML tables as frozen Structs: all their faults found, not only the first."""
+"""Converts TOML tables to frozen Structs and reports all faults, not only the first."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class ConfigFaults:
-    """The faults found so far, in `lines`; each names its key, value, what is allowed, and where it was set."""
+    """Collects faults in `lines`; each names the key, its value, the limit, and where it was set."""
 
     def __init__(self, known: Iterable[str]) -> None:
-        """Take the keys there are, such as "model.name", for the nearest one to an unknown key."""
+        """`known`: all keys, such as "model.name", for suggestions."""
         self.lines: list[str] = []
         self.origins: dict[str, str] = {}
-        """Where a key, or a whole list of tables, was set: a file, or a variable of the environment."""
+        """Where a key, or a list of tables, was set: a file, or a variable of the environment."""
         self.given: set[str] = set()
-        """The keys that were set at all."""
+        """The keys that were set."""
         self._known = tuple(known)
         self._keys: set[str] = set()
 
-    def add(self, key: str, got: object, allowed: str) -> None:
-        """Note that `key` has a value that is not allowed."""
-        self._note(key, f"got {shown(got)}, allowed: {allowed}")
+    def add(self, key: str, value: object, allowed: str) -> None:
+        """Report a value that is not allowed."""
+        self._note(key, f"{shown(value)} is not allowed ({allowed})")
 
-    def add_unknown(self, key: str, got: object) -> None:
-        """Note that there is no such `key`; names the nearest there is, or else those beside it."""
+    def add_unknown(self, key: str, value: object) -> None:
+        """Report an unknown key; suggests the nearest known one, or lists those of its section."""
         bare = re.sub(r"\[\d+\]", "", key)
         section = bare.rpartition(".")[0]
         sections = list(dict.fromkeys(known.partition(".")[0] for known in self._known))
@@ -47,10 +47,10 @@ class ConfigFaults:
         )
         near = difflib.get_close_matches(bare, self._known if is_section else [*sections, *self._known], n=1)
         remedy = f"did you mean {near[0]}?" if near else f"known here: {', '.join(beside)}"
-        self._note(key, f"no such key (got {shown(got)}); {remedy}")
+        self._note(key, f"unknown key (value: {shown(value)}); {remedy}")
 
     def is_faulty(self, *keys: str) -> bool:
-        """Say whether one of `keys`, or what holds it, is already known to be faulty."""
+        """Return whether a fault of one of `keys`, or of a table that contains it, is reported already."""
         return any(key == bad or key.startswith((f"{bad}.", f"{bad}[")) for key in keys for bad in self._keys)
 
     def _note(self, key: str, text: str) -> None:
@@ -59,11 +59,11 @@ class ConfigFaults:
         origin = self.origins.get(whole)
         if origin is None and whole in self.given:
             origin = self.origins.get(key.partition("[")[0])
-        self.lines.append(f"{key}: {text} ({origin or 'the default'})")
+        self.lines.append(f"{key}: {text} [{origin or 'default'}]")
 
 
 def keys(cls: type[Struct], prefix: str = "") -> Iterator[tuple[str, inspect.Type]]:
-    """Give each key below `cls`, such as "model.name", with its type; a list of tables counts as one table."""
+    """Yield each key below `cls`, such as "model.name", with its type; a list of tables counts as one table."""
     for field in structs.fields(cls):
         kind = inspect.type_info(field.type)
         item = kind.item_type if isinstance(kind, inspect.VarTupleType) else kind
@@ -74,9 +74,13 @@ def keys(cls: type[Struct], prefix: str = "") -> Iterator[tuple[str, inspect.Typ
 
 
 def fill(cls: type[_S], table: object, faults: ConfigFaults, key: str = "") -> _S:
-    """Give `table` as a `cls`; a value that cannot be converted goes to `faults` and stays at its default."""
+    """Return `table` as a `cls`; an invalid value is reported to `faults` and keeps its default."""
     if not isinstance(table, dict):
-        faults.add(key, table, f"a table, begun with the line [{key}]" if "[" not in key else "a table")
+        faults.add(
+            key,
+            table,
+            f"must be a table, started by the line [{key}]" if "[" not in key else "must be a table",
+        )
         return cls()
     values: dict[str, object] = {}
     known = {field.name: field.type for field in structs.fields(cls)}
@@ -94,9 +98,9 @@ def fill(cls: type[_S], table: object, faults: ConfigFaults, key: str = "") -> _
                 inner = kind.item_type.cls
                 values[name] = tuple(fill(inner, v, faults, f"{where}[{i}]") for i, v in enumerate(value))
             else:
-                faults.add(where, value, f"a list of tables, each begun with the line [[{where}]]")
+                faults.add(where, value, f"must be a list of tables, each started by the line [[{where}]]")
         elif not _is_text_clean(value):
-            faults.add(where, value, "UTF-8 text without NUL")
+            faults.add(where, value, "must be UTF-8 text without NUL")
         else:
             try:
                 values[name] = msgspec.convert(value, known[name])
@@ -106,9 +110,9 @@ def fill(cls: type[_S], table: object, faults: ConfigFaults, key: str = "") -> _
 
 
 def emit(struct: Struct, origins: Mapping[str, str] | None = None, key: str = "") -> str:
-    """Give `struct` as TOML that `fill` reads back as the same; it must hold neither None nor infinities.
+    """Return `struct` as TOML that `fill` converts back to an equal one; it must not contain None or infinities.
 
-    After a key that is in `origins`, as `ConfigFaults` has them, or the first line of a list of tables, that is said in a comment.
+    Keys and lists of tables in `origins` (see `ConfigFaults.origins`) get a comment that says where they were set.
     """
     origins = origins or {}
     plain: list[str] = []
@@ -127,7 +131,7 @@ def emit(struct: Struct, origins: Mapping[str, str] | None = None, key: str = ""
 
 
 def shown(value: object) -> str:
-    """Give `value` as TOML would write it, shortened, for a message."""
+    """Return `value` as TOML, shortened for a message."""
     text = _literal(value)
     return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
 
@@ -137,8 +141,8 @@ def _literal(value: object) -> str:
         case bool():
             return "true" if value else "false"
         case str():
-            # JSON's escapes are TOML's, but JSON leaves DEL as it is and TOML does not. A surrogate comes
-            # only from a variable that is not UTF-8; it must not break the message that says so.
+            # TOML has JSON's escapes, but does not allow DEL unescaped. A surrogate comes only from a variable
+            # that is not UTF-8; it must not break the message about it.
             escaped = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
             return escaped.encode("utf-8", "backslashreplace").decode("utf-8")
         case list() | tuple():
@@ -152,12 +156,12 @@ def _literal(value: object) -> str:
 
 
 def _key(name: str) -> str:
-    """Give the name of a key as TOML has it."""
+    """Return the name of a key as TOML."""
     return name if _BARE_KEY.fullmatch(name) else _literal(name)
 
 
 def _is_text_clean(value: object) -> bool:
-    """Say whether all text in `value` can be part of a path and of a file in UTF-8."""
+    """Return whether all text in `value` is valid in a path and in UTF-8."""
     match value:
         case str():
             return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
@@ -169,27 +173,27 @@ def _is_text_clean(value: object) -> bool:
             return True
 
 
-def _allowed(kind: inspect.Type, got: object) -> str:
-    """Say what a value of `kind` may be, to a person who wrote `got`."""
+def _allowed(kind: inspect.Type, value: object) -> str:
+    """Return the allowed values of `kind`, as a remedy for `value`."""
     match kind:
         case inspect.IntType():
-            is_number = isinstance(got, int) and not isinstance(got, bool)
+            is_number = isinstance(value, int) and not isinstance(value, bool)
             return _bounds(kind, "" if is_number else "a whole number, ")
         case inspect.FloatType():
-            is_number = isinstance(got, int | float) and not isinstance(got, bool)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
             return _bounds(kind, "" if is_number else "a number, ")
         case inspect.LiteralType():
-            return " or ".join(_literal(value) for value in kind.values)
+            return " or ".join(_literal(choice) for choice in kind.values)
         case inspect.BoolType():
             return "true or false"
         case inspect.StrType():
             return "text in quotes"
         case inspect.VarTupleType():
-            return f"a list such as [A, B] of: {_allowed(kind.item_type, got)}"
+            return f"a list such as [A, B] of: {_allowed(kind.item_type, value)}"
         case inspect.DictType():
-            return f"a table such as {{NAME = VALUE}} of: {_allowed(kind.value_type, got)}"
+            return f"a table such as {{NAME = VALUE}} of: {_allowed(kind.value_type, value)}"
         case inspect.UnionType():
-            return ", or ".join(_allowed(part, got) for part in kind.types)
+            return ", or ".join(_allowed(part, value) for part in kind.types)
         case _:
             return type(kind).__name__
 
