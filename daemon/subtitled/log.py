@@ -1,4 +1,4 @@
-"""Structured log lines: one event name from the list below, with fields."""
+"""Structured logging: each line is one of the events below, with fields."""
 
 from __future__ import annotations
 
@@ -15,28 +15,27 @@ import structlog
 if TYPE_CHECKING:
     from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
-# A job's life. `job.done` is the one rich line: duration, segments, speed against real time, attempts, devices.
+# Jobs. `job.done` has duration, segments, speed, attempts and devices.
 JOB_ACCEPTED = "job.accepted"
 JOB_PLANNED = "job.planned"
 JOB_DONE = "job.done"
-JOB_NEEDLESS = "job.needless"
+JOB_ALREADY_SUBTITLED = "job.already_subtitled"
 JOB_FAILED = "job.failed"
 JOB_CANCELLED = "job.cancelled"
 JOB_REQUEUED = "job.requeued"
-# What follows a job's end.
-AFTER_DONE = "after.done"
-AFTER_FAILED = "after.failed"
-AFTER_WAITS = "after.waits"
-# A segment's.
+# Commands and webhooks after a job.
+HOOK_DONE = "hook.done"
+HOOK_FAILED = "hook.failed"
+HOOK_RETRYING = "hook.retrying"
+# Segments and leases.
 SEGMENT_DONE = "segment.done"
 SEGMENT_SKIPPED = "segment.skipped"
 SEGMENT_LOST = "segment.lost"
 SEGMENT_BURIED = "segment.buried"
-# A lease's.
 LEASE_SENT = "lease.sent"
 LEASE_LOST = "lease.lost"
 LEASE_STALE = "lease.stale"
-# A worker's.
+# Workers, as the daemon sees them.
 WORKER_STARTING = "worker.starting"
 WORKER_READY = "worker.ready"
 WORKER_LOST = "worker.lost"
@@ -44,73 +43,73 @@ WORKER_EXITED = "worker.exited"
 WORKER_BROKEN = "worker.broken"
 WORKER_STOPPED = "worker.stopped"
 WORKER_JOINED = "worker.joined"
-WORKER_LEAVING = "worker.leaving"
 WORKER_REFUSED = "worker.refused"
 REMOTE_LISTENING = "remote.listening"
-# A session's, at a worker on another host than the daemon.
+# Sessions, in the log of a worker on another host.
 SESSION_OPENED = "session.opened"
 SESSION_ENDED = "session.ended"
 SESSION_WAITING = "session.waiting"
 SESSION_REFUSED = "session.refused"
-# A model's, on its way into and out of memory.
-MODEL_FETCHING = "model.fetching"
-MODEL_FETCHED = "model.fetched"
+WORKER_LEAVING = "worker.leaving"
+# Models.
+MODEL_DOWNLOADING = "model.downloading"
+MODEL_DOWNLOADED = "model.downloaded"
 MODEL_MISSING = "model.missing"
 MODEL_LOADED = "model.loaded"
 MODEL_UNLOADED = "model.unloaded"
-# The inbox's.
+# Inboxes.
 INBOX_WATCHED = "inbox.watched"
 INBOX_UNWATCHABLE = "inbox.unwatchable"
 INBOX_FOUND = "inbox.found"
-INBOX_HELD = "inbox.held"
-UPLOAD_FAILED = "upload.failed"
-COMPOSER_LOST = "composer.lost"
-EAR_LOST = "ear.lost"
-REQUEST_BROKE = "request.broke"
-CLIENTS_HUNG_UP = "clients.disconnected"
 INBOX_IGNORED = "inbox.ignored"
+INBOX_PAUSED = "inbox.paused"
 INBOX_LOST = "inbox.lost"
-# The daemon's own, and of the machine it runs on.
+# Clients.
+UPLOAD_FAILED = "upload.failed"
+CLIENT_DISCONNECTED = "client.disconnected"
+REQUEST_FAILED = "request.failed"
+PREVIEW_LOST = "preview.lost"
+LAYOUT_LOST = "layout.lost"
+# The daemon and its machine.
 DAEMON_READY = "daemon.ready"
 DAEMON_STOPPING = "daemon.stopping"
 DAEMON_STOPPED = "daemon.stopped"
 CONFIG_LOADED = "config.loaded"
-CONFIG_REFUSED = "config.refused"
-HTTP_LISTENING = "http.listening"
-HTTP_STOPPED = "http.stopped"
-HTTP_LOST = "http.lost"
-# Of the workers that Ray places.
-RAY_CONNECTED = "ray.connected"
-RAY_UNREACHABLE = "ray.unreachable"
-RAY_BACK = "ray.back"
-RAY_LOST = "ray.lost"
-RAY_ASKED = "ray.asked"
-RAY_WITHDRAWN = "ray.withdrawn"
-RAY_PLACED = "ray.placed"
-RAY_UNJOINED = "ray.unjoined"
-RAY_LEAVING = "ray.leaving"
-RAY_LEFT = "ray.left"
-RAY_GONE = "ray.gone"
+CONFIG_REJECTED = "config.rejected"
 DISK_FULL = "disk.full"
 DISK_OK = "disk.ok"
 LOG_LEVEL = "log.level"
+# The HTTP gateway.
+HTTP_LISTENING = "http.listening"
+HTTP_STOPPED = "http.stopped"
+HTTP_LOST = "http.lost"
+# Workers in a Ray cluster.
+RAY_CONNECTED = "ray.connected"
+RAY_UNREACHABLE = "ray.unreachable"
+RAY_RESTORED = "ray.restored"
+RAY_LOST = "ray.lost"
+RAY_REQUESTED = "ray.requested"
+RAY_CANCELLED = "ray.cancelled"
+RAY_PLACED = "ray.placed"
+RAY_OVERDUE = "ray.overdue"
+RAY_STOPPING = "ray.stopping"
+RAY_STOPPED = "ray.stopped"
+RAY_FAILED = "ray.failed"
 LIBRARY_MESSAGE = "library.message"
-"""What a library (faster-whisper, watchdog) has to say, at warning or above."""
+"""A message of a library (faster-whisper, watchdog), at warning or above."""
 
 _LEVELS = ("debug", "info", "warning", "error")
-"""From all to little."""
-
 _ONE_LINE_AT_A_TIME = threading.Lock()
 _EVENT_COLUMNS = 16
-"""The console's width for an event name, so that the fields stand below each other."""
+"""Width of the event column on a console."""
 
 
 def configure(level: str, format: str, stream: TextIO, **fields: object) -> None:  # noqa: A002 - the key's name
     """Send this process's log lines to `stream`, each with `fields`; may be called again.
 
-    `level` and `format` are those of the configuration ("auto": console form on a terminal, JSON lines otherwise).
-    What other libraries log comes along from warning on, as `library.message`.
-    A line is one write. No text makes logging raise, nor does a stream that is closed or full.
+    `level` and `format` are those of the configuration ("auto": console on a terminal, JSON lines otherwise).
+    Messages of libraries are logged from warning on, as `library.message`. A line is one write. Logging never raises, whatever
+    the text, even if the stream is closed or full.
     """
     is_console = format == "console" or (format == "auto" and stream.isatty())
     is_unicode = (stream.encoding or "utf-8").lower().replace("-", "") == "utf8"
@@ -120,14 +119,14 @@ def configure(level: str, format: str, stream: TextIO, **fields: object) -> None
 
     shape: list[Processor]
     if is_console:
-        # The plain traceback: rich's would show local variables, transcripts among them.
+        # The plain traceback: rich's would show local variables, such as transcripts.
         formatter = structlog.dev.plain_traceback
         renderer = structlog.dev.ConsoleRenderer(
             _EVENT_COLUMNS, colors=stream.isatty(), exception_formatter=formatter, sort_keys=False
         )
         shape = [_make_printable, renderer]
     else:
-        # Names stay readable where the stream can carry them; a surrogate becomes its own JSON escape there.
+        # Names stay readable if the stream's encoding has them; a surrogate becomes a JSON escape.
         renderer_json = structlog.processors.JSONRenderer(ensure_ascii=not is_unicode, default=_plain)
         shape = [structlog.processors.format_exc_info, renderer_json]
     structlog.configure(
@@ -150,12 +149,12 @@ def configure(level: str, format: str, stream: TextIO, **fields: object) -> None
 
 
 def level() -> str:
-    """Return the level below which lines are dropped."""
+    """Return the current level."""
     return logging.getLevelName(get().get_effective_level()).lower()
 
 
 def set_level(wanted: str, *, by: str) -> None:
-    """Drop lines below another level from now on, until `configure` is called again; `by` is told in a line."""
+    """Change the level until `configure` is called again; logs the change with its origin `by`."""
     before = level()
     if _LEVELS.index(wanted) <= _LEVELS.index(before):
         structlog.configure(wrapper_class=_filter(wanted))
@@ -164,7 +163,7 @@ def set_level(wanted: str, *, by: str) -> None:
 
 
 def get(**fields: object) -> FilteringBoundLogger:
-    """Give a logger that adds `fields` to each of its lines; it follows a later `configure`."""
+    """Return a logger that adds `fields` to each of its lines; a later `configure` applies to it."""
     return cast("FilteringBoundLogger", structlog.get_logger(**fields))
 
 
@@ -173,16 +172,16 @@ def _filter(level: str) -> type[FilteringBoundLogger]:
 
 
 class _Lines:
-    """What structlog writes to: whole lines, one write each, that do not fail."""
+    """Structlog's output: whole lines, one write each, without errors."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._encoding = stream.encoding or "utf-8"
 
     def msg(self, line: str) -> None:
-        """Write `line`, with what the stream's encoding lacks as escapes."""
+        """Write `line`, with escapes for characters that the stream's encoding lacks."""
         text = f"{line}\n".encode(self._encoding, "backslashreplace").decode(self._encoding)
-        # A terminal that went away or a full disk must not take the daemon with it.
+        # A closed terminal or a full disk must not end the daemon.
         with _ONE_LINE_AT_A_TIME, contextlib.suppress(OSError, ValueError):
             self._stream.write(text)
             self._stream.flush()
@@ -191,7 +190,7 @@ class _Lines:
 
 
 class _Library(logging.Handler):
-    """Other libraries' log records, as lines of ours."""
+    """Logs the records of other libraries."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -202,7 +201,7 @@ class _Library(logging.Handler):
                 message=record.getMessage(),
                 **({"exc_info": record.exc_info} if record.exc_info else {}),
             )
-        except Exception:  # noqa: BLE001 - a record whose arguments do not fit its format is theirs, not ours
+        except Exception:  # noqa: BLE001 - a library's record may have arguments that do not fit its format
             self.handleError(record)
 
 
@@ -212,7 +211,7 @@ def _add_time(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def _make_printable(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Escape what would move the cursor, break the line or fail to encode: file names hold anything."""
+    """Escape control characters and invalid text: file names may contain anything."""
     for key, value in event.items():
         text = os.fsdecode(value) if isinstance(value, bytes | os.PathLike) else value
         if isinstance(text, str) and not text.isprintable() and key not in {"exception", "stack"}:
@@ -222,7 +221,7 @@ def _make_printable(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 class _Verbatim:
-    """Text that is already escaped; the renderer must not escape it again."""
+    """Escaped text, which the renderer must not escape again."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -232,14 +231,14 @@ class _Verbatim:
 
 
 def _plain(value: object) -> str:
-    """Give what JSON has no form for as text."""
+    """Return a value that JSON lacks as text."""
     return os.fsdecode(value) if isinstance(value, bytes | os.PathLike) else repr(value)
 
 
 def leave(status: int) -> NoReturn:
-    """End the process with this status, which systemd goes by, also where the log cannot be written.
+    """Exit with this status, which systemd evaluates, even if the log cannot be written.
 
-    Python would try to flush it once more at its end, and exit with 120 on a full disk.
+    Python would flush stderr at exit, and change the status to 120 on a full disk.
     """
     try:
         sys.stderr.flush()

@@ -351,7 +351,7 @@ def test_a_daemon_tells_of_every_end_also_after_a_kill(tmp_path: Path, receiver:
             lambda: {good.id, bad.id, other.id} <= {facts["job"] for _, facts in receiver.got},
             "the webhook was told of all",
         )
-        line = daemon.wait_for_log("after.failed", job=bad.id)
+        line = daemon.wait_for_log("hook.failed", job=bad.id)
         assert line["what"] == "command"
         assert "exited with status 4: sorry" in line["cause"]
         eventually(
@@ -381,7 +381,7 @@ def test_what_ended_while_nobody_asked_is_not_told_later(tmp_path: Path) -> None
         os.kill(daemon.pid, signal.SIGHUP)
         daemon.wait_for_log("config.loaded")
         new = daemon.wait_for(daemon.drop(b"not media", "new.mp4"))
-        daemon.wait_for_log("after.done", job=new.id)
+        daemon.wait_for_log("hook.done", job=new.id)
         daemon.stop()
     assert [json.loads(row)["job"] for row in told.read_text().splitlines()] == [new.id]
 

@@ -161,7 +161,7 @@ def test_files_with_subtitles_are_skipped(daemon: Daemon) -> None:
     assert "elsewhere.en.srt" in cause(daemon, daemon.inbox / "elsewhere.mkv")
     assert "track 1, ger" in cause(daemon, daemon.inbox / "inside.mkv")
     assert "track 1, eng" in cause(daemon, daemon.folder / "same" / "same.mkv")
-    assert {line["file"] for line in daemon.log("job.needless")} == {
+    assert {line["file"] for line in daemon.log("job.already_subtitled")} == {
         "beside.mkv",
         "elsewhere.mkv",
         "inside.mkv",

@@ -44,9 +44,9 @@ def test_a_model_is_downloaded_once_for_all_workers_and_found_again_without_the_
         events = [entry["event"] for entry in daemon.log() if entry.get("slot", "").startswith("cpu")]
         assert events[0] == "worker.starting"
         names = [entry["event"] for entry in daemon.log()]
-        assert names.index("model.fetching") < names.index("model.fetched")
+        assert names.index("model.downloading") < names.index("model.downloaded")
         started = next(i for i, e in enumerate(daemon.log()) if e.get("slot") == "cpu0")
-        assert names.index("model.fetched") < started
+        assert names.index("model.downloaded") < started
         daemon.stop()
         hub.status = 503
         daemon.start()
@@ -73,7 +73,9 @@ def test_sigterm_ends_a_download_at_once(tmp_path: Path) -> None:
         hub.hangs.set()
         daemon.start()
         eventually(lambda: hub.fetched["model.bin"], "the download has begun")
-        eventually(lambda: any("done_mb" in e for e in daemon.log("model.fetching")), "its progress is told")
+        eventually(
+            lambda: any("done_mb" in e for e in daemon.log("model.downloading")), "its progress is told"
+        )
         fetcher = eventually(lambda: daemon.workers().get("model.1"), "the process is there")
         daemon.stop()
         eventually(lambda: fetcher not in daemon.workers().values(), "the process is gone")

@@ -378,13 +378,13 @@ def frames(parts: Sequence[bytes | memoryview]) -> bytes:
 def test_a_message_that_never_ends_ends_its_connection(daemon: Daemon, length: int, at_once: int) -> None:
     """ZeroMQ shows nothing of it, and would keep it until the memory is full."""
     part = zmtp.frame(bytes(length), zmtp.MORE) * at_once
-    before = len(daemon.log("clients.disconnected"))
+    before = len(daemon.log("client.disconnected"))
     with zmtp.Wire(socket_file(daemon)) as wire:
         sent = 0
         while wire.send(part):
             sent += len(part)
             assert sent < 8 * 2**30, "it took eight gigabytes"
-    eventually(lambda: len(daemon.log("clients.disconnected")) > before, "the log tells of it")
+    eventually(lambda: len(daemon.log("client.disconnected")) > before, "the log tells of it")
 
 
 def test_a_message_of_half_a_million_frames_is_answered_once(daemon: Daemon) -> None:

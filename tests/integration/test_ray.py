@@ -147,7 +147,7 @@ def test_ray_places_workers_while_there_is_work_and_gets_its_nodes_back(
     assert places_of_the_key(head) == []
     assert files.texts() == {text}
     for slot in slots:
-        head.wait_for_log("ray.left", worker=slot)
+        head.wait_for_log("ray.stopped", worker=slot)
         eventually(lambda slot=slot: head.states().get(slot) == "stopped", f"{slot} has stopped")  # type: ignore[misc]
 
 
@@ -173,7 +173,7 @@ def test_a_node_that_dies_loses_nothing_and_doubles_nothing(head: RayHead, nodes
     slot = nodes.worker_of(first, files)
     nodes.kill(first)
     assert files.texts() == {text}
-    head.wait_for_log("ray.gone", worker=slot)
+    head.wait_for_log("ray.failed", worker=slot)
 
 
 def test_a_node_that_comes_in_the_middle_is_used_and_one_with_notice_finishes_what_it_holds(
@@ -184,9 +184,9 @@ def test_a_node_that_comes_in_the_middle_is_used_and_one_with_notice_finishes_wh
     slot = nodes.worker_of(first, files)
     nodes.worker_of(nodes.add(), files)
     cluster.drain(first)
-    leaving = files.eventually(lambda: next(iter(head.log_of("ray.leaving", slot)), None), f"{slot} leaves")
+    leaving = files.eventually(lambda: next(iter(head.log_of("ray.stopping", slot)), None), f"{slot} leaves")
     assert leaving["cause"] == "its node is to go"
-    head.wait_for_log("ray.left", worker=slot)
+    head.wait_for_log("ray.stopped", worker=slot)
     assert files.texts() == {text}
     assert [entry for entry in head.log("lease.lost") if entry["worker"].startswith(f"{slot}.")] == []
 

@@ -37,7 +37,7 @@ def reload(daemon: Daemon, **sections: object) -> None:
 def test_faulty_configuration_is_refused_and_the_old_one_stays(daemon: Daemon) -> None:
     daemon.config_file.write_text("[model]\nbeam_size = 0\n[pool]\nqueue = 1\n", "utf-8")
     os.kill(daemon.pid, signal.SIGHUP)
-    faults = daemon.wait_for_log("config.refused")["faults"]
+    faults = daemon.wait_for_log("config.rejected")["faults"]
     assert any("model.beam_size" in fault for fault in faults)
     assert any("pool.queue" in fault for fault in faults)
     path = daemon.drop(DEMO_ZH, "talk.flac")
@@ -78,7 +78,7 @@ def test_work_waits_without_space_and_goes_on_by_itself(daemon: Daemon) -> None:
     reload(daemon, state=structs.replace(daemon.config.state, reserve_mb=1_048_576))
     daemon.wait_for_log("disk.full")
     first, second = daemon.drop(DEMO_ZH, "one.flac"), daemon.drop(DEMO_ZH, "two.flac")
-    daemon.wait_for_log("inbox.held")
+    daemon.wait_for_log("inbox.paused")
     assert not daemon.jobs()
     reload(daemon)
     daemon.wait_for_log("disk.ok")

@@ -152,7 +152,7 @@ def test_pings_stop_when_the_loop_is_stuck(tmp_path: Path) -> None:
         with open_pipe(daemon.config_file):
             assert_quiet(manager)
             assert len(daemon.workers()) == 2, "its workers live, and nobody but the watchdog tells"
-        daemon.wait_for_log("config.refused")
+        daemon.wait_for_log("config.rejected")
         daemon.stop()
 
 

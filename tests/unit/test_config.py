@@ -312,7 +312,10 @@ def test_a_command_that_nobody_can_run_is_a_fault(tmp_path: Path) -> None:
     text = text.replace("[[inbox]]\n", '[[inbox]]\non_done = ["true"]\non_failed = ["/nowhere/x"]\n')
     faults = faults_of(text, tmp_path, check_paths=True)
     assert len(faults) == 2
-    assert 'inbox[0].on_failed: ["/nowhere/x"] is not allowed (the first item must be a program that user' in faults[0]
+    assert (
+        'inbox[0].on_failed: ["/nowhere/x"] is not allowed (the first item must be a program that user'
+        in faults[0]
+    )
     assert 'webhook.secret_file: "/nowhere/key" is not allowed (a file that user' in faults[1]
 
 
@@ -380,12 +383,18 @@ def test_a_default_at_fault_is_not_blamed_on_the_file(tmp_path: Path) -> None:
             '[http]\nlisten = "0.0.0.0:8600"',
             'http.listen: "0.0.0.0:8600" is not allowed (only loopback (127.0.0.1, [::1]) without http.token_file',
         ),
-        ('[http]\ntoken_file = "tokens"', 'http.token_file: "tokens" is not allowed (must be an absolute path'),
+        (
+            '[http]\ntoken_file = "tokens"',
+            'http.token_file: "tokens" is not allowed (must be an absolute path',
+        ),
         (
             '[http]\nserver = "http://gpu"',
             'http.server: "http://gpu" is not allowed (ipc:///absolute/path or tcp://127.0.0.1:PORT',
         ),
-        ('[webhook]\nsecret_file = "key"', 'webhook.secret_file: "key" is not allowed (must be an absolute path'),
+        (
+            '[webhook]\nsecret_file = "key"',
+            'webhook.secret_file: "key" is not allowed (must be an absolute path',
+        ),
         ('[[inbox]]\npath = "in"', 'inbox[0].path: "in" is not allowed (must be an absolute path'),
         ('[[inbox]]\noutput = "out"', 'inbox[0].output: "out" is not allowed (must be an absolute path'),
         (
@@ -439,7 +448,7 @@ def test_a_default_at_fault_is_not_blamed_on_the_file(tmp_path: Path) -> None:
         ),
         (
             f'[remote.keys]\na = "{"a" * 40}"\nb = "{"a" * 40}"',
-            f'remote.keys: {{b = "{"a" * 40}"}} is not allowed (a key of its own; this one is a\'s too',
+            f'remote.keys: {{b = "{"a" * 40}"}} is not allowed (must be unique; a has the same key',
         ),
         (
             "[ray]\nmin_workers = 9",

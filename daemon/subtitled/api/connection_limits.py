@@ -137,7 +137,7 @@ class ConnectionLimits:
                 hang_up(file, endpoint)
                 self._metrics.hung_up.labels("memory").inc()
         _log.warning(
-            log.CLIENTS_HUNG_UP,
+            log.CLIENT_DISCONNECTED,
             connections=self.count,
             held_mb=held // 2**20,
             allowed_mb=(self._base_bytes + self._allowed_bytes) // 2**20,

@@ -278,7 +278,7 @@ class RequestHandlers:
 
     def _broke(self, request: int, peer: Peer, error: Exception) -> None:
         """Tell that stored results cannot be composed: a bug, but of one job, not of the daemon."""
-        _log.error(log.REQUEST_BROKE, cause=repr(error))
+        _log.error(log.REQUEST_FAILED, cause=repr(error))
         peer.refuse(request, "INTERNAL", "the stored results cannot be read; the server's log says why")
 
 

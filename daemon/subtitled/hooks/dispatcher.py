@@ -93,10 +93,10 @@ class HookDispatcher:
         if fault is None:
             return False
         if fault:
-            _log.error(log.AFTER_FAILED, job=ended.job, what=what, cause=fault)
+            _log.error(log.HOOK_FAILED, job=ended.job, what=what, cause=fault)
             self._put(partial(self._note, ended, f"{what}_failed", fault))
         else:
-            _log.info(log.AFTER_DONE, job=ended.job, what=what, **({"command": name} if name else {}))
+            _log.info(log.HOOK_DONE, job=ended.job, what=what, **({"command": name} if name else {}))
         return True
 
     def _note(self, ended: JobEnded, event: str, cause: str) -> None:

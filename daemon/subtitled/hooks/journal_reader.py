@@ -97,7 +97,7 @@ class JournalReader:
                     self._follow(db, self._read())
             except (sqlite3.Error, OSError, SpoolError) as error:
                 # A full disk or a busy database passes; nothing is lost meanwhile.
-                _log.warning(log.AFTER_WAITS, cause=str(error), mark=str(self._mark))
+                _log.warning(log.HOOK_RETRYING, cause=str(error), mark=str(self._mark))
                 self._stopping.wait(REPAIR_S)
 
     def _follow(self, db: sqlite3.Connection, seq: int) -> None:

@@ -94,7 +94,7 @@ class InboxArrivals:
         """Return the event for a file, if any; without disk space the file is held back."""
         if not is_space:
             if not self._held:
-                _log.info(log.INBOX_HELD, cause="no space for the results of further files; they wait")
+                _log.info(log.INBOX_PAUSED, cause="no space for the results of further files; they wait")
             self._held.append(found)
             return None
         return take(found.file, found.inbox, self._store)

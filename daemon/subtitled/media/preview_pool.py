@@ -201,13 +201,13 @@ class PreviewPool:
             try:
                 return ear.ask(stretch, until)
             except TimeoutError:
-                _log.warning(log.EAR_LOST, path=os.fsdecode(stretch.path), cause="it took too long")
+                _log.warning(log.PREVIEW_LOST, path=os.fsdecode(stretch.path), cause="it took too long")
                 raise MediaError(f"its audio could not be decoded within {self._limit_s:g} s") from None
             except (OSError, EOFError, msgspec.DecodeError) as error:
                 ear.end()
                 if self._is_closed:
                     raise MediaError("the server is stopping") from error
-                _log.warning(log.EAR_LOST, path=os.fsdecode(stretch.path), cause=str(error) or "it ended")
+                _log.warning(log.PREVIEW_LOST, path=os.fsdecode(stretch.path), cause=str(error) or "it ended")
         raise MediaError("its audio crashed the decoder")
 
 

@@ -126,7 +126,7 @@ class TransitionLog:
             case JobState.DONE if job.is_needless:
                 self.jobs.pop(job.id, None)
                 self._metrics.jobs.labels("needless").inc()
-                _log.info(log.JOB_NEEDLESS, job=job.id, file=file, cause=job.cause)
+                _log.info(log.JOB_ALREADY_SUBTITLED, job=job.id, file=file, cause=job.cause)
             case JobState.DONE:
                 self._metrics.jobs.labels("done").inc()
                 _log.info(log.JOB_DONE, job=job.id, file=file, **self._figures(job.id))

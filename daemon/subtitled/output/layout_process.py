@@ -106,7 +106,7 @@ class LayoutProcess:
                 try:
                     response = self._exchange(request)
                 except (OSError, EOFError, msgspec.DecodeError) as error:
-                    _log.warning(log.COMPOSER_LOST, job=request.row.job.id, cause=str(error) or "it ended")
+                    _log.warning(log.LAYOUT_LOST, job=request.row.job.id, cause=str(error) or "it ended")
                     self._end()
                 else:
                     break

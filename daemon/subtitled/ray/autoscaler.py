@@ -115,11 +115,11 @@ class Autoscaler:
         )
         if decision.ask:
             fields = {"workers": decision.ask, "wanted": decision.wanted, "there": len(members)}
-            _log.info(log.RAY_ASKED, **fields, backlog_h=round(backlog / 3_600_000, 2))
+            _log.info(log.RAY_REQUESTED, **fields, backlog_h=round(backlog / 3_600_000, 2))
         for _ in range(decision.ask):
             self._crew.ask()
         for number in decision.withdraw:
-            _log.info(log.RAY_WITHDRAWN, worker=f"{RAY_HOST}/{number}", wanted=decision.wanted)
+            _log.info(log.RAY_CANCELLED, worker=f"{RAY_HOST}/{number}", wanted=decision.wanted)
             self._crew.leave(number, 0.0)
         for number in decision.let_go:
             self._leave(self._crew.hands[number], "without work for ray.idle_s")
@@ -140,7 +140,7 @@ class Autoscaler:
                 cause = (
                     f"has not joined within {LATE_S:.0f} s; {self._endpoint} must be reachable from its node"
                 )
-                _log.warning(log.RAY_UNJOINED, worker=_slot(hand), node=hand.node[:12], cause=cause)
+                _log.warning(log.RAY_OVERDUE, worker=_slot(hand), node=hand.node[:12], cause=cause)
             members.append(
                 ScalingMember(
                     number=hand.number,
@@ -185,7 +185,7 @@ class Autoscaler:
                     self._leave(hand, "its node is to go")
 
     def _leave(self, hand: PlacedWorker, cause: str) -> None:
-        _log.info(log.RAY_LEAVING, worker=_slot(hand), cause=cause)
+        _log.info(log.RAY_STOPPING, worker=_slot(hand), cause=cause)
         self._crew.leave(hand.number, self._errand.stop_timeout_s)
 
     def _tell_of(self, gone: DepartedWorker, now: float) -> None:
@@ -195,12 +195,12 @@ class Autoscaler:
         self._joined.discard(hand.number)
         self._missed.discard(hand.number)
         if hand.stage is WorkerStage.LEAVING:
-            _log.info(log.RAY_LEFT, **fields)
+            _log.info(log.RAY_STOPPED, **fields)
             return
         if not gone.is_lost:
             self._pauses.failed(now, now - hand.placed_at if has_joined else 0.0, is_fatal=gone.is_fatal)
         tell = _log.error if gone.is_fatal else _log.warning
-        tell(log.RAY_GONE, **fields, again_in_s=round(self._pauses.left_s(now), 1))
+        tell(log.RAY_FAILED, **fields, again_in_s=round(self._pauses.left_s(now), 1))
 
 
 def _slot(hand: PlacedWorker) -> str:
@@ -254,7 +254,7 @@ def _watch_head(address: str) -> None:
                 os._exit(ExitCode.UNREACHABLE)
         elif lost_at is not None:
             lost_at = None
-            _log.info(log.RAY_BACK, address=address)
+            _log.info(log.RAY_RESTORED, address=address)
 
 
 def _give_up(address: str) -> None:

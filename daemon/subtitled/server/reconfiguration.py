@@ -78,7 +78,7 @@ class Reconfiguration:
         try:
             found, devices = self._load()
         except ConfigError as error:
-            _log.error(log.CONFIG_REFUSED, faults=error.faults)
+            _log.error(log.CONFIG_REJECTED, faults=error.faults)
             return
         config, kept = merge(self.config, found)
         self.config, self.devices = config, devices

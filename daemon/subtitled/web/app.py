@@ -66,7 +66,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
     if isinstance(error, ClientDisconnect):
         return Response(status_code=499)  # nobody reads it
     if not isinstance(error, RequestError | SubtitleError | HTTPException):
-        _log.error(log.REQUEST_BROKE, path=request.url.path, cause=repr(error))
+        _log.error(log.REQUEST_FAILED, path=request.url.path, cause=repr(error))
     else:  # after a fault of ours Starlette gives no way to read on
         with suppress(RequestError, ClientDisconnect):
             await drain(request)

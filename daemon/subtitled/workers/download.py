@@ -20,7 +20,7 @@ def run(channel: Channel, settings: WorkerSettings) -> ExitCode:
 
     def tell(so_far: int) -> None:
         elapsed_s = round(time.monotonic() - started, 1)
-        logger.info(log.MODEL_FETCHING, model=model, done_mb=round(so_far / 1e6, 1), elapsed_s=elapsed_s)
+        logger.info(log.MODEL_DOWNLOADING, model=model, done_mb=round(so_far / 1e6, 1), elapsed_s=elapsed_s)
 
     try:
         folder = fetch(model, tell)
@@ -31,7 +31,7 @@ def run(channel: Channel, settings: WorkerSettings) -> ExitCode:
         channel.post(ExitReason(cause=str(error)))
         return ExitCode.FATAL
     logger.info(
-        log.MODEL_FETCHED,
+        log.MODEL_DOWNLOADED,
         model=model,
         folder=str(folder),
         elapsed_s=round(time.monotonic() - started, 1),

@@ -35,7 +35,7 @@ class ModelDownload:
         """Start the process if it is time to."""
         if self._try_at is not None and now >= self._try_at:
             self._try_at = None
-            _log.info(log.MODEL_FETCHING, model=self._name, attempt=len(self._tries) + 1)
+            _log.info(log.MODEL_DOWNLOADING, model=self._name, attempt=len(self._tries) + 1)
             self._spawn(f"{SLOT}.{len(self._tries) + 1}")
 
     def take(self, end: ProcessExit, now: float) -> bool:

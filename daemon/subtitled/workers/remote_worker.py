@@ -318,7 +318,7 @@ class RemoteWorker:
         result: LoadedModel | ModelLoadError
         try:
             if may_need_fetching(wanted.model):
-                fetch(wanted.model, lambda got: _log.info(log.MODEL_FETCHING, done_mb=round(got / 1e6, 1)))
+                fetch(wanted.model, lambda got: _log.info(log.MODEL_DOWNLOADING, done_mb=round(got / 1e6, 1)))
             result = load_model(
                 wanted,
                 device=settings.device,
