@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subtitled.errors import SpoolError
+from subtitled.files import beneath
 from subtitled.files.atomic_files import (
     NAME_BYTES,
     fitted,
@@ -212,12 +214,12 @@ def test_move_of_a_missing_file_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_move_that_fails_leaves_the_source_and_no_claim(tmp_path: Path) -> None:
-    """A folder cannot be renamed over the claimed name."""
+    """A folder is no file."""
     (tmp_path / "a.mp4").mkdir()
     with pytest.raises(SpoolError):
         move_whole(tmp_path / "a.mp4", tmp_path / "done" / "a.mp4")
     assert (tmp_path / "a.mp4").is_dir()
-    assert names(tmp_path / "done") == []
+    assert names(tmp_path) == ["a.mp4"]
 
 
 def other_file_system(folder: Path) -> Path:
@@ -251,6 +253,67 @@ def test_move_between_file_systems_copies_and_removes(tmp_path: Path, *, is_link
     finally:
         target.unlink(missing_ok=True)
         target.parent.rmdir()
+
+
+def test_move_killed_while_copying_leaves_no_file_with_the_final_name(tmp_path: Path) -> None:
+    """The next try gets the name, and the sweep removes the rest of the first."""
+    target = other_file_system(tmp_path) / f"subtitled-test-{os.getpid()}" / "a.mp4"
+    source = tmp_path / "a.mp4"
+    source.write_bytes(b"media" * 1_000_000)
+    program = (
+        "import os, signal, sys\n"
+        "from subtitled.files import atomic_files\n"
+        "atomic_files.shutil.copyfileobj = lambda old, new, size: (new.write(old.read(size)), new.flush(), "
+        "os.kill(os.getpid(), signal.SIGKILL))\n"
+        "atomic_files.move_whole(*sys.argv[1:])\n"
+    )
+    target.parent.mkdir()
+    try:
+        subprocess.run([sys.executable, "-c", program, str(source), str(target)], check=False)
+        assert source.exists()
+        assert all(is_temporary(name) for name in names(target.parent))
+        assert move_whole(source, target) == target
+        assert sweep_temporaries(target.parent) == 1
+        assert names(target.parent) == ["a.mp4"]
+        assert target.stat().st_size == 5_000_000
+    finally:
+        shutil.rmtree(target.parent)
+
+
+@pytest.mark.parametrize("has_openat2", [True, False])
+def test_link_does_not_lead_files_out_of_the_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_openat2: bool
+) -> None:
+    if not has_openat2:
+        monkeypatch.setattr(beneath, "_OPENAT2", 100_000)
+    root, outside = tmp_path / "inbox", tmp_path / "outside"
+    (root / "season").mkdir(parents=True)
+    outside.mkdir()
+    (outside / "secret.mp4").write_bytes(b"secret")
+    for name in ("done", "linked"):
+        (root / name).symlink_to(outside)
+    (root / "talk.mp4").write_bytes(b"media")
+    with pytest.raises(SpoolError, match="replace the symbolic link that leads out of its folder"):
+        move_whole(root / "talk.mp4", root / "done" / "talk.mp4", root=root)
+    with pytest.raises(SpoolError):
+        move_whole(root / "talk.mp4", root / "done" / "a" / "talk.mp4", root=root)
+    with pytest.raises(SpoolError):
+        move_whole(root / "linked" / "secret.mp4", root / "season" / "secret.mp4", root=root)
+    with pytest.raises(SpoolError):
+        write_whole(root / "linked" / "talk.srt", b"1", root=root)
+    assert names(outside) == ["secret.mp4"]
+    write_whole(root / "new" / "deep" / "talk.srt", b"1", root=root)
+    assert (root / "new" / "deep" / "talk.srt").read_bytes() == b"1"
+    assert (
+        move_whole(root / "talk.mp4", root / "failed" / "x" / "talk.mp4", root=root).read_bytes() == b"media"
+    )
+
+
+def test_link_within_the_root_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    (tmp_path / "videos").symlink_to("films")
+    write_whole(tmp_path / "videos" / "talk.srt", b"1", root=tmp_path)
+    assert (tmp_path / "films" / "talk.srt").read_bytes() == b"1"
 
 
 NAMES = st.binary(min_size=1, max_size=300).map(os.fsdecode) | st.text(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import hashlib
@@ -10,10 +11,12 @@ import itertools
 import os
 import secrets
 import shutil
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from subtitled.errors import SpoolError
+from subtitled.files.beneath import folder_beneath, open_beneath
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +33,7 @@ _REMEDIES = {
     errno.EACCES: "give the daemon's user the right to write there",
     errno.EPERM: "give the daemon's user the right to write there",
     errno.EROFS: "mount its file system writable",
+    errno.EXDEV: "replace the symbolic link that leads out of its folder by the folder itself",
     errno.ENAMETOOLONG: f"shorten it: a name takes at most {NAME_BYTES} bytes",
 }
 
@@ -39,47 +43,60 @@ _NO_FSYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF
 TEMPORARY_PREFIX = ".subtitled-"
 TEMPORARY_SUFFIX = ".tmp"
 
+_RENAME_NOREPLACE = 1
+_libc = ctypes.CDLL(None, use_errno=True)
 
-def write_whole(path: str | Path, data: bytes) -> None:
-    """Make `path` hold `data`, in one step and durably; its folder is made where missing.
 
-    Whoever looks sees the file as it was before or all of `data`, also after a power cut. Blocks while the
-    disk writes; may be repeated. Raises SpoolError; the file is then as it was before or, where only its name could not
-    be made durable, all of `data`. Nothing else is left behind.
+def write_whole(path: str | Path, data: bytes, *, root: str | Path | None = None) -> None:
+    """Make `path` contain `data`, in one step and durably; its folder is created if missing.
+
+    A reader sees the file as it was before or all of `data`, also after a power cut. With `root` no symbolic link may
+    lead out of that folder. Blocks while the disk writes; may be repeated. Raises SpoolError; the file is then as it was
+    before or, where only its name could not be made durable, all of `data`. No other file remains.
     """
     target = Path(path)
-    with _reported(target, "written"):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _temporary(target.parent) as (temporary, file):
+    with _reported(target, "written"), folder_beneath(root, target.parent) as folder:
+        with _temporary(folder) as (temporary, file):
             file_bytes = memoryview(data)
             while file_bytes:
                 file_bytes = file_bytes[os.write(file, file_bytes) :]
             os.fsync(file)
-            temporary.replace(target)
-        sync_folder(target.parent)
+            os.replace(temporary, target.name, src_dir_fd=folder, dst_dir_fd=folder)
+        _sync(folder)
 
 
-def move_whole(source: str | Path, target: str | Path) -> Path:
-    """Move `source` to `target` and return where it came to lie: never over another file.
+def move_whole(source: str | Path, target: str | Path, *, root: str | Path | None = None) -> Path:
+    """Move `source` to `target` and return its new path; an existing file is never replaced.
 
-    A name that is taken gets ` (2)`, ` (3)` … before its suffix. Between file systems the file is copied,
-    with its times, and appears whole. Blocks; raises SpoolError, and leaves `source` in its place then.
+    A name in use gets ` (2)`, ` (3)` … before its suffix. Between file systems the file is copied, with its times, and
+    gets its name when it is complete: a process killed meanwhile leaves a temporary file that `sweep_temporaries`
+    removes. With `root` no symbolic link in the folders of either path may lead out of that folder. Blocks; raises
+    SpoolError, and leaves `source` in its place then.
     """
     source, target = Path(source), Path(target)
-    with _reported(source, f"moved to {printable(target)}"):
-        source.lstat()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        free = _claim(target)
+    with (
+        _reported(source, f"moved to {printable(target)}"),
+        _existing_folder(root, source.parent) as old,
+        contextlib.ExitStack() as stack,
+    ):
+        if stat.S_ISDIR(os.lstat(source.name, dir_fd=old).st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        new = stack.enter_context(folder_beneath(root, target.parent))
         try:
-            _move_over(source, free)
-        except BaseException:
-            free.unlink(missing_ok=True)
-            raise
-        # The file has moved: to say that it has not would be wrong. After a power cut it may be where it was, once.
+            moved = _rename_to_free_name((old, source.name), (new, target.name))
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            with _temporary(new) as (temporary, file):
+                _copy((old, source.name), (new, temporary), file)
+                moved = _rename_to_free_name((new, temporary), (new, target.name))
+            _sync(new)
+            os.unlink(source.name, dir_fd=old)
+        # The file has moved, so a failure to sync is not reported. After a power cut it may be in its old place once.
         with contextlib.suppress(OSError):
-            sync_folder(free.parent)
-            sync_folder(source.parent)
-    return free
+            _sync(new)
+            _sync(old)
+    return target.with_name(moved)
 
 
 def is_there(path: str | Path) -> bool:
@@ -172,17 +189,28 @@ def _reported(path: Path, verb: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _temporary(folder: Path) -> Iterator[tuple[Path, int]]:
-    """Give a new file of `folder`, open for writing; it is removed unless it was renamed by then."""
-    path = folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+def _existing_folder(root: str | Path | None, folder: Path) -> Iterator[int]:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    descriptor = os.open(folder, flags) if root is None else open_beneath(root, folder, flags)
     try:
-        # Held while this process lives, so that a sweep tells unfinished files from abandoned ones.
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _temporary(folder: int) -> Iterator[tuple[str, int]]:
+    """Yield the name and descriptor of a new file in `folder`, open for writing; it is removed unless renamed by then."""
+    name = f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
+    file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder)
+    try:
+        # Locked while this process lives, so that a sweep tells unfinished files from abandoned ones.
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield path, file
+        yield name, file
     except BaseException:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)
         raise
     finally:
         os.close(file)
@@ -203,41 +231,53 @@ def _is_abandoned(path: Path) -> bool:
         os.close(file)
 
 
-def _claim(target: Path) -> Path:
-    """Return `target`, or its first numbered name that nobody has, as an empty file that is now ours."""
+def _rename_to_free_name(source: tuple[int, str], target: tuple[int, str]) -> str:
+    """Rename `source` (folder, name) to `target` or its first free numbered name; return the name. Raises OSError."""
+    name = Path(target[1])
+    # A long suffix is no suffix: it belongs to the part of the name that may be shortened.
+    suffix = name.suffix if len(_encoded(name.suffix)) <= _SUFFIX_BYTES else ""
     for number in itertools.count(1):
         mark = f" ({number})" if number > 1 else ""
-        # A long suffix is no suffix: it belongs to the name that may be shortened.
-        suffix = target.suffix if len(_encoded(target.suffix)) <= _SUFFIX_BYTES else ""
-        free = target.with_name(fitted(target.name.removesuffix(suffix), mark + suffix))
+        free = fitted(name.name.removesuffix(suffix), mark + suffix)
         with contextlib.suppress(FileExistsError):
-            os.close(os.open(free, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+            _rename_new(source, (target[0], free))
             return free
     raise AssertionError  # count() has no end
 
 
-def _move_over(source: Path, target: Path) -> None:
-    """Move `source` over the empty file `target`, by copying where they are on different file systems."""
-    try:
-        source.replace(target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-    else:
+def _rename_new(source: tuple[int, str], target: tuple[int, str]) -> None:
+    """Rename without replacing: renameat2(2) with RENAME_NOREPLACE, or an empty file first where there is no such call."""
+    names = (source[0], os.fsencode(source[1]), target[0], os.fsencode(target[1]))
+    if _libc.renameat2(*names, _RENAME_NOREPLACE) == 0:
         return
-    with _temporary(target.parent) as (temporary, file):
-        if source.is_symlink():
-            temporary.unlink()
-            temporary.symlink_to(source.readlink())
-        else:
-            shutil.copyfile(source, temporary)
-            # Times and rights are kept where the file system has them; the content is what counts.
-            with contextlib.suppress(OSError):
-                shutil.copystat(source, temporary)
-            os.fsync(file)
-        temporary.replace(target)
-    sync_folder(target.parent)
-    source.unlink()
+    failure = ctypes.get_errno()
+    if failure not in {errno.EINVAL, errno.ENOSYS}:
+        raise OSError(failure, os.strerror(failure), source[1])
+    claim = os.open(target[1], os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=target[0])
+    os.close(claim)
+    try:
+        os.replace(source[1], target[1], src_dir_fd=source[0], dst_dir_fd=target[0])
+    except BaseException:
+        os.unlink(target[1], dir_fd=target[0])
+        raise
+
+
+def _copy(source: tuple[int, str], target: tuple[int, str], file: int) -> None:
+    """Copy a file or link, with its times and rights where the file system has them, into the open file `target`."""
+    if stat.S_ISLNK(os.lstat(source[1], dir_fd=source[0]).st_mode):
+        os.unlink(target[1], dir_fd=target[0])
+        os.symlink(os.readlink(source[1], dir_fd=source[0]), target[1], dir_fd=target[0])
+        return
+    with os.fdopen(
+        os.open(source[1], os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source[0]), "rb"
+    ) as old:
+        with os.fdopen(os.dup(file), "wb") as new:
+            shutil.copyfileobj(old, new, 1 << 20)
+        with contextlib.suppress(OSError):
+            status = os.fstat(old.fileno())
+            os.fchmod(file, stat.S_IMODE(status.st_mode))
+            os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    os.fsync(file)
 
 
 def sync_folder(folder: Path) -> None:
@@ -247,9 +287,14 @@ def sync_folder(folder: Path) -> None:
     """
     file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(file)
+        _sync(file)
+    finally:
+        os.close(file)
+
+
+def _sync(folder: int) -> None:
+    try:
+        os.fsync(folder)
     except OSError as error:
         if error.errno not in _NO_FSYNC:
             raise
-    finally:
-        os.close(file)
