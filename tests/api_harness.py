@@ -108,8 +108,8 @@ class ApiHarness:
             authenticator=self._authenticator,
             store=self.store,
             broker=self.broker,
-            happen=self.happen,
-            call_back=self._mailbox.put,
+            dispatch=self.happen,
+            call_in_loop=self._mailbox.put,
             metrics=self.metrics,
             languages=lambda: LANGUAGES,
         )
@@ -143,7 +143,7 @@ class ApiHarness:
         for action in actions:
             if isinstance(action, ac.SaveJob) and action.event is not None:
                 self.server.job_changed(action.job)
-        self.server.tell_watchers(entries)
+        self.server.send_to_watchers(entries)
 
     def turn(self) -> None:
         """Run one turn of the loop, which waits 20 ms at most."""
@@ -170,7 +170,7 @@ class ApiHarness:
     @contextmanager
     def stalled_disk(self) -> Iterator[None]:
         """Block the threads that write files."""
-        pool = self.server._aside.pool
+        pool = self.server._background.pool
         over = threading.Event()
         held = [pool.submit(over.wait) for _ in range(pool._max_workers)]
         try:
@@ -182,4 +182,4 @@ class ApiHarness:
 
     def facts(self, job: str) -> ms.JobFacts:
         """Return a job as an admin sees it."""
-        return self.server.desk.facts(job)
+        return self.server.handlers.facts(job)

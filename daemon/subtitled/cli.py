@@ -67,12 +67,12 @@ def run(config_file: str | None) -> None:
 @click.option("--parent", type=int, hidden=True, help="The daemon that started it, with which it ends.")
 def http(config_file: str | None, parent: int | None) -> None:
     """Run the gateway in the foreground: HTTP for other programs, by the section [http]."""
-    from subtitled.runtime.processes import die_with_parent, give_way
+    from subtitled.runtime.processes import die_with_parent, lower_priority
     from subtitled.web.process import serve
 
     if parent is not None:
         die_with_parent(parent)
-        give_way()
+        lower_priority()
     serve(_load(config_file, check_paths=False), os.environ)
 
 

@@ -15,7 +15,7 @@ import zmq
 from message_generator import MessageGenerator, load_corpus
 
 from subtitle import messages as ms
-from subtitled.api.connection_limits import held_bytes
+from subtitled.api.connection_limits import resident_bytes
 from subtitled.api.server import UPLOADS_FOLDER, ApiServer
 from subtitled.config import schema
 from subtitled.core import actions as ac
@@ -80,8 +80,8 @@ class ApiFuzzer:
             authenticator=Authenticator(self._context),
             store=self.store,
             broker=self._broker,
-            happen=self._happen,
-            call_back=self._called.append,
+            dispatch=self._happen,
+            call_in_loop=self._called.append,
             metrics=Metrics(),
             languages=lambda: (),
         )
@@ -120,9 +120,9 @@ class ApiFuzzer:
                     self._generators[index] = self._connect()
                     self._end_jobs()
             self._turn()
-            self._before_bytes = self._before_bytes or held_bytes()
-            if held_bytes() > self._before_bytes + GROWTH_BYTES:
-                raise InvariantError(f"memory grew from {self._before_bytes} to {held_bytes()} bytes")
+            self._before_bytes = self._before_bytes or resident_bytes()
+            if resident_bytes() > self._before_bytes + GROWTH_BYTES:
+                raise InvariantError(f"memory grew from {self._before_bytes} to {resident_bytes()} bytes")
 
     def settle(self) -> None:
         """Process all that is queued, then check what is left."""
@@ -163,7 +163,7 @@ class ApiFuzzer:
         for action in actions:
             if isinstance(action, ac.SaveJob) and action.event is not None:
                 self._server.job_changed(action.job)
-        self._server.tell_watchers(entries)
+        self._server.send_to_watchers(entries)
 
     def _open_jobs(self) -> list[str]:
         states = (JobState.RECEIVING, JobState.QUEUED)

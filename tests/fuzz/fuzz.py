@@ -14,7 +14,7 @@ from pathlib import Path
 
 from api_fuzzer import ApiFuzzer
 
-from subtitled.api.connection_limits import held_bytes
+from subtitled.api.connection_limits import resident_bytes
 
 RUN_FRAMES = 50_000
 MAX_FINDINGS = 3
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
     took_s = time.perf_counter() - started
     print(
         f"{frames} frames in {messages} messages, {answers} answers, {took_s:.0f} s: {frames / took_s:.0f} frames/s; "
-        f"{held_bytes() / 1e6:.0f} MB at the end; findings: {findings}"
+        f"{resident_bytes() / 1e6:.0f} MB at the end; findings: {findings}"
     )
     return 1 if findings else 0
 

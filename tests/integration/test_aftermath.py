@@ -80,7 +80,9 @@ def test_a_command_that_fails_is_told_with_what_it_said() -> None:
         f"{sys.executable} exited with status 3: no such library"
     )
     fault = commands.run(("/nowhere/x",), ENDED, {}, 1, HookStop())
-    assert fault == "/nowhere/x cannot be started: No such file or directory; correct the inbox's command"
+    assert (
+        fault == "/nowhere/x cannot be started: No such file or directory; correct the command of the inbox"
+    )
 
 
 CHILD = (
@@ -91,7 +93,7 @@ CHILD = (
 
 def test_a_command_that_takes_too_long_is_killed_with_its_children(tmp_path: Path) -> None:
     fault = run(CHILD.format(path=str(tmp_path / "pid")), timeout_s=3)
-    assert "took longer than command_timeout_s (3 s) and was killed" in (fault or "")
+    assert "was killed after command_timeout_s (3 s)" in (fault or "")
     pid = int((tmp_path / "pid").read_text())
     eventually(lambda: not is_running(pid), "its child has gone")
 
@@ -177,7 +179,7 @@ def test_a_message_is_given_up_in_the_end(receiver: Receiver) -> None:
     """What is told of it names the server alone: an address may be as secret as a password."""
     receiver.answers = [503] * 9
     server = receiver.url.partition("/hook")[0]
-    assert deliver(receiver.url) == f"{server}: answered 503; given up after 3 attempts"
+    assert deliver(receiver.url) == f"{server}: status 503 (3 attempts)"
     receiver.close()
     fault = deliver(receiver.url.replace("http://", "http://user:password@"))
     assert fault is not None
@@ -301,8 +303,8 @@ def test_a_job_that_was_retried_is_told_at_its_real_end(tmp_path: Path, store: S
 def test_a_mark_that_is_none_is_told_and_waited_for(tmp_path: Path, store: Store) -> None:
     follower = JournalReader("test", tmp_path / "subtitled.sqlite", tmp_path / "test.seq", Told())
     (tmp_path / "test.seq").write_text("")
-    with pytest.raises(SpoolError, match="holds '', no number; remove it"):
-        follower._read()
+    with pytest.raises(SpoolError, match="contains '' instead of a number; delete it"):
+        follower._read_mark()
     assert store.last_seq() == 0
 
 

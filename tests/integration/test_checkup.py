@@ -197,8 +197,8 @@ def test_a_gpu_that_is_not_there_is_a_fault(with_driver: dict[str, str]) -> None
 def test_the_metrics_have_what_the_driver_tells_of_each_gpu(with_driver: dict[str, str]) -> None:
     program = """if True:
         from prometheus_client import generate_latest
-        from subtitled.speech.cuda import Device
-        from subtitled.watching.metrics import Metrics
+        from subtitled.asr.cuda import Device
+        from subtitled.observability.metrics import Metrics
         metrics = Metrics()
         metrics.gpus.devices = tuple(
             Device(slot=f"gpu{place}", kind="cuda", visible=uuid, name="NVIDIA Test")

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 import media
 from daemon import eventually, is_running
 from subtitle import messages as ms
-from subtitled.api.audio_preview import MAX_OF_ONE, MAX_UNDER_WAY, AudioPreview
+from subtitled.api.audio_preview import MAX_PENDING, MAX_PENDING_OF_ONE, AudioPreview
 from subtitled.api.peer import Peer, RefusedError
 from subtitled.api.upload_store import UploadStore
 from subtitled.config.schema import UploadsConfig
@@ -175,7 +175,7 @@ def test_no_client_takes_all_that_can_be_heard_at_once(stretch: AudioRange, tmp_
         return True
 
     aside = BackgroundPool("test", coming.append)
-    holdings = UploadStore(tmp_path / "uploads", UploadsConfig(), reserve_bytes=0, aside=aside)
+    holdings = UploadStore(tmp_path / "uploads", UploadsConfig(), reserve_bytes=0, background=aside)
     listening = AudioPreview(holdings, coming.append, PreviewPool(DEAF, limit_s=600))
     job = Job(
         id="a" * 16,
@@ -192,18 +192,18 @@ def test_no_client_takes_all_that_can_be_heard_at_once(stretch: AudioRange, tmp_
 
     def listen(name: str) -> None:
         message = ms.GetAudio(request=1, job=job.id, duration_ms=1000)
-        listening.listen(message, row, Peer("keys", b"", Principal(name=name, role="user"), send))
+        listening.handle(message, row, Peer("keys", b"", Principal(name=name, role="user"), send))
 
-    for _ in range(MAX_OF_ONE):
+    for _ in range(MAX_PENDING_OF_ONE):
         listen("ann")
-    with pytest.raises(RefusedError, match=f"{MAX_OF_ONE} of them for you"):
+    with pytest.raises(RefusedError, match=f"{MAX_PENDING_OF_ONE} of them for you"):
         listen("ann")
-    for _ in range(MAX_UNDER_WAY - MAX_OF_ONE):
+    for _ in range(MAX_PENDING - MAX_PENDING_OF_ONE):
         listen("ben")
-    with pytest.raises(RefusedError, match=f"{MAX_UNDER_WAY} stretches of audio"):
+    with pytest.raises(RefusedError, match=f"{MAX_PENDING} stretches of audio"):
         listen("cat")
     listening.close()
     aside.close()
     for come_back in coming:
         come_back()
-    assert [type(answer) for answer in answers] == [ms.Error] * MAX_UNDER_WAY
+    assert [type(answer) for answer in answers] == [ms.Error] * MAX_PENDING

@@ -25,12 +25,12 @@ from subtitle.codec import VERSION
 from subtitle.keys import new_pair
 from subtitled.api.connection import MAX_WATCHERS
 from subtitled.api.connection_limits import ALLOWANCE_BYTES, MAX_CONNECTIONS
-from subtitled.api.upload_writer import MAX_WAITING
+from subtitled.api.upload_writer import MAX_QUEUED
 from subtitled.api.uploads import CHUNK_BYTES, WINDOW_BYTES
 from subtitled.config import schema
 from subtitled.config.load import to_toml
 from subtitled.network.auth import server_key, server_key_path
-from subtitled.network.sockets import open_doors
+from subtitled.network.sockets import open_listeners
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -259,7 +259,7 @@ def test_who_does_not_wait_for_credit_is_stopped_at_the_window(daemon: Daemon, l
 
 def test_a_window_of_single_bytes_is_refused(local: Peer) -> None:
     """Each chunk that waits takes memory of its own, however short."""
-    count = 40 * MAX_WAITING
+    count = 40 * MAX_QUEUED
     job = local.submit(size=count).job
     for offset in range(count):
         local.send(ms.Chunk(request=1, job=job, offset=offset), b"x")
@@ -405,7 +405,7 @@ def test_zeromq_sends_no_heartbeats(tmp_path: Path) -> None:
     tests/fuzz found it. The queue of the daemon's socket is full whenever its loop waits for a disk.
     """
     with zmq.Context() as context:
-        (door,) = open_doors(context, [f"ipc://{tmp_path}/c"], None)
+        (door,) = open_listeners(context, [f"ipc://{tmp_path}/c"], None)
         try:
             assert door.socket.getsockopt(zmq.HEARTBEAT_IVL) == 0
             assert door.socket.getsockopt(zmq.TCP_KEEPALIVE) == 1

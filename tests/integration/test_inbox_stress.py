@@ -296,7 +296,7 @@ def test_read_only_output_fails_the_job_and_retry_writes_it(tmp_path: Path) -> N
         job = daemon.wait_for(path)
         assert job.state == "failed"
         assert "Read-only file system" in job.cause
-        assert "mount its file system writable" in job.cause
+        assert "remount its file system read-write" in job.cause
         text = (daemon.inbox / "failed" / "talk.flac.error.txt").read_text("utf-8")
         assert job.cause in text
         assert f"subtitle retry {job.id}" in text
@@ -339,7 +339,7 @@ def test_output_folder_without_permission_fails_its_job_alone(tmp_path: Path, cl
         daemon.outbox.chmod(0)
         job = daemon.wait_for(daemon.drop(clip, "talk.flac"))
         assert job.state == "failed"
-        assert "Permission denied; give the daemon's user the right to write there" in job.cause
+        assert "Permission denied; grant the daemon's user write access" in job.cause
         daemon.outbox.chmod(0o755)
         daemon.client.retry(job.id)
         daemon.wait_for_jobs(1)

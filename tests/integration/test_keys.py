@@ -14,7 +14,7 @@ from subtitle.errors import KeyFileError
 from subtitle.keys import Key, find_key, is_key, load_key, new_pair, save_key
 from subtitled.config import schema
 from subtitled.errors import SubtitledError
-from subtitled.network.auth import AllowList, Principal, ServerKey, server_key, server_key_path, whos
+from subtitled.network.auth import AllowList, Principal, ServerKey, principals, server_key, server_key_path
 
 
 def a_key(name: str = "laptop") -> Key:
@@ -150,7 +150,7 @@ def test_a_servers_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "server.key"
     server_key(path)
     path.chmod(0o640)
-    with pytest.raises(SubtitledError, match="others may read it; type: chmod 600"):
+    with pytest.raises(SubtitledError, match="readable by other users; type: chmod 600"):
         server_key(path)
 
 
@@ -187,7 +187,7 @@ def test_a_key_on_the_list_is_let_in_as_its_name_and_role() -> None:
     public = new_pair()[0]
     refused: list[str] = []
     clients = [schema.ClientConfig(name="ann", key=public, role="admin")]
-    allowed = AllowList(whos(clients), refused=refused.append)
+    allowed = AllowList(principals(clients), on_refused=refused.append)
     assert allowed.callback("subtitled", public.encode())
     assert allowed.find(public) == Principal(name="ann", role="admin")
     assert refused == []
@@ -195,7 +195,9 @@ def test_a_key_on_the_list_is_let_in_as_its_name_and_role() -> None:
 
 def test_other_keys_are_refused_and_counted() -> None:
     refused: list[str] = []
-    allowed = AllowList(whos([schema.ClientConfig(name="ann", key=new_pair()[0])]), refused=refused.append)
+    allowed = AllowList(
+        principals([schema.ClientConfig(name="ann", key=new_pair()[0])]), on_refused=refused.append
+    )
     stranger = new_pair()[0]
     for key in (stranger.encode(), b"", b"\xff" * 40):
         assert not allowed.callback("subtitled", key)
@@ -206,7 +208,7 @@ def test_other_keys_are_refused_and_counted() -> None:
 
 def test_another_list_is_in_force_at_once() -> None:
     ann, bob = new_pair()[0], new_pair()[0]
-    allowed = AllowList(whos([schema.ClientConfig(name="ann", key=ann)]), refused=lambda _: None)
+    allowed = AllowList(principals([schema.ClientConfig(name="ann", key=ann)]), on_refused=lambda _: None)
     was = allowed.find(ann)
     assert was is not None
     assert allowed.still_has(was)
@@ -214,7 +216,7 @@ def test_another_list_is_in_force_at_once() -> None:
         schema.ClientConfig(name="bob", key=bob),
         schema.ClientConfig(name="ann", key=ann, role="admin"),
     ]
-    allowed.replace(whos(clients))
+    allowed.replace(principals(clients))
     assert not allowed.still_has(was)
     assert allowed.find(bob) == Principal(name="bob", role="user")
     allowed.replace({})
@@ -226,7 +228,7 @@ def test_a_user_may_see_its_own_jobs_and_an_admin_all() -> None:
     user, admin = Principal(name="ann", role="user"), Principal(name="root", role="admin")
     assert [user.may_see(owner) for owner in ("ann", "bob", "")] == [True, False, False]
     assert [admin.may_see(owner) for owner in ("ann", "bob", "")] == [True, True, True]
-    assert (user.only, admin.only) == ("ann", None)
+    assert (user.only_owner, admin.only_owner) == ("ann", None)
 
 
 _REPLACER = """

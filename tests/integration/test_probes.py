@@ -107,12 +107,12 @@ def test_a_stuck_loop_is_told_while_it_is_stuck() -> None:
     health = Health(clock=lambda: now)
     with closing(MetricsServer("127.0.0.1:0", Metrics(), health)) as probes:
         address = f"127.0.0.1:{probes.port}"
-        health.condition = HealthState(has_worker=True)
+        health.state = HealthState(has_worker=True)
         assert [ask(address, path)[0] for path in ("/healthz", "/readyz")] == [200, 200]
         now = STUCK_S + 2
-        stuck = (503, "the loop has not turned for 12 s\n")
+        stuck = (503, "the loop is stuck for 12 s\n")
         assert [ask(address, path) for path in ("/healthz", "/readyz")] == [stuck, stuck]
-        health.turned()
+        health.record_turn()
         assert [ask(address, path)[0] for path in ("/healthz", "/readyz")] == [200, 200]
 
 

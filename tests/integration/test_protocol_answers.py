@@ -155,7 +155,7 @@ def _beyond_the_window(api: ApiHarness, client: RawClient) -> dict[str, Any]:
 
 
 def _limited(api: ApiHarness, client: RawClient) -> dict[str, Any]:
-    api.server._links[0]._rate = RateLimit(0.001)
+    api.server._endpoints[0]._rate_limit = RateLimit(0.001)
     return client.request("Hello")
 
 

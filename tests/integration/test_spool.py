@@ -20,7 +20,6 @@ from subtitled.files import beneath
 from subtitled.files.atomic_files import (
     NAME_BYTES,
     fitted,
-    free_bytes,
     inside,
     is_temporary,
     move_whole,
@@ -28,6 +27,7 @@ from subtitled.files.atomic_files import (
     sweep_temporaries,
     write_whole,
 )
+from subtitled.files.filesystem import free_bytes
 
 AWKWARD = [
     "a b.srt",

@@ -171,7 +171,7 @@ def test_what_is_asked_in_vain_is_said_before_anything_is_sent(secured: DaemonWi
         (["submit", str(talk.parent)], 2, "is not a regular file"),
         (["submit"], 2, "Missing argument"),
         (["submit", str(talk), "--language", "klingon"], 3, "language 'klingon'"),
-        (["submit", str(talk), "--format", "doc"], 3, "format 'doc': this server writes"),
+        (["submit", str(talk), "--format", "doc"], 3, "unknown format 'doc'; supported:"),
         (["submit", "--on-server", str(talk)], 3, "FORBIDDEN"),
     ):
         found = run(secured, *words)

@@ -51,10 +51,12 @@ def _check_workers(broker: Broker) -> None:
             raise Violation(f"{worker.identity} is {worker.state.value} and holds work")
         if worker.state is WorkerState.BUSY and not worker.leases and not worker.feed:
             raise Violation(f"{worker.identity} is busy with nothing")
-        held_bytes = sum(broker.lease_dispatch.leases[lease].pcm_bytes for lease in worker.leases)
+        resident_bytes = sum(broker.lease_dispatch.leases[lease].pcm_bytes for lease in worker.leases)
         if worker.is_remote:
-            if len(worker.leases) > 1 and held_bytes > broker.lease_dispatch.policy.max_in_flight_bytes:
-                raise Violation(f"{worker.identity} holds {held_bytes} bytes, in {len(worker.leases)} leases")
+            if len(worker.leases) > 1 and resident_bytes > broker.lease_dispatch.policy.max_in_flight_bytes:
+                raise Violation(
+                    f"{worker.identity} holds {resident_bytes} bytes, in {len(worker.leases)} leases"
+                )
         elif len(worker.leases) > worker.credit:
             raise Violation(
                 f"{worker.identity} holds {len(worker.leases)} leases, its credit is {worker.credit}"

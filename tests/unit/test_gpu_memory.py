@@ -34,13 +34,13 @@ def test_the_driver_is_asked_beside_the_loop_and_not_too_often() -> None:
         return [GPU, CPU]
 
     memory = GpuMemoryMonitor(devices, aside)
-    assert memory.look(0.0) == memory.look(0.5) == {}
+    assert memory.usage(0.0) == memory.usage(0.5) == {}
     aside.close()
     assert (len(coming), len(asked)) == (1, 2)
 
 
 def test_nobody_is_asked_about_cpus() -> None:
     aside = BackgroundPool("test", lambda call: call())
-    assert GpuMemoryMonitor(lambda: [CPU], aside).look(0.0) == {}
+    assert GpuMemoryMonitor(lambda: [CPU], aside).usage(0.0) == {}
     assert aside.is_idle
     aside.close()

@@ -12,7 +12,7 @@ from subtitled.core.broker import Broker
 from subtitled.core.policy import Policy
 from subtitled.core.records import Job, Options, Role
 from subtitled.core.states import JobState
-from subtitled.observability.systemd_status import EVERY_S, SystemdStatus
+from subtitled.observability.systemd_status import INTERVAL_S, SystemdStatus
 from subtitled.systemd.notify import SystemdNotifier
 from subtitled.version import VERSION
 
@@ -37,7 +37,7 @@ class Told:
 
     def at(self, now: float) -> str | None:
         """Return the line told at this time, None where none is."""
-        self.standing.tell(now)
+        self.standing.update(now)
         try:
             return self._socket.recv(4096).decode().removeprefix("STATUS=")
         except BlockingIOError:
@@ -91,9 +91,9 @@ def test_the_speed_is_that_of_the_last_half_minute(told: Told) -> None:
 def test_a_line_comes_at_most_every_few_seconds_and_only_if_it_is_another(told: Told) -> None:
     assert told.at(0.0) is not None
     told.broker.handle([ev.JobArrived(job("a"))], 0.0)
-    assert told.at(EVERY_S / 2) is None
-    assert told.at(EVERY_S) is not None
-    assert told.at(3 * EVERY_S) is None
+    assert told.at(INTERVAL_S / 2) is None
+    assert told.at(INTERVAL_S) is not None
+    assert told.at(3 * INTERVAL_S) is None
 
 
 def test_workers_that_are_not_ready_are_told(told: Told) -> None:
@@ -103,7 +103,7 @@ def test_workers_that_are_not_ready_are_told(told: Told) -> None:
 
 def test_what_holds_up_new_files_is_told(told: Told) -> None:
     told.broker.handle([ev.SpaceChanged(False)], 0.0)
-    assert told.at(0.0) == "0 jobs, disk full: new files wait"
+    assert told.at(0.0) == "0 jobs, disk full, new files wait"
     told.broker.handle([ev.DrainRequested()], 0.0)
     assert (told.at(5.0) or "").endswith("stopping")
 
@@ -121,4 +121,4 @@ def test_a_host_that_has_gone_is_not_waited_for(told: Told) -> None:
         )
     assert told.at(0) == "0 jobs"
     told.broker.handle([ev.WorkerExited(worker="far/cuda0.1", is_fatal=False, cause="left")], 1.0)
-    assert told.at(2 * EVERY_S) is None
+    assert told.at(2 * INTERVAL_S) is None

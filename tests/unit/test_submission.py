@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from subtitle.messages import JobOptions, LayoutOptions, VadOptions
 from subtitled.api.peer import RefusedError
-from subtitled.api.validation import NAME_BYTES_LEFT, options_of, safe_name
+from subtitled.api.validation import NAME_BYTES_LEFT, job_options, safe_name
 from subtitled.core.records import Options
 from subtitled.files.atomic_files import NAME_BYTES
 
@@ -24,7 +24,7 @@ HOSTILE = st.text(
 def checked(
     wanted: JobOptions, *, model: str = "large-v3", languages: tuple[str, ...] = ("de", "en")
 ) -> Options:
-    return options_of(wanted, model=model, languages=languages, after="keep")
+    return job_options(wanted, model=model, languages=languages, after="keep")
 
 
 def assert_safe(name: str) -> None:
@@ -106,10 +106,15 @@ def test_everything_that_is_asked_reaches_the_job() -> None:
     ("wanted", "more", "code", "names"),
     [
         ({"language": "klingon"}, {}, "BAD_FORMAT", "'klingon'.*auto.*multi"),
-        ({"language": "fr"}, {}, "UNSUPPORTED", "'fr'.*large-v3 knows de en"),
-        ({"task": "translate"}, {"model": "large-v3-turbo"}, "UNSUPPORTED", "large-v3-turbo cannot"),
-        ({"task": "translate"}, {"model": "medium.en"}, "UNSUPPORTED", "medium.en cannot"),
-        ({"task": "translate"}, {"languages": ("en",)}, "UNSUPPORTED", "cannot"),
+        ({"language": "fr"}, {}, "UNSUPPORTED", "'fr'.*large-v3 supports de en"),
+        (
+            {"task": "translate"},
+            {"model": "large-v3-turbo"},
+            "UNSUPPORTED",
+            "large-v3-turbo does not support",
+        ),
+        ({"task": "translate"}, {"model": "medium.en"}, "UNSUPPORTED", "medium.en does not support"),
+        ({"task": "translate"}, {"languages": ("en",)}, "UNSUPPORTED", "multilingual"),
         ({"formats": ()}, {}, "BAD_FORMAT", "srt"),
         ({"formats": ("srt", "docx")}, {}, "BAD_FORMAT", "'docx'.*srt"),
         ({"layout": LayoutOptions(min_ms=3000, max_ms=2000)}, {}, "BAD_FORMAT", "3000.*2000"),

@@ -1,1 +1,1 @@
-"""What clients reach: the doors, who may come in, their requests, the files that they send."""
+"""The client API of the daemon: connections, requests, uploads."""

@@ -1,4 +1,4 @@
-"""The server's side of the client protocol at one door: requests handed on, watchers told."""
+"""The client protocol on one socket: receive requests, send journal entries to watchers."""
 
 from __future__ import annotations
 
@@ -16,87 +16,86 @@ from subtitled.api.peer import Peer, RefusedError
 from subtitled.api.views import journal_event
 from subtitled.network.auth import AllowList, Principal
 from subtitled.network.rate_limit import RateLimit
-from subtitled.network.sockets import Listener, RouterReader, is_chosen
+from subtitled.network.sockets import Listener, RouterReader, has_own_routing_id
 from subtitled.observability.metrics import Metrics
 from subtitled.storage.rows import JournalEntry
 from subtitled.storage.store import Store
 
 MAX_PER_TURN = 256
-"""Requests taken in one turn, so that no flood of one kind holds up the others."""
+"""Requests read in one turn, so that one socket does not hold up the others."""
 MAX_BYTES_PER_TURN = 16 * 2**20
-"""Bytes of uploads taken in one turn, likewise."""
+"""Bytes read in one turn, likewise."""
 MAX_ENTRIES_PER_TURN = 500
-"""Journal entries sent to one client in one turn; fewer than ZeroMQ holds for it (1000)."""
+"""Journal entries sent to one client in one turn."""
 MAX_WATCHERS = 1000
 MAX_CATCH_UPS = 8
-"""Watchers who are sent older entries in one turn; the others have theirs in the next ones."""
+"""Watchers that are sent older entries in one turn; the others follow in later turns."""
 
 Handle = Callable[[ms.ToServer, Sequence[Buffer], Peer], None]
 
 
 class _Watcher(Struct):
-    """A client that watches, and how far it is."""
+    """A client that watches the journal."""
 
     watch: ms.Watch
-    who: Principal
-    seen: int
-    """The last journal entry that it was sent, or did not ask for."""
+    principal: Principal
+    seq: int
+    """The last entry that was sent to it or skipped for it."""
     is_behind: bool = True
-    """There may be older entries to be sent than those that are added now."""
+    """Older entries remain to be sent before new ones."""
 
 
-class _Addressed(Struct):
-    """The one field by which a client knows what it gets an Error for."""
+class _RequestNumber(Struct):
+    """The field of a message that an Error needs."""
 
     request: int = 0
 
 
-_addressed = msgspec.msgpack.Decoder(_Addressed)
+_request_decoder = msgspec.msgpack.Decoder(_RequestNumber)
 
 
 class ClientEndpoint:
-    """Speaks with the clients of one door, on the thread of the server's loop."""
+    """The clients of one socket; belongs to the thread of the server's loop."""
 
     def __init__(
         self,
-        door: Listener,
+        listener: Listener,
         *,
         allowed: AllowList[Principal],
-        rate: RateLimit,
+        rate_limit: RateLimit,
         store: Store,
         handle: Handle,
         metrics: Metrics,
     ) -> None:
-        """`handle` answers a request, now or later, or raises RefusedError."""
-        self._socket = door.socket
-        self._inlet = RouterReader(door.socket, ms.to_server.max_frames)
-        self._kind = door.kind
+        """`handle` answers a request now or later, or raises RefusedError."""
+        self._socket = listener.socket
+        self._reader = RouterReader(listener.socket, ms.to_server.max_frames)
+        self._kind = listener.kind
         self._allowed = allowed
-        self._rate = rate
+        self._rate_limit = rate_limit
         self._store = store
         self._handle = handle
         self._metrics = metrics
         self._watchers: dict[bytes, _Watcher] = {}
-        """Principal watches, by identity; who was sent older entries last comes last."""
+        """By routing id; the watcher that was caught up last comes last."""
 
     @property
     def is_behind(self) -> bool:
-        """Some client has not read all that it asked for: `receive` is to be called again soon."""
+        """A watcher has entries to be sent: `receive` must be called again soon."""
         return any(watcher.is_behind for watcher in self._watchers.values())
 
     def receive(self, now: float) -> None:
-        """Answer what clients have asked, and send more to those who watch and are behind."""
+        """Handle the requests that arrived, and send older entries to watchers that are behind."""
         taken_bytes = 0
         for _ in range(MAX_PER_TURN):
             try:
-                identity, *frames = self._inlet.take()
+                identity, *frames = self._reader.read()
             except zmq.Again:
                 break
-            who = self._who(frames)
-            if who is not None:
-                self._take(
-                    Peer(self._kind, identity.bytes, who, self._reply_to(identity.bytes, who)), frames, now
-                )
+            principal = self._principal(frames)
+            if principal is not None:
+                send = self._sender(identity.bytes, principal)
+                self._receive(Peer(self._kind, identity.bytes, principal, send), frames, now)
             taken_bytes += sum(len(frame.buffer) for frame in frames)
             if taken_bytes >= MAX_BYTES_PER_TURN:
                 break
@@ -105,45 +104,45 @@ class ClientEndpoint:
             self._watchers[identity_bytes] = self._watchers.pop(identity_bytes)
             self._catch_up(identity_bytes, watcher)
 
-    def tell_watchers(self, entries: list[JournalEntry]) -> None:
-        """Send new journal entries to those who watch; who is behind gets them in turn."""
+    def send_to_watchers(self, entries: list[JournalEntry]) -> None:
+        """Send new journal entries to the watchers; those that are behind get them later, in order."""
         for identity, watcher in list(self._watchers.items()):
             if not watcher.is_behind:
                 self._send(identity, watcher, entries)
 
-    def forget_strangers(self) -> None:
-        """Tell those nothing more who are not on the allow-list as they were when they asked."""
+    def drop_revoked(self) -> None:
+        """Remove the watchers whose key was removed from the allow-list or changed its role."""
         if self._kind == "keys":
             self._watchers = {
                 identity: watcher
                 for identity, watcher in self._watchers.items()
-                if self._allowed.still_has(watcher.who)
+                if self._allowed.still_has(watcher.principal)
             }
 
-    def _who(self, frames: Sequence[zmq.Frame]) -> Principal | None:
-        """Return who has sent these frames; None for whose key is no longer allowed, who gets no answer."""
+    def _principal(self, frames: Sequence[zmq.Frame]) -> Principal | None:
+        """Return the sender of these frames; None for a revoked key, which gets no answer."""
         if self._kind != "keys":
             return Principal(is_local=self._kind == "local")
         return self._allowed.find_sender(frames[0]) if frames else None
 
-    def _take(self, peer: Peer, frames: Sequence[zmq.Frame], now: float) -> None:
+    def _receive(self, peer: Peer, frames: Sequence[zmq.Frame], now: float) -> None:
         buffers = [frame.buffer for frame in frames]
-        if peer.who.name and is_chosen(peer.identity, frames[0]):
-            # It might be one that another user's answers go to.
-            self._refuse(peer, 0, "BAD_FORMAT", "the connection has a routing id of its own; do not set one")
+        if peer.principal.name and has_own_routing_id(peer.identity, frames[0]):
+            # It may be the id of another user's connection, which would receive its answers.
+            self._refuse(peer, 0, "BAD_FORMAT", "the connection sets its own routing id; remove the setting")
             return
         try:
             message, blobs = ms.to_server.decode(buffers)
         except ProtocolError as error:
             request = _request_of(buffers)
-            if not self._rate.allows(self._payer(peer), now):
-                self._refuse_flood(peer, request)
+            if not self._rate_limit.allows(self._account(peer), now):
+                self._refuse_rate(peer, request)
             else:
                 self._refuse(peer, request, error.code, str(error))
             return
-        # Chunks are held back by their credit.
-        if not isinstance(message, ms.Chunk) and not self._rate.allows(self._payer(peer), now):
-            self._refuse_flood(peer, message.request)
+        # Chunks are limited by their credit.
+        if not isinstance(message, ms.Chunk) and not self._rate_limit.allows(self._account(peer), now):
+            self._refuse_rate(peer, message.request)
             return
         try:
             if isinstance(message, ms.Watch):
@@ -153,13 +152,13 @@ class ClientEndpoint:
         except RefusedError as error:
             self._refuse(peer, message.request, error.code, str(error))
 
-    def _payer(self, peer: Peer) -> object:
-        """Return on whose account a request goes: a key's, however many connections it has."""
-        return peer.who.name or peer.connection
+    def _account(self, peer: Peer) -> object:
+        """Return what the rate limit counts requests by: the key for all its connections, else the connection."""
+        return peer.principal.name or peer.connection
 
-    def _refuse_flood(self, peer: Peer, request: int) -> None:
+    def _refuse_rate(self, peer: Peer, request: int) -> None:
         self._refuse(
-            peer, request, "RATE_LIMITED", "too many requests (listen.requests_per_s); ask less often"
+            peer, request, "RATE_LIMITED", "rate limit exceeded (listen.requests_per_s); send fewer requests"
         )
 
     def _refuse(self, peer: Peer, request: int, code: str, message: str) -> None:
@@ -168,48 +167,53 @@ class ClientEndpoint:
 
     def _watch(self, message: ms.Watch, peer: Peer) -> None:
         if len(self._watchers) >= MAX_WATCHERS and peer.identity not in self._watchers:
-            # Perhaps it is gone, which is not told before something is sent to it.
+            # It may be gone: ZeroMQ reports that only when something is sent to it.
             oldest = next(iter(self._watchers))
             request = self._watchers.pop(oldest).watch.request
-            reason = f"{MAX_WATCHERS} other connections watch since; send the Watch again"
+            reason = f"{MAX_WATCHERS} newer connections watch; send the Watch again"
             self._reply(oldest, ms.Error(request=request, code="RATE_LIMITED", message=reason))
         after = self._store.last_seq() if message.after_seq < 0 else message.after_seq
-        self._watchers[peer.identity] = _Watcher(message, peer.who, after)
+        self._watchers[peer.identity] = _Watcher(message, peer.principal, after)
 
     def _catch_up(self, identity: bytes, watcher: _Watcher) -> None:
-        """Send the next of the entries that the journal holds already."""
+        """Send the next page of older entries."""
         watch = watcher.watch
         entries = self._store.journal(
-            watcher.seen, job=watch.job, owner=watcher.who.only, limit=MAX_ENTRIES_PER_TURN
+            watcher.seq, job=watch.job, owner=watcher.principal.only_owner, limit=MAX_ENTRIES_PER_TURN
         )
         watcher.is_behind = len(entries) == MAX_ENTRIES_PER_TURN
         self._send(identity, watcher, entries)
 
     def _send(self, identity: bytes, watcher: _Watcher, entries: list[JournalEntry]) -> None:
-        """Send entries up to where the client does not take them; none is left out."""
+        """Send entries until the client accepts no more; the rest follows later."""
         for entry in entries:
-            if self._is_for(watcher, entry) and not self._reply(
+            if self._is_visible(watcher, entry) and not self._reply(
                 identity, journal_event(watcher.watch.request, entry)
             ):
                 watcher.is_behind = True
                 return
-            watcher.seen = entry.seq
+            watcher.seq = entry.seq
 
-    def _is_for(self, watcher: _Watcher, entry: JournalEntry) -> bool:
+    def _is_visible(self, watcher: _Watcher, entry: JournalEntry) -> bool:
         if watcher.watch.job not in {None, entry.job}:
             return False
-        return watcher.who.only is None or self._store.job_owner(entry.job) == watcher.who.only
+        return (
+            watcher.principal.only_owner is None
+            or self._store.job_owner(entry.job) == watcher.principal.only_owner
+        )
 
-    def _reply_to(self, identity: bytes, who: Principal) -> Callable[[ms.ToClient, Iterable[Buffer]], bool]:
-        def reply(message: ms.ToClient, blobs: Iterable[Buffer]) -> bool:
-            """Send an answer, unless the key was taken off the list since the question."""
-            is_known = self._kind != "keys" or self._allowed.still_has(who)
+    def _sender(
+        self, identity: bytes, principal: Principal
+    ) -> Callable[[ms.ToClient, Iterable[Buffer]], bool]:
+        def send(message: ms.ToClient, blobs: Iterable[Buffer]) -> bool:
+            """Send an answer unless the key was revoked since the request."""
+            is_known = self._kind != "keys" or self._allowed.still_has(principal)
             return is_known and self._reply(identity, message, blobs)
 
-        return reply
+        return send
 
     def _reply(self, identity: bytes, message: ms.ToClient, blobs: Iterable[Buffer] = ()) -> bool:
-        """Send a message to a client; False when it is gone, or does not read."""
+        """Send a message to a client; return False when it is gone or does not read."""
         try:
             self._socket.send_multipart([identity, *ms.to_client.encode(message, tuple(blobs))], zmq.NOBLOCK)
         except zmq.ZMQError as error:
@@ -222,8 +226,8 @@ class ClientEndpoint:
 
 
 def _request_of(frames: Sequence[Buffer]) -> int:
-    """Return the number that a client gave to a message which is none; 0 where it cannot be told."""
+    """Return the request number of an invalid message; 0 when it has none."""
     try:
-        return _addressed.decode(frames[1]).request
+        return _request_decoder.decode(frames[1]).request
     except (IndexError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return 0

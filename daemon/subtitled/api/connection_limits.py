@@ -1,9 +1,9 @@
-"""The connections behind the doors: hung up on when they are too many, or when they have the daemon hold too much.
+"""Close client connections when they are too many or make the daemon hold too much memory.
 
-ZeroMQ limits a frame and how many messages it holds of a client, not the frames of a message: one that never ends is kept,
-out of sight, for as long as it grows. Nor does it limit connections. So they are counted here as ZeroMQ tells of them, the
-daemon's memory is looked at while there are any, and who is hung up on loses what was held. Honest clients connect again by
-themselves, and go on.
+ZeroMQ limits the size of a frame and the messages that it queues per client, but neither the frames of one message nor the
+connections: it buffers a message that never ends until the memory is full. So connections are counted from ZeroMQ's monitor
+events, and the daemon's memory is measured while any are open. Closing a connection frees what was buffered for it. A client
+of this project connects again automatically and resumes.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from subtitled.network.sockets import Listener
 from subtitled.observability.metrics import Metrics
 
 MAX_CONNECTIONS = 2048
-"""Connections of one door, so that strangers on the network leave the local socket open; fewer where there are few descriptors."""
+"""Connections of one socket, so that a flood from the network leaves the local socket usable; fewer with few descriptors."""
 ALLOWANCE_BYTES = 256 * 2**20
-"""Memory that clients may take beyond that of their uploads."""
-LOOK_S = 0.25
-"""Seconds between two looks at the memory while anybody is connected."""
-JUDGE_S = 2.0
-"""After so long ZeroMQ has let go of what it held of connections that were hung up on."""
-JUDGE_LOOK_S = 0.05
-"""Seconds between two looks until then: who comes back may fill the memory again."""
+"""Memory that clients may take beyond the buffers of their uploads."""
+CHECK_S = 0.25
+"""Seconds between two memory checks while a client is connected."""
+SETTLE_S = 2.0
+"""Time in which ZeroMQ frees what it buffered for closed connections."""
+RECHECK_S = 0.05
+"""Seconds between two checks until then: clients that connect again may fill the memory again."""
 _EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
 _log = log.get()
 
 
-class _Gate(Struct):
-    """A door, what tells of it, and who is connected."""
+class _Limited(Struct):
+    """One listener with its monitor socket and open connections."""
 
     monitor: zmq.Socket[bytes]
-    door: Listener
-    lines: dict[int, str]
-    """The endpoint that each file descriptor came in by, oldest first."""
+    listener: Listener
+    connections: dict[int, str]
+    """File descriptor -> endpoint that it connected to, oldest first."""
 
 
 class ConnectionLimits:
@@ -54,138 +54,138 @@ class ConnectionLimits:
     def __init__(
         self,
         context: zmq.Context[zmq.Socket[bytes]],
-        doors: Iterable[Listener],
+        listeners: Iterable[Listener],
         *,
         descriptors: int,
         metrics: Metrics,
     ) -> None:
-        """`descriptors`: how many files the process may have open; half of them are left to the rest of the daemon."""
+        """`descriptors`: open files that the process may have; half of them are left for the rest of the daemon."""
         self._metrics = metrics
-        self._gates = [_Gate(_monitor(context, door), door, {}) for door in doors]
-        self._max_connections = min(MAX_CONNECTIONS, descriptors // 2 // max(1, len(self._gates)))
-        self._base_bytes = held_bytes()
+        self._limited = [_Limited(_monitor(context, one), one, {}) for one in listeners]
+        self._max_connections = min(MAX_CONNECTIONS, descriptors // 2 // max(1, len(self._limited)))
+        self._base_bytes = resident_bytes()
         self._allowed_bytes = ALLOWANCE_BYTES
-        self._look_at = 0.0
-        self._held_before = 0
-        """What was held when all were hung up on; 0 once it is known whether that helped."""
-        self._judge_until = 0.0
+        self._check_at = 0.0
+        self._bytes_before = 0
+        """Memory when all connections were closed; 0 once the effect is known."""
+        self._settled_at = 0.0
 
     @property
-    def patience_s(self) -> float:
-        """How long `look` may be left uncalled when nothing comes."""
-        if self._held_before:
-            return JUDGE_LOOK_S
-        return LOOK_S if self.count else math.inf
+    def poll_timeout_s(self) -> float:
+        """Longest time until `check` must be called again."""
+        if self._bytes_before:
+            return RECHECK_S
+        return CHECK_S if self.count else math.inf
 
     @property
     def sockets(self) -> list[zmq.Socket[bytes]]:
-        """What tells that somebody has come or gone."""
-        return [gate.monitor for gate in self._gates]
+        """Monitor sockets, readable when a client connects or disconnects."""
+        return [one.monitor for one in self._limited]
 
     @property
     def count(self) -> int:
-        """Connections that are open."""
-        return sum(len(gate.lines) for gate in self._gates)
+        """Open connections."""
+        return sum(len(one.connections) for one in self._limited)
 
-    def allow(self, held: int) -> None:
-        """Let the daemon hold so many bytes for other reasons than hostile ones."""
-        self._allowed_bytes = held + ALLOWANCE_BYTES
+    def allow(self, expected: int) -> None:
+        """Set the bytes that the daemon's own buffers may take."""
+        self._allowed_bytes = expected + ALLOWANCE_BYTES
 
-    def look(self, now: float) -> None:
-        """Take note of who came and went; hang up where there is too much."""
-        for gate in self._gates:
-            self._listen(gate)
-        if now < self._look_at:
+    def check(self, now: float) -> None:
+        """Count connections; close those beyond the limits."""
+        for one in self._limited:
+            self._count(one)
+        if now < self._check_at:
             return
-        if self._held_before:
-            self._judge(now)
-        elif self.count and held_bytes() > self._base_bytes + self._allowed_bytes:
-            _give_back()
-            if (held := held_bytes()) > self._base_bytes + self._allowed_bytes:
-                self._hang_up_all(held)
-                self._held_before = held
-                self._judge_until = now + JUDGE_S
-        self._look_at = now + min(self.patience_s, LOOK_S)
+        if self._bytes_before:
+            self._recheck(now)
+        elif self.count and resident_bytes() > self._base_bytes + self._allowed_bytes:
+            _trim_heap()
+            if (resident := resident_bytes()) > self._base_bytes + self._allowed_bytes:
+                self._close_all(resident)
+                self._bytes_before = resident
+                self._settled_at = now + SETTLE_S
+        self._check_at = now + min(self.poll_timeout_s, CHECK_S)
 
     def close(self) -> None:
-        """Stop listening; before the doors are closed."""
-        for gate in self._gates:
-            gate.door.socket.disable_monitor()
-            gate.monitor.close()
+        """Stop monitoring; to be called before the listeners are closed."""
+        for one in self._limited:
+            one.listener.socket.disable_monitor()
+            one.monitor.close()
 
-    def _listen(self, gate: _Gate) -> None:
+    def _count(self, one: _Limited) -> None:
         while True:
             try:
-                event = parse_monitor_message(gate.monitor.recv_multipart(zmq.NOBLOCK))
+                event = parse_monitor_message(one.monitor.recv_multipart(zmq.NOBLOCK))
             except zmq.Again:
                 break
             file = int(event["value"])
             if event["event"] == zmq.EVENT_ACCEPTED:
-                gate.lines[file] = event["endpoint"].decode("utf-8", "surrogateescape")
+                one.connections[file] = event["endpoint"].decode("utf-8", "surrogateescape")
             else:
-                gate.lines.pop(file, None)
-        # The newest: who is at work already is not sent away for those who come in numbers.
-        surplus = list(gate.lines.items())[self._max_connections :]
+                one.connections.pop(file, None)
+        # The newest: a flood of connections does not close those of clients at work.
+        surplus = list(one.connections.items())[self._max_connections :]
         for file, endpoint in surplus:
-            del gate.lines[file]
-            hang_up(file, endpoint)
-            self._metrics.hung_up.labels("connections").inc()
+            del one.connections[file]
+            close_connection(file, endpoint)
+            self._metrics.closed_connections.labels("connections").inc()
 
-    def _hang_up_all(self, held: int) -> None:
-        for gate in self._gates:
-            for file, endpoint in gate.lines.items():
-                hang_up(file, endpoint)
-                self._metrics.hung_up.labels("memory").inc()
+    def _close_all(self, resident: int) -> None:
+        for one in self._limited:
+            for file, endpoint in one.connections.items():
+                close_connection(file, endpoint)
+                self._metrics.closed_connections.labels("memory").inc()
         _log.warning(
             log.CLIENT_DISCONNECTED,
             connections=self.count,
-            held_mb=held // 2**20,
+            resident_mb=resident // 2**20,
             allowed_mb=(self._base_bytes + self._allowed_bytes) // 2**20,
         )
 
-    def _judge(self, now: float) -> None:
-        """Look whether the connections were what held the memory; if not, it is the daemon's own, and may be held."""
-        _give_back()
-        held = held_bytes()
-        if self._held_before - held >= ALLOWANCE_BYTES // 2:
-            self._held_before = 0
-        elif now >= self._judge_until:
-            self._held_before = 0
-            self._base_bytes = held
+    def _recheck(self, now: float) -> None:
+        """Check whether closing the connections freed memory; if not, the memory is the daemon's own and becomes the base."""
+        _trim_heap()
+        resident = resident_bytes()
+        if self._bytes_before - resident >= ALLOWANCE_BYTES // 2:
+            self._bytes_before = 0
+        elif now >= self._settled_at:
+            self._bytes_before = 0
+            self._base_bytes = resident
 
 
-def held_bytes() -> int:
+def resident_bytes() -> int:
     """Return the resident memory of this process."""
     return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * resource.getpagesize()
 
 
-def hang_up(file: int, endpoint: str) -> None:
-    """End the connection of a file descriptor that is ZeroMQ's, if it is still one that came in by `endpoint`."""
-    with contextlib.suppress(OSError), plain.socket(fileno=os.dup(file)) as line:
-        if _is_at(line, endpoint):
-            line.shutdown(plain.SHUT_RDWR)
+def close_connection(file: int, endpoint: str) -> None:
+    """Shut down the socket behind one of ZeroMQ's file descriptors, if it is still a connection to `endpoint`."""
+    with contextlib.suppress(OSError), plain.socket(fileno=os.dup(file)) as connection:
+        if _is_at(connection, endpoint):
+            connection.shutdown(plain.SHUT_RDWR)
 
 
-def _is_at(line: plain.socket, endpoint: str) -> bool:
-    """Say whether a connection's own end is `endpoint`: its number may be that of another file by now."""
-    here = line.getsockname()
-    if line.family == plain.AF_UNIX:
-        return endpoint == f"ipc://{here}"
-    return endpoint.startswith("tcp://") and endpoint.rpartition(":")[2] == str(here[1])
+def _is_at(connection: plain.socket, endpoint: str) -> bool:
+    """Return whether a connection's local address is `endpoint`: the descriptor may belong to another file by now."""
+    address = connection.getsockname()
+    if connection.family == plain.AF_UNIX:
+        return endpoint == f"ipc://{address}"
+    return endpoint.startswith("tcp://") and endpoint.rpartition(":")[2] == str(address[1])
 
 
-def _monitor(context: zmq.Context[zmq.Socket[bytes]], door: Listener) -> zmq.Socket[bytes]:
-    address = f"inproc://lines-{door.kind}"
-    door.socket.monitor(address, _EVENTS)
+def _monitor(context: zmq.Context[zmq.Socket[bytes]], listener: Listener) -> zmq.Socket[bytes]:
+    address = f"inproc://monitor-{listener.kind}"
+    listener.socket.monitor(address, _EVENTS)
     monitor = context.socket(zmq.PAIR)
     monitor.setsockopt(zmq.LINGER, 0)
-    # ZeroMQ's own thread, which serves all sockets, must never wait for the loop to read.
+    # ZeroMQ's I/O thread serves all sockets and must not wait for the loop to read.
     monitor.setsockopt(zmq.RCVHWM, 0)
     monitor.connect(address)
     return monitor
 
 
-def _give_back() -> None:
-    """Have the allocator give back what it keeps of freed memory, where it can."""
+def _trim_heap() -> None:
+    """Return freed memory to the kernel where the allocator can."""
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,155 +1,221 @@
-"""What clients ask about jobs, answered from the store and the broker."""
+"""Answers clients' requests from the store and the broker."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, assert_never
 
 import msgspec
 from msgspec.structs import replace
 
 from subtitle import messages as ms
+from subtitle.codec import Buffer
 from subtitled import log
+from subtitled.api.audio_preview import AudioPreview
 from subtitled.api.peer import Peer, RefusedError
 from subtitled.api.stats import ServerStats
 from subtitled.api.upload_store import UploadStore
-from subtitled.api.validation import check_layout
-from subtitled.api.views import history, job_facts, media_of, shown
-from subtitled.config.schema import FORMATS, Format
+from subtitled.api.uploads import Uploads
+from subtitled.api.validation import FileOnServer, check_layout, find_file, job_options, job_states
+from subtitled.api.views import display_path, history, job_facts, media_of
+from subtitled.config.schema import FORMATS, Config, Format
 from subtitled.core.broker import Broker
-from subtitled.core.events import CancelRequested, Event, RetryRequested
+from subtitled.core.events import CancelRequested, Event, JobArrived, RetryRequested
 from subtitled.core.plan import SAMPLES_PER_MS
 from subtitled.core.protocol import Waveform
-from subtitled.core.records import Role
+from subtitled.core.records import Job, Options, Role
 from subtitled.core.states import JobState
 from subtitled.cues.render import render
 from subtitled.cues.transcript import Transcript
 from subtitled.files.atomic_files import is_there
+from subtitled.inboxes.arrivals import new_job_id
 from subtitled.output.job_writer import render_options
 from subtitled.output.layout_process import LayoutProcess
 from subtitled.output.paths import output_paths
 from subtitled.runtime.background import BackgroundPool
+from subtitled.storage.durability import DurabilityQueue
 from subtitled.storage.rows import JobRow, ResultRow
 from subtitled.storage.store import Store
 from subtitled.version import VERSION
 
 MAX_LISTED = 1000
-MAX_COMPOSED = 32
-"""Answers composed at once; each holds all that a job has said."""
+MAX_RENDERED = 32
+"""Answers rendered at once; each holds all results of a job."""
 CANCELLABLE = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.PREPARING, JobState.TRANSCRIBING})
 RAW = ms.LayoutOptions(profile="raw")
 _log = log.get()
 _waveform_decoder = msgspec.msgpack.Decoder(Waveform)
 T = TypeVar("T")
 
-Ask = (
-    ms.Hello
-    | ms.List
-    | ms.Status
-    | ms.Fetch
-    | ms.GetWaveform
-    | ms.Cancel
-    | ms.Retry
-    | ms.Stats
-    | ms.SetLogLevel
-)
-
 
 class RequestHandlers:
-    """Answers requests, on the thread of the server's loop; what takes long is composed in another."""
+    """Handles every request but Watch; belongs to the thread of the server's loop."""
 
     def __init__(
         self,
+        config: Config,
+        *,
         store: Store,
         broker: Broker,
-        happen: Callable[[Event], None],
-        *,
-        holdings: UploadStore,
-        census: ServerStats,
-        aside: BackgroundPool,
-        composer: LayoutProcess,
-        model: str,
+        dispatch: Callable[[Event], None],
+        durability: DurabilityQueue,
+        upload_store: UploadStore,
+        uploads: Uploads,
+        preview: AudioPreview,
+        stats: ServerStats,
+        layout: LayoutProcess,
+        background: BackgroundPool,
+        languages: Callable[[], tuple[str, ...]],
     ) -> None:
-        """`happen` hands an event to the broker and commits what comes of it."""
+        """`dispatch` handles an event and commits the result; `languages` are those of the loaded model, or empty."""
+        self.config = config
         self._store = store
         self._broker = broker
-        self._happen = happen
-        self._holdings = holdings
-        self._census = census
-        self._aside = aside
-        self._composer = composer
-        self._model = model
-        self.received_bytes: Callable[[str], int] = lambda _: 0
+        self._dispatch = dispatch
+        self._durability = durability
+        self._upload_store = upload_store
+        self._uploads = uploads
+        self._preview = preview
+        self._stats = stats
+        self._layout = layout
+        self._background = background
+        self._languages = languages
 
-    def answer(self, message: Ask, peer: Peer) -> None:
-        """Answer a message, now or when the answer is composed; raises RefusedError."""
+    def handle(self, message: ms.ToServer, blobs: Sequence[Buffer], peer: Peer) -> None:
+        """Answer a message now or later; raises RefusedError."""
         request = message.request
         match message:
             case ms.Hello():
-                peer.reply(
-                    ms.Welcome(
-                        request=request,
-                        server=VERSION,
-                        protocol=ms.PROTOCOL,
-                        model=self._model,
-                        user=peer.who.name,
-                        role=peer.who.role,
-                        formats=tuple(FORMATS),
-                        max_upload_bytes=self._holdings.max_file_bytes,
-                    )
-                )
+                peer.reply(self._welcome(request, peer))
+            case ms.Submit():
+                self._submit(message, peer)
+            case ms.Chunk():
+                self._uploads.chunk(message, blobs, peer, time.monotonic())
+            case ms.Commit(job=job, options=wanted):
+                options = self._options(wanted) if wanted is not None else None
+                self._uploads.commit(message, options, self.find(job, peer).job, peer, time.monotonic())
             case ms.List():
                 peer.reply(ms.JobList(request=request, jobs=self._list(message, peer)))
             case ms.Status(job=job):
                 self._status(request, self.find(job, peer), peer)
             case ms.Cancel(job=job):
-                state = self.find(job, peer).job.state
-                if state not in CANCELLABLE:
-                    raise RefusedError(
-                        "WRONG_STATE", f"job {job} is {state.value}; it cannot be cancelled any more"
-                    )
-                self._happen(CancelRequested(job))
+                self._cancel(self.find(job, peer).job)
                 peer.reply(ms.JobInfo(request=request, job=self.facts(job)))
             case ms.Retry(job=job):
-                self._retry(self.find(job, peer))
+                self._retry(self.find(job, peer).job)
                 peer.reply(ms.JobInfo(request=request, job=self.facts(job)))
             case ms.Fetch():
                 self._fetch(message, peer)
             case ms.GetWaveform(job=job):
-                self._look(request, self.find(job, peer), peer)
+                self._waveform(request, self.find(job, peer), peer)
+            case ms.GetAudio(job=job):
+                self._preview.handle(message, self.find(job, peer), peer)
             case ms.Stats():
-                peer.reply(self._census.stats(request, peer.who))
+                peer.reply(self._stats.stats(request, peer.principal))
             case ms.SetLogLevel(level=level):
                 peer.reply(_set_log_level(request, level, peer))
+            case ms.Watch():
+                raise TypeError("Watch is handled by the connection")
+            case _:
+                assert_never(message)
+
+    def reply_with_job(self, peer: Peer, request: int, job: str) -> None:
+        """Reply with a job once it is on the disk: the client relies on it and does not send the file again."""
+        self._durability.when_durable(lambda: peer.reply(ms.JobInfo(request=request, job=self.facts(job))))
 
     def find(self, job: str, peer: Peer) -> JobRow:
-        """Return a job; raises RefusedError where there is none, or none that this client may see."""
+        """Return a job; raises RefusedError for an unknown job and for one that this client may not see."""
         row = self._store.find_job(job)
-        if row is None or not peer.who.may_see(row.job.owner):
-            raise RefusedError(
-                "NOT_FOUND", f"there is no job {job[:64]!r}; `subtitle list` names those that are"
-            )
+        if row is None or not peer.principal.may_see(row.job.owner):
+            raise RefusedError("NOT_FOUND", f"unknown job {job[:64]!r}; `subtitle list` shows the known jobs")
         return row
 
     def facts(self, job: str) -> ms.JobFacts:
-        """Return one job, which must be there, as a client sees it."""
+        """Return an existing job as a client sees it."""
         row = self._store.find_job(job)
         if row is None:
             raise KeyError(job)
         return self._facts([row])[0]
 
+    def _welcome(self, request: int, peer: Peer) -> ms.Welcome:
+        return ms.Welcome(
+            request=request,
+            server=VERSION,
+            protocol=ms.PROTOCOL,
+            model=self.config.model.name,
+            user=peer.principal.name,
+            role=peer.principal.role,
+            formats=tuple(FORMATS),
+            max_upload_bytes=self._upload_store.max_file_bytes,
+        )
+
+    # -- submitting ------------------------------------------------------------------------------------------
+
+    def _submit(self, message: ms.Submit, peer: Peer) -> None:
+        if self._broker.is_draining:
+            raise RefusedError("DRAINING", "the server is stopping; submit again after its restart")
+        if self._broker.is_paused:
+            raise RefusedError(
+                "NO_SPACE", "the server's disk is full (state.reserve_mb); submit again when it has space"
+            )
+        options = self._options(message.options)
+        if message.path is None:
+            self._uploads.submit(message, options, peer, time.monotonic())
+            return
+        if not peer.principal.is_local:
+            raise RefusedError(
+                "FORBIDDEN",
+                "path: only clients of the server's local socket may name a path; upload the file",
+            )
+        self._background.run(
+            partial(find_file, message.path, self.config.uploads.paths),
+            partial(self._submit_file, message, options, peer),
+            lambda error: peer.refuse(message.request, error.code, str(error)),
+            RefusedError,
+        )
+
+    def _options(self, wanted: ms.JobOptions) -> Options:
+        return job_options(wanted, model=self.config.model.name, languages=self._languages(), after="keep")
+
+    def _submit_file(self, message: ms.Submit, options: Options, peer: Peer, file: FileOnServer) -> None:
+        """Create a job for a file on the server, or find the job that it already has."""
+        known = self._store.find_source(file.path, file.size, file.mtime_ns, options)
+        if known is not None and not message.is_again and known.job.state is not JobState.CANCELLED:
+            job = known.job
+            if job.state is JobState.FAILED and job.is_closed:
+                self._dispatch(RetryRequested(job=job, segments=self._store.segment_rows(job.id)))
+        else:
+            order = self._store.next_order()
+            job = Job(
+                id=new_job_id(order),
+                state=JobState.QUEUED,
+                source=file.path,
+                location=file.path,
+                size=file.size,
+                mtime_ns=file.mtime_ns,
+                options=options,
+                order=order,
+                owner=peer.principal.name,
+                tag=message.options.tag,
+                repetition=order if known is not None else 0,
+            )
+            self._dispatch(JobArrived(job))
+        self.reply_with_job(peer, message.request, job.id)
+
+    # -- jobs ------------------------------------------------------------------------------------------------
+
     def _list(self, message: ms.List, peer: Peer) -> tuple[ms.JobFacts, ...]:
-        limit = max(1, min(message.limit, MAX_LISTED))
         rows = self._store.list_jobs(
-            _states(message.states),
-            owner=peer.who.only,
+            job_states(message.states),
+            owner=peer.principal.only_owner,
             tag=message.tag,
             before=message.before,
             name=message.name,
-            limit=limit,
+            limit=max(1, min(message.limit, MAX_LISTED)),
         )
         return self._facts(rows)
 
@@ -165,8 +231,8 @@ class RequestHandlers:
                 row,
                 segments=counts.get(row.job.id, {}),
                 decoded_samples=decoded.get(row.job.id, 0),
-                received_bytes=self.received_bytes(row.job.id),
-                is_sent=self._holdings.holds(row.job),
+                received_bytes=self._uploads.received_bytes(row.job.id),
+                is_uploaded=self._upload_store.contains(row.job),
             )
             for row in rows
         )
@@ -175,41 +241,47 @@ class RequestHandlers:
         job = row.job
         facts = replace(
             self._facts([row])[0],
-            outputs=tuple(shown(path) for path in self._store.outputs_of(job.id)),
+            outputs=tuple(display_path(path) for path in self._store.outputs_of(job.id)),
             history=history(self._store.history(job.id)),
         )
         if job.state is not JobState.FAILED:
             peer.reply(ms.JobInfo(request=request, job=facts))
             return
 
-        # Only the missing spans are asked for: no cue is worth laying out.
-        work = partial(self._composer.compose, row, model=self._model, layout=RAW)
+        # Only the missing spans are needed, so no cues are laid out.
+        work = partial(self._layout.compose, row, model=self.config.model.name, layout=RAW)
 
-        def composed(transcript: Transcript) -> None:
+        def built(transcript: Transcript) -> None:
             missing = tuple(f"{gap.start_ms} {gap.end_ms} {gap.cause}" for gap in transcript.missing)
             peer.reply(ms.JobInfo(request=request, job=replace(facts, missing=missing)))
 
-        self._compose(request, row, peer, work, composed)
+        self._render(request, row, peer, work, built)
 
-    def _retry(self, row: JobRow) -> None:
-        job = row.job
+    def _cancel(self, job: Job) -> None:
+        if job.state not in CANCELLABLE:
+            raise RefusedError("WRONG_STATE", f"job {job.id} is {job.state.value}; it cannot be cancelled")
+        self._dispatch(CancelRequested(job.id))
+
+    def _retry(self, job: Job) -> None:
         if job.state is not JobState.FAILED or not job.is_closed:
             raise RefusedError(
                 "WRONG_STATE", f"job {job.id} is {job.state.value}; only a failed job can be retried"
             )
         if not is_there(os.fsdecode(job.location)):
-            where, remedy = shown(job.location), "drop it again"
-            if self._holdings.holds(job):
+            where, remedy = display_path(job.location), "drop it again"
+            if self._upload_store.contains(job):
                 where, remedy = "the server, which keeps it for uploads.keep_failed_s", "submit it again"
             raise RefusedError("NOT_FOUND", f"job {job.id}: its file is gone from {where}; {remedy}")
-        self._happen(RetryRequested(job=job, segments=self._store.segment_rows(job.id)))
+        self._dispatch(RetryRequested(job=job, segments=self._store.segment_rows(job.id)))
+
+    # -- results ---------------------------------------------------------------------------------------------
 
     def _fetch(self, message: ms.Fetch, peer: Peer) -> None:
         row = self.find(message.job, peer)
-        known = next((name for name in FORMATS if name == message.format), None)
-        if known is None:
+        format_ = next((name for name in FORMATS if name == message.format), None)
+        if format_ is None:
             raise RefusedError(
-                "BAD_FORMAT", f"format {message.format[:64]!r}: this server writes {', '.join(FORMATS)}"
+                "BAD_FORMAT", f"unknown format {message.format[:64]!r}; supported: {', '.join(FORMATS)}"
             )
         if row.job.state not in {JobState.DONE, JobState.FAILED}:
             raise RefusedError(
@@ -217,34 +289,32 @@ class RequestHandlers:
             )
         if row.job.is_needless:
             raise RefusedError("WRONG_STATE", f"job {row.job.id} made no subtitles: {row.job.cause}")
-
         if message.layout is not None:
             check_layout(message.layout)
 
         def work(results: list[ResultRow]) -> tuple[Transcript, bytes]:
-            transcript = self._composer.compose(row, results, model=self._model, layout=message.layout)
-            return transcript, render(known, transcript, render_options(row.job.options))
+            model = self.config.model.name
+            transcript = self._layout.compose(row, results, model=model, layout=message.layout)
+            return transcript, render(format_, transcript, render_options(row.job.options))
 
-        def composed(found: tuple[Transcript, bytes]) -> None:
+        def rendered(found: tuple[Transcript, bytes]) -> None:
             transcript, body = found
             answer = ms.Subtitles(
                 request=message.request,
                 job=row.job.id,
-                format=known,
+                format=format_,
                 language=transcript.output_language,
-                name=_name(row, transcript, known),
+                name=_file_name(row, transcript, format_),
             )
             peer.reply(answer, (body,))
 
-        self._compose(message.request, row, peer, work, composed)
+        self._render(message.request, row, peer, work, rendered)
 
-    def _look(self, request: int, row: JobRow, peer: Peer) -> None:
+    def _waveform(self, request: int, row: JobRow, peer: Peer) -> None:
         media = media_of(row)
         stored = self._store.waveform(row.job.id)
         if stored is None:
-            raise RefusedError(
-                "NOT_FOUND", f"job {row.job.id} has no waveform: an earlier release read it; submit it again"
-            )
+            raise RefusedError("NOT_FOUND", f"job {row.job.id} has no waveform; submit its file again")
         waveform = _waveform_decoder.decode(stored)
         answer = ms.WaveformInfo(
             request=request,
@@ -255,58 +325,47 @@ class RequestHandlers:
         )
         peer.reply(answer, (waveform.peaks,))
 
-    def _compose(
+    def _render(
         self,
         request: int,
         row: JobRow,
         peer: Peer,
         work: Callable[[list[ResultRow]], T],
-        then: Callable[[T], None],
+        on_result: Callable[[T], None],
     ) -> None:
-        """Have `work` make something of a job's results beside the loop; raises RefusedError when much is made already."""
-        if self._aside.pending >= MAX_COMPOSED:
+        """Run `work` on a job's results in the background; raises RefusedError at the limit of MAX_RENDERED."""
+        pending = self._background.pending
+        if pending >= MAX_RENDERED:
             raise RefusedError(
                 "RATE_LIMITED",
-                f"{self._aside.pending} answers are being composed; ask again when some are there",
+                f"{pending} answers are being rendered (limit: {MAX_RENDERED}); try again later",
             )
-        self._aside.run(
-            partial(work, self._store.results(row.job.id)),
-            then,
-            partial(self._broke, request, peer),
-            Exception,
-        )
 
-    def _broke(self, request: int, peer: Peer, error: Exception) -> None:
-        """Tell that stored results cannot be composed: a bug, but of one job, not of the daemon."""
-        _log.error(log.REQUEST_FAILED, cause=repr(error))
-        peer.refuse(request, "INTERNAL", "the stored results cannot be read; the server's log says why")
+        def failed(error: Exception) -> None:
+            # A bug, or damaged results: of one job, so the daemon goes on.
+            _log.error(log.REQUEST_FAILED, job=row.job.id, cause=repr(error))
+            peer.refuse(request, "INTERNAL", "the stored results cannot be read; see the server's log")
+
+        self._background.run(partial(work, self._store.results(row.job.id)), on_result, failed, Exception)
 
 
 def _set_log_level(request: int, level: str | None, peer: Peer) -> ms.LogLevel:
     before = log.level()
-    if peer.who.role != "admin":
-        raise RefusedError("FORBIDDEN", "the log's level is an admin's to change, and this key is a user's")
+    if peer.principal.role != "admin":
+        raise RefusedError("FORBIDDEN", 'the log level needs the role "admin"; this key has the role "user"')
     if level is not None:
-        log.set_level(level, by=peer.who.name or "a client on the local socket")
+        log.set_level(level, by=peer.principal.name or "a client on the local socket")
     return ms.LogLevel(request=request, level=log.level(), before=before)
 
 
-def _name(row: JobRow, transcript: Transcript, form: Format) -> str:
+def _file_name(row: JobRow, transcript: Transcript, format_: Format) -> str:
     paths = output_paths(
         "",
-        Path(shown(row.job.source)).name,
+        Path(display_path(row.job.source)).name,
         transcript.output_language,
-        [form],
+        [format_],
         lambda _: True,
         flags=row.job.options.flags,
         is_partial=row.job.state is JobState.FAILED,
     )
-    return str(paths[form])
-
-
-def _states(names: Iterable[str]) -> tuple[JobState, ...]:
-    known = {state.value: state for state in JobState}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise RefusedError("BAD_FORMAT", f"state {unknown[0][:64]!r} is none of {', '.join(known)}")
-    return tuple(known[name] for name in names)
+    return str(paths[format_])

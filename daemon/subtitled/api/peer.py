@@ -1,4 +1,4 @@
-"""One client's connection, as those see it who answer it."""
+"""One client's connection, and the error that refuses its request."""
 
 from __future__ import annotations
 
@@ -9,37 +9,39 @@ from msgspec import Struct
 from subtitle import messages as ms
 from subtitle.codec import Buffer
 from subtitled.network.auth import Principal
+from subtitled.network.sockets import ListenerKind
 
-Reply = Callable[[ms.ToClient, Iterable[Buffer]], bool]
+Send = Callable[[ms.ToClient, Iterable[Buffer]], bool]
+
+
+class RefusedError(Exception):
+    """A request that is answered with an Error; `code` is one of the protocol's error codes."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class Peer(Struct, frozen=True):
-    """Principal has asked, and how it is answered."""
+    """The sender of a request."""
 
-    door: str
-    """The kind of socket that it came in by."""
+    kind: ListenerKind
+    """The kind of socket that it connected to."""
     identity: bytes
-    who: Principal
-    send: Reply
-    """Sends it a message with blobs; False when it is gone, or does not read."""
+    """Its routing id on that socket."""
+    principal: Principal
+    send: Send
+    """Sends a message with blobs; returns False when the client is gone or does not read."""
 
     @property
     def connection(self) -> tuple[str, bytes]:
-        """What tells it from all others that are connected."""
-        return (self.door, self.identity)
+        """Identifies the connection among all clients."""
+        return (self.kind, self.identity)
 
     def reply(self, message: ms.ToClient, blobs: Iterable[Buffer] = ()) -> bool:
-        """Send a message; False when the client is gone, or does not read."""
+        """Send a message; return False when the client is gone or does not read."""
         return self.send(message, blobs)
 
     def refuse(self, request: int, code: str, message: str) -> None:
         """Send an Error."""
         self.send(ms.Error(request=request, code=code, message=message), ())
-
-
-class RefusedError(Exception):
-    """A request cannot be done; `code` is one of the protocol's error codes."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code

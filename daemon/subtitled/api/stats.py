@@ -1,4 +1,4 @@
-"""How the daemon is, as a client sees it: workers, queue and speed."""
+"""The answer to Stats: workers, queue and speed."""
 
 from __future__ import annotations
 
@@ -21,28 +21,27 @@ from subtitled.workers.remote_session import RemoteSession
 
 
 class ServerStats:
-    """Counts for whoever asks; belongs to the thread of the server's loop."""
+    """Counters since the start; belongs to the thread of the server's loop."""
 
-    def __init__(self, store: Store, broker: Broker, holdings: UploadStore, memory: GpuMemoryMonitor) -> None:
-        """Count from now on."""
+    def __init__(self, store: Store, broker: Broker, uploads: UploadStore, memory: GpuMemoryMonitor) -> None:
         self._store = store
         self._broker = broker
-        self._holdings = holdings
+        self._upload_store = uploads
         self._memory = memory
         self._started = time.monotonic()
         self.audio_samples: Counter[str] = Counter()
-        """Audio of the segments transcribed since the start, by slot."""
-        self.uploads: Callable[[], int] = lambda: 0
+        """Samples of the segments transcribed since the start, by slot."""
+        self.count_uploads: Callable[[], int] = lambda: 0
         self.busy_s: Mapping[str, float] = {}
-        """Seconds that transcribe workers have decoded, by slot."""
+        """Seconds that workers decoded since the start, by slot."""
         self.sessions: Mapping[str, RemoteSession] = {}
-        """Of the workers on other hosts, by identity."""
+        """Sessions of workers on other hosts, by identity."""
 
-    def stats(self, request: int, who: Principal) -> ms.StatsInfo:
-        """Return what a client may know: the numbers of the jobs that it may see, and those of the server for the rest."""
+    def stats(self, request: int, principal: Principal) -> ms.StatsInfo:
+        """Return the statistics: job counts of the jobs that the client may see, all else of the whole server."""
         broker = self._broker
         leases = broker.lease_dispatch.leases.values()
-        memory = self._memory.look(time.monotonic())
+        memory = self._memory.usage(time.monotonic())
         unread = [
             job
             for job in broker.live_jobs.jobs.values()
@@ -51,10 +50,10 @@ class ServerStats:
         return ms.StatsInfo(
             request=request,
             workers=tuple(
-                self._worker(worker, who, memory.get(worker.slot, GpuMemoryUsage()))
+                self._worker(worker, principal, memory.get(worker.slot, GpuMemoryUsage()))
                 for worker in broker.worker_table.workers.values()
             ),
-            jobs=self._store.count_jobs(owner=who.only),
+            jobs=self._store.count_jobs(owner=principal.only_owner),
             ready_segments=len(broker.lease_dispatch.ready),
             leased_segments=sum(len(lease.keys) for lease in leases),
             queued_bytes=broker.live_jobs.queued_bytes,
@@ -62,8 +61,8 @@ class ServerStats:
             uptime_s=time.monotonic() - self._started,
             last_seq=self._store.last_seq(),
             queued_ms=broker.live_jobs.queued_bytes // BYTES_PER_SAMPLE // SAMPLES_PER_MS,
-            uploads=self.uploads(),
-            spool_bytes=self._holdings.total_bytes,
+            uploads=self.count_uploads(),
+            spool_bytes=self._upload_store.total_bytes,
             waiting_ms=broker.live_jobs.open_samples // SAMPLES_PER_MS,
             unread_files=len(unread),
             unread_bytes=sum(job.size for job in unread),
@@ -71,17 +70,22 @@ class ServerStats:
             is_draining=broker.is_draining,
         )
 
-    def _worker(self, worker: Worker, who: Principal, memory: GpuMemoryUsage) -> ms.WorkerFacts:
+    def _worker(self, worker: Worker, principal: Principal, memory: GpuMemoryUsage) -> ms.WorkerFacts:
         leases = self._broker.lease_dispatch.leases
-        held = {key.job: None for lease in worker.leases for key in leases[lease].keys}
-        jobs = tuple(held) + ((worker.feed.job,) if worker.feed else ())
-        seen = tuple(job for job in jobs if who.only is None or who.may_see(self._store.job_owner(job) or ""))
+        leased = {key.job: None for lease in worker.leases for key in leases[lease].keys}
+        jobs = tuple(leased) + ((worker.feed.job,) if worker.feed else ())
+        visible = tuple(
+            job
+            for job in jobs
+            if principal.only_owner is None or principal.may_see(self._store.job_owner(job) or "")
+        )
         return worker_facts(
             worker,
             audio_samples=self.audio_samples[worker.slot],
             busy_s=self.busy_s.get(worker.slot, 0.0),
-            may_see_job=who.only is None or (worker.feed is not None and worker.feed.job in seen),
-            jobs=seen,
+            may_see_job=principal.only_owner is None
+            or (worker.feed is not None and worker.feed.job in visible),
+            jobs=visible,
             memory=memory,
             session=self.sessions.get(worker.identity),
         )

@@ -1,4 +1,4 @@
-"""The bytes of one upload on their way to the disk: hashed and written in order, beside the loop."""
+"""Write one upload to the disk in background threads, in order, and hash it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from msgspec import Struct
 
 from subtitle.codec import Buffer
 from subtitled.files.atomic_files import sync_folder
+from subtitled.runtime.background import CallInLoop
 
 READ_BYTES = 2**20
-MAX_WAITING = 256
-"""Chunks that may wait: a window of eight million of one byte would take gigabytes."""
+MAX_QUEUED = 256
+"""Chunks that may be queued: a window of eight million one-byte chunks would take gigabytes."""
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 
-CallBack = Callable[[Callable[[], None]], None]
-
 
 class ReceivedFile(Struct, frozen=True, kw_only=True):
-    """A file that is whole and on the disk."""
+    """A complete file on the disk."""
 
     size: int
     mtime_ns: int
@@ -33,10 +32,9 @@ class ReceivedFile(Struct, frozen=True, kw_only=True):
 
 
 class UploadWriter:
-    """Writes one file; its methods only enqueue, and belong to the thread of the loop.
+    """Writes one file. The methods only enqueue; they belong to the thread of the server's loop.
 
-    What happened comes back through `call_back`: `written(offset)` now and then, `failed(error)` once, after which nothing
-    more is written.
+    The loop calls `written(offset)` from time to time and `failed(error)` at most once; nothing is written after that.
     """
 
     def __init__(
@@ -44,13 +42,13 @@ class UploadWriter:
         path: Path,
         *,
         pool: Executor,
-        call_back: CallBack,
+        call_in_loop: CallInLoop,
         written: Callable[[int], None],
         failed: Callable[[OSError], None],
     ) -> None:
         self._path = path
         self._pool = pool
-        self._call_back = call_back
+        self._call_in_loop = call_in_loop
         self._written = written
         self._failed = failed
         self._lock = threading.Lock()
@@ -62,21 +60,21 @@ class UploadWriter:
 
     @property
     def is_full(self) -> bool:
-        """As many chunks wait to be written as may."""
-        return len(self._tasks) >= MAX_WAITING
+        """The limit of queued chunks is reached."""
+        return len(self._tasks) >= MAX_QUEUED
 
-    def open(self, then: Callable[[int], None]) -> None:
-        """Open the file, made where missing; `then` gets the bytes that it holds already."""
+    def open(self, on_open: Callable[[int], None]) -> None:
+        """Open or create the file; `on_open` receives its present size in bytes."""
 
         def work() -> None:
             self._path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             self._file = os.open(self._path, flags, FILE_MODE)
-            while found := os.read(self._file, READ_BYTES):
-                self._hash.update(found)
-                self._offset += len(found)
+            while data := os.read(self._file, READ_BYTES):
+                self._hash.update(data)
+                self._offset += len(data)
             offset = self._offset
-            self._call_back(lambda: then(offset))
+            self._call_in_loop(lambda: on_open(offset))
 
         self._put(work)
 
@@ -93,24 +91,24 @@ class UploadWriter:
 
         self._put(work)
 
-    def finish(self, then: Callable[[ReceivedFile], None]) -> None:
-        """Have the file on the disk, durably, and tell what it is; the last task."""
+    def finish(self, on_finish: Callable[[ReceivedFile], None]) -> None:
+        """Sync the file and close it; `on_finish` receives its size, time and hash."""
 
         def work() -> None:
             os.fsync(self._file)
             for folder in (self._path.parent, self._path.parent.parent):
                 sync_folder(folder)
             found = os.fstat(self._file)
-            arrived = ReceivedFile(
+            received = ReceivedFile(
                 size=found.st_size, mtime_ns=found.st_mtime_ns, sha256=self._hash.hexdigest()
             )
-            self._call_back(lambda: then(arrived))
+            self._call_in_loop(lambda: on_finish(received))
 
         self._put(work)
         self.close()
 
     def close(self) -> None:
-        """Close the file after what is under way."""
+        """Close the file after the queued tasks."""
         self._put(None)
 
     def _put(self, task: Callable[[], None] | None) -> None:
@@ -122,17 +120,17 @@ class UploadWriter:
         self._pool.submit(self._work).add_done_callback(self._check)
 
     def _check(self, done: Future[None]) -> None:
-        """Raise in the loop what is a bug of ours."""
+        """Raise a bug of a task in the loop."""
         if (error := done.exception()) is not None:
             fault = error
 
             def raise_it() -> None:
                 raise fault
 
-            self._call_back(raise_it)
+            self._call_in_loop(raise_it)
 
     def _work(self) -> None:
-        """Do what there is, in a thread of the pool; one at a time for each file."""
+        """Run the queued tasks in a thread of the pool; one thread at a time for each file."""
         while True:
             with self._lock:
                 if not self._tasks:
@@ -144,19 +142,19 @@ class UploadWriter:
             for task in tasks:
                 if task is None:
                     self._close()
-                elif not self._do(task):
-                    return  # with `_is_running` left set: nothing more is ever done
+                elif not self._try(task):
+                    return  # `_is_running` stays set, so no further task runs
             offset = self._offset
             if offset > before:
-                self._call_back(lambda offset=offset: self._written(offset))  # type: ignore[misc]
+                self._call_in_loop(lambda offset=offset: self._written(offset))  # type: ignore[misc]
 
-    def _do(self, task: Callable[[], None]) -> bool:
+    def _try(self, task: Callable[[], None]) -> bool:
         try:
             task()
         except OSError as error:
             self._close()
             failure = error
-            self._call_back(lambda: self._failed(failure))
+            self._call_in_loop(lambda: self._failed(failure))
             return False
         return True
 

@@ -1,10 +1,15 @@
-"""What a client asks of a job, checked before the job is accepted."""
+"""Validate the options, file names and paths that clients send."""
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from msgspec import Struct
 
 from subtitle.messages import Commit, JobOptions, LayoutOptions
 from subtitled.api.peer import RefusedError
@@ -13,41 +18,43 @@ from subtitled.config.layout_limits import check_overrides, overrides_of
 from subtitled.config.model_files import can_translate
 from subtitled.config.schema import FORMATS
 from subtitled.core.records import Options
-from subtitled.files.atomic_files import fitted
+from subtitled.core.states import JobState
+from subtitled.files.atomic_files import fitted, inside
 
 NAME_BYTES_LEFT = 64
-"""Room that a name from a client leaves for endings that are added to it."""
+"""Bytes that a client's file name leaves for suffixes that are added to it."""
 _DIRECTION = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-"""Marks that turn the direction of text: `gpj.exe` must not be shown as `exe.jpg`."""
+"""Marks that change the direction of text: `gpj.exe` must not be displayed as `exe.jpg`."""
 _CORE = re.compile(r"[^.~\s](?:.*[^.\s])?", re.DOTALL)
-"""A name from where it is not hidden or temporary on, without the dots and spaces at its end, which Windows drops."""
+"""A name without leading characters that hide it, and without trailing dots and spaces, which Windows drops."""
 
 
-def options_of(wanted: JobOptions, *, model: str, languages: Iterable[str], after: str) -> Options:
-    """Return what is asked of a job; raises RefusedError for what cannot be done, or contradicts itself.
+def job_options(wanted: JobOptions, *, model: str, languages: Iterable[str], after: str) -> Options:
+    """Return a job's validated options; raises RefusedError.
 
-    `languages` are those that the loaded model has tokens for; empty while none is loaded.
+    `languages` are those that the loaded model supports; empty while no model is loaded.
     """
     known = tuple(languages)
     language = wanted.language
     if language not in {"auto", "multi", *LANGUAGES}:
         raise RefusedError(
             "BAD_FORMAT",
-            f'language {language!r}: allowed are "auto", "multi" (each segment its own), or one of {" ".join(LANGUAGES)}',
+            f'language {language!r} is not supported; use "auto", "multi" or one of {" ".join(LANGUAGES)}',
         )
     if known and language not in {"auto", "multi", *known}:
         raise RefusedError(
-            "UNSUPPORTED", f"language {language!r}: the model {model} knows {' '.join(sorted(known))}"
+            "UNSUPPORTED", f"language {language!r}: the model {model} supports {' '.join(sorted(known))}"
         )
     if wanted.task == "translate" and (not can_translate(model) or len(known) == 1):
         raise RefusedError(
-            "UNSUPPORTED", f'task "translate": the model {model} cannot; "large-v3" and "medium" can'
+            "UNSUPPORTED",
+            f'task "translate": the model {model} does not support it; use a multilingual model such as "large-v3"',
         )
     if not wanted.formats:
-        raise RefusedError("BAD_FORMAT", f"formats: none; name at least one of {', '.join(FORMATS)}")
+        raise RefusedError("BAD_FORMAT", f"formats: empty; choose at least one of {', '.join(FORMATS)}")
     unknown = [form for form in wanted.formats if form not in FORMATS]
     if unknown:
-        raise RefusedError("BAD_FORMAT", f"format {unknown[0]!r}: this server writes {', '.join(FORMATS)}")
+        raise RefusedError("BAD_FORMAT", f"unknown format {unknown[0]!r}; supported: {', '.join(FORMATS)}")
     check_layout(wanted.layout)
     return Options(
         language=language,
@@ -65,7 +72,7 @@ def options_of(wanted: JobOptions, *, model: str, languages: Iterable[str], afte
 
 
 def check_layout(wanted: LayoutOptions) -> None:
-    """Raise RefusedError for limits of cues that cannot be kept to, or contradict each other."""
+    """Raise RefusedError for cue limits that are out of range or contradict each other."""
     try:
         check_overrides(wanted.profile, overrides_of(wanted))
     except ValueError as error:
@@ -74,29 +81,31 @@ def check_layout(wanted: LayoutOptions) -> None:
     if gap_ms is not None and chain_ms is not None and chain_ms < gap_ms:
         raise RefusedError(
             "BAD_FORMAT",
-            f"layout: chain_ms = {chain_ms} is less than gap_ms = {gap_ms}; cues cannot be closed up to more",
+            f"layout: chain_ms = {chain_ms} is less than gap_ms = {gap_ms}; set chain_ms to at least gap_ms",
         )
 
 
 def size_and_hash(message: Commit, size: int | None, sha256: str, *, is_first: bool) -> tuple[int, str]:
-    """Return a complete file's size and hash, from its Submit or its Commit; raises RefusedError where they contradict each other.
+    """Return a complete file's size and hash from its Submit or Commit; raises RefusedError when these contradict each other.
 
-    `is_first`: the hash is that of the Submit, if there is one, not of a Commit before this.
+    `is_first`: this is the upload's first Commit, so `sha256` is that of its Submit.
     """
-    for name, said, meant in (("sha256", sha256, message.sha256), ("size", size, message.size)):
-        if said not in {None, ""} and meant not in {None, ""} and said != meant:
-            raise RefusedError("BAD_FORMAT", f"{name}: Submit said {said}, Commit says {meant}")
+    for name, submitted, committed in (("sha256", sha256, message.sha256), ("size", size, message.size)):
+        if submitted not in {None, ""} and committed not in {None, ""} and submitted != committed:
+            raise RefusedError(
+                "BAD_FORMAT", f"{name}: {submitted} in Submit, {committed} in Commit; send the same value"
+            )
     whole = message.size if size is None else size
     if whole is None or not (sha256 or message.sha256):
-        raise RefusedError("BAD_FORMAT", "size and sha256 must be in Submit or in Commit")
+        raise RefusedError("BAD_FORMAT", "size and sha256 are required in Submit or in Commit")
     if message.options is not None and is_first and sha256:
-        # By hash and options an upload is found again: they cannot be others at its end.
-        raise RefusedError("BAD_FORMAT", "options: Submit named the file's sha256, and its options hold")
+        # An upload is found again by hash and options, so the options cannot change at its end.
+        raise RefusedError("BAD_FORMAT", "options: not allowed in Commit when Submit has the sha256")
     return whole, sha256 or message.sha256
 
 
 def safe_name(name: str) -> str:
-    """Return a file name for what a client calls its file: one component, printable, not hidden, not too long."""
+    """Return a safe file name for a client's name: one component, printable, not hidden, not too long."""
     last = re.split(r"[/\\]", name)[-1]
     text = unicodedata.normalize("NFC", last.encode("utf-8", "replace").decode("utf-8"))
     text = _DIRECTION.sub("", text)
@@ -114,3 +123,41 @@ def safe_name(name: str) -> str:
         if stem
         else f"upload{tail}"
     )
+
+
+def job_states(names: Iterable[str]) -> tuple[JobState, ...]:
+    """Return the states of a List; raises RefusedError."""
+    known = {state.value: state for state in JobState}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise RefusedError("BAD_FORMAT", f"unknown state {unknown[0][:64]!r}; allowed: {', '.join(known)}")
+    return tuple(known[name] for name in names)
+
+
+class FileOnServer(Struct, frozen=True):
+    """A file on this machine that a client submitted by its path."""
+
+    path: bytes
+    size: int
+    mtime_ns: int
+
+
+def find_file(path: str, folders: Sequence[str]) -> FileOnServer:
+    """Return the regular file at `path`, which must be in one of `folders`; raises RefusedError. May block."""
+    if not Path(path).is_absolute() or "\0" in path:
+        raise RefusedError("BAD_FORMAT", f"path {path[:200]!r} is not an absolute path")
+    real = os.path.realpath(path)
+    if not any(inside(folder, real) for folder in folders):
+        allowed = ", ".join(folders) or "none"
+        raise RefusedError(
+            "FORBIDDEN", f"path {path[:200]!r} is not in a folder of uploads.paths (allowed: {allowed})"
+        )
+    try:
+        found = os.stat(real)  # noqa: PTH116 - the path is text, as in all of this function
+    except OSError as error:
+        raise RefusedError("NOT_FOUND", f"path {path[:200]!r}: {error.strerror}") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise RefusedError("BAD_FORMAT", f"path {path[:200]!r} is not a regular file")
+    if not os.access(real, os.R_OK):
+        raise RefusedError("FORBIDDEN", f"path {path[:200]!r}: the daemon's user may not read it")
+    return FileOnServer(os.fsencode(real), found.st_size, found.st_mtime_ns)

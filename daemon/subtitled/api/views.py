@@ -1,4 +1,4 @@
-"""Jobs, workers and journal entries as a client sees them."""
+"""Convert jobs, workers and journal entries to the protocol's messages."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _media_decoder = msgspec.msgpack.Decoder(Media)
 
 
 def job_facts(
-    row: JobRow, *, segments: Mapping[str, int], decoded_samples: int, received_bytes: int, is_sent: bool
+    row: JobRow, *, segments: Mapping[str, int], decoded_samples: int, received_bytes: int, is_uploaded: bool
 ) -> ms.JobFacts:
-    """Return one job, without what only the answer to Status has; `is_sent`: a client sent its file."""
+    """Return one job without the fields that only Status fills; `is_uploaded`: a client uploaded its file."""
     job = row.job
-    asked = job.options.language
+    language = job.options.language
     media = _media_decoder.decode(row.media) if row.media else Media()
     return ms.JobFacts(
         id=job.id,
         state=job.state.value,
-        # Where a file that was sent lies is nobody's business: its name is what the client knows it by.
-        source=Path(shown(job.source)).name if is_sent else shown(job.source),
-        language=job.language or (None if asked in {"auto", "multi"} else asked),
+        # The path of an upload on the server is private; the client knows the file by its name.
+        source=Path(display_path(job.source)).name if is_uploaded else display_path(job.source),
+        language=job.language or (None if language in {"auto", "multi"} else language),
         task=job.options.task,
         created_ms=row.created_ms,
         started_ms=row.started_ms,
@@ -54,22 +54,20 @@ def job_facts(
 
 
 def media_of(row: JobRow) -> Media:
-    """Return what reading a job's file to its end has shown; raises RefusedError where it was not read."""
+    """Return the stored media facts of a job; raises RefusedError when its file was not read to the end."""
     job = row.job
     if row.media is not None:
         return _media_decoder.decode(row.media)
     if job.state in JOB_LIVE:
-        raise RefusedError(
-            "WRONG_STATE", f"job {job.id} is {job.state.value}; wait until its file has been read to its end"
-        )
+        raise RefusedError("WRONG_STATE", f"job {job.id} is {job.state.value}; wait until its file is read")
     cause = f": {job.cause}" if job.cause else ""
     raise RefusedError(
-        "WRONG_STATE", f"job {job.id} is {job.state.value}; its file was not read to its end{cause}"
+        "WRONG_STATE", f"job {job.id} is {job.state.value}; its file was not read to the end{cause}"
     )
 
 
 def history(entries: Iterable[JournalEntry]) -> tuple[ms.Step, ...]:
-    """Return what has happened to a job."""
+    """Return a job's history."""
     return tuple(
         ms.Step(
             at_ms=entry.at_ms,
@@ -93,10 +91,10 @@ def worker_facts(
     memory: GpuMemoryUsage,
     session: RemoteSession | None,
 ) -> ms.WorkerFacts:
-    """Return one worker slot; what it reads and why it was lost only to those who may see that job.
+    """Return one worker slot.
 
-    `busy_s`: how long it took for its audio; `jobs`: those that it works on, as far as they may be seen; `session`: that of a
-    worker on another host.
+    `busy_s`: time that it decoded; `may_see_job`: include the file that it reads and the cause of its last failure; `jobs`:
+    those of its jobs that the client may see; `session`: that of a worker on another host.
     """
     return ms.WorkerFacts(
         slot=worker.slot,
@@ -130,7 +128,7 @@ def _session_facts(session: RemoteSession | None) -> dict[str, Any]:
 
 
 def journal_event(request: int, entry: JournalEntry) -> ms.Event:
-    """Return a journal entry."""
+    """Return the Event of a journal entry."""
     return ms.Event(
         request=request,
         seq=entry.seq,
@@ -145,6 +143,6 @@ def journal_event(request: int, entry: JournalEntry) -> ms.Event:
     )
 
 
-def shown(path: bytes | str) -> str:
-    """Return a path for a client: U+FFFD for bytes that are no UTF-8."""
+def display_path(path: bytes | str) -> str:
+    """Return a path as text, with U+FFFD for bytes that are not UTF-8."""
     return os.fsencode(path).decode("utf-8", "replace")

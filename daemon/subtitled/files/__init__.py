@@ -1,1 +1,1 @@
-"""Files on the disk: written whole, counted, told by their file system."""
+"""Files and file systems."""

@@ -1,4 +1,4 @@
-"""Files that appear whole, where they belong."""
+"""Write, move and remove files atomically and durably."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ NAME_BYTES = 255
 """Longest file name in bytes: NAME_MAX of Linux's file systems."""
 
 _SUFFIX_BYTES = 32
-"""Longest ending of a name that is kept as its suffix."""
+"""Longest suffix of a name that is kept as such."""
 
 _REMEDIES = {
     errno.ENOSPC: "free some space on its file system",
     errno.EDQUOT: "raise the quota of the daemon's user, or free some of its space",
-    errno.EACCES: "give the daemon's user the right to write there",
-    errno.EPERM: "give the daemon's user the right to write there",
-    errno.EROFS: "mount its file system writable",
+    errno.EACCES: "grant the daemon's user write access",
+    errno.EPERM: "grant the daemon's user write access",
+    errno.EROFS: "remount its file system read-write",
     errno.EXDEV: "replace the symbolic link that leads out of its folder by the folder itself",
-    errno.ENAMETOOLONG: f"shorten it: a name takes at most {NAME_BYTES} bytes",
+    errno.ENAMETOOLONG: f"shorten the name to at most {NAME_BYTES} bytes",
 }
 
 _NO_FSYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF})
-"""What a file system answers that cannot do it for a folder; fsync(2)."""
+"""Errors of file systems without fsync(2) for folders."""
 
 TEMPORARY_PREFIX = ".subtitled-"
 TEMPORARY_SUFFIX = ".tmp"
@@ -100,20 +100,20 @@ def move_whole(source: str | Path, target: str | Path, *, root: str | Path | Non
 
 
 def is_there(path: str | Path) -> bool:
-    """Return whether something is at `path`: not so where that cannot be told, as nothing can be done there either."""
+    """Return whether `path` exists; False also when that cannot be determined."""
     return os.path.lexists(path)
 
 
 def remove(path: str | Path) -> None:
-    """Remove the file at `path`, if there is one; may be repeated. Raises SpoolError."""
+    """Remove the file at `path` if it exists; may be repeated. Raises SpoolError."""
     with _reported(Path(path), "removed"):
         Path(path).unlink(missing_ok=True)
 
 
 def sweep_temporaries(folder: str | Path) -> int:
-    """Remove what an interrupted `write_whole` left in `folder` and below; return how many.
+    """Remove the temporary files of interrupted writes in `folder` and below; return how many.
 
-    Files that a process is still writing stay. A missing folder holds none.
+    Files that a process is still writing are kept.
     """
     removed = 0
     for where, _, names in os.walk(folder):
@@ -126,32 +126,19 @@ def sweep_temporaries(folder: str | Path) -> int:
 
 
 def is_temporary(name: str) -> bool:
-    """Return whether `name` is one that `write_whole` gives to its unfinished files."""
+    """Return whether `name` is that of a temporary file of `write_whole`."""
     return name.startswith(TEMPORARY_PREFIX) and name.endswith(TEMPORARY_SUFFIX)
 
 
-def free_bytes(path: str | Path) -> int:
-    """Return the bytes that may still be written below `path`, which need not exist yet.
-
-    Raises SpoolError where that cannot be told.
-    """
-    existing = Path(path)
-    while not is_there(existing) and existing != existing.parent:
-        existing = existing.parent
-    with _reported(existing, "asked for its free space"):
-        status = os.statvfs(existing)
-    return status.f_bavail * status.f_frsize
-
-
 def inside(root: str | Path, path: str | Path) -> bool:
-    """Return whether `path` lies in `root` or is it, once all symbolic links and `..` are followed."""
+    """Return whether `path` is in `root` or is `root`, with symbolic links and `..` resolved."""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 
 def fitted(stem: str, tail: str) -> str:
-    """Return the file name `stem + tail`, its stem shortened where it takes more than 255 bytes.
+    """Return the file name `stem + tail`, with the stem shortened to at most 255 bytes in all.
 
-    The stem is cut between characters and gets a hash, so that two long stems stay apart.
+    The stem is cut between characters and gets a hash, so that two long stems stay distinct.
     """
     room = NAME_BYTES - len(_encoded(tail))
     if len(_encoded(stem)) <= room:
@@ -168,18 +155,18 @@ def fitted(stem: str, tail: str) -> str:
 
 
 def printable(path: str | Path) -> str:
-    r"""Return `path` for a log or a person: bytes that are no UTF-8 as `\udc80` escapes."""
+    r"""Return `path` as printable text, with bytes that are not UTF-8 as `\udc80` escapes."""
     return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def _encoded(name: str) -> bytes:
-    """Return `name` as the file system holds it, also where it is no UTF-8."""
+    """Return `name` as the file system's bytes."""
     return name.encode("utf-8", "surrogateescape")
 
 
 @contextlib.contextmanager
 def _reported(path: Path, verb: str) -> Iterator[None]:
-    """Turn what the operating system refuses into a SpoolError that names `path`, the cause, the remedy."""
+    """Turn OSError into SpoolError with path, cause and remedy."""
     try:
         yield
     except OSError as error:
@@ -281,10 +268,7 @@ def _copy(source: tuple[int, str], target: tuple[int, str], file: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable: a rename is, only once its folder is on the disk.
-
-    Where the file system has no such call (SMB, some of FUSE), it is as durable as it gets.
-    """
+    """Sync `folder`, which makes renames in it durable. Does nothing on file systems without support (SMB, some FUSE)."""
     file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         _sync(file)

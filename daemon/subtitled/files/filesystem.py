@@ -1,4 +1,4 @@
-"""Whether there is space for the results of further files."""
+"""File systems: their kind, their free space, and a monitor of free space."""
 
 from __future__ import annotations
 
@@ -7,73 +7,82 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from subtitled.errors import SpoolError
+from subtitled.files.atomic_files import printable
+
 CHECK_S = 5.0
-"""Seconds between two looks at the file systems."""
-
-
-class DiskSpaceMonitor:
-    """Watches the free space of some folders' file systems against a reserve; belongs to one thread."""
-
-    def __init__(self, folders: Iterable[str], reserve_bytes: int) -> None:
-        self.is_enough = True
-        self.cause = ""
-        """Which folder has too little, in words; empty when none has."""
-        self.reconfigure(folders, reserve_bytes)
-
-    def reconfigure(self, folders: Iterable[str], reserve_bytes: int) -> None:
-        """Watch other folders, against another reserve, from the next look on, which is due at once."""
-        self._folders = sorted(set(folders))
-        self._reserve_bytes = reserve_bytes
-        self._due = 0.0
-
-    def check(self, now: float) -> bool:
-        """Look again if it is time; return whether the answer changed since the last look."""
-        if now < self._due:
-            return False
-        self._due = now + CHECK_S
-        self.cause = next((cause for cause in map(self._fault, self._folders) if cause), "")
-        was_enough, self.is_enough = self.is_enough, not self.cause
-        return was_enough != self.is_enough
-
-    def _fault(self, folder: str) -> str:
-        try:
-            found = os.statvfs(_existing(folder))
-        except OSError:
-            return ""  # a folder that is away is the inbox's or the output's own fault, told there
-        free = found.f_bavail * found.f_frsize
-        if free >= self._reserve_bytes:
-            return ""
-        return (
-            f"{folder}: {free // 2**20} MiB are free, state.reserve_mb = {self._reserve_bytes // 2**20}; "
-            "free some space, work goes on by itself"
-        )
-
-
-def _existing(folder: str) -> Path:
-    """Return the folder, or the nearest one above it that exists."""
-    path = Path(folder)
-    return next((place for place in (path, *path.parents) if place.exists()), path)
-
-
-_NETWORK = """
+"""Seconds between two checks of the free space."""
+NETWORK_FILE_SYSTEMS = frozenset(
+    """
     9p afs ceph cifs davfs fuse.davfs2 fuse.glusterfs fuse.rclone fuse.s3fs fuse.sshfs lustre ncpfs nfs nfs4
     prl_fs smb2 smb3 smbfs vboxsf virtiofs
-"""
-NETWORK_FILE_SYSTEMS = frozenset(_NETWORK.split())
-"""Kinds of file system, in the kernel's words, where inotify does not tell what other hosts do."""
+    """.split()  # noqa: SIM905 - one name a line would take a page
+)
+"""Kinds of file system, as in /proc/mounts, on which inotify does not report changes by other hosts."""
 
 
 def file_system(real: str, mounts: str) -> str:
-    """Return the kind of file system that holds `real`, by the text of /proc/self/mounts.
+    """Return the kind of file system of `real`, from the text of /proc/self/mounts; "" if unknown.
 
-    `real` is an absolute path without symbolic links. "" where no line of `mounts` holds it.
+    `real` is an absolute path without symbolic links.
     """
     found, longest = "", -1
     for line in filter(None, mounts.split("\n")):
         _, point, kind, *_ = line.split(" ")
         # The kernel writes space, tab, newline and backslash as three octal digits.
         point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point).rstrip("/")
-        # Of two mounts on one point the later one is seen.
+        # Of two mounts on one point the later one is visible.
         if (real + "/").startswith(point + "/") and len(point) >= longest:
             found, longest = kind, len(point)
     return found
+
+
+def free_bytes(path: str | Path) -> int:
+    """Return the free bytes of the file system of `path`, which need not exist; raises SpoolError."""
+    place = Path(path)
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    try:
+        status = os.statvfs(place)
+    except OSError as error:
+        raise SpoolError(
+            f"free space of {printable(place)} cannot be read: {error.strerror or error}"
+        ) from error
+    return status.f_bavail * status.f_frsize
+
+
+class DiskSpaceMonitor:
+    """Compares the free space of folders with a reserve; belongs to one thread."""
+
+    def __init__(self, folders: Iterable[str], reserve_bytes: int) -> None:
+        self.is_enough = True
+        self.cause = ""
+        """The first folder with too little space; "" if there is enough."""
+        self.reconfigure(folders, reserve_bytes)
+
+    def reconfigure(self, folders: Iterable[str], reserve_bytes: int) -> None:
+        """Check other folders against another reserve, starting with the next `check`."""
+        self._folders = sorted(set(folders))
+        self._reserve_bytes = reserve_bytes
+        self._due = 0.0
+
+    def check(self, now: float) -> bool:
+        """Check the free space if it is due; return whether `is_enough` changed."""
+        if now < self._due:
+            return False
+        self._due = now + CHECK_S
+        self.cause = next((cause for cause in map(self._shortage, self._folders) if cause), "")
+        was_enough, self.is_enough = self.is_enough, not self.cause
+        return was_enough != self.is_enough
+
+    def _shortage(self, folder: str) -> str:
+        try:
+            free = free_bytes(folder)
+        except SpoolError:
+            return ""  # an unreachable folder is reported by the inbox or the output
+        if free >= self._reserve_bytes:
+            return ""
+        return (
+            f"{folder}: {free // 2**20} MiB are free, state.reserve_mb = {self._reserve_bytes // 2**20}; "
+            "free some space, work resumes automatically"
+        )

@@ -1,1 +1,1 @@
-"""What follows a job's end: commands and webhooks, at least once."""
+"""Hooks after a job's end: commands and the webhook, delivered at least once."""

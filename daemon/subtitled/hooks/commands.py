@@ -1,4 +1,4 @@
-"""A command of the operator's, run for a job that has ended."""
+"""Run an operator's command for an ended job."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from subtitled.hooks.journal_reader import HookStop, JobEnded
 from subtitled.runtime.processes import describe_status
 
 _KEPT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE")
-"""Variables that a command gets from the daemon; what else is in its environment is not the command's business."""
+"""Variables that a command inherits from the daemon."""
 _NAMES = {"source": "FILE", "inbox": "INBOX_PATH"}
-"""Facts whose variable has another name; SUBTITLED_INBOX would be a configuration to the commands of ours."""
-_LOOK_S = 0.1
+"""Fields whose variable has another name; SUBTITLED_INBOX would configure our own commands."""
+_POLL_S = 0.1
 _GRACE_S = 2.0
-"""Between SIGTERM and SIGKILL."""
-_TOLD_BYTES = 500
-"""Most of a command's last output that is told when it fails."""
+"""Time between SIGTERM and SIGKILL."""
+_OUTPUT_BYTES = 500
+"""Bytes from the end of a failed command's output that are logged."""
 
 
 def environment(ended: JobEnded, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a command: a few variables of the daemon's, and the job's facts as SUBTITLED_….
+    """Return a command's environment: a few inherited variables, and the job's fields as SUBTITLED_….
 
-    Lists are joined by newlines; NUL, which no variable can hold, is left out.
+    Lists are joined by newlines; NUL, which a variable cannot contain, is left out.
     """
     facts = msgspec.to_builtins(ended)
-    told = {f"SUBTITLED_{_NAMES.get(name, name.upper())}": _text(value) for name, value in facts.items()}
-    return {name: environ[name] for name in _KEPT if name in environ} | told
+    fields = {f"SUBTITLED_{_NAMES.get(name, name.upper())}": _text(value) for name, value in facts.items()}
+    return {name: environ[name] for name in _KEPT if name in environ} | fields
 
 
 def run(
     command: Sequence[str], ended: JobEnded, environ: Mapping[str, str], timeout_s: float, stopping: HookStop
 ) -> str | None:
-    """Run a command to its end; return why it failed, "" where it did not, None where the daemon ends before it.
+    """Run a command without a shell; return why it failed, "" on success, None when the daemon stops first.
 
-    No shell has a part in it. It is given the facts as JSON on its standard input too. After `timeout_s`, or when
-    the daemon ends, it is killed with all that it has started.
+    Its standard input is the job's fields as JSON. After `timeout_s`, or when the daemon stops, the command and its child
+    processes are killed.
     """
     with tempfile.TemporaryFile() as facts, tempfile.TemporaryFile() as output:
         facts.write(msgspec.json.encode(ended) + b"\n")
@@ -59,22 +59,22 @@ def run(
                 start_new_session=True,
             )
         except OSError as error:
-            return f"{command[0]} cannot be started: {error.strerror}; correct the inbox's command"
+            return f"{command[0]} cannot be started: {error.strerror}; correct the command of the inbox"
         deadline = time.monotonic() + timeout_s
         while process.poll() is None:
-            if stopping.wait(_LOOK_S):
-                _end(process)
+            if stopping.wait(_POLL_S):
+                _kill(process)
                 return None
             if time.monotonic() >= deadline:
-                _end(process)
-                return f"{command[0]} took longer than command_timeout_s ({timeout_s:g} s) and was killed{_told(output)}"
+                _kill(process)
+                return f"{command[0]} was killed after command_timeout_s ({timeout_s:g} s){_tail(output)}"
         if process.returncode:
-            return f"{command[0]} {describe_status(process.returncode)}{_told(output)}"
+            return f"{command[0]} {describe_status(process.returncode)}{_tail(output)}"
         return ""
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process and its group."""
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and its group."""
     for number, wait_s in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, None)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
@@ -82,9 +82,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.wait(wait_s)
 
 
-def _told(output: IO[bytes]) -> str:
-    """Return the end of what a command has said, in one line."""
-    output.seek(max(0, output.seek(0, os.SEEK_END) - _TOLD_BYTES))
+def _tail(output: IO[bytes]) -> str:
+    """Return the end of a command's output in one line."""
+    output.seek(max(0, output.seek(0, os.SEEK_END) - _OUTPUT_BYTES))
     text = " ".join(output.read().decode("utf-8", "replace").split())
     return f": {text}" if text else ""
 

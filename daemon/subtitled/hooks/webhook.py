@@ -1,4 +1,4 @@
-"""One message to the operator's own web address: JSON, signed, sent again until it is taken."""
+"""Send a signed JSON message to the operator's URL, with retries."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from subtitled.version import VERSION
 
 SIGNATURE = "X-Subtitled-Signature"
 ATTEMPT_S = 10.0
-"""Longest wait for an answer."""
+"""Timeout of one attempt."""
 FIRST_WAIT_S = 1.0
-LONGEST_WAIT_S = 300.0
+MAX_WAIT_S = 300.0
 
 
 def sign(secret: bytes, body: bytes) -> str:
@@ -35,26 +35,26 @@ def deliver(
     attempts: int,
     first_wait_s: float = FIRST_WAIT_S,
 ) -> str | None:
-    """Send the facts of a job's end; return why it was given up, "" where it was taken, None where the daemon ends.
+    """Send a job's end; return why it failed, "" on success, None when the daemon stops first.
 
-    Taken is any answer of 200 to 299. Everything else is tried again, `attempts` times in all, after waits that double
-    from `first_wait_s`, up to five minutes. Redirections are not followed. The secret is read each time.
+    A status of 200 to 299 is success. Anything else is retried, `attempts` times in all, after waits that double from
+    `first_wait_s` up to MAX_WAIT_S. Redirects are not followed. The secret is read each time.
     """
     body = msgspec.json.encode(ended)
     fault = ""
     for attempt in range(attempts):
-        if attempt and stopping.wait(min(LONGEST_WAIT_S, first_wait_s * 2 ** (attempt - 1))):
+        if attempt and stopping.wait(min(MAX_WAIT_S, first_wait_s * 2 ** (attempt - 1))):
             return None
         if stopping.is_set:
             return None
         fault = _post(url, secret_file, ended, body)
         if not fault:
             return ""
-    return f"{_shown(url)}: {fault}; given up after {attempts} attempts"
+    return f"{_public_part(url)}: {fault} ({attempts} attempts)"
 
 
 def _post(url: str, secret_file: str, ended: JobEnded, body: bytes) -> str:
-    """Send one message; return what went wrong, "" where it was taken."""
+    """Send one message; return the error, or ""."""
     parts = urlsplit(url)
     headers = {
         "Content-Type": "application/json",
@@ -80,10 +80,10 @@ def _post(url: str, secret_file: str, ended: JobEnded, body: bytes) -> str:
     finally:
         if connection is not None:
             connection.close()
-    return "" if 200 <= status < 300 else f"answered {status}"
+    return "" if 200 <= status < 300 else f"status {status}"
 
 
-def _shown(url: str) -> str:
-    """Return a URL's server: its path may be as secret as a password."""
+def _public_part(url: str) -> str:
+    """Return scheme and host of a URL: its path may be a secret."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"

@@ -24,7 +24,7 @@ from msgspec import Struct
 from subtitled import log
 from subtitled.errors import MediaError
 from subtitled.runtime import pipes
-from subtitled.runtime.processes import give_way
+from subtitled.runtime.processes import lower_priority
 
 COMMAND = (sys.executable, "-m", "subtitled.media.preview_pool")
 COUNT = 2
@@ -219,7 +219,7 @@ def main() -> None:
     )  # a decoder that hangs does not see its pipe's end
     if os.getppid() != parent:
         return
-    give_way()
+    lower_priority()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # meant for the daemon, which is in the same process group
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

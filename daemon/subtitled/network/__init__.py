@@ -1,1 +1,1 @@
-"""The daemon's sockets: bound, authenticated, rate limited."""
+"""The daemon's sockets: creation, authentication, rate limits."""

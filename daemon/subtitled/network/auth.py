@@ -20,139 +20,138 @@ from subtitled.config import schema
 from subtitled.errors import SubtitledError
 
 ZAP_DOMAIN = "subtitled"
-"""The sockets whose clients must show a key (ZeroMQ RFC 27)."""
+"""ZAP domain (ZeroMQ RFC 27) of the sockets whose clients need a key."""
 
-W = TypeVar("W")
+P = TypeVar("P")
 
 
 class Principal(Struct, frozen=True, kw_only=True):
-    """A client that may speak."""
+    """An authenticated client."""
 
     name: str = ""
-    """Name of its key; empty where none is asked for."""
+    """Name of its key; empty on a socket without keys."""
     role: Literal["user", "admin"] = "admin"
     is_local: bool = False
-    """It came in by the local socket, which the file system guards."""
+    """It uses the local socket, whose access the file system controls."""
 
     def may_see(self, owner: str) -> bool:
-        """Say whether jobs of this owner exist for it."""
+        """Return whether it may see jobs of this owner."""
         return self.role == "admin" or owner == self.name
 
     @property
-    def only(self) -> str | None:
-        """The one owner whose jobs it sees; None for all."""
+    def only_owner(self) -> str | None:
+        """The owner whose jobs it may see; None for all."""
         return None if self.role == "admin" else self.name
 
 
-def whos(clients: Iterable[schema.ClientConfig]) -> dict[str, Principal]:
-    """Return who the configuration's clients are, by their keys."""
+def principals(clients: Iterable[schema.ClientConfig]) -> dict[str, Principal]:
+    """Return the configured clients by their public keys."""
     return {client.key: Principal(name=client.name, role=client.role) for client in clients}
 
 
-class AllowList(Generic[W]):
-    """The keys that may speak, and whose they are; `callback` is called in the authenticator's thread, the rest in the loop's."""
+class AllowList(Generic[P]):
+    """The allowed keys and their principals; `callback` runs in the authenticator's thread, the rest in the loop's."""
 
-    def __init__(self, known: Mapping[str, W], *, refused: Callable[[str], None]) -> None:
-        """`refused` is called, in the authenticator's thread, with the key of each connection that shows another."""
-        self._refused = refused
+    def __init__(self, known: Mapping[str, P], *, on_refused: Callable[[str], None]) -> None:
+        """`on_refused` is called in the authenticator's thread with each unknown key."""
+        self._on_refused = on_refused
         self._known = dict(known)
 
-    def replace(self, known: Mapping[str, W]) -> None:
-        """Put another list into force, also for those who are connected."""
+    def replace(self, known: Mapping[str, P]) -> None:
+        """Replace the list, also for connected clients."""
         self._known = dict(known)
 
     def callback(self, domain: str, key: bytes) -> bool:
-        """Say whether a connection with this public key (in Z85) is let in; pyzmq calls it."""
+        """Return whether to accept a connection with this public key (Z85); called by pyzmq."""
         del domain
         text = key.decode("ascii", "replace")
         if text in self._known:
             return True
-        self._refused(text)
+        self._on_refused(text)
         return False
 
-    def find(self, key: object) -> W | None:
-        """Return whose key this is; None when it is no longer on the list."""
+    def find(self, key: object) -> P | None:
+        """Return the principal of a key; None for a key that is not on the list."""
         return self._known.get(key) if isinstance(key, str) else None
 
-    def find_sender(self, frame: zmq.Frame) -> W | None:
-        """Return who has sent a frame by a door that asks for keys; None for whose key is no longer on the list."""
+    def find_sender(self, frame: zmq.Frame) -> P | None:
+        """Return the sender of a frame on a socket with keys; None for a key that was removed from the list."""
         try:
             return self.find(frame.get("User-Id"))
         except zmq.ZMQError:
             return None
 
-    def still_has(self, who: W) -> bool:
-        """Say whether a client that came in by a key is on the list as it was then."""
-        return who in self._known.values()
+    def still_has(self, principal: P) -> bool:
+        """Return whether a principal is still on the list, unchanged."""
+        return principal in self._known.values()
 
 
 class Authenticator:
-    """The one thread that ZeroMQ asks about the keys of a context's sockets."""
+    """The thread that checks keys for all sockets of a ZeroMQ context."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
-        """Make it; it has no thread before the first list."""
         self._context = context
         self._thread: ThreadAuthenticator | None = None
 
-    def admit(self, domain: str, allowed: AllowList[Any]) -> None:
-        """Let the keys of a list in by the sockets of a domain; before these are bound: ZeroMQ lets everybody in where nobody asks."""
+    def allow(self, domain: str, allowed: AllowList[Any]) -> None:
+        """Accept a list's keys on the sockets of a domain.
+
+        To be called before these are bound: without an authenticator ZeroMQ accepts every client.
+        """
         if self._thread is None:
             self._thread = ThreadAuthenticator(self._context)
             self._thread.start()
         self._thread.configure_curve_callback(domain=domain, credentials_provider=allowed)
 
     def stop(self) -> None:
-        """End the thread, before the context ends; may be repeated."""
+        """Stop the thread; to be called before the context is terminated. May be repeated."""
         if self._thread is not None:
             self._thread.stop()
             self._thread = None
 
 
 class ServerKey(Struct, frozen=True, kw_only=True):
-    """The server's own key pair, in Z85."""
+    """The server's own key pair (Z85)."""
 
     public: str
     secret: str
 
     def __repr__(self) -> str:
-        """Keep the secret out of logs and tracebacks."""
+        """Leave out the secret, for logs and tracebacks."""
         return f"ServerKey(public={self.public!r})"
 
 
 def server_key_path(found: schema.Config) -> Path:
-    """Return the file of the server's own key."""
+    """Return the path of the server's own key."""
     return Path(found.listen.server_key or Path(found.state.dir, "server.key"))
 
 
 def server_key(path: Path) -> ServerKey:
-    """Return the server's key, making it where there is none; it then belongs to the owner of its folder.
-
-    Raises SubtitledError for a file that cannot be used.
-    """
+    """Return the server's key; a missing file is created, owned by the owner of its folder. Raises SubtitledError."""
     try:
         if not path.exists():
-            _make(path)
+            _create_server_key(path)
         mode = path.stat().st_mode & 0o077
         table = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise SubtitledError(f"the server's key {path}: {error.strerror}; see listen.server_key") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SubtitledError(
-            f"the server's key {path}: not TOML: {error}; restore it from a backup"
+            f"the server's key {path}: invalid TOML: {error}; restore it from a backup"
         ) from error
     if mode:
-        raise SubtitledError(f"the server's key {path}: others may read it; type: chmod 600 {path}")
+        raise SubtitledError(f"the server's key {path}: readable by other users; type: chmod 600 {path}")
     public, secret = table.get("public"), table.get("secret")
     if not (isinstance(public, str) and isinstance(secret, str) and is_key(public) and is_key(secret)):
-        raise SubtitledError(f"the server's key {path}: holds no key pair; restore it from a backup")
+        raise SubtitledError(f"the server's key {path}: no key pair in it; restore it from a backup")
     return ServerKey(public=public, secret=secret)
 
 
-def _make(path: Path) -> None:
+def _create_server_key(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     public, secret = new_pair()
     text = (
-        "# The key of this subtitled server. Clients know its public half: with another one they will not speak to it.\n"
+        "# The key of this subtitled server. Clients verify its public half: with another key they refuse to connect.\n"
         f'public = "{public}"\nsecret = "{secret}"\n'
     )
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -1,11 +1,11 @@
-"""How many requests a client may make."""
+"""Limit the requests of each client."""
 
 from __future__ import annotations
 
 from msgspec import Struct
 
 MAX_KNOWN = 4096
-"""Clients remembered at once; ten thousand short-lived ones must not fill the memory."""
+"""Clients with a bucket; ten thousand short-lived clients must not fill the memory."""
 
 
 class _Bucket(Struct):
@@ -14,14 +14,14 @@ class _Bucket(Struct):
 
 
 class RateLimit:
-    """A token bucket for each client: `per_s` requests a second, twice as many at once."""
+    """A token bucket for each client: `per_s` requests a second, bursts of twice as many."""
 
     def __init__(self, per_s: float) -> None:
         self._per_s = per_s
         self._buckets: dict[object, _Bucket] = {}
 
     def allows(self, client: object, now: float) -> bool:
-        """Say whether `client` may make a request now, and count it if so."""
+        """Return whether `client` may send a request now, and count it if so."""
         burst = 2 * self._per_s
         bucket = self._buckets.get(client)
         if bucket is None:
@@ -36,7 +36,7 @@ class RateLimit:
         return True
 
     def _forget(self, now: float) -> None:
-        """Drop the clients whose buckets are full again; if there are none, those not seen for longest."""
+        """Drop full buckets; if there are none, those unused for longest."""
         full_s = 2.0
         self._buckets = {
             client: bucket for client, bucket in self._buckets.items() if now - bucket.at < full_s

@@ -1,4 +1,4 @@
-"""The daemon's own sockets: bound where the configuration says, closed to whom it does not concern."""
+"""The daemon's ZeroMQ sockets: created, secured, bound, and read within limits."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from subtitled.errors import SubtitledError
 from subtitled.network.auth import ZAP_DOMAIN, ServerKey
 
 PRIVATE_FOLDER_MODE = 0o700
-SILENT_S = 30
-PROBE_S = 10
-"""A TCP connection that says nothing for so long is asked by the kernel whether it is there, three times at such distances."""
+KEEPALIVE_IDLE_S = 30
+KEEPALIVE_INTERVAL_S = 10
+KEEPALIVE_PROBES = 3
+"""TCP keepalive: silence before the first probe, time between probes, lost probes that end a connection."""
 HANDSHAKE_MS = 10_000
-"""Longest handshake: a stranger on the network has a connection for so long."""
+"""Time in which a client must complete the handshake."""
 
 
 def bind_workers(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.Socket[bytes]:
-    """Return the ROUTER that workers connect to; its folder is closed to all but the daemon's user."""
+    """Return the bound ROUTER of the local workers; only the daemon's user may enter its folder."""
     if endpoint.startswith("ipc://"):
         folder = Path(endpoint.removeprefix("ipc://")).parent
         folder.mkdir(mode=PRIVATE_FOLDER_MODE, parents=True, exist_ok=True)
@@ -31,7 +32,7 @@ def bind_workers(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.
     socket = context.socket(zmq.ROUTER)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     socket.setsockopt(zmq.LINGER, 0)
-    # What is under way is bounded by leases and credit; a full pipe would drop a lease.
+    # Leases and credit bound the messages in flight; a full pipe would drop a lease.
     socket.setsockopt(zmq.SNDHWM, 0)
     socket.setsockopt(zmq.RCVHWM, 0)
     bind(socket, endpoint)
@@ -41,34 +42,34 @@ def bind_workers(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.
 def open_router(
     context: zmq.Context[zmq.Socket[bytes]], *, max_frame_bytes: int, held_messages: int, held_answers: int
 ) -> zmq.Socket[bytes]:
-    """Return a ROUTER, bound nowhere, for peers on the network.
+    """Return an unbound ROUTER for peers on the network.
 
-    Of one peer ZeroMQ holds so many messages for the loop, each frame within the limit, and for it so many answers; 0: any number.
+    ZeroMQ queues up to `held_messages` from a peer and `held_answers` to it (0: no limit).
     """
     socket = context.socket(zmq.ROUTER)
     socket.setsockopt(zmq.MAXMSGSIZE, max_frame_bytes)
     socket.setsockopt(zmq.RCVHWM, held_messages)
     socket.setsockopt(zmq.SNDHWM, held_answers)
-    # A peer that is gone shows as an error instead of a message dropped in silence.
+    # Sending to a peer that is gone raises an error instead of dropping the message.
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     socket.setsockopt(zmq.LINGER, 500)
     socket.setsockopt(zmq.BACKLOG, 1024)
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
-    # A laptop that was closed does not hang up: its connection ends when it does not answer. That is the kernel's work, not
-    # ZeroMQ's: a heartbeat of 4.3.5 aborts the process (stream_engine_base.cpp, `!_io_error`) when it is due on a
-    # connection that has more messages waiting than may be held, and whose client has hung up.
+    # A suspended laptop does not close its connection. The kernel's keepalive detects that, not ZeroMQ's heartbeat, which
+    # in 4.3.5 aborts the process (stream_engine_base.cpp, `!_io_error`) when it is due on a connection that has more
+    # messages queued than allowed and that the client has closed.
     for option, value in (
         (zmq.TCP_KEEPALIVE, 1),
-        (zmq.TCP_KEEPALIVE_IDLE, SILENT_S),
-        (zmq.TCP_KEEPALIVE_INTVL, PROBE_S),
-        (zmq.TCP_KEEPALIVE_CNT, 3),
+        (zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_IDLE_S),
+        (zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE_INTERVAL_S),
+        (zmq.TCP_KEEPALIVE_CNT, KEEPALIVE_PROBES),
     ):
         socket.setsockopt(option, value)
     return socket
 
 
 def is_served(path: Path) -> bool:
-    """Say whether a process listens at `path`: ZeroMQ would take the socket from it without a word."""
+    """Return whether a process listens at `path`: ZeroMQ would replace its socket without an error."""
     with unix.socket(unix.AF_UNIX) as probe:
         probe.settimeout(1.0)
         try:
@@ -79,14 +80,14 @@ def is_served(path: Path) -> bool:
 
 
 def bind(socket: zmq.Socket[bytes], endpoint: str) -> None:
-    """Bind a socket, never where another daemon's is; raises SubtitledError when that cannot be done."""
+    """Bind a socket, but never replace another daemon's; raises SubtitledError."""
     try:
         if endpoint.startswith("ipc://"):
             path = Path(endpoint.removeprefix("ipc://"))
             path.parent.mkdir(parents=True, exist_ok=True)
             if is_served(path):
                 raise SubtitledError(
-                    f"{endpoint}: another daemon serves it; stop that one, or give this one sockets of its own"
+                    f"{endpoint}: another daemon uses it; stop that daemon, or configure another socket"
                 )
         socket.bind(endpoint)
     except (zmq.ZMQError, OSError) as error:
@@ -97,45 +98,45 @@ def bind(socket: zmq.Socket[bytes], endpoint: str) -> None:
 
 LOCAL_SOCKET_MODE = 0o660
 MAX_FRAME_BYTES = 2 * 2**20
-"""Longest frame that a client may send; a chunk has 1 MiB."""
+"""Largest frame that a client may send; a chunk has 1 MiB."""
 MAX_HELD_MESSAGES = 16
-"""Messages of one client that ZeroMQ holds for the loop, two windows of chunks; more wait at the client."""
+"""Messages of one client that ZeroMQ queues, two windows of chunks; more wait at the client."""
 MAX_HELD_ANSWERS = 256
-"""Answers that ZeroMQ holds for a client that does not read; a list of jobs may have half a megabyte."""
-Kind = Literal["local", "loopback", "keys", "workers"]
-"""A local socket, which the file system guards; TCP on loopback, open to this machine; TCP with keys; the same for workers."""
+"""Answers that ZeroMQ queues for a client that does not read; a list of jobs may have half a megabyte."""
+ListenerKind = Literal["local", "loopback", "keys", "workers"]
+"""Unix socket, protected by the file system; TCP on loopback; TCP with keys; TCP with keys for workers."""
 
 
 class Listener(Struct, frozen=True, kw_only=True):
     """A bound ROUTER socket."""
 
-    kind: Kind
+    kind: ListenerKind
     socket: zmq.Socket[bytes]
 
 
-def kind_of(endpoint: str, *, has_keys: bool) -> Kind:
-    """Return who may come in by an endpoint: with keys, every TCP endpoint asks for one."""
+def kind_of(endpoint: str, *, has_keys: bool) -> ListenerKind:
+    """Return the kind of an endpoint; with keys configured, every TCP endpoint requires one."""
     if endpoint.startswith("ipc://"):
         return "local"
     return "keys" if has_keys else "loopback"
 
 
-def open_doors(
+def open_listeners(
     context: zmq.Context[zmq.Socket[bytes]], endpoints: Sequence[str], key: ServerKey | None
 ) -> list[Listener]:
-    """Return a socket for each kind of endpoint; `key` where clients have keys. Raises SubtitledError.
+    """Return a bound socket for each kind of endpoint; `key` is the server's, if clients have keys. Raises SubtitledError.
 
-    The authenticator must run already: ZeroMQ lets everybody in where there is none.
+    The authenticator must run already: without one ZeroMQ accepts every client.
     """
-    doors: dict[Kind, Listener] = {}
+    listeners: dict[ListenerKind, Listener] = {}
     for endpoint in endpoints:
         kind = kind_of(endpoint, has_keys=key is not None)
-        if kind not in doors:
-            doors[kind] = Listener(kind=kind, socket=_router(context, key if kind == "keys" else None))
-        bind(doors[kind].socket, endpoint)
+        if kind not in listeners:
+            listeners[kind] = Listener(kind=kind, socket=_router(context, key if kind == "keys" else None))
+        bind(listeners[kind].socket, endpoint)
         if kind == "local":
             Path(endpoint.removeprefix("ipc://")).chmod(LOCAL_SOCKET_MODE)
-    return list(doors.values())
+    return list(listeners.values())
 
 
 def _router(context: zmq.Context[zmq.Socket[bytes]], key: ServerKey | None) -> zmq.Socket[bytes]:
@@ -146,12 +147,12 @@ def _router(context: zmq.Context[zmq.Socket[bytes]], key: ServerKey | None) -> z
         held_answers=MAX_HELD_ANSWERS,
     )
     if key is not None:
-        lock(socket, key, ZAP_DOMAIN)
+        require_keys(socket, key, ZAP_DOMAIN)
     return socket
 
 
-def lock(socket: zmq.Socket[bytes], key: ServerKey, domain: str) -> None:
-    """Have a socket ask for keys; those of the domain's list open it."""
+def require_keys(socket: zmq.Socket[bytes], key: ServerKey, domain: str) -> None:
+    """Make a socket accept only clients whose key is on the domain's allow-list."""
     socket.setsockopt(zmq.CURVE_SERVER, 1)
     socket.setsockopt(zmq.CURVE_SECRETKEY, key.secret.encode())
     socket.setsockopt(zmq.CURVE_PUBLICKEY, key.public.encode())
@@ -159,24 +160,24 @@ def lock(socket: zmq.Socket[bytes], key: ServerKey, domain: str) -> None:
 
 
 MAX_DROPPED_PER_TURN = 5000
-"""Frames of a message with too many that are dropped at once."""
+"""Frames of an oversized message that are discarded in one call."""
 
 
 class RouterReader:
-    """Reads a socket; belongs to its thread."""
+    """Reads messages of a ROUTER whose senders may be hostile; belongs to the socket's thread."""
 
     def __init__(self, socket: zmq.Socket[bytes], max_frames: int) -> None:
-        """`max_frames`: of a message, its sender's identity not counted."""
+        """`max_frames`: largest number of frames of a message, without the routing id."""
         self._socket = socket
         self._max_frames = max_frames
         self._is_dropping = False
-        """The rest of a message with too many frames is still to be read, and forgotten."""
+        """The rest of a message with too many frames must be read and discarded."""
 
-    def take(self) -> list[zmq.Frame]:
-        """Return the frames of the next message with its sender's identity; of too many, one more than there may be.
+    def read(self) -> list[zmq.Frame]:
+        """Return the routing id and the frames of the next message, at most one frame more than allowed.
 
-        ZeroMQ sets no limit: a million empty frames are 2 MB on the wire and a gigabyte as Python's objects. Raises zmq.Again
-        where there is no message, or not yet.
+        ZeroMQ sets no limit: a million empty frames are 2 MB on the wire and a gigabyte of Python objects. Raises zmq.Again
+        when no message is complete.
         """
         if self._is_dropping and not self._drop():
             raise zmq.Again
@@ -189,7 +190,7 @@ class RouterReader:
         return frames
 
     def _drop(self) -> bool:
-        """Read more of a message that was answered already; say whether it is at its end."""
+        """Discard more of an oversized message; return whether its end is reached."""
         for _ in range(MAX_DROPPED_PER_TURN):
             self._socket.recv(zmq.NOBLOCK)
             if not self._socket.getsockopt(zmq.RCVMORE):
@@ -198,6 +199,6 @@ class RouterReader:
         return False
 
 
-def is_chosen(identity: bytes, frame: zmq.Frame) -> bool:
-    """Say whether the sender of a frame has chosen its identity; those that ZeroMQ gives begin with NUL."""
+def has_own_routing_id(identity: bytes, frame: zmq.Frame) -> bool:
+    """Return whether the sender of a frame set its own routing id; those of ZeroMQ begin with NUL."""
     return not identity.startswith(b"\0") or bool(frame.get("Identity"))

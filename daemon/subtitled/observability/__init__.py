@@ -1,1 +1,1 @@
-"""How the daemon is, for those who watch it: metrics, health, log lines, systemd."""
+"""Metrics, health, transition log and systemd status."""

@@ -1,4 +1,4 @@
-"""What NVML tells of the GPUs in use, as metrics."""
+"""GPU memory, utilization and temperature, from NVML."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ from subtitled.runtime.background import BackgroundPool
 _GAUGES: tuple[tuple[str, str, Callable[[Any, Any], float]], ...] = (
     (
         "subtitled_gpu_utilization_ratio",
-        "Share of the last moments in which a kernel ran on the GPU.",
+        "Share of the sampling period in which a kernel ran on the GPU (0 to 1).",
         lambda nvml, gpu: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100,
     ),
     (
         "subtitled_gpu_memory_used_bytes",
-        "Memory of the GPU in use, by any program.",
+        "GPU memory used by all processes.",
         lambda nvml, gpu: nvml.nvmlDeviceGetMemoryInfo(gpu).used,
     ),
     (
         "subtitled_gpu_memory_total_bytes",
-        "Memory of the GPU.",
+        "Total GPU memory.",
         lambda nvml, gpu: nvml.nvmlDeviceGetMemoryInfo(gpu).total,
     ),
     (
         "subtitled_gpu_temperature_celsius",
-        "Temperature of the GPU.",
+        "GPU temperature.",
         lambda nvml, gpu: nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU),
     ),
 )
 
 
 class GpuCollector(Collector):
-    """Asks the driver whenever somebody asks for the metrics, in that one's thread; it may take its time there."""
+    """Reads the driver at each scrape, in the scrape's thread."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.devices: tuple[Device, ...] = ()
-        """Replaced as a whole, at the start and by each reload."""
+        """Set at the start and by each reload."""
         registry.register(self)
 
     def describe(self) -> Iterator[Metric]:
-        """Give the names, without a look at the driver."""
+        """Yield the metric names without reading the driver."""
         return iter([GaugeMetricFamily(name, text) for name, text, _ in _GAUGES])
 
     def collect(self) -> Iterator[Metric]:
-        """Give what the driver tells: nothing without one, and of a GPU only what it can tell (parts of one cannot all)."""
+        """Yield what the driver reports: nothing without a driver; a MIG slice lacks some values."""
         gpus = [device for device in self.devices if device.kind == "cuda"]
         if not gpus:
             return
@@ -75,41 +75,43 @@ class GpuCollector(Collector):
 
 
 FRESH_S = 2.0
-"""A look holds so long: the driver may take its time."""
+"""Age at which readings are refreshed; the driver may be slow."""
 
 
 class GpuMemoryUsage(Struct, frozen=True, kw_only=True):
-    """Of one GPU, by any program."""
+    """Memory of one GPU, used by all processes."""
 
     used_bytes: int = 0
     total_bytes: int = 0
 
 
 class GpuMemoryMonitor:
-    """Asks the driver beside the loop; belongs to the thread of the server's loop."""
+    """Reads the driver in the background; belongs to the thread of the server's loop."""
 
-    def __init__(self, devices: Callable[[], Iterable[Device]], aside: BackgroundPool) -> None:
-        """`devices` returns those in use."""
+    def __init__(self, devices: Callable[[], Iterable[Device]], background: BackgroundPool) -> None:
+        """`devices` returns the devices in use."""
         self._devices = devices
-        self._aside = aside
+        self._background = background
         self._known: dict[str, GpuMemoryUsage] = {}
-        self._is_asking = False
+        self._is_reading = False
         self._due = 0.0
 
-    def look(self, now: float) -> dict[str, GpuMemoryUsage]:
-        """Return what is known by slot, and see to it that more is known next time; never waits."""
+    def usage(self, now: float) -> dict[str, GpuMemoryUsage]:
+        """Return the last readings by slot and start a refresh if they are old; never blocks."""
         gpus = [device for device in self._devices() if device.kind == "cuda"]
-        if gpus and now >= self._due and not self._is_asking:
-            self._is_asking, self._due = True, now + FRESH_S
-            self._aside.run(lambda: read_memory(gpus), self._learn, lambda _: self._learn({}), Exception)
+        if gpus and now >= self._due and not self._is_reading:
+            self._is_reading, self._due = True, now + FRESH_S
+            self._background.run(
+                lambda: read_memory(gpus), self._update, lambda _: self._update({}), Exception
+            )
         return self._known
 
-    def _learn(self, known: dict[str, GpuMemoryUsage]) -> None:
-        self._known, self._is_asking = known, False
+    def _update(self, known: dict[str, GpuMemoryUsage]) -> None:
+        self._known, self._is_reading = known, False
 
 
 def read_memory(gpus: Iterable[Device]) -> dict[str, GpuMemoryUsage]:
-    """Return the memory of each GPU by slot; without those of which the driver tells none. Blocks."""
+    """Return the memory of each GPU by slot, as far as the driver reports it. Blocks."""
     import pynvml
 
     try:

@@ -1,4 +1,4 @@
-"""The port that is asked how the daemon is: /metrics, /healthz, /readyz."""
+"""The HTTP port of /metrics, /healthz and /readyz."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 REQUEST_S = 10.0
-"""A connection that says nothing for so long is closed."""
+"""Timeout of an idle connection."""
 
 
 class MetricsServer:
-    """Answers in threads of its own, from what the loop has published; "" as endpoint serves nothing.
+    """Serves the values that the loop published, in its own threads; an endpoint of "" serves nothing.
 
     Raises SubtitledError when the port cannot be bound.
     """
@@ -34,12 +34,12 @@ class MetricsServer:
         self._server = _listen(endpoint) if endpoint else None
         if self._server is not None:
             self._server.set_app(self._answer)
-            self._thread = threading.Thread(target=self._server.serve_forever, name="probes", daemon=True)
+            self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
             self._thread.start()
 
     @property
     def port(self) -> int:
-        """The port that is served; 0 for none."""
+        """The bound port; 0 for none."""
         return self._server.server_port if self._server is not None else 0
 
     def close(self) -> None:
@@ -52,27 +52,27 @@ class MetricsServer:
     def _answer(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         match environ.get("PATH_INFO"):
             case "/healthz":
-                return _verdict(self._health.why_not_alive, start)
+                return _health_response(self._health.liveness_fault, start)
             case "/readyz":
-                return _verdict(self._health.why_not_ready, start)
+                return _health_response(self._health.readiness_fault, start)
             case "/" | "/metrics":
                 return self._metrics(environ, start)
             case _:
                 start("404 Not Found", [("Content-Type", "text/plain; charset=utf-8")])
-                return [b"there are /metrics, /healthz and /readyz\n"]
+                return [b"not found; try /metrics, /healthz or /readyz\n"]
 
 
-def _verdict(why_not: Callable[[], str], start: StartResponse) -> Iterable[bytes]:
-    why = " ".join(why_not().split())
-    start("503 Service Unavailable" if why else "200 OK", [("Content-Type", "text/plain; charset=utf-8")])
-    return [f"{why or 'ok'}\n".encode()]
+def _health_response(cause: Callable[[], str], start: StartResponse) -> Iterable[bytes]:
+    text = " ".join(cause().split())
+    start("503 Service Unavailable" if text else "200 OK", [("Content-Type", "text/plain; charset=utf-8")])
+    return [f"{text or 'ok'}\n".encode()]
 
 
 class _Handler(WSGIRequestHandler):
     timeout = REQUEST_S
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
-        """Say nothing: one is asked every few seconds."""
+        """Log nothing: probes arrive every few seconds."""
 
 
 def _listen(endpoint: str) -> WSGIServer:
@@ -87,5 +87,5 @@ def _listen(endpoint: str) -> WSGIServer:
         return Server((host, int(port)), _Handler)
     except OSError as error:
         raise SubtitledError(
-            f'listen.metrics = "{endpoint}": {error.strerror}; choose another port, or "" to turn metrics off'
+            f'listen.metrics = "{endpoint}": {error.strerror}; choose another port, or "" to disable metrics'
         ) from error

@@ -1,4 +1,4 @@
-"""How things stand, in the one line that `systemctl status` shows."""
+"""The status line of `systemctl status`."""
 
 from __future__ import annotations
 
@@ -12,65 +12,65 @@ from subtitled.core.records import Role
 from subtitled.core.states import WorkerState
 from subtitled.systemd.notify import SystemdNotifier
 
-EVERY_S = 3.0
-"""Shortest time between two lines."""
-SPEED_S = 30.0
-"""A speed is that of the last seconds: leases end one by one, and a shorter time would jump."""
+INTERVAL_S = 3.0
+"""Shortest time between two updates."""
+SPEED_WINDOW_S = 30.0
+"""Time over which the speed is averaged: leases end one by one."""
 WORKING = frozenset({WorkerState.IDLE, WorkerState.BUSY})
 
 
 class SystemdStatus:
-    """Tells systemd jobs, queue and speed; belongs to the thread of the server's loop."""
+    """Sends jobs, queue and speed to systemd; belongs to the thread of the server's loop."""
 
     def __init__(
         self, notifier: SystemdNotifier, broker: Broker, transcribed_samples: Callable[[], int]
     ) -> None:
-        """`transcribed_samples` returns what was transcribed since the start."""
+        """`transcribed_samples` returns the samples transcribed since the start."""
         self._notifier = notifier
         self._broker = broker
         self._transcribed_samples = transcribed_samples
-        self._seen: deque[tuple[float, int]] = deque()
-        self._told = ""
-        self._due = 0.0
+        self._samples: deque[tuple[float, int]] = deque()
+        self._sent = ""
+        self._next_at = 0.0
 
-    def tell(self, now: float) -> None:
-        """Send the line if it is another than the last one and that is long enough ago; to be called at each turn."""
-        if now < self._due:
+    def update(self, now: float) -> None:
+        """Send the line if it changed, at most once in INTERVAL_S; to be called at each turn of the loop."""
+        if now < self._next_at:
             return
-        self._due = now + EVERY_S
-        self._seen.append((now, self._transcribed_samples()))
-        while now - self._seen[0][0] > SPEED_S:
-            self._seen.popleft()
+        self._next_at = now + INTERVAL_S
+        self._samples.append((now, self._transcribed_samples()))
+        while now - self._samples[0][0] > SPEED_WINDOW_S:
+            self._samples.popleft()
         line = self._line()
-        if line != self._told:
+        if line != self._sent:
             self._notifier.status(line)
-            self._told = line
+            self._sent = line
 
     def _line(self) -> str:
         broker = self._broker
-        # Slots that were taken away, and those of hosts that have gone, are nobody's loss.
+        # Removed slots and those of hosts that left do not count.
         workers = [w for w in broker.worker_table.of(Role.TRANSCRIBE) if w.state is not WorkerState.STOPPED]
         working = sum(worker.state in WORKING for worker in workers)
         parts = [f"{len(broker.live_jobs.jobs)} job{'' if len(broker.live_jobs.jobs) == 1 else 's'}"]
         if broker.live_jobs.jobs:
             waiting_s = broker.live_jobs.queued_bytes / BYTES_PER_SAMPLE / SAMPLE_RATE
-            parts += [f"{_length(waiting_s)} of audio waiting", f"{self._speed():.0f}x real time"]
+            parts += [f"{_duration(waiting_s)} of audio waiting", f"{self._speed():.0f}x real time"]
         if working < len(workers):
             parts.append(f"{working} of {len(workers)} workers ready")
         if broker.is_paused:
-            parts.append("disk full: new files wait")
+            parts.append("disk full, new files wait")
         if broker.is_draining:
             parts.append("stopping")
         return ", ".join(parts)
 
     def _speed(self) -> float:
-        """Return how many times faster than real time the last seconds were."""
-        (began, before), (ended, after) = self._seen[0], self._seen[-1]
-        return (after - before) / SAMPLE_RATE / (ended - began) if ended > began else 0.0
+        """Return the speed against real time in SPEED_WINDOW_S."""
+        (start, before), (end, after) = self._samples[0], self._samples[-1]
+        return (after - before) / SAMPLE_RATE / (end - start) if end > start else 0.0
 
 
-def _length(seconds: float) -> str:
-    """Return a length of time in the unit that suits it."""
+def _duration(seconds: float) -> str:
+    """Return a duration with a suitable unit."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6_000 else f"{seconds / 3600:.1f} h"

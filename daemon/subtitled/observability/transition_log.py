@@ -1,4 +1,4 @@
-"""What the broker decided, told in log lines and metrics."""
+"""Log and count the broker's transitions."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ _log = log.get()
 
 
 class JobSummary(Struct, frozen=True, kw_only=True):
-    """The figures of one finished job, for its line in the log."""
+    """Figures of a finished job for its log line."""
 
     segments: int
     silent: int
-    """Segments in which the model heard nobody speak."""
+    """Segments without speech."""
     skipped: int
-    """Stretches of speech too short to be decoded."""
+    """Spans of speech too short to decode."""
     missing: int
     removed: int
-    """Phrases that nobody said."""
+    """Hallucinated phrases."""
     duration_s: float
     wall_s: float
     retries: int
@@ -49,12 +49,12 @@ class JobSummary(Struct, frozen=True, kw_only=True):
 
     @property
     def speed(self) -> float:
-        """How many times faster than real time the job was done."""
+        """Speed against real time."""
         return self.duration_s / self.wall_s if self.wall_s > 0 else 0.0
 
 
 def job_report(row: JobRow, transcript: Transcript, *, now_ms: int) -> JobSummary:
-    """Return a job's figures as of `now_ms`."""
+    """Return a job's figures at `now_ms`."""
     return JobSummary(
         segments=len(transcript.segments),
         silent=sum(not segment.phrases for segment in transcript.segments),
@@ -70,25 +70,25 @@ def job_report(row: JobRow, transcript: Transcript, *, now_ms: int) -> JobSummar
 
 
 class TransitionLog:
-    """Writes the lines; belongs to the thread of the server's loop."""
+    """Logs and counts actions; belongs to the thread of the server's loop."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self.jobs: dict[str, JobSummary] = {}
-        """Figures of the jobs that are being written; taken out by the job's last line."""
+        """Figures of the jobs that are being written; removed by the job's last line."""
 
-    def tell(self, action: Action) -> None:
-        """Log an action and count it."""
+    def record(self, action: Action) -> None:
+        """Log and count an action."""
         match action:
             case SaveNewJob(job=job):
                 self._metrics.jobs.labels("accepted").inc()
                 _log.info(log.JOB_ACCEPTED, job=job.id, path=os.fsdecode(job.source), size=job.size)
             case SaveJob():
-                self._tell_job(action)
+                self._record_job(action)
             case SaveSegment():
-                self._tell_segment(action)
+                self._record_segment(action)
             case SaveWorker():
-                self._tell_worker(action)
+                self._record_worker(action)
             case Spawn(slot=slot, incarnation=incarnation):
                 if incarnation > 1:
                     self._metrics.worker_restarts.labels(slot).inc()
@@ -114,10 +114,10 @@ class TransitionLog:
                 pass
 
     def stage(self, name: str) -> AbstractContextManager[object]:
-        """Return a context that measures a stage; for any thread."""
+        """Return a context manager that measures a stage; thread-safe."""
         return self._metrics.stage_seconds.labels(name).time()
 
-    def _tell_job(self, action: SaveJob) -> None:
+    def _record_job(self, action: SaveJob) -> None:
         job, event = action.job, action.event
         if event is None:
             return
@@ -163,7 +163,7 @@ class TransitionLog:
             "language": report.language,
         }
 
-    def _tell_segment(self, action: SaveSegment) -> None:
+    def _record_segment(self, action: SaveSegment) -> None:
         segment = action.segment
         slot = action.worker.rpartition(".")[0]
         where = {"job": segment.key.job, "segment": segment.key.index}
@@ -185,7 +185,7 @@ class TransitionLog:
             case _:
                 pass
 
-    def _tell_worker(self, action: SaveWorker) -> None:
+    def _record_worker(self, action: SaveWorker) -> None:
         worker = f"{action.slot}.{action.incarnation}"
         match action.after:
             case WorkerState.BROKEN:

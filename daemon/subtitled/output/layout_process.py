@@ -34,7 +34,7 @@ from subtitled.cues.phrases import MediaPhrase, to_media_time
 from subtitled.cues.transcript import Interval, MissingSpan, SegmentTranscript, Transcript, with_cues
 from subtitled.output import chinese
 from subtitled.runtime import pipes
-from subtitled.runtime.processes import give_way
+from subtitled.runtime.processes import lower_priority
 from subtitled.storage.rows import JobRow, ResultRow
 
 COMMAND = (sys.executable, "-m", "subtitled.output.layout_process")
@@ -298,7 +298,7 @@ def main() -> None:
     """Answer requests until the input ends, as it does with the daemon."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # sent to the process group of the daemon, which handles them
-    give_way()
+    lower_priority()
     requests, responses = sys.stdin.buffer, sys.stdout.buffer
     with contextlib.suppress(BrokenPipeError):
         while (data := pipes.read(requests)) is not None:

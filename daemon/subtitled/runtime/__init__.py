@@ -1,1 +1,1 @@
-"""What a process needs besides its work: threads, child processes, signals, limits."""
+"""Process-level tools: threads, child processes, signals, limits."""

@@ -1,4 +1,4 @@
-"""A queue that other threads fill and one thread's poller can wait for."""
+"""A thread-safe queue that a poller can wait for."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ T = TypeVar("T")
 
 
 class Mailbox(Generic[T]):
-    """`put` may be called from any thread, the rest from the one that owns the mailbox."""
+    """`put` and `wake` are thread-safe; the rest belongs to the owner's thread."""
 
     def __init__(self) -> None:
         self._items: deque[T] = deque()
         self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def fileno(self) -> int:
-        """Return a file descriptor that is readable while items may be there."""
+        """Return a file descriptor that is readable while items may be queued."""
         return self._read
 
     def put(self, item: T) -> None:
@@ -29,11 +29,11 @@ class Mailbox(Generic[T]):
 
     def wake(self) -> None:
         """Make the file descriptor readable."""
-        with contextlib.suppress(BlockingIOError):  # the pipe is full of wake-ups already
+        with contextlib.suppress(BlockingIOError):  # the pipe is full, so it is readable already
             os.write(self._write, b"\0")
 
     def drain(self, limit: int = 1_000_000) -> Iterator[T]:
-        """Take the items that are there, `limit` at most; what is left keeps the descriptor readable."""
+        """Yield and remove up to `limit` queued items; remaining items keep the descriptor readable."""
         with contextlib.suppress(BlockingIOError):
             os.read(self._read, 65_536)
         for _ in range(limit):

@@ -1,4 +1,4 @@
-"""Messages between the daemon and a child of its own, over the child's standard input and output."""
+"""Length-prefixed messages between the daemon and a child, over the child's standard input and output."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import IO
 
 _LENGTH_BYTES = 8
 MAX_BYTES = 2**31
-"""Longest message; ten hours with word times take some ten million bytes."""
-OURS_ALONE = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
-"""What systemd tells the daemon, and no child of it."""
+"""Longest message; ten hours of audio with word times take about 10 MB."""
+_NOT_INHERITED = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+"""Variables of systemd that are for the daemon only."""
 
 
 def child_environ() -> dict[str, str]:
-    """Return the environment of such a child."""
-    return {name: value for name, value in os.environ.items() if name not in OURS_ALONE}
+    """Return the environment of a child."""
+    return {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
 
 
 def write(pipe: IO[bytes], data: bytes) -> None:
-    """Write a message; blocks, and raises OSError where nobody reads any more."""
+    """Write a message. Blocks; raises OSError when the reader has closed the pipe."""
     pipe.write(len(data).to_bytes(_LENGTH_BYTES, "big"))
     pipe.write(data)
     pipe.flush()
 
 
 def read(pipe: IO[bytes]) -> bytes | None:
-    """Return the next message; None at the end of the pipe, also in the middle of one, and for what is none of ours. Blocks."""
+    """Return the next message; None at the end of the pipe and for an invalid length. Blocks."""
     head = pipe.read(_LENGTH_BYTES)
     size = int.from_bytes(head, "big")
     if len(head) < _LENGTH_BYTES or size > MAX_BYTES:
@@ -37,7 +37,7 @@ def read(pipe: IO[bytes]) -> bytes | None:
 
 
 def read_until(pipe: IO[bytes], until: float) -> bytes | None:
-    """Do as `read` does; raises TimeoutError when it takes until then (monotonic). `pipe` is not used otherwise."""
+    """Do as `read`; raises TimeoutError at `until` (monotonic). Nothing else may read `pipe`."""
     head = _exactly(pipe.fileno(), _LENGTH_BYTES, until)
     size = int.from_bytes(head or b"", "big")
     return None if head is None or size > MAX_BYTES else _exactly(pipe.fileno(), size, until)
@@ -50,8 +50,8 @@ def _exactly(descriptor: int, size: int, until: float) -> bytes | None:
     while len(data) < size:
         if not poller.poll(max(0.0, until - time.monotonic()) * 1000):
             raise TimeoutError
-        piece = os.read(descriptor, size - len(data))
-        if not piece:
+        part = os.read(descriptor, size - len(data))
+        if not part:
             return None
-        data += piece
+        data += part
     return bytes(data)

@@ -1,4 +1,4 @@
-"""What a child process does at its start, and what its exit status means."""
+"""Set up a process: priority, descriptor limit, malloc, end with its parent; describe exit statuses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 
 
 def describe_status(status: int) -> str:
-    """Return an exit status of `Popen` in words."""
+    """Return an exit status of `Popen` as text."""
     if status < 0:
         try:
             return f"killed by {signal.Signals(-status).name}"
@@ -26,18 +26,18 @@ def describe_status(status: int) -> str:
 
 
 def die_with_parent(parent_pid: int) -> None:
-    """Have the kernel kill this process when its parent ends; exits at once if it has ended already."""
+    """Make the kernel kill this process when its parent ends; exits at once when the parent has ended already."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent_pid:
         sys.exit(ExitCode.FAILED)
 
 
 def keep_memory() -> None:
-    """Have malloc keep what is freed for the next call instead of giving it back to the kernel.
+    """Make malloc reuse freed memory instead of returning it to the kernel.
 
-    To be called while there is one thread. CTranslate2 on a CPU asks for hundreds of megabytes at every layer and frees
-    them; got anew from the kernel each time, clearing their pages takes two of every five seconds of processor time (the demo
-    model, 16 segments: 1.5 million page faults). The largest resident size is the same. Does nothing without glibc.
+    To be called while the process has one thread. CTranslate2 on a CPU allocates and frees hundreds of megabytes at every
+    layer; with fresh pages from the kernel each time, clearing them takes two fifths of the processor time (demo model, 16
+    segments: 1.5 million page faults). The largest resident size is unchanged. Does nothing without glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -47,24 +47,20 @@ def keep_memory() -> None:
 
 
 NICENESS = 5
-"""Of the children (nice(1)): against each of them the daemon has three times its share."""
+"""nice(1) value of the daemon's children: the daemon gets about three times the share of each."""
 
 
-def give_way() -> None:
-    """Have the kernel prefer the daemon to this process, its child.
-
-    The daemon needs little of a processor, and needs it at once: everybody waits for it. Who decodes, computes or lays out
-    for seconds does not mind.
-    """
+def lower_priority() -> None:
+    """Lower the priority of this child below the daemon's, which needs little processor time but without delay."""
     os.nice(NICENESS)
 
 
 MAX_DESCRIPTORS = 16_384
-"""Open files that are asked of the system, which gives 1024 where nothing else is said."""
+"""Descriptors that the daemon asks for; the usual default is 1024."""
 
 
-def more_descriptors() -> int:
-    """Have the process open as many files as it may, within reason; return how many that is."""
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit of open files as far as allowed, up to MAX_DESCRIPTORS; return the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:

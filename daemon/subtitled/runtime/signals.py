@@ -1,4 +1,4 @@
-"""Signals as something that a poller can wait for."""
+"""Signals that a poller can wait for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 
 
 class Signals:
-    """Catches SIGTERM, SIGINT, SIGHUP and SIGUSR1; belongs to the main thread. The handlers only append."""
+    """Catches SIGTERM, SIGINT, SIGHUP and SIGUSR1; belongs to the main thread. The handlers only append to a list."""
 
     def __init__(self) -> None:
         self.caught: list[int] = []
@@ -26,7 +26,7 @@ class Signals:
         return bool(self.caught)
 
     def take(self) -> list[signal.Signals]:
-        """Return the signals that have come, in order."""
+        """Return and remove the caught signals, in order."""
         try:
             os.read(self._read, 4096)
         except BlockingIOError:
@@ -37,5 +37,5 @@ class Signals:
 
     @staticmethod
     def release() -> None:
-        """Wake nobody any more."""
+        """Stop writing to the wake-up descriptor."""
         signal.set_wakeup_fd(-1)

@@ -86,7 +86,7 @@ def build_server(load: Load, environ: Mapping[str, str], supervisor: Supervisor 
     signals = Signals()
     shutdown = Shutdown(signals, clock)
     transactions = Transactions(
-        store, lambda: shutdown.wait_for_space(poller, notifier, monitor.health.turned)
+        store, lambda: shutdown.wait_for_space(poller, notifier, monitor.health.record_turn)
     )
     dispatcher = Dispatcher(broker, transactions, transition_log, clock)
     api = ApiServer(
@@ -96,17 +96,19 @@ def build_server(load: Load, environ: Mapping[str, str], supervisor: Supervisor 
         gate=workers.gate,
         store=store,
         broker=broker,
-        happen=dispatcher.dispatch,
-        call_back=mailbox.put,
+        dispatch=dispatcher.dispatch,
+        call_in_loop=mailbox.put,
         metrics=metrics,
         languages=lambda: workers.languages,
     )
-    api.census.busy_s = monitor.busy_s
-    audio_samples = api.census.audio_samples
+    api.stats.busy_s = monitor.busy_s
+    audio_samples = api.stats.audio_samples
     writer = JobWriter(
         store, transition_log, dispatch=dispatcher.dispatch, call_in_loop=mailbox.put, model=config.model.name
     )
-    hooks = HookDispatcher(config, environ, store, put=mailbox.put, tell=api.tell_watchers)
+    hooks = HookDispatcher(
+        config, environ, store, call_in_loop=mailbox.put, send_to_watchers=api.send_to_watchers
+    )
     dispatcher.connect(workers=workers, writer=writer, api=api, hooks=hooks, audio_samples=audio_samples)
     arrivals = InboxArrivals(config.inbox, store, mailbox.put)
     space = DiskSpaceMonitor(*space_of(config))

@@ -55,10 +55,10 @@ class Dispatcher:
         """Commit the saves among `actions` in one transaction, then perform the others in order."""
         entries = self._transactions.apply([action for action in actions if isinstance(action, ac.Save)])
         for action in actions:
-            self._transition_log.tell(action)
+            self._transition_log.record(action)
             self._perform(action)
         if entries:
-            self._api.tell_watchers(entries)
+            self._api.send_to_watchers(entries)
             self._hooks.wake()
 
     def _perform(self, action: ac.Action) -> None:

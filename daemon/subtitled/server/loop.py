@@ -155,8 +155,8 @@ class Server:
         if not self._shutdown.is_stopping:
             self._model.tick(self._clock())
         self._notifier.watchdog()
-        self._parts.monitor.look(self._broker, is_stopping=self._shutdown.is_stopping)
-        self._parts.status.tell(self._clock())
+        self._parts.monitor.update(self._broker, is_stopping=self._shutdown.is_stopping)
+        self._parts.status.update(self._clock())
 
     def _check_space(self) -> None:
         now = self._clock()
@@ -179,7 +179,7 @@ class Server:
             self._deadline - now,
             self._parts.max_wait_s,
             self._notifier.watchdog_interval_s or self._parts.max_wait_s,
-            self._api.patience_s,
+            self._api.poll_timeout_s,
             self._workers.patience_s,
         )
         if self._shutdown.deadline is not None:

@@ -47,7 +47,7 @@ class ClientApi(Protocol):
         """The sockets that the loop waits for."""
 
     @property
-    def patience_s(self) -> float:
+    def poll_timeout_s(self) -> float:
         """Seconds until `receive` must be called even when no message arrives."""
 
     def start(self) -> None:
@@ -56,7 +56,7 @@ class ClientApi(Protocol):
     def receive(self) -> None:
         """Answer the requests that have arrived."""
 
-    def tell_watchers(self, entries: list[JournalEntry]) -> None:
+    def send_to_watchers(self, entries: list[JournalEntry]) -> None:
         """Send new journal entries to the clients that watch."""
 
     def job_changed(self, job: Job) -> None:
@@ -148,7 +148,7 @@ class RemoteWorkerStarter(Protocol):
 class StatusLine(Protocol):
     """The one line that `systemctl status` shows."""
 
-    def tell(self, now: float) -> None:
+    def update(self, now: float) -> None:
         """Send the line when it is time."""
 
 

@@ -1,1 +1,1 @@
-"""The database: opened, migrated, read and written; one daemon to a folder."""
+"""The database: schema, statements, transactions."""

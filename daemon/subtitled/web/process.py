@@ -16,7 +16,7 @@ from subtitled.config.addresses import host_of
 from subtitled.config.schema import Config
 from subtitled.errors import SubtitledError
 from subtitled.http.auth import read_tokens
-from subtitled.runtime.processes import more_descriptors
+from subtitled.runtime.processes import raise_descriptor_limit
 from subtitled.systemd.notify import SystemdNotifier
 from subtitled.web.app import build
 
@@ -38,7 +38,7 @@ def serve(config: Config, environ: Mapping[str, str]) -> None:
         key_for(endpoint, http.key)
     except SubtitleError as error:
         raise SubtitledError(f"http.key: {error}") from error
-    more_descriptors()
+    raise_descriptor_limit()
     app = build(
         endpoint,
         http.key,

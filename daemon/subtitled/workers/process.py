@@ -19,7 +19,7 @@ from subtitled.core.protocol import (
     WorkerSettings,
 )
 from subtitled.errors import ExitCode
-from subtitled.runtime.processes import die_with_parent, give_way, keep_memory
+from subtitled.runtime.processes import die_with_parent, keep_memory, lower_priority
 from subtitled.workers.channel import Channel
 
 Run = Callable[[Channel, WorkerSettings], ExitCode]
@@ -29,7 +29,7 @@ def main(argv: Sequence[str], transcribe: Run | None = None) -> int:
     """Run a worker until it is drained or fails; `transcribe` takes the place of that role's own work."""
     settings = msgspec.json.decode(argv[0], type=WorkerSettings)
     die_with_parent(settings.parent_pid)
-    give_way()
+    lower_priority()
     # Ctrl-C in a terminal goes to the whole process group, `systemctl kill` to the whole unit; what becomes of a worker is
     # the daemon's decision.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):

@@ -21,7 +21,7 @@ class RemoteKeys:
         self._keys = dict(keys)
         self._guests: dict[str, str] = {}
         self._refused: PreviousSession[str] = PreviousSession()
-        self.allowed: AllowList[str] = AllowList(self._by_key(), refused=self._refuse)
+        self.allowed: AllowList[str] = AllowList(self._by_key(), on_refused=self._refuse)
 
     def replace(self, keys: Mapping[str, str]) -> None:
         """Put other keys of the configuration into force."""

@@ -23,7 +23,14 @@ from subtitled.core.config_mapping import engine_of
 from subtitled.core.states import WorkerState
 from subtitled.network.auth import Authenticator, server_key, server_key_path
 from subtitled.network.rate_limit import RateLimit
-from subtitled.network.sockets import Listener, RouterReader, bind, is_chosen, lock, open_router
+from subtitled.network.sockets import (
+    Listener,
+    RouterReader,
+    bind,
+    has_own_routing_id,
+    open_router,
+    require_keys,
+)
 from subtitled.observability.metrics import Metrics
 from subtitled.workers.admission import ModelWeightsCheck, why_not_to_join
 from subtitled.workers.codec_choice import LinkMeter
@@ -82,7 +89,7 @@ class RemoteListener:
         self._rate = RateLimit(MESSAGES_PER_S)
         self._joins = RateLimit(JOINS_PER_S)
         self.weights = ModelWeightsCheck(config.model.digest)
-        authenticator.admit(ZAP_DOMAIN, self.keys.allowed)
+        authenticator.allow(ZAP_DOMAIN, self.keys.allowed)
         try:
             self.door = _open(context, config)
         except BaseException:
@@ -126,7 +133,7 @@ class RemoteListener:
         events, self._ended = self._ended, []
         for _ in range(MAX_PER_TURN):
             try:
-                identity, *frames = self._inlet.take()
+                identity, *frames = self._inlet.read()
             except zmq.Again:
                 break
             events += self._take(identity.bytes, frames, now, events_of)
@@ -139,7 +146,7 @@ class RemoteListener:
         self, route: bytes, frames: Sequence[zmq.Frame], now: float, events_of: EventsOf
     ) -> list[ev.Event]:
         host = self.keys.allowed.find_sender(frames[0]) if frames else None
-        if host is None or route in self._deaf or is_chosen(route, frames[0]):
+        if host is None or route in self._deaf or has_own_routing_id(route, frames[0]):
             return []
         if not self._rate.allows(route, now):
             return self._stop_listening(route, host, f"says more than {MESSAGES_PER_S:g} things a second")
@@ -356,6 +363,6 @@ def _open(context: zmq.Context[zmq.Socket[bytes]], config: Config) -> Listener:
         # What goes out is bounded by the leases that a worker may hold; a full pipe would drop one.
         held_answers=0,
     )
-    lock(socket, server_key(server_key_path(config)), ZAP_DOMAIN)
+    require_keys(socket, server_key(server_key_path(config)), ZAP_DOMAIN)
     bind(socket, config.remote.listen)
     return Listener(kind="workers", socket=socket)
