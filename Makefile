@@ -14,7 +14,7 @@ PIP := $(BIN)/python $(QUIET_PIP)
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help demo demo-model real-model test lint prose bench lock screenshots simulate fuzz chaos soak partition systemd clean
+.PHONY: help demo demo-model real-model test test-long lint prose bench lock screenshots simulate fuzz chaos soak partition systemd clean
 .DEFAULT_GOAL := help
 # A recipe that fails or is interrupted leaves no half-made target behind.
 .DELETE_ON_ERROR:
@@ -25,9 +25,15 @@ help:  ## show this list
 demo: $(VENV)/.installed  ## a file dropped into a watched folder comes back as subtitles
 	@$(BIN)/subtitled demo
 
-# Most tests wait for processes of their own: several at a time, each module's together since they share a daemon.
-test: $(VENV)/.tested  ## run all tests; those in a browser want chromium and chromium-driver (apt)
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope
+# Most tests wait for processes, so more of them run at once than there are cores. A module's tests stay together,
+# because they share a daemon.
+PYTEST := $(BIN)/python -m pytest -n 4 --dist loadscope --durations=10
+
+test: $(VENV)/.tested  ## run all tests but those marked long; tests of the page need chromium and chromium-driver (apt)
+	@$(PYTEST) -m "not long"
+
+test-long: $(VENV)/.tested  ## run the tests marked long: chaos, stress, fuzzing, long simulations, network namespaces
+	@$(PYTEST) -m long
 
 lint: $(VENV)/.tested  ## check style, format and types of everything
 	@echo "ruff check"; $(BIN)/ruff check --quiet .

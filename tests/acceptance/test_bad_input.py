@@ -33,14 +33,11 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """Run a daemon that may not read all files even as root, and give it twelve hours of silence to begin with."""
+    """Run a daemon that may not read all files even as root."""
     folder = tmp_path_factory.mktemp("daemon")
     recovery = schema.RecoveryConfig(heartbeat_s=0.2)
     with Daemon(folder, is_bound_by_modes=True, recovery=recovery) as running:
-        running.start()
-        # 8 MB, made in 4 s and read in about 100 s of one core, while the other tests run.
-        running.drop(silent_file(folder / "night.flac", SILENCE_H * 3600), "night.flac")
-        yield running
+        yield running.start()
         running.stop()
 
 
@@ -176,13 +173,15 @@ def test_a_header_without_sound_ends_one_way_or_the_other(daemon: Daemon, tmp_pa
         assert is_empty(daemon.outbox, "header")
 
 
-@pytest.mark.last
+@pytest.mark.long  # about 100 s of one core
 @pytest.mark.usefixtures("good")
-def test_twelve_hours_of_silence_have_empty_subtitles(daemon: Daemon) -> None:
-    job = daemon.wait_for(daemon.inbox / "night.flac", timeout_s=600)
+def test_twelve_hours_of_silence_have_empty_subtitles(daemon: Daemon, tmp_path: Path) -> None:
+    night = daemon.drop(silent_file(tmp_path / "night.flac", SILENCE_H * 3600), "night.flac")
+    job = daemon.wait_for(night, timeout_s=600)
     assert job.state == "done"
     assert job.audio_ms == SILENCE_H * 3_600_000
     assert is_empty(daemon.outbox, "night")
+    assert daemon.log("worker.lost") == []
 
 
 @pytest.mark.usefixtures("good")

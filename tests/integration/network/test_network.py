@@ -14,6 +14,7 @@ from network_namespaces import Conditions, ForbiddenError, Network
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.long
 FILES = 6
 SEED = 20_260_102
 
