@@ -248,7 +248,7 @@ def doctor(config_file: str | None, media: str | None, *, is_json: bool, is_clus
     from rich.console import Console
 
     from subtitled.doctor.checks import Checks, config_findings
-    from subtitled.doctor.printing import as_json, print_lines
+    from subtitled.doctor.finding import as_json, print_lines
 
     fatal = ExitCode.OK
     try:
@@ -256,7 +256,7 @@ def doctor(config_file: str | None, media: str | None, *, is_json: bool, is_clus
         if is_cluster:
             findings = checkup.cluster()
         else:
-            findings = checkup.whole() if media is None else checkup.file(media)
+            findings = checkup.machine() if media is None else checkup.file(media)
     except ConfigError as error:
         findings = (("configuration", finding) for finding in config_findings(error))
         fatal = ExitCode.FATAL

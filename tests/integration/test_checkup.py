@@ -17,12 +17,12 @@ from fake_model_hub import FakeModelHub
 from integration.test_disk_full import small_disk
 from media import DEMO
 from subtitled.config import schema
-from subtitled.doctor import folders, keys, sockets
+from subtitled.doctor import folders, sockets
 from subtitled.doctor.daemon_user import DaemonUser
-from subtitled.doctor.devices import DeviceProbe, InferenceResult, library_findings
+from subtitled.doctor.devices import DeviceProbe, InferenceProbe, library_findings
 from subtitled.doctor.finding import ChosenDevices, Finding, ok
 from subtitled.doctor.model import HubModelProbe
-from subtitled.doctor.subprocess_probe import attempt
+from subtitled.doctor.subprocess_probe import run_probe
 from subtitled.network.auth import server_key
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def test_an_archive_on_another_file_system_is_a_warning(settings: schema.Config,
         found = troubles(folders.check(settings, ME))
     (warning,) = found.values()
     assert (warning.state, warning.name) == ("warning", f"inbox {tmp_path}/inbox")
-    assert "done/ is on another file system" in warning.what
+    assert "done/ is on another file system" in warning.message
 
 
 def test_sub_folders_are_counted_for_their_watches(tmp_path: Path) -> None:
@@ -115,12 +115,12 @@ def test_sub_folders_are_counted_for_their_watches(tmp_path: Path) -> None:
 def test_a_server_key_that_others_may_read_is_a_fault(settings: schema.Config, tmp_path: Path) -> None:
     path = tmp_path / "server.key"
     settings = replace(settings, listen=replace(settings.listen, server_key=str(path)))
-    assert troubles(keys.check(settings, ME)) == {}
+    assert troubles(sockets.check_server_key(settings, ME)) == {}
     assert not path.exists(), "the doctor makes none"
     server_key(path)
-    assert troubles(keys.check(settings, ME)) == {}
+    assert troubles(sockets.check_server_key(settings, ME)) == {}
     path.chmod(0o644)
-    fault = troubles(keys.check(settings, ME))["server key"]
+    fault = troubles(sockets.check_server_key(settings, ME))["server key"]
     assert (fault.state, fault.remedy) == ("fault", f"type: chmod 600 {path}")
 
 
@@ -129,7 +129,7 @@ def test_a_port_of_another_program_is_a_fault(settings: schema.Config) -> None:
         taken = f"127.0.0.1:{other.getsockname()[1]}"
         settings = replace(settings, listen=replace(settings.listen, metrics=taken))
         fault = troubles(sockets.check(settings, ME))[f"metrics {taken}"]
-    assert (fault.state, fault.what) == ("fault", "another program has it")
+    assert (fault.state, fault.message) == ("fault", "another program uses it")
 
 
 @pytest.mark.parametrize(
@@ -145,10 +145,10 @@ def test_a_model_that_is_not_here_is_asked_for_at_the_hub(
 ) -> None:
     with FakeModelHub(DEMO / "model", status=status) as hub:
         environ = {**os.environ, **hub.environ, "HF_HOME": str(tmp_path)}
-        (found,) = attempt("hub", HubModelProbe(name="loop/back"), silence_s=120, environ=environ)
+        (found,) = run_probe("hub", HubModelProbe(name="loop/back"), timeout_s=120, environ=environ)
     assert isinstance(found, Finding)
     assert found.state == state
-    assert what in found.what
+    assert what in found.message
     assert found.remedy
     assert not hub.fetched, "nothing is downloaded"
 
@@ -164,13 +164,13 @@ def with_driver(tmp_path: Path) -> dict[str, str]:
 def test_gpus_are_told_with_their_memory_and_those_of_the_configuration_chosen(
     with_driver: dict[str, str],
 ) -> None:
-    driver, first, second, chosen = attempt(
-        "gpus", DeviceProbe(devices=("cuda:0",), visible=None), silence_s=120, environ=with_driver
+    driver, first, second, chosen = run_probe(
+        "gpus", DeviceProbe(devices=("cuda:0",), visible=None), timeout_s=120, environ=with_driver
     )
     assert driver == ok("driver", "550.54, CUDA 12.4")
     assert first == ok("GPU 0", "NVIDIA Test, 71680 of 81920 MiB free, GPU-aaaaaaaa")
     assert isinstance(second, Finding)
-    assert (second.state, second.what) == ("warning", "does not tell of itself: GPU is lost")
+    assert (second.state, second.message) == ("warning", "does not tell of itself: GPU is lost")
     assert isinstance(chosen, ChosenDevices)
     assert [(device.slot, device.visible) for device in chosen.devices] == [("gpu0", "GPU-aaaaaaaa")]
 
@@ -178,20 +178,20 @@ def test_gpus_are_told_with_their_memory_and_those_of_the_configuration_chosen(
 def test_a_gpu_without_its_library_is_a_fault_before_a_model_is_loaded() -> None:
     if not list(library_findings("gpu0")):
         pytest.skip("this machine has the library")
-    inference = InferenceResult(
+    inference = InferenceProbe(
         slot="gpu0", kind="cuda", model="demo", compute_type="auto", cpu_threads=1, beam_size=1
     )
-    (found,) = attempt("infer", inference, silence_s=120)
+    (found,) = run_probe("infer", inference, timeout_s=120)
     assert isinstance(found, Finding)
     assert (found.name, found.state) == ("gpu0 libraries", "fault")
-    assert found.what.startswith("libcublas.so.12 cannot be loaded")
+    assert found.message.startswith("libcublas.so.12 cannot be loaded")
     assert found.remedy.endswith("pip install --no-deps nvidia-cublas-cu12")
 
 
 def test_a_gpu_that_is_not_there_is_a_fault(with_driver: dict[str, str]) -> None:
     wanted = DeviceProbe(devices=("cuda:5",), visible=None)
-    found = troubles(attempt("gpus", wanted, silence_s=120, environ=with_driver))["pool.devices"]
-    assert (found.state, "cuda:5" in found.what) == ("fault", True)
+    found = troubles(run_probe("gpus", wanted, timeout_s=120, environ=with_driver))["pool.devices"]
+    assert (found.state, "cuda:5" in found.message) == ("fault", True)
 
 
 def test_the_metrics_have_what_the_driver_tells_of_each_gpu(with_driver: dict[str, str]) -> None:

@@ -25,7 +25,7 @@ from subtitled.config import schema
 from subtitled.config.load import to_toml
 from subtitled.doctor.finding import Finding
 from subtitled.doctor.packages import ImportProbe
-from subtitled.doctor.subprocess_probe import attempt
+from subtitled.doctor.subprocess_probe import run_probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +40,7 @@ def doctor(*options: str, python: str = sys.executable, status: int = 0) -> Foun
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == status, done.stdout + done.stderr
     answer = json.loads(done.stdout)
-    assert answer["is_well"] == (status == 0)
+    assert answer["is_ok"] == (status == 0)
     return {found["name"]: found for found in answer["findings"] if found["state"] != "ok"}
 
 
@@ -133,7 +133,7 @@ def test_five_planted_faults_are_found_and_mended_by_what_the_doctor_says(open_f
         subprocess.run(faults[f"output {outbox}"].removeprefix("type: "), shell=True, check=True)  # noqa: S602 - as a person would
         assert re.match(rf"free \d+ MiB on the file system of {state}$", faults[f"space {state}"])
         filler.unlink()
-        assert re.match(rf"copy tokenizer.json of .* into {model}$", faults["model"])
+        assert re.match(rf"copy tokenizer.json of .* to {model}$", faults["model"])
         shutil.copy(demo_model / "tokenizer.json", model)
 
         found = doctor("--config", str(config_file), python=python)
@@ -151,10 +151,10 @@ def test_a_daemon_that_runs_is_asked_and_its_broken_worker_is_a_fault(tmp_path: 
         os.kill(daemon.workers()["cpu0.1"], signal.SIGKILL)
         eventually(lambda: not is_ready(daemon.metrics), "the daemon says that it is not ready")
         found = doctor(*options, status=1)
-    assert "killed by SIGKILL" in found["worker cpu0"]["what"]
+    assert "killed by SIGKILL" in found["worker cpu0"]["message"]
     assert "systemctl reload subtitled" in found["worker cpu0"]["remedy"]
     ready = found[f"metrics {daemon.metrics} readyz"]
-    assert ready["what"].startswith("no transcribe worker is ready: cpu0 is broken")
+    assert ready["message"].startswith("no transcribe worker is ready: cpu0 is broken")
 
 
 def test_all_faults_of_a_configuration_are_told_at_once(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_all_faults_of_a_configuration_are_told_at_once(tmp_path: Path) -> None:
     assert done.returncode == 78
     for key in ("model.beam_size", "vad.thresold", "inbox"):
         assert key in done.stdout
-    assert done.stdout.endswith("3 faults; 3 checks, 0 warnings. Mend the first one first.\n")
+    assert done.stdout.endswith("3 faults; 3 checks, 0 warnings. Fix the first fault first.\n")
     assert "\x1b" not in done.stdout
 
 
@@ -200,14 +200,14 @@ def planted(folder: Path, module: str, text: str) -> dict[str, str]:
 def test_native_code_that_crashes_is_a_finding(tmp_path: Path) -> None:
     crash = "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n"
     environ = planted(tmp_path / "planted", "av", crash)
-    (found,) = attempt("packages", ImportProbe(), silence_s=120, environ=environ)
+    (found,) = run_probe("packages", ImportProbe(), timeout_s=120, environ=environ)
     assert isinstance(found, Finding)
-    assert (found.name, found.state, found.what) == ("av", "fault", "killed by SIGSEGV")
+    assert (found.name, found.state, found.message) == ("av", "fault", "killed by SIGSEGV")
     assert "pip install" in found.remedy
 
 
 def test_native_code_that_hangs_is_a_finding(tmp_path: Path) -> None:
     environ = planted(tmp_path / "planted", "av", "import threading\nthreading.Event().wait()\n")
-    (found,) = attempt("packages", ImportProbe(), silence_s=3, environ=environ)
+    (found,) = run_probe("packages", ImportProbe(), timeout_s=3, environ=environ)
     assert isinstance(found, Finding)
-    assert (found.state, found.what) == ("fault", "not done within 3 s")
+    assert (found.state, found.message) == ("fault", "not done within 3 s")

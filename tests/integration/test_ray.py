@@ -17,8 +17,8 @@ from head_and_workers import Head
 from ray_cluster import RayCluster, RayHead
 from subtitled.config import schema
 from subtitled.doctor.finding import Finding
-from subtitled.doctor.ray_nodes import RayProbe
-from subtitled.doctor.subprocess_probe import attempt
+from subtitled.doctor.remote_workers import RayProbe
+from subtitled.doctor.subprocess_probe import run_probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -208,17 +208,17 @@ def test_without_a_head_of_ray_the_daemon_works_with_what_it_has(tmp_path: Path)
 def test_the_doctor_looks_at_the_cluster(cluster: RayCluster, nodes: Nodes) -> None:
     nodes.add()
     asked = RayProbe(address=cluster.address, gpus=0, cpus=1)
-    found = list(attempt("ray", asked, silence_s=120, environ={**os.environ, **cluster.environ}))
+    found = list(run_probe("ray", asked, timeout_s=120, environ={**os.environ, **cluster.environ}))
     told = {one.name: one for one in found if isinstance(one, Finding)}
     assert told["ray"].state == "ok"
-    assert f"at its head {cluster.address}" in told["ray"].what
+    assert f"at its head {cluster.address}" in told["ray"].message
     assert told["nodes"].state in {"ok", "warning"}  # the node may be on its way
 
 
 def test_the_doctor_says_what_to_do_about_a_cluster_that_does_not_answer() -> None:
     address = f"127.0.0.2:{free_port()}"
-    (found,) = attempt("ray", RayProbe(address=address, gpus=1, cpus=1), silence_s=120)
+    (found,) = run_probe("ray", RayProbe(address=address, gpus=1, cpus=1), timeout_s=120)
     assert isinstance(found, Finding)
     assert (found.name, found.state) == ("ray", "fault")
-    assert f"nothing answers at {address}" in found.what
+    assert f"nothing answers at {address}" in found.message
     assert found.remedy.startswith("start Ray there (ray start --head)")

@@ -9,8 +9,7 @@ from msgspec.structs import replace
 from subtitle import WorkerFacts
 from subtitled.config import schema
 from subtitled.doctor import remote_workers
-from subtitled.doctor.ray_nodes import RayProbe, nodes_finding
-from subtitled.doctor.remote_workers import host_findings, reach_finding
+from subtitled.doctor.remote_workers import RayProbe, host_findings, nodes_finding, reach_finding
 from subtitled.ray.nodes import RayNode
 from unit.server_stats import STATS
 
@@ -25,12 +24,12 @@ def worker(slot: str = "gpu2/cuda0", state: str = "idle", **facts: Any) -> Worke
 def told(*workers: WorkerFacts) -> dict[str, tuple[str, str]]:
     """Return the state and the words of each finding, by name."""
     stats = replace(STATS, workers=workers)
-    return {found.name: (found.state, found.what + found.remedy) for found in host_findings(KEYS, stats)}
+    return {found.name: (found.state, found.message + found.remedy) for found in host_findings(KEYS, stats)}
 
 
 def test_a_host_whose_workers_are_there_is_well() -> None:
     found = told(worker("gpu0"), worker(round_trip_ms=0.4), worker("gpu2/cuda1", "busy", round_trip_ms=0.6))
-    assert found["host gpu2"] == ("ok", "2 of its workers are there, 0.6 ms away")
+    assert found["host gpu2"] == ("ok", "2 workers connected, round trip 0.6 ms")
     assert {state for state, _ in found.values()} == {"ok"}
     assert "0" * 64 in found["weights"][1]
 
@@ -76,20 +75,20 @@ def test_a_cluster_has_room_where_a_node_has_what_a_worker_wants() -> None:
     asked = RayProbe(address="auto", gpus=1, cpus=1)
     found = nodes_finding(nodes, asked)
     assert found.state == "ok"
-    assert found.what.startswith("have room for 3 workers in all: head (0 GPUs, 8 cores), gpu2 (4 GPUs")
+    assert found.message.startswith("room for 3 workers in all: head (0 GPUs, 8 cores), gpu2 (4 GPUs")
     halves = nodes_finding(nodes, replace(asked, gpus=0.5, cpus=0))
-    assert "room for 8 workers" in halves.what
+    assert "room for 8 workers" in halves.message
     on_cpus = nodes_finding(nodes, replace(asked, gpus=0, cpus=2))
-    assert "room for 5 workers" in on_cpus.what
+    assert "room for 5 workers" in on_cpus.message
 
 
 def test_a_cluster_without_room_is_something_to_know() -> None:
     """No fault: an autoscaler may add a node when a worker is asked for."""
     nodes = [RayNode(hostname="head", address="10.0.0.1", gpus=0, cpus=8)]
     found = nodes_finding(nodes, RayProbe(address="auto", gpus=1, cpus=1))
-    assert (found.state, found.what) == (
+    assert (found.state, found.message) == (
         "warning",
-        "none has 1 GPUs and 1 cores for a worker: head (0 GPUs, 8 cores)",
+        "no node has 1 GPUs and 1 cores for a worker: head (0 GPUs, 8 cores)",
     )
 
 

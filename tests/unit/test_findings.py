@@ -17,13 +17,12 @@ from subtitled.doctor.devices import (
     library_findings,
     speed_finding,
 )
-from subtitled.doctor.finding import Finding, fault, from_error, ok, warning
+from subtitled.doctor.finding import Finding, as_json, fault, from_error, ok, print_lines, summary, warning
 from subtitled.doctor.folders import space_finding, watches_finding, writing_finding
 from subtitled.doctor.host import clock_finding, files_finding, jump_finding, kernel_finding, python_finding
 from subtitled.doctor.media import ffmpeg_finding, vad_finding
 from subtitled.doctor.model import folder_finding
 from subtitled.doctor.packages import fits, missing_finding, version_finding, wanted
-from subtitled.doctor.printing import as_json, print_lines, summary
 from subtitled.doctor.sockets import RunningDaemon, port_finding, running_findings
 from subtitled.errors import ModelError
 from subtitled.version import VERSION
@@ -35,7 +34,7 @@ MIB = 2**20
 def says(finding: Finding | None, state: str, what: str, remedy: str = "") -> None:
     """Hold a finding to its state, and to parts of its two texts."""
     assert finding is not None
-    assert (finding.state, what in finding.what, remedy in finding.remedy) == (state, True, True), finding
+    assert (finding.state, what in finding.message, remedy in finding.remedy) == (state, True, True), finding
     assert bool(finding.remedy) == (state in {"warning", "fault"}), finding
 
 
@@ -85,7 +84,7 @@ def test_a_compute_type_that_the_device_has_not_is_a_fault() -> None:
     says(
         compute_type_finding("cpu0", "float16", {"int8", "float32"}),
         "fault",
-        'model.compute_type = "float16": the device has float32, int8',
+        'model.compute_type = "float16": the device supports float32, int8',
         'set model.compute_type = "auto"',
     )
 
@@ -99,13 +98,13 @@ def test_a_library_that_cannot_be_loaded_is_a_fault_and_one_that_can_is_none() -
 
 def test_an_old_driver_is_a_fault() -> None:
     says(driver_finding("550.1, CUDA 12.4", 12), "ok", "550.1")
-    says(driver_finding("470.1, CUDA 11.4", 11), "fault", "wants CUDA 12", "525")
+    says(driver_finding("470.1, CUDA 11.4", 11), "fault", "requires CUDA 12", "525")
 
 
 def test_a_slow_or_deaf_device_is_a_warning() -> None:
     says(speed_finding("gpu0", 10.0, 0.5, phrases=3), "ok", "20.0x real time")
     says(speed_finding("cpu0", 10.0, 20.0, phrases=3), "warning", "0.5x real time", "smaller model")
-    says(speed_finding("cpu0", 10.0, 1.0, phrases=0), "warning", "no text came of it", "--file")
+    says(speed_finding("cpu0", 10.0, 1.0, phrases=0), "warning", "without text", "--file")
 
 
 def test_a_model_folder_without_a_file_is_a_fault_that_names_it() -> None:
@@ -119,7 +118,7 @@ def test_a_model_folder_without_a_file_is_a_fault_that_names_it() -> None:
 def test_space_below_the_reserve_is_a_fault() -> None:
     says(space_finding("/s", 300 * MIB, 256 * MIB), "ok", "300 MiB free")
     says(space_finding("/s", 100 * MIB, 256 * MIB), "fault", "state.reserve_mb = 256", "free 156 MiB")
-    says(space_finding("/s", None, 1), "warning", "cannot be told")
+    says(space_finding("/s", None, 1), "warning", "unknown")
 
 
 def test_more_folders_than_watches_are_a_fault() -> None:
@@ -138,7 +137,7 @@ def test_more_folders_than_watches_are_a_fault() -> None:
 )
 def test_a_folder_that_cannot_be_written_has_the_remedy_of_its_cause(number: int, remedy: str) -> None:
     error = OSError(number, os.strerror(number))
-    says(writing_finding("output /o", "/o", error, "joe"), "fault", "joe cannot write there", remedy)
+    says(writing_finding("output /o", "/o", error, "joe"), "fault", "joe cannot write", remedy)
 
 
 def test_a_port_is_free_or_served_or_somebody_elses() -> None:
@@ -168,7 +167,7 @@ def test_a_daemon_that_runs_is_judged_by_its_workers() -> None:
     there, broken, starting, loaded = running(
         worker("gpu0", "broken", "no such compute type"), worker("gpu1", "starting"), worker("gpu2", "busy")
     )
-    says(there, "ok", "runs since 9 s, model tiny")
+    says(there, "ok", "up 9 s, model tiny")
     says(broken, "fault", "is broken: no such compute type", "systemctl reload subtitled")
     says(starting, "warning", "is starting", "worker.ready")
     says(loaded, "ok", "1 of 3 transcribe workers")
@@ -186,18 +185,18 @@ def test_the_machine_is_judged() -> None:
     says(clock_finding(1_000.0, 2_000.0), "fault", "1970-01-01", "timedatectl set-ntp")
     says(clock_finding(3_000.0, 2_000.0), "ok", "1970-01-01")
     assert jump_finding(100.2, 100.0) is None
-    says(jump_finding(40.0, 100.0), "warning", "jumped by -60.0 s", "NTP")
+    says(jump_finding(40.0, 100.0), "warning", "jumped by -60.0 s", "timedatectl")
 
 
 def test_an_ffmpeg_or_a_vad_that_is_good_for_nothing_is_a_fault() -> None:
     says(ffmpeg_finding({"mov"}, {"aac"}, "PyAV 1"), "fault", "cannot read aac, asf", "pip install")
-    says(vad_finding(0, 10.0, 0.1), "fault", "hears no speech", "vad.threshold")
+    says(vad_finding(0, 10.0, 0.1), "fault", "finds no speech", "vad.threshold")
     says(vad_finding(4, 10.0, 0.1), "ok", "4 spans")
 
 
 def test_an_error_of_ours_brings_its_own_remedy() -> None:
     found = from_error("model", ModelError("model.name = 'x': no such folder; name a folder"), "other")
-    assert (found.what, found.remedy) == ("model.name = 'x': no such folder", "name a folder")
+    assert (found.message, found.remedy) == ("model.name = 'x': no such folder", "name a folder")
     assert from_error("gpu0", RuntimeError("CUDA failed\nwith 7"), "look").remedy == "look"
 
 
@@ -217,14 +216,14 @@ def test_people_get_aligned_lines_without_colour_where_there_is_no_terminal(
         "                                    -> install one\n"
         "  FAULT   inbox /i                  is gone\n"
         "                                    -> make it\n"
-        "1 fault; 3 checks, 1 warning. Mend the first one first.\n"
+        "1 fault; 3 checks, 1 warning. Fix the first fault first.\n"
     )
 
 
 def test_programs_get_one_json_object() -> None:
     text, seen = as_json([("host", ok("clock", "2026"))])
     assert text == (
-        f'{{"version":"{VERSION}","is_well":true,"findings":'
-        '[{"theme":"host","name":"clock","state":"ok","what":"2026","remedy":""}]}'
+        f'{{"version":"{VERSION}","is_ok":true,"findings":'
+        '[{"theme":"host","name":"clock","state":"ok","message":"2026","remedy":""}]}'
     )
-    assert summary(seen) == "All is well; 1 checks, 0 warnings."
+    assert summary(seen) == "No faults; 1 checks, 0 warnings."

@@ -1,4 +1,4 @@
-"""All checks in their order, theme by theme."""
+"""All checks in order, by theme."""
 
 from __future__ import annotations
 
@@ -18,48 +18,46 @@ from subtitled.asr.cuda import Device
 from subtitled.asr.model import DEMO
 from subtitled.config import load as configuration
 from subtitled.config.schema import Config
-from subtitled.doctor import folders, host, keys, model, remote_workers, sockets
-from subtitled.doctor.daemon_user import daemons_account, program_finding, run_as
-from subtitled.doctor.devices import DeviceProbe, InferenceResult
+from subtitled.doctor import folders, host, model, remote_workers, sockets
+from subtitled.doctor.daemon_user import find_daemon_user, program_finding, run_as
+from subtitled.doctor.devices import DeviceProbe, InferenceProbe
 from subtitled.doctor.finding import ChosenDevices, Finding, fault, ok, skipped
-from subtitled.doctor.media import SpeechSample
+from subtitled.doctor.media import MediaProbe
 from subtitled.doctor.packages import ImportProbe
 from subtitled.doctor.pipeline_trace import PlannedSegment, ReadStage, TranscribeStage
-from subtitled.doctor.ray_nodes import asked_of
-from subtitled.doctor.subprocess_probe import attempt
+from subtitled.doctor.subprocess_probe import run_probe
 from subtitled.errors import ConfigError
 
-SILENCE_S = 120.0
-"""Longest wait for a child process to say something; loading a model has the daemon's own time for it."""
-READING_S = 3600.0
+PROBE_TIMEOUT_S = 120.0
+"""Maximum time without a message of a child process; loading a model has the daemon's timeout."""
+READ_TIMEOUT_S = 3600.0
 
 Themed = Iterator[tuple[str, Finding]]
 
 
 def config_findings(error: ConfigError) -> list[Finding]:
-    """Return the faults of a configuration, all at once."""
+    """Return all faults of a configuration."""
     return [
-        fault("configuration", line, "correct that; `subtitled config check` looks again")
-        for line in error.faults
+        fault("configuration", line, "correct it, then type: subtitled config check") for line in error.faults
     ]
 
 
 class Checks:
-    """The checks of one configuration, which is free of faults but for what it names."""
+    """The checks of one valid configuration, and of what it names."""
 
     def __init__(self, config: Config, config_file: str | None, environ: Mapping[str, str]) -> None:
         self._config = config
         self._file = config_file
         self._environ = environ
-        self._account = daemons_account(config.state.dir)
+        self._account = find_daemon_user(config.state.dir)
         self._child_environ = dict(environ)
         if self._account.uid != os.geteuid():
-            # Where the unit has the daemon keep what it downloads; not where root would.
+            # The unit's folder for downloads, instead of root's.
             models = {"HF_HOME": f"{config.state.dir}/models"}
             self._child_environ = {**models, **environ, "HOME": self._account.home}
         self._devices: tuple[Device, ...] = ()
 
-    def whole(self) -> Themed:
+    def machine(self) -> Themed:
         """Check the machine."""
         began = time.time() - time.monotonic()
         yield from _of("host", host.check())
@@ -67,115 +65,117 @@ class Checks:
             "host", [self._user(), *run_as(self._account, lambda: [program_finding(self._account)])]
         )
         yield from _of(
-            "configuration", [ok("configuration", self._file or "none: every key has its default")]
+            "configuration", [ok("configuration", self._file or "no file: every key has its default")]
         )
         found = list(folders.check(self._config, self._account))
         yield from _of("folders", found)
-        yield from _of("folders", self._refusals(found))
+        yield from _of("folders", self._load_faults(found))
         yield from _of("sockets", sockets.check(self._config, self._account))
-        yield from _of("keys", keys.check(self._config, self._account))
-        yield from _of("packages", self._attempt("packages", ImportProbe()))
-        yield from _of("media", self._attempt("media", self._sound()))
-        files_of_model = list(self._files_of_model())
-        yield from _of("model", files_of_model)
-        yield from _of("devices", self._found_devices())
-        yield from _of("devices", self._inferred(all(finding.state == "ok" for finding in files_of_model)))
+        yield from _of("keys", sockets.check_server_key(self._config, self._account))
+        yield from _of("packages", self._probe("packages", ImportProbe()))
+        yield from _of("media", self._probe("media", self._media_probe()))
+        model_findings = list(self._model_findings())
+        yield from _of("model", model_findings)
+        yield from _of("devices", self._find_devices())
+        yield from _of(
+            "devices", self._inference_findings(all(finding.state == "ok" for finding in model_findings))
+        )
         if (jump := host.jump_finding(time.time() - time.monotonic(), began)) is not None:
             yield "host", jump
 
     def cluster(self) -> Themed:
-        """Check what concerns workers on other hosts."""
+        """Check the workers on other hosts."""
         yield from _of("cluster", remote_workers.check(self._config))
         if self._config.pool.engine == "ray":
-            yield from _of("cluster", self._attempt("ray", asked_of(self._config)))
+            yield from _of("cluster", self._probe("ray", remote_workers.ray_probe_of(self._config)))
 
     def file(self, path: str) -> Themed:
-        """Take one file through every stage, on the first device."""
+        """Process one file through every stage, on the first device."""
         with tempfile.TemporaryDirectory(prefix="subtitled-doctor-") as folder:
             pcm = str(Path(folder, "segment"))
             reading = ReadStage(
                 path=os.fspath(Path(path).absolute()),
-                sound=self._sound(),
+                sound=self._media_probe(),
                 max_segment_s=self._config.segments.max_segment_s,
                 window_s=window_s(self._config.model.name),
                 into=pcm,
             )
-            yield from _of("file", self._attempt("read", reading, silence_s=READING_S))
+            yield from _of("file", self._probe("read", reading, timeout_s=READ_TIMEOUT_S))
             if not Path(f"{pcm}.plan").exists():
                 return
             cut = msgspec.json.decode(Path(f"{pcm}.plan").read_bytes(), type=PlannedSegment)
-            yield from _of("file", [f for f in self._found_devices() if f.state == "fault"])
+            yield from _of("file", [f for f in self._find_devices() if f.state == "fault"])
             if not self._devices:
                 yield "file", skipped("engine", "there is no device")
                 return
             transcribing = TranscribeStage(
-                device=self._inference(self._devices[0]),
+                device=self._inference_probe(self._devices[0]),
                 source=pcm,
                 plan=cut.plan,
                 offset_samples=cut.offset_samples,
             )
-            yield from _of("file", self._attempt("transcribe", transcribing, device=self._devices[0]))
+            yield from _of("file", self._probe("transcribe", transcribing, device=self._devices[0]))
 
     def _user(self) -> Finding:
         account = self._account
-        text = f"folders and keys are looked at as {account.name} ({account.why})"
+        text = f"folders and keys are checked as {account.name} ({account.why})"
         return ok("user", f"{text}, by root" if os.geteuid() == 0 and account.uid else text)
 
-    def _refusals(self, found: list[Finding]) -> Iterator[Finding]:
-        """Yield what the daemon would refuse of the folders, where nothing worse was found: links that lead astray."""
+    def _load_faults(self, found: list[Finding]) -> Iterator[Finding]:
+        """Yield further faults of the folders that loading the configuration finds, such as links into an inbox."""
         if any(finding.state == "fault" for finding in found):
             return
         try:
             configuration.load_config(self._file, self._environ)
         except ConfigError as error:
-            yield from (line for line in config_findings(error) if "model.name" not in line.what)
+            yield from (line for line in config_findings(error) if "model.name" not in line.message)
 
-    def _sound(self) -> SpeechSample:
+    def _media_probe(self) -> MediaProbe:
         vad = self._config.vad
-        return SpeechSample(
+        return MediaProbe(
             threshold=vad.threshold,
             min_silence_ms=vad.min_silence_ms,
             pad_ms=vad.pad_ms,
             min_speech_ms=self._config.segments.min_speech_ms,
         )
 
-    def _files_of_model(self) -> Iterator[Finding]:
+    def _model_findings(self) -> Iterator[Finding]:
         if not self._config.pool.devices:
-            yield skipped("model", "no device of this host loads it")
+            yield skipped("model", "no device of this host uses it")
             return
-        yield from model.check(self._config.model.name, self._account, partial(self._attempt, "hub"))
+        yield from model.check(self._config.model.name, self._account, partial(self._probe, "hub"))
 
-    def _found_devices(self) -> Iterator[Finding]:
+    def _find_devices(self) -> Iterator[Finding]:
         wanted = DeviceProbe(
             devices=self._config.pool.devices, visible=self._environ.get("CUDA_VISIBLE_DEVICES")
         )
-        for said in attempt("gpus", wanted, silence_s=SILENCE_S, environ=self._environ):
-            match said:
+        for message in run_probe("gpus", wanted, timeout_s=PROBE_TIMEOUT_S, environ=self._environ):
+            match message:
                 case ChosenDevices(devices=devices):
                     self._devices = devices
                 case Finding():
-                    yield said
+                    yield message
 
-    def _inferred(self, is_model_there: bool) -> Iterator[Finding]:
-        """Try all devices at once, as the daemon works on them."""
+    def _inference_findings(self, is_model_there: bool) -> Iterator[Finding]:
+        """Try all devices concurrently, as the daemon uses them."""
         if not self._devices:
-            yield skipped("devices", "there is none to try")
+            yield skipped("devices", "there is no device")
             return
 
         def tried(device: Device) -> list[Finding]:
-            inference = self._inference(device, is_model_there=is_model_there)
-            return list(self._attempt("infer", inference, device=device))
+            inference = self._inference_probe(device, is_model_there=is_model_there)
+            return list(self._probe("infer", inference, device=device))
 
         with ThreadPoolExecutor(len(self._devices)) as threads:
             for findings in threads.map(tried, self._devices):
                 yield from findings
         if not is_model_there:
-            yield skipped("speed", "the model is not there: see model")
+            yield skipped("speed", "the model is missing: see model")
 
-    def _inference(self, device: Device, *, is_model_there: bool = True) -> InferenceResult:
+    def _inference_probe(self, device: Device, *, is_model_there: bool = True) -> InferenceProbe:
         settings = self._config.model
         cpu_slots = sum(other.kind == "cpu" for other in self._devices)
-        return InferenceResult(
+        return InferenceProbe(
             slot=device.slot,
             kind=device.kind,
             model=settings.name,
@@ -186,31 +186,31 @@ class Checks:
             is_daemon_there=sockets.is_running(self._config),
         )
 
-    def _attempt(
+    def _probe(
         self,
-        trial: str,
+        probe: str,
         settings: msgspec.Struct,
         *,
-        silence_s: float | None = None,
+        timeout_s: float | None = None,
         device: Device | None = None,
     ) -> Iterator[Finding]:
-        silence_s = silence_s or (self._config.recovery.start_timeout_s if device else SILENCE_S)
+        timeout_s = timeout_s or (self._config.recovery.start_timeout_s if device else PROBE_TIMEOUT_S)
         visible = device.visible if device else None
-        # The model is there: to ask the hub for a newer one is not for the doctor.
+        # The model exists: the doctor does not look for a newer one.
         offline = {"HF_HUB_OFFLINE": "1"} if device else {}
-        for said in attempt(
-            trial,
+        for message in run_probe(
+            probe,
             settings,
-            silence_s=silence_s,
+            timeout_s=timeout_s,
             environ={**self._child_environ, **offline},
             visible_devices=visible,
         ):
-            if isinstance(said, Finding):
-                yield said
+            if isinstance(message, Finding):
+                yield message
 
 
 def window_s(name: str) -> float:
-    """Return how much a model sees at once, by its files; 30 s where they do not say."""
+    """Return the window of a model according to its files; default: 30 s."""
     folder = Path(str(files("subtitled") / "demo" / "model")) if name == DEMO else Path(name)
     try:
         found = json.loads((folder / "preprocessor_config.json").read_bytes())["chunk_length"]

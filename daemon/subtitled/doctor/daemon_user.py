@@ -1,4 +1,4 @@
-"""The user that the daemon runs as: what it may read and write is looked at with its rights."""
+"""The user that the daemon runs as; files are checked with its permissions."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ class DaemonUser(Struct, frozen=True, kw_only=True):
     name: str
     home: str
     why: str
-    """How it was found to be the daemon's."""
+    """How it was determined."""
 
 
-def daemons_account(state: str) -> DaemonUser:
-    """Return whom the daemon runs as: whoever asks, or, when root asks, the owner of the state or user `subtitled`."""
+def find_daemon_user(state: str) -> DaemonUser:
+    """Return the daemon's user: the caller, or, for root, the owner of the state folder or user `subtitled`."""
     if os.geteuid() != 0:
-        return _account(os.geteuid(), os.getegid(), "who asks")
+        return _account(os.geteuid(), os.getegid(), "the caller")
     folder = Path(state)
     if folder.is_dir():
         owner = folder.stat()
-        return _account(owner.st_uid, owner.st_gid, f"who owns {state}")
+        return _account(owner.st_uid, owner.st_gid, f"the owner of {state}")
     try:
         usual = pwd.getpwnam(USUAL)
     except KeyError:
-        return _account(0, 0, "who asks")
-    return _account(usual.pw_uid, usual.pw_gid, "the usual one")
+        return _account(0, 0, "the caller")
+    return _account(usual.pw_uid, usual.pw_gid, "the default")
 
 
 def run_as(account: DaemonUser, work: Callable[[], list[Finding]]) -> list[Finding]:
-    """Return what `work` finds with the rights of a user; root changes into it, in a process of its own."""
+    """Return the findings of `work` with a user's permissions; root changes to it in a child process."""
     if account.uid == os.geteuid():
         return work()
     source, sink = os.pipe()
@@ -64,15 +64,15 @@ def run_as(account: DaemonUser, work: Callable[[], list[Finding]]) -> list[Findi
         data = answer.read()
     os.waitpid(child, 0)
     if not data:
-        return [fault("user", f"nothing could be looked at as {account.name}", f"run this as {account.name}")]
+        return [fault("user", f"no check was possible as {account.name}", f"run this as {account.name}")]
     return msgspec.json.decode(data, type=list[Finding])
 
 
 def program_finding(account: DaemonUser) -> Finding:
-    """Judge, as the daemon's user, whether it may start the interpreter of this environment."""
+    """Check whether the daemon's user may run the interpreter of this environment."""
     if os.access(sys.executable, os.X_OK):
         return ok("program", f"{account.name} may run {sys.executable}")
-    remedy = "make the environment, and its Python, where all may enter: /opt/subtitled"
+    remedy = "create the environment and its Python in a folder that all users can read: /opt/subtitled"
     return warning("program", f"{account.name} may not run {sys.executable}", remedy)
 
 

@@ -1,4 +1,4 @@
-"""The devices: driver, libraries, compute types, and one segment transcribed for real on each."""
+"""Checks of the devices: driver, libraries, compute types, and one transcribed segment on each."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from subtitled.asr.cuda import find_devices, preload_libraries
 from subtitled.doctor.finding import (
     ChosenDevices,
     Finding,
+    ProbeMessage,
     ProbeStarted,
-    Said,
     fault,
     from_error,
     ok,
@@ -31,25 +31,23 @@ if TYPE_CHECKING:
     from subtitled.asr.engine import Engine
 
 LIBRARIES = ("libcublas.so.12",)
-"""What CTranslate2 loads by name at its first multiplication on a GPU, beside what it brings along."""
+"""Libraries that CTranslate2 loads by name at its first multiplication on a GPU."""
 SPEECH_S = 10
 SLOW = 1.0
-"""Times real time; a device below it falls behind whoever speaks without pause."""
+"""Times real time; a slower device cannot keep up with continuous speech."""
 MIB = 2**20
-_GPU_REMEDY = (
-    "look at `nvidia-smi` and `dmesg`; a GPU that answers there and not here needs a restart of the machine"
-)
+_GPU_REMEDY = "see `nvidia-smi` and `dmesg`; if the GPU answers there, restart the machine"
 
 
 class DeviceProbe(Struct, frozen=True, kw_only=True):
-    """`pool.devices`, and the daemon's own CUDA_VISIBLE_DEVICES."""
+    """`pool.devices`, and the daemon's CUDA_VISIBLE_DEVICES."""
 
     devices: str | tuple[str, ...]
     visible: str | None
 
 
-class InferenceResult(Struct, frozen=True, kw_only=True):
-    """What a device is to be tried with."""
+class InferenceProbe(Struct, frozen=True, kw_only=True):
+    """How to try a device."""
 
     slot: str
     kind: str
@@ -58,20 +56,20 @@ class InferenceResult(Struct, frozen=True, kw_only=True):
     cpu_threads: int
     beam_size: int
     is_model_there: bool = True
-    """Without the model only what comes before it is tried."""
+    """Without the model only libraries and compute types are tried."""
     is_daemon_there: bool = False
-    """A daemon that runs has the model on the device already."""
+    """A running daemon has the model on the device already."""
 
 
-def found(settings: DeviceProbe) -> Iterator[Said]:
-    """Tell driver and GPUs, and choose the devices."""
+def probe_gpus(settings: DeviceProbe) -> Iterator[ProbeMessage]:
+    """Report driver and GPUs, and choose the devices."""
     yield ProbeStarted(name="driver", remedy=_GPU_REMEDY)
     yield from _driver(is_needed=settings.devices != ("cpu",) * len(settings.devices))
     try:
         devices = find_devices(settings.devices, settings.visible)
     except ConfigError as error:
         for line in error.faults:
-            yield fault("pool.devices", line, 'name GPUs that are there, or set pool.devices = "auto"')
+            yield fault("pool.devices", line, 'name existing GPUs, or set pool.devices = "auto"')
     else:
         yield ChosenDevices(devices=tuple(devices))
 
@@ -83,8 +81,8 @@ def _driver(*, is_needed: bool) -> Iterator[Finding]:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
         if is_needed:
-            remedy = 'with a GPU: install NVIDIA\'s driver, until `nvidia-smi` lists it; without: pool.devices = ["cpu"]'
-            yield warning("driver", f"no NVIDIA driver answers ({error}): the CPU transcribes", remedy)
+            remedy = 'with a GPU: install NVIDIA\'s driver until `nvidia-smi` lists the GPU; without: pool.devices = ["cpu"]'
+            yield warning("driver", f"no NVIDIA driver found ({error}): the CPU transcribes", remedy)
         else:
             yield ok("driver", "not needed: the CPU transcribes")
         return
@@ -104,22 +102,22 @@ def _gpu(pynvml: Any, index: int) -> Finding:
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
         name, uuid = pynvml.nvmlDeviceGetName(handle), pynvml.nvmlDeviceGetUUID(handle)
     except pynvml.NVMLError as error:
-        return warning(f"GPU {index}", f"does not tell of itself: {error}", _GPU_REMEDY)
+        return warning(f"GPU {index}", f"cannot be queried: {error}", _GPU_REMEDY)
     free = f"{memory.free // MIB} of {memory.total // MIB} MiB free"
     return ok(f"GPU {index}", f"{_text(name)}, {free}, {_text(uuid)}")
 
 
 def driver_finding(versions: str, cuda: int) -> Finding:
-    """Judge a driver by the CUDA that it knows."""
+    """Check the CUDA version of a driver."""
     if cuda < 12:
         return fault(
-            "driver", f"{versions}; CTranslate2 wants CUDA 12", "install NVIDIA's driver 525 or newer"
+            "driver", f"{versions}; CTranslate2 requires CUDA 12", "install NVIDIA's driver 525 or newer"
         )
     return ok("driver", versions)
 
 
 def library_findings(name: str, libraries: Iterable[str] = LIBRARIES) -> Iterator[Finding]:
-    """Load libraries as the dynamic loader finds them, for real."""
+    """Load libraries with the dynamic loader."""
     for library in libraries:
         try:
             ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
@@ -129,31 +127,33 @@ def library_findings(name: str, libraries: Iterable[str] = LIBRARIES) -> Iterato
 
 
 def compute_type_finding(slot: str, wanted: str, supported: Collection[str]) -> Finding:
-    """Judge `model.compute_type` by what the device has."""
+    """Check `model.compute_type` against the device."""
     has = ", ".join(sorted(supported))
     if wanted in {"auto", "default"} or wanted in supported:
         return ok(f"{slot} compute types", has)
     remedy = f'set model.compute_type = "auto", or one of {has}'
-    return fault(f"{slot} compute types", f'model.compute_type = "{wanted}": the device has {has}', remedy)
+    return fault(
+        f"{slot} compute types", f'model.compute_type = "{wanted}": the device supports {has}', remedy
+    )
 
 
 def speed_finding(slot: str, audio_s: float, decode_s: float, *, phrases: int) -> Finding:
-    """Judge a segment of recorded speech that was transcribed."""
+    """Return the finding about a transcribed recording."""
     speed = audio_s / decode_s
     what = f"{audio_s:.1f} s of speech transcribed in {decode_s:.2f} s: {speed:.1f}x real time"
     if not phrases:
         return warning(
             f"{slot} speed",
-            f"{what}, but no text came of it",
-            "try `subtitled doctor --file` with speech of your own",
+            f"{what}, without text",
+            "try `subtitled doctor --file` with your own recording",
         )
     if speed < SLOW:
-        return warning(f"{slot} speed", what, "a smaller model, model.beam_size = 1 or a GPU is faster")
+        return warning(f"{slot} speed", what, "use a smaller model, model.beam_size = 1 or a GPU")
     return ok(f"{slot} speed", what)
 
 
-def inferred(settings: InferenceResult) -> Iterator[Said]:
-    """Load the model on a device and transcribe a recording, step by step."""
+def probe_inference(settings: InferenceProbe) -> Iterator[ProbeMessage]:
+    """Load the model on a device and transcribe a recording."""
     slot = settings.slot
     yield ProbeStarted(name=f"{slot} libraries", remedy=_GPU_REMEDY)
     if settings.kind != "cpu":
@@ -166,9 +166,9 @@ def inferred(settings: InferenceResult) -> Iterator[Said]:
     yield ProbeStarted(name=f"{slot} compute types", remedy=_GPU_REMEDY)
     from ctranslate2 import get_supported_compute_types
 
-    judged = compute_type_finding(slot, settings.compute_type, get_supported_compute_types(settings.kind))
-    yield judged
-    if judged.state == "fault" or not settings.is_model_there:
+    checked = compute_type_finding(slot, settings.compute_type, get_supported_compute_types(settings.kind))
+    yield checked
+    if checked.state == "fault" or not settings.is_model_there:
         return
     engine = yield from loaded_engine(settings)
     if engine is None:
@@ -179,7 +179,7 @@ def inferred(settings: InferenceResult) -> Iterator[Said]:
     pcm = recording(min(SPEECH_S * 16_000, engine.window_samples))
     try:
         if settings.kind != "cpu":
-            transcribed(engine, pcm)  # the first time CUDA makes its kernels ready
+            transcribed(engine, pcm)  # the first run loads CUDA's kernels
         started = time.monotonic()
         phrases = transcribed(engine, pcm)
     except OutOfMemoryError as error:
@@ -189,23 +189,21 @@ def inferred(settings: InferenceResult) -> Iterator[Said]:
 
 
 def memory_finding(name: str, error: Exception, *, is_daemon_there: bool) -> Finding:
-    """Judge a device that has no memory left."""
+    """Return the finding about a device that is out of memory."""
     if is_daemon_there:
-        return skipped(name, "no room for a second model beside the running daemon's")
-    remedy = "see with `nvidia-smi` who has the memory; or a smaller model, or a compute type of 8 bits"
+        return skipped(name, "no memory for a second model: the running daemon uses it")
+    remedy = "check with `nvidia-smi` which program uses the memory; or use a smaller model or an int8 compute type"
     return fault(name, " ".join(str(error).split()), remedy)
 
 
-def loaded_engine(settings: InferenceResult) -> Generator[Said, None, Engine | None]:
+def loaded_engine(settings: InferenceProbe) -> Generator[ProbeMessage, None, Engine | None]:
     """Load the model as a worker does; returns the Engine, or None after a fault."""
     from subtitled.asr.engine import Engine
     from subtitled.asr.faster_whisper_compat import is_out_of_memory
     from subtitled.asr.model import compute_type_for, load
 
     name = f"{settings.slot} model"
-    yield ProbeStarted(
-        name=name, remedy="set a smaller model.name, or free memory: other programs may hold it"
-    )
+    yield ProbeStarted(name=name, remedy="use a smaller model.name, or free memory that other programs use")
     started = time.monotonic()
     try:
         model = load(

@@ -1,4 +1,4 @@
-"""The folders: there, writable by the daemon's user, with space, on one file system where files are moved."""
+"""Checks of the folders: existence, permissions, space, file systems, inotify limits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from subtitled.files.filesystem import NETWORK_FILE_SYSTEMS, file_system
 
 MIB = 2**20
 MAX_COUNTED = 1_000_000
-"""Sub-folders that are counted at most."""
+"""Maximum number of sub-folders to count."""
 _LIMITS = Path("/proc/sys/fs/inotify")
 
 
@@ -29,61 +29,63 @@ def check(config: Config, account: DaemonUser) -> Iterator[Finding]:
     """Check all folders of the configuration."""
     full = [space_finding(folder, _free(folder), space_of(config)[1]) for folder in _spaces(config)]
     yield from full
-    # A file system that is full cannot be written to: one fault is enough.
-    spared = {finding.name.removeprefix("space ") for finding in full if finding.state == "fault"}
-    yield from run_as(account, lambda: list(_as_user(config, account, spared)))
+    # A full file system has its fault already.
+    full_folders = {finding.name.removeprefix("space ") for finding in full if finding.state == "fault"}
+    yield from run_as(account, lambda: list(_as_user(config, account, full_folders)))
     yield from run_as(account, lambda: [instance_finding()])
     watched = [inbox.path for inbox in config.inbox if not is_network(inbox.path)]
     yield watches_finding(sum(map(count_folders, watched)), int(_limit("max_user_watches")))
 
 
-def _as_user(config: Config, account: DaemonUser, spared: set[str]) -> Iterator[Finding]:
-    yield from _kept(config.state.dir, account, spared)
+def _as_user(config: Config, account: DaemonUser, full_folders: set[str]) -> Iterator[Finding]:
+    yield from _state(config.state.dir, account, full_folders)
     for inbox in config.inbox:
-        yield from _inbox(inbox, account, spared)
+        yield from _inbox(inbox, account, full_folders)
         if inbox.output != BESIDE:
-            yield _writable(f"output {inbox.output}", inbox.output, account, spared)
+            yield _writable(f"output {inbox.output}", inbox.output, account, full_folders)
     for path in config.uploads.paths:
         yield _readable(path, account)
 
 
-def _kept(state: str, account: DaemonUser, spared: set[str]) -> Iterator[Finding]:
+def _state(state: str, account: DaemonUser, full_folders: set[str]) -> Iterator[Finding]:
     if not is_there(Path(state)):
         parent = next(place for place in Path(state).parents if is_there(place))
         if os.access(parent, os.W_OK | os.X_OK):
-            yield ok(f"state {state}", "is not there yet; the daemon makes it")
+            yield ok(f"state {state}", "does not exist yet; the daemon creates it")
             return
-    yield _writable(f"state {state}", state, account, spared)
+    yield _writable(f"state {state}", state, account, full_folders)
 
 
-def _inbox(inbox: InboxSection, account: DaemonUser, spared: set[str]) -> Iterator[Finding]:
+def _inbox(inbox: InboxSection, account: DaemonUser, full_folders: set[str]) -> Iterator[Finding]:
     name = f"inbox {inbox.path}"
-    judged = _writable(name, inbox.path, account, spared)
+    judged = _writable(name, inbox.path, account, full_folders)
     yield judged
     if judged.state != "ok" or inbox.after != "move":
         return
     for archive in ("done", "failed"):
         folder = Path(inbox.path, archive)
         if folder.is_dir():
-            found = _writable(f"inbox {folder}", str(folder), account, spared)
+            found = _writable(f"inbox {folder}", str(folder), account, full_folders)
             if found.state == "fault":
                 yield found
             elif folder.stat().st_dev != Path(inbox.path).stat().st_dev:
-                text = "is on another file system: what is done is copied there, not moved"
+                text = "is on another file system: finished files are copied there, not moved"
                 yield warning(
-                    name, f"{archive}/ {text}", f"make {folder} a plain folder, or expect slow moves"
+                    name,
+                    f"{archive}/ {text}",
+                    f"replace {folder} by a folder on the same file system, or expect slow copies",
                 )
 
 
-def _writable(name: str, folder: str, account: DaemonUser, spared: set[str]) -> Finding:
-    """Write a file, make it durable, rename and remove it, as the daemon does."""
+def _writable(name: str, folder: str, account: DaemonUser, full_folders: set[str]) -> Finding:
+    """Write, sync, rename and remove a file, as the daemon does."""
     path = Path(folder)
     if not path.is_dir():
         if _is_hidden(path):
             return fault(
-                name, f"{account.name} may not look there", f"type: chmod a+x {quote(str(path.parent))}"
+                name, f"{account.name} may not enter it", f"type: chmod a+x {quote(str(path.parent))}"
             )
-        return fault(name, "is not there", f"type: install -d -o {account.name} {quote(folder)}")
+        return fault(name, "does not exist", f"type: install -d -o {account.name} {quote(folder)}")
     draft = path / f"{TEMPORARY_PREFIX}doctor-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
     target = draft.with_name(f"{TEMPORARY_PREFIX}doctor-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     try:
@@ -94,82 +96,84 @@ def _writable(name: str, folder: str, account: DaemonUser, spared: set[str]) -> 
         draft.rename(target)
         next(path.iterdir())
     except OSError as error:
-        return writing_finding(name, folder, error, account.name, is_spared=folder in spared)
+        return writing_finding(name, folder, error, account.name, is_full_folders=folder in full_folders)
     finally:
         for left in (draft, target):
             with contextlib.suppress(OSError):
                 left.unlink(missing_ok=True)
-    return ok(name, f"{account.name} can write there")
+    return ok(name, f"{account.name} can write")
 
 
-def writing_finding(name: str, folder: str, error: OSError, user: str, *, is_spared: bool = False) -> Finding:
-    """Judge what the file system answered to the daemon's user."""
-    text = f"{user} cannot write there: {error.strerror}"
+def writing_finding(
+    name: str, folder: str, error: OSError, user: str, *, is_full_folders: bool = False
+) -> Finding:
+    """Return the finding about a failed write."""
+    text = f"{user} cannot write: {error.strerror}"
     match error.errno:
-        case errno.ENOSPC | errno.EDQUOT if is_spared:
-            return ok(name, f"{user} may write there, were there space")
+        case errno.ENOSPC | errno.EDQUOT if is_full_folders:
+            return ok(name, f"{user} may write when there is space")
         case errno.ENOSPC | errno.EDQUOT:
-            remedy = "free some space or some of the user's quota"
+            remedy = "free some space, or raise the user's quota"
         case errno.EACCES | errno.EPERM:
             remedy = f"type: chown {user} {quote(folder)} && chmod u+rwx {quote(folder)}"
         case errno.EROFS:
             remedy = f"type: mount -o remount,rw $(findmnt -no TARGET -T {quote(folder)})"
         case _:
-            remedy = "see `dmesg`: the file system does not do what every one should"
+            remedy = "see `dmesg`: the file system has an error"
     return fault(name, text, remedy)
 
 
 def _readable(path: str, account: DaemonUser) -> Finding:
     name = f"uploads.paths {path}"
     if os.access(path, os.R_OK | os.X_OK):
-        return ok(name, f"{account.name} can read there")
+        return ok(name, f"{account.name} can read")
     return fault(
-        name, f"{account.name} cannot read there", f"type: setfacl -R -m u:{account.name}:rX {quote(path)}"
+        name, f"{account.name} cannot read", f"type: setfacl -R -m u:{account.name}:rX {quote(path)}"
     )
 
 
 def space_finding(folder: str, free: int | None, reserve: int) -> Finding:
-    """Judge the free space of a folder, in bytes, against `state.reserve_mb`."""
+    """Check the free space of a folder, in bytes, against `state.reserve_mb`."""
     name = f"space {folder}"
     if free is None:
-        return warning(name, "cannot be told", "look at the folder's own finding")
+        return warning(name, "unknown", "see the finding about the folder")
     if free < reserve:
-        text = f"{free // MIB} MiB are free, state.reserve_mb = {reserve // MIB}: no new file is started"
+        text = f"{free // MIB} MiB free, state.reserve_mb = {reserve // MIB}: no new file is started"
         return fault(name, text, f"free {-(-(reserve - free) // MIB)} MiB on the file system of {folder}")
-    return ok(name, f"{free // MIB} MiB free, {reserve // MIB} are kept free")
+    return ok(name, f"{free // MIB} MiB free, {reserve // MIB} MiB reserved")
 
 
 def watches_finding(folders: int, limit: int) -> Finding:
-    """Judge the kernel's limit of watches against the folders below the inboxes."""
+    """Check the kernel's limit of watches against the number of folders in the inboxes."""
     text = f"{folders} folders to watch, the kernel allows {limit}"
     if folders > limit:
-        remedy = f"type: sysctl -w fs.inotify.max_user_watches={2 * folders} (and put it into /etc/sysctl.d)"
+        remedy = f"type: sysctl -w fs.inotify.max_user_watches={2 * folders} (and add it to /etc/sysctl.d)"
         return fault("inotify watches", text, remedy)
     return ok("inotify watches", text)
 
 
 def instance_finding() -> Finding:
-    """Take an inotify instance, for real, as this user."""
+    """Open an inotify instance as this user."""
     libc = ctypes.CDLL(None, use_errno=True)
     file = libc.inotify_init1(os.O_CLOEXEC)
     if file < 0:
         limit = _limit("max_user_instances")
         remedy = (
-            f"type: sysctl -w fs.inotify.max_user_instances={2 * int(limit)} (and put it into /etc/sysctl.d)"
+            f"type: sysctl -w fs.inotify.max_user_instances={2 * int(limit)} (and add it to /etc/sysctl.d)"
         )
         return fault("inotify instances", f"{os.strerror(ctypes.get_errno())}; the limit is {limit}", remedy)
     os.close(file)
-    return ok("inotify instances", f"one can be had of {_limit('max_user_instances')}")
+    return ok("inotify instances", f"available; the limit is {_limit('max_user_instances')}")
 
 
 def is_network(folder: str) -> bool:
-    """Say whether a folder is on a network file system, which is polled and not watched."""
+    """Return whether a folder is on a network file system, which is polled."""
     mounts = Path("/proc/self/mounts").read_text("utf-8", "replace")
     return file_system(os.path.realpath(folder), mounts) in NETWORK_FILE_SYSTEMS
 
 
 def count_folders(top: str) -> int:
-    """Return how many folders there are, `top` included."""
+    """Return the number of folders below `top`, including it."""
     count = 0
     for _ in os.walk(top):
         count += 1
@@ -194,7 +198,7 @@ def _free(folder: str) -> int | None:
 
 
 def is_there(path: Path) -> bool:
-    """Say whether there is something at `path` that this user may see."""
+    """Return whether `path` exists and is visible to this user."""
     try:
         path.lstat()
     except OSError:

@@ -1,4 +1,4 @@
-"""The machine: Python, kernel, limits, clock."""
+"""Checks of the machine: Python, kernel, limits, clock."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ JUMP_S = 1.0
 
 
 def check() -> Iterator[Finding]:
-    """Check what every other check stands on."""
+    """Check the machine."""
     yield python_finding(sys.version_info[:3])
     yield kernel_finding(platform.release(), has_pidfd=_has_pidfd())
     yield files_finding(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
@@ -27,23 +27,23 @@ def check() -> Iterator[Finding]:
 
 
 def python_finding(found: tuple[int, int, int]) -> Finding:
-    """Judge the interpreter."""
+    """Check the interpreter's version."""
     text = f"{'.'.join(map(str, found))}, {sys.executable}"
     if found < MIN_PYTHON:
-        return fault("Python", text, "make the environment with Python 3.11 or newer")
+        return fault("Python", text, "create the environment with Python 3.11 or newer")
     return ok("Python", text)
 
 
 def kernel_finding(release: str, *, has_pidfd: bool) -> Finding:
-    """Judge the kernel: workers are watched through pidfds."""
+    """Check the kernel: workers are watched with pidfds."""
     if not has_pidfd:
-        remedy = "run a kernel from 5.4 on; in a container, let its seccomp profile allow pidfd_open"
+        remedy = "use a kernel from 5.4 on; in a container, allow pidfd_open in its seccomp profile"
         return fault("kernel", f"{release} has no pidfd_open", remedy)
     return ok("kernel", release)
 
 
 def files_finding(limit: int) -> Finding:
-    """Judge how many files may be open."""
+    """Check the limit of open files."""
     if limit != resource.RLIM_INFINITY and limit < MIN_FILES:
         return warning(
             "open files", f"at most {limit}", f"type: ulimit -n {MIN_FILES} (LimitNOFILE= in the unit)"
@@ -52,7 +52,7 @@ def files_finding(limit: int) -> Finding:
 
 
 def clock_finding(now: float, installed: float) -> Finding:
-    """Judge the clock: what is installed cannot be of tomorrow."""
+    """Check the clock: it cannot be earlier than the installation."""
     text = f"{datetime.fromtimestamp(now, UTC):%Y-%m-%d %H:%M:%S} UTC"
     if now < installed:
         return fault("clock", f"{text}, before subtitled was installed", "type: timedatectl set-ntp true")
@@ -60,13 +60,11 @@ def clock_finding(now: float, installed: float) -> Finding:
 
 
 def jump_finding(realtime_s: float, monotonic_s: float) -> Finding | None:
-    """Judge how far the clock moved while the doctor worked; None if as far as time did."""
+    """Return a finding if the clock jumped while the checks ran."""
     jump = realtime_s - monotonic_s
     if abs(jump) < JUMP_S:
         return None
-    return warning(
-        "clock", f"jumped by {jump:+.1f} s meanwhile", "let NTP slew it: type: timedatectl timesync-status"
-    )
+    return warning("clock", f"jumped by {jump:+.1f} s during the checks", "type: timedatectl timesync-status")
 
 
 def _has_pidfd() -> bool:

@@ -1,4 +1,4 @@
-"""Speech detection and decoding: the VAD hears a recording, FFmpeg has what it takes to read the usual files."""
+"""Checks of FFmpeg, decoding and speech detection."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from importlib.resources import files
 
 from msgspec import Struct
 
-from subtitled.doctor.finding import Finding, ProbeStarted, Said, fault, ok
+from subtitled.doctor.finding import Finding, ProbeMessage, ProbeStarted, fault, ok
 
 DECODERS = ("aac", "ac3", "alac", "eac3", "flac", "mp3", "opus", "vorbis", "wmav2", "pcm_s16le")
 DEMUXERS = ("aac", "asf", "avi", "flac", "flv", "matroska", "mov", "mp3", "mpegts", "ogg", "wav")
 REINSTALL = f"type: {sys.executable} -m pip install --force-reinstall --no-deps"
 
 
-class SpeechSample(Struct, frozen=True, kw_only=True):
-    """What speech is found with."""
+class MediaProbe(Struct, frozen=True, kw_only=True):
+    """Settings of the speech detection."""
 
     threshold: float
     min_silence_ms: int
@@ -26,7 +26,7 @@ class SpeechSample(Struct, frozen=True, kw_only=True):
 
 
 def ffmpeg_finding(demuxers: Collection[str], decoders: Collection[str], version: str) -> Finding:
-    """Judge an FFmpeg by what it can read."""
+    """Check FFmpeg's containers and codecs."""
     missing = [name for name in DEMUXERS if name not in demuxers]
     missing += [name for name in DECODERS if name not in decoders]
     if missing:
@@ -34,8 +34,8 @@ def ffmpeg_finding(demuxers: Collection[str], decoders: Collection[str], version
     return ok("FFmpeg", f"{version}: {len(demuxers)} containers, {len(decoders)} codecs")
 
 
-def heard(settings: SpeechSample) -> Iterator[Said]:
-    """Ask FFmpeg what it knows, decode the bundled recording and find its speech."""
+def probe_media(settings: MediaProbe) -> Iterator[ProbeMessage]:
+    """Check FFmpeg, decode the bundled recording and detect its speech."""
     yield ProbeStarted(name="FFmpeg", remedy=f"{REINSTALL} av")
     import av
     import av.codec
@@ -69,7 +69,9 @@ def heard(settings: SpeechSample) -> Iterator[Said]:
 
 
 def vad_finding(spans: int, audio_s: float, wall_s: float) -> Finding:
-    """Judge what was heard in a recording of speech."""
+    """Check the number of spans found in a recording of speech."""
     if not spans:
-        return fault("VAD", "hears no speech in recorded speech", "lower vad.threshold: 0.5 is usual")
+        return fault(
+            "VAD", "finds no speech in a recording of speech", "lower vad.threshold; the default is 0.5"
+        )
     return ok("VAD", f"{spans} spans of speech found, {audio_s / wall_s:.0f}x real time")

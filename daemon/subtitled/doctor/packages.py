@@ -1,4 +1,4 @@
-"""The Python packages: there, of a version that serves, and loaded for real."""
+"""Checks of the Python packages: installed, of a supported version, and loadable."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from importlib.util import find_spec
 
 from msgspec import Struct
 
-from subtitled.doctor.finding import Finding, ProbeStarted, Said, fault, ok
+from subtitled.doctor.finding import Finding, ProbeMessage, ProbeStarted, fault, ok
 
 _MODULES = {"nvidia-ml-py": "pynvml", "opencc-python-reimplemented": "opencc"}
-"""Packages whose module is not named as they are."""
+"""Packages whose module has another name."""
 FEW = 4
 _NOT_IMPORTED = frozenset({"silero-vad"})
-"""Only a file of it is used; importing it would want torch."""
+"""Only a file of it is used; importing it would require torch."""
 _COMPARE = {">=": operator.ge, "<=": operator.le, "<": operator.lt, ">": operator.gt, "==": operator.eq}
 
 
 class ImportProbe(Struct, frozen=True, kw_only=True):
-    """Which packages are to be loaded."""
+    """The packages to load."""
 
     extra: str = "daemon"
 
@@ -38,13 +38,13 @@ def wanted(requirements: Iterable[str], extra: str) -> dict[str, str]:
 
 
 def fits(version: str, specifier: str) -> bool:
-    """Say whether a version is one of "<5,>=4.5"; suffixes such as rc1 are passed over."""
+    """Return whether a version matches "<5,>=4.5"; suffixes such as rc1 are ignored."""
     parts = (re.fullmatch(r"\s*([<>=]=?)\s*([0-9.]+)\s*", part) for part in specifier.split(",") if part)
     return all(_COMPARE[part[1]](_release(version), _release(part[2])) for part in parts if part)
 
 
 def missing_finding(names: Collection[str], python: str) -> Finding:
-    """Judge packages that are not there; by the lock, since pip alone would fetch torch for silero-vad."""
+    """Return the fault of missing packages; the lock, since pip alone would install torch for silero-vad."""
     few = " ".join(f"'{name}'" for name in names)
     lock = "--require-hashes -r requirements.lock, in a clone of the repository"
     remedy = f"type: {python} -m pip install --no-deps {few if len(names) < FEW else lock}"
@@ -52,15 +52,15 @@ def missing_finding(names: Collection[str], python: str) -> Finding:
 
 
 def version_finding(name: str, version: str, specifier: str, python: str) -> Finding | None:
-    """Judge the version of a package; None if it serves."""
+    """Return the fault of an unsupported version; None if it is supported."""
     if fits(version, specifier):
         return None
     remedy = f"type: {python} -m pip install --no-deps '{name}{specifier}'"
-    return fault(name, f"is version {version}, {specifier} is wanted", remedy)
+    return fault(name, f"is version {version}, {specifier} is required", remedy)
 
 
-def imported(settings: ImportProbe) -> Iterator[Said]:
-    """Load each package; a native library that is missing shows here."""
+def probe_packages(settings: ImportProbe) -> Iterator[ProbeMessage]:
+    """Load each package, which finds missing native libraries."""
     packages = wanted(metadata.requires("subtitled") or [], settings.extra)
     versions = {name: version for name in packages if (version := _version(name)) is not None}
     if missing := [f"{name}{specifier}" for name, specifier in packages.items() if name not in versions]:
@@ -77,7 +77,7 @@ def imported(settings: ImportProbe) -> Iterator[Said]:
             _load(name)
         except (ImportError, OSError) as error:
             cause = " ".join(str(error).split())
-            if cause not in seen:  # what comes of another package's fault is none of its own
+            if cause not in seen:  # the same cause is reported once
                 yield fault(name, f"{version} cannot be loaded: {cause}", remedy)
             seen.add(cause)
         else:

@@ -1,4 +1,4 @@
-"""One file through every stage, each with its time: open, track, decode, VAD, plan, engine, cues."""
+"""Processes one file through every stage, with times: open, track, decode, VAD, plan, engine, cues."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from pathlib import Path
 from msgspec import Struct
 
 from subtitled.core.plan import Plan
-from subtitled.doctor.devices import InferenceResult, loaded_engine
-from subtitled.doctor.finding import ProbeStarted, Said, from_error, ok, warning
-from subtitled.doctor.media import SpeechSample
+from subtitled.doctor.devices import InferenceProbe, loaded_engine
+from subtitled.doctor.finding import ProbeMessage, ProbeStarted, from_error, ok, warning
+from subtitled.doctor.media import MediaProbe
 from subtitled.errors import MediaError
 
-CONVERT = "convert it: ffmpeg -i FILE -vn audio.flac, and take that"
+CONVERT = "convert it: ffmpeg -i FILE -vn audio.flac, and use that"
 RATE = 16_000
 
 
 class ReadStage(Struct, frozen=True, kw_only=True):
-    """A file, and how it is planned."""
+    """A file to read, and the settings of its plan."""
 
     path: str
-    sound: SpeechSample
+    sound: MediaProbe
     max_segment_s: int
     window_s: float
     into: str
-    """Where the PCM of its longest segment goes, int16 at 16 kHz, and beside it `.plan`."""
+    """Output file for the PCM of its longest segment, int16 at 16 kHz; its plan goes to `.plan` beside it."""
 
 
 class TranscribeStage(Struct, frozen=True, kw_only=True):
-    """A segment of that file, and the device that takes it."""
+    """A segment of that file, and the device to use."""
 
-    device: InferenceResult
+    device: InferenceProbe
     source: str
     """The PCM."""
     plan: Plan
@@ -40,14 +40,14 @@ class TranscribeStage(Struct, frozen=True, kw_only=True):
 
 
 class PlannedSegment(Struct, frozen=True, kw_only=True):
-    """What `read` leaves for `transcribed`."""
+    """The result of `probe_read` for `probe_transcribe`."""
 
     plan: Plan
     offset_samples: int
 
 
-def read(settings: ReadStage) -> Iterator[Said]:
-    """Read a file to its end, and keep its longest segment."""
+def probe_read(settings: ReadStage) -> Iterator[ProbeMessage]:
+    """Read a file to its end, and store its longest segment."""
     yield ProbeStarted(name="open", remedy=CONVERT)
     import msgspec
 
@@ -84,14 +84,14 @@ def read(settings: ReadStage) -> Iterator[Said]:
         except MediaError as error:
             yield from_error("decode", error, CONVERT)
             return
-        yield from _told(ingest.decoded_samples / RATE, ingest.decode_s, ingest.bad_packets)
+        yield from _decode_finding(ingest.decoded_samples / RATE, ingest.decode_s, ingest.bad_packets)
         speech_s, skipped = ingest.speech_samples / RATE, len(ingest.skipped)
-        heard = f"{speech_s:.1f} s of speech found in {ingest.vad_s:.2f} s"
+        found = f"{speech_s:.1f} s of speech found in {ingest.vad_s:.2f} s"
         if longest is None:
-            remedy = "lower vad.threshold if somebody speaks there; else empty subtitles are right"
-            yield warning("VAD", f"{heard}, {skipped} stretches too short", remedy)
+            remedy = "lower vad.threshold if there is speech; else empty subtitles are correct"
+            yield warning("VAD", f"{found}, {skipped} spans too short", remedy)
             return
-        yield ok("VAD", f"{heard}, {skipped} stretches too short")
+        yield ok("VAD", f"{found}, {skipped} spans too short")
         fill = speech_s / count / min(settings.window_s, settings.max_segment_s)
         yield ok("plan", f"{count} segments, {min(1.0, fill):.0%} of their windows filled")
         Path(settings.into).write_bytes(longest.pcm.tobytes())
@@ -99,20 +99,20 @@ def read(settings: ReadStage) -> Iterator[Said]:
         Path(f"{settings.into}.plan").write_bytes(msgspec.json.encode(cut))
 
 
-def _told(audio_s: float, decode_s: float, bad_packets: int) -> Iterator[Said]:
+def _decode_finding(audio_s: float, decode_s: float, bad_packets: int) -> Iterator[ProbeMessage]:
     text = f"{audio_s:.1f} s of audio in {decode_s:.2f} s: {audio_s / max(decode_s, 1e-6):.0f}x real time"
     if bad_packets:
         yield warning(
             "decode",
-            f"{text}; {bad_packets} damaged packets passed over",
-            "get another copy, if text is missing",
+            f"{text}; {bad_packets} damaged packets skipped",
+            "use another copy if text is missing",
         )
     else:
         yield ok("decode", text)
 
 
-def transcribed(settings: TranscribeStage) -> Iterator[Said]:
-    """Transcribe the segment, and lay out its cues."""
+def probe_transcribe(settings: TranscribeStage) -> Iterator[ProbeMessage]:
+    """Transcribe the segment and lay out its cues."""
     from subtitled.asr.cuda import preload_libraries
 
     if settings.device.kind != "cpu":
@@ -121,7 +121,7 @@ def transcribed(settings: TranscribeStage) -> Iterator[Said]:
     if engine is None:
         return
     yield ProbeStarted(
-        name="engine", remedy="try another device or model.compute_type; keep the file for a report"
+        name="engine", remedy="try another device or model.compute_type; keep the file for a bug report"
     )
     import numpy as np
 
@@ -137,11 +137,11 @@ def transcribed(settings: TranscribeStage) -> Iterator[Said]:
     decode_s, audio_s = time.monotonic() - started, len(pcm) / RATE
     text = f"{audio_s:.1f} s in {decode_s:.2f} s: {audio_s / decode_s:.1f}x real time; language {result.language}"
     if not result.phrases:
-        remedy = "name the language; try a larger model; listen whether somebody speaks there"
+        remedy = "set the language; try a larger model; check that there is speech"
         yield warning("engine", f"{text}, no text", remedy)
         return
     yield ok("engine", f"{text} ({result.language_probability:.0%}), {result.fallbacks} fallbacks")
-    yield ProbeStarted(name="cues", remedy="a bug: report it, with the file")
+    yield ProbeStarted(name="cues", remedy="report this bug, with the file")
     plan = settings.plan
     started = time.monotonic()
     placed = to_media_time(result.phrases, plan.pieces, plan.spans, settings.offset_samples)

@@ -1,42 +1,50 @@
-"""Workers on other hosts: the door for them, and what the daemon that runs knows of each."""
+"""Checks of workers on other hosts: listener, keys, state in the running daemon, Ray's nodes."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+
+from msgspec import Struct
 
 from subtitle import Client, StatsInfo, SubtitleError
 from subtitle.messages import WorkerFacts
+from subtitled.config.checks import RAY_REMEDY
 from subtitled.config.schema import Config
-from subtitled.doctor.finding import Finding, fault, ok, skipped, warning
+from subtitled.doctor.finding import Finding, ProbeMessage, ProbeStarted, fault, ok, skipped, warning
 from subtitled.doctor.sockets import is_running
+from subtitled.errors import SubtitledError
 from subtitled.network.auth import server_key_path
+from subtitled.ray.nodes import RayNode, room
 from subtitled.version import VERSION
 
 ANSWER_S = 10.0
 MAX_SKEW_MS = 1000.0
-"""Of two clocks; more, and the times in two logs cannot be laid side by side."""
+"""Maximum difference of two clocks at which the times in two logs are comparable."""
 _LOADED = frozenset({"idle", "busy"})
-_LOOK = "journalctl -u 'subtitled-worker@*' -n 20 -o cat"
+_RAY_REMEDY = "see `ray status`; this machine must be a node of the cluster"
+_LOG_COMMAND = "journalctl -u 'subtitled-worker@*' -n 20 -o cat"
 
 
 def check(config: Config) -> Iterator[Finding]:
-    """Check the door, then every host of `remote.keys` as the daemon sees it; blocks for some seconds at most."""
+    """Check the listener, then every host of `remote.keys`; blocks for some seconds at most."""
     listen = config.remote.listen
     if not listen:
         remedy = 'set remote.listen = "tcp://0.0.0.0:8700", and restart the daemon; see docs/cluster.md'
-        yield fault("remote.listen", "is off: no worker of another host can join", remedy)
+        yield fault("remote.listen", "is off: no worker on another host can join", remedy)
         return
     if not config.remote.keys and config.pool.engine == "ray":
-        yield ok("remote.keys", "has none: only the workers that Ray places join, with a key of their own")
+        yield ok("remote.keys", "none: only Ray's workers join, with their own key")
     elif not config.remote.keys:
         remedy = "type: subtitled keys new HOST --worker"
-        yield warning("remote.keys", "has no key: nobody can join", remedy)
+        yield warning("remote.keys", "no key: no host can join", remedy)
     else:
         hosts = ", ".join(sorted(config.remote.keys))
-        yield ok("remote.keys", f"{hosts}; each has to have the public half of {server_key_path(config)}")
+        yield ok("remote.keys", f"{hosts}; each needs the public half of {server_key_path(config)}")
     if not is_running(config):
-        yield skipped("cluster", "no daemon runs here that could be asked about them")
+        yield skipped("cluster", "no daemon runs here")
         return
     yield reach_finding(listen, _reach_error(listen))
     stats = _stats(config)
@@ -47,15 +55,15 @@ def check(config: Config) -> Iterator[Finding]:
 
 
 def reach_finding(listen: str, error: OSError | None) -> Finding:
-    """Judge what came of connecting to the door from this host."""
+    """Return the finding about a connection to the listener from this host."""
     if error is None:
-        return ok(listen, "is open, seen from this host")
+        return ok(listen, "can be reached from this host")
     remedy = "restart the daemon after remote.listen was changed; then see its log for remote.listening"
     return fault(listen, f"cannot be reached from this host: {error}", remedy)
 
 
 def host_findings(keys: Mapping[str, str], stats: StatsInfo) -> Iterator[Finding]:
-    """Judge every host by what the daemon knows of its workers."""
+    """Return findings about every host from the daemon's facts about its workers."""
     workers = [worker for worker in stats.workers if worker.is_remote]
     for host in sorted({*keys, *(_host(worker) for worker in workers)}):
         yield from _host_findings(host, [worker for worker in workers if _host(worker) == host])
@@ -65,9 +73,9 @@ def host_findings(keys: Mapping[str, str], stats: StatsInfo) -> Iterator[Finding
         yield fault("weights", told, "set model.digest to the right one, and restart the daemon")
     elif digests:
         (digest,) = digests
-        yield ok("weights", f"the same everywhere: SHA-256 {digest}")
+        yield ok("weights", f"the same on all hosts: SHA-256 {digest}")
     if workers:
-        yield ok("release", f"{VERSION} everywhere: the door lets no other in")
+        yield ok("release", f"{VERSION} on all hosts: the daemon refuses others")
 
 
 def _host_findings(host: str, workers: list[WorkerFacts]) -> Iterator[Finding]:
@@ -75,16 +83,16 @@ def _host_findings(host: str, workers: list[WorkerFacts]) -> Iterator[Finding]:
     loaded = [worker for worker in workers if worker.state in _LOADED]
     for worker in workers:
         if worker.state == "broken":
-            remedy = f"mend that; on {host}: {_LOOK}"
-            yield fault(f"worker {worker.slot}", f"is put aside: {worker.cause}", remedy)
+            remedy = f"fix the cause; on {host}: {_LOG_COMMAND}"
+            yield fault(f"worker {worker.slot}", f"is broken: {worker.cause}", remedy)
     if not loaded:
         ended = next((worker.cause for worker in workers if worker.cause), "")
-        text = f"none of its workers is there: {ended}" if ended else "none of its workers is there"
-        remedy = f"start one; where one runs, it says why it cannot join: on {host}, {_LOOK}"
+        text = f"no worker is connected: {ended}" if ended else "no worker is connected"
+        remedy = f"start one; if one runs, its log has the reason: on {host}, {_LOG_COMMAND}"
         yield warning(name, text, remedy)
         return
     away_ms = max(worker.round_trip_ms for worker in loaded)
-    yield ok(name, f"{len(loaded)} of its workers are there, {away_ms:.1f} ms away")
+    yield ok(name, f"{len(loaded)} workers connected, round trip {away_ms:.1f} ms")
     ahead_ms = max((worker.clock_ahead_ms for worker in loaded), key=abs)
     if abs(ahead_ms) > MAX_SKEW_MS + away_ms:
         way = "ahead of" if ahead_ms > 0 else "behind"
@@ -101,12 +109,12 @@ def _host(worker: WorkerFacts) -> str:
 def _stats(config: Config) -> StatsInfo | Finding:
     local = next((end for end in config.listen.clients if end.startswith("ipc://")), None)
     if local is None:
-        return skipped("cluster", "listen.clients has no local socket on which the daemon could be asked")
+        return skipped("cluster", "listen.clients has no local socket to query the daemon")
     try:
         with Client(local, timeout_s=ANSWER_S) as client:
             return client.stats()
     except SubtitleError as error:
-        return fault(local, str(error), "look at `journalctl -u subtitled -n 50 -o cat`")
+        return fault(local, str(error), "see `journalctl -u subtitled -n 50 -o cat`")
 
 
 def _reach_error(listen: str) -> OSError | None:
@@ -118,3 +126,48 @@ def _reach_error(listen: str) -> OSError | None:
             return None
     except OSError as error:
         return error
+
+
+class RayProbe(Struct, frozen=True, kw_only=True):
+    """What the workers need of Ray."""
+
+    address: str
+    gpus: float
+    """For each worker, as `cpus`."""
+    cpus: float
+
+
+def ray_probe_of(config: Config) -> RayProbe:
+    """Return the probe for the configuration."""
+    wanted = config.ray
+    return RayProbe(address=wanted.address, gpus=wanted.gpus_per_worker, cpus=wanted.cpus_per_worker)
+
+
+def probe_ray(settings: RayProbe) -> Iterator[ProbeMessage]:
+    """Connect to the cluster as the daemon does, and check its nodes."""
+    if find_spec("ray") is None:
+        yield fault("ray", "is not installed", f"type: {RAY_REMEDY}")
+        return
+    yield ProbeStarted(name="ray", remedy=_RAY_REMEDY)
+    from subtitled.ray.connection import RayConnection
+
+    try:
+        cluster = RayConnection(settings.address)
+    except SubtitledError as error:
+        what, _, remedy = str(error).rpartition("; ")
+        yield fault("ray", what, remedy)
+        return
+    yield ok("ray", f"{version('ray')}, the same as at its head {cluster.address}; this machine is a node")
+    yield nodes_finding(cluster.nodes(), settings)
+    cluster.close()
+
+
+def nodes_finding(nodes: Sequence[RayNode], settings: RayProbe) -> Finding:
+    """Check whether a node has room for a worker."""
+    told = ", ".join(f"{node.hostname} ({node.gpus:g} GPUs, {node.cpus:g} cores)" for node in nodes)
+    places = sum(room(node, gpus=settings.gpus, cpus=settings.cpus) for node in nodes)
+    if not places:
+        wanted = f"{settings.gpus:g} GPUs and {settings.cpus:g} cores"
+        remedy = "add a node, unless an autoscaler adds it on demand; or change ray.gpus_per_worker"
+        return warning("nodes", f"no node has {wanted} for a worker: {told}", remedy)
+    return ok("nodes", f"room for {places} workers in all: {told}")
