@@ -1,4 +1,4 @@
-"""The clients' side of the daemon where two of its promises meet: an upload and its end, a key and its loss."""
+"""The client API in races: an upload and its cancellation, a key and its revocation."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _committing(api: ApiHarness, job: str) -> int | None:
 # -- uploads -------------------------------------------------------------------------------------------------
 
 
-def test_who_takes_an_upload_over_is_accepted_once_all_is_written(api: ApiHarness) -> None:
+def test_connection_that_resumes_an_upload_is_accepted_once_all_is_written(api: ApiHarness) -> None:
     """Else the window that it is promised would be full already of what the one before has sent."""
     first, second = api.connect(), api.connect()
     job = first.submit(BIG)["job"]
@@ -57,7 +57,7 @@ def test_who_takes_an_upload_over_is_accepted_once_all_is_written(api: ApiHarnes
     assert first.receive()["code"] == "WRONG_STATE"
 
 
-def test_who_sends_a_file_hears_that_its_job_was_cancelled(api: ApiHarness) -> None:
+def test_sender_receives_an_error_when_its_job_is_cancelled(api: ApiHarness) -> None:
     sender, other = api.connect(), api.connect()
     job = sender.submit(BIG)["job"]
     assert other.request("Cancel", job=job)["job"]["state"] == "cancelled"
@@ -66,7 +66,7 @@ def test_who_sends_a_file_hears_that_its_job_was_cancelled(api: ApiHarness) -> N
     assert "cancelled" in error["message"]
 
 
-def test_commit_is_answered_also_when_the_job_is_cancelled_meanwhile(api: ApiHarness) -> None:
+def test_commit_is_answered_although_the_job_is_cancelled_meanwhile(api: ApiHarness) -> None:
     sender, other = api.connect(), api.connect()
     job = sender.submit(b"")["job"]
     with api.stalled_disk():
@@ -77,7 +77,7 @@ def test_commit_is_answered_also_when_the_job_is_cancelled_meanwhile(api: ApiHar
     assert (error["request"], error["code"]) == (2, "WRONG_STATE")
 
 
-def test_of_a_repeated_commit_the_last_is_answered(api: ApiHarness) -> None:
+def test_last_of_repeated_commits_is_answered(api: ApiHarness) -> None:
     sender = api.connect()
     job = sender.submit(b"")["job"]
     with api.stalled_disk():
@@ -89,7 +89,7 @@ def test_of_a_repeated_commit_the_last_is_answered(api: ApiHarness) -> None:
     assert sender.request("Commit", request=4, job=job)["request"] == 4
 
 
-def test_who_sends_a_file_hears_that_it_was_given_up(api: ApiHarness) -> None:
+def test_sender_receives_an_error_when_its_upload_expires(api: ApiHarness) -> None:
     sender = api.connect()
     job = sender.submit(BIG)["job"]
     api.reconfigure(uploads=schema.UploadsConfig(idle_s=0.0))
@@ -131,7 +131,7 @@ def keys(tmp_path: Path) -> Iterator[Keys]:
         yield made
 
 
-def test_a_key_that_is_taken_off_the_list_hears_nothing_more(keys: Keys) -> None:
+def test_revoked_key_receives_nothing_more(keys: Keys) -> None:
     api = keys.api
     ann, root = (api.connect(keys.of[name], keys.endpoint) for name in ("ann", "root"))
     job = ann.submit(b"abcd")["job"]
@@ -149,7 +149,7 @@ def test_a_key_that_is_taken_off_the_list_hears_nothing_more(keys: Keys) -> None
     assert ann.request("Hello")["type"] == "Welcome"
 
 
-def test_a_role_that_changes_is_in_force_at_once(keys: Keys) -> None:
+def test_changed_role_applies_at_once(keys: Keys) -> None:
     api = keys.api
     ann = api.connect(keys.of["ann"], keys.endpoint)
     assert ann.request("Hello")["role"] == "user"

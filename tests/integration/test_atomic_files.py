@@ -144,7 +144,7 @@ def test_sweep_of_a_missing_folder_removes_nothing(tmp_path: Path) -> None:
     assert sweep_temporaries(tmp_path / "missing") == 0
 
 
-def test_free_bytes_of_a_folder_yet_to_be_made_are_those_above_it(tmp_path: Path) -> None:
+def test_free_bytes_of_a_missing_folder_are_those_of_its_parent(tmp_path: Path) -> None:
     assert free_bytes(tmp_path / "not" / "yet") > 0
 
 

@@ -1,4 +1,4 @@
-"""Whatever a media file does to its decoder, who listens gets an answer, in time, and the next one hears the next file."""
+"""Audio requests are answered in time whatever a media file does to its decoder."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ CRASHES = (sys.executable, "-c", "import os; os.read(0, 8); os.abort()")
 
 
 @pytest.fixture
-def ears() -> Iterator[PreviewPool]:
+def pool() -> Iterator[PreviewPool]:
     made = PreviewPool()
     yield made
     made.close()
 
 
 @pytest.fixture
-def stretch(tmp_path: Path) -> AudioRange:
+def audio_range(tmp_path: Path) -> AudioRange:
     path = media.write_sound(tmp_path / "talk.flac", media.speech(10))
     found = path.stat()
     return AudioRange(
@@ -62,102 +62,104 @@ def stretch(tmp_path: Path) -> AudioRange:
     )
 
 
-def children(ears: PreviewPool) -> list[int]:
-    return [ear._child.pid for ear in ears._all if ear._child is not None]
+def children(pool: PreviewPool) -> list[int]:
+    return [ear._child.pid for ear in pool._all if ear._child is not None]
 
 
-def test_a_stretch_is_heard_and_silence_where_the_audio_ends(ears: PreviewPool, stretch: AudioRange) -> None:
+def test_range_is_decoded_and_shorter_at_the_end_of_the_audio(
+    pool: PreviewPool, audio_range: AudioRange
+) -> None:
     pcm = media.speech(10)
-    assert ears.hear(stretch) == pcm[16_000:48_000].tobytes()
-    beyond = ears.hear(replace(stretch, start=9 * 16_000))
+    assert pool.hear(audio_range) == pcm[16_000:48_000].tobytes()
+    beyond = pool.hear(replace(audio_range, start=9 * 16_000))
     assert beyond == pcm[9 * 16_000 :].tobytes() + bytes(32_000)
-    assert ears.hear(replace(stretch, samples=0)) == b""
-    assert len(children(ears)) == 1, "one after the other needs one process"
+    assert pool.hear(replace(audio_range, samples=0)) == b""
+    assert len(children(pool)) == 1, "one after the other needs one process"
 
 
-def test_a_child_that_was_killed_is_no_loss(ears: PreviewPool, stretch: AudioRange) -> None:
-    meant = ears.hear(stretch)
-    for pid in children(ears):
+def test_killed_decoder_process_is_replaced(pool: PreviewPool, audio_range: AudioRange) -> None:
+    meant = pool.hear(audio_range)
+    for pid in children(pool):
         os.kill(pid, signal.SIGKILL)
-    assert ears.hear(stretch) == meant
+    assert pool.hear(audio_range) == meant
 
 
-def test_what_is_no_media_is_told_and_the_next_file_is_heard(
-    ears: PreviewPool, stretch: AudioRange, tmp_path: Path
+def test_file_without_media_is_an_error_and_the_next_file_is_decoded(
+    pool: PreviewPool, audio_range: AudioRange, tmp_path: Path
 ) -> None:
     bad = tmp_path / "bad.flac"
     bad.write_bytes(b"x" * 1000)
     found = bad.stat()
     with pytest.raises(MediaError, match="not media"):
-        ears.hear(replace(stretch, path=os.fsencode(bad), size=found.st_size, mtime_ns=found.st_mtime_ns))
-    assert len(ears.hear(stretch)) == 64_000
+        pool.hear(replace(audio_range, path=os.fsencode(bad), size=found.st_size, mtime_ns=found.st_mtime_ns))
+    assert len(pool.hear(audio_range)) == 64_000
 
 
-def test_a_file_that_is_gone_or_another_is_told(ears: PreviewPool, stretch: AudioRange) -> None:
-    ears.hear(stretch)
+def test_missing_or_changed_file_is_an_error(pool: PreviewPool, audio_range: AudioRange) -> None:
+    pool.hear(audio_range)
     with pytest.raises(MediaGoneError, match="has changed: 5 bytes"):
-        ears.hear(replace(stretch, size=5))
-    os.unlink(stretch.path)  # noqa: PTH108 - the path is bytes
+        pool.hear(replace(audio_range, size=5))
+    os.unlink(audio_range.path)  # noqa: PTH108 - the path is bytes
     with pytest.raises(MediaGoneError, match="is gone"):
-        ears.hear(stretch)
+        pool.hear(audio_range)
 
 
-def test_a_decoder_that_hangs_is_killed(stretch: AudioRange) -> None:
-    ears = PreviewPool(DEAF, count=1, limit_s=0.2)
+def test_hanging_decoder_is_killed(audio_range: AudioRange) -> None:
+    pool = PreviewPool(DEAF, count=1, limit_s=0.2)
     with pytest.raises(MediaError, match=r"could not be decoded within 0\.2 s"):
-        ears.hear(stretch)
-    assert children(ears) == []
-    ears.close()
+        pool.hear(audio_range)
+    assert children(pool) == []
+    pool.close()
 
 
-def test_a_decoder_that_crashes_is_told(stretch: AudioRange) -> None:
-    ears = PreviewPool(CRASHES, count=1)
+def test_crash_of_a_decoder_is_an_error(audio_range: AudioRange) -> None:
+    pool = PreviewPool(CRASHES, count=1)
     with pytest.raises(MediaError, match="crashed the decoder"):
-        ears.hear(stretch)
-    ears.close()
+        pool.hear(audio_range)
+    pool.close()
 
 
-def test_children_that_nobody_asks_are_let_go(ears: PreviewPool, stretch: AudioRange) -> None:
-    ears.hear(stretch)
-    [child] = children(ears)
-    ears.let_go(time.monotonic())
+def test_idle_decoder_processes_are_stopped(pool: PreviewPool, audio_range: AudioRange) -> None:
+    pool.hear(audio_range)
+    [child] = children(pool)
+    pool.let_go(time.monotonic())
     assert is_running(child)
-    ears.let_go(time.monotonic() + IDLE_S)
-    assert children(ears) == []
+    pool.let_go(time.monotonic() + IDLE_S)
+    assert children(pool) == []
     assert not is_running(child)
-    ears.hear(stretch)
+    pool.hear(audio_range)
 
 
-def test_closing_does_not_wait_for_a_decoder_that_hangs(stretch: AudioRange) -> None:
-    ears = PreviewPool(DEAF, count=1, limit_s=600)
+def test_close_does_not_wait_for_a_hanging_decoder(audio_range: AudioRange) -> None:
+    pool = PreviewPool(DEAF, count=1, limit_s=600)
     told: list[str] = []
 
     def ask() -> None:
         try:
-            ears.hear(stretch)
+            pool.hear(audio_range)
         except MediaError as error:
             told.append(str(error))
 
     asking = threading.Thread(target=ask)
     asking.start()
-    eventually(lambda: children(ears), "it is asked")
-    ears.close()
+    eventually(lambda: children(pool), "it is asked")
+    pool.close()
     asking.join(60)
     assert told == ["the server is stopping"]
 
 
-def test_children_die_with_the_daemon(stretch: AudioRange) -> None:
+def test_decoder_processes_end_with_the_daemon(audio_range: AudioRange) -> None:
     """Also one that hangs in a decoder, and does not see the end of its pipe."""
     script = (
         "import sys, time, msgspec\n"
         "from subtitled.media.preview_pool import PreviewPool, AudioRange\n"
-        "ears = PreviewPool()\n"
-        "ears.hear(msgspec.json.decode(sys.argv[1], type=AudioRange))\n"
-        "print(*(ear._child.pid for ear in ears._all if ear._child), flush=True)\n"
+        "pool = PreviewPool()\n"
+        "pool.hear(msgspec.json.decode(sys.argv[1], type=AudioRange))\n"
+        "print(*(ear._child.pid for ear in pool._all if ear._child), flush=True)\n"
         "time.sleep(600)\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", script, msgspec.json.encode(stretch).decode()], stdout=subprocess.PIPE
+        [sys.executable, "-c", script, msgspec.json.encode(audio_range).decode()], stdout=subprocess.PIPE
     ) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
@@ -166,7 +168,7 @@ def test_children_die_with_the_daemon(stretch: AudioRange) -> None:
     eventually(lambda: not is_running(child), "it died with its parent")
 
 
-def test_no_client_takes_all_that_can_be_heard_at_once(stretch: AudioRange, tmp_path: Path) -> None:
+def test_one_client_cannot_use_all_pending_audio_requests(audio_range: AudioRange, tmp_path: Path) -> None:
     coming: list[Callable[[], None]] = []
     answers: list[ms.ToClient] = []
 
@@ -180,10 +182,10 @@ def test_no_client_takes_all_that_can_be_heard_at_once(stretch: AudioRange, tmp_
     job = Job(
         id="a" * 16,
         state=JobState.DONE,
-        source=stretch.path,
-        location=stretch.path,
-        size=stretch.size,
-        mtime_ns=stretch.mtime_ns,
+        source=audio_range.path,
+        location=audio_range.path,
+        size=audio_range.size,
+        mtime_ns=audio_range.mtime_ns,
         options=Options(),
         order=1,
     )

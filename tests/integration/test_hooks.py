@@ -1,4 +1,4 @@
-"""After a job its inbox's command is run and the webhook told, at least once, whatever happens to the daemon."""
+"""After each job the inbox's command and the webhook run at least once, whatever happens to the daemon."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ def run(script: str, *, timeout_s: float = 60, stopping: HookStop | None = None)
     return commands.run(command, ENDED, environ, timeout_s, stopping or HookStop())
 
 
-def test_a_command_is_given_the_facts_and_no_secrets(tmp_path: Path) -> None:
+def test_command_receives_the_job_fields_and_no_secrets(tmp_path: Path) -> None:
     script = (
         "import json, os, sys; found = {k: v for k, v in os.environ.items() if 'S' in k and k != 'LC_CTYPE'};"
-        f"json.dump([found, json.load(sys.stdin)], open({str(tmp_path / 'told')!r}, 'w'))"
+        f"json.dump([found, json.load(sys.stdin)], open({str(tmp_path / 'deliveries')!r}, 'w'))"
     )
     assert run(script) == ""
-    environ, facts = json.loads((tmp_path / "told").read_text())
+    environ, facts = json.loads((tmp_path / "deliveries").read_text())
     assert "SECRET_OF_THE_DAEMON" not in environ
     assert environ["SUBTITLED_JOB"] == "a1"
     assert environ["SUBTITLED_FILE"] == "/in/talk\n1.mp4"
@@ -75,7 +75,7 @@ def test_a_command_is_given_the_facts_and_no_secrets(tmp_path: Path) -> None:
     assert load_config(None, environ, check_paths=False) == schema.Config(), "it may call `subtitled` itself"
 
 
-def test_a_command_that_fails_is_told_with_what_it_said() -> None:
+def test_failed_command_is_reported_with_its_output() -> None:
     assert run("print('no such library'); raise SystemExit(3)") == (
         f"{sys.executable} exited with status 3: no such library"
     )
@@ -91,14 +91,14 @@ CHILD = (
 )
 
 
-def test_a_command_that_takes_too_long_is_killed_with_its_children(tmp_path: Path) -> None:
+def test_command_over_its_timeout_is_killed_with_its_children(tmp_path: Path) -> None:
     fault = run(CHILD.format(path=str(tmp_path / "pid")), timeout_s=3)
     assert "was killed after command_timeout_s (3 s)" in (fault or "")
     pid = int((tmp_path / "pid").read_text())
     eventually(lambda: not is_running(pid), "its child has gone")
 
 
-def test_a_command_ends_when_the_daemon_does(tmp_path: Path) -> None:
+def test_command_is_stopped_when_the_daemon_stops(tmp_path: Path) -> None:
     stopping = HookStop()
     path = tmp_path / "pid"
 
@@ -114,7 +114,7 @@ def test_a_command_ends_when_the_daemon_does(tmp_path: Path) -> None:
 
 
 class Receiver:
-    """A web address that notes what it is sent, and answers as it is told."""
+    """An HTTP server that records requests and answers as configured."""
 
     def __init__(self, *answers: int) -> None:
         self.answers = list(answers)
@@ -156,7 +156,7 @@ def deliver(url: str, secret_file: str = "", attempts: int = 3) -> str | None:
     return webhook.deliver(url, secret_file, ENDED, HookStop(), attempts=attempts, first_wait_s=0.01)
 
 
-def test_a_message_is_signed(receiver: Receiver, tmp_path: Path) -> None:
+def test_webhook_message_is_signed(receiver: Receiver, tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"s3cret\n")
     assert deliver(receiver.url, str(tmp_path / "secret")) == ""
     [(headers, facts)] = receiver.got
@@ -167,7 +167,7 @@ def test_a_message_is_signed(receiver: Receiver, tmp_path: Path) -> None:
     assert headers["Content-Type"] == "application/json"
 
 
-def test_a_message_is_sent_until_it_is_taken(receiver: Receiver) -> None:
+def test_webhook_message_is_retried_until_it_is_accepted(receiver: Receiver) -> None:
     """A redirection is not followed: it is no answer."""
     receiver.answers = [500, 302]
     assert deliver(receiver.url) == ""
@@ -175,8 +175,8 @@ def test_a_message_is_sent_until_it_is_taken(receiver: Receiver) -> None:
     assert len(set(receiver.bodies)) == 1
 
 
-def test_a_message_is_given_up_in_the_end(receiver: Receiver) -> None:
-    """What is told of it names the server alone: an address may be as secret as a password."""
+def test_webhook_message_fails_after_the_last_attempt(receiver: Receiver) -> None:
+    """The report names only the server: the path may be a secret."""
     receiver.answers = [503] * 9
     server = receiver.url.partition("/hook")[0]
     assert deliver(receiver.url) == f"{server}: status 503 (3 attempts)"
@@ -187,12 +187,12 @@ def test_a_message_is_given_up_in_the_end(receiver: Receiver) -> None:
     assert "refused" in fault
 
 
-def test_an_unreadable_secret_sends_nothing_unsigned(receiver: Receiver) -> None:
+def test_unreadable_secret_sends_no_unsigned_message(receiver: Receiver) -> None:
     assert "No such file" in (deliver(receiver.url, "/nowhere/secret") or "")
     assert receiver.got == []
 
 
-def test_sending_ends_when_the_daemon_does(receiver: Receiver) -> None:
+def test_webhook_stops_when_the_daemon_stops(receiver: Receiver) -> None:
     receiver.answers = [500]
     stopping = HookStop()
     stopping.set()
@@ -227,7 +227,7 @@ def end(store: Store, name: str, *, is_closed: bool = True) -> Job:
     return failed
 
 
-class Told:
+class Deliveries:
     """Takes deliveries; holds the next up, or refuses it as when the daemon ends."""
 
     def __init__(self) -> None:
@@ -240,83 +240,83 @@ class Told:
         return not self.refuses
 
 
-def follow(tmp_path: Path, store: Store, told: Told) -> JournalReader:
-    follower = JournalReader("test", tmp_path / "subtitled.sqlite", tmp_path / "test.seq", told)
-    follower.start(store.last_seq())
+def start_reader(tmp_path: Path, store: Store, deliveries: Deliveries) -> JournalReader:
+    reader = JournalReader("test", tmp_path / "subtitled.sqlite", tmp_path / "test.seq", deliveries)
+    reader.start(store.last_seq())
     eventually((tmp_path / "test.seq").exists, "it follows")
-    return follower
+    return reader
 
 
-def test_each_end_is_passed_on_in_order_and_none_of_before(tmp_path: Path, store: Store) -> None:
+def test_new_ends_are_delivered_in_order_and_earlier_ones_are_not(tmp_path: Path, store: Store) -> None:
     end(store, "before")
-    told = Told()
-    follower = follow(tmp_path, store, told)
+    deliveries = Deliveries()
+    reader = start_reader(tmp_path, store, deliveries)
     for name in ("one", "two", "three"):
         end(store, name)
-        follower.wake()
-    eventually(lambda: told.jobs == ["one", "two", "three"], "all are told")
-    follower.stop()
+        reader.wake()
+    eventually(lambda: deliveries.jobs == ["one", "two", "three"], "all are delivered")
+    reader.stop()
 
 
-def test_what_was_not_delivered_is_delivered_after_the_next_start(tmp_path: Path, store: Store) -> None:
-    told = Told()
-    follower = follow(tmp_path, store, told)
-    told.refuses = True
+def test_undelivered_ends_are_delivered_after_the_next_start(tmp_path: Path, store: Store) -> None:
+    deliveries = Deliveries()
+    reader = start_reader(tmp_path, store, deliveries)
+    deliveries.refuses = True
     end(store, "one")
     end(store, "two")
-    follower.wake()
-    eventually(lambda: told.jobs, "the first is tried")
-    follower.stop()
+    reader.wake()
+    eventually(lambda: deliveries.jobs, "the first is tried")
+    reader.stop()
     end(store, "while it is down")
-    told.refuses = False
-    told.jobs.clear()
-    follower = follow(tmp_path, store, told)
-    eventually(lambda: told.jobs == ["one", "two", "while it is down"], "all are told")
-    follower.stop()
+    deliveries.refuses = False
+    deliveries.jobs.clear()
+    reader = start_reader(tmp_path, store, deliveries)
+    eventually(lambda: deliveries.jobs == ["one", "two", "while it is down"], "all are delivered")
+    reader.stop()
 
 
-def test_a_failed_job_is_told_when_its_files_are_in_place(tmp_path: Path, store: Store) -> None:
-    told = Told()
-    follower = follow(tmp_path, store, told)
+def test_failed_job_is_delivered_once_its_files_are_in_place(tmp_path: Path, store: Store) -> None:
+    deliveries = Deliveries()
+    reader = start_reader(tmp_path, store, deliveries)
     job = end(store, "one", is_closed=False)
     end(store, "two")
-    follower.wake()
-    assert told.jobs == []
+    reader.wake()
+    assert deliveries.jobs == []
     store.apply([SaveJob(job=replace(job, is_closed=True), before=JobState.FAILED, event=None)])
-    eventually(lambda: told.jobs == ["one", "two"], "both are told")
-    follower.stop()
+    eventually(lambda: deliveries.jobs == ["one", "two"], "both are delivered")
+    reader.stop()
 
 
-def test_a_job_that_was_retried_is_told_at_its_real_end(tmp_path: Path, store: Store) -> None:
-    told = Told()
+def test_retried_job_is_delivered_at_its_final_end(tmp_path: Path, store: Store) -> None:
+    deliveries = Deliveries()
     job = end(store, "one")
     (tmp_path / "test.seq").write_text("0")
     queued = replace(job, state=JobState.QUEUED, cause="", is_closed=False)
     store.apply([SaveJob(job=queued, before=JobState.FAILED, event=JobEvent.RETRY)])
-    follower = follow(tmp_path, store, told)
+    reader = start_reader(tmp_path, store, deliveries)
     end(store, "two")
-    follower.wake()
-    eventually(lambda: told.jobs == ["two"], "the other is told")
-    follower.stop()
+    reader.wake()
+    eventually(lambda: deliveries.jobs == ["two"], "the other is delivered")
+    reader.stop()
 
 
-def test_a_mark_that_is_none_is_told_and_waited_for(tmp_path: Path, store: Store) -> None:
-    follower = JournalReader("test", tmp_path / "subtitled.sqlite", tmp_path / "test.seq", Told())
+def test_invalid_mark_is_logged_and_delivery_resumes_after_its_repair(tmp_path: Path, store: Store) -> None:
+    reader = JournalReader("test", tmp_path / "subtitled.sqlite", tmp_path / "test.seq", Deliveries())
     (tmp_path / "test.seq").write_text("")
     with pytest.raises(SpoolError, match="contains '' instead of a number; delete it"):
-        follower._read_mark()
+        reader._read_mark()
     assert store.last_seq() == 0
 
 
-def test_what_is_noted_of_an_end_is_no_end(tmp_path: Path, store: Store) -> None:
-    told = Told()
-    follower = follow(tmp_path, store, told)
+def test_journal_note_after_an_end_is_not_delivered(tmp_path: Path, store: Store) -> None:
+    deliveries = Deliveries()
+    reader = start_reader(tmp_path, store, deliveries)
     end(store, "one")
     store.note("one", "failed", "command_failed", "why")
     end(store, "two")
-    follower.wake()
-    eventually(lambda: told.jobs == ["one", "two"], "each is told once")
-    follower.stop()
+    reader.wake()
+    eventually(lambda: deliveries.jobs == ["one", "two"], "each is delivered once")
+    reader.stop()
     assert store.journal(0, job="one")[-1].event == "command_failed"
 
 
@@ -325,13 +325,13 @@ def test_what_is_noted_of_an_end_is_no_end(tmp_path: Path, store: Store) -> None
 TELL = "import json, os, sys; open(sys.argv[1], 'a').write(json.dumps(json.load(sys.stdin)) + chr(10))"
 
 
-def test_a_daemon_tells_of_every_end_also_after_a_kill(tmp_path: Path, receiver: Receiver) -> None:
-    told = tmp_path / "told"
+def test_every_end_is_delivered_although_the_daemon_is_killed(tmp_path: Path, receiver: Receiver) -> None:
+    deliveries = tmp_path / "deliveries"
     (tmp_path / "secret").write_text("s3cret")
     inboxes = (
         InboxFolder(
             options={
-                "on_done": (sys.executable, "-c", TELL, str(told)),
+                "on_done": (sys.executable, "-c", TELL, str(deliveries)),
                 "on_failed": (sys.executable, "-c", "print('sorry'); raise SystemExit(4)"),
             }
         ),
@@ -343,7 +343,7 @@ def test_a_daemon_tells_of_every_end_also_after_a_kill(tmp_path: Path, receiver:
         daemon.drop(media.write_sound(tmp_path / "talk.flac", media.speech(8)), "talk.flac")
         daemon.start()
         good = daemon.wait_for(daemon.inbox / "talk.flac")
-        eventually(told.exists, "the command was run")
+        eventually(deliveries.exists, "the command was run")
         eventually(lambda: receiver.got, "the webhook was tried")
         daemon.kill()
         daemon.start()
@@ -351,7 +351,7 @@ def test_a_daemon_tells_of_every_end_also_after_a_kill(tmp_path: Path, receiver:
         other = daemon.wait_for(daemon.drop(b"not media", "bad.mp4", inbox=tmp_path / "quiet"))
         eventually(
             lambda: {good.id, bad.id, other.id} <= {facts["job"] for _, facts in receiver.got},
-            "the webhook was told of all",
+            "the webhook received all",
         )
         line = daemon.wait_for_log("hook.failed", job=bad.id)
         assert line["what"] == "command"
@@ -361,7 +361,7 @@ def test_a_daemon_tells_of_every_end_also_after_a_kill(tmp_path: Path, receiver:
             "the failure is in the journal",
         )
         daemon.stop()
-    facts = [json.loads(row) for row in told.read_text().splitlines()]
+    facts = [json.loads(row) for row in deliveries.read_text().splitlines()]
     assert {fact["job"] for fact in facts} == {good.id}
     assert facts[0]["outputs"] == [str(daemon.outbox / name) for name in ("talk.en.json", "talk.en.srt")]
     assert facts[0]["language"] == "en"
@@ -372,25 +372,25 @@ def test_a_daemon_tells_of_every_end_also_after_a_kill(tmp_path: Path, receiver:
     assert all("X-Subtitled-Signature" in headers for headers, _ in receiver.got)
 
 
-def test_what_ended_while_nobody_asked_is_not_told_later(tmp_path: Path) -> None:
-    """A command that is configured while the daemon runs is told of what ends from then on."""
-    told = tmp_path / "told"
+def test_ends_without_a_configured_hook_are_not_delivered_later(tmp_path: Path) -> None:
+    """A command that is configured while the daemon runs receives the ends from then on."""
+    deliveries = tmp_path / "deliveries"
     with Daemon(tmp_path) as daemon:
         daemon.start()
         daemon.wait_for(daemon.drop(b"not media", "old.mp4"))
-        inbox = replace(daemon.config.inbox[0], on_failed=(sys.executable, "-c", TELL, str(told)))
+        inbox = replace(daemon.config.inbox[0], on_failed=(sys.executable, "-c", TELL, str(deliveries)))
         daemon.config_file.write_text(to_toml(replace(daemon.config, inbox=(inbox,))), "utf-8")
         os.kill(daemon.pid, signal.SIGHUP)
         daemon.wait_for_log("config.loaded")
         new = daemon.wait_for(daemon.drop(b"not media", "new.mp4"))
         daemon.wait_for_log("hook.done", job=new.id)
         daemon.stop()
-    assert [json.loads(row)["job"] for row in told.read_text().splitlines()] == [new.id]
+    assert [json.loads(row)["job"] for row in deliveries.read_text().splitlines()] == [new.id]
 
 
-def test_the_database_has_one_writer(tmp_path: Path, store: Store) -> None:
-    """The followers open it for reading: a write is refused."""
-    follower = JournalReader("test", tmp_path / "subtitled.sqlite", tmp_path / "test.seq", Told())
+def test_journal_reader_opens_the_database_read_only(tmp_path: Path, store: Store) -> None:
+    """The readers open it for reading: a write is refused."""
+    reader = JournalReader("test", tmp_path / "subtitled.sqlite", tmp_path / "test.seq", Deliveries())
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
-        follower._open().execute("DELETE FROM jobs")
+        reader._open().execute("DELETE FROM jobs")
     assert store.last_seq() == 0

@@ -1,4 +1,4 @@
-"""Whatever peers send, the daemon lives, answers others, and holds no more than it says it does.
+"""Whatever clients send, the daemon keeps running, answers others and stays within its memory limit.
 
 After each test, with the same daemon: its process is the one that was started, another client's ping is answered, its memory
 went never beyond what docs/protocol.md names, and its file descriptors are back.
@@ -190,11 +190,11 @@ def socket_file(daemon: Daemon) -> Path:
 # -- uploads out of order ------------------------------------------------------------------------------------
 
 
-def test_a_chunk_before_its_submit_is_refused(local: Peer) -> None:
+def test_chunk_before_its_submit_is_refused(local: Peer) -> None:
     assert local.is_refused("WRONG_STATE", ms.Chunk(request=1, job="0123456789abcdef", offset=0), b"x")
 
 
-def test_a_commit_without_its_bytes_is_refused_and_the_upload_goes_on(local: Peer) -> None:
+def test_commit_of_an_incomplete_file_is_refused_and_the_upload_continues(local: Peer) -> None:
     job = local.submit(b"body").job
     assert local.is_refused("WRONG_STATE", ms.Commit(request=1, job=job))
     local.send(ms.Chunk(request=1, job=job, offset=0), b"body")
@@ -213,25 +213,27 @@ def test_a_commit_without_its_bytes_is_refused_and_the_upload_goes_on(local: Pee
         (0, 1001, "TOO_BIG"),
     ],
 )
-def test_a_chunk_that_does_not_fit_is_refused(local: Peer, offset: int, length: int, code: str) -> None:
+def test_chunk_at_a_wrong_offset_or_of_a_wrong_length_is_refused(
+    local: Peer, offset: int, length: int, code: str
+) -> None:
     job = local.submit(size=1000).job
     assert local.is_refused(code, ms.Chunk(request=1, job=job, offset=offset), bytes(length))
 
 
-def test_a_chunk_with_other_than_one_blob_is_refused(local: Peer) -> None:
+def test_chunk_without_exactly_one_blob_is_refused(local: Peer) -> None:
     job = local.submit(size=1000).job
     for blobs in ((), (b"x", b"y"), (b"",) * 4):
         assert local.is_refused("BAD_FORMAT", ms.Chunk(request=1, job=job, offset=0), *blobs)
 
 
-def test_a_chunk_sent_twice_is_taken_once(local: Peer) -> None:
+def test_repeated_chunk_is_written_once(local: Peer) -> None:
     job = local.submit(b"twice").job
     local.send(ms.Chunk(request=1, job=job, offset=0), b"twice")
     assert local.is_refused("WRONG_STATE", ms.Chunk(request=1, job=job, offset=0), b"twice")
     assert isinstance(local.ask(ms.Commit(request=1, job=job)), ms.JobInfo)
 
 
-def test_bytes_that_are_not_those_announced_end_the_upload(daemon: Daemon, local: Peer) -> None:
+def test_bytes_with_another_hash_end_the_upload(daemon: Daemon, local: Peer) -> None:
     job = local.submit(size=3).job
     local.send(ms.Chunk(request=1, job=job, offset=0), b"abc")
     assert local.is_refused("HASH_MISMATCH", ms.Commit(request=1, job=job))
@@ -240,7 +242,7 @@ def test_bytes_that_are_not_those_announced_end_the_upload(daemon: Daemon, local
     eventually(lambda: not folder.exists(), "its file is gone")
 
 
-def test_who_does_not_wait_for_credit_is_stopped_at_the_window(daemon: Daemon, local: Peer) -> None:
+def test_sender_that_ignores_credit_is_stopped_at_the_window(daemon: Daemon, local: Peer) -> None:
     """What was refused is not written, nor is what comes after it."""
     size = 64 * CHUNK_BYTES
     job = local.submit(size=size).job
@@ -257,7 +259,7 @@ def test_who_does_not_wait_for_credit_is_stopped_at_the_window(daemon: Daemon, l
     assert daemon.client.status(job).received_bytes == size - refused * CHUNK_BYTES
 
 
-def test_a_window_of_single_bytes_is_refused(local: Peer) -> None:
+def test_window_of_single_bytes_is_refused(local: Peer) -> None:
     """Each chunk that waits takes memory of its own, however short."""
     count = 40 * MAX_QUEUED
     job = local.submit(size=count).job
@@ -270,7 +272,7 @@ def test_a_window_of_single_bytes_is_refused(local: Peer) -> None:
             assert found.code in {"TOO_BIG", "WRONG_STATE", "RATE_LIMITED"}
 
 
-def test_nobody_gets_at_the_job_of_another(daemon: Daemon, keyed: dict[str, Peer]) -> None:
+def test_job_of_another_user_is_not_accessible(daemon: Daemon, keyed: dict[str, Peer]) -> None:
     anna, bert = keyed["anna"], keyed["bert"]
     job = anna.submit(b"anna's").job
     for code, message in (
@@ -312,14 +314,14 @@ def test_names_from_clients_stay_in_their_folder(daemon: Daemon, local: Peer) ->
 # -- numbers -------------------------------------------------------------------------------------------------
 
 
-def test_ten_thousand_short_lived_clients_leave_nothing(daemon: Daemon) -> None:
+def test_ten_thousand_short_lived_clients_leave_no_resources(daemon: Daemon) -> None:
     hello = frames(ms.to_server.encode(ms.Hello(request=1)))
     for number in range(10_000):
         with zmtp.Wire(socket_file(daemon)) as wire:
             wire.send(hello if number % 2 else hello[:-3])
 
 
-def test_half_open_handshakes_leave_room_for_others(daemon: Daemon, keyed: dict[str, Peer]) -> None:
+def test_half_open_handshakes_do_not_block_other_clients(daemon: Daemon, keyed: dict[str, Peer]) -> None:
     """Who is connected stays so, and the other door stays open; nobody takes the daemon's last descriptor."""
     wires = [
         zmtp.Wire(socket_file(daemon), is_greeting=False)
@@ -334,7 +336,7 @@ def test_half_open_handshakes_leave_room_for_others(daemon: Daemon, keyed: dict[
         wire.close()
 
 
-def test_a_flood_is_told_to_ask_less_often(local: Peer) -> None:
+def test_flood_of_requests_is_rate_limited(local: Peer) -> None:
     codes = set()
     for number in range(2000):
         local.send(ms.Hello(request=number))
@@ -346,7 +348,7 @@ def test_a_flood_is_told_to_ask_less_often(local: Peer) -> None:
     assert codes == {"welcome", "RATE_LIMITED"}
 
 
-def test_a_client_that_never_reads_holds_up_nobody(daemon: Daemon) -> None:
+def test_client_that_never_reads_does_not_block_others(daemon: Daemon) -> None:
     with zmtp.Wire(socket_file(daemon)) as wire:
         wire.send(frames(ms.to_server.encode(ms.Watch(request=1, after_seq=0))))
         for number in range(5000):
@@ -354,7 +356,7 @@ def test_a_client_that_never_reads_holds_up_nobody(daemon: Daemon) -> None:
         assert daemon.client.ping()
 
 
-def test_watchers_that_are_gone_keep_nobody_from_watching(daemon: Daemon, local: Peer) -> None:
+def test_closed_watchers_do_not_prevent_new_ones(daemon: Daemon, local: Peer) -> None:
     """They are not told of: nothing happens to the jobs that they watch."""
     for _ in range(MAX_WATCHERS + 10):
         with zmtp.Wire(socket_file(daemon)) as wire:
@@ -375,7 +377,7 @@ def frames(parts: Sequence[bytes | memoryview]) -> bytes:
 @pytest.mark.parametrize(
     ("length", "at_once"), [(2 * MIB, 1), (300, 2_000), (0, 100_000)], ids=["long", "short", "empty"]
 )
-def test_a_message_that_never_ends_ends_its_connection(daemon: Daemon, length: int, at_once: int) -> None:
+def test_endless_message_closes_its_connection(daemon: Daemon, length: int, at_once: int) -> None:
     """ZeroMQ shows nothing of it, and would keep it until the memory is full."""
     part = zmtp.frame(bytes(length), zmtp.MORE) * at_once
     before = len(daemon.log("client.disconnected"))
@@ -387,7 +389,7 @@ def test_a_message_that_never_ends_ends_its_connection(daemon: Daemon, length: i
     eventually(lambda: len(daemon.log("client.disconnected")) > before, "the log tells of it")
 
 
-def test_a_message_of_half_a_million_frames_is_answered_once(daemon: Daemon) -> None:
+def test_message_of_half_a_million_frames_is_answered_once(daemon: Daemon) -> None:
     with zmtp.Wire(socket_file(daemon)) as wire:
         wire.send(frames([VERSION]).replace(b"\0", b"\1", 1) + zmtp.frame(b"", zmtp.MORE) * 500_000)
         wire.send(zmtp.frame(b"") + frames(ms.to_server.encode(ms.Hello(request=77))))
@@ -447,7 +449,7 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("name", GARBAGE)
-def test_garbage_on_either_socket_harms_nobody(daemon: Daemon, port: str, name: str) -> None:
+def test_garbage_on_either_socket_is_harmless(daemon: Daemon, port: str, name: str) -> None:
     for where in (socket_file(daemon), port):
         with zmtp.Wire(where, is_greeting=False) as wire:
             wire.send(GARBAGE[name])
@@ -458,13 +460,13 @@ def test_garbage_on_either_socket_harms_nobody(daemon: Daemon, port: str, name: 
 # -- keys ----------------------------------------------------------------------------------------------------
 
 
-def test_nobody_with_a_key_chooses_where_answers_go(daemon: Daemon, port: str) -> None:
+def test_client_with_a_key_cannot_choose_a_routing_id(daemon: Daemon, port: str) -> None:
     server = server_key(server_key_path(daemon.config)).public
     with Peer(port, name="anna", server=server, identity=b"me") as peer:
         assert peer.is_refused("BAD_FORMAT", ms.Hello(request=1))
 
 
-def test_a_key_that_is_not_on_the_list_gets_no_answer(daemon: Daemon, port: str) -> None:
+def test_unknown_key_gets_no_answer(daemon: Daemon, port: str) -> None:
     server = server_key(server_key_path(daemon.config)).public
     PAIRS["eve"] = new_pair()
     with Peer(port, name="eve", server=server) as eve:
@@ -473,7 +475,7 @@ def test_a_key_that_is_not_on_the_list_gets_no_answer(daemon: Daemon, port: str)
         assert not eve.socket.poll(0)
 
 
-def test_a_revoked_key_is_told_nothing_more(daemon: Daemon, port: str, keyed: dict[str, Peer]) -> None:
+def test_revoked_key_gets_no_further_entries(daemon: Daemon, port: str, keyed: dict[str, Peer]) -> None:
     """Though it is still connected, and watches."""
     server = server_key(server_key_path(daemon.config)).public
     clients = daemon.config.client

@@ -25,14 +25,14 @@ def a_key(name: str = "laptop") -> Key:
 # -- the client's --------------------------------------------------------------------------------------------
 
 
-def test_a_saved_key_comes_back_and_is_its_owners_alone(tmp_path: Path) -> None:
+def test_saved_key_is_read_back_and_only_its_owner_may_read_it(tmp_path: Path) -> None:
     key = a_key()
     save_key(tmp_path / "key.toml", key)
     assert load_key(tmp_path / "key.toml") == key
     assert (tmp_path / "key.toml").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_key_is_never_written_over_another(tmp_path: Path) -> None:
+def test_existing_key_is_never_overwritten(tmp_path: Path) -> None:
     save_key(tmp_path / "key.toml", a_key())
     before = (tmp_path / "key.toml").read_bytes()
     with pytest.raises(FileExistsError):
@@ -41,7 +41,7 @@ def test_a_key_is_never_written_over_another(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o601])
-def test_a_key_that_others_may_use_is_refused(tmp_path: Path, mode: int) -> None:
+def test_key_file_with_open_permissions_is_refused(tmp_path: Path, mode: int) -> None:
     save_key(tmp_path / "key.toml", a_key())
     (tmp_path / "key.toml").chmod(mode)
     with pytest.raises(KeyFileError, match=f"{mode:04o}.*chmod 600"):
@@ -58,7 +58,7 @@ def test_a_key_that_others_may_use_is_refused(tmp_path: Path, mode: int) -> None
         ("name = 1", "not a key file"),
     ],
 )
-def test_what_is_no_key_file_is_refused_with_its_fault(tmp_path: Path, text: str, fault: str) -> None:
+def test_invalid_key_file_is_refused_with_its_fault(tmp_path: Path, text: str, fault: str) -> None:
     path = tmp_path / "key.toml"
     path.write_bytes(text.encode("latin-1"))
     path.chmod(0o600)
@@ -66,12 +66,12 @@ def test_what_is_no_key_file_is_refused_with_its_fault(tmp_path: Path, text: str
         load_key(path)
 
 
-def test_a_key_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_key_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(KeyFileError, match=r"none\.toml: cannot be read.*subtitled keys new"):
         load_key(tmp_path / "none.toml")
 
 
-def test_the_key_named_goes_before_the_variable_and_that_before_the_usual_place(
+def test_key_argument_precedes_the_variable_and_the_default_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
@@ -99,7 +99,7 @@ def test_secrets_are_not_shown() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x" * 39, "x" * 41, "é" * 40, " " * 40, '"' * 40])
-def test_what_is_not_z85_is_no_key(text: str) -> None:
+def test_text_that_is_not_z85_is_not_a_key(text: str) -> None:
     assert not is_key(text)
     assert is_key(new_pair()[0])
 
@@ -107,7 +107,7 @@ def test_what_is_not_z85_is_no_key(text: str) -> None:
 # -- the server's --------------------------------------------------------------------------------------------
 
 
-def test_the_servers_key_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
+def test_server_key_is_created_once_and_only_its_owner_may_read_it(tmp_path: Path) -> None:
     path = tmp_path / "state" / "server.key"
     key = server_key(path)
     assert is_key(key.public)
@@ -117,7 +117,7 @@ def test_the_servers_key_is_made_once_and_is_its_owners_alone(tmp_path: Path) ->
     assert [found.name for found in path.parent.iterdir()] == ["server.key"]
 
 
-def test_two_processes_that_make_the_servers_key_have_the_same(tmp_path: Path) -> None:
+def test_two_processes_that_create_the_server_key_use_the_same(tmp_path: Path) -> None:
     path = tmp_path / "server.key"
     program = (
         "import sys; from pathlib import Path; from subtitled.network.auth import server_key;"
@@ -146,7 +146,7 @@ def test_two_processes_that_make_the_servers_key_have_the_same(tmp_path: Path) -
     assert [found.name for found in tmp_path.iterdir()] == ["server.key"]
 
 
-def test_a_servers_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
+def test_server_key_with_open_permissions_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "server.key"
     server_key(path)
     path.chmod(0o640)
@@ -157,7 +157,7 @@ def test_a_servers_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["public = ", 'public = "x"', 'public = "x"\nsecret = "y"', "public = 1\nsecret = 2"]
 )
-def test_a_servers_key_that_is_damaged_is_not_made_anew(tmp_path: Path, text: str) -> None:
+def test_damaged_server_key_is_not_replaced(tmp_path: Path, text: str) -> None:
     """Another key would lock out all clients, who know the old one."""
     path = tmp_path / "server.key"
     path.write_text(text, "utf-8")
@@ -167,13 +167,13 @@ def test_a_servers_key_that_is_damaged_is_not_made_anew(tmp_path: Path, text: st
     assert path.read_text("utf-8") == text
 
 
-def test_a_servers_key_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_server_key_that_cannot_be_created_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SubtitledError, match=r"listen\.server_key"):
         server_key(tmp_path / "file" / "server.key")
 
 
-def test_the_servers_key_is_in_the_state_folder_unless_the_configuration_says_otherwise() -> None:
+def test_server_key_is_in_the_state_folder_by_default() -> None:
     state = schema.StateConfig(dir="/var/lib/x")
     assert server_key_path(schema.Config(state=state)) == Path("/var/lib/x/server.key")
     listen = schema.ListenConfig(server_key="/etc/x.key")
@@ -183,7 +183,7 @@ def test_the_servers_key_is_in_the_state_folder_unless_the_configuration_says_ot
 # -- the allow-list ------------------------------------------------------------------------------------------
 
 
-def test_a_key_on_the_list_is_let_in_as_its_name_and_role() -> None:
+def test_allowed_key_has_its_name_and_role() -> None:
     public = new_pair()[0]
     refused: list[str] = []
     clients = [schema.ClientConfig(name="ann", key=public, role="admin")]
@@ -193,7 +193,7 @@ def test_a_key_on_the_list_is_let_in_as_its_name_and_role() -> None:
     assert refused == []
 
 
-def test_other_keys_are_refused_and_counted() -> None:
+def test_unknown_keys_are_refused_and_counted() -> None:
     refused: list[str] = []
     allowed = AllowList(
         principals([schema.ClientConfig(name="ann", key=new_pair()[0])]), on_refused=refused.append
@@ -206,7 +206,7 @@ def test_other_keys_are_refused_and_counted() -> None:
         assert allowed.find(unknown) is None
 
 
-def test_another_list_is_in_force_at_once() -> None:
+def test_replaced_allow_list_applies_at_once() -> None:
     ann, bob = new_pair()[0], new_pair()[0]
     allowed = AllowList(principals([schema.ClientConfig(name="ann", key=ann)]), on_refused=lambda _: None)
     was = allowed.find(ann)
@@ -224,7 +224,7 @@ def test_another_list_is_in_force_at_once() -> None:
     assert not allowed.callback("subtitled", bob.encode())
 
 
-def test_a_user_may_see_its_own_jobs_and_an_admin_all() -> None:
+def test_user_sees_its_own_jobs_and_admin_sees_all() -> None:
     user, admin = Principal(name="ann", role="user"), Principal(name="root", role="admin")
     assert [user.may_see(owner) for owner in ("ann", "bob", "")] == [True, False, False]
     assert [admin.may_see(owner) for owner in ("ann", "bob", "")] == [True, True, True]

@@ -1,4 +1,4 @@
-"""The port that is asked how the daemon is, over real HTTP."""
+"""/metrics, /healthz and /readyz over real HTTP."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def families(address: str) -> dict[str, Metric]:
     return {metric.name: metric for metric in text_string_to_metric_families(ask(address, "/metrics")[1])}
 
 
-def test_a_daemon_at_work_is_well_and_tells_its_figures(tmp_path: Path) -> None:
+def test_working_daemon_is_healthy_and_exports_its_metrics(tmp_path: Path) -> None:
     recovery = schema.RecoveryConfig(crash_budget=1)
     pool = schema.PoolConfig(devices=("cpu",), prepare_workers=1)
     with Daemon(tmp_path, pool=pool, recovery=recovery) as daemon:
@@ -89,7 +89,7 @@ def test_a_daemon_at_work_is_well_and_tells_its_figures(tmp_path: Path) -> None:
         assert {s.labels["slot"]: s.value for s in broken} == {"cpu0": 1, "prepare0": 0}
 
 
-def test_each_name_is_one_that_prometheus_takes() -> None:
+def test_every_metric_name_is_valid_for_prometheus() -> None:
     """The names of the daemon's metrics hold units, and each has a text; the client library parses all."""
     metrics = Metrics()
     metrics.retries.labels("segment").inc()
@@ -102,7 +102,7 @@ def test_each_name_is_one_that_prometheus_takes() -> None:
     assert {sample.name for metric in found.values() for sample in metric.samples} >= NEW
 
 
-def test_a_stuck_loop_is_told_while_it_is_stuck() -> None:
+def test_stuck_loop_is_reported_while_it_is_stuck() -> None:
     now = 0.0
     health = Health(clock=lambda: now)
     with closing(MetricsServer("127.0.0.1:0", Metrics(), health)) as probes:
@@ -116,7 +116,7 @@ def test_a_stuck_loop_is_told_while_it_is_stuck() -> None:
         assert [ask(address, path)[0] for path in ("/healthz", "/readyz")] == [200, 200]
 
 
-def test_a_connection_that_says_nothing_keeps_nobody_waiting() -> None:
+def test_idle_connection_does_not_block_others() -> None:
     with closing(MetricsServer("127.0.0.1:0", Metrics(), Health())) as probes:
         silent = HTTPConnection("127.0.0.1", probes.port)
         silent.connect()
@@ -124,7 +124,7 @@ def test_a_connection_that_says_nothing_keeps_nobody_waiting() -> None:
         silent.close()
 
 
-def test_a_port_that_is_taken_is_named_with_what_to_do() -> None:
+def test_port_in_use_is_named_with_the_remedy() -> None:
     with closing(MetricsServer("127.0.0.1:0", Metrics(), Health())) as probes:
         taken = f"127.0.0.1:{probes.port}"
         with pytest.raises(
@@ -133,7 +133,7 @@ def test_a_port_that_is_taken_is_named_with_what_to_do() -> None:
             MetricsServer(taken, Metrics(), Health())
 
 
-def test_gpus_that_no_driver_knows_have_no_figures() -> None:
+def test_gpus_without_a_driver_have_no_metrics() -> None:
     metrics = Metrics()
     metrics.gpus.devices = (Device(slot="gpu0", kind="cuda", visible="GPU-00000000", name="a GPU"),)
     found = {metric.name for metric in metrics.registry.collect()}

@@ -1,4 +1,4 @@
-"""A server answers as docs/protocol.md says: each request, each fault."""
+"""The server answers every request and fault as docs/protocol.md describes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _header(**fields: Any) -> bytes:
         ([b"\x01", _header(type="Translate", request=5)], 5, "UNKNOWN_MESSAGE"),
     ],
 )
-def test_what_is_no_message_is_answered_with_its_code_and_the_number_that_can_be_read(
+def test_invalid_message_is_answered_with_its_code_and_request_number(
     client: RawClient, frames: list[bytes], request_: int, code: str
 ) -> None:
     client.send(frames)
@@ -105,7 +105,7 @@ _SHA = hashlib.sha256(b"").hexdigest()
         ({"type": "Commit", "job": "none"}, "NOT_FOUND"),
     ],
 )
-def test_a_request_is_answered_as_the_document_says_with_its_own_number(
+def test_request_is_answered_as_documented_with_its_number(
     client: RawClient, request_: dict[str, Any], answer: str
 ) -> None:
     client.send([b"\x01", _header(**request_, request=7)])
@@ -114,7 +114,7 @@ def test_a_request_is_answered_as_the_document_says_with_its_own_number(
     assert f"`{answer}`" in section(request_["type"]).partition("| field |")[0]
 
 
-def test_the_upload_of_the_document_goes_as_it_says(client: RawClient) -> None:
+def test_documented_upload_works(client: RawClient) -> None:
     upload = EXAMPLES[
         next(number for number, (_, _, said) in enumerate(EXAMPLES) if said["type"] == "Submit") :
     ]
@@ -246,7 +246,7 @@ _PROVOKED: list[tuple[str, str, Callable[[ApiHarness, RawClient], dict[str, Any]
 @pytest.mark.parametrize(
     ("code", "provoke"), [pytest.param(code, do, id=f"{code}: {what}") for code, what, do in _PROVOKED]
 )
-def test_an_error_of_the_document_comes_when_it_says(
+def test_documented_error_is_sent_when_documented(
     api: ApiHarness, client: RawClient, code: str, provoke: Callable[[ApiHarness, RawClient], dict[str, Any]]
 ) -> None:
     answer = provoke(api, client)
@@ -254,5 +254,5 @@ def test_an_error_of_the_document_comes_when_it_says(
     assert answer["message"]
 
 
-def test_every_error_of_the_document_is_provoked() -> None:
+def test_every_documented_error_is_tested() -> None:
     assert {code for code, _, _ in _PROVOKED} == ERRORS

@@ -1,4 +1,4 @@
-"""What uploads may take of the disk: limits, accounts, what is left at the start."""
+"""Limits and accounting of the uploads folder."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ LIMITS = UploadsConfig(max_file_mb=10, max_spool_mb=15)
 
 
 @pytest.fixture
-def aside() -> Iterator[BackgroundPool]:
+def background() -> Iterator[BackgroundPool]:
     made = BackgroundPool("test", lambda back: back())
     yield made
     made.close()
 
 
 @pytest.fixture
-def holdings(tmp_path: Path, aside: BackgroundPool) -> UploadStore:
-    return UploadStore(tmp_path, LIMITS, reserve_bytes=0, background=aside)
+def uploads(tmp_path: Path, background: BackgroundPool) -> UploadStore:
+    return UploadStore(tmp_path, LIMITS, reserve_bytes=0, background=background)
 
 
-def refusal(holdings: UploadStore, job: str, size: int) -> str:
+def refusal(uploads: UploadStore, job: str, size: int) -> str:
     with pytest.raises(RefusedError) as caught:
-        holdings.reserve(job, size)
+        uploads.reserve(job, size)
     return caught.value.code
 
 
 def sent(folder: Path, job: str, size: int) -> Job:
-    """Return the job of a file that a client sends into `folder`."""
+    """Return the job of an upload into `folder`."""
     location = os.fsencode(folder / job / "talk.flac")
     return Job(
         id=job,
@@ -52,160 +52,158 @@ def sent(folder: Path, job: str, size: int) -> Job:
     )
 
 
-def test_a_file_may_be_as_long_as_the_limit_and_no_longer(holdings: UploadStore) -> None:
-    holdings.reserve("a", 10 * MIB)
-    assert holdings.total_bytes == 10 * MIB
-    assert refusal(holdings, "b", 10 * MIB + 1) == "TOO_BIG"
-    assert holdings.total_bytes == 10 * MIB
+def test_file_of_the_largest_size_is_accepted_and_a_larger_one_is_not(uploads: UploadStore) -> None:
+    uploads.reserve("a", 10 * MIB)
+    assert uploads.total_bytes == 10 * MIB
+    assert refusal(uploads, "b", 10 * MIB + 1) == "TOO_BIG"
+    assert uploads.total_bytes == 10 * MIB
 
 
-def test_all_files_together_have_a_limit_before_they_have_come(holdings: UploadStore) -> None:
-    holdings.reserve("a", 10 * MIB)
-    holdings.reserve("b", 5 * MIB)
-    assert refusal(holdings, "c", 1) == "NO_SPACE"
-    holdings.discard("b")
-    holdings.reserve("c", 5 * MIB)
+def test_announced_sizes_count_towards_the_total_limit(uploads: UploadStore) -> None:
+    uploads.reserve("a", 10 * MIB)
+    uploads.reserve("b", 5 * MIB)
+    assert refusal(uploads, "c", 1) == "NO_SPACE"
+    uploads.discard("b")
+    uploads.reserve("c", 5 * MIB)
 
 
-def test_a_file_of_unknown_size_is_counted_as_it_comes(holdings: UploadStore) -> None:
-    holdings.reserve("a", 8 * MIB)
-    holdings.reserve("b", None)
-    holdings.grow("b", 7 * MIB)
-    assert holdings.total_bytes == 15 * MIB
+def test_file_of_unknown_size_is_counted_by_received_bytes(uploads: UploadStore) -> None:
+    uploads.reserve("a", 8 * MIB)
+    uploads.reserve("b", None)
+    uploads.grow("b", 7 * MIB)
+    assert uploads.total_bytes == 15 * MIB
     with pytest.raises(RefusedError, match=r"uploads\.max_spool_mb") as caught:
-        holdings.grow("b", 7 * MIB + 1)
+        uploads.grow("b", 7 * MIB + 1)
     assert caught.value.code == "NO_SPACE"
-    holdings.discard("a")
+    uploads.discard("a")
     with pytest.raises(RefusedError, match=r"uploads\.max_file_mb") as caught:
-        holdings.grow("b", 10 * MIB + 1)
+        uploads.grow("b", 10 * MIB + 1)
     assert caught.value.code == "TOO_BIG"
 
 
-def test_what_was_announced_is_not_counted_again_when_it_comes(holdings: UploadStore) -> None:
-    holdings.reserve("a", 9 * MIB)
-    holdings.grow("a", 9 * MIB)
-    holdings.complete("a", 9 * MIB)
-    assert holdings.total_bytes == 9 * MIB
+def test_received_bytes_of_an_announced_file_are_counted_once(uploads: UploadStore) -> None:
+    uploads.reserve("a", 9 * MIB)
+    uploads.grow("a", 9 * MIB)
+    uploads.complete("a", 9 * MIB)
+    assert uploads.total_bytes == 9 * MIB
 
 
-def test_free_space_is_left_for_the_daemon_itself(tmp_path: Path, aside: BackgroundPool) -> None:
-    holdings = UploadStore(tmp_path, LIMITS, reserve_bytes=2 * free_bytes(tmp_path), background=aside)
+def test_reserve_of_the_disk_is_kept_free(tmp_path: Path, background: BackgroundPool) -> None:
+    uploads = UploadStore(tmp_path, LIMITS, reserve_bytes=2 * free_bytes(tmp_path), background=background)
     with pytest.raises(RefusedError, match=r"state\.reserve_mb") as caught:
-        holdings.reserve("a", 1)
+        uploads.reserve("a", 1)
     assert caught.value.code == "NO_SPACE"
-    holdings.reconfigure(LIMITS, reserve_bytes=0)
-    holdings.reserve("a", 1)
+    uploads.reconfigure(LIMITS, reserve_bytes=0)
+    uploads.reserve("a", 1)
 
 
-def test_other_limits_hold_for_what_comes_from_then_on(holdings: UploadStore) -> None:
-    holdings.reserve("a", 10 * MIB)
-    holdings.reconfigure(UploadsConfig(max_file_mb=1, max_spool_mb=11), reserve_bytes=0)
-    assert holdings.max_file_bytes == MIB
-    assert refusal(holdings, "b", 2 * MIB) == "TOO_BIG"
-    holdings.grow("a", 10 * MIB)
-    holdings.reserve("b", MIB)
+def test_changed_limits_apply_to_further_uploads(uploads: UploadStore) -> None:
+    uploads.reserve("a", 10 * MIB)
+    uploads.reconfigure(UploadsConfig(max_file_mb=1, max_spool_mb=11), reserve_bytes=0)
+    assert uploads.max_file_bytes == MIB
+    assert refusal(uploads, "b", 2 * MIB) == "TOO_BIG"
+    uploads.grow("a", 10 * MIB)
+    uploads.reserve("b", MIB)
 
 
-def test_at_the_start_what_is_there_is_counted_and_what_nobody_needs_is_removed(
-    tmp_path: Path, holdings: UploadStore, aside: BackgroundPool
+def test_start_counts_existing_files_and_deletes_orphans(
+    tmp_path: Path, uploads: UploadStore, background: BackgroundPool
 ) -> None:
     whole, arriving, gone = (sent(tmp_path, job, 4 * MIB) for job in ("whole", "arriving", "gone"))
     for job, size in (("whole", 4 * MIB), ("arriving", MIB), ("orphan", MIB)):
         (tmp_path / job).mkdir()
         (tmp_path / job / "talk.flac").write_bytes(bytes(size))
-    holdings.restore([whole, arriving, gone], receiving=["arriving"])
-    assert holdings.total_bytes == 8 * MIB  # what is still to come of `arriving` has its room
-    aside.close()
+    uploads.restore([whole, arriving, gone], receiving=["arriving"])
+    assert uploads.total_bytes == 8 * MIB  # the announced size of `arriving` is reserved
+    background.close()
     assert {found.name for found in tmp_path.iterdir()} == {"whole", "arriving"}
 
 
-def arrived(folder: Path, holdings: UploadStore, job: str, size: int) -> None:
-    """Have a whole file of a client's there."""
-    holdings.reserve(job, size)
+def store_upload(folder: Path, uploads: UploadStore, job: str, size: int) -> None:
+    """Store a complete upload."""
+    uploads.reserve(job, size)
     (folder / job).mkdir()
     (folder / job / "talk.flac").write_bytes(bytes(size))
-    holdings.complete(job, size)
+    uploads.complete(job, size)
 
 
-def test_files_of_jobs_that_are_done_make_room_oldest_first_and_no_more_than_needed(
-    tmp_path: Path, holdings: UploadStore, aside: BackgroundPool
+def test_files_of_done_jobs_are_deleted_oldest_first_for_new_uploads(
+    tmp_path: Path, uploads: UploadStore, background: BackgroundPool
 ) -> None:
     for number, job in enumerate(("first", "second", "third")):
-        arrived(tmp_path, holdings, job, 5 * MIB)
-        holdings.keep_done(job, number)
-    holdings.reserve("more", 6 * MIB)
-    assert holdings.total_bytes == 11 * MIB
-    # Where all of them would not do, none is lost to a file that is refused all the same.
-    arrived(tmp_path, holdings, "working", 4 * MIB)
-    assert refusal(holdings, "much", 9 * MIB) == "NO_SPACE"
-    holdings.grow("more", 6 * MIB)
-    assert holdings.total_bytes == 15 * MIB
-    aside.close()
+        store_upload(tmp_path, uploads, job, 5 * MIB)
+        uploads.keep_done(job, number)
+    uploads.reserve("more", 6 * MIB)
+    assert uploads.total_bytes == 11 * MIB
+    # When all of them would not suffice, none is deleted for a file that is refused anyway.
+    store_upload(tmp_path, uploads, "working", 4 * MIB)
+    assert refusal(uploads, "much", 9 * MIB) == "NO_SPACE"
+    uploads.grow("more", 6 * MIB)
+    assert uploads.total_bytes == 15 * MIB
+    background.close()
     assert {found.name for found in tmp_path.iterdir()} == {"third", "working"}
 
 
-def test_a_full_disk_takes_the_files_of_jobs_that_are_done_first(
-    tmp_path: Path, holdings: UploadStore, aside: BackgroundPool
+def test_files_of_done_jobs_are_deleted_when_the_disk_is_nearly_full(
+    tmp_path: Path, uploads: UploadStore, background: BackgroundPool
 ) -> None:
-    arrived(tmp_path, holdings, "done", MIB)
-    holdings.keep_done("done", 0)
-    arrived(tmp_path, holdings, "failed", MIB)
-    holdings.tick(0)
-    assert holdings.total_bytes == 2 * MIB
-    holdings.reconfigure(LIMITS, reserve_bytes=2 * free_bytes(tmp_path))
-    holdings.tick(0)
-    aside.close()
+    store_upload(tmp_path, uploads, "done", MIB)
+    uploads.keep_done("done", 0)
+    store_upload(tmp_path, uploads, "failed", MIB)
+    uploads.tick(0)
+    assert uploads.total_bytes == 2 * MIB
+    uploads.reconfigure(LIMITS, reserve_bytes=2 * free_bytes(tmp_path))
+    uploads.tick(0)
+    background.close()
     assert [found.name for found in tmp_path.iterdir()] == ["failed"]
 
 
-def test_files_of_jobs_that_are_done_go_when_their_time_is_over(
-    tmp_path: Path, holdings: UploadStore, aside: BackgroundPool
+def test_files_of_done_jobs_are_deleted_after_keep_done_s(
+    tmp_path: Path, uploads: UploadStore, background: BackgroundPool
 ) -> None:
-    holdings.reconfigure(UploadsConfig(max_file_mb=10, max_spool_mb=15, keep_done_s=60), reserve_bytes=0)
+    uploads.reconfigure(UploadsConfig(max_file_mb=10, max_spool_mb=15, keep_done_s=60), reserve_bytes=0)
     for job, ended_ms in (("old", 1_000), ("new", 2_000)):
-        arrived(tmp_path, holdings, job, 1)
-        holdings.keep_done(job, ended_ms)
-    holdings.tick(61_000)
-    assert holdings.total_bytes == 1
-    holdings.reconfigure(UploadsConfig(max_file_mb=10, max_spool_mb=15, keep_done_s=0), reserve_bytes=0)
-    arrived(tmp_path, holdings, "last", 1)
-    holdings.keep_done("last", 61_000)
-    holdings.tick(61_000)
-    aside.close()
+        store_upload(tmp_path, uploads, job, 1)
+        uploads.keep_done(job, ended_ms)
+    uploads.tick(61_000)
+    assert uploads.total_bytes == 1
+    uploads.reconfigure(UploadsConfig(max_file_mb=10, max_spool_mb=15, keep_done_s=0), reserve_bytes=0)
+    store_upload(tmp_path, uploads, "last", 1)
+    uploads.keep_done("last", 61_000)
+    uploads.tick(61_000)
+    background.close()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_files_of_jobs_that_are_done_are_known_after_a_restart(
-    tmp_path: Path, holdings: UploadStore, aside: BackgroundPool
+def test_files_of_done_jobs_are_restored_after_a_restart(
+    tmp_path: Path, uploads: UploadStore, background: BackgroundPool
 ) -> None:
     for job in ("heard", "failed"):
         (tmp_path / job).mkdir()
         (tmp_path / job / "talk.flac").write_bytes(bytes(MIB))
-    holdings.restore(
+    uploads.restore(
         [sent(tmp_path, job, MIB) for job in ("heard", "gone", "failed")],
         receiving=[],
         done={"heard": 5, "gone": 6},
     )
-    assert holdings.total_bytes == 2 * MIB
-    holdings.tick(5 + 86_400_000)
-    aside.close()
+    assert uploads.total_bytes == 2 * MIB
+    uploads.tick(5 + 86_400_000)
+    background.close()
     assert [found.name for found in tmp_path.iterdir()] == ["failed"]
 
 
-def test_a_file_that_is_discarded_is_gone_and_another_is_not_touched(
-    tmp_path: Path, holdings: UploadStore, aside: BackgroundPool
+def test_discard_deletes_only_the_file_of_that_job(
+    tmp_path: Path, uploads: UploadStore, background: BackgroundPool
 ) -> None:
     for job in ("mine", "other"):
         (tmp_path / job).mkdir()
-    holdings.reserve("mine", 1)
-    holdings.discard("mine")
-    holdings.discard("other")  # no upload: nothing of it is ours
-    aside.close()
+    uploads.reserve("mine", 1)
+    uploads.discard("mine")
+    uploads.discard("other")  # not an upload
+    background.close()
     assert [found.name for found in tmp_path.iterdir()] == ["other"]
 
 
-def test_only_files_in_the_folder_are_those_that_clients_have_sent(
-    tmp_path: Path, holdings: UploadStore
-) -> None:
-    assert holdings.contains(sent(tmp_path, "a", 1))
-    assert not holdings.contains(sent(tmp_path.parent / f"{tmp_path.name}-other", "a", 1))
+def test_only_files_in_the_uploads_folder_count_as_uploads(tmp_path: Path, uploads: UploadStore) -> None:
+    assert uploads.contains(sent(tmp_path, "a", 1))
+    assert not uploads.contains(sent(tmp_path.parent / f"{tmp_path.name}-other", "a", 1))

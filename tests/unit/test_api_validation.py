@@ -1,4 +1,4 @@
-"""What a client asks of a job, and what it calls its file, before the job is accepted."""
+"""Job options and file names of clients are validated before a job is accepted."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ def assert_safe(name: str) -> None:
 
 
 @given(st.text() | HOSTILE | HOSTILE.map(lambda text: 40 * text))
-def test_a_name_from_a_client_is_one_harmless_component(name: str) -> None:
+def test_file_name_of_a_client_becomes_one_safe_component(name: str) -> None:
     assert_safe(safe_name(name))
 
 
 @given(HOSTILE, st.integers(0, 300), st.integers(0, 100))
-def test_long_names_with_long_endings_fit(name: str, stem: int, suffix: int) -> None:
+def test_long_names_with_long_suffixes_fit(name: str, stem: int, suffix: int) -> None:
     assert_safe(safe_name(f"{name}{'語' * stem}.{'x' * suffix}"))
 
 
 @given(HOSTILE)
-def test_a_safe_name_is_left_as_it_is(name: str) -> None:
+def test_safe_name_is_unchanged(name: str) -> None:
     assert safe_name(safe_name(name)) == safe_name(name)
 
 
@@ -72,18 +72,18 @@ def test_a_safe_name_is_left_as_it_is(name: str) -> None:
         ("\u202egpj.exe", "gpj.exe"),
     ],
 )
-def test_a_name_is_kept_as_far_as_it_can_be(name: str, safe: str) -> None:
+def test_name_is_changed_as_little_as_possible(name: str, safe: str) -> None:
     assert safe_name(name) == safe
 
 
-def test_a_long_name_keeps_its_ending_and_stays_apart_from_others() -> None:
+def test_long_name_keeps_its_suffix_and_stays_distinct() -> None:
     one, other = safe_name("a" * 300 + "1.mp4"), safe_name("a" * 300 + "2.mp4")
     assert one.endswith(".mp4")
     assert other.endswith(".mp4")
     assert one != other
 
 
-def test_everything_that_is_asked_reaches_the_job() -> None:
+def test_every_job_option_reaches_the_job() -> None:
     wanted = JobOptions(
         language="en",
         task="translate",
@@ -121,7 +121,7 @@ def test_everything_that_is_asked_reaches_the_job() -> None:
         ({"layout": LayoutOptions(chain_ms=50, gap_ms=80)}, {}, "BAD_FORMAT", "50.*80"),
     ],
 )
-def test_what_cannot_be_done_is_refused_with_its_value_and_what_can(
+def test_invalid_option_is_refused_with_its_value_and_the_allowed_ones(
     wanted: dict[str, Any], more: dict[str, Any], code: str, names: str
 ) -> None:
     with pytest.raises(RefusedError, match=names) as caught:
@@ -130,14 +130,14 @@ def test_what_cannot_be_done_is_refused_with_its_value_and_what_can(
 
 
 @pytest.mark.parametrize("language", ["auto", "multi", "en"])
-def test_what_the_model_has_is_accepted(language: str) -> None:
+def test_languages_of_the_model_are_accepted(language: str) -> None:
     assert checked(JobOptions(language=language)).language == language
 
 
-def test_before_a_model_is_loaded_any_language_of_whisper_is_accepted() -> None:
+def test_any_whisper_language_is_accepted_before_the_model_is_loaded() -> None:
     assert checked(JobOptions(language="fr"), languages=()).language == "fr"
 
 
-def test_limits_that_meet_contradict_nothing() -> None:
+def test_equal_limits_are_accepted() -> None:
     layout = LayoutOptions(min_ms=2000, max_ms=2000, gap_ms=80, chain_ms=80)
     assert checked(JobOptions(layout=layout)).layout == layout

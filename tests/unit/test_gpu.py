@@ -1,4 +1,4 @@
-"""Memory of GPUs, on a machine that has none."""
+"""GPU memory readings on a machine without a GPU."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ GPU = Device(slot="gpu0", kind="cuda", visible="GPU-00000000-0000-0000-0000-0000
 CPU = Device(slot="cpu0", kind="cpu", visible="", name="CPU 0")
 
 
-def test_without_a_driver_or_a_gpu_nothing_is_known() -> None:
+def test_memory_is_unknown_without_a_driver_or_a_gpu() -> None:
     assert read_memory([GPU]) == {}
 
 
-def test_the_driver_is_asked_beside_the_loop_and_not_too_often() -> None:
+def test_driver_is_read_in_the_background_and_at_most_every_two_seconds() -> None:
     coming: list[int] = []
     asked: list[float] = []
 
@@ -27,20 +27,20 @@ def test_the_driver_is_asked_beside_the_loop_and_not_too_often() -> None:
         call()
         coming.append(1)
 
-    aside = BackgroundPool("test", come)
+    background = BackgroundPool("test", come)
 
     def devices() -> list[Device]:
         asked.append(1.0)
         return [GPU, CPU]
 
-    memory = GpuMemoryMonitor(devices, aside)
+    memory = GpuMemoryMonitor(devices, background)
     assert memory.usage(0.0) == memory.usage(0.5) == {}
-    aside.close()
+    background.close()
     assert (len(coming), len(asked)) == (1, 2)
 
 
-def test_nobody_is_asked_about_cpus() -> None:
-    aside = BackgroundPool("test", lambda call: call())
-    assert GpuMemoryMonitor(lambda: [CPU], aside).usage(0.0) == {}
-    assert aside.is_idle
-    aside.close()
+def test_cpus_are_not_read() -> None:
+    background = BackgroundPool("test", lambda call: call())
+    assert GpuMemoryMonitor(lambda: [CPU], background).usage(0.0) == {}
+    assert background.is_idle
+    background.close()

@@ -1,4 +1,4 @@
-"""The files for Prometheus and Grafana: they use metrics that there are, and each alert can be seen."""
+"""The files for Prometheus and Grafana use existing metrics, and each alert has a panel."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def known() -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize(("where", "expression"), EXPRESSIONS)
-def test_only_metrics_and_labels_that_there_are_are_used(where: str, expression: str) -> None:
+def test_expressions_use_existing_metrics_and_labels(where: str, expression: str) -> None:
     metrics = known()
     used = set(re.findall(r"subtitled_\w+", expression))
     assert used <= set(metrics), where
@@ -52,7 +52,7 @@ def test_only_metrics_and_labels_that_there_are_are_used(where: str, expression:
 
 
 @pytest.mark.parametrize(("where", "expression"), EXPRESSIONS)
-def test_expressions_have_the_form_of_one(where: str, expression: str) -> None:
+def test_expressions_are_well_formed(where: str, expression: str) -> None:
     """As far as can be told without Prometheus: brackets that close, functions that it has."""
     for opening, closing in ("()", "{}", "[]"):
         assert expression.count(opening) == expression.count(closing), where
@@ -60,7 +60,7 @@ def test_expressions_have_the_form_of_one(where: str, expression: str) -> None:
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
-def test_an_alert_says_what_to_do_and_how_to_see_it(alert: dict[str, Any]) -> None:
+def test_every_alert_has_a_remedy_and_a_diagnosis(alert: dict[str, Any]) -> None:
     notes = alert["annotations"]
     assert set(notes) == {"summary", "do", "provoke"}
     assert alert["labels"]["severity"] in {"warning", "critical"}
@@ -69,12 +69,12 @@ def test_an_alert_says_what_to_do_and_how_to_see_it(alert: dict[str, Any]) -> No
         assert f"def {test}(" in (ROOT / path).read_text("utf-8")
 
 
-def test_names_of_alerts_and_panels_are_each_there_once() -> None:
+def test_names_of_alerts_and_panels_are_unique() -> None:
     for names in ([alert["alert"] for alert in ALERTS], [panel["title"] for panel in PANELS]):
         assert len(names) == len(set(names))
 
 
-def test_prometheus_asks_where_the_daemon_answers() -> None:
+def test_prometheus_scrapes_the_default_port() -> None:
     found = yaml.safe_load((ROOT / "config/prometheus/prometheus.yml").read_text("utf-8"))
     (scrape,) = found["scrape_configs"]
     assert scrape["job_name"] == "subtitled"
@@ -82,7 +82,7 @@ def test_prometheus_asks_where_the_daemon_answers() -> None:
     assert found["rule_files"] == ["subtitled.rules.yml"]
 
 
-def test_panels_lie_beside_each_other() -> None:
+def test_panels_do_not_overlap() -> None:
     places = [panel["gridPos"] for panel in BOARD["panels"]]
     for place in places:
         assert place["x"] + place["w"] <= 24

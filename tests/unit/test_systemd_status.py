@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 HOUR_SAMPLES = 3600 * 16_000
 
 
-class Told:
+class StatusReader:
     """The lines that reach systemd."""
 
     def __init__(self, path: Path) -> None:
@@ -36,7 +36,7 @@ class Told:
         self.standing = SystemdStatus(notifier, self.broker, lambda: self.samples)
 
     def at(self, now: float) -> str | None:
-        """Return the line told at this time, None where none is."""
+        """Return the line sent at this time, or None."""
         self.standing.update(now)
         try:
             return self._socket.recv(4096).decode().removeprefix("STATUS=")
@@ -49,8 +49,8 @@ class Told:
 
 
 @pytest.fixture
-def told(tmp_path: Path) -> Iterator[Told]:
-    listening = Told(tmp_path / "notify")
+def status(tmp_path: Path) -> Iterator[StatusReader]:
+    listening = StatusReader(tmp_path / "notify")
     yield listening
     listening.close()
 
@@ -69,49 +69,49 @@ def job(name: str) -> Job:
     )
 
 
-def test_the_line_tells_jobs_audio_that_waits_and_speed(told: Told) -> None:
-    assert told.at(0.0) == "0 jobs"
+def test_line_has_jobs_waiting_audio_and_speed(status: StatusReader) -> None:
+    assert status.at(0.0) == "0 jobs"
     for name in ("a", "b", "c"):
-        told.broker.handle([ev.JobArrived(job(name))], 1.0)
-    told.broker.live_jobs.queued_bytes = 41 * 60 * 16_000 * 2
-    told.samples = 380 * 16_000
-    assert told.at(10.0) == "3 jobs, 41 min of audio waiting, 38x real time"
+        status.broker.handle([ev.JobArrived(job(name))], 1.0)
+    status.broker.live_jobs.queued_bytes = 41 * 60 * 16_000 * 2
+    status.samples = 380 * 16_000
+    assert status.at(10.0) == "3 jobs, 41 min of audio waiting, 38x real time"
 
 
-def test_the_speed_is_that_of_the_last_half_minute(told: Told) -> None:
-    told.broker.handle([ev.JobArrived(job("a"))], 0.0)
+def test_speed_covers_the_last_half_minute(status: StatusReader) -> None:
+    status.broker.handle([ev.JobArrived(job("a"))], 0.0)
     lines = []
     for second in range(0, 340, 4):
-        told.samples += HOUR_SAMPLES if second < 300 else 0
-        lines.append(told.at(float(second)))
+        status.samples += HOUR_SAMPLES if second < 300 else 0
+        lines.append(status.at(float(second)))
     assert lines[10] is None, "the speed is the same all the time"
     assert [line for line in lines if line][-1] == "1 job, 0 s of audio waiting, 0x real time"
 
 
-def test_a_line_comes_at_most_every_few_seconds_and_only_if_it_is_another(told: Told) -> None:
-    assert told.at(0.0) is not None
-    told.broker.handle([ev.JobArrived(job("a"))], 0.0)
-    assert told.at(INTERVAL_S / 2) is None
-    assert told.at(INTERVAL_S) is not None
-    assert told.at(3 * INTERVAL_S) is None
+def test_line_is_sent_at_most_every_few_seconds_and_only_when_changed(status: StatusReader) -> None:
+    assert status.at(0.0) is not None
+    status.broker.handle([ev.JobArrived(job("a"))], 0.0)
+    assert status.at(INTERVAL_S / 2) is None
+    assert status.at(INTERVAL_S) is not None
+    assert status.at(3 * INTERVAL_S) is None
 
 
-def test_workers_that_are_not_ready_are_told(told: Told) -> None:
-    told.broker.handle([ev.SlotAdded("gpu0", Role.TRANSCRIBE)], time.monotonic())
-    assert told.at(0.0) == "0 jobs, 0 of 1 workers ready"
+def test_line_counts_ready_workers(status: StatusReader) -> None:
+    status.broker.handle([ev.SlotAdded("gpu0", Role.TRANSCRIBE)], time.monotonic())
+    assert status.at(0.0) == "0 jobs, 0 of 1 workers ready"
 
 
-def test_what_holds_up_new_files_is_told(told: Told) -> None:
-    told.broker.handle([ev.SpaceChanged(False)], 0.0)
-    assert told.at(0.0) == "0 jobs, disk full, new files wait"
-    told.broker.handle([ev.DrainRequested()], 0.0)
-    assert (told.at(5.0) or "").endswith("stopping")
+def test_line_names_a_full_disk_and_stopping(status: StatusReader) -> None:
+    status.broker.handle([ev.SpaceChanged(False)], 0.0)
+    assert status.at(0.0) == "0 jobs, disk full, new files wait"
+    status.broker.handle([ev.DrainRequested()], 0.0)
+    assert (status.at(5.0) or "").endswith("stopping")
 
 
-def test_a_host_that_has_gone_is_not_waited_for(told: Told) -> None:
+def test_workers_of_a_host_that_left_do_not_count(status: StatusReader) -> None:
     for slot in ("far/cuda0", "other/cuda0"):
-        told.broker.handle([ev.WorkerJoined(slot=slot)], 0.0)
-        told.broker.handle(
+        status.broker.handle([ev.WorkerJoined(slot=slot)], 0.0)
+        status.broker.handle(
             [
                 ev.MessageReceived(
                     f"{slot}.1", pr.WorkerReady(version=VERSION, credit=1, window_samples=480_000)
@@ -119,6 +119,6 @@ def test_a_host_that_has_gone_is_not_waited_for(told: Told) -> None:
             ],
             0.0,
         )
-    assert told.at(0) == "0 jobs"
-    told.broker.handle([ev.WorkerExited(worker="far/cuda0.1", is_fatal=False, cause="left")], 1.0)
-    assert told.at(2 * INTERVAL_S) is None
+    assert status.at(0) == "0 jobs"
+    status.broker.handle([ev.WorkerExited(worker="far/cuda0.1", is_fatal=False, cause="left")], 1.0)
+    assert status.at(2 * INTERVAL_S) is None
