@@ -167,7 +167,7 @@ def test_files_with_subtitles_are_skipped(daemon: Daemon) -> None:
         "inside.mkv",
         "same.mkv",
     }
-    assert daemon.scrape()['subtitled_jobs_total{event="needless"}'] == 4
+    assert daemon.scrape()['subtitled_jobs_total{event="already_subtitled"}'] == 4
 
 
 def test_only_files_without_subtitles_are_transcribed(daemon: Daemon) -> None:

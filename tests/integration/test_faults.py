@@ -235,7 +235,7 @@ def test_full_gpu_goes_on_with_smaller_batches(daemon: Daemon, plan: PlannedFaul
 def see_the_failure(daemon: Daemon, job: JobFacts, cause: str) -> None:
     """See that the failed `talk.flac` has its finished part, and that the hole is named wherever one looks."""
     assert job.state == "failed"
-    assert job.segments["buried"] == 1
+    assert job.segments["failed"] == 1
     assert job.cause == f"1 of {sum(job.segments.values())} segments could not be transcribed"
     text = (daemon.inbox / "failed" / "talk.flac.error.txt").read_text("utf-8")
     assert job.cause in text
@@ -258,13 +258,13 @@ def see_the_retry(daemon: Daemon, job: JobFacts) -> None:
     """See that only the hole is decoded, that the whole takes the place of the part."""
     before = segments(daemon, "done")
     seq = daemon.journal()[-1].seq
-    [buried] = segments(daemon, "exhausted")
+    [failed] = segments(daemon, "exhausted")
     daemon.client.retry(job.id)
     daemon.wait_for_jobs(1)
     done = daemon.client.status(job.id)
     assert (done.state, done.cause, done.missing) == ("done", "", ())
-    assert segments(daemon, "leased", seq) == {buried: 1}
-    assert segments(daemon, "done") == before + Counter([buried])
+    assert segments(daemon, "leased", seq) == {failed: 1}
+    assert segments(daemon, "done") == before + Counter([failed])
     assert not daemon.transcript("talk.en").missing
     outputs = {daemon.outbox / "talk.en.srt", daemon.outbox / "talk.en.json"}
     assert set(daemon.outbox.iterdir()) == outputs
@@ -277,7 +277,7 @@ def clock(time_ms: int) -> str:
     return f"00:00:{time_ms // 1000:02d}.{time_ms % 1000:03d}"
 
 
-def test_segment_that_never_fits_is_buried_and_retried_alone(
+def test_segment_that_never_fits_fails_and_retried_alone(
     daemon: Daemon, plan: PlannedFaults, talk: Path
 ) -> None:
     plan.set(ModelFault(kind="memory", is_marked=True))
@@ -289,7 +289,7 @@ def test_segment_that_never_fits_is_buried_and_retried_alone(
     see_the_retry(daemon, job)
 
 
-def test_segment_that_kills_three_workers_is_buried_and_retried_alone(
+def test_segment_that_kills_three_workers_fails_and_retried_alone(
     daemon: Daemon, plan: PlannedFaults, talk: Path
 ) -> None:
     plan.set(ModelFault(kind="death", is_marked=True))

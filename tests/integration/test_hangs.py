@@ -96,6 +96,6 @@ def test_lease_that_hangs_is_taken_away_and_done_elsewhere(tmp_path: Path) -> No
         assert daemon.wait_for(path).state == "done"
         assert (
             daemon.wait_for_log("worker.lost", worker="gpu0.1")["cause"]
-            == "lease not done within its time to run"
+            == "lease not done within its time limit"
         )
         daemon.stop()

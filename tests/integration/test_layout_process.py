@@ -57,7 +57,7 @@ def finished(**options: object) -> tuple[JobRow, list[ResultRow]]:
     )
     media = msgspec.msgpack.encode(Media(decoded_samples=20 * SECOND))
     row = JobRow(job=job, media=media, created_ms=1, started_ms=2, ended_ms=3)
-    states = (SegmentState.DONE, SegmentState.BURIED)
+    states = (SegmentState.DONE, SegmentState.FAILED)
     return row, [
         ResultRow(
             index=plan.index,

@@ -82,7 +82,7 @@ def test_working_daemon_is_healthy_and_exports_its_metrics(tmp_path: Path) -> No
         os.kill(daemon.workers()["cpu0.1"], signal.SIGKILL)
         eventually(lambda: ask(daemon.metrics, "/readyz")[0] == 503, "the daemon is not ready")
         assert ask(daemon.metrics, "/readyz")[1].startswith(
-            "no transcribe worker is ready: cpu0 is broken (put aside after 1 failures"
+            "no transcribe worker is ready: cpu0 is broken (quarantined after 1 failures"
         )
         assert ask(daemon.metrics, "/healthz")[0] == 200
         broken = families(daemon.metrics)["subtitled_worker_broken"].samples

@@ -95,7 +95,7 @@ def test_daemon_does_not_end_when_its_only_gpu_is_put_aside_before_it_was_ready(
         daemon.wait_for_log("worker.broken", worker="gpu0.2")
         [gpu] = [worker for worker in daemon.stats().workers if worker.role == "transcribe"]
         assert gpu.state == "broken"
-        assert "put aside after 2 failures in a row" in gpu.cause
+        assert "quarantined after 2 failures in a row" in gpu.cause
         plan.set()
         os.kill(daemon.pid, signal.SIGHUP)
         assert daemon.wait_for(daemon.drop(talk, "talk.flac")).state == "done"

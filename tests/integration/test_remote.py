@@ -278,7 +278,7 @@ def test_what_a_worker_has_done_after_it_was_given_up_counts_no_more(
         eventually(lambda: busy(head, "gpu2/cpu0"), "the worker has work")
         still.process.send_signal(signal.SIGSTOP)
         eventually(lambda: process_state(still.process.pid) == "T", "the worker stands still")
-        head.wait_for_log("worker.lost", worker="gpu2/cpu0.1", cause="not heard for 2 s")
+        head.wait_for_log("worker.lost", worker="gpu2/cpu0.1", cause="no message for 2 s")
         assert head.wait_for(source).state == "done"
         still.process.send_signal(signal.SIGCONT)
         head.wait_for_workers("gpu2/cpu0", "gpu3/cpu0")

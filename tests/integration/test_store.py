@@ -249,7 +249,9 @@ def test_results_stay_with_their_segments(store: Store) -> None:
     [row] = store.results("a1")
     assert (row.state, row.worker, row.result, row.plan) == (SegmentState.DONE, "gpu1.4", b"\x01\x00", PLAN)
     outvoted = replace(done, state=SegmentState.PENDING, cause="decoded as en")
-    store.apply([SaveSegment(segment=outvoted, before=SegmentState.DONE, event=SegmentEvent.OUTVOTED)])
+    store.apply(
+        [SaveSegment(segment=outvoted, before=SegmentState.DONE, event=SegmentEvent.LANGUAGE_CHANGED)]
+    )
     [row] = store.results("a1")
     assert (row.worker, row.result, row.cause) == ("gpu1.4", b"\x01\x00", "decoded as en")
 

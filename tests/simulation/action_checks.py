@@ -67,14 +67,14 @@ class Witness:
         live_jobs = broker.live_jobs
         ready = [
             segment
-            for segments in live_jobs.segments.values()
-            for segment in segments.values()
+            for live in live_jobs.jobs.values()
+            for segment in live.segments.values()
             if segment.key in broker.lease_dispatch.ready
         ]
         self._waits = {s.key: self._waits[s.key] for s in ready if s.key in self._waits}
         for segment in ready:
             if segment.key not in self._waits:
-                job = live_jobs.jobs[segment.key.job]
+                job = live_jobs.job(segment.key.job)
                 ahead = sum(other.samples for other in ready if other.key.job == job.id)
                 self._waits[segment.key] = _Wait(job.options.priority, ahead - segment.samples)
 
@@ -96,7 +96,7 @@ class Witness:
         self._be_fair(action)
 
     def _options(self, key: SegmentKey) -> Options:
-        return self._live_jobs.jobs[key.job].options
+        return self._live_jobs.job(key.job).options
 
     def _be_fair(self, action: ac.SendLease) -> None:
         """Hold the bound on waiting.
@@ -113,10 +113,7 @@ class Witness:
             for item in action.message.items:
                 if self._options(item.key).priority != wait.priority or item.key.job == key.job:
                     continue
-                given = (
-                    wait.given.get(item.key.job, 0)
-                    + self._live_jobs.segments[item.key.job][item.key.index].samples
-                )
+                given = wait.given.get(item.key.job, 0) + self._live_jobs.segment(item.key).samples
                 wait.given[item.key.job] = given
                 if given > wait.ahead_samples + slack:
                     raise Violation(

@@ -114,9 +114,9 @@ class Life:
         return actions
 
     @property
-    def is_at_rest(self) -> bool:
+    def is_idle(self) -> bool:
         """A drained daemon may end."""
-        return self.broker.is_at_rest and not self._files
+        return self.broker.is_idle and not self._files
 
     # -- what a process has around it ------------------------------------------------------------------------
 
@@ -148,7 +148,7 @@ class Life:
         for event in events:
             match event:
                 case ev.MessageReceived(worker=worker, message=pr.Prepared(feed=feed, plan=plan)):
-                    found = self.broker.prepare_dispatch.feeder(worker, feed)
+                    found = self.broker.prepare_dispatch.find(worker, feed)
                     if found is not None:
                         key = SegmentKey(found[1].job, plan.index)
                         self._pcm.setdefault(key, plan.samples * 2)

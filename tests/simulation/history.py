@@ -94,8 +94,8 @@ class World:
         if faults := self.store.faults_at_the_end():
             raise Violation("; ".join(faults))
         self.live(self.people.drain)
-        self._until(self.now + STOP_S, lambda: self.life.is_at_rest)
-        if not self.life.is_at_rest:
+        self._until(self.now + STOP_S, lambda: self.life.is_idle)
+        if not self.life.is_idle:
             workers = self.life.broker.worker_table.workers.values()
             raise Violation(f"a drained daemon is not at rest: {[(w.identity, w.state) for w in workers]}")
 

@@ -18,15 +18,15 @@ def check(broker: Broker, store: ModelStore, pcm: dict[SegmentKey, int], files: 
     """Raise Violation unless all invariants hold; `files` are the jobs whose files are being written."""
     _check_workers(broker)
     leased = _check_leases(broker)
-    in_line = {name for _, _, name in broker.prepare_dispatch._unfed}
+    in_line = {name for _, _, name in broker.prepare_dispatch._queue}
     ready = 0
     queued_bytes = 0
-    for job in broker.live_jobs.jobs.values():
-        segments = broker.live_jobs.segments[job.id]
+    for live in broker.live_jobs.jobs.values():
+        job, segments = live.job, live.segments
         if not store.agrees_with(job, segments):
             raise Violation(f"job {job.id}: memory and store disagree")
         _check_way(broker, job, in_line, files)
-        is_fed = job.id in in_line or job.id in broker.prepare_dispatch._slots
+        is_fed = job.id in in_line or job.id in broker.prepare_dispatch._slot_of
         for segment in segments.values():
             ready += _check_place(broker, segment, leased, is_fed=is_fed)
         queued_bytes += _check_counts(broker, job, segments)
@@ -38,7 +38,7 @@ def check(broker: Broker, store: ModelStore, pcm: dict[SegmentKey, int], files: 
 
 def _check_waiting(broker: Broker) -> None:
     """Check the audio that is still to be transcribed."""
-    every = [segment for segments in broker.live_jobs.segments.values() for segment in segments.values()]
+    every = [segment for live in broker.live_jobs.jobs.values() for segment in live.segments.values()]
     waiting = sum(segment.samples for segment in every if segment.state not in SEGMENT_FINAL)
     if broker.live_jobs.open_samples != waiting:
         raise Violation(f"{broker.live_jobs.open_samples} samples are said to wait, {waiting} do")
@@ -61,11 +61,11 @@ def _check_workers(broker: Broker) -> None:
             raise Violation(
                 f"{worker.identity} holds {len(worker.leases)} leases, its credit is {worker.credit}"
             )
-        if worker.feed and broker.prepare_dispatch._slots.get(worker.feed.job) != worker.slot:
+        if worker.feed and broker.prepare_dispatch._slot_of.get(worker.feed.job) != worker.slot:
             raise Violation(f"{worker.identity} reads job {worker.feed.job}, which is not known")
     feeds = sum(worker.feed is not None for worker in worker_table.workers.values())
-    if feeds != len(broker.prepare_dispatch._slots):
-        raise Violation(f"{feeds} files are being read, {len(broker.prepare_dispatch._slots)} are known")
+    if feeds != len(broker.prepare_dispatch._slot_of):
+        raise Violation(f"{feeds} files are being read, {len(broker.prepare_dispatch._slot_of)} are known")
     for role in Role:
         idle = [worker.slot for worker in worker_table.of(role) if worker.state is WorkerState.IDLE]
         if sorted(idle) != sorted(worker_table._idle[role]):
@@ -94,7 +94,7 @@ def _check_leases(broker: Broker) -> dict[SegmentKey, int]:
 
 def _check_way(broker: Broker, job: Job, in_line: set[str], files: set[str]) -> None:
     """Check that a live job is on its way: it waits for something that will come."""
-    is_read = job.id in broker.prepare_dispatch._slots
+    is_read = job.id in broker.prepare_dispatch._slot_of
     match job.state:
         case JobState.RECEIVING:
             is_well = job.id not in in_line and not is_read  # its client, or its clock, ends that
@@ -103,9 +103,9 @@ def _check_way(broker: Broker, job: Job, in_line: set[str], files: set[str]) -> 
         case JobState.PREPARING:
             is_well = is_read
         case JobState.TRANSCRIBING:
-            is_well = broker.live_jobs.open[job.id] > 0
+            is_well = broker.live_jobs.jobs[job.id].open_segments > 0
         case JobState.WRITING | JobState.FAILED:
-            is_well = job.id in files and not is_read and not broker.live_jobs.pcm_bytes[job.id]
+            is_well = job.id in files and not is_read and not broker.live_jobs.jobs[job.id].pcm_bytes
         case _:
             is_well = False  # it has ended, and should be forgotten
     if not is_well:
@@ -115,7 +115,7 @@ def _check_way(broker: Broker, job: Job, in_line: set[str], files: set[str]) -> 
 def _check_place(broker: Broker, segment: Segment, leased: dict[SegmentKey, int], *, is_fed: bool) -> bool:
     """Check that a segment of a live job is where its state says; return whether it is in line."""
     key = segment.key
-    is_live = broker.live_jobs.jobs[key.job].state is not JobState.FAILED
+    is_live = broker.live_jobs.job(key.job).state is not JobState.FAILED
     is_ready = segment.state is SegmentState.PENDING and segment.has_pcm
     if (key in broker.lease_dispatch.ready) is not is_ready:
         raise Violation(f"{key} is {segment.state.value}, in line: {not is_ready}")
@@ -130,7 +130,7 @@ def _check_place(broker: Broker, segment: Segment, leased: dict[SegmentKey, int]
 
 def _check_counts(broker: Broker, job: Job, segments: dict[int, Segment]) -> int:
     """Check the sums that are kept for a job; return the bytes of its PCM."""
-    live_jobs = broker.live_jobs
+    live = broker.live_jobs.jobs[job.id]
     is_open = sum(segment.state not in SEGMENT_FINAL for segment in segments.values())
     starved = {
         index
@@ -138,7 +138,7 @@ def _check_counts(broker: Broker, job: Job, segments: dict[int, Segment]) -> int
         if segment.state is SegmentState.PENDING and not segment.has_pcm
     }
     count = sum(segment.samples * BYTES_PER_SAMPLE for segment in segments.values() if segment.has_pcm)
-    kept = (live_jobs.open[job.id], live_jobs.starved[job.id], live_jobs.pcm_bytes[job.id])
+    kept = (live.open_segments, live.missing_pcm, live.pcm_bytes)
     if kept != (is_open, starved, count):
         raise Violation(f"job {job.id}: kept are {kept}, true are {(is_open, starved, count)}")
     return count

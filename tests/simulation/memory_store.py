@@ -118,7 +118,7 @@ class ModelStore:
     def _fault(self, job: Job) -> str:
         states = {segment.state for segment in self.segments[job.id].values()}
         match job.state:
-            case JobState.DONE if job.is_needless:
+            case JobState.DONE if job.is_already_subtitled:
                 is_given_up = states <= {SegmentState.DONE, SegmentState.SKIPPED, SegmentState.DROPPED}
                 return "" if is_given_up else f"job {job.id} is needless and has segments to do"
             case JobState.DONE:

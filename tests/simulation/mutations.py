@@ -51,25 +51,23 @@ def _accept_stale(broker: Broker, identity: str, message: pr.Transcribed, now: f
     for item in message.items:
         segment = broker.live_jobs.find(item.key)
         if segment is not None and segment.state is SegmentState.LEASED:
-            broker.lifecycle.election.count(segment, item, identity)
+            broker.lifecycle.add_result(segment, item, identity)
             broker.lifecycle.advance(item.key.job)
 
 
-_give_back = LeaseDispatch.give_back
+_requeue = LeaseDispatch.requeue
 
 
 def _blame_nobody(lease_dispatch: LeaseDispatch, lease: Lease, cause: str, *, is_blamed: bool) -> set[str]:
     del is_blamed
-    return _give_back(lease_dispatch, lease, cause, is_blamed=False)
+    return _requeue(lease_dispatch, lease, cause, is_blamed=False)
 
 
-def _give_back_out_of_line(
-    lease_dispatch: LeaseDispatch, lease: Lease, cause: str, *, is_blamed: bool
-) -> set[str]:
+def _requeue_nowhere(lease_dispatch: LeaseDispatch, lease: Lease, cause: str, *, is_blamed: bool) -> set[str]:
     """Forget to put what was lost in line again."""
     for key in lease.keys:
         if lease_dispatch._lease_of.pop(key, None):
-            segment = lease_dispatch._live_jobs.segments[key.job][key.index]
+            segment = lease_dispatch._live_jobs.segment(key)
             losses = segment.losses + is_blamed
             lease_dispatch._live_jobs.move_segment(segment, SegmentEvent.LOST, losses=losses, cause=cause)
     return {key.job for key in lease.keys}
@@ -77,7 +75,7 @@ def _give_back_out_of_line(
 
 def _change_unsaved(live_jobs: LiveJobs, job: Job, **changes: object) -> Job:
     changed = replace(job, **changes)
-    live_jobs.jobs[job.id] = changed
+    live_jobs.jobs[job.id].job = changed
     return changed
 
 
@@ -97,7 +95,8 @@ _advance = JobLifecycle.advance
 
 def _advance_when_planned(lifecycle: JobLifecycle, name: str) -> None:
     """Forget to ask again for PCM that an outvoted segment has no more."""
-    if not lifecycle._live_jobs.starved.get(name):
+    live = lifecycle._live_jobs.jobs.get(name)
+    if live is None or not live.missing_pcm:
         _advance(lifecycle, name)
 
 
@@ -132,14 +131,12 @@ _abandon = PrepareDispatch.abandon
 
 def _abandon_in_silence(prepare_dispatch: PrepareDispatch, job: str) -> None:
     """Forget the file, and that its worker is free again."""
-    slot = prepare_dispatch._slots.pop(job, None)
+    slot = prepare_dispatch._slot_of.pop(job, None)
     if slot is not None:
         prepare_dispatch._worker_table.put(replace(prepare_dispatch._worker_table.workers[slot], feed=None))
 
 
-def _make_way_with_hands_full(
-    worker_loss: WorkerLoss, worker: Worker, *, is_alive: bool, now: float
-) -> Worker:
+def _rejoin_with_leases(worker_loss: WorkerLoss, worker: Worker, *, is_alive: bool, now: float) -> Worker:
     """Let a worker join again that still holds what its last session held."""
     del is_alive, now
     if worker.state in {WorkerState.STOPPED, WorkerState.BROKEN}:
@@ -173,7 +170,7 @@ def _overdue_on_this_host(worker_table: WorkerTable, now: float) -> Iterator[tup
 
 
 def _bounded_to_nothing(sizing: LeaseSizing, worker: Worker, size: int, ready: int, now: float) -> int:
-    return 0 if worker.is_remote and worker.pace.leases else _bounded(sizing, worker, size, ready, now)
+    return 0 if worker.is_remote and worker.throughput.leases else _bounded(sizing, worker, size, ready, now)
 
 
 MUTATIONS = (
@@ -181,12 +178,12 @@ MUTATIONS = (
     Mutation("a dead decoder keeps its file", PrepareDispatch, "release", lambda _self, _worker: None),
     Mutation("a result counts without a look at its lease", LeaseDispatch, "claim", _claim_without_a_look),
     Mutation("a late reply for a stale lease counts", Broker, "_on_transcribed", _accept_stale),
-    Mutation("nobody is blamed for a loss", LeaseDispatch, "give_back", _blame_nobody),
-    Mutation("a lost segment is not put in line again", LeaseDispatch, "give_back", _give_back_out_of_line),
+    Mutation("nobody is blamed for a loss", LeaseDispatch, "requeue", _blame_nobody),
+    Mutation("a lost segment is not put in line again", LeaseDispatch, "requeue", _requeue_nowhere),
     Mutation("the tick starts no process again", WorkerTable, "restart_due", lambda _self, _now: None),
     Mutation("the tick finds nobody overdue", WorkerTable, "overdue", lambda _self, _now: iter(())),
     Mutation("the tick is called too late", WorkerTable, "next_deadline", lambda _self: float("inf")),
-    Mutation("PCM is never dropped", LiveJobs, "take_pcm", lambda _self, segment: segment),
+    Mutation("PCM is never dropped", LiveJobs, "drop_pcm", lambda _self, segment: segment),
     Mutation("a change of a job is not saved", LiveJobs, "change_job", _change_unsaved),
     Mutation("a cancelled job stays in line", ReadyQueue, "remove_job", lambda _self, _job: None),
     Mutation("a leased segment stays in line", ReadyQueue, "take", _take_and_keep),
@@ -202,7 +199,7 @@ MUTATIONS = (
         "_rank",
         lambda self, flow: (0, self._given_samples[flow.job], 0, 0),
     ),
-    Mutation("credit has no end", PrepareDispatch, "_is_room", lambda _self, _own, _promised: True),
+    Mutation("credit has no end", PrepareDispatch, "_has_room", lambda _self, _own, _promised: True),
     Mutation(
         "a worker holds more than its credit",
         leasing_module,
@@ -223,14 +220,14 @@ MUTATIONS = (
         "_start_again",
         _start_again_forgetful,
     ),
-    Mutation("a bad device may bury", LeaseDispatch, "_able", lambda _self, idle: idle),
+    Mutation("a bad device may bury", LeaseDispatch, "_eligible", lambda _self, idle: idle),
     Mutation("a broken slot is tried again at once", WorkerTable, "restart_due", _restart_the_hopeless),
     Mutation(
         "a drained worker may stay for ever", WorkerTable, "leaving_due", lambda _self, _now: float("inf")
     ),
     Mutation("a feed outlives its job", PrepareDispatch, "abandon", lambda _self, _job: None),
     Mutation("a file is let go but not its worker", PrepareDispatch, "abandon", _abandon_in_silence),
-    Mutation("who joins again holds its old leases", WorkerLoss, "make_way", _make_way_with_hands_full),
+    Mutation("who joins again holds its old leases", WorkerLoss, "rejoined", _rejoin_with_leases),
     Mutation("an identity is given twice", WorkerTable, "join", _join_as_the_first),
     Mutation("a slot that was forgotten begins at one", WorkerTable, "forget_gone", _forget_the_name_too),
     Mutation("a process is started on another host", WorkerTable, "join", _join_as_one_of_ours),
@@ -241,7 +238,7 @@ MUTATIONS = (
         "time_to_arrive",
         lambda policy, _pcm_bytes: policy.lease_min_s,
     ),
-    Mutation("more is in flight than may be", LeaseSizing, "_room", lambda _self, _worker: 99),
+    Mutation("more is in flight than may be", LeaseSizing, "_free_segments", lambda _self, _worker: 99),
     Mutation(
         "a worker on another host is given one lease and no more", LeaseSizing, "bounded", _bounded_to_nothing
     ),

@@ -106,7 +106,7 @@ class People:
         """Have the configuration read again, with every slot in it; one that is not yet empty stays away."""
         life = self._world.life
         for slot, worker in list(life.broker.worker_table.workers.items()):
-            if is_for_all or worker.is_hopeless:
+            if is_for_all or worker.is_permanently_broken:
                 life.reset(slot)
             if worker.state is WorkerState.STOPPED and not worker.is_remote and not life.broker.is_draining:
                 self.removed.discard(slot)

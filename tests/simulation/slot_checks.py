@@ -77,7 +77,7 @@ class SlotWitness:
                 raise Violation(f"{worker.identity} failed last time, and is given more than a segment")
             steady = [w.identity for w in broker.worker_table.of(Role.TRANSCRIBE) if _is_steady(w)]
             if segment.losses and segment.losses + 1 >= self._policy.attempts and steady:
-                raise Violation(f"{segment.key} may be buried by {worker.identity}; there are {steady}")
+                raise Violation(f"{segment.key} may fail with {worker.identity}; there are {steady}")
 
     def looked_at(self, worker_table: WorkerTable, now: float) -> None:
         """Raise Violation where a slot is out of service for too long, or should be and is not."""

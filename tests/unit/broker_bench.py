@@ -62,9 +62,9 @@ class Bench:
         """Return a job's stored state."""
         return self.jobs[job].state
 
-    def is_at_rest(self) -> bool:
+    def is_idle(self) -> bool:
         """Say whether a drained daemon may end."""
-        return self.broker.is_at_rest
+        return self.broker.is_idle
 
     def stored(self, index: int, job: str = "a") -> Segment:
         """Return a segment as it is stored."""
@@ -168,7 +168,7 @@ class Bench:
         order = self._order(job)
         self.happen(ev.MessageReceived(order.worker, pr.PrepareRefused(feed=order.message.feed, cause=cause)))
 
-    def needless(self, cause: str, *, job: str = "a") -> None:
+    def already_subtitled(self, cause: str, *, job: str = "a") -> None:
         """Have a job's file have subtitles already."""
         order = self._order(job)
         self.happen(

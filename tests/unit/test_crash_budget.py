@@ -28,10 +28,10 @@ def test_a_slot_that_crashes_ten_times_in_a_row_is_put_aside_and_tried_again_by_
     crash_often(b, "gpu0", 1)
     assert b.slot("gpu0").state is WorkerState.BROKEN
     assert b.slot("gpu0").cause == (
-        "put aside after 10 failures in a row, the last one: killed by SIGSEGV; it is tried again in 600 s, or at once"
-        " on SIGHUP; see the log for what led to each"
+        "quarantined after 10 failures in a row, the last one: killed by SIGSEGV; it is restarted in 600 s, or at once"
+        " on SIGHUP; see the log for the cause of each failure"
     )
-    assert not b.slot("gpu0").is_hopeless, "the daemon must not end for it"
+    assert not b.slot("gpu0").is_permanently_broken, "the daemon must not end for it"
     assert b.broker.tick(b.now)[1] == b.now + 600
     assert not b.wait(599)
     b.wait(1)
@@ -69,7 +69,7 @@ def test_a_fatal_exit_is_not_tried_again_by_itself_whatever_came_before() -> Non
     crash_often(b, "gpu0", 1)
     b.wait(80)
     b.die("gpu0.2", is_fatal=True, cause="no such model")
-    assert b.slot("gpu0").is_hopeless
+    assert b.slot("gpu0").is_permanently_broken
     assert not b.wait(3600)
 
 

@@ -56,5 +56,5 @@ def test_the_tool_would_draw_the_document_as_it_is() -> None:
 
 def test_the_tool_notices_a_missing_row(tmp_path: Path) -> None:
     copy = tmp_path / "reliability.md"
-    copy.write_text(_PAGE.read_text("utf-8").replace("DONE --> PENDING: outvoted\n", ""), "utf-8")
+    copy.write_text(_PAGE.read_text("utf-8").replace("DONE --> PENDING: language_changed\n", ""), "utf-8")
     assert _check(copy) == 1

@@ -34,7 +34,7 @@ FACTS = replace(
             {"state": "transcribing", "audio_ms": 90_000, "segments": {"done": 1, "skipped": 1, "leased": 2}},
             0.5,
         ),
-        ({"state": "failed", "audio_ms": 90_000, "segments": {"done": 1, "buried": 3}}, 0.25),
+        ({"state": "failed", "audio_ms": 90_000, "segments": {"done": 1, "failed": 3}}, 0.25),
         ({"state": "done", "audio_ms": 90_000, "segments": {}}, 1.0),
     ],
 )

@@ -40,7 +40,7 @@ def test_a_worker_that_falls_silent_gives_its_leases_back_and_is_not_started_aga
     b.wait(29)
     b.happen(ev.MessageReceived("p0.1", pr.Heartbeat()))
     b.wait(1)
-    assert b.last(ac.Kill) == ac.Kill(worker="far/cuda0.1", cause="not heard for 30 s")
+    assert b.last(ac.Kill) == ac.Kill(worker="far/cuda0.1", cause="no message for 30 s")
     b.die("far/cuda0.1", cause="told that it is not known")
     assert b.stored(0).state is SegmentState.PENDING
     assert b.slot("far/cuda0").state is WorkerState.STOPPED
@@ -91,7 +91,7 @@ def test_a_slot_of_this_host_is_not_taken_by_another() -> None:
     b = bench("gpu0")
     b.happen(ev.SlotRemoved("gpu0"))
     b.die("gpu0.1")
-    with pytest.raises(ValueError, match=r"gpu0 is taken, by gpu0\.1: stopped"):
+    with pytest.raises(ValueError, match=r"gpu0 is taken by gpu0\.1: stopped"):
         b.join("gpu0")
 
 
@@ -99,7 +99,7 @@ def test_a_draining_daemon_lets_nobody_join() -> None:
     b = Bench()
     b.happen(ev.DrainRequested())
     b.happen(ev.WorkerJoined(slot="far/cuda0"))
-    assert b.is_at_rest()
+    assert b.is_idle()
     assert "far/cuda0" not in b.broker.worker_table.workers
 
 
@@ -164,7 +164,7 @@ def test_a_lease_has_its_time_to_arrive_and_then_its_time_to_run() -> None:
     assert b.slot("far/cuda0").due_at == 110 + 30
     assert not b.all(ac.Kill)
     b.wait(30)
-    assert b.last(ac.Kill).cause == "lease not arrived or not done within its time to run"
+    assert b.last(ac.Kill).cause == "lease not received or not done within its time limit"
 
 
 def test_the_arrival_of_a_lease_that_came_back_is_no_news() -> None:
@@ -216,11 +216,11 @@ def test_a_draining_daemon_does_not_wait_for_a_device_that_was_put_aside() -> No
     b.die("far/cuda0.1")
     b.wait(30)
     assert b.slot("far/cuda1").state is WorkerState.LOST
-    assert not b.is_at_rest()
+    assert not b.is_idle()
     b.happen(ev.DrainRequested())
-    assert not b.is_at_rest()
+    assert not b.is_idle()
     b.die("far/cuda1.1")
-    assert b.is_at_rest()
+    assert b.is_idle()
 
 
 def test_slots_that_were_left_long_ago_are_forgotten() -> None:
@@ -298,7 +298,7 @@ def test_the_death_of_a_process_on_another_host_is_blamed_on_what_it_was_doing()
     assert b.slot("far/cuda0").failures == 1
     b.receive(b.last(ac.SendLease))
     b.join("far/cuda0")
-    assert b.stored(0).state is SegmentState.BURIED
+    assert b.stored(0).state is SegmentState.FAILED
 
 
 def test_a_session_that_begins_anew_in_the_same_process_blames_nothing() -> None:

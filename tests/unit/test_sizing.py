@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
 from subtitled.core import protocol as pr
-from subtitled.core.lease_sizing import WINDOW_BYTES, weigh
+from subtitled.core.lease_sizing import WINDOW_BYTES, relative_speeds
 from unit.broker_bench import WINDOW, bench
 from unit.timed_pool import Kind, TimedPool
 
@@ -20,14 +20,14 @@ NEAR = Kind(bytes_per_s=100 * MB, round_trip_s=0.005)
 
 
 def test_speeds_that_are_nearly_alike_have_one_weight() -> None:
-    weights = weigh({"a": 100, "b": 76, "c": 50, "d": 40, "e": 10})
+    weights = relative_speeds({"a": 100, "b": 76, "c": 50, "d": 40, "e": 10})
     assert weights == {"a": 1, "b": 1, "c": 0.5, "d": 0.5, "e": 0.1}
-    assert weigh({}) == {}
+    assert relative_speeds({}) == {}
 
 
 @given(st.dictionaries(st.sampled_from("abcdefgh"), st.floats(1, 1e9)))
 def test_no_weight_is_above_that_of_a_faster_worker(speeds: dict[str, float]) -> None:
-    weights = weigh(speeds)
+    weights = relative_speeds(speeds)
     ranked = [weights[slot] for slot in sorted(speeds, key=lambda slot: -speeds[slot])]
     assert ranked == sorted(ranked, reverse=True)
     assert all(0 < weight <= 1 for weight in ranked)
@@ -36,7 +36,7 @@ def test_no_weight_is_above_that_of_a_faster_worker(speeds: dict[str, float]) ->
 def test_workers_that_are_alike_share_alike() -> None:
     pool = TimedPool({f"gpu{place}": Kind(window_s=0.2 + place / 100) for place in range(4)})
     pool.run(400)
-    assert pool.bench.broker.lease_dispatch.sizing._weights == {}
+    assert pool.bench.broker.lease_dispatch.sizing._speeds == {}
     assert all(90 <= pool.windows(f"gpu{place}") <= 110 for place in range(4))
 
 
@@ -161,11 +161,11 @@ def test_the_time_that_a_model_takes_to_load_is_not_the_workers_pace() -> None:
     b.prepared(0, samples=WINDOW)
     b.wait(100)
     b.reply(b.last(ac.SendLease))
-    assert not b.slot("gpu0").pace.leases
+    assert not b.slot("gpu0").throughput.leases
     b.prepared(1, samples=WINDOW)
     b.wait(1)
     b.reply(b.last(ac.SendLease))
-    assert b.slot("gpu0").pace.mean_s == 1
+    assert b.slot("gpu0").throughput.mean_s == 1
 
 
 def test_a_refused_lease_says_nothing_about_speed() -> None:
@@ -174,7 +174,7 @@ def test_a_refused_lease_says_nothing_about_speed() -> None:
     b.prepared(0)
     b.wait(1)
     b.happen(ev.MessageReceived("gpu0.1", pr.LeaseRefused(lease=1, cause="out of memory")))
-    assert not b.slot("gpu0").pace.leases
+    assert not b.slot("gpu0").throughput.leases
 
 
 KIND = st.builds(

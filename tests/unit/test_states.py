@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from subtitled.core.actions import Action
-from subtitled.core.live_jobs import LiveJobs
+from subtitled.core.live_jobs import LiveJob, LiveJobs
 from subtitled.core.plan import Plan, PlanPiece, Span
 from subtitled.core.policy import Policy
 from subtitled.core.records import Job, Options, Role, Segment, SegmentKey, Worker
@@ -35,19 +35,19 @@ from subtitled.core.worker_table import WorkerTable
 JOB_STEPS = """
 receiving: uploaded queued, expired cancelled, cancel cancelled
 queued: leased preparing, resume transcribing, cancel cancelled
-preparing: planned transcribing, no_speech writing, needless writing, lost queued, rejected failed, exhausted failed, cancel cancelled
-transcribing: all_done writing, buried failed, rejected failed, exhausted failed, cancel cancelled
+preparing: planned transcribing, no_speech writing, already_subtitled writing, lost queued, rejected failed, exhausted failed, cancel cancelled
+transcribing: all_done writing, segments_failed failed, rejected failed, exhausted failed, cancel cancelled
 writing: written done, write_failed failed
 done:
 failed: retry queued
 cancelled:
 """
 SEGMENT_STEPS = """
-pending: leased leased, kicked pending, dropped dropped
-leased: done done, skipped skipped, lost pending, exhausted buried, dropped dropped
-done: outvoted pending
+pending: leased leased, retried pending, dropped dropped
+leased: done done, skipped skipped, lost pending, exhausted failed, dropped dropped
+done: language_changed pending
 skipped:
-buried: kicked pending, dropped dropped
+failed: retried pending, dropped dropped
 dropped:
 """
 WORKER_STEPS = """
@@ -123,12 +123,12 @@ def test_an_event_leads_where_the_design_says_or_is_illegal(
 )
 def test_an_illegal_job_event_changes_nothing(state: JobState, event: JobEvent) -> None:
     out: list[Action] = []
-    ledger = LiveJobs(out)
+    live_jobs = LiveJobs(out)
     job = replace(JOB_RECORD, state=state)
-    ledger.load_job(job, ())
+    live_jobs.load_job(job, ())
     with pytest.raises(IllegalTransition):
-        ledger.move_job(job, event, cause="changed")
-    assert ledger.jobs == {"a": job}
+        live_jobs.move_job(job, event, cause="changed")
+    assert live_jobs.job("a") == job
     assert not out
 
 
@@ -137,14 +137,14 @@ def test_an_illegal_job_event_changes_nothing(state: JobState, event: JobEvent) 
 )
 def test_an_illegal_segment_event_changes_nothing(state: SegmentState, event: SegmentEvent) -> None:
     out: list[Action] = []
-    ledger = LiveJobs(out)
-    ledger.load_job(JOB_RECORD, ())
+    live_jobs = LiveJobs(out)
+    live_jobs.load_job(JOB_RECORD, ())
     segment = replace(SEGMENT_RECORD, state=state, has_pcm=True)
-    ledger.segments["a"][0] = segment
+    live_jobs.jobs["a"].segments[0] = segment
     with pytest.raises(IllegalTransition):
-        ledger.move_segment(segment, event, cause="changed", has_pcm=False)
-    assert ledger.segments["a"] == {0: segment}
-    assert (ledger.open["a"], ledger.starved["a"], ledger.queued_bytes) == (0, set(), 0)
+        live_jobs.move_segment(segment, event, cause="changed", has_pcm=False)
+    assert live_jobs.jobs["a"] == LiveJob(JOB_RECORD, {0: segment})
+    assert live_jobs.queued_bytes == 0
     assert not out
 
 
@@ -166,9 +166,9 @@ def test_an_illegal_worker_event_changes_nothing(state: WorkerState, event: Work
 def test_final_states_have_no_way_on_but_by_a_persons_or_the_votes_wish() -> None:
     ways_on = {state: {event for before, event in SEGMENT if before is state} for state in SEGMENT_FINAL}
     assert ways_on == {
-        SegmentState.DONE: {SegmentEvent.OUTVOTED},
+        SegmentState.DONE: {SegmentEvent.LANGUAGE_CHANGED},
         SegmentState.SKIPPED: set(),
-        SegmentState.BURIED: {SegmentEvent.KICKED, SegmentEvent.DROPPED},
+        SegmentState.FAILED: {SegmentEvent.RETRIED, SegmentEvent.DROPPED},
         SegmentState.DROPPED: set(),
     }
     assert {event for state, event in JOB if state not in JOB_LIVE} == {JobEvent.RETRY}

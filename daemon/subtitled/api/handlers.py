@@ -287,7 +287,7 @@ class RequestHandlers:
             raise RefusedError(
                 "WRONG_STATE", f"job {row.job.id} is {row.job.state.value}; wait until it is done"
             )
-        if row.job.is_needless:
+        if row.job.is_already_subtitled:
             raise RefusedError("WRONG_STATE", f"job {row.job.id} made no subtitles: {row.job.cause}")
         if message.layout is not None:
             check_layout(message.layout)

@@ -43,9 +43,9 @@ class ServerStats:
         leases = broker.lease_dispatch.leases.values()
         memory = self._memory.usage(time.monotonic())
         unread = [
-            job
-            for job in broker.live_jobs.jobs.values()
-            if job.state in {JobState.QUEUED, JobState.PREPARING} and not job.is_planned
+            live.job
+            for live in broker.live_jobs.jobs.values()
+            if live.job.state in {JobState.QUEUED, JobState.PREPARING} and not live.job.is_planned
         ]
         return ms.StatsInfo(
             request=request,

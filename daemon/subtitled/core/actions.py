@@ -1,4 +1,4 @@
-"""What the broker asks for; the server commits the `Save…` actions first, then does the others in order."""
+"""The actions that the broker returns; the server commits the `Save…` actions first, then performs the others in order."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class SaveSegment(Struct, frozen=True, kw_only=True):
 
 
 class SaveWorker(Struct, frozen=True, kw_only=True):
-    """Put a worker's transition into the journal."""
+    """Write a worker's transition to the journal."""
 
     slot: str
     incarnation: int
@@ -68,7 +68,7 @@ class Kill(Struct, frozen=True, kw_only=True):
 
 
 class SendPrepare(Struct, frozen=True, kw_only=True):
-    """Send a file to a prepare worker; whoever sends it adds the message's `skip_rule`."""
+    """Send a file to a prepare worker; the listener adds the message's `skip_rule`."""
 
     worker: str
     job: Job
@@ -90,7 +90,7 @@ class Send(Struct, frozen=True):
 
 
 class DropPcm(Struct, frozen=True):
-    """Forget a segment's PCM."""
+    """Drop a segment's PCM from memory."""
 
     key: SegmentKey
 
@@ -108,14 +108,14 @@ class WriteFailure(Struct, frozen=True):
 
 
 class LeaseLost(Struct, frozen=True, kw_only=True):
-    """For the log: a lease came back undone."""
+    """For the log: a lease was lost."""
 
     lease: Lease
     cause: str
 
 
 class ResultStale(Struct, frozen=True, kw_only=True):
-    """For the log: a reply came for a lease that is not current; it was dropped."""
+    """For the log: a reply for a lease that is not current was dropped."""
 
     worker: str
     lease: int

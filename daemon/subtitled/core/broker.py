@@ -1,18 +1,18 @@
-"""The machine itself: events come in, the actions that they call for go out.
+"""The scheduler: events in, actions out.
 
-    media ─► SendPrepare ─► Prepared… ─► [ready] ─► SendTranscribe ─► Transcribed ─► WriteOutputs ─► Written
+    file ─► SendPrepare ─► Prepared… ─► [ready queue] ─► SendLease ─► Transcribed ─► WriteOutputs ─► Written
 
-The broker reads no clock and touches no socket, file or thread: `handle(events, now)` returns actions, `tick(now)` returns
-the actions of time and when it wants to be called next. What must survive is among the actions as `Save…`; the server
-commits those before it does the others (write, then speak).
+The broker reads no clock and touches no socket, file or thread: `handle(events, now)` returns actions; `tick(now)` returns
+the actions that time requires, and when to call it next. State that must survive is among the actions as `Save…`; the
+server commits those before it performs the others.
 
-Invariants kept here, with `feeding`, `leasing`, `course` and `departures`:
-- a segment that is not final is in line, or in exactly one lease, or waits for its PCM;
+Invariants, kept with `prepare_dispatch`, `lease_dispatch`, `job_lifecycle` and `worker_loss`:
+- a segment that is not final is in the ready queue, or in exactly one lease, or waits for its PCM;
 - a result counts only if its lease is current and the segment is still in it;
-- a lease is held by a live worker within its credit, on another host within the bytes that may be in flight, and comes
-  back by reply, refusal, death, deadline, or a new session of its worker;
-- an identity is given once, so that whatever a lost worker still says is recognised;
-- a live job that does nothing waits for a worker of the right role, and nothing else.
+- a lease belongs to a live worker, within its credit and (on another host) within the bytes that may be in flight; it
+  ends by reply, refusal, loss of the worker, time limit, or a new session of its worker;
+- an identity is used once, so late messages of a lost worker are recognised;
+- a live job that makes no progress waits for a worker of the right role, and for nothing else.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ CHANGED = "the file changed while it was being processed; drop it again"
 
 
 class Broker:
-    """Jobs, segments, workers and leases, and what is to be done about them."""
+    """Jobs, segments, workers and leases, and what happens next."""
 
     def __init__(self, policy: Policy, *, plan_settings: PlanSettings | None = None) -> None:
         self.plan_settings = plan_settings or PlanSettings()
         """The present settings for planning; a job keeps those of its first plan."""
         self.is_draining = False
         self.is_paused = False
-        """No further file is started: there is no space for its results."""
+        """No more files are started: there is no disk space for their results."""
         self.window_samples: int | None = None
         """What the model sees at once; known when the first transcribe worker is ready."""
         self._out: list[Action] = []
@@ -67,35 +67,34 @@ class Broker:
         )
 
     def handle(self, events: Iterable[ev.Event], now: float) -> list[Action]:
-        """Return the actions that some events call for, in the order of what happened.
+        """Return the actions for some events, in order.
 
-        Work is given out once, after the last: what has come together can go out together.
+        Work is assigned once, after the last event, so segments that arrive together can be leased together.
         """
         for event in events:
             self._on(event, now)
         return self._assign(now)
 
     def tick(self, now: float) -> tuple[list[Action], float]:
-        """Return the actions that the passing of time calls for, and when to call again at the latest."""
+        """Return the actions that time requires, and when to call again at the latest."""
         for worker, cause in self.worker_table.overdue(now):
-            self.worker_loss.give_up(worker, cause, now)
+            self.worker_loss.kill(worker, cause, now)
         self.worker_table.forget_gone(now)
         if not self.is_draining:
             self.worker_table.restart_due(now)
         return self._assign(now), self.worker_table.next_deadline()
 
     def restore(self, jobs: Iterable[tuple[Job, tuple[ev.SegmentRow, ...]]], now: float) -> list[Action]:
-        """Take up the jobs that the store holds after a restart; no worker is alive, no PCM is in memory."""
+        """Load the stored jobs after a restart; no worker is alive, no PCM is in memory."""
         for job, rows in jobs:
             self.live_jobs.load_job(job, rows)
-            for segment in list(self.live_jobs.segments[job.id].values()):
-                if segment.state is SegmentState.LEASED:
-                    self.live_jobs.move_segment(segment, SegmentEvent.LOST, cause="the daemon was restarted")
+            for segment in self.live_jobs.segments_in(job.id, SegmentState.LEASED):
+                self.live_jobs.move_segment(segment, SegmentEvent.LOST, cause="the daemon was restarted")
             match job.state:
                 case JobState.PREPARING:
-                    self.prepare_dispatch.want(self.live_jobs.move_job(job, JobEvent.LOST))
+                    self.prepare_dispatch.enqueue(self.live_jobs.move_job(job, JobEvent.LOST))
                 case JobState.QUEUED:
-                    self.prepare_dispatch.want(job)
+                    self.prepare_dispatch.enqueue(job)
                 case JobState.TRANSCRIBING:
                     self.lifecycle.advance(job.id)
                 case JobState.WRITING:
@@ -107,57 +106,59 @@ class Broker:
         return self._assign(now)
 
     def set_policy(self, policy: Policy) -> None:
-        """Put other limits into force, for everything that begins from now on."""
+        """Apply other limits to everything that starts from now on."""
         self.worker_table.policy = self.prepare_dispatch.policy = policy
         self.lease_dispatch.policy = self.lease_dispatch.sizing.policy = policy
 
     @property
-    def is_at_rest(self) -> bool:
-        """Every worker is gone; a draining daemon may end."""
+    def is_idle(self) -> bool:
+        """All workers have stopped; a draining daemon may end."""
         return all(worker.state is WorkerState.STOPPED for worker in self.worker_table.workers.values())
 
     def _assign(self, now: float) -> list[Action]:
-        """Give work to whoever may have it, and hand over the actions."""
+        """Assign work to the workers that may have it, and return all actions."""
         if not self.is_draining:
             if self.window_samples is not None and not self.is_paused:
                 settings = replace(self.plan_settings, window_samples=self.window_samples)
                 for job in self.prepare_dispatch.assign(settings, now):
                     self.lifecycle.advance(job)
-                while (displaced := self.prepare_dispatch.swap(settings, now)) is not None:
-                    self.worker_loss.lose_feed(displaced, "", is_blamed=False)
+                while (stopped := self.prepare_dispatch.preempt(settings, now)) is not None:
+                    self.worker_loss.requeue_file(stopped, "", is_blamed=False)
             self.lease_dispatch.assign(now)
             self.prepare_dispatch.grant_credit()
         out = list(self._out)
         self._out.clear()
         return out
 
-    # -- what happened ---------------------------------------------------------------------------------------
+    # -- events ----------------------------------------------------------------------------------------------
 
     def _on(self, event: ev.Event, now: float) -> None:
         match event:
             case ev.JobArrived(job=job):
                 self.live_jobs.add_job(job)
                 if job.state is JobState.QUEUED:
-                    self.prepare_dispatch.want(job)
-            case ev.Uploaded(job=name, size=size, mtime_ns=mtime_ns, sha256=sha256, options=asked):
-                job = self.live_jobs.jobs[name]
+                    self.prepare_dispatch.enqueue(job)
+            case ev.Uploaded(job=name, size=size, mtime_ns=mtime_ns, sha256=sha256, options=options):
+                job = self.live_jobs.job(name)
                 changes = {
                     "size": size,
                     "mtime_ns": mtime_ns,
                     "sha256": sha256,
-                    "options": asked or job.options,
+                    "options": options or job.options,
                 }
-                self.prepare_dispatch.want(
+                self.prepare_dispatch.enqueue(
                     self.live_jobs.move_job(job, JobEvent.UPLOADED, read=None, **changes)
                 )
             case ev.Expired(job=name, cause=cause):
-                self.live_jobs.move_job(self.live_jobs.jobs[name], JobEvent.EXPIRED, cause=cause)
+                self.live_jobs.move_job(self.live_jobs.job(name), JobEvent.EXPIRED, cause=cause)
                 self.lifecycle.forget(name)
             case ev.SlotAdded(slot=slot, role=role):
                 if not self.is_draining:
                     self.worker_table.add(slot, role, now)
             case ev.SlotRemoved(slot=slot):
-                self.worker_loss.drain(self.worker_table.workers[slot], now, "its slot is wanted no more")
+                self.worker_loss.drain(
+                    self.worker_table.workers[slot], now, "slot removed from the configuration"
+                )
             case ev.SlotReset(slot=slot):
                 self.worker_table.reset(self.worker_table.workers[slot], now)
             case ev.WorkerJoined():
@@ -170,13 +171,13 @@ class Broker:
             case ev.WorkerExited():
                 self._on_exited(event, now)
             case ev.Written(job=name, location=location):
-                job = self.live_jobs.jobs[name]
+                job = self.live_jobs.job(name)
                 self.live_jobs.move_job(job, JobEvent.WRITTEN, location=location, is_closed=True)
                 self.lifecycle.forget(name)
             case ev.WriteFailed(job=name, cause=cause):
-                self.lifecycle.fail(self.live_jobs.jobs[name], JobEvent.WRITE_FAILED, cause)
+                self.lifecycle.fail(self.live_jobs.job(name), JobEvent.WRITE_FAILED, cause)
             case ev.Closed(job=name, location=location):
-                self.live_jobs.change_job(self.live_jobs.jobs[name], location=location, is_closed=True)
+                self.live_jobs.change_job(self.live_jobs.job(name), location=location, is_closed=True)
                 self.lifecycle.forget(name)
             case ev.CancelRequested(job=name):
                 self._on_cancel(name)
@@ -203,18 +204,18 @@ class Broker:
                 if worker is not None:
                     self.worker_loss.drain(worker, now, cause)
             case pr.LeaseReceived(lease=lease):
-                self.lease_dispatch.received(identity, lease, now)
+                self.lease_dispatch.lease_received(identity, lease, now)
             case pr.ModelUnloaded():
-                self.lease_dispatch.unloaded(identity, now)
+                self.lease_dispatch.model_unloaded(identity, now)
             case pr.Transcribed():
                 self._on_transcribed(identity, message, now)
             case pr.LeaseRefused():
                 self._on_lease_refused(identity, message, now)
             case pr.Heartbeat(feed=feed) | pr.Prepared(feed=feed) | pr.PlanComplete(feed=feed):
-                if (found := self.prepare_dispatch.feeder(identity, feed)) is not None:
+                if (found := self.prepare_dispatch.find(identity, feed)) is not None:
                     self._on_read(*found, message, now)
             case pr.PrepareRefused(feed=feed) | pr.AlreadySubtitled(feed=feed):
-                if (found := self.prepare_dispatch.feeder(identity, feed)) is not None:
+                if (found := self.prepare_dispatch.find(identity, feed)) is not None:
                     self._on_not_read(*found, message)
             case pr.JoinSession() | pr.Echo() | pr.ExitReason():
                 pass  # the listener handles them; here they are signs of life
@@ -226,7 +227,7 @@ class Broker:
         if self.is_draining:
             return
         if known is not None:
-            known = self.worker_loss.make_way(known, is_alive=event.previous == known.identity, now=now)
+            known = self.worker_loss.rejoined(known, is_alive=event.previous == known.identity, now=now)
         if known is None or known.state is not WorkerState.BROKEN:
             self.worker_table.join(event.slot, now)
 
@@ -248,10 +249,10 @@ class Broker:
         worker = self.worker_table.workers.get(event.worker.rpartition(".")[0])
         if worker is None or worker.identity != event.worker:
             return
-        if worker.is_remote and worker.state in ENDED:  # as was seen when it joined again
+        if worker.is_remote and worker.state in ENDED:  # known since it joined again
             return
         gone = self.worker_loss.exited(worker, is_fatal=event.is_fatal, cause=event.cause, now=now)
-        if self.is_draining and gone.state is WorkerState.BROKEN:  # it was lost already when the drain began
+        if self.is_draining and gone.state is WorkerState.BROKEN:  # it was lost before the drain
             self.worker_loss.drain(gone, now, "the daemon stops")
 
     def _on_read(
@@ -267,7 +268,7 @@ class Broker:
                     worker, decoded_samples=samples, is_waiting=is_waiting, now=now
                 )
             case pr.Prepared(plan=plan):
-                self._on_prepared(worker, self.live_jobs.jobs[feed.job], plan, now)
+                self._on_prepared(worker, self.live_jobs.job(feed.job), plan, now)
             case pr.PlanComplete():
                 self._on_plan_complete(worker, feed, message)
 
@@ -280,19 +281,19 @@ class Broker:
             self.prepare_dispatch.abandon(job.id)
             self.lifecycle.fail(job, JobEvent.REJECTED, CHANGED)
         elif segment.state is SegmentState.PENDING and not segment.has_pcm:
-            self.lease_dispatch.make_ready(self.live_jobs.give_pcm(segment))
+            self.lease_dispatch.make_ready(self.live_jobs.add_pcm(segment))
 
     def _on_plan_complete(self, worker: Worker, feed: Feed, message: pr.PlanComplete) -> None:
         self.prepare_dispatch.finish(worker)
         self.worker_table.succeeded(worker.identity)
-        job = self.live_jobs.jobs[feed.job]
+        job = self.live_jobs.job(feed.job)
         if job.state is JobState.PREPARING:
-            is_silent = not self.live_jobs.segments[job.id]
+            is_silent = not self.live_jobs.jobs[job.id].segments
             event = JobEvent.NO_SPEECH if is_silent else JobEvent.PLANNED
             job = self.live_jobs.move_job(job, event, read=message, is_planned=True)
             if is_silent:
                 self._out.append(WriteOutputs(job))
-        elif feed.wanted is not None and feed.wanted & self.live_jobs.starved[job.id]:
+        elif feed.missing is not None and feed.missing & self.live_jobs.jobs[job.id].missing_pcm:
             self.lifecycle.fail(job, JobEvent.REJECTED, CHANGED)
             return
         self.lifecycle.advance(job.id)
@@ -302,17 +303,19 @@ class Broker:
     ) -> None:
         self.prepare_dispatch.finish(worker)
         self.worker_table.succeeded(worker.identity)
-        job = self.live_jobs.jobs[feed.job]
+        job = self.live_jobs.job(feed.job)
         if isinstance(message, pr.PrepareRefused):
             self.lifecycle.fail(job, JobEvent.REJECTED, message.cause)
             return
-        self.lease_dispatch.withdraw(job.id)
-        self.live_jobs.give_up(job.id)  # segments of a reading before a restart
-        job = self.live_jobs.move_job(self.live_jobs.jobs[job.id], JobEvent.NEEDLESS, cause=message.cause)
+        self.lease_dispatch.remove_job(job.id)
+        self.live_jobs.drop_segments(job.id)  # segments of a reading before a restart
+        job = self.live_jobs.move_job(
+            self.live_jobs.job(job.id), JobEvent.ALREADY_SUBTITLED, cause=message.cause
+        )
         self._out.append(WriteOutputs(job))
 
     def _on_transcribed(self, identity: str, message: pr.Transcribed, now: float) -> None:
-        lease = self.lease_dispatch.settle(identity, message.lease, now, is_done=True)
+        lease = self.lease_dispatch.finish(identity, message.lease, now, is_done=True)
         if lease is None:
             return
         self.worker_table.succeeded(identity)
@@ -321,31 +324,31 @@ class Broker:
             segment = self.lease_dispatch.claim(lease, item.key)
             if segment is not None:
                 answered.add(item.key.job)
-                self.lifecycle.election.count(segment, item, identity)
-        left_out = self.lease_dispatch.give_back(lease, "the worker's reply left it out", is_blamed=True)
+                self.lifecycle.add_result(segment, item, identity)
+        left_out = self.lease_dispatch.requeue(lease, "the worker's reply left it out", is_blamed=True)
         self.lifecycle.advance_all(answered | left_out)
 
     def _on_lease_refused(self, identity: str, message: pr.LeaseRefused, now: float) -> None:
-        lease = self.lease_dispatch.settle(identity, message.lease, now, is_done=False)
+        lease = self.lease_dispatch.finish(identity, message.lease, now, is_done=False)
         if lease is None:
             return
-        self.lifecycle.advance_all(self.lease_dispatch.give_back(lease, message.cause, is_blamed=True))
+        self.lifecycle.advance_all(self.lease_dispatch.requeue(lease, message.cause, is_blamed=True))
         if (worker := self.worker_table.refused(identity)) is not None:
-            self.worker_loss.give_up(worker, f"refused a lease: {message.cause}", now)
+            self.worker_loss.kill(worker, f"refused a lease: {message.cause}", now)
 
     def _on_cancel(self, name: str) -> None:
-        job = self.live_jobs.jobs[name]
+        job = self.live_jobs.job(name)
         self.live_jobs.move_job(job, JobEvent.CANCEL)
         self.prepare_dispatch.abandon(name)
-        self.lease_dispatch.withdraw(name)
-        self.live_jobs.give_up(name)
+        self.lease_dispatch.remove_job(name)
+        self.live_jobs.drop_segments(name)
         self.lifecycle.forget(name)
 
     def _on_retry(self, event: ev.RetryRequested) -> None:
         self.live_jobs.load_job(event.job, event.segments)
-        for segment in list(self.live_jobs.segments[event.job.id].values()):
+        for segment in list(self.live_jobs.jobs[event.job.id].segments.values()):
             is_suspect = segment.state is SegmentState.PENDING and segment.losses > 0
-            if segment.state is SegmentState.BURIED or is_suspect:
-                self.live_jobs.move_segment(segment, SegmentEvent.KICKED, losses=0, cause="")
+            if segment.state is SegmentState.FAILED or is_suspect:
+                self.live_jobs.move_segment(segment, SegmentEvent.RETRIED, losses=0, cause="")
         job = self.live_jobs.move_job(event.job, JobEvent.RETRY, losses=0, cause="", is_closed=False)
-        self.prepare_dispatch.want(job)
+        self.prepare_dispatch.enqueue(job)

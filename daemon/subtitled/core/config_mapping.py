@@ -1,4 +1,4 @@
-"""The configuration in the terms of those who work by it, and what of a changed one can come into force."""
+"""Conversions of the configuration for the parts that use it, and which changes a reload can apply."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from subtitled.core.policy import Policy
 from subtitled.core.protocol import EngineSettings
 
 FIXED_SECTIONS = ("model", "decoding", "listen")
-"""Sections that workers and sockets were made with; a change needs a restart, as one of remote.listen or state.dir does."""
+"""Sections that need a restart, as remote.listen and state.dir do: workers and sockets were made with them."""
 
 DEFAULT_BATCH = 16
-"""Of a worker that has not said how many segments it decodes at once."""
+"""Segments decoded at once by a worker that has not reported its own number."""
 
 
 def merge(old: Config, new: Config) -> tuple[Config, list[str]]:
-    """Return the configuration that comes into force, and the changed keys that stay as they were."""
+    """Return the configuration to apply, and the changed keys that need a restart."""
     merged = structs.replace(
         new,
         model=old.model,
@@ -33,24 +33,24 @@ def merge(old: Config, new: Config) -> tuple[Config, list[str]]:
             f"{section}.{key}" for key in got.__struct_fields__ if getattr(wanted, key) != getattr(got, key)
         ]
     if not old.pool.devices and merged.pool.devices:
-        # Nobody has brought the model to this host.
+        # The model was not downloaded to this host.
         merged = structs.replace(merged, pool=structs.replace(merged.pool, devices=()))
         kept.append("pool.devices")
     if merged.client and not old.client and any(end.startswith("tcp://") for end in merged.listen.clients):
-        # The TCP endpoints were opened without keys, and stay so: it must not look as if they asked for them.
+        # The TCP endpoints were opened without keys and stay so: the configuration must not say otherwise.
         merged = structs.replace(merged, client=())
         kept.append("client")
     return merged, kept
 
 
 def space_of(config: Config) -> tuple[list[str], int]:
-    """Return the folders that results are written to, and the bytes that are to be left free there."""
+    """Return the folders that results are written to, and the bytes to keep free there."""
     outputs = [inbox.path if inbox.output == "beside" else inbox.output for inbox in config.inbox]
     return [config.state.dir, *outputs], config.state.reserve_mb * 2**20
 
 
 def written_folders(config: Config) -> list[str]:
-    """Return the folders in which files of jobs are written."""
+    """Return the folders that job files are written to."""
     folders = [folder for inbox in config.inbox for folder in (inbox.path, inbox.output)]
     return [folder for folder in folders if folder != BESIDE]
 
@@ -75,7 +75,7 @@ def policy_of(config: Config) -> Policy:
 
 
 def engine_of(config: Config, *, is_gpu: bool) -> EngineSettings:
-    """Return how a transcribe worker decodes, here or on another host."""
+    """Return the decoding settings of a transcribe worker on any host."""
     model = config.model
     return EngineSettings(
         model=model.name,

@@ -1,4 +1,4 @@
-"""What may happen to the broker; each event is a fact, told once."""
+"""The events that the broker handles; each is a fact and is passed once."""
 
 from __future__ import annotations
 
@@ -10,68 +10,68 @@ from subtitled.core.records import Job, Options, Role, SegmentKey
 
 
 class JobArrived(Struct, frozen=True):
-    """A new job was accepted; RECEIVING if its file is still to come, else QUEUED."""
+    """A new job was accepted; RECEIVING until its file is uploaded, else QUEUED."""
 
     job: Job
 
 
 class Uploaded(Struct, frozen=True, kw_only=True):
-    """A job's file has arrived whole and is on the disk."""
+    """A job's file was uploaded completely and is on the disk."""
 
     job: str
     size: int
     mtime_ns: int
     sha256: str
     options: Options | None = None
-    """What is asked of it, where its Commit said that anew."""
+    """The options of its Commit; None: unchanged."""
 
 
 class Expired(Struct, frozen=True, kw_only=True):
-    """A job's file will not arrive."""
+    """A job's upload was given up."""
 
     job: str
     cause: str
 
 
 class SlotAdded(Struct, frozen=True):
-    """A worker slot exists; a process is wanted in it."""
+    """A worker slot was added; it needs a process."""
 
     slot: str
     role: Role
 
 
 class SlotRemoved(Struct, frozen=True):
-    """A worker slot is to be emptied for good, after the work it holds."""
+    """A worker slot was removed; its worker finishes its work first."""
 
     slot: str
 
 
 class SlotReset(Struct, frozen=True):
-    """A broken slot is to be tried again: somebody has seen to it."""
+    """An operator has repaired a broken slot; it is started again."""
 
     slot: str
 
 
 class WorkerJoined(Struct, frozen=True, kw_only=True):
-    """A transcribe worker on another host has come by itself; it takes the place of whoever is in its slot.
+    """A transcribe worker on another host has joined; it replaces its slot's last worker.
 
-    Its identity is that of the slot's worker then, which is STARTING. While the daemon drains, or the slot is put aside,
-    nothing happens.
+    Afterwards the slot's worker is STARTING and has the new identity. Ignored while the daemon drains, and while the slot
+    is quarantined.
     """
 
     slot: str
-    """`HOST/PLACE`: a name that no slot of this host has."""
+    """`HOST/PLACE`; slots of this host have no slash."""
     previous: str = ""
-    """Identity of its last session, if its process is the same: what that held was not its death."""
+    """Identity of the same process in its last session; the end of that session is not blamed on its work."""
 
 
 class LinkMeasured(Struct, frozen=True, kw_only=True):
-    """How far away a worker is."""
+    """The link to a worker on another host was measured."""
 
     worker: str
     round_trip_s: float
     bytes_per_s: float | None = None
-    """PCM that reaches it in a second, counted before any packing; None: not known yet."""
+    """PCM that the link carries per second, counted before compression; None: not measured yet."""
 
 
 class MessageReceived(Struct, frozen=True):
@@ -83,20 +83,20 @@ class MessageReceived(Struct, frozen=True):
 
 
 class WorkerExited(Struct, frozen=True, kw_only=True):
-    """A worker's process is gone; or that of another host was told that it is not known any more."""
+    """A worker's process has exited, or its session on another host has ended."""
 
     worker: str
     is_fatal: bool
-    """Starting it again cannot help."""
+    """Restarting it cannot help."""
     cause: str
 
 
 class Written(Struct, frozen=True):
-    """A job's files are in place."""
+    """A job's output files are written."""
 
     job: str
     location: bytes
-    """Where its source is now."""
+    """Present path of its source."""
 
 
 class WriteFailed(Struct, frozen=True):
@@ -107,21 +107,21 @@ class WriteFailed(Struct, frozen=True):
 
 
 class Closed(Struct, frozen=True):
-    """A failed job's files are in place."""
+    """A failed job's files are written."""
 
     job: str
     location: bytes
-    """Where its source is now."""
+    """Present path of its source."""
 
 
 class CancelRequested(Struct, frozen=True):
-    """Somebody wants no more of this job."""
+    """A job is cancelled."""
 
     job: str
 
 
 class SegmentRow(Struct, frozen=True, kw_only=True):
-    """A segment as the store keeps it, for a restart or a retry."""
+    """A stored segment, for a restart or a retry."""
 
     key: SegmentKey
     state: str
@@ -133,20 +133,20 @@ class SegmentRow(Struct, frozen=True, kw_only=True):
 
 
 class RetryRequested(Struct, frozen=True):
-    """Somebody wants a failed job tried again; it and its segments come from the store."""
+    """A failed job is retried; it and its segments come from the store."""
 
     job: Job
     segments: tuple[SegmentRow, ...]
 
 
 class SpaceChanged(Struct, frozen=True):
-    """There is, or is no longer, space for the results of further files."""
+    """There is, or is no longer, enough disk space for the results of more files."""
 
     is_enough: bool
 
 
 class DrainRequested(Struct, frozen=True):
-    """The daemon is to stop: no new leases, what runs may finish."""
+    """The daemon stops: no new leases, running ones may finish."""
 
 
 Event = (

@@ -1,9 +1,9 @@
-"""Which segments make the next lease.
+"""The queue of ready segments, and which of them make the next lease.
 
 Priority first, then fair between jobs: start-time fair queueing (Goyal, Vin, Cheng 1996) over audio samples, so that a
 ten-hour file cannot keep a ten-second clip waiting. Segments share a lease only when their decoding options agree; a
-segment that was with a worker when it was lost goes out alone, so that it can take nothing down but itself. A job has one
-account for all of its segments: sixteen suspects do not make it sixteen jobs.
+segment whose worker was lost is leased alone, so that it affects no other segment. A job has one account for all of its
+segments: sixteen suspect segments do not count as sixteen jobs.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from subtitle.messages import WordTimestamps
 from subtitled.core.records import Job, Segment, SegmentKey
 
 Kind = tuple[WordTimestamps, SegmentKey | None]
-"""What must agree inside a lease: word times, and (for a suspect) the segment itself."""
+"""Segments of one lease have the same kind: word times, and for a suspect segment the segment itself."""
 
 
 def kind_of(job: Job, segment: Segment) -> Kind:
-    """Return what the other segments of its lease must share with this one."""
+    """Return a segment's kind."""
     return (job.options.word_timestamps, segment.key if segment.losses else None)
 
 
 def lease_size(*, ready: int, idle_workers: float, busy_workers: float, batch_size: int) -> int:
-    """Return how many of `ready` segments the next lease takes; the workers are counted in such as it is for.
+    """Return how many of `ready` segments the next lease has; workers are counted in units of the one that gets it.
 
-    Those who have nothing to do share what there is, so that none of them waits while another holds a batch that both could have
-    halved. A busy worker has half of its lease before it on average, so it counts half: near the end of the work, who
-    is free first leaves something for those who are free next, and all end at about the same time.
+    Idle workers share the ready segments, so that none waits while another has a batch that could be split. A busy worker
+    has half of its lease left on average, so it counts half: near the end of the work, the first free worker leaves
+    segments for the next, and all finish at about the same time.
     """
     return max(1, min(batch_size, math.ceil(2 * ready / max(1, 2 * idle_workers + busy_workers))))
 
 
 Rank = tuple[int, int, int, int]
-"""The least goes first: urgent jobs, then those given least, then the oldest; inside a job what became ready first."""
+"""Sort key: urgent jobs, then those given least audio, then the oldest; within a job in the order of becoming ready."""
 
 
 class _Flow(Struct):
@@ -51,20 +51,20 @@ class _Flow(Struct):
 
 
 class ReadyQueue:
-    """Segments that are ready to be leased, in the order in which they go out."""
+    """Segments that are ready to be leased, in the order in which they are leased."""
 
     def __init__(self) -> None:
         self._flows: dict[tuple[Kind, str], _Flow] = {}
         self._heaps: dict[Kind, list[tuple[Rank, str]]] = {}
-        """For each kind its jobs by rank; an entry's rank is out of date when its job was given audio of another kind."""
+        """For each kind its jobs by rank; a rank is out of date if its job was given audio of another kind."""
         self._keys: dict[SegmentKey, Kind] = {}
         self._last_number = 0
         self._ready: dict[str, int] = {}
-        """How many segments of a job are ready, of all kinds."""
+        """Ready segments of each job, of all kinds."""
         self._given_samples: dict[str, int] = {}
-        """Audio given to a job so far, in the virtual time of its priority: one account, however many its kinds."""
+        """Audio given to each job so far, of all kinds, in the virtual time of its priority."""
         self._virtual_samples: dict[int, int] = {}
-        """The present of each priority. They do not mix: what the urgent are given is no credit for those who wait."""
+        """Virtual time of each priority; they are separate: audio of urgent jobs is no credit for the others."""
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -79,9 +79,9 @@ class ReadyQueue:
         if key in self._keys:
             raise ValueError(f"segment {key} is ready already")
         if not self._ready.get(job.id):
-            # A job that comes (back) starts at the present, not with credit for the time it was away.
-            present = self._virtual_samples.get(job.options.priority, 0)
-            self._given_samples[job.id] = max(present, self._given_samples.get(job.id, 0))
+            # A job that is added (again) starts at the present virtual time, without credit for its absence.
+            virtual_now = self._virtual_samples.get(job.options.priority, 0)
+            self._given_samples[job.id] = max(virtual_now, self._given_samples.get(job.id, 0))
         self._keys[key] = kind
         self._ready[job.id] = self._ready.get(job.id, 0) + 1
         self._last_number += 1
@@ -95,7 +95,7 @@ class ReadyQueue:
             flow.ready.append(ready)
 
     def remove_job(self, job: str) -> None:
-        """Forget all ready segments of a job, and what it was given."""
+        """Drop all ready segments of a job, and its account."""
         for (kind, name), flow in list(self._flows.items()):
             if name == job:
                 for _, index, _ in flow.ready:
@@ -111,7 +111,7 @@ class ReadyQueue:
             return ()
         heap = self._heaps[kind]
         taken: list[SegmentKey] = []
-        while len(taken) < count and self._settle(kind, heap):
+        while len(taken) < count and self._refresh(kind, heap):
             _, job = heapq.heappop(heap)
             flow = self._flows[kind, job]
             given = self._given_samples[job]
@@ -132,34 +132,34 @@ class ReadyQueue:
 
     @property
     def samples(self) -> int:
-        """Audio that is ready; counted anew each time."""
+        """Audio that is ready; counted on each call."""
         return sum(samples for flow in self._flows.values() for _, _, samples in flow.ready)
 
     @property
     def last_number(self) -> int:
-        """The number of the segment that became ready last; they count up."""
+        """The number of the segment that became ready last; numbers increase."""
         return self._last_number
 
     @property
     def oldest_number(self) -> int | None:
-        """The number of the segment that has been ready longest; None when nothing is."""
+        """The number of the segment that has been ready longest; None if the queue is empty."""
         return min((flow.ready[0][0] for flow in self._flows.values()), default=None)
 
     @property
     def next_suspect(self) -> SegmentKey | None:
-        """The segment of the next lease, if that is one that was lost before."""
+        """The segment of the next lease, if it was lost before."""
         kind = self._next_kind()
         return kind[1] if kind is not None else None
 
     def _next_kind(self) -> Kind | None:
-        heads = [(heap[0][0], kind) for kind, heap in list(self._heaps.items()) if self._settle(kind, heap)]
+        heads = [(heap[0][0], kind) for kind, heap in list(self._heaps.items()) if self._refresh(kind, heap)]
         return min(heads, key=lambda head: head[0])[1] if heads else None
 
     def _rank(self, flow: _Flow) -> Rank:
         return (-flow.priority, self._given_samples[flow.job], flow.order, flow.ready[0][0])
 
-    def _settle(self, kind: Kind, heap: list[tuple[Rank, str]]) -> bool:
-        """Bring the first entry of a heap up to date; say whether there is one."""
+    def _refresh(self, kind: Kind, heap: list[tuple[Rank, str]]) -> bool:
+        """Bring the first entry of a heap up to date; return whether there is one."""
         while heap:
             rank, job = heap[0]
             flow = self._flows.get((kind, job))

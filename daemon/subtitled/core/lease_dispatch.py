@@ -1,4 +1,4 @@
-"""Transcribe workers and the leases they hold: what is ready, who has it, until when."""
+"""Transcribe workers and their leases: which segments are ready, which worker has them, until when."""
 
 from __future__ import annotations
 
@@ -34,54 +34,55 @@ class LeaseDispatch:
         self._last_id = 0
 
     def make_ready(self, segment: Segment) -> None:
-        """Put a pending segment whose PCM is in memory in line."""
-        self.ready.add(self._live_jobs.jobs[segment.key.job], segment)
+        """Queue a pending segment whose PCM is in memory."""
+        self.ready.add(self._live_jobs.job(segment.key.job), segment)
 
-    def withdraw(self, job: str) -> None:
-        """Take a job's segments out of the line and out of their leases; results for them count no more."""
+    def remove_job(self, job: str) -> None:
+        """Take a job's segments out of the queue and out of their leases; later results for them are dropped."""
         self.ready.remove_job(job)
-        for index in self._live_jobs.segments.get(job, {}):
+        live = self._live_jobs.jobs.get(job)
+        for index in live.segments if live is not None else ():
             self._lease_of.pop(SegmentKey(job, index), None)
 
     def assign(self, now: float) -> None:
-        """Give the ready segments to workers that may hold a lease."""
+        """Lease the ready segments to workers that may hold a lease."""
         if self.ready:
-            self.sizing.weigh(now)
+            self.sizing.compare_speeds(now)
         while self.ready:
-            # A worker with nothing to do goes before one that has a stream to spare.
+            # An idle worker goes before one with a free stream.
             workers = list(self._worker_table.of(Role.TRANSCRIBE))
             free = self._worker_table.idle(Role.TRANSCRIBE) or [w for w in workers if _has_free_stream(w)]
             busy = [w for w in workers if w.state is WorkerState.BUSY and w not in free]
-            if not self._give_to_free(free, busy, now) and not self._give_ahead(free, busy, now):
+            if not self._lease_to_free(free, busy, now) and not self._lease_ahead(free, busy, now):
                 return
 
     def batch_size(self, worker: Worker) -> int:
         """Return how many segments a worker decodes at once."""
         return self.sizing.batch_size(worker)
 
-    def _give_to_free(self, free: list[Worker], busy: list[Worker], now: float) -> bool:
-        """Give a lease to a worker that would begin it at once, if there is one."""
+    def _lease_to_free(self, free: list[Worker], busy: list[Worker], now: float) -> bool:
+        """Lease to a worker that starts it at once; return whether there was one."""
         ready = len(self.ready)
-        crowd = self.sizing.crowd(free, busy)
-        for worker in self.sizing.fastest_first(self._able(free)):
-            # One that failed last time has to do one segment first, and can harm no more than that.
-            share = 1 if worker.failures else self.sizing.share(worker, ready, crowd)
+        groups = self.sizing.groups(free, busy)
+        for worker in self.sizing.fastest_first(self._eligible(free)):
+            # A worker that failed last time gets one segment first: it can fail no more than that.
+            share = 1 if worker.failures else self.sizing.share(worker, ready, groups)
             if size := self.sizing.bounded(worker, share, ready, now):
                 self._lease(worker, size, now)
                 return True
         return False
 
-    def _give_ahead(self, free: list[Worker], busy: list[Worker], now: float) -> bool:
-        """Give a lease ahead to a busy worker, if one may have it.
+    def _lease_ahead(self, free: list[Worker], busy: list[Worker], now: float) -> bool:
+        """Lease ahead to a busy worker; return whether there was one.
 
-        It lets features be computed, and PCM be on its way, while the device decodes, but only a full batch is worth
-        tying to one worker, and only while there is as much for the others: with less, whoever is free first takes it.
+        Its features are computed, and its PCM is sent, while the device decodes. Only a full batch is tied to one worker,
+        and only while the others have as much: with less, the next free worker takes it.
         """
         ready = len(self.ready)
-        crowd = self.sizing.crowd(free, busy)
+        groups = self.sizing.groups(free, busy)
         able = [worker for worker in busy if _may_hold_more(worker, self.sizing.credit(worker))]
         for worker in sorted(able, key=lambda worker: len(worker.leases)):
-            share = self.sizing.share(worker, ready, crowd)
+            share = self.sizing.share(worker, ready, groups)
             if min(share, ready) < self.sizing.limit(worker):
                 continue
             if size := self.sizing.bounded(worker, share, ready, now):
@@ -89,29 +90,29 @@ class LeaseDispatch:
                 return True
         return False
 
-    def unloaded(self, identity: str, now: float) -> None:
-        """Note that a worker has freed its model's memory: it has to be loaded before the next answer."""
+    def model_unloaded(self, identity: str, now: float) -> None:
+        """Record that a worker has unloaded its model: the next answer includes loading it."""
         worker = self._worker_table.current(identity)
         if worker is None or not worker.is_loaded:
-            return  # said a second time it gives no more time: its answer may have been lost
+            return  # a repeated message gives no more time
         worker = self._worker_table.put(replace(worker, is_loaded=False))
-        for lease_id in worker.leases:  # sent while it made up its mind
+        for lease_id in worker.leases:  # sent before it unloaded
             lease = self.leases[lease_id]
             due_at = lease.due_at + self.policy.start_timeout_s
             self.leases[lease_id] = replace(lease, begun_at=NEVER, due_at=due_at)
         if worker.leases:
-            self._begin(worker, now)
+            self._start_timers(worker, now)
 
-    def _able(self, idle: list[Worker]) -> list[Worker]:
-        """Return who of the idle may have the next lease.
+    def _eligible(self, idle: list[Worker]) -> list[Worker]:
+        """Return the idle workers that may have the next lease.
 
-        The last attempt at a segment is for a worker that did well last time, while there is one: a bad device must not
-        bury what a healthy one could decode.
+        The last attempt at a segment goes to a worker without failures, while there is one: a faulty device must not fail
+        a segment that a healthy one can decode.
         """
         steady = [worker for worker in idle if not worker.failures]
         if len(steady) == len(idle) or (key := self.ready.next_suspect) is None:
             return idle
-        if self._live_jobs.segments[key.job][key.index].losses + 1 < self.policy.attempts:
+        if self._live_jobs.segment(key).losses + 1 < self.policy.attempts:
             return idle
         is_any_steady = any(
             worker.state in {WorkerState.IDLE, WorkerState.BUSY} and not worker.failures
@@ -119,28 +120,28 @@ class LeaseDispatch:
         )
         return steady if is_any_steady else idle
 
-    def received(self, identity: str, lease_id: int, now: float) -> None:
-        """Note that a lease has reached its worker: its time to run begins when it is its turn."""
+    def lease_received(self, identity: str, lease_id: int, now: float) -> None:
+        """Record that a lease has reached its worker: its time limit starts when the worker gets to it."""
         worker = self._worker_table.current(identity)
         if worker is not None and lease_id in worker.leases and not self.leases[lease_id].is_received:
             self.leases[lease_id] = replace(self.leases[lease_id], is_received=True, due_at=NEVER)
-            self._begin(worker, now)
+            self._start_timers(worker, now)
 
-    def settle(self, identity: str, lease_id: int, now: float, *, is_done: bool) -> Lease | None:
-        """Take an answered lease from its worker; None, and a note for the log, when it is not current.
+    def finish(self, identity: str, lease_id: int, now: float, *, is_done: bool) -> Lease | None:
+        """Take an answered lease from its worker; None, with a ResultStale, if it is not current.
 
-        One that was done tells how fast the worker is.
+        `is_done`: it measures the worker's throughput.
         """
         worker = self._worker_table.current(identity)
         if worker is None or lease_id not in worker.leases:
             self._out.append(ResultStale(worker=identity, lease=lease_id))
             return None
         lease = self.leases.pop(lease_id)
-        pace = self.sizing.learned(worker, lease, now) if is_done else worker.pace
+        throughput = self.sizing.updated_throughput(worker, lease, now) if is_done else worker.throughput
         left = tuple(other for other in worker.leases if other != lease_id)
         due = self._worker_table.leaving_due(now) if worker.state is WorkerState.DRAINING else NEVER
-        worker = replace(worker, leases=left, heard_at=now, due_at=due, is_loaded=True, pace=pace)
-        worker = self._begin(worker, now) if left else self._worker_table.put(worker)
+        worker = replace(worker, leases=left, seen_at=now, due_at=due, is_loaded=True, throughput=throughput)
+        worker = self._start_timers(worker, now) if left else self._worker_table.put(worker)
         if not left and worker.state is WorkerState.BUSY:
             self._worker_table.move(worker, WorkerEvent.REPLIED)
         elif not left and worker.is_remote:
@@ -148,30 +149,30 @@ class LeaseDispatch:
         return lease
 
     def claim(self, lease: Lease, key: SegmentKey) -> Segment | None:
-        """Take a segment out of a lease for its result; None when it is not in it any more."""
+        """Take a segment out of a lease for its result; None if it is no longer in it."""
         if self._lease_of.get(key) != lease.id:
             return None
         del self._lease_of[key]
         return self._live_jobs.find(key)
 
     def release(self, worker: Worker) -> Iterator[tuple[Lease, bool]]:
-        """Take all leases from a worker that is lost; yield each, and whether it was being worked on."""
+        """Take all leases from a lost worker; yield each, and whether the worker was working on it."""
         self._worker_table.put(replace(worker, leases=()))
         for place, lease_id in enumerate(worker.leases):
             lease = self.leases.pop(lease_id)
             yield lease, lease.is_received and place < worker.streams
 
-    def give_back(self, lease: Lease, cause: str, *, is_blamed: bool) -> set[str]:
-        """Make the segments of a lease that have no result ready again; bury those that were lost too often.
+    def requeue(self, lease: Lease, cause: str, *, is_blamed: bool) -> set[str]:
+        """Queue the segments of a lease that have no result again; fail those that were lost too often.
 
-        Returns the jobs concerned.
+        Returns their jobs.
         """
         lost = [key for key in lease.keys if self._lease_of.get(key) == lease.id]
         if lost:
             self._out.append(LeaseLost(lease=lease, cause=cause))
         for key in lost:
             del self._lease_of[key]
-            segment = self._live_jobs.segments[key.job][key.index]
+            segment = self._live_jobs.segment(key)
             losses = segment.losses + is_blamed
             if losses >= self.policy.attempts:
                 self._live_jobs.move_segment(
@@ -186,8 +187,8 @@ class LeaseDispatch:
         self._last_id += 1
         items, samples, pcm_samples, windows = [], 0, 0, 0
         for key in self.ready.take(size):
-            segment = self._live_jobs.segments[key.job][key.index]
-            job = self._live_jobs.jobs[key.job]
+            segment = self._live_jobs.segment(key)
+            job = self._live_jobs.job(key.job)
             asked = job.options.language
             language = job.language if asked == "auto" else None if asked == "multi" else asked
             self._live_jobs.move_segment(segment, SegmentEvent.LEASED, worker=worker.identity)
@@ -215,26 +216,26 @@ class LeaseDispatch:
             is_received=not worker.is_remote,
         )
         self.leases[lease.id] = lease
-        worker = self._begin(replace(worker, leases=(*worker.leases, lease.id)), now)
+        worker = self._start_timers(replace(worker, leases=(*worker.leases, lease.id)), now)
         if worker.state is WorkerState.IDLE:
             self._worker_table.move(worker, WorkerEvent.ASSIGNED)
         message = Transcribe(lease=lease.id, items=tuple(items), word_timestamps=job.options.word_timestamps)
         self._out.append(SendLease(lease=lease, message=message))
 
-    def _begin(self, worker: Worker, now: float) -> Worker:
-        """Store a worker with leases; the time to run of those whose turn has come begins.
+    def _start_timers(self, worker: Worker, now: float) -> Worker:
+        """Store a worker with leases, and start the time limits of those that it is working on.
 
-        Those under way to another host have their time to arrive, one after the other.
+        Leases in flight to another host have time limits to arrive, one after the other.
         """
         loading_s = 0.0 if worker.is_loaded else self.policy.start_timeout_s
         due = NEVER
-        under_way_bytes = 0
+        in_flight_bytes = 0
         for place, lease_id in enumerate(worker.leases):
             lease = self.leases[lease_id]
             if not lease.is_received:
-                under_way_bytes += lease.pcm_bytes
+                in_flight_bytes += lease.pcm_bytes
             if lease.due_at == NEVER and not lease.is_received:
-                due_at = now + time_to_arrive(self.policy, under_way_bytes) + loading_s
+                due_at = now + time_to_arrive(self.policy, in_flight_bytes) + loading_s
                 lease = self.leases[lease_id] = replace(lease, due_at=due_at)
             elif lease.due_at == NEVER and place < worker.streams:
                 due_at = now + time_to_run(self.policy, lease.samples) + loading_s

@@ -1,6 +1,6 @@
-"""How much a worker is given at a time: by its speed, its distance, and what the others will have done meanwhile.
+"""The size of a worker's next lease: by its speed, its link, and what the other workers finish in the meantime.
 
-Among workers of this host that are equally fast none of this makes a difference: they share what is ready equally.
+Equally fast workers of this host share the ready segments equally.
 """
 
 from __future__ import annotations
@@ -18,183 +18,183 @@ from subtitled.core.states import WorkerState
 from subtitled.core.throughput import Throughput
 from subtitled.core.worker_table import NEVER, WorkerTable
 
-WEIGH_EVERY_S = 1.0
-ALIKE = 0.75
-"""Workers at least so fast as the fastest of them, of 1, count as equally fast: times vary with what is said."""
+COMPARE_EVERY_S = 1.0
+SAME_SPEED = 0.75
+"""Workers with at least this share of a speed count as equally fast: times vary with the speech."""
 SOONER = 0.9
-"""Others do something sooner if that is within this part of the time; so no two wait for each other."""
-HUNG = 2.0
-"""A lease that takes so many times as long as it should is not counted on any more."""
+"""Other workers are sooner if they need less than this share of the time; so no two wait for each other."""
+OVERLONG = 2.0
+"""A worker whose lease takes this many times its usual time is not counted on."""
 AT_WORK = (WorkerState.IDLE, WorkerState.BUSY)
 WINDOW_BYTES = 480_000 * BYTES_PER_SAMPLE
-"""Of the longest segment: what Whisper sees at once."""
+"""PCM of the longest segment: what Whisper sees at once."""
 
 
 class WorkerGroup(Struct, frozen=True):
-    """The workers with nothing to do, and the others, counted in fastest ones."""
+    """The idle and the busy workers, in units of the fastest one."""
 
     free: float
     busy: float
 
 
 class LeaseSizing:
-    """Compares the transcribe workers."""
+    """Compares the speeds and links of the transcribe workers."""
 
     def __init__(self, policy: Policy, worker_table: WorkerTable, leases: Mapping[int, Lease]) -> None:
         self.policy = policy
         self._worker_table = worker_table
         self._leases = leases
-        self._weights: dict[str, float] = {}
-        """Speeds of the workers, of the fastest 1; empty where all are alike and on this host."""
-        self._weigh_at = 0.0
+        self._speeds: dict[str, float] = {}
+        """Relative speeds, 1 for the fastest; empty if all workers are on this host and equally fast."""
+        self._compare_at = 0.0
 
     def batch_size(self, worker: Worker) -> int:
         """Return how many segments a worker decodes at once."""
         return worker.batch_size or self.policy.batch_size
 
-    def learned(self, worker: Worker, lease: Lease, now: float) -> Throughput:
-        """Return what is known of a worker's speed now that it has done a lease."""
+    def updated_throughput(self, worker: Worker, lease: Lease, now: float) -> Throughput:
+        """Return a worker's throughput after a lease that it has just finished."""
         took_s = now - lease.begun_at
         if took_s <= 0:
-            return worker.pace
-        if not worker.pace.leases:
-            self._weigh_at = now  # it was taken to be as fast as the fastest
-        return worker.pace.after(lease.windows, took_s, samples=lease.samples)
+            return worker.throughput
+        if not worker.throughput.leases:
+            self._compare_at = now  # until now it counted as the fastest
+        return worker.throughput.after(lease.windows, took_s, samples=lease.samples)
 
     def decodes_per_s(self, worker: Worker) -> float:
-        """Return how many segments a worker decodes in a second, in full leases, once it has answered one."""
+        """Return how many segments a worker decodes per second in full leases, once it has finished one."""
         windows = self.batch_size(worker)
-        return worker.streams * windows / worker.pace.seconds(windows)
+        return worker.streams * windows / worker.throughput.seconds(windows)
 
-    def weigh(self, now: float) -> None:
-        """Compare the workers' speeds anew, if that is long enough ago."""
-        if now < self._weigh_at:
+    def compare_speeds(self, now: float) -> None:
+        """Compare the workers' speeds again, at most once in COMPARE_EVERY_S."""
+        if now < self._compare_at:
             return
-        self._weigh_at = now + WEIGH_EVERY_S
-        known = [worker for worker in self._worker_table.of(Role.TRANSCRIBE) if worker.pace.leases]
-        self._weights = weigh({worker.slot: self._windows_per_s(worker) for worker in known})
-        if not any(worker.is_remote for worker in known) and min(self._weights.values(), default=1.0) == 1.0:
-            self._weights = {}
+        self._compare_at = now + COMPARE_EVERY_S
+        known = [worker for worker in self._worker_table.of(Role.TRANSCRIBE) if worker.throughput.leases]
+        self._speeds = relative_speeds({worker.slot: self._windows_per_s(worker) for worker in known})
+        if not any(worker.is_remote for worker in known) and min(self._speeds.values(), default=1.0) == 1.0:
+            self._speeds = {}
 
     def fastest_first(self, workers: list[Worker]) -> list[Worker]:
-        """Return workers by their speed, equally fast ones as they come."""
-        if not self._weights:
+        """Return workers by speed, equally fast ones in the order given."""
+        if not self._speeds:
             return workers
-        return sorted(workers, key=lambda worker: -self._weight(worker))
+        return sorted(workers, key=lambda worker: -self._relative_speed(worker))
 
-    def crowd(self, free: Sequence[Worker], busy: Sequence[Worker]) -> WorkerGroup:
-        """Return among whom what is ready is to be shared."""
-        if not self._weights:
+    def groups(self, free: Sequence[Worker], busy: Sequence[Worker]) -> WorkerGroup:
+        """Return the workers that share the ready segments."""
+        if not self._speeds:
             return WorkerGroup(len(free), len(busy))
-        return WorkerGroup(sum(map(self._weight, free)), sum(map(self._weight, busy)))
+        return WorkerGroup(sum(map(self._relative_speed, free)), sum(map(self._relative_speed, busy)))
 
-    def share(self, worker: Worker, ready: int, crowd: WorkerGroup) -> int:
-        """Return how many of `ready` segments are a worker's next lease."""
-        own = self._weight(worker)
+    def share(self, worker: Worker, ready: int, groups: WorkerGroup) -> int:
+        """Return a worker's share of `ready` segments for its next lease."""
+        own = self._relative_speed(worker)
         return lease_size(
             ready=ready,
-            idle_workers=crowd.free / own,
-            busy_workers=crowd.busy / own,
+            idle_workers=groups.free / own,
+            busy_workers=groups.busy / own,
             batch_size=self.limit(worker),
         )
 
     def limit(self, worker: Worker) -> int:
         """Return the most segments that one lease of a worker may have.
 
-        To another host, what one lease takes to arrive must not look like a dead link to the other end; and its first is
-        of one segment, which tells how fast it is.
+        On its way to another host, a lease must not delay heartbeats until the link looks dead. The first lease has one
+        segment, to measure the worker's speed.
         """
         batch_size = self.batch_size(worker)
         if not worker.is_remote:
             return batch_size
-        if not worker.pace.leases:
+        if not worker.throughput.leases:
             return 1
         if worker.bytes_per_s is not None:
             batch_size = min(batch_size, int(self._arriving_bytes(worker.bytes_per_s) / WINDOW_BYTES))
         return max(1, min(batch_size, self.policy.max_in_flight_bytes // WINDOW_BYTES))
 
     def credit(self, worker: Worker) -> int:
-        """Return how many leases a worker may hold: those on their way to another host must not leave it idle."""
+        """Return how many leases a worker may hold; on another host more, so that it is not idle while they arrive."""
         if not worker.is_remote:
             return worker.credit
-        if not worker.pace.leases:
+        if not worker.throughput.leases:
             return worker.streams
         windows = self.limit(worker)
-        away_s = _arrival_s(worker, windows * WINDOW_BYTES)
-        ahead = math.ceil(away_s * worker.streams / worker.pace.seconds(windows))
+        arrival_s = _arrival_s(worker, windows * WINDOW_BYTES)
+        ahead = math.ceil(arrival_s * worker.streams / worker.throughput.seconds(windows))
         return max(worker.credit, worker.streams + ahead)
 
     def bounded(self, worker: Worker, size: int, ready: int, now: float) -> int:
-        """Return how many segments a worker is given of the `size` that are its share; 0: none at present.
+        """Return how many of its share of `size` segments a worker gets; 0: none now.
 
-        To another host no more is under way than it may hold; and a slow or far worker gets nothing that would keep the
-        others waiting in the end. The one that would be first with a segment is never refused it, so whatever is ready
-        is taken.
+        A worker on another host gets no more than may be in flight. A slow or remote worker gets nothing that the others
+        would finish sooner: they would wait for it at the end. The worker that finishes a segment soonest always gets it,
+        so every ready segment is leased.
         """
-        if not self._weights and not worker.is_remote:
+        if not self._speeds and not worker.is_remote:
             return size
         if worker.is_remote:
-            size = min(size, self._room(worker))
-        if worker.pace.leases and (worker.is_remote or self._weight(worker) < 1):
+            size = min(size, self._free_segments(worker))
+        if worker.throughput.leases and (worker.is_remote or self._relative_speed(worker) < 1):
             if (begins_s := self._begins_in(worker, now)) == NEVER:
                 return 0
             others = self._others(worker, now)
             while size > 0:
-                own_s = begins_s + worker.pace.seconds(size)
+                own_s = begins_s + worker.throughput.seconds(size)
                 if size + _done_within(SOONER * own_s, others) <= ready:
                     break
                 size //= 2
         return max(0, size)
 
-    def _room(self, worker: Worker) -> int:
-        """Return how many segments may be sent to another host at present."""
+    def _free_segments(self, worker: Worker) -> int:
+        """Return how many segments may be sent to a worker on another host now."""
         held = [self._leases[lease] for lease in worker.leases]
-        room_bytes: float = self.policy.max_in_flight_bytes - sum(lease.pcm_bytes for lease in held)
-        under_way_bytes = sum(lease.pcm_bytes for lease in held if not lease.is_received)
-        if worker.bytes_per_s is not None and under_way_bytes:
-            room_bytes = min(room_bytes, self._arriving_bytes(worker.bytes_per_s) - under_way_bytes)
-        return int(room_bytes / WINDOW_BYTES) if held else max(1, int(room_bytes / WINDOW_BYTES))
+        free_bytes: float = self.policy.max_in_flight_bytes - sum(lease.pcm_bytes for lease in held)
+        in_flight_bytes = sum(lease.pcm_bytes for lease in held if not lease.is_received)
+        if worker.bytes_per_s is not None and in_flight_bytes:
+            free_bytes = min(free_bytes, self._arriving_bytes(worker.bytes_per_s) - in_flight_bytes)
+        return int(free_bytes / WINDOW_BYTES) if held else max(1, int(free_bytes / WINDOW_BYTES))
 
     def _arriving_bytes(self, bytes_per_s: float) -> float:
-        """Return what may be under way at once: heartbeats wait behind it, and must be in time."""
+        """Return the bytes that may be in flight at once: heartbeats queue behind them and must arrive in time."""
         return bytes_per_s * self.policy.silence_s / 3
 
     def _others(self, worker: Worker, now: float) -> list[_Other]:
-        """Return the other workers that can be counted on."""
+        """Return the other workers that are known to work at their usual speed."""
         return [
             _Other(other, self.batch_size(other), begins_s)
             for other in self._worker_table.of(Role.TRANSCRIBE)
             if other.slot != worker.slot
             and other.state in AT_WORK
-            and other.pace.leases
+            and other.throughput.leases
             and not other.failures
             and (begins_s := self._begins_in(other, now)) < NEVER
         ]
 
     def _begins_in(self, worker: Worker, now: float) -> float:
-        """Return in how many seconds a worker could begin with a segment more; infinity when it seems to hang."""
+        """Return the seconds until a worker can start another segment; infinity if it seems to hang."""
         left_s = 0.0
-        under_way_bytes = WINDOW_BYTES
+        in_flight_bytes = WINDOW_BYTES
         for lease in (self._leases[lease] for lease in worker.leases):
-            takes_s = worker.pace.seconds(lease.windows)
+            takes_s = worker.throughput.seconds(lease.windows)
             took_s = max(0.0, now - lease.begun_at)
-            if took_s > HUNG * takes_s:
+            if took_s > OVERLONG * takes_s:
                 return NEVER
             left_s += max(0.0, takes_s - took_s)
-            under_way_bytes += 0 if lease.is_received else lease.pcm_bytes
-        return max(left_s / worker.streams, _arrival_s(worker, under_way_bytes))
+            in_flight_bytes += 0 if lease.is_received else lease.pcm_bytes
+        return max(left_s / worker.streams, _arrival_s(worker, in_flight_bytes))
 
-    def _weight(self, worker: Worker) -> float:
-        return self._weights.get(worker.slot, 1.0)
+    def _relative_speed(self, worker: Worker) -> float:
+        return self._speeds.get(worker.slot, 1.0)
 
     def _windows_per_s(self, worker: Worker) -> float:
-        """Return how much a worker does in a second, in full leases; no more than its link brings."""
+        """Return the segments that a worker decodes per second in full leases, limited by its link."""
         decoded = self.decodes_per_s(worker)
         return decoded if worker.bytes_per_s is None else min(decoded, worker.bytes_per_s / WINDOW_BYTES)
 
 
 class _Other(Struct, frozen=True):
-    """Another worker, and in how many seconds it could begin with a segment more."""
+    """Another worker, and the seconds until it can start another segment."""
 
     worker: Worker
     batch_size: int
@@ -202,26 +202,27 @@ class _Other(Struct, frozen=True):
 
 
 def _done_within(seconds: float, others: Iterable[_Other]) -> int:
-    """Return how many windows some workers have done within a time."""
+    """Return how many windows some workers finish within a time."""
     return sum(
-        other.worker.streams * other.worker.pace.windows_within(seconds - other.begins_s, other.batch_size)
+        other.worker.streams
+        * other.worker.throughput.windows_within(seconds - other.begins_s, other.batch_size)
         for other in others
         if other.begins_s < seconds
     )
 
 
-def weigh(speeds: Mapping[str, float]) -> dict[str, float]:
-    """Return the speeds in relation to the fastest; those that are nearly as fast as another have its weight."""
-    weights: dict[str, float] = {}
+def relative_speeds(speeds: Mapping[str, float]) -> dict[str, float]:
+    """Return the speeds relative to the fastest; those that are about the same get the same value."""
+    relative: dict[str, float] = {}
     fastest = max(speeds.values(), default=1.0)
     leader = fastest
     for slot in sorted(speeds, key=lambda slot: (-speeds[slot], slot)):
-        if speeds[slot] < ALIKE * leader:
+        if speeds[slot] < SAME_SPEED * leader:
             leader = speeds[slot]
-        weights[slot] = leader / fastest
-    return weights
+        relative[slot] = leader / fastest
+    return relative
 
 
 def _arrival_s(worker: Worker, pcm_bytes: int) -> float:
-    """Return how long so much PCM, and the answer, are on their way."""
+    """Return the seconds that PCM and its answer are on the link."""
     return worker.round_trip_s + (pcm_bytes / worker.bytes_per_s if worker.bytes_per_s else 0.0)

@@ -23,14 +23,14 @@ class Span(Struct, frozen=True):
 
 
 class PlanPiece(Struct, frozen=True):
-    """A run of real audio inside a segment: `samples` samples from decoded sample `start` on."""
+    """A run of audio inside a segment: `samples` samples from decoded sample `start`."""
 
     start: int
     samples: int
 
 
 class Plan(Struct, frozen=True):
-    """One segment's place in its file: the pieces that are laid end to end, and the speech in them."""
+    """A segment of a file: the pieces that are joined end to end, and the speech in them."""
 
     index: int
     pieces: tuple[PlanPiece, ...]
@@ -62,21 +62,21 @@ class SkippedSpan(Struct, frozen=True):
 
 
 FRAME = 512
-"""Samples that one level, and one verdict of the VAD, stand for."""
+"""Samples of one level and of one VAD probability."""
 
 
 class Cutter:
     """Cuts spans that are longer than `max_samples` at their quietest frame.
 
-    What comes out depends on the audio alone, not on how it was fed. Speech that never pauses is cut as it
-    comes, so that memory stays bounded: levels are kept for at most 1.25 `max_samples` of it.
+    The result depends on the audio only, not on how it was fed. Speech without pauses is cut while it is fed, so memory
+    is bounded: levels are kept for at most 1.25 `max_samples`.
     """
 
     def __init__(self, max_samples: int) -> None:
         if max_samples < 8 * FRAME:
-            raise ValueError(f"max_samples is {max_samples}; the least is {8 * FRAME}, eight frames")
+            raise ValueError(f"max_samples is {max_samples}; the minimum is {8 * FRAME}, eight frames")
         self._max = max_samples
-        # What follows a cut is at least so long: no segment begins with the last syllable of a sentence.
+        # Minimum length after a cut: no segment begins with the last syllable of a sentence.
         self._rest = max_samples // 4
         self._levels: list[int] = []
         self._first_frame = 0
@@ -108,11 +108,11 @@ class Cutter:
 
     @property
     def horizon(self) -> int:
-        """No span that is still to come begins before this sample."""
+        """No later span begins before this sample."""
         return self._given
 
     def _cut(self, start: int, end: int, final: list[Span], *, is_open: bool) -> int:
-        """Append the parts before the last one to `final`, and return where the last one begins."""
+        """Append all parts but the last to `final`, and return where the last one begins."""
         start = max(start, self._given)
         # An open span is cut only when its end cannot change where: then any feeding cuts at the same place.
         longest = self._max + self._rest - 1 if is_open else self._max
@@ -123,7 +123,7 @@ class Cutter:
         return start
 
     def _quietest(self, low: int, high: int) -> int:
-        """Middle of the quietest frame whose middle lies in [low, high]; of equals the latest."""
+        """Return the middle of the quietest frame whose middle lies in [low, high]; of equals the latest."""
         half = FRAME // 2
         first = -((half - low) // FRAME)
         last = (high - half) // FRAME
@@ -142,14 +142,14 @@ class Planner:
         self._end = 0
 
     def add(self, span: Span) -> Plan | None:
-        """Take the next span; return the segment before it where the span no longer fits into that.
+        """Add the next span; return the finished segment before it if the span does not fit into that one.
 
         A span that is empty, longer than `max_samples` or not after the one before raises ValueError and
         changes nothing.
         """
         samples = span.end - span.start
         if not 0 < samples <= self._max:
-            raise ValueError(f"{span} holds {samples} samples; allowed are 1 to {self._max}: cut it first")
+            raise ValueError(f"{span} holds {samples} samples; 1 to {self._max} are allowed: cut it first")
         if span.start < self._end:
             raise ValueError(f"{span} begins before sample {self._end}, where the last span ended")
         plan = self.finish() if self._samples + samples > self._max else None
@@ -159,7 +159,7 @@ class Planner:
         return plan
 
     def finish(self) -> Plan | None:
-        """Return the segment that was being filled; None where there is none, as in a file without speech."""
+        """Return the last segment; None if there is none, as in a file without speech."""
         if not self._spans:
             return None
         spans = tuple(self._spans)
@@ -183,10 +183,10 @@ def _pieces(spans: tuple[Span, ...]) -> tuple[PlanPiece, ...]:
 
 
 def to_media(plan: Plan, sample: int, *, is_end: bool = False) -> int:
-    """Return the decoded sample that `sample` of the segment is.
+    """Return the decoded sample for `sample` of the segment.
 
     Where two pieces meet, a start belongs to the later one, an end (`is_end`) to the piece that ends there.
-    A sample outside the segment, which a model may name, maps to the segment's first or last.
+    A sample outside the segment, which a model may return, maps to the segment's first or last.
     """
     before = 0
     for piece in plan.pieces:

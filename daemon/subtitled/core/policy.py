@@ -1,4 +1,4 @@
-"""How long things may take, and how soon they are tried again."""
+"""Time limits, retries and backoff."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from msgspec import Struct
 
 SAMPLE_RATE = 16_000
 CRASH_WINDOW_S = 600.0
-"""Crashes longer ago than this are forgotten."""
+"""Crashes older than this do not count."""
 BACKOFF_FIRST_S = 0.5
 BACKOFF_LAST_S = 60.0
 SLOWEST_BYTES_PER_S = 16_000
-"""A link below half of real time in PCM is of no use for anything."""
+"""Below this, half of real time in PCM, a link is useless."""
 
 
 class Policy(Struct, frozen=True, kw_only=True):
@@ -19,12 +19,12 @@ class Policy(Struct, frozen=True, kw_only=True):
     attempts: int = 3
     prepare_attempts: int = 2
     crash_budget: int = 10
-    """Failures of a worker slot in a row before it is put aside."""
+    """Failures of a worker slot in a row before it is quarantined."""
     quarantine_s: float = 600.0
-    """How long it is put aside."""
+    """Length of the quarantine."""
     silence_s: float = 30.0
     forget_s: float = 600.0
-    """How long a slot of another host is remembered after it was left."""
+    """How long a stopped slot of another host is remembered."""
     start_timeout_s: float = 600.0
     lease_min_s: float = 30.0
     lease_per_audio_s: float = 4.0
@@ -32,17 +32,17 @@ class Policy(Struct, frozen=True, kw_only=True):
     batch_size: int = 16
     queue_bytes: int = 512 * 2**20
     max_in_flight_bytes: int = 64 * 2**20
-    """PCM that a worker on another host may hold, and that is on its way there."""
+    """PCM that a worker on another host may hold, including PCM in flight."""
     feed_floor_bytes: int = 8 * 2**20
-    """PCM of one file for each prepare worker beside the queue, whatever the queue holds.
+    """PCM of one file that each prepare worker may add even if the queue is full.
 
-    At least a grant of credit and the PCM that an open vote on the language keeps: with less, files that wait for the
-    last vote could fill the memory and wait for credit for ever.
+    At least one grant of credit and the PCM that an open language vote keeps: with less, files that wait for the last
+    vote could fill the memory and wait for credit for ever.
     """
 
 
 def time_to_arrive(policy: Policy, pcm_bytes: int) -> float:
-    """Return the seconds that so much PCM may be on its way to another host: a slow link is not a dead one."""
+    """Return the seconds that PCM may be in flight to another host: a slow link is not a dead one."""
     return max(policy.lease_min_s, pcm_bytes / SLOWEST_BYTES_PER_S)
 
 
@@ -52,17 +52,17 @@ def time_to_run(policy: Policy, samples: int) -> float:
 
 
 def recent(crashes: tuple[float, ...], now: float) -> tuple[float, ...]:
-    """Return the crashes that still count."""
+    """Return the crashes that count."""
     return tuple(at for at in crashes if now - at < CRASH_WINDOW_S)
 
 
 def backoff(crashes: tuple[float, ...], slot: str) -> float:
     """Return the seconds to wait before a slot's next process.
 
-    Doubles with each recent crash, from 0.5 s to 60 s. The jitter, up to a quarter, comes from the slot's name, so that
-    eight slots that crash together do not start together, and a replayed history stays the same.
+    Doubles with each recent crash, from 0.5 s to 60 s. The jitter, up to a quarter, is derived from the slot's name:
+    slots that crash together do not start together, and a replayed history stays the same.
     """
-    doublings = min(max(0, len(crashes) - 1), 16)  # long past the last wait, and far from an overflow
+    doublings = min(max(0, len(crashes) - 1), 16)  # far beyond BACKOFF_LAST_S, without overflow
     base = min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2.0**doublings)
     jitter = (sum(slot.encode()) * 37 + len(crashes) * 11) % 64 / 256
     return base * (1 + jitter)

@@ -1,4 +1,4 @@
-"""Prepare workers and the files they read: who reads what, and how much PCM may be under way."""
+"""Prepare workers and the files they read: which worker reads which file, and how much PCM it may send."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ class PrepareDispatch:
         self._live_jobs = live_jobs
         self._worker_table = worker_table
         self._out = out
-        self._slots: dict[str, str] = {}
+        self._slot_of: dict[str, str] = {}
         """Job → slot of the prepare worker that reads its file."""
-        self._unfed: list[tuple[int, int, str]] = []
-        """Heap of jobs that wait for a prepare worker; may name jobs that no longer do."""
-        self._fresh: list[tuple[int, int, int, str]] = []
-        """Heap of those that nothing was read of yet, the smallest file of the most urgent first; likewise."""
+        self._queue: list[tuple[int, int, str]] = []
+        """Heap of jobs that wait for a prepare worker, by priority and order; may have jobs that no longer wait."""
+        self._unread: list[tuple[int, int, int, str]] = []
+        """Heap of queued jobs whose file was not read at all yet, by priority and size; likewise."""
         self._last_id = 0
 
-    def want(self, job: Job) -> None:
-        """Put a job in line for a prepare worker, unless one reads its file already."""
-        if job.id not in self._slots:
-            heapq.heappush(self._unfed, (-job.options.priority, job.order, job.id))
-            if self._is_fresh(job.id):
-                heapq.heappush(self._fresh, (-job.options.priority, job.size, job.order, job.id))
+    def enqueue(self, job: Job) -> None:
+        """Queue a job for a prepare worker, unless one reads its file already."""
+        if job.id not in self._slot_of:
+            heapq.heappush(self._queue, (-job.options.priority, job.order, job.id))
+            if self._is_unread(job.id):
+                heapq.heappush(self._unread, (-job.options.priority, job.size, job.order, job.id))
 
-    def feeder(self, identity: str, feed: int) -> tuple[Worker, Feed] | None:
+    def find(self, identity: str, feed: int) -> tuple[Worker, Feed] | None:
         """Return the worker and its feed if the worker is alive and this feed is its current one."""
         worker = self._worker_table.current(identity)
         if worker is None or worker.feed is None or worker.feed.id != feed:
@@ -52,51 +52,52 @@ class PrepareDispatch:
         return worker, worker.feed
 
     def assign(self, settings: PlanSettings, now: float) -> list[str]:
-        """Give files to idle prepare workers; return the jobs that turned out to need none."""
+        """Give files to idle prepare workers; return the queued jobs that need no reading."""
         complete: list[str] = []
         for worker in self._worker_table.idle(Role.PREPARE):
-            # A file comes with its first credit: ten thousand short files are held back like one long one.
-            while self._unfed and self._is_room(0, self._promised()) and (job := self._next()) is not None:
+            # A file comes with its first credit: ten thousand short files are limited like one long one.
+            while (
+                self._queue and self._has_room(0, self._unused_credit()) and (job := self._next()) is not None
+            ):
                 if job.state is JobState.QUEUED:
                     event = JobEvent.RESUME if job.is_planned else JobEvent.LEASED
                     job = self._live_jobs.move_job(job, event, plan_settings=job.plan_settings or settings)
-                wanted = frozenset(self._live_jobs.starved[job.id]) if job.is_planned else None
-                if job.is_planned and not wanted:
+                missing = frozenset(self._live_jobs.jobs[job.id].missing_pcm) if job.is_planned else None
+                if job.is_planned and not missing:
                     complete.append(job.id)
                     continue
-                self._start(worker, job, wanted, now)
+                self._start(worker, job, missing, now)
                 break
         return complete
 
-    def swap(self, settings: PlanSettings, now: float) -> Job | None:
-        """Have a smaller file, or a more urgent one, read in the place of one that only waits for credit.
+    def preempt(self, settings: PlanSettings, now: float) -> Job | None:
+        """Start an unread file that is smaller or more urgent in place of one whose worker waits for credit.
 
-        Returns the job whose file was put away, for the caller to put back in line; None when nothing is to be gained.
-        What is put away has its PCM in memory to be going on with; a file that was put away displaces no other, so that
-        each displaces one at most.
+        Returns the job whose file was stopped, for the caller to queue again; None if there is no such pair. The stopped
+        job has PCM in memory to continue with, and its file is not unread any more: it preempts no other.
         """
-        while self._fresh and not self._is_fresh(self._fresh[0][3]):
-            heapq.heappop(self._fresh)
-        if not self._fresh or self._worker_table.idle(Role.PREPARE):
+        while self._unread and not self._is_unread(self._unread[0][3]):
+            heapq.heappop(self._unread)
+        if not self._unread or self._worker_table.idle(Role.PREPARE):
             return None
-        job = self._live_jobs.jobs[self._fresh[0][3]]
-        promised = self._promised()
-        if not self._is_room(0, promised):
+        job = self._live_jobs.job(self._unread[0][3])
+        unused = self._unused_credit()
+        if not self._has_room(0, unused):
             return None
-        held_up = (self._held_up(worker, promised) for worker in self._worker_table.of(Role.PREPARE))
-        others = [other for other in held_up if other is not None and _goes_before(job, other)]
+        blocked = (self._blocked_job(worker, unused) for worker in self._worker_table.of(Role.PREPARE))
+        others = [other for other in blocked if other is not None and _may_preempt(job, other)]
         if not others:
             return None
         other = max(others, key=lambda one: (-one.options.priority, one.size))
-        slot = self._slots[other.id]
-        heapq.heappop(self._fresh)
+        slot = self._slot_of[other.id]
+        heapq.heappop(self._unread)
         self.abandon(other.id)
         job = self._live_jobs.move_job(job, JobEvent.LEASED, plan_settings=job.plan_settings or settings)
         self._start(self._worker_table.workers[slot], job, None, now)
         return other
 
     def progressed(self, worker: Worker, *, decoded_samples: int, is_waiting: bool, now: float) -> None:
-        """Note how far a worker is; waiting for credit counts as progress."""
+        """Record a worker's progress; waiting for credit counts as progress."""
         feed = worker.feed
         if feed is None:
             return
@@ -108,7 +109,7 @@ class PrepareDispatch:
         self._worker_table.put(replace(worker, feed=feed))
 
     def received(self, worker: Worker, pcm_bytes: int, now: float) -> None:
-        """Take received PCM off a worker's credit."""
+        """Subtract received PCM from a worker's credit."""
         if worker.feed is not None:
             received = worker.feed.received_bytes + pcm_bytes
             feed = replace(worker.feed, received_bytes=received, progressed_at=now)
@@ -117,14 +118,14 @@ class PrepareDispatch:
     def finish(self, worker: Worker) -> None:
         """Make a worker that has read its file idle again."""
         if worker.feed is not None:
-            self._slots.pop(worker.feed.job, None)
+            self._slot_of.pop(worker.feed.job, None)
             worker = self._worker_table.put(replace(worker, feed=None))
         if worker.state is WorkerState.BUSY:
             self._worker_table.move(worker, WorkerEvent.REPLIED)
 
     def abandon(self, job: str) -> None:
-        """Stop reading a job's file, if a worker does."""
-        slot = self._slots.get(job)
+        """Stop reading a job's file, if a worker reads it."""
+        slot = self._slot_of.get(job)
         if slot is not None:
             worker = self._worker_table.workers[slot]
             if worker.feed is not None:
@@ -132,56 +133,52 @@ class PrepareDispatch:
             self.finish(worker)
 
     def release(self, worker: Worker) -> Feed | None:
-        """Take the file from a worker that is lost; return what it was reading."""
+        """Take the file from a lost worker, and return its feed."""
         feed = worker.feed
         if feed is not None:
-            del self._slots[feed.job]
+            del self._slot_of[feed.job]
             self._worker_table.put(replace(worker, feed=None))
         return feed
 
     def grant_credit(self) -> None:
-        """Let the prepare workers send on, as far as the memory for PCM goes."""
-        promised = self._promised()
+        """Give prepare workers more credit, as far as the memory for PCM allows."""
+        unused = self._unused_credit()
         for worker in self._worker_table.of(Role.PREPARE):
             feed = worker.feed
-            if feed is None or (ahead := _ahead(feed)) >= GRANT_BYTES // 2:
+            if feed is None or feed.unused_bytes >= GRANT_BYTES // 2:
                 continue
-            if self._is_room(self._live_jobs.pcm_bytes[feed.job] + ahead, promised):
-                promised += GRANT_BYTES
+            if self._has_room(self._live_jobs.jobs[feed.job].pcm_bytes + feed.unused_bytes, unused):
+                unused += GRANT_BYTES
                 granted = replace(feed, granted_bytes=feed.granted_bytes + GRANT_BYTES)
                 self._worker_table.put(replace(worker, feed=granted))
                 self._out.append(Send(worker.identity, FeedCredit(feed=feed.id, bytes=GRANT_BYTES)))
 
-    def _is_fresh(self, name: str) -> bool:
-        """Say whether a job is in line, and nothing of its file was read yet."""
-        job = self._live_jobs.jobs.get(name)
-        return (
-            job is not None
-            and job.state is JobState.QUEUED
-            and not job.is_planned
-            and not self._live_jobs.segments[name]
-        )
+    def _is_unread(self, name: str) -> bool:
+        """Return whether a job is queued, and no segment of its file is known."""
+        live = self._live_jobs.jobs.get(name)
+        if live is None or live.job.state is not JobState.QUEUED:
+            return False
+        return not live.job.is_planned and not live.segments
 
-    def _held_up(self, worker: Worker, promised_bytes: int) -> Job | None:
-        """Return the job whose file a worker cannot go on reading for want of credit."""
+    def _blocked_job(self, worker: Worker, unused_bytes: int) -> Job | None:
+        """Return the job whose file a worker cannot read further for lack of credit."""
         feed = worker.feed
-        if worker.state is not WorkerState.BUSY or feed is None or not feed.is_waiting or _ahead(feed):
+        if worker.state is not WorkerState.BUSY or feed is None or not feed.is_waiting or feed.unused_bytes:
             return None
-        if self._is_room(self._live_jobs.pcm_bytes[feed.job], promised_bytes):
-            return None
-        return self._live_jobs.jobs[feed.job]
+        live = self._live_jobs.jobs[feed.job]
+        return None if self._has_room(live.pcm_bytes, unused_bytes) else live.job
 
-    def _promised(self) -> int:
+    def _unused_credit(self) -> int:
         """Return the bytes that all workers may still send."""
-        return sum(_ahead(worker.feed) for worker in self._worker_table.of(Role.PREPARE) if worker.feed)
+        return sum(w.feed.unused_bytes for w in self._worker_table.of(Role.PREPARE) if w.feed)
 
-    def _is_room(self, own_bytes: int, promised_bytes: int) -> bool:
-        """Say whether a file that has `own_bytes` in memory, or promised, may have a grant more.
+    def _has_room(self, own_bytes: int, unused_bytes: int) -> bool:
+        """Return whether a file with `own_bytes` of PCM in memory or granted may have one grant more.
 
-        It fits into the queue, or into the file's floor: one that fills the queue cannot shut out another. All floors
-        together are bounded, since files that are read to the end leave their PCM behind.
+        The grant fits into the queue, or into the file's floor: a file that fills the queue cannot block another. All
+        floors together are bounded, since files that are read to the end leave their PCM in memory.
         """
-        total = self._live_jobs.queued_bytes + promised_bytes + GRANT_BYTES
+        total = self._live_jobs.queued_bytes + unused_bytes + GRANT_BYTES
         if total <= self.policy.queue_bytes:
             return True
         floor = self.policy.feed_floor_bytes
@@ -189,43 +186,40 @@ class PrepareDispatch:
         return own_bytes + GRANT_BYTES <= floor and total <= self.policy.queue_bytes + floors
 
     def _next(self) -> Job | None:
-        while self._unfed:
-            _, _, name = heapq.heappop(self._unfed)
-            job = self._live_jobs.jobs.get(name)
-            if job is None or name in self._slots:
+        while self._queue:
+            _, _, name = heapq.heappop(self._queue)
+            live = self._live_jobs.jobs.get(name)
+            if live is None or name in self._slot_of:
                 continue
-            if job.state is JobState.QUEUED:
-                return job
-            if job.state is JobState.TRANSCRIBING and self._live_jobs.starved[name]:
-                return job
+            if live.job.state is JobState.QUEUED:
+                return live.job
+            if live.job.state is JobState.TRANSCRIBING and live.missing_pcm:
+                return live.job
         return None
 
-    def _start(self, worker: Worker, job: Job, wanted: frozenset[int] | None, now: float) -> None:
-        segments = self._live_jobs.segments[job.id]
+    def _start(self, worker: Worker, job: Job, missing: frozenset[int] | None, now: float) -> None:
+        segments = self._live_jobs.jobs[job.id].segments
         self._last_id += 1
-        feed = Feed(id=self._last_id, job=job.id, wanted=wanted, granted_bytes=GRANT_BYTES, progressed_at=now)
+        feed = Feed(
+            id=self._last_id, job=job.id, missing=missing, granted_bytes=GRANT_BYTES, progressed_at=now
+        )
         worker = self._worker_table.put(replace(worker, feed=feed))
         self._worker_table.move(worker, WorkerEvent.ASSIGNED)
-        self._slots[job.id] = worker.slot
+        self._slot_of[job.id] = worker.slot
         language = job.options.language
         done = (i for i, s in segments.items() if s.has_pcm or s.state is not SegmentState.PENDING)
-        self._out.append(
-            SendPrepare(
-                worker=worker.identity,
-                job=job,
-                message=Prepare(
-                    feed=feed.id,
-                    path=job.location,
-                    size=job.size,
-                    mtime_ns=job.mtime_ns,
-                    settings=_settings_of(job),
-                    language=None if language in {"auto", "multi"} else language,
-                    plans=None if wanted is None else tuple(segments[index].plan for index in sorted(wanted)),
-                    done=frozenset(done),
-                    credit_bytes=GRANT_BYTES,
-                ),
-            )
+        message = Prepare(
+            feed=feed.id,
+            path=job.location,
+            size=job.size,
+            mtime_ns=job.mtime_ns,
+            settings=_settings_of(job),
+            language=None if language in {"auto", "multi"} else language,
+            plans=None if missing is None else tuple(segments[index].plan for index in sorted(missing)),
+            done=frozenset(done),
+            credit_bytes=GRANT_BYTES,
         )
+        self._out.append(SendPrepare(worker=worker.identity, job=job, message=message))
 
 
 def _settings_of(job: Job) -> PlanSettings:
@@ -234,15 +228,10 @@ def _settings_of(job: Job) -> PlanSettings:
     return replace(job.plan_settings or PlanSettings(), **own)
 
 
-def _goes_before(job: Job, other: Job) -> bool:
-    """Say whether a job's file is worth putting away the other's: more urgent, or as urgent and at most half as large.
+def _may_preempt(job: Job, other: Job) -> bool:
+    """Return whether a job's file may stop the other's: more urgent, or as urgent and at most half as large.
 
-    Half, so that of many files alike none displaces another.
+    Half, so that files of about the same size do not preempt each other.
     """
     one, two = job.options.priority, other.options.priority
     return one > two or (one == two and 2 * job.size <= other.size)
-
-
-def _ahead(feed: Feed) -> int:
-    """Return the credit that was granted and not used; the last segment may have overdrawn it."""
-    return max(0, feed.granted_bytes - feed.received_bytes)

@@ -1,6 +1,6 @@
-"""The three transition tables: every legal step of a job, a segment, a worker.
+"""The three transition tables: every legal step of a job, a segment and a worker slot.
 
-Whatever is not in a table raises `IllegalTransition` and changes nothing.
+An event without a row raises `IllegalTransition` and changes nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from subtitled.errors import SubtitledError
 
 
 class JobState(Enum):
-    """Where a job stands; DONE and CANCELLED are final, FAILED waits for `retry`."""
+    """State of a job; DONE and CANCELLED are final, FAILED until `retry`."""
 
     RECEIVING = "receiving"
     QUEUED = "queued"
@@ -25,7 +25,7 @@ class JobState(Enum):
 
 
 class JobEvent(Enum):
-    """What can happen to a job."""
+    """Events of a job."""
 
     UPLOADED = "uploaded"
     EXPIRED = "expired"
@@ -33,12 +33,12 @@ class JobEvent(Enum):
     RESUME = "resume"
     PLANNED = "planned"
     NO_SPEECH = "no_speech"
-    NEEDLESS = "needless"
+    ALREADY_SUBTITLED = "already_subtitled"
     LOST = "lost"
     REJECTED = "rejected"
     EXHAUSTED = "exhausted"
     ALL_DONE = "all_done"
-    BURIED = "buried"
+    SEGMENTS_FAILED = "segments_failed"
     WRITTEN = "written"
     WRITE_FAILED = "write_failed"
     RETRY = "retry"
@@ -46,31 +46,31 @@ class JobEvent(Enum):
 
 
 class SegmentState(Enum):
-    """Where a segment stands."""
+    """State of a segment."""
 
     PENDING = "pending"
     LEASED = "leased"
     DONE = "done"
     SKIPPED = "skipped"
-    BURIED = "buried"
+    FAILED = "failed"
     DROPPED = "dropped"
 
 
 class SegmentEvent(Enum):
-    """What can happen to a segment."""
+    """Events of a segment."""
 
     LEASED = "leased"
     DONE = "done"
     SKIPPED = "skipped"
     LOST = "lost"
     EXHAUSTED = "exhausted"
-    OUTVOTED = "outvoted"
-    KICKED = "kicked"
+    LANGUAGE_CHANGED = "language_changed"
+    RETRIED = "retried"
     DROPPED = "dropped"
 
 
 class WorkerState(Enum):
-    """Where a worker slot stands."""
+    """State of a worker slot."""
 
     STARTING = "starting"
     IDLE = "idle"
@@ -83,7 +83,7 @@ class WorkerState(Enum):
 
 
 class WorkerEvent(Enum):
-    """What can happen to a worker slot."""
+    """Events of a worker slot."""
 
     READY = "ready"
     ASSIGNED = "assigned"
@@ -105,14 +105,14 @@ JOB: dict[tuple[JobState, JobEvent], JobState] = {
     (JobState.QUEUED, JobEvent.RESUME): JobState.TRANSCRIBING,
     (JobState.PREPARING, JobEvent.PLANNED): JobState.TRANSCRIBING,
     (JobState.PREPARING, JobEvent.NO_SPEECH): JobState.WRITING,
-    # The file has subtitles already: nothing is written, and its source goes the way of any other.
-    (JobState.PREPARING, JobEvent.NEEDLESS): JobState.WRITING,
+    # The file has subtitles already: nothing is written; its source is archived like any other.
+    (JobState.PREPARING, JobEvent.ALREADY_SUBTITLED): JobState.WRITING,
     (JobState.PREPARING, JobEvent.LOST): JobState.QUEUED,
     (JobState.PREPARING, JobEvent.REJECTED): JobState.FAILED,
     (JobState.PREPARING, JobEvent.EXHAUSTED): JobState.FAILED,
     (JobState.TRANSCRIBING, JobEvent.ALL_DONE): JobState.WRITING,
-    (JobState.TRANSCRIBING, JobEvent.BURIED): JobState.FAILED,
-    # A resumed job decodes its media again for the PCM that a restart lost, and may then find it changed.
+    (JobState.TRANSCRIBING, JobEvent.SEGMENTS_FAILED): JobState.FAILED,
+    # A resumed job decodes its media again for the PCM that a restart lost; the file may have changed.
     (JobState.TRANSCRIBING, JobEvent.REJECTED): JobState.FAILED,
     (JobState.TRANSCRIBING, JobEvent.EXHAUSTED): JobState.FAILED,
     (JobState.WRITING, JobEvent.WRITTEN): JobState.DONE,
@@ -129,14 +129,14 @@ SEGMENT: dict[tuple[SegmentState, SegmentEvent], SegmentState] = {
     (SegmentState.LEASED, SegmentEvent.DONE): SegmentState.DONE,
     (SegmentState.LEASED, SegmentEvent.SKIPPED): SegmentState.SKIPPED,
     (SegmentState.LEASED, SegmentEvent.LOST): SegmentState.PENDING,
-    (SegmentState.LEASED, SegmentEvent.EXHAUSTED): SegmentState.BURIED,
-    # Decoded in a language that the job's vote turned down: decoded again in the job's own.
-    (SegmentState.DONE, SegmentEvent.OUTVOTED): SegmentState.PENDING,
-    (SegmentState.BURIED, SegmentEvent.KICKED): SegmentState.PENDING,
-    (SegmentState.PENDING, SegmentEvent.KICKED): SegmentState.PENDING,
+    (SegmentState.LEASED, SegmentEvent.EXHAUSTED): SegmentState.FAILED,
+    # Decoded in a language that lost the vote: decoded again in the job's language.
+    (SegmentState.DONE, SegmentEvent.LANGUAGE_CHANGED): SegmentState.PENDING,
+    (SegmentState.FAILED, SegmentEvent.RETRIED): SegmentState.PENDING,
+    (SegmentState.PENDING, SegmentEvent.RETRIED): SegmentState.PENDING,
     (SegmentState.PENDING, SegmentEvent.DROPPED): SegmentState.DROPPED,
     (SegmentState.LEASED, SegmentEvent.DROPPED): SegmentState.DROPPED,
-    (SegmentState.BURIED, SegmentEvent.DROPPED): SegmentState.DROPPED,
+    (SegmentState.FAILED, SegmentEvent.DROPPED): SegmentState.DROPPED,
 }
 
 WORKER: dict[tuple[WorkerState, WorkerEvent], WorkerState] = {
@@ -169,7 +169,7 @@ WORKER: dict[tuple[WorkerState, WorkerEvent], WorkerState] = {
     (WorkerState.DRAINING, WorkerEvent.EXITED_FATAL): WorkerState.STOPPED,
     (WorkerState.BACKOFF, WorkerEvent.DRAIN): WorkerState.STOPPED,
     (WorkerState.BROKEN, WorkerEvent.DRAIN): WorkerState.STOPPED,
-    # A worker on another host has joined again: its slot begins anew.
+    # A worker on another host has joined again: its slot starts over.
     (WorkerState.STARTING, WorkerEvent.REPLACED): WorkerState.STOPPED,
     (WorkerState.IDLE, WorkerEvent.REPLACED): WorkerState.STOPPED,
     (WorkerState.BUSY, WorkerEvent.REPLACED): WorkerState.STOPPED,
@@ -178,9 +178,9 @@ WORKER: dict[tuple[WorkerState, WorkerEvent], WorkerState] = {
 }
 
 SEGMENT_FINAL = frozenset(
-    {SegmentState.DONE, SegmentState.SKIPPED, SegmentState.BURIED, SegmentState.DROPPED}
+    {SegmentState.DONE, SegmentState.SKIPPED, SegmentState.FAILED, SegmentState.DROPPED}
 )
-"""States in which a segment asks for nothing more."""
+"""States in which a segment needs no more work."""
 
 JOB_LIVE = frozenset(
     {
@@ -191,11 +191,11 @@ JOB_LIVE = frozenset(
         JobState.WRITING,
     }
 )
-"""States in which a job still has a way to go by itself."""
+"""States of a job that is not finished."""
 
 
 class IllegalTransition(SubtitledError):
-    """An event that the table does not allow in this state; a bug of ours."""
+    """An event that the table does not allow in this state; a bug in the daemon."""
 
 
 S = TypeVar("S", bound=Enum)

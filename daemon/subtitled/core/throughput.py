@@ -1,43 +1,43 @@
-"""How long a worker takes for a lease, learned from those that it has answered."""
+"""The throughput of a worker, learned from the leases that it has finished."""
 
 from __future__ import annotations
 
 from msgspec import Struct
 
-MEMORY = 16
-"""Leases that count: each further one takes the place of a sixteenth of what was learned before."""
+LEASES = 16
+"""Weight of the past: each lease counts for one sixteenth."""
 FIXED_WINDOWS = 2.2
-"""What a call costs beyond its segments, in windows, while a worker has only had leases of one size.
+"""Fixed cost of a call, in windows, assumed while a worker has only had leases of one size.
 
 speaches' figures for large-v3-turbo on an RTX 3090: 0.70 s for one window, 2.22 s for eight (`benchmarks/pool.py`).
 """
 
 
 class Throughput(Struct, frozen=True, kw_only=True):
-    """A line through the sizes and times of leases: a call has its fixed cost, and each window, full or not, its own.
+    """A least-squares line through the sizes and times of leases: a fixed cost, and a cost for each window, full or not.
 
-    Least squares, so that a worker that was given small leases is not taken for a slow one.
+    So a worker that was given small leases does not look slow.
     """
 
     leases: int = 0
-    """How many it was learned from; of 0 nothing is known."""
+    """Leases that it was learned from; 0: nothing is known."""
     mean_windows: float = 0.0
     mean_samples: float = 0.0
-    """The audio in a lease: for people, who count in that."""
+    """Mean audio of a lease, for display."""
     mean_s: float = 0.0
     s_per_window: float = 0.0
-    """What each window takes beyond the fixed cost of a lease."""
+    """Seconds for each window beyond the fixed cost of a lease."""
     variance: float = 0.0
     covariance: float = 0.0
 
     def after(self, windows: int, took_s: float, *, samples: int) -> Throughput:
-        """Return what is known after one lease more.
+        """Return the throughput after one more lease.
 
-        The first may hold what is done only once, as kernels are compiled: a faster second one takes its place.
+        The first may include one-time work, such as compiling kernels: a faster second one replaces it.
         """
         count = self.leases + 1
         is_first = count == 1 or (count == 2 and took_s < self.seconds(windows))
-        weight = 1.0 if is_first else 1 / min(count, MEMORY)
+        weight = 1.0 if is_first else 1 / min(count, LEASES)
         off, off_s = windows - self.mean_windows, took_s - self.mean_s
         mean_windows = self.mean_windows + weight * off
         mean_s = self.mean_s + weight * off_s
@@ -58,15 +58,15 @@ class Throughput(Struct, frozen=True, kw_only=True):
 
     @property
     def samples_per_s(self) -> float:
-        """Audio done in a second, in leases as they came; 0 while nothing is known."""
+        """Audio decoded per second; 0 while nothing is known."""
         return self.mean_samples / self.mean_s if self.leases else 0.0
 
     def seconds(self, windows: float) -> float:
-        """Return how long a lease of so many windows takes."""
+        """Return the seconds for a lease of so many windows."""
         return self.mean_s + (windows - self.mean_windows) * self.s_per_window
 
     def windows_within(self, seconds: float, batch_size: int) -> int:
-        """Return how many windows are done in so many seconds, in leases of at most `batch_size`."""
+        """Return the windows decoded in so many seconds, in leases of at most `batch_size`."""
         batch_s = self.seconds(batch_size)
         batches = max(0, int(seconds / batch_s))
         left_s = seconds - batches * batch_s

@@ -1,4 +1,4 @@
-"""What the model made of a segment: phrases with their words, and the decisions taken on the way."""
+"""The model's result for a segment: phrases with their words, and the decoding decisions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from msgspec import Struct
 
 
 class Word(Struct, frozen=True):
-    """One word as the model heard it, with the space before it; times count as those of its phrase."""
+    """One word of the model, with the space before it; times as in its phrase."""
 
     text: str
     start_ms: int
@@ -17,7 +17,7 @@ class Word(Struct, frozen=True):
 
 
 class Phrase(Struct, frozen=True):
-    """What the model returned: text from `start_ms` to `end_ms` of segment time, with its finite scores."""
+    """Text of the model from `start_ms` to `end_ms` of segment time, with its finite scores."""
 
     text: str
     start_ms: int
@@ -34,11 +34,11 @@ class DecisionKind(Enum):
     """The kinds of decision."""
 
     FALLBACK = "fallback"
-    """The result looked wrong, and the window was decoded once more, at a higher temperature."""
+    """The result looked wrong; the window was decoded again at a higher temperature."""
     SILENCE = "silence"
-    """Nobody speaks in the window: what the model said was dropped."""
+    """There is no speech in the window; the text was dropped."""
     LOOP = "loop"
-    """The text said one thing again and again, and still did after the last fallback: it was cut to the first time."""
+    """The text repeated itself after the last fallback too; it was cut to the first repetition."""
 
 
 class DecodingDecision(Struct, frozen=True, kw_only=True):
@@ -46,6 +46,6 @@ class DecodingDecision(Struct, frozen=True, kw_only=True):
 
     verdict: DecisionKind
     cause: str
-    """The measure that called for it: "compression_ratio", "log_prob", "no_speech_prob", "repetition"."""
+    """The measure that led to it: "compression_ratio", "log_prob", "no_speech_prob", "repetition"."""
     temperature: float
-    """Of the decoding that followed a fallback; else of the one that was dropped or cut."""
+    """Of the decoding after a fallback; else of the one that was dropped or cut."""

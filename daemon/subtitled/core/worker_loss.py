@@ -1,4 +1,4 @@
-"""The end of a worker: what it held comes back, and who is blamed for it."""
+"""The end of a worker: its work is queued again, and the loss is blamed on what it was working on."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from subtitled.core.records import Job, SegmentKey, Worker
 from subtitled.core.states import JobEvent, JobState, SegmentEvent, SegmentState, WorkerEvent, WorkerState
 from subtitled.core.worker_table import NEVER, WorkerTable
 
-AGAIN = "joined again"
+REJOINED = "joined again"
 
 
 class WorkerLoss:
-    """Takes from workers that are lost, or let go, what others are to do."""
+    """Releases the work of workers that are lost, replaced or drained."""
 
     def __init__(
         self,
@@ -35,84 +35,83 @@ class WorkerLoss:
         self._lease_dispatch = lease_dispatch
         self._out = out
 
-    def give_up(self, worker: Worker, cause: str, now: float) -> None:
-        """Have a worker killed that is of no use any more."""
-        is_unheard = worker.is_remote and now >= worker.heard_at + self._worker_table.policy.silence_s
+    def kill(self, worker: Worker, cause: str, now: float) -> None:
+        """Release a worker's work, and kill the worker."""
+        is_silent = worker.is_remote and now >= worker.seen_at + self._worker_table.policy.silence_s
         blamed = self.release(worker, cause)
-        bare = self._worker_table.workers[worker.slot]
+        worker = self._worker_table.workers[worker.slot]
         lost = self._worker_table.move(
-            bare, WorkerEvent.OVERDUE, cause=cause, due_at=NEVER, blamed=blamed if is_unheard else None
+            worker, WorkerEvent.OVERDUE, cause=cause, due_at=NEVER, blamed=blamed if is_silent else None
         )
         self._out.append(Kill(worker=lost.identity, cause=cause))
 
     def exited(self, worker: Worker, *, is_fatal: bool, cause: str, now: float) -> Worker:
-        """Note the end of a worker's process, or of its session; return what has become of its slot."""
+        """Record the end of a worker's process or session; return the slot's new record."""
         blamed = self.release(worker, cause)
-        bare = self._worker_table.workers[worker.slot]
+        after = self._worker_table.workers[worker.slot]
         if worker.is_remote and worker.state not in {WorkerState.LOST, WorkerState.DRAINING}:
-            bare = replace(bare, blamed=blamed)
-        return self._worker_table.exited(bare, is_fatal=is_fatal, cause=cause, now=now)
+            after = replace(after, blamed=blamed)
+        return self._worker_table.exited(after, is_fatal=is_fatal, cause=cause, now=now)
 
-    def make_way(self, worker: Worker, *, is_alive: bool, now: float) -> Worker:
-        """Empty a slot whose worker on another host joins again: its last session is over, whatever it was doing.
+    def rejoined(self, worker: Worker, *, is_alive: bool, now: float) -> Worker:
+        """Empty the slot of a worker on another host that joins again: its last session is over in any state.
 
-        If its process `is_alive`, only the connection was lost, and nothing that it held is to blame. Else that has ended,
-        as any process may. Returns what has become of the slot.
+        If its process `is_alive`, only the connection was lost, and nothing is blamed. Else its process has ended.
+        Returns the slot's new record.
         """
         if is_alive and worker.blamed is not None:
-            self._forgive(worker)
+            self._undo_blame(worker)
         worker = self._worker_table.workers[worker.slot]
         if worker.state in {WorkerState.STOPPED, WorkerState.BROKEN}:
             return worker
         if worker.state is not WorkerState.LOST:
-            self._out.append(Kill(worker=worker.identity, cause=AGAIN))
+            self._out.append(Kill(worker=worker.identity, cause=REJOINED))
         if not is_alive:
-            return self.exited(worker, is_fatal=False, cause=AGAIN, now=now)
-        self.release(worker, AGAIN, is_blamed=False)
-        bare = self._worker_table.workers[worker.slot]
-        return self._worker_table.move(bare, WorkerEvent.REPLACED, cause=AGAIN, due_at=NEVER)
+            return self.exited(worker, is_fatal=False, cause=REJOINED, now=now)
+        self.release(worker, REJOINED, is_blamed=False)
+        after = self._worker_table.workers[worker.slot]
+        return self._worker_table.move(after, WorkerEvent.REPLACED, cause=REJOINED, due_at=NEVER)
 
     def release(self, worker: Worker, cause: str, *, is_blamed: bool = True) -> tuple[SegmentKey, ...]:
-        """Take everything from a worker that is lost; only what it was working on is blamed for it, and returned."""
+        """Take everything from a worker; blame only what it was working on, and return that."""
         is_blamed = is_blamed and worker.state is not WorkerState.DRAINING
         jobs: set[str] = set()
         blamed: tuple[SegmentKey, ...] = ()
         for lease, is_current in self._lease_dispatch.release(worker):
-            jobs |= self._lease_dispatch.give_back(lease, cause, is_blamed=is_current and is_blamed)
+            jobs |= self._lease_dispatch.requeue(lease, cause, is_blamed=is_current and is_blamed)
             blamed += lease.keys if is_current and is_blamed else ()
         feed = self._prepare_dispatch.release(self._worker_table.workers[worker.slot])
         if feed is not None:
-            self.lose_feed(self._live_jobs.jobs[feed.job], cause, is_blamed=is_blamed)
+            self.requeue_file(self._live_jobs.job(feed.job), cause, is_blamed=is_blamed)
         self._lifecycle.advance_all(jobs)
         return blamed
 
-    def _forgive(self, worker: Worker) -> None:
-        """Take back what was blamed on segments that still wait for another try, and on the worker."""
-        for key in worker.blamed or ():
-            segment = self._live_jobs.find(key)
-            if segment is not None and segment.state is SegmentState.PENDING and segment.losses:
-                self._live_jobs.move_segment(segment, SegmentEvent.KICKED, losses=segment.losses - 1)
-        if worker.state is WorkerState.STOPPED:
-            self._worker_table.put(replace(worker, failures=max(0, worker.failures - 1)))
-
-    def lose_feed(self, job: Job, cause: str, *, is_blamed: bool) -> None:
-        """Put a job back in line whose file is not read on; fail it when it has taken too many workers down."""
-        for segment in list(self._live_jobs.segments[job.id].values()):
-            if segment.state is SegmentState.DONE:
-                # Kept for an open vote only. Jobs in line must not hold memory that a job with a decoder waits for.
-                self._live_jobs.take_pcm(segment)
+    def requeue_file(self, job: Job, cause: str, *, is_blamed: bool) -> None:
+        """Queue a job again whose file is not read any further; fail it if it has lost too many workers."""
+        for segment in self._live_jobs.segments_in(job.id, SegmentState.DONE):
+            # Kept for an open vote only. Queued jobs must not hold memory that a job being read waits for.
+            self._live_jobs.drop_pcm(segment)
         job = replace(job, losses=job.losses + is_blamed)
         if is_blamed and job.losses >= self._worker_table.policy.prepare_attempts:
             why = f"its decoder was lost {job.losses} times, the last time with: {cause}"
             self._lifecycle.fail(job, JobEvent.EXHAUSTED, why)
         elif job.state is JobState.PREPARING:
-            self._prepare_dispatch.want(self._live_jobs.move_job(job, JobEvent.LOST))
+            self._prepare_dispatch.enqueue(self._live_jobs.move_job(job, JobEvent.LOST))
         else:
-            self._prepare_dispatch.want(self._live_jobs.change_job(job))
+            self._prepare_dispatch.enqueue(self._live_jobs.change_job(job))
 
     def drain(self, worker: Worker, now: float, cause: str) -> None:
-        """Let a worker go: what it reads is put back, what it transcribes may finish."""
+        """Drain a worker: its file is queued again, its leases may finish."""
         if worker.feed is not None:
             self._prepare_dispatch.abandon(worker.feed.job)
-            self.lose_feed(self._live_jobs.jobs[worker.feed.job], "", is_blamed=False)
+            self.requeue_file(self._live_jobs.job(worker.feed.job), "", is_blamed=False)
         self._worker_table.drain(self._worker_table.workers[worker.slot], now, cause)
+
+    def _undo_blame(self, worker: Worker) -> None:
+        """Take the blame off the segments that still wait for another attempt, and off the worker."""
+        for key in worker.blamed or ():
+            segment = self._live_jobs.find(key)
+            if segment is not None and segment.state is SegmentState.PENDING and segment.losses:
+                self._live_jobs.move_segment(segment, SegmentEvent.RETRIED, losses=segment.losses - 1)
+        if worker.state is WorkerState.STOPPED:
+            self._worker_table.put(replace(worker, failures=max(0, worker.failures - 1)))

@@ -1,4 +1,4 @@
-"""The worker slots: who is alive, who is overdue, when the next process may start."""
+"""The worker slots: which workers are alive or overdue, and when the next process may start."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from subtitled.core.records import Role, Worker
 from subtitled.core.states import WORKER, WorkerEvent, WorkerState, step
 
 NEVER = float("inf")
-# Tuples, since a look into a set hashes the Enum in Python, for every message of every worker.
+# Tuples: a lookup in a set hashes the Enum in Python, for every message of every worker.
 SERVING = (WorkerState.IDLE, WorkerState.BUSY, WorkerState.DRAINING)
 WAITING = (WorkerState.BACKOFF, WorkerState.BROKEN)
 DEAD = (WorkerState.BACKOFF, WorkerState.BROKEN, WorkerState.STOPPED, WorkerState.LOST)
 
 
 class WorkerTable:
-    """Workers by slot; what is to be done is appended to `out`."""
+    """Workers by slot; actions are appended to `out`."""
 
     def __init__(self, policy: Policy, out: list[Action]) -> None:
         self.out = out
@@ -28,12 +28,12 @@ class WorkerTable:
         self.workers: dict[str, Worker] = {}
         self._idle: dict[Role, dict[str, None]] = {role: {} for role in Role}
         self._leaving: set[str] = set()
-        """Slots that get no other process once their present one is gone, however it goes."""
+        """Slots that get no other process after the present one ends, however it ends."""
         self._last_forgotten = 0
-        """The highest incarnation of a forgotten slot: whoever comes to one of its name is another."""
+        """The highest incarnation of a forgotten slot: a new worker with its name gets a higher one."""
 
     def add(self, slot: str, role: Role, now: float) -> None:
-        """Open a slot, or open a stopped one again, and ask for a process in it."""
+        """Add a slot, or reopen a stopped one, and start a process in it."""
         known = self.workers.get(slot)
         if known is not None and known.state is not WorkerState.STOPPED:
             raise ValueError(f"slot {slot} exists already")
@@ -43,19 +43,19 @@ class WorkerTable:
             role=role,
             state=WorkerState.STARTING,
             incarnation=known.incarnation + 1 if known else 1,
-            heard_at=now,
+            seen_at=now,
             due_at=now + self.policy.start_timeout_s,
         )
         self.out.append(Spawn(slot=slot, incarnation=self.workers[slot].incarnation))
 
     def join(self, slot: str, now: float) -> Worker:
-        """Open a slot for a worker on another host that has come; whoever was in it must be gone.
+        """Add a slot for a worker on another host; the slot's last worker must be gone.
 
-        Its slot is a leaving one from the beginning: nobody here could start another process there.
+        The slot is a leaving one from the beginning: this daemon cannot start another process there.
         """
         known = self.workers.get(slot)
         if known is not None and (not known.is_remote or known.state is not WorkerState.STOPPED):
-            raise ValueError(f"slot {slot} is taken, by {known.identity}: {known.state.value}")
+            raise ValueError(f"slot {slot} is taken by {known.identity}: {known.state.value}")
         self._leaving.add(slot)
         return self.put(
             Worker(
@@ -65,13 +65,13 @@ class WorkerTable:
                 incarnation=known.incarnation + 1 if known else self._last_forgotten + 1,
                 failures=known.failures if known else 0,
                 is_remote=True,
-                heard_at=now,
+                seen_at=now,
                 due_at=now + self.policy.start_timeout_s,
             )
         )
 
     def current(self, identity: str) -> Worker | None:
-        """Return the worker of this identity while it is its slot's current one; None for the dead."""
+        """Return the worker of this identity if it is alive and its slot's current one, else None."""
         worker = self.workers.get(identity.rpartition(".")[0])
         if worker is None or worker.identity != identity:
             return None
@@ -96,12 +96,9 @@ class WorkerTable:
         return worker
 
     def move(self, worker: Worker, event: WorkerEvent, **changes: object) -> Worker:
-        """Take a worker through a transition of the table, with changes to its other fields."""
+        """Apply a transition of the table and changes to other fields."""
         moved = self.put(replace(worker, state=step(WORKER, worker.state, event), **changes))
-        if event not in {
-            WorkerEvent.ASSIGNED,
-            WorkerEvent.REPLIED,
-        }:  # leases have journal entries of their own
+        if event not in {WorkerEvent.ASSIGNED, WorkerEvent.REPLIED}:  # leases have their own journal entries
             self.out.append(
                 SaveWorker(
                     slot=worker.slot,
@@ -115,15 +112,15 @@ class WorkerTable:
         return moved
 
     def seen(self, worker: Worker, now: float) -> Worker:
-        """Note a sign of life."""
-        return self.put(replace(worker, heard_at=now))
+        """Record a sign of life."""
+        return self.put(replace(worker, seen_at=now))
 
     def measured(self, worker: Worker, *, round_trip_s: float, bytes_per_s: float | None) -> Worker:
-        """Note how far away a worker is."""
+        """Record the round trip and the speed of a worker's link."""
         return self.put(replace(worker, round_trip_s=round_trip_s, bytes_per_s=bytes_per_s or None))
 
     def exited(self, worker: Worker, *, is_fatal: bool, cause: str, now: float) -> Worker:
-        """Note the end of a process; what it held must have been released before."""
+        """Record the end of a process; its work must have been released before."""
         cause = worker.cause or cause if worker.state is WorkerState.LOST else cause
         gone = replace(worker, leases=(), feed=None, due_at=NEVER)
         failures = worker.failures + 1
@@ -132,7 +129,7 @@ class WorkerTable:
         elif worker.state is WorkerState.DRAINING:
             gone = self.move(gone, WorkerEvent.EXITED, cause=cause)
         elif failures >= self.policy.crash_budget:
-            cause = self._why_put_aside(failures, cause)
+            cause = self._quarantine_cause(failures, cause)
             due = now + self.policy.quarantine_s
             gone = self.move(gone, WorkerEvent.EXHAUSTED, cause=cause, failures=failures, due_at=due)
         else:
@@ -141,19 +138,19 @@ class WorkerTable:
             gone = self.move(
                 gone, WorkerEvent.EXITED, cause=cause, failures=failures, crashes=crashes, due_at=due
             )
-        is_put_aside = worker.is_remote and gone.state is WorkerState.BROKEN and gone.due_at < NEVER
-        if worker.slot in self._leaving and gone.state is not WorkerState.STOPPED and not is_put_aside:
+        is_quarantined = worker.is_remote and gone.state is WorkerState.BROKEN and gone.due_at < NEVER
+        if worker.slot in self._leaving and gone.state is not WorkerState.STOPPED and not is_quarantined:
             gone = self.move(gone, WorkerEvent.DRAIN, due_at=NEVER)
         return gone
 
     def succeeded(self, identity: str) -> None:
-        """Note that a worker has finished what it was given: what failed before counts no more."""
+        """Record that a worker has finished a lease or a file: its earlier failures no longer count."""
         worker = self.current(identity)
         if worker is not None and worker.failures:
             self.put(replace(worker, failures=0))
 
     def refused(self, identity: str) -> Worker | None:
-        """Note that a worker has refused a lease; return it if it is to be put aside for that."""
+        """Record that a worker has refused a lease; return it if that exhausts its crash budget."""
         worker = self.current(identity)
         if worker is None:
             return None
@@ -162,16 +159,16 @@ class WorkerTable:
         self.put(replace(worker, failures=worker.failures + 1))
         return None
 
-    def _why_put_aside(self, failures: int, cause: str) -> str:
+    def _quarantine_cause(self, failures: int, cause: str) -> str:
         return (
-            f"put aside after {failures} failures in a row, the last one: {cause}; it is tried again"
-            f" in {self.policy.quarantine_s:g} s, or at once on SIGHUP; see the log for what led to each"
+            f"quarantined after {failures} failures in a row, the last one: {cause}; it is restarted"
+            f" in {self.policy.quarantine_s:g} s, or at once on SIGHUP; see the log for the cause of each failure"
         )
 
     def drain(self, worker: Worker, now: float, cause: str) -> None:
-        """Let a worker finish what it holds and go; it gets nothing new, and its slot no other process.
+        """Let a worker finish its work and exit; it gets no new work, and its slot no other process.
 
-        One on another host is told to go when its last answer is here: what it says later may be lost with its connection.
+        One on another host is sent Drain after its last answer: a later answer may be lost with its connection.
         """
         self._leaving.add(worker.slot)
         if worker.state in {WorkerState.DRAINING, WorkerState.STOPPED, WorkerState.LOST}:
@@ -185,43 +182,45 @@ class WorkerTable:
             due_at=worker.due_at if worker.leases else due,
             cause=cause if is_alive else worker.cause,
         )
-        if is_starting:  # it does not listen yet
+        if is_starting:  # it reads no messages yet
             self.out.append(Kill(worker=moved.identity, cause=cause))
         elif is_alive and not (worker.is_remote and worker.leases):
             self.out.append(Send(moved.identity, Drain()))
 
     def leaving_due(self, now: float) -> float:
-        """Return when a drained worker with nothing left to do must be gone.
+        """Return when a drained worker without work must have exited.
 
-        One that hangs in native code still sends its heartbeats, and would stay for ever.
+        One that hangs in native code still sends heartbeats, and would stay for ever.
         """
         return now + self.policy.silence_s
 
     def overdue(self, now: float) -> Iterator[tuple[Worker, str]]:
-        """Yield the workers that have had their time, each with the reason."""
+        """Yield the workers that have exceeded a time limit, each with the reason."""
         for slot in list(self.workers):
-            worker = self.workers[slot]  # as it is now: the loss of one worker may have changed another
+            worker = self.workers[slot]  # its present record: the loss of one worker may have changed another
             if worker.state is WorkerState.STARTING and now >= worker.due_at:
                 yield worker, f"not ready {self.policy.start_timeout_s:g} s after its start"
             elif worker.state in SERVING:
                 feed = worker.feed
-                if now >= worker.heard_at + self.policy.silence_s:
-                    yield worker, f"not heard for {self.policy.silence_s:g} s"
+                if now >= worker.seen_at + self.policy.silence_s:
+                    yield worker, f"no message for {self.policy.silence_s:g} s"
                 elif now >= worker.due_at:
                     is_idle = not worker.leases
-                    what = "not arrived or not done" if worker.is_remote else "not done"
+                    what = "not received or not done" if worker.is_remote else "not done"
                     yield (
                         worker,
-                        "not gone when it should be" if is_idle else f"lease {what} within its time to run",
+                        "still running after it was drained"
+                        if is_idle
+                        else f"lease {what} within its time limit",
                     )
                 elif feed and not feed.is_waiting and now >= feed.progressed_at + self.policy.prepare_stall_s:
                     yield worker, f"no progress in decoding for {self.policy.prepare_stall_s:g} s"
 
     def restart_due(self, now: float) -> None:
-        """Ask for a process in each slot that has waited long enough.
+        """Start a process in each slot whose waiting time is over.
 
-        One that was put aside still has its failures: the next one puts it aside again. A worker on another host may join
-        again.
+        A slot leaves quarantine with its failures: the next failure quarantines it again. A worker on another host may
+        join again.
         """
         for worker in list(self.workers.values()):
             if now >= worker.due_at and worker.state in WAITING:
@@ -231,7 +230,7 @@ class WorkerTable:
                     self._start_again(worker, WorkerEvent.ELAPSED, now)
 
     def forget_gone(self, now: float) -> None:
-        """Drop the slots of other hosts that were left long ago: hosts that come and go have ever new names."""
+        """Drop the stopped slots of other hosts after a while: hosts that come and go have ever new names."""
         for worker in list(self.workers.values()):
             if not worker.is_remote or worker.state is not WorkerState.STOPPED:
                 continue
@@ -243,7 +242,7 @@ class WorkerTable:
                 self._last_forgotten = max(self._last_forgotten, worker.incarnation)
 
     def reset(self, worker: Worker, now: float) -> None:
-        """Ask for a process in a broken slot; nothing happens if it is not broken."""
+        """Start a process in a broken slot; does nothing if it is not broken."""
         if worker.state is WorkerState.BROKEN and worker.is_remote:
             self.move(replace(worker, failures=0), WorkerEvent.DRAIN, due_at=NEVER)
         elif worker.state is WorkerState.BROKEN:
@@ -255,18 +254,18 @@ class WorkerTable:
             event,
             incarnation=worker.incarnation + 1,
             cause="",
-            heard_at=now,
+            seen_at=now,
             due_at=now + self.policy.start_timeout_s,
         )
         self.out.append(Spawn(slot=moved.slot, incarnation=moved.incarnation))
 
     def next_deadline(self) -> float:
-        """Return when something is next due; infinity when nothing is."""
+        """Return when the next time limit ends; infinity if there is none."""
         due = NEVER
         for worker in self.workers.values():
             due = min(due, worker.due_at)
             if worker.state in SERVING:
-                due = min(due, worker.heard_at + self.policy.silence_s)
+                due = min(due, worker.seen_at + self.policy.silence_s)
                 if worker.feed and not worker.feed.is_waiting:
                     due = min(due, worker.feed.progressed_at + self.policy.prepare_stall_s)
         return due

@@ -123,9 +123,9 @@ class TransitionLog:
             return
         file = Path(os.fsdecode(job.source)).name
         match job.state:
-            case JobState.DONE if job.is_needless:
+            case JobState.DONE if job.is_already_subtitled:
                 self.jobs.pop(job.id, None)
-                self._metrics.jobs.labels("needless").inc()
+                self._metrics.jobs.labels("already_subtitled").inc()
                 _log.info(log.JOB_ALREADY_SUBTITLED, job=job.id, file=file, cause=job.cause)
             case JobState.DONE:
                 self._metrics.jobs.labels("done").inc()
@@ -174,14 +174,14 @@ class TransitionLog:
                 name = log.SEGMENT_DONE if action.event is SegmentEvent.DONE else log.SEGMENT_SKIPPED
                 audio_s = round(segment.samples / SAMPLE_RATE, 2)
                 _log.info(name, worker=slot, **where, audio_s=audio_s, language=segment.language)
-            case SegmentEvent.LOST | SegmentEvent.OUTVOTED:
+            case SegmentEvent.LOST | SegmentEvent.LANGUAGE_CHANGED:
                 self._metrics.segments.labels(action.event.value).inc()
                 if action.event is SegmentEvent.LOST:
                     self._metrics.retries.labels("segment").inc()
                 _log.warning(log.SEGMENT_LOST, **where, losses=segment.losses, cause=segment.cause)
             case SegmentEvent.EXHAUSTED:
-                self._metrics.segments.labels("buried").inc()
-                _log.error(log.SEGMENT_BURIED, **where, losses=segment.losses, cause=segment.cause)
+                self._metrics.segments.labels("failed").inc()
+                _log.error(log.SEGMENT_FAILED, **where, losses=segment.losses, cause=segment.cause)
             case _:
                 pass
 

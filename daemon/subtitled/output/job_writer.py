@@ -167,7 +167,7 @@ class JobWriter:
         self, job: Job, folder: Path, transcript: Transcript, *, is_failure: bool
     ) -> dict[Format, Path]:
         """Return the file of each format of one transcript; none if the source has subtitles already."""
-        if job.is_needless:
+        if job.is_already_subtitled:
             return {}
         named = output_paths(
             folder,
@@ -215,7 +215,7 @@ def write_outputs(work: OutputJob) -> bytes:
         case "move":
             return _archived(job, "done")
         case "delete" if (
-            _is_unchanged(job) and not job.is_needless
+            _is_unchanged(job) and not job.is_already_subtitled
         ):  # the source may contain the only subtitles
             remove(os.fsdecode(job.location))
     return job.location

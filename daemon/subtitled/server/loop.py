@@ -141,7 +141,7 @@ class Server:
         self._receive_from_workers()
         self._drain_mailbox()
         self._api.receive()
-        is_done = self._broker.is_at_rest and self._writer.is_idle
+        is_done = self._broker.is_idle and self._writer.is_idle
         if self._shutdown.is_stopping and (is_done or self._shutdown.is_overdue):
             self._shutdown.finish()
 

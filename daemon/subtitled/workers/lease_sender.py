@@ -62,7 +62,7 @@ class LeaseSender:
     def _windows_per_s(self, slot: str) -> float | None:
         """Return the segments that a worker decodes in a second; None before its first answer."""
         worker = self._broker.worker_table.workers[slot]
-        return self._broker.lease_dispatch.sizing.decodes_per_s(worker) if worker.pace.leases else None
+        return self._broker.lease_dispatch.sizing.decodes_per_s(worker) if worker.throughput.leases else None
 
     def _send_packed(
         self, worker: str, message: be.Transcribe, pcm_bytes: int, blobs: Sequence[zmq.Frame]

@@ -218,7 +218,7 @@ class WorkerListener:
     def is_hopeless(self) -> bool:
         """There are transcribe workers, and starting any of them again cannot help."""
         workers = list(self._broker.worker_table.of(Role.TRANSCRIBE))
-        return bool(workers) and all(worker.is_hopeless for worker in workers)
+        return bool(workers) and all(worker.is_permanently_broken for worker in workers)
 
     def poll(self, wait_ms: int) -> bool:
         """Wait so long for a worker of this host to say something."""
@@ -247,7 +247,7 @@ class WorkerListener:
                 self._pcm.pop(key, None)
 
     def _keep_pcm(self, worker: str, message: be.Prepared, pcm: zmq.Frame) -> SegmentKey | None:
-        found = self._broker.prepare_dispatch.feeder(worker, message.feed)
+        found = self._broker.prepare_dispatch.find(worker, message.feed)
         if found is None:
             return None
         key = SegmentKey(found[1].job, message.plan.index)
