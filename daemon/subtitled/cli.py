@@ -52,12 +52,12 @@ def run(config_file: str | None) -> None:
         config = _load(config_file)
         devices = find_devices(config.pool.devices, os.environ.get("CUDA_VISIBLE_DEVICES"))
         is_wanted = config.http.listen and config.http.with_daemon
-        gateway.want(SidecarSettings() if is_wanted else None)
+        gateway.configure(SidecarSettings() if is_wanted else None)
         return config, devices
 
     chosen = ("--config", found) if (found := _found(config_file)) is not None else ()
     command = (sys.executable, "-m", "subtitled", "http", "--parent", str(os.getpid()), *chosen)
-    with Sidecar(command, os.environ, lost=HTTP_LOST) as gateway:
+    with Sidecar(command, os.environ, lost_event=HTTP_LOST) as gateway:
         status = build_server(load, os.environ).run()
     leave(status)
 

@@ -178,7 +178,7 @@ def test_one_client_cannot_use_all_pending_audio_requests(audio_range: AudioRang
 
     aside = BackgroundPool("test", coming.append)
     holdings = UploadStore(tmp_path / "uploads", UploadsConfig(), reserve_bytes=0, background=aside)
-    listening = AudioPreview(holdings, coming.append, PreviewPool(DEAF, limit_s=600))
+    preview = AudioPreview(holdings, coming.append, PreviewPool(DEAF, limit_s=600))
     job = Job(
         id="a" * 16,
         state=JobState.DONE,
@@ -192,19 +192,19 @@ def test_one_client_cannot_use_all_pending_audio_requests(audio_range: AudioRang
     media_bytes = msgspec.msgpack.encode(Media(decoded_samples=160_000))
     row = JobRow(job=job, media=media_bytes, created_ms=1, started_ms=1, ended_ms=1)
 
-    def listen(name: str) -> None:
+    def request_audio(name: str) -> None:
         message = ms.GetAudio(request=1, job=job.id, duration_ms=1000)
-        listening.handle(message, row, Peer("keys", b"", Principal(name=name, role="user"), send))
+        preview.handle(message, row, Peer("keys", b"", Principal(name=name, role="user"), send))
 
     for _ in range(MAX_PENDING_OF_ONE):
-        listen("ann")
-    with pytest.raises(RefusedError, match=f"{MAX_PENDING_OF_ONE} of them for you"):
-        listen("ann")
+        request_audio("ann")
+    with pytest.raises(RefusedError, match=f"{MAX_PENDING_OF_ONE} of them yours"):
+        request_audio("ann")
     for _ in range(MAX_PENDING - MAX_PENDING_OF_ONE):
-        listen("ben")
-    with pytest.raises(RefusedError, match=f"{MAX_PENDING} stretches of audio"):
-        listen("cat")
-    listening.close()
+        request_audio("ben")
+    with pytest.raises(RefusedError, match=f"{MAX_PENDING} audio requests"):
+        request_audio("cat")
+    preview.close()
     aside.close()
     for come_back in coming:
         come_back()

@@ -27,14 +27,14 @@ class RayProcess:
         self._key: Key | None = None
         self._errand: RaySettings | None = None
         command = (sys.executable, "-m", "subtitled.ray", str(os.getpid()))
-        self._companion = Sidecar(command, environ, lost=log.RAY_LOST)
+        self._companion = Sidecar(command, environ, lost_event=log.RAY_LOST)
 
     def want(self, config: Config) -> None:
         """Have it run if the configuration says so; started anew only where what it is told has changed."""
         errand = errand_of(config, self._made_key(config)) if config.pool.engine == "ray" else None
         if errand != self._errand:
             self._errand = errand
-            self._companion.want(SidecarSettings(msgspec.json.encode(errand)) if errand else None)
+            self._companion.configure(SidecarSettings(msgspec.json.encode(errand)) if errand else None)
 
     def close(self) -> None:
         """End it, and its workers with it."""
