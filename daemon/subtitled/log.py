@@ -38,6 +38,7 @@ LEASE_STALE = "lease.stale"
 # Workers, as the daemon sees them.
 WORKER_STARTING = "worker.starting"
 WORKER_READY = "worker.ready"
+WORKER_UNPROTECTED = "worker.unprotected"
 WORKER_LOST = "worker.lost"
 WORKER_EXITED = "worker.exited"
 WORKER_BROKEN = "worker.broken"

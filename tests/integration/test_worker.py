@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -47,6 +48,7 @@ from subtitled.core.protocol import (
 )
 from subtitled.core.records import SegmentKey
 from subtitled.errors import ExitCode
+from subtitled.runtime import sandbox
 from subtitled.version import VERSION
 from subtitled.workers.flac import encode
 
@@ -67,7 +69,15 @@ class Worker:
     """A worker process and the ROUTER that it speaks to; a context manager."""
 
     def __init__(
-        self, role: str, *, parent: str | None = None, device: str = "", cpu_threads: int = 0, **engine: Any
+        self,
+        role: str,
+        *,
+        parent: str | None = None,
+        device: str = "",
+        cpu_threads: int = 0,
+        readable: Sequence[Path] = (media.DEMO, Path(tempfile.gettempdir())),
+        memory_mib: int = 2048,
+        **engine: Any,
     ) -> None:
         """`parent` is a program that starts the worker, instead of this process; `engine` are its EngineSettings."""
         self._folder = tempfile.TemporaryDirectory(prefix="subtitled-test-")
@@ -87,6 +97,8 @@ class Worker:
             device=device,
             cpu_threads=cpu_threads,
             engine=EngineSettings(**engine),
+            readable=tuple(map(str, readable)),
+            memory_bytes=memory_mib << 20,
         )
         self._log = Path(self._folder.name, "worker.log")
         command = [
@@ -380,6 +392,54 @@ def test_a_file_is_planned_and_its_pcm_sent(preparer: Worker) -> None:
     again, facts = all_prepared(preparer, 2)
     assert again == [segment for segment in segments[2:] if segment[0].index != 3]
     assert facts == Media()
+
+
+@pytest.mark.skipif(sandbox.landlock_version() == 0, reason="this kernel has no Landlock")
+def test_file_replaced_by_a_link_to_a_secret_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "inbox").mkdir()
+    shutil.copy(media.DEMO / "demo.flac", tmp_path / "secret.flac")
+    (tmp_path / "inbox" / "talk.flac").symlink_to(tmp_path / "secret.flac")
+    with Worker("prepare", readable=[tmp_path / "inbox"]) as worker:
+        worker.expect(WorkerReady)
+        worker.send(order(tmp_path / "inbox" / "talk.flac"))
+        refused, _ = worker.expect(PrepareRefused)
+        assert "may not be read" in refused.cause
+
+
+def test_file_that_takes_too_much_memory_is_refused_alone(tmp_path: Path) -> None:
+    """A Matroska file whose attachment FFmpeg reads into memory; the next file is read."""
+    large = tmp_path / "talk.mka"
+    with large.open("wb") as file:
+        file.write(bytes.fromhex("1a45dfa3 8b 4282 88 6d6174726f736b61".replace(" ", "")))
+        file.write(bytes.fromhex("18538067 01ffffffffffffff".replace(" ", "")))
+        size = 900 << 20
+        data = b"\x46\x5c" + (size | 1 << 56).to_bytes(8, "big")
+        inner = b"\x46\x6e\x81a" + b"\x46\x60\x89image/png" + b"\x46\xae\x81\x01" + data
+        attached = b"\x61\xa7" + (len(inner) + size | 1 << 56).to_bytes(8, "big")
+        outer = len(attached) + len(inner) + size
+        file.write(bytes.fromhex("1941a469") + (outer | 1 << 56).to_bytes(8, "big") + attached + inner)
+        file.truncate(file.tell() + size)
+    with Worker("prepare", memory_mib=768) as worker:
+        worker.expect(WorkerReady)
+        worker.send(order(large))
+        refused, _ = worker.expect(PrepareRefused)
+        assert refused.feed == 1
+        worker.send(order(media.DEMO / "demo.flac", 2))
+        assert all_prepared(worker, 2)[0]
+
+
+def test_folder_replaced_since_the_start_is_left_to_a_new_process(tmp_path: Path) -> None:
+    (tmp_path / "inbox").mkdir()
+    shutil.copy(media.DEMO / "demo-zh.flac", tmp_path / "inbox" / "talk.flac")
+    with Worker("prepare", readable=[tmp_path / "inbox"]) as worker:
+        worker.expect(WorkerReady)
+        worker.send(order(tmp_path / "inbox" / "talk.flac"))
+        all_prepared(worker)
+        (tmp_path / "inbox").rename(tmp_path / "old")
+        shutil.copytree(tmp_path / "old", tmp_path / "inbox")
+        worker.send(order(tmp_path / "inbox" / "talk.flac", 2))
+        reason, _ = worker.expect(ExitReason)
+        assert reason.cause == "the folders of the configuration have changed"
 
 
 def test_no_more_pcm_is_sent_than_there_is_credit_for(preparer: Worker) -> None:

@@ -73,6 +73,8 @@ class PoolConfig(_Section, frozen=True):
     engine: Literal["local", "ray"] = "local"
     """"ray": Ray starts transcribe workers in addition to those of this machine."""
     prepare_workers: Literal["auto"] | Annotated[int, Meta(ge=1, le=64)] = "auto"
+    prepare_memory_mb: Literal[0] | Annotated[int, Meta(ge=512, le=1_048_576)] = 2048
+    """Address space of one prepare worker, in MiB; 0: no limit."""
     queue_mb: Annotated[int, Meta(ge=16, le=65_536)] = 512
     """Maximum decoded audio that waits in the daemon's memory, in MiB."""
 

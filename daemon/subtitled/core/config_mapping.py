@@ -55,6 +55,13 @@ def written_folders(config: Config) -> list[str]:
     return [folder for folder in folders if folder != BESIDE]
 
 
+def readable_folders(config: Config) -> tuple[str, ...]:
+    """Return the folders that decoding processes may read: inboxes, outputs, uploads; never keys or the database."""
+    uploads = f"{config.state.dir}/uploads"
+    inboxes = (inbox.path for inbox in config.inbox)
+    return tuple(dict.fromkeys([*inboxes, *written_folders(config), uploads, *config.uploads.paths]))
+
+
 def policy_of(config: Config) -> Policy:
     """Return the broker's limits."""
     recovery = config.recovery

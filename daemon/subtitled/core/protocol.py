@@ -65,6 +65,10 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
     """WorkerReady must have the SHA-256 of the weights; computing it takes a few seconds."""
     cpu_threads: int = 0
     engine: EngineSettings = EngineSettings()
+    readable: tuple[str, ...] = ()
+    """Folders that a prepare worker may read besides the system's."""
+    memory_bytes: int = 0
+    """Limit of a prepare worker's address space; 0: none."""
 
 
 # -- worker → daemon ---------------------------------------------------------------------------------------------------

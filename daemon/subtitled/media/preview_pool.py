@@ -23,7 +23,7 @@ from msgspec import Struct
 
 from subtitled import log
 from subtitled.errors import MediaError
-from subtitled.runtime import pipes
+from subtitled.runtime import pipes, sandbox
 from subtitled.runtime.processes import lower_priority
 
 COMMAND = (sys.executable, "-m", "subtitled.media.preview_pool")
@@ -31,6 +31,8 @@ COUNT = 2
 """Children at once."""
 LIMIT_S = 30.0
 """Time for one stretch, of which a hundredth will do, but where timestamps are no help and the file is decoded up to it."""
+MEMORY_BYTES = 2 << 30
+"""Limit of a child's address space."""
 IDLE_S = 60.0
 """A child that nobody has asked for so long is ended."""
 _PR_SET_PDEATHSIG = 1
@@ -84,6 +86,8 @@ class _Ear:
 
     def ask(self, stretch: AudioRange, until: float) -> _Answer:
         """Return what the child answers; raises TimeoutError, OSError, EOFError, msgspec.DecodeError."""
+        if self._child is not None and self.path not in {b"", stretch.path}:
+            self.end()  # the sandbox of a child leaves it one file
         if self._child is None:
             self._child = subprocess.Popen(
                 self._command,
@@ -227,6 +231,7 @@ def main() -> None:
 
     asked, told = sys.stdin.buffer, sys.stdout.buffer
     last: AudioRange | None = None
+    is_confined = False
     with contextlib.suppress(BrokenPipeError), contextlib.ExitStack() as open_files:
         while (data := pipes.read(asked)) is not None:
             stretch = _stretch_decoder.decode(data)
@@ -237,6 +242,9 @@ def main() -> None:
             if last is None or _file(last) != _file(stretch):
                 open_files.close()
                 path = os.fsdecode(stretch.path)
+                if not is_confined:
+                    is_confined = True
+                    sandbox.enter([path], memory_bytes=MEMORY_BYTES, allows_unix_sockets=False)
                 excerpts = open_files.enter_context(
                     RangeDecoder(path, language=stretch.language, drift_ms=stretch.drift_ms)
                 )

@@ -18,7 +18,7 @@ from subtitled.core import actions as ac
 from subtitled.core import events as ev
 from subtitled.core import protocol as be
 from subtitled.core.broker import Broker
-from subtitled.core.config_mapping import engine_of
+from subtitled.core.config_mapping import engine_of, readable_folders
 from subtitled.core.live_jobs import BYTES_PER_SAMPLE
 from subtitled.core.records import Lease, Role, SegmentKey
 from subtitled.media.existing_subtitles import unless_of
@@ -126,6 +126,8 @@ class WorkerListener:
             wants_digest=bool(config.remote.listen or config.model.digest),
             cpu_threads=config.model.cpu_threads or max(1, (os.cpu_count() or 1) // max(1, cpu_slots)),
             engine=engine_of(config, is_gpu=device is not None and device.kind == "cuda"),
+            readable=readable_folders(config) if role == Role.PREPARE.value else (),
+            memory_bytes=config.pool.prepare_memory_mb * 2**20,
         )
 
     def send(self, worker: str, message: be.ToWorker, blobs: Sequence[zmq.Frame] = ()) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from msgspec.msgpack import encode
@@ -15,6 +15,7 @@ from subtitled.core.protocol import (
     Abandon,
     AlreadySubtitled,
     Drain,
+    ExitReason,
     FeedCredit,
     Heartbeat,
     Media,
@@ -32,6 +33,7 @@ from subtitled.errors import ExitCode, MediaError
 from subtitled.media.existing_subtitles import needless
 from subtitled.media.ingest import Ingest, recut
 from subtitled.media.ingest import IngestedSegment as Segment
+from subtitled.runtime import sandbox
 from subtitled.version import VERSION
 from subtitled.workers.channel import Channel, start_thread
 
@@ -42,6 +44,13 @@ class _AbandonedError(Exception):
 
 class _NeedlessError(Exception):
     """The file needs no subtitles of ours."""
+
+
+class _OtherFoldersError(Exception):
+    """The sandbox of this process does not cover the file's folder as it is now."""
+
+
+_TOO_MUCH_MEMORY = "reading it takes more memory than pool.prepare_memory_mb allows; the file may be damaged: check it, or raise the limit"
 
 
 class _Task:
@@ -83,10 +92,12 @@ class _Task:
 
 
 class PrepareRole:
-    """Reads files in a thread of its own; see `worker.Work`."""
+    """Reads files in a thread of its own; see `channel.RoleHandler`."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, readable: Iterable[str] = ()) -> None:
         self._channel = channel
+        self._folders = {folder: _identity(folder) for folder in readable}
+        self._has_read = False
         self._orders: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._task: _Task | None = None
         start_thread(channel, "reader", self._read)
@@ -95,6 +106,7 @@ class PrepareRole:
         """Take an order, credit for it, or its withdrawal."""
         match message:
             case Prepare():
+                sandbox.deny_sockets()  # the connection to the daemon stands
                 self._task = _Task(message)
                 self._orders.put(self._task)
             case FeedCredit(feed=feed, bytes=count):
@@ -127,6 +139,12 @@ class PrepareRole:
                 pass
             except _NeedlessError as found:
                 self._channel.post(AlreadySubtitled(feed=task.order.feed, cause=str(found)))
+            except _OtherFoldersError:
+                self._channel.post(ExitReason(cause="the folders of the configuration have changed"))
+                self._channel.stop(ExitCode.OK)
+                return
+            except MemoryError:
+                self._channel.post(PrepareRefused(feed=task.order.feed, cause=_TOO_MUCH_MEMORY))
             except MediaError as error:
                 self._channel.post(PrepareRefused(feed=task.order.feed, cause=str(error)))
             else:
@@ -136,6 +154,9 @@ class PrepareRole:
     def _prepare(self, task: _Task) -> PlanComplete:
         order = task.order
         path = os.fsdecode(order.path)
+        if self._has_read and not self._may_read(path):
+            raise _OtherFoldersError
+        self._has_read = True
         _check_unchanged(order, path)
         if order.skip_rule is not None and (cause := needless(path, order.skip_rule)):
             raise _NeedlessError(cause)
@@ -182,12 +203,32 @@ class PrepareRole:
                 vad_s=ingest.vad_s,
             )
 
+    def _may_read(self, path: str) -> bool:
+        """Return whether the sandbox leaves `path` readable.
+
+        Its folders are those of the process's start. One that was configured, mounted or replaced since is reached by
+        a new process.
+        """
+        return any(
+            identity is not None and identity == _identity(folder)
+            for folder, identity in self._folders.items()
+            if Path(path).is_relative_to(folder)
+        )
+
     def _send_all(self, task: _Task, segments: Iterator[Segment]) -> None:
         for segment in segments:
             if segment.plan.index in task.order.done:
                 continue
             task.spend(segment.pcm.nbytes)
             self._channel.post(Prepared(feed=task.order.feed, plan=segment.plan), [segment.pcm])
+
+
+def _identity(folder: str) -> tuple[int, int] | None:
+    try:
+        found = Path(folder).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _check_unchanged(order: Prepare, path: str) -> None:
@@ -204,7 +245,6 @@ def _check_unchanged(order: Prepare, path: str) -> None:
 
 def run(channel: Channel, settings: WorkerSettings) -> ExitCode:
     """Serve until drained."""
-    del settings
-    work = PrepareRole(channel)
+    work = PrepareRole(channel, settings.readable)
     channel.post(WorkerReady(version=VERSION, credit=1))
     return channel.serve(work)

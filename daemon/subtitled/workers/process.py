@@ -19,10 +19,20 @@ from subtitled.core.protocol import (
     WorkerSettings,
 )
 from subtitled.errors import ExitCode
+from subtitled.runtime import sandbox
 from subtitled.runtime.processes import die_with_parent, keep_memory, lower_priority
 from subtitled.workers.channel import Channel
 
 Run = Callable[[Channel, WorkerSettings], ExitCode]
+
+
+def _enter_sandbox(settings: WorkerSettings) -> None:
+    """Confine a process that decodes foreign media; its parent may still be reached by a Unix socket."""
+    protection = sandbox.enter(
+        settings.readable, memory_bytes=settings.memory_bytes, allows_unix_sockets=True
+    )
+    if missing := protection.missing():
+        log.get().warning(log.WORKER_UNPROTECTED, missing=missing)
 
 
 def main(argv: Sequence[str], transcribe: Run | None = None) -> int:
@@ -37,6 +47,8 @@ def main(argv: Sequence[str], transcribe: Run | None = None) -> int:
     log.configure(settings.log_level, settings.log_format, sys.stderr, worker=settings.identity)
     if settings.device == "cpu":
         keep_memory()
+    if settings.role == "prepare":
+        _enter_sandbox(settings)
     channel = Channel(settings)
     try:
         if settings.role == "prepare":
