@@ -91,7 +91,7 @@ while (walker.nextNode()) {
   const one = walker.currentNode.parentElement;
   if (!walker.currentNode.data.trim() || seen.has(one) || !isShown(one) || one.closest(':disabled, option')) continue;
   seen.add(one);
-  if (one.matches('.unseen') || one.getBoundingClientRect().width < 2) continue;
+  if (one.matches('.visually-hidden') || one.getBoundingClientRect().width < 2) continue;
   const style = getComputedStyle(one);
   const below = ground(one);
   const [bright, dark] = [light(over(rgba(style.color), below)), light(below)].sort((a, b) => b - a);

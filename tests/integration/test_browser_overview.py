@@ -91,8 +91,8 @@ def test_a_file_that_is_dropped_becomes_subtitles_that_are_heard_and_taken_home(
     file.write_bytes(talk.read_bytes())
     with browse() as browser:
         browser.open()
-        browser.script(WATCH, "#uploads-list .told", "#uploads-list progress")
-        browser.drop([file], "#verdict")
+        browser.script(WATCH, "#uploads-list .upload-status", "#uploads-list progress")
+        browser.drop([file], "#health")
         browser.wait_for(".jobs .job", file.name)
         row = browser.wait_for("#jobs .job:has(.state.done)", file.name)
         told, bars = browser.script("return window.seen")
@@ -147,7 +147,7 @@ def test_a_file_that_failed_shows_why_and_is_tried_again(browse: Any, daemon: Da
     file.write_bytes(b"not media")
     with browse() as browser:
         browser.open()
-        browser.drop([file], "#verdict")
+        browser.drop([file], "#health")
         row = browser.wait_for("#failures .job", file.name)
         assert "is not media that FFmpeg can read" in row.text
         job = (row.attribute("id") or "").removeprefix("failed-")
@@ -180,13 +180,13 @@ def test_a_restart_of_the_daemon_heals_by_itself(tmp_path: Path, talk: Path) -> 
     ):
         browser.expect(r"Failed to load resource: .* 503")
         browser.open()
-        browser.wait_for("#verdict.ok")
+        browser.wait_for("#health.ok")
         browser.script("window.isTheSame = true")
         daemon.stop()
-        browser.wait_for("#away", "does not answer")
+        browser.wait_for("#away", "does not respond")
         daemon.start()
-        browser.wait_until_gone("#away", "does not answer")
-        browser.drop([talk], "#verdict")
+        browser.wait_until_gone("#away", "does not respond")
+        browser.drop([talk], "#health")
         browser.wait_for("#jobs .job:has(.state.done)", talk.name)
         assert browser.script("return window.isTheSame")
 
@@ -199,9 +199,9 @@ def test_a_page_that_was_opened_while_the_daemon_was_away_comes_by_itself(tmp_pa
     ):
         browser.expect(r"Failed to load resource: .* 503")
         browser.open()
-        browser.wait_for("h1", "does not answer")
+        browser.wait_for("h1", "does not respond")
         daemon.start()
-        browser.wait_for("#verdict.ok")
+        browser.wait_for("#health.ok")
 
 
 # -- readers -----------------------------------------------------------------------------------------------------
@@ -242,7 +242,7 @@ def test_a_player_is_worked_by_the_keyboard_alone(browse: Any, done: JobFacts) -
         browser.press("j")
         browser.wait_for("#list li:nth-child(2) a.cue[aria-current]")
         browser.press("/")
-        assert browser.focused().attribute("id") == "find"
+        assert browser.focused().attribute("id") == "search"
         browser.press("q", "q", "q")
         browser.wait_until_gone("#list a.cue")
 
@@ -302,7 +302,7 @@ def test_without_scripts_the_page_is_read_and_a_file_is_sent(
         browser.open()
         browser.wait_for(f"#job-{done.id} a.name", HOSTILE)
         browser.wait_for("#file").type(str(file))
-        browser.click("#send-form button", "Send")
+        browser.click("#upload-form button", "Upload")
         browser.wait_for("h1", file.name)
         job = browser.path.rpartition("/")[2]
         eventually(lambda: daemon.client.status(job).state == "done", "its job is done")

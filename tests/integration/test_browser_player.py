@@ -70,7 +70,9 @@ def ready(browser: Browser) -> Browser:
 
 def at_s(browser: Browser) -> float:
     """Return what the player says that it is at, in whole seconds."""
-    minutes, seconds = str(browser.script("return document.getElementById('at').textContent")).split(":")
+    minutes, seconds = str(browser.script("return document.getElementById('position').textContent")).split(
+        ":"
+    )
     return int(minutes) * 60 + int(seconds)
 
 
@@ -131,10 +133,10 @@ def test_a_cue_is_heard_when_it_is_picked(browser: Browser) -> None:
 
 
 def test_the_waveform_leads_to_a_place_in_the_audio(browser: Browser) -> None:
-    point(browser, "#whole", 0.5)
+    point(browser, "#waveform-full", 0.5)
     browser.until(lambda: abs(at_s(browser) - 36) <= SOON_S, "it is in the middle")
     before = current(browser)
-    point(browser, "#detail", 0.9)
+    point(browser, "#waveform", 0.9)
     browser.until(lambda: at_s(browser) > 44, "it has gone on to where the window ends")
     assert current(browser) != before or before == -1
     assert not is_playing(browser)
@@ -196,12 +198,14 @@ def test_all_can_be_done_by_keys(browser: Browser) -> None:
 
 def test_keys_are_left_to_who_types(browser: Browser) -> None:
     browser.press("/", "j", " ", Key.LEFT, "u")
-    assert browser.script("return document.getElementById('find').value") == "ju "
+    assert browser.script("return document.getElementById('search').value") == "ju "
     assert (at_s(browser), is_playing(browser)) == (0, False)
-    browser.script("document.getElementById('find').blur(); document.getElementById('use-keys').click()")
+    browser.script(
+        "document.getElementById('search').blur(); document.getElementById('keys-enabled').click()"
+    )
     browser.press("j")
     assert at_s(browser) == 0
-    browser.script("document.getElementById('use-keys').click()")
+    browser.script("document.getElementById('keys-enabled').click()")
     browser.press("j")
     assert current(browser) == 0
 
@@ -221,18 +225,18 @@ def test_the_list_is_walked_by_keys_and_is_one_stop(browser: Browser) -> None:
 def test_a_screen_reader_is_told_what_things_are(browser: Browser) -> None:
     named = {
         css: browser.wait_for(css)
-        for css in ("#play", "#back", "#forward", "#rate", "#detail", "#find", "#next-unsure")
+        for css in ("#play", "#back", "#forward", "#rate", "#waveform", "#search", "#next-uncertain")
     }
     assert {css: element.name for css, element in named.items()} == {
         "#play": "Play",
         "#back": "Back 5 seconds",
         "#forward": "Forward 5 seconds",
         "#rate": "Speed",
-        "#detail": "Position",
-        "#find": "Search",
-        "#next-unsure": "Next uncertain",
+        "#waveform": "Position",
+        "#search": "Search",
+        "#next-uncertain": "Next uncertain",
     }
-    slider = named["#detail"]
+    slider = named["#waveform"]
     assert slider.role == "slider"
     slider.click()
     assert browser.focused() == slider
@@ -255,26 +259,28 @@ def test_words_that_the_model_was_not_sure_of_are_marked_and_found(browser: Brow
 
     few = len(marks())
     browser.script(
-        "const sure = document.getElementById('sure'); sure.value = 95; sure.dispatchEvent(new Event('input'))"
+        "const slider = document.getElementById('threshold'); slider.value = 95; slider.dispatchEvent(new Event('input'))"
     )
     many = marks()
     assert len(many) > few
-    assert all(word and title.endswith("% sure") and int(title.split("%")[0]) <= 95 for word, title in many)
-    assert browser.wait_for("#unsure").text.endswith("uncertain")
+    assert all(
+        word and int(title.removeprefix("confidence ").removesuffix("%")) <= 95 for word, title in many
+    )
+    assert browser.wait_for("#uncertain").text.endswith("uncertain")
     browser.press("u")
     first = browser.until(lambda: at_s(browser) or None, "it has gone to the first")
-    browser.click("#next-unsure")
+    browser.click("#next-uncertain")
     browser.until(lambda: at_s(browser) >= first, "and to the next")
     browser.script(
-        "const sure = document.getElementById('sure'); sure.value = 0; sure.dispatchEvent(new Event('input'))"
+        "const slider = document.getElementById('threshold'); slider.value = 0; slider.dispatchEvent(new Event('input'))"
     )
     assert marks() == []
-    assert browser.wait_for("#unsure").text.endswith("nothing uncertain")
+    assert browser.wait_for("#uncertain").text.endswith("none uncertain")
 
 
 def test_cues_are_found_by_their_words(browser: Browser) -> None:
-    browser.wait_for("#find").type("WEATH")
-    browser.wait_for("#count", "Found: 2")
+    browser.wait_for("#search").type("WEATH")
+    browser.wait_for("#count", "2 found")
     shown = [one.text for one in browser.find_all("#list li:not([hidden]) .text")]
     assert len(shown) == 2
     assert all("weather" in text for text in shown)
@@ -286,9 +292,9 @@ def test_names_and_texts_stay_text(browser: Browser) -> None:
     told = browser.script(
         "const place = document.createElement('p');"
         "const words = [{line: 0, text: arguments[0], probability: 0.1}];"
-        "return import('/static/cue_list.js').then(({fill}) => {"
-        " fill(place, {lines: [arguments[0]], words, confidence: 1}, () => false); const plain = place.textContent;"
-        " fill(place, {lines: [arguments[0]], words, confidence: 1}, () => true);"
+        "return import('/static/cue_list.js').then(({renderCue}) => {"
+        " renderCue(place, {lines: [arguments[0]], words, confidence: 1}, () => false); const plain = place.textContent;"
+        " renderCue(place, {lines: [arguments[0]], words, confidence: 1}, () => true);"
         " return [plain, place.textContent, place.querySelectorAll('img').length]; })",
         text,
     )
@@ -308,7 +314,7 @@ def test_other_limits_show_other_cues_at_once_and_are_in_the_downloads(
     browser.until(lambda: len(cues(browser)) > len(before), "there are more cues")
     browser.until(lambda: all(len(text) <= 20 for text in cues(browser)), "they are narrow")
     assert browser.script("return document.body.dataset.isSame") == "yes", "it is the same page"
-    browser.wait_for("#result", f"against {len(before)}")
+    browser.wait_for("#result", f"originally {len(before)}")
     assert browser.path == f"/jobs/{talk.id}?max_chars=20&max_lines=1"
     narrow = cues(browser)
     browser.click("#downloads a", "SRT")
@@ -328,7 +334,7 @@ def test_other_limits_show_other_cues_at_once_and_are_in_the_downloads(
 def test_limits_that_cannot_be_are_told(browser: Browser) -> None:
     before = cues(browser)
     browser.wait_for("[name=max_chars]").type("3")
-    browser.wait_for("#result", "Characters a line: Value must be")
+    browser.wait_for("#result", "Maximum characters per line: Value must be")
     assert cues(browser) == before
 
 
@@ -352,7 +358,7 @@ def test_what_cannot_be_heard_can_still_be_read(shared: Browser, daemon: Daemon,
         place.unlink()
     shared.open(f"/jobs/{job.id}")
     ready(shared)
-    shared.wait_for("#note", "not on the server any more")
+    shared.wait_for("#note", "no longer on the server")
     assert shared.script("return document.getElementById('play').disabled")
     shared.click("#list li:nth-child(2) a")
     shared.until(lambda: current(shared) == 1, "its cue is shown")

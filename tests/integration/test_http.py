@@ -143,7 +143,7 @@ def test_a_streamed_answer_says_the_same_text_in_parts(ai: openai.OpenAI, talk: 
 def test_models_are_the_daemons_and_the_names_that_stand_for_it(ai: openai.OpenAI) -> None:
     assert [model.id for model in ai.models.list()][:2] == ["demo", "whisper-1"]
     assert ai.models.retrieve("demo").object == "model"
-    with pytest.raises(openai.NotFoundError, match="this server has 'demo'"):
+    with pytest.raises(openai.NotFoundError, match="use 'demo'"):
         ai.models.retrieve("gpt-5")
 
 
@@ -250,9 +250,9 @@ def test_asr_gives_each_output(http: httpx.Client, talk: Path, said: str) -> Non
 
 def test_asr_says_what_is_wrong_as_its_clients_know_it(http: httpx.Client) -> None:
     for params, why in (
-        ({"output": "ass"}, "output: got 'ass', allowed: txt, vtt, srt, tsv, json"),
-        ({"task": "summarize"}, "task: got 'summarize'"),
-        ({"encode": "perhaps"}, "encode: got 'perhaps'"),
+        ({"output": "ass"}, "output: 'ass' is not allowed (txt, vtt, srt, tsv, json)"),
+        ({"task": "summarize"}, "task: 'summarize' is not allowed"),
+        ({"encode": "perhaps"}, "encode: 'perhaps' is not allowed"),
     ):
         answer = http.post("/asr", params=params, files={"audio_file": b"x"})
         assert (answer.status_code, list(answer.json())) == (422, ["detail"])
@@ -483,9 +483,9 @@ def test_pages_of_other_sites_and_names_of_others_are_turned_away(gateway: Gatew
 @pytest.mark.parametrize(
     ("content", "mode", "why"),
     [
-        ("", 0o600, "holds no token"),
-        ("short\n", 0o600, "less than 16 characters"),
-        ("correct-horse-battery\n", 0o644, "others may read it"),
+        ("", 0o600, "contains no token"),
+        ("short\n", 0o600, "fewer than 16 characters"),
+        ("correct-horse-battery\n", 0o644, "readable by other users"),
     ],
 )
 def test_a_token_file_that_protects_nothing_is_refused(
@@ -503,7 +503,7 @@ def test_a_token_file_that_protects_nothing_is_refused(
 def test_a_gateway_that_nobody_told_where_to_listen_says_how(daemon: Daemon) -> None:
     done = run_with(daemon.config_file)
     assert done.returncode == 1
-    assert 'http.listen is "": say where to listen, such as 127.0.0.1:8600' in done.stderr
+    assert "http.listen is empty; set an address, such as 127.0.0.1:8600" in done.stderr
 
 
 def run_with(config_file: Path) -> subprocess.CompletedProcess[str]:

@@ -114,7 +114,7 @@ def test_limits_that_cannot_be_are_refused_in_words(
     http: httpx.Client, talk: str, query: dict[str, str]
 ) -> None:
     answer = http.get(f"/jobs/{talk}", params=query)
-    assert (answer.status_code, "That did not work" in answer.text) == (400, True)
+    assert (answer.status_code, "The request failed" in answer.text) == (400, True)
 
 
 def test_many_cues_are_read_page_by_page(http: httpx.Client, talk: str) -> None:
@@ -146,19 +146,19 @@ def test_the_first_view_is_small(http: httpx.Client, talk: str) -> None:
 
 def test_media_that_is_gone_is_told(http: httpx.Client, daemon: Daemon) -> None:
     job = daemon.wait_for(daemon.drop(media.DEMO / "demo-zh.flac", "gone.flac"))
-    assert "data-gone" not in http.get(f"/jobs/{job.id}").text
+    assert "data-media-missing" not in http.get(f"/jobs/{job.id}").text
     for path in daemon.inbox.rglob("gone.flac"):
         path.unlink()
     page = http.get(f"/jobs/{job.id}").text
-    assert "The media is not on the server any more" in page
-    assert ("data-gone" in page, bool(shown(page)), len(links(page)) > 5) == (True, True, True)
+    assert "The media file is no longer on the server" in page
+    assert ("data-media-missing" in page, bool(shown(page)), len(links(page)) > 5) == (True, True, True)
 
 
 def test_silence_has_a_player_and_nothing_to_read(http: httpx.Client, daemon: Daemon, tmp_path: Path) -> None:
     job = daemon.client.submit(media.write_sound(tmp_path / "silence.wav", media.silence(2)))
     job.wait(WAIT_S)
     page = http.get(f"/jobs/{job.id}").text
-    assert "Nobody speaks in this file" in page
+    assert "No speech was detected in this file" in page
     assert 'id="player"' in page
 
 
@@ -209,4 +209,4 @@ def test_a_file_that_is_no_media_has_a_reason_and_no_player(
     page = http.get(f"/jobs/{job}").text
     assert "is not media that FFmpeg can read" in page
     assert (f'action="/jobs/{job}/retry"' in page, 'id="player"' in page) == (True, False)
-    assert "Job cannot be read" in page, "in its history"
+    assert "File cannot be decoded" in page, "in its history"

@@ -15,7 +15,7 @@ import pytest
 import media
 from daemon import ENDED, Daemon, eventually
 from gateway_process import GatewayProcess
-from subtitled.web.security_headers import OTHER_POLICY, PAGE_POLICY
+from subtitled.web.app import OTHER_POLICY, PAGE_POLICY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,7 +116,7 @@ def test_the_page_speaks_the_language_of_the_browser_or_the_one_that_was_chosen(
 def test_a_page_that_is_not_there_says_so_in_words(http: httpx.Client) -> None:
     for path in ("/jobs/nosuch", "/jobs/a/b/c"):
         answer = http.get(path)
-        assert (answer.status_code, "There is nothing here" in answer.text) == (404, True)
+        assert (answer.status_code, "Page not found" in answer.text) == (404, True)
     assert http.get("/api/nosuch").headers["content-type"] == "application/json"
 
 
@@ -175,7 +175,7 @@ def test_jobs_are_shown_page_by_page_by_state_and_by_name(http: httpx.Client, da
     second = http.get(html.unescape(older)).text
     assert re.findall(r"Many-(\d\d)\.mp3</a>", second) == ["02", "01", "00"]
     assert "Newest files" in second
-    assert "No such files" in http.get("/", params={"name": "nobody has this in its name"}).text
+    assert "No matching files" in http.get("/", params={"name": "nobody has this in its name"}).text
     # What nobody can want is everything.
     assert (
         http.get("/", params={"state": "dreaming", "before": "", "name": " "}).text.count("aria-current") == 2
@@ -190,7 +190,7 @@ def test_what_failed_is_told_with_its_reason_and_all_of_it_is_tried_again(
     jobs = [failed(http, daemon, f"reason-{number}.mp3") for number in range(2)]
     page = eventually(partial(shown, http, "/", f"/jobs/{jobs[-1]}/retry"), "it is shown")
     failures = page[page.index('id="failures"') : page.index('id="list"')]
-    assert re.search(r"\d+ files (or more )?failed in the last day", page)
+    assert re.search(r"\d+ files failed in the last 24 hours", page)
     assert "is not media that FFmpeg can read" in failures
     assert all(f'action="/jobs/{job}/retry"' in failures for job in jobs)
     before = [len(daemon.client.status(job).history) for job in jobs]
@@ -208,7 +208,7 @@ def test_what_is_done_now_is_told(http: httpx.Client, daemon: Daemon, tmp_path: 
     def is_told() -> bool:
         part = http.get("/fragments/overview").text
         assert daemon.client.status(job).state not in ENDED
-        worker = part[part.index('id="worker-cpu0"') : part.index('id="readers"')]
+        worker = part[part.index('id="worker-cpu0"') : part.index('id="decoders"')]
         row = part.partition(f'id="job-{job}"')[2].partition("</li>")[0]
         return f'href="/jobs/{job}"' in worker and "<progress" in row
 
@@ -237,7 +237,7 @@ def test_a_file_is_sent_and_a_job_retried_and_cancelled_without_script(
     assert (answer.status_code, answer.headers["location"]) == (303, f"/jobs/{job}")
     assert daemon.client.status(job).state == "cancelled"
     refused = http.post(f"/jobs/{job}/cancel")
-    assert (refused.status_code, "That did not work" in refused.text) == (409, True)
+    assert (refused.status_code, "The request failed" in refused.text) == (409, True)
 
 
 def test_reading_a_page_changes_nothing(http: httpx.Client, daemon: Daemon) -> None:
@@ -295,7 +295,7 @@ def test_a_browser_asks_for_the_token_by_itself(daemon: Daemon, tmp_path: Path) 
         httpx.Client(base_url=gateway.url, timeout=WAIT_S) as http,
     ):
         answer = http.get("/", headers=CHINESE)
-        assert (answer.status_code, "需要權杖" in answer.text) == (401, True)
+        assert (answer.status_code, "需要存取權杖" in answer.text) == (401, True)
         assert answer.headers["www-authenticate"].startswith('Basic realm="subtitled"')
         assert http.get("/", auth=("anybody", token)).status_code == 200
         cross = {"Sec-Fetch-Site": "cross-site"}
@@ -313,8 +313,8 @@ def test_a_page_whose_daemon_is_away_says_so_and_heals(tmp_path: Path) -> None:
         eventually(lambda: http.get("/fragments/overview").status_code == 503, "it says so")
         for path in ("/", "/jobs/x"):
             answer = http.get(path)
-            assert (answer.status_code, "The daemon does not answer" in answer.text) == (503, True)
-            assert "data-return" in answer.text, "by which the script knows to come back"
+            assert (answer.status_code, "The daemon does not respond" in answer.text) == (503, True)
+            assert "data-reload-when-back" in answer.text, "by which the script knows to come back"
         daemon.start()
         eventually(lambda: http.get("/fragments/overview").status_code == 200, "it has healed")
         assert http.get("/").status_code == 200

@@ -28,7 +28,7 @@ from subtitle.errors import ServerError
 from subtitled.config import schema
 from subtitled.config.load import to_toml
 from subtitled.http.gateway import Gateway as Http
-from subtitled.http.player import CuesResponse, pieces_of
+from subtitled.http.player import CuesResponse, wav_chunks
 from subtitled.http.wav import ByteRange
 from subtitled.media.waveform import WaveformBuilder
 
@@ -314,7 +314,7 @@ def test_who_stops_reading_stops_the_decoding(daemon: Daemon, http: httpx.Client
 
     async def read_some() -> None:
         async with Counting(daemon.endpoint) as client:
-            pieces = pieces_of(Http(client, 1), job.id, ByteRange(0, 44 + 600 * 32_000), 600 * 32_000)
+            pieces = wav_chunks(Http(client, 1), job.id, ByteRange(0, 44 + 600 * 32_000), 600 * 32_000)
             async for piece in pieces:
                 assert piece
                 break

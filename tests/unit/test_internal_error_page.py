@@ -8,12 +8,12 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from subtitled.web.app import build
+from subtitled.web.app import build_app
 
 
 def test_a_fault_of_ours_is_told_in_a_page() -> None:
     """Without its lifespan the application has no daemon to ask: the page breaks as it would by any slip of ours."""
-    app = build("ipc:///nowhere", "", tokens=frozenset(), max_bytes=1)
+    app = build_app("ipc:///nowhere", "", tokens=frozenset(), max_bytes=1)
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:

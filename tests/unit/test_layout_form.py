@@ -7,12 +7,12 @@ import pytest
 from subtitle.messages import LayoutOptions
 from subtitled.config.layout_limits import LayoutLimits
 from subtitled.http.errors import RequestError
-from subtitled.web.layout_form import asked_of, layout_for
+from subtitled.web.job_page import form_fields, layout_for
 
 
 def test_empty_fields_ask_for_nothing() -> None:
-    assert asked_of({"max_chars": " ", "profile": "", "lang": "en", "from": "3"}) == {}
-    assert asked_of({"max_chars": " 20", "gap_ms": "0"}) == {"max_chars": "20", "gap_ms": "0"}
+    assert form_fields({"max_chars": " ", "profile": "", "lang": "en", "from": "3"}) == {}
+    assert form_fields({"max_chars": " 20", "gap_ms": "0"}) == {"max_chars": "20", "gap_ms": "0"}
 
 
 def test_a_profile_has_its_own_limits() -> None:

@@ -8,10 +8,8 @@ from msgspec.structs import replace
 from subtitle import StatsInfo, WorkerFacts
 from subtitle.eta import Speed
 from subtitled.languages import code_of, name_of
-from subtitled.web.health_summary import LATELY_MS, lately, verdict
-from subtitled.web.i18n import Translator
-from subtitled.web.language_names import TONGUES, choices
-from subtitled.web.view_models import job_row, worker_row
+from subtitled.web.i18n import NATIVE_NAMES, Translator, language_choices
+from subtitled.web.view_models import RECENT_MS, health_summary, job_row, recently_failed, worker_row
 from unit import job_facts
 from unit.server_stats import STATS
 
@@ -41,45 +39,45 @@ def stats(*states: str, **changes: object) -> StatsInfo:
 @pytest.mark.parametrize(
     ("states", "changes", "failed", "level", "sentence"),
     [
-        (("idle", "busy"), {}, 0, "ok", "All is well"),
-        (("idle", "busy"), {}, 3, "warn", "3 files failed in the last day"),
-        (("idle",), {}, 50, "warn", "50 files or more failed in the last day"),
-        (("idle", "starting"), {}, 3, "warn", "One of 2 workers is starting"),
+        (("idle", "busy"), {}, 0, "ok", "Everything is running"),
+        (("idle", "busy"), {}, 3, "warn", "3 files failed in the last 24 hours"),
+        (("idle",), {}, 50, "warn", "At least 50 files failed in the last 24 hours"),
+        (("idle", "starting"), {}, 3, "warn", "1 of 2 workers is starting"),
         (("starting", "backoff"), {}, 0, "warn", "The workers are starting"),
-        (("busy", "broken", "lost"), {}, 0, "warn", "One of 3 workers is out of order"),
-        (("busy", "a state of the future"), {}, 0, "warn", "One of 2 workers is out of order"),
-        (("busy",), {"is_paused": True}, 1, "bad", "The disk is full: new files wait"),
+        (("busy", "broken", "lost"), {}, 0, "warn", "1 of 3 workers is not working"),
+        (("busy", "a state of the future"), {}, 0, "warn", "1 of 2 workers is not working"),
+        (("busy",), {"is_paused": True}, 1, "bad", "The disk is full; new files are not processed"),
         (
             ("broken", "stopped"),
             {"is_paused": True},
             0,
             "bad",
-            "Nothing can be transcribed: no worker is in order",
+            "No worker is working; nothing can be transcribed",
         ),
-        ((), {}, 0, "warn", "There is no worker yet"),
+        ((), {}, 0, "warn", "No worker is running yet"),
         (("stopped", "draining"), {"is_draining": True}, 0, "warn", "The daemon is stopping"),
     ],
 )
 def test_the_worst_there_is_to_say_is_said(
     states: tuple[str, ...], changes: dict[str, object], failed: int, level: str, sentence: str
 ) -> None:
-    said = verdict(stats(*states, **changes), failed, most_failed=50)
-    assert (said.level, ENGLISH(said.key, n=said.n, whole=said.whole)) == (level, sentence)
+    summary = health_summary(stats(*states, **changes), failed, max_failed=50)
+    assert (summary.level, ENGLISH(summary.message, n=summary.n, total=summary.total)) == (level, sentence)
 
 
 def test_a_failure_is_forgotten_after_a_day() -> None:
-    now_ms = 10 * LATELY_MS
-    new, old = (replace(FACTS, id=str(age), ended_ms=now_ms - age) for age in (1, LATELY_MS + 1))
-    assert lately([new, old], now_ms) == (new,)
+    now_ms = 10 * RECENT_MS
+    new, old = (replace(FACTS, id=str(age), ended_ms=now_ms - age) for age in (1, RECENT_MS + 1))
+    assert recently_failed([new, old], now_ms) == (new,)
 
 
 @pytest.mark.parametrize(
     ("changes", "details", "percent"),
     [
-        ({"state": "receiving", "received_bytes": 10_000_000}, ("10 MB of 40 MB here",), "25%"),
-        ({"state": "receiving", "size": 0, "received_bytes": 9}, ("9 B here",), ""),
+        ({"state": "receiving", "received_bytes": 10_000_000}, ("10 MB of 40 MB received",), "25%"),
+        ({"state": "receiving", "size": 0, "received_bytes": 9}, ("9 B received",), ""),
         ({"state": "queued"}, ("40 MB",), ""),
-        ({"state": "preparing", "decoded_ms": 720_000}, ("12 min read so far",), ""),
+        ({"state": "preparing", "decoded_ms": 720_000}, ("12 min decoded",), ""),
         (
             {
                 "state": "transcribing",
@@ -115,24 +113,27 @@ def test_a_worker_is_told_with_what_it_does() -> None:
         "6.0 GB of 24 GB",
         0.25,
     )
-    assert (row.sign, row.link) == ("busy", "")
+    assert (row.icon, row.link) == ("busy", "")
     away = replace(facts, host="gpu2", round_trip_ms=4.25, sent_bytes=2 * 10**9, received_bytes=10**6)
-    assert worker_row(away, Speed(total=9.0), {}, ENGLISH).link == "4.2 ms away, 2.0 GB sent, 1.0 MB back"
+    assert (
+        worker_row(away, Speed(total=9.0), {}, ENGLISH).link
+        == "round trip 4.2 ms, 2.0 GB sent, 1.0 MB received"
+    )
     idle = worker_row(worker(), Speed(total=9.0, slots={"gpu0": 43.2}), {}, ENGLISH)
-    assert (idle.speed, idle.memory, idle.sign) == ("", "", "done")
+    assert (idle.speed, idle.memory, idle.icon) == ("", "", "done")
 
 
 def test_a_worker_of_another_host_that_has_left_is_nobodys_fault() -> None:
     gone = worker("stopped", slot="gpu2/cuda0")
     here = replace(stats("busy"), workers=(worker("busy"), gone))
-    assert verdict(here, 0, most_failed=50).key == "verdict.well"
+    assert health_summary(here, 0, max_failed=50).message == "health.ok"
 
 
-@pytest.mark.parametrize(("state", "sign"), [("broken", "bad"), ("backoff", "warn"), ("starting", "wait")])
-def test_a_worker_that_does_not_work_has_another_sign(state: str, sign: str) -> None:
-    assert worker_row(worker(state), Speed(total=None), {}, ENGLISH).sign == sign
+@pytest.mark.parametrize(("state", "icon"), [("broken", "bad"), ("backoff", "warn"), ("starting", "wait")])
+def test_a_worker_that_does_not_work_has_another_sign(state: str, icon: str) -> None:
+    assert worker_row(worker(state), Speed(total=None), {}, ENGLISH).icon == icon
 
 
 def test_every_language_that_can_be_chosen_is_one_of_whispers() -> None:
-    assert [code for code in TONGUES if code_of(code) != code or name_of(code) == code] == []
-    assert len(choices()) == len(TONGUES) == len(dict(choices()))
+    assert [code for code in NATIVE_NAMES if code_of(code) != code or name_of(code) == code] == []
+    assert len(language_choices()) == len(NATIVE_NAMES) == len(dict(language_choices()))

@@ -1,89 +1,97 @@
-"""The page's words: each in both languages, none that is missing, none that nobody says."""
+"""The messages of the web page: complete in each language, all used, and formatted as the language does."""
 
 from __future__ import annotations
 
 import re
 import string
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from subtitled.core.states import JobEvent, SegmentEvent
-from subtitled.web.i18n import Translator
-from subtitled.web.language_choice import preferred
-from subtitled.web.messages import LANGUAGES, WORDS
+from subtitled.web.i18n import Translator, catalogs, preferred_language
 
-_PAGE = Path(__file__).parents[2] / "daemon" / "subtitled" / "web"
+_WEB = Path(__file__).parents[2] / "daemon" / "subtitled" / "web"
 _KEY = re.compile(r"""["']([a-z_0-9]+(?:\.[a-z_0-9]+)+)["']""")
-_FAMILY = re.compile(r"""\.of\(\s*["']([a-z_.]+)["']""")
-_SAID = re.compile(r"""\bsay\(\s*["'](\w+)["']""")
+_PREFIX = re.compile(r"""\.lookup\(\s*["']([a-z_.]+)["']""")
+_SCRIPT_CALL = re.compile(r"""\bmessage\(\s*["'](\w+)["']""")
 _QUOTED = re.compile(r"""["'](\w+)["']""")
+FILES = {path.stem: tomllib.loads(path.read_text("utf-8")) for path in (_WEB / "messages").iterdir()}
+ENGLISH = FILES["en"]
 
 
-def sources() -> list[Path]:
-    return [
-        *(path for path in _PAGE.glob("*.py") if not path.name.endswith("messages.py")),
-        *_PAGE.glob("templates/*.html"),
-    ]
+def sources() -> list[str]:
+    return [path.read_text("utf-8") for path in (*_WEB.glob("*.py"), *_WEB.glob("templates/*.html"))]
 
 
-def said_by_scripts(pattern: re.Pattern[str] = _SAID) -> set[str]:
-    texts = [path.read_text("utf-8") for path in _PAGE.glob("static/*.js")]
+def script_keys(pattern: re.Pattern[str]) -> set[str]:
+    texts = [path.read_text("utf-8") for path in _WEB.glob("static/*.js")]
     return {f"script.{key}" for text in texts for key in pattern.findall(text)}
 
 
-def said() -> set[str]:
-    """Give the keys that templates, modules and scripts name; whatever looks like one counts."""
-    texts = [path.read_text("utf-8") for path in sources()]
-    named = {key for text in texts for key in _KEY.findall(text)}
-    families = {family for text in texts for family in _FAMILY.findall(text)}
-    of_families = {key for key in WORDS if key.rpartition(".")[0] in families}
-    return named | said_by_scripts(_QUOTED) | of_families
+def used_keys() -> set[str]:
+    """Return the keys in templates, modules and scripts; every quoted string that looks like a key counts."""
+    texts = sources()
+    quoted = {key for text in texts for key in _KEY.findall(text)}
+    prefixes = {prefix for text in texts for prefix in _PREFIX.findall(text)}
+    looked_up = {key for key in ENGLISH if key.rpartition(".")[0] in prefixes}
+    return quoted | script_keys(_QUOTED) | looked_up | {"language.name"}
 
 
-def places(text: str) -> set[str]:
+def placeholders(text: str) -> set[str]:
     return {name for _, name, _, _ in string.Formatter().parse(text) if name}
 
 
-def test_every_word_that_is_said_is_there() -> None:
+def test_every_key_that_is_used_has_a_message() -> None:
     calls = re.compile(r"""\bt\(\s*["']([\w.]+)["']""")
-    wanted = {key for path in sources() for key in calls.findall(path.read_text("utf-8"))}
-    heard = {key.replace("player_script.", "script.") for key in WORDS}
-    assert wanted - WORDS.keys() == set()
-    assert said_by_scripts() - heard == set()
+    used = {key for text in sources() for key in calls.findall(text)}
+    available = {key.replace("player_script.", "script.") for key in ENGLISH}
+    assert used - ENGLISH.keys() == set()
+    assert script_keys(_SCRIPT_CALL) - available == set()
 
 
-def test_no_word_is_there_that_nobody_says() -> None:
-    keys = {key.removesuffix(".one").replace("player_script.", "script.") for key in WORDS}
-    unsaid = keys - said()
-    assert unsaid == set()
+def test_every_message_is_used() -> None:
+    keys = {key.removesuffix(".one").replace("player_script.", "script.") for key in ENGLISH}
+    assert keys - used_keys() == set()
 
 
-@pytest.mark.parametrize("key", sorted(WORDS))
-def test_a_word_is_there_in_both_languages_with_the_same_places(key: str) -> None:
-    english, chinese = WORDS[key]
-    assert english
-    assert chinese
-    # What is said of one may do without the number.
-    assert places(english) - {"n"} == places(chinese) - {"n"}
+@pytest.mark.parametrize("language", sorted(FILES))
+def test_a_language_has_every_message_with_the_same_placeholders(language: str) -> None:
+    messages = FILES[language]
+    # A language without a plural needs no message for one.
+    required = {key for key in ENGLISH if not key.endswith(".one")}
+    assert required - messages.keys() == set()
+    assert messages.keys() - ENGLISH.keys() == set()
+    assert [key for key, text in messages.items() if not text.strip()] == []
+    wrong = [
+        key
+        for key, text in messages.items()
+        if placeholders(text) - {"n"} != placeholders(ENGLISH[key]) - {"n"}
+    ]
+    assert wrong == []
 
 
-def test_what_can_happen_to_a_job_is_told_in_words() -> None:
-    """Of segments a job's history has only what went wrong."""
-    told = {f"step.job.{event.value}" for event in JobEvent} | {"step.job.accepted"}
-    told |= {f"step.segment.{event.value}" for event in SegmentEvent if event.value not in {"leased", "done"}}
-    assert told - WORDS.keys() == set()
+def test_a_language_without_singular_messages_uses_its_plural() -> None:
+    assert list(catalogs()) == ["en", "zh-Hant"]
+    assert Translator("zh-Hant")("summary.files", n=1) == "1 個檔案處理中。"
 
 
-def test_one_is_not_said_as_many_are() -> None:
-    assert Translator("en")("unit.s", n=1) == "1 s"
-    for key in WORDS:
-        if key.endswith(".one"):
-            assert key.removesuffix(".one") in WORDS
+def test_every_event_of_a_job_has_a_message() -> None:
+    """The history of a job has only failures of segments."""
+    expected = {f"history.job.{event.value}" for event in JobEvent} | {"history.job.accepted"}
+    shown = (event.value for event in SegmentEvent if event.value not in {"leased", "done"})
+    expected |= {f"history.segment.{event}" for event in shown}
+    assert expected - ENGLISH.keys() == set()
+
+
+def test_singular_messages_have_a_plural() -> None:
+    assert Translator("en")("summary.files", n=1) == "1 file in progress."
+    assert {key.removesuffix(".one") for key in ENGLISH if key.endswith(".one")} <= ENGLISH.keys()
 
 
 @pytest.mark.parametrize(
-    ("accepted", "language"),
+    ("accept_language", "language"),
     [
         ("", "en"),
         ("fr", "en"),
@@ -95,8 +103,8 @@ def test_one_is_not_said_as_many_are() -> None:
         (";;;,q=1,=", "en"),
     ],
 )
-def test_a_browser_is_answered_in_what_it_prefers(accepted: str, language: str) -> None:
-    assert preferred(accepted) == language
+def test_the_preferred_language_of_a_browser_is_chosen(accept_language: str, language: str) -> None:
+    assert preferred_language(accept_language) == language
 
 
 @pytest.mark.parametrize(
@@ -110,25 +118,25 @@ def test_a_browser_is_answered_in_what_it_prefers(accepted: str, language: str) 
         (100_000_000, "1 d 3 h", "1 天 3 小時"),
     ],
 )
-def test_a_length_of_time_is_told_to_its_two_greatest_units(ms: int, english: str, chinese: str) -> None:
-    assert [Translator(language).duration(ms) for language in LANGUAGES] == [english, chinese]
+def test_durations_have_their_two_largest_units(ms: int, english: str, chinese: str) -> None:
+    assert [Translator(language).duration(ms) for language in ("en", "zh-Hant")] == [english, chinese]
 
 
-def test_figures_are_short_and_have_their_units() -> None:
-    voice = Translator("en")
-    assert [voice.size(count) for count in (0, 999, 1_000, 12_340_000, 5 * 10**12)] == [
+def test_numbers_are_short_and_have_units() -> None:
+    t = Translator("en")
+    assert [t.size(count) for count in (0, 999, 1_000, 12_340_000, 5 * 10**12)] == [
         "0 B",
         "999 B",
         "1.0 kB",
         "12 MB",
         "5.0 TB",
     ]
-    assert [voice.speed(times) for times in (0.26, 9.96, 42.4, 1234)] == [
-        f"{times}\N{MULTIPLICATION SIGN}" for times in ("0.3", "10", "42", "1,234")
+    assert [t.speed(factor) for factor in (0.26, 9.96, 42.4, 1234)] == [
+        f"{factor}\N{MULTIPLICATION SIGN}" for factor in ("0.3", "10", "42", "1,234")
     ]
-    assert [voice.percent(share) for share in (0, 0.999, 1)] == ["0%", "99%", "100%"]
+    assert [t.percent(fraction) for fraction in (0, 0.999, 1)] == ["0%", "99%", "100%"]
 
 
-def test_what_a_newer_daemon_says_is_shown_as_it_says_it() -> None:
-    assert Translator("zh-Hant").of("state", "done") == "完成"
-    assert Translator("zh-Hant").of("state", "dreaming") == "dreaming"
+def test_an_unknown_name_of_a_newer_daemon_is_shown_unchanged() -> None:
+    assert Translator("zh-Hant").lookup("state", "done") == "完成"
+    assert Translator("zh-Hant").lookup("state", "dreaming") == "dreaming"

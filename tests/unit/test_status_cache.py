@@ -45,11 +45,11 @@ class Fake:
 def test_a_hundred_who_look_at_once_are_one() -> None:
     async def run() -> None:
         fake = Fake()
-        pulse = StatusCache(cast("AsyncClient", fake))
-        looks = await asyncio.gather(*(pulse.look() for _ in range(100)))
+        cache = StatusCache(cast("AsyncClient", fake))
+        looks = await asyncio.gather(*(cache.get() for _ in range(100)))
         assert (fake.asked, len(set(map(id, looks)))) == (1, 1)
-        pulse.expire()
-        assert (await pulse.look()).stats.uptime_s == 2.0, "what was done shows at once"
+        cache.invalidate()
+        assert (await cache.get()).stats.uptime_s == 2.0, "what was done shows at once"
 
     asyncio.run(run())
 
@@ -57,24 +57,24 @@ def test_a_hundred_who_look_at_once_are_one() -> None:
 def test_that_the_daemon_is_away_is_told_to_all_and_not_for_good() -> None:
     async def run() -> None:
         fake = Fake()
-        pulse = StatusCache(cast("AsyncClient", fake))
+        cache = StatusCache(cast("AsyncClient", fake))
         fake.is_away = True
-        told = await asyncio.gather(*(pulse.look() for _ in range(10)), return_exceptions=True)
+        told = await asyncio.gather(*(cache.get() for _ in range(10)), return_exceptions=True)
         assert [type(one) for one in told] == [UnreachableError] * 10
         with pytest.raises(UnreachableError):
-            await pulse.look()
+            await cache.get()
         assert fake.asked == 1
         fake.is_away = False
-        pulse.expire()
-        assert (await pulse.look()).welcome.model == "demo"
+        cache.invalidate()
+        assert (await cache.get()).welcome.model == "demo"
 
     asyncio.run(run())
 
 
 def test_one_who_goes_away_takes_the_answer_from_nobody() -> None:
     async def run() -> None:
-        pulse = StatusCache(cast("AsyncClient", Fake()))
-        first, second = (asyncio.ensure_future(pulse.look()) for _ in range(2))
+        cache = StatusCache(cast("AsyncClient", Fake()))
+        first, second = (asyncio.ensure_future(cache.get()) for _ in range(2))
         await asyncio.sleep(0)
         first.cancel()
         assert (await second).welcome.model == "demo"

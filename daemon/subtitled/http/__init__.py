@@ -1,1 +1,1 @@
-"""The gateway: HTTP that other programs know, for a daemon whose client it is like any other."""
+"""The HTTP interfaces of the gateway, which is a client of the daemon like any other."""

@@ -1,4 +1,4 @@
-"""The interface of whisper-asr-webservice, which Bazarr and others speak: /asr and /detect-language."""
+"""The interface of whisper-asr-webservice, which Bazarr uses: /asr and /detect-language."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from subtitle.messages import JobOptions
-from subtitled.http.errors import RequestError
-from subtitled.http.forms import Form
+from subtitled.http.errors import RequestError, not_allowed
+from subtitled.http.forms import UploadForm
 from subtitled.http.gateway import Gateway
-from subtitled.http.response_models import whisper
-from subtitled.http.wav import BYTES_PER_SAMPLE, SAMPLE_RATE, header
+from subtitled.http.response_models import whisper_json
+from subtitled.http.wav import BYTES_PER_SAMPLE, SAMPLE_RATE, wav_header
 from subtitled.languages import code_of, name_of
 
 FILE_FIELD = "audio_file"
@@ -24,28 +24,22 @@ OUTPUTS = ("txt", "vtt", "srt", "tsv", "json")
 TASKS = ("transcribe", "translate")
 TAG = "asr"
 DETECT_BYTES = 600 * SAMPLE_RATE * BYTES_PER_SAMPLE
-"""Of raw audio whose language is asked, ten minutes are sent on: films begin with music, and a job ends with its vote."""
-_TRUTH = {
-    "true": True,
-    "1": True,
-    "on": True,
-    "yes": True,
-    "false": False,
-    "0": False,
-    "off": False,
-    "no": False,
+"""Raw audio passed on for language detection: ten minutes, because films begin with music."""
+_BOOLEANS = {
+    **dict.fromkeys(("true", "1", "on", "yes"), True),
+    **dict.fromkeys(("false", "0", "off", "no"), False),
 }
 
 
 class AsrRequest(Struct, frozen=True, kw_only=True):
-    """What the query of a request asks."""
+    """The query parameters of a request."""
 
     task: str = "transcribe"
     language: str = "auto"
     prompt: str = ""
     output: str = "txt"
     is_media: bool = True
-    """Otherwise the file is bare 16-bit samples (little-endian, mono, 16 kHz), as who asks has made them with FFmpeg."""
+    """False: the file is raw 16-bit samples (little-endian, mono, 16 kHz)."""
     has_words: bool = False
 
 
@@ -59,102 +53,104 @@ def routes() -> list[Route]:
 
 async def _asr(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
-    asked = asked_of(request.query_params)
+    params = parse_query(request.query_params)
     options = msgspec.convert(
         {
-            "language": asked.language,
-            "task": asked.task,
-            "formats": (asked.output,),
-            "word_timestamps": True if asked.has_words else "auto",
-            "initial_prompt": asked.prompt,
+            "language": params.language,
+            "task": params.task,
+            "formats": (params.output,),
+            "word_timestamps": True if params.has_words else "auto",
+            "initial_prompt": params.prompt,
             "tag": TAG,
         },
         JobOptions,
     )
-    name, job = await _send(request, asked, options)
-    await gateway.finish(request, job)
-    if asked.output == "json":
-        content = msgspec.json.encode(whisper(await gateway.transcript(job), has_words=asked.has_words))
+    name, job = await _submit(request, params, options)
+    await gateway.wait_while_connected(request, job)
+    if params.output == "json":
+        transcript = await gateway.transcript(job)
+        content = msgspec.json.encode(whisper_json(transcript, has_words=params.has_words))
     else:
-        content = await gateway.fetch(job, asked.output)
+        content = await gateway.fetch(job, params.output)
     headers = {
         "Asr-Engine": "subtitled",
-        "Content-Disposition": f'attachment; filename="{quote(name)}.{asked.output}"',
+        "Content-Disposition": f'attachment; filename="{quote(name)}.{params.output}"',
     }
-    # Also for JSON: so does the one whose interface this is, and its clients do not look.
+    # text/plain also for JSON, as whisper-asr-webservice sends it.
     return Response(content, media_type="text/plain", headers=headers)
 
 
 async def _detect_language(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
-    asked = asked_of(request.query_params)
+    params = parse_query(request.query_params)
     options = JobOptions(formats=("json",), word_timestamps=False, tag=TAG)
-    _, job = await _send(request, asked, options, None if asked.is_media else DETECT_BYTES)
-    facts = await gateway.finish(request, job, is_enough=lambda facts: facts.language is not None)
+    _, job = await _submit(request, params, options, None if params.is_media else DETECT_BYTES)
+    facts = await gateway.wait_while_connected(request, job, lambda facts: facts.language is not None)
     if facts.language is None:
-        raise RequestError(
-            422, "no_speech", "nobody speaks in this file, as far as can be told: it has no language"
-        )
-    answer: dict[str, object] = {
+        raise RequestError(422, "no_speech", "no speech detected")
+    result: dict[str, object] = {
         "detected_language": name_of(facts.language),
         "language_code": facts.language,
     }
     if facts.state == "done":
-        # The job of a longer file is ended with its vote; how sure that was is in what it would have come to.
-        answer["confidence"] = (await gateway.transcript(job)).language_probability
-    return Response(msgspec.json.encode(answer), media_type="application/json")
+        # A longer job is cancelled after the language vote; its probability is part of the transcript.
+        result["confidence"] = (await gateway.transcript(job)).language_probability
+    return Response(msgspec.json.encode(result), media_type="application/json")
 
 
-async def _send(
-    request: Request, asked: AsrRequest, options: JobOptions, max_bytes: int | None = None
+async def _submit(
+    request: Request, params: AsrRequest, options: JobOptions, max_bytes: int | None = None
 ) -> tuple[str, str]:
-    """Send a request's file, or the first `max_bytes` of it; return its name and its job."""
+    """Submit the request's file, raw audio up to `max_bytes`; return its name and the job."""
     gateway: Gateway = request.app.state.gateway
-    form = Form(request, FILE_FIELD, gateway.max_bytes)
+    form = UploadForm(request, FILE_FIELD, gateway.max_bytes)
     name = await form.open()
-    if asked.is_media:
-        return name, await gateway.submit(form.pieces(), name, options)
-    return name, await gateway.submit(_as_wave(form.pieces(), max_bytes), f"{name or 'audio'}.wav", options)
+    if params.is_media:
+        return name, await gateway.submit(form.chunks(), name, options)
+    chunks = _with_wav_header(form.chunks(), max_bytes)
+    return name, await gateway.submit(chunks, f"{name or 'audio'}.wav", options)
 
 
-async def _as_wave(samples: AsyncIterator[bytes], max_bytes: int | None) -> AsyncIterator[bytes]:
-    """Yield bare samples as a WAV file whose length its header does not tell; beyond `max_bytes` they are only read."""
-    yield header(None)
+async def _with_wav_header(samples: AsyncIterator[bytes], max_bytes: int | None) -> AsyncIterator[bytes]:
+    """Yield raw samples as a WAV file of unknown length; samples beyond `max_bytes` are discarded."""
+    yield wav_header(None)
     left = max_bytes
-    async for piece in samples:
+    async for chunk in samples:
         if left is None:
-            yield piece
+            yield chunk
         elif left > 0:
-            yield piece[:left]
-            left -= len(piece)
+            yield chunk[:left]
+            left -= len(chunk)
 
 
-def asked_of(query: Mapping[str, str]) -> AsrRequest:
-    """Return what a query asks; raises RequestError. `vad_filter` is not heeded: silence is never transcribed here."""
+def parse_query(query: Mapping[str, str]) -> AsrRequest:
+    """Parse a query; raises RequestError. `vad_filter` is ignored: silence is never transcribed."""
     output, task = query.get("output") or "txt", query.get("task") or "transcribe"
     if output not in OUTPUTS:
-        raise _bad("output", output, ", ".join(OUTPUTS))
+        raise _invalid("output", output, ", ".join(OUTPUTS))
     if task not in TASKS:
-        raise _bad("task", task, ", ".join(TASKS))
+        raise _invalid("task", task, ", ".join(TASKS))
     language, prompt = query.get("language") or "auto", query.get("initial_prompt") or ""
     if len(prompt) > 1000:
-        raise _bad("initial_prompt", f"{prompt[:20]}… ({len(prompt)} characters)", "at most 1000 characters")
+        raise _invalid(
+            "initial_prompt", f"{prompt[:20]}… ({len(prompt)} characters)", "up to 1000 characters"
+        )
     return AsrRequest(
         task=task,
         language=code_of(language) or language[:32],
         prompt=prompt,
         output=output,
-        is_media=_truth(query, "encode", "true"),
-        has_words=_truth(query, "word_timestamps", "false"),
+        is_media=_parse_bool(query, "encode", "true"),
+        has_words=_parse_bool(query, "word_timestamps", "false"),
     )
 
 
-def _truth(query: Mapping[str, str], name: str, default: str) -> bool:
+def _parse_bool(query: Mapping[str, str], name: str, default: str) -> bool:
     text = query.get(name) or default
-    if text.lower() not in _TRUTH:
-        raise _bad(name, text, "true, false")
-    return _TRUTH[text.lower()]
+    if text.lower() not in _BOOLEANS:
+        raise _invalid(name, text, "true, false")
+    return _BOOLEANS[text.lower()]
 
 
-def _bad(name: str, value: str, allowed: str) -> RequestError:
-    return RequestError(422, "bad_format", f"{name}: got {value[:100]!r}, allowed: {allowed}", param=name)
+def _invalid(param: str, value: str, allowed: str) -> RequestError:
+    return not_allowed(param, value, allowed, status=422)

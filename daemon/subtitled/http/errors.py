@@ -1,4 +1,4 @@
-"""What a request cannot have, and how each interface says so."""
+"""Errors of the HTTP gateway, and the form in which each interface returns them."""
 
 from __future__ import annotations
 
@@ -23,26 +23,31 @@ _STATUS = {
     "DRAINING": 503,
     "NO_SPACE": 507,
 }
-"""The protocol's error codes; what is not here is 502: the daemon and the gateway do not understand each other."""
-_AGAIN_S = {429: 1, 503: 5, 507: 60}
-"""When a client may ask again (Retry-After)."""
-_BARE_PATHS = ("/asr", "/detect-language")
+"""HTTP status by the protocol's error code; 502 for any other code."""
+_RETRY_AFTER_S = {429: 1, 503: 5, 507: 60}
+_FASTAPI_PATHS = ("/asr", "/detect-language")
 
 
 class RequestError(SubtitledError):
-    """A request cannot be done; the message names the value, the limit and the remedy."""
+    """A request is refused; the message names the value, the limit and the remedy."""
 
     def __init__(self, status: int, code: str, message: str, *, param: str | None = None) -> None:
+        """`code` is in lower case, for programs; `param` names the invalid parameter, if there is one."""
         super().__init__(message)
         self.status = status
         self.code = code
-        """In lower case, for programs."""
         self.param = param
-        """The parameter at fault, if one is."""
 
 
-def as_request_error(error: Exception) -> RequestError:
-    """Return what went wrong in the terms of HTTP."""
+def not_allowed(
+    param: str, value: str, allowed: str, *, status: int = 400, code: str = "bad_format"
+) -> RequestError:
+    """Return the error for a parameter whose value is not one of those allowed."""
+    return RequestError(status, code, f"{param}: {value[:100]!r} is not allowed ({allowed})", param=param)
+
+
+def to_request_error(error: Exception) -> RequestError:
+    """Convert any exception to a RequestError."""
     match error:
         case RequestError():
             return error
@@ -60,32 +65,26 @@ def as_request_error(error: Exception) -> RequestError:
         case HTTPException(status_code=status, detail=detail):
             return RequestError(status, "not_found" if status == 404 else "bad_request", detail)
         case _:
-            return RequestError(500, "internal", "a fault of the gateway, which its log tells about")
+            return RequestError(500, "internal", "internal error; see the gateway's log")
 
 
-def answer(path: str, error: RequestError) -> Response:
-    """Return the answer to a request of `path` that cannot be done, in the form of the interface that has the path."""
-    headers = {"Retry-After": str(_AGAIN_S[error.status])} if error.status in _AGAIN_S else {}
+def error_response(path: str, error: RequestError) -> Response:
+    """Return the JSON error response, in the form of the interface that serves `path`."""
+    headers = {"Retry-After": str(_RETRY_AFTER_S[error.status])} if error.status in _RETRY_AFTER_S else {}
     if error.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="subtitled", Basic realm="subtitled"'
-    return Response(
-        msgspec.json.encode(body_of(path, error)),
-        status_code=error.status,
-        headers=headers,
-        media_type="application/json",
-    )
+    content = msgspec.json.encode(error_body(path, error))
+    return Response(content, error.status, headers, "application/json")
 
 
-def body_of(path: str, error: RequestError) -> dict[str, Any]:
-    """Return what `answer` says, before it is JSON."""
+def error_body(path: str, error: RequestError) -> dict[str, Any]:
+    """Return the body of `error_response` before it is encoded."""
     if path.startswith("/v1/"):
-        # https://platform.openai.com/docs/guides/error-codes: clients go by the status, people read the message.
-        kind = "server_error" if error.status >= 500 else "invalid_request_error"
-        kind = "rate_limit_error" if error.status == 429 else kind
-        said = {"message": str(error), "type": kind, "param": error.param, "code": error.code}
-        return {"error": said}
-    if path in _BARE_PATHS:
-        return {
-            "detail": str(error)
-        }  # whisper-asr-webservice is a FastAPI application, and this is how they say it
+        # https://platform.openai.com/docs/guides/error-codes
+        type_ = "server_error" if error.status >= 500 else "invalid_request_error"
+        type_ = "rate_limit_error" if error.status == 429 else type_
+        return {"error": {"message": str(error), "type": type_, "param": error.param, "code": error.code}}
+    if path in _FASTAPI_PATHS:
+        # whisper-asr-webservice is a FastAPI application.
+        return {"detail": str(error)}
     return {"code": error.code, "message": str(error), "param": error.param}

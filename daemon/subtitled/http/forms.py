@@ -1,4 +1,4 @@
-"""Bodies of requests, read as they come and never held: a form's fields are kept, its file is handed on."""
+"""Streaming request bodies: fields of a form are kept, the file is passed on in chunks."""
 
 from __future__ import annotations
 
@@ -13,101 +13,98 @@ from starlette.requests import Request
 
 from subtitled.http.errors import RequestError
 
-BODY_SILENCE_S = 60.0
-"""A client that sends nothing for so long in the middle of a body is given up."""
+BODY_IDLE_TIMEOUT_S = 60.0
 MAX_FIELDS = 64
 MAX_FIELD_BYTES = 2**16
-DRAINED_BYTES = 2**25
-"""Of the rest of a body that is refused, so much is read: most clients look for an answer only when all is sent."""
+MAX_DRAIN_BYTES = 2**25
+"""Read of the rest of a refused body: most clients read the response only after they have sent everything."""
 MIB = 2**20
 
 
-class Body:
-    """What a client sends with one request; may be read once."""
+class RequestBody:
+    """The body of one request; may be read once."""
 
     def __init__(self, request: Request) -> None:
-        self._pieces = request.stream()
-        self.is_over = False
+        self._chunks = request.stream()
+        self.is_complete = False
         request.scope["subtitled.body"] = self
 
     async def read(self) -> bytes:
-        """Return what comes next, nothing at the end; raises RequestError for a client that has fallen silent."""
+        """Return the next chunk, empty at the end; raises RequestError after the idle timeout."""
         try:
-            async with asyncio.timeout(BODY_SILENCE_S):
-                piece = await anext(self._pieces, b"")
+            async with asyncio.timeout(BODY_IDLE_TIMEOUT_S):
+                chunk = await anext(self._chunks, b"")
         except TimeoutError:
             raise RequestError(
-                408,
-                "timeout",
-                f"nothing came for {BODY_SILENCE_S:g} s in the middle of the request; send it again",
+                408, "timeout", f"no data received for {BODY_IDLE_TIMEOUT_S:g} s; send the request again"
             ) from None
-        self.is_over = not piece
-        return piece
+        self.is_complete = not chunk
+        return chunk
 
 
 async def drain(request: Request) -> None:
-    """Read the rest of a body that nobody wants, within reason."""
-    body = request.scope.get("subtitled.body") or Body(request)
-    left = DRAINED_BYTES
-    while left > 0 and not body.is_over:
+    """Read and discard the rest of a body, up to MAX_DRAIN_BYTES."""
+    body = request.scope.get("subtitled.body") or RequestBody(request)
+    left = MAX_DRAIN_BYTES
+    while left > 0 and not body.is_complete:
         left -= len(await body.read())
 
 
-async def raw(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
-    """Yield a body that is a file; raises RequestError where it is longer than `max_bytes`."""
-    _check_announced(request, max_bytes)
-    body, size = Body(request), 0
-    while piece := await body.read():
-        size += len(piece)
+async def file_chunks(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
+    """Yield a body that is a file; raises RequestError if it is longer than `max_bytes`."""
+    _check_content_length(request, max_bytes)
+    body, size = RequestBody(request), 0
+    while chunk := await body.read():
+        size += len(chunk)
         _check_size(size, max_bytes)
-        yield piece
+        yield chunk
 
 
-class Form:
-    """One multipart/form-data body (RFC 7578) with one file: `open`, then `pieces` to their end."""
+class UploadForm:
+    """A multipart/form-data body (RFC 7578) with one file: call `open`, then iterate over `chunks` to the end."""
 
     def __init__(self, request: Request, file_field: str, max_bytes: int) -> None:
-        """`file_field`: the name of the file's field. Raises RequestError for what is no form."""
-        kind, words = parse_options_header(request.headers.get("content-type"))
-        if kind != b"multipart/form-data" or not words.get(b"boundary"):
+        """`file_field` is the name of the file's field. Raises RequestError if the body is not a form."""
+        media_type, params = parse_options_header(request.headers.get("content-type"))
+        if media_type != b"multipart/form-data" or not params.get(b"boundary"):
             raise RequestError(
                 400,
                 "bad_format",
                 f"the body must be a form (multipart/form-data) with the media file as {file_field!r}",
             )
-        _check_announced(request, max_bytes)
+        _check_content_length(request, max_bytes)
         self.fields: dict[str, list[str]] = {}
-        """Values by name, in their order; complete after the last of `pieces`."""
-        self._body = Body(request)
+        """Values by name, in order; complete after the last of `chunks`."""
+        self._body = RequestBody(request)
         self._file_field = file_field
         self._max_bytes = max_bytes
-        self._size = 0
+        self._file_bytes = 0
         self._file_name: str | None = None
-        self._waiting: deque[bytes] = deque()
+        self._file_chunks: deque[bytes] = deque()
         self._header = [bytearray(), bytearray()]
         self._disposition = b""
-        self._value: bytearray | None = None
-        """That of the field at hand; None in the file."""
-        self._name = ""
-        self._is_whole = False
+        self._field_name = ""
+        self._field_value: bytearray | None = None
+        """None while the current part is the file."""
+        self._is_complete = False
         self._parser = MultipartParser(
-            words[b"boundary"],
+            params[b"boundary"],
             {
-                "on_part_begin": self._part_begins,
+                "on_part_begin": self._on_part_begin,
                 "on_header_field": lambda data, start, end: self._header[0].extend(data[start:end]),
                 "on_header_value": lambda data, start, end: self._header[1].extend(data[start:end]),
-                "on_header_end": self._header_ends,
-                "on_headers_finished": self._content_begins,
-                "on_part_data": self._content,
-                "on_part_end": self._part_ends,
-                "on_end": self._form_ends,
+                "on_header_end": self._on_header_end,
+                "on_headers_finished": self._on_headers_finished,
+                "on_part_data": self._on_part_data,
+                "on_part_end": self._on_part_end,
+                "on_end": self._on_end,
             },
         )
 
     async def open(self) -> str:
-        """Read up to the file, and return the name that it has at the client; raises RequestError where there is none."""
+        """Read up to the file's content and return its name; raises RequestError if there is no file."""
         while self._file_name is None:
-            if not await self._more():
+            if not await self._parse_more():
                 raise RequestError(
                     400,
                     "bad_format",
@@ -116,87 +113,86 @@ class Form:
                 )
         return self._file_name
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """Yield the file, then read what comes after it; raises RequestError."""
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the file, then read the fields after it; raises RequestError."""
         while True:
-            while self._waiting:
-                yield self._waiting.popleft()
-            if not await self._more():
+            while self._file_chunks:
+                yield self._file_chunks.popleft()
+            if not await self._parse_more():
                 return
 
-    async def _more(self) -> bool:
-        piece = await self._body.read()
-        if not piece:
-            if not self._is_whole:
-                raise RequestError(400, "bad_format", "the form ends in the middle; send it again")
+    async def _parse_more(self) -> bool:
+        chunk = await self._body.read()
+        if not chunk:
+            if not self._is_complete:
+                raise RequestError(400, "bad_format", "the form is incomplete; send it again")
             return False
         try:
-            self._parser.write(piece)
+            self._parser.write(chunk)
         except FormParserError as error:
-            raise RequestError(400, "bad_format", f"the form cannot be read: {error}") from error
+            raise RequestError(400, "bad_format", f"invalid form: {error}") from error
         return True
 
-    # -- what the parser finds -------------------------------------------------------------------------------
+    # -- parser callbacks ------------------------------------------------------------------------------------
 
-    def _part_begins(self) -> None:
+    def _on_part_begin(self) -> None:
         self._disposition = b""
         self._header = [bytearray(), bytearray()]
 
-    def _header_ends(self) -> None:
+    def _on_header_end(self) -> None:
         name, value = self._header
         if name.lower() == b"content-disposition":
             self._disposition = bytes(value)
         self._header = [bytearray(), bytearray()]
 
-    def _content_begins(self) -> None:
-        _, words = parse_options_header(self._disposition)
-        self._name = words.get(b"name", b"").decode("utf-8", "replace")
-        if b"filename" not in words and self._name != self._file_field:
-            self._value = bytearray()
+    def _on_headers_finished(self) -> None:
+        _, params = parse_options_header(self._disposition)
+        self._field_name = params.get(b"name", b"").decode("utf-8", "replace")
+        if b"filename" not in params and self._field_name != self._file_field:
+            self._field_value = bytearray()
             if sum(map(len, self.fields.values())) >= MAX_FIELDS:
-                raise RequestError(400, "bad_format", f"more than {MAX_FIELDS} fields in the form")
+                raise RequestError(400, "bad_format", f"the form has more than {MAX_FIELDS} fields")
             return
-        if self._name != self._file_field or self._file_name is not None:
+        if self._field_name != self._file_field or self._file_name is not None:
             raise RequestError(
                 400,
                 "bad_format",
-                f"a file as {self._name!r}: one file is taken, as {self._file_field!r}",
-                param=self._name,
+                f"file {self._field_name!r}: the form may have one file, named {self._file_field!r}",
+                param=self._field_name,
             )
-        self._value = None
-        self._file_name = words.get(b"filename", b"").decode("utf-8", "replace")
+        self._field_value = None
+        self._file_name = params.get(b"filename", b"").decode("utf-8", "replace")
 
-    def _content(self, data: bytes, start: int, end: int) -> None:
-        if self._value is None:
-            self._size += end - start
-            _check_size(self._size, self._max_bytes)
-            self._waiting.append(data[start:end])
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._field_value is None:
+            self._file_bytes += end - start
+            _check_size(self._file_bytes, self._max_bytes)
+            self._file_chunks.append(data[start:end])
             return
-        self._value += data[start:end]
-        if len(self._value) > MAX_FIELD_BYTES:
-            raise RequestError(
-                400, "bad_format", f"{self._name}: longer than {MAX_FIELD_BYTES} bytes", param=self._name
-            )
+        self._field_value += data[start:end]
+        if len(self._field_value) > MAX_FIELD_BYTES:
+            name = self._field_name
+            raise RequestError(400, "bad_format", f"{name}: longer than {MAX_FIELD_BYTES} bytes", param=name)
 
-    def _part_ends(self) -> None:
-        if self._value is not None:
-            self.fields.setdefault(self._name, []).append(self._value.decode("utf-8", "replace"))
+    def _on_part_end(self) -> None:
+        if self._field_value is not None:
+            value = self._field_value.decode("utf-8", "replace")
+            self.fields.setdefault(self._field_name, []).append(value)
 
-    def _form_ends(self) -> None:
-        self._is_whole = True
+    def _on_end(self) -> None:
+        self._is_complete = True
 
 
-def _check_announced(request: Request, max_bytes: int) -> None:
-    """Refuse at once a body that can be nothing but too long; what a form has beside its file is let pass."""
-    announced = request.headers.get("content-length", "")
-    if announced.isascii() and announced.isdigit():
-        _check_size(int(announced) - MAX_FIELDS * MAX_FIELD_BYTES, max_bytes)
+def _check_content_length(request: Request, max_bytes: int) -> None:
+    """Refuse a body that must be too long, before it is read; allow for a form's other fields."""
+    length = request.headers.get("content-length", "")
+    if length.isascii() and length.isdigit():
+        _check_size(int(length) - MAX_FIELDS * MAX_FIELD_BYTES, max_bytes)
 
 
 def _check_size(size: int, max_bytes: int) -> None:
     if size > max_bytes:
+        limit = f"{max_bytes // MIB} MiB (http.max_upload_mb)"
         raise RequestError(
-            413,
-            "too_big",
-            f"the file is larger than {max_bytes // MIB} MiB (http.max_upload_mb); raise it, or send less",
+            413, "too_big", f"the file is larger than {limit}; raise the limit or send a smaller file"
         )

@@ -1,4 +1,4 @@
-"""What all interfaces do with the daemon: send it media, wait for the job, fetch what came of it."""
+"""The gateway's access to the daemon: submit media, wait for the job, fetch the result."""
 
 from __future__ import annotations
 
@@ -13,100 +13,97 @@ from starlette.requests import ClientDisconnect, Request
 from subtitle.aio import AsyncClient
 from subtitle.errors import ServerError, SubtitleError
 from subtitle.messages import Audio, JobFacts, JobOptions, LayoutOptions, Subtitles
-from subtitle.progress import ENDED
 from subtitled.cues.render import read_json
 from subtitled.cues.transcript import Transcript
 from subtitled.http.errors import RequestError
 
 T = TypeVar("T")
-PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
-"""Between tries of what a busy daemon refuses (RATE_LIMITED), before the client is told so."""
+RETRY_DELAYS_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
+"""Delays between attempts while the daemon answers RATE_LIMITED."""
 
 
 class Gateway:
     """One daemon, for all requests of one event loop."""
 
     def __init__(self, client: AsyncClient, max_bytes: int) -> None:
-        """`max_bytes`: of an uploaded file."""
+        """`max_bytes` limits an uploaded file."""
         self.client = client
         self.max_bytes = max_bytes
-        self._loose: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
 
     async def submit(
         self,
-        pieces: AsyncIterator[bytes],
+        chunks: AsyncIterator[bytes],
         name: str,
         options: JobOptions,
         final_options: Callable[[], JobOptions] | None = None,
     ) -> str:
-        """Send media as it comes, and return its job; what breaks off is cancelled. See `subtitle.Client.submit_stream`."""
-        job = await self.client.submit_stream(pieces, name, options=options, final_options=final_options)
+        """Stream media to the daemon and return the job's id; see `subtitle.Client.submit_stream`."""
+        job = await self.client.submit_stream(chunks, name, options=options, final_options=final_options)
         return job.id
 
-    async def finish(
+    async def wait_while_connected(
         self, request: Request, job: str, is_enough: Callable[[JobFacts], bool] = lambda _: False
     ) -> JobFacts:
-        """Wait until a job is done, for a client that waits with it: the job is cancelled when that client goes.
+        """Wait until a job is done or its facts satisfy `is_enough`; cancel it if it is not needed to the end.
 
-        Or until `is_enough` of what is known of it: then it is cancelled too. Raises RequestError for a job that does not end
-        well, ClientDisconnect.
+        Raises RequestError if the job fails, ClientDisconnect (and cancels the job) if the client disconnects.
         """
-        loop = asyncio.get_running_loop()
-        enough: asyncio.Future[JobFacts] = loop.create_future()
+        enough: asyncio.Future[JobFacts] = asyncio.get_running_loop().create_future()
 
-        def tell(facts: JobFacts) -> None:
+        def on_facts(facts: JobFacts) -> None:
             if facts.state != "done" and is_enough(facts) and not enough.done():
                 enough.set_result(facts)
 
-        waiting = asyncio.ensure_future(self.wait(job, tell))
-        gone = asyncio.ensure_future(_is_gone(request))
+        done = asyncio.ensure_future(self.wait(job, on_facts))
+        disconnected = asyncio.ensure_future(_wait_for_disconnect(request))
         try:
-            first: set[asyncio.Future[Any]] = {waiting, gone, enough}
-            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
-            if waiting.done():
-                return waiting.result()
+            waiting: set[asyncio.Future[Any]] = {done, disconnected, enough}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if done.done():
+                return done.result()
             if enough.done():
                 return enough.result()
             raise ClientDisconnect
         finally:
-            gone.cancel()
+            disconnected.cancel()
             enough.cancel()
-            if not waiting.done():
-                waiting.cancel()
-                self.let_go(job)
+            if not done.done():
+                done.cancel()
+                self.cancel_in_background(job)
 
     async def wait(self, job: str, on_facts: Callable[[JobFacts], object] = lambda _: None) -> JobFacts:
-        """Wait until a job is done; raises RequestError when it failed or was cancelled."""
-        return done((await self.client.follow([job], on_facts=on_facts))[job])
+        """Wait until a job is done; raises RequestError if it fails or is cancelled."""
+        return _check_done((await self.client.follow([job], on_facts=on_facts))[job])
 
     async def transcript(self, job: str) -> Transcript:
-        """Return all that came of a job."""
+        """Return a job's whole transcript."""
         return read_json(await self.fetch(job, "json"))
 
     async def fetch(self, job: str, form: str) -> bytes:
-        """Return a job's subtitles."""
+        """Return a job's subtitles in a format."""
         return (await self.subtitles(job, form))[1]
 
     async def subtitles(
         self, job: str, form: str, layout: LayoutOptions | None = None
     ) -> tuple[Subtitles, bytes]:
-        """Return all that the daemon says of a job's subtitles, and their content; `layout` as in `subtitle.Client.fetch`."""
-        return await _patiently(partial(self.client.subtitles, job, form, layout=layout))
+        """Return the daemon's answer about a job's subtitles, and their content; see `subtitle.Client.fetch`."""
+        return await _retry_while_busy(partial(self.client.subtitles, job, form, layout=layout))
 
-    async def listen(self, job: str, start_ms: int, duration_ms: int) -> tuple[Audio, bytes]:
-        """Return a stretch of a job's audio; see `subtitle.Client.audio`."""
-        return await _patiently(partial(self.client.audio, job, start_ms, duration_ms))
+    async def audio(self, job: str, start_ms: int, duration_ms: int) -> tuple[Audio, bytes]:
+        """Return a range of a job's audio; see `subtitle.Client.audio`."""
+        return await _retry_while_busy(partial(self.client.audio, job, start_ms, duration_ms))
 
-    def let_go(self, job: str) -> None:
-        """Cancel a job that nobody waits for any more, beside the request at hand."""
+    def cancel_in_background(self, job: str) -> None:
+        """Cancel a job without waiting; errors are ignored."""
         task = asyncio.ensure_future(self._cancel(job))
-        self._loose.add(task)
-        task.add_done_callback(self._loose.discard)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def close(self) -> None:
-        """Finish what is under way beside requests, and let go of the daemon."""
-        if self._loose:
-            await asyncio.wait(self._loose)
+        """Finish background tasks and close the connection to the daemon."""
+        if self._background:
+            await asyncio.wait(self._background)
         self.client.close()
 
     async def _cancel(self, job: str) -> None:
@@ -114,39 +111,31 @@ class Gateway:
             await self.client.cancel(job)
 
 
-async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:
-    """Ask what a busy daemon may refuse, again and again."""
-    for pause_s in PAUSES_S:
+async def _retry_while_busy(send: Callable[[], Awaitable[T]]) -> T:
+    for delay_s in RETRY_DELAYS_S:
         try:
-            return await ask()
+            return await send()
         except ServerError as error:
             if error.code != "RATE_LIMITED":
                 raise
-        await asyncio.sleep(pause_s)
-    return await ask()
+        await asyncio.sleep(delay_s)
+    return await send()
 
 
-def done(facts: JobFacts) -> JobFacts:
-    """Return a job that is done; raises RequestError for one that has ended otherwise."""
+def _check_done(facts: JobFacts) -> JobFacts:
     match facts.state:
         case "failed" if not facts.segments:
-            # Nothing of it could be read: the file is at fault.
+            # Nothing of the file could be read.
             raise RequestError(400, "invalid_media", f"{facts.source}: {facts.cause}", param="file")
         case "failed":
             raise RequestError(500, "job_failed", f"job {facts.id} failed: {facts.cause}; it can be retried")
         case "cancelled":
-            raise RequestError(
-                409, "cancelled", f"job {facts.id} was cancelled{f': {facts.cause}' if facts.cause else ''}"
-            )
+            cause = f": {facts.cause}" if facts.cause else ""
+            raise RequestError(409, "cancelled", f"job {facts.id} was cancelled{cause}")
         case _:
             return facts
 
 
-def has_ended(facts: JobFacts) -> bool:
-    """Say whether nothing more comes of a job by itself."""
-    return facts.state in ENDED
-
-
-async def _is_gone(request: Request) -> None:
+async def _wait_for_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -1,4 +1,4 @@
-"""The audio interface of OpenAI: transcriptions, translations, models."""
+"""OpenAI's audio interface: transcriptions, translations and models."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from starlette.routing import Route
 
 from subtitle.messages import JobOptions
 from subtitled.http import sse
-from subtitled.http.errors import RequestError, as_request_error, body_of
-from subtitled.http.forms import Form
+from subtitled.http.errors import RequestError, error_body, not_allowed, to_request_error
+from subtitled.http.forms import UploadForm
 from subtitled.http.gateway import Gateway
-from subtitled.http.response_models import phrases_of, text_of, usage, verbose
+from subtitled.http.response_models import openai_usage, openai_verbose_json, phrases_of, text_of
 from subtitled.languages import code_of
 
 Task = Literal["transcribe", "translate"]
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
 STREAMED_FORMATS = ("json", "text")
-MODEL_NAMES = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
-"""Names that programs have built in; each stands for the daemon's one model."""
+MODEL_ALIASES = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
+"""Model names hard-coded in clients; each means the daemon's one model."""
 TAG = "openai"
 
 
 class OpenAIRequest(Struct, frozen=True, kw_only=True):
-    """What the fields of a form ask."""
+    """The form fields of a request."""
 
     language: str = "auto"
     prompt: str = ""
@@ -39,7 +39,7 @@ class OpenAIRequest(Struct, frozen=True, kw_only=True):
     is_streamed: bool = False
 
     def options(self, task: Task) -> JobOptions:
-        """Return it in the daemon's terms."""
+        """Convert to job options."""
         return JobOptions(
             language=self.language,
             task=task,
@@ -61,111 +61,106 @@ def routes() -> list[Route]:
 
 
 async def _transcriptions(request: Request) -> Response:
-    return await _spoken(request, "transcribe")
+    return await _run(request, "transcribe")
 
 
 async def _translations(request: Request) -> Response:
-    return await _spoken(request, "translate")
+    return await _run(request, "translate")
 
 
-async def _spoken(request: Request, task: Task) -> Response:
+async def _run(request: Request, task: Task) -> Response:
     gateway: Gateway = request.app.state.gateway
-    form = Form(request, "file", gateway.max_bytes)
+    form = UploadForm(request, "file", gateway.max_bytes)
     name = await form.open()
     model = (await gateway.client.ping()).model
-    first = asked_of(form.fields, model)
+    first = parse_fields(form.fields, model)
 
     def final_options() -> JobOptions:
-        return asked_of(form.fields, model).options(task)
+        return parse_fields(form.fields, model).options(task)
 
-    job = await gateway.submit(form.pieces(), name, first.options(task), final_options)
-    asked = asked_of(form.fields, model)
-    if asked.is_streamed:
-        return sse.answer(_streamed(gateway, job, request.url.path))
-    await gateway.finish(request, job)
-    return await _answer(gateway, job, asked)
+    job = await gateway.submit(form.chunks(), name, first.options(task), final_options)
+    params = parse_fields(form.fields, model)
+    if params.is_streamed:
+        return sse.event_stream(_stream(gateway, job, request.url.path))
+    await gateway.wait_while_connected(request, job)
+    return await _result(gateway, job, params)
 
 
-async def _answer(gateway: Gateway, job: str, asked: OpenAIRequest) -> Response:
-    if asked.form in {"srt", "vtt"}:
-        return PlainTextResponse(await gateway.fetch(job, asked.form))
+async def _result(gateway: Gateway, job: str, params: OpenAIRequest) -> Response:
+    if params.form in {"srt", "vtt"}:
+        return PlainTextResponse(await gateway.fetch(job, params.form))
     transcript = await gateway.transcript(job)
-    match asked.form:
+    match params.form:
         case "text":
             return PlainTextResponse(f"{text_of(transcript)}\n")
         case "verbose_json":
-            return _json(verbose(transcript, has_segments=asked.has_segments, has_words=asked.has_words))
+            return _json(
+                openai_verbose_json(transcript, has_segments=params.has_segments, has_words=params.has_words)
+            )
         case _:
-            return _json({"text": text_of(transcript), "usage": usage(transcript)})
+            return _json({"text": text_of(transcript), "usage": openai_usage(transcript)})
 
 
-async def _streamed(gateway: Gateway, job: str, path: str) -> AsyncIterator[bytes]:
-    """Yield the text phrase by phrase; all at the end, since a text may still change with the vote on the language."""
-    is_over = False
+async def _stream(gateway: Gateway, job: str, path: str) -> AsyncIterator[bytes]:
+    """Yield the text phrase by phrase after the job is done: the language vote may change the text until then."""
+    is_finished = False
     try:
         await gateway.wait(job)
-        is_over = True
+        is_finished = True
         transcript = await gateway.transcript(job)
-        text, at = text_of(transcript), 0
+        text, start = text_of(transcript), 0
         for phrase in phrases_of(transcript):
-            end = text.index(phrase.text.strip(), at) + len(phrase.text.strip())
-            yield sse.event({"type": "transcript.text.delta", "delta": text[at:end]})
-            at = end
-        yield sse.event({"type": "transcript.text.done", "text": text, "usage": usage(transcript)})
+            end = text.index(phrase.text.strip(), start) + len(phrase.text.strip())
+            yield sse.event({"type": "transcript.text.delta", "delta": text[start:end]})
+            start = end
+        yield sse.event({"type": "transcript.text.done", "text": text, "usage": openai_usage(transcript)})
         yield sse.event("[DONE]")
     except asyncio.CancelledError:
         raise
-    except Exception as error:  # noqa: BLE001 - the status is sent already: what is left is to say it in an event
-        is_over = True
-        yield sse.event(body_of(path, as_request_error(error)), name="error")
+    except Exception as error:  # noqa: BLE001 - the status line is sent: an event is all that can report it
+        is_finished = True
+        yield sse.event(error_body(path, to_request_error(error)), name="error")
     finally:
-        if not is_over:
-            gateway.let_go(job)
+        if not is_finished:
+            gateway.cancel_in_background(job)
 
 
 async def _models(request: Request) -> Response:
     model = (await request.app.state.gateway.client.ping()).model
-    names = dict.fromkeys((model, *MODEL_NAMES))
-    return _json({"object": "list", "data": [_about(name) for name in names]})
+    names = dict.fromkeys((model, *MODEL_ALIASES))
+    return _json({"object": "list", "data": [_model_object(name) for name in names]})
 
 
 async def _model(request: Request) -> Response:
     name, model = request.path_params["model"], (await request.app.state.gateway.client.ping()).model
     _check_model(name, model)
-    return _json(_about(name))
+    return _json(_model_object(name))
 
 
-def asked_of(fields: Mapping[str, Sequence[str]], model: str) -> OpenAIRequest:
-    """Return what the fields that have come ask of a daemon with this model; raises RequestError.
+def parse_fields(fields: Mapping[str, Sequence[str]], model: str) -> OpenAIRequest:
+    """Parse the form fields received so far, for a daemon with `model`; raises RequestError.
 
-    What is not known is passed over, as OpenAI's other parameters (`include`, `chunking_strategy`) must not be errors.
+    Unknown fields are ignored: OpenAI's other parameters (`include`, `chunking_strategy`) must not be errors.
     """
     last = {name: values[-1] for name, values in fields.items()}
     form = last.get("response_format", "json")
     if form not in FORMATS:
-        raise _bad("response_format", form, ", ".join(FORMATS))
-    is_streamed = _truth(last.get("stream", "false"))
+        raise _invalid("response_format", form, ", ".join(FORMATS))
+    is_streamed = _parse_bool(last.get("stream", "false"))
     if is_streamed and form not in STREAMED_FORMATS:
-        raise _bad("response_format", form, f"with stream=true {' or '.join(STREAMED_FORMATS)}")
+        raise _invalid("response_format", form, f"with stream=true: {', '.join(STREAMED_FORMATS)}")
     granularities = {
         value
         for name in ("timestamp_granularities[]", "timestamp_granularities")
         for value in fields.get(name, ())
     }
     if unknown := granularities - {"segment", "word"}:
-        raise _bad("timestamp_granularities", min(unknown), "segment, word")
-    # There is nothing to set by it: the daemon begins at 0 and goes up where a text looks wrong (decoding.temperatures).
-    temperature = last.get("temperature") or "0"
-    try:
-        is_temperature = 0 <= float(temperature) <= 1
-    except ValueError:
-        is_temperature = False
-    if not is_temperature:
-        raise _bad("temperature", temperature, "0 to 1")
+        raise _invalid("timestamp_granularities", min(unknown), "segment, word")
+    _check_temperature(last.get("temperature") or "0")
     _check_model(last.get("model", ""), model)
     language, prompt = last.get("language") or "auto", last.get("prompt", "")
     if len(prompt) > 1000:
-        raise _bad("prompt", f"{prompt[:20]}… ({len(prompt)} characters)", "at most 1000 characters")
+        raise _invalid("prompt", f"{prompt[:20]}… ({len(prompt)} characters)", "up to 1000 characters")
     return OpenAIRequest(
         language=code_of(language) or language[:32],
         prompt=prompt,
@@ -176,29 +171,37 @@ def asked_of(fields: Mapping[str, Sequence[str]], model: str) -> OpenAIRequest:
     )
 
 
-def _check_model(named: str, model: str) -> None:
-    if named not in {"", model, *MODEL_NAMES}:
+def _check_temperature(text: str) -> None:
+    """Validate a value that has no effect: the daemon chooses temperatures itself (decoding.temperatures)."""
+    try:
+        is_valid = 0 <= float(text) <= 1
+    except ValueError:
+        is_valid = False
+    if not is_valid:
+        raise _invalid("temperature", text, "0 to 1")
+
+
+def _check_model(name: str, model: str) -> None:
+    if name not in {"", model, *MODEL_ALIASES}:
         raise RequestError(
             404,
             "model_not_found",
-            f"model {named[:100]!r}: this server has {model!r}, which is meant by {', '.join(MODEL_NAMES)} too",
+            f"model {name[:100]!r} does not exist; use {model!r} or an alias ({', '.join(MODEL_ALIASES)})",
             param="model",
         )
 
 
-def _truth(text: str) -> bool:
+def _parse_bool(text: str) -> bool:
     if text.lower() not in {"true", "false", "1", "0", ""}:
-        raise _bad("stream", text, "true, false")
+        raise _invalid("stream", text, "true, false")
     return text.lower() in {"true", "1"}
 
 
-def _bad(param: str, value: str, allowed: str) -> RequestError:
-    return RequestError(
-        400, "invalid_value", f"{param}: got {value[:100]!r}, allowed: {allowed}", param=param
-    )
+def _invalid(param: str, value: str, allowed: str) -> RequestError:
+    return not_allowed(param, value, allowed, code="invalid_value")
 
 
-def _about(name: str) -> dict[str, Any]:
+def _model_object(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "subtitled"}
 
 

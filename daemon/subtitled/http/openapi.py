@@ -1,4 +1,4 @@
-"""The OpenAPI document of our own interface (OpenAPI 3.1)."""
+"""The OpenAPI 3.1 document of the gateway's own REST interface."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from subtitle import messages as ms
 from subtitled.config.schema import Format
 from subtitled.core.states import JobState
 from subtitled.cues.transcript import Transcript
-from subtitled.http.media_types import kind_of
 from subtitled.http.player import CuesResponse, WaveformResponse
+from subtitled.http.response_models import media_type_of
 from subtitled.version import VERSION
 
-_OF_THE_WIRE = ("type", "request")
-_LAYOUT = "The cues are made anew within these limits, as JSON"
-_WORDS = ("language", "task", "word_timestamps", "initial_prompt", "hotwords", "priority", "tag")
+_PROTOCOL_FIELDS = ("type", "request")
+_LAYOUT = "Lay the cues out again with these limits; JSON"
+_OPTION_PARAMS = ("language", "task", "word_timestamps", "initial_prompt", "hotwords", "priority", "tag")
 
 
 class ErrorSchema(Struct, frozen=True, kw_only=True):
-    """Why a request cannot be done."""
+    """An error."""
 
     code: str
     """For programs."""
     message: str
-    """For people: the value, the limit, and what to do."""
+    """For people: the value, the limit and the remedy."""
     param: str | None
-    """The parameter at fault, if one is."""
+    """The invalid parameter, if there is one."""
 
 
 class JobListSchema(Struct, frozen=True, kw_only=True):
-    """The newest jobs, newest first."""
+    """The newest jobs first."""
 
     jobs: tuple[ms.JobFacts, ...]
 
 
 def document() -> dict[str, Any]:
-    """Return the document, whose schemas are those of the messages themselves."""
+    """Return the document; its schemas are generated from the messages."""
     _, schemas = msgspec.json.schema_components(
         (
             ms.JobFacts,
@@ -56,9 +56,9 @@ def document() -> dict[str, Any]:
     for schema in schemas.values():
         if "properties" not in schema:
             continue  # an Enum
-        for name in _OF_THE_WIRE:
+        for name in _PROTOCOL_FIELDS:
             schema["properties"].pop(name, None)
-        schema["required"] = [name for name in schema.get("required", ()) if name not in _OF_THE_WIRE]
+        schema["required"] = [name for name in schema.get("required", ()) if name not in _PROTOCOL_FIELDS]
     return {
         "openapi": "3.1.0",
         "info": {"title": "subtitled", "version": VERSION, "description": "Media files to subtitles."},
@@ -73,12 +73,12 @@ def document() -> dict[str, Any]:
 
 def _paths(options: dict[str, Any]) -> dict[str, Any]:
     job = {"name": "job", "in": "path", "required": True, "schema": {"type": "string"}}
-    words = [_query(name, options[name]) for name in _WORDS]
-    words.append(_query("formats", {"type": "array", "items": {"enum": list(get_args(Format))}}))
-    words.append(
-        _json_query("options", "JobOptions", "All options as JSON; the other parameters go before it")
+    option_params = [_query(name, options[name]) for name in _OPTION_PARAMS]
+    option_params.append(_query("formats", {"type": "array", "items": {"enum": list(get_args(Format))}}))
+    option_params.append(
+        _json_query("options", "JobOptions", "All options as JSON; the other parameters take precedence")
     )
-    after = "Only entries after this one; a browser says it as Last-Event-ID when it connects again"
+    after = "Only entries after this id; EventSource sends it as Last-Event-ID when it reconnects"
     return {
         "/api/jobs": {
             "get": _operation(
@@ -87,60 +87,60 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
                 _query("state", {"type": "array", "items": {"enum": [state.value for state in JobState]}}),
                 _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}),
                 _query("tag", {"type": "string"}),
-                faults=(400,),
+                errors=(400,),
             ),
             "post": {
                 **_operation(
-                    "Send a media file. A form's fields may also say what the query may.",
+                    "Submit a media file. The query parameters may also be form fields.",
                     {201: _json("JobFacts")},
-                    _query("name", {"type": "string"}, "The file's name; else that in the form"),
-                    *words,
-                    faults=(400, 408, 413, 429, 507),
+                    _query("name", {"type": "string"}, "The file's name; default: the name in the form"),
+                    *option_params,
+                    errors=(400, 408, 413, 429, 507),
                 ),
                 "requestBody": {"required": True, "content": _media()},
             },
         },
         "/api/jobs/{job}": {
-            "get": _operation("Tell about a job.", {200: _json("JobFacts")}, job, faults=(404,)),
-            "delete": _operation("Cancel a job.", {200: _json("JobFacts")}, job, faults=(404, 409)),
+            "get": _operation("Get a job.", {200: _json("JobFacts")}, job, errors=(404,)),
+            "delete": _operation("Cancel a job.", {200: _json("JobFacts")}, job, errors=(404, 409)),
         },
         "/api/jobs/{job}/retry": {
-            "post": _operation("Try a failed job again.", {200: _json("JobFacts")}, job, faults=(404, 409)),
+            "post": _operation("Retry a failed job.", {200: _json("JobFacts")}, job, errors=(404, 409)),
         },
         "/api/jobs/{job}/events": {
             "get": _operation(
-                "Tell a job's journal until its end, each entry as Event; the last event, `end`, is JobFacts.",
+                "Stream a job's journal until the job ends; entries are Event, the last event `end` is JobFacts.",
                 {
                     200: {"description": "Server-sent events", "content": {"text/event-stream": {}}},
-                    204: {"description": "The job has ended, and there is nothing more to tell"},
+                    204: {"description": "The job has ended and has no more entries"},
                 },
                 job,
                 _query("after", {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}, after),
-                faults=(400, 404),
+                errors=(400, 404),
             ),
         },
         "/api/jobs/{job}/result": {
             "get": _operation(
-                "Get a job's subtitles, or of a failed one what was finished.",
+                "Get a job's subtitles; of a failed job, the finished part.",
                 {200: {"description": "The file", "content": _files()}},
                 job,
                 _query("format", {"enum": list(get_args(Format)), "default": "srt"}),
                 _json_query("layout", "LayoutOptions", _LAYOUT),
-                faults=(400, 404, 409, 429),
+                errors=(400, 404, 409, 429),
             ),
         },
         "/api/jobs/{job}/cues": {
             "get": _operation(
-                "Get a job's cues, with what was heard in each.",
+                "Get a job's cues with the confidence of each word.",
                 {200: _json("CuesResponse")},
                 job,
                 _json_query("layout", "LayoutOptions", _LAYOUT),
-                faults=(400, 404, 409, 429),
+                errors=(400, 404, 409, 429),
             ),
         },
         "/api/jobs/{job}/waveform": {
             "get": _operation(
-                "Tell how loud a job's audio is.", {200: _json("WaveformResponse")}, job, faults=(404, 409)
+                "Get the waveform of a job's audio.", {200: _json("WaveformResponse")}, job, errors=(404, 409)
             ),
         },
         "/api/jobs/{job}/audio": {
@@ -149,7 +149,7 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
                 {
                     200: {"description": "A WAV file", "content": {"audio/wav": {}}},
                     206: {"description": "A range of its bytes", "content": {"audio/wav": {}}},
-                    416: {"description": "It has no such bytes"},
+                    416: {"description": "Range not satisfiable"},
                 },
                 job,
                 {
@@ -158,23 +158,23 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
                     "schema": {"type": "string"},
                     "description": "bytes=FIRST-LAST",
                 },
-                faults=(404, 409, 413, 429, 500),
+                errors=(404, 409, 413, 429, 500),
             )
-            for method, summary in (("get", "Hear a job."), ("head", "Tell how much there is to be heard."))
+            for method, summary in (("get", "Get a job's audio."), ("head", "Get the size of a job's audio."))
         },
-        "/api/stats": {"get": _operation("Tell of workers, queue and speed.", {200: _json("StatsInfo")})},
+        "/api/stats": {"get": _operation("Get workers, queue and speed.", {200: _json("StatsInfo")})},
     }
 
 
 def _operation(
-    summary: str, answers: dict[int, Any], *parameters: dict[str, Any], faults: tuple[int, ...] = ()
+    summary: str, responses: dict[int, Any], *parameters: dict[str, Any], errors: tuple[int, ...] = ()
 ) -> dict[str, Any]:
-    """Return one operation; every one may also be refused for who asks, and while the daemon is away."""
-    refused = {status: _json("ErrorSchema") for status in (*faults, 401, 403, 503)}
+    """Return one operation; each may also return 401, 403 and 503."""
+    responses = responses | {status: _json("ErrorSchema") for status in (*errors, 401, 403, 503)}
     return {
         "summary": summary,
         "parameters": list(parameters),
-        "responses": {str(status): answer for status, answer in sorted((answers | refused).items())},
+        "responses": {str(status): response for status, response in sorted(responses.items())},
     }
 
 
@@ -199,9 +199,9 @@ def _json(name: str) -> dict[str, Any]:
 
 
 def _files() -> dict[str, Any]:
-    """Return what subtitles may be: texts, and the JSON that holds everything known about the file."""
-    files: dict[str, Any] = {kind_of(form): {"schema": {"type": "string"}} for form in get_args(Format)}
-    return {**files, kind_of("json"): {"schema": {"$ref": "#/components/schemas/Transcript"}}}
+    """Return the content of a result: text, or JSON with the whole transcript."""
+    files: dict[str, Any] = {media_type_of(form): {"schema": {"type": "string"}} for form in get_args(Format)}
+    return {**files, media_type_of("json"): {"schema": {"$ref": "#/components/schemas/Transcript"}}}
 
 
 def _media() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the player of a job loads over HTTP: cues with their words, waveform, audio."""
+"""The player's interface: cues with word confidence, waveform and audio of a job."""
 
 from __future__ import annotations
 
@@ -25,45 +25,44 @@ from subtitled.http.wav import (
     MAX_DATA_BYTES,
     SAMPLE_RATE,
     ByteRange,
-    asked_range,
-    header,
+    parse_range,
+    wav_header,
 )
 
-_WAV = "audio/wav"
 BYTES_PER_MS = SAMPLE_RATE * BYTES_PER_SAMPLE // 1000
-PIECES_MS = (2_000, 4_000, 8_000, 16_000)
-"""What is asked of the daemon at once, the last again and again: the first sound comes soon, and who stops reading stops the rest."""
+CHUNK_DURATIONS_MS = (2_000, 4_000, 8_000, 16_000)
+"""Audio decoded per request to the daemon, the last value repeated: playback starts early, and stops with the reader."""
 NO_LIMITS = LayoutLimits(
     max_chars=0, max_lines=0, max_chars_per_s=0, min_ms=0, max_ms=0, gap_ms=0, chain_ms=0
 )
 
 
 class CuesResponse(Struct, frozen=True, kw_only=True):
-    """A job's cues, in order and never overlapping; times in milliseconds from the media's start."""
+    """A job's cues, in order and not overlapping; times in milliseconds from the start of the media."""
 
     language: str | None
-    """Of the text."""
+    """Language of the text."""
     duration_ms: int
     """Length of the audio."""
     offset_ms: int
-    """When the audio begins."""
+    """Start of the audio."""
     is_partial: bool
-    """The job has failed: these are the cues of what was finished."""
+    """The job has failed; the cues cover what was transcribed."""
     limits: LayoutLimits
-    """What the cues were made within; 0 is no limit."""
+    """Limits that the cues were laid out with; 0 means no limit."""
     fast_cues: int
-    """How many must be read faster than the limit, because they were spoken so fast."""
+    """Cues that exceed the reading speed limit because the speech is fast."""
     cues: tuple[AlignedCue, ...]
     missing: tuple[MissingSpan, ...]
     """Speech that could not be decoded."""
 
 
 class WaveformResponse(Struct, frozen=True, kw_only=True):
-    """How loud a job's audio is."""
+    """The loudness of a job's audio."""
 
     interval_ms: int
     offset_ms: int
-    """When the audio begins."""
+    """Start of the audio."""
     audio_ms: int
     """Length of the audio."""
     peaks: bytes
@@ -81,87 +80,86 @@ def routes() -> list[Route]:
 
 async def _cues(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
-    _, content = await gateway.subtitles(request.path_params["job"], "json", layout_of(request))
-    # A long file is a second of Python.
-    return Response(await asyncio.to_thread(_cues_of, content), media_type="application/json")
+    _, content = await gateway.subtitles(request.path_params["job"], "json", parse_layout(request))
+    # In a thread: a long file takes a second.
+    return Response(await asyncio.to_thread(_cues_json, content), media_type="application/json")
 
 
 async def _waveform(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
-    answer, peaks = await gateway.client.waveform(request.path_params["job"])
+    facts, peaks = await gateway.client.waveform(request.path_params["job"])
     waveform = WaveformResponse(
-        interval_ms=answer.interval_ms, offset_ms=answer.offset_ms, audio_ms=answer.audio_ms, peaks=peaks
+        interval_ms=facts.interval_ms, offset_ms=facts.offset_ms, audio_ms=facts.audio_ms, peaks=peaks
     )
     return Response(msgspec.json.encode(waveform), media_type="application/json")
 
 
 async def _audio(request: Request) -> Response:
-    """Answer with all of a job's audio or a range of it, decoded as it is read; a HEAD with how much there is."""
+    """Return a job's audio or a range of it, decoded while it is read."""
     gateway: Gateway = request.app.state.gateway
     job: str = request.path_params["job"]
-    answer, _ = await gateway.listen(job, 0, 0)
-    data_bytes = answer.total_samples * BYTES_PER_SAMPLE
+    facts, _ = await gateway.audio(job, 0, 0)
+    data_bytes = facts.total_samples * BYTES_PER_SAMPLE
     if data_bytes > MAX_DATA_BYTES:
+        max_s = MAX_DATA_BYTES // BYTES_PER_SAMPLE // SAMPLE_RATE
         raise RequestError(
             413,
             "too_big",
-            f"{answer.total_samples // SAMPLE_RATE} s of audio; a WAV file holds {MAX_DATA_BYTES // BYTES_PER_SAMPLE // SAMPLE_RATE} s:"
+            f"audio of {facts.total_samples // SAMPLE_RATE} s exceeds the limit of WAV ({max_s} s);"
             " use `GetAudio` of the client protocol",
         )
     size = HEADER_BYTES + data_bytes
-    etag = f'"{job}-{answer.total_samples}"'
-    wanted = None
-    if request.headers.get("if-range", etag) == etag:
-        wanted = asked_range(request.headers.get("range"), size)
+    etag = f'"{job}-{facts.total_samples}"'
     headers = {"Accept-Ranges": "bytes", "ETag": etag, "Cache-Control": "private, no-cache"}
-    if wanted is not None and wanted.start == wanted.end:
-        return Response(
-            status_code=416, headers={**headers, "Content-Range": f"bytes */{size}"}, media_type=_WAV
-        )
-    span = wanted or ByteRange(0, size)
+    is_current = request.headers.get("if-range", etag) == etag
+    requested = parse_range(request.headers.get("range"), size) if is_current else None
+    if requested is not None and requested.start == requested.end:
+        headers["Content-Range"] = f"bytes */{size}"
+        return Response(status_code=416, headers=headers, media_type="audio/wav")
+    span = requested or ByteRange(0, size)
     headers["Content-Length"] = str(span.end - span.start)
-    if wanted is not None:
+    if requested is not None:
         headers["Content-Range"] = f"bytes {span.start}-{span.end - 1}/{size}"
-    status = 206 if wanted is not None else 200
+    status = 206 if requested is not None else 200
     if request.method == "HEAD":
-        return Response(status_code=status, headers=headers, media_type=_WAV)
-    pieces = pieces_of(gateway, job, span, data_bytes)
-    # What cannot be decoded at all is told before anything is sent.
-    first = await anext(pieces)
-    return StreamingResponse(_resumed(first, pieces), status, headers, _WAV)
+        return Response(status_code=status, headers=headers, media_type="audio/wav")
+    chunks = wav_chunks(gateway, job, span, data_bytes)
+    # The first chunk is decoded before the status line is sent: an error there still gets its own status.
+    first = await anext(chunks)
+    return StreamingResponse(_chain(first, chunks), status, headers, "audio/wav")
 
 
-async def pieces_of(
+async def wav_chunks(
     gateway: Gateway, job: str, span: ByteRange, data_bytes: int
 ) -> AsyncGenerator[bytes, None]:
-    """Yield a span of the bytes of a job's WAV file."""
-    head = header(data_bytes)[span.start : span.end]
-    at = span.start + len(head)
-    if at == span.end:
+    """Yield a range of the bytes of a job's WAV file."""
+    head = wav_header(data_bytes)[span.start : span.end]
+    position = span.start + len(head)
+    if position == span.end:
         yield head
-    lengths_ms = iter(PIECES_MS)
-    length_ms = 0
-    while at < span.end:
-        length_ms = next(lengths_ms, length_ms)
-        start_ms, skipped = divmod(at - HEADER_BYTES, BYTES_PER_MS)
-        wanted_ms = min(length_ms, -(-(skipped + span.end - at) // BYTES_PER_MS))
-        _, samples = await gateway.listen(job, start_ms, wanted_ms)
-        piece = samples[skipped : skipped + span.end - at]
-        if not piece:
-            raise RequestError(500, "internal", f"job {job}: its audio ended before its length")
-        yield head + piece
+    durations_ms = iter(CHUNK_DURATIONS_MS)
+    duration_ms = 0
+    while position < span.end:
+        duration_ms = next(durations_ms, duration_ms)
+        start_ms, skipped = divmod(position - HEADER_BYTES, BYTES_PER_MS)
+        needed_ms = min(duration_ms, -(-(skipped + span.end - position) // BYTES_PER_MS))
+        _, samples = await gateway.audio(job, start_ms, needed_ms)
+        chunk = samples[skipped : skipped + span.end - position]
+        if not chunk:
+            raise RequestError(500, "internal", f"job {job}: the audio is shorter than its declared length")
+        yield head + chunk
         head = b""
-        at += len(piece)
+        position += len(chunk)
 
 
-async def _resumed(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+async def _chain(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
     async with aclosing(rest):
         yield first
-        async for piece in rest:
-            yield piece
+        async for chunk in rest:
+            yield chunk
 
 
-def _cues_of(content: bytes) -> bytes:
+def _cues_json(content: bytes) -> bytes:
     transcript = read_json(content)
     phrases = (phrase for segment in transcript.segments for phrase in segment.phrases)
     return msgspec.json.encode(
@@ -178,24 +176,21 @@ def _cues_of(content: bytes) -> bytes:
     )
 
 
-def layout_of(request: Request) -> LayoutOptions | None:
-    """Return what the parameter `layout` says, None where it is not given; raises RequestError."""
+def parse_layout(request: Request) -> LayoutOptions | None:
+    """Parse the query parameter `layout`, None without it; raises RequestError."""
     text = request.query_params.get("layout")
     if text is None:
         return None
     try:
         options = msgspec.json.decode(text, type=dict[str, object])
         if unknown := sorted(options.keys() - set(LayoutOptions.__struct_fields__)):
-            raise _fault(f"{unknown[0][:100]!r} is none of {', '.join(LayoutOptions.__struct_fields__)}")
+            allowed = ", ".join(LayoutOptions.__struct_fields__)
+            raise _invalid_layout(f"unknown field {unknown[0][:100]!r} ({allowed})")
         return msgspec.convert(options, LayoutOptions)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeEncodeError) as error:
-        raise _fault(str(error)[:300]) from None
+        raise _invalid_layout(str(error)[:300]) from None
 
 
-def _fault(why: str) -> RequestError:
-    return RequestError(
-        400,
-        "bad_format",
-        f'layout: {why}; it is LayoutOptions as JSON, such as {{"max_chars": 32}}',
-        param="layout",
-    )
+def _invalid_layout(cause: str) -> RequestError:
+    message = f'layout: {cause}; send LayoutOptions as JSON, such as {{"max_chars": 32}}'
+    return RequestError(400, "bad_format", message, param="layout")

@@ -1,4 +1,4 @@
-"""A transcript in the shapes that Whisper's own programs and OpenAI's interface give it."""
+"""Transcripts in the JSON structures of Whisper and OpenAI, and media types of subtitle formats."""
 
 from __future__ import annotations
 
@@ -10,44 +10,55 @@ from subtitled.cues.transcript import Transcript
 from subtitled.languages import name_of
 
 _UNSPACED = frozenset({"zh", "yue", "ja", "th", "lo", "my", "km", "bo"})
+_MEDIA_TYPES = {
+    "srt": "application/x-subrip",
+    "vtt": "text/vtt",
+    "ttml": "application/ttml+xml",
+    "json": "application/json",
+}
+
+
+def media_type_of(form: str) -> str:
+    """Return the media type of a subtitle format."""
+    return _MEDIA_TYPES.get(form, "text/plain")
 
 
 def text_of(transcript: Transcript) -> str:
-    """Return all that was said, as one text."""
-    between = "" if transcript.output_language in _UNSPACED else " "
-    return between.join(phrase.text.strip() for phrase in phrases_of(transcript))
+    """Return the whole text in one line."""
+    separator = "" if transcript.output_language in _UNSPACED else " "
+    return separator.join(phrase.text.strip() for phrase in phrases_of(transcript))
 
 
 def phrases_of(transcript: Transcript) -> list[MediaPhrase]:
-    """Return the phrases in their order."""
-    found = [phrase for segment in transcript.segments for phrase in segment.phrases]
-    return sorted(found, key=lambda phrase: phrase.start_ms)
+    """Return all phrases in order."""
+    phrases = [phrase for segment in transcript.segments for phrase in segment.phrases]
+    return sorted(phrases, key=lambda phrase: phrase.start_ms)
 
 
-def verbose(transcript: Transcript, *, has_segments: bool, has_words: bool) -> dict[str, Any]:
-    """Return OpenAI's `verbose_json` (its API reference, "The transcription object (Verbose JSON)")."""
+def openai_verbose_json(transcript: Transcript, *, has_segments: bool, has_words: bool) -> dict[str, Any]:
+    """Return OpenAI's `verbose_json` (API reference, "The transcription object (Verbose JSON)")."""
     phrases = phrases_of(transcript)
-    whole: dict[str, Any] = {
+    result: dict[str, Any] = {
         "task": transcript.task,
         "language": name_of(transcript.output_language),
-        "duration": _s(transcript.duration_ms),
+        "duration": _seconds(transcript.duration_ms),
         "text": text_of(transcript),
-        "usage": usage(transcript),
+        "usage": openai_usage(transcript),
     }
     if has_segments:
-        whole["segments"] = [_segment(number, phrase) for number, phrase in enumerate(phrases)]
+        result["segments"] = [_segment(number, phrase) for number, phrase in enumerate(phrases)]
     if has_words:
-        whole["words"] = [_word(word) for phrase in phrases for word in phrase.words]
-    return whole
+        result["words"] = [_word(word) for phrase in phrases for word in phrase.words]
+    return result
 
 
-def usage(transcript: Transcript) -> dict[str, Any]:
-    """Return what OpenAI's interface counts."""
+def openai_usage(transcript: Transcript) -> dict[str, Any]:
+    """Return the `usage` object of OpenAI's responses."""
     return {"type": "duration", "seconds": -(-transcript.duration_ms // 1000)}
 
 
-def whisper(transcript: Transcript, *, has_words: bool) -> dict[str, Any]:
-    """Return what Whisper's `transcribe` returns, and whisper-asr-webservice as JSON."""
+def whisper_json(transcript: Transcript, *, has_words: bool) -> dict[str, Any]:
+    """Return the result of Whisper's `transcribe`, which is also whisper-asr-webservice's JSON output."""
     segments = []
     for number, phrase in enumerate(phrases_of(transcript)):
         segment = _segment(number, phrase)
@@ -58,12 +69,12 @@ def whisper(transcript: Transcript, *, has_words: bool) -> dict[str, Any]:
 
 
 def _segment(number: int, phrase: MediaPhrase) -> dict[str, Any]:
-    """Return a phrase as Whisper's segment; which tokens it was made of is not kept."""
+    """Return a phrase as a Whisper segment, without its tokens, which are not stored."""
     return {
         "id": number,
         "seek": phrase.start_ms // 10,
-        "start": _s(phrase.start_ms),
-        "end": _s(phrase.end_ms),
+        "start": _seconds(phrase.start_ms),
+        "end": _seconds(phrase.end_ms),
         "text": phrase.text,
         "tokens": [],
         "temperature": phrase.temperature,
@@ -74,8 +85,8 @@ def _segment(number: int, phrase: MediaPhrase) -> dict[str, Any]:
 
 
 def _word(word: Word) -> dict[str, Any]:
-    return {"word": word.text.strip(), "start": _s(word.start_ms), "end": _s(word.end_ms)}
+    return {"word": word.text.strip(), "start": _seconds(word.start_ms), "end": _seconds(word.end_ms)}
 
 
-def _s(time_ms: int) -> float:
+def _seconds(time_ms: int) -> float:
     return time_ms / 1000

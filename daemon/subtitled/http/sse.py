@@ -8,38 +8,38 @@ from collections.abc import AsyncIterator
 import msgspec
 from starlette.responses import StreamingResponse
 
-ALIVE_S = 15.0
-"""A comment goes out after so long without an event, so that no proxy takes the connection for dead."""
+KEEPALIVE_S = 15.0
+"""A comment is sent after this long without an event, to keep proxies from closing the connection."""
 
 
 def event(data: object, *, name: str = "", seq: int | None = None) -> bytes:
-    """Return one event: `data` as JSON, or as it is where it is a text."""
+    """Return one event; `data` is sent as is if it is a string, else as JSON."""
     text = data if isinstance(data, str) else msgspec.json.encode(data).decode()
     lines = [f"event: {name}"] if name else []
     lines += [f"id: {seq}"] if seq is not None else []
     return "\n".join([*lines, f"data: {text}", "", ""]).encode()
 
 
-def answer(events: AsyncIterator[bytes]) -> StreamingResponse:
-    """Return the answer that consists of `events`, as they come."""
+def event_stream(events: AsyncIterator[bytes]) -> StreamingResponse:
+    """Return a response that sends `events` as they arrive."""
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_with_signs_of_life(events), media_type="text/event-stream", headers=headers)
+    return StreamingResponse(_with_keepalive(events), media_type="text/event-stream", headers=headers)
 
 
-async def _with_signs_of_life(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    coming = asyncio.ensure_future(_next(events))
+async def _with_keepalive(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    pending = asyncio.ensure_future(_next(events))
     try:
         while True:
-            found, _ = await asyncio.wait({coming}, timeout=ALIVE_S)
-            if not found:
-                yield b": still here\n\n"
+            done, _ = await asyncio.wait({pending}, timeout=KEEPALIVE_S)
+            if not done:
+                yield b": keep-alive\n\n"
                 continue
-            if not (one := coming.result()):
+            if not (current := pending.result()):
                 return
-            yield one
-            coming = asyncio.ensure_future(_next(events))
+            yield current
+            pending = asyncio.ensure_future(_next(events))
     finally:
-        coming.cancel()
+        pending.cancel()
 
 
 async def _next(events: AsyncIterator[bytes]) -> bytes:

@@ -1,4 +1,4 @@
-"""WAV files of mono 16-bit samples at 16 kHz, and ranges of their bytes."""
+"""WAV headers for 16-bit mono audio at 16 kHz, and HTTP byte ranges."""
 
 from __future__ import annotations
 
@@ -9,44 +9,46 @@ from msgspec import Struct
 
 SAMPLE_RATE = 16_000
 BYTES_PER_SAMPLE = 2
-_UNKNOWN = 2**32 - 1
 HEADER_BYTES = 44
+_UNKNOWN = 2**32 - 1
 MAX_DATA_BYTES = _UNKNOWN - HEADER_BYTES
-"""RIFF counts with 32 bits: 37 hours."""
+"""RIFF sizes have 32 bits: 37 hours."""
 _RANGE = re.compile(r"bytes\s*=\s*(\d{0,20})-(\d{0,20})\s*", re.ASCII)
 
 
 class ByteRange(Struct, frozen=True):
-    """Bytes from `start` up to `end`."""
+    """Bytes from `start` up to `end`, exclusive."""
 
     start: int
     end: int
 
 
-def header(data_bytes: int | None) -> bytes:
-    """Return the header of a WAV file; None: of unknown length (all ones, as FFmpeg writes it)."""
-    form = struct.pack("<HHIIHH", 1, 1, SAMPLE_RATE, SAMPLE_RATE * BYTES_PER_SAMPLE, BYTES_PER_SAMPLE, 16)
-    whole = _UNKNOWN if data_bytes is None else data_bytes + HEADER_BYTES - 8
-    data = _UNKNOWN if data_bytes is None else data_bytes
-    return b"".join(
-        (
-            b"RIFF",
-            struct.pack("<I", whole),
-            b"WAVEfmt ",
-            struct.pack("<I", len(form)),
-            form,
-            b"data",
-            struct.pack("<I", data),
-        )
+def wav_header(data_bytes: int | None) -> bytes:
+    """Return a WAV header; None writes an unknown length (all ones, as FFmpeg does)."""
+    riff_bytes = _UNKNOWN if data_bytes is None else data_bytes + HEADER_BYTES - 8
+    return struct.pack(
+        "<4sI8sIHHIIHH4sI",
+        b"RIFF",
+        riff_bytes,
+        b"WAVEfmt ",
+        16,
+        1,  # PCM
+        1,  # channel
+        SAMPLE_RATE,
+        SAMPLE_RATE * BYTES_PER_SAMPLE,
+        BYTES_PER_SAMPLE,
+        16,  # bits per sample
+        b"data",
+        _UNKNOWN if data_bytes is None else data_bytes,
     )
 
 
-def asked_range(text: str | None, size: int) -> ByteRange | None:
-    """Return what a Range header (RFC 9110, 14.2) asks of `size` bytes; an empty ByteRange where there are no such bytes.
+def parse_range(header: str | None, size: int) -> ByteRange | None:
+    """Return the range that a Range header (RFC 9110, 14.2) requests of `size` bytes; empty if out of bounds.
 
-    None: the whole is sent, as it may be: it asks nothing, or nothing that is understood, or for several ranges.
+    None means the whole file: no header, an invalid one, or several ranges.
     """
-    found = _RANGE.fullmatch(text or "")
+    found = _RANGE.fullmatch(header or "")
     if found is None or found[1] == found[2] == "":
         return None
     first, last = found[1], found[2]

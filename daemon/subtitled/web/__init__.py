@@ -1,1 +1,1 @@
-"""The page: what the daemon does, for people with a browser; rendered here, kept up to date by a little script."""
+"""The web page: server-rendered HTML that scripts keep up to date."""

@@ -1,4 +1,4 @@
-"""What the page's forms do: each does one thing to a job, then sends the browser to where it shows."""
+"""POST handlers of the page's forms; each redirects to the page that shows the result."""
 
 from __future__ import annotations
 
@@ -13,53 +13,53 @@ from subtitled.http import jobs
 from subtitled.http.forms import drain
 from subtitled.http.gateway import Gateway
 from subtitled.http.jobs import MAX_LISTED
-from subtitled.web.status_cache import StatusCache, patience
+from subtitled.web.status_cache import StatusCache, daemon_timeout
 
 
 async def retry(request: Request) -> Response:
-    """Try a failed job again."""
+    """Retry a failed job."""
     gateway: Gateway = request.app.state.gateway
     await drain(request)
-    async with patience():
+    async with daemon_timeout():
         await gateway.client.retry(request.path_params["job"])
-    return _back(request)
+    return _redirect_back(request)
 
 
 async def cancel(request: Request) -> Response:
-    """End a job."""
+    """Cancel a job."""
     gateway: Gateway = request.app.state.gateway
     await drain(request)
-    async with patience():
+    async with daemon_timeout():
         await gateway.client.cancel(request.path_params["job"])
-    return _back(request)
+    return _redirect_back(request)
 
 
 async def retry_all(request: Request) -> Response:
-    """Try all failed jobs again whose files are still there, the newest first."""
+    """Retry all failed jobs that can be retried, the newest first."""
     gateway: Gateway = request.app.state.gateway
+    cache: StatusCache = request.app.state.status_cache
     await drain(request)
     for job in await gateway.client.list(("failed",), limit=MAX_LISTED):
-        # One whose file is gone, or whose last files are being written, is not what the others wait for.
+        # Skip jobs whose file is missing or whose outputs are still being written.
         with suppress(ServerError):
             await gateway.client.retry(job.id)
-    pulse: StatusCache = request.app.state.pulse
-    pulse.expire()
+    cache.invalidate()
     return RedirectResponse("/", 303)
 
 
 async def upload(request: Request) -> Response:
-    """Take a file with the options beside it, from a browser that runs no script."""
-    job = await jobs.take_form(request)
+    """Accept one file with its options, from a browser without scripts."""
+    job = await jobs.submit_form(request)
     return RedirectResponse(f"/jobs/{job}", 303)
 
 
-def _back(request: Request) -> Response:
-    """Send the browser back to the page that has the form; the guard has seen that it is one of ours."""
-    pulse: StatusCache = request.app.state.pulse
-    pulse.expire()
-    from_page = urlsplit(request.headers.get("referer", ""))
-    if from_page.netloc != request.headers.get("host") or not from_page.path.startswith("/"):
+def _redirect_back(request: Request) -> Response:
+    """Redirect to the page that sent the form; AuthMiddleware has checked that it is one of the gateway's."""
+    cache: StatusCache = request.app.state.status_cache
+    cache.invalidate()
+    referer = urlsplit(request.headers.get("referer", ""))
+    if referer.netloc != request.headers.get("host") or not referer.path.startswith("/"):
         return RedirectResponse(f"/jobs/{request.path_params['job']}", 303)
-    # Two slashes would be another host.
-    path = "/" + from_page.path.lstrip("/")
-    return RedirectResponse(f"{path}?{from_page.query}" if from_page.query else path, 303)
+    # A path that begins with two slashes would name another host.
+    path = "/" + referer.path.lstrip("/")
+    return RedirectResponse(f"{path}?{referer.query}" if referer.query else path, 303)

@@ -1,4 +1,4 @@
-"""The gateway as an ASGI application: its interfaces behind one guard."""
+"""The gateway's ASGI application: routes, error handling and security headers."""
 
 from __future__ import annotations
 
@@ -6,31 +6,56 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from subtitle.aio import AsyncClient
 from subtitle.errors import SubtitleError
 from subtitled import log
 from subtitled.http import asr, jobs, openai, player
 from subtitled.http.auth import AuthMiddleware
-from subtitled.http.errors import RequestError, answer, as_request_error
+from subtitled.http.errors import RequestError, error_response, to_request_error
 from subtitled.http.forms import drain
 from subtitled.http.gateway import Gateway
-from subtitled.web import rendering, routes
-from subtitled.web.security_headers import SecurityHeaders
+from subtitled.web import actions, assets, job_page, overview, rendering
 from subtitled.web.status_cache import StatusCache
 
 DAEMON_TIMEOUT_S = 10.0
-"""How long the daemon may take for an answer."""
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self' blob:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+OTHER_POLICY = "default-src 'none'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+"""For subtitles, JSON and errors: a browser that renders them as a page runs nothing."""
+_SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    # With `no-referrer`, Chromium sends `Origin: null` with the page's own forms, which AuthMiddleware rejects.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+_PAGE_PREFIXES = ("/jobs/", "/static/", "/fragments/")
+_PAGE_PATHS = frozenset({"/", "/upload", "/retry-failed"})
+_PAGE_ROUTES = (
+    Route("/", overview.show, methods=["GET"]),
+    Route("/fragments/overview", overview.show_live, methods=["GET"]),
+    Route("/jobs/{job}", job_page.show, methods=["GET"]),
+    Route("/fragments/jobs/{job}", job_page.show_live, methods=["GET"]),
+    Route("/jobs/{job}/retry", actions.retry, methods=["POST"]),
+    Route("/jobs/{job}/cancel", actions.cancel, methods=["POST"]),
+    Route("/retry-failed", actions.retry_all, methods=["POST"]),
+    Route("/upload", actions.upload, methods=["POST"]),
+    Route("/static/{name}", assets.serve, methods=["GET"]),
+)
 _log = log.get()
 
 
-def build(
+def build_app(
     endpoint: str,
     key: str,
     *,
@@ -42,9 +67,9 @@ def build(
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        # A client belongs to one event loop: it is made in the server's.
+        # A client belongs to one event loop: it is created in the server's.
         client = AsyncClient(endpoint, key, timeout_s=DAEMON_TIMEOUT_S)
-        app.state.gateway, app.state.pulse = Gateway(client, max_bytes), StatusCache(client)
+        app.state.gateway, app.state.status_cache = Gateway(client, max_bytes), StatusCache(client)
         on_ready()
         try:
             yield
@@ -52,38 +77,61 @@ def build(
             await app.state.gateway.close()
 
     app = Starlette(
-        routes=[*openai.routes(), *asr.routes(), *jobs.routes(), *player.routes(), *routes.routes()],
-        middleware=[Middleware(AuthMiddleware, tokens=tokens, answer=_answer)],
+        routes=[*openai.routes(), *asr.routes(), *jobs.routes(), *player.routes(), *_PAGE_ROUTES],
+        middleware=[Middleware(AuthMiddleware, tokens=tokens, respond=_respond)],
         exception_handlers=dict.fromkeys(
-            (RequestError, SubtitleError, HTTPException, ClientDisconnect, Exception), _refuse
+            (RequestError, SubtitleError, HTTPException, ClientDisconnect, Exception), _handle_error
         ),
         lifespan=lifespan,
     )
-    return SecurityHeaders(app)
+    return SecurityHeadersMiddleware(app)
 
 
-async def _refuse(request: Request, error: Exception) -> Response:
+class SecurityHeadersMiddleware:
+    """ASGI middleware that adds security headers to every response, those of AuthMiddleware too."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """`app` is the application to wrap."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and its response with the headers."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                is_html = headers.get("content-type", "").startswith("text/html")
+                headers.setdefault("Content-Security-Policy", PAGE_POLICY if is_html else OTHER_POLICY)
+                for name, value in _SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
+
+
+async def _handle_error(request: Request, error: Exception) -> Response:
     if isinstance(error, ClientDisconnect):
-        return Response(status_code=499)  # nobody reads it
+        return Response(status_code=499)  # not sent
     if not isinstance(error, RequestError | SubtitleError | HTTPException):
         _log.error(log.REQUEST_FAILED, path=request.url.path, cause=repr(error))
-    else:  # after a fault of ours Starlette gives no way to read on
+    else:  # after an internal error Starlette does not let the body be read
         with suppress(RequestError, ClientDisconnect):
             await drain(request)
-    response = _answer(request, as_request_error(error))
+    response = _respond(request, to_request_error(error))
     if response.status_code == 405:
-        response.headers["Allow"] = ", ".join(sorted(_methods(request)))  # RFC 9110, 15.5.6
+        response.headers["Allow"] = ", ".join(sorted(_allowed_methods(request)))  # RFC 9110, 15.5.6
     return response
 
 
-def _answer(request: Request, error: RequestError) -> Response:
-    if routes.is_page(request.url.path):
-        return rendering.fault(request, error)
-    return answer(request.url.path, error)
+def _respond(request: Request, error: RequestError) -> Response:
+    path = request.url.path
+    if path in _PAGE_PATHS or path.startswith(_PAGE_PREFIXES):
+        return rendering.error_page(request, error)
+    return error_response(path, error)
 
 
-def _methods(request: Request) -> set[str]:
-    """Return the methods of a path: each of its routes knows its own alone."""
+def _allowed_methods(request: Request) -> set[str]:
+    """Return the methods of all routes of a path."""
     routes = (route for route in request.app.routes if isinstance(route, Route))
     found = (route.methods or set() for route in routes if route.matches(request.scope)[0] is not Match.NONE)
     return set().union(*found)

@@ -1,4 +1,4 @@
-"""The page's style, scripts and icon: files of the package, named by what is in them."""
+"""Static files of the page, with addresses that contain a hash of the content."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-_KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-_FOREVER = "public, max-age=31536000, immutable"
+_MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_IMMUTABLE = "public, max-age=31536000, immutable"
 
 
 class Asset(Struct, frozen=True, kw_only=True):
-    """One file."""
+    """A static file."""
 
     content: bytes
-    kind: str
+    media_type: str
     digest: str
-    """Of its content."""
 
 
 @cache
@@ -29,29 +28,28 @@ def assets() -> dict[str, Asset]:
     """Return all files by name; read once."""
     found = {}
     for file in files("subtitled.web").joinpath("static").iterdir():
-        kind = _KINDS.get("." + file.name.rpartition(".")[2])
-        if kind is not None:
+        media_type = _MEDIA_TYPES.get("." + file.name.rpartition(".")[2])
+        if media_type is not None:
             content = file.read_bytes()
-            found[file.name] = Asset(
-                content=content, kind=kind, digest=hashlib.sha256(content).hexdigest()[:16]
-            )
+            digest = hashlib.sha256(content).hexdigest()[:16]
+            found[file.name] = Asset(content=content, media_type=media_type, digest=digest)
     return found
 
 
 def address(name: str) -> str:
-    """Return where a page finds a file; another address with other content, so that it may be kept for good."""
+    """Return a file's address, which changes with its content, so that browsers may cache it forever."""
     return f"/static/{name}?v={assets()[name].digest}"
 
 
 async def serve(request: Request) -> Response:
-    """Answer with a file; 304 to who has it."""
+    """Respond with a file, or 304."""
     asset = assets().get(request.path_params["name"])
     if asset is None:
         raise HTTPException(404)
-    tag = f'"{asset.digest}"'
-    # A module that another one imports has no version in its address: it is asked for each time.
+    etag = f'"{asset.digest}"'
+    # Modules imported by other modules have no version in their address: they are revalidated.
     is_versioned = request.query_params.get("v") == asset.digest
-    headers = {"ETag": tag, "Cache-Control": _FOREVER if is_versioned else "no-cache"}
-    if request.headers.get("if-none-match") == tag:
+    headers = {"ETag": etag, "Cache-Control": _IMMUTABLE if is_versioned else "no-cache"}
+    if request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers=headers)
-    return Response(asset.content, headers=headers, media_type=asset.kind)
+    return Response(asset.content, headers=headers, media_type=asset.media_type)

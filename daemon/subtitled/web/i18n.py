@@ -1,66 +1,88 @@
-"""Words and figures in the language of one browser."""
+"""The page's languages: message files, the choice of a language, numbers and units."""
 
 from __future__ import annotations
 
 import time
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Final
 
-from subtitled.web.messages import LANGUAGES, WORDS
+from starlette.requests import Request
+from starlette.responses import Response
 
+COOKIE = "subtitled_language"
+PARAMETER = "lang"
+DEFAULT_LANGUAGE = "en"
+_YEAR_S = 365 * 24 * 3600
 _SIZES = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
+_FIRST_CHOICES: Final = ("en", "zh", "yue", "ja", "ko")
+
+
+@cache
+def catalogs() -> dict[str, dict[str, str]]:
+    """Return the messages of each language (BCP 47) by key, the default language first; read once."""
+    found = {
+        file.name.removesuffix(".toml"): tomllib.loads(file.read_text("utf-8"))
+        for file in files("subtitled.web").joinpath("messages").iterdir()
+        if file.name.endswith(".toml")
+    }
+    english = found.pop(DEFAULT_LANGUAGE)
+    # A language without plural forms must not show the English singular.
+    fallback = {key: text for key, text in english.items() if not key.endswith(".one")}
+    return {DEFAULT_LANGUAGE: english} | {name: fallback | found[name] for name in sorted(found)}
 
 
 class Translator:
-    """Speaks one language; `voice("a.key", n=2)` is how templates say something."""
+    """Messages, numbers and units in one language; templates call it as `t(KEY, n=2)`."""
 
     def __init__(self, language: str) -> None:
-        """`language`: one of LANGUAGES."""
+        """`language` is one of `catalogs`."""
         self.language = language
-        self._place = LANGUAGES.index(language)
+        self._messages = catalogs()[language]
 
     def __call__(self, key: str, **values: object) -> str:
-        """Return the words of a key, with values in their places; numbers are written as the language does."""
-        if values.get("n") == 1 and f"{key}.one" in WORDS:
+        """Return the message of a key with its placeholders filled in; integers are formatted."""
+        if values.get("n") == 1 and f"{key}.one" in self._messages:
             key = f"{key}.one"
-        said = {
+        formatted = {
             name: self.number(value) if isinstance(value, int) else value for name, value in values.items()
         }
-        return WORDS[key][self._place].format(**said)
+        return self._messages[key].format(**formatted)
 
-    def of(self, family: str, member: str) -> str:
-        """Return the word for one of several that the daemon may say, or what it says where that is new."""
-        words = WORDS.get(f"{family}.{member}")
-        return words[self._place] if words else member
+    def lookup(self, prefix: str, name: str) -> str:
+        """Return the message of `PREFIX.NAME`; `name` itself if a newer daemon sent an unknown one."""
+        return self._messages.get(f"{prefix}.{name}", name)
 
-    def script(self, family: str = "script") -> dict[str, str]:
-        """Return what the scripts say: those of all pages, or another family's."""
+    def script_messages(self, prefix: str = "script") -> dict[str, str]:
+        """Return the messages that scripts use, by key without its prefix."""
+        start = f"{prefix}."
         return {
-            member: words[self._place]
-            for key, words in WORDS.items()
-            for of, _, member in (key.partition("."),)
-            if of == family
+            key.removeprefix(start): text for key, text in self._messages.items() if key.startswith(start)
         }
 
     def number(self, value: float) -> str:
-        """Return a number: whole from 10 on, else with one decimal where it has any."""
+        """Format a number: one decimal below 10 unless it is an integer."""
         return f"{value:,.0f}" if isinstance(value, int) or value >= 9.95 else f"{value:.1f}"
 
     def percent(self, fraction: float) -> str:
-        """Return a share; whole only when all is there."""
+        """Format a fraction; 100% only if it is complete."""
         return f"{min(int(fraction * 100), 99 if fraction < 1 else 100)}%"
 
     def size(self, count: float) -> str:
-        """Return bytes in the unit that suits them."""
+        """Format a number of bytes."""
         for unit, name in _SIZES:
             if count >= unit:
                 return f"{self.number(count / unit)} {name}"
         return f"{count:.0f} B"
 
-    def speed(self, times: float) -> str:
-        """Return how many times faster than real time."""
-        return self("unit.speed", n=self.number(float(times)))
+    def speed(self, factor: float) -> str:
+        """Format a speed relative to real time."""
+        return self("unit.speed", n=self.number(float(factor)))
 
     def duration(self, ms: float) -> str:
-        """Return a length of time, to its two greatest units."""
+        """Format a duration in its two largest units."""
         minutes = round(ms / 60_000)
         if ms < 59_500:
             return self("unit.s", n=round(ms / 1000))
@@ -72,14 +94,81 @@ class Translator:
         return self("unit.d_h", d=hours // 24, h=hours % 24)
 
     def clock(self, ms: int) -> str:
-        """Return a place in a file, as players show it: 1:05, 1:00:05."""
+        """Format a position in a file: 1:05, 1:00:05."""
         minutes, seconds = divmod(ms // 1000, 60)
         hours, minutes = divmod(minutes, 60)
         return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
-    def ago(self, at_ms: int) -> str:
-        """Return how long ago that was, to the minute: what changes each second would be news each second."""
-        passed_ms = time.time() * 1000 - at_ms
-        if passed_ms < 60_000:
-            return self("unit.now")
-        return self("unit.ago", time=self.duration(passed_ms))
+    def ago(self, time_ms: int) -> str:
+        """Format the time since then in minutes, so that the page does not change every second."""
+        passed_ms = time.time() * 1000 - time_ms
+        return self("unit.now") if passed_ms < 60_000 else self("unit.ago", time=self.duration(passed_ms))
+
+
+def language_of(request: Request) -> str:
+    """Return the language chosen in the query or the cookie, else the one the browser prefers."""
+    for chosen in (request.query_params.get(PARAMETER), request.cookies.get(COOKIE)):
+        if chosen in catalogs():
+            return chosen
+    return preferred_language(request.headers.get("accept-language", ""))
+
+
+def remember_language(request: Request, response: Response) -> None:
+    """Store a language chosen in the query in a cookie."""
+    chosen = request.query_params.get(PARAMETER)
+    if chosen in catalogs():
+        response.set_cookie(COOKIE, chosen, max_age=_YEAR_S, httponly=True, samesite="lax")
+
+
+def preferred_language(accept_language: str) -> str:
+    """Return the available language that an Accept-Language header (RFC 9110, 12.5.4) prefers.
+
+    Only primary subtags are compared: zh-CN selects zh-Hant.
+    """
+    available = {name.split("-")[0].lower(): name for name in reversed(catalogs())}
+    best, best_quality = DEFAULT_LANGUAGE, 0.0
+    for part in accept_language[:1000].split(","):
+        tag, _, params = part.strip().lower().partition(";")
+        language = available.get(tag.split("-")[0].strip())
+        quality = _quality(params)
+        if language is not None and quality > best_quality:
+            best, best_quality = language, quality
+    return best
+
+
+def _quality(params: str) -> float:
+    name, _, value = params.strip().partition("=")
+    if name.strip() != "q":
+        return 1.0
+    try:
+        return float(value)
+    except ValueError:
+        return 0.0
+
+
+NATIVE_NAMES: Final[Mapping[str, str]] = {
+    "af": "Afrikaans", "am": "አማርኛ", "ar": "العربية", "as": "অসমীয়া", "az": "Azərbaycanca", "ba": "Башҡортса",
+    "be": "Беларуская", "bg": "Български", "bn": "বাংলা", "bo": "བོད་སྐད་", "br": "Brezhoneg", "bs": "Bosanski",
+    "ca": "Català", "cs": "Čeština", "cy": "Cymraeg", "da": "Dansk", "de": "Deutsch", "el": "Ελληνικά", "en": "English",
+    "es": "Español", "et": "Eesti", "eu": "Euskara", "fa": "فارسی", "fi": "Suomi", "fo": "Føroyskt", "fr": "Français",
+    "gl": "Galego", "gu": "ગુજરાતી", "ha": "Hausa", "haw": "ʻŌlelo Hawaiʻi", "he": "עברית", "hi": "हिन्दी", "hr": "Hrvatski",
+    "ht": "Kreyòl ayisyen", "hu": "Magyar", "hy": "Հայերեն", "id": "Bahasa Indonesia", "is": "Íslenska", "it": "Italiano",
+    "ja": "日本語", "jw": "Basa Jawa", "ka": "ქართული", "kk": "Қазақша", "km": "ខ្មែរ", "kn": "ಕನ್ನಡ", "ko": "한국어",
+    "la": "Latina", "lb": "Lëtzebuergesch", "ln": "Lingála", "lo": "ລາວ", "lt": "Lietuvių", "lv": "Latviešu",
+    "mg": "Malagasy", "mi": "Māori", "mk": "Македонски", "ml": "മലയാളം", "mn": "Монгол", "mr": "मराठी",
+    "ms": "Bahasa Melayu", "mt": "Malti", "my": "မြန်မာ", "ne": "नेपाली", "nl": "Nederlands", "nn": "Norsk nynorsk",
+    "no": "Norsk", "oc": "Occitan", "pa": "ਪੰਜਾਬੀ", "pl": "Polski", "ps": "پښتو", "pt": "Português", "ro": "Română",
+    "ru": "Русский", "sa": "संस्कृतम्", "sd": "سنڌي", "si": "සිංහල", "sk": "Slovenčina", "sl": "Slovenščina",
+    "sn": "chiShona", "so": "Soomaali", "sq": "Shqip", "sr": "Српски", "su": "Basa Sunda", "sv": "Svenska",
+    "sw": "Kiswahili", "ta": "தமிழ்", "te": "తెలుగు", "tg": "Тоҷикӣ", "th": "ไทย", "tk": "Türkmençe", "tl": "Tagalog",
+    "tr": "Türkçe", "tt": "Татарча", "uk": "Українська", "ur": "اردو", "uz": "Oʻzbekcha", "vi": "Tiếng Việt",
+    "yi": "ייִדיש", "yo": "Yorùbá", "yue": "粵語", "zh": "中文",
+}  # fmt: skip
+"""Names of Whisper's languages in the languages themselves, by Whisper's code."""
+
+
+def language_choices() -> list[tuple[str, str]]:
+    """Return (code, native name) of all languages in the order of the upload form."""
+    first = [(code, NATIVE_NAMES[code]) for code in _FIRST_CHOICES]
+    rest = [(code, name) for code, name in NATIVE_NAMES.items() if code not in _FIRST_CHOICES]
+    return first + sorted(rest, key=lambda choice: choice[1].casefold())

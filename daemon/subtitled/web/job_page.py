@@ -1,8 +1,9 @@
-"""One job: its facts, how far it is, and when it is done its player."""
+"""A job's page: progress, error, player, downloads and the layout form."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -14,94 +15,132 @@ from starlette.responses import Response
 from subtitle.errors import ServerError
 from subtitle.messages import JobFacts, LayoutOptions
 from subtitle.progress import ENDED, progress_of
+from subtitled.config.layout_limits import LayoutLimits
 from subtitled.cues.render import read_json
 from subtitled.cues.transcript import Transcript
-from subtitled.http.errors import as_request_error
+from subtitled.http.errors import RequestError, to_request_error
 from subtitled.http.gateway import Gateway
 from subtitled.web import rendering
-from subtitled.web.i18n import Translator
-from subtitled.web.language_choice import language_of
-from subtitled.web.language_names import TONGUES
-from subtitled.web.layout_form import asked_of, layout_for
-from subtitled.web.status_cache import StatusCache, patience
+from subtitled.web.i18n import NATIVE_NAMES, Translator, language_of
+from subtitled.web.status_cache import StatusCache, daemon_timeout
 from subtitled.web.view_models import name_of
 
-LISTED = 100
-"""Cues on one page of those that are sent with it."""
-SOON_MS = 1_800_000
-"""The cues of a longer file are some tenths of a second to lay out: its page is sent without, and the script asks for them."""
-
-HEARD_S = 1.0
-"""Whether the media is still there is waited for so long: others may be listening."""
+PAGE_CUES = 100
+"""Cues on one page of the list that is rendered without scripts."""
+MAX_RENDERED_MS = 1_800_000
+"""A longer job's cues take tenths of a second to lay out: the page is sent without them, and its script loads them."""
+AUDIO_CHECK_S = 1.0
+PROFILE = "profile"
+LIMIT_FIELDS = ("max_chars", "max_lines", "max_chars_per_s", "min_ms", "max_ms", "gap_ms")
+"""Number fields of the layout form, in order; an empty field keeps the job's own limit."""
 
 
 class CueList(Struct, frozen=True, kw_only=True):
-    """The part of a job's cues that is sent with its page."""
+    """The cues rendered into the page."""
 
     transcript: Transcript
     first: int
-    """Index of the first one."""
+    """Index of the first cue."""
 
     @property
     def last(self) -> int:
-        """Index after the last one."""
-        return min(self.first + LISTED, len(self.transcript.cues))
+        """Index after the last cue."""
+        return min(self.first + PAGE_CUES, len(self.transcript.cues))
 
 
 async def show(request: Request) -> Response:
-    """Answer with the page."""
+    """Respond with the page."""
     gateway: Gateway = request.app.state.gateway
-    pulse: StatusCache = request.app.state.pulse
-    look = await pulse.look()
-    job = await _status(request)
-    asked = asked_of(request.query_params)
-    layout, listing, why_unheard = None, None, ""
+    cache: StatusCache = request.app.state.status_cache
+    snapshot = await cache.get()
+    job = await _job(request)
+    fields = form_fields(request.query_params)
+    layout, cue_list, audio_error = None, None, ""
     if has_text(job):
-        why_unheard = await _why_unheard(gateway, job.id)
-    if has_text(job) and (asked or job.audio_ms <= SOON_MS or "from" in request.query_params):
+        audio_error = await _audio_error(gateway, job.id)
+    if has_text(job) and (fields or job.audio_ms <= MAX_RENDERED_MS or "from" in request.query_params):
         first = _number(request.query_params.get("from", ""))
-        made = await _transcript(gateway, job.id)
-        layout = layout_for(asked, made.limits) if asked else None
-        laid_out = await _transcript(gateway, job.id, layout) if layout else made
-        listing = CueList(transcript=laid_out, first=max(0, min(first, len(laid_out.cues) - 1)))
+        transcript = await _transcript(gateway, job.id)
+        layout = layout_for(fields, transcript.limits) if fields else None
+        if layout:
+            transcript = await _transcript(gateway, job.id, layout)
+        cue_list = CueList(transcript=transcript, first=max(0, min(first, len(transcript.cues) - 1)))
     return rendering.page(
         request,
         "job.html",
-        **_facts(request, job),
+        **_context(request, job),
         has_text=has_text(job),
-        listing=listing,
-        why_unheard=why_unheard,
-        asked=asked,
-        downloads=[(form, result_address(job.id, form, layout)) for form in look.welcome.formats],
-        page_from=lambda first: f"/jobs/{job.id}?{urlencode({**asked, 'from': first})}",
+        cue_list=cue_list,
+        audio_error=audio_error,
+        fields=fields,
+        downloads=[(form, result_address(job.id, form, layout)) for form in snapshot.welcome.formats],
+        page_from=lambda first: f"/jobs/{job.id}?{urlencode({**fields, 'from': first})}",
     )
 
 
 async def show_live(request: Request) -> Response:
-    """Answer with the part of it that changes until the job has ended."""
-    return rendering.fragment(request, "job_live.html", **_facts(request, await _status(request)))
+    """Respond with the part of the page that changes until the job has ended."""
+    return rendering.fragment(request, "job_live.html", **_context(request, await _job(request)))
 
 
 def has_text(job: JobFacts) -> bool:
-    """Say whether there is something to play: all of a file, or of a failed one what was finished."""
+    """Return whether there is text to play: all of a job that is done, or the finished part of a failed one."""
     if job.state == "failed":
         return job.segments.get("done", 0) > 0
-    # What had subtitles already was read, and made none.
+    # A job that is done with a cause had subtitles already.
     return job.state == "done" and not job.cause
 
 
 def result_address(job: str, form: str, layout: LayoutOptions | None) -> str:
-    """Return where a job's subtitles are."""
+    """Return the address of a job's subtitles."""
     query = {"format": form}
     if layout is not None:
-        told = {name: value for name, value in msgspec.to_builtins(layout).items() if value is not None}
-        query["layout"] = msgspec.json.encode(told).decode()
+        options = {name: value for name, value in msgspec.to_builtins(layout).items() if value is not None}
+        query["layout"] = msgspec.json.encode(options).decode()
     return f"/api/jobs/{quote(job)}/result?{urlencode(query)}"
 
 
-async def _status(request: Request) -> JobFacts:
+def form_fields(query: Mapping[str, str]) -> dict[str, str]:
+    """Return the fields of the layout form that are not empty."""
+    return {name: text for name in (PROFILE, *LIMIT_FIELDS) if (text := query.get(name, "").strip()[:20])}
+
+
+def layout_for(fields: Mapping[str, str], limits: LayoutLimits | None) -> LayoutOptions:
+    """Return the layout that the form requests; raises RequestError.
+
+    Without a profile, its numbers replace those of `limits`, with which the job's cues were made.
+    """
+    kept = {} if PROFILE in fields or limits is None else _as_options(limits)
+    try:
+        layout = msgspec.convert({**kept, **fields}, LayoutOptions, strict=False)
+    except msgspec.ValidationError as error:
+        message = f"{error}; change the value in the form, or leave the field empty"
+        raise RequestError(400, "bad_format", message) from None
+    if layout.gap_ms is None or layout.chain_ms is None:
+        return layout
+    # A gap wider than chain_ms would be invalid.
+    return msgspec.structs.replace(layout, chain_ms=max(layout.chain_ms, layout.gap_ms))
+
+
+def _as_options(limits: LayoutLimits) -> dict[str, Any]:
+    """Return limits as options; without a line width, the profile without limits."""
+    options: dict[str, Any] = {PROFILE: "default" if limits.max_chars else "raw"}
+    limits_set = msgspec.structs.asdict(limits).items()
+    return options | {name: value for name, value in limits_set if _is_option(name, value)}
+
+
+def _is_option(name: str, value: float) -> bool:
+    """Return whether a client may request this limit: a configuration allows more, and 0 for no limit."""
+    try:
+        msgspec.convert({name: value}, LayoutOptions)
+    except msgspec.ValidationError:
+        return False
+    return value > 0
+
+
+async def _job(request: Request) -> JobFacts:
     gateway: Gateway = request.app.state.gateway
-    async with patience():
+    async with daemon_timeout():
         return await gateway.client.status(request.path_params["job"])
 
 
@@ -110,36 +149,36 @@ async def _transcript(gateway: Gateway, job: str, layout: LayoutOptions | None =
     return await asyncio.to_thread(read_json, content)
 
 
-async def _why_unheard(gateway: Gateway, job: str) -> str:
-    """Return why a job's media can never be heard, "" where it can, or where that is not known soon."""
+async def _audio_error(gateway: Gateway, job: str) -> str:
+    """Return why a job's audio is permanently unavailable; "" if it is available or that is not known in time."""
     try:
-        async with asyncio.timeout(HEARD_S):
+        async with asyncio.timeout(AUDIO_CHECK_S):
             await gateway.client.audio(job, 0, 0)
     except ServerError as error:
-        return str(as_request_error(error)) if error.code == "NOT_FOUND" else ""
+        return str(to_request_error(error)) if error.code == "NOT_FOUND" else ""
     except TimeoutError:
         return ""
     return ""
 
 
-def _facts(request: Request, job: JobFacts) -> dict[str, Any]:
-    took_ms = (job.ended_ms or 0) - (job.started_ms or 0) if job.started_ms else 0
+def _context(request: Request, job: JobFacts) -> dict[str, Any]:
+    took_ms = job.ended_ms - job.started_ms if job.started_ms and job.ended_ms else 0
     return {
         "job": job,
         "name": name_of(job, Translator(language_of(request))),
         "has_ended": job.state in ENDED,
         "progress": progress_of(job),
-        "language": TONGUES.get(job.language, job.language) if job.language else "",
-        "took_ms": took_ms if job.ended_ms else 0,
-        "missing": [_gap(told) for told in job.missing],
-        # Where the files lie is in the job's source already.
+        "language": NATIVE_NAMES.get(job.language, job.language) if job.language else "",
+        "took_ms": took_ms,
+        "missing": [_missing_span(text) for text in job.missing],
+        # The folder is part of the job's source.
         "outputs": [path.rpartition("/")[2] for path in job.outputs],
     }
 
 
-def _gap(told: str) -> tuple[int, int, str]:
-    """Return a stretch of speech without text: start, end, why."""
-    start, end, cause = told.split(" ", 2)
+def _missing_span(text: str) -> tuple[int, int, str]:
+    """Return start, end and cause of speech without text."""
+    start, end, cause = text.split(" ", 2)
     return int(start), int(end), cause
 
 

@@ -1,4 +1,4 @@
-"""The overview: whether all is well, what is done now, all jobs."""
+"""The overview page: health, summary figures, workers and jobs."""
 
 from __future__ import annotations
 
@@ -14,105 +14,112 @@ from subtitle.eta import outlook
 from subtitle.messages import JobFacts
 from subtitled.http.gateway import Gateway
 from subtitled.web import rendering
-from subtitled.web.health_summary import lately, verdict
-from subtitled.web.i18n import Translator
-from subtitled.web.language_choice import language_of
-from subtitled.web.language_names import choices
-from subtitled.web.status_cache import LISTED, MAX_FAILED, RUNNING, StatusCache, StatusSnapshot, patience
-from subtitled.web.view_models import job_row, name_of, worker_row
+from subtitled.web.i18n import Translator, language_choices, language_of
+from subtitled.web.status_cache import (
+    MAX_FAILED,
+    PAGE_SIZE,
+    RUNNING,
+    StatusCache,
+    StatusSnapshot,
+    daemon_timeout,
+)
+from subtitled.web.view_models import health_summary, job_row, name_of, recently_failed, worker_row
 
-SHOWN_FAILURES = 5
-MAX_TEXT = 200
+MAX_FAILURES_SHOWN = 5
+MAX_QUERY_CHARS = 200
 _GROUPS = {"running": RUNNING, "done": ("done",), "failed": ("failed",)}
 
 
 class ListFilter(Struct, frozen=True, kw_only=True):
-    """Which jobs somebody wants to see."""
+    """A filter of the job list."""
 
     group: str
     """One of _GROUPS, or "all"."""
     name: str
-    """What their names have in them."""
+    """Part of the file name."""
     before: str
-    """The job after which the page begins; empty for the newest."""
+    """Job before the first one listed; empty for the newest."""
 
     def address(self, path: str = "/", **changes: str) -> str:
-        """Return where this choice is shown, with other values of its fields where any are given."""
+        """Return the address of the list with this filter and some fields changed."""
         fields = {"state": self.group, "name": self.name, "before": self.before, **changes}
-        kept = {name: value for name, value in fields.items() if value and (name, value) != ("state", "all")}
-        return f"{path}?{urlencode(kept)}" if kept else path
+        query = {name: value for name, value in fields.items() if value and (name, value) != ("state", "all")}
+        return f"{path}?{urlencode(query)}" if query else path
 
     @property
-    def is_all(self) -> bool:
+    def is_default(self) -> bool:
         """The newest jobs of all."""
         return self.group == "all" and not self.name and not self.before
 
 
 async def show(request: Request) -> Response:
-    """Answer with the page."""
+    """Respond with the page."""
     gateway: Gateway = request.app.state.gateway
-    facts = await _facts(request)
-    look: StatusSnapshot = facts["look"]
-    limits = [size for size in (gateway.max_bytes, look.welcome.max_upload_bytes) if size]
+    context = await _context(request)
+    snapshot: StatusSnapshot = context["snapshot"]
+    limits = [size for size in (gateway.max_bytes, snapshot.welcome.max_upload_bytes) if size]
     return rendering.page(
         request,
         "overview.html",
-        tongues=choices(),
-        formats=look.welcome.formats,
+        languages=language_choices(),
+        formats=snapshot.welcome.formats,
         max_bytes=min(limits),
-        is_whole=True,
-        **facts,
+        is_page=True,
+        **context,
     )
 
 
 async def show_live(request: Request) -> Response:
-    """Answer with the part of it that changes."""
-    return rendering.fragment(request, "overview_live.html", is_whole=False, **await _facts(request))
+    """Respond with the part of the page that changes."""
+    return rendering.fragment(request, "overview_live.html", is_page=False, **await _context(request))
 
 
-def choice_of(request: Request) -> ListFilter:
-    """Return which jobs a request asks for; what nobody can want is passed over."""
+def parse_filter(request: Request) -> ListFilter:
+    """Parse the filter in the query; invalid values are ignored."""
     query = request.query_params
     group = query.get("state", "all")
     return ListFilter(
         group=group if group in _GROUPS else "all",
-        name=query.get("name", "").strip()[:MAX_TEXT],
+        name=query.get("name", "").strip()[:MAX_QUERY_CHARS],
         before=query.get("before", "")[:64],
     )
 
 
-async def _facts(request: Request) -> dict[str, Any]:
-    pulse: StatusCache = request.app.state.pulse
-    look, choice, voice = await pulse.look(), choice_of(request), Translator(language_of(request))
-    jobs = look.recent if choice.is_all else await _list(request, choice)
-    names = {job.id: name_of(job, voice) for job in look.active}
+async def _context(request: Request) -> dict[str, Any]:
+    cache: StatusCache = request.app.state.status_cache
+    snapshot, list_filter, t = await cache.get(), parse_filter(request), Translator(language_of(request))
+    jobs = snapshot.recent if list_filter.is_default else await _list(request, list_filter)
+    names = {job.id: name_of(job, t) for job in snapshot.active}
     workers = [
-        worker_row(worker, look.speed, names, voice) for worker in look.stats.workers if not worker.has_left
+        worker_row(worker, snapshot.speed, names, t)
+        for worker in snapshot.stats.workers
+        if not worker.has_left
     ]
-    readers = {worker.slot for worker in look.stats.workers if worker.role == "prepare"}
-    failed = lately(look.failed, time.time() * 1000)
-    failures = failed[:SHOWN_FAILURES] if choice.is_all else ()
-    shown = [job for job in jobs[:LISTED] if job not in failures]
-    counts = look.stats.jobs
+    decoders = {worker.slot for worker in snapshot.stats.workers if worker.role == "prepare"}
+    failed = recently_failed(snapshot.failed, time.time() * 1000)
+    failures = failed[:MAX_FAILURES_SHOWN] if list_filter.is_default else ()
+    counts = snapshot.stats.jobs
     return {
-        "look": look,
-        "choice": choice,
-        "verdict": verdict(look.stats, len(failed), MAX_FAILED),
-        "left": outlook(look.stats, look.speed, (*look.recent, *look.active)),
-        "workers": [worker for worker in workers if worker.slot not in readers],
-        "readers": [worker for worker in workers if worker.slot in readers],
-        "failures": [job_row(job, voice) for job in failures],
-        "jobs": [job_row(job, voice) for job in shown],
-        "older": choice.address(before=jobs[LISTED - 1].id) if len(jobs) > LISTED else "",
-        "groups": [
-            (group, sum(counts.get(state, 0) for state in _GROUPS.get(group, tuple(counts))))
+        "snapshot": snapshot,
+        "filter": list_filter,
+        "health": health_summary(snapshot.stats, len(failed), MAX_FAILED),
+        "eta": outlook(snapshot.stats, snapshot.speed, (*snapshot.recent, *snapshot.active)),
+        "workers": [worker for worker in workers if worker.slot not in decoders],
+        "decoders": [worker for worker in workers if worker.slot in decoders],
+        "failures": [job_row(job, t) for job in failures],
+        "jobs": [job_row(job, t) for job in jobs[:PAGE_SIZE] if job not in failures],
+        "older": list_filter.address(before=jobs[PAGE_SIZE - 1].id) if len(jobs) > PAGE_SIZE else "",
+        "groups": {
+            group: sum(counts.get(state, 0) for state in _GROUPS.get(group, tuple(counts)))
             for group in ("all", *_GROUPS)
-        ],
+        },
     }
 
 
-async def _list(request: Request, choice: ListFilter) -> tuple[JobFacts, ...]:
+async def _list(request: Request, list_filter: ListFilter) -> tuple[JobFacts, ...]:
     gateway: Gateway = request.app.state.gateway
-    states = _GROUPS.get(choice.group, ())
-    async with patience():
-        return await gateway.client.list(states, limit=LISTED + 1, before=choice.before, name=choice.name)
+    states = _GROUPS.get(list_filter.group, ())
+    async with daemon_timeout():
+        return await gateway.client.list(
+            states, limit=PAGE_SIZE + 1, before=list_filter.before, name=list_filter.name
+        )

@@ -1,4 +1,4 @@
-"""The gateway's process: a socket, the application, and a stop that lets requests finish."""
+"""The gateway's process: listening socket, HTTP server and graceful stop."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from subtitled.errors import SubtitledError
 from subtitled.http.auth import read_tokens
 from subtitled.runtime.processes import raise_descriptor_limit
 from subtitled.systemd.notify import SystemdNotifier
-from subtitled.web.app import build
+from subtitled.web.app import build_app
 
 STOP_S = 10
-"""Requests under way may take so long to finish after SIGTERM; their jobs are cancelled then."""
+"""Time for running requests to finish after SIGTERM; then their jobs are cancelled."""
 MIB = 2**20
 _log = log.get()
 
 
 def serve(config: Config, environ: Mapping[str, str]) -> None:
-    """Serve until SIGTERM or SIGINT; raises SubtitledError where it cannot begin."""
+    """Serve until SIGTERM or SIGINT; raises SubtitledError if it cannot start."""
     log.configure(config.log.level, config.log.format, sys.stderr)
     http, endpoint, notifier = config.http, server_of(config), SystemdNotifier(environ)
     host = host_of(http.listen)
     if host is None:
-        raise SubtitledError('http.listen is "": say where to listen, such as 127.0.0.1:8600 (docs/http.md)')
+        raise SubtitledError("http.listen is empty; set an address, such as 127.0.0.1:8600 (docs/http.md)")
     tokens = read_tokens(http.token_file) if http.token_file else frozenset[bytes]()
     try:
         key_for(endpoint, http.key)
     except SubtitleError as error:
         raise SubtitledError(f"http.key: {error}") from error
     raise_descriptor_limit()
-    app = build(
+    app = build_app(
         endpoint,
         http.key,
         tokens=tokens,
@@ -66,7 +66,7 @@ def serve(config: Config, environ: Mapping[str, str]) -> None:
         def stop(*_: object) -> None:
             server.should_exit = True
 
-        # For what comes before uvicorn has handlers of its own, and after: it raises the signal once more at its end.
+        # For signals before and after uvicorn installs its own handlers: it raises a signal again when it stops.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
         server.run(sockets=[sock])
@@ -74,7 +74,7 @@ def serve(config: Config, environ: Mapping[str, str]) -> None:
 
 
 def server_of(config: Config) -> str:
-    """Return the endpoint of the daemon: `http.server`, else the first local one that it listens on itself."""
+    """Return the daemon's endpoint: `http.server`, else the first local endpoint of `listen.clients`."""
     local = [end for end in config.listen.clients if end.startswith("ipc:")]
     return config.http.server or (*local, *config.listen.clients, "")[0]
 

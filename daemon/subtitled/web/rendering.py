@@ -1,4 +1,4 @@
-"""What all pages share: templates, words, and how they are sent."""
+"""Rendering of pages, fragments and error pages."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from starlette.responses import Response
 
 from subtitled.http.errors import RequestError
 from subtitled.web import assets
-from subtitled.web.i18n import Translator
-from subtitled.web.language_choice import PARAMETER, language_of, remember
-from subtitled.web.messages import LANGUAGES
+from subtitled.web.i18n import PARAMETER, Translator, catalogs, language_of, remember_language
+
+_HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Accept-Language, Cookie"}
 
 
 @cache
 def _templates() -> jinja2.Environment:
-    """Return the templates of the package; what is put into them is escaped, an undefined name is an error."""
+    """Return the templates; values are escaped, an undefined name is an error."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("subtitled.web"),
         autoescape=True,
@@ -33,52 +33,50 @@ def _templates() -> jinja2.Environment:
     return environment
 
 
-def page(request: Request, template: str, status: int = 200, **facts: object) -> Response:
-    """Return a whole page. In its template `t` speaks the browser's language (see Translator), `facts` are names."""
-    voice = Translator(language_of(request))
-    html = _render(template, voice, {"switches": _switches(request, voice), "path": _here(request), **facts})
-    response = Response(html, status, media_type="text/html")
-    response.headers["Cache-Control"] = "private, no-cache"
-    response.headers["Vary"] = "Accept-Language, Cookie"
-    remember(request, response)
+def page(request: Request, template: str, status: int = 200, **context: object) -> Response:
+    """Return a page; its template has `t`, the Translator, and the names of `context`."""
+    t = Translator(language_of(request))
+    whole = {"language_links": _language_links(request, t), "current_url": _current_url(request), **context}
+    response = Response(_render(template, t, whole), status, _HEADERS, "text/html")
+    remember_language(request, response)
     return response
 
 
-def fragment(request: Request, template: str, **facts: object) -> Response:
-    """Return a part of a page that has changed, or 304 to who has it as it is."""
-    html = _render(template, Translator(language_of(request)), facts).encode()
-    tag = f'"{hashlib.sha256(html).hexdigest()[:32]}"'
-    headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Accept-Language, Cookie"}
-    if request.headers.get("if-none-match") == tag:
+def fragment(request: Request, template: str, **context: object) -> Response:
+    """Return a part of a page, or 304 if it has not changed."""
+    html = _render(template, Translator(language_of(request)), context).encode()
+    etag = f'"{hashlib.sha256(html).hexdigest()[:32]}"'
+    headers = {"ETag": etag, **_HEADERS}
+    if request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers=headers)
     return Response(html, headers=headers, media_type="text/html")
 
 
-def fault(request: Request, error: RequestError) -> Response:
-    """Return the page that says why there is no other; where the daemon is away it comes back by itself."""
+def error_page(request: Request, error: RequestError) -> Response:
+    """Return the page for an error; it reloads automatically if the daemon does not respond."""
     response = page(request, "error.html", error.status, error=error, is_away=error.status == 503)
     if error.status == 401:
         response.headers["WWW-Authenticate"] = 'Basic realm="subtitled", charset="UTF-8"'
     return response
 
 
-def _render(template: str, voice: Translator, facts: dict[str, Any]) -> str:
-    words = json.dumps(voice.script(), ensure_ascii=False)
-    return _templates().get_template(template).render(t=voice, words=words, **facts)
+def _render(template: str, t: Translator, context: dict[str, Any]) -> str:
+    messages = json.dumps(t.script_messages(), ensure_ascii=False)
+    return _templates().get_template(template).render(t=t, messages=messages, **context)
 
 
-def _switches(request: Request, voice: Translator) -> list[tuple[str, str, bool]]:
-    """Return (language, address of this page in it, whether it is spoken) for each."""
-    kept = [(name, value) for name, value in request.query_params.multi_items() if name != PARAMETER]
-    path = request.url.path if request.method == "GET" else "/"
+def _language_links(request: Request, t: Translator) -> list[tuple[str, str, str, bool]]:
+    """Return (language, its name, address of this page in it, whether it is the current one) for each."""
     return [
-        (language, f"{path}?{urlencode([*kept, (PARAMETER, language)])}", language == voice.language)
-        for language in LANGUAGES
+        (language, messages["language.name"], _current_url(request, language), language == t.language)
+        for language, messages in catalogs().items()
     ]
 
 
-def _here(request: Request) -> str:
-    """Return the address of this page, for a link that loads it again."""
-    kept = [(name, value) for name, value in request.query_params.multi_items() if name != PARAMETER]
+def _current_url(request: Request, language: str = "") -> str:
+    """Return the address of this page, in `language` if given; the overview's after a POST."""
+    query = [(name, value) for name, value in request.query_params.multi_items() if name != PARAMETER]
+    if language:
+        query.append((PARAMETER, language))
     path = request.url.path if request.method == "GET" else "/"
-    return f"{path}?{urlencode(kept)}" if kept else path
+    return f"{path}?{urlencode(query)}" if query else path

@@ -1,4 +1,4 @@
-"""How the daemon is, asked once for all who look."""
+"""A cache of the daemon's status, shared by all open pages."""
 
 from __future__ import annotations
 
@@ -15,88 +15,90 @@ from subtitle.eta import QueueSnapshot, Speed, speeds
 from subtitle.messages import JobFacts, StatsInfo, Welcome
 from subtitled.http.errors import RequestError
 
-FRESH_S = 0.8
-"""An answer, or that there was none, holds so long: a hundred tabs ask no more than one."""
-PATIENCE_S = 3.0
-"""A daemon that has not answered by then is away, to somebody who looks at a page."""
-LISTED = 50
-"""Jobs on one page."""
+MAX_AGE_S = 0.8
+"""A status, or the failure to get one, is reused for this long: many tabs cost the daemon as much as one."""
+DAEMON_TIMEOUT_S = 3.0
+PAGE_SIZE = 50
 RUNNING = ("receiving", "queued", "preparing", "transcribing", "writing")
 ACTIVE = ("preparing", "transcribing", "writing")
 MAX_ACTIVE = 200
 MAX_FAILED = 50
-SPEED_S = 30.0
-"""Leases end one by one: a speed over a shorter time would jump."""
+SPEED_WINDOW_S = 30.0
+"""Leases end one at a time: a speed over a shorter window would fluctuate."""
 
 
 class StatusSnapshot(Struct, frozen=True, kw_only=True):
-    """How the daemon is at one moment."""
+    """The daemon's status at one moment."""
 
     welcome: Welcome
     stats: StatsInfo
     speed: Speed
     recent: tuple[JobFacts, ...]
-    """The newest jobs, LISTED and one."""
+    """The newest jobs, PAGE_SIZE and one."""
     active: tuple[JobFacts, ...]
-    """Those that somebody works on."""
     failed: tuple[JobFacts, ...]
-    """The newest of those that failed."""
+    """The newest failed jobs."""
 
 
 class StatusCache:
-    """Asks one daemon, for all pages of one event loop."""
+    """Requests the status of one daemon; belongs to one event loop."""
 
     def __init__(self, client: AsyncClient) -> None:
-        """`client` may be used by others too."""
+        """`client` may be shared."""
         self._client = client
-        self._seen: deque[QueueSnapshot] = deque()
-        self._asking: asyncio.Task[StatusSnapshot] | None = None
-        self._asked_at = 0.0
+        self._history: deque[QueueSnapshot] = deque()
+        self._request: asyncio.Task[StatusSnapshot] | None = None
+        self._requested_at = 0.0
 
-    async def look(self) -> StatusSnapshot:
-        """Return how the daemon is now; raises RequestError and SubtitleError where it is away."""
+    async def get(self) -> StatusSnapshot:
+        """Return the status; raises RequestError or SubtitleError if the daemon does not respond."""
         now = time.monotonic()
-        if self._asking is None or (self._asking.done() and now - self._asked_at >= FRESH_S):
-            self._asked_at = now
-            self._asking = asyncio.ensure_future(self._ask())
-            self._asking.add_done_callback(_heed)
-        return await asyncio.shield(self._asking)
+        if self._request is None or (self._request.done() and now - self._requested_at >= MAX_AGE_S):
+            self._requested_at = now
+            self._request = asyncio.ensure_future(self._fetch())
+            self._request.add_done_callback(_retrieve_exception)
+        return await asyncio.shield(self._request)
 
-    def expire(self) -> None:
-        """Have the next look be a new one: something was done that shows."""
-        self._asked_at = -FRESH_S
+    def invalidate(self) -> None:
+        """Make the next `get` request a new status, after a change that it shows."""
+        self._requested_at = -MAX_AGE_S
 
-    async def _ask(self) -> StatusSnapshot:
-        async with patience():
-            client = self._client
+    async def _fetch(self) -> StatusSnapshot:
+        client = self._client
+        async with daemon_timeout():
             welcome, stats, recent, active, failed = await asyncio.gather(
                 client.ping(),
                 client.stats(),
-                client.list(limit=LISTED + 1),
+                client.list(limit=PAGE_SIZE + 1),
                 client.list(ACTIVE, limit=MAX_ACTIVE),
                 client.list(("failed",), limit=MAX_FAILED),
             )
         now = QueueSnapshot(at=time.monotonic(), stats=stats)
-        self._seen.append(now)
-        while len(self._seen) > 2 and now.at - self._seen[1].at > SPEED_S:
-            self._seen.popleft()
-        speed = speeds(self._seen[0], now)
+        self._history.append(now)
+        while len(self._history) > 2 and now.at - self._history[1].at > SPEED_WINDOW_S:
+            self._history.popleft()
         return StatusSnapshot(
-            welcome=welcome, stats=stats, speed=speed, recent=recent, active=active, failed=failed
+            welcome=welcome,
+            stats=stats,
+            speed=speeds(self._history[0], now),
+            recent=recent,
+            active=active,
+            failed=failed,
         )
 
 
 @asynccontextmanager
-async def patience() -> AsyncIterator[None]:
-    """Give the daemon PATIENCE_S to answer; raises RequestError."""
+async def daemon_timeout() -> AsyncIterator[None]:
+    """Raise RequestError if the daemon takes longer than a page may wait."""
     try:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(DAEMON_TIMEOUT_S):
             yield
     except TimeoutError:
-        raise RequestError(503, "unreachable", f"the daemon has not answered for {PATIENCE_S:g} s") from None
+        message = f"the daemon has not responded for {DAEMON_TIMEOUT_S:g} s"
+        raise RequestError(503, "unreachable", message) from None
 
 
-def _heed(task: asyncio.Task[StatusSnapshot]) -> None:
-    """StatusSnapshot at what came of a task: those who asked may all have gone."""
+def _retrieve_exception(task: asyncio.Task[StatusSnapshot]) -> None:
+    """Prevent asyncio's warning where every waiter has been cancelled."""
     if not task.cancelled():
         task.exception()

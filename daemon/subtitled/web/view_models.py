@@ -1,4 +1,4 @@
-"""Jobs and workers as rows of a page."""
+"""View models of jobs and workers, and the health summary."""
 
 from __future__ import annotations
 
@@ -7,129 +7,178 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 
 from subtitle.eta import Speed
-from subtitle.messages import JobFacts, WorkerFacts
+from subtitle.messages import JobFacts, StatsInfo, WorkerFacts
 from subtitle.progress import ENDED, progress_of
-from subtitled.web.health_summary import is_out
-from subtitled.web.i18n import Translator
-from subtitled.web.language_names import TONGUES
+from subtitled.web.i18n import NATIVE_NAMES, Translator
 
 CANCELLABLE = frozenset({"receiving", "queued", "preparing", "transcribing"})
+RECENT_MS = 24 * 3_600_000
+WORKING = frozenset({"idle", "busy"})
+RECOVERING = frozenset({"starting", "lost", "backoff"})
+"""States that a worker leaves automatically."""
 
 
 class JobViewModel(Struct, frozen=True, kw_only=True):
-    """What is shown of one job."""
+    """A row of the job list."""
 
     id: str
     name: str
     path: str
     state: str
     details: tuple[str, ...]
-    """What there is to say about it, the most telling first."""
     age: str
     cause: str
-    is_under_way: bool
+    is_running: bool
     fraction: float | None
-    """How much of it is done; None where it is not known of how much."""
+    """Progress; None if the total is unknown."""
     percent: str
     can_retry: bool
     can_cancel: bool
 
 
 class WorkerViewModel(Struct, frozen=True, kw_only=True):
-    """What is shown of one worker."""
+    """A worker's panel."""
 
     slot: str
     device: str
     model: str
-    """The device's name without its maker's: there is little room."""
+    """The device without its vendor, to save space."""
     state: str
-    sign: str
+    icon: str
     jobs: tuple[tuple[str, str], ...]
-    """(id, name) of those that it works on."""
+    """(id, name) of the jobs in progress."""
     speed: str
-    """Empty where it has none."""
     memory: str
     memory_fraction: float
     link: str
-    """How far away it is, and what went over the network; empty for those of the daemon's own host."""
+    """Round trip and traffic; empty for workers of the daemon's own host."""
     cause: str
 
 
-def name_of(job: JobFacts, voice: Translator) -> str:
-    """Return what a person calls a job: its file's name."""
-    return job.source.rpartition("/")[2] or voice("job.unnamed")
+class HealthSummary(Struct, frozen=True, kw_only=True):
+    """The state of the daemon in one sentence."""
+
+    level: str
+    """"ok", "warn" or "bad"."""
+    message: str
+    """Message key."""
+    n: int = 0
+    total: int = 0
 
 
-def job_row(job: JobFacts, voice: Translator) -> JobViewModel:
+def health_summary(stats: StatsInfo, failed: int, max_failed: int) -> HealthSummary:
+    """Return the most severe problem; `failed` is the number of recently failed jobs, counted up to `max_failed`."""
+    workers = [worker for worker in stats.workers if worker.role == "transcribe" and not worker.has_left]
+    working = sum(worker.state in WORKING for worker in workers)
+    broken = sum(is_not_working(worker) for worker in workers)
+    total = len(workers)
+    if stats.is_draining:
+        return HealthSummary(level="warn", message="health.draining")
+    if not workers:
+        # No worker host has joined, or the model is still being downloaded.
+        return HealthSummary(level="warn", message="health.no_worker")
+    if broken == total:
+        return HealthSummary(level="bad", message="health.none_working")
+    if stats.is_paused:
+        return HealthSummary(level="bad", message="health.disk_full")
+    if broken:
+        return HealthSummary(level="warn", message="health.not_working", n=broken, total=total)
+    if not working:
+        return HealthSummary(level="warn", message="health.starting")
+    if working < total:
+        return HealthSummary(level="warn", message="health.some_starting", n=total - working, total=total)
+    if failed:
+        message = "health.failed" if failed < max_failed else "health.failed_many"
+        return HealthSummary(level="warn", message=message, n=failed)
+    return HealthSummary(level="ok", message="health.ok")
+
+
+def is_not_working(worker: WorkerFacts) -> bool:
+    """Return whether a worker is idle for a reason that does not pass automatically."""
+    return worker.state not in WORKING | RECOVERING | {"draining"}
+
+
+def recently_failed(failed: Iterable[JobFacts], now_ms: float) -> tuple[JobFacts, ...]:
+    """Return the jobs that failed in the last 24 hours."""
+    return tuple(job for job in failed if (job.ended_ms or job.created_ms) > now_ms - RECENT_MS)
+
+
+def name_of(job: JobFacts, t: Translator) -> str:
+    """Return the name of the job's file."""
+    return job.source.rpartition("/")[2] or t("job.unnamed")
+
+
+def job_row(job: JobFacts, t: Translator) -> JobViewModel:
     """Return a job's row."""
     progress = progress_of(job)
-    is_under_way = job.state not in ENDED | {"queued"}
-    is_measured = bool(progress.size_bytes if job.state == "receiving" else progress.audio_ms)
-    fraction = progress.fraction if is_measured else None
+    has_total = bool(progress.size_bytes if job.state == "receiving" else progress.audio_ms)
+    fraction = progress.fraction if has_total else None
     return JobViewModel(
         id=job.id,
-        name=name_of(job, voice),
+        name=name_of(job, t),
         path=job.source,
         state=job.state,
-        details=tuple(_details(job, voice)),
-        age=voice.ago(job.ended_ms or job.created_ms),
+        details=tuple(_details(job, t)),
+        age=t.ago(job.ended_ms or job.created_ms),
         cause=job.cause,
-        is_under_way=is_under_way,
+        is_running=job.state not in ENDED | {"queued"},
         fraction=fraction,
-        percent=voice.percent(fraction) if fraction is not None else "",
+        percent=t.percent(fraction) if fraction is not None else "",
         can_retry=job.state == "failed",
         can_cancel=job.state in CANCELLABLE,
     )
 
 
-def _details(job: JobFacts, voice: Translator) -> Iterable[str]:
+def _details(job: JobFacts, t: Translator) -> Iterable[str]:
     match job.state:
         case "receiving":
-            part, whole = voice.size(job.received_bytes), voice.size(job.size)
-            # Who sends without saying how much will come has a size of 0.
+            part = t.size(job.received_bytes)
+            # The size of a streamed upload is 0 until it is complete.
+            has_size = job.size > 0
             yield (
-                voice("job.received", part=part, whole=whole)
-                if job.size
-                else voice("job.received.so_far", part=part)
+                t("job.received", part=part, total=t.size(job.size))
+                if has_size
+                else t("job.received_unknown", part=part)
             )
         case "preparing":
-            yield voice("job.read", time=voice.duration(job.decoded_ms))
+            yield t("job.decoded", time=t.duration(job.decoded_ms))
         case _ if job.audio_ms:
-            yield voice.duration(job.audio_ms)
+            yield t.duration(job.audio_ms)
         case _ if job.size:
-            yield voice.size(job.size)
+            yield t.size(job.size)
     if job.language:
-        yield TONGUES.get(job.language, job.language)
+        yield NATIVE_NAMES.get(job.language, job.language)
     if job.state == "done" and job.started_ms and job.ended_ms and job.ended_ms > job.started_ms:
         took_ms = job.ended_ms - job.started_ms
-        yield voice("job.took", time=voice.duration(took_ms), speed=voice.speed(job.audio_ms / took_ms))
+        yield t("job.took", time=t.duration(took_ms), speed=t.speed(job.audio_ms / took_ms))
     if job.owner:
         yield job.owner
 
 
-def worker_row(
-    worker: WorkerFacts, speed: Speed, names: Mapping[str, str], voice: Translator
-) -> WorkerViewModel:
-    """Return a worker's row; `names` of the jobs that may be under way, by id."""
-    sign = {"idle": "done", "busy": "busy", "starting": "wait", "draining": "off"}.get(worker.state, "warn")
-    times = speed.slots.get(worker.slot, 0.0) if worker.jobs else 0.0
-    used, whole = worker.memory_used_bytes, worker.memory_total_bytes
+def worker_row(worker: WorkerFacts, speed: Speed, names: Mapping[str, str], t: Translator) -> WorkerViewModel:
+    """Return a worker's panel; `names` are those of running jobs by id."""
+    icon = {"idle": "done", "busy": "busy", "starting": "wait", "draining": "off"}.get(worker.state, "warn")
+    factor = speed.slots.get(worker.slot, 0.0) if worker.jobs else 0.0
+    used, total = worker.memory_used_bytes, worker.memory_total_bytes
     return WorkerViewModel(
         slot=worker.slot,
         device=worker.device,
         model=worker.device.removeprefix("NVIDIA ").removeprefix("GeForce "),
         state=worker.state,
-        sign="bad" if is_out(worker) else sign,
+        icon="bad" if is_not_working(worker) else icon,
         jobs=tuple((job, names.get(job, job)) for job in worker.jobs),
-        speed=voice.speed(times) if times >= 0.05 else "",
-        memory=voice("worker.memory", part=voice.size(used), whole=voice.size(whole)) if whole else "",
-        memory_fraction=used / whole if whole else 0.0,
-        link=_link(worker, voice) if worker.host else "",
+        speed=t.speed(factor) if factor >= 0.05 else "",
+        memory=t("worker.memory", part=t.size(used), total=t.size(total)) if total else "",
+        memory_fraction=used / total if total else 0.0,
+        link=_link(worker, t) if worker.host else "",
         cause=worker.cause,
     )
 
 
-def _link(worker: WorkerFacts, voice: Translator) -> str:
-    far = f"{voice.number(worker.round_trip_ms)} ms"
-    sent, got = voice.size(worker.sent_bytes), voice.size(worker.received_bytes)
-    return voice("worker.link", time=far, sent=sent, got=got)
+def _link(worker: WorkerFacts, t: Translator) -> str:
+    return t(
+        "worker.link",
+        time=f"{t.number(worker.round_trip_ms)} ms",
+        sent=t.size(worker.sent_bytes),
+        received=t.size(worker.received_bytes),
+    )

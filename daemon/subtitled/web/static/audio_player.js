@@ -1,28 +1,27 @@
-// What is heard: an <audio>; where its media is gone, only a place in it that can be moved.
+// Playback of a job's audio; if its media is missing, only a position that can be moved.
 
-export class Sound extends EventTarget {
+/** Dispatches "move" when the position changes, "statechange" when playback starts or stops, "unavailable" on an error. */
+export class AudioPlayer extends EventTarget {
   #audio;
-  #wanted = 0; // of a place that was asked for before there was any audio
+  #pending_ms = 0; // position set before the audio has loaded
   #frame = 0;
 
-  /** `length_ms`: of the whole; `isGone`: there is nothing to hear. Tells "move" when the place changes, "turn" when it begins or stops, "gone" when it cannot be heard. */
-  constructor(audio, length_ms, isGone) {
+  /** `isMissing`: there is no audio to play. */
+  constructor(audio, length_ms, isMissing) {
     super();
     this.#audio = audio;
     this.length_ms = length_ms;
-    this.isGone = isGone;
+    this.isMissing = isMissing;
     audio.controls = false;
-    audio.addEventListener("loadedmetadata", () => this.#arrive());
-    audio.addEventListener("play", () => this.#turn());
-    audio.addEventListener("pause", () => this.#turn());
-    audio.addEventListener("ended", () => this.#turn());
-    audio.addEventListener("seeked", () => this.#tell("move"));
-    audio.addEventListener("error", () => this.#ask());
+    audio.addEventListener("loadedmetadata", () => this.#onLoaded());
+    for (const name of ["play", "pause", "ended"]) audio.addEventListener(name, () => this.#onStateChange());
+    audio.addEventListener("seeked", () => this.#dispatch("move"));
+    audio.addEventListener("error", () => this.#onError());
   }
 
-  get at_ms() {
-    // Rounded: a browser that was sent to a cue's first moment may say that it is some microseconds before it.
-    return this.#wanted ?? Math.min(Math.round(this.#audio.currentTime * 1000), this.length_ms);
+  get position_ms() {
+    // Rounded: after a seek to the start of a cue, a browser may report some microseconds less.
+    return this.#pending_ms ?? Math.min(Math.round(this.#audio.currentTime * 1000), this.length_ms);
   }
 
   get isPlaying() {
@@ -30,20 +29,20 @@ export class Sound extends EventTarget {
   }
 
   seek(ms) {
-    const at = Math.max(0, Math.min(ms, this.length_ms));
-    if (this.#audio.readyState) this.#audio.currentTime = at / 1000;
-    else this.#wanted = at;
-    this.#tell("move");
+    const position_ms = Math.max(0, Math.min(ms, this.length_ms));
+    if (this.#audio.readyState) this.#audio.currentTime = position_ms / 1000;
+    else this.#pending_ms = position_ms;
+    this.#dispatch("move");
   }
 
   play() {
-    if (this.isGone) return;
-    if (this.at_ms >= this.length_ms - 20) this.seek(0);
+    if (this.isMissing) return;
+    if (this.position_ms >= this.length_ms - 20) this.seek(0);
     if (this.#audio.error) {
-      this.#wanted = this.at_ms;
+      this.#pending_ms = this.position_ms;
       this.#audio.load();
     }
-    this.#audio.play().catch(() => {}); // what went wrong is told by "error"
+    this.#audio.play().catch(() => {}); // reported by "error"
   }
 
   toggle() {
@@ -51,34 +50,34 @@ export class Sound extends EventTarget {
     else this.play();
   }
 
-  set rate(times) {
-    this.#audio.defaultPlaybackRate = this.#audio.playbackRate = times;
+  set rate(factor) {
+    this.#audio.defaultPlaybackRate = this.#audio.playbackRate = factor;
   }
 
-  #arrive() {
-    if (this.#wanted === null) return;
-    if (this.#wanted) this.#audio.currentTime = this.#wanted / 1000;
-    this.#wanted = null;
+  #onLoaded() {
+    if (this.#pending_ms === null) return;
+    if (this.#pending_ms) this.#audio.currentTime = this.#pending_ms / 1000;
+    this.#pending_ms = null;
   }
 
-  #turn() {
-    this.#tell("turn");
+  #onStateChange() {
+    this.#dispatch("statechange");
     cancelAnimationFrame(this.#frame);
     const move = () => {
-      this.#tell("move");
+      this.#dispatch("move");
       if (this.isPlaying) this.#frame = requestAnimationFrame(move);
     };
     move();
   }
 
-  /** Find out whether what could not be had is gone for good. */
-  async #ask() {
-    const answer = await fetch(this.#audio.src, { method: "HEAD" }).catch(() => null);
-    this.isGone = answer?.status === 404;
-    this.#tell("gone");
+  /** Find out whether the audio is missing or only unavailable at the moment. */
+  async #onError() {
+    const response = await fetch(this.#audio.src, { method: "HEAD" }).catch(() => null);
+    this.isMissing = response?.status === 404;
+    this.#dispatch("unavailable");
   }
 
-  #tell(name) {
+  #dispatch(name) {
     this.dispatchEvent(new Event(name));
   }
 }

@@ -1,33 +1,33 @@
-// The files of what was dropped: of folders all media that are in them.
+// The files of a drop; of a dropped folder, all media files in it.
 
-const KNOWN = /\.(mkv|mka|ts|m2ts|mts|vob|wmv|wma|flv|opus|ogg|amr|mp[34]|m4[av]|mov|avi|wav|flac|aac|webm)$/i;
+const MEDIA_NAME = /\.(mkv|mka|ts|m2ts|mts|vob|wmv|wma|flv|opus|ogg|amr|mp[34]|m4[av]|mov|avi|wav|flac|aac|webm)$/i;
 
-/** Return the files of a drop. */
-export async function walk(transfer) {
-  // What was dropped is gone after this turn of the event loop: the entries are taken at once.
-  const found = [...transfer.items]
+/** Return the files of a DataTransfer. */
+export async function droppedFiles(transfer) {
+  // A DataTransfer is empty after this turn of the event loop: its entries are read at once.
+  const entries = [...transfer.items]
     .filter((item) => item.kind === "file")
     .map((item) => item.webkitGetAsEntry?.() ?? item.getAsFile());
   const files = [];
-  for (const entry of found) await collect(entry, files, true);
+  for (const entry of entries) await collect(entry, files, true);
   return files;
 }
 
-async function collect(entry, files, wasNamed) {
+async function collect(entry, files, isExplicit) {
   if (entry instanceof File) files.push(entry);
   else if (entry.isFile) {
     const file = await new Promise((resolve) => entry.file(resolve, () => resolve(null)));
-    if (file && (wasNamed || isMedia(file))) files.push(file);
+    if (file && (isExplicit || isMedia(file))) files.push(file);
   } else {
     const reader = entry.createReader();
     for (;;) {
-      const some = await new Promise((resolve) => reader.readEntries(resolve, () => resolve([])));
-      if (!some.length) return;
-      for (const inner of some) await collect(inner, files, false);
+      const batch = await new Promise((resolve) => reader.readEntries(resolve, () => resolve([])));
+      if (!batch.length) return;
+      for (const child of batch) await collect(child, files, false);
     }
   }
 }
 
 function isMedia(file) {
-  return /^(audio|video)\//.test(file.type) || KNOWN.test(file.name);
+  return /^(audio|video)\//.test(file.type) || MEDIA_NAME.test(file.name);
 }

@@ -1,24 +1,25 @@
-// A job's page: comes to its player as soon as the job is done, and says when things were as the reader does.
-import { beginPlayer } from "./player.js";
+// A job's page: reloads when the job has ended, formats times, starts the player.
+import { startPlayer } from "./player.js";
 
 const live = document.getElementById("live");
 if (live) {
   new MutationObserver(() => {
     const { state } = live.querySelector("[data-state]").dataset;
     if (["done", "failed", "cancelled"].includes(state)) location.reload();
-    tellTimes(live);
+    formatTimes(live);
   }).observe(live, { childList: true, subtree: true, attributes: true, attributeFilter: ["data-state", "data-at", "title"] });
 }
-tellTimes(document);
-if (document.getElementById("player")) beginPlayer();
+formatTimes(document);
+if (document.getElementById("player")) startPlayer();
 
-function tellTimes(part) {
-  const times = new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium", timeStyle: "medium" });
-  for (const element of part.querySelectorAll("[data-at]")) {
+/** Show times in the reader's time zone. */
+function formatTimes(root) {
+  const format = new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium", timeStyle: "medium" });
+  for (const element of root.querySelectorAll("[data-at]")) {
     const at = new Date(Number(element.dataset.at));
     element.dateTime = at.toISOString();
-    if (element.title !== times.format(at)) element.title = times.format(at);
-    // One after another within a minute: "just now" of all of them would say nothing.
+    if (element.title !== format.format(at)) element.title = format.format(at);
+    // History entries are seconds apart: relative times would all be the same.
     if (element.closest(".history")) element.textContent = at.toLocaleTimeString(document.documentElement.lang);
   }
 }

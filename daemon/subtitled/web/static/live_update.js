@@ -1,136 +1,136 @@
-// Keeps parts of a page (`data-live`: the address of what they consist of) as they are on the server, and says so when
-// it cannot. Asks while somebody looks; one request at a time, so that no tab holds a connection that others need.
+// Keeps parts of a page (`data-live`: the address of their fragment) up to date and shows when the server does not
+// respond. Polls while the tab is visible, one request at a time, so that it uses no connection that others need.
+import { message } from "./messages.js";
 import { morph } from "./morph.js";
-import { say } from "./messages.js";
 
-const EVERY_MS = 1500;
-const AWAY_MS = 2000;
-const PATIENCE_MS = 8000;
+const INTERVAL_MS = 1500;
+const RETRY_MS = 2000;
+const TIMEOUT_MS = 8000;
 
 let wake = () => {};
-let isWanted = false;
+let isRefreshRequested = false;
 
-/** Ask now, or once more: something has been done that shows. */
+/** Update now, after a change that the page shows. */
 export function refresh() {
-  isWanted = true;
+  isRefreshRequested = true;
   wake();
 }
 
-/** Begin to keep this page up to date. */
-export function beginLive() {
+/** Start to keep this page up to date. */
+export function startLiveUpdates() {
   const parts = [...document.querySelectorAll("[data-live]")];
-  if (parts.length) keep(() => Promise.all(parts.map(update)));
-  else if (document.querySelector("[data-return]")) keep(comeBack);
-  document.addEventListener("submit", submitted);
-  document.addEventListener("click", clicked);
-  addEventListener("popstate", look);
+  if (parts.length) poll(() => Promise.all(parts.map(update)));
+  else if (document.querySelector("[data-reload-when-back]")) poll(reloadWhenBack);
+  document.addEventListener("submit", onSubmit);
+  document.addEventListener("click", onClick);
+  addEventListener("popstate", applyFilter);
 }
 
-async function keep(ask) {
+async function poll(request) {
   for (;;) {
-    const isThere = await ask().then(() => true, () => false);
-    tell(isThere);
-    await pause(isThere ? EVERY_MS : AWAY_MS);
+    const isAvailable = await request().then(() => true, () => false);
+    showAvailability(isAvailable);
+    await pause(isAvailable ? INTERVAL_MS : RETRY_MS);
   }
 }
 
-/** Wait, and on while nobody looks. */
+/** Wait for `ms` or until `refresh`, and longer while the tab is hidden. */
 function pause(ms) {
   return new Promise((resolve) => {
-    const done = () => {
+    const finish = () => {
       if (document.hidden) return;
       clearTimeout(timer);
-      document.removeEventListener("visibilitychange", done);
+      document.removeEventListener("visibilitychange", finish);
       resolve();
     };
     const timer = setTimeout(() => {
-      if (!document.hidden) done();
-      else document.addEventListener("visibilitychange", done);
-    }, isWanted ? 0 : ms);
-    isWanted = false;
-    wake = done;
+      if (!document.hidden) finish();
+      else document.addEventListener("visibilitychange", finish);
+    }, isRefreshRequested ? 0 : ms);
+    isRefreshRequested = false;
+    wake = finish;
   });
 }
 
-const tags = new WeakMap();
+const etags = new WeakMap();
 
 async function update(part) {
-  const headers = tags.has(part) ? { "If-None-Match": tags.get(part) } : {};
+  const headers = etags.has(part) ? { "If-None-Match": etags.get(part) } : {};
   const address = part.dataset.live;
-  const answer = await get(address, headers);
-  // The page of the frame asks for a token; this cannot.
-  if (answer.status === 401) location.reload();
-  if (answer.status === 304 || address !== part.dataset.live) return;
-  if (!answer.ok) throw new Error(answer.status);
-  const wanted = new DOMParser().parseFromString(await answer.text(), "text/html").body;
-  tags.set(part, answer.headers.get("ETag"));
-  morph(part, wanted);
+  const response = await get(address, headers);
+  // Only a page load makes the browser ask for a token.
+  if (response.status === 401) location.reload();
+  if (response.status === 304 || address !== part.dataset.live) return;
+  if (!response.ok) throw new Error(response.status);
+  const target = new DOMParser().parseFromString(await response.text(), "text/html").body;
+  etags.set(part, response.headers.get("ETag"));
+  morph(part, target);
 }
 
-async function comeBack() {
-  const answer = await get(location.href, {});
-  if (answer.status === 503) throw new Error(answer.status);
+async function reloadWhenBack() {
+  const response = await get(location.href, {});
+  if (response.status === 503) throw new Error(response.status);
   location.reload();
 }
 
 function get(address, headers) {
-  // `no-store`: the ETag is ours to send, so that a 304 is seen.
-  return fetch(address, { headers, cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
+  // `no-store`: the browser's cache would hide a 304.
+  return fetch(address, { headers, cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) });
 }
 
-/** Say that the daemon is away, once; that it is back, for a while. */
-function tell(isThere) {
-  document.body.classList.toggle("is-away", !isThere);
+/** Announce once that the daemon does not respond, and for some seconds that it responds again. */
+function showAvailability(isAvailable) {
+  document.body.classList.toggle("is-away", !isAvailable);
   const away = document.getElementById("away");
-  if (!isThere && away.dataset.is !== "away") {
-    away.dataset.is = "away";
-    away.textContent = say("away");
-  } else if (isThere && away.dataset.is === "away") {
-    away.dataset.is = "back";
-    away.textContent = say("back");
-    setTimeout(() => away.dataset.is === "back" && (away.textContent = ""), 4000);
+  if (!isAvailable && away.dataset.state !== "away") {
+    away.dataset.state = "away";
+    away.textContent = message("away");
+  } else if (isAvailable && away.dataset.state === "away") {
+    away.dataset.state = "back";
+    away.textContent = message("back");
+    setTimeout(() => away.dataset.state === "back" && (away.textContent = ""), 4000);
   }
 }
 
-/** Show other jobs without leaving the page: uploads go on. */
-function look() {
+/** Show the jobs that the address selects without leaving the page, so that uploads continue. */
+function applyFilter() {
   for (const part of document.querySelectorAll("[data-live]")) {
     part.dataset.live = part.dataset.live.split("?")[0] + location.search;
-    tags.delete(part);
+    etags.delete(part);
   }
   const query = new URLSearchParams(location.search);
-  for (const input of document.querySelectorAll("form[data-look] input[type=search]")) {
+  for (const input of document.querySelectorAll("form[data-filter] input[type=search]")) {
     input.value = query.get(input.name) ?? "";
   }
   refresh();
 }
 
-function clicked(event) {
-  const link = event.target.closest("a[data-look]");
+function onClick(event) {
+  const link = event.target.closest("a[data-filter]");
   if (!link || event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
   event.preventDefault();
   history.pushState(null, "", link.href);
-  look();
+  applyFilter();
 }
 
-function submitted(event) {
+function onSubmit(event) {
   const form = event.target;
-  if ("quiet" in form.dataset) send(event, form);
-  if (!("look" in form.dataset)) return;
+  if ("background" in form.dataset) submitInBackground(event, form);
+  if (!("filter" in form.dataset)) return;
   event.preventDefault();
   const query = new URLSearchParams([...new FormData(form)].filter(([, value]) => value));
   history.pushState(null, "", `${form.action.split("?")[0]}?${query}`);
-  look();
+  applyFilter();
 }
 
-/** Send a form that only does something to a job without leaving the page. */
-async function send(event, form) {
+/** Send a form that acts on a job without leaving the page. */
+async function submitInBackground(event, form) {
   event.preventDefault();
   const button = event.submitter ?? form.querySelector("button");
   button.disabled = true;
-  // The answer sends a browser back to this page, which is shown already: `manual` leaves that alone.
-  const answer = await fetch(form.action, { method: "POST", redirect: "manual" }).catch(() => null);
+  // The response redirects to this page, which is shown already: `manual` does not follow it.
+  const response = await fetch(form.action, { method: "POST", redirect: "manual" }).catch(() => null);
   button.disabled = false;
-  if (answer && answer.type !== "opaqueredirect" && !answer.ok) form.submit();
+  if (response && response.type !== "opaqueredirect" && !response.ok) form.submit();
   refresh();
 }

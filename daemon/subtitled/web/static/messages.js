@@ -1,7 +1,7 @@
-// What scripts say, in the language of the page.
-const words = Object.assign({}, ...[...document.querySelectorAll("[data-words]")].map((part) => JSON.parse(part.dataset.words)));
+// Messages for scripts, in the language of the page.
+const messages = Object.assign({}, ...[...document.querySelectorAll("[data-messages]")].map((element) => JSON.parse(element.dataset.messages)));
 
-/** Return the words of a key, with values in the places of `{name}`. */
-export function say(key, values = {}) {
-  return words[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
+/** Return the message of a key with its `{name}` placeholders filled in. */
+export function message(key, values = {}) {
+  return messages[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }

@@ -1,45 +1,44 @@
-// Turns what is shown into what a fragment says, and touches nothing that is the same: focus, selection, scroll and a
-// pressed button outlive it.
+// Updates the DOM to match a fragment and leaves equal nodes untouched, so that focus, selection, scroll position and
+// a pressed button are kept.
 
-/** Make the children of `shown` like those of `wanted`; elements with an id are the same wherever they stand. */
-export function morph(shown, wanted) {
-  const known = new Map();
-  for (const child of shown.children) if (child.id) known.set(child.id, child);
-  let place = shown.firstChild;
-  for (const next of [...wanted.childNodes]) {
-    const found = same(place, next) ? place : known.get(next.id);
-    if (!found) {
-      shown.insertBefore(document.importNode(next, true), place);
+/** Make the children of `current` equal to those of `target`; elements with the same id are moved, not replaced. */
+export function morph(current, target) {
+  const byId = new Map();
+  for (const child of current.children) if (child.id) byId.set(child.id, child);
+  let position = current.firstChild;
+  for (const next of [...target.childNodes]) {
+    const match = isSame(position, next) ? position : byId.get(next.id);
+    if (!match) {
+      current.insertBefore(document.importNode(next, true), position);
       continue;
     }
-    if (found === place) place = place.nextSibling;
-    else shown.insertBefore(found, place);
-    change(found, next);
+    if (match === position) position = position.nextSibling;
+    else current.insertBefore(match, position);
+    update(match, next);
   }
-  while (place) {
-    const gone = place;
-    place = place.nextSibling;
-    gone.remove();
+  while (position) {
+    const removed = position;
+    position = position.nextSibling;
+    removed.remove();
   }
 }
 
-function same(shown, wanted) {
-  return shown && shown.nodeName === wanted.nodeName && (shown.id ?? "") === (wanted.id ?? "");
+function isSame(current, target) {
+  return current && current.nodeName === target.nodeName && (current.id ?? "") === (target.id ?? "");
 }
 
-function change(shown, wanted) {
-  if (shown.nodeType !== Node.ELEMENT_NODE) {
-    if (shown.nodeValue !== wanted.nodeValue) shown.nodeValue = wanted.nodeValue;
+function update(current, target) {
+  if (current.nodeType !== Node.ELEMENT_NODE) {
+    if (current.nodeValue !== target.nodeValue) current.nodeValue = target.nodeValue;
     return;
   }
-  // A part that has a life of its own is not in the fragment.
-  if (wanted.hasAttribute("data-keep") || shown.isEqualNode(wanted)) return;
-  for (const { name } of [...shown.attributes]) {
-    // What a reader has opened stays open.
-    if (!wanted.hasAttribute(name) && !(name === "open" && shown.nodeName === "DETAILS")) shown.removeAttribute(name);
+  if (target.hasAttribute("data-morph-skip") || current.isEqualNode(target)) return;
+  for (const { name } of [...current.attributes]) {
+    // <details> that the user has opened stay open.
+    if (!target.hasAttribute(name) && !(name === "open" && current.nodeName === "DETAILS")) current.removeAttribute(name);
   }
-  for (const { name, value } of wanted.attributes) {
-    if (shown.getAttribute(name) !== value) shown.setAttribute(name, value);
+  for (const { name, value } of target.attributes) {
+    if (current.getAttribute(name) !== value) current.setAttribute(name, value);
   }
-  morph(shown, wanted);
+  morph(current, target);
 }

@@ -1,4 +1,4 @@
-// What every page runs. All of it works without: forms are sent, links are followed.
-import { beginLive } from "./live_update.js";
+// Runs on every page. Everything works without it: forms are sent, links are followed.
+import { startLiveUpdates } from "./live_update.js";
 
-beginLive();
+startLiveUpdates();

@@ -1,165 +1,163 @@
-// The player of a job: its audio, waveform, cues and layout, each in a module of its own, put together.
-import { CueList, fill } from "./cue_list.js";
-import { beginKeys } from "./shortcuts.js";
-import { Layout } from "./layout_form.js";
-import { Sound } from "./audio_player.js";
-import { Wave, clock } from "./waveform.js";
-import { say } from "./messages.js";
+// The player of a job: connects its audio, waveforms, cue list and layout form.
+import { AudioPlayer } from "./audio_player.js";
+import { CueList, renderCue } from "./cue_list.js";
+import { LayoutForm } from "./layout_form.js";
+import { message } from "./messages.js";
+import { enableShortcuts } from "./shortcuts.js";
+import { Waveform, clock } from "./waveform.js";
 
 const STEP_MS = 5000;
 const LONG_STEP_MS = 30_000;
 
-const find = (id) => document.getElementById(id);
+const byId = (id) => document.getElementById(id);
 
-/** Make the player of this page work. */
-export function beginPlayer() {
-  const place = find("player");
-  const { job } = place.dataset;
-  let length_ms = Number(place.dataset.length);
-  const sound = new Sound(find("audio"), length_ms, "gone" in place.dataset);
-  const seek = (ms) => sound.seek(ms);
-  const detail = new Wave(find("detail"), length_ms, { goesAlong: true, onSeek: aim });
-  const whole = new Wave(find("whole"), length_ms, { goesAlong: false, onSeek: aim });
+/** Start the player of this page. */
+export function startPlayer() {
+  const { job, length, mediaMissing } = byId("player").dataset;
+  let length_ms = Number(length);
+  const audio = new AudioPlayer(byId("audio"), length_ms, mediaMissing !== undefined);
+  const detail = new Waveform(byId("waveform"), length_ms, { isWindow: true, onSeek: seek });
+  const full = new Waveform(byId("waveform-full"), length_ms, { isWindow: false, onSeek: seek });
   const list = new CueList({
-    list: find("list"),
-    scroll: find("scroll"),
-    follow: find("follow"),
-    onPick(cue) {
-      seek(cue.start_ms);
-      sound.play();
+    list: byId("list"),
+    scroll: byId("scroll"),
+    followButton: byId("follow"),
+    onSelect(cue) {
+      audio.seek(cue.start_ms);
+      audio.play();
     },
   });
   let missing = [];
-  let unsure = [];
+  let uncertain = [];
 
-  function aim(ms) {
+  function seek(ms) {
     list.follow();
-    seek(ms);
+    audio.seek(ms);
   }
 
-  // -- what is seen of the place --
+  // -- position and state --
 
-  function move() {
-    const at_ms = sound.at_ms;
-    const current = list.move(at_ms);
-    const shown = list.cues[current];
-    detail.move(at_ms, current);
-    find("whole").hidden = detail.isWhole;
-    whole.move(at_ms, current);
-    if (find("screen").dataset.cue !== String(current)) {
-      find("screen").dataset.cue = current;
-      if (shown) fill(find("screen"), shown, () => false);
-      else find("screen").replaceChildren();
+  function showPosition() {
+    const { position_ms } = audio;
+    const current = list.moveTo(position_ms);
+    const cue = list.cues[current];
+    detail.moveTo(position_ms, current);
+    byId("waveform-full").hidden = detail.isWhole;
+    full.moveTo(position_ms, current);
+    if (byId("screen").dataset.cue !== String(current)) {
+      byId("screen").dataset.cue = current;
+      if (cue) renderCue(byId("screen"), cue, () => false);
+      else byId("screen").replaceChildren();
     }
-    if (find("at").textContent === clock(at_ms)) return;
-    find("at").textContent = clock(at_ms);
-    find("detail").setAttribute("aria-valuenow", Math.floor(at_ms / 1000));
-    find("detail").setAttribute("aria-valuetext", say("of", { at: clock(at_ms), all: clock(length_ms) }));
+    if (byId("position").textContent === clock(position_ms)) return;
+    byId("position").textContent = clock(position_ms);
+    byId("waveform").setAttribute("aria-valuenow", Math.floor(position_ms / 1000));
+    byId("waveform").setAttribute("aria-valuetext", message("position", { position: clock(position_ms), length: clock(length_ms) }));
   }
 
-  function turn() {
-    const button = find("play");
-    button.dataset.is = sound.isPlaying ? "playing" : "still";
-    button.setAttribute("aria-label", sound.isPlaying ? say("pause") : say("play"));
-    button.title = button.getAttribute("aria-label");
-    if (sound.isPlaying) find("note").textContent = "";
+  function showState() {
+    const button = byId("play");
+    button.dataset.state = audio.isPlaying ? "playing" : "paused";
+    button.title = audio.isPlaying ? message("pause") : message("play");
+    button.setAttribute("aria-label", button.title);
+    if (audio.isPlaying) byId("note").textContent = "";
   }
 
-  sound.addEventListener("move", move);
-  sound.addEventListener("turn", turn);
-  sound.addEventListener("gone", () => {
-    find("note").textContent = sound.isGone ? say("gone") : say("crowded");
-    find("play").disabled = sound.isGone;
+  audio.addEventListener("move", showPosition);
+  audio.addEventListener("statechange", showState);
+  audio.addEventListener("unavailable", () => {
+    byId("note").textContent = audio.isMissing ? message("media_missing") : message("audio_unavailable");
+    byId("play").disabled = audio.isMissing;
   });
 
-  // -- what the model was not sure of --
+  // -- uncertain words and search --
 
-  function mark() {
-    const sure = Number(find("sure").value);
-    unsure = list.mark(sure / 100);
-    find("sure-shown").textContent = `${sure}%`;
-    find("unsure").textContent = ` · ${unsure.length ? say("unsure", { n: unsure.length }) : say("sure")}`;
-    find("next-unsure").disabled = !unsure.length;
-    for (const wave of [detail, whole]) wave.read(list.cues, missing, unsure);
+  function markUncertain() {
+    const threshold = Number(byId("threshold").value);
+    uncertain = list.markUncertain(threshold / 100);
+    byId("threshold-value").textContent = `${threshold}%`;
+    byId("uncertain").textContent = ` · ${uncertain.length ? message("uncertain", { n: uncertain.length }) : message("none_uncertain")}`;
+    byId("next-uncertain").disabled = !uncertain.length;
+    for (const waveform of [detail, full]) waveform.setCues(list.cues, missing, uncertain);
   }
 
-  function nextUnsure() {
-    const next = unsure.find((ms) => ms > sound.at_ms + 50) ?? unsure[0];
-    if (next !== undefined) aim(next);
+  function nextUncertain() {
+    const next = uncertain.find((ms) => ms > audio.position_ms + 50) ?? uncertain[0];
+    if (next !== undefined) seek(next);
   }
 
   function search() {
-    const text = find("find").value;
-    const n = list.find(text);
-    find("count").textContent = text.trim() ? say("found", { n }) : say("cues", { n });
+    const text = byId("search").value;
+    const n = list.filter(text);
+    byId("count").textContent = text.trim() ? message("found", { n }) : message("cues", { n });
   }
 
-  // -- what a reader does --
+  // -- controls --
 
-  const nextCue = (by) => {
-    const here = list.before(sound.at_ms);
-    // Back from the middle of a cue is to its beginning.
-    const isInside = by < 0 && here >= 0 && sound.at_ms - list.cues[here].start_ms > 1000;
-    const cue = list.cues[isInside ? here : Math.max(0, here + by)];
-    if (cue) aim(cue.start_ms);
+  const moveByCue = (step) => {
+    const current = list.indexBefore(audio.position_ms);
+    // Back from the middle of a cue goes to its start.
+    const isInside = step < 0 && current >= 0 && audio.position_ms - list.cues[current].start_ms > 1000;
+    const cue = list.cues[isInside ? current : Math.max(0, current + step)];
+    if (cue) seek(cue.start_ms);
   };
-  const by = (ms) => () => aim(sound.at_ms + ms);
-  find("play").addEventListener("click", () => sound.toggle());
-  find("back").addEventListener("click", by(-STEP_MS));
-  find("forward").addEventListener("click", by(STEP_MS));
-  find("rate").addEventListener("change", ({ target }) => (sound.rate = Number(target.value)));
-  find("sure").addEventListener("input", mark);
-  find("next-unsure").addEventListener("click", nextUnsure);
-  find("find").addEventListener("input", search);
+  const moveBy = (ms) => () => seek(audio.position_ms + ms);
+  byId("play").addEventListener("click", () => audio.toggle());
+  byId("back").addEventListener("click", moveBy(-STEP_MS));
+  byId("forward").addEventListener("click", moveBy(STEP_MS));
+  byId("rate").addEventListener("change", ({ target }) => (audio.rate = Number(target.value)));
+  byId("threshold").addEventListener("input", markUncertain);
+  byId("next-uncertain").addEventListener("click", nextUncertain);
+  byId("search").addEventListener("input", search);
   const steps = { PageUp: -LONG_STEP_MS, PageDown: LONG_STEP_MS, ArrowUp: STEP_MS, ArrowDown: -STEP_MS, Home: -Infinity, End: Infinity };
-  find("detail").addEventListener("keydown", (event) => {
+  byId("waveform").addEventListener("keydown", (event) => {
     if (!(event.key in steps)) return;
     event.preventDefault();
-    by(steps[event.key])();
+    moveBy(steps[event.key])();
   });
-  beginKeys(
+  enableShortcuts(
     {
-      " ": () => sound.toggle(),
-      ArrowLeft: by(-STEP_MS),
-      ArrowRight: by(STEP_MS),
-      j: () => nextCue(1),
-      k: () => nextCue(-1),
-      u: nextUnsure,
-      "/": () => find("find").focus(),
-      "?": () => (find("keys").open = !find("keys").open),
+      " ": () => audio.toggle(),
+      ArrowLeft: moveBy(-STEP_MS),
+      ArrowRight: moveBy(STEP_MS),
+      j: () => moveByCue(1),
+      k: () => moveByCue(-1),
+      u: nextUncertain,
+      "/": () => byId("search").focus(),
+      "?": () => (byId("keys").open = !byId("keys").open),
     },
-    { help: find("keys"), isOn: find("use-keys") },
+    { help: byId("keys"), checkbox: byId("keys-enabled") },
   );
 
-  // -- what comes from the server --
+  // -- data --
 
-  const layout = new Layout(find("layout"), job, (found, isOther) => {
-    length_ms = found.offset_ms + found.duration_ms;
-    for (const part of [sound, detail, whole]) part.length_ms = length_ms;
-    find("all").textContent = clock(length_ms);
-    find("detail").setAttribute("aria-valuemax", Math.floor(length_ms / 1000));
-    missing = found.missing;
-    list.show(found.cues, found.language, isOther);
-    mark();
+  const layout = new LayoutForm(byId("layout"), job, (response, isChanged) => {
+    length_ms = response.offset_ms + response.duration_ms;
+    for (const part of [audio, detail, full]) part.length_ms = length_ms;
+    byId("length").textContent = clock(length_ms);
+    byId("waveform").setAttribute("aria-valuemax", Math.floor(length_ms / 1000));
+    missing = response.missing;
+    list.show(response.cues, response.language, isChanged);
+    markUncertain();
     search();
-    find("screen").dataset.cue = "";
-    find("screen").lang = found.language ?? "";
-    move();
+    byId("screen").dataset.cue = "";
+    byId("screen").lang = response.language ?? "";
+    showPosition();
   });
-  layout.begin().catch((error) => (find("count").textContent = say("failed", { why: error.message })));
-  hear(job).then((waveform) => [detail, whole].forEach((wave) => wave.hear(waveform)), () => {});
-  for (const id of ["controls", "tools"]) find(id).hidden = false;
-  find("pages")?.remove();
-  find("play").disabled = sound.isGone;
+  layout.start().catch((error) => (byId("count").textContent = message("failed", { cause: error.message })));
+  fetchWaveform(job).then((waveform) => [detail, full].forEach((one) => one.setPeaks(waveform)), () => {});
+  for (const id of ["controls", "tools"]) byId(id).hidden = false;
+  byId("pages")?.remove();
+  byId("play").disabled = audio.isMissing;
   const start = /^#t=([\d.]+)$/.exec(location.hash);
-  if (start) seek(Number(start[1]) * 1000);
-  turn();
-  move();
+  if (start) audio.seek(Number(start[1]) * 1000);
+  showState();
+  showPosition();
 }
 
-async function hear(job) {
-  const answer = await fetch(`/api/jobs/${job}/waveform`);
-  if (!answer.ok) throw new Error(answer.status);
-  const found = await answer.json();
-  return { ...found, peaks: Uint8Array.from(atob(found.peaks), (char) => char.charCodeAt(0)) };
+async function fetchWaveform(job) {
+  const response = await fetch(`/api/jobs/${job}/waveform`);
+  if (!response.ok) throw new Error(response.status);
+  const waveform = await response.json();
+  return { ...waveform, peaks: Uint8Array.from(atob(waveform.peaks), (char) => char.charCodeAt(0)) };
 }

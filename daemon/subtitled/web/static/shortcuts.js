@@ -1,21 +1,22 @@
-// The player's keys. They leave alone who types, who holds a modifier, and what a button or link does with its own.
+// The player's keyboard shortcuts. They do not act while text is typed, with a modifier key, or where a button or link
+// uses the key itself.
 
-const KEPT = "subtitled.keys-off";
+const STORAGE_KEY = "subtitled.keys-off";
 
-/** `deeds`: what each key does, by its name. */
-export function beginKeys(deeds, { help, isOn }) {
+/** `actions`: a function for each key; `help` is shown; `checkbox` enables the shortcuts. */
+export function enableShortcuts(actions, { help, checkbox }) {
   help.hidden = false;
-  isOn.checked = localStorage.getItem(KEPT) === null;
-  isOn.addEventListener("change", () => (isOn.checked ? localStorage.removeItem(KEPT) : localStorage.setItem(KEPT, "1")));
+  checkbox.checked = localStorage.getItem(STORAGE_KEY) === null;
+  checkbox.addEventListener("change", () => (checkbox.checked ? localStorage.removeItem(STORAGE_KEY) : localStorage.setItem(STORAGE_KEY, "1")));
   document.addEventListener("keydown", (event) => {
     const { key, target } = event;
-    if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || !isOn.checked) return;
+    if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || !checkbox.checked) return;
     if (target.closest("input, select, textarea, [contenteditable]")) return;
-    // A link does nothing with Space: on a cue it is the player's.
+    // Space does nothing on a link: on a cue it plays.
     if (key === " " && target.closest("button, summary")) return;
-    const deed = deeds[key];
-    if (!deed) return;
+    const action = actions[key];
+    if (!action) return;
     event.preventDefault();
-    deed();
+    action();
   });
 }

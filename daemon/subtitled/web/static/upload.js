@@ -1,20 +1,20 @@
-// Sends files, three at a time, the others in their line: each as the body of one request, straight from the disk.
-// Without this the form sends one file.
+// Uploads files, three at a time, each as the body of one request that the browser reads from the disk. Without this
+// script the form sends one file.
+import { droppedFiles } from "./dropped_files.js";
 import { refresh } from "./live_update.js";
-import { walk } from "./dropped_files.js";
-import { Row, Summary, size } from "./upload_rows.js";
+import { UploadList, UploadRow, formatSize } from "./upload_rows.js";
 
-const AT_ONCE = 3;
-const TRIES = 8;
-const PAUSE_S = 2;
-const MOST_S = 60;
-const AGAIN = new Set([429, 502, 503, 504, 507]);
+const MAX_PARALLEL = 3;
+const MAX_TRIES = 8;
+const FIRST_DELAY_S = 2;
+const MAX_DELAY_S = 60;
+const RETRIED_STATUSES = new Set([429, 502, 503, 504, 507]);
 
-const form = document.getElementById("send-form");
+const form = document.getElementById("upload-form");
 const chooser = document.getElementById("file");
-const line = [];
-const summary = new Summary(cancelAll);
-const sending = new Set();
+const queue = [];
+const list = new UploadList(cancelAll);
+const active = new Set();
 
 document.documentElement.classList.add("has-script");
 chooser.multiple = true;
@@ -25,51 +25,51 @@ chooser.addEventListener("change", () => {
 });
 form.addEventListener("submit", (event) => event.preventDefault());
 
-const drop = document.getElementById("drop");
+const dropHint = document.getElementById("drop");
 const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
 document.addEventListener("dragover", (event) => {
   if (!hasFiles(event)) return;
   event.preventDefault();
   event.dataTransfer.dropEffect = "copy";
-  drop.hidden = false;
+  dropHint.hidden = false;
 });
 document.addEventListener("dragleave", (event) => {
-  if (!event.relatedTarget) drop.hidden = true;
+  if (!event.relatedTarget) dropHint.hidden = true;
 });
 document.addEventListener("drop", async (event) => {
   if (!hasFiles(event)) return;
   event.preventDefault();
-  drop.hidden = true;
-  add(await walk(event.dataTransfer));
+  dropHint.hidden = true;
+  add(await droppedFiles(event.dataTransfer));
 });
 addEventListener("beforeunload", (event) => {
-  if (sending.size || line.length) event.preventDefault();
+  if (active.size || queue.length) event.preventDefault();
 });
 
-/** Put files into the line. */
+/** Queue files with the options in the form. */
 function add(files) {
   const options = new URLSearchParams();
   for (const [name, value] of new FormData(form)) {
     if (typeof value === "string" && value) options.append(name, value);
   }
+  const maxBytes = Number(form.dataset.maxBytes);
   for (const file of files) {
     const upload = { file, options, tries: 0, row: null, request: null, timer: 0 };
-    upload.row = summary.add(new Row(file, { cancel: () => cancel(upload), retry: () => again(upload) }));
-    const limit = Number(form.dataset.maxBytes);
-    if (file.size > limit) upload.row.failed("large", { size: size(limit) }, false);
+    upload.row = list.add(new UploadRow(file, { onCancel: () => cancel(upload), onRetry: () => retry(upload) }));
+    if (file.size > maxBytes) upload.row.failed("too_large", { size: formatSize(maxBytes) }, false);
     else if (!file.size) upload.row.failed("empty", {}, false);
-    else line.push(upload);
+    else queue.push(upload);
   }
-  next();
+  startNext();
 }
 
-function next() {
-  while (sending.size < AT_ONCE && line.length) {
-    const upload = line.shift();
-    sending.add(upload);
+function startNext() {
+  while (active.size < MAX_PARALLEL && queue.length) {
+    const upload = queue.shift();
+    active.add(upload);
     send(upload);
   }
-  summary.show();
+  list.update();
 }
 
 function send(upload) {
@@ -77,80 +77,79 @@ function send(upload) {
   const query = new URLSearchParams(upload.options);
   query.set("name", upload.file.name);
   upload.request = request;
-  upload.row.begin();
-  request.upload.addEventListener("progress", (event) => upload.row.sent(event.loaded, performance.now()));
-  request.upload.addEventListener("load", () => upload.row.say("ending"));
-  request.addEventListener("load", () => answered(upload, request));
-  request.addEventListener("error", () => broke(upload));
+  upload.row.start();
+  request.upload.addEventListener("progress", (event) => upload.row.progress(event.loaded, performance.now()));
+  request.upload.addEventListener("load", () => upload.row.setStatus("finishing"));
+  request.addEventListener("load", () => onResponse(upload, request));
+  request.addEventListener("error", () => onConnectionError(upload));
   request.open("POST", `/api/jobs?${query}`);
   request.setRequestHeader("Content-Type", "application/octet-stream");
   request.send(upload.file);
 }
 
-function answered(upload, request) {
+function onResponse(upload, request) {
   if (request.status === 201) {
     const { id } = JSON.parse(request.responseText);
-    end(upload);
+    finish(upload);
     upload.row.done(id);
     refresh();
-  } else if (AGAIN.has(request.status)) {
-    const asked = Number(request.getResponseHeader("Retry-After"));
-    later(upload, request.status === 507 ? "full" : "busy", asked);
+  } else if (RETRIED_STATUSES.has(request.status)) {
+    retryLater(upload, request.status === 507 ? "disk_full" : "busy", Number(request.getResponseHeader("Retry-After")));
   } else {
-    fail(upload, "refused", { why: reason(request) });
+    fail(upload, "rejected", { cause: errorMessage(request) });
   }
 }
 
-/** The connection broke: the file may be gone, or the server, or what lies between. */
-async function broke(upload) {
-  const isThere = await upload.file.slice(0, 1).arrayBuffer().then(() => true, () => false);
-  if (!sending.has(upload)) return;
-  if (isThere) later(upload, "again", 0);
+/** Tell a lost connection from a file that can no longer be read. */
+async function onConnectionError(upload) {
+  const isReadable = await upload.file.slice(0, 1).arrayBuffer().then(() => true, () => false);
+  if (!active.has(upload)) return;
+  if (isReadable) retryLater(upload, "reconnecting", 0);
   else fail(upload, "unreadable", {});
 }
 
-function later(upload, key, asked_s) {
+function retryLater(upload, key, retryAfter_s) {
   upload.tries += 1;
-  const seconds = Math.max(asked_s, Math.min(MOST_S, PAUSE_S * 2 ** (upload.tries - 1)));
-  if (upload.tries >= TRIES && key === "again") {
-    fail(upload, "lost", {});
+  const delay_s = Math.max(retryAfter_s, Math.min(MAX_DELAY_S, FIRST_DELAY_S * 2 ** (upload.tries - 1)));
+  if (upload.tries >= MAX_TRIES && key === "reconnecting") {
+    fail(upload, "disconnected", {});
     return;
   }
-  upload.row.say(key, { n: seconds });
-  upload.timer = setTimeout(() => send(upload), seconds * 1000);
+  upload.row.setStatus(key, { n: delay_s });
+  upload.timer = setTimeout(() => send(upload), delay_s * 1000);
 }
 
 function fail(upload, key, values) {
   upload.row.failed(key, values);
-  end(upload);
+  finish(upload);
 }
 
-function again(upload) {
+function retry(upload) {
   upload.tries = 0;
   upload.row.wait();
-  line.push(upload);
-  next();
+  queue.push(upload);
+  startNext();
 }
 
 function cancel(upload) {
-  const place = line.indexOf(upload);
-  if (place >= 0) line.splice(place, 1);
+  const index = queue.indexOf(upload);
+  if (index >= 0) queue.splice(index, 1);
   clearTimeout(upload.timer);
   upload.request?.abort();
   upload.row.cancelled();
-  end(upload);
+  finish(upload);
 }
 
 function cancelAll() {
-  for (const upload of [...line, ...sending]) cancel(upload);
+  for (const upload of [...queue, ...active]) cancel(upload);
 }
 
-function end(upload) {
-  sending.delete(upload);
-  next();
+function finish(upload) {
+  active.delete(upload);
+  startNext();
 }
 
-function reason(request) {
+function errorMessage(request) {
   try {
     return JSON.parse(request.responseText).message;
   } catch {
