@@ -1,4 +1,4 @@
-"""The benchmarks run; what they measure is no matter for a test."""
+"""The benchmarks run and print their tables; the figures themselves are not tested."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.long
 _BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
