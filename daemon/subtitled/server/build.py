@@ -15,6 +15,7 @@ import zmq
 from subtitled import log
 from subtitled.api.server import ApiServer
 from subtitled.asr.model import DEMO
+from subtitled.config.schema import Config
 from subtitled.core.broker import Broker
 from subtitled.core.config_mapping import plan_settings_of, policy_of, space_of
 from subtitled.files.filesystem import DiskSpaceMonitor
@@ -51,7 +52,7 @@ def build_server(load: Load, environ: Mapping[str, str], supervisor: Supervisor 
     """
     clock = time.monotonic
     config, devices = load()
-    log.configure(config.log.level, config.log.format, sys.stderr)
+    _configure_log(config)
     supervisor = supervisor or Supervisor(environ)
     resources = ExitStack()
     state = Path(config.state.dir)
@@ -152,6 +153,7 @@ def build_server(load: Load, environ: Mapping[str, str], supervisor: Supervisor 
                 arrivals=arrivals,
                 space=space,
                 cluster=ray,
+                configure_log=_configure_log,
             ),
             supervisor=supervisor,
             workers=workers,
@@ -167,3 +169,7 @@ def build_server(load: Load, environ: Mapping[str, str], supervisor: Supervisor 
             resources=resources,
         )
     )
+
+
+def _configure_log(config: Config) -> None:
+    log.configure(config.log.level, config.log.format, sys.stderr)

@@ -53,6 +53,8 @@ class Dispatcher:
 
     def perform(self, actions: list[ac.Action]) -> None:
         """Commit the saves among `actions` in one transaction, then perform the others in order."""
+        if not actions:
+            return
         entries = self._transactions.apply([action for action in actions if isinstance(action, ac.Save)])
         for action in actions:
             self._transition_log.record(action)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
 from subtitled import log
@@ -42,6 +41,7 @@ class Reconfiguration:
         arrivals: InboxArrivals,
         space: DiskSpace,
         cluster: RemoteWorkerStarter | None,
+        configure_log: Callable[[Config], None],
     ) -> None:
         """Take over the configuration that the daemon was built with."""
         self._load = load
@@ -56,6 +56,7 @@ class Reconfiguration:
         self._arrivals = arrivals
         self._space = space
         self._cluster = cluster
+        self._configure_log = configure_log
 
     def start(self) -> None:
         """Open the slots, and start the workers of a cluster."""
@@ -82,7 +83,7 @@ class Reconfiguration:
             return
         config, kept = merge(self.config, found)
         self.config, self.devices = config, devices
-        log.configure(config.log.level, config.log.format, sys.stderr)
+        self._configure_log(config)
         self._broker.set_policy(policy_of(config))
         self._broker.plan_settings = plan_settings_of(config)
         self._workers.reconfigure(config, devices)
@@ -92,7 +93,7 @@ class Reconfiguration:
         self._api.reconfigure(config)
         self._hooks.reconfigure(config)
         self._arrivals.reconfigure(config.inbox)
+        self.fill_slots()  # first, so that no slot is reset that the configuration does not have any more
         for slot in list(self._broker.worker_table.workers):
             self._dispatcher.dispatch(ev.SlotReset(slot))
-        self.fill_slots()
         _log.info(log.CONFIG_LOADED, needs_restart=kept)
