@@ -1,19 +1,28 @@
-"""What the outside sees of a broker: its actions alone show whether it keeps its promises."""
+"""What the actions of a broker show: no segment is leased twice, starves, or is counted without its lease."""
 
 from __future__ import annotations
 
+import msgspec
 from fault_plan import WINDOW_SAMPLES
-from worker_roles import token
 
 from subtitled.core import actions as ac
 from subtitled.core.broker import Broker
+from subtitled.core.live_jobs import LiveJobs
 from subtitled.core.policy import Policy
+from subtitled.core.protocol import SegmentResult
 from subtitled.core.records import Options, SegmentKey
 from subtitled.core.states import JobState, SegmentEvent, SegmentState
 
+_result = msgspec.msgpack.Decoder(SegmentResult)
+
 
 class Violation(Exception):
-    """A promise that was not kept."""
+    """An invariant that does not hold."""
+
+
+def token(lease: int, key: SegmentKey, language: str | None) -> str:
+    """Return the text of a result, which names the lease that made it, so that none is counted twice unseen."""
+    return f"{lease} {key.job} {key.index} {language}"
 
 
 class _Wait:
@@ -25,21 +34,20 @@ class _Wait:
         self.given: dict[str, int] = {}
 
 
-class Witness:
-    """Watches the actions of one life of the daemon."""
+class ActionChecks:
+    """Checks the actions of one run of the daemon."""
 
-    def __init__(self, policy: Policy, pcm: dict[SegmentKey, int], broker: Broker) -> None:
+    def __init__(self, policy: Policy, live_jobs: LiveJobs) -> None:
         self._policy = policy
-        self._live_jobs = broker.live_jobs
-        self._pcm = pcm
+        self._live_jobs = live_jobs
         self._held: dict[SegmentKey, ac.SendLease] = {}
         self._waits: dict[SegmentKey, _Wait] = {}
         self._alive: set[str] = set()
         self._joined: set[str] = set()
-        self._counted: set[bytes] = set()
+        self._counted: set[str] = set()
 
-    def saw(self, action: ac.Action) -> None:
-        """Take note of an action; raises Violation where it breaks a promise."""
+    def decided(self, action: ac.Action) -> None:
+        """Note an action; raises Violation where it breaks an invariant."""
         match action:
             case ac.Spawn(slot=slot, incarnation=incarnation):
                 self._alive.add(f"{slot}.{incarnation}")
@@ -52,17 +60,17 @@ class Witness:
                 self._released(action)
 
     def joined(self, worker: str) -> None:
-        """Note that a worker on another host has come; raise Violation if one of its name was there before."""
+        """Note that a worker on another host has joined; raises Violation if one of its name was there before."""
         if worker in self._joined:
             raise Violation(f"the identity {worker} is given a second time")
         self._joined.add(worker)
         self._alive.add(worker)
 
     def exited(self, worker: str) -> None:
-        """Note that a worker is gone."""
+        """Note that a worker has ended."""
         self._alive.discard(worker)
 
-    def looked_at(self, broker: Broker) -> None:
+    def observe(self, broker: Broker) -> None:
         """Note which segments are ready and were not leased in this step."""
         live_jobs = broker.live_jobs
         ready = [
@@ -89,17 +97,15 @@ class Witness:
         for item in action.message.items:
             if item.key in self._held:
                 raise Violation(f"{item.key} was leased twice: {self._held[item.key].lease}, {action.lease}")
-            if item.key not in self._pcm:
-                raise Violation(f"{item.key} was leased without its PCM")
             self._held[item.key] = action
             self._waits.pop(item.key, None)
-        self._be_fair(action)
+        self._check_fairness(action)
 
     def _options(self, key: SegmentKey) -> Options:
         return self._live_jobs.job(key.job).options
 
-    def _be_fair(self, action: ac.SendLease) -> None:
-        """Hold the bound on waiting.
+    def _check_fairness(self, action: ac.SendLease) -> None:
+        """Check the bound on waiting.
 
         A ready segment of the highest priority waits while any one other job of its priority is given as much audio as
         was ahead of it in its own job, and a few leases: each side may be one lease out of step. So it waits at most
@@ -113,7 +119,8 @@ class Witness:
             for item in action.message.items:
                 if self._options(item.key).priority != wait.priority or item.key.job == key.job:
                     continue
-                given = wait.given.get(item.key.job, 0) + self._live_jobs.segment(item.key).samples
+                samples = self._live_jobs.segment(item.key).samples
+                given = wait.given.get(item.key.job, 0) + samples
                 wait.given[item.key.job] = given
                 if given > wait.ahead_samples + slack:
                     raise Violation(
@@ -128,8 +135,9 @@ class Witness:
         if held is None:
             raise Violation(f"a result for {key} was counted, which nobody held")
         item = next(item for item in held.message.items if item.key == key)
-        if action.result != token(held.lease.id, key, item.language):
-            raise Violation(f"{key} is held by lease {held.lease.id}; counted was {action.result!r}")
-        if action.result in self._counted:
-            raise Violation(f"result {action.result!r} was counted twice")
-        self._counted.add(action.result)
+        text = _result.decode(action.result or b"").phrases[0].text
+        if text != token(held.lease.id, key, item.language):
+            raise Violation(f"{key} is held by lease {held.lease.id}; counted was {text!r}")
+        if text in self._counted:
+            raise Violation(f"result {text!r} was counted twice")
+        self._counted.add(text)

@@ -1,269 +1,407 @@
-"""One life of the daemon: the broker with its store, PCM, files and processes, joined as server.py joins them."""
+"""One run of the daemon, from its start to its end: the real loop on fake ports."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from action_checks import Violation, Witness
-from door import Door
-from fault_plan import Fate, Fault, Media
+from action_checks import ActionChecks, Violation
+from fake_ports import (
+    METRICS,
+    FakeApi,
+    FakeDiskSpace,
+    FakeHooks,
+    FakeMailbox,
+    FakeMonitor,
+    FakeNotifier,
+    FakePoller,
+    FakeSignals,
+    FakeSupervisor,
+    FakeWatcher,
+    FakeWriter,
+)
+from fake_sockets import FakeAuthenticator, FakeContext, FakeRouter
+from fault_plan import Fault
 from invariants import check
-from local_worker_process import Process, ToWorker
-from memory_store import ModelStore
-from slot_checks import SlotWitness
-from worker_roles import start_worker
+from local_worker_process import HEARTBEAT_S, LocalWorkerProcess
+from msgspec.structs import replace
+from slot_checks import SlotChecks
 
+from subtitled.asr.model import DEMO
+from subtitled.config.schema import Config
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
-from subtitled.core import protocol as pr
+from subtitled.core import protocol as be
 from subtitled.core.broker import Broker
-from subtitled.core.policy import Policy
-from subtitled.core.records import Role, SegmentKey
+from subtitled.core.config_mapping import plan_settings_of, policy_of
+from subtitled.core.plan import PlanSettings
+from subtitled.core.policy import Policy, time_to_arrive
+from subtitled.core.states import WorkerState
+from subtitled.errors import ExitCode, NoSpaceError, StoreError
+from subtitled.inboxes.arrivals import InboxArrivals
+from subtitled.observability.transition_log import TransitionLog
+from subtitled.server.dispatch import Dispatcher
+from subtitled.server.loop import Parts, Server
+from subtitled.server.reconfiguration import Reconfiguration
+from subtitled.server.shutdown import Shutdown
+from subtitled.storage.durability import Transactions
+from subtitled.workers.local_listener import WorkerListener, is_remote
+from subtitled.workers.model_download import ModelDownload
 
-SHARE_AT_ONCE = 0.7
-"""Of the messages, those that have a turn of the loop for themselves or with those that wait."""
+if TYPE_CHECKING:
+    from history import History
+
+FINISHED = (be.Transcribed, be.PlanComplete, be.PrepareRefused, be.AlreadySubtitled)
+SERVING = (WorkerState.IDLE, WorkerState.BUSY, WorkerState.DRAINING)
 
 
-class Killed(Exception):
+class DaemonKilled(BaseException):
     """The daemon ends here and now, whatever it was doing."""
 
 
-class Around(Protocol):
-    """What outlives the daemon."""
+class ObservedBroker(Broker):
+    """The real broker; what it is given and what it decides is shown to the checks."""
 
-    fate: Fate
-    policy: Policy
-    store: ModelStore
-    now: float
-    roles: dict[str, Role]
+    def __init__(self, run: DaemonRun, policy: Policy, plan_settings: PlanSettings) -> None:
+        self._run = run
+        super().__init__(run.complete(policy), plan_settings=plan_settings)
 
-    def at(self, when: float, call: Callable[[], None]) -> None:
-        """Call at a time."""
+    def set_policy(self, policy: Policy) -> None:
+        """Apply other limits."""
+        super().set_policy(self._run.complete(policy))
 
-    def note(self, what: object) -> None:
-        """Keep something for the history that is printed when it fails."""
+    def handle(self, events: Iterable[ev.Event], now: float) -> list[ac.Action]:
+        """Return the actions that events call for."""
+        events = list(events)
+        self._run.happened(events)
+        return self._run.decided(super().handle(events, now))
 
-    def media(self, job: str) -> Media:
-        """Return a job's media file."""
+    def tick(self, now: float) -> tuple[list[ac.Action], float]:
+        """Return the actions that the passing of time calls for."""
+        actions, deadline = super().tick(now)
+        return self._run.decided(actions), deadline
 
-    def readings(self, job: str) -> int:
-        """Count a reading of a job's file; return how many there were before."""
+    def restore(self, jobs: Any, now: float) -> list[ac.Action]:
+        """Take up the jobs of the store."""
+        return self._run.decided(super().restore(jobs, now))
 
 
-class Life:
-    """The daemon from its start to its end; what it had under way ends with it."""
+class DaemonRun:
+    """What was under way in a run ends with it."""
 
-    def __init__(self, around: Around, broker: Broker) -> None:
-        self.around = around
-        self.broker = broker
-        self.fate = around.fate
-        self.policy = around.policy
+    def __init__(self, history: History) -> None:
+        """Build the server as `server.build` does, on fakes."""
+        self.history = history
+        self.fault_plan = history.fault_plan
+        self.store = history.store
         self.is_over = False
-        self.deadline = 0.0
-        """When the broker wants to be called again at the latest."""
-        self.processes: dict[str, Process] = {}
-        self._pcm: dict[SegmentKey, int] = {}
-        self._files: set[str] = set()
-        self._mail: list[ev.Event] = []
-        self._witness = Witness(around.policy, self._pcm, broker)
-        self.door = Door(self, self._witness)
-        self._slots = SlotWitness(around.policy)
-        self._is_looked_at = False
-        self._progress: dict[str, ev.Event] = {}
+        self.watcher: FakeWatcher | None = None
+        self.slot_checks = SlotChecks(history.policy)
+        self._is_changed = True
+        self._uncommitted = 0
+        self._unperformed: set[str] = set()
+        self._outputs_until_kill: int | None = None
+        self._disk_full_until = 0.0
+        self._progress: dict[str, be.Heartbeat] = {}
+        self._received_at: dict[str, float] = {}
+        """When a worker on another host was received from last."""
+        self._sent_at: dict[int, float] = {}
+        """When each lease was sent to another host."""
+        self.store.before_commit = self._before_commit
+        self.store.after_commit = self._after_commit
+        self.local_router = FakeRouter(self._before_send)
+        self.remote_router = FakeRouter(self._before_send)
+        self.signals = FakeSignals()
+        self.mailbox = FakeMailbox()
+        self.supervisor = FakeSupervisor(self, partial(LocalWorkerProcess, self))
+        self.api = FakeApi(self)
+        self.writer = FakeWriter(self)
+        self.server = self._build()
 
-    def start(self) -> None:
-        """Take up what the store holds, and open the slots."""
-        self._perform(self.broker.restore(self.around.store.unfinished(), self.now))
-        for slot, role in self.around.roles.items():
-            self.happen(ev.SlotAdded(slot, role))
+    def _build(self) -> Server:
+        config, devices = self.history.load()
+        clock = self.history.clock
+        self.broker = ObservedBroker(self, policy_of(config), plan_settings_of(config))
+        self.checks = ActionChecks(self.history.policy, self.broker.live_jobs)
+        poller, notifier, hooks, space = FakePoller(self), FakeNotifier(), FakeHooks(), FakeDiskSpace(self)
+        monitor = FakeMonitor(METRICS, clock)
+        shutdown = self.shutdown = Shutdown(self.signals, clock)
+        context: Any = FakeContext(self.local_router, self.remote_router)
+        authenticator: Any = FakeAuthenticator()
+        mailbox: Any = self.mailbox
+        workers = self.workers = WorkerListener(
+            config,
+            devices,
+            context=context,
+            authenticator=authenticator,
+            call_back=mailbox.put,
+            supervisor=self.supervisor,
+            broker=self.broker,
+            metrics=METRICS,
+            store=self.store,
+            vitals=monitor,
+            clock=clock,
+        )
+        model = ModelDownload(DEMO, workers.spawn_fetch)
+        transactions = Transactions(
+            self.store, lambda: shutdown.wait_for_space(poller, notifier, monitor.health.record_turn)
+        )
+        dispatcher = self.dispatcher = Dispatcher(self.broker, transactions, TransitionLog(METRICS), clock)
+        dispatcher.connect(
+            workers=workers, writer=self.writer, api=self.api, hooks=hooks, audio_samples=Counter()
+        )
+        arrivals = InboxArrivals(
+            config.inbox, self.store, mailbox.put, make_watcher=partial(FakeWatcher, self)
+        )
+        return Server(
+            Parts(
+                clock=clock,
+                poller=poller,
+                signals=self.signals,
+                mailbox=mailbox,
+                store=self.store,
+                broker=self.broker,
+                dispatcher=dispatcher,
+                shutdown=shutdown,
+                reconfiguration=Reconfiguration(
+                    self._load_again,
+                    config,
+                    devices,
+                    broker=self.broker,
+                    dispatcher=dispatcher,
+                    workers=workers,
+                    model=model,
+                    api=self.api,
+                    hooks=hooks,
+                    arrivals=arrivals,
+                    space=space,
+                    cluster=None,
+                    configure_log=_nothing,
+                ),
+                supervisor=self.supervisor,
+                workers=workers,
+                model=model,
+                api=self.api,
+                writer=self.writer,
+                hooks=hooks,
+                arrivals=arrivals,
+                space=space,
+                notifier=notifier,
+                monitor=monitor,
+                status=notifier,
+                resources=ExitStack(),
+                max_wait_s=float("inf"),
+            )
+        )
 
-    def happen(self, *events: ev.Event) -> None:
-        """Hand events to the broker, save what comes of them, then do it."""
-        for event in events:
-            if not _is_sign_of_life(event):
-                self._note(event)
-                self._is_looked_at = False
-                self._slots.heard(event)
-        self._perform(self._decided(self.broker.handle(events, self.now)))
+    def _load_again(self) -> tuple[Config, list[Any]]:
+        """Load the configuration, and expect that every slot is tried again."""
+        for slot in self.broker.worker_table.workers:
+            self.slot_checks.reset(slot)
+        return self.history.load()
 
-    def reset(self, slot: str) -> None:
-        """Have a broken slot tried again."""
-        self._slots.reset(slot)
-        self.happen(ev.SlotReset(slot))
+    def complete(self, policy: Policy) -> Policy:
+        """Return the broker's limits with those that no configuration has."""
+        return replace(policy, forget_s=self.history.policy.forget_s)
 
-    def turn(self) -> None:
-        """Take a turn of the loop: what time calls for, and then a look at everything.
+    # -- the loop --------------------------------------------------------------------------------------------
 
-        Most turns are between workers and wires only. The broker cannot have changed in them, and is left alone.
-        """
-        if self._is_looked_at and self.now < self.deadline:
-            return
-        actions, self.deadline = self.broker.tick(self.now)
-        self._perform(self._decided(actions))
-        if self.deadline <= self.now:
-            raise Violation("what is due was not done, and the loop would turn for ever")
-        check(self.broker, self.around.store, self._pcm, self._files)
-        self._witness.looked_at(self.broker)
-        self._slots.looked_at(self.broker.worker_table, self.now)
-        self.door.looked_at()
-        self._is_looked_at = True
+    def start(self) -> ExitCode | None:
+        """Do what `Server.run` does before its first turn; return the daemon's exit status if it ends."""
+        return self._call(self.server.start)
 
-    def _decided(self, actions: list[ac.Action]) -> list[ac.Action]:
-        self._slots.decided(actions, self.broker)
-        return actions
+    def turn(self) -> ExitCode | None:
+        """Do a turn; return the daemon's exit status if it ends. Raises DaemonKilled."""
+        return self._call(self.server.turn)
+
+    def _call(self, call: Callable[[], None]) -> ExitCode | None:
+        try:
+            call()
+        except StoreError as error:
+            self.history.note(f"the daemon ends: {error}")
+            return ExitCode.FAILED
+        code = self.shutdown.exit_code
+        if code is ExitCode.OK and not self.shutdown.is_overdue and not self.is_idle:
+            raise Violation("the daemon ends while it still has something to do")
+        return code
 
     @property
     def is_idle(self) -> bool:
         """A drained daemon may end."""
-        return self.broker.is_idle and not self._files
+        return self.broker.is_idle and not self.writer.writing
 
-    # -- what a process has around it ------------------------------------------------------------------------
+    @property
+    def is_stopping(self) -> bool:
+        """SIGTERM was received, or is about to be."""
+        return self.shutdown.is_stopping or signal.SIGTERM in self.signals.pending
+
+    def request(self, call: Callable[[], None]) -> None:
+        """Have a client ask for something."""
+        self.api.queue.append(call)
+
+    # -- virtual time ----------------------------------------------------------------------------------------
 
     @property
     def now(self) -> float:
         """The time."""
-        return self.around.now
+        return self.history.now
 
     def at(self, when: float, call: Callable[[], None]) -> None:
-        """Call at a time; not at all when this life is over by then."""
-        self.around.at(when, lambda: None if self.is_over else call())
+        """Call at a time; not at all when this run is over by then."""
+        self.history.at(when, lambda: None if self.is_over else call())
 
     def after(self, delay_s: float, call: Callable[[], None]) -> None:
-        """Call later; not at all when this life is over by then."""
+        """Call later; not at all when this run is over by then."""
         self.at(self.now + delay_s, call)
 
-    def arrive(self, events: tuple[ev.Event, ...]) -> None:
-        """Take what a worker said; it may wait for what others say in the same turn of the loop."""
-        self._mail += events
-        if self.fate.random.random() < SHARE_AT_ONCE:
-            self.receive()
-        else:
-            self.after(0.02, self.receive)
+    # -- what the loop does ----------------------------------------------------------------------------------
 
-    def receive(self) -> None:
-        """Handle all that has come in as one turn of the loop does, the PCM first."""
-        events, self._mail = self._mail, []
-        stored = []
+    def happened(self, events: list[ev.Event]) -> None:
+        """Note what the broker is given."""
         for event in events:
-            match event:
-                case ev.MessageReceived(worker=worker, message=pr.Prepared(feed=feed, plan=plan)):
-                    found = self.broker.prepare_dispatch.find(worker, feed)
-                    if found is not None:
-                        key = SegmentKey(found[1].job, plan.index)
-                        self._pcm.setdefault(key, plan.samples * 2)
-                        stored.append(key)
-        self.happen(*events)
-        for key in stored:
-            segment = self.broker.live_jobs.find(key)
-            if segment is None or not segment.has_pcm:
-                self._pcm.pop(key, None)
+            if isinstance(event, ev.MessageReceived) and isinstance(event.message, be.Heartbeat):
+                if self._progress.get(event.worker) == event.message:
+                    continue
+                self._progress[event.worker] = event.message
+            self._is_changed = True
+            self.history.note(event)
+            if isinstance(event, ev.SlotAdded):
+                self.slot_checks.added(event.slot)
+            if isinstance(event, ev.WorkerExited) and is_remote(event.worker):
+                self.checks.exited(event.worker)
+            if isinstance(event, ev.MessageReceived) and isinstance(event.message, FINISHED):
+                self.slot_checks.finished(event.worker)
 
-    def ended(self, process: Process, *, is_fatal: bool, cause: str) -> None:
-        """Notice that a process is gone."""
-        self.receive()  # what it said before it ended counts
-        self._witness.exited(process.identity)
-        self._slots.exited(process.identity, is_fatal=is_fatal)
-        self.happen(ev.WorkerExited(worker=process.identity, is_fatal=is_fatal, cause=cause))
-
-    def exited_far(self, worker: str, cause: str) -> None:
-        """Notice that a worker on another host was let go."""
-        self.receive()
-        self.happen(ev.WorkerExited(worker=worker, is_fatal=False, cause=cause))
-
-    def media(self, job: str) -> Media:
-        """Return a job's media file."""
-        return self.around.media(job)
-
-    def readings(self, job: str) -> int:
-        """Count a reading of a job's file; return how many there were before."""
-        return self.around.readings(job)
-
-    def _note(self, event: ev.Event) -> None:
-        if isinstance(event, ev.MessageReceived) and isinstance(event.message, pr.Heartbeat):
-            if self._progress.get(event.worker) == event:
-                return
-            self._progress[event.worker] = event
-        self.around.note(event)
-
-    # -- what the broker asks for ----------------------------------------------------------------------------
-
-    def _perform(self, actions: list[ac.Action]) -> None:
-        saves = [action for action in actions if isinstance(action, ac.Save)]
-        if saves and self.fate.strikes(Fault.STORE_FAILED):
-            raise Killed("the commit failed")
-        self.around.store.apply(saves)
-        if actions and self.fate.strikes(Fault.DAEMON_KILL):
-            # Killed between the commit and any of what follows it.
-            actions = actions[: self.fate.random.randrange(len(actions))]
-            for action in actions:
-                self._do(action)
-            raise Killed("SIGKILL")
+    def decided(self, actions: list[ac.Action]) -> list[ac.Action]:
+        """Check what the broker decides, and expect that the loop performs it."""
+        if not actions:
+            return actions
+        self._is_changed = True
+        self.slot_checks.decided(actions, self.broker)
         for action in actions:
-            self._do(action)
+            self.checks.decided(action)
+            self.slot_checks.performed(action, self.now)
+            if isinstance(action, ac.Save):
+                self._uncommitted += 1
+                continue
+            self.history.note(action)
+            match action:
+                case ac.Spawn(slot=slot, incarnation=incarnation):
+                    self._unperformed.add(f"spawn {slot}.{incarnation}")
+                case ac.SendLease(lease=lease):
+                    if not lease.is_received:
+                        self._sent_at[lease.id] = self.now
+                    if not is_remote(lease.worker):
+                        self._unperformed.add(f"lease {lease.id}")
+                case ac.Kill(worker=worker) if not is_remote(worker):
+                    self._unperformed.add(f"kill {worker}")
+                case ac.WriteOutputs(job=job) | ac.WriteFailure(job=job):
+                    self._unperformed.add(f"write {job.id}")
+        return actions
 
-    def _do(self, action: ac.Action) -> None:
-        self._witness.saw(action)
-        self._slots.saw(action, self.now)
-        self.door.saw(action)
-        if not isinstance(action, ac.Save):
-            self.around.note(action)
-        match action:
-            case ac.SendPrepare() | ac.Send():
-                self._send(action.worker, action.message)
-            case ac.SendLease(lease=lease):
-                self._send(lease.worker, action.message)
-            case ac.DropPcm(key=key):
-                self._pcm.pop(key, None)
-            case ac.Spawn(slot=slot, incarnation=incarnation):
-                self._spawn(slot, f"{slot}.{incarnation}")
-            case ac.Kill(worker=worker):
-                if not self.door.hang_up(worker):
-                    self.processes[worker].kill()
-            case ac.WriteOutputs(job=job):
-                self._write(job.id, is_failure=False)
-            case ac.WriteFailure(job=job):
-                self._write(job.id, is_failure=True)
+    def before_output(self, what: str = "") -> None:
+        """Check that everything is committed before something leaves the daemon; it may be killed right then."""
+        if self._uncommitted:
+            raise Violation(f"{what or 'a message'} leaves before {self._uncommitted} changes are committed")
+        if self._outputs_until_kill is not None:
+            if not self._outputs_until_kill:
+                raise DaemonKilled("SIGKILL")
+            self._outputs_until_kill -= 1
+        self._unperformed.discard(what)
 
-    def _send(self, worker: str, message: ToWorker) -> None:
-        if self.door.send(worker, message):
+    def _before_send(self, route: bytes, message: be.ToWorker) -> None:
+        self.before_output(f"lease {message.lease}" if isinstance(message, be.Transcribe) else "")
+        if isinstance(message, be.SessionAccepted):
+            self.checks.joined(message.identity)
+            self._received_at[message.identity] = self.now
+        elif not isinstance(message, be.Probe):
+            self.history.note((route, message))
+
+    def _before_commit(self, saves: list[ac.Save]) -> None:
+        del saves
+        if self.fault_plan.strikes(Fault.STORE_FAILED):
+            raise StoreError("the commit failed")
+        if self.fault_plan.strikes(Fault.DISK_FULL):
+            self._disk_full_until = self.now + self.fault_plan.between(1, 50)
+        if self.now < self._disk_full_until and not self.fault_plan.is_calm:
+            raise NoSpaceError("database or disk is full")
+
+    def _after_commit(self, saves: list[ac.Save]) -> None:
+        self._uncommitted -= len(saves)
+        if self.fault_plan.strikes(Fault.DAEMON_KILL):
+            # Killed between the commit and any of what follows it.
+            self._outputs_until_kill = self.fault_plan.random.randrange(6)
+
+    # -- the checks ------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise Violation unless all invariants hold; called whenever the loop is about to wait."""
+        if self._outputs_until_kill is not None:
+            raise DaemonKilled("SIGKILL")
+        self._check_received()
+        if not self._is_changed:
             return
-        process = self.processes.get(worker)
-        if process is None:
-            raise Violation(f"{message} goes to a worker that never was")
-        process.hear(message)
+        self._is_changed = False
+        if self._uncommitted or self._unperformed:
+            raise Violation(f"{self._uncommitted} changes are not committed, not done: {self._unperformed}")
+        pcm = {key: len(frame) for key, frame in self.workers._pcm.items()}
+        check(self.broker, self.store.table, pcm, self.writer.jobs)
+        self.checks.observe(self.broker)
+        self.slot_checks.observe(self.broker.worker_table, self.now)
+        self._check_remote_workers()
 
-    def _spawn(self, slot: str, identity: str) -> None:
-        if any(
-            other.is_alive and other.identity.rpartition(".")[0] == slot for other in self.processes.values()
-        ):
-            raise Violation(f"{identity} is started while the slot's last process is alive")
-        if slot not in self.around.roles:
-            raise Violation(f"a process is wanted in {slot}, which is on another host")
-        if identity in self.processes:
-            raise Violation(f"{identity} is started a second time")
-        self.processes[identity] = start_worker(self, identity, self.around.roles[slot])
+    def _check_received(self) -> None:
+        """Check that each answer that was received has reached the broker."""
+        leases, workers = self.broker.lease_dispatch.leases, self.broker.worker_table
+        for router in (self.local_router, self.remote_router):
+            for envelope in router.received:
+                identity = self._identity(envelope.route)
+                if identity is None:
+                    continue
+                self._received_at[identity] = self.now
+                worker = workers.current(identity)
+                match envelope.message:
+                    case be.Transcribed(lease=lease) | be.LeaseRefused(lease=lease):
+                        is_kept = lease in leases and leases[lease].worker == identity
+                    case (
+                        be.PlanComplete(feed=feed)
+                        | be.AlreadySubtitled(feed=feed)
+                        | be.PrepareRefused(feed=feed)
+                    ):
+                        is_kept = worker is not None and worker.feed is not None and worker.feed.id == feed
+                    case _:
+                        is_kept = False
+                if is_kept:
+                    raise Violation(f"{envelope.message} of {identity} was received and then lost")
+            router.received.clear()
 
-    def _write(self, job: str, *, is_failure: bool) -> None:
-        if job in self._files:
-            raise Violation(f"the files of job {job} are written twice at a time")
-        self._files.add(job)
-        is_written = is_failure or not self.fate.strikes(Fault.WRITE_FAILED)
+    def _identity(self, route: bytes) -> str | None:
+        if not route.startswith(b"\0"):
+            return route.decode()
+        gate = self.workers.gate
+        session = gate._in.by_route.get(route) if gate else None
+        return session.identity if session else None
 
-        def come_back() -> None:
-            self._files.discard(job)
-            if not is_written:
-                self.happen(ev.WriteFailed(job, "no space on the device"))
-            elif is_failure:
-                self.happen(ev.Closed(job, job.encode()))
-            else:
-                self.happen(ev.Written(job, job.encode()))
+    def _check_remote_workers(self) -> None:
+        """Check that a worker that is cut off does not keep its leases, and that a slow link has its time."""
+        policy = self.history.policy
+        for worker in self.broker.worker_table.workers.values():
+            received_at = self._received_at.get(worker.identity)
+            if received_at is None or not worker.is_remote or worker.state not in SERVING:
+                continue
+            if worker.leases and self.now > received_at + policy.silence_s + HEARTBEAT_S:
+                raise Violation(
+                    f"{worker.identity} sent something at {received_at:.2f} s, and keeps its leases"
+                )
+        for lease in self.broker.lease_dispatch.leases.values():
+            allowed_s = time_to_arrive(policy, lease.pcm_bytes)
+            if not lease.is_received and lease.due_at < self._sent_at[lease.id] + allowed_s:
+                raise Violation(f"{lease} has less than {allowed_s:g} s to arrive")
 
-        self.after(self.fate.within(0.01, 2), come_back)
 
-
-def _is_sign_of_life(event: ev.Event) -> bool:
-    """Return whether an event says nothing but that a worker lives."""
-    if not isinstance(event, ev.MessageReceived):
-        return False
-    return isinstance(event.message, pr.Echo) or event.message == pr.Heartbeat()
+def _nothing(_config: Config) -> None:
+    pass

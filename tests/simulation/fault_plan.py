@@ -1,4 +1,4 @@
-"""All chance of a history: which faults it has, how often they strike, what its media are like."""
+"""All random choices of a history: which faults it has, how often they strike, what its media are like."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from random import Random
 
 from msgspec import Struct
 
+from subtitled.config.schema import InboxConfig
 from subtitled.core.plan import Plan, PlanPiece, Span
 from subtitled.core.policy import Policy
 from subtitled.core.records import Options
@@ -16,7 +17,7 @@ WINDOW_SAMPLES = 480_000
 
 
 class Fault(Enum):
-    """What may go wrong, or be wanted by a person."""
+    """What may go wrong, and what users may do."""
 
     START_CRASH = "a worker dies while it starts"
     START_HANG = "a worker never becomes ready"
@@ -27,7 +28,7 @@ class Fault(Enum):
     BUSY_FATAL = "a worker ends for good at work"
     HANG = "a worker's device hangs"
     SLOW = "a lease takes about as long as it may"
-    DEAF = "a worker falls silent"
+    SILENT = "a worker sends nothing more"
     REFUSAL = "a worker refuses a lease"
     LEFT_OUT = "a reply leaves a segment out"
     LATE = "messages take long"
@@ -49,6 +50,9 @@ class Fault(Enum):
     VANISH = "a process on another host is not started again"
     LEAVE = "a worker on another host leaves"
     DRAIN = "the daemon is stopped"
+    STOP_TIMEOUT = "the daemon has little time to stop"
+    DISK_FULL = "a commit finds the disk full for a while"
+    DROPPED_AGAIN = "the file of a failed job is put into the inbox again"
     DAEMON_KILL = "the daemon is killed"
     STORE_FAILED = "the daemon ends since a commit failed"
 
@@ -65,13 +69,14 @@ RATES = {
     Fault.PARTITION: 0.7,
     Fault.LEAVE: 0.7,
     Fault.VANISH: 0.4,
+    Fault.DISK_FULL: 0.02,
     Fault.DAEMON_KILL: 0.01,
     Fault.STORE_FAILED: 0.01,
 }
 """How often a fault strikes, at most, where it may; 0.15 where nothing is said."""
 
 
-class Media(Struct, frozen=True, kw_only=True):
+class SimulatedMedia(Struct, frozen=True, kw_only=True):
     """A media file as the workers find it."""
 
     plans: tuple[Plan, ...]
@@ -84,7 +89,7 @@ class Media(Struct, frozen=True, kw_only=True):
     refused: frozenset[int]
     """Segments that every transcribe worker refuses."""
     is_unreadable: bool = False
-    needless_from: int | None = None
+    subtitled_from: int | None = None
     """From this reading on the file has subtitles already, if it is not planned."""
     kills_decoders: bool = False
     changes_from: int | None = None
@@ -106,20 +111,20 @@ def make_plan(index: int, samples: int) -> Plan:
     return Plan(index, (PlanPiece(start, samples),), (Span(start, start + samples),))
 
 
-class Fate:
-    """The dice of one history; the same seed throws the same."""
+class FaultPlan:
+    """The random choices of one history; the same seed makes the same ones."""
 
     def __init__(
         self, seed: int, *, without: frozenset[Fault] = frozenset(), spared: frozenset[int] = frozenset()
     ) -> None:
-        """Make the dice; `without` takes faults away, `spared` single strikes, which changes what comes after as well."""
+        """`without` removes kinds of faults, `spared` single strikes; that changes what comes after as well."""
         self.random = Random(seed)
         self.struck: list[int] = []
-        """Which throws were strikes, counted from the first throw."""
+        """Which draws were strikes, counted from the first draw."""
         self._spared = spared
-        self._throws = 0
+        self._draws = 0
         self.is_calm = False
-        """Nothing goes wrong any more, beyond what the media are."""
+        """Nothing goes wrong any more, except for what the media are."""
         # Swarm testing (Groce et al. 2012): a history with few kinds of faults digs deeper than one with all.
         share = self.random.choice((0.1, 0.3, 0.6))
         drawn = {fault: (self.random.random() < share, self.random.choice((0.2, 1.0))) for fault in Fault}
@@ -133,21 +138,21 @@ class Fate:
         self._bad_device = self.random.choice(("prepare0", "gpu0", "gpu0", "gpu1", "far0/cuda0"))
 
     def strikes(self, fault: Fault) -> bool:
-        """Say whether a fault strikes here."""
+        """Return whether a fault strikes here."""
         if self.is_calm or fault not in self.rates:
             return False
-        self._throws += 1
-        if self.random.random() >= self.rates[fault] or self._throws in self._spared:
+        self._draws += 1
+        if self.random.random() >= self.rates[fault] or self._draws in self._spared:
             return False
-        self.struck.append(self._throws)
+        self.struck.append(self._draws)
         return True
 
     def is_bad(self, slot: str) -> bool:
-        """Say whether a slot's device is bad at present."""
+        """Return whether a slot's device is bad at present."""
         return Fault.BAD_DEVICE in self.rates and slot == self._bad_device and not self.is_calm
 
-    def within(self, low: float, high: float) -> float:
-        """Return a time between two."""
+    def between(self, low: float, high: float) -> float:
+        """Return a random time between two."""
         return low + (high - low) * self.random.random()
 
     def policy(self) -> Policy:
@@ -169,22 +174,32 @@ class Fate:
         )
 
     def options(self) -> Options:
-        """Return what is asked of one job."""
+        """Return the options of a client's job."""
         return Options(
             language=self.random.choice(("auto", "auto", "multi", "de")),
             word_timestamps=self.random.choice(("auto", "auto", "auto", True, False)),
             priority=self.random.choice((0, 0, 0, 5)),
         )
 
-    def media(self) -> Media:
+    def inbox(self, path: str) -> InboxConfig:
+        """Return an inbox."""
+        return InboxConfig(
+            path=path,
+            language=self.random.choice(("auto", "auto", "multi", "de")),
+            word_timestamps=self.random.choice(("auto", "auto", "auto", True, False)),
+            priority=self.random.choice((0, 0, 0, 5)),
+            after=self.random.choice(("move", "move", "keep")),
+        )
+
+    def media(self) -> SimulatedMedia:
         """Return a media file."""
         is_long = self.is_long and self.random.random() < 0.6
         count = self.random.randrange(8, 24) if is_long else self.random.choice((0, 1, 2, 3, 5, 7))
         lengths = (4_000, 60_000, WINDOW_SAMPLES, WINDOW_SAMPLES, WINDOW_SAMPLES)
         is_bad = self.strikes(Fault.BAD_MEDIA)
-        badness = self.random.choice(("unreadable", "killer", "changing", "needless")) if is_bad else ""
+        badness = self.random.choice(("unreadable", "killer", "changing", "subtitled")) if is_bad else ""
         indices = range(count)
-        return Media(
+        return SimulatedMedia(
             plans=tuple(make_plan(index, self.random.choice(lengths)) for index in indices),
             language="en",
             losers={
@@ -194,7 +209,7 @@ class Fate:
             poison=frozenset(index for index in indices if self.strikes(Fault.POISON)),
             refused=frozenset(index for index in indices if self.strikes(Fault.POISON)),
             is_unreadable=badness == "unreadable",
-            needless_from=self.random.choice((0, 1)) if badness == "needless" else None,
+            subtitled_from=self.random.choice((0, 1)) if badness == "subtitled" else None,
             kills_decoders=badness == "killer",
             changes_from=self.random.randrange(count) if badness == "changing" and count else None,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from action_checks import Violation
 from fault_plan import WINDOW_SAMPLES
-from memory_store import ModelStore
+from memory_store import StoreTable
 
 from subtitled.core.broker import Broker
 from subtitled.core.live_jobs import BYTES_PER_SAMPLE
@@ -14,7 +14,7 @@ from subtitled.core.states import SEGMENT_FINAL, JobState, SegmentState, WorkerS
 HOLDING = (WorkerState.BUSY, WorkerState.DRAINING)
 
 
-def check(broker: Broker, store: ModelStore, pcm: dict[SegmentKey, int], files: set[str]) -> None:
+def check(broker: Broker, store: StoreTable, pcm: dict[SegmentKey, int], files: set[str]) -> None:
     """Raise Violation unless all invariants hold; `files` are the jobs whose files are being written."""
     _check_workers(broker)
     leased = _check_leases(broker)
@@ -25,7 +25,7 @@ def check(broker: Broker, store: ModelStore, pcm: dict[SegmentKey, int], files: 
         job, segments = live.job, live.segments
         if not store.agrees_with(job, segments):
             raise Violation(f"job {job.id}: memory and store disagree")
-        _check_way(broker, job, in_line, files)
+        _check_progress(broker, job, in_line, files)
         is_fed = job.id in in_line or job.id in broker.prepare_dispatch._slot_of
         for segment in segments.values():
             ready += _check_place(broker, segment, leased, is_fed=is_fed)
@@ -92,24 +92,24 @@ def _check_leases(broker: Broker) -> dict[SegmentKey, int]:
     return leased
 
 
-def _check_way(broker: Broker, job: Job, in_line: set[str], files: set[str]) -> None:
-    """Check that a live job is on its way: it waits for something that will come."""
+def _check_progress(broker: Broker, job: Job, in_line: set[str], files: set[str]) -> None:
+    """Check that a live job waits for something that will come."""
     is_read = job.id in broker.prepare_dispatch._slot_of
     match job.state:
         case JobState.RECEIVING:
-            is_well = job.id not in in_line and not is_read  # its client, or its clock, ends that
+            is_right = job.id not in in_line and not is_read  # its client, or its clock, ends that
         case JobState.QUEUED:
-            is_well = job.id in in_line and not is_read
+            is_right = job.id in in_line and not is_read
         case JobState.PREPARING:
-            is_well = is_read
+            is_right = is_read
         case JobState.TRANSCRIBING:
-            is_well = broker.live_jobs.jobs[job.id].open_segments > 0
+            is_right = broker.live_jobs.jobs[job.id].open_segments > 0
         case JobState.WRITING | JobState.FAILED:
-            is_well = job.id in files and not is_read and not broker.live_jobs.jobs[job.id].pcm_bytes
+            is_right = job.id in files and not is_read and not broker.live_jobs.jobs[job.id].pcm_bytes
         case _:
-            is_well = False  # it has ended, and should be forgotten
-    if not is_well:
-        raise Violation(f"job {job.id} is {job.state.value} and nobody does anything about it, or two do")
+            is_right = False  # it has ended and should be forgotten
+    if not is_right:
+        raise Violation(f"job {job.id} is {job.state.value} and nothing is done for it, or two things are")
 
 
 def _check_place(broker: Broker, segment: Segment, leased: dict[SegmentKey, int], *, is_fed: bool) -> bool:

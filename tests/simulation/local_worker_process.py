@@ -1,189 +1,143 @@
-"""A simulated worker process: its start, its wire, its end."""
+"""A simulated worker process of the daemon's host: its start, its connection, its end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from fault_plan import WINDOW_SAMPLES, Fate, Fault, Media
+from fake_ports import exit_of
+from fake_sockets import Connection, FakeFrame
+from fault_plan import WINDOW_SAMPLES, Fault
+from worker_roles import PrepareRole, TranscribeRole
 
-from subtitled.core import events as ev
-from subtitled.core import protocol as pr
-from subtitled.core.policy import Policy
-from subtitled.core.records import Role
+from subtitled.core.protocol import ExitReason, FromWorker, ToWorker, WorkerReady, WorkerSettings
+from subtitled.errors import ExitCode
 from subtitled.version import VERSION
+from subtitled.workers.supervisor import ProcessExit
 
-BEAT_S = 11.0
-"""Between two heartbeats; below half of the policy's silence_s, as in the real configuration."""
+if TYPE_CHECKING:
+    from daemon_run import DaemonRun
+    from history import History
 
-ToWorker = pr.Prepare | pr.FeedCredit | pr.Abandon | pr.Transcribe | pr.Drain
-
-
-class Surroundings(Protocol):
-    """What a worker has around it, on whatever host."""
-
-    fate: Fate
-    policy: Policy
-
-    def media(self, job: str) -> Media:
-        """Return a job's media file."""
+HEARTBEAT_S = 11.0
+"""Below half of the policy's silence_s, as in the real configuration."""
+DIGEST = "0" * 64
 
 
-class Host(Surroundings, Protocol):
-    """What a process of the daemon's has around it: a clock, a wire to its daemon, and its fate."""
+class LocalWorkerProcess:
+    """Messages in each direction stay in order; each takes its time."""
 
-    @property
-    def now(self) -> float:
-        """The time."""
-
-    def at(self, when: float, call: Callable[[], None]) -> None:
-        """Call at a time; not at all when this life of the daemon is over by then."""
-
-    def after(self, delay_s: float, call: Callable[[], None]) -> None:
-        """Call later; not at all when this life of the daemon is over by then."""
-
-    def arrive(self, events: tuple[ev.Event, ...]) -> None:
-        """Hand what a worker said to the daemon."""
-
-    def ended(self, process: Process, *, is_fatal: bool, cause: str) -> None:
-        """Tell that a process is gone."""
-
-    def readings(self, job: str) -> int:
-        """Count a reading of a job's file; return how many there were before."""
-
-
-class Body(Protocol):
-    """What does a role's work, and speaks for it."""
+    def __init__(self, run: DaemonRun, settings: WorkerSettings) -> None:
+        self._run = run
+        self._fault_plan = run.fault_plan
+        self.identity = settings.identity
+        self.slot = settings.identity.rpartition(".")[0]
+        self.route = settings.identity.encode()
+        self.is_alive = True
+        self.has_sent_reason = False
+        self._is_silent = False
+        self._is_stopped = False
+        self._sent_until = self._received_until = 0.0
+        self._connection = Connection(self._receive_later, route=self.route)
+        self.role = TranscribeRole(self) if settings.role == "transcribe" else PrepareRole(self)
+        self._start()
 
     @property
-    def identity(self) -> str:
-        """Its name on the wire."""
-
-    @property
-    def host(self) -> Surroundings:
-        """What is around it."""
+    def history(self) -> History:
+        """The history that this process belongs to."""
+        return self._run.history
 
     @property
     def is_bad(self) -> bool:
         """Its device is bad at present."""
+        return self._fault_plan.is_bad(self.slot)
 
-    def say(self, *messages: pr.FromWorker) -> None:
-        """Send messages that arrive together."""
+    # -- messages --------------------------------------------------------------------------------------------
 
-    def later(self, delay_s: float, call: Callable[[], None]) -> None:
-        """Go on later, if it still lives."""
+    def send(self, message: FromWorker, blobs: Sequence[FakeFrame] = ()) -> None:
+        """Send a message; it arrives later, even when the process has ended by then."""
+        if not self._is_silent:
+            router = self._run.local_router
+            envelope = self._connection.envelope(message, blobs)
+            self._sent_until = max(self._sent_until, self._run.now + self._delay())
+            self._run.at(self._sent_until, lambda: router.queue.append(envelope))
 
-    def die(self, cause: str, *, is_fatal: bool = False) -> None:
-        """End."""
+    def _receive_later(self, message: ToWorker, blobs: Sequence[FakeFrame]) -> None:
+        self._received_until = max(self._received_until, self._run.now + self._delay())
+        self._run.at(self._received_until, lambda: self._receive(message, blobs))
 
-
-class Work(Protocol):
-    """What a role does with the messages that come."""
-
-    credit: int
-    streams: int
-
-    def receive(self, message: ToWorker) -> None:
-        """Take a message."""
-
-    def heartbeat(self) -> pr.FromWorker:
-        """Return the message that is sent at regular times."""
-
-
-class Process:
-    """A worker process: its start, its wire, its end. What it says and hears stays in order."""
-
-    def __init__(self, host: Host, identity: str, role: Role, make_work: Callable[[Process], Work]) -> None:
-        self.host = host
-        self.identity = identity
-        self.role = role
-        self.is_alive = True
-        self._is_deaf = False
-        self._is_stopped = False
-        self._said_until = self._heard_until = 0.0
-        self.work = make_work(self)
-        self._start()
-
-    # -- the wire --------------------------------------------------------------------------------------------
-
-    def say(self, *messages: pr.FromWorker) -> None:
-        """Send a message; it arrives later, even when the process is gone by then, and after those before it."""
-        if not self._is_deaf:
-            self._said_until = max(self._said_until, self.host.now + self._delay())
-            events = tuple(ev.MessageReceived(self.identity, message) for message in messages)
-            self.host.at(self._said_until, lambda: self.host.arrive(events))
-
-    def hear(self, message: ToWorker) -> None:
-        """Take a message of the daemon; it arrives later, after those before it."""
-        self._heard_until = max(self._heard_until, self.host.now + self._delay())
-        self.host.at(self._heard_until, lambda: self._receive(message))
-
-    def _receive(self, message: ToWorker) -> None:
+    def _receive(self, message: ToWorker, blobs: Sequence[FakeFrame]) -> None:
         if self.is_alive and not self._is_stopped:
-            self.work.receive(message)
+            self.role.receive(message, blobs)
 
     def _delay(self) -> float:
-        fate = self.host.fate
-        return fate.within(5, 40) if fate.strikes(Fault.LATE) else fate.within(0, 0.2)
+        late = self._fault_plan.strikes(Fault.LATE)
+        return self._fault_plan.between(5, 40) if late else self._fault_plan.between(0, 0.2)
 
-    # -- life and death --------------------------------------------------------------------------------------
+    # -- start and end ---------------------------------------------------------------------------------------
 
     def kill(self) -> None:
-        """SIGKILL; nothing happens to a process that is gone."""
+        """SIGKILL; nothing happens to a process that has ended."""
         self.die("killed by SIGKILL")
 
-    def die(self, cause: str, *, is_fatal: bool = False) -> None:
-        """End; the daemon notices a little later."""
-        if self.is_alive:
-            self.is_alive = False
-            self.host.after(
-                self.host.fate.within(0, 0.5),
-                lambda: self.host.ended(self, is_fatal=is_fatal, cause=cause),
-            )
+    def die(self, cause: str, code: ExitCode = ExitCode.FAILED, *, is_told: bool = False) -> None:
+        """End; with `is_told` an ExitReason is sent before. The daemon notices a little later."""
+        if not self.is_alive:
+            return
+        if is_told:
+            self.send(ExitReason(cause=cause))
+            self.has_sent_reason = not self._is_silent
+        self.is_alive = False
+        self._run.after(
+            self._fault_plan.between(0, 0.5), lambda: self._ended(exit_of(self.identity, cause, code))
+        )
+
+    def _ended(self, end: ProcessExit) -> None:
+        self._run.local_router.disconnect(self._connection)
+        self._run.supervisor.ended(self, end)
 
     def later(self, delay_s: float, call: Callable[[], None]) -> None:
         """Go on later, if still alive and not stopped."""
-        self.host.after(delay_s, lambda: call() if self.is_alive and not self._is_stopped else None)
-
-    @property
-    def is_bad(self) -> bool:
-        """Its device is bad at present."""
-        return self.host.fate.is_bad(self.identity.rpartition(".")[0])
+        self._run.after(delay_s, lambda: call() if self.is_alive and not self._is_stopped else None)
 
     def stop(self) -> None:
-        """SIGSTOP: nothing more is heard of the process, and only SIGKILL ends it."""
+        """SIGSTOP: the process sends nothing more, and only SIGKILL ends it."""
         self._is_stopped = True
 
     def _start(self) -> None:
-        fate = self.host.fate
-        if fate.strikes(Fault.START_HANG):
+        plan = self._fault_plan
+        self.later(0, lambda: self._run.local_router.connect(self._connection))
+        if plan.strikes(Fault.START_HANG):
             return
-        if fate.strikes(Fault.START_CRASH):
-            self.later(fate.within(0, 5), lambda: self.die("crashed while starting"))
-        elif self.is_bad and fate.random.random() < 0.3:
-            self.later(fate.within(0, 5), lambda: self.die("no device"))
-        elif fate.strikes(Fault.START_FATAL):
-            self.later(fate.within(0, 5), lambda: self.die("no such model", is_fatal=True))
+        if plan.strikes(Fault.START_CRASH):
+            self.later(plan.between(0, 5), lambda: self.die("crashed while starting"))
+        elif self.is_bad and plan.random.random() < 0.3:
+            self.later(plan.between(0, 5), lambda: self.die("no device", is_told=True))
+        elif plan.strikes(Fault.START_FATAL):
+            self.later(plan.between(0, 5), lambda: self.die("no such model", ExitCode.FATAL, is_told=True))
         else:
-            self.later(fate.within(0, 3), self._become_ready)
+            self.later(plan.between(0, 3), self._become_ready)
 
     def _become_ready(self) -> None:
-        is_transcriber = self.role is Role.TRANSCRIBE
-        self.say(
-            pr.WorkerReady(
+        role = self.role
+        is_transcriber = isinstance(role, TranscribeRole)
+        self.send(
+            WorkerReady(
                 version=VERSION,
-                credit=self.work.credit,
-                streams=self.work.streams,
+                credit=role.credit,
+                streams=role.streams,
                 window_samples=WINDOW_SAMPLES if is_transcriber else None,
+                model_digest=DIGEST if is_transcriber else "",
             )
         )
-        self.later(self.host.fate.within(0, BEAT_S), self._beat)
+        self.later(self._fault_plan.between(0, HEARTBEAT_S), self._beat)
 
     def _beat(self) -> None:
-        if self.host.fate.strikes(Fault.IDLE_DEATH):
+        if self._fault_plan.strikes(Fault.IDLE_DEATH):
             self.die("killed by SIGSEGV")
             return
-        if self.host.fate.strikes(Fault.DEAF):
-            self._is_deaf = True
-        self.say(self.work.heartbeat())
-        self.later(BEAT_S, self._beat)
+        if self._fault_plan.strikes(Fault.SILENT):
+            self._is_silent = True
+        self.role.unload_if_idle()
+        self.send(self.role.heartbeat())
+        self.later(HEARTBEAT_S, self._beat)

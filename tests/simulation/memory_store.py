@@ -1,35 +1,35 @@
-"""The database as a plain table: the same guards as the real store, none of its files."""
+"""The real store on a database in memory, compared after each commit with a plain table of the same guards."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from msgspec.structs import replace
 
 from subtitled.core.actions import Save, SaveJob, SaveNewJob, SaveNewSegment, SaveSegment, SaveWorker
 from subtitled.core.events import SegmentRow
 from subtitled.core.records import Job, Segment, SegmentKey
-from subtitled.core.states import JOB_LIVE, JobState, SegmentState
+from subtitled.core.states import JobState, SegmentState
+from subtitled.storage.rows import JournalEntry
+from subtitled.storage.store import Store
 
 
 class Disagreement(Exception):
     """A save that the table refuses: memory and store no longer agree."""
 
 
-class ModelStore:
-    """Jobs and segments that outlive the daemon's lives; applies `Save…` actions as store.py does."""
+class StoreTable:
+    """Jobs and segments that outlive the daemon; applies saves as the real store must."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
         self.segments: dict[str, dict[int, Segment]] = {}
         self.results: dict[SegmentKey, bytes] = {}
         """The newest result of each segment that has one."""
-        self.last_order = 0
-
-    def next_order(self) -> int:
-        """Return the order of the next new job."""
-        self.last_order += 1
-        return self.last_order
+        self.incarnations: dict[str, int] = {}
+        """The newest incarnation of each worker slot that is in the journal."""
 
     def apply(self, saves: Iterable[Save]) -> None:
         """Apply all of `saves`; raises Disagreement where a row is not what the save says it is."""
@@ -49,20 +49,11 @@ class ModelStore:
                     rows[segment.key.index] = segment
                 case SaveSegment():
                     self._update_segment(save)
-                case SaveWorker():
-                    pass
-
-    def unfinished(self) -> list[tuple[Job, tuple[SegmentRow, ...]]]:
-        """Return the jobs that a restarted daemon takes up, oldest first, with their segments."""
-        jobs = [
-            job
-            for job in self.jobs.values()
-            if job.state in JOB_LIVE or (job.state is JobState.FAILED and not job.is_closed)
-        ]
-        return [(job, self.rows(job.id)) for job in sorted(jobs, key=lambda job: job.order)]
+                case SaveWorker(slot=slot, incarnation=incarnation):
+                    self.incarnations[slot] = incarnation
 
     def rows(self, job: str) -> tuple[SegmentRow, ...]:
-        """Return a job's segments as the broker takes them up."""
+        """Return a job's segments as the real store must."""
         return tuple(
             SegmentRow(
                 key=segment.key,
@@ -134,3 +125,72 @@ class ModelStore:
                 return "" if SegmentState.LEASED not in states else f"job {job.id} is cancelled with a lease"
             case _:
                 return f"job {job.id} never ended: it is {job.state.value}"
+
+
+_TABLES = ("journal", "waveforms", "outputs", "segments", "jobs")
+
+
+class SimulatedStore(Store):
+    """The database of one history: real SQLite, beside a `StoreTable` of what it must hold."""
+
+    def __init__(self) -> None:
+        """Open one in memory, for one history after the other: to open it takes as long as a history."""
+        self._folder = tempfile.TemporaryDirectory(prefix="simulation-", dir=_memory_folder())
+        self.folder = Path(self._folder.name)
+        super().__init__(str(self.folder / "subtitled.sqlite"))
+        self._db.execute("PRAGMA synchronous = OFF")
+        self.table = StoreTable()
+        self.before_commit: Callable[[list[Save]], None] = _nothing
+        """Called before each commit; what it raises is raised in the daemon, which has not committed then."""
+        self.after_commit: Callable[[list[Save]], None] = _nothing
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._db.execute("BEGIN")
+        for table in _TABLES:
+            self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - names above
+        self._db.execute("COMMIT")
+        self.table = StoreTable()
+        self.before_commit = self.after_commit = _nothing
+        self.restart()
+
+    def restart(self) -> None:
+        """Do what opening the database again does."""
+        self._last_order = max((job.order for job in self.table.jobs.values()), default=0)
+
+    @property
+    def jobs(self) -> dict[str, Job]:
+        """The jobs that are stored, by id; not to be changed."""
+        return self.table.jobs
+
+    def apply(self, saves: Iterable[Save]) -> list[JournalEntry]:
+        """Commit, in the database and in the table."""
+        saves = list(saves)
+        if not saves:
+            return []
+        self.before_commit(saves)
+        entries = super().apply(saves)
+        self.table.apply(saves)
+        self.after_commit(saves)
+        return entries
+
+    def faults_at_the_end(self) -> list[str]:
+        """Return what is wrong with each job once nothing can happen any more; empty when all have ended well."""
+        faults = self.table.faults_at_the_end()
+        for row in self.list_jobs(limit=len(self.jobs) + 1):
+            if row.job != self.jobs.get(row.job.id):
+                faults.append(f"job {row.job.id} is stored as {row.job}, not as {self.jobs.get(row.job.id)}")
+            if self.segment_rows(row.job.id) != self.table.rows(row.job.id):
+                faults.append(f"the segments of job {row.job.id} are not stored as they were saved")
+        if self._one("SELECT count(*) FROM jobs") != len(self.jobs):
+            faults.append("the database has other jobs than were saved")
+        return faults
+
+
+def _nothing(_saves: list[Save]) -> None:
+    pass
+
+
+def _memory_folder() -> str | None:
+    folder = Path("/dev/shm")  # noqa: S108 - a fresh folder is made in it
+    return str(folder) if folder.is_dir() else None

@@ -1,4 +1,4 @@
-"""Faults put into the core on purpose; the simulation has to find each."""
+"""Faults put into the core and the loop on purpose; the simulation has to find each."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from subtitled.core import actions as ac
+from subtitled.core import events as ev
 from subtitled.core import lease_dispatch as leasing_module
 from subtitled.core import lease_sizing as sizing_module
 from subtitled.core import protocol as pr
@@ -22,6 +24,16 @@ from subtitled.core.records import Job, Lease, Segment, SegmentKey, Worker
 from subtitled.core.states import SegmentEvent, SegmentState, WorkerEvent, WorkerState
 from subtitled.core.worker_loss import WorkerLoss
 from subtitled.core.worker_table import NEVER, WorkerTable
+from subtitled.errors import NoSpaceError
+from subtitled.inboxes.arrivals import FoundFile, InboxArrivals
+from subtitled.server.dispatch import Dispatcher
+from subtitled.server.loop import Server
+from subtitled.server.reconfiguration import Reconfiguration
+from subtitled.server.shutdown import Shutdown
+from subtitled.storage.durability import Transactions
+from subtitled.storage.rows import JournalEntry
+from subtitled.workers.local_listener import WorkerListener
+from subtitled.workers.remote_listener import RemoteListener
 
 
 class Mutation(Struct, frozen=True):
@@ -173,7 +185,90 @@ def _bounded_to_nothing(sizing: LeaseSizing, worker: Worker, size: int, ready: i
     return 0 if worker.is_remote and worker.throughput.leases else _bounded(sizing, worker, size, ready, now)
 
 
-MUTATIONS = (
+# -- in the loop -------------------------------------------------------------------------------------------------------
+
+
+def _perform_before_commit(dispatcher: Dispatcher, actions: list[ac.Action]) -> None:
+    for action in actions:
+        dispatcher._perform(action)
+    dispatcher._transactions.apply([action for action in actions if isinstance(action, ac.Save)])
+
+
+def _commit_nothing_on_a_full_disk(transactions: Transactions, saves: list[ac.Save]) -> list[JournalEntry]:
+    try:
+        return transactions._store.apply(saves)
+    except NoSpaceError:
+        return []
+
+
+_receive = WorkerListener.receive
+
+
+def _receive_without_the_last(worker_listener: WorkerListener) -> tuple[list[ev.Event], list[SegmentKey]]:
+    """Lose the last event of a turn in which several messages were received."""
+    events, stored = _receive(worker_listener)
+    return (events[:-1], stored) if len(events) > 2 else (events, stored)
+
+
+def _handle_exit_at_once(server: Server, pidfd: int) -> None:
+    """Collect a process without receiving its last messages."""
+    end = server._supervisor.reap(pidfd)
+    server._dispatcher.dispatch(ev.WorkerExited(worker=end.worker, is_fatal=end.is_fatal, cause=end.cause))
+    server._reconfiguration.fill_slots()
+
+
+def _drain_mailbox_for_files(server: Server) -> None:
+    """Forget the callbacks that come with files in one turn."""
+    items = list(server._parts.mailbox.drain(256))
+    files = [item for item in items if isinstance(item, FoundFile)]
+    for item in files or items:
+        if isinstance(item, FoundFile):
+            event = server._arrivals.take(item, is_space=server._space.is_enough)
+            if event is not None:
+                server._dispatcher.dispatch(event)
+        else:
+            item()
+
+
+_send_lease = WorkerListener.send_lease
+
+
+def _send_lease_and_forget(worker_listener: WorkerListener, lease: Lease, message: pr.Transcribe) -> None:
+    """Drop the PCM of a lease when it is sent, before it is answered."""
+    _send_lease(worker_listener, lease, message)
+    for key in lease.keys:
+        worker_listener._pcm.pop(key, None)
+
+
+def _fill_no_slot_again(reconfiguration: Reconfiguration) -> None:
+    """Forget that a slot may come back into the configuration."""
+    known = reconfiguration._broker.worker_table.workers
+    for slot, role in reconfiguration._workers.slots(has_model=True):
+        if slot not in known:
+            reconfiguration._dispatcher.dispatch(ev.SlotAdded(slot, role))
+
+
+def _shut_down_at_once(shutdown: Shutdown, timeout_s: float) -> None:
+    """End without the writing that is under way."""
+    shutdown.deadline = shutdown._clock() + timeout_s
+    shutdown.finish()
+
+
+LOOP_MUTATIONS = (
+    Mutation("a message leaves before the commit", Dispatcher, "perform", _perform_before_commit),
+    Mutation("a commit on a full disk is dropped", Transactions, "apply", _commit_nothing_on_a_full_disk),
+    Mutation("a message is lost before the broker", WorkerListener, "receive", _receive_without_the_last),
+    Mutation("an exit is handled before the last messages", Server, "_handle_exit", _handle_exit_at_once),
+    Mutation("a callback is lost when a file arrives", Server, "_drain_mailbox", _drain_mailbox_for_files),
+    Mutation("PCM is forgotten when it is sent", WorkerListener, "send_lease", _send_lease_and_forget),
+    Mutation("joins are never answered", WorkerListener, "handled", lambda _self, _keys: None),
+    Mutation("held files are forgotten", InboxArrivals, "release", lambda self: self._held.clear()),
+    Mutation("a slot never comes back", Reconfiguration, "fill_slots", _fill_no_slot_again),
+    Mutation("the loop ends while files are written", Shutdown, "begin", _shut_down_at_once),
+    Mutation("a remote worker that is dismissed stays", RemoteListener, "dismiss", lambda *_: None),
+    Mutation("the remote listener never wakes the loop", RemoteListener, "_probe", lambda *_: []),
+)
+CORE_MUTATIONS = (
     Mutation("a dead worker keeps its leases", LeaseDispatch, "release", _release_nothing),
     Mutation("a dead decoder keeps its file", PrepareDispatch, "release", lambda _self, _worker: None),
     Mutation("a result counts without a look at its lease", LeaseDispatch, "claim", _claim_without_a_look),
@@ -244,3 +339,4 @@ MUTATIONS = (
     ),
     Mutation("workers wait for each other", sizing_module, "SOONER", 9.0),
 )
+MUTATIONS = CORE_MUTATIONS + LOOP_MUTATIONS

@@ -1,91 +1,74 @@
-"""Workers on other hosts: processes that outlive the daemon's lives, and come to it over a network that is none too good."""
+"""A simulated worker on another host: its process outlives the daemon's runs, and reaches it over an unreliable network."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from fault_plan import MIB, WINDOW_SAMPLES, Fault
-from local_worker_process import BEAT_S, ToWorker
+from action_checks import Violation
+from fake_sockets import Connection, Envelope, FakeFrame
+from fault_plan import WINDOW_SAMPLES, Fault
+from local_worker_process import DIGEST, HEARTBEAT_S
 from msgspec import Struct
-from worker_roles import TranscribeWork
+from worker_roles import TranscribeRole
 
-from subtitled.core import events as ev
-from subtitled.core import protocol as pr
+from subtitled.core.protocol import (
+    PROTOCOL,
+    Drain,
+    Echo,
+    ExitReason,
+    FromWorker,
+    JoinSession,
+    LeaseReceived,
+    Probe,
+    SessionAccepted,
+    SessionRefused,
+    SessionUnknown,
+    ToWorker,
+    Transcribe,
+    WorkerLeaving,
+    WorkerReady,
+)
+from subtitled.errors import ExitCode
 from subtitled.version import VERSION
 
 if TYPE_CHECKING:
-    from history import World
+    from history import History
 
 JOIN_S = 2.0
-"""Between two tries to join."""
-TURNED_AWAY_S = 7.0
-LOOK_S = 5.0
-PATIENCE_S = 60.0
-"""A host that was told to go is gone after this, whatever its worker does."""
+"""Between two JoinSessions."""
+REFUSED_S, AGAIN_S = 5.0, 1.0
+"""Wait before another session."""
+SILENCE_CHECK_S = 5.0
+LEAVE_TIMEOUT_S = 60.0
+"""A host that was told to leave is gone after this, whatever its worker does."""
+MAX_LEASES = 100
 
 
-class Join(Struct, frozen=True):
-    """The first word of a session."""
-
-    slot: str
-    previous: str
-
-
-class Echo(Struct, frozen=True):
-    """The answer to a Probe."""
-
-    stamp_s: float
-    bytes_per_s: float | None
-
-
-class Welcome(Struct, frozen=True):
-    """The answer to a Join."""
-
-    identity: str
-
-
-class TurnedAway(Struct, frozen=True):
-    """The other answer to a Join."""
-
-
-class Unknown(Struct, frozen=True):
-    """The daemon knows no such session."""
-
-
-class Probe(Struct, frozen=True):
-    """A sign of the daemon's life."""
-
-    stamp_s: float
-
-
-ToHead = Join | Echo | tuple[ev.Event, ...]
-ToFar = Welcome | TurnedAway | Unknown | Probe | ToWorker
-
-
-class Cut(Struct, frozen=True):
+class NetworkCut(Struct, frozen=True):
     """A time in which the network to a host is cut."""
 
     start: float
     end: float
     is_up: bool
-    """What the worker says does not come through."""
+    """Messages to the daemon do not arrive."""
     is_down: bool
-    """What it would hear does not."""
+    """Messages of the daemon do not arrive."""
 
 
-class FarWorker:
+class RemoteWorkerProcess:
     """A slot of another host: one process after the other, each with one session after the other."""
 
-    def __init__(self, world: World, slot: str) -> None:
-        self.world = world
+    def __init__(self, history: History, slot: str) -> None:
+        self.history = history
         self.slot = slot
-        self.session: Session | None = None
+        self.host, _, self.place = slot.partition("/")
+        self.session: RemoteWorkerSession | None = None
         self.is_loaded = False
         self.is_leaving = False
         self.previous = ""
         """Identity of its process's last session."""
-        self.cuts: list[Cut] = []
+        self.cuts: list[NetworkCut] = []
 
     @property
     def is_alive(self) -> bool:
@@ -102,183 +85,228 @@ class FarWorker:
     def begin_session(self) -> None:
         """Join, again or for the first time; what the last session had under way is forgotten."""
         if self.session is not None:
-            self.session.is_over = True
-        self.session = Session(self)
+            self.session.close()
+        self.session = RemoteWorkerSession(self)
 
     def end(self) -> None:
-        """End the process; whoever runs the host starts another, or not."""
-        world = self.world
+        """End the process; its host starts another, or not."""
+        history = self.history
         if self.session is None:
             return
-        self.session.is_over = True
+        self.session.close()
         self.session = None
-        if not world.fate.strikes(Fault.VANISH):
-            world.at(world.now + world.fate.within(1, 90 if self.is_leaving else 10), self.start)
+        if not history.fault_plan.strikes(Fault.VANISH):
+            delay_s = history.fault_plan.between(1, 90 if self.is_leaving else 10)
+            history.at(history.now + delay_s, self.start)
 
     def leave(self) -> None:
-        """Be told that the host is wanted elsewhere."""
+        """Tell the process that its host is needed elsewhere."""
         session = self.session
         if session is None or self.is_leaving:
             return
         self.is_leaving = True
         if session.identity:
-            session.say(pr.WorkerLeaving(cause="preemption"))
-            self.world.at(self.world.now + PATIENCE_S, lambda: self._lose_patience(session))
+            session.send(WorkerLeaving(cause="preemption"))
+            self.history.at(self.history.now + LEAVE_TIMEOUT_S, lambda: self._end_at_timeout(session))
         else:
             self.end()
 
-    def _lose_patience(self, session: Session) -> None:
+    def _end_at_timeout(self, session: RemoteWorkerSession) -> None:
         if self.is_leaving and self.session is session:
             self.end()
 
     def cut_off(self, seconds: float) -> None:
         """Cut the network to the host for a while."""
-        now = self.world.now
-        is_up, is_down = self.world.fate.random.choice(((True, True), (True, False), (False, True)))
-        self.cuts.append(Cut(now, now + seconds, is_up, is_down))
+        now = self.history.now
+        is_up, is_down = self.history.fault_plan.random.choice(((True, True), (True, False), (False, True)))
+        self.cuts.append(NetworkCut(now, now + seconds, is_up, is_down))
 
     def arrives_at(self, when: float, *, is_up: bool) -> float | None:
         """Return when what would arrive at a time does arrive; None: never."""
         for cut in self.cuts:
             if cut.start <= when < cut.end and (cut.is_up if is_up else cut.is_down):
                 # TCP holds it and sends it again; or gives up, and it is lost with the connection.
-                return cut.end if self.world.fate.random.random() < 0.5 else None
-        return None if self.world.fate.strikes(Fault.LOST) else when
+                return cut.end if self.history.fault_plan.random.random() < 0.5 else None
+        return None if self.history.fault_plan.strikes(Fault.LOST) else when
+
+    @property
+    def is_cut(self) -> bool:
+        """The network to the host is cut at present."""
+        return any(cut.start <= self.history.now < cut.end for cut in self.cuts)
 
 
-class Session:
-    """From a Join until it is over: its wires keep what they carry in order, other sessions' may overtake them."""
+class RemoteWorkerSession:
+    """From a JoinSession until it is over, on one connection: each direction keeps its order, other sessions may overtake it."""
 
-    def __init__(self, worker: FarWorker) -> None:
-        self._worker = worker
-        self._world = worker.world
-        self.host = worker.world
+    def __init__(self, process: RemoteWorkerProcess) -> None:
+        self._process = process
+        self.history = process.history
+        self._fault_plan = process.history.fault_plan
         self.identity = ""
         """As the daemon gave it."""
         self.is_over = False
-        self._is_ready = False
-        self._said_until = self._heard_until = 0.0
-        self._heard_at = self._world.now
-        self._work: TranscribeWork | None = None
+        self._sent_until = self._received_until = 0.0
+        self._received_at = self.history.now
+        self._role: TranscribeRole | None = None
+        self._connection = Connection(
+            self._receive_later, route=self.history.next_route(), key=self.history.key_of(process.host)
+        )
         self._join()
         self._watch()
 
-    # -- the wire --------------------------------------------------------------------------------------------
+    # -- messages --------------------------------------------------------------------------------------------
 
-    def say(self, *messages: pr.FromWorker) -> None:
+    def send(self, message: FromWorker, blobs: Sequence[FakeFrame] = ()) -> None:
         """Send a message to the daemon."""
-        self._up(tuple(ev.MessageReceived(self.identity, message) for message in messages))
-
-    def hear(self, message: ToFar) -> None:
-        """Take a message of the daemon; it arrives later, after those before it."""
-        fate = self._world.fate
-        delay_s = self._delay()
-        if isinstance(message, pr.Transcribe):
-            delay_s += fate.within(5, 60) if fate.strikes(Fault.SLOW_LINK) else fate.within(0, 2)
-        self._heard_until = max(self._heard_until, self._world.now + delay_s)
-        arrives_at = self._worker.arrives_at(self._heard_until, is_up=False)
-        if arrives_at is not None:
-            self._heard_until = arrives_at
-            self._world.at(arrives_at, lambda: self._receive(message))
-
-    def _up(self, said: ToHead) -> None:
         if self.is_over:
             return
-        world = self._world
-        self._said_until = max(self._said_until, world.now + self._delay())
-        arrives_at = self._worker.arrives_at(self._said_until, is_up=True)
+        history = self.history
+        self._sent_until = max(self._sent_until, history.now + self._delay())
+        arrives_at = self._process.arrives_at(self._sent_until, is_up=True)
         if arrives_at is None:
             return
-        self._said_until = arrives_at
-        for _ in range(2 if world.fate.strikes(Fault.TWICE) else 1):
-            world.at(arrives_at, lambda: world.life.door.came(self, said))
+        self._sent_until = arrives_at
+        envelope = self._connection.envelope(message, blobs)
+        for _ in range(2 if self._fault_plan.strikes(Fault.TWICE) else 1):
+            history.at(arrives_at, lambda: self._arrive(envelope))
+
+    def _arrive(self, envelope: Envelope) -> None:
+        router = self.history.run_of_daemon.remote_router
+        if not self.is_over:
+            router.connect(self._connection)
+        router.queue.append(envelope)
+
+    def _receive_later(self, message: ToWorker, blobs: Sequence[FakeFrame]) -> None:
+        delay_s = self._delay()
+        if isinstance(message, Transcribe):
+            is_slow = self._fault_plan.strikes(Fault.SLOW_LINK)
+            delay_s += self._fault_plan.between(5, 60) if is_slow else self._fault_plan.between(0, 2)
+        self._received_until = max(self._received_until, self.history.now + delay_s)
+        arrives_at = self._process.arrives_at(self._received_until, is_up=False)
+        if arrives_at is not None:
+            self._received_until = arrives_at
+            self.history.at(arrives_at, lambda: self._receive(message, blobs))
 
     def _delay(self) -> float:
-        fate = self._world.fate
-        return fate.within(5, 40) if fate.strikes(Fault.LATE) else fate.within(0, 0.3)
+        late = self._fault_plan.strikes(Fault.LATE)
+        return self._fault_plan.between(5, 40) if late else self._fault_plan.between(0, 0.3)
 
-    # -- what it does ----------------------------------------------------------------------------------------
+    # -- what the worker does --------------------------------------------------------------------------------
 
     @property
     def is_bad(self) -> bool:
         """Its device is bad at present."""
-        return self._world.fate.is_bad(self._worker.slot)
+        return self._fault_plan.is_bad(self._process.slot)
+
+    def close(self) -> None:
+        """End the session; the daemon notices that the connection is closed, unless the network is cut."""
+        self.is_over = True
+        if not self._process.is_cut:
+            delay_s = self._fault_plan.between(0, 40)
+            self.history.at(self.history.now + delay_s, self._disconnect)
+
+    def _disconnect(self) -> None:
+        self.history.run_of_daemon.remote_router.disconnect(self._connection)
 
     def later(self, delay_s: float, call: Callable[[], None]) -> None:
         """Go on later, if this session is not over by then."""
-        self._world.at(self._world.now + delay_s, lambda: None if self.is_over else call())
+        self.history.at(self.history.now + delay_s, lambda: None if self.is_over else call())
 
-    def die(self, cause: str, *, is_fatal: bool = False) -> None:
-        """End the process; the daemon is not told."""
-        del is_fatal
-        self._world.note(f"{self._worker.slot} dies: {cause}")
-        self._worker.end()
+    def die(self, cause: str, code: ExitCode = ExitCode.FAILED, *, is_told: bool = False) -> None:
+        """End the process; with `is_told` an ExitReason is sent before."""
+        self.history.note(f"{self._process.slot} ends: {cause}")
+        is_told = is_told or code is ExitCode.OK
+        if is_told:
+            self.send(ExitReason(cause=cause))
+        if code is ExitCode.OK and not self._process.is_leaving:
+            self._join_again(REFUSED_S)
+        else:
+            self._process.end()
+
+    def _join_again(self, delay_s: float) -> None:
+        """End this session and begin another one later."""
+        process = self._process
+        self.close()
+        self.history.at(
+            self.history.now + delay_s, lambda: process.begin_session() if process.session is self else None
+        )
 
     def _join(self) -> None:
         if not self.identity:
-            self._up(Join(self._worker.slot, self._worker.previous))
+            self.send(
+                JoinSession(
+                    version=VERSION,
+                    protocol=PROTOCOL,
+                    place=self._process.place,
+                    previous=self._process.previous,
+                )
+            )
             self.later(JOIN_S, self._join)
 
     def _watch(self) -> None:
-        """Begin anew when nothing was heard of the daemon for long."""
-        if self._world.now >= self._heard_at + self._world.policy.silence_s:
-            self._worker.begin_session()
+        """Begin a new session when nothing was received from the daemon for long."""
+        if self.history.now >= self._received_at + self.history.policy.silence_s:
+            self._process.begin_session()
         else:
-            self.later(LOOK_S, self._watch)
+            self.later(SILENCE_CHECK_S, self._watch)
 
-    def _receive(self, message: ToFar) -> None:
+    def _receive(self, message: ToWorker, blobs: Sequence[FakeFrame]) -> None:
         if self.is_over:
             return
-        self._heard_at = self._world.now
+        self._received_at = self.history.now
         match message:
-            case Welcome(identity=identity):
+            case SessionAccepted(identity=identity):
                 if not self.identity:
-                    self.identity = self._worker.previous = identity
+                    self.identity = self._process.previous = identity
                     self._load()
-            case Unknown():
-                self._worker.begin_session()
-            case TurnedAway():
-                pass
+            case SessionUnknown():
+                self._join_again(AGAIN_S)
+            case SessionRefused(is_final=is_final):
+                if is_final:
+                    raise Violation(f"{self._process.slot} is refused for good: {message.cause}")
+                self._join_again(REFUSED_S)
             case Probe(stamp_s=stamp_s):
-                bytes_per_s = self._world.fate.random.choice((None, 0.03 * MIB, 0.5 * MIB, 100.0 * MIB))
-                self._up(Echo(stamp_s, bytes_per_s))
-            case pr.Drain():
-                if self._worker.is_leaving:
-                    self._worker.end()
+                if stamp_s:
+                    self.send(Echo(stamp_s=stamp_s, clock_s=self.history.now))
+            case Drain():
+                if self._role is not None:
+                    self._role.receive(message, blobs)
                 else:
-                    self._worker.begin_session()
-            case pr.Transcribe(lease=lease):
-                if self._work is not None:
-                    self.say(pr.LeaseReceived(lease=lease))
-                    self._work.receive(message)
+                    self.die("drained", ExitCode.OK)
+            case Transcribe(lease=lease):
+                if self._role is not None:
+                    self.send(LeaseReceived(lease=lease))
+                    self._role.receive(message, blobs)
             case _:
-                raise AssertionError(f"a worker on another host was sent {message}")
+                raise Violation(f"a worker on another host was sent {message}")
 
     def _load(self) -> None:
-        fate = self._world.fate
-        if self._worker.is_loaded:
+        plan = self._fault_plan
+        if self._process.is_loaded:
             self._become_ready()
-        elif fate.strikes(Fault.START_CRASH):
-            self.later(fate.within(0, 5), lambda: self.die("crashed while starting"))
-        elif not fate.strikes(Fault.START_HANG):
-            self.later(fate.within(0, 5), self._become_ready)
+        elif plan.strikes(Fault.START_CRASH):
+            self.later(plan.between(0, 5), lambda: self.die("crashed while starting"))
+        elif not plan.strikes(Fault.START_HANG):
+            self.later(plan.between(0, 5), self._become_ready)
 
     def _become_ready(self) -> None:
-        self._worker.is_loaded = True
-        self._work = TranscribeWork(self, most=100)
-        self.say(
-            pr.WorkerReady(
+        self._process.is_loaded = True
+        role = self._role = TranscribeRole(self, max_leases=MAX_LEASES)
+        self.send(
+            WorkerReady(
                 version=VERSION,
-                credit=self._work.credit,
-                streams=self._work.streams,
+                credit=role.credit,
+                streams=role.streams,
                 window_samples=WINDOW_SAMPLES,
+                model_digest=DIGEST,
             )
         )
-        self.later(self._world.fate.within(0, BEAT_S), self._beat)
+        self.later(self._fault_plan.between(0, HEARTBEAT_S), self._beat)
 
     def _beat(self) -> None:
-        if self._world.fate.strikes(Fault.IDLE_DEATH):
+        if self._fault_plan.strikes(Fault.IDLE_DEATH):
             self.die("killed by SIGSEGV")
-        elif self._work is not None:
-            self.say(self._work.heartbeat())
-            self.later(BEAT_S, self._beat)
+        elif self._role is not None:
+            self._role.unload_if_idle()
+            self.send(self._role.heartbeat())
+            self.later(HEARTBEAT_S, self._beat)

@@ -1,46 +1,46 @@
-"""Lives one history again, with as few faults as still break it: `python tests/simulation/replay.py SEED [EVENTS]`."""
+"""Replays one history with as few faults as still make it fail: `python tests/simulation/replay.py SEED [EVENTS]`."""
 
 from __future__ import annotations
 
 import sys
 
 from fault_plan import Fault
-from history import HistoryFailed, World
+from history import History, HistoryFailed
 
 EVENTS = 200
-"""The last events that are printed; a history with few faults has mostly fewer."""
+"""Maximum number of events and actions that are printed."""
 
 
-class _Try:
-    """A history lived without some kinds of faults, and without some single strikes of the others."""
+class _Attempt:
+    """A history without some kinds of faults, and without some single strikes of the others."""
 
     def __init__(self, seed: int, without: frozenset[Fault], spared: frozenset[int], remembered: int) -> None:
-        world = World(seed, without=without, spared=spared, remembered=remembered)
+        history = History(seed, without=without, spared=spared, remembered=remembered)
         self.failure: HistoryFailed | None = None
         try:
-            world.run()
+            history.run()
         except HistoryFailed as failed:
             self.failure = failed
-        self.struck = world.fate.struck
+        self.struck = history.fault_plan.struck
 
 
 def smallest(seed: int, *, remembered: int = EVENTS) -> HistoryFailed | None:
-    """Return how a history fails when no fault, and then no strike of one, can be taken away any more.
+    """Return the failure of a history from which no fault, and no strike of one, can be removed; None if it does not fail.
 
-    None when it does not fail. What is left fails in the same way as the whole.
+    The reduced history fails with the same type of error as the whole.
     """
     without: frozenset[Fault] = frozenset()
     spared: frozenset[int] = frozenset()
-    last = _Try(seed, without, spared, remembered)
+    last = _Attempt(seed, without, spared, remembered)
     found = last.failure
     if found is None:
         return None
     for fault in Fault:
-        smaller = _Try(seed, without | {fault}, spared, remembered)
+        smaller = _Attempt(seed, without | {fault}, spared, remembered)
         if _is_same(smaller.failure, found):
             without, last = without | {fault}, smaller
     for throw in reversed(last.struck):
-        smaller = _Try(seed, without, spared | {throw}, remembered)
+        smaller = _Attempt(seed, without, spared | {throw}, remembered)
         if _is_same(smaller.failure, found):
             spared, last = spared | {throw}, smaller
     return last.failure
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
     """Run from the command line; exit status 1 when the history fails."""
     seed = int(argv[0])
     found = smallest(seed, remembered=int(argv[1]) if len(argv) > 1 else EVENTS)
-    print(found or f"seed {seed}: no promise broken")
+    print(found or f"seed {seed}: every invariant holds")
     return 1 if found else 0
 
 

@@ -1,4 +1,4 @@
-"""What the outside sees of the worker slots: a bad one is put aside, and comes back when its time is over."""
+"""What the worker slots show: a bad one is put aside, and comes back when its time is over."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ from action_checks import Violation
 from msgspec import Struct
 
 from subtitled.core import actions as ac
-from subtitled.core import events as ev
-from subtitled.core import protocol as pr
 from subtitled.core.broker import Broker
 from subtitled.core.policy import Policy
 from subtitled.core.records import Role, Worker
 from subtitled.core.states import WorkerState
 from subtitled.core.worker_table import WorkerTable
-
-_FINISHED = (pr.Transcribed, pr.PlanComplete, pr.PrepareRefused, pr.AlreadySubtitled)
 
 
 class _Broken(Struct, frozen=True):
@@ -25,8 +21,8 @@ class _Broken(Struct, frozen=True):
     """Its process said that starting again cannot help."""
 
 
-class SlotWitness:
-    """Watches the slots of one life of the daemon."""
+class SlotChecks:
+    """Checks the slots of one run of the daemon."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
@@ -35,13 +31,17 @@ class SlotWitness:
         self._fatal: set[str] = set()
         self._broken: dict[str, _Broken] = {}
 
-    def heard(self, event: ev.Event) -> None:
-        """Note what a worker has finished."""
-        if isinstance(event, ev.MessageReceived) and isinstance(event.message, _FINISHED):
-            self._crashes.pop(_slot(event.worker), None)
+    def finished(self, worker: str) -> None:
+        """Note that a worker has finished something."""
+        self._crashes.pop(_slot(worker), None)
+
+    def added(self, slot: str) -> None:
+        """Note that a slot begins anew."""
+        self._crashes.pop(slot, None)
+        self._broken.pop(slot, None)
 
     def exited(self, worker: str, *, is_fatal: bool) -> None:
-        """Note that a worker is gone."""
+        """Note that a worker has ended."""
         slot = _slot(worker)
         self._fatal.discard(slot)
         if is_fatal:
@@ -50,11 +50,11 @@ class SlotWitness:
             self._crashes[slot] = self._crashes.get(slot, 0) + 1
 
     def reset(self, slot: str) -> None:
-        """Note that somebody has seen to a slot."""
+        """Note that a slot is tried again after a reload."""
         if self._broken.pop(slot, None) is not None:
             self._crashes.pop(slot, None)
 
-    def saw(self, action: ac.Action, now: float) -> None:
+    def performed(self, action: ac.Action, now: float) -> None:
         """Note which slots go out of service; raise Violation where a process is started in one."""
         if isinstance(action, ac.SaveWorker) and action.after is WorkerState.BROKEN:
             self._broken[action.slot] = _Broken(now, action.slot in self._fatal)
@@ -79,7 +79,7 @@ class SlotWitness:
             if segment.losses and segment.losses + 1 >= self._policy.attempts and steady:
                 raise Violation(f"{segment.key} may fail with {worker.identity}; there are {steady}")
 
-    def looked_at(self, worker_table: WorkerTable, now: float) -> None:
+    def observe(self, worker_table: WorkerTable, now: float) -> None:
         """Raise Violation where a slot is out of service for too long, or should be and is not."""
         for slot, worker in worker_table.workers.items():
             if worker.state is WorkerState.STOPPED:  # it begins anew if it is asked for again

@@ -1,4 +1,4 @@
-"""Thousands of random histories, in each of which every promise is kept."""
+"""Random histories of the whole loop, in each of which every invariant holds."""
 
 from __future__ import annotations
 
@@ -6,41 +6,42 @@ import re
 
 import pytest
 from fault_plan import Fault
-from history import HistoryFailed, World
+from history import History, HistoryFailed
 from mutations import MUTATIONS, Mutation
 from replay import main as replay
 from simulate import HISTORIES, simulate
 from simulate import main as simulate_many
 
 SHARES = 4
-"""The histories are lived in so many tests, so that a failure is seen early and a run in parallel is shared out."""
+"""The histories are divided into this many tests, so that a failure is seen early and a parallel run shares them."""
 
 
 @pytest.mark.parametrize("share", range(SHARES))
-def test_no_promise_is_broken(share: int) -> None:
-    """A failure names its seed: `python tests/simulation/replay.py SEED` lives it again."""
+def test_every_invariant_holds(share: int) -> None:
+    """A failure names its seed: `python tests/simulation/replay.py SEED` replays it."""
     assert simulate(range(share, HISTORIES, SHARES)) > HISTORIES
 
 
-def test_the_same_seed_lives_the_same_history() -> None:
-    worlds = [World(7, remembered=10_000), World(7, remembered=10_000)]
-    for world in worlds:
-        world.run()
-    assert list(worlds[0].noted) == list(worlds[1].noted)
-    assert worlds[0].steps == worlds[1].steps
+def test_a_seed_replays_the_same_history() -> None:
+    noted = []
+    for _ in range(2):
+        history = History(7, remembered=10_000)
+        history.run()
+        noted.append([(at, history.readable(what)) for at, what in history.noted])
+    assert noted[0] == noted[1]
 
 
-def test_a_history_without_faults_ends_with_every_job_done() -> None:
+def test_without_faults_every_job_is_done() -> None:
     for seed in range(20):
-        world = World(seed, without=frozenset(Fault))
-        world.run()
-        assert {job.state.value for job in world.store.jobs.values()} == {"done"}
+        history = History(seed, without=frozenset(Fault))
+        history.run()
+        assert {job.state.value for job in history.store.jobs.values()} == {"done"}
 
 
-def test_a_history_that_breaks_a_promise_is_printed_as_small_as_it_gets(
+def test_a_failure_is_printed_with_as_few_faults_as_possible(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each fault and each strike that is left is needed; its seed alone prints the same history again."""
+    """Each fault and each strike that is left is necessary; the seed alone prints the same story again."""
     mutation = next(m for m in MUTATIONS if m.name == "a late reply for a stale lease counts")
     monkeypatch.setattr(mutation.owner, mutation.attribute, mutation.replacement)
     is_any_smaller = False
@@ -48,25 +49,25 @@ def test_a_history_that_breaks_a_promise_is_printed_as_small_as_it_gets(
         assert simulate_many(["400", str(start)]) == 1
         story = capsys.readouterr().out
         seed = int(story.split()[1])
-        whole = World(seed)
+        whole = History(seed)
         with pytest.raises(HistoryFailed):
             whole.run()
         [struck] = re.findall(r"they struck (\d+) times", story)
-        assert int(struck) <= len(whole.fate.struck)
-        is_any_smaller |= int(struck) < len(whole.fate.struck)
+        assert int(struck) <= len(whole.fault_plan.struck)
+        is_any_smaller |= int(struck) < len(whole.fault_plan.struck)
         assert replay([str(seed)]) == 1
         assert capsys.readouterr().out == story
-    assert is_any_smaller, "some histories fail with nothing to spare, but not all of them"
+    assert is_any_smaller, "some histories need all their faults to fail, but not all of them"
 
 
-def test_a_history_without_a_broken_promise_replays_as_such(capsys: pytest.CaptureFixture[str]) -> None:
+def test_replay_reports_that_nothing_failed(capsys: pytest.CaptureFixture[str]) -> None:
     assert replay(["7"]) == 0
-    assert capsys.readouterr().out == "seed 7: no promise broken\n"
+    assert capsys.readouterr().out == "seed 7: every invariant holds\n"
 
 
 @pytest.mark.parametrize("mutation", [pytest.param(m, id=m.name) for m in MUTATIONS])
 def test_the_simulation_finds_a_mutation(mutation: Mutation, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test of the tests: a core with this fault breaks a promise within the default number of histories."""
+    """A daemon with this fault violates an invariant within the default number of histories."""
     monkeypatch.setattr(mutation.owner, mutation.attribute, mutation.replacement)
     with pytest.raises(HistoryFailed, match=r"replay\.py \d+"):
         simulate(range(HISTORIES))

@@ -1,30 +1,34 @@
-"""The same world, with hypothesis in the place of chance: what it finds, it makes small."""
+"""The same simulation driven by Hypothesis, which shrinks what it finds."""
 
 from __future__ import annotations
 
-from functools import partial
+from contextlib import ExitStack
 
-from fault_plan import Fault, Media, make_plan
-from history import World
+from fault_plan import Fault, SimulatedMedia, make_plan
+from history import History, quiet_log
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, rule
 
 from subtitled.core.records import Options
+from subtitled.errors import ExitCode
 
 LENGTHS = (4_000, 100_000, 480_000)
 
 
-class People(RuleBasedStateMachine):
-    """People and accidents, one after the other; every step of the world looks at every invariant."""
+class Daemon(RuleBasedStateMachine):
+    """Requests of users and accidents, one after the other; every turn checks every invariant."""
 
     jobs: Bundle[str] = Bundle("jobs")
 
     @initialize(seed=st.integers(0, 50))
     def start(self, seed: int) -> None:
-        """Start a daemon with the settings of some seed; nothing goes wrong by itself."""
-        self.world = World(seed, without=frozenset(Fault))
-        self.world.start()
+        """Start a daemon with the settings of a seed; no fault strikes by chance."""
+        self.resources = ExitStack()
+        self.resources.enter_context(quiet_log())
+        self.history = History(seed, without=frozenset(Fault))
+        self.users = self.history.users
+        self.history.start()
 
     @rule(
         target=jobs,
@@ -37,8 +41,8 @@ class People(RuleBasedStateMachine):
     def submit(
         self, lengths: list[int], language: str, losers: set[int], poison: set[int], priority: int
     ) -> str:
-        """Put a file into the inbox."""
-        media = Media(
+        """Submit a file by its path."""
+        media = SimulatedMedia(
             plans=tuple(make_plan(index, samples) for index, samples in enumerate(lengths)),
             language="en",
             losers=dict.fromkeys(losers, "fr"),
@@ -47,29 +51,51 @@ class People(RuleBasedStateMachine):
             refused=frozenset(),
         )
         options = Options(language=language, priority=priority)
-        names: list[str] = []
-        self.world.live(lambda: names.append(self.world.people.submit(media, options)))
-        return names[0]
+        path = self.users.submit(media, options, is_upload=False)
+        self.wait(0)
+        return path
+
+    @rule(target=jobs, lengths=st.lists(st.sampled_from(LENGTHS), max_size=3))
+    def drop(self, lengths: list[int]) -> str:
+        """Put a file into an inbox."""
+        return self.users.drop(
+            SimulatedMedia(
+                plans=tuple(make_plan(index, samples) for index, samples in enumerate(lengths)),
+                language="en",
+                losers={},
+                silent=frozenset(),
+                poison=frozenset(),
+                refused=frozenset(),
+            )
+        )
 
     @rule(seconds=st.sampled_from([0.05, 0.5, 3, 15, 70]))
     def wait(self, seconds: float) -> None:
         """Let time pass."""
-        self.world.pass_time(seconds)
+        self.history.pass_time(seconds)
 
     @rule(job=jobs)
     def cancel(self, job: str) -> None:
         """Cancel a job."""
-        self.world.live(partial(self.world.people.cancel, job))
+        self.users.cancel(job)
+        self.wait(0)
 
     @rule(job=jobs)
     def retry(self, job: str) -> None:
         """Have a job tried again, if it failed."""
-        self.world.live(partial(self.world.people.retry, job))
+        self.users.retry(job)
+        self.wait(0)
+
+    @rule(job=jobs)
+    def drop_again(self, job: str) -> None:
+        """Put an archived file into its inbox again."""
+        self.history.put_file_again(job)
 
     @rule(place=st.integers(0, 4), accident=st.sampled_from(["killed", "stopped", "broken"]))
     def lose_worker(self, place: int, accident: str) -> None:
         """Kill or stop a worker's process, or have it end for good."""
-        alive = [process for process in self.world.life.processes.values() if process.is_alive]
+        processes = self.history.run_of_daemon.supervisor.processes.values()
+        alive = [process for process in processes if process.is_alive]
         if not alive:
             return
         process = alive[place % len(alive)]
@@ -78,14 +104,15 @@ class People(RuleBasedStateMachine):
         elif accident == "stopped":
             process.stop()
         else:
-            process.die("the device is gone", is_fatal=True)
+            process.die("the device is gone", ExitCode.FATAL, is_told=True)
 
-    @rule(place=st.integers(0, 2), accident=st.sampled_from(["killed", "cut off", "wanted elsewhere"]))
-    def lose_far_worker(self, place: int, accident: str) -> None:
-        """Kill a worker's process on another host, cut the network to it, or have it leave."""
-        if not self.world.far:
+    @rule(place=st.integers(0, 2), accident=st.sampled_from(["killed", "cut off", "told to leave"]))
+    def lose_remote_worker(self, place: int, accident: str) -> None:
+        """Kill a worker's process on another host, cut the network to it, or tell it to leave."""
+        workers = self.history.remote_workers
+        if not workers:
             return
-        worker = self.world.far[place % len(self.world.far)]
+        worker = workers[place % len(workers)]
         if accident == "killed":
             worker.end()
         elif accident == "cut off":
@@ -95,34 +122,39 @@ class People(RuleBasedStateMachine):
 
     @rule(place=st.integers(0, 4))
     def remove_slot(self, place: int) -> None:
-        """Take a slot away."""
-        slots = sorted(self.world.roles)
-        self.world.live(partial(self.world.people.remove_slot, slots[place % len(slots)]))
+        """Take a slot out of the configuration."""
+        slots = sorted(self.history.slots)
+        self.users.remove_slot(slots[place % len(slots)])
+        self.wait(0)
 
     @rule()
     def reload(self) -> None:
         """Have the configuration read again."""
-        self.world.live(self.world.people.reload)
+        self.users.reload()
+        self.wait(0)
 
     @rule(is_enough=st.booleans())
     def set_space(self, *, is_enough: bool) -> None:
         """Fill the disk, or make room on it."""
-        self.world.live(partial(self.world.people.set_space, is_enough=is_enough))
+        self.users.set_space(is_enough=is_enough)
+        self.wait(0)
 
     @rule()
-    def drain(self) -> None:
-        """Stop the daemon; one that is killed then starts again."""
-        self.world.live(self.world.people.drain)
+    def stop(self) -> None:
+        """Stop the daemon; it starts again when it has ended."""
+        self.users.stop()
+        self.wait(0)
 
     @rule()
     def kill(self) -> None:
-        """SIGKILL to the daemon; it starts again."""
-        self.world.live(partial(self.world.people.kill, self.world.life))
+        """Kill the daemon; it starts again."""
+        self.history.live(lambda: self.users.kill(self.history.run_of_daemon))
 
     def teardown(self) -> None:
-        """Whatever was done: every job ends, and a drained daemon comes to rest."""
-        self.world.finish()
+        """Whatever was done: every job ends, and a drained daemon ends."""
+        with self.resources:
+            self.history.finish()
 
 
-TestPeople = People.TestCase
-TestPeople.settings = settings(max_examples=120, stateful_step_count=25)
+TestDaemon = Daemon.TestCase
+TestDaemon.settings = settings(max_examples=120, stateful_step_count=25)

@@ -1,222 +1,277 @@
-"""The two roles of the simulated workers: they do what the real ones do, and what real ones must not."""
+"""What simulated workers do with the daemon's messages: what real ones do, and what real ones must not do."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
-from fault_plan import Fault
-from local_worker_process import Body, Host, Process, ToWorker
+import msgspec
+from action_checks import Violation, token
+from fake_sockets import FakeFrame, pcm_frame
+from fault_plan import Fault, SimulatedMedia
 
-from subtitled.core import protocol as pr
 from subtitled.core.plan import Plan
 from subtitled.core.policy import time_to_run
-from subtitled.core.records import Role, SegmentKey
+from subtitled.core.protocol import (
+    Abandon,
+    AlreadySubtitled,
+    Drain,
+    FeedCredit,
+    FromWorker,
+    Heartbeat,
+    ItemResult,
+    LeaseItem,
+    LeaseRefused,
+    Media,
+    ModelUnloaded,
+    PlanComplete,
+    Prepare,
+    Prepared,
+    PrepareRefused,
+    SegmentResult,
+    ToWorker,
+    Transcribe,
+    Transcribed,
+)
+from subtitled.core.records import SegmentKey
+from subtitled.core.transcription import Phrase
+from subtitled.errors import ExitCode
+
+if TYPE_CHECKING:
+    from history import History
+
+MEDIA = msgspec.msgpack.encode(Media())
 
 
-def start_worker(host: Host, identity: str, role: Role) -> Process:
-    """Start a process in its role."""
-    return Process(host, identity, role, TranscribeWork if role is Role.TRANSCRIBE else PrepareWork)
+class WorkerProcess(Protocol):
+    """The process, or the session of one on another host, that a role works in."""
+
+    identity: str
+
+    @property
+    def history(self) -> History:
+        """The history that it belongs to."""
+
+    @property
+    def is_bad(self) -> bool:
+        """Its device is bad at present."""
+
+    def send(self, message: FromWorker, blobs: Sequence[FakeFrame] = ()) -> None:
+        """Send a message."""
+
+    def later(self, delay_s: float, call: Callable[[], None]) -> None:
+        """Go on later, if it still lives."""
+
+    def die(self, cause: str, code: ExitCode = ExitCode.FAILED, *, is_told: bool = False) -> None:
+        """End."""
 
 
-class TranscribeWork:
-    """Decodes leases one after the other, or as many at once as it has streams; the rest of its credit is in line."""
+class TranscribeRole:
+    """Decodes leases one after the other, or as many at once as it has streams; the rest of its credit waits."""
 
-    def __init__(self, process: Body, *, most: int | None = None) -> None:
+    def __init__(self, process: WorkerProcess, *, max_leases: int | None = None) -> None:
         self._process = process
-        self._host = process.host
-        self.streams = self._host.fate.random.choice((1, 1, 1, 2))
-        self.credit = self._host.fate.random.choice((0, 1, 1)) + self.streams
-        self._most = most or self.credit
+        self._history = process.history
+        self._fault_plan = process.history.fault_plan
+        self.streams = self._fault_plan.random.choice((1, 1, 1, 2))
+        self.credit = self._fault_plan.random.choice((0, 1, 1)) + self.streams
+        self._max_leases = max_leases or self.credit
         """Leases that it ever holds; on another host the daemon decides."""
-        self._line: deque[pr.Transcribe] = deque()
-        self._is_drained = False
+        self._leases: deque[Transcribe] = deque()
+        self._is_draining = False
 
-    def receive(self, message: ToWorker) -> None:
-        """Take a lease, or the order to go."""
+    def receive(self, message: ToWorker, blobs: Sequence[FakeFrame]) -> None:
+        """Take a lease, or the order to exit."""
         match message:
-            case pr.Transcribe():
-                self._line.append(message)
-                if len(self._line) > self._most:
-                    raise AssertionError(
-                        f"{self._process.identity} holds {len(self._line)} leases, over its credit"
+            case Transcribe(items=items):
+                wanted = [item.key for item in items]
+                if [blob.segment for blob in blobs] != wanted:
+                    raise Violation(f"lease {message.lease} brings the PCM of other segments than {wanted}")
+                self._leases.append(message)
+                if len(self._leases) > self._max_leases:
+                    raise Violation(
+                        f"{self._process.identity} holds {len(self._leases)} leases, over its credit"
                     )
-                if len(self._line) <= self.streams:
+                if len(self._leases) <= self.streams:
                     self._begin(message)
-            case pr.Drain():
-                self._is_drained = True
-                self._leave_if_done()
+            case Drain():
+                self._is_draining = True
+                self._exit_if_done()
             case _:
-                raise AssertionError(f"a transcribe worker was sent {message}")
+                raise Violation(f"a transcribe worker was sent {message}")
 
-    def heartbeat(self) -> pr.FromWorker:
-        """Return a heartbeat; one without work may free its model's memory."""
-        if not self._line and self._host.fate.random.random() < 0.2:
-            return pr.ModelUnloaded()
-        return pr.Heartbeat()
+    def heartbeat(self) -> Heartbeat:
+        """Return the present heartbeat."""
+        return Heartbeat()
 
-    def _begin(self, message: pr.Transcribe) -> None:
-        fate, process = self._host.fate, self._process
-        takes_s = fate.within(0.2, 4)
-        if fate.strikes(Fault.HANG):
+    def unload_if_idle(self) -> None:
+        """Unload the model at times, when there is no lease."""
+        if not self._leases and self._fault_plan.random.random() < 0.2:
+            self._process.send(ModelUnloaded())
+
+    def _begin(self, message: Transcribe) -> None:
+        plan, process = self._fault_plan, self._process
+        takes_s = plan.between(0.2, 4)
+        if plan.strikes(Fault.HANG):
             return
-        if any(item.key.index in self._host.media(item.key.job).poison for item in message.items):
+        if any(item.key.index in self._media(item).poison for item in message.items):
             process.later(takes_s, lambda: process.die("killed by SIGABRT"))
-        elif fate.strikes(Fault.BUSY_DEATH) or (process.is_bad and fate.random.random() < 0.7):
-            process.later(takes_s, lambda: process.die("CUDA error"))
-        elif fate.strikes(Fault.BUSY_FATAL):
-            process.later(takes_s, lambda: process.die("the device is gone", is_fatal=True))
+        elif plan.strikes(Fault.BUSY_DEATH) or (process.is_bad and plan.random.random() < 0.7):
+            process.later(takes_s, lambda: process.die("CUDA error", ExitCode.CUDA, is_told=True))
+        elif plan.strikes(Fault.BUSY_FATAL):
+            process.later(takes_s, lambda: process.die("the device is gone", ExitCode.FATAL, is_told=True))
         else:
-            if fate.strikes(Fault.SLOW):
-                takes_s = time_to_run(self._host.policy, self._samples(message)) * fate.within(0.9, 1.3)
+            if plan.strikes(Fault.SLOW):
+                samples = sum(self._history.samples(item.key) for item in message.items)
+                takes_s = time_to_run(self._history.policy, samples) * plan.between(0.9, 1.3)
             process.later(takes_s, lambda: self._answer(message))
 
-    def _answer(self, message: pr.Transcribe) -> None:
-        lease = message.lease
-        fate = self._host.fate
-        refused = any(item.key.index in self._host.media(item.key.job).refused for item in message.items)
-        if refused or self._process.is_bad or fate.strikes(Fault.REFUSAL):
-            self._process.say(pr.LeaseRefused(lease=lease, cause="out of memory"))
+    def _answer(self, message: Transcribe) -> None:
+        plan = self._fault_plan
+        is_refused = any(item.key.index in self._media(item).refused for item in message.items)
+        if is_refused or self._process.is_bad or plan.strikes(Fault.REFUSAL):
+            self._process.send(LeaseRefused(lease=message.lease, cause="out of memory"))
         else:
-            told = [item for item in message.items if not fate.strikes(Fault.LEFT_OUT)]
-            results = tuple(self._result(lease, item) for item in told)
-            self._process.say(pr.Transcribed(lease=lease, items=results))
-        self._line.remove(message)
-        if len(self._line) >= self.streams:
-            self._begin(self._line[self.streams - 1])
-        self._leave_if_done()
+            items = tuple(
+                self._result(message.lease, item)
+                for item in message.items
+                if not plan.strikes(Fault.LEFT_OUT)
+            )
+            self._process.send(Transcribed(lease=message.lease, items=items, features_s=0.0, decode_s=1.0))
+        self._leases.remove(message)
+        if len(self._leases) >= self.streams:
+            self._begin(self._leases[self.streams - 1])
+        self._exit_if_done()
 
-    def _samples(self, message: pr.Transcribe) -> int:
-        """Return the audio of a lease, that of translated segments twice."""
-        return sum(
-            plan.samples * (2 if item.is_translated_too else 1)
-            for item in message.items
-            for plan in self._host.media(item.key.job).plans
-            if plan.index == item.key.index
+    def _result(self, lease: int, item: LeaseItem) -> ItemResult:
+        media = self._media(item)
+        return ItemResult.of(
+            item.key,
+            SegmentResult(
+                phrases=(Phrase(text=token(lease, item.key, item.language), start_ms=0, end_ms=1),),
+                language=item.language or media.losers.get(item.key.index, media.language),
+                language_probability=self._fault_plan.between(0.3, 1.0),
+                is_speech=item.key.index not in media.silent,
+            ),
         )
 
-    def _result(self, lease: int, item: pr.LeaseItem) -> pr.ItemResult:
-        key = item.key
-        media = self._host.media(key.job)
-        heard = media.losers.get(key.index, media.language)
-        return pr.ItemResult(
-            key=key,
-            is_speech=key.index not in media.silent,
-            language=item.language or heard,
-            language_probability=self._host.fate.within(0.3, 1.0),
-            result=token(lease, key, item.language),
-        )
+    def _media(self, item: LeaseItem) -> SimulatedMedia:
+        return self._history.media_of_job(item.key.job)
 
-    def _leave_if_done(self) -> None:
-        if self._is_drained and not self._line:
-            self._process.later(0.1, lambda: self._process.die("exited"))
+    def _exit_if_done(self) -> None:
+        if self._is_draining and not self._leases:
+            self._process.later(0.1, lambda: self._process.die("exited", ExitCode.OK))
 
 
-class PrepareWork:
+class PrepareRole:
     """Reads one file at a time, sends its segments within its credit."""
 
     credit = 1
     streams = 1
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: WorkerProcess) -> None:
         self._process = process
-        self._host = process.host
-        self._order: pr.Prepare | None = None
+        self._history = process.history
+        self._fault_plan = process.history.fault_plan
+        self._order: Prepare | None = None
+        self._job = ""
         self._plans: deque[Plan] = deque()
         self._credit_bytes = 0
-        self._sent = 0
+        self._sent_samples = 0
         self._is_waiting = False
-        self._is_needless = False
+        self._is_already_subtitled = False
         self._is_stuck = False
-        """The decoder hangs in native code: the process hears and beats, and never gets to anything else."""
+        """The decoder hangs in native code: the process receives and sends heartbeats, and does nothing else."""
 
-    def receive(self, message: ToWorker) -> None:
-        """Take an order, credit for it, its withdrawal, or the order to go."""
+    def receive(self, message: ToWorker, blobs: Sequence[FakeFrame]) -> None:
+        """Take a file, credit for it, its withdrawal, or the order to exit."""
+        del blobs
         order = self._order
         match message:
-            case pr.Prepare():
+            case Prepare():
                 self._take(message)
-            case pr.FeedCredit(feed=feed, bytes=count):
+            case FeedCredit(feed=feed, bytes=count):
                 if order is not None and order.feed == feed:
                     self._credit_bytes += count
                     if self._is_waiting:
                         self._is_waiting = False
                         self._go_on(order)
-            case pr.Abandon(feed=feed):
+            case Abandon(feed=feed):
                 if order is not None and order.feed == feed:
                     self._order = None
-            case pr.Drain():
+            case Drain():
                 self._order = None
                 if not self._is_stuck:
-                    self._process.later(0.1, lambda: self._process.die("exited"))
-            case pr.Transcribe():
-                raise AssertionError("a prepare worker was sent a lease")
+                    self._process.later(0.1, lambda: self._process.die("exited", ExitCode.OK))
+            case _:
+                raise Violation(f"a prepare worker was sent {message}")
 
-    def heartbeat(self) -> pr.FromWorker:
-        """Return a heartbeat with the progress of the present file."""
+    def heartbeat(self) -> Heartbeat:
+        """Return how far the present file is."""
         if self._order is None:
-            return pr.Heartbeat()
-        return pr.Heartbeat(feed=self._order.feed, decoded_samples=self._sent, is_waiting=self._is_waiting)
+            return Heartbeat()
+        return Heartbeat(
+            feed=self._order.feed, decoded_samples=self._sent_samples, is_waiting=self._is_waiting
+        )
 
-    def _take(self, order: pr.Prepare) -> None:
+    def unload_if_idle(self) -> None:
+        """Do nothing: there is no model."""
+
+    def _take(self, order: Prepare) -> None:
         if self._order is not None:
-            raise AssertionError(f"{self._process.identity} was given a second file")
-        media = self._host.media(_job(order))
-        reading = self._host.readings(_job(order))
+            raise Violation(f"{self._process.identity} was given a second file")
+        media, job = self._history.open_file(order.path)
+        reading = self._history.count_reading(order.path)
         plans = media.read(reading)
         is_planned = order.plans is not None
-        self._is_needless = (
-            not is_planned and media.needless_from is not None and reading >= media.needless_from
+        self._is_already_subtitled = (
+            not is_planned and media.subtitled_from is not None and reading >= media.subtitled_from
         )
         if order.plans is not None:
             # A plan that is given is cut as it says; of a file that is shorter now, the end is missing.
             last = len(plans) if media.changes_from is None else media.changes_from
             plans = tuple(plan for plan in order.plans if plan.index < last)
         self._order = order
+        self._job = job
         self._plans = deque(plan for plan in plans if plan.index not in order.done)
         self._credit_bytes = order.credit_bytes
-        self._sent = 0
+        self._sent_samples = 0
         self._is_waiting = False
         self._go_on(order)
 
-    def _go_on(self, order: pr.Prepare) -> None:
-        self._process.later(self._host.fate.within(0.02, 0.5), lambda: self._step(order))
+    def _go_on(self, order: Prepare) -> None:
+        self._process.later(self._fault_plan.between(0.02, 0.5), lambda: self._step(order))
 
-    def _step(self, order: pr.Prepare) -> None:
-        self._is_stuck = self._is_stuck or self._host.fate.strikes(Fault.STALL)
+    def _step(self, order: Prepare) -> None:
+        self._is_stuck = self._is_stuck or self._fault_plan.strikes(Fault.STALL)
         if self._order is not order or self._is_stuck:
             return
-        media = self._host.media(_job(order))
-        is_bad = self._process.is_bad or (media.kills_decoders and self._sent)
-        if is_bad or self._host.fate.strikes(Fault.BUSY_DEATH):
-            self._process.die("killed by SIGSEGV")
-        elif self._is_needless:
+        media, _ = self._history.open_file(order.path)
+        feed, process = order.feed, self._process
+        is_bad = process.is_bad or (media.kills_decoders and self._sent_samples)
+        if is_bad or self._fault_plan.strikes(Fault.BUSY_DEATH):
+            process.die("killed by SIGSEGV")
+        elif self._is_already_subtitled:
             self._order = None
-            self._process.say(pr.AlreadySubtitled(feed=order.feed, cause="it has subtitles"))
+            process.send(AlreadySubtitled(feed=feed, cause="it has subtitles"))
         elif media.is_unreadable:
             self._order = None
-            self._process.say(pr.PrepareRefused(feed=order.feed, cause="no audio in it"))
+            process.send(PrepareRefused(feed=feed, cause="no audio in it"))
         elif not self._plans:
             self._order = None
             if media.kills_decoders:
-                self._process.die("killed by SIGSEGV")
+                process.die("killed by SIGSEGV")
             else:
-                self._process.say(pr.PlanComplete(feed=order.feed, media=b""))
+                process.send(PlanComplete(feed=feed, media=MEDIA))
         elif self._credit_bytes <= 0:
             self._is_waiting = True
         else:
             plan = self._plans.popleft()
-            count = plan.samples * 2
-            self._credit_bytes -= count
-            self._sent += plan.samples
-            self._process.say(pr.Prepared(feed=order.feed, plan=plan))
+            self._credit_bytes -= plan.samples * 2
+            self._sent_samples += plan.samples
+            process.send(
+                Prepared(feed=feed, plan=plan),
+                [pcm_frame(plan.samples, SegmentKey(self._job, plan.index))],
+            )
             self._go_on(order)
-
-
-def _job(order: pr.Prepare) -> str:
-    """Return the job of a file; a file is named after its job."""
-    return order.path.decode()
-
-
-def token(lease: int, key: SegmentKey, language: str | None) -> bytes:
-    """Return a result that says which lease made it, so that none can be counted twice unseen."""
-    return f"{lease} {key.job} {key.index} {language}".encode()

@@ -1,0 +1,391 @@
+"""The other ports of the poll loop under virtual time: poller, signals, files, clients, processes."""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from action_checks import Violation
+from fault_plan import Fault
+
+from subtitled.config.schema import Config, InboxConfig
+from subtitled.core import events as ev
+from subtitled.core.broker import Broker
+from subtitled.core.protocol import WorkerSettings
+from subtitled.core.records import Job
+from subtitled.core.states import JobState
+from subtitled.errors import ExitCode
+from subtitled.inboxes.watch import SettledFile
+from subtitled.observability.metrics import Metrics
+from subtitled.observability.monitor import Monitor
+from subtitled.storage.rows import JournalEntry
+from subtitled.workers.supervisor import ProcessExit, Supervisor
+
+if TYPE_CHECKING:
+    from daemon_run import DaemonRun
+    from local_worker_process import LocalWorkerProcess
+
+MAILBOX, SIGNALS, FIRST_PIDFD = 1, 2, 10
+SHARE_AT_ONCE = 0.7
+"""Of the wake-ups, those in which nothing else arrives before the loop handles what woke it."""
+GATHER_S = 0.02
+MAX_IDLE_TURNS = 1000
+
+
+class FakePoller:
+    """Lets virtual time pass until the loop has something to do."""
+
+    def __init__(self, run: DaemonRun) -> None:
+        self._run = run
+        self._idle_turns = 0
+
+    def wait(self, sockets: Iterable[Any], descriptors: Iterable[int], timeout_s: float) -> set[int]:
+        """Live the history until one of them is readable, or for `timeout_s` seconds."""
+        run, history = self._run, self._run.history
+        sockets, wanted = list(sockets), set(descriptors)
+        began, end = history.now, history.now + timeout_s
+        if sockets:  # else the loop waits for space on the disk, in the middle of a commit
+            run.check()
+            end = min(end, history.horizon)
+        while not (is_ready := self._is_ready(sockets, wanted)) and history.step(end):
+            pass
+        if is_ready and history.fault_plan.random.random() >= SHARE_AT_ONCE:
+            end = min(end, history.now + GATHER_S)
+            while history.step(end):
+                pass
+        if not is_ready and history.now <= began < history.horizon:
+            self._idle_turns += 1
+            if self._idle_turns > MAX_IDLE_TURNS:
+                raise Violation("the loop turns without end and does nothing")
+        else:
+            self._idle_turns = 0
+        return self._readable() & wanted
+
+    def _is_ready(self, sockets: list[Any], wanted: set[int]) -> bool:
+        run = self._run
+        for socket in sockets:
+            if socket.queue:
+                return True
+        if not (run.mailbox.items or run.signals.pending or run.supervisor.exited):
+            return False
+        return not wanted.isdisjoint(self._readable())
+
+    def _readable(self) -> set[int]:
+        run = self._run
+        readable = set(run.supervisor.exited)
+        if run.mailbox.items:
+            readable.add(MAILBOX)
+        if run.signals.pending:
+            readable.add(SIGNALS)
+        return readable
+
+
+class FakeSignals:
+    """The signals of a daemon that has no process."""
+
+    def __init__(self) -> None:
+        self.pending: list[signal.Signals] = []
+
+    def fileno(self) -> int:
+        """Return the number that the poller knows."""
+        return SIGNALS
+
+    @property
+    def is_pending(self) -> bool:
+        """A signal was received that `take` has not returned yet."""
+        return bool(self.pending)
+
+    def take(self) -> list[signal.Signals]:
+        """Return the signals received since the last call."""
+        taken, self.pending = self.pending, []
+        return taken
+
+
+class FakeMailbox:
+    """The loop's mailbox without a pipe."""
+
+    def __init__(self) -> None:
+        self.items: deque[Any] = deque()
+        self.put = self.items.append
+
+    def fileno(self) -> int:
+        """Return the number that the poller knows."""
+        return MAILBOX
+
+    def drain(self, limit: int = 1_000_000) -> Iterable[Any]:
+        """Take the items that are there."""
+        for _ in range(min(limit, len(self.items))):
+            yield self.items.popleft()
+
+
+class FakeDiskSpace:
+    """The free space that the history says."""
+
+    cause = "the disk is full"
+
+    def __init__(self, run: DaemonRun) -> None:
+        self._run = run
+        self.is_enough = True
+
+    def check(self, now: float) -> bool:
+        """Return whether the answer changed."""
+        del now
+        was_enough, self.is_enough = self.is_enough, self._run.history.is_space
+        return was_enough != self.is_enough
+
+    def reconfigure(self, folders: Iterable[str], reserve_bytes: int) -> None:
+        """Do nothing."""
+
+
+class FakeWatcher:
+    """Reports the files that lie in the inboxes of the history."""
+
+    is_alive = True
+
+    def __init__(
+        self, run: DaemonRun, inboxes: Sequence[InboxConfig], report: Callable[[SettledFile], None]
+    ) -> None:
+        del inboxes
+        self._run = run
+        self._report = report
+
+    def start(self) -> None:
+        """Report all files that are there."""
+        self._run.watcher = self
+        for path in list(self._run.history.inbox):
+            self.notice(path)
+
+    def stop(self) -> None:
+        """Report nothing more."""
+        self._run.watcher = None
+
+    def notice(self, path: str) -> None:
+        """Report a file once it has rested, if it is still there."""
+        self._run.after(self._run.fault_plan.between(0, 1), partial(self._settled, path))
+
+    def _settled(self, path: str) -> None:
+        found = self._run.history.inbox.get(path)
+        if found is not None and self._run.watcher is self:
+            self._report(found)
+
+
+class FakeApi:
+    """Clients whose requests are functions; each runs in the loop's turn."""
+
+    def __init__(self, run: DaemonRun) -> None:
+        self._run = run
+        self.queue: deque[Callable[[], None]] = deque()
+
+    @property
+    def sockets(self) -> list[Any]:
+        """The sockets that the loop waits for."""
+        return [self]
+
+    @property
+    def poll_timeout_s(self) -> float:
+        """Seconds until `receive` must be called: never without a request."""
+        return float("inf")
+
+    def start(self) -> None:
+        """Do nothing."""
+
+    def receive(self) -> None:
+        """Run the requests that have arrived."""
+        for _ in range(len(self.queue)):
+            self.queue.popleft()()
+
+    def send_to_watchers(self, entries: list[JournalEntry]) -> None:
+        """Do nothing: the entries are committed."""
+        self._run.before_output()
+        if not entries:
+            raise Violation("clients are sent no entries")
+
+    def job_changed(self, job: Job) -> None:
+        """Check that the job is in the store."""
+        self._run.before_output()
+        if job.id not in self._run.store.jobs:
+            raise Violation(f"clients are told of {job.id} before it is stored")
+
+    def reconfigure(self, config: Config) -> None:
+        """Do nothing."""
+
+
+class FakeHooks:
+    """No commands, no webhook."""
+
+    def start(self) -> None:
+        """Do nothing."""
+
+    wake = start
+
+    def reconfigure(self, config: Config) -> None:
+        """Do nothing."""
+
+
+class FakeNotifier:
+    """No service manager."""
+
+    watchdog_interval_s: float | None = None
+
+    def ready(self) -> None:
+        """Do nothing."""
+
+    stopping = reloading = watchdog = ready
+
+    def update(self, now: float) -> None:
+        """Do nothing."""
+
+
+class FakeMonitor(Monitor):
+    """Counts as the real one, and sets no gauges: they would take most of the time."""
+
+    def update(self, broker: Broker, *, is_stopping: bool) -> None:
+        """Do nothing."""
+
+
+METRICS = Metrics()
+"""One for all histories: nothing reads them."""
+
+
+class FakeWriter:
+    """Writes the files of a job in some time, or fails to."""
+
+    def __init__(self, run: DaemonRun) -> None:
+        self._run = run
+        self.writing: set[str] = set()
+        self.waiting: list[tuple[Job, bool]] = []
+
+    @property
+    def is_idle(self) -> bool:
+        """No file is being written."""
+        return not self.writing
+
+    @property
+    def jobs(self) -> set[str]:
+        """The jobs whose files are being written, or wait for space."""
+        return self.writing | {job.id for job, _ in self.waiting}
+
+    def sweep(self, folders: Iterable[str]) -> None:
+        """Do nothing."""
+
+    def retry_waiting(self) -> None:
+        """Write the jobs that found no space before."""
+        waiting, self.waiting = self.waiting, []
+        for job, is_failure in waiting:
+            self._begin(job, is_failure=is_failure)
+
+    def finish(self, job: Job, *, is_failure: bool) -> None:
+        """Write a job's files; ends in Written, Closed or WriteFailed."""
+        self._run.before_output(f"write {job.id}")
+        if self._run.store.jobs[job.id].state not in {JobState.WRITING, JobState.FAILED}:
+            raise Violation(f"the files of job {job.id} are written before that is stored")
+        if self._run.store.find_job(job.id) is None:
+            raise Violation(f"job {job.id} is not in the database")
+        self._begin(job, is_failure=is_failure)
+
+    def _begin(self, job: Job, *, is_failure: bool) -> None:
+        if job.id in self.jobs:
+            raise Violation(f"the files of job {job.id} are written twice at a time")
+        self.writing.add(job.id)
+        run, fault_plan = self._run, self._run.fault_plan
+        event: ev.Event
+        if is_failure:
+            event = ev.Closed(job.id, _moved(job, b"failed"))
+        elif fault_plan.strikes(Fault.WRITE_FAILED):
+            event = ev.WriteFailed(job.id, "permission denied")
+        else:
+            event = ev.Written(job.id, _moved(job, b"done"))
+
+        def come_back() -> None:
+            self.writing.discard(job.id)
+            if not run.history.is_space:
+                self.waiting.append((job, is_failure))
+                return
+            if not isinstance(event, ev.WriteFailed):
+                run.history.remove_file(job)
+            run.dispatcher.dispatch(event)
+
+        run.after(fault_plan.between(0.01, 2), lambda: run.mailbox.put(come_back))
+
+
+def _moved(job: Job, folder: bytes) -> bytes:
+    return b"/" + folder + job.source
+
+
+class FakeSupervisor(Supervisor):
+    """Starts simulated processes."""
+
+    def __init__(self, run: DaemonRun, start: Callable[[WorkerSettings], LocalWorkerProcess]) -> None:
+        self._run = run
+        self._start = start
+        self._last_pidfd = FIRST_PIDFD
+        self.processes: dict[int, LocalWorkerProcess] = {}
+        """The processes that are not reaped, by pidfd."""
+        self.known: dict[str, LocalWorkerProcess] = {}
+        """All processes of this run, by identity."""
+        self.exited: dict[int, ProcessExit] = {}
+        self._reasons: dict[str, str] = {}
+
+    @property
+    def pidfds(self) -> frozenset[int]:
+        """The pidfds to be polled."""
+        return frozenset(self.processes)
+
+    def spawn(self, settings: WorkerSettings, *, visible_devices: str) -> int:
+        """Start a process; raises Violation where its slot has one, or has had one of its name."""
+        identity = settings.identity
+        slot = identity.rpartition(".")[0]
+        self._run.before_output(f"spawn {identity}")
+        if any(other.is_alive and other.slot == slot for other in self.known.values()):
+            raise Violation(f"{identity} is started while the slot's last process is alive")
+        if identity in self.known:
+            raise Violation(f"{identity} is started a second time")
+        if {bool(visible_devices), settings.role == "transcribe"} != {slot.startswith("gpu")}:
+            raise Violation(f"{identity} is started as a {settings.role} worker with {visible_devices!r}")
+        self._last_pidfd += 1
+        self.processes[self._last_pidfd] = self.known[identity] = self._start(settings)
+        return self._last_pidfd
+
+    def ended(self, process: LocalWorkerProcess, end: ProcessExit) -> None:
+        """Make the pidfd of a process readable."""
+        pidfd = next(pidfd for pidfd, other in self.processes.items() if other is process)
+        self.exited[pidfd] = end
+
+    def note_last_words(self, worker: str, cause: str) -> None:
+        """Keep an exit reason."""
+        self._reasons[worker] = cause
+
+    def owes_words(self, pidfd: int) -> bool:
+        """Return whether a process has sent an exit reason that has not arrived."""
+        process = self.processes[pidfd]
+        return process.has_sent_reason and process.identity not in self._reasons
+
+    def kill(self, worker: str) -> None:
+        """SIGKILL a worker; nothing happens if it is gone already."""
+        self._run.before_output(f"kill {worker}")
+        for process in self.processes.values():
+            if process.identity == worker:
+                process.kill()
+
+    def reap(self, pidfd: int) -> ProcessExit:
+        """Collect a process; raises Violation where a message of it was not received before."""
+        end = self.exited.pop(pidfd)
+        process = self.processes.pop(pidfd)
+        if any(envelope.route == process.route for envelope in self._run.local_router.queue):
+            raise Violation(f"the exit of {process.identity} is handled before its last messages")
+        self._run.checks.exited(process.identity)
+        self._run.slot_checks.exited(process.identity, is_fatal=end.is_fatal)
+        return end
+
+    def kill_all(self) -> None:
+        """Do nothing: the processes of a run end with it."""
+
+
+def exit_of(identity: str, cause: str, code: int) -> ProcessExit:
+    """Return the end of a process."""
+    return ProcessExit(
+        worker=identity, is_ok=code == ExitCode.OK, is_fatal=code == ExitCode.FATAL, cause=cause
+    )
