@@ -1,4 +1,4 @@
-"""The `subtitle` command: its sub-commands, and what their ends mean to a shell."""
+"""The `subtitle` command: its sub-commands and exit statuses."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import sys
 
 import click
 
+from subtitle.command_group import CommandGroup
 from subtitle.commands import jobs, server
-from subtitle.commands.admin import admin
-from subtitle.commands.connection_options import CommandExitCode, reach_options
+from subtitle.commands.connection_options import CommandExitCode, connection_options
 from subtitle.commands.submit import submit
 from subtitle.errors import KeyFileError, OptionError, ServerError, SubtitleError, UnreachableError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=CommandGroup)
 @click.version_option(package_name="subtitled", prog_name="subtitle")
-@reach_options
+@connection_options
 def cli() -> None:
-    """Send media files to the subtitled daemon, see what becomes of them, fetch their subtitles.
+    """Submit media files to the subtitled daemon, watch their jobs, fetch their subtitles.
 
-    Exit status: 0 all is well, 1 a job failed, 2 the command is wrong, 3 the server cannot be reached or refuses.
+    Exit status: 0 success, 1 a job failed, 2 wrong usage, 3 the server cannot be reached or refuses.
     """
 
 
@@ -34,7 +34,7 @@ for _command in (
     server.top,
     server.ping,
     server.completion,
-    admin,
+    server.admin,
 ):
     cli.add_command(_command)
 

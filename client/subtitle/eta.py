@@ -1,4 +1,4 @@
-"""How fast the daemon works, from one look at it to the next, and when it will be done."""
+"""The daemon's speed between two snapshots, and the time until its queue is done."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from subtitle.messages import JobFacts, StatsInfo
 
 
 class QueueSnapshot(Struct, frozen=True, kw_only=True):
-    """What the server does at one moment."""
+    """The server's queue and workers at one time."""
 
     at: float
     """On the client's monotonic clock."""
     stats: StatsInfo
     jobs: tuple[JobFacts, ...] = ()
-    """Those that have not ended, newest first."""
+    """Jobs that have not ended, newest first."""
 
 
 class Speed(Struct, frozen=True, kw_only=True):
-    """Audio transcribed a second, between two snapshots."""
+    """Seconds of audio transcribed per second, between two snapshots."""
 
     total: float | None
     """None without an earlier snapshot of the same daemon."""
@@ -28,7 +28,7 @@ class Speed(Struct, frozen=True, kw_only=True):
 
 
 def speeds(before: QueueSnapshot | None, now: QueueSnapshot) -> Speed:
-    """Return how fast audio was transcribed from one snapshot to the next."""
+    """Return the speed between two snapshots."""
     if before is None or now.at <= before.at or now.stats.uptime_s < before.stats.uptime_s:
         return Speed(total=None)
     passed_ms = (now.at - before.at) * 1000
@@ -43,20 +43,20 @@ def speeds(before: QueueSnapshot | None, now: QueueSnapshot) -> Speed:
 
 
 class EtaEstimator(Struct, frozen=True, kw_only=True):
-    """What is still to be done."""
+    """The remaining work."""
 
     waiting_ms: int
-    """Audio that was found and is not transcribed yet."""
+    """Audio found and not transcribed yet."""
     unread_files: int
-    """Files of which it is not known yet how much audio they have."""
+    """Files whose amount of audio is unknown."""
     unread_ms: int
-    """How much that may be, as it was in other files of their size; 0 where there is none to go by."""
+    """Estimate of their audio from files of known length; 0 if there are none."""
     finish_s: float | None
-    """In how long all of it may be done, at the present speed; None where that cannot be told."""
+    """Seconds until all of it is done at the current speed; None if unknown."""
 
 
-def outlook(stats: StatsInfo, speed: Speed, known: Iterable[JobFacts]) -> EtaEstimator:
-    """Return what is still to be done; `known` are jobs whose length shows how much audio a byte is worth."""
+def estimate(stats: StatsInfo, speed: Speed, known: Iterable[JobFacts]) -> EtaEstimator:
+    """Return the remaining work; `known` are jobs of known length, for the ratio of audio to bytes."""
     lengths = [(job.size, job.audio_ms) for job in known if job.size and job.audio_ms]
     size, audio_ms = sum(size for size, _ in lengths), sum(audio_ms for _, audio_ms in lengths)
     unread_ms = stats.unread_bytes * audio_ms // size if size else 0

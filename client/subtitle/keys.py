@@ -1,4 +1,4 @@
-"""CURVE keys in files: who a client is, and which server it trusts."""
+"""CURVE keys in files: the identity of a client, and the server that it trusts."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from subtitle.errors import KeyFileError
 
 KEY_VARIABLE = "SUBTITLE_KEY"
 KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-"""What a key may be called: safe in logs, file names and TOML."""
+"""Names of keys: safe in logs, file names and TOML."""
 KEY_NAME_RULE = "1 to 64 letters (of ASCII), digits, dots, hyphens, underscores"
-"""The same for people."""
+"""The same in words."""
 KEY_LENGTH = 40
 """Characters of a key in Z85 (ZeroMQ RFC 32): 32 bytes."""
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 class Key(Struct, frozen=True, kw_only=True):
-    """A key pair in Z85, and the public key of the server that it is for."""
+    """A key pair in Z85, and the public key of its server."""
 
     name: str
-    """What the server's allow-list calls it."""
+    """Its name in the server's configuration."""
     public: str
     secret: str
     server: str
 
     def __repr__(self) -> str:
-        """Keep the secret out of logs and tracebacks."""
+        """Omit the secret from logs and tracebacks."""
         return f"Key(name={self.name!r}, public={self.public!r})"
 
 
@@ -46,7 +46,7 @@ def new_pair() -> tuple[str, str]:
 
 
 def load_key(path: str | Path) -> Key:
-    """Return the key of a file; raises KeyFileError for one that others may read, or that holds no key."""
+    """Return the key of a file; raises KeyFileError if others may read the file, or it contains no key."""
     path = Path(path)
     try:
         with path.open("rb") as file:
@@ -59,9 +59,7 @@ def load_key(path: str | Path) -> Key:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise KeyFileError(f"{path}: not a key file: {error}; `subtitled keys new` makes one") from error
     if mode & _OTHERS:
-        raise KeyFileError(
-            f"{path}: has mode {mode:04o}, so that others may use the key; type: chmod 600 {path}"
-        )
+        raise KeyFileError(f"{path}: mode {mode:04o} lets others use the key; type: chmod 600 {path}")
     try:
         key = msgspec.convert(table, Key)
     except msgspec.ValidationError as error:
@@ -69,7 +67,7 @@ def load_key(path: str | Path) -> Key:
     for field in ("public", "secret", "server"):
         if not is_key(getattr(key, field)):
             raise KeyFileError(
-                f"{path}: `{field}` is no key of {KEY_LENGTH} characters of Z85; `subtitled keys new` makes one"
+                f"{path}: `{field}` must be a key of {KEY_LENGTH} characters in Z85; `subtitled keys new` makes one"
             )
     return key
 
@@ -77,7 +75,7 @@ def load_key(path: str | Path) -> Key:
 def key_text(key: Key) -> str:
     """Return the content of a key's file."""
     return (
-        f"# The key {key.name!r} of a subtitled server's client: whoever has this file is {key.name!r} there.\n"
+        f"# The key of the client {key.name!r} of a subtitled server; it gives access as {key.name!r}.\n"
         f"# On the client: subtitle --key FILE …, or SUBTITLE_KEY=FILE, or ~/.config/subtitle/key.toml\n"
         f'name = "{key.name}"\n'
         f'public = "{key.public}"\n'
@@ -87,7 +85,7 @@ def key_text(key: Key) -> str:
 
 
 def save_key(path: str | Path, key: Key) -> None:
-    """Write a key file that only its owner may read, never over another; raises FileExistsError, OSError."""
+    """Create a key file that only its owner may read; raises FileExistsError, OSError."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(file, "w", encoding="utf-8") as target:
         target.write(key_text(key))
@@ -96,9 +94,9 @@ def save_key(path: str | Path, key: Key) -> None:
 
 
 def find_key(path: str | Path | None = None) -> Key | None:
-    """Return the key at `path`, else that of SUBTITLE_KEY, else of `~/.config/subtitle/key.toml`; None without any.
+    """Return the key at `path`, else of SUBTITLE_KEY, else of `~/.config/subtitle/key.toml` if it exists, else None.
 
-    The last is used only where it is there. Raises KeyFileError.
+    Raises KeyFileError.
     """
     named = path or os.environ.get(KEY_VARIABLE)
     if named:
@@ -109,7 +107,7 @@ def find_key(path: str | Path | None = None) -> Key | None:
 
 
 def is_key(text: str) -> bool:
-    """Say whether `text` is a key in Z85."""
+    """Return whether `text` is a key in Z85."""
     if len(text) != KEY_LENGTH:
         return False
     try:

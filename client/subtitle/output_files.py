@@ -1,6 +1,6 @@
-"""Subtitles on the client's disk: whole or not at all, and never over a file that is something else.
+"""Writes subtitles atomically, without overwriting other files.
 
-What the server calls a file is data: no separator, control character or leading dot of it reaches the file system.
+The server's file names are untrusted: separators, control characters and leading dots are replaced.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from pathlib import Path
 from subtitle.errors import OptionError, SubtitleError
 
 MAX_NAME_BYTES = 200
-"""Of a name, leaving room below a file system's 255 for a number and a suffix."""
+"""Of a name; a file system allows 255, which leaves room for a number and a suffix."""
 MAX_NUMBER = 999
 
 
 def safe_name(name: str, form: str) -> str:
-    """Return a file name that is made of `name`, ends with the format's suffix, and stays in its folder."""
+    """Return a safe file name for `name`, with the format's suffix."""
     plain = "".join(char if char.isprintable() and char not in '/\\:*?"<>|' else "_" for char in name)
     suffix = f".{form}"
     stem = plain.removesuffix(suffix).strip(" .")
@@ -30,8 +30,8 @@ def safe_name(name: str, form: str) -> str:
 def save_in(folder: Path, name: str, body: bytes, *, is_forced: bool = False) -> Path:
     """Write `body` as `name` into a folder, and return its path.
 
-    A file that is there with the same content is left alone. One with other content is kept too, and the next free name
-    taken: `talk.en.srt`, `talk.en.2.srt`; unless `is_forced`. Raises OSError.
+    An existing file with the same content is not written again. One with other content is kept, and the next free name is
+    used: `talk.en.srt`, `talk.en.2.srt`; with `is_forced` it is replaced. Raises OSError.
     """
     stem, dot, suffix = name.rpartition(".")
     for number in range(1, MAX_NUMBER + 1):
@@ -41,33 +41,33 @@ def save_in(folder: Path, name: str, body: bytes, *, is_forced: bool = False) ->
         if _is_written(target, body):
             return target
     raise SubtitleError(
-        f"{folder}: has {MAX_NUMBER} files named like {name!r} already; move some, or name a file"
+        f"{folder}: has {MAX_NUMBER} files named like {name!r} already; move some, or give a file name"
     )
 
 
 def save_all(target: Path, files: Sequence[tuple[str, str, bytes]]) -> list[Path]:
-    """Write files, each a format, the server's name and a body, into a folder; or one of them to the path itself."""
+    """Write files, given as format, server's name and body, into a folder; or a single one to the path itself."""
     if target.is_dir():
         return [save_in(target, safe_name(name, form), body) for form, name, body in files]
     if len(files) != 1:
-        raise OptionError(f"{target}: is no folder, and cannot hold {len(files)} files")
+        raise OptionError(f"{target}: is not a folder, and cannot contain {len(files)} files")
     return [replace_file(target, files[0][2])]
 
 
 def format_of(target: Path) -> tuple[str, ...]:
-    """Return the one format that a path's suffix names; none for a folder."""
+    """Return the format of a path's suffix; none for a folder."""
     return () if target.is_dir() or not target.suffix else (target.suffix[1:].lower(),)
 
 
 def replace_file(target: Path, body: bytes) -> Path:
-    """Write `body` to a path whole, in place of what is there; raises OSError."""
+    """Replace a file atomically; raises OSError."""
     with _temporary(target, body) as temporary:
         temporary.replace(target)
     return target
 
 
 def _is_written(target: Path, body: bytes) -> bool:
-    """Write a file that is not there; True when it has `body` now, False when it was something else before."""
+    """Create a file; returns True if it contains `body` now, False if it existed with other content."""
     if os.path.lexists(target):
         return target.is_file() and target.stat().st_size == len(body) and target.read_bytes() == body
     with _temporary(target, body) as temporary:
@@ -76,14 +76,14 @@ def _is_written(target: Path, body: bytes) -> bool:
         except FileExistsError:
             return False
         except OSError:
-            # A file system without links: the moment between the look above and this one is the price.
+            # A file system without links: a file created since the check above is replaced.
             temporary.replace(target)
     return True
 
 
 @contextlib.contextmanager
 def _temporary(target: Path, body: bytes) -> Iterator[Path]:
-    """Give the path of a file beside `target` that holds `body` on the disk; it is gone afterwards."""
+    """Yield the path of a temporary file beside `target` that contains `body`; it is deleted afterwards."""
     path = target.with_name(f".{target.name[:40]}.{secrets.token_hex(4)}.part")
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:

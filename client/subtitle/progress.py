@@ -1,4 +1,4 @@
-"""How far one file is, on its way to its subtitles."""
+"""The progress of one job."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from subtitle.errors import JobFailedError
 from subtitle.messages import JobFacts
 
 ENDED = frozenset({"done", "failed", "cancelled"})
-"""States of a job in which nothing more comes by itself."""
+"""The final states of a job."""
 
 
 class Progress(Struct, frozen=True, kw_only=True):
-    """How far one job is; nothing is a guess: what is not known yet is 0."""
+    """The progress of one job; unknown values are 0."""
 
     job: str = ""
-    """Empty while the file is hashed, before there is a job."""
+    """Empty while the file is hashed, before the job exists."""
     state: str
     """A state of the job, or "hashing"."""
     hashed_bytes: int = 0
@@ -23,7 +23,7 @@ class Progress(Struct, frozen=True, kw_only=True):
     """Bytes that the server has."""
     size_bytes: int = 0
     decoded_ms: int = 0
-    """How much of the audio has been read."""
+    """Audio read so far."""
     audio_ms: int = 0
     """Length of the audio; 0 until it has been read to its end."""
     segments_done: int = 0
@@ -32,9 +32,9 @@ class Progress(Struct, frozen=True, kw_only=True):
 
     @property
     def fraction(self) -> float:
-        """The finished part, 0 to 1, of the stage at hand: of the bytes until all are there, then of the segments.
+        """The finished part of the current stage, 0 to 1: of the bytes, then of the segments.
 
-        0 while it is not known of how much; 1 when the job is done.
+        0 while the whole is unknown; 1 when the job is done.
         """
         if self.state == "done":
             return 1.0
@@ -47,7 +47,7 @@ class Progress(Struct, frozen=True, kw_only=True):
 
 
 def progress_of(job: JobFacts) -> Progress:
-    """Return how far a job is, from what the server says of it."""
+    """Return the progress of a job from the server's facts."""
     is_here = job.state != "receiving"
     return Progress(
         job=job.id,
@@ -63,7 +63,7 @@ def progress_of(job: JobFacts) -> Progress:
 
 
 def check_done(job: JobFacts) -> JobFacts:
-    """Return a job that is done; raises JobFailedError for one that has ended otherwise."""
+    """Return a done job; raises JobFailedError for one in another final state."""
     if job.state == "done":
         return job
     cause = f": {job.cause}" if job.cause else ""

@@ -1,4 +1,4 @@
-"""How far files are, shown while a command waits: bars on a terminal, plain lines elsewhere."""
+"""Shows the progress of several files: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from rich.text import Text
 from subtitle.progress import ENDED, Progress
 
 LINE_S = 10.0
-"""Between two plain lines about one file, unless its state changes."""
+"""Interval of plain lines about one file, unless its state changes."""
 RATE_S = 10.0
-"""Speeds are those of the last seconds."""
+"""Averaging time of speeds."""
 NAME_WIDTH = 32
 
 
 class TransferRate:
-    """How fast a number grows, from when it was what."""
+    """The rate of a growing number."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
 
     def add(self, value: int, now: float) -> float:
-        """Take note of the number, and return its growth a second; 0 while that cannot be said."""
+        """Add a value and return the growth per second; 0 while unknown."""
         if self._seen and value < self._seen[-1][1]:
             self._seen.clear()
         self._seen.append((now, value))
@@ -42,7 +42,7 @@ class TransferRate:
 
 
 class DisplayedProgress:
-    """Shows how far several files are, on standard error; a context manager."""
+    """Shows the progress of several files on standard error; a context manager."""
 
     def __init__(self) -> None:
         console = Console(stderr=True)
@@ -55,7 +55,7 @@ class DisplayedProgress:
             ),
             console=console,
             disable=not console.is_terminal,
-            redirect_stdout=False,  # rich would write it to standard error, wherever the caller wants it
+            redirect_stdout=False,  # rich would write it to standard error
             redirect_stderr=False,
         )
         self._is_held = console.is_terminal and sys.stdout.isatty()
@@ -77,7 +77,7 @@ class DisplayedProgress:
         self._held.clear()
 
     def update(self, name: str, progress: Progress) -> None:
-        """Show how far the file of this name is."""
+        """Show the progress of a file."""
         now = time.monotonic()
         is_bytes = progress.state in {"hashing", "receiving"}
         value = progress.hashed_bytes if progress.state == "hashing" else progress.uploaded_bytes
@@ -102,26 +102,26 @@ class DisplayedProgress:
         )
 
     def end(self, name: str, text: str) -> None:
-        """Say what became of a file."""
+        """Show the result of a file."""
         if name in self._tasks:
             self._bars.update(self._tasks[name], description=text, total=1.0, completed=1.0)
         elif not self._console.is_terminal:
             self.say(f"{name}: {text}")
 
     def out(self, line: str) -> None:
-        """Print a line of the command's output: at once, or after the bars where both are on one terminal."""
+        """Print a line on standard output: now, or after the bars if both use one terminal."""
         if self._is_held:
             self._held.append(line)
         else:
             click.echo(line)
 
     def say(self, text: str) -> None:
-        """Print a line for people, above the bars."""
+        """Print a message on standard error, above the bars."""
         self._console.print(Text(text), soft_wrap=True)
 
 
 def description(progress: Progress, per_s: float) -> str:
-    """Return how far a file is, in words; `per_s` is the speed in bytes or segments, 0 if it is not known."""
+    """Return the progress in words; `per_s` is the speed in bytes or segments, 0 if unknown."""
     match progress.state:
         case "hashing":
             return f"hashing, {progress.fraction:.0%}"
@@ -132,7 +132,7 @@ def description(progress: Progress, per_s: float) -> str:
                 f"uploading, {megabytes(progress.uploaded_bytes)} of {megabytes(progress.size_bytes)}{speed}"
             )
         case "queued":
-            return "waiting for its turn"
+            return "queued"
         case "preparing":
             return f"reading, {clock(progress.decoded_ms / 1000)} so far{_segments(progress)}"
         case "transcribing":
@@ -144,7 +144,7 @@ def description(progress: Progress, per_s: float) -> str:
 
 
 def megabytes(size: int) -> str:
-    """Return a number of bytes for people: 12.3 MB."""
+    """Return a number of bytes as text: 12.3 MB."""
     return (
         f"{size / 1e9:.2f} GB"
         if size >= 1e9
@@ -155,7 +155,7 @@ def megabytes(size: int) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Return a length of time as a clock shows it: 1:02:03, or 2:03."""
+    """Return a duration as text: 1:02:03, or 2:03."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import click
 
+from subtitle.command_group import CommandGroup
 from subtitled.config import load as configuration
 from subtitled.config.layout_limits import PROFILES, LayoutOverrides, Profile
 from subtitled.config.schema import DEFAULT_FILE, FORMATS, Config, Format, Variant
@@ -26,14 +27,14 @@ config_option = click.option(
     "config_file",
     type=click.Path(dir_okay=False),
     envvar="SUBTITLED_CONFIG",
-    help=f"The configuration file; {DEFAULT_CONFIG} if it is there, else every key has its default.",
+    help=f"Configuration file; default: {DEFAULT_CONFIG} if it exists, else all keys have their defaults.",
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=CommandGroup)
 @click.version_option(package_name="subtitled", prog_name="subtitled")
 def cli() -> None:
-    """Turn media files into subtitles on every GPU of this machine."""
+    """Turn media files into subtitles on all GPUs of this machine."""
 
 
 cli.add_command(worker)
@@ -42,7 +43,7 @@ cli.add_command(worker)
 @cli.command()
 @config_option
 def run(config_file: str | None) -> None:
-    """Run the daemon in the foreground; systemd runs this."""
+    """Run the daemon in the foreground, as systemd does."""
     from subtitled.asr.cuda import Device, find_devices
     from subtitled.log import HTTP_LOST, leave
     from subtitled.runtime.sidecar import Sidecar, SidecarSettings
@@ -64,9 +65,9 @@ def run(config_file: str | None) -> None:
 
 @cli.command()
 @config_option
-@click.option("--parent", type=int, hidden=True, help="The daemon that started it, with which it ends.")
+@click.option("--parent", type=int, hidden=True, help="Process id of the daemon; exit with it.")
 def http(config_file: str | None, parent: int | None) -> None:
-    """Run the gateway in the foreground: HTTP for other programs, by the section [http]."""
+    """Run the HTTP gateway in the foreground, as configured in [http]."""
     from subtitled.runtime.processes import die_with_parent, lower_priority
     from subtitled.web.process import serve
 
@@ -77,9 +78,9 @@ def http(config_file: str | None, parent: int | None) -> None:
 
 
 @cli.command()
-@click.option("--keep", is_flag=True, help="Keep the demo's folder, with its log and its subtitles.")
+@click.option("--keep", is_flag=True, help="Keep the demo's folder with its log and subtitles.")
 def demo(*, keep: bool) -> None:
-    """Run a whole round trip on this machine, with the bundled model and recordings."""
+    """Transcribe two bundled recordings with the bundled model."""
     from subtitled.demo import run_demo
 
     sys.exit(run_demo(keep=keep))
@@ -90,7 +91,7 @@ def demo(*, keep: bool) -> None:
 @config_option
 @click.option("--json", "is_json", is_flag=True, help="Print JSON.")
 def explain(file: str, config_file: str | None, *, is_json: bool) -> None:
-    """Say which inbox takes FILE, what would happen to it, and why. Nothing is done."""
+    """Show which inbox accepts FILE, what would happen to it, and why; changes nothing."""
     import msgspec
 
     from subtitled.inboxes import explain as explaining
@@ -108,24 +109,34 @@ def explain(file: str, config_file: str | None, *, is_json: bool) -> None:
     multiple=True,
     default=("srt",),
     show_default=True,
-    help="May be repeated.",
+    help="Output format; may be repeated.",
 )
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="A folder, a file, or - for the terminal."
+    "-o", "--output", type=click.Path(path_type=Path), help="A folder, a file, or - for standard output."
 )
-@click.option("--force", is_flag=True, help="Write over files that are there.")
-@click.option("--profile", type=click.Choice(PROFILES), default="default", show_default=True)
-@click.option("--max-chars", type=int, help="Characters of a line.")
-@click.option("--max-lines", type=int)
-@click.option("--max-chars-per-s", type=float, help="Reading speed.")
-@click.option("--min-ms", type=int, help="Shortest time that a cue is seen.")
-@click.option("--max-ms", type=int, help="Longest time that a cue is seen.")
-@click.option("--gap-ms", type=int, help="Between two cues.")
-@click.option("--chain-ms", type=int, help="Cues nearer than this are closed up to the gap.")
-@click.option("--chinese", type=click.Choice(["tw", "hk", "cn", "off"]), default="off", show_default=True)
-@click.option("--karaoke", is_flag=True, help="ASS: colour each word when it is said.")
-@click.option("--bom", is_flag=True, help="Begin with a byte order mark.")
-@click.option("--newline", type=click.Choice(["lf", "crlf"]), default="lf", show_default=True)
+@click.option("--force", is_flag=True, help="Overwrite existing files.")
+@click.option(
+    "--profile", type=click.Choice(PROFILES), default="default", show_default=True, help="Cue layout."
+)
+@click.option("--max-chars", type=int, help="Maximum characters per line.")
+@click.option("--max-lines", type=int, help="Maximum lines per cue.")
+@click.option("--max-chars-per-s", type=float, help="Maximum reading speed, in characters per second.")
+@click.option("--min-ms", type=int, help="Minimum duration of a cue.")
+@click.option("--max-ms", type=int, help="Maximum duration of a cue.")
+@click.option("--gap-ms", type=int, help="Minimum gap between two cues.")
+@click.option("--chain-ms", type=int, help="Reduce shorter gaps to --gap-ms.")
+@click.option(
+    "--chinese",
+    type=click.Choice(["tw", "hk", "cn", "off"]),
+    default="off",
+    show_default=True,
+    help="Convert Chinese characters to those of Taiwan, Hong Kong or the mainland.",
+)
+@click.option("--karaoke", is_flag=True, help="ASS: highlight each word when it is spoken.")
+@click.option("--bom", is_flag=True, help="Write a byte order mark.")
+@click.option(
+    "--newline", type=click.Choice(["lf", "crlf"]), default="lf", show_default=True, help="Line ending."
+)
 def render(
     file: Path,
     forms: tuple[Format, ...],
@@ -139,7 +150,7 @@ def render(
     bom: bool,
     **limits: Any,
 ) -> None:
-    """Make subtitles again from FILE, a JSON transcript, with other limits or in other formats. Needs no GPU."""
+    """Lay out FILE, a JSON transcript, again: with other limits or in other formats, without a GPU."""
     from subtitled.output import rerender
 
     transcript = rerender.in_variant(rerender.read_transcript(file), chinese)
@@ -150,7 +161,7 @@ def render(
     look = RenderOptions(bom=bom, newline=newline, karaoke=karaoke)
     made = {form: as_file(form, transcript, look) for form in forms}
     if len(made) > 1 and output is not None and not output.is_dir():
-        raise click.UsageError(f"{len(made)} formats need a folder, and {output} is none")
+        raise click.UsageError(f"{len(made)} formats need a folder; {output} is not a folder")
     for form, data in made.items():
         if str(output) == "-":
             sys.stdout.buffer.write(data)
@@ -162,21 +173,19 @@ def render(
 
 @cli.command("install-service")
 @config_option
-@click.option(
-    "--user", default="subtitled", show_default=True, help="Whom the daemon runs as; made if need be."
-)
+@click.option("--user", default="subtitled", show_default=True, help="Service user; created if missing.")
 @click.option(
     "--prefix",
     type=click.Path(path_type=Path, file_okay=False),
     default="/",
     show_default=True,
-    help="The root of the file system that is written to.",
+    help="Root folder for the files.",
 )
 @click.option(
     "--worker",
     "endpoint",
     metavar="tcp://HEAD:PORT",
-    help="Write the unit of workers for the daemon there, not that of a daemon.",
+    help="Write a worker's unit for the daemon there, instead of the daemon's.",
 )
 @click.option(
     "--key",
@@ -185,10 +194,10 @@ def render(
     show_default=True,
     help="With --worker: this host's key.",
 )
-@click.option("--model", default="", help="With --worker: a folder or name in the place of the daemon's.")
-@click.option("--dry-run", is_flag=True, help="Print what would be written, write nothing.")
+@click.option("--model", default="", help="With --worker: a model folder or name instead of the daemon's.")
+@click.option("--dry-run", is_flag=True, help="Print the files without writing them.")
 @click.option(
-    "--force", is_flag=True, help="Write also over files that were changed, or are not of this command."
+    "--force", is_flag=True, help="Overwrite also files that were changed, or not written by this command."
 )
 def install_service(
     config_file: str | None,
@@ -201,7 +210,7 @@ def install_service(
     dry_run: bool,
     force: bool,
 ) -> None:
-    """Write the systemd unit, and what makes user and folders, for this environment and its configuration."""
+    """Install the systemd unit, with user and folders, for this environment and its configuration."""
     from subtitled.systemd import install as installing
     from subtitled.systemd.unit_files import InstallLocation, unit_files, worker_files
 
@@ -221,11 +230,13 @@ def install_service(
         return
     for path, is_changed in installing.install(units, prefix, is_forced=force):
         click.echo(f"{'Wrote' if is_changed else 'Unchanged:'} {path}")
-    closed = installing.closed_to_others(program) or installing.closed_to_others(f"{sys.base_prefix}/bin")
+    closed = installing.inaccessible_folder(program) or installing.inaccessible_folder(
+        f"{sys.base_prefix}/bin"
+    )
     if closed:
         click.echo(
-            f"Beware: user {user} cannot enter {closed}, where this environment or its Python is; make one in "
-            "/opt/subtitled, with a Python that all may use, and repeat this command there.",
+            f"Warning: user {user} cannot enter {closed}, which contains this environment or its Python; create an "
+            "environment in /opt/subtitled with a Python for all users, and repeat this command there.",
             err=True,
         )
     click.echo("Then type:")
@@ -240,11 +251,11 @@ def install_service(
     "--file",
     "media",
     type=click.Path(),
-    help="Take this media file through every stage instead, and report each.",
+    help="Process this media file through every stage instead.",
 )
 @click.option("--cluster", "is_cluster", is_flag=True, help="Check the workers on other hosts instead.")
 def doctor(config_file: str | None, media: str | None, *, is_json: bool, is_cluster: bool) -> None:
-    """Check this machine, and say what to do about each fault; exit 0 only if there is none."""
+    """Check this machine, and print a remedy for each fault; exit status 0 if there is none."""
     from rich.console import Console
 
     from subtitled.doctor.checks import Checks, config_findings
@@ -270,40 +281,40 @@ def doctor(config_file: str | None, media: str | None, *, is_json: bool, is_clus
 
 @cli.group()
 def config() -> None:
-    """Check, show or write a configuration."""
+    """Check, show or create a configuration."""
 
 
 @config.command("check")
 @config_option
 def config_check(config_file: str | None) -> None:
-    """Report every fault of the configuration at once; exit 0 if there is none."""
+    """Report all faults of the configuration; exit status 0 if there is none."""
     _load(config_file)
-    click.echo("The configuration is good.")
+    click.echo("The configuration has no faults.")
 
 
 @config.command("show")
 @config_option
 def config_show(config_file: str | None) -> None:
-    """Print the whole effective configuration, each value that is not the default with where it was set."""
+    """Print the effective configuration, with the origin of each changed value."""
     click.echo(configuration.to_toml_with_origins(_found(config_file), os.environ), nl=False)
 
 
 @config.command("init")
 @click.argument("file", type=click.Path(path_type=Path), default=DEFAULT_CONFIG)
 def config_init(file: Path) -> None:
-    """Write a configuration file with every key, commented; never over an existing one."""
+    """Create a configuration file with every key and its explanation; never overwrites a file."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("x", encoding="utf-8") as target:
             target.write(DEFAULT_FILE.read_text("utf-8"))
     except FileExistsError:
-        raise SubtitledError(f"{file} exists already; name another file, or move it away") from None
+        raise SubtitledError(f"{file} exists already; choose another file, or move it away") from None
     click.echo(f"Wrote {file}. Then: subtitled config check --config {file}")
 
 
 @cli.group()
 def keys() -> None:
-    """Make the keys by which clients speak over TCP."""
+    """Make keys for clients and workers on other hosts."""
 
 
 @keys.command("new")
@@ -313,18 +324,23 @@ def keys() -> None:
     type=click.Choice(["user", "admin"]),
     default="user",
     show_default=True,
-    help="A user sees and changes its own jobs, an admin all.",
+    help="A user sees and changes its own jobs, an admin all jobs.",
 )
-@click.option("--worker", "is_worker", is_flag=True, help="For the workers of the host NAME, not a client.")
+@click.option(
+    "--worker",
+    "is_worker",
+    is_flag=True,
+    help="Make a key for the workers of the host NAME instead of a client.",
+)
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The key file; NAME.toml if nothing is said.",
+    help="Key file; default: NAME.toml.",
 )
 @config_option
 def keys_new(name: str, role: str, output: Path | None, config_file: str | None, *, is_worker: bool) -> None:
-    """Make a key for the client NAME, or for the workers of the host NAME, and print the lines that let it in."""
+    """Make a key for the client or the worker host NAME, and print its lines for the configuration."""
     from subtitle.keys import KEY_NAME, KEY_NAME_RULE, Key, new_pair, save_key
     from subtitled.network.auth import server_key, server_key_path
 
@@ -341,9 +357,9 @@ def keys_new(name: str, role: str, output: Path | None, config_file: str | None,
     try:
         save_key(target, Key(name=name, public=public, secret=secret, server=server.public))
     except FileExistsError:
-        raise SubtitledError(f"{target} exists already; name another file with -o") from None
-    use = "`subtitled worker --key` there" if is_worker else "the client's `subtitle --key`"
-    click.echo(f"Wrote {target}: hand it to {name}, over a safe way; it is {use}.", err=True)
+        raise SubtitledError(f"{target} exists already; choose another file with -o") from None
+    use = "`subtitled worker --key FILE` on that host" if is_worker else "`subtitle --key FILE`"
+    click.echo(f"Wrote {target}: give it to {name} over a secure channel, for {use}.", err=True)
     if is_worker:
         click.echo(
             "Add the line to [remote.keys] of the daemon's configuration, then: systemctl reload subtitled; restart it "
@@ -379,7 +395,7 @@ def main() -> None:
     except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(130)
     except ConfigError as error:
-        click.echo("The configuration is faulty:", err=True)
+        click.echo("The configuration has faults:", err=True)
         for fault in error.faults:
             click.echo(f"  {fault}", err=True)
         sys.exit(ExitCode.FATAL)

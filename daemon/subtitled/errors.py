@@ -1,4 +1,4 @@
-"""What the daemon's modules raise when the world, not our code, is at fault."""
+"""The errors that the daemon raises for causes outside its code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import IntEnum
 class ExitCode(IntEnum):
     """Exit statuses of the commands and of the worker processes.
 
-    78 is EX_CONFIG of sysexits.h; systemd's `RestartPreventExitStatus=78` keys on it.
+    78 is EX_CONFIG of sysexits.h, which the unit's `RestartPreventExitStatus=78` uses.
     """
 
     OK = 0
@@ -16,17 +16,17 @@ class ExitCode(IntEnum):
     USAGE = 2
     UNREACHABLE = 3
     CUDA = 70
-    """A worker's CUDA context is broken; a new process may do better."""
+    """A worker's CUDA context is broken; a new process may work."""
     FATAL = 78
-    """The configuration, or the model it names, is wrong: starting again cannot help."""
+    """The configuration or its model has a fault: a restart cannot help."""
 
 
 class SubtitledError(Exception):
-    """Root of every error that the daemon raises on purpose."""
+    """Root of the daemon's errors."""
 
 
 class ConfigError(SubtitledError):
-    """The configuration is faulty; `faults` holds every fault found, one line each."""
+    """The configuration has faults; `faults` has one line for each."""
 
     def __init__(self, faults: list[str]) -> None:
         super().__init__("\n".join(faults))
@@ -34,7 +34,7 @@ class ConfigError(SubtitledError):
 
 
 class MediaError(SubtitledError):
-    """A media file cannot be decoded; the message says why, for the person who dropped it."""
+    """A media file cannot be decoded; the message gives the reason to its user."""
 
 
 class ModelError(SubtitledError):
@@ -42,11 +42,11 @@ class ModelError(SubtitledError):
 
 
 class WireAudioError(SubtitledError):
-    """Audio came over the wire that is not what was sent."""
+    """Received audio differs from what was sent."""
 
 
 class InboxError(SubtitledError):
-    """The inboxes are not watched any more; a bug of ours."""
+    """The thread that watches the inboxes has ended; a bug."""
 
 
 class StoreError(SubtitledError):
@@ -54,8 +54,8 @@ class StoreError(SubtitledError):
 
 
 class NoSpaceError(StoreError):
-    """The database has no space to grow; nothing was changed, and a later try may do."""
+    """The database has no space to grow; nothing was changed, and a retry may work."""
 
 
 class SpoolError(SubtitledError):
-    """A folder or file of ours cannot be written: no space, read-only, or out of bounds."""
+    """A folder or file of the daemon cannot be written: no space, read-only, or outside its limits."""

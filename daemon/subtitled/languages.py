@@ -1,4 +1,4 @@
-"""Names of languages: Whisper's codes, and those that containers and file names use for them."""
+"""Names of languages: Whisper's codes, and the codes of containers and file names."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ENGLISH = (
     "tk turkmen, tl tagalog, tr turkish, tt tatar, uk ukrainian, ur urdu, uz uzbek, vi vietnamese, yi "
     "yiddish, yo yoruba, yue cantonese, zh chinese"
 )
-"""What Whisper calls its languages in English (`LANGUAGES` of whisper/tokenizer.py)."""
+"""Whisper's English names of its languages (`LANGUAGES` of whisper/tokenizer.py)."""
 
 _ENGLISH_NAMES = dict(entry.split(" ", 1) for entry in _ENGLISH.split(", "))
 
@@ -38,11 +38,11 @@ _GROUPS = tuple(tuple(names.split()) for names in _NAMES.split(","))
 _CODES = {name: group[0] for group in reversed(_GROUPS) for name in group} | {"jv": "jw"}
 
 _ISO_639_1 = {"jw": "jv"}
-"""Whisper's codes that are not ISO 639-1 although the language has one; `yue` and `haw` have none, but ISO 639-3."""
+"""Whisper's codes that differ from the language's ISO 639-1 code; `yue` and `haw` have only ISO 639-3 codes."""
 
 
 def code_of(tag: str | None) -> str | None:
-    """Return Whisper's code for a language that a container or a file name calls `tag`; None where it has none.
+    """Return Whisper's code for the language `tag` of a container or a file name; None if unknown.
 
     Two letters, three letters, or BCP 47 with a region or script ("zh-Hans", "pt_BR"), in any case.
     """
@@ -50,16 +50,16 @@ def code_of(tag: str | None) -> str | None:
 
 
 def is_in(tag: str | None, language: str) -> bool:
-    """Say whether `tag` names `language`, two or three letters in lower case."""
+    """Return whether `tag` is `language`, two or three letters in lower case."""
     name = (tag or "").lower().split("-")[0]
     return name == language or any({name, language} <= set(group) for group in _GROUPS)
 
 
 def name_of(language: str | None) -> str | None:
-    """Return Whisper's English name of a language by its code, in lower case; the code where it has none."""
+    """Return Whisper's English name of a language by its code, in lower case; the code if it has none."""
     return _ENGLISH_NAMES.get(language or "", language)
 
 
 def iso_639(language: str) -> str:
-    """Return the name that media players look for: ISO 639-1, else 639-3, for Whisper's code."""
+    """Return the code that media players expect for Whisper's code: ISO 639-1, else 639-3."""
     return _ISO_639_1.get(language, language)

@@ -1,4 +1,4 @@
-"""The version of this release; daemon and workers must be of the same."""
+"""The version of this release; daemon and workers must have the same."""
 
 from __future__ import annotations
 

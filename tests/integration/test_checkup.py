@@ -170,7 +170,7 @@ def test_gpus_are_told_with_their_memory_and_those_of_the_configuration_chosen(
     assert driver == ok("driver", "550.54, CUDA 12.4")
     assert first == ok("GPU 0", "NVIDIA Test, 71680 of 81920 MiB free, GPU-aaaaaaaa")
     assert isinstance(second, Finding)
-    assert (second.state, second.message) == ("warning", "does not tell of itself: GPU is lost")
+    assert (second.state, second.message) == ("warning", "cannot be queried: GPU is lost")
     assert isinstance(chosen, ChosenDevices)
     assert [(device.slot, device.visible) for device in chosen.devices] == [("gpu0", "GPU-aaaaaaaa")]
 

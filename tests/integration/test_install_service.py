@@ -12,7 +12,7 @@ import pytest
 
 from subtitled.config import schema
 from subtitled.config.load import to_toml
-from subtitled.systemd.install import closed_to_others
+from subtitled.systemd.install import inaccessible_folder
 
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed (package systemd)"
@@ -74,8 +74,8 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, config_file: Path) -> None:
 
 def test_an_environment_that_the_daemon_cannot_enter_is_found(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o700)
-    assert closed_to_others(str(tmp_path / "closed" / "bin" / "subtitled")) is not None
-    assert closed_to_others("/usr/bin/env") is None
+    assert inaccessible_folder(str(tmp_path / "closed" / "bin" / "subtitled")) is not None
+    assert inaccessible_folder("/usr/bin/env") is None
 
 
 @needs_systemd

@@ -54,7 +54,7 @@ def test_key_file_with_open_permissions_is_refused(tmp_path: Path, mode: int) ->
         ("name = ", "not a key file"),
         ("\xff", "not a key file"),
         ('name = "x"', "missing required field"),
-        ('name = "x"\npublic = "short"\nsecret = "short"\nserver = "short"', "`public` is no key of 40"),
+        ('name = "x"\npublic = "short"\nsecret = "short"\nserver = "short"', "`public` must be a key of 40"),
         ("name = 1", "not a key file"),
     ],
 )

@@ -69,7 +69,7 @@ def test_a_path_that_is_no_folder_is_the_very_file(tmp_path: Path) -> None:
     mine.write_bytes(b"before")
     assert save_all(mine, [("srt", "talk.en.srt", b"one")]) == [mine]
     assert mine.read_bytes() == b"one"
-    with pytest.raises(OptionError, match="is no folder, and cannot hold 2 files"):
+    with pytest.raises(OptionError, match="is not a folder, and cannot contain 2 files"):
         save_all(mine, [("srt", "a.srt", b""), ("json", "a.json", b"")])
     assert (format_of(mine), format_of(tmp_path), format_of(tmp_path / "x")) == (("srt",), (), ())
     assert [path.name for path in tmp_path.iterdir()] == ["mine.srt"]

@@ -84,5 +84,5 @@ def test_the_unit_is_written_for_this_environment() -> None:
 @pytest.mark.parametrize("user", ["root", "a b"])
 def test_a_user_that_is_none_of_its_own_is_refused(user: str) -> None:
     place = InstallLocation(program="/p", python="/usr", config_file="", user=user)
-    with pytest.raises(Exception, match="a user of its own"):
+    with pytest.raises(Exception, match="is not allowed: use 1 to 31"):
         worker_files(place, "tcp://head:8700", key_file="/k")

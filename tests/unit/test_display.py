@@ -6,10 +6,10 @@ import pytest
 from msgspec.structs import replace
 
 from subtitle import JobFailedError, Progress, WorkerFacts
-from subtitle.eta import QueueSnapshot, Speed, outlook, speeds
+from subtitle.eta import QueueSnapshot, Speed, estimate, speeds
 from subtitle.progress import check_done, progress_of
 from subtitle.progress_bars import TransferRate, clock, description, megabytes
-from subtitle.top import to_do
+from subtitle.tables import remaining
 from unit import job_facts
 from unit.server_stats import STATS
 
@@ -58,7 +58,7 @@ def test_hashing_counts_what_is_hashed() -> None:
             "uploading, 12.0 MB of 50.0 MB, 8.1 MB/s, 0:05 left",
         ),
         (Progress(state="receiving", size_bytes=900), 0.0, "uploading, 0.0 kB of 0.9 kB"),
-        (Progress(state="queued"), 0.0, "waiting for its turn"),
+        (Progress(state="queued"), 0.0, "queued"),
         (
             Progress(state="preparing", decoded_ms=200_000, segments_done=1, segments_total=9),
             0.5,
@@ -155,9 +155,9 @@ def test_what_is_to_be_done_is_no_more_than_is_known(
 ) -> None:
     known = [replace(FACTS, size=1000, audio_ms=2000), replace(FACTS, size=10**9, audio_ms=0)]
     stats = replace(snapshot(0.0, 1.0).stats, **changes)
-    assert to_do(outlook(stats, Speed(total=speed), known)) == text
+    assert remaining(estimate(stats, Speed(total=speed), known)) == text
 
 
 def test_without_files_to_go_by_the_end_is_not_told() -> None:
     stats = replace(snapshot(0.0, 1.0).stats, unread_files=1, unread_bytes=500)
-    assert outlook(stats, Speed(total=5.0), ()).finish_s is None
+    assert estimate(stats, Speed(total=5.0), ()).finish_s is None

@@ -1,4 +1,4 @@
-"""What all commands share: which server, with which key; how values are printed."""
+"""Shared by all commands: the options for the server and key, and JSON output."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class CommandExitCode(IntEnum):
 
 
 class ConnectionOptions:
-    """How the server is reached, as the options before and after the command's name say; the later ones win."""
+    """The connection, from the options before and after the command's name; later ones win."""
 
     def __init__(self) -> None:
         self.server: str | None = None
@@ -37,33 +37,33 @@ class ConnectionOptions:
         self.timeout_s = 5.0
 
     def client(self) -> Client:
-        """Return a client of that server."""
+        """Return a client for the server."""
         return Client(self.server, self.key, timeout_s=self.timeout_s)
 
     def hint(self, *words: str) -> str:
-        """Return a command to type that reaches the same server."""
+        """Return a command line for the same server."""
         server = [] if self.server is None else ["--server", self.server]
         key = [] if self.key is None else ["--key", self.key]
         return shlex.join(["subtitle", *words, *server, *key])
 
 
-as_json = click.option("--json", "is_json", is_flag=True, help="Print JSON, one value a line.")
+as_json = click.option("--json", "is_json", is_flag=True, help="Print JSON, one value per line.")
 
 
-def reach_options(command: Command) -> Command:
-    """Add the options that say how the server is reached."""
+def connection_options(command: Command) -> Command:
+    """Add the options of the connection."""
     for option in (
         click.option(
             "--timeout", "timeout_s", type=click.FloatRange(0.01), metavar="SECONDS", expose_value=False,
-            callback=_remember, help="How long an answer may take; 5 if nothing else is said.",
+            callback=_remember, help="Time limit of an answer; default: 5.",
         ),
         click.option(
             "--key", metavar="FILE", expose_value=False, callback=_remember,
-            help=f'The key to show on TCP; else {KEY_VARIABLE}, else ~/.config/subtitle/key.toml; "" shows none.',
+            help=f'Key file for TCP; default: {KEY_VARIABLE}, then ~/.config/subtitle/key.toml; "": none.',
         ),
         click.option(
             "--server", metavar="ENDPOINT", expose_value=False, callback=_remember,
-            help=f"Such as tcp://gpu.example:5570; else {SERVER_VARIABLE}, else the local daemon's socket.",
+            help=f"Such as tcp://gpu.example:5570; default: {SERVER_VARIABLE}, then the local daemon.",
         ),
     ):  # fmt: skip
         command = option(command)
@@ -71,9 +71,9 @@ def reach_options(command: Command) -> Command:
 
 
 def with_client(command: Command) -> Command:
-    """Give a command the client as its first argument, and the options that say which server."""
+    """Add the options of the connection, and pass the client as the first argument."""
 
-    @reach_options
+    @connection_options
     @click.pass_context
     @functools.wraps(command)
     def call(context: click.Context, *args: Any, **words: Any) -> Any:

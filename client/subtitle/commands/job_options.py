@@ -1,4 +1,4 @@
-"""What may be asked of a job, as options of a command."""
+"""The options of jobs and cue layouts, for several commands."""
 
 from __future__ import annotations
 
@@ -7,46 +7,70 @@ from typing import Any
 import click
 
 from subtitle.commands.connection_options import Command
-from subtitle.commands.jobs import split_formats
-from subtitle.commands.layout_options import chosen_layout, layout_options
-from subtitle.messages import JobOptions, VadOptions
+from subtitle.messages import JobOptions, LayoutOptions, VadOptions
 from subtitle.requests import JobKeywords, options_of
 
 _OPTIONS = (
-    click.option("--language", metavar="CODE", help='Such as en; "auto" (by vote; the default) or "multi".'),
+    click.option(
+        "--language",
+        metavar="CODE",
+        help='Such as en; default: "auto" (one language per file); "multi": each segment separately.',
+    ),
     click.option(
         "--task",
         type=click.Choice(["transcribe", "translate"]),
-        help="Translate: into English; not all models can.",
+        help="translate: into English; turbo models cannot.",
     ),
+    click.option("--format", "formats", metavar="FORMATS", help="Such as srt,vtt; default: srt."),
+    click.option("--priority", type=int, metavar="N", help="-100 to 100; higher runs first."),
+    click.option("--tag", help="Free text; `subtitle list --tag` finds it."),
     click.option(
-        "--format", "formats", metavar="FORMATS", help="Such as srt,vtt; srt if nothing else is said."
+        "--prompt", "initial_prompt", metavar="TEXT", help="Text as if spoken before: names, spelling, style."
     ),
-    click.option("--priority", type=int, metavar="N", help="-100 to 100; higher goes first."),
-    click.option("--tag", help="A note of your own; `subtitle list --tag` finds it."),
-    click.option(
-        "--prompt", "initial_prompt", metavar="TEXT", help="As if said before: names, spelling, style."
-    ),
-    click.option("--hotwords", metavar="WORDS", help="What the model should expect to hear."),
+    click.option("--hotwords", metavar="WORDS", help="Words that the model should prefer."),
     click.option(
         "--word-timestamps/--no-word-timestamps",
         default=None,
-        help="Time each word, or none; else those of phrases that are more than a cue holds.",
+        help="Time all words, or none; default: only where a phrase does not fit into one cue.",
     ),
 )
 
 
 _VAD_OPTIONS = (
     click.option(
-        "--vad-threshold", type=float, metavar="P", help="0 to 1; with less, more is taken for speech."
+        "--vad-threshold", type=float, metavar="P", help="0 to 1; a lower value detects more speech."
     ),
-    click.option("--vad-min-silence-ms", type=int, metavar="MS", help="Shorter pauses do not part speech."),
-    click.option("--vad-pad-ms", type=int, metavar="MS", help="Kept around speech."),
+    click.option("--vad-min-silence-ms", type=int, metavar="MS", help="Shorter pauses do not split speech."),
+    click.option("--vad-pad-ms", type=int, metavar="MS", help="Padding around speech."),
 )
 
 
+_LAYOUT_OPTIONS = (
+    click.option(
+        "--layout",
+        "layout_profile",
+        type=click.Choice(["default", "strict", "raw"]),
+        help="Cue layout.",
+    ),
+    click.option(
+        "--max-chars", "layout_max_chars", type=int, metavar="N", help="Maximum characters per line."
+    ),
+    click.option("--max-lines", "layout_max_lines", type=int, metavar="N", help="Maximum lines per cue."),
+    click.option(
+        "--max-chars-per-s", "layout_max_chars_per_s", type=float, metavar="N", help="Maximum reading speed."
+    ),
+    click.option("--min-ms", "layout_min_ms", type=int, metavar="MS", help="Minimum duration of a cue."),
+    click.option("--max-ms", "layout_max_ms", type=int, metavar="MS", help="Maximum duration of a cue."),
+    click.option("--gap-ms", "layout_gap_ms", type=int, metavar="MS", help="Minimum gap between two cues."),
+    click.option(
+        "--chain-ms", "layout_chain_ms", type=int, metavar="MS", help="Reduce shorter gaps to --gap-ms."
+    ),
+)
+_PREFIX = "layout_"
+
+
 def job_options(command: Command) -> Command:
-    """Add the options to a command; it gets them as keywords, for `chosen`."""
+    """Add the options of a job to a command, as keywords for `chosen`."""
     for option in reversed(_VAD_OPTIONS):
         command = option(command)
     command = layout_options(command)
@@ -55,14 +79,34 @@ def job_options(command: Command) -> Command:
     return command
 
 
-def chosen(words: dict[str, Any]) -> JobOptions:
-    """Return what the keywords of a command ask for; raises OptionError."""
-    said = {name: value for name, value in words.items() if value is not None}
-    if "formats" in said:
-        said["formats"] = split_formats(said["formats"])
-    if (layout := chosen_layout(said)) is not None:
-        said["layout"] = layout
-    names = [name for name in said if name.startswith("vad_")]
-    if fields := {name.removeprefix("vad_"): said.pop(name) for name in names}:
-        said["vad"] = VadOptions(**fields)
-    return options_of(None, JobKeywords(**said))  # type: ignore[typeddict-item]
+def chosen(keywords: dict[str, Any]) -> JobOptions:
+    """Return the job options of a command's keywords; raises OptionError."""
+    given = {name: value for name, value in keywords.items() if value is not None}
+    if "formats" in given:
+        given["formats"] = split_formats(given["formats"])
+    if (layout := chosen_layout(given)) is not None:
+        given["layout"] = layout
+    names = [name for name in given if name.startswith("vad_")]
+    if fields := {name.removeprefix("vad_"): given.pop(name) for name in names}:
+        given["vad"] = VadOptions(**fields)
+    return options_of(None, JobKeywords(**given))  # type: ignore[typeddict-item]
+
+
+def layout_options(command: Command) -> Command:
+    """Add the options of a layout to a command, as keywords for `chosen_layout`."""
+    for option in reversed(_LAYOUT_OPTIONS):
+        command = option(command)
+    return command
+
+
+def chosen_layout(keywords: dict[str, Any]) -> LayoutOptions | None:
+    """Remove the layout's keywords and return them as options; None if none is given. Raises OptionError."""
+    names = [name for name in keywords if name.startswith(_PREFIX)]
+    fields = {name.removeprefix(_PREFIX): keywords.pop(name) for name in names}
+    given = {name: value for name, value in fields.items() if value is not None}
+    return options_of(None, JobKeywords(layout=LayoutOptions(**given))).layout if given else None
+
+
+def split_formats(text: str | None) -> tuple[str, ...]:
+    """Return the formats of a list such as "srt,vtt"."""
+    return tuple(part.strip().lower() for part in (text or "").split(",") if part.strip())

@@ -1,4 +1,4 @@
-"""Commands about jobs that there are: list, status, watch, fetch, cancel, retry."""
+"""Commands about existing jobs: list, status, watch, fetch, cancel, retry."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from typing import Any
 import click
 from rich.console import Console
 
-from subtitle import display
+from subtitle import tables
 from subtitle.client import Client
 from subtitle.commands.connection_options import CommandExitCode, as_json, print_json, with_client
-from subtitle.commands.layout_options import chosen_layout, layout_options
+from subtitle.commands.job_options import chosen_layout, layout_options, split_formats
 from subtitle.output_files import format_of, save_all
 from subtitle.progress import ENDED
 
 
 @click.command("list")
 @click.option("--state", "states", multiple=True, help="Only jobs in this state; may be repeated.")
-@click.option("--tag", help="Only jobs that were submitted with this tag.")
-@click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 1000))
+@click.option("--tag", help="Only jobs with this tag.")
+@click.option(
+    "--limit", default=100, show_default=True, type=click.IntRange(1, 1000), help="Maximum number of jobs."
+)
 @as_json
 @with_client
 def list_jobs(client: Client, states: tuple[str, ...], tag: str | None, limit: int, *, is_json: bool) -> None:
@@ -30,7 +32,7 @@ def list_jobs(client: Client, states: tuple[str, ...], tag: str | None, limit: i
         for job in jobs:
             print_json(job)
     else:
-        Console().print(display.jobs_table(jobs))
+        Console().print(tables.jobs_table(jobs))
 
 
 @click.command()
@@ -41,10 +43,10 @@ def status(client: Client, job: str | None, *, is_json: bool) -> None:
     """Show one job, or the workers and the queue."""
     if job is None:
         stats = client.stats()
-        print_json(stats) if is_json else display.print_stats(Console(), stats)
+        print_json(stats) if is_json else tables.print_stats(Console(), stats)
         return
     facts = client.status(job)
-    print_json(facts) if is_json else display.print_job(Console(), facts)
+    print_json(facts) if is_json else tables.print_job(Console(), facts)
 
 
 @click.command()
@@ -64,10 +66,10 @@ def watch(client: Client, job: str | None, after_seq: int, *, is_json: bool) -> 
         after_seq = client.stats().last_seq
         facts = client.status(job)
         if facts.state in ENDED:
-            print_json(facts) if is_json else display.print_job(Console(), facts)
+            print_json(facts) if is_json else tables.print_job(Console(), facts)
             sys.exit(CommandExitCode.OK if facts.state == "done" else CommandExitCode.FAILED)
     for event in client.watch(job, after_seq=after_seq):
-        print_json(event) if is_json else click.echo(display.event_line(event))
+        print_json(event) if is_json else click.echo(tables.event_line(event))
         sys.stdout.flush()
         if job is not None and event.subject == "job" and event.after in ENDED:
             sys.exit(CommandExitCode.OK if event.after == "done" else CommandExitCode.FAILED)
@@ -109,7 +111,7 @@ def fetch(
 @as_json
 @with_client
 def cancel(client: Client, job: str, *, is_json: bool) -> None:
-    """End a job that is not finished."""
+    """Cancel a job that is not finished."""
     facts = client.cancel(job)
     print_json(facts) if is_json else click.echo(f"{facts.id} {facts.state}")
 
@@ -119,11 +121,6 @@ def cancel(client: Client, job: str, *, is_json: bool) -> None:
 @as_json
 @with_client
 def retry(client: Client, job: str, *, is_json: bool) -> None:
-    """Try a failed job again; only what is missing is decoded."""
+    """Retry a failed job; only missing segments are decoded."""
     facts = client.retry(job)
     print_json(facts) if is_json else click.echo(f"{facts.id} {facts.state}")
-
-
-def split_formats(text: str | None) -> tuple[str, ...]:
-    """Return the formats of a list such as "srt,vtt"."""
-    return tuple(part.strip().lower() for part in (text or "").split(",") if part.strip())

@@ -1,10 +1,11 @@
-"""Commands about the server: ping and top; and shell completion."""
+"""Commands about the server: ping, top, admin; and shell completion."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections import deque
+from typing import get_args
 
 import click
 import msgspec
@@ -12,21 +13,23 @@ from click.shell_completion import get_completion_class
 from rich.console import Console
 from rich.live import Live
 
-from subtitle import top as picture
+from subtitle import tables
 from subtitle.client import Client
+from subtitle.command_group import CommandGroup
 from subtitle.commands.connection_options import as_json, print_json, with_client
 from subtitle.eta import QueueSnapshot, speeds
+from subtitle.messages import LogLevelName
 
 SPEED_S = 15.0
-"""Speeds in `top` are those of the last seconds."""
+"""Averaging time of the speeds in `top`."""
 
 
 @click.command()
 @as_json
 @with_client
 def ping(client: Client, *, is_json: bool) -> None:
-    """Say whether the daemon is there, who you are to it, and how long it takes to answer."""
-    client.ping()  # the first one also connects
+    """Show the daemon's version and model, your user, and the response time."""
+    client.ping()  # the first one includes the connection
     began = time.perf_counter()
     welcome = client.ping()
     took_ms = (time.perf_counter() - began) * 1000
@@ -40,30 +43,30 @@ def ping(client: Client, *, is_json: bool) -> None:
 @click.command()
 @click.option(
     "--every", "every_s", default=1.0, show_default=True, type=click.FloatRange(0.1), metavar="SECONDS",
-    help="How often to look.",
+    help="Interval of updates.",
 )  # fmt: skip
 @as_json
 @with_client
 def top(client: Client, every_s: float, *, is_json: bool) -> None:
-    """Show workers, queue and jobs as they are now, until Ctrl-C; once, where there is no terminal, or as JSON."""
+    """Show workers, queue and jobs, updated until Ctrl-C; once without a terminal or with --json."""
     welcome = client.ping()
-    now = _look(client)
+    now = _snapshot(client)
     console = Console()
     if is_json:
         print_json({"stats": now.stats, "jobs": now.jobs})
         return
     if not console.is_terminal:
-        console.print(picture.screen(welcome, now, speeds(None, now)))
+        console.print(tables.screen(welcome, now, speeds(None, now)))
         return
     seen = deque([now])
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             room = console.height - len(now.stats.workers) - 9
             speed = speeds(seen[0], now)
-            live.update(picture.screen(welcome, now, speed, max_jobs=room), refresh=True)
+            live.update(tables.screen(welcome, now, speed, max_jobs=room), refresh=True)
             time.sleep(every_s)
-            now = _look(client)
-            # Workers are told of when a lease ends: a speed over less than some of them would jump.
+            now = _snapshot(client)
+            # A worker's audio is counted when a lease ends: a shorter average would jump.
             while len(seen) > 1 and now.at - seen[0].at > SPEED_S:
                 seen.popleft()
             seen.append(now)
@@ -73,11 +76,11 @@ def top(client: Client, every_s: float, *, is_json: bool) -> None:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    r"""Print what makes a shell complete `subtitle` commands.
+    r"""Print the completion script of a shell.
 
     \b
     bash: subtitle completion bash > ~/.local/share/bash-completion/completions/subtitle
-    zsh:  subtitle completion zsh > a folder of $fpath/_subtitle
+    zsh:  subtitle completion zsh > FOLDER_OF_FPATH/_subtitle
     fish: subtitle completion fish > ~/.config/fish/completions/subtitle.fish
     """
     found = get_completion_class(shell)
@@ -86,8 +89,26 @@ def completion(context: click.Context, shell: str) -> None:
     click.echo(found(context.find_root().command, {}, "subtitle", "_SUBTITLE_COMPLETE").source())
 
 
-def _look(client: Client) -> QueueSnapshot:
+@click.group(cls=CommandGroup)
+def admin() -> None:
+    """Change the running daemon; for an admin."""
+
+
+@admin.command("log-level")
+@click.argument("level", required=False, type=click.Choice(get_args(LogLevelName)))
+@as_json
+@with_client
+def log_level(client: Client, level: LogLevelName | None, *, is_json: bool) -> None:
+    """Set the daemon's log level to LEVEL until it reloads its configuration; show the level without LEVEL."""
+    answer = client.set_log_level(level)
+    if is_json:
+        print_json(answer)
+    else:
+        click.echo(answer.level if level is None else f"{answer.level}, before: {answer.before}")
+
+
+def _snapshot(client: Client) -> QueueSnapshot:
     stats = client.stats()
     return QueueSnapshot(
-        at=time.monotonic(), stats=stats, jobs=client.list(picture.RUNNING, limit=picture.MAX_JOBS)
+        at=time.monotonic(), stats=stats, jobs=client.list(tables.RUNNING, limit=tables.MAX_JOBS)
     )

@@ -1,7 +1,7 @@
-"""`subtitled demo`: a whole round trip on this machine, with the bundled model and recordings.
+"""`subtitled demo`: transcribes two bundled recordings on this machine with the bundled model.
 
-A real daemon on two CPU slots, in a folder of its own: the recordings are dropped into its inbox like any file, what happens
-is watched through the client like any client's, and the subtitles are read from its outbox.
+It starts a daemon with two CPU workers in a temporary folder, copies the recordings into its inbox, shows their progress with
+the client, and prints the subtitles from its outbox.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ START_TIMEOUT_S = 60
 JOBS_TIMEOUT_S = 300
 STOP_TIMEOUT_S = 20
 MAX_SOCKET_BYTES = 107
-"""sun_path of unix(7), less its closing zero."""
+"""sun_path of unix(7), without its terminating NUL."""
 ENDED = ("done", "failed", "cancelled")
 
 CONFIG = """\
@@ -52,11 +52,11 @@ format = "console"
 
 
 class DemoError(Exception):
-    """The demo did not come to its end; the message says why."""
+    """The demo failed; the message gives the reason."""
 
 
 def run_demo(*, keep: bool) -> int:
-    """Run the demo and print what comes of it; return an exit status."""
+    """Run the demo, print its results, and return an exit status."""
     console = Console(highlight=False, soft_wrap=True)
     folder = Path(tempfile.mkdtemp(prefix="subtitled-demo-"))
     try:
@@ -71,7 +71,7 @@ def run_demo(*, keep: bool) -> int:
         return 1
     finally:
         if keep:
-            console.print(f"Everything is in {folder}", markup=False)
+            console.print(f"The demo's files are in {folder}", markup=False)
         else:
             shutil.rmtree(folder, ignore_errors=True)
     return 0
@@ -81,12 +81,12 @@ def _round_trip(folder: Path, console: Console) -> None:
     longest = folder / "private" / "workers.sock"
     if len(os.fsencode(longest)) > MAX_SOCKET_BYTES:
         raise DemoError(
-            f"{longest}: a socket's path may have {MAX_SOCKET_BYTES} bytes; set TMPDIR to a folder nearer the root"
+            f"{longest}: a socket's path may have {MAX_SOCKET_BYTES} bytes at most; set TMPDIR to a folder with a shorter path"
         )
     for name in ("inbox", "outbox"):
         (folder / name).mkdir()
     (folder / "subtitled.toml").write_text(CONFIG.format(folder=folder), encoding="utf-8")
-    console.print("Starting a daemon with two CPU workers, each with the bundled demo model ...")
+    console.print("Starting a daemon with two CPU workers and the bundled demo model ...")
     command = [sys.executable, "-m", "subtitled", "run", "--config", str(folder / "subtitled.toml")]
     with (folder / "daemon.log").open("wb") as log:
         daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -95,7 +95,7 @@ def _round_trip(folder: Path, console: Console) -> None:
             _wait_until_ready(client, daemon)
             started = time.monotonic()
             for name in RECORDINGS:
-                console.print(f"Dropping {name} into the inbox", markup=False)
+                console.print(f"Copying {name} to the inbox", markup=False)
                 shutil.copy(str(files("subtitled") / "demo" / name), folder / "inbox" / name)
             jobs = _wait_until_done(client, daemon, console)
             wall_s = time.monotonic() - started
@@ -116,7 +116,7 @@ def _round_trip(folder: Path, console: Console) -> None:
     segments = sum(sum(job.segments.values()) for job in details)
     audio_s = sum(job.audio_ms for job in details) / 1000
     console.print(
-        f"Complete! {len(details)} files | {segments} segments | {len(slots)} devices: {', '.join(slots)} | "
+        f"Complete: {len(details)} files | {segments} segments | {len(slots)} devices: {', '.join(slots)} | "
         f"{audio_s:.1f} s of audio in {wall_s:.1f} s | Speed: {audio_s / wall_s:.1f}x realtime",
         markup=False,
     )
@@ -140,7 +140,7 @@ def _wait_until_ready(client: Client, daemon: subprocess.Popen[bytes]) -> None:
 def _wait_until_done(
     client: Client, daemon: subprocess.Popen[bytes], console: Console
 ) -> tuple[JobFacts, ...]:
-    """Show the progress of all jobs until each has ended."""
+    """Show the progress of all jobs until all have ended."""
     columns = (
         TextColumn("{task.description:>14}"),
         BarColumn(),

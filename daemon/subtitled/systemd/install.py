@@ -1,4 +1,4 @@
-"""Putting the systemd files in their places, never over what somebody else wrote."""
+"""Installs the systemd files, and never overwrites files of others."""
 
 from __future__ import annotations
 
@@ -18,23 +18,21 @@ _MARK = re.compile(r"# Written by `subtitled install-service`; sha256 of what fo
 
 
 def program_here() -> str:
-    """Return the `subtitled` of the environment that runs this; raises SubtitledError where it has none."""
+    """Return the `subtitled` program of this environment; raises SubtitledError if it does not exist."""
     program = Path(sysconfig.get_path("scripts"), "subtitled")
     if not program.is_file():
-        raise SubtitledError(
-            f"{program} is not there; install subtitled into an environment of its own first"
-        )
+        raise SubtitledError(f"{program} does not exist; install subtitled into its own environment first")
     return str(program)
 
 
 def marked(text: str) -> str:
-    """Return the text of a file with the line that says who wrote it, and what."""
+    """Return the text of a file with the line that marks it as written by this command."""
     digest = hashlib.sha256(text.encode()).hexdigest()
     return f"# Written by `subtitled install-service`; sha256 of what follows: {digest}\n{text}"
 
 
 def is_ours(text: str) -> bool:
-    """Say whether a file is as `install-service` has written it, this release's or another's."""
+    """Return whether a file is unchanged since `install-service` of any release wrote it."""
     mark = _MARK.match(text)
     return mark is not None and mark[1] == hashlib.sha256(text[mark.end() :].encode()).hexdigest()
 
@@ -42,15 +40,15 @@ def is_ours(text: str) -> bool:
 def install(found: Iterable[UnitFile], prefix: Path, *, is_forced: bool) -> Iterator[tuple[Path, bool]]:
     """Write the files below `prefix`, and yield the path of each and whether it changed.
 
-    Raises SubtitledError, with nothing written, for a file that is there and not as it was written by this command.
+    Raises SubtitledError, before anything is written, for an existing file that was changed or not written by this command.
     """
     wanted = {prefix / file.path: marked(file.text) for file in found}
     before = {path: _text_of(path) for path in wanted}
     foreign = [str(path) for path, text in before.items() if text is not None and not is_ours(text)]
     if foreign and not is_forced:
         raise SubtitledError(
-            f"{', '.join(foreign)}: there already, and not as this command writes it; move your changes to a drop-in "
-            "(systemctl edit subtitled) and repeat with --force, which writes over it"
+            f"{', '.join(foreign)}: exists, and was changed or not written by this command; move your changes to a drop-in "
+            "(systemctl edit subtitled) and repeat with --force, which overwrites it"
         )
     for path, text in wanted.items():
         if before[path] != text:
@@ -60,8 +58,8 @@ def install(found: Iterable[UnitFile], prefix: Path, *, is_forced: bool) -> Iter
         yield path, before[path] != text
 
 
-def closed_to_others(path: str) -> str | None:
-    """Return the folder above `path` that the daemon's user cannot enter, if there is one."""
+def inaccessible_folder(path: str) -> str | None:
+    """Return the parent folder of `path` that the daemon's user cannot enter, if any."""
     for folder in reversed(Path(path).parents):
         try:
             if not folder.stat().st_mode & 0o001:
@@ -72,7 +70,7 @@ def closed_to_others(path: str) -> str | None:
 
 
 def next_steps(program: str, config_file: str, prefix: Path) -> list[str]:
-    """Return the commands to type after the files are written."""
+    """Return the commands to run after the files are written."""
     root = [] if prefix == Path("/") else [f"--root={prefix}"]
     steps = [
         shlex.join(["systemd-sysusers", *root]),
@@ -90,20 +88,20 @@ def next_steps(program: str, config_file: str, prefix: Path) -> list[str]:
 
 
 def next_steps_of_worker(user: str, key_file: str, prefix: Path) -> list[str]:
-    """Return the commands to type after a worker's files are written."""
+    """Return the commands to run after a worker's files are written."""
     root = [] if prefix == Path("/") else [f"--root={prefix}"]
     return [
         shlex.join(["systemd-sysusers", *root]),
         shlex.join(["install", "-D", "-m", "600", "-o", user, "KEY.toml", key_file])
-        + "      # the host's key",
+        + "      # this host's key",
         "systemctl daemon-reload",
-        "systemctl enable --now --no-block subtitled-worker@cuda:0      # and so on, one for each GPU",
+        "systemctl enable --now --no-block subtitled-worker@cuda:0      # one instance per GPU",
         "journalctl -u 'subtitled-worker@*' -o cat -f      # session.opened, then model.loaded",
     ]
 
 
 def _text_of(path: Path) -> str | None:
-    """Return what a file holds, None where there is none; what is not UTF-8 is nobody's of ours."""
+    """Return the content of a file; None if it does not exist."""
     try:
         return path.read_text("utf-8", "replace")
     except FileNotFoundError:

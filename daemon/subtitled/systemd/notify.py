@@ -1,4 +1,4 @@
-"""Telling systemd how the daemon is (sd_notify(3)), without its library."""
+"""Notifies systemd of the daemon's state (sd_notify(3)), without its library."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ if TYPE_CHECKING:
 
 
 class SystemdNotifier:
-    """Sends states to the socket that `NOTIFY_SOCKET` of `environ` names, a path or an abstract "@name".
+    """Sends states to the socket of `NOTIFY_SOCKET` in `environ`, a path or an abstract "@name".
 
-    Without the variable every call does nothing. No call raises or blocks: a message that cannot be
-    delivered at once is dropped.
+    Without the variable no call has an effect. No call raises or blocks: a message that cannot be delivered at once is dropped.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -23,27 +22,27 @@ class SystemdNotifier:
         # AF_UNIX only: systemd's vsock form is for virtual machines.
         self._address = name if name.startswith(("/", "@")) else ""
         self.watchdog_interval_s = _watchdog_interval_s(environ)
-        """How often to call `watchdog`, half of the time systemd allows; None where it does not watch."""
+        """Interval for `watchdog`, half of systemd's timeout; None without a watchdog."""
 
     def ready(self) -> None:
-        """Say that start-up, or a reload, is finished."""
+        """Notify that the start or a reload is finished."""
         self._send("READY=1")
 
     def stopping(self) -> None:
-        """Say that the daemon is on its way out."""
+        """Notify that the daemon is stopping."""
         self._send("STOPPING=1")
 
     def reloading(self) -> None:
-        """Say that the configuration is being read again; `ready` must follow."""
-        # Type=notify-reload wants the time of the monotonic clock along (systemd.service(5)).
+        """Notify that the configuration is being reloaded; `ready` must follow."""
+        # Type=notify-reload requires the monotonic time (systemd.service(5)).
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def status(self, text: str) -> None:
-        """Set the one line that `systemctl status` shows."""
+        """Set the status line of `systemctl status`."""
         self._send(f"STATUS={' '.join(text.split())}")
 
     def watchdog(self) -> None:
-        """Say that the loop turns."""
+        """Notify that the main loop runs."""
         self._send("WATCHDOG=1")
 
     def _send(self, state: str) -> None:
@@ -54,12 +53,12 @@ class SystemdNotifier:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
                 sock.sendto(state.encode("utf-8", "backslashreplace"), os.fsencode(address))
         except (OSError, ValueError):
-            # systemd gone, its queue full, or a name that is none: the work matters more than the message.
+            # systemd is not there, its queue is full, or the name is invalid: the daemon continues.
             return
 
 
 def _watchdog_interval_s(environ: Mapping[str, str]) -> float | None:
-    """Half of WATCHDOG_USEC, as sd_watchdog_enabled(3) recommends, if it is meant for this process."""
+    """Return half of WATCHDOG_USEC, as sd_watchdog_enabled(3) recommends, if it is for this process."""
     microseconds, pid = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", "")
     if not microseconds.isdecimal() or int(microseconds) == 0 or pid not in {"", str(os.getpid())}:
         return None

@@ -17,55 +17,59 @@ if TYPE_CHECKING:
     from subtitled.config.schema import Config
 
 OWN_FOLDER = "/srv/subtitled"
-"""Folders below it are the daemon's own; whatever else an inbox names may be somebody else's already."""
+"""Folders below it belong to the daemon; other folders of inboxes may belong to others."""
 USER_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
-"""As useradd(8) takes it."""
+"""As useradd(8) accepts it."""
 STOP_SLACK_S = 30
-"""Time to stop beyond recovery.stop_timeout_s."""
+"""Time to stop in addition to recovery.stop_timeout_s."""
 _STATES, _SOCKETS = "/var/lib", "/run"
-"""Where StateDirectory= and RuntimeDirectory= make folders."""
+"""Where StateDirectory= and RuntimeDirectory= create folders."""
 _HOMES = ("/home", "/root", "/run/user")
-_TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108 - where nothing is written, but PrivateTmp= hides what is there
+_TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108 - not written to; PrivateTmp= would hide files there
 
 
 class InstallLocation(Struct, frozen=True, kw_only=True):
-    """What the units are written for."""
+    """The environment and user of the units."""
 
     program: str
     """Absolute path of the environment's `subtitled`."""
     python: str
-    """Where the Python is that the environment was made with (`sys.base_prefix`)."""
+    """Prefix of the environment's base Python (`sys.base_prefix`)."""
     config_file: str
     user: str = "subtitled"
 
 
 class UnitFile(Struct, frozen=True):
-    """A file and where it goes, below the root of a file system."""
+    """A file, with its path below the root."""
 
     path: str
     text: str
 
 
-def unit_files(place: InstallLocation, config: Config, *, is_there: Callable[[str], bool]) -> list[UnitFile]:
-    """Return the files for systemd; `is_there` says whether a folder exists, which is then left as it is.
+def unit_files(
+    location: InstallLocation, config: Config, *, is_there: Callable[[str], bool]
+) -> list[UnitFile]:
+    """Return the files for systemd; `is_there` returns whether a folder exists, which is then not changed.
 
-    Raises SubtitledError for what a unit cannot express.
+    Raises SubtitledError for paths that a unit cannot contain.
     """
-    _check_user(place.user)
-    for path in (place.program, place.config_file, *_folders(config), config.state.dir):
+    _check_user(location.user)
+    for path in (location.program, location.config_file, *_folders(config), config.state.dir):
         if not path.isprintable():
-            raise SubtitledError(f"{path!r}: a unit cannot name it; rename it without control characters")
-    gateway = UnitFile("etc/systemd/system/subtitled-http.service", _gateway_unit(place))
+            raise SubtitledError(
+                f"{path!r} contains control characters, which a unit cannot contain; rename it"
+            )
+    gateway = UnitFile("etc/systemd/system/subtitled-http.service", _gateway_unit(location))
     return [
-        UnitFile("etc/systemd/system/subtitled.service", _unit(place, config)),
+        UnitFile("etc/systemd/system/subtitled.service", _unit(location, config)),
         *([gateway] if config.http.listen and not config.http.with_daemon else []),
-        UnitFile("etc/sysusers.d/subtitled.conf", _sysusers(place.user, config.state.dir)),
-        UnitFile("etc/tmpfiles.d/subtitled.conf", _tmpfiles(place.user, config, is_there)),
+        UnitFile("etc/sysusers.d/subtitled.conf", _sysusers(location.user, config.state.dir)),
+        UnitFile("etc/tmpfiles.d/subtitled.conf", _tmpfiles(location.user, config, is_there)),
     ]
 
 
 def worker_files(
-    place: InstallLocation,
+    location: InstallLocation,
     endpoint: str,
     *,
     key_file: str,
@@ -74,39 +78,39 @@ def worker_files(
 ) -> list[UnitFile]:
     """Return the files for systemd on a host whose workers join the daemon at `endpoint`.
 
-    Raises SubtitledError for what a unit cannot express.
+    Raises SubtitledError for paths that a unit cannot contain.
     """
-    _check_user(place.user)
-    for path in (place.program, key_file, model):
+    _check_user(location.user)
+    for path in (location.program, key_file, model):
         if not path.isprintable():
-            raise SubtitledError(f"{path!r}: a unit cannot name it; rename it without control characters")
+            raise SubtitledError(
+                f"{path!r} contains control characters, which a unit cannot contain; rename it"
+            )
     unit = _Unit(shipped("subtitled-worker@.service"))
-    words = [place.program, "worker", "--connect", endpoint, "--key", key_file]
+    words = [location.program, "worker", "--connect", endpoint, "--key", key_file]
     words += ["--model", model] if model else []
     unit.set("ExecStart", f"{' '.join(map(_word, words))} --device %i".replace("$", "$$"))
-    unit.set("User", place.user)
-    unit.set("Group", place.user)
-    needed = (place.program, place.python, key_file, *([model] if model.startswith("/") else []))
+    unit.set("User", location.user)
+    unit.set("Group", location.user)
+    needed = (location.program, location.python, key_file, *([model] if model.startswith("/") else []))
     if any(_is_below(path, home) for path in needed for home in _HOMES):
         unit.set("ProtectHome", "read-only")
     if any(_is_below(path, folder) for path in needed for folder in _TEMPORARY):
         unit.set("PrivateTmp", "no")
     return [
         UnitFile("etc/systemd/system/subtitled-worker@.service", unit.text),
-        UnitFile("etc/sysusers.d/subtitled.conf", _sysusers(place.user, state)),
+        UnitFile("etc/sysusers.d/subtitled.conf", _sysusers(location.user, state)),
     ]
 
 
 def shipped(name: str) -> str:
-    """Return a file of `systemd/` as it is shipped."""
+    """Return the shipped text of a file in `systemd/`."""
     return (files("subtitled") / "systemd" / name).read_text("utf-8")
 
 
 def _check_user(user: str) -> None:
     if not USER_NAME.fullmatch(user) or user == "root":
-        raise SubtitledError(
-            f"user {user!r}: a user of its own is needed, 1 to 31 of a-z, 0-9, _ and -, and not root"
-        )
+        raise SubtitledError(f"user {user!r} is not allowed: use 1 to 31 of a-z, 0-9, _ and -, and not root")
 
 
 def _folders(config: Config) -> list[str]:
@@ -115,14 +119,14 @@ def _folders(config: Config) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _unit(place: InstallLocation, config: Config) -> str:
+def _unit(location: InstallLocation, config: Config) -> str:
     folders, state = _folders(config), config.state.dir
-    needed = (place.program, place.python, place.config_file, *folders, *config.uploads.paths, state)
+    needed = (location.program, location.python, location.config_file, *folders, *config.uploads.paths, state)
     unit = _Unit(shipped("subtitled.service"))
-    command = f"{_word(place.program)} run --config {_word(place.config_file)}".replace("$", "$$")
+    command = f"{_word(location.program)} run --config {_word(location.config_file)}".replace("$", "$$")
     unit.set("ExecStart", command)
-    unit.set("User", place.user)
-    unit.set("Group", place.user)
+    unit.set("User", location.user)
+    unit.set("Group", location.user)
     unit.set("RequiresMountsFor", " ".join(map(_word, (*folders, state))))
     unit.set("TimeoutStopSec", str(int(config.recovery.stop_timeout_s) + STOP_SLACK_S))
     unit.set("Environment", _environment(state))
@@ -144,13 +148,15 @@ def _unit(place: InstallLocation, config: Config) -> str:
     return unit.text
 
 
-def _gateway_unit(place: InstallLocation) -> str:
+def _gateway_unit(location: InstallLocation) -> str:
     unit = _Unit(shipped("subtitled-http.service"))
-    command = f"{_word(place.program)} http --config {_word(place.config_file)}".replace("$", "$$")
+    command = f"{_word(location.program)} http --config {_word(location.config_file)}".replace("$", "$$")
     unit.set("ExecStart", command)
-    unit.set("User", place.user)
-    unit.set("Group", place.user)
-    if any(_is_below(path, folder) for path in (place.program, place.config_file) for folder in _TEMPORARY):
+    unit.set("User", location.user)
+    unit.set("Group", location.user)
+    if any(
+        _is_below(path, folder) for path in (location.program, location.config_file) for folder in _TEMPORARY
+    ):
         unit.set("PrivateTmp", "no")
     return unit.text
 
@@ -161,14 +167,14 @@ def _environment(state: str) -> str:
 
 
 def _socket_folders(config: Config) -> list[str]:
-    """Return the folders that sockets are made in, those apart that the daemon makes itself inside another."""
+    """Return the folders of sockets, except those that the daemon creates inside another."""
     paths = [end.removeprefix("ipc://") for end in (*config.listen.clients, config.listen.workers)]
     found = dict.fromkeys(str(PurePosixPath(path).parent) for path in paths if path.startswith("/"))
     return [folder for folder in found if not any(_is_below(folder, other) for other in found)]
 
 
 def _elsewhere(config: Config) -> list[str]:
-    """Return the folders of state and sockets that systemd does not make, as they are not where it makes such."""
+    """Return the folders of state and sockets that systemd does not create."""
     folders = [(config.state.dir, _STATES), *((folder, _SOCKETS) for folder in _socket_folders(config))]
     return [folder for folder, root in folders if not _is_below(folder, root)]
 
@@ -191,17 +197,17 @@ def _tmpfiles(user: str, config: Config, is_there: Callable[[str], bool]) -> str
 
 
 class _Unit:
-    """The text of a unit, whose settings can be given other values where they stand."""
+    """The text of a unit, whose settings can be replaced in location."""
 
     def __init__(self, text: str) -> None:
         self.text = text
 
     def set(self, key: str, *values: str) -> None:
-        """Give a setting, which must be there, these values: a line for each, none if there are none."""
+        """Replace the values of an existing setting: one line for each value."""
         self._replace(key, (f"{key}={value}" for value in values))
 
     def drop(self, key: str) -> None:
-        """Take out a setting, and its mode."""
+        """Remove a setting and its mode."""
         self._replace(key, ())
         self._replace(f"{key}Mode", ())
 
@@ -214,7 +220,7 @@ class _Unit:
 
 
 def _word(text: str) -> str:
-    """Return `text` as one word of a unit (systemd.syntax(7)), its percent signs no specifiers."""
+    """Return `text` quoted as one word of a unit (systemd.syntax(7)), without specifiers."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     is_plain = escaped == text.replace("%", "%%") and not re.search(r"[\s';#]", text)
     return escaped if is_plain else f'"{escaped}"'

@@ -10,7 +10,7 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from subtitle.eta import outlook
+from subtitle.eta import estimate
 from subtitle.messages import JobFacts
 from subtitled.http.gateway import Gateway
 from subtitled.web import rendering
@@ -103,7 +103,7 @@ async def _context(request: Request) -> dict[str, Any]:
         "snapshot": snapshot,
         "filter": list_filter,
         "health": health_summary(snapshot.stats, len(failed), MAX_FAILED),
-        "eta": outlook(snapshot.stats, snapshot.speed, (*snapshot.recent, *snapshot.active)),
+        "eta": estimate(snapshot.stats, snapshot.speed, (*snapshot.recent, *snapshot.active)),
         "workers": [worker for worker in workers if worker.slot not in decoders],
         "decoders": [worker for worker in workers if worker.slot in decoders],
         "failures": [job_row(job, t) for job in failures],

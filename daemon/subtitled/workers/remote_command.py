@@ -53,9 +53,14 @@ if TYPE_CHECKING:
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
     show_default=True,
+    help="Level of the log.",
 )
 @click.option(
-    "--log-format", type=click.Choice(["auto", "console", "json"]), default="auto", show_default=True
+    "--log-format",
+    type=click.Choice(["auto", "console", "json"]),
+    default="auto",
+    show_default=True,
+    help="Format of the log.",
 )
 @click.option("--parent", type=int, hidden=True, help="Who started it, with whom it ends.")
 def worker(

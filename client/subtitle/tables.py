@@ -1,0 +1,217 @@
+"""Tables and lines that the commands print."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from subtitle.eta import EtaEstimator, QueueSnapshot, Speed, estimate
+from subtitle.messages import Event, JobFacts, StatsInfo, Step, Welcome, WorkerFacts
+from subtitle.progress import progress_of
+from subtitle.progress_bars import clock, megabytes
+
+RUNNING = ("receiving", "queued", "preparing", "transcribing", "writing")
+MAX_JOBS = 200
+
+
+def jobs_table(jobs: Iterable[JobFacts]) -> Table:
+    """Return a table with a line for each job."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("JOB", "STATE", "DONE", "LANGUAGE", "CREATED", "FILE"):
+        table.add_column(name, no_wrap=name != "FILE")
+    for job in jobs:
+        done = sum(job.segments.get(state, 0) for state in ("done", "skipped"))
+        total = sum(job.segments.values())
+        created = dt.datetime.fromtimestamp(job.created_ms / 1000).astimezone()
+        table.add_row(
+            job.id,
+            job.state,
+            f"{done}/{total}" if total else "-",
+            job.language or "-",
+            f"{created:%Y-%m-%d %H:%M:%S}",
+            job.source.rpartition("/")[2],
+        )
+    return table
+
+
+def print_job(console: Console, job: JobFacts) -> None:
+    """Print all that is known about one job."""
+    done = sum(job.segments.get(state, 0) for state in ("done", "skipped"))
+    rows = [
+        ("job", job.id),
+        ("state", job.state),
+        ("file", job.source),
+        ("task", job.task),
+        ("language", job.language or "not known yet"),
+        ("segments", f"{done} of {sum(job.segments.values())} finished"),
+        ("audio", f"{job.audio_ms / 1000:.1f} s" if job.audio_ms else f"{job.decoded_ms / 1000:.1f} s read"),
+    ]
+    if job.started_ms and job.ended_ms:
+        wall_s = (job.ended_ms - job.started_ms) / 1000
+        speed = f" ({job.audio_ms / 1000 / wall_s:.1f}x realtime)" if wall_s > 0 else ""
+        rows.append(("took", f"{wall_s:.1f} s{speed}"))
+    rows += [("cause", job.cause)] if job.cause else []
+    rows += [("output", path) for path in job.outputs]
+    rows += [("missing", gap) for gap in job.missing]
+    rows += [("history" if place == 0 else "", step_line(step)) for place, step in enumerate(job.history)]
+    for name, value in rows:
+        console.print(f"{name:>9}  {value}", markup=False, highlight=False, soft_wrap=True)
+
+
+def step_line(step: Step) -> str:
+    """Return a line for one entry of a job's history."""
+    at = dt.datetime.fromtimestamp(step.at_ms / 1000).astimezone()
+    what = f"segment {step.name} {step.event}" if step.subject == "segment" else step.event
+    return f"{at:%Y-%m-%d %H:%M:%S} {what}, then {step.after}{f': {step.cause}' if step.cause else ''}"
+
+
+def print_stats(console: Console, stats: StatsInfo) -> None:
+    """Print workers and queue."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    has_hosts = any(worker.host for worker in stats.workers)
+    for name in ("WORKER", "ROLE", "STATE", "DEVICE", "HOLDS", *(("LINK",) if has_hosts else ()), "CAUSE"):
+        table.add_column(name)
+    for worker in stats.workers:
+        holds = worker.job or (
+            f"{worker.leases} {'lease' if worker.leases == 1 else 'leases'}" if worker.leases else "-"
+        )
+        identity = f"{worker.slot}.{worker.incarnation}"
+        table.add_row(
+            *(identity, worker.role, worker.state, worker.device or "-", holds),
+            *((_link(worker),) if has_hosts else ()),
+            worker.cause or "-",
+        )
+    console.print(table)
+    jobs = ", ".join(f"{count} {state}" for state, count in sorted(stats.jobs.items())) or "none"
+    console.print(f"jobs: {jobs}", highlight=False)
+    console.print(
+        f"segments: {stats.ready_segments} ready, {stats.leased_segments} being transcribed; "
+        f"{stats.audio_ms / 1000:.0f} s of audio transcribed in {stats.uptime_s:.0f} s",
+        highlight=False,
+    )
+
+
+def _link(worker: WorkerFacts) -> str:
+    """Return how far a worker on another host is away, and what went there and came back."""
+    if not worker.host:
+        return "-"
+    sent, received = megabytes(worker.sent_bytes), megabytes(worker.received_bytes)
+    return f"{worker.round_trip_ms:.1f} ms, {sent} out, {received} in"
+
+
+def event_line(event: Event) -> str:
+    """Return a journal entry as one line."""
+    at = dt.datetime.fromtimestamp(event.at_ms / 1000).astimezone()
+    name = f" {event.name}" if event.name else ""
+    subject = f"{event.subject}{name}" + (f" of {event.job}" if event.subject == "segment" else "")
+    subject = f"job {event.job}" if event.subject == "job" else subject
+    cause = f"  {event.cause}" if event.cause else ""
+    return f"{event.seq:>7} {at:%H:%M:%S} {subject}: {event.event} -> {event.after}{cause}"
+
+
+def screen(
+    welcome: Welcome, now: QueueSnapshot, speed: Speed, *, max_jobs: int | None = None
+) -> RenderableType:
+    """Return the screen of `subtitle top`, with `max_jobs` jobs at most."""
+    stats = now.stats
+    since_start = stats.audio_ms / 1000 / stats.uptime_s if stats.uptime_s > 0 else 0.0
+    current = f"{speed.total:.1f}x realtime now, " if speed.total is not None else ""
+    head = Text(f"subtitled {welcome.server}", style="bold")
+    head.append(
+        f"  {welcome.model}, up {clock(stats.uptime_s)}; {current}{since_start:.1f}x since the start",
+        style="not bold",
+    )
+    counts = ", ".join(f"{stats.jobs[state]} {state}" for state in stats.jobs if stats.jobs[state])
+    queue = Text(
+        f"segments: {stats.ready_segments} queued, "
+        f"{stats.leased_segments} being transcribed; {megabytes(stats.queued_bytes)} in memory\n"
+        f"uploads: {stats.uploads}, {megabytes(stats.spool_bytes)} on disk\n"
+        f"remaining: {remaining(estimate(stats, speed, now.jobs))}\n"
+        f"jobs: {counts or 'none'}"
+    )
+    parts: list[RenderableType] = [head, queue, Text(), workers_table(stats, speed)]
+    if now.jobs:
+        shown = now.jobs if max_jobs is None else now.jobs[: max(1, max_jobs)]
+        parts += [Text(), running_table(shown)]
+        if len(shown) < len(now.jobs):
+            parts.append(Text(f"and {len(now.jobs) - len(shown)} more", style="dim"))
+    return Group(*parts)
+
+
+def remaining(left: EtaEstimator) -> str:
+    """Return the remaining work and its duration in words."""
+    if left.finish_s == 0:
+        return "nothing"
+    files = f"{left.unread_files} {'file' if left.unread_files == 1 else 'files'} not read yet"
+    unread = f", {files}" if left.unread_files else ""
+    end = f", done in about {clock(left.finish_s)}" if left.finish_s is not None else ""
+    return f"{clock(left.waiting_ms / 1000)} of audio{unread}{end}"
+
+
+def workers_table(stats: StatsInfo, speed: Speed) -> Table:
+    """Return a table with a line for each worker slot."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("WORKER", "ROLE", "STATE", "DEVICE", "MEMORY", "HOLDS"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("SPEED", justify="right", no_wrap=True)
+    has_hosts = any(worker.host for worker in stats.workers)
+    for name in ("ROUND TRIP", "SENT", "RECEIVED") if has_hosts else ():
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("CAUSE", no_wrap=True, overflow="ellipsis")
+    for worker in stats.workers:
+        holds = worker.job or (
+            f"{worker.leases} {'lease' if worker.leases == 1 else 'leases'}" if worker.leases else "-"
+        )
+        slot = speed.slots.get(worker.slot)
+        is_transcriber = worker.role == "transcribe"
+        used, whole = worker.memory_used_bytes, worker.memory_total_bytes
+        table.add_row(
+            Text(worker.slot),
+            worker.role,
+            Text(worker.state, style=_STYLES.get(worker.state, "")),
+            Text(worker.device or "-"),
+            f"{megabytes(used)} of {megabytes(whole)}" if whole else "-",
+            Text(holds),
+            f"{slot:.1f}x" if slot is not None and is_transcriber else "-",
+            *(_link_cells(worker) if has_hosts else ()),
+            Text(worker.cause or "-"),
+        )
+    return table
+
+
+def _link_cells(worker: WorkerFacts) -> tuple[str, str, str]:
+    """Return the cells about the connection to a worker on another host."""
+    if not worker.host:
+        return "-", "-", "-"
+    return f"{worker.round_trip_ms:.1f} ms", megabytes(worker.sent_bytes), megabytes(worker.received_bytes)
+
+
+def running_table(jobs: Sequence[JobFacts]) -> Table:
+    """Return a table with a line and a bar for each job."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    # Only the file name is shortened.
+    for name, width in (("JOB", 16), ("STATE", 12), ("", 16), ("DONE", 7), ("OWNER", 5)):
+        table.add_column(name, no_wrap=True, min_width=width)
+    table.add_column("FILE", no_wrap=True, overflow="ellipsis")
+    for job in jobs:
+        progress = progress_of(job)
+        done = f"{progress.segments_done}/{progress.segments_total}" if progress.segments_total else "-"
+        if job.state == "receiving":
+            done = f"{megabytes(progress.uploaded_bytes)}"
+        table.add_row(
+            job.id,
+            job.state,
+            ProgressBar(total=1.0, completed=progress.fraction, width=16),
+            done,
+            Text(job.owner or "-"),
+            Text(job.source.rpartition("/")[2]),
+        )
+    return table
+
+
+_STYLES = {"busy": "green", "broken": "red", "lost": "red", "backoff": "yellow", "starting": "yellow"}
