@@ -182,7 +182,10 @@ def test_loop_from_a_higher_temperature_is_cut() -> None:
         ("[Music] Hello. [Applause] Bye.", ["Hello. Bye."]),
         ("♪ Happy birthday to you ♪", ["Happy birthday to you"]),
         ("Music is good.", ["Music is good."]),
-        ("(he told us of the music that he had heard)", ["(he told us of the music that he had heard)"]),
+        (
+            "(he told us of the music that he had heard)",
+            ["(he told us of the music that he had heard)"],
+        ),  # prose: allow
         ("[Smith] said so.", ["[Smith] said so."]),
     ],
 )

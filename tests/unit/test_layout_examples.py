@@ -30,7 +30,7 @@ def lines_of(text: str, language: str) -> str:
         "and said that the $ 3.5 million programme / would not be enough. I can't believe it!",
         "We drove 42 kilometres in 35 minutes, | and then the car broke down / near the Golden Gate Bridge.",
         "The quick brown fox, which had been living / near the Tower of London since 1066, | "
-        "jumped over 3 000 lazy dogs; / nobody at the New York Times noticed.",
+        "jumped over 3 000 lazy dogs; / nobody at the New York Times noticed.",  # prose: allow
         "so what we are going to look at today / is the way in which a neural network | "
         "learns to map from an input / to an output and why the choice | "
         "of the loss function matters much / more than people usually think",

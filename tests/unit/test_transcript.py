@@ -55,7 +55,7 @@ def test_no_cue_ends_after_the_file() -> None:
 
 
 def test_cues_too_fast_to_read_are_counted() -> None:
-    laid = with_cues(transcript(MediaPhrase("This is said much too fast.", 9000, 10_000)))
+    laid = with_cues(transcript(MediaPhrase("This is spoken much too fast.", 9000, 10_000)))
     assert (len(laid.cues), laid.fast_cues) == (1, 1)
     assert with_cues(laid, "raw").fast_cues == 0
 

@@ -58,7 +58,7 @@ _WORDS = {
     "en": FunctionWords(
         _set(
             "and but or nor so yet because although though while when whenever where wherever if unless "
-            "until since that which who whom whose whether before after as than why how once what"
+            "until since that which who whom whose whether before after as than why how once what"  # prose: allow
         ),
         _set(
             "about above across against along among around at behind below beneath beside besides between "
@@ -173,7 +173,7 @@ _WORDS = {
             "wat waar hoe"
         ),
         _set(
-            "in aan op uit bij met naar van tot voor over onder achter naast tussen door tegen zonder om "
+            "in aan op uit bij met naar van tot voor over onder achter naast tussen door tegen zonder om "  # prose: allow
             "sinds per te"
         ),
         _set("de het een mijn jouw je zijn haar ons onze hun deze dit elke ieder geen"),
