@@ -3,7 +3,9 @@
 # ruff: noqa: RUF001, SIM905 - full-width punctuation is meant, and lists of words are easier to read as text
 from __future__ import annotations
 
+from cProfile import Profile
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -16,6 +18,9 @@ from subtitled.cues.layout import Cue, fast_cues, layout
 from subtitled.cues.phrases import MediaPhrase
 from subtitled.cues.text import clean
 from subtitled.cues.text_width import columns, columns_per_char
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SLOW = LayoutLimits(max_chars_per_s=0, min_ms=0, gap_ms=0, chain_ms=0)
 """Limits on lines only."""
@@ -329,3 +334,50 @@ def test_requested_limits_apply() -> None:
         ("acknowledged,",),
         ("that a single man",),
     ]
+
+
+def calls(run: Callable[[], object]) -> int:
+    """Return the number of function calls of `run`: a measure of its time that is the same on each machine."""
+    profile = Profile()
+    profile.runcall(run)
+    return sum(entry.callcount for entry in profile.getstats())
+
+
+LONG_TEXTS = {
+    "words": "the quick brown fox jumps over a lazy dog ",
+    "sentences": "It is late. We have to go, but he stays. ",
+    "chinese": "我们今天去看电影然后回家吃饭",
+    "one word": "abcdefgh",
+    "brackets": ")",
+    "dashes": "- ",
+    "stops": ". ",
+    "marks": "\u0301",
+    "joiners": "👩\u200d",
+    "thai": "กขค",
+}
+
+
+@pytest.mark.parametrize("text", LONG_TEXTS.values(), ids=LONG_TEXTS)
+@pytest.mark.parametrize(
+    "limits",
+    [LayoutLimits(), LayoutLimits(max_chars=200, max_lines=4, max_ms=60_000)],
+    ids=["default", "wide"],
+)
+def test_cost_of_layout_grows_linearly_with_the_text(text: str, limits: LayoutLimits) -> None:
+    """Also for text that is no speech: all of it within the 30 s of one segment."""
+
+    def cost(chars: int) -> int:
+        phrase = MediaPhrase((text * chars)[:chars], 0, 30_000)
+        return calls(lambda: layout([phrase], limits, language="zh"))
+
+    cost(100)  # caches
+    assert cost(2_000) < 2.6 * cost(1_000) + 20_000
+    assert cost(21_000) < 700_000
+
+
+def test_very_long_phrase_keeps_its_text_and_its_limits() -> None:
+    text = "word " * 8_000 + "我们今天去看电影" * 4_000 + "x" * 50_000
+    cues = layout([MediaPhrase(text, 0, 30_000)], LayoutLimits())
+    assert squeezed("".join("".join(cue.lines) for cue in cues)) == squeezed(text)
+    assert max(columns(line) for cue in cues for line in cue.lines) <= LayoutLimits().max_chars
+    assert max(len(cue.lines) for cue in cues) <= LayoutLimits().max_lines

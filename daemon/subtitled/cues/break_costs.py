@@ -59,6 +59,8 @@ _NUMBER_WORDS = frozenset(
 _KO_CONJUNCTIONS = listed("그리고 하지만 그래서 그러나 그런데 그러면 왜냐하면 또는")
 _KO_CLAUSE = listed("고 는데 은데 지만 면 서 니까 며 려고 도록")
 """Korean verb endings that end a clause."""
+_MAX_WORD_CHARS = 200
+"""Of a longer word only its ends are examined: the patterns below take quadratic time."""
 _STOPS = ".!?…。！？｡;:；：,，、"
 _MEASURED = re.compile(r"[\d一二三四五六七八九十百千万萬亿億零两兩几幾这這那每第半]$")
 _ZH_BACK = frozenset(
@@ -98,7 +100,8 @@ def costs(words: Iterable[str], language: str | None) -> Iterator[BreakCost]:
     """
     known = function_words(language)
     earlier = previous = ""
-    for word in words:
+    for whole in words:
+        word = whole if len(whole) <= _MAX_WORD_CHARS else whole[:10] + whole[-10:]
         cost = _cost(earlier, previous, word, known) if previous else BreakCost.SENTENCE
         yield cost
         earlier = "" if cost <= BreakCost.SENTENCE else previous
@@ -202,10 +205,10 @@ def _tail(word: str, known: FunctionWords) -> str:
 
 def _unquoted(word: str) -> str:
     """Return `word` without the closing quotes and brackets at its end."""
-    bare = word.strip()
-    while bare and (bare[-1] in _QUOTES or unicodedata.category(bare[-1]) in {"Pe", "Pf"}):
-        bare = bare[:-1]
-    return bare or word.strip()
+    end = len(word.rstrip())
+    while end and (word[end - 1] in _QUOTES or unicodedata.category(word[end - 1]) in {"Pe", "Pf"}):
+        end -= 1
+    return word[:end].strip() or word.strip()
 
 
 def _opens(word: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -13,12 +14,18 @@ from subtitled.cues.break_costs import BreakCost
 from subtitled.cues.cjk import words
 from subtitled.cues.optimizer import CueOptimizer, LayoutUnit
 from subtitled.cues.phrases import MediaPhrase, spelling
-from subtitled.cues.text import clean, is_unspaced, split_word, units, weight
+from subtitled.cues.text import clean, is_unspaced, slices, split_word, units, weight
 from subtitled.cues.text_width import columns, columns_per_char
 from subtitled.cues.timing import CharTimes, SpokenInterval, cue_times
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+_MAX_WORDS_CHARS = 20_000
+"""A longer phrase is not speech (Whisper writes 448 tokens at most in 30 s): it is cut into lines, not into words."""
+_MAX_UNITS_PER_CUE = 64
+_MAX_UNITS = 20_000
+"""In one stretch: more than an hour of speech without a pause."""
 
 
 class Cue(Struct, frozen=True):
@@ -55,6 +62,38 @@ def layout(
         Cue(start_ms, end_ms, cue.lines)
         for cue, (start_ms, end_ms) in zip(spoken, cue_times(spoken, limits, per_char, until_ms), strict=True)
     )
+
+
+def _coarse(stretch: list[LayoutUnit], limits: LayoutLimits, per_char: int) -> Iterator[LayoutUnit]:
+    """Yield the units of a stretch, short ones joined where there are more than the optimizer can compare.
+
+    Its time grows with the units of the stretch and with the square of the units of a cue. With usual limits and speech nothing
+    is joined.
+    """
+    line = limits.max_chars * per_char
+    least = line * limits.max_lines // _MAX_UNITS_PER_CUE
+    if len(stretch) > _MAX_UNITS:
+        least = max(least, line * len(stretch) // _MAX_UNITS // 8)
+    most = min(line, least)
+    joined: list[LayoutUnit] = []
+    width = 0
+    for unit in stretch:
+        if joined and width + unit.space + unit.columns > most:
+            yield _joined(joined)
+            joined, width = [], 0
+        width += unit.columns + (unit.space if joined else 0)
+        joined.append(unit)
+    if joined:
+        yield _joined(joined)
+
+
+def _joined(units: list[LayoutUnit]) -> LayoutUnit:
+    first = units[0]
+    if len(units) == 1:
+        return first
+    text = "".join(unit.text for unit in units)
+    width = columns(text.strip())
+    return LayoutUnit(text, first.start_ms, units[-1].end_ms, width, first.space, first.cost)
 
 
 def fast_cues(cues: Iterable[Cue], limits: LayoutLimits, language: str | None) -> int:
@@ -97,9 +136,14 @@ def _units(phrase: MediaPhrase, limits: LayoutLimits, language: str | None) -> I
     line = limits.max_chars * columns_per_char(language)
     clock = CharTimes(phrase.text, phrase.start_ms, phrase.end_ms, phrase.words)
     timed = tuple(weight(word.text) for word in phrase.words)
-    pieces = words(phrase.text, language, timed) if line else (phrase.text,)
+    if len(phrase.text) > _MAX_WORDS_CHARS and line:
+        pieces: tuple[str, ...] = slices(phrase.text, line)
+        costs: Iterable[BreakCost] = repeat(BreakCost.PLAIN, len(pieces))
+    else:
+        pieces = words(phrase.text, language, timed) if line else (phrase.text,)
+        costs = break_costs.costs(pieces, language)
     before = 0
-    for word, cost in zip(pieces, break_costs.costs(pieces, language), strict=True):
+    for word, cost in zip(pieces, costs, strict=True):
         for at, part in enumerate(_split_wide(word, line)):
             until = before + weight(part)
             bare = part.strip()
@@ -153,6 +197,7 @@ def _spoken_intervals(
     if not limits.max_chars:
         yield SpokenInterval((stretch[0].text,), stretch[0].start_ms, stretch[-1].end_ms, stretch[0].columns)
         return
+    stretch = list(_coarse(stretch, limits, per_char))
     for group in CueOptimizer(stretch, limits, per_char, next_ms).best():
         starts = (group.start, *group.ends[:-1])
         lines = tuple(

@@ -16,6 +16,7 @@ A break inside a word costs more than any of these. Dynamic programming finds th
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,8 @@ _LONG_PAUSE_MS = 1000
 """A pause of this length reduces the cost of a break to a fifth."""
 TURN = float(BreakCost.TURN)
 _NEVER = float("inf")
+_Lines = tuple[tuple[int, ...], float]
+"""The unit before which each line ends, and the cost."""
 
 
 class LayoutUnit(Struct, frozen=True):
@@ -66,6 +69,17 @@ class CueGroup(Struct, frozen=True):
 
     start: int
     ends: tuple[int, ...]
+
+
+class _CueLines(Struct, frozen=True):
+    """The lines of one cue that is being split."""
+
+    mean: float
+    """Width that each line should have."""
+    least_break: float
+    """Least cost of a line after the first."""
+    known: dict[tuple[int, int], _Lines]
+    """Best lines from a unit on, by their number."""
 
 
 class CueOptimizer:
@@ -101,10 +115,10 @@ class CueOptimizer:
         costs = [0.0] * (count + 1)
         for start in range(count - 1, -1, -1):
             least = _NEVER
-            for cost, end in sorted(self._cues_from(start, costs)):
+            for cost, end, least_break in sorted(self._cues_from(start, costs)):
                 if cost >= least:
                     break
-                lines, lines_cost = self._lines(start, end)
+                lines, lines_cost = self._lines(start, end, least - cost, least_break)
                 if cost + lines_cost < least:
                     least = cost + lines_cost
                     found[start] = CueGroup(start, lines)
@@ -122,14 +136,15 @@ class CueOptimizer:
         for end, start in zip(self._ends, self._starts[1 : len(self._ends)], strict=False):
             yield PAUSE * max(0, start - end)
 
-    def _cues_from(self, start: int, costs: list[float]) -> Iterator[tuple[float, int]]:
-        """Yield each possible end of a cue from unit `start`, with a lower bound of the cost from there to the end."""
+    def _cues_from(self, start: int, costs: list[float]) -> Iterator[tuple[float, int, float]]:
+        """Yield for each cue from unit `start` a lower bound of the cost from there on, its end, its least break cost."""
         limits = self._limits
         left = self._columns[start] + self._spaces[start]
         widest = left + (self._line + 2) * limits.max_lines
         begins = self._starts[start]
         longest_ms = limits.max_ms or _NEVER
         fixed = CUE - self._sentence_starts[start + 1]
+        least_break = _NEVER
         for end in range(start + 1, len(costs)):
             if end > start + 1 and (self._columns[end] > widest or self._ends[end - 1] - begins > longest_ms):
                 return
@@ -153,7 +168,9 @@ class CueOptimizer:
                 is_avoidable = self._ends[end - 1] - begins >= needed_ms
                 cost += TOO_FAST + (AVOIDABLY_FAST if is_avoidable else 0.0)
                 cost += SHORT_BY * (needed_ms - max(available_ms, limits.min_ms))
-            yield cost, end
+            yield cost, end, least_break
+            if end < len(self._costs):
+                least_break = min(least_break, max(0.0, self._costs[end]))
 
     def _break_cost(self, at: int) -> float:
         """Return the cost of a cue's end before unit `at`."""
@@ -163,15 +180,18 @@ class CueOptimizer:
     def _begins_sentence(self, at: int) -> bool:
         return at == len(self._costs) or self._costs[at] <= BreakCost.SENTENCE
 
-    def _lines(self, start: int, end: int) -> tuple[tuple[int, ...], float]:
-        """Return the best lines: the fewest, or more if the speaker changes inside."""
+    def _lines(self, start: int, end: int, limit: float, least_break: float) -> _Lines:
+        """Return the best lines: the fewest, or more if the speaker changes inside; cost `limit` or more: not better."""
         width = self._width(start, end)
         turns = self._turns[end] - self._turns[start + 1]
         if width <= self._line and not turns:
             return (end,), 0.0
-        best: tuple[tuple[int, ...], float] = ((), _NEVER)
+        if (LINE + least_break) * (-(-width // self._line) - 1) >= limit:
+            return (), _NEVER
+        least_line = TURN if turns else LINE + least_break
+        best: _Lines = ((), _NEVER)
         for count in range(1 if width <= self._line else 2, self._limits.max_lines + 1):
-            lines, cost = self._split(start, end, count, width / count)
+            lines, cost = self._split(start, end, count, _CueLines(width / count, least_line, {}))
             if cost < best[1]:
                 best = lines, cost
             if best[1] < _NEVER and count > turns:
@@ -179,34 +199,30 @@ class CueOptimizer:
         # `_cues_from` has subtracted it already.
         return best[0], best[1] - TURN * turns
 
-    def _split(self, start: int, end: int, count: int, mean: float) -> tuple[tuple[int, ...], float]:
-        """Return the best `count` lines; each should have the `mean` width."""
+    def _split(self, start: int, end: int, count: int, cue: _CueLines) -> _Lines:
+        """Return the best `count` lines of a cue from its unit `start` to `end`."""
+        columns = self._columns
+        left = columns[start] + self._spaces[start]
         if count == 1:
-            width = self._width(start, end)
-            return ((end,), self._unevenness(width, mean)) if width <= self._line else ((), _NEVER)
-        best: tuple[tuple[int, ...], float] = ((), _NEVER)
-        left = self._columns[start] + self._spaces[start]
-        room = self._columns[end] - self._line * (count - 1) - 2 * count
-        for middle in range(end - 1, start, -1):
-            if self._columns[middle] < room:
-                break
-            width = self._columns[middle] - left
-            if width > self._line:
+            width = columns[end] - left
+            return ((end,), self._uneven * abs(width - cue.mean)) if width <= self._line else ((), _NEVER)
+        if (found := cue.known.get((start, count))) is not None:
+            return found
+        best: _Lines = ((), _NEVER)
+        room = columns[end] - self._line * (count - 1) - 2 * count
+        first = max(start + 1, bisect_left(columns, room, start, end))
+        last = bisect_right(columns, left + self._line, start, end) - 1
+        below_least = (count - 2) * cue.least_break
+        for middle in range(last, first - 1, -1):
+            uneven = self._uneven * (columns[middle] - left - cue.mean)
+            own = LINE + self._costs[middle] + (uneven * TOP_HEAVY if uneven > 0 else -uneven)
+            if own + below_least >= best[1]:
                 continue
-            below, cost = self._split(middle, end, count - 1, mean)
-            if cost == _NEVER:
-                continue
-            cost += (
-                LINE
-                + self._costs[middle]
-                + self._unevenness(width, mean) * (TOP_HEAVY if width > mean else 1)
-            )
-            if cost < best[1]:
-                best = (middle, *below), cost
+            below, cost = self._split(middle, end, count - 1, cue)
+            if cost + own < best[1]:
+                best = (middle, *below), cost + own
+        cue.known[start, count] = best
         return best
-
-    def _unevenness(self, width: int, mean: float) -> float:
-        return self._uneven * abs(width - mean)
 
     def _width(self, start: int, end: int) -> int:
         return self._columns[end] - self._columns[start] - self._spaces[start]

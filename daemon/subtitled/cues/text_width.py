@@ -59,13 +59,14 @@ def is_combining(previous: str, char: str) -> bool:
     )
 
 
-def graphemes(text: str) -> Iterator[str]:
-    """Yield the graphemes of `text`.
+def graphemes(text: str, start: int = 0) -> Iterator[str]:
+    """Yield the graphemes of `text` from `start` on.
 
     By the rules of UAX #29 that the standard library has data for: marks, joiners, skin tones, Indic conjuncts, flags.
     """
     current = ""
-    for char in text:
+    for at in range(start, len(text)):
+        char = text[at]
         is_flag = _is_regional(char) and len(current) == 1 and _is_regional(current)
         if current and not is_flag and not is_combining(current[-1], char):
             yield current
