@@ -20,23 +20,23 @@ PROFILES: tuple[Profile, ...] = get_args(Profile)
 
 
 class LayoutLimits(Struct, frozen=True):
-    """What a cue must keep to; 0 is no limit. Without `max_chars` each phrase is a cue of one line."""
+    """Limits of a cue; 0: no limit. Without `max_chars` each phrase is a cue of one line."""
 
     max_chars: int = 42
-    """Characters of a line. In Chinese, Japanese and Korean full-width ones, Latin letters counting half."""
+    """Maximum characters per line; in Chinese, Japanese and Korean, full-width characters, where Latin letters count half."""
     max_lines: int = 2
     max_chars_per_s: float = 20
-    """Reading speed, counted as `max_chars` is, spaces too."""
+    """Reading speed; characters are counted as for `max_chars`, with spaces."""
     min_ms: int = 833
     max_ms: int = 7000
     gap_ms: int = 83
-    """Between two cues: two frames at 24 a second, so that the eye sees the change."""
+    """Minimum gap between two cues: two frames at 24 per second, so that the change is visible."""
     chain_ms: int = 500
-    """Cues nearer than this are closed up to `gap_ms`: a longer blink than the eye expects disturbs."""
+    """A gap shorter than this is reduced to `gap_ms`: short blinks disturb."""
 
 
 class LayoutOverrides(Struct, frozen=True):
-    """LayoutLimits that somebody asked for in place of the profile's."""
+    """Limits that replace the profile's."""
 
     max_chars: int | None = None
     max_lines: int | None = None
@@ -74,7 +74,7 @@ _ALLOWED = {
     "gap_ms": (0, 10_000),
     "chain_ms": (0, 10_000),
 }
-"""Least and most of each limit; 0 turns it off besides, save `max_lines`."""
+"""Minimum and maximum of each limit; 0 turns a limit off, except `max_lines`."""
 
 
 def limits_for(
@@ -103,12 +103,12 @@ def limits_for(
 
 
 def overrides_of(options: LayoutOptions) -> LayoutOverrides:
-    """Return the limits that a job's options ask for; its profile is apart."""
+    """Return the limits of a job's options, without its profile."""
     return LayoutOverrides(**{name: getattr(options, name) for name in LayoutOverrides.__struct_fields__})
 
 
 def check_overrides(profile: Profile, overrides: LayoutOverrides) -> None:
-    """Raise ValueError, as `limits_for` does, unless `overrides` can be kept to in every language."""
+    """Raise ValueError, as `limits_for` does, if `overrides` contradict a limit in any language."""
     for language in (None, *_DEFAULT):
         limits_for(language, profile, overrides)
 

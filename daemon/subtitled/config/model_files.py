@@ -1,4 +1,4 @@
-"""What a model's name, or its folder's files, tell about it before it is loaded."""
+"""Properties of a model from its name or its folder's files, before it is loaded."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import Any
 
 NEEDED_FILES = ("model.bin", "config.json", "tokenizer.json")
-"""Of a CTranslate2 model; without the last faster-whisper would look for another model's on the hub."""
+"""Files of a CTranslate2 model; without the last, faster-whisper would fetch another model's from the hub."""
 COPIED_FILES = ("tokenizer.json", "preprocessor_config.json")
-"""What a converted model needs of its checkpoint beside the weights."""
+"""Files of the checkpoint that a converted model needs, besides the weights."""
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _LARGE_V3_MELS = 128
-"""Mel bins of large-v3, and of what was made of it; all other models have 80."""
+"""Mel bins of large-v3 and models derived from it; all other models have 80."""
 _ENGLISH_TOKENS = 51_864
-"""Size of the vocabulary of the models that know English alone; the others have a token or more beyond it."""
+"""Vocabulary size of English-only models; multilingual models have more tokens."""
 # Whisper's own README: turbo returns the original language even when asked to translate. The distilled
 # models were trained on transcription alone, and the .en ones know no other language.
 _TRANSCRIBE_ONLY = re.compile(r"(.*[-_])?turbo([-_].*)?|(.*[-_])?distil[-_].*|.*\.en", re.IGNORECASE)
 
 
 def digest_of(weights: Path) -> str:
-    """Return the SHA-256 of a model's weights in hex, which is what the model is; reads a file that has not changed only once.
+    """Return the SHA-256 of a model's weights in hex, which identifies the model; an unchanged file is read only once.
 
     Blocks for about a second a gigabyte. Raises OSError.
     """
@@ -41,19 +41,19 @@ def _digest(weights: Path, _size: int, _mtime_ns: int) -> str:
 
 
 def is_folder(name: str) -> bool:
-    """Say whether a model's name means a folder rather than a size or a hub id."""
+    """Return whether a model's name is a folder rather than a size or a hub id."""
     return name.startswith(("/", "./", "../", "~")) or Path(name).is_dir()
 
 
 def is_transformers(folder: Path) -> bool:
-    """Say whether a folder holds a Whisper checkpoint of Hugging Face Transformers that is not converted."""
+    """Return whether a folder contains an unconverted Whisper checkpoint of Hugging Face Transformers."""
     has_weights = any(next(folder.glob(pattern), None) for pattern in _WEIGHTS)
     is_whisper = _read(folder / "config.json").get("model_type") == "whisper"
     return is_whisper and has_weights and not (folder / "model.bin").exists()
 
 
 def is_convertible(folder: Path) -> bool:
-    """Say whether a folder holds such a checkpoint, and this environment has what converting it takes."""
+    """Return whether a folder contains such a checkpoint, and this environment can convert it."""
     is_possible = find_spec("torch") is not None and find_spec("transformers") is not None
     return is_possible and is_transformers(folder) and (folder / "tokenizer.json").is_file()
 
@@ -70,7 +70,7 @@ def conversion(folder: Path, target: Path) -> list[str]:
 
 
 def fault_of(folder: Path) -> str | None:
-    """Say why a folder is no CTranslate2 model, and what to do; None if it is one."""
+    """Return why a folder is not a CTranslate2 model, with a remedy; None if it is one."""
     if not folder.is_dir():
         return "no such folder; name a CTranslate2 folder, a size or a hub id"
     if is_transformers(folder):
@@ -92,7 +92,7 @@ def fault_of(folder: Path) -> str | None:
 
 
 def can_translate(name: str) -> bool:
-    """Say whether a model may be asked to translate, as far as its name, or its folder's files, tell."""
+    """Return whether a model can translate, according to its name or its folder's files."""
     if _TRANSCRIBE_ONLY.fullmatch(Path(name).name):
         return False
     folder = Path(name)
@@ -112,7 +112,7 @@ def can_translate(name: str) -> bool:
 
 
 def _count_layers(alignment_heads: Any) -> int | None:
-    """Return how many decoder layers there are at least: heads for the alignment are taken from the last ones too."""
+    """Return the minimum number of decoder layers: the alignment heads include those of the last layers."""
     try:
         return 1 + max(int(layer) for layer, _ in alignment_heads)
     except (TypeError, ValueError):

@@ -225,7 +225,7 @@ def loaded_engine(settings: InferenceProbe) -> Generator[ProbeMessage, None, Eng
 
 
 def transcribed(engine: Engine, pcm: np.ndarray) -> int:
-    """Transcribe a segment, int16 (n,) at 16 kHz mono, and return how many phrases were heard."""
+    """Transcribe a segment, int16 (n,) at 16 kHz mono, and return the number of phrases."""
     from subtitled.asr.prompts import PromptRequest
 
     results = engine.transcribe([engine.features(pcm)], [PromptRequest(language=None)], word_timestamps=False)

@@ -197,7 +197,7 @@ def _tmpfiles(user: str, config: Config, is_there: Callable[[str], bool]) -> str
 
 
 class _Unit:
-    """The text of a unit, whose settings can be replaced in location."""
+    """The text of a unit, whose settings can be replaced in place."""
 
     def __init__(self, text: str) -> None:
         self.text = text
