@@ -111,7 +111,6 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     (r"patience_s", "poll_timeout_s"),
     (r"is_hopeless", "is_permanently_broken"),
     (r"is_at_rest", "is_idle"),
-    (r"principals", "principals"),
 )
 WIDTH = 100
 
