@@ -42,7 +42,7 @@ class Crowd(Supervisor):
         self._lines = [host.stdin for host in self._hosts if host.stdin is not None]
         self._opened = {"prepare": 0, "transcribe": 0}
 
-    def spawn(self, settings: WorkerSettings, *, visible_devices: str) -> int:
+    def spawn(self, settings: WorkerSettings, *, visible_devices: str) -> None:
         """Have a host open a worker; there is no process of its own to be watched."""
         del visible_devices
         place = self._opened[settings.role]
@@ -50,7 +50,6 @@ class Crowd(Supervisor):
         lines = self._lines[place % len(self._lines)]
         lines.write(msgspec.json.encode(settings) + b"\n")
         lines.flush()
-        return -1
 
     def kill(self, worker: str) -> None:
         """Fail: a worker that waits is never overdue, so something is wrong."""

@@ -122,7 +122,7 @@ def answer(**changes: Any) -> be.Transcribed:
 def test_what_no_worker_says_ends_the_session(head: Head, evil: Peer, said: be.FromWorker) -> None:
     identity = evil.join().identity
     evil.send(said)
-    assert evil.expect(be.SessionRefused).cause.startswith("spoke nonsense: ")
+    assert evil.expect(be.SessionRefused).cause.startswith("sent an invalid message: ")
     head.wait_for_log("worker.refused", worker=identity)
     head.wait_for_log("worker.stopped", worker=identity)
     evil.send(evil.said)
@@ -137,13 +137,17 @@ def test_what_no_worker_says_ends_the_session(head: Head, evil: Peer, said: be.F
         [WIRE_VERSION, b"\xc1"],
         [
             WIRE_VERSION,
-            msgspec.msgpack.encode({"type": "Join", "version": VERSION, "protocol": 1, "place": "../x"}),
+            msgspec.msgpack.encode(
+                {"type": "JoinSession", "version": VERSION, "protocol": 1, "place": "../x"}
+            ),
         ],
         [
             WIRE_VERSION,
-            msgspec.msgpack.encode({"type": "Join", "version": "1" * 5000, "protocol": 1, "place": "x"}),
+            msgspec.msgpack.encode(
+                {"type": "JoinSession", "version": "1" * 5000, "protocol": 1, "place": "x"}
+            ),
         ],
-        [WIRE_VERSION, msgspec.msgpack.encode({"type": "Ready", "version": VERSION, "credit": 2**40})],
+        [WIRE_VERSION, msgspec.msgpack.encode({"type": "WorkerReady", "version": VERSION, "credit": 2**40})],
         [b"x"] * 5000,
     ],
     ids=[
@@ -161,7 +165,7 @@ def test_nonsense_is_answered_once_and_then_not_listened_to(
 ) -> None:
     before = head.pid
     evil.send_frames(frames)
-    assert evil.expect(be.SessionRefused).cause.startswith("spoke nonsense: ")
+    assert evil.expect(be.SessionRefused).cause.startswith("sent an invalid message: ")
     evil.send(evil.said)
     assert evil.hears_nothing()
     assert head.pid == before
@@ -171,7 +175,7 @@ def test_a_flood_is_not_listened_to(head: Head, evil: Peer) -> None:
     identity = evil.join().identity
     for _ in range(5000):
         evil.send(be.Heartbeat())
-    assert "things a second" in evil.expect(be.SessionRefused).cause
+    assert "rate limit exceeded" in evil.expect(be.SessionRefused).cause
     head.wait_for_log("worker.stopped", worker=identity)
 
 
@@ -195,7 +199,7 @@ def test_a_connection_has_one_session(evil: Peer) -> None:
     evil.send(be.ExitReason(cause="x"))
     evil.send(evil.said)
     refused = evil.expect(be.SessionRefused)
-    assert "connection of its own" in refused.cause
+    assert "needs a new connection" in refused.cause
     assert not refused.is_final
 
 

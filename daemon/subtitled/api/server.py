@@ -57,7 +57,7 @@ class ApiServer:
         context: zmq.Context[zmq.Socket[bytes]],
         *,
         authenticator: Authenticator,
-        gate: RemoteListener | None = None,
+        remote: RemoteListener | None = None,
         store: Store,
         broker: Broker,
         dispatch: Callable[[Event], None],
@@ -85,8 +85,8 @@ class ApiServer:
             self._upload_store,
             GpuMemoryMonitor(lambda: metrics.gpus.devices, self._background),
         )
-        if gate is not None:
-            self.stats.sessions = gate.sessions
+        if remote is not None:
+            self.stats.sessions = remote.sessions
         self._preview = AudioPreview(self._upload_store, call_in_loop)
         self._layout = LayoutProcess()
         self.uploads = Uploads(
@@ -125,7 +125,7 @@ class ApiServer:
             authenticator.stop()
             raise
         # The workers' listener is read elsewhere; its connections are limited here with all others.
-        limited = [*self._listeners, *([gate.door] if gate else [])]
+        limited = [*self._listeners, *([remote.listener] if remote else [])]
         self._limits = ConnectionLimits(
             context, limited, descriptors=raise_descriptor_limit(), metrics=metrics
         )

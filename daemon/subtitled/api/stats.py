@@ -17,7 +17,7 @@ from subtitled.core.states import JobState
 from subtitled.network.auth import Principal
 from subtitled.observability.gpu import GpuMemoryMonitor, GpuMemoryUsage
 from subtitled.storage.store import Store
-from subtitled.workers.remote_session import RemoteSession
+from subtitled.workers.remote_sessions import RemoteSession
 
 
 class ServerStats:

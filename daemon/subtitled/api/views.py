@@ -18,7 +18,7 @@ from subtitled.core.records import Worker
 from subtitled.core.states import JOB_LIVE, JobState
 from subtitled.observability.gpu import GpuMemoryUsage
 from subtitled.storage.rows import JobRow, JournalEntry
-from subtitled.workers.remote_session import RemoteSession
+from subtitled.workers.remote_sessions import RemoteSession
 
 _media_decoder = msgspec.msgpack.Decoder(Media)
 

@@ -15,15 +15,15 @@ from subtitled.config.schema import Config
 from subtitled.network.auth import server_key, server_key_path
 from subtitled.ray.settings import RaySettings, errand_of
 from subtitled.runtime.sidecar import Sidecar, SidecarSettings
-from subtitled.workers.remote_keys import RemoteKeys
+from subtitled.workers.remote_sessions import RemoteKeys
 
 
 class RayProcess:
     """Starts it, ends it. The key is made anew with each daemon, and is in no file: what it opens, closes with the daemon."""
 
-    def __init__(self, environ: Mapping[str, str], keyring: RemoteKeys) -> None:
-        """`keyring`: where the key is to be known."""
-        self._keyring = keyring
+    def __init__(self, environ: Mapping[str, str], keys: RemoteKeys) -> None:
+        """`keys`: the accepted keys of workers; the process's own is added."""
+        self._keys = keys
         self._key: Key | None = None
         self._errand: RaySettings | None = None
         command = (sys.executable, "-m", "subtitled.ray", str(os.getpid()))
@@ -45,5 +45,5 @@ class RayProcess:
             public, secret = new_pair()
             server = server_key(server_key_path(config)).public
             self._key = Key(name=RAY_HOST, public=public, secret=secret, server=server)
-            self._keyring.admit(RAY_HOST, public)
+            self._keys.add_temporary(RAY_HOST, public)
         return self._key

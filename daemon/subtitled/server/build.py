@@ -80,9 +80,9 @@ def build_server(load: Load, environ: Mapping[str, str], supervisor: Supervisor 
         store=store,
         vitals=monitor,
     )
-    ray = RayProcess(environ, workers.gate.keys) if workers.gate else None
+    ray = RayProcess(environ, workers.remote.keys) if workers.remote else None
     # Without a device on this host no worker on this host loads the model.
-    model = ModelDownload(config.model.name if devices else DEMO, workers.spawn_fetch)
+    model = ModelDownload(config.model.name if devices else DEMO, workers.spawn_download)
     poller = ZmqPoller()
     signals = Signals()
     shutdown = Shutdown(signals, clock)
@@ -94,7 +94,7 @@ def build_server(load: Load, environ: Mapping[str, str], supervisor: Supervisor 
         config,
         context,
         authenticator=authenticator,
-        gate=workers.gate,
+        remote=workers.remote,
         store=store,
         broker=broker,
         dispatch=dispatcher.dispatch,

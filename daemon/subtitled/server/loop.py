@@ -37,7 +37,7 @@ from subtitled.storage.store import Store
 from subtitled.version import VERSION
 from subtitled.workers.local_listener import WorkerListener
 from subtitled.workers.model_download import ModelDownload
-from subtitled.workers.supervisor import Supervisor
+from subtitled.workers.supervisor import ProcessExit, Supervisor
 
 MAX_ARRIVALS_PER_TURN = 256
 """Files and callbacks taken in one turn, so that ten thousand at once do not hold up the rest."""
@@ -138,6 +138,8 @@ class Server:
         self._handle_signals()
         for pidfd in self._supervisor.pidfds & ready:
             self._handle_exit(pidfd)
+        for failed_start in self._supervisor.take_failed_starts():
+            self._record_exit(failed_start)
         self._receive_from_workers()
         self._drain_mailbox()
         self._api.receive()
@@ -180,8 +182,10 @@ class Server:
             self._parts.max_wait_s,
             self._notifier.watchdog_interval_s or self._parts.max_wait_s,
             self._api.poll_timeout_s,
-            self._workers.patience_s,
+            self._workers.poll_timeout_s,
         )
+        if self._supervisor.has_failed_starts:
+            timeout_s = 0.0
         if self._shutdown.deadline is not None:
             timeout_s = min(timeout_s, self._shutdown.deadline - now, 0.1)
         return self._parts.poller.wait(
@@ -195,16 +199,18 @@ class Server:
     def _handle_exit(self, pidfd: int) -> None:
         self._receive_from_workers()  # messages sent before the exit count
         for _ in range(EXIT_REASON_TRIES):
-            if self._supervisor.owes_words(pidfd) and self._workers.poll(EXIT_REASON_WAIT_MS):
+            if self._supervisor.is_exit_reason_missing(pidfd) and self._workers.poll(EXIT_REASON_WAIT_MS):
                 self._receive_from_workers()
-        end = self._supervisor.reap(pidfd)
-        if not self._model.take(end, self._clock()):
+        self._record_exit(self._supervisor.reap(pidfd))
+
+    def _record_exit(self, end: ProcessExit) -> None:
+        if not self._model.exited(end, self._clock()):
             self._dispatcher.dispatch(
                 ev.WorkerExited(worker=end.worker, is_fatal=end.is_fatal, cause=end.cause)
             )
         if self._shutdown.is_stopping:
             return
-        is_useless = self._workers.is_hopeless or self._model.is_hopeless
+        is_useless = self._workers.is_permanently_broken or self._model.is_impossible
         if is_useless and not (self._is_ready or self._reconfiguration.config.remote.listen):
             self._shutdown.finish(ExitCode.FATAL)
         else:

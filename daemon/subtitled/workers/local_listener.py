@@ -1,4 +1,4 @@
-"""The server's side of the worker protocol: processes, their socket, and the PCM that passes through."""
+"""The daemon's end of the worker protocol: worker processes, their socket, and the PCM between them."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from subtitled.observability.metrics import Metrics
 from subtitled.observability.monitor import Monitor
 from subtitled.storage.store import Store
 from subtitled.version import VERSION
-from subtitled.workers.admission import ModelWeightsCheck
 from subtitled.workers.lease_sender import LeaseSender
 from subtitled.workers.remote_listener import RemoteListener
+from subtitled.workers.remote_validation import ModelWeightsCheck
 from subtitled.workers.supervisor import Supervisor
 
 MAX_PER_TURN = 256
-"""Messages taken in one turn, so that no flood of one kind holds up the others."""
+"""Messages received in one turn of the loop: a flood must not delay the rest."""
 _log = log.get()
 
 
 class WorkerListener:
-    """Starts workers, sends them work, turns what they say into events; on the thread of the server's loop."""
+    """Starts workers, sends them work, receives their messages; belongs to the thread of the server's loop."""
 
     def __init__(
         self,
@@ -56,23 +56,23 @@ class WorkerListener:
         vitals: Monitor,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Bind the sockets; raises SubtitledError where that cannot be done.
+        """Bind the sockets; raises SubtitledError if that is not possible.
 
-        `call_back`, called in another thread, has a function called in the loop's.
+        `call_back` may be called in any thread, and calls a function in the loop's.
         """
         self._config = config
         self._clock = clock
         self._devices = {device.slot: device for device in devices}
         self._socket = bind_workers(context, config.listen.workers)
-        self.gate: RemoteListener | None = None
-        """The door for workers on other hosts, where the configuration has one."""
-        self._shipping: LeaseSender | None = None
+        self.remote: RemoteListener | None = None
+        """The socket for workers on other hosts, if configured."""
+        self._lease_sender: LeaseSender | None = None
         if config.remote.listen:
-            self.gate = RemoteListener(
+            self.remote = RemoteListener(
                 config, context, authenticator=authenticator, broker=broker, metrics=metrics, clock=clock
             )
-            self._shipping = LeaseSender(self.gate, broker, config.remote.wire_codec, call_back)
-        self._weights = self.gate.weights if self.gate else ModelWeightsCheck(config.model.digest)
+            self._lease_sender = LeaseSender(self.remote, broker, config.remote.wire_codec, call_back)
+        self._weights = self.remote.weights if self.remote else ModelWeightsCheck(config.model.digest)
         self._supervisor = supervisor
         self._broker = broker
         self._metrics = metrics
@@ -80,22 +80,22 @@ class WorkerListener:
         self._metrics.gpus.devices = tuple(devices)
         self._vitals = vitals
         self.languages: tuple[str, ...] = ()
-        """Languages that the loaded model has tokens for; none before it is loaded."""
+        """Languages that the loaded model has tokens for; empty before it is loaded."""
         self._pcm: dict[SegmentKey, zmq.Frame] = {}
-        """The frames as they came: sent on, they share ZeroMQ's own memory. A view of one would be wrapped anew, and its release
-        told to Python by a thread of pyzmq's, for every segment."""
+        """The received frames: sending them shares ZeroMQ's memory. A view would be wrapped again, and its release reported to
+        Python by a thread of pyzmq, for every segment."""
 
     def reconfigure(self, config: Config, devices: list[Device]) -> None:
-        """Take over another configuration, for the processes that are started from now on."""
+        """Apply another configuration to the processes that are started from now on."""
         self._config = config
         self._devices = {device.slot: device for device in devices}
         self._metrics.gpus.devices = tuple(devices)
-        if self.gate is not None and self._shipping is not None:
-            self.gate.reconfigure(config)
-            self._shipping.mode = config.remote.wire_codec
+        if self.remote is not None and self._lease_sender is not None:
+            self.remote.reconfigure(config)
+            self._lease_sender.mode = config.remote.wire_codec
 
     def slots(self, *, has_model: bool) -> list[tuple[str, Role]]:
-        """Return the slots that the configuration asks for; without the model those that need it are left out."""
+        """Return the configured slots; without the model only those that do not need it."""
         wanted = self._config.pool.prepare_workers
         count = max(2, min(8, (os.cpu_count() or 1) // 4)) if wanted == "auto" else wanted
         slots = [(f"prepare{place}", Role.PREPARE) for place in range(count)]
@@ -107,9 +107,9 @@ class WorkerListener:
         settings = self._settings(identity, (Role.TRANSCRIBE if device else Role.PREPARE).value, device)
         self._supervisor.spawn(settings, visible_devices=device.visible if device else "")
 
-    def spawn_fetch(self, identity: str) -> None:
-        """Start the process that brings the model to this machine."""
-        self._supervisor.spawn(self._settings(identity, "fetch", None), visible_devices="")
+    def spawn_download(self, identity: str) -> None:
+        """Start the process that downloads the model."""
+        self._supervisor.spawn(self._settings(identity, "download", None), visible_devices="")
 
     def _settings(self, identity: str, role: str, device: Device | None) -> be.WorkerSettings:
         config = self._config
@@ -132,8 +132,8 @@ class WorkerListener:
 
     def send(self, worker: str, message: be.ToWorker, blobs: Sequence[zmq.Frame] = ()) -> None:
         """Send a message; one to a worker that is gone is dropped."""
-        if self.gate is not None and is_remote(worker):
-            self.gate.send(worker, message)
+        if self.remote is not None and is_remote(worker):
+            self.remote.send(worker, message)
             return
         frames = [worker.encode(), *be.to_worker.encode(message), *blobs]
         try:
@@ -141,7 +141,7 @@ class WorkerListener:
         except zmq.ZMQError as error:
             if error.errno not in {zmq.EHOSTUNREACH, zmq.EAGAIN}:
                 raise
-            # Its process is ending; the pidfd will tell, and what it held goes out again.
+            # Its process is ending; its pidfd becomes readable, and its work is queued again.
 
     def send_lease(self, lease: Lease, message: be.Transcribe) -> None:
         """Send a lease with its PCM."""
@@ -152,11 +152,11 @@ class WorkerListener:
             window_samples=self._broker.window_samples or lease.samples,
             batch_size=self._broker.lease_dispatch.batch_size(self._broker.worker_table.workers[slot]),
         )
-        sounds = [(item.key, self._pcm[item.key]) for item in message.items]
-        if self._shipping is not None and is_remote(lease.worker):
-            self._shipping.send(lease.worker, message, sounds)
+        segments = [(item.key, self._pcm[item.key]) for item in message.items]
+        if self._lease_sender is not None and is_remote(lease.worker):
+            self._lease_sender.send(lease.worker, message, segments)
         else:
-            self.send(lease.worker, message, [pcm for _, pcm in sounds])
+            self.send(lease.worker, message, [pcm for _, pcm in segments])
         self._vitals.sent(slot)
 
     def send_prepare(self, action: ac.SendPrepare) -> None:
@@ -168,15 +168,15 @@ class WorkerListener:
         self.send(action.worker, message)
 
     def drop_pcm(self, key: SegmentKey) -> None:
-        """Forget a segment's PCM."""
+        """Drop a segment's PCM."""
         self._pcm.pop(key, None)
-        if self._shipping is not None:
-            self._shipping.forget(key)
+        if self._lease_sender is not None:
+            self._lease_sender.encoder.forget(key)
 
     def receive(self) -> tuple[list[ev.Event], list[SegmentKey]]:
-        """Return what the workers have said as events, and the segments whose PCM came along.
+        """Return the events of received messages, and the segments whose PCM was received.
 
-        Once the events are handled, `handled` is to be called with the segments.
+        Call `handled` with the segments once the events are handled.
         """
         events: list[ev.Event] = []
         stored: list[SegmentKey] = []
@@ -188,61 +188,61 @@ class WorkerListener:
             worker = bytes(identity.buffer).decode("utf-8", "replace")
             try:
                 message, blobs = be.from_worker.decode([frame.buffer for frame in frames])
-            except ProtocolError as error:
-                _log.warning(log.WORKER_LOST, worker=worker, cause=f"spoke nonsense: {error}")
-                continue
-            if isinstance(message, be.Prepared) and not _has_its_pcm(message, blobs):
-                cause = (
-                    f"segment of {message.plan.samples} samples, {[len(blob) for blob in blobs]} bytes of PCM"
-                )
-                _log.warning(log.WORKER_LOST, worker=worker, cause=f"spoke nonsense: {cause}")
+                if isinstance(message, be.Prepared):
+                    _check_pcm(message, blobs)
+                new_events = self._events(worker, message)
+            except (ProtocolError, msgspec.MsgspecError) as error:
+                cause = f"sent an invalid message: {error}"
+                _log.warning(log.WORKER_LOST, worker=worker, cause=cause)
+                self._supervisor.record_exit_reason(worker, cause)
+                self._supervisor.kill(worker)
                 continue
             if isinstance(message, be.Prepared) and (key := self._keep_pcm(worker, message, frames[-1])):
                 stored.append(key)
-            events += self._events(worker, message)
-        if self.gate is not None:
-            events += self.gate.receive(self._clock(), self._events)
+            events += new_events
+        if self.remote is not None:
+            events += self.remote.receive(self._clock(), self._events)
         return events, stored
 
     def kill(self, worker: str, cause: str) -> None:
-        """End a worker; one on another host is told that it is not known any more. Nothing happens if it is gone."""
-        if self.gate is not None and is_remote(worker):
-            self.gate.dismiss(worker, cause)
+        """Kill a worker, or end its session on another host; does nothing if it is gone."""
+        if self.remote is not None and is_remote(worker):
+            self.remote.end_session(worker, cause)
         else:
             self._supervisor.kill(worker)
 
     @property
     def sockets(self) -> list[zmq.Socket[bytes]]:
-        """What the loop waits for."""
-        return [self._socket, *([self.gate.door.socket] if self.gate else [])]
+        """Sockets to poll."""
+        return [self._socket, *([self.remote.listener.socket] if self.remote else [])]
 
     @property
-    def is_hopeless(self) -> bool:
-        """There are transcribe workers, and starting any of them again cannot help."""
+    def is_permanently_broken(self) -> bool:
+        """There are transcribe workers, and restarting any of them cannot help."""
         workers = list(self._broker.worker_table.of(Role.TRANSCRIBE))
         return bool(workers) and all(worker.is_permanently_broken for worker in workers)
 
     def poll(self, wait_ms: int) -> bool:
-        """Wait so long for a worker of this host to say something."""
+        """Wait for a message of a worker on this host; return whether there is one."""
         return bool(self._socket.poll(wait_ms))
 
     @property
-    def patience_s(self) -> float:
-        """How long `receive` may be left uncalled when nothing comes."""
-        return self.gate.patience_s(self._clock()) if self.gate else float("inf")
+    def poll_timeout_s(self) -> float:
+        """Seconds after which `receive` must be called even without a message."""
+        return self.remote.poll_timeout_s(self._clock()) if self.remote else float("inf")
 
     def close(self) -> None:
         """Close the sockets."""
-        if self._shipping is not None:
-            self._shipping.close()
+        if self._lease_sender is not None:
+            self._lease_sender.encoder.close()
         self._socket.close()
-        if self.gate is not None:
-            self.gate.close()
+        if self.remote is not None:
+            self.remote.close()
 
     def handled(self, keys: Iterable[SegmentKey]) -> None:
-        """Note that the broker has handled what was received: who has joined is answered, PCM that it had no use for forgotten."""
-        if self.gate is not None:
-            self.gate.welcome(self._clock())
+        """Answer joins and drop PCM that is not needed, after the broker has handled the received events."""
+        if self.remote is not None:
+            self.remote.answer_joins(self._clock())
         for key in keys:
             segment = self._broker.live_jobs.find(key)
             if segment is None or not segment.has_pcm:
@@ -260,12 +260,12 @@ class WorkerListener:
         if isinstance(message, be.WorkerReady):
             return self._on_ready(worker, message)
         if isinstance(message, be.ExitReason):
-            self._supervisor.note_last_words(worker, message.cause)
-        self._account(worker.rpartition(".")[0], worker, message)
+            self._supervisor.record_exit_reason(worker, message.cause)
+        self._record(worker.rpartition(".")[0], worker, message)
         return [ev.MessageReceived(worker, message)]
 
-    def _account(self, slot: str, worker: str, message: be.FromWorker) -> None:
-        """Let metrics and log have what a message says of work done."""
+    def _record(self, slot: str, worker: str, message: be.FromWorker) -> None:
+        """Count and log the work that a message reports."""
         match message:
             case be.PlanComplete(decode_s=decode_s, vad_s=vad_s) if decode_s:
                 self._metrics.stage_seconds.labels("decode").observe(decode_s)
@@ -287,8 +287,8 @@ class WorkerListener:
 
     def _on_ready(self, worker: str, message: be.WorkerReady) -> list[ev.Event]:
         slot = worker.rpartition(".")[0]
-        if cause := self._why_refused(worker, message):
-            self._supervisor.note_last_words(worker, cause)
+        if cause := self._refusal(worker, message):
+            self._supervisor.record_exit_reason(worker, cause)
             self._supervisor.kill(worker)
             return []
         device = self._devices.get(slot)
@@ -308,15 +308,15 @@ class WorkerListener:
             )
         return [ev.MessageReceived(worker, msgspec.structs.replace(message, device=name))]
 
-    def _why_refused(self, worker: str, message: be.WorkerReady) -> str:
-        """Return why a worker of this host is of no use; the gate has looked at the others."""
+    def _refusal(self, worker: str, message: be.WorkerReady) -> str:
+        """Return why a worker on this host is refused, else ""; the RemoteListener checks the others."""
         if is_remote(worker):
             return ""
         if message.version != VERSION:
-            return f"is of version {message.version}, the daemon of {VERSION}; restart the daemon after an upgrade"
-        cause = self._weights.why_not(worker, message.model_digest, is_remote=False)
-        if self.gate is not None and not cause:
-            self.gate.check_weights()
+            return f"has version {message.version}, the daemon has {VERSION}; restart the daemon after an upgrade"
+        cause = self._weights.refusal(worker, message.model_digest, is_remote=False)
+        if self.remote is not None and not cause:
+            self.remote.check_weights()
         return cause
 
 
@@ -329,5 +329,9 @@ def _summary(item: be.ItemResult) -> be.ResultSummary:
     return msgspec.msgpack.decode(item.result, type=be.ResultSummary)
 
 
-def _has_its_pcm(message: be.Prepared, blobs: Sequence[Buffer]) -> bool:
-    return [len(blob) for blob in blobs] == [message.plan.samples * BYTES_PER_SAMPLE]
+def _check_pcm(message: be.Prepared, blobs: Sequence[Buffer]) -> None:
+    sizes = [len(blob) for blob in blobs]
+    if sizes != [message.plan.samples * BYTES_PER_SAMPLE]:
+        raise ProtocolError(
+            "BAD_FORMAT", f"segment of {message.plan.samples} samples with {sizes} bytes of PCM"
+        )

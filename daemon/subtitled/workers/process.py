@@ -53,8 +53,8 @@ def main(argv: Sequence[str], transcribe: Run | None = None) -> int:
     try:
         if settings.role == "prepare":
             from subtitled.workers.prepare import run
-        elif settings.role == "fetch":
-            from subtitled.workers.download import run
+        elif settings.role == "download":
+            from subtitled.workers.model_download import run
         else:
             from subtitled.workers.transcribe import run
         code = (transcribe if transcribe and settings.role == "transcribe" else run)(channel, settings)

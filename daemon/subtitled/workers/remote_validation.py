@@ -1,4 +1,4 @@
-"""Whether what a worker on another host says can be so; its own code says nothing else."""
+"""Validation of workers on other hosts: their release, their model's weights, and every message that they send."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from subtitle.errors import ProtocolError
 from subtitled.config.checks import LANGUAGES
 from subtitled.core import protocol as be
 from subtitled.core.transcription import Phrase
+from subtitled.version import VERSION
 
 _LANGUAGES = frozenset(LANGUAGES)
 _CAUSES = frozenset({"compression_ratio", "log_prob", "no_speech_prob", "repetition"})
@@ -88,3 +89,53 @@ def _scores(phrases: Iterable[Phrase]) -> Iterator[float]:
             phrase.temperature,
         )
         yield from (word.probability for word in phrase.words)
+
+
+def join_refusal(join: be.JoinSession) -> str:
+    """Return why a worker cannot work for this daemon, with the remedy; "" if it can."""
+    ours, theirs = (VERSION, be.PROTOCOL), (join.version, join.protocol)
+    if ours == theirs:
+        return ""
+    return (
+        f"has version {join.version} (protocol {join.protocol}), the daemon has {VERSION} (protocol {be.PROTOCOL}); "
+        "install the same release on both hosts"
+    )
+
+
+class ModelWeightsCheck:
+    """All workers must have the same weights: those of `model.digest`, of a worker on this host, or of the first one."""
+
+    def __init__(self, pinned: str) -> None:
+        """`pinned`: the configured SHA-256; "" if there is none."""
+        self._pinned = pinned
+        self._digests: dict[str, str] = {}
+        """SHA-256 by worker, in the order of their arrival, workers of this host first."""
+
+    def refusal(self, worker: str, digest: str, *, is_remote: bool) -> str:
+        """Return why a worker with these weights is refused; "" if it is accepted, and remembered until `forget`."""
+        if not digest:
+            return "does not send the SHA-256 of its model" if is_remote else ""
+        owner, required = self._required(is_remote=is_remote)
+        if required not in {"", digest}:
+            return (
+                f"has a model with the SHA-256 {digest}, and {owner} {required}; give it the same model.bin "
+                "(--model FOLDER there), or set model.digest to the right one"
+            )
+        slot = worker.rpartition(".")[0]
+        others = {other: sha for other, sha in self._digests.items() if other.rpartition(".")[0] != slot}
+        self._digests = {**others, worker: digest} if is_remote else {worker: digest, **others}
+        return ""
+
+    def forget(self, worker: str) -> None:
+        """Forget a worker that is gone; does nothing if it is unknown."""
+        self._digests.pop(worker, None)
+
+    def _required(self, *, is_remote: bool) -> tuple[str, str]:
+        """Return the origin of the required SHA-256, and the SHA-256; "" if any is accepted."""
+        if self._pinned:
+            return "model.digest is", self._pinned
+        if not is_remote or not self._digests:
+            # The weights of this host take precedence; remote workers are checked again.
+            return "", ""
+        first = next(iter(self._digests))
+        return f"{first.rpartition('.')[0]} has", self._digests[first]

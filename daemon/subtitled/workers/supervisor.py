@@ -1,7 +1,7 @@
 """Worker processes: started in their slots, watched by pidfd, killed.
 
-When to start and when to kill is the broker's decision. Everything here belongs to the thread of the server's loop: the
-kernel kills a worker when the thread that started it ends.
+The broker decides when. Everything here belongs to the thread of the server's loop: the kernel kills a worker when the
+thread that started it ends.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from subtitled.errors import ExitCode
 from subtitled.runtime.processes import describe_status
 
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SSL_CERT_FILE")
-"""Variables that a worker gets from the daemon, with those that start with one of `_KEPT_PREFIXES`."""
+"""Environment variables passed to workers, with those that start with one of `_KEPT_PREFIXES`."""
 _KEPT_PREFIXES = (
     "HF_",
     "XDG_",
@@ -43,9 +43,9 @@ class ProcessExit(Struct, frozen=True, kw_only=True):
 
     worker: str
     is_ok: bool
-    """It did what it was started for."""
+    """It exited with status 0."""
     is_fatal: bool
-    """It said itself that starting again cannot help."""
+    """It reported that a restart cannot help."""
     cause: str
 
 
@@ -56,42 +56,66 @@ class _Process(Struct):
 
 
 class Supervisor:
-    """The processes that are running, by slot."""
+    """The running worker processes."""
 
     def __init__(self, environ: Mapping[str, str], command: Sequence[str] = WORKER_COMMAND) -> None:
-        """Make one that has no processes yet; `command`, with the settings after it, starts a worker."""
+        """`command`, with the settings after it, starts a worker."""
         self._command = command
         self._environ = {
             name: value for name, value in environ.items() if name in _KEPT or name.startswith(_KEPT_PREFIXES)
         }
         self._by_pidfd: dict[int, _Process] = {}
-        self._last_words: dict[str, str] = {}
+        self._exit_reasons: dict[str, str] = {}
+        self._failed_starts: list[ProcessExit] = []
 
-    def spawn(self, settings: WorkerSettings, *, visible_devices: str) -> int:
-        """Start a worker and return its pidfd, which becomes readable when the process has ended."""
+    def spawn(self, settings: WorkerSettings, *, visible_devices: str) -> None:
+        """Start a worker; its pidfd becomes readable when it has ended.
+
+        If the system has no process or descriptor left, the start counts as a worker that has ended: see
+        `take_failed_starts`.
+        """
         environ = {**self._environ, "CUDA_VISIBLE_DEVICES": visible_devices, "PYTHONUNBUFFERED": "1"}
-        popen = subprocess.Popen(
-            [*self._command, msgspec.json.encode(settings).decode()],
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
-        pidfd = os.pidfd_open(popen.pid)
-        self._by_pidfd[pidfd] = _Process(settings.identity, popen, pidfd)
-        return pidfd
+        command = [*self._command, msgspec.json.encode(settings).decode()]
+        try:
+            popen = subprocess.Popen(
+                command, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+            )
+            try:
+                pidfd = os.pidfd_open(popen.pid)
+            except OSError:
+                popen.kill()
+                popen.wait()
+                raise
+        except OSError as error:
+            cause = f"its process could not be started: {error.strerror}; raise the limit of processes (TasksMax=, ulimit -u) or of descriptors (LimitNOFILE=), or free memory"
+            self._failed_starts.append(
+                ProcessExit(worker=settings.identity, is_ok=False, is_fatal=False, cause=cause)
+            )
+        else:
+            self._by_pidfd[pidfd] = _Process(settings.identity, popen, pidfd)
 
-    def note_last_words(self, worker: str, cause: str) -> None:
-        """Keep what a worker said about its own end."""
-        self._last_words[worker] = cause
+    @property
+    def has_failed_starts(self) -> bool:
+        """Whether `take_failed_starts` returns anything."""
+        return bool(self._failed_starts)
 
-    def owes_words(self, pidfd: int) -> bool:
-        """Say whether a process that has ended by itself, with a fault, was not heard on why."""
+    def take_failed_starts(self) -> list[ProcessExit]:
+        """Return, once, the workers whose process could not be started."""
+        failed, self._failed_starts = self._failed_starts, []
+        return failed
+
+    def record_exit_reason(self, worker: str, cause: str) -> None:
+        """Store the reason that a worker gave for its exit, or that it is killed for."""
+        self._exit_reasons[worker] = cause
+
+    def is_exit_reason_missing(self, pidfd: int) -> bool:
+        """Return whether an ended process failed without a signal, and its reason was not received."""
         process = self._by_pidfd[pidfd]
         status = process.popen.poll()
-        return status is not None and status > 0 and process.identity not in self._last_words
+        return status is not None and status > 0 and process.identity not in self._exit_reasons
 
     def kill(self, worker: str) -> None:
-        """SIGKILL a worker; nothing happens if it is gone already."""
+        """SIGKILL a worker; does nothing if it is gone."""
         for process in self._by_pidfd.values():
             if process.identity == worker:
                 process.popen.kill()
@@ -102,24 +126,24 @@ class Supervisor:
 
     @property
     def pidfds(self) -> frozenset[int]:
-        """The pidfds to be polled."""
+        """The pidfds to poll."""
         return frozenset(self._by_pidfd)
 
     def reap(self, pidfd: int) -> ProcessExit:
-        """Collect a process whose pidfd is readable; the pidfd is closed."""
+        """Collect a process whose pidfd is readable, and close the pidfd."""
         process = self._by_pidfd.pop(pidfd)
         status = process.popen.wait()
         os.close(pidfd)
-        said = self._last_words.pop(process.identity, "")
+        reason = self._exit_reasons.pop(process.identity, "")
         return ProcessExit(
             worker=process.identity,
             is_ok=status == ExitCode.OK,
             is_fatal=status == ExitCode.FATAL,
-            cause=said or describe_status(status),
+            cause=reason or describe_status(status),
         )
 
     def kill_all(self) -> None:
-        """SIGKILL and collect whatever is still running; blocks for as long as the kernel takes."""
+        """SIGKILL and collect all running processes; blocks until the kernel has ended them."""
         for process in self._by_pidfd.values():
             process.popen.kill()
         for pidfd in list(self._by_pidfd):
