@@ -309,9 +309,10 @@ def test_link_does_not_lead_files_out_of_the_root(
     )
 
 
-def test_link_within_the_root_is_followed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_absolute", [False, True])
+def test_link_within_the_root_is_followed(tmp_path: Path, *, is_absolute: bool) -> None:
     (tmp_path / "films").mkdir()
-    (tmp_path / "videos").symlink_to("films")
+    (tmp_path / "videos").symlink_to(tmp_path / "films" if is_absolute else "films")
     write_whole(tmp_path / "videos" / "talk.srt", b"1", root=tmp_path)
     assert (tmp_path / "films" / "talk.srt").read_bytes() == b"1"
 

@@ -53,6 +53,7 @@ def audio_range(tmp_path: Path) -> AudioRange:
     found = path.stat()
     return AudioRange(
         path=os.fsencode(path),
+        root=os.fsencode(tmp_path),
         size=found.st_size,
         mtime_ns=found.st_mtime_ns,
         language=None,

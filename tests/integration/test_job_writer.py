@@ -186,3 +186,37 @@ def test_names_that_are_not_utf_8_are_written_and_reported(inbox: Path) -> None:
     assert Path(os.fsdecode(location)).read_bytes() == b"sound"
     assert "no audio" in text
     assert location == os.path.join(bytes(inbox), b"failed", b"\xff talk\n.wav")  # noqa: PTH118 - bytes
+
+
+def test_archive_that_is_a_link_gets_no_file(inbox: Path, source: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for name in ("done", "failed"):
+        (inbox / name).symlink_to(outside)
+    with pytest.raises(SpoolError, match="replace the symbolic link"):
+        write_outputs(work_of(job_of(source, inbox)))
+    with pytest.raises(SpoolError, match="replace the symbolic link"):
+        write_failure(work_of(job_of(source, inbox)), error_folder(job_of(source, inbox), inbox))
+    assert list(outside.iterdir()) == []
+    assert source.read_bytes() == b"sound"
+
+
+@pytest.mark.parametrize("output", ["beside", "out"])
+def test_folder_replaced_by_a_link_gets_no_subtitles(
+    output: str, inbox: Path, source: Path, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    job = job_of(source, inbox, "keep")
+    if output == "beside":
+        job = replace(job, options=replace(job.options, output=b"beside"))
+        (inbox / "sub").rename(tmp_path / "old")
+        (inbox / "sub").symlink_to(outside)
+        path = inbox / "sub" / "talk.en.srt"
+    else:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "sub").symlink_to(outside)
+        path = tmp_path / "out" / "sub" / "talk.en.srt"
+    with pytest.raises(SpoolError, match="replace the symbolic link"):
+        write_outputs(replace(work_of(job), paths={"srt": path}))
+    assert list(outside.iterdir()) == []

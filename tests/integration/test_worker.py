@@ -201,6 +201,7 @@ def order(path: Path, feed: int = 1, **more: Any) -> Prepare:
     fields: dict[str, Any] = {
         "feed": feed,
         "path": bytes(path),
+        "root": b"",
         "size": found.st_size,
         "mtime_ns": found.st_mtime_ns,
         "settings": SETTINGS,
@@ -401,9 +402,25 @@ def test_file_replaced_by_a_link_to_a_secret_is_not_read(tmp_path: Path) -> None
     (tmp_path / "inbox" / "talk.flac").symlink_to(tmp_path / "secret.flac")
     with Worker("prepare", readable=[tmp_path / "inbox"]) as worker:
         worker.expect(WorkerReady)
-        worker.send(order(tmp_path / "inbox" / "talk.flac"))
+        worker.send(order(tmp_path / "inbox" / "talk.flac", root=bytes(tmp_path)))
         refused, _ = worker.expect(PrepareRefused)
         assert "may not be read" in refused.cause
+
+
+def test_file_replaced_by_a_link_out_of_its_inbox_is_not_read(tmp_path: Path) -> None:
+    """Also where the sandbox would allow it: the other file lies in another inbox."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        shutil.copy(media.DEMO / "demo.flac", tmp_path / name / f"{name}.flac")
+    with Worker("prepare", readable=[tmp_path]) as worker:
+        worker.expect(WorkerReady)
+        message = order(tmp_path / "one" / "one.flac")
+        (tmp_path / "one" / "one.flac").unlink()
+        (tmp_path / "one" / "one.flac").symlink_to(tmp_path / "two" / "two.flac")
+        os.utime(tmp_path / "two" / "two.flac", ns=(message.mtime_ns, message.mtime_ns))
+        worker.send(structs.replace(message, root=bytes(tmp_path / "one")))
+        refused, _ = worker.expect(PrepareRefused)
+        assert "is a link that leads out of its inbox" in refused.cause
 
 
 def test_file_that_takes_too_much_memory_is_refused_alone(tmp_path: Path) -> None:

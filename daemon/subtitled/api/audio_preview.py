@@ -54,6 +54,7 @@ class AudioPreview:
         language = job.options.language
         wanted = AudioRange(
             path=job.location,
+            root=job.options.inbox,
             size=job.size,
             mtime_ns=job.mtime_ns,
             language=None if language in {"auto", "multi"} else language,

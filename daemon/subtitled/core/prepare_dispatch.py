@@ -211,6 +211,7 @@ class PrepareDispatch:
         message = Prepare(
             feed=feed.id,
             path=job.location,
+            root=job.options.inbox,
             size=job.size,
             mtime_ns=job.mtime_ns,
             settings=_settings_of(job),

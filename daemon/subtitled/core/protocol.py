@@ -301,6 +301,8 @@ class Prepare(_Message, frozen=True, kw_only=True):
 
     feed: int
     path: bytes
+    root: bytes
+    """Folder that no link in `path` may lead out of: the inbox; b"" for the folder of the file."""
     size: int
     mtime_ns: int
     settings: PlanSettings

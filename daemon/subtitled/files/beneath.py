@@ -28,7 +28,14 @@ def open_beneath(root: str | Path, path: str | Path, flags: int) -> int:
     """
     folder = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return _open_at(folder, os.path.relpath(path, root), flags | os.O_CLOEXEC)
+        try:
+            return _open_at(folder, os.path.relpath(path, root), flags | os.O_CLOEXEC)
+        except OSError as error:
+            # openat2 takes every absolute link for one that leads out.
+            real = os.path.relpath(os.path.realpath(path), os.path.realpath(root))
+            if error.errno != errno.EXDEV or real.startswith(".."):
+                raise
+            return _open_at(folder, real, flags | os.O_CLOEXEC)
     finally:
         os.close(folder)
 

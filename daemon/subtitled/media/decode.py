@@ -116,7 +116,7 @@ class Decoder:
             yield resampler.resample_chunk(nothing, last=True)
 
 
-def open_media(path: str, *, language: str | None = None) -> Decoder:
+def open_media(path: str, *, language: str | None = None, root: str | None = None) -> Decoder:
     """Open a media file for decoding, whatever its name says that it is.
 
     Of several audio tracks it takes one in `language` (two letters; None: any), else any; among those the
@@ -124,7 +124,7 @@ def open_media(path: str, *, language: str | None = None) -> Decoder:
     whatever the file says. Raises MediaError, whose message tells the person who dropped the file what is
     wrong with it, and what to do.
     """
-    file = MediaFile(path)
+    file = MediaFile(path, root)
     try:
         source = _open_sound(file) or Track(file, language)
     except OSError as error:

@@ -69,13 +69,13 @@ def language_of(language: str, task: str) -> str | None:
     return None if language in {"auto", "multi"} else language
 
 
-def needless(path: str, unless: SkipRule) -> str:
+def needless(path: str, unless: SkipRule, root: str | None = None) -> str:
     """Return why the media file at `path` is not to be read; "" where it is. Looks at the file and at folders.
 
     A file that cannot be opened has no tracks: the reason is told when it is read.
     """
     try:
-        contents = look_into(path)
+        contents = look_into(path, root)
     except (MediaError, OSError):
         contents = MediaTracks()
     return verdict(contents, beside(unless), unless)
@@ -91,7 +91,7 @@ def verdict(contents: MediaTracks, files: Iterable[ExistingSubtitles], unless: S
     return f'it has subtitles in {wanted} already: {same.name} (skip_existing = "language")' if same else ""
 
 
-def look_into(path: str) -> MediaTracks:
+def look_into(path: str, root: str | None = None) -> MediaTracks:
     """Return the subtitle tracks of a media file and the language of its audio; raises MediaError.
 
     Tracks that show only what is foreign in a film ("forced") are none that anybody reads it by.
@@ -100,7 +100,7 @@ def look_into(path: str) -> MediaTracks:
 
     from subtitled.media.demux import open_container
 
-    file = MediaFile(path)
+    file = MediaFile(path, root)
     try:
         container = open_container(file)
         try:

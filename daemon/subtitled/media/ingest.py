@@ -58,6 +58,7 @@ class Ingest:
         segments: schema.SegmentsConfig,
         window_s: float,
         language: str | None = None,
+        root: str | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> None:
         max_samples = min(MAX_SEGMENT_SAMPLES, int(min(window_s, segments.max_segment_s) * SAMPLE_RATE))
@@ -74,7 +75,7 @@ class Ingest:
         self.decoded_samples = 0
         self.speech_samples = 0
         self.decode_s = self.vad_s = 0.0
-        self._decoder = open_media(path, language=language)
+        self._decoder = open_media(path, language=language, root=root)
         self.info = self._decoder.info
 
     @property
@@ -148,7 +149,9 @@ class Ingest:
         return prepared
 
 
-def recut(path: str, plans: Iterable[Plan], *, language: str | None = None) -> Iterator[IngestedSegment]:
+def recut(
+    path: str, plans: Iterable[Plan], *, language: str | None = None, root: str | None = None
+) -> Iterator[IngestedSegment]:
     """Decode a file again and yield the PCM of its stored `plans`, which are in order, without VAD.
 
     The PCM is that of the first time to the last bit, where the file and `language` are. Stops reading after
@@ -156,7 +159,7 @@ def recut(path: str, plans: Iterable[Plan], *, language: str | None = None) -> I
     is shorter than its plans.
     """
     recent = _Recent()
-    with open_media(path, language=language) as decoder:
+    with open_media(path, language=language, root=root) as decoder:
         blocks = iter(decoder)
         for plan in plans:
             pcm = []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
 from msgspec import Struct
 
 from subtitled.errors import MediaError
+from subtitled.files.beneath import open_beneath
 
 SAMPLE_RATES = range(1_000, 1_000_001)
 """Sample rates taken to be real; a header that says 1 Hz would make gigabytes of a small file."""
@@ -33,7 +35,9 @@ class MediaInfo(Struct, frozen=True):
     track: int
 
 
-def _open(path: str) -> int:
+def _open(path: str, root: str | None) -> int:
+    if root is not None:
+        return open_beneath(root, path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         # Without O_NONBLOCK the opening of a pipe waits for a writer.
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -51,12 +55,12 @@ class MediaFile:
     such file, or nothing in it.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, root: str | None = None) -> None:
         # As a Python literal: any name, also one with newlines or broken encoding, makes one printable line.
         self.name = repr(os.path.basename(path) or path)  # noqa: PTH119 - Path would drop a trailing slash
         self.fault: OSError | None = None
         try:
-            descriptor = _open(path)
+            descriptor = _open(path, root)
         except FileNotFoundError as error:
             raise MediaError(
                 f"{self.name} is not there (any more); put it back and submit it again"
@@ -64,6 +68,10 @@ class MediaFile:
         except PermissionError as error:
             raise MediaError(f"{self.name} may not be read by this user; change its permissions") from error
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno == errno.EXDEV:
+                raise MediaError(
+                    f"{self.name} is a link that leads out of its inbox; put the file itself there"
+                ) from error
             raise MediaError(f"{self.name} cannot be opened: {error}; check its path") from error
         status = os.fstat(descriptor)
         problem = None

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 from msgspec import Struct
@@ -44,6 +45,8 @@ class AudioRange(Struct, frozen=True, kw_only=True):
     """What is to be decoded."""
 
     path: bytes
+    root: bytes
+    """Folder that no link in `path` may lead out of; b"" for the folder of the file."""
     size: int
     mtime_ns: int
     """Size and time of the file that the samples are counted in."""
@@ -246,7 +249,12 @@ def main() -> None:
                     is_confined = True
                     sandbox.enter([path], memory_bytes=MEMORY_BYTES, allows_unix_sockets=False)
                 excerpts = open_files.enter_context(
-                    RangeDecoder(path, language=stretch.language, drift_ms=stretch.drift_ms)
+                    RangeDecoder(
+                        path,
+                        language=stretch.language,
+                        drift_ms=stretch.drift_ms,
+                        root=os.fsdecode(stretch.root) or str(Path(path).parent),
+                    )
                 )
                 last = stretch
             pcm = b""

@@ -28,10 +28,13 @@ class RangeDecoder:
     audio tracks, as in `open_media`. All raise MediaError.
     """
 
-    def __init__(self, path: str, *, language: str | None = None, drift_ms: int = 0) -> None:
+    def __init__(
+        self, path: str, *, language: str | None = None, drift_ms: int = 0, root: str | None = None
+    ) -> None:
         """`drift_ms`: as the whole file's decoding has shown it (`Decoder.drift_ms`)."""
         self._is_even = drift_ms <= MAX_DRIFT_MS
         self._path = path
+        self._root = root
         self._language = language
         self._decoder: Decoder | None = None
         self._blocks: Iterator[NDArray[np.int16]] = iter(())
@@ -88,5 +91,5 @@ class RangeDecoder:
         self._open()
 
     def _open(self) -> None:
-        self._decoder = open_media(self._path, language=self._language)
+        self._decoder = open_media(self._path, language=self._language, root=self._root)
         self._blocks, self._at = iter(self._decoder), 0

@@ -18,7 +18,7 @@ from typing import Literal
 from msgspec import Struct
 
 from subtitled import log
-from subtitled.config.schema import FORMATS, Format
+from subtitled.config.schema import BESIDE, FORMATS, Format
 from subtitled.core import events as ev
 from subtitled.core.records import Job, Options
 from subtitled.cues.render import RenderOptions, render
@@ -237,7 +237,7 @@ def write_failure(work: OutputJob, folder: Path) -> bytes:
             if is_disk_full(error):
                 raise
             text += f"\nThe finished part could not be written: {error}\n"
-    write_error(folder, Path(os.fsdecode(job.source)).name, text)
+    write_error(folder, Path(os.fsdecode(job.source)).name, text, root=_root(job, folder))
     return job.location if job.options.after == "keep" else _archived(job, "failed")
 
 
@@ -269,7 +269,7 @@ def _write_files(work: OutputJob) -> None:
     options = render_options(work.job.options)
     for transcript, paths in ((work.transcript, work.paths), *work.more):
         for form, path in paths.items():
-            write_whole(path, render(form, transcript, options))
+            write_whole(path, render(form, transcript, options), root=_root(work.job, path))
 
 
 def _failure_text(work: OutputJob) -> str:
@@ -300,13 +300,23 @@ def _archived(job: Job, outcome: Literal["done", "failed"]) -> bytes:
         if outcome == "failed":
             return job.location
         # A retried job: its source is in failed/, and its place in done/ is the usual one.
-        return os.fsencode(move_whole(location, Path(inbox, outcome, Path(source).relative_to(inbox))))
+        return os.fsencode(
+            move_whole(location, Path(inbox, outcome, Path(source).relative_to(inbox)), root=inbox)
+        )
     except FileNotFoundError:
         return job.location
     except SpoolError:
         if is_there(location):
             raise
         return job.location
+
+
+def _root(job: Job, path: Path) -> str | None:
+    """Return the configured folder that no symbolic link in `path` may lead out of."""
+    inbox, output = os.fsdecode(job.options.inbox), os.fsdecode(job.options.output)
+    if not inbox:
+        return None
+    return inbox if output == BESIDE or path.is_relative_to(inbox) else output
 
 
 def _is_unchanged(job: Job) -> bool:

@@ -76,13 +76,13 @@ def archive(source: str | Path, inbox_root: str | Path, outcome: Literal["done",
 
     Never overwrites a file. Raises SpoolError and leaves `source` in place if it cannot be moved.
     """
-    return move_whole(source, Path(inbox_root, outcome, _below(inbox_root, source)))
+    return move_whole(source, Path(inbox_root, outcome, _below(inbox_root, source)), root=inbox_root)
 
 
-def write_error(folder: str | Path, name: str, text: str) -> Path:
+def write_error(folder: str | Path, name: str, text: str, *, root: str | Path | None = None) -> Path:
     """Write `text` to `name`.error.txt in `folder`, replacing an earlier one, and return its path."""
     path = Path(folder, fitted(name, ERROR_SUFFIX))
-    write_whole(path, text.encode("utf-8", "backslashreplace"))
+    write_whole(path, text.encode("utf-8", "backslashreplace"), root=root)
     return path
 
 

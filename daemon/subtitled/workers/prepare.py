@@ -153,15 +153,16 @@ class PrepareRole:
 
     def _prepare(self, task: _Task) -> PlanComplete:
         order = task.order
-        path = os.fsdecode(order.path)
+        path, root = os.fsdecode(order.path), os.fsdecode(order.root)
+        root = root or str(Path(path).parent)
         if self._has_read and not self._may_read(path):
             raise _OtherFoldersError
         self._has_read = True
         _check_unchanged(order, path)
-        if order.skip_rule is not None and (cause := needless(path, order.skip_rule)):
+        if order.skip_rule is not None and (cause := needless(path, order.skip_rule, root)):
             raise _NeedlessError(cause)
         if order.plans is not None:
-            self._send_all(task, recut(path, order.plans, language=order.language))
+            self._send_all(task, recut(path, order.plans, language=order.language, root=root))
             _check_unchanged(order, path)
             return PlanComplete(feed=order.feed, media=encode(Media()))
         settings = order.settings
@@ -177,6 +178,7 @@ class PrepareRole:
             segments=segments,
             window_s=settings.window_samples / schema.SAMPLE_RATE,
             language=order.language,
+            root=root,
             on_progress=task.progress,
         ) as ingest:
             self._send_all(task, iter(ingest))
