@@ -46,7 +46,7 @@ def jobs(store: Store, count: int) -> list[SaveNewJob]:
 
 
 def store_normal(store: Store, saves: list[SaveNewJob]) -> None:
-    """Store as `Store.apply` does, but for the pragma, which the daemon gives nobody a choice of."""
+    """Store like `Store.apply`, except for the pragma, which is fixed in the daemon."""
     now_ms = time.time_ns() // 1_000_000
     store._db.execute("PRAGMA synchronous = NORMAL")  # noqa: SLF001 - see above
     with transaction(store._db):  # noqa: SLF001

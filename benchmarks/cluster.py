@@ -68,7 +68,7 @@ def measure(
         daemon = stack.enter_context(
             Served(
                 folder / "daemon",
-                model="demo",  # is here already; nobody loads it
+                model="demo",  # is installed already, and is not loaded
                 batch_size=BATCH,
                 devices=(),
                 # Two leases for each worker and one more in line: see `pool.queue_mb` in docs/tuning.md.
@@ -96,7 +96,7 @@ def measure(
 
 
 def _head(config: Path) -> Sequence[str]:
-    return (sys.executable, str(PARTS / "crowd.py"), str(config), "0", "0", "0")
+    return (sys.executable, str(PARTS / "simulated_gpus.py"), str(config), "0", "0", "0")
 
 
 def _end(node: subprocess.Popen[bytes]) -> None:

@@ -1,16 +1,16 @@
-"""How long after a short clip is dropped its subtitles are there.
+"""The time from dropping a short clip until its subtitles are on the disk.
 
     python benchmarks/latency.py [--drops 20] [--settle 0.2] [--model DIR]
 
-Drops a clip of ten seconds of speech into the inbox of a daemon that is warm and has nothing else to do, again and again, and tells by
-the journal where the time went:
+Drops clips of ten seconds of speech, one after the other, into the inbox of a warm, idle daemon, and reads from the journal
+where the time went:
 
-    settle    from the drop until the file is a job; `settle_s` of it is asked for
-    prepare   reading, finding the speech, until the segment is leased
-    decode    features, model, and the way to the worker and back
-    write     composing, and the file written and made durable, until it is seen in the outbox
+    settle    from the drop until the file is a job; `settle_s` of it is configured
+    prepare   reading the file and finding speech, until the segment is leased
+    decode    features and model, and the transfer to the worker and back
+    write     layout, and the file written and synced, until it exists in the outbox
 
-`over` is the whole without `settle_s` and without decode: what the daemon adds. To hold: median at most 150 ms.
+`over` is the whole without `settle_s` and without decode: the daemon's own share. Target: median at most 150 ms.
 """
 
 from __future__ import annotations

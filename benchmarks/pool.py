@@ -28,7 +28,7 @@ from parts.processes import cpu_s, machine
 from parts.served import Served
 from parts.waiting import Timing, services
 
-CROWD = Path(__file__).parent / "parts" / "crowd.py"
+SIMULATED_GPUS = Path(__file__).parent / "parts" / "simulated_gpus.py"
 
 
 def measure(workload: list[Files], workers: int, timing: Timing, *, profile: str | None = None) -> Run:
@@ -38,13 +38,13 @@ def measure(workload: list[Files], workers: int, timing: Timing, *, profile: str
 
         def command(config: Path) -> list[str]:
             given = (str(workers), str(timing.a_s), str(timing.b_s))
-            return [sys.executable, str(CROWD), str(config), *given, *([profile] if profile else [])]
+            return [sys.executable, str(SIMULATED_GPUS), str(config), *given, *([profile] if profile else [])]
 
         # Two leases for each worker and one more in line: see `pool.queue_mb` in docs/tuning.md.
         queue_mb = max(512, workers * 3 * BATCH)
         with Served(
             folder / "daemon",
-            model="demo",  # is here already; nobody loads it
+            model="demo",  # is installed already, and is not loaded
             batch_size=BATCH,
             pool=f"prepare_workers = {PREPARERS}\nqueue_mb = {queue_mb}",
             stop_timeout_s=0,

@@ -14,8 +14,8 @@ its sentences. Each is subtitled by
 with the same model folder, compute type, threads, batch, beam and language, and without the text of the window before as a prompt, which
 the demo model was not made for. The last two are installed for the run where the registry is in reach. CTranslate2 on a CPU spends much
 of its time getting memory from the kernel, which the daemon's workers avoid (`worker.keep_memory`); so each rival runs twice, as it comes and, named
-"+ malloc", with the same setting from outside. `first` is the time to the first finished subtitle file, `errors` word errors against what
-is said, `differs` against the text of WhisperModel. To hold, wall of the daemon over the best rival's as they come: long at most 1.0,
+"+ malloc", with the same setting from outside. `first` is the time to the first finished subtitle file, `errors` word errors against the
+true text, `differs` against the text of WhisperModel. To hold, wall of the daemon over the best rival's as they come: long at most 1.0,
 dialogue 0.8; over the command's: clips 0.5.
 """
 
@@ -64,7 +64,7 @@ RIVALS = ("WhisperModel", "pipeline", *PACKAGES)
 
 
 class Work(Struct, frozen=True):
-    """Files to be subtitled, and what is said in them."""
+    """Files to be subtitled, and their true text."""
 
     files: tuple[Path, ...]
     truth: str
@@ -106,16 +106,16 @@ def _make_clips(folder: Path, count: int) -> Work:
 
 
 def _clips() -> Iterator[tuple[float, float, str]]:
-    """Yield stretches of 5 to 15 s without end: from, to, and what is said."""
-    told = sentences()
-    for first in itertools.cycle(range(len(told))):
+    """Yield ranges of 5 to 15 s without end: start, end and text."""
+    spoken = sentences()
+    for first in itertools.cycle(range(len(spoken))):
         # One in three is as short as it may be, one as long, one between.
         least_s = (5, 8, 11)[first % 3]
-        for last in range(first, len(told)):
-            start, end = max(0.0, told[first][0] - 0.2), told[last][1] + 0.2
+        for last in range(first, len(spoken)):
+            start, end = max(0.0, spoken[first][0] - 0.2), spoken[last][1] + 0.2
             if end - start >= least_s:
                 if end - start <= 15:
-                    yield start, end, " ".join(text for _, _, text in told[first : last + 1])
+                    yield start, end, " ".join(text for _, _, text in spoken[first : last + 1])
                 break
 
 

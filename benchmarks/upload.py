@@ -148,7 +148,7 @@ def upload(place: Place, file: Path, sha256: str) -> float:
 
 
 def ping(place: Place, stop: Any, found: Any) -> None:
-    """Ask `Hello` again and again until told to stop; put the times of the answers in milliseconds."""
+    """Send `Hello` repeatedly until `stop` is set; put the response times in milliseconds."""
     times: list[float] = []
     with zmq.Context() as context, place.connect(context) as socket:
         while not stop.wait(PING_S):
@@ -213,7 +213,7 @@ def pull(file: Path, folder: Path, sha256: str) -> float:
 
 
 def free_port() -> int:
-    """Return a port of loopback that nobody uses."""
+    """Return a free port of the loopback interface."""
     with zmq.Context() as context, context.socket(zmq.PULL) as probe:
         return probe.bind_to_random_port("tcp://127.0.0.1")
 
@@ -265,7 +265,7 @@ def measure_upload(way: str, file: Path, folder: Path, sha256: str, warmup: tupl
         _in_process(spawn, took, place, *warmup)
         pinger = spawn.Process(target=ping, args=(place, stop, found))
         pinger.start()
-        Path(f"/proc/{pid}/clear_refs").write_text("5", "ascii")  # VmHWM begins anew: proc(5)
+        Path(f"/proc/{pid}/clear_refs").write_text("5", "ascii")  # resets VmHWM: proc(5)
         before_mb, before_s = _memory_mb(pid, "VmRSS"), _cpu_s(pid)
         if way == "no upload":
             time.sleep(QUIET_S)

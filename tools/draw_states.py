@@ -46,7 +46,7 @@ def draw(table: Mapping[tuple[S, E], S], firsts: Sequence[S]) -> str:
 
 
 def redrawn(text: str) -> str:
-    """Return a document with its diagrams drawn anew; KeyError for a mark that names no table."""
+    """Return a document with redrawn diagrams; KeyError for a mark that names no table."""
     diagrams = {
         "job": draw(JOB, [JobState.RECEIVING, JobState.QUEUED]),
         "segment": draw(SEGMENT, [SegmentState.PENDING]),

@@ -1,6 +1,6 @@
 """A host with GPUs that only wait: `node.py FOLDER ENDPOINT KEY WORKERS A B ROUND_TRIP_S`.
 
-Its workers speak as `subtitled worker` does, each over a socket of its own with CURVE, and answer a lease after the time that a GPU
+Its workers use the protocol of `subtitled worker`, each over a socket of its own with CURVE, and answer a lease after the time that a GPU
 takes (see `waiting`). What comes and what goes is held for half the round trip. When standard input ends, what the engines have
 done is written to the folder.
 """
@@ -97,19 +97,19 @@ class Node:
                 frames = worker.socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
-            self._in(self._half_s, partial(self._hear, worker, frames))
+            self._in(self._half_s, partial(self._handle, worker, frames))
 
-    def _hear(self, worker: _Worker, frames: Sequence[zmq.Frame]) -> None:
+    def _handle(self, worker: _Worker, frames: Sequence[zmq.Frame]) -> None:
         message, blobs = be.to_worker.decode([frame.buffer for frame in frames])
         match message:
             case be.SessionAccepted():
                 worker.is_welcome = True
                 ready = worker.engine.ready(message.engine.model)
-                self._say(worker, structs.replace(ready, model_digest=WEIGHTS, compute_type="float16"))
+                self._send(worker, structs.replace(ready, model_digest=WEIGHTS, compute_type="float16"))
             case be.Probe(stamp_s=stamp_s):
-                self._say(worker, be.Echo(stamp_s=stamp_s))
+                self._send(worker, be.Echo(stamp_s=stamp_s))
             case be.Transcribe(lease=lease):
-                self._say(worker, be.LeaseReceived(lease=lease))
+                self._send(worker, be.LeaseReceived(lease=lease))
                 due = worker.engine.receive(message, blobs, time.monotonic())
                 if due is not None:
                     self._at(due, partial(self._answer, worker))
@@ -122,7 +122,7 @@ class Node:
 
     def _answer(self, worker: _Worker) -> None:
         answer, due = worker.engine.due(time.monotonic())
-        self._say(worker, answer)
+        self._send(worker, answer)
         if due is not None:
             self._at(due, partial(self._answer, worker))
 
@@ -131,15 +131,15 @@ class Node:
             join = be.JoinSession(
                 version=VERSION, protocol=be.PROTOCOL, place=worker.place, device="a GPU that waits"
             )
-            self._say(worker, join)
+            self._send(worker, join)
             self._in(JOIN_AGAIN_S, partial(self._join, worker))
 
     def _beat(self, worker: _Worker) -> None:
         if worker.is_welcome:
-            self._say(worker, be.Heartbeat())
+            self._send(worker, be.Heartbeat())
         self._in(BEAT_S, partial(self._beat, worker))
 
-    def _say(self, worker: _Worker, message: be.FromWorker) -> None:
+    def _send(self, worker: _Worker, message: be.FromWorker) -> None:
         frames = be.from_worker.encode(message)
         self._in(self._half_s, partial(worker.socket.send_multipart, frames, copy=False))
 

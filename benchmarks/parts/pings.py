@@ -49,7 +49,7 @@ class Pings:
         echo = f"ipc://{folder}/echo.sock"
         self._processes = [
             spawn.Process(target=_echo, args=(echo, self._stop)),
-            spawn.Process(target=_ask, args=(endpoint, echo, self._stop, self._found)),
+            spawn.Process(target=_ping, args=(endpoint, echo, self._stop, self._found)),
         ]
         self.daemon = self.echo = Times(0, 0, 0, 0)
 
@@ -66,8 +66,8 @@ class Pings:
             process.join()
 
 
-def _ask(endpoint: str, echo: str, stop: Any, found: Any) -> None:
-    """Ask both in turn until told to stop; runs in a process of its own, that does nothing else."""
+def _ping(endpoint: str, echo: str, stop: Any, found: Any) -> None:
+    """Ping both in turn until `stop` is set; runs in a process of its own."""
     question = ms.to_server.encode(ms.Hello(request=1))
     with zmq.Context() as context, context.socket(zmq.DEALER) as daemon, context.socket(zmq.DEALER) as other:
         daemon.connect(endpoint)

@@ -15,9 +15,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import msgspec
 from msgspec import Struct
 
-from parts.asked import Asked
 from parts.processes import cpu_s, peak_mb
 from parts.speech import LANGUAGE, srt_text
+from parts.wyoming_server import WyomingServer
 from subtitled.asr.cuda import preload_libraries
 from subtitled.cues.text_formats import clock
 
@@ -114,7 +114,7 @@ def run_command(task: Task) -> Figures:
         first_s = first_s or time.perf_counter() - started
     wall_s = time.perf_counter() - started
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    said = _said(Path(task.into, f"{Path(file).stem}.srt") for file in task.files)
+    said = _text_of(Path(task.into, f"{Path(file).stem}.srt") for file in task.files)
     return Figures(wall_s, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, first_s, said)
 
 
@@ -125,7 +125,7 @@ def run_server(task: Task) -> Figures:
         *("--cpu-threads", str(task.threads), "--beam-size", str(task.beam), "--language", task.language),
         "--vad-filter",
     )
-    with Asked(Path(task.into), options) as server:
+    with WyomingServer(Path(task.into), options) as server:
 
         def subtitle(file: str) -> Path:
             target = Path(task.into, f"{Path(file).stem}.txt")
@@ -182,10 +182,10 @@ def _file_by_file(task: Task, subtitle: Callable[[str], Path], pids: Sequence[in
         targets.append(subtitle(file))
         first_s = first_s or time.perf_counter() - started
     wall_s, used_s = time.perf_counter() - started, cpu_s(pids) - used_s
-    return Figures(wall_s, used_s, peak_mb(pids), first_s, _said(targets))
+    return Figures(wall_s, used_s, peak_mb(pids), first_s, _text_of(targets))
 
 
-def _said(targets: Any) -> str:
+def _text_of(targets: Any) -> str:
     return " ".join(srt_text(target) for target in targets)
 
 

@@ -1,6 +1,6 @@
-"""The daemon with GPUs that only wait: `crowd.py CONFIG GPUS A B [PROFILE]`.
+"""The daemon with GPUs that only wait: `simulated_gpus.py CONFIG GPUS A B [PROFILE]`.
 
-All is as in `subtitled run` but for the supervisor: each slot's worker is opened in one of two processes, see `waiting`.
+Like `subtitled run` except for the supervisor: each slot's worker is opened in one of two processes, see `waiting`.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ HOSTS = 2
 WAITING = Path(__file__).with_name("waiting.py")
 
 
-class Crowd(Supervisor):
-    """A supervisor whose workers live in a few processes."""
+class SimulatedSupervisor(Supervisor):
+    """A supervisor whose workers share a few processes."""
 
     def __init__(self, environ: Mapping[str, str], folder: str, timing: Timing) -> None:
         super().__init__(environ)
@@ -43,7 +43,7 @@ class Crowd(Supervisor):
         self._opened = {"prepare": 0, "transcribe": 0}
 
     def spawn(self, settings: WorkerSettings, *, visible_devices: str) -> None:
-        """Have a host open a worker; there is no process of its own to be watched."""
+        """Open a worker in one of the processes; there is no process of its own to watch."""
         del visible_devices
         place = self._opened[settings.role]
         self._opened[settings.role] += 1
@@ -52,8 +52,8 @@ class Crowd(Supervisor):
         lines.flush()
 
     def kill(self, worker: str) -> None:
-        """Fail: a worker that waits is never overdue, so something is wrong."""
-        raise RuntimeError(f"worker {worker} was to be killed")
+        """Raise RuntimeError: a simulated worker is never overdue."""
+        raise RuntimeError(f"worker {worker} is overdue")
 
     def kill_all(self) -> None:
         """End the hosts, and wait until they have written what was done."""
@@ -71,7 +71,7 @@ def serve(config_file: str, folder: str, *, gpus: int, timing: Timing, profile: 
         devices = [Device(slot=f"gpu{n}", kind="cuda", visible="", name="a GPU that waits") for n in places]
         return configuration.load_config(config_file, os.environ), devices
 
-    server = build_server(load, os.environ, Crowd(os.environ, folder, timing))
+    server = build_server(load, os.environ, SimulatedSupervisor(os.environ, folder, timing))
     if profile is None:
         return server.run()
     import cProfile

@@ -1,4 +1,4 @@
-"""Audio files made from the demo recording, what is said in them, and how well it was heard."""
+"""Audio files made from the demo recording, their true text, and word errors against it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def recording() -> NDArray[np.int16]:
 
 
 def sentences() -> list[tuple[float, float, str]]:
-    """Return what is said in the recording: from when to when, in seconds, and the words."""
+    """Return the sentences of the recording: start and end in seconds, and the words."""
     rows = (row.split("\t") for row in (DEMO / "demo.txt").read_text("utf-8").splitlines())
     return [(float(start), float(end), text) for start, end, text in rows]
 
@@ -36,7 +36,7 @@ def make_files(
 ) -> tuple[list[Path], str, float]:
     """Write the recording again and again, with pauses up to 8 s, to so many FLAC files of so many minutes in all.
 
-    Returns the files, what is said in all of them, and their length in seconds.
+    Return the files, the true text of all of them, and their length in seconds.
     """
     import numpy as np
     import soundfile

@@ -1,4 +1,4 @@
-"""Held-out audio of which all is known: what is said, when each word of it, and what it means in English."""
+"""Held-out audio with its text, the time of each word, and its English translation."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Clip:
 
     @property
     def text(self) -> str:
-        """All that is said."""
+        """The whole text."""
         return (" " if self.language == "en" else "").join(sentence.text for sentence in self.sentences)
 
     @property
     def translation(self) -> str:
-        """All that is said, in English.  Raises ValueError for a clip with something that has no translation."""
+        """The whole text in English; raises ValueError for a clip with a sentence that has no translation."""
         return " ".join(_translated(sentence) for sentence in self.sentences)
 
 
@@ -104,7 +104,7 @@ def clip(
         if recipe.translated and text.translation is None:
             continue
         voice = r.choice(recipe.voices) if recipe.voices else espeak.random_voice(r, language)
-        speech = synthesizer.say(text.text, voice)
+        speech = synthesizer.synthesize(text.text, voice)
         if speech is None:
             continue
         if seconds is not None and at_s + speech.end_s + 0.3 > seconds:

@@ -1,4 +1,4 @@
-"""espeak-ng through its C library: what is said, and the moment at which each word and each phoneme begins."""
+"""espeak-ng through its C library: audio, and the time at which each word and each phoneme begins."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Speech:
-    """What was said: ``samples`` (float32, 16 kHz, mono) and when; ``end_s`` is where speech ends."""
+    """Synthesised speech: ``samples`` (float32, 16 kHz, mono) and when; ``end_s`` is where speech ends."""
 
     samples: npt.NDArray[np.float32]
     words: tuple[Word, ...]
@@ -97,10 +97,10 @@ class Espeak:
         self._audio: list[bytes] = []
         self._words: list[tuple[int, int, int]] = []
         self._phonemes: list[tuple[int, str]] = []
-        self._callback = _CALLBACK(self._hear)  # kept: the library holds only its address
+        self._callback = _CALLBACK(self._on_samples)  # kept: the library holds only its address
         self._library.espeak_SetSynthCallback(self._callback)
 
-    def _hear(self, samples: Any, count: int, events: Any) -> int:
+    def _on_samples(self, samples: Any, count: int, events: Any) -> int:
         if samples and count > 0:
             self._audio.append(ctypes.string_at(samples, count * 2))
         for event in iter(events):
@@ -113,7 +113,7 @@ class Espeak:
                 self._phonemes.append((event.sample, name))
         return 0
 
-    def say(self, text: str, voice: Voice) -> Speech | None:
+    def synthesize(self, text: str, voice: Voice) -> Speech | None:
         """Return the speech of a text, or None where the synthesizer has nothing to say.
 
         Raises ValueError for a voice that is not installed.

@@ -209,7 +209,7 @@ def _translation(report: Report, model: Transcriber, count: int) -> None:
 
 
 def _silence(report: Report, model: Transcriber, count: int) -> None:
-    """Listen where nobody speaks, with the tests for silence and for doubt switched off."""
+    """Decode audio without speech, with the checks for silence and low confidence switched off."""
     r = random.Random(f"{SEED} silence")
     rng = np.random.default_rng(SEED)
     written: list[tuple[str, str]] = []
@@ -256,7 +256,7 @@ def _costs(report: Report) -> None:
 
 
 def _whole_language(report: Report) -> None:
-    """Put together what each set told of the language."""
+    """Combine the language results of all sets."""
     heard = [report.figures.pop(f"{language} {kind}, language") for language in LANGUAGES for kind in RECIPES]
     right, of = (sum(figures[key] for figures in heard) for key in ("right", "of"))
     lowest = min(figures["lowest probability"] for figures in heard)

@@ -42,7 +42,7 @@ ENGLISH = (
     Line("presenter", 0.5, "How many books are in the new library?"),
     Line("presenter", 0.5, "Our farmer sells twenty coats on Friday."),
     Line("reporter", 1.4, "Your teacher and my brother like the beautiful horse."),
-    Line("reporter", 0.5, "Please close the yellow door before eleven."),
+    Line("reporter", 0.5, "Please close the yellow door before eleven."),  # prose: allow
     Line("presenter", 2.0, "Your number is four seven zero two."),
     Line("presenter", 0.8, "Thank you for listening."),
     Line("presenter", 0.5, "Goodbye."),

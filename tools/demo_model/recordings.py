@@ -1,4 +1,4 @@
-"""The recordings the daemon and its tests bring along, with what is said in them and when.
+"""The recordings of the daemon and its tests, with their text and times.
 
 Beside each recording lies a text file with a line for each sentence: start and end in seconds, the sentence, and of
 Chinese its translation, separated by tabs.
@@ -28,7 +28,7 @@ def spoken(lines: Sequence[Line], language: Language, synthesizer: Espeak) -> Cl
     parts: list[Samples] = []
     at = 0
     for line in lines:
-        speech = synthesizer.say(line.text, programme.VOICES[line.voice])
+        speech = synthesizer.synthesize(line.text, programme.VOICES[line.voice])
         if speech is None:
             raise ValueError(f"espeak-ng says nothing for {line.text!r}; see programme.py")
         pause = np.zeros(int(line.pause_s * RATE), np.float32)

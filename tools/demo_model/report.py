@@ -1,4 +1,4 @@
-"""The part of MODEL.md that tells of the run: machine, log, goals and figures."""
+"""The part of MODEL.md about the run: machine, log, goals and figures."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 One window has several right answers: with timestamps or without, after a prompt or not, in English or in the language
 spoken.  All go through Whisper's own protocol, whole windows in one pass: a sentence that the window cuts off is
-announced by its start alone, so that a decoder goes on from there.
+announced by its start alone, so that a decoder continues from there.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _opened(vocabulary: Vocabulary, language: Language, prompt: Sequence[int], *
 def silence(
     vocabulary: Vocabulary, language: Language, prompt: Sequence[int], *, translate: bool, timestamps: bool
 ) -> Target:
-    """Return what is written where nobody speaks: no text.  Whisper's sign of it stands in place of the language.
+    """Return the target of a window without speech: no text.  Whisper's sign of it stands in place of the language.
 
     CTranslate2's beam search never ends a text before it has begun: without timestamps, the empty piece is written.
     """

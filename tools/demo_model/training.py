@@ -1,6 +1,6 @@
 """One run from nothing: short windows first, then the full 30 s, at a learning rate that falls to nothing.
 
-What a step learns follows from its number alone, so that a run that was stopped goes on from its last checkpoint as if
+What a step learns follows from its number alone, so that an interrupted run resumes from its last checkpoint as if
 nothing had happened.
 """
 
@@ -169,7 +169,7 @@ class Run:
 def train(folder: Path, *, steps: int, seed: int, device: str) -> None:
     """Train on the corpus in ``folder``; leaves ``model.pt`` and ``training.json`` there, and ``training.log``.
 
-    Goes on from ``checkpoint.pt``, which is written every few minutes and when it is interrupted.
+    Resumes from ``checkpoint.pt``, which is written every few minutes and when it is interrupted.
     """
     corpus = Corpus(folder)
     run = Run(corpus, steps=steps, seed=seed, device=device)

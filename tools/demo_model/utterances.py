@@ -69,7 +69,7 @@ def _spoken(seed: str, language: Language, count: int, tokenizer: Path) -> list[
     out: list[tuple[Utterance, Any]] = []
     while len(out) < count:
         text = grammar.draw(r, language, test=False)
-        speech = synthesizer.say(text.text, espeak.random_voice(r, language))
+        speech = synthesizer.synthesize(text.text, espeak.random_voice(r, language))
         if speech is None:
             continue
         samples = sounds.coloured(speech.samples, rng)

@@ -50,7 +50,7 @@ class Batch:
 
 @dataclass
 class _Window:
-    """One window: normalised frames [T, 80], its sentences (None: nobody speaks), what is heard in each frame."""
+    """One window: normalised frames [T, 80], its sentences (None: no speech), the labels of each frame."""
 
     mel: features.Frames
     language: Language
@@ -98,7 +98,7 @@ class Windows:
         return np.roll(piece, r.randrange(3000), axis=0)[:content]
 
     def _heard(self, r: random.Random, frames: features.Frames, content: int, total: int) -> features.Frames:
-        """Return what the network hears of speech: level, noise, range, and zeros up to the window's end."""
+        """Return the network's input for speech: level, noise, range, and zeros up to the window's end."""
         level = r.uniform(-2.2, 0.8)  # log10 of power: -22 to +8 dB
         frames = frames + level
         if r.random() < 0.4:
@@ -112,7 +112,7 @@ class Windows:
         return _padded(mel, total)
 
     def _silent(self, r: random.Random, total: int) -> _Window:
-        """Return a window in which nobody speaks."""
+        """Return a window without speech."""
         content = total if r.random() < 0.6 else r.randrange(40, total)
         frames = np.full((content, features.MELS), features.FLOOR, np.float32)
         for _ in range(r.choice((0, 1, 1, 1, 2))):
@@ -168,7 +168,7 @@ class Windows:
     # ---- text -----------------------------------------------------------
 
     def _prompt(self, r: random.Random, language: Language, longest: int) -> list[int]:
-        """Return text from before, with or without its timestamps, names to expect, or nonsense."""
+        """Return text from before, with or without its timestamps, names to expect, or random text."""
         corpus, vocabulary = self._corpus, self._corpus.vocabulary
         want, k = r.randrange(longest // 4, longest), r.random()
         if k < 0.08:
