@@ -179,7 +179,7 @@ def test_stopped_workers_are_killed_and_replaced(tmp_path: Path, long: Path, und
         wait_until_done(daemon, 2)
         os.kill(pids["cpu1.1"], signal.SIGSTOP)
         for worker in (decoder, "cpu1.1"):
-            assert "not heard" in daemon.wait_for_log("worker.lost", worker=worker)["cause"]
+            assert "no message for" in daemon.wait_for_log("worker.lost", worker=worker)["cause"]
             eventually(lambda pid=pids[worker]: not is_running(pid), "the stopped worker is killed")  # type: ignore[misc]
         see_that_nothing_shows(daemon, undisturbed)
         daemon.stop()

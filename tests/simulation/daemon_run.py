@@ -146,7 +146,7 @@ class DaemonRun:
             vitals=monitor,
             clock=clock,
         )
-        model = ModelDownload(DEMO, workers.spawn_fetch)
+        model = ModelDownload(DEMO, workers.spawn_download)
         transactions = Transactions(
             self.store, lambda: shutdown.wait_for_space(poller, notifier, monitor.health.record_turn)
         )
@@ -382,8 +382,8 @@ class DaemonRun:
     def _identity(self, route: bytes) -> str | None:
         if not route.startswith(b"\0"):
             return route.decode()
-        gate = self.workers.gate
-        session = gate._in.by_route.get(route) if gate else None
+        remote = self.workers.remote
+        session = remote._sessions.by_route.get(route) if remote else None
         return session.identity if session else None
 
     def _check_remote_workers(self) -> None:

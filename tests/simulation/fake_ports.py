@@ -328,13 +328,14 @@ class FakeSupervisor(Supervisor):
         """All processes of this run, by identity."""
         self.exited: dict[int, ProcessExit] = {}
         self._reasons: dict[str, str] = {}
+        self._failed_starts: list[ProcessExit] = []
 
     @property
     def pidfds(self) -> frozenset[int]:
         """The pidfds to be polled."""
         return frozenset(self.processes)
 
-    def spawn(self, settings: WorkerSettings, *, visible_devices: str) -> int:
+    def spawn(self, settings: WorkerSettings, *, visible_devices: str) -> None:
         """Start a process; raises Violation where its slot has one, or has had one of its name."""
         identity = settings.identity
         slot = identity.rpartition(".")[0]
@@ -347,18 +348,17 @@ class FakeSupervisor(Supervisor):
             raise Violation(f"{identity} is started as a {settings.role} worker with {visible_devices!r}")
         self._last_pidfd += 1
         self.processes[self._last_pidfd] = self.known[identity] = self._start(settings)
-        return self._last_pidfd
 
     def ended(self, process: LocalWorkerProcess, end: ProcessExit) -> None:
         """Make the pidfd of a process readable."""
         pidfd = next(pidfd for pidfd, other in self.processes.items() if other is process)
         self.exited[pidfd] = end
 
-    def note_last_words(self, worker: str, cause: str) -> None:
+    def record_exit_reason(self, worker: str, cause: str) -> None:
         """Keep an exit reason."""
         self._reasons[worker] = cause
 
-    def owes_words(self, pidfd: int) -> bool:
+    def is_exit_reason_missing(self, pidfd: int) -> bool:
         """Return whether a process has sent an exit reason that has not arrived."""
         process = self.processes[pidfd]
         return process.has_sent_reason and process.identity not in self._reasons

@@ -265,7 +265,7 @@ LOOP_MUTATIONS = (
     Mutation("held files are forgotten", InboxArrivals, "release", lambda self: self._held.clear()),
     Mutation("a slot never comes back", Reconfiguration, "fill_slots", _fill_no_slot_again),
     Mutation("the loop ends while files are written", Shutdown, "begin", _shut_down_at_once),
-    Mutation("a remote worker that is dismissed stays", RemoteListener, "dismiss", lambda *_: None),
+    Mutation("a remote worker that is dismissed stays", RemoteListener, "end_session", lambda *_: None),
     Mutation("the remote listener never wakes the loop", RemoteListener, "_probe", lambda *_: []),
 )
 CORE_MUTATIONS = (

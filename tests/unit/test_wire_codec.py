@@ -57,10 +57,10 @@ def test_a_link_is_measured_by_what_a_lease_takes_beyond_the_round_trip() -> Non
     meter = LinkMeter()
     meter.echoed(0.1)
     sent(meter, 1, 2 * MB, 10.0)
-    assert meter.bytes_under_way == 2 * MB
+    assert meter.bytes_in_flight == 2 * MB
     assert meter.received(1, 12.1)
     assert meter.bytes_per_s == pytest.approx(MB)
-    assert meter.bytes_under_way == 0
+    assert meter.bytes_in_flight == 0
 
 
 def test_the_mean_follows_a_link_that_changes() -> None:

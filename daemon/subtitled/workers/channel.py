@@ -1,4 +1,4 @@
-"""A worker process's socket, and what its role does with the messages."""
+"""A worker process's socket, and the interfaces between it and the worker's role."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ from subtitled.errors import ExitCode
 from subtitled.runtime.mailbox import Mailbox
 
 LINGER_MS = 2000
-"""How long a dying worker waits for its last words to leave."""
+"""How long an exiting worker waits until its last messages are sent."""
 
 
 class RoleHandler(Protocol):
-    """What a role does with the messages that come."""
+    """The part of a worker that handles its messages."""
 
     def receive(self, message: ToWorker, blobs: Sequence[memoryview]) -> None:
-        """Take a message; must not block."""
+        """Handle a message; must not block."""
 
     def heartbeat(self) -> Heartbeat:
         """Return the present heartbeat; must not block."""
 
 
 class MessagePort(Protocol):
-    """Through which a role's threads speak; both may be called from any of them."""
+    """Used by a role's threads to send; both methods may be called from any thread."""
 
     def post(self, message: FromWorker, blobs: Sequence[Any] = ()) -> None:
-        """Send a message soon; blobs (objects with the buffer interface) are not copied and must not change."""
+        """Queue a message; blobs (objects with the buffer interface) are not copied and must not change."""
 
     def stop(self, code: ExitCode) -> None:
-        """End the work with this code, after what was posted before has been sent."""
+        """End the worker with this code after the messages posted before are sent."""
 
 
 class Channel:
@@ -55,7 +55,7 @@ class Channel:
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.IDENTITY, settings.identity.encode())
         self._socket.setsockopt(zmq.LINGER, LINGER_MS)
-        # What is under way is bounded by leases and credit; a full pipe would only hide where.
+        # Bounded by leases and credit; a full pipe would only hide where messages wait.
         self._socket.setsockopt(zmq.SNDHWM, 0)
         self._socket.setsockopt(zmq.RCVHWM, 0)
         self._socket.connect(settings.endpoint)
@@ -64,16 +64,16 @@ class Channel:
         self._exit: ExitCode | None = None
 
     def post(self, message: FromWorker, blobs: Sequence[Any] = ()) -> None:
-        """Send a message soon; blobs (objects with the buffer interface) are not copied and must not change."""
+        """Queue a message; blobs (objects with the buffer interface) are not copied and must not change."""
         self._outbox.put((message, blobs))
 
     def stop(self, code: ExitCode) -> None:
-        """End `serve` with this code, after what was posted before has been sent."""
+        """End `serve` with this code after the messages posted before are sent."""
         self._exit = code
         self._outbox.wake()
 
     def serve(self, work: RoleHandler) -> ExitCode:
-        """Receive and send until `stop`; a heartbeat leaves whenever one is due."""
+        """Receive and send until `stop`; send a heartbeat whenever one is due."""
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
         poller.register(self._outbox.fileno(), zmq.POLLIN)
@@ -83,7 +83,7 @@ class Channel:
                 self._send(work.heartbeat(), ())
                 due = now + self._heartbeat_s
             ready = dict(poller.poll(max(0, int((due - now) * 1000))))
-            code = self._exit  # read first: what was posted before it was set is sent below
+            code = self._exit  # read first: messages posted before it was set are sent below
             for posted in self._outbox.drain():
                 self._send(*posted)
             if code is not None:
@@ -97,7 +97,7 @@ class Channel:
                 work.receive(message, [memoryview(blob) for blob in blobs])
 
     def close(self) -> None:
-        """Send what is left, within `LINGER_MS`, and close."""
+        """Send the remaining messages, within `LINGER_MS`, and close."""
         for posted in self._outbox.drain():
             self._send(*posted)
         self._socket.close()
@@ -108,7 +108,7 @@ class Channel:
 
 
 def start_thread(port: MessagePort, name: str, run: Callable[[], None]) -> None:
-    """Run `run` in a thread of the worker; what it raises is logged, told as last words, and ends the process."""
+    """Run `run` in a thread; an exception is logged, sent as ExitReason, and ends the process."""
     logger = log.get()
 
     def guarded() -> None:

@@ -1,4 +1,4 @@
-"""Which form a remote worker's audio takes on the wire, by what its link carries and what its GPU takes in."""
+"""The codec of a remote worker's audio, chosen by the measured speeds of its link and its device."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from subtitled.core.protocol import WireCodec
 Mode = Literal["auto", "pcm", "flac"]
 
 FLAC_ABOVE = 0.5
-"""Share of the link that PCM would fill, above which FLAC is worth its time: the next lease must arrive, with some
-unevenness of the link, while the last one is decoded."""
+"""Share of the link that PCM would use above which FLAC is used: the next lease must arrive while the last one is
+decoded, even if the link is uneven."""
 PCM_BELOW = 0.25
-"""The share below which PCM does again; the gap keeps a link near either from changing with each measurement."""
+"""The share below which PCM is used again; the gap prevents a change with each measurement."""
 LEAST_BYTES = 64 * 1024
-"""Smaller leases tell of the round trip, not of the link."""
+"""Smaller leases measure the round trip, not the link."""
 LEAST_S = 0.001
-"""The clocks of two processes' loops tell no shorter time apart; a link of 1 GB/s is fast enough for whatever follows."""
+"""Shortest measurable time between the loops of two processes."""
 WEIGHT = 0.3
-"""Of the newest measurement in the mean."""
+"""Weight of the newest measurement in the mean."""
 ROUND_TRIPS = 16
-"""Probes that count; the shortest of their round trips is the link's."""
+"""Probes that count; the shortest round trip is the link's."""
 
 
 def choose(
     mode: Mode, current: WireCodec, *, link_bytes_per_s: float | None, pcm_bytes_per_s: float | None
 ) -> WireCodec:
-    """Return the form for the next lease.
+    """Return the codec for the next lease.
 
-    `link_bytes_per_s` is what the link carries, `pcm_bytes_per_s` what the worker decodes; while either is not known, the form
-    stays as it is.
+    `link_bytes_per_s` is the speed of the link, `pcm_bytes_per_s` the PCM that the worker decodes; while either is unknown,
+    the codec is not changed.
     """
     if mode != "auto":
         return mode
@@ -51,47 +51,47 @@ class _Transfer(Struct, frozen=True):
 
 
 class LinkMeter:
-    """Measures how far away one worker is and what the link to it carries, from what is sent to it anyway."""
+    """Measures the round trip and the speed of one worker's link from its normal traffic."""
 
     def __init__(self) -> None:
         self._round_trips_s: deque[float] = deque(maxlen=ROUND_TRIPS)
-        self._under_way: dict[int, _Transfer] = {}
+        self._in_flight: dict[int, _Transfer] = {}
         self._last_left_at = float("-inf")
-        """When the last byte of the lease that arrived last had left."""
-        self._packed = 1.0
+        """When the last byte of the last received lease was on the link."""
+        self._compression = 1.0
         self.bytes_per_s: float | None = None
         """A moving mean; None before the first measurement."""
 
     @property
     def round_trip_s(self) -> float | None:
-        """That of a small message with nothing before it; None before the first probe was answered."""
+        """Round trip of a small message on an idle link; None before the first answer to a probe."""
         return min(self._round_trips_s, default=None)
 
     @property
     def pcm_bytes_per_s(self) -> float | None:
-        """The PCM that the link's bytes come to, packed as the last lease was that arrived."""
-        return None if self.bytes_per_s is None else self.bytes_per_s / self._packed
+        """PCM per second that the link carries, with the compression of the last received lease."""
+        return None if self.bytes_per_s is None else self.bytes_per_s / self._compression
 
     @property
-    def bytes_under_way(self) -> int:
-        """What was sent and has not arrived, as far as is known."""
-        return sum(transfer.bytes for transfer in self._under_way.values())
+    def bytes_in_flight(self) -> int:
+        """Bytes sent and not confirmed."""
+        return sum(transfer.bytes for transfer in self._in_flight.values())
 
     def echoed(self, round_trip_s: float) -> None:
-        """Note how long a probe and its answer took; those that waited behind a lease took longer than the others."""
+        """Record the time of a probe and its answer; one that queued behind a lease took longer."""
         self._round_trips_s.append(round_trip_s)
 
     def sent(self, lease: int, now: float, *, size: int, pcm_bytes: int) -> None:
-        """Note that a lease was given to the socket: `size` bytes, which stand for so many of PCM."""
-        self._under_way[lease] = _Transfer(size, pcm_bytes, now)
+        """Record that a lease was sent: `size` bytes, which stand for `pcm_bytes` of PCM."""
+        self._in_flight[lease] = _Transfer(size, pcm_bytes, now)
 
     def received(self, lease: int, now: float) -> bool:
-        """Note that a lease has arrived whole; say whether that was a measurement.
+        """Record that a lease has arrived whole; return whether that was a measurement.
 
-        Leases arrive in the order in which they were sent: the link has carried one from when it was sent, or the one before
-        had left, until a round trip ago.
+        Leases arrive in the order of sending: the link carried this one from its sending, or from the end of the one before,
+        until a round trip ago.
         """
-        transfer = self._under_way.pop(lease, None)
+        transfer = self._in_flight.pop(lease, None)
         if transfer is None:
             return False
         begun_at = max(transfer.sent_at, self._last_left_at)
@@ -101,5 +101,5 @@ class LinkMeter:
         measured = transfer.bytes / max(LEAST_S, self._last_left_at - begun_at)
         before = self.bytes_per_s
         self.bytes_per_s = measured if before is None else before + WEIGHT * (measured - before)
-        self._packed = transfer.bytes / transfer.pcm_bytes
+        self._compression = transfer.bytes / transfer.pcm_bytes
         return True

@@ -1,4 +1,4 @@
-"""PCM as FLAC and back, for a wire that is slower than the GPU at its end: the same samples in fewer bytes."""
+"""PCM as FLAC and back: the same samples in fewer bytes, for links that are slower than the GPU."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_SAMPLES = 30 * SAMPLE_RATE
-"""The longest segment (`segments.max_segment_s`): a few kilobytes of FLAC can stand for gigabytes of silence."""
+"""The longest segment (`segments.max_segment_s`): a few kilobytes of FLAC can expand to gigabytes of silence."""
 HEADER_BYTES = 42
 """`fLaC`, and STREAMINFO with the four bytes before it, which must come first (RFC 9639, sections 6 and 8.2)."""
 
 
 def encode(pcm: Buffer) -> bytes:
-    """Return PCM (int16 little-endian, 16 kHz mono, 1 to `MAX_SAMPLES` samples) as FLAC; without the interpreter's lock.
+    """Return PCM (int16 little-endian, 16 kHz mono, 1 to `MAX_SAMPLES` samples) as FLAC; releases the interpreter's lock.
 
     The default compression level: the lowest saves a twentieth of the time and costs a thirtieth of the bytes.
     """
@@ -39,9 +39,9 @@ def encode(pcm: Buffer) -> bytes:
 
 
 def decode(blob: Buffer) -> NDArray[np.int16]:
-    """Return what FLAC from `encode` stands for: pcm int16 (n,), 16 kHz mono, n at most `MAX_SAMPLES`.
+    """Return the PCM of FLAC from `encode`: int16 (n,), 16 kHz mono, n at most `MAX_SAMPLES`.
 
-    Raises WireAudioError for whatever else it is given, or if a sample is not what it was.
+    Raises WireAudioError for any other input, and if a sample was changed.
     """
     import soundfile
 
@@ -51,9 +51,11 @@ def decode(blob: Buffer) -> NDArray[np.int16]:
             samples: NDArray[np.int16] = sound.read(count, dtype="int16", always_2d=False)
     except soundfile.SoundFileError as error:
         raise WireAudioError(f"FLAC of {len(blob)} bytes: {error}") from error
-    # The decoder takes a stream that was cut between two frames for a shorter one.
+    # The decoder accepts a stream that was cut between two frames as a shorter one.
     if hashlib.md5(samples.astype("<i2", copy=False).data, usedforsecurity=False).digest() != digest:
-        raise WireAudioError(f"FLAC of {len(blob)} bytes: {len(samples)} samples, not those that were sent")
+        raise WireAudioError(
+            f"FLAC of {len(blob)} bytes: {len(samples)} samples; the checksum does not match"
+        )
     return samples
 
 
@@ -63,10 +65,10 @@ def unpack(blob: Buffer, codec: WireCodec) -> NDArray[np.int16]:
 
 
 def _announced(blob: Buffer) -> tuple[int, bytes]:
-    """Return how many samples the header says there are, and the MD5 of them (RFC 9639, section 8.2)."""
+    """Return the number of samples in the header, and their MD5 (RFC 9639, section 8.2)."""
     header = bytes(blob[:HEADER_BYTES])
     if len(header) < HEADER_BYTES or header[:4] != b"fLaC" or header[4] & 0x7F:
-        raise WireAudioError(f"{len(blob)} bytes that do not begin as FLAC does: {header[:8].hex()}")
+        raise WireAudioError(f"{len(blob)} bytes without a FLAC header: {header[:8].hex()}")
     fields = int.from_bytes(header[18:26], "big")
     rate, channels = fields >> 44, (fields >> 41 & 7) + 1
     bits, count = (fields >> 36 & 31) + 1, fields & (1 << 36) - 1

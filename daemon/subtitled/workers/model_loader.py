@@ -1,4 +1,4 @@
-"""A transcribe worker's model: loaded once, and what is to be told of it."""
+"""Loads a transcribe worker's model."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from faster_whisper import WhisperModel
 
 Load = Callable[..., "WhisperModel"]
-"""`speech.model.load`, or what does as it does."""
+"""`asr.model.load`, or a replacement with its parameters."""
 
 
 class ModelLoadError(Exception):
-    """The model is not loaded; the message says why, `code` whether starting again may help."""
+    """The model cannot be loaded; `code` tells whether a restart may help."""
 
     def __init__(self, cause: str, code: ExitCode) -> None:
         super().__init__(cause)
@@ -43,14 +43,14 @@ class LoadedModel(Struct, frozen=True, kw_only=True):
     residence: IdleUnload
     compute_type: str
     digest: str
-    """SHA-256 of its weights; "" where that was not asked for."""
+    """SHA-256 of its weights; "" if it was not requested."""
     load_s: float
 
     def ready(self, device: str, *, is_loaded_before: bool = False) -> WorkerReady:
-        """Return what the daemon is told; `device` is the device's name for people."""
+        """Return the message for the daemon; `device` is the display name of the device."""
         return WorkerReady(
             version=VERSION,
-            # One more than it decodes, whose features are computed meanwhile.
+            # One more than it decodes: its features are computed in the meantime.
             credit=self.settings.streams + 1,
             streams=self.settings.streams,
             batch_size=self.engine.batch_size,
@@ -67,7 +67,7 @@ class LoadedModel(Struct, frozen=True, kw_only=True):
 def load_model(
     settings: EngineSettings, *, device: str, cpu_threads: int, wants_digest: bool, load: Load
 ) -> LoadedModel:
-    """Load the model, which is on this machine; blocks for as long as that takes. Raises ModelLoadError."""
+    """Load the model, which is on this host; blocks until it is loaded. Raises ModelLoadError."""
     started = time.monotonic()
     if device != "cpu":
         preload_libraries()

@@ -1,7 +1,7 @@
-"""A worker process, from its start to its end.
+"""The program of a worker process: `python -m subtitled.workers.process SETTINGS` (JSON of WorkerSettings).
 
-`python -m subtitled.workers.process SETTINGS` (JSON of `core.protocol.WorkerSettings`) is started by the supervisor, one process for each
-slot, and one that brings the model here before. The main thread owns the socket; the role's work runs in other threads and speaks through `Channel.post`.
+The supervisor starts one process for each slot, and one that downloads the model first. The main thread owns the socket;
+the role works in other threads and sends with `Channel.post`.
 """
 
 from __future__ import annotations
@@ -36,12 +36,11 @@ def _enter_sandbox(settings: WorkerSettings) -> None:
 
 
 def main(argv: Sequence[str], transcribe: Run | None = None) -> int:
-    """Run a worker until it is drained or fails; `transcribe` takes the place of that role's own work."""
+    """Run a worker until it is drained or fails; `transcribe` replaces the `run` of that role."""
     settings = msgspec.json.decode(argv[0], type=WorkerSettings)
     die_with_parent(settings.parent_pid)
     lower_priority()
-    # Ctrl-C in a terminal goes to the whole process group, `systemctl kill` to the whole unit; what becomes of a worker is
-    # the daemon's decision.
+    # Ctrl-C in a terminal goes to the whole process group, `systemctl kill` to the whole unit; only the daemon stops workers.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     log.configure(settings.log_level, settings.log_format, sys.stderr, worker=settings.identity)

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     "--key",
     "key_file",
     metavar="FILE",
-    help=f"This host's key, of `subtitled keys new NAME --worker`; else {KEY_VARIABLE}, else ~/.config/subtitle/key.toml.",
+    help=f"This host's key, of `subtitled keys new NAME --worker`; default: {KEY_VARIABLE}, then ~/.config/subtitle/key.toml.",
 )
-@click.option("--model", default="", help="A folder, size or hub id in the place of the daemon's model.name.")
+@click.option("--model", default="", help="Folder, size or hub id; overrides the daemon's model.name.")
 @click.option(
     "--device",
     default="auto",
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     "--cpu-threads",
     type=click.IntRange(0, 256),
     default=0,
-    help="Threads of a worker on the CPU; 0: all cores.",
+    help="Threads on the CPU; 0: all cores.",
 )
-@click.option("--place", default="", help="What it is called on its host; cuda0, cpu0 if nothing is said.")
+@click.option("--place", default="", help="Name of this worker on its host; default: cuda0, cpu0, …")
 @click.option(
     "--stop-timeout",
     "stop_timeout_s",
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     default=60.0,
     show_default=True,
     metavar="SECONDS",
-    help="What it decodes may take so long to finish after SIGTERM.",
+    help="Time limit for the leases in progress after SIGTERM.",
 )
 @click.option(
     "--log-level",
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Format of the log.",
 )
-@click.option("--parent", type=int, hidden=True, help="Who started it, with whom it ends.")
+@click.option("--parent", type=int, hidden=True, help="Process id; this worker ends with that process.")
 def worker(
     endpoint: str,
     key_file: str | None,
@@ -77,7 +77,7 @@ def worker(
 ) -> None:
     """Transcribe for a daemon on another host, in the foreground, until SIGTERM.
 
-    It needs nothing of that host but the one TCP port, and comes back by itself whenever the daemon does. See docs/cluster.md.
+    It needs only the TCP port of the daemon's host, and reconnects automatically. See docs/cluster.md.
     """
     from pathlib import Path
 
@@ -102,14 +102,15 @@ def worker(
         raise SubtitledError(str(error)) from error
     if key is None:
         raise SubtitledError(
-            "a worker shows a key: `subtitled keys new NAME --worker` at the daemon makes one; name it with --key FILE"
+            "no key; create one with `subtitled keys new NAME --worker` on the daemon's host and pass it with --key FILE"
         )
     environ = dict(os.environ)
     chosen = _device(device)
     place = place or chosen.slot.replace("gpu", "cuda")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", place):
         raise click.BadParameter(
-            f"{place!r}: 1 to 64 letters (of ASCII), digits, hyphens, underscores", param_hint="--place"
+            f"{place!r} is not allowed; use 1 to 64 ASCII letters, digits, hyphens, underscores",
+            param_hint="--place",
         )
     os.environ["CUDA_VISIBLE_DEVICES"] = chosen.visible
     log.configure(log_level, log_format, sys.stderr)
@@ -131,7 +132,7 @@ def worker(
 
 
 def _device(wanted: str) -> Device:
-    """Return the one device of this worker; raises SubtitledError where it is not there."""
+    """Return the device of this worker; raises SubtitledError if there is none."""
     from subtitled.asr.cuda import find_devices
     from subtitled.errors import ConfigError, SubtitledError
 

@@ -1,4 +1,4 @@
-"""A remote worker's end of its connection to the daemon: one session."""
+"""A remote worker's end of one session with the daemon."""
 
 from __future__ import annotations
 
@@ -18,21 +18,20 @@ from subtitled.core import protocol as be
 from subtitled.version import VERSION
 
 JOIN_S = 2.0
-"""Seconds between two Joins until one is answered."""
-BEAT_S = 1.0
+"""Seconds between two JoinSession messages until one is answered."""
 SILENCE_S = 30.0
-"""As the daemon's defaults are, until it has told its own."""
+"""The daemon's default, used until it sends its own."""
 LINGER_MS = 2000
-"""How long what was said last may take to leave."""
+"""Time limit for sending the last messages on close."""
 
 
 class WorkerPlace(Struct, frozen=True, kw_only=True):
-    """What a worker says of itself."""
+    """A worker's name and device, sent on joining."""
 
     name: str
-    """On its host, such as "cuda0"."""
+    """Name on its host, such as "cuda0"."""
     device: str
-    """For people."""
+    """Display name."""
 
 
 class SessionEndedError(Exception):
@@ -51,7 +50,7 @@ class RemoteConnection:
         place: WorkerPlace,
         previous: str,
     ) -> None:
-        """Begin to connect; `previous` is what the worker was called before. Raises UnreachableError."""
+        """Start to connect; `previous`: identity in the last session. Raises UnreachableError."""
         self._join = be.JoinSession(
             version=VERSION,
             protocol=be.PROTOCOL,
@@ -62,54 +61,54 @@ class RemoteConnection:
         )
         self._socket, self._monitor = open_socket(context, endpoint, key)
         self._socket.setsockopt(zmq.LINGER, LINGER_MS)
-        self.welcome: be.SessionAccepted | None = None
-        """The daemon's answer; None before it."""
-        self.opened_at = self._heard_at = time.monotonic()
+        self.accepted: be.SessionAccepted | None = None
+        """The daemon's answer; None until it arrives."""
+        self.opened_at = self._received_at = time.monotonic()
         self._due = 0.0
 
     @property
     def socket(self) -> zmq.Socket[bytes]:
-        """What a poller waits for."""
+        """Socket to poll."""
         found: zmq.Socket[bytes] = self._socket
         return found
 
     @property
-    def is_up(self) -> bool:
-        """There is a connection, whether or not the daemon has answered."""
+    def is_connected(self) -> bool:
+        """There is a connection; the daemon may not have answered yet."""
         return self._monitor.is_up
 
     @property
     def silence_s(self) -> float:
-        """The daemon is gone when nothing was heard of it for so long."""
-        return self.welcome.silence_s if self.welcome else SILENCE_S
+        """Silence after which the daemon counts as gone."""
+        return self.accepted.silence_s if self.accepted else SILENCE_S
 
     def tick(self, now: float) -> float:
-        """Say what is due, and return when something is due next; raises SessionEndedError, UnreachableError."""
+        """Send what is due, and return the next due time; raises SessionEndedError, UnreachableError."""
         if self._monitor.is_lost():
             raise SessionEndedError("the connection was lost")
         if not self._monitor.is_up:
             return now + 0.1
         self.check_silence(now)
         if now >= self._due:
-            beat_s = self.welcome.heartbeat_s if self.welcome else JOIN_S
-            self.send(be.Heartbeat() if self.welcome else self._join)
-            self._due = now + beat_s
+            interval_s = self.accepted.heartbeat_s if self.accepted else JOIN_S
+            self.send(be.Heartbeat() if self.accepted else self._join)
+            self._due = now + interval_s
         return self._due
 
     def check_silence(self, now: float) -> None:
-        """Raise SessionEndedError if nothing was heard of the daemon for too long: what it gave is others' by now."""
-        if self.welcome and now - self._heard_at > self.silence_s:
-            raise SessionEndedError(f"nothing was heard of the daemon for {now - self._heard_at:.0f} s")
+        """Raise SessionEndedError if the daemon was silent for too long: it has leased this work to other workers."""
+        if self.accepted and now - self._received_at > self.silence_s:
+            raise SessionEndedError(f"no message from the daemon for {now - self._received_at:.0f} s")
 
     def send(self, message: be.FromWorker, blobs: Sequence[Buffer] = ()) -> None:
-        """Send a message; raises SessionEndedError where the daemon does not take it."""
+        """Send a message; raises SessionEndedError if the daemon does not accept it."""
         try:
             self._socket.send_multipart(be.from_worker.encode(message, blobs), zmq.NOBLOCK, copy=False)
         except zmq.Again:
-            raise SessionEndedError("the daemon reads nothing") from None
+            raise SessionEndedError("the daemon does not read its messages") from None
 
     def receive(self) -> tuple[be.ToWorker, list[memoryview]] | None:
-        """Return the next message that is not answered here; None where there is none. Raises SessionEndedError."""
+        """Return the next message that is not answered here; None if there is none. Raises SessionEndedError."""
         while True:
             try:
                 frames: list[Any] = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
@@ -118,16 +117,16 @@ class RemoteConnection:
             try:
                 message, blobs = be.to_worker.decode([frame.buffer for frame in frames])
             except ProtocolError as error:
-                raise SessionEndedError(f"the daemon spoke nonsense: {error}") from error
+                raise SessionEndedError(f"the daemon sent an invalid message: {error}") from error
             now = time.monotonic()
-            self._heard_at = now
+            self._received_at = now
             match message:
                 case be.Probe(stamp_s=stamp_s):
                     if stamp_s:
                         self.send(be.Echo(stamp_s=stamp_s, clock_s=time.time()))
                     continue
                 case be.SessionAccepted():
-                    self.welcome = self.welcome or message
+                    self.accepted = self.accepted or message
                     self._due = now
                 case be.Transcribe(lease=lease):
                     self.send(be.LeaseReceived(lease=lease))
@@ -136,7 +135,7 @@ class RemoteConnection:
             return message, [memoryview(blob) for blob in blobs]
 
     def close(self) -> None:
-        """Hang up; what was said is sent first, within `LINGER_MS`, if there is a connection. May be repeated."""
+        """Close; queued messages are sent first, within `LINGER_MS`, if there is a connection. May be repeated."""
         if not self._socket.closed:
             self._monitor.close()
             self._socket.close()

@@ -1,7 +1,6 @@
-"""The transcribe role: a model loaded once, leases decoded one after the other.
+"""The transcribe role: loads the model once and decodes leases in order.
 
-While one thread decodes a lease (or several, each a lease of its own: `streams`), another computes the log-mel features
-of the next.
+One thread (or several, `streams`) decodes a lease, while another thread computes the log-mel features of the next.
 """
 
 from __future__ import annotations
@@ -45,19 +44,19 @@ class _Lease(Struct, frozen=True):
 
 
 class TranscribeRole:
-    """Decodes leases in threads of its own; see `worker.Work`."""
+    """Decodes leases in its own threads; a RoleHandler."""
 
     def __init__(self, port: MessagePort, loaded: LoadedModel) -> None:
-        """Start the threads; what they have to say goes to `port`."""
+        """Start the threads; they send through `port`."""
         self._port = port
         self._engine = loaded.engine
-        self._residence = loaded.residence
+        self._idle_unload = loaded.residence
         self._device = loaded.device
         self._streams = loaded.settings.streams
         self._is_abandoned = False
-        """Nobody wants what is not begun yet."""
-        self._left = threading.Semaphore(self._streams - 1)
-        """Threads that may end before the last one."""
+        """Leases that are not started are dropped."""
+        self._other_threads = threading.Semaphore(self._streams - 1)
+        """Counts the decoding threads that end before the last one."""
         self._orders: queue.SimpleQueue[tuple[Transcribe, Sequence[memoryview]] | None] = queue.SimpleQueue()
         self._featured: queue.Queue[_Lease | None] = queue.Queue(maxsize=1)
         start_thread(port, "features", self._compute_features)
@@ -65,22 +64,22 @@ class TranscribeRole:
             start_thread(port, f"decode{number}", self._decode)
 
     def receive(self, message: ToWorker, blobs: Sequence[memoryview]) -> None:
-        """Take a lease, or the order to go."""
+        """Take a lease, or Drain."""
         match message:
             case Transcribe():
                 self._orders.put((message, blobs))
             case Drain():
                 self._orders.put(None)
             case _:
-                raise TypeError(f"a transcribe worker was sent {type(message).__name__}")
+                raise TypeError(f"a transcribe worker received {type(message).__name__}")
 
     def abandon(self) -> None:
-        """Forget what is not begun yet, and end when the rest is done; may be called in any thread."""
+        """Drop leases that are not started, and end after the others; may be called in any thread."""
         self._is_abandoned = True
         self._orders.put(None)
 
     def heartbeat(self) -> Heartbeat:
-        """Say that the interpreter lives; that work moves is seen from the leases."""
+        """Return a heartbeat."""
         return Heartbeat()
 
     def _compute_features(self) -> None:
@@ -102,12 +101,12 @@ class TranscribeRole:
             self._featured.put(None)
 
     def _next(self) -> _Lease | None:
-        """Wait for a lease, and free the model's memory when none comes for long; None: no more will come."""
+        """Wait for a lease, and unload the model after the idle timeout; None: there are no more."""
         while True:
             try:
-                return self._featured.get(timeout=self._residence.wait_s)
+                return self._featured.get(timeout=self._idle_unload.wait_s)
             except queue.Empty:
-                if self._residence.leave():
+                if self._idle_unload.leave():
                     self._port.post(ModelUnloaded())
 
     def _decode(self) -> None:
@@ -126,7 +125,7 @@ class TranscribeRole:
                 for item in order.items
             ]
             try:
-                with self._residence.hold() as load_s:
+                with self._idle_unload.hold() as load_s:
                     results = dual_task.transcribe(
                         partial(self._engine.transcribe, word_timestamps=order.word_timestamps),
                         lease.features,
@@ -139,7 +138,7 @@ class TranscribeRole:
             except RuntimeError as error:
                 if self._device == "cpu":
                     raise
-                # The CUDA context may be broken: nothing is retried in it (design, section 6).
+                # The CUDA context may be broken: nothing is retried in this process.
                 log.get().error(log.WORKER_LOST, cause=str(error))
                 self._port.post(ExitReason(cause=str(error)))
                 self._port.stop(ExitCode.CUDA)
@@ -156,12 +155,12 @@ class TranscribeRole:
                     load_s=load_s,
                 )
             )
-        if not self._left.acquire(blocking=False):
+        if not self._other_threads.acquire(blocking=False):
             self._port.stop(ExitCode.OK)
 
 
 def run(channel: Channel, settings: WorkerSettings, *, load: Load = load) -> ExitCode:
-    """Load the model, say Ready, serve until drained or broken. `load` is `model.load` or does as it does."""
+    """Load the model, send WorkerReady, serve until drained or broken; `load`: see `model_loader.Load`."""
     try:
         loaded = load_model(
             settings.engine,
