@@ -241,6 +241,8 @@ class History:
             self.live(lambda: self.users.kill(self.run_of_daemon))
         self.users.set_space(is_enough=True)
         self.users.reload()
+        # A worker that is starting may still end for good, and a slot that is being emptied comes back only then.
+        self.at(self.now + STOP_S, self.users.reload)
         for worker in self.remote_workers:
             worker.start()
 

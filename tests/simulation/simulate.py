@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from history import History, HistoryFailed
 from replay import smallest
 
-HISTORIES = 1500
+HISTORIES = 1200
 """How many histories `make test` runs."""
 PROGRESS = 10_000
 """Histories between two lines of a long run."""
