@@ -328,8 +328,8 @@ class FakeSupervisor(Supervisor):
         self.known: dict[str, LocalWorkerProcess] = {}
         """All processes of this run, by identity."""
         self.exited: dict[int, ProcessExit] = {}
-        self._reasons: dict[str, str] = {}
-        self._failed_starts: list[ProcessExit] = []
+        self._exit_reasons = {}
+        self._failed_starts = []
 
     @property
     def pidfds(self) -> frozenset[int]:
@@ -347,22 +347,32 @@ class FakeSupervisor(Supervisor):
             raise Violation(f"{identity} is started a second time")
         if {bool(visible_devices), settings.role == "transcribe"} != {slot.startswith("gpu")}:
             raise Violation(f"{identity} is started as a {settings.role} worker with {visible_devices!r}")
+        if self._run.fault_plan.strikes(Fault.SPAWN_FAILED):
+            self._failed_starts.append(exit_of(identity, "no process can be started", ExitCode.FAILED))
+            return
         self._last_pidfd += 1
         self.processes[self._last_pidfd] = self.known[identity] = self._start(settings)
+
+    def take_failed_starts(self) -> list[ProcessExit]:
+        """Return, once, the workers whose process could not be started."""
+        failed = super().take_failed_starts()
+        for end in failed:
+            self._ended(end)
+        return failed
+
+    def _ended(self, end: ProcessExit) -> None:
+        self._run.checks.exited(end.worker)
+        self._run.slot_checks.exited(end.worker, is_fatal=end.is_fatal)
 
     def ended(self, process: LocalWorkerProcess, end: ProcessExit) -> None:
         """Make the pidfd of a process readable."""
         pidfd = next(pidfd for pidfd, other in self.processes.items() if other is process)
         self.exited[pidfd] = end
 
-    def record_exit_reason(self, worker: str, cause: str) -> None:
-        """Keep an exit reason."""
-        self._reasons[worker] = cause
-
     def is_exit_reason_missing(self, pidfd: int) -> bool:
         """Return whether a process has sent an exit reason that has not arrived."""
         process = self.processes[pidfd]
-        return process.has_sent_reason and process.identity not in self._reasons
+        return process.has_sent_reason and process.identity not in self._exit_reasons
 
     def kill(self, worker: str) -> None:
         """SIGKILL a worker; nothing happens if it is gone already."""
@@ -377,8 +387,7 @@ class FakeSupervisor(Supervisor):
         process = self.processes.pop(pidfd)
         if any(envelope.route == process.route for envelope in self._run.local_router.queue):
             raise Violation(f"the exit of {process.identity} is handled before its last messages")
-        self._run.checks.exited(process.identity)
-        self._run.slot_checks.exited(process.identity, is_fatal=end.is_fatal)
+        self._ended(end)
         return end
 
     def kill_all(self) -> None:

@@ -21,6 +21,7 @@ class Fault(Enum):
 
     START_CRASH = "a worker dies while it starts"
     START_HANG = "a worker never becomes ready"
+    SPAWN_FAILED = "the system has no process left"
     START_FATAL = "a worker says that starting again cannot help"
     BAD_DEVICE = "whatever a slot is given kills or is refused, for a while"
     IDLE_DEATH = "a worker dies between two works"
