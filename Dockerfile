@@ -1,6 +1,6 @@
 # The daemon in a container: docs/operations.md, "In a container". Build: docker build -t subtitled .
 #
-# The driver comes from the host (NVIDIA Container Toolkit); the one library of CUDA that CTranslate2 loads comes from pip, so no
+# The driver comes from the host (NVIDIA Container Toolkit); the only CUDA library that CTranslate2 loads comes from pip, so no
 # CUDA image is needed. Without GPUs: docker build --build-arg CUDA=0 -t subtitled .
 
 FROM python:3.12-slim AS build
@@ -17,7 +17,7 @@ COPY daemon daemon
 RUN /opt/subtitled/bin/pip install --no-deps --no-build-isolation .
 
 FROM python:3.12-slim
-# A user of its own, whose number the folders on the host can be given to.
+# A separate user with a fixed number, so that folders of the host can be owned by it.
 ARG UID=10001
 RUN groupadd --gid "$UID" subtitled \
  && useradd --uid "$UID" --gid "$UID" --home-dir /var/lib/subtitled --no-create-home --shell /usr/sbin/nologin subtitled \
@@ -37,9 +37,9 @@ USER subtitled
 WORKDIR /var/lib/subtitled
 VOLUME /var/lib/subtitled
 EXPOSE 9477
-# The first start may download a model; meanwhile the daemon answers all the same.
+# The first start may download a model; the daemon answers during the download.
 HEALTHCHECK --interval=30s --timeout=15s --start-period=60s --retries=3 CMD ["subtitle", "ping", "--timeout", "10"]
-# SIGTERM: what is being decoded may finish within recovery.stop_timeout_s; give the container longer than that.
+# SIGTERM: running leases may finish within recovery.stop_timeout_s; allow the container more time than that.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["subtitled"]
 CMD ["run"]

@@ -10,19 +10,19 @@ BIN := $(VENV)/bin
 QUIET_PIP := -m pip --disable-pip-version-check --no-input --quiet --quiet
 PIP := $(BIN)/python $(QUIET_PIP)
 
-# What the caller's shell says about another Python must not leak into this one.
+# Settings of the caller's shell for another Python must not affect this one.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_ROOT_USER_ACTION := ignore
 
 .PHONY: help demo demo-model real-model test test-long lint prose bench lock screenshots simulate fuzz chaos soak partition systemd clean
 .DEFAULT_GOAL := help
-# A recipe that fails or is interrupted leaves no half-made target behind.
+# A recipe that fails or is interrupted leaves no incomplete target.
 .DELETE_ON_ERROR:
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-demo: $(VENV)/.installed  ## a file dropped into a watched folder comes back as subtitles
+demo: $(VENV)/.installed  ## subtitles for two recordings dropped into a watched folder
 	@$(BIN)/subtitled demo
 
 # Most tests wait for processes, so more of them run at once than there are cores. A module's tests stay together,
@@ -35,7 +35,7 @@ test: $(VENV)/.tested  ## run all tests but those marked long; tests of the page
 test-long: $(VENV)/.tested  ## run the tests marked long: chaos, stress, fuzzing, long simulations, network namespaces
 	@$(PYTEST) -m long
 
-lint: $(VENV)/.tested  ## check style, format and types of everything
+lint: $(VENV)/.tested  ## check style, format and types
 	@echo "ruff check"; $(BIN)/ruff check --quiet .
 	@echo "ruff format --check"; $(BIN)/ruff format --quiet --check . || { $(BIN)/ruff format --check .; exit 1; }
 	@echo "mypy"; $(BIN)/mypy
@@ -46,29 +46,29 @@ prose: $(VENV)/.tested  ## check words, names, packages, width of docs; ARGS="--
 bench: $(VENV)/.tested  ## run every benchmark but gpu.py, one after another
 	@set -e; for script in $(filter-out benchmarks/gpu.py,$(sort $(wildcard benchmarks/*.py))); do echo "== $$script"; $(BIN)/python "$$script"; done
 
-simulate: $(VENV)/.tested  ## N=100000: drive the core through random histories under virtual time
+simulate: $(VENV)/.tested  ## N=100000: run the core through random histories under virtual time
 	@$(BIN)/python tests/simulation/simulate.py $(or $(N),10000)
 
-fuzz: $(VENV)/.tested  ## N=1000000: so many hostile frames to the clients' side of the daemon
+fuzz: $(VENV)/.tested  ## N=1000000: send so many hostile frames to the API server
 	@$(BIN)/python tests/fuzz/fuzz.py $(or $(N),1000000) $(or $(SEED),0)
 
 chaos: $(VENV)/.tested  ## MINUTES=10: kill random processes of a real daemon; nothing may be lost
 	@$(BIN)/python tests/integration/chaos/chaos.py --minutes $(or $(MINUTES),10)
 
-soak: $(VENV)/.tested  ## MINUTES=60: small jobs without end; memory and descriptors must stay flat
+soak: $(VENV)/.tested  ## MINUTES=60: many small jobs; memory and descriptors must stay constant
 	@$(BIN)/python tests/integration/chaos/soak.py --minutes $(or $(MINUTES),60)
 
-partition: $(VENV)/.installed  ## SECONDS="5 60 300": as root: two hosts without a network between them for so long, at work
+partition: $(VENV)/.installed  ## SECONDS="5 60 300": as root: cut the network between two hosts for so long, during work
 	@$(BIN)/python tests/integration/network/partition.py --seconds $(or $(SECONDS),5 60 300)
 
 systemd: $(VENV)/.installed  ## as root: the unit under a real systemd, as init of a namespace
 	@tests/integration/systemd/trial.sh
 
-screenshots: $(VENV)/.tested  ## every view of the page, to screenshots/; those in the README to docs/images
+screenshots: $(VENV)/.tested  ## pictures of the web page, to screenshots/ and docs/images
 	@$(BIN)/python tests/screenshots.py
 
-# An environment of its own: torch is nothing the daemon or its tests ever import. Goes on where it was stopped.
-demo-model: $(MODEL_VENV)/.installed  ## the bundled model and its recordings from nothing, in hours; wants libespeak-ng1 (apt)
+# In a separate environment: the daemon and its tests never import torch. An interrupted run resumes.
+demo-model: $(MODEL_VENV)/.installed  ## train the bundled model and its recordings, in hours; needs libespeak-ng1 (apt)
 	@PYTHONPATH=tools $(MODEL_VENV)/bin/python -m demo_model --work $(or $(WORK),build/demo-model) $(ARGS)
 
 real-model: $(VENV)/.installed  ## Whisper base (145 MB) for tests/real_speech and benchmarks/accuracy.py, into the user's cache
@@ -95,7 +95,7 @@ if [ -z "$$python" ]; then \
 fi
 endef
 
-# Made anew when the lock changes, so that nothing stays that the lock has dropped. The stamps come last: an
+# Created again when the lock changes, so that no removed package stays. The stamps come last: an
 # interrupted installation is done again. --no-compile: Python compiles what it imports, which is a
 # fraction of what is installed.
 $(VENV)/.locked: requirements.lock
@@ -118,7 +118,7 @@ $(MODEL_VENV)/.installed: pyproject.toml
 	@$(MODEL_VENV)/bin/python $(QUIET_PIP) install -e '.[demo-model]'
 	@touch $@
 
-# What the demo has no use for. Ray has no wheels yet for the newest Python: its entry has a marker, its tests are skipped.
+# Packages that the demo does not need. Ray has no wheels yet for the newest Python: its entry has a marker, its tests are skipped.
 $(VENV)/.tested: $(VENV)/.installed requirements-test.lock
 	@echo "installing requirements-test.lock (once; about half a minute)"
 	@$(PIP) install --no-compile --no-deps --require-hashes -r requirements-test.lock
@@ -138,7 +138,7 @@ lock:  ## pin the newest dependencies in requirements.lock and requirements-test
 	@for lock in requirements.lock requirements-test.lock; do \
 		echo "$$lock: $$(grep -c '^[a-z]' $$lock) packages"; done
 
-# Entries for other platforms alone are noise: the daemon runs on Linux.
+# Entries for other platforms are left out: the daemon runs on Linux.
 lock: export LINUX_ONLY = /^[^ ]/ {keep = !/; (.* and )?sys_platform == .(win32|emscripten).( |$$)/} keep
-# The second lock is added to the first, never against it: an entry that both have stays in the first alone.
+# The second lock is installed on top of the first: an entry of both stays in the first only.
 lock: export NOT_IN_FIRST = /^[^ ]/ {entry = $$0; keep = NR != FNR && !(entry in first)} NR == FNR {first[entry]; next} keep

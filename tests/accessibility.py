@@ -1,6 +1,6 @@
-"""What keeps people from a page: controls without a name, headings out of order, text that is hard to see.
+"""Accessibility faults of a page: controls without a name, skipped heading levels, low contrast.
 
-A few of the rules of WCAG 2.2 (level AA), as far as they can be told from the page alone.
+A few of the rules of WCAG 2.2 (level AA), as far as they can be checked in the page.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ found.forEach((one, index) => (one.dataset.access = index));
 return found.map((one) => [one.dataset.access, one.outerHTML.slice(0, 120)]);
 """
 )
-_LOOKS = """
+_STYLES = """
 const one = document.querySelector(`[data-access="${arguments[0]}"]`);
 // A file field is shown by its label.
 return [one, one.labels?.[0], one.parentElement].filter(Boolean).map((part) => {
@@ -106,18 +106,18 @@ return [faults, [...document.querySelectorAll(controls)].filter(isReached)];
 
 
 def focusable(browser: Browser) -> dict[str, str]:
-    """Mark what the keyboard can reach, and return it in its order: a name for `looks`, and how it is written."""
+    """Mark the elements that the keyboard reaches; return a name for `appearance` and the HTML of each, in tab order."""
     found: list[tuple[str, str]] = browser.script(_FOCUSABLE)
     return dict(found)
 
 
-def looks(browser: Browser, name: str) -> Any:
-    """Return how something looks, as far as a mark of the keyboard's focus would show."""
-    return browser.script(_LOOKS, name)
+def appearance(browser: Browser, name: str) -> Any:
+    """Return the computed style of an element that a focus indicator would change."""
+    return browser.script(_STYLES, name)
 
 
 def faults(browser: Browser) -> list[str]:
-    """Return what is wrong with the page as it is shown."""
+    """Return the accessibility faults of the page in its current state."""
     found, controls = browser.script(_FAULTS)
     nameless = [one for one in controls if not one.name.strip()]
     return [*found, *(f"no name: {browser.script('return arguments[0].outerHTML', one)}" for one in nameless)]

@@ -108,7 +108,7 @@ class ApiHarness:
             authenticator=self._authenticator,
             store=self.store,
             broker=self.broker,
-            dispatch=self.happen,
+            dispatch=self.dispatch,
             call_in_loop=self._mailbox.put,
             metrics=self.metrics,
             languages=lambda: LANGUAGES,
@@ -134,7 +134,7 @@ class ApiHarness:
         self._clients.append(RawClient(self, endpoint or self.endpoint, key))
         return self._clients[-1]
 
-    def happen(self, event: Event) -> None:
+    def dispatch(self, event: Event) -> None:
         """Process an event as the daemon's loop does, as far as it concerns clients."""
         self._perform(self.broker.handle([event], time.monotonic()))
 

@@ -1,4 +1,4 @@
-"""What the tests do in a browser, and what no page may do there: ask others, break its policy, fail in its console."""
+"""A browser for the tests, which fails them if a page contacts other servers, violates its policy or logs an error."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _OWN_SCHEMES = ("about:", "blob:", "data:", "devtools:", "chrome:")
-"""Addresses that lead to nobody."""
+"""Addresses without a server."""
 _FLEETING = frozenset({"no such element", "stale element reference", "javascript error"})
-"""What is found of a page that is just being made anew."""
+"""Errors of an element that the page is replacing."""
 
 
 class Browser(Driver):
-    """A browser before the pages of one server; a context manager that at its end says what the pages did wrong."""
+    """A browser on the pages of one server; a context manager that raises AssertionError at its end if a page misbehaved."""
 
     def __init__(
         self, url: str, folder: Path, *, size: Size = DESKTOP, scheme: str = "light", language: str = "en-US"
     ) -> None:
-        """`url`: the server's; `scheme`: "light" or "dark", which the reader prefers."""
+        """`url`: the server's; `scheme`: "light" or "dark", the preferred colour scheme."""
         super().__init__(folder, language=language)
         self.url = url
         self.downloads = folder / "downloads"
         self.downloads.mkdir(exist_ok=True)
         self.requests: list[str] = []
-        """Addresses that were asked for so far, as known by `listen`."""
+        """Addresses requested so far, as recorded by `listen`."""
         self._size = size
         self._scheme = scheme
         self._faults: list[str] = []
@@ -59,14 +59,14 @@ class Browser(Driver):
         if not has_failed:
             assert not self._faults, "\n".join(self._faults)
 
-    # -- what it heard ---------------------------------------------------------------------------------------
+    # -- its log --------------------------------------------------------------------------------------------
 
     def expect(self, fault: str) -> None:
-        """Let pass what the console says with this in it (a regular expression): the test means it to happen."""
+        """Ignore console messages that match a regular expression: the test provokes them."""
         self._expected.append(re.compile(fault))
 
     def listen(self) -> None:
-        """Take note of what pages asked for, and said in the console, since the last time."""
+        """Record the requests and console messages since the last call."""
         for line in self.log("performance"):
             match entry(line):
                 case "Network.requestWillBeSent", {"request": {"url": url}}:
@@ -77,19 +77,19 @@ class Browser(Driver):
                     self._faults.append(f"opened {url}")
         for line in self.log("browser"):
             said = f"console, {line['level']}: {line['message']}"
-            # A policy's violation is an error there too; of lesser lines none is expected of our own pages.
+            # A violation of the policy is an error there too; our own pages log nothing else.
             if line["level"] in {"SEVERE", "WARNING"} and not any(ok.search(said) for ok in self._expected):
                 self._faults.append(said)
 
-    # -- what a reader does ----------------------------------------------------------------------------------
+    # -- user actions ---------------------------------------------------------------------------------------
 
     def open(self, path: str = "/") -> None:
         """Go to a page of the server, and wait until it has loaded."""
-        self.ask("POST", "/url", {"url": f"{self.url}{path}"})
+        self.command("POST", "/url", {"url": f"{self.url}{path}"})
 
     @property
     def path(self) -> str:
-        """Where the reader is, with the query."""
+        """The current path, with the query."""
         return str(self.script("return location.pathname + location.search"))
 
     def drop(self, files: Sequence[Path], target: str) -> None:
@@ -100,7 +100,7 @@ class Browser(Driver):
             self.devtools("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
 
     def click(self, css: str, text: str = "") -> None:
-        """Click an element as soon as it is there, and can be clicked; `text`: what is in it."""
+        """Click an element as soon as it is clickable; `text`: its content."""
 
         def clicked() -> bool:
             found = self._with_text(css, text)
@@ -110,14 +110,14 @@ class Browser(Driver):
 
         eventually(lambda: self._soon(clicked), f"{css} {text!r} can be clicked")
 
-    # -- what a reader waits for -----------------------------------------------------------------------------
+    # -- waiting for the page --------------------------------------------------------------------------------
 
     def wait_for(self, css: str, text: str = "") -> Element:
-        """Return the first element of a selector that is shown with a text in it, as soon as there is one."""
+        """Return the first visible element of a selector with this text, as soon as there is one."""
         return self.until(lambda: self._with_text(css, text), f"{css} {text!r} is there")
 
     def wait_until_gone(self, css: str, text: str = "") -> None:
-        """Wait until no such element is shown any more."""
+        """Wait until no such element is visible."""
         self.until(lambda: self._with_text(css, text) is None, f"{css} {text!r} is gone")
 
     def until(self, probe: Callable[[], T | None], what: str, timeout_s: float = DEADLINE_S) -> T:
@@ -138,7 +138,7 @@ class Browser(Driver):
         return eventually(whole, f"a download *{ending}", DEADLINE_S)
 
     def screenshot(self, file: Path, *, is_whole: bool = False) -> Path:
-        """Write what is seen as a PNG; `is_whole`: the page to its end."""
+        """Write a screenshot as PNG; `is_whole`: the whole page, not only the visible part."""
         shot = self.devtools("Page.captureScreenshot", format="png", captureBeyondViewport=is_whole)
         file.write_bytes(base64.b64decode(shot["data"]))
         return file
@@ -148,7 +148,7 @@ class Browser(Driver):
         return next((one for one in shown if not text or text in one.text), None)
 
     def _soon(self, probe: Callable[[], T | None]) -> T | None:
-        """Return what a probe finds; None where the page has changed while it looked."""
+        """Return the result of a probe; None if the page changed meanwhile."""
         try:
             return probe()
         except DriverError as error:

@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 ENDED = frozenset({"done", "failed", "cancelled"})
 DEADLINE_S = 120.0
-"""Longest wait for anything; a verdict on the daemon, never on the machine's speed."""
+"""Longest wait for anything; so long that a failure is a fault of the daemon, not a slow machine."""
 PR_CAPBSET_DROP = 24
 CAP_DAC_OVERRIDE = 1
 CAP_DAC_READ_SEARCH = 2
@@ -60,8 +60,8 @@ class InboxFolder(Struct, frozen=True, kw_only=True):
 class Daemon:
     """`subtitled run` as a process; a context manager that ends it in any case.
 
-    All that it keeps is under `folder`, which outlives a `stop` or `kill` and the `start` after it. Its sockets
-    are elsewhere, since their paths may have 107 bytes at most.
+    Its files are under `folder`, which survives `stop`, `kill` and another `start`. Its sockets are elsewhere, since
+    their paths may have 107 bytes at most.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Daemon:
             **{  # type: ignore[arg-type]
                 "model": schema.ModelConfig(name="demo", cpu_threads=1, batch_size=4),
                 "pool": schema.PoolConfig(devices=("cpu", "cpu"), prepare_workers=2),
-                # Short segments, so that a small file is several leases: more that can go wrong. Tests of the text take the default.
+                # Short segments, so that a small file is several leases. Tests of the text use the default.
                 "segments": schema.SegmentsConfig(max_segment_s=8),
                 "inbox": tuple(self._inbox(inbox) for inbox in inboxes),
                 "listen": schema.ListenConfig(
@@ -130,7 +130,7 @@ class Daemon:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # -- its life --------------------------------------------------------------------------------------------
+    # -- life cycle ------------------------------------------------------------------------------------------
 
     def spawn(self) -> subprocess.Popen[bytes]:
         """Start the process and return it; it is not ready yet."""
@@ -190,13 +190,13 @@ class Daemon:
         self._process.wait()
 
     def close(self) -> None:
-        """Kill what runs, forget the sockets; may be repeated."""
+        """Kill the process and remove the sockets; may be repeated."""
         self.client.close()
         if self._process is not None and self._process.poll() is None:
             self.kill()
         shutil.rmtree(self.sockets, ignore_errors=True)
 
-    # -- what goes in ----------------------------------------------------------------------------------------
+    # -- input ---------------------------------------------------------------------------------------------
 
     def drop(self, content: bytes | Path, name: str | Path, *, inbox: Path | None = None) -> Path:
         """Put a file into an inbox, whole in one step, and return its path."""
@@ -210,7 +210,7 @@ class Daemon:
         target.parent.mkdir(parents=True, exist_ok=True)
         return staged.rename(target)
 
-    # -- what comes out --------------------------------------------------------------------------------------
+    # -- jobs -----------------------------------------------------------------------------------------------
 
     def jobs(self) -> tuple[JobFacts, ...]:
         """Return all jobs, newest first."""
@@ -248,7 +248,7 @@ class Daemon:
         """Return the JSON output of this name (without `.json`), read."""
         return read_json((self.outbox / f"{name}.json").read_bytes())
 
-    # -- what it tells ---------------------------------------------------------------------------------------
+    # -- log and metrics ------------------------------------------------------------------------------------
 
     def log(self, event: str | None = None) -> list[dict[str, Any]]:
         """Return the log's lines, of one event or of all."""
@@ -269,7 +269,7 @@ class Daemon:
         return self.log_file.read_text("utf-8", "replace")[-4000:]
 
     def pcm_bytes(self) -> float:
-        """Return what the segments that are done came to as PCM, from the log."""
+        """Return the PCM bytes of all finished segments, from the log."""
         lines = [*self.log("segment.done"), *self.log("segment.skipped")]
         return float(sum(line["audio_s"] for line in lines) * 32_000)
 
@@ -289,7 +289,7 @@ class Daemon:
         return self.client.stats()
 
     def is_closed(self, job: str) -> bool:
-        """Say whether a failed job's files are in place."""
+        """Return whether a failed job's files are in place."""
         return bool(self.query("SELECT is_closed FROM jobs WHERE id = ?", job)[0][0])
 
     def journal(self) -> list[JournalEntry]:
@@ -323,7 +323,7 @@ class Daemon:
 
 
 def process_state(pid: int) -> str:
-    """Return a process's state as proc(5) has it: "T" is stopped; "X" too where there is none."""
+    """Return a process's state as in proc(5): "T" is stopped; "X" if there is no such process."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text("utf-8")
     except (FileNotFoundError, ProcessLookupError):
@@ -332,7 +332,7 @@ def process_state(pid: int) -> str:
 
 
 def is_running(pid: int) -> bool:
-    """Say whether a process runs; one that has ended and waits to be collected does not."""
+    """Return whether a process runs; a zombie does not."""
     return process_state(pid) not in {"Z", "X"}
 
 
@@ -356,14 +356,14 @@ def worker_processes(parent: int | None = None) -> dict[int, dict[str, Any]]:
 
 
 def free_port() -> int:
-    """Return a port of loopback that nobody listens on."""
+    """Return a free port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def _drop_rights() -> None:
-    """Have the file modes hold for root too; nothing changes for others."""
+    """Make file modes apply to root too; a no-op for other users."""
     libc = ctypes.CDLL(None)
     for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
         libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)

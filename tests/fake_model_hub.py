@@ -1,4 +1,4 @@
-"""A model hub on loopback: as much of the Hugging Face FakeModelHub's HTTP interface as a download takes."""
+"""A model hub on loopback: the part of the Hugging Face Hub's HTTP interface that a download uses."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class FakeModelHub:
         self.hangs = threading.Event()
         """While it is set, requests for files wait."""
         self.released = threading.Event()
-        """Lets those that wait go."""
+        """Releases the waiting requests."""
         self.fetched: Counter[str] = Counter()
-        """How often each file's content was asked for."""
+        """How often the content of each file was requested."""
         self._files = {file.name: file.read_bytes() for file in folder.iterdir()}
         self._repository = repository
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -35,7 +35,7 @@ class FakeModelHub:
 
     @property
     def environ(self) -> dict[str, str]:
-        """What makes a client use this hub and no other."""
+        """Environment variables that make a client use this hub."""
         return {
             "HF_ENDPOINT": f"http://127.0.0.1:{self._server.server_port}",
             "HF_HUB_DISABLE_XET": "1",
@@ -59,7 +59,7 @@ class FakeModelHub:
             protocol_version = "HTTP/1.1"
 
             def log_message(self, *_: object) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
             def do_HEAD(self) -> None:
                 self._answer(has_body=False)

@@ -1,4 +1,4 @@
-"""A real gateway process for the tests, before a real daemon."""
+"""A real gateway process for the tests, connected to a real daemon."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class GatewayProcess:
     """`subtitled http` as a process; a context manager that ends it in any case."""
 
     def __init__(self, daemon: Daemon, folder: Path, **http: object) -> None:
-        """`http`: keys of the section, in place of their defaults."""
+        """`http`: keys of the section that replace defaults."""
         folder.mkdir(exist_ok=True)
         self.listen = f"127.0.0.1:{free_port()}"
         self.url = f"http://{self.listen}"

@@ -1,4 +1,4 @@
-"""Workers on other hosts, as processes of this one that know nothing of the daemon but its port."""
+"""A head and workers on other hosts, as processes that share only the daemon's port."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Head(Daemon):
-    """A daemon that lets workers of other hosts in; by default it has no device of its own."""
+    """A daemon that accepts workers on other hosts; by default without a device of its own."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Head(Daemon):
         return Key(name=host, public=public, secret=secret, server=self.server)
 
     def write_config(self, **sections: Struct) -> None:
-        """Change the file of the configuration; the daemon reads it after SIGHUP."""
+        """Change the configuration file; the daemon reads it after SIGHUP."""
         self.config = replace(self.config, **sections)
         self.config_file.write_text(to_toml(self.config), "utf-8")
 
@@ -84,7 +84,7 @@ class RemoteWorker:
         program: Sequence[str] = ("-m", "subtitled"),
         environ: Mapping[str, str] | None = None,
     ) -> None:
-        """Start it; `program` runs the command `worker` in another way."""
+        """Start it; `program` runs the command `worker` differently."""
         self.slot = f"{host}/{place}"
         self._number = sum(1 for _ in head.folder.glob("worker-*.log"))
         self.log_file = head.folder / f"worker-{self._number}.log"

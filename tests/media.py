@@ -27,7 +27,7 @@ def recording(name: str = "demo.flac") -> NDArray[np.int16]:
 
 
 def damaged(name: str) -> NDArray[np.int16]:
-    """Return a recording on which the model cannot be sure of itself ("skipping", "slow"): int16 (n,), 16 kHz mono."""
+    """Return a recording that the model decodes with low confidence ("skipping", "slow"): int16 (n,), 16 kHz mono."""
     pcm, _ = soundfile.read(DAMAGED / f"{name}.flac", dtype="int16")
     return np.asarray(pcm)
 
@@ -49,7 +49,7 @@ def silence(seconds: float) -> NDArray[np.int16]:
 
 
 def mixtures() -> dict[str, NDArray[np.int16]]:
-    """Return speech, noise and pauses put together in ways that are hard on a VAD, by name."""
+    """Return mixtures of speech, noise and pauses that are difficult for a VAD, by name."""
     english, chinese = recording(), recording("demo-zh.flac")
     pauses = []
     for number in range(12):
@@ -80,7 +80,7 @@ def write_sound(
 
 
 class Sentence(Struct, frozen=True):
-    """What is truly said in a recording, and when."""
+    """A sentence of a recording with its times."""
 
     start_ms: int
     end_ms: int

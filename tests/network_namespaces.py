@@ -1,7 +1,6 @@
-"""Two hosts on one machine: a network namespace each, and between them a wire that delays, loses, slows and can be cut.
+"""Two hosts on one machine: a network namespace each, and between them a link that delays, loses, limits and can be cut.
 
-The wire is of the test's own making, packet by packet between two TUN devices: not every kernel has the netem of tc(8). Nothing
-that the two hosts say to each other leaves their namespaces.
+The link forwards packets between two TUN devices: not every kernel has the netem of tc(8). No packet leaves the namespaces.
 """
 
 from __future__ import annotations
@@ -31,30 +30,30 @@ IFF_TUN, IFF_NO_PI = 0x0001, 0x1000
 """From linux/if_tun.h: whole IP packets, with nothing before them."""
 MOST_BYTES = 65_536
 PER_TURN = 64
-"""Packets taken from one side before the other has its turn."""
+"""Packets taken from one side before the other."""
 
 
 class ForbiddenError(Exception):
-    """This system does not let us make network namespaces; the message says why."""
+    """The system does not allow network namespaces; the message has the reason."""
 
 
 class Conditions(Struct, frozen=True, kw_only=True):
-    """What befalls each packet."""
+    """Delay, loss and rate of the link."""
 
     delay_s: float = 0.0
-    """One way."""
+    """In each direction."""
     loss: float = 0.0
-    """Share of the packets, each way."""
+    """Share of the packets, in each direction."""
     bytes_per_s: float | None = None
-    """Each way; None: as fast as it goes."""
+    """In each direction; None: unlimited."""
     queue_s: float = 0.2
-    """Longest wait for the packets before it, where the rate is limited; what would wait longer is lost."""
+    """Longest queue, if the rate is limited; packets beyond it are lost."""
     is_cut: bool = False
-    """Nothing passes."""
+    """All packets are lost."""
 
 
 class _Way:
-    """One direction of the wire."""
+    """One direction of the link."""
 
     def __init__(self, source: int, target: int, seed: int) -> None:
         self.source = source
@@ -68,7 +67,7 @@ class _Way:
         return self._queue[0][0] if self._queue else None
 
     def take(self, conditions: Conditions) -> int:
-        """Take the packets that are there; return how many."""
+        """Read the waiting packets; return how many."""
         for count in range(PER_TURN):
             try:
                 packet = os.read(self.source, MOST_BYTES)
@@ -83,13 +82,13 @@ class _Way:
                 if begins_at - now > conditions.queue_s:
                     continue
                 self._free_at = sent_at = begins_at + len(packet) / conditions.bytes_per_s
-            # Packets do not pass each other, though the delay may have become less.
+            # Packets keep their order, also when the delay was reduced.
             before = self._queue[-1][0] if self._queue else 0.0
             self._queue.append((max(before, sent_at + conditions.delay_s), packet))
         return PER_TURN
 
     def deliver(self, *, is_cut: bool) -> None:
-        """Hand over what has been under way for long enough."""
+        """Deliver the packets whose delay is over."""
         now = time.monotonic()
         while self._queue and self._queue[0][0] <= now:
             _, packet = self._queue.popleft()
@@ -109,7 +108,7 @@ class Wire(threading.Thread):
         self._wake, self._waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def run(self) -> None:
-        """Carry."""
+        """Forward packets."""
         waited = [self._wake, *(way.source for way in self._ways)]
         while True:
             now = time.monotonic()
@@ -130,7 +129,7 @@ class Wire(threading.Thread):
 
 
 class Network:
-    """Two namespaces and their wire; a context manager. Raises ForbiddenError where the system does not allow it."""
+    """Two namespaces and their link; a context manager. Raises ForbiddenError if the system does not allow it."""
 
     def __init__(self, conditions: Conditions | None = None) -> None:
         name = f"st{os.getpid() % 100_000}"
@@ -160,7 +159,7 @@ class Network:
 
     @property
     def on_head(self) -> tuple[str, ...]:
-        """What runs a command on the head: words to put before it."""
+        """Words before a command that run it on the head."""
         return self._within(self._names[0])
 
     @property
@@ -169,12 +168,12 @@ class Network:
         return self._within(self._names[1])
 
     def change(self, conditions: Conditions) -> None:
-        """Have other conditions on the wire from now on."""
+        """Change the conditions of the link."""
         assert self._wire is not None
         self._wire.conditions = conditions
 
     def close(self) -> None:
-        """Take all down; what still runs in a namespace keeps that one, without a wire, until it ends."""
+        """Remove everything; a process that still runs in a namespace keeps it, without a link, until it ends."""
         if self._wire is not None:
             self._wire.close()
         for file in self._open:
@@ -200,7 +199,7 @@ class Network:
 
 
 def _ip() -> str | None:
-    """Return ip(8), which a user's PATH may leave out."""
+    """Return the path of ip(8), which may be missing in a user's PATH."""
     return shutil.which("ip") or shutil.which("ip", path="/usr/sbin:/sbin")
 
 

@@ -1,4 +1,4 @@
-"""docs/protocol.md, read: its sections, its tables, its error codes, its exchanges byte by byte."""
+"""docs/protocol.md, parsed: its sections, tables, error codes and exchanges."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ERRORS = frozenset(re.findall(r"^\| `([A-Z_]+)` \| (?=.)", TEXT, re.MULTILINE))
 
 
 def section(name: str) -> str:
-    """Return what stands below a message's heading."""
+    """Return the text below a message's heading."""
     found = re.search(rf"^### {name}\n(.*?)(?=^##|\Z)", TEXT, re.MULTILINE | re.DOTALL)
     assert found is not None, f"no section about {name}"
     return found[1]
@@ -28,7 +28,7 @@ def table(name: str) -> dict[str, tuple[str, str, str]]:
 
 
 def _exchanges() -> Iterator[tuple[str, list[bytes], dict[str, Any]]]:
-    """Yield each example: whose it is, its frames, and what its header is said to say."""
+    """Yield each example: its sender, its frames and its decoded header."""
     for block in re.findall(r"^```frames\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL):
         frames: list[bytes] = []
         said: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""A real cluster of Ray on this machine: a head and nodes, each with an address of its own on the loopback."""
+"""A real cluster of Ray on this machine: a head and nodes, each with its own loopback address."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MEMORY_BYTES = 80 * 2**20
-"""Of a node's object store, which nobody here uses; the least that Ray takes."""
+"""Size of a node's object store, which is not used here; Ray's minimum."""
 ATTEMPTS = 3
 """Ray gives a node half a minute to start, which is too little on a loaded machine."""
 
 
 class RayCluster:
-    """Nodes with CPU slots in the place of GPUs; a context manager that ends all their processes."""
+    """Nodes with CPU slots instead of GPUs; a context manager that ends all their processes."""
 
     def __init__(self) -> None:
         # Its sockets' paths may have 107 bytes, so that pytest's own folders are too deep.
@@ -33,7 +33,7 @@ class RayCluster:
 
     @property
     def environ(self) -> Mapping[str, str]:
-        """What all processes of the cluster, and those that join it, are to have."""
+        """Environment of all processes of the cluster, and of those that join it."""
         return {"RAY_TMPDIR": str(self.folder), "RAY_USAGE_STATS_ENABLED": "0"}
 
     def __enter__(self) -> Self:
@@ -60,7 +60,7 @@ class RayCluster:
 
     @property
     def address(self) -> str:
-        """Where its head listens."""
+        """Address of its head."""
         return str(self._cluster.address)
 
     def add(self, slots: int = 1) -> Any:
@@ -68,11 +68,11 @@ class RayCluster:
         return self._started(wait=False, **self._node(slots))
 
     def kill(self, node: Any) -> None:
-        """End a node as a power cut does."""
+        """Kill a node, as a power failure does."""
         self._cluster.remove_node(node, allow_graceful=False)
 
     def drain(self, node: Any) -> None:
-        """Give notice that a node is to go, as a cloud does before it takes a machine back."""
+        """Announce the end of a node, as a cloud does before it reclaims a machine."""
         options = ("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "the spot market")
         deadline = ("--deadline-remaining-seconds", "300")
         command = (Path(sys.executable).with_name("ray"), "drain-node", "--address", self.address)
@@ -100,7 +100,7 @@ class RayHead(Head):
     """A daemon without a device of its own, whose workers Ray places."""
 
     def __init__(self, folder: Path, cluster: RayCluster, **ray: Any) -> None:
-        """`ray`: keys of the section, in place of those for a test."""
+        """`ray`: keys of the section that replace those for a test."""
         self.cluster_folder = cluster.folder
         wanted = {"gpus_per_worker": 0, "idle_s": 600.0, "max_workers": 2, **ray}
         super().__init__(

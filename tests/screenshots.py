@@ -1,6 +1,6 @@
 """Pictures of every view of the page: `python tests/screenshots.py [FOLDER]`, or `make screenshots`.
 
-A daemon with the demo model, files that are done, under way, waiting and failed, and a browser that looks at each view as a desk and
+A daemon with the demo model, files that are done, in progress, waiting and failed, and a browser that shows each view on a desktop and
 as a phone have it, light and dark, in both languages. All pictures go to FOLDER; those that the README shows to docs/images.
 At last a table says how heavy a first view is, and after how long it can be used.
 """
@@ -42,10 +42,10 @@ SHOWN = {
     "player-desktop-dark-en": "player.png",
     "overview-phone-light-zh-Hant": "phone.png",
 }
-"""Pictures that documents show, each as it is seen without scrolling."""
+"""Pictures in the documents, each as visible without scrolling."""
 BROKEN = (
     "<script>alert('a title')<script>.mp4",
-    "a-name-of-a-file-that-is-very-long-because-somebody-put-everything-into-it-2026-11-25-take-7-final.mkv",
+    "a-name-of-a-file-that-is-very-long-because-everything-was-put-into-it-2026-11-25-take-7-final.mkv",
 )
 VISITS = 5
 LIMIT_BYTES = 150_000
@@ -53,7 +53,7 @@ LIMIT_BYTES = 150_000
 
 
 class Scene:
-    """What the daemon has done, does, and is to do, when the pictures are taken."""
+    """The jobs of the daemon when the pictures are taken."""
 
     def __init__(self, daemon: Daemon, gateway: GatewayProcess, folder: Path) -> None:
         """`folder`: for the media."""
@@ -99,7 +99,7 @@ class Scene:
     # -- the views -------------------------------------------------------------------------------------------
 
     def overview(self, browser: Browser) -> None:
-        """Show the whole at a glance."""
+        """Show the overview."""
         browser.open("/")
         browser.wait_for("#workers .worker")
         browser.until(
@@ -116,7 +116,7 @@ class Scene:
         browser.wait_for("#list a.cue[aria-current]")
 
     def upload(self, browser: Browser) -> None:
-        """Show files on their way, by a slow line."""
+        """Show uploads in progress, over a slow connection."""
         browser.open("/")
         browser.devtools("Network.enable")
         browser.devtools(
@@ -177,11 +177,11 @@ const parts = performance.getEntriesByType('resource').filter((one) => !/[/](api
 const bytes = [page, ...parts].reduce((sum, one) => sum + one.encodedBodySize, 0);
 return [parts.length + 1, bytes, performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0, page.domContentLoadedEventEnd];
 """
-"""Requests, bytes, when something is seen, when the scripts have run (modules do before `DOMContentLoaded`); in milliseconds."""
+"""Requests, bytes, time of the first paint, time when the scripts have run (modules do before `DOMContentLoaded`); in milliseconds."""
 
 
 def measure(scene: Scene, gateway: GatewayProcess, work: Path) -> None:
-    """Print what a first view takes, in browsers that have seen nothing before."""
+    """Print the cost of a first view, in browsers with an empty cache."""
     print(f"{'first view':<12}{'requests':>9}{'bytes':>9}{'seen':>10}{'usable':>10}{'longest':>10}")
     for view, path in (("overview", "/"), ("player", f"/jobs/{scene.talk.id}")):
         visits = []

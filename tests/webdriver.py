@@ -32,7 +32,7 @@ SWITCHES = (
     "--disable-crash-reporter",
     "--disable-sync",
     "--autoplay-policy=no-user-gesture-required",
-    # No name leads anywhere, whatever asks for it: the tests are for a page that needs loopback alone.
+    # No host name is resolved: the page needs loopback only.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
@@ -40,7 +40,7 @@ _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 
 
 def missing() -> str:
-    """Say what a browser test needs and is not here; "" if it can be run."""
+    """Return what is missing for browser tests; "" if they can run."""
     if not any(map(shutil.which, BROWSERS)):
         return "no Chromium: apt install chromium chromium-driver"
     return "" if shutil.which("chromedriver") else "no chromedriver: apt install chromium-driver"
@@ -61,7 +61,7 @@ class Key:
 
 
 class DriverError(Exception):
-    """The browser cannot do what it was told; `code` is WebDriver's ("no such element")."""
+    """A command of the browser failed; `code` is WebDriver's ("no such element")."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(f"{code}: {message}")
@@ -69,7 +69,7 @@ class DriverError(Exception):
 
 
 class Size(Struct, frozen=True):
-    """What a page sees of its device, in CSS pixels."""
+    """The emulated device, in CSS pixels."""
 
     width: int
     height: int
@@ -88,7 +88,7 @@ class Driver:
     """
 
     def __init__(self, folder: Path, *, language: str = "en-US") -> None:
-        """`folder`: for the profile and the driver's log; `language`: what pages are told that the reader reads."""
+        """`folder`: for the profile and the driver's log; `language`: the preferred language sent to pages."""
         folder.mkdir(parents=True, exist_ok=True)
         self.log_file = folder / "chromedriver.log"
         self._folder = folder
@@ -108,18 +108,18 @@ class Driver:
         self.close()
 
     def close(self) -> None:
-        """End the browser and its driver, and forget the profile; may be repeated."""
+        """End the browser and its driver, and remove the profile; may be repeated."""
         self._http.close()
         if self._process is not None and self._process.poll() is None:
-            # The browser's processes are of the driver's group, and outlive it.
+            # The browser's processes belong to the driver's group, and outlive it.
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
         shutil.rmtree(self._folder / "profile", ignore_errors=True)
 
     # -- the protocol ----------------------------------------------------------------------------------------
 
-    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Say one command of the session and return its value; raises DriverError."""
+    def command(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Send a command of the session and return its value; raises DriverError."""
         url = f"{self._url}/session/{self._session}{path}"
         answer = self._http.request(method, url, json=(body or {}) if method == "POST" else None)
         value = answer.json()["value"]
@@ -128,13 +128,13 @@ class Driver:
         return value
 
     def devtools(self, command: str, **params: Any) -> Any:
-        """Say one command of Chromium's own protocol (https://chromedevtools.github.io/devtools-protocol/)."""
-        return self.ask("POST", "/goog/cdp/execute", {"cmd": command, "params": params})
+        """Send a command of Chromium's own protocol (https://chromedevtools.github.io/devtools-protocol/)."""
+        return self.command("POST", "/goog/cdp/execute", {"cmd": command, "params": params})
 
     def script(self, body: str, *arguments: Any) -> Any:
-        """Run the body of a function in the page, whatever its policy says of scripts, and return what it returns."""
+        """Run the body of a function in the page, regardless of its policy, and return its result."""
         plain = [value.reference if isinstance(value, Element) else value for value in arguments]
-        return self._adopt(self.ask("POST", "/execute/sync", {"script": body, "args": plain}))
+        return self._adopt(self.command("POST", "/execute/sync", {"script": body, "args": plain}))
 
     def find(self, css: str) -> Element | None:
         """Return the first element of a selector, if there is one."""
@@ -143,12 +143,12 @@ class Driver:
 
     def find_all(self, css: str) -> list[Element]:
         """Return all elements of a selector."""
-        found = self.ask("POST", "/elements", {"using": "css selector", "value": css})
+        found = self.command("POST", "/elements", {"using": "css selector", "value": css})
         return [Element(self, one[_ELEMENT]) for one in found]
 
     def focused(self) -> Element:
         """Return the element that has the keyboard's focus."""
-        return Element(self, self.ask("GET", "/element/active")[_ELEMENT])
+        return Element(self, self.command("GET", "/element/active")[_ELEMENT])
 
     def press(self, *keys: str) -> None:
         """Press and release keys, one after another."""
@@ -159,14 +159,14 @@ class Driver:
         self._move(("keyDown", held), ("keyDown", key), ("keyUp", key), ("keyUp", held))
 
     def log(self, kind: str) -> list[dict[str, Any]]:
-        """Return what has come to a log ("browser": the console; "performance": the network) since it was last asked for."""
-        found: list[dict[str, Any]] = self.ask("POST", "/se/log", {"type": kind})
+        """Return new entries of a log ("browser": the console; "performance": the network) since the last call."""
+        found: list[dict[str, Any]] = self.command("POST", "/se/log", {"type": kind})
         return found
 
-    # -- how the page is seen --------------------------------------------------------------------------------
+    # -- emulation ------------------------------------------------------------------------------------------
 
     def resize(self, size: Size) -> None:
-        """Have the page see a device of this size."""
+        """Emulate a device of this size."""
         self.devtools(
             "Emulation.setDeviceMetricsOverride",
             width=size.width,
@@ -177,26 +177,26 @@ class Driver:
         self.devtools("Emulation.setTouchEmulationEnabled", enabled=size.is_phone)
 
     def prefer(self, scheme: str) -> None:
-        """Have the page see a reader who prefers "dark" or "light"."""
+        """Emulate a preference for "dark" or "light"."""
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.devtools("Emulation.setEmulatedMedia", features=features)
 
     def _move(self, *moves: tuple[str, str]) -> None:
         actions = [{"type": kind, "value": key} for kind, key in moves]
-        self.ask("POST", "/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": actions}]})
+        self.command("POST", "/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": actions}]})
 
     def _adopt(self, value: Any) -> Any:
-        """Return what a script has returned, its elements as such."""
+        """Return a script's result, with elements as objects."""
         if isinstance(value, list):
             return [self._adopt(one) for one in value]
         return Element(self, value[_ELEMENT]) if isinstance(value, dict) and _ELEMENT in value else value
 
-    # -- its start -------------------------------------------------------------------------------------------
+    # -- start -----------------------------------------------------------------------------------------------
 
     def _start(self) -> Self:
         port = free_port()
         self._url = f"http://127.0.0.1:{port}"
-        # What the browser keeps beside its profile goes by HOME.
+        # The browser stores files beside its profile below HOME.
         environ = {**os.environ, "HOME": str(self._folder), "LANGUAGE": self._language.replace("-", "_")}
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
@@ -238,13 +238,13 @@ class Driver:
 
 
 class Element:
-    """An element of a page, as long as it is there."""
+    """An element of a page, as long as it exists."""
 
     def __init__(self, driver: Driver, name: str) -> None:
         self._driver = driver
         self._path = f"/element/{name}"
         self.reference = {_ELEMENT: name}
-        """It as an argument of a script."""
+        """The element as an argument of a script."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Element) and self.reference == other.reference
@@ -253,45 +253,45 @@ class Element:
         return hash(self._path)
 
     def click(self) -> None:
-        """Click its middle, where nothing may lie over it."""
-        self._driver.ask("POST", f"{self._path}/click")
+        """Click its middle, which must not be covered."""
+        self._driver.command("POST", f"{self._path}/click")
 
     def type(self, text: str) -> None:
         """Type into it; into a file field: paths, a line each."""
-        self._driver.ask("POST", f"{self._path}/value", {"text": text})
+        self._driver.command("POST", f"{self._path}/value", {"text": text})
 
     def clear(self) -> None:
         """Empty a field."""
-        self._driver.ask("POST", f"{self._path}/clear")
+        self._driver.command("POST", f"{self._path}/clear")
 
     def attribute(self, name: str) -> str | None:
-        """Return an attribute as it is written."""
+        """Return an attribute's value."""
         found: str | None = self._driver.script("return arguments[0].getAttribute(arguments[1])", self, name)
         return found
 
     @property
     def text(self) -> str:
-        """What a reader sees of its text."""
-        return str(self._driver.ask("GET", f"{self._path}/text"))
+        """Its visible text."""
+        return str(self._driver.command("GET", f"{self._path}/text"))
 
     @property
     def name(self) -> str:
-        """What a screen reader calls it."""
-        return str(self._driver.ask("GET", f"{self._path}/computedlabel"))
+        """Its accessible name."""
+        return str(self._driver.command("GET", f"{self._path}/computedlabel"))
 
     @property
     def role(self) -> str:
-        """What a screen reader says that it is."""
-        return str(self._driver.ask("GET", f"{self._path}/computedrole"))
+        """Its accessible role."""
+        return str(self._driver.command("GET", f"{self._path}/computedrole"))
 
     @property
     def is_shown(self) -> bool:
-        """Whether a reader sees it, in the window or outside."""
-        return bool(self._driver.ask("GET", f"{self._path}/displayed"))
+        """Whether it is visible, in the window or outside."""
+        return bool(self._driver.command("GET", f"{self._path}/displayed"))
 
     @property
     def middle(self) -> tuple[float, float]:
-        """Where it is in the window, which is moved there if need be."""
+        """Its place in the window, which is scrolled to it if necessary."""
         box: Sequence[float] = self._driver.script(
             "arguments[0].scrollIntoView({block: 'center', behavior: 'instant'});"
             "const box = arguments[0].getBoundingClientRect();"
@@ -302,6 +302,6 @@ class Element:
 
 
 def entry(line: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return the event of a line of the log "performance", and what it says."""
+    """Return the event of a line of the log "performance", and its parameters."""
     message = json.loads(line["message"])["message"]
     return message["method"], message["params"]

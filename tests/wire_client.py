@@ -1,4 +1,4 @@
-"""A client of the wire itself: frames out, messages in, and nothing done that a test does not ask for."""
+"""A client at the level of messages: it does only what a test requests."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class WireClient:
         self.socket.send_multipart(ms.to_server.encode(message, blobs))
 
     def receive(self, kind: type[M], timeout_ms: int = ANSWER_MS) -> M:
-        """Return the next message, which must be of this kind; credit that nobody waits for is passed over."""
+        """Return the next message, which must be of this kind; UploadCredit is skipped."""
         while True:
             assert self.socket.poll(timeout_ms), f"no {kind.__name__} within {timeout_ms} ms"
             message, _ = ms.to_client.decode(self.socket.recv_multipart())
@@ -62,13 +62,13 @@ class WireClient:
             assert isinstance(message, ms.UploadCredit), f"wanted {kind.__name__}, got {message}"
 
     def is_silent(self, for_ms: int = 300) -> bool:
-        """Say whether nothing comes."""
+        """Return whether no message arrives."""
         return not self.socket.poll(for_ms)
 
     # -- whole exchanges -------------------------------------------------------------------------------------
 
     def submit(self, content: bytes, name: str = "talk.flac", **fields: object) -> ms.Accepted:
-        """Ask for an upload whose bytes are wanted."""
+        """Submit an upload, which must be accepted."""
         self.send(submit_of(self.number(), content, name, **fields))
         return self.receive(ms.Accepted)
 
@@ -80,7 +80,7 @@ class WireClient:
         return error.code
 
     def chunk(self, accepted: ms.Accepted, offset: int, blob: bytes) -> None:
-        """Send a chunk; no answer is waited for."""
+        """Send a chunk without waiting for an answer."""
         self.send(ms.Chunk(request=accepted.request, job=accepted.job, offset=offset), [blob])
 
     def send_to(self, accepted: ms.Accepted, content: bytes, end: int | None = None) -> None:
@@ -100,7 +100,7 @@ class WireClient:
         return self.receive(ms.JobInfo).job
 
     def upload(self, content: bytes, name: str = "talk.flac", **fields: object) -> ms.JobFacts:
-        """Upload a file whole; return its job as the Commit's answer tells it."""
+        """Upload a file whole; return its job from the answer to Commit."""
         accepted = self.submit(content, name, **fields)
         self.send_to(accepted, content)
         return self.commit(accepted.job)

@@ -1,4 +1,4 @@
-"""ZMTP 3.0 by hand (ZeroMQ RFC 23), for peers that no ZeroMQ library would let us be."""
+"""ZMTP 3.0 by hand (ZeroMQ RFC 23), for peers that break the rules of ZeroMQ."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MORE, LONG, COMMAND = 1, 2, 4
 
 
 def frame(body: bytes, flags: int = 0) -> bytes:
-    """Return a frame as it goes over the wire."""
+    """Return an encoded frame."""
     if len(body) > 255:
         return struct.pack(">BQ", flags | LONG, len(body)) + body
     return struct.pack(">BB", flags, len(body)) + body
@@ -32,7 +32,7 @@ def ready(identity: bytes = b"") -> bytes:
 
 
 class Wire:
-    """A connection to a daemon's socket file, or `tcp://HOST:PORT`, that says what it likes; a context manager."""
+    """A connection to a daemon's socket file, or `tcp://HOST:PORT`, that sends any bytes; a context manager."""
 
     def __init__(self, where: Path | str, *, is_greeting: bool = True, identity: bytes = b"") -> None:
         if isinstance(where, str):
@@ -43,7 +43,7 @@ class Wire:
             self.socket.connect(str(where))
         self.socket.settimeout(60)
         if is_greeting:
-            # ZeroMQ takes no message before it has sent its own half of the handshake.
+            # ZeroMQ accepts no message before it has sent its own half of the handshake.
             self.socket.sendall(GREETING + ready(identity))
             self._read(len(GREETING))
             _, length = self._read(2)
@@ -56,7 +56,7 @@ class Wire:
         self.close()
 
     def send(self, data: bytes) -> bool:
-        """Send bytes; False when the daemon has hung up."""
+        """Send bytes; False if the daemon has closed the connection."""
         try:
             self.socket.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
@@ -64,12 +64,12 @@ class Wire:
         return True
 
     def hang_up_half(self) -> None:
-        """Say that nothing more comes."""
+        """Close the sending direction."""
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_WR)
 
     def read_to_end(self) -> bytes:
-        """Return what comes until the daemon hangs up."""
+        """Return all bytes until the daemon closes the connection."""
         found = b""
         with contextlib.suppress(ConnectionResetError):
             while some := self.socket.recv(65_536):
@@ -86,5 +86,5 @@ class Wire:
         return found
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self.socket.close()

@@ -1,4 +1,4 @@
-"""A client written from docs/protocol.md alone, with none of our code: it sends a file, waits, and prints its subtitles.
+"""A client written from docs/protocol.md alone, without our code: it sends a file, waits, and prints its subtitles.
 
 python foreign_client.py ENDPOINT FILE
 """

@@ -9,7 +9,7 @@ import httpx2 as httpx
 import pytest
 
 import media
-from accessibility import faults, focusable, looks
+from accessibility import appearance, faults, focusable
 from browser import Browser
 from daemon import Daemon, eventually
 from gateway_process import GatewayProcess
@@ -222,13 +222,13 @@ def test_everything_is_reached_by_the_keyboard_and_seen_to_be(
                     "the page is whole",
                 )
             wanted = focusable(browser)
-            plain = {name: looks(browser, name) for name in wanted}
+            plain = {name: appearance(browser, name) for name in wanted}
             met = []
             for _ in range(len(wanted)):
                 browser.press(Key.TAB)
                 name = browser.script("return document.activeElement.dataset.access")
                 assert name in wanted, f"{path}: {browser.script('return document.activeElement.outerHTML')}"
-                assert looks(browser, name) != plain[name], f"{path}: nothing marks {wanted[name]}"
+                assert appearance(browser, name) != plain[name], f"{path}: nothing marks {wanted[name]}"
                 met.append(name)
             assert met == list(wanted), f"{path}: {[wanted[name] for name in met]}"
 

@@ -178,7 +178,7 @@ def _otherwise(_: ApiHarness, client: RawClient) -> dict[str, Any]:
 
 
 def _stopping(api: ApiHarness, client: RawClient) -> dict[str, Any]:
-    api.happen(DrainRequested())
+    api.dispatch(DrainRequested())
     return client.request("Submit")
 
 

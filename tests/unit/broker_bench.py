@@ -1,4 +1,4 @@
-"""A broker on a bench: its workers, files and time are moved by hand."""
+"""A broker whose workers, files and clock are driven by the test."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Bench:
         self.jobs: dict[str, Job] = {}
         self.segments: dict[SegmentKey, Segment] = {}
 
-    def happen(self, event: ev.Event) -> list[ac.Action]:
-        """Let something happen; return what the broker asks for."""
+    def handle(self, event: ev.Event) -> list[ac.Action]:
+        """Pass an event to the broker; return its actions."""
         return self._keep(self.broker.handle([event], self.now))
 
     def wait(self, seconds: float) -> list[ac.Action]:
@@ -97,22 +97,22 @@ class Bench:
     def worker(self, slot: str, *, credit: int = 1, **more: Any) -> str:
         """Open a slot and have its process ready; return its identity. Slots named p… are prepare workers."""
         is_prepare = slot.startswith("p")
-        self.happen(ev.SlotAdded(slot, Role.PREPARE if is_prepare else Role.TRANSCRIBE))
+        self.handle(ev.SlotAdded(slot, Role.PREPARE if is_prepare else Role.TRANSCRIBE))
         return self.ready(f"{slot}.1", credit=credit, **more)
 
     def join(self, slot: str, *, credit: int = 1, previous: str = "", **more: Any) -> str:
         """Have a worker on another host join and be ready; return its identity."""
-        self.happen(ev.WorkerJoined(slot=slot, previous=previous))
+        self.handle(ev.WorkerJoined(slot=slot, previous=previous))
         return self.ready(self.slot(slot).identity, credit=credit, **more)
 
     def receive(self, sent: ac.SendLease) -> list[ac.Action]:
         """Have a lease reach a worker on another host."""
-        return self.happen(ev.MessageReceived(sent.lease.worker, pr.LeaseReceived(lease=sent.lease.id)))
+        return self.handle(ev.MessageReceived(sent.lease.worker, pr.LeaseReceived(lease=sent.lease.id)))
 
     def ready(self, identity: str, *, credit: int = 1, **more: Any) -> str:
         """Have a process be ready."""
         window = None if identity.startswith("p") else WINDOW
-        self.happen(
+        self.handle(
             ev.MessageReceived(
                 identity, pr.WorkerReady(version=VERSION, credit=credit, window_samples=window, **more)
             )
@@ -123,7 +123,7 @@ class Bench:
         self, worker: str, *, is_fatal: bool = False, cause: str = "killed by SIGSEGV"
     ) -> list[ac.Action]:
         """End a process."""
-        return self.happen(ev.WorkerExited(worker=worker, is_fatal=is_fatal, cause=cause))
+        return self.handle(ev.WorkerExited(worker=worker, is_fatal=is_fatal, cause=cause))
 
     def slot(self, slot: str) -> Worker:
         """Return a slot's record."""
@@ -146,32 +146,32 @@ class Bench:
             options=Options(**options),
             order=len(self.jobs) + 1,
         )
-        self.happen(ev.JobArrived(job))
+        self.handle(ev.JobArrived(job))
 
     def prepared(self, index: int, *, job: str = "a", samples: int = SECOND) -> list[ac.Action]:
         """Have the worker that reads a job's file send a segment."""
         order = self._order(job)
         made = plan(index, samples)
-        return self.happen(ev.MessageReceived(order.worker, pr.Prepared(feed=order.message.feed, plan=made)))
+        return self.handle(ev.MessageReceived(order.worker, pr.Prepared(feed=order.message.feed, plan=made)))
 
     def read(self, *indices: int, job: str = "a", samples: int = SECOND) -> list[ac.Action]:
         """Have a job's file read to the end, with these segments in it."""
         for index in indices:
             self.prepared(index, job=job, samples=samples)
         order = self._order(job)
-        return self.happen(
+        return self.handle(
             ev.MessageReceived(order.worker, pr.PlanComplete(feed=order.message.feed, media=b"media"))
         )
 
     def refuse(self, cause: str, *, job: str = "a") -> None:
         """Have a job's file be unreadable."""
         order = self._order(job)
-        self.happen(ev.MessageReceived(order.worker, pr.PrepareRefused(feed=order.message.feed, cause=cause)))
+        self.handle(ev.MessageReceived(order.worker, pr.PrepareRefused(feed=order.message.feed, cause=cause)))
 
     def already_subtitled(self, cause: str, *, job: str = "a") -> None:
         """Have a job's file have subtitles already."""
         order = self._order(job)
-        self.happen(
+        self.handle(
             ev.MessageReceived(order.worker, pr.AlreadySubtitled(feed=order.message.feed, cause=cause))
         )
 
@@ -196,7 +196,7 @@ class Bench:
             for item in lease.message.items
             if item.key.index not in without
         )
-        return self.happen(
+        return self.handle(
             ev.MessageReceived(lease.lease.worker, pr.Transcribed(lease=lease.lease.id, items=outcomes))
         )
 

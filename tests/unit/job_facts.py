@@ -1,4 +1,4 @@
-"""A job as the client sees it, for tests of what the client makes of it."""
+"""A job as the client sees it, for tests of the client."""
 
 from __future__ import annotations
 

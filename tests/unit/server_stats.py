@@ -1,4 +1,4 @@
-"""A server with nothing to do and nobody to do it, for tests of what is made of its answer to Stats."""
+"""The Stats of an idle server without workers, for tests of its clients."""
 
 from __future__ import annotations
 

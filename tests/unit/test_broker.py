@@ -30,7 +30,7 @@ def test_a_file_goes_all_the_way() -> None:
     assert b.state("a") is JobState.TRANSCRIBING
     b.reply_to_all()
     assert b.last(ac.WriteOutputs).job.state is JobState.WRITING
-    b.happen(ev.Written("a", b"done/a"))
+    b.handle(ev.Written("a", b"done/a"))
     assert b.state("a") is JobState.DONE
     assert b.jobs["a"].location == b"done/a"
     assert b.broker.live_jobs.jobs == {}
@@ -56,10 +56,10 @@ def test_nothing_is_read_before_a_model_says_how_much_it_sees() -> None:
 
 def test_no_file_is_started_while_there_is_no_space() -> None:
     b = bench("p0", "gpu0")
-    b.happen(ev.SpaceChanged(is_enough=False))
+    b.handle(ev.SpaceChanged(is_enough=False))
     b.submit()
     assert b.state("a") is JobState.QUEUED
-    b.happen(ev.SpaceChanged(is_enough=True))
+    b.handle(ev.SpaceChanged(is_enough=True))
     assert b.state("a") is JobState.PREPARING
 
 
@@ -67,7 +67,7 @@ def test_a_file_that_is_sent_is_read_when_it_is_whole() -> None:
     b = bench("p0", "gpu0")
     b.submit(state=JobState.RECEIVING)
     assert not b.all(ac.SendPrepare)
-    b.happen(ev.Uploaded(job="a", size=7, mtime_ns=8, sha256="f" * 64))
+    b.handle(ev.Uploaded(job="a", size=7, mtime_ns=8, sha256="f" * 64))
     assert b.state("a") is JobState.PREPARING
     sent = b.last(ac.SendPrepare).job
     assert (sent.size, sent.mtime_ns, sent.sha256) == (7, 8, "f" * 64)
@@ -77,7 +77,7 @@ def test_a_file_that_is_sent_is_read_when_it_is_whole() -> None:
 def test_a_file_that_does_not_come_is_forgotten(event: ev.Event) -> None:
     b = bench("p0", "gpu0")
     b.submit(state=JobState.RECEIVING)
-    b.happen(event)
+    b.handle(event)
     assert b.state("a") is JobState.CANCELLED
     assert b.broker.live_jobs.jobs == {}
 
@@ -88,7 +88,7 @@ def test_a_restarted_daemon_still_waits_for_a_file() -> None:
     after = bench("p0", "gpu0")
     after.broker.restore([(b.jobs["a"], ())], 0.0)
     assert not after.all(ac.SendPrepare)
-    after.happen(ev.Uploaded(job="a", size=7, mtime_ns=8, sha256="f" * 64))
+    after.handle(ev.Uploaded(job="a", size=7, mtime_ns=8, sha256="f" * 64))
     assert after.all(ac.SendPrepare)
 
 
@@ -218,15 +218,15 @@ def test_a_lease_may_take_longer_when_the_model_has_to_be_loaded_first(is_late: 
     b = bench("gpu0", "p0", start_timeout_s=600, silence_s=10_000)
     b.submit()
     if not is_late:
-        b.happen(ev.MessageReceived("gpu0.1", pr.ModelUnloaded()))
+        b.handle(ev.MessageReceived("gpu0.1", pr.ModelUnloaded()))
     b.read(0, 1)
     if is_late:
-        b.happen(ev.MessageReceived("gpu0.1", pr.ModelUnloaded()))
+        b.handle(ev.MessageReceived("gpu0.1", pr.ModelUnloaded()))
     assert b.slot("gpu0").due_at == 630
     b.reply(b.last(ac.SendLease))
     assert b.slot("gpu0").due_at == 30, "it is loaded now"
     b.reply(b.last(ac.SendLease))
-    b.happen(ev.MessageReceived("gpu0.7", pr.ModelUnloaded()))
+    b.handle(ev.MessageReceived("gpu0.7", pr.ModelUnloaded()))
     assert b.slot("gpu0").is_loaded, "a stranger's word counts for nothing"
 
 
@@ -279,7 +279,7 @@ def test_a_failed_segment_does_not_keep_the_others_from_being_done() -> None:
     b.submit()
     b.prepared(0)
     b.read(1)
-    b.happen(ev.MessageReceived("gpu0.1", pr.LeaseRefused(lease=1, cause="out of memory")))
+    b.handle(ev.MessageReceived("gpu0.1", pr.LeaseRefused(lease=1, cause="out of memory")))
     assert b.state("a") is JobState.TRANSCRIBING
     b.reply_to_all()
     assert (b.stored(0).state, b.stored(1).state) == (SegmentState.FAILED, SegmentState.DONE)
@@ -302,14 +302,14 @@ def test_fatal_exit_breaks_the_slot_and_others_go_on() -> None:
 def test_a_broken_slot_starts_again_when_the_configuration_is_read_again() -> None:
     b = bench("gpu0")
     b.die("gpu0.1", is_fatal=True)
-    b.happen(ev.SlotReset("gpu0"))
+    b.handle(ev.SlotReset("gpu0"))
     assert b.last(ac.Spawn) == ac.Spawn(slot="gpu0", incarnation=2)
 
 
 def test_a_silent_worker_is_killed() -> None:
     b = bench("gpu0", silence_s=30)
     b.wait(29)
-    b.happen(ev.MessageReceived("gpu0.1", pr.Heartbeat()))
+    b.handle(ev.MessageReceived("gpu0.1", pr.Heartbeat()))
     b.wait(29)
     assert not b.all(ac.Kill)
     b.wait(1)
@@ -320,7 +320,7 @@ def test_a_silent_worker_is_killed() -> None:
 
 def test_a_worker_that_is_never_ready_is_killed() -> None:
     b = Bench(start_timeout_s=600)
-    b.happen(ev.SlotAdded("gpu0", Role.TRANSCRIBE))
+    b.handle(ev.SlotAdded("gpu0", Role.TRANSCRIBE))
     b.wait(599)
     assert not b.all(ac.Kill)
     b.wait(1)
@@ -344,7 +344,7 @@ def test_what_a_dead_worker_says_changes_nothing() -> None:
         ev.MessageReceived("p0.1", pr.PrepareRefused(feed=order.message.feed, cause="late")),
         ev.WorkerExited(worker="p0.0", is_fatal=True, cause="of another life"),
     ):
-        assert b.happen(event) == []
+        assert b.handle(event) == []
 
 
 # -- replies -------------------------------------------------------------------------------------------------
@@ -372,7 +372,7 @@ def test_a_result_that_comes_twice_in_a_reply_counts_once() -> None:
         key=SegmentKey("a", 0), is_speech=True, language="de", language_probability=1, result=b""
     )
     stranger = replace(outcome, key=SegmentKey("a", 7))
-    b.happen(
+    b.handle(
         ev.MessageReceived("gpu0.1", pr.Transcribed(lease=sent.lease.id, items=(outcome, outcome, stranger)))
     )
     assert len([save for save in b.all(ac.SaveSegment) if save.result is not None]) == 1
@@ -382,7 +382,7 @@ def test_a_refused_lease_goes_out_again_and_its_worker_lives() -> None:
     b = bench("p0", "gpu0")
     b.submit()
     b.read(0)
-    b.happen(ev.MessageReceived("gpu0.1", pr.LeaseRefused(lease=1, cause="out of memory")))
+    b.handle(ev.MessageReceived("gpu0.1", pr.LeaseRefused(lease=1, cause="out of memory")))
     assert b.stored(0).losses == 1
     assert b.last(ac.SendLease).lease.id == 2
 
@@ -473,10 +473,10 @@ def test_a_decoder_that_makes_no_progress_is_killed() -> None:
     b.submit()
     feed = b.last(ac.SendPrepare).message.feed
     b.wait(50)
-    b.happen(ev.MessageReceived("p0.1", pr.Heartbeat(feed=feed, decoded_samples=1, is_waiting=False)))
+    b.handle(ev.MessageReceived("p0.1", pr.Heartbeat(feed=feed, decoded_samples=1, is_waiting=False)))
     b.wait(59)
     assert not b.all(ac.Kill)
-    b.happen(ev.MessageReceived("p0.1", pr.Heartbeat(feed=feed, decoded_samples=1, is_waiting=False)))
+    b.handle(ev.MessageReceived("p0.1", pr.Heartbeat(feed=feed, decoded_samples=1, is_waiting=False)))
     b.wait(1)
     assert b.last(ac.Kill).cause == "no progress in decoding for 60 s"
 
@@ -485,7 +485,7 @@ def test_a_decoder_that_waits_for_credit_is_not_killed() -> None:
     b = bench("p0", "gpu0", prepare_stall_s=60, silence_s=1000)
     b.submit()
     feed = b.last(ac.SendPrepare).message.feed
-    b.happen(ev.MessageReceived("p0.1", pr.Heartbeat(feed=feed, decoded_samples=1, is_waiting=True)))
+    b.handle(ev.MessageReceived("p0.1", pr.Heartbeat(feed=feed, decoded_samples=1, is_waiting=True)))
     b.wait(500)
     assert not b.all(ac.Kill)
 
@@ -512,7 +512,7 @@ def test_refused_media_fails_the_job_with_the_reason() -> None:
     b.refuse("there is no audio in it")
     assert b.state("a") is JobState.FAILED
     assert b.last(ac.WriteFailure).job.cause == "there is no audio in it"
-    b.happen(ev.Closed("a", b"failed/a"))
+    b.handle(ev.Closed("a", b"failed/a"))
     assert b.jobs["a"].is_closed
     assert b.slot("p0").state is WorkerState.IDLE
 
@@ -524,7 +524,7 @@ def test_file_that_needs_no_subtitles_is_written_nothing_for() -> None:
     job = b.last(ac.WriteOutputs).job
     assert (job.state, job.is_already_subtitled) == (JobState.WRITING, True)
     assert not b.all(ac.SendLease)
-    b.happen(ev.Written("a", b"done/a"))
+    b.handle(ev.Written("a", b"done/a"))
     assert (b.state("a"), b.jobs["a"].cause) == (JobState.DONE, "it has subtitles already: talk.srt")
     b.submit("b")
     assert b.state("b") is JobState.PREPARING, "its prepare worker is free again"
@@ -653,7 +653,7 @@ def held_up(*sizes: int, **options: Any) -> Bench:
         index += 1
     for slot in slots:
         number = b._order(f"long{slot}").message.feed
-        b.happen(
+        b.handle(
             ev.MessageReceived(f"{slot}.1", pr.Heartbeat(feed=number, decoded_samples=1, is_waiting=True))
         )
     return b
@@ -739,7 +739,7 @@ def test_a_clip_that_comes_during_a_long_job_is_done_within_three_leases() -> No
 def test_files_that_lost_their_decoder_cannot_hold_the_memory_that_a_decoder_needs() -> None:
     """Each loses it after three votes, and then waits behind a more urgent file; the next must still be read."""
     b = bench("gpu0", queue_bytes=16 * 2**20, batch_size=1, silence_s=1e6, crash_budget=100)
-    b.happen(ev.SlotAdded("p0", Role.PREPARE))
+    b.handle(ev.SlotAdded("p0", Role.PREPARE))
     for number in range(12):
         name = f"file{number}"
         b.submit(name, language="auto", priority=number)
@@ -759,7 +759,7 @@ def test_files_that_lost_their_decoder_cannot_hold_the_memory_that_a_decoder_nee
 def test_cancel_in_line() -> None:
     b = bench("gpu0")
     b.submit()
-    b.happen(ev.CancelRequested("a"))
+    b.handle(ev.CancelRequested("a"))
     assert b.state("a") is JobState.CANCELLED
     b.worker("p0")
     assert not b.all(ac.SendPrepare)
@@ -771,11 +771,11 @@ def test_cancel_while_it_is_read() -> None:
     b.prepared(0)
     b.prepared(1)
     order = b.last(ac.SendPrepare)
-    b.happen(ev.CancelRequested("a"))
+    b.handle(ev.CancelRequested("a"))
     assert b.sent(pr.Abandon)[-1] == ac.Send("p0.1", pr.Abandon(feed=order.message.feed))
     assert {b.stored(0).state, b.stored(1).state} == {SegmentState.DROPPED}
     assert b.broker.live_jobs.queued_bytes == 0
-    b.happen(ev.MessageReceived("p0.1", pr.Prepared(feed=order.message.feed, plan=plan(2))))
+    b.handle(ev.MessageReceived("p0.1", pr.Prepared(feed=order.message.feed, plan=plan(2))))
     assert SegmentKey("a", 2) not in b.segments
 
 
@@ -783,7 +783,7 @@ def test_cancel_while_it_is_transcribed() -> None:
     b = bench("p0", "gpu0")
     b.submit()
     b.read(0)
-    b.happen(ev.CancelRequested("a"))
+    b.handle(ev.CancelRequested("a"))
     assert b.stored(0).state is SegmentState.DROPPED
     b.reply(b.last(ac.SendLease))
     assert b.stored(0).state is SegmentState.DROPPED
@@ -799,10 +799,10 @@ def test_cancel_when_it_is_too_late_is_illegal(is_failed: bool) -> None:
     b.submit()
     b.read()
     if is_failed:
-        b.happen(ev.WriteFailed("a", "read-only file system"))
+        b.handle(ev.WriteFailed("a", "read-only file system"))
     before = b.jobs["a"]
     with pytest.raises(IllegalTransition):
-        b.happen(ev.CancelRequested("a"))
+        b.handle(ev.CancelRequested("a"))
     assert b.broker.live_jobs.job("a") == before
 
 
@@ -811,11 +811,11 @@ def test_retry_decodes_only_what_is_missing() -> None:
     b.submit()
     b.read(0, 1, 2)
     b.reply(b.last(ac.SendLease))
-    b.happen(ev.MessageReceived("gpu0.1", pr.LeaseRefused(lease=2, cause="out of memory")))
+    b.handle(ev.MessageReceived("gpu0.1", pr.LeaseRefused(lease=2, cause="out of memory")))
     b.reply(b.last(ac.SendLease))
-    b.happen(ev.Closed("a", b"failed/a"))
+    b.handle(ev.Closed("a", b"failed/a"))
     leases = len(b.all(ac.SendLease))
-    b.happen(ev.RetryRequested(b.jobs["a"], b.rows("a")))
+    b.handle(ev.RetryRequested(b.jobs["a"], b.rows("a")))
     order = b.last(ac.SendPrepare)
     assert order.message.plans == (plan(1),)
     b.read(1)
@@ -833,8 +833,8 @@ def test_retry_forgives_the_losses_of_every_segment() -> None:
     b.die("gpu0.1")
     b.refuse("damaged after 1 s")
     assert (b.stored(0).state, b.stored(0).losses) == (SegmentState.PENDING, 1)
-    b.happen(ev.Closed("a", b"failed/a"))
-    b.happen(ev.RetryRequested(b.jobs["a"], b.rows("a")))
+    b.handle(ev.Closed("a", b"failed/a"))
+    b.handle(ev.RetryRequested(b.jobs["a"], b.rows("a")))
     assert (b.stored(0).state, b.stored(0).losses, b.stored(0).cause) == (SegmentState.PENDING, 0, "")
 
 
@@ -843,11 +843,11 @@ def test_retry_of_a_failed_write_reads_and_decodes_nothing() -> None:
     b.submit()
     b.read(0)
     b.reply_to_all()
-    b.happen(ev.WriteFailed("a", "no space left on device"))
+    b.handle(ev.WriteFailed("a", "no space left on device"))
     assert b.jobs["a"].cause == "no space left on device"
-    b.happen(ev.Closed("a", b"a"))
+    b.handle(ev.Closed("a", b"a"))
     asked = len(b.all(ac.SendPrepare))
-    b.happen(ev.RetryRequested(b.jobs["a"], b.rows("a")))
+    b.handle(ev.RetryRequested(b.jobs["a"], b.rows("a")))
     assert b.state("a") is JobState.WRITING
     assert len(b.all(ac.SendPrepare)) == asked
     assert len(b.all(ac.WriteOutputs)) == 2
@@ -951,8 +951,8 @@ def test_a_file_read_again_for_its_pcm_is_let_go_when_nothing_of_it_is_wanted() 
     b.reply_to_all()
     assert b.state("a") is JobState.WRITING
     assert b.sent(pr.Abandon)[-1].message == pr.Abandon(feed=order.message.feed)
-    b.happen(ev.Written("a", b"done/a"))
-    b.happen(ev.MessageReceived("p0.1", pr.PlanComplete(feed=order.message.feed, media=b"")))
+    b.handle(ev.Written("a", b"done/a"))
+    b.handle(ev.MessageReceived("p0.1", pr.PlanComplete(feed=order.message.feed, media=b"")))
     b.die("p0.1")
     assert b.state("a") is JobState.DONE
 
@@ -963,7 +963,7 @@ def test_drain_finishes_what_runs_and_starts_nothing() -> None:
     b.submit("b")
     b.prepared(0)
     b.prepared(1)
-    b.happen(ev.DrainRequested())
+    b.handle(ev.DrainRequested())
     assert {drain.worker for drain in b.sent(pr.Drain)} == {"p0.1", "gpu0.1"}
     assert b.state("a") is JobState.QUEUED
     assert b.jobs["a"].losses == 0
@@ -980,8 +980,8 @@ def test_drain_finishes_what_runs_and_starts_nothing() -> None:
 
 def test_drain_kills_what_is_still_starting() -> None:
     b = Bench()
-    b.happen(ev.SlotAdded("gpu0", Role.TRANSCRIBE))
-    b.happen(ev.DrainRequested())
+    b.handle(ev.SlotAdded("gpu0", Role.TRANSCRIBE))
+    b.handle(ev.DrainRequested())
     assert b.last(ac.Kill).worker == "gpu0.1"
     b.die("gpu0.1")
     assert b.is_idle()
@@ -991,14 +991,14 @@ def test_drain_ends_for_slots_without_a_process_at_once() -> None:
     b = bench("gpu0", "gpu1")
     b.die("gpu0.1")
     b.die("gpu1.1", is_fatal=True)
-    b.happen(ev.DrainRequested())
+    b.handle(ev.DrainRequested())
     assert b.is_idle()
 
 
 def test_a_draining_daemon_opens_no_slot() -> None:
     b = bench("gpu0")
-    b.happen(ev.DrainRequested())
-    b.happen(ev.SlotAdded("gpu1", Role.TRANSCRIBE))
+    b.handle(ev.DrainRequested())
+    b.handle(ev.SlotAdded("gpu1", Role.TRANSCRIBE))
     b.die("gpu0.1")
     assert b.is_idle()
 
@@ -1007,11 +1007,11 @@ def test_a_drained_worker_that_does_not_go_is_killed() -> None:
     """A decoder that hangs in native code beats on, and has nothing that could be overdue."""
     b = bench("p0", "gpu0", silence_s=30)
     b.submit()
-    b.happen(ev.SlotRemoved("p0"))
+    b.handle(ev.SlotRemoved("p0"))
     for _ in range(3):
         b.wait(10)
-        b.happen(ev.MessageReceived("p0.1", pr.Heartbeat()))
-        b.happen(ev.MessageReceived("gpu0.1", pr.Heartbeat()))
+        b.handle(ev.MessageReceived("p0.1", pr.Heartbeat()))
+        b.handle(ev.MessageReceived("gpu0.1", pr.Heartbeat()))
     assert [(kill.worker, kill.cause) for kill in b.all(ac.Kill)] == [
         ("p0.1", "still running after it was drained")
     ]
@@ -1023,11 +1023,11 @@ def test_a_drained_worker_has_its_time_to_run() -> None:
     b = bench("p0", "gpu0", silence_s=30, lease_min_s=100)
     b.submit()
     b.read(0)
-    b.happen(ev.SlotRemoved("gpu0"))
+    b.handle(ev.SlotRemoved("gpu0"))
     for _ in range(9):
         b.wait(10)
-        b.happen(ev.MessageReceived("gpu0.1", pr.Heartbeat()))
-        b.happen(ev.MessageReceived("p0.1", pr.Heartbeat()))
+        b.handle(ev.MessageReceived("gpu0.1", pr.Heartbeat()))
+        b.handle(ev.MessageReceived("p0.1", pr.Heartbeat()))
     assert not b.all(ac.Kill)
     b.reply(b.last(ac.SendLease))
     assert b.state("a") is JobState.WRITING
@@ -1037,7 +1037,7 @@ def test_a_removed_slot_stays_empty_though_its_worker_was_lost() -> None:
     b = bench("gpu0", silence_s=30)
     b.wait(30)
     assert b.slot("gpu0").state is WorkerState.LOST
-    b.happen(ev.SlotRemoved("gpu0"))
+    b.handle(ev.SlotRemoved("gpu0"))
     b.die("gpu0.1")
     assert b.slot("gpu0").state is WorkerState.STOPPED
     assert not b.wait(3600)
@@ -1047,7 +1047,7 @@ def test_a_removed_slot_stays_empty_though_its_worker_hung_at_the_last_lease() -
     b = bench("p0", "gpu0", lease_min_s=30, silence_s=1000)
     b.submit()
     b.read(0)
-    b.happen(ev.SlotRemoved("gpu0"))
+    b.handle(ev.SlotRemoved("gpu0"))
     b.wait(30)
     b.die("gpu0.1")
     assert b.slot("gpu0").state is WorkerState.STOPPED
@@ -1056,9 +1056,9 @@ def test_a_removed_slot_stays_empty_though_its_worker_hung_at_the_last_lease() -
 
 def test_a_removed_slot_may_be_opened_again_with_a_new_identity() -> None:
     b = bench("gpu0")
-    b.happen(ev.SlotRemoved("gpu0"))
+    b.handle(ev.SlotRemoved("gpu0"))
     b.die("gpu0.1")
-    b.happen(ev.SlotAdded("gpu0", Role.TRANSCRIBE))
+    b.handle(ev.SlotAdded("gpu0", Role.TRANSCRIBE))
     assert b.last(ac.Spawn) == ac.Spawn(slot="gpu0", incarnation=2)
     b.die("gpu0.2")
     assert b.slot("gpu0").state is WorkerState.BACKOFF

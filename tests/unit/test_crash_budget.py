@@ -50,7 +50,7 @@ def test_a_slot_that_was_put_aside_is_put_aside_again_by_its_next_crash() -> Non
 def test_a_slot_that_was_put_aside_is_tried_at_once_when_the_configuration_is_read_again() -> None:
     b = bench("gpu0", crash_budget=3)
     crash_often(b, "gpu0", 3)
-    b.happen(ev.SlotReset("gpu0"))
+    b.handle(ev.SlotReset("gpu0"))
     assert b.last(ac.Spawn) == ac.Spawn(slot="gpu0", incarnation=4)
     crash_often(b, "gpu0", 2)
     assert b.slot("gpu0").state is WorkerState.BACKOFF, "its failures are forgiven"
@@ -59,7 +59,7 @@ def test_a_slot_that_was_put_aside_is_tried_at_once_when_the_configuration_is_re
 def test_a_slot_that_was_put_aside_may_be_taken_away() -> None:
     b = bench("gpu0", crash_budget=1)
     crash_often(b, "gpu0", 1)
-    b.happen(ev.SlotRemoved("gpu0"))
+    b.handle(ev.SlotRemoved("gpu0"))
     assert b.slot("gpu0").state is WorkerState.STOPPED
     assert not b.wait(3600)
 
@@ -107,7 +107,7 @@ def test_a_worker_that_refuses_every_lease_is_put_aside_too() -> None:
     b.read(0, 1)
     for _ in range(2):
         lease = b.last(ac.SendLease).lease
-        b.happen(ev.MessageReceived(lease.worker, pr.LeaseRefused(lease=lease.id, cause="out of memory")))
+        b.handle(ev.MessageReceived(lease.worker, pr.LeaseRefused(lease=lease.id, cause="out of memory")))
     assert b.last(ac.Kill) == ac.Kill(worker="gpu0.1", cause="refused a lease: out of memory")
     b.die("gpu0.1", cause="killed by SIGKILL")
     assert b.slot("gpu0").state is WorkerState.BROKEN
@@ -119,8 +119,8 @@ def test_a_drained_worker_that_refuses_its_lease_may_go_by_itself() -> None:
     b = bench("p0", "gpu0", crash_budget=1)
     b.submit()
     b.read(0)
-    b.happen(ev.DrainRequested())
-    b.happen(ev.MessageReceived("gpu0.1", pr.LeaseRefused(lease=1, cause="out of memory")))
+    b.handle(ev.DrainRequested())
+    b.handle(ev.MessageReceived("gpu0.1", pr.LeaseRefused(lease=1, cause="out of memory")))
     assert not b.all(ac.Kill)
 
 
@@ -134,7 +134,7 @@ def test_a_bad_device_buries_nothing_that_a_healthy_one_can_decode(attempts: int
             sent = b.lease(lease)
             if sent.lease.worker.startswith("gpu0"):
                 crash_often(b, "gpu0", 1)
-                b.happen(ev.MessageReceived("gpu1.1", pr.Heartbeat()))
+                b.handle(ev.MessageReceived("gpu1.1", pr.Heartbeat()))
                 b.wait(20)
                 if b.slot("gpu0").state is WorkerState.STARTING:
                     b.ready(b.slot("gpu0").identity)

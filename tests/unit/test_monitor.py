@@ -30,7 +30,7 @@ class MonitoredBroker:
 
 def test_daemon_without_a_loaded_model_is_not_ready_and_names_the_workers_states() -> None:
     b = bench()
-    b.happen(ev.SlotAdded("gpu0", Role.TRANSCRIBE))
+    b.handle(ev.SlotAdded("gpu0", Role.TRANSCRIBE))
     monitored = MonitoredBroker(b)
     assert monitored.update() == "no transcribe worker is ready: gpu0 is starting"
     b.ready("gpu0.1")

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from subtitled.config import schema
+from subtitled.core.states import JobEvent, SegmentEvent, WorkerState
 from subtitled.observability.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +58,15 @@ def test_expressions_are_well_formed(where: str, expression: str) -> None:
     for opening, closing in ("()", "{}", "[]"):
         assert expression.count(opening) == expression.count(closing), where
     assert set(re.findall(r"\b([a-z]\w*) ?\(", expression)) <= FUNCTIONS, where
+
+
+@pytest.mark.parametrize(("where", "expression"), EXPRESSIONS)
+def test_events_and_states_in_expressions_are_ones_that_the_daemon_sets(where: str, expression: str) -> None:
+    """An alert on a renamed event would never fire."""
+    events = {event.value for kind in (JobEvent, SegmentEvent) for event in kind} | {"done", "failed"}
+    states = {state.value for state in WorkerState}
+    for label, values in re.findall(r'\b(event|state)(?:=~|!=|!~|=)"([^"]*)"', expression):
+        assert set(values.split("|")) <= (events if label == "event" else states), where
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])

@@ -38,7 +38,7 @@ def test_a_worker_that_falls_silent_gives_its_leases_back_and_is_not_started_aga
     b.submit()
     b.read(0)
     b.wait(29)
-    b.happen(ev.MessageReceived("p0.1", pr.Heartbeat()))
+    b.handle(ev.MessageReceived("p0.1", pr.Heartbeat()))
     b.wait(1)
     assert b.last(ac.Kill) == ac.Kill(worker="far/cuda0.1", cause="no message for 30 s")
     b.die("far/cuda0.1", cause="told that it is not known")
@@ -63,20 +63,20 @@ def test_a_late_result_of_an_earlier_session_is_stale() -> None:
 @pytest.mark.parametrize("state", ["starting", "idle", "busy", "draining", "lost", "stopped"])
 def test_a_worker_that_joins_takes_the_place_of_its_last_session(state: str) -> None:
     b = bench("p0", silence_s=30)
-    b.happen(ev.WorkerJoined(slot="far/cuda0"))
+    b.handle(ev.WorkerJoined(slot="far/cuda0"))
     if state != "starting":
         b.ready("far/cuda0.1")
     if state in {"busy", "draining"}:
         b.submit()
         b.read(0)
     if state == "draining":
-        b.happen(ev.MessageReceived("far/cuda0.1", pr.WorkerLeaving(cause="SIGTERM")))
+        b.handle(ev.MessageReceived("far/cuda0.1", pr.WorkerLeaving(cause="SIGTERM")))
     if state == "lost":
         b.wait(30)
     if state == "stopped":
         b.die("far/cuda0.1")
     assert b.slot("far/cuda0").state.value == state
-    b.happen(ev.WorkerJoined(slot="far/cuda0"))
+    b.handle(ev.WorkerJoined(slot="far/cuda0"))
     now = b.slot("far/cuda0")
     assert (now.identity, now.state, now.leases) == ("far/cuda0.2", WorkerState.STARTING, ())
     b.die("far/cuda0.1", cause="told that it is not known")
@@ -89,7 +89,7 @@ def test_a_worker_that_joins_takes_the_place_of_its_last_session(state: str) -> 
 
 def test_a_slot_of_this_host_is_not_taken_by_another() -> None:
     b = bench("gpu0")
-    b.happen(ev.SlotRemoved("gpu0"))
+    b.handle(ev.SlotRemoved("gpu0"))
     b.die("gpu0.1")
     with pytest.raises(ValueError, match=r"gpu0 is taken by gpu0\.1: stopped"):
         b.join("gpu0")
@@ -97,8 +97,8 @@ def test_a_slot_of_this_host_is_not_taken_by_another() -> None:
 
 def test_a_draining_daemon_lets_nobody_join() -> None:
     b = Bench()
-    b.happen(ev.DrainRequested())
-    b.happen(ev.WorkerJoined(slot="far/cuda0"))
+    b.handle(ev.DrainRequested())
+    b.handle(ev.WorkerJoined(slot="far/cuda0"))
     assert b.is_idle()
     assert "far/cuda0" not in b.broker.worker_table.workers
 
@@ -111,8 +111,8 @@ def test_a_worker_that_leaves_finishes_what_it_holds_and_then_is_told_to_go() ->
     b.receive(b.last(ac.SendLease))
     b.wait(1)
     b.reply(b.last(ac.SendLease))
-    b.happen(ev.MessageReceived("far/cuda0.1", pr.WorkerLeaving(cause="SIGTERM")))
-    b.happen(ev.MessageReceived("far/cuda0.1", pr.WorkerLeaving(cause="SIGTERM")))
+    b.handle(ev.MessageReceived("far/cuda0.1", pr.WorkerLeaving(cause="SIGTERM")))
+    b.handle(ev.MessageReceived("far/cuda0.1", pr.WorkerLeaving(cause="SIGTERM")))
     assert b.slot("far/cuda0").cause == "SIGTERM"
     _, first, second = b.all(ac.SendLease)
     b.reply(first)
@@ -128,10 +128,10 @@ def test_a_worker_that_leaves_finishes_what_it_holds_and_then_is_told_to_go() ->
 @pytest.mark.parametrize("is_ready", [True, False])
 def test_a_worker_without_work_leaves_at_once(is_ready: bool) -> None:
     b = Bench()
-    b.happen(ev.WorkerJoined(slot="far/cuda0"))
+    b.handle(ev.WorkerJoined(slot="far/cuda0"))
     if is_ready:
         b.ready("far/cuda0.1")
-    b.happen(ev.MessageReceived("far/cuda0.1", pr.WorkerLeaving(cause="SIGTERM")))
+    b.handle(ev.MessageReceived("far/cuda0.1", pr.WorkerLeaving(cause="SIGTERM")))
     if is_ready:
         assert b.sent(pr.Drain)[-1] == ac.Send("far/cuda0.1", pr.Drain())
     else:
@@ -182,8 +182,8 @@ def test_the_arrival_of_a_lease_that_came_back_is_no_news() -> None:
 def test_what_was_measured_is_kept() -> None:
     b = bench("gpu0")
     b.join("far/cuda0")
-    b.happen(ev.LinkMeasured(worker="far/cuda0.1", round_trip_s=0.02, bytes_per_s=1e6))
-    b.happen(ev.LinkMeasured(worker="far/cuda0.7", round_trip_s=7, bytes_per_s=7))
+    b.handle(ev.LinkMeasured(worker="far/cuda0.1", round_trip_s=0.02, bytes_per_s=1e6))
+    b.handle(ev.LinkMeasured(worker="far/cuda0.7", round_trip_s=7, bytes_per_s=7))
     assert (b.slot("far/cuda0").round_trip_s, b.slot("far/cuda0").bytes_per_s) == (0.02, 1e6)
 
 
@@ -195,14 +195,14 @@ def test_a_bad_device_on_another_host_is_put_aside() -> None:
     b.join("far/cuda0")
     b.die("far/cuda0.2")
     assert b.slot("far/cuda0").state is WorkerState.BROKEN
-    b.happen(ev.WorkerJoined(slot="far/cuda0"))
+    b.handle(ev.WorkerJoined(slot="far/cuda0"))
     assert b.slot("far/cuda0").state is WorkerState.BROKEN
     b.wait(600)
     assert b.slot("far/cuda0").state is WorkerState.STOPPED
     assert b.join("far/cuda0") == "far/cuda0.3"
     b.die("far/cuda0.3")
     assert b.slot("far/cuda0").state is WorkerState.BROKEN
-    b.happen(ev.SlotReset("far/cuda0"))
+    b.handle(ev.SlotReset("far/cuda0"))
     assert b.slot("far/cuda0").state is WorkerState.STOPPED
     assert b.join("far/cuda0") == "far/cuda0.4"
     assert b.slot("far/cuda0").failures == 0
@@ -217,7 +217,7 @@ def test_a_draining_daemon_does_not_wait_for_a_device_that_was_put_aside() -> No
     b.wait(30)
     assert b.slot("far/cuda1").state is WorkerState.LOST
     assert not b.is_idle()
-    b.happen(ev.DrainRequested())
+    b.handle(ev.DrainRequested())
     assert not b.is_idle()
     b.die("far/cuda1.1")
     assert b.is_idle()
@@ -237,7 +237,7 @@ def test_slots_that_were_left_long_ago_are_forgotten() -> None:
     assert list(b.broker.worker_table.workers) == ["gpu0"]
     assert b.join("far/cuda0") == "far/cuda0.4"
     assert b.join("other/cuda0") == "other/cuda0.4"
-    b.happen(ev.SlotRemoved("gpu0"))
+    b.handle(ev.SlotRemoved("gpu0"))
     b.die("gpu0.1")
     b.wait(7000)
     assert "gpu0" in b.broker.worker_table.workers, "the slots of this host are in its configuration"
@@ -261,7 +261,7 @@ def test_a_partition_is_not_blamed_on_what_was_being_done(is_noticed: bool) -> N
     if is_noticed:
         b.die("far/cuda0.1", cause="told that it is not known")
         assert b.slot("far/cuda0").failures == 1
-    b.happen(ev.WorkerJoined(slot="far/cuda0", previous="far/cuda0.1"))
+    b.handle(ev.WorkerJoined(slot="far/cuda0", previous="far/cuda0.1"))
     assert b.stored(0).losses == 0
     assert b.slot("far/cuda0").failures == 0
 
@@ -283,7 +283,7 @@ def test_a_process_that_ends_before_it_is_missed_counts_as_any_that_ends() -> No
     for _ in range(3):
         b.join("far/cuda0")
     assert b.slot("far/cuda0").failures == 2
-    b.happen(ev.WorkerJoined(slot="far/cuda0"))
+    b.handle(ev.WorkerJoined(slot="far/cuda0"))
     assert b.slot("far/cuda0").state is WorkerState.BROKEN
     assert b.last(ac.Kill) == ac.Kill(worker="far/cuda0.3", cause="joined again")
     assert b.die("far/cuda0.3", cause="told that it is not known") == []
@@ -329,7 +329,7 @@ def test_a_worker_whose_answer_was_lost_does_not_keep_its_lease_by_unloading_its
     b.receive(b.last(ac.SendLease))
     for _ in range(9):
         b.wait(10)
-        b.happen(ev.MessageReceived("far/cuda0.1", pr.ModelUnloaded()))
+        b.handle(ev.MessageReceived("far/cuda0.1", pr.ModelUnloaded()))
     assert b.last(ac.Kill).worker == "far/cuda0.1"
 
 

@@ -157,7 +157,7 @@ def test_the_first_lease_to_another_host_is_of_one_segment() -> None:
 def test_the_time_that_a_model_takes_to_load_is_not_the_workers_pace() -> None:
     b = bench("p0", "gpu0", silence_s=1000, prepare_stall_s=1000, lease_min_s=1000)
     b.submit()
-    b.happen(ev.MessageReceived("gpu0.1", pr.ModelUnloaded()))
+    b.handle(ev.MessageReceived("gpu0.1", pr.ModelUnloaded()))
     b.prepared(0, samples=WINDOW)
     b.wait(100)
     b.reply(b.last(ac.SendLease))
@@ -173,7 +173,7 @@ def test_a_refused_lease_says_nothing_about_speed() -> None:
     b.submit()
     b.prepared(0)
     b.wait(1)
-    b.happen(ev.MessageReceived("gpu0.1", pr.LeaseRefused(lease=1, cause="out of memory")))
+    b.handle(ev.MessageReceived("gpu0.1", pr.LeaseRefused(lease=1, cause="out of memory")))
     assert not b.slot("gpu0").throughput.leases
 
 

@@ -1,4 +1,4 @@
-"""A broker whose workers take their time, near and far, under a clock of its own: who does how much, and when it ends."""
+"""A broker with simulated local and remote workers under a virtual clock: how the work is divided, and when it ends."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class TimedPool:
     def _beat(self) -> list[ac.Action]:
         self._at(self.bench.now + BEAT_S, self._beat)
         for worker in self.bench.broker.worker_table.workers.values():
-            self.bench.happen(ev.MessageReceived(worker.identity, pr.Heartbeat()))
+            self.bench.handle(ev.MessageReceived(worker.identity, pr.Heartbeat()))
         return []
 
     def _measure(self, slot: str, kind: Kind) -> None:
@@ -103,7 +103,7 @@ class TimedPool:
         measured = ev.LinkMeasured(
             worker=worker, round_trip_s=kind.round_trip_s, bytes_per_s=kind.bytes_per_s
         )
-        self.bench.happen(measured)
+        self.bench.handle(measured)
 
     def _send(self, sent: ac.SendLease) -> None:
         slot = sent.lease.worker.rpartition(".")[0]
