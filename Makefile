@@ -46,19 +46,19 @@ prose: $(VENV)/.tested  ## check words, names, packages, width of docs; ARGS="--
 bench: $(VENV)/.tested  ## run every benchmark but gpu.py, one after another
 	@set -e; for script in $(filter-out benchmarks/gpu.py,$(sort $(wildcard benchmarks/*.py))); do echo "== $$script"; $(BIN)/python "$$script"; done
 
-simulate: $(VENV)/.tested  ## N=100000: run the core through random histories under virtual time
+simulate: $(VENV)/.tested  ## N=10000: run the real poll loop through random failures under virtual time
 	@$(BIN)/python tests/simulation/simulate.py $(or $(N),10000)
 
-fuzz: $(VENV)/.tested  ## N=1000000: send so many hostile frames to the API server
+fuzz: $(VENV)/.tested  ## N=1000000: send that many random and damaged frames to the client API
 	@$(BIN)/python tests/fuzz/fuzz.py $(or $(N),1000000) $(or $(SEED),0)
 
-chaos: $(VENV)/.tested  ## MINUTES=10: kill random processes of a real daemon; nothing may be lost
+chaos: $(VENV)/.tested  ## MINUTES=10: kill and stop random processes of a real daemon; no file may be lost
 	@$(BIN)/python tests/integration/chaos/chaos.py --minutes $(or $(MINUTES),10)
 
-soak: $(VENV)/.tested  ## MINUTES=60: many small jobs; memory and descriptors must stay constant
+soak: $(VENV)/.tested  ## MINUTES=60: run small jobs; memory and descriptors of every process must stay constant
 	@$(BIN)/python tests/integration/chaos/soak.py --minutes $(or $(MINUTES),60)
 
-partition: $(VENV)/.installed  ## SECONDS="5 60 300": as root: cut the network between two hosts for so long, during work
+partition: $(VENV)/.installed  ## SECONDS="5 60 300": as root: cut the network between two hosts during work
 	@$(BIN)/python tests/integration/network/partition.py --seconds $(or $(SECONDS),5 60 300)
 
 systemd: $(VENV)/.installed  ## as root: the unit under a real systemd, as init of a namespace

@@ -47,7 +47,7 @@ class Tally:
     """What was done to the daemon, and what came of it."""
 
     def __init__(self) -> None:
-        self.blows: collections.Counter[str] = collections.Counter()
+        self.faults: collections.Counter[str] = collections.Counter()
         self.files = 0
         self.segments = 0
         self.decoded_again = 0
@@ -57,24 +57,24 @@ class Tally:
         self.losses: list[str] = []
 
     def __str__(self) -> str:
-        blows = ", ".join(f"{count} x {kind}" for kind, count in sorted(self.blows.items()))
+        faults = ", ".join(f"{count} x {kind}" for kind, count in sorted(self.faults.items()))
         return (
-            f"{self.files} files, {self.segments} segments; {blows or 'no blows'}; "
+            f"{self.files} files, {self.segments} segments; {faults or 'no faults'}; "
             f"{self.restarts} worker restarts, {self.orphans} stopped workers outlived their daemon; "
             f"{self.decoded_again} segments decoded more than once; "
             f"losses: {len(self.losses)}"
         )
 
 
-def recordings(folder: Path, count: int, seed: int) -> list[Path]:
+def make_recordings(folder: Path, count: int, seed: int) -> list[Path]:
     """Make `count` files out of the demo recording: sentences of it, in another order in each."""
     pcm, sentences = media.recording(), media.true_text()
     pause = np.zeros(RATE // 2, np.int16)
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     paths = []
     for number in range(count):
         parts = [pause]
-        for said in dice.sample(sentences, dice.randint(3, 9)):
+        for said in rng.sample(sentences, rng.randint(3, 9)):
             first, last = (time_ms * RATE // 1000 for time_ms in (said.start_ms, said.end_ms))
             parts += [pcm[first - 800 : last + 1600], pause]
         paths.append(folder / f"talk {seed}-{number:03d}.flac")
@@ -82,7 +82,7 @@ def recordings(folder: Path, count: int, seed: int) -> list[Path]:
     return paths
 
 
-def undisturbed(folder: Path, sources: list[Path]) -> tuple[dict[str, str], float]:
+def run_undisturbed(folder: Path, sources: list[Path]) -> tuple[dict[str, str], float]:
     """Return the text of each source, by its stem, as a daemon in peace makes it, and the seconds of its start."""
     with Daemon(folder, inboxes=[INBOX], recovery=RECOVERY) as daemon:
         started = time.monotonic()
@@ -106,49 +106,51 @@ def texts_of(daemon: Daemon) -> dict[str, str]:
     }
 
 
-def strike(daemon: Daemon, dice: random.Random, tally: Tally) -> None:
+def inject_fault(daemon: Daemon, rng: random.Random, tally: Tally) -> None:
     """Kill or stop one process; a killed daemon is started again."""
     workers = daemon.workers()
     if not workers:
         return  # it is just starting
-    if dice.random() < 0.15:
-        tally.blows["daemon killed"] += 1
+    if rng.random() < 0.15:
+        tally.faults["daemon killed"] += 1
         daemon.kill()
         daemon.spawn()
         return
-    identity = dice.choice(sorted(workers))
+    identity = rng.choice(sorted(workers))
     role = "prepare" if identity.startswith("prepare") else "transcribe"
-    kind, number = ("stopped", signal.SIGSTOP) if dice.random() < 0.2 else ("killed", signal.SIGKILL)
+    kind, number = ("stopped", signal.SIGSTOP) if rng.random() < 0.2 else ("killed", signal.SIGKILL)
     try:
         os.kill(workers[identity], number)
     except ProcessLookupError:
         return
-    tally.blows[f"{role} worker {kind}"] += 1
+    tally.faults[f"{role} worker {kind}"] += 1
 
 
-def disturb(folder: Path, sources: list[Path], *, seed: int, pause_s: float, tally: Tally) -> dict[str, str]:
-    """Return the text of each source as made under blows, about one every `pause_s` seconds."""
-    dice = random.Random(seed)
+def run_disturbed(
+    folder: Path, sources: list[Path], *, seed: int, pause_s: float, tally: Tally
+) -> dict[str, str]:
+    """Return the text of each source as made under faults, about one every `pause_s` seconds."""
+    rng = random.Random(seed)
     with Daemon(folder, inboxes=[INBOX], recovery=RECOVERY) as daemon:
         daemon.start()
         for source in sources:
             daemon.drop(source, source.name)
         deadline = time.monotonic() + ROUND_TIMEOUT_S
         while time.monotonic() < deadline:
-            time.sleep(dice.uniform(0.5, 1.5) * pause_s)
+            time.sleep(rng.uniform(0.5, 1.5) * pause_s)
             if _has_ended(daemon, len(sources)):
                 break
-            strike(daemon, dice, tally)
+            inject_fault(daemon, rng, tally)
         eventually(lambda: _answers(daemon), "the daemon answers")
         jobs = daemon.wait_for_jobs(len(sources), ROUND_TIMEOUT_S)
-        _judge(daemon, sources, [job.state for job in jobs], tally)
+        _check_files(daemon, sources, [job.state for job in jobs], tally)
         texts = texts_of(daemon)
         daemon.stop()
-        bury_orphans(daemon, tally)
+        end_orphans(daemon, tally)
     return texts
 
 
-def bury_orphans(daemon: Daemon, tally: Tally) -> None:
+def end_orphans(daemon: Daemon, tally: Tally) -> None:
     """End the worker processes that have outlived all their daemons; only a stopped one may.
 
     The kernel ends a worker with its daemon once the worker has asked for that, which is nearly the first thing it does.
@@ -179,7 +181,7 @@ def _has_ended(daemon: Daemon, count: int) -> bool:
     return len(states) == count and all(state in ENDED for state in states)
 
 
-def _judge(daemon: Daemon, sources: list[Path], states: list[str], tally: Tally) -> None:
+def _check_files(daemon: Daemon, sources: list[Path], states: list[str], tally: Tally) -> None:
     tally.files += len(sources)
     if len(states) != len(sources):
         tally.losses.append(f"{len(states)} jobs for {len(sources)} files")
@@ -215,13 +217,13 @@ def run(folder: Path, *, count: int, minutes: float, pause_s: float, seed: int) 
     deadline = time.monotonic() + minutes * 60
     for number in range(1_000_000):
         place = folder / f"round-{number}"
-        for name in ("media", "peace", "war"):
+        for name in ("media", "undisturbed", "disturbed"):
             (place / name).mkdir(parents=True)
-        sources = recordings(place / "media", count, seed + number)
-        expected, start_s = undisturbed(place / "peace", sources)
-        # Where a process takes seconds to start, a blow every second leaves none that could do anything.
+        sources = make_recordings(place / "media", count, seed + number)
+        expected, start_s = run_undisturbed(place / "undisturbed", sources)
+        # Where a process takes seconds to start, a fault every second leaves none that could do anything.
         pause = max(pause_s, start_s * 0.7)
-        found = disturb(place / "war", sources, seed=seed + number, pause_s=pause, tally=tally)
+        found = run_disturbed(place / "disturbed", sources, seed=seed + number, pause_s=pause, tally=tally)
         compare(expected, found, tally)
         if time.monotonic() >= deadline:
             break
@@ -233,7 +235,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--files", type=int, default=40)
-    parser.add_argument("--pause", type=float, default=1.0, help="mean seconds between two blows")
+    parser.add_argument("--pause", type=float, default=1.0, help="mean seconds between two faults")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     chosen = parser.parse_args()
     print(f"seed {chosen.seed}")

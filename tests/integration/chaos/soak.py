@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # tests/, when this file run
 from msgspec import Struct
 
 from daemon import Daemon, eventually
-from integration.chaos.chaos import INBOX, recordings
+from integration.chaos.chaos import INBOX, make_recordings
 from subtitled.config import schema
 
 SAMPLES = 120
@@ -85,7 +85,7 @@ class Soak:
     def run(self) -> None:
         """Drop a file every `pause_s` seconds, kill a worker at work every `kill_s` seconds."""
         (self._folder / "media").mkdir()
-        sources = recordings(self._folder / "media", MEDIA, 1)
+        sources = make_recordings(self._folder / "media", MEDIA, 1)
         with Daemon(self._folder, inboxes=[INBOX], recovery=RECOVERY) as daemon:
             daemon.start()
             started = time.monotonic()
@@ -136,7 +136,7 @@ class Soak:
             )
 
 
-def judge(soak: Soak) -> list[str]:
+def check_files(soak: Soak) -> list[str]:
     """Print a table of all processes; return what grew from the middle third to the last, and what is missing."""
     third = len(soak.samples) // 3
     parts = soak.samples[:1], soak.samples[third : 2 * third], soak.samples[2 * third :], soak.samples[-1:]
@@ -174,7 +174,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="subtitled-soak-") as folder:
         soak = Soak(Path(folder), minutes=chosen.minutes, pause_s=chosen.pause, kill_s=chosen.kill)
         soak.run()
-    faults = judge(soak)
+    faults = check_files(soak)
     print("\n".join(faults) if faults else "flat, and nothing is missing")
     return 1 if faults else 0
 

@@ -1,4 +1,4 @@
-"""The short form of chaos: sixteen files under blows, and nothing is missing."""
+"""The short form of chaos: sixteen files under faults, and nothing is missing."""
 
 from __future__ import annotations
 
@@ -17,4 +17,4 @@ def test_nothing_is_lost_or_done_twice_when_processes_are_killed_at_random(tmp_p
     """Every file has its subtitles, once, with the text of an undisturbed run."""
     tally = chaos.run(tmp_path, count=16, minutes=0, pause_s=1.0, seed=20260101)
     assert not tally.losses, str(tally)
-    assert tally.blows
+    assert tally.faults

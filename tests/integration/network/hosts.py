@@ -121,7 +121,7 @@ class Hosts:
         """Return the end of what the worker wrote."""
         return self._log_file.read_text("utf-8", "replace")[-4000:]
 
-    def judge(self, expected: Mapping[str, str]) -> list[str]:
+    def check_files(self, expected: Mapping[str, str]) -> list[str]:
         """Return what was lost or done twice, or differs from the expected texts (by stem); nothing is as it must be."""
         jobs = self.daemon.wait_for_jobs(len(expected), ROUND_TIMEOUT_S)
         faults = [f"a job ended as {job.state}" for job in jobs if job.state != "done"]

@@ -17,7 +17,7 @@ from msgspec import Struct, structs
 sys.path.insert(0, str(Path(__file__).parents[2]))  # tests/, when this file runs by itself
 
 from daemon import eventually
-from integration.chaos.chaos import recordings, undisturbed
+from integration.chaos.chaos import make_recordings, run_undisturbed
 from integration.network import hosts
 from integration.network.hosts import SLOT
 from network_namespaces import Conditions, ForbiddenError
@@ -78,7 +78,7 @@ def run(
         came_at = time.monotonic()
         eventually(lambda: both.wait_for_worker().incarnation > first, "the worker has joined again")
         back_s = time.monotonic() - came_at
-        faults = both.judge(expected)
+        faults = both.check_files(expected)
         done = both.done_by()
         if not devices and set(done) != {SLOT}:
             faults.append(f"segments were done by {sorted(done)}")
@@ -103,10 +103,10 @@ def main() -> int:
     losses = 0
     with tempfile.TemporaryDirectory(prefix="subtitled-partition-") as name:
         folder = Path(name)
-        for part in ("media", "peace"):
+        for part in ("media", "undisturbed"):
             (folder / part).mkdir()
-        sources = recordings(folder / "media", chosen.files, SEED)
-        expected, _ = undisturbed(folder / "peace", sources)
+        sources = make_recordings(folder / "media", chosen.files, SEED)
+        expected, _ = run_undisturbed(folder / "undisturbed", sources)
         for seconds in chosen.seconds:
             for devices in ((), ("cpu",)):
                 place = folder / f"{seconds:g}-{len(devices)}"

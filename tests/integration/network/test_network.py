@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.chaos.chaos import recordings, undisturbed
+from integration.chaos.chaos import make_recordings, run_undisturbed
 from integration.network.hosts import SLOT, Hosts
 from integration.network.partition import run
 from network_namespaces import Conditions, ForbiddenError, Network
@@ -32,13 +32,13 @@ def allowed() -> None:
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Return the files of all tests."""
-    return recordings(tmp_path_factory.mktemp("media"), FILES, SEED)
+    return make_recordings(tmp_path_factory.mktemp("media"), FILES, SEED)
 
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory, sources: list[Path]) -> dict[str, str]:
     """Return their texts as this machine's own workers hear them."""
-    return undisturbed(tmp_path_factory.mktemp("peace"), sources)[0]
+    return run_undisturbed(tmp_path_factory.mktemp("undisturbed"), sources)[0]
 
 
 def test_a_far_host_behind_a_lossy_link_hears_the_same(
@@ -48,7 +48,7 @@ def test_a_far_host_behind_a_lossy_link_hears_the_same(
     with Hosts(tmp_path, conditions=Conditions(delay_s=0.025, loss=0.01)) as hosts:
         for source in sources:
             hosts.daemon.drop(source, source.name)
-        assert hosts.judge(expected) == []
+        assert hosts.check_files(expected) == []
         assert set(hosts.done_by()) == {SLOT}
         assert hosts.facts().incarnation == 1
         hosts.daemon.stop()
@@ -62,7 +62,7 @@ def test_a_slow_link_is_no_dead_one_and_is_sent_flac(
     with Hosts(tmp_path, conditions=conditions) as hosts:
         for source in sources:
             hosts.daemon.drop(source, source.name)
-        assert hosts.judge(expected) == []
+        assert hosts.check_files(expected) == []
         assert hosts.facts().incarnation == 1
         assert hosts.sent_bytes() < 0.8 * hosts.daemon.pcm_bytes()
         hosts.daemon.stop()
