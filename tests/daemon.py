@@ -24,7 +24,8 @@ from subtitle import Client, JobFacts, StatsInfo, UnreachableError
 from subtitled.config import schema
 from subtitled.config.load import to_toml
 from subtitled.cues.render import read_json
-from subtitled.storage.rows import JournalEntry
+from subtitled.storage.reader import ReaderPool
+from subtitled.storage.rows import JournalEntry, ResultRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -295,10 +296,18 @@ class Daemon:
     def journal(self) -> list[JournalEntry]:
         """Return the whole journal, read from the database file."""
         rows = self.query(
-            "SELECT seq, at_ms, subject, job, name, before, event, after, cause FROM journal ORDER BY seq"
+            "SELECT seq, at_ms, subject, job, owner, name, before, event, after, cause FROM journal ORDER BY seq"
         )
         names = JournalEntry.__struct_fields__
         return [JournalEntry(**dict(zip(names, row, strict=True))) for row in rows]
+
+    def results(self, job: str) -> list[ResultRow]:
+        """Return a job's segments with their results, read from the database file."""
+        readers = ReaderPool(f"{self.folder}/state/subtitled.sqlite")
+        try:
+            return readers.get().results(job)
+        finally:
+            readers.close()
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """Return rows of the daemon's database, which may be in use."""

@@ -126,6 +126,7 @@ class AsyncClient:
     follow = _call(Requests.follow)
     cancel = _call(Requests.cancel)
     retry = _call(Requests.retry)
+    delete = _call(Requests.delete)
     fetch = _call(Requests.fetch)
     subtitles = _call(Requests.subtitles)
     waveform = _call(Requests.waveform)
@@ -240,6 +241,7 @@ class AsyncJobHandle:
     events = _iterate(JobRequests.events)
     cancel = _call(JobRequests.cancel)
     retry = _call(JobRequests.retry)
+    delete = _call(JobRequests.delete)
     text = _call(JobRequests.text)
     save = _call(JobRequests.save)
 

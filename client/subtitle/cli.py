@@ -31,6 +31,7 @@ for _command in (
     jobs.fetch,
     jobs.cancel,
     jobs.retry,
+    jobs.delete,
     server.top,
     server.ping,
     server.completion,

@@ -268,6 +268,12 @@ class Retry(_Message, frozen=True, kw_only=True):
     job: str
 
 
+class Delete(_Message, frozen=True, kw_only=True):
+    """Deletes an ended job with its results, journal and uploaded file; written subtitles are kept."""
+
+    job: str
+
+
 class Stats(_Message, frozen=True, kw_only=True):
     """Requests workers, queue and speed."""
 
@@ -322,7 +328,7 @@ class UploadCredit(_Message, frozen=True, kw_only=True):
 
 
 class JobInfo(_Message, frozen=True, kw_only=True):
-    """The answer to Status, Cancel, Retry and Commit, and to a Submit whose bytes the server does not need."""
+    """The answer to Status, Cancel, Retry, Delete and Commit, and to a Submit whose bytes the server does not need."""
 
     job: JobFacts
 
@@ -439,6 +445,7 @@ ToServer = (
     | GetAudio
     | Cancel
     | Retry
+    | Delete
     | Stats
     | SetLogLevel
 )

@@ -279,6 +279,10 @@ class Requests:
         """Retry a failed job; only missing segments are decoded."""
         return (yield from self._first(ms.Retry(request=self._next(), job=job), ms.JobInfo)).job
 
+    def delete(self, job: str) -> Request[ms.JobFacts]:
+        """Delete an ended job with its results; written subtitles are kept. Returns its last facts."""
+        return (yield from self._first(ms.Delete(request=self._next(), job=job), ms.JobInfo)).job
+
     def fetch(
         self, job: str, fmt: str = "srt", *, layout: ms.LayoutOptions | None = None
     ) -> Request[tuple[str, bytes]]:
@@ -561,6 +565,10 @@ class JobRequests:
     def retry(self) -> Request[ms.JobFacts]:
         """Retry the job after it failed."""
         return self._requests.retry(self._id)
+
+    def delete(self) -> Request[ms.JobFacts]:
+        """Delete the job with its results after it has ended."""
+        return self._requests.delete(self._id)
 
     def text(self, fmt: str = "srt") -> Request[str]:
         """Return the job's subtitles."""

@@ -69,6 +69,7 @@ INBOX_LOST = "inbox.lost"
 UPLOAD_FAILED = "upload.failed"
 CLIENT_DISCONNECTED = "client.disconnected"
 REQUEST_FAILED = "request.failed"
+RESULTS_DAMAGED = "results.damaged"
 PREVIEW_LOST = "preview.lost"
 LAYOUT_LOST = "layout.lost"
 # The daemon and its machine.

@@ -20,7 +20,6 @@ from subtitled.cues.render import read_json
 from subtitled.cues.text_width import columns, columns_per_char
 from subtitled.cues.timing import reading_ms
 from subtitled.media.ingest import recut
-from subtitled.storage.rows import read_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -64,11 +63,11 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 def stored(daemon: Daemon, source: Path) -> list[tuple[Plan, SegmentResult]]:
     """Return plan and result of each segment of a source: as the model gave it, before it is laid out."""
-    rows = daemon.query(
-        "SELECT plan, result FROM segments JOIN jobs ON jobs.id = segments.job WHERE source = ? ORDER BY idx",
-        bytes(source),
-    )
-    return [(read_plan(plan), msgspec.msgpack.decode(result, type=SegmentResult)) for plan, result in rows]
+    [(job,)] = daemon.query("SELECT id FROM jobs WHERE source = ?", bytes(source))
+    return [
+        (row.plan, msgspec.msgpack.decode(row.result or b"", type=SegmentResult))
+        for row in daemon.results(job)
+    ]
 
 
 def direct(

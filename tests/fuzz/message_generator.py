@@ -37,7 +37,20 @@ ODD: tuple[Any, ...] = (
     *("x" * 5000, b"", b"\xff\xfe", [], [[[[[[]]]]]], {}, {"a": {"b": {}}}, [None] * 300, {"type": "Hello"}),
 )
 """Values of types and ranges that no field accepts."""
-KINDS = ("Hello", "Submit", "Chunk", "Commit", "List", "Status", "Watch", "Fetch", "Cancel", "Retry", "Stats")
+KINDS = (
+    "Hello",
+    "Submit",
+    "Chunk",
+    "Commit",
+    "List",
+    "Status",
+    "Watch",
+    "Fetch",
+    "Cancel",
+    "Retry",
+    "Delete",
+    "Stats",
+)
 LIKELY = (3, 12, 40, 10, 4, 4, 3, 4, 8, 3, 4)
 """Relative frequency of each kind: mostly uploads, which keep the most state in the daemon."""
 

@@ -224,4 +224,4 @@ def test_others_work_while_a_host_lies_about_itself(head: Head, evil: Peer, tmp_
     with RemoteWorker(head, "gpu2"):
         job = head.wait_for(source)
         assert job.state == "done"
-    assert all(row[0].startswith("gpu2/") for row in head.query("SELECT worker FROM segments"))
+    assert all(row.worker.startswith("gpu2/") for row in head.results(job.id))

@@ -82,6 +82,7 @@ _SHA = hashlib.sha256(b"").hexdigest()
         ({"type": "Fetch", "job": "none"}, "NOT_FOUND"),
         ({"type": "Cancel", "job": "none"}, "NOT_FOUND"),
         ({"type": "Retry", "job": "none"}, "NOT_FOUND"),
+        ({"type": "Delete", "job": "none"}, "NOT_FOUND"),
         ({"type": "Stats"}, "StatsInfo"),
         ({"type": "Submit"}, "Accepted"),
         ({"type": "Submit", "size": 2, "sha256": _SHA, "options": {"layout": {"max_lines": 1}}}, "Accepted"),

@@ -71,7 +71,8 @@ def once(head: Head) -> None:
     )
     assert done
     assert set(done.values()) == {1}
-    assert head.query("SELECT count(*) FROM segments WHERE state != 'done'") == [(0,)]
+    jobs = [job for (job,) in head.query("SELECT id FROM jobs")]
+    assert {row.state.value for job in jobs for row in head.results(job)} == {"done"}
 
 
 def test_workers_of_other_hosts_do_all_the_work_of_a_head_without_a_device(
@@ -101,7 +102,8 @@ def test_workers_of_this_host_and_of_others_serve_together(tmp_path: Path, texts
         head.wait_for_workers("cpu0", "gpu2/cpu0")
         assert subtitles(head, "a.flac", "b.flac") == texts
         once(head)
-        workers = {row[0] for row in head.query("SELECT DISTINCT worker FROM segments")}
+        jobs = [job for (job,) in head.query("SELECT id FROM jobs")]
+        workers = {row.worker for job in jobs for row in head.results(job)}
         assert workers == {"cpu0.1", "gpu2/cpu0.1"}
 
 

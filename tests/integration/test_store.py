@@ -284,7 +284,9 @@ def test_source_is_found_by_options_that_an_older_release_stored(store: Store) -
     job = new_job(source=ODD)
     store.apply([SaveNewJob(job)])
     kept = {"inbox": job.options.inbox, "formats": job.options.formats}
-    store._db.execute("UPDATE jobs SET options = ?", (msgspec.msgpack.encode(kept),))
+    store._db.execute(
+        "UPDATE settings SET data = ? WHERE id = (SELECT options FROM jobs)", (msgspec.msgpack.encode(kept),)
+    )
     assert store.find_source(ODD, job.size, job.mtime_ns, job.options) is not None
     assert store.find_source(ODD, job.size, job.mtime_ns, replace(job.options, language="de")) is None
 

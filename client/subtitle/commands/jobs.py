@@ -124,3 +124,14 @@ def retry(client: Client, job: str, *, is_json: bool) -> None:
     """Retry a failed job; only missing segments are decoded."""
     facts = client.retry(job)
     print_json(facts) if is_json else click.echo(f"{facts.id} {facts.state}")
+
+
+@click.command()
+@click.argument("job", nargs=-1, required=True)
+@as_json
+@with_client
+def delete(client: Client, job: tuple[str, ...], *, is_json: bool) -> None:
+    """Delete ended jobs with their results; written subtitles are kept."""
+    for one in job:
+        facts = client.delete(one)
+        print_json(facts) if is_json else click.echo(f"{facts.id} deleted")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import msgspec
 import zmq
@@ -12,7 +14,7 @@ from msgspec import Struct
 from subtitle import messages as ms
 from subtitle.codec import Buffer
 from subtitle.errors import ProtocolError
-from subtitled.api.peer import Peer, RefusedError
+from subtitled.api.peer import Peer, RefusedError, Send
 from subtitled.api.views import journal_event
 from subtitled.network.auth import AllowList, Principal
 from subtitled.network.rate_limit import RateLimit
@@ -95,7 +97,7 @@ class ClientEndpoint:
             principal = self._principal(frames)
             if principal is not None:
                 send = self._sender(identity.bytes, principal)
-                self._receive(Peer(self._kind, identity.bytes, principal, send), frames, now)
+                self._receive(self._peer(identity.bytes, principal, send), frames, now)
             taken_bytes += sum(len(frame.buffer) for frame in frames)
             if taken_bytes >= MAX_BYTES_PER_TURN:
                 break
@@ -125,6 +127,10 @@ class ClientEndpoint:
             return Principal(is_local=self._kind == "local")
         return self._allowed.find_sender(frames[0]) if frames else None
 
+    def _peer(self, identity: bytes, principal: Principal, send: Send) -> Peer:
+        account = principal.name or (self._kind, identity)
+        return Peer(self._kind, identity, principal, send, partial(self._rate_limit.charge, account))
+
     def _receive(self, peer: Peer, frames: Sequence[zmq.Frame], now: float) -> None:
         buffers = [frame.buffer for frame in frames]
         if peer.principal.name and has_own_routing_id(peer.identity, frames[0]):
@@ -144,6 +150,7 @@ class ClientEndpoint:
         if not isinstance(message, ms.Chunk) and not self._rate_limit.allows(self._account(peer), now):
             self._refuse_rate(peer, message.request)
             return
+        started = time.thread_time()
         try:
             if isinstance(message, ms.Watch):
                 self._watch(message, peer)
@@ -151,6 +158,8 @@ class ClientEndpoint:
                 self._handle(message, blobs, peer)
         except RefusedError as error:
             self._refuse(peer, message.request, error.code, str(error))
+        if not isinstance(message, ms.Chunk):
+            peer.charge(time.thread_time() - started)
 
     def _account(self, peer: Peer) -> object:
         """Return what the rate limit counts requests by: the key for all its connections, else the connection."""
@@ -197,10 +206,7 @@ class ClientEndpoint:
     def _is_visible(self, watcher: _Watcher, entry: JournalEntry) -> bool:
         if watcher.watch.job not in {None, entry.job}:
             return False
-        return (
-            watcher.principal.only_owner is None
-            or self._store.job_owner(entry.job) == watcher.principal.only_owner
-        )
+        return watcher.principal.only_owner in {None, entry.owner}
 
     def _sender(
         self, identity: bytes, principal: Principal

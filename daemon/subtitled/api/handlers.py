@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar, assert_never
@@ -31,18 +32,24 @@ from subtitled.core.records import Job, Options, Role
 from subtitled.core.states import JobState
 from subtitled.cues.render import render
 from subtitled.cues.transcript import Transcript
+from subtitled.errors import NoSpaceError
 from subtitled.files.atomic_files import is_there
 from subtitled.inboxes.arrivals import new_job_id
 from subtitled.output.job_writer import render_options
 from subtitled.output.layout_process import LayoutProcess
 from subtitled.output.paths import output_paths
-from subtitled.runtime.background import BackgroundPool
+from subtitled.runtime.background import BackgroundPool, CallInLoop
 from subtitled.storage.durability import DurabilityQueue
-from subtitled.storage.rows import JobRow, ResultRow
-from subtitled.storage.store import Store
+from subtitled.storage.reader import Reader
+from subtitled.storage.rows import JobRow, JournalEntry, ResultRow
+from subtitled.storage.store import Store, is_deletable
 from subtitled.version import VERSION
 
 MAX_LISTED = 1000
+MAX_LISTS = 64
+"""Lists of all clients that are read or queued."""
+MAX_LISTS_OF_ONE = 16
+"""Of one client's key."""
 MAX_RENDERED = 32
 """Answers rendered at once; each holds all results of a job."""
 CANCELLABLE = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.PREPARING, JobState.TRANSCRIBING})
@@ -70,6 +77,8 @@ class RequestHandlers:
         layout: LayoutProcess,
         background: BackgroundPool,
         languages: Callable[[], tuple[str, ...]],
+        send_to_watchers: Callable[[list[JournalEntry]], None],
+        call_in_loop: CallInLoop,
     ) -> None:
         """`dispatch` handles an event and commits the result; `languages` are those of the loaded model, or empty."""
         self.config = config
@@ -84,6 +93,10 @@ class RequestHandlers:
         self._layout = layout
         self._background = background
         self._languages = languages
+        self._send_to_watchers = send_to_watchers
+        self._queries = BackgroundPool("queries", call_in_loop)
+        self._lists: Counter[str] = Counter()
+        """Pending lists of each key."""
 
     def handle(self, message: ms.ToServer, blobs: Sequence[Buffer], peer: Peer) -> None:
         """Answer a message now or later; raises RefusedError."""
@@ -99,7 +112,7 @@ class RequestHandlers:
                 options = self._options(wanted) if wanted is not None else None
                 self._uploads.commit(message, options, self.find(job, peer).job, peer, time.monotonic())
             case ms.List():
-                peer.reply(ms.JobList(request=request, jobs=self._list(message, peer)))
+                self._list(message, peer)
             case ms.Status(job=job):
                 self._status(request, self.find(job, peer), peer)
             case ms.Cancel(job=job):
@@ -108,6 +121,8 @@ class RequestHandlers:
             case ms.Retry(job=job):
                 self._retry(self.find(job, peer).job)
                 peer.reply(ms.JobInfo(request=request, job=self.facts(job)))
+            case ms.Delete(job=job):
+                self._delete(request, self.find(job, peer), peer)
             case ms.Fetch():
                 self._fetch(message, peer)
             case ms.GetWaveform(job=job):
@@ -122,6 +137,10 @@ class RequestHandlers:
                 raise TypeError("Watch is handled by the connection")
             case _:
                 assert_never(message)
+
+    def close(self) -> None:
+        """Wait for the lists in progress."""
+        self._queries.close()
 
     def reply_with_job(self, peer: Peer, request: int, job: str) -> None:
         """Reply with a job once it is on the disk: the client relies on it and does not send the file again."""
@@ -139,7 +158,7 @@ class RequestHandlers:
         row = self._store.find_job(job)
         if row is None:
             raise KeyError(job)
-        return self._facts([row])[0]
+        return self._facts([row], self._store, self._progress())[0]
 
     def _welcome(self, request: int, peer: Peer) -> ms.Welcome:
         return ms.Welcome(
@@ -208,39 +227,82 @@ class RequestHandlers:
 
     # -- jobs ------------------------------------------------------------------------------------------------
 
-    def _list(self, message: ms.List, peer: Peer) -> tuple[ms.JobFacts, ...]:
-        rows = self._store.list_jobs(
-            job_states(message.states),
-            owner=peer.principal.only_owner,
-            tag=message.tag,
-            before=message.before,
-            name=message.name,
-            limit=max(1, min(message.limit, MAX_LISTED)),
-        )
-        return self._facts(rows)
+    def _list(self, message: ms.List, peer: Peer) -> None:
+        """Reply with jobs, read in the background: a page of a thousand takes longer than a turn of the loop may."""
+        owner = peer.principal.name
+        if self._queries.pending >= MAX_LISTS or self._lists[owner] >= MAX_LISTS_OF_ONE:
+            raise RefusedError(
+                "RATE_LIMITED",
+                f"{self._queries.pending} lists are pending, {self._lists[owner]} of them yours"
+                f" (limits: {MAX_LISTS}, {MAX_LISTS_OF_ONE}); try again when some are answered",
+            )
+        states = job_states(message.states)
+        progress = self._progress()
 
-    def _facts(self, rows: list[JobRow]) -> tuple[ms.JobFacts, ...]:
-        counts = self._store.count_segments([row.job.id for row in rows])
+        def read() -> tuple[tuple[ms.JobFacts, ...], float]:
+            started = time.thread_time()
+            reader = self._store.readers.get()
+            rows = reader.list_jobs(
+                states,
+                owner=peer.principal.only_owner,
+                tag=message.tag,
+                before=message.before,
+                name=message.name,
+                limit=max(1, min(message.limit, MAX_LISTED)),
+            )
+            return self._facts(rows, reader, progress), time.thread_time() - started
+
+        def done(found: tuple[tuple[ms.JobFacts, ...], float]) -> None:
+            release()
+            jobs, cost_s = found
+            peer.charge(cost_s)
+            peer.reply(ms.JobList(request=message.request, jobs=jobs))
+
+        def failed(error: Exception) -> None:
+            release()
+            _log.error(log.REQUEST_FAILED, cause=repr(error))
+            peer.refuse(message.request, "INTERNAL", "the jobs cannot be read; see the server's log")
+
+        def release() -> None:
+            self._lists[owner] -= 1
+            if not self._lists[owner]:
+                del self._lists[owner]
+
+        self._lists[owner] += 1
+        self._queries.run(read, done, failed, Exception)
+
+    def _progress(self) -> Mapping[str, tuple[int, int]]:
+        """Return decoded samples and received bytes of the jobs that are read or uploaded now."""
         decoded = {
-            worker.feed.job: worker.feed.decoded_samples
+            worker.feed.job: (worker.feed.decoded_samples, 0)
             for worker in self._broker.worker_table.of(Role.PREPARE)
             if worker.feed
         }
-        return tuple(
-            job_facts(
-                row,
-                segments=counts.get(row.job.id, {}),
-                decoded_samples=decoded.get(row.job.id, 0),
-                received_bytes=self._uploads.received_bytes(row.job.id),
-                is_uploaded=self._upload_store.contains(row.job),
+        return decoded | {job: (0, received) for job, received in self._uploads.all_received_bytes().items()}
+
+    def _facts(
+        self, rows: list[JobRow], reader: Reader, progress: Mapping[str, tuple[int, int]]
+    ) -> tuple[ms.JobFacts, ...]:
+        """Return jobs as a client sees them; for the thread of `reader`."""
+        counts = reader.count_segments([row.job.id for row in rows])
+        facts = []
+        for row in rows:
+            decoded_samples, received_bytes = progress.get(row.job.id, (0, 0))
+            facts.append(
+                job_facts(
+                    row,
+                    segments=counts.get(row.job.id, {}),
+                    decoded_samples=decoded_samples,
+                    received_bytes=received_bytes,
+                    is_uploaded=self._upload_store.contains(row.job),
+                )
             )
-            for row in rows
-        )
+        return tuple(facts)
 
     def _status(self, request: int, row: JobRow, peer: Peer) -> None:
         job = row.job
         facts = replace(
-            self._facts([row])[0],
+            self._facts([row], self._store, self._progress())[0],
             outputs=tuple(display_path(path) for path in self._store.outputs_of(job.id)),
             history=history(self._store.history(job.id)),
         )
@@ -273,6 +335,23 @@ class RequestHandlers:
                 where, remedy = "the server, which keeps it for uploads.keep_failed_s", "submit it again"
             raise RefusedError("NOT_FOUND", f"job {job.id}: its file is gone from {where}; {remedy}")
         self._dispatch(RetryRequested(job=job, segments=self._store.segment_rows(job.id)))
+
+    def _delete(self, request: int, row: JobRow, peer: Peer) -> None:
+        if not is_deletable(row):
+            raise RefusedError(
+                "WRONG_STATE",
+                f"job {row.job.id} is {row.job.state.value}; cancel it, or wait until it has ended",
+            )
+        facts = self.facts(row.job.id)
+        try:
+            entries = self._store.delete_job(row, is_noted=True)
+        except NoSpaceError as error:
+            raise RefusedError(
+                "NO_SPACE", "the server's disk is full; try again when it has space"
+            ) from error
+        self._uploads.job_deleted(row.job)
+        self._send_to_watchers(entries)
+        peer.reply(ms.JobInfo(request=request, job=facts))
 
     # -- results ---------------------------------------------------------------------------------------------
 
@@ -346,7 +425,17 @@ class RequestHandlers:
             _log.error(log.REQUEST_FAILED, job=row.job.id, cause=repr(error))
             peer.refuse(request, "INTERNAL", "the stored results cannot be read; see the server's log")
 
-        self._background.run(partial(work, self._store.results(row.job.id)), on_result, failed, Exception)
+        def run() -> tuple[T, float]:
+            started = time.thread_time()
+            result = work(self._store.readers.get().results(row.job.id))
+            return result, time.thread_time() - started
+
+        def done(found: tuple[T, float]) -> None:
+            result, cost_s = found
+            peer.charge(cost_s)
+            on_result(result)
+
+        self._background.run(run, done, failed, Exception)
 
 
 def _set_log_level(request: int, level: str | None, peer: Peer) -> ms.LogLevel:

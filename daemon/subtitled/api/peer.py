@@ -32,6 +32,8 @@ class Peer(Struct, frozen=True):
     principal: Principal
     send: Send
     """Sends a message with blobs; returns False when the client is gone or does not read."""
+    charge: Callable[[float], None] = lambda _: None
+    """Charges the client's rate limit for seconds of processor time."""
 
     @property
     def connection(self) -> tuple[str, bytes]:

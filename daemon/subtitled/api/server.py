@@ -36,6 +36,7 @@ from subtitled.output.layout_process import LayoutProcess
 from subtitled.runtime.background import BackgroundPool, CallInLoop
 from subtitled.runtime.processes import raise_descriptor_limit
 from subtitled.storage.durability import DurabilityQueue
+from subtitled.storage.retention import Retention
 from subtitled.storage.rows import JournalEntry
 from subtitled.storage.store import Store
 from subtitled.workers.remote_listener import RemoteListener
@@ -113,6 +114,14 @@ class ApiServer:
             layout=self._layout,
             background=self._background,
             languages=languages,
+            send_to_watchers=self.send_to_watchers,
+            call_in_loop=call_in_loop,
+        )
+        self._retention = Retention(
+            store,
+            call_in_loop,
+            keep_days=config.state.keep_jobs_days,
+            on_deleted=self.uploads.job_deleted,
         )
         self._allowed = AllowList(principals(config.client), on_refused=lambda _: metrics.refused_keys.inc())
         has_keys = any(kind_of(end, has_keys=bool(config.client)) == "keys" for end in config.listen.clients)
@@ -153,7 +162,8 @@ class ApiServer:
         """Longest time until `receive` must be called again."""
         if any(endpoint.is_behind for endpoint in self._endpoints):
             return CATCH_UP_S
-        return self._limits.poll_timeout_s
+        retention_s = max(0.0, self._retention.next_at - time.monotonic())
+        return min(self._limits.poll_timeout_s, retention_s)
 
     def start(self) -> None:
         """Resume unfinished uploads; the broker must know its jobs by then."""
@@ -167,6 +177,7 @@ class ApiServer:
             endpoint.receive(now)
         self.uploads.tick(now, _now_ms())
         self._durability.checkpoint_if_due()
+        self._retention.tick(now, _now_ms())
         if now >= self._housekeeping_at:
             self._housekeeping_at = now + HOUSEKEEPING_S
             self._preview.tick(now)
@@ -190,6 +201,7 @@ class ApiServer:
             endpoint.drop_revoked()
         self._limits.allow(_expected_bytes(config))
         self.uploads.limits = config.uploads
+        self._retention.keep_days = config.state.keep_jobs_days
         self._upload_store.reconfigure(config.uploads, reserve_bytes=config.state.reserve_mb * MIB)
 
     def _reply_with_job(self, peer: Peer, request: int, job: str) -> None:
@@ -200,7 +212,9 @@ class ApiServer:
         self.uploads.close()
         self._preview.close()
         self._background.close()
+        self.handlers.close()
         self._durability.close()
+        self._retention.close()
         self._layout.close()
         self._limits.close()
         for listener in self._listeners:

@@ -96,7 +96,10 @@ class Uploads:
 
     def start(self, now: float, now_ms: int) -> None:
         """Restore unfinished uploads from the database; their clients have `idle_s` to resume them."""
-        rows = self._store.uploaded_jobs(done_since_ms=now_ms - int(self.limits.keep_done_s * 1000))
+        rows = self._store.uploaded_jobs(
+            done_since_ms=now_ms - int(self.limits.keep_done_s * 1000),
+            failed_since_ms=now_ms - int(self.limits.keep_failed_s * 1000),
+        )
         receiving = [row.job.id for row in rows if row.job.state is JobState.RECEIVING]
         done = {row.job.id: row.ended_ms or now_ms for row in rows if row.job.state is JobState.DONE}
         self._upload_store.restore([row.job for row in rows], receiving=receiving, done=done)
@@ -112,10 +115,9 @@ class Uploads:
         """Uploads that are not complete."""
         return len(self._active_at)
 
-    def received_bytes(self, job: str) -> int:
-        """Return how many bytes of a job's file have arrived, if a connection sends it."""
-        upload = self._open.get(job)
-        return upload.received if upload else 0
+    def all_received_bytes(self) -> dict[str, int]:
+        """Return how many bytes have arrived of each job's file that a connection sends."""
+        return {job: upload.received for job, upload in self._open.items()}
 
     # -- requests --------------------------------------------------------------------------------------------
 
@@ -251,6 +253,11 @@ class Uploads:
                 self._upload_store.discard(job.id)
         elif job.state is JobState.FAILED:
             self._failed_at[job.id] = now_ms
+
+    def job_deleted(self, job: Job) -> None:
+        """Delete the file of a deleted job, if it is an upload."""
+        self._failed_at.pop(job.id, None)
+        self._upload_store.discard(job.id)
 
     def close(self) -> None:
         """Close all files; received bytes stay on the disk."""

@@ -266,6 +266,8 @@ class StateConfig(_Section, frozen=True):
     dir: str = "/var/lib/subtitled"
     reserve_mb: Annotated[int, Meta(ge=0, le=1_048_576)] = 256
     """Free space to keep on the file systems of state and outputs, in MiB."""
+    keep_jobs_days: Annotated[int, Meta(ge=0, le=36_500)] = 90
+    """Age at which ended jobs are deleted with their results and journal; 0: never."""
 
 
 class LogConfig(_Section, frozen=True):

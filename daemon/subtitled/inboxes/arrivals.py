@@ -114,6 +114,10 @@ def take(file: SettledFile, inbox: schema.InboxConfig, store: Store) -> JobArriv
     source = os.fsencode(file.path)
     options = options_of(inbox)
     known = store.find_source(source, file.size, file.mtime_ns, options)
+    if known is None and store.is_processed(source, file.size, file.mtime_ns):
+        cause = "its job was deleted; touch the file to process it again"
+        _log.info(log.INBOX_IGNORED, path=file.path, cause=cause)
+        return None
     if known is None:
         order = store.next_order()
         return JobArrived(new_job(source, file.size, file.mtime_ns, options, order))

@@ -20,7 +20,7 @@ from subtitled.inboxes.arrivals import is_dropped_again, new_job, options_of
 from subtitled.inboxes.file_filter import FileFilter, absolute
 from subtitled.media.existing_subtitles import MediaTracks, beside, language_of, look_into, unless_of, verdict
 from subtitled.output.paths import output_folder, output_paths
-from subtitled.storage.queries import SELECT_JOB
+from subtitled.storage.queries import JOBS_OF_SOURCE, OUTPUTS_OF_SOURCE, SOURCE_OF_OUTPUT
 from subtitled.storage.rows import JobRow, job_row
 
 UNKNOWN = "LANGUAGE"
@@ -174,18 +174,16 @@ class _JobHistory:
 
     def job_of(self, source: bytes, size: int, mtime_ns: int, options: Options) -> JobRow | None:
         """Return the earlier job of the same file with the same options."""
-        rows = self._rows(
-            f"{SELECT_JOB} WHERE source = ? AND size = ? AND mtime_ns = ?", source, size, mtime_ns
-        )
+        rows = self._rows(JOBS_OF_SOURCE, source, size, mtime_ns)
         return next((found for row in rows if (found := job_row(row)).job.options == options), None)
 
     def outputs_of_source(self, source: bytes) -> tuple[bytes, ...]:
         """Return the files that were written for a source."""
-        return tuple(path for (path,) in self._rows("SELECT path FROM outputs WHERE source = ?", source))
+        return tuple(path for (path,) in self._rows(OUTPUTS_OF_SOURCE, source))
 
     def is_writable(self, source: bytes, path: Path) -> bool:
         """Return whether a file does not exist, or was written for this source."""
-        rows = self._rows("SELECT source FROM outputs WHERE path = ?", os.fsencode(path))
+        rows = self._rows(SOURCE_OF_OUTPUT, os.fsencode(path))
         return rows[0][0] == source if rows else not path.exists()
 
     def _rows(self, sql: str, *values: object) -> list[tuple[bytes, ...]]:

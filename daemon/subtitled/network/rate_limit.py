@@ -35,6 +35,15 @@ class RateLimit:
         bucket.tokens -= 1
         return True
 
+    def charge(self, client: object, cost_s: float) -> None:
+        """Charge `client` for the processor time of a request beyond what one request pays for.
+
+        One token pays for 1 / (4 * per_s) seconds, so that a client uses at most a quarter of a processor.
+        """
+        bucket = self._buckets.get(client)
+        if bucket is not None:
+            bucket.tokens -= max(0.0, cost_s * 4 * self._per_s - 1)
+
     def _forget(self, now: float) -> None:
         """Drop full buckets; if there are none, those unused for longest."""
         full_s = 2.0

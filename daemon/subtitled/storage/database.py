@@ -22,6 +22,8 @@ def open_database(path: str, migrations: Sequence[str]) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise StoreError(f"database {path}: {error}; check the folder's permissions") from error
     try:
+        if not database.execute("PRAGMA user_version").fetchone()[0]:
+            database.execute("PRAGMA auto_vacuum = INCREMENTAL")
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")  # see WriteAheadLog
         database.execute(f"PRAGMA wal_autocheckpoint = {AUTOCHECKPOINT_PAGES}")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -10,6 +14,7 @@ from msgspec import Struct
 from subtitled.core.plan import Plan, PlanSettings
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState, SegmentState
+from subtitled.errors import StoreError
 
 
 class JournalEntry(Struct, frozen=True, kw_only=True):
@@ -20,9 +25,11 @@ class JournalEntry(Struct, frozen=True, kw_only=True):
     subject: str
     """"job", "segment" or "worker"."""
     job: str
-    """The job's id; empty for a worker."""
+    """The job's id; empty for a worker, and for a job that was deleted."""
+    owner: str
+    """The job's owner; empty for an inbox, the local socket and a worker."""
     name: str
-    """A segment's index or a worker's identity; empty for a job."""
+    """A segment's index, a worker's identity or a deleted job's id; else empty."""
     before: str
     event: str
     after: str
@@ -52,9 +59,27 @@ class ResultRow(Struct, frozen=True, kw_only=True):
     result: bytes | None
 
 
+_NIL = b"\xc0"
+
+
+class _PackedResult(Struct, frozen=True, array_like=True):
+    """A ResultRow as it is packed."""
+
+    index: int
+    state: SegmentState
+    plan: Plan
+    losses: int
+    cause: str
+    worker: str
+    result: msgspec.Raw
+    """MessagePack, as it is stored; nil for no result."""
+
+
 _plan_decoder = msgspec.msgpack.Decoder(Plan)
 _plan_settings_decoder = msgspec.msgpack.Decoder(PlanSettings | None)
 _options_decoder = msgspec.msgpack.Decoder(Options)
+_packed_decoder = msgspec.msgpack.Decoder(tuple[_PackedResult, ...])
+_counts_decoder = msgspec.msgpack.Decoder(dict[str, int])
 
 
 def read_plan(data: bytes) -> Plan:
@@ -62,30 +87,57 @@ def read_plan(data: bytes) -> Plan:
     return _plan_decoder.decode(data)
 
 
-def new_row(job: Job, now_ms: int) -> tuple[Any, ...]:
-    """Return the values of `queries.INSERT_JOB`."""
-    return (
-        job.id,
-        job.order,
-        job.state.value,
-        job.source,
-        job.location,
-        job.size,
-        job.mtime_ns,
-        msgspec.msgpack.encode(job.options),
-        job.losses,
-        msgspec.msgpack.encode(job.plan_settings),
-        job.is_planned,
-        job.language,
-        job.language_probability,
-        job.cause,
-        job.is_closed,
-        now_ms,
-        job.owner,
-        job.tag,
-        job.sha256,
-        job.repetition,
-    )
+@lru_cache(maxsize=1024)
+def _read_options(data: bytes) -> Options:
+    return _options_decoder.decode(data)
+
+
+def pack_results(rows: Sequence[ResultRow]) -> tuple[bytes, bytes]:
+    """Return the counts by state and the compressed results of a job's segments; see `unpack_results`."""
+    counts = Counter(row.state.value for row in rows)
+    packed = [
+        _PackedResult(
+            row.index,
+            row.state,
+            row.plan,
+            row.losses,
+            row.cause,
+            row.worker,
+            msgspec.Raw(_NIL if row.result is None else row.result),
+        )
+        for row in rows
+    ]
+    return msgspec.msgpack.encode(dict(counts)), zlib.compress(msgspec.msgpack.encode(packed), 9)
+
+
+def unpack_results(data: bytes) -> list[ResultRow]:
+    """Return the results that `pack_results` compressed; raises StoreError for damaged data."""
+    try:
+        packed = _packed_decoder.decode(zlib.decompress(data))
+    except (zlib.error, msgspec.DecodeError) as error:
+        raise StoreError(f"database: stored results are damaged: {error}; restore the backup") from error
+    return [
+        ResultRow(
+            index=row.index,
+            state=row.state,
+            plan=row.plan,
+            losses=row.losses,
+            cause=row.cause,
+            worker=row.worker,
+            result=None if bytes(row.result) == _NIL else bytes(row.result),
+        )
+        for row in packed
+    ]
+
+
+def read_counts(data: bytes) -> dict[str, int]:
+    """Decode the counts of `pack_results`."""
+    return _counts_decoder.decode(data)
+
+
+def file_name(path: bytes) -> str:
+    """Return the last component of a path, with U+FFFD for bytes that are not UTF-8."""
+    return path.rpartition(b"/")[2].decode("utf-8", "replace")
 
 
 def job_row(row: tuple[Any, ...]) -> JobRow:
@@ -98,7 +150,7 @@ def job_row(row: tuple[Any, ...]) -> JobRow:
         location=row[4],
         size=row[5],
         mtime_ns=row[6],
-        options=_options_decoder.decode(row[7]),
+        options=_read_options(row[7]),
         losses=row[8],
         plan_settings=_plan_settings_decoder.decode(row[9]),
         is_planned=bool(row[10]),

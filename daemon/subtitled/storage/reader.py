@@ -1,0 +1,309 @@
+"""Read jobs, results and the journal from a connection of one thread."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from subtitled.core.events import SegmentRow
+from subtitled.core.records import Job, Options, SegmentKey
+from subtitled.core.states import JOB_LIVE, JobState, SegmentState
+from subtitled.storage import queries as sql
+from subtitled.storage.database import reported
+from subtitled.storage.rows import (
+    JobRow,
+    JournalEntry,
+    ResultRow,
+    job_row,
+    journal_entry,
+    read_counts,
+    read_plan,
+    unpack_results,
+)
+
+MAX_CANDIDATES = 2000
+"""Jobs that one search by name examines; the next page continues after them."""
+MAX_SHORT_CANDIDATES = 5000
+"""Newest jobs that are searched for one or two characters, which have no trigram."""
+MAX_TRIGRAMS = 24
+_NEWEST = 2**62
+"""Greater than the order of any job."""
+
+
+class Reader:
+    """Reads the database through one connection, which belongs to one thread."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._db = database
+
+    # -- jobs ------------------------------------------------------------------------------------------------
+
+    def unfinished(self) -> list[tuple[Job, tuple[SegmentRow, ...]]]:
+        """Return the jobs that a restarted daemon resumes, oldest first, with their segments."""
+        rows = [job_row(row) for state in JOB_LIVE for row in self._db.execute(sql.LIVE_JOBS, (state.value,))]
+        rows += [job_row(row) for row in self._db.execute(sql.JOBS_TO_CLOSE)]
+        jobs = sorted((row.job for row in rows), key=lambda job: job.order)
+        return [(job, self.segment_rows(job.id)) for job in jobs]
+
+    def find_job(self, job: str) -> JobRow | None:
+        """Return a job by its id, or None."""
+        row = self._db.execute(sql.JOB_BY_ID, (job,)).fetchone()
+        return job_row(row) if row else None
+
+    def waveform(self, job: str) -> bytes | None:
+        """Return a job's stored waveform (MessagePack of `Waveform`), or None."""
+        row = self._db.execute(sql.WAVEFORM, (job,)).fetchone()
+        return row[0] if row else None
+
+    def list_jobs(
+        self,
+        states: Iterable[JobState] = (),
+        *,
+        owner: str | None = None,
+        tag: str | None = None,
+        before: str = "",
+        name: str = "",
+        limit: int = 100,
+    ) -> list[JobRow]:
+        """Return the newest `limit` jobs that match: `before` is a job's id, `name` a part of the file's name.
+
+        A search by name examines MAX_CANDIDATES jobs that contain its trigrams, or the newest MAX_SHORT_CANDIDATES for one
+        or two characters, so that its cost is bounded.
+        """
+        below = _NEWEST
+        if before:
+            found = self._db.execute(sql.JOB_ORDER, (before,)).fetchone()
+            if found is None:
+                return []
+            below = found[0]
+        wanted = frozenset(state.value for state in states)
+        if name:
+            orders = self._search(name, wanted, owner, tag, below, limit)
+        else:
+            orders = self._newest_orders(wanted, owner, tag, below, limit)
+        return [job_row(self._db.execute(sql.JOB_BY_ORDER, (order,)).fetchone()) for order in orders]
+
+    def _newest_orders(
+        self, states: frozenset[str], owner: str | None, tag: str | None, below: int, limit: int
+    ) -> list[int]:
+        match owner, tag:
+            case None, None:
+                if not states:
+                    return [order for (order,) in self._db.execute(sql.NEWEST_NAMES, (below, limit))]
+                statement, values = sql.LIST_JOBS, list[str | None]()
+            case str(), None:
+                statement, values = sql.LIST_JOBS_OF_OWNER, [owner]
+            case None, str():
+                statement, values = sql.LIST_JOBS_OF_TAG, [tag]
+            case _:
+                statement, values = sql.LIST_JOBS_OF_OWNER_AND_TAG, [owner, tag]
+        every = states or {state.value for state in JobState}
+        each = [self._db.execute(statement, (*values, state, below, limit)) for state in every]
+        merged = heapq.merge(*([-order for (order,) in rows] for rows in each))
+        return [-order for order, _ in zip(merged, range(limit), strict=False)]
+
+    def _search(
+        self, name: str, states: frozenset[str], owner: str | None, tag: str | None, below: int, limit: int
+    ) -> list[int]:
+        needle = name.lower()
+        found: list[int] = []
+        for order in self._candidates(name, below):
+            row = self._db.execute(sql.JOB_FILTERS, (order,)).fetchone()
+            if row is None:
+                continue
+            state, its_owner, its_tag, its_name = row
+            if (
+                (not states or state in states)
+                and owner in {None, its_owner}
+                and tag in {None, its_tag}
+                and needle in its_name.lower()
+            ):
+                found.append(order)
+                if len(found) == limit:
+                    break
+        return found
+
+    def _candidates(self, name: str, below: int) -> Iterator[int]:
+        if len(name) < 3:
+            rows = self._db.execute(sql.NEWEST_NAMES, (below, MAX_SHORT_CANDIDATES))
+        else:
+            trigrams = dict.fromkeys(name[at : at + 3] for at in range(len(name) - 2))
+            quoted = ('"{}"'.format(part.replace('"', '""')) for part in list(trigrams)[:MAX_TRIGRAMS])
+            values = (" AND ".join(quoted), below, MAX_CANDIDATES)
+            rows = self._db.execute(sql.SEARCH_NAMES, values)
+        return (order for (order,) in rows)
+
+    def count_jobs(self, *, owner: str | None = None) -> dict[str, int]:
+        """Return the number of jobs by state, of all owners or of one."""
+        if owner is None:
+            return dict(self._db.execute(sql.COUNT_JOBS))
+        return dict(self._db.execute(sql.COUNT_JOBS_OF_OWNER, (owner,)))
+
+    def find_source(self, source: bytes, size: int, mtime_ns: int, options: Options) -> JobRow | None:
+        """Return the newest job of this file (path, size and time) with these options, or None."""
+        values = (source, size, mtime_ns)
+        return self._newest(sql.JOB_OF_SOURCE, sql.JOBS_OF_SOURCE, values, options)
+
+    def find_upload(self, owner: str, sha256: str, options: Options, tag: str) -> JobRow | None:
+        """Return the newest job, not cancelled, of a file with this content from this owner, or None."""
+        if not sha256:
+            return None
+        return self._newest(sql.JOB_OF_UPLOAD, sql.JOBS_OF_UPLOAD, (sha256, owner, tag), options)
+
+    def _newest(
+        self, exact: str, similar: str, values: tuple[object, ...], options: Options
+    ) -> JobRow | None:
+        """Return the newest job with these options, compared decoded: an older release may have stored fewer fields."""
+        row = self._db.execute(exact, (*values, msgspec.msgpack.encode(options))).fetchone()
+        if row is not None:
+            return job_row(row)
+        found = [one for one in map(job_row, self._db.execute(similar, values)) if one.job.options == options]
+        return max(found, key=lambda one: one.job.order, default=None)
+
+    def is_processed(self, source: bytes, size: int, mtime_ns: int) -> bool:
+        """Return whether a deleted job processed this file (path, size and time)."""
+        return self._db.execute(sql.IS_PROCESSED, (source, size, mtime_ns)).fetchone() is not None
+
+    def uploaded_jobs(self, *, done_since_ms: int, failed_since_ms: int) -> list[JobRow]:
+        """Return the jobs of uploaded files that are live, or were done or failed since then; oldest end first."""
+        rows = [job_row(row) for state in JOB_LIVE for row in self._db.execute(sql.LIVE_JOBS, (state.value,))]
+        since = {JobState.DONE: done_since_ms, JobState.FAILED: failed_since_ms}
+        rows += [
+            row
+            for row in map(job_row, self._db.execute(sql.ENDED_JOBS, (min(since.values()),)))
+            if row.job.state in since and (row.ended_ms or 0) > since[row.job.state]
+        ]
+        return [row for row in rows if row.job.sha256 or row.job.state is JobState.RECEIVING]
+
+    def job_owner(self, job: str) -> str | None:
+        """Return the owner of a job; None for an unknown job."""
+        row = self._db.execute(sql.JOB_OWNER, (job,)).fetchone()
+        return row[0] if row else None
+
+    # -- segments --------------------------------------------------------------------------------------------
+
+    def segment_rows(self, job: str) -> tuple[SegmentRow, ...]:
+        """Return a job's segments as the broker restores them."""
+        return tuple(
+            SegmentRow(
+                key=SegmentKey(job, index),
+                state=state,
+                plan=read_plan(plan),
+                losses=losses,
+                cause=cause,
+                language=language,
+                language_probability=probability,
+            )
+            for index, state, plan, losses, cause, language, probability in self._db.execute(
+                sql.SEGMENTS, (job,)
+            )
+        )
+
+    def results(self, job: str) -> list[ResultRow]:
+        """Return a job's segments with their results, in order; raises StoreError for damaged data."""
+        packed = self._db.execute(sql.PACKED_RESULTS, (job,)).fetchone()
+        if packed is not None:
+            return unpack_results(packed[0])
+        return [
+            ResultRow(
+                index=index,
+                state=SegmentState(state),
+                plan=read_plan(plan),
+                losses=losses,
+                cause=cause,
+                worker=worker,
+                result=result,
+            )
+            for index, state, plan, losses, cause, worker, result in self._db.execute(sql.RESULTS, (job,))
+        ]
+
+    def count_segments(self, jobs: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Return the number of segments by state of each job that has segments."""
+        counts: dict[str, dict[str, int]] = {}
+        for job in jobs:
+            packed = self._db.execute(sql.PACKED_COUNTS, (job,)).fetchone()
+            found = read_counts(packed[0]) if packed else dict(self._db.execute(sql.COUNT_SEGMENTS, (job,)))
+            if found:
+                counts[job] = found
+        return counts
+
+    # -- journal and outputs ---------------------------------------------------------------------------------
+
+    def journal(
+        self, after_seq: int, *, job: str | None = None, owner: str | None = None, limit: int = 1000
+    ) -> list[JournalEntry]:
+        """Return `limit` journal entries after one: all, those of one job, or those of one owner's jobs."""
+        if job is not None:
+            if owner is not None and self.job_owner(job) != owner:
+                return []
+            rows = self._db.execute(sql.JOURNAL_OF_JOB, (job, after_seq, limit))
+        elif owner is not None:
+            rows = self._db.execute(sql.JOURNAL_OF_OWNER, (owner, after_seq, limit))
+        else:
+            rows = self._db.execute(sql.JOURNAL, (after_seq, limit))
+        return [journal_entry(row) for row in rows]
+
+    def history(self, job: str, *, limit: int = 100) -> list[JournalEntry]:
+        """Return the newest `limit` transitions of a job and losses of its segments, oldest first."""
+        return [journal_entry(row) for row in self._db.execute(sql.JOB_HISTORY, (job, limit))][::-1]
+
+    def last_seq(self) -> int:
+        """Return the number of the newest journal entry, also after it was trimmed; 0 before the first."""
+        return int(self._one(sql.LAST_SEQ))
+
+    def source_of_output(self, path: bytes) -> bytes | None:
+        """Return the source that an output file was written for; None for a file of somebody else."""
+        row = self._db.execute(sql.SOURCE_OF_OUTPUT, (path,)).fetchone()
+        return row[0] if row else None
+
+    def outputs_of_source(self, source: bytes) -> tuple[bytes, ...]:
+        """Return the files that any job wrote for a source."""
+        return tuple(path for (path,) in self._db.execute(sql.OUTPUTS_OF_SOURCE, (source,)))
+
+    def outputs_of(self, job: str) -> list[str]:
+        """Return the files that a job wrote."""
+        return [os.fsdecode(path) for (path,) in self._db.execute(sql.OUTPUTS_OF_JOB, (job,))]
+
+    def _one(self, statement: str) -> Any:
+        return self._db.execute(statement).fetchone()[0]
+
+
+class ReaderPool:
+    """A read-only Reader for each thread that asks; thread-safe."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path).absolute()
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._open: list[sqlite3.Connection] = []
+
+    def get(self) -> Reader:
+        """Return this thread's Reader; raises StoreError."""
+        reader: Reader | None = getattr(self._local, "reader", None)
+        if reader is None:
+            with reported():
+                database = sqlite3.connect(
+                    f"{self._path.as_uri()}?mode=ro",
+                    uri=True,
+                    isolation_level=None,
+                    timeout=5,
+                    check_same_thread=False,  # `close` is called by another thread
+                )
+            with self._lock:
+                self._open.append(database)
+            reader = self._local.reader = Reader(database)
+        return reader
+
+    def close(self) -> None:
+        """Close all connections; no thread may read any more."""
+        with self._lock, suppress(sqlite3.Error):
+            while self._open:
+                self._open.pop().close()
