@@ -72,7 +72,7 @@ class Browser(Driver):
                 case "Network.requestWillBeSent", {"request": {"url": url}}:
                     self.requests.append(url)
                     if not url.startswith((f"{self.url}/", *_OWN_SCHEMES)):
-                        self._faults.append(f"asked for {url}, which is not of {self.url}")
+                        self._faults.append(f"requested {url}, which is not on {self.url}")
                 case "Network.webSocketCreated", {"url": url}:
                     self._faults.append(f"opened {url}")
         for line in self.log("browser"):

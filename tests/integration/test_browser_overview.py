@@ -1,4 +1,4 @@
-"""The page, as people use it: in a real browser, before a real gateway and daemon."""
+"""The overview page in a real browser, with a real gateway and daemon."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sent(daemon: Daemon, gateway: GatewayProcess, content: bytes, name: str) -> JobFacts:
-    """Send a file under a name that a file system might not take; return its job when it has ended."""
+    """Upload a file under any name; return its job when it has ended."""
     answer = httpx.post(
         f"{gateway.url}/api/jobs", params={"name": name}, content=content, timeout=WAIT_S
     ).json()
@@ -61,19 +61,19 @@ def sent(daemon: Daemon, gateway: GatewayProcess, content: bytes, name: str) -> 
 
 @pytest.fixture(scope="module")
 def done(daemon: Daemon, gateway: GatewayProcess, talk: Path) -> JobFacts:
-    """Return a job that is done, of a file with a name that would do harm."""
+    """Return a finished job whose file name contains a script."""
     return sent(daemon, gateway, talk.read_bytes(), HOSTILE)
 
 
 @pytest.fixture(scope="module")
 def failed(daemon: Daemon, gateway: GatewayProcess) -> JobFacts:
-    """Return a job that has failed, of a file with a long name."""
+    """Return a failed job whose file name is long."""
     return sent(daemon, gateway, b"not media", LONG)
 
 
 @pytest.fixture
 def browse(gateway: GatewayProcess, tmp_path: Path) -> Any:
-    """Give what opens a browser before the page."""
+    """Return a function that opens a browser."""
 
     def start(**how: Any) -> Browser:
         return Browser(gateway.url, tmp_path / "browser", **how)
@@ -84,7 +84,7 @@ def browse(gateway: GatewayProcess, tmp_path: Path) -> Any:
 # -- files -------------------------------------------------------------------------------------------------------
 
 
-def test_a_file_that_is_dropped_becomes_subtitles_that_are_heard_and_taken_home(
+def test_a_dropped_file_is_transcribed_played_and_downloaded(
     browse: Any, daemon: Daemon, tmp_path: Path, talk: Path
 ) -> None:
     file = tmp_path / "講座 one.wav"
@@ -95,8 +95,8 @@ def test_a_file_that_is_dropped_becomes_subtitles_that_are_heard_and_taken_home(
         browser.drop([file], "#health")
         browser.wait_for(".jobs .job", file.name)
         row = browser.wait_for("#jobs .job:has(.state.done)", file.name)
-        told, bars = browser.script("return window.seen")
-        assert any(re.match(r".+ of .+, .+/s", text) for text in told), told
+        statuses, bars = browser.script("return window.seen")
+        assert any(re.match(r".+ of .+, .+/s", text) for text in statuses), statuses
         assert len(bars) > 1
         job = (row.attribute("id") or "").removeprefix("job-")
         browser.click(f"#job-{job} a", file.name)
@@ -108,7 +108,7 @@ def test_a_file_that_is_dropped_becomes_subtitles_that_are_heard_and_taken_home(
         assert said.split() == srt.strip().split("\n\n")[1].split("\n", 2)[2].split()
         cues[1].click()
         browser.wait_for("#list a.cue[aria-current]", said.split()[0])
-        browser.until(lambda: browser.script(HEARD), "it is heard from there on")
+        browser.until(lambda: browser.script(HEARD), "playback starts at the cue")
         browser.click("#downloads a", "VTT")
         assert browser.downloaded(".vtt").read_bytes() == daemon.client.fetch(job, "vtt")[1]
 
@@ -126,23 +126,25 @@ const look = () => {
 };
 new MutationObserver(look).observe(document.body, {childList: true, subtree: true, characterData: true, attributes: true});
 """
-"""Keeps what is said of uploads, however short: texts of one selector, values of bars of another."""
+"""Records every text of one selector and every value of the bars of another, however short they are shown."""
 
 
-def test_many_files_are_chosen_at_once(browse: Any, daemon: Daemon, tmp_path: Path, talk: Path) -> None:
+def test_several_files_can_be_chosen_at_once(browse: Any, daemon: Daemon, tmp_path: Path, talk: Path) -> None:
     files = [tmp_path / f"chosen {number}.wav" for number in range(5)]
     for file in files:
         file.write_bytes(talk.read_bytes())
     with browse(size=PHONE) as browser:
         browser.open()
-        chooser = browser.until(lambda: browser.find("#file[multiple]"), "several may be chosen")
+        chooser = browser.until(lambda: browser.find("#file[multiple]"), "the chooser accepts several files")
         chooser.type("\n".join(map(str, files)))
         for file in files:
             browser.wait_for("#jobs .job:has(.state.done)", file.name)
     assert {file.name for file in files} <= {job.source.rpartition("/")[2] for job in daemon.jobs()}
 
 
-def test_a_file_that_failed_shows_why_and_is_tried_again(browse: Any, daemon: Daemon, tmp_path: Path) -> None:
+def test_a_failed_file_shows_its_reason_and_can_be_retried(
+    browse: Any, daemon: Daemon, tmp_path: Path
+) -> None:
     file = tmp_path / "broken.mp3"
     file.write_bytes(b"not media")
     with browse() as browser:
@@ -151,11 +153,11 @@ def test_a_file_that_failed_shows_why_and_is_tried_again(browse: Any, daemon: Da
         row = browser.wait_for("#failures .job", file.name)
         assert "is not media that FFmpeg can read" in row.text
         job = (row.attribute("id") or "").removeprefix("failed-")
-        eventually(lambda: daemon.is_closed(job), "its files are in place")
+        eventually(lambda: daemon.is_closed(job), "the failed job is closed")
         browser.click(f"#failed-{job} button")
         eventually(
             lambda: any(step.event == "retry" for step in daemon.client.status(job).history),
-            "it is tried again",
+            "the job is retried",
         )
         browser.wait_for(f"#failed-{job}", "is not media")
         assert browser.path == "/"
@@ -163,7 +165,7 @@ def test_a_file_that_failed_shows_why_and_is_tried_again(browse: Any, daemon: Da
         browser.wait_for(".failed .cause", "is not media that FFmpeg can read")
 
 
-def test_a_name_with_a_script_in_it_stays_text(browse: Any, done: JobFacts) -> None:
+def test_a_file_name_with_a_script_is_shown_as_text(browse: Any, done: JobFacts) -> None:
     with browse() as browser:
         for path in ("/", f"/jobs/{done.id}"):
             browser.open(path)
@@ -172,7 +174,7 @@ def test_a_name_with_a_script_in_it_stays_text(browse: Any, done: JobFacts) -> N
             assert browser.script("return document.querySelectorAll('script:not([src]), img').length") == 0
 
 
-def test_a_restart_of_the_daemon_heals_by_itself(tmp_path: Path, talk: Path) -> None:
+def test_an_open_page_recovers_after_a_restart_of_the_daemon(tmp_path: Path, talk: Path) -> None:
     with (
         Daemon(tmp_path) as daemon,
         GatewayProcess(daemon.start(), tmp_path / "gateway") as gateway,
@@ -191,7 +193,7 @@ def test_a_restart_of_the_daemon_heals_by_itself(tmp_path: Path, talk: Path) -> 
         assert browser.script("return window.isTheSame")
 
 
-def test_a_page_that_was_opened_while_the_daemon_was_away_comes_by_itself(tmp_path: Path) -> None:
+def test_an_error_page_reloads_when_the_daemon_is_back(tmp_path: Path) -> None:
     with (
         Daemon(tmp_path) as daemon,
         GatewayProcess(daemon, tmp_path / "gateway") as gateway,
@@ -207,33 +209,37 @@ def test_a_page_that_was_opened_while_the_daemon_was_away_comes_by_itself(tmp_pa
 # -- readers -----------------------------------------------------------------------------------------------------
 
 
-def test_everything_is_reached_by_the_keyboard_and_seen_to_be(
+def test_every_control_is_reachable_by_keyboard_with_visible_focus(
     browse: Any, done: JobFacts, failed: JobFacts
 ) -> None:
-    """Each control once a round, in the order of the page, with a mark on it that is not there otherwise."""
+    """Tab reaches each control once, in the order of the page, with a visible focus."""
     with browse() as browser:
         for path in ("/", f"/jobs/{done.id}", f"/jobs/{failed.id}"):
             browser.open(path)
             browser.wait_for("h1")
             if path != "/":
-                # The list takes its place when its cues have come.
+                # The list appears with its cues.
                 browser.until(
                     lambda: browser.find("#list a.cue[tabindex='0']") or browser.find(".failed"),
-                    "the page is whole",
+                    "the page is complete",
                 )
-            wanted = focusable(browser)
-            plain = {name: appearance(browser, name) for name in wanted}
-            met = []
-            for _ in range(len(wanted)):
+            expected = focusable(browser)
+            unfocused = {name: appearance(browser, name) for name in expected}
+            reached = []
+            for _ in range(len(expected)):
                 browser.press(Key.TAB)
                 name = browser.script("return document.activeElement.dataset.access")
-                assert name in wanted, f"{path}: {browser.script('return document.activeElement.outerHTML')}"
-                assert appearance(browser, name) != plain[name], f"{path}: nothing marks {wanted[name]}"
-                met.append(name)
-            assert met == list(wanted), f"{path}: {[wanted[name] for name in met]}"
+                assert name in expected, (
+                    f"{path}: {browser.script('return document.activeElement.outerHTML')}"
+                )
+                assert appearance(browser, name) != unfocused[name], (
+                    f"{path}: the focus is invisible on {expected[name]}"
+                )
+                reached.append(name)
+            assert reached == list(expected), f"{path}: {[expected[name] for name in reached]}"
 
 
-def test_a_player_is_worked_by_the_keyboard_alone(browse: Any, done: JobFacts) -> None:
+def test_the_player_works_with_the_keyboard_alone(browse: Any, done: JobFacts) -> None:
     with browse() as browser:
         browser.open(f"/jobs/{done.id}")
         browser.wait_for("#list a.cue[tabindex='0']")
@@ -248,10 +254,8 @@ def test_a_player_is_worked_by_the_keyboard_alone(browse: Any, done: JobFacts) -
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_screen_readers_and_weak_eyes_are_thought_of(
-    browse: Any, done: JobFacts, failed: JobFacts, scheme: str
-) -> None:
-    """Names, roles, headings, and contrast as WCAG 2.2 AA has it."""
+def test_pages_pass_accessibility_checks(browse: Any, done: JobFacts, failed: JobFacts, scheme: str) -> None:
+    """Names, roles, headings and contrast (WCAG 2.2 AA)."""
     with browse(scheme=scheme) as browser:
         for path in ("/", f"/jobs/{done.id}", f"/jobs/{failed.id}", "/jobs/none"):
             browser.expect("none - Failed to load resource: .* 404")
@@ -263,7 +267,7 @@ def test_screen_readers_and_weak_eyes_are_thought_of(
             assert faults(browser) == [], path
 
 
-def test_the_page_speaks_chinese_to_who_reads_it(browse: Any, done: JobFacts) -> None:
+def test_a_chinese_browser_gets_the_page_in_chinese(browse: Any, done: JobFacts) -> None:
     with browse(language="zh-TW") as browser:
         browser.open()
         assert browser.script("return document.documentElement.lang") == "zh-Hant"
@@ -277,7 +281,7 @@ def test_the_page_speaks_chinese_to_who_reads_it(browse: Any, done: JobFacts) ->
 
 
 @pytest.mark.parametrize("language", ["en", "zh-TW"])
-def test_a_phone_has_nothing_to_scroll_sideways(
+def test_pages_fit_a_phone_without_horizontal_scrolling(
     browse: Any, done: JobFacts, failed: JobFacts, language: str
 ) -> None:
     with browse(size=PHONE, language=language) as browser:
@@ -292,10 +296,10 @@ def test_a_phone_has_nothing_to_scroll_sideways(
             assert (width, shown) == (PHONE.width, PHONE.width), path
 
 
-def test_without_scripts_the_page_is_read_and_a_file_is_sent(
+def test_without_scripts_the_page_is_readable_and_uploads_a_file(
     browse: Any, daemon: Daemon, done: JobFacts, tmp_path: Path, talk: Path
 ) -> None:
-    file = tmp_path / "plain.wav"
+    file = tmp_path / "unfocused.wav"
     file.write_bytes(talk.read_bytes())
     with browse() as browser:
         browser.devtools("Emulation.setScriptExecutionDisabled", value=True)
@@ -305,14 +309,14 @@ def test_without_scripts_the_page_is_read_and_a_file_is_sent(
         browser.click("#upload-form button", "Upload")
         browser.wait_for("h1", file.name)
         job = browser.path.rpartition("/")[2]
-        eventually(lambda: daemon.client.status(job).state == "done", "its job is done")
+        eventually(lambda: daemon.client.status(job).state == "done", "the job is done")
         browser.open(browser.path)
         srt = daemon.client.fetch(job)[1].decode()
         browser.wait_for("#list .cue", srt.split("\n")[2])
 
 
-def test_a_first_view_is_small(browse: Any, done: JobFacts) -> None:
-    """Under 100 kB with all that it needs, which the browser has counted."""
+def test_a_browser_loads_less_than_100_kb(browse: Any, done: JobFacts) -> None:
+    """With all resources, as measured by the browser."""
     with browse() as browser:
         for path in ("/", f"/jobs/{done.id}"):
             browser.open(path)

@@ -1,4 +1,4 @@
-"""The browser of the tests: that it sees what a page does, and what none may do."""
+"""The browser for tests: actions, and detection of forbidden actions of a page."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ area.addEventListener("drop", async (event) => {
 </script>
 """
 AMISS = {
-    "/other": ("<img src='http://127.0.0.2:9/x.png'>", r"asked for http://127\.0\.0\.2:9/x\.png"),
-    "/name": ("<img src='http://elsewhere.example/x.png'>", "asked for http://elsewhere.example/x.png"),
+    "/other": ("<img src='http://127.0.0.2:9/x.png'>", r"requested http://127\.0\.0\.2:9/x\.png"),
+    "/name": ("<img src='http://elsewhere.example/x.png'>", "requested http://elsewhere.example/x.png"),
     "/inline": ("<script>document.title = 'x'</script>", "Content Security Policy"),
     "/style": ("<p style='color: red'>x</p>", "Content Security Policy"),
     "/throws": ("<script nonce=n>throw new Error('a fault')</script>", "a fault"),
@@ -70,7 +70,7 @@ def url() -> Iterator[str]:
         thread.join()
 
 
-def test_a_page_is_read_typed_into_dropped_on_and_downloaded_from(url: str, tmp_path: Path) -> None:
+def test_the_browser_reads_types_drops_and_downloads(url: str, tmp_path: Path) -> None:
     file = tmp_path / "名前 1.txt"
     file.write_text("what is in it", "utf-8")
     with Browser(url, tmp_path, size=PHONE, scheme="dark", language="zh-TW") as browser:
@@ -94,18 +94,18 @@ def test_a_page_is_read_typed_into_dropped_on_and_downloaded_from(url: str, tmp_
 
 
 @pytest.mark.parametrize("path", AMISS)
-def test_what_no_page_may_do_is_told_at_the_end(url: str, tmp_path: Path, path: str) -> None:
+def test_forbidden_actions_of_a_page_fail_the_test(url: str, tmp_path: Path, path: str) -> None:
     with pytest.raises(AssertionError, match=AMISS[path][1]), Browser(url, tmp_path) as browser:
         browser.open(path)
 
 
-def test_what_a_test_means_to_happen_is_let_pass(url: str, tmp_path: Path) -> None:
+def test_expected_console_errors_are_ignored(url: str, tmp_path: Path) -> None:
     with Browser(url, tmp_path) as browser:
         browser.expect("a fault")
         browser.open("/throws")
 
 
-def test_what_is_waited_for_in_vain_is_told_with_the_page(url: str, tmp_path: Path) -> None:
+def test_a_timeout_reports_the_text_of_the_page(url: str, tmp_path: Path) -> None:
     with Browser(url, tmp_path) as browser:
         browser.open("/")
         with pytest.raises(AssertionError, match="Drop here"):

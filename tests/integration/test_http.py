@@ -1,4 +1,4 @@
-"""HTTP that other programs speak, by a real gateway before a real daemon."""
+"""The HTTP interfaces of a real gateway and daemon."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def said(daemon: Daemon, talk: Path) -> str:
-    """Return what the daemon makes of the talk for a client of its own."""
+def transcript(daemon: Daemon, talk: Path) -> str:
+    """Return the transcript that a client of the daemon gets."""
     job = daemon.client.submit(talk, formats=("txt",))
     job.wait(WAIT_S)
     return " ".join(job.text("txt").split())
@@ -81,13 +81,15 @@ def curl(*words: str) -> str:
 # -- OpenAI ------------------------------------------------------------------------------------------------------
 
 
-def test_curl_with_nothing_but_a_file_gets_the_text(gateway: GatewayProcess, talk: Path, said: str) -> None:
+def test_a_file_alone_is_enough_for_a_transcription(
+    gateway: GatewayProcess, talk: Path, transcript: str
+) -> None:
     answer = json.loads(curl("-F", f"file=@{talk}", f"{gateway.url}/v1/audio/transcriptions"))
-    assert answer == {"text": said, "usage": {"type": "duration", "seconds": SPOKEN_S}}
+    assert answer == {"text": transcript, "usage": {"type": "duration", "seconds": SPOKEN_S}}
 
 
-def test_fields_may_come_after_the_file(gateway: GatewayProcess, talk: Path) -> None:
-    """As they do in OpenAI's own examples; the times of words must be known to the daemon before it begins."""
+def test_form_fields_may_follow_the_file(gateway: GatewayProcess, talk: Path) -> None:
+    """As in OpenAI's own examples; the daemon needs the granularity before transcription starts."""
     words = (
         "file=@" + str(talk),
         "timestamp_granularities[]=word",
@@ -102,10 +104,10 @@ def test_fields_may_come_after_the_file(gateway: GatewayProcess, talk: Path) -> 
     assert [word["start"] for word in answer["words"]] == sorted(word["start"] for word in answer["words"])
 
 
-def test_the_openai_package_gets_each_format(ai: openai.OpenAI, talk: Path, said: str) -> None:
+def test_the_openai_package_gets_every_format(ai: openai.OpenAI, talk: Path, transcript: str) -> None:
     create = ai.audio.transcriptions.create
-    assert create(file=talk, model="whisper-1").text == said
-    assert create(file=talk, model="demo", response_format="text") == f"{said}\n"
+    assert create(file=talk, model="whisper-1").text == transcript
+    assert create(file=talk, model="demo", response_format="text") == f"{transcript}\n"
     assert create(file=talk, model="whisper-1", response_format="srt").startswith("1\n00:00:0")
     assert create(file=talk, model="whisper-1", response_format="vtt", prompt="A talk.").startswith(
         "WEBVTT\n"
@@ -118,36 +120,36 @@ def test_the_openai_package_gets_each_format(ai: openai.OpenAI, talk: Path, said
         language="en",
         temperature=0.0,
     )
-    assert (verbose.text, verbose.language, verbose.duration) == (said, "english", float(SPOKEN_S))
+    assert (verbose.text, verbose.language, verbose.duration) == (transcript, "english", float(SPOKEN_S))
     assert verbose.segments
     assert verbose.words
-    assert " ".join(segment.text.strip() for segment in verbose.segments) == said
-    assert "".join(word.word for word in verbose.words) == said.replace(" ", "")
+    assert " ".join(segment.text.strip() for segment in verbose.segments) == transcript
+    assert "".join(word.word for word in verbose.words) == transcript.replace(" ", "")
     assert all(0 <= segment.start < segment.end <= SPOKEN_S for segment in verbose.segments)
 
 
-def test_chinese_comes_without_spaces_between_phrases(ai: openai.OpenAI) -> None:
+def test_chinese_phrases_are_joined_without_spaces(ai: openai.OpenAI) -> None:
     text = ai.audio.transcriptions.create(file=DEMO / "demo-zh.flac", model="whisper-1").text
     assert "请打开蓝色的窗户" in text
     assert " " not in text
 
 
-def test_a_streamed_answer_says_the_same_text_in_parts(ai: openai.OpenAI, talk: Path, said: str) -> None:
+def test_a_streamed_transcription_has_the_same_text(ai: openai.OpenAI, talk: Path, transcript: str) -> None:
     events = list(ai.audio.transcriptions.create(file=talk, model="whisper-1", stream=True))
     parts = [event.delta for event in events if event.type == "transcript.text.delta"]
-    assert "".join(parts) == said
+    assert "".join(parts) == transcript
     assert events[-1].type == "transcript.text.done"
-    assert events[-1].text == said
+    assert events[-1].text == transcript
 
 
-def test_models_are_the_daemons_and_the_names_that_stand_for_it(ai: openai.OpenAI) -> None:
+def test_models_are_the_daemons_model_and_its_aliases(ai: openai.OpenAI) -> None:
     assert [model.id for model in ai.models.list()][:2] == ["demo", "whisper-1"]
     assert ai.models.retrieve("demo").object == "model"
     with pytest.raises(openai.NotFoundError, match="use 'demo'"):
         ai.models.retrieve("gpt-5")
 
 
-def test_a_faulty_request_is_refused_in_openais_terms(ai: openai.OpenAI, daemon: Daemon, talk: Path) -> None:
+def test_invalid_requests_get_openais_errors(ai: openai.OpenAI, daemon: Daemon, talk: Path) -> None:
     create: Any = ai.audio.transcriptions.create
     for words, param in (
         ({"response_format": "diarized_json"}, "response_format"),
@@ -166,7 +168,9 @@ def test_a_faulty_request_is_refused_in_openais_terms(ai: openai.OpenAI, daemon:
     assert daemon.client.list(("receiving",)) == ()
 
 
-def test_a_translation_is_a_job_of_that_task(ai: openai.OpenAI, daemon: Daemon, talk: Path) -> None:
+def test_a_translation_is_a_job_with_the_task_translate(
+    ai: openai.OpenAI, daemon: Daemon, talk: Path
+) -> None:
     with pytest.deprecated_call():  # by the package; other programs ask it all the same
         answer = ai.audio.translations.create(
             file=("foreign.wav", talk.read_bytes()), model="whisper-1", response_format="verbose_json"
@@ -177,7 +181,7 @@ def test_a_translation_is_a_job_of_that_task(ai: openai.OpenAI, daemon: Daemon, 
     }
 
 
-def test_a_file_that_is_no_media_is_the_clients_fault(ai: openai.OpenAI) -> None:
+def test_a_file_that_is_not_media_is_a_client_error(ai: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="not media") as refused:
         ai.audio.transcriptions.create(file=("talk.mp3", b"not media"), model="whisper-1")
     assert refused.value.code == "invalid_media"
@@ -189,12 +193,12 @@ def test_a_file_that_is_no_media_is_the_clients_fault(ai: openai.OpenAI) -> None
 
 
 def samples(path: Path) -> bytes:
-    """Return a WAV file's samples without a header, as Bazarr has them from FFmpeg."""
+    """Return a WAV file's samples without the header, as Bazarr sends them."""
     return path.read_bytes()[44:]
 
 
-def test_bazarr_gets_subtitles_for_bare_samples(http: httpx.Client, talk: Path) -> None:
-    """What its provider `whisperai` sends, and reads: `r.content`, an SRT file."""
+def test_bazarr_gets_subtitles_for_raw_samples(http: httpx.Client, talk: Path) -> None:
+    """The request of its provider `whisperai`, which reads an SRT file from `r.content`."""
     answer = http.post(
         "/asr",
         params={"task": "transcribe", "language": "en", "output": "srt", "encode": "false"},
@@ -209,8 +213,8 @@ def test_bazarr_gets_subtitles_for_bare_samples(http: httpx.Client, talk: Path) 
     assert answer.text.startswith("1\n00:00:0")
 
 
-def test_bazarr_gets_the_language_of_bare_samples(http: httpx.Client, daemon: Daemon, talk: Path) -> None:
-    """It reads `detected_language` and `language_code`; of a long file no more is transcribed than tells them."""
+def test_bazarr_gets_the_language_of_raw_samples(http: httpx.Client, daemon: Daemon, talk: Path) -> None:
+    """It reads `detected_language` and `language_code`; a long file is transcribed up to the language vote."""
     for content in (samples(talk), samples(talk) * 100):
         answer = http.post(
             "/detect-language", params={"encode": "false"}, files={"audio_file": content}
@@ -229,17 +233,17 @@ def test_bazarr_gets_the_language_of_bare_samples(http: httpx.Client, daemon: Da
     assert (silence.status_code, list(silence.json())) == (422, ["detail"])
 
 
-def test_asr_gives_each_output(http: httpx.Client, talk: Path, said: str) -> None:
+def test_asr_returns_every_output_format(http: httpx.Client, talk: Path, transcript: str) -> None:
     file = {"audio_file": ("talk.wav", talk.read_bytes())}
     answers = {
         form: http.post("/asr", params={"output": form}, files=file) for form in ("txt", "vtt", "tsv", "json")
     }
-    assert " ".join(answers["txt"].text.split()) == said
+    assert " ".join(answers["txt"].text.split()) == transcript
     assert answers["vtt"].text.startswith("WEBVTT\n")
     assert answers["tsv"].text.startswith("start\tend\ttext\n")
     assert answers["json"].headers["content-disposition"] == 'attachment; filename="talk.wav.json"'
     whole = answers["json"].json()
-    assert (whole["text"], whole["language"]) == (said, "en")
+    assert (whole["text"], whole["language"]) == (transcript, "en")
     known = {"id", "seek", "start", "end", "text", "tokens", "temperature"}
     known |= {"avg_logprob", "compression_ratio", "no_speech_prob"}
     assert all(set(segment) == known for segment in whole["segments"])
@@ -248,7 +252,7 @@ def test_asr_gives_each_output(http: httpx.Client, talk: Path, said: str) -> Non
     assert all(set(word) == {"word", "start", "end", "probability"} for word in words)
 
 
-def test_asr_says_what_is_wrong_as_its_clients_know_it(http: httpx.Client) -> None:
+def test_asr_errors_have_the_form_its_clients_expect(http: httpx.Client) -> None:
     for params, why in (
         ({"output": "ass"}, "output: 'ass' is not allowed (txt, vtt, srt, tsv, json)"),
         ({"task": "summarize"}, "task: 'summarize' is not allowed"),
@@ -261,55 +265,53 @@ def test_asr_says_what_is_wrong_as_its_clients_know_it(http: httpx.Client) -> No
     assert (answer.status_code, "'audio_file'" in answer.json()["detail"]) == (400, True)
 
 
-# -- our own -----------------------------------------------------------------------------------------------------
+# -- REST -----------------------------------------------------------------------------------------------------
 
 
-def told(http: httpx.Client, job: str, **headers: str) -> list[dict[str, str]]:
-    """Return the events of a job, to their end."""
+def events_of(http: httpx.Client, job: str, **headers: str) -> list[dict[str, str]]:
+    """Return all events of a job."""
     text = http.get(f"/api/jobs/{job}/events", headers=headers).text
     blocks = [block.splitlines() for block in text.split("\n\n") if block and not block.startswith(":")]
     return [dict(line.split(": ", 1) for line in lines) for lines in blocks]
 
 
-def test_a_job_is_submitted_followed_and_fetched(http: httpx.Client, talk: Path, said: str) -> None:
+def test_a_job_is_submitted_followed_and_fetched(http: httpx.Client, talk: Path, transcript: str) -> None:
     data = {"name": "rest.wav", "tag": "rest", "formats": "txt,vtt"}
     sent = http.post("/api/jobs", files={"file": talk.read_bytes()}, data=data)
     assert sent.status_code == 201, sent.text
     job = sent.json()
     assert (job["source"], job["formats"]) == ("rest.wav", ["txt", "vtt"])
     assert http.get(sent.headers["location"]).json()["id"] == job["id"]
-    events = told(http, job["id"])
+    events = events_of(http, job["id"])
     assert (events[-1]["event"], json.loads(events[-1]["data"])["state"]) == ("end", "done")
     assert [int(event["id"]) for event in events[:-1]] == sorted({int(event["id"]) for event in events[:-1]})
     assert json.loads(events[0]["data"])["after"] == "receiving"
     result = http.get(f"/api/jobs/{job['id']}/result", params={"format": "txt"})
-    assert " ".join(result.text.split()) == said
+    assert " ".join(result.text.split()) == transcript
     assert result.headers["content-disposition"] == "attachment; filename*=UTF-8''rest.en.txt"
     assert job["id"] in {
         one["id"] for one in http.get("/api/jobs", params={"tag": "rest", "state": "done"}).json()["jobs"]
     }
 
 
-def test_events_go_on_where_a_client_left_them(http: httpx.Client, daemon: Daemon, talk: Path) -> None:
+def test_events_resume_after_the_last_event_id(http: httpx.Client, daemon: Daemon, talk: Path) -> None:
     job = daemon.client.submit(talk, tag="events")
     job.wait(WAIT_S)
-    events = told(http, job.id)
-    rest = told(http, job.id, **{"Last-Event-ID": events[1]["id"]})
+    events = events_of(http, job.id)
+    rest = events_of(http, job.id, **{"Last-Event-ID": events[1]["id"]})
     assert rest == events[2:]
     nothing_more = http.get(f"/api/jobs/{job.id}/events", params={"after": events[-2]["id"]})
     assert nothing_more.status_code == 204
 
 
-def test_a_body_that_is_the_file_will_do(gateway: GatewayProcess, talk: Path) -> None:
-    """What `curl -T` sends."""
+def test_the_request_body_may_be_the_file(gateway: GatewayProcess, talk: Path) -> None:
+    """The request of `curl -T`."""
     url = f"{gateway.url}/api/jobs?name=put.wav&language=en&options=" + '{"layout":{"max_lines":1}}'
     sent = json.loads(curl("-g", "-X", "POST", "-T", str(talk), url))
     assert (sent["source"], sent["size"]) == ("put.wav", talk.stat().st_size)
 
 
-def test_a_job_is_cancelled_and_a_failed_one_retried(
-    http: httpx.Client, daemon: Daemon, tmp_path: Path
-) -> None:
+def test_jobs_can_be_cancelled_and_retried(http: httpx.Client, daemon: Daemon, tmp_path: Path) -> None:
     long = media.write_sound(tmp_path / "long.flac", media.recording())
     job = http.post("/api/jobs", files={"file": ("cancelled.flac", long.read_bytes())}).json()["id"]
     assert http.delete(f"/api/jobs/{job}").json()["state"] == "cancelled"
@@ -341,7 +343,9 @@ def test_stats_are_those_of_the_daemon(http: httpx.Client) -> None:
         ({"options": '{"layout": {"max_lines": 9}}'}, "layout.max_lines"),
     ],
 )
-def test_an_option_that_is_none_is_named(http: httpx.Client, words: dict[str, str], param: str) -> None:
+def test_an_invalid_option_is_named_in_the_error(
+    http: httpx.Client, words: dict[str, str], param: str
+) -> None:
     for sent in (
         http.post("/api/jobs", params=words, content=b"x"),
         http.post("/api/jobs", data=words, files={"file": b"x"}),
@@ -352,7 +356,7 @@ def test_an_option_that_is_none_is_named(http: httpx.Client, words: dict[str, st
 # -- bodies ------------------------------------------------------------------------------------------------------
 
 
-def test_a_form_without_a_file_or_with_two_is_refused(http: httpx.Client) -> None:
+def test_a_form_without_a_file_or_with_two_is_rejected(http: httpx.Client) -> None:
     url = "/v1/audio/transcriptions"
     for sent in (
         {"json": {"model": "whisper-1"}},
@@ -362,7 +366,7 @@ def test_a_form_without_a_file_or_with_two_is_refused(http: httpx.Client) -> Non
         {"files": {"file": ("a.wav", b"x")}, "data": {f"field{number}": "x" for number in range(65)}},
         {"files": [("file", ("a.wav", b"x")), ("file", ("b.wav", b"x"))]},
         {"content": b"--b\r\n", "headers": {"Content-Type": "multipart/form-data; boundary=b"}},
-        {"content": b"nonsense", "headers": {"Content-Type": "multipart/form-data; boundary=b"}},
+        {"content": b"not a form", "headers": {"Content-Type": "multipart/form-data; boundary=b"}},
     ):
         answer = http.post(url, **sent)
         assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error"), (
@@ -370,15 +374,17 @@ def test_a_form_without_a_file_or_with_two_is_refused(http: httpx.Client) -> Non
         )
 
 
-def test_a_file_beyond_the_limit_is_refused_and_leaves_nothing(http: httpx.Client, daemon: Daemon) -> None:
+def test_a_file_over_the_size_limit_is_rejected_and_its_upload_cancelled(
+    http: httpx.Client, daemon: Daemon
+) -> None:
     answer = http.post("/v1/audio/transcriptions", files={"file": ("large.wav", bytes(65 * 2**20))})
     assert answer.status_code == 413
     assert "64 MiB (http.max_upload_mb)" in answer.json()["error"]["message"]
     eventually(lambda: not daemon.client.list(("receiving",)), "its upload is cancelled")
 
 
-def test_a_large_file_is_never_held(daemon: Daemon, tmp_path: Path) -> None:
-    """Four hundred megabytes of unknown length; `VmHWM` is the most that the process ever had in memory."""
+def test_a_large_upload_is_not_buffered_in_memory(daemon: Daemon, tmp_path: Path) -> None:
+    """400 MiB of unknown length; `VmHWM` is the peak memory of the process."""
     with (
         GatewayProcess(daemon, tmp_path) as gateway,
         httpx.Client(base_url=gateway.url, timeout=WAIT_S) as http,
@@ -391,7 +397,7 @@ def test_a_large_file_is_never_held(daemon: Daemon, tmp_path: Path) -> None:
         assert peak_kib < 150 * 1024
 
 
-def test_a_client_that_goes_away_takes_its_job_with_it(
+def test_a_job_is_cancelled_when_its_client_disconnects(
     gateway: GatewayProcess, daemon: Daemon, tmp_path: Path
 ) -> None:
     long = media.write_sound(tmp_path / "gone.flac", media.recording())
@@ -403,19 +409,19 @@ def test_a_client_that_goes_away_takes_its_job_with_it(
     def job_in(*states: str) -> bool:
         return any(job.source == "gone.flac" for job in daemon.client.list(states))
 
-    eventually(lambda: job_in("queued", "preparing", "transcribing"), "the job is under way")
+    eventually(lambda: job_in("queued", "preparing", "transcribing"), "the job is in progress")
     client.kill()
     client.wait()
     eventually(lambda: job_in("cancelled"), "the job is cancelled")
 
 
-# -- many, and restarts ------------------------------------------------------------------------------------------
+# -- load and restarts ------------------------------------------------------------------------------------------
 
 
-def test_many_small_uploads_at_once_are_all_answered(
-    gateway: GatewayProcess, daemon: Daemon, talk: Path, said: str
+def test_many_concurrent_uploads_are_all_answered(
+    gateway: GatewayProcess, daemon: Daemon, talk: Path, transcript: str
 ) -> None:
-    """Thirty, where the daemon takes eight uploads at a time: the others are asked to wait, none is lost."""
+    """Thirty uploads with a limit of eight: the gateway retries the others."""
     content = talk.read_bytes()
 
     async def one(client: httpx.AsyncClient, number: int) -> str:
@@ -428,14 +434,12 @@ def test_many_small_uploads_at_once_are_all_answered(
         async with httpx.AsyncClient(base_url=gateway.url, timeout=WAIT_S) as client:
             return await asyncio.gather(*(one(client, number) for number in range(30)))
 
-    assert asyncio.run(run()) == [said] * 30
+    assert asyncio.run(run()) == [transcript] * 30
     names = {job.source for job in daemon.client.list(("done",), limit=1000)}
     assert {f"many-{number}.wav" for number in range(30)} <= names
 
 
-def test_a_gateway_without_its_daemon_says_so_and_serves_again_when_it_is_back(
-    tmp_path: Path, talk: Path
-) -> None:
+def test_an_unavailable_daemon_is_503_until_it_is_back(tmp_path: Path, talk: Path) -> None:
     with Daemon(tmp_path) as daemon, GatewayProcess(daemon, tmp_path / "gateway") as gateway:
         url, file = f"{gateway.url}/v1/audio/transcriptions", {"file": talk.read_bytes()}
         with httpx.Client(timeout=WAIT_S) as http:
@@ -450,10 +454,10 @@ def test_a_gateway_without_its_daemon_says_so_and_serves_again_when_it_is_back(
         assert gateway.stop() == 0
 
 
-# -- who may ask -------------------------------------------------------------------------------------------------
+# -- access -------------------------------------------------------------------------------------------------
 
 
-def test_a_token_is_asked_for_where_there_are_tokens(daemon: Daemon, tmp_path: Path) -> None:
+def test_a_configured_token_is_required(daemon: Daemon, tmp_path: Path) -> None:
     token = "correct-horse-battery"  # noqa: S105 - one for this test
     tokens = tmp_path / "tokens"
     tokens.write_text(f"# laptop\n{token}\n", "utf-8")
@@ -467,13 +471,13 @@ def test_a_token_is_asked_for_where_there_are_tokens(daemon: Daemon, tmp_path: P
             ):
                 answer = http.get("/v1/models", headers=headers)
                 assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
-            assert http.get("/v1/models", auth=("anybody", token)).status_code == 200
+            assert http.get("/v1/models", auth=("any", token)).status_code == 200
         with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=token, timeout=WAIT_S) as ai:
             assert ai.models.retrieve("demo").id == "demo"
 
 
-def test_pages_of_other_sites_and_names_of_others_are_turned_away(gateway: GatewayProcess) -> None:
-    """A browser carries requests of any page to loopback, and a name may be made to point there."""
+def test_requests_of_other_sites_and_other_host_names_are_rejected(gateway: GatewayProcess) -> None:
+    """Cross-site requests and DNS rebinding."""
     with httpx.Client(base_url=gateway.url, timeout=WAIT_S) as http:
         assert http.get("/v1/models", headers={"Host": "evil.example"}).status_code == 403
         assert http.post("/v1/models", headers={"Origin": "https://evil.example"}).status_code == 403
@@ -488,7 +492,7 @@ def test_pages_of_other_sites_and_names_of_others_are_turned_away(gateway: Gatew
         ("correct-horse-battery\n", 0o644, "readable by other users"),
     ],
 )
-def test_a_token_file_that_protects_nothing_is_refused(
+def test_an_insecure_token_file_is_rejected(
     daemon: Daemon, tmp_path: Path, content: str, mode: int, why: str
 ) -> None:
     tokens = tmp_path / "tokens"
@@ -500,7 +504,7 @@ def test_a_token_file_that_protects_nothing_is_refused(
     assert why in done.stderr
 
 
-def test_a_gateway_that_nobody_told_where_to_listen_says_how(daemon: Daemon) -> None:
+def test_an_empty_listen_address_is_an_error_with_a_remedy(daemon: Daemon) -> None:
     done = run_with(daemon.config_file)
     assert done.returncode == 1
     assert "http.listen is empty; set an address, such as 127.0.0.1:8600" in done.stderr
@@ -511,8 +515,8 @@ def run_with(config_file: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
 
 
-def test_the_gateway_needs_nothing_of_what_decodes_and_transcribes() -> None:
-    """What the extra `http` does not bring, though `daemon` does."""
+def test_the_gateway_imports_no_media_or_model_library() -> None:
+    """These come with the extra `daemon`, not with `http`."""
     heavy = "av ctranslate2 faster_whisper numpy onnxruntime prometheus_client pynvml soundfile soxr watchdog"
     code = (
         "import sys, subtitled.cli, subtitled.workers.process, subtitled.web.process\n"
@@ -524,11 +528,11 @@ def test_the_gateway_needs_nothing_of_what_decodes_and_transcribes() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-# -- beside the daemon -------------------------------------------------------------------------------------------
+# -- gateway started by the daemon -------------------------------------------------------------------------------------------
 
 
 def gateways_of(pid: int) -> list[int]:
-    """Return the gateway processes that a daemon has started, and that run."""
+    """Return the running gateway processes of a daemon."""
     words = b"\0http\0--parent\0%d\0" % pid
     found = []
     for folder in Path("/proc").iterdir():
@@ -538,8 +542,8 @@ def gateways_of(pid: int) -> list[int]:
     return found
 
 
-def test_the_daemon_is_preferred_to_its_children(daemon: Daemon, talk: Path) -> None:
-    """Workers and composer: everybody waits for the daemon, nobody for a moment of theirs."""
+def test_child_processes_have_a_lower_priority_than_the_daemon(daemon: Daemon, talk: Path) -> None:
+    """The daemon answers clients while workers and layout processes compute."""
     daemon.client.submit(talk).wait(WAIT_S)
     threads = Path(f"/proc/{daemon.pid}/task").iterdir()
     children = {int(pid) for thread in threads for pid in (thread / "children").read_text("ascii").split()}
@@ -548,7 +552,7 @@ def test_the_daemon_is_preferred_to_its_children(daemon: Daemon, talk: Path) -> 
     assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in children} == {min(19, mine + NICENESS)}
 
 
-def test_the_daemon_starts_the_gateway_and_again_when_it_dies(tmp_path: Path) -> None:
+def test_the_daemon_starts_and_restarts_the_gateway(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
 
     def answers() -> bool:
@@ -564,17 +568,19 @@ def test_the_daemon_starts_the_gateway_and_again_when_it_dies(tmp_path: Path) ->
         [first] = gateways_of(daemon.pid)
         os.kill(first, signal.SIGKILL)
         assert daemon.wait_for_log("http.lost")["status"] == -signal.SIGKILL
-        eventually(lambda: gateways_of(daemon.pid) not in ([], [first]) and answers(), "it is there again")
+        eventually(
+            lambda: gateways_of(daemon.pid) not in ([], [first]) and answers(), "the gateway is running again"
+        )
         assert daemon.workers() == workers
         [second] = gateways_of(daemon.pid)
         daemon.config_file.write_text(
             to_toml(msgspec.structs.replace(daemon.config, http=schema.HttpConfig())), "utf-8"
         )
         os.kill(daemon.pid, signal.SIGHUP)
-        eventually(lambda: not is_running(second), "it is not wanted any more")
+        eventually(lambda: not is_running(second), "the gateway is stopped")
         daemon.config_file.write_text(to_toml(daemon.config), "utf-8")
         os.kill(daemon.pid, signal.SIGHUP)
-        eventually(answers, "it is wanted again")
+        eventually(answers, "the gateway is running again")
         [third] = gateways_of(daemon.pid)
         daemon.stop()
         assert not is_running(third)
@@ -582,4 +588,4 @@ def test_the_daemon_starts_the_gateway_and_again_when_it_dies(tmp_path: Path) ->
         eventually(answers, "the gateway of the next daemon answers")
         [fourth] = gateways_of(daemon.pid)
         daemon.kill()
-        eventually(lambda: not is_running(fourth), "it dies with the daemon")
+        eventually(lambda: not is_running(fourth), "the gateway exits with the daemon")

@@ -1,4 +1,4 @@
-"""A job's page, by a real gateway before a real daemon; its scripts are looked at in a browser."""
+"""The job page of a real gateway and daemon; the browser tests cover its scripts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> PlannedFaults:
 
 @pytest.fixture(scope="module")
 def daemon(plan: PlannedFaults, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """Give a daemon whose GPU fails by plan."""
+    """Return a daemon with planned GPU failures."""
     with Daemon(
         tmp_path_factory.mktemp("daemon"),
         pool=schema.PoolConfig(devices=("cpu",), prepare_workers=1),
@@ -54,7 +54,7 @@ def http(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[h
 
 @pytest.fixture(scope="module")
 def talk(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return a job that is done."""
+    """Return a finished job."""
     path = media.write_sound(tmp_path_factory.mktemp("media") / "talk.flac", media.recording())
     job = daemon.client.submit(path, word_timestamps=True, tag="mine")
     job.wait(WAIT_S)
@@ -77,7 +77,7 @@ def links(page: str) -> dict[str, str]:
     return {form: html.unescape(address) for address, form in found}
 
 
-def test_a_finished_job_can_be_read_and_downloaded_without_script(
+def test_a_finished_job_is_readable_and_downloadable_without_scripts(
     http: httpx.Client, daemon: Daemon, talk: str
 ) -> None:
     page = http.get(f"/jobs/{talk}").text
@@ -92,12 +92,12 @@ def test_a_finished_job_can_be_read_and_downloaded_without_script(
         assert answer.headers["content-disposition"].endswith(f"talk.en.{form}")
 
 
-def test_the_form_lays_the_cues_out_anew_and_so_are_the_downloads(http: httpx.Client, talk: str) -> None:
+def test_the_layout_form_changes_cues_and_downloads(http: httpx.Client, talk: str) -> None:
     page = http.get(f"/jobs/{talk}", params={"max_chars": "20", "max_lines": "1", "gap_ms": ""}).text
     assert all(len(lines) == 1 and len(lines[0]) <= 20 for lines in shown(page))
     assert 'name="max_chars" min="8" max="200" step="1" value="20"' in page
     address = links(page)["srt"]
-    # Limits that nobody asked to change are those that the job was made with.
+    # Other limits are those of the job.
     layout = json.loads(parse_qs(urlsplit(address).query)["layout"][0])
     assert (layout["max_chars"], layout["max_lines"], layout["gap_ms"]) == (20, 1, 83)
     srt = written(http.get(address).text)
@@ -110,14 +110,12 @@ def test_the_form_lays_the_cues_out_anew_and_so_are_the_downloads(http: httpx.Cl
     "query",
     [{"max_chars": "2"}, {"max_lines": "many"}, {"profile": "x"}, {"min_ms": "5000", "max_ms": "1000"}],
 )
-def test_limits_that_cannot_be_are_refused_in_words(
-    http: httpx.Client, talk: str, query: dict[str, str]
-) -> None:
+def test_invalid_limits_get_an_error_page(http: httpx.Client, talk: str, query: dict[str, str]) -> None:
     answer = http.get(f"/jobs/{talk}", params=query)
     assert (answer.status_code, "The request failed" in answer.text) == (400, True)
 
 
-def test_many_cues_are_read_page_by_page(http: httpx.Client, talk: str) -> None:
+def test_long_cue_lists_are_paged(http: httpx.Client, talk: str) -> None:
     narrow = {"max_chars": "8", "max_lines": "1", "min_ms": "0"}
     answer = http.get(f"/jobs/{talk}", params=narrow)
     address = links(answer.text)["srt"]
@@ -128,10 +126,10 @@ def test_many_cues_are_read_page_by_page(http: httpx.Client, talk: str) -> None:
         read += shown(answer.text)
         path = re.search(r'href="([^"]+)" rel="next"', answer.text)
     assert read == written(http.get(address).text)
-    assert shown(http.get(f"/jobs/{talk}", params={"from": "999999999"}).text), "the last one"
+    assert shown(http.get(f"/jobs/{talk}", params={"from": "999999999"}).text), "the last cue"
 
 
-def test_the_first_view_is_small(http: httpx.Client, talk: str) -> None:
+def test_the_job_page_loads_less_than_100_kb(http: httpx.Client, talk: str) -> None:
     page = http.get(f"/jobs/{talk}")
     waiting = [address.removeprefix("/static/") for address in re.findall(r'"(/static/[^"]+)"', page.text)]
     sizes = {"": len(page.content)}
@@ -144,7 +142,7 @@ def test_the_first_view_is_small(http: httpx.Client, talk: str) -> None:
     assert sum(sizes.values()) < 100_000, sizes
 
 
-def test_media_that_is_gone_is_told(http: httpx.Client, daemon: Daemon) -> None:
+def test_the_page_reports_missing_media(http: httpx.Client, daemon: Daemon) -> None:
     job = daemon.wait_for(daemon.drop(media.DEMO / "demo-zh.flac", "gone.flac"))
     assert "data-media-missing" not in http.get(f"/jobs/{job.id}").text
     for path in daemon.inbox.rglob("gone.flac"):
@@ -154,7 +152,9 @@ def test_media_that_is_gone_is_told(http: httpx.Client, daemon: Daemon) -> None:
     assert ("data-media-missing" in page, bool(shown(page)), len(links(page)) > 5) == (True, True, True)
 
 
-def test_silence_has_a_player_and_nothing_to_read(http: httpx.Client, daemon: Daemon, tmp_path: Path) -> None:
+def test_a_file_without_speech_has_a_player_and_no_cues(
+    http: httpx.Client, daemon: Daemon, tmp_path: Path
+) -> None:
     job = daemon.client.submit(media.write_sound(tmp_path / "silence.wav", media.silence(2)))
     job.wait(WAIT_S)
     page = http.get(f"/jobs/{job.id}").text
@@ -162,13 +162,15 @@ def test_silence_has_a_player_and_nothing_to_read(http: httpx.Client, daemon: Da
     assert 'id="player"' in page
 
 
-def test_a_job_under_way_tells_how_far_it_is(http: httpx.Client, daemon: Daemon, tmp_path: Path) -> None:
+def test_a_running_job_shows_its_progress(http: httpx.Client, daemon: Daemon, tmp_path: Path) -> None:
     long = media.write_sound(tmp_path / "long.flac", np.tile(media.recording(), 8))
     job = http.post("/api/jobs", files={"file": ("long.flac", long.read_bytes())}).json()["id"]
     page = http.get(f"/jobs/{job}").text
     assert f'data-live="/fragments/jobs/{job}"' in page
     assert "<progress" in page
-    eventually(lambda: "segments" in http.get(f"/fragments/jobs/{job}").text, "it counts its segments")
+    eventually(
+        lambda: "segments" in http.get(f"/fragments/jobs/{job}").text, "the number of segments is shown"
+    )
     part = http.get(f"/fragments/jobs/{job}")
     assert ("<html" in part.text, "/cancel" in part.text) == (False, True)
     assert http.post(f"/jobs/{job}/cancel").status_code == 303
@@ -178,7 +180,7 @@ def test_a_job_under_way_tells_how_far_it_is(http: httpx.Client, daemon: Daemon,
     assert daemon.client.status(job).state == "cancelled"
 
 
-def test_a_failed_job_says_why_and_what_is_missing_of_what(
+def test_a_failed_job_shows_its_reason_and_the_finished_part(
     http: httpx.Client, daemon: Daemon, plan: PlannedFaults, tmp_path: Path
 ) -> None:
     pcm = media.speech(30)
@@ -187,7 +189,9 @@ def test_a_failed_job_says_why_and_what_is_missing_of_what(
     path = media.write_sound(tmp_path / "holed.flac", pcm)
     plan.set(ModelFault(kind="memory", is_marked=True))
     job = daemon.client.submit(path).id
-    eventually(lambda: daemon.client.status(job).state == "failed" and daemon.is_closed(job), "it failed")
+    eventually(
+        lambda: daemon.client.status(job).state == "failed" and daemon.is_closed(job), "the job failed"
+    )
     page = http.get(f"/jobs/{job}").text
     assert "1 of" in page
     assert "out of memory with a single segment" in page
@@ -199,14 +203,16 @@ def test_a_failed_job_says_why_and_what_is_missing_of_what(
     assert "could not be transcribed" not in http.get(f"/jobs/{job}").text.partition("<details")[0]
 
 
-def test_a_file_that_is_no_media_has_a_reason_and_no_player(
+def test_a_file_that_is_not_media_has_a_reason_and_no_player(
     http: httpx.Client, daemon: Daemon, tmp_path: Path
 ) -> None:
     path = tmp_path / "broken.mkv"
     path.write_bytes(b"not media")
     job = daemon.client.submit(path).id
-    eventually(lambda: daemon.client.status(job).state == "failed" and daemon.is_closed(job), "it failed")
+    eventually(
+        lambda: daemon.client.status(job).state == "failed" and daemon.is_closed(job), "the job failed"
+    )
     page = http.get(f"/jobs/{job}").text
     assert "is not media that FFmpeg can read" in page
     assert (f'action="/jobs/{job}/retry"' in page, 'id="player"' in page) == (True, False)
-    assert "File cannot be decoded" in page, "in its history"
+    assert "File cannot be decoded" in page, "in the history"

@@ -17,7 +17,7 @@ SPENT_S = 30
 """For requests; what is found depends on the machine's speed, what is right does not."""
 
 
-def test_no_request_is_answered_otherwise_than_the_openapi_document_says(tmp_path: Path) -> None:
+def test_responses_match_the_openapi_document(tmp_path: Path) -> None:
     """Requests by the document and against it, by schemathesis: no answer is a fault of ours, and each is one of the document's."""
     with (
         Daemon(tmp_path) as daemon,

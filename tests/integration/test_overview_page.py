@@ -1,4 +1,4 @@
-"""The page, by a real gateway before a real daemon; what scripts do with it is looked at in a browser."""
+"""The overview page of a real gateway and daemon; the browser tests cover its scripts."""
 
 from __future__ import annotations
 
@@ -49,16 +49,18 @@ def http(gateway: GatewayProcess) -> Iterator[httpx.Client]:
 
 
 def failed(http: httpx.Client, daemon: Daemon, name: str) -> str:
-    """Send what is no media; give the job, which has failed for good."""
+    """Upload a file that is not media; return the failed job."""
     job = str(http.post("/api/jobs", files={"file": (name, b"not media")}).json()["id"])
-    eventually(lambda: daemon.client.status(job).state == "failed" and daemon.is_closed(job), "it failed")
+    eventually(
+        lambda: daemon.client.status(job).state == "failed" and daemon.is_closed(job), "the job failed"
+    )
     return job
 
 
 # -- the frame ---------------------------------------------------------------------------------------------------
 
 
-def test_every_answer_tells_the_browser_what_it_must_not_do(http: httpx.Client, daemon: Daemon) -> None:
+def test_every_response_has_security_headers(http: httpx.Client, daemon: Daemon) -> None:
     job = failed(http, daemon, "headers.mp3")
     asked = ["/", f"/jobs/{job}", "/jobs/nosuch", "/fragments/overview", "/static/page.css", "/static/nosuch"]
     asked += ["/api/jobs", "/api/stats", "/v1/models", f"/api/jobs/{job}/result", "/nosuch"]
@@ -73,15 +75,15 @@ def test_every_answer_tells_the_browser_what_it_must_not_do(http: httpx.Client, 
     assert (refused.status_code, refused.headers["content-security-policy"]) == (403, PAGE_POLICY)
 
 
-def test_a_page_holds_no_script_or_style_of_its_own(http: httpx.Client, daemon: Daemon) -> None:
-    """The policy would not let them work."""
+def test_pages_contain_no_inline_script_or_style(http: httpx.Client, daemon: Daemon) -> None:
+    """The Content-Security-Policy would block them."""
     job = failed(http, daemon, "inline.mp3")
     for path in ("/", f"/jobs/{job}", "/jobs/nosuch"):
         page = http.get(path).text
         assert re.findall(r"<script(?![^>]* src=)|<style|\sstyle=|\son\w+=", page) == []
 
 
-def test_files_may_be_kept_for_good_under_the_address_that_a_page_gives_them(http: httpx.Client) -> None:
+def test_versioned_static_files_are_immutable_and_revalidate_with_304(http: httpx.Client) -> None:
     page = http.get("/").text
     addresses = re.findall(r'(?:href|src)="(/static/[^"]+)"', page)
     assert {address.partition("?")[0] for address in addresses} >= {"/static/page.css", "/static/page.js"}
@@ -93,7 +95,7 @@ def test_files_may_be_kept_for_good_under_the_address_that_a_page_gives_them(htt
     assert http.get("/static/live_update.js").headers["cache-control"] == "no-cache"
 
 
-def test_each_module_that_a_script_names_is_there(http: httpx.Client) -> None:
+def test_every_imported_script_module_exists(http: httpx.Client) -> None:
     waiting, seen = ["page.js"], set()
     while waiting:
         name = waiting.pop()
@@ -104,23 +106,23 @@ def test_each_module_that_a_script_names_is_there(http: httpx.Client) -> None:
         waiting += [other for other in re.findall(r'from "\./([\w.]+)"', script.text) if other not in seen]
 
 
-def test_the_page_speaks_the_language_of_the_browser_or_the_one_that_was_chosen(http: httpx.Client) -> None:
+def test_the_page_uses_the_chosen_language_or_the_one_the_browser_prefers(http: httpx.Client) -> None:
     assert '<html lang="en">' in http.get("/").text
     assert '<html lang="zh-Hant">' in http.get("/", headers=CHINESE).text
     assert '<html lang="zh-Hant">' in http.get("/?lang=zh-Hant").text
-    assert '<html lang="zh-Hant">' in http.get("/jobs/nosuch").text, "the choice is remembered"
+    assert '<html lang="zh-Hant">' in http.get("/jobs/nosuch").text, "the choice is stored in a cookie"
     assert '<html lang="en">' in http.get("/?lang=en", headers=CHINESE).text
     assert '<html lang="en">' in http.get("/?lang=tlh", headers=CHINESE).text
 
 
-def test_a_page_that_is_not_there_says_so_in_words(http: httpx.Client) -> None:
+def test_an_unknown_address_gets_an_error_page(http: httpx.Client) -> None:
     for path in ("/jobs/nosuch", "/jobs/a/b/c"):
         answer = http.get(path)
         assert (answer.status_code, "Page not found" in answer.text) == (404, True)
     assert http.get("/api/nosuch").headers["content-type"] == "application/json"
 
 
-def test_a_part_that_has_not_changed_is_not_sent_again(http: httpx.Client) -> None:
+def test_an_unchanged_fragment_is_answered_with_304(http: httpx.Client) -> None:
     assert "<html" not in http.get("/fragments/overview").text
 
     def is_known() -> bool:
@@ -128,14 +130,14 @@ def test_a_part_that_has_not_changed_is_not_sent_again(http: httpx.Client) -> No
         answer = http.get("/fragments/overview", headers={"If-None-Match": tag})
         return answer.status_code == 304 and not answer.content
 
-    eventually(is_known, "nothing has changed in between")
+    eventually(is_known, "the fragment is unchanged")
 
 
 # -- the overview ------------------------------------------------------------------------------------------------
 
 
-def test_the_first_view_takes_less_than_100_kb(http: httpx.Client, daemon: Daemon) -> None:
-    """The page with a full list, its style, all scripts that it loads, its icon; as they are, nothing compressed."""
+def test_the_overview_page_loads_less_than_100_kb(http: httpx.Client, daemon: Daemon) -> None:
+    """The page with a full list, its style, scripts and icon, uncompressed."""
     fill(http, daemon)
     page = http.get("/").text
     assert page.count('class="job"') >= 50
@@ -148,25 +150,25 @@ def test_the_first_view_takes_less_than_100_kb(http: httpx.Client, daemon: Daemo
 
 
 def imported(name: str) -> set[str]:
-    """Give a module and all that it imports."""
+    """Return a module and all that it imports."""
     found = set(re.findall(r'from "\./([\w.]+)"', (STATIC / name).read_text("utf-8")))
     return {name}.union(*map(imported, found))
 
 
 def shown(http: httpx.Client, path: str, text: str) -> str | None:
-    """Give a page if it has a text."""
+    """Return a page if it contains a text."""
     page = http.get(path).text
     return page if text in page else None
 
 
 def fill(http: httpx.Client, daemon: Daemon) -> None:
-    """See to it that there are more jobs than one page shows."""
+    """Create more jobs than one page shows."""
     for number in range(len(daemon.client.list(name="many-")), 53):
         http.post("/api/jobs", params={"name": f"Many-{number:02}.mp3"}, content=b"not media %d" % number)
     eventually(lambda: not daemon.client.list(("receiving", "queued", "preparing")), "all have failed")
 
 
-def test_jobs_are_shown_page_by_page_by_state_and_by_name(http: httpx.Client, daemon: Daemon) -> None:
+def test_jobs_are_paged_and_filtered_by_state_and_name(http: httpx.Client, daemon: Daemon) -> None:
     fill(http, daemon)
     first = http.get("/", params={"state": "failed", "name": "many-"}).text
     shown = re.findall(r"Many-(\d\d)\.mp3</a>", first)
@@ -175,8 +177,8 @@ def test_jobs_are_shown_page_by_page_by_state_and_by_name(http: httpx.Client, da
     second = http.get(html.unescape(older)).text
     assert re.findall(r"Many-(\d\d)\.mp3</a>", second) == ["02", "01", "00"]
     assert "Newest files" in second
-    assert "No matching files" in http.get("/", params={"name": "nobody has this in its name"}).text
-    # What nobody can want is everything.
+    assert "No matching files" in http.get("/", params={"name": "no file has this name"}).text
+    # Invalid values are ignored.
     assert (
         http.get("/", params={"state": "dreaming", "before": "", "name": " "}).text.count("aria-current") == 2
     )
@@ -184,11 +186,9 @@ def test_jobs_are_shown_page_by_page_by_state_and_by_name(http: httpx.Client, da
     assert "<script>alert" not in http.get("/", params={"name": value, "before": value, "state": value}).text
 
 
-def test_what_failed_is_told_with_its_reason_and_all_of_it_is_tried_again(
-    http: httpx.Client, daemon: Daemon
-) -> None:
+def test_failed_jobs_show_their_reason_and_can_all_be_retried(http: httpx.Client, daemon: Daemon) -> None:
     jobs = [failed(http, daemon, f"reason-{number}.mp3") for number in range(2)]
-    page = eventually(partial(shown, http, "/", f"/jobs/{jobs[-1]}/retry"), "it is shown")
+    page = eventually(partial(shown, http, "/", f"/jobs/{jobs[-1]}/retry"), "the job is shown")
     failures = page[page.index('id="failures"') : page.index('id="list"')]
     assert re.search(r"\d+ files failed in the last 24 hours", page)
     assert "is not media that FFmpeg can read" in failures
@@ -201,25 +201,27 @@ def test_what_failed_is_told_with_its_reason_and_all_of_it_is_tried_again(
     )
 
 
-def test_what_is_done_now_is_told(http: httpx.Client, daemon: Daemon, tmp_path: Path) -> None:
+def test_running_jobs_show_their_worker_and_progress(
+    http: httpx.Client, daemon: Daemon, tmp_path: Path
+) -> None:
     long = media.write_sound(tmp_path / "now.flac", media.recording())
     job = http.post("/api/jobs", files={"file": ("now.flac", long.read_bytes())}).json()["id"]
 
-    def is_told() -> bool:
+    def is_shown() -> bool:
         part = http.get("/fragments/overview").text
         assert daemon.client.status(job).state not in ENDED
         worker = part[part.index('id="worker-cpu0"') : part.index('id="decoders"')]
         row = part.partition(f'id="job-{job}"')[2].partition("</li>")[0]
         return f'href="/jobs/{job}"' in worker and "<progress" in row
 
-    eventually(is_told, "a worker says what it does, and the job has its bar")
+    eventually(is_shown, "the worker shows the job, and the job has a progress bar")
     http.post(f"/jobs/{job}/cancel")
 
 
 # -- forms -------------------------------------------------------------------------------------------------------
 
 
-def test_a_file_is_sent_and_a_job_retried_and_cancelled_without_script(
+def test_upload_retry_and_cancel_work_without_scripts(
     http: httpx.Client, daemon: Daemon, talk: Path, tmp_path: Path
 ) -> None:
     sent = http.post("/upload", data={"language": "en"}, files={"file": ("form.wav", talk.read_bytes())})
@@ -240,7 +242,7 @@ def test_a_file_is_sent_and_a_job_retried_and_cancelled_without_script(
     assert (refused.status_code, "The request failed" in refused.text) == (409, True)
 
 
-def test_reading_a_page_changes_nothing(http: httpx.Client, daemon: Daemon) -> None:
+def test_get_requests_change_nothing(http: httpx.Client, daemon: Daemon) -> None:
     job = failed(http, daemon, "unchanged.mp3")
     for what in ("retry", "cancel"):
         assert http.get(f"/jobs/{job}/{what}").status_code == 405
@@ -257,7 +259,7 @@ def test_reading_a_page_changes_nothing(http: httpx.Client, daemon: Daemon) -> N
         {"Sec-Fetch-Site": "same-site"},
     ],
 )
-def test_a_form_of_somebody_elses_page_is_turned_away(
+def test_forms_of_other_sites_are_rejected(
     http: httpx.Client, daemon: Daemon, headers: dict[str, str]
 ) -> None:
     job = failed(http, daemon, "theirs.mp3")
@@ -270,22 +272,22 @@ def test_a_form_of_somebody_elses_page_is_turned_away(
     assert http.post(f"/jobs/{job}/retry", headers=ours).status_code == 303
 
 
-def test_a_link_of_somebody_elses_page_may_lead_here(http: httpx.Client) -> None:
+def test_links_from_other_sites_are_allowed(http: httpx.Client) -> None:
     assert http.get("/", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200
 
 
-def test_names_of_files_stay_text(http: httpx.Client, daemon: Daemon) -> None:
+def test_file_names_are_escaped(http: httpx.Client, daemon: Daemon) -> None:
     name = "<script>alert(1)\"'&.mp3"
     job = failed(http, daemon, name)
     for path in ("/", f"/jobs/{job}", "/fragments/overview"):
-        page = eventually(partial(shown, http, path, "&lt;script&gt;alert(1)"), "it is shown")
+        page = eventually(partial(shown, http, path, "&lt;script&gt;alert(1)"), "the job is shown")
         assert "<script>alert" not in page
 
 
-# -- who may look, and a daemon that is away -----------------------------------------------------------------------
+# -- access and availability -----------------------------------------------------------------------
 
 
-def test_a_browser_asks_for_the_token_by_itself(daemon: Daemon, tmp_path: Path) -> None:
+def test_a_browser_gets_a_401_that_makes_it_ask_for_the_token(daemon: Daemon, tmp_path: Path) -> None:
     token = "correct-horse-battery"  # noqa: S105 - one for this test
     tokens = tmp_path / "tokens"
     tokens.write_text(f"{token}\n", "utf-8")
@@ -297,24 +299,26 @@ def test_a_browser_asks_for_the_token_by_itself(daemon: Daemon, tmp_path: Path) 
         answer = http.get("/", headers=CHINESE)
         assert (answer.status_code, "需要存取權杖" in answer.text) == (401, True)
         assert answer.headers["www-authenticate"].startswith('Basic realm="subtitled"')
-        assert http.get("/", auth=("anybody", token)).status_code == 200
+        assert http.get("/", auth=("any", token)).status_code == 200
         cross = {"Sec-Fetch-Site": "cross-site"}
-        assert http.post("/jobs/x/retry", auth=("anybody", token), headers=cross).status_code == 403
+        assert http.post("/jobs/x/retry", auth=("any", token), headers=cross).status_code == 403
 
 
-def test_a_page_whose_daemon_is_away_says_so_and_heals(tmp_path: Path) -> None:
+def test_a_page_reports_an_unavailable_daemon_and_recovers(tmp_path: Path) -> None:
     with (
         Daemon(tmp_path) as daemon,
         GatewayProcess(daemon.start(), tmp_path / "gateway") as gateway,
         httpx.Client(base_url=gateway.url, timeout=WAIT_S) as http,
     ):
-        eventually(lambda: http.get("/").status_code == 200, "all is well")
+        eventually(lambda: http.get("/").status_code == 200, "the page is available")
         daemon.stop()
-        eventually(lambda: http.get("/fragments/overview").status_code == 503, "it says so")
+        eventually(lambda: http.get("/fragments/overview").status_code == 503, "the fragment is unavailable")
         for path in ("/", "/jobs/x"):
             answer = http.get(path)
             assert (answer.status_code, "The daemon does not respond" in answer.text) == (503, True)
-            assert "data-reload-when-back" in answer.text, "by which the script knows to come back"
+            assert "data-reload-when-back" in answer.text, (
+                "the script reloads the page when the daemon is back"
+            )
         daemon.start()
-        eventually(lambda: http.get("/fragments/overview").status_code == 200, "it has healed")
+        eventually(lambda: http.get("/fragments/overview").status_code == 200, "the fragment is available")
         assert http.get("/").status_code == 200

@@ -77,7 +77,7 @@ def text_of(srt: str) -> str:
 # -- cues --------------------------------------------------------------------------------------------------------
 
 
-def test_a_client_gets_the_cues_within_other_limits(daemon: Daemon, talk: str) -> None:
+def test_a_client_can_fetch_cues_with_other_limits(daemon: Daemon, talk: str) -> None:
     wide = daemon.client.fetch(talk)[1].decode()
     narrow = daemon.client.fetch(talk, layout=NARROW)[1].decode()
     assert all(len(lines) == 1 and len(lines[0]) <= 20 for lines in lines_of(narrow))
@@ -86,14 +86,14 @@ def test_a_client_gets_the_cues_within_other_limits(daemon: Daemon, talk: str) -
     assert daemon.client.fetch(talk)[1].decode() == wide
 
 
-def test_limits_that_cannot_be_kept_to_are_refused(daemon: Daemon, talk: str) -> None:
+def test_contradictory_limits_are_rejected(daemon: Daemon, talk: str) -> None:
     for layout in (ms.LayoutOptions(min_ms=5000, max_ms=1000), ms.LayoutOptions(gap_ms=500, chain_ms=100)):
         with pytest.raises(ServerError, match="layout: ") as refused:
             daemon.client.fetch(talk, layout=layout)
         assert refused.value.code == "BAD_FORMAT"
 
 
-def test_the_command_gets_the_cues_within_other_limits(daemon: Daemon, talk: str) -> None:
+def test_subtitle_fetch_accepts_layout_options(daemon: Daemon, talk: str) -> None:
     def run(*words: str) -> subprocess.CompletedProcess[bytes]:
         subtitle = str(Path(sys.executable).with_name("subtitle"))
         command = (subtitle, "fetch", talk, "-o", "-", "--server", daemon.endpoint, *words)
@@ -105,7 +105,9 @@ def test_the_command_gets_the_cues_within_other_limits(daemon: Daemon, talk: str
     assert (done.returncode, b"layout.max_chars" in done.stderr) == (2, True)
 
 
-def test_a_result_is_laid_out_as_the_query_says(daemon: Daemon, http: httpx.Client, talk: str) -> None:
+def test_a_result_is_laid_out_with_the_limits_in_the_query(
+    daemon: Daemon, http: httpx.Client, talk: str
+) -> None:
     params = {"layout": msgspec.json.encode(NARROW).decode()}
     answer = http.get(f"/api/jobs/{talk}/result", params=params)
     assert answer.content == daemon.client.fetch(talk, layout=NARROW)[1]
@@ -114,14 +116,14 @@ def test_a_result_is_laid_out_as_the_query_says(daemon: Daemon, http: httpx.Clie
 @pytest.mark.parametrize(
     "layout", ["{", "[]", '{"width": 3}', '{"max_chars": 2}', '{"min_ms": 5000, "max_ms": 1000}']
 )
-def test_a_layout_that_is_none_is_refused(http: httpx.Client, talk: str, layout: str) -> None:
+def test_an_invalid_layout_is_rejected(http: httpx.Client, talk: str, layout: str) -> None:
     for what in ("result", "cues"):
         answer = http.get(f"/api/jobs/{talk}/{what}", params={"layout": layout})
         assert (answer.status_code, answer.json()["code"]) == (400, "bad_format")
         assert answer.json()["message"].startswith("layout: ")
 
 
-def test_cues_tell_what_was_heard_in_them(daemon: Daemon, http: httpx.Client, talk: str) -> None:
+def test_cues_contain_words_with_probabilities(daemon: Daemon, http: httpx.Client, talk: str) -> None:
     answer = http.get(f"/api/jobs/{talk}/cues")
     cues = msgspec.convert(answer.json(), CuesResponse)
     assert (cues.language, cues.duration_ms, cues.is_partial) == ("en", SPOKEN_S * 1000, False)
@@ -143,17 +145,19 @@ def peaks_of(pcm: NDArray[np.int16]) -> tuple[int, bytes]:
     return peaks.finish()
 
 
-def test_the_waveform_is_that_of_the_audio(daemon: Daemon, http: httpx.Client, talk: str) -> None:
+def test_the_waveform_matches_the_audio(daemon: Daemon, http: httpx.Client, talk: str) -> None:
     interval_ms, peaks = peaks_of(media.speech(SPOKEN_S))
     answer, found = daemon.client.waveform(talk)
     assert (answer.interval_ms, answer.offset_ms, answer.audio_ms) == (interval_ms, 0, SPOKEN_S * 1000)
     assert found == peaks
-    told = http.get(f"/api/jobs/{talk}/waveform").json()
-    assert base64.b64decode(told.pop("peaks")) == peaks
-    assert told == {"interval_ms": interval_ms, "offset_ms": 0, "audio_ms": SPOKEN_S * 1000}
+    body = http.get(f"/api/jobs/{talk}/waveform").json()
+    assert base64.b64decode(body.pop("peaks")) == peaks
+    assert body == {"interval_ms": interval_ms, "offset_ms": 0, "audio_ms": SPOKEN_S * 1000}
 
 
-def test_what_was_not_read_has_no_waveform(daemon: Daemon, http: httpx.Client, tmp_path: Path) -> None:
+def test_a_file_that_was_not_decoded_has_no_waveform(
+    daemon: Daemon, http: httpx.Client, tmp_path: Path
+) -> None:
     path = tmp_path / "broken.mp3"
     path.write_bytes(b"not media")
     job = daemon.client.submit(path).id
@@ -165,7 +169,7 @@ def test_what_was_not_read_has_no_waveform(daemon: Daemon, http: httpx.Client, t
     assert http.get("/api/jobs/none/waveform").status_code == 404
 
 
-def test_the_waveform_outlives_a_kill_while_the_file_is_read_and_after(tmp_path: Path) -> None:
+def test_the_waveform_survives_kills_during_and_after_decoding(tmp_path: Path) -> None:
     pcm = np.concatenate([media.recording(), media.silence(600), media.recording()])
     path = media.write_sound(tmp_path / "long.flac", pcm)
     with Daemon(tmp_path) as daemon:
@@ -194,7 +198,7 @@ def heard(client: Client, job: str) -> NDArray[np.int16]:
             return np.frombuffer(b"".join(pieces), "<i2")
 
 
-def test_what_a_client_hears_is_the_audio_in_the_time_of_the_cues(daemon: Daemon, tmp_path: Path) -> None:
+def test_audio_ranges_match_the_times_of_the_cues(daemon: Daemon, tmp_path: Path) -> None:
     pcm = media.speech(SPOKEN_S)
     voice = media.Voice(pcm, start_s=1.5)
     late = media.mux(tmp_path / "late.mkv", voice, codec="flac", rate=16_000, layout="mono", picture_s=22.0)
@@ -218,7 +222,7 @@ def test_what_a_client_hears_is_the_audio_in_the_time_of_the_cues(daemon: Daemon
         assert samples == meant.tobytes()
 
 
-def test_audio_is_heard_where_the_file_lies_now_and_not_where_it_is_gone_or_another(tmp_path: Path) -> None:
+def test_audio_comes_from_the_files_current_place_unless_missing_or_changed(tmp_path: Path) -> None:
     inbox = InboxFolder(options={"settle_s": 0.1, "after": "move"})
     with Daemon(tmp_path, inboxes=(inbox,)) as daemon:
         daemon.start()
@@ -235,7 +239,7 @@ def test_audio_is_heard_where_the_file_lies_now_and_not_where_it_is_gone_or_anot
             daemon.client.audio(job.id)
 
 
-def test_audio_of_an_upload_is_heard_for_a_while_and_after_a_restart(tmp_path: Path) -> None:
+def test_audio_of_an_upload_is_available_until_it_expires(tmp_path: Path) -> None:
     with Daemon(tmp_path, uploads=schema.UploadsConfig(keep_done_s=3600)) as daemon:
         daemon.start()
         job = daemon.client.submit(media.DEMO / "demo-zh.flac").id
@@ -258,7 +262,7 @@ def test_audio_of_an_upload_is_heard_for_a_while_and_after_a_restart(tmp_path: P
         assert "uploads.keep_done_s" in eventually(refusal, "it is gone")
 
 
-def test_a_browser_gets_the_audio_whole_and_in_ranges(http: httpx.Client, talk: str) -> None:
+def test_audio_is_served_whole_and_in_ranges(http: httpx.Client, talk: str) -> None:
     pcm = media.speech(SPOKEN_S)
     url = f"/api/jobs/{talk}/audio"
     whole = http.get(url)
@@ -293,12 +297,14 @@ def test_a_browser_gets_the_audio_whole_and_in_ranges(http: httpx.Client, talk: 
     assert (head.status_code, head.headers["content-length"], head.content) == (206, "10", b"")
 
 
-def test_a_browser_is_told_that_the_audio_is_gone(http: httpx.Client) -> None:
+def test_missing_audio_is_404(http: httpx.Client) -> None:
     answer = http.get("/api/jobs/none/audio")
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
-def test_who_stops_reading_stops_the_decoding(daemon: Daemon, http: httpx.Client, tmp_path: Path) -> None:
+def test_decoding_stops_when_the_client_stops_reading(
+    daemon: Daemon, http: httpx.Client, tmp_path: Path
+) -> None:
     """Ten minutes are 19 MB: who reads the first of them has the daemon decode no more."""
     path = media.write_sound(tmp_path / "long.flac", media.silence(600))
     job = daemon.client.submit(path)

@@ -1,4 +1,4 @@
-"""What a browser is told when the gateway itself is at fault."""
+"""The error page for an internal error of the gateway."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from subtitled.web.app import build_app
 
 
-def test_a_fault_of_ours_is_told_in_a_page() -> None:
+def test_an_internal_error_gets_an_error_page() -> None:
     """Without its lifespan the application has no daemon to ask: the page breaks as it would by any slip of ours."""
     app = build_app("ipc:///nowhere", "", tokens=frozenset(), max_bytes=1)
     sent: list[dict[str, Any]] = []
@@ -36,11 +36,11 @@ def test_a_fault_of_ours_is_told_in_a_page() -> None:
         "server": ("127.0.0.1", 8600),
     }
     with suppress(AttributeError):  # Starlette lets the server's log have it too
-        asyncio.run(_ask(app, scope, receive, send))
+        asyncio.run(_run(app, scope, receive, send))
     assert sent[0]["status"] == 500
     assert dict(sent[0]["headers"])[b"content-type"].startswith(b"text/html")
     assert b"<main" in b"".join(message.get("body", b"") for message in sent)
 
 
-async def _ask(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+async def _run(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     await app(scope, receive, send)

@@ -10,17 +10,17 @@ from subtitled.http.errors import RequestError
 from subtitled.web.job_page import form_fields, layout_for
 
 
-def test_empty_fields_ask_for_nothing() -> None:
+def test_empty_fields_are_ignored() -> None:
     assert form_fields({"max_chars": " ", "profile": "", "lang": "en", "from": "3"}) == {}
     assert form_fields({"max_chars": " 20", "gap_ms": "0"}) == {"max_chars": "20", "gap_ms": "0"}
 
 
-def test_a_profile_has_its_own_limits() -> None:
+def test_a_profile_replaces_the_jobs_limits() -> None:
     asked = {"profile": "strict", "max_lines": "1"}
     assert layout_for(asked, LayoutLimits(max_chars=32)) == LayoutOptions(profile="strict", max_lines=1)
 
 
-def test_without_a_profile_the_other_limits_are_those_that_the_job_was_made_with() -> None:
+def test_without_a_profile_the_jobs_limits_are_kept() -> None:
     made = LayoutLimits(
         max_chars=32, max_lines=1, max_chars_per_s=17, min_ms=500, max_ms=6000, gap_ms=40, chain_ms=200
     )
@@ -30,23 +30,23 @@ def test_without_a_profile_the_other_limits_are_those_that_the_job_was_made_with
     )
 
 
-def test_what_a_configuration_has_and_no_client_may_ask_is_left_out() -> None:
+def test_limits_that_clients_may_not_request_are_left_out() -> None:
     made = LayoutLimits(max_chars=4, max_lines=9)
     asked = layout_for({"min_ms": "0"}, made)
     assert (asked.max_chars, asked.max_lines, asked.min_ms) == (None, None, 0)
 
 
-def test_phrases_as_the_model_gave_them_stay_so_where_nothing_else_is_asked() -> None:
+def test_a_job_without_limits_keeps_the_raw_profile() -> None:
     made = LayoutLimits(max_chars=0, max_lines=2, max_chars_per_s=0, min_ms=0, max_ms=0, gap_ms=0, chain_ms=0)
     assert layout_for({"gap_ms": "100"}, made) == LayoutOptions(profile="raw", max_lines=2, gap_ms=100)
 
 
-def test_a_wider_gap_widens_what_is_closed_up() -> None:
+def test_a_wider_gap_raises_the_chain_limit() -> None:
     assert layout_for({"gap_ms": "800"}, LayoutLimits()).chain_ms == 800
 
 
 @pytest.mark.parametrize("asked", [{"max_chars": "7"}, {"max_lines": "two"}, {"profile": "loose"}])
-def test_what_cannot_be_is_refused_with_its_name(asked: dict[str, str]) -> None:
+def test_an_invalid_field_is_named_in_the_error(asked: dict[str, str]) -> None:
     with pytest.raises(RequestError, match=next(iter(asked))) as refused:
         layout_for(asked, None)
     assert refused.value.status == 400

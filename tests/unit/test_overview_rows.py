@@ -1,4 +1,4 @@
-"""What the overview makes of what the daemon says."""
+"""Health summary and rows of the overview page."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def stats(*states: str, **changes: object) -> StatsInfo:
         (("stopped", "draining"), {"is_draining": True}, 0, "warn", "The daemon is stopping"),
     ],
 )
-def test_the_worst_there_is_to_say_is_said(
+def test_the_health_summary_names_the_most_severe_problem(
     states: tuple[str, ...], changes: dict[str, object], failed: int, level: str, sentence: str
 ) -> None:
     summary = health_summary(stats(*states, **changes), failed, max_failed=50)
     assert (summary.level, ENGLISH(summary.message, n=summary.n, total=summary.total)) == (level, sentence)
 
 
-def test_a_failure_is_forgotten_after_a_day() -> None:
+def test_failures_count_for_24_hours() -> None:
     now_ms = 10 * RECENT_MS
     new, old = (replace(FACTS, id=str(age), ended_ms=now_ms - age) for age in (1, RECENT_MS + 1))
     assert recently_failed([new, old], now_ms) == (new,)
@@ -95,7 +95,7 @@ def test_a_failure_is_forgotten_after_a_day() -> None:
         ),
     ],
 )
-def test_a_job_is_told_by_what_is_known_of_it(
+def test_a_job_row_shows_what_is_known(
     changes: dict[str, object], details: tuple[str, ...], percent: str
 ) -> None:
     row = job_row(replace(FACTS, **changes), ENGLISH)
@@ -104,7 +104,7 @@ def test_a_job_is_told_by_what_is_known_of_it(
     assert row.fraction is None or 0 <= row.fraction <= 1
 
 
-def test_a_worker_is_told_with_what_it_does() -> None:
+def test_a_worker_row_shows_jobs_speed_memory_and_link() -> None:
     facts = worker("busy", jobs=("a", "b"), memory_used_bytes=6 * 10**9, memory_total_bytes=24 * 10**9)
     row = worker_row(facts, Speed(total=9.0, slots={"gpu0": 43.2}), {"a": "talk.mp4"}, ENGLISH)
     assert row.jobs == (("a", "talk.mp4"), ("b", "b"))
@@ -123,17 +123,17 @@ def test_a_worker_is_told_with_what_it_does() -> None:
     assert (idle.speed, idle.memory, idle.icon) == ("", "", "done")
 
 
-def test_a_worker_of_another_host_that_has_left_is_nobodys_fault() -> None:
+def test_a_worker_host_that_has_left_is_not_a_problem() -> None:
     gone = worker("stopped", slot="gpu2/cuda0")
     here = replace(stats("busy"), workers=(worker("busy"), gone))
     assert health_summary(here, 0, max_failed=50).message == "health.ok"
 
 
 @pytest.mark.parametrize(("state", "icon"), [("broken", "bad"), ("backoff", "warn"), ("starting", "wait")])
-def test_a_worker_that_does_not_work_has_another_sign(state: str, icon: str) -> None:
+def test_a_worker_that_is_not_working_has_its_own_icon(state: str, icon: str) -> None:
     assert worker_row(worker(state), Speed(total=None), {}, ENGLISH).icon == icon
 
 
-def test_every_language_that_can_be_chosen_is_one_of_whispers() -> None:
+def test_every_language_choice_is_one_of_whispers() -> None:
     assert [code for code in NATIVE_NAMES if code_of(code) != code or name_of(code) == code] == []
     assert len(language_choices()) == len(NATIVE_NAMES) == len(dict(language_choices()))

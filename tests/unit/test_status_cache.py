@@ -30,7 +30,7 @@ class Fake:
         self.asked += 1
         await asyncio.sleep(0)
         if self.is_away:
-            raise UnreachableError("nobody is there")
+            raise UnreachableError("no daemon")
         return Welcome(request=1, server="1", protocol=1, model="demo")
 
     async def stats(self) -> StatsInfo:
@@ -42,7 +42,7 @@ class Fake:
         return ()
 
 
-def test_a_hundred_who_look_at_once_are_one() -> None:
+def test_a_hundred_concurrent_readers_cause_one_request() -> None:
     async def run() -> None:
         fake = Fake()
         cache = StatusCache(cast("AsyncClient", fake))
@@ -54,13 +54,13 @@ def test_a_hundred_who_look_at_once_are_one() -> None:
     asyncio.run(run())
 
 
-def test_that_the_daemon_is_away_is_told_to_all_and_not_for_good() -> None:
+def test_a_failure_is_shared_and_then_retried() -> None:
     async def run() -> None:
         fake = Fake()
         cache = StatusCache(cast("AsyncClient", fake))
         fake.is_away = True
-        told = await asyncio.gather(*(cache.get() for _ in range(10)), return_exceptions=True)
-        assert [type(one) for one in told] == [UnreachableError] * 10
+        results = await asyncio.gather(*(cache.get() for _ in range(10)), return_exceptions=True)
+        assert [type(one) for one in results] == [UnreachableError] * 10
         with pytest.raises(UnreachableError):
             await cache.get()
         assert fake.asked == 1
@@ -71,7 +71,7 @@ def test_that_the_daemon_is_away_is_told_to_all_and_not_for_good() -> None:
     asyncio.run(run())
 
 
-def test_one_who_goes_away_takes_the_answer_from_nobody() -> None:
+def test_a_cancelled_reader_does_not_cancel_the_others() -> None:
     async def run() -> None:
         cache = StatusCache(cast("AsyncClient", Fake()))
         first, second = (asyncio.ensure_future(cache.get()) for _ in range(2))

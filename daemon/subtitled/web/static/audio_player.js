@@ -16,7 +16,9 @@ export class AudioPlayer extends EventTarget {
     audio.addEventListener("loadedmetadata", () => this.#onLoaded());
     for (const name of ["play", "pause", "ended"]) audio.addEventListener(name, () => this.#onStateChange());
     audio.addEventListener("seeked", () => this.#dispatch("move"));
-    audio.addEventListener("error", () => this.#onError());
+    audio.addEventListener("error", () => this.#checkMissing(true));
+    // The server checks too, but not for longer than a page may wait.
+    if (!isMissing) this.#checkMissing(false);
   }
 
   get position_ms() {
@@ -70,11 +72,11 @@ export class AudioPlayer extends EventTarget {
     move();
   }
 
-  /** Find out whether the audio is missing or only unavailable at the moment. */
-  async #onError() {
+  /** Find out whether the audio is missing; after an error it may also be unavailable for the moment. */
+  async #checkMissing(hasFailed) {
     const response = await fetch(this.#audio.src, { method: "HEAD" }).catch(() => null);
     this.isMissing = response?.status === 404;
-    this.#dispatch("unavailable");
+    if (this.isMissing || hasFailed) this.#dispatch("unavailable");
   }
 
   #dispatch(name) {
