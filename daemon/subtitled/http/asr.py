@@ -13,9 +13,9 @@ from starlette.routing import Route
 
 from subtitle.messages import JobOptions
 from subtitled.http.errors import RequestError, not_allowed
-from subtitled.http.forms import UploadForm
+from subtitled.http.forms import UploadForm, prompt_tail
 from subtitled.http.gateway import Gateway
-from subtitled.http.response_models import whisper_json
+from subtitled.http.response_models import UNDETERMINED, UNDETERMINED_NAME, whisper_json
 from subtitled.http.wav import BYTES_PER_SAMPLE, SAMPLE_RATE, wav_header
 from subtitled.languages import code_of, name_of
 
@@ -86,13 +86,12 @@ async def _detect_language(request: Request) -> Response:
     options = JobOptions(formats=("json",), word_timestamps=False, tag=TAG)
     _, job = await _submit(request, params, options, None if params.is_media else DETECT_BYTES)
     facts = await gateway.wait_while_connected(request, job, lambda facts: facts.language is not None)
-    if facts.language is None:
-        raise RequestError(422, "no_speech", "no speech detected")
+    # Bazarr reads both fields and knows "und": a file without speech is not an error.
     result: dict[str, object] = {
-        "detected_language": name_of(facts.language),
-        "language_code": facts.language,
+        "detected_language": name_of(facts.language) or UNDETERMINED_NAME,
+        "language_code": facts.language or UNDETERMINED,
     }
-    if facts.state == "done":
+    if facts.language is not None and facts.state == "done":
         # A longer job is cancelled after the language vote; its probability is part of the transcript.
         result["confidence"] = (await gateway.transcript(job)).language_probability
     return Response(msgspec.json.encode(result), media_type="application/json")
@@ -130,15 +129,11 @@ def parse_query(query: Mapping[str, str]) -> AsrRequest:
         raise _invalid("output", output, ", ".join(OUTPUTS))
     if task not in TASKS:
         raise _invalid("task", task, ", ".join(TASKS))
-    language, prompt = query.get("language") or "auto", query.get("initial_prompt") or ""
-    if len(prompt) > 1000:
-        raise _invalid(
-            "initial_prompt", f"{prompt[:20]}… ({len(prompt)} characters)", "up to 1000 characters"
-        )
+    language = query.get("language") or "auto"
     return AsrRequest(
         task=task,
         language=code_of(language) or language[:32],
-        prompt=prompt,
+        prompt=prompt_tail(query.get("initial_prompt") or ""),
         output=output,
         is_media=_parse_bool(query, "encode", "true"),
         has_words=_parse_bool(query, "word_timestamps", "false"),

@@ -19,6 +19,8 @@ MAX_FIELD_BYTES = 2**16
 MAX_DRAIN_BYTES = 2**25
 """Read of the rest of a refused body: most clients read the response only after they have sent everything."""
 MIB = 2**20
+MAX_PROMPT_CHARS = 1000
+"""The limit of JobOptions.initial_prompt."""
 
 
 class RequestBody:
@@ -40,6 +42,11 @@ class RequestBody:
             ) from None
         self.is_complete = not chunk
         return chunk
+
+
+def prompt_tail(prompt: str) -> str:
+    """Return a prompt, cut to its end if it is too long: the model uses the last words only."""
+    return prompt[-MAX_PROMPT_CHARS:]
 
 
 async def drain(request: Request) -> None:

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from subtitle.messages import JobOptions
 from subtitled.http import sse
 from subtitled.http.errors import RequestError, error_body, not_allowed, to_request_error
-from subtitled.http.forms import UploadForm
+from subtitled.http.forms import UploadForm, prompt_tail
 from subtitled.http.gateway import Gateway
 from subtitled.http.response_models import openai_usage, openai_verbose_json, phrases_of, text_of
 from subtitled.languages import code_of
@@ -158,12 +158,10 @@ def parse_fields(fields: Mapping[str, Sequence[str]], model: str) -> OpenAIReque
         raise _invalid("timestamp_granularities", min(unknown), "segment, word")
     _check_temperature(last.get("temperature") or "0")
     _check_model(last.get("model", ""), model)
-    language, prompt = last.get("language") or "auto", last.get("prompt", "")
-    if len(prompt) > 1000:
-        raise _invalid("prompt", f"{prompt[:20]}… ({len(prompt)} characters)", "up to 1000 characters")
+    language = last.get("language") or "auto"
     return OpenAIRequest(
         language=code_of(language) or language[:32],
-        prompt=prompt,
+        prompt=prompt_tail(last.get("prompt", "")),
         form=form,
         has_segments="segment" in granularities or not granularities,
         has_words="word" in granularities,

@@ -19,6 +19,7 @@ from subtitled.cues.transcript import MissingSpan
 from subtitled.cues.word_alignment import AlignedCue, align_words
 from subtitled.http.errors import RequestError
 from subtitled.http.gateway import Gateway
+from subtitled.http.response_models import UNDETERMINED
 from subtitled.http.wav import (
     BYTES_PER_SAMPLE,
     HEADER_BYTES,
@@ -40,8 +41,8 @@ NO_LIMITS = LayoutLimits(
 class CuesResponse(Struct, frozen=True, kw_only=True):
     """A job's cues, in order and not overlapping; times in milliseconds from the start of the media."""
 
-    language: str | None
-    """Language of the text."""
+    language: str
+    """Language of the text; "und" without speech."""
     duration_ms: int
     """Length of the audio."""
     offset_ms: int
@@ -164,7 +165,7 @@ def _cues_json(content: bytes) -> bytes:
     phrases = (phrase for segment in transcript.segments for phrase in segment.phrases)
     return msgspec.json.encode(
         CuesResponse(
-            language=transcript.output_language,
+            language=transcript.output_language or UNDETERMINED,
             duration_ms=transcript.duration_ms,
             offset_ms=transcript.offset_ms,
             is_partial=bool(transcript.missing),

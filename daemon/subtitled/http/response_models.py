@@ -9,6 +9,9 @@ from subtitled.cues.phrases import MediaPhrase
 from subtitled.cues.transcript import Transcript
 from subtitled.languages import name_of
 
+UNDETERMINED = "und"
+"""Language code (ISO 639-2) of a file without speech."""
+UNDETERMINED_NAME = "undetermined"
 _UNSPACED = frozenset({"zh", "yue", "ja", "th", "lo", "my", "km", "bo"})
 _MEDIA_TYPES = {
     "srt": "application/x-subrip",
@@ -40,7 +43,7 @@ def openai_verbose_json(transcript: Transcript, *, has_segments: bool, has_words
     phrases = phrases_of(transcript)
     result: dict[str, Any] = {
         "task": transcript.task,
-        "language": name_of(transcript.output_language),
+        "language": name_of(transcript.output_language) or UNDETERMINED_NAME,
         "duration": _seconds(transcript.duration_ms),
         "text": text_of(transcript),
         "usage": openai_usage(transcript),
@@ -65,7 +68,8 @@ def whisper_json(transcript: Transcript, *, has_words: bool) -> dict[str, Any]:
         if has_words:
             segment["words"] = [{**_word(word), "probability": word.probability} for word in phrase.words]
         segments.append(segment)
-    return {"text": text_of(transcript), "segments": segments, "language": transcript.output_language}
+    language = transcript.output_language or UNDETERMINED
+    return {"text": text_of(transcript), "segments": segments, "language": language}
 
 
 def _segment(number: int, phrase: MediaPhrase) -> dict[str, Any]:
