@@ -185,7 +185,7 @@ def test_a_node_that_comes_in_the_middle_is_used_and_one_with_notice_finishes_wh
     nodes.worker_of(nodes.add(), files)
     cluster.drain(first)
     leaving = files.eventually(lambda: next(iter(head.log_of("ray.stopping", slot)), None), f"{slot} leaves")
-    assert leaving["cause"] == "its node is to go"
+    assert leaving["cause"] == "its node is being drained"
     head.wait_for_log("ray.stopped", worker=slot)
     assert files.texts() == {text}
     assert [entry for entry in head.log("lease.lost") if entry["worker"].startswith(f"{slot}.")] == []

@@ -17,7 +17,7 @@ from subtitled.ray.scaling_policy import (
     ScalingMember,
     ScalingPolicy,
     backlog_ms,
-    wanted,
+    desired_workers,
 )
 
 HOUR_MS = 3_600_000
@@ -50,74 +50,76 @@ def busy(*numbers: int) -> list[ScalingMember]:
         (99, True, 4),
     ],
 )
-def test_the_number_follows_the_hours_in_line(hours: float, is_any: bool, count: int) -> None:
-    assert wanted(hours * HOUR_MS, LIMITS, is_any=is_any) == count
+def test_the_number_of_workers_follows_the_hours_of_queued_audio(
+    hours: float, is_any: bool, count: int
+) -> None:
+    assert desired_workers(hours * HOUR_MS, LIMITS, is_any=is_any) == count
 
 
-def test_the_least_number_is_kept_without_work() -> None:
+def test_the_minimum_number_is_kept_without_work() -> None:
     limits = ScalingLimits(min_workers=2, max_workers=4, hours_per_worker=1.0, idle_s=1.0)
-    assert wanted(0, limits, is_any=False) == 2
+    assert desired_workers(0, limits, is_any=False) == 2
     scaling = ScalingPolicy(limits)
     for now in (0.0, 1000.0):
-        assert scaling.decide(now, idle(1, 2), 0, is_any=False).let_go == ()
+        assert scaling.decide(now, idle(1, 2), 0, is_any=False).stop == ()
 
 
-def test_a_file_that_nobody_has_read_yet_asks_for_a_worker() -> None:
-    """Reading begins when a worker is ready: with none, no file would ever be known to be long."""
-    assert ScalingPolicy(LIMITS).decide(0.0, [], 0, is_any=True).ask == 1
+def test_an_unread_file_requests_a_worker() -> None:
+    """Files are read once a worker is ready: without one, no length would ever be known."""
+    assert ScalingPolicy(LIMITS).decide(0.0, [], 0, is_any=True).request == 1
 
 
-def test_more_are_asked_for_at_once() -> None:
+def test_more_workers_are_requested_immediately() -> None:
     decision = ScalingPolicy(LIMITS).decide(0.0, [*busy(1), *pending(2)], 7 * HOUR_MS, is_any=True)
-    assert (decision.wanted, decision.ask) == (4, 2)
+    assert (decision.desired, decision.request) == (4, 2)
 
 
-def test_none_is_asked_for_during_a_pause() -> None:
-    assert ScalingPolicy(LIMITS).decide(0.0, [], HOUR_MS, is_any=True, may_ask=False).ask == 0
+def test_no_worker_is_requested_during_a_cooldown() -> None:
+    assert ScalingPolicy(LIMITS).decide(0.0, [], HOUR_MS, is_any=True, may_request=False).request == 0
 
 
-def test_a_worker_without_work_is_let_go_after_the_time() -> None:
+def test_an_idle_worker_is_stopped_after_idle_s() -> None:
     scaling = ScalingPolicy(LIMITS)
-    assert scaling.decide(0.0, idle(1), 0, is_any=False).let_go == ()
-    assert scaling.decide(599.0, idle(1), 0, is_any=False).let_go == ()
-    assert scaling.decide(600.0, idle(1), 0, is_any=False).let_go == (1,)
+    assert scaling.decide(0.0, idle(1), 0, is_any=False).stop == ()
+    assert scaling.decide(599.0, idle(1), 0, is_any=False).stop == ()
+    assert scaling.decide(600.0, idle(1), 0, is_any=False).stop == (1,)
 
 
-def test_work_between_two_looks_counts() -> None:
+def test_work_between_two_turns_resets_the_idle_time() -> None:
     scaling = ScalingPolicy(LIMITS)
     scaling.decide(0.0, idle(1), 0, is_any=False)
     scaling.decide(599.0, idle(1, audio_ms=30_000), 0, is_any=False)
-    assert scaling.decide(601.0, idle(1, audio_ms=30_000), 0, is_any=False).let_go == ()
-    assert scaling.decide(1199.0, idle(1, audio_ms=30_000), 0, is_any=False).let_go == (1,)
+    assert scaling.decide(601.0, idle(1, audio_ms=30_000), 0, is_any=False).stop == ()
+    assert scaling.decide(1199.0, idle(1, audio_ms=30_000), 0, is_any=False).stop == (1,)
 
 
-def test_a_worker_with_work_is_never_let_go() -> None:
+def test_a_busy_worker_is_never_stopped() -> None:
     scaling = ScalingPolicy(LIMITS)
     for now in range(0, 10_000, 100):
-        assert scaling.decide(float(now), busy(1, 2), 0, is_any=False).let_go == ()
+        assert scaling.decide(float(now), busy(1, 2), 0, is_any=False).stop == ()
 
 
-def test_only_so_many_are_let_go_as_are_too_many() -> None:
+def test_only_surplus_workers_are_stopped() -> None:
     scaling = ScalingPolicy(LIMITS)
     scaling.decide(0.0, idle(1), 0, is_any=False)
     scaling.decide(1.0, idle(1, 2, 3), 0, is_any=False)
-    assert scaling.decide(700.0, idle(1, 2, 3), 3 * HOUR_MS, is_any=True).let_go == (1,)
+    assert scaling.decide(700.0, idle(1, 2, 3), 3 * HOUR_MS, is_any=True).stop == (1,)
 
 
-def test_what_has_no_node_is_withdrawn_when_it_was_too_much_for_a_while() -> None:
+def test_surplus_requests_without_a_node_are_cancelled_after_a_while() -> None:
     scaling = ScalingPolicy(LIMITS)
     crew = [*busy(1), *pending(2, 3)]
-    assert scaling.decide(0.0, crew, HOUR_MS, is_any=True).withdraw == ()
-    assert scaling.decide(SETTLE_S, crew, HOUR_MS, is_any=True).withdraw == (3, 2)
+    assert scaling.decide(0.0, crew, HOUR_MS, is_any=True).cancel == ()
+    assert scaling.decide(SETTLE_S, crew, HOUR_MS, is_any=True).cancel == (3, 2)
 
 
-def test_a_queue_that_comes_and_goes_starts_and_stops_nobody() -> None:
+def test_a_short_empty_queue_stops_no_worker() -> None:
     """Between the two looks there is too much, then too little; the one that waits for a node stays in line."""
     scaling = ScalingPolicy(LIMITS)
     crew = [*idle(1), *pending(2)]
     for turn in range(100):
         decision = scaling.decide(turn * 30.0, crew, (turn % 2) * 3 * HOUR_MS, is_any=True)
-        assert (decision.ask, decision.withdraw) == (0, ())
+        assert (decision.request, decision.cancel) == (0, ())
 
 
 @given(
@@ -126,7 +128,7 @@ def test_a_queue_that_comes_and_goes_starts_and_stops_nobody() -> None:
     ),
     st.integers(0, 2),
 )
-def test_the_limits_hold_and_nobody_with_work_goes(
+def test_the_limits_hold_and_no_busy_worker_is_stopped(
     turns: list[tuple[float, int, set[int]]], least: int
 ) -> None:
     limits = ScalingLimits(min_workers=least, max_workers=4, hours_per_worker=2.0, idle_s=600.0)
@@ -138,33 +140,33 @@ def test_the_limits_hold_and_nobody_with_work_goes(
             for one in crew
         ]
         decision = scaling.decide(now, members, hours * HOUR_MS, is_any=hours > 0)
-        gone = {*decision.withdraw, *decision.let_go}
+        gone = {*decision.cancel, *decision.stop}
         assert gone <= {member.number for member in members if member.is_idle or not member.is_placed}
-        assert not (gone and decision.ask)
-        crew = [one for one in crew if one not in gone] + list(range(number, number + decision.ask))
-        number += decision.ask
+        assert not (gone and decision.request)
+        crew = [one for one in crew if one not in gone] + list(range(number, number + decision.request))
+        number += decision.request
         assert least <= len(crew) <= 4
-        assert len(crew) >= decision.wanted
+        assert len(crew) >= decision.desired
 
 
-def test_a_fault_that_repeats_itself_is_tried_ever_more_seldom() -> None:
+def test_repeated_failures_double_the_cooldown() -> None:
     pauses, now, tries = ScalingCooldowns(), 0.0, 0
     while now < 3600.0:
-        assert pauses.may_ask(now)
+        assert pauses.may_request(now)
         pauses.failed(now, 0.5)
         tries += 1
         now += pauses.left_s(now)
     assert tries < 3600 / MAX_PAUSE_S + 7
 
 
-def test_several_that_fail_together_count_as_one() -> None:
+def test_failures_at_the_same_time_count_as_one() -> None:
     pauses = ScalingCooldowns()
     for _ in range(8):
         pauses.failed(0.0, 0.5)
     assert pauses.left_s(0.0) == FIRST_PAUSE_S
 
 
-def test_a_worker_that_lived_long_did_not_fail_at_its_start() -> None:
+def test_a_long_lived_worker_resets_the_cooldown() -> None:
     pauses, now = ScalingCooldowns(), 0.0
     for _ in range(5):
         pauses.failed(now, 0.5)
@@ -173,13 +175,13 @@ def test_a_worker_that_lived_long_did_not_fail_at_its_start() -> None:
     assert pauses.left_s(now) == FIRST_PAUSE_S
 
 
-def test_what_cannot_help_is_tried_once_a_minute() -> None:
+def test_after_a_fatal_failure_a_worker_is_requested_once_a_minute() -> None:
     pauses = ScalingCooldowns()
     pauses.failed(0.0, 0.5, is_fatal=True)
     assert pauses.left_s(0.0) == MAX_PAUSE_S
 
 
-def test_a_worker_that_joins_ends_the_pauses() -> None:
+def test_a_joined_worker_resets_the_cooldown() -> None:
     pauses, now = ScalingCooldowns(), 0.0
     for _ in range(5):
         pauses.failed(now, 0.5)
@@ -189,7 +191,7 @@ def test_a_worker_that_joins_ends_the_pauses() -> None:
     assert pauses.left_s(now) == FIRST_PAUSE_S
 
 
-def test_files_that_nobody_has_read_are_taken_to_be_as_long_as_others() -> None:
+def test_unread_files_count_with_the_typical_length() -> None:
     assert backlog_ms(1000, 0, 5000) == 1000
     assert backlog_ms(1000, 3, 5000) == 16_000
     assert backlog_ms(0, 2, 0) == 2 * UNREAD_MS

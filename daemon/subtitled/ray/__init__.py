@@ -1,1 +1,1 @@
-"""Workers that Ray places: a process beside the daemon, which asks Ray for them and lets go of those without work."""
+"""Workers placed by Ray: a process beside the daemon requests them and stops idle ones."""

@@ -1,4 +1,4 @@
-"""`python -m subtitled.ray PARENT_PID`: the process that speaks with Ray."""
+"""`python -m subtitled.ray PARENT_PID`: the autoscaler process."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from subtitled.ray.autoscaler import main
 if __name__ == "__main__":
     status = main(int(sys.argv[1]))
     sys.stderr.flush()
-    # Ray's threads wait for a head that may be gone.
+    # Ray's threads may wait for a head that is gone.
     os._exit(status)

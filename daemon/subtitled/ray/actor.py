@@ -1,7 +1,7 @@
-"""What runs on a node of the cluster, as an actor of Ray's: one worker process, and who holds its reins.
+"""A Ray actor on a node of the cluster that runs one worker process.
 
-The worker is a process of its own, not this one: native code that crashes takes no actor with it, its exit status tells why,
-and none of Ray's threads is beside it. It ends with its actor, whatever ends that: the GPU is free again when Ray says so.
+The worker is a separate process: a crash in native code does not end the actor, its exit status gives the cause, and it has
+none of Ray's threads. It always ends with its actor, so the GPU is free when Ray reports it free.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from concurrent.futures import Future
 from msgspec import Struct
 
 MAX_NAME = 40
-"""Characters of a host's name in that of its worker."""
+"""Characters of the host name in the name of its worker."""
 MODULE = ("-m", "subtitled", "worker")
 
 
 class ActorSettings(Struct, frozen=True, kw_only=True):
-    """What a worker is started with. It holds a secret key, and goes to the actor itself, by no way that Ray keeps."""
+    """Settings of a worker. They have a secret key and are an argument of a call, which Ray does not store."""
 
     number: int
     endpoint: str
-    """Of the daemon, tcp://HOST:PORT."""
+    """The daemon's, tcp://HOST:PORT."""
     key: str
     """Content of the key file."""
     device: str
-    """"cuda:0", the first of those that Ray lets the actor see; or "cpu"."""
+    """"cuda:0", the first device that Ray assigns to the actor; or "cpu"."""
     cpu_threads: int
     stop_timeout_s: float
     log_level: str
@@ -45,7 +45,7 @@ class ActorStarted(Struct, frozen=True, kw_only=True):
     """Where a worker was started."""
 
     place: str
-    """What the daemon calls it, after the name of its key."""
+    """Its place in the daemon, after the name of its key."""
     hostname: str
     node: str = ""
     """Ray's id of the node."""
@@ -55,33 +55,33 @@ class ActorEnded(Struct, frozen=True, kw_only=True):
     """A worker process has ended."""
 
     status: int
-    """As `Popen` has it."""
+    """As in `Popen.returncode`."""
     cause: str
-    """What it said last of why."""
+    """The last cause in its log."""
 
 
 class WorkerActor:
     """One worker process at most. Its methods may be called from any thread; `wait` blocks until the process ends."""
 
     def __init__(self, command: Sequence[str] = (sys.executable, *MODULE)) -> None:
-        """`command`, with its options after it, starts a worker."""
+        """`command`, with the options after it, starts a worker."""
         self._command = command
         self._process: Future[subprocess.Popen[str]] = Future()
         self._cause = ""
 
-    def begin(self, orders: ActorSettings) -> ActorStarted:
-        """Start the worker, and return where; raises OSError."""
+    def start(self, settings: ActorSettings) -> ActorStarted:
+        """Start the worker, and return its place; raises OSError."""
         hostname = socket.gethostname()
-        place = f"{_as_name(hostname)}-{orders.number}"
-        key = _in_memory(orders.key)
+        place = f"{_as_name(hostname)}-{settings.number}"
+        key = _in_memory(settings.key)
         options = {
-            "--connect": orders.endpoint,
+            "--connect": settings.endpoint,
             "--key": f"/proc/self/fd/{key}",
-            "--device": orders.device,
-            "--cpu-threads": orders.cpu_threads,
+            "--device": settings.device,
+            "--cpu-threads": settings.cpu_threads,
             "--place": place,
-            "--stop-timeout": orders.stop_timeout_s,
-            "--log-level": orders.log_level,
+            "--stop-timeout": settings.stop_timeout_s,
+            "--log-level": settings.log_level,
             "--log-format": "json",
             "--parent": os.getpid(),
         }
@@ -101,7 +101,7 @@ class WorkerActor:
         return ActorStarted(place=place, hostname=hostname)
 
     def wait(self) -> ActorEnded:
-        """Pass the worker's log on to this process's, until the worker has ended."""
+        """Copy the worker's log to this process's until the worker has ended."""
         process = self._process.result()
         with process:
             for line in process.stderr or ():
@@ -109,14 +109,14 @@ class WorkerActor:
                 self._cause = _cause_in(line) or self._cause
         return ActorEnded(status=process.returncode, cause=self._cause)
 
-    def leave(self) -> None:
-        """Have the worker finish what it holds, and go; nothing happens if it is gone."""
+    def stop(self) -> None:
+        """Let the worker finish its leases and exit; does nothing if it is gone."""
         if self._process.done():
             self._process.result().terminate()
 
 
 def _in_memory(text: str) -> int:
-    """Return the descriptor of a file that is on no disk, and that its owner alone may read."""
+    """Return the descriptor of a file in memory that only its owner may read."""
     file = os.memfd_create("key", os.MFD_CLOEXEC)
     os.fchmod(file, 0o600)
     os.write(file, text.encode())
@@ -124,13 +124,13 @@ def _in_memory(text: str) -> int:
 
 
 def _as_name(hostname: str) -> str:
-    """Return a host's name as part of a worker's: letters, digits, hyphens."""
+    """Return a host name as part of a worker's name: letters, digits, hyphens."""
     short = re.sub(r"[^A-Za-z0-9]+", "-", hostname.partition(".")[0]).strip("-")
     return short[:MAX_NAME] or "node"
 
 
 def _cause_in(line: str) -> str:
-    """Return the cause that a line of the worker's log has; of what is no such line (Python's own, a library's), all of it."""
+    """Return the cause in a line of the worker's log; a line that is not JSON (of Python or a library) is returned whole."""
     try:
         found = json.loads(line)
     except ValueError:

@@ -1,7 +1,7 @@
-"""The process beside the daemon that speaks with Ray: it asks the daemon how much waits, and Ray for as many workers.
+"""The autoscaler: a process beside the daemon that requests Ray workers by the amount of queued audio.
 
-It is a client of the daemon as others are, and its workers join as others do: whatever becomes of it, or of Ray, becomes of
-no job. It ends when Ray is gone for good; the daemon starts it again.
+It is an ordinary client of the daemon, and its workers join like others: its failure, or Ray's, affects no job. It exits
+when Ray's head stays away; the daemon restarts it.
 """
 
 from __future__ import annotations
@@ -35,75 +35,77 @@ from subtitled.ray.worker_pool import DepartedWorker, PlacedWorker, RayWorkerPoo
 from subtitled.runtime.processes import die_with_parent
 
 TURN_S = 1.0
-"""Seconds between two looks at the daemon and at Ray."""
+"""Seconds between two turns."""
 HEAD_S = 10.0
-"""Seconds between two looks whether Ray's head is there."""
+"""Seconds between two checks of Ray's head."""
 LOST_S = 35.0
-"""Ray's head may be away for so long; Ray itself would end this process after a minute, with less of a word."""
+"""Exit if Ray's head is away for so long; Ray itself would end this process after a minute without a useful message."""
 TYPICAL_S, TYPICAL_JOBS = 60.0, 20
-"""How often, and from how many jobs that were done, the length of a file is judged."""
-LATE_S = 60.0
-"""A worker that has a node and has not joined by then is told of."""
-GOODBYE_S = 8.0
-"""At the end: what workers hold may take so long."""
+"""How often, and from how many finished jobs, the typical length of a file is estimated."""
+JOIN_TIMEOUT_S = 60.0
+"""A placed worker that has not joined after this is logged."""
+CLOSE_TIMEOUT_S = 8.0
+"""Time limit for the workers' leases when this process ends."""
 CONNECT_S = 90.0
-"""Connecting takes seconds; Ray waits for minutes."""
+"""Time limit for connecting; Ray itself waits for minutes."""
 _log = log.get()
 
 
 class Autoscaler:
-    """`run` blocks until `stop`; belongs to the main thread. Without its head Ray may hold up any turn."""
+    """`run` blocks until `stop`; belongs to the main thread. Without its head Ray may block any turn."""
 
-    def __init__(self, errand: RaySettings, cluster: RayConnection) -> None:
-        self._errand = errand
+    def __init__(self, settings: RaySettings, cluster: RayConnection) -> None:
+        self._settings = settings
         self._cluster = cluster
-        self._client = Client(errand.daemon, key="", timeout_s=5.0)
-        self._endpoint = endpoint_of(errand, cluster.own_address())
-        wanted = errand.ray
-        self._crew = RayWorkerPool(
-            self._orders, num_gpus=wanted.gpus_per_worker, num_cpus=wanted.cpus_per_worker
+        self._client = Client(settings.daemon, key="", timeout_s=5.0)
+        self._endpoint = endpoint_of(settings, cluster.own_address())
+        ray = settings.ray
+        self._pool = RayWorkerPool(
+            self._actor_settings, num_gpus=ray.gpus_per_worker, num_cpus=ray.cpus_per_worker
         )
         self._scaling = ScalingPolicy(
             ScalingLimits(
-                min_workers=wanted.min_workers,
-                max_workers=wanted.max_workers,
-                hours_per_worker=wanted.hours_per_worker,
-                idle_s=wanted.idle_s,
+                min_workers=ray.min_workers,
+                max_workers=ray.max_workers,
+                hours_per_worker=ray.hours_per_worker,
+                idle_s=ray.idle_s,
             )
         )
-        self._pauses = ScalingCooldowns()
-        self._is_over = threading.Event()
+        self._cooldowns = ScalingCooldowns()
+        self._stopped = threading.Event()
         self._joined: set[int] = set()
-        self._missed: set[int] = set()
-        """Those of whom the log has that they did not join."""
-        self._typical_ms, self._judge_at = 0.0, 0.0
+        self._overdue: set[int] = set()
+        """Workers that were logged as overdue."""
+        self._typical_ms, self._estimate_at = 0.0, 0.0
 
     def stop(self) -> None:
         """End `run` soon; may be called from a signal handler."""
-        self._is_over.set()
+        self._stopped.set()
 
     def run(self) -> None:
-        """Keep as many workers as are wanted, and let all go in the end."""
-        while not self._is_over.wait(TURN_S):
+        """Keep the desired number of workers until `stop`, then stop them all."""
+        while not self._stopped.wait(TURN_S):
             self._turn(time.monotonic())
-        self._crew.close(min(GOODBYE_S, self._errand.stop_timeout_s))
+        self._pool.close(min(CLOSE_TIMEOUT_S, self._settings.stop_timeout_s))
         self._client.close()
 
     def _turn(self, now: float) -> None:
-        placed, gone = self._crew.look()
-        for hand in placed:
-            node = hand.node[:12]
-            _log.info(log.RAY_PLACED, worker=_slot(hand), node=node, waited_s=round(now - hand.asked_at, 1))
-        for one in gone:
-            self._tell_of(one, now)
-        self._heed_notices()
+        placed, departed = self._pool.poll()
+        for worker in placed:
+            node = worker.node[:12]
+            _log.info(
+                log.RAY_PLACED, worker=_slot(worker), node=node, waited_s=round(now - worker.requested_at, 1)
+            )
+        for one in departed:
+            self._log_departed(one, now)
+        self._stop_on_draining_nodes()
         try:
             stats = self._client.stats()
         except SubtitleError:
-            return  # it starts or stops; what there is stays as it is
+            return  # the daemon starts or stops; the number of workers stays
         self._scale(stats, now)
 
-    # -- how many --------------------------------------------------------------------------------------------
+    # -- the number of workers -------------------------------------------------------------------------------
 
     def _scale(self, stats: StatsInfo, now: float) -> None:
         members = self._members({worker.slot: worker for worker in stats.workers}, now)
@@ -111,40 +113,38 @@ class Autoscaler:
         is_any = any(stats.jobs.get(state) for state in ("queued", "preparing", "transcribing"))
         backlog = backlog_ms(stats.queued_ms, unread, self._typical(now) if unread else 0.0)
         decision = self._scaling.decide(
-            now, members, backlog, is_any=is_any, may_ask=self._pauses.may_ask(now)
+            now, members, backlog, is_any=is_any, may_request=self._cooldowns.may_request(now)
         )
-        if decision.ask:
-            fields = {"workers": decision.ask, "wanted": decision.wanted, "there": len(members)}
+        if decision.request:
+            fields = {"workers": decision.request, "desired": decision.desired, "present": len(members)}
             _log.info(log.RAY_REQUESTED, **fields, backlog_h=round(backlog / 3_600_000, 2))
-        for _ in range(decision.ask):
-            self._crew.ask()
-        for number in decision.withdraw:
-            _log.info(log.RAY_CANCELLED, worker=f"{RAY_HOST}/{number}", wanted=decision.wanted)
-            self._crew.leave(number, 0.0)
-        for number in decision.let_go:
-            self._leave(self._crew.hands[number], "without work for ray.idle_s")
+        for _ in range(decision.request):
+            self._pool.request()
+        for number in decision.cancel:
+            _log.info(log.RAY_CANCELLED, worker=f"{RAY_HOST}/{number}", desired=decision.desired)
+            self._pool.stop(number, 0.0)
+        for number in decision.stop:
+            self._stop_worker(self._pool.workers[number], "idle for ray.idle_s")
 
     def _members(self, workers: Mapping[str, WorkerFacts], now: float) -> list[ScalingMember]:
         members = []
-        for hand in self._crew.hands.values():
-            if hand.stage is WorkerStage.LEAVING:
+        for worker in self._pool.workers.values():
+            if worker.stage is WorkerStage.STOPPING:
                 continue
-            facts = workers.get(_slot(hand)) if hand.stage is WorkerStage.PLACED else None
+            facts = workers.get(_slot(worker)) if worker.stage is WorkerStage.PLACED else None
             state = facts.state if facts else ""
-            if state in {"idle", "busy"} and hand.number not in self._joined:
-                self._joined.add(hand.number)
-                self._pauses.succeeded()
-            is_late = hand.stage is WorkerStage.PLACED and now - hand.placed_at > LATE_S
-            if facts is None and is_late and hand.number not in self._missed | self._joined:
-                self._missed.add(hand.number)
-                cause = (
-                    f"has not joined within {LATE_S:.0f} s; {self._endpoint} must be reachable from its node"
-                )
-                _log.warning(log.RAY_OVERDUE, worker=_slot(hand), node=hand.node[:12], cause=cause)
+            if state in {"idle", "busy"} and worker.number not in self._joined:
+                self._joined.add(worker.number)
+                self._cooldowns.succeeded()
+            is_late = worker.stage is WorkerStage.PLACED and now - worker.placed_at > JOIN_TIMEOUT_S
+            if facts is None and is_late and worker.number not in self._overdue | self._joined:
+                self._overdue.add(worker.number)
+                cause = f"has not joined within {JOIN_TIMEOUT_S:.0f} s; {self._endpoint} must be reachable from its node"
+                _log.warning(log.RAY_OVERDUE, worker=_slot(worker), node=worker.node[:12], cause=cause)
             members.append(
                 ScalingMember(
-                    number=hand.number,
-                    is_placed=hand.stage is WorkerStage.PLACED,
+                    number=worker.number,
+                    is_placed=worker.stage is WorkerStage.PLACED,
                     is_idle=state == "idle",
                     audio_ms=facts.audio_ms if facts else 0,
                 )
@@ -152,9 +152,9 @@ class Autoscaler:
         return members
 
     def _typical(self, now: float) -> float:
-        """Return the mean length of the last files that were done; 0 while there are none."""
-        if now >= self._judge_at:
-            self._judge_at = now + TYPICAL_S
+        """Return the mean length of the last finished files; 0 while there are none."""
+        if now >= self._estimate_at:
+            self._estimate_at = now + TYPICAL_S
             try:
                 lengths = [job.audio_ms for job in self._client.list(("done",), limit=TYPICAL_JOBS)]
             except SubtitleError:
@@ -164,69 +164,71 @@ class Autoscaler:
 
     # -- one worker ------------------------------------------------------------------------------------------
 
-    def _orders(self, number: int) -> ActorSettings:
-        wanted = self._errand.ray
+    def _actor_settings(self, number: int) -> ActorSettings:
+        ray = self._settings.ray
         return ActorSettings(
             number=number,
             endpoint=self._endpoint,
-            key=key_text(self._errand.key),
-            device="cuda:0" if wanted.gpus_per_worker else "cpu",
-            cpu_threads=0 if wanted.gpus_per_worker else max(1, int(wanted.cpus_per_worker)),
-            stop_timeout_s=self._errand.stop_timeout_s,
-            log_level=self._errand.log_level,
+            key=key_text(self._settings.key),
+            device="cuda:0" if ray.gpus_per_worker else "cpu",
+            cpu_threads=0 if ray.gpus_per_worker else max(1, int(ray.cpus_per_worker)),
+            stop_timeout_s=self._settings.stop_timeout_s,
+            log_level=self._settings.log_level,
         )
 
-    def _heed_notices(self) -> None:
-        """Have the workers leave whose nodes are to go: they finish what they hold, and others are asked for elsewhere."""
-        nodes = {hand.node for hand in self._crew.hands.values() if hand.stage is WorkerStage.PLACED}
+    def _stop_on_draining_nodes(self) -> None:
+        """Stop the workers on draining nodes: they finish their leases, and others are requested elsewhere."""
+        nodes = {worker.node for worker in self._pool.workers.values() if worker.stage is WorkerStage.PLACED}
         for node in (self._cluster.draining() & nodes) if nodes else ():
-            for hand in list(self._crew.hands.values()):
-                if hand.node == node and hand.stage is WorkerStage.PLACED:
-                    self._leave(hand, "its node is to go")
+            for worker in list(self._pool.workers.values()):
+                if worker.node == node and worker.stage is WorkerStage.PLACED:
+                    self._stop_worker(worker, "its node is being drained")
 
-    def _leave(self, hand: PlacedWorker, cause: str) -> None:
-        _log.info(log.RAY_STOPPING, worker=_slot(hand), cause=cause)
-        self._crew.leave(hand.number, self._errand.stop_timeout_s)
+    def _stop_worker(self, worker: PlacedWorker, cause: str) -> None:
+        _log.info(log.RAY_STOPPING, worker=_slot(worker), cause=cause)
+        self._pool.stop(worker.number, self._settings.stop_timeout_s)
 
-    def _tell_of(self, gone: DepartedWorker, now: float) -> None:
-        hand = gone.hand
-        fields = {"worker": _slot(hand), "node": hand.node[:12], "cause": gone.cause}
-        has_joined = hand.number in self._joined
-        self._joined.discard(hand.number)
-        self._missed.discard(hand.number)
-        if hand.stage is WorkerStage.LEAVING:
+    def _log_departed(self, departed: DepartedWorker, now: float) -> None:
+        worker = departed.worker
+        fields = {"worker": _slot(worker), "node": worker.node[:12], "cause": departed.cause}
+        has_joined = worker.number in self._joined
+        self._joined.discard(worker.number)
+        self._overdue.discard(worker.number)
+        if worker.stage is WorkerStage.STOPPING:
             _log.info(log.RAY_STOPPED, **fields)
             return
-        if not gone.is_lost:
-            self._pauses.failed(now, now - hand.placed_at if has_joined else 0.0, is_fatal=gone.is_fatal)
-        tell = _log.error if gone.is_fatal else _log.warning
-        tell(log.RAY_FAILED, **fields, again_in_s=round(self._pauses.left_s(now), 1))
+        if not departed.is_lost:
+            self._cooldowns.failed(
+                now, now - worker.placed_at if has_joined else 0.0, is_fatal=departed.is_fatal
+            )
+        tell = _log.error if departed.is_fatal else _log.warning
+        tell(log.RAY_FAILED, **fields, again_in_s=round(self._cooldowns.left_s(now), 1))
 
 
-def _slot(hand: PlacedWorker) -> str:
-    """Return what the daemon calls a worker."""
-    return f"{RAY_HOST}/{hand.place or hand.number}"
+def _slot(worker: PlacedWorker) -> str:
+    """Return a worker's slot in the daemon."""
+    return f"{RAY_HOST}/{worker.place or worker.number}"
 
 
 def main(parent_pid: int) -> int:
-    """Do the errand that comes on standard input; return the exit status."""
+    """Run the autoscaler with the settings on standard input; return the exit status."""
     die_with_parent(parent_pid)
-    errand = msgspec.json.decode(sys.stdin.buffer.read(), type=RaySettings)
-    log.configure(errand.log_level, errand.log_format, sys.stderr)
+    settings = msgspec.json.decode(sys.stdin.buffer.read(), type=RaySettings)
+    log.configure(settings.log_level, settings.log_format, sys.stderr)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # they go to the whole process group, and are the daemon's
-    given_up = threading.Timer(CONNECT_S, _give_up, (errand.ray.address,))
-    given_up.daemon = True
-    given_up.start()
+        signal.signal(number, signal.SIG_IGN)  # sent to the whole process group, but meant for the daemon
+    connect_timer = threading.Timer(CONNECT_S, _connect_timed_out, (settings.ray.address,))
+    connect_timer.daemon = True
+    connect_timer.start()
     try:
-        cluster = RayConnection(errand.ray.address)
+        cluster = RayConnection(settings.ray.address)
     except SubtitledError as error:
-        _log.error(log.RAY_UNREACHABLE, address=errand.ray.address, cause=str(error))
+        _log.error(log.RAY_UNREACHABLE, address=settings.ray.address, cause=str(error))
         return ExitCode.UNREACHABLE
-    given_up.cancel()
-    engine = Autoscaler(errand, cluster)
-    # Ray has set a handler of its own when it was connected.
-    signal.signal(signal.SIGTERM, lambda *_: engine.stop())
+    connect_timer.cancel()
+    autoscaler = Autoscaler(settings, cluster)
+    # Ray sets its own handler when it connects.
+    signal.signal(signal.SIGTERM, lambda *_: autoscaler.stop())
     nodes = cluster.nodes()
     _log.info(
         log.RAY_CONNECTED,
@@ -236,13 +238,13 @@ def main(parent_pid: int) -> int:
         cpus=sum(node.cpus for node in nodes),
     )
     threading.Thread(target=_watch_head, args=(cluster.address,), name="head", daemon=True).start()
-    engine.run()
+    autoscaler.run()
     cluster.close()
     return ExitCode.OK
 
 
 def _watch_head(address: str) -> None:
-    """Tell when Ray's head does not answer, and end this process, whatever holds it up, when it stays away."""
+    """Log when Ray's head does not answer, and exit this process, even if it is blocked, when it stays away."""
     lost_at: float | None = None
     while True:
         time.sleep(HEAD_S)
@@ -257,7 +259,7 @@ def _watch_head(address: str) -> None:
             _log.info(log.RAY_RESTORED, address=address)
 
 
-def _give_up(address: str) -> None:
-    cause = f"it has not let this machine in within {CONNECT_S:.0f} s; see the log of the head (ray status)"
+def _connect_timed_out(address: str) -> None:
+    cause = f"no connection within {CONNECT_S:.0f} s; see the log of the head (ray status)"
     _log.error(log.RAY_UNREACHABLE, address=address, cause=cause)
     os._exit(ExitCode.UNREACHABLE)

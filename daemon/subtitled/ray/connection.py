@@ -1,7 +1,7 @@
-"""The connection to Ray: its address, its nodes, whether it is still there.
+"""The connection to Ray: its address, its nodes, and whether it answers.
 
-Ray itself waits minutes for a cluster that does not answer, and ends the process that has lost its head. So it is looked at first,
-and now and then, through a plain connection.
+Ray itself waits minutes for a cluster that does not answer, and ends a process that has lost the head. So the head is
+checked with a plain TCP connection, first and repeatedly.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from subtitled.errors import SubtitledError
 from subtitled.ray.nodes import RayNode
 
 LOCAL = "local"
-"""The address that starts a cluster of this machine alone."""
-DIAL_S = 5.0
+"""The address that starts a cluster on this host only."""
+CONNECT_TIMEOUT_S = 5.0
 NO_USAGE_REPORT = {"RAY_USAGE_STATS_ENABLED": "0"}
-"""Ray would tell its makers of each cluster that it starts."""
+"""Ray would send usage reports to its developers."""
 
 
 class RayConnection:
-    """Is connected from the beginning until `close`. One of them in a process, which belongs to its main thread."""
+    """Connected from creation until `close`. One in a process; belongs to its main thread."""
 
     def __init__(self, address: str) -> None:
-        """`address`: as in `ray.address`. Raises SubtitledError where nothing answers there, or is of another version."""
+        """`address`: as in `ray.address`. Raises SubtitledError if nothing answers there, or its version differs."""
         os.environ.update(NO_USAGE_REPORT)
         self._head = "" if address == LOCAL else head_of(address)
         if self._head and (cause := why_unreachable(self._head)):
@@ -53,11 +53,11 @@ class RayConnection:
 
     @property
     def address(self) -> str:
-        """Return where its head listens, HOST:PORT."""
+        """Address of the head, HOST:PORT."""
         return self._head or str(ray.get_runtime_context().gcs_address)
 
     def nodes(self) -> list[RayNode]:
-        """Return the machines that are there."""
+        """Return the machines that are alive."""
         return [
             RayNode(
                 address=found["NodeManagerAddress"],
@@ -71,38 +71,38 @@ class RayConnection:
 
     @staticmethod
     def draining() -> frozenset[str]:
-        """Return the nodes, by id, that are to go soon; none where this release of Ray does not tell."""
+        """Return the ids of draining nodes; empty if this release of Ray does not report them."""
         from ray._private import state
 
-        tell = getattr(state.state, "get_draining_nodes", None)
-        return frozenset(tell()) if tell else frozenset()
+        draining = getattr(state.state, "get_draining_nodes", None)
+        return frozenset(draining()) if draining else frozenset()
 
     @staticmethod
     def own_address() -> str:
-        """Return the address by which the cluster knows this machine."""
+        """Return this machine's address in the cluster."""
         return str(ray.util.get_node_ip_address())
 
     @staticmethod
     def close() -> None:
-        """Let go of the cluster; what was started through this connection ends."""
+        """Disconnect; everything started through this connection ends."""
         ray.shutdown()
 
 
 def head_of(address: str) -> str:
-    """Return HOST:PORT of the head, as Ray would find it; raises SubtitledError where there is none."""
+    """Return HOST:PORT of the head, as Ray finds it; raises SubtitledError if there is none."""
     try:
         return str(services.canonicalize_bootstrap_address_or_die(address))
     except (ConnectionError, ValueError, OSError) as error:
         raise SubtitledError(
-            f"ray.address {address}: no cluster is known to this machine; start Ray on it (ray start), or name its head, HOST:PORT"
+            f"ray.address {address}: no cluster found on this machine; start Ray on it (ray start), or set the head's HOST:PORT"
         ) from error
 
 
 def why_unreachable(head: str) -> str:
-    """Return why nothing answers at HOST:PORT; "" if something does."""
+    """Return why HOST:PORT does not answer; "" if it does."""
     host, _, port = head.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), DIAL_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
     except (OSError, ValueError) as error:
         return str(error)
     return ""

@@ -1,4 +1,4 @@
-"""The machines of a cluster, and how many workers each has room for."""
+"""The machines of a Ray cluster, and how many workers fit on each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from msgspec import Struct
 
 
 class RayNode(Struct, frozen=True, kw_only=True):
-    """One machine that is there, with what Ray may give away of it."""
+    """One machine with the resources that Ray may assign."""
 
     hostname: str
     address: str
@@ -15,6 +15,6 @@ class RayNode(Struct, frozen=True, kw_only=True):
 
 
 def room(node: RayNode, *, gpus: float, cpus: float) -> int:
-    """Return how many workers that want so much fit on a node without other work."""
-    wants = ((node.gpus, gpus), (node.cpus, cpus))
-    return min((int(has / wanted) for has, wanted in wants if wanted), default=0)
+    """Return how many workers with these needs fit on an idle node."""
+    needs = ((node.gpus, gpus), (node.cpus, cpus))
+    return min((int(has / needed) for has, needed in needs if needed), default=0)

@@ -1,7 +1,7 @@
-"""How many workers there are to be, by what waits for them; given its time, without socket, file or clock.
+"""The number of workers by the amount of queued audio; pure: no socket, file or clock.
 
-More are asked for at once: a queue does not wait for certainty. Fewer only after a time without work, since a worker let go
-costs its successor a node and the loading of a model.
+More workers are requested immediately. Idle ones are stopped only after a while, since a new worker has to get a node and
+load a model.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 SETTLE_S = 60.0
-"""What was asked for and has no place yet is withdrawn when it has been too much for so long."""
+"""Unplaced requests are cancelled after there were too many for so long."""
 UNREAD_MS = 1_800_000
-"""Length of a file that nobody has read yet, while no other has been done from which to judge."""
+"""Assumed length of an unread file while no finished file gives an estimate."""
 FIRST_PAUSE_S = 1.0
-"""After a failure, until a worker is asked for again; doubled with each, up to MAX_PAUSE_S."""
+"""Cooldown after a failure; doubled with each, up to MAX_PAUSE_S."""
 MAX_PAUSE_S = 60.0
 LONG_LIFE_S = 60.0
-"""A worker that lived so long did not fail at its start: pauses begin anew."""
+"""A worker that ran for so long did not fail at its start: the cooldown starts over."""
 
 
 class ScalingLimits(Struct, frozen=True, kw_only=True):
-    """What the configuration says; see [ray]."""
+    """The limits in [ray]."""
 
     min_workers: int
     max_workers: int
@@ -32,50 +32,50 @@ class ScalingLimits(Struct, frozen=True, kw_only=True):
 
 
 class ScalingMember(Struct, frozen=True, kw_only=True):
-    """One worker that was asked for, as it is seen now."""
+    """The present state of one requested worker."""
 
     number: int
-    """In the order in which they were asked for."""
+    """In the order of the requests."""
     is_placed: bool
-    """Ray has found it a node."""
+    """It has a node."""
     is_idle: bool
-    """It has joined, and holds no lease."""
+    """It has joined and has no lease."""
     audio_ms: int = 0
-    """What it has transcribed so far."""
+    """Audio transcribed so far."""
 
 
 class ScalingDecision(Struct, frozen=True, kw_only=True):
-    """What is to be done now."""
+    """The changes to make now."""
 
-    wanted: int
-    """How many there are to be."""
-    ask: int = 0
-    """So many more."""
-    withdraw: tuple[int, ...] = ()
-    """Those that Ray has found no node for, and that are needed no more."""
-    let_go: tuple[int, ...] = ()
-    """Those that were without work for too long."""
+    desired: int
+    """Number of workers to have."""
+    request: int = 0
+    """Workers to request."""
+    cancel: tuple[int, ...] = ()
+    """Unplaced workers that are no longer needed."""
+    stop: tuple[int, ...] = ()
+    """Workers that were idle for too long."""
 
 
-def wanted(queued_ms: float, limits: ScalingLimits, *, is_any: bool) -> int:
-    """Return how many workers so much audio is worth; `is_any`: somebody waits, though nobody knows how much it is."""
+def desired_workers(queued_ms: float, limits: ScalingLimits, *, is_any: bool) -> int:
+    """Return the number of workers for an amount of audio; `is_any`: there is work of unknown length."""
     hours = queued_ms / 3_600_000
     by_audio = max(math.ceil(hours / limits.hours_per_worker), int(is_any))
     return min(max(by_audio, limits.min_workers), limits.max_workers)
 
 
 def backlog_ms(queued_ms: float, unread: int, typical_ms: float) -> float:
-    """Return the audio that waits: what is known of, and `unread` files as long as others were."""
+    """Return the queued audio: the known amount, and `unread` files of typical length."""
     return queued_ms + unread * (typical_ms or UNREAD_MS)
 
 
 class ScalingPolicy:
-    """Remembers since when each worker is idle, and since when there are too many."""
+    """Tracks since when each worker is idle, and since when there are too many."""
 
     def __init__(self, limits: ScalingLimits) -> None:
         self._limits = limits
         self._idle_since: dict[int, tuple[float, int]] = {}
-        """When a worker was first seen idle, with the audio that it had transcribed by then."""
+        """When a worker was first seen idle, and its audio at that time."""
         self._too_many_since: float | None = None
 
     def decide(
@@ -85,66 +85,66 @@ class ScalingPolicy:
         queued_ms: float,
         *,
         is_any: bool,
-        may_ask: bool = True,
+        may_request: bool = True,
     ) -> ScalingDecision:
-        """Return what is to be done; `members`: those that are not leaving already."""
+        """Return the changes to make; `members`: workers that are not stopping."""
         members = list(members)
-        count = wanted(queued_ms, self._limits, is_any=is_any)
+        count = desired_workers(queued_ms, self._limits, is_any=is_any)
         self._note_idle(now, members)
         surplus = len(members) - count
         if surplus <= 0:
             self._too_many_since = None
-            return ScalingDecision(wanted=count, ask=-surplus if may_ask else 0)
+            return ScalingDecision(desired=count, request=-surplus if may_request else 0)
         if self._too_many_since is None:
             self._too_many_since = now
-        withdraw: list[int] = []
+        cancel: list[int] = []
         if now - self._too_many_since >= SETTLE_S:
-            # The youngest first: the oldest is the next to be placed.
-            withdraw = sorted((m.number for m in members if not m.is_placed), reverse=True)[:surplus]
-        let_go = self._tired(now)[: surplus - len(withdraw)]
-        return ScalingDecision(wanted=count, withdraw=tuple(withdraw), let_go=tuple(let_go))
+            # The newest first: the oldest is placed next.
+            cancel = sorted((m.number for m in members if not m.is_placed), reverse=True)[:surplus]
+        stop = self._idle_too_long(now)[: surplus - len(cancel)]
+        return ScalingDecision(desired=count, cancel=tuple(cancel), stop=tuple(stop))
 
     def _note_idle(self, now: float, members: list[ScalingMember]) -> None:
         idle = {member.number: member.audio_ms for member in members if member.is_idle}
         self._idle_since = {
-            # One whose audio has grown had work between two looks.
+            # A worker whose audio has grown was busy in between.
             number: seen
             if (seen := self._idle_since.get(number)) and seen[1] == audio_ms
             else (now, audio_ms)
             for number, audio_ms in idle.items()
         }
 
-    def _tired(self, now: float) -> list[int]:
-        """Return those that were idle for too long, the longest first."""
+    def _idle_too_long(self, now: float) -> list[int]:
+        """Return the workers that were idle for too long, the longest first."""
         since = {number: began for number, (began, _) in self._idle_since.items()}
         long = [number for number, began in since.items() if now - began >= self._limits.idle_s]
         return sorted(long, key=lambda number: (since[number], number))
 
 
 class ScalingCooldowns:
-    """When workers may be asked for again after some have failed; so that a fault is not repeated without end."""
+    """The time after failures in which no workers are requested, so a fault is not repeated without end."""
 
     def __init__(self) -> None:
         self._pause_s = FIRST_PAUSE_S
         self._until = 0.0
 
-    def may_ask(self, now: float) -> bool:
-        """Say whether a worker may be asked for."""
+    def may_request(self, now: float) -> bool:
+        """Return whether a worker may be requested."""
         return now >= self._until
 
     def left_s(self, now: float) -> float:
-        """Return how long none may be."""
+        """Return the remaining seconds."""
         return max(0.0, self._until - now)
 
     def failed(self, now: float, lived_s: float, *, is_fatal: bool = False) -> None:
-        """Note that one has failed; `is_fatal`: it said that trying again cannot help."""
+        """Record a failed worker; `is_fatal`: it reported that a restart cannot help."""
         if lived_s >= LONG_LIFE_S:
             self._pause_s = FIRST_PAUSE_S
         if now < self._until:
-            return  # of several that fail together only one counts
+            return  # several failures at once count as one
         self._until = now + (MAX_PAUSE_S if is_fatal else self._pause_s)
         self._pause_s = min(2 * self._pause_s, MAX_PAUSE_S)
 
     def succeeded(self) -> None:
-        """Note that one has joined."""
+        """Record that a worker has joined."""
         self._pause_s = FIRST_PAUSE_S

@@ -1,4 +1,4 @@
-"""What the daemon sends the process that speaks with RayConfig for: as JSON on its standard input, since it holds a secret key."""
+"""The settings of the autoscaler process: JSON on its standard input, since they have a secret key."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from subtitled.config.schema import Config, RayConfig
 
 
 class RaySettings(Struct, frozen=True, kw_only=True):
-    """All that it needs to know. Two that are equal ask for the same."""
+    """The autoscaler's settings; equal ones need no restart."""
 
     ray: RayConfig
     daemon: str
-    """The daemon's local socket, where it is a client as others are."""
+    """The daemon's local socket for clients."""
     listen: str
     """remote.listen."""
     key: Key
-    """With which its workers join."""
+    """Key of its workers."""
     stop_timeout_s: float
     log_level: str
     log_format: str
 
 
-def errand_of(config: Config, key: Key) -> RaySettings:
-    """Return what there is to be done by a configuration whose pool.engine is "ray"."""
+def settings_of(config: Config, key: Key) -> RaySettings:
+    """Return the settings for a configuration with pool.engine = "ray"."""
     local = [end for end in config.listen.clients if end.startswith("ipc:")]
     return RaySettings(
         ray=config.ray,
@@ -38,12 +38,12 @@ def errand_of(config: Config, key: Key) -> RaySettings:
     )
 
 
-def endpoint_of(errand: RaySettings, own_address: str) -> str:
-    """Return where workers on other machines reach the daemon; `own_address`: of this one, as the cluster knows it."""
-    if errand.ray.endpoint:
-        return errand.ray.endpoint
-    host, port = host_of(errand.listen.removeprefix("tcp://")), errand.listen.rpartition(":")[2]
+def endpoint_of(settings: RaySettings, own_address: str) -> str:
+    """Return the daemon's endpoint for workers on other machines; `own_address`: this machine's in the cluster."""
+    if settings.ray.endpoint:
+        return settings.ray.endpoint
+    host, port = host_of(settings.listen.removeprefix("tcp://")), settings.listen.rpartition(":")[2]
     if host is not None and not is_wildcard(host):
-        return errand.listen
+        return settings.listen
     own = f"[{own_address}]" if ":" in own_address else own_address
     return f"tcp://{own}:{port}"

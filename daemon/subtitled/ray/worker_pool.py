@@ -1,6 +1,6 @@
-"""The workers that Ray was asked for: asked, placed, leaving, gone.
+"""The workers requested from Ray: requested, placed, stopping, departed.
 
-Belongs to one thread. Nothing here waits for Ray but `close`: what it has to say is looked for.
+Belongs to one thread. Only `close` waits for Ray; everything else is polled.
 """
 
 from __future__ import annotations
@@ -18,162 +18,166 @@ from subtitled.errors import ExitCode
 from subtitled.ray.actor import ActorEnded, ActorSettings, ActorStarted, WorkerActor
 from subtitled.runtime.processes import describe_status
 
-LEAVE_SLACK_S = 15.0
-"""How much longer than its own time a worker that was told to leave may take to end."""
+STOP_SLACK_S = 15.0
+"""Seconds beyond its own time limit that a stopping worker may take to end."""
 CONCURRENCY = 4
-"""Calls of one actor at once: `wait` lasts as long as the worker."""
+"""Simultaneous calls of one actor: `wait` lasts as long as the worker."""
 
 
 class WorkerStage(Enum):
-    """How far a worker is."""
+    """The stage of a worker."""
 
-    ASKED = "asked"
+    REQUESTED = "requested"
     PLACED = "placed"
-    LEAVING = "leaving"
+    STOPPING = "stopping"
 
 
 class PlacedWorker(Struct, kw_only=True):
-    """One worker that was asked for."""
+    """One worker that was requested."""
 
     number: int
     actor: Any
-    seated: Any
-    """Ray's promise of a `ActorStarted`."""
+    started: Any
+    """Ray's future of an `ActorStarted`."""
     ended: Any
-    """Ray's promise of an `ActorEnded`."""
-    asked_at: float
-    stage: WorkerStage = WorkerStage.ASKED
+    """Ray's future of an `ActorEnded`."""
+    requested_at: float
+    stage: WorkerStage = WorkerStage.REQUESTED
     placed_at: float = 0.0
     place: str = ""
-    """What the daemon calls it, once it has a node."""
+    """Its place in the daemon, once it has a node."""
     node: str = ""
-    """Ray's id of that."""
-    leave_by: float = 0.0
+    """Ray's id of the node."""
+    stop_by: float = 0.0
 
 
 class DepartedWorker(Struct, frozen=True, kw_only=True):
-    """A worker that is no more."""
+    """A worker that has ended."""
 
-    hand: PlacedWorker
+    worker: PlacedWorker
     cause: str
     is_ok: bool = False
-    """It has finished, and gone as it was told."""
+    """It finished its leases and stopped on request."""
     is_fatal: bool = False
-    """It said that starting it again cannot help."""
+    """It reported that a restart cannot help."""
     is_lost: bool = False
-    """Its node or its actor is gone, which is no fault of its own."""
+    """Its node or its actor is departed; the worker is not at fault."""
 
 
 class _Actor(WorkerActor):
-    def begin(self, orders: ActorSettings) -> ActorStarted:
-        return structs.replace(super().begin(orders), node=ray.get_runtime_context().get_node_id())
+    def start(self, settings: ActorSettings) -> ActorStarted:
+        return structs.replace(super().start(settings), node=ray.get_runtime_context().get_node_id())
 
 
 class RayWorkerPool:
     """All workers of one connection to Ray."""
 
     def __init__(
-        self, orders_of: Callable[[int], ActorSettings], *, num_gpus: float, num_cpus: float
+        self, settings_of: Callable[[int], ActorSettings], *, num_gpus: float, num_cpus: float
     ) -> None:
-        """`orders_of` gives the orders of the worker of a number; each takes so much of a node."""
-        self._orders_of = orders_of
+        """`settings_of` returns the settings of the worker with a number; each needs these resources."""
+        self._settings_of = settings_of
         actor: Any = ray.remote(_Actor)
         self._actor = actor.options(
             num_gpus=num_gpus, num_cpus=num_cpus, max_restarts=0, max_concurrency=CONCURRENCY
         )
         self._number = 0
-        self.hands: dict[int, PlacedWorker] = {}
+        self.workers: dict[int, PlacedWorker] = {}
         """By number."""
 
-    def ask(self) -> int:
-        """Ask Ray for one more, wherever there is room or will be; return its number."""
+    def request(self) -> int:
+        """Request one more worker on any node with room, now or later; return its number."""
         self._number += 1
         actor = self._actor.remote()
-        self.hands[self._number] = PlacedWorker(
+        self.workers[self._number] = PlacedWorker(
             number=self._number,
             actor=actor,
-            seated=actor.begin.remote(self._orders_of(self._number)),
+            started=actor.start.remote(self._settings_of(self._number)),
             ended=actor.wait.remote(),
-            asked_at=time.monotonic(),
+            requested_at=time.monotonic(),
         )
         return self._number
 
-    def look(self) -> tuple[list[PlacedWorker], list[DepartedWorker]]:
-        """Return who has been placed, and who is gone, since the last look."""
-        placed, gone, now = [], [], time.monotonic()
+    def poll(self) -> tuple[list[PlacedWorker], list[DepartedWorker]]:
+        """Return the workers placed and the workers ended since the last call."""
+        placed, departed, now = [], [], time.monotonic()
         ready = self._ready()
-        for hand in list(self.hands.values()):
-            if hand.stage is WorkerStage.ASKED and hand.seated in ready:
-                match _result(hand.seated):
-                    case ActorStarted() as seated:
-                        hand.stage, hand.placed_at = WorkerStage.PLACED, now
-                        hand.place, hand.node = seated.place, seated.node
-                        placed.append(hand)
+        for worker in list(self.workers.values()):
+            if worker.stage is WorkerStage.REQUESTED and worker.started in ready:
+                match _result(worker.started):
+                    case ActorStarted() as started:
+                        worker.stage, worker.placed_at = WorkerStage.PLACED, now
+                        worker.place, worker.node = started.place, started.node
+                        placed.append(worker)
                     case error:
-                        gone.append(self._end(hand, DepartedWorker(hand=hand, cause=_in_short(error))))
+                        departed.append(
+                            self._end(worker, DepartedWorker(worker=worker, cause=_last_line(error)))
+                        )
                         continue
-            if hand.ended in ready:
-                gone.append(self._end(hand, _gone(hand)))
-            elif hand.stage is WorkerStage.LEAVING and now >= hand.leave_by:
-                gone.append(self._end(hand, DepartedWorker(hand=hand, cause="did not leave in its time")))
-        return placed, gone
+            if worker.ended in ready:
+                departed.append(self._end(worker, _gone(worker)))
+            elif worker.stage is WorkerStage.STOPPING and now >= worker.stop_by:
+                departed.append(
+                    self._end(worker, DepartedWorker(worker=worker, cause="did not stop in time"))
+                )
+        return placed, departed
 
-    def leave(self, number: int, within_s: float) -> None:
-        """Have a worker finish what it holds and go; one that has no node yet is withdrawn."""
-        hand = self.hands[number]
-        if hand.stage is WorkerStage.ASKED:
-            self._end(hand, None)
-        elif hand.stage is WorkerStage.PLACED:
-            hand.stage, hand.leave_by = WorkerStage.LEAVING, time.monotonic() + within_s + LEAVE_SLACK_S
-            hand.actor.leave.remote()
+    def stop(self, number: int, within_s: float) -> None:
+        """Let a worker finish its leases and exit; one without a node is cancelled."""
+        worker = self.workers[number]
+        if worker.stage is WorkerStage.REQUESTED:
+            self._end(worker, None)
+        elif worker.stage is WorkerStage.PLACED:
+            worker.stage, worker.stop_by = WorkerStage.STOPPING, time.monotonic() + within_s + STOP_SLACK_S
+            worker.actor.stop.remote()
 
     def close(self, within_s: float) -> None:
-        """Have all leave; what is there after so long is ended."""
-        for number in list(self.hands):
-            self.leave(number, within_s)
-        promises = [hand.ended for hand in self.hands.values()]
-        if promises:
-            ray.wait(promises, num_returns=len(promises), timeout=within_s, fetch_local=False)
-        for hand in list(self.hands.values()):
-            self._end(hand, None)
+        """Stop all workers; end those that are left after `within_s`."""
+        for number in list(self.workers):
+            self.stop(number, within_s)
+        futures = [worker.ended for worker in self.workers.values()]
+        if futures:
+            ray.wait(futures, num_returns=len(futures), timeout=within_s, fetch_local=False)
+        for worker in list(self.workers.values()):
+            self._end(worker, None)
 
     def _ready(self) -> frozenset[Any]:
-        """Return the promises that are kept or broken."""
-        promises = [promise for hand in self.hands.values() for promise in (hand.seated, hand.ended)]
-        if not promises:
+        """Return the futures that are done."""
+        futures = [future for worker in self.workers.values() for future in (worker.started, worker.ended)]
+        if not futures:
             return frozenset()
-        ready, _ = ray.wait(promises, num_returns=len(promises), timeout=0, fetch_local=False)
+        ready, _ = ray.wait(futures, num_returns=len(futures), timeout=0, fetch_local=False)
         return frozenset(ready)
 
-    def _end(self, hand: PlacedWorker, gone: DepartedWorker | None) -> Any:
-        """Give the actor's place back to Ray; one that cannot be reached now is dead to us from here on."""
-        ray.kill(hand.actor)
-        del self.hands[hand.number]
-        return gone
+    def _end(self, worker: PlacedWorker, departed: DepartedWorker | None) -> Any:
+        """Give the actor's resources back to Ray; an unreachable actor counts as ended."""
+        ray.kill(worker.actor)
+        del self.workers[worker.number]
+        return departed
 
 
-def _gone(hand: PlacedWorker) -> DepartedWorker:
-    match _result(hand.ended):
+def _gone(worker: PlacedWorker) -> DepartedWorker:
+    match _result(worker.ended):
         case ActorEnded(status=ExitCode.OK, cause=cause):
-            return DepartedWorker(hand=hand, cause=cause or "as it was told", is_ok=True)
+            return DepartedWorker(worker=worker, cause=cause or "stopped on request", is_ok=True)
         case ActorEnded(status=status, cause=cause):
-            said = cause or describe_status(status)
-            return DepartedWorker(hand=hand, cause=said, is_fatal=status == ExitCode.FATAL)
+            reason = cause or describe_status(status)
+            return DepartedWorker(worker=worker, cause=reason, is_fatal=status == ExitCode.FATAL)
         case error:
-            was_placed = hand.stage is not WorkerStage.ASKED
+            was_placed = worker.stage is not WorkerStage.REQUESTED
             is_lost = isinstance(error, RayActorError) and was_placed
-            return DepartedWorker(hand=hand, cause=_in_short(error), is_lost=is_lost)
+            return DepartedWorker(worker=worker, cause=_last_line(error), is_lost=is_lost)
 
 
-def _result(promise: Any) -> object:
-    """Return what a promise that is ready holds: a value, or the error in its place."""
+def _result(future: Any) -> object:
+    """Return the value of a future that is done, or its error."""
     try:
-        return ray.get(promise, timeout=10.0)
-    except Exception as error:  # noqa: BLE001 - whatever the actor raised comes back as it was, or in Ray's wrapping
+        return ray.get(future, timeout=10.0)
+    except Exception as error:  # noqa: BLE001 - any exception of the actor, plain or wrapped by Ray
         return error
 
 
-def _in_short(error: object) -> str:
-    """Return an error of Ray's in one line: the last of them, which has the cause."""
+def _last_line(error: object) -> str:
+    """Return the last line of an error of Ray, which has the cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if lines else 'without a word'}"[:500]
+    return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"[:500]
