@@ -13,8 +13,6 @@ MAX_HELP_WIDTH = 120
 class CommandGroup(click.Group):
     """A group with `-h`; click itself limits help to 80 columns and truncates the commands' descriptions."""
 
-    group_class = type  # sub-groups are of this class too
-
     def __init__(self, *args: Any, **attributes: Any) -> None:
         settings = {"help_option_names": ["-h", "--help"], "max_content_width": MAX_HELP_WIDTH}
         attributes["context_settings"] = {**settings, **(attributes.get("context_settings") or {})}
@@ -26,3 +24,6 @@ class CommandGroup(click.Group):
             paragraph = " ".join(cmd.help.partition("\n\n")[0].split())
             cmd.short_help = re.split(r"(?<=[a-z)])\. ", paragraph)[0].rstrip(".")
         super().add_command(cmd, name)
+
+
+CommandGroup.group_class = CommandGroup  # of sub-groups

@@ -1,18 +1,44 @@
-"""The media file of an upload: hashed first, then read in pieces, with a check that it has not changed."""
+"""Media files: which files are media, and the file of an upload, with a check that it does not change."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from subtitle.errors import FileChangedError, SubtitleError
 
+_SOUND = """
+    .3ga .aac .ac3 .aif .aifc .aiff .amr .ape .au .caf .dsf .dts .eac3 .flac .m4a .m4b .mka .mp1 .mp2 .mp3 .mpa
+    .mpc .oga .ogg .oma .opus .ra .rf64 .snd .spx .tak .tta .voc .w64 .wav .wave .weba .wma .wv
+"""
+_PICTURES = """
+    .3g2 .3gp .asf .avi .divx .dv .f4v .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .nut .ogm .ogv .qt
+    .rm .rmvb .ts .vob .webm .wmv .wtv
+"""
+MEDIA_SUFFIXES = frozenset((_SOUND + _PICTURES).split())
+"""Suffixes of media files, in lower case: containers of FFmpeg and libsndfile, no playlists."""
 HASHED_BYTES = 4 * 2**20
 """Bytes hashed between two updates of the progress bar."""
+
+
+def media_files(path: Path) -> Iterator[Path]:
+    """Yield a file itself, whatever its suffix, or the media files of a folder and its sub-folders, sorted by path.
+
+    Hidden files and folders are skipped, and links to folders are not followed.
+    """
+    if not path.is_dir():
+        yield path
+        return
+    for folder, folders, names in os.walk(path):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and Path(name).suffix.lower() in MEDIA_SUFFIXES:
+                yield Path(folder, name)
 
 
 class MediaSource:

@@ -22,6 +22,8 @@ LINE_S = 10.0
 RATE_S = 10.0
 """Averaging time of speeds."""
 NAME_WIDTH = 32
+MAX_BARS = 10
+"""With more files, queued ones have no bar of their own."""
 
 
 class TransferRate:
@@ -58,11 +60,14 @@ class DisplayedProgress:
             redirect_stdout=False,  # rich would write it to standard error
             redirect_stderr=False,
         )
-        self._is_held = console.is_terminal and sys.stdout.isatty()
-        self._held: list[str] = []
+        self._is_shared = console.is_terminal and sys.stdout.isatty()
         self._tasks: dict[str, TaskID] = {}
-        self._rates: dict[tuple[str, str], TransferRate] = {}
+        self._rates: dict[str, TransferRate] = {}
         self._lines: dict[str, tuple[str, float]] = {}
+        self._total: TaskID | None = None
+        self._note: TaskID | None = None
+        self._count, self._ended = 1, 0
+        self._remaining = ""
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -71,53 +76,109 @@ class DisplayedProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for task in self._bars.task_ids:
+            self._bars.remove_task(task)
+        self._tasks.clear()
         self._bars.stop()
-        for line in self._held:
-            click.echo(line)
-        self._held.clear()
+
+    def start_files(self, count: int) -> None:
+        """Announce the number of files; more than one get a bar for all of them."""
+        self._count = count
+        if count > 1 and self._console.is_terminal:
+            self._total = self._bars.add_task("", name=f"0 of {count} files", total=float(count))
 
     def update(self, name: str, progress: Progress) -> None:
         """Show the progress of a file."""
         now = time.monotonic()
         is_bytes = progress.state in {"hashing", "receiving"}
-        value = progress.hashed_bytes if progress.state == "hashing" else progress.uploaded_bytes
-        rate = self._rates.setdefault((name, "bytes" if is_bytes else "segments"), TransferRate())
-        per_s = rate.add(value if is_bytes else progress.segments_done, now)
+        per_s = 0.0
+        if is_bytes:
+            value = progress.hashed_bytes if progress.state == "hashing" else progress.uploaded_bytes
+            per_s = self._rates.setdefault(name, TransferRate()).add(value, now)
         text = description(progress, per_s)
+        if self._remaining and self._count == 1 and progress.state in {"preparing", "transcribing"}:
+            text = f"{text}, {self._remaining}"
         if not self._console.is_terminal:
             state, shown_at = self._lines.get(name, ("", now))
             is_due = progress.state != state or now - shown_at >= LINE_S
             if is_due and progress.state not in ENDED:
                 self._lines[name] = (progress.state, now)
-                self.say(f"{name}: {text}")
+                self.message(f"{name}: {text}")
+            return
+        if progress.state in ENDED or (progress.state == "queued" and self._count > MAX_BARS):
             return
         if name not in self._tasks:
             self._tasks[name] = self._bars.add_task("", name=_shortened(name))
-        is_known = is_bytes or progress.state in ENDED or progress.audio_ms > 0
+        is_known = is_bytes or progress.audio_ms > 0
         self._bars.update(
             self._tasks[name],
             description=text,
             total=1.0 if is_known else None,
-            completed=progress.fraction if progress.state not in ENDED else 1.0,
+            completed=progress.fraction,
         )
 
-    def end(self, name: str, text: str) -> None:
-        """Show the result of a file."""
-        if name in self._tasks:
-            self._bars.update(self._tasks[name], description=text, total=1.0, completed=1.0)
+    def remaining(self, seconds: float | None) -> None:
+        """Show the time until all files are done; None: unknown."""
+        self._remaining = "" if seconds is None or seconds <= 0 else about(seconds)
+        if self._total is not None:
+            self._bars.update(self._total, description=self._remaining)
+
+    def note(self, text: str) -> None:
+        """Show a line about what all files wait for; "": nothing."""
+        now = time.monotonic()
+        if not self._console.is_terminal:
+            shown, shown_at = self._lines.get("", ("", -LINE_S))
+            if text and (not shown or now - shown_at >= LINE_S):
+                self._lines[""] = (text, now)
+                self.message(text)
+            return
+        if self._note is None and text:
+            self._note = self._bars.add_task("", name=text, total=None)
+        elif self._note is not None and text:
+            self._bars.update(self._note, name=text)
+        elif self._note is not None:
+            self._bars.remove_task(self._note)
+            self._note = None
+
+    def submitted(self, name: str, text: str, *, is_last: bool) -> None:
+        """Show that a file is submitted; `is_last`: nothing more is shown about it."""
+        if is_last:
+            self.end(name, text)
         elif not self._console.is_terminal:
-            self.say(f"{name}: {text}")
+            self.message(f"{name}: {text}")
+        elif name in self._tasks:
+            self._bars.update(self._tasks[name], description=text)
+
+    def end(self, name: str, text: str) -> None:
+        """Show the result of a file instead of its bar."""
+        self._ended += 1
+        if (task := self._tasks.pop(name, None)) is not None:
+            self._bars.remove_task(task)
+        if self._total is not None:
+            self._bars.update(
+                self._total, completed=float(self._ended), name=f"{self._ended} of {self._count} files"
+            )
+        self.message(f"{name}: {text}")
 
     def out(self, line: str) -> None:
-        """Print a line on standard output: now, or after the bars if both use one terminal."""
-        if self._is_held:
-            self._held.append(line)
+        """Print a line on standard output; above the bars if both use one terminal."""
+        if self._is_shared:
+            self._console.print(Text(line), soft_wrap=True)
         else:
             click.echo(line)
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """Print a message on standard error, above the bars."""
         self._console.print(Text(text), soft_wrap=True)
+
+
+def about(seconds: float) -> str:
+    """Return an estimate of a duration in words, no more exact than it is."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return "less than a minute left"
+    hours, rest = divmod(minutes, 60)
+    return f"about {hours} h {rest:02} min left" if hours else f"about {minutes} min left"
 
 
 def description(progress: Progress, per_s: float) -> str:

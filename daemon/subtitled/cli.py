@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
 from subtitle.command_group import CommandGroup
+from subtitle.commands.job_options import chosen, job_options
+from subtitle.media_source import MEDIA_SUFFIXES
 from subtitled.config import load as configuration
 from subtitled.config.layout_limits import PROFILES, LayoutOverrides, Profile
 from subtitled.config.schema import DEFAULT_FILE, FORMATS, Config, Format, Variant
@@ -31,7 +35,21 @@ config_option = click.option(
 )
 
 
-@click.group(cls=CommandGroup)
+class _Commands(CommandGroup):
+    """The commands; a file in place of a command gets a suggestion."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command of the arguments; raises UsageError."""
+        path = Path(args[0])
+        if args[0] not in self.commands and (path.exists() or path.suffix.lower() in MEDIA_SUFFIXES):
+            words = shlex.join(["subtitled", "transcribe", *args])
+            ctx.fail(f"{args[0]!r} is not a command. To make subtitles for a file or folder, type: {words}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Commands)
 @click.version_option(package_name="subtitled", prog_name="subtitled")
 def cli() -> None:
     """Turn media files into subtitles on all GPUs of this machine."""
@@ -42,8 +60,13 @@ cli.add_command(worker)
 
 @cli.command()
 @config_option
-def run(config_file: str | None) -> None:
+@click.option("--parent", type=int, hidden=True, help="Process id of a starting process; exit with it.")
+def run(config_file: str | None, parent: int | None) -> None:
     """Run the daemon in the foreground, as systemd does."""
+    if parent is not None:
+        from subtitled.runtime.processes import die_with_parent
+
+        die_with_parent(parent)
     from subtitled.asr.cuda import Device, find_devices
     from subtitled.log import HTTP_LOST, leave
     from subtitled.runtime.sidecar import Sidecar, SidecarSettings
@@ -75,6 +98,67 @@ def http(config_file: str | None, parent: int | None) -> None:
         die_with_parent(parent)
         lower_priority()
     serve(_load(config_file, check_paths=False), os.environ)
+
+
+@cli.command()
+@click.argument("files", metavar="FILE|FOLDER…", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--model",
+    metavar="NAME",
+    help="A Whisper size, a hub id or a CTranslate2 folder; default: large-v3-turbo on GPUs, base on a CPU.",
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Folder; default: beside each file.",
+)
+@click.option("--translate", "is_translation", is_flag=True, help="Translate into English.")
+@click.option("--force", "is_forced", is_flag=True, help="Overwrite files with other content.")
+@click.option("--private", "is_private", is_flag=True, help="Do not use a running daemon.")
+@partial(job_options, with_queue=False)
+@config_option
+def transcribe(
+    files: tuple[Path, ...],
+    model: str | None,
+    output: Path | None,
+    config_file: str | None,
+    *,
+    is_translation: bool,
+    is_forced: bool,
+    is_private: bool,
+    **keywords: Any,
+) -> None:
+    """Transcribe media files, and all media files of folders, without a configuration.
+
+    Uses the running daemon of this machine; without one, starts a private daemon for the time of the command, on all GPUs or else
+    on the CPU. The subtitles are saved beside each file, named NAME.LANGUAGE.FORMAT. After Ctrl-C finished subtitles stay, and
+    the same command resumes the others.
+
+    Exit status: 0 success, 1 a file failed, 2 wrong usage, 3 no device, model or daemon can be used.
+    """
+    from subtitle.errors import OptionError, SubtitleError
+    from subtitled.standalone.transcribe import TranscribeRequest
+    from subtitled.standalone.transcribe import transcribe as start
+
+    if is_translation:
+        keywords["task"] = "translate"
+    try:
+        request = TranscribeRequest(
+            files=files,
+            options=chosen(keywords),
+            model=model,
+            output=output,
+            is_forced=is_forced,
+            is_private=is_private,
+        )
+        sys.exit(start(request, _load(config_file, check_paths=False).listen.clients))
+    except OptionError as error:
+        raise click.UsageError(str(error)) from error
+    except SubtitleError as error:
+        click.echo(f"subtitled: {error}", err=True)
+        sys.exit(ExitCode.UNREACHABLE)
 
 
 @cli.command()

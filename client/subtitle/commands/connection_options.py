@@ -84,6 +84,18 @@ def with_client(command: Command) -> Command:
     return call
 
 
+def with_connection(command: Command) -> Command:
+    """Add the options of the connection, and pass them as the first argument."""
+
+    @connection_options
+    @click.pass_context
+    @functools.wraps(command)
+    def call(context: click.Context, *args: Any, **keywords: Any) -> Any:
+        return command(context.ensure_object(ConnectionOptions), *args, **keywords)
+
+    return call
+
+
 def json_line(value: object) -> str:
     """Return a value as one line of JSON."""
     return msgspec.json.encode(value).decode()

@@ -22,8 +22,6 @@ _OPTIONS = (
         help="translate: into English; turbo models cannot.",
     ),
     click.option("--format", "formats", metavar="FORMATS", help="Such as srt,vtt; default: srt."),
-    click.option("--priority", type=int, metavar="N", help="-100 to 100; higher runs first."),
-    click.option("--tag", help="Free text; `subtitle list --tag` finds it."),
     click.option(
         "--prompt", "initial_prompt", metavar="TEXT", help="Text as if spoken before: names, spelling, style."
     ),
@@ -36,6 +34,10 @@ _OPTIONS = (
 )
 
 
+_QUEUE_OPTIONS = (
+    click.option("--priority", type=int, metavar="N", help="-100 to 100; higher runs first."),
+    click.option("--tag", help="Free text; `subtitle list --tag` finds it."),
+)
 _VAD_OPTIONS = (
     click.option(
         "--vad-threshold", type=float, metavar="P", help="0 to 1; a lower value detects more speech."
@@ -69,12 +71,12 @@ _LAYOUT_OPTIONS = (
 _PREFIX = "layout_"
 
 
-def job_options(command: Command) -> Command:
-    """Add the options of a job to a command, as keywords for `chosen`."""
+def job_options(command: Command, *, with_queue: bool = True) -> Command:
+    """Add the options of a job to a command, as keywords for `chosen`; `with_queue`: also priority and tag."""
     for option in reversed(_VAD_OPTIONS):
         command = option(command)
     command = layout_options(command)
-    for option in reversed(_OPTIONS):
+    for option in reversed((*_OPTIONS, *_QUEUE_OPTIONS) if with_queue else _OPTIONS):
         command = option(command)
     return command
 

@@ -1,11 +1,12 @@
-"""Submit files, and wait for their subtitles if so asked."""
+"""Submit files, and optionally wait for their subtitles."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,51 +14,57 @@ import click
 import msgspec
 from msgspec import Struct
 
-from subtitle.client import Client
+from subtitle.client import Client, JobHandle
 from subtitle.commands.connection_options import (
     CommandExitCode,
     ConnectionOptions,
     as_json,
     json_line,
-    with_client,
+    with_connection,
 )
 from subtitle.commands.job_options import chosen, job_options
 from subtitle.errors import SubtitleError, UnreachableError
+from subtitle.eta import QueueSnapshot, estimate, speeds
+from subtitle.media_source import media_files
 from subtitle.messages import JobFacts, JobOptions
 from subtitle.output_files import save_in
 from subtitle.progress import ENDED, Progress, progress_of
-from subtitle.progress_bars import DisplayedProgress
+from subtitle.progress_bars import DisplayedProgress, clock
+from subtitle.requests import OnProgress
+
+ETA_S = 2.0
+"""Interval of updates of the remaining time."""
+ETA_AVERAGE_S = 120.0
+"""Averaging time of the speed: the segments of a lease finish together, on a CPU once a minute."""
 
 
-class _File(Struct, frozen=True):
+class MediaFile(Struct, frozen=True):
     """One file of the command line."""
 
     path: Path
     label: str
-    """What it is called in what is shown."""
+    """Its name in messages."""
+
+
+SubmitFile = Callable[[Path, JobOptions, OnProgress], JobHandle]
 
 
 @click.command()
-@click.argument("files", metavar="FILE…", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--wait", "is_waiting", is_flag=True, help="Wait for the subtitles, and save them.")
+@click.argument("files", metavar="FILE|FOLDER…", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--wait", "is_waiting", is_flag=True, help="Wait for the subtitles and save them.")
+@click.option("-o", "--output", metavar="DIR", type=click.Path(path_type=Path), help="Folder for --wait.")
+@click.option("--force", "is_forced", is_flag=True, help="With --wait, overwrite files with other content.")
 @click.option(
-    "-o", "--output", metavar="DIR", type=click.Path(path_type=Path), help="Where --wait saves them."
-)
-@click.option("--force", "is_forced", is_flag=True, help="Have --wait replace files that are something else.")
-@click.option(
-    "--again", "is_again", is_flag=True, help="A job of its own, though the file was submitted before."
+    "--again", "is_again", is_flag=True, help="Make a new job even if the file was submitted before."
 )
 @click.option(
     "--on-server", "is_on_server", is_flag=True, help="FILE is an absolute path on the server; local only."
 )
 @job_options
 @as_json
-@with_client
-@click.pass_obj
+@with_connection
 def submit(
-    reach: ConnectionOptions,
-    /,
-    client: Client,
+    connection: ConnectionOptions,
     files: Sequence[Path],
     *,
     is_waiting: bool,
@@ -66,144 +73,181 @@ def submit(
     is_again: bool,
     is_on_server: bool,
     is_json: bool,
-    **words: Any,
+    **keywords: Any,
 ) -> None:
-    """Send media files to be subtitled.
+    """Submit media files, and all media files of folders.
 
-    Files are sent one after the other, and go on from where they were when the same command was interrupted. A file that was
-    submitted before, with the same options, is the same job. Prints each job; with --wait, waits for all of them and prints
-    where the subtitles are: beside each file, or in DIR, as NAME.LANGUAGE.FORMAT. A file of that name with other content
-    is kept, and the next free name taken (NAME.en.2.srt), unless --force says otherwise.
+    Files are sent one after the other; an interrupted upload resumes when the command is repeated. A file that was submitted
+    before with the same options is the same job. Prints each job; with --wait, waits for all of them and prints the paths of
+    the subtitles: beside each file, or in DIR, named NAME.LANGUAGE.FORMAT. A file of that name with other content is kept, and
+    the next free name is used (NAME.en.2.srt), unless --force is given.
 
-    Ctrl-C while it waits leaves the jobs running.
+    Ctrl-C while it waits does not stop the jobs.
     """
     if not is_waiting and (output is not None or is_forced):
-        raise click.UsageError("-o and --force say what --wait does; add --wait")
-    if not is_on_server:
-        _check_files(files, output, is_waiting=is_waiting)
-    if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-    run = _Run(reach, client, chosen(words), is_again=is_again, is_on_server=is_on_server, is_json=is_json)
-    with DisplayedProgress() as run.shown:
-        try:
-            run.send([_File(path, _label(path, files)) for path in files], is_waiting=is_waiting)
-            if is_waiting:
-                run.wait(output, is_forced=is_forced)
-        except KeyboardInterrupt:
-            run.say_interrupted()
-            sys.exit(CommandExitCode.INTERRUPTED)
-        except UnreachableError:
-            run.say_jobs()
-            raise
-    sys.exit(run.status)
+        raise click.UsageError("-o and --force need --wait")
+    options = chosen(keywords)
+    paths = list(files) if is_on_server else find_files(files, output, is_saving=is_waiting)
+    with connection.client() as client:
+
+        def send(path: Path, options: JobOptions, on_progress: OnProgress) -> JobHandle:
+            if is_on_server:
+                return client.submit_path(path, options=options, is_again=is_again)
+            return client.submit(path, options=options, is_again=is_again, on_progress=on_progress)
+
+        run = SubmitRun(client, options, send, hint=connection.hint, is_json=is_json)
+        sys.exit(
+            run.run(
+                labelled(paths),
+                is_waiting=is_waiting,
+                output=output or (Path() if is_on_server else None),
+                is_forced=is_forced,
+            )
+        )
 
 
-class _Run:
-    """One run of the command."""
+class SubmitRun:
+    """Submits files, waits for their jobs, saves the subtitles, and shows the progress of all of it."""
 
     def __init__(
         self,
-        reach: ConnectionOptions,
         client: Client,
         options: JobOptions,
+        submit_file: SubmitFile,
         *,
-        is_again: bool,
-        is_on_server: bool,
-        is_json: bool,
+        hint: Callable[..., str],
+        is_json: bool = False,
+        program: str = "subtitle",
+        resume_hint: str = "",
     ) -> None:
-        self._reach = reach
+        """`hint` returns a `subtitle` command line for the same server; `resume_hint` replaces such hints after Ctrl-C."""
         self._client = client
         self._options = options
-        self._is_again = is_again
-        self._is_on_server = is_on_server
+        self._submit_file = submit_file
+        self._hint = hint
         self._is_json = is_json
-        self._jobs: dict[str, list[_File]] = {}
-        """The files of each job that has not ended: those with equal content share one."""
-        self._sending: _File | None = None
+        self._program = program
+        self._resume_hint = resume_hint
+        self._jobs: dict[str, list[MediaFile]] = {}
+        """The files of each job that has not ended; files with equal content share one."""
+        self._sending: MediaFile | None = None
+        self._snapshots: list[QueueSnapshot] = []
+        self._known: dict[str, JobFacts] = {}
         self.shown = DisplayedProgress()
         self.status = CommandExitCode.OK
 
-    def send(self, files: Sequence[_File], *, is_waiting: bool) -> None:
-        """Submit all files; one that is refused does not keep the others."""
+    def run(
+        self, files: Sequence[MediaFile], *, is_waiting: bool, output: Path | None, is_forced: bool
+    ) -> CommandExitCode:
+        """Submit files and, if `is_waiting`, save their subtitles; `output` None: beside each file."""
+        if output is not None and is_waiting:
+            output.mkdir(parents=True, exist_ok=True)
+        with self.shown:
+            try:
+                self.shown.start_files(len(files))
+                self._send(files, is_waiting=is_waiting)
+                if is_waiting:
+                    self._wait(output, is_forced=is_forced)
+            except KeyboardInterrupt:
+                self._report_interrupted()
+                return CommandExitCode.INTERRUPTED
+            except UnreachableError:
+                self._report_jobs()
+                raise
+        return self.status
+
+    def _send(self, files: Sequence[MediaFile], *, is_waiting: bool) -> None:
+        """Submit all files; one that is refused does not stop the others."""
         for file in files:
             self._sending = file
+            states: set[str] = set()
+
+            def show(progress: Progress, file: MediaFile = file, states: set[str] = states) -> None:
+                states.add(progress.state)
+                self.shown.update(file.label, progress)
+
             try:
-                facts, is_known = self._submit(file)
+                job = self._submit_file(file.path, self._options, show)
+                facts = job.facts()
             except UnreachableError:
                 raise
             except (SubtitleError, OSError) as error:
-                # Refused by the server, or not to be read here; the others may do better.
+                # Refused by the server, or unreadable; the other files may be accepted.
                 self.shown.end(file.label, "not submitted")
-                self.shown.say(f"subtitle: {file.path}: {error}")
+                self.shown.message(f"{self._program}: {file.path}: {error}")
                 self.status = CommandExitCode.UNREACHABLE
                 continue
             self._jobs.setdefault(facts.id, []).append(file)
             self._sending = None
+            is_known = bool(states) and "receiving" not in states
             known = "; submitted before, --again makes another job" if is_known else ""
-            self.shown.end(file.label, f"submitted, job {facts.id}{known}")
+            self.shown.submitted(file.label, f"submitted, job {facts.id}{known}", is_last=not is_waiting)
             if not is_waiting:
                 self.shown.out(json_line(facts) if self._is_json else f"{facts.id} {facts.state} {file.path}")
 
-    def wait(self, output: Path | None, *, is_forced: bool) -> None:
-        """Wait until all jobs have ended; save what they have made as soon as each is done."""
+    def _wait(self, output: Path | None, *, is_forced: bool) -> None:
+        """Wait until all jobs have ended; save the subtitles of each as soon as it is done."""
 
-        def tell(facts: JobFacts) -> None:
+        def show(facts: JobFacts) -> None:
+            self._known[facts.id] = facts
             for file in self._jobs[facts.id]:
                 self.shown.update(file.label, progress_of(facts))
                 if facts.state in ENDED:
-                    folder = output or (Path() if self._is_on_server else file.path.parent)
-                    self._finish(file, facts, folder, is_forced=is_forced)
+                    self._finish(file, facts, output or file.path.parent, is_forced=is_forced)
             if facts.state in ENDED:
                 del self._jobs[facts.id]
+            self._show_eta()
 
         if self._jobs:
-            self._client.follow(list(self._jobs), on_facts=tell)
+            self._client.follow(list(self._jobs), on_facts=show)
 
-    def say_interrupted(self) -> None:
-        """Say what became of what was under way."""
-        if self._sending is not None:
+    def _show_eta(self) -> None:
+        """Show the remaining time of the server's whole queue."""
+        now = time.monotonic()
+        if self._snapshots and now - self._snapshots[-1].at < ETA_S:
+            return
+        self._snapshots.append(QueueSnapshot(at=now, stats=self._client.stats()))
+        while len(self._snapshots) > 2 and now - self._snapshots[1].at > ETA_AVERAGE_S:
+            del self._snapshots[0]
+        latest = self._snapshots[-1]
+        left = estimate(latest.stats, speeds(self._snapshots[0], latest), self._known.values())
+        self.shown.remaining(left.finish_s)
+
+    def _report_interrupted(self) -> None:
+        if self._resume_hint:
+            self.shown.message(f"{self._program}: interrupted; {self._resume_hint}")
+        elif self._sending is not None:
             self.shown.end(self._sending.label, "interrupted")
-            self.shown.say(
-                f"subtitle: interrupted; what was sent is kept: submit {self._sending.path} again, and it goes on from there"
+            self.shown.message(
+                f"{self._program}: interrupted; the sent part is kept: submit {self._sending.path} again to resume"
             )
+            self._report_jobs()
         else:
-            self.shown.say("subtitle: interrupted; the jobs go on")
-        self.say_jobs()
+            self.shown.message(f"{self._program}: interrupted; the jobs continue")
+            self._report_jobs()
 
-    def say_jobs(self) -> None:
-        """Say how to come back to the jobs that there are."""
+    def _report_jobs(self) -> None:
+        """Print the commands for jobs that have not ended."""
         for job, files in self._jobs.items():
-            come_back = f"{self._reach.hint('watch', job)}, then {self._reach.hint('fetch', job)}"
-            self.shown.say(f"{files[0].label}: {come_back}")
+            self.shown.message(
+                f"{files[0].label}: {self._hint('watch', job)}, then {self._hint('fetch', job)}"
+            )
 
-    def _submit(self, file: _File) -> tuple[JobFacts, bool]:
-        """Return the file's job, and whether there was no need to send anything."""
-        if self._is_on_server:
-            job = self._client.submit_path(file.path, options=self._options, is_again=self._is_again)
-            return job.facts(), False
-        states = set()
-
-        def tell(progress: Progress) -> None:
-            states.add(progress.state)
-            self.shown.update(file.label, progress)
-
-        job = self._client.submit(file.path, options=self._options, is_again=self._is_again, on_progress=tell)
-        return job.facts(), "receiving" not in states
-
-    def _finish(self, file: _File, facts: JobFacts, folder: Path, *, is_forced: bool) -> None:
+    def _finish(self, file: MediaFile, facts: JobFacts, folder: Path, *, is_forced: bool) -> None:
         saved: list[Path] = []
         if facts.state == "done":
-            for form in self._options.formats:
-                answer, body = self._client.subtitles(facts.id, form)
-                name = _name(file.path, answer.language, form)
+            for fmt in self._options.formats:
+                answer, body = self._client.subtitles(facts.id, fmt)
+                name = subtitle_name(file.path, answer.language, fmt)
                 saved.append(save_in(folder, name, body, is_forced=is_forced))
-            self.shown.end(file.label, "done")
+            self.shown.end(file.label, f"done{_speed(facts)}")
         else:
             self.status = max(self.status, CommandExitCode.FAILED)
             self.shown.end(file.label, facts.state)
-            self.shown.say(f"subtitle: {file.path}: {facts.state}{f': {facts.cause}' if facts.cause else ''}")
-            if facts.segments.get("done"):
-                self.shown.say(f"the finished part: {self._reach.hint('fetch', facts.id)}")
+            cause = f": {facts.cause}" if facts.cause else ""
+            self.shown.message(f"{self._program}: {file.path}: {facts.state}{cause}")
+            if facts.segments.get("done") and not self._resume_hint:
+                self.shown.message(f"the finished part: {self._hint('fetch', facts.id)}")
         if self._is_json:
             self.shown.out(json_line({**msgspec.to_builtins(facts), "saved": [str(path) for path in saved]}))
         else:
@@ -211,21 +255,40 @@ class _Run:
                 self.shown.out(str(path))
 
 
-def _check_files(files: Sequence[Path], output: Path | None, *, is_waiting: bool) -> None:
-    """Say before anything is sent what could not be read or saved."""
-    for path in files:
-        if not path.is_file():
-            reason = "is not a regular file" if path.exists() else "no such file"
-            raise click.UsageError(f"{path}: {reason}")
-        if is_waiting and output is None and not os.access(path.parent, os.W_OK):
-            raise click.UsageError(f"{path.parent}: cannot be written to; name another folder with -o DIR")
+def find_files(paths: Iterable[Path], output: Path | None, *, is_saving: bool) -> list[Path]:
+    """Return files and the media files of folders; raises UsageError for what cannot be read, or saved beside its file."""
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise click.UsageError(f"{path}: no such file or folder")
+        if not path.is_dir() and not path.is_file():
+            raise click.UsageError(f"{path}: is not a regular file")
+        files = list(media_files(path))
+        if not files:
+            raise click.UsageError(f"{path}: contains no media files")
+        found += [file for file in files if file not in found]
+    if is_saving and output is None:
+        for folder in dict.fromkeys(file.parent for file in found):
+            if not os.access(folder, os.W_OK):
+                raise click.UsageError(f"{folder}: is not writable; choose another folder with -o DIR")
+    return found
 
 
-def _label(path: Path, files: Sequence[Path]) -> str:
-    return path.name if sum(other.name == path.name for other in files) == 1 else str(path)
+def labelled(paths: Sequence[Path]) -> list[MediaFile]:
+    """Return files with their names, or their paths where names are equal."""
+    names = [path.name for path in paths]
+    return [MediaFile(path, path.name if names.count(path.name) == 1 else str(path)) for path in paths]
 
 
-def _name(source: Path, language: str | None, form: str) -> str:
-    """Return the name of a file's subtitles; what the server calls the language is data."""
+def subtitle_name(source: Path, language: str | None, fmt: str) -> str:
+    """Return the name of a file's subtitles; the server's language code is untrusted."""
     code = f".{language}" if language and re.fullmatch("[A-Za-z-]{2,16}", language) else ""
-    return f"{source.stem}{code}.{form}"
+    return f"{source.stem}{code}.{fmt}"
+
+
+def _speed(facts: JobFacts) -> str:
+    """Return the duration and speed of a job in words."""
+    if not facts.started_ms or not facts.ended_ms or facts.ended_ms <= facts.started_ms:
+        return ""
+    wall_s = (facts.ended_ms - facts.started_ms) / 1000
+    return f", {clock(facts.audio_ms / 1000)} in {clock(wall_s)} ({facts.audio_ms / 1000 / wall_s:.1f}x real time)"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from subtitle.media_source import MEDIA_SUFFIXES
 from subtitled.config.schema import BESIDE, FORMATS
 from subtitled.files.atomic_files import inside, is_temporary, printable
 from subtitled.output.paths import ERROR_SUFFIX
@@ -20,17 +21,6 @@ if TYPE_CHECKING:
 
 ARCHIVES = frozenset({"done", "failed"})
 """Folders at the root of an inbox that contain finished sources; they are not watched."""
-
-_SOUND = """
-    .3ga .aac .ac3 .aif .aifc .aiff .amr .ape .au .caf .dsf .dts .eac3 .flac .m4a .m4b .mka .mp1 .mp2 .mp3 .mpa
-    .mpc .oga .ogg .oma .opus .ra .rf64 .snd .spx .tak .tta .voc .w64 .wav .wave .weba .wma .wv
-"""
-_PICTURES = """
-    .3g2 .3gp .asf .avi .divx .dv .f4v .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .nut .ogm .ogv .qt
-    .rm .rmvb .ts .vob .webm .wmv .wtv
-"""
-MEDIA_SUFFIXES = frozenset((_SOUND + _PICTURES).split())
-"""Endings, in lower case, of accepted files: containers of FFmpeg and libsndfile, no playlists."""
 
 _UNFINISHED_SUFFIXES = (".part", ".tmp", ".crdownload", ".partial")
 _OUTPUT_SUFFIXES = tuple(f".{form}" for form in FORMATS)

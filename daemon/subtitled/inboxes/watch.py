@@ -25,11 +25,12 @@ from watchdog.events import (
 from watchdog.observers import Observer
 from watchdog.observers.polling import PollingObserverVFS
 
+from subtitle.media_source import MEDIA_SUFFIXES
 from subtitled import log
 from subtitled.files.atomic_files import printable
 from subtitled.files.filesystem import NETWORK_FILE_SYSTEMS, file_system
 from subtitled.inboxes.debounce import Debouncer
-from subtitled.inboxes.file_filter import MEDIA_SUFFIXES, FileFilter, FilterResult
+from subtitled.inboxes.file_filter import FileFilter, FilterResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -1,0 +1,1 @@
+"""Transcribe files without a configured daemon."""
