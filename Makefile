@@ -14,7 +14,7 @@ PIP := $(BIN)/python $(QUIET_PIP)
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help demo demo-model real-model test test-long lint prose bench lock screenshots simulate fuzz chaos soak partition systemd clean
+.PHONY: help demo transcribe demo-model real-model test test-long lint prose bench lock screenshots simulate fuzz chaos soak partition systemd clean
 .DEFAULT_GOAL := help
 # A recipe that fails or is interrupted leaves no incomplete target.
 .DELETE_ON_ERROR:
@@ -24,6 +24,9 @@ help:  ## show this list
 
 demo: $(VENV)/.installed  ## subtitles for two recordings dropped into a watched folder
 	@$(BIN)/subtitled demo
+
+transcribe: $(VENV)/.installed  ## FILE=talk.mp4: subtitles beside a file or in a folder; ARGS="--model small"
+	@$(BIN)/subtitled transcribe $(if $(FILE),"$(FILE)",$(error name a file: make transcribe FILE=talk.mp4)) $(ARGS)
 
 # Most tests wait for processes, so more of them run at once than there are cores. A module's tests stay together,
 # because they share a daemon.

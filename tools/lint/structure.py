@@ -50,8 +50,9 @@ ALLOWED = {
     "server": "api asr config core files hooks inboxes log network observability output ray runtime storage "
     "systemd workers",
     "doctor": "asr config core cues files media network ray runtime",
-    "demo": "",
-    "cli": "asr config cues demo doctor inboxes log network output runtime server systemd web workers",
+    "standalone": "asr config log network",
+    "demo": "config standalone",
+    "cli": "asr config cues demo doctor inboxes log network output runtime server standalone systemd web workers",
     "__main__": "cli",
 }
 """Package or module of `subtitled` -> what it may import; docs/architecture.md explains the order."""

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 _HOST_PORT = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})")
 
-_MAX_SOCKET_PATH_BYTES = 107
+MAX_SOCKET_PATH_BYTES = 107
 """sun_path of unix(7) holds 108 bytes, the last of them NUL."""
 
 
@@ -27,8 +27,8 @@ def endpoint_fault(endpoint: str, *, is_for_clients: bool, has_keys: bool) -> st
     match scheme:
         case "ipc" if address.startswith("/"):
             size = len(address.encode())
-            if size > _MAX_SOCKET_PATH_BYTES:
-                return f"a path of at most {_MAX_SOCKET_PATH_BYTES} bytes (this one has {size}); choose a shorter folder"
+            if size > MAX_SOCKET_PATH_BYTES:
+                return f"a path of at most {MAX_SOCKET_PATH_BYTES} bytes (this one has {size}); choose a shorter folder"
             return None
         case "tcp":
             host = host_of(address)

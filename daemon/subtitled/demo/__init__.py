@@ -6,11 +6,7 @@ the client, and prints the subtitles from its outbox.
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from importlib.resources import files
@@ -19,95 +15,59 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from subtitle import Client, JobFacts, SubtitleError, UnreachableError
+from subtitle import Client, JobFacts, SubtitleError
+from subtitled.config import schema
+from subtitled.config.load import to_toml
+from subtitled.errors import SubtitledError
+from subtitled.standalone.private_daemon import PrivateDaemon, PrivateDaemonError
 
 RECORDINGS = ("demo.flac", "demo-zh.flac")
-START_TIMEOUT_S = 60
 JOBS_TIMEOUT_S = 300
-STOP_TIMEOUT_S = 20
-MAX_SOCKET_BYTES = 107
-"""sun_path of unix(7), without its terminating NUL."""
 ENDED = ("done", "failed", "cancelled")
-
-CONFIG = """\
-[model]
-name = "demo"
-[pool]
-devices = ["cpu", "cpu"]
-prepare_workers = 2
-[[inbox]]
-path = '{folder}/inbox'
-output = '{folder}/outbox'
-formats = ["srt", "json"]
-settle_s = 0.5
-[listen]
-clients = ['ipc://{folder}/clients.sock']
-workers = 'ipc://{folder}/private/workers.sock'
-metrics = ""
-[state]
-dir = '{folder}/state'
-[log]
-format = "console"
-"""
-
-
-class DemoError(Exception):
-    """The demo failed; the message gives the reason."""
 
 
 def run_demo(*, keep: bool) -> int:
     """Run the demo, print its results, and return an exit status."""
     console = Console(highlight=False, soft_wrap=True)
     folder = Path(tempfile.mkdtemp(prefix="subtitled-demo-"))
-    try:
-        _round_trip(folder, console)
-    except (DemoError, SubtitleError) as error:
-        console.print(f"The demo failed: {error}", markup=False)
-        log = folder / "daemon.log"
-        if log.is_file():
-            console.print(
-                f"The end of the daemon's log:\n{log.read_text('utf-8', 'replace')[-4000:]}", markup=False
-            )
-        return 1
-    finally:
-        if keep:
-            console.print(f"The demo's files are in {folder}", markup=False)
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
+    with PrivateDaemon(folder) as daemon:
+        try:
+            _run(daemon, console)
+        except (SubtitledError, SubtitleError) as error:
+            console.print(f"The demo failed: {error}", markup=False)
+            console.print(f"The end of the daemon's log:\n{daemon.log_tail()}", markup=False)
+            return 1
+        finally:
+            if keep:
+                console.print(f"The demo's files are in {folder}", markup=False)
+            else:
+                daemon.stop()
+                shutil.rmtree(folder, ignore_errors=True)
     return 0
 
 
-def _round_trip(folder: Path, console: Console) -> None:
-    longest = folder / "private" / "workers.sock"
-    if len(os.fsencode(longest)) > MAX_SOCKET_BYTES:
-        raise DemoError(
-            f"{longest}: a socket's path may have {MAX_SOCKET_BYTES} bytes at most; set TMPDIR to a folder with a shorter path"
-        )
+def _run(daemon: PrivateDaemon, console: Console) -> None:
+    folder = daemon.folder
     for name in ("inbox", "outbox"):
         (folder / name).mkdir()
-    (folder / "subtitled.toml").write_text(CONFIG.format(folder=folder), encoding="utf-8")
     console.print("Starting a daemon with two CPU workers and the bundled demo model ...")
-    command = [sys.executable, "-m", "subtitled", "run", "--config", str(folder / "subtitled.toml")]
-    with (folder / "daemon.log").open("wb") as log:
-        daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    try:
-        with Client(f"ipc://{folder}/clients.sock", timeout_s=2.0) as client:
-            _wait_until_ready(client, daemon)
-            started = time.monotonic()
-            for name in RECORDINGS:
-                console.print(f"Copying {name} to the inbox", markup=False)
-                shutil.copy(str(files("subtitled") / "demo" / name), folder / "inbox" / name)
-            jobs = _wait_until_done(client, daemon, console)
-            wall_s = time.monotonic() - started
-            details = [client.status(job.id) for job in jobs]
-            slots = sorted({w.slot for w in client.stats().workers if w.role == "transcribe"})
-    finally:
-        status = _stop(daemon)
+    daemon.start(to_toml(_config(daemon)))
+    with Client(daemon.endpoint, timeout_s=2.0) as client:
+        daemon.wait_until_ready(client, with_workers=True)
+        started = time.monotonic()
+        for name in RECORDINGS:
+            console.print(f"Copying {name} to the inbox", markup=False)
+            shutil.copy(str(files("subtitled") / "demo" / name), folder / "inbox" / name)
+        jobs = _wait_until_done(client, daemon, console)
+        wall_s = time.monotonic() - started
+        details = [client.status(job.id) for job in jobs]
+        slots = sorted({w.slot for w in client.stats().workers if w.role == "transcribe"})
+    status = daemon.stop()
     failed = [job for job in details if job.state != "done"]
     if failed:
-        raise DemoError("; ".join(f"{job.source}: {job.state}: {job.cause}" for job in failed))
+        raise PrivateDaemonError("; ".join(f"{job.source}: {job.state}: {job.cause}" for job in failed))
     if status != 0:
-        raise DemoError(f"the daemon did not stop cleanly: status {status}")
+        raise PrivateDaemonError(f"the daemon did not stop cleanly: status {status}")
     for job in sorted(details, key=lambda job: job.source):
         for path in map(Path, job.outputs):
             if path.suffix == ".srt":
@@ -122,24 +82,25 @@ def _round_trip(folder: Path, console: Console) -> None:
     )
 
 
-def _wait_until_ready(client: Client, daemon: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
-        if daemon.poll() is not None:
-            raise DemoError(f"the daemon ended with status {daemon.returncode}")
-        try:
-            workers = client.stats().workers
-        except UnreachableError:
-            continue
-        if all(worker.state == "idle" for worker in workers):
-            return
-        time.sleep(0.05)
-    raise DemoError(f"the daemon was not ready within {START_TIMEOUT_S} s")
+def _config(daemon: PrivateDaemon) -> schema.Config:
+    return schema.Config(
+        model=schema.ModelConfig(name="demo"),
+        pool=schema.PoolConfig(devices=("cpu", "cpu"), prepare_workers=2),
+        inbox=(
+            schema.InboxConfig(
+                path=str(daemon.folder / "inbox"),
+                output=str(daemon.folder / "outbox"),
+                formats=("srt", "json"),
+                settle_s=0.5,
+            ),
+        ),
+        listen=schema.ListenConfig(clients=(daemon.endpoint,), workers=daemon.workers_endpoint, metrics=""),
+        state=schema.StateConfig(dir=str(daemon.folder / "state")),
+        log=schema.LogConfig(format="console"),
+    )
 
 
-def _wait_until_done(
-    client: Client, daemon: subprocess.Popen[bytes], console: Console
-) -> tuple[JobFacts, ...]:
+def _wait_until_done(client: Client, daemon: PrivateDaemon, console: Console) -> tuple[JobFacts, ...]:
     """Show the progress of all jobs until all have ended."""
     columns = (
         TextColumn("{task.description:>14}"),
@@ -152,8 +113,7 @@ def _wait_until_done(
     with Progress(*columns, console=console) as progress:
         bars = {}
         while time.monotonic() < deadline:
-            if daemon.poll() is not None:
-                raise DemoError(f"the daemon ended with status {daemon.returncode}")
+            daemon.check()
             jobs = client.list()
             for job in jobs:
                 if job.id not in bars:
@@ -165,14 +125,4 @@ def _wait_until_done(
             if len(jobs) == len(RECORDINGS) and all(job.state in ENDED for job in jobs):
                 return jobs
             time.sleep(0.1)
-    raise DemoError(f"the jobs were not done within {JOBS_TIMEOUT_S} s")
-
-
-def _stop(daemon: subprocess.Popen[bytes]) -> int:
-    if daemon.poll() is None:
-        daemon.send_signal(signal.SIGTERM)
-    try:
-        return daemon.wait(STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        daemon.kill()
-        return daemon.wait()
+    raise PrivateDaemonError(f"the jobs were not done within {JOBS_TIMEOUT_S} s")

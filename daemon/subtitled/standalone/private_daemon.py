@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from subtitle import Client, UnreachableError
+from subtitled.config.addresses import MAX_SOCKET_PATH_BYTES
 from subtitled.errors import SubtitledError
 
 START_TIMEOUT_S = 60.0
@@ -58,7 +59,12 @@ class PrivateDaemon:
         self.stop()
 
     def start(self, config_text: str) -> None:
-        """Start the daemon with this configuration; `wait_until_ready` follows."""
+        """Start the daemon with this configuration; `wait_until_ready` follows. Raises PrivateDaemonError."""
+        path = self.workers_endpoint.removeprefix("ipc://")
+        if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+            raise PrivateDaemonError(
+                f"{path}: a socket's path may have {MAX_SOCKET_PATH_BYTES} bytes; set TMPDIR to a shorter folder"
+            )
         config_file = self.folder / "subtitled.toml"
         config_file.write_text(config_text, encoding="utf-8")
         command = [sys.executable, "-m", "subtitled", "run", "--config", str(config_file)]
