@@ -1,10 +1,12 @@
-"""Dockerfile and compose.yaml, read: what they copy, run and set is there. No container engine is needed, or tried."""
+"""Dockerfile and compose files: what they copy, run and set exists. No container engine is used."""
 
 from __future__ import annotations
 
 import json
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,20 @@ from subtitled.config.load import load_config
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-SERVICE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))["services"]["subtitled"]
+
+
+def service(name: str) -> dict[str, Any]:
+    """Return the service of a compose file."""
+    found: dict[str, Any] = yaml.safe_load((ROOT / name).read_text("utf-8"))["services"]["subtitled"]
+    return found
+
+
+SERVICE = service("compose.yaml")
+GPU_SERVICE = service("compose.gpu.yaml")
 
 
 def instructions(name: str) -> list[str]:
-    """Return what stands behind each instruction of this name in the Dockerfile, lines joined."""
+    """Return the arguments of each instruction of this name in the Dockerfile, lines joined."""
     text = (ROOT / "Dockerfile").read_text("utf-8").replace("\\\n", " ")
     return re.findall(rf"^{name} +(.*)$", text, re.MULTILINE)
 
@@ -49,7 +60,7 @@ def test_what_is_copied_is_there_and_in_the_build_context() -> None:
     assert sources
     for source in sources:
         assert (ROOT / source).exists(), source
-        assert source in let_in
+        assert Path(source).parts[0] in let_in
     assert {source for source in let_in if not (ROOT / source).exists()} == set()
 
 
@@ -67,7 +78,10 @@ def test_commands_that_are_named_exist() -> None:
     (entry,), (command,) = instructions("ENTRYPOINT"), instructions("CMD")
     (check,) = instructions("HEALTHCHECK")
     health = json.loads(check.partition(" CMD ")[2])
-    assert json.loads(entry) == ["subtitled"]
+    assert json.loads(entry) == ["entrypoint"]
+    assert "COPY container/entrypoint.sh /usr/local/bin/entrypoint" in (ROOT / "Dockerfile").read_text(
+        "utf-8"
+    )
     assert json.loads(command)[0] in server_commands.commands
     assert health[:2] == ["subtitle", "ping"]
     options = {option for parameter in client_commands.commands["ping"].params for option in parameter.opts}
@@ -88,7 +102,7 @@ def test_the_extra_cuda_is_what_the_image_installs() -> None:
 def test_the_environment_is_a_good_configuration() -> None:
     """Folders are the container's own: that they are there is the Dockerfile's to see to."""
     found = configured()
-    assert found.model.name == schema.ModelConfig().name
+    assert GPU_SERVICE["environment"]["SUBTITLED_MODEL__NAME"].endswith(f":-{schema.ModelConfig().name}}}")
     assert found.log.format == "json"
 
 
@@ -112,12 +126,43 @@ def test_the_daemon_has_time_to_stop() -> None:
     assert int(SERVICE["stop_grace_period"].removesuffix("s")) > configured().recovery.stop_timeout_s
 
 
-def test_every_gpu_is_reserved_and_metrics_are_for_this_host() -> None:
-    (device,) = SERVICE["deploy"]["resources"]["reservations"]["devices"]
+def test_every_gpu_is_reserved_on_gpu_hosts_only() -> None:
+    (device,) = GPU_SERVICE["deploy"]["resources"]["reservations"]["devices"]
     assert device == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
-    port = configured().listen.metrics.rpartition(":")[2]
-    assert SERVICE["ports"] == [f"127.0.0.1:{port}:{port}"]
-    assert instructions("EXPOSE") == [port]
+    assert GPU_SERVICE["build"]["args"] == {"CUDA": "1"}
+    assert "deploy" not in SERVICE
+    assert SERVICE["build"]["args"] == {"CUDA": "0"}
+
+
+def test_page_and_metrics_are_published_for_this_host_only() -> None:
+    found = configured()
+    ports = [address.rpartition(":")[2] for address in (found.http.listen, found.listen.metrics)]
+    assert SERVICE["ports"] == [f"127.0.0.1:{port}:{port}" for port in ports]
+    assert instructions("EXPOSE") == [" ".join(ports)]
+    assert Path(found.http.token_file).is_relative_to(found.state.dir)
+
+
+def test_entry_point_creates_one_token_and_prints_it_once(tmp_path: Path) -> None:
+    """With a command that prints its arguments in the place of `subtitled`."""
+    stub = tmp_path / "subtitled"
+    stub.write_text('#!/bin/sh\necho "started: $*"\n')
+    stub.chmod(0o755)
+    tokens = tmp_path / "tokens"
+    environ = {
+        "PATH": f"{tmp_path}:{Path(sys.executable).parent}:/usr/bin:/bin",
+        "SUBTITLED_HTTP__LISTEN": "0.0.0.0:8600",
+        "SUBTITLED_HTTP__TOKEN_FILE": str(tokens),
+    }
+    command = [str(ROOT / "container/entrypoint.sh"), "run"]
+    first, second = (
+        subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    )
+    token = tokens.read_text("ascii").strip()
+    assert len(token) >= 32
+    assert tokens.stat().st_mode & 0o777 == 0o600
+    assert first == f"Web page: http://localhost:8600/  User: any  Password: {token}\nstarted: run\n"
+    assert second == "started: run\n"
 
 
 @pytest.mark.parametrize("right", ["read_only", "cap_drop", "security_opt"])
