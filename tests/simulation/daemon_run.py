@@ -63,6 +63,10 @@ class DaemonKilled(BaseException):
     """The daemon ends here and now, whatever it was doing."""
 
 
+class InjectedStoreError(StoreError):
+    """A commit that fails by plan; any other StoreError is a fault of the daemon."""
+
+
 class ObservedBroker(Broker):
     """The real broker; what it is given and what it decides is shown to the checks."""
 
@@ -221,7 +225,7 @@ class DaemonRun:
     def _call(self, call: Callable[[], None]) -> ExitCode | None:
         try:
             call()
-        except StoreError as error:
+        except (InjectedStoreError, NoSpaceError) as error:
             self.history.note(f"the daemon ends: {error}")
             return ExitCode.FAILED
         code = self.shutdown.exit_code
@@ -324,7 +328,7 @@ class DaemonRun:
     def _before_commit(self, saves: list[ac.Save]) -> None:
         del saves
         if self.fault_plan.strikes(Fault.STORE_FAILED):
-            raise StoreError("the commit failed")
+            raise InjectedStoreError("the commit failed")
         if self.fault_plan.strikes(Fault.DISK_FULL):
             self._disk_full_until = self.now + self.fault_plan.between(1, 50)
         if self.now < self._disk_full_until and not self.fault_plan.is_calm:

@@ -165,7 +165,10 @@ class FakeWatcher:
 
     def notice(self, path: str) -> None:
         """Report a file once it has rested, if it is still there."""
-        self._run.after(self._run.fault_plan.between(0, 1), partial(self._settled, path))
+        plan = self._run.fault_plan
+        self._run.after(plan.between(0, 1), partial(self._settled, path))
+        while plan.strikes(Fault.REPORTED_AGAIN):  # moved out and back, or a second report of one change
+            self._run.after(plan.random.choice((0.0, 0.5, 5.0, 40.0)), partial(self._settled, path))
 
     def _settled(self, path: str) -> None:
         found = self._run.history.inbox.get(path)

@@ -53,6 +53,7 @@ class Fault(Enum):
     DRAIN = "the daemon is stopped"
     STOP_TIMEOUT = "the daemon has little time to stop"
     DISK_FULL = "a commit finds the disk full for a while"
+    REPORTED_AGAIN = "a file in an inbox is reported more than once"
     DROPPED_AGAIN = "the file of a failed job is put into the inbox again"
     DAEMON_KILL = "the daemon is killed"
     STORE_FAILED = "the daemon ends since a commit failed"
@@ -70,6 +71,7 @@ RATES = {
     Fault.PARTITION: 0.7,
     Fault.LEAVE: 0.7,
     Fault.VANISH: 0.4,
+    Fault.REPORTED_AGAIN: 0.6,
     Fault.DISK_FULL: 0.02,
     Fault.DAEMON_KILL: 0.01,
     Fault.STORE_FAILED: 0.01,

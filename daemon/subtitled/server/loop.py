@@ -226,16 +226,24 @@ class Server:
             self._announce_ready()
 
     def _drain_mailbox(self) -> None:
-        events: list[ev.Event] = []
+        events: dict[str, ev.Event] = {}
+
+        def dispatch() -> None:
+            if events:
+                self._dispatcher.dispatch(*events.values())
+                events.clear()
+
         for item in self._parts.mailbox.drain(MAX_ARRIVALS_PER_TURN):
             if not isinstance(item, FoundFile):
+                dispatch()
                 item()
             elif not self._shutdown.is_stopping:
+                if item.file.path in events:
+                    dispatch()  # reported twice: the second report finds the job of the first
                 event = self._arrivals.take(item, is_space=self._space.is_enough)
                 if event is not None:
-                    events.append(event)
-        if events:
-            self._dispatcher.dispatch(*events)
+                    events[item.file.path] = event
+        dispatch()
 
     def _handle_signals(self) -> None:
         for number in self._parts.signals.take():
