@@ -87,22 +87,9 @@ def fill(path: Path, jobs: int) -> None:
             job = f"{at_ms:x}{order:08x}"
             owner, tag = (("ann", "ben", "")[order % 3], ("news", "")[order % 2])
             source = f"/srv/media/incoming/{order // 1000}/{WORDS[order % 10]} {order}.mp4".encode()
-            rows.append(
-                (
-                    job,
-                    order,
-                    "done",
-                    source,
-                    file_name(source),
-                    source,
-                    10_000_000,
-                    order,
-                    options,
-                    0,
-                    settings,
-                )
-                + (True, "en", 0.9, "", True, at_ms, owner, tag, "", 0)
-            )
+            described = (source, file_name(source), source, 10_000_000, order, options, 0, settings)
+            ended = (True, "en", 0.9, "", True, at_ms, owner, tag, "", 0)
+            rows.append((job, order, "done", *described, *ended))
             results = [
                 ResultRow(
                     index=index,

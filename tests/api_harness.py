@@ -168,11 +168,14 @@ class ApiHarness:
         self.server.reconfigure(self.config)
 
     @contextmanager
-    def stalled_disk(self) -> Iterator[None]:
-        """Block the threads that write files."""
-        pool = self.server._background.pool
+    def stalled(self, *pools: str) -> Iterator[None]:
+        """Block the threads of these pools of the server."""
         over = threading.Event()
-        held = [pool.submit(over.wait) for _ in range(pool._max_workers)]
+        held = [
+            pool.submit(over.wait)
+            for pool in (self.server._pools[name].pool for name in pools)
+            for _ in range(pool._max_workers)
+        ]
         try:
             yield
         finally:

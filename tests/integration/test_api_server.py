@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from api_harness import ApiHarness, described
 from subtitle.keys import Key, new_pair
+from subtitled.api.handlers import MAX_PATHS
 from subtitled.api.uploads import CHUNK_BYTES, WINDOW_BYTES
 from subtitled.config import schema
 from subtitled.network.auth import server_key, server_key_path
@@ -40,7 +41,7 @@ def test_connection_that_resumes_an_upload_is_accepted_once_all_is_written(api: 
     """Else the window that it is promised would be full already of what the one before has sent."""
     first, second = api.connect(), api.connect()
     job = first.submit(BIG)["job"]
-    with api.stalled_disk():
+    with api.stalled("upload"):
         for number in range(8):
             first.send_message("Chunk", bytes(CHUNK_BYTES), request=1, job=job, offset=number * CHUNK_BYTES)
         api.turn_until(lambda: api.facts(job).received_bytes == WINDOW_BYTES, "all has come")
@@ -49,7 +50,7 @@ def test_connection_that_resumes_an_upload_is_accepted_once_all_is_written(api: 
         assert second.receive()["code"] == "WRONG_STATE"
     accepted = second.receive()
     assert (accepted["type"], accepted["job"], accepted["offset"]) == ("Accepted", job, WINDOW_BYTES)
-    with api.stalled_disk():
+    with api.stalled("upload"):
         for number in range(8, 16):
             second.send_message("Chunk", bytes(CHUNK_BYTES), request=1, job=job, offset=number * CHUNK_BYTES)
         api.turn_until(lambda: api.facts(job).received_bytes == len(BIG), "the whole window was free")
@@ -69,7 +70,7 @@ def test_sender_receives_an_error_when_its_job_is_cancelled(api: ApiHarness) -> 
 def test_commit_is_answered_although_the_job_is_cancelled_meanwhile(api: ApiHarness) -> None:
     sender, other = api.connect(), api.connect()
     job = sender.submit(b"")["job"]
-    with api.stalled_disk():
+    with api.stalled("upload"):
         sender.send_message("Commit", request=2, job=job)
         api.turn_until(lambda: _committing(api, job) == 2, "the Commit has come")
         assert other.request("Cancel", job=job)["job"]["state"] == "cancelled"
@@ -80,7 +81,7 @@ def test_commit_is_answered_although_the_job_is_cancelled_meanwhile(api: ApiHarn
 def test_last_of_repeated_commits_is_answered(api: ApiHarness) -> None:
     sender = api.connect()
     job = sender.submit(b"")["job"]
-    with api.stalled_disk():
+    with api.stalled("upload"):
         sender.send_message("Commit", request=2, job=job)
         sender.send_message("Commit", request=3, job=job)
         api.turn_until(lambda: _committing(api, job) == 3, "both have come")
@@ -155,3 +156,53 @@ def test_changed_role_applies_at_once(keys: Keys) -> None:
     assert ann.request("Hello")["role"] == "user"
     api.reconfigure(client=(schema.ClientConfig(name="ann", key=keys.of["ann"].public, role="admin"),))
     assert ann.request("Hello")["role"] == "admin"
+
+
+def _upload(api: ApiHarness, content: bytes = b"1234") -> dict[str, Any]:
+    """Upload a file and return the answer to its Commit."""
+    client = api.connect()
+    job = client.submit(content)["job"]
+    client.send_message("Chunk", content, request=1, job=job, offset=0)
+    client.send_message("Commit", request=2, job=job)
+    return client.receive("UploadCredit", "Event")
+
+
+def test_uploads_do_not_wait_for_rendering_deletion_hashing_or_path_lookups(api: ApiHarness) -> None:
+    with api.stalled("render", "delete", "path", "gpu"):
+        client = api.connect()
+        for number in range(40):
+            client.send_message("Submit", request=number, path=f"/nowhere/{number}", name="a.mp4")
+        answer = _upload(api)
+        assert (answer["type"], answer["job"]["state"]) == ("JobInfo", "queued")
+
+
+def test_resumed_files_that_are_hashed_do_not_delay_other_uploads(api: ApiHarness) -> None:
+    """A new file has nothing to hash, so it does not wait for those that have."""
+    first = api.connect()
+    job = first.submit(b"12345678")["job"]
+    first.send_message("Chunk", b"1234", request=1, job=job, offset=0)
+    assert first.receive()["type"] == "UploadCredit"
+    api.server.uploads.close()  # as after a restart
+    with api.stalled("hash"):
+        resumed = api.connect()
+        resumed.send_message("Submit", request=1, **described(b"12345678"), name="b.mp4")
+        assert _upload(api, b"abcd")["type"] == "JobInfo"
+    assert (resumed.receive()["offset"]) == 4
+
+
+def test_path_lookups_are_bounded(api: ApiHarness) -> None:
+    with api.stalled("path"):
+        client = api.connect()
+        for number in range(MAX_PATHS + 1):
+            client.send_message("Submit", request=number, path=f"/nowhere/{number}", name="a.mp4")
+        refused = client.receive()
+        assert (refused["request"], refused["code"]) == (MAX_PATHS, "RATE_LIMITED")
+
+
+def test_lists_and_rendering_do_not_wait_for_uploads(api: ApiHarness) -> None:
+    job = _upload(api)["job"]["id"]
+    with api.stalled("upload", "hash"):
+        sender = api.connect()
+        sender.send_message("Submit", request=1, **described(b"5678"), name="b.mp4")
+        assert [found["id"] for found in api.connect().request("List")["jobs"]][-1] == job
+        assert api.connect().request("Status", job=job)["type"] == "JobInfo"

@@ -47,6 +47,13 @@ def test_ingest_measures_each_kind_of_file() -> None:
     )
 
 
+def test_million_measures_each_kind_of_request() -> None:
+    table = _run("million.py", "--jobs", "3000")
+    assert (
+        len(re.findall(r"^(list|search|status|stats|page|events).* longest turn ", table, re.MULTILINE)) == 15
+    )
+
+
 def test_readability_holds_its_rules() -> None:
     table = _run("readability.py", "--voices", "2")
     shares = re.search(r"^subtitled +(\d+)((?: +[\d.]+ %)+) +(\d+)$", table, re.MULTILINE)

@@ -149,7 +149,7 @@ def _chunk(client: RawClient, *blobs: bytes, offset: int = 0, size: int = 16 * 2
 
 def _beyond_the_window(api: ApiHarness, client: RawClient) -> dict[str, Any]:
     job = _upload(client, 16 * 2**20)
-    with api.stalled_disk():
+    with api.stalled("upload"):
         for number in range(9):
             client.send_message("Chunk", bytes(CHUNK_BYTES), request=1, job=job, offset=number * CHUNK_BYTES)
         return client.receive()

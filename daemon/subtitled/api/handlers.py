@@ -50,6 +50,8 @@ MAX_LISTS = 64
 """Lists of all clients that are read or queued."""
 MAX_LISTS_OF_ONE = 16
 """Of one client's key."""
+MAX_PATHS = 64
+"""Submitted paths that are looked up at once: a hung mount answers none."""
 MAX_RENDERED = 32
 """Answers rendered at once; each holds all results of a job."""
 CANCELLABLE = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.PREPARING, JobState.TRANSCRIBING})
@@ -75,7 +77,8 @@ class RequestHandlers:
         preview: AudioPreview,
         stats: ServerStats,
         layout: LayoutProcess,
-        background: BackgroundPool,
+        render_pool: BackgroundPool,
+        path_pool: BackgroundPool,
         languages: Callable[[], tuple[str, ...]],
         send_to_watchers: Callable[[list[JournalEntry]], None],
         call_in_loop: CallInLoop,
@@ -91,7 +94,8 @@ class RequestHandlers:
         self._preview = preview
         self._stats = stats
         self._layout = layout
-        self._background = background
+        self._render_pool = render_pool
+        self._path_pool = path_pool
         self._languages = languages
         self._send_to_watchers = send_to_watchers
         self._queries = BackgroundPool("queries", call_in_loop)
@@ -190,7 +194,11 @@ class RequestHandlers:
                 "FORBIDDEN",
                 "path: only clients of the server's local socket may name a path; upload the file",
             )
-        self._background.run(
+        if self._path_pool.pending >= MAX_PATHS:
+            raise RefusedError(
+                "RATE_LIMITED", f"{MAX_PATHS} paths are being looked up; try again when some are found"
+            )
+        self._path_pool.run(
             partial(find_file, message.path, self.config.uploads.paths),
             partial(self._submit_file, message, options, peer),
             lambda error: peer.refuse(message.request, error.code, str(error)),
@@ -413,7 +421,7 @@ class RequestHandlers:
         on_result: Callable[[T], None],
     ) -> None:
         """Run `work` on a job's results in the background; raises RefusedError at the limit of MAX_RENDERED."""
-        pending = self._background.pending
+        pending = self._render_pool.pending
         if pending >= MAX_RENDERED:
             raise RefusedError(
                 "RATE_LIMITED",
@@ -435,7 +443,7 @@ class RequestHandlers:
             peer.charge(cost_s)
             on_result(result)
 
-        self._background.run(run, done, failed, Exception)
+        self._render_pool.run(run, done, failed, Exception)
 
 
 def _set_log_level(request: int, level: str | None, peer: Peer) -> ms.LogLevel:

@@ -45,6 +45,8 @@ UPLOADS_FOLDER = "uploads"
 HOUSEKEEPING_S = 1.0
 """Seconds between two updates of the upload gauges; a turn of the loop is far shorter."""
 MIB = 2**20
+POOL_THREADS = {"upload": 4, "hash": 2, "render": 2, "delete": 1, "path": 2, "gpu": 1}
+"""Threads that write uploads, hash resumed files, render results, delete uploads, look up paths, read GPU drivers."""
 CATCH_UP_S = 0.05
 """Wait before a client that did not read fast enough is sent more."""
 
@@ -72,19 +74,23 @@ class ApiServer:
         """
         self._metrics = metrics
         self._housekeeping_at = 0.0
-        self._background = BackgroundPool("api", call_in_loop, threads=4)
+        # One pool for each kind of work, so that a slow kind does not delay another.
+        self._pools = {
+            name: BackgroundPool(name, call_in_loop, threads=threads)
+            for name, threads in POOL_THREADS.items()
+        }
         self._durability = DurabilityQueue(store, call_in_loop)
         self._upload_store = UploadStore(
             Path(config.state.dir, UPLOADS_FOLDER),
             config.uploads,
             reserve_bytes=config.state.reserve_mb * MIB,
-            background=self._background,
+            background=self._pools["delete"],
         )
         self.stats = ServerStats(
             store,
             broker,
             self._upload_store,
-            GpuMemoryMonitor(lambda: metrics.gpus.devices, self._background),
+            GpuMemoryMonitor(lambda: metrics.gpus.devices, self._pools["gpu"]),
         )
         if remote is not None:
             self.stats.sessions = remote.sessions
@@ -96,7 +102,8 @@ class ApiServer:
             upload_store=self._upload_store,
             dispatch=dispatch,
             reply_with_job=self._reply_with_job,
-            background=self._background,
+            pool=self._pools["upload"],
+            hash_pool=self._pools["hash"],
             call_in_loop=call_in_loop,
             metrics=metrics,
         )
@@ -112,7 +119,8 @@ class ApiServer:
             preview=self._preview,
             stats=self.stats,
             layout=self._layout,
-            background=self._background,
+            render_pool=self._pools["render"],
+            path_pool=self._pools["path"],
             languages=languages,
             send_to_watchers=self.send_to_watchers,
             call_in_loop=call_in_loop,
@@ -211,7 +219,8 @@ class ApiServer:
         """Close the sockets; uploads resume after the next start."""
         self.uploads.close()
         self._preview.close()
-        self._background.close()
+        for pool in self._pools.values():
+            pool.close()
         self.handlers.close()
         self._durability.close()
         self._retention.close()

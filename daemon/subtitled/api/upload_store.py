@@ -103,6 +103,10 @@ class UploadStore:
             self._bytes[job] = offset
         self._received[job] = offset
 
+    def received(self, job: str) -> int:
+        """Return the bytes on the disk of a file that is still received."""
+        return self._received.get(job, 0)
+
     def complete(self, job: str, size: int) -> None:
         """Record that a file is complete."""
         self._bytes[job] = size

@@ -34,6 +34,8 @@ class ReceivedFile(Struct, frozen=True, kw_only=True):
 class UploadWriter:
     """Writes one file. The methods only enqueue; they belong to the thread of the server's loop.
 
+    `hash_pool` reads what a resumed file has already, which may take minutes, so that other uploads need not wait.
+
     The loop calls `written(offset)` from time to time and `failed(error)` at most once; nothing is written after that.
     """
 
@@ -42,18 +44,21 @@ class UploadWriter:
         path: Path,
         *,
         pool: Executor,
+        hash_pool: Executor,
         call_in_loop: CallInLoop,
         written: Callable[[int], None],
         failed: Callable[[OSError], None],
     ) -> None:
         self._path = path
         self._pool = pool
+        self._hash_pool = hash_pool
         self._call_in_loop = call_in_loop
         self._written = written
         self._failed = failed
         self._lock = threading.Lock()
         self._tasks: deque[Callable[[], None] | None] = deque()
         self._is_running = False
+        self._is_closing = False
         self._file = -1
         self._offset = 0
         self._hash = hashlib.sha256()
@@ -70,13 +75,13 @@ class UploadWriter:
             self._path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             self._file = os.open(self._path, flags, FILE_MODE)
-            while data := os.read(self._file, READ_BYTES):
+            while not self._is_closing and (data := os.read(self._file, READ_BYTES)):
                 self._hash.update(data)
                 self._offset += len(data)
             offset = self._offset
             self._call_in_loop(lambda: on_open(offset))
 
-        self._put(work)
+        self._put(work, self._hash_pool)
 
     def write(self, chunk: Buffer) -> None:
         """Append a chunk."""
@@ -109,15 +114,16 @@ class UploadWriter:
 
     def close(self) -> None:
         """Close the file after the queued tasks."""
+        self._is_closing = True
         self._put(None)
 
-    def _put(self, task: Callable[[], None] | None) -> None:
+    def _put(self, task: Callable[[], None] | None, pool: Executor | None = None) -> None:
         with self._lock:
             self._tasks.append(task)
             if self._is_running:
                 return
             self._is_running = True
-        self._pool.submit(self._work).add_done_callback(self._check)
+        (pool or self._pool).submit(self._work).add_done_callback(self._check)
 
     def _check(self, done: Future[None]) -> None:
         """Raise a bug of a task in the loop."""

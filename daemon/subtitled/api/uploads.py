@@ -73,7 +73,8 @@ class Uploads:
         upload_store: UploadStore,
         dispatch: Callable[[Event], None],
         reply_with_job: Callable[[Peer, int, str], None],
-        background: BackgroundPool,
+        pool: BackgroundPool,
+        hash_pool: BackgroundPool,
         call_in_loop: CallInLoop,
         metrics: Metrics,
     ) -> None:
@@ -83,7 +84,8 @@ class Uploads:
         self._upload_store = upload_store
         self._dispatch = dispatch
         self._reply_with_job = reply_with_job
-        self._background = background
+        self._pool = pool
+        self._hash_pool = hash_pool
         self._call_in_loop = call_in_loop
         self._metrics = metrics
         self._open: dict[str, _Upload] = {}
@@ -301,7 +303,8 @@ class Uploads:
             self._open[job.id] = upload
             upload.writer = UploadWriter(
                 Path(os.fsdecode(job.location)),
-                pool=self._background.pool,
+                pool=self._pool.pool,
+                hash_pool=(self._hash_pool if self._upload_store.received(job.id) else self._pool).pool,
                 call_in_loop=self._call_in_loop,
                 written=partial(self._written, upload),
                 failed=partial(self._failed, upload),
