@@ -57,5 +57,9 @@ class NoSpaceError(StoreError):
     """The database has no space to grow; nothing was changed, and a retry may work."""
 
 
+class LayoutError(SubtitledError):
+    """The transcript of one job cannot be composed; the message gives the reason to its user."""
+
+
 class SpoolError(SubtitledError):
     """A folder or file of the daemon cannot be written: no space, read-only, or outside its limits."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from daemon import eventually, is_running
 from subtitle.messages import LayoutOptions
@@ -17,7 +19,8 @@ from subtitled.core.protocol import Media, SegmentResult
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState, SegmentState
 from subtitled.core.transcription import Phrase, Word
-from subtitled.output.layout_process import LayoutProcess, compose, compose_all
+from subtitled.errors import LayoutError
+from subtitled.output.layout_process import COMMAND, LayoutProcess, compose, compose_all
 from subtitled.storage.rows import JobRow, ResultRow
 
 if TYPE_CHECKING:
@@ -98,19 +101,105 @@ def test_killed_child_is_replaced(layout_process: LayoutProcess) -> None:
     assert child(layout_process) != before
 
 
-def test_transcript_is_composed_in_the_daemon_without_a_child() -> None:
+def test_stopped_child_is_replaced() -> None:
     row, results = finished()
-    layout_process = LayoutProcess(command=(sys.executable, "-c", "print('no layout_process')"))
-    assert layout_process.compose(row, results, model="demo") == compose(row, results, model="demo")
+    layout_process = LayoutProcess(stall_s=4.0)
+    expected = layout_process.compose(row, results, model="demo")
+    stopped = child(layout_process)
+    os.kill(stopped, signal.SIGSTOP)
+    with capture_logs() as logs:
+        assert layout_process.compose(row, results, model="demo") == expected
+    assert not is_running(stopped)
+    assert [(line["event"], line["cause"]) for line in logs] == [("layout.lost", "no heartbeat for 4 s")]
     layout_process.close()
 
 
-def test_error_in_the_child_is_raised_with_the_job(layout_process: LayoutProcess) -> None:
+def test_stopped_child_that_does_not_read_a_large_request_is_replaced() -> None:
+    """A pipe has room for 64 KiB: writing to it must not block."""
+    row, results = finished()
+    many = [msgspec.structs.replace(results[0], index=index) for index in range(2_000)]
+    layout_process = LayoutProcess(stall_s=4.0)
+    layout_process.compose(row, results, model="demo")
+    os.kill(child(layout_process), signal.SIGSTOP)
+    assert len(layout_process.compose(row, many, model="demo").segments) == 2_000
+    layout_process.close()
+
+
+SLEEPER = """
+import sys, time, threading
+from subtitled.runtime import pipes
+pipes.write(sys.stdout.buffer, b"")
+pipes.read(sys.stdin.buffer)
+while True:
+    time.sleep(0.1)
+    pipes.write(sys.stdout.buffer, b"")
+"""
+
+
+def test_job_that_exceeds_the_deadline_fails_alone() -> None:
+    row, results = finished()
+    layout_process = LayoutProcess((sys.executable, "-c", SLEEPER), deadline_s=5.0)
+    with pytest.raises(LayoutError, match="takes longer than 6 s"):
+        layout_process.compose(row, results, model="demo")
+    layout_process._command = COMMAND
+    assert LayoutProcess.compose(layout_process, row, results, model="demo").cues
+    layout_process.close()
+
+
+def test_job_whose_layout_process_ends_twice_fails() -> None:
+    row, results = finished()
+    layout_process = LayoutProcess(command=(sys.executable, "-c", "print('no layout process')"))
+    with pytest.raises(LayoutError, match="ended twice"):
+        layout_process.compose(row, results, model="demo")
+    layout_process.close()
+
+
+def test_close_ends_a_request_in_progress() -> None:
+    row, results = finished()
+    layout_process = LayoutProcess((sys.executable, "-c", SLEEPER))
+    errors: list[LayoutError] = []
+
+    def request() -> None:
+        try:
+            layout_process.compose(row, results, model="demo")
+        except LayoutError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=request)
+    thread.start()
+    eventually(lambda: layout_process._child is not None, "the child has started")
+    layout_process.close()
+    thread.join(10)
+    assert [str(error) for error in errors] == ["the daemon stops"]
+    with pytest.raises(LayoutError, match="the daemon stops"):
+        layout_process.compose(row, results, model="demo")
+
+
+def test_damaged_result_is_missing_speech_of_a_failed_job(layout_process: LayoutProcess) -> None:
     row, results = finished()
     broken = [msgspec.structs.replace(results[0], result=b"\xc1"), results[1]]
-    with pytest.raises(RuntimeError, match=f"job {'a' * 16} cannot be composed: .*"):
-        layout_process.compose(row, broken, model="demo")
-    assert layout_process.compose(row, results, model="demo").cues
+    found = layout_process.compose(row, broken, model="demo")
+    assert "segment 0 is damaged" in found.missing[0].cause
+    assert [segment.index for segment in found.segments] == []
+
+
+def test_flipped_byte_never_ends_the_child(layout_process: LayoutProcess) -> None:
+    row, results = finished()
+    done = msgspec.structs.replace(row, job=msgspec.structs.replace(row.job, state=JobState.WRITING))
+    stored = results[0].result or b""
+    layout_process.compose(done, results, model="demo")
+    process = child(layout_process)
+    causes = []
+    for at in range(0, len(stored), 7):
+        flipped = stored[:at] + bytes([stored[at] ^ 0x55]) + stored[at + 1 :]
+        broken = [msgspec.structs.replace(results[0], result=flipped), results[1]]
+        try:
+            layout_process.compose(done, broken, model="demo")  # a flip inside text changes the text
+        except LayoutError as error:
+            causes.append(str(error))
+    assert child(layout_process) == process
+    assert causes
+    assert [cause for cause in causes if "segment 0 is damaged" not in cause] == []
 
 
 def test_child_ends_on_close(layout_process: LayoutProcess) -> None:

@@ -219,12 +219,12 @@ class ApiServer:
         """Close the sockets; uploads resume after the next start."""
         self.uploads.close()
         self._preview.close()
+        self._layout.close()  # ends a layout in progress, which its pool waits for
         for pool in self._pools.values():
             pool.close()
         self.handlers.close()
         self._durability.close()
         self._retention.close()
-        self._layout.close()
         self._limits.close()
         for listener in self._listeners:
             listener.socket.close()

@@ -24,10 +24,10 @@ from subtitled.core.records import Job, Options
 from subtitled.cues.render import RenderOptions, render
 from subtitled.cues.text_formats import clock
 from subtitled.cues.transcript import Transcript
-from subtitled.errors import NoSpaceError, SpoolError, StoreError, SubtitledError
+from subtitled.errors import LayoutError, NoSpaceError, SpoolError, StoreError, SubtitledError
 from subtitled.files.atomic_files import fitted, is_there, move_whole, remove, sweep_temporaries, write_whole
 from subtitled.observability.transition_log import TransitionLog, job_report
-from subtitled.output.layout_process import LayoutProcess
+from subtitled.output.layout_process import LayoutProcess, source_name
 from subtitled.output.paths import (
     ERROR_SUFFIX,
     archive,
@@ -97,22 +97,36 @@ class JobWriter:
             self._files.submit(partial(sweep_temporaries, folder))
 
     def close(self) -> None:
-        """Wait for the files that are being written."""
-        self._files.close()
+        """Wait for the file that is being written; a layout in progress is repeated after the next start."""
         self._layout_process.close()
+        self._files.pool.shutdown(cancel_futures=True)
 
     def finish(self, job: Job, *, is_failure: bool) -> None:
         """Write a job's files; dispatches Written, Closed or WriteFailed."""
         row = self._store.find_job(job.id)
         if row is None:
             raise StoreError(f"database: job {job.id} is gone")
-        results = self._store.results(job.id)
+        try:
+            results = self._store.results(job.id)
+        except StoreError as error:  # the results of this job are damaged
+            self._on_layout_error(row, LayoutError(str(error)), is_failure=is_failure)
+            return
         self._files.run(
             partial(self._layout_process.compose_all, row, results, model=self._model),
             partial(self._write, row, is_failure=is_failure),
-            partial(self._on_error, job, is_failure=is_failure),
-            SpoolError,
+            partial(self._on_layout_error, row, is_failure=is_failure),
+            LayoutError,
         )
+
+    def _on_layout_error(self, row: JobRow, error: LayoutError, *, is_failure: bool) -> None:
+        """Fail a job that cannot be composed; one that has failed already ends without partial subtitles."""
+        job = row.job
+        _log.error(log.JOB_FAILED, job=job.id, cause=f"its transcript cannot be composed: {error}")
+        if not is_failure:
+            self._dispatch(ev.WriteFailed(job.id, str(error)))
+            return
+        empty = Transcript(source=source_name(job), duration_ms=0, task=job.options.task, model=self._model)
+        self._write(row, (empty,), is_failure=True)
 
     def _write(self, row: JobRow, transcripts: tuple[Transcript, ...], *, is_failure: bool) -> None:
         job, transcript = row.job, transcripts[0]

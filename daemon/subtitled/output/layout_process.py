@@ -2,7 +2,8 @@
 
 The layout of a long file takes seconds of Python. In a thread of the daemon it would hold the interpreter lock: measured, a
 database row took twenty times as long in the loop. So a child, `python -m subtitled.output.layout_process`, does it; requests
-and results use its standard input and output, and it ends when its input ends.
+and results use its standard input and output, and it ends when its input ends. While it works it sends an empty message each
+second: a child that is stopped or hangs is replaced, and a job that takes too long fails alone.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import IO
 
 import msgspec
 from msgspec import Struct
@@ -25,19 +28,28 @@ from subtitle.messages import LayoutOptions
 from subtitled import log
 from subtitled.asr.dual_task import ENGLISH
 from subtitled.config.layout_limits import overrides_of
+from subtitled.config.schema import SAMPLE_RATE
 from subtitled.core.plan import SAMPLES_PER_MS, Span
 from subtitled.core.protocol import Media, SegmentResult
 from subtitled.core.records import Job, Options
-from subtitled.core.states import SegmentState
+from subtitled.core.states import JobState, SegmentState
 from subtitled.cues.hallucination_filter import HallucinationRules, comparable, remove_hallucinations
 from subtitled.cues.phrases import MediaPhrase, to_media_time
 from subtitled.cues.transcript import Interval, MissingSpan, SegmentTranscript, Transcript, with_cues
+from subtitled.errors import LayoutError
 from subtitled.output import chinese
 from subtitled.runtime import pipes
 from subtitled.runtime.processes import lower_priority
 from subtitled.storage.rows import JobRow, ResultRow
 
 COMMAND = (sys.executable, "-m", "subtitled.output.layout_process")
+HEARTBEAT_S = 1.0
+START_S = 60.0
+STALL_S = 10.0
+"""A child that sends and accepts nothing for so long is replaced."""
+DEADLINE_S = 60.0
+AUDIO_PER_S = 20
+"""A job may take DEADLINE_S and a second for each 20 s of audio; measured, a second suffices for 1,000 s."""
 PHRASES_FILE = Path(__file__).with_name("hallucination_phrases.toml")
 _log = log.get()
 _result_decoder = msgspec.msgpack.Decoder(SegmentResult)
@@ -64,6 +76,7 @@ class _Response(Struct, frozen=True, kw_only=True):
 
     transcripts: tuple[Transcript, ...] = ()
     error: str = ""
+    """The cause of a failed job; may be a bug."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -74,15 +87,20 @@ _response_decoder = msgspec.msgpack.Decoder(_Response)
 class LayoutProcess:
     """Runs `compose` and `compose_all` in a child, which starts at the first request. Thread-safe."""
 
-    def __init__(self, command: Sequence[str] = COMMAND) -> None:
+    def __init__(
+        self, command: Sequence[str] = COMMAND, *, stall_s: float = STALL_S, deadline_s: float = DEADLINE_S
+    ) -> None:
         self._command = command
+        self._stall_s = stall_s
+        self._deadline_s = deadline_s
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
+        self._is_closed = False
 
     def compose(
         self, row: JobRow, results: Sequence[ResultRow], *, model: str, layout: LayoutOptions | None = None
     ) -> Transcript:
-        """Return the transcript of a job in the language spoken; blocks."""
+        """Return the transcript of a job in the language spoken. Blocks; raises LayoutError."""
         request = _Request(
             row=row, results=tuple(results), model=model, with_translation=False, layout=layout
         )
@@ -90,61 +108,94 @@ class LayoutProcess:
         return transcript
 
     def compose_all(self, row: JobRow, results: Sequence[ResultRow], *, model: str) -> tuple[Transcript, ...]:
-        """Return all transcripts of a job; blocks."""
+        """Return all transcripts of a job. Blocks; raises LayoutError."""
         return self._request(
             _Request(row=row, results=tuple(results), model=model, with_translation=True, layout=None)
         )
 
     def close(self) -> None:
-        """End the child; may be repeated."""
+        """End the child, also during a request, which then raises LayoutError; may be repeated."""
+        self._is_closed = True
+        if (child := self._child) is not None:
+            child.kill()
         with self._lock:
             self._end()
 
     def _request(self, request: _Request) -> tuple[Transcript, ...]:
+        job = request.row.job
         with self._lock:
-            for _ in range(2):
-                try:
-                    response = self._exchange(request)
-                except (OSError, EOFError, msgspec.DecodeError) as error:
-                    _log.warning(log.LAYOUT_LOST, job=request.row.job.id, cause=str(error) or "it ended")
-                    self._end()
-                else:
-                    break
-            else:
-                response = _respond(request)  # slower for everybody, but done
+            response = self._exchange(request)
+            if response is None and not self._is_closed:
+                response = self._exchange(request)
+        if response is None:
+            raise LayoutError(
+                "the daemon stops"
+                if self._is_closed
+                else "the layout process ended twice on this job; see the log"
+            )
         if response.error:
-            raise RuntimeError(f"job {request.row.job.id} cannot be composed: {response.error}")
-        name = source_name(request.row.job)
+            raise LayoutError(response.error)
+        name = source_name(job)
         return tuple(msgspec.structs.replace(made, source=name) for made in response.transcripts)
 
-    def _exchange(self, request: _Request) -> _Response:
+    def _exchange(self, request: _Request) -> _Response | None:
+        """Return the response of the child; None if the child was lost, which is logged. Raises LayoutError."""
+        audio_s = (
+            sum(piece.samples for result in request.results for piece in result.plan.pieces) / SAMPLE_RATE
+        )
+        limit_s = self._deadline_s + audio_s / AUDIO_PER_S
+        until = time.monotonic() + limit_s
+        if self._is_closed:
+            return None
+        try:
+            child = self._running_child(until)
+            pipes.write_until(_pipe(child.stdin), _encode(request), until, self._stall_s)
+            while (data := pipes.read_until(_pipe(child.stdout), until, self._stall_s)) == b"":
+                pass  # a heartbeat
+            if data:
+                return _response_decoder.decode(data)
+            cause, is_late = "it ended", False
+        except TimeoutError:
+            cause = f"no heartbeat for {self._stall_s:g} s"
+            is_late = time.monotonic() >= until
+        except (OSError, msgspec.DecodeError) as error:
+            cause, is_late = str(error), False
+        self._end()
+        if is_late:
+            raise LayoutError(f"the layout of its cues takes longer than {limit_s:.0f} s")
+        if not self._is_closed:
+            _log.warning(log.LAYOUT_LOST, job=request.row.job.id, cause=cause)
+        return None
+
+    def _running_child(self, until: float) -> subprocess.Popen[bytes]:
         if self._child is None:
             self._child = subprocess.Popen(
                 self._command,
+                bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=pipes.child_environ(),
                 cwd="/",
             )
-        child = self._child
-        if child.stdin is None or child.stdout is None:
-            raise TypeError("the child has no pipes")
-        pipes.write(child.stdin, _encode(request))
-        data = pipes.read(child.stdout)
-        if data is None:
-            raise EOFError
-        return _response_decoder.decode(data)
+            os.set_blocking(_pipe(self._child.stdin).fileno(), False)
+            pipes.read_until(_pipe(self._child.stdout), min(until, time.monotonic() + START_S))
+        return self._child
 
     def _end(self) -> None:
         child, self._child = self._child, None
         if child is None:
             return
         for pipe in (child.stdin, child.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
+            with contextlib.suppress(OSError):
+                _pipe(pipe).close()
         child.kill()
         child.wait()
+
+
+def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
+    if pipe is None:
+        raise TypeError("the child has no pipes")
+    return pipe
 
 
 def compose_all(row: JobRow, results: Sequence[ResultRow], *, model: str) -> tuple[Transcript, ...]:
@@ -169,7 +220,8 @@ def compose(
     """Return the transcript of a job, with the cues of its finished segments.
 
     The layout is `layout`, else that of the job; with `is_translation` the text is that of the second decoding. Segments
-    without a result are listed as missing, with their causes.
+    without a result are listed as missing, with their causes; so is a damaged result of a failed job. Raises LayoutError for a
+    damaged result of another job.
     """
     job = row.job
     media = _media_decoder.decode(row.media) if row.media else Media()
@@ -181,7 +233,16 @@ def compose(
             cause = found.cause or "not transcribed"
             missing += [_missing(span, offset, cause) for span in found.plan.spans]
             continue
-        result = _result_decoder.decode(found.result)
+        try:
+            result = _result_decoder.decode(found.result)
+        except (msgspec.DecodeError, ValueError) as error:
+            cause = f"the stored result of segment {found.index} is damaged ({error})"
+            if job.state is not JobState.FAILED:
+                raise LayoutError(
+                    f"{cause}; restore the backup of state.dir, or submit the file again"
+                ) from error
+            missing += [_missing(span, offset, cause) for span in found.plan.spans]
+            continue
         is_second = is_translation and result.translation is not None
         phrases = (result.translation or ()) if is_second else result.phrases
         placed = to_media_time(phrases, found.plan.pieces, found.plan.spans, offset)
@@ -289,8 +350,10 @@ def _respond(request: _Request) -> _Response:
             made = compose_all(row, results, model=request.model)
         else:
             made = (compose(row, results, model=request.model, layout=request.layout),)
-    except Exception as error:  # noqa: BLE001 - a process boundary: it is raised again on the other side
-        return _Response(error=repr(error))
+    except LayoutError as error:
+        return _Response(error=str(error))
+    except Exception as error:  # noqa: BLE001 - a process boundary: the job fails with it
+        return _Response(error=f"its cues cannot be laid out: {error!r}; please report this")
     return _Response(transcripts=tuple(msgspec.structs.replace(each, source="") for each in made))
 
 
@@ -301,8 +364,30 @@ def main() -> None:
     lower_priority()
     requests, responses = sys.stdin.buffer, sys.stdout.buffer
     with contextlib.suppress(BrokenPipeError):
+        pipes.write(responses, b"")  # ready
         while (data := pipes.read(requests)) is not None:
-            pipes.write(responses, _encode(_respond(_request_decoder.decode(data))))
+            with _heartbeat(responses):
+                response = _encode(_respond(_request_decoder.decode(data)))
+            pipes.write(responses, response)
+
+
+@contextlib.contextmanager
+def _heartbeat(pipe: IO[bytes]) -> Iterator[None]:
+    """Send an empty message each second during the body."""
+    is_done = threading.Event()
+
+    def beat() -> None:
+        with contextlib.suppress(OSError):
+            while not is_done.wait(HEARTBEAT_S):
+                pipes.write(pipe, b"")
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_done.set()
+        thread.join()
 
 
 if __name__ == "__main__":

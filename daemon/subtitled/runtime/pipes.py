@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import time
 from typing import IO
 
 _LENGTH_BYTES = 8
+_PART_BYTES = 65_536
 MAX_BYTES = 2**31
 """Longest message; ten hours of audio with word times take about 10 MB."""
 _NOT_INHERITED = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
@@ -36,19 +38,37 @@ def read(pipe: IO[bytes]) -> bytes | None:
     return data if len(data) == size else None
 
 
-def read_until(pipe: IO[bytes], until: float) -> bytes | None:
-    """Do as `read`; raises TimeoutError at `until` (monotonic). Nothing else may read `pipe`."""
-    head = _exactly(pipe.fileno(), _LENGTH_BYTES, until)
+def write_until(pipe: IO[bytes], data: bytes, until: float, stall_s: float) -> None:
+    """Write a message to an unbuffered pipe that does not block.
+
+    Raises TimeoutError at `until` (monotonic), or when the reader accepts nothing for `stall_s`; OSError when it has closed the
+    pipe.
+    """
+    poller = select.poll()
+    poller.register(pipe.fileno(), select.POLLOUT)
+    rest = memoryview(len(data).to_bytes(_LENGTH_BYTES, "big") + data)
+    while rest:
+        if not poller.poll(max(0.0, min(stall_s, until - time.monotonic())) * 1000):
+            raise TimeoutError
+        rest = rest[os.write(pipe.fileno(), rest[:_PART_BYTES]) :]
+
+
+def read_until(pipe: IO[bytes], until: float, stall_s: float = math.inf) -> bytes | None:
+    """Do as `read`; raises TimeoutError at `until` (monotonic), or when nothing arrives for `stall_s`.
+
+    Nothing else may read `pipe`.
+    """
+    head = _exactly(pipe.fileno(), _LENGTH_BYTES, until, stall_s)
     size = int.from_bytes(head or b"", "big")
-    return None if head is None or size > MAX_BYTES else _exactly(pipe.fileno(), size, until)
+    return None if head is None or size > MAX_BYTES else _exactly(pipe.fileno(), size, until, stall_s)
 
 
-def _exactly(descriptor: int, size: int, until: float) -> bytes | None:
+def _exactly(descriptor: int, size: int, until: float, stall_s: float) -> bytes | None:
     poller = select.poll()
     poller.register(descriptor, select.POLLIN)
     data = bytearray()
     while len(data) < size:
-        if not poller.poll(max(0.0, until - time.monotonic()) * 1000):
+        if not poller.poll(max(0.0, min(stall_s, until - time.monotonic())) * 1000):
             raise TimeoutError
         part = os.read(descriptor, size - len(data))
         if not part:

@@ -7,6 +7,7 @@ file work (layout, writing with fsync, moving) runs in other threads and comes b
 from __future__ import annotations
 
 import signal
+import sqlite3
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -33,6 +34,7 @@ from subtitled.server.ports import (
 )
 from subtitled.server.reconfiguration import Reconfiguration
 from subtitled.server.shutdown import DISK_FULL_RETRY_S, Shutdown
+from subtitled.storage.database import describe
 from subtitled.storage.store import Store
 from subtitled.version import VERSION
 from subtitled.workers.local_listener import WorkerListener
@@ -107,8 +109,9 @@ class Server:
             self.start()
             while self._shutdown.exit_code is None:
                 self.turn()
-        except (StoreError, InboxError) as error:
-            _log.critical(log.DAEMON_STOPPED, cause=str(error))
+        except (StoreError, InboxError, sqlite3.Error) as error:
+            cause = f"database: {describe(error)}" if isinstance(error, sqlite3.Error) else str(error)
+            _log.critical(log.DAEMON_STOPPED, cause=cause)
             self._shutdown.exit_code = ExitCode.FAILED
         finally:
             self._parts.resources.close()

@@ -34,7 +34,9 @@ def open_database(path: str, migrations: Sequence[str]) -> sqlite3.Connection:
         raise
     except sqlite3.Error as error:
         database.close()
-        raise StoreError(f"database {path}: {error}; check the folder's permissions and space") from error
+        cause = describe(error)
+        remedy = "" if cause != str(error) else "; check the folder's permissions and space"
+        raise StoreError(f"database {path}: {cause}{remedy}") from error
     return database
 
 
@@ -101,7 +103,14 @@ def reported() -> Iterator[None]:
             raise NoSpaceError(
                 f"database: {error}; free some space on the file system of state.dir"
             ) from error
-        raise StoreError(f"database: {error}") from error
+        raise StoreError(f"database: {describe(error)}") from error
+
+
+def describe(error: sqlite3.Error) -> str:
+    """Return the reason of an SQLite error, with the remedy for a damaged file."""
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        return f"the file is damaged ({error}); stop the daemon and restore the backup of state.dir"
+    return str(error)
 
 
 @contextmanager

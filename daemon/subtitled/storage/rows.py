@@ -6,7 +6,7 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -59,6 +59,7 @@ class ResultRow(Struct, frozen=True, kw_only=True):
     result: bytes | None
 
 
+T = TypeVar("T")
 _NIL = b"\xc0"
 
 
@@ -83,13 +84,22 @@ _counts_decoder = msgspec.msgpack.Decoder(dict[str, int])
 
 
 def read_plan(data: bytes) -> Plan:
-    """Decode a segment's stored plan."""
-    return _plan_decoder.decode(data)
+    """Decode a segment's stored plan; raises StoreError."""
+    return _decoded(_plan_decoder, data, "a segment's plan")
+
+
+def _decoded(decoder: msgspec.msgpack.Decoder[T], data: bytes, what: str) -> T:
+    try:
+        return decoder.decode(data)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise StoreError(
+            f"database: {what} is damaged ({error}); stop the daemon and restore the backup of state.dir"
+        ) from error
 
 
 @lru_cache(maxsize=1024)
 def _read_options(data: bytes) -> Options:
-    return _options_decoder.decode(data)
+    return _decoded(_options_decoder, data, "the options of a job")
 
 
 def pack_results(rows: Sequence[ResultRow]) -> tuple[bytes, bytes]:
@@ -152,7 +162,7 @@ def job_row(row: tuple[Any, ...]) -> JobRow:
         mtime_ns=row[6],
         options=_read_options(row[7]),
         losses=row[8],
-        plan_settings=_plan_settings_decoder.decode(row[9]),
+        plan_settings=_decoded(_plan_settings_decoder, row[9], f"the plan settings of job {row[0]}"),
         is_planned=bool(row[10]),
         language=row[12],
         language_probability=row[13],

@@ -38,7 +38,8 @@ class Store(Reader):
         self._log = WriteAheadLog(path)
         self.commits = 0
         """Transactions since the start that changed something."""
-        self._last_order = self._one(sql.LAST_ORDER)
+        with reported():
+            self._last_order = self._one(sql.LAST_ORDER)
 
     def close(self) -> None:
         """Close the database; may be repeated."""
