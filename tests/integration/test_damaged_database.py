@@ -6,10 +6,12 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 import media
 from daemon import Daemon, InboxFolder
+from subtitled.storage.rows import unpack_results
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,6 +20,16 @@ if TYPE_CHECKING:
 def update(daemon: Daemon, statement: str, *values: object) -> None:
     with closing(sqlite3.connect(daemon.folder / "state" / "subtitled.sqlite")) as database, database:
         database.execute(statement, values)
+
+
+def unpack(daemon: Daemon) -> None:
+    """Store the segments of finished jobs as those of unfinished ones, if they were packed meanwhile."""
+    for job, packed in daemon.query("SELECT job, data FROM results"):
+        for row in unpack_results(packed):
+            plan = msgspec.msgpack.encode(row.plan)
+            values = (job, row.index, row.state.value, plan, row.losses, row.cause, row.worker, row.result)
+            update(daemon, "INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?, ?, 'en', 0.9, ?)", *values)
+    update(daemon, "DELETE FROM results")
 
 
 @pytest.fixture
@@ -33,9 +45,10 @@ def daemon(tmp_path: Path) -> Daemon:
 
 def test_damaged_result_fails_its_job_alone(daemon: Daemon) -> None:
     with daemon:
-        job, result = daemon.query("SELECT job, result FROM segments WHERE idx = 1")[0]
+        unpack(daemon)
+        ((job, result),) = daemon.query("SELECT job, result FROM segments WHERE idx = 1")
         update(daemon, "UPDATE segments SET result = ? WHERE job = ? AND idx = 1", b"\xc1" + result[1:], job)
-        update(daemon, "UPDATE jobs SET state = 'writing', ended_ms = NULL WHERE id = ?", job)
+        update(daemon, "UPDATE jobs SET state = 'writing', is_packed = 0, ended_ms = NULL WHERE id = ?", job)
         daemon.start()
         (failed,) = daemon.wait_for_jobs(1)
         assert failed.state == "failed"
@@ -66,7 +79,8 @@ def test_damaged_page_stops_the_daemon_with_the_remedy(daemon: Daemon, where: st
 
 def test_damaged_options_stop_the_daemon_with_the_remedy(daemon: Daemon) -> None:
     with daemon:
-        update(daemon, "UPDATE jobs SET state = 'queued', options = ?, ended_ms = NULL", b"\xc1")
+        update(daemon, "UPDATE settings SET data = ? WHERE id = (SELECT options FROM jobs)", b"\xc1")
+        update(daemon, "UPDATE jobs SET state = 'queued', ended_ms = NULL")
         daemon.spawn()
         assert daemon.wait_for_exit() != 0
         log = daemon.log_file.read_text("utf-8")
