@@ -77,8 +77,8 @@ def fill(path: Path, jobs: int) -> None:
     settings = msgspec.msgpack.encode(PlanSettings())
     media = msgspec.msgpack.encode(Media(decoded_samples=960_000))
     waveform = bytes(range(200)) * 3
-    spans = tuple(Span(at * 80_000, at * 80_000 + 64_000) for at in range(4))
     first_ms = time.time_ns() // 1_000_000 - 80 * DAY_MS
+    variants = [_packed(number) for number in range(100)]
     began = time.monotonic()
     for start in range(store.next_order(), jobs + 1, BATCH):
         rows, packed, journal, outputs, waves = [], [], [], [], []
@@ -90,24 +90,7 @@ def fill(path: Path, jobs: int) -> None:
             described = (source, file_name(source), source, 10_000_000, order, options, 0, settings)
             ended = (True, "en", 0.9, "", True, at_ms, owner, tag, "", 0)
             rows.append((job, order, "done", *described, *ended))
-            results = [
-                ResultRow(
-                    index=index,
-                    state=SegmentState.DONE,
-                    plan=Plan(index, (PlanPiece(index * 320_000, 310_000),), spans),
-                    losses=0,
-                    cause="",
-                    worker="gpu0.1",
-                    result=msgspec.msgpack.encode(
-                        {
-                            "language": "en",
-                            "text": " ".join(f"w{order * 7 + index * 3 + n}" for n in range(50)),
-                        }
-                    ),
-                )
-                for index in range(3)
-            ]
-            packed.append((job, *pack_results(results)))
+            packed.append((job, *variants[order % len(variants)]))
             journal += [(at_ms + step, "job", job, owner, "", *STEPS[step], "") for step in range(len(STEPS))]
             outputs += [(source[:-4] + suffix, job) for suffix in (b".en.srt", b".en.json")]
             waves.append((job, waveform))
@@ -125,6 +108,26 @@ def fill(path: Path, jobs: int) -> None:
         if start % (20 * BATCH) == 1:
             print(f"  {start - 1} jobs after {time.monotonic() - began:.0f} s", flush=True)
     store.close()
+
+
+def _packed(number: int) -> tuple[bytes, bytes]:
+    """Return the packed results of three segments with 50 words each."""
+    spans = tuple(Span(at * 80_000, at * 80_000 + 64_000) for at in range(4))
+    words = [[f"w{number * 700 + index * 300 + word}" for word in range(50)] for index in range(3)]
+    return pack_results(
+        [
+            ResultRow(
+                index=index,
+                state=SegmentState.DONE,
+                plan=Plan(index, (PlanPiece(index * 320_000, 310_000),), spans),
+                losses=0,
+                cause="",
+                worker="gpu0.1",
+                result=msgspec.msgpack.encode({"language": "en", "text": " ".join(words[index])}),
+            )
+            for index in range(3)
+        ]
+    )
 
 
 class Loop:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from subtitled.api.peer import RefusedError
 from subtitled.api.upload_store import MIB, UploadStore
 from subtitled.config.schema import UploadsConfig
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
-from subtitled.files.filesystem import free_bytes
+from subtitled.files.filesystem import DiskSpaceMonitor, free_bytes, free_inodes
 from subtitled.runtime.background import BackgroundPool
 
 LIMITS = UploadsConfig(max_file_mb=10, max_spool_mb=15)
@@ -132,7 +134,7 @@ def test_files_of_done_jobs_are_deleted_oldest_first_for_new_uploads(
 ) -> None:
     for number, job in enumerate(("first", "second", "third")):
         store_upload(tmp_path, uploads, job, 5 * MIB)
-        uploads.keep_done(job, number)
+        uploads.keep(job, number, is_failed=False)
     uploads.reserve("more", 6 * MIB)
     assert uploads.total_bytes == 11 * MIB
     # When all of them would not suffice, none is deleted for a file that is refused anyway.
@@ -148,7 +150,7 @@ def test_files_of_done_jobs_are_deleted_when_the_disk_is_nearly_full(
     tmp_path: Path, uploads: UploadStore, background: BackgroundPool
 ) -> None:
     store_upload(tmp_path, uploads, "done", MIB)
-    uploads.keep_done("done", 0)
+    uploads.keep("done", 0, is_failed=False)
     store_upload(tmp_path, uploads, "failed", MIB)
     uploads.tick(0)
     assert uploads.total_bytes == 2 * MIB
@@ -164,12 +166,12 @@ def test_files_of_done_jobs_are_deleted_after_keep_done_s(
     uploads.reconfigure(UploadsConfig(max_file_mb=10, max_spool_mb=15, keep_done_s=60), reserve_bytes=0)
     for job, ended_ms in (("old", 1_000), ("new", 2_000)):
         store_upload(tmp_path, uploads, job, 1)
-        uploads.keep_done(job, ended_ms)
+        uploads.keep(job, ended_ms, is_failed=False)
     uploads.tick(61_000)
     assert uploads.total_bytes == 1
     uploads.reconfigure(UploadsConfig(max_file_mb=10, max_spool_mb=15, keep_done_s=0), reserve_bytes=0)
     store_upload(tmp_path, uploads, "last", 1)
-    uploads.keep_done("last", 61_000)
+    uploads.keep("last", 61_000, is_failed=False)
     uploads.tick(61_000)
     background.close()
     assert list(tmp_path.iterdir()) == []
@@ -207,3 +209,77 @@ def test_discard_deletes_only_the_file_of_that_job(
 def test_only_files_in_the_uploads_folder_count_as_uploads(tmp_path: Path, uploads: UploadStore) -> None:
     assert uploads.contains(sent(tmp_path, "a", 1))
     assert not uploads.contains(sent(tmp_path.parent / f"{tmp_path.name}-other", "a", 1))
+
+
+def test_files_of_failed_jobs_make_room_after_those_of_done_jobs(
+    tmp_path: Path, uploads: UploadStore, background: BackgroundPool
+) -> None:
+    for job, is_failed in (("failed", True), ("done", False), ("retried", True)):
+        store_upload(tmp_path, uploads, job, 5 * MIB)
+        uploads.keep(job, 0, is_failed=is_failed)
+    uploads.claim("retried")
+    uploads.reserve("first", 5 * MIB)
+    assert uploads.total_bytes == 15 * MIB
+    uploads.complete("first", 5 * MIB)
+    uploads.reserve("second", 5 * MIB)
+    assert refusal(uploads, "third", 5 * MIB) == "NO_SPACE", "the file of a job that is retried stays"
+    background.close()
+    assert [found.name for found in tmp_path.iterdir()] == ["retried"]
+
+
+def test_files_of_failed_jobs_are_deleted_after_keep_failed_s(
+    tmp_path: Path, uploads: UploadStore, background: BackgroundPool
+) -> None:
+    uploads.reconfigure(replace(LIMITS, keep_failed_s=60), reserve_bytes=0)
+    store_upload(tmp_path, uploads, "failed", 1)
+    uploads.keep("failed", 1_000, is_failed=True)
+    uploads.tick(60_999)
+    assert uploads.total_bytes == 1
+    uploads.tick(61_000)
+    background.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def few_inodes(tmp_path: Path) -> Iterator[Path]:
+    """Give a file system with 100 inodes."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "nr_inodes=100", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_uploads_leave_inodes_free_and_kept_files_make_room(
+    few_inodes: Path, background: BackgroundPool
+) -> None:
+    """A hundred uploads of ten bytes take no space, but all inodes."""
+    uploads = UploadStore(few_inodes, LIMITS, reserve_bytes=0, background=background)
+    for count in range(45):
+        store_upload(few_inodes, uploads, f"job{count}", 10)
+    while (free_inodes(few_inodes) or 0) >= 2:
+        store_upload(few_inodes, uploads, f"last{free_inodes(few_inodes)}", 10)
+    with pytest.raises(RefusedError, match="free inodes"):
+        uploads.reserve("more", 10)
+    (few_inodes / "of the daemon").write_bytes(b"")
+    uploads.keep("job0", 0, is_failed=True)
+    uploads.keep("job1", 0, is_failed=False)
+    uploads.reserve("one more", 10)
+
+
+def test_announced_uploads_count_their_inodes(few_inodes: Path, background: BackgroundPool) -> None:
+    uploads = UploadStore(few_inodes, LIMITS, reserve_bytes=0, background=background)
+    for count in range((free_inodes(few_inodes) or 0) // 2):
+        uploads.reserve(f"job{count}", 10)
+    assert refusal(uploads, "more", 10) == "NO_SPACE"
+
+
+def test_full_inodes_pause_new_files(few_inodes: Path) -> None:
+    space = DiskSpaceMonitor([str(few_inodes)], 0)
+    assert space.check(1.0) is False
+    for number in range(96):
+        (few_inodes / str(number)).write_bytes(b"")
+    assert space.check(10.0) is True
+    assert "inodes" in space.cause

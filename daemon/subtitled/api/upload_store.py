@@ -14,10 +14,12 @@ from subtitled.api.peer import RefusedError
 from subtitled.config.schema import UploadsConfig
 from subtitled.core.records import Job
 from subtitled.errors import SpoolError
-from subtitled.files.filesystem import free_bytes
+from subtitled.files.filesystem import free_bytes, free_inodes
 from subtitled.runtime.background import BackgroundPool
 
 MIB = 2**20
+UPLOAD_INODES = 2
+"""The folder and the file of an upload."""
 
 
 class UploadStore:
@@ -32,8 +34,10 @@ class UploadStore:
         """Size of each job's file, or its announced size while it is received."""
         self._received: dict[str, int] = {}
         """Bytes on the disk of the files that are still received."""
-        self._evictable: dict[str, int] = {}
-        """Done jobs and when they ended, oldest first: their files are kept for playing while there is space."""
+        self._done: dict[str, int] = {}
+        """Done jobs whose files are kept for playing, and when they ended, oldest first."""
+        self._failed: dict[str, int] = {}
+        """Failed jobs whose files are kept for a retry, likewise."""
         self._deleting: dict[str, int] = {}
         """Bytes of the files that are being deleted."""
         self.reconfigure(limits, reserve_bytes=reserve_bytes)
@@ -44,6 +48,7 @@ class UploadStore:
         self._max_total_bytes = limits.max_spool_mb * MIB
         self._reserve_bytes = reserve_bytes
         self._keep_done_ms = int(limits.keep_done_s * 1000)
+        self._keep_failed_ms = int(limits.keep_failed_s * 1000)
 
     @property
     def max_file_bytes(self) -> int:
@@ -69,8 +74,9 @@ class UploadStore:
         *,
         receiving: Iterable[str],
         done: Mapping[str, int] = MappingProxyType({}),
+        failed: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
-        """Count the files of `jobs` at the start and delete all others; `done`: end times of done jobs, oldest first."""
+        """Count the files of `jobs` at the start and delete all others; `done`, `failed`: end times of ended jobs, oldest first."""
         still_receiving = set(receiving)
         for job in filter(self.contains, jobs):
             path = Path(os.fsdecode(job.location))
@@ -81,7 +87,9 @@ class UploadStore:
             if job.id in done:
                 if not found:
                     continue
-                self._evictable[job.id] = done[job.id]
+                self._done[job.id] = done[job.id]
+            if job.id in failed:
+                self._failed[job.id] = failed[job.id]
             self._bytes[job.id] = max(found, job.size) if job.id in still_receiving else found
             if job.id in still_receiving:
                 self._received[job.id] = found
@@ -91,6 +99,7 @@ class UploadStore:
         """Reserve space for a new job's file of `size` bytes (None: unknown); raises RefusedError."""
         self._check_size(size or 0)
         self._check_space(size or 0)
+        self._check_inodes()
         self._bytes[job] = size or 0
         self._received[job] = 0
 
@@ -112,29 +121,34 @@ class UploadStore:
         self._bytes[job] = size
         self._received.pop(job, None)
 
-    def keep_done(self, job: str, ended_ms: int) -> None:
-        """Keep a done job's file for `uploads.keep_done_s`, or until its space is needed."""
-        if not self._keep_done_ms:
-            self.discard(job)
-        elif job in self._bytes:
-            self._evictable[job] = ended_ms
+    def keep(self, job: str, ended_ms: int, *, is_failed: bool) -> None:
+        """Keep an ended job's file for `uploads.keep_done_s` or `keep_failed_s`, or until its space is needed."""
+        if job in self._bytes:
+            (self._failed if is_failed else self._done)[job] = ended_ms
+
+    def claim(self, job: str) -> None:
+        """Keep the file of a job that is retried."""
+        self._failed.pop(job, None)
 
     def tick(self, now_ms: int) -> None:
-        """Delete the files of done jobs whose time is over, and further ones while the disk is nearly full."""
-        for job, ended_ms in list(self._evictable.items()):
-            if now_ms - ended_ms >= self._keep_done_ms:
-                self.discard(job)
-        if self._evictable:
+        """Delete kept files whose time is over, and further ones of done jobs while the disk is nearly full."""
+        for kept, keep_ms in ((self._done, self._keep_done_ms), (self._failed, self._keep_failed_ms)):
+            for job, ended_ms in list(kept.items()):
+                if now_ms - ended_ms >= keep_ms:
+                    self.discard(job)
+        if self._done:
             with contextlib.suppress(SpoolError):
                 # Twice the reserve: below the reserve all new work stops.
-                self._evict(min(2 * self._reserve_bytes - self._free_bytes(), self._evictable_bytes))
+                done_bytes = sum(self._bytes[job] for job in self._done)
+                self._evict_bytes(min(2 * self._reserve_bytes - self._free_bytes(), done_bytes))
 
     def discard(self, job: str) -> None:
         """Delete a job's upload, if it has one."""
         size = self._bytes.pop(job, None)
         if size is None:
             return
-        self._evictable.pop(job, None)
+        self._done.pop(job, None)
+        self._failed.pop(job, None)
         self._deleting[job] = self._received.pop(job, size)
 
         def deleted(_: object) -> None:
@@ -144,22 +158,47 @@ class UploadStore:
             partial(shutil.rmtree, self._folder / job, ignore_errors=True), deleted, deleted, OSError
         )
 
-    def _evict(self, wanted_bytes: int) -> None:
-        """Delete files of done jobs, oldest first, to free bytes; none when all of them would not suffice."""
-        if wanted_bytes > self._evictable_bytes:
+    def _evict_bytes(self, wanted: int) -> None:
+        """Delete kept files, those of done jobs first, each kind oldest first; none when all would not suffice."""
+        if wanted > sum(self._bytes[job] for job in (*self._done, *self._failed)):
             return
-        while wanted_bytes > 0:
-            oldest = next(iter(self._evictable))
-            wanted_bytes -= self._bytes[oldest]
-            self.discard(oldest)
+        while wanted > 0:
+            job = next(iter(self._done or self._failed))
+            wanted -= self._bytes[job]
+            self.discard(job)
 
-    @property
-    def _evictable_bytes(self) -> int:
-        return sum(self._bytes[job] for job in self._evictable)
+    def _evict_inodes(self, wanted: int) -> None:
+        """Do as `_evict_bytes` for inodes."""
+        if wanted > UPLOAD_INODES * (len(self._done) + len(self._failed)):
+            return
+        while wanted > 0:
+            self.discard(next(iter(self._done or self._failed)))
+            wanted -= UPLOAD_INODES
 
     def _free_bytes(self) -> int:
         """Return the free bytes on the disk, counting files that are being deleted; raises SpoolError."""
         return free_bytes(self._folder) + sum(self._deleting.values())
+
+    def _missing_inodes(self) -> int:
+        """Return how many inodes are missing for one more upload, 0 or less for none; raises SpoolError."""
+        free = free_inodes(self._folder)
+        if free is None:
+            return 0
+        # Uploads without a byte may have no file yet.
+        announced = UPLOAD_INODES * sum(not received for received in self._received.values())
+        return UPLOAD_INODES + announced - free - UPLOAD_INODES * len(self._deleting)
+
+    def _check_inodes(self) -> None:
+        try:
+            self._evict_inodes(self._missing_inodes())
+            missing = self._missing_inodes()
+        except SpoolError as error:
+            raise RefusedError("NO_SPACE", str(error)) from error
+        if missing > 0:
+            raise RefusedError(
+                "NO_SPACE",
+                f"{missing} free inodes are missing on the server's disk (df -i); try again when some are free",
+            )
 
     def _check_size(self, size: int) -> None:
         if size > self._max_file_bytes:
@@ -169,7 +208,7 @@ class UploadStore:
             )
 
     def _check_space(self, more: int) -> None:
-        self._evict(self.total_bytes + more - self._max_total_bytes)
+        self._evict_bytes(self.total_bytes + more - self._max_total_bytes)
         total = self.total_bytes + more
         if total > self._max_total_bytes:
             raise RefusedError(
@@ -179,7 +218,7 @@ class UploadStore:
             )
         try:
             announced = sum(self._bytes[job] - received for job, received in self._received.items())
-            self._evict(self._reserve_bytes + announced + more - self._free_bytes())
+            self._evict_bytes(self._reserve_bytes + announced + more - self._free_bytes())
             free = self._free_bytes()
         except SpoolError as error:
             raise RefusedError("NO_SPACE", str(error)) from error

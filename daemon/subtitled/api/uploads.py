@@ -92,8 +92,6 @@ class Uploads:
         self._active_at: dict[str, float] = {}
         """When data of each RECEIVING job last received."""
         self._started_at: dict[str, float] = {}
-        self._failed_at: dict[str, int] = {}
-        """Failed jobs whose files are kept for a retry -> when they ended."""
         self._check_at = 0.0
 
     def start(self, now: float, now_ms: int) -> None:
@@ -104,13 +102,12 @@ class Uploads:
         )
         receiving = [row.job.id for row in rows if row.job.state is JobState.RECEIVING]
         done = {row.job.id: row.ended_ms or now_ms for row in rows if row.job.state is JobState.DONE}
-        self._upload_store.restore([row.job for row in rows], receiving=receiving, done=done)
+        failed = {row.job.id: row.ended_ms or now_ms for row in rows if row.job.state is JobState.FAILED}
+        self._upload_store.restore([row.job for row in rows], receiving=receiving, done=done, failed=failed)
         for row in rows:
             if row.job.state is JobState.RECEIVING:
                 self._active_at[row.job.id] = now
                 self._started_at[row.job.id] = now - (now_ms - row.created_ms) / 1000
-            elif row.job.state is JobState.FAILED:
-                self._failed_at[row.job.id] = row.ended_ms or now_ms
 
     @property
     def count(self) -> int:
@@ -235,30 +232,25 @@ class Uploads:
                 self._expire(
                     job, f"its file is not complete after {self.limits.max_age_s:g} s (uploads.max_age_s)"
                 )
-        for job, ended_ms in list(self._failed_at.items()):
-            if now_ms - ended_ms >= self.limits.keep_failed_s * 1000:
-                del self._failed_at[job]
-                self._upload_store.discard(job)
 
     def job_changed(self, job: Job, now_ms: int) -> None:
         """Release a job's file once it is no longer needed; called after each committed transition."""
         if not self._upload_store.contains(job):
             return
-        self._failed_at.pop(job.id, None)
+        self._upload_store.claim(job.id)
         if job.state in {JobState.DONE, JobState.CANCELLED}:
             if (upload := self._open.get(job.id)) is not None:
                 self._refuse(upload, "WRONG_STATE", _cancellation(job))
             self._remove(job.id)
             if job.state is JobState.DONE:
-                self._upload_store.keep_done(job.id, now_ms)
+                self._upload_store.keep(job.id, now_ms, is_failed=False)
             else:
                 self._upload_store.discard(job.id)
         elif job.state is JobState.FAILED:
-            self._failed_at[job.id] = now_ms
+            self._upload_store.keep(job.id, now_ms, is_failed=True)
 
     def job_deleted(self, job: Job) -> None:
         """Delete the file of a deleted job, if it is an upload."""
-        self._failed_at.pop(job.id, None)
         self._upload_store.discard(job.id)
 
     def close(self) -> None:

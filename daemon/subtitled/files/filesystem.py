@@ -10,6 +10,8 @@ from pathlib import Path
 from subtitled.errors import SpoolError
 from subtitled.files.atomic_files import printable
 
+MAX_RESERVED_INODES = 1000
+"""Files that the daemon itself may still create when uploads have used up the others."""
 CHECK_S = 5.0
 """Seconds between two checks of the free space."""
 NETWORK_FILE_SYSTEMS = frozenset(
@@ -39,16 +41,31 @@ def file_system(real: str, mounts: str) -> str:
 
 def free_bytes(path: str | Path) -> int:
     """Return the free bytes of the file system of `path`, which need not exist; raises SpoolError."""
+    status = _statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
+def free_inodes(path: str | Path) -> int | None:
+    """Return the inodes that the file system of `path` has above its reserve; None if it has no limit. Raises SpoolError.
+
+    The reserve is a twentieth of all, MAX_RESERVED_INODES at most.
+    """
+    status = _statvfs(path)
+    if not status.f_files:
+        return None
+    return status.f_favail - min(MAX_RESERVED_INODES, status.f_files // 20)
+
+
+def _statvfs(path: str | Path) -> os.statvfs_result:
     place = Path(path)
     while not os.path.lexists(place) and place != place.parent:
         place = place.parent
     try:
-        status = os.statvfs(place)
+        return os.statvfs(place)
     except OSError as error:
         raise SpoolError(
             f"free space of {printable(place)} cannot be read: {error.strerror or error}"
         ) from error
-    return status.f_bavail * status.f_frsize
 
 
 class DiskSpaceMonitor:
@@ -78,8 +95,11 @@ class DiskSpaceMonitor:
     def _shortage(self, folder: str) -> str:
         try:
             free = free_bytes(folder)
+            inodes = free_inodes(folder)
         except SpoolError:
             return ""  # an unreachable folder is reported by the inbox or the output
+        if inodes is not None and inodes < 0:
+            return f"{folder}: its file system has too few free inodes (df -i); delete files, work resumes automatically"
         if free >= self._reserve_bytes:
             return ""
         return (
