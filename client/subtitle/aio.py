@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from types import TracebackType
@@ -34,7 +35,7 @@ from subtitle.requests import (
     document,
     options_of,
 )
-from subtitle.transport import ClientSocket, default_server, key_for, poll_ms
+from subtitle.transport import ClientSocket, close_connections, default_server, key_for, poll_ms
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -97,6 +98,8 @@ class AsyncClient:
         self._context = zmq.asyncio.Context()
         self._open: set[_AsyncConnection] = set()
         self._idle: list[_AsyncConnection] = []
+        # A client that is dropped without `close` must not keep the interpreter waiting for its context.
+        self._closer = weakref.finalize(self, close_connections, self._context, self._open)
 
     async def __aenter__(self) -> Self:
         return self
@@ -108,11 +111,8 @@ class AsyncClient:
 
     def close(self) -> None:
         """Close all connections; may be repeated. Pending calls end with an error."""
-        for connection in self._open:
-            connection.close()
-        self._open.clear()
         self._idle.clear()
-        self._context.term()
+        self._closer()
 
     ping = _call(Requests.ping)
     stats = _call(Requests.stats)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from types import TracebackType
@@ -24,7 +25,7 @@ from subtitle.requests import (
     document,
     options_of,
 )
-from subtitle.transport import Connection, default_server, key_for
+from subtitle.transport import Connection, close_connections, default_server, key_for
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -92,6 +93,8 @@ class Client:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._open: set[Connection] = set()
         self._idle: list[Connection] = []
+        # A client that is dropped without `close` must not keep the interpreter waiting for its context.
+        self._closer = weakref.finalize(self, close_connections, self._context, self._open)
         try:
             self._idle.append(self._connect())
         except BaseException:
@@ -108,11 +111,8 @@ class Client:
 
     def close(self) -> None:
         """Close all connections and discard unsent messages; may be repeated."""
-        for connection in self._open:
-            connection.close()
-        self._open.clear()
         self._idle.clear()
-        self._context.term()
+        self._closer()
 
     ping = _call(Requests.ping)
     stats = _call(Requests.stats)

@@ -160,6 +160,14 @@ class ClientSocket:
             self.socket.close()
 
 
+def close_connections(context: Any, connections: set[Any]) -> None:
+    """Close a client's connections and its context."""
+    for connection in connections:
+        connection.close()
+    connections.clear()
+    context.term()
+
+
 class Connection(ClientSocket):
     """One socket to one server, whose waits block; belongs to the thread that made it."""
 

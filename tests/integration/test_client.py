@@ -498,3 +498,35 @@ def test_the_client_needs_nothing_of_the_daemon() -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert shutil.which("subtitle", path=str(Path(sys.executable).parent))
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "client = subtitle.Client('tcp://127.0.0.1:1', timeout_s=0.1); call(client.ping)",
+        "use(subtitle.Client('tcp://127.0.0.1:1', timeout_s=0.1))",
+        "asyncio.run(use_async())",
+    ],
+)
+def test_client_dropped_without_close_does_not_hang_the_interpreter(use: str) -> None:
+    program = (
+        "import asyncio, subtitle, subtitle.aio\n"
+        "def call(method):\n"
+        "    try:\n"
+        "        method()\n"
+        "    except subtitle.UnreachableError:\n"
+        "        pass\n"
+        "def use(client):\n"
+        "    call(client.ping)\n"
+        "async def use_async():\n"
+        "    client = subtitle.aio.AsyncClient('tcp://127.0.0.1:1', timeout_s=0.1)\n"
+        "    try:\n"
+        "        await client.ping()\n"
+        "    except subtitle.UnreachableError:\n"
+        "        pass\n"
+        f"{use}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
