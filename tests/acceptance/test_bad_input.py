@@ -115,6 +115,19 @@ def is_empty(folder: Path, stem: str) -> bool:
 
 
 @pytest.mark.usefixtures("good")
+def test_error_text_goes_when_a_file_of_the_same_name_succeeds(daemon: Daemon) -> None:
+    failed = daemon.wait_for(daemon.drop(b"not audio", "again.flac"))
+    assert failed.state == "failed"
+    text = daemon.inbox / "failed" / "again.flac.error.txt"
+    assert text.is_file()
+    source = daemon.drop(media.DEMO / "demo-zh.flac", "again.flac")
+    eventually(
+        lambda: (job := daemon.job_of(source)) is not None and job.state == "done", "the second is done"
+    )
+    assert not text.exists()
+
+
+@pytest.mark.usefixtures("good")
 @pytest.mark.parametrize("name", REJECTED)
 def test_what_is_no_media_fails_with_its_reason(daemon: Daemon, tmp_path: Path, name: str) -> None:
     source = daemon.drop(REJECTED[name](tmp_path), name)

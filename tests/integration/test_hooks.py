@@ -75,6 +75,12 @@ def test_command_receives_the_job_fields_and_no_secrets(tmp_path: Path) -> None:
     assert load_config(None, environ, check_paths=False) == schema.Config(), "it may call `subtitled` itself"
 
 
+def test_newline_in_a_folder_does_not_look_like_a_second_output() -> None:
+    ended = replace(ENDED, outputs=("/out/a\n/etc/passwd/talk.srt", "/out/talk.json"))
+    listed = commands.environment(ended, {})["SUBTITLED_OUTPUTS"].split("\n")
+    assert listed == ["/out/a\ufffd/etc/passwd/talk.srt", "/out/talk.json"]
+
+
 def test_failed_command_is_reported_with_its_output() -> None:
     assert run("print('no such library'); raise SystemExit(3)") == (
         f"{sys.executable} exited with status 3: no such library"

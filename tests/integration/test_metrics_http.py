@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import urllib.error
 import urllib.request
 from contextlib import closing
@@ -19,7 +20,7 @@ from subtitled.asr.cuda import Device
 from subtitled.config import schema
 from subtitled.errors import SubtitledError
 from subtitled.observability.metrics import Metrics
-from subtitled.observability.metrics_http import MetricsServer
+from subtitled.observability.metrics_http import MAX_CONNECTIONS, MetricsServer
 from subtitled.observability.monitor import STUCK_S, Health, HealthState
 
 if TYPE_CHECKING:
@@ -138,3 +139,22 @@ def test_gpus_without_a_driver_have_no_metrics() -> None:
     metrics.gpus.devices = (Device(slot="gpu0", kind="cuda", visible="GPU-00000000", name="a GPU"),)
     found = {metric.name for metric in metrics.registry.collect()}
     assert not any(name.startswith("subtitled_gpu") for name in found)
+
+
+def test_more_connections_than_the_limit_are_closed_and_free_ones_serve_again() -> None:
+    metrics = Metrics()
+    with closing(MetricsServer("127.0.0.1:0", metrics, Health())) as server:
+        address = ("127.0.0.1", server.port)
+        idle = [socket.create_connection(address, timeout=60) for _ in range(MAX_CONNECTIONS)]
+        with socket.create_connection(address, timeout=60) as refused:
+            assert refused.recv(1) == b""
+        for connection in idle:
+            connection.close()
+        eventually(lambda: _is_served(server.port), "the port serves again")
+
+
+def _is_served(port: int) -> bool:
+    try:
+        return ask(f"127.0.0.1:{port}", "/metrics")[0] == 200
+    except OSError:
+        return False

@@ -77,6 +77,7 @@ class Worker:
         cpu_threads: int = 0,
         readable: Sequence[Path] = (media.DEMO, Path(tempfile.gettempdir())),
         memory_mib: int = 2048,
+        max_hours: float = 0,
         **engine: Any,
     ) -> None:
         """`parent` is a program that starts the worker, instead of this process; `engine` are its EngineSettings."""
@@ -99,6 +100,7 @@ class Worker:
             engine=EngineSettings(**engine),
             readable=tuple(map(str, readable)),
             memory_bytes=memory_mib << 20,
+            max_hours=max_hours,
         )
         self._log = Path(self._folder.name, "worker.log")
         command = [
@@ -443,6 +445,19 @@ def test_file_that_takes_too_much_memory_is_refused_alone(tmp_path: Path) -> Non
         assert refused.feed == 1
         worker.send(order(media.DEMO / "demo.flac", 2))
         assert all_prepared(worker, 2)[0]
+
+
+def test_audio_longer_than_the_limit_is_refused() -> None:
+    with Worker("prepare", max_hours=0.01) as worker:  # 36 s
+        worker.expect(WorkerReady)
+        worker.send(order(media.DEMO / "demo-zh.flac"))  # 34 s
+        all_prepared(worker)
+        worker.send(order(media.DEMO / "demo.flac", 2))  # 58 s
+        while isinstance(received := worker.receive(), tuple):
+            if isinstance(received[0], PrepareRefused):
+                assert "longer than pool.max_hours (0.01 h)" in received[0].cause
+                return
+    raise AssertionError("the worker did not answer")
 
 
 def test_folder_replaced_since_the_start_is_left_to_a_new_process(tmp_path: Path) -> None:

@@ -75,6 +75,8 @@ class PoolConfig(_Section, frozen=True):
     prepare_workers: Literal["auto"] | Annotated[int, Meta(ge=1, le=64)] = "auto"
     prepare_memory_mb: Literal[0] | Annotated[int, Meta(ge=512, le=1_048_576)] = 2048
     """Address space of one prepare worker, in MiB; 0: no limit."""
+    max_hours: Annotated[float, Meta(ge=0, le=10_000)] = 48.0
+    """Longest audio of one file; 0: no limit."""
     queue_mb: Annotated[int, Meta(ge=16, le=65_536)] = 512
     """Maximum decoded audio that waits in the daemon's memory, in MiB."""
 

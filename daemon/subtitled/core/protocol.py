@@ -69,6 +69,8 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
     """Folders that a prepare worker may read besides the system's."""
     memory_bytes: int = 0
     """Limit of a prepare worker's address space; 0: none."""
+    max_hours: float = 0.0
+    """Longest audio that a prepare worker reads; 0: no limit."""
 
 
 # -- worker → daemon ---------------------------------------------------------------------------------------------------

@@ -30,7 +30,8 @@ _OUTPUT_BYTES = 500
 def environment(ended: JobEnded, environ: Mapping[str, str]) -> dict[str, str]:
     """Return a command's environment: a few inherited variables, and the job's fields as SUBTITLED_….
 
-    Lists are joined by newlines; NUL, which a variable cannot contain, is left out.
+    Lists are joined by newlines, and a newline in an item becomes U+FFFD: the JSON on standard input has it. NUL, which
+    a variable cannot contain, is left out.
     """
     facts = msgspec.to_builtins(ended)
     fields = {f"SUBTITLED_{_NAMES.get(name, name.upper())}": _text(value) for name, value in facts.items()}
@@ -91,5 +92,6 @@ def _tail(output: IO[bytes]) -> str:
 
 def _text(value: object) -> str:
     if isinstance(value, list | tuple):
-        return "\n".join(map(_text, value))
+        # A folder's name may contain a newline: it must not look like a path of its own.
+        return "\n".join(_text(item).replace("\n", "\ufffd") for item in value)
     return "" if value is None else str(value).replace("\0", "")

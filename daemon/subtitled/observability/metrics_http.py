@@ -6,7 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterable
 from socketserver import ThreadingMixIn
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import make_wsgi_app
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 REQUEST_S = 10.0
 """Timeout of an idle connection."""
+MAX_CONNECTIONS = 32
+"""Connections at a time; further ones are closed without an answer."""
 
 
 class MetricsServer:
@@ -81,7 +83,23 @@ def _listen(endpoint: str) -> WSGIServer:
 
     class Server(ThreadingMixIn, WSGIServer):
         daemon_threads = True
+        block_on_close = False
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        _slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
+
+        def verify_request(self, request: object, client_address: object) -> bool:  # noqa: ARG002 - socketserver calls it so
+            """Return whether the connection gets a thread."""
+            return self._slots.acquire(blocking=False)
+
+        def process_request_thread(self, request: Any, client_address: Any) -> None:
+            """Serve a connection in its own thread."""
+            try:
+                super().process_request_thread(request, client_address)
+            finally:
+                self._slots.release()
+
+        def handle_error(self, request: object, client_address: object) -> None:
+            """Ignore a connection that breaks off."""
 
     try:
         return Server((host, int(port)), _Handler)

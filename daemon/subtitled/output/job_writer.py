@@ -144,8 +144,12 @@ class JobWriter:
         if is_failure:
             claimed = [*(claimed if transcript.cues else ()), error_path(job, failure_folder)]
         obsolete = [Path(path) for path in self._store.outputs_of(job.id) if Path(path) not in claimed]
+        if not is_failure:
+            # The error text of an earlier file of this name, which failed.
+            earlier = map(Path, map(os.fsdecode, self._store.outputs_of_source(job.source)))
+            obsolete += [p for p in earlier if p.name.endswith(ERROR_SUFFIX) and p not in obsolete]
         try:
-            self._store.claim_outputs(job, [os.fsencode(path) for path in claimed])
+            self._store.claim_outputs(job, [os.fsencode(path) for path in (*claimed, *obsolete)])
         except NoSpaceError as error:
             self._wait_for_space(job, error, is_failure=is_failure)
             return

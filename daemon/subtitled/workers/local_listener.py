@@ -128,6 +128,7 @@ class WorkerListener:
             engine=engine_of(config, is_gpu=device is not None and device.kind == "cuda"),
             readable=readable_folders(config) if role == Role.PREPARE.value else (),
             memory_bytes=config.pool.prepare_memory_mb * 2**20,
+            max_hours=config.pool.max_hours,
         )
 
     def send(self, worker: str, message: be.ToWorker, blobs: Sequence[zmq.Frame] = ()) -> None:

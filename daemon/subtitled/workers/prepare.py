@@ -56,8 +56,9 @@ _TOO_MUCH_MEMORY = "reading it takes more memory than pool.prepare_memory_mb all
 class _Task:
     """One file, its credit, and how far it is; used by the thread that reads and the thread of the socket."""
 
-    def __init__(self, order: Prepare) -> None:
+    def __init__(self, order: Prepare, max_hours: float) -> None:
         self.order = order
+        self._max_hours = max_hours
         self.decoded_samples = 0
         self.is_waiting = False
         self._credit_bytes = order.credit_bytes
@@ -75,10 +76,14 @@ class _Task:
             self._changed.notify()
 
     def progress(self, decoded_samples: int) -> None:
-        """Note progress; raises when the file is not wanted any more."""
+        """Note progress; raises if the file was abandoned, or its audio is too long."""
         self.decoded_samples = decoded_samples
         if self._is_abandoned:
             raise _AbandonedError
+        if self._max_hours and decoded_samples > self._max_hours * 3600 * schema.SAMPLE_RATE:
+            raise MediaError(
+                f"its audio is longer than pool.max_hours ({self._max_hours:g} h); cut the file, or raise the limit"
+            )
 
     def spend(self, pcm_bytes: int) -> None:
         """Wait for credit and take `pcm_bytes` off it; the last segment may overdraw it."""
@@ -94,8 +99,9 @@ class _Task:
 class PrepareRole:
     """Reads files in a thread of its own; see `channel.RoleHandler`."""
 
-    def __init__(self, channel: Channel, readable: Iterable[str] = ()) -> None:
+    def __init__(self, channel: Channel, readable: Iterable[str] = (), max_hours: float = 0) -> None:
         self._channel = channel
+        self._max_hours = max_hours
         self._folders = {folder: _identity(folder) for folder in readable}
         self._has_read = False
         self._orders: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
@@ -107,7 +113,7 @@ class PrepareRole:
         match message:
             case Prepare():
                 sandbox.deny_sockets()  # the connection to the daemon stands
-                self._task = _Task(message)
+                self._task = _Task(message, self._max_hours)
                 self._orders.put(self._task)
             case FeedCredit(feed=feed, bytes=count):
                 if self._task and self._task.order.feed == feed:
@@ -247,6 +253,6 @@ def _check_unchanged(order: Prepare, path: str) -> None:
 
 def run(channel: Channel, settings: WorkerSettings) -> ExitCode:
     """Serve until drained."""
-    work = PrepareRole(channel, settings.readable)
+    work = PrepareRole(channel, settings.readable, settings.max_hours)
     channel.post(WorkerReady(version=VERSION, credit=1))
     return channel.serve(work)
