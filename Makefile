@@ -1,8 +1,7 @@
 # Every target works as the first thing typed, on a machine with Python 3.11+ and make; see `make help`.
 #
-# `.venv` is made once from requirements.lock: pinned and hashed, without torch, which silero-vad declares
-# and nothing here imports (hence --no-deps). Targets that need more (pytest, mypy, Ray) add requirements-test.lock
-# to it. PYTHON=/path/to/python chooses the interpreter.
+# `.venv` is created once from requirements.lock: pinned and hashed. Targets that need more (pytest, mypy, Ray) add
+# requirements-test.lock to it. PYTHON=/path/to/python chooses the interpreter.
 
 VENV := .venv
 MODEL_VENV := .venv-model

@@ -1,5 +1,20 @@
-"""`python -m subtitled` is the command `subtitled`."""
+"""The command `subtitled`, also as `python -m subtitled`."""
 
-from subtitled.cli import main
+from __future__ import annotations
 
-main()
+import sys
+
+
+def main() -> None:
+    """Run the command; without the packages of the extra `daemon`, exit with the command that installs them."""
+    try:
+        from subtitled.cli import main as run
+    except ModuleNotFoundError as error:
+        sys.exit(
+            f"subtitled: the Python package {error.name} is missing; for the daemon, install: pip install 'subtitled[daemon]'"
+        )
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 import tomllib
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -597,17 +596,6 @@ def test_every_key_of_the_default_file_is_explained() -> None:
 
 def test_config_subtitled_toml_is_the_default_file() -> None:
     assert (_ROOT / "config" / "subtitled.toml").read_bytes() == schema.DEFAULT_FILE.read_bytes()
-
-
-def test_a_built_wheel_holds_the_default_file(tmp_path: Path) -> None:
-    """`subtitled config init` works where the package is installed, not only in the repository."""
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    subprocess.run(command, cwd=_ROOT, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        assert archive.read("subtitled/config/subtitled.toml") == schema.DEFAULT_FILE.read_bytes()
-        for path in (_ROOT / "systemd").iterdir():
-            assert archive.read(f"subtitled/systemd/{path.name}") == path.read_bytes()
 
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))

@@ -53,7 +53,7 @@ def probe_media(settings: MediaProbe) -> Iterator[ProbeMessage]:
     audio_s, wall_s = sum(map(len, blocks)) / 16_000, time.monotonic() - started
     yield ok("decoding", f"{audio_s:.0f} s of FLAC in {wall_s:.2f} s: {audio_s / wall_s:.0f}x real time")
 
-    yield ProbeStarted(name="VAD", remedy=f"{REINSTALL} silero-vad onnxruntime")
+    yield ProbeStarted(name="VAD", remedy=f"{REINSTALL} onnxruntime")
     from subtitled.media.vad import Vad
 
     vad = Vad(

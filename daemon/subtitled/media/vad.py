@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +12,14 @@ from msgspec import Struct
 
 from subtitled.config.schema import SAMPLE_RATE
 from subtitled.core.plan import FRAME, Span
-from subtitled.errors import ModelError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from subtitled.config import schema
 
+_FILE = Path(__file__).with_name("silero_vad") / "silero_vad_16k_sequence.onnx"
+"""Of silero-vad 6.2.3 (MIT), copied here because that package requires torch. faster-whisper's copy is another model."""
 CONTEXT = 64
 """Samples of the frame before that the model sees with each frame."""
 
@@ -210,14 +210,7 @@ class Speech:
 
 @functools.cache
 def _model() -> Any:
-    """Load the package's model, without importing the package: that would import torch."""
-    spec = importlib.util.find_spec("silero_vad")
-    if spec is None or not spec.submodule_search_locations:
-        raise ModelError("the package silero-vad is not installed: pip install --no-deps silero-vad")
-    path = Path(spec.submodule_search_locations[0], "data", "silero_vad_16k_sequence.onnx")
-    if not path.is_file():
-        raise ModelError(f"{path} is missing: silero-vad 6.2 or later holds it; install that version")
     options = onnxruntime.SessionOptions()
     # One core per prepare worker.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(_FILE, options, providers=["CPUExecutionProvider"])
