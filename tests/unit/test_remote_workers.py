@@ -342,3 +342,39 @@ def test_a_hang_is_not_forgiven() -> None:
     b.wait(30)
     b.join("far/cuda0", previous="far/cuda0.1")
     assert b.stored(0).losses == 1
+
+
+def test_a_worker_that_sends_an_invalid_message_blames_no_segment() -> None:
+    """Its session ends; the segments of its lease lose no attempt."""
+    b = bench("p0", attempts=2)
+    b.submit()
+    for number in range(1, 5):
+        worker = b.join("far/cuda0")
+        if number == 1:
+            b.read(0)
+        b.receive(b.last(ac.SendLease))
+        b.handle(
+            ev.WorkerExited(worker=worker, is_fatal=False, cause="sent an invalid message", is_blamed=False)
+        )
+        assert (b.stored(0).state, b.stored(0).losses) == (SegmentState.PENDING, 0)
+
+
+def test_the_last_attempt_is_not_for_a_remote_worker_that_has_finished_nothing() -> None:
+    """A key holder may join under ever new names, and lose what it is given."""
+    b = bench("p0", attempts=2)
+    b.worker("gpu0")
+    b.submit()
+    b.read(0, 1)
+    for lease in b.all(ac.SendLease):
+        if lease.lease.worker == "gpu0.1":
+            held = lease
+    first = b.join("far/x1")
+    assert b.last(ac.SendLease).lease.worker == first
+    b.receive(b.last(ac.SendLease))
+    b.die(first)
+    assert b.stored(1).losses == 1
+    b.join("far/x2")
+    assert b.last(ac.SendLease).lease.worker == first, "x2 gets no last attempt"
+    b.wait(1)
+    b.reply(held)
+    assert b.last(ac.SendLease).lease.worker == "gpu0.1"

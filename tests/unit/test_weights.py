@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from subtitled.core.protocol import PROTOCOL, JoinSession
 from subtitled.version import VERSION
 from subtitled.workers.remote_sessions import MAX_REMEMBERED, RecentlySeen
-from subtitled.workers.remote_validation import ModelWeightsCheck, join_refusal
+from subtitled.workers.validation import ModelWeightsCheck, join_refusal
 
 JOIN = JoinSession(version=VERSION, protocol=PROTOCOL, place="cuda0")
 ONE, OTHER = "1" * 64, "2" * 64

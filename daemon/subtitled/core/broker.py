@@ -251,7 +251,9 @@ class Broker:
             return
         if worker.is_remote and worker.state in ENDED:  # known since it joined again
             return
-        gone = self.worker_loss.exited(worker, is_fatal=event.is_fatal, cause=event.cause, now=now)
+        gone = self.worker_loss.exited(
+            worker, is_fatal=event.is_fatal, cause=event.cause, is_blamed=event.is_blamed, now=now
+        )
         if self.is_draining and gone.state is WorkerState.BROKEN:  # it was lost before the drain
             self.worker_loss.drain(gone, now, "the daemon stops")
 

@@ -89,6 +89,8 @@ class WorkerExited(Struct, frozen=True, kw_only=True):
     is_fatal: bool
     """Restarting it cannot help."""
     cause: str
+    is_blamed: bool = True
+    """The segments that it was working on may be the cause; False after an invalid message."""
 
 
 class Written(Struct, frozen=True):

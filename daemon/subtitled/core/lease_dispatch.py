@@ -106,19 +106,19 @@ class LeaseDispatch:
     def _eligible(self, idle: list[Worker]) -> list[Worker]:
         """Return the idle workers that may have the next lease.
 
-        The last attempt at a segment goes to a worker without failures, while there is one: a faulty device must not fail
-        a segment that a healthy one can decode.
+        The last attempt at a segment goes to a reliable worker, while there is one: a faulty or hostile worker must not
+        fail a segment that another one can decode.
         """
-        steady = [worker for worker in idle if not worker.failures]
-        if len(steady) == len(idle) or (key := self.ready.next_suspect) is None:
+        reliable = [worker for worker in idle if _is_reliable(worker)]
+        if len(reliable) == len(idle) or (key := self.ready.next_suspect) is None:
             return idle
         if self._live_jobs.segment(key).losses + 1 < self.policy.attempts:
             return idle
-        is_any_steady = any(
-            worker.state in {WorkerState.IDLE, WorkerState.BUSY} and not worker.failures
+        is_any_reliable = any(
+            worker.state in {WorkerState.IDLE, WorkerState.BUSY} and _is_reliable(worker)
             for worker in self._worker_table.of(Role.TRANSCRIBE)
         )
-        return steady if is_any_steady else idle
+        return reliable if is_any_reliable else idle
 
     def lease_received(self, identity: str, lease_id: int, now: float) -> None:
         """Record that a lease has reached its worker: its time limit starts when the worker gets to it."""
@@ -243,6 +243,11 @@ class LeaseDispatch:
                 lease = self.leases[lease_id] = replace(lease, due_at=due_at, begun_at=begun_at)
             due = min(due, lease.due_at)
         return self._worker_table.put(replace(worker, due_at=due))
+
+
+def _is_reliable(worker: Worker) -> bool:
+    """Return whether a worker did well last time; a new one on another host has to finish a lease first."""
+    return not worker.failures and (worker.throughput.leases > 0 or not worker.is_remote)
 
 
 def _has_free_stream(worker: Worker) -> bool:

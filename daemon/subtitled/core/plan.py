@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from subtitled.config.schema import SegmentsConfig, VadConfig
 
@@ -15,24 +15,27 @@ SAMPLES_PER_MS = 16
 """All audio has 16,000 samples a second."""
 
 
+Sample = Annotated[int, Meta(ge=0, le=2**48)]
+
+
 class Span(Struct, frozen=True):
     """A stretch of speech: samples [start, end) at 16 kHz, counted from the first decoded sample."""
 
-    start: int
-    end: int
+    start: Sample
+    end: Sample
 
 
 class PlanPiece(Struct, frozen=True):
     """A run of audio inside a segment: `samples` samples from decoded sample `start`."""
 
-    start: int
-    samples: int
+    start: Sample
+    samples: Annotated[int, Meta(ge=1, le=480_000)]
 
 
 class Plan(Struct, frozen=True):
     """A segment of a file: the pieces that are joined end to end, and the speech in them."""
 
-    index: int
+    index: Annotated[int, Meta(ge=0, le=2**31)]
     pieces: tuple[PlanPiece, ...]
     spans: tuple[Span, ...]
 

@@ -17,7 +17,7 @@ from subtitle.messages import WordTimestamps
 from subtitled.config.schema import DecodingConfig
 from subtitled.core.plan import Plan, PlanSettings, SkippedSpan
 from subtitled.core.records import SegmentKey
-from subtitled.core.transcription import DecodingDecision, Phrase
+from subtitled.core.transcription import DecodingDecision, Phrase, Probability, Temperature
 
 
 class _Message(Struct, frozen=True, kw_only=True, tag=True):
@@ -29,6 +29,17 @@ PROTOCOL = 1
 
 ShortText = Annotated[str, Meta(max_length=200)]
 """Text from a worker on another host."""
+
+Seconds = Annotated[float, Meta(ge=0.0, le=86_400.0)]
+"""A duration that a worker has measured."""
+
+Count = Annotated[int, Meta(ge=0, le=2**48)]
+
+WINDOW_SAMPLES = 480_000
+"""What every Whisper model sees at once: 30 s at 16 kHz."""
+
+MAX_RESULT_BYTES = 512 * 1024
+"""Encoded result of one segment; 448 tokens with word times, twice, have less than 100 KiB."""
 
 WireCodec = Literal["pcm", "flac"]
 """Encoding of a lease's blobs: int16 little-endian, 16 kHz mono; or the same as FLAC."""
@@ -98,8 +109,8 @@ class WorkerReady(_Message, frozen=True, kw_only=True):
     """Leases (or files) that it takes at once."""
     device: ShortText = ""
     """Display name: "cpu", or the GPU's name."""
-    model: str = ""
-    window_samples: Annotated[int, Meta(ge=1)] | None = None
+    model: ShortText = ""
+    window_samples: Annotated[int, Meta(ge=1, le=WINDOW_SAMPLES)] | None = None
     """Samples that the model sees at once; None from a prepare worker."""
     languages: Annotated[tuple[ShortText, ...], Meta(max_length=1000)] = ()
     """Languages that the model has tokens for."""
@@ -107,7 +118,7 @@ class WorkerReady(_Message, frozen=True, kw_only=True):
     """Leases that it decodes at once."""
     batch_size: Annotated[int, Meta(ge=1, le=256)] | None = None
     """Segments that it decodes at once; None: the policy's number."""
-    load_s: float = 0.0
+    load_s: Seconds = 0.0
     """Seconds that loading the model took; 0 if an earlier session loaded it."""
     model_digest: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
     """SHA-256 of the model's weights, in hex; "" if `WorkerSettings.wants_digest` is False."""
@@ -118,8 +129,8 @@ class WorkerReady(_Message, frozen=True, kw_only=True):
 class Heartbeat(_Message, frozen=True, kw_only=True):
     """The worker is alive; a prepare worker adds the progress of its file."""
 
-    feed: int = 0
-    decoded_samples: int = 0
+    feed: Count = 0
+    decoded_samples: Count = 0
     is_waiting: bool = False
     """It waits for credit."""
 
@@ -141,16 +152,16 @@ class AlreadySubtitled(_Message, frozen=True, kw_only=True):
 class Media(Struct, frozen=True, kw_only=True):
     """Facts found by reading a file to its end; stored with the job."""
 
-    container: str = ""
-    codec: str = ""
-    sample_rate: int = 0
-    channels: int = 0
-    offset_samples: int = 0
+    container: ShortText = ""
+    codec: ShortText = ""
+    sample_rate: Count = 0
+    channels: Count = 0
+    offset_samples: Annotated[int, Meta(ge=-(2**48), le=2**48)] = 0
     """The audio stream's own start time, in samples at 16 kHz; added to every time."""
-    decoded_samples: int = 0
-    speech_samples: int = 0
-    bad_packets: int = 0
-    drift_ms: int = 0
+    decoded_samples: Count = 0
+    speech_samples: Count = 0
+    bad_packets: Count = 0
+    drift_ms: Annotated[int, Meta(ge=-(2**48), le=2**48)] = 0
     """Largest distance between a timestamp and the position of its audio; if large, a place in the file is found only by
     reading up to it."""
     skipped: tuple[SkippedSpan, ...] = ()
@@ -159,8 +170,8 @@ class Media(Struct, frozen=True, kw_only=True):
 class Waveform(Struct, frozen=True, kw_only=True):
     """Loudness of a file's audio; stored beside the job, since it is large and rarely read."""
 
-    interval_ms: int
-    peaks: bytes
+    interval_ms: Annotated[int, Meta(ge=1, le=2**31)]
+    peaks: Annotated[bytes, Meta(max_length=2**17)]
     """One byte for each interval: 0 for silence, 255 for full scale."""
 
 
@@ -172,8 +183,8 @@ class PlanComplete(_Message, frozen=True, kw_only=True):
     """A Media in msgpack, stored as it is."""
     waveform: bytes | None = None
     """A Waveform in msgpack, stored as it is; None if only stored segments were read again."""
-    decode_s: float = 0.0
-    vad_s: float = 0.0
+    decode_s: Seconds = 0.0
+    vad_s: Seconds = 0.0
     """Seconds of decoding and of voice detection; 0 if only stored segments were read again."""
 
 
@@ -187,16 +198,16 @@ class PrepareRefused(_Message, frozen=True, kw_only=True):
 class SegmentResult(Struct, frozen=True, kw_only=True):
     """The model's result for one segment; stored with the segment."""
 
-    phrases: tuple[Phrase, ...]
-    language: str
-    language_probability: float
-    no_speech_prob: float = 0.0
+    phrases: Annotated[tuple[Phrase, ...], Meta(max_length=500)]
+    language: ShortText
+    language_probability: Probability
+    no_speech_prob: Probability = 0.0
     is_speech: bool = True
-    temperature: float = 0.0
-    fallbacks: int = 0
+    temperature: Temperature = 0.0
+    fallbacks: Annotated[int, Meta(ge=0, le=1000)] = 0
     """Windows that were decoded again because the result looked wrong."""
-    decisions: tuple[DecodingDecision, ...] = ()
-    translation: tuple[Phrase, ...] | None = None
+    decisions: Annotated[tuple[DecodingDecision, ...], Meta(max_length=1000)] = ()
+    translation: Annotated[tuple[Phrase, ...], Meta(max_length=500)] | None = None
     """The phrases in English, if that was requested too; None if they are English already, or silence."""
 
 
@@ -214,9 +225,9 @@ class ItemResult(Struct, frozen=True, kw_only=True):
     key: SegmentKey
     is_speech: bool
     """False: the model found no speech; the segment is skipped."""
-    language: str
-    language_probability: float
-    result: bytes
+    language: ShortText
+    language_probability: Probability
+    result: Annotated[bytes, Meta(max_length=MAX_RESULT_BYTES)]
     """The SegmentResult in msgpack, stored as it is; it repeats the three fields above."""
 
     @staticmethod
@@ -235,10 +246,10 @@ class Transcribed(_Message, frozen=True, kw_only=True):
     """A lease is done."""
 
     lease: int
-    items: tuple[ItemResult, ...]
-    features_s: float = 0.0
-    decode_s: float = 0.0
-    load_s: float = 0.0
+    items: Annotated[tuple[ItemResult, ...], Meta(max_length=256)]
+    features_s: Seconds = 0.0
+    decode_s: Seconds = 0.0
+    load_s: Seconds = 0.0
     """Seconds that loading the model again took, after an idle unload."""
 
 
@@ -258,7 +269,7 @@ class Echo(_Message, frozen=True, kw_only=True):
 
     stamp_s: float
     """The Probe's."""
-    clock_s: float = 0.0
+    clock_s: Annotated[float, Meta(ge=0.0, le=1e11)] = 0.0
     """The worker's wall clock, in seconds since 1970."""
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from subtitle.messages import LayoutOptions, VadOptions, WordTimestamps
 from subtitled.core.plan import Plan, PlanSettings
@@ -15,8 +16,8 @@ from subtitled.core.throughput import Throughput
 class SegmentKey(Struct, frozen=True, order=True):
     """Identifies a segment: its job's id and its index in the plan."""
 
-    job: str
-    index: int
+    job: Annotated[str, Meta(max_length=200)]
+    index: Annotated[int, Meta(ge=0)]
 
 
 class Options(Struct, frozen=True, kw_only=True):

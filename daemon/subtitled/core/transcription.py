@@ -1,33 +1,45 @@
-"""The model's result for a segment: phrases with their words, and the decoding decisions."""
+"""The model's result for a segment: phrases with their words, and the decoding decisions.
+
+The bounds are checked wherever a result is decoded: a worker on another host may send anything.
+"""
 
 from __future__ import annotations
 
 from enum import Enum
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
+
+Score = Annotated[float, Meta(ge=-1000.0, le=1000.0)]
+"""A finite score of the model."""
+Probability = Annotated[float, Meta(ge=0.0, le=1.01)]
+"""Rounding may lead slightly above 1."""
+Temperature = Annotated[float, Meta(ge=0.0, le=2.0)]
+SegmentMs = Annotated[int, Meta(ge=-600_000, le=600_000)]
+"""A time in a segment; the model may return times outside of it."""
 
 
 class Word(Struct, frozen=True):
     """One word of the model, with the space before it; times as in its phrase."""
 
-    text: str
-    start_ms: int
-    end_ms: int
-    probability: float
+    text: Annotated[str, Meta(max_length=1000)]
+    start_ms: SegmentMs
+    end_ms: SegmentMs
+    probability: Probability
 
 
 class Phrase(Struct, frozen=True):
     """Text of the model from `start_ms` to `end_ms` of segment time, with its finite scores."""
 
-    text: str
-    start_ms: int
-    end_ms: int
-    words: tuple[Word, ...] = ()
+    text: Annotated[str, Meta(max_length=10_000)]
+    start_ms: SegmentMs
+    end_ms: SegmentMs
+    words: Annotated[tuple[Word, ...], Meta(max_length=2000)] = ()
     """Joined they are the text; empty where words were not timed."""
-    avg_logprob: float = 0.0
-    compression_ratio: float = 0.0
-    no_speech_prob: float = 0.0
-    temperature: float = 0.0
+    avg_logprob: Score = 0.0
+    compression_ratio: Score = 0.0
+    no_speech_prob: Probability = 0.0
+    temperature: Temperature = 0.0
 
 
 class DecisionKind(Enum):
@@ -47,5 +59,5 @@ class DecodingDecision(Struct, frozen=True, kw_only=True):
     verdict: DecisionKind
     cause: str
     """The measure that led to it: "compression_ratio", "log_prob", "no_speech_prob", "repetition"."""
-    temperature: float
+    temperature: Temperature
     """Of the decoding after a fallback; else of the one that was dropped or cut."""

@@ -45,9 +45,11 @@ class WorkerLoss:
         )
         self._out.append(Kill(worker=lost.identity, cause=cause))
 
-    def exited(self, worker: Worker, *, is_fatal: bool, cause: str, now: float) -> Worker:
+    def exited(
+        self, worker: Worker, *, is_fatal: bool, cause: str, now: float, is_blamed: bool = True
+    ) -> Worker:
         """Record the end of a worker's process or session; return the slot's new record."""
-        blamed = self.release(worker, cause)
+        blamed = self.release(worker, cause, is_blamed=is_blamed)
         after = self._worker_table.workers[worker.slot]
         if worker.is_remote and worker.state not in {WorkerState.LOST, WorkerState.DRAINING}:
             after = replace(after, blamed=blamed)

@@ -30,8 +30,8 @@ from subtitled.storage.store import Store
 from subtitled.version import VERSION
 from subtitled.workers.lease_sender import LeaseSender
 from subtitled.workers.remote_listener import RemoteListener
-from subtitled.workers.remote_validation import ModelWeightsCheck
 from subtitled.workers.supervisor import Supervisor
+from subtitled.workers.validation import ModelWeightsCheck, checked
 
 MAX_PER_TURN = 256
 """Messages received in one turn of the loop: a flood must not delay the rest."""
@@ -189,6 +189,7 @@ class WorkerListener:
             worker = bytes(identity.buffer).decode("utf-8", "replace")
             try:
                 message, blobs = be.from_worker.decode([frame.buffer for frame in frames])
+                message = checked(message, is_remote=False)
                 if isinstance(message, be.Prepared):
                     _check_pcm(message, blobs)
                 new_events = self._events(worker, message)

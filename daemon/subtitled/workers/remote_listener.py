@@ -34,7 +34,7 @@ from subtitled.network.sockets import (
 from subtitled.observability.metrics import Metrics
 from subtitled.workers.codec_choice import LinkMeter
 from subtitled.workers.remote_sessions import RecentlySeen, RemoteKeys, RemoteSession, RemoteSessions
-from subtitled.workers.remote_validation import ModelWeightsCheck, join_refusal, validated
+from subtitled.workers.validation import ModelWeightsCheck, checked, join_refusal
 
 ZAP_DOMAIN = "subtitled-workers"
 """ZeroMQ domain of the sockets whose workers authenticate with a key (RFC 27)."""
@@ -162,7 +162,7 @@ class RemoteListener:
         if session is None:
             return self._on_unknown(route, message)
         try:
-            message = validated(message)
+            message = checked(message, is_remote=True)
         except ProtocolError as error:
             return self._ignore(route, host, f"sent an invalid message: {error}")
         size = sum(len(buffer) for buffer in buffers)
@@ -354,12 +354,14 @@ class RemoteListener:
         session = self._sessions.by_route.get(route)
         _log.warning(log.WORKER_REFUSED, worker=session.identity if session else host, cause=cause)
         self._send(route, be.SessionRefused(cause=cause[:200], is_final=False))
-        return [self._close(session, cause)] if session else []
+        return [self._close(session, cause, is_blamed=False)] if session else []
 
-    def _close(self, session: RemoteSession, cause: str, *, is_fatal: bool = False) -> ev.WorkerExited:
+    def _close(
+        self, session: RemoteSession, cause: str, *, is_fatal: bool = False, is_blamed: bool = True
+    ) -> ev.WorkerExited:
         self._sessions.close(session)
         self.weights.forget(session.identity)
-        return ev.WorkerExited(worker=session.identity, is_fatal=is_fatal, cause=cause)
+        return ev.WorkerExited(worker=session.identity, is_fatal=is_fatal, cause=cause, is_blamed=is_blamed)
 
 
 def _open(context: zmq.Context[zmq.Socket[bytes]], config: Config) -> Listener:

@@ -11,9 +11,11 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
+import msgspec
 import numpy as np
 from msgspec import Struct
 
+from subtitle.errors import ProtocolError
 from subtitled import log
 from subtitled.asr import dual_task
 from subtitled.asr.engine import OutOfMemoryError
@@ -26,15 +28,18 @@ from subtitled.core.protocol import (
     ItemResult,
     LeaseRefused,
     ModelUnloaded,
+    SegmentResult,
     ToWorker,
     Transcribe,
     Transcribed,
     WorkerSettings,
 )
+from subtitled.core.records import SegmentKey
 from subtitled.errors import ExitCode, WireAudioError
 from subtitled.workers.channel import Channel, MessagePort, start_thread
 from subtitled.workers.flac import unpack
 from subtitled.workers.model_loader import Load, LoadedModel, ModelLoadError, load_model
+from subtitled.workers.validation import check_result
 
 
 class _Lease(Struct, frozen=True):
@@ -143,9 +148,15 @@ class TranscribeRole:
                 self._port.post(ExitReason(cause=str(error)))
                 self._port.stop(ExitCode.CUDA)
                 return
-            items = tuple(
-                ItemResult.of(item.key, result) for item, result in zip(order.items, results, strict=True)
-            )
+            try:
+                items = tuple(
+                    _item(item.key, result) for item, result in zip(order.items, results, strict=True)
+                )
+            except (ProtocolError, msgspec.ValidationError) as error:
+                self._port.post(
+                    LeaseRefused(lease=order.lease, cause=f"invalid result of the model: {error}")
+                )
+                continue
             self._port.post(
                 Transcribed(
                     lease=order.lease,
@@ -157,6 +168,13 @@ class TranscribeRole:
             )
         if not self._other_threads.acquire(blocking=False):
             self._port.stop(ExitCode.OK)
+
+
+def _item(key: SegmentKey, result: SegmentResult) -> ItemResult:
+    """Return a result to send; raise ValidationError or ProtocolError for one that the daemon would not accept."""
+    item = ItemResult.of(key, result)
+    check_result(msgspec.msgpack.decode(item.result, type=SegmentResult))
+    return item
 
 
 def run(channel: Channel, settings: WorkerSettings, *, load: Load = load) -> ExitCode:

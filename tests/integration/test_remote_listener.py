@@ -30,13 +30,15 @@ READY = be.WorkerReady(version=VERSION, credit=2, window_samples=480_000, model_
 
 
 class Peer:
-    """A connection with a key that says whatever it likes; a context manager."""
+    """A connection with a key that sends arbitrary messages; a context manager."""
 
     _number = itertools.count()
 
     def __init__(self, endpoint: str, key: Key, *, identity: bytes = b"") -> None:
-        # A place in which ten sessions have failed is put aside.
-        self.said = be.JoinSession(version=VERSION, protocol=be.PROTOCOL, place=f"x{next(self._number)}")
+        # A place whose sessions failed ten times is quarantined.
+        self.join_message = be.JoinSession(
+            version=VERSION, protocol=be.PROTOCOL, place=f"x{next(self._number)}"
+        )
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -72,15 +74,15 @@ class Peer:
                     return message
         raise AssertionError(f"no {kind.__name__} within {DEADLINE_S:g} s")
 
-    def hears_nothing(self) -> bool:
-        """Say whether nothing comes for a while."""
+    def receives_nothing(self) -> bool:
+        """Return whether no message arrives for a while."""
         return not self._socket.poll(500)
 
     def join(self) -> be.SessionAccepted:
-        """Begin a session."""
-        self.send(self.said)
-        welcome: be.SessionAccepted = self.expect(be.SessionAccepted)
-        return welcome
+        """Open a session."""
+        self.send(self.join_message)
+        accepted: be.SessionAccepted = self.expect(be.SessionAccepted)
+        return accepted
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +98,18 @@ def evil(head: Head) -> Iterator[Peer]:
         yield peer
 
 
+def join_alone(head: Head, evil: Peer) -> None:
+    """Join and be ready when no worker is there whose weights are other ones."""
+    eventually(
+        lambda: all(worker.state == "stopped" for worker in head.stats().workers if "gpu2/" in worker.slot),
+        "the worker of the last test is gone",
+    )
+    evil.join()
+    evil.send(READY)
+
+
 def answer(**changes: Any) -> be.Transcribed:
-    """Return an answer to a lease that nobody has given."""
+    """Return an answer to a lease that does not exist."""
     fields = {"phrases": (Phrase("x", 0, 1),), "language": "en", "language_probability": 1.0}
     result = be.SegmentResult(**{**fields, **changes})
     return be.Transcribed(
@@ -106,7 +118,7 @@ def answer(**changes: Any) -> be.Transcribed:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "message",
     [
         be.Prepared(feed=1, plan=Plan(0, (), ())),
         be.PlanComplete(feed=1, media=msgspec.msgpack.encode(be.Media())),
@@ -116,17 +128,20 @@ def answer(**changes: Any) -> be.Transcribed:
         answer(phrases=(Phrase("x", 0, 1, avg_logprob=float("inf")),)),
         be.Transcribed(lease=1, items=(), features_s=0.0, decode_s=-1.0),
         be.Echo(stamp_s=1.0, clock_s=float("nan")),
+        msgspec.structs.replace(READY, window_samples=1),
+        msgspec.structs.replace(READY, languages=("klingon",)),
+        be.Transcribed(lease=1, items=(), decode_s=1e300),
     ],
-    ids=lambda said: type(said).__name__,
+    ids=lambda message: type(message).__name__,
 )
-def test_what_no_worker_says_ends_the_session(head: Head, evil: Peer, said: be.FromWorker) -> None:
+def test_invalid_message_ends_the_session(head: Head, evil: Peer, message: be.FromWorker) -> None:
     identity = evil.join().identity
-    evil.send(said)
+    evil.send(message)
     assert evil.expect(be.SessionRefused).cause.startswith("sent an invalid message: ")
     head.wait_for_log("worker.refused", worker=identity)
     head.wait_for_log("worker.stopped", worker=identity)
-    evil.send(evil.said)
-    assert evil.hears_nothing()
+    evil.send(evil.join_message)
+    assert evil.receives_nothing()
 
 
 @pytest.mark.parametrize(
@@ -160,18 +175,18 @@ def test_what_no_worker_says_ends_the_session(head: Head, evil: Peer, said: be.F
         "frames",
     ],
 )
-def test_nonsense_is_answered_once_and_then_not_listened_to(
+def test_malformed_message_is_answered_once_and_the_connection_ignored(
     head: Head, evil: Peer, frames: list[bytes]
 ) -> None:
     before = head.pid
     evil.send_frames(frames)
     assert evil.expect(be.SessionRefused).cause.startswith("sent an invalid message: ")
-    evil.send(evil.said)
-    assert evil.hears_nothing()
+    evil.send(evil.join_message)
+    assert evil.receives_nothing()
     assert head.pid == before
 
 
-def test_a_flood_is_not_listened_to(head: Head, evil: Peer) -> None:
+def test_flood_of_messages_ends_the_session(head: Head, evil: Peer) -> None:
     identity = evil.join().identity
     for _ in range(5000):
         evil.send(be.Heartbeat())
@@ -179,31 +194,31 @@ def test_a_flood_is_not_listened_to(head: Head, evil: Peer) -> None:
     head.wait_for_log("worker.stopped", worker=identity)
 
 
-def test_a_routing_id_of_its_own_choosing_is_not_listened_to(head: Head) -> None:
-    """It might be that of another worker, whose leases it would get."""
+def test_connection_with_a_chosen_routing_id_is_ignored(head: Head) -> None:
+    """It might be the id of another worker, whose leases it would receive."""
     with Peer(head.remote, head.keys["evil"], identity=b"gpu2/cpu0.1") as peer:
-        peer.send(peer.said)
-        assert peer.hears_nothing()
+        peer.send(peer.join_message)
+        assert peer.receives_nothing()
 
 
-def test_who_has_no_session_is_told_so(evil: Peer) -> None:
+def test_message_without_a_session_is_answered_with_session_unknown(evil: Peer) -> None:
     evil.send(be.Heartbeat())
     evil.expect(be.SessionUnknown)
     evil.send(answer())
     evil.expect(be.SessionUnknown)
 
 
-def test_a_connection_has_one_session(evil: Peer) -> None:
-    """What was sent and not read would pile up in it otherwise."""
+def test_connection_has_one_session_only(evil: Peer) -> None:
+    """Unread messages would pile up in the connection otherwise."""
     evil.join()
     evil.send(be.ExitReason(cause="x"))
-    evil.send(evil.said)
+    evil.send(evil.join_message)
     refused = evil.expect(be.SessionRefused)
     assert "needs a new connection" in refused.cause
     assert not refused.is_final
 
 
-def test_a_late_answer_is_recognised(head: Head, evil: Peer) -> None:
+def test_result_of_a_closed_session_is_logged_as_stale(head: Head, evil: Peer) -> None:
     identity = evil.join().identity
     evil.send(be.ExitReason(cause="x"))
     evil.send(answer())
@@ -211,10 +226,9 @@ def test_a_late_answer_is_recognised(head: Head, evil: Peer) -> None:
     head.wait_for_log("lease.stale", worker=identity)
 
 
-def test_others_work_while_a_host_lies_about_itself(head: Head, evil: Peer, tmp_path: Path) -> None:
-    """It takes leases and answers none, or with what is not theirs; what it held is done by others."""
-    evil.join()
-    evil.send(READY)
+def test_leases_of_a_lying_host_are_done_by_others(head: Head, evil: Peer, tmp_path: Path) -> None:
+    """It answers leases that it does not hold, and none of its own; other workers do them."""
+    join_alone(head, evil)
     source = head.drop(media.write_sound(tmp_path / "x.flac", media.speech(8)), "talk.flac")
     lease = evil.expect(be.Transcribe).lease
     evil.send(msgspec.structs.replace(answer(), lease=lease + 1))
@@ -225,3 +239,29 @@ def test_others_work_while_a_host_lies_about_itself(head: Head, evil: Peer, tmp_
         job = head.wait_for(source)
         assert job.state == "done"
     assert all(row.worker.startswith("gpu2/") for row in head.results(job.id))
+
+
+def test_lease_answered_with_an_invalid_result_loses_no_attempt(
+    head: Head, evil: Peer, tmp_path: Path
+) -> None:
+    """The job of another is done with all of its attempts left, and nothing of the answer is stored."""
+    join_alone(head, evil)
+    source = head.drop(media.write_sound(tmp_path / "y.flac", media.speech(8)), "talk2.flac")
+    lease = evil.expect(be.Transcribe)
+    bad = be.SegmentResult(
+        phrases=(Phrase("x", 0, 1, no_speech_prob=1e300),), language="en", language_probability=1.0
+    )
+    items = tuple(be.ItemResult.of(item.key, bad) for item in lease.items)
+    evil.send(be.Transcribed(lease=lease.lease, items=items))
+    assert evil.expect(be.SessionRefused).cause.startswith("sent an invalid message: ")
+    with RemoteWorker(head, "gpu2"):
+        job = head.wait_for(source)
+        assert job.state == "done"
+    assert {row[0] for row in head.query("SELECT losses, job FROM segments") if row[1] == job.id} == {0}
+
+
+def test_long_exit_reason_is_stored_short(head: Head, evil: Peer) -> None:
+    identity = evil.join().identity
+    evil.send(be.ExitReason(cause="x" * 15_000_000))
+    head.wait_for_log("worker.stopped", worker=identity)
+    assert max(row[0] for row in head.query("SELECT max(length(cause)) FROM journal")) < 2000

@@ -1,0 +1,169 @@
+"""Validation of workers: the release and the model of those on other hosts, and the messages of all.
+
+The bounds of single fields are in `core.protocol`, and are checked when a message is decoded. A worker with a key, or a
+decoder that a media file has taken over, may send anything; its messages reach the database, subtitles, the log and metrics.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec.structs import replace
+
+from subtitle.errors import ProtocolError
+from subtitled.config.checks import LANGUAGES
+from subtitled.core import protocol as be
+from subtitled.core.plan import Plan
+from subtitled.version import VERSION
+
+_LANGUAGES = frozenset(LANGUAGES)
+_DECISION_CAUSES = frozenset({"compression_ratio", "log_prob", "no_speech_prob", "repetition"})
+_FROM_REMOTE = (
+    be.WorkerReady,
+    be.Heartbeat,
+    be.Transcribed,
+    be.ModelUnloaded,
+    be.LeaseRefused,
+    be.Echo,
+    be.LeaseReceived,
+    be.WorkerLeaving,
+    be.ExitReason,
+)
+MAX_CAUSE = 1000
+"""Characters of a reason that are kept; it reaches the database, the log and `NAME.error.txt`."""
+
+
+def checked(message: be.FromWorker, *, is_remote: bool) -> be.FromWorker:
+    """Return the message as it may be handled; raise ProtocolError if no worker of this release sends it.
+
+    Reasons are cut to one line. What is stored as it is (media, waveform, results of other hosts) is encoded again, without
+    unknown fields.
+    """
+    if is_remote and not isinstance(message, _FROM_REMOTE):
+        raise ProtocolError("BAD_FORMAT", f"{type(message).__name__} from a worker on another host")
+    match message:
+        case be.Transcribed(items=items) if is_remote:
+            return replace(message, items=tuple(map(_checked_item, items)))
+        case be.WorkerReady(window_samples=window, languages=languages) if is_remote:
+            if window != be.WINDOW_SAMPLES:
+                raise ProtocolError(
+                    "BAD_FORMAT",
+                    f"a model with a window of {window} samples; {be.WINDOW_SAMPLES} are required",
+                )
+            if not _LANGUAGES.issuperset(languages):
+                raise ProtocolError("BAD_FORMAT", f"unknown languages: {sorted(set(languages) - _LANGUAGES)}")
+        case be.Prepared(plan=plan):
+            _check_plan(plan)
+        case be.PlanComplete(media=media, waveform=waveform):
+            return replace(
+                message,
+                media=_encoded_again(media, be.Media, "media"),
+                waveform=None if waveform is None else _encoded_again(waveform, be.Waveform, "waveform"),
+            )
+        case (
+            be.PrepareRefused()
+            | be.AlreadySubtitled()
+            | be.LeaseRefused()
+            | be.WorkerLeaving()
+            | be.ExitReason()
+        ):
+            return replace(message, cause=one_line(message.cause))
+        case _:
+            pass
+    return message
+
+
+def check_result(result: be.SegmentResult) -> None:
+    """Raise ProtocolError for values of a result that the types of its fields do not exclude."""
+    is_language = result.language in _LANGUAGES or not (result.language or result.is_speech)
+    if not is_language:
+        raise ProtocolError("BAD_FORMAT", f"unknown language {result.language!r}")
+    if any(decision.cause not in _DECISION_CAUSES for decision in result.decisions):
+        raise ProtocolError("BAD_FORMAT", "unknown cause of a decoding decision")
+
+
+def one_line(cause: str) -> str:
+    """Return a reason without line breaks and control characters, at most MAX_CAUSE characters."""
+    return "".join(c if c.isprintable() else " " for c in cause[:MAX_CAUSE])
+
+
+def _checked_item(item: be.ItemResult) -> be.ItemResult:
+    try:
+        result = msgspec.msgpack.decode(item.result, type=be.SegmentResult)
+        check_result(result)
+    except (msgspec.MsgspecError, ProtocolError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError("BAD_FORMAT", f"result of segment {item.key.index}: {error}") from None
+    return be.ItemResult.of(item.key, result)
+
+
+def _encoded_again(blob: bytes, kind: type, what: str) -> bytes:
+    try:
+        return msgspec.msgpack.encode(msgspec.msgpack.decode(blob, type=kind))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError("BAD_FORMAT", f"{what}: {error}") from None
+
+
+def _check_plan(plan: Plan) -> None:
+    """Raise ProtocolError unless pieces and spans are in order, and a segment is not longer than a window."""
+    samples, end = 0, 0
+    for piece in plan.pieces:
+        if piece.start < end:
+            raise ProtocolError("BAD_FORMAT", f"segment {plan.index}: its pieces overlap")
+        samples += piece.samples
+        end = piece.start + piece.samples
+    if not 1 <= samples <= be.WINDOW_SAMPLES:
+        raise ProtocolError("BAD_FORMAT", f"segment {plan.index}: {samples} samples")
+    end = 0
+    for span in plan.spans:
+        if not end <= span.start < span.end:
+            raise ProtocolError("BAD_FORMAT", f"segment {plan.index}: its spans overlap")
+        end = span.end
+
+
+def join_refusal(join: be.JoinSession) -> str:
+    """Return why a worker cannot work for this daemon, with the remedy; "" if it can."""
+    ours, theirs = (VERSION, be.PROTOCOL), (join.version, join.protocol)
+    if ours == theirs:
+        return ""
+    return (
+        f"has version {join.version} (protocol {join.protocol}), the daemon has {VERSION} (protocol {be.PROTOCOL}); "
+        "install the same release on both hosts"
+    )
+
+
+class ModelWeightsCheck:
+    """All workers must have the same weights: those of `model.digest`, of a worker on this host, or of the first one."""
+
+    def __init__(self, pinned: str) -> None:
+        """`pinned`: the configured SHA-256; "" if there is none."""
+        self._pinned = pinned
+        self._digests: dict[str, str] = {}
+        """SHA-256 by worker, in the order of their arrival, workers of this host first."""
+
+    def refusal(self, worker: str, digest: str, *, is_remote: bool) -> str:
+        """Return why a worker with these weights is refused; "" if it is accepted, and remembered until `forget`."""
+        if not digest:
+            return "does not send the SHA-256 of its model" if is_remote else ""
+        owner, required = self._required(is_remote=is_remote)
+        if required not in {"", digest}:
+            return (
+                f"has a model with the SHA-256 {digest}, and {owner} {required}; give it the same model.bin "
+                "(--model FOLDER there), or set model.digest to the right one"
+            )
+        slot = worker.rpartition(".")[0]
+        others = {other: sha for other, sha in self._digests.items() if other.rpartition(".")[0] != slot}
+        self._digests = {**others, worker: digest} if is_remote else {worker: digest, **others}
+        return ""
+
+    def forget(self, worker: str) -> None:
+        """Forget a worker that is gone; does nothing if it is unknown."""
+        self._digests.pop(worker, None)
+
+    def _required(self, *, is_remote: bool) -> tuple[str, str]:
+        """Return the origin of the required SHA-256, and the SHA-256; "" if any is accepted."""
+        if self._pinned:
+            return "model.digest is", self._pinned
+        if not is_remote or not self._digests:
+            # The weights of this host take precedence; remote workers are checked again.
+            return "", ""
+        first = next(iter(self._digests))
+        return f"{first.rpartition('.')[0]} has", self._digests[first]
