@@ -41,11 +41,14 @@ class GatewayProcess:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def start(self, environ: Mapping[str, str] | None = None) -> Self:
-        """Start the process and wait until it answers."""
+    def start(self, environ: Mapping[str, str] | None = None, *, max_descriptors: int | None = None) -> Self:
+        """Start the process, with a limit of open files if given, and wait until it answers."""
+        limit = (
+            ("/bin/sh", "-c", 'ulimit -n "$0" && exec "$@"', str(max_descriptors)) if max_descriptors else ()
+        )
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                (sys.executable, "-m", "subtitled", "http", "--config", str(self.config_file)),
+                (*limit, sys.executable, "-m", "subtitled", "http", "--config", str(self.config_file)),
                 env=environ,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -91,13 +91,21 @@ def run(config_file: str | None, parent: int | None) -> None:
 @click.option("--parent", type=int, hidden=True, help="Process id of the daemon; exit with it.")
 def http(config_file: str | None, parent: int | None) -> None:
     """Run the HTTP gateway in the foreground, as configured in [http]."""
+    from subtitled import log
     from subtitled.runtime.processes import die_with_parent, lower_priority
     from subtitled.web.process import serve
 
     if parent is not None:
         die_with_parent(parent)
         lower_priority()
-    serve(_load(config_file, check_paths=False), os.environ)
+    config = _load(config_file, check_paths=False)
+    try:
+        serve(config, os.environ)
+    except SubtitledError as error:
+        if parent is None:
+            raise
+        log.get().error(log.HTTP_FAILED, cause=str(error))
+        sys.exit(1)
 
 
 @cli.command()

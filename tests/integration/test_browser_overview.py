@@ -257,7 +257,7 @@ def test_the_player_works_with_the_keyboard_alone(browse: Any, done: JobFacts) -
 def test_pages_pass_accessibility_checks(browse: Any, done: JobFacts, failed: JobFacts, scheme: str) -> None:
     """Names, roles, headings and contrast (WCAG 2.2 AA)."""
     with browse(scheme=scheme) as browser:
-        for path in ("/", f"/jobs/{done.id}", f"/jobs/{failed.id}", "/jobs/none"):
+        for path in ("/", f"/jobs/{done.id}", f"/jobs/{failed.id}", "/jobs/none", "/docs"):
             browser.expect("none - Failed to load resource: .* 404")
             browser.open(path)
             browser.wait_for("h1")
@@ -285,7 +285,7 @@ def test_pages_fit_a_phone_without_horizontal_scrolling(
     browse: Any, done: JobFacts, failed: JobFacts, language: str
 ) -> None:
     with browse(size=PHONE, language=language) as browser:
-        for path in ("/", f"/jobs/{done.id}", f"/jobs/{failed.id}", "/jobs/none"):
+        for path in ("/", f"/jobs/{done.id}", f"/jobs/{failed.id}", "/jobs/none", "/docs"):
             browser.expect("none - Failed to load resource: .* 404")
             browser.open(path)
             browser.wait_for("h1")

@@ -509,6 +509,106 @@ def test_requests_of_other_sites_and_other_host_names_are_rejected(gateway: Gate
         assert http.get("/v1/models", headers={"Origin": gateway.url}).status_code == 200
 
 
+@pytest.mark.parametrize("headers", [{"Host": "["}, {"Host": "127.0.0.1["}, {"Origin": "http://["}])
+def test_an_invalid_host_or_origin_is_a_bad_request(gateway: GatewayProcess, headers: dict[str, str]) -> None:
+    with httpx.Client(base_url=gateway.url, timeout=WAIT_S) as http:
+        for path in ("/", "/v1/models", "/api/jobs", "/nosuch"):
+            assert http.get(path, headers=headers).status_code == 400, path
+        assert http.post("/retry-failed", headers={"Referer": "http://["}).status_code == 303
+
+
+def test_a_boundary_that_is_too_long_is_a_bad_request(http: httpx.Client) -> None:
+    kind = {"Content-Type": f"multipart/form-data; boundary={'b' * 300}"}
+    answer = http.post("/api/jobs", content=b"x", headers=kind)
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_format")
+
+
+def preflight(http: httpx.Client, origin: str) -> httpx.Response:
+    headers = {
+        "Origin": origin,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,content-type",
+    }
+    return http.request("OPTIONS", "/v1/audio/transcriptions", headers=headers)
+
+
+def test_pages_of_allowed_origins_may_use_the_gateway(daemon: Daemon, tmp_path: Path) -> None:
+    origin = "https://app.example:8443"
+    with (
+        GatewayProcess(daemon, tmp_path, origins=(origin,)) as gateway,
+        httpx.Client(base_url=gateway.url, timeout=WAIT_S) as http,
+    ):
+        allowed = preflight(http, origin)
+        assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (204, origin)
+        assert "POST" in allowed.headers["access-control-allow-methods"]
+        assert allowed.headers["access-control-allow-headers"] == "authorization,content-type"
+        for headers in ({"Origin": origin}, {"Origin": origin, "Sec-Fetch-Site": "cross-site"}):
+            answer = http.post("/api/jobs", content=b"not media", headers=headers)
+            assert answer.status_code == 201
+            assert answer.headers["access-control-allow-origin"] == origin
+            assert "Origin" in answer.headers["vary"]
+        failed = http.get("/api/jobs/nosuch", headers={"Origin": origin})
+        assert (failed.status_code, failed.headers["access-control-allow-origin"]) == (404, origin)
+        for other in ("https://app.example", "null", "https://evil.example"):
+            refused = preflight(http, other)
+            assert (refused.status_code, "access-control-allow-origin" in refused.headers) == (403, False)
+            assert http.post("/api/jobs", content=b"x", headers={"Origin": other}).status_code == 403
+
+
+def test_a_bearer_token_is_enough_from_any_origin(daemon: Daemon, tmp_path: Path) -> None:
+    """A browser never adds a Bearer token automatically, but it does add a Basic password."""
+    token = "correct-horse-battery"  # noqa: S105 - one for this test
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"{token}\n", "utf-8")
+    tokens.chmod(0o600)
+    cross_site = {"Origin": "app://desktop", "Sec-Fetch-Site": "cross-site"}
+    with (
+        GatewayProcess(daemon, tmp_path / "gateway", token_file=str(tokens)) as gateway,
+        httpx.Client(base_url=gateway.url, timeout=WAIT_S) as http,
+    ):
+        bearer = {**cross_site, "Authorization": f"Bearer {token}"}
+        assert http.post("/api/jobs", content=b"not media", headers=bearer).status_code == 201
+        assert (
+            http.post("/api/jobs", content=b"x", headers=cross_site, auth=("any", token)).status_code == 403
+        )
+        assert (
+            http.post("/api/jobs", content=b"x", headers={**bearer, "Authorization": "Bearer no"}).status_code
+            == 401
+        )
+
+
+def test_model_names_in_the_configuration_select_the_daemons_model(
+    daemon: Daemon, tmp_path: Path, talk: Path, transcript: str
+) -> None:
+    models = ("Systran/*", "large-v3")
+    with (
+        GatewayProcess(daemon, tmp_path, models=models) as gateway,
+        openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="none", timeout=WAIT_S, max_retries=0) as ai,
+    ):
+        name = "Systran/faster-whisper-large-v3"
+        assert ai.audio.transcriptions.create(file=talk, model=name).text == transcript
+        assert ai.models.retrieve(name).id == name
+        assert "large-v3" in {model.id for model in ai.models.list()}
+        with pytest.raises(openai.NotFoundError, match=r"http\.models"):
+            ai.models.retrieve("tiny")
+
+
+def test_health_is_public_and_follows_the_daemon(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("correct-horse-battery\n", "utf-8")
+    tokens.chmod(0o600)
+    with (
+        Daemon(tmp_path) as daemon,
+        GatewayProcess(daemon, tmp_path / "gateway", token_file=str(tokens)) as gateway,
+        httpx.Client(base_url=gateway.url, timeout=WAIT_S) as http,
+    ):
+        away = http.get("/health")
+        assert (away.status_code, away.json()) == (503, {"status": "unavailable"})
+        daemon.start()
+        eventually(lambda: http.get("/health").status_code == 200, "the daemon is healthy")
+        assert http.get("/health", headers={"Host": "probe.internal"}).json() == {"status": "ok"}
+
+
 @pytest.mark.parametrize(
     ("content", "mode", "why"),
     [

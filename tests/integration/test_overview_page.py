@@ -120,6 +120,22 @@ def test_an_unknown_address_gets_an_error_page(http: httpx.Client) -> None:
         answer = http.get(path)
         assert (answer.status_code, "Page not found" in answer.text) == (404, True)
     assert http.get("/api/nosuch").headers["content-type"] == "application/json"
+    browser = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    answer = http.get("/nosuch", headers=browser)
+    assert (answer.status_code, "Page not found" in answer.text) == (404, True)
+    assert http.get("/nosuch").headers["content-type"] == "application/json"
+    assert http.get("/api/nosuch", headers=browser).headers["content-type"] == "application/json"
+
+
+def test_the_api_reference_lists_every_operation(http: httpx.Client) -> None:
+    page = http.get("/docs").text
+    paths = http.get("/api/openapi.json").json()["paths"]
+    for path, operations in paths.items():
+        for method, operation in operations.items():
+            assert f"{method.upper()}</span> {path}" in page
+            assert html.escape(operation["summary"], quote=False) in html.unescape(page)
+    links = set(re.findall(r'href="#([^"]+)"', page))
+    assert links <= set(re.findall(r'id="([^"]+)"', page)) | {"main"}
 
 
 def test_an_unchanged_fragment_is_answered_with_304(http: httpx.Client) -> None:

@@ -377,6 +377,11 @@ def test_a_default_at_fault_is_not_blamed_on_the_file(tmp_path: Path) -> None:
             '[webhook]\nurl = "https://a:b/"',
             'webhook.url: "https://a:b/" is not allowed ("" (off), or a URL',
         ),
+        (
+            '[http]\norigins = ["https://app.example/path"]',
+            'http.origins[0]: "https://app.example/path" is not allowed ("*", or SCHEME://HOST[:PORT] without a path)',
+        ),
+        ('[http]\norigins = ["*"]', 'http.origins[0]: "*" is not allowed ("*" only with http.token_file)'),
         ('[http]\nlisten = "8600"', 'http.listen: "8600" is not allowed ("" (off), or HOST:PORT'),
         (
             '[http]\nlisten = "0.0.0.0:8600"',

@@ -45,6 +45,7 @@ RAY_HOST = "ray"
 RAY_REMEDY = "pip install 'subtitled[ray]'"
 OPENCC_REMEDY = "pip install 'subtitled[zh]', or the package opencc-python-reimplemented"
 
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@]+")
 _DEVICE = re.compile(r"cpu|cuda:(\d{1,3}|(GPU|MIG)-[0-9a-zA-Z/-]+)")
 
 
@@ -280,6 +281,14 @@ def _check_http(config: Config, faults: ConfigFaults, *, check_paths: bool) -> N
         elif not is_loopback(host) and not http.token_file:
             allowed = "only loopback (127.0.0.1, [::1]) without http.token_file"
             faults.add("http.listen", http.listen, allowed)
+    for i, origin in enumerate(http.origins):
+        if faults.is_faulty("http.origins"):
+            break
+        if origin == "*":
+            if not http.token_file:
+                faults.add(f"http.origins[{i}]", origin, '"*" only with http.token_file')
+        elif not _ORIGIN.fullmatch(origin):
+            faults.add(f"http.origins[{i}]", origin, '"*", or SCHEME://HOST[:PORT] without a path')
     if http.server and not faults.is_faulty("http.server"):
         wanted = endpoint_fault(http.server, is_for_clients=True, has_keys=True)
         if wanted is not None:

@@ -251,6 +251,10 @@ class HttpConfig(_Section, frozen=True):
     key: str = ""
     """Key file for that endpoint; "": none."""
     max_upload_mb: Annotated[int, Meta(ge=1, le=16_777_216)] = 20_480
+    models: tuple[str, ...] = ()
+    """Model names that clients may send besides the daemon's own; `*` matches any text."""
+    origins: tuple[str, ...] = ()
+    """Origins of other sites whose pages may use the gateway; "*": any, with a token."""
 
 
 class WebhookConfig(_Section, frozen=True):

@@ -50,6 +50,8 @@ def check(config: Config, account: DaemonUser) -> Iterator[Finding]:
             yield from _running(endpoint)
     if config.listen.metrics:
         yield from _metrics(config.listen.metrics, is_running=is_here)
+    if config.http.listen:
+        yield _gateway(config.http.listen, is_expected=is_here and config.http.with_daemon)
 
 
 def is_running(config: Config) -> bool:
@@ -161,6 +163,26 @@ def _metrics(address: str, *, is_running: bool) -> Iterator[Finding]:
             yield fault(f"{name} {path}", text, "see the daemon's log: journalctl -u subtitled -n 50 -o cat")
         except OSError as error:
             yield fault(f"{name} {path}", str(error), "check with `ss -ltnp` which program listens there")
+
+
+def _gateway(address: str, *, is_expected: bool) -> Finding:
+    """Check the gateway's port; a running gateway answers /health."""
+    name = f"http {address}"
+    found = _port(name, address, is_running=False)
+    if found.message == "free" and is_expected:
+        remedy = "see http.failed and http.lost in the daemon's log: journalctl -u subtitled -n 50 -o cat"
+        return fault(name, "the gateway does not run", remedy)
+    try:
+        urllib.request.urlopen(f"http://{address}/health", timeout=ANSWER_S).close()
+    except urllib.error.HTTPError as error:
+        with error:
+            content = error.read(1000)
+        if b'"status"' not in content:
+            return found
+        return warning(name, f"the gateway answers: {content.decode()}", "see the workers above")
+    except OSError:
+        return found
+    return ok(name, "served by the gateway")
 
 
 def check_server_key(config: Config, account: DaemonUser) -> Iterator[Finding]:

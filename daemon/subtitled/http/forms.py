@@ -15,6 +15,7 @@ from subtitled.http.errors import RequestError
 
 BODY_IDLE_TIMEOUT_S = 60.0
 MAX_FIELDS = 64
+MAX_BOUNDARY_BYTES = 70
 MAX_FIELD_BYTES = 2**16
 MAX_DRAIN_BYTES = 2**25
 """Read of the rest of a refused body: most clients read the response only after they have sent everything."""
@@ -79,6 +80,12 @@ class UploadForm:
                 "bad_format",
                 f"the body must be a form (multipart/form-data) with the media file as {file_field!r}",
             )
+        boundary = params[b"boundary"]
+        if len(boundary) > MAX_BOUNDARY_BYTES:
+            message = (
+                f"boundary of {len(boundary)} bytes is not allowed (up to {MAX_BOUNDARY_BYTES}, RFC 2046)"
+            )
+            raise RequestError(400, "bad_format", message)
         _check_content_length(request, max_bytes)
         self.fields: dict[str, list[str]] = {}
         """Values by name, in order; complete after the last of `chunks`."""
@@ -95,7 +102,7 @@ class UploadForm:
         """None while the current part is the file."""
         self._is_complete = False
         self._parser = MultipartParser(
-            params[b"boundary"],
+            boundary,
             {
                 "on_part_begin": self._on_part_begin,
                 "on_header_field": lambda data, start, end: self._header[0].extend(data[start:end]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -25,10 +25,11 @@ RETRY_DELAYS_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 class Gateway:
     """One daemon, for all requests of one event loop."""
 
-    def __init__(self, client: AsyncClient, max_bytes: int) -> None:
-        """`max_bytes` limits an uploaded file."""
+    def __init__(self, client: AsyncClient, max_bytes: int, model_aliases: Iterable[str] = ()) -> None:
+        """`max_bytes` limits an uploaded file; `model_aliases` are names and patterns accepted as the daemon's model."""
         self.client = client
         self.max_bytes = max_bytes
+        self.model_aliases = tuple(model_aliases)
         self._background: set[asyncio.Task[None]] = set()
 
     async def submit(

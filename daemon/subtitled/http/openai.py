@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 import msgspec
@@ -73,13 +74,14 @@ async def _run(request: Request, task: Task) -> Response:
     form = UploadForm(request, "file", gateway.max_bytes)
     name = await form.open()
     model = (await gateway.client.ping()).model
-    first = parse_fields(form.fields, model)
+    aliases = gateway.model_aliases
+    first = parse_fields(form.fields, model, aliases)
 
     def final_options() -> JobOptions:
-        return parse_fields(form.fields, model).options(task)
+        return parse_fields(form.fields, model, aliases).options(task)
 
     job = await gateway.submit(form.chunks(), name, first.options(task), final_options)
-    params = parse_fields(form.fields, model)
+    params = parse_fields(form.fields, model, aliases)
     if params.is_streamed:
         return sse.event_stream(_stream(gateway, job, request.url.path))
     await gateway.wait_while_connected(request, job)
@@ -126,19 +128,24 @@ async def _stream(gateway: Gateway, job: str, path: str) -> AsyncIterator[bytes]
 
 
 async def _models(request: Request) -> Response:
-    model = (await request.app.state.gateway.client.ping()).model
-    names = dict.fromkeys((model, *MODEL_ALIASES))
+    gateway: Gateway = request.app.state.gateway
+    model = (await gateway.client.ping()).model
+    exact = (name for name in gateway.model_aliases if not set(name) & set("*?["))
+    names = dict.fromkeys((model, *MODEL_ALIASES, *exact))
     return _json({"object": "list", "data": [_model_object(name) for name in names]})
 
 
 async def _model(request: Request) -> Response:
-    name, model = request.path_params["model"], (await request.app.state.gateway.client.ping()).model
-    _check_model(name, model)
+    gateway: Gateway = request.app.state.gateway
+    name, model = request.path_params["model"], (await gateway.client.ping()).model
+    _check_model(name, model, gateway.model_aliases)
     return _json(_model_object(name))
 
 
-def parse_fields(fields: Mapping[str, Sequence[str]], model: str) -> OpenAIRequest:
-    """Parse the form fields received so far, for a daemon with `model`; raises RequestError.
+def parse_fields(
+    fields: Mapping[str, Sequence[str]], model: str, aliases: Iterable[str] = ()
+) -> OpenAIRequest:
+    """Parse the form fields received so far, for a daemon with `model` and `aliases` of it; raises RequestError.
 
     Unknown fields are ignored: OpenAI's other parameters (`include`, `chunking_strategy`) must not be errors.
     """
@@ -157,7 +164,7 @@ def parse_fields(fields: Mapping[str, Sequence[str]], model: str) -> OpenAIReque
     if unknown := granularities - {"segment", "word"}:
         raise _invalid("timestamp_granularities", min(unknown), "segment, word")
     _check_temperature(last.get("temperature") or "0")
-    _check_model(last.get("model", ""), model)
+    _check_model(last.get("model", ""), model, aliases)
     language = last.get("language") or "auto"
     return OpenAIRequest(
         language=code_of(language) or language[:32],
@@ -179,12 +186,14 @@ def _check_temperature(text: str) -> None:
         raise _invalid("temperature", text, "0 to 1")
 
 
-def _check_model(name: str, model: str) -> None:
-    if name not in {"", model, *MODEL_ALIASES}:
+def _check_model(name: str, model: str, aliases: Iterable[str]) -> None:
+    is_known = name in {"", model, *MODEL_ALIASES} or any(fnmatchcase(name, alias) for alias in aliases)
+    if not is_known:
         raise RequestError(
             404,
             "model_not_found",
-            f"model {name[:100]!r} does not exist; use {model!r} or an alias ({', '.join(MODEL_ALIASES)})",
+            f"model {name[:100]!r} does not exist; use {model!r} or an alias ({', '.join(MODEL_ALIASES)}), "
+            "or add the name to http.models",
             param="model",
         )
 

@@ -99,7 +99,10 @@ class Sidecar:
     def _run_process(self, wanted: SidecarSettings) -> int | str:
         """Run the process until it ends or other settings are configured; return its exit status."""
         try:
-            process = subprocess.Popen(self._command, env=self._environ, stdin=subprocess.PIPE)
+            # A process group of its own: Ctrl-C reaches the daemon only, which stops this process in its turn.
+            process = subprocess.Popen(
+                self._command, env=self._environ, stdin=subprocess.PIPE, process_group=0
+            )
         except OSError as error:
             return str(error)
         _write_stdin(process, wanted.stdin)

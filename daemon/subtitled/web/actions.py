@@ -57,7 +57,10 @@ def _redirect_back(request: Request) -> Response:
     """Redirect to the page that sent the form; AuthMiddleware has checked that it is one of the gateway's."""
     cache: StatusCache = request.app.state.status_cache
     cache.invalidate()
-    referer = urlsplit(request.headers.get("referer", ""))
+    try:
+        referer = urlsplit(request.headers.get("referer", ""))
+    except ValueError:
+        referer = urlsplit("")
     if referer.netloc != request.headers.get("host") or not referer.path.startswith("/"):
         return RedirectResponse(f"/jobs/{request.path_params['job']}", 303)
     # A path that begins with two slashes would name another host.

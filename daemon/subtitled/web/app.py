@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 
 from starlette.applications import Starlette
@@ -22,7 +22,7 @@ from subtitled.http.auth import AuthMiddleware
 from subtitled.http.errors import RequestError, error_response, to_request_error
 from subtitled.http.forms import drain
 from subtitled.http.gateway import Gateway
-from subtitled.web import actions, assets, job_page, overview, rendering
+from subtitled.web import actions, api_docs, assets, job_page, overview, rendering
 from subtitled.web.status_cache import StatusCache
 
 DAEMON_TIMEOUT_S = 10.0
@@ -39,8 +39,10 @@ _SECURITY_HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+_API_PREFIXES = ("/api/", "/v1/")
+_API_PATHS = frozenset({"/asr", "/detect-language", "/health"})
 _PAGE_PREFIXES = ("/jobs/", "/static/", "/fragments/")
-_PAGE_PATHS = frozenset({"/", "/upload", "/retry-failed"})
+_PAGE_PATHS = frozenset({"/", "/docs", "/upload", "/retry-failed"})
 _PAGE_ROUTES = (
     Route("/", overview.show, methods=["GET"]),
     Route("/fragments/overview", overview.show_live, methods=["GET"]),
@@ -51,6 +53,8 @@ _PAGE_ROUTES = (
     Route("/retry-failed", actions.retry_all, methods=["POST"]),
     Route("/upload", actions.upload, methods=["POST"]),
     Route("/static/{name}", assets.serve, methods=["GET"]),
+    Route("/docs", api_docs.show, methods=["GET"]),
+    Route("/health", overview.health, methods=["GET"]),
 )
 _log = log.get()
 
@@ -61,15 +65,21 @@ def build_app(
     *,
     tokens: frozenset[bytes],
     max_bytes: int,
+    models: Iterable[str] = (),
+    origins: Iterable[str] = (),
     on_ready: Callable[[], None] = lambda: None,
 ) -> ASGIApp:
-    """Return the application for the daemon at `endpoint`; `tokens` are digests, `key` is a key file or ""."""
+    """Return the application for the daemon at `endpoint`; `tokens` are digests, `key` is a key file or "".
+
+    `models` and `origins` are those of the configuration's `[http]`.
+    """
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         # A client belongs to one event loop: it is created in the server's.
         client = AsyncClient(endpoint, key, timeout_s=DAEMON_TIMEOUT_S)
-        app.state.gateway, app.state.status_cache = Gateway(client, max_bytes), StatusCache(client)
+        app.state.gateway = Gateway(client, max_bytes, models)
+        app.state.status_cache = StatusCache(client)
         on_ready()
         try:
             yield
@@ -78,7 +88,7 @@ def build_app(
 
     app = Starlette(
         routes=[*openai.routes(), *asr.routes(), *jobs.routes(), *player.routes(), *_PAGE_ROUTES],
-        middleware=[Middleware(AuthMiddleware, tokens=tokens, respond=_respond)],
+        middleware=[Middleware(AuthMiddleware, tokens=tokens, origins=origins, respond=_respond)],
         exception_handlers=dict.fromkeys(
             (RequestError, SubtitleError, HTTPException, ClientDisconnect, Exception), _handle_error
         ),
@@ -113,7 +123,7 @@ async def _handle_error(request: Request, error: Exception) -> Response:
     if isinstance(error, ClientDisconnect):
         return Response(status_code=499)  # not sent
     if not isinstance(error, RequestError | SubtitleError | HTTPException):
-        _log.error(log.REQUEST_FAILED, path=request.url.path, cause=repr(error))
+        _log.error(log.REQUEST_FAILED, path=request.scope["path"], cause=repr(error))
     else:  # after an internal error Starlette does not let the body be read
         with suppress(RequestError, ClientDisconnect):
             await drain(request)
@@ -124,8 +134,11 @@ async def _handle_error(request: Request, error: Exception) -> Response:
 
 
 def _respond(request: Request, error: RequestError) -> Response:
-    path = request.url.path
-    if path in _PAGE_PATHS or path.startswith(_PAGE_PREFIXES):
+    # Not request.url, which cannot be parsed with an invalid Host.
+    path = request.scope["path"]
+    is_api = path in _API_PATHS or path.startswith(_API_PREFIXES)
+    is_page = path in _PAGE_PATHS or path.startswith(_PAGE_PREFIXES)
+    if is_page or (not is_api and "text/html" in request.headers.get("accept", "")):
         return rendering.error_page(request, error)
     return error_response(path, error)
 

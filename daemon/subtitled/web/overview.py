@@ -8,10 +8,12 @@ from urllib.parse import urlencode
 
 from msgspec import Struct
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
+from subtitle.errors import SubtitleError
 from subtitle.eta import estimate
 from subtitle.messages import JobFacts
+from subtitled.http.errors import RequestError
 from subtitled.http.gateway import Gateway
 from subtitled.web import rendering
 from subtitled.web.i18n import Translator, language_choices, language_of
@@ -72,6 +74,17 @@ async def show(request: Request) -> Response:
 async def show_live(request: Request) -> Response:
     """Respond with the part of the page that changes."""
     return rendering.fragment(request, "overview_live.html", is_page=False, **await _context(request))
+
+
+async def health(request: Request) -> Response:
+    """Respond with the gateway's view of the daemon, for load balancers; without a token."""
+    cache: StatusCache = request.app.state.status_cache
+    try:
+        summary = health_summary((await cache.get()).stats, 0, MAX_FAILED)
+    except (RequestError, SubtitleError):
+        return JSONResponse({"status": "unavailable"}, 503)
+    is_working = summary.level != "bad" and summary.message != "health.draining"
+    return JSONResponse({"status": "ok" if is_working else "failing"}, 200 if is_working else 503)
 
 
 def parse_filter(request: Request) -> ListFilter:

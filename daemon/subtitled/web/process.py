@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import sys
@@ -19,6 +20,7 @@ from subtitled.http.auth import read_tokens
 from subtitled.runtime.processes import raise_descriptor_limit
 from subtitled.systemd.notify import SystemdNotifier
 from subtitled.web.app import build_app
+from subtitled.web.connections import ConnectionLimits, log_loop_errors, protocol_class
 
 STOP_S = 10
 """Time for running requests to finish after SIGTERM; then their jobs are cancelled."""
@@ -38,20 +40,22 @@ def serve(config: Config, environ: Mapping[str, str]) -> None:
         key_for(endpoint, http.key)
     except SubtitleError as error:
         raise SubtitledError(f"http.key: {error}") from error
-    raise_descriptor_limit()
+    limits = ConnectionLimits(raise_descriptor_limit())
     app = build_app(
         endpoint,
         http.key,
         tokens=tokens,
         max_bytes=http.max_upload_mb * MIB,
-        on_ready=notifier.ready,
+        models=http.models,
+        origins=http.origins,
+        on_ready=lambda: _on_ready(notifier),
     )
     with listening(http.listen) as sock:
         _log.info(log.HTTP_LISTENING, address=http.listen, server=endpoint, has_tokens=bool(tokens))
         server = uvicorn.Server(
             uvicorn.Config(
                 app,
-                http="h11",
+                http=protocol_class(limits),
                 loop="asyncio",
                 ws="none",
                 lifespan="on",
@@ -71,6 +75,11 @@ def serve(config: Config, environ: Mapping[str, str]) -> None:
             signal.signal(number, stop)
         server.run(sockets=[sock])
     _log.info(log.HTTP_STOPPED)
+
+
+def _on_ready(notifier: SystemdNotifier) -> None:
+    log_loop_errors(asyncio.get_running_loop())
+    notifier.ready()
 
 
 def server_of(config: Config) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from functools import cache
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import jinja2
 from starlette.requests import Request
@@ -78,5 +78,5 @@ def _current_url(request: Request, language: str = "") -> str:
     query = [(name, value) for name, value in request.query_params.multi_items() if name != PARAMETER]
     if language:
         query.append((PARAMETER, language))
-    path = request.url.path if request.method == "GET" else "/"
-    return f"{path}?{urlencode(query)}" if query else path
+    path = request.scope["path"] if request.method == "GET" else "/"
+    return f"{quote(path)}?{urlencode(query)}" if query else quote(path)
