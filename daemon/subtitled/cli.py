@@ -8,7 +8,7 @@ import shlex
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import click
 
@@ -219,7 +219,7 @@ def explain(file: str, config_file: str | None, *, is_json: bool) -> None:
 @click.option("--chain-ms", type=int, help="Reduce shorter gaps to --gap-ms.")
 @click.option(
     "--chinese",
-    type=click.Choice(["tw", "hk", "cn", "off"]),
+    type=click.Choice(get_args(Variant)),
     default="off",
     show_default=True,
     help="Convert Chinese characters to those of Taiwan, Hong Kong or the mainland.",

@@ -83,7 +83,7 @@ def test_several_formats_are_written_to_a_folder(stored: Path, tmp_path: Path) -
 def test_chinese_is_converted_when_rendered(tmp_path: Path) -> None:
     path = tmp_path / "talk.zh.json"
     path.write_bytes(render("json", transcript("鼠标在内存里", "zh")))
-    assert lines(rendered(path, "--chinese", "tw", "-o", "-").stdout) == [["滑鼠在記憶體裡"]]
+    assert lines(rendered(path, "--chinese", "tw+words", "-o", "-").stdout) == [["滑鼠在記憶體裡"]]
     again = rendered(path, "--chinese", "tw", "--format", "json", "-o", "-").stdout
     assert msgspec.json.decode(again)["chinese"] == "tw"
 

@@ -67,8 +67,8 @@ MOUSE = Phrase(" 鼠标在这里。", 1000, 3000)
 
 def test_chinese_is_converted_before_layout() -> None:
     found = composed([result(0, MOUSE)], chinese="tw")
-    assert lines(found) == ["滑鼠在這裡。"]
-    assert found.segments[0].phrases[0].text == "滑鼠在這裡。"
+    assert lines(found) == ["鼠標在這裡。"]
+    assert found.segments[0].phrases[0].text == "鼠標在這裡。"
     assert found.chinese == "tw"
 
 
@@ -90,7 +90,7 @@ def test_hallucination_is_recorded_and_not_shown() -> None:
     assert lines(found) == ["鼠标在这里。"]
     assert [(removal.text, removal.start_ms) for removal in found.removed] == [("谢谢观看!", 4000)]
     assert [phrase.text for phrase in found.segments[0].phrases] == ["鼠标在这里。"]
-    assert lines(composed([result(0, MOUSE, outro)], drop_unsaid=False)) == ["鼠标在这里。", "谢谢观看!"]
+    assert lines(composed([result(0, MOUSE, outro)], drop_unsaid=False)) == ["鼠标在这里。", "谢谢观看！"]
 
 
 def test_translation_is_filtered_as_english() -> None:

@@ -13,7 +13,7 @@ SAMPLE_RATE = 16_000
 
 Format = Literal["srt", "vtt", "ass", "ttml", "txt", "tsv", "lrc", "json"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-Variant = Literal["tw", "hk", "cn", "off"]
+Variant = Literal["tw", "tw+words", "hk", "cn", "cn+words", "off"]
 """Written Chinese: of Taiwan, Hong Kong, the mainland, or as the model wrote it."""
 BESIDE = "beside"
 """The value of an inbox's `output` that puts subtitles into the folder of their source."""

@@ -46,7 +46,7 @@ class Options(Struct, frozen=True, kw_only=True):
     marks: bool = True
     """Keep marks of music and noise."""
     chinese: str = "off"
-    """Script of Chinese text: "tw", "hk", "cn", or "off": as the model writes it."""
+    """Characters of Chinese text: "tw", "hk", "cn", "tw+words", "cn+words"; "off": as the model writes them."""
     priority: int = 0
     vad: VadOptions = VadOptions()
     """Overrides of the daemon's settings for voice detection."""

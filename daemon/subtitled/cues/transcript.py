@@ -78,7 +78,7 @@ class Transcript(Struct, frozen=True, kw_only=True):
     language_probability: float | None = None
     task: str
     chinese: str = "off"
-    """How Chinese is written: "tw", "hk", "cn"; "off": as the model wrote it."""
+    """Characters of Chinese text: "tw", "hk", "cn", "tw+words", "cn+words"; "off": as the model wrote them."""
     model: str
     devices: tuple[str, ...] = ()
     segments: tuple[SegmentTranscript, ...] = ()

@@ -303,7 +303,7 @@ def _filtered(transcript: Transcript, options: Options) -> Transcript:
     segments, removed = remove_hallucinations(transcript.segments, rules)
     kept = msgspec.structs.replace(transcript, segments=segments, removed=removed)
     # The configuration requests no conversion without the package; an old job may, after the package was removed.
-    return chinese.in_variant(kept, options.chinese) if chinese.is_installed() else kept
+    return chinese.in_variant(kept, options.chinese if chinese.is_installed() else "off")
 
 
 def _language(settled: str, segments: Iterable[SegmentTranscript]) -> str | None:
