@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - Chinese punctuation is meant
 """The stored rows of a job become its transcript."""
 
 from __future__ import annotations

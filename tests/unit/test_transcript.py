@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from subtitled.config.layout_limits import LayoutOverrides
+from subtitled.core.transcription import Word
 from subtitled.cues.layout import Cue
 from subtitled.cues.phrases import MediaPhrase
 from subtitled.cues.render import read_json, render
@@ -76,3 +77,9 @@ def test_limits_are_those_of_the_output_language() -> None:
 def test_impossible_overrides_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"max_lines = 0: allowed are 1 to 10"):
         with_cues(transcript(), overrides=LayoutOverrides(max_lines=0))
+
+
+def test_words_late_in_a_long_file_are_read_back() -> None:
+    words = (Word(" late", 90_000_000, 90_000_500, 0.9),)
+    late = with_cues(transcript(MediaPhrase("late", 90_000_000, 90_001_000, words)))
+    assert read_json(render("json", late)) == late

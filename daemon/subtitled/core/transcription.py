@@ -17,14 +17,16 @@ Probability = Annotated[float, Meta(ge=0.0, le=1.01)]
 Temperature = Annotated[float, Meta(ge=0.0, le=2.0)]
 SegmentMs = Annotated[int, Meta(ge=-600_000, le=600_000)]
 """A time in a segment; the model may return times outside of it."""
+WordMs = Annotated[int, Meta(ge=-600_000, le=2**42)]
+"""Of segment time, or in a transcript of media time."""
 
 
 class Word(Struct, frozen=True):
     """One word of the model, with the space before it; times as in its phrase."""
 
     text: Annotated[str, Meta(max_length=1000)]
-    start_ms: SegmentMs
-    end_ms: SegmentMs
+    start_ms: WordMs
+    end_ms: WordMs
     probability: Probability
 
 
