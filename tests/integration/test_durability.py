@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec import structs
 
-from subtitled.core.actions import SaveNewJob
+from api_harness import ApiHarness
+from subtitled.core.actions import SaveJob, SaveNewJob
+from subtitled.core.events import Closed, Event, Written
+from subtitled.core.protocol import Media
 from subtitled.core.records import Job, Options
-from subtitled.core.states import JobState
+from subtitled.core.states import JobEvent, JobState
 from subtitled.errors import StoreError
+from subtitled.observability.metrics import Metrics
+from subtitled.observability.transition_log import TransitionLog
+from subtitled.output.job_writer import JobWriter
 from subtitled.runtime.mailbox import Mailbox
 from subtitled.storage import durability
 from subtitled.storage.durability import DurabilityQueue
@@ -144,3 +153,114 @@ def test_checkpoint_runs_outside_the_loop(
         database.execute("PRAGMA journal_mode = DELETE")
         assert database.execute("SELECT count(*) FROM jobs").fetchone()[0] >= 20
     database.close()
+
+
+class DiskImages:
+    """Replaces `os.fsync` and copies database and log at each sync of the log, as a power cut would leave them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._fsync = os.fsync
+        self.image = folder / "image"
+
+    def fsync(self, file: int) -> None:
+        """Sync a file, and take an image if it is the log."""
+        self._fsync(file)
+        if Path(f"/proc/self/fd/{file}").readlink().name.endswith("-wal"):
+            self.take()
+
+    def take(self) -> None:
+        """Copy what is durable."""
+        shutil.rmtree(self.image, ignore_errors=True)
+        self.image.mkdir()
+        for name in ("db.sqlite", "db.sqlite-wal"):
+            shutil.copy(self._folder / name, self.image)
+
+    def after_power_cut(self, job: str) -> Job:
+        """Return a job as the last image has it."""
+        store = Store(str(self.image / "db.sqlite"))
+        row = store.find_job(job)
+        store.close()
+        assert row is not None
+        return row.job
+
+
+@pytest.fixture
+def images(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> DiskImages:
+    assert store.commits == 0
+    images = DiskImages(tmp_path)
+    images.take()
+    monkeypatch.setattr(os, "fsync", images.fsync)
+    return images
+
+
+@pytest.mark.parametrize("is_failure", [False, True])
+def test_power_cut_after_the_source_is_archived_finds_the_job_ready_to_be_written(
+    store: Store,
+    mailbox: Mailbox[Callable[[], None]],
+    images: DiskImages,
+    tmp_path: Path,
+    is_failure: bool,
+) -> None:
+    """Its file is moved only when its results are on the disk: it is written again, and does not fail for a missing file."""
+    source = tmp_path / "in" / "talk.wav"
+    source.parent.mkdir()
+    source.write_bytes(b"media")
+    options = Options(inbox=os.fsencode(source.parent), after="move", output=b"beside")
+    save = new_job(1)
+    path = os.fsencode(source)
+    found = source.stat()
+    job = structs.replace(
+        save.job,
+        source=path,
+        location=path,
+        options=options,
+        size=found.st_size,
+        mtime_ns=found.st_mtime_ns,
+    )
+    store.apply([SaveNewJob(job)])
+    steps = [(JobEvent.LEASED, JobState.PREPARING)]
+    steps += (
+        [(JobEvent.REJECTED, JobState.FAILED)] if is_failure else [(JobEvent.NO_SPEECH, JobState.WRITING)]
+    )
+    for event, state in steps:
+        before, job = job.state, structs.replace(job, state=state, cause="why" if is_failure else "")
+        media = msgspec.msgpack.encode(Media(decoded_samples=16_000))
+        store.apply([SaveJob(job=job, before=before, event=event, media=media)])
+    ended: list[Event] = []
+    writer = JobWriter(
+        store, TransitionLog(Metrics()), dispatch=ended.append, call_in_loop=mailbox.put, model="base"
+    )
+    writer.finish(job, is_failure=is_failure)
+    turn(mailbox, lambda: ended)
+    assert isinstance(ended[0], Written | Closed), ended
+    writer.close()
+    assert not source.exists()
+    assert images.after_power_cut(job.id).state is job.state
+
+
+def test_watchers_learn_of_an_end_once_it_is_on_the_disk_and_in_order(tmp_path: Path) -> None:
+    with ApiHarness(tmp_path) as api:
+        client, sender = api.connect(), api.connect()
+        client.send_message("Watch", request=1, after_seq=-1)
+        api.turn()
+        job = sender.submit(b"1234")["job"]
+        assert client.receive()["after"] == "receiving"
+        release = threading.Event()
+        api.server._durability._background.pool.submit(release.wait)
+        sender.request("Cancel", job=job)
+        late = api.connect()
+        late.send_message("Watch", request=1, after_seq=0)
+        other = api.connect().submit(b"5678")["job"]
+        for _ in range(5):
+            api.turn()
+        assert not client.socket.poll(0)
+        assert late.receive()["after"] == "receiving"
+        assert not late.socket.poll(0)
+        release.set()
+        for one in (client, late):
+            seen = [one.receive() for _ in range(2)]
+            assert [(entry["job"], entry["after"]) for entry in seen] == [
+                (job, "cancelled"),
+                (other, "receiving"),
+            ]

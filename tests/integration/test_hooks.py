@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import sys
@@ -24,7 +25,6 @@ from subtitled.config.load import load_config, to_toml
 from subtitled.core.actions import SaveJob, SaveNewJob
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobEvent, JobState
-from subtitled.errors import SpoolError
 from subtitled.hooks import commands, webhook
 from subtitled.hooks.journal_reader import HookStop, JobEnded, JournalReader
 from subtitled.storage.store import Store
@@ -239,6 +239,7 @@ class Deliveries:
     def __init__(self) -> None:
         self.jobs: list[str] = []
         self.refuses = False
+        self.handled: list[int] = []
 
     def __call__(self, ended: JobEnded, _: HookStop) -> bool:
         """Take an end."""
@@ -247,10 +248,30 @@ class Deliveries:
 
 
 def start_reader(tmp_path: Path, store: Store, deliveries: Deliveries) -> JournalReader:
-    reader = JournalReader("test", tmp_path / "subtitled.sqlite", tmp_path / "test.seq", deliveries)
-    reader.start(store.last_seq())
-    eventually((tmp_path / "test.seq").exists, "it follows")
+    """Start a reader as the dispatcher does."""
+    reader = new_reader(tmp_path, store, deliveries)
+    mark = store.hook_mark("test")
+    if mark is None:
+        mark = store.last_seq()
+        store.put_hook_mark("test", mark)
+    reader.start(mark)
     return reader
+
+
+def new_reader(tmp_path: Path, store: Store, deliveries: Deliveries) -> JournalReader:
+    return JournalReader(
+        "test",
+        tmp_path / "subtitled.sqlite",
+        deliveries,
+        sync=store.sync,
+        handled=deliveries.handled.append,
+    )
+
+
+def stop_reader(store: Store, reader: JournalReader) -> None:
+    """Stop a reader as the dispatcher does."""
+    reader.stop()
+    store.put_hook_mark("test", reader.seq)
 
 
 def test_new_ends_are_delivered_in_order_and_earlier_ones_are_not(tmp_path: Path, store: Store) -> None:
@@ -272,7 +293,7 @@ def test_undelivered_ends_are_delivered_after_the_next_start(tmp_path: Path, sto
     end(store, "two")
     reader.wake()
     eventually(lambda: deliveries.jobs, "the first is tried")
-    reader.stop()
+    stop_reader(store, reader)
     end(store, "while it is down")
     deliveries.refuses = False
     deliveries.jobs.clear()
@@ -296,7 +317,7 @@ def test_failed_job_is_delivered_once_its_files_are_in_place(tmp_path: Path, sto
 def test_retried_job_is_delivered_at_its_final_end(tmp_path: Path, store: Store) -> None:
     deliveries = Deliveries()
     job = end(store, "one")
-    (tmp_path / "test.seq").write_text("0")
+    store.put_hook_mark("test", 0)
     queued = replace(job, state=JobState.QUEUED, cause="", is_closed=False)
     store.apply([SaveJob(job=queued, before=JobState.FAILED, event=JobEvent.RETRY)])
     reader = start_reader(tmp_path, store, deliveries)
@@ -306,12 +327,63 @@ def test_retried_job_is_delivered_at_its_final_end(tmp_path: Path, store: Store)
     reader.stop()
 
 
-def test_invalid_mark_is_logged_and_delivery_resumes_after_its_repair(tmp_path: Path, store: Store) -> None:
-    reader = JournalReader("test", tmp_path / "subtitled.sqlite", tmp_path / "test.seq", Deliveries())
-    (tmp_path / "test.seq").write_text("")
-    with pytest.raises(SpoolError, match="contains '' instead of a number; delete it"):
-        reader._read_mark()
-    assert store.last_seq() == 0
+def test_ends_after_a_restored_backup_are_delivered(tmp_path: Path, store: Store) -> None:
+    """The mark is in the backup too, so it never lies beyond the restored journal."""
+    deliveries = Deliveries()
+    reader = start_reader(tmp_path, store, deliveries)
+    end(store, "one")
+    reader.wake()
+    eventually(lambda: deliveries.jobs == ["one"], "it is delivered")
+    stop_reader(store, reader)
+    with sqlite3.connect(tmp_path / "backup.sqlite") as backup:
+        store._db.backup(backup)
+    backup.close()
+    reader = start_reader(tmp_path, store, deliveries)
+    for name in ("two", "three", "four"):
+        end(store, name)
+    reader.wake()
+    eventually(lambda: deliveries.jobs == ["one", "two", "three", "four"], "all are delivered")
+    stop_reader(store, reader)
+    store.close()
+    for name in ("subtitled.sqlite", "subtitled.sqlite-wal", "subtitled.sqlite-shm"):
+        (tmp_path / name).unlink(missing_ok=True)
+    (tmp_path / "backup.sqlite").rename(tmp_path / "subtitled.sqlite")
+    restored = Store(str(tmp_path / "subtitled.sqlite"))
+    reader = start_reader(tmp_path, restored, deliveries)
+    end(restored, "after the restore")
+    reader.wake()
+    eventually(lambda: deliveries.jobs[-1] == "after the restore", "it is delivered")
+    stop_reader(restored, reader)
+    restored.close()
+
+
+def test_end_is_on_the_disk_before_it_is_delivered(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies of the disk are taken at each sync, as a power cut would leave it; the delivered end is in the last one."""
+    image = tmp_path / "image"
+    fsync = os.fsync
+
+    def sync(file: int) -> None:
+        fsync(file)
+        if Path(f"/proc/self/fd/{file}").readlink().name.endswith("-wal"):
+            shutil.rmtree(image, ignore_errors=True)
+            image.mkdir()
+            for name in ("subtitled.sqlite", "subtitled.sqlite-wal"):
+                shutil.copy(tmp_path / name, image)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    deliveries = Deliveries()
+    reader = start_reader(tmp_path, store, deliveries)
+    end(store, "one")
+    reader.wake()
+    eventually(lambda: deliveries.jobs == ["one"], "it is delivered")
+    reader.stop()
+    after_power_cut = Store(str(image / "subtitled.sqlite"))
+    row = after_power_cut.find_job("one")
+    after_power_cut.close()
+    assert row is not None
+    assert row.job.state is JobState.FAILED
 
 
 def test_journal_note_after_an_end_is_not_delivered(tmp_path: Path, store: Store) -> None:
@@ -396,7 +468,7 @@ def test_ends_without_a_configured_hook_are_not_delivered_later(tmp_path: Path) 
 
 def test_journal_reader_opens_the_database_read_only(tmp_path: Path, store: Store) -> None:
     """The readers open it for reading: a write is refused."""
-    reader = JournalReader("test", tmp_path / "subtitled.sqlite", tmp_path / "test.seq", Deliveries())
+    reader = new_reader(tmp_path, store, Deliveries())
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         reader._open().execute("DELETE FROM jobs")
     assert store.last_seq() == 0

@@ -78,6 +78,8 @@ class ClientEndpoint:
         self._store = store
         self._handle = handle
         self._metrics = metrics
+        self.horizon: int | None = None
+        """The last entry that may be sent: later ones wait for the disk; None: no limit."""
         self._watchers: dict[bytes, _Watcher] = {}
         """By routing id; the watcher that was caught up last comes last."""
 
@@ -190,12 +192,15 @@ class ClientEndpoint:
         entries = self._store.journal(
             watcher.seq, job=watch.job, owner=watcher.principal.only_owner, limit=MAX_ENTRIES_PER_TURN
         )
-        watcher.is_behind = len(entries) == MAX_ENTRIES_PER_TURN
-        self._send(identity, watcher, entries)
+        known = [entry for entry in entries if self.horizon is None or entry.seq <= self.horizon]
+        watcher.is_behind = len(entries) == MAX_ENTRIES_PER_TURN or len(known) < len(entries)
+        self._send(identity, watcher, known)
 
     def _send(self, identity: bytes, watcher: _Watcher, entries: list[JournalEntry]) -> None:
         """Send entries until the client accepts no more; the rest follows later."""
         for entry in entries:
+            if entry.seq <= watcher.seq:
+                continue
             if self._is_visible(watcher, entry) and not self._reply(
                 identity, journal_event(watcher.watch.request, entry)
             ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +46,7 @@ UPLOADS_FOLDER = "uploads"
 HOUSEKEEPING_S = 1.0
 """Seconds between two updates of the upload gauges; a turn of the loop is far shorter."""
 MIB = 2**20
+_ENDS = frozenset({"done", "failed", "cancelled", "deleted"})
 POOL_THREADS = {"upload": 4, "hash": 2, "render": 2, "delete": 1, "path": 2, "gpu": 1}
 """Threads that write uploads, hash resumed files, render results, delete uploads, look up paths, read GPU drivers."""
 CATCH_UP_S = 0.05
@@ -73,6 +75,8 @@ class ApiServer:
         `dispatch` handles an event and commits the result; `languages` are those of the loaded model, or empty.
         """
         self._metrics = metrics
+        self._unsent: deque[list[JournalEntry]] = deque()
+        """Entries for watchers that wait for the disk."""
         self._housekeeping_at = 0.0
         # One pool for each kind of work, so that a slow kind does not delay another.
         self._pools = {
@@ -193,7 +197,25 @@ class ApiServer:
             self._metrics.spool_bytes.set(self._upload_store.total_bytes)
 
     def send_to_watchers(self, entries: list[JournalEntry]) -> None:
-        """Send new journal entries to the clients that watch."""
+        """Send new journal entries to the clients that watch, in order; those with a job's end once they are on the disk."""
+        if not self._unsent and not any(entry.after in _ENDS and entry.subject == "job" for entry in entries):
+            self._send(entries)
+            return
+        self._unsent.append(entries)
+        self._set_horizon()
+        self._durability.when_durable(self._send_unsent)
+
+    def _send_unsent(self) -> None:
+        entries = self._unsent.popleft()
+        self._set_horizon()
+        self._send(entries)
+
+    def _set_horizon(self) -> None:
+        horizon = self._unsent[0][0].seq - 1 if self._unsent else None
+        for endpoint in self._endpoints:
+            endpoint.horizon = horizon
+
+    def _send(self, entries: list[JournalEntry]) -> None:
         for endpoint in self._endpoints:
             endpoint.send_to_watchers(entries)
 

@@ -61,21 +61,37 @@ class HookDispatcher:
 
     def close(self) -> None:
         """Stop; unfinished deliveries are repeated after the next start."""
-        for reader in self._readers.values():
+        for name, reader in self._readers.items():
             reader.stop()
+            self._save_mark(name, reader.seq)  # those that wait for the loop are not called any more
 
     def _set_reader(
         self, name: str, deliver: Callable[[JobEnded, HookStop], bool], *, is_wanted: bool
     ) -> None:
-        mark = self._database.with_name(f"{name}.seq")
         if is_wanted and name not in self._readers:
-            self._readers[name] = JournalReader(name, self._database, mark, deliver)
-            self._readers[name].start(self._store.last_seq())
+            reader = self._readers[name] = JournalReader(
+                name,
+                self._database,
+                deliver,
+                sync=self._store.sync,
+                handled=lambda seq: self._call_in_loop(partial(self._save_mark, name, seq)),
+            )
+            mark = self._store.hook_mark(name)
+            if mark is None:
+                mark = self._store.last_seq()
+                self._save_mark(name, mark)
+            reader.start(mark)
         elif not is_wanted:
-            if reader := self._readers.pop(name, None):
-                reader.stop()
+            if removed := self._readers.pop(name, None):
+                removed.stop()
             # Jobs that end without a hook are not delivered later.
-            mark.unlink(missing_ok=True)
+            self._save_mark(name, None)
+
+    def _save_mark(self, name: str, seq: int | None) -> None:
+        if seq is not None and name not in self._readers:
+            return  # from a reader that was removed meanwhile
+        with contextlib.suppress(NoSpaceError):  # the end is then delivered again after the next start
+            self._store.put_hook_mark(name, seq)
 
     def _run_command(self, ended: JobEnded, stopping: HookStop) -> bool:
         inbox = next((one for one in self._config.inbox if _root(one) == ended.inbox), None)

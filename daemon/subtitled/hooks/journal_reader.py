@@ -1,7 +1,8 @@
 """Read the journal in a thread and deliver each job's end, in order and at least once.
 
-Nothing is queued in memory: undelivered ends are in the journal, and a small file, the mark, holds the last delivered entry. A
-daemon that is killed between a delivery and the update of the mark delivers that end again after its next start.
+Nothing is queued in memory: undelivered ends are in the journal, and the mark, the number of the last delivered entry, is in the
+same database. A daemon that is killed between a delivery and the update of the mark delivers that end again after its next
+start.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from msgspec import Struct
 from subtitled import log
 from subtitled.core.plan import SAMPLES_PER_MS
 from subtitled.core.protocol import Media
-from subtitled.errors import SpoolError
+from subtitled.errors import StoreError
 from subtitled.storage.queries import JOB_BY_ID, JOB_ENDS, OUTPUTS_OF_JOB
 from subtitled.storage.rows import JobRow, job_row
 
@@ -55,26 +56,35 @@ class HookStop:
 
 
 class JournalReader:
-    """Reads the journal of `database` after the entry in the file `mark`; without a mark, only new entries.
+    """Reads the journal of `database` in a thread and calls `deliver` in it, one end at a time.
 
-    `deliver` is called in the reader's own thread, one end at a time. It returns False when it stopped because the daemon
-    stops: that end is delivered again after the next start. It must not raise.
+    `deliver` returns False when it stopped because the daemon stops: that end is delivered again after the next start. It must
+    not raise. `sync` makes all commits durable before an end is delivered: a power cut must not undo an end that others know.
+    `handled` receives the number of each entry that is delivered.
     """
 
     def __init__(
-        self, name: str, database: Path, mark: Path, deliver: Callable[[JobEnded, HookStop], bool]
+        self,
+        name: str,
+        database: Path,
+        deliver: Callable[[JobEnded, HookStop], bool],
+        *,
+        sync: Callable[[], None],
+        handled: Callable[[int], None],
     ) -> None:
         self._database = database
-        self._mark = mark
         self._deliver = deliver
-        self._first_seq = 0
+        self._sync = sync
+        self._handled = handled
+        self.seq = 0
+        """The last entry that is delivered."""
         self._stopping = HookStop()
         self._has_news = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
-    def start(self, last_seq: int) -> None:
-        """Start; without a mark, with the entries after `last_seq`, the newest entry."""
-        self._first_seq = last_seq
+    def start(self, after_seq: int) -> None:
+        """Start with the entries after `after_seq`."""
+        self.seq = after_seq
         self._thread.start()
 
     def wake(self) -> None:
@@ -91,25 +101,25 @@ class JournalReader:
     def _run(self) -> None:
         while not self._stopping.is_set:
             try:
-                if not self._mark.exists():
-                    self._write_mark(self._first_seq)
                 with contextlib.closing(self._open()) as db:
-                    self._deliver_from(db, self._read_mark())
-            except (sqlite3.Error, OSError, SpoolError) as error:
+                    self._deliver_all(db)
+            except (sqlite3.Error, StoreError) as error:
                 # A full disk or a busy database is temporary; nothing is lost meanwhile.
-                _log.warning(log.HOOK_RETRYING, cause=str(error), mark=str(self._mark))
+                _log.warning(log.HOOK_RETRYING, cause=str(error))
                 self._stopping.wait(RETRY_S)
 
-    def _deliver_from(self, db: sqlite3.Connection, seq: int) -> None:
+    def _deliver_all(self, db: sqlite3.Connection) -> None:
         while not self._stopping.is_set:
             self._has_news.clear()
-            rows = db.execute(JOB_ENDS, (seq, ENTRIES)).fetchall()
-            for number, job, state in rows:
-                ended = self._closed(db, number, job, state)
+            rows = db.execute(JOB_ENDS, (self.seq, ENTRIES)).fetchall()
+            if rows:
+                self._sync()
+            for seq, job, state in rows:
+                ended = self._closed(db, seq, job, state)
                 if self._stopping.is_set or (ended is not None and not self._deliver(ended, self._stopping)):
                     return
-                seq = number
-                self._write_mark(seq)
+                self.seq = seq
+                self._handled(seq)
             if not rows:
                 self._has_news.wait()
 
@@ -126,23 +136,6 @@ class JournalReader:
         return sqlite3.connect(
             f"{self._database.as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=5
         )
-
-    def _read_mark(self) -> int:
-        text = self._mark.read_text("ascii", "replace")
-        if not text.isdecimal():
-            raise SpoolError(
-                f"{self._mark} contains {text[:20]!r} instead of a number; delete it to deliver the ends from now on"
-            )
-        return int(text)
-
-    def _write_mark(self, seq: int) -> None:
-        # A fixed name, so that kills leave at most one file.
-        temporary = self._mark.with_suffix(".new")
-        with temporary.open("w", encoding="ascii") as file:
-            file.write(str(seq))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._mark)
 
 
 class JobEnded(Struct, frozen=True, kw_only=True):

@@ -162,6 +162,8 @@ class JobWriter:
         )
 
         def write() -> bytes:
+            # Before the source is moved: a power cut must not leave a moved file with a job that lacks its results.
+            self._store.sync()
             if is_failure:
                 return write_failure(work, failure_folder)
             with self._reporter.stage("write"):

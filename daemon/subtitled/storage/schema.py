@@ -127,6 +127,13 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX journal_ends ON journal (subject)
         WHERE subject = 'job' AND after IN ('done', 'failed') AND before <> after;
 
+    -- The last journal entry that each kind of hook has handled; in the database, so that a restored backup or a power cut
+    -- takes both back together.
+    CREATE TABLE hook_marks (
+        name TEXT PRIMARY KEY,
+        seq  INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
     -- Jobs whose row is deleted and whose segments and journal are being deleted.
     CREATE TABLE deleted_jobs (job TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
     -- Files of deleted jobs that may still lie in an inbox: they are not accepted again.

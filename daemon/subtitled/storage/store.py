@@ -92,6 +92,19 @@ class Store(Reader):
             owner = self.job_owner(job) or ""
             return self._record(_now_ms(), "job", job, owner, "", state, event, state, cause)
 
+    def hook_mark(self, name: str) -> int | None:
+        """Return the last journal entry that a kind of hook has handled, or None."""
+        row = self._db.execute(sql.HOOK_MARK, (name,)).fetchone()
+        return row[0] if row else None
+
+    def put_hook_mark(self, name: str, seq: int | None) -> None:
+        """Record the last journal entry that a kind of hook has handled; None removes it. Raises NoSpaceError."""
+        with transaction(self._db):
+            if seq is None:
+                self._db.execute(sql.DELETE_HOOK_MARK, (name,))
+            else:
+                self._db.execute(sql.PUT_HOOK_MARK, (name, seq))
+
     def _save(self, save: Save, now_ms: int) -> JournalEntry | None:
         match save:
             case SaveNewJob(job=job):
