@@ -385,6 +385,15 @@ class Audio(_Message, frozen=True, kw_only=True):
     """Of the whole media."""
 
 
+class HungFolder(Struct, frozen=True, kw_only=True):
+    """An inbox or output folder on a mount that does not answer."""
+
+    path: str
+    """"" for clients that are not admins."""
+    seconds: int
+    """How long it has not answered."""
+
+
 class StatsInfo(_Message, frozen=True, kw_only=True):
     """The answer to Stats."""
 
@@ -414,6 +423,8 @@ class StatsInfo(_Message, frozen=True, kw_only=True):
     """True while the disk is full: no further file is read."""
     is_draining: bool = False
     """True while the daemon is stopping: running jobs finish, no job starts."""
+    hung_folders: tuple[HungFolder, ...] = ()
+    """Folders that do not answer; their files wait, all others are processed."""
 
 
 class LogLevel(_Message, frozen=True, kw_only=True):

@@ -65,6 +65,8 @@ INBOX_FOUND = "inbox.found"
 INBOX_IGNORED = "inbox.ignored"
 INBOX_PAUSED = "inbox.paused"
 INBOX_LOST = "inbox.lost"
+FOLDER_HUNG = "folder.hung"
+FOLDER_RECOVERED = "folder.recovered"
 # Clients.
 UPLOAD_FAILED = "upload.failed"
 CLIENT_DISCONNECTED = "client.disconnected"

@@ -23,6 +23,7 @@ _STRUCTS: tuple[type[Struct], ...] = (
     *get_args(ms.ToClient),
     ms.JobFacts,
     ms.Step,
+    ms.HungFolder,
     ms.WorkerFacts,
     ms.JobOptions,
     ms.VadOptions,

@@ -45,6 +45,7 @@ from subtitled.errors import ExitCode, NoSpaceError, StoreError
 from subtitled.inboxes.arrivals import InboxArrivals
 from subtitled.observability.transition_log import TransitionLog
 from subtitled.server.dispatch import Dispatcher
+from subtitled.server.hung_folders import HungFolders
 from subtitled.server.loop import Parts, Server
 from subtitled.server.reconfiguration import Reconfiguration
 from subtitled.server.shutdown import Shutdown
@@ -194,6 +195,7 @@ class DaemonRun:
                 hooks=hooks,
                 arrivals=arrivals,
                 space=space,
+                hung_folders=HungFolders(METRICS),
                 notifier=notifier,
                 monitor=monitor,
                 status=notifier,

@@ -6,7 +6,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from action_checks import Violation
 from fault_plan import Fault
@@ -145,6 +145,7 @@ class FakeWatcher:
     """Reports the files that lie in the inboxes of the history."""
 
     is_alive = True
+    hung_s: ClassVar[dict[str, float]] = {}
 
     def __init__(
         self, run: DaemonRun, inboxes: Sequence[InboxConfig], report: Callable[[SettledFile], None]
@@ -271,6 +272,8 @@ class FakeWriter:
     def jobs(self) -> set[str]:
         """The jobs whose files are being written, or wait for space."""
         return self.writing | {job.id for job, _ in self.waiting}
+
+    hung_s: ClassVar[dict[str, float]] = {}
 
     def sweep(self, folders: Iterable[str]) -> None:
         """Do nothing."""

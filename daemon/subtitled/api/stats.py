@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -34,6 +35,8 @@ class ServerStats:
         self.count_uploads: Callable[[], int] = lambda: 0
         self.busy_s: Mapping[str, float] = {}
         """Seconds that workers decoded since the start, by slot."""
+        self.hung_s: Mapping[str, float] = {}
+        """Seconds for which a folder has not answered, by its path, of those that do not answer."""
         self.sessions: Mapping[str, RemoteSession] = {}
         """Sessions of workers on other hosts, by identity."""
 
@@ -68,6 +71,17 @@ class ServerStats:
             unread_bytes=sum(job.size for job in unread),
             is_paused=broker.is_paused,
             is_draining=broker.is_draining,
+            hung_folders=self._hung_folders(principal),
+        )
+
+    def _hung_folders(self, principal: Principal) -> tuple[ms.HungFolder, ...]:
+        """Return the folders that do not answer; their paths are for admins."""
+        return tuple(
+            ms.HungFolder(
+                path=os.fsencode(path).decode("utf-8", "replace") if principal.only_owner is None else "",
+                seconds=round(seconds),
+            )
+            for path, seconds in self.hung_s.items()
         )
 
     def _worker(self, worker: Worker, principal: Principal, memory: GpuMemoryUsage) -> ms.WorkerFacts:

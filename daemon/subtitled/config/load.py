@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import threading
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ from subtitled.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+PATHS_S = 5.0
 _PREFIX = "SUBTITLED_"
 _OTHER_VARIABLES = {"WHISPER_COMPUTE_TYPE": "compute_type", "WHISPER_MODEL": "name"}
 """Variables that other Whisper servers use, and the keys of [model] that they set."""
@@ -54,10 +57,30 @@ def _load(
     config = toml_struct.fill(Config, table, faults)
     if is_read:
         # If the file is unreadable, faults of the defaults would only distract.
-        check(config, faults, check_paths=check_paths)
+        faults = _check(config, faults, check_paths=check_paths)
     if faults.lines:
         raise ConfigError(faults.lines)
     return _normal(config), faults.origins
+
+
+def _check(
+    config: Config, faults: toml_struct.ConfigFaults, *, check_paths: bool
+) -> toml_struct.ConfigFaults:
+    """Return the faults, with those of the values; paths are not checked on the disk if that takes longer than `PATHS_S`.
+
+    On a mount that hangs a check never returns, and the daemon must start and reload all the same.
+    """
+    checked = copy.deepcopy(faults)
+    if check_paths:
+        thread = threading.Thread(
+            target=check, args=(config, checked), kwargs={"check_paths": True}, daemon=True
+        )
+        thread.start()
+        thread.join(PATHS_S)
+        if not thread.is_alive():
+            return checked
+    check(config, faults, check_paths=False)
+    return faults
 
 
 def _normal(config: Config) -> Config:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,6 +16,9 @@ MAX_RESERVED_INODES = 1000
 """Files that the daemon itself may still create when uploads have used up the others."""
 CHECK_S = 5.0
 """Seconds between two checks of the free space."""
+FIRST_WAIT_S = 0.5
+HUNG_S = 10.0
+"""A folder that has not answered for so long hangs."""
 NETWORK_FILE_SYSTEMS = frozenset(
     """
     9p afs ceph cifs davfs fuse.davfs2 fuse.glusterfs fuse.rclone fuse.s3fs fuse.sshfs lustre ncpfs nfs nfs4
@@ -69,7 +74,10 @@ def _statvfs(path: str | Path) -> os.statvfs_result:
 
 
 class DiskSpaceMonitor:
-    """Compares the free space of folders with a reserve; belongs to one thread."""
+    """Compares the free space of folders with a reserve; belongs to one thread, which it never blocks for long.
+
+    Each folder is measured in a thread of its own: on a mount that hangs, that never ends.
+    """
 
     def __init__(self, folders: Iterable[str], reserve_bytes: int) -> None:
         self.is_enough = True
@@ -79,20 +87,55 @@ class DiskSpaceMonitor:
 
     def reconfigure(self, folders: Iterable[str], reserve_bytes: int) -> None:
         """Check other folders against another reserve, starting with the next `check`."""
-        self._folders = sorted(set(folders))
-        self._reserve_bytes = reserve_bytes
+        self._folders = [_FolderSpace(folder, reserve_bytes) for folder in sorted(set(folders))]
         self._due = 0.0
+        self._is_first = True
 
     def check(self, now: float) -> bool:
-        """Check the free space if it is due; return whether `is_enough` changed."""
-        if now < self._due:
-            return False
-        self._due = now + CHECK_S
-        self.cause = next((cause for cause in map(self._shortage, self._folders) if cause), "")
+        """Measure the free space if it is due; return whether `is_enough` changed.
+
+        The first measurement is waited for, at most for `FIRST_WAIT_S`.
+        """
+        if now >= self._due:
+            self._due = now + CHECK_S
+            for folder in self._folders:
+                folder.start()
+        if self._is_first:
+            self._is_first = False
+            deadline = time.monotonic() + FIRST_WAIT_S
+            for folder in self._folders:
+                folder.join(deadline - time.monotonic())
+        self.cause = next((folder.shortage for folder in self._folders if folder.shortage), "")
         was_enough, self.is_enough = self.is_enough, not self.cause
         return was_enough != self.is_enough
 
-    def _shortage(self, folder: str) -> str:
+
+class _FolderSpace:
+    """The free space of one folder, as it was measured last."""
+
+    def __init__(self, folder: str, reserve_bytes: int) -> None:
+        self._folder = folder
+        self._reserve_bytes = reserve_bytes
+        self._thread: threading.Thread | None = None
+        self.shortage = ""
+        """Why there is too little; "" if there is enough, or nothing is known."""
+
+    def start(self) -> None:
+        """Measure, unless the last measurement has not ended."""
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._measure, name="disk space", daemon=True)
+            self._thread.start()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the measurement."""
+        if self._thread is not None:
+            self._thread.join(max(0.0, timeout_s))
+
+    def _measure(self) -> None:
+        self.shortage = self._find_shortage()
+
+    def _find_shortage(self) -> str:
+        folder = self._folder
         try:
             free = free_bytes(folder)
             inodes = free_inodes(folder)

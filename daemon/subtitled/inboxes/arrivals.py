@@ -32,7 +32,7 @@ class FoundFile(Struct, frozen=True):
 
 
 class FolderWatcher(Protocol):
-    """Watches inboxes in its own thread."""
+    """Watches inboxes in threads of its own."""
 
     def start(self) -> None:
         """Start; existing files are reported too."""
@@ -42,7 +42,11 @@ class FolderWatcher(Protocol):
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread runs."""
+        """Whether its threads run."""
+
+    @property
+    def hung_s(self) -> dict[str, float]:
+        """Seconds for which an inbox has not answered, by its path, of those that do not answer."""
 
 
 MakeWatcher = Callable[[Sequence[schema.InboxConfig], Callable[[SettledFile], None]], FolderWatcher]
@@ -89,6 +93,11 @@ class InboxArrivals:
     def stop(self) -> None:
         """Stop watching."""
         self._watcher.stop()
+
+    @property
+    def hung_s(self) -> dict[str, float]:
+        """Seconds for which an inbox has not answered, by its path, of those that do not answer."""
+        return self._watcher.hung_s
 
     def take(self, found: FoundFile, *, is_space: bool) -> JobArrived | RetryRequested | None:
         """Return the event for a file, if any; without disk space the file is held back."""

@@ -28,7 +28,7 @@ from watchdog.observers.polling import PollingObserverVFS
 from subtitle.media_source import MEDIA_SUFFIXES
 from subtitled import log
 from subtitled.files.atomic_files import printable
-from subtitled.files.filesystem import NETWORK_FILE_SYSTEMS, file_system
+from subtitled.files.filesystem import HUNG_S, NETWORK_FILE_SYSTEMS, file_system
 from subtitled.inboxes.debounce import Debouncer
 from subtitled.inboxes.file_filter import FileFilter, FilterResult
 
@@ -56,8 +56,8 @@ _POLL_S = 5.0
 """Seconds between two scans of a network file system: each lists the whole folder over the network."""
 _CHECK_S = 1.0
 """Seconds between two checks whether an inbox is still the watched folder."""
-_STOP_S = 30.0
-"""Seconds that `stop` waits for the thread, which may be in the middle of a scan."""
+_STOP_S = 2.0
+"""Seconds that `stop` waits for the threads, which may be in the middle of a scan."""
 
 _log = log.get()
 
@@ -104,8 +104,8 @@ class _InboxState:
 class InboxWatcher:
     """Reports each media file of `inboxes` to `sink` when it has settled, once per path, size and time.
 
-    Existing files are reported too. `sink` is called in the watcher's thread and must not raise; everything except `start` and
-    `stop` belongs to this thread. A missing inbox is watched as soon as it exists.
+    Existing files are reported too. Each inbox has a thread of its own, so that a mount that hangs stops no other inbox; `sink`
+    is called in these threads and must not raise. A missing inbox is watched as soon as it exists.
     """
 
     def __init__(
@@ -117,19 +117,70 @@ class InboxWatcher:
         poll_s: float = _POLL_S,
         check_s: float = _CHECK_S,
     ) -> None:
+        file_filter = FileFilter(inboxes)
+        self._threads = [
+            _InboxThread(
+                _InboxState(index, root, inbox),
+                sink,
+                file_filter,
+                mounts=mounts,
+                poll_s=poll_s,
+                check_s=check_s,
+            )
+            for index, (root, inbox) in enumerate(zip(file_filter.roots, inboxes, strict=True))
+        ]
+
+    def start(self) -> None:
+        """Start the threads; returns at once. Once only."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Stop the threads and wait at most 2 s for their end. `sink` is not called afterwards."""
+        for thread in self._threads:
+            thread.stop()
+        deadline = time.monotonic() + _STOP_S
+        for thread in self._threads:
+            if not thread.hung_s:
+                thread.join(deadline - time.monotonic())
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether all threads run; between `start` and `stop` they always should."""
+        return all(thread.is_alive for thread in self._threads)
+
+    @property
+    def hung_s(self) -> dict[str, float]:
+        """Seconds for which an inbox has not answered, by its path, of those that do not answer."""
+        return {thread.root: seconds for thread in self._threads if (seconds := thread.hung_s)}
+
+
+class _InboxThread:
+    """Watches one inbox; everything except `start`, `stop`, `join` and the properties belongs to its thread."""
+
+    def __init__(
+        self,
+        state: _InboxState,
+        sink: Callable[[SettledFile], None],
+        file_filter: FileFilter,
+        *,
+        mounts: Path,
+        poll_s: float,
+        check_s: float,
+    ) -> None:
+        self._state = state
+        self.root = printable(state.root)
         self._sink = sink
         self._mounts = mounts
         self._poll_s = poll_s
         self._check_s = check_s
-        self._filter = FileFilter(inboxes)
-        self._watched = tuple(
-            _InboxState(index, root, inbox)
-            for index, (root, inbox) in enumerate(zip(self._filter.roots, inboxes, strict=True))
-        )
+        self._filter = file_filter
         self._changes: queue.SimpleQueue[_Change | None] = queue.SimpleQueue()
         self._is_stopping = threading.Event()
         self._check_at = 0.0
         self._observers: dict[bool, BaseObserver] = {}
+        self._busy_since: float | None = None
+        """When the file system was asked last; None while the thread waits for changes."""
         self._thread = threading.Thread(target=self._run, name="inbox", daemon=True)
 
     def start(self) -> None:
@@ -137,16 +188,26 @@ class InboxWatcher:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop the thread and wait at most 30 s for its end. `sink` is not called afterwards."""
+        """Tell the thread to stop. `sink` is not called afterwards."""
         self._is_stopping.set()
         self._changes.put(None)
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the thread's end."""
         if self._thread.ident is not None:
-            self._thread.join(_STOP_S)
+            self._thread.join(max(0.0, timeout_s))
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread runs; between `start` and `stop` it always should."""
+        """Whether the thread runs."""
         return self._thread.is_alive()
+
+    @property
+    def hung_s(self) -> float:
+        """Seconds since the file system was asked; 0 if it has answered, or still may within `HUNG_S`."""
+        since = self._busy_since
+        busy_s = 0.0 if since is None else time.monotonic() - since
+        return busy_s if busy_s >= HUNG_S else 0.0
 
     def _run(self) -> None:
         try:
@@ -160,22 +221,26 @@ class InboxWatcher:
 
     def _turn(self) -> None:
         """Check, scan and observe what is due, then wait for events until the next deadline."""
+        state = self._state
+        self._busy_since = time.monotonic()
         if time.monotonic() >= self._check_at:
             self._check_at = time.monotonic() + self._check_s
-            for state in self._watched:
-                self._check(state)
-        for state in self._watched:
-            if state.identity is not None and time.monotonic() >= state.scan_at:
-                self._rescan(state)
-            for path in state.debouncer.due(time.monotonic()):
-                self._observe(path)
-        for change in self._changes_until(self._next_deadline()):
+            self._check(state)
+        if state.identity is not None and time.monotonic() >= state.scan_at:
+            self._rescan(state)
+        for path in state.debouncer.due(time.monotonic()):
+            self._observe(path)
+        self._busy_since = None
+        changes = self._changes_until(self._next_deadline())
+        self._busy_since = time.monotonic()
+        for change in changes:
             self._handle(change)
 
     def _next_deadline(self) -> float:
-        waits = [state.debouncer.next_deadline for state in self._watched]
-        scans = [state.scan_at for state in self._watched if state.identity is not None]
-        return min(self._check_at, *scans, *(wait for wait in waits if wait is not None), float("inf"))
+        state = self._state
+        scan_at = float("inf") if state.identity is None else state.scan_at
+        settles_at = state.debouncer.next_deadline
+        return min(self._check_at, scan_at, float("inf") if settles_at is None else settles_at)
 
     def _changes_until(self, deadline: float) -> list[_Change]:
         """Wait until `deadline` for a change; return all pending changes, each once."""
@@ -192,7 +257,7 @@ class InboxWatcher:
     def _handle(self, change: _Change) -> None:
         if self._is_stopping.is_set():
             return
-        state = self._watched[change.inbox]
+        state = self._state
         if change.path == state.root:
             # The folder was deleted: its watch is dead, even if a new folder has the same inode.
             state.identity = None
@@ -291,6 +356,9 @@ class InboxWatcher:
         while folders and not self._is_stopping.is_set():
             folder = folders.pop()
             seen.add(folder)
+            self._busy_since = time.monotonic()
+            if self._filter.inbox_of(os.path.join(folder, "_")) != state.index:  # noqa: PTH118
+                continue  # an inbox in this one
             if (result := self._filter.check_folder(folder)) is not None:
                 self._ignore(state, folder, result)
                 continue
@@ -314,10 +382,11 @@ class InboxWatcher:
 
     def _observe(self, path: str) -> None:
         """Report the file at `path` if it has settled; postpone it, or log why it is ignored."""
+        self._busy_since = time.monotonic()
         result = self._filter.check(path)
-        if result.inbox is None:
+        state = self._state
+        if result.inbox != state.index or self._is_stopping.is_set():
             return
-        state = self._watched[result.inbox]
         if not result.accepted:
             state.debouncer.forget(path)
             if _is_missing(path):

@@ -149,6 +149,12 @@ class Metrics:
             ["slot"],
             registry=self.registry,
         )
+        self.folder_hung = Gauge(
+            "subtitled_folder_hung",
+            "1 for an inbox or output folder that does not answer; no series for the others.",
+            ["folder"],
+            registry=self.registry,
+        )
         self.worker_broken = Gauge(
             "subtitled_worker_broken",
             "1 for a worker that is broken or suspended after failures, else 0.",

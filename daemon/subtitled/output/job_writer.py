@@ -1,6 +1,7 @@
 """Ends jobs: composes and names their files, writes them, archives the source.
 
-Composing and writing run in one thread, so that fsync does not block the loop; naming needs the store and runs in the loop.
+Composing runs in one thread. Whatever touches a folder of the operator runs in a thread of that folder, so that neither fsync
+nor a mount that hangs blocks the loop or other folders; the loop claims the names in the store.
 `write_outputs` and `write_failure` may be repeated after a kill, with the same result.
 """
 
@@ -26,6 +27,7 @@ from subtitled.cues.text_formats import clock
 from subtitled.cues.transcript import Transcript
 from subtitled.errors import LayoutError, NoSpaceError, SpoolError, StoreError, SubtitledError
 from subtitled.files.atomic_files import fitted, is_there, move_whole, remove, sweep_temporaries, write_whole
+from subtitled.files.filesystem import HUNG_S
 from subtitled.observability.transition_log import TransitionLog, job_report
 from subtitled.output.layout_process import LayoutProcess, source_name
 from subtitled.output.paths import (
@@ -36,11 +38,12 @@ from subtitled.output.paths import (
     output_paths,
     write_error,
 )
-from subtitled.runtime.background import BackgroundPool, CallInLoop
+from subtitled.runtime.background import BackgroundPool, CallInLoop, FolderThread
 from subtitled.storage.rows import JobRow
 from subtitled.storage.store import Store
 
 FAILED_FOLDER = "failed"
+CLOSE_S = 5.0
 _log = log.get()
 
 
@@ -74,8 +77,11 @@ class JobWriter:
         self._reporter = reporter
         self._dispatch = dispatch
         self._model = model
-        self._files = BackgroundPool("files", call_in_loop)
+        self._call_in_loop = call_in_loop
+        self._layouts = BackgroundPool("layout", call_in_loop)
         self._layout_process = LayoutProcess()
+        self._folders: dict[str, FolderThread] = {}
+        """By folder for subtitles, or by inbox where they lie beside their source."""
         self.waiting: list[tuple[Job, bool]] = []
         """Jobs that wait for disk space, and whether they failed."""
         self._is_disk_full_logged = False
@@ -83,7 +89,13 @@ class JobWriter:
     @property
     def is_idle(self) -> bool:
         """Whether no file is being written."""
-        return self._files.is_idle
+        return self._layouts.is_idle and all(thread.is_idle for thread in self._folders.values())
+
+    @property
+    def hung_s(self) -> dict[str, float]:
+        """Seconds for which a folder has not answered, by its path, of those that do not answer."""
+        busy = {folder: thread.busy_s for folder, thread in self._folders.items()}
+        return {folder: seconds for folder, seconds in busy.items() if seconds >= HUNG_S}
 
     def retry_waiting(self) -> None:
         """Write the jobs that wait for disk space."""
@@ -94,12 +106,20 @@ class JobWriter:
     def sweep(self, folders: Iterable[str]) -> None:
         """Remove temporary files that a killed daemon left in `folders`, before anything is written."""
         for folder in folders:
-            self._files.submit(partial(sweep_temporaries, folder))
+            self._folder(folder).submit(partial(_sweep, folder))
+
+    def _folder(self, folder: str) -> FolderThread:
+        if folder not in self._folders:
+            self._folders[folder] = FolderThread("files", self._call_in_loop)
+        return self._folders[folder]
 
     def close(self) -> None:
-        """Wait for the file that is being written; a layout in progress is repeated after the next start."""
+        """Wait at most `CLOSE_S` for what is being written; it and a layout in progress are repeated after the next start."""
         self._layout_process.close()
-        self._files.pool.shutdown(cancel_futures=True)
+        self._layouts.pool.shutdown(cancel_futures=True)
+        deadline = time.monotonic() + CLOSE_S
+        for thread in self._folders.values():
+            thread.close(deadline - time.monotonic())
 
     def finish(self, job: Job, *, is_failure: bool) -> None:
         """Write a job's files; dispatches Written, Closed or WriteFailed."""
@@ -111,7 +131,7 @@ class JobWriter:
         except StoreError as error:  # the results of this job are damaged
             self._on_layout_error(row, LayoutError(str(error)), is_failure=is_failure)
             return
-        self._files.run(
+        self._layouts.run(
             partial(self._layout_process.compose_all, row, results, model=self._model),
             partial(self._write, row, is_failure=is_failure),
             partial(self._on_layout_error, row, is_failure=is_failure),
@@ -135,14 +155,43 @@ class JobWriter:
         if not job.options.output:  # the client fetches the result
             self._ended(ended(job.id, job.location))
             return
-        folder = output_folder(
-            os.fsdecode(job.options.inbox), os.fsdecode(job.source), os.fsdecode(job.options.output)
+        self._name(row.job, transcripts, frozenset(), is_failure=is_failure)
+
+    def _name(
+        self,
+        job: Job,
+        transcripts: tuple[Transcript, ...],
+        taken: frozenset[Path],
+        *,
+        is_failure: bool,
+    ) -> None:
+        """Find free names in the folder's thread, then claim them; `taken` are those of other sources."""
+        ours = frozenset(Path(os.fsdecode(path)) for path in self._store.outputs_of_source(job.source))
+        output, inbox = os.fsdecode(job.options.output), os.fsdecode(job.options.inbox)
+        thread = self._folder(inbox if output == BESIDE else output)
+        thread.run(
+            partial(_named, job, transcripts, ours, taken, is_failure=is_failure),
+            partial(self._claim, job, transcripts, taken, thread, is_failure=is_failure),
+            partial(self._on_error, job, is_failure=is_failure),
+            SpoolError,
         )
-        paths = [self._paths(job, folder, one, is_failure=is_failure) for one in transcripts]
-        failure_folder = error_folder(job, folder)
-        claimed = [path for named in paths for path in named.values()]
+
+    def _claim(
+        self,
+        job: Job,
+        transcripts: tuple[Transcript, ...],
+        taken: frozenset[Path],
+        thread: FolderThread,
+        named: _Names,
+        *,
+        is_failure: bool,
+    ) -> None:
+        claimed = [path for paths in named.paths for path in paths.values()]
+        if others := {path for path in claimed if self._is_of_another(job, path)}:
+            self._name(job, transcripts, taken | others, is_failure=is_failure)
+            return
         if is_failure:
-            claimed = [*(claimed if transcript.cues else ()), error_path(job, failure_folder)]
+            claimed = [*(claimed if transcripts[0].cues else ()), named.error]
         obsolete = [Path(path) for path in self._store.outputs_of(job.id) if Path(path) not in claimed]
         if not is_failure:
             # The error text of an earlier file of this name, which failed.
@@ -155,17 +204,18 @@ class JobWriter:
             return
         work = OutputJob(
             job=job,
-            transcript=transcript,
-            paths=paths[0],
-            more=tuple(zip(transcripts[1:], paths[1:], strict=True)),
+            transcript=transcripts[0],
+            paths=named.paths[0],
+            more=tuple(zip(transcripts[1:], named.paths[1:], strict=True)),
             obsolete=tuple(obsolete),
         )
+        ended = ev.Closed if is_failure else ev.Written
 
         def write() -> bytes:
             # Before the source is moved: a power cut must not leave a moved file with a job that lacks its results.
             self._store.sync()
             if is_failure:
-                return write_failure(work, failure_folder)
+                return write_failure(work, named.error.parent)
             with self._reporter.stage("write"):
                 return write_outputs(work)
 
@@ -175,7 +225,7 @@ class JobWriter:
                     self._store.release_outputs(job, [os.fsencode(path) for path in obsolete])
             self._ended(ended(job.id, location))
 
-        self._files.run(write, written, partial(self._on_error, job, is_failure=is_failure), SpoolError)
+        thread.run(write, written, partial(self._on_error, job, is_failure=is_failure), SpoolError)
 
     def _ended(self, event: ev.Event) -> None:
         if self._is_disk_full_logged and not self.waiting:
@@ -183,27 +233,8 @@ class JobWriter:
             _log.info(log.DISK_OK)
         self._dispatch(event)
 
-    def _paths(
-        self, job: Job, folder: Path, transcript: Transcript, *, is_failure: bool
-    ) -> dict[Format, Path]:
-        """Return the file of each format of one transcript; none if the source has subtitles already."""
-        if job.is_already_subtitled:
-            return {}
-        named = output_paths(
-            folder,
-            os.fsdecode(job.source),
-            transcript.output_language,
-            job.options.formats,
-            partial(self._is_writable, job.source),
-            flags=job.options.flags,
-            is_partial=is_failure,
-        )
-        return {form: named[form] for form in FORMATS if form in named}
-
-    def _is_writable(self, source: bytes, path: Path) -> bool:
-        """Return whether the file at `path` does not exist, or was written for `source`."""
-        owner = self._store.source_of_output(os.fsencode(path))
-        return owner == source if owner is not None else not is_there(path)
+    def _is_of_another(self, job: Job, path: Path) -> bool:
+        return self._store.source_of_output(os.fsencode(path)) not in {None, job.source}
 
     def _on_error(self, job: Job, error: SpoolError, *, is_failure: bool) -> None:
         if is_disk_full(error):
@@ -220,6 +251,48 @@ class JobWriter:
             _log.warning(log.DISK_FULL, cause=str(error))
         self._is_disk_full_logged = True
         self.waiting.append((job, is_failure))
+
+
+class _Names(Struct, frozen=True):
+    paths: list[dict[Format, Path]]
+    """The file of each format of each transcript; none if the source has subtitles already."""
+    error: Path
+    """The error text of a failed job."""
+
+
+def _named(
+    job: Job,
+    transcripts: tuple[Transcript, ...],
+    ours: frozenset[Path],
+    taken: frozenset[Path],
+    *,
+    is_failure: bool,
+) -> _Names:
+    """Return names that are free: nothing is there, or a file of the same source; and not in `taken`. Blocks."""
+    folder = output_folder(
+        os.fsdecode(job.options.inbox), os.fsdecode(job.source), os.fsdecode(job.options.output)
+    )
+
+    def is_free(path: Path) -> bool:
+        return path not in taken and (path in ours or not is_there(path))
+
+    paths: list[dict[Format, Path]] = []
+    for transcript in () if job.is_already_subtitled else transcripts:
+        found = output_paths(
+            folder,
+            os.fsdecode(job.source),
+            transcript.output_language,
+            job.options.formats,
+            is_free,
+            flags=job.options.flags,
+            is_partial=is_failure,
+        )
+        paths.append({form: found[form] for form in FORMATS if form in found})
+    return _Names(paths or [{} for _ in transcripts], error_path(job, error_folder(job, folder)))
+
+
+def _sweep(folder: str) -> None:
+    sweep_temporaries(folder)
 
 
 def write_outputs(work: OutputJob) -> bytes:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, TypeVar
 
 E = TypeVar("E", bound=Exception)
@@ -62,3 +66,80 @@ class BackgroundPool:
     def close(self) -> None:
         """Wait for all tasks."""
         self.pool.shutdown(wait=True)
+
+
+class FolderThread:
+    """Runs calls on one folder in order, in a thread of its own: on a mount that hangs a call may never return.
+
+    The thread does not keep the process from exiting. Everything else belongs to the thread of the server's loop.
+    """
+
+    def __init__(self, name: str, call_in_loop: CallInLoop) -> None:
+        self._name = name
+        self._call_in_loop = call_in_loop
+        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread: Thread | None = None
+        self._busy_since: float | None = None
+        self._pending = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """No call of `run` is queued or running."""
+        return not self._pending
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds that the present call has been running; 0 if there is none."""
+        since = self._busy_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def run(
+        self,
+        work: Callable[[], Any],
+        on_result: Callable[[Any], None],
+        on_error: Callable[[E], None],
+        expected: type[E],
+    ) -> None:
+        """Run `work`; the loop then calls `on_result` with its result, or `on_error` with an `expected` error.
+
+        Any other error is a bug and is raised in the loop.
+        """
+        self._pending += 1
+
+        def hand_back(result: Any, error: Exception | None) -> None:
+            self._pending -= 1
+            if isinstance(error, expected):
+                on_error(error)
+            elif error is not None:
+                raise error
+            else:
+                on_result(result)
+
+        def call() -> None:
+            try:
+                result = work()
+            except Exception as error:  # noqa: BLE001 - raised in the loop
+                self._call_in_loop(partial(hand_back, None, error))
+            else:
+                self._call_in_loop(partial(hand_back, result, None))
+
+        self.submit(call)
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Run `work`, which must not raise, and ignore its result."""
+        if self._thread is None:
+            self._thread = Thread(target=self._serve, name=self._name, daemon=True)
+            self._thread.start()
+        self._queue.put(work)
+
+    def close(self, timeout_s: float) -> None:
+        """Wait for all calls, at most for `timeout_s` seconds."""
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join(timeout_s)
+
+    def _serve(self) -> None:
+        while (work := self._queue.get()) is not None:
+            self._busy_since = time.monotonic()
+            work()
+            self._busy_since = None

@@ -32,6 +32,7 @@ from subtitled.ray.process import RayProcess
 from subtitled.runtime.mailbox import Mailbox
 from subtitled.runtime.signals import Signals
 from subtitled.server.dispatch import Dispatcher
+from subtitled.server.hung_folders import HungFolders
 from subtitled.server.loop import Parts, Server
 from subtitled.server.ports import ZmqPoller
 from subtitled.server.reconfiguration import Load, Reconfiguration
@@ -113,6 +114,8 @@ def build_server(load: Load, environ: Mapping[str, str], supervisor: Supervisor 
     dispatcher.connect(workers=workers, writer=writer, api=api, hooks=hooks, audio_samples=audio_samples)
     arrivals = InboxArrivals(config.inbox, store, mailbox.put)
     space = DiskSpaceMonitor(*space_of(config))
+    hung_folders = HungFolders(metrics)
+    api.stats.hung_s = hung_folders.hung_s
     # Closed from the last to the first.
     for close in (
         partial(os.close, lock),
@@ -163,6 +166,7 @@ def build_server(load: Load, environ: Mapping[str, str], supervisor: Supervisor 
             hooks=hooks,
             arrivals=arrivals,
             space=space,
+            hung_folders=hung_folders,
             notifier=notifier,
             monitor=monitor,
             status=SystemdStatus(notifier, broker, audio_samples.total),

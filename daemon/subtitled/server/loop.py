@@ -22,6 +22,7 @@ from subtitled.inboxes.arrivals import FoundFile, InboxArrivals
 from subtitled.observability.monitor import Monitor, has_model
 from subtitled.runtime.mailbox import Mailbox
 from subtitled.server.dispatch import Dispatcher
+from subtitled.server.hung_folders import HungFolders
 from subtitled.server.ports import (
     ClientApi,
     DiskSpace,
@@ -72,6 +73,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     hooks: JobHooks
     arrivals: InboxArrivals
     space: DiskSpace
+    hung_folders: HungFolders
     notifier: ServiceNotifier
     monitor: Monitor
     status: StatusLine
@@ -159,6 +161,7 @@ class Server:
         self._dispatcher.perform(actions)
         if not self._shutdown.is_stopping:
             self._model.tick(self._clock())
+        self._parts.hung_folders.update({**self._arrivals.hung_s, **self._writer.hung_s})
         self._notifier.watchdog()
         self._parts.monitor.update(self._broker, is_stopping=self._shutdown.is_stopping)
         self._parts.status.update(self._clock())

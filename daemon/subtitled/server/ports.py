@@ -77,6 +77,10 @@ class OutputWriter(Protocol):
     def is_idle(self) -> bool:
         """No file is being written."""
 
+    @property
+    def hung_s(self) -> dict[str, float]:
+        """Seconds for which a folder has not answered, by its path, of those that do not answer."""
+
     def sweep(self, folders: Iterable[str]) -> None:
         """Remove the temporary files that an earlier daemon left in `folders`."""
 

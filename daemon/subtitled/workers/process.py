@@ -7,8 +7,10 @@ the role works in other threads and sends with `Channel.post`.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -23,6 +25,7 @@ from subtitled.runtime import sandbox
 from subtitled.runtime.processes import die_with_parent, keep_memory, lower_priority
 from subtitled.workers.channel import Channel
 
+ANSWER_S = 2.0
 Run = Callable[[Channel, WorkerSettings], ExitCode]
 
 
@@ -33,6 +36,34 @@ def _enter_sandbox(settings: WorkerSettings) -> None:
     )
     if missing := protection.missing():
         log.get().warning(log.WORKER_UNPROTECTED, missing=missing)
+
+
+def _answering(folders: Sequence[str]) -> Sequence[str]:
+    """Return the folders that answer within `ANSWER_S`: on a mount that hangs the sandbox would wait for ever.
+
+    A child process asks, since a thread would outlive the deadline outside the sandbox.
+    """
+    ends = os.pipe()
+    child = os.fork()
+    if not child:
+        for number, folder in enumerate(folders):
+            os.path.lexists(os.path.join(folder, ""))  # noqa: PTH118 - the slash follows a link
+            os.write(ends[1], bytes([number % 256]))
+        os._exit(0)
+    os.close(ends[1])
+    answered, deadline = 0, time.monotonic() + ANSWER_S
+    with os.fdopen(ends[0], "rb", buffering=0) as answers:
+        while answered < len(folders):
+            if not select.select([answers], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                break
+            if not (got := answers.read(256)):
+                break
+            answered += len(got)
+    os.kill(child, signal.SIGKILL)
+    if answered == len(folders):
+        os.waitpid(child, 0)
+        return folders
+    return [*folders[:answered], *_answering(folders[answered + 1 :])]
 
 
 def main(argv: Sequence[str], transcribe: Run | None = None) -> int:
@@ -47,6 +78,7 @@ def main(argv: Sequence[str], transcribe: Run | None = None) -> int:
     if settings.device == "cpu":
         keep_memory()
     if settings.role == "prepare":
+        settings = msgspec.structs.replace(settings, readable=tuple(_answering(settings.readable)))
         _enter_sandbox(settings)
     channel = Channel(settings)
     try:

@@ -7,8 +7,10 @@ thread that started it ends.
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -35,6 +37,7 @@ _KEPT_PREFIXES = (
     "HTTPS_",
 )
 
+KILL_S = 5.0
 WORKER_COMMAND = (sys.executable, "-m", "subtitled.workers.process")
 
 
@@ -143,8 +146,13 @@ class Supervisor:
         )
 
     def kill_all(self) -> None:
-        """SIGKILL and collect all running processes; blocks until the kernel has ended them."""
+        """SIGKILL and collect all running processes; waits at most `KILL_S` for the kernel to end them.
+
+        A process that reads from a mount that hangs may not end before the mount answers.
+        """
         for process in self._by_pidfd.values():
             process.popen.kill()
+        deadline = time.monotonic() + KILL_S
         for pidfd in list(self._by_pidfd):
-            self.reap(pidfd)
+            if select.select([pidfd], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                self.reap(pidfd)

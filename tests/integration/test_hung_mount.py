@@ -1,0 +1,104 @@
+"""A mount that does not answer holds up its own files, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import urllib.request
+from typing import TYPE_CHECKING
+
+import pytest
+
+import media
+from daemon import Daemon, InboxFolder, eventually
+from hung_mount import ForbiddenError, HungMount
+from subtitled.config import schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+INBOXES = (
+    InboxFolder(name="good", options={"settle_s": 0.1, "language": "en"}),
+    InboxFolder(name="bad", options={"settle_s": 0.1, "language": "en"}),
+)
+RECOVERY = schema.RecoveryConfig(stop_timeout_s=2.0)
+
+
+@pytest.fixture(autouse=True)
+def allowed(tmp_path: Path) -> None:
+    """Skip the test where the system does not allow mounts."""
+    folder = tmp_path / "probe"
+    folder.mkdir()
+    try:
+        HungMount(folder).close()
+    except ForbiddenError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    """Return a daemon with two inboxes, each with an output folder; it is not started."""
+    with Daemon(tmp_path, inboxes=INBOXES, recovery=RECOVERY) as made:
+        yield made
+
+
+def hung_folders(daemon: Daemon) -> set[str]:
+    """Return the folders that do not answer, as clients are told."""
+    return {folder.path for folder in daemon.stats().hung_folders}
+
+
+def is_in_metrics(daemon: Daemon, folder: Path) -> bool:
+    """Return whether the metrics name a folder that does not answer."""
+    with urllib.request.urlopen(f"http://{daemon.metrics}/metrics", timeout=10) as answer:
+        return f'subtitled_folder_hung{{folder="{folder}"}} 1.0' in answer.read().decode()
+
+
+def test_inbox_that_hangs_stops_no_other_inbox(daemon: Daemon) -> None:
+    """It is shown, SIGHUP and SIGTERM work, and its files are found when it answers again."""
+    bad = daemon.folder / "bad"
+    daemon.start()
+    with HungMount(bad) as mount:
+        eventually(lambda: hung_folders(daemon) == {str(bad)}, "the inbox is shown as hung")
+        assert is_in_metrics(daemon, bad)
+        assert daemon.log("folder.hung")[-1]["path"] == str(bad)
+        source = daemon.drop(media.DEMO / "demo.flac", "talk.flac")
+        assert daemon.wait_for(source).state == "done"
+        os.kill(daemon.pid, signal.SIGHUP)
+        daemon.wait_for_log("config.loaded")
+        mount.close()
+        eventually(lambda: not hung_folders(daemon), "the inbox answers again")
+        late = daemon.drop(media.DEMO / "demo.flac", "late.flac", inbox=bad)
+        assert daemon.wait_for(late).state == "done"
+    with HungMount(bad):
+        eventually(lambda: hung_folders(daemon) == {str(bad)}, "the inbox is shown as hung")
+        daemon.stop()
+
+
+def test_output_that_hangs_holds_up_its_own_jobs_alone(daemon: Daemon) -> None:
+    """They are written when it answers again, by the next daemon if this one is stopped before."""
+    outbox = daemon.folder / "bad-out"
+    daemon.start()
+    with HungMount(outbox):
+        waiting = daemon.drop(media.DEMO / "demo.flac", "waiting.flac", inbox=daemon.folder / "bad")
+        eventually(lambda: hung_folders(daemon) == {str(outbox)}, "the output is shown as hung")
+        source = daemon.drop(media.DEMO / "demo.flac", "talk.flac")
+        assert daemon.wait_for(source).state == "done"
+        job = daemon.job_of(waiting)
+        assert job is not None
+        assert job.state == "writing"
+        daemon.stop()
+    daemon.start()
+    assert daemon.wait_for(waiting).state == "done"
+    assert (outbox / "waiting.en.srt").exists()
+    daemon.stop()
+
+
+def test_daemon_starts_while_folders_hang(daemon: Daemon) -> None:
+    bad, outbox = daemon.folder / "bad", daemon.folder / "bad-out"
+    with HungMount(bad), HungMount(outbox):
+        daemon.start()
+        source = daemon.drop(media.DEMO / "demo.flac", "talk.flac")
+        assert daemon.wait_for(source).state == "done"
+        eventually(lambda: hung_folders(daemon) == {str(bad), str(outbox)}, "both are shown as hung")
+        daemon.stop()
