@@ -64,6 +64,7 @@ def jobs_of(daemon: Daemon, source: Path) -> list[JobFacts]:
 # -- very many --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_ten_thousand_files_at_once_are_each_one_job(tmp_path: Path) -> None:
     """While the model loads, so that all wait: memory stays bounded and the daemon responds."""
     staged = tmp_path / "many"

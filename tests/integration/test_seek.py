@@ -1,4 +1,4 @@
-"""What is heard at a time is what was decoded at that time, whatever the file, the codec and the way there."""
+"""Seeking in a media file returns the samples that decoding from the start gives at that time."""
 
 from __future__ import annotations
 
@@ -21,9 +21,13 @@ if TYPE_CHECKING:
 
 RATE = 16_000
 PCM = media.recording()
-"""75 s of which no second is like another."""
+"""75 s without two equal seconds."""
 PLACES_S = (60.123, 2.5, 41.0, 42.0, 0.0, 0.3, 70.2, 43.0, 74.7)
-"""There and back, and on without a seam."""
+"""Forwards, backwards, and adjacent."""
+
+
+ALWAYS = frozenset({"16k.wav", "a.flac", "a.m4a", "late.mp4", "opus.mkv", "holes.mkv", "shifts.mkv"})
+"""The formats of the short form; the others are long tests."""
 
 
 def wave(path: Path, rate: int, subtype: str) -> Path:
@@ -51,7 +55,7 @@ FILES: dict[str, Callable[[Path], Path]] = {
     "holes.mkv": lambda path: media.mux(
         path, Voice(PCM), holes=((20, 7.0), (50, 0.5)), codec="libopus", rate=48_000
     ),
-    # Too short to be filled, each of them; together they are more than anybody would bear.
+    # Each gap is too short to be filled; together they shift the audio noticeably.
     "shifts.mkv": lambda path: media.mux(
         path, Voice(PCM), holes=((20, 0.06), (40, 0.03), (50, -15.0)), codec="libopus", rate=48_000
     ),
@@ -59,7 +63,7 @@ FILES: dict[str, Callable[[Path], Path]] = {
 
 
 def decoded(path: Path) -> tuple[NDArray[np.int16], int]:
-    """Return all of a file, and how far its timestamps were from their places."""
+    """Return the samples of a whole file, and its `drift_ms`."""
     with open_media(str(path)) as decoder:
         return np.concatenate(list(decoder)), decoder.drift_ms
 
@@ -69,50 +73,52 @@ def loudness(samples: NDArray[Any]) -> float:
 
 
 def lag(heard: NDArray[np.int16], meant: NDArray[np.int16]) -> int:
-    """Return how many samples later `heard` says what `meant` does."""
+    """Return by how many samples `heard` is later than `meant`."""
     size = 1 << (2 * len(meant)).bit_length()
     product = np.conj(np.fft.rfft(meant, size)) * np.fft.rfft(heard, size)
     at = int(np.argmax(np.fft.irfft(product, size)))
     return at if at < size // 2 else at - size
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_what_is_heard_anywhere_is_what_was_decoded_there(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in ALWAYS else [pytest.mark.long]) for name in FILES]
+)
+def test_seeking_returns_the_samples_of_that_time(tmp_path: Path, name: str) -> None:
     path = FILES[name](tmp_path / name)
     whole, drift_ms = decoded(path)
-    with RangeDecoder(str(path), drift_ms=drift_ms) as excerpts:
+    with RangeDecoder(str(path), drift_ms=drift_ms) as ranges:
         for place_s in PLACES_S:
             start = int(place_s * RATE)
             meant = whole[start : start + RATE]
-            heard = excerpts.read(start, RATE)
+            heard = ranges.read(start, RATE)
             assert abs(len(heard) - len(meant)) <= 16
             if not meant.any():
                 continue
             if name.endswith((".mkv", ".webm")):
-                # Its timestamps are rounded to a millisecond.
+                # Its timestamps are rounded to milliseconds.
                 assert abs(lag(heard, meant)) <= 16
             else:
-                # The noise that AAC makes of its own is another each time.
+                # AAC decoders add noise, which differs each time.
                 assert lag(heard, meant) == 0
                 assert loudness(heard.astype(int) - meant) <= loudness(meant) / 50 + 1
 
 
-def test_what_follows_is_read_on_without_a_seam(tmp_path: Path) -> None:
+def test_adjacent_ranges_join_without_a_gap(tmp_path: Path) -> None:
     path = FILES["opus.mkv"](tmp_path / "opus.mkv")
-    with RangeDecoder(str(path)) as excerpts:
-        parts = [excerpts.read(50 * RATE + 777 * number, 777) for number in range(50)]
-    with RangeDecoder(str(path)) as excerpts:
-        assert np.array_equal(np.concatenate(parts), excerpts.read(50 * RATE, 777 * 50))
+    with RangeDecoder(str(path)) as ranges:
+        parts = [ranges.read(50 * RATE + 777 * number, 777) for number in range(50)]
+    with RangeDecoder(str(path)) as ranges:
+        assert np.array_equal(np.concatenate(parts), ranges.read(50 * RATE, 777 * 50))
 
 
-def test_timestamps_that_are_no_guide_are_told(tmp_path: Path) -> None:
+def test_drift_of_unreliable_timestamps_is_measured(tmp_path: Path) -> None:
     assert decoded(FILES["opus.mkv"](tmp_path / "a.mkv"))[1] <= 2
     assert decoded(FILES["holes.mkv"](tmp_path / "b.mkv"))[1] <= 2
     assert decoded(FILES["shifts.mkv"](tmp_path / "c.mkv"))[1] >= 80
 
 
-def test_a_file_that_is_none_is_told(tmp_path: Path) -> None:
+def test_file_that_is_not_media_raises_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.mp3"
     path.write_bytes(b"not media")
-    with RangeDecoder(str(path)) as excerpts, pytest.raises(MediaError, match="not media"):
-        excerpts.read(0, 1)
+    with RangeDecoder(str(path)) as ranges, pytest.raises(MediaError, match="not media"):
+        ranges.read(0, 1)

@@ -16,7 +16,9 @@ SHARES = 4
 """The histories are divided into this many tests, so that a failure is seen early and a parallel run shares them."""
 
 
-@pytest.mark.parametrize("share", range(SHARES))
+@pytest.mark.parametrize(
+    "share", [0, *(pytest.param(share, marks=pytest.mark.long) for share in range(1, SHARES))]
+)
 def test_every_invariant_holds(share: int) -> None:
     """A failure names its seed: `python tests/simulation/replay.py SEED` replays it."""
     assert simulate(range(share, HISTORIES, SHARES)) > HISTORIES
@@ -38,6 +40,7 @@ def test_without_faults_every_job_is_done() -> None:
         assert {job.state.value for job in history.store.jobs.values()} == {"done"}
 
 
+@pytest.mark.long
 def test_a_failure_is_printed_with_as_few_faults_as_possible(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -65,6 +68,7 @@ def test_replay_reports_that_nothing_failed(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out == "seed 7: every invariant holds\n"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mutation", [pytest.param(m, id=m.name) for m in MUTATIONS])
 def test_the_simulation_finds_a_mutation(mutation: Mutation, monkeypatch: pytest.MonkeyPatch) -> None:
     """A daemon with this fault violates an invariant within the default number of histories."""
