@@ -62,15 +62,27 @@ def cut(talk: Talk, max_samples: int, steps: Iterable[int]) -> list[Span]:
     return final
 
 
-def pack(spans: Iterable[Span], max_samples: int) -> list[Plan]:
-    planner = Planner(max_samples)
-    plans = [plan for plan in map(planner.add, spans) if plan is not None]
-    last = planner.finish()
+def pack(spans: Iterable[Span], max_samples: int, *, pad: int = 0, max_pause: int = 0) -> list[Plan]:
+    """Plan the spans of a recording that ends 100 samples after the last one."""
+    planner = Planner(max_samples, pad=pad, max_pause=max_pause)
+    plans, end = [], 0
+    for span in spans:
+        plans += planner.add(span)
+        end = span.end + 100
+    last = planner.finish(end)
     return plans if last is None else [*plans, last]
 
 
-LIMITS = st.integers(8 * FRAME, 60_000)
+LIMITS = st.integers(11 * FRAME, 60_000)
 STEPS = st.lists(st.integers(1, 200), max_size=30)
+PADS = st.sampled_from([0, 1, 300, 3_200, 6_400])
+PAUSES = st.sampled_from([0, 500, 8_000, 32_000])
+
+
+def packed(talk: Talk, limit: int, pad: int = 0, pause: int = 0, steps: Iterable[int] = ()) -> list[Plan]:
+    """Cut and plan a talk."""
+    longest = Planner(limit, pad=pad, max_pause=pause).longest_span
+    return pack(cut(talk, longest, steps), limit, pad=pad, max_pause=pause)
 
 
 @given(talks(), LIMITS, STEPS)
@@ -78,15 +90,55 @@ def test_a_plan_does_not_depend_on_how_it_was_fed(talk: Talk, limit: int, steps:
     assert cut(talk, limit, steps) == cut(talk, limit, []) == cut(talk, limit, [1] * len(talk.levels))
 
 
-@given(talks(), LIMITS, STEPS)
-def test_no_speech_sample_is_lost_or_given_twice(talk: Talk, limit: int, steps: list[int]) -> None:
-    plans = pack(cut(talk, limit, steps), limit)
+@given(talks(), LIMITS, PADS, PAUSES, STEPS)
+def test_no_speech_sample_is_lost_or_given_twice(
+    talk: Talk, limit: int, pad: int, pause: int, steps: list[int]
+) -> None:
+    plans = packed(talk, limit, pad, pause, steps)
     given_spans = [span for plan in plans for span in plan.spans]
     assert all(before.end <= after.start for before, after in pairwise(given_spans))
-    for plan in plans:
-        in_pieces = [(piece.start, piece.start + piece.samples) for piece in plan.pieces]
-        assert runs(plan.spans) == in_pieces
     assert runs(given_spans) == runs(talk.spans)
+    pieces = [Span(piece.start, piece.start + piece.samples) for plan in plans for piece in plan.pieces]
+    assert all(before.end <= after.start for before, after in pairwise(pieces))
+    for plan in plans:
+        for span in plan.spans:
+            assert any(
+                piece.start <= span.start and span.end <= piece.start + piece.samples for piece in plan.pieces
+            )
+
+
+@given(talks(), LIMITS, PADS, PAUSES)
+def test_short_pauses_stay_and_of_long_ones_the_padding(talk: Talk, limit: int, pad: int, pause: int) -> None:
+    kept = min(pad, limit // 8)
+    for plan in packed(talk, limit, pad, pause):
+        for before, after in pairwise(plan.spans):
+            is_one_piece = any(
+                piece.start <= before.start and after.end <= piece.start + piece.samples
+                for piece in plan.pieces
+            )
+            assert is_one_piece == (after.start - before.end <= max(pause, 2 * kept))
+        for one, other in pairwise(plan.pieces):
+            end = one.start + one.samples
+            assert any(span.end + kept == end for span in plan.spans)
+            assert any(span.start - kept == other.start for span in plan.spans)
+
+
+@given(talks(), LIMITS, PADS, PAUSES)
+def test_a_segment_knows_where_it_has_speech_and_where_audio_was_left_out(
+    talk: Talk, limit: int, pad: int, pause: int
+) -> None:
+    for plan in packed(talk, limit, pad, pause):
+        sound = plan.sound()
+        spans = [
+            Span(to_media(plan, span.start), to_media(plan, span.end, is_end=True)) for span in sound.speech
+        ]
+        assert tuple(spans) == plan.spans
+        assert len(sound.seams) == len(plan.pieces) - 1
+        for seam, (one, other) in zip(sound.seams, pairwise(plan.pieces), strict=True):
+            assert (to_media(plan, seam, is_end=True), to_media(plan, seam)) == (
+                one.start + one.samples,
+                other.start,
+            )
 
 
 def runs(spans: Iterable[Span]) -> list[tuple[int, int]]:
@@ -100,17 +152,34 @@ def runs(spans: Iterable[Span]) -> list[tuple[int, int]]:
     return joined
 
 
-@given(talks(), LIMITS)
-def test_no_segment_is_longer_than_its_limit(talk: Talk, limit: int) -> None:
-    plans = pack(cut(talk, limit, []), limit)
+@given(talks(), LIMITS, PADS, PAUSES)
+def test_no_segment_is_longer_than_its_limit(talk: Talk, limit: int, pad: int, pause: int) -> None:
+    plans = packed(talk, limit, pad, pause)
     assert [plan.index for plan in plans] == list(range(len(plans)))
     assert all(0 < plan.samples <= limit for plan in plans)
 
 
 @given(talks(), LIMITS)
-def test_a_segment_closes_only_when_the_next_span_does_not_fit(talk: Talk, limit: int) -> None:
-    for before, after in pairwise(pack(cut(talk, limit, []), limit)):
-        assert before.samples + after.spans[0].end - after.spans[0].start > limit
+def test_a_segment_ends_when_the_next_span_does_not_fit_at_a_pause_of_its_last_quarter(
+    talk: Talk, limit: int
+) -> None:
+    """Or before that span, where no pause is in the last quarter."""
+    spans = cut(talk, limit, [])
+    for before, after in pairwise(pack(spans, limit)):
+        ends = spans[spans.index(before.spans[0]) :]
+        fitting: list[Span] = []
+        for span in ends:
+            if sum(one.end - one.start for one in [*fitting, span]) > limit:
+                break
+            fitting.append(span)
+        following = ends[len(fitting)]
+        pauses = {
+            one.end: other.start - one.end
+            for at, (one, other) in enumerate(pairwise([*fitting, following]), start=1)
+            if 4 * sum(span.end - span.start for span in fitting[:at]) >= 3 * limit or other is following
+        }
+        assert pauses[before.spans[-1].end] == max(pauses.values())
+        assert after.spans[0] in ends
 
 
 @given(talks(), LIMITS)
@@ -119,9 +188,9 @@ def test_a_cut_leaves_no_tiny_rest(talk: Talk, limit: int) -> None:
     assert all(span.end - span.start >= limit // 4 for span in cut(talk, limit, []) if span not in uncut)
 
 
-@given(talks(), LIMITS)
-def test_segment_time_maps_to_media_time_exactly(talk: Talk, limit: int) -> None:
-    for plan in pack(cut(talk, limit, []), limit):
+@given(talks(), LIMITS, PADS, PAUSES)
+def test_segment_time_maps_to_media_time_exactly(talk: Talk, limit: int, pad: int, pause: int) -> None:
+    for plan in packed(talk, limit, pad, pause):
         inside = 0
         for piece in plan.pieces:
             for sample in {0, piece.samples // 2, piece.samples - 1}:
@@ -175,6 +244,49 @@ def test_spans_that_touch_make_one_piece() -> None:
     assert pack([Span(0, 100), Span(100, 300), Span(400, 500)], 1_000) == [
         Plan(0, (PlanPiece(0, 300), PlanPiece(400, 100)), (Span(0, 100), Span(100, 300), Span(400, 500)))
     ]
+
+
+def test_padding_ends_with_the_audio_and_is_shared_by_segments() -> None:
+    """Between two segments each gets half of a pause that is too short for both paddings."""
+    spans = [Span(50, 450), Span(510, 910)]
+    first, last = pack(spans, 800, pad=100, max_pause=200)
+    assert first.pieces == (PlanPiece(0, 480),)
+    assert last.pieces == (PlanPiece(480, 530),)
+
+
+def test_a_long_pause_is_shortened_to_its_padding() -> None:
+    [plan] = pack([Span(1_000, 1_500), Span(9_000, 9_500), Span(9_600, 9_900)], 8_000, pad=100, max_pause=300)
+    assert plan.pieces == (PlanPiece(900, 700), PlanPiece(8_900, 1_100))
+    assert plan.sound().speech == (Span(100, 600), Span(800, 1_300), Span(1_400, 1_700))
+    assert plan.sound().seams == (700,)
+
+
+@given(talks(), LIMITS, PADS, PAUSES)
+def test_what_may_still_be_needed_holds_all_of_each_segment(
+    talk: Talk, limit: int, pad: int, pause: int
+) -> None:
+    planner = Planner(limit, pad=pad, max_pause=pause)
+    held = [Span(0, talk.end)]
+    for span in cut(talk, planner.longest_span, []):
+        held = _common(held, planner.needed(span.start))
+        for plan in planner.add(span):
+            assert _holds(held, plan)
+        held = _common(held, planner.needed(span.end))
+    last = planner.finish(talk.end)
+    assert last is None or _holds(held, last)
+
+
+def _common(held: list[Span], needed: list[Span]) -> list[Span]:
+    both = [Span(max(a.start, b.start), min(a.end, b.end)) for a in held for b in needed]
+    return [span for span in both if span.start < span.end]
+
+
+def _holds(held: list[Span], plan: Plan) -> bool:
+    return all(
+        runs(_common(held, [Span(piece.start, piece.start + piece.samples)]))
+        == [(piece.start, piece.start + piece.samples)]
+        for piece in plan.pieces
+    )
 
 
 @pytest.mark.parametrize("span", [Span(500, 500), Span(500, 1_600), Span(150, 300)])

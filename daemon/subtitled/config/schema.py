@@ -86,7 +86,7 @@ class VadConfig(_Section, frozen=True):
 
     threshold: Annotated[float, Meta(gt=0, lt=1)] = 0.5
     min_silence_ms: Annotated[int, Meta(ge=0, le=10_000)] = 160
-    pad_ms: Annotated[int, Meta(ge=0, le=2_000)] = 200
+    pad_ms: Annotated[int, Meta(ge=0, le=2_000)] = 400
 
 
 class SegmentsConfig(_Section, frozen=True):
@@ -94,6 +94,8 @@ class SegmentsConfig(_Section, frozen=True):
 
     min_speech_ms: Annotated[int, Meta(ge=0, le=5_000)] = 100
     max_segment_s: Annotated[int, Meta(ge=1, le=30)] = 30
+    max_pause_ms: Annotated[int, Meta(ge=0, le=10_000)] = 2_000
+    """Pauses up to this length stay in a segment; longer ones are shortened to the VAD's padding on both sides."""
 
 
 class RecoveryConfig(_Section, frozen=True):

@@ -103,4 +103,5 @@ def plan_settings_of(config: Config) -> PlanSettings:
         pad_ms=config.vad.pad_ms,
         min_speech_ms=config.segments.min_speech_ms,
         max_segment_s=config.segments.max_segment_s,
+        max_pause_ms=config.segments.max_pause_ms,
     )

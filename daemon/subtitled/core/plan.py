@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta, Struct
@@ -32,6 +34,15 @@ class PlanPiece(Struct, frozen=True):
     samples: Annotated[int, Meta(ge=1, le=480_000)]
 
 
+class SegmentSound(Struct, frozen=True):
+    """What a segment holds, in samples of the segment."""
+
+    speech: tuple[Span, ...] = ()
+    """The speech in it, without padding."""
+    seams: tuple[int, ...] = ()
+    """Where audio that was not next to each other meets."""
+
+
 class Plan(Struct, frozen=True):
     """A segment of a file: the pieces that are joined end to end, and the speech in them."""
 
@@ -44,6 +55,23 @@ class Plan(Struct, frozen=True):
         """Length of the segment in samples."""
         return sum(piece.samples for piece in self.pieces)
 
+    def sound(self) -> SegmentSound:
+        """Return where the segment has speech, and where audio was left out."""
+        speech, seams, before = [], [], 0
+        for piece in self.pieces:
+            end = piece.start + piece.samples
+            speech += [
+                Span(
+                    before + max(span.start, piece.start) - piece.start,
+                    before + min(span.end, end) - piece.start,
+                )
+                for span in self.spans
+                if span.start < end and piece.start < span.end
+            ]
+            before += piece.samples
+            seams.append(before)
+        return SegmentSound(tuple(speech), tuple(seams[:-1]))
+
 
 class PlanSettings(Struct, frozen=True, kw_only=True):
     """The settings that decide a plan; a job is planned again with those of its first plan."""
@@ -53,6 +81,7 @@ class PlanSettings(Struct, frozen=True, kw_only=True):
     pad_ms: int = VadConfig().pad_ms
     min_speech_ms: int = SegmentsConfig().min_speech_ms
     max_segment_s: int = SegmentsConfig().max_segment_s
+    max_pause_ms: int = SegmentsConfig().max_pause_ms
     window_samples: int = 0
     """What the model saw at once when the file was first planned; 0 while no model is loaded."""
 
@@ -135,54 +164,99 @@ class Cutter:
 
 
 class Planner:
-    """Packs spans into segments of at most `max_samples`, in order, each span whole in one segment."""
+    """Packs spans of speech, in order, into segments of at most `max_samples`, with the audio around them.
 
-    def __init__(self, max_samples: int) -> None:
+    A pause of up to `max_pause` samples stays in the segment. Of a longer one, and of what surrounds a segment, `pad`
+    samples stay on each side of the speech. A full segment ends at the longest pause of its last quarter: Whisper puts
+    false full stops and capitals where a sentence is cut.
+    """
+
+    def __init__(self, max_samples: int, *, pad: int = 0, max_pause: int = 0) -> None:
         self._max = max_samples
+        self._pad = min(pad, max_samples // 8)
+        self._max_pause = max(max_pause, 2 * self._pad)
+        self.longest_span = max_samples - 2 * self._pad
+        """Samples of the longest span that `add` accepts."""
         self._spans: list[Span] = []
-        self._samples = 0
         self._index = 0
         self._end = 0
+        # End of the last span of the segment before: what is between belongs to the segments in halves.
+        self._last_end: int | None = None
 
-    def add(self, span: Span) -> Plan | None:
-        """Add the next span; return the finished segment before it if the span does not fit into that one.
+    def add(self, span: Span) -> list[Plan]:
+        """Add the next span; return the segments that are complete now.
 
-        A span that is empty, longer than `max_samples` or not after the one before raises ValueError and
-        changes nothing.
+        A span that is empty, longer than `longest_span` or not after the one before raises ValueError and changes
+        nothing.
         """
         samples = span.end - span.start
-        if not 0 < samples <= self._max:
-            raise ValueError(f"{span} holds {samples} samples; 1 to {self._max} are allowed: cut it first")
+        if not 0 < samples <= self.longest_span:
+            raise ValueError(
+                f"{span} holds {samples} samples; allowed are 1 to {self.longest_span}: cut it first"
+            )
         if span.start < self._end:
             raise ValueError(f"{span} begins before sample {self._end}, where the last span ended")
-        plan = self.finish() if self._samples + samples > self._max else None
+        plans: list[Plan] = []
+        while self._spans and self._size([*self._spans, span]) > self._max:
+            plans.append(self._close([*self._spans, span]))
         self._spans.append(span)
-        self._samples += samples
         self._end = span.end
-        return plan
+        return plans
 
-    def finish(self) -> Plan | None:
-        """Return the last segment; None if there is none, as in a file without speech."""
+    def finish(self, end: int | None = None) -> Plan | None:
+        """Return the last segment of audio that ends at sample `end`; None where there is none."""
         if not self._spans:
             return None
-        spans = tuple(self._spans)
-        plan = Plan(self._index, _pieces(spans), spans)
-        self._spans.clear()
-        self._samples = 0
-        self._index += 1
+        last = self._spans[-1].end
+        return self._plan(self._spans, last if end is None else min(last + self._pad, end))
+
+    def needed(self, horizon: int) -> list[Span]:
+        """Return what of the audio may still belong to a segment; no later span begins before sample `horizon`."""
+        latest = Span(max(0, horizon - self._pad), sys.maxsize)
+        if not self._spans:
+            return [latest]
+        last = self._spans[-1].end
+        held = [
+            Span(piece.start, piece.start + piece.samples)
+            for piece in self._pieces(self._spans, last + self._pad)
+        ]
+        if horizon - last > self._max_pause:
+            return [*held, latest]
+        return [*held[:-1], Span(held[-1].start, sys.maxsize)]
+
+    def _close(self, spans: list[Span]) -> Plan:
+        """Return the segment that ends at the best pause between `spans`, of which the last one does not fit in."""
+        counts = range(1, len(spans))
+        late = [count for count in counts if 4 * self._size(spans[:count]) >= 3 * self._max] or [counts[-1]]
+        count = max(late, key=lambda count: (spans[count].start - spans[count - 1].end, count))
+        end, following = spans[count - 1].end, spans[count].start
+        plan = self._plan(spans[:count], end + min(self._pad, (following - end) // 2))
+        self._spans = spans[count:-1]
         return plan
 
+    def _plan(self, spans: list[Span], end: int) -> Plan:
+        plan = Plan(self._index, tuple(self._pieces(spans, end)), tuple(spans))
+        self._index += 1
+        self._last_end = spans[-1].end
+        self._spans = []
+        return plan
 
-def _pieces(spans: tuple[Span, ...]) -> tuple[PlanPiece, ...]:
-    """Return the spans as runs of audio; spans that touch are one run."""
-    pieces: list[PlanPiece] = []
-    for span in spans:
-        samples = span.end - span.start
-        if pieces and pieces[-1].start + pieces[-1].samples == span.start:
-            pieces[-1] = PlanPiece(pieces[-1].start, pieces[-1].samples + samples)
-        else:
-            pieces.append(PlanPiece(span.start, samples))
-    return tuple(pieces)
+    def _size(self, spans: list[Span]) -> int:
+        """Return the samples of a segment of `spans`, all padding included."""
+        return sum(piece.samples for piece in self._pieces(spans, spans[-1].end + self._pad))
+
+    def _pieces(self, spans: list[Span], end: int) -> list[PlanPiece]:
+        """Return the audio of a segment of `spans` that ends at sample `end`."""
+        first = spans[0].start
+        room = first if self._last_end is None else (first - self._last_end + 1) // 2
+        start = first - min(self._pad, room)
+        pieces = []
+        for before, after in pairwise(spans):
+            if after.start - before.end > self._max_pause:
+                pieces.append(PlanPiece(start, before.end + self._pad - start))
+                start = after.start - self._pad
+        pieces.append(PlanPiece(start, end - start))
+        return pieces
 
 
 def to_media(plan: Plan, sample: int, *, is_end: bool = False) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from subtitled.config.schema import SAMPLE_RATE
 from subtitled.core.plan import Cutter, Plan, Planner, SkippedSpan, Span
@@ -18,7 +20,7 @@ from subtitled.media.vad import Vad
 from subtitled.media.waveform import WaveformBuilder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -62,16 +64,18 @@ class Ingest:
         on_progress: Callable[[int], None] | None = None,
     ) -> None:
         max_samples = min(MAX_SEGMENT_SAMPLES, int(min(window_s, segments.max_segment_s) * SAMPLE_RATE))
-        self._vad = Vad(vad, min_speech_ms=segments.min_speech_ms)
-        self._cutter = Cutter(max_samples)
-        self._planner = Planner(max_samples)
+        # The planner adds the padding, which depends on where segments begin and end.
+        self._vad = Vad(replace(vad, pad_ms=0), min_speech_ms=segments.min_speech_ms)
+        per_ms = SAMPLE_RATE // 1000
+        self._planner = Planner(
+            max_samples, pad=vad.pad_ms * per_ms, max_pause=segments.max_pause_ms * per_ms
+        )
+        self._cutter = Cutter(self._planner.longest_span)
         self._too_short = f"shorter than {segments.min_speech_ms} ms"
         self._on_progress = on_progress
         self._skipped: list[SkippedSpan] = []
         self._recent = _Recent()
         self._peaks = WaveformBuilder()
-        # The PCM of the spans in the segment that is being filled.
-        self._pcm: list[NDArray[np.int16]] = []
         self.decoded_samples = 0
         self.speech_samples = 0
         self.decode_s = self.vad_s = 0.0
@@ -121,7 +125,7 @@ class Ingest:
             for heard in reports:
                 yield from self._plan(heard)
         yield from self._plan(self._vad.finish())
-        plan = self._planner.finish()
+        plan = self._planner.finish(self.decoded_samples)
         if plan is not None:
             yield self._prepared(plan)
 
@@ -136,17 +140,14 @@ class Ingest:
         for span in self._cutter.feed(
             heard.levels, heard.spans, talking=heard.talking, settled=heard.settled
         ):
-            plan = self._planner.add(span)
-            if plan is not None:
+            for plan in self._planner.add(span):
                 yield self._prepared(plan)
-            self._pcm.append(self._recent.copy(span))
-        self._recent.forget(self._cutter.horizon)
+        self._recent.keep(self._planner.needed(self._cutter.horizon))
 
     def _prepared(self, plan: Plan) -> IngestedSegment:
-        prepared = IngestedSegment(plan, np.concatenate(self._pcm))
-        self._pcm.clear()
+        pcm = [self._recent.copy(Span(piece.start, piece.start + piece.samples)) for piece in plan.pieces]
         self.speech_samples += plan.samples
-        return prepared
+        return IngestedSegment(plan, np.concatenate(pcm))
 
 
 def recut(
@@ -165,7 +166,7 @@ def recut(
             pcm = []
             for piece in plan.pieces:
                 span = Span(piece.start, piece.start + piece.samples)
-                recent.forget(span.start)
+                recent.keep([Span(span.start, sys.maxsize)])
                 while recent.end < span.end:
                     block = next(blocks, None)
                     if block is None:
@@ -174,35 +175,41 @@ def recut(
                             f"speech up to sample {span.end}: it changed; submit it again as a new job"
                         )
                     recent.append(block)
-                    recent.forget(span.start)
+                    recent.keep([Span(span.start, sys.maxsize)])
                 pcm.append(recent.copy(span))
             yield IngestedSegment(plan, np.concatenate(pcm))
 
 
 class _Recent:
-    """The last stretch of decoded PCM, addressed by decoded sample, held in the blocks it came in."""
+    """Decoded PCM that is still needed, addressed by decoded sample."""
 
     def __init__(self) -> None:
-        self._blocks: deque[NDArray[np.int16]] = deque()
-        self._start = 0
+        self._blocks: deque[tuple[int, NDArray[np.int16]]] = deque()
+        """The first sample of each block, and its PCM; in order."""
         self.end = 0
 
     def append(self, block: NDArray[np.int16]) -> None:
-        self._blocks.append(block)
+        self._blocks.append((self.end, block))
         self.end += len(block)
 
-    def forget(self, before: int) -> None:
-        """Let go of the blocks that end at `before` or earlier."""
-        while self._blocks and self._start + len(self._blocks[0]) <= before:
-            self._start += len(self._blocks.popleft())
+    def keep(self, needed: Sequence[Span]) -> None:
+        """Forget everything outside the spans `needed`, which are in order."""
+        kept: deque[tuple[int, NDArray[np.int16]]] = deque()
+        for start, block in self._blocks:
+            for span in needed:
+                first, last = max(span.start, start), min(span.end, start + len(block))
+                if first < last:
+                    part = block[first - start : last - start]
+                    # A slice would keep the whole block in memory.
+                    kept.append((first, part if len(part) == len(block) else part.copy()))
+        self._blocks = kept
 
     def copy(self, span: Span) -> NDArray[np.int16]:
         """Return the samples of `span`, which are held."""
-        parts = []
-        start = self._start
-        for block in self._blocks:
-            if start >= span.end:
-                break
-            parts.append(block[max(0, span.start - start) : span.end - start])
-            start += len(block)
-        return np.concatenate(parts)
+        return np.concatenate(
+            [
+                block[max(0, span.start - start) : span.end - start]
+                for start, block in self._blocks
+                if start < span.end and span.start < start + len(block)
+            ]
+        )

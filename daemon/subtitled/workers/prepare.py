@@ -176,7 +176,9 @@ class PrepareRole:
             threshold=settings.threshold, min_silence_ms=settings.min_silence_ms, pad_ms=settings.pad_ms
         )
         segments = schema.SegmentsConfig(
-            min_speech_ms=settings.min_speech_ms, max_segment_s=settings.max_segment_s
+            min_speech_ms=settings.min_speech_ms,
+            max_segment_s=settings.max_segment_s,
+            max_pause_ms=settings.max_pause_ms,
         )
         with Ingest(
             path,
