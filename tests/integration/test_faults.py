@@ -26,6 +26,7 @@ from subtitled.asr.engine import Engine, OutOfMemoryError
 from subtitled.asr.prompts import PromptRequest
 from subtitled.config import schema
 from subtitled.core import protocol as be
+from subtitled.core.plan import SegmentSound, Span
 from subtitled.core.records import Job, Options, SegmentKey
 from subtitled.core.states import JobState
 from subtitled.errors import ExitCode, NoSpaceError, SpoolError
@@ -92,11 +93,18 @@ def engine(plan: PlannedFaults, *, runs_to_grow: int = 50) -> Engine:
 
 
 def decode(
-    engine: Engine, stretches: Sequence[float], *, word_timestamps: bool = False
+    engine: Engine,
+    stretches: Sequence[float],
+    *,
+    word_timestamps: bool = False,
+    speech_s: float = 30.0,
 ) -> list[SegmentResult]:
-    """Decode so many seconds from the beginning of the recording, each a segment."""
+    """Decode so many seconds from the beginning of the recording, each a segment with speech in its first seconds."""
+    sounds = [SegmentSound((Span(0, round(min(stretch, speech_s) * media.RATE)),)) for stretch in stretches]
     features = [engine.features(media.speech(stretch)) for stretch in stretches]
-    return engine.transcribe(features, [ENGLISH] * len(features), word_timestamps=word_timestamps)
+    return engine.transcribe(
+        features, [ENGLISH] * len(features), sounds=sounds, word_timestamps=word_timestamps
+    )
 
 
 def batches(plan: PlannedFaults) -> list[tuple[int, bool]]:
@@ -107,12 +115,12 @@ def batches(plan: PlannedFaults) -> list[tuple[int, bool]]:
 def test_batch_that_does_not_fit_is_halved_and_grows_again(plan: PlannedFaults) -> None:
     plan.set(ModelFault(kind="memory", min_batch=2, times=2))
     engine_ = engine(plan, runs_to_grow=4)
-    first = decode(engine_, [4.0] * 4)
+    first = decode(engine_, [4.0] * 4, speech_s=1.9)
     assert batches(plan) == [(4, False), (2, False), *[(1, True)] * 4]
-    second = decode(engine_, [4.0] * 4)
+    second = decode(engine_, [4.0] * 4, speech_s=1.9)
     assert batches(plan)[6:] == [(2, True), (2, True)]
-    decode(engine_, [4.0] * 4)
-    third = decode(engine_, [4.0] * 4)
+    decode(engine_, [4.0] * 4, speech_s=1.9)
+    third = decode(engine_, [4.0] * 4, speech_s=1.9)
     assert batches(plan)[8:] == [(2, True), (2, True), (4, True)]
     assert [[phrase.text for phrase in result.phrases] for result in first + second + third] == [
         [" Good morning and welcome."]

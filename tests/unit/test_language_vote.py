@@ -7,18 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subtitled.core.job_lifecycle import language_vote
-from subtitled.core.plan import Plan
+from subtitled.core.plan import Plan, Span
 from subtitled.core.records import Segment, SegmentKey
 from subtitled.core.states import SegmentState
 
 
-def vote(*votes: tuple[str, float]) -> tuple[str, float] | None:
-    """Return the result of a vote among segments with these languages and probabilities."""
+def vote(*votes: tuple[str, float], speech: tuple[int, ...] = ()) -> tuple[str, float] | None:
+    """Return the result of a vote among segments with these languages and probabilities, and samples of `speech`."""
+    spans: list[tuple[Span, ...]] = [(Span(0, samples),) for samples in speech] or [()] * len(votes)
     return language_vote(
         Segment(
             key=SegmentKey("a", index),
             state=SegmentState.DONE,
-            plan=Plan(index, (), ()),
+            plan=Plan(index, (), spans[index]),
             language=language,
             language_probability=probability,
         )
@@ -44,6 +45,11 @@ def test_speech_outweighs_a_musical_intro() -> None:
 
 def test_a_tie_goes_to_the_language_code_that_sorts_first() -> None:
     assert vote(("fr", 0.5), ("de", 0.5)) == ("de", 0.5)
+
+
+def test_a_tie_goes_to_the_language_with_more_speech() -> None:
+    assert vote(("en", 0.5), ("zh", 0.5), speech=(16_000, 480_000)) == ("zh", 0.5)
+    assert vote(("en", 0.5), ("zh", 0.5), speech=(480_000, 16_000)) == ("en", 0.5)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["de", "en", "fr"]), st.floats(0.01, 1)), min_size=1))

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from subtitled.asr.dual_task import transcribe
 from subtitled.asr.prompts import PromptRequest
+from subtitled.core.plan import SegmentSound
 from subtitled.core.protocol import SegmentResult
 from subtitled.core.transcription import Phrase
 
@@ -23,10 +24,15 @@ class Heard:
         self.asked: list[tuple[int, str | None, str]] = []
 
     def __call__(
-        self, features: Sequence[np.ndarray], requests: Sequence[PromptRequest]
+        self,
+        features: Sequence[np.ndarray],
+        requests: Sequence[PromptRequest],
+        *,
+        sounds: Sequence[SegmentSound],
     ) -> list[SegmentResult]:
         """Decode a batch."""
         results = []
+        assert [sound.seams for sound in sounds] == [(int(array[0]),) for array in features]
         for array, request in zip(features, requests, strict=True):
             number = int(array[0])
             self.asked.append((number, request.language, request.task))
@@ -48,7 +54,8 @@ def translated(
     heard = Heard()
     features = [np.array([number]) for number in numbers]
     requests = [replace(PromptRequest(language=None), language=language) for _ in numbers]
-    return heard, transcribe(heard, features, requests, wanted)
+    sounds = [SegmentSound(seams=(number,)) for number in numbers]
+    return heard, transcribe(heard, features, requests, wanted, sounds)
 
 
 def test_each_segment_is_translated_from_the_language_it_was_heard_in() -> None:

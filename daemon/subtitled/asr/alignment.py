@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from faster_whisper.transcribe import TranscriptionOptions
 
 
+MAX_TOKENS_PER_S = 14
+"""Fast speech has 8 tokens a second, in English and in Chinese."""
+
+
 class AlignmentWindow(Struct):
     """One window of a batch whose words are to be timed."""
 
@@ -38,18 +42,41 @@ class AlignmentWindow(Struct):
     """End of the phrase before it in segment time; 0 if there is none."""
 
 
-def keep_edges(part: dict[str, Any], tokenizer: Tokenizer, *, start_s: float, end_s: float) -> None:
-    """Give the only phrase of a window from `start_s` to `end_s` the edges that its timestamp tokens say.
+def split(tokens: Sequence[int], timestamp_begin: int, start: int, end: int) -> list[dict[str, Any]]:
+    """Return the phrases of a window's tokens, as faster-whisper's word alignment expects them.
 
-    faster-whisper has it start with the window, in the silence that is kept before speech, and takes a lone opening
-    timestamp for its end.
+    The window is frames [`start`, `end`) of its segment. `tokens` of a phrase include its timestamps; the last phrase has no
+    closing one where the audio ends in a sentence, and then lasts until `end`. Tokens name times to 20 ms.
     """
-    first, last = part["tokens"][0], part["tokens"][-1]
-    if last < tokenizer.timestamp_begin:
-        part["end"] = end_s
-    said_s = start_s + (first - tokenizer.timestamp_begin) * 0.02
-    if start_s < said_s < min(part["end"], end_s):
-        part["start"] = said_s
+    start_s, end_s = start / 100, end / 100
+    parts: list[dict[str, Any]] = []
+    last_s = opened_s = start_s
+    begun = 0
+    for at, token in enumerate(tokens):
+        if token < timestamp_begin:
+            continue
+        time_s = min(start_s + (token - timestamp_begin) * 0.02, end_s)
+        if any(one < timestamp_begin for one in tokens[begun:at]):
+            # A phrase that is said to end where it starts, or beyond the audio, follows the one before.
+            first_s = opened_s if opened_s < time_s else last_s
+            last_s = max(first_s, time_s)
+            phrase = {"seek": start, "start": first_s, "end": last_s, "tokens": list(tokens[begun : at + 1])}
+            parts.append(phrase)
+            begun = at + 1
+        else:
+            begun = at
+        opened_s = time_s
+    if any(one < timestamp_begin for one in tokens[begun:]):
+        first_s = opened_s if opened_s < end_s else last_s
+        parts.append({"seek": start, "start": first_s, "end": end_s, "tokens": list(tokens[begun:])})
+    return parts
+
+
+def is_rushed(part: dict[str, Any], timestamp_begin: int) -> bool:
+    """Return whether nobody can say a phrase in the time between its timestamps: they are wrong."""
+    tokens = sum(token < timestamp_begin for token in part["tokens"])
+    seconds = float(part["end"] - part["start"])
+    return bool(tokens > MAX_TOKENS_PER_S * max(0.5, seconds))
 
 
 def needs_words(
@@ -115,6 +142,7 @@ def _add_words(
     from faster_whisper import WhisperModel
 
     edges = [(part["start"], part["end"]) for part in window.parts]
+    rushed = [is_rushed(part, window.tokenizer.timestamp_begin) for part in window.parts]
     # Given a batch, the method carries the end of the last word from one window over to the next, which has nothing
     # to do with it: hand it the alignments one by one.
     WhisperModel.add_word_timestamps(
@@ -127,10 +155,13 @@ def _add_words(
         options.append_punctuations,
         window.last_end_s,
     )
-    for part, (start, end) in zip(window.parts, edges, strict=True):
+    for part, (start, end), has_wrong_edges in zip(window.parts, edges, rushed, strict=True):
         words = [word for word in part.get("words", ()) if word["word"].strip()]
         is_closed = part["tokens"][-1] >= window.tokenizer.timestamp_begin
         part["start"], part["end"], part["words"] = start, end, words
+        if words and has_wrong_edges:
+            part["start"], part["end"] = words[0]["start"], max(word["end"] for word in words)
+            continue
         if words and not is_closed and words[-1]["end"] > start:
             # No token says where it ends: a sentence that was not finished, or the first round of a loop.
             part["end"] = min(end, words[-1]["end"])

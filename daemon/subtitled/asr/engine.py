@@ -1,9 +1,9 @@
-"""A batch of PCM to phrases, with faster-whisper's model and faster-whisper's own rules.
+"""A batch of PCM to phrases, with faster-whisper's model and rules.
 
 What `WhisperModel.transcribe` does window by window is done here for many segments at once: timestamps on, a window whose
-result looks wrong decoded again at rising temperature, silence dropped by no-speech probability, and a window whose last
-sentence is unfinished continued from where it stopped. The text is that of `WhisperModel.transcribe` on the same segment
-with `condition_on_previous_text=False`. The batched pipeline of faster-whisper 1.2.1 does none of the four.
+result looks wrong decoded again at rising temperature, silence dropped by no-speech probability. The batched pipeline of
+faster-whisper 1.2.1 does none of these. Where a window ends is decided by coverage instead of by its last timestamp: the
+unfinished last sentence of a segment is accepted, and speech without text is decoded again (`coverage`).
 """
 
 from __future__ import annotations
@@ -16,13 +16,23 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from subtitle.messages import WordTimestamps
-from subtitled.asr.alignment import AlignmentWindow, keep_edges, needs_words, time_words
+from subtitled.asr.alignment import AlignmentWindow, is_rushed, needs_words, split, time_words
+from subtitled.asr.coverage import (
+    LEAD_S,
+    MIN_DECODED_AGAIN_S,
+    MIN_REPORTED_S,
+    SLACK_S,
+    Stretch,
+    snapped,
+    uncovered,
+)
 from subtitled.asr.fallback import DecodingAttempt, decode_again, measured, spelling
 from subtitled.asr.faster_whisper_compat import generate, is_out_of_memory, options_of
 from subtitled.asr.loops import cut_loops
 from subtitled.asr.prompts import PromptBuilder, PromptRequest
 from subtitled.config.layout_limits import LayoutLimits, limits_for
-from subtitled.config.schema import DecodingConfig
+from subtitled.config.schema import SAMPLE_RATE, DecodingConfig
+from subtitled.core.plan import SegmentSound, Span
 from subtitled.core.protocol import SegmentResult
 from subtitled.core.transcription import DecisionKind, DecodingDecision, Phrase, Word
 
@@ -34,6 +44,9 @@ if TYPE_CHECKING:
 FRAMES_PER_SECOND = 100
 WINDOW_FRAMES = 3000
 """What Whisper's encoder takes: 30 s, shorter audio padded."""
+KNOWN_WITHIN_MS = 3_000
+MIN_KNOWN_LETTERS = 8
+"""A second decoding may repeat a phrase that is so near, or so much of it."""
 RUNS_TO_GROW = 50
 """Batches without trouble after which one twice as large is tried, where memory had run out."""
 
@@ -44,23 +57,36 @@ class OutOfMemoryError(Exception):
     """The device has no memory even for one segment."""
 
 
-class _State(Struct):
-    """How far one segment of a batch is."""
+class _Segment(Struct):
+    """What is known about one segment of a batch so far."""
 
     request: PromptRequest
     features: np.ndarray
     """float32 (n_mels, frames), 100 frames a second."""
+    speech: tuple[Stretch, ...]
+    seams_s: tuple[float, ...]
     language: str | None
     probability: float
-    seek: int = 0
-    """Frames that are done."""
     phrases: list[Phrase] = []
     no_speech_prob: float = 0.0
     temperature: float = 0.0
     fallbacks: int = 0
+    windows: int = 0
     decisions: list[DecodingDecision] = []
-    last_end_s: float = 0.0
-    """End of the last phrase so far, for the word times of the next window."""
+
+
+class _Window(Struct, frozen=True):
+    """A part of a segment that the model sees at once: frames [start, end) of its features."""
+
+    segment: _Segment
+    start: int
+    end: int
+    is_repeat: bool = False
+    """Its speech was in a window before, and got no text."""
+
+    @property
+    def stretch(self) -> Stretch:
+        return Stretch(self.start / FRAMES_PER_SECOND, self.end / FRAMES_PER_SECOND)
 
 
 class Engine:
@@ -85,7 +111,7 @@ class Engine:
         self._beam_size = beam_size
         self._decoding = decoding
         self._limits_for = limits
-        """What a cue in some language holds: a phrase that is more has its words timed where that is left open."""
+        """The limits of a cue in some language; with word times "auto" the words of larger phrases are timed."""
         self._prompts = PromptBuilder(model)
         self._window = int(model.feature_extractor.nb_max_frames)
 
@@ -113,56 +139,80 @@ class Engine:
         features: Sequence[np.ndarray],
         requests: Sequence[PromptRequest],
         *,
+        sounds: Sequence[SegmentSound] = (),
         word_timestamps: WordTimestamps,
     ) -> list[SegmentResult]:
-        """Return the result of each segment. Its text and the edges that tokens gave its phrases are those without word times.
+        """Return the result of each segment; word times change neither its text nor the times of closed phrases.
 
-        Raises OutOfMemoryError when not even one segment fits; CUDA's errors come through as RuntimeError, after which
-        the process is to end. A language that the model does not have is a ValueError.
+        `sounds` tells where each segment has speech; without it all is speech. Raises OutOfMemoryError when not even one segment fits; CUDA's errors come through as RuntimeError, after
+        which the process must end. A language that the model does not have is a ValueError.
         """
-        states = [
-            _State(
+        all_speech = [
+            SegmentSound((Span(0, array.shape[-1] * SAMPLE_RATE // FRAMES_PER_SECOND),)) for array in features
+        ]
+        known = [
+            sound if sound.speech else default
+            for sound, default in zip(sounds or all_speech, all_speech, strict=True)
+        ]
+        segments = [
+            _Segment(
                 request=request,
                 features=array,
+                speech=tuple(
+                    Stretch(span.start / SAMPLE_RATE, span.end / SAMPLE_RATE) for span in sound.speech
+                ),
+                seams_s=tuple(seam / SAMPLE_RATE for seam in sound.seams),
                 language=request.language,
                 probability=1.0 if request.language else 0.0,
                 phrases=[],
                 decisions=[],
             )
-            for array, request in zip(features, requests, strict=True)
+            for array, request, sound in zip(features, requests, known, strict=True)
         ]
-        for state in states:
-            if state.language is not None and state.language not in self.languages:
+        for segment in segments:
+            if segment.language is not None and segment.language not in self.languages:
                 raise ValueError(
-                    f"language {state.language!r}: the model has no such language; it has {', '.join(self.languages)}"
+                    f"language {segment.language!r}: the model has no such language; it has {', '.join(self.languages)}"
                 )
-            if state.request.task == "translate" and not self.model.model.is_multilingual:
+            if segment.request.task == "translate" and not self.model.model.is_multilingual:
                 raise ValueError('task "translate": the model knows English alone')
         options = options_of(self.model, self._decoding, beam_size=self._beam_size)
-        todo = [state for state in states if state.features.shape[-1] > 0]
+        todo = [
+            _Window(segment, 0, min(self._window, segment.features.shape[-1]))
+            for segment in segments
+            if segment.features.shape[-1] > 0
+        ]
         while todo:
-            # CTranslate2 wants the prompts of one call to be equally long.
+            # CTranslate2 requires prompts of equal length in one call.
             size = len(self._prompt(todo[0]))
-            alike = [state for state in todo if len(self._prompt(state)) == size]
-            done = self._decode(alike[: self._limit], options, word_timestamps)
-            gone = {id(state) for state in done if state.seek >= state.features.shape[-1]}
-            todo = [state for state in todo if id(state) not in gone]
-        return [_result(state) for state in states]
+            alike = [window for window in todo if len(self._prompt(window)) == size]
+            done, following = self._decode(alike[: self._limit], options, word_timestamps)
+            decoded = {id(window) for window in done}
+            # Speech that is decoded again comes last, so that the segments of a lease share batches for it.
+            todo = [*(window for window in todo if id(window) not in decoded), *following]
+        return [_result(segment) for segment in segments]
 
     # -- one batch of windows --------------------------------------------------------------------------------
 
     def _decode(
-        self, states: list[_State], options: TranscriptionOptions, word_timestamps: WordTimestamps
-    ) -> list[_State]:
-        """Decode the next window of some of the first states; return those that were decoded."""
+        self, windows: list[_Window], options: TranscriptionOptions, word_timestamps: WordTimestamps
+    ) -> tuple[list[_Window], list[_Window]]:
+        """Decode some of the first windows; return those that were decoded, and the windows that follow from them."""
         while True:
-            batch = states[: self._limit]
+            batch = windows[: self._limit]
             before = [
-                replace(state, phrases=list(state.phrases), decisions=list(state.decisions))
-                for state in batch
+                (
+                    window.segment,
+                    replace(
+                        window.segment,
+                        phrases=[*window.segment.phrases],
+                        decisions=[*window.segment.decisions],
+                    ),
+                )
+                for window in batch
             ]
             try:
-                self._decode_batch(batch, options, word_timestamps)
+                following = self._decode_batch(batch, options, word_timestamps)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -170,13 +220,13 @@ class Engine:
                     raise OutOfMemoryError(f"out of memory with a single segment: {error}") from error
                 self._limit = max(1, len(batch) // 2)
                 self._runs_since_limit = 0
-                # What the failed try noted is void: windows that count as done now would never be heard.
-                for state, kept in zip(batch, before, strict=True):
-                    for field in state.__struct_fields__:
-                        setattr(state, field, getattr(kept, field))
+                # Part of the batch may have been decoded: it is all decoded again.
+                for segment, kept in before:
+                    for field in segment.__struct_fields__:
+                        setattr(segment, field, getattr(kept, field))
                 continue
             self._grow()
-            return batch
+            return batch, following
 
     def _grow(self) -> None:
         self._runs_since_limit += 1
@@ -185,151 +235,228 @@ class Engine:
             self._runs_since_limit = 0
 
     def _decode_batch(
-        self, states: list[_State], options: TranscriptionOptions, word_timestamps: WordTimestamps
-    ) -> None:
+        self, windows: list[_Window], options: TranscriptionOptions, word_timestamps: WordTimestamps
+    ) -> list[_Window]:
         from faster_whisper.audio import pad_or_trim
 
-        sizes = [min(self._window, state.features.shape[-1] - state.seek) for state in states]
-        windows = [
-            pad_or_trim(state.features[:, state.seek : state.seek + size], WINDOW_FRAMES)
-            for state, size in zip(states, sizes, strict=True)
+        arrays = [
+            pad_or_trim(window.segment.features[:, window.start : window.end], WINDOW_FRAMES)
+            for window in windows
         ]
-        encoded = self.model.encode(np.stack(windows))
-        self._detect(states, encoded)
-        prompts = [self._prompt(state) for state in states]
+        encoded = self.model.encode(np.stack(arrays))
+        self._detect([window.segment for window in windows], encoded)
+        prompts = [self._prompt(window) for window in windows]
         results = generate(self.model, encoded, prompts, options)
         raw = [
-            self._read(state, prompt, result, window, size, options)
-            for state, prompt, result, window, size in zip(
-                states, prompts, results, windows, sizes, strict=True
-            )
+            self._read(window, prompt, result, array, options)
+            for window, prompt, result, array in zip(windows, prompts, results, arrays, strict=True)
         ]
-        tokenizers = [self._tokenizer(state) for state in states]
         unaligned = [
-            AlignmentWindow(row, window_raw.parts, tokenizer, window_raw.size, state.last_end_s)
-            for row, (state, tokenizer, window_raw) in enumerate(zip(states, tokenizers, raw, strict=True))
-            if needs_words(window_raw.parts, tokenizer, word_timestamps, self._limits_for)
+            AlignmentWindow(
+                row=row,
+                parts=window_raw.parts,
+                tokenizer=self._tokenizer(window.segment),
+                frames=window.end - window.start,
+                last_end_s=window_raw.last_end_s,
+            )
+            for row, (window, window_raw) in enumerate(zip(windows, raw, strict=True))
+            if self._needs_words(window, window_raw, word_timestamps)
         ]
         time_words(self.model, unaligned, encoded, options)
-        for state, tokenizer, window_raw in zip(states, tokenizers, raw, strict=True):
-            _append(state, tokenizer, window_raw)
+        return [
+            following
+            for window, window_raw in zip(windows, raw, strict=True)
+            for following in self._append(window, window_raw, with_words=bool(word_timestamps))
+        ]
 
-    def _detect(self, states: list[_State], encoded: Any) -> None:
+    def _detect(self, segments: list[_Segment], encoded: Any) -> None:
         """Set the language where it is open, from the encoder output that is there anyway."""
-        if all(state.language is not None for state in states):
+        if all(segment.language is not None for segment in segments):
             return
         if not self.model.model.is_multilingual:
-            for state in states:
-                state.language, state.probability = "en", 1.0
+            for segment in segments:
+                segment.language, segment.probability = "en", 1.0
             return
-        for state, ranked in zip(states, self.model.model.detect_language(encoded), strict=True):
-            if state.language is None:
+        for segment, ranked in zip(segments, self.model.model.detect_language(encoded), strict=True):
+            if segment.language is None:
                 token, probability = ranked[0]
-                state.language, state.probability = token[2:-2], float(probability)
+                segment.language, segment.probability = token[2:-2], float(probability)
 
     def _read(
         self,
-        state: _State,
+        window: _Window,
         prompt: list[int],
         result: Any,
-        window: np.ndarray,
-        size: int,
+        array: np.ndarray,
         options: TranscriptionOptions,
     ) -> _Raw:
-        """Judge one window's result, decode it again if it looks wrong, split it at its timestamps."""
-        tokenizer = self._tokenizer(state)
+        """Decode one window again if its result looks wrong; split the result at its timestamps."""
+        segment, tokenizer = window.segment, self._tokenizer(window.segment)
         first = measured(result, tokenizer, options, 0.0)
-        taken, decisions = decode_again(self.model, window, prompt, tokenizer, first, options)
-        state.decisions += decisions
-        state.fallbacks += bool(decisions)
-        state.no_speech_prob = max(state.no_speech_prob, float(taken.result.no_speech_prob))
-        state.temperature = max(state.temperature, float(taken.temperature))
-        start = state.seek
-        state.seek += size
-        raw = _Raw(size=size, taken=taken)
-        if taken.is_silence(options):
-            state.decisions.append(_decision(DecisionKind.SILENCE, "no_speech_prob", taken))
-            return raw
-        raw.parts, seek, _ = self.model._split_segments_by_timestamps(  # noqa: SLF001 - Whisper's own rule
-            tokenizer=tokenizer,
-            tokens=taken.tokens,
-            time_offset=start / FRAMES_PER_SECOND,
-            segment_size=size,
-            segment_duration=size / FRAMES_PER_SECOND,
-            seek=start,
+        # Speech that got no text before gets only a certain one: no samples are drawn for it.
+        taken, decisions = (
+            (first, [])
+            if window.is_repeat
+            else decode_again(self.model, array, prompt, tokenizer, first, options)
         )
-        if len(raw.parts) == 1 and raw.parts[0]["tokens"]:
-            end = start + size
-            keep_edges(
-                raw.parts[0],
-                tokenizer,
-                start_s=start / FRAMES_PER_SECOND,
-                end_s=end / FRAMES_PER_SECOND,
-            )
-        # An unfinished last sentence is decoded again from its start, but a window must get us forward.
-        if start < seek < state.seek:
-            state.seek = seek
+        segment.decisions += decisions
+        segment.fallbacks += bool(decisions)
+        segment.windows += 1
+        segment.temperature = max(segment.temperature, float(taken.temperature))
+        before = [phrase.end_ms / 1000 for phrase in segment.phrases]
+        begin_s = window.stretch.start_s
+        raw = _Raw(taken=taken, last_end_s=max((end_s for end_s in before if end_s <= begin_s), default=0.0))
+        no_speech_prob = float(taken.result.no_speech_prob)
+        if not window.is_repeat:
+            segment.no_speech_prob = max(segment.no_speech_prob, no_speech_prob)
+        elif taken.doubt(options) or no_speech_prob > options.no_speech_threshold:
+            return raw
+        if taken.is_silence(options):
+            segment.decisions.append(_decision(DecisionKind.SILENCE, "no_speech_prob", taken))
+            return raw
+        raw.parts = split(taken.tokens, tokenizer.timestamp_begin, window.start, window.end)
         if self._decoding.max_repeats and taken.doubt(options) == "compression_ratio":
             cut = cut_loops(raw.parts, spelling(tokenizer), tokenizer.eot, self._decoding.max_repeats)
             if cut is not None:
                 raw.parts = cut
-                state.decisions.append(_decision(DecisionKind.LOOP, "repetition", taken))
+                segment.decisions.append(_decision(DecisionKind.LOOP, "repetition", taken))
         return raw
 
-    def _tokenizer(self, state: _State) -> Tokenizer:
-        return self._prompts.tokenizer(state.request, state.language)
+    def _needs_words(self, window: _Window, raw: _Raw, wanted: WordTimestamps) -> bool:
+        """Return whether the words of a window are to be timed: as wanted, and where its phrases have no certain end."""
+        tokenizer = self._tokenizer(window.segment)
+        return bool(raw.parts) and (
+            needs_words(raw.parts, tokenizer, wanted, self._limits_for)
+            or any(part["tokens"][-1] < tokenizer.timestamp_begin for part in raw.parts)
+            or any(is_rushed(part, tokenizer.timestamp_begin) for part in raw.parts)
+            or any(
+                part["start"] < seam_s < part["end"]
+                for part in raw.parts
+                for seam_s in window.segment.seams_s
+            )
+        )
 
-    def _prompt(self, state: _State) -> list[int]:
-        return self._prompts.prompt(state.request, state.language, is_first=state.seek == 0)
+    def _append(self, window: _Window, raw: _Raw, *, with_words: bool) -> list[_Window]:
+        """Add the phrases of a window to its segment; return the windows for speech that they leave out."""
+        segment, tokenizer = window.segment, self._tokenizer(window.segment)
+        for phrase in _phrases(raw, tokenizer, segment.speech):
+            if not (window.is_repeat and _is_known(phrase, segment.phrases)):
+                segment.phrases.append(phrase if with_words else replace(phrase, words=()))
+        segment.phrases.sort(key=lambda phrase: phrase.start_ms)
+        following = []
+        frames = segment.features.shape[-1]
+        if window.end < frames and not window.is_repeat:
+            start = max((round(part["end"] * FRAMES_PER_SECOND) for part in raw.parts), default=window.end)
+            start = start if window.start < start < window.end else window.end
+            following.append(_Window(segment, start, min(start + self._window, frames)))
+        if not raw.parts:
+            return following
+        inside = [
+            Stretch(max(span.start_s, window.stretch.start_s), min(span.end_s, window.stretch.end_s))
+            for span in segment.speech
+            if span.start_s < window.stretch.end_s and span.end_s > window.stretch.start_s
+        ]
+        for run in uncovered(inside, _covered(segment), min_s=MIN_DECODED_AGAIN_S):
+            # Where a phrase ended just before, the timestamp of its end is the best place to go on from.
+            starts_s = [
+                phrase.end_ms / 1000 for phrase in segment.phrases if phrase.end_ms / 1000 <= run.start_s
+            ]
+            start_s = max([run.start_s - SLACK_S - LEAD_S, *starts_s])
+            start = max(window.start, round(start_s * FRAMES_PER_SECOND))
+            is_last = run.end_s >= inside[-1].end_s
+            end = window.end if is_last else round((run.end_s + LEAD_S) * FRAMES_PER_SECOND)
+            following.append(_Window(segment, start, min(end, window.end), is_repeat=True))
+        return following
+
+    def _tokenizer(self, segment: _Segment) -> Tokenizer:
+        return self._prompts.tokenizer(segment.request, segment.language)
+
+    def _prompt(self, window: _Window) -> list[int]:
+        return self._prompts.prompt(
+            window.segment.request, window.segment.language, is_first=window.start == 0
+        )
 
 
 class _Raw(Struct):
     """One window's result before it becomes phrases."""
 
-    size: int
     taken: DecodingAttempt
+    last_end_s: float
+    """End of the phrase before the window; 0 if there is none."""
     parts: list[dict[str, Any]] = []
 
 
-def _append(state: _State, tokenizer: Tokenizer, raw: _Raw) -> None:
-    """Turn a window's parts into phrases of their segment."""
+def _phrases(raw: _Raw, tokenizer: Tokenizer, speech: Sequence[Stretch]) -> list[Phrase]:
+    """Return a window's parts as phrases."""
+    phrases = []
     for part in raw.parts:
         text = tokenizer.decode(part["tokens"])
         if part["start"] == part["end"] or not text.strip():
             continue
-        state.last_end_s = part["end"]
-        state.phrases.append(
+        start_s, end_s = snapped(part["start"], part["end"], speech)
+        words = tuple(
+            Word(
+                text=word["word"],
+                start_ms=round(min(max(word["start"], start_s), end_s) * 1000),
+                end_ms=round(min(max(word["end"], start_s), end_s) * 1000),
+                probability=float(word["probability"]),
+            )
+            for word in part.get("words", ())
+        )
+        phrases.append(
             Phrase(
                 text=text,
-                start_ms=round(part["start"] * 1000),
-                end_ms=round(part["end"] * 1000),
-                words=tuple(
-                    Word(
-                        text=word["word"],
-                        start_ms=round(word["start"] * 1000),
-                        end_ms=round(word["end"] * 1000),
-                        probability=float(word["probability"]),
-                    )
-                    for word in part.get("words", ())
-                ),
+                start_ms=round(start_s * 1000),
+                end_ms=round(end_s * 1000),
+                words=words,
                 avg_logprob=float(raw.taken.logprob),
                 compression_ratio=float(raw.taken.ratio),
                 no_speech_prob=float(raw.taken.result.no_speech_prob),
                 temperature=float(raw.taken.temperature),
             )
         )
+    return phrases
 
 
-def _result(state: _State) -> SegmentResult:
+def _is_known(phrase: Phrase, phrases: list[Phrase]) -> bool:
+    """Return whether a phrase of a second decoding was decoded before, with the wrong times; correct them if so.
+
+    Where it is only a part of the phrase before or after it, it is dropped without that.
+    """
+    text = _letters(phrase.text)
+    for at, known in enumerate(phrases):
+        distance_ms = max(known.start_ms - phrase.end_ms, phrase.start_ms - known.end_ms)
+        if distance_ms > KNOWN_WITHIN_MS or text not in (other := _letters(known.text)):
+            continue
+        if text == other:
+            phrases[at] = phrase
+            return True
+        if len(text) >= MIN_KNOWN_LETTERS or (other.endswith(text) and 0 <= distance_ms <= SLACK_S * 1000):
+            return True
+    return False
+
+
+def _letters(text: str) -> str:
+    return "".join(char for char in text.casefold() if char.isalnum())
+
+
+def _covered(segment: _Segment) -> list[Stretch]:
+    return [Stretch(phrase.start_ms / 1000, phrase.end_ms / 1000) for phrase in segment.phrases]
+
+
+def _result(segment: _Segment) -> SegmentResult:
+    unheard = uncovered(segment.speech, _covered(segment), min_s=MIN_REPORTED_S)
     return SegmentResult(
-        phrases=tuple(state.phrases),
-        language=state.language or "",
-        language_probability=state.probability,
-        no_speech_prob=state.no_speech_prob,
-        is_speech=bool(state.phrases),
-        temperature=state.temperature,
-        fallbacks=state.fallbacks,
-        decisions=tuple(state.decisions),
+        phrases=tuple(segment.phrases),
+        language=segment.language or "",
+        language_probability=segment.probability,
+        no_speech_prob=segment.no_speech_prob,
+        is_speech=bool(segment.phrases),
+        temperature=segment.temperature,
+        fallbacks=segment.fallbacks,
+        decisions=tuple(segment.decisions),
+        windows=segment.windows,
+        unheard=tuple((round(run.start_s * 1000), round(run.end_s * 1000)) for run in unheard),
     )
 
 

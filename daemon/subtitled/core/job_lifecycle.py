@@ -6,6 +6,7 @@ is given, or is `multi`, has no vote.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from subtitled.core.actions import Action, WriteFailure, WriteOutputs
@@ -23,15 +24,17 @@ VOTES = 4
 def language_vote(segments: Iterable[Segment]) -> tuple[str, float] | None:
     """Return the language with the highest total probability, and its mean probability; None without votes.
 
-    A tie goes to the language code that sorts first.
+    A tie goes to the language with more speech, then to the language code that sorts first.
     """
     probabilities: dict[str, list[float]] = {}
+    speech: Counter[str] = Counter()
     for segment in segments:
         if segment.language is not None:
             probabilities.setdefault(segment.language, []).append(segment.language_probability)
+            speech[segment.language] += sum(span.end - span.start for span in segment.plan.spans)
     if not probabilities:
         return None
-    winner = min(probabilities, key=lambda language: (-sum(probabilities[language]), language))
+    winner = min(probabilities, key=lambda code: (-sum(probabilities[code]), -speech[code], code))
     return winner, sum(probabilities[winner]) / len(probabilities[winner])
 
 

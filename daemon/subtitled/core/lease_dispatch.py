@@ -201,6 +201,7 @@ class LeaseDispatch:
                     is_translated_too=job.options.is_translated_too,
                     initial_prompt=job.options.initial_prompt,
                     hotwords=job.options.hotwords,
+                    sound=segment.plan.sound(),
                 )
             )
             samples += segment.samples * job.options.passes

@@ -15,9 +15,9 @@ from msgspec import Meta, Struct
 from subtitle.codec import Codec
 from subtitle.messages import WordTimestamps
 from subtitled.config.schema import DecodingConfig
-from subtitled.core.plan import Plan, PlanSettings, SkippedSpan
+from subtitled.core.plan import Plan, PlanSettings, SegmentSound, SkippedSpan
 from subtitled.core.records import SegmentKey
-from subtitled.core.transcription import DecodingDecision, Phrase, Probability, Temperature
+from subtitled.core.transcription import DecodingDecision, Phrase, Probability, SegmentMs, Temperature
 
 
 class _Message(Struct, frozen=True, kw_only=True, tag=True):
@@ -207,6 +207,10 @@ class SegmentResult(Struct, frozen=True, kw_only=True):
     fallbacks: Annotated[int, Meta(ge=0, le=1000)] = 0
     """Windows that were decoded again because the result looked wrong."""
     decisions: Annotated[tuple[DecodingDecision, ...], Meta(max_length=1000)] = ()
+    windows: Annotated[int, Meta(ge=0, le=1000)] = 0
+    """Windows that were decoded: one, and one for each stretch of speech that was decoded again."""
+    unheard: Annotated[tuple[tuple[SegmentMs, SegmentMs], ...], Meta(max_length=500)] = ()
+    """Speech without text: its start and end in ms of segment time."""
     translation: Annotated[tuple[Phrase, ...], Meta(max_length=500)] | None = None
     """The phrases in English, if that was requested too; None if they are English already, or silence."""
 
@@ -217,6 +221,7 @@ class ResultSummary(Struct, frozen=True, kw_only=True):
     is_speech: bool = True
     language: str = ""
     decisions: tuple[DecodingDecision, ...] = ()
+    unheard: tuple[tuple[int, int], ...] = ()
 
 
 class ItemResult(Struct, frozen=True, kw_only=True):
@@ -355,6 +360,8 @@ class LeaseItem(Struct, frozen=True, kw_only=True):
     hotwords: str = ""
     codec: WireCodec = "pcm"
     """Encoding of its blob."""
+    sound: SegmentSound = SegmentSound()
+    """Where it has speech; without any, all of it counts as speech."""
 
 
 class Transcribe(_Message, frozen=True, kw_only=True):

@@ -86,6 +86,8 @@ class Transcript(Struct, frozen=True, kw_only=True):
     """Speech too short to be decoded."""
     missing: tuple[MissingSpan, ...] = ()
     """Speech that could not be decoded; empty unless the job failed."""
+    unheard: tuple[MissingSpan, ...] = ()
+    """Speech for which the model gave no text, also when it was decoded again."""
     removed: tuple[RemovedPhrase, ...] = ()
     """Text of the model that was most likely not spoken; no segment contains it any more."""
     limits: LayoutLimits | None = None

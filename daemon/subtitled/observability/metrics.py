@@ -73,6 +73,11 @@ class Metrics:
             ["cause", "temperature"],
             registry=self.registry,
         )
+        self.unheard_seconds = Counter(
+            "subtitled_unheard_seconds",
+            "Seconds of speech that got no text, also after another decoding.",
+            registry=self.registry,
+        )
         self.silences = Counter(
             "subtitled_silences_dropped",
             "Windows whose text was dropped as silence.",
@@ -185,6 +190,7 @@ class Metrics:
         for result in results:
             if result.is_speech:
                 self.languages.labels(result.language).inc()
+            self.unheard_seconds.inc(sum(end_ms - start_ms for start_ms, end_ms in result.unheard) / 1000)
             for decision in result.decisions:
                 match decision.verdict:
                     case DecisionKind.FALLBACK:

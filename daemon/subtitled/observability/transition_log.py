@@ -39,6 +39,8 @@ class JobSummary(Struct, frozen=True, kw_only=True):
     skipped: int
     """Spans of speech too short to decode."""
     missing: int
+    unheard_s: float
+    """Speech without text."""
     removed: int
     """Hallucinated phrases."""
     duration_s: float
@@ -60,6 +62,7 @@ def job_report(row: JobRow, transcript: Transcript, *, now_ms: int) -> JobSummar
         silent=sum(not segment.phrases for segment in transcript.segments),
         skipped=len(transcript.skipped),
         missing=len(transcript.missing),
+        unheard_s=sum(gap.end_ms - gap.start_ms for gap in transcript.unheard) / 1000,
         removed=len(transcript.removed),
         duration_s=transcript.duration_ms / 1000,
         wall_s=(now_ms - (row.started_ms or row.created_ms)) / 1000,
@@ -154,6 +157,7 @@ class TransitionLog:
             "segments": report.segments,
             "silent": report.silent,
             "skipped": report.skipped,
+            "unheard_s": round(report.unheard_s, 2),
             "removed": report.removed,
             "duration_s": round(report.duration_s, 2),
             "wall_s": round(report.wall_s, 2),

@@ -29,7 +29,7 @@ from subtitled import log
 from subtitled.asr.dual_task import ENGLISH
 from subtitled.config.layout_limits import overrides_of
 from subtitled.config.schema import SAMPLE_RATE
-from subtitled.core.plan import SAMPLES_PER_MS, Span
+from subtitled.core.plan import SAMPLES_PER_MS, Plan, Span, to_media
 from subtitled.core.protocol import Media, SegmentResult
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState, SegmentState
@@ -228,6 +228,7 @@ def compose(
     offset = media.offset_samples
     segments: list[SegmentTranscript] = []
     missing: list[MissingSpan] = []
+    unheard: list[MissingSpan] = []
     for found in results:
         if found.result is None or found.state not in {SegmentState.DONE, SegmentState.SKIPPED}:
             cause = found.cause or "not transcribed"
@@ -247,6 +248,7 @@ def compose(
         phrases = (result.translation or ()) if is_second else result.phrases
         placed = to_media_time(phrases, found.plan.pieces, found.plan.spans, offset)
         segments.append(_segment(found, result, placed, offset))
+        unheard += _unheard(found.plan, result, offset)
     transcript = Transcript(
         source=source_name(job),
         duration_ms=media.decoded_samples // SAMPLES_PER_MS,
@@ -259,6 +261,7 @@ def compose(
         segments=tuple(segments),
         skipped=tuple(_missing(skip.span, offset, skip.cause) for skip in media.skipped),
         missing=tuple(missing),
+        unheard=tuple(unheard),
     )
     chosen = layout or job.options.layout
     return with_cues(_filtered(transcript, job.options), chosen.profile, overrides_of(chosen))
@@ -336,6 +339,15 @@ def _segment(
 
 def _interval(span: Span, offset: int) -> Interval:
     return Interval((span.start + offset) // SAMPLES_PER_MS, (span.end + offset) // SAMPLES_PER_MS)
+
+
+def _unheard(plan: Plan, result: SegmentResult, offset: int) -> Iterator[MissingSpan]:
+    for start_ms, end_ms in result.unheard:
+        start = to_media(plan, start_ms * SAMPLES_PER_MS)
+        end = to_media(plan, end_ms * SAMPLES_PER_MS, is_end=True)
+        yield _missing(
+            Span(start, max(start, end)), offset, "speech without text: the model recognized no words"
+        )
 
 
 def _missing(span: Span, offset: int, cause: str) -> MissingSpan:

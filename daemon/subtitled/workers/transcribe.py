@@ -136,6 +136,7 @@ class TranscribeRole:
                         lease.features,
                         requests,
                         [item.is_translated_too for item in order.items],
+                        [item.sound for item in order.items],
                     )
             except (OutOfMemoryError, ValueError) as error:
                 self._port.post(LeaseRefused(lease=order.lease, cause=str(error)))
