@@ -52,7 +52,10 @@ def main() -> None:
     except (KeyFileError, OptionError) as error:
         click.echo(f"subtitle: {error}", err=True)
         sys.exit(CommandExitCode.USAGE)
-    except (UnreachableError, ServerError) as error:
+    except ServerError as error:
+        click.echo(f"subtitle: {error.message}", err=True)
+        sys.exit(CommandExitCode.UNREACHABLE)
+    except UnreachableError as error:
         click.echo(f"subtitle: {error}", err=True)
         sys.exit(CommandExitCode.UNREACHABLE)
     except (SubtitleError, OSError) as error:

@@ -21,6 +21,8 @@ class ServerError(SubtitleError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
+        self.message = message
+        """The text without the code, for people."""
 
 
 class UnreachableError(SubtitleError):

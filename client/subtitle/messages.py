@@ -166,6 +166,9 @@ class _Message(Struct, frozen=True, kw_only=True, tag=True):
 class Hello(_Message, frozen=True, kw_only=True):
     """Requests the server's version, model and limits."""
 
+    options: JobOptions | None = None
+    """Options to validate: the answer is an Error if a Submit with them would be refused."""
+
 
 class Submit(_Message, frozen=True, kw_only=True):
     """Makes a job of a media file: one that is uploaded, or one on the server (`path`)."""

@@ -395,7 +395,8 @@ class Requests:
         """Hash a file, send it, and return its job."""
         until = time.monotonic() + timeout_s if timeout_s is not None else float("inf")
         show = on_progress or _ignore
-        welcome = yield from self.ping()
+        # The server validates the options before the file is hashed, which may take minutes.
+        welcome = yield from self._first(ms.Hello(request=self._next(), options=options), ms.Welcome)
         if 0 < welcome.max_upload_bytes < source.size:
             raise ServerError(
                 "TOO_BIG",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.progress_bar import ProgressBar
@@ -15,28 +16,40 @@ from subtitle.messages import Event, JobFacts, StatsInfo, Step, Welcome, WorkerF
 from subtitle.progress import progress_of
 from subtitle.progress_bars import clock, megabytes
 
-RUNNING = ("receiving", "queued", "preparing", "transcribing", "writing")
-MAX_JOBS = 200
+
+def print_jobs(jobs: Sequence[JobFacts]) -> None:
+    """Print a table with a line for each job; on a terminal, file names are shortened to its width."""
+    console = Console()
+    cells = [_job_cells(job) for job in jobs]
+    heads = ("JOB", "STATE", "DONE", "LANG", f"CREATED ({time.strftime('%Z')})", "FILE")
+    widths = [max(len(row[place]) for row in [heads, *cells]) for place in range(len(heads))]
+    room = console.width - sum(widths[:-1]) - 2 * (len(heads) - 1)
+    for row in [heads, *cells]:
+        file = elided(row[-1], room) if console.is_terminal else row[-1]
+        fixed = "  ".join(f"{cell:<{width}}" for cell, width in zip(row[:-1], widths, strict=False))
+        console.print(Text(f"{fixed}  {file}"), soft_wrap=True, style="bold" if row is heads else "")
 
 
-def jobs_table(jobs: Iterable[JobFacts]) -> Table:
-    """Return a table with a line for each job."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("JOB", "STATE", "DONE", "LANGUAGE", "CREATED", "FILE"):
-        table.add_column(name, no_wrap=name != "FILE")
-    for job in jobs:
-        done = sum(job.segments.get(state, 0) for state in ("done", "skipped"))
-        total = sum(job.segments.values())
-        created = dt.datetime.fromtimestamp(job.created_ms / 1000).astimezone()
-        table.add_row(
-            job.id,
-            job.state,
-            f"{done}/{total}" if total else "-",
-            job.language or "-",
-            f"{created:%Y-%m-%d %H:%M:%S}",
-            job.source.rpartition("/")[2],
-        )
-    return table
+def elided(name: str, width: int) -> str:
+    """Return a name with its middle replaced by an ellipsis if it is wider; never less than 8 characters."""
+    room = max(width, 8)
+    tail = (room - 1) // 2
+    return name if len(name) <= room else f"{name[: room - 1 - tail]}…{name[-tail:]}"
+
+
+def _job_cells(job: JobFacts) -> tuple[str, ...]:
+    done = sum(job.segments.get(state, 0) for state in ("done", "skipped"))
+    total = sum(job.segments.values())
+    created = dt.datetime.fromtimestamp(job.created_ms / 1000).astimezone()
+    is_this_year = created.year == dt.datetime.now(created.tzinfo).year
+    return (
+        job.id,
+        job.state,
+        f"{done}/{total}" if total else "-",
+        job.language or "-",
+        f"{created:%b %d %H:%M}" if is_this_year else f"{created:%Y-%m-%d}",
+        job.source.rpartition("/")[2],
+    )
 
 
 def print_job(console: Console, job: JobFacts) -> None:
@@ -67,7 +80,7 @@ def step_line(step: Step) -> str:
     """Return a line for one entry of a job's history."""
     at = dt.datetime.fromtimestamp(step.at_ms / 1000).astimezone()
     what = f"segment {step.name} {step.event}" if step.subject == "segment" else step.event
-    return f"{at:%Y-%m-%d %H:%M:%S} {what}, then {step.after}{f': {step.cause}' if step.cause else ''}"
+    return f"{at:%Y-%m-%d %H:%M:%S %Z} {what}, then {step.after}{f': {step.cause}' if step.cause else ''}"
 
 
 def print_stats(console: Console, stats: StatsInfo) -> None:
@@ -104,14 +117,56 @@ def _link(worker: WorkerFacts) -> str:
     return f"{worker.round_trip_ms:.1f} ms, {sent} out, {received} in"
 
 
-def event_line(event: Event) -> str:
-    """Return a journal entry as one line."""
+def event_line(event: Event, name: str) -> str:
+    """Return a journal entry as a sentence; `name`: of the job's file."""
     at = dt.datetime.fromtimestamp(event.at_ms / 1000).astimezone()
-    name = f" {event.name}" if event.name else ""
-    subject = f"{event.subject}{name}" + (f" of {event.job}" if event.subject == "segment" else "")
-    subject = f"job {event.job}" if event.subject == "job" else subject
-    cause = f"  {event.cause}" if event.cause else ""
-    return f"{event.seq:>7} {at:%H:%M:%S} {subject}: {event.event} -> {event.after}{cause}"
+    cause = f": {event.cause}" if event.cause else ""
+    match event.subject:
+        case "job":
+            text = f"{name}: {_JOB_EVENTS.get(event.event) or _JOB_STATES.get(event.after, event.after)}"
+        case "segment":
+            text = f"{name}: segment {event.name} {_SEGMENT_EVENTS.get(event.event, event.event)}"
+        case subject:
+            text = f"{subject} {event.name} is {event.after}"
+    return f"{at:%H:%M:%S %Z}  {text}{cause}"
+
+
+def end_line(job: JobFacts) -> str:
+    """Return the result of an ended job as a sentence."""
+    ended = dt.datetime.fromtimestamp((job.ended_ms or job.created_ms) / 1000).astimezone()
+    cause = f": {job.cause}" if job.cause else ""
+    return f"{ended:%H:%M:%S %Z}  {job.source.rpartition('/')[2]}: {_JOB_STATES.get(job.state, job.state)}{cause}"
+
+
+_JOB_STATES = {
+    "receiving": "upload started",
+    "queued": "queued",
+    "preparing": "reading the file",
+    "transcribing": "transcribing",
+    "writing": "writing the subtitles",
+    "done": "done",
+    "failed": "failed",
+    "cancelled": "cancelled",
+}
+_JOB_EVENTS = {
+    "uploaded": "upload complete, queued",
+    "expired": "upload expired, cancelled",
+    "no_speech": "no speech found, writing empty subtitles",
+    "already_subtitled": "has subtitles already",
+    "lost": "its decoder was lost, queued again",
+    "retry": "retried, queued",
+}
+_SEGMENT_EVENTS = {
+    "planned": "found",
+    "leased": "sent to a worker",
+    "done": "transcribed",
+    "skipped": "skipped: too short",
+    "lost": "lost with its worker, will be retried",
+    "exhausted": "failed",
+    "language_changed": "will be transcribed again in the file's language",
+    "retried": "will be retried",
+    "dropped": "dropped",
+}
 
 
 def screen(

@@ -163,12 +163,13 @@ def test_submit_without_wait_prints_the_job(secured: DaemonWithKeys, talk: Path)
     assert run(secured, "list", "--tag", "tuesday", "--json").stdout == ""
 
 
-def test_what_is_asked_in_vain_is_said_before_anything_is_sent(secured: DaemonWithKeys, talk: Path) -> None:
+def test_wrong_usage_is_reported_before_anything_is_sent(secured: DaemonWithKeys, talk: Path) -> None:
+    (talk.parent / "nothing").mkdir()
     for words, status, said in (
         (["submit", str(talk), "--max-chars", "3"], 2, "layout.max_chars: Expected `int` >= 8"),
-        (["submit", str(talk), "-o", "out"], 2, "add --wait"),
+        (["submit", str(talk), "-o", "out"], 2, "-o and --force need --wait"),
         (["submit", "nosuch.wav"], 2, "nosuch.wav: no such file"),
-        (["submit", str(talk.parent)], 2, "is not a regular file"),
+        (["submit", str(talk.parent / "nothing")], 2, "contains no media files"),
         (["submit"], 2, "Missing argument"),
         (["submit", str(talk), "--language", "klingon"], 3, "language 'klingon'"),
         (["submit", str(talk), "--format", "doc"], 3, "unknown format 'doc'; supported:"),
@@ -265,7 +266,7 @@ def test_ctrl_c_while_waiting_leaves_the_job_running_and_says_how_to_come_back(
     found = Interrupted(secured, "submit", str(long), "--wait", at="submitted, job")
     assert (found.status, found.stdout) == (130, "")
     job = found.stderr.partition("submitted, job ")[2].split()[0]
-    assert "subtitle: interrupted; the jobs go on" in found.stderr
+    assert "subtitle: interrupted; the jobs continue" in found.stderr
     assert f"long.wav: subtitle watch {job}, then subtitle fetch {job}" in found.stderr
     assert client.status(job).state not in {"cancelled", "failed"}
     if client.status(job).state != "done":
@@ -321,7 +322,7 @@ def test_ctrl_c_while_sending_says_that_it_goes_on(secured: DaemonWithKeys, deaf
     found = Interrupted(secured, "submit", str(talk), "--wait", "--server", deaf, at="uploading")
     assert (found.status, found.stdout) == (130, "")
     assert (
-        f"interrupted; what was sent is kept: submit {talk} again, and it goes on from there" in found.stderr
+        f"interrupted; the sent part is kept: submit {talk} again to resume" in found.stderr
     )
 
 
@@ -414,7 +415,7 @@ def test_a_job_is_an_object_with_all_that_one_wants_of_it(client: Client, talk: 
     assert job.save(folder) == [folder / "talk.en.srt", folder / "talk.en.json"]
     assert job.save(folder / "mine.json") == [folder / "mine.json"]
     assert (folder / "mine.json").read_bytes() == (folder / "talk.en.json").read_bytes()
-    with pytest.raises(OptionError, match="is no folder"):
+    with pytest.raises(OptionError, match="is not a folder"):
         job.save(folder / "nosuch", ("srt", "json"))
     assert client.job(job.id).wait(WAIT_S) == facts
     with pytest.raises(ServerError, match="WRONG_STATE"):
@@ -490,7 +491,7 @@ def test_what_cannot_be_sent_is_said_before_anything_is_sent(client: Client, tmp
     huge = tmp_path / "huge.wav"
     with huge.open("wb") as file:
         file.truncate(2**40)
-    with pytest.raises(ServerError, match=r"TOO_BIG: .*1099511627776 bytes; this server takes 21474836480"):
+    with pytest.raises(ServerError, match=r"TOO_BIG: .*1099511627776 bytes; this server accepts 21474836480 at most"):
         client.submit(huge)
     with pytest.raises(OptionError, match="formats='srt' is a string"):
         client.submit(huge, formats="srt")
@@ -510,7 +511,7 @@ def test_who_has_no_key_is_told_so(secured: DaemonWithKeys, tmp_path: Path) -> N
     stranger = Key(name="zoe", public=public, secret=secret, server=secured.ann.server)
     with Client(secured.endpoint, stranger) as client, pytest.raises(UnreachableError, match="the key 'zoe'"):
         client.ping()
-    with Client(secured.endpoint, "") as client, pytest.raises(UnreachableError, match="wants a key"):
+    with Client(secured.endpoint, "") as client, pytest.raises(UnreachableError, match="requires a key"):
         client.ping()
     other = Key(name="ann", public=secured.ann.public, secret=secured.ann.secret, server=public)
     save_key(tmp_path / "other.toml", other)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import shlex
+import socket
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
@@ -12,10 +13,12 @@ import click
 import msgspec
 
 from subtitle.client import Client
+from subtitle.errors import UnreachableError
 from subtitle.keys import KEY_VARIABLE
-from subtitle.transport import SERVER_VARIABLE
+from subtitle.transport import SERVER_VARIABLE, default_server
 
 Command = Callable[..., Any]
+LISTENER_TIMEOUT_S = 0.3
 
 
 class CommandExitCode(IntEnum):
@@ -37,7 +40,8 @@ class ConnectionOptions:
         self.timeout_s = 5.0
 
     def client(self) -> Client:
-        """Return a client for the server."""
+        """Return a client for the server; raises UnreachableError at once if nothing listens there."""
+        check_listener(self.server or default_server())
         return Client(self.server, self.key, timeout_s=self.timeout_s)
 
     def hint(self, *words: str) -> str:
@@ -45,6 +49,29 @@ class ConnectionOptions:
         server = [] if self.server is None else ["--server", self.server]
         key = [] if self.key is None else ["--key", self.key]
         return shlex.join(["subtitle", *words, *server, *key])
+
+
+def check_listener(endpoint: str) -> None:
+    """Raise UnreachableError, with a remedy, if nothing listens at an endpoint; an unclear answer raises nothing."""
+    scheme, _, address = endpoint.partition("://")
+    host, _, port = address.rpartition(":")
+    remedy = f"give another server with --server or {SERVER_VARIABLE}"
+    try:
+        if scheme == "ipc":
+            remedy = (
+                "start it with `systemctl start subtitled` or `subtitled run`; for one file without a daemon: "
+                f"`subtitled transcribe FILE`; or {remedy}"
+            )
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.settimeout(LISTENER_TIMEOUT_S)
+                probe.connect(address)
+        elif scheme == "tcp" and port.isdecimal():
+            remedy = f"is the daemon running there? Or {remedy}"
+            socket.create_connection((host.strip("[]"), int(port)), timeout=LISTENER_TIMEOUT_S).close()
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        raise UnreachableError(f"no daemon listens at {endpoint}; {remedy}") from error
+    except OSError:
+        pass  # permissions, names and slow networks: the connection itself reports them
 
 
 as_json = click.option("--json", "is_json", is_flag=True, help="Print JSON, one value per line.")

@@ -1,137 +1,207 @@
-"""Commands about existing jobs: list, status, watch, fetch, cancel, retry."""
+"""Commands about existing jobs: list, status, watch, fetch, cancel, retry, delete."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
-from subtitle import tables
 from subtitle.client import Client
 from subtitle.commands.connection_options import CommandExitCode, as_json, print_json, with_client
 from subtitle.commands.job_options import chosen_layout, layout_options, split_formats
+from subtitle.commands.selection import (
+    ACTIVE,
+    STATES,
+    all_jobs,
+    change,
+    complete_jobs,
+    file_name,
+    find,
+    find_one,
+    select,
+    selection,
+)
+from subtitle.errors import SubtitleError
 from subtitle.output_files import format_of, save_all
 from subtitle.progress import ENDED
 
+if TYPE_CHECKING:
+    from subtitle.messages import JobFacts
+
 
 @click.command("list")
-@click.option("--state", "states", multiple=True, help="Only jobs in this state; may be repeated.")
+@click.argument("jobs", metavar="[JOB|FILENAME]…", nargs=-1, shell_complete=complete_jobs)
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice(STATES),
+    metavar="STATE",
+    help=f"Only this state: {', '.join(STATES)}; may be repeated.",
+)
 @click.option("--tag", help="Only jobs with this tag.")
 @click.option(
     "--limit", default=100, show_default=True, type=click.IntRange(1, 1000), help="Maximum number of jobs."
 )
+@click.option("--all", "is_all", is_flag=True, help="No maximum.")
 @as_json
 @with_client
-def list_jobs(client: Client, states: tuple[str, ...], tag: str | None, limit: int, *, is_json: bool) -> None:
-    """List the newest jobs, newest first."""
-    jobs = client.list(states, limit=limit, tag=tag)
-    if is_json:
-        for job in jobs:
-            print_json(job)
+def list_jobs(
+    client: Client,
+    jobs: tuple[str, ...],
+    states: tuple[str, ...],
+    tag: str | None,
+    limit: int,
+    *,
+    is_all: bool,
+    is_json: bool,
+) -> None:
+    """List jobs, newest first: all, or those with an id or file name."""
+    if jobs:
+        found = {job.id: job for word in jobs for job in find(client, word, states)}
+        listed = [job for job in found.values() if tag is None or job.tag == tag]
     else:
-        Console().print(tables.jobs_table(jobs))
+        listed = list(
+            all_jobs(client, states, tag=tag) if is_all else client.list(states, limit=limit, tag=tag)
+        )
+    if is_json:
+        for job in listed:
+            print_json(job)
+        return
+    from subtitle import tables
+
+    tables.print_jobs(listed)
 
 
 @click.command()
-@click.argument("job", required=False)
+@click.argument("job", metavar="[JOB|FILENAME]", required=False, shell_complete=complete_jobs)
 @as_json
 @with_client
 def status(client: Client, job: str | None, *, is_json: bool) -> None:
     """Show one job, or the workers and the queue."""
+    from rich.console import Console
+
+    from subtitle import tables
+
     if job is None:
         stats = client.stats()
         print_json(stats) if is_json else tables.print_stats(Console(), stats)
         return
-    facts = client.status(job)
+    facts = client.status(find_one(client, job).id)
     print_json(facts) if is_json else tables.print_job(Console(), facts)
 
 
 @click.command()
-@click.argument("job", required=False)
+@click.argument("job", metavar="[JOB|FILENAME]", required=False, shell_complete=complete_jobs)
 @click.option(
-    "--since", "after_seq", default=-1, help="Start after this entry's number; 0 from the beginning."
+    "--since", "after_seq", default=-1, help="Start after this entry's number; 0: from the beginning."
 )
 @as_json
 @with_client
 def watch(client: Client, job: str | None, after_seq: int, *, is_json: bool) -> None:
-    """Print what happens as it happens, to all jobs or to one, until that job has ended, or until Ctrl-C.
+    """Print events of all jobs, or of one until it has ended, until Ctrl-C.
 
-    A lost connection, or a restart of the daemon, leaves nothing out.
+    Nothing is lost with the connection or at a restart of the daemon.
     """
-    if job is not None and after_seq < 0:
-        # The number first: what happens after it is told, what happened before it is in the status.
+    from subtitle import tables
+
+    job_id = None if job is None else find_one(client, job).id
+    if job_id is not None and after_seq < 0:
+        # The number first: later events are watched, earlier ones are in the status.
         after_seq = client.stats().last_seq
-        facts = client.status(job)
+        facts = client.status(job_id)
         if facts.state in ENDED:
-            print_json(facts) if is_json else tables.print_job(Console(), facts)
+            print_json(facts) if is_json else click.echo(tables.end_line(facts))
             sys.exit(CommandExitCode.OK if facts.state == "done" else CommandExitCode.FAILED)
-    for event in client.watch(job, after_seq=after_seq):
-        print_json(event) if is_json else click.echo(tables.event_line(event))
+    names: dict[str, str] = {}
+    for event in client.watch(job_id, after_seq=after_seq):
+        if is_json:
+            print_json(event)
+        else:
+            if event.job and event.job not in names:
+                names[event.job] = _name(client, event.job)
+            click.echo(tables.event_line(event, names.get(event.job, "")))
         sys.stdout.flush()
-        if job is not None and event.subject == "job" and event.after in ENDED:
+        if job_id is not None and event.subject == "job" and event.after in ENDED:
             sys.exit(CommandExitCode.OK if event.after == "done" else CommandExitCode.FAILED)
 
 
 @click.command()
-@click.argument("job")
-@click.option("--format", "forms", metavar="FORMATS", help="Such as srt,vtt; else as it was submitted.")
+@click.argument("job", metavar="JOB|FILENAME", shell_complete=complete_jobs)
+@click.option("--format", "fmts", metavar="FORMATS", help="Such as srt,vtt; default: those of the job.")
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="A folder, a file to replace, or - for the terminal.",
+    help="A folder, a file to replace, or - for standard output.",
 )
 @layout_options
 @as_json
 @with_client
 def fetch(
-    client: Client, job: str, forms: str | None, output: Path | None, *, is_json: bool, **words: Any
+    client: Client, job: str, fmts: str | None, output: Path | None, *, is_json: bool, **keywords: Any
 ) -> None:
-    """Fetch a job's subtitles, and print where they are.
+    """Fetch a job's subtitles, and print their paths.
 
-    In a folder, this one if no other is named, no file that is something else is replaced: a number is added to the name. With
-    a layout the cues are made anew within its limits, else as the job was submitted.
+    In a folder (default: this one) files with other content are kept: a number is added to the name. With layout options the cues
+    are laid out again, else as the job was submitted.
     """
-    layout = chosen_layout(words)
+    layout = chosen_layout(keywords)
+    facts = find_one(client, job)
     if output is not None and str(output) == "-":
-        for form in split_formats(forms) or ("srt",):
-            sys.stdout.buffer.write(client.fetch(job, form, layout=layout)[1])
+        for fmt in split_formats(fmts) or ("srt",):
+            sys.stdout.buffer.write(client.fetch(facts.id, fmt, layout=layout)[1])
         return
     target = output or Path()
-    asked = split_formats(forms) or format_of(target) or client.status(job).formats or ("srt",)
-    for path in save_all(target, [(form, *client.fetch(job, form, layout=layout)) for form in asked]):
-        print_json({"job": job, "path": str(path)}) if is_json else click.echo(str(path))
+    wanted = split_formats(fmts) or format_of(target) or facts.formats or ("srt",)
+    for path in save_all(target, [(fmt, *client.fetch(facts.id, fmt, layout=layout)) for fmt in wanted]):
+        print_json({"job": facts.id, "path": str(path)}) if is_json else click.echo(str(path))
 
 
 @click.command()
-@click.argument("job")
+@selection
 @as_json
 @with_client
-def cancel(client: Client, job: str, *, is_json: bool) -> None:
-    """Cancel a job that is not finished."""
-    facts = client.cancel(job)
-    print_json(facts) if is_json else click.echo(f"{facts.id} {facts.state}")
+def cancel(client: Client, jobs: tuple[str, ...], tag: str | None, *, is_all: bool, is_json: bool) -> None:
+    """Cancel jobs that are not finished."""
+    chosen = select(client, jobs, states=ACTIVE, tag=tag, is_all=is_all)
+    sys.exit(change(chosen, client.cancel, _shown(is_json)))
 
 
 @click.command()
-@click.argument("job")
+@selection
 @as_json
 @with_client
-def retry(client: Client, job: str, *, is_json: bool) -> None:
-    """Retry a failed job; only missing segments are decoded."""
-    facts = client.retry(job)
-    print_json(facts) if is_json else click.echo(f"{facts.id} {facts.state}")
+def retry(client: Client, jobs: tuple[str, ...], tag: str | None, *, is_all: bool, is_json: bool) -> None:
+    """Retry failed jobs; only missing segments are decoded."""
+    chosen = select(client, jobs, states=("failed",), tag=tag, is_all=is_all)
+    sys.exit(change(chosen, client.retry, _shown(is_json)))
 
 
 @click.command()
-@click.argument("job", nargs=-1, required=True)
+@selection
 @as_json
 @with_client
-def delete(client: Client, job: tuple[str, ...], *, is_json: bool) -> None:
+def delete(client: Client, jobs: tuple[str, ...], tag: str | None, *, is_all: bool, is_json: bool) -> None:
     """Delete ended jobs with their results; written subtitles are kept."""
-    for one in job:
-        facts = client.delete(one)
-        print_json(facts) if is_json else click.echo(f"{facts.id} deleted")
+    chosen = select(client, jobs, states=sorted(ENDED), tag=tag, is_all=is_all)
+    sys.exit(change(chosen, client.delete, _shown(is_json, "deleted")))
+
+
+def _shown(is_json: bool, result: str = "") -> Any:
+    """Return a function that prints a job after a change."""
+
+    def show(facts: JobFacts) -> None:
+        print_json(facts) if is_json else click.echo(f"{facts.id} {result or facts.state} {file_name(facts)}")
+
+    return show
+
+
+def _name(client: Client, job: str) -> str:
+    """Return the name of a job's file; the id if the job is deleted."""
+    try:
+        return file_name(client.status(job))
+    except SubtitleError:
+        return job

@@ -10,16 +10,15 @@ from typing import get_args
 import click
 import msgspec
 from click.shell_completion import get_completion_class
-from rich.console import Console
-from rich.live import Live
 
-from subtitle import tables
 from subtitle.client import Client
 from subtitle.command_group import CommandGroup
 from subtitle.commands.connection_options import as_json, print_json, with_client
+from subtitle.commands.selection import ACTIVE
 from subtitle.eta import QueueSnapshot, speeds
 from subtitle.messages import LogLevelName
 
+MAX_JOBS = 200
 SPEED_S = 15.0
 """Averaging time of the speeds in `top`."""
 
@@ -49,6 +48,11 @@ def ping(client: Client, *, is_json: bool) -> None:
 @with_client
 def top(client: Client, every_s: float, *, is_json: bool) -> None:
     """Show workers, queue and jobs, updated until Ctrl-C; once without a terminal or with --json."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from subtitle import tables
+
     welcome = client.ping()
     now = _snapshot(client)
     console = Console()
@@ -109,6 +113,4 @@ def log_level(client: Client, level: LogLevelName | None, *, is_json: bool) -> N
 
 def _snapshot(client: Client) -> QueueSnapshot:
     stats = client.stats()
-    return QueueSnapshot(
-        at=time.monotonic(), stats=stats, jobs=client.list(tables.RUNNING, limit=tables.MAX_JOBS)
-    )
+    return QueueSnapshot(at=time.monotonic(), stats=stats, jobs=client.list(ACTIVE, limit=MAX_JOBS))

@@ -23,13 +23,12 @@ from subtitle.commands.connection_options import (
     with_connection,
 )
 from subtitle.commands.job_options import chosen, job_options
-from subtitle.errors import SubtitleError, UnreachableError
+from subtitle.errors import ServerError, SubtitleError, UnreachableError
 from subtitle.eta import QueueSnapshot, estimate, speeds
 from subtitle.media_source import media_files
 from subtitle.messages import JobFacts, JobOptions
 from subtitle.output_files import save_in
 from subtitle.progress import ENDED, Progress, progress_of
-from subtitle.progress_bars import DisplayedProgress, clock
 from subtitle.requests import OnProgress
 
 ETA_S = 2.0
@@ -121,6 +120,10 @@ class SubmitRun:
         resume_hint: str = "",
     ) -> None:
         """`hint` returns a `subtitle` command line for the same server; `resume_hint` replaces such hints after Ctrl-C."""
+        from subtitle.progress_bars import (
+            DisplayedProgress,  # rich takes a fifth of the start of every command
+        )
+
         self._client = client
         self._options = options
         self._submit_file = submit_file
@@ -174,7 +177,8 @@ class SubmitRun:
             except (SubtitleError, OSError) as error:
                 # Refused by the server, or unreadable; the other files may be accepted.
                 self.shown.end(file.label, "not submitted")
-                self.shown.message(f"{self._program}: {file.path}: {error}")
+                text = error.message if isinstance(error, ServerError) else error
+                self.shown.message(f"{self._program}: {file.path}: {text}")
                 self.status = CommandExitCode.UNREACHABLE
                 continue
             self._jobs.setdefault(facts.id, []).append(file)
@@ -290,5 +294,7 @@ def _speed(facts: JobFacts) -> str:
     """Return the duration and speed of a job in words."""
     if not facts.started_ms or not facts.ended_ms or facts.ended_ms <= facts.started_ms:
         return ""
+    from subtitle.progress_bars import clock
+
     wall_s = (facts.ended_ms - facts.started_ms) / 1000
     return f", {clock(facts.audio_ms / 1000)} in {clock(wall_s)} ({facts.audio_ms / 1000 / wall_s:.1f}x real time)"

@@ -106,7 +106,9 @@ class RequestHandlers:
         """Answer a message now or later; raises RefusedError."""
         request = message.request
         match message:
-            case ms.Hello():
+            case ms.Hello(options=wanted):
+                if wanted is not None:
+                    self._options(wanted)
                 peer.reply(self._welcome(request, peer))
             case ms.Submit():
                 self._submit(message, peer)
