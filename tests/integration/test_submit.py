@@ -173,7 +173,7 @@ def test_wrong_usage_is_reported_before_anything_is_sent(secured: DaemonWithKeys
         (["submit"], 2, "Missing argument"),
         (["submit", str(talk), "--language", "klingon"], 3, "language 'klingon'"),
         (["submit", str(talk), "--format", "doc"], 3, "unknown format 'doc'; supported:"),
-        (["submit", "--on-server", str(talk)], 3, "FORBIDDEN"),
+        (["submit", "--on-server", str(talk)], 3, "only clients of the server's local socket"),
     ):
         found = run(secured, *words)
         assert (found.returncode, found.stdout) == (status, ""), words
