@@ -57,7 +57,8 @@ def build_server(load: Load, environ: Mapping[str, str], supervisor: Supervisor 
     supervisor = supervisor or Supervisor(environ)
     resources = ExitStack()
     state = Path(config.state.dir)
-    state.mkdir(parents=True, exist_ok=True)
+    # The folder of uploads too: the sandbox of a decoder process has the folders that exist at its start.
+    (state / "uploads").mkdir(parents=True, exist_ok=True, mode=0o700)
     lock = lock_state_folder(state)
     store = Store(str(state / "subtitled.sqlite"))
     metrics = Metrics()
