@@ -64,25 +64,25 @@ def audio_range(tmp_path: Path) -> AudioRange:
 
 
 def children(pool: PreviewPool) -> list[int]:
-    return [ear._child.pid for ear in pool._all if ear._child is not None]
+    return [slot._child.pid for slot in pool._all if slot._child is not None]
 
 
 def test_range_is_decoded_and_shorter_at_the_end_of_the_audio(
     pool: PreviewPool, audio_range: AudioRange
 ) -> None:
     pcm = media.speech(10)
-    assert pool.hear(audio_range) == pcm[16_000:48_000].tobytes()
-    beyond = pool.hear(replace(audio_range, start=9 * 16_000))
+    assert pool.decode(audio_range) == pcm[16_000:48_000].tobytes()
+    beyond = pool.decode(replace(audio_range, start=9 * 16_000))
     assert beyond == pcm[9 * 16_000 :].tobytes() + bytes(32_000)
-    assert pool.hear(replace(audio_range, samples=0)) == b""
+    assert pool.decode(replace(audio_range, samples=0)) == b""
     assert len(children(pool)) == 1, "one after the other needs one process"
 
 
 def test_killed_decoder_process_is_replaced(pool: PreviewPool, audio_range: AudioRange) -> None:
-    meant = pool.hear(audio_range)
+    meant = pool.decode(audio_range)
     for pid in children(pool):
         os.kill(pid, signal.SIGKILL)
-    assert pool.hear(audio_range) == meant
+    assert pool.decode(audio_range) == meant
 
 
 def test_file_without_media_is_an_error_and_the_next_file_is_decoded(
@@ -92,23 +92,25 @@ def test_file_without_media_is_an_error_and_the_next_file_is_decoded(
     bad.write_bytes(b"x" * 1000)
     found = bad.stat()
     with pytest.raises(MediaError, match="not media"):
-        pool.hear(replace(audio_range, path=os.fsencode(bad), size=found.st_size, mtime_ns=found.st_mtime_ns))
-    assert len(pool.hear(audio_range)) == 64_000
+        pool.decode(
+            replace(audio_range, path=os.fsencode(bad), size=found.st_size, mtime_ns=found.st_mtime_ns)
+        )
+    assert len(pool.decode(audio_range)) == 64_000
 
 
 def test_missing_or_changed_file_is_an_error(pool: PreviewPool, audio_range: AudioRange) -> None:
-    pool.hear(audio_range)
+    pool.decode(audio_range)
     with pytest.raises(MediaGoneError, match="has changed: 5 bytes"):
-        pool.hear(replace(audio_range, size=5))
+        pool.decode(replace(audio_range, size=5))
     os.unlink(audio_range.path)  # noqa: PTH108 - the path is bytes
     with pytest.raises(MediaGoneError, match="is gone"):
-        pool.hear(audio_range)
+        pool.decode(audio_range)
 
 
 def test_hanging_decoder_is_killed(audio_range: AudioRange) -> None:
     pool = PreviewPool(DEAF, count=1, limit_s=0.2)
     with pytest.raises(MediaError, match=r"could not be decoded within 0\.2 s"):
-        pool.hear(audio_range)
+        pool.decode(audio_range)
     assert children(pool) == []
     pool.close()
 
@@ -116,19 +118,19 @@ def test_hanging_decoder_is_killed(audio_range: AudioRange) -> None:
 def test_crash_of_a_decoder_is_an_error(audio_range: AudioRange) -> None:
     pool = PreviewPool(CRASHES, count=1)
     with pytest.raises(MediaError, match="crashed the decoder"):
-        pool.hear(audio_range)
+        pool.decode(audio_range)
     pool.close()
 
 
 def test_idle_decoder_processes_are_stopped(pool: PreviewPool, audio_range: AudioRange) -> None:
-    pool.hear(audio_range)
+    pool.decode(audio_range)
     [child] = children(pool)
-    pool.let_go(time.monotonic())
+    pool.end_idle(time.monotonic())
     assert is_running(child)
-    pool.let_go(time.monotonic() + IDLE_S)
+    pool.end_idle(time.monotonic() + IDLE_S)
     assert children(pool) == []
     assert not is_running(child)
-    pool.hear(audio_range)
+    pool.decode(audio_range)
 
 
 def test_close_does_not_wait_for_a_hanging_decoder(audio_range: AudioRange) -> None:
@@ -137,7 +139,7 @@ def test_close_does_not_wait_for_a_hanging_decoder(audio_range: AudioRange) -> N
 
     def ask() -> None:
         try:
-            pool.hear(audio_range)
+            pool.decode(audio_range)
         except MediaError as error:
             told.append(str(error))
 
@@ -155,8 +157,8 @@ def test_decoder_processes_end_with_the_daemon(audio_range: AudioRange) -> None:
         "import sys, time, msgspec\n"
         "from subtitled.media.preview_pool import PreviewPool, AudioRange\n"
         "pool = PreviewPool()\n"
-        "pool.hear(msgspec.json.decode(sys.argv[1], type=AudioRange))\n"
-        "print(*(ear._child.pid for ear in pool._all if ear._child), flush=True)\n"
+        "pool.decode(msgspec.json.decode(sys.argv[1], type=AudioRange))\n"
+        "print(*(slot._child.pid for slot in pool._all if slot._child), flush=True)\n"
         "time.sleep(600)\n"
     )
     with subprocess.Popen(

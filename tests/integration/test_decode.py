@@ -289,7 +289,7 @@ def test_an_incomplete_mp4_says_so(tmp_path: Path) -> None:
 
 
 def test_media_without_audio_say_so(tmp_path: Path) -> None:
-    assert "has no audio track (it holds video)" in refusal(
+    assert "has no audio track (it contains video)" in refusal(
         media.mux(tmp_path / "silent film.mp4", picture_s=1)
     )
     header = media.write_sound(tmp_path / "header.wav", np.empty(0, np.int16))

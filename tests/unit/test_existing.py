@@ -1,4 +1,4 @@
-"""Which subtitles a media file has already, and whether ours are needless then."""
+"""Which subtitles a media file already has, and whether it is skipped because of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import pytest
 
 from subtitled.core.protocol import SkipRule
 from subtitled.languages import code_of
-from subtitled.media.existing_subtitles import ExistingSubtitles, MediaTracks, language_of, named, verdict
+from subtitled.media.existing_subtitles import (
+    ExistingSubtitles,
+    MediaTracks,
+    apply_rule,
+    language_of,
+    parse_name,
+)
 
 
 @pytest.mark.parametrize(
@@ -27,7 +33,7 @@ from subtitled.media.existing_subtitles import ExistingSubtitles, MediaTracks, l
     ],
 )
 def test_files_that_players_show_with_a_source_are_its_subtitles(name: str, language: str | None) -> None:
-    assert named("talk.mp4", name) == ExistingSubtitles(name, language)
+    assert parse_name("talk.mp4", name) == ExistingSubtitles(name, language)
 
 
 @pytest.mark.parametrize(
@@ -47,12 +53,12 @@ def test_files_that_players_show_with_a_source_are_its_subtitles(name: str, lang
 )
 def test_other_files_are_not(name: str) -> None:
     """Nor are those that show only what is foreign in a film: nobody reads it by them."""
-    assert named("talk.mp4", name) is None
+    assert parse_name("talk.mp4", name) is None
 
 
 def test_a_source_with_dots_has_its_own_subtitles() -> None:
-    assert named("talk.part2.mp4", "talk.part2.en.srt") == ExistingSubtitles("talk.part2.en.srt", "en")
-    assert named("talk.en.mp4", "talk.en.srt") == ExistingSubtitles("talk.en.srt", None)
+    assert parse_name("talk.part2.mp4", "talk.part2.en.srt") == ExistingSubtitles("talk.part2.en.srt", "en")
+    assert parse_name("talk.en.mp4", "talk.en.srt") == ExistingSubtitles("talk.en.srt", None)
 
 
 def unless(rule: str, language: str | None) -> SkipRule:
@@ -84,7 +90,7 @@ def test_what_is_there_makes_ours_needless_by_the_rule(
 ) -> None:
     tracks = tuple(one for one in found if one is TRACK)
     files = [one for one in found if one is not TRACK]
-    said = verdict(MediaTracks(tracks, audio), files, unless(rule, language))
+    said = apply_rule(MediaTracks(tracks, audio), files, unless(rule, language))
     assert cause in said
     assert bool(said) is bool(cause)
 

@@ -80,11 +80,11 @@ class AudioPreview:
             peer.refuse(message.request, *self._describe(job, error))
 
         self._pending[owner] += 1
-        self._background.run(partial(self._pool.hear, wanted), decoded, failed, MediaError)
+        self._background.run(partial(self._pool.decode, wanted), decoded, failed, MediaError)
 
     def tick(self, now: float) -> None:
         """Stop idle decoder processes."""
-        self._pool.let_go(now)
+        self._pool.end_idle(now)
 
     def close(self) -> None:
         """Stop all decoder processes."""

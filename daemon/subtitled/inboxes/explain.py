@@ -18,7 +18,14 @@ from subtitled.errors import MediaError, StoreError
 from subtitled.files.atomic_files import printable
 from subtitled.inboxes.arrivals import is_dropped_again, new_job, options_of
 from subtitled.inboxes.file_filter import FileFilter, absolute
-from subtitled.media.existing_subtitles import MediaTracks, beside, language_of, look_into, unless_of, verdict
+from subtitled.media.existing_subtitles import (
+    MediaTracks,
+    apply_rule,
+    language_of,
+    read_tracks,
+    skip_rule_of,
+    subtitle_files,
+)
 from subtitled.output.paths import output_folder, output_paths
 from subtitled.storage.queries import JOBS_OF_SOURCE, OUTPUTS_OF_SOURCE, SOURCE_OF_OUTPUT
 from subtitled.storage.rows import JobRow, job_row
@@ -89,10 +96,10 @@ def _explain_media(path: str, inbox: schema.InboxConfig, cause: str, database: P
     with _JobHistory(database) as history:
         known = history.job_of(source, info.st_size, info.st_mtime_ns, options)
         job = new_job(source, info.st_size, info.st_mtime_ns, options, order=0)
-        unless = unless_of(job, history.outputs_of_source)
-        contents, unreadable = _contents(path) if unless else (MediaTracks(), "")
-        files = beside(unless) if unless else ()
-        skipped = verdict(contents, files, unless) if unless else ""
+        rule = skip_rule_of(job, history.outputs_of_source)
+        contents, unreadable = _contents(path) if rule else (MediaTracks(), "")
+        files = subtitle_files(rule) if rule else ()
+        skipped = apply_rule(contents, files, rule) if rule else ""
         outputs = () if skipped else _outputs(path, options, history)
     is_repeated = known is not None and not is_dropped_again(known.job, source)
     if known is not None:
@@ -122,7 +129,7 @@ def _explain_media(path: str, inbox: schema.InboxConfig, cause: str, database: P
 def _contents(path: str) -> tuple[MediaTracks, str]:
     """Return the tracks of a file, and why they cannot be read."""
     try:
-        return look_into(path), ""
+        return read_tracks(path), ""
     except (MediaError, OSError) as error:
         return MediaTracks(), str(error)
 

@@ -1,4 +1,4 @@
-"""Media files into 16 kHz mono PCM, streamed."""
+"""Decodes media files to 16 kHz mono PCM, streamed."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _UNCOMPRESSED = frozenset(
 class Decoder:
     """An open media file; iterating it gives its audio, once, as int16 arrays (n,), 16 kHz mono, n > 0.
 
-    Channels are averaged. Damaged packets are skipped and counted in `bad_packets`; a file cut short gives
-    what is there; gaps in the timestamps are filled with silence, and overlaps trimmed, so that sample n is
-    heard n / 16000 s after the first. Memory is bounded whatever the file's length. A file that can be read
-    no further, or turns out to hold no sample, raises MediaError. Use it as a context manager.
+    Channels are averaged. Damaged packets are skipped and counted in `bad_packets`; a truncated file yields the
+    audio that it has; gaps in the timestamps are filled with silence, and overlaps trimmed, so that sample n is
+    n / 16000 s after the first. Memory does not grow with the file. A file that cannot be read to its end, or has no
+    sample, raises MediaError. A context manager.
     """
 
     def __init__(self, source: _Sound | Track, file: MediaFile) -> None:
@@ -51,7 +51,7 @@ class Decoder:
 
     @property
     def drift_ms(self) -> int:
-        """How far, of what has been decoded, a timestamp of the file was from where its audio came to be: by so much `seek` may err."""
+        """Largest difference so far between a timestamp and the place of its audio, in ms: the error of `seek`."""
         return self._source.drift_ms
 
     def __enter__(self) -> Self:
@@ -61,22 +61,22 @@ class Decoder:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file; may be repeated."""
+        """Close the file; may be repeated."""
         self._source.close()
         self._file.close()
 
     def seek(self, sample: int) -> int | None:
-        """Go to about a decoded sample, before it as a rule: iterated anew, decoding goes on from there.
+        """Move to about a decoded sample, usually before it; the next iteration starts there.
 
-        Returns which decoded sample comes first then: the same one as without this, for what follows it by half a second; what is
-        nearer may sound otherwise, as codecs lean on what was before. None: that cannot be told; open the file anew.
+        Returns the number of the first sample that follows. From half a second after it the samples equal those of the first
+        decoding; nearer ones may differ, since codecs depend on earlier packets. None: unknown; open the file again.
         """
         found = self._source.seek(sample)
         self._is_from_start = False
         if found is None:
             return None
         rate, at = found
-        # Samples of both rates coincide once in so many; from another place the resampler would give those in between.
+        # Samples of both rates coincide once in so many; from another start the resampler yields those in between.
         self._dropped = -at % (rate // gcd(rate, SAMPLE_RATE))
         return (at + self._dropped) * SAMPLE_RATE // rate
 
@@ -117,12 +117,12 @@ class Decoder:
 
 
 def open_media(path: str, *, language: str | None = None, root: str | None = None) -> Decoder:
-    """Open a media file for decoding, whatever its name says that it is.
+    """Open a media file for decoding, by its content, not its name.
 
     Of several audio tracks it takes one in `language` (two letters; None: any), else any; among those the
     one marked as default, else the first. Blocks until the first audio is decoded. Opens no other file,
-    whatever the file says. Raises MediaError, whose message tells the person who dropped the file what is
-    wrong with it, and what to do.
+    whatever the file refers to. With `root` no link may lead out of that folder. Raises MediaError with the fault and its
+    remedy.
     """
     file = MediaFile(path, root)
     try:
@@ -180,8 +180,8 @@ class _Sound:
 def _open_sound(file: MediaFile) -> _Sound | None:
     """Open uncompressed audio; None for all else.
 
-    libsndfile reads PCM at 80,000 times real time, FFmpeg at 1,800. What is compressed goes to FFmpeg even
-    where libsndfile knows it: there one broken frame of a FLAC file ends the reading.
+    libsndfile reads PCM at 80,000 times real time, FFmpeg at 1,800. Compressed audio is decoded by FFmpeg even
+    if libsndfile knows the format: one broken frame of a FLAC file ends its reading.
     """
     head = file.read(12)
     file.seek(0)

@@ -1,4 +1,4 @@
-"""One audio track of a container, through FFmpeg, on an even clock."""
+"""One audio track of a container, decoded by FFmpeg, on a continuous clock."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ _CONTAINERS = (
     "matroska,mlp,mov,mp3,mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nsv,nut,ogg,oma,qcp,rm,tak,truehd,tta,voc,vqf,w64,"
     "wav,webm,wtv,wv,xwma"
 )
-"""FFmpeg's names of the formats that hold media themselves.
+"""FFmpeg's names of the formats that contain media themselves.
 
-Playlists and scripts (hls, concat, dash, imf, sdp, image2, lavfi ...) stay out: they make FFmpeg open what they
-name. `protocol_whitelist` alone does not stop a concat script from opening local files (FFmpeg 8.1).
+Playlists and scripts (hls, concat, dash, imf, sdp, image2, lavfi ...) are left out: they make FFmpeg open other
+files. `protocol_whitelist` alone does not stop a concat script from opening local files (FFmpeg 8.1).
 """
 
 _NO_PROTOCOL = "none"
-"""The file is handed to FFmpeg open; that nothing else can be opened is the second lock on the same door."""
+"""FFmpeg gets an open file; this is a second barrier against opening anything else."""
 
 _FROM_ZERO = ("mov", "matroska")
 """Formats whose clock starts at zero by their specification; elsewhere its origin is any number."""
 
 _JITTER_NS = 100_000_000
-"""Containers round timestamps, to 1 ms and worse: what differs by less is in its place."""
+"""Containers round timestamps, to 1 ms or more: smaller differences are ignored."""
 
 _OVERLAP_NS = 1_000_000_000
-"""Timestamps that jump back further begin anew, as in joined recordings: what follows is no repetition."""
+"""Timestamps that jump back further have restarted, as in joined recordings: the audio that follows is new."""
 
 _TRIMMED_NS = 10_000_000_000
-"""Most audio that is trimmed from one file: timestamps that overlap more are broken, and speech is not lost to them."""
+"""Most audio that is trimmed from one file: timestamps that overlap more are broken, and must not cost speech."""
 
 _SILENCE_NS = 24 * 3600 * 1_000_000_000
-"""Most silence that is put into the gaps of one file: broken timestamps must not make weeks of it."""
+"""Most silence that fills the gaps of one file: broken timestamps must not add weeks."""
 
 _BEYOND_NS = 10_000_000_000
-"""How far past its file's duration, and a tenth more, a timestamp is believed: durations may be estimates."""
+"""A timestamp may exceed the file's duration by this and a tenth of it: durations may be estimates."""
 
 _READ_FAULTS = 100
 """Reading gives up after so many failures without a packet in between."""
@@ -65,8 +65,8 @@ _SAMPLES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl
 class Track:
     """The audio of a container, of one track: the one in `language`, the default one, or the first.
 
-    `bad_packets` counts what was skipped because it could not be read or decoded. The constructor blocks
-    until the first audio is decoded, and raises MediaError where there is none. It opens no other file.
+    `bad_packets` counts skipped packets. The constructor blocks until the first audio is decoded, and raises MediaError if
+    there is none. It opens no other file.
     """
 
     def __init__(self, file: MediaFile, language: str | None) -> None:
@@ -91,19 +91,19 @@ class Track:
             raise
 
     def close(self) -> None:
-        """Let go of the container; may be repeated."""
+        """Close the container; may be repeated."""
         self._container.close()
 
     @property
     def drift_ms(self) -> int:
-        """How far, of what has been decoded, a timestamp was from where its frame came to be."""
+        """Largest difference so far between a timestamp and the place of its frame, in ms."""
         return self._clock.drift_ns // 1_000_000
 
     def seek(self, sample: int) -> tuple[int, int] | None:
-        """Go to a frame near a decoded sample (16 kHz), before it as a rule, from which `blocks`, called anew, goes on.
+        """Move to a frame near a decoded sample (16 kHz), usually before it; the next call of `blocks` starts there.
 
-        Returns its sample rate, and which of the track's samples at that rate it begins with. None: it cannot be told where the
-        frame is, and what comes next is undefined.
+        Returns its sample rate, and the number of its first sample at that rate. None: its place is unknown, and the next
+        blocks are undefined.
         """
         guide = self._guide()
         wanted_ns = self._begins_ns + sample * 1_000_000_000 // SAMPLE_RATE
@@ -117,7 +117,7 @@ class Track:
             return None
         after_ns = self._clock.nanoseconds(first.pts) - self._begins_ns
         if after_ns < 0:
-            return None  # the timestamps begin anew somewhere
+            return None  # the timestamps restart somewhere
         self._first = first
         self._clock = _Clock(
             self._stream.time_base, None if self._latest_ns is None else self._latest_ns - after_ns
@@ -125,7 +125,7 @@ class Track:
         return first.sample_rate, round(after_ns * first.sample_rate / 1e9)
 
     def _guide(self) -> Any:
-        """Return the stream whose index leads to a time: in Matroska that of the pictures, as others have none there."""
+        """Return the stream whose index is used for seeking: in Matroska only the video stream has one."""
         if self._container.format.name.startswith("matroska"):
             for video in self._container.streams.video:
                 if Disposition.attached_pic not in video.disposition:
@@ -135,7 +135,7 @@ class Track:
     def blocks(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield sample rates in Hz with mono audio, float32 (n,), full scale 1; once, and once more after each `seek`.
 
-        Where the reading fails it ends early, and `MediaFile.fault` says with what.
+        A read error ends it early and is in `MediaFile.fault`.
         """
         # A frame is a few milliseconds: they are mixed by the second.
         held: list[tuple[Any, int]] = []
@@ -160,7 +160,7 @@ class Track:
             yield held[0][0].sample_rate, _mixed(held)
 
     def _decoded(self) -> Iterator[Any]:
-        """Yield the frames; damage is skipped, and a disk that fails ends it."""
+        """Yield the frames; damage is skipped, and an error of the disk ends it."""
         faults = 0
         while faults < _READ_FAULTS:
             try:
@@ -168,7 +168,7 @@ class Track:
                     faults = 0
                     yield from self._frames_of(packet)
             except IndexError:
-                # PyAV stumbles, at the end, over tracks that came up late, as in broadcasts; the next call does not.
+                # PyAV fails at the end for tracks that appear late, as in broadcasts; the next call does not.
                 continue
             except (av.FFmpegError, OSError):
                 if self._file.fault is not None:
@@ -181,7 +181,7 @@ class Track:
         yield from self._frames_of(None)
 
     def _frames_of(self, packet: Any) -> list[Any]:
-        """Decode a packet; None: what the decoder still holds back."""
+        """Decode a packet; None: flush the decoder."""
         try:
             return [frame for frame in self._stream.codec_context.decode(packet) if frame.samples]
         except av.EOFError:
@@ -223,8 +223,8 @@ class Track:
     def _offset(self, first: Any) -> int:
         """Return the samples at 16 kHz from the file's start, as players count it, to its first audio.
 
-        Players count from the earliest stream (FFmpeg and mpv subtract the container's start time). A lone
-        audio track in a format whose clock starts at zero by specification begins where it says.
+        Players count from the earliest stream (FFmpeg and mpv subtract the container's start time). A single
+        audio track in a format whose clock starts at zero by specification starts at its timestamp.
         """
         if first.pts is None:
             return 0
@@ -238,9 +238,9 @@ class Track:
 
 
 class _Clock:
-    """Where each frame belongs on the track's timeline, by its timestamp and by what came before it.
+    """Places each frame on the track's timeline, by its timestamp and the frames before it.
 
-    Timestamps more than `latest_ns` after the first are not believed; None: all are.
+    Timestamps more than `latest_ns` after the first are ignored; None: no limit.
     """
 
     def __init__(self, time_base: Fraction, latest_ns: int | None) -> None:
@@ -251,14 +251,14 @@ class _Clock:
         self._last_ns = latest_ns
         self._samples = 0
         self._rate = SAMPLE_RATE
-        # Timestamps that began anew are shifted to go on from where they were.
+        # Timestamps that restart are shifted to continue the timeline.
         self._shift_ns = 0
         self._is_overlapping = False
         self._silence_ns = 0
         self._trimmed_ns = 0
         self._last_pts: int | None = None
         self.drift_ns = 0
-        """How far any timestamp was from where its frame came to be."""
+        """Largest difference between a timestamp and the place of its frame."""
 
     def nanoseconds(self, pts: int) -> int:
         """Return a timestamp in nanoseconds."""
@@ -274,7 +274,7 @@ class _Clock:
         now_ns = self._anchor_ns + self._samples * 1_000_000_000 // self._rate
         if rate != self._rate:
             self._anchor_ns, self._samples, self._rate = now_ns, 0, rate
-        # A muxer that writes one timestamp again and again says nothing with it.
+        # A timestamp that a muxer repeats carries no information.
         gap_ns = 0 if stamp_ns is None or pts == self._last_pts else stamp_ns - self._shift_ns - now_ns
         self._last_pts = pts
         silence = overlap = 0
@@ -309,7 +309,7 @@ def mono(pcm: Sequence[NDArray[Any]] | NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _mixed(held: list[tuple[Any, int]]) -> NDArray[np.float32]:
-    """Lay frames of one kind end to end, each without its first samples as told, as mono."""
+    """Join frames of one kind, each without its first `overlap` samples, and mix them to mono."""
     first = held[0][0]
     channels = first.layout.nb_channels
     # Not by `AudioFrame.to_ndarray`: it counts planes up to a null pointer, which eight planes or more do not
@@ -331,7 +331,7 @@ def _mixed(held: list[tuple[Any, int]]) -> NDArray[np.float32]:
 
 
 def open_container(file: MediaFile) -> Any:
-    """Open a media file in FFmpeg, which opens no other; raises MediaError where it is none."""
+    """Open a media file in FFmpeg, which opens no other; raises MediaError if it is not media."""
     options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": _NO_PROTOCOL}
     try:
         # Tags of old files are in any encoding.
@@ -346,7 +346,7 @@ def open_container(file: MediaFile) -> Any:
 def _unreadable(name: str, head: bytes, error: Exception) -> MediaError:
     if head.lstrip(b"\xef\xbb\xbf").startswith((b"ffconcat", b"#EXTM3U", b"[playlist]")):
         return MediaError(
-            f"{name} is a playlist, which names media but holds none; submit the files it names"
+            f"{name} is a playlist, which contains no media itself; submit the files that it lists"
         )
     if head[4:8] in {b"ftyp", b"mdat", b"wide", b"moov"}:
         return MediaError(
@@ -362,7 +362,7 @@ def _choose(container: Any, file: MediaFile, language: str | None) -> Any:
     tracks = container.streams.audio
     if not tracks:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-        raise MediaError(f"{file.name} has no audio track (it holds {kinds}); submit a file with sound")
+        raise MediaError(f"{file.name} has no audio track (it contains {kinds}); submit a file with sound")
     usable = [track for track in tracks if track.codec_context is not None]
     if not usable:
         raise MediaError(

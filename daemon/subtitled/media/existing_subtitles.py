@@ -1,4 +1,4 @@
-"""Subtitles that a media file has already, and whether they make ours needless."""
+"""Subtitles that a media file already has, and whether the file is skipped because of them."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ SUFFIXES = frozenset(
 """Endings of subtitle files that players look for beside a media file."""
 
 _MARKS = frozenset({"default", "forced", "foreign", "sdh", "cc", "hi"})
-"""What else than a language Jellyfin, Plex and Emby read from the name of a subtitle file."""
+"""Parts of a subtitle file's name that Jellyfin, Plex and Emby read besides the language."""
 _FORCED = frozenset({"forced", "foreign"})
 
 
 class ExistingSubtitles(Struct, frozen=True):
-    """Subtitles that a media file has already."""
+    """A subtitle track, or a subtitle file beside the media file."""
 
     name: str
     """For people: a file's name, or a track."""
     language: str | None
-    """Whisper's code; None where it is not said, or not one of Whisper's."""
+    """Whisper's code; None if there is no language, or none that Whisper knows."""
 
 
 class MediaTracks(Struct, frozen=True):
-    """What a media file says of its own tracks."""
+    """The tracks of a media file, by its container."""
 
     subtitles: tuple[ExistingSubtitles, ...] = ()
     audio_language: str | None = None
-    """Whisper's code for the language that the first or default audio track names."""
+    """Whisper's code for the language of the default audio track, or the first."""
 
 
-def unless_of(job: Job, outputs_for: Callable[[bytes], tuple[bytes, ...]]) -> SkipRule | None:
-    """Return when a job's file is not to be read; None: it is read in any case.
+def skip_rule_of(job: Job, outputs_for: Callable[[bytes], tuple[bytes, ...]]) -> SkipRule | None:
+    """Return the rule by which a job's file is skipped; None if it is never skipped.
 
-    `outputs_for` gives the files that were written for a source.
+    `outputs_for` returns the files that were written for a source.
     """
     options = job.options
     if options.skip_existing == "never" or not options.inbox:
@@ -63,38 +63,38 @@ def unless_of(job: Job, outputs_for: Callable[[bytes], tuple[bytes, ...]]) -> Sk
 
 
 def language_of(language: str, task: str) -> str | None:
-    """Return the language that a job's subtitles will have; None where only its audio can tell."""
+    """Return the language of a job's subtitles; None if it is detected from the audio."""
     if task == "translate":
         return "en"
     return None if language in {"auto", "multi"} else language
 
 
-def needless(path: str, unless: SkipRule, root: str | None = None) -> str:
-    """Return why the media file at `path` is not to be read; "" where it is. Looks at the file and at folders.
+def skip_cause(path: str, rule: SkipRule, root: str | None = None) -> str:
+    """Return why the media file at `path` is skipped; "" if it is not. Reads the file and folders.
 
-    A file that cannot be opened has no tracks: the reason is told when it is read.
+    A file that cannot be opened has no tracks: the error is reported when the file is read.
     """
     try:
-        contents = look_into(path, root)
+        tracks = read_tracks(path, root)
     except (MediaError, OSError):
-        contents = MediaTracks()
-    return verdict(contents, beside(unless), unless)
+        tracks = MediaTracks()
+    return apply_rule(tracks, subtitle_files(rule), rule)
 
 
-def verdict(contents: MediaTracks, files: Iterable[ExistingSubtitles], unless: SkipRule) -> str:
-    """Return why a media file with these tracks and subtitle files is not to be read; "" where it is."""
-    found = [*files, *contents.subtitles]
-    if unless.rule == "any":
+def apply_rule(tracks: MediaTracks, files: Iterable[ExistingSubtitles], rule: SkipRule) -> str:
+    """Return why a media file with these tracks and subtitle files is skipped; "" if it is not."""
+    found = [*files, *tracks.subtitles]
+    if rule.rule == "any":
         return f'it has subtitles already: {found[0].name} (skip_existing = "any")' if found else ""
-    wanted = unless.language or contents.audio_language
+    wanted = rule.language or tracks.audio_language
     same = next((one for one in found if wanted and one.language == wanted), None)
     return f'it has subtitles in {wanted} already: {same.name} (skip_existing = "language")' if same else ""
 
 
-def look_into(path: str, root: str | None = None) -> MediaTracks:
+def read_tracks(path: str, root: str | None = None) -> MediaTracks:
     """Return the subtitle tracks of a media file and the language of its audio; raises MediaError.
 
-    Tracks that show only what is foreign in a film ("forced") are none that anybody reads it by.
+    Forced tracks, which translate only the foreign parts of a film, are left out.
     """
     from av.stream import Disposition
 
@@ -123,28 +123,28 @@ def look_into(path: str, root: str | None = None) -> MediaTracks:
         file.close()
 
 
-def beside(unless: SkipRule) -> tuple[ExistingSubtitles, ...]:
-    """Return the subtitle files that players show with a source, of those that are not ours."""
-    source = Path(os.fsdecode(unless.source))
-    ours = {os.fsdecode(path) for path in unless.ours}
+def subtitle_files(rule: SkipRule) -> tuple[ExistingSubtitles, ...]:
+    """Return the subtitle files that players show with a source, without those that the daemon wrote."""
+    source = Path(os.fsdecode(rule.source))
+    ours = {os.fsdecode(path) for path in rule.ours}
     found = []
-    for folder in map(os.fsdecode, unless.folders):
+    for folder in map(os.fsdecode, rule.folders):
         try:
             names = sorted(os.listdir(folder))  # noqa: PTH208 - names, as they are
         except OSError:
             continue
         for name in names:
-            file = named(source.name, name)
+            file = parse_name(source.name, name)
             if file is not None and os.path.join(folder, name) not in ours:  # noqa: PTH118 - as `ours` was made
                 found.append(file)
     return tuple(found)
 
 
-def named(source: str, name: str) -> ExistingSubtitles | None:
-    """Return what the file `name` is to the media file `source` in its folder, by their names alone.
+def parse_name(source: str, name: str) -> ExistingSubtitles | None:
+    """Return the file `name` as subtitles of the media file `source` in its folder, by their names; None if it is not.
 
     `talk.srt`, `talk.en.srt`, `talk.mp4.zh-Hans.forced.srt` belong to `talk.mp4`; `talk.part2.srt` does not.
-    None too where only what is foreign is shown (forced).
+    None also for forced subtitles.
     """
     base, suffix = os.path.splitext(name)  # noqa: PTH122 - a stem may end in a dot
     stem, own_suffix = os.path.splitext(source)  # noqa: PTH122 - likewise

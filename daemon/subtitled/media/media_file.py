@@ -36,23 +36,23 @@ class MediaInfo(Struct, frozen=True):
 
 
 def _open(path: str, root: str | None) -> int:
-    if root is not None:
-        return open_beneath(root, path, os.O_RDONLY | os.O_NONBLOCK)
+    def opened(flags: int) -> int:
+        return os.open(path, flags | os.O_CLOEXEC) if root is None else open_beneath(root, path, flags)
+
     try:
         # Without O_NONBLOCK the opening of a pipe waits for a writer.
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        return opened(os.O_RDONLY | os.O_NONBLOCK)
     except BlockingIOError:
-        # Somebody has a lease on the file (fcntl(2); Samba's oplocks are that), and the kernel asks for it back.
-        # Only regular files have leases, so that to wait is safe; it takes 45 s at most.
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # Another process has a lease on the file (fcntl(2); Samba's oplocks are leases), and the kernel breaks it.
+        # Only regular files have leases, so waiting is safe; it takes 45 s at most.
+        return opened(os.O_RDONLY)
 
 
 class MediaFile:
     """An open regular file as demuxers read it.
 
-    `name` is for people, one printable line; `fault` is what the disk failed with. Demuxers see no name, so
-    that the content alone decides what they take the file for. Opening raises MediaError where there is no
-    such file, or nothing in it.
+    `name` is one printable line for messages; `fault` is the error of the disk. Demuxers get no name, so only
+    the content decides the format. Opening raises MediaError if the file does not exist or is empty.
     """
 
     def __init__(self, path: str, root: str | None = None) -> None:
@@ -63,7 +63,7 @@ class MediaFile:
             descriptor = _open(path, root)
         except FileNotFoundError as error:
             raise MediaError(
-                f"{self.name} is not there (any more); put it back and submit it again"
+                f"{self.name} does not exist (any more); put it back and submit it again"
             ) from error
         except PermissionError as error:
             raise MediaError(f"{self.name} may not be read by this user; change its permissions") from error
@@ -94,20 +94,20 @@ class MediaFile:
             self.fault = error
             raise
 
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to a byte, and return which it is; -1 where there is no such byte, as FFmpeg wants it."""
+    def seek(self, offset: int, origin: int = os.SEEK_SET) -> int:
+        """Move to a byte and return its offset; -1 if there is no such byte, as FFmpeg expects."""
         try:
-            return self._raw.seek(offset, whence)
+            return self._raw.seek(offset, origin)
         except OSError:
-            # A damaged file may name any byte: one before its first is no fault of the disk.
+            # A damaged file may refer to any byte: an offset before the first is no error of the disk.
             return -1
 
-    def tell(self) -> int:
-        """Return the byte that is read next."""
+    def tell(self) -> int:  # prose: allow - the name that FFmpeg calls
+        """Return the offset of the byte that is read next."""
         return self._raw.tell()
 
     def fileno(self) -> int:
-        """Return the descriptor, which stays this object's own."""
+        """Return the descriptor, which this object closes."""
         return self._raw.fileno()
 
     def no_samples(self) -> MediaError:
@@ -122,5 +122,5 @@ class MediaFile:
         )
 
     def close(self) -> None:
-        """Let go of the file; may be repeated."""
+        """Close the file; may be repeated."""
         self._raw.close()

@@ -1,8 +1,8 @@
-"""Decoding stretches of media in processes of their own.
+"""Decodes ranges of audio for previews, in child processes.
 
-A media file may crash a decoder, or keep it busy for ever. So it is heard by a child, `python -m subtitled.media.preview_pool`, asked over
-its standard input and output, and killed when it takes too long. There are few of them, each keeps its last file open, and
-what follows what was read last is read on without a seam.
+A media file may crash a decoder or make it hang. So a child, `python -m subtitled.media.preview_pool`, decodes it; requests and
+responses pass through its standard input and output, and it is killed at a time limit. Each of the few children keeps its last
+file open: a range that follows the last one is decoded without a seam.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ from subtitled.runtime.processes import lower_priority
 
 COMMAND = (sys.executable, "-m", "subtitled.media.preview_pool")
 COUNT = 2
-"""Children at once."""
+"""Children at a time."""
 LIMIT_S = 30.0
-"""Time for one stretch, of which a hundredth will do, but where timestamps are no help and the file is decoded up to it."""
+"""Time limit of one range. A hundredth of it is usual; without usable timestamps the file is decoded up to the range."""
 MEMORY_BYTES = 2 << 30
 """Limit of a child's address space."""
 IDLE_S = 60.0
-"""A child that nobody has asked for so long is ended."""
+"""A child without a request for this time is ended."""
 _PR_SET_PDEATHSIG = 1
 _BYTES_PER_SAMPLE = 2
 _log = log.get()
 
 
 class AudioRange(Struct, frozen=True, kw_only=True):
-    """What is to be decoded."""
+    """A range of a file's audio."""
 
     path: bytes
     root: bytes
     """Folder that no link in `path` may lead out of; b"" for the folder of the file."""
     size: int
     mtime_ns: int
-    """Size and time of the file that the samples are counted in."""
+    """Size and time of the file in which the samples are counted."""
     language: str | None
     """Of the audio track, as in `open_media`."""
     drift_ms: int
@@ -59,11 +59,11 @@ class AudioRange(Struct, frozen=True, kw_only=True):
 
 
 class MediaGoneError(MediaError):
-    """The file is not there any more, or is another."""
+    """The file no longer exists, or has changed."""
 
 
-class _Answer(Struct, frozen=True, kw_only=True):
-    """What came of it: PCM or a fault."""
+class _Response(Struct, frozen=True, kw_only=True):
+    """PCM, or an error."""
 
     pcm: bytes = b""
     fault: str = ""
@@ -71,25 +71,25 @@ class _Answer(Struct, frozen=True, kw_only=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_stretch_decoder = msgspec.msgpack.Decoder(AudioRange)
-_answer_decoder = msgspec.msgpack.Decoder(_Answer)
+_range_decoder = msgspec.msgpack.Decoder(AudioRange)
+_response_decoder = msgspec.msgpack.Decoder(_Response)
 
 
-class _Ear:
-    """One child, or the place for one."""
+class _ChildSlot:
+    """One child process, or the place for one."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command
         self._child: subprocess.Popen[bytes] | None = None
         self.path = b""
         self.next = 0
-        """The sample that would be read on without a seam."""
-        self.asked_at = 0.0
+        """The sample that can be decoded next without a seam."""
+        self.used_at = 0.0
         self._is_over = False
 
-    def ask(self, stretch: AudioRange, until: float) -> _Answer:
-        """Return what the child answers; raises TimeoutError, OSError, EOFError, msgspec.DecodeError."""
-        if self._child is not None and self.path not in {b"", stretch.path}:
+    def request(self, wanted: AudioRange, until: float) -> _Response:
+        """Return the child's response; raises TimeoutError, OSError, EOFError, msgspec.DecodeError."""
+        if self._child is not None and self.path not in {b"", wanted.path}:
             self.end()  # the sandbox of a child leaves it one file
         if self._child is None:
             self._child = subprocess.Popen(
@@ -100,20 +100,20 @@ class _Ear:
                 env=pipes.child_environ(),
                 cwd="/",
             )
-        if self._is_over:  # looked at after the start: who kills has seen the child, or is seen here
+        if self._is_over:  # checked after the start: `kill` has either seen the child, or is seen here
             raise EOFError
-        asked, told = self._child.stdin, self._child.stdout
-        if asked is None or told is None:
+        stdin, stdout = self._child.stdin, self._child.stdout
+        if stdin is None or stdout is None:
             raise TypeError("the child has no pipes")
-        pipes.write(asked, _encode(stretch))
-        data = pipes.read_until(told, until)
+        pipes.write(stdin, _encode(wanted))
+        data = pipes.read_until(stdout, until)
         if data is None:
             raise EOFError
-        self.path, self.next = stretch.path, stretch.start + stretch.samples
-        return _answer_decoder.decode(data)
+        self.path, self.next = wanted.path, wanted.start + wanted.samples
+        return _response_decoder.decode(data)
 
     def kill(self) -> None:
-        """Kill the child for good, without waiting for its end; may be called while another thread asks it."""
+        """Kill the child, and start none again; does not wait, and may be called during a request of another thread."""
         self._is_over = True
         if self._child is not None:
             self._child.kill()
@@ -133,7 +133,7 @@ class _Ear:
 
 
 class PreviewPool:
-    """The children, started when they are needed; may be asked by as many threads as there are children."""
+    """The children, started on demand; serves as many threads at a time as there are children."""
 
     def __init__(
         self, command: Sequence[str] = COMMAND, *, count: int = COUNT, limit_s: float = LIMIT_S
@@ -141,89 +141,89 @@ class PreviewPool:
         self.count = count
         self._limit_s = limit_s
         self._changed = threading.Condition()
-        self._idle = [_Ear(command) for _ in range(count)]
+        self._idle = [_ChildSlot(command) for _ in range(count)]
         self._all = tuple(self._idle)
         self._is_closed = False
 
-    def hear(self, stretch: AudioRange) -> bytes:
-        """Return a stretch's samples: 16-bit, little-endian, mono, 16 kHz; silence where the audio ends before. Blocks.
+    def decode(self, wanted: AudioRange) -> bytes:
+        """Return the samples of a range, int16 little-endian, 16 kHz mono; silence after the end of the audio. Blocks.
 
-        Raises MediaGoneError, and MediaError for what cannot be decoded, or not in time.
+        Raises MediaGoneError, and MediaError if it cannot be decoded within the time limit.
         """
         until = time.monotonic() + self._limit_s
-        ear = self._take(stretch)
+        slot = self._take(wanted)
         try:
-            answer = self._ask(ear, stretch, until)
+            response = self._request(slot, wanted, until)
         except BaseException:
-            ear.end()
+            slot.end()
             raise
         finally:
             with self._changed:
-                ear.asked_at = time.monotonic()
-                self._idle.append(ear)
+                slot.used_at = time.monotonic()
+                self._idle.append(slot)
                 self._changed.notify()
-        if answer.is_gone:
-            raise MediaGoneError(answer.fault)
-        if answer.fault:
-            raise MediaError(answer.fault)
-        return answer.pcm
+        if response.is_gone:
+            raise MediaGoneError(response.fault)
+        if response.fault:
+            raise MediaError(response.fault)
+        return response.pcm
 
-    def let_go(self, now: float) -> None:
-        """End the children that nobody has asked for long; `now` is monotonic. Does not block."""
+    def end_idle(self, now: float) -> None:
+        """End the children without a request for `IDLE_S`; `now` is monotonic. Does not block."""
         with self._changed:
-            for ear in self._idle:
-                if now - ear.asked_at >= IDLE_S:
-                    ear.end()
+            for slot in self._idle:
+                if now - slot.used_at >= IDLE_S:
+                    slot.end()
 
     def close(self) -> None:
-        """End all children, also those that are asked: their askers get MediaError. May be repeated."""
+        """End all children; pending requests raise MediaError. May be repeated."""
         with self._changed:
             self._is_closed = True
-            for ear in self._all:
-                ear.kill()
+            for slot in self._all:
+                slot.kill()
             self._changed.wait_for(lambda: len(self._idle) == self.count, self._limit_s)
-            for ear in self._idle:
-                ear.end()
+            for slot in self._idle:
+                slot.end()
 
-    def _take(self, stretch: AudioRange) -> _Ear:
-        """Take a child that nobody asks: the one that would read on, one that has the file open, or one without any."""
+    def _take(self, wanted: AudioRange) -> _ChildSlot:
+        """Take an idle child: the one that decodes the range without a seam, one with the file open, or any."""
         with self._changed:
             self._changed.wait_for(lambda: self._idle)
             if self._is_closed:
                 raise MediaError("the server is stopping")
-            ear = max(
+            slot = max(
                 self._idle,
-                key=lambda ear: (
-                    ear.path == stretch.path and ear.next == stretch.start,
-                    ear.path == stretch.path,
-                    -ear.asked_at,
+                key=lambda slot: (
+                    slot.path == wanted.path and slot.next == wanted.start,
+                    slot.path == wanted.path,
+                    -slot.used_at,
                 ),
             )
-            self._idle.remove(ear)
-            return ear
+            self._idle.remove(slot)
+            return slot
 
-    def _ask(self, ear: _Ear, stretch: AudioRange, until: float) -> _Answer:
-        # Twice: a child may have ended since, for a reason that has nothing to do with this file.
+    def _request(self, slot: _ChildSlot, wanted: AudioRange, until: float) -> _Response:
+        # Twice: an idle child may have ended for another reason than this file.
         for _ in range(2):
             try:
-                return ear.ask(stretch, until)
+                return slot.request(wanted, until)
             except TimeoutError:
-                _log.warning(log.PREVIEW_LOST, path=os.fsdecode(stretch.path), cause="it took too long")
+                _log.warning(log.PREVIEW_LOST, path=os.fsdecode(wanted.path), cause="it took too long")
                 raise MediaError(f"its audio could not be decoded within {self._limit_s:g} s") from None
             except (OSError, EOFError, msgspec.DecodeError) as error:
-                ear.end()
+                slot.end()
                 if self._is_closed:
                     raise MediaError("the server is stopping") from error
-                _log.warning(log.PREVIEW_LOST, path=os.fsdecode(stretch.path), cause=str(error) or "it ended")
+                _log.warning(log.PREVIEW_LOST, path=os.fsdecode(wanted.path), cause=str(error) or "it ended")
         raise MediaError("its audio crashed the decoder")
 
 
 def main() -> None:
-    """Answer until the pipe ends, as it does with the daemon."""
+    """Serve requests until the pipe ends, as it does with the daemon."""
     parent = os.getppid()
     ctypes.CDLL(None).prctl(
         _PR_SET_PDEATHSIG, signal.SIGKILL
-    )  # a decoder that hangs does not see its pipe's end
+    )  # a hanging decoder does not see the end of its pipe
     if os.getppid() != parent:
         return
     lower_priority()
@@ -232,54 +232,56 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     from subtitled.media.seek import RangeDecoder
 
-    asked, told = sys.stdin.buffer, sys.stdout.buffer
+    stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
     last: AudioRange | None = None
     is_confined = False
     with contextlib.suppress(BrokenPipeError), contextlib.ExitStack() as open_files:
-        while (data := pipes.read(asked)) is not None:
-            stretch = _stretch_decoder.decode(data)
-            fault = _change(stretch)
+        while (data := pipes.read(stdin)) is not None:
+            wanted = _range_decoder.decode(data)
+            fault = _change(wanted)
             if fault:
-                pipes.write(told, _encode(_Answer(fault=fault, is_gone=True)))
+                pipes.write(stdout, _encode(_Response(fault=fault, is_gone=True)))
                 continue
-            if last is None or _file(last) != _file(stretch):
+            if last is None or _file(last) != _file(wanted):
                 open_files.close()
-                path = os.fsdecode(stretch.path)
+                path = os.fsdecode(wanted.path)
                 if not is_confined:
                     is_confined = True
                     sandbox.enter([path], memory_bytes=MEMORY_BYTES, allows_unix_sockets=False)
-                excerpts = open_files.enter_context(
+                decoder = open_files.enter_context(
                     RangeDecoder(
                         path,
-                        language=stretch.language,
-                        drift_ms=stretch.drift_ms,
-                        root=os.fsdecode(stretch.root) or str(Path(path).parent),
+                        language=wanted.language,
+                        drift_ms=wanted.drift_ms,
+                        root=os.fsdecode(wanted.root) or str(Path(path).parent),
                     )
                 )
-                last = stretch
+                last = wanted
             pcm = b""
             try:
-                if stretch.samples:
-                    pcm = excerpts.read(stretch.start, stretch.samples).tobytes()
+                if wanted.samples:
+                    pcm = decoder.read(wanted.start, wanted.samples).tobytes()
             except MediaError as error:
                 last = None
-                pipes.write(told, _encode(_Answer(fault=str(error))))
+                pipes.write(stdout, _encode(_Response(fault=str(error))))
             else:
-                pipes.write(told, _encode(_Answer(pcm=pcm.ljust(stretch.samples * _BYTES_PER_SAMPLE, b"\0"))))
+                pipes.write(
+                    stdout, _encode(_Response(pcm=pcm.ljust(wanted.samples * _BYTES_PER_SAMPLE, b"\0")))
+                )
 
 
-def _file(stretch: AudioRange) -> tuple[bytes, int, int, str | None]:
-    return (stretch.path, stretch.size, stretch.mtime_ns, stretch.language)
+def _file(wanted: AudioRange) -> tuple[bytes, int, int, str | None]:
+    return (wanted.path, wanted.size, wanted.mtime_ns, wanted.language)
 
 
-def _change(stretch: AudioRange) -> str:
-    """Return what has become of a file since it was read; "" where it is as it was."""
+def _change(wanted: AudioRange) -> str:
+    """Return how a file has changed since it was read; "" if it has not."""
     try:
-        found = os.stat(stretch.path)  # noqa: PTH116 - the path is bytes
+        found = os.stat(wanted.path)  # noqa: PTH116 - the path is bytes
     except OSError as error:
         return f"is gone ({error.strerror})"
-    is_same = (found.st_size, found.st_mtime_ns) == (stretch.size, stretch.mtime_ns)
-    return "" if is_same else f"has changed: {stretch.size} bytes when it was read, {found.st_size} now"
+    is_same = (found.st_size, found.st_mtime_ns) == (wanted.size, wanted.mtime_ns)
+    return "" if is_same else f"has changed: {wanted.size} bytes when it was read, {found.st_size} now"
 
 
 if __name__ == "__main__":

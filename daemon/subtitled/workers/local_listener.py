@@ -21,7 +21,7 @@ from subtitled.core.broker import Broker
 from subtitled.core.config_mapping import engine_of, readable_folders
 from subtitled.core.live_jobs import BYTES_PER_SAMPLE
 from subtitled.core.records import Lease, Role, SegmentKey
-from subtitled.media.existing_subtitles import unless_of
+from subtitled.media.existing_subtitles import skip_rule_of
 from subtitled.network.auth import Authenticator
 from subtitled.network.sockets import bind_workers
 from subtitled.observability.metrics import Metrics
@@ -164,7 +164,7 @@ class WorkerListener:
         """Send the order to read a file, unless it has subtitles already."""
         message = action.message
         if message.plans is None:
-            rule = unless_of(action.job, self._store.outputs_of_source)
+            rule = skip_rule_of(action.job, self._store.outputs_of_source)
             message = msgspec.structs.replace(message, skip_rule=rule)
         self.send(action.worker, message)
 

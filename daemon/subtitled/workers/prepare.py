@@ -30,7 +30,7 @@ from subtitled.core.protocol import (
     WorkerSettings,
 )
 from subtitled.errors import ExitCode, MediaError
-from subtitled.media.existing_subtitles import needless
+from subtitled.media.existing_subtitles import skip_cause
 from subtitled.media.ingest import Ingest, recut
 from subtitled.media.ingest import IngestedSegment as Segment
 from subtitled.runtime import sandbox
@@ -39,11 +39,11 @@ from subtitled.workers.channel import Channel, start_thread
 
 
 class _AbandonedError(Exception):
-    """Nobody wants the file any more."""
+    """The file was abandoned."""
 
 
-class _NeedlessError(Exception):
-    """The file needs no subtitles of ours."""
+class _SkippedError(Exception):
+    """The file is skipped: it already has subtitles."""
 
 
 class _OtherFoldersError(Exception):
@@ -143,7 +143,7 @@ class PrepareRole:
                 complete = self._prepare(task)
             except _AbandonedError:
                 pass
-            except _NeedlessError as found:
+            except _SkippedError as found:
                 self._channel.post(AlreadySubtitled(feed=task.order.feed, cause=str(found)))
             except _OtherFoldersError:
                 self._channel.post(ExitReason(cause="the folders of the configuration have changed"))
@@ -165,8 +165,8 @@ class PrepareRole:
             raise _OtherFoldersError
         self._has_read = True
         _check_unchanged(order, path)
-        if order.skip_rule is not None and (cause := needless(path, order.skip_rule, root)):
-            raise _NeedlessError(cause)
+        if order.skip_rule is not None and (cause := skip_cause(path, order.skip_rule, root)):
+            raise _SkippedError(cause)
         if order.plans is not None:
             self._send_all(task, recut(path, order.plans, language=order.language, root=root))
             _check_unchanged(order, path)
