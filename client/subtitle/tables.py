@@ -107,6 +107,14 @@ def print_stats(console: Console, stats: StatsInfo) -> None:
         f"{stats.audio_ms / 1000:.0f} s of audio transcribed in {stats.uptime_s:.0f} s",
         highlight=False,
     )
+    for folder in stats.hung_folders:
+        name = "".join(char if char.isprintable() else "?" for char in folder.path) or "a folder"
+        console.print(
+            f"{name} has not answered for {folder.seconds} s: check its mount; its files wait",
+            style="bold red",
+            highlight=False,
+            markup=False,
+        )
 
 
 def _link(worker: WorkerFacts) -> str:

@@ -13,6 +13,8 @@ import media
 from daemon import Daemon, InboxFolder, eventually
 from hung_mount import ForbiddenError, HungMount
 from subtitled.config import schema
+from subtitled.doctor import folders
+from subtitled.doctor.daemon_user import find_daemon_user
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,3 +104,12 @@ def test_daemon_starts_while_folders_hang(daemon: Daemon) -> None:
         assert daemon.wait_for(source).state == "done"
         eventually(lambda: hung_folders(daemon) == {str(bad), str(outbox)}, "both are shown as hung")
         daemon.stop()
+
+
+def test_doctor_reports_folders_that_hang_and_checks_the_others(daemon: Daemon) -> None:
+    bad, outbox = daemon.folder / "bad", daemon.folder / "good-out"
+    with HungMount(bad), HungMount(outbox):
+        found = list(folders.check(daemon.config, find_daemon_user(daemon.config.state.dir)))
+    faults = {finding.name for finding in found if finding.state == "fault"}
+    assert faults == {f"folder {bad}", f"folder {outbox}"}
+    assert any(finding.name.startswith("state ") and finding.state == "ok" for finding in found)

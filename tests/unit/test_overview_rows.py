@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from subtitle import StatsInfo, WorkerFacts
 from subtitle.eta import Speed
+from subtitle.messages import HungFolder
 from subtitled.languages import code_of, name_of
 from subtitled.web.i18n import NATIVE_NAMES, Translator, language_choices
 from subtitled.web.view_models import RECENT_MS, health_summary, job_row, recently_failed, worker_row
@@ -31,6 +32,9 @@ def worker(state: str = "idle", **changes: object) -> WorkerFacts:
     return replace(facts, **changes)
 
 
+HUNG = (HungFolder(path="/mnt/in", seconds=12),)
+
+
 def stats(*states: str, **changes: object) -> StatsInfo:
     facts = replace(STATS, workers=(worker("broken", role="prepare"), *map(worker, states)), uptime_s=1.0)
     return replace(facts, **changes)
@@ -47,6 +51,8 @@ def stats(*states: str, **changes: object) -> StatsInfo:
         (("busy", "broken", "lost"), {}, 0, "warn", "1 of 3 workers is not working"),
         (("busy", "a state of the future"), {}, 0, "warn", "1 of 2 workers is not working"),
         (("busy",), {"is_paused": True}, 1, "bad", "The disk is full; new files are not processed"),
+        (("busy",), {"hung_folders": HUNG}, 1, "bad", "A folder does not answer; its files wait"),
+        (("busy",), {"hung_folders": HUNG * 2}, 1, "bad", "2 folders do not answer; their files wait"),
         (
             ("broken", "stopped"),
             {"is_paused": True},

@@ -7,9 +7,13 @@ import ctypes
 import errno
 import os
 import secrets
+import threading
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from shlex import quote
+
+from msgspec import structs
 
 from subtitled.config.schema import BESIDE, Config
 from subtitled.config.schema import InboxConfig as InboxSection
@@ -20,13 +24,26 @@ from subtitled.files.atomic_files import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
 from subtitled.files.filesystem import NETWORK_FILE_SYSTEMS, file_system
 
 MIB = 2**20
+ANSWER_S = 3.0
 MAX_COUNTED = 1_000_000
 """Maximum number of sub-folders to count."""
 _LIMITS = Path("/proc/sys/fs/inotify")
 
 
 def check(config: Config, account: DaemonUser) -> Iterator[Finding]:
-    """Check all folders of the configuration."""
+    """Check all folders of the configuration; those that do not answer are reported, and not checked further."""
+    hung = unanswered([*_spaces(config), *(inbox.path for inbox in config.inbox), *config.uploads.paths])
+    for folder in hung:
+        yield hung_finding(folder)
+    if config.state.dir in hung:
+        return
+    config = structs.replace(
+        config,
+        inbox=tuple(inbox for inbox in config.inbox if not {inbox.path, inbox.output} & hung.keys()),
+        uploads=structs.replace(
+            config.uploads, paths=tuple(path for path in config.uploads.paths if path not in hung)
+        ),
+    )
     full = [space_finding(folder, _free(folder), space_of(config)[1]) for folder in _spaces(config)]
     yield from full
     # A full file system has its fault already.
@@ -35,6 +52,29 @@ def check(config: Config, account: DaemonUser) -> Iterator[Finding]:
     yield from run_as(account, lambda: [instance_finding()])
     watched = [inbox.path for inbox in config.inbox if not is_network(inbox.path)]
     yield watches_finding(sum(map(count_folders, watched)), int(_limit("max_user_watches")))
+
+
+def unanswered(folders: Iterable[str], timeout_s: float = ANSWER_S) -> dict[str, None]:
+    """Return the folders on which a call takes longer than `timeout_s`, in order: their mounts hang."""
+    threads = {
+        folder: threading.Thread(target=os.path.lexists, args=(os.path.join(folder, ""),), daemon=True)  # noqa: PTH118
+        for folder in folders
+    }
+    for thread in threads.values():
+        thread.start()
+    deadline = time.monotonic() + timeout_s
+    for thread in threads.values():
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return dict.fromkeys(folder for folder, thread in threads.items() if thread.is_alive())
+
+
+def hung_finding(folder: str) -> Finding:
+    """Return the finding about a folder that does not answer."""
+    return fault(
+        f"folder {folder}",
+        f"does not answer within {ANSWER_S:g} s: its mount hangs; the daemon processes the files of all others",
+        f"check the server and the network of this mount; to give it up, type: umount -f -l {quote(folder)}",
+    )
 
 
 def _as_user(config: Config, account: DaemonUser, full_folders: set[str]) -> Iterator[Finding]:

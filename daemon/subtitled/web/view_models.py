@@ -81,6 +81,8 @@ def health_summary(stats: StatsInfo, failed: int, max_failed: int) -> HealthSumm
         return HealthSummary(level="bad", message="health.none_working")
     if stats.is_paused:
         return HealthSummary(level="bad", message="health.disk_full")
+    if stats.hung_folders:
+        return HealthSummary(level="bad", message="health.folder_hung", n=len(stats.hung_folders))
     if broken:
         return HealthSummary(level="warn", message="health.not_working", n=broken, total=total)
     if not working:
