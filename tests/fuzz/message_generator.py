@@ -51,7 +51,7 @@ KINDS = (
     "Delete",
     "Stats",
 )
-LIKELY = (3, 12, 40, 10, 4, 4, 3, 4, 8, 3, 4)
+LIKELY = (3, 12, 40, 10, 4, 4, 3, 4, 8, 3, 4, 4)
 """Relative frequency of each kind: mostly uploads, which keep the most state in the daemon."""
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import math
 import os
 import resource
 import socket as plain
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -29,6 +29,12 @@ MAX_CONNECTIONS = 2048
 """Connections of one socket, so that a flood from the network leaves the local socket usable; fewer with few descriptors."""
 ALLOWANCE_BYTES = 256 * 2**20
 """Memory that clients may take beyond the buffers of their uploads."""
+RESERVE_FACTOR = 4
+"""Of the descriptors a quarter is for connections: more are accepted before the guard refuses them."""
+MAX_EVENTS = 64
+"""Events that the guard reads before it closes surplus connections."""
+GUARD_POLL_MS = 200
+IDLE_CHECK_S = 1.0
 CHECK_S = 0.25
 """Seconds between two memory checks while a client is connected."""
 SETTLE_S = 2.0
@@ -40,7 +46,7 @@ _log = log.get()
 
 
 class _Limited(Struct):
-    """One listener with its monitor socket and open connections."""
+    """One listener with its monitor socket and open connections; belongs to the guard's thread."""
 
     monitor: zmq.Socket[bytes]
     listener: Listener
@@ -49,7 +55,12 @@ class _Limited(Struct):
 
 
 class ConnectionLimits:
-    """All connections of clients; belongs to the thread of the server's loop."""
+    """All connections of clients: counted in a thread of its own, the memory check in the server's loop.
+
+    libzmq aborts the process when it cannot accept a connection to a Unix socket for lack of descriptors, so the guard must not
+    wait for the loop. At the limit it closes the newest connections and moves the socket's name away, so that further clients
+    are refused at once; zmq clients connect again when the name is back.
+    """
 
     def __init__(
         self,
@@ -59,28 +70,31 @@ class ConnectionLimits:
         descriptors: int,
         metrics: Metrics,
     ) -> None:
-        """`descriptors`: open files that the process may have; half of them are left for the rest of the daemon."""
+        """`descriptors`: open files that the process may have; most of them are left as a reserve if they are few."""
         self._metrics = metrics
         self._limited = [_Limited(_monitor(context, one), one, {}) for one in listeners]
-        self._max_connections = min(MAX_CONNECTIONS, descriptors // 2 // max(1, len(self._limited)))
+        self._max_connections = max(
+            8, min(MAX_CONNECTIONS, descriptors // RESERVE_FACTOR // max(1, len(self._limited)))
+        )
         self._base_bytes = resident_bytes()
         self._allowed_bytes = ALLOWANCE_BYTES
         self._check_at = 0.0
         self._bytes_before = 0
         """Memory when all connections were closed; 0 once the effect is known."""
         self._settled_at = 0.0
+        self._lock = threading.Lock()
+        self._hidden: dict[str, Path] = {}
+        """Names of Unix sockets -> where they were moved while the limit is reached."""
+        self._is_closing = False
+        self._thread = threading.Thread(target=self._guard, name="connections", daemon=True)
+        self._thread.start()
 
     @property
     def poll_timeout_s(self) -> float:
         """Longest time until `check` must be called again."""
         if self._bytes_before:
             return RECHECK_S
-        return CHECK_S if self.count else math.inf
-
-    @property
-    def sockets(self) -> list[zmq.Socket[bytes]]:
-        """Monitor sockets, readable when a client connects or disconnects."""
-        return [one.monitor for one in self._limited]
+        return CHECK_S if self.count else IDLE_CHECK_S
 
     @property
     def count(self) -> int:
@@ -92,9 +106,7 @@ class ConnectionLimits:
         self._allowed_bytes = expected + ALLOWANCE_BYTES
 
     def check(self, now: float) -> None:
-        """Count connections; close those beyond the limits."""
-        for one in self._limited:
-            self._count(one)
+        """Close all connections if they hold too much memory."""
         if now < self._check_at:
             return
         if self._bytes_before:
@@ -108,37 +120,78 @@ class ConnectionLimits:
         self._check_at = now + min(self.poll_timeout_s, CHECK_S)
 
     def close(self) -> None:
-        """Stop monitoring; to be called before the listeners are closed."""
+        """Stop the guard; to be called before the listeners are closed."""
+        self._is_closing = True
         for one in self._limited:
             one.listener.socket.disable_monitor()
+        self._thread.join()
+
+    def _guard(self) -> None:
+        """Count connections until `close`."""
+        poller = zmq.Poller()
+        for one in self._limited:
+            poller.register(one.monitor, zmq.POLLIN)
+        while not self._is_closing:
+            ready = dict(poller.poll(GUARD_POLL_MS))
+            for one in self._limited:
+                if one.monitor in ready:
+                    self._count(one)
+        for path in list(self._hidden):
+            self._show(path)
+        for one in self._limited:
             one.monitor.close()
 
     def _count(self, one: _Limited) -> None:
-        while True:
+        for _ in range(MAX_EVENTS):
             try:
                 event = parse_monitor_message(one.monitor.recv_multipart(zmq.NOBLOCK))
             except zmq.Again:
                 break
             file = int(event["value"])
-            if event["event"] == zmq.EVENT_ACCEPTED:
-                one.connections[file] = event["endpoint"].decode("utf-8", "surrogateescape")
-            else:
-                one.connections.pop(file, None)
+            with self._lock:
+                if event["event"] == zmq.EVENT_ACCEPTED:
+                    one.connections[file] = event["endpoint"].decode("utf-8", "surrogateescape")
+                else:
+                    one.connections.pop(file, None)
+            if len(one.connections) > self._max_connections:
+                self._hide(one.connections.get(file, ""))
         # The newest: a flood of connections does not close those of clients at work.
-        surplus = list(one.connections.items())[self._max_connections :]
+        with self._lock:
+            surplus = list(one.connections.items())[self._max_connections :]
+            for file, _ in surplus:
+                del one.connections[file]
         for file, endpoint in surplus:
-            del one.connections[file]
             close_connection(file, endpoint)
             self._metrics.closed_connections.labels("connections").inc()
+        if len(one.connections) < self._max_connections * 9 // 10:
+            for path in list(self._hidden):
+                self._show(path)
+
+    def _hide(self, endpoint: str) -> None:
+        """Move a Unix socket's name away, so that clients are refused."""
+        path = endpoint.removeprefix("ipc://")
+        if path != endpoint and path not in self._hidden:
+            hidden = Path(f"{path}.full")
+            with contextlib.suppress(OSError):
+                Path(path).rename(hidden)
+                self._hidden[path] = hidden
+                _log.warning(
+                    log.CLIENT_DISCONNECTED, endpoint=endpoint, max_connections=self._max_connections
+                )
+
+    def _show(self, path: str) -> None:
+        with contextlib.suppress(OSError):
+            self._hidden.pop(path).rename(path)
 
     def _close_all(self, resident: int) -> None:
-        for one in self._limited:
-            for file, endpoint in one.connections.items():
-                close_connection(file, endpoint)
-                self._metrics.closed_connections.labels("memory").inc()
+        with self._lock:
+            connections = [item for one in self._limited for item in one.connections.items()]
+        for file, endpoint in connections:
+            close_connection(file, endpoint)
+            self._metrics.closed_connections.labels("memory").inc()
         _log.warning(
             log.CLIENT_DISCONNECTED,
-            connections=self.count,
+            connections=len(connections),
             resident_mb=resident // 2**20,
             allowed_mb=(self._base_bytes + self._allowed_bytes) // 2**20,
         )

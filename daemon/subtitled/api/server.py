@@ -30,7 +30,7 @@ from subtitled.network.auth import (
     server_key_path,
 )
 from subtitled.network.rate_limit import RateLimit
-from subtitled.network.sockets import kind_of, open_listeners
+from subtitled.network.sockets import MAX_BACKLOG, kind_of, open_listeners
 from subtitled.observability.gpu import GpuMemoryMonitor
 from subtitled.observability.metrics import Metrics
 from subtitled.output.layout_process import LayoutProcess
@@ -136,20 +136,20 @@ class ApiServer:
             on_deleted=self.uploads.job_deleted,
         )
         self._allowed = AllowList(principals(config.client), on_refused=lambda _: metrics.refused_keys.inc())
+        descriptors = raise_descriptor_limit()
         has_keys = any(kind_of(end, has_keys=bool(config.client)) == "keys" for end in config.listen.clients)
         if has_keys:
             authenticator.allow(ZAP_DOMAIN, self._allowed)
         try:
             key = server_key(server_key_path(config)) if has_keys else None
-            self._listeners = open_listeners(context, config.listen.clients, key)
+            backlog = min(MAX_BACKLOG, descriptors // 16)
+            self._listeners = open_listeners(context, config.listen.clients, key, backlog=backlog)
         except BaseException:
             authenticator.stop()
             raise
         # The workers' listener is read elsewhere; its connections are limited here with all others.
         limited = [*self._listeners, *([remote.listener] if remote else [])]
-        self._limits = ConnectionLimits(
-            context, limited, descriptors=raise_descriptor_limit(), metrics=metrics
-        )
+        self._limits = ConnectionLimits(context, limited, descriptors=descriptors, metrics=metrics)
         self._limits.allow(_expected_bytes(config))
         rate_limit = RateLimit(config.listen.requests_per_s)
         self._endpoints = [
@@ -167,7 +167,7 @@ class ApiServer:
     @property
     def sockets(self) -> list[zmq.Socket[bytes]]:
         """Sockets that the loop polls."""
-        return [*(listener.socket for listener in self._listeners), *self._limits.sockets]
+        return [listener.socket for listener in self._listeners]
 
     @property
     def poll_timeout_s(self) -> float:

@@ -19,6 +19,8 @@ KEEPALIVE_IDLE_S = 30
 KEEPALIVE_INTERVAL_S = 10
 KEEPALIVE_PROBES = 3
 """TCP keepalive: silence before the first probe, time between probes, lost probes that end a connection."""
+MAX_BACKLOG = 1024
+"""Connections that the kernel accepts before ZeroMQ does."""
 HANDSHAKE_MS = 10_000
 """Time in which a client must complete the handshake."""
 
@@ -40,7 +42,12 @@ def bind_workers(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.
 
 
 def open_router(
-    context: zmq.Context[zmq.Socket[bytes]], *, max_frame_bytes: int, held_messages: int, held_answers: int
+    context: zmq.Context[zmq.Socket[bytes]],
+    *,
+    max_frame_bytes: int,
+    held_messages: int,
+    held_answers: int,
+    backlog: int = MAX_BACKLOG,
 ) -> zmq.Socket[bytes]:
     """Return an unbound ROUTER for peers on the network.
 
@@ -53,7 +60,7 @@ def open_router(
     # Sending to a peer that is gone raises an error instead of dropping the message.
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     socket.setsockopt(zmq.LINGER, 500)
-    socket.setsockopt(zmq.BACKLOG, 1024)
+    socket.setsockopt(zmq.BACKLOG, backlog)
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     # A suspended laptop does not close its connection. The kernel's keepalive detects that, not ZeroMQ's heartbeat, which
     # in 4.3.5 aborts the process (stream_engine_base.cpp, `!_io_error`) when it is due on a connection that has more
@@ -122,7 +129,11 @@ def kind_of(endpoint: str, *, has_keys: bool) -> ListenerKind:
 
 
 def open_listeners(
-    context: zmq.Context[zmq.Socket[bytes]], endpoints: Sequence[str], key: ServerKey | None
+    context: zmq.Context[zmq.Socket[bytes]],
+    endpoints: Sequence[str],
+    key: ServerKey | None,
+    *,
+    backlog: int = MAX_BACKLOG,
 ) -> list[Listener]:
     """Return a bound socket for each kind of endpoint; `key` is the server's, if clients have keys. Raises SubtitledError.
 
@@ -132,19 +143,24 @@ def open_listeners(
     for endpoint in endpoints:
         kind = kind_of(endpoint, has_keys=key is not None)
         if kind not in listeners:
-            listeners[kind] = Listener(kind=kind, socket=_router(context, key if kind == "keys" else None))
+            listeners[kind] = Listener(
+                kind=kind, socket=_router(context, key if kind == "keys" else None, backlog)
+            )
         bind(listeners[kind].socket, endpoint)
         if kind == "local":
             Path(endpoint.removeprefix("ipc://")).chmod(LOCAL_SOCKET_MODE)
     return list(listeners.values())
 
 
-def _router(context: zmq.Context[zmq.Socket[bytes]], key: ServerKey | None) -> zmq.Socket[bytes]:
+def _router(
+    context: zmq.Context[zmq.Socket[bytes]], key: ServerKey | None, backlog: int
+) -> zmq.Socket[bytes]:
     socket = open_router(
         context,
         max_frame_bytes=MAX_FRAME_BYTES,
         held_messages=MAX_HELD_MESSAGES,
         held_answers=MAX_HELD_ANSWERS,
+        backlog=backlog,
     )
     if key is not None:
         require_keys(socket, key, ZAP_DOMAIN)

@@ -60,10 +60,14 @@ MAX_DESCRIPTORS = 16_384
 
 
 def raise_descriptor_limit() -> int:
-    """Raise the soft limit of open files as far as allowed, up to MAX_DESCRIPTORS; return the limit."""
+    """Raise the limit of open files up to MAX_DESCRIPTORS as far as allowed (root: the hard limit too); return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        soft = wanted
-    return MAX_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+    if soft == resource.RLIM_INFINITY or soft >= MAX_DESCRIPTORS:
+        return MAX_DESCRIPTORS
+    for limits in ((MAX_DESCRIPTORS, max(hard, MAX_DESCRIPTORS)), (min(hard, MAX_DESCRIPTORS), hard)):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        except (ValueError, PermissionError):
+            continue
+        return limits[0]
+    return soft
