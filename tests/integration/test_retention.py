@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -262,3 +263,20 @@ def test_uploaded_file_goes_with_its_deleted_job(tmp_path: Path) -> None:
         client.request("Cancel", job=job)
         client.request("Delete", job=job)
         api.turn_until(lambda: not folder.exists(), "the folder is deleted")
+
+
+def test_submit_whose_job_is_deleted_before_the_answer_is_refused(tmp_path: Path) -> None:
+    with ApiHarness(tmp_path) as api:
+        client, other = api.connect(), api.connect()
+        job = client.submit(b"1234")["job"]
+        client.send_message("Chunk", b"1234", request=1, job=job, offset=0)
+        api.turn_until(lambda: api.facts(job).received_bytes == 4, "the bytes are received")
+        release = threading.Event()
+        api.server._durability._background.pool.submit(release.wait)
+        client.send_message("Commit", request=2, job=job)
+        api.turn_until(lambda: api.facts(job).state == "queued", "the file is complete")
+        other.request("Cancel", job=job)
+        assert other.request("Delete", job=job)["type"] == "JobInfo"
+        release.set()
+        answer = client.receive("UploadCredit")
+        assert (answer["request"], answer["code"]) == (2, "NOT_FOUND")

@@ -321,9 +321,7 @@ def deaf(secured: DaemonWithKeys) -> Iterator[str]:
 def test_ctrl_c_while_sending_says_that_it_goes_on(secured: DaemonWithKeys, deaf: str, talk: Path) -> None:
     found = Interrupted(secured, "submit", str(talk), "--wait", "--server", deaf, at="uploading")
     assert (found.status, found.stdout) == (130, "")
-    assert (
-        f"interrupted; the sent part is kept: submit {talk} again to resume" in found.stderr
-    )
+    assert f"interrupted; the sent part is kept: submit {talk} again to resume" in found.stderr
 
 
 # -- killed in between -----------------------------------------------------------------------------------------
@@ -491,7 +489,9 @@ def test_what_cannot_be_sent_is_said_before_anything_is_sent(client: Client, tmp
     huge = tmp_path / "huge.wav"
     with huge.open("wb") as file:
         file.truncate(2**40)
-    with pytest.raises(ServerError, match=r"TOO_BIG: .*1099511627776 bytes; this server accepts 21474836480 at most"):
+    with pytest.raises(
+        ServerError, match=r"TOO_BIG: .*1099511627776 bytes; this server accepts 21474836480 at most"
+    ):
         client.submit(huge)
     with pytest.raises(OptionError, match="formats='srt' is a string"):
         client.submit(huge, formats="srt")

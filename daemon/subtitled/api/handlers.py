@@ -150,7 +150,14 @@ class RequestHandlers:
 
     def reply_with_job(self, peer: Peer, request: int, job: str) -> None:
         """Reply with a job once it is on the disk: the client relies on it and does not send the file again."""
-        self._durability.when_durable(lambda: peer.reply(ms.JobInfo(request=request, job=self.facts(job))))
+
+        def reply() -> None:
+            if self._store.find_job(job) is None:
+                peer.refuse(request, "NOT_FOUND", f"job {job} was deleted")
+            else:
+                peer.reply(ms.JobInfo(request=request, job=self.facts(job)))
+
+        self._durability.when_durable(reply)
 
     def find(self, job: str, peer: Peer) -> JobRow:
         """Return a job; raises RefusedError for an unknown job and for one that this client may not see."""
