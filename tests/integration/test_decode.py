@@ -310,10 +310,10 @@ def test_an_impossible_sample_rate_is_refused(tmp_path: Path) -> None:
 
 
 def test_files_that_cannot_be_opened_say_why(tmp_path: Path) -> None:
-    assert "is not there" in refusal(tmp_path / "gone.wav")
+    assert "does not exist" in refusal(tmp_path / "gone.wav")
     dangling = tmp_path / "dangling.wav"
     dangling.symlink_to("nowhere")
-    assert "is not there" in refusal(dangling)
+    assert "does not exist" in refusal(dangling)
     folder = tmp_path / "x.wav"
     folder.mkdir()
     assert "is a directory" in refusal(folder)
