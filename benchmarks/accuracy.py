@@ -1,9 +1,8 @@
 """Errors, lost speech and cue times on recordings of real people: the daemon's path against faster-whisper's own programs.
 
-    python benchmarks/accuracy.py [--model DIR] [--only FILE,FILE] [--programs engine,daemon,plain,vad,batched,timed] [--short]
+    python benchmarks/accuracy.py [--model DIR] [--only FILE,FILE] [--programs engine,plain,vad,batched,timed] [--short]
 
     engine     reading, planning, decoding and layout as the daemon does it, in this process
-    daemon     `subtitled run`, one CPU slot; its JSON files are measured
     plain      `WhisperModel.transcribe`; vad: the same with its VAD filter
     batched    `BatchedInferencePipeline`; timed: the same with timestamps, which subtitles need
 
@@ -50,7 +49,6 @@ from subtitled.output.layout_process import compose
 from subtitled.storage.rows import JobRow, ResultRow
 
 BEAM, BATCH, RATE = 5, 8, 16_000
-PROGRAMS = ("engine", "daemon", "plain", "vad", "batched", "timed")
 MIN_LOST_S = 0.5
 CLAUSE_ENDS = "。、，．！？：；…‥.,!?:;-—–\"'”’)]）」』»"  # noqa: RUF001 - full-width punctuation is meant
 
@@ -218,19 +216,6 @@ def rival_program(model: Any, name: str) -> Program:
     return run
 
 
-def run_daemon(paths: Sequence[Path], model: str, threads: int) -> dict[str, Outcome]:
-    """Have a real daemon write JSON for all files."""
-    from parts.served import Served
-    from subtitled.cues.render import read_json
-
-    with tempfile.TemporaryDirectory(prefix="accuracy-") as folder:
-        with Served(Path(folder), model=model, beam=BEAM, batch_size=BATCH, threads=threads) as daemon:
-            daemon.wait_until_ready()
-            targets, _ = daemon.subtitle(daemon.stage(paths))
-            made = [read_json(target.with_suffix(".json").read_bytes()) for target in targets]
-        return {path.name: outcome_of(transcript) for path, transcript in zip(paths, made, strict=True)}
-
-
 # -- the measures ------------------------------------------------------------------------------------------------------
 
 
@@ -382,11 +367,8 @@ def measure(options: argparse.Namespace, folder: Path, model_folder: str) -> Non
 
     model = WhisperModel(model_folder, device="cpu", compute_type="int8", cpu_threads=options.threads)
     for name in options.programs.split(","):
-        if name == "daemon":
-            made = run_daemon([folder / one.file for one in recordings], model_folder, options.threads)
-        else:
-            program = engine_program(model) if name == "engine" else rival_program(model, name)
-            made = {one.file: program(folder / one.file) for one in recordings}
+        program = engine_program(model) if name == "engine" else rival_program(model, name)
+        made = {one.file: program(folder / one.file) for one in recordings}
         report(name, made, recordings, sounds)
 
 

@@ -12,10 +12,13 @@ from subtitled.cues.render import read_json, render
 from subtitled.cues.transcript import Interval, SegmentTranscript, Transcript, with_cues
 
 
-def transcript(*phrases: MediaPhrase, language: str = "en", task: str = "transcribe") -> Transcript:
+def transcript(
+    *phrases: MediaPhrase, language: str = "en", task: str = "transcribe", resumes_ms: int = 3300
+) -> Transcript:
+    """Return a transcript whose audio from 2000 ms to `resumes_ms` was left out."""
     segment = SegmentTranscript(
         index=0,
-        pieces=(Interval(0, 2000), Interval(2300, 6000), Interval(6000, 10_000)),
+        pieces=(Interval(0, 2000), Interval(resumes_ms, 6000), Interval(6000, 10_000)),
         spans=(),
         device="cpu0",
         phrases=phrases,
@@ -33,16 +36,24 @@ def test_layout_can_be_repeated_from_the_json_alone() -> None:
     assert cue.lines == ("It is a truth", "universally acknowledged.")
 
 
-def test_no_cue_crosses_audio_that_was_left_out() -> None:
+def test_no_cue_crosses_a_long_pause_that_was_left_out() -> None:
     phrases = (
-        MediaPhrase("He went", 1000, 1900),
-        MediaPhrase("home", 2300, 2800),
+        MediaPhrase("He went", 1000, 2900),
+        MediaPhrase("home", 3300, 3800),
         MediaPhrase("today.", 5500, 6400),
     )
     assert [cue.lines for cue in with_cues(transcript(*phrases)).cues] == [
         ("He went",),
         ("home",),
         ("today.",),
+    ]
+
+
+def test_a_cue_may_cross_a_pause_too_short_for_a_cue() -> None:
+    """Between two segments the rest of a pause of a second may be left out."""
+    phrases = MediaPhrase("He went", 1000, 1900), MediaPhrase("home.", 2300, 2800)
+    assert [cue.lines for cue in with_cues(transcript(*phrases, resumes_ms=2300)).cues] == [
+        ("He went home.",)
     ]
 
 

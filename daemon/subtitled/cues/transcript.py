@@ -117,7 +117,7 @@ def with_cues(
         (phrase for segment in transcript.segments for phrase in segment.phrases),
         limits,
         language=language,
-        seams_ms=_seams_ms(transcript.segments),
+        seams_ms=_seams_ms(transcript.segments, limits),
         until_ms=transcript.offset_ms + transcript.duration_ms or None,
     )
     return msgspec.structs.replace(
@@ -125,7 +125,8 @@ def with_cues(
     )
 
 
-def _seams_ms(segments: tuple[SegmentTranscript, ...]) -> tuple[int, ...]:
-    """Return the start of each run of real audio that does not follow the run before it."""
+def _seams_ms(segments: tuple[SegmentTranscript, ...], limits: LayoutLimits) -> tuple[int, ...]:
+    """Return the start of each run of real audio after a pause long enough for a cue of its own."""
     pieces = sorted((piece.start_ms, piece.end_ms) for segment in segments for piece in segment.pieces)
-    return tuple(two[0] for one, two in pairwise(pieces) if one[1] < two[0])
+    least_ms = max(1, limits.min_ms + limits.gap_ms)
+    return tuple(two[0] for one, two in pairwise(pieces) if two[0] - one[1] >= least_ms)

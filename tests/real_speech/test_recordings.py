@@ -1,0 +1,144 @@
+"""A real daemon with a real model (Whisper base) on recordings of real people, where both are there.
+
+`make real-model` fetches the model; the recordings are in $SUBTITLED_REAL_SPEECH, or in `shared/real-speech` beside the
+checkout, and stay there. The figures themselves are those of `benchmarks/accuracy.py`; here they have limits.
+"""
+
+from __future__ import annotations
+
+import os
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+from opencc import OpenCC
+
+import real_model
+from daemon import Daemon, InboxFolder
+from subtitled.config import schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from subtitled.cues.transcript import Transcript
+
+CHECKOUT = Path(__file__).parents[2]
+RECORDINGS = Path(os.environ.get("SUBTITLED_REAL_SPEECH") or CHECKOUT.parent / "shared" / "real-speech")
+MODEL = real_model.default_folder("base")
+TIMEOUT_S = 900.0
+
+pytestmark = [
+    pytest.mark.skipif(
+        not (RECORDINGS / "corpus.json").is_file(), reason=f"no recordings: {RECORDINGS} is missing"
+    ),
+    pytest.mark.skipif(
+        not real_model.is_complete(MODEL, real_model.PINS["base"]),
+        reason=f"no model in {MODEL}: make real-model",
+    ),
+]
+
+
+class Recording(msgspec.Struct, frozen=True):
+    """One recording of `corpus.json`."""
+
+    file: str
+    text: str | None = None
+    language: str | None = None
+
+
+def recordings() -> dict[str, Recording]:
+    found = msgspec.json.decode((RECORDINGS / "corpus.json").read_bytes(), type=list[Recording])
+    return {recording.file: recording for recording in found}
+
+
+def letters(text: str) -> str:
+    return "".join(char for char in OpenCC("t2s").convert(text).casefold() if char.isalnum())
+
+
+def share_heard(transcript: Transcript, recording: Recording) -> float:
+    """Return the share of a recording's letters that are in its transcript, in order."""
+    said = letters(recording.text or "")
+    written = letters(" ".join(phrase.text for segment in transcript.segments for phrase in segment.phrases))
+    blocks = SequenceMatcher(None, said, written, autojunk=False).get_matching_blocks()
+    return sum(block.size for block in blocks) / len(said)
+
+
+def transcripts(folder: Path, names: Sequence[str]) -> Iterator[dict[str, Transcript]]:
+    """Run a daemon with the files in its inbox, and yield the transcript of each."""
+    with Daemon(
+        folder,
+        inboxes=(InboxFolder(options={"formats": ("json",)}),),
+        model=schema.ModelConfig(name=str(MODEL), cpu_threads=1, batch_size=8),
+        pool=schema.PoolConfig(devices=("cpu",), prepare_workers=1),
+        segments=schema.SegmentsConfig(),
+        # However slow the machine is.
+        recovery=schema.RecoveryConfig(lease_min_s=600.0),
+    ) as daemon:
+        for name in names:
+            daemon.drop(RECORDINGS / name, name)
+        daemon.start()
+        jobs = daemon.wait_for_jobs(len(names), TIMEOUT_S)
+        assert {job.state for job in jobs} == {"done"}
+        found = {}
+        for job in jobs:
+            [output] = [path for path in daemon.client.status(job.id).outputs if path.endswith(".json")]
+            found[Path(job.source).name] = daemon.transcript(Path(output).name.removesuffix(".json"))
+        yield found
+
+
+SHORT = ("zh_net.wav", "jfk.flac", "none_robin.ogg", "none_empty.mp3")
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Transcript]]:
+    yield from transcripts(tmp_path_factory.mktemp("short"), SHORT)
+
+
+@pytest.mark.parametrize("name", ["zh_net.wav", "jfk.flac"])
+def test_short_recordings_are_written_as_spoken(short: dict[str, Transcript], name: str) -> None:
+    recording = recordings()[name]
+    assert short[name].language == recording.language
+    assert share_heard(short[name], recording) >= 0.9
+    assert short[name].unheard == ()
+
+
+@pytest.mark.parametrize("name", ["none_robin.ogg", "none_empty.mp3"])
+def test_recordings_without_speech_get_no_text(short: dict[str, Transcript], name: str) -> None:
+    assert short[name].cues == ()
+
+
+LONG = ("long_zh.flac", "long_en.flac", "none_ragtime.ogg", "none_noise4.wav")
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Transcript]]:
+    yield from transcripts(tmp_path_factory.mktemp("long"), LONG)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "least"), [("long_en.flac", 0.95), ("long_zh.flac", 0.8)])
+def test_no_speaker_of_a_long_recording_is_lost(long: dict[str, Transcript], name: str, least: float) -> None:
+    """In `long_zh.flac` 15 s of five speakers were: the first decoding of their window has no text for them."""
+    assert share_heard(long[name], recordings()[name]) >= least
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["long_en.flac", "long_zh.flac"])
+def test_speech_has_text_or_is_reported(long: dict[str, Transcript], name: str) -> None:
+    transcript = long[name]
+    texts = [
+        (phrase.start_ms, phrase.end_ms) for segment in transcript.segments for phrase in segment.phrases
+    ]
+    texts += [(gap.start_ms, gap.end_ms) for gap in (*transcript.unheard, *transcript.skipped)]
+    for segment in transcript.segments:
+        for span in segment.spans:
+            covered = sum(max(0, min(end, span.end_ms) - max(start, span.start_ms)) for start, end in texts)
+            assert covered >= span.end_ms - span.start_ms - 1_000, span
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["none_ragtime.ogg", "none_noise4.wav"])
+def test_music_and_noise_get_no_text(long: dict[str, Transcript], name: str) -> None:
+    assert long[name].cues == ()

@@ -1,0 +1,81 @@
+"""Speech that no text covers is found; phrases start and end with the speech in them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from subtitled.asr.coverage import SLACK_S, Stretch, UncoveredSpeech, snapped, uncovered
+
+
+def stretches(*edges: tuple[float, float]) -> list[Stretch]:
+    return [Stretch(*edge) for edge in edges]
+
+
+def test_speech_after_the_last_phrase_is_found() -> None:
+    """A window whose text ends early: 15 s of it have no text."""
+    speech = stretches((0.4, 5), (6, 12), (14, 20), (22, 29))
+    [run] = uncovered(speech, stretches((0, 12.2)), min_s=1.0)
+    assert (run.start_s, run.end_s) == (14, 29)
+    assert run.speech_s == pytest.approx(13)
+
+
+def test_speech_between_two_phrases_is_found_apart() -> None:
+    speech = stretches((0, 30))
+    found = uncovered(speech, stretches((0, 5), (10, 12), (20, 30)), min_s=1.0)
+    assert [(run.start_s, run.end_s) for run in found] == [
+        (5 + SLACK_S, 10 - SLACK_S),
+        (12 + SLACK_S, 20 - SLACK_S),
+    ]
+
+
+def test_what_is_shorter_than_asked_for_is_left_alone() -> None:
+    speech = stretches((0, 5), (5.5, 6.2))
+    assert uncovered(speech, stretches((0, 5)), min_s=1.0) == []
+    assert len(uncovered(speech, stretches((0, 5)), min_s=0.5)) == 1
+
+
+def test_without_text_all_speech_is_uncovered() -> None:
+    assert uncovered(stretches((1, 2), (3, 5)), [], min_s=1.0) == [UncoveredSpeech(1, 5, 3)]
+
+
+def test_without_speech_nothing_is_uncovered() -> None:
+    assert uncovered([], stretches((1, 2)), min_s=0) == []
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 300), st.integers(1, 50)), max_size=8),
+    st.lists(st.tuples(st.integers(0, 300), st.integers(0, 90)), max_size=8),
+)
+def test_speech_is_covered_or_found(spans: list[tuple[int, int]], texts: list[tuple[int, int]]) -> None:
+    speech: list[Stretch] = []
+    at = 0
+    for pause, length in spans:
+        at += pause % 40 + 1
+        speech.append(Stretch(at / 10, (at + length) / 10))
+        at += length
+    covered = [Stretch(start / 10, (start + length) / 10) for start, length in texts]
+    found = uncovered(speech, covered, min_s=0)
+    for span in speech:
+        middle = (span.start_s + span.end_s) / 2
+        has_text = any(text.start_s - SLACK_S <= middle <= text.end_s + SLACK_S for text in covered)
+        assert has_text or any(run.start_s <= middle <= run.end_s for run in found)
+
+
+@pytest.mark.parametrize(
+    ("phrase", "edges"),
+    [
+        pytest.param(
+            (0.0, 3.0), (0.4, 2.2), id="the model starts it with the window and ends it with the next one"
+        ),
+        pytest.param((0.6, 1.8), (0.6, 1.8), id="inside the speech"),
+        pytest.param((2.4, 5.0), (4.0, 5.0), id="in the pause before its speech"),
+        pytest.param((1.95, 5.0), (4.0, 5.0), id="its first 50 ms are the end of other speech"),
+        pytest.param((2.5, 3.5), (2.5, 3.5), id="where no speech is"),
+    ],
+)
+def test_a_phrase_gets_the_edges_of_its_speech(
+    phrase: tuple[float, float], edges: tuple[float, float]
+) -> None:
+    assert snapped(*phrase, stretches((0.4, 2.0), (4.0, 6.0))) == pytest.approx(edges)
