@@ -10,7 +10,7 @@ from typing import Self
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Column
 from rich.text import Text
@@ -43,6 +43,16 @@ class TransferRate:
         return (value - first) / (now - began) if now > began else 0.0
 
 
+class _Description(ProgressColumn):
+    """The description of a bar, and the time that is left, counted down between two estimates."""
+
+    def render(self, task: Task) -> Text:
+        """Return the text of a bar."""
+        done_at = task.fields.get("done_at")
+        left = about(max(0.0, done_at - time.monotonic())) if done_at is not None else ""
+        return Text(", ".join(part for part in (task.description, left) if part))
+
+
 class DisplayedProgress:
     """Shows the progress of several files on standard error; a context manager."""
 
@@ -52,9 +62,7 @@ class DisplayedProgress:
         self._bars = Bars(
             TextColumn("{task.fields[name]}", markup=False, table_column=Column(no_wrap=True)),
             BarColumn(bar_width=24),
-            TextColumn(
-                "{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")
-            ),
+            _Description(table_column=Column(no_wrap=True, overflow="ellipsis")),
             console=console,
             disable=not console.is_terminal,
             redirect_stdout=False,  # rich would write it to standard error
@@ -67,7 +75,7 @@ class DisplayedProgress:
         self._total: TaskID | None = None
         self._note: TaskID | None = None
         self._count, self._ended = 1, 0
-        self._remaining = ""
+        self._done_at: float | None = None
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -96,9 +104,10 @@ class DisplayedProgress:
             value = progress.hashed_bytes if progress.state == "hashing" else progress.uploaded_bytes
             per_s = self._rates.setdefault(name, TransferRate()).add(value, now)
         text = description(progress, per_s)
-        if self._remaining and self._count == 1 and progress.state in {"preparing", "transcribing"}:
-            text = f"{text}, {self._remaining}"
+        is_estimated = self._count == 1 and progress.state in {"preparing", "transcribing"}
+        done_at = self._done_at if is_estimated else None
         if not self._console.is_terminal:
+            text = f"{text}, {about(done_at - now)}" if done_at is not None else text
             state, shown_at = self._lines.get(name, ("", now))
             is_due = progress.state != state or now - shown_at >= LINE_S
             if is_due and progress.state not in ENDED:
@@ -115,13 +124,14 @@ class DisplayedProgress:
             description=text,
             total=1.0 if is_known else None,
             completed=progress.fraction,
+            done_at=done_at,
         )
 
     def remaining(self, seconds: float | None) -> None:
-        """Show the time until all files are done; None: unknown."""
-        self._remaining = "" if seconds is None or seconds <= 0 else about(seconds)
+        """Show the time until all files are done, counted down; None: unknown."""
+        self._done_at = time.monotonic() + seconds if seconds else None
         if self._total is not None:
-            self._bars.update(self._total, description=self._remaining)
+            self._bars.update(self._total, done_at=self._done_at)
 
     def note(self, text: str) -> None:
         """Show a line about what all files wait for; "": nothing."""

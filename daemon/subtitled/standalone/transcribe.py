@@ -185,6 +185,7 @@ def _use_private_daemon(model: str, request: TranscribeRequest, files: Sequence[
                 program="subtitled",
                 resume_hint="finished subtitles are saved; repeat the command to resume",
             )
+            run.shown.note(f"loading the model {model}")
             with _monitor(daemon, run) as monitor:
                 status = run.run(
                     labelled(files), is_waiting=True, output=request.output, is_forced=request.is_forced
