@@ -426,7 +426,7 @@ class Requests:
             )
             received = yield from self._send_all(upload, source, until)
             if received.message is not None:
-                # A refusal is an answer too, but it may not be repeated for ever.
+                # A refusal is an answer too, but it is not repeated forever.
                 received_at = received_at if upload.refusal is not None else time.monotonic()
             if upload.facts is None and upload.job and upload.acknowledged > shown:
                 shown = upload.acknowledged
@@ -595,7 +595,7 @@ class JobRequests:
 
 
 class _EndOfJob:
-    """Decides whether a watched job has ended for good: one Status at a time, until its answer matches the last end seen.
+    """Decides whether a watched job has finally ended: one Status at a time, until its answer matches the last end seen.
 
     A failed job that was retried has more than one end in its journal.
     """

@@ -53,7 +53,7 @@ def _job_cells(job: JobFacts) -> tuple[str, ...]:
 
 
 def print_job(console: Console, job: JobFacts) -> None:
-    """Print all that is known about one job."""
+    """Print all facts about one job."""
     done = sum(job.segments.get(state, 0) for state in ("done", "skipped"))
     rows = [
         ("job", job.id),

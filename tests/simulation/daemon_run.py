@@ -148,7 +148,7 @@ class DaemonRun:
             broker=self.broker,
             metrics=METRICS,
             store=self.store,
-            vitals=monitor,
+            monitor=monitor,
             clock=clock,
         )
         model = ModelDownload(DEMO, workers.spawn_download)

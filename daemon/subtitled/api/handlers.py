@@ -438,7 +438,7 @@ class RequestHandlers:
             )
 
         def failed(error: Exception) -> None:
-            # A bug, or damaged results: of one job, so the daemon goes on.
+            # A bug, or damaged results, of one job: the daemon continues.
             _log.error(log.REQUEST_FAILED, job=row.job.id, cause=repr(error))
             peer.refuse(request, "INTERNAL", "the stored results cannot be read; see the server's log")
 

@@ -38,7 +38,7 @@ class Device(Struct, frozen=True, kw_only=True):
 
 
 class Gpu(Struct, frozen=True):
-    """One GPU as NVML tells it, or one MIG instance of it: CUDA has no other way to such a GPU."""
+    """One GPU as reported by NVML, or one of its MIG instances, by which alone CUDA can use such a GPU."""
 
     index: int
     uuid: str

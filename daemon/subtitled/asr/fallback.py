@@ -128,7 +128,7 @@ def spelling(tokenizer: Tokenizer) -> Callable[[int], str]:
 def _refrain(attempts: Sequence[DecodingAttempt], tokenizer: Tokenizer) -> DecodingAttempt | None:
     """Return the earliest attempt that repeats itself as the last one does, word for word; None where none does.
 
-    A loop goes on for an arbitrary number of rounds, or until there is no room for more tokens.
+    A loop continues for an arbitrary number of rounds, or until there is no room for more tokens.
     """
     spell = spelling(tokenizer)
 

@@ -24,7 +24,7 @@ class IdleUnload:
 
     @property
     def wait_s(self) -> float | None:
-        """How long a thread is to wait for work before it asks whether to `leave`; None: for ever."""
+        """How long a thread waits for work before it calls `leave`; None: without limit."""
         return self._idle_unload_s or None
 
     @contextmanager
@@ -41,7 +41,7 @@ class IdleUnload:
                 self._idle_since = time.monotonic()
 
     def leave(self) -> bool:
-        """Free the model's memory if nobody has used it for long enough; say whether that was done."""
+        """Free the model's memory if it was not used for long enough; return whether it was freed."""
         with self._lock:
             is_idle = not self._users and time.monotonic() - self._idle_since >= self._idle_unload_s
             if not (self._is_loaded and self._idle_unload_s and is_idle):

@@ -1,4 +1,4 @@
-"""What a window's text begins with: who speaks which language, what is to be done, and what was said before."""
+"""The prompt of a window: language, task, and the text before."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     """PCM of one file that each prepare worker may add even if the queue is full.
 
     At least one grant of credit and the PCM that an open language vote keeps: with less, files that wait for the last
-    vote could fill the memory and wait for credit for ever.
+    vote could fill the memory and wait for credit forever.
     """
 
 

@@ -285,7 +285,7 @@ class LeaseReceived(_Message, frozen=True, kw_only=True):
 
 
 class WorkerLeaving(_Message, frozen=True, kw_only=True):
-    """The worker was told to stop: it finishes its leases and takes no more."""
+    """The worker received a request to stop: it finishes its leases and takes no more."""
 
     cause: ShortText
 

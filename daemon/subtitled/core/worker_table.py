@@ -190,7 +190,7 @@ class WorkerTable:
     def leaving_due(self, now: float) -> float:
         """Return when a drained worker without work must have exited.
 
-        One that hangs in native code still sends heartbeats, and would stay for ever.
+        One that hangs in native code still sends heartbeats, and would stay forever.
         """
         return now + self.policy.silence_s
 

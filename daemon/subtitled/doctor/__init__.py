@@ -1,1 +1,1 @@
-"""`subtitled doctor`: what is well on this machine, what is not, and what to do about it."""
+"""`subtitled doctor`: checks of this machine, each fault with its remedy."""

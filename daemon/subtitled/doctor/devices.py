@@ -216,7 +216,7 @@ def loaded_engine(settings: InferenceProbe) -> Generator[ProbeMessage, None, Eng
         if is_out_of_memory(error):
             yield memory_finding(name, error, is_daemon_there=settings.is_daemon_there)
         else:
-            remedy = _GPU_REMEDY if settings.kind != "cpu" else "get the model's files anew"
+            remedy = _GPU_REMEDY if settings.kind != "cpu" else "download or copy the model's files again"
             yield from_error(name, error, remedy)
         return None
     kind = compute_type_for(settings.compute_type, settings.kind)

@@ -69,8 +69,8 @@ def host_findings(keys: Mapping[str, str], stats: StatsInfo) -> Iterator[Finding
         yield from _host_findings(host, [worker for worker in workers if _host(worker) == host])
     digests = {worker.model_digest: worker.slot for worker in workers if worker.model_digest}
     if len(digests) > 1:
-        told = ", ".join(f"{slot} has {digest[:12]}…" for digest, slot in digests.items())
-        yield fault("weights", told, "set model.digest to the right one, and restart the daemon")
+        listed = ", ".join(f"{slot} has {digest[:12]}…" for digest, slot in digests.items())
+        yield fault("weights", listed, "set model.digest to the right one, and restart the daemon")
     elif digests:
         (digest,) = digests
         yield ok("weights", f"the same on all hosts: SHA-256 {digest}")
@@ -164,10 +164,10 @@ def probe_ray(settings: RayProbe) -> Iterator[ProbeMessage]:
 
 def nodes_finding(nodes: Sequence[RayNode], settings: RayProbe) -> Finding:
     """Check whether a node has room for a worker."""
-    told = ", ".join(f"{node.hostname} ({node.gpus:g} GPUs, {node.cpus:g} cores)" for node in nodes)
+    listed = ", ".join(f"{node.hostname} ({node.gpus:g} GPUs, {node.cpus:g} cores)" for node in nodes)
     places = sum(room(node, gpus=settings.gpus, cpus=settings.cpus) for node in nodes)
     if not places:
         wanted = f"{settings.gpus:g} GPUs and {settings.cpus:g} cores"
         remedy = "add a node, unless an autoscaler adds it on demand; or change ray.gpus_per_worker"
-        return warning("nodes", f"no node has {wanted} for a worker: {told}", remedy)
-    return ok("nodes", f"room for {places} workers in all: {told}")
+        return warning("nodes", f"no node has {wanted} for a worker: {listed}", remedy)
+    return ok("nodes", f"room for {places} workers in all: {listed}")

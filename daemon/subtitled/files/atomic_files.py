@@ -191,7 +191,7 @@ def _temporary(folder: int) -> Iterator[tuple[str, int]]:
     name = f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
     file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder)
     try:
-        # Locked while this process lives, so that a sweep tells unfinished files from abandoned ones.
+        # Locked while this process lives, so that a sweep distinguishes unfinished files from abandoned ones.
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield name, file

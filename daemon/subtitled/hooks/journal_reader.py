@@ -36,7 +36,7 @@ _log = log.get()
 
 
 class HookStop:
-    """Tells deliveries that the daemon stops, and interrupts their waits."""
+    """Signals deliveries that the daemon stops, and interrupts their waits."""
 
     def __init__(self) -> None:
         self._event = threading.Event()

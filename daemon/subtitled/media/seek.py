@@ -16,7 +16,7 @@ WARM_SAMPLES = SAMPLE_RATE // 2
 _LEADS = (SAMPLE_RATE, 4 * SAMPLE_RATE, 16 * SAMPLE_RATE)
 """How far before what is wanted the file is gone to: an index may know no nearer place, and lead to one a little too late."""
 MAX_DRIFT_MS = 20
-"""So far from its true place may something be heard: less than anybody sees of a cue."""
+"""Largest error of a position: too small to notice beside a cue."""
 _AHEAD_SAMPLES = 10 * SAMPLE_RATE
 """What lies no further ahead is decoded to, rather than gone to."""
 

@@ -28,7 +28,7 @@ BATCH = 512
 
 
 class VadUpdate(Struct, frozen=True):
-    """What became certain since the last report.
+    """The results that became final since the last update.
 
     `levels`: mean square of each frame of 512 samples judged since. `spans`: speech with its padding, ended
     and final, in order. `skipped`: speech too short to keep, without padding. `talking`: the earliest span
@@ -110,7 +110,7 @@ class Speech:
         self._min_speech = min_speech_ms * SAMPLE_RATE // 1000
         self._pad = settings.pad_ms * SAMPLE_RATE // 1000
         self._heard = 0
-        # Speech that goes on: where it began, and where the pause that it is in began.
+        # Current speech: where it began, and where its current pause began.
         self._start: int | None = None
         self._pause: int | None = None
         # The kept span before, while its end may still move: its padded start and its bare end.
@@ -127,7 +127,7 @@ class Speech:
         return self._report(levels)
 
     def finish(self, levels: list[int], probabilities: list[float], samples: int) -> VadUpdate:
-        """Take the last verdicts; speech that goes on ends with the audio, which holds `samples` samples."""
+        """Process the last frames; current speech ends with the audio, which has `samples` samples."""
         self._listen(probabilities)
         if self._start is not None:
             self._close(self._start, samples)
@@ -151,7 +151,7 @@ class Speech:
         self._heard += FRAME * len(probabilities)
 
     def _close(self, start: int, end: int) -> None:
-        """End the speech that goes on, and keep it or skip it."""
+        """End the current speech, and keep or skip it."""
         self._start = self._pause = None
         if end - start <= self._min_speech:
             self._skipped.append(Span(start, end))
@@ -183,7 +183,7 @@ class Speech:
             self._release(start)
 
     def _is_kept(self) -> bool:
-        """Whether the speech that goes on is long enough already."""
+        """Whether the current speech is long enough already."""
         return self._start is not None and self._certain_end() - self._start > self._min_speech
 
     def _certain_end(self) -> int:

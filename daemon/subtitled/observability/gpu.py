@@ -122,10 +122,10 @@ def read_memory(gpus: Iterable[Device]) -> dict[str, GpuMemoryUsage]:
     try:
         for gpu in gpus:
             try:
-                told = pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByUUID(gpu.visible))
+                memory = pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByUUID(gpu.visible))
             except pynvml.NVMLError:
                 continue
-            found[gpu.slot] = GpuMemoryUsage(used_bytes=int(told.used), total_bytes=int(told.total))
+            found[gpu.slot] = GpuMemoryUsage(used_bytes=int(memory.used), total_bytes=int(memory.total))
     finally:
         pynvml.nvmlShutdown()
     return found

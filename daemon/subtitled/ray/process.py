@@ -29,7 +29,7 @@ class RayProcess:
         command = (sys.executable, "-m", "subtitled.ray", str(os.getpid()))
         self._sidecar = Sidecar(command, environ, lost_event=log.RAY_LOST)
 
-    def want(self, config: Config) -> None:
+    def reconfigure(self, config: Config) -> None:
         """Run the autoscaler if it is configured; it restarts only if its settings have changed."""
         settings = settings_of(config, self._worker_key(config)) if config.pool.engine == "ray" else None
         if settings != self._settings:

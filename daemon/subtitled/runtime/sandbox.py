@@ -101,7 +101,7 @@ def landlock_version() -> int:
 
 
 def enter(readable: Iterable[str], *, memory_bytes: int, allows_unix_sockets: bool) -> Protection:
-    """Confine this process for good: read only `readable` (files, folders), the system and Python; no network.
+    """Confine this process permanently: read only `readable` (files, folders), the system and Python; no network.
 
     `allows_unix_sockets` leaves socket(AF_UNIX) usable, for a process that has yet to connect to its parent. To be
     called in the only thread: Landlock binds the calling thread and those it starts. Paths that do not exist are

@@ -55,7 +55,7 @@ class Sidecar:
         self.close()
 
     def close(self) -> None:
-        """Stop the process for good; may be repeated."""
+        """Stop the process permanently; may be repeated."""
         with self._changed:
             self._is_closed, self._wanted = True, None
             self._changed.notify()

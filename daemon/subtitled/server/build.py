@@ -80,7 +80,7 @@ def build_server(load: Load, environ: Mapping[str, str], supervisor: Supervisor 
         broker=broker,
         metrics=metrics,
         store=store,
-        vitals=monitor,
+        monitor=monitor,
     )
     ray = RayProcess(environ, workers.remote.keys) if workers.remote else None
     # Without a device on this host no worker on this host loads the model.

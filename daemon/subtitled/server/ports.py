@@ -145,7 +145,7 @@ class ServiceNotifier(Protocol):
 class RemoteWorkerStarter(Protocol):
     """Starts workers on a cluster."""
 
-    def want(self, config: Config) -> None:
+    def reconfigure(self, config: Config) -> None:
         """Run, restart or stop as the configuration says."""
 
 

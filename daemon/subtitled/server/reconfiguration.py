@@ -62,7 +62,7 @@ class Reconfiguration:
         """Open the slots, and start the workers of a cluster."""
         self.fill_slots()
         if self._cluster is not None:
-            self._cluster.want(self.config)
+            self._cluster.reconfigure(self.config)
 
     def fill_slots(self) -> None:
         """Add the slots that the configuration has, remove the others."""
@@ -88,7 +88,7 @@ class Reconfiguration:
         self._broker.plan_settings = plan_settings_of(config)
         self._workers.reconfigure(config, devices)
         if self._cluster is not None:
-            self._cluster.want(config)
+            self._cluster.reconfigure(config)
         self._space.reconfigure(*space_of(config))
         self._api.reconfigure(config)
         self._hooks.reconfigure(config)

@@ -260,7 +260,7 @@ class Reader:
         return int(self._one(sql.LAST_SEQ))
 
     def source_of_output(self, path: bytes) -> bytes | None:
-        """Return the source that an output file was written for; None for a file of somebody else."""
+        """Return the source that an output file was written for; None for a file of another program."""
         row = self._db.execute(sql.SOURCE_OF_OUTPUT, (path,)).fetchone()
         return row[0] if row else None
 

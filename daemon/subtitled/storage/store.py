@@ -311,7 +311,7 @@ class Store(Reader):
 
 
 def is_deletable(row: JobRow) -> bool:
-    """Return whether a job has ended for good, with its files in place."""
+    """Return whether a job has ended, with its files in place."""
     return row.job.state not in JOB_LIVE and (row.job.is_closed or row.job.state.value != "failed")
 
 

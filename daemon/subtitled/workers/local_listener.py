@@ -53,7 +53,7 @@ class WorkerListener:
         broker: Broker,
         metrics: Metrics,
         store: Store,
-        vitals: Monitor,
+        monitor: Monitor,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Bind the sockets; raises SubtitledError if that is not possible.
@@ -78,7 +78,7 @@ class WorkerListener:
         self._metrics = metrics
         self._store = store
         self._metrics.gpus.devices = tuple(devices)
-        self._vitals = vitals
+        self._monitor = monitor
         self.languages: tuple[str, ...] = ()
         """Languages that the loaded model has tokens for; empty before it is loaded."""
         self._pcm: dict[SegmentKey, zmq.Frame] = {}
@@ -158,7 +158,7 @@ class WorkerListener:
             self._lease_sender.send(lease.worker, message, segments)
         else:
             self.send(lease.worker, message, [pcm for _, pcm in segments])
-        self._vitals.sent(slot)
+        self._monitor.sent(slot)
 
     def send_prepare(self, action: ac.SendPrepare) -> None:
         """Send the order to read a file, unless it has subtitles already."""
@@ -280,7 +280,7 @@ class WorkerListener:
                 self._metrics.count_results(_summary(item) for item in items)
                 self._metrics.stage_seconds.labels("features").observe(message.features_s)
                 self._metrics.stage_seconds.labels("transcribe").observe(decode_s)
-                self._vitals.answered(slot, decode_s)
+                self._monitor.answered(slot, decode_s)
             case be.ModelUnloaded():
                 self._metrics.model_unloads.labels(slot).inc()
                 _log.info(log.MODEL_UNLOADED, worker=worker)

@@ -57,7 +57,7 @@ class ModelDownload:
 
 
 def run(channel: Channel, settings: WorkerSettings) -> ExitCode:
-    """Download the model in a worker process; the exit status tells success, a retryable and a permanent failure."""
+    """Download the model in a worker process; the exit status distinguishes success, a retryable and a permanent failure."""
     model = settings.engine.model
     started = time.monotonic()
 

@@ -26,7 +26,7 @@ Load = Callable[..., "WhisperModel"]
 
 
 class ModelLoadError(Exception):
-    """The model cannot be loaded; `code` tells whether a restart may help."""
+    """The model cannot be loaded; `code` is whether a restart may help."""
 
     def __init__(self, cause: str, code: ExitCode) -> None:
         super().__init__(cause)

@@ -39,7 +39,7 @@ def _enter_sandbox(settings: WorkerSettings) -> None:
 
 
 def _answering(folders: Sequence[str]) -> Sequence[str]:
-    """Return the folders that answer within `ANSWER_S`: on a mount that hangs the sandbox would wait for ever.
+    """Return the folders that answer within `ANSWER_S`: on a mount that hangs the sandbox would wait forever.
 
     A child process asks, since a thread would outlive the deadline outside the sandbox.
     """

@@ -21,7 +21,7 @@ T = TypeVar("T", bound=Hashable)
 
 
 class RecentlySeen(Generic[T]):
-    """The last MAX_REMEMBERED distinct items; bounded, since strangers send them."""
+    """The last MAX_REMEMBERED distinct items; bounded, since unauthorized peers send them."""
 
     def __init__(self) -> None:
         self._seen: OrderedDict[T, None] = OrderedDict()
