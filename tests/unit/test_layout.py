@@ -74,7 +74,7 @@ def test_cues_start_and_end_with_their_words() -> None:
 
 def test_times_of_words_out_of_order_are_put_in_order() -> None:
     words = (Word("one", 900, 1000, 1.0), Word(" two", 100, 300, 1.0), Word(" three", 1500, 1400, 1.0))
-    (cue,) = layout([MediaPhrase("one two three", 0, 2000, words)], SLOW)
+    (cue,) = layout([MediaPhrase("one two three", 0, 2000, words)], replace(SLOW, min_ms=833))
     assert cue == Cue(0, 2000, ("one two three",))
     cues = layout([MediaPhrase("one two three", 0, 2000, words)], replace(SLOW, max_lines=1, max_chars=5))
     assert [(cue.start_ms, cue.end_ms) for cue in cues] == [(0, 1000), (1000, 1000 + 1), (1500, 2000)]
@@ -173,15 +173,37 @@ def test_phrases_too_short_alone_share_a_cue() -> None:
     assert layout(phrases) == (Cue(0, 1500, ("Yes. I know. But why?",)),)
 
 
-def test_no_cue_crosses_a_seam() -> None:
-    phrases = [MediaPhrase("He went", 0, 900), MediaPhrase("home.", 950, 1900)]
-    assert [cue.lines for cue in layout(phrases)] == [("He went home.",)]
-    assert [cue.lines for cue in layout(phrases, seams_ms=[940])] == [("He went",), ("home.",)]
-
-
 def test_no_cue_crosses_a_silence_long_enough_for_a_cue() -> None:
-    phrases = [MediaPhrase("He went", 0, 200), MediaPhrase("home.", 1200, 2200)]
+    phrases = [MediaPhrase("He went", 0, 200), MediaPhrase("home.", 1500, 2500)]
     assert [cue.lines for cue in layout(phrases)] == [("He went",), ("home.",)]
+
+
+def test_short_silence_does_not_divide_a_clause() -> None:
+    phrases = [MediaPhrase("He went", 0, 900), MediaPhrase("home.", 1900, 2900)]
+    assert layout(phrases) == (Cue(0, 2900, ("He went home.",)),)
+
+
+def test_silence_that_the_vad_found_divides_phrases_that_reach_into_it() -> None:
+    phrases = [MediaPhrase("He went", 0, 1400), MediaPhrase("home.", 1400, 2900)]
+    assert [cue.lines for cue in layout(phrases)] == [("He went home.",)]
+    assert layout(phrases, speech=[(100, 700), (2000, 2900)]) == (
+        Cue(100, 933, ("He went",)),
+        Cue(2000, 2900, ("home.",)),
+    )
+
+
+def test_cue_starts_with_the_sound() -> None:
+    """The model often begins a phrase in the silence before it."""
+    phrase = MediaPhrase("It is late.", 1000, 3000)
+    (cue,) = layout([phrase], speech=[(200, 800), (1180, 2800)])
+    assert cue.start_ms == 1180
+    (cue,) = layout([phrase], speech=[(200, 800), (3100, 4000)])
+    assert cue.start_ms == 1000, "no sound is known there"
+
+
+def test_raw_cues_keep_the_times_of_the_model() -> None:
+    (cue,) = layout([MediaPhrase("Late.", 1000, 3000)], limits_for("en", "raw"), speech=[(1180, 2800)])
+    assert (cue.start_ms, cue.end_ms) == (1000, 3000)
 
 
 def test_overlapping_phrases_are_trimmed() -> None:
@@ -279,12 +301,14 @@ LIMITS = st.builds(
     st.lists(placed(), max_size=6),
     LIMITS,
     LANGUAGES,
-    st.lists(st.integers(0, 30_000), max_size=3).map(sorted),
+    st.lists(st.integers(0, 30_000), max_size=6, unique=True).map(
+        lambda times: list(pairwise(sorted(times)))[::2]
+    ),
 )
 def test_cues_keep_the_limits_and_all_words(
-    phrases: list[MediaPhrase], limits: LayoutLimits, language: str | None, seams_ms: list[int]
+    phrases: list[MediaPhrase], limits: LayoutLimits, language: str | None, speech: list[tuple[int, int]]
 ) -> None:
-    cues = layout(phrases, limits, language=language, seams_ms=seams_ms)
+    cues = layout(phrases, limits, language=language, speech=speech)
     line_columns = limits.max_chars * columns_per_char(language)
     for cue in cues:
         assert type(cue.start_ms) is type(cue.end_ms) is int
@@ -296,7 +320,7 @@ def test_cues_keep_the_limits_and_all_words(
     assert all(one.end_ms + limits.gap_ms <= two.start_ms for one, two in pairwise(cues))
     said = "".join(clean(phrase.text) for phrase in sorted(phrases, key=lambda phrase: phrase.start_ms))
     assert squeezed("".join(line for cue in cues for line in cue.lines)) == squeezed(said)
-    assert layout(phrases, limits, language=language, seams_ms=seams_ms) == cues
+    assert layout(phrases, limits, language=language, speech=speech) == cues
 
 
 @given(st.lists(placed(), max_size=6), LANGUAGES)
@@ -309,18 +333,18 @@ def test_raw_cues_are_in_order(phrases: list[MediaPhrase], language: str | None)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 3000)), min_size=2, max_size=8), st.data())
-def test_no_cue_has_words_from_both_sides_of_a_seam(
+def test_no_cue_has_words_from_both_sides_of_a_long_silence(
     times: list[tuple[int, int]], data: st.DataObject
 ) -> None:
     phrases: list[MediaPhrase] = []
     at_ms = 0
+    divided = data.draw(st.integers(1, len(times) - 1))
     for number, (pause_ms, length_ms) in enumerate(times):
-        start_ms = at_ms + pause_ms + 1
+        start_ms = at_ms + pause_ms + (1 if number != divided else 1500)
         at_ms = start_ms + length_ms
         phrases.append(MediaPhrase(chr(ord("a") + number) * 5, start_ms, at_ms))
-    seam = data.draw(st.integers(1, len(phrases) - 1))
-    before = set("".join(phrase.text for phrase in phrases[:seam]))
-    for cue in layout(phrases, seams_ms=[phrases[seam].start_ms]):
+    before = set("".join(phrase.text for phrase in phrases[:divided]))
+    for cue in layout(phrases):
         letters = set(squeezed("".join(cue.lines)))
         assert letters <= before or not letters & before
 

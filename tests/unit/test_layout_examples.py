@@ -22,8 +22,8 @@ def lines_of(text: str, language: str) -> str:
 @pytest.mark.parametrize(
     "expected",
     [
-        "It is a truth universally acknowledged, / that a single man in possession | of a good fortune, / must be in want of a wife.",
-        "However little known the feelings or views / of such a man may be on his first entering | a neighbourhood, | "
+        "It is a truth universally acknowledged, | that a single man in possession / of a good fortune, | must be in want of a wife.",
+        "However little known the feelings or views | of such a man may be on his first entering / a neighbourhood, | "
         "this truth is so well fixed in the minds / of the surrounding families, | that he is considered | "
         "as the rightful property of some one / or other of their daughters.",
         "Yesterday Dr. Martin Luther King spoke / to about 250 000 people in Washington D.C. | "
@@ -31,8 +31,8 @@ def lines_of(text: str, language: str) -> str:
         "We drove 42 kilometres in 35 minutes, | and then the car broke down / near the Golden Gate Bridge.",
         "The quick brown fox, which had been living / near the Tower of London since 1066, | "
         "jumped over 3 000 lazy dogs; / nobody at the New York Times noticed.",  # prose: allow
-        "so what we are going to look at today / is the way in which a neural network | "
-        "learns to map from an input / to an output and why the choice | "
+        "so what we are going / to look at today is the way | in which a neural network learns / to map from an input to an output | "
+        "and why the choice | "
         "of the loss function matters much / more than people usually think",
     ],
 )
@@ -47,7 +47,7 @@ def text_of(expected: str, space: str = " ") -> str:
 @pytest.mark.parametrize(
     "expected",
     [
-        "Die Donaudampfschifffahrtsgesellschaft | hat am 3. Mai beschlossen, dass die / Kraftfahrzeughaftpflichtversicherung | "
+        "Die Donaudampfschifffahrtsgesellschaft / hat am 3. Mai beschlossen, | dass die / Kraftfahrzeughaftpflichtversicherung | "
         "für alle Angestellten übernommen wird.",
         "Wissen Sie, Herr Doktor Müller, | ich habe die Unterlagen für die / Geschwindigkeitsbegrenzungsverordnung | "
         "schon am Donnerstagnachmittag / bei der Straßenverkehrsbehörde abgegeben, | aber dort wusste niemand etwas davon.",
@@ -87,7 +87,7 @@ def test_chinese_with_spaces_in_place_of_commas() -> None:
     "expected",
     [
         "昨日の会議でお話しした通り、 | 来月から新しいシステムに / 切り替えることになりました。 | "
-        "それでも私は、 / コンピューターのGPUを | 3台使って、約120メートルの距離を / 測りたいと思っています。",
+        "それでも私は、 / コンピューターのGPUを3台使って、 | 約120メートルの距離を / 測りたいと思っています。",
         "「そうですね」と彼女は言った。 | 「でも、東京スカイツリーの高さは / 634メートルですよ。」",
         "すみません、ちょっと / お聞きしたいんですけど、 | この近くにコンビニエンスストアは / ありますか？",
     ],

@@ -88,7 +88,7 @@ def test_chinese_across_a_gap_is_split_between_characters() -> None:
 def test_phrase_across_a_gap_is_split_by_its_words() -> None:
     words = (Word(" aaaa", 1000, 1200, 0.9), Word(" b", 3100, 4000, 0.8), Word(" c", 4000, 5000, 0.7))
     assert placed(Phrase(" aaaa b c", 1000, 5000, words)) == (
-        MediaPhrase("aaaa", 3000, 5000, (Word(" aaaa", 3000, 3200, 0.9),)),
+        MediaPhrase("aaaa", 3000, 5000, (Word(" aaaa", 3000, 3200, 0.9),), is_continued=True),
         MediaPhrase("b c", 10000, 12000, (Word(" b", 10100, 11000, 0.8), Word(" c", 11000, 12000, 0.7))),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from subtitled.config.layout_limits import LayoutOverrides
 from subtitled.core.transcription import Word
@@ -36,30 +37,23 @@ def test_layout_can_be_repeated_from_the_json_alone() -> None:
     assert cue.lines == ("It is a truth", "universally acknowledged.")
 
 
-def test_no_cue_crosses_a_long_pause_that_was_left_out() -> None:
-    phrases = (
-        MediaPhrase("He went", 1000, 2900),
-        MediaPhrase("home", 3300, 3800),
-        MediaPhrase("today.", 5500, 6400),
+def test_no_cue_crosses_a_long_silence_of_the_vad() -> None:
+    """The phrases reach into the silence that is kept around their speech, and beyond."""
+    spans = (Interval(0, 2000), Interval(2300, 6000), Interval(8000, 9500))
+    made = transcript(
+        MediaPhrase("He went", 0, 2000), MediaPhrase("home", 2300, 6600), MediaPhrase("today.", 7100, 9500)
     )
-    assert [cue.lines for cue in with_cues(transcript(*phrases)).cues] == [
-        ("He went",),
-        ("home",),
-        ("today.",),
-    ]
+    segment = replace(made.segments[0], spans=spans)
+    found = with_cues(replace(made, segments=(segment,), padding_ms=200)).cues
+    assert [(cue.start_ms, cue.lines) for cue in found] == [(0, ("He went home",)), (8200, ("today.",))]
 
 
-def test_a_cue_may_cross_a_pause_too_short_for_a_cue() -> None:
-    """Between two segments the rest of a pause of a second may be left out."""
-    phrases = MediaPhrase("He went", 1000, 1900), MediaPhrase("home.", 2300, 2800)
-    assert [cue.lines for cue in with_cues(transcript(*phrases, resumes_ms=2300)).cues] == [
-        ("He went home.",)
-    ]
-
-
-def test_adjacent_pieces_are_no_seam() -> None:
-    phrases = MediaPhrase("He went", 5000, 5900), MediaPhrase("home.", 6050, 7000)
-    assert [cue.lines for cue in with_cues(transcript(*phrases)).cues] == [("He went home.",)]
+def test_spans_that_touch_are_one() -> None:
+    """Speech longer than a segment is cut where it is quiet, and a short pause leaves no room for padding."""
+    made = transcript(MediaPhrase("He went", 5000, 6000), MediaPhrase("home.", 6000, 7000))
+    segment = replace(made.segments[0], spans=(Interval(4800, 6000), Interval(6000, 7000)))
+    (cue,) = with_cues(replace(made, segments=(segment,), padding_ms=200)).cues
+    assert (cue.start_ms, cue.lines) == (5000, ("He went home.",))
 
 
 def test_no_cue_ends_after_the_file() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from itertools import repeat
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from subtitled.config.layout_limits import LayoutLimits
 from subtitled.cues import break_costs
@@ -27,6 +28,10 @@ _MAX_UNITS_PER_CUE = 64
 _MAX_UNITS = 20_000
 """In one stretch: more than an hour of speech without a pause."""
 
+_SEAM = 1.4
+"""Of the silence that a cue of its own needs: shorter pauses stay inside a cue rather than cut a clause."""
+_LEAST_SEAM_MS = 300
+
 
 class Cue(Struct, frozen=True):
     """Text shown from `start_ms` to `end_ms` of media time: one line or more, none blank."""
@@ -41,19 +46,19 @@ def layout(
     limits: LayoutLimits | None = None,
     *,
     language: str | None = None,
-    seams_ms: Sequence[int] = (),
+    speech: Sequence[tuple[int, int]] = (),
     until_ms: int | None = None,
 ) -> tuple[Cue, ...]:
     """Return the cues of one file's phrases: in order, not overlapping, within `limits`, with every word.
 
     Times come from the words; without words they are shared out within a phrase by the width of its characters. If phrases
-    overlap, the earlier one ends when the later one starts. `CueOptimizer` chooses the breaks, by the rules of `language`. No cue
-    crosses a seam (`seams_ms`, in order: starts of audio that does not follow the audio before it) or a silence long enough for
-    a cue. `until_ms` is the end of the media.
+    overlap, the earlier one ends when the later one starts. `speech` are the intervals with sound, in order, if known: a word
+    that begins or ends in the silence beside one starts or ends with the sound. `CueOptimizer` chooses the breaks, by the rules
+    of `language`. No cue crosses a silence long enough for a cue. `until_ms` is the end of the media.
     """
     limits = limits or LayoutLimits()
     per_char = columns_per_char(language)
-    stretches = _stretches(phrases, limits, language, seams_ms)
+    stretches = _stretches(phrases, limits, language, _Speech(speech if limits.max_chars else ()))
     spoken: list[SpokenInterval] = []
     for stretch, following in zip(stretches, [*stretches[1:], None], strict=False):
         next_ms = following[0].start_ms if following else until_ms and until_ms + limits.gap_ms
@@ -104,18 +109,40 @@ def fast_cues(cues: Iterable[Cue], limits: LayoutLimits, language: str | None) -
     return sum(sum(map(columns, cue.lines)) * 1000 > per_s * (cue.end_ms - cue.start_ms) for cue in cues)
 
 
+class _Speech:
+    """The intervals with sound, in order."""
+
+    def __init__(self, intervals: Sequence[tuple[int, int]]) -> None:
+        self._starts = [start for start, _ in intervals]
+        self._ends = [end for _, end in intervals]
+
+    def limited(self, unit: LayoutUnit) -> LayoutUnit:
+        """Return `unit` without silence at its start and its end; one without any sound is unchanged."""
+        at = bisect_right(self._ends, unit.start_ms)
+        if at == len(self._starts) or self._starts[at] >= unit.end_ms:
+            return unit
+        last = bisect_left(self._starts, unit.end_ms) - 1
+        start_ms = max(unit.start_ms, self._starts[at])
+        return replace(unit, start_ms=start_ms, end_ms=max(start_ms, min(unit.end_ms, self._ends[last])))
+
+
 def _stretches(
-    phrases: Iterable[MediaPhrase], limits: LayoutLimits, language: str | None, seams_ms: Sequence[int]
+    phrases: Iterable[MediaPhrase], limits: LayoutLimits, language: str | None, speech: _Speech
 ) -> list[list[LayoutUnit]]:
-    """Return the units of each run of phrases that no seam or long silence divides."""
+    """Return the units of each run of speech that no long silence divides."""
     stretches: list[list[LayoutUnit]] = []
+    before: MediaPhrase | None = None
     for phrase in _cleaned(phrases):
-        found = list(_units(phrase, limits, language))
-        last = stretches[-1][-1] if stretches else None
-        if last is None or not limits.max_chars or _is_divided(last, found[0], limits, seams_ms):
-            stretches.append(found)
-            continue
-        stretches[-1].extend(_continued(last, found, language))
+        found: Iterator[LayoutUnit] = map(speech.limited, _units(phrase, limits, language))
+        if before is not None and limits.max_chars:
+            found = _continued(stretches[-1][-1], found, language, is_one_phrase=before.is_continued)
+        elif before is not None:
+            stretches.append([])
+        for unit in found:
+            if not stretches or (stretches[-1] and _is_divided(stretches[-1][-1], unit, limits)):
+                stretches.append([])
+            stretches[-1].append(unit)
+        before = phrase
     return stretches
 
 
@@ -166,28 +193,26 @@ def _split_wide(word: str, line: int) -> Iterator[str]:
         yield from split_word(unit, line)
 
 
-def _is_divided(last: LayoutUnit, unit: LayoutUnit, limits: LayoutLimits, seams_ms: Sequence[int]) -> bool:
-    """Return whether a seam lies between two units, or a silence long enough to show any cue before it ends."""
-    if unit.start_ms - last.end_ms >= max(1, limits.min_ms + limits.gap_ms):
-        return True
-    return bisect_right(seams_ms, unit.start_ms) > bisect_right(seams_ms, last.start_ms)
+def _is_divided(last: LayoutUnit, unit: LayoutUnit, limits: LayoutLimits) -> bool:
+    """Return whether the silence between two units is long enough to show any cue before it ends."""
+    return unit.start_ms - last.end_ms >= max(_LEAST_SEAM_MS, _SEAM * (limits.min_ms + limits.gap_ms))
 
 
-def _continued(last: LayoutUnit, found: list[LayoutUnit], language: str | None) -> Iterator[LayoutUnit]:
+def _continued(
+    last: LayoutUnit, found: Iterator[LayoutUnit], language: str | None, *, is_one_phrase: bool
+) -> Iterator[LayoutUnit]:
     """Yield the units of a phrase that follows `last`, with a space between the two if their script has spaces."""
-    first = found[0]
+    first = next(found)
     space = "" if is_unspaced(last.text[-1]) and not last.text[-1].isalnum() else " "
     *_, cost = break_costs.costs((last.text, space + first.text), language)
     # The model ended a phrase here: half the cost, but an article still stays with its noun.
-    yield LayoutUnit(
-        space + first.text,
-        first.start_ms,
-        first.end_ms,
-        first.columns,
-        len(space),
-        cost // 2 if cost > 0 else cost,
+    yield replace(
+        first,
+        text=space + first.text,
+        space=len(space),
+        cost=cost // 2 if cost > 0 and not is_one_phrase else cost,
     )
-    yield from found[1:]
+    yield from found
 
 
 def _spoken_intervals(

@@ -3,9 +3,9 @@
 The cost of a cue is the sum of
 
 - `CUE`, which limits the number of cues;
-- `CUE_BREAK` times the cost of the break at its end (`break_costs`), reduced by a pause there;
+- `CUE_BREAK` times the squared cost of the break at its end (`break_costs`), reduced by a pause there;
 - `SENTENCE_START` for each sentence that begins inside it, and `PAUSE` for each millisecond of a pause inside it;
-- `LINE` for each line after the first, the cost of the break before it, and the difference of each line from the mean width; a
+- `LINE` for each line after the first, the squared cost of the break before it, and the difference of each line from the mean width; a
   line that is longer than those below it costs more;
 - `TOO_SHORT` and more for a cue that ends before `min_ms`, `TOO_FAST` and more for one that ends before it can be
   read, `AVOIDABLY_FAST` if its words are not spoken faster than they can be read;
@@ -29,11 +29,15 @@ if TYPE_CHECKING:
 
     from subtitled.config.layout_limits import LayoutLimits
 
-CUE = 40.0
-CUE_BREAK = 1.6
-SENTENCE_START = 55.0
-PAUSE = 0.15
+CUE = 80.0
+CUE_BREAK = 6.0
+LEAST_RELIEF = 0.4
+"""Of the cost of a break, with a long pause."""
+SENTENCE_START = 90.0
+PAUSE = 0.05
 LINE = 10.0
+COST_SCALE = 100.0
+"""The cost of `BreakCost` 100 for a line."""
 UNEVEN = 80.0
 TOP_HEAVY = 1.3
 TOO_SHORT = 150.0
@@ -42,8 +46,8 @@ AVOIDABLY_FAST = 300.0
 SHORT_BY = 0.1
 ORPHAN = 60.0
 _ORPHAN_COLUMNS = 10
-_LONG_PAUSE_MS = 1000
-"""A pause of this length reduces the cost of a break to a fifth."""
+_LONG_PAUSE_MS = 3000
+"""The cost of a break falls with its pause, to zero at this length if there were no LEAST_RELIEF."""
 TURN = float(BreakCost.TURN)
 _NEVER = float("inf")
 _Lines = tuple[tuple[int, ...], float]
@@ -96,7 +100,10 @@ class CueOptimizer:
         )
         self._starts = [unit.start_ms for unit in units] + ([next_ms] if next_ms is not None else [])
         self._ends = [unit.end_ms for unit in units]
-        self._costs = [float(unit.cost) for unit in units]
+        # Squared, so that one bad break costs more than two good ones.
+        self._costs = [
+            unit.cost * abs(unit.cost) / COST_SCALE if unit.cost > 0 else float(unit.cost) for unit in units
+        ]
         self._spaces = [unit.space for unit in units]
         # Prefix sums: the sum over any run of units is a difference of two.
         self._columns = [0, *accumulate(unit.space + unit.columns for unit in units)]
@@ -175,7 +182,9 @@ class CueOptimizer:
     def _break_cost(self, at: int) -> float:
         """Return the cost of a cue's end before unit `at`."""
         pause_ms = self._starts[at] - self._ends[at - 1] if at else 0
-        return CUE_BREAK * max(0.0, self._costs[at]) * max(0.2, 1 - max(0, pause_ms) / _LONG_PAUSE_MS)
+        return (
+            CUE_BREAK * max(0.0, self._costs[at]) * max(LEAST_RELIEF, 1 - max(0, pause_ms) / _LONG_PAUSE_MS)
+        )
 
     def _begins_sentence(self, at: int) -> bool:
         return at == len(self._costs) or self._costs[at] <= BreakCost.SENTENCE

@@ -6,6 +6,7 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from subtitled.core.plan import SAMPLES_PER_MS, Plan, PlanPiece, Span, to_media
 from subtitled.core.transcription import Phrase, Word
@@ -29,6 +30,8 @@ class MediaPhrase(Struct, frozen=True):
     compression_ratio: float = 0.0
     no_speech_prob: float = 0.0
     temperature: float = 0.0
+    is_continued: bool = False
+    """The next phrase is the rest of it, after a removed gap."""
 
 
 class _Part(Struct, frozen=True):
@@ -59,7 +62,9 @@ def to_media_time(
     for phrase, start, following in zip(spoken, starts, [*starts, plan.samples][1:], strict=True):
         end = max(start, min(phrase.end_ms * SAMPLES_PER_MS, following))
         bounds = _without_slivers((start, *(seam for seam in seams if start < seam < end), end), phrase)
-        placed.extend(_placed(phrase, part, plan, offset_samples) for part in _parts(phrase, bounds))
+        parts = [_placed(phrase, part, plan, offset_samples) for part in _parts(phrase, bounds)]
+        placed.extend(replace(part, is_continued=True) for part in parts[:-1])
+        placed.extend(parts[-1:])
     return tuple(placed)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import msgspec
 from msgspec import Struct
 
@@ -84,6 +82,8 @@ class Transcript(Struct, frozen=True, kw_only=True):
     segments: tuple[SegmentTranscript, ...] = ()
     skipped: tuple[MissingSpan, ...] = ()
     """Speech too short to be decoded."""
+    padding_ms: int = 0
+    """Silence that is kept at the start and the end of each span."""
     missing: tuple[MissingSpan, ...] = ()
     """Speech that could not be decoded; empty unless the job failed."""
     unheard: tuple[MissingSpan, ...] = ()
@@ -117,7 +117,7 @@ def with_cues(
         (phrase for segment in transcript.segments for phrase in segment.phrases),
         limits,
         language=language,
-        seams_ms=_seams_ms(transcript.segments, limits),
+        speech=_speech(transcript.segments, transcript.padding_ms),
         until_ms=transcript.offset_ms + transcript.duration_ms or None,
     )
     return msgspec.structs.replace(
@@ -125,8 +125,14 @@ def with_cues(
     )
 
 
-def _seams_ms(segments: tuple[SegmentTranscript, ...], limits: LayoutLimits) -> tuple[int, ...]:
-    """Return the start of each run of real audio after a pause long enough for a cue of its own."""
-    pieces = sorted((piece.start_ms, piece.end_ms) for segment in segments for piece in segment.pieces)
-    least_ms = max(1, limits.min_ms + limits.gap_ms)
-    return tuple(two[0] for one, two in pairwise(pieces) if two[0] - one[1] >= least_ms)
+def _speech(segments: tuple[SegmentTranscript, ...], padding_ms: int) -> tuple[tuple[int, int], ...]:
+    """Return the intervals with sound, in order: the spans without the silence that is kept around them."""
+    spans = sorted((span.start_ms, span.end_ms) for segment in segments for span in segment.spans)
+    found: list[tuple[int, int]] = []
+    for before, (start, end), after in zip([None, *spans], spans, [*spans[1:], None], strict=False):
+        # Spans that touch are one, cut where a segment ends.
+        first = start + padding_ms if start > 0 and (before is None or before[1] < start) else start
+        last = end - padding_ms if after is None or end < after[0] else end
+        if first < last:
+            found.append((first, last))
+    return tuple(found)
