@@ -115,7 +115,7 @@ class Node:
                     self._at(due, partial(self._answer, worker))
             case be.SessionRefused() | be.SessionUnknown():
                 raise SystemExit(f"{worker.engine.identity}: {message}")
-            case be.Prepare() | be.FeedCredit() | be.Abandon() | be.Drain():
+            case be.Prepare() | be.FeedCredit() | be.Abandon() | be.AbandonLease() | be.Drain():
                 pass
             case _:
                 assert_never(message)

@@ -112,7 +112,7 @@ class _Preparer:
     def __init__(self, identity: str, pcm: memoryview) -> None:
         self.identity = identity
         self._pcm = pcm
-        self._feed = 0
+        self._feed = self._abandoned = 0
         self._credit_bytes = 0
         self._segments = self._samples = self._next = 0
 
@@ -127,13 +127,16 @@ class _Preparer:
                 self._segments, self._samples, self._next = int(count), int(samples), 0
             case be.FeedCredit(feed=feed, bytes=count) if feed == self._feed:
                 self._credit_bytes += count
-            case be.Abandon():
-                self._feed = 0
+            case be.Abandon(feed=feed) if feed == self._feed:
+                self._feed, self._abandoned = 0, feed
             case _:
                 pass
 
     def next(self) -> tuple[be.FromWorker, list[memoryview]] | None:
         """Return what is to be sent now, if anything; one message, so that others have their turn."""
+        if self._abandoned:
+            self._abandoned, feed = 0, self._abandoned
+            return be.FileAbandoned(feed=feed), []
         if not self._feed or (self._credit_bytes <= 0 and self._next < self._segments):
             return None
         if self._next == self._segments:

@@ -23,12 +23,15 @@ from subtitled.config import schema
 from subtitled.core.plan import Plan, PlanPiece, PlanSettings
 from subtitled.core.protocol import (
     Abandon,
+    AbandonLease,
     Drain,
     EngineSettings,
     ExitReason,
     FeedCredit,
+    FileAbandoned,
     Heartbeat,
     ItemResult,
+    LeaseAbandoned,
     LeaseItem,
     LeaseRefused,
     Media,
@@ -324,6 +327,23 @@ def test_heartbeats_go_on_while_the_model_works(transcriber: Worker) -> None:
     assert beats >= 2
 
 
+@pytest.mark.usefixtures("ready")
+def test_a_running_lease_reports_its_steps_and_stops_when_it_is_abandoned(transcriber: Worker) -> None:
+    """Between two calls of the model; a lease that waits behind it is dropped too."""
+    transcriber.send(lease_of(21, ["en"] * 120), [pcm(0.4, 8.0)] * 120)
+    steps = 0
+    while not steps:
+        beat, _ = transcriber.expect(Heartbeat)
+        steps = sum(progress.steps for progress in beat.leases if progress.lease == 21)
+    assert steps < 30
+    transcriber.send(lease_of(22, ["en"]), [pcm(0.4, 3.2)])
+    transcriber.send(lease_of(23, ["en"]), [pcm(0.4, 3.2)])
+    for lease in (22, 21, 1):  # the last one is answered already
+        transcriber.send(AbandonLease(lease=lease))
+    assert {transcriber.expect(LeaseAbandoned)[0].lease for _ in range(2)} == {21, 22}
+    assert transcriber.expect(Transcribed)[0].lease == 23
+
+
 @pytest.mark.parametrize(
     ("settings", "cause"),
     [
@@ -494,11 +514,11 @@ def test_no_more_pcm_is_sent_than_there_is_credit_for(preparer: Worker) -> None:
     assert rest[0][0].index == 2
 
 
-def test_a_file_that_nobody_wants_any_more_is_put_away(preparer: Worker) -> None:
-    """Without an answer; the next one is read."""
+def test_an_abandoned_file_is_confirmed_and_the_next_one_is_read(preparer: Worker) -> None:
     preparer.send(order(media.DEMO / "demo.flac", credit_bytes=1))
     preparer.expect(Prepared)
     preparer.send(Abandon(feed=1))
+    assert preparer.expect(FileAbandoned)[0].feed == 1
     preparer.send(order(media.DEMO / "demo-zh.flac", 2))
     segments, _ = all_prepared(preparer, 2)
     assert segments

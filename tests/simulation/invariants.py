@@ -61,9 +61,16 @@ def _check_workers(broker: Broker) -> None:
             raise Violation(
                 f"{worker.identity} holds {len(worker.leases)} leases, its credit is {worker.credit}"
             )
-        if worker.feed and broker.prepare_dispatch._slot_of.get(worker.feed.job) != worker.slot:
+        is_reading = worker.feed is not None and not worker.feed.is_abandoned
+        if (
+            worker.feed
+            and is_reading
+            and broker.prepare_dispatch._slot_of.get(worker.feed.job) != worker.slot
+        ):
             raise Violation(f"{worker.identity} reads job {worker.feed.job}, which is not known")
-    feeds = sum(worker.feed is not None for worker in worker_table.workers.values())
+    feeds = sum(
+        worker.feed is not None and not worker.feed.is_abandoned for worker in worker_table.workers.values()
+    )
     if feeds != len(broker.prepare_dispatch._slot_of):
         raise Violation(f"{feeds} files are being read, {len(broker.prepare_dispatch._slot_of)} are known")
     for role in Role:

@@ -14,6 +14,7 @@ from worker_roles import TranscribeRole
 
 from subtitled.core.protocol import (
     PROTOCOL,
+    AbandonLease,
     Drain,
     Echo,
     ExitReason,
@@ -276,6 +277,9 @@ class RemoteWorkerSession:
             case Transcribe(lease=lease):
                 if self._role is not None:
                     self.send(LeaseReceived(lease=lease))
+                    self._role.receive(message, blobs)
+            case AbandonLease():
+                if self._role is not None:
                     self._role.receive(message, blobs)
             case _:
                 raise Violation(f"a worker on another host was sent {message}")

@@ -99,7 +99,8 @@ class SlotChecks:
 
 
 def _is_steady(worker: Worker) -> bool:
-    return worker.state in {WorkerState.IDLE, WorkerState.BUSY} and not worker.failures
+    is_proven = worker.throughput.leases > 0 or not worker.is_remote
+    return worker.state in {WorkerState.IDLE, WorkerState.BUSY} and not worker.failures and is_proven
 
 
 def _slot(worker: str) -> str:

@@ -15,12 +15,15 @@ from subtitled.core.plan import Plan
 from subtitled.core.policy import time_to_run
 from subtitled.core.protocol import (
     Abandon,
+    AbandonLease,
     AlreadySubtitled,
     Drain,
     FeedCredit,
+    FileAbandoned,
     FromWorker,
     Heartbeat,
     ItemResult,
+    LeaseAbandoned,
     LeaseItem,
     LeaseRefused,
     Media,
@@ -79,6 +82,8 @@ class TranscribeRole:
         self._max_leases = max_leases or self.credit
         """Leases that it ever holds; on another host the daemon decides."""
         self._leases: deque[Transcribe] = deque()
+        self._abandoned: set[int] = set()
+        self._hung: set[int] = set()
         self._is_draining = False
 
     def receive(self, message: ToWorker, blobs: Sequence[FakeFrame]) -> None:
@@ -95,6 +100,8 @@ class TranscribeRole:
                     )
                 if len(self._leases) <= self.streams:
                     self._begin(message)
+            case AbandonLease(lease=lease):
+                self._abandon(lease)
             case Drain():
                 self._is_draining = True
                 self._exit_if_done()
@@ -114,6 +121,7 @@ class TranscribeRole:
         plan, process = self._fault_plan, self._process
         takes_s = plan.between(0.2, 4)
         if plan.strikes(Fault.HANG):
+            self._hung.add(message.lease)
             return
         if any(item.key.index in self._media(item).poison for item in message.items):
             process.later(takes_s, lambda: process.die("killed by SIGABRT"))
@@ -127,7 +135,35 @@ class TranscribeRole:
                 takes_s = time_to_run(self._history.policy, samples) * plan.between(0.9, 1.3)
             process.later(takes_s, lambda: self._answer(message))
 
+    def _abandon(self, lease: int) -> None:
+        """Stop a lease, at times too late; one that waits is dropped when it is reached."""
+        self._abandoned.add(lease)
+        plan = self._fault_plan
+        if lease in self._hung:
+            return
+        if any(message.lease == lease for message in list(self._leases)[: self.streams]):
+            delay_s = plan.between(5, 20) if plan.strikes(Fault.SLOW) else plan.between(0, 2)
+            self._process.later(delay_s, lambda: self._drop(lease))
+
+    def _drop(self, lease: int) -> None:
+        for message in list(self._leases):
+            if message.lease == lease:
+                self._process.send(LeaseAbandoned(lease=lease))
+                self._end(message)
+
+    def _end(self, message: Transcribe) -> None:
+        self._leases.remove(message)
+        if len(self._leases) >= self.streams:
+            following = self._leases[self.streams - 1]
+            if following.lease in self._abandoned:
+                self._drop(following.lease)
+            else:
+                self._begin(following)
+        self._exit_if_done()
+
     def _answer(self, message: Transcribe) -> None:
+        if message not in self._leases:
+            return  # abandoned meanwhile
         plan = self._fault_plan
         is_refused = any(item.key.index in self._media(item).refused for item in message.items)
         if is_refused or self._process.is_bad or plan.strikes(Fault.REFUSAL):
@@ -139,10 +175,7 @@ class TranscribeRole:
                 if not plan.strikes(Fault.LEFT_OUT)
             )
             self._process.send(Transcribed(lease=message.lease, items=items, features_s=0.0, decode_s=1.0))
-        self._leases.remove(message)
-        if len(self._leases) >= self.streams:
-            self._begin(self._leases[self.streams - 1])
-        self._exit_if_done()
+        self._end(message)
 
     def _result(self, lease: int, item: LeaseItem) -> ItemResult:
         media = self._media(item)
@@ -200,6 +233,8 @@ class PrepareRole:
             case Abandon(feed=feed):
                 if order is not None and order.feed == feed:
                     self._order = None
+                    if not self._is_stuck:
+                        self._process.send(FileAbandoned(feed=feed))
             case Drain():
                 self._order = None
                 if not self._is_stuck:

@@ -234,11 +234,11 @@ def test_a_lease_moves_up_when_the_one_before_it_is_answered() -> None:
     b = bench("p0", "gpu0", credit=2, batch_size=1, lease_min_s=30, silence_s=1000)
     b.submit()
     b.read(0, 1)
-    b.wait(20)
-    b.reply(b.all(ac.SendLease)[0])
-    b.wait(20)
-    assert not b.all(ac.Kill), "its time to run began when its turn came"
     b.wait(10)
+    b.reply(b.all(ac.SendLease)[0])
+    b.wait(29)
+    assert not b.all(ac.Kill), "its time limit started when the worker got to it"
+    b.wait(1)
     assert b.last(ac.Kill).cause == "lease not done within its time limit"
     assert b.stored(1).losses == 1
 
@@ -1077,4 +1077,193 @@ def test_the_loss_of_one_worker_may_free_another_in_the_same_tick() -> None:
     b.wait(60)
     assert b.state("a") is JobState.FAILED
     assert [kill.worker for kill in b.all(ac.Kill)] == ["gpu0.1"]
+    b.handle(ev.MessageReceived("p0.1", pr.FileAbandoned(feed=b.last(ac.SendPrepare).message.feed)))
     assert b.slot("p0").state is WorkerState.IDLE
+
+
+# -- abandoned work ------------------------------------------------------------------------------------------
+
+
+def test_a_cancelled_file_that_hangs_its_decoder_is_not_blamed_on_the_next_job() -> None:
+    """The decoder gets no other file before it has stopped; if it does not stop, it is replaced."""
+    b = bench("p0", "gpu0", prepare_attempts=1, abandon_s=5, silence_s=1e6)
+    b.submit("hangs")
+    b.submit("next")
+    hung = b.last(ac.SendPrepare)
+    assert hung.job.id == "hangs"
+    b.handle(ev.CancelRequested("hangs"))
+    assert b.sent(pr.Abandon)[-1] == ac.Send("p0.1", pr.Abandon(feed=hung.message.feed))
+    assert b.last(ac.SendPrepare) is hung, "the next file waits"
+    b.wait(4)
+    b.handle(ev.MessageReceived("p0.1", pr.Heartbeat(feed=hung.message.feed, decoded_samples=1)))
+    assert not b.all(ac.Kill)
+    b.wait(1)
+    assert b.last(ac.Kill) == ac.Kill(
+        worker="p0.1", cause="did not stop reading an abandoned file within 5 s"
+    )
+    b.die("p0.1")
+    assert (b.state("next"), b.jobs["next"].losses) == (JobState.QUEUED, 0)
+    b.wait(60)
+    b.ready("p0.2")
+    assert b.last(ac.SendPrepare).job.id == "next"
+    b.read(0, job="next")
+    b.reply_to_all()
+    assert b.state("next") is JobState.WRITING
+
+
+@pytest.mark.parametrize(
+    "final",
+    [
+        lambda feed: pr.FileAbandoned(feed=feed),
+        lambda feed: pr.PlanComplete(feed=feed, media=b"media"),
+        lambda feed: pr.PrepareRefused(feed=feed, cause="no audio"),
+        lambda feed: pr.AlreadySubtitled(feed=feed, cause="talk.srt"),
+    ],
+)
+def test_a_decoder_that_has_stopped_gets_the_next_file(final: Any) -> None:
+    """Whichever final message was under way when its file was cancelled."""
+    b = bench("p0", "gpu0")
+    b.submit("a")
+    b.submit("b")
+    feed = b.last(ac.SendPrepare).message.feed
+    b.prepared(0, job="a")
+    b.handle(ev.CancelRequested("a"))
+    b.handle(ev.MessageReceived("p0.1", pr.Prepared(feed=feed, plan=plan(1))))
+    assert len(b.all(ac.SendPrepare)) == 1
+    b.handle(ev.MessageReceived("p0.1", final(feed)))
+    assert b.last(ac.SendPrepare).job.id == "b"
+    b.wait(6)
+    assert "p0.1" not in {kill.worker for kill in b.all(ac.Kill)}
+
+
+def test_a_lease_of_a_cancelled_job_is_abandoned_at_once() -> None:
+    b = bench("p0", abandon_s=5)
+    b.worker("gpu0", credit=2)
+    b.submit("a")
+    b.read(0, job="a")
+    lease = b.last(ac.SendLease).lease.id
+    b.handle(ev.CancelRequested("a"))
+    assert b.sent(pr.AbandonLease) == [ac.Send("gpu0.1", pr.AbandonLease(lease=lease))]
+    b.submit("b")
+    b.handle(ev.MessageReceived("gpu0.1", pr.LeaseAbandoned(lease=lease)))
+    assert b.slot("gpu0").state is WorkerState.IDLE
+    b.read(0, job="b")
+    assert b.last(ac.SendLease).lease.worker == "gpu0.1"
+    b.reply_to_all()
+    assert b.state("b") is JobState.WRITING
+    assert not b.all(ac.Kill)
+    assert not b.slot("gpu0").failures
+
+
+def test_a_lease_with_segments_of_another_job_is_not_abandoned() -> None:
+    b = bench("p0", "gpu0", batch_size=4)
+    for name in ("first", "a", "b"):
+        b.submit(name)
+        b.read(0, job=name)
+    b.reply(b.last(ac.SendLease))
+    assert len(b.last(ac.SendLease).lease.keys) == 2
+    b.handle(ev.CancelRequested("a"))
+    assert not b.sent(pr.AbandonLease)
+    b.handle(ev.CancelRequested("b"))
+    assert len(b.sent(pr.AbandonLease)) == 1
+
+
+def test_a_worker_that_does_not_stop_an_abandoned_lease_is_replaced_and_blames_nothing() -> None:
+    b = bench("p0", abandon_s=5, attempts=1)
+    b.worker("gpu0", credit=3, streams=2)
+    b.submit("a")
+    b.read(0, job="a")
+    b.submit("b")
+    b.read(0, job="b")
+    assert len(b.slot("gpu0").leases) == 2
+    b.handle(ev.CancelRequested("a"))
+    b.wait(5)
+    assert b.last(ac.Kill) == ac.Kill(worker="gpu0.1", cause="did not stop an abandoned lease within 5 s")
+    b.die("gpu0.1")
+    assert (b.stored(0, "b").state, b.stored(0, "b").losses) == (SegmentState.PENDING, 0)
+
+
+def test_an_abandoned_lease_that_waits_behind_another_has_its_time_when_it_is_reached() -> None:
+    b = bench("p0", abandon_s=5, batch_size=1)
+    b.worker("gpu0", credit=2)
+    b.submit("a")
+    b.read(0, job="a")
+    b.submit("b")
+    b.read(0, 1, job="b")
+    assert len(b.slot("gpu0").leases) == 2
+    waiting = b.all(ac.SendLease)[1]
+    b.handle(ev.CancelRequested(waiting.lease.keys[0].job))
+    b.wait(20)
+    assert not b.all(ac.Kill)
+    b.reply(b.all(ac.SendLease)[0])
+    b.wait(5)
+    assert b.last(ac.Kill).cause == "did not stop an abandoned lease within 5 s"
+
+
+# -- progress of leases --------------------------------------------------------------------------------------
+
+
+def steps(b: Bench, worker: str, count: int) -> None:
+    """Send a heartbeat that reports the steps of a worker's first lease."""
+    lease = b.slot(worker.rpartition(".")[0]).leases[0]
+    progress = (pr.LeaseProgress(lease=lease, steps=count),)
+    b.handle(ev.MessageReceived(worker, pr.Heartbeat(leases=progress)))
+
+
+def test_a_worker_that_reports_progress_is_not_hung() -> None:
+    """Each step restarts the time limit, as temperature fallbacks on a loaded CPU need."""
+    b = bench("p0", "gpu0", lease_min_s=30, silence_s=1e6)
+    b.submit()
+    b.read(0)
+    for count in range(1, 7):
+        b.wait(29)
+        steps(b, "gpu0.1", count)
+    b.wait(29)
+    assert not b.all(ac.Kill)
+    steps(b, "gpu0.1", 6)
+    b.wait(1)
+    assert b.last(ac.Kill).cause == "lease not done within its time limit", "the same number is no progress"
+
+
+def test_progress_has_an_end() -> None:
+    """A worker on another host may report steps for ever."""
+    b = bench("p0", "gpu0", lease_min_s=30, silence_s=1e6)
+    b.submit()
+    b.read(0)
+    for count in range(1, 40):
+        b.wait(10)
+        if b.all(ac.Kill):
+            break
+        steps(b, "gpu0.1", count)
+    assert b.last(ac.Kill).cause == "lease not done within its time limit"
+    assert b.now == pytest.approx(300, abs=10)
+
+
+def test_the_time_limit_follows_the_measured_speed() -> None:
+    b = bench("p0", "gpu0", lease_min_s=30, silence_s=1e6)
+    b.submit()
+    b.read(0)
+    b.wait(25)
+    b.reply(b.last(ac.SendLease))
+    b.submit("b")
+    b.read(0, job="b")
+    b.wait(60)
+    assert not b.all(ac.Kill), "a lease of this worker takes 25 s"
+    b.wait(20)
+    assert b.all(ac.Kill)
+
+
+def test_each_attempt_has_twice_the_time() -> None:
+    """A machine that is too slow for the limit finishes at last."""
+    b = bench("p0", "gpu0", lease_min_s=30, silence_s=1e6, attempts=3)
+    b.submit()
+    b.read(0)
+    for attempt, limit_s in enumerate((30, 60, 120), 1):
+        b.wait(limit_s - 1)
+        assert len(b.all(ac.Kill)) == attempt - 1
+        b.wait(1)
+        assert len(b.all(ac.Kill)) == attempt
+        b.die(f"gpu0.{attempt}")
+        b.wait(60)
+        b.ready(f"gpu0.{attempt + 1}")
+    assert b.state("a") is JobState.FAILED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING, Any
 
+from subtitled.asr.progress import report_step
 from subtitled.config.schema import DecodingConfig
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def generate(
         max_initial_timestamp_index=round(options.max_initial_timestamp / model.time_precision),
         **search,
     )
+    report_step()
     return results
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from subtitled.core.protocol import Abandon, Drain, FeedCredit, Prepare, Transcribe
+from subtitled.core.protocol import Abandon, AbandonLease, Drain, FeedCredit, Prepare, Transcribe
 from subtitled.core.records import Job, Lease, Segment, SegmentKey
 from subtitled.core.states import JobEvent, JobState, SegmentEvent, SegmentState, WorkerEvent, WorkerState
 
@@ -86,7 +86,7 @@ class Send(Struct, frozen=True):
     """Send a message to a worker."""
 
     worker: str
-    message: FeedCredit | Abandon | Drain
+    message: FeedCredit | Abandon | AbandonLease | Drain
 
 
 class DropPcm(Struct, frozen=True):

@@ -117,6 +117,8 @@ class Broker:
 
     def _assign(self, now: float) -> list[Action]:
         """Assign work to the workers that may have it, and return all actions."""
+        self.prepare_dispatch.start_stop_timers(now)
+        self.lease_dispatch.abandon_unneeded(now)
         if not self.is_draining:
             if self.window_samples is not None and not self.is_paused:
                 settings = replace(self.plan_settings, window_samples=self.window_samples)
@@ -197,6 +199,15 @@ class Broker:
         if worker is not None:
             worker = self.worker_table.seen(worker, now)
         match message:
+            case (
+                pr.PlanComplete(feed=feed)
+                | pr.PrepareRefused(feed=feed)
+                | pr.AlreadySubtitled(feed=feed)
+                | pr.FileAbandoned(feed=feed)
+            ) if self.prepare_dispatch.stopped(identity, feed):
+                pass
+            case pr.Heartbeat(leases=leases) if leases:
+                self.lease_dispatch.progressed(identity, leases, now)
             case pr.WorkerReady():
                 if worker is not None and worker.state is WorkerState.STARTING:
                     self._on_ready(worker, message)
@@ -211,14 +222,16 @@ class Broker:
                 self._on_transcribed(identity, message, now)
             case pr.LeaseRefused():
                 self._on_lease_refused(identity, message, now)
+            case pr.LeaseAbandoned(lease=lease):
+                self._on_lease_abandoned(identity, lease, now)
             case pr.Heartbeat(feed=feed) | pr.Prepared(feed=feed) | pr.PlanComplete(feed=feed):
                 if (found := self.prepare_dispatch.find(identity, feed)) is not None:
                     self._on_read(*found, message, now)
             case pr.PrepareRefused(feed=feed) | pr.AlreadySubtitled(feed=feed):
                 if (found := self.prepare_dispatch.find(identity, feed)) is not None:
                     self._on_not_read(*found, message)
-            case pr.JoinSession() | pr.Echo() | pr.ExitReason():
-                pass  # the listener handles them; here they are signs of life
+            case pr.JoinSession() | pr.Echo() | pr.ExitReason() | pr.FileAbandoned():
+                pass  # signs of life; the listener handles the first three
             case _:
                 assert_never(message)
 
@@ -337,6 +350,12 @@ class Broker:
         self.lifecycle.advance_all(self.lease_dispatch.requeue(lease, message.cause, is_blamed=True))
         if (worker := self.worker_table.refused(identity)) is not None:
             self.worker_loss.kill(worker, f"refused a lease: {message.cause}", now)
+
+    def _on_lease_abandoned(self, identity: str, lease_id: int, now: float) -> None:
+        lease = self.lease_dispatch.finish(identity, lease_id, now, is_done=False)
+        if lease is not None:
+            jobs = self.lease_dispatch.requeue(lease, "its worker abandoned it", is_blamed=True)
+            self.lifecycle.advance_all(jobs)
 
     def _on_cancel(self, name: str) -> None:
         job = self.live_jobs.job(name)

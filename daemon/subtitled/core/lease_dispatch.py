@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from msgspec.structs import replace
 
@@ -10,11 +10,14 @@ from subtitled.core.actions import Action, LeaseLost, ResultStale, Send, SendLea
 from subtitled.core.fair_queue import ReadyQueue
 from subtitled.core.lease_sizing import LeaseSizing
 from subtitled.core.live_jobs import BYTES_PER_SAMPLE, LiveJobs
-from subtitled.core.policy import Policy, time_to_arrive, time_to_run
-from subtitled.core.protocol import Drain, LeaseItem, Transcribe
+from subtitled.core.policy import EXPECTED_TIMES, MAX_LIMITS, Policy, time_to_arrive, time_to_run
+from subtitled.core.protocol import AbandonLease, Drain, LeaseItem, LeaseProgress, Transcribe
 from subtitled.core.records import Lease, Role, Segment, SegmentKey, Worker
 from subtitled.core.states import SegmentEvent, WorkerEvent, WorkerState
 from subtitled.core.worker_table import NEVER, WorkerTable
+
+MAX_DOUBLINGS = 4
+"""Of a lease's time limit."""
 
 
 class LeaseDispatch:
@@ -31,6 +34,8 @@ class LeaseDispatch:
         self._worker_table = worker_table
         self._out = out
         self._lease_of: dict[SegmentKey, int] = {}
+        self._reduced: set[int] = set()
+        """Leases that have lost segments since the last `abandon_unneeded`."""
         self._last_id = 0
 
     def make_ready(self, segment: Segment) -> None:
@@ -42,7 +47,41 @@ class LeaseDispatch:
         self.ready.remove_job(job)
         live = self._live_jobs.jobs.get(job)
         for index in live.segments if live is not None else ():
-            self._lease_of.pop(SegmentKey(job, index), None)
+            if (lease_id := self._lease_of.pop(SegmentKey(job, index), None)) is not None:
+                self._reduced.add(lease_id)
+
+    def abandon_unneeded(self, now: float) -> None:
+        """Abandon the leases of which no segment is needed any more."""
+        for lease_id in sorted(self._reduced):
+            lease = self.leases.get(lease_id)
+            if lease is None or any(self._lease_of.get(key) == lease_id for key in lease.keys):
+                continue
+            worker = self._worker_table.current(lease.worker)
+            if worker is None or lease.is_abandoned:
+                continue
+            self._out.append(Send(lease.worker, AbandonLease(lease=lease_id)))
+            is_started = lease.is_received and worker.leases.index(lease_id) < worker.streams
+            due_at = NEVER if is_started else lease.due_at
+            self.leases[lease_id] = replace(lease, is_abandoned=True, due_at=due_at)
+            self._start_timers(worker, now)
+        self._reduced.clear()
+
+    def progressed(self, identity: str, progress: Iterable[LeaseProgress], now: float) -> None:
+        """Record the reported steps of a worker's leases; each new step restarts the lease's time limit."""
+        worker = self._worker_table.current(identity)
+        for reported in progress:
+            lease = self.leases.get(reported.lease)
+            if worker is None or lease is None or lease.worker != identity or reported.steps <= lease.steps:
+                continue
+            is_running = lease.is_received and lease.due_at < NEVER and not lease.is_abandoned
+            due_at = min(now + lease.limit_s, lease.stop_at) if is_running else lease.due_at
+            self.leases[lease.id] = replace(lease, steps=reported.steps, due_at=due_at)
+            worker = self._start_timers(worker, now)
+
+    def is_stopping_late(self, worker: Worker, now: float) -> bool:
+        """Return whether a worker has not stopped an abandoned lease in time."""
+        leases = (self.leases[lease_id] for lease_id in worker.leases)
+        return any(lease.is_abandoned and now >= lease.due_at for lease in leases)
 
     def assign(self, now: float) -> None:
         """Lease the ready segments to workers that may hold a lease."""
@@ -238,12 +277,33 @@ class LeaseDispatch:
             if lease.due_at == NEVER and not lease.is_received:
                 due_at = now + time_to_arrive(self.policy, in_flight_bytes) + loading_s
                 lease = self.leases[lease_id] = replace(lease, due_at=due_at)
+            elif lease.due_at == NEVER and place < worker.streams and lease.is_abandoned:
+                due_at = now + self.policy.abandon_s + loading_s
+                lease = self.leases[lease_id] = replace(lease, due_at=due_at)
             elif lease.due_at == NEVER and place < worker.streams:
-                due_at = now + time_to_run(self.policy, lease.samples) + loading_s
-                begun_at = now if worker.is_loaded else NEVER
-                lease = self.leases[lease_id] = replace(lease, due_at=due_at, begun_at=begun_at)
+                limit_s = self._limit_s(worker, lease) + loading_s
+                lease = self.leases[lease_id] = replace(
+                    lease,
+                    limit_s=limit_s,
+                    due_at=now + limit_s,
+                    stop_at=now + MAX_LIMITS * limit_s,
+                    begun_at=now if worker.is_loaded else NEVER,
+                )
             due = min(due, lease.due_at)
         return self._worker_table.put(replace(worker, due_at=due))
+
+    def _limit_s(self, worker: Worker, lease: Lease) -> float:
+        """Return the seconds that a lease may take without progress.
+
+        They follow the worker's measured speed. Each attempt at a segment has twice the time: a machine that is too slow
+        for the limit finishes at last.
+        """
+        limit_s = time_to_run(self.policy, lease.samples)
+        if worker.throughput.leases:
+            limit_s = max(limit_s, EXPECTED_TIMES * worker.throughput.seconds(lease.windows))
+        segments = (self._live_jobs.find(key) for key in lease.keys)
+        losses = max((segment.losses for segment in segments if segment is not None), default=0)
+        return limit_s * 2.0 ** min(losses, MAX_DOUBLINGS)
 
 
 def _is_reliable(worker: Worker) -> bool:

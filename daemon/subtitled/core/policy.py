@@ -28,6 +28,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     start_timeout_s: float = 600.0
     lease_min_s: float = 30.0
     lease_per_audio_s: float = 4.0
+    abandon_s: float = 5.0
+    """Time in which a worker must stop abandoned work; then it is replaced."""
     prepare_stall_s: float = 60.0
     batch_size: int = 16
     queue_bytes: int = 512 * 2**20
@@ -46,8 +48,14 @@ def time_to_arrive(policy: Policy, pcm_bytes: int) -> float:
     return max(policy.lease_min_s, pcm_bytes / SLOWEST_BYTES_PER_S)
 
 
+MAX_LIMITS = 10
+"""A lease that makes progress may take so many times its time limit."""
+EXPECTED_TIMES = 3.0
+"""A lease may take so many times the time that is expected from its worker's throughput."""
+
+
 def time_to_run(policy: Policy, samples: int) -> float:
-    """Return the seconds that a lease of `samples` may take: max(lease_min_s, lease_per_audio_s x its audio)."""
+    """Return the seconds that a lease of `samples` may take without progress: max(lease_min_s, lease_per_audio_s x audio)."""
     return max(policy.lease_min_s, policy.lease_per_audio_s * samples / SAMPLE_RATE)
 
 

@@ -13,7 +13,7 @@ from subtitled.core.policy import Policy
 from subtitled.core.protocol import Abandon, FeedCredit, Prepare
 from subtitled.core.records import Feed, Job, Role, Worker
 from subtitled.core.states import JobEvent, JobState, SegmentState, WorkerEvent, WorkerState
-from subtitled.core.worker_table import WorkerTable
+from subtitled.core.worker_table import NEVER, WorkerTable
 
 GRANT_BYTES = 4 * 2**20
 """Credit given to a prepare worker at a time; a segment has at most 960,000 bytes."""
@@ -47,9 +47,23 @@ class PrepareDispatch:
     def find(self, identity: str, feed: int) -> tuple[Worker, Feed] | None:
         """Return the worker and its feed if the worker is alive and this feed is its current one."""
         worker = self._worker_table.current(identity)
-        if worker is None or worker.feed is None or worker.feed.id != feed:
+        if worker is None or worker.feed is None or worker.feed.id != feed or worker.feed.is_abandoned:
             return None
         return worker, worker.feed
+
+    def stopped(self, identity: str, feed: int) -> bool:
+        """Record the final message for a feed; False unless that was abandoned."""
+        worker = self._worker_table.current(identity)
+        if worker is None or worker.feed is None or worker.feed.id != feed or not worker.feed.is_abandoned:
+            return False
+        self.finish(worker)
+        return True
+
+    def start_stop_timers(self, now: float) -> None:
+        """Limit the time of the workers that have to stop reading a file."""
+        for worker in self._worker_table.of(Role.PREPARE):
+            if worker.feed is not None and worker.feed.is_abandoned and worker.due_at == NEVER:
+                self._worker_table.put(replace(worker, due_at=now + self.policy.abandon_s))
 
     def assign(self, settings: PlanSettings, now: float) -> list[str]:
         """Give files to idle prepare workers; return the queued jobs that need no reading."""
@@ -92,6 +106,8 @@ class PrepareDispatch:
         slot = self._slot_of[other.id]
         heapq.heappop(self._unread)
         self.abandon(other.id)
+        # It waits for credit, so it stops at once: its message is not waited for.
+        self.finish(self._worker_table.workers[slot])
         job = self._live_jobs.move_job(job, JobEvent.LEASED, plan_settings=job.plan_settings or settings)
         self._start(self._worker_table.workers[slot], job, None, now)
         return other
@@ -118,26 +134,31 @@ class PrepareDispatch:
     def finish(self, worker: Worker) -> None:
         """Make a worker that has read its file idle again."""
         if worker.feed is not None:
-            self._slot_of.pop(worker.feed.job, None)
-            worker = self._worker_table.put(replace(worker, feed=None))
+            if not worker.feed.is_abandoned:
+                del self._slot_of[worker.feed.job]
+            is_limited = worker.feed.is_abandoned and worker.state is WorkerState.BUSY
+            due_at = NEVER if is_limited else worker.due_at
+            worker = self._worker_table.put(replace(worker, feed=None, due_at=due_at))
         if worker.state is WorkerState.BUSY:
             self._worker_table.move(worker, WorkerEvent.REPLIED)
 
     def abandon(self, job: str) -> None:
-        """Stop reading a job's file, if a worker reads it."""
-        slot = self._slot_of.get(job)
-        if slot is not None:
+        """Stop reading a job's file, if a worker reads it; the worker is idle once it has stopped."""
+        slot = self._slot_of.pop(job, None)
+        if slot is not None and (feed := self._worker_table.workers[slot].feed) is not None:
             worker = self._worker_table.workers[slot]
-            if worker.feed is not None:
-                self._out.append(Send(worker.identity, Abandon(feed=worker.feed.id)))
-            self.finish(worker)
+            self._out.append(Send(worker.identity, Abandon(feed=feed.id)))
+            self._worker_table.put(replace(worker, feed=replace(feed, is_abandoned=True)))
 
     def release(self, worker: Worker) -> Feed | None:
-        """Take the file from a lost worker, and return its feed."""
+        """Take the file from a lost worker, and return its feed; None without one, or if it was abandoned."""
         feed = worker.feed
-        if feed is not None:
-            del self._slot_of[feed.job]
-            self._worker_table.put(replace(worker, feed=None))
+        if feed is None:
+            return None
+        self._worker_table.put(replace(worker, feed=None))
+        if feed.is_abandoned:
+            return None
+        del self._slot_of[feed.job]
         return feed
 
     def grant_credit(self) -> None:
@@ -145,7 +166,7 @@ class PrepareDispatch:
         unused = self._unused_credit()
         for worker in self._worker_table.of(Role.PREPARE):
             feed = worker.feed
-            if feed is None or feed.unused_bytes >= GRANT_BYTES // 2:
+            if feed is None or feed.is_abandoned or feed.unused_bytes >= GRANT_BYTES // 2:
                 continue
             if self._has_room(self._live_jobs.jobs[feed.job].pcm_bytes + feed.unused_bytes, unused):
                 unused += GRANT_BYTES
@@ -163,14 +184,17 @@ class PrepareDispatch:
     def _blocked_job(self, worker: Worker, unused_bytes: int) -> Job | None:
         """Return the job whose file a worker cannot read further for lack of credit."""
         feed = worker.feed
-        if worker.state is not WorkerState.BUSY or feed is None or not feed.is_waiting or feed.unused_bytes:
+        if worker.state is not WorkerState.BUSY or feed is None or feed.is_abandoned:
+            return None
+        if not feed.is_waiting or feed.unused_bytes:
             return None
         live = self._live_jobs.jobs[feed.job]
         return None if self._has_room(live.pcm_bytes, unused_bytes) else live.job
 
     def _unused_credit(self) -> int:
         """Return the bytes that all workers may still send."""
-        return sum(w.feed.unused_bytes for w in self._worker_table.of(Role.PREPARE) if w.feed)
+        feeds = (worker.feed for worker in self._worker_table.of(Role.PREPARE))
+        return sum(feed.unused_bytes for feed in feeds if feed and not feed.is_abandoned)
 
     def _has_room(self, own_bytes: int, unused_bytes: int) -> bool:
         """Return whether a file with `own_bytes` of PCM in memory or granted may have one grant more.

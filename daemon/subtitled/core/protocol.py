@@ -126,13 +126,21 @@ class WorkerReady(_Message, frozen=True, kw_only=True):
     """Compute type of the loaded weights."""
 
 
+class LeaseProgress(Struct, frozen=True, kw_only=True):
+    """Calls of the model that are done for a lease, fallbacks included."""
+
+    lease: Count
+    steps: Count
+
+
 class Heartbeat(_Message, frozen=True, kw_only=True):
-    """The worker is alive; a prepare worker adds the progress of its file."""
+    """The worker is alive; with the progress of a prepare worker's file, or of a transcribe worker's leases."""
 
     feed: Count = 0
     decoded_samples: Count = 0
     is_waiting: bool = False
     """It waits for credit."""
+    leases: Annotated[tuple[LeaseProgress, ...], Meta(max_length=64)] = ()
 
 
 class Prepared(_Message, frozen=True, kw_only=True):
@@ -193,6 +201,12 @@ class PrepareRefused(_Message, frozen=True, kw_only=True):
 
     feed: int
     cause: str
+
+
+class FileAbandoned(_Message, frozen=True, kw_only=True):
+    """The worker has stopped reading a file, after Abandon."""
+
+    feed: int
 
 
 class SegmentResult(Struct, frozen=True, kw_only=True):
@@ -263,6 +277,12 @@ class LeaseRefused(_Message, frozen=True, kw_only=True):
 
     lease: int
     cause: str
+
+
+class LeaseAbandoned(_Message, frozen=True, kw_only=True):
+    """The worker has dropped a lease, after AbandonLease."""
+
+    lease: int
 
 
 class ModelUnloaded(_Message, frozen=True, kw_only=True):
@@ -343,9 +363,15 @@ class FeedCredit(_Message, frozen=True, kw_only=True):
 
 
 class Abandon(_Message, frozen=True, kw_only=True):
-    """Stop reading this file, without an answer."""
+    """Stop reading this file; answered with FileAbandoned, unless a final message was sent before."""
 
     feed: int
+
+
+class AbandonLease(_Message, frozen=True, kw_only=True):
+    """Drop this lease; answered with LeaseAbandoned, unless its result was sent before."""
+
+    lease: int
 
 
 class LeaseItem(Struct, frozen=True, kw_only=True):
@@ -413,8 +439,10 @@ FromWorker = (
     | PlanComplete
     | AlreadySubtitled
     | PrepareRefused
+    | FileAbandoned
     | Transcribed
     | LeaseRefused
+    | LeaseAbandoned
     | ModelUnloaded
     | Echo
     | LeaseReceived
@@ -425,6 +453,7 @@ ToWorker = (
     Prepare
     | FeedCredit
     | Abandon
+    | AbandonLease
     | Transcribe
     | Drain
     | SessionAccepted

@@ -153,7 +153,15 @@ class Lease(Struct, frozen=True, kw_only=True):
     begun_at: float = float("inf")
     """When the worker started it; infinity before that, and if the model had to be loaded first."""
     due_at: float = float("inf")
-    """When it is overdue: to arrive, then to be done; infinity while the worker has earlier leases."""
+    """When it is overdue: to arrive, then to make progress; infinity while the worker has earlier leases."""
+    limit_s: float = 0.0
+    """Time without progress after which it is overdue."""
+    stop_at: float = float("inf")
+    """When it is overdue in spite of progress."""
+    steps: int = 0
+    """Calls of the model that its worker has reported."""
+    is_abandoned: bool = False
+    """None of its segments is needed any more; its worker has to stop it."""
 
 
 class Feed(Struct, frozen=True, kw_only=True):
@@ -170,6 +178,8 @@ class Feed(Struct, frozen=True, kw_only=True):
     is_waiting: bool = False
     """The worker waits for credit."""
     progressed_at: float = 0.0
+    is_abandoned: bool = False
+    """The file is not needed any more; the worker has to stop reading it."""
 
     @property
     def unused_bytes(self) -> int:

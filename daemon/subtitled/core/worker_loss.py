@@ -36,9 +36,12 @@ class WorkerLoss:
         self._out = out
 
     def kill(self, worker: Worker, cause: str, now: float) -> None:
-        """Release a worker's work, and kill the worker."""
+        """Release a worker's work, and kill the worker; blame nothing if it did not stop an abandoned lease."""
         is_silent = worker.is_remote and now >= worker.seen_at + self._worker_table.policy.silence_s
-        blamed = self.release(worker, cause)
+        is_late = not is_silent and self._lease_dispatch.is_stopping_late(worker, now)
+        if is_late:
+            cause = f"did not stop an abandoned lease within {self._worker_table.policy.abandon_s:g} s"
+        blamed = self.release(worker, cause, is_blamed=not is_late)
         worker = self._worker_table.workers[worker.slot]
         lost = self._worker_table.move(
             worker, WorkerEvent.OVERDUE, cause=cause, due_at=NEVER, blamed=blamed if is_silent else None

@@ -204,6 +204,8 @@ class WorkerTable:
                 feed = worker.feed
                 if now >= worker.seen_at + self.policy.silence_s:
                     yield worker, f"no message for {self.policy.silence_s:g} s"
+                elif now >= worker.due_at and worker.state is WorkerState.BUSY and feed and feed.is_abandoned:
+                    yield worker, f"did not stop reading an abandoned file within {self.policy.abandon_s:g} s"
                 elif now >= worker.due_at:
                     is_idle = not worker.leases
                     what = "not received or not done" if worker.is_remote else "not done"
@@ -213,7 +215,12 @@ class WorkerTable:
                         if is_idle
                         else f"lease {what} within its time limit",
                     )
-                elif feed and not feed.is_waiting and now >= feed.progressed_at + self.policy.prepare_stall_s:
+                elif (
+                    feed
+                    and not feed.is_waiting
+                    and not feed.is_abandoned
+                    and now >= feed.progressed_at + self.policy.prepare_stall_s
+                ):
                     yield worker, f"no progress in decoding for {self.policy.prepare_stall_s:g} s"
 
     def restart_due(self, now: float) -> None:
@@ -266,6 +273,6 @@ class WorkerTable:
             due = min(due, worker.due_at)
             if worker.state in SERVING:
                 due = min(due, worker.seen_at + self.policy.silence_s)
-                if worker.feed and not worker.feed.is_waiting:
+                if worker.feed and not worker.feed.is_waiting and not worker.feed.is_abandoned:
                     due = min(due, worker.feed.progressed_at + self.policy.prepare_stall_s)
         return due

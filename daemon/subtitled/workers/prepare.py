@@ -13,10 +13,12 @@ from msgspec.msgpack import encode
 from subtitled.config import schema
 from subtitled.core.protocol import (
     Abandon,
+    AbandonLease,
     AlreadySubtitled,
     Drain,
     ExitReason,
     FeedCredit,
+    FileAbandoned,
     Heartbeat,
     Media,
     PlanComplete,
@@ -109,7 +111,7 @@ class PrepareRole:
         start_thread(channel, "reader", self._read)
 
     def receive(self, message: ToWorker, _: Sequence[memoryview]) -> None:
-        """Take an order, credit for it, or its withdrawal."""
+        """Take a file, credit for it, or its withdrawal."""
         match message:
             case Prepare():
                 sandbox.deny_sockets()  # the connection to the daemon stands
@@ -125,11 +127,11 @@ class PrepareRole:
                 if self._task:
                     self._task.abandon()
                 self._orders.put(None)
-            case Transcribe():
-                raise TypeError("a prepare worker was sent a lease")
+            case Transcribe() | AbandonLease():
+                raise TypeError("a prepare worker received a lease")
 
     def heartbeat(self) -> Heartbeat:
-        """Tell how far the present file is."""
+        """Return a heartbeat with the progress of the present file."""
         task = self._task
         if task is None:
             return Heartbeat()
@@ -142,7 +144,7 @@ class PrepareRole:
             try:
                 complete = self._prepare(task)
             except _AbandonedError:
-                pass
+                self._channel.post(FileAbandoned(feed=task.order.feed))
             except _SkippedError as found:
                 self._channel.post(AlreadySubtitled(feed=task.order.feed, cause=str(found)))
             except _OtherFoldersError:

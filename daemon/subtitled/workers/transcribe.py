@@ -20,12 +20,16 @@ from subtitled import log
 from subtitled.asr import dual_task
 from subtitled.asr.engine import OutOfMemoryError
 from subtitled.asr.model import load
+from subtitled.asr.progress import steps_reported_to
 from subtitled.asr.prompts import PromptRequest
 from subtitled.core.protocol import (
+    AbandonLease,
     Drain,
     ExitReason,
     Heartbeat,
     ItemResult,
+    LeaseAbandoned,
+    LeaseProgress,
     LeaseRefused,
     ModelUnloaded,
     SegmentResult,
@@ -40,6 +44,10 @@ from subtitled.workers.channel import Channel, MessagePort, start_thread
 from subtitled.workers.flac import unpack
 from subtitled.workers.model_loader import Load, LoadedModel, ModelLoadError, load_model
 from subtitled.workers.validation import check_result
+
+
+class _AbandonedError(Exception):
+    """The lease is not needed any more."""
 
 
 class _Lease(Struct, frozen=True):
@@ -59,7 +67,13 @@ class TranscribeRole:
         self._device = loaded.device
         self._streams = loaded.settings.streams
         self._is_abandoned = False
-        """Leases that are not started are dropped."""
+        """All leases are dropped."""
+        self._held: set[int] = set()
+        """Leases without an answer."""
+        self._abandoned: set[int] = set()
+        """Those that are to be dropped."""
+        self._steps: dict[int, int] = {}
+        """Calls of the model that are done for each running lease."""
         self._other_threads = threading.Semaphore(self._streams - 1)
         """Counts the decoding threads that end before the last one."""
         self._orders: queue.SimpleQueue[tuple[Transcribe, Sequence[memoryview]] | None] = queue.SimpleQueue()
@@ -69,41 +83,65 @@ class TranscribeRole:
             start_thread(port, f"decode{number}", self._decode)
 
     def receive(self, message: ToWorker, blobs: Sequence[memoryview]) -> None:
-        """Take a lease, or Drain."""
+        """Take a lease, its withdrawal, or Drain."""
         match message:
-            case Transcribe():
+            case Transcribe(lease=lease):
+                self._held.add(lease)
                 self._orders.put((message, blobs))
+            case AbandonLease(lease=lease):
+                if lease in self._held:
+                    self._abandoned.add(lease)
             case Drain():
                 self._orders.put(None)
             case _:
                 raise TypeError(f"a transcribe worker received {type(message).__name__}")
 
     def abandon(self) -> None:
-        """Drop leases that are not started, and end after the others; may be called in any thread."""
+        """Drop all leases, and end; may be called in any thread."""
         self._is_abandoned = True
         self._orders.put(None)
 
     def heartbeat(self) -> Heartbeat:
-        """Return a heartbeat."""
-        return Heartbeat()
+        """Return a heartbeat with the progress of the running leases."""
+        progress = (LeaseProgress(lease=lease, steps=steps) for lease, steps in self._steps.copy().items())
+        return Heartbeat(leases=tuple(progress))
 
     def _compute_features(self) -> None:
         while (order := self._orders.get()) is not None:
-            if self._is_abandoned:
+            message, blobs = order
+            if self._is_dropped(message.lease):
                 continue
             started = time.monotonic()
-            message, blobs = order
             try:
                 features = [
                     self._engine.features(unpack(blob, item.codec))
                     for blob, item in zip(blobs, message.items, strict=True)
                 ]
             except WireAudioError as error:
-                self._port.post(LeaseRefused(lease=message.lease, cause=str(error)))
+                self._answer(LeaseRefused(lease=message.lease, cause=str(error)))
                 continue
             self._featured.put(_Lease(message, features, time.monotonic() - started))
         for _ in range(self._streams):
             self._featured.put(None)
+
+    def _answer(self, message: Transcribed | LeaseRefused | LeaseAbandoned) -> None:
+        """Send the answer to a lease."""
+        self._held.discard(message.lease)
+        self._abandoned.discard(message.lease)
+        self._port.post(message)
+
+    def _is_dropped(self, lease: int) -> bool:
+        """Return whether a lease is not needed any more; answer it if it was abandoned."""
+        if lease in self._abandoned:
+            self._answer(LeaseAbandoned(lease=lease))
+            return True
+        return self._is_abandoned
+
+    def _on_step(self, lease: int) -> None:
+        """Count a call of the model; raise _AbandonedError if the lease is not needed any more."""
+        self._steps[lease] += 1
+        if self._is_abandoned or lease in self._abandoned:
+            raise _AbandonedError
 
     def _next(self) -> _Lease | None:
         """Wait for a lease, and unload the model after the idle timeout; None: there are no more."""
@@ -116,9 +154,9 @@ class TranscribeRole:
 
     def _decode(self) -> None:
         while (lease := self._next()) is not None:
-            if self._is_abandoned:
-                continue
             order = lease.order
+            if self._is_dropped(order.lease):
+                continue
             started = time.monotonic()
             requests = [
                 PromptRequest(
@@ -129,8 +167,12 @@ class TranscribeRole:
                 )
                 for item in order.items
             ]
+            self._steps[order.lease] = 0
             try:
-                with self._idle_unload.hold() as load_s:
+                with (
+                    self._idle_unload.hold() as load_s,
+                    steps_reported_to(partial(self._on_step, order.lease)),
+                ):
                     results = dual_task.transcribe(
                         partial(self._engine.transcribe, word_timestamps=order.word_timestamps),
                         lease.features,
@@ -138,8 +180,11 @@ class TranscribeRole:
                         [item.is_translated_too for item in order.items],
                         [item.sound for item in order.items],
                     )
+            except _AbandonedError:
+                self._is_dropped(order.lease)
+                continue
             except (OutOfMemoryError, ValueError) as error:
-                self._port.post(LeaseRefused(lease=order.lease, cause=str(error)))
+                self._answer(LeaseRefused(lease=order.lease, cause=str(error)))
                 continue
             except RuntimeError as error:
                 if self._device == "cpu":
@@ -149,16 +194,16 @@ class TranscribeRole:
                 self._port.post(ExitReason(cause=str(error)))
                 self._port.stop(ExitCode.CUDA)
                 return
+            finally:
+                del self._steps[order.lease]
             try:
                 items = tuple(
                     _item(item.key, result) for item, result in zip(order.items, results, strict=True)
                 )
             except (ProtocolError, msgspec.ValidationError) as error:
-                self._port.post(
-                    LeaseRefused(lease=order.lease, cause=f"invalid result of the model: {error}")
-                )
+                self._answer(LeaseRefused(lease=order.lease, cause=f"invalid result of the model: {error}"))
                 continue
-            self._port.post(
+            self._answer(
                 Transcribed(
                     lease=order.lease,
                     items=items,
