@@ -137,7 +137,7 @@ def probe_transcribe(settings: TranscribeStage) -> Iterator[ProbeMessage]:
     decode_s, audio_s = time.monotonic() - started, len(pcm) / RATE
     text = f"{audio_s:.1f} s in {decode_s:.2f} s: {audio_s / decode_s:.1f}x real time; language {result.language}"
     if not result.phrases:
-        remedy = "set the language; try a larger model; check that there is speech"
+        remedy = "set the language; try a larger model; check that the file contains speech"
         yield warning("engine", f"{text}, no text", remedy)
         return
     yield ok("engine", f"{text} ({result.language_probability:.0%}), {result.fallbacks} fallbacks")
