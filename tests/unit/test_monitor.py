@@ -49,19 +49,36 @@ def test_daemon_with_only_broken_workers_is_not_ready() -> None:
     assert monitored.value("subtitled_workers", role="transcribe", state="broken") == 2
 
 
-def test_gauges_of_a_host_that_left_are_removed() -> None:
+def test_series_and_tables_of_a_host_that_left_are_removed() -> None:
     """Its name may never return, as with autoscaled hosts."""
     b = bench("gpu0", forget_s=60.0)
     b.ready(b.join("gpu2/cuda0"))
     monitored = MonitoredBroker(b)
     monitored.update()
-    assert monitored.value("subtitled_worker_broken", slot="gpu2/cuda0") == 0
+    metrics = monitored.metrics
+    for slot in ("gpu0", "gpu2/cuda0"):
+        for counter in (
+            metrics.model_loads,
+            metrics.model_unloads,
+            metrics.audio_seconds,
+            metrics.worker_restarts,
+        ):
+            counter.labels(slot).inc()
+        metrics.lease_seconds.labels(slot).observe(1)
+        metrics.batch_fill.labels(slot).observe(1)
+        metrics.worker_round_trip.labels(slot).set(1)
+        metrics.worker_bytes.labels(slot, "sent").inc()
+        metrics.worker_bytes.labels(slot, "received").inc()
+        monitored.monitor.sent(slot)
+        monitored.monitor.answered(slot, 1.0)
     b.die("gpu2/cuda0.1")
     for _ in range(3):
         b.wait(61.0)
     monitored.update(after_s=1)
-    assert monitored.value("subtitled_worker_broken", slot="gpu2/cuda0") is None
-    assert monitored.value("subtitled_worker_busy_ratio", slot="gpu2/cuda0") is None
+    samples = [sample for family in metrics.registry.collect() for sample in family.samples]
+    slots = {sample.labels["slot"] for sample in samples if "slot" in sample.labels}
+    assert slots == {"gpu0"}
+    assert dict(monitored.monitor.busy_s) == {"gpu0": 1.0}
     assert monitored.value("subtitled_worker_broken", slot="gpu0") == 0
 
 

@@ -193,6 +193,7 @@ class ApiServer:
         if now >= self._housekeeping_at:
             self._housekeeping_at = now + HOUSEKEEPING_S
             self._preview.tick(now)
+            self.stats.prune()
             self._metrics.uploads_open.set(self.uploads.count)
             self._metrics.spool_bytes.set(self._upload_store.total_bytes)
 

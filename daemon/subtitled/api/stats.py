@@ -84,6 +84,11 @@ class ServerStats:
             for path, seconds in self.hung_s.items()
         )
 
+    def prune(self) -> None:
+        """Add the samples of slots that no longer exist to those of the slot ""."""
+        for slot in self.audio_samples.keys() - self._broker.worker_table.workers.keys() - {""}:
+            self.audio_samples[""] += self.audio_samples.pop(slot)
+
     def _worker(self, worker: Worker, principal: Principal, memory: GpuMemoryUsage) -> ms.WorkerFacts:
         leases = self._broker.lease_dispatch.leases
         leased = {key.job: None for lease in worker.leases for key in leases[lease].keys}

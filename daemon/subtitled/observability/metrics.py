@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from importlib.metadata import version
 from platform import python_version
@@ -178,12 +179,33 @@ class Metrics:
             ["slot", "direction"],
             registry=self.registry,
         )
+        self._of_slots: tuple[Counter | Gauge | Histogram, ...] = (
+            self.model_loads,
+            self.model_unloads,
+            self.audio_seconds,
+            self.lease_seconds,
+            self.batch_fill,
+            self.worker_restarts,
+            self.busy_ratio,
+            self.worker_broken,
+            self.worker_round_trip,
+        )
         self.gpus = GpuCollector(self.registry)
         build = Info(
             "subtitled_build", "Versions of the daemon, Python and the engine.", registry=self.registry
         )
         engines = {name.replace("-", "_"): version(name) for name in ("ctranslate2", "faster-whisper")}
         build.info({"version": VERSION, "python": python_version(), **engines})
+
+    def remove_slot(self, slot: str) -> None:
+        """Remove all series of a slot that no longer exists, such as that of a host that left."""
+        labels = [(slot,), *((slot, direction) for direction in ("sent", "received"))]
+        for metric, values in (
+            *((metric, labels[0]) for metric in self._of_slots),
+            *((self.worker_bytes, pair) for pair in labels[1:]),
+        ):
+            with contextlib.suppress(KeyError):
+                metric.remove(*values)
 
     def count_results(self, results: Iterable[ResultSummary]) -> None:
         """Count the languages and decoding decisions of a finished lease."""

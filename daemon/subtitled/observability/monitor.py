@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
@@ -40,6 +39,11 @@ class BusyMeter:
         """Record that a worker finished a lease and starts its next one."""
         self.busy_s[slot] += decode_s  # type: ignore[assignment]  # a Counter adds floats as well
         self._since[slot] = now
+
+    def forget(self, slot: str) -> None:
+        """Drop what is known of a slot that no longer exists."""
+        for table in (self.busy_s, self._since, self._samples):
+            table.pop(slot, None)
 
     def ratio(self, slot: str, now: float, *, is_busy: bool) -> float:
         """Return the busy share of the last minute, or of the time since the first call."""
@@ -136,9 +140,8 @@ class Monitor:
                 metrics.workers.labels(role.value, state.value).set(counts[role, state])
         slots = frozenset(worker.slot for worker in workers)
         for slot in self._slots - slots:  # of a host that left, whose name may never return
-            for gauge in (metrics.worker_broken, metrics.busy_ratio, metrics.worker_round_trip):
-                with contextlib.suppress(KeyError):
-                    gauge.remove(slot)
+            metrics.remove_slot(slot)
+            self._busy.forget(slot)
         self._slots = slots
         for worker in workers:
             metrics.worker_broken.labels(worker.slot).set(worker.state is WorkerState.BROKEN)
