@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from msgspec.structs import replace
 
@@ -88,3 +90,25 @@ def test_words_late_in_a_long_file_are_read_back() -> None:
     words = (Word(" late", 90_000_000, 90_000_500, 0.9),)
     late = with_cues(transcript(MediaPhrase("late", 90_000_000, 90_001_000, words)))
     assert read_json(render("json", late)) == late
+
+
+def test_each_language_of_a_file_has_its_own_limits_and_breaks() -> None:
+    english = "It is a truth universally acknowledged, that a single man must be in want of a wife."
+    chinese = "今天天气很好，我们打算去公园散步，然后在湖边的咖啡馆里坐一会儿。"  # noqa: RUF001 - Chinese
+    made = transcript(MediaPhrase(english, 0, 4900))
+    second = replace(made.segments[0], index=1, language="zh", phrases=(MediaPhrase(chinese, 5000, 9900),))
+    first = replace(made.segments[0], language="en")
+    found = with_cues(replace(made, segments=(first, second)))
+    alone = with_cues(replace(made, segments=(second,), language="zh"))
+    assert [cue for cue in found.cues if cue.start_ms >= 5000] == list(alone.cues)
+    assert max(len(line) for cue in found.cues if cue.start_ms < 4900 for line in cue.lines) > 32
+    assert max(len(line) for cue in found.cues if cue.start_ms >= 5000 for line in cue.lines) <= 16
+    assert all(one.end_ms < two.start_ms for one, two in pairwise(found.cues))
+
+
+def test_translation_of_several_languages_is_laid_out_as_english() -> None:
+    made = transcript(MediaPhrase("It is a truth universally acknowledged.", 0, 4900), task="translate")
+    segment = replace(made.segments[0], language="zh")
+    assert [cue.lines for cue in with_cues(replace(made, language="zh", segments=(segment,))).cues] == [
+        ("It is a truth universally acknowledged.",)
+    ]

@@ -56,17 +56,37 @@ def layout(
     that begins or ends in the silence beside one starts or ends with the sound. `CueOptimizer` chooses the breaks, by the rules
     of `language`. No cue crosses a silence long enough for a cue. `until_ms` is the end of the media.
     """
-    limits = limits or LayoutLimits()
-    per_char = columns_per_char(language)
-    stretches = _stretches(phrases, limits, language, _Speech(speech if limits.max_chars else ()))
-    spoken: list[SpokenInterval] = []
-    for stretch, following in zip(stretches, [*stretches[1:], None], strict=False):
-        next_ms = following[0].start_ms if following else until_ms and until_ms + limits.gap_ms
-        spoken.extend(_spoken_intervals(stretch, limits, per_char, next_ms))
-    return tuple(
-        Cue(start_ms, end_ms, cue.lines)
-        for cue, (start_ms, end_ms) in zip(spoken, cue_times(spoken, limits, per_char, until_ms), strict=True)
-    )
+    part = LayoutPart(tuple(phrases), limits or LayoutLimits(), language)
+    return layout_parts([part], speech=speech, until_ms=until_ms)[0]
+
+
+class LayoutPart(Struct, frozen=True):
+    """Phrases in one language, with its limits."""
+
+    phrases: tuple[MediaPhrase, ...]
+    limits: LayoutLimits
+    language: str | None
+
+
+def layout_parts(
+    parts: Sequence[LayoutPart], *, speech: Sequence[tuple[int, int]] = (), until_ms: int | None = None
+) -> list[tuple[Cue, ...]]:
+    """Return the cues of each part of a file, laid out by its own language, as `layout` does; parts are in order of time."""
+    heard = _Speech(speech)
+    stretches = [
+        (part, stretch)
+        for part in parts
+        for stretch in _stretches(part.phrases, part.limits, part.language, heard)
+    ]
+    spoken: list[tuple[LayoutPart, SpokenInterval]] = []
+    for (part, stretch), following in zip(stretches, [*stretches[1:], None], strict=False):
+        next_ms = following[1][0].start_ms if following else until_ms and until_ms + part.limits.gap_ms
+        spoken += ((part, cue) for cue in _spoken_intervals(stretch, part, next_ms))
+    times = cue_times([cue for _, cue in spoken], until_ms)
+    cues = [
+        (part, Cue(start, end, cue.lines)) for (part, cue), (start, end) in zip(spoken, times, strict=True)
+    ]
+    return [tuple(cue for owner, cue in cues if owner is part) for part in parts]
 
 
 def _coarse(stretch: list[LayoutUnit], limits: LayoutLimits, per_char: int) -> Iterator[LayoutUnit]:
@@ -133,7 +153,9 @@ def _stretches(
     stretches: list[list[LayoutUnit]] = []
     before: MediaPhrase | None = None
     for phrase in _cleaned(phrases):
-        found: Iterator[LayoutUnit] = map(speech.limited, _units(phrase, limits, language))
+        found = _units(phrase, limits, language)
+        if limits.max_chars:
+            found = map(speech.limited, found)
         if before is not None and limits.max_chars:
             found = _continued(stretches[-1][-1], found, language, is_one_phrase=before.is_continued)
         elif before is not None:
@@ -216,11 +238,15 @@ def _continued(
 
 
 def _spoken_intervals(
-    stretch: list[LayoutUnit], limits: LayoutLimits, per_char: int, next_ms: int | None
+    stretch: list[LayoutUnit], part: LayoutPart, next_ms: int | None
 ) -> Iterator[SpokenInterval]:
     """Yield the cues of one stretch with the times at which they are spoken."""
+    limits, per_char = part.limits, columns_per_char(part.language)
     if not limits.max_chars:
-        yield SpokenInterval((stretch[0].text,), stretch[0].start_ms, stretch[-1].end_ms, stretch[0].columns)
+        first = stretch[0]
+        yield SpokenInterval(
+            (first.text,), first.start_ms, stretch[-1].end_ms, first.columns, limits, per_char
+        )
         return
     stretch = list(_coarse(stretch, limits, per_char))
     for group in CueOptimizer(stretch, limits, per_char, next_ms).best():
@@ -230,4 +256,5 @@ def _spoken_intervals(
             for start, end in zip(starts, group.ends, strict=True)
         )
         first, last = stretch[group.start], stretch[group.ends[-1] - 1]
-        yield SpokenInterval(lines, first.start_ms, last.end_ms, sum(map(columns, lines)))
+        width = sum(map(columns, lines))
+        yield SpokenInterval(lines, first.start_ms, last.end_ms, width, limits, per_char)

@@ -65,6 +65,8 @@ class SpokenInterval(Struct, frozen=True):
     start_ms: int
     end_ms: int
     columns: int
+    limits: LayoutLimits
+    columns_per_char: int
 
 
 def reading_ms(columns: int, columns_per_char: int, limits: LayoutLimits) -> int:
@@ -75,28 +77,26 @@ def reading_ms(columns: int, columns_per_char: int, limits: LayoutLimits) -> int
     return max(limits.min_ms, -(-columns * 1_000_000 // per_1000_s))
 
 
-def cue_times(
-    cues: Sequence[SpokenInterval], limits: LayoutLimits, columns_per_char: int, until_ms: int | None = None
-) -> Iterator[tuple[int, int]]:
+def cue_times(cues: Sequence[SpokenInterval], until_ms: int | None = None) -> Iterator[tuple[int, int]]:
     """Yield the start and the end of each cue: from its first word until it can have been read.
 
     A cue that is too short to read extends into the silence after it; one that ends within `chain_ms` of the next extends to
     `gap_ms` before it. No cue is longer than `max_ms` or, if possible, ends after `until_ms`. If speech leaves no time between
     two cues, the later one starts late: cues never overlap and are never empty.
     """
-    least_ms = max(1, limits.gap_ms)
     earliest = 0
     for cue, following in zip(cues, [*cues[1:], None], strict=False):
+        limits = cue.limits
         start = max(cue.start_ms, earliest)
         latest = _earliest(
             start + limits.max_ms if limits.max_ms else None,
             following.start_ms - limits.gap_ms if following else until_ms,
         )
-        end = max(cue.end_ms, start + reading_ms(cue.columns, columns_per_char, limits))
+        end = max(cue.end_ms, start + reading_ms(cue.columns, cue.columns_per_char, limits))
         if latest is not None:
             is_near = following is not None and following.start_ms - end < limits.chain_ms
             end = latest if is_near else min(end, latest)
-        end = max(end, start + least_ms)
+        end = max(end, start + max(1, limits.gap_ms))
         yield start, end
         earliest = end + limits.gap_ms
 

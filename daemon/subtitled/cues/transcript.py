@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import chain, groupby
+from typing import TYPE_CHECKING
+
 import msgspec
 from msgspec import Struct
 
 from subtitled.config.layout_limits import NO_OVERRIDES, LayoutLimits, LayoutOverrides, Profile, limits_for
 from subtitled.core.transcription import DecodingDecision
-from subtitled.cues.layout import Cue, fast_cues, layout
+from subtitled.cues.layout import Cue, LayoutPart, fast_cues, layout_parts
 from subtitled.cues.phrases import MediaPhrase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 VERSION = 1
 """Increases when a field changes its meaning; a new field with a default does not change it."""
@@ -107,22 +113,39 @@ class Transcript(Struct, frozen=True, kw_only=True):
 def with_cues(
     transcript: Transcript, profile: Profile = "default", overrides: LayoutOverrides = NO_OVERRIDES
 ) -> Transcript:
-    """Return `transcript` with its phrases laid out again as cues, within the limits of its language.
+    """Return `transcript` with its phrases laid out again as cues, within the limits of their language.
 
-    Raises ValueError if `overrides` contains limits that cannot be kept.
+    In a file of several languages each segment is laid out by its own. Raises ValueError if `overrides` contains limits that
+    cannot be kept.
     """
-    language = transcript.output_language
-    limits = limits_for(language, profile, overrides)
-    cues = layout(
-        (phrase for segment in transcript.segments for phrase in segment.phrases),
-        limits,
-        language=language,
+    parts = [
+        LayoutPart(phrases, limits_for(language, profile, overrides), language)
+        for language, phrases in _by_language(transcript)
+    ]
+    cues = layout_parts(
+        parts,
         speech=_speech(transcript.segments, transcript.padding_ms),
         until_ms=transcript.offset_ms + transcript.duration_ms or None,
     )
     return msgspec.structs.replace(
-        transcript, limits=limits, cues=cues, fast_cues=fast_cues(cues, limits, language)
+        transcript,
+        limits=limits_for(transcript.output_language, profile, overrides),
+        cues=tuple(chain.from_iterable(cues)),
+        fast_cues=sum(
+            fast_cues(its, part.limits, part.language) for part, its in zip(parts, cues, strict=True)
+        ),
     )
+
+
+def _by_language(transcript: Transcript) -> Iterator[tuple[str | None, tuple[MediaPhrase, ...]]]:
+    """Yield the output language and the phrases of each run of segments in one language."""
+    whole = transcript.output_language
+    if transcript.task == "translate":
+        yield whole, tuple(phrase for segment in transcript.segments for phrase in segment.phrases)
+        return
+    spoken = [segment for segment in transcript.segments if segment.phrases]
+    for language, segments in groupby(spoken, key=lambda segment: segment.language or whole):
+        yield language, tuple(phrase for segment in segments for phrase in segment.phrases)
 
 
 def _speech(segments: tuple[SegmentTranscript, ...], padding_ms: int) -> tuple[tuple[int, int], ...]:
