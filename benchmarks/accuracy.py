@@ -11,7 +11,7 @@ recordings are in $SUBTITLED_REAL_SPEECH, or in `shared/real-speech` beside the 
 Whisper's own normalisation, in Chinese, Japanese and Korean by characters. Of the cues:
 
     lost       seconds of speech (VAD, half a second and more) that no text covers; in brackets without an `unheard` entry
-    onset      median of first cue after a pause against the sound's onset (10 ms frames above a tenth of the file's level), ms
+    onset      median of first cue after a pause against the sound's onset (10 ms frames above a tenth of the file's level, and thrice its noise), ms
     cut        cues that end in mid-clause: without punctuation, the next one within a second
     windows    windows decoded, fallbacks not counted, of so many segments
 """
@@ -235,7 +235,7 @@ def sound_of(path: Path) -> Sound:
     vad = Vad(schema.VadConfig(pad_ms=0), min_speech_ms=100)
     spans = [span for report in (*vad.feed(pcm), vad.finish()) for span in report.spans]
     frames = np.sqrt(np.mean(pcm[: len(pcm) // 160 * 160].astype(float).reshape(-1, 160) ** 2, axis=1))
-    loud = np.percentile(frames, 90) / 10 if len(frames) else 0
+    loud = max(np.percentile(frames, 90) / 10, 3 * np.percentile(frames, 10)) if len(frames) else 0
     onsets = []
     ends = [-RATE, *(span.end for span in spans)]
     for end, span in zip(ends, spans, strict=False):

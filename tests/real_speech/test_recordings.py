@@ -88,7 +88,7 @@ def transcripts(folder: Path, names: Sequence[str]) -> Iterator[dict[str, Transc
         yield found
 
 
-SHORT = ("zh_net.wav", "jfk.flac", "none_robin.ogg", "none_empty.mp3")
+SHORT = ("zh_net.wav", "jfk.flac", "none_robin.ogg", "none_empty.mp3", "none_laugh.mp3")
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_short_recordings_are_written_as_spoken(short: dict[str, Transcript], na
     assert short[name].unheard == ()
 
 
-@pytest.mark.parametrize("name", ["none_robin.ogg", "none_empty.mp3"])
+@pytest.mark.parametrize("name", ["none_robin.ogg", "none_empty.mp3", "none_laugh.mp3"])
 def test_recordings_without_speech_get_no_text(short: dict[str, Transcript], name: str) -> None:
     assert short[name].cues == ()
 

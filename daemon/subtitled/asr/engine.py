@@ -44,6 +44,11 @@ if TYPE_CHECKING:
 FRAMES_PER_SECOND = 100
 WINDOW_FRAMES = 3000
 """What Whisper's encoder takes: 30 s, shorter audio padded."""
+SHORT_SOUND_S = 2.0
+GUESS_LOGPROB = -0.5
+GUESS_NO_SPEECH_PROB = 0.3
+"""A text for so little speech, so improbable, with so little certainty that there is speech, is not used; it takes a
+fallback to get there. Real laughter has -1.2 and 0.5, and became "lol"."""
 KNOWN_WITHIN_MS = 3_000
 MIN_KNOWN_LETTERS = 8
 """A second decoding may repeat a phrase that is so near, or so much of it."""
@@ -311,7 +316,7 @@ class Engine:
             segment.no_speech_prob = max(segment.no_speech_prob, no_speech_prob)
         elif taken.doubt(options) or no_speech_prob > options.no_speech_threshold:
             return raw
-        if taken.is_silence(options):
+        if taken.is_silence(options) or self._is_noise(window, taken):
             segment.decisions.append(_decision(DecisionKind.SILENCE, "no_speech_prob", taken))
             return raw
         raw.parts = split(taken.tokens, tokenizer.timestamp_begin, window.start, window.end)
@@ -321,6 +326,12 @@ class Engine:
                 raw.parts = cut
                 segment.decisions.append(_decision(DecisionKind.LOOP, "repetition", taken))
         return raw
+
+    def _is_noise(self, window: _Window, taken: DecodingAttempt) -> bool:
+        """Return whether the text is a guess at a short sound: laughter, a breath, a door."""
+        speech_s = sum(span.end_s - span.start_s for span in _inside(window))
+        is_guess = taken.temperature > 0 and taken.logprob < GUESS_LOGPROB
+        return is_guess and speech_s <= SHORT_SOUND_S and taken.result.no_speech_prob > GUESS_NO_SPEECH_PROB
 
     def _needs_words(self, window: _Window, raw: _Raw, wanted: WordTimestamps) -> bool:
         """Return whether the words of a window are to be timed: as wanted, and where its phrases have no certain end."""
@@ -351,11 +362,7 @@ class Engine:
             following.append(_Window(segment, start, min(start + self._window, frames)))
         if not raw.parts:
             return following
-        inside = [
-            Stretch(max(span.start_s, window.stretch.start_s), min(span.end_s, window.stretch.end_s))
-            for span in segment.speech
-            if span.start_s < window.stretch.end_s and span.end_s > window.stretch.start_s
-        ]
+        inside = _inside(window)
         for run in uncovered(inside, _covered(segment), min_s=MIN_DECODED_AGAIN_S):
             # Where a phrase ended just before, the timestamp of its end is the best place to go on from.
             starts_s = [
@@ -375,6 +382,16 @@ class Engine:
         return self._prompts.prompt(
             window.segment.request, window.segment.language, is_first=window.start == 0
         )
+
+
+def _inside(window: _Window) -> list[Stretch]:
+    """Return the speech in a window."""
+    first_s, last_s = window.stretch.start_s, window.stretch.end_s
+    return [
+        Stretch(max(span.start_s, first_s), min(span.end_s, last_s))
+        for span in window.segment.speech
+        if span.start_s < last_s and span.end_s > first_s
+    ]
 
 
 class _Raw(Struct):
