@@ -120,7 +120,9 @@ def test_jobs_are_chosen_by_tag_and_all(daemon: Daemon, tmp_path: Path) -> None:
         assert subtitle(daemon, *words).returncode == 2
 
 
-def test_a_refused_job_does_not_stop_the_others_and_is_told_in_words(daemon: Daemon, tmp_path: Path) -> None:
+def test_refused_job_does_not_stop_the_others_and_is_reported_in_words(
+    daemon: Daemon, tmp_path: Path
+) -> None:
     first, second = submitted(daemon, tmp_path, "p.mp4", "q.mp4")
     assert subtitle(daemon, "delete", first).returncode == 0
     found = subtitle(daemon, "cancel", second)

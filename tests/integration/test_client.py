@@ -75,12 +75,12 @@ def broken(daemon: Daemon) -> JobFacts:
 # -- the Python API ------------------------------------------------------------------------------------------
 
 
-def test_ping_says_who_is_there(daemon: Daemon) -> None:
+def test_ping_returns_version_model_and_role(daemon: Daemon) -> None:
     welcome = daemon.client.ping()
     assert (welcome.server, welcome.protocol, welcome.model) == (SERVER_VERSION, ms.PROTOCOL, "demo")
 
 
-def test_status_tells_all_about_a_job(daemon: Daemon, talk: JobFacts) -> None:
+def test_status_returns_all_facts_of_a_job(daemon: Daemon, talk: JobFacts) -> None:
     assert talk.state == "done"
     assert (talk.language, talk.task, talk.cause, talk.missing) == ("en", "transcribe", "", ())
     assert talk.audio_ms == 8000
@@ -99,7 +99,7 @@ def test_status_of_a_failed_job_gives_the_cause(daemon: Daemon, broken: JobFacts
     assert daemon.client.status(broken.id) == broken
 
 
-def test_list_gives_the_newest_first_and_can_choose(daemon: Daemon, talk: JobFacts, broken: JobFacts) -> None:
+def test_list_returns_the_newest_first_and_filters(daemon: Daemon, talk: JobFacts, broken: JobFacts) -> None:
     jobs = daemon.client.list()
     assert [job.created_ms for job in jobs] == sorted((job.created_ms for job in jobs), reverse=True)
     assert talk.id in {job.id for job in daemon.client.list(("done",))}
@@ -112,7 +112,7 @@ def test_list_gives_the_newest_first_and_can_choose(daemon: Daemon, talk: JobFac
         daemon.client.list(("dnoe",))
 
 
-def test_stats_tell_of_workers_and_queue(daemon: Daemon) -> None:
+def test_stats_contain_workers_and_queue(daemon: Daemon) -> None:
     stats = daemon.client.stats()
     assert [(worker.slot, worker.role) for worker in stats.workers] == [
         ("prepare0", "prepare"),
@@ -129,7 +129,7 @@ def test_stats_tell_of_workers_and_queue(daemon: Daemon) -> None:
     assert (stats.is_paused, stats.is_draining) == (False, False)
 
 
-def test_stats_tell_what_each_worker_does_and_what_waits(daemon: Daemon, tmp_path: Path) -> None:
+def test_stats_contain_the_jobs_of_each_worker_and_the_queued_audio(daemon: Daemon, tmp_path: Path) -> None:
     long = daemon.client.submit(media.write_sound(tmp_path / "long.flac", media.recording()))
 
     def is_told() -> bool:
@@ -144,26 +144,26 @@ def test_stats_tell_what_each_worker_does_and_what_waits(daemon: Daemon, tmp_pat
 
 
 @pytest.mark.parametrize("form", ["srt", "json"])
-def test_fetch_gives_what_was_written(daemon: Daemon, talk: JobFacts, form: str) -> None:
+def test_fetch_returns_the_written_subtitles(daemon: Daemon, talk: JobFacts, form: str) -> None:
     name, body = daemon.client.fetch(talk.id, form)
     assert name == f"talk.en.{form}"
     assert body == (daemon.outbox / name).read_bytes()
 
 
-def test_fetch_of_a_failed_job_gives_what_is_there(daemon: Daemon, broken: JobFacts) -> None:
+def test_fetch_of_a_failed_job_returns_the_finished_part(daemon: Daemon, broken: JobFacts) -> None:
     name, body = daemon.client.fetch(broken.id, "json")
     assert name == "broken.partial.json"
     assert read_json(body).cues == ()
 
 
 @pytest.mark.parametrize("ask", ["status", "cancel", "retry", "fetch"])
-def test_a_job_that_is_not_there_is_not_found(daemon: Daemon, ask: str) -> None:
+def test_unknown_job_is_not_found(daemon: Daemon, ask: str) -> None:
     with pytest.raises(ServerError, match="unknown job 'nosuch'") as caught:
         getattr(daemon.client, ask)("nosuch")
     assert caught.value.code == "NOT_FOUND"
 
 
-def test_what_does_not_fit_the_state_is_refused(daemon: Daemon, talk: JobFacts, broken: JobFacts) -> None:
+def test_request_in_the_wrong_state_is_refused(daemon: Daemon, talk: JobFacts, broken: JobFacts) -> None:
     for ask, job in (("cancel", talk), ("retry", talk), ("cancel", broken)):
         with pytest.raises(ServerError, match=f"job {job.id} is {job.state}") as caught:
             getattr(daemon.client, ask)(job.id)
@@ -182,7 +182,7 @@ def test_retry_tries_a_failed_job_again(daemon: Daemon) -> None:
     assert events == ["accepted", "leased", "rejected", "retry", "leased", "rejected"]
 
 
-def test_retry_of_a_job_whose_file_is_gone_says_so(daemon: Daemon) -> None:
+def test_retry_of_a_job_without_its_file_names_the_file(daemon: Daemon) -> None:
     job = daemon.wait_for(daemon.drop(b"not media either", "lost.mp4"))
     (daemon.inbox / "failed" / "lost.mp4").unlink()
     with pytest.raises(ServerError, match=r"its file is gone from .*/failed/lost\.mp4; drop it again"):
@@ -209,7 +209,7 @@ def test_watch_from_the_beginning_misses_nothing(daemon: Daemon) -> None:
         socket.close()
 
 
-def test_watch_of_one_job_tells_its_life_and_what_comes(daemon: Daemon, tmp_path: Path) -> None:
+def test_watch_of_one_job_yields_its_whole_journal(daemon: Daemon, tmp_path: Path) -> None:
     source = daemon.drop(media.write_sound(tmp_path / "life.flac", media.speech(4)), "life.flac")
     job = daemon.wait_for(source)
     events = [(entry.subject, entry.event) for entry in daemon.client.watch(job.id, after_seq=0, timeout_s=1)]
@@ -218,7 +218,7 @@ def test_watch_of_one_job_tells_its_life_and_what_comes(daemon: Daemon, tmp_path
     assert ("segment", "done") in events
 
 
-def test_watch_goes_on_after_a_restart(tmp_path: Path) -> None:
+def test_watch_resumes_after_a_restart(tmp_path: Path) -> None:
     """Every entry comes once, in order, though the daemon was another in between."""
     with Daemon(tmp_path) as daemon, Client(daemon.endpoint, timeout_s=1.0) as client:
         daemon.start()
@@ -235,7 +235,7 @@ def test_watch_goes_on_after_a_restart(tmp_path: Path) -> None:
         daemon.stop()
 
 
-def test_nobody_there_is_said_within_the_timeout() -> None:
+def test_missing_server_raises_within_the_timeout() -> None:
     with (
         Client(NOBODY, timeout_s=0.2) as client,
         pytest.raises(UnreachableError, match="is the daemon running"),
@@ -329,7 +329,7 @@ def test_hostile_frames_get_an_error_and_the_daemon_lives(daemon: Daemon, name: 
     assert daemon.client.ping()
 
 
-def test_a_message_from_the_future_is_understood_as_far_as_it_goes(daemon: Daemon) -> None:
+def test_unknown_fields_of_a_later_version_are_ignored(daemon: Daemon) -> None:
     """Unknown fields are ignored."""
     socket = raw(daemon)
     try:
@@ -353,7 +353,7 @@ def test_a_huge_frame_is_dropped_and_the_daemon_lives(daemon: Daemon) -> None:
     assert is_running(daemon.pid)
 
 
-def test_a_flood_of_watchers_that_never_read_harms_nobody(daemon: Daemon) -> None:
+def test_many_watchers_that_never_read_do_not_disturb_others(daemon: Daemon) -> None:
     sockets = [raw(daemon) for _ in range(20)]
     for socket in sockets:
         socket.send_multipart(ms.to_server.encode(ms.Watch(request=1, after_seq=0)))
@@ -381,7 +381,7 @@ def lines_of_json(output: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in output.splitlines()]
 
 
-def test_commands_show_what_there_is(daemon: Daemon, talk: JobFacts, broken: JobFacts) -> None:
+def test_ping_list_and_status_print_server_and_jobs(daemon: Daemon, talk: JobFacts, broken: JobFacts) -> None:
     found = subtitle(daemon, "ping")
     assert found.returncode == 0
     assert re.fullmatch(rf"subtitled {SERVER_VERSION}, model demo, answered in \d+\.\d ms\n", found.stdout)
@@ -399,7 +399,7 @@ def test_commands_show_what_there_is(daemon: Daemon, talk: JobFacts, broken: Job
         assert part in found.stdout
 
 
-def test_commands_print_json_one_value_a_line(daemon: Daemon, talk: JobFacts) -> None:
+def test_commands_print_json_with_one_value_per_line(daemon: Daemon, talk: JobFacts) -> None:
     [welcome] = lines_of_json(subtitle(daemon, "ping", "--json").stdout)
     assert welcome["model"] == "demo"
     jobs = lines_of_json(subtitle(daemon, "list", "--json").stdout)
@@ -410,7 +410,7 @@ def test_commands_print_json_one_value_a_line(daemon: Daemon, talk: JobFacts) ->
     assert stats["queued_bytes"] == 0
 
 
-def test_fetch_writes_where_it_is_told(daemon: Daemon, talk: JobFacts, tmp_path: Path) -> None:
+def test_fetch_writes_to_the_chosen_folder_or_file(daemon: Daemon, talk: JobFacts, tmp_path: Path) -> None:
     written = (daemon.outbox / "talk.en.srt").read_text("utf-8")
     found = subtitle(daemon, "fetch", talk.id, folder=tmp_path)
     assert (found.returncode, found.stdout) == (0, "talk.en.srt\ntalk.en.json\n")
@@ -442,7 +442,7 @@ def test_watch_of_a_job_ends_with_the_job(daemon: Daemon, talk: JobFacts, broken
     assert subtitle(daemon, "watch", "nosuch").returncode == 2
 
 
-def test_cancel_and_retry_say_what_became_of_the_job(daemon: Daemon, broken: JobFacts) -> None:
+def test_cancel_and_retry_print_the_state_of_the_job(daemon: Daemon, broken: JobFacts) -> None:
     found = subtitle(daemon, "retry", broken.id)
     assert found.returncode == 0
     assert found.stdout.startswith(f"{broken.id} ")
@@ -462,7 +462,7 @@ def test_cancel_ends_a_running_job(daemon: Daemon, tmp_path: Path) -> None:
     source.unlink()
 
 
-def test_a_faulty_command_is_a_usage_error(daemon: Daemon) -> None:
+def test_wrong_usage_is_status_2(daemon: Daemon) -> None:
     for words in (
         ["lisst"],
         ["status", "--nope"],

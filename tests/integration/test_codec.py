@@ -80,7 +80,7 @@ messages = {name: any_of(inspect.type_info(union)) for name, (_, union) in UNION
 @pytest.mark.parametrize("name", UNIONS)
 @settings(max_examples=60)
 @given(data=st.data())
-def test_what_is_said_is_heard(name: str, data: st.DataObject) -> None:
+def test_messages_survive_encoding_and_decoding(name: str, data: st.DataObject) -> None:
     codec, _ = UNIONS[name]
     message = data.draw(messages[name])
     sent = data.draw(st.lists(st.binary(max_size=64), max_size=3))
@@ -151,7 +151,7 @@ def test_fields_of_a_later_release_are_ignored() -> None:
     assert message == ms.Hello(request=5)
 
 
-def test_blobs_are_handed_on_without_copying() -> None:
+def test_blobs_are_not_copied() -> None:
     blob = memoryview(bytearray(b"pcm"))
     sent = be.to_worker.encode(be.Transcribe(lease=1, items=(), word_timestamps=False), [blob])
     assert sent[2] is blob
@@ -181,7 +181,7 @@ def test_each_fault_has_its_code(sent: list[bytes], code: str) -> None:
     assert len(str(caught.value)) < 300
 
 
-def test_the_most_blobs_are_allowed() -> None:
+def test_maximum_number_of_blobs_is_accepted() -> None:
     header = msgspec.msgpack.encode({"type": "Hello", "request": 1})
     _, received = ms.to_server.decode([VERSION, header, *[b""] * ms.MAX_BLOBS])
     assert len(received) == ms.MAX_BLOBS

@@ -82,7 +82,7 @@ def environment_without_a_library(folder: Path) -> tuple[str, Path]:
     return str(folder / "bin" / "python"), library
 
 
-def test_five_planted_faults_are_found_and_mended_by_what_the_doctor_says(open_folder: Path) -> None:
+def test_five_planted_faults_are_found_and_fixed_by_their_remedies(open_folder: Path) -> None:
     """A wrong compute type, a missing library, a read-only outbox, a full disk, a model without its tokenizer."""
     folder = open_folder
     inbox, outbox, state, model = (folder / name for name in ("inbox", "outbox", "state", "model"))
@@ -140,7 +140,7 @@ def test_five_planted_faults_are_found_and_mended_by_what_the_doctor_says(open_f
         assert found.keys() <= {"program"}, "a warning where that user cannot enter this environment"
 
 
-def test_a_daemon_that_runs_is_asked_and_its_broken_worker_is_a_fault(tmp_path: Path) -> None:
+def test_broken_worker_of_the_running_daemon_is_a_fault(tmp_path: Path) -> None:
     recovery = schema.RecoveryConfig(crash_budget=1)
     pool = schema.PoolConfig(devices=("cpu",), prepare_workers=1)
     with Daemon(tmp_path, pool=pool, recovery=recovery) as daemon:
@@ -157,7 +157,7 @@ def test_a_daemon_that_runs_is_asked_and_its_broken_worker_is_a_fault(tmp_path: 
     assert ready["message"].startswith("no transcribe worker is ready: cpu0 is broken")
 
 
-def test_all_faults_of_a_configuration_are_told_at_once(tmp_path: Path) -> None:
+def test_all_faults_of_a_configuration_are_reported_at_once(tmp_path: Path) -> None:
     file = tmp_path / "subtitled.toml"
     file.write_text('[model]\nbeam_size = 0\n[vad]\nthresold = 0.5\n[inbox]\npath = "/x"\n', "utf-8")
     command = [sys.executable, "-m", "subtitled", "doctor", "--config", str(file)]
@@ -169,7 +169,7 @@ def test_all_faults_of_a_configuration_are_told_at_once(tmp_path: Path) -> None:
     assert "\x1b" not in done.stdout
 
 
-def test_a_file_is_taken_through_every_stage(tmp_path: Path) -> None:
+def test_file_option_processes_a_file_through_every_stage(tmp_path: Path) -> None:
     settings = schema.Config(
         model=schema.ModelConfig(name="demo", cpu_threads=1),
         pool=schema.PoolConfig(devices=("cpu",), prepare_workers=1),

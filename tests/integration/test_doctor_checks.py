@@ -85,14 +85,12 @@ def settings(tmp_path: Path) -> schema.Config:
     )
 
 
-def test_folders_that_are_well_are_left_as_they_were(settings: schema.Config, tmp_path: Path) -> None:
+def test_checks_leave_no_file_in_correct_folders(settings: schema.Config, tmp_path: Path) -> None:
     assert troubles(folders.check(settings, ME)) == {}
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["inbox", "out"]
 
 
-def test_a_folder_that_is_gone_comes_with_the_command_that_makes_it(
-    settings: schema.Config, tmp_path: Path
-) -> None:
+def test_missing_folder_has_the_command_that_creates_it(settings: schema.Config, tmp_path: Path) -> None:
     (tmp_path / "out").rmdir()
     found = troubles(folders.check(settings, ME))
     assert found[f"output {tmp_path}/out"].remedy == f"type: install -d -o me {tmp_path}/out"
@@ -140,9 +138,7 @@ def test_a_port_of_another_program_is_a_fault(settings: schema.Config) -> None:
         (503, "fault", "the hub does not answer"),
     ],
 )
-def test_a_model_that_is_not_here_is_asked_for_at_the_hub(
-    tmp_path: Path, status: int, state: str, what: str
-) -> None:
+def test_missing_model_is_looked_up_on_the_hub(tmp_path: Path, status: int, state: str, what: str) -> None:
     with FakeModelHub(DEMO / "model", status=status) as hub:
         environ = {**os.environ, **hub.environ, "HF_HOME": str(tmp_path)}
         (found,) = run_probe("hub", HubModelProbe(name="loop/back"), timeout_s=120, environ=environ)
@@ -161,7 +157,7 @@ def with_driver(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(tmp_path / "driver")}
 
 
-def test_gpus_are_told_with_their_memory_and_those_of_the_configuration_chosen(
+def test_gpus_are_reported_with_their_memory_and_chosen_by_the_configuration(
     with_driver: dict[str, str],
 ) -> None:
     driver, first, second, chosen = run_probe(
@@ -188,13 +184,13 @@ def test_a_gpu_without_its_library_is_a_fault_before_a_model_is_loaded() -> None
     assert found.remedy.endswith("pip install --no-deps nvidia-cublas-cu12")
 
 
-def test_a_gpu_that_is_not_there_is_a_fault(with_driver: dict[str, str]) -> None:
+def test_missing_gpu_is_a_fault(with_driver: dict[str, str]) -> None:
     wanted = DeviceProbe(devices=("cuda:5",), visible=None)
     found = troubles(run_probe("gpus", wanted, timeout_s=120, environ=with_driver))["pool.devices"]
     assert (found.state, "cuda:5" in found.message) == ("fault", True)
 
 
-def test_the_metrics_have_what_the_driver_tells_of_each_gpu(with_driver: dict[str, str]) -> None:
+def test_metrics_contain_the_drivers_values_of_each_gpu(with_driver: dict[str, str]) -> None:
     program = """if True:
         from prometheus_client import generate_latest
         from subtitled.asr.cuda import Device

@@ -125,7 +125,7 @@ def test_the_unit_of_workers_for_another_host_is_sound_and_hardened(tmp_path: Pa
 
 
 @pytest.mark.skipif(shutil.which("systemd-sysusers") is None, reason="systemd-sysusers is not installed")
-def test_user_and_folders_are_made_as_the_files_say(tmp_path: Path) -> None:
+def test_user_and_folders_of_the_files_are_created(tmp_path: Path) -> None:
     """In a root of its own, as `next steps` says; the folders are made by root alone, to whom they belong then."""
     root = tmp_path / "root"
     told = install(root, "--config", str(tmp_path / "none.toml"))

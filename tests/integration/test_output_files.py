@@ -39,11 +39,11 @@ def test_a_name_from_the_server_stays_in_its_folder(name: str, form: str) -> Non
         ("\ud800.srt", "_.srt"),
     ],
 )
-def test_names_that_are_good_are_kept_and_others_made_so(name: str, safe: str) -> None:
+def test_valid_names_are_kept_and_others_are_made_valid(name: str, safe: str) -> None:
     assert safe_name(name, "srt") == safe
 
 
-def test_a_foreign_file_is_kept_and_the_same_one_is_not_written_twice(tmp_path: Path) -> None:
+def test_other_content_is_kept_and_equal_content_is_not_written_again(tmp_path: Path) -> None:
     first = save_in(tmp_path, "talk.en.srt", b"one")
     assert save_in(tmp_path, "talk.en.srt", b"one") == first == tmp_path / "talk.en.srt"
     second = save_in(tmp_path, "talk.en.srt", b"two")
@@ -57,14 +57,14 @@ def test_a_foreign_file_is_kept_and_the_same_one_is_not_written_twice(tmp_path: 
     }
 
 
-def test_nothing_is_written_through_a_link_or_into_a_folder_of_that_name(tmp_path: Path) -> None:
+def test_links_and_folders_with_the_name_are_not_touched(tmp_path: Path) -> None:
     (tmp_path / "talk.en.srt").symlink_to(tmp_path / "nowhere")
     (tmp_path / "talk.en.2.srt").mkdir()
     assert save_in(tmp_path, "talk.en.srt", b"one") == tmp_path / "talk.en.3.srt"
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_path_that_is_no_folder_is_the_very_file(tmp_path: Path) -> None:
+def test_path_that_is_not_a_folder_is_replaced(tmp_path: Path) -> None:
     mine = tmp_path / "mine.srt"
     mine.write_bytes(b"before")
     assert save_all(mine, [("srt", "talk.en.srt", b"one")]) == [mine]

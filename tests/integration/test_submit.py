@@ -140,7 +140,7 @@ def test_a_foreign_file_is_kept_unless_forced(secured: DaemonWithKeys, talk: Pat
     assert (out / "talk.en.srt").read_bytes() == srt
 
 
-def test_several_files_are_waited_for_together_and_one_that_fails_is_said(
+def test_several_files_are_waited_for_and_a_failure_is_reported(
     secured: DaemonWithKeys, talk: Path, tmp_path: Path
 ) -> None:
     bad = tmp_path / "bad.mp4"
@@ -209,7 +209,7 @@ def test_server_and_key_may_stand_before_and_after_the_command(
     assert "cannot be read" in found.stderr
 
 
-def test_users_see_their_own_jobs_alone(secured: DaemonWithKeys, talk: Path) -> None:
+def test_users_see_only_their_own_jobs(secured: DaemonWithKeys, talk: Path) -> None:
     job = json.loads(run(secured, "submit", talk, "--wait", "--json").stdout)["id"]
     for name, sees in (("ann", True), ("ben", False), ("root", True)):
         key = ["--key", str(secured.daemon.folder / f"{name}.toml")]
@@ -220,7 +220,7 @@ def test_users_see_their_own_jobs_alone(secured: DaemonWithKeys, talk: Path) -> 
         assert run(secured, *words, "--key", str(secured.daemon.folder / "ben.toml")).returncode == 3, words
 
 
-def test_top_shows_a_snapshot_where_there_is_no_terminal(secured: DaemonWithKeys) -> None:
+def test_top_prints_one_snapshot_without_a_terminal(secured: DaemonWithKeys) -> None:
     found = run(secured, "top")
     assert found.returncode == 0
     for part in ("subtitled 0.1.0", "cpu0", "transcribe", "uploads: ", "since the start"):
@@ -230,7 +230,7 @@ def test_top_shows_a_snapshot_where_there_is_no_terminal(secured: DaemonWithKeys
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_is_what_the_shell_wants(secured: DaemonWithKeys, shell: str) -> None:
+def test_completion_prints_the_script_of_the_shell(secured: DaemonWithKeys, shell: str) -> None:
     found = run(secured, "completion", shell)
     assert found.returncode == 0
     assert "_SUBTITLE_COMPLETE" in found.stdout
@@ -259,7 +259,7 @@ class Interrupted:
         self.status = process.returncode
 
 
-def test_ctrl_c_while_waiting_leaves_the_job_running_and_says_how_to_come_back(
+def test_ctrl_c_while_waiting_leaves_the_job_running_and_prints_commands_for_it(
     secured: DaemonWithKeys, client: Client, tmp_path: Path
 ) -> None:
     long = recorded(tmp_path / "long.wav", seconds=75)
@@ -318,7 +318,7 @@ def deaf(secured: DaemonWithKeys) -> Iterator[str]:
     server.close()
 
 
-def test_ctrl_c_while_sending_says_that_it_goes_on(secured: DaemonWithKeys, deaf: str, talk: Path) -> None:
+def test_ctrl_c_while_sending_prints_how_to_resume(secured: DaemonWithKeys, deaf: str, talk: Path) -> None:
     found = Interrupted(secured, "submit", str(talk), "--wait", "--server", deaf, at="uploading")
     assert (found.status, found.stdout) == (130, "")
     assert f"interrupted; the sent part is kept: submit {talk} again to resume" in found.stderr
@@ -327,7 +327,7 @@ def test_ctrl_c_while_sending_says_that_it_goes_on(secured: DaemonWithKeys, deaf
 # -- killed in between -----------------------------------------------------------------------------------------
 
 
-def test_a_killed_client_goes_on_from_where_it_was(secured: DaemonWithKeys, tmp_path: Path) -> None:
+def test_upload_of_a_killed_client_resumes(secured: DaemonWithKeys, tmp_path: Path) -> None:
     heavy = recorded(tmp_path / "heavy.wav", ballast_bytes=24 * MIB)
     program = (
         "import os, signal, sys, subtitle\n"
@@ -347,7 +347,7 @@ def test_a_killed_client_goes_on_from_where_it_was(secured: DaemonWithKeys, tmp_
     assert "-->" in heavy.with_name("heavy.en.srt").read_text("utf-8")
 
 
-def test_a_killed_daemon_gets_the_rest_when_it_is_back(tmp_path: Path) -> None:
+def test_upload_to_a_killed_daemon_resumes_after_its_restart(tmp_path: Path) -> None:
     heavy = recorded(tmp_path / "heavy.wav", ballast_bytes=24 * MIB)
     with Daemon(tmp_path) as daemon, Client(daemon.endpoint, timeout_s=20.0) as client:
         daemon.start()
@@ -370,7 +370,7 @@ def test_a_killed_daemon_gets_the_rest_when_it_is_back(tmp_path: Path) -> None:
         daemon.stop()
 
 
-def test_waiting_goes_on_when_daemon_and_workers_are_killed(tmp_path: Path) -> None:
+def test_waiting_survives_killed_daemon_and_workers(tmp_path: Path) -> None:
     long = recorded(tmp_path / "long.wav", seconds=60)
     with Daemon(tmp_path) as daemon, Client(daemon.endpoint, timeout_s=20.0) as client:
         daemon.start()
@@ -395,7 +395,9 @@ def test_waiting_goes_on_when_daemon_and_workers_are_killed(tmp_path: Path) -> N
 # -- Python ----------------------------------------------------------------------------------------------------
 
 
-def test_a_job_is_an_object_with_all_that_one_wants_of_it(client: Client, talk: Path, tmp_path: Path) -> None:
+def test_job_handle_has_facts_progress_events_text_and_files(
+    client: Client, talk: Path, tmp_path: Path
+) -> None:
     seen: list[Progress] = []
     job = client.submit(talk, language="en", formats=("srt", "json"), tag="api", on_progress=seen.append)
     assert seen[0].state == "hashing"
@@ -420,7 +422,7 @@ def test_a_job_is_an_object_with_all_that_one_wants_of_it(client: Client, talk: 
         job.cancel()
 
 
-def test_a_job_that_does_not_end_well_raises_its_cause(client: Client, tmp_path: Path) -> None:
+def test_failed_or_cancelled_job_raises_its_cause(client: Client, tmp_path: Path) -> None:
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"not media " + os.urandom(8))
     job = client.submit(bad)
@@ -448,7 +450,7 @@ def _is_retried(job: subtitle.JobHandle) -> bool:
     return True
 
 
-def test_an_upload_that_is_cancelled_ends_and_is_not_begun_anew(client: Client, tmp_path: Path) -> None:
+def test_upload_that_is_cancelled_ends_and_is_not_started_again(client: Client, tmp_path: Path) -> None:
     heavy = recorded(tmp_path / "heavy.wav", ballast_bytes=24 * MIB)
 
     def cancel(progress: Progress) -> None:
@@ -460,7 +462,7 @@ def test_an_upload_that_is_cancelled_ends_and_is_not_begun_anew(client: Client, 
     assert "heavy.wav" not in {job.source for job in client.list(("receiving",))}
 
 
-def test_calls_may_be_made_while_others_are_under_way(client: Client, talk: Path) -> None:
+def test_calls_may_overlap(client: Client, talk: Path) -> None:
     """Also from the callback of one, and between the entries of another."""
     job = client.submit(talk, on_progress=lambda _: client.stats())
     events = job.events(timeout_s=WAIT_S)
@@ -480,7 +482,7 @@ def test_a_file_that_changes_while_it_is_sent_is_an_error(client: Client, talk: 
         client.submit(talk, on_progress=grow)
 
 
-def test_what_cannot_be_sent_is_said_before_anything_is_sent(client: Client, tmp_path: Path) -> None:
+def test_invalid_files_and_options_raise_before_anything_is_sent(client: Client, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         client.submit(tmp_path / "nosuch.wav")
     os.mkfifo(tmp_path / "fifo.wav")
@@ -501,12 +503,12 @@ def test_what_cannot_be_sent_is_said_before_anything_is_sent(client: Client, tmp
         client.submit(huge, options=ms.JobOptions(priority=1000))
 
 
-def test_sending_ends_with_the_callers_time(deaf: str, talk: Path) -> None:
+def test_submit_ends_at_the_callers_timeout(deaf: str, talk: Path) -> None:
     with Client(deaf) as client, pytest.raises(WaitTimeoutError, match=r"not sent within 0\.5 s"):
         client.submit(talk, timeout_s=0.5)
 
 
-def test_who_has_no_key_is_told_so(secured: DaemonWithKeys, tmp_path: Path) -> None:
+def test_client_without_a_key_gets_an_error_with_a_remedy(secured: DaemonWithKeys, tmp_path: Path) -> None:
     public, secret = new_pair()
     stranger = Key(name="zoe", public=public, secret=secret, server=secured.ann.server)
     with Client(secured.endpoint, stranger) as client, pytest.raises(UnreachableError, match="the key 'zoe'"):
@@ -529,7 +531,7 @@ def awaited(test: Callable[[], object]) -> None:
     asyncio.run(asyncio.wait_for(test(), WAIT_S))  # type: ignore[arg-type]
 
 
-def test_the_asyncio_twin_makes_the_same_round_trip(secured: DaemonWithKeys, tmp_path: Path) -> None:
+def test_asyncio_client_makes_the_same_round_trip(secured: DaemonWithKeys, tmp_path: Path) -> None:
     """Several at once, over connections of their own."""
     files = [recorded(tmp_path / f"talk{number}.wav") for number in range(2)]
     bad = tmp_path / "bad.mp4"
@@ -593,7 +595,9 @@ def test_a_stream_becomes_a_job_with_the_options_known_at_its_end(client: Client
     assert job.text("txt")
 
 
-def test_a_stream_that_breaks_off_leaves_nothing_behind(secured: DaemonWithKeys, client: Client) -> None:
+def test_interrupted_stream_is_cancelled_and_its_bytes_are_deleted(
+    secured: DaemonWithKeys, client: Client
+) -> None:
     def broken() -> Iterator[bytes]:
         yield b"x" * MIB
         raise ValueError("the source is gone")
@@ -606,7 +610,7 @@ def test_a_stream_that_breaks_off_leaves_nothing_behind(secured: DaemonWithKeys,
     eventually(lambda: not kept.exists(), "its bytes are gone")
 
 
-def test_a_stream_is_larger_than_what_is_held_of_it(secured: DaemonWithKeys, talk: Path) -> None:
+def test_stream_may_be_larger_than_the_held_bytes(secured: DaemonWithKeys, talk: Path) -> None:
     """Ten times what may be under way, to a daemon that writes as fast as it can; by asyncio, where a task may be cancelled."""
     content = talk.read_bytes()
 

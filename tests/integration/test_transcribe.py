@@ -199,7 +199,7 @@ def test_a_second_command_waits_for_the_first(home: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["talk.mp4", "folder"])
-def test_a_file_in_place_of_a_command_is_answered_with_the_right_one(tmp_path: Path, name: str) -> None:
+def test_file_in_place_of_a_command_gets_a_suggestion(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()
     done = subprocess.run(
         [sys.executable, "-m", "subtitled", name, "--model", "base"],

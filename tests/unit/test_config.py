@@ -97,13 +97,13 @@ def test_there_may_be_no_inbox(tmp_path: Path) -> None:
     assert loaded("inbox = []", tmp_path).inbox == ()
 
 
-def test_variables_without_a_section_are_not_ours() -> None:
+def test_variables_without_a_section_are_ignored() -> None:
     assert (
         load_config(None, {"SUBTITLED_CONFIG": "/x", "SUBTITLE_SERVER": "y"}, check_paths=False) == Config()
     )
 
 
-def test_a_value_cannot_smuggle_in_another_key() -> None:
+def test_value_in_the_environment_cannot_set_another_key() -> None:
     with pytest.raises(ConfigError, match=r"model\.beam_size: \".* is not allowed"):
         load_config(None, {"SUBTITLED_MODEL__BEAM_SIZE": "1\nbatch_size = 2"}, check_paths=False)
 
@@ -116,7 +116,7 @@ def test_one_device_becomes_a_list_of_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "device", ["cpu", "cuda:0", "cuda:15", "cuda:GPU-0f1e2d3c-0000-1111-2222-333344445555"]
 )
-def test_devices_there_may_be(device: str, tmp_path: Path) -> None:
+def test_valid_devices_are_accepted(device: str, tmp_path: Path) -> None:
     assert loaded(f'[pool]\ndevices = ["{device}"]', tmp_path).pool.devices == (device,)
 
 
@@ -179,7 +179,7 @@ def test_all_faults_of_a_bad_file_are_reported_at_once(tmp_path: Path) -> None:
     assert len(faults) == len(expected)
 
 
-def test_the_error_says_all_its_faults(tmp_path: Path) -> None:
+def test_error_text_contains_all_faults(tmp_path: Path) -> None:
     file = tmp_path / "x.toml"
     file.write_text("a = 1\nb = 2\n")
     with pytest.raises(ConfigError) as caught:
@@ -266,11 +266,11 @@ def test_a_path_that_is_not_utf8_is_a_fault_that_can_be_printed() -> None:
     str(caught.value).encode("utf-8")
 
 
-def test_a_key_in_the_wrong_section_is_told_the_right_one(tmp_path: Path) -> None:
+def test_key_in_the_wrong_section_gets_a_suggestion(tmp_path: Path) -> None:
     assert "did you mean model.batch_size?" in one_fault("[pool]\nbatch_size = 3", tmp_path)
 
 
-def test_a_misspelt_section_is_told_the_right_one(tmp_path: Path) -> None:
+def test_misspelt_section_gets_a_suggestion(tmp_path: Path) -> None:
     assert one_fault("[modle]\nname = 3", tmp_path).startswith(
         "modle: unknown key (value: {name = 3}); did you mean model?"
     )
@@ -318,7 +318,7 @@ def test_a_command_that_nobody_can_run_is_a_fault(tmp_path: Path) -> None:
     assert 'webhook.secret_file: "/nowhere/key" is not allowed (a file that user' in faults[1]
 
 
-def test_a_default_at_fault_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+def test_fault_of_a_default_does_not_name_the_file(tmp_path: Path) -> None:
     fault = one_fault('[[inbox]]\npath = "/srv"\n', tmp_path)
     assert fault.startswith('inbox[0].output: "/srv/subtitled/outbox"')
     assert fault.endswith("[default]")
@@ -470,7 +470,7 @@ def test_values_that_cannot_work_are_faults(text: str, fault: str, tmp_path: Pat
     assert got.startswith(fault), got
 
 
-def test_a_daemon_that_others_work_for_needs_no_device_of_its_own(tmp_path: Path) -> None:
+def test_daemon_with_remote_workers_needs_no_device(tmp_path: Path) -> None:
     text = '[pool]\ndevices = []\n[remote]\nlisten = "tcp://0.0.0.0:8700"\n[remote.keys]\n"gpu2.lan" = '
     found = loaded(f'{text}"{"a" * 40}"\n', tmp_path)
     assert found.pool.devices == ()
@@ -478,7 +478,7 @@ def test_a_daemon_that_others_work_for_needs_no_device_of_its_own(tmp_path: Path
     assert loaded(to_toml(found), tmp_path) == found
 
 
-def test_workers_that_ray_places_need_a_way_in_and_a_name(tmp_path: Path) -> None:
+def test_ray_workers_need_a_listener_and_a_reserved_name(tmp_path: Path) -> None:
     text = f'[pool]\nengine = "ray"\n[listen]\nclients = []\n[remote.keys]\nray = "{"a" * 40}"\n'
     faults = [fault for fault in faults_of(text, tmp_path) if not fault.startswith("pool.engine")]
     keys = [fault.partition(":")[0] for fault in faults]
@@ -488,7 +488,7 @@ def test_workers_that_ray_places_need_a_way_in_and_a_name(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "endpoint", ["tcp://0.0.0.0:9000", "tcp://*:9000", "tcp://10.0.0.7:9000", "tcp://[::]:9000"]
 )
-def test_tcp_beyond_loopback_is_refused_for_want_of_keys(endpoint: str, tmp_path: Path) -> None:
+def test_tcp_beyond_loopback_requires_keys(endpoint: str, tmp_path: Path) -> None:
     assert "listen.workers: " in (fault := one_fault(f'[listen]\nworkers = "{endpoint}"', tmp_path))
     assert "CURVE" in fault or "HOST:PORT" in fault
 
@@ -512,7 +512,7 @@ def test_a_socket_path_over_107_bytes_is_a_fault(tmp_path: Path) -> None:
     assert "a path of at most 107 bytes (this one has 108)" in fault
 
 
-def test_models_that_can_translate_may(tmp_path: Path) -> None:
+def test_models_that_can_translate_are_accepted(tmp_path: Path) -> None:
     text = '[model]\nname = "demo"\n[[inbox]]\ntask = "translate"'
     assert loaded(text, tmp_path).inbox[0].task == "translate"
 
@@ -527,7 +527,7 @@ def folders(tmp_path: Path, *, inbox: str = "in", output: str = "out", state: st
     return "[[inbox]]\n" + "\n".join(lines) + f'\n[state]\ndir = "{tmp_path / state}"\n'
 
 
-def test_folders_that_are_there_or_can_be_made_are_fine(tmp_path: Path) -> None:
+def test_folders_that_exist_or_can_be_created_are_accepted(tmp_path: Path) -> None:
     loaded(folders(tmp_path, state="a/b/c"), tmp_path, check_paths=True)
     assert not (tmp_path / "out").exists(), "checking makes nothing"
 
@@ -612,7 +612,7 @@ _TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
     threshold=st.floats(1e-9, 1, exclude_max=True),
     count=st.integers(0, 3),
 )
-def test_what_is_shown_reads_back_as_the_same(
+def test_emitted_toml_is_read_back_as_equal(
     name: str, folder: str, threshold: float, count: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     inboxes = tuple(
@@ -633,7 +633,7 @@ def test_what_is_shown_reads_back_as_the_same(
     assert msgspec.convert(table, Config) == given_config
 
 
-def test_what_is_shown_loads_as_the_same(tmp_path: Path) -> None:
+def test_emitted_configuration_loads_as_equal(tmp_path: Path) -> None:
     text = '[pool]\ndevices = ["cpu"]\nprepare_workers = 2\n[[inbox]]\npath = "/a"\n[[inbox]]\npath = "/b c\\n"\n'
     once = loaded(text, tmp_path)
     assert loaded(to_toml(once), tmp_path) == once
@@ -665,14 +665,14 @@ def test_the_service_gives_the_daemon_what_its_defaults_need() -> None:
     assert values["StartLimitIntervalSec"] == "0"
 
 
-def test_an_inbox_lays_its_cues_out_as_it_says(tmp_path: Path) -> None:
+def test_layout_of_an_inbox_has_its_limits(tmp_path: Path) -> None:
     text = '[[inbox]]\nprofile = "strict"\nmax_chars = 36\nmax_chars_per_s = 15\nmin_ms = 0\n'
     (inbox,) = loaded(text, tmp_path).inbox
     assert layout_of(inbox) == LayoutOptions(profile="strict", max_chars=36, max_chars_per_s=15, min_ms=0)
     assert layout_of(schema.InboxConfig()) == LayoutOptions()
 
 
-def test_limits_that_no_cue_can_keep_to_are_a_fault(tmp_path: Path) -> None:
+def test_contradicting_layout_limits_are_a_fault(tmp_path: Path) -> None:
     """Also with a limit that the profile has, not only with one that is named."""
     fault = one_fault("[[inbox]]\nmin_ms = 8000\n", tmp_path)
     assert fault.startswith("inbox[0].profile: ")

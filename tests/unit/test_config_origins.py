@@ -23,24 +23,24 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_whispers_variables_set_what_the_file_leaves_out(file: Path) -> None:
+def test_whisper_variables_set_keys_that_the_file_omits(file: Path) -> None:
     model = load_config(str(file), OLD, check_paths=False).model
     assert (model.name, model.compute_type) == ("small", "int8")
     model = load_config(None, OLD, check_paths=False).model
     assert (model.name, model.compute_type) == ("medium", "int8")
 
 
-def test_our_variables_go_before_file_and_whispers(file: Path) -> None:
+def test_subtitled_variables_override_the_file_and_whisper_variables(file: Path) -> None:
     ours = {"SUBTITLED_MODEL__NAME": "tiny", "SUBTITLED_MODEL__COMPUTE_TYPE": "float32"}
     model = load_config(str(file), {**OLD, **ours}, check_paths=False).model
     assert (model.name, model.compute_type) == ("tiny", "float32")
 
 
-def test_an_empty_variable_of_whispers_says_nothing() -> None:
+def test_empty_whisper_variable_is_ignored() -> None:
     assert load_config(None, dict.fromkeys(OLD, ""), check_paths=False) == schema.Config()
 
 
-def test_a_fault_in_whispers_variable_is_blamed_on_it() -> None:
+def test_fault_in_a_whisper_variable_names_the_variable() -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(None, {"WHISPER_COMPUTE_TYPE": "fp16"}, check_paths=False)
     [fault] = caught.value.faults
@@ -48,7 +48,7 @@ def test_a_fault_in_whispers_variable_is_blamed_on_it() -> None:
     assert fault.endswith("[WHISPER_COMPUTE_TYPE in the environment]")
 
 
-def test_what_is_shown_tells_where_each_value_was_set(file: Path) -> None:
+def test_config_show_gives_the_origin_of_each_value(file: Path) -> None:
     environ = {**OLD, "SUBTITLED_LOG__LEVEL": "debug"}
     shown = to_toml_with_origins(str(file), environ)
     assert [line for line in shown.splitlines() if "#" in line] == [
@@ -59,7 +59,7 @@ def test_what_is_shown_tells_where_each_value_was_set(file: Path) -> None:
     ]
 
 
-def test_what_is_shown_is_a_configuration_file(file: Path, tmp_path: Path) -> None:
+def test_config_show_prints_a_valid_configuration_file(file: Path, tmp_path: Path) -> None:
     again = tmp_path / "again.toml"
     again.write_text(to_toml_with_origins(str(file), OLD), "utf-8")
     assert load_config(str(again), {}, check_paths=False) == load_config(str(file), OLD, check_paths=False)

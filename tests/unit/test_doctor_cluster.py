@@ -27,14 +27,14 @@ def told(*workers: WorkerFacts) -> dict[str, tuple[str, str]]:
     return {found.name: (found.state, found.message + found.remedy) for found in host_findings(KEYS, stats)}
 
 
-def test_a_host_whose_workers_are_there_is_well() -> None:
+def test_host_with_connected_workers_is_ok() -> None:
     found = told(worker("gpu0"), worker(round_trip_ms=0.4), worker("gpu2/cuda1", "busy", round_trip_ms=0.6))
     assert found["host gpu2"] == ("ok", "2 workers connected, round trip 0.6 ms")
     assert {state for state, _ in found.values()} == {"ok"}
     assert "0" * 64 in found["weights"][1]
 
 
-def test_a_host_that_nobody_has_come_from_is_named() -> None:
+def test_host_without_connected_workers_is_a_warning() -> None:
     state, words = told()["host gpu2"]
     assert state == "warning"
     assert "journalctl" in words
@@ -44,12 +44,12 @@ def test_a_host_that_nobody_has_come_from_is_named() -> None:
     )
 
 
-def test_a_worker_that_is_put_aside_is_a_fault() -> None:
+def test_broken_remote_worker_is_a_fault() -> None:
     state, words = told(worker(state="broken", cause="CUDA"))["worker gpu2/cuda0"]
     assert (state, "CUDA" in words) == ("fault", True)
 
 
-def test_a_clock_that_is_wrong_is_told_with_its_distance() -> None:
+def test_clock_difference_is_a_warning_with_its_size() -> None:
     assert told(worker(clock_ahead_ms=900.0))["host gpu2 clock"][0] == "ok"
     state, words = told(worker(clock_ahead_ms=-61_000.0))["host gpu2 clock"]
     assert (state, "61.0 s behind" in words) == ("warning", True)
@@ -60,14 +60,14 @@ def test_two_models_are_a_fault() -> None:
     assert (state, "model.digest" in words) == ("fault", True)
 
 
-def test_a_door_that_is_closed_is_a_fault() -> None:
+def test_unreachable_remote_listener_is_a_fault() -> None:
     assert reach_finding("tcp://h:1", None).state == "ok"
     assert reach_finding("tcp://h:1", ConnectionRefusedError(111, "refused")).state == "fault"
     (off,) = remote_workers.check(schema.Config())
     assert (off.state, "remote.listen" in off.remedy) == ("fault", True)
 
 
-def test_a_cluster_has_room_where_a_node_has_what_a_worker_wants() -> None:
+def test_ray_nodes_with_room_are_ok() -> None:
     nodes = [
         RayNode(hostname="head", address="10.0.0.1", gpus=0, cpus=8),
         RayNode(hostname="gpu2", address="10.0.0.2", gpus=4, cpus=3),
@@ -82,7 +82,7 @@ def test_a_cluster_has_room_where_a_node_has_what_a_worker_wants() -> None:
     assert "room for 5 workers" in on_cpus.message
 
 
-def test_a_cluster_without_room_is_something_to_know() -> None:
+def test_ray_nodes_without_room_are_a_warning() -> None:
     """No fault: an autoscaler may add a node when a worker is asked for."""
     nodes = [RayNode(hostname="head", address="10.0.0.1", gpus=0, cpus=8)]
     found = nodes_finding(nodes, RayProbe(address="auto", gpus=1, cpus=1))
@@ -92,7 +92,7 @@ def test_a_cluster_without_room_is_something_to_know() -> None:
     )
 
 
-def test_workers_that_ray_places_need_no_key_in_the_configuration() -> None:
+def test_ray_workers_need_no_key_in_the_configuration() -> None:
     ours = schema.Config(
         remote=schema.RemoteConfig(listen="tcp://127.0.0.1:1"), pool=schema.PoolConfig(engine="ray")
     )

@@ -67,7 +67,7 @@ def test_versions_are_compared_by_their_numbers(version: str, specifier: str, *,
     assert (finding is None) is is_good
 
 
-def test_packages_that_are_missing_are_named_with_the_command_that_brings_them() -> None:
+def test_missing_packages_are_named_with_the_command_that_installs_them() -> None:
     says(missing_finding(["av>=13"], "/x/python"), "fault", "not installed: av>=13", "--no-deps 'av>=13'")
     says(missing_finding(["a", "b", "c", "d"], "/x/python"), "fault", "a, b, c, d", "-r requirements.lock")
     says(
@@ -78,7 +78,7 @@ def test_packages_that_are_missing_are_named_with_the_command_that_brings_them()
     )
 
 
-def test_a_compute_type_that_the_device_has_not_is_a_fault() -> None:
+def test_unsupported_compute_type_is_a_fault() -> None:
     says(compute_type_finding("cpu0", "auto", {"int8"}), "ok", "int8")
     says(compute_type_finding("gpu0", "float16", {"float16", "int8"}), "ok", "float16, int8")
     says(
@@ -89,7 +89,7 @@ def test_a_compute_type_that_the_device_has_not_is_a_fault() -> None:
     )
 
 
-def test_a_library_that_cannot_be_loaded_is_a_fault_and_one_that_can_is_none() -> None:
+def test_library_that_cannot_be_loaded_is_a_fault() -> None:
     (found,) = library_findings("gpu0", ["libc.so.6", "libnobodyhasthis.so.12"])
     says(
         found, "fault", "libnobodyhasthis.so.12 cannot be loaded", "pip install --no-deps nvidia-cublas-cu12"
@@ -101,7 +101,7 @@ def test_an_old_driver_is_a_fault() -> None:
     says(driver_finding("470.1, CUDA 11.4", 11), "fault", "requires CUDA 12", "525")
 
 
-def test_a_slow_or_deaf_device_is_a_warning() -> None:
+def test_slow_device_or_empty_transcription_is_a_warning() -> None:
     says(speed_finding("gpu0", 10.0, 0.5, phrases=3), "ok", "20.0x real time")
     says(speed_finding("cpu0", 10.0, 20.0, phrases=3), "warning", "0.5x real time", "smaller model")
     says(speed_finding("cpu0", 10.0, 1.0, phrases=0), "warning", "without text", "--file")
@@ -140,7 +140,7 @@ def test_a_folder_that_cannot_be_written_has_the_remedy_of_its_cause(number: int
     says(writing_finding("output /o", "/o", error, "joe"), "fault", "joe cannot write", remedy)
 
 
-def test_a_port_is_free_or_served_or_somebody_elses() -> None:
+def test_port_is_free_or_used_by_the_daemon_or_by_another_program() -> None:
     taken = OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     says(port_finding("p", None, is_running=False), "ok", "free")
     says(port_finding("p", taken, is_running=True), "ok", "served")
@@ -163,7 +163,7 @@ def worker(slot: str, state: str, cause: str = "") -> WorkerFacts:
     )
 
 
-def test_a_daemon_that_runs_is_judged_by_its_workers() -> None:
+def test_running_daemon_is_reported_with_its_workers() -> None:
     there, broken, starting, loaded = running(
         worker("gpu0", "broken", "no such compute type"), worker("gpu1", "starting"), worker("gpu2", "busy")
     )
@@ -173,11 +173,11 @@ def test_a_daemon_that_runs_is_judged_by_its_workers() -> None:
     says(loaded, "ok", "1 of 3 transcribe workers")
 
 
-def test_a_daemon_of_another_version_is_to_be_restarted() -> None:
+def test_running_daemon_of_another_version_is_a_warning() -> None:
     says(running(version="0.0.1")[0], "warning", "0.0.1 runs", "systemctl restart subtitled")
 
 
-def test_the_machine_is_judged() -> None:
+def test_python_kernel_file_limit_and_clock_are_checked() -> None:
     says(python_finding((3, 10, 4)), "fault", "3.10.4", "3.11")
     says(python_finding((3, 13, 0)), "ok", "3.13.0")
     says(kernel_finding("4.4", has_pidfd=False), "fault", "no pidfd_open", "seccomp")
@@ -188,19 +188,19 @@ def test_the_machine_is_judged() -> None:
     says(jump_finding(40.0, 100.0), "warning", "jumped by -60.0 s", "timedatectl")
 
 
-def test_an_ffmpeg_or_a_vad_that_is_good_for_nothing_is_a_fault() -> None:
+def test_ffmpeg_without_codecs_and_vad_without_speech_are_faults() -> None:
     says(ffmpeg_finding({"mov"}, {"aac"}, "PyAV 1"), "fault", "cannot read aac, asf", "pip install")
     says(vad_finding(0, 10.0, 0.1), "fault", "finds no speech", "vad.threshold")
     says(vad_finding(4, 10.0, 0.1), "ok", "4 spans")
 
 
-def test_an_error_of_ours_brings_its_own_remedy() -> None:
+def test_subtitled_error_contains_its_remedy() -> None:
     found = from_error("model", ModelError("model.name = 'x': no such folder; name a folder"), "other")
     assert (found.message, found.remedy) == ("model.name = 'x': no such folder", "name a folder")
     assert from_error("gpu0", RuntimeError("CUDA failed\nwith 7"), "look").remedy == "look"
 
 
-def test_people_get_aligned_lines_without_colour_where_there_is_no_terminal(
+def test_lines_are_aligned_and_uncoloured_without_a_terminal(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     findings = [
@@ -220,7 +220,7 @@ def test_people_get_aligned_lines_without_colour_where_there_is_no_terminal(
     )
 
 
-def test_programs_get_one_json_object() -> None:
+def test_json_output_is_one_object() -> None:
     text, seen = as_json([("host", ok("clock", "2026"))])
     assert text == (
         f'{{"version":"{VERSION}","is_ok":true,"findings":'

@@ -15,9 +15,7 @@ from subtitle.commands.job_options import chosen, job_options
     ("said", "asked"),
     [((), "auto"), (("--word-timestamps",), "True"), (("--no-word-timestamps",), "False")],
 )
-def test_words_are_timed_where_needed_unless_something_else_is_said(
-    said: tuple[str, ...], asked: str
-) -> None:
+def test_word_timestamps_are_auto_unless_an_option_is_given(said: tuple[str, ...], asked: str) -> None:
     @click.command()
     @job_options
     def show(**words: Any) -> None:

@@ -81,7 +81,7 @@ def test_lines_are_json_where_there_is_no_terminal() -> None:
     assert "讲座" in stream.lines()[0], "readable without a JSON reader"
 
 
-def test_lines_are_for_people_on_a_terminal() -> None:
+def test_lines_are_coloured_on_a_terminal() -> None:
     stream = Stream(is_terminal=True)
     log.configure("info", "auto", stream.text)
     log.get().info(log.WORKER_READY, worker="gpu0")
@@ -131,7 +131,7 @@ def test_a_workers_lines_name_their_slot() -> None:
     assert [record["worker"] for record in stream.records()] == ["gpu0", "gpu0"]
 
 
-def test_libraries_are_heard_from_warning_on() -> None:
+def test_library_messages_are_logged_from_warning_on() -> None:
     stream = Stream()
     log.configure("debug", "json", stream.text)
     log.configure("debug", "json", stream.text)
@@ -142,7 +142,7 @@ def test_libraries_are_heard_from_warning_on() -> None:
     assert (record["logger"], record["message"]) == ("watchdog.observers", "3 things")
 
 
-def test_an_exception_is_told_without_local_variables() -> None:
+def test_exception_is_logged_without_local_variables() -> None:
     """Rich's traceback, structlog's default, would print the transcript that a frame holds."""
     for form in ("json", "console"):
         stream = Stream()

@@ -38,9 +38,7 @@ FACTS = replace(
         ({"state": "done", "audio_ms": 90_000, "segments": {}}, 1.0),
     ],
 )
-def test_the_fraction_is_of_the_stage_at_hand_and_no_guess(
-    changes: dict[str, object], fraction: float
-) -> None:
+def test_fraction_is_that_of_the_current_stage(changes: dict[str, object], fraction: float) -> None:
     assert progress_of(replace(FACTS, **changes)).fraction == fraction
 
 
@@ -72,7 +70,7 @@ def test_hashing_counts_what_is_hashed() -> None:
         (Progress(state="a state of the future"), 0.0, "a state of the future"),
     ],
 )
-def test_how_far_a_file_is_in_words(progress: Progress, per_s: float, text: str) -> None:
+def test_progress_is_described_in_words(progress: Progress, per_s: float, text: str) -> None:
     assert description(progress, per_s) == text
 
 
@@ -150,7 +148,7 @@ def test_speeds_are_differences_between_two_snapshots_of_one_daemon() -> None:
         ),
     ],
 )
-def test_what_is_to_be_done_is_no_more_than_is_known(
+def test_remaining_work_contains_only_known_values(
     changes: dict[str, object], speed: float | None, text: str
 ) -> None:
     known = [replace(FACTS, size=1000, audio_ms=2000), replace(FACTS, size=10**9, audio_ms=0)]
@@ -158,6 +156,6 @@ def test_what_is_to_be_done_is_no_more_than_is_known(
     assert remaining(estimate(stats, Speed(total=speed), known)) == text
 
 
-def test_without_files_to_go_by_the_end_is_not_told() -> None:
+def test_remaining_time_is_unknown_without_files_of_known_length() -> None:
     stats = replace(snapshot(0.0, 1.0).stats, unread_files=1, unread_bytes=500)
     assert estimate(stats, Speed(total=5.0), ()).finish_s is None

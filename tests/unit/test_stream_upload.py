@@ -57,7 +57,7 @@ def test_bytes_go_out_in_order_and_never_beyond_the_window(sizes: list[int], win
     assert stream.facts == FACTS
 
 
-def test_a_full_server_is_asked_again_before_the_first_byte_and_no_more_after_it() -> None:
+def test_rate_limited_submit_is_repeated_only_before_the_first_byte() -> None:
     numbers = iter(range(1, 100))
     stream = StreamUpload(ms.Submit(request=0), lambda: next(numbers), now=0.0)
     first = stream.next(0.0)
@@ -71,7 +71,7 @@ def test_a_full_server_is_asked_again_before_the_first_byte_and_no_more_after_it
         stream.receive(ms.Error(request=2, code="NO_SPACE", message="the disk is full"), 1.0)
 
 
-def test_a_lost_connection_is_the_end_once_bytes_were_sent() -> None:
+def test_lost_connection_ends_a_stream_after_the_first_byte() -> None:
     stream = stream_of()
     stream.chunk(b"abc")
     with pytest.raises(
@@ -93,10 +93,10 @@ def test_a_commit_whose_answer_was_lost_is_sent_again() -> None:
     assert stream.next(stream.deadline) is not None
 
 
-def test_a_server_that_claims_to_have_what_was_never_sent_is_not_believed() -> None:
+def test_new_stream_accepted_at_an_offset_raises_protocol_error() -> None:
     numbers = iter(range(1, 100))
     stream = StreamUpload(ms.Submit(request=0), lambda: next(numbers), now=0.0)
-    with pytest.raises(ProtocolError, match="begins at 7"):
+    with pytest.raises(ProtocolError, match="upload at offset 7"):
         accept(stream, offset=7)
     with pytest.raises(ValueError, match="at its end"):
         StreamUpload(ms.Submit(request=0, size=3), lambda: 1, now=0.0)

@@ -34,7 +34,7 @@ def test_each_state_arrives_as_one_datagram(manager: tuple[socket.socket, str]) 
     assert got == ["READY=1", "STATUS=two lines, 文", "WATCHDOG=1", "STOPPING=1"]
 
 
-def test_reloading_tells_the_monotonic_time(manager: tuple[socket.socket, str]) -> None:
+def test_reloading_contains_the_monotonic_time(manager: tuple[socket.socket, str]) -> None:
     """systemd.service(5): with Type=notify-reload, RELOADING=1 comes with MONOTONIC_USEC."""
     listening, name = manager
     SystemdNotifier({"NOTIFY_SOCKET": name}).reloading()
@@ -47,7 +47,7 @@ def test_reloading_tells_the_monotonic_time(manager: tuple[socket.socket, str]) 
     "name",
     ["", "@", "/no/such/socket", "/" + "x" * 200, "relative", "vsock:2:1", "/a\0b", os.fsdecode(b"/\xff")],
 )
-def test_a_socket_that_is_not_there_raises_nothing(name: str) -> None:
+def test_missing_notify_socket_raises_nothing(name: str) -> None:
     notifier = SystemdNotifier({"NOTIFY_SOCKET": name})
     notifier.ready()
     notifier.status("surrogate \udcff")

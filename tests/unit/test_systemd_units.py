@@ -137,7 +137,7 @@ def test_another_user_is_named_everywhere() -> None:
 
 
 @pytest.mark.parametrize("user", ["root", "", "Ann", "a b", "-x", "x" * 32])
-def test_a_user_that_cannot_be_is_refused(user: str) -> None:
+def test_invalid_user_is_refused(user: str) -> None:
     with pytest.raises(SubtitledError, match="is not allowed: use 1 to 31"):
         unit_of(schema.Config(), InstallLocation(program="/a", python="/usr", config_file="/b", user=user))
 
@@ -147,7 +147,7 @@ def test_a_path_that_would_break_its_line_is_refused() -> None:
         unit_of(schema.Config(inbox=(schema.InboxConfig(path="/a\nUser=root", output="beside"),)))
 
 
-def test_the_gateways_unit_is_written_where_the_daemon_does_not_start_it() -> None:
+def test_gateway_unit_is_written_only_if_the_daemon_does_not_start_it() -> None:
     place = InstallLocation(
         program="/opt/x/subtitled", python="/usr", config_file="/etc/x.toml", user="media"
     )

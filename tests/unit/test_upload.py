@@ -141,7 +141,7 @@ FATES = st.sampled_from(
     fates=st.lists(FATES, max_size=60),
     kept=st.integers(0, 8),
 )
-def test_it_arrives_whole_whatever_happens_on_the_way(
+def test_upload_completes_despite_lost_messages_and_connections(
     size: int, window: int, chunk: int, fates: list[str], kept: int
 ) -> None:
     """Messages are lost, repeated and late, connections break, the server forgets a part; then all goes well."""
@@ -191,7 +191,7 @@ def test_it_arrives_whole_whatever_happens_on_the_way(
 # -- one thing at a time -----------------------------------------------------------------------------------------
 
 
-def test_what_the_server_has_already_is_not_sent_again() -> None:
+def test_bytes_that_the_server_has_are_not_sent_again() -> None:
     content = bytes(3 * MIN_CHUNK_BYTES)
     upload = upload_of(content)
     accepted(upload, 0.0, offset=MIN_CHUNK_BYTES)
@@ -201,7 +201,7 @@ def test_what_the_server_has_already_is_not_sent_again() -> None:
     ]
 
 
-def test_no_more_is_under_way_than_the_window_allows() -> None:
+def test_bytes_in_flight_never_exceed_the_window() -> None:
     upload = upload_of(bytes(2**24))
     accepted(upload, 0.0, window=100_000, chunk=40_000)
     assert [(out.offset, out.length) for out in all_at_once(upload, 0.0)] == [(0, 40_000), (40_000, 40_000)]
@@ -219,7 +219,7 @@ def test_a_fast_line_gets_long_chunks_and_the_whole_window() -> None:
     assert under_way == 2**23
 
 
-def test_a_slow_line_never_has_more_than_a_little_under_way() -> None:
+def test_slow_connection_has_few_bytes_in_flight() -> None:
     """Else a question would stand behind minutes of bytes, and a heartbeat be taken for dead."""
     upload = upload_of(bytes(2**24))
     accepted(upload, 0.0)
@@ -232,7 +232,7 @@ def test_a_slow_line_never_has_more_than_a_little_under_way() -> None:
             upload.receive(credit(out, out.offset + out.length), now)
 
 
-def test_credit_for_what_was_never_sent_changes_nothing() -> None:
+def test_credit_for_unsent_bytes_is_ignored() -> None:
     upload = upload_of(bytes(2**20))
     accepted(upload, 0.0)
     sent = all_at_once(upload, 0.0)
@@ -242,7 +242,7 @@ def test_credit_for_what_was_never_sent_changes_nothing() -> None:
     assert upload.phase is Phase.SENDING
 
 
-def test_answers_to_an_earlier_submit_are_not_believed() -> None:
+def test_answers_to_an_earlier_submit_are_ignored() -> None:
     upload = upload_of(bytes(2**20))
     accepted(upload, 0.0)
     sent = all_at_once(upload, 0.0)
@@ -255,7 +255,7 @@ def test_answers_to_an_earlier_submit_are_not_believed() -> None:
     assert upload.phase is Phase.SENDING
 
 
-def test_silence_is_asked_about_less_and_less_often() -> None:
+def test_repetitions_during_silence_become_rarer() -> None:
     upload = upload_of(bytes(2**20))
     pauses = []
     now = 0.0
@@ -268,7 +268,7 @@ def test_silence_is_asked_about_less_and_less_often() -> None:
     assert pauses == [SILENCE_S, 2 * SILENCE_S, 4 * SILENCE_S, 8 * SILENCE_S, MAX_SILENCE_S]
 
 
-def test_a_commit_that_is_not_answered_is_said_again_before_anything_else() -> None:
+def test_unanswered_commit_is_repeated_first() -> None:
     """A second Submit could make a second job, where `is_again` asks for one of its own."""
     upload = upload_of(b"")
     accepted(upload, 0.0)
@@ -289,7 +289,7 @@ def test_a_known_file_is_a_job_at_once() -> None:
     assert (upload.phase, upload.job, upload.next(0.1)) == (Phase.DONE, "job", None)
 
 
-def test_an_upload_that_somebody_cancels_is_not_begun_anew() -> None:
+def test_cancelled_upload_is_not_started_again() -> None:
     """The refusal is the same as after a restart; so the state is asked before the Submit is sent again."""
     upload = upload_of(bytes(2**20))
     accepted(upload, 0.0)
@@ -305,7 +305,7 @@ def refused(upload: Upload, code: str, now: float = 0.0) -> None:
 
 
 @pytest.mark.parametrize("code", ["DRAINING", "RATE_LIMITED"])
-def test_a_server_that_is_busy_is_asked_again_later(code: str) -> None:
+def test_submit_to_a_busy_server_is_repeated_later(code: str) -> None:
     upload = upload_of(bytes(100))
     pauses = []
     now = 0.0
@@ -320,7 +320,7 @@ def test_a_server_that_is_busy_is_asked_again_later(code: str) -> None:
     assert upload.refusal is None
 
 
-def test_a_full_disk_is_waited_for_only_where_that_is_wanted() -> None:
+def test_full_disk_is_waited_for_only_on_request() -> None:
     waiting = upload_of(bytes(100), waits_for_space=True)
     refused(waiting, "NO_SPACE")
     assert waiting.refusal is not None
@@ -333,12 +333,12 @@ def test_a_full_disk_is_waited_for_only_where_that_is_wanted() -> None:
 @pytest.mark.parametrize(
     "code", ["TOO_BIG", "NOT_FOUND", "FORBIDDEN", "UNSUPPORTED", "BAD_FORMAT", "NEW_CODE"]
 )
-def test_a_refusal_is_the_end(code: str) -> None:
+def test_permanent_refusal_raises(code: str) -> None:
     with pytest.raises(ServerError, match=f"{code}: not now"):
         refused(upload_of(bytes(100)), code)
 
 
-def test_other_bytes_than_were_hashed_are_said_to_be_a_changed_file() -> None:
+def test_hash_mismatch_raises_file_changed_error() -> None:
     upload = upload_of(b"")
     accepted(upload, 0.0)
     with pytest.raises(FileChangedError, match=r"talk\.flac: changed while it was sent"):
@@ -346,11 +346,11 @@ def test_other_bytes_than_were_hashed_are_said_to_be_a_changed_file() -> None:
 
 
 @pytest.mark.parametrize("fields", [{"offset": 101}, {"offset": -1}, {"window": 0}, {"chunk": 0}])
-def test_an_offer_that_makes_no_sense_is_the_servers_fault(fields: dict[str, int]) -> None:
-    with pytest.raises(ProtocolError, match="the server wants 100 bytes"):
+def test_invalid_accepted_message_raises_protocol_error(fields: dict[str, int]) -> None:
+    with pytest.raises(ProtocolError, match="the server accepted 100 bytes"):
         accepted(upload_of(bytes(100)), 0.0, **fields)
 
 
-def test_an_upload_without_hash_is_a_mistake_of_the_caller() -> None:
+def test_upload_without_hash_raises_value_error() -> None:
     with pytest.raises(ValueError, match="SHA-256"):
         Upload(ms.Submit(request=0, size=3), lambda: 1, now=0.0)
