@@ -99,3 +99,46 @@ def test_lease_that_hangs_is_taken_away_and_done_elsewhere(tmp_path: Path) -> No
             == "lease not done within its time limit"
         )
         daemon.stop()
+
+
+def test_cancelled_file_that_hangs_its_decoder_is_not_blamed_on_the_next_one(tmp_path: Path) -> None:
+    talk = media.write_sound(tmp_path / "talk.flac", media.speech(4))
+    recovery = schema.RecoveryConfig(prepare_attempts=1)
+    with Daemon(tmp_path, model=MODEL, pool=ONE_SLOT, recovery=recovery) as daemon, held(talk):
+        daemon.start()
+        talk = talk.rename(daemon.inbox / "talk.flac")
+        reading(daemon)
+        [job] = daemon.client.list()
+        following = daemon.drop(media.write_sound(tmp_path / "next.flac", media.speech(4)), "next.flac")
+        daemon.client.cancel(job.id)
+        assert daemon.wait_for(following).state == "done"
+        assert (
+            daemon.wait_for_log("worker.lost", worker="prepare0.1")["cause"]
+            == "did not stop reading an abandoned file within 5 s"
+        )
+        assert not daemon.log("job.requeued")
+        daemon.stop()
+
+
+def test_cancelled_lease_that_hangs_is_stopped_within_seconds(tmp_path: Path) -> None:
+    plan = PlannedFaults(tmp_path / "faults")
+    with Daemon(
+        tmp_path,
+        model=MODEL,
+        pool=ONE_SLOT,
+        command=lambda config_file: (str(SERVER), str(config_file), str(plan.folder)),
+    ) as daemon:
+        daemon.start()
+        plan.set(ModelFault(kind="hang", times=1))
+        daemon.drop(media.write_sound(tmp_path / "talk.flac", media.speech(4)), "talk.flac")
+        eventually(lambda: daemon.stats().leased_segments, "the lease has begun")
+        [job] = daemon.client.list()
+        daemon.client.cancel(job.id)
+        following = daemon.drop(media.write_sound(tmp_path / "next.flac", media.speech(4)), "next.flac")
+        assert daemon.wait_for(following).state == "done"
+        assert (
+            daemon.wait_for_log("worker.lost", worker="gpu0.1")["cause"]
+            == "did not stop an abandoned lease within 5 s"
+        )
+        assert {row[0] for row in daemon.query("SELECT losses FROM segments")} == {0}
+        daemon.stop()

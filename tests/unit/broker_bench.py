@@ -54,9 +54,9 @@ class Bench:
         """Return the newest of one kind."""
         return self.all(kind)[-1]
 
-    def sent(self, kind: type) -> list[ac.Send]:
+    def sent(self, kind: type) -> list[ac.SendMessage]:
         """Return all messages of one kind that were sent to workers, leases and files left out."""
-        return [send for send in self.all(ac.Send) if isinstance(send.message, kind)]
+        return [send for send in self.all(ac.SendMessage) if isinstance(send.message, kind)]
 
     def state(self, job: str) -> JobState:
         """Return a job's stored state."""

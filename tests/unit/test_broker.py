@@ -772,7 +772,7 @@ def test_cancel_while_it_is_read() -> None:
     b.prepared(1)
     order = b.last(ac.SendPrepare)
     b.handle(ev.CancelRequested("a"))
-    assert b.sent(pr.Abandon)[-1] == ac.Send("p0.1", pr.Abandon(feed=order.message.feed))
+    assert b.sent(pr.Abandon)[-1] == ac.SendMessage("p0.1", pr.Abandon(feed=order.message.feed))
     assert {b.stored(0).state, b.stored(1).state} == {SegmentState.DROPPED}
     assert b.broker.live_jobs.queued_bytes == 0
     b.handle(ev.MessageReceived("p0.1", pr.Prepared(feed=order.message.feed, plan=plan(2))))
@@ -1092,7 +1092,7 @@ def test_a_cancelled_file_that_hangs_its_decoder_is_not_blamed_on_the_next_job()
     hung = b.last(ac.SendPrepare)
     assert hung.job.id == "hangs"
     b.handle(ev.CancelRequested("hangs"))
-    assert b.sent(pr.Abandon)[-1] == ac.Send("p0.1", pr.Abandon(feed=hung.message.feed))
+    assert b.sent(pr.Abandon)[-1] == ac.SendMessage("p0.1", pr.Abandon(feed=hung.message.feed))
     assert b.last(ac.SendPrepare) is hung, "the next file waits"
     b.wait(4)
     b.handle(ev.MessageReceived("p0.1", pr.Heartbeat(feed=hung.message.feed, decoded_samples=1)))
@@ -1143,7 +1143,7 @@ def test_a_lease_of_a_cancelled_job_is_abandoned_at_once() -> None:
     b.read(0, job="a")
     lease = b.last(ac.SendLease).lease.id
     b.handle(ev.CancelRequested("a"))
-    assert b.sent(pr.AbandonLease) == [ac.Send("gpu0.1", pr.AbandonLease(lease=lease))]
+    assert b.sent(pr.AbandonLease) == [ac.SendMessage("gpu0.1", pr.AbandonLease(lease=lease))]
     b.submit("b")
     b.handle(ev.MessageReceived("gpu0.1", pr.LeaseAbandoned(lease=lease)))
     assert b.slot("gpu0").state is WorkerState.IDLE

@@ -118,7 +118,7 @@ def test_a_worker_that_leaves_finishes_what_it_holds_and_then_is_told_to_go() ->
     b.reply(first)
     assert not b.sent(pr.Drain)
     b.reply(second)
-    assert b.sent(pr.Drain) == [ac.Send("far/cuda0.1", pr.Drain())]
+    assert b.sent(pr.Drain) == [ac.SendMessage("far/cuda0.1", pr.Drain())]
     b.die("far/cuda0.1", cause="left")
     assert b.slot("far/cuda0").state is WorkerState.STOPPED
     assert b.slot("far/cuda0").failures == 0
@@ -133,7 +133,7 @@ def test_a_worker_without_work_leaves_at_once(is_ready: bool) -> None:
         b.ready("far/cuda0.1")
     b.handle(ev.MessageReceived("far/cuda0.1", pr.WorkerLeaving(cause="SIGTERM")))
     if is_ready:
-        assert b.sent(pr.Drain)[-1] == ac.Send("far/cuda0.1", pr.Drain())
+        assert b.sent(pr.Drain)[-1] == ac.SendMessage("far/cuda0.1", pr.Drain())
     else:
         assert b.last(ac.Kill) == ac.Kill(worker="far/cuda0.1", cause="SIGTERM")
     b.die("far/cuda0.1")

@@ -115,7 +115,7 @@ class RecoveryConfig(_Section, frozen=True):
     start_timeout_s: Annotated[float, Meta(gt=0, le=86_400)] = 600.0
     lease_min_s: Annotated[float, Meta(gt=0, le=86_400)] = 30.0
     lease_per_audio_s: Annotated[float, Meta(gt=0, le=1_000)] = 4.0
-    """A worker is killed if a lease takes longer than max(lease_min_s, lease_per_audio_s x its audio)."""
+    """A worker is killed if a lease makes no progress for max(lease_min_s, lease_per_audio_s x its audio)."""
     prepare_stall_s: Annotated[float, Meta(gt=0, le=86_400)] = 60.0
     """A decoder without progress for this long is killed."""
     stop_timeout_s: Annotated[float, Meta(ge=0, le=3600)] = 30.0

@@ -82,7 +82,7 @@ class SendLease(Struct, frozen=True, kw_only=True):
     message: Transcribe
 
 
-class Send(Struct, frozen=True):
+class SendMessage(Struct, frozen=True):
     """Send a message to a worker."""
 
     worker: str
@@ -127,7 +127,7 @@ Do = (
     | Kill
     | SendPrepare
     | SendLease
-    | Send
+    | SendMessage
     | DropPcm
     | WriteOutputs
     | WriteFailure

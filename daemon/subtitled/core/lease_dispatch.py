@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from msgspec.structs import replace
 
-from subtitled.core.actions import Action, LeaseLost, ResultStale, Send, SendLease
+from subtitled.core.actions import Action, LeaseLost, ResultStale, SendLease, SendMessage
 from subtitled.core.fair_queue import ReadyQueue
 from subtitled.core.lease_sizing import LeaseSizing
 from subtitled.core.live_jobs import BYTES_PER_SAMPLE, LiveJobs
@@ -59,7 +59,7 @@ class LeaseDispatch:
             worker = self._worker_table.current(lease.worker)
             if worker is None or lease.is_abandoned:
                 continue
-            self._out.append(Send(lease.worker, AbandonLease(lease=lease_id)))
+            self._out.append(SendMessage(lease.worker, AbandonLease(lease=lease_id)))
             is_started = lease.is_received and worker.leases.index(lease_id) < worker.streams
             due_at = NEVER if is_started else lease.due_at
             self.leases[lease_id] = replace(lease, is_abandoned=True, due_at=due_at)
@@ -184,7 +184,7 @@ class LeaseDispatch:
         if not left and worker.state is WorkerState.BUSY:
             self._worker_table.move(worker, WorkerEvent.REPLIED)
         elif not left and worker.is_remote:
-            self._out.append(Send(identity, Drain()))
+            self._out.append(SendMessage(identity, Drain()))
         return lease
 
     def claim(self, lease: Lease, key: SegmentKey) -> Segment | None:

@@ -6,7 +6,7 @@ import heapq
 
 from msgspec.structs import asdict, replace
 
-from subtitled.core.actions import Action, Send, SendPrepare
+from subtitled.core.actions import Action, SendMessage, SendPrepare
 from subtitled.core.live_jobs import LiveJobs
 from subtitled.core.plan import PlanSettings
 from subtitled.core.policy import Policy
@@ -147,7 +147,7 @@ class PrepareDispatch:
         slot = self._slot_of.pop(job, None)
         if slot is not None and (feed := self._worker_table.workers[slot].feed) is not None:
             worker = self._worker_table.workers[slot]
-            self._out.append(Send(worker.identity, Abandon(feed=feed.id)))
+            self._out.append(SendMessage(worker.identity, Abandon(feed=feed.id)))
             self._worker_table.put(replace(worker, feed=replace(feed, is_abandoned=True)))
 
     def release(self, worker: Worker) -> Feed | None:
@@ -172,7 +172,7 @@ class PrepareDispatch:
                 unused += GRANT_BYTES
                 granted = replace(feed, granted_bytes=feed.granted_bytes + GRANT_BYTES)
                 self._worker_table.put(replace(worker, feed=granted))
-                self._out.append(Send(worker.identity, FeedCredit(feed=feed.id, bytes=GRANT_BYTES)))
+                self._out.append(SendMessage(worker.identity, FeedCredit(feed=feed.id, bytes=GRANT_BYTES)))
 
     def _is_unread(self, name: str) -> bool:
         """Return whether a job is queued, and no segment of its file is known."""

@@ -1,6 +1,6 @@
 """The worker protocol: the messages between the daemon and its worker processes.
 
-The broker takes them as they are (`events.MessageReceived`) and sends them as they are (`actions.Send`). Frames are those of
+The broker takes them as they are (`events.MessageReceived`) and sends them as they are (`actions.SendMessage`). Frames are those of
 `subtitle.codec`. Both sides come from one release: a worker of another version is refused, at JoinSession if it is on
 another host, else at WorkerReady.
 """

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from subtitled.core.actions import Action, Kill, SaveWorker, Send, Spawn
+from subtitled.core.actions import Action, Kill, SaveWorker, SendMessage, Spawn
 from subtitled.core.policy import Policy, backoff, recent
 from subtitled.core.protocol import Drain
 from subtitled.core.records import Role, Worker
@@ -185,7 +185,7 @@ class WorkerTable:
         if is_starting:  # it reads no messages yet
             self.out.append(Kill(worker=moved.identity, cause=cause))
         elif is_alive and not (worker.is_remote and worker.leases):
-            self.out.append(Send(moved.identity, Drain()))
+            self.out.append(SendMessage(moved.identity, Drain()))
 
     def leaving_due(self, now: float) -> float:
         """Return when a drained worker without work must have exited.

@@ -69,7 +69,7 @@ class Dispatcher:
                 self._workers.send_lease(lease, message)
             case ac.SendPrepare():
                 self._workers.send_prepare(action)
-            case ac.Send(worker=worker, message=message):
+            case ac.SendMessage(worker=worker, message=message):
                 self._workers.send(worker, message)
             case ac.DropPcm(key=key):
                 self._workers.drop_pcm(key)
