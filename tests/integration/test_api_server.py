@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
-from api_harness import ApiHarness, described
+from api_harness import DEADLINE_S, ApiHarness, described
 from subtitle.keys import Key, new_pair
 from subtitled.api.handlers import MAX_PATHS
 from subtitled.api.uploads import CHUNK_BYTES, WINDOW_BYTES
@@ -206,3 +208,22 @@ def test_lists_and_rendering_do_not_wait_for_uploads(api: ApiHarness) -> None:
         sender.send_message("Submit", request=1, **described(b"5678"), name="b.mp4")
         assert [found["id"] for found in api.connect().request("List")["jobs"]][-1] == job
         assert api.connect().request("Status", job=job)["type"] == "JobInfo"
+
+
+def test_reads_are_answered_and_changes_kept_while_the_loop_waits_for_disk_space(api: ApiHarness) -> None:
+    client = api.connect()
+    client.send_message("Submit", request=1, **described(b"1234"), name="a.mp4")
+    client.send_message("Stats", request=2)
+    client.send_message("List", request=3)
+    deadline = time.monotonic() + DEADLINE_S
+    answers: list[tuple[str, int]] = []
+    while len(answers) < 2:
+        assert time.monotonic() < deadline
+        api.server.serve_reads()
+        if client.socket.poll(10):
+            header = msgspec.msgpack.decode(client.socket.recv_multipart()[1])
+            answers.append((header["type"], header["request"]))
+    assert answers == [("StatsInfo", 2), ("JobList", 3)]
+    assert api.store.count_jobs() == {}
+    answer = client.receive()
+    assert (answer["type"], answer["request"]) == ("Accepted", 1)

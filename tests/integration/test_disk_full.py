@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from daemon import Daemon, eventually
+from subtitle import Client, ServerError
 from subtitled.config import schema
 from subtitled.files.atomic_files import is_temporary
 
@@ -75,6 +76,13 @@ def test_daemon_waits_for_a_full_state_disk_and_loses_nothing(tmp_path: Path) ->
         path = daemon.drop(DEMO_ZH, "talk.flac")
         daemon.wait_for_log("disk.full")
         workers = daemon.workers()
+        with Client(daemon.endpoint, timeout_s=20.0) as client:
+            assert client.list() == ()
+            assert client.stats().jobs == {}
+            with pytest.raises(ServerError, match="NOT_FOUND"):
+                client.status("none")
+            with pytest.raises(ServerError, match="NOT_FOUND"):
+                client.fetch("none")
         filler.unlink()
         assert daemon.wait_for(path).state == "done"
         assert daemon.workers() == workers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
@@ -30,6 +31,19 @@ MAX_BYTES_PER_TURN = 16 * 2**20
 MAX_ENTRIES_PER_TURN = 500
 """Journal entries sent to one client in one turn."""
 MAX_WATCHERS = 1000
+MAX_DEFERRED = 1000
+MAX_DEFERRED_BYTES = 64 * 2**20
+"""Requests that are kept while the disk is full; further ones wait at the clients."""
+_READS = (
+    ms.Hello,
+    ms.List,
+    ms.Status,
+    ms.Fetch,
+    ms.GetWaveform,
+    ms.GetAudio,
+    ms.Stats,
+    ms.SetLogLevel,
+)
 MAX_CATCH_UPS = 8
 """Watchers that are sent older entries in one turn; the others follow in later turns."""
 
@@ -78,6 +92,10 @@ class ClientEndpoint:
         self._store = store
         self._handle = handle
         self._metrics = metrics
+        self._is_reading_only = False
+        self._deferred: deque[tuple[ms.ToServer, Sequence[Buffer], Peer]] = deque()
+        """Requests that wait for disk space, in order."""
+        self._deferred_bytes = 0
         self.horizon: int | None = None
         """The last entry that may be sent: later ones wait for the disk; None: no limit."""
         self._watchers: dict[bytes, _Watcher] = {}
@@ -88,10 +106,31 @@ class ClientEndpoint:
         """A watcher has entries to be sent: `receive` must be called again soon."""
         return any(watcher.is_behind for watcher in self._watchers.values())
 
+    def serve_reads(self, now: float) -> None:
+        """Answer requests that change nothing and keep the others for `receive`: for a loop that waits for disk space."""
+        self._is_reading_only = True
+        try:
+            self._read_socket(now)
+        finally:
+            self._is_reading_only = False
+
     def receive(self, now: float) -> None:
         """Handle the requests that arrived, and send older entries to watchers that are behind."""
+        while self._deferred:
+            message, blobs, peer = self._deferred.popleft()
+            self._deferred_bytes -= sum(map(len, blobs))
+            self._perform(message, blobs, peer)
+        self._read_socket(now)
+        behind = ((identity, watcher) for identity, watcher in self._watchers.items() if watcher.is_behind)
+        for identity_bytes, watcher in list(itertools.islice(behind, MAX_CATCH_UPS)):
+            self._watchers[identity_bytes] = self._watchers.pop(identity_bytes)
+            self._catch_up(identity_bytes, watcher)
+
+    def _read_socket(self, now: float) -> None:
         taken_bytes = 0
         for _ in range(MAX_PER_TURN):
+            if len(self._deferred) >= MAX_DEFERRED or self._deferred_bytes >= MAX_DEFERRED_BYTES:
+                break
             try:
                 identity, *frames = self._reader.read()
             except zmq.Again:
@@ -103,10 +142,6 @@ class ClientEndpoint:
             taken_bytes += sum(len(frame.buffer) for frame in frames)
             if taken_bytes >= MAX_BYTES_PER_TURN:
                 break
-        behind = ((identity, watcher) for identity, watcher in self._watchers.items() if watcher.is_behind)
-        for identity_bytes, watcher in list(itertools.islice(behind, MAX_CATCH_UPS)):
-            self._watchers[identity_bytes] = self._watchers.pop(identity_bytes)
-            self._catch_up(identity_bytes, watcher)
 
     def send_to_watchers(self, entries: list[JournalEntry]) -> None:
         """Send new journal entries to the watchers; those that are behind get them later, in order."""
@@ -152,6 +187,13 @@ class ClientEndpoint:
         if not isinstance(message, ms.Chunk) and not self._rate_limit.allows(self._account(peer), now):
             self._refuse_rate(peer, message.request)
             return
+        if self._is_reading_only and not isinstance(message, _READS):
+            self._deferred.append((message, blobs, peer))
+            self._deferred_bytes += sum(map(len, blobs))
+            return
+        self._perform(message, blobs, peer)
+
+    def _perform(self, message: ms.ToServer, blobs: Sequence[Buffer], peer: Peer) -> None:
         started = time.thread_time()
         try:
             if isinstance(message, ms.Watch):

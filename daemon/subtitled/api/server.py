@@ -35,6 +35,7 @@ from subtitled.observability.gpu import GpuMemoryMonitor
 from subtitled.observability.metrics import Metrics
 from subtitled.output.layout_process import LayoutProcess
 from subtitled.runtime.background import BackgroundPool, CallInLoop
+from subtitled.runtime.mailbox import Mailbox
 from subtitled.runtime.processes import raise_descriptor_limit
 from subtitled.storage.durability import DurabilityQueue
 from subtitled.storage.retention import Retention
@@ -46,6 +47,7 @@ UPLOADS_FOLDER = "uploads"
 HOUSEKEEPING_S = 1.0
 """Seconds between two updates of the upload gauges; a turn of the loop is far shorter."""
 MIB = 2**20
+_READ_POOLS = frozenset({"render", "gpu"})
 _ENDS = frozenset({"done", "failed", "cancelled", "deleted"})
 POOL_THREADS = {"upload": 4, "hash": 2, "render": 2, "delete": 1, "path": 2, "gpu": 1}
 """Threads that write uploads, hash resumed files, render results, delete uploads, look up paths, read GPU drivers."""
@@ -75,12 +77,17 @@ class ApiServer:
         `dispatch` handles an event and commits the result; `languages` are those of the loaded model, or empty.
         """
         self._metrics = metrics
+        self._call_in_loop = call_in_loop
+        self._results: Mailbox[Callable[[], None]] = Mailbox()
+        """Results of requests that change nothing, which are also sent while the loop waits for disk space."""
         self._unsent: deque[list[JournalEntry]] = deque()
         """Entries for watchers that wait for the disk."""
         self._housekeeping_at = 0.0
         # One pool for each kind of work, so that a slow kind does not delay another.
         self._pools = {
-            name: BackgroundPool(name, call_in_loop, threads=threads)
+            name: BackgroundPool(
+                name, self._return_result if name in _READ_POOLS else call_in_loop, threads=threads
+            )
             for name, threads in POOL_THREADS.items()
         }
         self._durability = DurabilityQueue(store, call_in_loop)
@@ -98,7 +105,7 @@ class ApiServer:
         )
         if remote is not None:
             self.stats.sessions = remote.sessions
-        self._preview = AudioPreview(self._upload_store, call_in_loop)
+        self._preview = AudioPreview(self._upload_store, self._return_result)
         self._layout = LayoutProcess()
         self.uploads = Uploads(
             config.uploads,
@@ -127,7 +134,7 @@ class ApiServer:
             path_pool=self._pools["path"],
             languages=languages,
             send_to_watchers=self.send_to_watchers,
-            call_in_loop=call_in_loop,
+            call_in_loop=self._return_result,
         )
         self._retention = Retention(
             store,
@@ -197,6 +204,26 @@ class ApiServer:
             self._metrics.uploads_open.set(self.uploads.count)
             self._metrics.spool_bytes.set(self._upload_store.total_bytes)
 
+    @property
+    def result_descriptor(self) -> int:
+        """Readable while a result for `serve_reads` is there."""
+        return self._results.fileno()
+
+    def serve_reads(self) -> None:
+        """Answer requests that change nothing, while the loop waits for disk space; the others are kept."""
+        self._send_results()
+        for endpoint in self._endpoints:
+            endpoint.serve_reads(time.monotonic())
+
+    def _return_result(self, send: Callable[[], None]) -> None:
+        """Hand a result from a thread to the loop, or to `serve_reads`."""
+        self._results.put(send)
+        self._call_in_loop(self._send_results)
+
+    def _send_results(self) -> None:
+        for send in self._results.drain():
+            send()
+
     def send_to_watchers(self, entries: list[JournalEntry]) -> None:
         """Send new journal entries to the clients that watch, in order; those with a job's end once they are on the disk."""
         if not self._unsent and not any(entry.after in _ENDS and entry.subject == "job" for entry in entries):
@@ -249,6 +276,7 @@ class ApiServer:
         self._durability.close()
         self._retention.close()
         self._limits.close()
+        self._results.close()
         for listener in self._listeners:
             listener.socket.close()
 

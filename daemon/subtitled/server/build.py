@@ -89,7 +89,7 @@ def build_server(load: Load, environ: Mapping[str, str], supervisor: Supervisor 
     signals = Signals()
     shutdown = Shutdown(signals, clock)
     transactions = Transactions(
-        store, lambda: shutdown.wait_for_space(poller, notifier, monitor.health.record_turn)
+        store, lambda: shutdown.wait_for_space(poller, notifier, monitor.health.record_turn, api)
     )
     dispatcher = Dispatcher(broker, transactions, transition_log, clock)
     api = ApiServer(

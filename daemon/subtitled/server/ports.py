@@ -66,6 +66,21 @@ class ClientApi(Protocol):
         """Apply another configuration."""
 
 
+class ReadServer(Protocol):
+    """The part of the API that works while the loop waits for disk space."""
+
+    @property
+    def sockets(self) -> list[zmq.Socket[bytes]]:
+        """The sockets of clients."""
+
+    @property
+    def result_descriptor(self) -> int:
+        """A file descriptor that is readable while a result is there."""
+
+    def serve_reads(self) -> None:
+        """Answer requests that change nothing."""
+
+
 class OutputWriter(Protocol):
     """Writes the files of jobs that have ended; results come back as events."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from subtitled.errors import ExitCode
-from subtitled.server.ports import Poller, ServiceNotifier, SignalSource
+from subtitled.server.ports import Poller, ReadServer, ServiceNotifier, SignalSource
 
 DISK_FULL_RETRY_S = 2.0
 """Seconds between two tries to write to a full disk."""
@@ -42,14 +42,27 @@ class Shutdown:
         if self.exit_code is None:
             self.exit_code = code
 
-    def wait_for_space(self, poller: Poller, notifier: ServiceNotifier, turned: Callable[[], None]) -> bool:
+    def wait_for_space(
+        self,
+        poller: Poller,
+        notifier: ServiceNotifier,
+        turned: Callable[[], None],
+        reads: ReadServer | None = None,
+    ) -> bool:
         """Wait until the next try to write to a full disk; False: the daemon is to stop, do not try again.
 
-        The loop is held up here on purpose: nothing may be sent that is not committed.
+        The loop is held up here on purpose: nothing may be sent that is not committed. Requests that change nothing are
+        answered meanwhile.
         """
         if self._signals.is_pending or self.is_overdue:
             return False
-        notifier.watchdog()
-        turned()
-        poller.wait((), (self._signals.fileno(),), DISK_FULL_RETRY_S)
+        until = self._clock() + DISK_FULL_RETRY_S
+        while (left_s := until - self._clock()) > 0 and not self._signals.is_pending:
+            notifier.watchdog()
+            turned()
+            if reads is None:
+                poller.wait((), (self._signals.fileno(),), left_s)
+                break
+            poller.wait(reads.sockets, (self._signals.fileno(), reads.result_descriptor), left_s)
+            reads.serve_reads()
         return True
