@@ -426,6 +426,8 @@ class StatsInfo(_Message, frozen=True, kw_only=True):
     """True while the disk is full: no further file is read."""
     is_draining: bool = False
     """True while the daemon is stopping: running jobs finish, no job starts."""
+    is_state_lost: bool = False
+    """True when the state folder was deleted: results are lost at the next restart, new work is refused."""
     hung_folders: tuple[HungFolder, ...] = ()
     """Folders that do not answer; their files wait, all others are processed."""
 

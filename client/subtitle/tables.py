@@ -107,6 +107,11 @@ def print_stats(console: Console, stats: StatsInfo) -> None:
         f"{stats.audio_ms / 1000:.0f} s of audio transcribed in {stats.uptime_s:.0f} s",
         highlight=False,
     )
+    if stats.is_state_lost:
+        console.print(
+            "the server's state folder was deleted: it accepts no new work until it is restarted",
+            style="bold red",
+        )
     for folder in stats.hung_folders:
         name = "".join(char if char.isprintable() else "?" for char in folder.path) or "a folder"
         console.print(

@@ -65,6 +65,8 @@ INBOX_FOUND = "inbox.found"
 INBOX_IGNORED = "inbox.ignored"
 INBOX_PAUSED = "inbox.paused"
 INBOX_LOST = "inbox.lost"
+STATE_LOST = "state.lost"
+STATE_RECOVERED = "state.recovered"
 FOLDER_HUNG = "folder.hung"
 FOLDER_RECOVERED = "folder.recovered"
 # Clients.

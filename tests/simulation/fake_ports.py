@@ -141,6 +141,17 @@ class FakeDiskSpace:
         """Do nothing."""
 
 
+class FakeStateFolder:
+    """A state folder that nobody deletes."""
+
+    fault = ""
+
+    def check(self, now: float) -> bool:
+        """Return that nothing changed."""
+        del now
+        return False
+
+
 class FakeWatcher:
     """Reports the files that lie in the inboxes of the history."""
 
@@ -214,6 +225,9 @@ class FakeApi:
         if job.id not in self._run.store.jobs:
             raise Violation(f"clients are told of {job.id} before it is stored")
 
+    def state_changed(self, fault: str) -> None:
+        """Do nothing."""
+
     def reconfigure(self, config: Config) -> None:
         """Do nothing."""
 
@@ -247,7 +261,7 @@ class FakeNotifier:
 class FakeMonitor(Monitor):
     """Counts as the real one, and sets no gauges: they would take most of the time."""
 
-    def update(self, broker: Broker, *, is_stopping: bool) -> None:
+    def update(self, broker: Broker, *, is_stopping: bool, state_fault: str = "") -> None:
         """Do nothing."""
 
 

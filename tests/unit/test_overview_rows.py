@@ -51,6 +51,13 @@ def stats(*states: str, **changes: object) -> StatsInfo:
         (("busy", "broken", "lost"), {}, 0, "warn", "1 of 3 workers is not working"),
         (("busy", "a state of the future"), {}, 0, "warn", "1 of 2 workers is not working"),
         (("busy",), {"is_paused": True}, 1, "bad", "The disk is full; new files are not processed"),
+        (
+            ("busy",),
+            {"is_state_lost": True, "is_paused": True},
+            1,
+            "bad",
+            "The state folder was deleted; restart the daemon",
+        ),
         (("busy",), {"hung_folders": HUNG}, 1, "bad", "A folder does not answer; its files wait"),
         (("busy",), {"hung_folders": HUNG * 2}, 1, "bad", "2 folders do not answer; their files wait"),
         (

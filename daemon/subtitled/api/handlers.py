@@ -190,6 +190,11 @@ class RequestHandlers:
     def _submit(self, message: ms.Submit, peer: Peer) -> None:
         if self._broker.is_draining:
             raise RefusedError("DRAINING", "the server is stopping; submit again after its restart")
+        if self._stats.state_fault:
+            raise RefusedError(
+                "DRAINING",
+                "the server's state folder was deleted; submit again after its operator has restarted it",
+            )
         if self._broker.is_paused:
             raise RefusedError(
                 "NO_SPACE", "the server's disk is full (state.reserve_mb); submit again when it has space"

@@ -251,6 +251,10 @@ class ApiServer:
         """Release a job's upload once it is no longer needed; called after each committed transition."""
         self.uploads.job_changed(job, _now_ms())
 
+    def state_changed(self, fault: str) -> None:
+        """Refuse new work as long as `fault` says that the state is lost."""
+        self.stats.state_fault = fault
+
     def reconfigure(self, config: Config) -> None:
         """Apply another allow-list, other limits and folders."""
         self.handlers.config = config

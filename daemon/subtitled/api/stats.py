@@ -37,6 +37,8 @@ class ServerStats:
         """Seconds that workers decoded since the start, by slot."""
         self.hung_s: Mapping[str, float] = {}
         """Seconds for which a folder has not answered, by its path, of those that do not answer."""
+        self.state_fault = ""
+        """Why nothing that is stored survives a restart; "" if it does."""
         self.sessions: Mapping[str, RemoteSession] = {}
         """Sessions of workers on other hosts, by identity."""
 
@@ -71,6 +73,7 @@ class ServerStats:
             unread_bytes=sum(job.size for job in unread),
             is_paused=broker.is_paused,
             is_draining=broker.is_draining,
+            is_state_lost=bool(self.state_fault),
             hung_folders=self._hung_folders(principal),
         )
 

@@ -104,7 +104,7 @@ class Monitor:
         self._progress_at = self._clock()
         self._busy.answered(slot, decode_s, self._progress_at)
 
-    def update(self, broker: Broker, *, is_stopping: bool) -> None:
+    def update(self, broker: Broker, *, is_stopping: bool, state_fault: str = "") -> None:
         """Record a turn of the loop; once a second, set the gauges and publish the health."""
         self.health.record_turn()
         now = self._clock()
@@ -119,6 +119,7 @@ class Monitor:
         transcribers = [worker for worker in workers if worker.role is Role.TRANSCRIBE]
         self.health.state = HealthState(
             is_stopping=is_stopping,
+            state_fault=state_fault,
             has_worker=has_model(broker),
             workers=tuple(_description(worker) for worker in transcribers if worker.state not in LOADED),
             waiting=ready,
@@ -178,6 +179,8 @@ class HealthState(Struct, frozen=True, kw_only=True):
     """Segments waiting for a worker."""
     progress_at: float = 0.0
     """When a lease was last finished or no work was queued."""
+    state_fault: str = ""
+    """Why nothing that is stored survives a restart."""
     timeout_s: float = 0.0
     """Longest time until the next lease must be finished."""
 
@@ -204,6 +207,8 @@ class Health:
         state = self.state
         if fault := self.liveness_fault():
             return fault
+        if state.state_fault:
+            return state.state_fault
         if state.is_stopping:
             return "the daemon is stopping"
         if not state.has_worker:

@@ -37,6 +37,7 @@ from subtitled.server.loop import Parts, Server
 from subtitled.server.ports import ZmqPoller
 from subtitled.server.reconfiguration import Load, Reconfiguration
 from subtitled.server.shutdown import Shutdown
+from subtitled.server.state_folder import StateFolder
 from subtitled.storage.database import lock_state_folder
 from subtitled.storage.durability import Transactions
 from subtitled.storage.store import Store
@@ -167,6 +168,7 @@ def build_server(load: Load, environ: Mapping[str, str], supervisor: Supervisor 
             hooks=hooks,
             arrivals=arrivals,
             space=space,
+            state_folder=StateFolder(state),
             hung_folders=hung_folders,
             notifier=notifier,
             monitor=monitor,

@@ -31,6 +31,7 @@ from subtitled.server.ports import (
     Poller,
     ServiceNotifier,
     SignalSource,
+    StateGuard,
     StatusLine,
 )
 from subtitled.server.reconfiguration import Reconfiguration
@@ -73,6 +74,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     hooks: JobHooks
     arrivals: InboxArrivals
     space: DiskSpace
+    state_folder: StateGuard
     hung_folders: HungFolders
     notifier: ServiceNotifier
     monitor: Monitor
@@ -104,6 +106,8 @@ class Server:
         self._write_waiting_at = 0.0
         self._woke_at = self._clock()
         self._is_ready = False
+        self._may_start = True
+        """There is space for the results of further files, and a database for them."""
 
     def run(self) -> ExitCode:
         """Serve until a signal, or a fault that only a restart can repair; return the exit status."""
@@ -163,18 +167,30 @@ class Server:
             self._model.tick(self._clock())
         self._parts.hung_folders.update({**self._arrivals.hung_s, **self._writer.hung_s})
         self._notifier.watchdog()
-        self._parts.monitor.update(self._broker, is_stopping=self._shutdown.is_stopping)
+        self._parts.monitor.update(
+            self._broker, is_stopping=self._shutdown.is_stopping, state_fault=self._parts.state_folder.fault
+        )
         self._parts.status.update(self._clock())
 
     def _check_space(self) -> None:
-        now = self._clock()
-        if self._space.check(now):
-            if self._space.is_enough:
-                _log.info(log.DISK_OK)
-                self._arrivals.release()
+        now, state, space = self._clock(), self._parts.state_folder, self._space
+        if state.check(now):
+            if state.fault:
+                _log.critical(log.STATE_LOST, cause=state.fault)
             else:
-                _log.warning(log.DISK_FULL, cause=self._space.cause)
-            self._dispatcher.dispatch(ev.SpaceChanged(self._space.is_enough))
+                _log.info(log.STATE_RECOVERED)
+            self._api.state_changed(state.fault)
+        if space.check(now):
+            if space.is_enough:
+                _log.info(log.DISK_OK)
+            else:
+                _log.warning(log.DISK_FULL, cause=space.cause)
+        may_start = space.is_enough and not state.fault
+        if may_start is not self._may_start:
+            self._may_start = may_start
+            if may_start:
+                self._arrivals.release()
+            self._dispatcher.dispatch(ev.SpaceChanged(may_start))
         if self._writer.waiting and now >= self._write_waiting_at:
             if self._space.is_enough:
                 self._writer.retry_waiting()
@@ -246,7 +262,7 @@ class Server:
             elif not self._shutdown.is_stopping:
                 if item.file.path in events:
                     dispatch()  # reported twice: the second report finds the job of the first
-                event = self._arrivals.take(item, is_space=self._space.is_enough)
+                event = self._arrivals.take(item, is_space=self._may_start)
                 if event is not None:
                     events[item.file.path] = event
         dispatch()

@@ -62,6 +62,9 @@ class ClientApi(Protocol):
     def job_changed(self, job: Job) -> None:
         """Release what the API holds for a job once it is no longer needed; called after each stored transition."""
 
+    def state_changed(self, fault: str) -> None:
+        """Refuse new work as long as `fault` says that the state is lost."""
+
     def reconfigure(self, config: Config) -> None:
         """Apply another configuration."""
 
@@ -135,6 +138,17 @@ class DiskSpace(Protocol):
 
     def reconfigure(self, folders: Iterable[str], reserve_bytes: int) -> None:
         """Watch other folders against another reserve."""
+
+
+class StateGuard(Protocol):
+    """Whether what is stored survives a restart."""
+
+    @property
+    def fault(self) -> str:
+        """Why it does not; "" if it does."""
+
+    def check(self, now: float) -> bool:
+        """Check again when it is time; return whether `fault` changed."""
 
 
 class ServiceNotifier(Protocol):

@@ -79,6 +79,8 @@ def health_summary(stats: StatsInfo, failed: int, max_failed: int) -> HealthSumm
         return HealthSummary(level="warn", message="health.no_worker")
     if broken == total:
         return HealthSummary(level="bad", message="health.none_working")
+    if stats.is_state_lost:
+        return HealthSummary(level="bad", message="health.state_lost")
     if stats.is_paused:
         return HealthSummary(level="bad", message="health.disk_full")
     if stats.hung_folders:

@@ -1,0 +1,69 @@
+"""A state folder that is deleted under a running daemon is noticed: no work is accepted that the next start forgets."""
+
+from __future__ import annotations
+
+import shutil
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING
+
+import pytest
+
+import media
+from daemon import Daemon, eventually
+from subtitle import ServerError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def readiness(daemon: Daemon) -> str:
+    """Return what the daemon answers to the question whether it makes subtitles."""
+    try:
+        with urllib.request.urlopen(f"http://{daemon.metrics}/readyz", timeout=10) as answer:
+            return str(answer.read().decode())
+    except urllib.error.HTTPError as error:
+        return error.read().decode()
+
+
+def test_deleted_state_folder_stops_new_work(tmp_path: Path) -> None:
+    """A file waits in its inbox, an upload is refused; after a restart both are accepted."""
+    with Daemon(tmp_path) as daemon:
+        daemon.start()
+        shutil.rmtree(tmp_path / "state")
+        daemon.wait_for_log("state.lost")
+        assert daemon.stats().is_state_lost
+        eventually(lambda: "was deleted or replaced" in readiness(daemon), "the daemon is not ready")
+        source = daemon.drop(media.DEMO / "demo.flac", "talk.flac")
+        with pytest.raises(ServerError, match="state folder was deleted"):
+            daemon.client.submit(media.DEMO / "demo.flac")
+        daemon.wait_for_log("inbox.paused")
+        assert not sum(daemon.stats().jobs.values())
+        daemon.stop()
+        daemon.start()
+        assert daemon.wait_for(source).state == "done"
+        assert "deleted" not in readiness(daemon)
+        daemon.stop()
+
+
+def test_state_folder_that_is_moved_back_is_used_again(tmp_path: Path) -> None:
+    with Daemon(tmp_path) as daemon:
+        daemon.start()
+        (tmp_path / "state").rename(tmp_path / "elsewhere")
+        eventually(lambda: daemon.stats().is_state_lost, "the loss is noticed")
+        source = daemon.drop(media.DEMO / "demo.flac", "talk.flac")
+        daemon.wait_for_log("inbox.paused")
+        (tmp_path / "elsewhere").rename(tmp_path / "state")
+        daemon.wait_for_log("state.recovered")
+        assert daemon.wait_for(source).state == "done"
+        daemon.stop()
+
+
+def test_replaced_database_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
+    with Daemon(tmp_path) as daemon:
+        daemon.start()
+        database = tmp_path / "state" / "subtitled.sqlite"
+        database.unlink()
+        database.write_bytes(b"")
+        assert str(database) in daemon.wait_for_log("state.lost")["cause"]
+        daemon.stop()
