@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import httpx2 as httpx
@@ -163,6 +164,41 @@ def test_a_failed_file_shows_its_reason_and_can_be_retried(
         assert browser.path == "/"
         browser.open(f"/jobs/{job}")
         browser.wait_for(".failed .cause", "is not media that FFmpeg can read")
+
+
+def test_several_files_are_selected_downloaded_and_deleted(
+    browse: Any, daemon: Daemon, gateway: GatewayProcess, talk: Path
+) -> None:
+    names = [f"selected-{number}.wav" for number in range(4)]
+    jobs = [sent(daemon, gateway, talk.read_bytes(), name) for name in names[:2]]
+    assert [(job.state, job.cause) for job in jobs] == [("done", "")] * 2
+    jobs += [sent(daemon, gateway, b"not media", name) for name in names[2:]]
+    with browse() as browser:
+        browser.open("/?name=selected-")
+        box = "#job-{} input"
+        browser.click(box.format(jobs[0].id))
+        browser.wait_for("#bulk-status", "1 selected")
+        browser.script(SHIFT_CLICK, box.format(jobs[3].id))
+        browser.wait_for("#bulk-status", "4 selected")
+        for job in jobs[2:]:
+            browser.click(box.format(job.id))
+        browser.wait_for("#bulk-status", "2 selected")
+        browser.click("#bulk-download")
+        with zipfile.ZipFile(browser.downloaded(".zip")) as archive:
+            assert sorted(archive.namelist()) == ["selected-0.en.srt", "selected-1.en.srt"]
+        browser.click("#select-matching")
+        browser.wait_for("#bulk-status", "all matching files selected")
+        browser.script("window.confirm = (text) => { window.asked = text; return true; }")
+        browser.click("#bulk [value=delete]")
+        browser.wait_for("#bulk-status", "4 of 4 done")
+        browser.wait_until_gone("#jobs .job")
+        assert "Delete the selected jobs" in browser.script("return window.asked")
+    assert daemon.client.list(name="selected-") == ()
+
+
+SHIFT_CLICK = """
+document.querySelector(arguments[0]).dispatchEvent(new MouseEvent('click', {shiftKey: true, bubbles: true, cancelable: true}));
+"""
 
 
 def test_a_file_name_with_a_script_is_shown_as_text(browse: Any, done: JobFacts) -> None:

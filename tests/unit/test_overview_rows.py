@@ -117,6 +117,14 @@ def test_a_job_row_shows_what_is_known(
     assert row.fraction is None or 0 <= row.fraction <= 1
 
 
+def test_a_waiting_job_shows_its_position() -> None:
+    queued = replace(FACTS, state="queued")
+    assert job_row(queued, ENGLISH, 7).state_text == "waiting (7th)"
+    assert job_row(queued, Translator("zh-Hant"), 7).state_text.startswith("等待中")
+    assert job_row(queued, ENGLISH).state_text == "waiting"
+    assert job_row(replace(FACTS, state="done"), ENGLISH, 7).state_text == "done"
+
+
 def test_a_worker_row_shows_jobs_speed_memory_and_link() -> None:
     facts = worker("busy", jobs=("a", "b"), memory_used_bytes=6 * 10**9, memory_total_bytes=24 * 10**9)
     row = worker_row(facts, Speed(total=9.0, slots={"gpu0": 43.2}), {"a": "talk.mp4"}, ENGLISH)

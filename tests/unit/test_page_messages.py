@@ -134,6 +134,15 @@ def test_numbers_are_short_and_have_units() -> None:
     assert [t.speed(factor) for factor in (0.26, 9.96, 42.4, 1234)] == [
         f"{factor}\N{MULTIPLICATION SIGN}" for factor in ("0.3", "10", "42", "1,234")
     ]
+    assert [t.ordinal(n) for n in (1, 2, 3, 4, 11, 112, 1021)] == [
+        "1st",
+        "2nd",
+        "3rd",
+        "4th",
+        "11th",
+        "112th",
+        "1,021st",
+    ]
     assert [t.percent(fraction) for fraction in (0, 0.999, 1)] == ["0%", "99%", "100%"]
 
 

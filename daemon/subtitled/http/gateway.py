@@ -89,11 +89,22 @@ class Gateway:
         self, job: str, form: str, layout: LayoutOptions | None = None
     ) -> tuple[Subtitles, bytes]:
         """Return the daemon's answer about a job's subtitles, and their content; see `subtitle.Client.fetch`."""
-        return await _retry_while_busy(partial(self.client.subtitles, job, form, layout=layout))
+        return await self.retry_while_busy(partial(self.client.subtitles, job, form, layout=layout))
 
     async def audio(self, job: str, start_ms: int, duration_ms: int) -> tuple[Audio, bytes]:
         """Return a range of a job's audio; see `subtitle.Client.audio`."""
-        return await _retry_while_busy(partial(self.client.audio, job, start_ms, duration_ms))
+        return await self.retry_while_busy(partial(self.client.audio, job, start_ms, duration_ms))
+
+    async def retry_while_busy(self, send: Callable[[], Awaitable[T]]) -> T:
+        """Repeat a request while the daemon answers RATE_LIMITED."""
+        for delay_s in RETRY_DELAYS_S:
+            try:
+                return await send()
+            except ServerError as error:
+                if error.code != "RATE_LIMITED":
+                    raise
+            await asyncio.sleep(delay_s)
+        return await send()
 
     def cancel_in_background(self, job: str) -> None:
         """Cancel a job without waiting; errors are ignored."""
@@ -110,17 +121,6 @@ class Gateway:
     async def _cancel(self, job: str) -> None:
         with suppress(SubtitleError):
             await self.client.cancel(job)
-
-
-async def _retry_while_busy(send: Callable[[], Awaitable[T]]) -> T:
-    for delay_s in RETRY_DELAYS_S:
-        try:
-            return await send()
-        except ServerError as error:
-            if error.code != "RATE_LIMITED":
-                raise
-        await asyncio.sleep(delay_s)
-    return await send()
 
 
 def _check_done(facts: JobFacts) -> JobFacts:

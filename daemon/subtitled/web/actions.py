@@ -22,7 +22,7 @@ async def retry(request: Request) -> Response:
     await drain(request)
     async with daemon_timeout():
         await gateway.client.retry(request.path_params["job"])
-    return _redirect_back(request)
+    return redirect_back(request)
 
 
 async def cancel(request: Request) -> Response:
@@ -31,7 +31,7 @@ async def cancel(request: Request) -> Response:
     await drain(request)
     async with daemon_timeout():
         await gateway.client.cancel(request.path_params["job"])
-    return _redirect_back(request)
+    return redirect_back(request)
 
 
 async def retry_all(request: Request) -> Response:
@@ -53,7 +53,7 @@ async def upload(request: Request) -> Response:
     return RedirectResponse(f"/jobs/{job}", 303)
 
 
-def _redirect_back(request: Request) -> Response:
+def redirect_back(request: Request) -> Response:
     """Redirect to the page that sent the form; AuthMiddleware has checked that it is one of the gateway's."""
     cache: StatusCache = request.app.state.status_cache
     cache.invalidate()

@@ -22,7 +22,7 @@ from subtitled.http.auth import AuthMiddleware
 from subtitled.http.errors import RequestError, error_response, to_request_error
 from subtitled.http.forms import drain
 from subtitled.http.gateway import Gateway
-from subtitled.web import actions, api_docs, assets, job_page, overview, rendering
+from subtitled.web import actions, api_docs, assets, bulk, job_page, overview, rendering
 from subtitled.web.status_cache import StatusCache
 
 DAEMON_TIMEOUT_S = 10.0
@@ -42,7 +42,7 @@ _SECURITY_HEADERS = {
 _API_PREFIXES = ("/api/", "/v1/")
 _API_PATHS = frozenset({"/asr", "/detect-language", "/health"})
 _PAGE_PREFIXES = ("/jobs/", "/static/", "/fragments/")
-_PAGE_PATHS = frozenset({"/", "/docs", "/upload", "/retry-failed"})
+_PAGE_PATHS = frozenset({"/", "/docs", "/upload", "/retry-failed", "/bulk", "/download"})
 _PAGE_ROUTES = (
     Route("/", overview.show, methods=["GET"]),
     Route("/fragments/overview", overview.show_live, methods=["GET"]),
@@ -52,6 +52,8 @@ _PAGE_ROUTES = (
     Route("/jobs/{job}/cancel", actions.cancel, methods=["POST"]),
     Route("/retry-failed", actions.retry_all, methods=["POST"]),
     Route("/upload", actions.upload, methods=["POST"]),
+    Route("/bulk", bulk.act, methods=["POST"]),
+    Route("/download", bulk.download, methods=["POST"]),
     Route("/static/{name}", assets.serve, methods=["GET"]),
     Route("/docs", api_docs.show, methods=["GET"]),
     Route("/health", overview.health, methods=["GET"]),

@@ -66,6 +66,13 @@ class Translator:
         """Format a number: one decimal below 10 unless it is an integer."""
         return f"{value:,.0f}" if isinstance(value, int) or value >= 9.95 else f"{value:.1f}"
 
+    def ordinal(self, n: int) -> str:
+        """Format a position: 7th in English, 7 in other languages, whose messages add the rest."""
+        if self.language != DEFAULT_LANGUAGE:
+            return str(n)
+        suffix = "th" if n % 100 in {11, 12, 13} else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
+        return f"{n:,}{suffix}"
+
     def percent(self, fraction: float) -> str:
         """Format a fraction; 100% only if it is complete."""
         return f"{min(int(fraction * 100), 99 if fraction < 1 else 100)}%"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -87,9 +88,8 @@ async def health(request: Request) -> Response:
     return JSONResponse({"status": "ok" if is_working else "failing"}, 200 if is_working else 503)
 
 
-def parse_filter(request: Request) -> ListFilter:
-    """Parse the filter in the query; invalid values are ignored."""
-    query = request.query_params
+def parse_filter(query: Mapping[str, str]) -> ListFilter:
+    """Parse the filter in a query; invalid values are ignored."""
     group = query.get("state", "all")
     return ListFilter(
         group=group if group in _GROUPS else "all",
@@ -98,10 +98,25 @@ def parse_filter(request: Request) -> ListFilter:
     )
 
 
+def states_of(list_filter: ListFilter) -> tuple[str, ...]:
+    """Return the states of a filter; empty for all."""
+    return _GROUPS.get(list_filter.group, ())
+
+
 async def _context(request: Request) -> dict[str, Any]:
     cache: StatusCache = request.app.state.status_cache
-    snapshot, list_filter, t = await cache.get(), parse_filter(request), Translator(language_of(request))
-    jobs = snapshot.recent if list_filter.is_default else await _list(request, list_filter)
+    snapshot, list_filter, t = (
+        await cache.get(),
+        parse_filter(request.query_params),
+        Translator(language_of(request)),
+    )
+    positions = {job.id: number for number, job in enumerate(snapshot.queue, 1)}
+    if list_filter.is_default:
+        jobs = snapshot.recent
+    elif list_filter.group == "running" and not list_filter.name and snapshot.queue:
+        jobs = _in_queue_order(snapshot, list_filter.before)
+    else:
+        jobs = await _list(request, list_filter)
     names = {job.id: name_of(job, t) for job in snapshot.active}
     workers = [
         worker_row(worker, snapshot.speed, names, t)
@@ -120,7 +135,9 @@ async def _context(request: Request) -> dict[str, Any]:
         "workers": [worker for worker in workers if worker.slot not in decoders],
         "decoders": [worker for worker in workers if worker.slot in decoders],
         "failures": [job_row(job, t) for job in failures],
-        "jobs": [job_row(job, t) for job in jobs[:PAGE_SIZE] if job not in failures],
+        "jobs": [
+            job_row(job, t, positions.get(job.id, 0)) for job in jobs[:PAGE_SIZE] if job not in failures
+        ],
         "older": list_filter.address(before=jobs[PAGE_SIZE - 1].id) if len(jobs) > PAGE_SIZE else "",
         "groups": {
             group: sum(counts.get(state, 0) for state in _GROUPS.get(group, tuple(counts)))
@@ -129,9 +146,17 @@ async def _context(request: Request) -> dict[str, Any]:
     }
 
 
+def _in_queue_order(snapshot: StatusSnapshot, after: str) -> tuple[JobFacts, ...]:
+    """Return one page and one of the jobs in progress: active ones first, then the queue, from after a job on."""
+    uploading = (job for job in snapshot.recent if job.state == "receiving")
+    jobs = (*snapshot.active, *uploading, *snapshot.queue)
+    start = next((index for index, job in enumerate(jobs, 1) if job.id == after), 0)
+    return jobs[start : start + PAGE_SIZE + 1]
+
+
 async def _list(request: Request, list_filter: ListFilter) -> tuple[JobFacts, ...]:
     gateway: Gateway = request.app.state.gateway
-    states = _GROUPS.get(list_filter.group, ())
+    states = states_of(list_filter)
     async with daemon_timeout():
         return await gateway.client.list(
             states, limit=PAGE_SIZE + 1, before=list_filter.before, name=list_filter.name

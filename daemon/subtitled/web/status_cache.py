@@ -23,6 +23,9 @@ RUNNING = ("receiving", "queued", "preparing", "transcribing", "writing")
 ACTIVE = ("preparing", "transcribing", "writing")
 MAX_ACTIVE = 200
 MAX_FAILED = 50
+MAX_QUEUED = 1000
+"""The positions of a longer queue are not computed."""
+QUEUE_AGE_S = 3.0
 SPEED_WINDOW_S = 30.0
 """Leases end one at a time: a speed over a shorter window would fluctuate."""
 
@@ -38,6 +41,8 @@ class StatusSnapshot(Struct, frozen=True, kw_only=True):
     active: tuple[JobFacts, ...]
     failed: tuple[JobFacts, ...]
     """The newest failed jobs."""
+    queue: tuple[JobFacts, ...] = ()
+    """The waiting jobs in the order in which they will be decoded; empty if there are more than MAX_QUEUED."""
 
 
 class StatusCache:
@@ -49,6 +54,8 @@ class StatusCache:
         self._history: deque[QueueSnapshot] = deque()
         self._request: asyncio.Task[StatusSnapshot] | None = None
         self._requested_at = 0.0
+        self._queue: tuple[JobFacts, ...] = ()
+        self._queue_at = 0.0
 
     async def get(self) -> StatusSnapshot:
         """Return the status; raises RequestError or SubtitleError if the daemon does not respond."""
@@ -62,6 +69,7 @@ class StatusCache:
     def invalidate(self) -> None:
         """Make the next `get` request a new status, after a change that it shows."""
         self._requested_at = -MAX_AGE_S
+        self._queue_at = -QUEUE_AGE_S
 
     async def _fetch(self) -> StatusSnapshot:
         client = self._client
@@ -73,6 +81,7 @@ class StatusCache:
                 client.list(ACTIVE, limit=MAX_ACTIVE),
                 client.list(("failed",), limit=MAX_FAILED),
             )
+        queue = await self._fetch_queue(stats.jobs.get("queued", 0))
         now = QueueSnapshot(at=time.monotonic(), stats=stats)
         self._history.append(now)
         while len(self._history) > 2 and now.at - self._history[1].at > SPEED_WINDOW_S:
@@ -84,7 +93,20 @@ class StatusCache:
             recent=recent,
             active=active,
             failed=failed,
+            queue=queue,
         )
+
+    async def _fetch_queue(self, count: int) -> tuple[JobFacts, ...]:
+        """Return the waiting jobs: those of the highest priority first, of one priority the oldest."""
+        if not 0 < count <= MAX_QUEUED:
+            return ()
+        now = time.monotonic()
+        if now - self._queue_at >= QUEUE_AGE_S:
+            async with daemon_timeout():
+                jobs = await self._client.list(("queued",), limit=MAX_QUEUED)
+            self._queue = tuple(sorted(jobs, key=lambda job: (-job.priority, job.created_ms, job.id)))
+            self._queue_at = now
+        return self._queue
 
 
 @asynccontextmanager

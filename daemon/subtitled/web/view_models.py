@@ -25,6 +25,7 @@ class JobViewModel(Struct, frozen=True, kw_only=True):
     name: str
     path: str
     state: str
+    state_text: str
     details: tuple[str, ...]
     age: str
     cause: str
@@ -112,8 +113,8 @@ def name_of(job: JobFacts, t: Translator) -> str:
     return job.source.rpartition("/")[2] or t("job.unnamed")
 
 
-def job_row(job: JobFacts, t: Translator) -> JobViewModel:
-    """Return a job's row."""
+def job_row(job: JobFacts, t: Translator, position: int = 0) -> JobViewModel:
+    """Return a job's row; `position` in the queue is counted from 1, 0 if unknown."""
     progress = progress_of(job)
     has_total = bool(progress.size_bytes if job.state == "receiving" else progress.audio_ms)
     fraction = progress.fraction if has_total else None
@@ -122,6 +123,11 @@ def job_row(job: JobFacts, t: Translator) -> JobViewModel:
         name=name_of(job, t),
         path=job.source,
         state=job.state,
+        state_text=(
+            t("state.queued_position", position=t.ordinal(position))
+            if position and job.state == "queued"
+            else t.lookup("state", job.state)
+        ),
         details=tuple(_details(job, t)),
         age=t.ago(job.ended_ms or job.created_ms),
         cause=job.cause,

@@ -1,0 +1,152 @@
+"""Actions on several jobs: retry, cancel, delete, and a ZIP file of their subtitles."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
+from pathlib import PurePath
+from typing import Any
+from urllib.parse import parse_qs
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from subtitle.errors import SubtitleError
+from subtitle.messages import Subtitles
+from subtitled.http.errors import RequestError, not_allowed, to_request_error
+from subtitled.http.forms import RequestBody
+from subtitled.http.gateway import Gateway
+from subtitled.http.jobs import MAX_LISTED
+from subtitled.web.actions import redirect_back
+from subtitled.web.overview import ListFilter, parse_filter, states_of
+
+MAX_JOBS = 10_000
+MAX_BODY_BYTES = 2**20
+_ACTIONS = ("retry", "cancel", "delete")
+
+
+async def act(request: Request) -> Response:
+    """Retry, cancel or delete the selected jobs; respond with JSON to a script, else redirect."""
+    gateway: Gateway = request.app.state.gateway
+    fields = await _fields(request)
+    action = fields.get("action", [""])[-1]
+    if action not in _ACTIONS:
+        raise not_allowed("action", action, ", ".join(_ACTIONS))
+    call: Callable[[str], Awaitable[object]] = getattr(gateway.client, action)
+    jobs = await _jobs(gateway, fields)
+    errors = []
+    for job in jobs:
+        try:
+            await gateway.retry_while_busy(partial(call, job))
+        except SubtitleError as error:
+            errors.append(str(to_request_error(error)))
+    if "application/json" in request.headers.get("accept", ""):
+        request.app.state.status_cache.invalidate()
+        return JSONResponse({"total": len(jobs), "done": len(jobs) - len(errors), "errors": errors[:10]})
+    return redirect_back(request)
+
+
+async def download(request: Request) -> Response:
+    """Respond with a ZIP file of the selected jobs' subtitles, created while it is sent."""
+    gateway: Gateway = request.app.state.gateway
+    fields = await _fields(request)
+    jobs, formats = await _jobs(gateway, fields), fields.get("format") or ["srt"]
+    headers = {"Content-Disposition": 'attachment; filename="subtitles.zip"'}
+    return StreamingResponse(zip_chunks(gateway, jobs, formats), 200, headers, "application/zip")
+
+
+async def zip_chunks(gateway: Gateway, jobs: list[str], formats: list[str]) -> AsyncIterator[bytes]:
+    """Yield a ZIP file; jobs without subtitles are listed in its `errors.txt`."""
+    buffer = _ChunkBuffer()
+    file: Any = buffer  # typeshed requires more methods than ZipFile uses
+    names: set[str] = set()
+    errors = []
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for job in jobs:
+            for form in formats:
+                try:
+                    subtitles, content = await _subtitles(gateway, job, form)
+                except (RequestError, SubtitleError) as error:
+                    errors.append(f"{job} {form}: {to_request_error(error)}\n")
+                    continue
+                archive.writestr(_unique(subtitles.name, names), content)
+                yield buffer.take()
+        if errors:
+            archive.writestr("errors.txt", "".join(errors))
+    yield buffer.take()
+
+
+async def _subtitles(gateway: Gateway, job: str, form: str) -> tuple[Subtitles, bytes]:
+    facts = await gateway.retry_while_busy(partial(gateway.client.status, job))
+    if facts.state == "failed" and not facts.segments.get("done"):
+        raise RequestError(409, "wrong_state", f"failed before any speech was transcribed: {facts.cause}")
+    return await gateway.subtitles(job, form)
+
+
+class _ChunkBuffer:
+    """A file that ZipFile writes to without seeking; `take` returns what was written since the last call."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def write(self, data: bytes, /) -> int:
+        self._data += data
+        return len(data)
+
+    def flush(self) -> None:
+        pass
+
+    def take(self) -> bytes:
+        data = bytes(self._data)
+        self._data.clear()
+        return data
+
+
+def _unique(name: str, names: set[str]) -> str:
+    """Return a file name that is not in `names`, and add it."""
+    path, number, unique = PurePath(name), 1, name
+    while unique in names:
+        number += 1
+        stem, dot, suffixes = path.name.partition(".")
+        unique = f"{stem} ({number}){dot}{suffixes}"
+    names.add(unique)
+    return unique
+
+
+async def _fields(request: Request) -> dict[str, list[str]]:
+    """Return the fields of a URL-encoded form."""
+    body, content = RequestBody(request), bytearray()
+    while chunk := await body.read():
+        content += chunk
+        if len(content) > MAX_BODY_BYTES:
+            raise RequestError(413, "too_big", f"the form is larger than {MAX_BODY_BYTES} bytes")
+    return parse_qs(content.decode("utf-8", "replace"), max_num_fields=2 * MAX_JOBS)
+
+
+async def _jobs(gateway: Gateway, fields: Mapping[str, list[str]]) -> list[str]:
+    """Return the selected jobs, or with `scope=matching` all jobs of the form's filter."""
+    if fields.get("scope") != ["matching"]:
+        jobs = list(dict.fromkeys(fields.get("job", ())))
+        if not jobs:
+            raise RequestError(400, "bad_request", "no file is selected", param="job")
+        return jobs[:MAX_JOBS]
+    return await _matching(gateway, parse_filter({name: values[-1] for name, values in fields.items()}))
+
+
+async def _matching(gateway: Gateway, list_filter: ListFilter) -> list[str]:
+    jobs: list[str] = []
+    while len(jobs) < MAX_JOBS:
+        page = await gateway.retry_while_busy(
+            partial(
+                gateway.client.list,
+                states_of(list_filter),
+                limit=MAX_LISTED,
+                before=jobs[-1] if jobs else "",
+                name=list_filter.name,
+            )
+        )
+        jobs += [job.id for job in page]
+        if len(page) < MAX_LISTED:
+            break
+    return jobs[:MAX_JOBS]
