@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,13 @@ def checked(path: str | Path, inboxes: list[InboxConfig]) -> FilterResult:
     return FileFilter(inboxes).check(absolute(path))
 
 
-def inbox(root: Path, output: str = "/srv/elsewhere") -> InboxConfig:
-    return InboxConfig(path=str(root), output=output)
+def inbox(
+    root: Path,
+    output: str = "/srv/elsewhere",
+    include: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = (),
+) -> InboxConfig:
+    return InboxConfig(path=str(root), output=output, include=include, exclude=exclude)
 
 
 @pytest.mark.parametrize(
@@ -160,3 +166,98 @@ def test_relative_path_is_resolved(root: Path, monkeypatch: pytest.MonkeyPatch) 
     (root / "a.mp4").touch()
     monkeypatch.chdir(root)
     assert checked("./sub/../a.mp4", [inbox(root)]).accepted
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [
+        ("@eaDir/a.mp4", "folder @eaDir belongs to the system"),
+        ("sub/#recycle/a.mp4", "folder #recycle belongs to the system"),
+        ("#snapshot/a.mp4", "folder #snapshot"),
+        ("$RECYCLE.BIN/S-1-5/a.mp4", "folder $RECYCLE.BIN"),
+        ("lost+found/a.mp4", "folder lost+found"),
+        ("@Recycle/a.mp4", "folder @Recycle"),
+        (".stfolder/a.mp4", "begins with a dot"),
+        ("Film/Trailers/a.mp4", "contains extras"),
+        ("talk.f140.m4a", "intermediate file"),
+        ("talk.f137-drc.mp4", "intermediate file"),
+        ("talk.temp.mp4", "intermediate file"),
+        ("talk.mp4.!qB", "marks an unfinished file"),
+        ("talk.mp4.ytdl", "marks an unfinished file"),
+        ("Film-trailer.mkv", "trailer, a sample or theme music"),
+        ("film.sample.mkv", "trailer, a sample or theme music"),
+        ("theme.mp3", "trailer, a sample or theme music"),
+    ],
+)
+def test_files_that_are_not_to_be_transcribed_are_ignored(root: Path, name: str, cause: str) -> None:
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).touch()
+    result = checked(root / name, [inbox(root)])
+    assert not result.accepted
+    assert cause in result.cause
+
+
+@pytest.mark.parametrize(
+    "name", ["sample.mp4", "trailer.mp4", "my.talk.mp4", "F1 race.mp4", "theme park.mp4"]
+)
+def test_similar_names_are_accepted(root: Path, name: str) -> None:
+    (root / name).touch()
+    assert checked(root / name, [inbox(root)]).accepted
+
+
+def test_download_with_a_control_file_is_unfinished(root: Path) -> None:
+    (root / "talk.mp4").touch()
+    (root / "talk.mp4.aria2").touch()
+    assert ".aria2" in checked(root / "talk.mp4", [inbox(root)]).cause
+    (root / "talk.mp4.aria2").unlink()
+    assert checked(root / "talk.mp4", [inbox(root)]).accepted
+
+
+def test_include_and_exclude_choose_files(root: Path) -> None:
+    for name in ("a.mkv", "b.mp3", "Trailers/c.mkv", "raw/d.mkv", "film-trailer.mkv"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).touch()
+
+    def accepted(include: tuple[str, ...] = (), exclude: tuple[str, ...] = ()) -> list[str]:
+        inboxes = [inbox(root, include=include, exclude=exclude)]
+        paths = sorted(root.rglob("*.m*"))
+        return [str(path.relative_to(root)) for path in paths if checked(path, inboxes).accepted]
+
+    assert accepted() == ["a.mkv", "b.mp3", "raw/d.mkv"]
+    assert accepted(include=("*.MKV",)) == ["Trailers/c.mkv", "a.mkv", "film-trailer.mkv", "raw/d.mkv"]
+    assert accepted(exclude=("raw/*", "b.*")) == ["a.mkv"]
+    assert accepted(include=("*.mkv",), exclude=("*trailer*", "trailers/*")) == ["a.mkv", "raw/d.mkv"]
+    assert checked(root / "raw/d.mkv", [inbox(root, exclude=("raw/*",))]).cause == 'exclude contains "raw/*"'
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "codec"),
+    [
+        ("a.qta", "mov", "aac"),
+        ("a.mpga", "mp3", "libmp3lame"),
+        ("a.m2t", "mpegts", "mp2"),
+        ("a.mk3d", "matroska", "aac"),
+        ("a.unknown", "ogg", "libopus"),
+        ("talk", "adts", "aac"),
+        ("a.x1", "wav", "pcm_s16le"),
+        ("a.x2", "flv", "libmp3lame"),
+        ("a.x3", "asf", "wmav2"),
+        ("a.x4", "mp2", "mp2"),
+        ("a.x5", "ac3", "ac3"),
+        ("a.x6", "mpeg", "mp2"),
+    ],
+)
+def test_unknown_ending_is_decided_by_content(root: Path, name: str, form: str, codec: str) -> None:
+    source = ["-f", "lavfi", "-i", "sine=440:duration=1"]
+    command = ["ffmpeg", "-v", "error", *source, "-c:a", codec, "-f", form, str(root / name)]
+    subprocess.run(command, check=True)
+    assert checked(root / name, [inbox(root)]).accepted
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"hello, world", b"\xff\xfeH\0i\0", b"\xff\xd8\xff\xe0", b"%PDF-1.7", b"PK\x03\x04", b"\0" * 2000],
+)
+def test_other_content_is_no_media(root: Path, content: bytes) -> None:
+    (root / "a.unknown").write_bytes(content)
+    assert "its content is not that of a media file" in checked(root / "a.unknown", [inbox(root)]).cause

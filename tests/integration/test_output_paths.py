@@ -126,3 +126,12 @@ def test_error_file_contains_reason_and_remedy(tmp_path: Path) -> None:
 
 def test_error_file_of_a_255_byte_name_can_be_written(tmp_path: Path) -> None:
     assert write_error(tmp_path, "x" * 251 + ".mp4", "why").read_text() == "why"
+
+
+def test_name_that_fits_in_255_bytes_is_not_shortened() -> None:
+    """81 Chinese characters are 243 bytes."""
+    stem = "字" * 81
+    assert output_paths("/out", f"/in/{stem}.mp4", "en", ["srt"], is_free)["srt"].name == f"{stem}.en.srt"
+    longer = output_paths("/out", f"/in/{'字' * 83}.mp4", "en", ["srt"], is_free)["srt"].name
+    assert len(longer.encode()) <= 255
+    assert longer.endswith(".en.srt")

@@ -147,6 +147,10 @@ class InboxConfig(_Section, frozen=True):
     """A command and its arguments, run without a shell when a job is done."""
     on_failed: tuple[str, ...] = ()
     command_timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 60.0
+    include: tuple[str, ...] = ()
+    """Globs of the files to accept, below the inbox or by name; empty: all media files but trailers and samples."""
+    exclude: tuple[str, ...] = ()
+    """Globs of files to ignore."""
     settle_s: Annotated[float, Meta(ge=0, le=3600)] = 2.0
     rescan_s: Annotated[float, Meta(ge=1, le=86_400)] = 60.0
     """Seconds between two full scans, which find files without an event."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -22,7 +24,31 @@ if TYPE_CHECKING:
 ARCHIVES = frozenset({"done", "failed"})
 """Folders at the root of an inbox that contain finished sources; they are not watched."""
 
-_UNFINISHED_SUFFIXES = (".part", ".tmp", ".crdownload", ".partial")
+_UNFINISHED_SUFFIXES = (
+    *(".part", ".tmp", ".crdownload", ".partial", ".download", ".opdownload"),
+    *(".ytdl", ".aria2", ".!qb", ".!ut", ".bc!", ".filepart"),
+)
+_INTERMEDIATE = re.compile(r"\.(f\d{2,4}(-\w+)?|temp)\.\w+$")
+"""One stream of a download by yt-dlp, or its merged file while it is written."""
+_SYSTEM_FOLDERS = frozenset(
+    {
+        *("@eadir", "@recycle", "@recently-snapshot", "@tmp", "@sharebin"),
+        *("#recycle", "#snapshot", "$recycle.bin", "lost+found", "system volume information"),
+    }
+)
+"""Folders of NAS and operating systems: thumbnails, snapshots, recycle bins."""
+_EXTRA_FOLDERS = frozenset({"sample", "samples", "trailer", "trailers", "theme-music", "backdrops"})
+_EXTRA = re.compile(r"[^/][-._ ](trailer|sample)\.\w+$|^theme\.\w+$")
+"""Extras of a film, as Jellyfin, Kodi and Plex name them."""
+_OTHER_SUFFIXES = frozenset(
+    """
+    .txt .md .nfo .log .csv .tsv .json .xml .yaml .yml .toml .ini .conf .html .htm .css .js .py .sh .bat .pdf .doc .docx .odt .rtf
+    .xls .xlsx .ppt .pptx .epub .mobi .jpg .jpeg .png .gif .bmp .webp .tif .tiff .svg .heic .avif .ico .psd .zip .rar .7z .tar .gz
+    .bz2 .xz .zst .iso .img .exe .dll .msi .dmg .deb .rpm .apk .so .db .sqlite .torrent .nzb .par2 .sfv .md5 .sha256 .url
+    .lnk .desktop .srt .vtt .ass .ssa .sub .idx .sup .smi .sami .ttml .dfxp .stl .lrc .sbv .m3u .m3u8 .pls .cue .xspf .mid .midi .kar
+    """.split()  # noqa: SIM905 - a list of endings
+)
+"""Endings that are known not to be media; any other file is recognised by its content."""
 _OUTPUT_SUFFIXES = tuple(f".{form}" for form in FORMATS)
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -80,6 +106,12 @@ class FileFilter:
             return _rejected(index, f"{name}/ contains finished files", is_own_file=True)
         if name.startswith("."):
             return _rejected(index, f"the name of the folder {printable(name)} begins with a dot")
+        if name.casefold() in _SYSTEM_FOLDERS:
+            return _rejected(index, f"the folder {printable(name)} belongs to the system, not to your media")
+        if name.casefold() in _EXTRA_FOLDERS and not self._inboxes[index].include:
+            return _rejected(
+                index, f"the folder {printable(name)} contains extras; set include to accept them"
+            )
         if os.path.islink(path):  # noqa: PTH114 - Path objects take most of a scan's time
             return _rejected(index, f"the folder {printable(name)} is a symbolic link, which is not followed")
         return None
@@ -99,10 +131,29 @@ class FileFilter:
             return _rejected(index, "its name begins with a tilde, which marks a temporary file")
         if name.endswith(_UNFINISHED_SUFFIXES):
             return _rejected(index, f"its ending {_suffix(name)} marks an unfinished file")
+        if os.path.lexists(path + ".aria2"):
+            return _rejected(index, "its .aria2 file shows that it is unfinished")
         if name.endswith(_OUTPUT_SUFFIXES) and self._outputs[index] in {None, self.roots[index]}:
             return _rejected(index, "it is a subtitle file", is_own_file=True)
         if name.endswith(ERROR_SUFFIX):
             return _rejected(index, "it is the error text of another file", is_own_file=True)
+        return self._check_patterns(path, name, index)
+
+    def _check_patterns(self, path: str, name: str, index: int) -> FilterResult | None:
+        inbox = self._inboxes[index]
+        below = path[len(self.roots[index].rstrip("/")) + 1 :].casefold()
+        if (pattern := _matching(below, inbox.exclude)) is not None:
+            return _rejected(index, f'exclude contains "{pattern}"')
+        if inbox.include:
+            return (
+                None if _matching(below, inbox.include) else _rejected(index, "no pattern of include matches")
+            )
+        if _INTERMEDIATE.search(name):
+            return _rejected(index, "its name is that of an intermediate file of a download")
+        if _EXTRA.search(name):
+            return _rejected(
+                index, "its name is that of a trailer, a sample or theme music; set include to accept it"
+            )
         return None
 
     def _check_kind(self, path: str, index: int) -> FilterResult:
@@ -123,12 +174,82 @@ class FileFilter:
         if not stat.S_ISREG(mode):
             return _rejected(index, f"it is {_KINDS.get(stat.S_IFMT(mode), 'not a file')}")
         suffix = _suffix(path.casefold())
-        if suffix not in MEDIA_SUFFIXES:
-            ending = f"its ending {printable(suffix)} is not" if suffix else "it has no ending"
-            return _rejected(index, f"{ending} that of a media file" if suffix else ending)
+        if suffix in _OTHER_SUFFIXES:
+            return _rejected(index, f"its ending {printable(suffix)} is not that of a media file")
+        if suffix not in MEDIA_SUFFIXES and not has_media_content(path):
+            ending = f"its ending {printable(suffix)} is unknown" if suffix else "it has no ending"
+            return _rejected(index, f"{ending}, and its content is not that of a media file")
         settle_s = self._inboxes[index].settle_s
-        cause = f"it is a media file ({suffix}), accepted when its size and time have not changed for {settle_s:g} s"
+        cause = f"it is a media file ({suffix or 'by its content'}), accepted when its size and time have not changed for {settle_s:g} s"
         return FilterResult(accepted=True, cause=cause, inbox=index)
+
+
+def has_media_content(path: str) -> bool:
+    """Return whether a file begins as a media container of FFmpeg or libsndfile does; False if it cannot be read."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - Path objects take most of a scan's time
+            head = file.read(1024)
+    except OSError:
+        return False
+    return (
+        head.startswith(_MAGIC)
+        or head[4:8] in _ATOMS
+        or (head[:4] in {b"RIFF", b"RIFX", b"RF64", b"BW64"} and head[8:12] in {b"WAVE", b"AVI ", b"AMV "})
+        or (head[:4] == b"FORM" and head[8:12] in {b"AIFF", b"AIFC"})
+        or b"GGGG" in {head[::188][:4], head[4::192][:4]}  # MPEG transport streams
+        or _is_mpeg_audio(head)
+    )
+
+
+_ATOMS = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
+_MAGIC = (
+    *(
+        b"\x1a\x45\xdf\xa3",
+        b"OggS",
+        b"fLaC",
+        b"ID3",
+        b"FLV\x01",
+        b"#!AMR",
+        b"caff",
+        b".snd",
+        b".RMF",
+        b"MAC ",
+        b"wvpk",
+    ),
+    *(
+        b"TTA1",
+        b"MPCK",
+        b"MP+",
+        b"\x0b\x77",
+        b"\x7f\xfe\x80\x01",
+        b"DSD ",
+        b"FRM8",
+        b"tBaK",
+        b"Creative Voice File",
+    ),
+    *(b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b"riff\x2e\x91\xcf\x11"),
+    *(b"\x06\x0e\x2b\x34", b"nut/multimedia", b"DKIF"),
+)
+"""The first bytes of containers: Matroska, Ogg, FLAC, MP3 with tags, FLV, AMR and others."""
+
+
+def _is_mpeg_audio(head: bytes) -> bool:
+    """Return whether a frame of MP2, MP3 or AAC (ADTS) begins here."""
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
+        return False
+    if head[1] & 0xF6 == 0xF0:  # ADTS
+        return head[2] >> 2 & 15 < 13
+    layer, bitrate, rate = head[1] >> 1 & 3, head[2] >> 4, head[2] >> 2 & 3
+    return layer in {1, 2} and bitrate not in {0, 15} and rate != 3
+
+
+def _matching(below: str, patterns: tuple[str, ...]) -> str | None:
+    """Return the first pattern that matches a path below the inbox; one without a slash matches the name."""
+    name = below.rpartition("/")[2]
+    return next(
+        (one for one in patterns if fnmatchcase(below if "/" in one else name, one.casefold().lstrip("/"))),
+        None,
+    )
 
 
 def _rejected(index: int, cause: str, *, is_own_file: bool = False) -> FilterResult:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 
 ERROR_SUFFIX = ".error.txt"
-
-_LONGEST_ENDING = ".partial.json"
-"""Room that each base name leaves, so that all files of a job share it."""
 
 FLAGS = ("default", "sdh", "forced")
 """Flags in a file name, in this order after the language; Jellyfin, Plex and Emby read them."""
@@ -50,7 +47,8 @@ def output_paths(
     partial result is named `talk.zh.partial.srt`. No name is longer than 255 bytes.
     """
     endings = {form: f".partial.{form}" if is_partial else f".{form}" for form in formats}
-    for base in _bases(Path(source).name, language_tag(language) + flag_tag(flags)):
+    longest = max(endings.values(), key=len, default="")
+    for base in _bases(Path(source).name, language_tag(language) + flag_tag(flags), longest):
         paths = {form: Path(folder, base + ending) for form, ending in endings.items()}
         if all(is_mine(path) for path in paths.values()):
             return paths
@@ -99,16 +97,11 @@ def error_text(job: str, source: str | Path, cause: str, remedy: str) -> str:
     )
 
 
-def _bases(name: str, tag: str) -> Iterable[str]:
-    """Yield base names with `tag`, the preferred one first, without end."""
-    yield _base(Path(name).stem, tag)
-    yield _base(name, tag)
-    for number in itertools.count(2):
-        yield _base(name, f"{tag}.{number}")
-
-
-def _base(stem: str, tag: str) -> str:
-    return fitted(stem, tag + _LONGEST_ENDING).removesuffix(_LONGEST_ENDING)
+def _bases(name: str, tag: str, longest: str) -> Iterable[str]:
+    """Yield base names with `tag`, the preferred one first, without end; `longest` is the longest ending."""
+    stems = chain([(Path(name).stem, tag), (name, tag)], ((name, f"{tag}.{number}") for number in count(2)))
+    for stem, end in stems:
+        yield fitted(stem, end + longest).removesuffix(longest)
 
 
 def _below(inbox_root: str | Path, source: str | Path) -> Path:
