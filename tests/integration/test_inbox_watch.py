@@ -15,6 +15,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from subtitled.config.schema import InboxConfig
+from subtitled.files.filesystem import is_open_for_writing
 from subtitled.inboxes.watch import InboxWatcher, SettledFile
 
 if TYPE_CHECKING:
@@ -121,8 +122,47 @@ def test_growing_file_is_reported_when_it_has_settled(root: Path) -> None:
             pause.wait(0.05)
             assert seen.arrivals == []
         size = file.tell()
+        file.close()
         seen.wait_for("a.mp4")
         assert seen.arrivals[0].size == size
+
+
+def test_copy_that_pauses_is_reported_when_it_is_closed(root: Path) -> None:
+    """It has its final size from the start, as with SMB and preallocating downloads."""
+    with watching(inbox(root, settle_s=0.1)) as seen, (root / "a.mp4").open("wb", buffering=0) as file:
+        file.truncate(1000)
+        file.write(b"x" * 500)
+        seen.wait_for_event("inbox.ignored")
+        assert seen.events("inbox.ignored")[0]["cause"] == "it is open for writing; it waits"
+        assert seen.arrivals == []
+        file.write(b"y" * 500)
+        assert seen.arrivals == []
+        file.close()
+        seen.wait_for("a.mp4")
+        assert len(seen.events("inbox.ignored")) == 1
+
+
+def test_writer_that_opens_a_file_during_the_check_is_harmless(tmp_path: Path) -> None:
+    """It breaks the lease that the check takes, which sends a signal."""
+    path = tmp_path / "a.mp4"
+    path.touch()
+    stopping = threading.Event()
+
+    def write() -> None:
+        while not stopping.is_set():
+            path.open("ab").close()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    found = {is_open_for_writing(str(path)) for _ in range(2_000)}
+    stopping.set()
+    thread.join()
+    assert found <= {True, False}
+    assert not is_open_for_writing(str(path))
+    with path.open("rb"):
+        assert not is_open_for_writing(str(path))
+    with path.open("r+b"):
+        assert is_open_for_writing(str(path))
 
 
 def test_changed_file_is_reported_again(root: Path) -> None:

@@ -77,6 +77,17 @@ def test_many_changes_of_one_file_schedule_one_deadline() -> None:
     assert len(debouncer._deadlines) == 1
 
 
+def test_postponed_file_is_due_after_the_delay_and_settles_again() -> None:
+    for settle_s in (0.0, 2.0):
+        debouncer = Debouncer(settle_s)
+        debouncer.observe("a", 10, 1, now=100.0)
+        assert debouncer.observe("a", 10, 1, now=102.0)
+        debouncer.postpone("a", 10, 1, now=102.0, delay_s=1.0)
+        assert debouncer.due(102.9) == []
+        assert debouncer.due(103.1) == ["a"]
+        assert debouncer.observe("a", 10, 1, now=103.1)
+
+
 @given(
     st.floats(0, 10),
     st.lists(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import re
+import signal
 import threading
 import time
 from collections.abc import Iterable
@@ -149,3 +152,24 @@ class _FolderSpace:
             f"{folder}: {free // 2**20} MiB are free, state.reserve_mb = {self._reserve_bytes // 2**20}; "
             "free some space, work resumes automatically"
         )
+
+
+def is_open_for_writing(path: str) -> bool:
+    """Return whether a process on this host has the file open for writing.
+
+    False where the kernel does not tell: a file of another user without CAP_LEASE, a file system without leases.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        # A writer that opens the file meanwhile breaks the lease with this signal, which is ignored by default; SIGIO ends a process.
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    finally:
+        os.close(descriptor)
+    return False

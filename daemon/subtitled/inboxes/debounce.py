@@ -53,6 +53,13 @@ class Debouncer:
             self._schedule(path, candidate)
         return False
 
+    def postpone(self, path: str, size: int, mtime_ns: int, now: float, delay_s: float) -> None:
+        """Take back that a file has settled: it is due again after `delay_s`."""
+        self._settled.pop(path, None)
+        candidate = _Candidate((size, mtime_ns), now + delay_s - self._settle_s)
+        self._candidates[path] = candidate
+        self._schedule(path, candidate)
+
     def due(self, now: float) -> list[str]:
         """Return the paths to observe again, because their wait is over at `now`; each once."""
         found: list[str] = []

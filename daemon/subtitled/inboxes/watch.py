@@ -28,7 +28,7 @@ from watchdog.observers.polling import PollingObserverVFS
 from subtitle.media_source import MEDIA_SUFFIXES
 from subtitled import log
 from subtitled.files.atomic_files import printable
-from subtitled.files.filesystem import HUNG_S, NETWORK_FILE_SYSTEMS, file_system
+from subtitled.files.filesystem import HUNG_S, NETWORK_FILE_SYSTEMS, file_system, is_open_for_writing
 from subtitled.inboxes.debounce import Debouncer
 from subtitled.inboxes.file_filter import FileFilter, FilterResult
 
@@ -56,6 +56,8 @@ _POLL_S = 5.0
 """Seconds between two scans of a network file system: each lists the whole folder over the network."""
 _CHECK_S = 1.0
 """Seconds between two checks whether an inbox is still the watched folder."""
+_OPEN_CHECK_S = 1.0
+"""Seconds between two checks whether a file is still open for writing."""
 _STOP_S = 2.0
 """Seconds that `stop` waits for the threads, which may be in the middle of a scan."""
 
@@ -400,7 +402,16 @@ class _InboxThread:
             # Deleted between two observations, or unreachable; the next scan observes it again.
             state.debouncer.forget(path)
             return
-        if state.debouncer.observe(path, info.st_size, info.st_mtime_ns, time.monotonic()):
+        now = time.monotonic()
+        if state.debouncer.observe(path, info.st_size, info.st_mtime_ns, now):
+            if is_open_for_writing(path):
+                # A copy that pauses: complete in size, perhaps, but not in content.
+                state.debouncer.postpone(path, info.st_size, info.st_mtime_ns, now, _OPEN_CHECK_S)
+                self._ignore(
+                    state, path, FilterResult(accepted=False, cause="it is open for writing; it waits")
+                )
+                return
+            state.ignored.pop(path, None)
             _log.debug(log.INBOX_FOUND, path=printable(path), size=info.st_size)
             self._sink(SettledFile(result.inbox, path, info.st_size, info.st_mtime_ns))
 
