@@ -131,9 +131,12 @@ def probe_transcribe(settings: TranscribeStage) -> Iterator[ProbeMessage]:
 
     pcm = np.fromfile(settings.source, "<i2")[: engine.window_samples]
     started = time.monotonic()
-    result = engine.transcribe([engine.features(pcm)], [PromptRequest(language=None)], word_timestamps=False)[
-        0
-    ]
+    [result] = engine.transcribe(
+        [engine.features(pcm)],
+        [PromptRequest(language=None)],
+        sounds=[settings.plan.sound()],
+        word_timestamps=False,
+    )
     decode_s, audio_s = time.monotonic() - started, len(pcm) / RATE
     text = f"{audio_s:.1f} s in {decode_s:.2f} s: {audio_s / decode_s:.1f}x real time; language {result.language}"
     if not result.phrases:
