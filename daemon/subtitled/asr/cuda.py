@@ -1,4 +1,4 @@
-"""GPUs: which there are, and what CTranslate2 needs to use them."""
+"""GPUs of this machine, and the CUDA libraries that CTranslate2 needs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LIBRARIES = (
 
 
 _NO_GPU = ("", "-1", "none", "void", "nodevfiles")
-"""Entries of CUDA_VISIBLE_DEVICES by which people mean no GPU at all."""
+"""Entries of CUDA_VISIBLE_DEVICES that stand for no GPU."""
 
 
 class Device(Struct, frozen=True, kw_only=True):
@@ -131,7 +131,7 @@ def find_devices(wanted: str | tuple[str, ...], visible: str | None) -> list[Dev
 def check_visible(gpus: list[Gpu], visible: str) -> None:
     """Raise ConfigError when CUDA_VISIBLE_DEVICES names something that is not there.
 
-    CUDA would pass over it, and over all that follows, without a word; where it comes first, work would be done on the CPU.
+    CUDA silently ignores it and all entries after it; if it is the first, the work would be done on the CPU.
     """
     ended_by = _chosen(gpus, visible)[1]
     if not gpus or ended_by is None or ended_by.lower() in _NO_GPU:
@@ -203,7 +203,7 @@ def preload_libraries() -> list[str]:
 def check_libraries() -> None:
     """Raise ModelError unless the library that CTranslate2 loads at its first multiplication can be loaded.
 
-    It would be missed with the first lease otherwise, and every segment be blamed for it.
+    Otherwise the first lease would fail, and each segment would count as faulty.
     """
     name = _LIBRARIES[-1][1]
     try:
@@ -217,7 +217,7 @@ def check_libraries() -> None:
 
 
 def free_bytes() -> int | None:
-    """Return the free memory of the one GPU that this process sees; None where NVML does not tell."""
+    """Return the free memory of the one GPU that this process sees; None if NVML does not report it."""
     import pynvml
 
     try:

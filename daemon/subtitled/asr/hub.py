@@ -1,4 +1,4 @@
-"""A model that is not on this machine yet: downloaded from the hub, or converted from a checkpoint, once."""
+"""Download a model from the hub, or convert it from a checkpoint, once."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from subtitled.asr.model import DEMO, HubUnreachableError, converted_folder, loc
 from subtitled.config.model_files import conversion, fault_of, is_convertible, is_folder
 from subtitled.errors import ModelError
 
-Tell = Callable[[int], None]
-"""Called now and then with the bytes that have come so far."""
-TELL_EVERY_S = 5.0
+OnProgress = Callable[[int], None]
+"""Called every few seconds with the bytes received so far."""
+PROGRESS_EVERY_S = 5.0
 PR_SET_PDEATHSIG = 1
 CONVERTER = (sys.executable, "-m", "ctranslate2.converters.transformers")
 
 
 def may_need_fetching(name: str) -> bool:
-    """Say whether a model may have to be brought here before it can be loaded; looks at names and folders only."""
+    """Return whether a model may have to be downloaded or converted; reads names and folders only."""
     return name != DEMO and (not is_folder(name) or is_convertible(Path(name)))
 
 
-def fetch(name: str, tell: Tell) -> Path:
-    """Bring a model here unless it is, and return its folder; blocks for as long as that takes.
+def fetch(name: str, on_progress: OnProgress) -> Path:
+    """Download or convert a model if necessary, and return its folder; blocks meanwhile.
 
-    Raises ModelError when there is no such model or it is of no use, HubUnreachableError when the hub does not answer.
+    Raises ModelError if the model does not exist or is unusable, HubUnreachableError if the hub does not answer.
     """
     try:
         return locate(name)
@@ -41,7 +41,7 @@ def fetch(name: str, tell: Tell) -> Path:
     if is_folder(name):
         convert(Path(name), converted_folder(Path(name)))
     else:
-        _download(name, tell)
+        _download(name, on_progress)
     return locate(name)
 
 
@@ -71,33 +71,33 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _download(name: str, tell: Tell) -> None:
+def _download(name: str, on_progress: OnProgress) -> None:
     from faster_whisper import download_model
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
     try:
-        with _progress(name, tell):
+        with _progress(name, on_progress):
             folder = Path(download_model(name))
     except (HFValidationError, RepositoryNotFoundError) as error:
         raise ModelError(f"model.name = {name!r}: {_first_line(error)}") from error
     except Exception as error:
-        # Several HTTP libraries' errors, by the hub's version; whatever it is, the hub did not give the model.
+        # Errors of several HTTP libraries, by the hub's version; in any case there is no model.
         raise HubUnreachableError(
             f"model.name = {name!r}: cannot be downloaded now: {_first_line(error)}"
         ) from error
     if (why := fault_of(folder)) is not None:
-        raise ModelError(f"model.name = {name!r}: downloaded, and of no use: {why}")
+        raise ModelError(f"model.name = {name!r}: downloaded, but unusable: {why}")
 
 
 @contextmanager
-def _progress(name: str, tell: Tell) -> Iterator[None]:
-    """Tell how many bytes have come, by the size of the hub's cache: its versions have no other way in common."""
+def _progress(name: str, on_progress: OnProgress) -> Iterator[None]:
+    """Report the bytes received, by the size of the hub's cache: the only way that all its versions share."""
     done = threading.Event()
     blobs = _blobs_of(name)
 
     def watch() -> None:
-        while not done.wait(TELL_EVERY_S):
-            tell(sum(file.stat().st_size for file in blobs.glob("*") if file.is_file()))
+        while not done.wait(PROGRESS_EVERY_S):
+            on_progress(sum(file.stat().st_size for file in blobs.glob("*") if file.is_file()))
 
     watcher = threading.Thread(target=watch, name="progress", daemon=True)
     watcher.start()

@@ -1,4 +1,4 @@
-"""Whether a worker's model is in memory: it leaves when there is nothing to do, and comes back for the next lease."""
+"""Unloading an idle model, and loading it again for the next lease."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class IdleUnload:
 
     @contextmanager
     def hold(self) -> Iterator[float]:
-        """Have the model in memory; gives the seconds that loading it took, 0 where it was there."""
+        """Keep the model in memory; yields the seconds that loading took, 0 if it was loaded."""
         with self._lock:
             self._users += 1
             load_s = self._load() if not self._is_loaded else 0.0
@@ -40,7 +40,7 @@ class IdleUnload:
                 self._users -= 1
                 self._idle_since = time.monotonic()
 
-    def leave(self) -> bool:
+    def unload_if_idle(self) -> bool:
         """Free the model's memory if it was not used for long enough; return whether it was freed."""
         with self._lock:
             is_idle = not self._users and time.monotonic() - self._idle_since >= self._idle_unload_s
@@ -48,7 +48,7 @@ class IdleUnload:
                 return False
             self._model.unload_model()
             self._is_loaded = False
-        _give_memory_back()
+        _trim_memory()
         return True
 
     def _load(self) -> float:
@@ -58,8 +58,8 @@ class IdleUnload:
         return time.monotonic() - started
 
 
-def _give_memory_back() -> None:
-    """Hand freed memory to the kernel, which a CPU worker's malloc otherwise keeps (`worker.keep_memory`)."""
+def _trim_memory() -> None:
+    """Return freed memory to the kernel, which a CPU worker's malloc otherwise keeps (`keep_memory`)."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -18,18 +18,18 @@ CPU_BATCH = 8
 """The fastest that was measured (docs/tuning.md)."""
 DEFAULT_BATCH = 16
 MAX_BATCH = 32
-"""Published measurements are flat from 16 on; more would only make a short clip wait longer for its turn."""
+"""Published measurements are flat from 16 on; a larger batch only delays short clips."""
 WINDOW_BYTES = 64 * 2**20
 """Memory of a window in a batch, whatever the model."""
 WINDOW_SHARE = 0.25
 """And as a share of the model's file. Both together are above what the layers' sizes add up to, at beam size 5 in float16:
 0.25 GB for large-v3-turbo (1.6 GB), 0.8 GB for large-v3 (3.1 GB), 0.06 GB for tiny (0.08 GB)."""
 USED_SHARE = 0.8
-"""Of the free memory, since other programs and CTranslate2's own workspaces want some."""
+"""Of the free memory, since other programs and CTranslate2's workspaces need some."""
 
 
 class HubUnreachableError(ModelError):
-    """The model must be downloaded and cannot be just now; a later try may do."""
+    """The model must be downloaded, and the hub is unreachable; a later attempt may succeed."""
 
 
 def locate(name: str) -> Path:
@@ -137,7 +137,7 @@ def load(name: str, *, device: str, compute_type: str, cpu_threads: int, streams
 
 
 def _try_out(model: WhisperModel) -> None:
-    """Decode a window of silence, so that a device that cannot is found before it is given work."""
+    """Decode a window of silence, so that a faulty device is found before it gets work."""
     import numpy as np
 
     silence = np.zeros((model.model.n_mels, 3000), np.float32)

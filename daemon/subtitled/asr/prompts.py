@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from faster_whisper.tokenizer import Tokenizer
 
 _SPECIAL = re.compile(r"<\|[^|]*\|>")
-"""How Whisper's special tokens are written; in a prompt's text they would be commands."""
+"""Whisper's special tokens in text; in a prompt they would act as commands."""
 
 
 class PromptRequest(Struct, frozen=True, kw_only=True):
@@ -22,7 +22,7 @@ class PromptRequest(Struct, frozen=True, kw_only=True):
     """None: detect it."""
     task: str = "transcribe"
     initial_prompt: str = ""
-    """Text that counts as said before the segment."""
+    """Text that counts as spoken before the segment."""
     hotwords: str = ""
     """Words to be expected."""
 
@@ -35,7 +35,7 @@ class PromptBuilder:
         self._tokenizers: dict[tuple[str, str], Tokenizer] = {}
 
     def tokenizer(self, request: PromptRequest, language: str | None) -> Tokenizer:
-        """Return the tokenizer of a request; with the language still open that of English, which differs in one token."""
+        """Return the tokenizer of a request; that of English, which differs in one token, while the language is unknown."""
         from faster_whisper.tokenizer import Tokenizer
 
         key = (language or "en", request.task)

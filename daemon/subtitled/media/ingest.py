@@ -120,10 +120,10 @@ class Ingest:
             if self._on_progress is not None:
                 self._on_progress(self.decoded_samples)
             started = time.perf_counter()
-            reports = self._vad.feed(block)
+            updates = self._vad.feed(block)
             self.vad_s += time.perf_counter() - started
-            for heard in reports:
-                yield from self._plan(heard)
+            for update in updates:
+                yield from self._plan(update)
         yield from self._plan(self._vad.finish())
         plan = self._planner.finish(self.decoded_samples)
         if plan is not None:
@@ -135,10 +135,10 @@ class Ingest:
         self.decode_s += time.perf_counter() - started
         return block
 
-    def _plan(self, heard: VadUpdate) -> Iterator[IngestedSegment]:
-        self._skipped.extend(SkippedSpan(span, self._too_short) for span in heard.skipped)
+    def _plan(self, update: VadUpdate) -> Iterator[IngestedSegment]:
+        self._skipped.extend(SkippedSpan(span, self._too_short) for span in update.skipped)
         for span in self._cutter.feed(
-            heard.levels, heard.spans, talking=heard.talking, settled=heard.settled
+            update.levels, update.spans, talking=update.talking, settled=update.settled
         ):
             for plan in self._planner.add(span):
                 yield self._prepared(plan)

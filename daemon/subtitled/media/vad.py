@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 _FILE = Path(__file__).with_name("silero_vad") / "silero_vad_16k_sequence.onnx"
 """Of silero-vad 6.2.3 (MIT), copied here because that package requires torch. faster-whisper's copy is another model."""
 CONTEXT = 64
-"""Samples of the frame before that the model sees with each frame."""
+"""Samples of the previous frame that the model gets with each frame."""
 
 BATCH = 512
-"""Frames of one call of the model, 16.4 s. Calls are on this grid whatever is fed, so that results are too."""
+"""Frames in one call of the model, 16.4 s. Blocks of any size are fed on this grid, so results do not depend on them."""
 
 
 class VadUpdate(Struct, frozen=True):
@@ -60,8 +60,8 @@ class Vad:
         self._speech = Speech(settings, min_speech_ms=min_speech_ms)
 
     def feed(self, pcm: NDArray[np.int16]) -> list[VadUpdate]:
-        """Listen to the next samples (`pcm`: int16 (n,), 16 kHz mono); a report for each batch they complete."""
-        heard = []
+        """Take the next samples (`pcm`: int16 (n,), 16 kHz mono); return an update for each batch they complete."""
+        updates = []
         while len(pcm):
             taken = pcm[: len(self._pcm) - self._filled]
             self._pcm[self._filled : self._filled + len(taken)] = taken
@@ -69,34 +69,34 @@ class Vad:
             self._samples += len(taken)
             pcm = pcm[len(taken) :]
             if self._filled == len(self._pcm):
-                levels, probabilities = self._judge(BATCH)
-                heard.append(self._speech.feed(levels, probabilities))
+                levels, probabilities = self._evaluate(BATCH)
+                updates.append(self._speech.feed(levels, probabilities))
                 self._pcm[:CONTEXT] = self._pcm[-CONTEXT:]
                 self._filled = CONTEXT
-        return heard
+        return updates
 
     def finish(self) -> VadUpdate:
-        """Report what the last samples held; nothing may be fed after it."""
+        """Return the update of the last samples; nothing may be fed after it."""
         frames = -(-(self._filled - CONTEXT) // FRAME)
         # As in the package, silence fills the last frame.
         self._pcm[self._filled :] = 0
-        levels, probabilities = self._judge(frames) if frames else ([], [])
+        levels, probabilities = self._evaluate(frames) if frames else ([], [])
         return self._speech.finish(levels, probabilities, self._samples)
 
-    def _judge(self, frames: int) -> tuple[list[int], list[float]]:
+    def _evaluate(self, frames: int) -> tuple[list[int], list[float]]:
         """Return the mean square and the probability of speech of each of the first `frames` frames held."""
         pcm = self._pcm[: CONTEXT + frames * FRAME]
         windows = np.lib.stride_tricks.sliding_window_view(pcm, CONTEXT + FRAME)[::FRAME]
         inputs = {"input": windows * np.float32(1 / 32768), "h": self._h, "c": self._c}
         probabilities, self._h, self._c = self._model.run(("speech_probs", "hn", "cn"), inputs)
-        # Sums of whole numbers under 2**53 are exact in any order: no level, and no cut, differs with the machine.
+        # Sums of whole numbers under 2**53 are exact in any order, so levels and cuts are the same on every machine.
         exact = pcm[CONTEXT:].reshape(frames, FRAME).astype(np.float64)
         levels = np.einsum("ij,ij->i", exact, exact).astype(np.int64) // FRAME
         return levels.tolist(), probabilities.tolist()
 
 
 class Speech:
-    """Verdicts on frames into spans: `get_speech_timestamps_from_probs` of silero-vad 6.2, streamed.
+    """Probabilities of frames into spans: `get_speech_timestamps_from_probs` of silero-vad 6.2, streamed.
 
     Two thresholds with hysteresis; a pause shorter than `min_silence_ms` does not end speech; speech of
     `min_speech_ms` or less is skipped; what is kept is padded on both sides, and spans whose paddings would
@@ -109,26 +109,26 @@ class Speech:
         self._min_silence = settings.min_silence_ms * SAMPLE_RATE // 1000
         self._min_speech = min_speech_ms * SAMPLE_RATE // 1000
         self._pad = settings.pad_ms * SAMPLE_RATE // 1000
-        self._heard = 0
+        self._samples_seen = 0
         # Current speech: where it began, and where its current pause began.
         self._start: int | None = None
         self._pause: int | None = None
-        # The kept span before, while its end may still move: its padded start and its bare end.
+        # The last kept span while its end may still move: its padded start and its unpadded end.
         self._ended: Span | None = None
-        # The bare end of the last kept span.
+        # The unpadded end of the last kept span.
         self._last_end: int | None = None
         self._spans: list[Span] = []
         self._skipped: list[Span] = []
 
     def feed(self, levels: list[int], probabilities: list[float]) -> VadUpdate:
-        """Take the verdicts on the next frames, with their levels, which are handed through."""
-        self._listen(probabilities)
+        """Take the probabilities and levels of the next frames; return what is certain now."""
+        self._track(probabilities)
         self._settle()
         return self._report(levels)
 
     def finish(self, levels: list[int], probabilities: list[float], samples: int) -> VadUpdate:
         """Process the last frames; current speech ends with the audio, which has `samples` samples."""
-        self._listen(probabilities)
+        self._track(probabilities)
         if self._start is not None:
             self._close(self._start, samples)
         if self._ended is not None:
@@ -136,8 +136,8 @@ class Speech:
             self._ended = None
         return self._report(levels)
 
-    def _listen(self, probabilities: list[float]) -> None:
-        for frame, probability in enumerate(probabilities, self._heard // FRAME):
+    def _track(self, probabilities: list[float]) -> None:
+        for frame, probability in enumerate(probabilities, self._samples_seen // FRAME):
             if probability >= self._threshold:
                 self._pause = None
                 if self._start is None:
@@ -148,7 +148,7 @@ class Speech:
                     self._pause = frame * FRAME
                 if frame * FRAME - self._pause >= self._min_silence:
                     self._close(self._start, self._pause)
-        self._heard += FRAME * len(probabilities)
+        self._samples_seen += FRAME * len(probabilities)
 
     def _close(self, start: int, end: int) -> None:
         """End the current speech, and keep or skip it."""
@@ -162,23 +162,23 @@ class Speech:
         self._last_end = end
 
     def _padded_start(self, start: int) -> int:
-        """Where speech that begins at `start` begins with its padding, if it is kept."""
+        """Return the padded start of speech that starts at `start`."""
         if self._last_end is not None and start - self._last_end < 2 * self._pad:
             return start - (start - self._last_end) // 2
         return max(0, start - self._pad)
 
     def _release(self, next_start: int) -> None:
-        """Give the span that ended its final end, now that speech from `next_start` on is kept, or none before it."""
+        """Make the end of the last span final: the next speech starts at `next_start`, or later."""
         if self._ended is not None:
             padding = min(self._pad, (next_start - self._ended.end) // 2)
             self._spans.append(Span(self._ended.start, self._ended.end + padding))
             self._ended = None
 
     def _settle(self) -> None:
-        """Release the span that ended as soon as no later speech can move its end."""
+        """Make the end of the last span final as soon as no later speech can move it."""
         if self._ended is None:
             return
-        start = self._heard if self._start is None else self._start
+        start = self._samples_seen if self._start is None else self._start
         if start - self._ended.end >= 2 * self._pad or self._is_kept():
             self._release(start)
 
@@ -187,10 +187,10 @@ class Speech:
         return self._start is not None and self._certain_end() - self._start > self._min_speech
 
     def _certain_end(self) -> int:
-        return self._heard if self._pause is None else self._pause
+        return self._samples_seen if self._pause is None else self._pause
 
     def _report(self, levels: list[int]) -> VadUpdate:
-        start = self._padded_start(self._heard if self._start is None else self._start)
+        start = self._padded_start(self._samples_seen if self._start is None else self._start)
         talking = None
         if self._ended is not None:
             talking = self._ended

@@ -149,7 +149,7 @@ class TranscribeRole:
             try:
                 return self._featured.get(timeout=self._idle_unload.wait_s)
             except queue.Empty:
-                if self._idle_unload.leave():
+                if self._idle_unload.unload_if_idle():
                     self._port.post(ModelUnloaded())
 
     def _decode(self) -> None:
