@@ -1,4 +1,4 @@
-"""What hangs though its process says that it lives: a device, a decoder."""
+"""A device or a decoder hangs while its process still sends heartbeats."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ ONE_SLOT = schema.PoolConfig(devices=("cpu",), prepare_workers=1)
 
 @contextlib.contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Have whoever opens the file wait in the kernel, as on a network mount whose server is gone.
+    """Make every open of the file wait in the kernel, as on a network mount whose server is gone.
 
-    A write lease does it, for 45 s at most (fcntl(2), F_SETLEASE). The kernel tells the holder with a signal.
+    A write lease does it, for 45 s at most (fcntl(2), F_SETLEASE). The kernel notifies the holder with a signal.
     """
     before = signal.signal(signal.SIGIO, signal.SIG_IGN)
     file = os.open(path, os.O_RDONLY)
@@ -81,7 +81,7 @@ def test_file_that_takes_its_decoder_down_twice_fails_with_the_reason(tmp_path: 
 
 
 def test_lease_that_hangs_is_taken_away_and_done_elsewhere(tmp_path: Path) -> None:
-    """The worker's heartbeat goes on all the while: its thread is not the one that hangs."""
+    """The worker still sends heartbeats: another thread hangs."""
     plan = PlannedFaults(tmp_path / "faults")
     with Daemon(
         tmp_path,

@@ -70,7 +70,7 @@ class Files:
     def eventually(self, probe: Callable[[], T | None], what: str) -> T:
         """Return the first true answer of `probe`, which is asked while there is work for two."""
 
-        def asked() -> T | None:
+        def probe_with_work() -> T | None:
             stats = self._head.stats()
             ended = sum(stats.jobs.get(state, 0) for state in ENDED)
             if sum(stats.jobs.values()) == self._head.dropped and self._head.dropped - ended < COPIES:
@@ -78,10 +78,10 @@ class Files:
                 self._dropped.append(self._head.drop(media.DEMO / "demo.flac", name))
             return probe()
 
-        return eventually(asked, what)
+        return eventually(probe_with_work, what)
 
     def texts(self) -> set[str]:
-        """Wait until all are done, each segment once; return what came of them."""
+        """Wait until all are done, each segment once; return their jobs."""
         head = self._head
         jobs = {head.wait_for(source).id for source in self._dropped}
         done = Counter(
@@ -139,7 +139,7 @@ def nodes(cluster: RayCluster, head: RayHead) -> Iterator[Nodes]:
 def test_ray_places_workers_while_there_is_work_and_gets_its_nodes_back(
     head: RayHead, nodes: Nodes, text: str
 ) -> None:
-    """Two by the depth of the queue; none, once they were idle for `ray.idle_s`. Nobody is shown their key."""
+    """Two by the depth of the queue; none, once they were idle for `ray.idle_s`. No process shows their key."""
     first, second = nodes.add(), nodes.add()
     files = Files(head)
     slots = {nodes.worker_of(first, files), nodes.worker_of(second, files)}

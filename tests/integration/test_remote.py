@@ -36,7 +36,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def subtitles(daemon: Daemon, *names: str) -> dict[str, str]:
-    """Drop a recording under each name; return what comes of each once all is done."""
+    """Drop a recording under each name; return their jobs once all are done."""
     sources = [daemon.drop(media.DEMO / "demo.flac", name) for name in names]
     found = {}
     for source in sources:
@@ -46,7 +46,7 @@ def subtitles(daemon: Daemon, *names: str) -> dict[str, str]:
 
 
 def diagnosis(head: Head) -> dict[str, str]:
-    """Return what the doctor says of the cluster, by name."""
+    """Return the doctor's findings about the cluster, by name."""
     command = [
         sys.executable,
         "-m",
@@ -217,7 +217,7 @@ def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing(
             head.wait_for_workers("gpu2/cpu0", "gpu3/cpu0")
 
 
-def test_a_worker_that_is_told_to_go_finishes_what_it_holds(tmp_path: Path, texts: dict[str, str]) -> None:
+def test_stopped_worker_finishes_its_leases(tmp_path: Path, texts: dict[str, str]) -> None:
     with Head(tmp_path) as head, RemoteWorker(head, "gpu2") as leaving, RemoteWorker(head, "gpu3"):
         head.start()
         head.wait_for_workers("gpu2/cpu0", "gpu3/cpu0")
@@ -232,7 +232,7 @@ def test_a_worker_that_is_told_to_go_finishes_what_it_holds(tmp_path: Path, text
         head.wait_for_log("worker.stopped", worker="gpu2/cpu0.1")
 
 
-def test_a_worker_without_a_daemon_goes_at_once_when_it_is_told(tmp_path: Path) -> None:
+def test_worker_without_a_daemon_stops_at_once(tmp_path: Path) -> None:
     with Head(tmp_path) as head, RemoteWorker(head, "gpu2") as worker:
         worker.wait_for_log("session.waiting", "there is no connection")
         worker.terminate()
@@ -268,7 +268,7 @@ def test_workers_join_a_daemon_that_is_started_again_with_the_model_still_loaded
 def test_what_a_worker_has_done_after_it_was_given_up_counts_no_more(
     tmp_path: Path, texts: dict[str, str]
 ) -> None:
-    """It stood still for longer than the daemon waits; when it goes on, it joins again, with its model."""
+    """It was stopped for longer than silence_s; when it continues, it joins again with its loaded model."""
     with (
         Head(tmp_path, recovery=SHORT) as head,
         RemoteWorker(head, "gpu2") as still,

@@ -1,4 +1,4 @@
-"""`subtitled worker` as a process: what ends it, what systemd hears of it, what it is started with."""
+"""`subtitled worker` as a process: its end, its notifications to systemd, its options."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from subtitled.errors import ExitCode
 FAULTY = Path(__file__).parents[1] / "faults" / "remote_worker_main.py"
 
 
-def test_a_worker_tells_systemd_how_it_is(tmp_path: Path) -> None:
+def test_worker_notifies_systemd_of_its_state(tmp_path: Path) -> None:
     """Ready comes when the daemon has taken it and its model is loaded; its loop alone sends the pings."""
     with Manager(tmp_path / "notify") as manager, Head(tmp_path) as head:
         environ = {**os.environ, **manager.environ}
@@ -32,7 +32,7 @@ def test_a_worker_tells_systemd_how_it_is(tmp_path: Path) -> None:
             head.start()
             manager.wait_for("READY=1".__eq__, "READY")
             head.wait_for_workers("gpu2/cpu0")
-            manager.wait_for(lambda told: told.startswith("STATUS=is gpu2/cpu0.1 of tcp://"), "its name")
+            manager.wait_for(lambda line: line.startswith("STATUS=joined tcp://"), "its name")
             before = manager.count("WATCHDOG=1")
             eventually(lambda: manager.count("WATCHDOG=1") > before + 2, "pings")
             worker.terminate()
@@ -71,8 +71,8 @@ def test_a_second_signal_ends_a_worker_at_once(tmp_path: Path) -> None:
         assert worker.wait_for_exit() == ExitCode.OK
 
 
-def test_a_worker_starts_anew_for_a_daemon_that_decodes_otherwise(tmp_path: Path) -> None:
-    """In a clean process of the same id, which whoever started it goes on to watch."""
+def test_worker_restarts_itself_for_a_daemon_with_other_decoding_settings(tmp_path: Path) -> None:
+    """In a new process with the same id, which its supervisor still watches."""
     with Head(tmp_path) as head, RemoteWorker(head, "gpu2") as worker:
         head.start()
         head.wait_for_workers("gpu2/cpu0")

@@ -46,7 +46,7 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, long: Path) -> Transcript:
-    """Return what comes of it when nothing happens."""
+    """Return the result without a restart."""
     with daemon_in(tmp_path_factory.mktemp("undisturbed")) as daemon:
         daemon.drop(long, "long.flac")
         daemon.start()
@@ -55,7 +55,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, long: Path) -> Transcr
         return daemon.transcript("long.en")
 
 
-def said(transcript: Transcript) -> list[object]:
+def texts_of(transcript: Transcript) -> list[object]:
     """Return all of a transcript that may not depend on who did it, and how often it was tried."""
     return [
         transcript.cues,
@@ -87,7 +87,7 @@ def see_that_nothing_shows(daemon: Daemon, undisturbed: Transcript) -> None:
     """See that the one job ends as if nothing had happened."""
     [job] = daemon.wait_for_jobs(1)
     assert (job.state, job.cause) == ("done", "")
-    assert said(daemon.transcript("long.en")) == said(undisturbed)
+    assert texts_of(daemon.transcript("long.en")) == texts_of(undisturbed)
     assert sorted(path.name for path in daemon.outbox.iterdir()) == ["long.en.json", "long.en.srt"]
     assert (daemon.inbox / "done" / "long.flac").is_file()
     assert [path for path in daemon.folder.rglob("*") if is_temporary(path.name)] == []
@@ -99,7 +99,7 @@ def see_that_nothing_shows(daemon: Daemon, undisturbed: Transcript) -> None:
 def test_killed_daemon_goes_on_where_it_was(tmp_path: Path, long: Path, undisturbed: Transcript) -> None:
     """While the file is read, while it is transcribed, while its subtitles are written.
 
-    What was finished stays finished; what was under way is done again; the dead daemon's workers are gone.
+    Finished segments stay finished; leased ones are done again; the dead daemon's workers are gone.
     """
     with daemon_in(tmp_path) as daemon:
         daemon.drop(long, "long.flac")
@@ -238,7 +238,7 @@ def test_second_daemon_on_the_same_state_is_refused(idle: Daemon) -> None:
 
 
 def test_second_daemon_on_the_same_socket_is_refused(idle: Daemon, tmp_path: Path) -> None:
-    """It must not take the clients of the first, which would never hear of it."""
+    """It must not take over the clients of the first one."""
     listen = schema.ListenConfig(clients=(idle.endpoint,), workers=idle.config.listen.workers, metrics="")
     with Daemon(tmp_path, inboxes=(INBOX,), model=MODEL, listen=listen) as other:
         end = refused(other)

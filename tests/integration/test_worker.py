@@ -165,7 +165,7 @@ class Worker:
 def transcriber() -> Iterator[Worker]:
     with Worker("transcribe", device="cpu", model="demo", cpu_threads=1, beam_size=1, batch_size=4) as worker:
         yield worker
-        # Whatever the tests asked, it is well and goes when it is told to, with what it holds done.
+        # After all tests it still works, and exits when it is drained, with its leases done.
         worker.send(lease_of(99, ["en"]), [pcm(0.4, 3.2)])
         worker.send(Drain())
         assert worker.expect(Transcribed)[0].lease == 99
@@ -247,7 +247,7 @@ def all_prepared(worker: Worker, feed: int = 1) -> tuple[list[tuple[Plan, bytes]
 # -- transcribe ----------------------------------------------------------------------------------------------
 
 
-def test_ready_tells_what_the_worker_can_do(ready: WorkerReady) -> None:
+def test_ready_message_has_what_the_worker_can_do(ready: WorkerReady) -> None:
     assert ready.version == VERSION
     assert (ready.credit, ready.device, ready.model) == (2, "cpu", "demo")
     assert ready.window_samples == WINDOW
@@ -257,7 +257,7 @@ def test_ready_tells_what_the_worker_can_do(ready: WorkerReady) -> None:
 
 @pytest.mark.usefixtures("ready")
 def test_a_lease_is_answered_item_by_item(transcriber: Worker) -> None:
-    """Each in its language; the one without a language tells which it heard, the silent one that it heard nobody."""
+    """Each in its language; without a language the detected one is returned; a silent segment has no speech."""
     chinese = media.recording("demo-zh.flac")[: 3 * media.RATE].astype("<i2").tobytes()
     blobs = [pcm(0.4, 3.2), chinese, media.silence(2).tobytes(), pcm(4.0, 7.0)]
     transcriber.send(lease_of(1, ["en", None, None, None]), blobs)
@@ -361,7 +361,7 @@ def test_a_model_that_cannot_be_loaded_is_fatal_with_its_reason(settings: dict[s
 
 
 def test_a_model_leaves_the_memory_and_comes_back_with_the_next_lease() -> None:
-    """Told when it goes, and in the answer of the lease that it came back for."""
+    """A message reports the unload, and the answer of the next lease the time of loading."""
     with Worker(
         "transcribe", device="cpu", model="demo", cpu_threads=1, beam_size=1, idle_unload_s=0.3
     ) as worker:
@@ -495,7 +495,7 @@ def test_folder_replaced_since_the_start_is_left_to_a_new_process(tmp_path: Path
 
 
 def test_no_more_pcm_is_sent_than_there_is_credit_for(preparer: Worker) -> None:
-    """The worker says that it waits, which is no standstill."""
+    """The worker reports that it waits, which is not a stall."""
     preparer.send(order(media.DEMO / "demo.flac", credit_bytes=1))
     first, _ = preparer.expect(Prepared)
     assert first.plan.index == 0
@@ -568,7 +568,7 @@ def test_a_worker_whose_parent_is_gone_already_does_not_start() -> None:
     settings = WorkerSettings(
         identity="slot.1",
         role="prepare",
-        endpoint="ipc:///tmp/subtitled-test-nobody.sock",
+        endpoint="ipc:///tmp/subtitled-test-unused.sock",
         parent_pid=1 if os.getppid() != 1 else 2,
         heartbeat_s=1.0,
         log_level="info",
@@ -609,15 +609,15 @@ def test_a_daemon_whose_model_is_wrong_ends_with_78_and_says_why(
         if daemon.log("worker.starting"):
             assert {entry["incarnation"] for entry in daemon.log("worker.starting")} == {1}
             causes = [entry["cause"] for entry in daemon.log("worker.broken")]
-            assert [cause in told for told in causes] == [True, True]
+            assert [cause in logged for logged in causes] == [True, True]
 
 
-def test_nonsense_on_the_workers_socket_is_dropped(tmp_path: Path) -> None:
-    """A stranger that speaks, or speaks as a worker that is not there, changes nothing."""
+def test_invalid_message_on_the_workers_socket_is_dropped(tmp_path: Path) -> None:
+    """Messages of an unknown sender, or in the name of a worker that is not running, change nothing."""
     with Daemon(tmp_path) as daemon:
         daemon.start()
         for identity, frames in (
-            (b"stranger", [b"hello"]),
+            (b"unknown", [b"hello"]),
             (b"\xff\xfe", from_worker.encode(Heartbeat())),
             (b"cpu0.9", from_worker.encode(WorkerReady(version=VERSION, credit=2, window_samples=16_000))),
             (b"cpu7.1", from_worker.encode(Transcribed(lease=1, items=(), features_s=0, decode_s=0))),

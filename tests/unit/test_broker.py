@@ -1,4 +1,4 @@
-"""The broker, sentence by sentence: each test tells one event's story and what must come of it."""
+"""The broker: one event each, and the actions that it must lead to."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from unit.broker_bench import PLAN_SETTINGS, SECOND, WINDOW, Bench, bench, indic
 # -- the good way --------------------------------------------------------------------------------------------
 
 
-def test_a_file_goes_all_the_way() -> None:
+def test_file_passes_through_all_stages() -> None:
     b = bench("p0", "gpu0")
     b.submit()
     assert b.state("a") is JobState.PREPARING
@@ -46,7 +46,7 @@ def test_silent_file_is_written_without_a_lease() -> None:
     assert len(b.all(ac.WriteOutputs)) == 1
 
 
-def test_nothing_is_read_before_a_model_says_how_much_it_sees() -> None:
+def test_no_file_is_read_before_a_model_reports_its_window() -> None:
     b = bench("p0")
     b.submit()
     assert not b.all(ac.SendPrepare)
@@ -54,7 +54,7 @@ def test_nothing_is_read_before_a_model_says_how_much_it_sees() -> None:
     assert b.last(ac.SendPrepare).message.settings.window_samples == WINDOW
 
 
-def test_no_file_is_started_while_there_is_no_space() -> None:
+def test_no_file_is_started_without_disk_space() -> None:
     b = bench("p0", "gpu0")
     b.handle(ev.SpaceChanged(is_enough=False))
     b.submit()
@@ -63,7 +63,7 @@ def test_no_file_is_started_while_there_is_no_space() -> None:
     assert b.state("a") is JobState.PREPARING
 
 
-def test_a_file_that_is_sent_is_read_when_it_is_whole() -> None:
+def test_uploaded_file_is_read_when_it_is_complete() -> None:
     b = bench("p0", "gpu0")
     b.submit(state=JobState.RECEIVING)
     assert not b.all(ac.SendPrepare)
@@ -74,7 +74,7 @@ def test_a_file_that_is_sent_is_read_when_it_is_whole() -> None:
 
 
 @pytest.mark.parametrize("event", [ev.Expired(job="a", cause="silent"), ev.CancelRequested("a")])
-def test_a_file_that_does_not_come_is_forgotten(event: ev.Event) -> None:
+def test_job_whose_upload_ends_is_forgotten(event: ev.Event) -> None:
     b = bench("p0", "gpu0")
     b.submit(state=JobState.RECEIVING)
     b.handle(event)
@@ -82,7 +82,7 @@ def test_a_file_that_does_not_come_is_forgotten(event: ev.Event) -> None:
     assert b.broker.live_jobs.jobs == {}
 
 
-def test_a_restarted_daemon_still_waits_for_a_file() -> None:
+def test_restarted_daemon_still_waits_for_an_upload() -> None:
     b = bench("p0", "gpu0")
     b.submit(state=JobState.RECEIVING)
     after = bench("p0", "gpu0")
@@ -99,7 +99,7 @@ def test_two_workers_share_one_file() -> None:
     assert {sent.lease.worker for sent in b.all(ac.SendLease)} == {"gpu0.1", "gpu1.1"}
 
 
-def test_a_lease_ahead_is_given_only_when_it_is_full() -> None:
+def test_only_a_full_batch_is_leased_ahead() -> None:
     b = bench("p0", "gpu0", credit=2, batch_size=2)
     b.submit()
     b.prepared(0)
@@ -125,7 +125,7 @@ def test_dead_worker_releases_its_lease() -> None:
     assert b.state("a") is JobState.WRITING
 
 
-def test_dead_worker_is_started_again_after_a_while() -> None:
+def test_dead_worker_is_restarted_after_a_while() -> None:
     b = bench("gpu0")
     b.die("gpu0.1")
     assert b.slot("gpu0").state is WorkerState.BACKOFF
@@ -170,7 +170,7 @@ def test_late_reply_of_an_earlier_incarnation_is_stale() -> None:
     assert b.last(ac.ResultStale).worker == "gpu0.1"
 
 
-def test_only_the_lease_being_worked_on_is_blamed() -> None:
+def test_only_the_running_lease_is_blamed() -> None:
     b = bench("p0", "gpu0", credit=2, batch_size=1)
     b.submit()
     b.read(0, 1)
@@ -179,7 +179,7 @@ def test_only_the_lease_being_worked_on_is_blamed() -> None:
     assert (b.stored(0).losses, b.stored(1).losses) == (1, 0)
 
 
-def test_a_worker_gets_as_many_segments_as_it_says_it_decodes_at_once() -> None:
+def test_worker_gets_as_many_segments_as_its_batch_size() -> None:
     b = bench("p0", batch_size=16)
     b.worker("gpu0", batch_size=2)
     b.submit()
@@ -189,8 +189,8 @@ def test_a_worker_gets_as_many_segments_as_it_says_it_decodes_at_once() -> None:
     assert b.state("a") is JobState.WRITING
 
 
-def test_a_worker_with_streams_decodes_several_leases_at_once() -> None:
-    """Each has its own time to run, and all that were being decoded are blamed for its end; the one in line is not."""
+def test_worker_with_streams_decodes_several_leases_at_once() -> None:
+    """Each has its own time limit; all running ones are blamed for its end, the waiting one is not."""
     b = bench("p0", batch_size=1)
     b.worker("gpu0", credit=3, streams=2)
     b.submit()
@@ -203,7 +203,7 @@ def test_a_worker_with_streams_decodes_several_leases_at_once() -> None:
     assert [b.stored(index).losses for index in (0, 2)] == [1, 1]
 
 
-def test_a_free_stream_is_no_reason_to_pass_over_an_idle_worker() -> None:
+def test_idle_worker_goes_before_a_free_stream() -> None:
     b = bench("p0", batch_size=1)
     for slot in ("gpu0", "gpu1"):
         b.worker(slot, credit=3, streams=2)
@@ -213,8 +213,8 @@ def test_a_free_stream_is_no_reason_to_pass_over_an_idle_worker() -> None:
 
 
 @pytest.mark.parametrize("is_late", [False, True])
-def test_a_lease_may_take_longer_when_the_model_has_to_be_loaded_first(is_late: bool) -> None:
-    """Also when it was sent before the worker's word that it had freed the memory came."""
+def test_lease_has_more_time_when_the_model_has_to_be_loaded(is_late: bool) -> None:
+    """Also if it was sent before the message about the unload arrived."""
     b = bench("gpu0", "p0", start_timeout_s=600, silence_s=10_000)
     b.submit()
     if not is_late:
@@ -227,10 +227,10 @@ def test_a_lease_may_take_longer_when_the_model_has_to_be_loaded_first(is_late: 
     assert b.slot("gpu0").due_at == 30, "it is loaded now"
     b.reply(b.last(ac.SendLease))
     b.handle(ev.MessageReceived("gpu0.7", pr.ModelUnloaded()))
-    assert b.slot("gpu0").is_loaded, "a stranger's word counts for nothing"
+    assert b.slot("gpu0").is_loaded, "messages of an unknown worker are ignored"
 
 
-def test_a_lease_moves_up_when_the_one_before_it_is_answered() -> None:
+def test_time_limit_of_a_lease_starts_when_the_one_before_it_is_answered() -> None:
     b = bench("p0", "gpu0", credit=2, batch_size=1, lease_min_s=30, silence_s=1000)
     b.submit()
     b.read(0, 1)
@@ -243,7 +243,7 @@ def test_a_lease_moves_up_when_the_one_before_it_is_answered() -> None:
     assert b.stored(1).losses == 1
 
 
-def test_suspects_go_out_singly() -> None:
+def test_suspect_segments_are_leased_alone() -> None:
     b = bench("p0", batch_size=16)
     b.worker("gpu0", credit=2)
     b.die("gpu0.1")
@@ -274,7 +274,7 @@ def test_segment_that_loses_three_workers_fails() -> None:
     assert len(b.all(ac.WriteFailure)) == 1
 
 
-def test_a_failed_segment_does_not_keep_the_others_from_being_done() -> None:
+def test_other_segments_are_done_after_one_has_failed() -> None:
     b = bench("p0", "gpu0", attempts=1)
     b.submit()
     b.prepared(0)
@@ -286,7 +286,7 @@ def test_a_failed_segment_does_not_keep_the_others_from_being_done() -> None:
     assert b.state("a") is JobState.FAILED
 
 
-def test_fatal_exit_breaks_the_slot_and_others_go_on() -> None:
+def test_fatal_exit_breaks_the_slot_and_others_continue() -> None:
     b = bench("p0", "gpu0", "gpu1")
     b.submit()
     b.read(0)
@@ -299,14 +299,14 @@ def test_fatal_exit_breaks_the_slot_and_others_go_on() -> None:
     assert not [spawn for spawn in b.all(ac.Spawn) if (spawn.slot, spawn.incarnation) == (broken.slot, 2)]
 
 
-def test_a_broken_slot_starts_again_when_the_configuration_is_read_again() -> None:
+def test_broken_slot_is_restarted_by_a_reload() -> None:
     b = bench("gpu0")
     b.die("gpu0.1", is_fatal=True)
     b.handle(ev.SlotReset("gpu0"))
     assert b.last(ac.Spawn) == ac.Spawn(slot="gpu0", incarnation=2)
 
 
-def test_a_silent_worker_is_killed() -> None:
+def test_silent_worker_is_killed() -> None:
     b = bench("gpu0", silence_s=30)
     b.wait(29)
     b.handle(ev.MessageReceived("gpu0.1", pr.Heartbeat()))
@@ -315,10 +315,10 @@ def test_a_silent_worker_is_killed() -> None:
     b.wait(1)
     assert b.last(ac.Kill) == ac.Kill(worker="gpu0.1", cause="no message for 30 s")
     b.die("gpu0.1", cause="killed by SIGKILL")
-    assert b.slot("gpu0").cause == "no message for 30 s", "what led to the kill is the cause, not the kill"
+    assert b.slot("gpu0").cause == "no message for 30 s", "the cause is the reason for the kill, not the kill"
 
 
-def test_a_worker_that_is_never_ready_is_killed() -> None:
+def test_worker_that_is_never_ready_is_killed() -> None:
     b = Bench(start_timeout_s=600)
     b.handle(ev.SlotAdded("gpu0", Role.TRANSCRIBE))
     b.wait(599)
@@ -327,7 +327,7 @@ def test_a_worker_that_is_never_ready_is_killed() -> None:
     assert b.last(ac.Kill).worker == "gpu0.1"
 
 
-def test_what_a_dead_worker_says_changes_nothing() -> None:
+def test_messages_of_a_dead_worker_change_nothing() -> None:
     b = bench("p0", "gpu0")
     b.submit()
     order = b.last(ac.SendPrepare)
@@ -350,7 +350,7 @@ def test_what_a_dead_worker_says_changes_nothing() -> None:
 # -- replies -------------------------------------------------------------------------------------------------
 
 
-def test_a_segment_that_a_reply_leaves_out_goes_out_again() -> None:
+def test_segment_missing_in_a_reply_is_leased_again() -> None:
     b = bench("p0")
     b.submit()
     b.worker("gpu0")
@@ -363,7 +363,7 @@ def test_a_segment_that_a_reply_leaves_out_goes_out_again() -> None:
     assert indices(b.last(ac.SendLease)) == [1]
 
 
-def test_a_result_that_comes_twice_in_a_reply_counts_once() -> None:
+def test_result_that_is_twice_in_a_reply_counts_once() -> None:
     b = bench("p0", "gpu0")
     b.submit()
     b.read(0)
@@ -371,14 +371,14 @@ def test_a_result_that_comes_twice_in_a_reply_counts_once() -> None:
     outcome = pr.ItemResult(
         key=SegmentKey("a", 0), is_speech=True, language="de", language_probability=1, result=b""
     )
-    stranger = replace(outcome, key=SegmentKey("a", 7))
+    unknown = replace(outcome, key=SegmentKey("a", 7))
     b.handle(
-        ev.MessageReceived("gpu0.1", pr.Transcribed(lease=sent.lease.id, items=(outcome, outcome, stranger)))
+        ev.MessageReceived("gpu0.1", pr.Transcribed(lease=sent.lease.id, items=(outcome, outcome, unknown)))
     )
     assert len([save for save in b.all(ac.SaveSegment) if save.result is not None]) == 1
 
 
-def test_a_refused_lease_goes_out_again_and_its_worker_lives() -> None:
+def test_refused_lease_is_leased_again_and_its_worker_stays() -> None:
     b = bench("p0", "gpu0")
     b.submit()
     b.read(0)
@@ -387,7 +387,7 @@ def test_a_refused_lease_goes_out_again_and_its_worker_lives() -> None:
     assert b.last(ac.SendLease).lease.id == 2
 
 
-def test_a_segment_without_speech_is_skipped() -> None:
+def test_segment_without_speech_is_skipped() -> None:
     b = bench("p0", "gpu0")
     b.submit()
     b.read(0)
@@ -415,7 +415,7 @@ def test_language_vote_outvotes_a_musical_intro() -> None:
     assert b.state("a") is JobState.WRITING
 
 
-def test_four_answers_settle_the_language_before_the_file_is_read() -> None:
+def test_four_results_settle_the_language_while_the_file_is_read() -> None:
     b = bench("p0", "gpu0", batch_size=1)
     b.submit(language="auto")
     for index in range(5):
@@ -427,7 +427,7 @@ def test_four_answers_settle_the_language_before_the_file_is_read() -> None:
     assert b.broker.live_jobs.queued_bytes == 2 * SECOND, "the PCM of the settled segments is dropped"
 
 
-def test_an_answer_in_a_losing_language_after_the_vote_is_decoded_again() -> None:
+def test_result_in_another_language_after_the_vote_is_decoded_again() -> None:
     b = bench("p0", "gpu0", "gpu1", batch_size=1)
     b.submit(language="auto")
     for index in range(6):
@@ -441,7 +441,7 @@ def test_an_answer_in_a_losing_language_after_the_vote_is_decoded_again() -> Non
     assert b.stored(index).state in {SegmentState.PENDING, SegmentState.LEASED}
 
 
-def test_in_a_file_of_many_languages_each_segment_keeps_its_own() -> None:
+def test_with_language_multi_each_segment_keeps_its_own() -> None:
     b = bench("p0", "gpu0", batch_size=1)
     b.submit(language="multi")
     b.read(0, 1)
@@ -468,7 +468,7 @@ def test_prepare_worker_lost_twice_fails_the_job() -> None:
     assert b.jobs["a"].cause == "its decoder was lost 2 times, the last time with: killed by SIGBUS"
 
 
-def test_a_decoder_that_makes_no_progress_is_killed() -> None:
+def test_decoder_without_progress_is_killed() -> None:
     b = bench("p0", "gpu0", prepare_stall_s=60, silence_s=1000)
     b.submit()
     feed = b.last(ac.SendPrepare).message.feed
@@ -481,7 +481,7 @@ def test_a_decoder_that_makes_no_progress_is_killed() -> None:
     assert b.last(ac.Kill).cause == "no progress in decoding for 60 s"
 
 
-def test_a_decoder_that_waits_for_credit_is_not_killed() -> None:
+def test_decoder_that_waits_for_credit_is_not_killed() -> None:
     b = bench("p0", "gpu0", prepare_stall_s=60, silence_s=1000)
     b.submit()
     feed = b.last(ac.SendPrepare).message.feed
@@ -490,7 +490,7 @@ def test_a_decoder_that_waits_for_credit_is_not_killed() -> None:
     assert not b.all(ac.Kill)
 
 
-def test_what_was_read_before_the_decoder_died_is_not_sent_again() -> None:
+def test_segments_read_before_the_decoder_died_are_not_sent_again() -> None:
     b = bench("p0", "p1", "gpu0")
     b.submit()
     b.prepared(0)
@@ -517,7 +517,7 @@ def test_refused_media_fails_the_job_with_the_reason() -> None:
     assert b.slot("p0").state is WorkerState.IDLE
 
 
-def test_file_that_needs_no_subtitles_is_written_nothing_for() -> None:
+def test_no_subtitles_are_written_for_a_file_that_has_them() -> None:
     b = bench("p0", "gpu0")
     b.submit()
     b.already_subtitled("it has subtitles already: talk.srt")
@@ -530,8 +530,8 @@ def test_file_that_needs_no_subtitles_is_written_nothing_for() -> None:
     assert b.state("b") is JobState.PREPARING, "its prepare worker is free again"
 
 
-def test_file_that_got_subtitles_while_it_was_read_again_gives_up_its_segments() -> None:
-    """A restart reads it anew; meanwhile somebody has put subtitles beside it."""
+def test_file_that_got_subtitles_meanwhile_drops_its_segments() -> None:
+    """A restart reads it again; meanwhile subtitles were put beside it."""
     b = bench("p0", "gpu0")
     b.submit()
     b.prepared(0)
@@ -557,7 +557,7 @@ def test_changed_file_is_rejected() -> None:
     assert b.broker.live_jobs.queued_bytes == 0
 
 
-def test_a_file_that_has_become_shorter_is_rejected() -> None:
+def test_file_that_became_shorter_is_rejected() -> None:
     b = bench("p0", "gpu0")
     b.submit()
     b.read(0, 1)
@@ -572,8 +572,8 @@ def test_a_file_that_has_become_shorter_is_rejected() -> None:
 # -- memory --------------------------------------------------------------------------------------------------
 
 
-def test_credit_never_exceeds_the_memory_for_it() -> None:
-    """One file that nobody transcribes: what it may send ends at the queue, its floor and one segment."""
+def test_credit_never_exceeds_its_memory() -> None:
+    """A file that is not transcribed: its credit ends at the queue, its floor and one segment."""
     b = bench("p0", "gpu0", queue_bytes=16 * 2**20)
     b.die("gpu0.1", is_fatal=True)
     b.submit()
@@ -587,8 +587,8 @@ def test_credit_never_exceeds_the_memory_for_it() -> None:
     assert b.policy.queue_bytes - GRANT_BYTES < b.broker.live_jobs.queued_bytes <= most
 
 
-def test_many_short_files_do_not_fill_the_memory_either() -> None:
-    """Each file is read within its first credit; nobody transcribes them."""
+def test_many_short_files_do_not_exceed_the_memory() -> None:
+    """Each file is read within its first credit; none is transcribed."""
     b = bench("p0", "gpu0", queue_bytes=16 * 2**20)
     b.die("gpu0.1", is_fatal=True)
     for number in range(100):
@@ -605,10 +605,10 @@ def test_many_short_files_do_not_fill_the_memory_either() -> None:
         b.read(0, 1, 2, 3, job=b.all(ac.SendPrepare)[read].job.id, samples=WINDOW)
         b.reply_to_all()
         read += 1
-    assert read == 100, "and they go on when there is room again"
+    assert read == 100, "and they continue when there is room again"
 
 
-def test_a_short_file_is_not_shut_out_by_a_long_one_that_fills_the_queue() -> None:
+def test_long_file_that_fills_the_queue_does_not_block_a_short_one() -> None:
     b = bench("p0", "p1", "gpu0", queue_bytes=16 * 2**20, batch_size=1)
     b.submit("long")
     index = 0
@@ -621,7 +621,7 @@ def test_a_short_file_is_not_shut_out_by_a_long_one_that_fills_the_queue() -> No
     assert b.last(ac.SendLease).message.items[0].key.job == "short"
 
 
-def test_an_open_vote_cannot_hold_all_the_memory_and_wait_for_credit() -> None:
+def test_open_votes_cannot_hold_all_memory_and_wait_for_credit() -> None:
     """Files of three voters each keep their PCM for the vote; each may still have the credit for a fourth."""
     slots = [f"p{place}" for place in range(8)]
     b = bench(*slots, "gpu0", queue_bytes=16 * 2**20, batch_size=1)
@@ -639,7 +639,7 @@ def test_an_open_vote_cannot_hold_all_the_memory_and_wait_for_credit() -> None:
 
 
 def held_up(*sizes: int, **options: Any) -> Bench:
-    """Return a bench with a file of each size half read, none of which may be read on: nobody transcribes."""
+    """Return a bench with a file of each size half read, all of which wait for credit: nothing is transcribed."""
     slots = [f"p{place}" for place in range(len(sizes))]
     b = bench(*slots, "gpu0", queue_bytes=16 * 2**20, batch_size=1)
     for slot, size in zip(slots, sizes, strict=True):
@@ -659,54 +659,54 @@ def held_up(*sizes: int, **options: Any) -> Bench:
     return b
 
 
-def test_a_clip_is_read_in_the_place_of_a_long_file_that_cannot_be_read_on() -> None:
-    """It would wait for hours; the long one has PCM in memory to be going on with, and is taken up again."""
+def test_clip_preempts_a_long_file_that_waits_for_credit() -> None:
+    """It would wait for hours; the long file has PCM in memory to continue with, and is read further later."""
     b = held_up(1000, 900)
     before = b.broker.live_jobs.queued_bytes
     b.submit("clip", size=10)
-    assert b.sent(pr.Abandon)[-1].worker == "p0.1", "the larger one gives way"
+    assert b.sent(pr.Abandon)[-1].worker == "p0.1", "the larger file is preempted"
     assert b.last(ac.SendPrepare).job.id == "clip"
     assert (b.state("longp0"), b.jobs["longp0"].losses) == (JobState.QUEUED, 0)
     assert b.broker.live_jobs.queued_bytes == before
     b.read(0, job="clip")
     order = b.last(ac.SendPrepare)
     assert (order.job.id, order.message.plans) == ("longp0", None)
-    assert len(order.message.done) >= 4, "what was read is not sent again"
+    assert len(order.message.done) >= 4, "segments that were read are not sent again"
     leases = len(b.all(ac.SendLease))
     while b.segments[SegmentKey("clip", 0)].state is not SegmentState.DONE:
         b.reply(b.last(ac.SendLease))
     assert len(b.all(ac.SendLease)) - leases <= 3
 
 
-def test_a_file_that_is_no_smaller_waits_its_turn() -> None:
-    """Or a thousand long files would all be begun, and none finished."""
+def test_file_of_about_the_same_size_preempts_none() -> None:
+    """Else a thousand long files would all be started, and none finished."""
     b = held_up(1000, 1000)
     b.submit("another", size=501)
     assert not b.sent(pr.Abandon)
     assert b.state("another") is JobState.QUEUED
 
 
-def test_a_file_that_is_being_read_is_not_put_away() -> None:
+def test_file_that_is_read_is_not_preempted() -> None:
     b = bench("p0", "gpu0")
     b.submit("long", size=1000)
     b.submit("clip", size=1)
     assert not b.sent(pr.Abandon)
 
 
-def test_a_more_urgent_file_of_any_size_displaces_one_that_cannot_be_read_on() -> None:
+def test_more_urgent_file_of_any_size_preempts_one_that_waits_for_credit() -> None:
     b = held_up(1000, 1000)
     b.submit("urgent", size=10_000, priority=5)
     assert b.last(ac.SendPrepare).job.id == "urgent"
 
 
-def test_a_small_file_does_not_displace_one_that_is_more_urgent() -> None:
+def test_small_file_does_not_preempt_a_more_urgent_one() -> None:
     b = held_up(1000, 1000, priority=5)
     b.submit("clip", size=1)
     assert not b.sent(pr.Abandon)
 
 
-def test_a_file_that_was_put_away_displaces_no_other() -> None:
-    """Two that give way to each other would read their beginnings for ever."""
+def test_preempted_file_preempts_no_other() -> None:
+    """Two files that preempt each other would read their beginnings without end."""
     b = held_up(4000, 1000)
     b.submit("clip", size=10)
     assert b.state("longp0") is JobState.QUEUED
@@ -716,7 +716,7 @@ def test_a_file_that_was_put_away_displaces_no_other() -> None:
     assert len(b.all(ac.SendPrepare)) == 4
 
 
-def test_a_clip_that_comes_during_a_long_job_is_done_within_three_leases() -> None:
+def test_clip_that_arrives_during_a_long_job_is_done_within_three_leases() -> None:
     """Counted from its speech being there: the lease that runs, the one that is ready behind it, its own."""
     b = bench("p0", "p1", batch_size=4)
     b.worker("gpu0", credit=2)
@@ -736,7 +736,7 @@ def test_a_clip_that_comes_during_a_long_job_is_done_within_three_leases() -> No
     assert len(b.all(ac.SendLease)) - sent <= 3
 
 
-def test_files_that_lost_their_decoder_cannot_hold_the_memory_that_a_decoder_needs() -> None:
+def test_files_that_lost_their_decoder_do_not_hold_memory_that_another_needs() -> None:
     """Each loses it after three votes, and then waits behind a more urgent file; the next must still be read."""
     b = bench("gpu0", queue_bytes=16 * 2**20, batch_size=1, silence_s=1e6, crash_budget=100)
     b.handle(ev.SlotAdded("p0", Role.PREPARE))
@@ -756,7 +756,7 @@ def test_files_that_lost_their_decoder_cannot_hold_the_memory_that_a_decoder_nee
 # -- people --------------------------------------------------------------------------------------------------
 
 
-def test_cancel_in_line() -> None:
+def test_cancel_a_queued_job() -> None:
     b = bench("gpu0")
     b.submit()
     b.handle(ev.CancelRequested("a"))
@@ -765,7 +765,7 @@ def test_cancel_in_line() -> None:
     assert not b.all(ac.SendPrepare)
 
 
-def test_cancel_while_it_is_read() -> None:
+def test_cancel_a_job_that_is_read() -> None:
     b = bench("p0", "gpu0")
     b.submit()
     b.prepared(0)
@@ -779,7 +779,7 @@ def test_cancel_while_it_is_read() -> None:
     assert SegmentKey("a", 2) not in b.segments
 
 
-def test_cancel_while_it_is_transcribed() -> None:
+def test_cancel_a_job_that_is_transcribed() -> None:
     b = bench("p0", "gpu0")
     b.submit()
     b.read(0)
@@ -794,7 +794,7 @@ def test_cancel_while_it_is_transcribed() -> None:
 
 
 @pytest.mark.parametrize("is_failed", [False, True])
-def test_cancel_when_it_is_too_late_is_illegal(is_failed: bool) -> None:
+def test_cancel_of_a_job_that_is_written_is_illegal(is_failed: bool) -> None:
     b = bench("p0", "gpu0")
     b.submit()
     b.read()
@@ -806,7 +806,7 @@ def test_cancel_when_it_is_too_late_is_illegal(is_failed: bool) -> None:
     assert b.broker.live_jobs.job("a") == before
 
 
-def test_retry_decodes_only_what_is_missing() -> None:
+def test_retry_decodes_missing_segments_only() -> None:
     b = bench("p0", "gpu0", attempts=1, batch_size=1)
     b.submit()
     b.read(0, 1, 2)
@@ -825,8 +825,8 @@ def test_retry_decodes_only_what_is_missing() -> None:
     assert (b.stored(1).losses, b.jobs["a"].cause, b.jobs["a"].is_closed) == (0, "", False)
 
 
-def test_retry_forgives_the_losses_of_every_segment() -> None:
-    """A person has seen to the cause: what was lost once must not fail at the next loss."""
+def test_retry_resets_the_losses_of_every_segment() -> None:
+    """The cause was repaired: a segment that was lost once must not fail at the next loss."""
     b = bench("p0", "gpu0", attempts=2)
     b.submit()
     b.prepared(0)
@@ -856,7 +856,7 @@ def test_retry_of_a_failed_write_reads_and_decodes_nothing() -> None:
 # -- the daemon's end and start ------------------------------------------------------------------------------
 
 
-def test_restore_in_line() -> None:
+def test_restore_a_queued_job() -> None:
     b = bench("gpu0")
     b.submit()
     b.restart()
@@ -865,7 +865,7 @@ def test_restore_in_line() -> None:
     assert b.state("a") is JobState.PREPARING
 
 
-def test_restore_while_it_is_read() -> None:
+def test_restore_a_job_that_was_read() -> None:
     b = bench("p0", "gpu0")
     b.submit()
     b.prepared(0)
@@ -887,7 +887,7 @@ def test_restore_while_it_is_read() -> None:
     assert b.state("a") is JobState.WRITING
 
 
-def test_restore_while_it_is_transcribed() -> None:
+def test_restore_a_job_that_was_transcribed() -> None:
     b = bench("p0", "gpu0", batch_size=1)
     b.submit()
     b.read(0, 1, 2)
@@ -896,14 +896,14 @@ def test_restore_while_it_is_transcribed() -> None:
     b.worker("gpu0")
     b.worker("p0")
     assert b.last(ac.SendPrepare).message.plans == (plan(1), plan(2))
-    assert b.stored(1).losses == 0, "the daemon's end is not the segment's fault"
+    assert b.stored(1).losses == 0, "the restart is not blamed on the segment"
     b.read(1, 2)
     b.reply_to_all()
     assert sorted(key.index for sent in b.all(ac.SendLease) for key in sent.lease.keys) == [1, 2]
     assert b.state("a") is JobState.WRITING
 
 
-def test_restore_when_the_last_result_was_saved_and_no_more() -> None:
+def test_restore_a_job_killed_after_its_last_result_was_saved() -> None:
     """The vote, then the end, are made up for: all segments have ended, in two languages."""
     b = bench("p0", "gpu0", batch_size=1)
     b.submit(language="auto")
@@ -922,7 +922,7 @@ def test_restore_when_the_last_result_was_saved_and_no_more() -> None:
     assert b.last(ac.SendPrepare).message.plans == (plan(0),)
 
 
-def test_restore_while_it_is_written() -> None:
+def test_restore_a_job_that_was_written() -> None:
     b = bench("p0", "gpu0")
     b.submit()
     b.read()
@@ -930,7 +930,7 @@ def test_restore_while_it_is_written() -> None:
     assert [write.job.id for write in b.all(ac.WriteOutputs)] == ["a"]
 
 
-def test_restore_of_a_failed_job_whose_files_are_missing() -> None:
+def test_restore_a_failed_job_whose_files_are_missing() -> None:
     b = bench("p0", "gpu0")
     b.submit()
     b.refuse("no audio")
@@ -938,8 +938,8 @@ def test_restore_of_a_failed_job_whose_files_are_missing() -> None:
     assert [write.job.cause for write in b.all(ac.WriteFailure)] == ["no audio"]
 
 
-def test_a_file_read_again_for_its_pcm_is_let_go_when_nothing_of_it_is_wanted() -> None:
-    """What its worker still says about it, or its death, concerns nobody."""
+def test_file_read_again_for_its_pcm_is_abandoned_when_no_segment_needs_it() -> None:
+    """Later messages about it, and the end of its worker, change nothing."""
     b = bench("p0", "gpu0")
     b.submit()
     b.read(0)
@@ -957,7 +957,7 @@ def test_a_file_read_again_for_its_pcm_is_let_go_when_nothing_of_it_is_wanted() 
     assert b.state("a") is JobState.DONE
 
 
-def test_drain_finishes_what_runs_and_starts_nothing() -> None:
+def test_drain_finishes_running_leases_and_starts_none() -> None:
     b = bench("p0", "gpu0", batch_size=1)
     b.submit()
     b.submit("b")
@@ -978,7 +978,7 @@ def test_drain_finishes_what_runs_and_starts_nothing() -> None:
     assert not b.wait(3600)
 
 
-def test_drain_kills_what_is_still_starting() -> None:
+def test_drain_kills_starting_workers() -> None:
     b = Bench()
     b.handle(ev.SlotAdded("gpu0", Role.TRANSCRIBE))
     b.handle(ev.DrainRequested())
@@ -995,7 +995,7 @@ def test_drain_ends_for_slots_without_a_process_at_once() -> None:
     assert b.is_idle()
 
 
-def test_a_draining_daemon_opens_no_slot() -> None:
+def test_draining_daemon_adds_no_slot() -> None:
     b = bench("gpu0")
     b.handle(ev.DrainRequested())
     b.handle(ev.SlotAdded("gpu1", Role.TRANSCRIBE))
@@ -1003,8 +1003,8 @@ def test_a_draining_daemon_opens_no_slot() -> None:
     assert b.is_idle()
 
 
-def test_a_drained_worker_that_does_not_go_is_killed() -> None:
-    """A decoder that hangs in native code beats on, and has nothing that could be overdue."""
+def test_drained_worker_that_does_not_exit_is_killed() -> None:
+    """A decoder that hangs in native code still sends heartbeats, and has no time limit of its own."""
     b = bench("p0", "gpu0", silence_s=30)
     b.submit()
     b.handle(ev.SlotRemoved("p0"))
@@ -1019,7 +1019,7 @@ def test_a_drained_worker_that_does_not_go_is_killed() -> None:
     assert b.slot("p0").state is WorkerState.STOPPED
 
 
-def test_a_drained_worker_has_its_time_to_run() -> None:
+def test_drained_worker_keeps_the_time_limit_of_its_lease() -> None:
     b = bench("p0", "gpu0", silence_s=30, lease_min_s=100)
     b.submit()
     b.read(0)
@@ -1033,7 +1033,7 @@ def test_a_drained_worker_has_its_time_to_run() -> None:
     assert b.state("a") is JobState.WRITING
 
 
-def test_a_removed_slot_stays_empty_though_its_worker_was_lost() -> None:
+def test_removed_slot_stays_empty_after_its_worker_was_lost() -> None:
     b = bench("gpu0", silence_s=30)
     b.wait(30)
     assert b.slot("gpu0").state is WorkerState.LOST
@@ -1043,7 +1043,7 @@ def test_a_removed_slot_stays_empty_though_its_worker_was_lost() -> None:
     assert not b.wait(3600)
 
 
-def test_a_removed_slot_stays_empty_though_its_worker_hung_at_the_last_lease() -> None:
+def test_removed_slot_stays_empty_after_its_worker_hung() -> None:
     b = bench("p0", "gpu0", lease_min_s=30, silence_s=1000)
     b.submit()
     b.read(0)
@@ -1054,7 +1054,7 @@ def test_a_removed_slot_stays_empty_though_its_worker_hung_at_the_last_lease() -
     assert b.stored(0).state is SegmentState.PENDING
 
 
-def test_a_removed_slot_may_be_opened_again_with_a_new_identity() -> None:
+def test_removed_slot_can_be_added_again_with_a_new_identity() -> None:
     b = bench("gpu0")
     b.handle(ev.SlotRemoved("gpu0"))
     b.die("gpu0.1")
@@ -1064,7 +1064,7 @@ def test_a_removed_slot_may_be_opened_again_with_a_new_identity() -> None:
     assert b.slot("gpu0").state is WorkerState.BACKOFF
 
 
-def test_the_loss_of_one_worker_may_free_another_in_the_same_tick() -> None:
+def test_loss_of_one_worker_frees_another_in_the_same_tick() -> None:
     """A lost lease ends its job; the decoder that reads on for that job stalls at the same moment."""
     b = bench("gpu0", attempts=1, lease_min_s=60, prepare_stall_s=60, silence_s=1000)
     b.worker("p0")
@@ -1121,7 +1121,7 @@ def test_a_cancelled_file_that_hangs_its_decoder_is_not_blamed_on_the_next_job()
     ],
 )
 def test_a_decoder_that_has_stopped_gets_the_next_file(final: Any) -> None:
-    """Whichever final message was under way when its file was cancelled."""
+    """Any final message may be in flight when its file is cancelled."""
     b = bench("p0", "gpu0")
     b.submit("a")
     b.submit("b")
@@ -1226,7 +1226,7 @@ def test_a_worker_that_reports_progress_is_not_hung() -> None:
 
 
 def test_progress_has_an_end() -> None:
-    """A worker on another host may report steps for ever."""
+    """A worker on another host may report steps without end."""
     b = bench("p0", "gpu0", lease_min_s=30, silence_s=1e6)
     b.submit()
     b.read(0)

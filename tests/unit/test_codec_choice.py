@@ -20,19 +20,17 @@ def sent(meter: LinkMeter, lease: int, size: int, now: float, *, packed: float =
 @pytest.mark.parametrize(
     ("mbit", "form"), [(10_000, "pcm"), (1_000, "pcm"), (50, "flac"), (10, "flac"), (1, "flac")]
 )
-def test_a_link_that_the_gpu_would_half_fill_gets_flac(
-    mbit: int, form: WireCodec, current: WireCodec
-) -> None:
+def test_link_that_pcm_would_use_by_half_gets_flac(mbit: int, form: WireCodec, current: WireCodec) -> None:
     assert choose("auto", current, link_bytes_per_s=mbit * MB / 8, pcm_bytes_per_s=GPU) == form
 
 
-def test_a_slow_worker_on_a_slow_link_gets_pcm() -> None:
+def test_slow_worker_on_a_slow_link_gets_pcm() -> None:
     """What it takes in, not what the link carries, is the measure."""
     assert choose("auto", "flac", link_bytes_per_s=MB, pcm_bytes_per_s=MB / 6) == "pcm"
 
 
 @pytest.mark.parametrize("current", ["pcm", "flac"])
-def test_between_the_two_bounds_the_form_stays(current: WireCodec) -> None:
+def test_between_the_bounds_the_codec_is_kept(current: WireCodec) -> None:
     for share in (0.26, 0.3, 0.4, 0.49):
         link = GPU / share
         assert choose("auto", current, link_bytes_per_s=link, pcm_bytes_per_s=GPU) == current
@@ -40,20 +38,18 @@ def test_between_the_two_bounds_the_form_stays(current: WireCodec) -> None:
 
 @pytest.mark.parametrize("current", ["pcm", "flac"])
 @pytest.mark.parametrize(("link", "speed"), [(None, None), (None, GPU), (MB, None), (0.0, GPU), (MB, 0.0)])
-def test_what_is_not_known_changes_nothing(
-    current: WireCodec, link: float | None, speed: float | None
-) -> None:
+def test_unknown_speed_changes_nothing(current: WireCodec, link: float | None, speed: float | None) -> None:
     assert choose("auto", current, link_bytes_per_s=link, pcm_bytes_per_s=speed) == current
 
 
 @pytest.mark.parametrize("mode", ["pcm", "flac"])
-def test_what_the_configuration_says_is_done(mode: Mode) -> None:
+def test_configured_codec_is_used(mode: Mode) -> None:
     for link in (None, 1.0, 1e12):
         for current in ("pcm", "flac"):
             assert choose(mode, current, link_bytes_per_s=link, pcm_bytes_per_s=GPU) == mode
 
 
-def test_a_link_is_measured_by_what_a_lease_takes_beyond_the_round_trip() -> None:
+def test_link_speed_is_measured_without_the_round_trip() -> None:
     meter = LinkMeter()
     meter.echoed(0.1)
     sent(meter, 1, 2 * MB, 10.0)
@@ -74,7 +70,7 @@ def test_the_mean_follows_a_link_that_changes() -> None:
     assert rates[-1] == pytest.approx(MB / 10, rel=0.3)
 
 
-def test_leases_one_behind_the_other_measure_the_link_each() -> None:
+def test_each_of_several_queued_leases_measures_the_link() -> None:
     """Of what is under way all the time, none is ever sent with nothing before it."""
     meter = LinkMeter()
     meter.echoed(0.4)
@@ -85,7 +81,7 @@ def test_leases_one_behind_the_other_measure_the_link_each() -> None:
         assert meter.bytes_per_s == pytest.approx(MB)
 
 
-def test_a_lease_that_was_sent_after_the_last_one_had_left_has_not_waited_for_it() -> None:
+def test_lease_sent_on_an_idle_link_is_measured_alone() -> None:
     meter = LinkMeter()
     meter.echoed(0.4)
     sent(meter, 1, MB, 0.0)
@@ -95,7 +91,7 @@ def test_a_lease_that_was_sent_after_the_last_one_had_left_has_not_waited_for_it
     assert meter.bytes_per_s == pytest.approx(10 * MB)
 
 
-def test_the_shortest_of_the_last_round_trips_is_the_links() -> None:
+def test_shortest_recent_round_trip_is_used() -> None:
     meter = LinkMeter()
     before = meter.round_trip_s
     assert before is None
@@ -107,14 +103,14 @@ def test_the_shortest_of_the_last_round_trips_is_the_links() -> None:
     assert meter.round_trip_s == 0.2
 
 
-def test_a_small_lease_measures_nothing() -> None:
+def test_small_lease_measures_nothing() -> None:
     meter = LinkMeter()
     sent(meter, 1, LEAST_BYTES - 1, 0.0)
     assert not meter.received(1, 1.0)
     assert meter.bytes_per_s is None
 
 
-def test_a_lease_that_was_never_sent_or_came_twice_measures_nothing() -> None:
+def test_unknown_or_repeated_lease_measures_nothing() -> None:
     meter = LinkMeter()
     assert not meter.received(1, 1.0)
     sent(meter, 1, MB, 0.0)
@@ -124,7 +120,7 @@ def test_a_lease_that_was_never_sent_or_came_twice_measures_nothing() -> None:
 
 
 @pytest.mark.parametrize("round_trip_s", [0.0, 1.0, 5.0])
-def test_a_lease_that_took_no_longer_than_a_round_trip_went_by_a_fast_link(round_trip_s: float) -> None:
+def test_lease_as_fast_as_a_round_trip_means_a_fast_link(round_trip_s: float) -> None:
     meter = LinkMeter()
     meter.echoed(round_trip_s)
     sent(meter, 1, MB, 0.0)
@@ -132,7 +128,7 @@ def test_a_lease_that_took_no_longer_than_a_round_trip_went_by_a_fast_link(round
     assert meter.bytes_per_s == pytest.approx(1000 * MB)
 
 
-def test_what_a_link_carries_is_told_in_pcm_too() -> None:
+def test_link_speed_is_converted_to_pcm() -> None:
     meter = LinkMeter()
     sent(meter, 1, MB, 0.0, packed=0.4)
     assert meter.pcm_bytes_per_s is None

@@ -21,7 +21,7 @@ def crash_often(b: Bench, slot: str, count: int) -> None:
         b.die(b.slot(slot).identity)
 
 
-def test_a_slot_that_crashes_ten_times_in_a_row_is_put_aside_and_tried_again_by_itself() -> None:
+def test_slot_that_crashes_ten_times_in_a_row_is_quarantined_and_restarted() -> None:
     b = bench("gpu0", crash_budget=10, quarantine_s=600)
     crash_often(b, "gpu0", 9)
     assert b.slot("gpu0").state is WorkerState.BACKOFF
@@ -38,7 +38,7 @@ def test_a_slot_that_crashes_ten_times_in_a_row_is_put_aside_and_tried_again_by_
     assert b.last(ac.Spawn) == ac.Spawn(slot="gpu0", incarnation=11)
 
 
-def test_a_slot_that_was_put_aside_is_put_aside_again_by_its_next_crash() -> None:
+def test_slot_after_quarantine_is_quarantined_again_by_its_next_crash() -> None:
     b = bench("gpu0", crash_budget=3, quarantine_s=600)
     crash_often(b, "gpu0", 3)
     b.wait(600)
@@ -47,7 +47,7 @@ def test_a_slot_that_was_put_aside_is_put_aside_again_by_its_next_crash() -> Non
     assert b.broker.tick(b.now)[1] == b.now + 600
 
 
-def test_a_slot_that_was_put_aside_is_tried_at_once_when_the_configuration_is_read_again() -> None:
+def test_quarantined_slot_is_restarted_by_a_reload() -> None:
     b = bench("gpu0", crash_budget=3)
     crash_often(b, "gpu0", 3)
     b.handle(ev.SlotReset("gpu0"))
@@ -56,7 +56,7 @@ def test_a_slot_that_was_put_aside_is_tried_at_once_when_the_configuration_is_re
     assert b.slot("gpu0").state is WorkerState.BACKOFF, "its failures are forgiven"
 
 
-def test_a_slot_that_was_put_aside_may_be_taken_away() -> None:
+def test_quarantined_slot_can_be_removed() -> None:
     b = bench("gpu0", crash_budget=1)
     crash_often(b, "gpu0", 1)
     b.handle(ev.SlotRemoved("gpu0"))
@@ -64,7 +64,7 @@ def test_a_slot_that_was_put_aside_may_be_taken_away() -> None:
     assert not b.wait(3600)
 
 
-def test_a_fatal_exit_is_not_tried_again_by_itself_whatever_came_before() -> None:
+def test_slot_is_never_restarted_after_a_fatal_exit() -> None:
     b = bench("gpu0", crash_budget=2)
     crash_often(b, "gpu0", 1)
     b.wait(80)
@@ -73,7 +73,7 @@ def test_a_fatal_exit_is_not_tried_again_by_itself_whatever_came_before() -> Non
     assert not b.wait(3600)
 
 
-def test_a_finished_lease_ends_a_row_of_crashes() -> None:
+def test_finished_lease_resets_the_crash_count() -> None:
     b = bench("p0", "gpu0", crash_budget=2)
     b.submit()
     b.read(0, 1)
@@ -86,7 +86,7 @@ def test_a_finished_lease_ends_a_row_of_crashes() -> None:
 
 
 @pytest.mark.parametrize("is_readable", [True, False])
-def test_a_file_that_is_read_or_refused_ends_a_row_of_crashes(is_readable: bool) -> None:
+def test_finished_or_refused_file_resets_the_crash_count(is_readable: bool) -> None:
     b = bench("p0", "gpu0", crash_budget=2)
     b.submit()
     b.die("p0.1")
@@ -100,7 +100,7 @@ def test_a_file_that_is_read_or_refused_ends_a_row_of_crashes(is_readable: bool)
     assert b.slot("p0").state is WorkerState.BACKOFF
 
 
-def test_a_worker_that_refuses_every_lease_is_put_aside_too() -> None:
+def test_worker_that_refuses_every_lease_is_quarantined() -> None:
     """Another program has taken the memory of its GPU: it would bury the whole queue in no time."""
     b = bench("p0", "gpu0", crash_budget=2, batch_size=1)
     b.submit()
@@ -115,7 +115,7 @@ def test_a_worker_that_refuses_every_lease_is_put_aside_too() -> None:
     assert {b.stored(0).state, b.stored(1).state} == {SegmentState.PENDING}
 
 
-def test_a_drained_worker_that_refuses_its_lease_may_go_by_itself() -> None:
+def test_drained_worker_that_refuses_its_lease_may_exit() -> None:
     b = bench("p0", "gpu0", crash_budget=1)
     b.submit()
     b.read(0)
@@ -125,7 +125,7 @@ def test_a_drained_worker_that_refuses_its_lease_may_go_by_itself() -> None:
 
 
 @pytest.mark.parametrize("attempts", [2, 3])
-def test_a_bad_device_buries_nothing_that_a_healthy_one_can_decode(attempts: int) -> None:
+def test_faulty_device_fails_no_segment_that_a_healthy_one_can_decode(attempts: int) -> None:
     b = bench("p0", "gpu0", "gpu1", attempts=attempts, crash_budget=10)
     b.submit()
     b.read(*range(40), samples=100)
@@ -144,7 +144,7 @@ def test_a_bad_device_buries_nothing_that_a_healthy_one_can_decode(attempts: int
     assert {segment.state for segment in b.segments.values()} == {SegmentState.DONE}
 
 
-def test_a_lost_segment_goes_to_the_only_worker_though_that_has_crashed() -> None:
+def test_lost_segment_goes_to_the_only_worker_even_after_a_crash() -> None:
     b = bench("p0", "gpu0", "gpu1", attempts=2)
     b.submit()
     b.read(0)
@@ -155,7 +155,7 @@ def test_a_lost_segment_goes_to_the_only_worker_though_that_has_crashed() -> Non
     assert b.last(ac.SendLease).lease.worker == "gpu1.2"
 
 
-def test_a_worker_that_crashed_once_shares_in_what_was_lost() -> None:
+def test_worker_that_crashed_once_shares_lost_segments() -> None:
     """Chance may have killed it: it must not stand idle while another does all of it alone."""
     b = bench("p0", "gpu0", "gpu1", attempts=3)
     b.submit()
@@ -166,7 +166,7 @@ def test_a_worker_that_crashed_once_shares_in_what_was_lost() -> None:
     assert b.last(ac.SendLease).lease.worker == "gpu0.2"
 
 
-def test_a_worker_that_crashed_begins_with_a_single_segment() -> None:
+def test_worker_that_crashed_starts_with_a_single_segment() -> None:
     b = bench("p0", "gpu0", batch_size=16)
     b.die("gpu0.1")
     b.submit()

@@ -57,17 +57,17 @@ def take_all(queue: ReadyQueue, count: int = 1) -> list[tuple[tuple[str, int], .
     return leases
 
 
-def test_nothing_ready_makes_no_lease() -> None:
+def test_empty_queue_makes_no_lease() -> None:
     assert ReadyQueue().take(16) == ()
 
 
-def test_segments_of_one_job_go_in_the_order_in_which_they_became_ready() -> None:
+def test_segments_of_one_job_keep_the_order_of_becoming_ready() -> None:
     queue = ReadyQueue()
     fill(queue, job("a"), range(5))
     assert take_all(queue, 2) == [(("a", 0), ("a", 1)), (("a", 2), ("a", 3)), (("a", 4),)]
 
 
-def test_a_segment_is_ready_once() -> None:
+def test_segment_is_ready_once() -> None:
     queue = ReadyQueue()
     fill(queue, job("a"), range(1))
     with pytest.raises(ValueError, match="ready already"):
@@ -83,7 +83,7 @@ def test_priority_goes_first() -> None:
     assert [name for ((name, _),) in take_all(queue)] == ["urgent", "urgent", "slow", "slow", "slow"]
 
 
-def test_a_short_clip_waits_one_lease_behind_a_long_job() -> None:
+def test_short_clip_waits_one_lease_behind_a_long_job() -> None:
     queue = ReadyQueue()
     fill(queue, job("long", order=1), range(1200))
     for _ in range(300):
@@ -101,7 +101,7 @@ def test_jobs_of_one_priority_share_by_audio_not_by_segments() -> None:
     assert taken == {"full": 10, "short": 40}
 
 
-def test_a_returning_job_gets_no_credit_for_its_absence() -> None:
+def test_returning_job_gets_no_credit_for_its_absence() -> None:
     queue = ReadyQueue()
     early, late = job("early", order=1), job("late", order=2)
     fill(queue, early, range(1))
@@ -113,7 +113,7 @@ def test_a_returning_job_gets_no_credit_for_its_absence() -> None:
     assert taken["late"] >= 9
 
 
-def test_what_the_urgent_are_given_is_no_credit_for_those_who_wait() -> None:
+def test_audio_of_urgent_jobs_is_no_credit_for_others() -> None:
     """A job that waits behind an urgent one must not shut out a clip of its own priority that comes after that."""
     queue = ReadyQueue()
     fill(queue, job("waiting", order=1), range(100))
@@ -123,7 +123,7 @@ def test_what_the_urgent_are_given_is_no_credit_for_those_who_wait() -> None:
     assert ("clip", 0) in take_singly(queue, 2)
 
 
-def test_suspects_go_alone() -> None:
+def test_suspect_segments_have_leases_of_their_own() -> None:
     queue = ReadyQueue()
     fill(queue, job("a"), range(2), losses=1)
     fill(queue, job("a"), range(2, 4))
@@ -131,7 +131,7 @@ def test_suspects_go_alone() -> None:
     assert sorted(leases) == [(("a", 0),), (("a", 1),), (("a", 2), ("a", 3))]
 
 
-def test_sixteen_suspects_of_a_job_are_not_sixteen_jobs() -> None:
+def test_sixteen_suspects_of_a_job_count_as_one_job() -> None:
     """After the loss of a full lease, a clip still waits no longer than for one segment of that job."""
     queue = ReadyQueue()
     long = job("long", order=1)
@@ -142,7 +142,7 @@ def test_sixteen_suspects_of_a_job_are_not_sixteen_jobs() -> None:
     assert ("clip", 0) in take_singly(queue, 2)
 
 
-def test_a_suspect_does_not_wait_for_the_rest_of_its_job() -> None:
+def test_suspect_does_not_wait_for_the_rest_of_its_job() -> None:
     queue = ReadyQueue()
     long = job("long")
     fill(queue, long, range(10))
@@ -158,7 +158,7 @@ def test_jobs_share_a_lease() -> None:
     assert len(queue.take(8)) == 8
 
 
-def test_segments_share_a_lease_only_where_they_agree_on_word_times() -> None:
+def test_segments_share_a_lease_only_with_the_same_word_times() -> None:
     queue = ReadyQueue()
     fill(queue, job("words", order=1, words=True), range(2))
     fill(queue, job("plain", order=2, words=False), range(2))
@@ -168,7 +168,7 @@ def test_segments_share_a_lease_only_where_they_agree_on_word_times() -> None:
     assert leases == [["words"], ["plain"], ["as open", "open"]]
 
 
-def test_a_job_that_is_removed_leaves_nothing_behind() -> None:
+def test_removed_job_leaves_nothing_in_the_queue() -> None:
     queue = ReadyQueue()
     fill(queue, job("gone"), range(3))
     fill(queue, job("gone"), range(3, 5), losses=1)
@@ -179,7 +179,7 @@ def test_a_job_that_is_removed_leaves_nothing_behind() -> None:
     assert len(queue) == 0
 
 
-def test_a_job_that_was_removed_may_come_again() -> None:
+def test_removed_job_can_be_added_again() -> None:
     queue = ReadyQueue()
     fill(queue, job("a"), range(3))
     queue.remove_job("a")
@@ -191,7 +191,7 @@ def test_a_job_that_was_removed_may_come_again() -> None:
     ("ready", "idle_workers", "size"),
     [(1, 1, 1), (16, 1, 16), (17, 1, 16), (16, 2, 8), (5, 4, 2), (3, 4, 1), (100, 4, 16), (0, 0, 1)],
 )
-def test_idle_workers_share_what_there_is(ready: int, idle_workers: int, size: int) -> None:
+def test_idle_workers_share_the_ready_segments(ready: int, idle_workers: int, size: int) -> None:
     assert lease_size(ready=ready, idle_workers=idle_workers, busy_workers=0, batch_size=16) == size
 
 
@@ -199,7 +199,7 @@ def test_idle_workers_share_what_there_is(ready: int, idle_workers: int, size: i
     ("ready", "busy_workers", "size"),
     [(1, 1, 1), (11, 1, 8), (24, 1, 16), (16, 7, 4), (71, 7, 16), (100, 63, 4), (3, 63, 1)],
 )
-def test_something_is_left_for_those_who_are_busy(ready: int, busy_workers: int, size: int) -> None:
+def test_segments_are_left_for_busy_workers(ready: int, busy_workers: int, size: int) -> None:
     """Each of them counts half: it has half of its lease before it."""
     assert lease_size(ready=ready, idle_workers=1, busy_workers=busy_workers, batch_size=16) == size
 
@@ -208,7 +208,7 @@ ADDED = st.tuples(st.integers(0, 4), st.integers(0, 1), st.sampled_from([4_000, 
 
 
 @given(st.lists(st.one_of(ADDED, st.integers(1, 6)), max_size=80))
-def test_what_goes_in_comes_out_once(doings: list[tuple[int, int, int] | int]) -> None:
+def test_each_segment_leaves_the_queue_once(doings: list[tuple[int, int, int] | int]) -> None:
     """Whatever is added and taken in whatever order: nothing is lost, nothing comes twice, no lease mixes kinds."""
     queue = ReadyQueue()
     jobs = [job(f"job{place}", order=place, priority=place % 2, words=place == 4) for place in range(5)]
@@ -233,7 +233,7 @@ def test_what_goes_in_comes_out_once(doings: list[tuple[int, int, int] | int]) -
 @given(
     st.lists(st.sampled_from([4_000, 100_000, 300_000, WINDOW]), min_size=40, max_size=40), st.integers(1, 8)
 )
-def test_two_jobs_that_wait_are_given_equal_audio(lengths: list[int], count: int) -> None:
+def test_two_waiting_jobs_get_equal_audio(lengths: list[int], count: int) -> None:
     """Never more than a segment apart, whatever their lengths (Goyal, Vin, Cheng 1996, theorem 1)."""
     queue = ReadyQueue()
     jobs = [job("a", order=1), job("b", order=2)]

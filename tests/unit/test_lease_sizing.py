@@ -19,28 +19,28 @@ SLOW = Kind(fixed_s=5, window_s=2)
 NEAR = Kind(bytes_per_s=100 * MB, round_trip_s=0.005)
 
 
-def test_speeds_that_are_nearly_alike_have_one_weight() -> None:
+def test_similar_speeds_count_as_equal() -> None:
     weights = relative_speeds({"a": 100, "b": 76, "c": 50, "d": 40, "e": 10})
     assert weights == {"a": 1, "b": 1, "c": 0.5, "d": 0.5, "e": 0.1}
     assert relative_speeds({}) == {}
 
 
 @given(st.dictionaries(st.sampled_from("abcdefgh"), st.floats(1, 1e9)))
-def test_no_weight_is_above_that_of_a_faster_worker(speeds: dict[str, float]) -> None:
+def test_relative_speeds_keep_the_order(speeds: dict[str, float]) -> None:
     weights = relative_speeds(speeds)
     ranked = [weights[slot] for slot in sorted(speeds, key=lambda slot: -speeds[slot])]
     assert ranked == sorted(ranked, reverse=True)
     assert all(0 < weight <= 1 for weight in ranked)
 
 
-def test_workers_that_are_alike_share_alike() -> None:
+def test_equal_workers_share_equally() -> None:
     pool = TimedPool({f"gpu{place}": Kind(window_s=0.2 + place / 100) for place in range(4)})
     pool.run(400)
     assert pool.bench.broker.lease_dispatch.sizing._speeds == {}
     assert all(90 <= pool.windows(f"gpu{place}") <= 110 for place in range(4))
 
 
-def test_a_slow_worker_has_its_part_and_does_not_hold_up_the_end() -> None:
+def test_slow_worker_gets_its_share_and_does_not_delay_the_end() -> None:
     """Ten times as slow as two others, it does a twenty-first of the work: with equal shares it would take thrice as long."""
     pool = TimedPool({"gpu0": FAST, "gpu1": FAST, "cpu0": SLOW})
     took_s = pool.run(400)
@@ -49,7 +49,7 @@ def test_a_slow_worker_has_its_part_and_does_not_hold_up_the_end() -> None:
     assert took_s == max(done.end for done in pool.done if done.slot != "cpu0")
 
 
-def test_a_slow_worker_gets_nothing_that_the_others_have_done_sooner() -> None:
+def test_slow_worker_gets_nothing_that_others_finish_sooner() -> None:
     b = bench("p0", "cpu0", "gpu0", silence_s=1000)
     b.submit()
     b.prepared(0, samples=WINDOW)
@@ -69,7 +69,7 @@ def test_a_slow_worker_gets_nothing_that_the_others_have_done_sooner() -> None:
     assert b.last(ac.SendLease).lease.worker == "cpu0.1", "now there is enough for both"
 
 
-def test_what_waits_for_a_faster_worker_goes_to_another_when_that_hangs_or_dies() -> None:
+def test_segments_that_wait_for_a_faster_worker_go_to_another_when_it_hangs_or_dies() -> None:
     pool = TimedPool({"gpu0": Kind(hangs_at=3.0), "cpu0": SLOW}, lease_min_s=200)
     pool.run(40)
     assert {done.slot for done in pool.done if done.start > 3} == {"cpu0"}
@@ -77,7 +77,7 @@ def test_what_waits_for_a_faster_worker_goes_to_another_when_that_hangs_or_dies(
 
 
 @pytest.mark.parametrize(("waited_s", "leases"), [(1, 2), (1000, 1)])
-def test_a_slow_worker_that_seems_to_hang_is_given_nothing_more(waited_s: float, leases: int) -> None:
+def test_slow_worker_that_seems_to_hang_gets_no_more_work(waited_s: float, leases: int) -> None:
     b = bench("p0", "cpu0", "gpu0", credit=2, silence_s=1e4, prepare_stall_s=1e4, lease_min_s=1e4)
     b.submit()
     b.prepared(0, samples=WINDOW)
@@ -96,14 +96,14 @@ def test_a_slow_worker_that_seems_to_hang_is_given_nothing_more(waited_s: float,
     assert len(b.slot("cpu0").leases) == leases
 
 
-def test_a_worker_near_by_is_as_busy_as_one_here() -> None:
+def test_nearby_remote_worker_is_as_busy_as_a_local_one() -> None:
     pool = TimedPool({"gpu0": FAST, "far/0": NEAR, "far/1": NEAR})
     took_s = pool.run(600)
     assert all(pool.busy(slot, 0.1 * took_s, 0.9 * took_s) > 0.99 for slot in ("gpu0", "far/0", "far/1"))
     assert all(190 <= pool.windows(slot) <= 210 for slot in ("gpu0", "far/0", "far/1"))
 
 
-def test_a_far_worker_holds_as_many_leases_ahead_as_its_distance_takes() -> None:
+def test_far_worker_holds_enough_leases_ahead_for_its_round_trip() -> None:
     """At 4 s a way there and back, one lease ahead of 3.7 s each would leave it idle."""
     pool = TimedPool({"far/0": Kind(bytes_per_s=100 * MB, round_trip_s=4)})
     took_s = pool.run(400)
@@ -112,20 +112,20 @@ def test_a_far_worker_holds_as_many_leases_ahead_as_its_distance_takes() -> None
 
 
 @pytest.mark.parametrize("round_trip_s", [0.1, 2, 60])
-def test_a_far_worker_never_holds_more_than_may_be_in_flight(round_trip_s: float) -> None:
+def test_far_worker_never_holds_more_than_max_in_flight(round_trip_s: float) -> None:
     kind = Kind(bytes_per_s=100 * MB, round_trip_s=round_trip_s)
     pool = TimedPool({"far/0": kind}, max_in_flight_bytes=20 * WINDOW_BYTES, silence_s=1000)
     pool.run(200)
     assert WINDOW_BYTES < pool.most_bytes["far/0"] <= 20 * WINDOW_BYTES
 
 
-def test_a_worker_may_always_hold_one_segment() -> None:
+def test_worker_may_always_hold_one_segment() -> None:
     pool = TimedPool({"far/0": NEAR}, max_in_flight_bytes=1)
     pool.run(3)
     assert pool.most_bytes["far/0"] == WINDOW_BYTES
 
 
-def test_what_is_under_way_over_a_thin_link_lets_heartbeats_pass_in_time() -> None:
+def test_leases_in_flight_on_a_slow_link_do_not_delay_heartbeats_too_long() -> None:
     """They wait behind it: of 1 MB/s no more than a third of the silence that ends a session."""
     thin = Kind(bytes_per_s=1 * MB, round_trip_s=0.05)
     pool = TimedPool({"gpu0": FAST, "far/0": thin}, silence_s=15)
@@ -134,14 +134,14 @@ def test_what_is_under_way_over_a_thin_link_lets_heartbeats_pass_in_time() -> No
     assert pool.windows("gpu0") > 140
 
 
-def test_a_link_too_thin_for_real_time_is_used_a_segment_at_a_time() -> None:
+def test_link_below_real_time_carries_one_segment_at_a_time() -> None:
     pool = TimedPool({"far/0": Kind(bytes_per_s=20_000)})
     pool.run(4)
     assert {done.windows for done in pool.done} == {1}
 
 
-def test_the_first_lease_to_another_host_is_of_one_segment() -> None:
-    """It tells how fast the worker is; until then it holds no other."""
+def test_first_lease_of_a_remote_worker_has_one_segment() -> None:
+    """It measures the worker; until then the worker gets no other."""
     b = bench("p0", silence_s=1000)
     b.join("far/cuda0", credit=2)
     b.submit()
@@ -154,7 +154,7 @@ def test_the_first_lease_to_another_host_is_of_one_segment() -> None:
     assert [len(sent.message.items) for sent in b.all(ac.SendLease)] == [1, 16, 16]
 
 
-def test_the_time_that_a_model_takes_to_load_is_not_the_workers_pace() -> None:
+def test_loading_the_model_does_not_count_for_the_throughput() -> None:
     b = bench("p0", "gpu0", silence_s=1000, prepare_stall_s=1000, lease_min_s=1000)
     b.submit()
     b.handle(ev.MessageReceived("gpu0.1", pr.ModelUnloaded()))
@@ -168,7 +168,7 @@ def test_the_time_that_a_model_takes_to_load_is_not_the_workers_pace() -> None:
     assert b.slot("gpu0").throughput.mean_s == 1
 
 
-def test_a_refused_lease_says_nothing_about_speed() -> None:
+def test_refused_lease_does_not_count_for_the_throughput() -> None:
     b = bench("p0", "gpu0")
     b.submit()
     b.prepared(0)
@@ -187,8 +187,8 @@ KIND = st.builds(
 
 
 @given(st.lists(KIND, min_size=1, max_size=5), st.integers(1, 60), st.sampled_from([0.0, 0.05, 1.0]))
-def test_whatever_the_workers_are_like_all_is_done(kinds: list[Kind], windows: int, feed_s: float) -> None:
-    """Nobody waits for somebody who waits for him."""
+def test_all_segments_are_done_with_any_workers(kinds: list[Kind], windows: int, feed_s: float) -> None:
+    """No two workers wait for each other."""
     named = {f"{'far/' if kind.bytes_per_s else 'gpu'}{place}": kind for place, kind in enumerate(kinds)}
     pool = TimedPool(named, silence_s=1000)
     pool.run(windows, feed_s=feed_s)

@@ -43,22 +43,22 @@ def cut(talk: Talk, max_samples: int, steps: Iterable[int]) -> list[Span]:
     """Feed a talk as a VAD would that reports after each of `steps` frames, and then at the end."""
     cutter = Cutter(max_samples)
     final: list[Span] = []
-    heard = told = 0
+    heard = given = 0
     for step in steps:
         before, heard = heard, min(heard + step, len(talk.levels))
         sample = heard * FRAME
         if sample >= talk.end:
             heard = before
             break
-        ended = [span for span in talk.spans[told:] if span.end <= sample]
-        told += len(ended)
-        going = talk.spans[told] if told < len(talk.spans) and talk.spans[told].start < sample else None
+        ended = [span for span in talk.spans[given:] if span.end <= sample]
+        given += len(ended)
+        going = talk.spans[given] if given < len(talk.spans) and talk.spans[given].start < sample else None
         talking = None if going is None else Span(going.start, sample)
         settled = sample if talking is None else talking.start
         final += cutter.feed(talk.levels[before:heard], ended, talking=talking, settled=settled)
         assert len(cutter._levels) * FRAME <= max_samples * 1.25 + step * FRAME + 2 * FRAME
         assert all(span.end <= cutter.horizon for span in final)
-    final += cutter.feed(talk.levels[heard:], talk.spans[told:], settled=talk.end)
+    final += cutter.feed(talk.levels[heard:], talk.spans[given:], settled=talk.end)
     return final
 
 

@@ -10,15 +10,15 @@ from subtitled.core.policy import BACKOFF_LAST_S, CRASH_WINDOW_S, Policy, backof
 POLICY = Policy(lease_min_s=30, lease_per_audio_s=4)
 
 
-def test_a_short_lease_has_the_least_time_to_run() -> None:
+def test_short_lease_has_the_minimum_time_limit() -> None:
     assert time_to_run(POLICY, 16_000) == 30
 
 
-def test_a_long_lease_has_time_for_all_of_its_audio() -> None:
+def test_time_limit_of_a_long_lease_follows_its_audio() -> None:
     assert time_to_run(POLICY, 16 * 480_000) == 4 * 16 * 30
 
 
-def test_a_crash_is_forgotten_after_ten_minutes() -> None:
+def test_crash_is_forgotten_after_ten_minutes() -> None:
     assert CRASH_WINDOW_S == 600
     assert recent((0.0, 100.0, 650.0), now=700.0) == (650.0,)
     assert recent((0.0, 100.5, 650.0), now=700.0) == (100.5, 650.0)
@@ -29,7 +29,7 @@ def test_the_first_restart_is_soon() -> None:
 
 
 @given(st.integers(1, 5000), st.sampled_from(["gpu0", "gpu1", "prepare7", "cpu0"]))
-def test_each_crash_makes_the_wait_longer_up_to_a_minute_and_a_quarter(crashes: int, slot: str) -> None:
+def test_each_crash_makes_the_backoff_longer_up_to_75_seconds(crashes: int, slot: str) -> None:
     wait_s = backoff(tuple(float(at) for at in range(crashes)), slot)
     base_s = min(BACKOFF_LAST_S, 0.5 * 2 ** min(crashes - 1, 10))
     assert base_s <= wait_s <= 1.25 * base_s

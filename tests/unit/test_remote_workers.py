@@ -1,4 +1,4 @@
-"""Workers on other hosts: they join, leave and vanish, and nobody here starts another in their place."""
+"""Workers on other hosts: they join, leave and disappear, and no process is started in their slots."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unit.broker_bench import Bench, bench
 WINDOW_BYTES = 960_000
 
 
-def test_a_worker_that_joins_is_given_work_and_no_process_is_started() -> None:
+def test_joined_worker_gets_work_and_no_process_is_started() -> None:
     b = bench("p0")
     b.submit()
     assert b.join("far/cuda0") == "far/cuda0.1"
@@ -24,7 +24,7 @@ def test_a_worker_that_joins_is_given_work_and_no_process_is_started() -> None:
     assert {spawn.slot for spawn in b.all(ac.Spawn)} == {"p0"}
 
 
-def test_a_file_is_read_when_only_workers_on_other_hosts_tell_the_window() -> None:
+def test_file_is_read_with_the_window_of_a_remote_worker() -> None:
     b = bench("p0")
     b.submit()
     assert not b.all(ac.SendPrepare)
@@ -32,7 +32,7 @@ def test_a_file_is_read_when_only_workers_on_other_hosts_tell_the_window() -> No
     assert b.all(ac.SendPrepare)
 
 
-def test_a_worker_that_falls_silent_gives_its_leases_back_and_is_not_started_again() -> None:
+def test_leases_of_a_silent_remote_worker_are_queued_again() -> None:
     b = bench("p0", silence_s=30)
     b.join("far/cuda0")
     b.submit()
@@ -41,14 +41,14 @@ def test_a_worker_that_falls_silent_gives_its_leases_back_and_is_not_started_aga
     b.handle(ev.MessageReceived("p0.1", pr.Heartbeat()))
     b.wait(1)
     assert b.last(ac.Kill) == ac.Kill(worker="far/cuda0.1", cause="no message for 30 s")
-    b.die("far/cuda0.1", cause="told that it is not known")
+    b.die("far/cuda0.1", cause="its session was ended")
     assert b.stored(0).state is SegmentState.PENDING
     assert b.slot("far/cuda0").state is WorkerState.STOPPED
     b.wait(3600)
     assert [spawn.slot for spawn in b.all(ac.Spawn)].count("far/cuda0") == 0
 
 
-def test_a_late_result_of_an_earlier_session_is_stale() -> None:
+def test_late_result_of_an_earlier_session_is_stale() -> None:
     b = bench("p0")
     b.join("far/cuda0")
     b.submit()
@@ -61,7 +61,7 @@ def test_a_late_result_of_an_earlier_session_is_stale() -> None:
 
 
 @pytest.mark.parametrize("state", ["starting", "idle", "busy", "draining", "lost", "stopped"])
-def test_a_worker_that_joins_takes_the_place_of_its_last_session(state: str) -> None:
+def test_joined_worker_replaces_its_last_session(state: str) -> None:
     b = bench("p0", silence_s=30)
     b.handle(ev.WorkerJoined(slot="far/cuda0"))
     if state != "starting":
@@ -79,7 +79,7 @@ def test_a_worker_that_joins_takes_the_place_of_its_last_session(state: str) -> 
     b.handle(ev.WorkerJoined(slot="far/cuda0"))
     now = b.slot("far/cuda0")
     assert (now.identity, now.state, now.leases) == ("far/cuda0.2", WorkerState.STARTING, ())
-    b.die("far/cuda0.1", cause="told that it is not known")
+    b.die("far/cuda0.1", cause="its session was ended")
     assert b.slot("far/cuda0") == now, "the end of a session that is over is no news"
     if state in {"busy", "draining"}:
         assert b.stored(0).state is SegmentState.PENDING
@@ -87,7 +87,7 @@ def test_a_worker_that_joins_takes_the_place_of_its_last_session(state: str) -> 
     assert kills == ([] if state == "stopped" else ["far/cuda0.1"])
 
 
-def test_a_slot_of_this_host_is_not_taken_by_another() -> None:
+def test_slot_of_this_host_is_not_taken_by_a_remote_worker() -> None:
     b = bench("gpu0")
     b.handle(ev.SlotRemoved("gpu0"))
     b.die("gpu0.1")
@@ -95,7 +95,7 @@ def test_a_slot_of_this_host_is_not_taken_by_another() -> None:
         b.join("gpu0")
 
 
-def test_a_draining_daemon_lets_nobody_join() -> None:
+def test_draining_daemon_accepts_no_worker() -> None:
     b = Bench()
     b.handle(ev.DrainRequested())
     b.handle(ev.WorkerJoined(slot="far/cuda0"))
@@ -103,7 +103,7 @@ def test_a_draining_daemon_lets_nobody_join() -> None:
     assert "far/cuda0" not in b.broker.worker_table.workers
 
 
-def test_a_worker_that_leaves_finishes_what_it_holds_and_then_is_told_to_go() -> None:
+def test_leaving_worker_finishes_its_leases_and_is_drained() -> None:
     b = bench("p0", batch_size=1)
     b.join("far/cuda0", credit=2)
     b.submit()
@@ -126,7 +126,7 @@ def test_a_worker_that_leaves_finishes_what_it_holds_and_then_is_told_to_go() ->
 
 
 @pytest.mark.parametrize("is_ready", [True, False])
-def test_a_worker_without_work_leaves_at_once(is_ready: bool) -> None:
+def test_leaving_worker_without_work_is_drained_at_once(is_ready: bool) -> None:
     b = Bench()
     b.handle(ev.WorkerJoined(slot="far/cuda0"))
     if is_ready:
@@ -140,7 +140,7 @@ def test_a_worker_without_work_leaves_at_once(is_ready: bool) -> None:
     assert b.slot("far/cuda0").state is WorkerState.STOPPED
 
 
-def test_a_lease_has_its_time_to_arrive_and_then_its_time_to_run() -> None:
+def test_lease_has_a_time_limit_to_arrive_and_one_to_be_done() -> None:
     """At 16 kB/s a window takes a minute: a slow link is not a dead one, while heartbeats come."""
     b = bench("p0", batch_size=1, lease_min_s=30, lease_per_audio_s=0, silence_s=10_000)
     b.join("far/cuda0", credit=2)
@@ -167,7 +167,7 @@ def test_a_lease_has_its_time_to_arrive_and_then_its_time_to_run() -> None:
     assert b.last(ac.Kill).cause == "lease not received or not done within its time limit"
 
 
-def test_the_arrival_of_a_lease_that_came_back_is_no_news() -> None:
+def test_arrival_of_a_returned_lease_changes_nothing() -> None:
     b = bench("p0")
     b.join("far/cuda0")
     b.submit()
@@ -179,7 +179,7 @@ def test_the_arrival_of_a_lease_that_came_back_is_no_news() -> None:
     assert b.receive(sent) == []
 
 
-def test_what_was_measured_is_kept() -> None:
+def test_measured_link_is_recorded() -> None:
     b = bench("gpu0")
     b.join("far/cuda0")
     b.handle(ev.LinkMeasured(worker="far/cuda0.1", round_trip_s=0.02, bytes_per_s=1e6))
@@ -187,8 +187,8 @@ def test_what_was_measured_is_kept() -> None:
     assert (b.slot("far/cuda0").round_trip_s, b.slot("far/cuda0").bytes_per_s) == (0.02, 1e6)
 
 
-def test_a_bad_device_on_another_host_is_put_aside() -> None:
-    """Whoever starts it again and again: it may join when its time is over, and has one failure to spare then."""
+def test_faulty_remote_device_is_quarantined() -> None:
+    """It may join after the quarantine, and its next failure quarantines it again."""
     b = Bench(crash_budget=2, quarantine_s=600)
     b.join("far/cuda0")
     b.die("far/cuda0.1")
@@ -209,7 +209,7 @@ def test_a_bad_device_on_another_host_is_put_aside() -> None:
     assert not b.all(ac.Spawn)
 
 
-def test_a_draining_daemon_does_not_wait_for_a_device_that_was_put_aside() -> None:
+def test_draining_daemon_does_not_wait_for_a_quarantined_device() -> None:
     b = Bench(crash_budget=1)
     b.join("far/cuda0")
     b.join("far/cuda1")
@@ -223,7 +223,7 @@ def test_a_draining_daemon_does_not_wait_for_a_device_that_was_put_aside() -> No
     assert b.is_idle()
 
 
-def test_slots_that_were_left_long_ago_are_forgotten() -> None:
+def test_stopped_remote_slots_are_forgotten_after_a_while() -> None:
     """Hosts that come and go have ever new names; one that comes back later is never confused with what it was."""
     b = bench("gpu0")
     for _ in range(3):
@@ -244,7 +244,7 @@ def test_slots_that_were_left_long_ago_are_forgotten() -> None:
 
 
 def silenced(b: Bench) -> None:
-    """Have the one worker on another host fall silent with a lease that it was working on."""
+    """Make the one remote worker silent while it works on a lease."""
     b.join("far/cuda0")
     b.submit()
     b.read(0)
@@ -254,19 +254,19 @@ def silenced(b: Bench) -> None:
 
 
 @pytest.mark.parametrize("is_noticed", [True, False])
-def test_a_partition_is_not_blamed_on_what_was_being_done(is_noticed: bool) -> None:
+def test_partition_is_not_blamed_on_the_running_lease(is_noticed: bool) -> None:
     """The same process comes back: what it held did not kill it."""
     b = bench("p0", silence_s=30, attempts=2)
     silenced(b)
     if is_noticed:
-        b.die("far/cuda0.1", cause="told that it is not known")
+        b.die("far/cuda0.1", cause="its session was ended")
         assert b.slot("far/cuda0").failures == 1
     b.handle(ev.WorkerJoined(slot="far/cuda0", previous="far/cuda0.1"))
     assert b.stored(0).losses == 0
     assert b.slot("far/cuda0").failures == 0
 
 
-def test_a_lost_connection_is_not_blamed_on_what_was_being_done() -> None:
+def test_lost_connection_is_not_blamed_on_the_running_lease() -> None:
     b = bench("p0", attempts=2)
     b.join("far/cuda0")
     b.submit()
@@ -278,7 +278,7 @@ def test_a_lost_connection_is_not_blamed_on_what_was_being_done() -> None:
     assert (b.stored(0).losses, b.slot("far/cuda0").failures) == (0, 0)
 
 
-def test_a_process_that_ends_before_it_is_missed_counts_as_any_that_ends() -> None:
+def test_remote_process_that_ends_early_counts_as_a_crash() -> None:
     b = Bench(crash_budget=3)
     for _ in range(3):
         b.join("far/cuda0")
@@ -286,13 +286,13 @@ def test_a_process_that_ends_before_it_is_missed_counts_as_any_that_ends() -> No
     b.handle(ev.WorkerJoined(slot="far/cuda0"))
     assert b.slot("far/cuda0").state is WorkerState.BROKEN
     assert b.last(ac.Kill) == ac.Kill(worker="far/cuda0.3", cause="joined again")
-    assert b.die("far/cuda0.3", cause="told that it is not known") == []
+    assert b.die("far/cuda0.3", cause="its session was ended") == []
 
 
-def test_the_death_of_a_process_on_another_host_is_blamed_on_what_it_was_doing() -> None:
+def test_crash_of_a_remote_process_is_blamed_on_its_running_lease() -> None:
     b = bench("p0", silence_s=30, attempts=2)
     silenced(b)
-    b.die("far/cuda0.1", cause="told that it is not known")
+    b.die("far/cuda0.1", cause="its session was ended")
     b.join("far/cuda0")
     assert b.stored(0).losses == 1
     assert b.slot("far/cuda0").failures == 1
@@ -301,7 +301,7 @@ def test_the_death_of_a_process_on_another_host_is_blamed_on_what_it_was_doing()
     assert b.stored(0).state is SegmentState.FAILED
 
 
-def test_a_session_that_begins_anew_in_the_same_process_blames_nothing() -> None:
+def test_new_session_of_the_same_process_blames_nothing() -> None:
     b = bench("p0", attempts=1)
     b.join("far/cuda0")
     b.submit()
@@ -312,7 +312,7 @@ def test_a_session_that_begins_anew_in_the_same_process_blames_nothing() -> None
     assert b.last(ac.SendLease).lease.worker == "far/cuda0.2"
 
 
-def test_a_lease_that_never_arrived_is_not_to_blame() -> None:
+def test_lease_that_never_arrived_is_not_blamed() -> None:
     b = bench("p0", attempts=1)
     b.join("far/cuda0")
     b.submit()
@@ -321,7 +321,7 @@ def test_a_lease_that_never_arrived_is_not_to_blame() -> None:
     assert b.stored(0).losses == 0
 
 
-def test_a_worker_whose_answer_was_lost_does_not_keep_its_lease_by_unloading_its_model() -> None:
+def test_repeated_unload_messages_do_not_extend_a_lease() -> None:
     b = bench("p0", silence_s=1000, lease_min_s=30, start_timeout_s=60)
     b.join("far/cuda0")
     b.submit()
@@ -333,7 +333,7 @@ def test_a_worker_whose_answer_was_lost_does_not_keep_its_lease_by_unloading_its
     assert b.last(ac.Kill).worker == "far/cuda0.1"
 
 
-def test_a_hang_is_not_forgiven() -> None:
+def test_blame_for_a_hang_is_not_undone() -> None:
     b = bench("p0", silence_s=1000, lease_min_s=30)
     b.join("far/cuda0")
     b.submit()

@@ -108,7 +108,7 @@ TABLES: list[tuple[dict[Any, Any], type[Enum], type[Enum], str]] = [
         for state, event in product(states, events)
     ],
 )
-def test_an_event_leads_where_the_design_says_or_is_illegal(
+def test_event_leads_to_the_documented_state_or_is_illegal(
     table: dict[Any, Any], state: Enum, event: Enum, after: str | None
 ) -> None:
     if after is None:
@@ -163,7 +163,7 @@ def test_an_illegal_worker_event_changes_nothing(state: WorkerState, event: Work
     assert not out
 
 
-def test_final_states_have_no_way_on_but_by_a_persons_or_the_votes_wish() -> None:
+def test_final_states_are_left_only_by_a_retry_or_the_language_vote() -> None:
     ways_on = {state: {event for before, event in SEGMENT if before is state} for state in SEGMENT_FINAL}
     assert ways_on == {
         SegmentState.DONE: {SegmentEvent.LANGUAGE_CHANGED},
@@ -174,7 +174,7 @@ def test_final_states_have_no_way_on_but_by_a_persons_or_the_votes_wish() -> Non
     assert {event for state, event in JOB if state not in JOB_LIVE} == {JobEvent.RETRY}
 
 
-def test_a_live_job_can_reach_its_end() -> None:
+def test_live_job_can_reach_a_final_state() -> None:
     reached = set(JobState) - JOB_LIVE
     while more := {before for (before, _), after in JOB.items() if after in reached} - reached:
         reached |= more

@@ -18,7 +18,7 @@ def learned(*leases: tuple[int, float]) -> Throughput:
     return pace
 
 
-def test_one_lease_is_taken_for_what_is_usual() -> None:
+def test_one_lease_gives_a_usual_estimate() -> None:
     """0.70 s for a window of a GPU mean 2.22 s for eight."""
     pace = learned((1, 0.70))
     assert pace.seconds(1) == pytest.approx(0.70)
@@ -26,22 +26,22 @@ def test_one_lease_is_taken_for_what_is_usual() -> None:
     assert pace.seconds(8) == pytest.approx(2.22, rel=0.01)
 
 
-def test_leases_of_different_lengths_tell_the_fixed_cost_from_the_rest() -> None:
+def test_leases_of_different_sizes_separate_the_fixed_cost() -> None:
     pace = learned(*[(windows, 5.0 * windows) for windows in (1, 16, 4, 16, 1, 8, 16, 2)])
     assert pace.seconds(16) == pytest.approx(80, rel=0.02), "a CPU has next to no fixed cost"
 
 
-def test_what_is_done_only_once_is_forgotten_with_the_second_lease() -> None:
+def test_one_time_costs_are_dropped_with_the_second_lease() -> None:
     pace = learned((4, 30.0), (4, 1.35))
     assert pace.seconds(4) == pytest.approx(1.35)
 
 
-def test_a_worker_that_slows_down_is_noticed_within_a_few_leases() -> None:
+def test_slower_worker_is_detected_within_a_few_leases() -> None:
     pace = learned(*[(16, 4.0)] * 50, *[(16, 40.0)] * 16)
     assert pace.seconds(16) > 25
 
 
-def test_people_are_told_of_audio() -> None:
+def test_throughput_is_shown_in_audio() -> None:
     assert learned((2, 1.5), (4, 4.0)).samples_per_s == pytest.approx(3 * WINDOW / 2 / 2.75)
     assert Throughput().samples_per_s == 0
 
@@ -60,7 +60,7 @@ LEASE = st.tuples(st.integers(1, 32), st.floats(0.001, 1e4))
 
 
 @given(st.lists(LEASE, min_size=1, max_size=40), st.floats(0, 1e5), st.integers(1, 32))
-def test_whatever_was_learned_longer_leases_take_longer(
+def test_longer_leases_take_longer_after_any_history(
     leases: list[tuple[int, float]], seconds: float, batch_size: int
 ) -> None:
     """No time is negative, and what is done within a time takes no longer."""
