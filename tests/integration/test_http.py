@@ -349,6 +349,16 @@ def test_jobs_can_be_cancelled_and_retried(http: httpx.Client, daemon: Daemon, t
     assert http.post(f"/api/jobs/{broken}/retry").json()["id"] == broken
 
 
+def test_ended_job_is_deleted_on_request(http: httpx.Client, tmp_path: Path) -> None:
+    long = media.write_sound(tmp_path / "long.flac", media.recording())
+    job = http.post("/api/jobs", files={"file": ("deleted.flac", long.read_bytes())}).json()["id"]
+    live = http.delete(f"/api/jobs/{job}", params={"delete": "true"})
+    assert (live.status_code, live.json()["code"]) == (409, "wrong_state")
+    http.delete(f"/api/jobs/{job}")
+    assert http.delete(f"/api/jobs/{job}", params={"delete": "true"}).json()["id"] == job
+    assert http.get(f"/api/jobs/{job}").status_code == 404
+
+
 def test_stats_are_those_of_the_daemon(http: httpx.Client) -> None:
     stats = http.get("/api/stats").json()
     assert [worker["slot"] for worker in stats["workers"]] == ["prepare0", "prepare1", "cpu0", "cpu1"]

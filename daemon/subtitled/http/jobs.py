@@ -90,7 +90,10 @@ async def _status(request: Request) -> Response:
 
 
 async def _cancel(request: Request) -> Response:
-    return _json(await _client(request).cancel(_job(request)))
+    """Cancel a job, or with `delete=true` delete an ended one."""
+    client, job = _client(request), _job(request)
+    is_deletion = request.query_params.get("delete") == "true"
+    return _json(await (client.delete(job) if is_deletion else client.cancel(job)))
 
 
 async def _retry(request: Request) -> Response:

@@ -102,7 +102,13 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
         },
         "/api/jobs/{job}": {
             "get": _operation("Get a job.", {200: _json("JobFacts")}, job, errors=(404,)),
-            "delete": _operation("Cancel a job.", {200: _json("JobFacts")}, job, errors=(404, 409)),
+            "delete": _operation(
+                "Cancel a job, or delete an ended one.",
+                {200: _json("JobFacts")},
+                job,
+                _query("delete", {"type": "boolean"}, "Delete the ended job with its results."),
+                errors=(404, 409),
+            ),
         },
         "/api/jobs/{job}/retry": {
             "post": _operation("Retry a failed job.", {200: _json("JobFacts")}, job, errors=(404, 409)),
