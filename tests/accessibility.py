@@ -19,12 +19,13 @@ _FOCUSABLE = (
     _SHOWN
     + """
 const found = [...document.querySelectorAll(controls)].filter(isReached);
-found.forEach((one, index) => (one.dataset.access = index));
-return found.map((one) => [one.dataset.access, one.outerHTML.slice(0, 120)]);
+// Not an attribute, which a live update of the page would remove.
+window.focusableElements = found;
+return found.map((one, index) => [String(index), one.outerHTML.slice(0, 120)]);
 """
 )
 _STYLES = """
-const one = document.querySelector(`[data-access="${arguments[0]}"]`);
+const one = window.focusableElements[arguments[0]];
 // A file field is shown by its label.
 return [one, one.labels?.[0], one.parentElement].filter(Boolean).map((part) => {
   const {outline, boxShadow, borderColor, backgroundColor, textDecoration, opacity, translate, position} = getComputedStyle(part);

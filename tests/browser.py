@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from daemon import DEADLINE_S, eventually
 from webdriver import DESKTOP, Driver, DriverError, Element, entry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from webdriver import Size
@@ -50,14 +51,34 @@ class Browser(Driver):
         return self
 
     def __exit__(self, *error: object) -> None:
-        has_failed = error[0] is not None
         try:
-            if not has_failed:
-                self.listen()
+            if error[0] is None:
+                self.check()
         finally:
             self.close()
-        if not has_failed:
-            assert not self._faults, "\n".join(self._faults)
+
+    @contextmanager
+    def reused(self, *, size: Size = DESKTOP, scheme: str = "light") -> Iterator[Self]:
+        """Use the browser for one test, without the state of earlier ones; check at the end as at its exit."""
+        self.log("performance")
+        self.log("browser")
+        self._faults.clear()
+        self._expected.clear()
+        for file in self.downloads.iterdir():
+            file.unlink()
+        self.devtools("Emulation.setScriptExecutionDisabled", value=False)
+        self.open("/")
+        self.script("localStorage.clear()")
+        self.devtools("Network.clearBrowserCookies")
+        self.resize(size)
+        self.prefer(scheme)
+        yield self
+        self.check()
+
+    def check(self) -> None:
+        """Raise AssertionError if a page did what it must not."""
+        self.listen()
+        assert not self._faults, "\n".join(self._faults)
 
     # -- its log --------------------------------------------------------------------------------------------
 

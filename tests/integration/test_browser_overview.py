@@ -19,6 +19,7 @@ from webdriver import PHONE, Key, missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
@@ -72,12 +73,20 @@ def failed(daemon: Daemon, gateway: GatewayProcess) -> JobFacts:
     return sent(daemon, gateway, b"not media", LONG)
 
 
-@pytest.fixture
-def browse(gateway: GatewayProcess, tmp_path: Path) -> Any:
-    """Return a function that opens a browser."""
+@pytest.fixture(scope="module")
+def shared(gateway: GatewayProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(gateway.url, tmp_path_factory.mktemp("browser")) as running:
+        yield running
 
-    def start(**how: Any) -> Browser:
-        return Browser(gateway.url, tmp_path / "browser", **how)
+
+@pytest.fixture
+def browse(shared: Browser, gateway: GatewayProcess, tmp_path: Path) -> Any:
+    """Return a function that opens a browser: the shared one, or one of its own for another language."""
+
+    def start(language: str = "", **how: Any) -> AbstractContextManager[Browser]:
+        if language:
+            return Browser(gateway.url, tmp_path / "browser", language=language, **how)
+        return shared.reused(**how)
 
     return start
 
@@ -264,7 +273,9 @@ def test_every_control_is_reachable_by_keyboard_with_visible_focus(
             reached = []
             for _ in range(len(expected)):
                 browser.press(Key.TAB)
-                name = browser.script("return document.activeElement.dataset.access")
+                name = browser.script(
+                    "return String(window.focusableElements.indexOf(document.activeElement))"
+                )
                 assert name in expected, (
                     f"{path}: {browser.script('return document.activeElement.outerHTML')}"
                 )
