@@ -198,7 +198,7 @@ def test_twelve_hours_of_silence_have_empty_subtitles(daemon: Daemon, tmp_path: 
 
 
 @pytest.mark.usefixtures("good")
-def test_a_file_that_nobody_may_read_fails_with_its_reason(daemon: Daemon, clip: Path) -> None:
+def test_a_file_that_is_unreadable_fails_with_its_reason(daemon: Daemon, clip: Path) -> None:
     source = daemon.drop(clip, "locked/private.flac")
     # The name is a new one, so that the daemon cannot have read it before its mode was set.
     source.chmod(0)
@@ -249,7 +249,7 @@ def test_a_file_that_vanishes_while_it_is_read_fails_with_its_reason(daemon: Dae
 
 
 @pytest.mark.usefixtures("good")
-def test_a_file_that_is_cut_while_it_is_read_fails_and_is_taken_anew(daemon: Daemon) -> None:
+def test_a_file_that_is_cut_while_it_is_read_fails_and_is_accepted_again(daemon: Daemon) -> None:
     """What was heard of the old content is no answer; the new content is a job of its own."""
     source = start_reading(daemon, "cut.wav")
     first = daemon.job_of(source)

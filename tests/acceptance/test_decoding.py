@@ -64,8 +64,8 @@ def test_clips_dropped_together_share_leases(daemon: Daemon) -> None:
 
 
 def test_decisions_are_in_the_output_and_in_the_metrics(daemon: Daemon) -> None:
-    daemon.wait_for(daemon.drop(media.DEMO / "demo-zh.flac", "told.flac"))
-    decisions = [one for segment in daemon.transcript("told.en").segments for one in segment.decisions]
+    daemon.wait_for(daemon.drop(media.DEMO / "demo-zh.flac", "reported.flac"))
+    decisions = [one for segment in daemon.transcript("reported.en").segments for one in segment.decisions]
     assert decisions
     assert {(one.verdict, one.cause, one.temperature) for one in decisions} >= {
         (DecisionKind.FALLBACK, "log_prob", 0.2)

@@ -63,13 +63,13 @@ def test_a_good_recording_is_decoded_once(daemon: Daemon) -> None:
 
 @pytest.mark.parametrize("name", REASONS)
 def test_a_damaged_recording_is_decoded_again_and_the_output_says_why(daemon: Daemon, name: str) -> None:
-    told = decisions(daemon, name)
-    assert (told[0].verdict, told[0].cause, told[0].temperature) == (
+    reported = decisions(daemon, name)
+    assert (reported[0].verdict, reported[0].cause, reported[0].temperature) == (
         DecisionKind.FALLBACK,
         REASONS[name],
         TEMPERATURES[1],
     )
-    tried = [one.temperature for one in told if one.verdict == DecisionKind.FALLBACK]
+    tried = [one.temperature for one in reported if one.verdict == DecisionKind.FALLBACK]
     firsts = [at for at, temperature in enumerate(tried) if temperature == TEMPERATURES[1]]
     for first, end in pairwise([*firsts, len(tried)]):
         window = tried[first:end]
@@ -79,13 +79,13 @@ def test_a_damaged_recording_is_decoded_again_and_the_output_says_why(daemon: Da
 def test_each_fallback_is_counted_by_its_cause(daemon: Daemon) -> None:
     counted = daemon.scrape()
     for cause in set(REASONS.values()):
-        told = sum(
+        reported = sum(
             one.verdict == DecisionKind.FALLBACK and (one.cause, one.temperature) == (cause, TEMPERATURES[1])
             for name in REASONS
             for one in decisions(daemon, name)
         )
         labels = f'cause="{cause}",temperature="{TEMPERATURES[1]}"'
-        assert counted[f"subtitled_fallbacks_total{{{labels}}}"] == told >= 1
+        assert counted[f"subtitled_fallbacks_total{{{labels}}}"] == reported >= 1
 
 
 def test_a_loop_does_not_reach_the_subtitles(daemon: Daemon) -> None:

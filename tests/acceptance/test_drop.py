@@ -247,7 +247,7 @@ def test_each_segment_and_each_job_has_its_line_in_the_log(daemon: Daemon) -> No
     assert line["duration_s"] == 58.0
 
 
-def test_the_log_tells_no_transcript(daemon: Daemon) -> None:
+def test_the_log_contains_no_transcript(daemon: Daemon) -> None:
     log = daemon.log_file.read_text("utf-8")
     assert "welcome" not in log
     assert "蓝色的窗户" not in log

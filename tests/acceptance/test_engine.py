@@ -224,7 +224,7 @@ def test_words_are_timed_where_a_phrase_is_more_than_one_cue(model: WhisperModel
     assert sorted(set(timed)) == [False, True]
 
 
-def test_silence_is_dropped_and_told(model: WhisperModel) -> None:
+def test_silence_is_dropped_and_reported(model: WhisperModel) -> None:
     """By the thresholds alone: with these nobody is ever heard."""
     [result] = decoded(
         model, [(english(), PromptRequest(language="en"))], log_prob_threshold=0.0, no_speech_threshold=0.0
@@ -236,7 +236,7 @@ def test_silence_is_dropped_and_told(model: WhisperModel) -> None:
     )
 
 
-def test_a_loop_is_cut_and_told(model: WhisperModel) -> None:
+def test_a_loop_is_cut_and_reported(model: WhisperModel) -> None:
     """The same word over and over is what the model hears here, and rightly: told to distrust it, the engine cuts it."""
     word = media.recording()[int(0.4 * media.RATE) : int(3.2 * media.RATE)]
     pcm = np.concatenate([word] * 2)

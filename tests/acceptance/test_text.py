@@ -121,7 +121,7 @@ def test_text_equals_that_of_faster_whisper(daemon: Daemon, model: WhisperModel,
 
 
 def test_words_spell_the_text_that_is_heard_without_them(daemon: Daemon, model: WhisperModel) -> None:
-    """faster-whisper with word times goes on from the last word, and so hears "Bridge." twice here; the engine does not."""
+    """faster-whisper with word times continues from the last word, and so hears "Bridge." twice here; the engine does not."""
     for name in ("demo.flac", "demo-zh.flac"):
         results = [result for _, result in stored(daemon, daemon.folder / "words" / name)]
         plain = [result for _, result in stored(daemon, daemon.folder / "plain" / name)]

@@ -80,7 +80,7 @@ class ApiFuzzer:
             authenticator=Authenticator(self._context),
             store=self.store,
             broker=self._broker,
-            dispatch=self._happen,
+            dispatch=self._dispatch,
             call_in_loop=self._called.append,
             metrics=Metrics(),
             languages=lambda: (),
@@ -157,7 +157,7 @@ class ApiFuzzer:
                     raise InvariantError(f"an Error of {len(message.message)} characters")
                 generator.receive(message)
 
-    def _happen(self, event: Event) -> None:
+    def _dispatch(self, event: Event) -> None:
         actions = self._broker.handle([event], time.monotonic())
         entries = self.store.apply([action for action in actions if isinstance(action, ac.Save)])
         for action in actions:
@@ -171,7 +171,7 @@ class ApiFuzzer:
 
     def _end_jobs(self) -> None:
         for job in self._open_jobs():
-            self._happen(CancelRequested(job))
+            self._dispatch(CancelRequested(job))
 
     def _violation(self) -> str:
         """Return what is left over once every job has ended; empty if nothing is."""

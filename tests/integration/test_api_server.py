@@ -106,7 +106,7 @@ def test_sender_receives_an_error_when_its_upload_expires(api: ApiHarness) -> No
 
 
 class Keys:
-    """A api with a door for keys, and the keys of a user and of an admin."""
+    """A api with a listener for keys, and the keys of a user and of an admin."""
 
     def __init__(self, folder: Path) -> None:
         with socket.socket() as probe:

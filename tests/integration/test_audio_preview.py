@@ -135,20 +135,20 @@ def test_idle_decoder_processes_are_stopped(pool: PreviewPool, audio_range: Audi
 
 def test_close_does_not_wait_for_a_hanging_decoder(audio_range: AudioRange) -> None:
     pool = PreviewPool(DEAF, count=1, limit_s=600)
-    told: list[str] = []
+    reported: list[str] = []
 
     def ask() -> None:
         try:
             pool.decode(audio_range)
         except MediaError as error:
-            told.append(str(error))
+            reported.append(str(error))
 
     asking = threading.Thread(target=ask)
     asking.start()
     eventually(lambda: children(pool), "it is asked")
     pool.close()
     asking.join(60)
-    assert told == ["the server is stopping"]
+    assert reported == ["the server is stopping"]
 
 
 def test_decoder_processes_end_with_the_daemon(audio_range: AudioRange) -> None:
@@ -180,8 +180,8 @@ def test_one_client_cannot_use_all_pending_audio_requests(audio_range: AudioRang
         return True
 
     aside = BackgroundPool("test", coming.append)
-    holdings = UploadStore(tmp_path / "uploads", UploadsConfig(), reserve_bytes=0, background=aside)
-    preview = AudioPreview(holdings, coming.append, PreviewPool(DEAF, limit_s=600))
+    store = UploadStore(tmp_path / "uploads", UploadsConfig(), reserve_bytes=0, background=aside)
+    preview = AudioPreview(store, coming.append, PreviewPool(DEAF, limit_s=600))
     job = Job(
         id="a" * 16,
         state=JobState.DONE,

@@ -132,6 +132,6 @@ def test_gpu_measures_a_cpu_too(tmp_path: Path) -> None:
     assert all(row["took_s"] > 0 for row in rows)
 
 
-def test_latency_tells_where_the_time_goes() -> None:
+def test_latency_shows_where_the_time_goes() -> None:
     table = _run("latency.py", "--drops", "1", "--settle", "0.1")
     assert re.search(r"^median( +-?\d+){6}$", table, re.MULTILINE), table

@@ -201,7 +201,7 @@ def test_timestamps_place_frames() -> None:
             [0, 1_600, 3_200, 2_400 - 1_600, 2_400, 4_000, 5_600],
             [(0, 0)] * 3 + [(0, 1_600), (0, 1_600), (0, 800), (0, 0)],
         ),
-        # Timestamps that begin anew, or never move, cost no sound.
+        # Timestamps that starts again, or never move, cost no sound.
         ([90 * second, 90 * second + 1_600, 0, 1_600], [(0, 0)] * 4),
         ([0, 0, 0, 0, 0], [(0, 0)] * 5),
         # What would be weeks of silence, or lie long after the file's end, is broken; true times count again.
@@ -323,7 +323,7 @@ def test_files_that_cannot_be_opened_say_why(tmp_path: Path) -> None:
         open_media("nul\0.wav")
 
 
-def test_a_disk_that_fails_is_told_from_a_file_that_ends(
+def test_a_disk_that_fails_differs_from_a_file_that_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = media.mux(tmp_path / "a.mkv", media.Voice(media.speech(20)))

@@ -85,7 +85,7 @@ def test_limit_is_raised_at_the_start() -> None:
         "print(raise_descriptor_limit(), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    told, found = map(int, done.stdout.split())
-    assert told == found
+    reported, found = map(int, done.stdout.split())
+    assert reported == found
     assert found > 256
     assert found <= MAX_DESCRIPTORS

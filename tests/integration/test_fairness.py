@@ -34,7 +34,7 @@ def test_a_clip_dropped_during_a_long_job_is_done_within_three_leases(tmp_path: 
     with one_worker(tmp_path) as daemon:
         daemon.start()
         slow = daemon.drop(long, "long.wav")
-        eventually(lambda: daemon.stats().audio_ms > 0, "the long job is under way")
+        eventually(lambda: daemon.stats().audio_ms > 0, "the long job is in progress")
         quick = daemon.wait_for(daemon.drop(clip, "clip.wav"))
         job = daemon.job_of(slow)
         assert quick.state == "done"
@@ -49,7 +49,7 @@ def test_a_clip_dropped_during_a_long_job_is_done_within_three_leases(tmp_path: 
 
 
 def test_a_clip_is_read_though_long_files_fill_the_memory(tmp_path: Path) -> None:
-    """Nobody transcribes, and both decoders wait for credit: one of them gives way, and nothing is counted against it."""
+    """No worker transcribes, and both decoders wait for credit: one of them gives way, and nothing is counted against it."""
     long = media.write_sound(tmp_path / "long.wav", np.tile(media.recording(), 14))
     clip = media.write_sound(tmp_path / "clip.wav", media.speech(7))
     with one_worker(tmp_path, silence_s=3600, lease_min_s=3600) as daemon:

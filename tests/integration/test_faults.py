@@ -311,7 +311,7 @@ def test_segment_that_kills_three_workers_fails_and_retried_alone(
     see_the_retry(daemon, job)
 
 
-def test_missing_speech_is_still_told_after_a_restart(
+def test_missing_speech_is_still_reported_after_a_restart(
     daemon: Daemon, plan: PlannedFaults, talk: Path
 ) -> None:
     plan.set(ModelFault(kind="memory", is_marked=True))
@@ -360,7 +360,7 @@ def test_file_system_that_cannot_sync_a_folder_is_written_to(
 
 
 def test_file_that_has_moved_is_said_to_have_moved(tmp_path: Path, plan: PlannedFaults) -> None:
-    """Though the disk does not keep the names: the source is no longer where the job was told."""
+    """Though the disk does not keep the names: the source is no longer where the job was reported."""
     source = tmp_path / "talk.flac"
     source.write_bytes(b"sound")
     plan.set(DiskFault(call="fsync", errno=errno.EIO, below=str(tmp_path), is_folder=True))
@@ -387,10 +387,10 @@ def test_job_whose_subtitles_cannot_be_made_durable_fails_and_can_be_retried(
     assert {path.name for path in daemon.outbox.iterdir()} == {"talk.en.srt", "talk.en.json"}
 
 
-def test_failure_that_cannot_be_written_down_is_still_told(
+def test_failure_that_cannot_be_written_down_is_still_reported(
     daemon: Daemon, plan: PlannedFaults, talk: Path
 ) -> None:
-    """The disk takes neither subtitles nor the reason; the daemon says it in `status`, and goes on."""
+    """The disk takes neither subtitles nor the reason; the daemon says it in `status`, and continues."""
     plan.set(DiskFault(call="fsync", errno=errno.EIO, below=str(daemon.folder)))
     job = daemon.wait_for(daemon.drop(talk, "talk.flac"))
     assert job.state == "failed"
@@ -445,7 +445,7 @@ def test_jobs_of_one_millisecond_have_ids_of_their_own() -> None:
     assert len({new_job_id(order) for order in range(10_000)}) == 10_000
 
 
-def test_daemon_ends_when_nobody_watches_its_inboxes_any_more(
+def test_daemon_ends_when_its_inboxes_are_no_longer_watched(
     daemon: Daemon, plan: PlannedFaults, talk: Path
 ) -> None:
     """A bug of ours, here a pipe that cannot be written to: alive and deaf it would let every file lie."""

@@ -77,7 +77,7 @@ def configure(daemon: Daemon, **sections: object) -> None:
 def _unharmed(daemon: Daemon) -> Iterator[None]:
     """Say after each test that the daemon is none the worse."""
     pid = daemon.pid
-    Path(f"/proc/{pid}/clear_refs").write_text("5")  # VmHWM begins anew: proc(5)
+    Path(f"/proc/{pid}/clear_refs").write_text("5")  # VmHWM starts again: proc(5)
     before_bytes, before_files = memory(pid, "VmRSS"), descriptors(pid)
     yield
     assert is_running(pid), daemon.tail()
@@ -323,7 +323,7 @@ def test_ten_thousand_short_lived_clients_leave_no_resources(daemon: Daemon) -> 
 
 
 def test_half_open_handshakes_do_not_block_other_clients(daemon: Daemon, keyed: dict[str, Peer]) -> None:
-    """Who is connected stays so, and the other door stays open; nobody takes the daemon's last descriptor."""
+    """Who is connected stays so, and the other listener stays open; nobody takes the daemon's last descriptor."""
     wires = [
         zmtp.Wire(socket_file(daemon), is_greeting=False)
         for _ in range(MAX_CONNECTIONS + MAX_CONNECTIONS // 4)
@@ -408,12 +408,12 @@ def test_zeromq_sends_no_heartbeats(tmp_path: Path) -> None:
     tests/fuzz found it. The queue of the daemon's socket is full whenever its loop waits for a disk.
     """
     with zmq.Context() as context:
-        (door,) = open_listeners(context, [f"ipc://{tmp_path}/c"], None)
+        (listener,) = open_listeners(context, [f"ipc://{tmp_path}/c"], None)
         try:
-            assert door.socket.getsockopt(zmq.HEARTBEAT_IVL) == 0
-            assert door.socket.getsockopt(zmq.TCP_KEEPALIVE) == 1
+            assert listener.socket.getsockopt(zmq.HEARTBEAT_IVL) == 0
+            assert listener.socket.getsockopt(zmq.TCP_KEEPALIVE) == 1
         finally:
-            door.socket.close()
+            listener.socket.close()
 
 
 # -- what is no ZMTP -----------------------------------------------------------------------------------------

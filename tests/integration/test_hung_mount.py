@@ -46,7 +46,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 
 
 def hung_folders(daemon: Daemon) -> set[str]:
-    """Return the folders that do not answer, as clients are told."""
+    """Return the folders that do not answer, as clients are reported."""
     return {folder.path for folder in daemon.stats().hung_folders}
 
 

@@ -132,13 +132,13 @@ def test_short_speech_is_skipped_and_recorded() -> None:
     assert ingest(media.DEMO / "demo.flac")[0].skipped == ()
 
 
-def test_progress_is_told_while_nothing_is_found_and_may_stop_it(tmp_path: Path) -> None:
-    told: list[int] = []
+def test_progress_is_reported_while_nothing_is_found_and_may_stop_it(tmp_path: Path) -> None:
+    reported: list[int] = []
     path = sound(tmp_path, media.silence(60))
-    running, _ = ingest(path, on_progress=told.append)
-    assert told == sorted(set(told))
-    assert told[-1] == running.decoded_samples == 60 * RATE
-    assert max(np.diff([0, *told])) <= 5 * RATE
+    running, _ = ingest(path, on_progress=reported.append)
+    assert reported == sorted(set(reported))
+    assert reported[-1] == running.decoded_samples == 60 * RATE
+    assert max(np.diff([0, *reported])) <= 5 * RATE
 
     def stop(_: int) -> None:
         raise InterruptedError

@@ -41,13 +41,13 @@ def unit_in(prefix: Path) -> Path:
 
 
 def test_the_units_of_this_environment_are_written_once(tmp_path: Path, config_file: Path) -> None:
-    told = install(tmp_path / "root", "--config", str(config_file))
+    reported = install(tmp_path / "root", "--config", str(config_file))
     unit = unit_in(tmp_path / "root").read_text("utf-8")
     program = Path(sys.executable).with_name("subtitled")
     assert f"ExecStart={program} run --config {config_file}" in unit
     assert 'ReadWritePaths="-/srv/my media"' in unit
-    assert f"{program} doctor --config {config_file}" in told
-    assert "systemctl enable --now subtitled" in told
+    assert f"{program} doctor --config {config_file}" in reported
+    assert "systemctl enable --now subtitled" in reported
     for name in ("sysusers.d", "tmpfiles.d"):
         assert (tmp_path / "root" / "etc" / name / "subtitled.conf").is_file()
     assert install(tmp_path / "root", "--config", str(config_file)).count("Unchanged:") == 3
@@ -67,8 +67,8 @@ def test_a_changed_file_is_only_written_over_by_force(tmp_path: Path, config_fil
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, config_file: Path) -> None:
-    told = install(tmp_path / "root", "--dry-run", "--config", str(config_file))
-    assert "ExecStart=" in told
+    reported = install(tmp_path / "root", "--dry-run", "--config", str(config_file))
+    assert "ExecStart=" in reported
     assert not (tmp_path / "root").exists()
 
 
@@ -108,8 +108,8 @@ def test_the_unit_is_hardened(tmp_path: Path, config_file: Path) -> None:
 @needs_systemd
 def test_the_unit_of_workers_for_another_host_is_sound_and_hardened(tmp_path: Path) -> None:
     """Written without the daemon's. systemd-analyze takes a colon in a path for something else; units have them."""
-    told = install(tmp_path, "--worker", "tcp://head:8700", "--model", "/srv/models/turbo")
-    assert "subtitled-worker@cuda:0" in told
+    reported = install(tmp_path, "--worker", "tcp://head:8700", "--model", "/srv/models/turbo")
+    assert "subtitled-worker@cuda:0" in reported
     assert not unit_in(tmp_path).exists()
     template = tmp_path / "etc/systemd/system/subtitled-worker@.service"
     unit = template.with_name("subtitled-worker@0.service")
@@ -128,8 +128,8 @@ def test_the_unit_of_workers_for_another_host_is_sound_and_hardened(tmp_path: Pa
 def test_user_and_folders_of_the_files_are_created(tmp_path: Path) -> None:
     """In a root of its own, as `next steps` says; the folders are made by root alone, to whom they belong then."""
     root = tmp_path / "root"
-    told = install(root, "--config", str(tmp_path / "none.toml"))
-    assert f"systemd-sysusers --root={root}" in told
+    reported = install(root, "--config", str(tmp_path / "none.toml"))
+    assert f"systemd-sysusers --root={root}" in reported
     (root / "etc/passwd").touch()
     (root / "etc/group").touch()
     subprocess.run(["systemd-sysusers", f"--root={root}"], check=True, capture_output=True)

@@ -198,10 +198,10 @@ def test_unknown_keys_are_refused_and_counted() -> None:
     allowed = AllowList(
         principals([schema.ClientConfig(name="ann", key=new_pair()[0])]), on_refused=refused.append
     )
-    stranger = new_pair()[0]
-    for key in (stranger.encode(), b"", b"\xff" * 40):
+    unlisted = new_pair()[0]
+    for key in (unlisted.encode(), b"", b"\xff" * 40):
         assert not allowed.callback("subtitled", key)
-    assert refused == [stranger, "", "\ufffd" * 40]
+    assert refused == [unlisted, "", "\ufffd" * 40]
     for unknown in (new_pair()[0], None, 1, b"x"):
         assert allowed.find(unknown) is None
 

@@ -39,7 +39,7 @@ def daemon_with(
     )
 
 
-def test_gpu_that_kills_every_lease_is_put_aside_and_comes_back_by_itself(
+def test_gpu_that_kills_every_lease_is_put_aside_and_comes_back_automatically(
     tmp_path: Path, plan: PlannedFaults, talk: Path
 ) -> None:
     recovery = schema.RecoveryConfig(attempts=20, crash_budget=2, quarantine_s=0.5)
@@ -76,7 +76,7 @@ def test_slot_whose_model_cannot_be_loaded_is_left_alone_and_the_others_go_on(
         assert daemon.wait_for(daemon.drop(talk, "talk.flac")).state == "done"
         slots = {worker.slot: worker for worker in daemon.stats().workers}
         broken = slots.pop(line["worker"].partition(".")[0])
-        assert (broken.state, broken.incarnation) == ("broken", 2), "it is not started again by itself"
+        assert (broken.state, broken.incarnation) == ("broken", 2), "it is not started again automatically"
         assert {worker.incarnation for worker in slots.values()} == {1}
         plan.set()
         os.kill(daemon.pid, signal.SIGHUP)
@@ -87,7 +87,7 @@ def test_slot_whose_model_cannot_be_loaded_is_left_alone_and_the_others_go_on(
 def test_daemon_does_not_end_when_its_only_gpu_is_put_aside_before_it_was_ready(
     tmp_path: Path, plan: PlannedFaults, talk: Path
 ) -> None:
-    """A server that boots before its network, or its driver, must go on by itself; SIGHUP need not be waited for."""
+    """A server that boots before its network, or its driver, must go on automatically; SIGHUP need not be waited for."""
     plan.set(ModelFault(kind="death", call="load"))
     recovery = schema.RecoveryConfig(crash_budget=2, quarantine_s=3600)
     with daemon_with(tmp_path, plan, recovery) as daemon:

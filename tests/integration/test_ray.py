@@ -156,10 +156,10 @@ def places_of_the_key(head: RayHead) -> list[Path]:
     written = [
         path for folder in (head.folder, head.cluster_folder) for path in folder.rglob("*") if path.is_file()
     ]
-    told = [path / name for path in Path("/proc").glob("[0-9]*") for name in ("cmdline", "environ")]
+    reported = [path / name for path in Path("/proc").glob("[0-9]*") for name in ("cmdline", "environ")]
     assert any(path.suffix == ".err" for path in written)  # where an actor's output goes
     found = []
-    for path in (*written, *told):
+    for path in (*written, *reported):
         with contextlib.suppress(OSError):  # processes and files come and go
             data = path.read_bytes()
             found += [path] if b'name = "ray"' in data or b'"name":"ray"' in data else []
@@ -197,9 +197,9 @@ def test_without_a_head_of_ray_the_daemon_works_with_what_it_has(tmp_path: Path)
     pool = schema.PoolConfig(devices=("cpu",), engine="ray", prepare_workers=1)
     with Head(tmp_path, hosts=(), ray=wanted, pool=pool) as head:
         head.start()
-        told = head.wait_for_log("ray.unreachable")
-        assert address in told["cause"]
-        assert "ray start --head" in told["cause"]
+        reported = head.wait_for_log("ray.unreachable")
+        assert address in reported["cause"]
+        assert "ray start --head" in reported["cause"]
         assert head.wait_for_log("ray.lost")["again_in_s"] > 0
         assert head.wait_for(head.drop(media.DEMO / "demo.flac", "a.flac")).state == "done"
         head.stop()
@@ -209,10 +209,10 @@ def test_the_doctor_looks_at_the_cluster(cluster: RayCluster, nodes: Nodes) -> N
     nodes.add()
     asked = RayProbe(address=cluster.address, gpus=0, cpus=1)
     found = list(run_probe("ray", asked, timeout_s=120, environ={**os.environ, **cluster.environ}))
-    told = {one.name: one for one in found if isinstance(one, Finding)}
-    assert told["ray"].state == "ok"
-    assert f"at its head {cluster.address}" in told["ray"].message
-    assert told["nodes"].state in {"ok", "warning"}  # the node may be on its way
+    reported = {one.name: one for one in found if isinstance(one, Finding)}
+    assert reported["ray"].state == "ok"
+    assert f"at its head {cluster.address}" in reported["ray"].message
+    assert reported["nodes"].state in {"ok", "warning"}  # the node may be on its way
 
 
 def test_the_doctor_says_what_to_do_about_a_cluster_that_does_not_answer() -> None:

@@ -16,9 +16,9 @@ ROOT = Path(__file__).parents[2]
 _READS_ITS_KEY = """
 import json, os, sys
 path = sys.argv[sys.argv.index("--key") + 1]
-told = {"mode": oct(os.stat(path).st_mode & 0o777), "links": os.stat(path).st_nlink, "twice": open(path).read() == open(path).read()}
+reported = {"mode": oct(os.stat(path).st_mode & 0o777), "links": os.stat(path).st_nlink, "twice": open(path).read() == open(path).read()}
 print("not JSON", file=sys.stderr)
-print(json.dumps({"event": "x", "cause": json.dumps({**told, "name": open(path).readlines()[2].strip()})}), file=sys.stderr)
+print(json.dumps({"event": "x", "cause": json.dumps({**reported, "name": open(path).readlines()[2].strip()})}), file=sys.stderr)
 print(json.dumps({"event": "later"}), file=sys.stderr)
 sys.exit(78)
 """

@@ -73,7 +73,7 @@ def test_new_inbox_is_watched(daemon: Daemon, tmp_path: Path) -> None:
     assert (tmp_path / "other-out" / "talk.zh.srt").is_file()
 
 
-def test_work_waits_without_space_and_goes_on_by_itself(daemon: Daemon) -> None:
+def test_work_waits_without_space_and_goes_on_automatically(daemon: Daemon) -> None:
     """A reserve above what is free stops new files, says so once, and lets them go when there is space."""
     reload(daemon, state=structs.replace(daemon.config.state, reserve_mb=1_048_576))
     daemon.wait_for_log("disk.full")

@@ -1,4 +1,4 @@
-"""What a host with a key may do to the daemon at the door for workers: nothing but work."""
+"""What a host with a key may do to the daemon at the listener for workers: nothing but work."""
 
 from __future__ import annotations
 

@@ -231,7 +231,7 @@ def test_deleted_rows_return_their_pages_to_the_file_system(store: Store) -> Non
     assert store._one("PRAGMA page_count") < 100
 
 
-def test_client_deletes_an_ended_job_and_watchers_are_told(tmp_path: Path) -> None:
+def test_client_deletes_an_ended_job_and_watchers_are_reported(tmp_path: Path) -> None:
     with ApiHarness(tmp_path) as api:
         job = done_job(api.store, api.store.next_order())
         watcher, client = api.connect(), api.connect()

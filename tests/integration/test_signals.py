@@ -40,7 +40,7 @@ def test_sigint_ends_an_idle_daemon_cleanly(tmp_path: Path) -> None:
 
 
 def test_second_signal_is_immediate(tmp_path: Path) -> None:
-    """A lease that hangs holds up the first SIGTERM; the second waits for nobody. The job goes on later."""
+    """A lease that hangs holds up the first SIGTERM; the second waits for nobody. The job continues later."""
     recovery = schema.RecoveryConfig(stop_timeout_s=600, lease_min_s=600, silence_s=600)
     with Daemon(tmp_path, recovery=recovery) as daemon:
         source = daemon.drop(media.DEMO / "demo.flac", "talk.flac")
@@ -91,7 +91,7 @@ def test_sigusr1_logs_more_and_then_less_again(tmp_path: Path) -> None:
         daemon.stop()
 
 
-def test_sockets_are_closed_to_strangers(tmp_path: Path) -> None:
+def test_sockets_are_closed_to_other_users(tmp_path: Path) -> None:
     """The clients' socket to those of its group, the workers' to the daemon's own user."""
     with Daemon(tmp_path) as daemon:
         daemon.start()

@@ -207,7 +207,7 @@ def test_change_without_a_transition_is_stored_without_a_journal_entry(store: St
 
 
 def test_times_of_start_and_end_follow_the_transitions(store: Store) -> None:
-    """A retry starts nothing anew: the first start stays, the end is open again."""
+    """A retry starts nothing again: the first start stays, the end is open again."""
     job = new_job()
     store.apply([SaveNewJob(job)])
     store.apply([moved(job, JobEvent.LEASED, JobState.PREPARING)])
@@ -248,9 +248,9 @@ def test_results_stay_with_their_segments(store: Store) -> None:
     )
     [row] = store.results("a1")
     assert (row.state, row.worker, row.result, row.plan) == (SegmentState.DONE, "gpu1.4", b"\x01\x00", PLAN)
-    outvoted = replace(done, state=SegmentState.PENDING, cause="decoded as en")
+    rejected = replace(done, state=SegmentState.PENDING, cause="decoded as en")
     store.apply(
-        [SaveSegment(segment=outvoted, before=SegmentState.DONE, event=SegmentEvent.LANGUAGE_CHANGED)]
+        [SaveSegment(segment=rejected, before=SegmentState.DONE, event=SegmentEvent.LANGUAGE_CHANGED)]
     )
     [row] = store.results("a1")
     assert (row.worker, row.result, row.cause) == ("gpu1.4", b"\x01\x00", "decoded as en")

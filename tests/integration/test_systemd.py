@@ -53,16 +53,20 @@ class Manager:
         return {"NOTIFY_SOCKET": str(self._path), "WATCHDOG_USEC": "2000000"}
 
     def states(self) -> list[str]:
-        """Return what was told besides pings and status lines."""
-        return [told for told in list(self.heard) if not told.startswith(("WATCHDOG=", "STATUS="))]
+        """Return what was sent besides pings and status lines."""
+        return [
+            reported for reported in list(self.heard) if not reported.startswith(("WATCHDOG=", "STATUS="))
+        ]
 
-    def count(self, told: str) -> int:
-        """Return how often this was told."""
-        return self.heard.count(told)
+    def count(self, reported: str) -> int:
+        """Return how often this was reported."""
+        return self.heard.count(reported)
 
     def wait_for(self, is_it: Callable[[str], bool], what: str) -> str:
-        """Wait until something like this was told; return it."""
-        return eventually(lambda: next((told for told in list(self.heard) if is_it(told)), None), what)
+        """Wait until something like this was sent; return it."""
+        return eventually(
+            lambda: next((reported for reported in list(self.heard) if is_it(reported)), None), what
+        )
 
     def _listen(self) -> None:
         while not self._is_over:
@@ -102,7 +106,7 @@ def test_a_daemon_without_a_worker_is_never_ready(tmp_path: Path) -> None:
         assert manager.count("READY=1") == 0
 
 
-def test_a_reload_is_told_with_its_time_and_ended(tmp_path: Path) -> None:
+def test_a_reload_is_reported_with_its_time_and_ended(tmp_path: Path) -> None:
     with (
         Manager(tmp_path / "notify") as manager,
         Daemon(tmp_path, model=MODEL, pool=ONE_SLOT, environ=manager.environ) as daemon,
@@ -110,14 +114,14 @@ def test_a_reload_is_told_with_its_time_and_ended(tmp_path: Path) -> None:
         daemon.start()
         before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         os.kill(daemon.pid, signal.SIGHUP)
-        told = manager.wait_for(lambda told: told.startswith("RELOADING=1"), "RELOADING")
-        assert int(told.removeprefix("RELOADING=1\nMONOTONIC_USEC=")) >= before
+        reported = manager.wait_for(lambda reported: reported.startswith("RELOADING=1"), "RELOADING")
+        assert int(reported.removeprefix("RELOADING=1\nMONOTONIC_USEC=")) >= before
         eventually(lambda: manager.count("READY=1") == 2, "READY after the reload")
-        assert manager.states() == ["READY=1", told, "READY=1"]
+        assert manager.states() == ["READY=1", reported, "READY=1"]
         daemon.stop()
 
 
-def test_status_tells_jobs_queue_and_speed(tmp_path: Path) -> None:
+def test_status_reports_jobs_queue_and_speed(tmp_path: Path) -> None:
     """While the only GPU hangs there is a job, and audio that waits for it."""
     plan = PlannedFaults(tmp_path / "faults")
     with (
@@ -134,7 +138,9 @@ def test_status_tells_jobs_queue_and_speed(tmp_path: Path) -> None:
         plan.set(ModelFault(kind="hang", times=1))
         daemon.drop(media.write_sound(tmp_path / "talk.flac", media.speech(6)), "talk.flac")
         line = re.compile(r"STATUS=1 job, ([1-9]\d*) s of audio waiting, 0x real time")
-        manager.wait_for(lambda told: line.fullmatch(told) is not None, "a line with a job and its queue")
+        manager.wait_for(
+            lambda reported: line.fullmatch(reported) is not None, "a line with a job and its queue"
+        )
 
 
 def test_pings_stop_when_the_loop_is_stuck(tmp_path: Path) -> None:
@@ -191,7 +197,7 @@ def open_pipe(path: Path) -> Iterator[None]:
 
 
 def assert_quiet(manager: Manager) -> None:
-    """Assert that no ping comes in more than the time that systemd allows; one may have been under way."""
+    """Assert that no ping comes in more than the time that systemd allows; one may have been in progress."""
     seen = manager.count("WATCHDOG=1")
     threading.Event().wait(2.5)
     assert manager.count("WATCHDOG=1") <= seen + 1

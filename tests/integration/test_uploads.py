@@ -78,7 +78,7 @@ def test_the_same_file_is_the_same_job_unless_it_is_asked_for_again(sender: Wire
     assert sender.receive(ms.JobInfo).job.id == first.id
     again = sender.submit(DEMO_ZH, options=options, is_again=True)
     assert again.job != first.id
-    # Sent once more after a lost connection, it goes on, and is no third one.
+    # Sent once more after a lost connection, it continues, and is no third one.
     assert sender.submit(DEMO_ZH, options=options, is_again=True).job == again.job
     assert sender.submit(DEMO_ZH, options=ms.JobOptions(tag="twice", language="zh")).job not in {
         first.id,
@@ -239,8 +239,8 @@ def test_a_cancelled_upload_is_gone(daemon: Daemon, sender: WireClient) -> None:
     sender.send_to(accepted, content, 2**20)
     assert spool(daemon, accepted.job) == ["talk.flac"]
     assert daemon.client.cancel(accepted.job).state == "cancelled"
-    told = sender.receive(ms.Error)
-    assert (told.request, told.code) == (accepted.request, "WRONG_STATE")
+    reported = sender.receive(ms.Error)
+    assert (reported.request, reported.code) == (accepted.request, "WRONG_STATE")
     eventually(lambda: not spool(daemon, accepted.job), "its bytes are gone")
     sender.chunk(accepted, 2**20, b"x")
     assert sender.receive(ms.Error).code == "WRONG_STATE"
@@ -255,8 +255,8 @@ def test_a_failed_file_is_kept_and_tried_again_when_it_is_sent_again(
     failed = ended(sender, job)
     assert failed.state == "failed"
     assert failed.cause
-    told = [(step.event, step.after) for step in failed.history]
-    assert told[:4] == [
+    reported = [(step.event, step.after) for step in failed.history]
+    assert reported[:4] == [
         ("accepted", "receiving"),
         ("uploaded", "queued"),
         ("leased", "preparing"),

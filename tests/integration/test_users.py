@@ -130,8 +130,8 @@ def test_users_do_not_see_each_others_jobs(secured: DaemonWithKeys) -> None:
 def test_an_unknown_key_gets_no_answer_and_is_counted(secured: DaemonWithKeys) -> None:
     before = secured.daemon.scrape()["subtitled_refused_keys_total"]
     public, secret = new_pair()
-    stranger = msgspec.structs.replace(secured.ann, public=public, secret=secret)
-    with WireClient(secured.endpoint, stranger) as sender, WireClient(secured.endpoint) as without:
+    unknown = msgspec.structs.replace(secured.ann, public=public, secret=secret)
+    with WireClient(secured.endpoint, unknown) as sender, WireClient(secured.endpoint) as without:
         for nobody in (sender, without):
             nobody.send(ms.Hello(request=1))
         assert sender.is_silent(1000)
@@ -216,10 +216,10 @@ def test_the_logs_level_is_an_admins_to_change(secured: DaemonWithKeys) -> None:
         secured.daemon.wait_for_log("log.level", to="debug", before="info", by="root")
     subtitle = str(Path(sys.executable).with_name("subtitle"))
     command = [subtitle, "admin", "log-level", "--server", secured.daemon.endpoint]
-    told = [
+    reported = [
         subprocess.run([*command, *level], capture_output=True, text=True, check=True).stdout
         for level in ((), ("error",), ("info",))
     ]
-    assert told == ["debug\n", "error, before: debug\n", "info, before: error\n"]
+    assert reported == ["debug\n", "error, before: debug\n", "info, before: error\n"]
     levels = [(line["to"], line["before"]) for line in secured.daemon.log("log.level")]
     assert levels == [("debug", "info"), ("error", "debug"), ("info", "error")]

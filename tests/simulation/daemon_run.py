@@ -97,7 +97,7 @@ class ObservedBroker(Broker):
 
 
 class DaemonRun:
-    """What was under way in a run ends with it."""
+    """What was in progress in a run ends with it."""
 
     def __init__(self, history: History) -> None:
         """Build the server as `server.build` does, on fakes."""

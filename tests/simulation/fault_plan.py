@@ -26,7 +26,7 @@ class Fault(Enum):
     BAD_DEVICE = "whatever a slot is given kills or is refused, for a while"
     IDLE_DEATH = "a worker dies between two works"
     BUSY_DEATH = "a worker dies at work"
-    BUSY_FATAL = "a worker ends for good at work"
+    BUSY_FATAL = "a worker ends permanently at work"
     HANG = "a worker's device hangs"
     SLOW = "a lease takes about as long as it may"
     SILENT = "a worker sends nothing more"
@@ -76,7 +76,7 @@ RATES = {
     Fault.DAEMON_KILL: 0.01,
     Fault.STORE_FAILED: 0.01,
 }
-"""How often a fault strikes, at most, where it may; 0.15 where nothing is said."""
+"""How often a fault strikes, at most, where it may; 0.15 by default."""
 
 
 class SimulatedMedia(Struct, frozen=True, kw_only=True):

@@ -219,7 +219,7 @@ class History:
         """Pass to the next thing that happens outside the daemon, or to `end`; return whether there was one."""
         if not self._agenda or self._agenda[0][0] > end:
             if end == float("inf"):
-                raise Violation("the loop waits for ever, and nothing will happen")
+                raise Violation("the loop waits forever, and nothing will happen")
             self.now = max(self.now, end)
             return False
         when, _, call = heapq.heappop(self._agenda)
@@ -241,7 +241,7 @@ class History:
             self.live(lambda: self.users.kill(self.run_of_daemon))
         self.users.set_space(is_enough=True)
         self.users.reload()
-        # A worker that is starting may still end for good, and a slot that is being emptied comes back only then.
+        # A worker that is starting may still end permanently, and a slot that is being emptied comes back only then.
         self.at(self.now + STOP_S, self.users.reload)
         for worker in self.remote_workers:
             worker.start()

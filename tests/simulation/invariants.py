@@ -41,7 +41,7 @@ def _check_waiting(broker: Broker) -> None:
     every = [segment for live in broker.live_jobs.jobs.values() for segment in live.segments.values()]
     waiting = sum(segment.samples for segment in every if segment.state not in SEGMENT_FINAL)
     if broker.live_jobs.open_samples != waiting:
-        raise Violation(f"{broker.live_jobs.open_samples} samples are said to wait, {waiting} do")
+        raise Violation(f"{broker.live_jobs.open_samples} samples are counted as waiting, {waiting} do")
 
 
 def _check_workers(broker: Broker) -> None:
@@ -129,7 +129,7 @@ def _check_place(broker: Broker, segment: Segment, leased: dict[SegmentKey, int]
     if (key in leased) is not (segment.state is SegmentState.LEASED):
         raise Violation(f"{key} is {segment.state.value}, its lease: {leased.get(key)}")
     if is_live and segment.state is SegmentState.PENDING and not segment.has_pcm and not is_fed:
-        raise Violation(f"{key} is nowhere: it has no PCM, and nobody is to read its file")
+        raise Violation(f"{key} is nowhere: it has no PCM, and no worker is to read its file")
     if segment.state is SegmentState.LEASED and not segment.has_pcm:
         raise Violation(f"{key} is leased and its PCM is dropped")
     return is_ready

@@ -80,11 +80,11 @@ class LocalWorkerProcess:
         """SIGKILL; nothing happens to a process that has ended."""
         self.die("killed by SIGKILL")
 
-    def die(self, cause: str, code: ExitCode = ExitCode.FAILED, *, is_told: bool = False) -> None:
-        """End; with `is_told` an ExitReason is sent before. The daemon notices a little later."""
+    def die(self, cause: str, code: ExitCode = ExitCode.FAILED, *, is_reported: bool = False) -> None:
+        """End; with `is_reported` an ExitReason is sent before. The daemon notices a little later."""
         if not self.is_alive:
             return
-        if is_told:
+        if is_reported:
             self.send(ExitReason(cause=cause))
             self.has_sent_reason = not self._is_silent
         self.is_alive = False
@@ -112,9 +112,11 @@ class LocalWorkerProcess:
         if plan.strikes(Fault.START_CRASH):
             self.later(plan.between(0, 5), lambda: self.die("crashed while starting"))
         elif self.is_bad and plan.random.random() < 0.3:
-            self.later(plan.between(0, 5), lambda: self.die("no device", is_told=True))
+            self.later(plan.between(0, 5), lambda: self.die("no device", is_reported=True))
         elif plan.strikes(Fault.START_FATAL):
-            self.later(plan.between(0, 5), lambda: self.die("no such model", ExitCode.FATAL, is_told=True))
+            self.later(
+                plan.between(0, 5), lambda: self.die("no such model", ExitCode.FATAL, is_reported=True)
+            )
         else:
             self.later(plan.between(0, 3), self._become_ready)
 

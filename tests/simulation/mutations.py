@@ -70,7 +70,7 @@ def _accept_stale(broker: Broker, identity: str, message: pr.Transcribed, now: f
 _requeue = LeaseDispatch.requeue
 
 
-def _blame_nobody(lease_dispatch: LeaseDispatch, lease: Lease, cause: str, *, is_blamed: bool) -> set[str]:
+def _blame_nothing(lease_dispatch: LeaseDispatch, lease: Lease, cause: str, *, is_blamed: bool) -> set[str]:
     del is_blamed
     return _requeue(lease_dispatch, lease, cause, is_blamed=False)
 
@@ -106,7 +106,7 @@ _advance = JobLifecycle.advance
 
 
 def _advance_when_planned(lifecycle: JobLifecycle, name: str) -> None:
-    """Forget to ask again for PCM that an outvoted segment has no more."""
+    """Forget to ask again for PCM that an rejected segment has no more."""
     live = lifecycle._live_jobs.jobs.get(name)
     if live is None or not live.missing_pcm:
         _advance(lifecycle, name)
@@ -249,7 +249,7 @@ def _fill_no_slot_again(reconfiguration: Reconfiguration) -> None:
 
 
 def _shut_down_at_once(shutdown: Shutdown, timeout_s: float) -> None:
-    """End without the writing that is under way."""
+    """End without the writing that is in progress."""
     shutdown.deadline = shutdown._clock() + timeout_s
     shutdown.finish()
 
@@ -273,10 +273,10 @@ CORE_MUTATIONS = (
     Mutation("a dead decoder keeps its file", PrepareDispatch, "release", lambda _self, _worker: None),
     Mutation("a result counts without a look at its lease", LeaseDispatch, "claim", _claim_without_a_look),
     Mutation("a late reply for a stale lease counts", Broker, "_on_transcribed", _accept_stale),
-    Mutation("nobody is blamed for a loss", LeaseDispatch, "requeue", _blame_nobody),
+    Mutation("nothing is blamed for a loss", LeaseDispatch, "requeue", _blame_nothing),
     Mutation("a lost segment is not put in line again", LeaseDispatch, "requeue", _requeue_nowhere),
     Mutation("the tick starts no process again", WorkerTable, "restart_due", lambda _self, _now: None),
-    Mutation("the tick finds nobody overdue", WorkerTable, "overdue", lambda _self, _now: iter(())),
+    Mutation("the tick finds no worker overdue", WorkerTable, "overdue", lambda _self, _now: iter(())),
     Mutation("the tick is called too late", WorkerTable, "next_deadline", lambda _self: float("inf")),
     Mutation("PCM is never dropped", LiveJobs, "drop_pcm", lambda _self, segment: segment),
     Mutation("a change of a job is not saved", LiveJobs, "change_job", _change_unsaved),
@@ -301,7 +301,7 @@ CORE_MUTATIONS = (
         "_may_hold_more",
         lambda worker, _credit: worker.state is WorkerState.BUSY,
     ),
-    Mutation("an outvoted segment without PCM is forgotten", JobLifecycle, "advance", _advance_when_planned),
+    Mutation("an rejected segment without PCM is forgotten", JobLifecycle, "advance", _advance_when_planned),
     Mutation("a removed slot is filled again", WorkerTable, "exited", _exited_and_wanted),
     Mutation(
         "a slot that was put aside does not come back",
@@ -318,7 +318,7 @@ CORE_MUTATIONS = (
     Mutation("a bad device may bury", LeaseDispatch, "_eligible", lambda _self, idle: idle),
     Mutation("a broken slot is tried again at once", WorkerTable, "restart_due", _restart_the_hopeless),
     Mutation(
-        "a drained worker may stay for ever", WorkerTable, "leaving_due", lambda _self, _now: float("inf")
+        "a drained worker may stay forever", WorkerTable, "leaving_due", lambda _self, _now: float("inf")
     ),
     Mutation("a feed outlives its job", PrepareDispatch, "abandon", lambda _self, _job: None),
     Mutation("a file is let go but not its worker", PrepareDispatch, "abandon", _abandon_in_silence),

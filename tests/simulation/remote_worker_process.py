@@ -84,7 +84,7 @@ class RemoteWorkerProcess:
             self.begin_session()
 
     def begin_session(self) -> None:
-        """Join, again or for the first time; what the last session had under way is forgotten."""
+        """Join, again or for the first time; what the last session had in progress is forgotten."""
         if self.session is not None:
             self.session.close()
         self.session = RemoteWorkerSession(self)
@@ -213,11 +213,11 @@ class RemoteWorkerSession:
         """Go on later, if this session is not over by then."""
         self.history.at(self.history.now + delay_s, lambda: None if self.is_over else call())
 
-    def die(self, cause: str, code: ExitCode = ExitCode.FAILED, *, is_told: bool = False) -> None:
-        """End the process; with `is_told` an ExitReason is sent before."""
+    def die(self, cause: str, code: ExitCode = ExitCode.FAILED, *, is_reported: bool = False) -> None:
+        """End the process; with `is_reported` an ExitReason is sent before."""
         self.history.note(f"{self._process.slot} ends: {cause}")
-        is_told = is_told or code is ExitCode.OK
-        if is_told:
+        is_reported = is_reported or code is ExitCode.OK
+        if is_reported:
             self.send(ExitReason(cause=cause))
         if code is ExitCode.OK and not self._process.is_leaving:
             self._join_again(REFUSED_S)
@@ -264,7 +264,7 @@ class RemoteWorkerSession:
                 self._join_again(AGAIN_S)
             case SessionRefused(is_final=is_final):
                 if is_final:
-                    raise Violation(f"{self._process.slot} is refused for good: {message.cause}")
+                    raise Violation(f"{self._process.slot} is refused permanently: {message.cause}")
                 self._join_again(REFUSED_S)
             case Probe(stamp_s=stamp_s):
                 if stamp_s:

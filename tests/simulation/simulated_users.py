@@ -79,14 +79,14 @@ class SimulatedUsers:
         try:
             run.dispatcher.dispatch(ev.JobArrived(job))
         finally:
-            if is_upload:  # its client is another process: it goes on when the daemon is killed
+            if is_upload:  # its client is another process: it continues when the daemon is killed
                 history = self._history
                 is_whole = not history.fault_plan.strikes(Fault.CANCEL)
                 ends_at = history.now + history.fault_plan.between(0, 60)
                 history.at(ends_at, lambda: self.end_upload(path, is_whole=is_whole))
 
     def end_upload(self, path: str, *, is_whole: bool) -> None:
-        """Have an upload complete, or given up, if it still goes on; its client tries again when the daemon is killed."""
+        """Have an upload complete, or given up, if it still continues; its client tries again when the daemon is killed."""
         history = self._history
         if (job := history.job_at(path)) is None or job.state is not JobState.RECEIVING:
             return

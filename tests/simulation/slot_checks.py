@@ -36,7 +36,7 @@ class SlotChecks:
         self._crashes.pop(_slot(worker), None)
 
     def added(self, slot: str) -> None:
-        """Note that a slot begins anew."""
+        """Note that a slot starts again."""
         self._crashes.pop(slot, None)
         self._broken.pop(slot, None)
 
@@ -60,7 +60,7 @@ class SlotChecks:
             self._broken[action.slot] = _Broken(now, action.slot in self._fatal)
         elif isinstance(action, ac.Spawn) and (broken := self._broken.pop(action.slot, None)) is not None:
             if broken.is_fatal:
-                raise Violation(f"{action.slot} is tried again by itself, which cannot help")
+                raise Violation(f"{action.slot} is tried again automatically, which cannot help")
             if now < broken.since + self._policy.quarantine_s:
                 raise Violation(f"{action.slot} was put aside at {broken.since:.2f} s, and is tried too soon")
 
@@ -82,7 +82,7 @@ class SlotChecks:
     def observe(self, worker_table: WorkerTable, now: float) -> None:
         """Raise Violation where a slot is out of service for too long, or should be and is not."""
         for slot, worker in worker_table.workers.items():
-            if worker.state is WorkerState.STOPPED:  # it begins anew if it is asked for again
+            if worker.state is WorkerState.STOPPED:  # it starts again if it is asked for again
                 self._crashes.pop(slot, None)
             if worker.state is not WorkerState.BROKEN:
                 self._broken.pop(slot, None)

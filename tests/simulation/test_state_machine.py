@@ -93,7 +93,7 @@ class Daemon(RuleBasedStateMachine):
 
     @rule(place=st.integers(0, 4), accident=st.sampled_from(["killed", "stopped", "broken"]))
     def lose_worker(self, place: int, accident: str) -> None:
-        """Kill or stop a worker's process, or have it end for good."""
+        """Kill or stop a worker's process, or have it end permanently."""
         processes = self.history.run_of_daemon.supervisor.processes.values()
         alive = [process for process in processes if process.is_alive]
         if not alive:
@@ -104,7 +104,7 @@ class Daemon(RuleBasedStateMachine):
         elif accident == "stopped":
             process.stop()
         else:
-            process.die("the device is gone", ExitCode.FATAL, is_told=True)
+            process.die("the device is gone", ExitCode.FATAL, is_reported=True)
 
     @rule(place=st.integers(0, 2), accident=st.sampled_from(["killed", "cut off", "told to leave"]))
     def lose_remote_worker(self, place: int, accident: str) -> None:

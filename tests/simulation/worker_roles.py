@@ -66,7 +66,7 @@ class WorkerProcess(Protocol):
     def later(self, delay_s: float, call: Callable[[], None]) -> None:
         """Go on later, if it still lives."""
 
-    def die(self, cause: str, code: ExitCode = ExitCode.FAILED, *, is_told: bool = False) -> None:
+    def die(self, cause: str, code: ExitCode = ExitCode.FAILED, *, is_reported: bool = False) -> None:
         """End."""
 
 
@@ -126,9 +126,11 @@ class TranscribeRole:
         if any(item.key.index in self._media(item).poison for item in message.items):
             process.later(takes_s, lambda: process.die("killed by SIGABRT"))
         elif plan.strikes(Fault.BUSY_DEATH) or (process.is_bad and plan.random.random() < 0.7):
-            process.later(takes_s, lambda: process.die("CUDA error", ExitCode.CUDA, is_told=True))
+            process.later(takes_s, lambda: process.die("CUDA error", ExitCode.CUDA, is_reported=True))
         elif plan.strikes(Fault.BUSY_FATAL):
-            process.later(takes_s, lambda: process.die("the device is gone", ExitCode.FATAL, is_told=True))
+            process.later(
+                takes_s, lambda: process.die("the device is gone", ExitCode.FATAL, is_reported=True)
+            )
         else:
             if plan.strikes(Fault.SLOW):
                 samples = sum(self._history.samples(item.key) for item in message.items)

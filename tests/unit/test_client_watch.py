@@ -80,7 +80,7 @@ def test_watch_of_a_job_that_failed_twice_ends_after_the_last_failure() -> None:
 
 
 def test_status_without_answer_is_sent_again() -> None:
-    """It was rate-limited, or lost with the connection: without a repetition the watch would wait for ever."""
+    """It was rate-limited, or lost with the connection: without a repetition the watch would wait forever."""
     server = FakeServer()
     server.end(1, 20)
     first = server.request

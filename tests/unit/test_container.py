@@ -66,7 +66,11 @@ def test_what_is_copied_is_there_and_in_the_build_context() -> None:
 
 def test_the_wheel_finds_all_that_it_is_built_from() -> None:
     project = PROJECT["project"]
-    needed = {project["readme"], *project["license-files"], "pyproject.toml"}
+    needed = {
+        project["readme"],
+        *(name.partition("/")[0] for name in project["license-files"]),
+        "pyproject.toml",
+    }
     needed |= {
         Path(folder).parts[0] for folder in PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     }

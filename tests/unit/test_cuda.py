@@ -118,7 +118,7 @@ def test_without_a_driver_nothing_can_be_said_about_names() -> None:
     check_visible([], "0")
 
 
-def test_a_missing_cuda_library_is_told_with_its_remedy() -> None:
+def test_a_missing_cuda_library_is_reported_with_its_remedy() -> None:
     try:
         ctypes.CDLL("libcublas.so.12")
     except OSError:
@@ -160,7 +160,7 @@ def test_numbers_count_what_is_visible() -> None:
     assert device.visible == FOUR[3].uuid
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         choose_devices(("cuda:9", "cpu", "cuda:GPU-dddd", "cuda:1", "cuda:GPU-aaaa2222-0000"), FOUR)
     first, second, third = caught.value.faults

@@ -85,7 +85,7 @@ NAMELESS = ExistingSubtitles("talk.srt", None)
         ("language", "en", [FRENCH], "fr", ""),
     ],
 )
-def test_what_is_there_makes_ours_needless_by_the_rule(
+def test_what_is_there_makes_ours_unnecessary_by_the_rule(
     rule: str, language: str | None, found: list[ExistingSubtitles], audio: str | None, cause: str
 ) -> None:
     tracks = tuple(one for one in found if one is TRACK)

@@ -108,17 +108,17 @@ def test_only_surplus_workers_are_stopped() -> None:
 
 def test_surplus_requests_without_a_node_are_cancelled_after_a_while() -> None:
     scaling = ScalingPolicy(LIMITS)
-    crew = [*busy(1), *pending(2, 3)]
-    assert scaling.decide(0.0, crew, HOUR_MS, is_any=True).cancel == ()
-    assert scaling.decide(SETTLE_S, crew, HOUR_MS, is_any=True).cancel == (3, 2)
+    pool = [*busy(1), *pending(2, 3)]
+    assert scaling.decide(0.0, pool, HOUR_MS, is_any=True).cancel == ()
+    assert scaling.decide(SETTLE_S, pool, HOUR_MS, is_any=True).cancel == (3, 2)
 
 
 def test_a_short_empty_queue_stops_no_worker() -> None:
     """Between the two looks there is too much, then too little; the one that waits for a node stays in line."""
     scaling = ScalingPolicy(LIMITS)
-    crew = [*idle(1), *pending(2)]
+    pool = [*idle(1), *pending(2)]
     for turn in range(100):
-        decision = scaling.decide(turn * 30.0, crew, (turn % 2) * 3 * HOUR_MS, is_any=True)
+        decision = scaling.decide(turn * 30.0, pool, (turn % 2) * 3 * HOUR_MS, is_any=True)
         assert (decision.request, decision.cancel) == (0, ())
 
 
@@ -132,21 +132,21 @@ def test_the_limits_hold_and_no_busy_worker_is_stopped(
     turns: list[tuple[float, int, set[int]]], least: int
 ) -> None:
     limits = ScalingLimits(min_workers=least, max_workers=4, hours_per_worker=2.0, idle_s=600.0)
-    scaling, now, crew, number = ScalingPolicy(limits), 0.0, list[int](), 0
+    scaling, now, pool, number = ScalingPolicy(limits), 0.0, list[int](), 0
     for passed_s, hours, at_work in turns:
         now += passed_s
         members = [
             ScalingMember(number=one, is_placed=one % 3 > 0, is_idle=one % 3 > 0 and one % 4 not in at_work)
-            for one in crew
+            for one in pool
         ]
         decision = scaling.decide(now, members, hours * HOUR_MS, is_any=hours > 0)
         gone = {*decision.cancel, *decision.stop}
         assert gone <= {member.number for member in members if member.is_idle or not member.is_placed}
         assert not (gone and decision.request)
-        crew = [one for one in crew if one not in gone] + list(range(number, number + decision.request))
+        pool = [one for one in pool if one not in gone] + list(range(number, number + decision.request))
         number += decision.request
-        assert least <= len(crew) <= 4
-        assert len(crew) >= decision.desired
+        assert least <= len(pool) <= 4
+        assert len(pool) >= decision.desired
 
 
 def test_repeated_failures_double_the_cooldown() -> None:

@@ -31,7 +31,7 @@ def test_sockets_and_model_stay_as_they_were() -> None:
     assert merged.state == StateConfig(reserve_mb=1)
 
 
-def test_the_door_for_other_hosts_stays_where_it_is_and_its_keys_change() -> None:
+def test_the_listener_for_other_hosts_stays_where_it_is_and_its_keys_change() -> None:
     old = Config(remote=RemoteConfig(listen="tcp://0.0.0.0:8700", keys={"gpu2": "a" * 40}))
     new = Config(remote=RemoteConfig(listen="tcp://0.0.0.0:8701", keys={"gpu3": "b" * 40}))
     merged, kept = merge(old, new)

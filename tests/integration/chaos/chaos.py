@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-sys.path.insert(0, str(Path(__file__).parents[2]))  # tests/, when this file runs by itself
+sys.path.insert(0, str(Path(__file__).parents[2]))  # tests/, when this file runs alone
 
 import media
 from daemon import ENDED, Daemon, InboxFolder, eventually, process_state, worker_processes
@@ -44,7 +44,7 @@ INBOX = InboxFolder(options={"language": "en", "settle_s": 0.1})
 
 
 class Tally:
-    """What was done to the daemon, and what came of it."""
+    """What was done to the daemon, and the result."""
 
     def __init__(self) -> None:
         self.faults: collections.Counter[str] = collections.Counter()
@@ -231,7 +231,7 @@ def run(folder: Path, *, count: int, minutes: float, pause_s: float, seed: int) 
 
 
 def main() -> int:
-    """Run the long form and print what came of it; exit 0 only without losses."""
+    """Run the long form and print the result; exit 0 only without losses."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--files", type=int, default=40)

@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2]))  # tests/, when this file runs by itself
+sys.path.insert(0, str(Path(__file__).parents[2]))  # tests/, when this file runs alone
 
 from msgspec import Struct
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-sys.path.insert(0, str(Path(__file__).parents[2]))  # tests/, when the long form runs by itself
+sys.path.insert(0, str(Path(__file__).parents[2]))  # tests/, when the long form runs alone
 
 from daemon import Daemon, InboxFolder, eventually
 from integration.chaos.chaos import texts_of
@@ -145,9 +145,11 @@ class Hosts:
         # The metrics are on the loopback of the head's namespace.
         program = f"import urllib.request as r; print(r.urlopen('http://{self.daemon.metrics}/metrics').read().decode())"
         command = (*self.network.on_head, sys.executable, "-c", program)
-        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-        sent = re.search(r'^subtitled_worker_bytes_total\{direction="sent".*\} (\S+)$', told, re.MULTILINE)
-        assert sent, told
+        reported = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+        sent = re.search(
+            r'^subtitled_worker_bytes_total\{direction="sent".*\} (\S+)$', reported, re.MULTILINE
+        )
+        assert sent, reported
         return float(sent[1])
 
     def _find(self) -> WorkerFacts | None:

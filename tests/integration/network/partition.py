@@ -1,6 +1,6 @@
-"""The network between two hosts goes away, for as long as is said, while work is under way; then nothing may be missing.
+"""The network between two hosts goes away, for as long as is said, while work is in progress; then nothing may be missing.
 
-`python tests/integration/network/partition.py --seconds 5 60 300` (or `make partition`; as root) prints what came of each.
+`python tests/integration/network/partition.py --seconds 5 60 300` (or `make partition`; as root) prints each result.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, structs
 
-sys.path.insert(0, str(Path(__file__).parents[2]))  # tests/, when this file runs by itself
+sys.path.insert(0, str(Path(__file__).parents[2]))  # tests/, when this file runs alone
 
 from daemon import eventually
 from integration.chaos.chaos import make_recordings, run_undisturbed
@@ -32,7 +32,7 @@ RECOVERY = structs.replace(hosts.RECOVERY, silence_s=4.0)
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """What came of one partition."""
+    """The result of one partition."""
 
     faults: list[str]
     lost_leases: int

@@ -37,14 +37,14 @@ step "systemctl start returns when a worker is ready" systemctl start subtitled
 step "the unit is active" says ActiveState active
 step "no capability is left" grep -q '^CapBnd:\s*0*$' "/proc/$(systemctl show -P MainPID subtitled)/status"
 step "system calls are filtered" grep -q '^Seccomp:\s*2$' "/proc/$(systemctl show -P MainPID subtitled)/status"
-useradd -M stranger
+useradd -M unknown
 useradd -M -G subtitled friend
 step "a member of the group speaks to it" as friend "$bin/subtitle" --timeout 30 ping
-step "nobody else does" fails as stranger "$bin/subtitle" --timeout 3 ping
+step "nobody else does" fails as unknown "$bin/subtitle" --timeout 3 ping
 as friend cp "$repository/daemon/subtitled/demo/demo-zh.flac" /srv/subtitled/inbox/talk.flac
 step "a file becomes subtitles" wait_until test -s /srv/subtitled/outbox/talk.zh.srt
 step "its source is moved" wait_until test -f /srv/subtitled/inbox/done/talk.flac
-step "everybody may read them" as stranger cat /srv/subtitled/outbox/talk.zh.srt
+step "everybody may read them" as unknown cat /srv/subtitled/outbox/talk.zh.srt
 step "status has its line" wait_until says StatusText "0 jobs"
 step "reload succeeds" systemctl reload subtitled
 workers=$(pgrep -f subtitled.worker | sort)
