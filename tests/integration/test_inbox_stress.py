@@ -328,7 +328,9 @@ def test_source_that_cannot_be_deleted_fails_its_job_alone(tmp_path: Path, clip:
         job = daemon.wait_for(path)
         theirs.chmod(0o755)
         assert job.state == "failed"
-        assert f"{path} cannot be removed: Permission denied; give the daemon's user the right" in job.cause
+        assert (
+            f"{path} cannot be removed: Permission denied; grant the daemon's user write access" in job.cause
+        )
         assert_still_works(daemon, media.write_sound(tmp_path / "clip.flac", media.speech(4)))
         daemon.stop()
 
