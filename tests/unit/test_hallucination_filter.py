@@ -183,9 +183,9 @@ def test_loop_from_a_higher_temperature_is_cut() -> None:
         ("♪ Happy birthday to you ♪", ["Happy birthday to you"]),
         ("Music is good.", ["Music is good."]),
         (
-            "(he told us of the music that he had heard)",
-            ["(he told us of the music that he had heard)"],
-        ),  # prose: allow
+            "(he sang of the music that he had heard)",
+            ["(he sang of the music that he had heard)"],
+        ),
         ("[Smith] said so.", ["[Smith] said so."]),
     ],
 )
