@@ -127,7 +127,7 @@ class PlannedFaults:
         return True
 
     def _append(self, name: str, line: bytes) -> None:
-        # One write of a line to a file opened for appending stays whole, whoever else writes.
+        # One write of a line to a file opened for appending stays whole, whichever process writes.
         file = os.open(self.folder / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             os.write(file, line + b"\n")

@@ -41,8 +41,8 @@ def allowed(tmp_path: Path) -> None:
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
     """Return a daemon with two inboxes, each with an output folder; it is not started."""
-    with Daemon(tmp_path, inboxes=INBOXES, recovery=RECOVERY) as made:
-        yield made
+    with Daemon(tmp_path, inboxes=INBOXES, recovery=RECOVERY) as created:
+        yield created
 
 
 def hung_folders(daemon: Daemon) -> set[str]:

@@ -133,7 +133,7 @@ class ActionChecks:
         if action.event not in {SegmentEvent.DONE, SegmentEvent.SKIPPED}:
             return
         if held is None:
-            raise Violation(f"a result for {key} was counted, which nobody held")
+            raise Violation(f"a result for {key} was counted, and no worker held it")
         item = next(item for item in held.message.items if item.key == key)
         text = _result.decode(action.result or b"").phrases[0].text
         if text != token(held.lease.id, key, item.language):

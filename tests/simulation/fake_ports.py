@@ -142,7 +142,7 @@ class FakeDiskSpace:
 
 
 class FakeStateFolder:
-    """A state folder that nobody deletes."""
+    """A state folder that stays."""
 
     fault = ""
 
@@ -223,7 +223,7 @@ class FakeApi:
         """Check that the job is in the store."""
         self._run.before_output()
         if job.id not in self._run.store.jobs:
-            raise Violation(f"clients are told of {job.id} before it is stored")
+            raise Violation(f"clients are sent {job.id} before it is stored")
 
     def state_changed(self, fault: str) -> None:
         """Do nothing."""

@@ -156,7 +156,7 @@ class History:
 
     def start(self) -> None:
         """Start the first daemon, and the hosts around it."""
-        self.live(self.run_of_daemon.start)
+        self.advance(self.run_of_daemon.start)
         for worker in self.remote_workers:
             self.at(self.now + self.fault_plan.between(0, 20), worker.start)
 
@@ -192,11 +192,11 @@ class History:
         """Turn the loop until a time, or until it is enough."""
         self.horizon = end
         while not is_enough():
-            self.live(self.run_of_daemon.turn)
+            self.advance(self.run_of_daemon.turn)
             if self.now >= end:
                 return
 
-    def live(self, call: Callable[[], object]) -> None:
+    def advance(self, call: Callable[[], object]) -> None:
         """Take a step; where the daemon ends in it, a new one starts."""
         self.turns += 1
         try:
@@ -213,7 +213,7 @@ class History:
         self.run_of_daemon.is_over = True
         self.store.restart()
         self.run_of_daemon = DaemonRun(self)
-        self.live(self.run_of_daemon.start)
+        self.advance(self.run_of_daemon.start)
 
     def step(self, end: float) -> bool:
         """Pass to the next thing that happens outside the daemon, or to `end`; return whether there was one."""
@@ -238,7 +238,7 @@ class History:
         """Repair what only an operator can."""
         self.config = replace(self.config, recovery=replace(self.config.recovery, stop_timeout_s=2 * STOP_S))
         if self.run_of_daemon.is_stopping:
-            self.live(lambda: self.users.kill(self.run_of_daemon))
+            self.advance(lambda: self.users.kill(self.run_of_daemon))
         self.users.set_space(is_enough=True)
         self.users.reload()
         # A worker that is starting may still end permanently, and a slot that is being emptied comes back only then.

@@ -152,7 +152,7 @@ def _check_counts(broker: Broker, job: Job, segments: dict[int, Segment]) -> int
 
 
 def _check_memory(broker: Broker, pcm: dict[SegmentKey, int], queued_bytes: int) -> None:
-    """Check the PCM: counted right, there where it is said to be, and no more than allowed."""
+    """Check the PCM: counted right, in memory where a segment has it, and no more than allowed."""
     live_jobs, policy = broker.live_jobs, broker.prepare_dispatch.policy
     if not live_jobs.queued_bytes == queued_bytes == sum(pcm.values()):
         raise Violation(

@@ -111,7 +111,7 @@ class StoreTable:
         match job.state:
             case JobState.DONE if job.is_already_subtitled:
                 is_given_up = states <= {SegmentState.DONE, SegmentState.SKIPPED, SegmentState.DROPPED}
-                return "" if is_given_up else f"job {job.id} is needless and has segments to do"
+                return "" if is_given_up else f"job {job.id} is already subtitled and has segments to do"
             case JobState.DONE:
                 if not job.is_planned:
                     return f"job {job.id} is done without a plan"

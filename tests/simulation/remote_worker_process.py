@@ -42,7 +42,7 @@ REFUSED_S, AGAIN_S = 5.0, 1.0
 """Wait before another session."""
 SILENCE_CHECK_S = 5.0
 LEAVE_TIMEOUT_S = 60.0
-"""A host that was told to leave is gone after this, whatever its worker does."""
+"""A host that leaves is gone after this, whatever its worker does."""
 MAX_LEASES = 100
 
 

@@ -18,7 +18,7 @@ class _Broken(Struct, frozen=True):
 
     since: float
     is_fatal: bool
-    """Its process said that starting again cannot help."""
+    """Its process reported that a restart cannot help."""
 
 
 class SlotChecks:

@@ -106,7 +106,7 @@ class Daemon(RuleBasedStateMachine):
         else:
             process.die("the device is gone", ExitCode.FATAL, is_reported=True)
 
-    @rule(place=st.integers(0, 2), accident=st.sampled_from(["killed", "cut off", "told to leave"]))
+    @rule(place=st.integers(0, 2), accident=st.sampled_from(["killed", "cut off", "asked to leave"]))
     def lose_remote_worker(self, place: int, accident: str) -> None:
         """Kill a worker's process on another host, cut the network to it, or tell it to leave."""
         workers = self.history.remote_workers
@@ -148,7 +148,7 @@ class Daemon(RuleBasedStateMachine):
     @rule()
     def kill(self) -> None:
         """Kill the daemon; it starts again."""
-        self.history.live(lambda: self.users.kill(self.history.run_of_daemon))
+        self.history.advance(lambda: self.users.kill(self.history.run_of_daemon))
 
     def teardown(self) -> None:
         """Whatever was done: every job ends, and a drained daemon ends."""

@@ -30,7 +30,7 @@ from subtitled.cues.render import read_json
 RATE = 16_000
 ROUND_TIMEOUT_S = 300.0
 
-# Kills at random blame whoever is near: the limits that protect a daemon from a killer file are set out of the way.
+# Random kills hit any file: the limits that protect a daemon from a file that kills workers are raised.
 RECOVERY = schema.RecoveryConfig(
     attempts=20,
     prepare_attempts=20,
@@ -129,7 +129,7 @@ def inject_fault(daemon: Daemon, rng: random.Random, tally: Tally) -> None:
 def run_disturbed(
     folder: Path, sources: list[Path], *, seed: int, pause_s: float, tally: Tally
 ) -> dict[str, str]:
-    """Return the text of each source as made under faults, about one every `pause_s` seconds."""
+    """Return the text of each source, made with a fault about every `pause_s` seconds."""
     rng = random.Random(seed)
     with Daemon(folder, inboxes=[INBOX], recovery=RECOVERY) as daemon:
         daemon.start()

@@ -50,19 +50,19 @@ class Sample(Struct, frozen=True):
     database_mib: float
 
 
-def look_at(pid: int) -> Process:
+def process_sample(pid: int) -> Process:
     """Return what a process needs: its resident memory, its open file descriptors."""
     pages = int(Path(f"/proc/{pid}/statm").read_text("utf-8").split()[1])
     count = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
     return Process(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, count)
 
 
-def look(daemon: Daemon, at_s: float, done: int) -> Sample | None:
+def take_sample(daemon: Daemon, at_s: float, done: int) -> Sample | None:
     """Return a sample; None when a process ended meanwhile."""
     pids = {identity.partition(".")[0]: pid for identity, pid in daemon.workers().items()}
     database = sum(path.stat().st_size for path in (daemon.folder / "state").glob("subtitled.sqlite*"))
     try:
-        processes = {name: look_at(pid) for name, pid in {"daemon": daemon.pid, **pids}.items()}
+        processes = {name: process_sample(pid) for name, pid in {"daemon": daemon.pid, **pids}.items()}
     except (OSError, ValueError):
         return None
     return Sample(at_s, done, processes, database / 2**20)
@@ -121,7 +121,7 @@ class Soak:
             daemon.wait_until_ready()
 
     def _sample(self, daemon: Daemon, at_s: float) -> None:
-        sample = look(daemon, at_s, self.dropped)
+        sample = take_sample(daemon, at_s, self.dropped)
         if sample is None:
             return
         self.samples.append(sample)

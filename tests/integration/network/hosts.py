@@ -91,7 +91,7 @@ class Hosts:
             )
 
     def wait_for_worker(self) -> WorkerFacts:
-        """Wait until the worker is in and ready; return what the daemon tells of it."""
+        """Wait until the worker has joined and is ready; return its facts."""
 
         def is_in() -> WorkerFacts | None:
             assert self._worker is not None
@@ -112,7 +112,7 @@ class Hosts:
         eventually(is_busy, f"{SLOT} has work")
 
     def facts(self) -> WorkerFacts:
-        """Return what the daemon tells of the worker, which has been in."""
+        """Return the facts of the worker, which has joined before."""
         worker = self._find()
         assert worker is not None
         return worker

@@ -1,4 +1,4 @@
-"""The network between two hosts goes away, for as long as is said, while work is in progress; then nothing may be missing.
+"""The network between two hosts is cut for some time during work; afterwards nothing may be missing.
 
 `python tests/integration/network/partition.py --seconds 5 60 300` (or `make partition`; as root) prints each result.
 """

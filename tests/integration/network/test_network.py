@@ -37,7 +37,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory, sources: list[Path]) -> dict[str, str]:
-    """Return their texts as this machine's own workers hear them."""
+    """Return their texts as transcribed by workers of this host."""
     return run_undisturbed(tmp_path_factory.mktemp("undisturbed"), sources)[0]
 
 
