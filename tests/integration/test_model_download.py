@@ -74,7 +74,7 @@ def test_sigterm_ends_a_download_at_once(tmp_path: Path) -> None:
         daemon.start()
         eventually(lambda: hub.fetched["model.bin"], "the download has begun")
         eventually(
-            lambda: any("done_mb" in e for e in daemon.log("model.downloading")), "its progress is told"
+            lambda: any("done_mb" in e for e in daemon.log("model.downloading")), "its progress is logged"
         )
         fetcher = eventually(lambda: daemon.workers().get("model.1"), "the process is there")
         daemon.stop()

@@ -50,7 +50,7 @@ def test_gpu_that_kills_every_lease_is_put_aside_and_comes_back_automatically(
         line = daemon.wait_for_log("worker.broken", worker="gpu0.2")
         assert line["level"] == "error"
         assert (
-            "after 2 failures in a row, the last one: killed by SIGSEGV; it is tried again in 0.5 s"
+            "after 2 failures in a row, the last one: killed by SIGSEGV; it is restarted in 0.5 s"
             in line["cause"]
         )
         assert "SIGHUP" in line["cause"]

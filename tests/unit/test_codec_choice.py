@@ -71,7 +71,7 @@ def test_the_mean_follows_a_link_that_changes() -> None:
 
 
 def test_each_of_several_queued_leases_measures_the_link() -> None:
-    """Of what is under way all the time, none is ever sent with nothing before it."""
+    """Of what is in flight all the time, none is ever sent with nothing before it."""
     meter = LinkMeter()
     meter.echoed(0.4)
     for lease in range(5):
@@ -133,5 +133,5 @@ def test_link_speed_is_converted_to_pcm() -> None:
     sent(meter, 1, MB, 0.0, packed=0.4)
     assert meter.pcm_bytes_per_s is None
     assert meter.received(1, 1.0)
-    told: float | None = meter.pcm_bytes_per_s
-    assert told == pytest.approx(2.5 * MB)
+    logged: float | None = meter.pcm_bytes_per_s
+    assert logged == pytest.approx(2.5 * MB)
