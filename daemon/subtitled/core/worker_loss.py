@@ -107,7 +107,7 @@ class WorkerLoss:
 
     def drain(self, worker: Worker, now: float, cause: str) -> None:
         """Drain a worker: its file is queued again, its leases may finish."""
-        if worker.feed is not None:
+        if worker.feed is not None and not worker.feed.is_abandoned:
             self._prepare_dispatch.abandon(worker.feed.job)
             self.requeue_file(self._live_jobs.job(worker.feed.job), "", is_blamed=False)
         self._worker_table.drain(self._worker_table.workers[worker.slot], now, cause)
