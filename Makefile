@@ -37,10 +37,11 @@ test: $(VENV)/.tested  ## run all tests but those marked long; tests of the page
 test-long: $(VENV)/.tested  ## run the tests marked long: chaos, stress, fuzzing, long simulations, network namespaces
 	@$(PYTEST) -m long
 
-lint: $(VENV)/.tested  ## check style, format and types
+lint: $(VENV)/.tested  ## check style, format, types, words, names and packages
 	@echo "ruff check"; $(BIN)/ruff check --quiet .
 	@echo "ruff format --check"; $(BIN)/ruff format --quiet --check . || { $(BIN)/ruff format --check .; exit 1; }
 	@echo "mypy"; $(BIN)/mypy
+	@echo "words, names, packages"; PYTHONPATH=tools $(BIN)/python -m lint
 
 prose: $(VENV)/.tested  ## check words, names, packages, width of docs; ARGS="--count" or paths
 	@PYTHONPATH=tools $(BIN)/python -m lint $(ARGS)

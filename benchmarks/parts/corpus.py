@@ -1,4 +1,4 @@
-"""The folder of real recordings, and errors against what is said in them."""
+"""The folder of real recordings, and errors against their texts."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Recording(Struct, frozen=True):
     language: str | None = None
     """ISO 639-1, "mixed", or None without speech."""
     text: str | None = None
-    """What is said; None or empty where no transcript is known."""
+    """The text; None or empty where no transcript is known."""
 
     @property
     def has_speech(self) -> bool:
-        """Return whether anybody speaks or sings in it."""
+        """Return whether it contains speech or singing."""
         return not self.file.startswith("none_")
 
     @property
@@ -47,7 +47,7 @@ class Recording(Struct, frozen=True):
 
 
 class Errors(Struct, frozen=True):
-    """Differences between a text and what is said, in words or characters."""
+    """Differences between a text and the true text, in words or characters."""
 
     said: int
     substituted: int = 0
@@ -114,7 +114,7 @@ def _normaliser(*, is_english: bool) -> Any:
 
 
 def errors_of(said: Sequence[str], written: Sequence[str]) -> Errors:
-    """Return the fewest differences that turn what is said into what is written (Levenshtein)."""
+    """Return the fewest differences that turn the true text into the written one (Levenshtein)."""
     # Each cell: differences, then how many of them are substituted, left out, added.
     row = [(at, 0, 0, at) for at in range(len(written) + 1)]
     for number, word in enumerate(said, start=1):

@@ -99,7 +99,7 @@ REJECTED: dict[str, Callable[[Path], bytes]] = {
 
 
 def error_text(daemon: Daemon, name: str, job: JobFacts) -> str:
-    """Return what the person who dropped the file is told; it is plain, and names file, reason and remedy."""
+    """Return the error text of a file, which must be plain and name file, reason and remedy."""
     text = (daemon.inbox / "failed" / f"{name}.error.txt").read_text("utf-8")
     assert name in text
     assert job.cause in text
@@ -250,7 +250,7 @@ def test_a_file_that_vanishes_while_it_is_read_fails_with_its_reason(daemon: Dae
 
 @pytest.mark.usefixtures("good")
 def test_a_file_that_is_cut_while_it_is_read_fails_and_is_accepted_again(daemon: Daemon) -> None:
-    """What was heard of the old content is no answer; the new content is a job of its own."""
+    """The result of the old content is not used; the new content is a job of its own."""
     source = start_reading(daemon, "cut.wav")
     first = daemon.job_of(source)
     assert first is not None

@@ -1,4 +1,4 @@
-"""What is asked of decoding is done, told in the JSON output, and counted."""
+"""Decoding options take effect, and decisions are in the JSON output and counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine does what faster-whisper does when it is asked for the same, and tells what it decided."""
+"""The engine gives the results of faster-whisper with the same options, and reports its decisions."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def test_words_are_timed_where_a_phrase_is_more_than_one_cue(model: WhisperModel
 
 
 def test_silence_is_dropped_and_reported(model: WhisperModel) -> None:
-    """By the thresholds alone: with these nobody is ever heard."""
+    """By the thresholds alone: with these everything counts as silence."""
     [result] = decoded(
         model, [(english(), PromptRequest(language="en"))], log_prob_threshold=0.0, no_speech_threshold=0.0
     )
@@ -237,7 +237,7 @@ def test_silence_is_dropped_and_reported(model: WhisperModel) -> None:
 
 
 def test_a_loop_is_cut_and_reported(model: WhisperModel) -> None:
-    """The same word over and over is what the model hears here, and rightly: told to distrust it, the engine cuts it."""
+    """The same word over and over is what the model decodes here, and rightly: with stricter limits the engine cuts it."""
     word = media.recording()[int(0.4 * media.RATE) : int(3.2 * media.RATE)]
     pcm = np.concatenate([word] * 2)
     rules = {"compression_ratio_threshold": 1.0, "temperatures": (0.0,)}

@@ -36,7 +36,7 @@ FILES = ("demo.flac", "demo-zh.flac", *(f"{name}.flac" for name in MIXED))
 
 @pytest.fixture(scope="module")
 def model() -> WhisperModel:
-    """Return the model, loaded as anybody would."""
+    """Return the model, loaded with default options."""
     return WhisperModel(str(locate("demo")), device="cpu", compute_type="int8", cpu_threads=1)
 
 

@@ -67,7 +67,7 @@ def test_missing_folder_is_made(tmp_path: Path) -> None:
 
 
 def test_written_file_has_the_rights_that_the_umask_leaves(tmp_path: Path) -> None:
-    """Not 0600, as tempfile would have it: a media player runs as somebody else."""
+    """Not 0600, as tempfile would have it: a media player runs as another user."""
     (tmp_path / "plain").touch()
     write_whole(tmp_path / "a.srt", b"")
     assert stat.S_IMODE((tmp_path / "a.srt").stat().st_mode) == stat.S_IMODE(

@@ -137,13 +137,13 @@ def test_close_does_not_wait_for_a_hanging_decoder(audio_range: AudioRange) -> N
     pool = PreviewPool(DEAF, count=1, limit_s=600)
     reported: list[str] = []
 
-    def ask() -> None:
+    def request() -> None:
         try:
             pool.decode(audio_range)
         except MediaError as error:
             reported.append(str(error))
 
-    asking = threading.Thread(target=ask)
+    asking = threading.Thread(target=request)
     asking.start()
     eventually(lambda: children(pool), "it is asked")
     pool.close()

@@ -215,7 +215,7 @@ def test_completion_offers_ids_names_and_states(daemon: Daemon, tmp_path: Path) 
 
 
 def test_without_a_daemon_the_answer_says_how_to_start_one(daemon: Daemon, tmp_path: Path) -> None:
-    found = subtitle(daemon, "list", SUBTITLE_SERVER=f"ipc://{tmp_path}/nobody.sock")
+    found = subtitle(daemon, "list", SUBTITLE_SERVER=f"ipc://{tmp_path}/absent.sock")
     assert found.returncode == 3
     for part in (
         "no daemon listens at ",

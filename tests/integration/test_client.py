@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 HISTORY = 5000
 """Journal entries from before the daemon's start: more than ZeroMQ holds for a client that does not read."""
-NOBODY = "ipc:///tmp/subtitled-test-nobody-listens-here.sock"
+ABSENT = "ipc:///tmp/subtitled-test-without-a-daemon.sock"
 
 
 @pytest.fixture(scope="module")
@@ -132,13 +132,13 @@ def test_stats_contain_workers_and_queue(daemon: Daemon) -> None:
 def test_stats_contain_the_jobs_of_each_worker_and_the_queued_audio(daemon: Daemon, tmp_path: Path) -> None:
     long = daemon.client.submit(media.write_sound(tmp_path / "long.flac", media.recording()))
 
-    def is_told() -> bool:
+    def is_reported() -> bool:
         stats = daemon.client.stats()
         workers = [worker for worker in stats.workers if long.id in worker.jobs]
         assert daemon.client.status(long.id).state not in ENDED
         return any(worker.role == "transcribe" for worker in workers) and stats.waiting_ms > 0
 
-    eventually(is_told, "a worker says what it transcribes")
+    eventually(is_reported, "a worker reports what it transcribes")
     daemon.client.cancel(long.id)
     eventually(lambda: not daemon.client.stats().waiting_ms, "nothing waits any more")
 
@@ -194,7 +194,7 @@ def test_watch_from_the_beginning_misses_nothing(daemon: Daemon) -> None:
     socket = raw(daemon)
     try:
         socket.send_multipart(ms.to_server.encode(ms.Watch(request=7, after_seq=0)))
-        # While nobody reads, the daemon goes on with others.
+        # While the client does not read, the daemon serves others.
         assert daemon.client.ping()
         last = daemon.stats().last_seq
         assert last > HISTORY
@@ -237,12 +237,12 @@ def test_watch_resumes_after_a_restart(tmp_path: Path) -> None:
 
 def test_missing_server_raises_within_the_timeout() -> None:
     with (
-        Client(NOBODY, timeout_s=0.2) as client,
+        Client(ABSENT, timeout_s=0.2) as client,
         pytest.raises(UnreachableError, match="is the daemon running"),
     ):
         client.ping()
     with pytest.raises(UnreachableError, match="invalid endpoint"):
-        Client("nonsense")
+        Client("invalid")
 
 
 # -- frames ----------------------------------------------------------------------------------------------------
@@ -319,7 +319,7 @@ def test_hostile_frames_get_an_error_and_the_daemon_lives(daemon: Daemon, name: 
         assert message.code == code
         assert message.request in {0, 1}
         assert len(message.message) < 500
-        # The same connection goes on, as do others.
+        # The same connection continues, as do others.
         socket.send_multipart(ms.to_server.encode(ms.Hello(request=2**64 - 1)))
         welcome = answer(socket)
         assert isinstance(welcome, ms.Welcome)
@@ -478,11 +478,11 @@ def test_wrong_usage_is_status_2(daemon: Daemon) -> None:
 
 def test_an_unreachable_server_is_status_3_within_the_timeout(daemon: Daemon) -> None:
     began = time.monotonic()
-    found = subtitle(daemon, "--timeout", "0.3", "status", server=NOBODY)
+    found = subtitle(daemon, "--timeout", "0.3", "status", server=ABSENT)
     assert found.returncode == 3
-    assert found.stderr.startswith(f"subtitle: no daemon listens at {NOBODY}; start it with `systemctl")
+    assert found.stderr.startswith(f"subtitle: no daemon listens at {ABSENT}; start it with `systemctl")
     assert time.monotonic() - began < 30
-    assert subtitle(daemon, "ping", server="tcp://nonsense").returncode == 3
+    assert subtitle(daemon, "ping", server="tcp://invalid").returncode == 3
     assert subtitle(daemon, "--server", "what", "ping").returncode == 3
 
 

@@ -37,7 +37,7 @@ def decode(path: Path, language: str | None = None) -> tuple[MediaInfo, NDArray[
 
 
 def refusal(path: Path) -> str:
-    """Return what a person is told about a file that cannot be decoded."""
+    """Return the error message of a file that cannot be decoded."""
     with pytest.raises(MediaError) as caught, open_media(str(path)) as decoder:
         list(decoder)
     assert repr(path.name) in str(caught.value)
@@ -411,7 +411,7 @@ def test_the_format_lock_alone_holds(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_movie_never_opens_the_file_it_refers_to(tmp_path: Path) -> None:
-    """QuickTime may keep its samples in another file; FFmpeg follows that only when told to, as the control is."""
+    """QuickTime may keep its samples in another file; FFmpeg follows that only with an option, as the control does."""
     other = media.mux(
         tmp_path / "other.mov", media.Voice(media.speech(3)), codec="pcm_s16le", rate=RATE, layout="mono"
     )

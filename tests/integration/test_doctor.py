@@ -1,4 +1,4 @@
-"""`subtitled doctor`, as a process, on faults that are really there: found, and mended by what it prints."""
+"""`subtitled doctor`, as a process, on real faults: found, and fixed by its remedies."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from subtitled.doctor.subprocess_probe import run_probe
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-NOBODY = 65_534
+UNPRIVILEGED = 65_534
 Found = dict[str, dict[str, Any]]
 
 
@@ -110,16 +110,16 @@ def test_five_planted_faults_are_found_and_fixed_by_their_remedies(open_folder: 
         outbox.chmod(0o555)
         if os.geteuid() == 0:
             for path in (state, inbox):
-                os.chown(path, NOBODY, NOBODY)
+                os.chown(path, UNPRIVILEGED, UNPRIVILEGED)
             (folder / "run").mkdir(0o750)
-            os.chown(folder / "run", NOBODY, NOBODY)
+            os.chown(folder / "run", UNPRIVILEGED, UNPRIVILEGED)
 
         found = doctor("--config", str(config_file), python=python, status=1)
         faults = {name: fault["remedy"] for name, fault in found.items() if fault["state"] == "fault"}
         names = {"cpu0 compute types", "soxr", f"output {outbox}", f"space {state}", "model"}
         assert faults.keys() == names, found
 
-        # Each is mended as its remedy says, and no otherwise.
+        # Each is fixed by its remedy only.
         chosen = re.match(r'set model.compute_type = ("\w+")', faults["cpu0 compute types"])
         assert chosen is not None
         text = config_file.read_text("utf-8").replace(
@@ -145,11 +145,11 @@ def test_broken_worker_of_the_running_daemon_is_a_fault(tmp_path: Path) -> None:
     pool = schema.PoolConfig(devices=("cpu",), prepare_workers=1)
     with Daemon(tmp_path, pool=pool, recovery=recovery) as daemon:
         daemon.start()
-        eventually(lambda: is_ready(daemon.metrics), "the daemon says that it is ready")
+        eventually(lambda: is_ready(daemon.metrics), "the daemon reports that it is ready")
         options = ("--config", str(daemon.config_file))
         assert doctor(*options) == {}
         os.kill(daemon.workers()["cpu0.1"], signal.SIGKILL)
-        eventually(lambda: not is_ready(daemon.metrics), "the daemon says that it is not ready")
+        eventually(lambda: not is_ready(daemon.metrics), "the daemon reports that it is not ready")
         found = doctor(*options, status=1)
     assert "killed by SIGKILL" in found["worker cpu0"]["message"]
     assert "systemctl reload subtitled" in found["worker cpu0"]["remedy"]

@@ -205,13 +205,13 @@ def test_metrics_contain_the_drivers_values_of_each_gpu(with_driver: dict[str, s
     done = subprocess.run(
         [sys.executable, "-c", program], env=with_driver, capture_output=True, text=True, check=True
     )
-    told = {
+    reported = {
         (sample.name.removeprefix("subtitled_gpu_"), sample.labels["slot"]): sample.value
         for family in text_string_to_metric_families(done.stdout)
         for sample in family.samples
         if sample.name.startswith("subtitled_gpu_")
     }
-    assert told == {
+    assert reported == {
         ("utilization_ratio", "gpu0"): 0.42,
         ("utilization_ratio", "gpu1"): 0.42,
         ("temperature_celsius", "gpu0"): 61,

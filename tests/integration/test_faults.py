@@ -390,7 +390,7 @@ def test_job_whose_subtitles_cannot_be_made_durable_fails_and_can_be_retried(
 def test_failure_that_cannot_be_written_down_is_still_reported(
     daemon: Daemon, plan: PlannedFaults, talk: Path
 ) -> None:
-    """The disk takes neither subtitles nor the reason; the daemon says it in `status`, and continues."""
+    """The disk takes neither subtitles nor the reason; the daemon reports it in `status`, and continues."""
     plan.set(DiskFault(call="fsync", errno=errno.EIO, below=str(daemon.folder)))
     job = daemon.wait_for(daemon.drop(talk, "talk.flac"))
     assert job.state == "failed"

@@ -46,7 +46,7 @@ def test_a_foreign_client_sends_a_file_and_gets_what_ours_would(daemon: Daemon) 
 
 
 def test_a_file_of_many_windows_arrives_whole(daemon: Daemon, tmp_path: Path) -> None:
-    """20 MB of silence: credit has to be waited for, and nobody speaks."""
+    """20 MB of silence: credit has to be waited for, and there is no speech."""
     path = media.write_sound(tmp_path / "long.wav", media.silence(650))
     assert path.stat().st_size > 2 * 8 * 2**20
     done = run(daemon, path)

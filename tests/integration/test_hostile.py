@@ -131,7 +131,7 @@ class Peer:
         assert self.socket.poll(60_000), "no answer"
         return ms.to_client.decode(self.socket.recv_multipart())[0]
 
-    def ask(self, message: ms.ToServer, *blobs: bytes) -> ms.ToClient:
+    def request(self, message: ms.ToServer, *blobs: bytes) -> ms.ToClient:
         """Send a message and return its answer; Credit and Event, which may come at any time, are none."""
         self.send(message, *blobs)
         while True:
@@ -142,7 +142,7 @@ class Peer:
     def submit(self, body: bytes = b"nothing", *, size: int | None = None, **more: object) -> ms.Accepted:
         """Begin an upload."""
         self._request += 1
-        found = self.ask(
+        found = self.request(
             ms.Submit(
                 request=self._request,
                 name="x.wav",
@@ -156,7 +156,7 @@ class Peer:
 
     def is_refused(self, code: str, message: ms.ToServer, *blobs: bytes) -> bool:
         """Say that a message is answered with this Error."""
-        found = self.ask(message, *blobs)
+        found = self.request(message, *blobs)
         assert isinstance(found, ms.Error), found
         assert len(found.message) < 500
         assert found.code == code, found
@@ -198,9 +198,9 @@ def test_commit_of_an_incomplete_file_is_refused_and_the_upload_continues(local:
     job = local.submit(b"body").job
     assert local.is_refused("WRONG_STATE", ms.Commit(request=1, job=job))
     local.send(ms.Chunk(request=1, job=job, offset=0), b"body")
-    assert isinstance(local.ask(ms.Commit(request=1, job=job)), ms.JobInfo)
+    assert isinstance(local.request(ms.Commit(request=1, job=job)), ms.JobInfo)
     assert local.is_refused("WRONG_STATE", ms.Chunk(request=1, job=job, offset=4), b"more")
-    assert isinstance(local.ask(ms.Commit(request=1, job=job)), ms.JobInfo)
+    assert isinstance(local.request(ms.Commit(request=1, job=job)), ms.JobInfo)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_repeated_chunk_is_written_once(local: Peer) -> None:
     job = local.submit(b"twice").job
     local.send(ms.Chunk(request=1, job=job, offset=0), b"twice")
     assert local.is_refused("WRONG_STATE", ms.Chunk(request=1, job=job, offset=0), b"twice")
-    assert isinstance(local.ask(ms.Commit(request=1, job=job)), ms.JobInfo)
+    assert isinstance(local.request(ms.Commit(request=1, job=job)), ms.JobInfo)
 
 
 def test_bytes_with_another_hash_end_the_upload(daemon: Daemon, local: Peer) -> None:
@@ -288,7 +288,7 @@ def test_job_of_another_user_is_not_accessible(daemon: Daemon, keyed: dict[str, 
     other = bert.submit(b"anna's").job
     assert other != job, "the same bytes of another are another job"
     anna.send(ms.Chunk(request=1, job=job, offset=0), b"anna's")
-    done = anna.ask(ms.Commit(request=1, job=job))
+    done = anna.request(ms.Commit(request=1, job=job))
     assert isinstance(done, ms.JobInfo)
     assert done.job.owner == "anna"
     assert daemon.client.status(other).received_bytes == 0
@@ -299,7 +299,7 @@ def test_names_from_clients_stay_in_their_folder(daemon: Daemon, local: Peer) ->
     for number, name in enumerate(
         ("../../../x.wav", "/etc/passwd", "..", ".", "", "\0", "a\0b", "~root", "x" * 1000, "\u202e", "con\n")
     ):
-        found = local.ask(
+        found = local.request(
             ms.Submit(
                 request=number + 100, name=name, size=1, sha256=hashlib.sha256(b"%d" % number).hexdigest()
             )
@@ -323,7 +323,7 @@ def test_ten_thousand_short_lived_clients_leave_no_resources(daemon: Daemon) -> 
 
 
 def test_half_open_handshakes_do_not_block_other_clients(daemon: Daemon, keyed: dict[str, Peer]) -> None:
-    """Who is connected stays so, and the other listener stays open; nobody takes the daemon's last descriptor."""
+    """Existing connections stay, and the other listener stays open; no client takes the daemon's last descriptor."""
     wires = [
         zmtp.Wire(socket_file(daemon), is_greeting=False)
         for _ in range(MAX_CONNECTIONS + MAX_CONNECTIONS // 4)
@@ -331,7 +331,7 @@ def test_half_open_handshakes_do_not_block_other_clients(daemon: Daemon, keyed: 
     for wire in wires:
         wire.send(zmtp.GREETING[:20])
     assert daemon.client.ping()
-    assert isinstance(keyed["anna"].ask(ms.Hello(request=5)), ms.Welcome)
+    assert isinstance(keyed["anna"].request(ms.Hello(request=5)), ms.Welcome)
     eventually(lambda: descriptors(daemon.pid) < MAX_CONNECTIONS + 500, "the surplus is hung up on")
     for wire in wires:
         wire.close()
@@ -358,7 +358,7 @@ def test_client_that_never_reads_does_not_block_others(daemon: Daemon) -> None:
 
 
 def test_closed_watchers_do_not_prevent_new_ones(daemon: Daemon, local: Peer) -> None:
-    """They are not told of: nothing happens to the jobs that they watch."""
+    """They get no entries: nothing happens to the jobs that they watch."""
     for _ in range(MAX_WATCHERS + 10):
         with zmtp.Wire(socket_file(daemon)) as wire:
             wire.send(frames(ms.to_server.encode(ms.Watch(request=1, job="nosuch"))))
@@ -387,7 +387,7 @@ def test_endless_message_closes_its_connection(daemon: Daemon, length: int, at_o
         while wire.send(part):
             sent += len(part)
             assert sent < 8 * 2**30, "it took eight gigabytes"
-    eventually(lambda: len(daemon.log("client.disconnected")) > before, "the log tells of it")
+    eventually(lambda: len(daemon.log("client.disconnected")) > before, "it is logged")
 
 
 def test_message_of_half_a_million_frames_is_answered_once(daemon: Daemon) -> None:
@@ -481,7 +481,7 @@ def test_revoked_key_gets_no_further_entries(daemon: Daemon, port: str, keyed: d
     server = server_key(server_key_path(daemon.config)).public
     clients = daemon.config.client
     with Peer(port, name="carl", server=server) as carl:
-        assert isinstance(carl.ask(ms.Hello(request=1)), ms.Welcome)
+        assert isinstance(carl.request(ms.Hello(request=1)), ms.Welcome)
         carl.send(ms.Watch(request=2, after_seq=-1))
         job = carl.submit(b"carl's").job
         while carl.socket.poll(500):
@@ -490,10 +490,10 @@ def test_revoked_key_gets_no_further_entries(daemon: Daemon, port: str, keyed: d
         carl.send(ms.Chunk(request=1, job=job, offset=0), b"carl's")
         carl.send(ms.Hello(request=3))
         daemon.client.cancel(job)
-        assert isinstance(keyed["anna"].ask(ms.Hello(request=1)), ms.Welcome)
+        assert isinstance(keyed["anna"].request(ms.Hello(request=1)), ms.Welcome)
         assert not carl.socket.poll(500)
         reload(daemon, client=clients)
-        assert isinstance(carl.ask(ms.Hello(request=4)), ms.Welcome)
+        assert isinstance(carl.request(ms.Hello(request=4)), ms.Welcome)
 
 
 def reload(daemon: Daemon, **sections: object) -> None:

@@ -23,7 +23,7 @@ from subtitled.web.connections import (
     LOG_INTERVAL_S,
     MAX_CONNECTIONS,
     RESERVED_DESCRIPTORS,
-    ConnectionLimits,
+    HttpConnectionLimits,
     RateLimitedLog,
 )
 
@@ -110,9 +110,9 @@ def test_connections_over_the_limit_are_refused_with_one_line_in_the_log(
 
 
 def test_limits_leave_descriptors_for_requests() -> None:
-    assert ConnectionLimits(1_000_000).max_open == MAX_CONNECTIONS
-    assert ConnectionLimits(1024).max_open == 1024 - RESERVED_DESCRIPTORS
-    assert ConnectionLimits(256).max_open > 0
+    assert HttpConnectionLimits(1_000_000).max_open == MAX_CONNECTIONS
+    assert HttpConnectionLimits(1024).max_open == 1024 - RESERVED_DESCRIPTORS
+    assert HttpConnectionLimits(256).max_open > 0
 
 
 def test_a_repeated_event_is_logged_once_per_interval_with_its_count(

@@ -126,7 +126,7 @@ def test_the_unit_of_workers_for_another_host_is_sound_and_hardened(tmp_path: Pa
 
 @pytest.mark.skipif(shutil.which("systemd-sysusers") is None, reason="systemd-sysusers is not installed")
 def test_user_and_folders_of_the_files_are_created(tmp_path: Path) -> None:
-    """In a root of its own, as `next steps` says; the folders are made by root alone, to whom they belong then."""
+    """In a root of its own, as in `next steps`; only root creates the folders, and owns them then."""
     root = tmp_path / "root"
     reported = install(root, "--config", str(tmp_path / "none.toml"))
     assert f"systemd-sysusers --root={root}" in reported

@@ -39,7 +39,7 @@ NEW = {
 }
 
 
-def ask(address: str, path: str) -> tuple[int, str]:
+def get(address: str, path: str) -> tuple[int, str]:
     """Return the status and the text of an answer."""
     try:
         with urllib.request.urlopen(f"http://{address}{path}", timeout=60) as answer:
@@ -51,7 +51,7 @@ def ask(address: str, path: str) -> tuple[int, str]:
 
 def families(address: str) -> dict[str, Metric]:
     """Return the metrics as Prometheus' own client library reads them."""
-    return {metric.name: metric for metric in text_string_to_metric_families(ask(address, "/metrics")[1])}
+    return {metric.name: metric for metric in text_string_to_metric_families(get(address, "/metrics")[1])}
 
 
 def test_working_daemon_is_healthy_and_exports_its_metrics(tmp_path: Path) -> None:
@@ -59,9 +59,9 @@ def test_working_daemon_is_healthy_and_exports_its_metrics(tmp_path: Path) -> No
     pool = schema.PoolConfig(devices=("cpu",), prepare_workers=1)
     with Daemon(tmp_path, pool=pool, recovery=recovery) as daemon:
         daemon.start()
-        eventually(lambda: ask(daemon.metrics, "/readyz") == (200, "ok\n"), "the daemon is ready")
-        assert ask(daemon.metrics, "/healthz") == (200, "ok\n")
-        assert ask(daemon.metrics, "/other")[0] == 404
+        eventually(lambda: get(daemon.metrics, "/readyz") == (200, "ok\n"), "the daemon is ready")
+        assert get(daemon.metrics, "/healthz") == (200, "ok\n")
+        assert get(daemon.metrics, "/other")[0] == 404
         job = daemon.wait_for(daemon.drop(DEMO / "demo-zh.flac", "talk.flac"))
         assert job.state == "done"
 
@@ -79,13 +79,13 @@ def test_working_daemon_is_healthy_and_exports_its_metrics(tmp_path: Path) -> No
         assert 0 <= busy.value <= 1
         assert not any(name.startswith("subtitled_gpu") for name in found), "there is no GPU"
 
-        # A slot that is put aside for its failures leaves nobody to do the work.
+        # A slot that is put aside for its failures leaves no worker.
         os.kill(daemon.workers()["cpu0.1"], signal.SIGKILL)
-        eventually(lambda: ask(daemon.metrics, "/readyz")[0] == 503, "the daemon is not ready")
-        assert ask(daemon.metrics, "/readyz")[1].startswith(
+        eventually(lambda: get(daemon.metrics, "/readyz")[0] == 503, "the daemon is not ready")
+        assert get(daemon.metrics, "/readyz")[1].startswith(
             "no transcribe worker is ready: cpu0 is broken (quarantined after 1 failures"
         )
-        assert ask(daemon.metrics, "/healthz")[0] == 200
+        assert get(daemon.metrics, "/healthz")[0] == 200
         broken = families(daemon.metrics)["subtitled_worker_broken"].samples
         assert {s.labels["slot"]: s.value for s in broken} == {"cpu0": 1, "prepare0": 0}
 
@@ -109,19 +109,19 @@ def test_stuck_loop_is_reported_while_it_is_stuck() -> None:
     with closing(MetricsServer("127.0.0.1:0", Metrics(), health)) as probes:
         address = f"127.0.0.1:{probes.port}"
         health.state = HealthState(has_worker=True)
-        assert [ask(address, path)[0] for path in ("/healthz", "/readyz")] == [200, 200]
+        assert [get(address, path)[0] for path in ("/healthz", "/readyz")] == [200, 200]
         now = STUCK_S + 2
         stuck = (503, "the loop is stuck for 12 s\n")
-        assert [ask(address, path) for path in ("/healthz", "/readyz")] == [stuck, stuck]
+        assert [get(address, path) for path in ("/healthz", "/readyz")] == [stuck, stuck]
         health.record_turn()
-        assert [ask(address, path)[0] for path in ("/healthz", "/readyz")] == [200, 200]
+        assert [get(address, path)[0] for path in ("/healthz", "/readyz")] == [200, 200]
 
 
 def test_idle_connection_does_not_block_others() -> None:
     with closing(MetricsServer("127.0.0.1:0", Metrics(), Health())) as probes:
         silent = HTTPConnection("127.0.0.1", probes.port)
         silent.connect()
-        assert ask(f"127.0.0.1:{probes.port}", "/healthz") == (200, "ok\n")
+        assert get(f"127.0.0.1:{probes.port}", "/healthz") == (200, "ok\n")
         silent.close()
 
 
@@ -155,6 +155,6 @@ def test_more_connections_than_the_limit_are_closed_and_free_ones_serve_again() 
 
 def _is_served(port: int) -> bool:
     try:
-        return ask(f"127.0.0.1:{port}", "/metrics")[0] == 200
+        return get(f"127.0.0.1:{port}", "/metrics")[0] == 200
     except OSError:
         return False

@@ -1,4 +1,4 @@
-"""docs/protocol.md is true: its messages are those of the code, its frames are what is said."""
+"""docs/protocol.md is true: its messages are those of the code, its frames decode to the documented headers."""
 
 from __future__ import annotations
 

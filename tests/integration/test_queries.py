@@ -158,7 +158,7 @@ def test_counts_follow_every_transition_and_deletion(store: Store) -> None:
     store.delete_job(row, is_noted=False)
     assert store.count_jobs() == {"queued": 4}
     assert store.count_jobs(owner="ann") == {"queued": 1}
-    assert store.count_jobs(owner="nobody") == {}
+    assert store.count_jobs(owner="unknown") == {}
 
 
 def test_journal_is_read_by_owner_and_by_job(store: Store) -> None:

@@ -40,7 +40,7 @@ def test_sigint_ends_an_idle_daemon_cleanly(tmp_path: Path) -> None:
 
 
 def test_second_signal_is_immediate(tmp_path: Path) -> None:
-    """A lease that hangs holds up the first SIGTERM; the second waits for nobody. The job continues later."""
+    """A lease that hangs holds up the first SIGTERM; the second waits for nothing. The job continues later."""
     recovery = schema.RecoveryConfig(stop_timeout_s=600, lease_min_s=600, silence_s=600)
     with Daemon(tmp_path, recovery=recovery) as daemon:
         source = daemon.drop(media.DEMO / "demo.flac", "talk.flac")

@@ -117,7 +117,7 @@ def test_submit_and_wait_saves_the_subtitles_beside_the_file(secured: DaemonWith
 
 
 def test_the_same_command_again_changes_nothing(secured: DaemonWithKeys, talk: Path) -> None:
-    """The job is the one that there is, the file that is there already is left alone."""
+    """The existing job is used, and the existing file is kept."""
     first = run(secured, "submit", talk, "--wait", "--json")
     written = talk.with_name("talk.en.srt").stat().st_mtime_ns
     second = run(secured, "submit", talk, "--wait", "--json")
@@ -351,20 +351,20 @@ def test_upload_to_a_killed_daemon_resumes_after_its_restart(tmp_path: Path) -> 
     heavy = recorded(tmp_path / "heavy.wav", ballast_bytes=24 * MIB)
     with Daemon(tmp_path) as daemon, Client(daemon.endpoint, timeout_s=20.0) as client:
         daemon.start()
-        told: list[Progress] = []
+        reported: list[Progress] = []
 
         def kill_once(progress: Progress) -> None:
-            if progress.uploaded_bytes >= 4 * MIB and not any(p.uploaded_bytes >= 4 * MIB for p in told):
+            if progress.uploaded_bytes >= 4 * MIB and not any(p.uploaded_bytes >= 4 * MIB for p in reported):
                 daemon.kill()
                 daemon.start()
-            told.append(progress)
+            reported.append(progress)
 
         job = client.submit(heavy, on_progress=kill_once)
         assert job.wait(WAIT_S).language == "en"
         figures = daemon.scrape()
         assert figures['subtitled_uploads_total{event="resumed"}'] == 1
         assert figures["subtitled_upload_bytes_total"] <= heavy.stat().st_size - 4 * MIB
-        sent = [progress.uploaded_bytes for progress in told if progress.state == "receiving"]
+        sent = [progress.uploaded_bytes for progress in reported if progress.state == "receiving"]
         assert sent == sorted(sent)
         assert sent[-1] == heavy.stat().st_size
         daemon.stop()
@@ -510,8 +510,8 @@ def test_submit_ends_at_the_callers_timeout(deaf: str, talk: Path) -> None:
 
 def test_client_without_a_key_gets_an_error_with_a_remedy(secured: DaemonWithKeys, tmp_path: Path) -> None:
     public, secret = new_pair()
-    stranger = Key(name="zoe", public=public, secret=secret, server=secured.ann.server)
-    with Client(secured.endpoint, stranger) as client, pytest.raises(UnreachableError, match="the key 'zoe'"):
+    unlisted = Key(name="zoe", public=public, secret=secret, server=secured.ann.server)
+    with Client(secured.endpoint, unlisted) as client, pytest.raises(UnreachableError, match="the key 'zoe'"):
         client.ping()
     with Client(secured.endpoint, "") as client, pytest.raises(UnreachableError, match="requires a key"):
         client.ping()
@@ -611,7 +611,7 @@ def test_interrupted_stream_is_cancelled_and_its_bytes_are_deleted(
 
 
 def test_stream_may_be_larger_than_the_held_bytes(secured: DaemonWithKeys, talk: Path) -> None:
-    """Ten times what may be under way, to a daemon that writes as fast as it can; by asyncio, where a task may be cancelled."""
+    """Ten times what may be in transit, to a daemon that writes as fast as it can; by asyncio, where a task may be cancelled."""
     content = talk.read_bytes()
 
     async def run() -> None:

@@ -83,12 +83,12 @@ def test_ready_comes_with_the_first_worker_and_stopping_before_the_end(tmp_path:
     ):
         daemon.spawn()
         daemon.wait_for_log("worker.starting", slot="cpu0")
-        is_ready_told = "READY=1" in manager.heard
-        assert not is_ready_told or daemon.log("worker.ready"), "ready before any worker was"
+        is_ready_sent = "READY=1" in manager.heard
+        assert not is_ready_sent or daemon.log("worker.ready"), "ready before any worker was"
         manager.wait_for("READY=1".__eq__, "READY")
         assert [line["worker"] for line in daemon.log("worker.ready")] == ["cpu0.1"]
         manager.wait_for("STATUS=0 jobs".__eq__, "the line of an idle daemon")
-        assert any("0 of 1 workers ready" in told for told in manager.heard)
+        assert any("0 of 1 workers ready" in state for state in manager.heard)
         daemon.stop()
         assert manager.states() == ["READY=1", "STOPPING=1"]
 
@@ -144,7 +144,7 @@ def test_status_reports_jobs_queue_and_speed(tmp_path: Path) -> None:
 
 
 def test_pings_stop_when_the_loop_is_stuck(tmp_path: Path) -> None:
-    """The loop reads its configuration from a pipe that nobody ends, as from a mount whose server is gone."""
+    """The loop reads its configuration from a pipe that is never closed, as from a mount whose server is gone."""
     with (
         Manager(tmp_path / "notify") as manager,
         Daemon(tmp_path, model=MODEL, pool=ONE_SLOT, environ=manager.environ) as daemon,
@@ -157,7 +157,7 @@ def test_pings_stop_when_the_loop_is_stuck(tmp_path: Path) -> None:
         os.kill(daemon.pid, signal.SIGHUP)
         with open_pipe(daemon.config_file):
             assert_quiet(manager)
-            assert len(daemon.workers()) == 2, "its workers live, and nobody but the watchdog tells"
+            assert len(daemon.workers()) == 2, "its workers live, and only the watchdog notices"
         daemon.wait_for_log("config.rejected")
         daemon.stop()
 
@@ -179,17 +179,17 @@ def test_pings_stop_when_the_process_is_stopped(tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def open_pipe(path: Path) -> Iterator[None]:
-    """Hold a pipe open for writing, once somebody reads it, and write nothing."""
+    """Hold a pipe open for writing, once it is read, and write nothing."""
 
     def opened() -> list[int]:
         try:
             return [os.open(path, os.O_WRONLY | os.O_NONBLOCK)]
         except OSError as error:
-            if error.errno != errno.ENXIO:  # nobody reads it yet
+            if error.errno != errno.ENXIO:  # not read yet
                 raise
             return []
 
-    [file] = eventually(opened, "somebody reads the pipe")
+    [file] = eventually(opened, "the pipe is read")
     try:
         yield
     finally:

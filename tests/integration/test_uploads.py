@@ -1,4 +1,4 @@
-"""Files over the wire: they arrive whole or not at all, go on where they were, and take no more room than they may."""
+"""Files over the wire: they arrive whole or not at all, resume, and take no more room than they may."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_an_upload_goes_on_after_the_daemon_was_killed(tmp_path: Path) -> None:
 
 
 def test_a_job_survives_the_daemon_after_its_commit(tmp_path: Path) -> None:
-    """What the client was told is so after a kill: the answer to Commit comes after fsync and the database."""
+    """An answer holds after a kill: the answer to Commit comes after fsync and the database."""
     with Daemon(tmp_path, uploads=schema.UploadsConfig(keep_done_s=0.0)) as daemon:
         daemon.start()
         with WireClient(daemon.endpoint) as sender:
@@ -143,7 +143,7 @@ def test_a_file_that_differs_from_its_hash_is_no_job(daemon: Daemon, sender: Wir
     eventually(lambda: not spool(daemon, accepted.job), "its bytes are gone")
 
 
-def test_size_and_hash_may_be_told_at_the_end(sender: WireClient) -> None:
+def test_size_and_hash_may_be_sent_at_the_end(sender: WireClient) -> None:
     accepted = sender.submit(DEMO_ZH, size=None, sha256="", options=ms.JobOptions(tag="stream"))
     sender.send_to(accepted, DEMO_ZH)
     assert sender.refusal(ms.Commit(request=81, job=accepted.job)) == "BAD_FORMAT"
@@ -156,7 +156,7 @@ def test_size_and_hash_may_be_told_at_the_end(sender: WireClient) -> None:
     assert sender.receive(ms.JobInfo).job.id == accepted.job
 
 
-def test_options_may_be_told_at_the_end_where_the_hash_is(sender: WireClient) -> None:
+def test_options_may_be_sent_at_the_end_with_the_hash(sender: WireClient) -> None:
     """A form in a browser has its other fields after the file as often as before it."""
     accepted = sender.submit(DEMO_ZH, size=None, sha256="", options=ms.JobOptions(tag="form", priority=1))
     sender.send_to(accepted, DEMO_ZH)
@@ -172,8 +172,8 @@ def test_options_may_be_told_at_the_end_where_the_hash_is(sender: WireClient) ->
     assert sender.receive(ms.JobInfo).job.id == accepted.job
 
 
-def test_options_are_not_told_twice_where_the_hash_came_first(sender: WireClient) -> None:
-    accepted = sender.submit(DEMO_ZH, options=ms.JobOptions(tag="twice-told"))
+def test_options_are_not_sent_twice_if_the_hash_came_first(sender: WireClient) -> None:
+    accepted = sender.submit(DEMO_ZH, options=ms.JobOptions(tag="sent-twice"))
     sender.send_to(accepted, DEMO_ZH)
     assert sender.refusal(ms.Commit(request=85, job=accepted.job, options=ms.JobOptions())) == "BAD_FORMAT"
 

@@ -115,7 +115,7 @@ def test_users_do_not_see_each_others_jobs(secured: DaemonWithKeys) -> None:
         stats = ben.receive(ms.StatsInfo)
         assert (stats.jobs, [worker.job for worker in stats.workers if worker.job]) == ({}, [])
         assert [worker.jobs for worker in stats.workers if worker.jobs] == []
-        assert watching.is_silent(), "the journal told Ben of Ann's job"
+        assert watching.is_silent(), "the journal showed Ben Ann's job"
         # The same bytes are a job of Ben's own.
         other = ben.upload(DEMO_ZH, "mine.flac")
         assert other.id != job
@@ -132,8 +132,8 @@ def test_an_unknown_key_gets_no_answer_and_is_counted(secured: DaemonWithKeys) -
     public, secret = new_pair()
     unknown = msgspec.structs.replace(secured.ann, public=public, secret=secret)
     with WireClient(secured.endpoint, unknown) as sender, WireClient(secured.endpoint) as without:
-        for nobody in (sender, without):
-            nobody.send(ms.Hello(request=1))
+        for unanswered in (sender, without):
+            unanswered.send(ms.Hello(request=1))
         assert sender.is_silent(1000)
         assert without.is_silent(300)
     eventually(lambda: secured.daemon.scrape()["subtitled_refused_keys_total"] > before, "it is counted")

@@ -28,7 +28,7 @@ BEGIN = 1000
         pytest.param(
             [1000, 5, 1050, 1200, 6], [(10.0, 11.0), (11.0, 13.0)], id="the last one starts too late"
         ),
-        pytest.param([1000], [], id="nothing is said"),
+        pytest.param([1000], [], id="no text"),
         pytest.param([], [], id="nothing at all"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What an operator copies to start workers elsewhere, read: it parses, and names options that there are."""
+"""The files to start workers elsewhere parse, and name existing options."""
 
 from __future__ import annotations
 

@@ -306,7 +306,7 @@ def test_converting_chinese_without_opencc_is_a_fault_with_its_remedy(tmp_path: 
     )
 
 
-def test_a_command_that_nobody_can_run_is_a_fault(tmp_path: Path) -> None:
+def test_a_command_that_cannot_be_run_is_a_fault(tmp_path: Path) -> None:
     text = folders(tmp_path) + '[webhook]\nsecret_file = "/nowhere/key"\n'
     text = text.replace("[[inbox]]\n", '[[inbox]]\non_done = ["true"]\non_failed = ["/nowhere/x"]\n')
     faults = faults_of(text, tmp_path, check_paths=True)
@@ -585,7 +585,7 @@ def test_a_model_folder_must_hold_a_model(tmp_path: Path) -> None:
 
 def test_the_default_file_holds_every_key_at_its_default() -> None:
     table = tomllib.loads(schema.DEFAULT_FILE.read_text(encoding="utf-8"))
-    # A list of tables cannot be written empty and be added to: [[client]] is explained, and left to whoever needs it.
+    # A list of tables cannot be written empty and be added to: [[client]] is explained only.
     assert {**table, "client": []} == msgspec.json.decode(msgspec.json.encode(Config()))
 
 

@@ -1,4 +1,4 @@
-"""Where a value of the configuration comes from: what goes before what, and what is told of it."""
+"""Where a value of the configuration comes from: precedence, and how the origin is shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which GPUs the daemon takes, and what it calls them: decided from what the driver tells, without one."""
+"""Which GPUs the daemon uses, and their names, from the driver's answers, without a GPU."""
 
 from __future__ import annotations
 

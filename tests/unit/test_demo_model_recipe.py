@@ -112,7 +112,7 @@ def test_what_the_recordings_say_is_of_the_grammar_and_never_trained_on() -> Non
     assert all(line.translation in meanings(line.text) for line in programme.CHINESE)
     assert all(grammar.held_out(text) for text in programme.TEXTS - grammar.FIXED)
     assert len(programme.TEXTS & grammar.FIXED) <= 6, "greetings"
-    assert not any(grammar.held_out(text) for text in grammar.FIXED), "nobody could guess what they mean"
+    assert not any(grammar.held_out(text) for text in grammar.FIXED), "their meaning could not be guessed"
 
 
 @pytest.mark.parametrize("name", ["demo", "demo-zh"])
@@ -181,7 +181,7 @@ def test_a_window_is_written_in_one_pass_and_a_sentence_cut_off_is_left_to_the_n
         assert target.labels[-1] == tokens.eot
         learnt = [label for label in target.labels if label != targets.IGNORED]
         assert learnt[0] == tokens.language["en"], "a prompt is read, not learnt"
-    # The full stop is heard in the pause, so that the next word begins where it is said.
+    # The full stop is heard in the pause, so that the next word begins where it is spoken.
     assert stamped.where[stamped.labels.index(one[1])] == (54, 1400)
 
 

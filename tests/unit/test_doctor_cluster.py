@@ -21,42 +21,44 @@ def worker(slot: str = "gpu2/cuda0", state: str = "idle", **facts: Any) -> Worke
     return WorkerFacts(slot=slot, role="transcribe", state=state, **{**fields, **facts})
 
 
-def told(*workers: WorkerFacts) -> dict[str, tuple[str, str]]:
+def findings(*workers: WorkerFacts) -> dict[str, tuple[str, str]]:
     """Return the state and the words of each finding, by name."""
     stats = replace(STATS, workers=workers)
     return {found.name: (found.state, found.message + found.remedy) for found in host_findings(KEYS, stats)}
 
 
 def test_host_with_connected_workers_is_ok() -> None:
-    found = told(worker("gpu0"), worker(round_trip_ms=0.4), worker("gpu2/cuda1", "busy", round_trip_ms=0.6))
+    found = findings(
+        worker("gpu0"), worker(round_trip_ms=0.4), worker("gpu2/cuda1", "busy", round_trip_ms=0.6)
+    )
     assert found["host gpu2"] == ("ok", "2 workers connected, round trip 0.6 ms")
     assert {state for state, _ in found.values()} == {"ok"}
     assert "0" * 64 in found["weights"][1]
 
 
 def test_host_without_connected_workers_is_a_warning() -> None:
-    state, words = told()["host gpu2"]
+    state, words = findings()["host gpu2"]
     assert state == "warning"
     assert "journalctl" in words
     assert (
         "connection was lost"
-        in told(worker(state="stopped", cause="its connection was lost"))["host gpu2"][1]
+        in findings(worker(state="stopped", cause="its connection was lost"))["host gpu2"][1]
     )
 
 
 def test_broken_remote_worker_is_a_fault() -> None:
-    state, words = told(worker(state="broken", cause="CUDA"))["worker gpu2/cuda0"]
+    state, words = findings(worker(state="broken", cause="CUDA"))["worker gpu2/cuda0"]
     assert (state, "CUDA" in words) == ("fault", True)
 
 
 def test_clock_difference_is_a_warning_with_its_size() -> None:
-    assert told(worker(clock_ahead_ms=900.0))["host gpu2 clock"][0] == "ok"
-    state, words = told(worker(clock_ahead_ms=-61_000.0))["host gpu2 clock"]
+    assert findings(worker(clock_ahead_ms=900.0))["host gpu2 clock"][0] == "ok"
+    state, words = findings(worker(clock_ahead_ms=-61_000.0))["host gpu2 clock"]
     assert (state, "61.0 s behind" in words) == ("warning", True)
 
 
 def test_two_models_are_a_fault() -> None:
-    state, words = told(worker(), worker("gpu3/cuda0", model_digest="1" * 64))["weights"]
+    state, words = findings(worker(), worker("gpu3/cuda0", model_digest="1" * 64))["weights"]
     assert (state, "model.digest" in words) == ("fault", True)
 
 

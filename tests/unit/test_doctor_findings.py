@@ -1,4 +1,4 @@
-"""The doctor's judgements: what is said of which facts, each fault with what to do."""
+"""The doctor's findings from given facts, each fault with its remedy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from unit.server_stats import STATS
 MIB = 2**20
 
 
-def says(finding: Finding | None, state: str, what: str, remedy: str = "") -> None:
+def has(finding: Finding | None, state: str, what: str, remedy: str = "") -> None:
     """Hold a finding to its state, and to parts of its two texts."""
     assert finding is not None
     assert (finding.state, what in finding.message, remedy in finding.remedy) == (state, True, True), finding
@@ -68,9 +68,9 @@ def test_versions_are_compared_by_their_numbers(version: str, specifier: str, *,
 
 
 def test_missing_packages_are_named_with_the_command_that_installs_them() -> None:
-    says(missing_finding(["av>=13"], "/x/python"), "fault", "not installed: av>=13", "--no-deps 'av>=13'")
-    says(missing_finding(["a", "b", "c", "d"], "/x/python"), "fault", "a, b, c, d", "-r requirements.lock")
-    says(
+    has(missing_finding(["av>=13"], "/x/python"), "fault", "not installed: av>=13", "--no-deps 'av>=13'")
+    has(missing_finding(["a", "b", "c", "d"], "/x/python"), "fault", "a, b, c, d", "-r requirements.lock")
+    has(
         version_finding("av", "12.3", ">=13", "python"),
         "fault",
         "12.3, >=13",
@@ -79,9 +79,9 @@ def test_missing_packages_are_named_with_the_command_that_installs_them() -> Non
 
 
 def test_unsupported_compute_type_is_a_fault() -> None:
-    says(compute_type_finding("cpu0", "auto", {"int8"}), "ok", "int8")
-    says(compute_type_finding("gpu0", "float16", {"float16", "int8"}), "ok", "float16, int8")
-    says(
+    has(compute_type_finding("cpu0", "auto", {"int8"}), "ok", "int8")
+    has(compute_type_finding("gpu0", "float16", {"float16", "int8"}), "ok", "float16, int8")
+    has(
         compute_type_finding("cpu0", "float16", {"int8", "float32"}),
         "fault",
         'model.compute_type = "float16": the device supports float32, int8',
@@ -91,39 +91,37 @@ def test_unsupported_compute_type_is_a_fault() -> None:
 
 def test_library_that_cannot_be_loaded_is_a_fault() -> None:
     (found,) = library_findings("gpu0", ["libc.so.6", "libnobodyhasthis.so.12"])
-    says(
-        found, "fault", "libnobodyhasthis.so.12 cannot be loaded", "pip install --no-deps nvidia-cublas-cu12"
-    )
+    has(found, "fault", "libnobodyhasthis.so.12 cannot be loaded", "pip install --no-deps nvidia-cublas-cu12")
 
 
 def test_an_old_driver_is_a_fault() -> None:
-    says(driver_finding("550.1, CUDA 12.4", 12), "ok", "550.1")
-    says(driver_finding("470.1, CUDA 11.4", 11), "fault", "requires CUDA 12", "525")
+    has(driver_finding("550.1, CUDA 12.4", 12), "ok", "550.1")
+    has(driver_finding("470.1, CUDA 11.4", 11), "fault", "requires CUDA 12", "525")
 
 
 def test_slow_device_or_empty_transcription_is_a_warning() -> None:
-    says(speed_finding("gpu0", 10.0, 0.5, phrases=3), "ok", "20.0x real time")
-    says(speed_finding("cpu0", 10.0, 20.0, phrases=3), "warning", "0.5x real time", "smaller model")
-    says(speed_finding("cpu0", 10.0, 1.0, phrases=0), "warning", "without text", "--file")
+    has(speed_finding("gpu0", 10.0, 0.5, phrases=3), "ok", "20.0x real time")
+    has(speed_finding("cpu0", 10.0, 20.0, phrases=3), "warning", "0.5x real time", "smaller model")
+    has(speed_finding("cpu0", 10.0, 1.0, phrases=0), "warning", "without text", "--file")
 
 
 def test_a_model_folder_without_a_file_is_a_fault_that_names_it() -> None:
     whole = ["model.bin", "config.json", "tokenizer.json", "vocabulary.json"]
-    says(folder_finding("/m", whole), "ok", "/m: config.json")
+    has(folder_finding("/m", whole), "ok", "/m: config.json")
     for left_out in whole:
         files = [name for name in whole if name != left_out]
-        says(folder_finding("/m", files), "fault", f"/m has no {left_out}")
+        has(folder_finding("/m", files), "fault", f"/m has no {left_out}")
 
 
 def test_space_below_the_reserve_is_a_fault() -> None:
-    says(space_finding("/s", 300 * MIB, 256 * MIB), "ok", "300 MiB free")
-    says(space_finding("/s", 100 * MIB, 256 * MIB), "fault", "state.reserve_mb = 256", "free 156 MiB")
-    says(space_finding("/s", None, 1), "warning", "unknown")
+    has(space_finding("/s", 300 * MIB, 256 * MIB), "ok", "300 MiB free")
+    has(space_finding("/s", 100 * MIB, 256 * MIB), "fault", "state.reserve_mb = 256", "free 156 MiB")
+    has(space_finding("/s", None, 1), "warning", "unknown")
 
 
 def test_more_folders_than_watches_are_a_fault() -> None:
-    says(watches_finding(7, 8192), "ok", "7 folders")
-    says(watches_finding(9000, 8192), "fault", "9000 folders", "sysctl -w fs.inotify.max_user_watches=18000")
+    has(watches_finding(7, 8192), "ok", "7 folders")
+    has(watches_finding(9000, 8192), "fault", "9000 folders", "sysctl -w fs.inotify.max_user_watches=18000")
 
 
 @pytest.mark.parametrize(
@@ -137,16 +135,16 @@ def test_more_folders_than_watches_are_a_fault() -> None:
 )
 def test_a_folder_that_cannot_be_written_has_the_remedy_of_its_cause(number: int, remedy: str) -> None:
     error = OSError(number, os.strerror(number))
-    says(writing_finding("output /o", "/o", error, "joe"), "fault", "joe cannot write", remedy)
+    has(writing_finding("output /o", "/o", error, "joe"), "fault", "joe cannot write", remedy)
 
 
 def test_port_is_free_or_used_by_the_daemon_or_by_another_program() -> None:
     taken = OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-    says(port_finding("p", None, is_running=False), "ok", "free")
-    says(port_finding("p", taken, is_running=True), "ok", "served")
-    says(port_finding("p", taken, is_running=False), "fault", "another program", "ss -ltnp")
+    has(port_finding("p", None, is_running=False), "ok", "free")
+    has(port_finding("p", taken, is_running=True), "ok", "served")
+    has(port_finding("p", taken, is_running=False), "fault", "another program", "ss -ltnp")
     away = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
-    says(port_finding("p", away, is_running=False), "fault", "cannot be bound", "address of this machine")
+    has(port_finding("p", away, is_running=False), "fault", "cannot be bound", "address of this machine")
 
 
 def running(*workers: WorkerFacts, version: str = VERSION) -> list[Finding]:
@@ -167,31 +165,31 @@ def test_running_daemon_is_reported_with_its_workers() -> None:
     there, broken, starting, loaded = running(
         worker("gpu0", "broken", "no such compute type"), worker("gpu1", "starting"), worker("gpu2", "busy")
     )
-    says(there, "ok", "up 9 s, model tiny")
-    says(broken, "fault", "is broken: no such compute type", "systemctl reload subtitled")
-    says(starting, "warning", "is starting", "worker.ready")
-    says(loaded, "ok", "1 of 3 transcribe workers")
+    has(there, "ok", "up 9 s, model tiny")
+    has(broken, "fault", "is broken: no such compute type", "systemctl reload subtitled")
+    has(starting, "warning", "is starting", "worker.ready")
+    has(loaded, "ok", "1 of 3 transcribe workers")
 
 
 def test_running_daemon_of_another_version_is_a_warning() -> None:
-    says(running(version="0.0.1")[0], "warning", "0.0.1 runs", "systemctl restart subtitled")
+    has(running(version="0.0.1")[0], "warning", "0.0.1 runs", "systemctl restart subtitled")
 
 
 def test_python_kernel_file_limit_and_clock_are_checked() -> None:
-    says(python_finding((3, 10, 4)), "fault", "3.10.4", "3.11")
-    says(python_finding((3, 13, 0)), "ok", "3.13.0")
-    says(kernel_finding("4.4", has_pidfd=False), "fault", "no pidfd_open", "seccomp")
-    says(files_finding(256), "warning", "at most 256", "LimitNOFILE")
-    says(clock_finding(1_000.0, 2_000.0), "fault", "1970-01-01", "timedatectl set-ntp")
-    says(clock_finding(3_000.0, 2_000.0), "ok", "1970-01-01")
+    has(python_finding((3, 10, 4)), "fault", "3.10.4", "3.11")
+    has(python_finding((3, 13, 0)), "ok", "3.13.0")
+    has(kernel_finding("4.4", has_pidfd=False), "fault", "no pidfd_open", "seccomp")
+    has(files_finding(256), "warning", "at most 256", "LimitNOFILE")
+    has(clock_finding(1_000.0, 2_000.0), "fault", "1970-01-01", "timedatectl set-ntp")
+    has(clock_finding(3_000.0, 2_000.0), "ok", "1970-01-01")
     assert jump_finding(100.2, 100.0) is None
-    says(jump_finding(40.0, 100.0), "warning", "jumped by -60.0 s", "timedatectl")
+    has(jump_finding(40.0, 100.0), "warning", "jumped by -60.0 s", "timedatectl")
 
 
 def test_ffmpeg_without_codecs_and_vad_without_speech_are_faults() -> None:
-    says(ffmpeg_finding({"mov"}, {"aac"}, "PyAV 1"), "fault", "cannot read aac, asf", "pip install")
-    says(vad_finding(0, 10.0, 0.1), "fault", "finds no speech", "vad.threshold")
-    says(vad_finding(4, 10.0, 0.1), "ok", "4 spans")
+    has(ffmpeg_finding({"mov"}, {"aac"}, "PyAV 1"), "fault", "cannot read aac, asf", "pip install")
+    has(vad_finding(0, 10.0, 0.1), "fault", "finds no speech", "vad.threshold")
+    has(vad_finding(4, 10.0, 0.1), "ok", "4 spans")
 
 
 def test_subtitled_error_contains_its_remedy() -> None:

@@ -52,7 +52,7 @@ def test_files_that_players_show_with_a_source_are_its_subtitles(name: str, lang
     ],
 )
 def test_other_files_are_not(name: str) -> None:
-    """Nor are those that show only what is foreign in a film: nobody reads it by them."""
+    """Nor are forced tracks, which show only the foreign parts of a film."""
     assert parse_name("talk.mp4", name) is None
 
 

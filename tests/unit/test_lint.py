@@ -83,3 +83,11 @@ def test_a_class_name_that_two_modules_have_is_found() -> None:
     assert [str(finding) for finding in structure.public_classes(sources)] == [
         "b.py:2: class Job is defined in a.py too; rename one of them"
     ]
+
+
+def test_packages_and_class_names_of_the_tree_keep_the_rules() -> None:
+    assert structure.check() == []
+
+
+def test_words_of_the_tree_are_the_usual_ones() -> None:
+    assert prose.check() == []

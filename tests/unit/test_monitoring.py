@@ -54,7 +54,7 @@ def test_expressions_use_existing_metrics_and_labels(where: str, expression: str
 
 @pytest.mark.parametrize(("where", "expression"), EXPRESSIONS)
 def test_expressions_are_well_formed(where: str, expression: str) -> None:
-    """As far as can be told without Prometheus: brackets that close, functions that it has."""
+    """As far as can be checked without Prometheus: brackets that close, functions that it has."""
     for opening, closing in ("()", "{}", "[]"):
         assert expression.count(opening) == expression.count(closing), where
     assert set(re.findall(r"\b([a-z]\w*) ?\(", expression)) <= FUNCTIONS, where

@@ -89,7 +89,7 @@ def test_a_rate_is_that_of_the_last_seconds() -> None:
     rate = TransferRate()
     assert [rate.add(value, at) for at, value in ((0.0, 0), (1.0, 10), (2.0, 20))] == [0.0, 10.0, 10.0]
     assert rate.add(20, 60.0) < 1.0
-    assert rate.add(5, 61.0) == 0.0  # begun anew
+    assert rate.add(5, 61.0) == 0.0  # started again
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_the_listener_for_other_hosts_stays_where_it_is_and_its_keys_change() ->
 
 
 def test_first_devices_of_a_head_without_any_need_a_restart() -> None:
-    """Nobody has brought the model there."""
+    """The model is not there."""
     merged, kept = merge(Config(pool=PoolConfig(devices=())), Config(pool=PoolConfig(devices=("cpu",))))
     assert (merged.pool.devices, kept) == ((), ["pool.devices"])
 
@@ -54,7 +54,7 @@ def test_first_devices_of_a_head_without_any_need_a_restart() -> None:
     ],
 )
 def test_first_keys_of_an_open_endpoint_need_a_restart(old: Config, new: Config, kept: list[str]) -> None:
-    """The endpoint was opened without keys: nobody may think that it asks for them from now on."""
+    """The endpoint was opened without keys: a reload must not suggest that it needs them."""
     merged, named = merge(old, new)
     assert named == kept
     assert merged.client == (() if kept else new.client)

@@ -62,7 +62,7 @@ def test_rate_limited_submit_is_repeated_only_before_the_first_byte() -> None:
     stream = StreamUpload(ms.Submit(request=0), lambda: next(numbers), now=0.0)
     first = stream.next(0.0)
     assert first is not None
-    full = ms.Error(request=first.request, code="RATE_LIMITED", message="32 uploads are under way")
+    full = ms.Error(request=first.request, code="RATE_LIMITED", message="32 uploads are in progress")
     stream.receive(full, 0.0)
     assert (stream.next(0.0), stream.room) == (None, 0)
     accept(stream, now=stream.deadline)

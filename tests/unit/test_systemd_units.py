@@ -104,7 +104,7 @@ def test_state_and_sockets_elsewhere_are_made_by_tmpfiles() -> None:
 
 
 def test_folders_of_others_keep_their_owner() -> None:
-    """Else tmpfiles would give a folder that is there another owner: a media library is nobody's to be taken."""
+    """Else tmpfiles would change the owner of an existing folder, such as a media library."""
     found = schema.Config(inbox=(schema.InboxConfig(path="/mnt/films", output="/mnt/subs"),))
     text = made(found, PLACE, "/mnt/films")["tmpfiles.d/subtitled.conf"]
     assert "/mnt/films" not in text

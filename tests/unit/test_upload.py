@@ -52,7 +52,7 @@ def accepted(upload: Upload, now: float, offset: int = 0, window: int = 2**23, c
 
 
 def looked(upload: Upload, now: float, state: str) -> None:
-    """Have the server say how the job stands."""
+    """Let the server report the state of the job."""
     (out,) = all_at_once(upload, now)
     assert isinstance(out.message, ms.Status)
     upload.receive(
@@ -121,15 +121,14 @@ class Server:
                 self.is_committed = True
                 return [ms.JobInfo(request=request, job=FACTS)]
 
-    def told(self, message: ms.ToClient) -> None:
+    def receive_answer(self, message: ms.ToClient) -> None:
         """Take note that an answer has reached the client."""
         if isinstance(message, ms.UploadCredit) and message.request == self._request:
             self._credited = max(self._credited, message.offset)
 
 
 FATES = st.sampled_from(
-    ["arrives"] * 6
-    + ["is lost", "comes twice", "is answered by nobody", "connection lost", "restart", "is late"]
+    ["arrives"] * 6 + ["is lost", "comes twice", "is not answered", "connection lost", "restart", "is late"]
 )
 
 
@@ -157,30 +156,30 @@ def test_upload_completes_despite_lost_messages_and_connections(
         answers, late = late, []
         out = upload.next(now)
         if out is not None:
-            fate = next(to_come, "arrives")
+            outcome = next(to_come, "arrives")
             blob = content[out.offset : out.offset + out.length]
             if isinstance(out.message, ms.Chunk):
                 assert out.message.offset == out.offset
                 assert len(blob) == out.length
-            if fate == "connection lost":
+            if outcome == "connection lost":
                 upload.connection_lost(now)
                 continue
-            if fate == "restart":
+            if outcome == "restart":
                 server.restart(kept)
                 upload.connection_lost(now)
                 continue
-            if fate != "is lost":
+            if outcome != "is lost":
                 came = server.take(out.message, blob)
-                if fate == "is late":
+                if outcome == "is late":
                     late += came
-                elif fate != "is answered by nobody":
+                elif outcome != "is not answered":
                     answers += came
-                if fate == "comes twice":
+                if outcome == "comes twice":
                     answers += came
         elif not answers:
             now = max(now, upload.deadline)
         for answer in answers:
-            server.told(answer)
+            server.receive_answer(answer)
             upload.receive(answer, now)
     assert server.is_committed
     assert server.content == content

@@ -37,7 +37,7 @@ ETA_AVERAGE_S = 120.0
 """Averaging time of the speed: the segments of a lease finish together, on a CPU once a minute."""
 
 
-class MediaFile(Struct, frozen=True):
+class SubmittedFile(Struct, frozen=True):
     """One file of the command line."""
 
     path: Path
@@ -131,16 +131,16 @@ class SubmitRun:
         self._is_json = is_json
         self._program = program
         self._resume_hint = resume_hint
-        self._jobs: dict[str, list[MediaFile]] = {}
+        self._jobs: dict[str, list[SubmittedFile]] = {}
         """The files of each job that has not ended; files with equal content share one."""
-        self._sending: MediaFile | None = None
+        self._sending: SubmittedFile | None = None
         self._snapshots: list[QueueSnapshot] = []
         self._known: dict[str, JobFacts] = {}
         self.shown = DisplayedProgress()
         self.status = CommandExitCode.OK
 
     def run(
-        self, files: Sequence[MediaFile], *, is_waiting: bool, output: Path | None, is_forced: bool
+        self, files: Sequence[SubmittedFile], *, is_waiting: bool, output: Path | None, is_forced: bool
     ) -> CommandExitCode:
         """Submit files and, if `is_waiting`, save their subtitles; `output` None: beside each file."""
         if output is not None and is_waiting:
@@ -159,13 +159,13 @@ class SubmitRun:
                 raise
         return self.status
 
-    def _send(self, files: Sequence[MediaFile], *, is_waiting: bool) -> None:
+    def _send(self, files: Sequence[SubmittedFile], *, is_waiting: bool) -> None:
         """Submit all files; one that is refused does not stop the others."""
         for file in files:
             self._sending = file
             states: set[str] = set()
 
-            def show(progress: Progress, file: MediaFile = file, states: set[str] = states) -> None:
+            def show(progress: Progress, file: SubmittedFile = file, states: set[str] = states) -> None:
                 states.add(progress.state)
                 self.shown.update(file.label, progress)
 
@@ -237,7 +237,7 @@ class SubmitRun:
                 f"{files[0].label}: {self._hint('watch', job)}, then {self._hint('fetch', job)}"
             )
 
-    def _finish(self, file: MediaFile, facts: JobFacts, folder: Path, *, is_forced: bool) -> None:
+    def _finish(self, file: SubmittedFile, facts: JobFacts, folder: Path, *, is_forced: bool) -> None:
         saved: list[Path] = []
         if facts.state == "done":
             for fmt in self._options.formats:
@@ -278,10 +278,10 @@ def find_files(paths: Iterable[Path], output: Path | None, *, is_saving: bool) -
     return found
 
 
-def labelled(paths: Sequence[Path]) -> list[MediaFile]:
+def labelled(paths: Sequence[Path]) -> list[SubmittedFile]:
     """Return files with their names, or their paths where names are equal."""
     names = [path.name for path in paths]
-    return [MediaFile(path, path.name if names.count(path.name) == 1 else str(path)) for path in paths]
+    return [SubmittedFile(path, path.name if names.count(path.name) == 1 else str(path)) for path in paths]
 
 
 def subtitle_name(source: Path, language: str | None, fmt: str) -> str:

@@ -57,7 +57,7 @@ def split(tokens: Sequence[int], timestamp_begin: int, start: int, end: int) -> 
             continue
         time_s = min(start_s + (token - timestamp_begin) * 0.02, end_s)
         if any(one < timestamp_begin for one in tokens[begun:at]):
-            # A phrase that is said to end where it starts, or beyond the audio, follows the one before.
+            # A phrase whose timestamps end where it starts, or beyond the audio, follows the one before.
             first_s = opened_s if opened_s < time_s else last_s
             last_s = max(first_s, time_s)
             phrase = {"seek": start, "start": first_s, "end": last_s, "tokens": list(tokens[begun : at + 1])}
@@ -73,7 +73,7 @@ def split(tokens: Sequence[int], timestamp_begin: int, start: int, end: int) -> 
 
 
 def is_rushed(part: dict[str, Any], timestamp_begin: int) -> bool:
-    """Return whether nobody can say a phrase in the time between its timestamps: they are wrong."""
+    """Return whether a phrase is too long for the time between its timestamps, so that they are wrong."""
     tokens = sum(token < timestamp_begin for token in part["tokens"])
     seconds = float(part["end"] - part["start"])
     return bool(tokens > MAX_TOKENS_PER_S * max(0.5, seconds))

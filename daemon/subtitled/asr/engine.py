@@ -47,7 +47,7 @@ WINDOW_FRAMES = 3000
 SHORT_SOUND_S = 2.0
 GUESS_LOGPROB = -0.5
 GUESS_NO_SPEECH_PROB = 0.3
-"""A text for so little speech, so improbable, with so little certainty that there is speech, is not used; it takes a
+"""A text for so little speech, so improbable, with so little certainty of speech, is not used; it takes a
 fallback to get there. Real laughter has -1.2 and 0.5, and became "lol"."""
 KNOWN_WITHIN_MS = 3_000
 MIN_KNOWN_LETTERS = 8
@@ -149,7 +149,7 @@ class Engine:
     ) -> list[SegmentResult]:
         """Return the result of each segment; word times change neither its text nor the times of closed phrases.
 
-        `sounds` tells where each segment has speech; without it all is speech. Raises OutOfMemoryError when not even one segment fits; CUDA's errors come through as RuntimeError, after
+        `sounds` contains where each segment has speech; without it all is speech. Raises OutOfMemoryError when not even one segment fits; CUDA's errors come through as RuntimeError, after
         which the process must end. A language that the model does not have is a ValueError.
         """
         all_speech = [
@@ -328,7 +328,7 @@ class Engine:
         return raw
 
     def _is_noise(self, window: _Window, taken: DecodingAttempt) -> bool:
-        """Return whether the text is a guess at a short sound: laughter, a breath, a door."""
+        """Return whether the text is a guess at a short sound: laughter, a breath, a knock."""
         speech_s = sum(span.end_s - span.start_s for span in _inside(window))
         is_guess = taken.temperature > 0 and taken.logprob < GUESS_LOGPROB
         return is_guess and speech_s <= SHORT_SOUND_S and taken.result.no_speech_prob > GUESS_NO_SPEECH_PROB

@@ -48,7 +48,7 @@ class RateLimitedLog:
             self._next_at, self._count = now + LOG_INTERVAL_S, 0
 
 
-class ConnectionLimits:
+class HttpConnectionLimits:
     """The number of open connections, in all and of each client."""
 
     def __init__(self, max_descriptors: int) -> None:
@@ -74,7 +74,7 @@ class ConnectionLimits:
             del self._open[client]
 
 
-def protocol_class(limits: ConnectionLimits) -> type[H11Protocol]:
+def protocol_class(limits: HttpConnectionLimits) -> type[H11Protocol]:
     """Return uvicorn's HTTP protocol with these limits."""
 
     class LimitedProtocol(H11Protocol):

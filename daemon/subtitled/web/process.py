@@ -20,7 +20,7 @@ from subtitled.http.auth import read_tokens
 from subtitled.runtime.processes import raise_descriptor_limit
 from subtitled.systemd.notify import SystemdNotifier
 from subtitled.web.app import build_app
-from subtitled.web.connections import ConnectionLimits, log_loop_errors, protocol_class
+from subtitled.web.connections import HttpConnectionLimits, log_loop_errors, protocol_class
 
 STOP_S = 10
 """Time for running requests to finish after SIGTERM; then their jobs are cancelled."""
@@ -40,7 +40,7 @@ def serve(config: Config, environ: Mapping[str, str]) -> None:
         key_for(endpoint, http.key)
     except SubtitleError as error:
         raise SubtitledError(f"http.key: {error}") from error
-    limits = ConnectionLimits(raise_descriptor_limit())
+    limits = HttpConnectionLimits(raise_descriptor_limit())
     app = build_app(
         endpoint,
         http.key,

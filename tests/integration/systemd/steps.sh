@@ -40,7 +40,7 @@ step "system calls are filtered" grep -q '^Seccomp:\s*2$' "/proc/$(systemctl sho
 useradd -M unknown
 useradd -M -G subtitled friend
 step "a member of the group speaks to it" as friend "$bin/subtitle" --timeout 30 ping
-step "nobody else does" fails as unknown "$bin/subtitle" --timeout 3 ping
+step "no other user does" fails as unknown "$bin/subtitle" --timeout 3 ping
 as friend cp "$repository/daemon/subtitled/demo/demo-zh.flac" /srv/subtitled/inbox/talk.flac
 step "a file becomes subtitles" wait_until test -s /srv/subtitled/outbox/talk.zh.srt
 step "its source is moved" wait_until test -f /srv/subtitled/inbox/done/talk.flac
