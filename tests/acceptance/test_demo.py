@@ -32,7 +32,7 @@ def test_demo_prints_correct_subtitles_and_leaves_nothing_behind() -> None:
     assert "Good morning and welcome." in " ".join(done.stdout.split())
     assert "请打开蓝色的窗户。" in done.stdout
     assert re.fullmatch(
-        r"Complete: 2 files \| 3 segments \| 2 devices: cpu0, cpu1 \| 92\.0 s of audio in \d+\.\d s"
+        r"Complete: 2 files \| 4 segments \| 2 devices: cpu0, cpu1 \| 92\.0 s of audio in \d+\.\d s"
         r" \| Speed: \d+\.\dx realtime",
         done.stdout.splitlines()[-1],
     )

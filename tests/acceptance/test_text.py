@@ -94,8 +94,11 @@ def squeezed(texts: Iterable[str]) -> str:
 
 
 def is_sampled(result: SegmentResult) -> bool:
-    """Say whether chance had a part in the text: faster-whisper draws tokens when the best ones look wrong."""
-    return result.temperature > 0 or result.fallbacks > 0
+    """Return whether the text may differ: faster-whisper draws tokens when the best ones look wrong.
+
+    Speech without text is decoded again from other places than faster-whisper does it.
+    """
+    return result.temperature > 0 or result.fallbacks > 0 or result.windows > 1
 
 
 @pytest.mark.parametrize("name", FILES)

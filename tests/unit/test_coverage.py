@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subtitled.asr.coverage import SLACK_S, Stretch, UncoveredSpeech, snapped, uncovered
+from subtitled.asr.coverage import SLACK_S, Stretch, UncoveredSpeech, loud_frames, snapped, uncovered
 
 
 def stretches(*edges: tuple[float, float]) -> list[Stretch]:
@@ -67,7 +68,7 @@ def test_speech_is_covered_or_found(spans: list[tuple[int, int]], texts: list[tu
     ("phrase", "edges"),
     [
         pytest.param(
-            (0.0, 3.0), (0.4, 2.2), id="the model starts it with the window and ends it with the next one"
+            (0.0, 3.0), (0.4, 2.5), id="the model starts it with the window and ends it with the next one"
         ),
         pytest.param((0.6, 1.8), (0.6, 1.8), id="inside the speech"),
         pytest.param((2.4, 5.0), (4.0, 5.0), id="in the pause before its speech"),
@@ -78,4 +79,22 @@ def test_speech_is_covered_or_found(spans: list[tuple[int, int]], texts: list[tu
 def test_a_phrase_gets_the_edges_of_its_speech(
     phrase: tuple[float, float], edges: tuple[float, float]
 ) -> None:
-    assert snapped(*phrase, stretches((0.4, 2.0), (4.0, 6.0))) == pytest.approx(edges)
+    assert snapped(*phrase, stretches((0.4, 2.0), (4.0, 6.0)), np.zeros(700, bool)) == pytest.approx(edges)
+
+
+def test_sound_that_the_vad_finds_late_belongs_to_the_phrase() -> None:
+    is_loud = np.zeros(700, bool)
+    is_loud[15:210] = is_loud[390:620] = True
+    speech = stretches((0.4, 2.0), (4.0, 6.0))
+    assert snapped(0.0, 3.0, speech, is_loud) == pytest.approx((0.15, 2.6))
+    assert snapped(3.0, 6.6, speech, is_loud) == pytest.approx((3.9, 6.6))
+
+
+def test_sound_is_what_is_at_most_20_db_below_the_speech() -> None:
+    features = np.full((80, 300), 0.5, np.float32)
+    features[:, 50:100] = 1.5
+    features[:, 100:120] = 1.1
+    features[:, 120:130] = 0.9
+    loud = loud_frames(features, stretches((0.5, 1.0)))
+    assert list(np.nonzero(loud)[0]) == list(range(50, 120))
+    assert not loud_frames(features, []).any()

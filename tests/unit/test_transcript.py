@@ -41,20 +41,20 @@ def test_layout_can_be_repeated_from_the_json_alone() -> None:
 
 def test_no_cue_crosses_a_long_silence_of_the_vad() -> None:
     """The phrases reach into the silence that is kept around their speech, and beyond."""
-    spans = (Interval(0, 2000), Interval(2300, 6000), Interval(8000, 9500))
+    spans = (Interval(200, 1800), Interval(2500, 5800), Interval(8200, 9300))
     made = transcript(
         MediaPhrase("He went", 0, 2000), MediaPhrase("home", 2300, 6600), MediaPhrase("today.", 7100, 9500)
     )
     segment = replace(made.segments[0], spans=spans)
-    found = with_cues(replace(made, segments=(segment,), padding_ms=200)).cues
-    assert [(cue.start_ms, cue.lines) for cue in found] == [(0, ("He went home",)), (8200, ("today.",))]
+    found = with_cues(replace(made, segments=(segment,))).cues
+    assert [(cue.start_ms, cue.lines) for cue in found] == [(200, ("He went home",)), (8200, ("today.",))]
 
 
 def test_spans_that_touch_are_one() -> None:
-    """Speech longer than a segment is cut where it is quiet, and a short pause leaves no room for padding."""
+    """Speech longer than a segment is cut where it is quiet, and the two parts touch."""
     made = transcript(MediaPhrase("He went", 5000, 6000), MediaPhrase("home.", 6000, 7000))
-    segment = replace(made.segments[0], spans=(Interval(4800, 6000), Interval(6000, 7000)))
-    (cue,) = with_cues(replace(made, segments=(segment,), padding_ms=200)).cues
+    segment = replace(made.segments[0], spans=(Interval(5000, 6000), Interval(6000, 6800)))
+    (cue,) = with_cues(replace(made, segments=(segment,))).cues
     assert (cue.start_ms, cue.lines) == (5000, ("He went home.",))
 
 

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 from msgspec import Struct
 
 SLACK_S = 0.3
 """A phrase's timestamps may be this far inside its speech."""
 MIN_DECODED_AGAIN_S = 1.0
 """Speech without text that is worth another decoding."""
+MIN_ANNOUNCED_S = 0.3
+"""The same where the model ends a window with the start of another phrase: it announces more."""
 MIN_REPORTED_S = 0.5
 """Speech without text that is reported."""
 LEAD_S = 0.2
 """Audio before and after the speech in a window that decodes it again."""
 EDGE_S = 0.1
 """A phrase that overlaps speech by less does not belong to it."""
-TAIL_S = 0.2
+TAIL_S = 0.5
 """A phrase may end this long after the speech in it."""
 
 
@@ -74,13 +77,33 @@ def _without(span: Stretch, texts: Sequence[Stretch]) -> list[Stretch]:
     return left
 
 
-def snapped(start_s: float, end_s: float, speech: Sequence[Stretch]) -> tuple[float, float]:
-    """Return the edges of a phrase, moved to the speech in it where they lie in a pause; unchanged without speech.
+def snapped(
+    start_s: float, end_s: float, speech: Sequence[Stretch], is_loud: np.ndarray
+) -> tuple[float, float]:
+    """Return the edges of a phrase, moved to the sound of its speech where they lie in a pause; unchanged without speech.
 
     The model starts the first phrase of a window with the window, and many others with the end of the phrase before.
+    `is_loud`: bool (frames,), 100 a second. The VAD may find speech half a second late: sound before it counts.
     """
     inside = [span for span in speech if span.end_s > start_s + EDGE_S and span.start_s < end_s - EDGE_S]
     if not inside:
         return start_s, end_s
-    start = max(start_s, inside[0].start_s)
-    return start, max(start, min(end_s, inside[-1].end_s + TAIL_S))
+    first = max(start_s, inside[0].start_s)
+    before = np.nonzero(is_loud[round(start_s * 100) : round(first * 100)])[0]
+    start = start_s + int(before[0]) / 100 if len(before) else first
+    last = min(end_s, inside[-1].end_s)
+    after = np.nonzero(is_loud[round(last * 100) : round(end_s * 100)])[0]
+    end = last + (int(after[-1]) + 1) / 100 if len(after) else last
+    return start, max(start, min(end_s, end + TAIL_S))
+
+
+def loud_frames(features: np.ndarray, speech: Iterable[Stretch]) -> np.ndarray:
+    """Return the frames with sound, bool (frames,): at most 20 dB below the speech.
+
+    `features`: Whisper's log-mel, float32 (n_mels, frames), in which 10 dB are 0.25.
+    """
+    levels: np.ndarray = features.mean(axis=0)
+    parts = [levels[round(span.start_s * 100) : round(span.end_s * 100)] for span in speech]
+    spoken = np.concatenate([levels[:0], *parts])
+    least = float(np.median(spoken)) - 0.5 if len(spoken) else np.inf
+    return np.asarray(levels > least)

@@ -19,10 +19,12 @@ from subtitle.messages import WordTimestamps
 from subtitled.asr.alignment import AlignmentWindow, is_rushed, needs_words, split, time_words
 from subtitled.asr.coverage import (
     LEAD_S,
+    MIN_ANNOUNCED_S,
     MIN_DECODED_AGAIN_S,
     MIN_REPORTED_S,
     SLACK_S,
     Stretch,
+    loud_frames,
     snapped,
     uncovered,
 )
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 FRAMES_PER_SECOND = 100
 WINDOW_FRAMES = 3000
 """What Whisper's encoder takes: 30 s, shorter audio padded."""
+FIRST_WORD_LATE_S = 1.0
+"""The first word of a phrase starts with the phrase, if the alignment puts it no later than this."""
 SHORT_SOUND_S = 2.0
 GUESS_LOGPROB = -0.5
 GUESS_NO_SPEECH_PROB = 0.3
@@ -350,7 +354,7 @@ class Engine:
     def _append(self, window: _Window, raw: _Raw, *, with_words: bool) -> list[_Window]:
         """Add the phrases of a window to its segment; return the windows for speech that they leave out."""
         segment, tokenizer = window.segment, self._tokenizer(window.segment)
-        for phrase in _phrases(raw, tokenizer, segment.speech):
+        for phrase in _phrases(raw, tokenizer, segment):
             if not (window.is_repeat and _is_known(phrase, segment.phrases)):
                 segment.phrases.append(phrase if with_words else replace(phrase, words=()))
         segment.phrases.sort(key=lambda phrase: phrase.start_ms)
@@ -363,7 +367,10 @@ class Engine:
         if not raw.parts:
             return following
         inside = _inside(window)
-        for run in uncovered(inside, _covered(segment), min_s=MIN_DECODED_AGAIN_S):
+        is_announced = len(raw.taken.tokens) > 1 and min(raw.taken.tokens[-2:]) >= tokenizer.timestamp_begin
+        for run in uncovered(inside, _covered(segment), min_s=MIN_ANNOUNCED_S):
+            if run.speech_s < MIN_DECODED_AGAIN_S and not (is_announced and run.end_s >= inside[-1].end_s):
+                continue
             # Where a phrase ended just before, the timestamp of its end is the best place to go on from.
             starts_s = [
                 phrase.end_ms / 1000 for phrase in segment.phrases if phrase.end_ms / 1000 <= run.start_s
@@ -403,14 +410,19 @@ class _Raw(Struct):
     parts: list[dict[str, Any]] = []
 
 
-def _phrases(raw: _Raw, tokenizer: Tokenizer, speech: Sequence[Stretch]) -> list[Phrase]:
+def _phrases(raw: _Raw, tokenizer: Tokenizer, segment: _Segment) -> list[Phrase]:
     """Return a window's parts as phrases."""
     phrases = []
+    is_loud = loud_frames(segment.features, segment.speech)
     for part in raw.parts:
         text = tokenizer.decode(part["tokens"])
         if part["start"] == part["end"] or not text.strip():
             continue
-        start_s, end_s = snapped(part["start"], part["end"], speech)
+        start_s, end_s = snapped(part["start"], part["end"], segment.speech, is_loud)
+        timed = part.get("words", ())
+        if timed and timed[0]["start"] - start_s <= FIRST_WORD_LATE_S:
+            # The sound begins with the phrase: the alignment is late.
+            timed[0]["start"] = start_s
         words = tuple(
             Word(
                 text=word["word"],
@@ -418,7 +430,7 @@ def _phrases(raw: _Raw, tokenizer: Tokenizer, speech: Sequence[Stretch]) -> list
                 end_ms=round(min(max(word["end"], start_s), end_s) * 1000),
                 probability=float(word["probability"]),
             )
-            for word in part.get("words", ())
+            for word in timed
         )
         phrases.append(
             Phrase(

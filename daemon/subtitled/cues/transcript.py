@@ -88,8 +88,6 @@ class Transcript(Struct, frozen=True, kw_only=True):
     segments: tuple[SegmentTranscript, ...] = ()
     skipped: tuple[MissingSpan, ...] = ()
     """Speech too short to be decoded."""
-    padding_ms: int = 0
-    """Silence that is kept at the start and the end of each span."""
     missing: tuple[MissingSpan, ...] = ()
     """Speech that could not be decoded; empty unless the job failed."""
     unheard: tuple[MissingSpan, ...] = ()
@@ -124,7 +122,7 @@ def with_cues(
     ]
     cues = layout_parts(
         parts,
-        speech=_speech(transcript.segments, transcript.padding_ms),
+        speech=_speech(transcript.segments),
         until_ms=transcript.offset_ms + transcript.duration_ms or None,
     )
     return msgspec.structs.replace(
@@ -148,14 +146,6 @@ def _by_language(transcript: Transcript) -> Iterator[tuple[str | None, tuple[Med
         yield language, tuple(phrase for segment in segments for phrase in segment.phrases)
 
 
-def _speech(segments: tuple[SegmentTranscript, ...], padding_ms: int) -> tuple[tuple[int, int], ...]:
-    """Return the intervals with sound, in order: the spans without the silence that is kept around them."""
-    spans = sorted((span.start_ms, span.end_ms) for segment in segments for span in segment.spans)
-    found: list[tuple[int, int]] = []
-    for before, (start, end), after in zip([None, *spans], spans, [*spans[1:], None], strict=False):
-        # Spans that touch are one, cut where a segment ends.
-        first = start + padding_ms if start > 0 and (before is None or before[1] < start) else start
-        last = end - padding_ms if after is None or end < after[0] else end
-        if first < last:
-            found.append((first, last))
-    return tuple(found)
+def _speech(segments: tuple[SegmentTranscript, ...]) -> tuple[tuple[int, int], ...]:
+    """Return the intervals with speech, in order."""
+    return tuple(sorted((span.start_ms, span.end_ms) for segment in segments for span in segment.spans))

@@ -29,7 +29,7 @@ from subtitled import log
 from subtitled.asr.dual_task import ENGLISH
 from subtitled.config.layout_limits import overrides_of
 from subtitled.config.schema import SAMPLE_RATE
-from subtitled.core.plan import SAMPLES_PER_MS, Plan, PlanSettings, Span, to_media
+from subtitled.core.plan import SAMPLES_PER_MS, Plan, Span, to_media
 from subtitled.core.protocol import Media, SegmentResult
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState, SegmentState
@@ -259,7 +259,6 @@ def compose(
         model=model,
         devices=tuple(sorted({segment.device for segment in segments})),
         segments=tuple(segments),
-        padding_ms=(job.plan_settings or PlanSettings()).pad_ms,
         skipped=tuple(_missing(skip.span, offset, skip.cause) for skip in media.skipped),
         missing=tuple(missing),
         unheard=tuple(unheard),
