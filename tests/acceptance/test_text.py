@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -94,11 +95,8 @@ def squeezed(texts: Iterable[str]) -> str:
 
 
 def is_sampled(result: SegmentResult) -> bool:
-    """Return whether the text may differ: faster-whisper draws tokens when the best ones look wrong.
-
-    Speech without text is decoded again from other places than faster-whisper does it.
-    """
-    return result.temperature > 0 or result.fallbacks > 0 or result.windows > 1
+    """Return whether the text may differ: faster-whisper draws tokens when the best ones look wrong."""
+    return result.temperature > 0 or result.fallbacks > 0
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -114,12 +112,22 @@ def test_text_equals_that_of_faster_whisper(daemon: Daemon, model: WhisperModel,
         pieces = [(piece.start // 16, (piece.start + piece.samples) // 16) for piece in plan.pieces]
         assert [(interval.start_ms, interval.end_ms) for interval in segment.pieces] == pieces
         texts, _, temperature = direct(model, cut.pcm, result.language)
-        if not is_sampled(result):
-            assert temperature == 0
-            assert [phrase.text.strip() for phrase in result.phrases] == texts
-            # In the file a phrase that runs over a pause is two.
-            assert squeezed(phrase.text for phrase in segment.phrases) == squeezed(texts)
+        if is_sampled(result):
+            continue
+        assert temperature == 0
+        ours = [phrase.text.strip() for phrase in result.phrases]
+        if result.windows > 1:
+            # Speech without text is decoded again alone, not with all that follows it.
+            alike = SequenceMatcher(None, squeezed(ours), squeezed(texts), autojunk=False).ratio()
+            assert alike >= 0.8
             compared += 1
+            continue
+        # faster-whisper goes on from its last timestamp whatever follows; the engine only where there is speech.
+        assert ours == texts[: len(ours)]
+        assert len(ours) >= len(texts) - 1
+        # In the file a phrase that runs over a pause is two.
+        assert squeezed(phrase.text for phrase in segment.phrases) == squeezed(ours)
+        compared += 1
     assert compared >= 0.8 * len(segments) > 0
 
 
@@ -146,23 +154,25 @@ def test_words_spell_the_text_that_is_heard_without_them(daemon: Daemon, model: 
 def test_cues_stand_within_a_quarter_second_of_what_is_said(
     daemon: Daemon, inbox: str, name: str, output: str
 ) -> None:
-    """Each sentence is a cue.
+    """Each sentence is a phrase, and a cue or a part of one.
 
-    One that is over too soon to be read may stay on until it can have been, and one shortly before the next until that.
+    A cue that is too short to be read may stay until it can have been, and one shortly before the next until that.
     """
     transcript = read_json((daemon.folder / f"{inbox}-out" / f"{output}.json").read_bytes())
     phrases = [phrase for segment in transcript.segments for phrase in segment.phrases]
     limits, per_char = limits_for(transcript.language), columns_per_char(transcript.language)
-    following = [*(cue.start_ms for cue in transcript.cues[1:]), None]
-    for said, cue, phrase, next_ms in zip(
-        media.true_text(name), transcript.cues, phrases, following, strict=True
-    ):
-        assert abs(cue.start_ms - said.start_ms) <= TOLERANCE_MS, cue
+    for said, phrase in zip(media.true_text(name), phrases, strict=True):
+        text = squeezed([said.text])
+        place, cue = next((at, cue) for at, cue in enumerate(transcript.cues) if text in squeezed(cue.lines))
+        following = transcript.cues[place + 1 : place + 2]
+        if squeezed(cue.lines).startswith(text):
+            assert abs(cue.start_ms - said.start_ms) <= TOLERANCE_MS, cue
         assert abs(phrase.end_ms - said.end_ms) <= TOLERANCE_MS, phrase
-        read_ms = reading_ms(columns(" ".join(cue.lines)), per_char, limits)
-        until_ms = max(said.end_ms, said.start_ms + read_ms)
-        if next_ms is not None and next_ms - until_ms < limits.chain_ms:
-            until_ms = next_ms - limits.gap_ms
-        assert said.end_ms - TOLERANCE_MS <= cue.end_ms <= until_ms + TOLERANCE_MS, cue
+        if squeezed(cue.lines).endswith(text):
+            read_ms = reading_ms(columns(" ".join(cue.lines)), per_char, limits)
+            until_ms = max(said.end_ms, cue.start_ms + read_ms)
+            if following and following[0].start_ms - until_ms < limits.chain_ms:
+                until_ms = following[0].start_ms - limits.gap_ms
+            assert said.end_ms - TOLERANCE_MS <= cue.end_ms <= until_ms + TOLERANCE_MS, cue
         for word in phrase.words:
             assert phrase.start_ms <= word.start_ms <= word.end_ms <= phrase.end_ms
