@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Collection, Iterable, Iterator
 from importlib import import_module, metadata
-from importlib.util import find_spec
 
 from msgspec import Struct
 
@@ -16,8 +15,6 @@ from subtitled.doctor.finding import Finding, ProbeMessage, ProbeStarted, fault,
 _MODULES = {"nvidia-ml-py": "pynvml", "opencc-python-reimplemented": "opencc"}
 """Packages whose module has another name."""
 FEW = 4
-_NOT_IMPORTED = frozenset({"silero-vad"})
-"""Only a file of it is used; importing it would require torch."""
 _COMPARE = {">=": operator.ge, "<=": operator.le, "<": operator.lt, ">": operator.gt, "==": operator.eq}
 
 
@@ -44,7 +41,7 @@ def fits(version: str, specifier: str) -> bool:
 
 
 def missing_finding(names: Collection[str], python: str) -> Finding:
-    """Return the fault of missing packages; the lock, since pip alone would install torch for silero-vad."""
+    """Return the fault of missing packages, with the command that installs them in their pinned versions."""
     few = " ".join(f"'{name}'" for name in names)
     lock = "--require-hashes -r requirements.lock, in a clone of the repository"
     remedy = f"type: {python} -m pip install --no-deps {few if len(names) < FEW else lock}"
@@ -87,11 +84,7 @@ def probe_packages(settings: ImportProbe) -> Iterator[ProbeMessage]:
 
 
 def _load(name: str) -> None:
-    module = _MODULES.get(name, name.replace("-", "_"))
-    if name not in _NOT_IMPORTED:
-        import_module(module)
-    elif find_spec(module) is None:
-        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+    import_module(_MODULES.get(name, name.replace("-", "_")))
 
 
 def _version(name: str) -> str | None:
