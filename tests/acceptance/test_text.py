@@ -122,7 +122,7 @@ def test_text_equals_that_of_faster_whisper(daemon: Daemon, model: WhisperModel,
             assert alike >= 0.5
             compared += 1
             continue
-        # faster-whisper goes on from its last timestamp whatever follows; the engine only where there is speech.
+        # faster-whisper continues from its last timestamp whatever follows; the engine only where there is speech.
         assert ours == texts[: len(ours)]
         assert len(ours) >= len(texts) - 1
         # In the file a phrase that runs over a pause is two.
