@@ -162,7 +162,7 @@ def test_a_file_that_was_not_decoded_has_no_waveform(
     path.write_bytes(b"not media")
     job = daemon.client.submit(path).id
     eventually(lambda: daemon.client.status(job).state == "failed", "the job failed")
-    with pytest.raises(ServerError, match="is failed; its file was not read to its end") as refused:
+    with pytest.raises(ServerError, match="is failed; its file was not read to the end") as refused:
         daemon.client.waveform(job)
     assert refused.value.code == "WRONG_STATE"
     assert http.get(f"/api/jobs/{job}/waveform").status_code == 409
@@ -231,7 +231,7 @@ def test_audio_comes_from_the_files_current_place_unless_missing_or_changed(tmp_
         assert np.array_equal(heard(daemon.client, job.id), media.recording("demo-zh.flac"))
         moved = daemon.inbox / "done" / "talk.flac"
         moved.write_bytes(b"another")
-        with pytest.raises(ServerError, match=r"has changed.*put it back") as refused:
+        with pytest.raises(ServerError, match=r"has changed.*restore") as refused:
             daemon.client.audio(job.id)
         assert refused.value.code == "NOT_FOUND"
         moved.unlink()

@@ -335,7 +335,7 @@ def test_empty_list_of_saves_commits_nothing(store: Store) -> None:
 
 def test_file_that_is_not_a_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.sqlite").write_text("Dear diary\n" * 1000, "utf-8")
-    with pytest.raises(StoreError, match=r"text\.sqlite: file is not a database"):
+    with pytest.raises(StoreError, match=r"text\.sqlite: the file is damaged"):
         Store(str(tmp_path / "text.sqlite"))
     with pytest.raises(StoreError, match="check the folder's permissions"):
         Store(str(tmp_path / "nosuch" / "x.sqlite"))
