@@ -391,7 +391,13 @@ def test_failure_that_cannot_be_written_down_is_still_reported(
     daemon: Daemon, plan: PlannedFaults, talk: Path
 ) -> None:
     """The disk takes neither subtitles nor the reason; the daemon reports it in `status`, and continues."""
-    plan.set(DiskFault(call="fsync", errno=errno.EIO, below=str(daemon.folder)))
+    # Not below the state folder: a database that cannot be synced stops the daemon.
+    plan.set(
+        *(
+            DiskFault(call="fsync", errno=errno.EIO, below=str(folder))
+            for folder in (daemon.inbox, daemon.outbox)
+        )
+    )
     job = daemon.wait_for(daemon.drop(talk, "talk.flac"))
     assert job.state == "failed"
     assert "Input/output error" in job.cause
