@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from silero_vad import get_speech_timestamps, load_silero_vad  # type: ignore[import-untyped]
-from silero_vad.utils_vad import get_speech_timestamps_from_probs  # type: ignore[import-untyped]
+from silero_vad import get_speech_timestamps, load_silero_vad
+from silero_vad.utils_vad import get_speech_timestamps_from_probs
 
 import media
 
