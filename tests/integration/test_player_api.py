@@ -235,7 +235,7 @@ def test_audio_comes_from_the_files_current_place_unless_missing_or_changed(tmp_
             daemon.client.audio(job.id)
         assert refused.value.code == "NOT_FOUND"
         moved.unlink()
-        with pytest.raises(ServerError, match=r"is gone.*put it back"):
+        with pytest.raises(ServerError, match=r"is gone.*restore"):
             daemon.client.audio(job.id)
 
 
