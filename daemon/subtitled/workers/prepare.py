@@ -114,7 +114,8 @@ class PrepareRole:
         """Take a file, credit for it, or its withdrawal."""
         match message:
             case Prepare():
-                sandbox.deny_sockets()  # the connection to the daemon stands
+                if self._task is None:
+                    sandbox.deny_sockets()  # once, since filters add up; the connection to the daemon stands
                 self._task = _Task(message, self._max_hours)
                 self._orders.put(self._task)
             case FeedCredit(feed=feed, bytes=count):
