@@ -178,7 +178,7 @@ class _Sound:
 
 
 def _open_sound(file: MediaFile) -> _Sound | None:
-    """Open uncompressed audio; None for all else.
+    """Open uncompressed audio; None for all else, and where libsndfile finds none: FFmpeg decides then.
 
     libsndfile reads PCM at 80,000 times real time, FFmpeg at 1,800. Compressed audio is decoded by FFmpeg even
     if libsndfile knows the format: one broken frame of a FLAC file ends its reading.
@@ -194,14 +194,9 @@ def _open_sound(file: MediaFile) -> _Sound | None:
     except soundfile.LibsndfileError:
         file.seek(0)
         return None
-    if sound.subtype not in _UNCOMPRESSED:
+    # A recorder that was killed leaves a size of 0 in the header; FFmpeg then reads to the end of the file.
+    if sound.subtype not in _UNCOMPRESSED or sound.frames == 0 or sound.samplerate not in SAMPLE_RATES:
         sound.close()
         file.seek(0)
         return None
-    if sound.frames == 0:
-        sound.close()
-        raise file.no_samples()
-    if sound.samplerate not in SAMPLE_RATES:
-        sound.close()
-        raise file.wrong_rate(sound.samplerate)
     return _Sound(sound, file)

@@ -37,9 +37,6 @@ files. `protocol_whitelist` alone does not stop a concat script from opening loc
 _NO_PROTOCOL = "none"
 """FFmpeg gets an open file; this is a second barrier against opening anything else."""
 
-_FROM_ZERO = ("mov", "matroska")
-"""Formats whose clock starts at zero by their specification; elsewhere its origin is any number."""
-
 _JITTER_NS = 100_000_000
 """Containers round timestamps, to 1 ms or more: smaller differences are ignored."""
 
@@ -223,16 +220,12 @@ class Track:
     def _offset(self, first: Any) -> int:
         """Return the samples at 16 kHz from the file's start, as players count it, to its first audio.
 
-        Players count from the earliest stream (FFmpeg and mpv subtract the container's start time). A single
-        audio track in a format whose clock starts at zero by specification starts at its timestamp.
+        Players count from the earliest stream (FFmpeg and mpv subtract the container's start time), so a lone
+        track starts at 0.
         """
         if first.pts is None:
             return 0
         origin_us = self._container.start_time or 0
-        streams = self._container.streams
-        pictures = [video for video in streams.video if Disposition.attached_pic not in video.disposition]
-        if self._container.format.name.startswith(_FROM_ZERO) and len(pictures) + len(streams.audio) == 1:
-            origin_us = 0
         start_ns = self._clock.nanoseconds(first.pts) - max(origin_us, 0) * 1000
         return max(0, round(start_ns * SAMPLE_RATE / 1e9))
 
