@@ -46,7 +46,7 @@ class JobOptions(Struct, frozen=True, kw_only=True):
     """Options of one job."""
 
     language: Annotated[str, Meta(max_length=32)] = "auto"
-    """Whisper's code, "auto" (one language a file, by vote) or "multi" (each segment its own)."""
+    """A language by any usual name ("en", "ger", "pt-BR"), "auto" (one a file, by vote) or "multi" (each segment its own)."""
     task: Literal["transcribe", "translate"] = "transcribe"
     formats: Annotated[tuple[Annotated[str, Meta(max_length=16)], ...], Meta(max_length=16)] = ("srt",)
     """Default formats of the job; any format of the server can be fetched."""

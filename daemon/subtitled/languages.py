@@ -1,19 +1,12 @@
-"""Names of languages: Whisper's codes, and the codes of containers and file names."""
+"""Languages by every name that people, containers and file names use; Whisper's codes are the result."""
 
 from __future__ import annotations
 
-_NAMES = (
-    "af afr, am amh, ar ara, as asm, az aze, ba bak, be bel, bg bul, bn ben, bo bod tib, br bre, bs bos, ca "
-    "cat, cs ces cze, cy cym wel, da dan, de deu ger, el ell gre, en eng, es spa, et est, eu eus baq, fa fas "
-    "per, fi fin, fo fao, fr fra fre, gl glg, gu guj, ha hau, haw haw, he heb, hi hin, hr hrv scr, ht hat, hu "
-    "hun, hy hye arm, id ind, is isl ice, it ita, ja jpn, jw jav, jv jav, ka kat geo, kk kaz, km khm, kn kan, "
-    "ko kor, la lat, lb ltz, ln lin, lo lao, lt lit, lv lav, mg mlg, mi mri mao, mk mkd mac, ml mal, mn mon, "
-    "mr mar, ms msa may, mt mlt, my mya bur, ne nep, nl nld dut, nn nno, no nor nob, oc oci, pa pan, pl pol, "
-    "ps pus, pt por, ro ron rum, ru rus, sa san, sd snd, si sin, sk slk slo, sl slv, sn sna, so som, sq sqi "
-    "alb, sr srp scc, su sun, sv swe, sw swa, ta tam, te tel, tg tgk, th tha, tk tuk, tl tgl fil, tr tur, tt "
-    "tat, uk ukr, ur urd, uz uzb, vi vie, yi yid, yo yor, yue yue, zh zho chi cmn"
-)
-"""Whisper's languages with the three-letter names (ISO 639-2/B, /T and -3) that containers use for them."""
+import re
+import unicodedata
+from collections.abc import Mapping
+from functools import cache, lru_cache
+from typing import Final
 
 _ENGLISH = (
     "af afrikaans, am amharic, ar arabic, as assamese, az azerbaijani, ba bashkir, be belarusian, bg "
@@ -34,25 +27,110 @@ _ENGLISH = (
 
 _ENGLISH_NAMES = dict(entry.split(" ", 1) for entry in _ENGLISH.split(", "))
 
-_GROUPS = tuple(tuple(names.split()) for names in _NAMES.split(","))
-_CODES = {name: group[0] for group in reversed(_GROUPS) for name in group} | {"jv": "jw"}
+NATIVE_NAMES: Final[Mapping[str, str]] = {
+    "af": "Afrikaans", "am": "አማርኛ", "ar": "العربية", "as": "অসমীয়া", "az": "Azərbaycanca", "ba": "Башҡортса",
+    "be": "Беларуская", "bg": "Български", "bn": "বাংলা", "bo": "བོད་སྐད་", "br": "Brezhoneg", "bs": "Bosanski",
+    "ca": "Català", "cs": "Čeština", "cy": "Cymraeg", "da": "Dansk", "de": "Deutsch", "el": "Ελληνικά", "en": "English",
+    "es": "Español", "et": "Eesti", "eu": "Euskara", "fa": "فارسی", "fi": "Suomi", "fo": "Føroyskt", "fr": "Français",
+    "gl": "Galego", "gu": "ગુજરાતી", "ha": "Hausa", "haw": "ʻŌlelo Hawaiʻi", "he": "עברית", "hi": "हिन्दी", "hr": "Hrvatski",
+    "ht": "Kreyòl ayisyen", "hu": "Magyar", "hy": "Հայերեն", "id": "Bahasa Indonesia", "is": "Íslenska", "it": "Italiano",
+    "ja": "日本語", "jw": "Basa Jawa", "ka": "ქართული", "kk": "Қазақша", "km": "ខ្មែរ", "kn": "ಕನ್ನಡ", "ko": "한국어",
+    "la": "Latina", "lb": "Lëtzebuergesch", "ln": "Lingála", "lo": "ລາວ", "lt": "Lietuvių", "lv": "Latviešu",
+    "mg": "Malagasy", "mi": "Māori", "mk": "Македонски", "ml": "മലയാളം", "mn": "Монгол", "mr": "मराठी",
+    "ms": "Bahasa Melayu", "mt": "Malti", "my": "မြန်မာ", "ne": "नेपाली", "nl": "Nederlands", "nn": "Norsk nynorsk",
+    "no": "Norsk", "oc": "Occitan", "pa": "ਪੰਜਾਬੀ", "pl": "Polski", "ps": "پښتو", "pt": "Português", "ro": "Română",
+    "ru": "Русский", "sa": "संस्कृतम्", "sd": "سنڌي", "si": "සිංහල", "sk": "Slovenčina", "sl": "Slovenščina",
+    "sn": "chiShona", "so": "Soomaali", "sq": "Shqip", "sr": "Српски", "su": "Basa Sunda", "sv": "Svenska",
+    "sw": "Kiswahili", "ta": "தமிழ்", "te": "తెలుగు", "tg": "Тоҷикӣ", "th": "ไทย", "tk": "Türkmençe", "tl": "Tagalog",
+    "tr": "Türkçe", "tt": "Татарча", "uk": "Українська", "ur": "اردو", "uz": "Oʻzbekcha", "vi": "Tiếng Việt",
+    "yi": "ייִדיש", "yo": "Yorùbá", "yue": "粵語", "zh": "中文",
+}  # fmt: skip
+"""Names of Whisper's languages in the languages themselves, by Whisper's code."""
+
+_ALIASES: Final[Mapping[str, str]] = {
+    # Whisper's second names of languages (TO_LANGUAGE_CODE of whisper/tokenizer.py).
+    "burmese": "my", "castilian": "es", "flemish": "nl", "haitian": "ht", "letzeburgesch": "lb", "mandarin": "zh",
+    "moldavian": "ro", "moldovan": "ro", "panjabi": "pa", "pushto": "ps", "sinhalese": "si", "valencian": "ca",
+    # Other usual names.
+    "bokmal": "no", "bokmål": "no", "brazilian": "pt", "brasileiro": "pt", "farsi": "fa", "filipino": "tl",
+    "latin american": "es", "norsk bokmal": "no", "norsk bokmål": "no",
+    "chinese simplified": "zh", "chinese traditional": "zh", "putonghua": "zh", "nynorsk": "nn",
+    "简体": "zh", "繁體": "zh", "繁体": "zh", "简中": "zh", "繁中": "zh", "國語": "zh", "国语": "zh", "粤语": "yue",
+    # Codes of subtitle sites and players that no standard has.
+    "chs": "zh", "cht": "zh", "zhs": "zh", "zht": "zh", "zhe": "zh", "ze": "zh", "zhcn": "zh", "zhtw": "zh",
+    "pob": "pt", "pb": "pt", "ptb": "pt", "pt-b": "pt", "spl": "es", "spn": "es", "ea": "es", "esp": "es",
+    # Countries in place of languages, where the code is not that of another language.
+    "jp": "ja", "cn": "zh", "kr": "ko", "cz": "cs", "dk": "da", "gr": "el", "ua": "uk", "br-pt": "pt", "us": "en",
+    # Languages that Whisper knows under the code of a close one.
+    "jv": "jw", "nb": "no", "fil": "tl", "cmn": "zh", "ekk": "et", "zsm": "ms", "lvs": "lv", "pes": "fa", "arb": "ar",
+}  # fmt: skip
+"""Names and codes that langcodes does not know, or knows as another language."""
+
+UNDETERMINED = frozenset({"und", "unk", "unknown", "undefined", "mis", "mul", "zxx", "qaa", "xx"})
+"""Tags that stand for no particular language."""
 
 _ISO_639_1 = {"jw": "jv"}
 """Whisper's codes that differ from the language's ISO 639-1 code; `yue` and `haw` have only ISO 639-3 codes."""
 
 
+@lru_cache(4096)
 def code_of(tag: str | None) -> str | None:
-    """Return Whisper's code for the language `tag` of a container or a file name; None if unknown.
+    """Return Whisper's code for a language; None if Whisper does not know it.
 
-    Two letters, three letters, or BCP 47 with a region or script ("zh-Hans", "pt_BR"), in any case.
+    `tag` is an ISO 639-1, 639-2 (B or T) or 639-3 code, a withdrawn code ("iw"), BCP 47 with a region or script ("zh-Hant",
+    "pt_BR"), an English or native name, or a code of subtitle sites ("cht", "pob"); in any case.
     """
-    return _CODES.get((tag or "").lower().replace("_", "-").split("-")[0])
+    name = unicodedata.normalize("NFC", (tag or "").strip()).casefold()[:100]
+    name = re.sub(r"[\s_]+", " ", name)
+    if not name or name in UNDETERMINED:
+        return None
+    bare = re.sub(r"\s*\(.*\)$", "", name)  # "Portuguese (Brazil)"
+    for one in (name, bare):
+        if (code := _names().get(one)) is not None:
+            return code if code in _ENGLISH_NAMES else None
+    if (code := _code_of_standard(bare.replace(" ", "-"))) is not None:
+        return code
+    # "Traditional Chinese", "Norwegian Nynorsk", "Spanish-Latin": the last word, which is no area.
+    words = [word for word in re.split("[ -]", bare) if len(word) > 3 and word != "latin"]
+    return next(
+        (code for word in reversed(words[:4]) if (code := _names().get(word)) in _ENGLISH_NAMES), None
+    )
+
+
+def _code_of_standard(tag: str) -> str | None:
+    """Return Whisper's code for a tag of BCP 47, the standards' codes of languages included."""
+    if not re.fullmatch(r"[a-z]{1,3}(-[a-z0-9]{1,8})*", tag):
+        return None
+    from langcodes import Language  # its tables take 0.1 s
+
+    primary = tag.split("-", maxsplit=1)[0]
+    try:
+        language = Language.get(tag).language or ""
+    except ValueError:
+        # A well-known language with a wrong rest.
+        language = primary
+    for one in (language, primary):
+        known = one if one in _ENGLISH_NAMES else _ALIASES.get(one)
+        if known in _ENGLISH_NAMES:
+            return known
+    return None
+
+
+@cache
+def _names() -> Mapping[str, str]:
+    """Return Whisper's code by each name that is looked up as it is, in lower case."""
+    return {
+        **{name.casefold(): code for code, name in NATIVE_NAMES.items()},
+        **{name: code for code, name in _ENGLISH_NAMES.items()},
+        **{code: code for code in _ENGLISH_NAMES},
+        **_ALIASES,
+    }
 
 
 def is_in(tag: str | None, language: str) -> bool:
-    """Return whether `tag` is `language`, two or three letters in lower case."""
-    name = (tag or "").lower().split("-")[0]
-    return name == language or any({name, language} <= set(group) for group in _GROUPS)
+    """Return whether `tag` and `language`, each by any name, are the same language for Whisper."""
+    code = code_of(tag)
+    return code is not None and code == code_of(language)
 
 
 def name_of(language: str | None) -> str | None:
@@ -63,3 +141,8 @@ def name_of(language: str | None) -> str | None:
 def iso_639(language: str) -> str:
     """Return the code that media players expect for Whisper's code: ISO 639-1, else 639-3."""
     return _ISO_639_1.get(language, language)
+
+
+def option_of(language: str) -> str:
+    """Return the language of an option as Whisper's code: "auto" and "multi", and what is unknown, as they are."""
+    return language if language in {"auto", "multi"} else code_of(language) or language

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from subtitled.config.checks import LANGUAGES
 from subtitled.core.protocol import SkipRule
-from subtitled.languages import code_of
+from subtitled.languages import NATIVE_NAMES, code_of, name_of
 from subtitled.media.existing_subtitles import (
     ExistingSubtitles,
     MediaTracks,
     apply_rule,
     language_of,
     parse_name,
+    subtitle_files,
 )
 
 
@@ -30,6 +34,18 @@ from subtitled.media.existing_subtitles import (
         ("talk.hi.srt", None),
         ("talk.ja.hi.srt", "ja"),
         ("talk.jv.srt", "jw"),
+        ("talk.English.srt", "en"),
+        ("talk.nb.srt", "no"),
+        ("talk.nb-NO.srt", "no"),
+        ("talk.cht.srt", "zh"),
+        ("talk.pob.srt", "pt"),
+        ("talk.2.en.srt", "en"),
+        ("talk.en.2.srt", "en"),
+        ("talk.3.srt", None),
+        ("talk.und.srt", None),
+        ("talk.und.sdh.srt", None),
+        ("talk.Français.srt", "fr"),
+        ("talk.Portuguese (Brazil).srt", "pt"),
     ],
 )
 def test_files_that_players_show_with_a_source_are_its_subtitles(name: str, language: str | None) -> None:
@@ -102,8 +118,84 @@ def test_a_translation_is_english_and_a_guess_is_left_to_the_audio() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tag", "code"),
-    [("ENG", "en"), ("zho", "zh"), ("chi", "zh"), ("nob", "no"), ("yue", "yue"), ("xx", None), (None, None)],
+    ("tags", "code"),
+    [
+        ("en ENG English english en-US en_GB EN-us-x-private", "en"),
+        ("zh zho chi cmn zh-TW zh-Hant zh_Hans-CN cht chs zht chinese 中文", "zh"),
+        ("yue zh-yue Cantonese", "yue"),
+        ("no nor nb nob nb-NO no-NO Norwegian norsk bokmål", "no"),
+        ("nn nno nn-NO Nynorsk", "nn"),
+        ("pt por pt-BR pt_PT pob Portuguese português", "pt"),
+        ("he heb iw iw-IL", "he"),
+        ("id ind in", "id"),
+        ("yi yid ji", "yi"),
+        ("ro ron rum mo mol", "ro"),
+        ("sr srp scc sh", "sr"),
+        ("jw jv jav", "jw"),
+        ("de deu ger", "de"),
+        ("fr fra fre French", "fr"),
+        ("cs ces cze", "cs"),
+        ("nl nld dut flemish", "nl"),
+        ("sq sqi alb", "sq"),
+        ("hy hye arm", "hy"),
+        ("eu eus baq", "eu"),
+        ("my mya bur", "my"),
+        ("ka kat geo", "ka"),
+        ("el ell gre", "el"),
+        ("is isl ice", "is"),
+        ("mk mkd mac", "mk"),
+        ("mi mri mao", "mi"),
+        ("ms msa may", "ms"),
+        ("fa fas per farsi", "fa"),
+        ("sk slk slo", "sk"),
+        ("bo bod tib", "bo"),
+        ("cy cym wel", "cy"),
+        ("tl tgl fil", "tl"),
+    ],
 )
-def test_tags_of_containers_are_whispers_languages(tag: str | None, code: str | None) -> None:
-    assert code_of(tag) == code
+def test_a_language_is_known_by_every_name_that_people_use(tags: str, code: str) -> None:
+    assert {tag: code_of(tag) for tag in tags.split()} == dict.fromkeys(tags.split(), code)
+    assert {tag: code_of(tag.upper()) for tag in tags.split()} == dict.fromkeys(tags.split(), code)
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("Portuguese (Brazil)", "pt"),
+        ("Chinese (Traditional)", "zh"),
+        ("Traditional Chinese", "zh"),
+        ("Norwegian Bokmål", "no"),
+        ("Norwegian Nynorsk", "nn"),
+        ("Latin American Spanish", "es"),
+        ("Haitian Creole", "ht"),
+    ],
+)
+def test_a_language_is_known_by_names_of_several_words(name: str, code: str) -> None:
+    assert code_of(name) == code
+
+
+@pytest.mark.parametrize(
+    "tag", [None, "", "und", "mul", "zxx", "xx", "klingon", "the", "part2", "2", "Director", "e" * 500]
+)
+def test_other_words_are_not_languages(tag: str | None) -> None:
+    assert code_of(tag) is None
+
+
+def test_every_language_of_whisper_is_known_by_its_code_and_its_names() -> None:
+    assert set(NATIVE_NAMES) == set(LANGUAGES)
+    for code in LANGUAGES:
+        assert {code_of(name) for name in (code, name_of(code), NATIVE_NAMES[code])} == {code}
+
+
+def test_a_numbered_subtitle_file_belongs_to_the_media_file_of_its_whole_name(tmp_path: Path) -> None:
+    for name in ("talk.mp4", "talk.2.mkv", "talk.2.en.srt"):
+        (tmp_path / name).touch()
+    for source, found in (("talk.mp4", ()), ("talk.2.mkv", (ExistingSubtitles("talk.2.en.srt", "en"),))):
+        rule = SkipRule(
+            rule="any",
+            language=None,
+            source=bytes(tmp_path / source),
+            folders=(bytes(tmp_path),),
+            ours=(),
+        )
+        assert subtitle_files(rule) == found

@@ -8,8 +8,8 @@ from msgspec.structs import replace
 from subtitle import StatsInfo, WorkerFacts
 from subtitle.eta import Speed
 from subtitle.messages import HungFolder
-from subtitled.languages import code_of, name_of
-from subtitled.web.i18n import NATIVE_NAMES, Translator, language_choices
+from subtitled.languages import NATIVE_NAMES, code_of, name_of
+from subtitled.web.i18n import Translator, language_choices
 from subtitled.web.view_models import RECENT_MS, health_summary, job_row, recently_failed, worker_row
 from unit import job_facts
 from unit.server_stats import STATS

@@ -20,6 +20,7 @@ from subtitled.config.schema import FORMATS
 from subtitled.core.records import Options
 from subtitled.core.states import JobState
 from subtitled.files.atomic_files import fitted, inside
+from subtitled.languages import option_of
 
 NAME_BYTES_LEFT = 64
 """Bytes that a client's file name leaves for suffixes that are added to it."""
@@ -35,7 +36,7 @@ def job_options(wanted: JobOptions, *, model: str, languages: Iterable[str], aft
     `languages` are those that the loaded model supports; empty while no model is loaded.
     """
     known = tuple(languages)
-    language = wanted.language
+    language = option_of(wanted.language)
     if language not in {"auto", "multi", *LANGUAGES}:
         raise RefusedError(
             "BAD_FORMAT",

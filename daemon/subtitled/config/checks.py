@@ -15,6 +15,7 @@ from subtitled.config.layout_limits import LayoutOverrides, check_overrides, ove
 from subtitled.config.model_files import can_translate, fault_of, is_convertible, is_folder
 from subtitled.config.schema import Config, InboxConfig
 from subtitled.config.toml_struct import ConfigFaults, shown
+from subtitled.languages import option_of
 
 COMPUTE_TYPES = (
     "auto",
@@ -143,7 +144,9 @@ def _check_inbox_values(config: Config, faults: ConfigFaults) -> None:
             faults.add(f"{key}.karaoke", inbox.karaoke, allowed)
         if inbox.chinese != "off" and find_spec("opencc") is None:
             faults.add(f"{key}.chinese", inbox.chinese, f'"off", until OpenCC is installed: {OPENCC_REMEDY}')
-        if inbox.language not in {"auto", "multi", *LANGUAGES} and not faults.is_faulty(f"{key}.language"):
+        if option_of(inbox.language) not in {"auto", "multi", *LANGUAGES} and not faults.is_faulty(
+            f"{key}.language"
+        ):
             allowed = f'"auto", "multi" (each segment its own), or one of {" ".join(LANGUAGES)}'
             faults.add(f"{key}.language", inbox.language, allowed)
         if not can_translate(config.model.name):

@@ -19,6 +19,7 @@ from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
 from subtitled.errors import InboxError
 from subtitled.inboxes.watch import InboxWatcher, SettledFile
+from subtitled.languages import option_of
 from subtitled.storage.store import Store
 
 _log = log.get()
@@ -173,7 +174,7 @@ def options_of(inbox: schema.InboxConfig) -> Options:
     """Return the job options of an inbox."""
     tasks = sorted(inbox.tasks or (inbox.task,))  # "transcribe" first
     return Options(
-        language=inbox.language,
+        language=option_of(inbox.language),
         task=tasks[0],
         is_translated_too=len(tasks) > 1,
         formats=tuple(inbox.formats),

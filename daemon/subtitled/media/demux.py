@@ -361,6 +361,6 @@ def _choose(container: Any, file: MediaFile, language: str | None) -> Any:
         raise MediaError(
             f"{file.name}: no decoder knows the format of its audio; convert it to another format"
         )
-    wanted = [track for track in usable if language and is_in(track.language, language.lower())]
+    wanted = [track for track in usable if language and is_in(track.language, language)]
     candidates = wanted or usable
     return next((track for track in candidates if Disposition.default in track.disposition), candidates[0])

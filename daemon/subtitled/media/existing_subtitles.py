@@ -8,11 +8,12 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from subtitle.media_source import MEDIA_SUFFIXES
 from subtitled.core.protocol import SkipRule
 from subtitled.core.records import Job
 from subtitled.errors import MediaError
 from subtitled.files.atomic_files import printable
-from subtitled.languages import code_of
+from subtitled.languages import UNDETERMINED, code_of
 from subtitled.media.media_file import MediaFile
 from subtitled.output.paths import output_folder
 
@@ -133,18 +134,32 @@ def subtitle_files(rule: SkipRule) -> tuple[ExistingSubtitles, ...]:
             names = sorted(os.listdir(folder))  # noqa: PTH208 - names, as they are
         except OSError:
             continue
+        others = _other_stems(source.name, names)
         for name in names:
+            if name.startswith(others):
+                continue  # `talk.2.en.srt` belongs to `talk.2.mp4`
             file = parse_name(source.name, name)
             if file is not None and os.path.join(folder, name) not in ours:  # noqa: PTH118 - as `ours` was made
                 found.append(file)
     return tuple(found)
 
 
+def _other_stems(source: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Return the stems, with a dot, of the other files in `names` that begin with the stem of `source`; no subtitles."""
+    stem = os.path.splitext(source)[0]  # noqa: PTH122 - likewise
+    parts = (os.path.splitext(name) for name in names if name.startswith(f"{stem}."))  # noqa: PTH122 - likewise
+    return tuple(
+        f"{other}."
+        for other, suffix in parts
+        if other not in {stem, source} and suffix.lower() in MEDIA_SUFFIXES
+    )
+
+
 def parse_name(source: str, name: str) -> ExistingSubtitles | None:
     """Return the file `name` as subtitles of the media file `source` in its folder, by their names; None if it is not.
 
-    `talk.srt`, `talk.en.srt`, `talk.mp4.zh-Hans.forced.srt` belong to `talk.mp4`; `talk.part2.srt` does not.
-    None also for forced subtitles.
+    `talk.srt`, `talk.English.srt`, `talk.2.en.srt`, `talk.und.srt`, `talk.mp4.zh-Hans.sdh.srt` belong to `talk.mp4`;
+    `talk.part2.srt` does not. None also for forced subtitles.
     """
     base, suffix = os.path.splitext(name)  # noqa: PTH122 - a stem may end in a dot
     stem, own_suffix = os.path.splitext(source)  # noqa: PTH122 - likewise
@@ -153,8 +168,9 @@ def parse_name(source: str, name: str) -> ExistingSubtitles | None:
     words = base[len(stem) + 1 :].lower().split(".") if len(base) > len(stem) else []
     if words and words[0] == own_suffix[1:].lower():
         words = words[1:]
-    languages = [code for word in words if word not in _MARKS and (code := code_of(word))]
-    if words and words[0] not in _MARKS and code_of(words[0]) is None:
+    numbered = [word for word in words if not word.isdecimal()]
+    languages = [code for word in numbered if word not in _MARKS and (code := code_of(word))]
+    if numbered and numbered[0] not in _MARKS | UNDETERMINED and code_of(numbered[0]) is None:
         return None
     if _FORCED & set(words):
         return None

@@ -29,6 +29,7 @@ from subtitled.config import schema
 from subtitled.config.checks import LANGUAGES
 from subtitled.config.load import to_toml
 from subtitled.config.model_files import can_translate, fault_of, is_convertible, is_folder
+from subtitled.languages import option_of
 from subtitled.log import DAEMON_READY, MODEL_DOWNLOADING, MODEL_MISSING, WORKER_BROKEN
 from subtitled.network.sockets import is_served
 from subtitled.standalone.private_daemon import PrivateDaemon, PrivateDaemonError
@@ -77,7 +78,7 @@ def check_options(request: TranscribeRequest) -> None:
     unknown = [fmt for fmt in request.options.formats if fmt not in schema.FORMATS]
     if unknown:
         raise click.UsageError(f"format {unknown[0]!r} is not supported; use {', '.join(schema.FORMATS)}")
-    language = request.options.language
+    language = option_of(request.options.language)
     if language not in {"auto", "multi", *LANGUAGES}:
         raise click.UsageError(
             f'language {language!r} is not supported; use "auto", "multi" or one of {" ".join(LANGUAGES)}'

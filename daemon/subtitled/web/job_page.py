@@ -20,8 +20,9 @@ from subtitled.cues.render import read_json
 from subtitled.cues.transcript import Transcript
 from subtitled.http.errors import RequestError, to_request_error
 from subtitled.http.gateway import Gateway
+from subtitled.languages import NATIVE_NAMES
 from subtitled.web import rendering
-from subtitled.web.i18n import NATIVE_NAMES, Translator, language_of
+from subtitled.web.i18n import Translator, language_of
 from subtitled.web.status_cache import StatusCache, daemon_timeout
 from subtitled.web.view_models import name_of
 

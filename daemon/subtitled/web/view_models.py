@@ -9,7 +9,8 @@ from msgspec import Struct
 from subtitle.eta import Speed
 from subtitle.messages import JobFacts, StatsInfo, WorkerFacts
 from subtitle.progress import ENDED, progress_of
-from subtitled.web.i18n import NATIVE_NAMES, Translator
+from subtitled.languages import NATIVE_NAMES
+from subtitled.web.i18n import Translator
 
 CANCELLABLE = frozenset({"receiving", "queued", "preparing", "transcribing"})
 RECENT_MS = 24 * 3_600_000
