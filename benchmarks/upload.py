@@ -122,7 +122,7 @@ def upload(place: Place, file: Path, sha256: str) -> float:
     with zmq.Context() as context, place.connect(context) as socket, file.open("rb") as source:
         size = file.stat().st_size
         started = time.perf_counter()
-        submit = ms.Submit(request=1, name="bench.bin", size=size, sha256=sha256, is_again=True)
+        submit = ms.Submit(request=1, name="bench.bin", size=size, sha256=sha256, allow_duplicate=True)
         socket.send_multipart(ms.to_server.encode(submit))
         accepted = answer(socket)
         if not isinstance(accepted, ms.Accepted):

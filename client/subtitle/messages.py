@@ -181,7 +181,7 @@ class Submit(_Message, frozen=True, kw_only=True):
     """Of the file, in hexadecimal; "": sent with Commit, and another connection cannot resume the upload."""
     path: Annotated[str, Meta(max_length=4_096)] | None = None
     """An absolute path on the server, instead of an upload; only on its local socket."""
-    is_again: bool = False
+    allow_duplicate: bool = False
     """Make a new job even if this file was submitted before with the same options."""
     options: JobOptions = JobOptions()
 

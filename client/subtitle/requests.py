@@ -164,15 +164,16 @@ class Requests:
         path: str | os.PathLike[str],
         *,
         options: ms.JobOptions | None = None,
-        is_again: bool = False,
+        allow_duplicate: bool = False,
         on_progress: OnProgress | None = None,
         timeout_s: float | None = None,
         **keywords: Unpack[JobKeywords],
     ) -> Request[ms.JobFacts]:
         """Send a media file and return its job: a new one, or the existing job of this file with these options.
 
-        The file is hashed, then sent from the offset where the server needs it: an interrupted upload resumes. `is_again` makes
-        a new job for a known file. `keywords` are fields of JobOptions: `language="en"`, `formats=("vtt",)`.
+        The file is hashed, then sent from the offset where the server needs it: an interrupted upload resumes.
+        `allow_duplicate` makes a new job for a known file. `keywords` are fields of JobOptions: `language="en"`,
+        `formats=("vtt",)`.
 
         Raises WaitTimeoutError after `timeout_s`, UnreachableError when the server was silent for two minutes; the call may be
         repeated after either. While the server is draining or limits the rate, the request is repeated until then; while its
@@ -183,7 +184,11 @@ class Requests:
         with MediaSource(path) as source:
             return (
                 yield from self._upload(
-                    source, chosen, is_again=is_again, on_progress=on_progress, timeout_s=timeout_s
+                    source,
+                    chosen,
+                    allow_duplicate=allow_duplicate,
+                    on_progress=on_progress,
+                    timeout_s=timeout_s,
                 )
             )
 
@@ -192,12 +197,14 @@ class Requests:
         path: str | os.PathLike[str],
         *,
         options: ms.JobOptions | None = None,
-        is_again: bool = False,
+        allow_duplicate: bool = False,
         **keywords: Unpack[JobKeywords],
     ) -> Request[ms.JobFacts]:
         """Make a job of a file on the server, at an absolute path; only on its local socket, and where it allows it."""
         chosen = options_of(options, keywords)
-        message = ms.Submit(request=self._next(), path=os.fspath(path), options=chosen, is_again=is_again)
+        message = ms.Submit(
+            request=self._next(), path=os.fspath(path), options=chosen, allow_duplicate=allow_duplicate
+        )
         return (yield from self._first(message, ms.JobInfo)).job
 
     def submit_stream(
@@ -388,7 +395,7 @@ class Requests:
         source: MediaSource,
         options: ms.JobOptions,
         *,
-        is_again: bool,
+        allow_duplicate: bool,
         on_progress: OnProgress | None,
         timeout_s: float | None,
     ) -> Request[ms.JobFacts]:
@@ -412,7 +419,7 @@ class Requests:
             name=source.name,
             size=source.size,
             sha256=source.sha256,
-            is_again=is_again,
+            allow_duplicate=allow_duplicate,
             options=options,
         )
         upload = Upload(submit, self._next, now=time.monotonic(), waits_for_space=timeout_s is not None)

@@ -76,10 +76,10 @@ def test_the_same_file_is_the_same_job_unless_it_is_asked_for_again(sender: Wire
     first = sender.upload(DEMO_ZH, options=options)
     sender.send(submit_of(90, DEMO_ZH, "other-name.flac", options=options))
     assert sender.receive(ms.JobInfo).job.id == first.id
-    again = sender.submit(DEMO_ZH, options=options, is_again=True)
+    again = sender.submit(DEMO_ZH, options=options, allow_duplicate=True)
     assert again.job != first.id
     # Sent once more after a lost connection, it continues, and is no third one.
-    assert sender.submit(DEMO_ZH, options=options, is_again=True).job == again.job
+    assert sender.submit(DEMO_ZH, options=options, allow_duplicate=True).job == again.job
     assert sender.submit(DEMO_ZH, options=ms.JobOptions(tag="twice", language="zh")).job not in {
         first.id,
         again.job,
@@ -311,15 +311,15 @@ def test_a_file_on_the_server_is_submitted_by_its_path(daemon: Daemon, sender: W
     secret.write_bytes(DEMO_ZH)
     (folder / "link.flac").symlink_to(secret)
 
-    def submit(path: object, *, is_again: bool = False) -> ms.JobFacts:
-        sender.send(ms.Submit(request=sender.number(), path=str(path), is_again=is_again))
+    def submit(path: object, *, allow_duplicate: bool = False) -> ms.JobFacts:
+        sender.send(ms.Submit(request=sender.number(), path=str(path), allow_duplicate=allow_duplicate))
         return sender.receive(ms.JobInfo).job
 
     job = submit(folder / "talk.flac")
     assert ended(sender, job.id).state == "done"
     assert (folder / "talk.flac").read_bytes() == DEMO_ZH
     assert submit(folder / ".." / "media" / "talk.flac").id == job.id
-    again = submit(folder / "talk.flac", is_again=True).id
+    again = submit(folder / "talk.flac", allow_duplicate=True).id
     assert again != job.id
     assert ended(sender, again).state == "done"
     for path, code in (

@@ -91,7 +91,10 @@ def test_hallucination_is_recorded_and_not_shown() -> None:
     assert lines(found) == ["鼠标在这里。"]
     assert [(removal.text, removal.start_ms) for removal in found.removed] == [("谢谢观看!", 4000)]
     assert [phrase.text for phrase in found.segments[0].phrases] == ["鼠标在这里。"]
-    assert lines(composed([result(0, MOUSE, outro)], drop_unsaid=False)) == ["鼠标在这里。", "谢谢观看！"]
+    assert lines(composed([result(0, MOUSE, outro)], remove_hallucinations=False)) == [
+        "鼠标在这里。",
+        "谢谢观看！",
+    ]
 
 
 def test_translation_is_filtered_as_english() -> None:

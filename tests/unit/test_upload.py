@@ -268,7 +268,7 @@ def test_repetitions_during_silence_become_rarer() -> None:
 
 
 def test_unanswered_commit_is_repeated_first() -> None:
-    """A second Submit could make a second job, where `is_again` asks for one of its own."""
+    """A second Submit could make a second job, where `allow_duplicate` asks for one of its own."""
     upload = upload_of(b"")
     accepted(upload, 0.0)
     first = all_at_once(upload, 0.0)

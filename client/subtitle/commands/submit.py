@@ -54,7 +54,10 @@ SubmitFile = Callable[[Path, JobOptions, OnProgress], JobHandle]
 @click.option("-o", "--output", metavar="DIR", type=click.Path(path_type=Path), help="Folder for --wait.")
 @click.option("--force", "is_forced", is_flag=True, help="With --wait, overwrite files with other content.")
 @click.option(
-    "--again", "is_again", is_flag=True, help="Make a new job even if the file was submitted before."
+    "--allow-duplicate",
+    "allow_duplicate",
+    is_flag=True,
+    help="Make a new job even if the file was submitted before.",
 )
 @click.option(
     "--on-server", "is_on_server", is_flag=True, help="FILE is an absolute path on the server; local only."
@@ -69,7 +72,7 @@ def submit(
     is_waiting: bool,
     output: Path | None,
     is_forced: bool,
-    is_again: bool,
+    allow_duplicate: bool,
     is_on_server: bool,
     is_json: bool,
     **keywords: Any,
@@ -91,8 +94,10 @@ def submit(
 
         def send(path: Path, options: JobOptions, on_progress: OnProgress) -> JobHandle:
             if is_on_server:
-                return client.submit_path(path, options=options, is_again=is_again)
-            return client.submit(path, options=options, is_again=is_again, on_progress=on_progress)
+                return client.submit_path(path, options=options, allow_duplicate=allow_duplicate)
+            return client.submit(
+                path, options=options, allow_duplicate=allow_duplicate, on_progress=on_progress
+            )
 
         run = SubmitRun(client, options, send, hint=connection.hint, is_json=is_json)
         sys.exit(
@@ -184,7 +189,7 @@ class SubmitRun:
             self._jobs.setdefault(facts.id, []).append(file)
             self._sending = None
             is_known = bool(states) and "receiving" not in states
-            known = "; submitted before, --again makes another job" if is_known else ""
+            known = "; submitted before, --allow-duplicate makes another job" if is_known else ""
             self.shown.submitted(file.label, f"submitted, job {facts.id}{known}", is_last=not is_waiting)
             if not is_waiting:
                 self.shown.out(json_line(facts) if self._is_json else f"{facts.id} {facts.state} {file.path}")

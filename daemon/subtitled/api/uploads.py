@@ -126,7 +126,7 @@ class Uploads:
         if known is not None and known.job.state is JobState.RECEIVING:
             self._attach(known.job, message, peer, now)
             return
-        if known is not None and not message.is_again and self._is_usable(known.job):
+        if known is not None and not message.allow_duplicate and self._is_usable(known.job):
             self._reply_with_job(peer, message.request, known.job.id)
             return
         if self.count >= self.limits.max_open:
@@ -150,7 +150,7 @@ class Uploads:
             owner=peer.principal.name,
             tag=message.options.tag,
             sha256=message.sha256,
-            repetition=order if message.is_again else 0,
+            repetition=order if message.allow_duplicate else 0,
         )
         self._dispatch(JobArrived(job))
         self._started_at[job_id] = now

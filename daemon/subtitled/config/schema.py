@@ -156,7 +156,7 @@ class InboxConfig(_Section, frozen=True):
     """Seconds between two full scans, which find files without an event."""
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
     word_timestamps: bool | Literal["auto"] = "auto"
-    drop_unsaid: bool = True
+    remove_hallucinations: bool = True
     """Leave out hallucinated stock phrases and loops."""
     marks: bool = True
     """Keep marks of music and noise, such as [Music]."""

@@ -41,7 +41,7 @@ class Options(Struct, frozen=True, kw_only=True):
     skip_existing: str = "never"
     """Skip a file that has subtitles already: "any", "language" (in the same language), "never"."""
     word_timestamps: WordTimestamps = "auto"
-    drop_unsaid: bool = True
+    remove_hallucinations: bool = True
     """Remove hallucinated phrases and loops."""
     marks: bool = True
     """Keep marks of music and noise."""

@@ -184,7 +184,7 @@ def options_of(inbox: schema.InboxConfig) -> Options:
         flags=tuple(inbox.flags),
         skip_existing=inbox.skip_existing,
         word_timestamps=inbox.word_timestamps,
-        drop_unsaid=inbox.drop_unsaid,
+        remove_hallucinations=inbox.remove_hallucinations,
         marks=inbox.marks,
         chinese=inbox.chinese,
         layout=layout_of(inbox),

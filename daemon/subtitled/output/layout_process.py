@@ -299,7 +299,7 @@ def _filtered(transcript: Transcript, options: Options) -> Transcript:
     def rules(language: str | None) -> HallucinationRules:
         return hallucination_rules(
             ENGLISH if transcript.task == "translate" else language,
-            are_stock_phrases_removed=options.drop_unsaid,
+            are_stock_phrases_removed=options.remove_hallucinations,
             are_marks_kept=options.marks,
         )
 
