@@ -113,10 +113,12 @@ def mux(
     muxer: dict[str, str] | None = None,
     picture_s: float = 0.0,
     holes: tuple[tuple[float, float], ...] = (),
+    dispositions: tuple[Disposition, ...] = (),
 ) -> Path:
     """Encode tracks through FFmpeg into the container that `path` is named after.
 
     `muxer` holds the container's options. `picture_s` seconds of a black picture begin at 0. In `holes`, (at, seconds), the timestamps jump.
+    `dispositions` replace those of the tracks.
     """
     with av.open(path, "w", container_options=muxer or {}) as container:
         tracks: list[Any] = []
@@ -129,6 +131,8 @@ def mux(
                 track.metadata["language"] = voice.language
             track.disposition = Disposition.default if voice.is_default else Disposition(0)
             tracks.append(track)
+        for track, disposition in zip(tracks, dispositions, strict=False):
+            track.disposition = disposition
         if picture_s:
             _draw(container, picture_s)
         packets: list[Any] = []

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 import media
 from subtitled.errors import MediaError
@@ -141,6 +142,26 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
     assert set(decode(media.write_sound(tmp_path / "a.wav", both))[1].tolist()) == {300}
 
 
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+def test_dialogue_in_the_centre_is_not_drowned_by_other_channels(tmp_path: Path, name: str) -> None:
+    speech = media.speech(3)
+    loud = media.noise(len(speech), peak=6_000)
+    surround = np.column_stack([loud, loud[::-1], speech, loud, loud, loud[::-1]])
+    got = decode(media.write_sound(tmp_path / name, surround))[1]
+    averaged = surround.mean(axis=1).astype(np.int16)
+    assert lag_and_likeness(averaged, speech)[1] < 0.4
+    lag, likeness = lag_and_likeness(got, speech)
+    assert lag == 0
+    assert likeness > 0.75
+
+
+def test_surround_without_sound_in_the_centre_is_heard_without_its_low_channel(tmp_path: Path) -> None:
+    speech = media.speech(3)
+    quiet, rumble = np.zeros_like(speech), media.noise(len(speech), peak=20_000)
+    fronts = np.column_stack([speech, speech, quiet, rumble, quiet, quiet])
+    assert lag_and_likeness(decode(media.write_sound(tmp_path / "a.wav", fronts))[1], speech)[1] > 0.98
+
+
 def test_broken_floats_do_not_silence_what_follows(tmp_path: Path) -> None:
     tone = np.sin(np.arange(44_100 * 2) / 20).astype(np.float32) / 2
     tone[100] = np.nan
@@ -229,6 +250,15 @@ def test_the_default_track_is_taken_else_the_first(tmp_path: Path) -> None:
     assert decode(first, "zh")[0].track == 1
     assert decode(first, "fr")[0].track == 0
     assert lag_and_likeness(decode(first, "zh")[1], chinese.pcm)[1] > 0.9
+
+
+@pytest.mark.parametrize("mark", [Disposition.comment, Disposition.visual_impaired])
+def test_commentary_is_heard_only_if_there_is_no_other_track(tmp_path: Path, mark: Disposition) -> None:
+    marked = Disposition.default | mark
+    voices = [media.Voice(media.speech(1), language="eng"), media.Voice(media.speech(1), language="eng")]
+    both = media.mux(tmp_path / "a.mkv", *voices, dispositions=(marked, Disposition(0)))
+    alone = media.mux(tmp_path / "b.mkv", voices[0], dispositions=(marked,))
+    assert (decode(both)[0].track, decode(both, "en")[0].track, decode(alone)[0].track) == (1, 1, 0)
 
 
 def test_damaged_packets_are_skipped_and_counted(tmp_path: Path) -> None:

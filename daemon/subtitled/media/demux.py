@@ -55,6 +55,14 @@ _BEYOND_NS = 10_000_000_000
 _READ_FAULTS = 100
 """Reading gives up after so many failures without a packet in between."""
 
+_FRONT, _BACK, _BESIDE_CENTRE, _BEHIND_CENTRE = 0.5, 0.354, 0.2, 0.1
+_FRONTS = frozenset({"FL", "FR", "FLC", "FRC", "WL", "WR", "DL", "DR"})
+_LOW = frozenset({"LFE", "LFE2"})
+_USUAL_LAYOUTS = {5: "FL FR FC BL BR", 6: "FL FR FC LFE BL BR", 8: "FL FR FC LFE BL BR SL SR"}
+"""Channels of files that name none."""
+
+_COMMENTARY = Disposition.comment | Disposition.visual_impaired | Disposition.karaoke
+
 _SAMPLES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
 """FFmpeg's sample formats as NumPy's."""
 
@@ -288,8 +296,44 @@ class _Clock:
         return silence, overlap
 
 
-def mono(pcm: Sequence[NDArray[Any]] | NDArray[Any]) -> NDArray[np.float32]:
-    """Average channels (`pcm`: (channels, n), of any type that decoders give) to float32 (n,), full scale 1."""
+def weights_of(names: Sequence[str]) -> NDArray[np.float32] | None:
+    """Return the weight of each channel in the mix to mono, which add up to 1; None: all are averaged.
+
+    Without a centre the weights are those of ITU-R BS.775 (rears 3 dB below the fronts). A centre carries the dialogue of
+    films: the fronts are 14 dB below it and the rears 20 dB, so that effects and music do not drown it, and speech that
+    is in the fronts only is still heard. Low frequency channels are left out.
+    """
+    if len(names) < 3:
+        return None
+    if "FC" not in names and not {"FL", "FR"} <= set(names):
+        names = _USUAL_LAYOUTS.get(len(names), "").split()
+    if not names:
+        return None
+    front, back = (_BESIDE_CENTRE, _BEHIND_CENTRE) if "FC" in names else (_FRONT, _BACK)
+    weights = np.array(
+        [
+            0.0 if name in _LOW else 1.0 if name == "FC" else front if name in _FRONTS else back
+            for name in names
+        ],
+        np.float32,
+    )
+    weights /= weights.sum()
+    return weights
+
+
+def mono(
+    pcm: Sequence[NDArray[Any]] | NDArray[Any], weights: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Mix channels (`pcm`: (channels, n), of any type that decoders give) to float32 (n,), full scale 1.
+
+    `weights` (channels,) add up to 1; None: the channels are averaged.
+    """
+    if weights is not None:
+        mixed = np.zeros(len(pcm[0]), np.float32)
+        for at, weight in enumerate(weights):
+            if weight:
+                mixed += mono(pcm[at : at + 1]) * weight
+        return mixed
     channels, dtype = len(pcm), pcm[0].dtype
     full_scale = 1.0 if dtype.kind == "f" else 2.0 ** (8 * dtype.itemsize - 1)
     total: NDArray[np.float32] = pcm[0].astype(np.float32)
@@ -320,7 +364,8 @@ def _mixed(held: list[tuple[Any, int]]) -> NDArray[np.float32]:
         )
         for plane in range(planes)
     ]
-    return mono(pcm if planes == channels else pcm[0].reshape(-1, channels).T)
+    weights = weights_of([channel.name for channel in first.layout.channels])
+    return mono(pcm if planes == channels else pcm[0].reshape(-1, channels).T, weights)
 
 
 def open_container(file: MediaFile) -> Any:
@@ -362,5 +407,8 @@ def _choose(container: Any, file: MediaFile, language: str | None) -> Any:
             f"{file.name}: no decoder knows the format of its audio; convert it to another format"
         )
     wanted = [track for track in usable if language and is_in(track.language, language)]
-    candidates = wanted or usable
+    # Commentary and descriptions for the visually impaired only where there is nothing else.
+    candidates = (
+        [track for track in wanted or usable if not track.disposition & _COMMENTARY] or wanted or usable
+    )
     return next((track for track in candidates if Disposition.default in track.disposition), candidates[0])
