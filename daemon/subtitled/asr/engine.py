@@ -30,6 +30,7 @@ from subtitled.asr.coverage import (
 )
 from subtitled.asr.fallback import DecodingAttempt, decode_again, measured, spelling
 from subtitled.asr.faster_whisper_compat import generate, is_out_of_memory, options_of
+from subtitled.asr.language_choice import MAX_CANDIDATES, UNCERTAIN, most_certain, parts_to_compare
 from subtitled.asr.loops import cut_loops
 from subtitled.asr.prompts import PromptBuilder, PromptRequest
 from subtitled.config.layout_limits import LayoutLimits, limits_for
@@ -253,7 +254,7 @@ class Engine:
             for window in windows
         ]
         encoded = self.model.encode(np.stack(arrays))
-        self._detect([window.segment for window in windows], encoded)
+        self._detect([window.segment for window in windows], encoded, options)
         prompts = [self._prompt(window) for window in windows]
         results = generate(self.model, encoded, prompts, options)
         raw = [
@@ -278,8 +279,8 @@ class Engine:
             for following in self._append(window, window_raw, with_words=bool(word_timestamps))
         ]
 
-    def _detect(self, segments: list[_Segment], encoded: Any) -> None:
-        """Set the language where it is open, from the encoder output that is there anyway."""
+    def _detect(self, segments: list[_Segment], encoded: Any, options: TranscriptionOptions) -> None:
+        """Set the language where it is open, from the encoder output that is there anyway; check an uncertain one."""
         if all(segment.language is not None for segment in segments):
             return
         if not self.model.model.is_multilingual:
@@ -288,8 +289,30 @@ class Engine:
             return
         for segment, ranked in zip(segments, self.model.model.detect_language(encoded), strict=True):
             if segment.language is None:
-                token, probability = ranked[0]
-                segment.language, segment.probability = token[2:-2], float(probability)
+                found = [(token[2:-2], float(probability)) for token, probability in ranked[:MAX_CANDIDATES]]
+                is_certain = found[0][1] >= UNCERTAIN
+                segment.language, segment.probability = (
+                    found[0] if is_certain else self._compare_languages(segment, found, options)
+                )
+
+    def _compare_languages(
+        self, segment: _Segment, candidates: list[tuple[str, float]], options: TranscriptionOptions
+    ) -> tuple[str, float]:
+        """Return the candidate language in which the longest parts of a segment are decoded with most certainty."""
+        from faster_whisper.audio import pad_or_trim
+
+        seams = [round(seam_s * FRAMES_PER_SECOND) for seam_s in segment.seams_s]
+        parts = parts_to_compare(min(self._window, segment.features.shape[-1]), seams)
+        encoded = self.model.encode(
+            np.stack([pad_or_trim(segment.features[:, start:end], WINDOW_FRAMES) for start, end in parts])
+        )
+        logprobs = {}
+        for language, _ in candidates:
+            prompt = self._prompts.prompt(segment.request, language, is_first=False)
+            tokenizer = self._prompts.tokenizer(segment.request, language)
+            results = generate(self.model, encoded, [prompt] * len(parts), options)
+            logprobs[language] = [measured(result, tokenizer, options, 0.0).logprob for result in results]
+        return most_certain(parts, candidates, logprobs)
 
     def _read(
         self,
