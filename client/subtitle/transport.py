@@ -77,6 +77,10 @@ def open_socket(context: Any, endpoint: str, key: Key | None) -> tuple[Any, Conn
     return socket, monitor
 
 
+MAX_CLOSED_HANDSHAKES = 10
+"""After so many in a row, about 2 s, a further attempt does not help."""
+
+
 class ConnectionMonitor:
     """Reads the events of a socket's connection; its calls do not block."""
 
@@ -85,13 +89,15 @@ class ConnectionMonitor:
         self._endpoint = endpoint
         self._key = key
         self._is_up = False
+        self._closed_handshakes = 0
         where = f"inproc://subtitle-{secrets.token_hex(8)}"
         socket.monitor(
             where,
             zmq.EVENT_DISCONNECTED
             | zmq.EVENT_HANDSHAKE_SUCCEEDED
             | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-            | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
+            | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+            | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL,
         )
         # A blocking socket also for asyncio: it is only read without waiting.
         self._events: zmq.Socket[bytes] = zmq.Context.shadow(context.underlying).socket(zmq.PAIR)
@@ -113,13 +119,21 @@ class ConnectionMonitor:
             # zmq_socket_monitor(3): 16 bits of event, 32 of value; zmq.utils.monitor would import asyncio to read them.
             match int.from_bytes(frames[0][:2], sys.byteorder):
                 case zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                    self._is_up = True
+                    self._is_up, self._closed_handshakes = True, 0
                 case zmq.EVENT_DISCONNECTED if self._is_up:
                     is_lost, self._is_up = True, False
                 case zmq.EVENT_HANDSHAKE_FAILED_AUTH:
                     raise UnreachableError(f"{self._endpoint}: {self._refusal()}")
                 case zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
                     raise UnreachableError(f"{self._endpoint}: {self._mismatch()}")
+                case zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+                    # A server that closes at once may do so before its greeting, which names the cause, is read.
+                    self._closed_handshakes += 1
+                    if self._closed_handshakes >= MAX_CLOSED_HANDSHAKES:
+                        raise UnreachableError(
+                            f"{self._endpoint}: the server closed the connection {self._closed_handshakes} times during "
+                            f"the handshake; it has too many connections, or {self._mismatch()}"
+                        )
                 case _:
                     pass
 
