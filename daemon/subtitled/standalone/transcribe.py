@@ -41,6 +41,7 @@ CPU_NOTE = (
 )
 MAX_PRIORITY = 100
 POLL_S = 0.25
+INTERRUPT_S = 5.0
 PING_TIMEOUT_S = 2.0
 
 
@@ -235,7 +236,10 @@ class _Monitor(threading.Thread):
             except (PrivateDaemonError, SubtitleError, OSError) as error:
                 self._fail(str(error))
             if self.failure:
-                return
+                break
+        # An interrupt can be lost in a callback whose exceptions are ignored: it is repeated until the main thread ends.
+        while not self._stopping.wait(INTERRUPT_S):
+            _thread.interrupt_main()
 
     def close(self) -> None:
         """Stop the thread."""
