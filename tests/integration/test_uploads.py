@@ -338,7 +338,7 @@ def test_a_file_on_the_server_is_submitted_by_its_path(daemon: Daemon, sender: W
 @pytest.mark.parametrize(
     ("options", "code"),
     [
-        (ms.JobOptions(language="english"), "BAD_FORMAT"),
+        (ms.JobOptions(language="klingon"), "BAD_FORMAT"),
         (ms.JobOptions(language="de"), "UNSUPPORTED"),
         (ms.JobOptions(formats=("docx",)), "BAD_FORMAT"),
         (ms.JobOptions(formats=()), "BAD_FORMAT"),
