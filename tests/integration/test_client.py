@@ -6,10 +6,13 @@ import json
 import os
 import re
 import shutil
+import socket as tcp
 import struct
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -246,6 +249,29 @@ def test_missing_server_raises_within_the_timeout() -> None:
 
 
 # -- frames ----------------------------------------------------------------------------------------------------
+
+
+def test_server_that_closes_each_connection_is_named_as_such() -> None:
+    """A server with keys may close before its greeting is read; the timeout is not waited for."""
+    with tcp.create_server(("127.0.0.1", 0)) as server:
+
+        def close_each() -> None:
+            with suppress(OSError):
+                while True:
+                    server.accept()[0].close()
+
+        closing = threading.Thread(target=close_each)
+        closing.start()
+        endpoint = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        try:
+            with (
+                Client(endpoint, timeout_s=60.0) as client,
+                pytest.raises(UnreachableError, match=r"during the handshake; .* requires a key"),
+            ):
+                client.ping()
+        finally:
+            server.shutdown(tcp.SHUT_RDWR)
+            closing.join()
 
 
 def raw(daemon: Daemon) -> zmq.Socket[bytes]:
