@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from faster_whisper import WhisperModel
     from faster_whisper.tokenizer import Tokenizer
     from faster_whisper.transcribe import TranscriptionOptions
+    from numpy.typing import NDArray
 
 FRAMES_PER_SECOND = 100
 WINDOW_FRAMES = 3000
@@ -247,12 +248,7 @@ class Engine:
     def _decode_batch(
         self, windows: list[_Window], options: TranscriptionOptions, word_timestamps: WordTimestamps
     ) -> list[_Window]:
-        from faster_whisper.audio import pad_or_trim
-
-        arrays = [
-            pad_or_trim(window.segment.features[:, window.start : window.end], WINDOW_FRAMES)
-            for window in windows
-        ]
+        arrays = [_padded(window.segment.features[:, window.start : window.end]) for window in windows]
         encoded = self.model.encode(np.stack(arrays))
         self._detect([window.segment for window in windows], encoded, options)
         prompts = [self._prompt(window) for window in windows]
@@ -299,12 +295,10 @@ class Engine:
         self, segment: _Segment, candidates: list[tuple[str, float]], options: TranscriptionOptions
     ) -> tuple[str, float]:
         """Return the candidate language in which the longest parts of a segment are decoded with most certainty."""
-        from faster_whisper.audio import pad_or_trim
-
         seams = [round(seam_s * FRAMES_PER_SECOND) for seam_s in segment.seams_s]
         parts = parts_to_compare(min(self._window, segment.features.shape[-1]), seams)
         encoded = self.model.encode(
-            np.stack([pad_or_trim(segment.features[:, start:end], WINDOW_FRAMES) for start, end in parts])
+            np.stack([_padded(segment.features[:, start:end]) for start, end in parts])
         )
         logprobs = {}
         for language, _ in candidates:
@@ -486,6 +480,14 @@ def _is_known(phrase: Phrase, phrases: list[Phrase]) -> bool:
         if len(text) >= MIN_KNOWN_LETTERS or (other.endswith(text) and 0 <= distance_ms <= SLACK_S * 1000):
             return True
     return False
+
+
+def _padded(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return features (bins, n) as a window: cut or padded to `WINDOW_FRAMES`."""
+    from faster_whisper.audio import pad_or_trim
+
+    window: NDArray[np.float32] = pad_or_trim(features, WINDOW_FRAMES)
+    return window
 
 
 def _letters(text: str) -> str:
