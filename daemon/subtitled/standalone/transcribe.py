@@ -227,17 +227,15 @@ class _Monitor(threading.Thread):
         self._stopping = threading.Event()
 
     def run(self) -> None:
-        """Poll the log until `close`."""
-        while not self._stopping.wait(POLL_S):
+        """Poll the log until `close`; after a failure, interrupt the main thread until then."""
+        while not self.failure and not self._stopping.wait(POLL_S):
             try:
                 self._private.check()
                 for event in self._private.new_events():
                     self._process(event)
             except (PrivateDaemonError, SubtitleError, OSError) as error:
                 self._fail(str(error))
-            if self.failure:
-                break
-        # An interrupt can be lost in a callback whose exceptions are ignored: it is repeated until the main thread ends.
+        # An interrupt can be lost in a callback whose exceptions are ignored.
         while not self._stopping.wait(INTERRUPT_S):
             _thread.interrupt_main()
 
