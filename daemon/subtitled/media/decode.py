@@ -30,9 +30,9 @@ _UNCOMPRESSED = frozenset(
 class Decoder:
     """An open media file; iterating it gives its audio, once, as int16 arrays (n,), 16 kHz mono, n > 0.
 
-    Stereo is averaged, surround sound is mixed by its layout. Damaged packets are skipped and counted in `bad_packets`; a truncated file yields the
-    audio that it has; gaps in the timestamps are filled with silence, and overlaps trimmed, so that sample n is
-    n / 16000 s after the first. Memory does not grow with the file. A file that cannot be read to its end, or has no
+    Stereo is averaged, surround sound is mixed by its layout. Damaged packets are skipped and counted in
+    `bad_packets`; a truncated file yields the audio that it has; gaps in the timestamps are filled with silence, and
+    overlaps trimmed, so that sample n is n / 16000 s after the first. Memory does not grow with the file. A file that cannot be read to its end, or has no
     sample, raises MediaError. A context manager.
     """
 
@@ -120,8 +120,8 @@ def open_media(path: str, *, language: str | None = None, root: str | None = Non
     """Open a media file for decoding, by its content, not its name.
 
     Of several audio tracks it takes one in `language` (two letters; None: any), else any; among those the
-    one marked as default, else the first; commentary only if there is nothing else. Blocks until the first audio is decoded. Opens no other file,
-    whatever the file refers to. With `root` no link may lead out of that folder. Raises MediaError with the fault and its
+    one marked as default, else the first; commentary only if there is nothing else. Blocks until the first audio is
+    decoded. Opens no other file, whatever the file refers to. With `root` no link may lead out of that folder. Raises MediaError with the fault and its
     remedy.
     """
     file = MediaFile(path, root)
@@ -195,7 +195,7 @@ def _open_sound(file: MediaFile) -> _Sound | None:
         file.seek(0)
         return None
     # A recorder that was killed leaves a size of 0 in the header; FFmpeg then reads to the end of the file.
-    # FFmpeg knows which channel is the centre.
+    # It also knows which channel of surround sound is the centre.
     is_surround = 2 < sound.channels <= 8
     if (
         is_surround
