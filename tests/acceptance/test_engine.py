@@ -11,6 +11,7 @@ from msgspec.structs import replace
 import media
 from subtitled.asr.engine import Engine
 from subtitled.asr.model import load
+from subtitled.asr.progress import steps_reported_to
 from subtitled.asr.prompts import PromptRequest
 from subtitled.config.layout_limits import LayoutLimits
 from subtitled.config.schema import DecodingConfig
@@ -131,8 +132,8 @@ def test_translation_is_english_and_shares_a_batch_with_transcription(model: Whi
     assert "park radio" in " ".join(texts(translated))
 
 
-def test_a_result_that_looks_wrong_is_decoded_again_at_each_temperature(model: WhisperModel) -> None:
-    """Every text is less than certain: with that threshold none will do, and the most probable is taken."""
+def test_a_result_that_looks_wrong_is_decoded_again(model: WhisperModel) -> None:
+    """Every text is less than certain: none looks right with that threshold. An equal second text ends the attempts."""
     sure, doubted = (
         decoded(model, [(english(), PromptRequest(language="en"))], **rules)[0]
         for rules in (
@@ -141,13 +142,28 @@ def test_a_result_that_looks_wrong_is_decoded_again_at_each_temperature(model: W
         )
     )
     assert (sure.decisions, sure.fallbacks, sure.temperature) == ((), 0, 0.0)
-    assert [(d.verdict, d.cause, d.temperature) for d in doubted.decisions[:2]] == [
-        (DecisionKind.FALLBACK, "log_prob", 0.2),
-        (DecisionKind.FALLBACK, "log_prob", 0.4),
-    ]
-    assert doubted.temperature == 0.4
+    first, *others = doubted.decisions
+    assert first == DecodingDecision(verdict=DecisionKind.FALLBACK, cause="log_prob", temperature=0.2)
+    assert doubted.temperature == max(decision.temperature for decision in (first, *others))
     assert doubted.fallbacks >= 1
     assert doubted.phrases
+
+
+def test_windows_that_look_wrong_are_decoded_again_together(model: WhisperModel) -> None:
+    """One call of the model for all of them at each temperature; each segment keeps its own text, language and decisions."""
+    calls: list[int] = []
+    asked = [(english(), PromptRequest(language=None)), (chinese(), PromptRequest(language=None))] * 2
+    first = decoded(model, asked, temperatures=(0.0,))
+    with steps_reported_to(lambda: calls.append(1)):
+        found = decoded(
+            model, asked, log_prob_threshold=0.0, no_speech_threshold=1.0, temperatures=(0.0, 0.01)
+        )
+    assert [result.language for result in found] == ["en", "zh", "en", "zh"]
+    for one, result in zip(first, found, strict=True):
+        assert texts(result)[0] == texts(one)[0]
+        assert [decision.temperature for decision in result.decisions] == [0.01] * result.fallbacks
+    assert all(result.fallbacks for result in found)
+    assert len(calls) < 2 * sum(result.windows for result in found)
 
 
 def test_one_temperature_means_no_second_try(model: WhisperModel) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from faster_whisper.transcribe import TranscriptionOptions
 
-from subtitled.asr.fallback import DecodingAttempt, decode_again, measured
+from subtitled.asr.fallback import DecodedWindow, DecodingAttempt, decode_again, measured
 
 if TYPE_CHECKING:
     from subtitled.core.transcription import DecodingDecision
@@ -59,25 +59,22 @@ class Letters:
 class FakeModel:
     """Gives one text after the other, whatever it is asked to decode."""
 
-    def __init__(self, *texts: str) -> None:
+    def __init__(self, *texts: str, logprob: float) -> None:
         self.model = self
         self.time_precision = 0.02
         self._texts = iter(texts)
-
-    def encode(self, window: np.ndarray) -> np.ndarray:
-        """Return what `generate` is given."""
-        return window
+        self._logprob = logprob
 
     def generate(self, *_: Any, **__: Any) -> list[Any]:
         """Return the result of one window: the next text."""
         tokens = [ord(letter) for letter in next(self._texts)]
-        return [SimpleNamespace(sequences_ids=[tokens], scores=[-0.1], no_speech_prob=0.0)]
+        return [SimpleNamespace(sequences_ids=[tokens], scores=[self._logprob], no_speech_prob=0.0)]
 
 
-def decoded(*texts: str) -> tuple[str, DecodingAttempt, list[DecodingDecision]]:
+def decoded(*texts: str, logprob: float = -0.1) -> tuple[str, DecodingAttempt, list[DecodingDecision]]:
     """Return the text used for a window for which the model gives `texts`, one at each temperature."""
     first, *others = texts
-    model: Any = FakeModel(*others)
+    model: Any = FakeModel(*others, logprob=logprob)
     tokenizer: Any = Letters()
     options: Any = TranscriptionOptions(
         **{field.name: None for field in fields(TranscriptionOptions)}
@@ -85,10 +82,12 @@ def decoded(*texts: str) -> tuple[str, DecodingAttempt, list[DecodingDecision]]:
         | {"max_initial_timestamp": 1.0, **vars(OPTIONS)}
     )
     tokens = [ord(letter) for letter in first]
-    result = SimpleNamespace(sequences_ids=[tokens], scores=[-0.1], no_speech_prob=0.0)
+    result = SimpleNamespace(sequences_ids=[tokens], scores=[logprob], no_speech_prob=0.0)
     made = measured(result, tokenizer, options, 0.0)
-    taken, decisions = decode_again(model, np.zeros(3, np.float32), [], tokenizer, made, options)
-    return tokenizer.decode(taken.tokens), taken, decisions
+    window = DecodedWindow(prompt=[], tokenizer=tokenizer, seconds=30.0, attempts=[made])
+    decode_again(model, np.zeros((1, 3), np.float32), [window], options)
+    taken = window.best(options)
+    return tokenizer.decode(taken.tokens), taken, window.decisions
 
 
 CHORUS = "let us go fishing in the brook " * 5
@@ -108,3 +107,21 @@ def test_a_repetition_without_end_is_no_refrain(others: tuple[str, ...]) -> None
     _, taken, decisions = decoded(LOOP, *others)
     assert taken.doubt(OPTIONS) == "compression_ratio"
     assert len(decisions) == 2
+
+
+def test_an_improbable_text_that_comes_back_is_accepted() -> None:
+    """Higher temperatures would only give less probable ones; the text is reported with the temperature that confirmed it."""
+    text, taken, decisions = decoded("mumbled", "Mumbled", "something else", logprob=-1.5)
+    assert (text, taken.temperature) == ("mumbled", 0.2)
+    assert [(decision.cause, decision.temperature) for decision in decisions] == [("log_prob", 0.2)]
+
+
+def test_an_improbable_text_is_decoded_again_at_each_temperature() -> None:
+    """None of the texts comes back: the most probable one is used, with the last temperature."""
+    text, taken, decisions = decoded("seven", "one", "three", logprob=-4.4)
+    assert text == "one"
+    assert taken.temperature == 0.4
+    assert [(decision.cause, decision.temperature) for decision in decisions] == [
+        ("log_prob", 0.2),
+        ("log_prob", 0.4),
+    ]

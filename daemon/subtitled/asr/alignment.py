@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from msgspec import Struct
 
 from subtitle.messages import WordTimestamps
-from subtitled.asr.faster_whisper_compat import AlignedWords
+from subtitled.asr.faster_whisper_compat import AlignedWords, rows_of
 from subtitled.config.layout_limits import LayoutLimits
 from subtitled.cues.text_width import fits_one_cue
 
@@ -119,21 +118,11 @@ def time_words(
         alignments = model.find_alignment(
             tokenizer,
             texts,
-            _rows(encoded, [window.row for window in group]),
+            rows_of(encoded, [window.row for window in group]),
             [window.frames for window in group],
         )
         for window, alignment in zip(group, alignments, strict=True):
             _add_words(model, window, alignment, options)
-
-
-def _rows(encoded: Any, rows: list[int]) -> Any:
-    """Return some windows of an encoder's output; by way of the host's memory, far cheaper than encoding them again."""
-    from ctranslate2 import DataType, Device, StorageView
-
-    if rows == list(range(encoded.shape[0])):
-        return encoded
-    on_host = encoded.to(DataType.float32).to_device(Device.cpu)
-    return StorageView.from_array(np.ascontiguousarray(np.asarray(on_host)[rows]))
 
 
 def _add_words(

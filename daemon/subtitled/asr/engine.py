@@ -9,7 +9,7 @@ unfinished last sentence of a segment is accepted, and speech without text is de
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from msgspec import Struct
@@ -28,8 +28,15 @@ from subtitled.asr.coverage import (
     snapped,
     uncovered,
 )
-from subtitled.asr.fallback import DecodingAttempt, decode_again, measured, spelling
-from subtitled.asr.faster_whisper_compat import generate, is_out_of_memory, options_of
+from subtitled.asr.fallback import (
+    DecodedWindow,
+    DecodingAttempt,
+    decode_again,
+    decode_first,
+    measured,
+    spelling,
+)
+from subtitled.asr.faster_whisper_compat import batch_of, generate, is_out_of_memory, on_host, options_of
 from subtitled.asr.language_choice import MAX_CANDIDATES, UNCERTAIN, most_certain, parts_to_compare
 from subtitled.asr.loops import cut_loops
 from subtitled.asr.prompts import PromptBuilder, PromptRequest
@@ -44,6 +51,9 @@ if TYPE_CHECKING:
     from faster_whisper.tokenizer import Tokenizer
     from faster_whisper.transcribe import TranscriptionOptions
     from numpy.typing import NDArray
+
+W = TypeVar("W")
+R = TypeVar("R")
 
 FRAMES_PER_SECOND = 100
 WINDOW_FRAMES = 3000
@@ -98,6 +108,14 @@ class _Window(Struct, frozen=True):
     @property
     def stretch(self) -> Stretch:
         return Stretch(self.start / FRAMES_PER_SECOND, self.end / FRAMES_PER_SECOND)
+
+
+class _DoubtfulWindow(Struct, frozen=True):
+    """A window whose results look wrong so far; `encoded`: the encoder's output, float32 (frames, width)."""
+
+    window: _Window
+    decoded: DecodedWindow
+    encoded: np.ndarray
 
 
 class Engine:
@@ -193,37 +211,36 @@ class Engine:
             for segment in segments
             if segment.features.shape[-1] > 0
         ]
-        while todo:
-            # CTranslate2 requires prompts of equal length in one call.
-            size = len(self._prompt(todo[0]))
-            alike = [window for window in todo if len(self._prompt(window)) == size]
-            done, following = self._decode(alike[: self._limit], options, word_timestamps)
-            decoded = {id(window) for window in done}
+        doubtful: list[_DoubtfulWindow] = []
+        while todo or doubtful:
+            if not todo:
+                # All windows of a lease that look wrong are decoded again together.
+                again = _of_one_length(doubtful, lambda one: one.decoded.prompt)
+                done_again, todo = self._with_memory(
+                    again, lambda batch: self._decode_doubtful(batch, options, word_timestamps)
+                )
+                doubtful = _without(doubtful, done_again)
+                continue
+            alike = _of_one_length(todo, self._prompt)
+            done, (following, found) = self._with_memory(
+                alike, lambda batch: self._decode_batch(batch, options, word_timestamps)
+            )
             # Speech that is decoded again comes last, so that the segments of a lease share batches for it.
-            todo = [*(window for window in todo if id(window) not in decoded), *following]
+            todo = [*_without(todo, done), *following]
+            doubtful += found
         return [_result(segment) for segment in segments]
 
     # -- one batch of windows --------------------------------------------------------------------------------
 
-    def _decode(
-        self, windows: list[_Window], options: TranscriptionOptions, word_timestamps: WordTimestamps
-    ) -> tuple[list[_Window], list[_Window]]:
-        """Decode some of the first windows; return those that were decoded, and the windows that follow from them."""
+    def _with_memory(self, windows: list[W], decode: Callable[[list[W]], R]) -> tuple[list[W], R]:
+        """Call `decode` with as many of the first windows as fit into memory; return those, and what it returns.
+
+        When memory runs out, `decode` must have changed nothing.
+        """
         while True:
             batch = windows[: self._limit]
-            before = [
-                (
-                    window.segment,
-                    replace(
-                        window.segment,
-                        phrases=[*window.segment.phrases],
-                        decisions=[*window.segment.decisions],
-                    ),
-                )
-                for window in batch
-            ]
             try:
-                following = self._decode_batch(batch, options, word_timestamps)
+                found = decode(batch)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -231,13 +248,9 @@ class Engine:
                     raise OutOfMemoryError(f"out of memory with a single segment: {error}") from error
                 self._limit = max(1, len(batch) // 2)
                 self._runs_since_limit = 0
-                # Part of the batch may have been decoded: it is all decoded again.
-                for segment, kept in before:
-                    for field in segment.__struct_fields__:
-                        setattr(segment, field, getattr(kept, field))
                 continue
             self._grow()
-            return batch, following
+            return batch, found
 
     def _grow(self) -> None:
         self._runs_since_limit += 1
@@ -247,31 +260,78 @@ class Engine:
 
     def _decode_batch(
         self, windows: list[_Window], options: TranscriptionOptions, word_timestamps: WordTimestamps
-    ) -> list[_Window]:
+    ) -> tuple[list[_Window], list[_DoubtfulWindow]]:
+        """Decode a batch; return the windows that follow from it, and those whose results look wrong."""
         arrays = [_padded(window.segment.features[:, window.start : window.end]) for window in windows]
         encoded = self.model.encode(np.stack(arrays))
         self._detect([window.segment for window in windows], encoded, options)
-        prompts = [self._prompt(window) for window in windows]
-        results = generate(self.model, encoded, prompts, options)
-        raw = [
-            self._read(window, prompt, result, array, options)
-            for window, prompt, result, array in zip(windows, prompts, results, arrays, strict=True)
+        decoded = [
+            DecodedWindow(
+                prompt=self._prompt(window),
+                tokenizer=self._tokenizer(window.segment),
+                seconds=window.stretch.end_s - window.stretch.start_s,
+                attempts=[],
+                decisions=[],
+            )
+            for window in windows
         ]
+        decode_first(self.model, encoded, decoded, options)
+        certain: list[tuple[int, _Window, DecodedWindow]] = []
+        doubtful: list[tuple[int, _Window, DecodedWindow]] = []
+        for row, (window, one) in enumerate(zip(windows, decoded, strict=True)):
+            # Speech that got no text before gets only a certain one: no samples are drawn for it.
+            is_final = window.is_repeat or len(options.temperatures) == 1 or one.doubt(options) is None
+            (certain if is_final else doubtful).append((row, window, one))
+        following = self._finish(certain, encoded, options, word_timestamps)
+        rows = on_host(encoded) if doubtful else None
+        return following, [
+            _DoubtfulWindow(window, one, rows[row].copy())
+            for row, window, one in doubtful
+            if rows is not None
+        ]
+
+    def _decode_doubtful(
+        self, doubtful: list[_DoubtfulWindow], options: TranscriptionOptions, word_timestamps: WordTimestamps
+    ) -> list[_Window]:
+        """Decode windows whose results look wrong at higher temperatures; return the windows that follow from them."""
+        encoded = batch_of(np.stack([one.encoded for one in doubtful]))
+        decoded = [
+            replace(one.decoded, attempts=[*one.decoded.attempts], decisions=[*one.decoded.decisions])
+            for one in doubtful
+        ]
+        decode_again(self.model, encoded, decoded, options)
+        rows = [
+            (row, one.window, again) for row, (one, again) in enumerate(zip(doubtful, decoded, strict=True))
+        ]
+        return self._finish(rows, encoded, options, word_timestamps)
+
+    def _finish(
+        self,
+        decoded: list[tuple[int, _Window, DecodedWindow]],
+        encoded: Any,
+        options: TranscriptionOptions,
+        word_timestamps: WordTimestamps,
+    ) -> list[_Window]:
+        """Add the phrases of decoded windows to their segments; return the windows that follow from them.
+
+        Each window comes with its row in `encoded`.
+        """
+        raw = [self._read(window, one, options) for _, window, one in decoded]
         unaligned = [
             AlignmentWindow(
                 row=row,
                 parts=window_raw.parts,
-                tokenizer=self._tokenizer(window.segment),
+                tokenizer=one.tokenizer,
                 frames=window.end - window.start,
                 last_end_s=window_raw.last_end_s,
             )
-            for row, (window, window_raw) in enumerate(zip(windows, raw, strict=True))
+            for (row, window, one), window_raw in zip(decoded, raw, strict=True)
             if self._needs_words(window, window_raw, word_timestamps)
         ]
         time_words(self.model, unaligned, encoded, options)
         return [
             following
-            for window, window_raw in zip(windows, raw, strict=True)
+            for (_, window, _), window_raw in zip(decoded, raw, strict=True)
             for following in self._append(window, window_raw, with_words=bool(word_timestamps))
         ]
 
@@ -300,52 +360,38 @@ class Engine:
         encoded = self.model.encode(
             np.stack([_padded(segment.features[:, start:end]) for start, end in parts])
         )
+        seconds = max(end - start for start, end in parts) / FRAMES_PER_SECOND
         logprobs = {}
         for language, _ in candidates:
             prompt = self._prompts.prompt(segment.request, language, is_first=False)
             tokenizer = self._prompts.tokenizer(segment.request, language)
-            results = generate(self.model, encoded, [prompt] * len(parts), options)
+            results = generate(self.model, encoded, [prompt] * len(parts), options, seconds=seconds)
             logprobs[language] = [measured(result, tokenizer, options, 0.0).logprob for result in results]
         return most_certain(parts, candidates, logprobs)
 
-    def _read(
-        self,
-        window: _Window,
-        prompt: list[int],
-        result: Any,
-        array: np.ndarray,
-        options: TranscriptionOptions,
-    ) -> _Raw:
-        """Decode one window again if its result looks wrong; split the result at its timestamps."""
-        segment, tokenizer = window.segment, self._tokenizer(window.segment)
-        first = measured(result, tokenizer, options, 0.0)
-        # Speech that got no text before gets only a certain one: no samples are drawn for it.
-        taken, decisions = (
-            (first, [])
-            if window.is_repeat
-            else decode_again(self.model, array, prompt, tokenizer, first, options)
-        )
-        segment.decisions += decisions
-        segment.fallbacks += bool(decisions)
-        segment.windows += 1
-        segment.temperature = max(segment.temperature, float(taken.temperature))
+    def _read(self, window: _Window, decoded: DecodedWindow, options: TranscriptionOptions) -> _Raw:
+        """Return the result of one window, split at its timestamps; the segment is not changed yet."""
+        segment, tokenizer = window.segment, decoded.tokenizer
+        taken = decoded.best(options)
         before = [phrase.end_ms / 1000 for phrase in segment.phrases]
         begin_s = window.stretch.start_s
-        raw = _Raw(taken=taken, last_end_s=max((end_s for end_s in before if end_s <= begin_s), default=0.0))
+        raw = _Raw(
+            taken=taken,
+            decisions=[*decoded.decisions],
+            last_end_s=max((end_s for end_s in before if end_s <= begin_s), default=0.0),
+        )
         no_speech_prob = float(taken.result.no_speech_prob)
-        if not window.is_repeat:
-            segment.no_speech_prob = max(segment.no_speech_prob, no_speech_prob)
-        elif taken.doubt(options) or no_speech_prob > options.no_speech_threshold:
+        if window.is_repeat and (taken.doubt(options) or no_speech_prob > options.no_speech_threshold):
             return raw
         if taken.is_silence(options) or self._is_noise(window, taken):
-            segment.decisions.append(_decision(DecisionKind.SILENCE, "no_speech_prob", taken))
+            raw.decisions.append(_decision(DecisionKind.SILENCE, "no_speech_prob", taken))
             return raw
         raw.parts = split(taken.tokens, tokenizer.timestamp_begin, window.start, window.end)
         if self._decoding.max_repeats and taken.doubt(options) == "compression_ratio":
             cut = cut_loops(raw.parts, spelling(tokenizer), tokenizer.eot, self._decoding.max_repeats)
             if cut is not None:
                 raw.parts = cut
-                segment.decisions.append(_decision(DecisionKind.LOOP, "repetition", taken))
+                raw.decisions.append(_decision(DecisionKind.LOOP, "repetition", taken))
         return raw
 
     def _is_noise(self, window: _Window, taken: DecodingAttempt) -> bool:
@@ -371,6 +417,12 @@ class Engine:
     def _append(self, window: _Window, raw: _Raw, *, with_words: bool) -> list[_Window]:
         """Add the phrases of a window to its segment; return the windows for speech that they leave out."""
         segment, tokenizer = window.segment, self._tokenizer(window.segment)
+        segment.decisions += raw.decisions
+        segment.fallbacks += any(one.verdict == DecisionKind.FALLBACK for one in raw.decisions)
+        segment.windows += 1
+        segment.temperature = max(segment.temperature, float(raw.taken.temperature))
+        if not window.is_repeat:
+            segment.no_speech_prob = max(segment.no_speech_prob, float(raw.taken.result.no_speech_prob))
         for phrase in _phrases(raw, tokenizer, segment):
             if not (window.is_repeat and _is_known(phrase, segment.phrases)):
                 segment.phrases.append(phrase if with_words else replace(phrase, words=()))
@@ -408,6 +460,17 @@ class Engine:
         )
 
 
+def _of_one_length(windows: list[W], prompt_of: Callable[[W], list[int]]) -> list[W]:
+    """Return the windows with prompts as long as the first one's, as CTranslate2 requires in one call."""
+    size = len(prompt_of(windows[0]))
+    return [window for window in windows if len(prompt_of(window)) == size]
+
+
+def _without(windows: list[W], done: list[W]) -> list[W]:
+    decoded = {id(window) for window in done}
+    return [window for window in windows if id(window) not in decoded]
+
+
 def _inside(window: _Window) -> list[Stretch]:
     """Return the speech in a window."""
     first_s, last_s = window.stretch.start_s, window.stretch.end_s
@@ -422,6 +485,7 @@ class _Raw(Struct):
     """One window's result before it becomes phrases."""
 
     taken: DecodingAttempt
+    decisions: list[DecodingDecision]
     last_end_s: float
     """End of the phrase before the window; 0 if there is none."""
     parts: list[dict[str, Any]] = []

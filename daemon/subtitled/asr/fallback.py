@@ -9,11 +9,10 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from subtitled.asr.faster_whisper_compat import compression_ratio, generate
+from subtitled.asr.faster_whisper_compat import compression_ratio, generate, rows_of
 from subtitled.asr.loops import find_loop
 from subtitled.core.transcription import DecisionKind, DecodingDecision
 
@@ -69,45 +68,104 @@ def measured(
     return DecodingAttempt(result, logprob, compression_ratio(tokenizer.decode(tokens).strip()), temperature)
 
 
-def decode_again(
-    model: WhisperModel,
-    window: np.ndarray,
-    prompt: list[int],
-    tokenizer: Tokenizer,
-    first: DecodingAttempt,
-    options: TranscriptionOptions,
-) -> tuple[DecodingAttempt, list[DecodingDecision]]:
-    """Return the result to use for a window whose first result may look wrong, and the decisions taken.
+class DecodedWindow(Struct):
+    """The attempts at one window, until one looks right."""
 
-    The window is decoded alone at one temperature after the other until a result looks right. Where none does, it is
-    the most probable one of those that do not repeat themselves, else of all, reported with the last temperature.
-    """
-    attempts = [first]
+    prompt: list[int]
+    tokenizer: Tokenizer
+    seconds: float
+    """Length of its audio."""
+    attempts: list[DecodingAttempt]
+    """The first at temperature 0."""
     decisions: list[DecodingDecision] = []
-    encoded = None
-    for temperature in options.temperatures[1:]:
-        cause = attempts[-1].doubt(options)
-        if cause is None:
-            return attempts[-1], decisions
-        if encoded is None:
-            import ctranslate2
+    accepted: DecodingAttempt | None = None
+    """Set where another attempt gave the same text."""
 
-            # Meant to give the same text for the same audio. CTranslate2 was seen to sample differently under one seed
-            # once its threads had started.
-            ctranslate2.set_random_seed(zlib.crc32(np.ascontiguousarray(window).tobytes()) & 0x7FFFFFFF)
-            encoded = model.encode(window)
-        [result] = generate(model, encoded, [prompt], options, temperature)
-        attempts.append(measured(result, tokenizer, options, temperature))
-        decisions.append(
-            DecodingDecision(verdict=DecisionKind.FALLBACK, cause=cause, temperature=temperature)
+    def doubt(self, options: TranscriptionOptions) -> str | None:
+        """Return why the window is to be decoded again; None where its last attempt looks right."""
+        return None if self.accepted else self.attempts[-1].doubt(options)
+
+    def add(self, attempt: DecodingAttempt, cause: str) -> None:
+        """Take one more attempt, which `cause` led to, and accept the text if an earlier one has it too."""
+        self.attempts.append(attempt)
+        spell = spelling(self.tokenizer)
+        words = [_words(one, self.tokenizer, spell) for one in self.attempts]
+        if words[-1] not in words[:-1]:
+            return
+        same = self.attempts[words.index(words[-1])]
+        if cause == "compression_ratio":
+            self.accepted = replace(same, is_refrain=True) if _is_refrain(words[-1]) else None
+        else:
+            self.accepted = replace(same, temperature=attempt.temperature)
+
+    def best(self, options: TranscriptionOptions) -> DecodingAttempt:
+        """Return the result to use.
+
+        Where no attempt looks right, it is the most probable one of those that do not repeat themselves, else of all,
+        reported with the last temperature.
+        """
+        if self.accepted is not None:
+            return self.accepted
+        last = self.attempts[-1]
+        if last.doubt(options) is None:
+            return last
+        calm = [one for one in self.attempts if one.ratio <= options.compression_ratio_threshold]
+        best = max(calm or self.attempts, key=lambda one: one.logprob)
+        return replace(best, temperature=last.temperature)
+
+
+def decode_first(
+    model: WhisperModel, encoded: Any, windows: Sequence[DecodedWindow], options: TranscriptionOptions
+) -> None:
+    """Decode the windows of an encoded batch at temperature 0."""
+    prompts = [window.prompt for window in windows]
+    seconds = max(window.seconds for window in windows)
+    results = generate(model, encoded, prompts, options, seconds=seconds)
+    for window, result in zip(windows, results, strict=True):
+        window.attempts.append(measured(result, window.tokenizer, options, 0.0))
+
+
+def decode_again(
+    model: WhisperModel, encoded: Any, windows: Sequence[DecodedWindow], options: TranscriptionOptions
+) -> None:
+    """Decode windows of an encoded batch at one temperature after the other, all that still look wrong together.
+
+    CTranslate2 copies the encoder's output for each sample, which a beam search does not: the attention to five copies
+    makes five samples 2.5 times as expensive as five beams. So the first temperature, at which samples hardly differ, has
+    a single one.
+    """
+    import ctranslate2
+
+    if len(options.temperatures) > 1:
+        # Meant to give the same text for the same audio in the same lease. CTranslate2 was seen to sample differently
+        # under one seed once its threads had started.
+        ctranslate2.set_random_seed(sum(_seed(window) for window in windows) & 0x7FFFFFFF)
+    for place, temperature in enumerate(options.temperatures[1:]):
+        left = [
+            (row, window, cause)
+            for row, window in enumerate(windows)
+            if (cause := window.doubt(options)) is not None
+        ]
+        if not left:
+            return
+        results = generate(
+            model,
+            rows_of(encoded, [row for row, _, _ in left]),
+            [window.prompt for _, window, _ in left],
+            options,
+            seconds=max(window.seconds for _, window, _ in left),
+            temperature=temperature,
+            samples=None if place else 1,
         )
-        if cause == "compression_ratio" and (refrain := _refrain(attempts, tokenizer)) is not None:
-            return refrain, decisions
-    if attempts[-1].doubt(options) is None:
-        return attempts[-1], decisions
-    calm = [attempt for attempt in attempts if attempt.ratio <= options.compression_ratio_threshold]
-    best = max(calm or attempts, key=lambda attempt: attempt.logprob)
-    return replace(best, temperature=attempts[-1].temperature), decisions
+        for (_, window, cause), result in zip(left, results, strict=True):
+            window.decisions.append(
+                DecodingDecision(verdict=DecisionKind.FALLBACK, cause=cause, temperature=temperature)
+            )
+            window.add(measured(result, window.tokenizer, options, temperature), cause)
+
+
+def _seed(window: DecodedWindow) -> int:
+    return zlib.crc32(repr(window.attempts[0].tokens).encode())
 
 
 def spelling(tokenizer: Tokenizer) -> Callable[[int], str]:
@@ -125,19 +183,14 @@ def spelling(tokenizer: Tokenizer) -> Callable[[int], str]:
     return spell
 
 
-def _refrain(attempts: Sequence[DecodingAttempt], tokenizer: Tokenizer) -> DecodingAttempt | None:
-    """Return the earliest attempt that repeats itself as the last one does, word for word; None where none does.
+def _words(attempt: DecodingAttempt, tokenizer: Tokenizer, spell: Callable[[int], str]) -> list[str]:
+    return [word for token in attempt.tokens if token < tokenizer.eot and (word := spell(token))]
+
+
+def _is_refrain(words: Sequence[str]) -> bool:
+    """Return whether a text that two attempts gave repeats itself as songs do.
 
     A loop continues for an arbitrary number of rounds, or until there is no room for more tokens.
     """
-    spell = spelling(tokenizer)
-
-    def words(attempt: DecodingAttempt) -> list[str]:
-        return [word for token in attempt.tokens if token < tokenizer.eot and (word := spell(token))]
-
-    last = words(attempts[-1])
-    loop = find_loop(last, 2)
-    if loop is None or loop.rounds > MAX_REFRAIN_ROUNDS:
-        return None
-    same = next((attempt for attempt in attempts[:-1] if words(attempt) == last), None)
-    return None if same is None else replace(same, is_refrain=True)
+    loop = find_loop(words, 2)
+    return loop is not None and loop.rounds <= MAX_REFRAIN_ROUNDS

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from subtitled.asr.progress import report_step
 from subtitled.config.schema import DecodingConfig
@@ -14,6 +17,12 @@ if TYPE_CHECKING:
 
 
 MAX_TOKENS = 448
+"""Of a prompt and twice its text, in CTranslate2's count: 224 tokens of text."""
+MAX_TOKENS_PER_S = 20
+"""Fast speech has 8 tokens a second in English and in Chinese, and twice as many in languages that the tokenizer does
+not know well."""
+EXTRA_TOKENS = 24
+"""Timestamps, and the text of a sound that was cut off."""
 
 
 def options_of(model: WhisperModel, decoding: DecodingConfig, *, beam_size: int) -> TranscriptionOptions:
@@ -57,28 +66,36 @@ def generate(
     encoded: Any,
     prompts: list[list[int]],
     options: TranscriptionOptions,
+    *,
+    seconds: float,
     temperature: float = 0.0,
+    samples: int | None = None,
 ) -> list[Any]:
     """Return CTranslate2's result for each window of an encoded batch; the prompts must be equally long.
 
     Beam search at temperature 0, the best of several samples above it, as `WhisperModel.generate_with_fallback`.
+    `seconds` is the length of the longest window: no more text is decoded than fits into so much speech. `samples`
+    replaces `best_of`.
     """
     if temperature > 0:
         search = {
             "beam_size": 1,
-            "num_hypotheses": options.best_of,
+            "num_hypotheses": samples or options.best_of,
             "sampling_topk": 0,
             "sampling_temperature": temperature,
         }
     else:
         search = {"beam_size": options.beam_size, "patience": options.patience}
+    tokens = EXTRA_TOKENS + round(MAX_TOKENS_PER_S * seconds)
+    # CTranslate2 decodes at most half of `max_length`, and no more than the prompt leaves of it.
+    max_length = min(MAX_TOKENS, max(2 * tokens, len(prompts[0]) + tokens))
     results: list[Any] = model.model.generate(
         encoded,
         prompts,
         length_penalty=options.length_penalty,
         repetition_penalty=options.repetition_penalty,
         no_repeat_ngram_size=options.no_repeat_ngram_size,
-        max_length=MAX_TOKENS,
+        max_length=max_length,
         return_scores=True,
         return_no_speech_prob=True,
         suppress_blank=options.suppress_blank,
@@ -88,6 +105,27 @@ def generate(
     )
     report_step()
     return results
+
+
+def rows_of(encoded: Any, rows: Sequence[int]) -> Any:
+    """Return some windows of an encoder's output; by way of the host's memory, far cheaper than encoding them again."""
+    if rows == list(range(encoded.shape[0])):
+        return encoded
+    return batch_of(on_host(encoded)[rows])
+
+
+def on_host(encoded: Any) -> np.ndarray:
+    """Return an encoder's output as float32 (windows, frames, width); on a CPU without a copy."""
+    from ctranslate2 import DataType, Device
+
+    return np.asarray(encoded.to(DataType.float32).to_device(Device.cpu))
+
+
+def batch_of(encoded: np.ndarray) -> Any:
+    """Return an encoder's output, float32 (windows, frames, width), in the form that CTranslate2 decodes."""
+    from ctranslate2 import StorageView
+
+    return StorageView.from_array(np.ascontiguousarray(encoded))
 
 
 class AlignedWords:

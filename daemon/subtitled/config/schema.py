@@ -58,7 +58,7 @@ class DecodingConfig(_Section, frozen=True):
     max_repeats: Annotated[int, Meta(ge=0, le=100)] = 4
     """Longer loops are cut in a text rejected at every temperature; 0: never."""
     best_of: Annotated[int, Meta(ge=1, le=20)] = 5
-    """Samples at a temperature above 0; the most probable is used."""
+    """Samples at a temperature above 0, the most probable is used; the first of them has a single one."""
     patience: Annotated[float, Meta(ge=0.1, le=10)] = 1.0
     length_penalty: Annotated[float, Meta(ge=0, le=10)] = 1.0
     repetition_penalty: Annotated[float, Meta(ge=0.1, le=10)] = 1.0
