@@ -11,7 +11,7 @@ import pytest
 
 import media
 from daemon import Daemon, InboxFolder, eventually
-from hung_mount import ForbiddenError, HungMount
+from hung_mount import ForbiddenError, HungMount, StoppableMount
 from subtitled.config import schema
 from subtitled.doctor import folders
 from subtitled.doctor.daemon_user import find_daemon_user
@@ -57,10 +57,10 @@ def is_in_metrics(daemon: Daemon, folder: Path) -> bool:
 
 
 def test_inbox_that_hangs_stops_no_other_inbox(daemon: Daemon) -> None:
-    """It is shown, SIGHUP and SIGTERM work, and its files are found when it answers again."""
+    """It is shown, and SIGHUP and SIGTERM work."""
     bad = daemon.folder / "bad"
     daemon.start()
-    with HungMount(bad) as mount:
+    with HungMount(bad):
         eventually(lambda: hung_folders(daemon) == {str(bad)}, "the inbox is shown as hung")
         assert is_in_metrics(daemon, bad)
         assert daemon.log("folder.hung")[-1]["path"] == str(bad)
@@ -68,15 +68,10 @@ def test_inbox_that_hangs_stops_no_other_inbox(daemon: Daemon) -> None:
         assert daemon.wait_for(source).state == "done"
         os.kill(daemon.pid, signal.SIGHUP)
         daemon.wait_for_log("config.loaded")
-        mount.close()
-        eventually(lambda: not hung_folders(daemon), "the inbox answers again")
-        late = daemon.drop(media.DEMO / "demo.flac", "late.flac", inbox=bad)
-        assert daemon.wait_for(late).state == "done"
-    with HungMount(bad):
-        eventually(lambda: hung_folders(daemon) == {str(bad)}, "the inbox is shown as hung")
         daemon.stop()
 
 
+@pytest.mark.long
 def test_output_that_hangs_holds_up_its_own_jobs_alone(daemon: Daemon) -> None:
     """They are written when it answers again, by the next daemon if this one is stopped before."""
     outbox = daemon.folder / "bad-out"
@@ -96,13 +91,48 @@ def test_output_that_hangs_holds_up_its_own_jobs_alone(daemon: Daemon) -> None:
     daemon.stop()
 
 
+def test_file_that_is_being_read_when_its_mount_hangs_waits_for_it(tmp_path: Path) -> None:
+    """All prepare workers hang, even after SIGKILL; others replace them, and read the files of other inboxes."""
+    recovery = schema.RecoveryConfig(prepare_attempts=20, prepare_stall_s=2.0)
+    keep = {"settle_s": 0.1, "language": "en", "after": "keep", "rescan_s": 1.0}
+    inboxes = (INBOXES[0], InboxFolder(name="bad", options=keep))
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    names = ["a.flac", "b.flac"]
+    with (
+        Daemon(tmp_path, inboxes=inboxes, recovery=recovery) as daemon,
+        StoppableMount(shared, tmp_path / "bad") as mount,
+    ):
+        for name in names:
+            daemon.drop(media.DEMO / "demo.flac", name, inbox=shared)
+        mount.hang_at(100_000)
+        daemon.spawn()
+        assert mount.is_hung.wait(60), daemon.tail()
+        daemon.wait_for_log("worker.lost", cause="no progress in decoding for 2 s")
+        source = daemon.drop(media.DEMO / "demo.flac", "talk.flac")
+        assert daemon.wait_for(source).state == "done"
+        waiting = daemon.query("SELECT state, losses FROM jobs WHERE state != 'done'")
+        assert waiting == [("queued", 0), ("queued", 0)]
+        mount.resume()
+        for name in names:
+            assert daemon.wait_for(tmp_path / "bad" / name).state == "done"
+        daemon.stop()
+
+
+@pytest.mark.long
 def test_daemon_starts_while_folders_hang(daemon: Daemon) -> None:
+    """Their files are found and written when they answer again."""
     bad, outbox = daemon.folder / "bad", daemon.folder / "bad-out"
-    with HungMount(bad), HungMount(outbox):
+    with HungMount(bad) as inbox_mount, HungMount(outbox) as output_mount:
         daemon.start()
         source = daemon.drop(media.DEMO / "demo.flac", "talk.flac")
         assert daemon.wait_for(source).state == "done"
         eventually(lambda: hung_folders(daemon) == {str(bad), str(outbox)}, "both are shown as hung")
+        inbox_mount.close()
+        output_mount.close()
+        eventually(lambda: not hung_folders(daemon), "both answer again")
+        late = daemon.drop(media.DEMO / "demo.flac", "late.flac", inbox=bad)
+        assert daemon.wait_for(late).state == "done"
         daemon.stop()
 
 

@@ -44,6 +44,7 @@ from subtitled.core.protocol import (
     ToWorker,
     Transcribe,
     Transcribed,
+    WorkerLeaving,
     WorkerReady,
     WorkerSettings,
     from_worker,
@@ -490,8 +491,10 @@ def test_folder_replaced_since_the_start_is_left_to_a_new_process(tmp_path: Path
         (tmp_path / "inbox").rename(tmp_path / "old")
         shutil.copytree(tmp_path / "old", tmp_path / "inbox")
         worker.send(order(tmp_path / "inbox" / "talk.flac", 2))
-        reason, _ = worker.expect(ExitReason)
-        assert reason.cause == "the folders of the configuration have changed"
+        leaving, _ = worker.expect(WorkerLeaving)
+        assert leaving.cause == "the folders of the configuration have changed"
+        worker.send(Drain())
+        assert worker.exit_status() == 0
 
 
 def test_no_more_pcm_is_sent_than_there_is_credit_for(preparer: Worker) -> None:

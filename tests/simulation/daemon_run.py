@@ -14,6 +14,7 @@ from fake_ports import (
     METRICS,
     FakeApi,
     FakeDiskSpace,
+    FakeFileChecks,
     FakeHooks,
     FakeMailbox,
     FakeMonitor,
@@ -157,8 +158,14 @@ class DaemonRun:
             self.store, lambda: shutdown.wait_for_space(poller, notifier, monitor.health.record_turn)
         )
         dispatcher = self.dispatcher = Dispatcher(self.broker, transactions, TransitionLog(METRICS), clock)
+        files = FakeFileChecks(self)
         dispatcher.connect(
-            workers=workers, writer=self.writer, api=self.api, hooks=hooks, audio_samples=Counter()
+            workers=workers,
+            writer=self.writer,
+            files=files,
+            api=self.api,
+            hooks=hooks,
+            audio_samples=Counter(),
         )
         arrivals = InboxArrivals(
             config.inbox, self.store, mailbox.put, make_watcher=partial(FakeWatcher, self)
@@ -193,6 +200,7 @@ class DaemonRun:
                 model=model,
                 api=self.api,
                 writer=self.writer,
+                files=files,
                 hooks=hooks,
                 arrivals=arrivals,
                 space=space,
@@ -309,6 +317,8 @@ class DaemonRun:
                     self._unperformed.add(f"kill {worker}")
                 case ac.WriteOutputs(job=job) | ac.WriteFailure(job=job):
                     self._unperformed.add(f"write {job.id}")
+                case ac.CheckFile(job=job):
+                    self._unperformed.add(f"check {job.id}")
         return actions
 
     def before_output(self, what: str = "") -> None:

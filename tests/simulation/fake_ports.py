@@ -13,6 +13,7 @@ from fault_plan import Fault
 
 from subtitled.config.schema import Config, InboxConfig
 from subtitled.core import events as ev
+from subtitled.core.actions import CheckFile
 from subtitled.core.broker import Broker
 from subtitled.core.protocol import WorkerSettings
 from subtitled.core.records import Job
@@ -232,6 +233,35 @@ class FakeApi:
         """Do nothing."""
 
 
+class FakeFileChecks:
+    """Folders that answer at once, or after a while."""
+
+    hung_s: ClassVar[dict[str, float]] = {}
+
+    def __init__(self, run: DaemonRun) -> None:
+        self._run = run
+        self.folders: set[bytes] = set()
+
+    def check(self, action: CheckFile) -> None:
+        """Dispatch FileChecked when the folder answers."""
+        run = self._run
+        run.before_output(f"check {action.job.id}")
+        if action.folder in self.folders:
+            raise Violation(f"{action.folder!r} is checked twice at a time")
+        self.folders.add(action.folder)
+        is_hung = run.fault_plan.strikes(Fault.HUNG_FOLDER)
+        is_blamed = action.is_suspect and not is_hung
+
+        def answer() -> None:
+            self.folders.discard(action.folder)
+            run.dispatcher.dispatch(
+                ev.FileChecked(job=action.job.id, folder=action.folder, is_blamed=is_blamed)
+            )
+
+        delay_s = run.fault_plan.between(20, 90) if is_hung else run.fault_plan.between(0, 0.1)
+        run.after(delay_s, lambda: run.mailbox.put(answer))
+
+
 class FakeHooks:
     """No commands, no webhook."""
 
@@ -379,6 +409,10 @@ class FakeSupervisor(Supervisor):
         for end in failed:
             self._ended(end)
         return failed
+
+    def take_stuck(self) -> list[ProcessExit]:
+        """Return nothing: SIGKILL ends a simulated process."""
+        return []
 
     def _ended(self, end: ProcessExit) -> None:
         self._run.checks.exited(end.worker)

@@ -18,6 +18,7 @@ def check(broker: Broker, store: StoreTable, pcm: dict[SegmentKey, int], files: 
     """Raise Violation unless all invariants hold; `files` are the jobs whose files are being written."""
     _check_workers(broker)
     leased = _check_leases(broker)
+    held = {name for names in broker.prepare_dispatch._held.values() for name in names}
     in_line = {name for _, _, name in broker.prepare_dispatch._queue}
     ready = 0
     queued_bytes = 0
@@ -25,8 +26,8 @@ def check(broker: Broker, store: StoreTable, pcm: dict[SegmentKey, int], files: 
         job, segments = live.job, live.segments
         if not store.agrees_with(job, segments):
             raise Violation(f"job {job.id}: memory and store disagree")
-        _check_progress(broker, job, in_line, files)
-        is_fed = job.id in in_line or job.id in broker.prepare_dispatch._slot_of
+        _check_progress(broker, job, in_line, held, files)
+        is_fed = job.id in in_line | held or job.id in broker.prepare_dispatch._slot_of
         for segment in segments.values():
             ready += _check_place(broker, segment, leased, is_fed=is_fed)
         queued_bytes += _check_counts(broker, job, segments)
@@ -99,14 +100,14 @@ def _check_leases(broker: Broker) -> dict[SegmentKey, int]:
     return leased
 
 
-def _check_progress(broker: Broker, job: Job, in_line: set[str], files: set[str]) -> None:
+def _check_progress(broker: Broker, job: Job, in_line: set[str], held: set[str], files: set[str]) -> None:
     """Check that a live job waits for something that will come."""
     is_read = job.id in broker.prepare_dispatch._slot_of
     match job.state:
         case JobState.RECEIVING:
             is_right = job.id not in in_line and not is_read  # its client, or its clock, ends that
         case JobState.QUEUED:
-            is_right = job.id in in_line and not is_read
+            is_right = job.id in in_line | held and not is_read
         case JobState.PREPARING:
             is_right = is_read
         case JobState.TRANSCRIBING:

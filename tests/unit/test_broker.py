@@ -481,6 +481,86 @@ def test_decoder_without_progress_is_killed() -> None:
     assert b.last(ac.Kill).cause == "no progress in decoding for 60 s"
 
 
+def stalled(b: Bench, *, is_blamed: bool) -> None:
+    """Let the worker that reads a file make no progress; its folder is checked, and answers."""
+    b.wait(60)
+    b.die(b.last(ac.Kill).worker)
+    check = b.last(ac.CheckFile)
+    assert check.is_suspect
+    b.handle(ev.FileChecked(job=check.job.id, folder=check.folder, is_blamed=is_blamed))
+    b.wait(1)
+
+
+def test_file_whose_folder_hangs_is_read_again_and_not_blamed() -> None:
+    b = bench("p0", "gpu0", prepare_attempts=1, prepare_stall_s=60, silence_s=1000)
+    b.submit()
+    for incarnation in (2, 3):
+        stalled(b, is_blamed=False)
+        assert (b.state("a"), b.jobs["a"].losses) == (JobState.QUEUED, 0)
+        b.wait(60)
+        b.ready(f"p0.{incarnation}")
+        assert b.state("a") is JobState.PREPARING
+
+
+def test_file_that_stalls_its_decoder_in_a_folder_that_answers_is_blamed() -> None:
+    b = bench("p0", "gpu0", prepare_attempts=2, prepare_stall_s=60, silence_s=1000)
+    b.submit()
+    stalled(b, is_blamed=True)
+    assert (b.state("a"), b.jobs["a"].losses) == (JobState.QUEUED, 1)
+    b.wait(60)
+    b.ready("p0.2")
+    stalled(b, is_blamed=True)
+    assert b.state("a") is JobState.FAILED
+    assert "no progress in decoding for 60 s" in b.jobs["a"].cause
+
+
+def test_files_of_a_folder_that_hangs_wait_and_those_of_others_are_read() -> None:
+    b = bench("p0", "gpu0", prepare_stall_s=60, silence_s=1000)
+    b.submit("hung", inbox=b"/nfs")
+    b.submit("too", inbox=b"/nfs")
+    b.submit("other", inbox=b"/disk")
+    b.wait(60)
+    b.die("p0.1")
+    b.wait(60)
+    b.ready("p0.2")
+    b.read(job="other")
+    b.submit("late", inbox=b"/nfs")
+    assert [b.state(job) for job in ("hung", "too", "late")] == [JobState.QUEUED] * 3
+    assert len(b.all(ac.CheckFile)) == 1
+    b.handle(ev.FileChecked(job="hung", folder=b"/nfs", is_blamed=False))
+    for job in ("hung", "too", "late"):
+        b.read(job=job)
+        assert b.state(job) is JobState.WRITING
+
+
+def test_cancelled_job_of_a_folder_that_hangs_is_not_read_when_it_answers() -> None:
+    b = bench("p0", "gpu0", prepare_stall_s=60, silence_s=1000)
+    b.submit()
+    b.wait(60)
+    b.die("p0.1")
+    b.handle(ev.CancelRequested("a"))
+    b.wait(60)
+    b.ready("p0.2")
+    b.handle(ev.FileChecked(job="a", folder=b.last(ac.CheckFile).folder, is_blamed=True))
+    assert b.state("a") is JobState.CANCELLED
+    assert b.slot("p0").state is WorkerState.IDLE
+
+
+def test_worker_that_leaves_since_it_cannot_read_a_folder_is_not_blamed_on_the_file() -> None:
+    b = bench("p0", "gpu0", prepare_attempts=1)
+    b.submit()
+    b.handle(ev.MessageReceived("p0.1", pr.WorkerLeaving(cause="the folders have changed")))
+    assert (b.state("a"), b.jobs["a"].losses) == (JobState.QUEUED, 0)
+    b.die("p0.1", cause="exit status 0")
+    assert (b.slot("p0").state, b.slot("p0").failures) == (WorkerState.STOPPED, 0)
+    check = b.last(ac.CheckFile)
+    assert not check.is_suspect
+    b.handle(ev.FileChecked(job="a", folder=check.folder, is_blamed=False))
+    b.handle(ev.SlotAdded("p0", Role.PREPARE))
+    b.ready("p0.2")
+    assert b.state("a") is JobState.PREPARING
+
+
 def test_decoder_that_waits_for_credit_is_not_killed() -> None:
     b = bench("p0", "gpu0", prepare_stall_s=60, silence_s=1000)
     b.submit()

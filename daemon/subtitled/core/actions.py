@@ -107,6 +107,15 @@ class WriteFailure(Struct, frozen=True):
     job: Job
 
 
+class CheckFile(Struct, frozen=True, kw_only=True):
+    """Find out whether a file's folder answers, for however long that takes; ends in FileChecked."""
+
+    job: Job
+    folder: bytes
+    is_suspect: bool
+    """The file made a worker hang, unless its folder does not answer."""
+
+
 class LeaseLost(Struct, frozen=True, kw_only=True):
     """For the log: a lease was lost."""
 
@@ -131,6 +140,7 @@ Do = (
     | DropPcm
     | WriteOutputs
     | WriteFailure
+    | CheckFile
     | LeaseLost
     | ResultStale
 )

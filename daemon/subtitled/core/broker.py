@@ -12,7 +12,7 @@ Invariants, kept with `prepare_dispatch`, `lease_dispatch`, `job_lifecycle` and 
 - a lease belongs to a live worker, within its credit and (on another host) within the bytes that may be in flight; it
   ends by reply, refusal, loss of the worker, time limit, or a new session of its worker;
 - an identity is used once, so late messages of a lost worker are recognised;
-- a live job that makes no progress waits for a worker of the right role, and for nothing else.
+- a live job that makes no progress waits for a worker of the right role, or until the folder of its file answers.
 """
 
 from __future__ import annotations
@@ -181,6 +181,9 @@ class Broker:
             case ev.Closed(job=name, location=location):
                 self.live_jobs.change_job(self.live_jobs.job(name), location=location, is_closed=True)
                 self.lifecycle.forget(name)
+            case ev.FileChecked(job=name, folder=folder, is_blamed=is_blamed):
+                live = self.live_jobs.jobs.get(name)
+                self.worker_loss.file_checked(live.job if live else None, folder, is_blamed=is_blamed)
             case ev.CancelRequested(job=name):
                 self._on_cancel(name)
             case ev.RetryRequested():
@@ -213,7 +216,7 @@ class Broker:
                     self._on_ready(worker, message)
             case pr.WorkerLeaving(cause=cause):
                 if worker is not None:
-                    self.worker_loss.drain(worker, now, cause)
+                    self.worker_loss.leave(worker, now, cause)
             case pr.LeaseReceived(lease=lease):
                 self.lease_dispatch.lease_received(identity, lease, now)
             case pr.ModelUnloaded():

@@ -116,6 +116,15 @@ class Closed(Struct, frozen=True):
     """Present path of its source."""
 
 
+class FileChecked(Struct, frozen=True, kw_only=True):
+    """The folder of a file that could not be read answers again."""
+
+    job: str
+    folder: bytes
+    is_blamed: bool
+    """The folder answered at once: the file itself made its worker hang."""
+
+
 class CancelRequested(Struct, frozen=True):
     """A job is cancelled."""
 
@@ -165,6 +174,7 @@ Event = (
     | Written
     | WriteFailed
     | Closed
+    | FileChecked
     | CancelRequested
     | RetryRequested
     | SpaceChanged

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import heapq
+import posixpath
 
 from msgspec.structs import asdict, replace
 
-from subtitled.core.actions import Action, SendMessage, SendPrepare
+from subtitled.core.actions import Action, CheckFile, SendMessage, SendPrepare
 from subtitled.core.live_jobs import LiveJobs
 from subtitled.core.plan import PlanSettings
 from subtitled.core.policy import Policy
@@ -35,14 +36,36 @@ class PrepareDispatch:
         """Heap of jobs that wait for a prepare worker, by priority and order; may have jobs that no longer wait."""
         self._unread: list[tuple[int, int, int, str]] = []
         """Heap of queued jobs whose file was not read at all yet, by priority and size; likewise."""
+        self._held: dict[bytes, dict[str, None]] = {}
+        """Folder that may not answer → jobs with files in it; they are queued when it answers."""
         self._last_id = 0
 
     def enqueue(self, job: Job) -> None:
-        """Queue a job for a prepare worker, unless one reads its file already."""
-        if job.id not in self._slot_of:
+        """Queue a job for a prepare worker, unless one reads its file already, or its folder does not answer."""
+        if (held := self._held.get(_folder_of(job))) is not None:
+            held[job.id] = None
+        elif job.id not in self._slot_of:
             heapq.heappush(self._queue, (-job.options.priority, job.order, job.id))
             if self._is_unread(job.id):
                 heapq.heappush(self._unread, (-job.options.priority, job.size, job.order, job.id))
+
+    def hold(self, job: Job, *, is_suspect: bool) -> None:
+        """Start no file of this job's folder until the folder answers; `is_suspect`: see CheckFile."""
+        folder = _folder_of(job)
+        if folder not in self._held:
+            self._held[folder] = {}
+            self._out.append(CheckFile(job=job, folder=folder, is_suspect=is_suspect))
+
+    def is_held(self, job: Job) -> bool:
+        """Return whether the folder of a job's file may not answer."""
+        return _folder_of(job) in self._held
+
+    def release_folder(self, folder: bytes) -> None:
+        """Queue the jobs with files in a folder that answers again."""
+        for name in self._held.pop(folder, ()):
+            live = self._live_jobs.jobs.get(name)
+            if live is not None and live.job.state in {JobState.QUEUED, JobState.TRANSCRIBING}:
+                self.enqueue(live.job)
 
     def find(self, identity: str, feed: int) -> tuple[Worker, Feed] | None:
         """Return the worker and its feed if the worker is alive and this feed is its current one."""
@@ -177,7 +200,7 @@ class PrepareDispatch:
     def _is_unread(self, name: str) -> bool:
         """Return whether a job is queued, and no segment of its file is known."""
         live = self._live_jobs.jobs.get(name)
-        if live is None or live.job.state is not JobState.QUEUED:
+        if live is None or live.job.state is not JobState.QUEUED or _folder_of(live.job) in self._held:
             return False
         return not live.job.is_planned and not live.segments
 
@@ -215,6 +238,9 @@ class PrepareDispatch:
             live = self._live_jobs.jobs.get(name)
             if live is None or name in self._slot_of:
                 continue
+            if (held := self._held.get(_folder_of(live.job))) is not None:
+                held[name] = None
+                continue
             if live.job.state is JobState.QUEUED:
                 return live.job
             if live.job.state is JobState.TRANSCRIBING and live.missing_pcm:
@@ -251,6 +277,11 @@ def _settings_of(job: Job) -> PlanSettings:
     """Return the settings of a job's plan: the daemon's when it was first planned, overridden by the job's own."""
     own = {key: value for key, value in asdict(job.options.vad).items() if value is not None}
     return replace(job.plan_settings or PlanSettings(), **own)
+
+
+def _folder_of(job: Job) -> bytes:
+    """Return the folder whose file system a job's file is on: its inbox, or the folder of a submitted file."""
+    return job.options.inbox or posixpath.dirname(job.location)
 
 
 def _may_preempt(job: Job, other: Job) -> bool:

@@ -78,6 +78,8 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
     engine: EngineSettings = EngineSettings()
     readable: tuple[str, ...] = ()
     """Folders that a prepare worker may read besides the system's."""
+    hung: tuple[str, ...] = ()
+    """Those of them that did not answer when the worker started; it cannot read them."""
     memory_bytes: int = 0
     """Limit of a prepare worker's address space; 0: none."""
     max_hours: float = 0.0

@@ -108,6 +108,8 @@ JOB: dict[tuple[JobState, JobEvent], JobState] = {
     # The file has subtitles already: nothing is written; its source is archived like any other.
     (JobState.PREPARING, JobEvent.ALREADY_SUBTITLED): JobState.WRITING,
     (JobState.PREPARING, JobEvent.LOST): JobState.QUEUED,
+    # The last of its workers made no progress, and its folder answers: the file is at fault.
+    (JobState.QUEUED, JobEvent.EXHAUSTED): JobState.FAILED,
     (JobState.PREPARING, JobEvent.REJECTED): JobState.FAILED,
     (JobState.PREPARING, JobEvent.EXHAUSTED): JobState.FAILED,
     (JobState.TRANSCRIBING, JobEvent.ALL_DONE): JobState.WRITING,

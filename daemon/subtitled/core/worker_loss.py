@@ -36,7 +36,13 @@ class WorkerLoss:
         self._out = out
 
     def kill(self, worker: Worker, cause: str, now: float) -> None:
-        """Release a worker's work, and kill the worker; blame nothing if it did not stop an abandoned lease."""
+        """Release a worker's work, and kill the worker.
+
+        Nothing is blamed if it did not stop an abandoned lease. A file without progress is blamed only if its folder
+        answers.
+        """
+        if self._worker_table.is_stalled(worker, now) and worker.feed is not None:
+            self._prepare_dispatch.hold(self._live_jobs.job(worker.feed.job), is_suspect=True)
         is_silent = worker.is_remote and now >= worker.seen_at + self._worker_table.policy.silence_s
         is_late = not is_silent and self._lease_dispatch.is_stopping_late(worker, now)
         if is_late:
@@ -87,7 +93,9 @@ class WorkerLoss:
             blamed += lease.keys if is_current and is_blamed else ()
         feed = self._prepare_dispatch.release(self._worker_table.workers[worker.slot])
         if feed is not None:
-            self.requeue_file(self._live_jobs.job(feed.job), cause, is_blamed=is_blamed)
+            job = self._live_jobs.job(feed.job)
+            is_held = self._prepare_dispatch.is_held(job)
+            self.requeue_file(job, cause, is_blamed=is_blamed and not is_held)
         self._lifecycle.advance_all(jobs)
         return blamed
 
@@ -104,6 +112,19 @@ class WorkerLoss:
             self._prepare_dispatch.enqueue(self._live_jobs.move_job(job, JobEvent.LOST))
         else:
             self._prepare_dispatch.enqueue(self._live_jobs.change_job(job))
+
+    def file_checked(self, job: Job | None, folder: bytes, *, is_blamed: bool) -> None:
+        """Read the files of a folder that answers; blame `job` first if its file made a worker hang."""
+        if job is not None and is_blamed and job.state in {JobState.QUEUED, JobState.TRANSCRIBING}:
+            stall_s = self._worker_table.policy.prepare_stall_s
+            self.requeue_file(job, f"no progress in decoding for {stall_s:g} s", is_blamed=True)
+        self._prepare_dispatch.release_folder(folder)
+
+    def leave(self, worker: Worker, now: float, cause: str) -> None:
+        """Drain a worker that leaves; a prepare worker does so when it cannot read its file's folder."""
+        if worker.feed is not None and not worker.feed.is_abandoned:
+            self._prepare_dispatch.hold(self._live_jobs.job(worker.feed.job), is_suspect=False)
+        self.drain(worker, now, cause)
 
     def drain(self, worker: Worker, now: float, cause: str) -> None:
         """Drain a worker: its file is queued again, its leases may finish."""

@@ -215,13 +215,15 @@ class WorkerTable:
                         if is_idle
                         else f"lease {what} within its time limit",
                     )
-                elif (
-                    feed
-                    and not feed.is_waiting
-                    and not feed.is_abandoned
-                    and now >= feed.progressed_at + self.policy.prepare_stall_s
-                ):
+                elif self.is_stalled(worker, now):
                     yield worker, f"no progress in decoding for {self.policy.prepare_stall_s:g} s"
+
+    def is_stalled(self, worker: Worker, now: float) -> bool:
+        """Return whether a prepare worker makes no progress with its file."""
+        feed = worker.feed
+        if feed is None or feed.is_waiting or feed.is_abandoned:
+            return False
+        return now >= feed.progressed_at + self.policy.prepare_stall_s
 
     def restart_due(self, now: float) -> None:
         """Start a process in each slot whose waiting time is over.

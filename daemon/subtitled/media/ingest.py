@@ -151,7 +151,12 @@ class Ingest:
 
 
 def recut(
-    path: str, plans: Iterable[Plan], *, language: str | None = None, root: str | None = None
+    path: str,
+    plans: Iterable[Plan],
+    *,
+    language: str | None = None,
+    root: str | None = None,
+    on_progress: Callable[[int], None] | None = None,
 ) -> Iterator[IngestedSegment]:
     """Decode a file again and yield the PCM of its stored `plans`, which are in order, without VAD.
 
@@ -176,6 +181,8 @@ def recut(
                         )
                     recent.append(block)
                     recent.keep([Span(span.start, sys.maxsize)])
+                    if on_progress is not None:
+                        on_progress(recent.end)
                 pcm.append(recent.copy(span))
             yield IngestedSegment(plan, np.concatenate(pcm))
 

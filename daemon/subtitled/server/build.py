@@ -32,7 +32,7 @@ from subtitled.ray.process import RayProcess
 from subtitled.runtime.mailbox import Mailbox
 from subtitled.runtime.signals import Signals
 from subtitled.server.dispatch import Dispatcher
-from subtitled.server.hung_folders import HungFolders
+from subtitled.server.hung_folders import FileChecks, HungFolders
 from subtitled.server.loop import Parts, Server
 from subtitled.server.ports import ZmqPoller
 from subtitled.server.reconfiguration import Load, Reconfiguration
@@ -113,7 +113,15 @@ def build_server(load: Load, environ: Mapping[str, str], supervisor: Supervisor 
     hooks = HookDispatcher(
         config, environ, store, call_in_loop=mailbox.put, send_to_watchers=api.send_to_watchers
     )
-    dispatcher.connect(workers=workers, writer=writer, api=api, hooks=hooks, audio_samples=audio_samples)
+    file_checks = FileChecks(dispatcher.dispatch, mailbox.put)
+    dispatcher.connect(
+        workers=workers,
+        writer=writer,
+        files=file_checks,
+        api=api,
+        hooks=hooks,
+        audio_samples=audio_samples,
+    )
     arrivals = InboxArrivals(config.inbox, store, mailbox.put)
     space = DiskSpaceMonitor(*space_of(config))
     hung_folders = HungFolders(metrics)
@@ -165,6 +173,7 @@ def build_server(load: Load, environ: Mapping[str, str], supervisor: Supervisor 
             model=model,
             api=api,
             writer=writer,
+            files=file_checks,
             hooks=hooks,
             arrivals=arrivals,
             space=space,

@@ -10,7 +10,7 @@ from subtitled.core import events as ev
 from subtitled.core.broker import Broker
 from subtitled.core.states import SegmentEvent
 from subtitled.observability.transition_log import TransitionLog
-from subtitled.server.ports import ClientApi, JobHooks, OutputWriter
+from subtitled.server.ports import ClientApi, FileChecker, JobHooks, OutputWriter
 from subtitled.storage.durability import Transactions
 from subtitled.workers.local_listener import WorkerListener
 
@@ -36,6 +36,7 @@ class Dispatcher:
         *,
         workers: WorkerListener,
         writer: OutputWriter,
+        files: FileChecker,
         api: ClientApi,
         hooks: JobHooks,
         audio_samples: Counter[str],
@@ -43,6 +44,7 @@ class Dispatcher:
         """Set the receivers of the actions; `audio_samples` counts the audio transcribed, by slot."""
         self._workers = workers
         self._writer = writer
+        self._files = files
         self._api = api
         self._hooks = hooks
         self._audio_samples = audio_samples
@@ -81,6 +83,8 @@ class Dispatcher:
                 self._writer.finish(job, is_failure=False)
             case ac.WriteFailure(job=job):
                 self._writer.finish(job, is_failure=True)
+            case ac.CheckFile():
+                self._files.check(action)
             case ac.SaveSegment(segment=segment, event=SegmentEvent.DONE):
                 self._audio_samples[action.worker.rpartition(".")[0]] += segment.samples
             case ac.SaveJob(job=job, event=event) if event is not None:

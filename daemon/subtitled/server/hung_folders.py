@@ -1,19 +1,76 @@
-"""Inboxes and outputs on a mount that does not answer: logged, counted, and shown to clients."""
+"""Folders on a mount that does not answer: checked, logged, counted, and shown to clients."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import os
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from subtitled import log
+from subtitled.core.actions import CheckFile
+from subtitled.core.events import Event, FileChecked
+from subtitled.core.records import Job
 from subtitled.files.atomic_files import printable
+from subtitled.files.beneath import open_beneath
+from subtitled.files.filesystem import HUNG_S
 from subtitled.observability.metrics import Metrics
+from subtitled.runtime.background import CallInLoop, FolderThread
 
 REMEDY = (
     "check the server and the network of this mount; its files wait, all others are processed; "
     "to give it up: umount -f -l FOLDER"
 )
+AT_ONCE_S = 2.0
+"""A folder that needs longer to open a file was the reason why a worker could not read it."""
 _log = log.get()
+
+
+class FileChecks:
+    """Opens files that a worker could not read, each folder in a thread of its own; belongs to the loop's thread."""
+
+    def __init__(self, dispatch: Callable[[Event], None], call_in_loop: CallInLoop) -> None:
+        """`dispatch` receives a FileChecked for each file."""
+        self._dispatch = dispatch
+        self._call_in_loop = call_in_loop
+        self._threads: dict[bytes, FolderThread] = {}
+
+    @property
+    def hung_s(self) -> dict[str, float]:
+        """Seconds for which a folder has not answered, by its path, of those that do not answer."""
+        busy = {os.fsdecode(folder): thread.busy_s for folder, thread in self._threads.items()}
+        return {folder: seconds for folder, seconds in busy.items() if seconds >= HUNG_S}
+
+    def check(self, action: CheckFile) -> None:
+        """Open the file of a job, for however long that takes; the broker has one check for a folder at a time."""
+        thread = self._threads[action.folder] = FolderThread("file check", self._call_in_loop)
+        thread.run(
+            partial(_seconds_to_open, action.job), partial(self._checked, action), _unexpected, OSError
+        )
+
+    def _checked(self, action: CheckFile, seconds: float) -> None:
+        self._threads.pop(action.folder).close(0)
+        is_blamed = action.is_suspect and seconds < AT_ONCE_S
+        self._dispatch(FileChecked(job=action.job.id, folder=action.folder, is_blamed=is_blamed))
+
+
+def _seconds_to_open(job: Job) -> float:
+    """Open a job's file and read a byte of it; any error is an answer of the file system, too."""
+    started = time.monotonic()
+    path, root = os.fsdecode(job.location), os.fsdecode(job.options.inbox)
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    with contextlib.suppress(OSError):
+        descriptor = open_beneath(root, path, flags) if root else os.open(path, flags)
+        try:
+            os.read(descriptor, 1)
+        finally:
+            os.close(descriptor)
+    return time.monotonic() - started
+
+
+def _unexpected(error: OSError) -> None:
+    raise error
 
 
 class HungFolders:

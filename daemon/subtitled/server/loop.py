@@ -26,6 +26,7 @@ from subtitled.server.hung_folders import HungFolders
 from subtitled.server.ports import (
     ClientApi,
     DiskSpace,
+    FileChecker,
     JobHooks,
     OutputWriter,
     Poller,
@@ -71,6 +72,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     model: ModelDownload
     api: ClientApi
     writer: OutputWriter
+    files: FileChecker
     hooks: JobHooks
     arrivals: InboxArrivals
     space: DiskSpace
@@ -147,8 +149,8 @@ class Server:
         self._handle_signals()
         for pidfd in self._supervisor.pidfds & ready:
             self._handle_exit(pidfd)
-        for failed_start in self._supervisor.take_failed_starts():
-            self._record_exit(failed_start)
+        for end in (*self._supervisor.take_failed_starts(), *self._supervisor.take_stuck()):
+            self._record_exit(end)
         self._receive_from_workers()
         self._drain_mailbox()
         self._api.receive()
@@ -165,7 +167,9 @@ class Server:
         self._dispatcher.perform(actions)
         if not self._shutdown.is_stopping:
             self._model.tick(self._clock())
-        self._parts.hung_folders.update({**self._arrivals.hung_s, **self._writer.hung_s})
+        self._parts.hung_folders.update(
+            {**self._arrivals.hung_s, **self._writer.hung_s, **self._parts.files.hung_s}
+        )
         self._notifier.watchdog()
         self._parts.monitor.update(
             self._broker, is_stopping=self._shutdown.is_stopping, state_fault=self._parts.state_folder.fault

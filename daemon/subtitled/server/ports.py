@@ -12,6 +12,7 @@ from typing import Protocol
 import zmq
 
 from subtitled.config.schema import Config
+from subtitled.core.actions import CheckFile
 from subtitled.core.records import Job
 from subtitled.storage.rows import JournalEntry
 
@@ -107,6 +108,17 @@ class OutputWriter(Protocol):
 
     def retry_waiting(self) -> None:
         """Write the jobs that found no space before."""
+
+
+class FileChecker(Protocol):
+    """Finds out whether folders answer."""
+
+    @property
+    def hung_s(self) -> dict[str, float]:
+        """Seconds for which a folder has not answered, by its path, of those that do not answer."""
+
+    def check(self, action: CheckFile) -> None:
+        """Check a file's folder; ends in FileChecked."""
 
 
 class JobHooks(Protocol):

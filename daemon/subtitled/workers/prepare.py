@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from msgspec.msgpack import encode
@@ -16,7 +17,6 @@ from subtitled.core.protocol import (
     AbandonLease,
     AlreadySubtitled,
     Drain,
-    ExitReason,
     FeedCredit,
     FileAbandoned,
     Heartbeat,
@@ -28,6 +28,7 @@ from subtitled.core.protocol import (
     ToWorker,
     Transcribe,
     Waveform,
+    WorkerLeaving,
     WorkerReady,
     WorkerSettings,
 )
@@ -52,7 +53,37 @@ class _OtherFoldersError(Exception):
     """The sandbox of this process does not cover the file's folder as it is now."""
 
 
+SPEED_WINDOW_S = 60.0
+"""Processor time after which the speed of decoding is checked again."""
+SLOWEST_SPEED = 0.5
+"""Seconds of audio that a second of processor time must yield. The slowest real codecs reach 10 on slow processors."""
+FOLDERS_CHANGED = "the folders of the configuration have changed"
 _TOO_MUCH_MEMORY = "reading it takes more memory than pool.prepare_memory_mb allows; the file may be damaged: check it, or raise the limit"
+
+
+class SpeedLimit:
+    """Refuses a file whose decoding takes far more processor time than any real recording."""
+
+    def __init__(self, clock: Callable[[], float] = time.thread_time) -> None:
+        """`clock` returns the processor time of the decoding thread, in seconds."""
+        self._clock = clock
+        self._from_s = clock()
+        self._from_samples = 0
+
+    def check(self, decoded_samples: int) -> None:
+        """Raise MediaError if the last `SPEED_WINDOW_S` of processor time yielded too little audio."""
+        spent_s = self._clock() - self._from_s
+        if spent_s < SPEED_WINDOW_S:
+            return
+        audio_s = (decoded_samples - self._from_samples) / schema.SAMPLE_RATE
+        if audio_s < SLOWEST_SPEED * spent_s:
+            raise MediaError(
+                f"its last {audio_s:.1f} s of audio took {spent_s:.0f} s of processor time, at most "
+                f"{audio_s / SLOWEST_SPEED:.0f} s are allowed; it may be damaged: "
+                "convert it with ffmpeg -i FILE -vn audio.flac"
+            )
+        self._from_s += spent_s
+        self._from_samples = decoded_samples
 
 
 class _Task:
@@ -60,6 +91,8 @@ class _Task:
 
     def __init__(self, order: Prepare, max_hours: float) -> None:
         self.order = order
+        self.speed_limit: SpeedLimit | None = None
+        """Created by the thread that decodes."""
         self._max_hours = max_hours
         self.decoded_samples = 0
         self.is_waiting = False
@@ -78,10 +111,12 @@ class _Task:
             self._changed.notify()
 
     def progress(self, decoded_samples: int) -> None:
-        """Note progress; raises if the file was abandoned, or its audio is too long."""
+        """Note progress; raises if the file was abandoned, its audio is too long, or its decoding too slow."""
         self.decoded_samples = decoded_samples
         if self._is_abandoned:
             raise _AbandonedError
+        if self.speed_limit is not None:
+            self.speed_limit.check(decoded_samples)
         if self._max_hours and decoded_samples > self._max_hours * 3600 * schema.SAMPLE_RATE:
             raise MediaError(
                 f"its audio is longer than pool.max_hours ({self._max_hours:g} h); cut the file, or raise the limit"
@@ -101,8 +136,16 @@ class _Task:
 class PrepareRole:
     """Reads files in a thread of its own; see `channel.RoleHandler`."""
 
-    def __init__(self, channel: Channel, readable: Iterable[str] = (), max_hours: float = 0) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        readable: Iterable[str] = (),
+        *,
+        hung: Sequence[str] = (),
+        max_hours: float = 0,
+    ) -> None:
         self._channel = channel
+        self._hung = hung
         self._max_hours = max_hours
         self._folders = {folder: _identity(folder) for folder in readable}
         self._has_read = False
@@ -149,9 +192,8 @@ class PrepareRole:
             except _SkippedError as found:
                 self._channel.post(AlreadySubtitled(feed=task.order.feed, cause=str(found)))
             except _OtherFoldersError:
-                self._channel.post(ExitReason(cause="the folders of the configuration have changed"))
-                self._channel.stop(ExitCode.OK)
-                return
+                # The daemon answers with Drain, and queues the file again without blaming it.
+                self._channel.post(WorkerLeaving(cause=FOLDERS_CHANGED))
             except MemoryError:
                 self._channel.post(PrepareRefused(feed=task.order.feed, cause=_TOO_MUCH_MEMORY))
             except MediaError as error:
@@ -164,14 +206,24 @@ class PrepareRole:
         order = task.order
         path, root = os.fsdecode(order.path), os.fsdecode(order.root)
         root = root or str(Path(path).parent)
-        if self._has_read and not self._may_read(path):
+        if not self._may_read(path):
             raise _OtherFoldersError
         self._has_read = True
+        task.speed_limit = SpeedLimit()
         _check_unchanged(order, path)
         if order.skip_rule is not None and (cause := skip_cause(path, order.skip_rule, root)):
             raise _SkippedError(cause)
         if order.plans is not None:
-            self._send_all(task, recut(path, order.plans, language=order.language, root=root))
+            self._send_all(
+                task,
+                recut(
+                    path,
+                    order.plans,
+                    language=order.language,
+                    root=root,
+                    on_progress=task.progress,
+                ),
+            )
             _check_unchanged(order, path)
             return PlanComplete(feed=order.feed, media=encode(Media()))
         settings = order.settings
@@ -217,12 +269,14 @@ class PrepareRole:
             )
 
     def _may_read(self, path: str) -> bool:
-        """Return whether the sandbox leaves `path` readable.
+        """Return whether the sandbox leaves `path` readable, as far as it can be determined.
 
-        Its folders are those of the process's start. One that was configured, mounted or replaced since is reached by
-        a new process.
+        Its folders are those that answered at the process's start. One that was configured, mounted or replaced since
+        is reached by a new process.
         """
-        return any(
+        if any(Path(path).is_relative_to(folder) for folder in self._hung):
+            return False
+        return not self._has_read or any(
             identity is not None and identity == _identity(folder)
             for folder, identity in self._folders.items()
             if Path(path).is_relative_to(folder)
@@ -258,6 +312,6 @@ def _check_unchanged(order: Prepare, path: str) -> None:
 
 def run(channel: Channel, settings: WorkerSettings) -> ExitCode:
     """Serve until drained."""
-    work = PrepareRole(channel, settings.readable, settings.max_hours)
+    work = PrepareRole(channel, settings.readable, hung=settings.hung, max_hours=settings.max_hours)
     channel.post(WorkerReady(version=VERSION, credit=1))
     return channel.serve(work)

@@ -78,7 +78,9 @@ def main(argv: Sequence[str], transcribe: Run | None = None) -> int:
     if settings.device == "cpu":
         keep_memory()
     if settings.role == "prepare":
-        settings = msgspec.structs.replace(settings, readable=tuple(_answering(settings.readable)))
+        answering = tuple(_answering(settings.readable))
+        hung = tuple(folder for folder in settings.readable if folder not in answering)
+        settings = msgspec.structs.replace(settings, readable=answering, hung=hung)
         _enter_sandbox(settings)
     channel = Channel(settings)
     try:

@@ -56,6 +56,8 @@ class _Process(Struct):
     identity: str
     popen: subprocess.Popen[bytes]
     pidfd: int
+    end_by: float = float("inf")
+    """When a killed process must have ended."""
 
 
 class Supervisor:
@@ -122,6 +124,22 @@ class Supervisor:
         for process in self._by_pidfd.values():
             if process.identity == worker:
                 process.popen.kill()
+                process.end_by = min(process.end_by, time.monotonic() + KILL_S)
+
+    def take_stuck(self) -> list[ProcessExit]:
+        """Return, once, the killed workers that the kernel cannot end within `KILL_S`, for example on a mount that hangs.
+
+        They count as ended: their slots get other processes. Their pidfds stay, until they end.
+        """
+        now = time.monotonic()
+        stuck = [process for process in self._by_pidfd.values() if now >= process.end_by]
+        for process in stuck:
+            process.end_by = float("inf")
+        cause = f"killed, and not ended after {KILL_S:g} s: it waits for the file system"
+        return [
+            ProcessExit(worker=process.identity, is_ok=False, is_fatal=False, cause=cause)
+            for process in stuck
+        ]
 
     def pids(self) -> dict[str, int]:
         """Return the process id of each running worker by identity."""
