@@ -96,7 +96,9 @@ class JobFacts(Struct, frozen=True, kw_only=True):
     """Audio read so far, while the file is read."""
     outputs: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
-    """Spans of a failed job that have no text: "start_ms end_ms cause"."""
+    """Speech of a failed job that could not be decoded: "start_ms end_ms cause"; only in the answer to Status."""
+    unheard: tuple[str, ...] = ()
+    """Speech for which the model gave no text: "start_ms end_ms cause"; only in the answer to Status."""
     owner: str = ""
     """Name of the key that submitted it; empty for the local socket and inboxes."""
     tag: str = ""

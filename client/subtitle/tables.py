@@ -70,10 +70,25 @@ def print_job(console: Console, job: JobFacts) -> None:
         rows.append(("took", f"{wall_s:.1f} s{speed}"))
     rows += [("cause", job.cause)] if job.cause else []
     rows += [("output", path) for path in job.outputs]
-    rows += [("missing", gap) for gap in job.missing]
+    rows += [("missing", span_line(span)) for span in job.missing]
+    rows += [("unheard", span_line(span)) for span in job.unheard]
     rows += [("history" if place == 0 else "", step_line(step)) for place, step in enumerate(job.history)]
     for name, value in rows:
         console.print(f"{name:>9}  {value}", markup=False, highlight=False, soft_wrap=True)
+
+
+def span_line(span: str) -> str:
+    """Return a line for an element of `JobFacts.missing` or `JobFacts.unheard`."""
+    start_ms, end_ms, cause = span.split(" ", 2)
+    return f"{tenths(int(start_ms))} to {tenths(int(end_ms))}: {cause}"
+
+
+def tenths(time_ms: int) -> str:
+    """Return a position in a file as text: 1:02:03.4, or 2:03.4."""
+    minutes, rest_ms = divmod(time_ms, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    seconds = f"{rest_ms // 1000:02}.{rest_ms // 100 % 10}"
+    return f"{hours}:{minutes:02}:{seconds}" if hours else f"{minutes}:{seconds}"
 
 
 def step_line(step: Step) -> str:

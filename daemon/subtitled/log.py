@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 JOB_ACCEPTED = "job.accepted"
 JOB_PLANNED = "job.planned"
 JOB_DONE = "job.done"
+JOB_UNHEARD = "job.unheard"
 JOB_ALREADY_SUBTITLED = "job.already_subtitled"
 JOB_FAILED = "job.failed"
 JOB_CANCELLED = "job.cancelled"

@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import threading
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,7 +60,10 @@ class FailingWhisper:
 
     def generate(self, encoded: Any, prompts: Any, **kwargs: Any) -> Any:
         """Decode."""
-        self._strike("generate", len(prompts))
+        fault = self._plan.strike_model("generate", len(prompts), is_marked=self._is_marked)
+        if fault is not None and fault.kind == "no_text":
+            return [SimpleNamespace(sequences_ids=[[]], scores=[0.0], no_speech_prob=0.0) for _ in prompts]
+        _suffer(fault)
         return self._whisper.generate(encoded, prompts, **kwargs)
 
     def align(self, encoded: Any, start: Any, texts: Any, *args: Any, **kwargs: Any) -> Any:

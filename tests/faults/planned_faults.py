@@ -16,9 +16,9 @@ ALWAYS = 1_000_000
 class ModelFault(Struct, frozen=True, kw_only=True, tag=True):
     """A call of the model goes wrong."""
 
-    kind: Literal["cuda", "memory", "death", "hang", "model"]
-    """A broken CUDA context, no memory on the device, the end of the process by SIGSEGV, a call that never returns, or
-    a model that cannot be loaded."""
+    kind: Literal["cuda", "memory", "death", "hang", "model", "no_text"]
+    """A broken CUDA context, no memory on the device, the end of the process by SIGSEGV, a call that never returns,
+    a model that cannot be loaded, or (of "generate") results without text."""
     call: Literal["load", "encode", "generate", "align"] = "generate"
     is_marked: bool = False
     """Only with a marked segment in the batch."""

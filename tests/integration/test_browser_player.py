@@ -147,6 +147,9 @@ def test_a_link_with_a_time_opens_at_that_time(browser: Browser, talk: JobFacts)
     browser.open(f"/jobs/{talk.id}#t=42.5")
     ready(browser)
     browser.until(lambda: at_s(browser) == 42, "the position is 42 s")
+    # As a click on a link of the page does.
+    browser.script("location.hash = '#t=7.5'")
+    browser.until(lambda: at_s(browser) == 7, "the position is 7 s")
 
 
 def test_the_list_follows_playback_until_the_user_scrolls(browser: Browser) -> None:

@@ -222,3 +222,58 @@ def test_a_file_that_is_not_media_has_a_reason_and_no_player(
     assert "is not media that FFmpeg can read" in page
     assert (f'action="/jobs/{job}/retry"' in page, 'id="player"' in page) == (True, False)
     assert "File cannot be decoded" in page, "in the history"
+
+
+@pytest.fixture(scope="module")
+def unheard(daemon: Daemon, plan: PlannedFaults, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a finished job for whose last segment the model gave no text."""
+    pcm = np.concatenate([media.speech(20), np.zeros(4 * media.RATE, np.int16), mark(media.speech(20))])
+    path = media.write_sound(tmp_path_factory.mktemp("media") / "silent.flac", pcm)
+    plan.set(ModelFault(kind="no_text", is_marked=True))
+    job = daemon.client.submit(path, language="en")
+    job.wait(WAIT_S)
+    plan.set()
+    return job.id
+
+
+def test_speech_without_text_is_in_the_status_of_its_job(
+    http: httpx.Client, daemon: Daemon, unheard: str
+) -> None:
+    status = daemon.client.status(unheard)
+    assert (status.state, status.missing) == ("done", ())
+    spans = [span.split(" ", 2) for span in status.unheard]
+    assert spans
+    assert all(0 <= int(start) < int(end) <= 44_500 for start, end, _ in spans)
+    assert int(spans[-1][1]) > 40_000
+    assert http.get(f"/api/jobs/{unheard}").json()["unheard"] == list(status.unheard)
+    found = [
+        (span["start_ms"], span["end_ms"]) for span in http.get(f"/api/jobs/{unheard}/cues").json()["unheard"]
+    ]
+    assert found == [(int(start), int(end)) for start, end, _ in spans]
+    assert not daemon.client.list()[0].unheard, "a list does not read the results"
+
+
+def test_speech_without_text_is_logged_with_its_times(daemon: Daemon, unheard: str) -> None:
+    line = daemon.wait_for_log("job.unheard", level="warning", job=unheard)
+    [done] = [entry for entry in daemon.log("job.done") if entry["job"] == unheard]
+    assert line["unheard_s"] == done["unheard_s"] > 1
+    first = daemon.client.status(unheard).unheard[0].split(" ")
+    assert line["times_s"][0] == f"{int(first[0]) / 1000:.1f}-{int(first[1]) / 1000:.1f}"
+
+
+@pytest.mark.parametrize(
+    ("language", "heading"), [("en", "Speech without text"), ("zh-TW", "沒有文字的語音")]
+)
+def test_speech_without_text_is_listed_with_links_to_its_position(
+    http: httpx.Client, daemon: Daemon, unheard: str, language: str, heading: str
+) -> None:
+    page = http.get(f"/jobs/{unheard}", headers={"Accept-Language": language}).text
+    assert heading in page
+    start_ms = int(daemon.client.status(unheard).unheard[0].split(" ")[0])
+    assert f'href="#t={start_ms / 1000}"' in page
+
+
+def test_jobs_whose_speech_has_text_list_nothing(http: httpx.Client, daemon: Daemon, talk: str) -> None:
+    assert daemon.client.status(talk).unheard == ()
+    assert "Speech without text" not in http.get(f"/jobs/{talk}").text
+    assert not [line for line in daemon.log("job.unheard") if line["job"] == talk]

@@ -12,7 +12,7 @@ from subtitled.core.protocol import Media, SegmentResult
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState, SegmentState
 from subtitled.core.transcription import Phrase
-from subtitled.output.layout_process import compose, compose_all
+from subtitled.output.layout_process import compose, compose_all, speech_without_text
 from subtitled.storage.rows import JobRow, ResultRow
 
 if TYPE_CHECKING:
@@ -125,3 +125,30 @@ def test_translation_is_a_second_transcript() -> None:
 def test_english_and_silence_have_one_transcript() -> None:
     assert both(result(0, Phrase("Bye.", 1000, 3000), language="en")) == [("en", ["Bye."])]
     assert both() == [(None, [])]
+
+
+def test_speech_without_text_is_that_of_the_transcript() -> None:
+    heard = result(0, MOUSE)
+    unheard = result(1, unheard=((1500, 4000), (8000, 8600)))
+    failed = msgspec.structs.replace(
+        result(2), state=SegmentState.FAILED, result=None, cause="lost with 3 workers"
+    )
+    rows = [heard, unheard, failed]
+    failed_row = row()
+    failed_row = msgspec.structs.replace(
+        failed_row, job=msgspec.structs.replace(failed_row.job, state=JobState.FAILED)
+    )
+    transcript = compose(failed_row, rows, model="demo")
+    assert [(span.start_ms, span.end_ms) for span in transcript.unheard] == [
+        (11_500, 14_000),
+        (18_000, 18_600),
+    ]
+    assert [(span.start_ms, span.cause) for span in transcript.missing] == [(21_000, "lost with 3 workers")]
+    assert speech_without_text(failed_row, rows) == (transcript.missing, transcript.unheard)
+
+
+def test_damaged_result_does_not_hide_other_speech_without_text() -> None:
+    damaged = msgspec.structs.replace(result(0), result=b"\xc1")
+    missing, unheard = speech_without_text(row(), [damaged, result(1, unheard=((1000, 2000),))])
+    assert [span.start_ms for span in missing] == [1_000]
+    assert [span.start_ms for span in unheard] == [11_000]

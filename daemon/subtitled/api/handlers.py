@@ -31,12 +31,12 @@ from subtitled.core.protocol import Waveform
 from subtitled.core.records import Job, Options, Role
 from subtitled.core.states import JobState
 from subtitled.cues.render import render
-from subtitled.cues.transcript import Transcript
+from subtitled.cues.transcript import MissingSpan, Transcript
 from subtitled.errors import NoSpaceError
 from subtitled.files.atomic_files import is_there
 from subtitled.inboxes.arrivals import new_job_id
 from subtitled.output.job_writer import render_options
-from subtitled.output.layout_process import LayoutProcess
+from subtitled.output.layout_process import LayoutProcess, speech_without_text
 from subtitled.output.paths import output_paths
 from subtitled.runtime.background import BackgroundPool, CallInLoop
 from subtitled.storage.durability import DurabilityQueue
@@ -46,16 +46,15 @@ from subtitled.storage.store import Store, is_deletable
 from subtitled.version import VERSION
 
 MAX_LISTED = 1000
-MAX_LISTS = 64
-"""Lists of all clients that are read or queued."""
-MAX_LISTS_OF_ONE = 16
+MAX_QUERIES = 64
+"""Lists and states of all clients that are read or queued."""
+MAX_QUERIES_OF_ONE = 16
 """Of one client's key."""
 MAX_PATHS = 64
 """Submitted paths that are looked up at once: a hung mount answers none."""
 MAX_RENDERED = 32
 """Answers rendered at once; each holds all results of a job."""
 CANCELLABLE = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.PREPARING, JobState.TRANSCRIBING})
-RAW = ms.LayoutOptions(profile="raw")
 _log = log.get()
 _waveform_decoder = msgspec.msgpack.Decoder(Waveform)
 T = TypeVar("T")
@@ -99,8 +98,8 @@ class RequestHandlers:
         self._languages = languages
         self._send_to_watchers = send_to_watchers
         self._queries = BackgroundPool("queries", call_in_loop)
-        self._lists: Counter[str] = Counter()
-        """Pending lists of each key."""
+        self._pending_queries: Counter[str] = Counter()
+        """Of each key."""
 
     def handle(self, message: ms.ToServer, blobs: Sequence[Buffer], peer: Peer) -> None:
         """Answer a message now or later; raises RefusedError."""
@@ -145,7 +144,7 @@ class RequestHandlers:
                 assert_never(message)
 
     def close(self) -> None:
-        """Wait for the lists in progress."""
+        """Wait for the queries in progress."""
         self._queries.close()
 
     def reply_with_job(self, peer: Peer, request: int, job: str) -> None:
@@ -251,18 +250,10 @@ class RequestHandlers:
 
     def _list(self, message: ms.List, peer: Peer) -> None:
         """Reply with jobs, read in the background: a page of a thousand takes longer than a turn of the loop may."""
-        owner = peer.principal.name
-        if self._queries.pending >= MAX_LISTS or self._lists[owner] >= MAX_LISTS_OF_ONE:
-            raise RefusedError(
-                "RATE_LIMITED",
-                f"{self._queries.pending} lists are pending, {self._lists[owner]} of them yours"
-                f" (limits: {MAX_LISTS}, {MAX_LISTS_OF_ONE}); try again when some are answered",
-            )
         states = job_states(message.states)
         progress = self._progress()
 
-        def read() -> tuple[tuple[ms.JobFacts, ...], float]:
-            started = time.thread_time()
+        def read() -> tuple[ms.JobFacts, ...]:
             reader = self._store.readers.get()
             rows = reader.list_jobs(
                 states,
@@ -272,26 +263,47 @@ class RequestHandlers:
                 name=message.name,
                 limit=max(1, min(message.limit, MAX_LISTED)),
             )
-            return self._facts(rows, reader, progress), time.thread_time() - started
+            return self._facts(rows, reader, progress)
 
-        def done(found: tuple[tuple[ms.JobFacts, ...], float]) -> None:
-            release()
-            jobs, cost_s = found
-            peer.charge(cost_s)
+        def done(jobs: tuple[ms.JobFacts, ...]) -> None:
             peer.reply(ms.JobList(request=message.request, jobs=jobs))
+
+        self._query(message.request, peer, read, done, "the jobs cannot be read; see the server's log")
+
+    def _query(
+        self, request: int, peer: Peer, work: Callable[[], T], on_result: Callable[[T], None], error_text: str
+    ) -> None:
+        """Run `work` on the database in the background; raises RefusedError at the limits of pending queries."""
+        owner = peer.principal.name
+        if self._queries.pending >= MAX_QUERIES or self._pending_queries[owner] >= MAX_QUERIES_OF_ONE:
+            raise RefusedError(
+                "RATE_LIMITED",
+                f"{self._queries.pending} lists and states are pending, {self._pending_queries[owner]} of them"
+                f" yours (limits: {MAX_QUERIES}, {MAX_QUERIES_OF_ONE}); try again when some are answered",
+            )
+
+        def run() -> tuple[T, float]:
+            started = time.thread_time()
+            return work(), time.thread_time() - started
+
+        def done(found: tuple[T, float]) -> None:
+            release()
+            result, cost_s = found
+            peer.charge(cost_s)
+            on_result(result)
 
         def failed(error: Exception) -> None:
             release()
             _log.error(log.REQUEST_FAILED, cause=repr(error))
-            peer.refuse(message.request, "INTERNAL", "the jobs cannot be read; see the server's log")
+            peer.refuse(request, "INTERNAL", error_text)
 
         def release() -> None:
-            self._lists[owner] -= 1
-            if not self._lists[owner]:
-                del self._lists[owner]
+            self._pending_queries[owner] -= 1
+            if not self._pending_queries[owner]:
+                del self._pending_queries[owner]
 
-        self._lists[owner] += 1
-        self._queries.run(read, done, failed, Exception)
+        self._pending_queries[owner] += 1
+        self._queries.run(run, done, failed, Exception)
 
     def _progress(self) -> Mapping[str, tuple[int, int]]:
         """Return decoded samples and received bytes of the jobs that are read or uploaded now."""
@@ -328,18 +340,18 @@ class RequestHandlers:
             outputs=tuple(display_path(path) for path in self._store.outputs_of(job.id)),
             history=history(self._store.history(job.id)),
         )
-        if job.state is not JobState.FAILED:
+        if job.state not in {JobState.DONE, JobState.FAILED} or not facts.segments:
             peer.reply(ms.JobInfo(request=request, job=facts))
             return
 
-        # Only the missing spans are needed, so no cues are laid out.
-        work = partial(self._layout.compose, row, model=self.config.model.name, layout=RAW)
+        def read() -> ms.JobFacts:
+            missing, unheard = speech_without_text(row, self._store.readers.get().results(job.id))
+            return replace(facts, missing=_span_texts(missing), unheard=_span_texts(unheard))
 
-        def built(transcript: Transcript) -> None:
-            missing = tuple(f"{gap.start_ms} {gap.end_ms} {gap.cause}" for gap in transcript.missing)
-            peer.reply(ms.JobInfo(request=request, job=replace(facts, missing=missing)))
+        def done(complete: ms.JobFacts) -> None:
+            peer.reply(ms.JobInfo(request=request, job=complete))
 
-        self._render(request, row, peer, work, built)
+        self._query(request, peer, read, done, "the stored results cannot be read; see the server's log")
 
     def _cancel(self, job: Job) -> None:
         if job.state not in CANCELLABLE:
@@ -467,6 +479,10 @@ def _set_log_level(request: int, level: str | None, peer: Peer) -> ms.LogLevel:
     if level is not None:
         log.set_level(level, by=peer.principal.name or "a client on the local socket")
     return ms.LogLevel(request=request, level=log.level(), before=before)
+
+
+def _span_texts(spans: Sequence[MissingSpan]) -> tuple[str, ...]:
+    return tuple(f"{span.start_ms} {span.end_ms} {span.cause}" for span in spans)
 
 
 def _file_name(row: JobRow, transcript: Transcript, format_: Format) -> str:

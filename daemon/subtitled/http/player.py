@@ -56,6 +56,8 @@ class CuesResponse(Struct, frozen=True, kw_only=True):
     cues: tuple[AlignedCue, ...]
     missing: tuple[MissingSpan, ...]
     """Speech that could not be decoded."""
+    unheard: tuple[MissingSpan, ...]
+    """Speech for which the model gave no text."""
 
 
 class WaveformResponse(Struct, frozen=True, kw_only=True):
@@ -173,6 +175,7 @@ def _cues_json(content: bytes) -> bytes:
             fast_cues=transcript.fast_cues,
             cues=align_words(transcript.cues, phrases),
             missing=transcript.missing,
+            unheard=transcript.unheard,
         )
     )
 

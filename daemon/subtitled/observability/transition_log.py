@@ -23,10 +23,12 @@ from subtitled.core.actions import (
     Spawn,
 )
 from subtitled.core.states import JobEvent, JobState, SegmentEvent, WorkerState
-from subtitled.cues.transcript import Transcript
+from subtitled.cues.transcript import MissingSpan, Transcript
 from subtitled.observability.metrics import Metrics
 from subtitled.storage.rows import JobRow
 
+MAX_LOGGED_SPANS = 20
+"""Stretches of speech without text in one log line; the status of the job has all."""
 _log = log.get()
 
 
@@ -39,7 +41,7 @@ class JobSummary(Struct, frozen=True, kw_only=True):
     skipped: int
     """Spans of speech too short to decode."""
     missing: int
-    unheard_s: float
+    unheard: tuple[MissingSpan, ...]
     """Speech without text."""
     removed: int
     """Hallucinated phrases."""
@@ -54,6 +56,11 @@ class JobSummary(Struct, frozen=True, kw_only=True):
         """Speed against real time."""
         return self.duration_s / self.wall_s if self.wall_s > 0 else 0.0
 
+    @property
+    def unheard_s(self) -> float:
+        """Length of the speech without text, in s with two decimals."""
+        return round(sum(span.end_ms - span.start_ms for span in self.unheard) / 1000, 2)
+
 
 def job_report(row: JobRow, transcript: Transcript, *, now_ms: int) -> JobSummary:
     """Return a job's figures at `now_ms`."""
@@ -62,7 +69,7 @@ def job_report(row: JobRow, transcript: Transcript, *, now_ms: int) -> JobSummar
         silent=sum(not segment.phrases for segment in transcript.segments),
         skipped=len(transcript.skipped),
         missing=len(transcript.missing),
-        unheard_s=sum(gap.end_ms - gap.start_ms for gap in transcript.unheard) / 1000,
+        unheard=transcript.unheard,
         removed=len(transcript.removed),
         duration_s=transcript.duration_ms / 1000,
         wall_s=(now_ms - (row.started_ms or row.created_ms)) / 1000,
@@ -132,7 +139,20 @@ class TransitionLog:
                 _log.info(log.JOB_ALREADY_SUBTITLED, job=job.id, file=file, cause=job.cause)
             case JobState.DONE:
                 self._metrics.jobs.labels("done").inc()
-                _log.info(log.JOB_DONE, job=job.id, file=file, **self._figures(job.id))
+                summary = self.jobs.pop(job.id, None)
+                _log.info(log.JOB_DONE, job=job.id, file=file, **_figures(summary))
+                if summary and summary.unheard:
+                    _log.warning(
+                        log.JOB_UNHEARD,
+                        job=job.id,
+                        file=file,
+                        unheard_s=summary.unheard_s,
+                        times_s=[
+                            f"{span.start_ms / 1000:.1f}-{span.end_ms / 1000:.1f}"
+                            for span in summary.unheard[:MAX_LOGGED_SPANS]
+                        ],
+                        omitted=max(0, len(summary.unheard) - MAX_LOGGED_SPANS),
+                    )
             case JobState.FAILED:
                 self._metrics.jobs.labels("failed").inc()
                 _log.error(log.JOB_FAILED, job=job.id, file=file, cause=job.cause)
@@ -148,24 +168,6 @@ class TransitionLog:
                 _log.info(log.JOB_PLANNED, job=job.id, file=file)
             case _:
                 pass
-
-    def _figures(self, job: str) -> dict[str, object]:
-        report = self.jobs.pop(job, None)
-        if report is None:
-            return {}
-        return {
-            "segments": report.segments,
-            "silent": report.silent,
-            "skipped": report.skipped,
-            "unheard_s": round(report.unheard_s, 2),
-            "removed": report.removed,
-            "duration_s": round(report.duration_s, 2),
-            "wall_s": round(report.wall_s, 2),
-            "speed": f"{report.speed:.1f}x realtime",
-            "retries": report.retries,
-            "devices": ",".join(report.devices),
-            "language": report.language,
-        }
 
     def _record_segment(self, action: SaveSegment) -> None:
         segment = action.segment
@@ -200,3 +202,21 @@ class TransitionLog:
                 _log.info(log.WORKER_STOPPED, worker=worker, cause=action.cause)
             case _:
                 pass
+
+
+def _figures(summary: JobSummary | None) -> dict[str, object]:
+    if summary is None:
+        return {}
+    return {
+        "segments": summary.segments,
+        "silent": summary.silent,
+        "skipped": summary.skipped,
+        "unheard_s": summary.unheard_s,
+        "removed": summary.removed,
+        "duration_s": round(summary.duration_s, 2),
+        "wall_s": round(summary.wall_s, 2),
+        "speed": f"{summary.speed:.1f}x realtime",
+        "retries": summary.retries,
+        "devices": ",".join(summary.devices),
+        "language": summary.language,
+    }

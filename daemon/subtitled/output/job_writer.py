@@ -372,12 +372,13 @@ def _failure_text(work: OutputJob) -> str:
         "The finished part is kept and is not transcribed again."
     )
     text = error_text(job.id, os.fsdecode(job.source), job.cause, remedy)
-    if work.transcript.missing:
-        rows = (
-            f"  {clock(gap.start_ms, '.')} - {clock(gap.end_ms, '.')}  {gap.cause}"
-            for gap in work.transcript.missing
-        )
-        text += "\nMissing speech:\n" + "\n".join(rows) + "\n"
+    for heading, spans in (
+        ("Missing speech", work.transcript.missing),
+        ("Speech without text", work.transcript.unheard),
+    ):
+        if spans:
+            rows = (f"  {clock(gap.start_ms, '.')} - {clock(gap.end_ms, '.')}  {gap.cause}" for gap in spans)
+            text += f"\n{heading}:\n" + "\n".join(rows) + "\n"
     return text
 
 

@@ -230,19 +230,13 @@ def compose(
     missing: list[MissingSpan] = []
     unheard: list[MissingSpan] = []
     for found in results:
-        if found.result is None or found.state not in {SegmentState.DONE, SegmentState.SKIPPED}:
-            cause = found.cause or "not transcribed"
-            missing += [_missing(span, offset, cause) for span in found.plan.spans]
-            continue
-        try:
-            result = _result_decoder.decode(found.result)
-        except (msgspec.DecodeError, ValueError) as error:
-            cause = f"the stored result of segment {found.index} is damaged ({error})"
-            if job.state is not JobState.FAILED:
+        result = _read_result(found)
+        if isinstance(result, _NoResult):
+            if result.is_damaged and job.state is not JobState.FAILED:
                 raise LayoutError(
-                    f"{cause}; restore the backup of state.dir, or submit the file again"
-                ) from error
-            missing += [_missing(span, offset, cause) for span in found.plan.spans]
+                    f"{result.cause}; restore the backup of state.dir, or submit the file again"
+                )
+            missing += _missing_segment(found, offset, result.cause)
             continue
         is_second = is_translation and result.translation is not None
         phrases = (result.translation or ()) if is_second else result.phrases
@@ -265,6 +259,25 @@ def compose(
     )
     chosen = layout or job.options.layout
     return with_cues(_filtered(transcript, job.options), chosen.profile, overrides_of(chosen))
+
+
+def speech_without_text(
+    row: JobRow, results: Iterable[ResultRow]
+) -> tuple[tuple[MissingSpan, ...], tuple[MissingSpan, ...]]:
+    """Return a job's `missing` and `unheard` speech, as in its transcript; a damaged result is missing speech.
+
+    Without a layout, and so fast enough for a thread of the daemon.
+    """
+    offset = (_media_decoder.decode(row.media) if row.media else Media()).offset_samples
+    missing: list[MissingSpan] = []
+    unheard: list[MissingSpan] = []
+    for found in results:
+        result = _read_result(found)
+        if isinstance(result, _NoResult):
+            missing += _missing_segment(found, offset, result.cause)
+        else:
+            unheard += _unheard(found.plan, result, offset)
+    return tuple(missing), tuple(unheard)
 
 
 def source_name(job: Job) -> str:
@@ -339,6 +352,26 @@ def _segment(
 
 def _interval(span: Span, offset: int) -> Interval:
     return Interval((span.start + offset) // SAMPLES_PER_MS, (span.end + offset) // SAMPLES_PER_MS)
+
+
+class _NoResult(Struct, frozen=True):
+    """Why a segment has no result."""
+
+    cause: str
+    is_damaged: bool = False
+
+
+def _read_result(found: ResultRow) -> SegmentResult | _NoResult:
+    if found.result is None or found.state not in {SegmentState.DONE, SegmentState.SKIPPED}:
+        return _NoResult(found.cause or "not transcribed")
+    try:
+        return _result_decoder.decode(found.result)
+    except (msgspec.DecodeError, ValueError) as error:
+        return _NoResult(f"the stored result of segment {found.index} is damaged ({error})", is_damaged=True)
+
+
+def _missing_segment(found: ResultRow, offset: int, cause: str) -> Iterator[MissingSpan]:
+    return (_missing(span, offset, cause) for span in found.plan.spans)
 
 
 def _unheard(plan: Plan, result: SegmentResult, offset: int) -> Iterator[MissingSpan]:

@@ -70,7 +70,6 @@ async def show(request: Request) -> Response:
         request,
         "job.html",
         **_context(request, job),
-        has_text=has_text(job),
         cue_list=cue_list,
         audio_error=audio_error,
         fields=fields,
@@ -171,14 +170,16 @@ def _context(request: Request, job: JobFacts) -> dict[str, Any]:
         "progress": progress_of(job),
         "language": NATIVE_NAMES.get(job.language, job.language) if job.language else "",
         "took_ms": took_ms,
-        "missing": [_missing_span(text) for text in job.missing],
+        "missing": [_span(text) for text in job.missing],
+        "unheard": [_span(text) for text in job.unheard],
+        "has_text": has_text(job),
         # The folder is part of the job's source.
         "outputs": [path.rpartition("/")[2] for path in job.outputs],
     }
 
 
-def _missing_span(text: str) -> tuple[int, int, str]:
-    """Return start, end and cause of speech without text."""
+def _span(text: str) -> tuple[int, int, str]:
+    """Return start and end in ms, and the cause, of an element of `JobFacts.missing` or `JobFacts.unheard`."""
     start, end, cause = text.split(" ", 2)
     return int(start), int(end), cause
 

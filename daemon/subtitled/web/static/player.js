@@ -27,7 +27,7 @@ export function startPlayer() {
       audio.play();
     },
   });
-  let missing = [];
+  let withoutText = [];
   let uncertain = [];
 
   function seek(ms) {
@@ -78,7 +78,7 @@ export function startPlayer() {
     byId("threshold-value").textContent = `${threshold}%`;
     byId("uncertain").textContent = ` · ${uncertain.length ? message("uncertain", { n: uncertain.length }) : message("none_uncertain")}`;
     byId("next-uncertain").disabled = !uncertain.length;
-    for (const waveform of [detail, full]) waveform.setCues(list.cues, missing, uncertain);
+    for (const waveform of [detail, full]) waveform.setCues(list.cues, withoutText, uncertain);
   }
 
   function nextUncertain() {
@@ -136,7 +136,7 @@ export function startPlayer() {
     for (const part of [audio, detail, full]) part.length_ms = length_ms;
     byId("length").textContent = clock(length_ms);
     byId("waveform").setAttribute("aria-valuemax", Math.floor(length_ms / 1000));
-    missing = response.missing;
+    withoutText = [...response.missing, ...response.unheard];
     list.show(response.cues, response.language, isChanged);
     markUncertain();
     search();
@@ -149,8 +149,12 @@ export function startPlayer() {
   for (const id of ["controls", "tools"]) byId(id).hidden = false;
   byId("pages")?.remove();
   byId("play").disabled = audio.isMissing;
-  const start = /^#t=([\d.]+)$/.exec(location.hash);
-  if (start) audio.seek(Number(start[1]) * 1000);
+  const seekToHash = () => {
+    const start = /^#t=([\d.]+)$/.exec(location.hash);
+    if (start) seek(Number(start[1]) * 1000);
+  };
+  seekToHash();
+  addEventListener("hashchange", seekToHash);
   showState();
   showPosition();
 }

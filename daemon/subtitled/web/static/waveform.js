@@ -10,7 +10,7 @@ export class Waveform {
   #peaks = null;
   #maxPeak = 1;
   #cues = [];
-  #missing = [];
+  #withoutText = [];
   #markers = [];
   #current = -1;
   #start_ms = 0;
@@ -56,10 +56,10 @@ export class Waveform {
     this.#redraw();
   }
 
-  /** `markers`: times marked below the waveform. */
-  setCues(cues, missing, markers) {
+  /** `withoutText`: stretches of speech that no cue covers; `markers`: times marked below the waveform. */
+  setCues(cues, withoutText, markers) {
     this.#cues = cues;
-    this.#missing = missing;
+    this.#withoutText = withoutText;
     this.#markers = markers;
     this.#redraw();
   }
@@ -140,7 +140,7 @@ export class Waveform {
     // Cues narrower than this would merge into one grey area.
     if (visible.length * 4 < width) for (const cue of visible) this.#block(context, x(cue.start_ms), x(cue.end_ms), floor, "cue");
     context.globalAlpha = 0.35;
-    for (const gap of this.#missing.filter(isVisible)) this.#block(context, x(gap.start_ms), x(gap.end_ms), floor, "bad");
+    for (const gap of this.#withoutText.filter(isVisible)) this.#block(context, x(gap.start_ms), x(gap.end_ms), floor, "bad");
     context.globalAlpha = 1;
     context.fillStyle = this.#colours.warn;
     const positions = new Set(this.#markers.map((ms) => Math.round(x(ms))));
