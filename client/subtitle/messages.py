@@ -99,6 +99,8 @@ class JobFacts(Struct, frozen=True, kw_only=True):
     """Speech of a failed job that could not be decoded: "start_ms end_ms cause"; only in the answer to Status."""
     unheard: tuple[str, ...] = ()
     """Speech for which the model gave no text: "start_ms end_ms cause"; only in the answer to Status."""
+    damaged: tuple[tuple[float, float], ...] = ()
+    """Where audio is known to be lost, because the file is damaged or cut: start and end in seconds."""
     owner: str = ""
     """Name of the key that submitted it; empty for the local socket and inboxes."""
     tag: str = ""

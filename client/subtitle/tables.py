@@ -72,6 +72,7 @@ def print_job(console: Console, job: JobFacts) -> None:
     rows += [("output", path) for path in job.outputs]
     rows += [("missing", span_line(span)) for span in job.missing]
     rows += [("unheard", span_line(span)) for span in job.unheard]
+    rows += [("damaged", damage_line(start_s, end_s)) for start_s, end_s in job.damaged]
     rows += [("history" if place == 0 else "", step_line(step)) for place, step in enumerate(job.history)]
     for name, value in rows:
         console.print(f"{name:>9}  {value}", markup=False, highlight=False, soft_wrap=True)
@@ -81,6 +82,11 @@ def span_line(span: str) -> str:
     """Return a line for an element of `JobFacts.missing` or `JobFacts.unheard`."""
     start_ms, end_ms, cause = span.split(" ", 2)
     return f"{tenths(int(start_ms))} to {tenths(int(end_ms))}: {cause}"
+
+
+def damage_line(start_s: float, end_s: float) -> str:
+    """Return a line for an element of `JobFacts.damaged`."""
+    return f"{tenths(round(start_s * 1000))} to {tenths(round(end_s * 1000))}: the file is damaged or cut, this audio is lost"
 
 
 def tenths(time_ms: int) -> str:

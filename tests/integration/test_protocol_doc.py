@@ -48,6 +48,8 @@ def _kind(kind: inspect.Type) -> str:
             return struct.__name__
         case inspect.VarTupleType(item_type=item):
             return f"[{_kind(item)}]"
+        case inspect.TupleType(item_types=items):
+            return f"[{', '.join(map(_kind, items))}]"
         case inspect.DictType(key_type=key, value_type=value):
             return f"{{{_kind(key)}: {_kind(value)}}}"
         case inspect.UnionType(types=kinds):

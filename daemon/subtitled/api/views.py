@@ -50,6 +50,7 @@ def job_facts(
         received_bytes=received_bytes if job.state is JobState.RECEIVING else job.size,
         priority=job.options.priority,
         formats=job.options.formats,
+        damaged=media.damaged_s,
     )
 
 

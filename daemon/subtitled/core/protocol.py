@@ -171,10 +171,17 @@ class Media(Struct, frozen=True, kw_only=True):
     decoded_samples: Count = 0
     speech_samples: Count = 0
     bad_packets: Count = 0
+    damaged: Annotated[tuple[tuple[Count, Count], ...], Meta(max_length=1000)] = ()
+    """Where audio is lost, since the file is damaged or cut: start and end in ms of media time."""
     drift_ms: Annotated[int, Meta(ge=-(2**48), le=2**48)] = 0
     """Largest distance between a timestamp and the position of its audio; if large, a place in the file is found only by
     reading up to it."""
     skipped: tuple[SkippedSpan, ...] = ()
+
+    @property
+    def damaged_s(self) -> tuple[tuple[float, float], ...]:
+        """Where audio is lost, in seconds."""
+        return tuple((start_ms / 1000, end_ms / 1000) for start_ms, end_ms in self.damaged)
 
 
 class Waveform(Struct, frozen=True, kw_only=True):

@@ -92,6 +92,8 @@ class Transcript(Struct, frozen=True, kw_only=True):
     """Speech that could not be decoded; empty unless the job failed."""
     unheard: tuple[MissingSpan, ...] = ()
     """Speech for which the model gave no text, also when it was decoded again."""
+    damaged: tuple[tuple[float, float], ...] = ()
+    """Where audio is known to be lost, because the file is damaged or cut: start and end in seconds."""
     removed: tuple[RemovedPhrase, ...] = ()
     """Text of the model that was most likely not spoken; no segment contains it any more."""
     limits: LayoutLimits | None = None

@@ -58,6 +58,8 @@ class CuesResponse(Struct, frozen=True, kw_only=True):
     """Speech that could not be decoded."""
     unheard: tuple[MissingSpan, ...]
     """Speech for which the model gave no text."""
+    damaged: tuple[tuple[float, float], ...]
+    """Where audio of the file is lost, in seconds."""
 
 
 class WaveformResponse(Struct, frozen=True, kw_only=True):
@@ -176,6 +178,7 @@ def _cues_json(content: bytes) -> bytes:
             cues=align_words(transcript.cues, phrases),
             missing=transcript.missing,
             unheard=transcript.unheard,
+            damaged=transcript.damaged,
         )
     )
 

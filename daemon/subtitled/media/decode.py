@@ -11,6 +11,8 @@ import soxr
 
 from subtitled.config.schema import SAMPLE_RATE
 from subtitled.errors import MediaError
+from subtitled.media.completeness import incompleteness
+from subtitled.media.damage import DamageLog
 from subtitled.media.demux import Track, mono
 from subtitled.media.media_file import BLOCK, SAMPLE_RATES, MediaFile, MediaInfo
 
@@ -47,7 +49,15 @@ class Decoder:
     @property
     def bad_packets(self) -> int:
         """Packets skipped so far because they could not be read or decoded."""
-        return self._source.bad_packets
+        return self._source.damage.bad_packets
+
+    @property
+    def damaged(self) -> tuple[tuple[int, int], ...]:
+        """Spans of which audio is known to be lost, in ms after the first sample; complete at the end.
+
+        Lost audio inside the file is silence, that at the end is not there at all. A span before the first sample is negative.
+        """
+        return tuple((start // 1_000_000, -(-end // 1_000_000)) for start, end in self._source.damage.spans)
 
     @property
     def drift_ms(self) -> int:
@@ -139,10 +149,10 @@ def open_media(path: str, *, language: str | None = None, root: str | None = Non
 class _Sound:
     """Uncompressed audio, through libsndfile."""
 
-    bad_packets = 0
     drift_ms = 0
 
     def __init__(self, sound: soundfile.SoundFile, file: MediaFile) -> None:
+        self.damage = DamageLog()
         self._sound = sound
         self._file = file
         self.info = MediaInfo(
@@ -165,8 +175,11 @@ class _Sound:
                     f"{self._file.name} could not be read to its end: {error}; check the disk"
                 ) from error
             if not len(block):
-                return
+                break
             yield self.info.sample_rate, mono(block.T)
+        missing = incompleteness(self._file.fileno())
+        # libsndfile takes the shorter of the declared size and the file's own.
+        self.damage.finish(self._sound.frames * 1_000_000_000 // self.info.sample_rate, None, missing)
 
     def seek(self, sample: int) -> tuple[int, int]:
         """See `Track.seek`."""

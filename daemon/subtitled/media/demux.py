@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import av
@@ -13,6 +14,8 @@ from av.stream import Discard, Disposition
 from subtitled.config.schema import SAMPLE_RATE
 from subtitled.errors import MediaError
 from subtitled.languages import is_in
+from subtitled.media.completeness import incompleteness
+from subtitled.media.damage import DamageLog, declared_end_ns, is_damaged
 from subtitled.media.media_file import BLOCK, SAMPLE_RATES, MediaInfo
 
 if TYPE_CHECKING:
@@ -63,6 +66,9 @@ _USUAL_LAYOUTS = {5: "FL FR FC BL BR", 6: "FL FR FC LFE BL BR", 8: "FL FR FC LFE
 
 _COMMENTARY = Disposition.comment | Disposition.visual_impaired | Disposition.karaoke
 
+_CHECKED = frozenset({"flac", "wavpack", "tta", "tak", "ac3", "eac3", "truehd", "mlp"})
+"""Codecs whose frames have checksums: a frame that fails its own is not used."""
+
 _SAMPLES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
 """FFmpeg's sample formats as NumPy's."""
 
@@ -70,13 +76,15 @@ _SAMPLES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl
 class Track:
     """The audio of a container, of one track: the one in `language`, the default one, or the first.
 
-    `bad_packets` counts skipped packets. The constructor blocks until the first audio is decoded, and raises MediaError if
+    `damage` holds what was skipped; it is complete when all has been read. The constructor blocks until the first audio is decoded, and raises MediaError if
     there is none. It opens no other file.
     """
 
     def __init__(self, file: MediaFile, language: str | None) -> None:
-        self.bad_packets = 0
+        self.damage = DamageLog()
         self._file = file
+        self._positions = deque([0], maxlen=4)
+        """Bytes at which the last packets began: in Ogg a gap shows some pages later."""
         self._container = open_container(file)
         try:
             self._stream = _choose(self._container, file, language)
@@ -84,6 +92,8 @@ class Track:
                 if stream is not self._stream:
                     stream.discard = Discard.all
             self._stream.codec_context.thread_count = 1
+            if self._stream.codec_context.name in _CHECKED:
+                self._stream.codec_context.options = {"err_detect": "crccheck+explode"}
             duration_s = self._duration_s()
             self._latest_ns = None if duration_s is None else int(duration_s * 1.1e9) + _BEYOND_NS
             self._clock = _Clock(self._stream.time_base, self._latest_ns)
@@ -142,13 +152,16 @@ class Track:
 
         A read error ends it early and is in `MediaFile.fault`.
         """
+        is_whole = self._clock.position_ns is None
         # A frame is a few milliseconds: they are mixed by the second.
         held: list[tuple[Any, int]] = []
         kind: tuple[int, str, int] | None = None
         samples = 0
         for frame in itertools.chain([self._first], self._frames):
             rate, channels = frame.sample_rate, frame.layout.nb_channels
+            before_ns = self._clock.position_ns
             silence, overlap = self._clock.place(frame.pts, frame.samples, rate)
+            self._note_damage(before_ns, silence * 1_000_000_000 // rate)
             is_new = kind != (rate, frame.format.name, channels)
             if held and (is_new or silence or samples * channels >= BLOCK):
                 yield held[0][0].sample_rate, _mixed(held)
@@ -163,6 +176,35 @@ class Track:
             samples += frame.samples
         if held:
             yield held[0][0].sample_rate, _mixed(held)
+        if is_whole and self._file.fault is None:
+            self._note_end()
+
+    def _note_damage(self, before_ns: int | None, silence_ns: int) -> None:
+        """Record the damage between two frames: the end of the earlier one, and the silence after it."""
+        if silence_ns and not self.damage.is_pending:
+            name = self._container.format.name
+            start, end = self._positions[0], self._positions[-1]
+            if name.startswith("mpeg"):  # not every packet has a position
+                end = max(end, self._file.tell())
+            if is_damaged(name, self._file.fileno(), start, end, self._stream.id):
+                self.damage.add_packet(None)
+        if self.damage.is_pending:
+            after_ns = 0 if before_ns is None else before_ns - self._begins_ns
+            self.damage.place(after_ns, silence_ns, is_first=before_ns is None)
+
+    def _note_end(self) -> None:
+        """Record what is missing at the end of the file."""
+        end_ns = (self._clock.position_ns or self._begins_ns) - self._begins_ns
+        missing = incompleteness(self._file.fileno())
+        declared_ns = declared_end_ns(
+            self._container,
+            self._stream,
+            self._file,
+            self._begins_ns,
+            self.damage.lost_bytes,
+            is_cut=missing is not None and missing.is_cut,
+        )
+        self.damage.finish(end_ns, declared_ns, missing)
 
     def _decoded(self) -> Iterator[Any]:
         """Yield the frames; damage is skipped, and an error of the disk ends it."""
@@ -171,6 +213,8 @@ class Track:
             try:
                 for packet in self._container.demux(self._stream):
                     faults = 0
+                    if packet.pos is not None and packet.pos != self._positions[-1]:
+                        self._positions.append(packet.pos)
                     yield from self._frames_of(packet)
             except IndexError:
                 # PyAV fails at the end for tracks that appear late, as in broadcasts; the next call does not.
@@ -178,8 +222,8 @@ class Track:
             except (av.FFmpegError, OSError):
                 if self._file.fault is not None:
                     return
-                # One damaged place counts once, however many attempts lead past it.
-                self.bad_packets += not faults
+                if not faults:  # one damaged place counts once, however many attempts lead past it
+                    self.damage.add_packet(None)
                 faults += 1
             else:
                 return
@@ -192,7 +236,7 @@ class Track:
         except av.EOFError:
             return []
         except av.FFmpegError:
-            self.bad_packets += 1
+            self.damage.add_packet(packet)
             return []
 
     def _first_frame(self) -> Any:
@@ -200,10 +244,10 @@ class Track:
             return frame
         if self._file.fault is not None:
             raise self._file.fault
-        if not self.bad_packets:
+        if not self.damage.bad_packets:
             raise self._file.no_samples()
         raise MediaError(
-            f"{self._file.name}: none of its audio can be decoded ({self.bad_packets} bad packets); "
+            f"{self._file.name}: none of its audio can be decoded ({self.damage.bad_packets} bad packets); "
             "it is damaged or encrypted: get another copy"
         )
 
@@ -261,6 +305,13 @@ class _Clock:
         self.drift_ns = 0
         """Largest difference between a timestamp and the place of its frame."""
 
+    @property
+    def position_ns(self) -> int | None:
+        """Where the next frame belongs if nothing is missing; None before the first."""
+        if self._anchor_ns is None:
+            return None
+        return self._anchor_ns + self._samples * 1_000_000_000 // self._rate
+
     def nanoseconds(self, pts: int) -> int:
         """Return a timestamp in nanoseconds."""
         return pts * self._numerator // self._denominator
@@ -272,7 +323,7 @@ class _Clock:
             self._anchor_ns = stamp_ns or 0
             if self._last_ns is not None:
                 self._last_ns += self._anchor_ns
-        now_ns = self._anchor_ns + self._samples * 1_000_000_000 // self._rate
+        now_ns = self.position_ns or 0
         if rate != self._rate:
             self._anchor_ns, self._samples, self._rate = now_ns, 0, rate
         # A timestamp that a muxer repeats carries no information.

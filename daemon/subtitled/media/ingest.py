@@ -93,6 +93,14 @@ class Ingest:
         return self._decoder.bad_packets
 
     @property
+    def damaged(self) -> tuple[tuple[int, int], ...]:
+        """Where audio of the file is lost, in ms of media time; complete at the end."""
+        offset_ms = self.info.offset_samples * 1000 // SAMPLE_RATE
+        return tuple(
+            (max(0, offset_ms + start), max(0, offset_ms + end)) for start, end in self._decoder.damaged
+        )
+
+    @property
     def drift_ms(self) -> int:
         """How far a timestamp of the file was, so far, from where its audio came to be; see `Decoder.drift_ms`."""
         return self._decoder.drift_ms

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from subtitled.observability.metrics import Metrics
 from subtitled.storage.rows import JobRow
 
 MAX_LOGGED_SPANS = 20
-"""Stretches of speech without text in one log line; the status of the job has all."""
+"""Stretches of lost audio, or of speech without text, in one log line; the status of the job has all."""
 _log = log.get()
 
 
@@ -43,6 +44,8 @@ class JobSummary(Struct, frozen=True, kw_only=True):
     missing: int
     unheard: tuple[MissingSpan, ...]
     """Speech without text."""
+    damaged: tuple[tuple[float, float], ...]
+    """Lost audio, in seconds."""
     removed: int
     """Hallucinated phrases."""
     duration_s: float
@@ -70,6 +73,7 @@ def job_report(row: JobRow, transcript: Transcript, *, now_ms: int) -> JobSummar
         skipped=len(transcript.skipped),
         missing=len(transcript.missing),
         unheard=transcript.unheard,
+        damaged=transcript.damaged,
         removed=len(transcript.removed),
         duration_s=transcript.duration_ms / 1000,
         wall_s=(now_ms - (row.started_ms or row.created_ms)) / 1000,
@@ -141,17 +145,19 @@ class TransitionLog:
                 self._metrics.jobs.labels("done").inc()
                 summary = self.jobs.pop(job.id, None)
                 _log.info(log.JOB_DONE, job=job.id, file=file, **_figures(summary))
-                if summary and summary.unheard:
+                if summary and summary.damaged:
+                    damaged_s = round(sum(end - start for start, end in summary.damaged), 2)
                     _log.warning(
-                        log.JOB_UNHEARD,
+                        log.JOB_DAMAGED,
                         job=job.id,
                         file=file,
-                        unheard_s=summary.unheard_s,
-                        times_s=[
-                            f"{span.start_ms / 1000:.1f}-{span.end_ms / 1000:.1f}"
-                            for span in summary.unheard[:MAX_LOGGED_SPANS]
-                        ],
-                        omitted=max(0, len(summary.unheard) - MAX_LOGGED_SPANS),
+                        damaged_s=damaged_s,
+                        **_times(summary.damaged),
+                    )
+                if summary and summary.unheard:
+                    spans = [(span.start_ms / 1000, span.end_ms / 1000) for span in summary.unheard]
+                    _log.warning(
+                        log.JOB_UNHEARD, job=job.id, file=file, unheard_s=summary.unheard_s, **_times(spans)
                     )
             case JobState.FAILED:
                 self._metrics.jobs.labels("failed").inc()
@@ -202,6 +208,13 @@ class TransitionLog:
                 _log.info(log.WORKER_STOPPED, worker=worker, cause=action.cause)
             case _:
                 pass
+
+
+def _times(spans: Sequence[tuple[float, float]]) -> dict[str, object]:
+    return {
+        "times_s": [f"{start:.1f}-{end:.1f}" for start, end in spans[:MAX_LOGGED_SPANS]],
+        "omitted": max(0, len(spans) - MAX_LOGGED_SPANS),
+    }
 
 
 def _figures(summary: JobSummary | None) -> dict[str, object]:

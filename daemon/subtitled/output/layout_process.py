@@ -256,6 +256,7 @@ def compose(
         skipped=tuple(_missing(skip.span, offset, skip.cause) for skip in media.skipped),
         missing=tuple(missing),
         unheard=tuple(unheard),
+        damaged=media.damaged_s,
     )
     chosen = layout or job.options.layout
     return with_cues(_filtered(transcript, job.options), chosen.profile, overrides_of(chosen))

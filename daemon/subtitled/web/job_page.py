@@ -172,6 +172,7 @@ def _context(request: Request, job: JobFacts) -> dict[str, Any]:
         "took_ms": took_ms,
         "missing": [_span(text) for text in job.missing],
         "unheard": [_span(text) for text in job.unheard],
+        "damaged": [(round(start_s * 1000), round(end_s * 1000), "") for start_s, end_s in job.damaged],
         "has_text": has_text(job),
         # The folder is part of the job's source.
         "outputs": [path.rpartition("/")[2] for path in job.outputs],

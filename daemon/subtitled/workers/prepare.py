@@ -256,6 +256,7 @@ class PrepareRole:
                 decoded_samples=ingest.decoded_samples,
                 speech_samples=ingest.speech_samples,
                 bad_packets=ingest.bad_packets,
+                damaged=ingest.damaged,
                 drift_ms=ingest.drift_ms,
                 skipped=ingest.skipped,
             )
