@@ -166,6 +166,22 @@ def test_windows_that_look_wrong_are_decoded_again_together(model: WhisperModel)
     assert len(calls) < 2 * sum(result.windows for result in found)
 
 
+def test_certain_segments_are_reported_while_others_are_decoded_again(model: WhisperModel) -> None:
+    """Each segment is reported at most once, with its final result; the last ones are only returned."""
+    reports: list[dict[int, SegmentResult]] = []
+    engine = Engine(model, beam_size=5, batch_size=1)
+    sounds = [english(), english()[:0], chinese()]
+    results = engine.transcribe(
+        [engine.features(pcm) for pcm in sounds],
+        [PromptRequest(language=language) for language in ("en", "en", "zh")],
+        word_timestamps=False,
+        on_results=lambda found: reports.append(dict(found)),
+    )
+    reported = [at for report in reports for at in report]
+    assert 1 <= len(reported) == len(set(reported)) < 3
+    assert all(results[at] == result for report in reports for at, result in report.items())
+
+
 def test_one_temperature_means_no_second_try(model: WhisperModel) -> None:
     [result] = decoded(
         model,

@@ -33,6 +33,7 @@ from subtitled.core.protocol import (
     Prepared,
     PrepareRefused,
     SegmentResult,
+    SegmentsTranscribed,
     ToWorker,
     Transcribe,
     Transcribed,
@@ -135,6 +136,8 @@ class TranscribeRole:
             if plan.strikes(Fault.SLOW):
                 samples = sum(self._history.samples(item.key) for item in message.items)
                 takes_s = time_to_run(self._history.policy, samples) * plan.between(0.9, 1.3)
+            if plan.random.random() < 0.3:
+                process.later(takes_s * plan.between(0, 1), lambda: self._answer_some(message))
             process.later(takes_s, lambda: self._answer(message))
 
     def _abandon(self, lease: int) -> None:
@@ -162,6 +165,18 @@ class TranscribeRole:
             else:
                 self._begin(following)
         self._exit_if_done()
+
+    def _answer_some(self, message: Transcribe) -> None:
+        """Send some results of a running lease; its process may end afterwards."""
+        if message not in self._leases or self._process.is_bad:
+            return
+        media = [self._media(item) for item in message.items]
+        some = tuple(
+            self._result(message.lease, item)
+            for item, found in zip(message.items, media, strict=True)
+            if self._fault_plan.random.random() < 0.5 and item.key.index not in found.poison | found.refused
+        )
+        self._process.send(SegmentsTranscribed(lease=message.lease, items=some))
 
     def _answer(self, message: Transcribe) -> None:
         if message not in self._leases:

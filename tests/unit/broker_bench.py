@@ -185,7 +185,24 @@ class Bench:
         without: tuple[int, ...] = (),
     ) -> list[ac.Action]:
         """Answer a lease."""
-        outcomes = tuple(
+        outcomes = self.outcomes(
+            lease, language=language, probability=probability, is_speech=is_speech, without=without
+        )
+        return self.handle(
+            ev.MessageReceived(lease.lease.worker, pr.Transcribed(lease=lease.lease.id, items=outcomes))
+        )
+
+    def outcomes(
+        self,
+        lease: ac.SendLease,
+        *,
+        language: str = "de",
+        probability: float = 0.9,
+        is_speech: bool = True,
+        without: tuple[int, ...] = (),
+    ) -> tuple[pr.ItemResult, ...]:
+        """Return the results of a lease."""
+        return tuple(
             pr.ItemResult(
                 key=item.key,
                 is_speech=is_speech,
@@ -195,9 +212,6 @@ class Bench:
             )
             for item in lease.message.items
             if item.key.index not in without
-        )
-        return self.handle(
-            ev.MessageReceived(lease.lease.worker, pr.Transcribed(lease=lease.lease.id, items=outcomes))
         )
 
     def reply_to_all(self, **reply: Any) -> None:

@@ -363,6 +363,52 @@ def test_segment_missing_in_a_reply_is_leased_again() -> None:
     assert indices(b.last(ac.SendLease)) == [1]
 
 
+def test_results_of_a_running_lease_count_at_once() -> None:
+    """A job ends without the rest of the lease; the answer to the lease does not count them again."""
+    b = bench("p0", "p1", "gpu0")
+    b.die("gpu0.1")
+    b.submit("a")
+    b.submit("b")
+    b.read(0, job="a")
+    b.read(0, 1, job="b")
+    b.worker("gpu1")
+    sent = b.last(ac.SendLease)
+    assert [item.key for item in sent.message.items] == [
+        SegmentKey("a", 0),
+        SegmentKey("b", 0),
+        SegmentKey("b", 1),
+    ]
+    some = b.outcomes(sent)[:2]
+    b.handle(ev.MessageReceived("gpu1.1", pr.SegmentsTranscribed(lease=sent.lease.id, items=some)))
+    assert b.state("a") is JobState.WRITING
+    assert [b.stored(index, "b").state for index in (0, 1)] == [SegmentState.DONE, SegmentState.LEASED]
+    assert b.slot("gpu1").leases == (sent.lease.id,)
+    b.reply(sent)
+    assert b.state("b") is JobState.WRITING
+    results = [save.segment.key for save in b.all(ac.SaveSegment) if save.result is not None]
+    assert len(results) == len(set(results)) == 3
+
+
+def test_worker_that_is_lost_after_some_results_loses_the_others() -> None:
+    b = bench("p0", "gpu0")
+    b.submit()
+    b.read(0, 1)
+    b.die("gpu0.1")
+    b.submit("b")
+    b.read(0, 1, 2, job="b")
+    b.worker("gpu1")
+    sent = next(sent for sent in b.all(ac.SendLease) if len(sent.message.items) > 1)
+    part = pr.SegmentsTranscribed(lease=sent.lease.id, items=b.outcomes(sent)[:1])
+    b.handle(ev.MessageReceived(sent.lease.worker, part))
+    b.die(sent.lease.worker)
+    first, *others = (item.key for item in sent.message.items)
+    assert b.segments[first].state is SegmentState.DONE
+    assert all(b.segments[key].losses == 1 for key in others)
+    late = len(b.actions)
+    b.handle(ev.MessageReceived(sent.lease.worker, part))
+    assert not [save for save in b.actions[late:] if isinstance(save, ac.SaveSegment)]
+
+
 def test_result_that_is_twice_in_a_reply_counts_once() -> None:
     b = bench("p0", "gpu0")
     b.submit()

@@ -16,12 +16,15 @@ from subtitled.core.transcription import Phrase
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from subtitled.asr.engine import OnResults
+
 
 class Heard:
     """An engine that says what it was asked, and hears each segment in the language that its features name."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, str | None, str]] = []
+        self.reported: dict[int, SegmentResult] = {}
 
     def __call__(
         self,
@@ -29,6 +32,7 @@ class Heard:
         requests: Sequence[PromptRequest],
         *,
         sounds: Sequence[SegmentSound],
+        on_results: OnResults,
     ) -> list[SegmentResult]:
         """Decode a batch."""
         results = []
@@ -45,6 +49,7 @@ class Heard:
                     is_speech=number < 10,
                 )
             )
+        on_results({0: results[0]})
         return results
 
 
@@ -55,7 +60,9 @@ def translated(
     features = [np.array([number]) for number in numbers]
     requests = [replace(PromptRequest(language=None), language=language) for _ in numbers]
     sounds = [SegmentSound(seams=(number,)) for number in numbers]
-    return heard, transcribe(heard, features, requests, wanted, sounds)
+    results = transcribe(heard, features, requests, wanted, sounds, heard.reported.update)
+    assert heard.reported.items() <= dict(enumerate(results)).items()
+    return heard, results
 
 
 def test_each_segment_is_translated_from_the_language_it_was_heard_in() -> None:
@@ -78,6 +85,11 @@ def test_only_what_wants_it_is_translated() -> None:
     heard, results = translated([0, 1, 12, 3], [False, True, True, True])
     assert heard.asked[4:] == [(3, "zh", "translate")]
     assert [result.translation is None for result in results] == [True, True, True, False]
+
+
+def test_results_are_reported_early_once_they_have_their_translation() -> None:
+    heard, results = translated([12, 0, 1, 3], [True, True, False, True])
+    assert heard.reported == {at: results[at] for at in (0, 1, 2)}, "3 is the last one"
 
 
 def test_nothing_to_translate_costs_nothing() -> None:

@@ -8,7 +8,7 @@ unfinished last sentence of a segment is accepted, and speech without text is de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -72,6 +72,8 @@ RUNS_TO_GROW = 50
 """Batches without trouble after which one twice as large is tried, where memory had run out."""
 
 DEFAULT_DECODING = DecodingConfig()
+OnResults = Callable[[Mapping[int, SegmentResult]], None]
+"""Called with finished results, by the place of their segments, while others are still decoded."""
 
 
 class OutOfMemoryError(Exception):
@@ -170,11 +172,13 @@ class Engine:
         *,
         sounds: Sequence[SegmentSound] = (),
         word_timestamps: WordTimestamps,
+        on_results: OnResults = lambda _: None,
     ) -> list[SegmentResult]:
         """Return the result of each segment; word times change neither its text nor the times of closed phrases.
 
-        `sounds` contains where each segment has speech; without it all is speech. Raises OutOfMemoryError when not even one segment fits; CUDA's errors come through as RuntimeError, after
-        which the process must end. A language that the model does not have is a ValueError.
+        `sounds` contains where each segment has speech; without it all is speech. Raises OutOfMemoryError when not even
+        one segment fits, and what `on_results` raises; CUDA's errors come through as RuntimeError, after which the process
+        must end. A language that the model does not have is a ValueError.
         """
         all_speech = [
             SegmentSound((Span(0, array.shape[-1] * SAMPLE_RATE // FRAMES_PER_SECOND),)) for array in features
@@ -212,6 +216,7 @@ class Engine:
             if segment.features.shape[-1] > 0
         ]
         doubtful: list[_DoubtfulWindow] = []
+        reported: set[int] = set()
         while todo or doubtful:
             if not todo:
                 # All windows of a lease that look wrong are decoded again together.
@@ -220,14 +225,23 @@ class Engine:
                     again, lambda batch: self._decode_doubtful(batch, options, word_timestamps)
                 )
                 doubtful = _without(doubtful, done_again)
-                continue
-            alike = _of_one_length(todo, self._prompt)
-            done, (following, found) = self._with_memory(
-                alike, lambda batch: self._decode_batch(batch, options, word_timestamps)
-            )
-            # Speech that is decoded again comes last, so that the segments of a lease share batches for it.
-            todo = [*_without(todo, done), *following]
-            doubtful += found
+            else:
+                alike = _of_one_length(todo, self._prompt)
+                done, (following, found) = self._with_memory(
+                    alike, lambda batch: self._decode_batch(batch, options, word_timestamps)
+                )
+                # Speech that is decoded again comes last, so that the segments of a lease share batches for it.
+                todo = [*_without(todo, done), *following]
+                doubtful += found
+            unfinished = {id(window.segment) for window in (*todo, *(one.window for one in doubtful))}
+            finished = [
+                at
+                for at, segment in enumerate(segments)
+                if at not in reported and id(segment) not in unfinished
+            ]
+            if unfinished and finished:
+                reported.update(finished)
+                on_results({at: _result(segments[at]) for at in finished})
         return [_result(segment) for segment in segments]
 
     # -- one batch of windows --------------------------------------------------------------------------------

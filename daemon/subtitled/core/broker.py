@@ -31,7 +31,7 @@ from subtitled.core.live_jobs import BYTES_PER_SAMPLE, LiveJobs
 from subtitled.core.plan import Plan, PlanSettings
 from subtitled.core.policy import Policy
 from subtitled.core.prepare_dispatch import PrepareDispatch
-from subtitled.core.records import Feed, Job, SegmentKey, Worker
+from subtitled.core.records import Feed, Job, Lease, SegmentKey, Worker
 from subtitled.core.states import JobEvent, JobState, SegmentEvent, SegmentState, WorkerEvent, WorkerState
 from subtitled.core.worker_loss import WorkerLoss
 from subtitled.core.worker_table import NEVER, WorkerTable
@@ -221,6 +221,10 @@ class Broker:
                 self.lease_dispatch.lease_received(identity, lease, now)
             case pr.ModelUnloaded():
                 self.lease_dispatch.model_unloaded(identity, now)
+            case pr.SegmentsTranscribed(lease=lease, items=items):
+                running = self.lease_dispatch.current(identity, lease)
+                if running is not None:
+                    self.lifecycle.advance_all(self._add_results(running, items))
             case pr.Transcribed():
                 self._on_transcribed(identity, message, now)
             case pr.LeaseRefused():
@@ -337,14 +341,19 @@ class Broker:
         if lease is None:
             return
         self.worker_table.succeeded(identity)
-        answered = set()
-        for item in message.items:
-            segment = self.lease_dispatch.claim(lease, item.key)
-            if segment is not None:
-                answered.add(item.key.job)
-                self.lifecycle.add_result(segment, item, identity)
+        answered = self._add_results(lease, message.items)
         left_out = self.lease_dispatch.requeue(lease, "the worker's reply left it out", is_blamed=True)
         self.lifecycle.advance_all(answered | left_out)
+
+    def _add_results(self, lease: Lease, items: Iterable[pr.ItemResult]) -> set[str]:
+        """Store the results of segments that are still in a lease; return their jobs."""
+        jobs = set()
+        for item in items:
+            segment = self.lease_dispatch.claim(lease, item.key)
+            if segment is not None:
+                jobs.add(item.key.job)
+                self.lifecycle.add_result(segment, item, lease.worker)
+        return jobs
 
     def _on_lease_refused(self, identity: str, message: pr.LeaseRefused, now: float) -> None:
         lease = self.lease_dispatch.finish(identity, message.lease, now, is_done=False)

@@ -166,16 +166,24 @@ class LeaseDispatch:
             self.leases[lease_id] = replace(self.leases[lease_id], is_received=True, due_at=NEVER)
             self._start_timers(worker, now)
 
+    def current(self, identity: str, lease_id: int) -> Lease | None:
+        """Return a lease that a worker holds; None, with a ResultStale, if it does not hold it (any more)."""
+        worker = self._worker_table.current(identity)
+        if worker is None or lease_id not in worker.leases:
+            self._out.append(ResultStale(worker=identity, lease=lease_id))
+            return None
+        return self.leases[lease_id]
+
     def finish(self, identity: str, lease_id: int, now: float, *, is_done: bool) -> Lease | None:
         """Take an answered lease from its worker; None, with a ResultStale, if it is not current.
 
         `is_done`: it measures the worker's throughput.
         """
+        lease = self.current(identity, lease_id)
         worker = self._worker_table.current(identity)
-        if worker is None or lease_id not in worker.leases:
-            self._out.append(ResultStale(worker=identity, lease=lease_id))
+        if lease is None or worker is None:
             return None
-        lease = self.leases.pop(lease_id)
+        del self.leases[lease_id]
         throughput = self.sizing.updated_throughput(worker, lease, now) if is_done else worker.throughput
         left = tuple(other for other in worker.leases if other != lease_id)
         due = self._worker_table.leaving_due(now) if worker.state is WorkerState.DRAINING else NEVER

@@ -270,6 +270,13 @@ class ItemResult(Struct, frozen=True, kw_only=True):
         )
 
 
+class SegmentsTranscribed(_Message, frozen=True, kw_only=True):
+    """Some segments of a lease are done, others are still decoded; Transcribed repeats their results."""
+
+    lease: int
+    items: Annotated[tuple[ItemResult, ...], Meta(max_length=256)]
+
+
 class Transcribed(_Message, frozen=True, kw_only=True):
     """A lease is done."""
 
@@ -449,6 +456,7 @@ FromWorker = (
     | AlreadySubtitled
     | PrepareRefused
     | FileAbandoned
+    | SegmentsTranscribed
     | Transcribed
     | LeaseRefused
     | LeaseAbandoned

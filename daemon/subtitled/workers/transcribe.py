@@ -8,7 +8,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -33,6 +33,7 @@ from subtitled.core.protocol import (
     LeaseRefused,
     ModelUnloaded,
     SegmentResult,
+    SegmentsTranscribed,
     ToWorker,
     Transcribe,
     Transcribed,
@@ -130,6 +131,11 @@ class TranscribeRole:
         self._abandoned.discard(message.lease)
         self._port.post(message)
 
+    def _send_results(self, order: Transcribe, results: Mapping[int, SegmentResult]) -> None:
+        """Send the results of some segments of a running lease."""
+        if results:
+            self._port.post(SegmentsTranscribed(lease=order.lease, items=_items(order, results)))
+
     def _is_dropped(self, lease: int) -> bool:
         """Return whether a lease is not needed any more; answer it if it was abandoned."""
         if lease in self._abandoned:
@@ -179,12 +185,17 @@ class TranscribeRole:
                         requests,
                         [item.is_translated_too for item in order.items],
                         [item.sound for item in order.items],
+                        partial(self._send_results, order),
                     )
+                items = _items(order, dict(enumerate(results)))
             except _AbandonedError:
                 self._is_dropped(order.lease)
                 continue
             except (OutOfMemoryError, ValueError) as error:
                 self._answer(LeaseRefused(lease=order.lease, cause=str(error)))
+                continue
+            except (ProtocolError, msgspec.ValidationError) as error:
+                self._answer(LeaseRefused(lease=order.lease, cause=f"invalid result of the model: {error}"))
                 continue
             except RuntimeError as error:
                 if self._device == "cpu":
@@ -196,13 +207,6 @@ class TranscribeRole:
                 return
             finally:
                 del self._steps[order.lease]
-            try:
-                items = tuple(
-                    _item(item.key, result) for item, result in zip(order.items, results, strict=True)
-                )
-            except (ProtocolError, msgspec.ValidationError) as error:
-                self._answer(LeaseRefused(lease=order.lease, cause=f"invalid result of the model: {error}"))
-                continue
             self._answer(
                 Transcribed(
                     lease=order.lease,
@@ -214,6 +218,11 @@ class TranscribeRole:
             )
         if not self._other_threads.acquire(blocking=False):
             self._port.stop(ExitCode.OK)
+
+
+def _items(order: Transcribe, results: Mapping[int, SegmentResult]) -> tuple[ItemResult, ...]:
+    """Return results, by the place of their segments in a lease, to send; raise what `_item` raises."""
+    return tuple(_item(order.items[at].key, result) for at, result in results.items())
 
 
 def _item(key: SegmentKey, result: SegmentResult) -> ItemResult:

@@ -20,6 +20,7 @@ _DECISION_CAUSES = frozenset({"compression_ratio", "log_prob", "no_speech_prob",
 _FROM_REMOTE = (
     be.WorkerReady,
     be.Heartbeat,
+    be.SegmentsTranscribed,
     be.Transcribed,
     be.ModelUnloaded,
     be.LeaseRefused,
@@ -41,7 +42,7 @@ def checked(message: be.FromWorker, *, is_remote: bool) -> be.FromWorker:
     if is_remote and not isinstance(message, _FROM_REMOTE):
         raise ProtocolError("BAD_FORMAT", f"{type(message).__name__} from a worker on another host")
     match message:
-        case be.Transcribed(items=items) if is_remote:
+        case be.SegmentsTranscribed(items=items) | be.Transcribed(items=items) if is_remote:
             return replace(message, items=tuple(map(_checked_item, items)))
         case be.WorkerReady(window_samples=window, languages=languages) if is_remote:
             if window != be.WINDOW_SAMPLES:
