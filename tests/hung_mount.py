@@ -51,16 +51,22 @@ class HungMount:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def lose_server(self) -> None:
+        """Answer every call with ENOTCONN, as the mount of a killed server does."""
+        os.close(self._device)
+        self._device = -1
+
     def close(self) -> None:
         """Give the folder back; calls that wait fail with ENOTCONN. May be repeated."""
         if self._is_mounted:
             self._is_mounted = False
             _libc.umount2(self._path, MNT_DETACH)
-            os.close(self._device)
+            if self._device >= 0:
+                os.close(self._device)
 
 
 class StoppableMount:
-    """Shows a folder read-only at another path, through a server that can stop answering in the middle of a file.
+    """Shows a folder read-only at another path, through a server that can hang or fail in the middle of a file.
 
     A context manager. The server is a thread of this process, which must not touch the path while it hangs. Of the
     FUSE protocol (linux/fuse.h, version 7.31) it has what reading needs.
@@ -73,6 +79,11 @@ class StoppableMount:
         self._nodes = [Path(), Path()]
         """Paths below the source, by number; 1 is the root."""
         self._hang_at: int | None = None
+        self._fail_at: int | None = None
+        self.unreadable = ""
+        """Name of a file whose content cannot be read."""
+        self.is_failing = threading.Event()
+        """Every request is answered with EIO."""
         self._may_answer = threading.Event()
         self._may_answer.set()
         self.is_hung = threading.Event()
@@ -94,9 +105,14 @@ class StoppableMount:
         """Stop answering when a file is read from `offset` bytes on."""
         self._hang_at = offset
 
+    def fail_at(self, offset: int) -> None:
+        """Answer everything with EIO as soon as a file is read from `offset` bytes on."""
+        self._fail_at = offset
+
     def resume(self) -> None:
         """Answer again, also what was requested meanwhile."""
-        self._hang_at = None
+        self._hang_at = self._fail_at = None
+        self.is_failing.clear()
         self.is_hung.clear()
         self._may_answer.set()
 
@@ -109,11 +125,13 @@ class StoppableMount:
                     continue
                 return  # unmounted
             operation, unique, node = struct.unpack_from("=4xIQQ", request)
-            if operation == _READ and self._hang_at is not None:
+            if operation == _READ:
                 (offset,) = struct.unpack_from("=8xQ", request, 40)
-                if offset >= self._hang_at:
+                if self._hang_at is not None and offset >= self._hang_at:
                     self._may_answer.clear()
                     self.is_hung.set()
+                if self._fail_at is not None and offset >= self._fail_at:
+                    self.is_failing.set()
             self._may_answer.wait()
             if operation in {_FORGET, _BATCH_FORGET, _INTERRUPT}:
                 continue
@@ -130,6 +148,8 @@ class StoppableMount:
 
     def _answer(self, operation: int, node: int, body: bytes) -> bytes:
         place = self._source / self._nodes[node] if node else self._source
+        if self.is_failing.is_set() or (operation == _READ and place.name == self.unreadable):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
         match operation:
             case 26:  # INIT
                 return struct.pack("=IIIIHHIIHHI28x", 7, 31, 1 << 17, 0, 12, 9, 1 << 17, 1, 32, 0, 0)

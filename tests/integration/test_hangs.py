@@ -57,9 +57,7 @@ def test_decoder_that_makes_no_progress_is_killed_and_its_file_given_up(tmp_path
         path = talk.rename(daemon.inbox / "talk.flac")
         job = daemon.wait_for(path)
         assert job.state == "failed"
-        assert (
-            job.cause == "its decoder was lost 2 times, the last time with: no progress in decoding for 1 s"
-        )
+        assert job.cause == "reading it failed 2 times, the last time with: no progress in decoding for 1 s"
         assert job.cause in (daemon.inbox / "failed" / "talk.flac.error.txt").read_text("utf-8")
         daemon.stop()
 
@@ -75,7 +73,7 @@ def test_file_that_takes_its_decoder_down_twice_fails_with_the_reason(tmp_path: 
             os.kill(killed, signal.SIGSEGV)
             daemon.wait_until_ready()
         job = daemon.wait_for(path)
-        assert job.cause == "its decoder was lost 2 times, the last time with: killed by SIGSEGV"
+        assert job.cause == "reading it failed 2 times, the last time with: killed by SIGSEGV"
         assert [line["losses"] for line in daemon.log("job.requeued")] == [1]
         daemon.stop()
 

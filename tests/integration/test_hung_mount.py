@@ -119,6 +119,47 @@ def test_file_that_is_being_read_when_its_mount_hangs_waits_for_it(tmp_path: Pat
         daemon.stop()
 
 
+def test_file_waits_for_a_mount_that_has_gone_and_one_that_cannot_be_read_fails(tmp_path: Path) -> None:
+    keep = {"settle_s": 0.1, "language": "en", "after": "keep", "rescan_s": 1.0}
+    inboxes = (INBOXES[0], InboxFolder(name="bad", options=keep))
+    shared, bad = tmp_path / "shared", tmp_path / "bad"
+    shared.mkdir()
+    with Daemon(tmp_path, inboxes=inboxes) as daemon, StoppableMount(shared, bad) as mount:
+        daemon.drop(media.DEMO / "demo.flac", "talk.flac", inbox=shared)
+        mount.fail_at(100_000)
+        daemon.start()
+        assert mount.is_failing.wait(60), daemon.tail()
+        eventually(lambda: hung_folders(daemon) == {str(bad)}, "the inbox is shown as hung")
+        assert daemon.query("SELECT state, losses FROM jobs") == [("queued", 0)]
+        mount.unreadable = "scratched.flac"
+        mount.resume()
+        assert daemon.wait_for(bad / "talk.flac").state == "done"
+        daemon.drop(media.DEMO / "demo.flac", "scratched.flac", inbox=shared)
+        failed = daemon.wait_for(bad / "scratched.flac")
+        assert failed.state == "failed"
+        assert "Input/output error" in failed.cause
+        eventually(lambda: not hung_folders(daemon), "the inbox answers again")
+        daemon.stop()
+
+
+@pytest.mark.long
+def test_job_waits_for_an_output_whose_server_has_gone(daemon: Daemon) -> None:
+    outbox = daemon.folder / "bad-out"
+    daemon.start()
+    with HungMount(outbox) as mount:
+        mount.lose_server()
+        waiting = daemon.drop(media.DEMO / "demo.flac", "waiting.flac", inbox=daemon.folder / "bad")
+        eventually(lambda: hung_folders(daemon) == {str(outbox)}, "the output is shown as hung")
+        job = daemon.job_of(waiting)
+        assert job is not None
+        assert job.state == "writing"
+        source = daemon.drop(media.DEMO / "demo.flac", "talk.flac")
+        assert daemon.wait_for(source).state == "done"
+    assert daemon.wait_for(waiting).state == "done"
+    assert (outbox / "waiting.en.srt").exists()
+    daemon.stop()
+
+
 @pytest.mark.long
 def test_daemon_starts_while_folders_hang(daemon: Daemon) -> None:
     """Their files are found and written when they answer again."""

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from hung_mount import ForbiddenError, HungMount
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
 from subtitled.cues.layout import Cue
 from subtitled.cues.transcript import MissingSpan, Transcript
 from subtitled.errors import SpoolError
+from subtitled.files.filesystem import is_mount_error
 from subtitled.output.job_writer import OutputJob, error_folder, error_path, write_failure, write_outputs
 
 SRT = b"1\n00:00:01,000 --> 00:00:02,000\nHello.\n"
@@ -116,6 +118,26 @@ def test_source_stays_in_place_if_an_output_cannot_be_written(inbox: Path, sourc
     with pytest.raises(SpoolError, match="out"):
         write_outputs(work_of(job_of(source, inbox)))
     assert source.exists()
+
+
+@pytest.mark.parametrize("after", ["move", "delete"])
+def test_job_is_not_complete_while_the_mount_of_its_inbox_has_gone(
+    inbox: Path, source: Path, after: str
+) -> None:
+    """Its source can be neither moved nor deleted."""
+    job = job_of(source, inbox, after)
+    try:
+        mount = HungMount(inbox)
+    except ForbiddenError as error:
+        pytest.skip(str(error))
+    with mount:
+        mount.lose_server()
+        with pytest.raises(SpoolError, match="not connected") as raised:
+            write_outputs(work_of(job))
+        assert is_mount_error(raised.value)
+    assert source.exists()
+    write_outputs(work_of(job))
+    assert not source.exists()
 
 
 def failed(job: Job, transcript: Transcript = TRANSCRIPT) -> tuple[bytes, str]:

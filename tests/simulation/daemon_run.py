@@ -58,7 +58,7 @@ from subtitled.workers.model_download import ModelDownload
 if TYPE_CHECKING:
     from history import History
 
-FINISHED = (be.Transcribed, be.PlanComplete, be.PrepareRefused, be.AlreadySubtitled)
+FINISHED = (be.Transcribed, be.PlanComplete, be.PrepareRefused, be.FileUnavailable, be.AlreadySubtitled)
 SERVING = (WorkerState.IDLE, WorkerState.BUSY, WorkerState.DRAINING)
 
 
@@ -389,6 +389,7 @@ class DaemonRun:
                         be.PlanComplete(feed=feed)
                         | be.AlreadySubtitled(feed=feed)
                         | be.PrepareRefused(feed=feed)
+                        | be.FileUnavailable(feed=feed)
                     ):
                         is_kept = worker is not None and worker.feed is not None and worker.feed.id == feed
                     case _:

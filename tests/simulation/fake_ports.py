@@ -250,13 +250,11 @@ class FakeFileChecks:
             raise Violation(f"{action.folder!r} is checked twice at a time")
         self.folders.add(action.folder)
         is_hung = run.fault_plan.strikes(Fault.HUNG_FOLDER)
-        is_blamed = action.is_suspect and not is_hung
+        blame = "" if is_hung else action.suspicion
 
         def answer() -> None:
             self.folders.discard(action.folder)
-            run.dispatcher.dispatch(
-                ev.FileChecked(job=action.job.id, folder=action.folder, is_blamed=is_blamed)
-            )
+            run.dispatcher.dispatch(ev.FileChecked(job=action.job.id, folder=action.folder, blame=blame))
 
         delay_s = run.fault_plan.between(20, 90) if is_hung else run.fault_plan.between(0, 0.1)
         run.after(delay_s, lambda: run.mailbox.put(answer))

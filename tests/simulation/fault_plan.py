@@ -34,6 +34,7 @@ class Fault(Enum):
     LEFT_OUT = "a reply leaves a segment out"
     LATE = "messages take long"
     STALL = "a decoder makes no progress"
+    UNAVAILABLE = "the file system cannot read a file"
     HUNG_FOLDER = "the folder of such a file does not answer for a while"
     BAD_MEDIA = "media that cannot be read, kill decoders, or change"
     POISON = "segments that kill workers, or that they refuse"

@@ -20,6 +20,7 @@ from subtitled.core.protocol import (
     Drain,
     FeedCredit,
     FileAbandoned,
+    FileUnavailable,
     FromWorker,
     Heartbeat,
     ItemResult,
@@ -307,6 +308,9 @@ class PrepareRole:
         elif self._is_already_subtitled:
             self._order = None
             process.send(AlreadySubtitled(feed=feed, cause="it has subtitles"))
+        elif self._fault_plan.strikes(Fault.UNAVAILABLE):
+            self._order = None
+            process.send(FileUnavailable(feed=feed, cause="input/output error"))
         elif media.is_unreadable:
             self._order = None
             process.send(PrepareRefused(feed=feed, cause="no audio in it"))

@@ -511,7 +511,7 @@ def test_prepare_worker_lost_twice_fails_the_job() -> None:
     assert b.state("a") is JobState.PREPARING
     b.die("p0.2", cause="killed by SIGBUS")
     assert b.state("a") is JobState.FAILED
-    assert b.jobs["a"].cause == "its decoder was lost 2 times, the last time with: killed by SIGBUS"
+    assert b.jobs["a"].cause == "reading it failed 2 times, the last time with: killed by SIGBUS"
 
 
 def test_decoder_without_progress_is_killed() -> None:
@@ -532,8 +532,9 @@ def stalled(b: Bench, *, is_blamed: bool) -> None:
     b.wait(60)
     b.die(b.last(ac.Kill).worker)
     check = b.last(ac.CheckFile)
-    assert check.is_suspect
-    b.handle(ev.FileChecked(job=check.job.id, folder=check.folder, is_blamed=is_blamed))
+    assert check.suspicion == "no progress in decoding for 60 s"
+    blame = check.suspicion if is_blamed else ""
+    b.handle(ev.FileChecked(job=check.job.id, folder=check.folder, blame=blame))
     b.wait(1)
 
 
@@ -573,7 +574,7 @@ def test_files_of_a_folder_that_hangs_wait_and_those_of_others_are_read() -> Non
     b.submit("late", inbox=b"/nfs")
     assert [b.state(job) for job in ("hung", "too", "late")] == [JobState.QUEUED] * 3
     assert len(b.all(ac.CheckFile)) == 1
-    b.handle(ev.FileChecked(job="hung", folder=b"/nfs", is_blamed=False))
+    b.handle(ev.FileChecked(job="hung", folder=b"/nfs", blame=""))
     for job in ("hung", "too", "late"):
         b.read(job=job)
         assert b.state(job) is JobState.WRITING
@@ -587,9 +588,40 @@ def test_cancelled_job_of_a_folder_that_hangs_is_not_read_when_it_answers() -> N
     b.handle(ev.CancelRequested("a"))
     b.wait(60)
     b.ready("p0.2")
-    b.handle(ev.FileChecked(job="a", folder=b.last(ac.CheckFile).folder, is_blamed=True))
+    b.handle(ev.FileChecked(job="a", folder=b.last(ac.CheckFile).folder, blame="no progress"))
     assert b.state("a") is JobState.CANCELLED
     assert b.slot("p0").state is WorkerState.IDLE
+
+
+def unavailable(b: Bench, *, is_blamed: bool) -> None:
+    """Report that the file system cannot read the file; its folder is checked, and answers."""
+    order = b.last(ac.SendPrepare)
+    message = pr.FileUnavailable(feed=order.message.feed, cause="input/output error")
+    b.handle(ev.MessageReceived(order.worker, message))
+    assert b.slot("p0").state is WorkerState.IDLE
+    check = b.last(ac.CheckFile)
+    blame = check.suspicion if is_blamed else ""
+    b.handle(ev.FileChecked(job=check.job.id, folder=check.folder, blame=blame))
+
+
+def test_file_on_a_mount_that_has_gone_waits_for_it_and_is_not_blamed() -> None:
+    b = bench("p0", "gpu0", prepare_attempts=1)
+    b.submit()
+    for _ in range(5):
+        unavailable(b, is_blamed=False)
+        assert (b.state("a"), b.jobs["a"].losses) == (JobState.PREPARING, 0)
+    b.read()
+    assert b.state("a") is JobState.WRITING
+
+
+def test_file_that_cannot_be_read_in_a_folder_that_answers_fails_with_its_reason() -> None:
+    b = bench("p0", "gpu0", prepare_attempts=2)
+    b.submit()
+    unavailable(b, is_blamed=True)
+    assert (b.state("a"), b.jobs["a"].losses) == (JobState.PREPARING, 1)
+    unavailable(b, is_blamed=True)
+    assert b.state("a") is JobState.FAILED
+    assert b.jobs["a"].cause == "reading it failed 2 times, the last time with: input/output error"
 
 
 def test_worker_that_leaves_since_it_cannot_read_a_folder_is_not_blamed_on_the_file() -> None:
@@ -600,8 +632,8 @@ def test_worker_that_leaves_since_it_cannot_read_a_folder_is_not_blamed_on_the_f
     b.die("p0.1", cause="exit status 0")
     assert (b.slot("p0").state, b.slot("p0").failures) == (WorkerState.STOPPED, 0)
     check = b.last(ac.CheckFile)
-    assert not check.is_suspect
-    b.handle(ev.FileChecked(job="a", folder=check.folder, is_blamed=False))
+    assert not check.suspicion
+    b.handle(ev.FileChecked(job="a", folder=check.folder, blame=""))
     b.handle(ev.SlotAdded("p0", Role.PREPARE))
     b.ready("p0.2")
     assert b.state("a") is JobState.PREPARING
@@ -1243,6 +1275,7 @@ def test_a_cancelled_file_that_hangs_its_decoder_is_not_blamed_on_the_next_job()
         lambda feed: pr.FileAbandoned(feed=feed),
         lambda feed: pr.PlanComplete(feed=feed, media=b"media"),
         lambda feed: pr.PrepareRefused(feed=feed, cause="no audio"),
+        lambda feed: pr.FileUnavailable(feed=feed, cause="input/output error"),
         lambda feed: pr.AlreadySubtitled(feed=feed, cause="talk.srt"),
     ],
 )

@@ -128,6 +128,7 @@ def test_a_result_with_a_value_out_of_bounds_is_rejected(changes: dict[str, Any]
         pr.Prepared(feed=1, plan=Plan(0, (PlanPiece(0, 1),), ())),
         pr.PlanComplete(feed=1, media=b""),
         pr.PrepareRefused(feed=1, cause="no"),
+        pr.FileUnavailable(feed=1, cause="no"),
         pr.AlreadySubtitled(feed=1, cause="no"),
     ],
 )
@@ -192,6 +193,7 @@ def test_valid_messages_pass_unchanged() -> None:
         pr.Prepared(feed=1, plan=PLAN),
         pr.PlanComplete(feed=1, media=MEDIA),
         pr.PrepareRefused(feed=1, cause="no audio"),
+        pr.FileUnavailable(feed=1, cause="input/output error"),
     ):
         assert received(of_decoder, is_remote=False) == of_decoder
 

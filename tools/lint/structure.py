@@ -40,7 +40,7 @@ ALLOWED = {
     "output": "asr config core cues files log observability runtime storage",
     "media": "config core files log output runtime",
     "inboxes": "asr config core files log media output storage",
-    "workers": "asr config core log media network observability runtime storage systemd",
+    "workers": "asr config core files log media network observability runtime storage systemd",
     "hooks": "config core log runtime storage",
     "api": "config core cues files inboxes log media network observability output runtime storage workers",
     "ray": "config log network runtime workers",

@@ -112,8 +112,8 @@ class CheckFile(Struct, frozen=True, kw_only=True):
 
     job: Job
     folder: bytes
-    is_suspect: bool
-    """The file made a worker hang, unless its folder does not answer."""
+    suspicion: str
+    """What the file is blamed for if its folder answers at once; "" for nothing."""
 
 
 class LeaseLost(Struct, frozen=True, kw_only=True):

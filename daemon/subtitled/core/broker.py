@@ -181,9 +181,9 @@ class Broker:
             case ev.Closed(job=name, location=location):
                 self.live_jobs.change_job(self.live_jobs.job(name), location=location, is_closed=True)
                 self.lifecycle.forget(name)
-            case ev.FileChecked(job=name, folder=folder, is_blamed=is_blamed):
+            case ev.FileChecked(job=name, folder=folder, blame=blame):
                 live = self.live_jobs.jobs.get(name)
-                self.worker_loss.file_checked(live.job if live else None, folder, is_blamed=is_blamed)
+                self.worker_loss.file_checked(live.job if live else None, folder, blame)
             case ev.CancelRequested(job=name):
                 self._on_cancel(name)
             case ev.RetryRequested():
@@ -207,6 +207,7 @@ class Broker:
                 | pr.PrepareRefused(feed=feed)
                 | pr.AlreadySubtitled(feed=feed)
                 | pr.FileAbandoned(feed=feed)
+                | pr.FileUnavailable(feed=feed)
             ) if self.prepare_dispatch.stopped(identity, feed):
                 pass
             case pr.Heartbeat(leases=leases) if leases:
@@ -237,6 +238,9 @@ class Broker:
             case pr.PrepareRefused(feed=feed) | pr.AlreadySubtitled(feed=feed):
                 if (found := self.prepare_dispatch.find(identity, feed)) is not None:
                     self._on_not_read(*found, message)
+            case pr.FileUnavailable(feed=feed, cause=cause):
+                if (found := self.prepare_dispatch.find(identity, feed)) is not None:
+                    self.worker_loss.file_unavailable(found[0], self.live_jobs.job(found[1].job), cause)
             case pr.JoinSession() | pr.Echo() | pr.ExitReason() | pr.FileAbandoned():
                 pass  # signs of life; the listener handles the first three
             case _:

@@ -121,8 +121,8 @@ class FileChecked(Struct, frozen=True, kw_only=True):
 
     job: str
     folder: bytes
-    is_blamed: bool
-    """The folder answered at once: the file itself made its worker hang."""
+    blame: str
+    """The check's suspicion if the folder answered at once: the file itself could not be read; else ""."""
 
 
 class CancelRequested(Struct, frozen=True):

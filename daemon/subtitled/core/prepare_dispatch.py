@@ -49,12 +49,12 @@ class PrepareDispatch:
             if self._is_unread(job.id):
                 heapq.heappush(self._unread, (-job.options.priority, job.size, job.order, job.id))
 
-    def hold(self, job: Job, *, is_suspect: bool) -> None:
-        """Start no file of this job's folder until the folder answers; `is_suspect`: see CheckFile."""
+    def hold(self, job: Job, suspicion: str = "") -> None:
+        """Start no file of this job's folder until the folder answers; `suspicion`: see CheckFile."""
         folder = _folder_of(job)
         if folder not in self._held:
             self._held[folder] = {}
-            self._out.append(CheckFile(job=job, folder=folder, is_suspect=is_suspect))
+            self._out.append(CheckFile(job=job, folder=folder, suspicion=suspicion))
 
     def is_held(self, job: Job) -> bool:
         """Return whether the folder of a job's file may not answer."""

@@ -212,6 +212,13 @@ class PrepareRefused(_Message, frozen=True, kw_only=True):
     cause: str
 
 
+class FileUnavailable(_Message, frozen=True, kw_only=True):
+    """The file system cannot read the file now; the file is at fault only if its folder answers."""
+
+    feed: int
+    cause: str
+
+
 class FileAbandoned(_Message, frozen=True, kw_only=True):
     """The worker has stopped reading a file, after Abandon."""
 
@@ -455,6 +462,7 @@ FromWorker = (
     | PlanComplete
     | AlreadySubtitled
     | PrepareRefused
+    | FileUnavailable
     | FileAbandoned
     | SegmentsTranscribed
     | Transcribed

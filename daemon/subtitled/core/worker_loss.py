@@ -42,7 +42,7 @@ class WorkerLoss:
         answers.
         """
         if self._worker_table.is_stalled(worker, now) and worker.feed is not None:
-            self._prepare_dispatch.hold(self._live_jobs.job(worker.feed.job), is_suspect=True)
+            self._prepare_dispatch.hold(self._live_jobs.job(worker.feed.job), cause)
         is_silent = worker.is_remote and now >= worker.seen_at + self._worker_table.policy.silence_s
         is_late = not is_silent and self._lease_dispatch.is_stopping_late(worker, now)
         if is_late:
@@ -106,24 +106,30 @@ class WorkerLoss:
             self._live_jobs.drop_pcm(segment)
         job = replace(job, losses=job.losses + is_blamed)
         if is_blamed and job.losses >= self._worker_table.policy.prepare_attempts:
-            why = f"its decoder was lost {job.losses} times, the last time with: {cause}"
+            why = f"reading it failed {job.losses} times, the last time with: {cause}"
             self._lifecycle.fail(job, JobEvent.EXHAUSTED, why)
         elif job.state is JobState.PREPARING:
             self._prepare_dispatch.enqueue(self._live_jobs.move_job(job, JobEvent.LOST))
         else:
             self._prepare_dispatch.enqueue(self._live_jobs.change_job(job))
 
-    def file_checked(self, job: Job | None, folder: bytes, *, is_blamed: bool) -> None:
-        """Read the files of a folder that answers; blame `job` first if its file made a worker hang."""
-        if job is not None and is_blamed and job.state in {JobState.QUEUED, JobState.TRANSCRIBING}:
-            stall_s = self._worker_table.policy.prepare_stall_s
-            self.requeue_file(job, f"no progress in decoding for {stall_s:g} s", is_blamed=True)
+    def file_unavailable(self, worker: Worker, job: Job, cause: str) -> None:
+        """Let a file wait that its file system cannot read now; it loses an attempt if its folder answers."""
+        self._prepare_dispatch.finish(worker)
+        self._worker_table.succeeded(worker.identity)
+        self._prepare_dispatch.hold(job, cause)
+        self.requeue_file(job, cause, is_blamed=False)
+
+    def file_checked(self, job: Job | None, folder: bytes, blame: str) -> None:
+        """Read the files of a folder that answers; blame `job` first if its own file could not be read."""
+        if job is not None and blame and job.state in {JobState.QUEUED, JobState.TRANSCRIBING}:
+            self.requeue_file(job, blame, is_blamed=True)
         self._prepare_dispatch.release_folder(folder)
 
     def leave(self, worker: Worker, now: float, cause: str) -> None:
         """Drain a worker that leaves; a prepare worker does so when it cannot read its file's folder."""
         if worker.feed is not None and not worker.feed.is_abandoned:
-            self._prepare_dispatch.hold(self._live_jobs.job(worker.feed.job), is_suspect=False)
+            self._prepare_dispatch.hold(self._live_jobs.job(worker.feed.job))
         self.drain(worker, now, cause)
 
     def drain(self, worker: Worker, now: float, cause: str) -> None:

@@ -22,6 +22,28 @@ CHECK_S = 5.0
 FIRST_WAIT_S = 0.5
 HUNG_S = 10.0
 """A folder that has not answered for so long hangs."""
+MOUNT_ERRORS = frozenset(
+    {
+        errno.ECONNABORTED,
+        errno.ECONNREFUSED,
+        errno.ECONNRESET,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.EIO,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ENODEV,
+        errno.ENOTCONN,
+        errno.ENXIO,
+        errno.EREMOTEIO,
+        errno.ESHUTDOWN,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+    }
+)
+"""What every call on a mount returns whose server or device has gone; a damaged file returns EIO, too."""
+RETRY_S = 1.0
+"""Seconds between two attempts at a folder that does not answer."""
 NETWORK_FILE_SYSTEMS = frozenset(
     """
     9p afs ceph cifs davfs fuse.davfs2 fuse.glusterfs fuse.rclone fuse.s3fs fuse.sshfs lustre ncpfs nfs nfs4
@@ -45,6 +67,36 @@ def file_system(real: str, mounts: str) -> str:
         if (real + "/").startswith(point + "/") and len(point) >= longest:
             found, longest = kind, len(point)
     return found
+
+
+def is_mount_error(error: BaseException | None) -> bool:
+    """Return whether an OSError, or the OSError that caused `error`, may be due to a mount whose server has gone."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__
+    return error is not None and error.errno in MOUNT_ERRORS
+
+
+def does_answer(folder: str | bytes) -> bool:
+    """Return whether the file system of a folder answers; any error but those of a mount that has gone is an answer.
+
+    Blocks for as long as the file system does.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            next(entries, None)
+    except OSError as error:
+        return error.errno not in MOUNT_ERRORS
+    return True
+
+
+def wait_until_answers(folders: Iterable[str | bytes]) -> bool:
+    """Wait until all folders answer, for however long that takes; return whether they did at once."""
+    waits = 0
+    for folder in folders:
+        while not does_answer(folder):
+            waits += 1
+            time.sleep(RETRY_S)
+    return not waits
 
 
 def free_bytes(path: str | Path) -> int:

@@ -28,7 +28,13 @@ from watchdog.observers.polling import PollingObserverVFS
 from subtitle.media_source import MEDIA_SUFFIXES
 from subtitled import log
 from subtitled.files.atomic_files import printable
-from subtitled.files.filesystem import HUNG_S, NETWORK_FILE_SYSTEMS, file_system, is_open_for_writing
+from subtitled.files.filesystem import (
+    HUNG_S,
+    NETWORK_FILE_SYSTEMS,
+    file_system,
+    is_mount_error,
+    is_open_for_writing,
+)
 from subtitled.inboxes.debounce import Debouncer
 from subtitled.inboxes.file_filter import FileFilter, FilterResult
 
@@ -183,6 +189,8 @@ class _InboxThread:
         self._observers: dict[bool, BaseObserver] = {}
         self._busy_since: float | None = None
         """When the file system was asked last; None while the thread waits for changes."""
+        self._failing_since: float | None = None
+        """When the mount of the inbox was found without its server."""
         self._thread = threading.Thread(target=self._run, name="inbox", daemon=True)
 
     def start(self) -> None:
@@ -206,8 +214,11 @@ class _InboxThread:
 
     @property
     def hung_s(self) -> float:
-        """Seconds since the file system was asked; 0 if it has answered, or still may within `HUNG_S`."""
-        since = self._busy_since
+        """Seconds since the file system was asked; 0 if it has answered, or still may within `HUNG_S`.
+
+        An error of a mount whose server has gone is no answer.
+        """
+        since = self._busy_since if self._failing_since is None else self._failing_since
         busy_s = 0.0 if since is None else time.monotonic() - since
         return busy_s if busy_s >= HUNG_S else 0.0
 
@@ -279,10 +290,15 @@ class _InboxThread:
             info = os.stat(os.path.join(state.root, ""))  # noqa: PTH116, PTH118 - the slash demands a folder
         except OSError as error:
             self._unwatch(state)
+            if not is_mount_error(error):
+                self._failing_since = None
+            elif self._failing_since is None:
+                self._failing_since = time.monotonic()
             if not state.is_lost:
                 state.is_lost = True
                 _log.warning(log.INBOX_LOST, path=printable(state.root), cause=error.strerror, remedy=_LOST)
             return
+        self._failing_since = None
         identity = (info.st_dev, info.st_ino)
         if identity == state.identity:
             return

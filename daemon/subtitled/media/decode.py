@@ -99,7 +99,7 @@ class Decoder:
         if self._file.fault is not None:
             raise MediaError(
                 f"{self._file.name} could not be read to its end: {self._file.fault.strerror}; check the disk or share"
-            )
+            ) from self._file.fault
         if is_empty:
             raise self._file.no_samples()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -123,4 +124,5 @@ class MediaFile:
 
     def close(self) -> None:
         """Close the file; may be repeated."""
-        self._raw.close()
+        with contextlib.suppress(OSError):  # close(2) of a mount that has gone; the descriptor is released
+            self._raw.close()

@@ -26,8 +26,16 @@ from subtitled.cues.render import RenderOptions, render
 from subtitled.cues.text_formats import clock
 from subtitled.cues.transcript import Transcript
 from subtitled.errors import LayoutError, NoSpaceError, SpoolError, StoreError, SubtitledError
-from subtitled.files.atomic_files import fitted, is_there, move_whole, remove, sweep_temporaries, write_whole
-from subtitled.files.filesystem import HUNG_S
+from subtitled.files.atomic_files import (
+    fitted,
+    is_there,
+    move_whole,
+    printable,
+    remove,
+    sweep_temporaries,
+    write_whole,
+)
+from subtitled.files.filesystem import HUNG_S, is_mount_error, wait_until_answers
 from subtitled.observability.transition_log import TransitionLog, job_report
 from subtitled.output.layout_process import LayoutProcess, source_name
 from subtitled.output.paths import (
@@ -85,6 +93,8 @@ class JobWriter:
         self.waiting: list[tuple[Job, bool]] = []
         """Jobs that wait for disk space, and whether they failed."""
         self._is_disk_full_logged = False
+        self._retried: set[str] = set()
+        """Jobs that were written once more, since a folder of theirs could not be reached."""
 
     @property
     def is_idle(self) -> bool:
@@ -227,7 +237,8 @@ class JobWriter:
 
         thread.run(write, written, partial(self._on_error, job, is_failure=is_failure), SpoolError)
 
-    def _ended(self, event: ev.Event) -> None:
+    def _ended(self, event: ev.Written | ev.Closed) -> None:
+        self._retried.discard(event.job)
         if self._is_disk_full_logged and not self.waiting:
             self._is_disk_full_logged = False
             _log.info(log.DISK_OK)
@@ -239,11 +250,38 @@ class JobWriter:
     def _on_error(self, job: Job, error: SpoolError, *, is_failure: bool) -> None:
         if is_disk_full(error):
             self._wait_for_space(job, error, is_failure=is_failure)
+        elif is_mount_error(error) and job.id not in self._retried:
+            self._wait_for_folders(job, is_failure=is_failure)
+            return
         elif is_failure:
             _log.error(log.JOB_FAILED, job=job.id, cause=f"its error text cannot be written: {error}")
             self._dispatch(ev.Closed(job.id, job.location))
         else:
             self._dispatch(ev.WriteFailed(job.id, str(error)))
+
+    def _wait_for_folders(self, job: Job, *, is_failure: bool) -> None:
+        """Keep a job in its state until its folders answer, each in its own thread, and write it then.
+
+        If they answer at once, it is written once more, and not a third time.
+        """
+        output, inbox = os.fsdecode(job.options.output), os.fsdecode(job.options.inbox)
+        waiting = {inbox} if output == BESIDE else {output, inbox} - {""}
+        total_waited = False
+
+        def answered(folder: str, is_at_once: bool) -> None:
+            nonlocal total_waited
+            waiting.discard(folder)
+            total_waited |= not is_at_once
+            if waiting:
+                return
+            if not total_waited:
+                self._retried.add(job.id)
+            self.finish(job, is_failure=is_failure)
+
+        for folder in tuple(waiting):
+            self._folder(folder).run(
+                partial(wait_until_answers, [folder]), partial(answered, folder), _unexpected, OSError
+            )
 
     def _wait_for_space(self, job: Job, error: SubtitledError, *, is_failure: bool) -> None:
         """Keep a job in its state; it is written when there is space again."""
@@ -291,6 +329,10 @@ def _named(
     return _Names(paths or [{} for _ in transcripts], error_path(job, error_folder(job, folder)))
 
 
+def _unexpected(error: OSError) -> None:
+    raise error
+
+
 def _sweep(folder: str) -> None:
     sweep_temporaries(folder)
 
@@ -327,7 +369,7 @@ def write_failure(work: OutputJob, folder: Path) -> bytes:
         try:
             _write_files(work)
         except SpoolError as error:
-            if is_disk_full(error):
+            if is_disk_full(error) or is_mount_error(error):
                 raise
             text += f"\nThe finished part could not be written: {error}\n"
     write_error(folder, Path(os.fsdecode(job.source)).name, text, root=_root(job, folder))
@@ -399,8 +441,8 @@ def _archived(job: Job, outcome: Literal["done", "failed"]) -> bytes:
         )
     except FileNotFoundError:
         return job.location
-    except SpoolError:
-        if is_there(location):
+    except SpoolError as error:
+        if is_mount_error(error) or is_there(location):
             raise
         return job.location
 
@@ -414,9 +456,15 @@ def _root(job: Job, path: Path) -> str | None:
 
 
 def _is_unchanged(job: Job) -> bool:
-    """Return whether the source is in place, with the size and time it was accepted with."""
+    """Return whether the source is in place, with the size and time it was accepted with.
+
+    Raises SpoolError if its mount has gone.
+    """
     try:
         found = os.stat(job.location)  # noqa: PTH116 - the path is bytes
-    except OSError:
+    except OSError as error:
+        if is_mount_error(error):
+            path = printable(os.fsdecode(job.location))
+            raise SpoolError(f"{path} cannot be moved: {error.strerror}") from error
         return False
     return (found.st_size, found.st_mtime_ns) == (job.size, job.mtime_ns)

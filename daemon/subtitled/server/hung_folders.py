@@ -14,7 +14,7 @@ from subtitled.core.events import Event, FileChecked
 from subtitled.core.records import Job
 from subtitled.files.atomic_files import printable
 from subtitled.files.beneath import open_beneath
-from subtitled.files.filesystem import HUNG_S
+from subtitled.files.filesystem import HUNG_S, wait_until_answers
 from subtitled.observability.metrics import Metrics
 from subtitled.runtime.background import CallInLoop, FolderThread
 
@@ -46,19 +46,24 @@ class FileChecks:
         """Open the file of a job, for however long that takes; the broker has one check for a folder at a time."""
         thread = self._threads[action.folder] = FolderThread("file check", self._call_in_loop)
         thread.run(
-            partial(_seconds_to_open, action.job), partial(self._checked, action), _unexpected, OSError
+            partial(_can_be_opened_at_once, action.job), partial(self._checked, action), _unexpected, OSError
         )
 
-    def _checked(self, action: CheckFile, seconds: float) -> None:
+    def _checked(self, action: CheckFile, is_at_once: bool) -> None:
         self._threads.pop(action.folder).close(0)
-        is_blamed = action.is_suspect and seconds < AT_ONCE_S
-        self._dispatch(FileChecked(job=action.job.id, folder=action.folder, is_blamed=is_blamed))
+        blame = action.suspicion if is_at_once else ""
+        self._dispatch(FileChecked(job=action.job.id, folder=action.folder, blame=blame))
 
 
-def _seconds_to_open(job: Job) -> float:
-    """Open a job's file and read a byte of it; any error is an answer of the file system, too."""
+def _can_be_opened_at_once(job: Job) -> bool:
+    """Wait until a job's folder answers, then open its file and read a byte; return whether all that took no time.
+
+    Any error of the file itself is an answer of its file system.
+    """
     started = time.monotonic()
     path, root = os.fsdecode(job.location), os.fsdecode(job.options.inbox)
+    folder = os.path.dirname(path)  # noqa: PTH120 - Path objects would change the path
+    is_at_once = wait_until_answers([root or folder, folder])
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
     with contextlib.suppress(OSError):
         descriptor = open_beneath(root, path, flags) if root else os.open(path, flags)
@@ -66,7 +71,7 @@ def _seconds_to_open(job: Job) -> float:
             os.read(descriptor, 1)
         finally:
             os.close(descriptor)
-    return time.monotonic() - started
+    return is_at_once and time.monotonic() - started < AT_ONCE_S
 
 
 def _unexpected(error: OSError) -> None:

@@ -19,6 +19,7 @@ from subtitled.core.protocol import (
     Drain,
     FeedCredit,
     FileAbandoned,
+    FileUnavailable,
     Heartbeat,
     Media,
     PlanComplete,
@@ -33,6 +34,7 @@ from subtitled.core.protocol import (
     WorkerSettings,
 )
 from subtitled.errors import ExitCode, MediaError
+from subtitled.files.filesystem import is_mount_error
 from subtitled.media.existing_subtitles import skip_cause
 from subtitled.media.ingest import Ingest, recut
 from subtitled.media.ingest import IngestedSegment as Segment
@@ -197,7 +199,8 @@ class PrepareRole:
             except MemoryError:
                 self._channel.post(PrepareRefused(feed=task.order.feed, cause=_TOO_MUCH_MEMORY))
             except MediaError as error:
-                self._channel.post(PrepareRefused(feed=task.order.feed, cause=str(error)))
+                answer = FileUnavailable if is_mount_error(error) else PrepareRefused
+                self._channel.post(answer(feed=task.order.feed, cause=str(error)))
             else:
                 self._channel.post(complete)
         self._channel.stop(ExitCode.OK)

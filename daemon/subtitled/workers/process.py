@@ -21,6 +21,7 @@ from subtitled.core.protocol import (
     WorkerSettings,
 )
 from subtitled.errors import ExitCode
+from subtitled.files.filesystem import does_answer
 from subtitled.runtime import sandbox
 from subtitled.runtime.processes import die_with_parent, keep_memory, lower_priority
 from subtitled.workers.channel import Channel
@@ -41,29 +42,31 @@ def _enter_sandbox(settings: WorkerSettings) -> None:
 def _answering(folders: Sequence[str]) -> Sequence[str]:
     """Return the folders that answer within `ANSWER_S`: on a mount that hangs the sandbox would wait forever.
 
+    On a mount whose server has gone it could not make the folder readable.
+
     A child process asks, since a thread would outlive the deadline outside the sandbox.
     """
     ends = os.pipe()
     child = os.fork()
     if not child:
-        for number, folder in enumerate(folders):
-            os.path.lexists(os.path.join(folder, ""))  # noqa: PTH118 - the slash follows a link
-            os.write(ends[1], bytes([number % 256]))
+        for folder in folders:
+            os.write(ends[1], bytes([does_answer(folder)]))
         os._exit(0)
     os.close(ends[1])
-    answered, deadline = 0, time.monotonic() + ANSWER_S
+    answered, deadline = bytearray(), time.monotonic() + ANSWER_S
     with os.fdopen(ends[0], "rb", buffering=0) as answers:
-        while answered < len(folders):
+        while len(answered) < len(folders):
             if not select.select([answers], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 break
             if not (got := answers.read(256)):
                 break
-            answered += len(got)
+            answered += got
     os.kill(child, signal.SIGKILL)
-    if answered == len(folders):
+    answering = [folder for folder, is_there in zip(folders, answered, strict=False) if is_there]
+    if len(answered) == len(folders):
         os.waitpid(child, 0)
-        return folders
-    return [*folders[:answered], *_answering(folders[answered + 1 :])]
+        return answering
+    return [*answering, *_answering(folders[len(answered) + 1 :])]
 
 
 def main(argv: Sequence[str], transcribe: Run | None = None) -> int:

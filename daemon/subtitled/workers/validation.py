@@ -62,6 +62,7 @@ def checked(message: be.FromWorker, *, is_remote: bool) -> be.FromWorker:
             )
         case (
             be.PrepareRefused()
+            | be.FileUnavailable()
             | be.AlreadySubtitled()
             | be.LeaseRefused()
             | be.WorkerLeaving()
