@@ -40,6 +40,13 @@ class LayoutOptions(Struct, frozen=True, kw_only=True):
 
 WordTimestamps = bool | Literal["auto"]
 """Whether words are timed; "auto": only where a phrase does not fit into one cue."""
+Task = Literal["transcribe", "translate"]
+"""Text in the spoken language, or its translation into English."""
+Flag = Literal["default", "sdh", "forced"]
+"""A flag for players in the name of a subtitle file: talk.en.forced.srt."""
+Chinese = Literal["auto", "off", "tw", "tw+words", "hk", "cn", "cn+words"]
+"""Characters of Chinese text: of Taiwan, Hong Kong or the mainland, "+words" with the words of that place; "off": as the model
+wrote them; "auto": those that the name of the language asks for ("zh-Hant", "zh-HK", "chs"), else "off"."""
 
 
 class JobOptions(Struct, frozen=True, kw_only=True):
@@ -47,7 +54,9 @@ class JobOptions(Struct, frozen=True, kw_only=True):
 
     language: Annotated[str, Meta(max_length=32)] = "auto"
     """A language by any usual name ("en", "ger", "pt-BR"), "auto" (one a file, by vote) or "multi" (each segment its own)."""
-    task: Literal["transcribe", "translate"] = "transcribe"
+    task: Task = "transcribe"
+    tasks: Annotated[tuple[Task, ...], Meta(max_length=2)] = ()
+    """Replaces `task`; both tasks read the file once and make subtitles in two languages."""
     formats: Annotated[tuple[Annotated[str, Meta(max_length=16)], ...], Meta(max_length=16)] = ("srt",)
     """Default formats of the job; any format of the server can be fetched."""
     word_timestamps: WordTimestamps = "auto"
@@ -55,6 +64,9 @@ class JobOptions(Struct, frozen=True, kw_only=True):
     """Text that the model sees as preceding each segment: names, spelling, style."""
     hotwords: Annotated[str, Meta(max_length=1_000)] = ""
     """Words that the model should prefer."""
+    chinese: Chinese = "auto"
+    flags: Annotated[tuple[Flag, ...], Meta(max_length=8)] = ()
+    """In the names of the subtitles, after the language."""
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
     vad: VadOptions = VadOptions()
     layout: LayoutOptions = LayoutOptions()
@@ -110,6 +122,8 @@ class JobFacts(Struct, frozen=True, kw_only=True):
     """Bytes received so far, while it is uploaded."""
     priority: int = 0
     formats: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    """"transcribe", "translate" or both, in this order; each can be fetched."""
     history: tuple[Step, ...] = ()
     """The job's transitions and its segments' errors; only in the answer to Status."""
 
@@ -243,6 +257,8 @@ class Fetch(_Message, frozen=True, kw_only=True):
 
     job: str
     format: str = "srt"
+    task: Task | None = None
+    """Which subtitles of a job with two tasks; None: those of its first task."""
     layout: LayoutOptions | None = None
     """Lay out the cues within these limits; None: those of the job."""
 

@@ -48,7 +48,8 @@ def save_in(folder: Path, name: str, body: bytes, *, is_forced: bool = False) ->
 def save_all(target: Path, files: Sequence[tuple[str, str, bytes]]) -> list[Path]:
     """Write files, given as format, server's name and body, into a folder; or a single one to the path itself."""
     if target.is_dir():
-        return [save_in(target, safe_name(name, form), body) for form, name, body in files]
+        saved = [save_in(target, safe_name(name, form), body) for form, name, body in files]
+        return list(dict.fromkeys(saved))  # the translation of English is the same file
     if len(files) != 1:
         raise OptionError(f"{target}: is not a folder, and cannot contain {len(files)} files")
     return [replace_file(target, files[0][2])]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from msgspec import Struct
 
 from subtitle.errors import JobFailedError
-from subtitle.messages import JobFacts
+from subtitle.messages import JobFacts, Task
 
 ENDED = frozenset({"done", "failed", "cancelled"})
 """The final states of a job."""
@@ -60,6 +62,11 @@ def progress_of(job: JobFacts) -> Progress:
         segments_done=sum(job.segments.get(state, 0) for state in ("done", "skipped")),
         segments_total=sum(job.segments.values()),
     )
+
+
+def tasks_of(job: JobFacts) -> tuple[Task | None, ...]:
+    """Return the values of `Fetch.task` for all subtitles of a job; (None,) for one with a single task."""
+    return tuple(task for task in get_args(Task) if task in job.tasks) if len(job.tasks) > 1 else (None,)
 
 
 def check_done(job: JobFacts) -> JobFacts:

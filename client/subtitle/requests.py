@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypedDict, TypeVar, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import msgspec
 from msgspec import Struct
@@ -23,7 +23,7 @@ from subtitle.codec import Buffer
 from subtitle.errors import OptionError, ServerError, UnreachableError, WaitTimeoutError
 from subtitle.media_source import MediaSource
 from subtitle.output_files import format_of, save_all
-from subtitle.progress import ENDED, Progress, check_done, progress_of
+from subtitle.progress import ENDED, Progress, check_done, progress_of, tasks_of
 from subtitle.stream_upload import PIECE_BYTES, StreamUpload
 from subtitle.upload import Upload
 
@@ -90,11 +90,14 @@ class JobKeywords(TypedDict, total=False):
     """The fields of JobOptions as keywords; a field that is not given keeps the value in `options`."""
 
     language: str
-    task: Literal["transcribe", "translate"]
+    task: ms.Task
+    tasks: Sequence[ms.Task]
     formats: Sequence[str]
     word_timestamps: ms.WordTimestamps
     initial_prompt: str
     hotwords: str
+    chinese: ms.Chinese
+    flags: Sequence[ms.Flag]
     priority: int
     vad: ms.VadOptions
     layout: ms.LayoutOptions
@@ -103,10 +106,11 @@ class JobKeywords(TypedDict, total=False):
 
 def options_of(options: ms.JobOptions | None, keywords: JobKeywords) -> ms.JobOptions:
     """Return `options` with the fields in `keywords` replaced; raises OptionError for a value that the protocol rejects."""
-    if isinstance(keywords.get("formats"), str):
-        raise OptionError(
-            f'formats={keywords["formats"]!r} is a string; give a sequence, such as ("srt", "vtt")'
-        )
+    for name, example in (("formats", '("srt", "vtt")'), ("tasks", '("transcribe",)'), ("flags", '("sdh",)')):
+        if isinstance(keywords.get(name), str):
+            raise OptionError(
+                f"{name}={keywords.get(name)!r} is a string; give a sequence, such as {example}"
+            )
     unknown = sorted(keywords.keys() - set(ms.JobOptions.__struct_fields__))
     if unknown:
         raise OptionError(
@@ -291,20 +295,31 @@ class Requests:
         return (yield from self._first(ms.Delete(request=self._next(), job=job), ms.JobInfo)).job
 
     def fetch(
-        self, job: str, fmt: str = "srt", *, layout: ms.LayoutOptions | None = None
+        self,
+        job: str,
+        fmt: str = "srt",
+        *,
+        layout: ms.LayoutOptions | None = None,
+        task: ms.Task | None = None,
     ) -> Request[tuple[str, bytes]]:
         """Return a file name, chosen by the server, and the content of a job's subtitles.
 
-        With `layout` the cues are laid out again within its limits; without, as the job was submitted.
+        With `layout` the cues are laid out again within its limits; without, as the job was submitted. `task` chooses the
+        subtitles of a job with two tasks; None: those of the first.
         """
-        answer, body = yield from self.subtitles(job, fmt, layout=layout)
+        answer, body = yield from self.subtitles(job, fmt, layout=layout, task=task)
         return answer.name, body
 
     def subtitles(
-        self, job: str, fmt: str = "srt", *, layout: ms.LayoutOptions | None = None
+        self,
+        job: str,
+        fmt: str = "srt",
+        *,
+        layout: ms.LayoutOptions | None = None,
+        task: ms.Task | None = None,
     ) -> Request[tuple[ms.Subtitles, bytes]]:
         """Return the server's whole answer about a job's subtitles, and their content; see `fetch`."""
-        message = ms.Fetch(request=self._next(), job=job, format=fmt, layout=layout)
+        message = ms.Fetch(request=self._next(), job=job, format=fmt, layout=layout, task=task)
         answer, blobs = yield from self._exchange(message, ms.Subtitles)
         return answer, b"".join(blobs)
 
@@ -589,14 +604,16 @@ class JobRequests:
 
         In a folder each file gets the server's name (`talk.en.srt`); a file of that name with other content is kept, and the next
         free name is used. Any other path is one file, which is replaced; its suffix gives the format, unless `formats` does.
-        Without `formats`: those that the job was submitted with. Raises OSError.
+        Without `formats`: those that the job was submitted with. A job with two tasks has a file of each. Raises OSError.
         """
         path = Path(target)
-        wanted = formats or format_of(path) or (yield from self.facts()).formats or ("srt",)
+        facts = yield from self.facts()
+        wanted = formats or format_of(path) or facts.formats or ("srt",)
         files = []
-        for fmt in wanted:
-            name, body = yield from self._requests.fetch(self._id, fmt)
-            files.append((fmt, name, body))
+        for task in tasks_of(facts):
+            for fmt in wanted:
+                name, body = yield from self._requests.fetch(self._id, fmt, task=task)
+                files.append((fmt, name, body))
         paths: list[Path] = yield Call(partial(save_all, path, files))
         return paths
 

@@ -15,9 +15,10 @@ import click
 from subtitle.command_group import CommandGroup
 from subtitle.commands.job_options import chosen, job_options
 from subtitle.media_source import MEDIA_SUFFIXES
+from subtitle.messages import Chinese
 from subtitled.config import load as configuration
 from subtitled.config.layout_limits import PROFILES, LayoutOverrides, Profile
-from subtitled.config.schema import DEFAULT_FILE, FORMATS, Config, Format, Variant
+from subtitled.config.schema import DEFAULT_FILE, FORMATS, Config, Format
 from subtitled.cues.render import RenderOptions
 from subtitled.cues.render import render as as_file
 from subtitled.cues.transcript import with_cues
@@ -122,7 +123,6 @@ def http(config_file: str | None, parent: int | None) -> None:
     type=click.Path(path_type=Path),
     help="Folder; default: beside each file.",
 )
-@click.option("--translate", "is_translation", is_flag=True, help="Translate into English.")
 @click.option("--force", "is_forced", is_flag=True, help="Overwrite files with other content.")
 @click.option("--private", "is_private", is_flag=True, help="Do not use a running daemon.")
 @partial(job_options, with_queue=False)
@@ -133,7 +133,6 @@ def transcribe(
     output: Path | None,
     config_file: str | None,
     *,
-    is_translation: bool,
     is_forced: bool,
     is_private: bool,
     **keywords: Any,
@@ -150,8 +149,6 @@ def transcribe(
     from subtitled.standalone.transcribe import TranscribeRequest
     from subtitled.standalone.transcribe import transcribe as start
 
-    if is_translation:
-        keywords["task"] = "translate"
     try:
         request = TranscribeRequest(
             files=files,
@@ -219,7 +216,7 @@ def explain(file: str, config_file: str | None, *, is_json: bool) -> None:
 @click.option("--chain-ms", type=int, help="Reduce shorter gaps to --gap-ms.")
 @click.option(
     "--chinese",
-    type=click.Choice(get_args(Variant)),
+    type=click.Choice([name for name in get_args(Chinese) if name != "auto"]),
     default="off",
     show_default=True,
     help="Convert Chinese characters to those of Taiwan, Hong Kong or the mainland.",
@@ -234,7 +231,7 @@ def render(
     forms: tuple[Format, ...],
     output: Path | None,
     profile: Profile,
-    chinese: Variant,
+    chinese: Chinese,
     newline: Literal["lf", "crlf"],
     *,
     force: bool,

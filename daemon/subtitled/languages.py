@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from functools import cache, lru_cache
-from typing import Final
+from typing import Final, Literal
 
 _ENGLISH = (
     "af afrikaans, am amharic, ar arabic, as assamese, az azerbaijani, ba bashkir, be belarusian, bg "
@@ -125,6 +125,24 @@ def _names() -> Mapping[str, str]:
         **{code: code for code in _ENGLISH_NAMES},
         **_ALIASES,
     }
+
+
+def chinese_of(tag: str) -> Literal["off", "tw", "hk", "cn"]:
+    """Return the Chinese characters that the name of a language asks for; "off" if it names no script and no region.
+
+    Traditional characters are those of Taiwan, unless the region is Hong Kong or Macau.
+    """
+    if code_of(tag) not in {"zh", "yue"}:
+        return "off"
+    name = unicodedata.normalize("NFC", tag).casefold()
+    parts = set(re.split(r"[\W_]+", name))
+    if parts & {"hk", "mo"} and "hans" not in parts:
+        return "hk"
+    if parts & {"hant", "tw", "cht", "zht", "zhtw", "traditional", "繁體", "繁体", "繁中"}:
+        return "tw"
+    if parts & {"hans", "cn", "sg", "my", "chs", "zhs", "zhcn", "simplified", "简体", "简中"}:
+        return "cn"
+    return "off"
 
 
 def is_in(tag: str | None, language: str) -> bool:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import html
+import io
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import httpx2 as httpx
+import pytest
 
 import media
 from daemon import Daemon, InboxFolder
+from gateway_process import GatewayProcess
+from subtitle import ServerError
 
-if TYPE_CHECKING:
-    from pathlib import Path
+WAIT_S = 120.0
 
 
 def test_both_files_come_from_one_reading(tmp_path: Path) -> None:
@@ -42,4 +53,66 @@ def test_both_files_come_from_one_reading(tmp_path: Path) -> None:
         assert sum(entry.subject == "segment" and entry.after == "done" for entry in entries) == len(
             said.segments
         )
+        daemon.stop()
+
+
+def test_submitted_file_gets_both_languages_with_flags_from_one_reading(tmp_path: Path) -> None:
+    talk = shutil.copy(media.DEMO / "demo-zh.flac", tmp_path / "talk.flac")
+    folder = tmp_path / "daemon"
+    folder.mkdir()
+    with (
+        Daemon(folder) as daemon,
+        GatewayProcess(daemon.start(), tmp_path) as gateway,
+    ):
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "import subtitle.cli; subtitle.cli.main()",
+                *("submit", talk, "--wait", "--language", "zh-Hant"),
+                *("--tasks", "translate,transcribe", "--flags", "forced,sdh"),
+            ],
+            env={**os.environ, "SUBTITLE_SERVER": daemon.endpoint},
+            capture_output=True,
+            text=True,
+            timeout=WAIT_S,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        saved = [Path(line) for line in done.stdout.splitlines()]
+        assert [path.name for path in saved] == ["talk.zh.sdh.forced.srt", "talk.en.sdh.forced.srt"]
+        spoken, translated = (path.read_text("utf-8") for path in saved)
+        assert spoken != translated
+        assert "歡迎" in spoken
+        (job,) = daemon.client.list()
+        assert job.tasks == ("transcribe", "translate")
+        entries = [entry for entry in daemon.journal() if entry.job == job.id]
+        assert sum(entry.after == "preparing" for entry in entries) == 1
+
+        assert daemon.client.fetch(job.id)[1].decode() == spoken
+        assert daemon.client.fetch(job.id, task="translate") == (saved[1].name, translated.encode())
+        paths = daemon.client.job(job.id).save(folder)
+        assert [path.name for path in paths] == [path.name for path in saved]
+        with httpx.Client(base_url=gateway.url, timeout=WAIT_S) as http:
+            address = f"/api/jobs/{job.id}/result?format=srt"
+            assert http.get(address).text == spoken
+            assert http.get(f"{address}&task=translate").text == translated
+            assert http.get(f"{address}&task=summarize").json()["param"] == "task"
+            page = html.unescape(http.get(f"/jobs/{job.id}").text)
+            assert f"{address}&task=translate" in page
+            assert "Translation into English" in page
+            selected = http.post("/download", data={"job": job.id, "format": "srt"}).content
+            assert sorted(zipfile.ZipFile(io.BytesIO(selected)).namelist()) == sorted(p.name for p in saved)
+
+            with (media.DEMO / "demo.flac").open("rb") as file:
+                form = {"tasks": "transcribe,translate", "chinese": "off", "flags": ["sdh"]}
+                other = http.post("/api/jobs", data=form, files={"file": ("english.flac", file)}).json()
+        english = daemon.client.job(other["id"])
+        assert english.wait(WAIT_S).tasks == ("transcribe", "translate")
+        # The translation of English is the same file.
+        assert [path.name for path in english.save(tmp_path)] == ["english.en.sdh.srt"]
+        single = daemon.client.submit(talk)
+        single.wait(WAIT_S)
+        with pytest.raises(ServerError, match='has "transcribe" only'):
+            daemon.client.fetch(single.id, task="translate")
         daemon.stop()

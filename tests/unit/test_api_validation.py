@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from subtitle.messages import JobOptions, LayoutOptions, VadOptions
 from subtitled.api.peer import RefusedError
 from subtitled.api.validation import NAME_BYTES_LEFT, job_options, safe_name
+from subtitled.config.schema import InboxConfig
 from subtitled.core.records import Options
 from subtitled.files.atomic_files import NAME_BYTES
+from subtitled.inboxes.arrivals import inbox_options
 
 HOSTILE = st.text(
     st.sampled_from("./\\~ \t\n\0\x1b\x7f\x85\u200e\u202e\u2066\u2028\ud800\ue000aé語\U0001f600")
@@ -91,6 +93,8 @@ def test_every_job_option_reaches_the_job() -> None:
         word_timestamps=True,
         initial_prompt="Dr. Müller",
         hotwords="Schrödinger",
+        chinese="hk",
+        flags=("forced", "sdh"),
         priority=7,
         vad=VadOptions(pad_ms=300),
         layout=LayoutOptions(max_lines=1),
@@ -98,8 +102,41 @@ def test_every_job_option_reaches_the_job() -> None:
     )
     got = checked(wanted)
     assert (got.after, got.inbox, got.output) == ("keep", b"", b"")
-    for field in set(JobOptions.__struct_fields__) - {"tag"}:
+    for field in set(JobOptions.__struct_fields__) - {"tag", "tasks"}:
         assert getattr(got, field) == getattr(wanted, field), field
+    both = checked(JobOptions(tasks=("translate", "transcribe")))
+    assert (both.task, both.is_translated_too, both.tasks) == (
+        "transcribe",
+        True,
+        ("transcribe", "translate"),
+    )
+    assert checked(JobOptions(tasks=("translate",))).tasks == ("translate",)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "characters"),
+    [
+        (JobOptions(language="zh-Hant"), "tw"),
+        (JobOptions(language="zh-Hant", chinese="off"), "off"),
+        (JobOptions(language="zh-Hant", chinese="hk"), "hk"),
+        (JobOptions(language="zh"), "off"),
+        (JobOptions(), "off"),
+    ],
+)
+def test_language_decides_the_chinese_characters_unless_they_are_given(
+    wanted: JobOptions, characters: str
+) -> None:
+    options = checked(wanted, languages=())
+    inbox = InboxConfig(language=wanted.language, chinese=wanted.chinese)
+    assert (options.chinese, inbox_options(inbox).chinese) == (characters, characters)
+
+
+def test_chinese_is_refused_without_opencc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("subtitled.output.chinese.is_installed", lambda: False)
+    with pytest.raises(RefusedError, match='chinese "tw": OpenCC is not installed on the server') as caught:
+        checked(JobOptions(chinese="tw"), languages=())
+    assert caught.value.code == "UNSUPPORTED"
+    assert checked(JobOptions(language="zh-Hant"), languages=()).language == "zh"
 
 
 @pytest.mark.parametrize(
@@ -115,6 +152,13 @@ def test_every_job_option_reaches_the_job() -> None:
         ),
         ({"task": "translate"}, {"model": "medium.en"}, "UNSUPPORTED", "medium.en does not support"),
         ({"task": "translate"}, {"languages": ("en",)}, "UNSUPPORTED", "multilingual"),
+        (
+            {"tasks": ("transcribe", "translate")},
+            {"model": "large-v3-turbo"},
+            "UNSUPPORTED",
+            "large-v3-turbo does not support",
+        ),
+        ({"tasks": ("translate", "translate")}, {}, "BAD_FORMAT", "each task once"),
         ({"formats": ()}, {}, "BAD_FORMAT", "srt"),
         ({"formats": ("srt", "docx")}, {}, "BAD_FORMAT", "'docx'.*srt"),
         ({"layout": LayoutOptions(min_ms=3000, max_ms=2000)}, {}, "BAD_FORMAT", "3000.*2000"),

@@ -8,7 +8,7 @@ import pytest
 
 from subtitled.config.checks import LANGUAGES
 from subtitled.core.protocol import SkipRule
-from subtitled.languages import NATIVE_NAMES, code_of, name_of
+from subtitled.languages import NATIVE_NAMES, chinese_of, code_of, name_of
 from subtitled.media.existing_subtitles import (
     ExistingSubtitles,
     MediaTracks,
@@ -199,3 +199,17 @@ def test_a_numbered_subtitle_file_belongs_to_the_media_file_of_its_whole_name(tm
             ours=(),
         )
         assert subtitle_files(rule) == found
+
+
+@pytest.mark.parametrize(
+    ("characters", "tags"),
+    [
+        ("tw", "zh-Hant zh-TW zh_TW zh-hant-TW zht cht 繁體 Chinese-Traditional"),
+        ("hk", "zh-HK zh-Hant-HK zh-MO yue-HK"),
+        ("cn", "zh-Hans zh-CN zh-SG chs 简体 zh-Hans-HK"),
+        ("off", "zh zho chi cmn Chinese yue en en-HK pt-TW auto multi klingon"),
+    ],
+)
+def test_name_of_a_language_chooses_chinese_characters(characters: str, tags: str) -> None:
+    assert {tag: chinese_of(tag) for tag in tags.split()} == dict.fromkeys(tags.split(), characters)
+    assert chinese_of("Chinese (Traditional)") == "tw"

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from subtitle.commands.connection_options import Command
-from subtitle.messages import JobOptions, LayoutOptions, VadOptions
+from subtitle.errors import OptionError
+from subtitle.messages import Chinese, JobOptions, LayoutOptions, Task, VadOptions
 from subtitle.requests import JobKeywords, options_of
 
 _OPTIONS = (
     click.option(
         "--language",
         metavar="CODE",
-        help='Such as en; default: "auto" (one language per file); "multi": each segment separately.',
+        help='Such as en, zh-Hant; default: "auto" (one language per file); "multi": each segment separately.',
     ),
     click.option(
         "--task",
-        type=click.Choice(["transcribe", "translate"]),
+        type=click.Choice(get_args(Task)),
         help="translate: into English; turbo models cannot.",
+    ),
+    click.option("--translate", "is_translation", is_flag=True, help="The same as --task translate."),
+    click.option(
+        "--tasks",
+        metavar="TASKS",
+        help="transcribe,translate: subtitles of both, from one reading of the file.",
     ),
     click.option("--format", "formats", metavar="FORMATS", help="Such as srt,vtt; default: srt."),
     click.option(
@@ -30,6 +37,15 @@ _OPTIONS = (
         "--word-timestamps/--no-word-timestamps",
         default=None,
         help="Time all words, or none; default: only where a phrase does not fit into one cue.",
+    ),
+    click.option(
+        "--chinese",
+        type=click.Choice(get_args(Chinese)),
+        metavar="VARIANT",
+        help=f"Characters of Chinese text: {', '.join(get_args(Chinese))}; default: by --language.",
+    ),
+    click.option(
+        "--flags", metavar="FLAGS", help="default, sdh, forced: for players, in the names of the subtitles."
     ),
 )
 
@@ -84,8 +100,15 @@ def job_options(command: Command, *, with_queue: bool = True) -> Command:
 def chosen(keywords: dict[str, Any]) -> JobOptions:
     """Return the job options of a command's keywords; raises OptionError."""
     given = {name: value for name, value in keywords.items() if value is not None}
-    if "formats" in given:
-        given["formats"] = split_formats(given["formats"])
+    for name in ("formats", "tasks", "flags"):
+        if name in given:
+            given[name] = split_list(given[name])
+    if given.pop("is_translation", False):
+        if given.get("task") == "transcribe" or "tasks" in given:
+            raise OptionError("--translate contradicts --task and --tasks; give one of them")
+        given["task"] = "translate"
+    if "task" in given and "tasks" in given:
+        raise OptionError("--task contradicts --tasks; give one of them")
     if (layout := chosen_layout(given)) is not None:
         given["layout"] = layout
     names = [name for name in given if name.startswith("vad_")]
@@ -109,6 +132,6 @@ def chosen_layout(keywords: dict[str, Any]) -> LayoutOptions | None:
     return options_of(None, JobKeywords(layout=LayoutOptions(**given))).layout if given else None
 
 
-def split_formats(text: str | None) -> tuple[str, ...]:
-    """Return the formats of a list such as "srt,vtt"."""
+def split_list(text: str | None) -> tuple[str, ...]:
+    """Return the words of a list such as "srt,vtt"."""
     return tuple(part.strip().lower() for part in (text or "").split(",") if part.strip())

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from subtitle.client import Client
 from subtitle.commands.connection_options import CommandExitCode, as_json, print_json, with_client
-from subtitle.commands.job_options import chosen_layout, layout_options, split_formats
+from subtitle.commands.job_options import chosen_layout, layout_options, split_list
 from subtitle.commands.selection import (
     ACTIVE,
     STATES,
@@ -24,8 +24,9 @@ from subtitle.commands.selection import (
     selection,
 )
 from subtitle.errors import SubtitleError
+from subtitle.messages import Task
 from subtitle.output_files import format_of, save_all
-from subtitle.progress import ENDED
+from subtitle.progress import ENDED, tasks_of
 
 if TYPE_CHECKING:
     from subtitle.messages import JobFacts
@@ -137,11 +138,23 @@ def watch(client: Client, job: str | None, after_seq: int, *, is_json: bool) -> 
     type=click.Path(path_type=Path),
     help="A folder, a file to replace, or - for standard output.",
 )
+@click.option(
+    "--task",
+    type=click.Choice(get_args(Task)),
+    help="Only these subtitles of a job with two tasks; default: all.",
+)
 @layout_options
 @as_json
 @with_client
 def fetch(
-    client: Client, job: str, fmts: str | None, output: Path | None, *, is_json: bool, **keywords: Any
+    client: Client,
+    job: str,
+    fmts: str | None,
+    output: Path | None,
+    task: Task | None,
+    *,
+    is_json: bool,
+    **keywords: Any,
 ) -> None:
     """Fetch a job's subtitles, and print their paths.
 
@@ -151,12 +164,14 @@ def fetch(
     layout = chosen_layout(keywords)
     facts = find_one(client, job)
     if output is not None and str(output) == "-":
-        for fmt in split_formats(fmts) or ("srt",):
-            sys.stdout.buffer.write(client.fetch(facts.id, fmt, layout=layout)[1])
+        for fmt in split_list(fmts) or ("srt",):
+            sys.stdout.buffer.write(client.fetch(facts.id, fmt, layout=layout, task=task)[1])
         return
     target = output or Path()
-    wanted = split_formats(fmts) or format_of(target) or facts.formats or ("srt",)
-    for path in save_all(target, [(fmt, *client.fetch(facts.id, fmt, layout=layout)) for fmt in wanted]):
+    wanted = split_list(fmts) or format_of(target) or facts.formats or ("srt",)
+    tasks = tasks_of(facts) if task is None else (task,)
+    files = [(fmt, *client.fetch(facts.id, fmt, layout=layout, task=one)) for one in tasks for fmt in wanted]
+    for path in save_all(target, files):
         print_json({"job": facts.id, "path": str(path)}) if is_json else click.echo(str(path))
 
 

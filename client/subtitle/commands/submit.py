@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import msgspec
@@ -26,9 +26,9 @@ from subtitle.commands.job_options import chosen, job_options
 from subtitle.errors import ServerError, SubtitleError, UnreachableError
 from subtitle.eta import QueueSnapshot, estimate, speeds
 from subtitle.media_source import media_files
-from subtitle.messages import JobFacts, JobOptions
+from subtitle.messages import Flag, JobFacts, JobOptions
 from subtitle.output_files import save_in
-from subtitle.progress import ENDED, Progress, progress_of
+from subtitle.progress import ENDED, Progress, progress_of, tasks_of
 from subtitle.requests import OnProgress
 
 ETA_S = 2.0
@@ -245,10 +245,13 @@ class SubmitRun:
     def _finish(self, file: SubmittedFile, facts: JobFacts, folder: Path, *, is_forced: bool) -> None:
         saved: list[Path] = []
         if facts.state == "done":
-            for fmt in self._options.formats:
-                answer, body = self._client.subtitles(facts.id, fmt)
-                name = subtitle_name(file.path, answer.language, fmt)
-                saved.append(save_in(folder, name, body, is_forced=is_forced))
+            for task in tasks_of(facts):
+                for fmt in self._options.formats:
+                    answer, body = self._client.subtitles(facts.id, fmt, task=task)
+                    name = subtitle_name(file.path, answer.language, fmt, self._options.flags)
+                    path = save_in(folder, name, body, is_forced=is_forced)
+                    if path not in saved:  # the translation of English is the same file
+                        saved.append(path)
             self.shown.end(file.label, f"done{_speed(facts)}")
         else:
             self.status = max(self.status, CommandExitCode.FAILED)
@@ -289,10 +292,11 @@ def labelled(paths: Sequence[Path]) -> list[SubmittedFile]:
     return [SubmittedFile(path, path.name if names.count(path.name) == 1 else str(path)) for path in paths]
 
 
-def subtitle_name(source: Path, language: str | None, fmt: str) -> str:
-    """Return the name of a file's subtitles; the server's language code is untrusted."""
+def subtitle_name(source: Path, language: str | None, fmt: str, flags: Iterable[Flag] = ()) -> str:
+    """Return the name of a file's subtitles: talk.en.sdh.srt; the server's language code is untrusted."""
     code = f".{language}" if language and re.fullmatch("[A-Za-z-]{2,16}", language) else ""
-    return f"{source.stem}{code}.{fmt}"
+    marks = "".join(f".{flag}" for flag in get_args(Flag) if flag in flags)
+    return f"{source.stem}{code}{marks}.{fmt}"
 
 
 def _speed(facts: JobFacts) -> str:

@@ -404,10 +404,19 @@ class RequestHandlers:
             raise RefusedError("WRONG_STATE", f"job {row.job.id} made no subtitles: {row.job.cause}")
         if message.layout is not None:
             check_layout(message.layout)
+        tasks = row.job.options.tasks
+        if message.task is not None and message.task not in tasks:
+            raise RefusedError(
+                "BAD_FORMAT",
+                f'task "{message.task}": job {row.job.id} has "{tasks[0]}" only; submit its file with this task',
+            )
+        is_translation = row.job.options.is_translated_too and message.task == "translate"
 
         def work(results: list[ResultRow]) -> tuple[Transcript, bytes]:
             model = self.config.model.name
-            transcript = self._layout.compose(row, results, model=model, layout=message.layout)
+            transcript = self._layout.compose(
+                row, results, model=model, layout=message.layout, is_translation=is_translation
+            )
             return transcript, render(format_, transcript, render_options(row.job.options))
 
         def rendered(found: tuple[Transcript, bytes]) -> None:

@@ -13,14 +13,15 @@ from msgspec import Struct
 
 from subtitle.messages import Commit, JobOptions, LayoutOptions
 from subtitled.api.peer import RefusedError
-from subtitled.config.checks import LANGUAGES
+from subtitled.config.checks import LANGUAGES, OPENCC_REMEDY
 from subtitled.config.layout_limits import check_overrides, overrides_of
 from subtitled.config.model_files import can_translate
 from subtitled.config.schema import FORMATS
-from subtitled.core.records import Options
+from subtitled.core.records import Options, options_of
 from subtitled.core.states import JobState
 from subtitled.files.atomic_files import fitted, inside
 from subtitled.languages import option_of
+from subtitled.output import chinese
 
 NAME_BYTES_LEFT = 64
 """Bytes that a client's file name leaves for suffixes that are added to it."""
@@ -46,7 +47,9 @@ def job_options(wanted: JobOptions, *, model: str, languages: Iterable[str], aft
         raise RefusedError(
             "UNSUPPORTED", f"language {language!r}: the model {model} supports {' '.join(sorted(known))}"
         )
-    if wanted.task == "translate" and (not can_translate(model) or len(known) == 1):
+    if len(set(wanted.tasks)) < len(wanted.tasks):
+        raise RefusedError("BAD_FORMAT", f"tasks: {', '.join(wanted.tasks)}; name each task once")
+    if "translate" in (wanted.tasks or (wanted.task,)) and (not can_translate(model) or len(known) == 1):
         raise RefusedError(
             "UNSUPPORTED",
             f'task "translate": the model {model} does not support it; use a multilingual model such as "large-v3"',
@@ -56,13 +59,14 @@ def job_options(wanted: JobOptions, *, model: str, languages: Iterable[str], aft
     unknown = [form for form in wanted.formats if form not in FORMATS]
     if unknown:
         raise RefusedError("BAD_FORMAT", f"unknown format {unknown[0]!r}; supported: {', '.join(FORMATS)}")
+    if wanted.chinese not in {"auto", "off"} and not chinese.is_installed():
+        raise RefusedError(
+            "UNSUPPORTED",
+            f'chinese "{wanted.chinese}": OpenCC is not installed on the server; install it: {OPENCC_REMEDY}',
+        )
     check_layout(wanted.layout)
-    return Options(
-        language=language,
-        task=wanted.task,
-        formats=wanted.formats,
-        word_timestamps=wanted.word_timestamps,
-        priority=wanted.priority,
+    return options_of(
+        wanted,
         initial_prompt=wanted.initial_prompt,
         hotwords=wanted.hotwords,
         vad=wanted.vad,

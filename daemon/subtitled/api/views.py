@@ -51,6 +51,7 @@ def job_facts(
         priority=job.options.priority,
         formats=job.options.formats,
         damaged=media.damaged_s,
+        tasks=job.options.tasks,
     )
 
 

@@ -7,14 +7,13 @@ from typing import Annotated, Literal, get_args
 
 from msgspec import Meta, Struct
 
+from subtitle.messages import Chinese, Flag, Task, WordTimestamps
 from subtitled.config.layout_limits import Profile
 
 SAMPLE_RATE = 16_000
 
 Format = Literal["srt", "vtt", "ass", "ttml", "txt", "tsv", "lrc", "json"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-Variant = Literal["tw", "tw+words", "hk", "cn", "cn+words", "off"]
-"""Written Chinese: of Taiwan, Hong Kong, the mainland, or as the model wrote it."""
 BESIDE = "beside"
 """The value of an inbox's `output` that puts subtitles into the folder of their source."""
 
@@ -135,10 +134,10 @@ class InboxConfig(_Section, frozen=True):
     karaoke: bool = False
     """ASS highlights each word when it is spoken; needs `word_timestamps`."""
     language: str = "auto"
-    task: Literal["transcribe", "translate"] = "transcribe"
-    tasks: tuple[Literal["transcribe", "translate"], ...] = ()
+    task: Task = "transcribe"
+    tasks: tuple[Task, ...] = ()
     """Overrides `task`; both tasks decode the file once and write subtitles in two languages."""
-    flags: tuple[Literal["default", "sdh", "forced"], ...] = ()
+    flags: tuple[Flag, ...] = ()
     """Flags for players in the names of the subtitles, after the language."""
     skip_existing: Literal["any", "language", "never"] = "never"
     """Which existing subtitles make the daemon skip a file."""
@@ -155,13 +154,13 @@ class InboxConfig(_Section, frozen=True):
     rescan_s: Annotated[float, Meta(ge=1, le=86_400)] = 60.0
     """Seconds between two full scans, which find files without an event."""
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
-    word_timestamps: bool | Literal["auto"] = "auto"
+    word_timestamps: WordTimestamps = "auto"
     remove_hallucinations: bool = True
     """Leave out hallucinated stock phrases and loops."""
     marks: bool = True
     """Keep marks of music and noise, such as [Music]."""
-    chinese: Variant = "off"
-    """Chinese characters: of Taiwan, Hong Kong or the mainland; "off": as the model wrote them."""
+    chinese: Chinese = "auto"
+    """Characters of Chinese text; "auto": as the name of the language asks, else as the model wrote them."""
     profile: Profile = "default"
     """Layout profile; "auto" below is the profile's limit for the language."""
     max_chars: Literal["auto"] | Annotated[int, Meta(ge=8, le=200)] = "auto"

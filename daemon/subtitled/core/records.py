@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from subtitle.messages import LayoutOptions, VadOptions, WordTimestamps
+from subtitle.messages import JobOptions, LayoutOptions, VadOptions, WordTimestamps
+from subtitled.config.schema import InboxConfig
 from subtitled.core.plan import Plan, PlanSettings
 from subtitled.core.states import JobState, SegmentState, WorkerState
 from subtitled.core.throughput import Throughput
+from subtitled.languages import chinese_of, option_of
 
 
 class SegmentKey(Struct, frozen=True, order=True):
@@ -60,9 +62,30 @@ class Options(Struct, frozen=True, kw_only=True):
     """Folder of the subtitles, or b"beside"; b"": none are written, the client fetches them."""
 
     @property
+    def tasks(self) -> tuple[str, ...]:
+        """The task of each transcript, in order."""
+        return (self.task, "translate") if self.is_translated_too else (self.task,)
+
+    @property
     def passes(self) -> int:
         """How often the model decodes each segment."""
-        return 2 if self.is_translated_too else 1
+        return len(self.tasks)
+
+
+def options_of(given: JobOptions | InboxConfig, **others: Any) -> Options:
+    """Return the options of a job from those of its Submit or its inbox; `others` are fields that only one of these has."""
+    tasks = sorted(given.tasks or (given.task,))  # "transcribe" first
+    return Options(
+        language=option_of(given.language),
+        task=tasks[0],
+        is_translated_too=len(tasks) > 1,
+        formats=tuple(given.formats),
+        flags=tuple(given.flags),
+        word_timestamps=given.word_timestamps,
+        chinese=chinese_of(given.language) if given.chinese == "auto" else given.chinese,
+        priority=given.priority,
+        **others,
+    )
 
 
 class Job(Struct, frozen=True, kw_only=True):

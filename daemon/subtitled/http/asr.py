@@ -17,7 +17,7 @@ from subtitled.http.forms import UploadForm, prompt_tail
 from subtitled.http.gateway import Gateway
 from subtitled.http.response_models import UNDETERMINED, UNDETERMINED_NAME, whisper_json
 from subtitled.http.wav import BYTES_PER_SAMPLE, SAMPLE_RATE, wav_header
-from subtitled.languages import name_of, option_of
+from subtitled.languages import name_of
 
 FILE_FIELD = "audio_file"
 OUTPUTS = ("txt", "vtt", "srt", "tsv", "json")
@@ -132,7 +132,7 @@ def parse_query(query: Mapping[str, str]) -> AsrRequest:
     language = query.get("language") or "auto"
     return AsrRequest(
         task=task,
-        language=option_of(language)[:32],
+        language=language[:32],
         prompt=prompt_tail(query.get("initial_prompt") or ""),
         output=output,
         is_media=_parse_bool(query, "encode", "true"),

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from subtitle.aio import AsyncClient
 from subtitle.errors import ServerError, SubtitleError
-from subtitle.messages import Audio, JobFacts, JobOptions, LayoutOptions, Subtitles
+from subtitle.messages import Audio, JobFacts, JobOptions, LayoutOptions, Subtitles, Task
 from subtitled.cues.render import read_json
 from subtitled.cues.transcript import Transcript
 from subtitled.http.errors import RequestError
@@ -86,10 +86,12 @@ class Gateway:
         return (await self.subtitles(job, form))[1]
 
     async def subtitles(
-        self, job: str, form: str, layout: LayoutOptions | None = None
+        self, job: str, form: str, layout: LayoutOptions | None = None, task: Task | None = None
     ) -> tuple[Subtitles, bytes]:
         """Return the daemon's answer about a job's subtitles, and their content; see `subtitle.Client.fetch`."""
-        return await self.retry_while_busy(partial(self.client.subtitles, job, form, layout=layout))
+        return await self.retry_while_busy(
+            partial(self.client.subtitles, job, form, layout=layout, task=task)
+        )
 
     async def audio(self, job: str, start_ms: int, duration_ms: int) -> tuple[Audio, bytes]:
         """Return a range of a job's audio; see `subtitle.Client.audio`."""

@@ -19,7 +19,7 @@ from subtitled.http.errors import RequestError, not_allowed
 from subtitled.http.forms import UploadForm, file_chunks
 from subtitled.http.gateway import Gateway
 from subtitled.http.openapi import document
-from subtitled.http.player import parse_layout
+from subtitled.http.player import parse_layout, parse_task
 from subtitled.http.response_models import media_type_of
 
 MAX_LISTED = 1000
@@ -27,6 +27,7 @@ _UPLOAD_PARAMS = frozenset({"name", "options"})
 """Parameters of a submission that are not fields of JobOptions."""
 _NESTED_FIELDS = frozenset({"vad", "layout"})
 """Fields of JobOptions that are accepted in `options` only."""
+_LIST_FIELDS = frozenset({"formats", "tasks", "flags"})
 
 
 def routes() -> list[Route]:
@@ -103,7 +104,8 @@ async def _retry(request: Request) -> Response:
 async def _result(request: Request) -> Response:
     form = request.query_params.get("format", "srt")
     gateway: Gateway = request.app.state.gateway
-    subtitles, content = await gateway.subtitles(_job(request), form, parse_layout(request))
+    layout, task = parse_layout(request), parse_task(request)
+    subtitles, content = await gateway.subtitles(_job(request), form, layout, task)
     headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(subtitles.name)}"}
     return Response(content, media_type=media_type_of(form), headers=headers)
 
@@ -166,8 +168,8 @@ def parse_options(values: Mapping[str, Iterable[str]]) -> JobOptions:
 
 
 def _option(name: str, given: list[str]) -> object:
-    """Return a parameter as a JSON value; `formats` may be repeated or comma-separated."""
-    if name == "formats":
+    """Return a parameter as a JSON value; a list may be repeated or comma-separated."""
+    if name in _LIST_FIELDS:
         return [part for text in given for part in text.split(",") if part]
     if name == "word_timestamps" and given[-1] in {"true", "false"}:
         return given[-1] == "true"

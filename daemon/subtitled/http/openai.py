@@ -19,7 +19,6 @@ from subtitled.http.errors import RequestError, error_body, not_allowed, to_requ
 from subtitled.http.forms import UploadForm, prompt_tail
 from subtitled.http.gateway import Gateway
 from subtitled.http.response_models import openai_usage, openai_verbose_json, phrases_of, text_of
-from subtitled.languages import option_of
 
 Task = Literal["transcribe", "translate"]
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
@@ -167,7 +166,7 @@ def parse_fields(
     _check_model(last.get("model", ""), model, aliases)
     language = last.get("language") or "auto"
     return OpenAIRequest(
-        language=option_of(language)[:32],
+        language=language[:32],
         prompt=prompt_tail(last.get("prompt", "")),
         form=form,
         has_segments="segment" in granularities or not granularities,

@@ -17,7 +17,17 @@ from subtitled.version import VERSION
 
 _PROTOCOL_FIELDS = ("type", "request")
 _LAYOUT = "Lay the cues out again with these limits; JSON"
-_OPTION_PARAMS = ("language", "task", "word_timestamps", "initial_prompt", "hotwords", "priority", "tag")
+_OPTION_PARAMS = (
+    "language",
+    "task",
+    "word_timestamps",
+    "initial_prompt",
+    "hotwords",
+    "chinese",
+    "priority",
+    "tag",
+)
+_TASKS = {"enum": list(get_args(ms.Task))}
 
 
 class ErrorSchema(Struct, frozen=True, kw_only=True):
@@ -74,7 +84,10 @@ def document() -> dict[str, Any]:
 def _paths(options: dict[str, Any]) -> dict[str, Any]:
     job = {"name": "job", "in": "path", "required": True, "schema": {"type": "string"}}
     option_params = [_query(name, options[name]) for name in _OPTION_PARAMS]
-    option_params.append(_query("formats", {"type": "array", "items": {"enum": list(get_args(Format))}}))
+    lists = {"formats": get_args(Format), "tasks": get_args(ms.Task), "flags": get_args(ms.Flag)}
+    option_params += [
+        _query(name, {"type": "array", "items": {"enum": list(values)}}) for name, values in lists.items()
+    ]
     option_params.append(
         _json_query("options", "JobOptions", "All options as JSON; the other parameters take precedence")
     )
@@ -131,6 +144,7 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
                 {200: {"description": "The file", "content": _files()}},
                 job,
                 _query("format", {"enum": list(get_args(Format)), "default": "srt"}),
+                _query("task", _TASKS, "Of a job with two tasks; default: the first"),
                 _json_query("layout", "LayoutOptions", _LAYOUT),
                 errors=(400, 404, 409, 429),
             ),
@@ -140,6 +154,7 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
                 "Get a job's cues with the confidence of each word.",
                 {200: _json("CuesResponse")},
                 job,
+                _query("task", _TASKS, "Of a job with two tasks; default: the first"),
                 _json_query("layout", "LayoutOptions", _LAYOUT),
                 errors=(400, 404, 409, 429),
             ),

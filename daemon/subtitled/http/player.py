@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from typing import get_args
 
 import msgspec
 from msgspec import Struct
@@ -12,12 +13,12 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from subtitle.messages import LayoutOptions
+from subtitle.messages import LayoutOptions, Task
 from subtitled.config.layout_limits import LayoutLimits
 from subtitled.cues.render import read_json
 from subtitled.cues.transcript import MissingSpan
 from subtitled.cues.word_alignment import AlignedCue, align_words
-from subtitled.http.errors import RequestError
+from subtitled.http.errors import RequestError, not_allowed
 from subtitled.http.gateway import Gateway
 from subtitled.http.response_models import UNDETERMINED
 from subtitled.http.wav import (
@@ -85,7 +86,8 @@ def routes() -> list[Route]:
 
 async def _cues(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
-    _, content = await gateway.subtitles(request.path_params["job"], "json", parse_layout(request))
+    layout, task = parse_layout(request), parse_task(request)
+    _, content = await gateway.subtitles(request.path_params["job"], "json", layout, task)
     # In a thread: a long file takes a second.
     return Response(await asyncio.to_thread(_cues_json, content), media_type="application/json")
 
@@ -196,6 +198,15 @@ def parse_layout(request: Request) -> LayoutOptions | None:
         return msgspec.convert(options, LayoutOptions)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeEncodeError) as error:
         raise _invalid_layout(str(error)[:300]) from None
+
+
+def parse_task(request: Request) -> Task | None:
+    """Parse the query parameter `task`, None without it; raises RequestError."""
+    text = request.query_params.get("task")
+    task: Task | None = next((name for name in get_args(Task) if name == text), None)
+    if text is not None and task is None:
+        raise not_allowed("task", text, ", ".join(get_args(Task)))
+    return task
 
 
 def _invalid_layout(cause: str) -> RequestError:

@@ -15,11 +15,10 @@ from subtitled import log
 from subtitled.config import schema
 from subtitled.config.checks import layout_of
 from subtitled.core.events import JobArrived, RetryRequested
-from subtitled.core.records import Job, Options
+from subtitled.core.records import Job, Options, options_of
 from subtitled.core.states import JobState
 from subtitled.errors import InboxError
 from subtitled.inboxes.watch import InboxWatcher, SettledFile
-from subtitled.languages import option_of
 from subtitled.storage.store import Store
 
 _log = log.get()
@@ -122,7 +121,7 @@ def take(file: SettledFile, inbox: schema.InboxConfig, store: Store) -> JobArriv
     The job of a failed file is retried if the file is put into the inbox again unchanged.
     """
     source = os.fsencode(file.path)
-    options = options_of(inbox)
+    options = inbox_options(inbox)
     known = store.find_source(source, file.size, file.mtime_ns, options)
     if known is None and store.is_processed(source, file.size, file.mtime_ns):
         cause = "its job was deleted; touch the file to process it again"
@@ -170,25 +169,17 @@ def new_job_id(order: int) -> str:
     return f"{time.time_ns() // 1_000_000:011x}{order & 0xFFFFF:05x}"
 
 
-def options_of(inbox: schema.InboxConfig) -> Options:
+def inbox_options(inbox: schema.InboxConfig) -> Options:
     """Return the job options of an inbox."""
-    tasks = sorted(inbox.tasks or (inbox.task,))  # "transcribe" first
-    return Options(
-        language=option_of(inbox.language),
-        task=tasks[0],
-        is_translated_too=len(tasks) > 1,
-        formats=tuple(inbox.formats),
+    return options_of(
+        inbox,
         bom=inbox.bom,
         newline=inbox.newline,
         karaoke=inbox.karaoke,
-        flags=tuple(inbox.flags),
         skip_existing=inbox.skip_existing,
-        word_timestamps=inbox.word_timestamps,
         remove_hallucinations=inbox.remove_hallucinations,
         marks=inbox.marks,
-        chinese=inbox.chinese,
         layout=layout_of(inbox),
-        priority=inbox.priority,
         after=inbox.after,
         inbox=os.fsencode(Path(inbox.path).absolute()),
         output=os.fsencode(inbox.output),

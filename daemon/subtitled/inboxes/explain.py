@@ -16,7 +16,7 @@ from subtitled.config import schema
 from subtitled.core.records import Options
 from subtitled.errors import MediaError, StoreError
 from subtitled.files.atomic_files import printable
-from subtitled.inboxes.arrivals import is_dropped_again, new_job, options_of
+from subtitled.inboxes.arrivals import inbox_options, is_dropped_again, new_job
 from subtitled.inboxes.file_filter import FileFilter, absolute
 from subtitled.media.existing_subtitles import (
     MediaTracks,
@@ -90,7 +90,7 @@ def as_text(found: Explanation) -> str:
 
 
 def _explain_media(path: str, inbox: schema.InboxConfig, cause: str, database: Path) -> Explanation:
-    options = options_of(inbox)
+    options = inbox_options(inbox)
     info = Path(path).stat()
     source = os.fsencode(path)
     with _JobHistory(database) as history:

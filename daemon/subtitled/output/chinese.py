@@ -62,7 +62,7 @@ def is_installed() -> bool:
 
 
 def in_variant(transcript: Transcript, variant: str) -> Transcript:
-    """Return `transcript` with the Chinese of its phrases in a `Variant`; its cues stay as they are.
+    """Return `transcript` with the Chinese of its phrases in a variant (`subtitle.messages.Chinese`); its cues stay as they are.
 
     Punctuation between Chinese characters becomes full-width, also with the variant "off". Other languages (Japanese has its own
     characters) and translations are unchanged. OpenCC must be installed, unless the variant is "off".
@@ -85,7 +85,7 @@ def in_variant(transcript: Transcript, variant: str) -> Transcript:
 def convert(
     phrases: Iterable[MediaPhrase], variant: str, *, is_simplified: bool = True
 ) -> tuple[MediaPhrase, ...]:
-    """Return `phrases`, with their words, in a `Variant`; "off" changes only punctuation.
+    """Return `phrases`, with their words, in a variant; "off" changes only punctuation.
 
     A word keeps its times, and gets its share of the converted text. `is_simplified` is the script of the file, which decides for
     phrases that are the same in both. OpenCC must be installed, unless the variant is "off".

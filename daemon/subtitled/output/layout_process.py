@@ -98,14 +98,19 @@ class LayoutProcess:
         self._is_closed = False
 
     def compose(
-        self, row: JobRow, results: Sequence[ResultRow], *, model: str, layout: LayoutOptions | None = None
+        self,
+        row: JobRow,
+        results: Sequence[ResultRow],
+        *,
+        model: str,
+        layout: LayoutOptions | None = None,
+        is_translation: bool = False,
     ) -> Transcript:
-        """Return the transcript of a job in the language spoken. Blocks; raises LayoutError."""
+        """Return the transcript of a job's first task, or of its translation. Blocks; raises LayoutError."""
         request = _Request(
-            row=row, results=tuple(results), model=model, with_translation=False, layout=layout
+            row=row, results=tuple(results), model=model, with_translation=is_translation, layout=layout
         )
-        (transcript,) = self._request(request)
-        return transcript
+        return self._request(request)[-1]
 
     def compose_all(self, row: JobRow, results: Sequence[ResultRow], *, model: str) -> tuple[Transcript, ...]:
         """Return all transcripts of a job. Blocks; raises LayoutError."""
@@ -198,15 +203,17 @@ def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
     return pipe
 
 
-def compose_all(row: JobRow, results: Sequence[ResultRow], *, model: str) -> tuple[Transcript, ...]:
+def compose_all(
+    row: JobRow, results: Sequence[ResultRow], *, model: str, layout: LayoutOptions | None = None
+) -> tuple[Transcript, ...]:
     """Return the transcripts of a job: in the language spoken, and of the translation if requested.
 
     The translation of English is the transcript itself.
     """
-    spoken = compose(row, results, model=model)
+    spoken = compose(row, results, model=model, layout=layout)
     if not row.job.options.is_translated_too or spoken.language in {None, ENGLISH}:
         return (spoken,)
-    return spoken, compose(row, results, model=model, is_translation=True)
+    return spoken, compose(row, results, model=model, layout=layout, is_translation=True)
 
 
 def compose(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
+from subtitle.messages import Flag
 from subtitled.config.schema import BESIDE
 from subtitled.errors import SpoolError
 from subtitled.files.atomic_files import fitted, move_whole, printable, write_whole
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 ERROR_SUFFIX = ".error.txt"
 
-FLAGS = ("default", "sdh", "forced")
+FLAGS = get_args(Flag)
 """Flags in a file name, in this order after the language; Jellyfin, Plex and Emby read them."""
 
 

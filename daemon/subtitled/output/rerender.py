@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from subtitle.messages import Chinese
 from subtitled.config.checks import OPENCC_REMEDY
-from subtitled.config.schema import Variant
 from subtitled.cues.render import read_json
 from subtitled.cues.transcript import VERSION
 from subtitled.errors import SubtitledError
@@ -37,7 +37,7 @@ def read_transcript(path: Path) -> Transcript:
     return transcript
 
 
-def in_variant(transcript: Transcript, variant: Variant) -> Transcript:
+def in_variant(transcript: Transcript, variant: Chinese) -> Transcript:
     """Return `transcript` with Chinese in `variant`; raises SubtitledError without OpenCC."""
     if variant != "off" and not chinese.is_installed():
         raise SubtitledError(f"Chinese cannot be converted without OpenCC; install it: {OPENCC_REMEDY}")

@@ -69,8 +69,9 @@ def transcribe(request: TranscribeRequest, endpoints: Sequence[str]) -> int:
     endpoint = None if request.is_private else running_daemon(endpoints, request.model)
     if endpoint is not None:
         return _use_daemon(endpoint, request, files)
-    model = request.model or default_model(request.options.task)
-    check_model(model, request.options.task)
+    is_translated = "translate" in (request.options.tasks or (request.options.task,))
+    model = request.model or default_model(is_translated=is_translated)
+    check_model(model, is_translated=is_translated)
     return _use_private_daemon(model, request, files)
 
 
@@ -86,22 +87,22 @@ def check_options(request: TranscribeRequest) -> None:
         )
 
 
-def check_model(model: str, task: str) -> None:
+def check_model(model: str, *, is_translated: bool) -> None:
     """Raise UsageError for a model folder that is not a model, and a model that cannot translate."""
     if is_folder(model) and not is_convertible(Path(model)):
         why = fault_of(Path(model).absolute())
         if why is not None:
             raise click.UsageError(f"--model {model}: {why}")
-    if task == "translate" and not can_translate(model):
+    if is_translated and not can_translate(model):
         raise click.UsageError(f"the model {model} cannot translate; use --model medium or --model large-v3")
 
 
-def default_model(task: str) -> str:
+def default_model(*, is_translated: bool) -> str:
     """Return the model for this machine's devices, and print a note about the choice for a CPU."""
     devices = find_devices("auto", os.environ.get("CUDA_VISIBLE_DEVICES"))
     if any(device.kind == "cuda" for device in devices):
         names = ", ".join(device.name for device in devices)
-        model = GPU_TRANSLATION_MODEL if task == "translate" else GPU_MODEL
+        model = GPU_TRANSLATION_MODEL if is_translated else GPU_MODEL
         click.echo(f"Using {names} with the model {model}.", err=True)
         return model
     click.echo(CPU_NOTE, err=True)

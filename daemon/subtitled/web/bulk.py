@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from subtitle.errors import SubtitleError
-from subtitle.messages import Subtitles
+from subtitle.progress import tasks_of
 from subtitled.http.errors import RequestError, not_allowed, to_request_error
 from subtitled.http.forms import RequestBody
 from subtitled.http.gateway import Gateway
@@ -66,22 +66,26 @@ async def zip_chunks(gateway: Gateway, jobs: list[str], formats: list[str]) -> A
         for job in jobs:
             for form in formats:
                 try:
-                    subtitles, content = await _subtitles(gateway, job, form)
+                    found = await _subtitles(gateway, job, form)
                 except (RequestError, SubtitleError) as error:
                     errors.append(f"{job} {form}: {to_request_error(error)}\n")
                     continue
-                archive.writestr(_unique(subtitles.name, names), content)
-                yield buffer.take()
+                for name, content in found.items():
+                    archive.writestr(_unique(name, names), content)
+                    yield buffer.take()
         if errors:
             archive.writestr("errors.txt", "".join(errors))
     yield buffer.take()
 
 
-async def _subtitles(gateway: Gateway, job: str, form: str) -> tuple[Subtitles, bytes]:
+async def _subtitles(gateway: Gateway, job: str, form: str) -> dict[str, bytes]:
+    """Return the files of all tasks of a job by name."""
     facts = await gateway.retry_while_busy(partial(gateway.client.status, job))
     if facts.state == "failed" and not facts.segments.get("done"):
         raise RequestError(409, "wrong_state", f"failed before any speech was transcribed: {facts.cause}")
-    return await gateway.subtitles(job, form)
+    # The translation of English is the same file.
+    found = [await gateway.subtitles(job, form, task=task) for task in tasks_of(facts)]
+    return {subtitles.name: content for subtitles, content in found}
 
 
 class _ChunkBuffer:

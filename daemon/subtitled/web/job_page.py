@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from subtitle.errors import ServerError
-from subtitle.messages import JobFacts, LayoutOptions
-from subtitle.progress import ENDED, progress_of
+from subtitle.messages import JobFacts, LayoutOptions, Task
+from subtitle.progress import ENDED, progress_of, tasks_of
 from subtitled.config.layout_limits import LayoutLimits
 from subtitled.cues.render import read_json
 from subtitled.cues.transcript import Transcript
@@ -73,7 +73,10 @@ async def show(request: Request) -> Response:
         cue_list=cue_list,
         audio_error=audio_error,
         fields=fields,
-        downloads=[(form, result_address(job.id, form, layout)) for form in snapshot.welcome.formats],
+        downloads=[
+            (task, [(form, result_address(job.id, form, layout, task)) for form in snapshot.welcome.formats])
+            for task in tasks_of(job)
+        ],
         page_from=lambda first: f"/jobs/{job.id}?{urlencode({**fields, 'from': first})}",
     )
 
@@ -91,9 +94,9 @@ def has_text(job: JobFacts) -> bool:
     return job.state == "done" and not job.cause
 
 
-def result_address(job: str, form: str, layout: LayoutOptions | None) -> str:
+def result_address(job: str, form: str, layout: LayoutOptions | None, task: Task | None = None) -> str:
     """Return the address of a job's subtitles."""
-    query = {"format": form}
+    query = {"format": form} if task is None else {"format": form, "task": task}
     if layout is not None:
         options = {name: value for name, value in msgspec.to_builtins(layout).items() if value is not None}
         query["layout"] = msgspec.json.encode(options).decode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import urlencode
 
 from msgspec import Struct
@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from subtitle.errors import SubtitleError
 from subtitle.eta import estimate
-from subtitle.messages import JobFacts
+from subtitle.messages import Chinese, Flag, JobFacts
 from subtitled.http.errors import RequestError
 from subtitled.http.gateway import Gateway
 from subtitled.web import rendering
@@ -65,6 +65,8 @@ async def show(request: Request) -> Response:
         request,
         "overview.html",
         languages=language_choices(),
+        chinese=get_args(Chinese),
+        flags=get_args(Flag),
         formats=snapshot.welcome.formats,
         max_bytes=min(limits),
         is_page=True,

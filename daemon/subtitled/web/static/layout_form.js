@@ -95,6 +95,7 @@ export class LayoutForm {
     for (const field of this.#form.querySelectorAll("input")) field.placeholder = response.limits[field.name] || "–";
     for (const link of document.querySelectorAll("#downloads a")) {
       const query = new URLSearchParams({ format: link.dataset.format });
+      if (link.dataset.task) query.set("task", link.dataset.task);
       if (layout) query.set("layout", JSON.stringify(layout));
       link.href = `/api/jobs/${this.#job}/result?${query}`;
     }
