@@ -286,8 +286,17 @@ def render(
 @click.option("--model", default="", help="With --worker: a model folder or name instead of the daemon's.")
 @click.option("--dry-run", is_flag=True, help="Print the files without writing them.")
 @click.option(
-    "--force", is_flag=True, help="Overwrite also files that were changed, or not written by this command."
+    "--force",
+    is_flag=True,
+    help="Overwrite, or remove, also files that were changed, or not written by this command.",
 )
+@click.option(
+    "--remove",
+    "is_removal",
+    is_flag=True,
+    help="Stop and disable the service, and remove its files; data and configuration are kept.",
+)
+@click.option("--yes", "is_confirmed", is_flag=True, help="With --remove: do not ask.")
 def install_service(
     config_file: str | None,
     user: str,
@@ -298,12 +307,17 @@ def install_service(
     *,
     dry_run: bool,
     force: bool,
+    is_removal: bool,
+    is_confirmed: bool,
 ) -> None:
-    """Install the systemd unit, with user and folders, for this environment and its configuration."""
+    """Install the systemd unit, with user and folders, for this environment and its configuration; or remove it."""
     from subtitled.systemd import install as installing
     from subtitled.systemd.unit_files import InstallLocation, unit_files, worker_files
 
     config_file = os.path.abspath(config_file or DEFAULT_CONFIG)  # noqa: PTH100 - links stay as they are
+    if is_removal:
+        _remove_service(config_file, user, prefix, is_forced=force, is_confirmed=is_confirmed)
+        return
     program = installing.program_here()
     place = InstallLocation(program=program, python=sys.base_prefix, config_file=config_file, user=user)
     if endpoint is not None:
@@ -331,6 +345,35 @@ def install_service(
     click.echo("Then type:")
     for step in steps:
         click.echo(f"  {step}")
+
+
+def _remove_service(
+    config_file: str, user: str, prefix: Path, *, is_forced: bool, is_confirmed: bool
+) -> None:
+    from subtitled.systemd import install as installing
+
+    found = installing.written_files(prefix, is_forced=is_forced)
+    if not found:
+        click.echo(f"Nothing to remove: no file of `subtitled install-service` exists below {prefix}.")
+        return
+    try:
+        config = _load(config_file if os.path.lexists(config_file) else None, check_paths=False)
+    except ConfigError:
+        config = Config()
+    if not is_confirmed:
+        if not sys.stdin.isatty():
+            raise click.UsageError("--remove asks for confirmation, and this is no terminal; give --yes")
+        for path in found:
+            click.echo(f"  {path}")
+        click.confirm("Stop and disable the service, and remove these files?", abort=True)
+    if prefix == Path("/"):
+        installing.stop_units(found)
+    installing.remove(found, reloads=prefix == Path("/"))
+    for path in found:
+        click.echo(f"Removed {path}")
+    click.echo(f"Kept, and deleted only by you, besides the user {user}:")
+    for kept, text in installing.kept_data(config, config_file).items():
+        click.echo(f"  {kept}  ({text})")
 
 
 @cli.command()

@@ -72,6 +72,44 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, config_file: Path) -> None:
     assert not (tmp_path / "root").exists()
 
 
+def test_remove_deletes_the_files_that_were_written_and_keeps_the_data(tmp_path: Path) -> None:
+    root, inbox, state = tmp_path / "root", tmp_path / "inbox", tmp_path / "state"
+    for folder in (inbox, state):
+        folder.mkdir()
+        (folder / "kept").touch()
+    config = schema.Config(
+        inbox=(schema.InboxConfig(path=str(inbox), output="beside"),),
+        state=schema.StateConfig(dir=str(state)),
+    )
+    config_file = tmp_path / "subtitled.toml"
+    config_file.write_text(to_toml(config), "utf-8")
+    options = ("--config", str(config_file))
+    install(root, *options)
+    install(root, "--worker", "tcp://head:8700", "--force")
+    assert "give --yes" in install(root, *options, "--remove", status=2)
+    assert unit_in(root).exists()
+    reported = install(root, *options, "--remove", "--yes")
+    assert [path for path in root.rglob("*") if path.is_file()] == []
+    assert reported.count("Removed ") == 4
+    assert {f"  {path}  " for path in (inbox, state, config_file)} <= {
+        line.partition("(")[0] for line in reported.splitlines()
+    }
+    assert (inbox / "kept").exists()
+    assert (state / "kept").exists()
+    assert "Nothing to remove" in install(root, *options, "--remove", "--yes")
+
+
+def test_remove_keeps_a_changed_unit_unless_forced(tmp_path: Path, config_file: Path) -> None:
+    options = ("--config", str(config_file))
+    install(tmp_path, *options)
+    with unit_in(tmp_path).open("a") as unit:
+        unit.write("Nice=5\n")
+    assert f"{unit_in(tmp_path)}: was changed" in install(tmp_path, *options, "--remove", "--yes", status=1)
+    assert (tmp_path / "etc/sysusers.d/subtitled.conf").exists()
+    install(tmp_path, *options, "--remove", "--yes", "--force")
+    assert not unit_in(tmp_path).exists()
+
+
 def test_an_environment_that_the_daemon_cannot_enter_is_found(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o700)
     assert inaccessible_folder(str(tmp_path / "closed" / "bin" / "subtitled")) is not None

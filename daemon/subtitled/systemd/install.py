@@ -6,15 +6,26 @@ import hashlib
 import os
 import re
 import shlex
+import subprocess
 import sysconfig
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from subtitled.config.schema import Config
 from subtitled.errors import SubtitledError
 from subtitled.files.atomic_files import write_whole
 from subtitled.systemd.unit_files import UnitFile
 
 _MARK = re.compile(r"# Written by `subtitled install-service`; sha256 of what follows: ([0-9a-f]{64})\n")
+
+_NAMES = (
+    "etc/systemd/system/subtitled.service",
+    "etc/systemd/system/subtitled-http.service",
+    "etc/systemd/system/subtitled-worker@.service",
+    "etc/sysusers.d/subtitled.conf",
+    "etc/tmpfiles.d/subtitled.conf",
+)
+"""The files of `unit_files` and `worker_files`."""
 
 
 def program_here() -> str:
@@ -56,6 +67,58 @@ def install(found: Iterable[UnitFile], prefix: Path, *, is_forced: bool) -> Iter
             write_whole(path, text.encode())
             path.chmod(0o644)
         yield path, before[path] != text
+
+
+def written_files(prefix: Path, *, is_forced: bool) -> list[Path]:
+    """Return the files below `prefix` that `install` wrote, of the daemon and of workers.
+
+    Raises SubtitledError for a file that was changed or not written by this command, unless `is_forced`.
+    """
+    texts = {path: text for name in _NAMES if (text := _text_of(path := prefix / name)) is not None}
+    foreign = [str(path) for path, text in texts.items() if not is_ours(text)]
+    if foreign and not is_forced:
+        raise SubtitledError(
+            f"{', '.join(foreign)}: was changed or not written by this command; repeat with --force, which removes it too"
+        )
+    return list(texts)
+
+
+def stop_units(units: Iterable[Path]) -> None:
+    """Stop and disable units, templates with all their instances; does nothing where systemd does not run.
+
+    Blocks until they are stopped. Raises SubtitledError.
+    """
+    names = [path.name for path in units if path.suffix == ".service"]
+    if not names or not Path("/run/systemd/system").is_dir():
+        return
+    # The instances of a template are stopped by a pattern, and disabled by the template's name.
+    for words in (["stop", *(name.replace("@.", "@*.") for name in names)], ["disable", *names]):
+        done = subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False)  # noqa: S607 - the PATH of root
+        if done.returncode:
+            raise SubtitledError(
+                f"{shlex.join(['systemctl', *words])} failed: {done.stderr.strip()}; nothing was removed"
+            )
+
+
+def remove(found: Iterable[Path], *, reloads: bool) -> None:
+    """Delete files that `written_files` returned; `reloads`: let systemd read its units again. Raises SubtitledError."""
+    for path in found:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise SubtitledError(f"{path} cannot be removed: {error.strerror}; repeat as root") from error
+    if reloads and Path("/run/systemd/system").is_dir():
+        subprocess.run(["systemctl", "daemon-reload"], capture_output=True, check=False)  # noqa: S607 - likewise
+
+
+def kept_data(config: Config, config_file: str) -> dict[str, str]:
+    """Return what `--remove` leaves in place: each existing path with its description."""
+    found = {config_file: "configuration", config.state.dir: "database, uploads and models"}
+    for inbox in config.inbox:
+        found[inbox.path] = "inbox, with the media in done/ and failed/"
+        if inbox.output != "beside":
+            found[inbox.output] = "subtitles"
+    return {path: text for path, text in found.items() if os.path.lexists(path)}
 
 
 def inaccessible_folder(path: str) -> str | None:
