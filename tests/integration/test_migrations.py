@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import sqlite3
-from hashlib import sha256
+from pathlib import Path
+from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from daemon import Daemon
+import media
+from daemon import DEADLINE_S, Daemon
+from subtitled.config import schema
 from subtitled.errors import ExitCode, StoreError
 from subtitled.storage.schema import MIGRATIONS
 from subtitled.storage.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
-RELEASED: tuple[str, ...] = ()
-"""SHA-256 of each released migration, in order. A release adds those of its new migrations; an entry never changes."""
+UPGRADE = Path(__file__).with_name("upgrade")
+RELEASED = sorted(UPGRADE.glob("schema_*.sql"))
+"""A database of each released schema version: its migration's script, and rows. A release adds its own; none ever changes."""
 
 SECOND = "CREATE TABLE later (value INTEGER) STRICT; INSERT INTO later VALUES (7)"
 FAULTY = "CREATE TABLE half (value INTEGER) STRICT; INSERT INTO nowhere VALUES (1)"
@@ -50,9 +53,43 @@ def path(tmp_path: Path) -> Path:
 
 def test_released_migrations_never_change() -> None:
     """An installed database has run the script as it was: a change would reach new databases only."""
-    hashes = tuple(sha256(script.encode()).hexdigest() for script in MIGRATIONS)
-    assert hashes[: len(RELEASED)] == RELEASED
-    assert len(MIGRATIONS) - len(RELEASED) <= 1, "one release adds at most one migration"
+    for script, file in zip(MIGRATIONS, RELEASED, strict=False):
+        released = file.read_text("utf-8").partition("\n\n")[2].partition("\n-- Rows\n")[0]
+        assert dedent(script).strip() == released.strip(), (
+            "released: append a migration to MIGRATIONS instead"
+        )
+    assert RELEASED
+    assert len(MIGRATIONS) - len(RELEASED) in {0, 1}, "one release adds at most one migration"
+
+
+def test_jobs_of_the_first_release_are_read_after_an_upgrade(tmp_path: Path) -> None:
+    state = schema.StateConfig(dir=str(tmp_path / "state"), keep_jobs_days=0)
+    (tmp_path / "state").mkdir()
+    path = tmp_path / "state" / "subtitled.sqlite"
+    database = sqlite3.connect(path)
+    database.executescript(f"{RELEASED[0].read_text('utf-8')}; PRAGMA user_version = 1;")
+    database.close()
+    with Daemon(tmp_path, state=state) as daemon:
+        daemon.start()
+        jobs = {Path(job.source).name: job for job in daemon.client.list()}
+        assert {name: job.state for name, job in jobs.items()} == {
+            "talk.flac": "done",
+            "notes.mp4": "failed",
+            "upload.flac": "done",
+        }
+        assert jobs["upload.flac"].tag == "monday"
+        for name in ("talk.flac", "upload.flac"):
+            facts, body = daemon.client.subtitles(jobs[name].id, "srt")
+            assert facts.language == "en"
+            assert b"Good morning and welcome." in body
+            assert daemon.client.waveform(jobs[name].id)[1]
+        history = daemon.client.status(jobs["talk.flac"].id).history
+        assert [step.after for step in history if step.subject == "job"][-1] == "done"
+        # It accepts new work.
+        again = daemon.client.submit(media.write_sound(tmp_path / "later.flac", media.speech(4)))
+        assert again.wait(DEADLINE_S).state == "done"
+        daemon.stop()
+    assert version(path) == len(MIGRATIONS)
 
 
 def test_new_database_has_the_newest_schema(tmp_path: Path) -> None:
