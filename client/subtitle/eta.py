@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 
 from msgspec import Struct
@@ -40,6 +41,35 @@ def speeds(before: QueueSnapshot | None, now: QueueSnapshot) -> Speed:
             for worker in now.stats.workers
         },
     )
+
+
+class SpeedMeter:
+    """Measures the speed over the last `window_s` seconds in which the server had work.
+
+    With the idle time before its work in the window, a server would look slow, and its work long.
+    """
+
+    def __init__(self, window_s: float) -> None:
+        self._window_s = window_s
+        self._snapshots: deque[QueueSnapshot] = deque()
+        """Oldest first; the second one is within the window."""
+
+    @property
+    def latest(self) -> QueueSnapshot | None:
+        """The newest snapshot."""
+        return self._snapshots[-1] if self._snapshots else None
+
+    def add(self, now: QueueSnapshot) -> Speed:
+        """Add a snapshot, and return the speed until then."""
+        before = self.latest
+        if before is not None:
+            was_idle = not before.stats.waiting_ms and not before.stats.unread_files
+            if was_idle or now.at - before.at > self._window_s:
+                self._snapshots.clear()
+        self._snapshots.append(now)
+        while len(self._snapshots) > 2 and now.at - self._snapshots[1].at > self._window_s:
+            self._snapshots.popleft()
+        return speeds(self._snapshots[0] if len(self._snapshots) > 1 else None, now)
 
 
 class EtaEstimator(Struct, frozen=True, kw_only=True):

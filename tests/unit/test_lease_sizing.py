@@ -19,6 +19,11 @@ SLOW = Kind(fixed_s=5, window_s=2)
 NEAR = Kind(bytes_per_s=100 * MB, round_trip_s=0.005)
 
 
+def cpu(window_s: float) -> Kind:
+    """Return a CPU that takes so long for a window: calls have no fixed cost there."""
+    return Kind(fixed_s=0.0, window_s=window_s, device="CPU", credit=1)
+
+
 def test_similar_speeds_count_as_equal() -> None:
     weights = relative_speeds({"a": 100, "b": 76, "c": 50, "d": 40, "e": 10})
     assert weights == {"a": 1, "b": 1, "c": 0.5, "d": 0.5, "e": 0.1}
@@ -38,6 +43,47 @@ def test_equal_workers_share_equally() -> None:
     pool.run(400)
     assert pool.bench.broker.lease_dispatch.sizing._speeds == {}
     assert all(90 <= pool.windows(f"gpu{place}") <= 110 for place in range(4))
+
+
+def test_lease_of_a_cpu_ends_within_ten_seconds() -> None:
+    """The first one has a single segment, which shows the speed; slower than a segment in ten seconds, all have one."""
+    for window_s, most in ((0.1, 16), (1.6, 6), (30.0, 1)):
+        pool = TimedPool({"cpu0": cpu(window_s)})
+        pool.run(100)
+        sizes = [done.windows for done in pool.done]
+        assert sizes[0] == 1
+        assert max(sizes) == most
+        assert all(done.windows == 1 or done.end - done.start <= 10 for done in pool.done)
+
+
+def test_lease_of_a_gpu_ends_within_two_seconds_if_half_a_batch_does() -> None:
+    for window_s, most in ((0.05, 16), (0.14, 10), (1.0, 8)):
+        pool = TimedPool({"gpu0": Kind(window_s=window_s)}, lease_gpu_s=2.0)
+        pool.run(400)
+        assert {done.windows for done in pool.done[5:-3]} <= {most, most + 1}
+
+
+@pytest.mark.parametrize("window_s", [0.1, 1.6])
+def test_urgent_clip_behind_a_long_queue_waits_for_one_lease_of_a_cpu(window_s: float) -> None:
+    """200 jobs are queued; the clip has a higher priority, and arrives while a lease is decoded."""
+    b = bench("p0", queue_bytes=2**50, feed_floor_bytes=2**40, silence_s=1e6, prepare_stall_s=1e6)
+    b.worker("cpu0", credit=1, device="CPU")
+    for number in range(200):
+        b.submit(f"job{number}")
+    for number in range(200):
+        b.read(0, job=f"job{number}", samples=WINDOW)
+    for _ in range(4):
+        [lease] = b.broker.lease_dispatch.leases
+        b.wait(window_s * len(b.lease(lease).message.items))
+        b.reply(b.lease(lease))
+    b.submit("clip", priority=10)
+    b.read(0, job="clip", samples=WINDOW // 3)
+    [running] = b.broker.lease_dispatch.leases
+    b.wait(window_s * len(b.lease(running).message.items))
+    b.reply(b.lease(running))
+    [following] = b.broker.lease_dispatch.leases
+    assert b.lease(following).message.items[0].key.job == "clip"
+    assert all(window_s * len(sent.message.items) <= 10 for sent in b.all(ac.SendLease))
 
 
 def test_slow_worker_gets_its_share_and_does_not_delay_the_end() -> None:
@@ -142,7 +188,7 @@ def test_link_below_real_time_carries_one_segment_at_a_time() -> None:
 
 def test_first_lease_of_a_remote_worker_has_one_segment() -> None:
     """It measures the worker; until then the worker gets no other."""
-    b = bench("p0", silence_s=1000)
+    b = bench("p0", lease_gpu_s=1e6, silence_s=1000)
     b.join("far/cuda0", credit=2)
     b.submit()
     b.read(*range(40), samples=WINDOW)

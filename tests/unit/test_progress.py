@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from subtitle import JobFailedError, Progress, WorkerFacts
-from subtitle.eta import QueueSnapshot, Speed, estimate, speeds
+from subtitle.eta import QueueSnapshot, Speed, SpeedMeter, estimate, speeds
 from subtitle.progress import check_done, progress_of
 from subtitle.progress_bars import TransferRate, clock, description, megabytes
 from subtitle.tables import remaining
@@ -104,7 +104,7 @@ def test_a_job_that_is_not_done_raises_its_cause(state: str, cause: str, message
         check_done(replace(FACTS, state=state, cause=cause))
 
 
-def snapshot(at: float, uptime_s: float, **audio_ms: int) -> QueueSnapshot:
+def snapshot(at: float, uptime_s: float, *, waiting_ms: int = 0, **audio_ms: int) -> QueueSnapshot:
     workers = tuple(
         WorkerFacts(
             slot=slot,
@@ -119,8 +119,29 @@ def snapshot(at: float, uptime_s: float, **audio_ms: int) -> QueueSnapshot:
         )
         for slot, value in audio_ms.items()
     )
-    stats = replace(STATS, workers=workers, audio_ms=sum(audio_ms.values()), uptime_s=uptime_s)
+    stats = replace(
+        STATS, workers=workers, audio_ms=sum(audio_ms.values()), uptime_s=uptime_s, waiting_ms=waiting_ms
+    )
     return QueueSnapshot(at=at, stats=stats, jobs=())
+
+
+def test_speed_is_measured_without_the_idle_time_before_the_work() -> None:
+    meter = SpeedMeter(30.0)
+    idle = (snapshot(at, 1000 + at, gpu0=0) for at in (0.0, 10.0, 20.0))
+    assert [meter.add(one).total for one in idle] == [None, None, None]
+    assert meter.add(snapshot(22.0, 1022.0, gpu0=0, waiting_ms=600_000)).total is None
+    speed = meter.add(snapshot(24.0, 1024.0, gpu0=20_000, waiting_ms=580_000))
+    assert speed.total == pytest.approx(10.0)
+    assert estimate(replace(STATS, waiting_ms=580_000), speed, []).finish_s == pytest.approx(58.0)
+
+
+def test_speed_is_measured_over_the_newest_snapshots() -> None:
+    meter = SpeedMeter(30.0)
+    for at in range(0, 100, 10):
+        speed = meter.add(snapshot(at, 1000 + at, gpu0=at * at, waiting_ms=1))
+    assert speed.total == pytest.approx((90**2 - 50**2) / 40_000)
+    later = meter.add(snapshot(1000.0, 2000.0, gpu0=10_000, waiting_ms=1))
+    assert later.total is None, "nothing is known of the time in which the server was not observed"
 
 
 def test_speeds_are_differences_between_two_snapshots_of_one_daemon() -> None:

@@ -23,6 +23,8 @@ class Kind(Struct, frozen=True, kw_only=True):
     bytes_per_s: float | None = None
     round_trip_s: float = 0.0
     hangs_at: float = float("inf")
+    device: str = "NVIDIA GPU"
+    credit: int = 2
 
     def takes_s(self, windows: int) -> float:
         """Return how long a lease takes."""
@@ -41,8 +43,22 @@ class Done(Struct, frozen=True):
 class TimedPool:
     """Does one job of whole windows with the given workers."""
 
-    def __init__(self, kinds: Mapping[str, Kind], *, lease_min_s: float = 1e6, **policy: float) -> None:
-        self.bench = Bench(queue_bytes=2**50, feed_floor_bytes=2**40, lease_min_s=lease_min_s, **policy)
+    def __init__(
+        self,
+        kinds: Mapping[str, Kind],
+        *,
+        lease_min_s: float = 1e6,
+        lease_gpu_s: float = 1e6,
+        **policy: float,
+    ) -> None:
+        """Full batches, however long they take, unless `lease_gpu_s` is given."""
+        self.bench = Bench(
+            queue_bytes=2**50,
+            feed_floor_bytes=2**40,
+            lease_min_s=lease_min_s,
+            lease_gpu_s=lease_gpu_s,
+            **policy,
+        )
         self.done: list[Done] = []
         self.most_bytes: dict[str, int] = {}
         """The most PCM that each worker held at once."""
@@ -54,7 +70,7 @@ class TimedPool:
         self.bench.worker("p0")
         for slot, kind in kinds.items():
             if kind.bytes_per_s is None:
-                self.bench.worker(slot, credit=2)
+                self.bench.worker(slot, credit=kind.credit, device=kind.device)
             else:
                 self.bench.join(slot, credit=2)
                 self._measure(slot, kind)

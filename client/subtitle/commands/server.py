@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import deque
 from typing import get_args
 
 import click
@@ -15,7 +14,7 @@ from subtitle.client import Client
 from subtitle.command_group import CommandGroup
 from subtitle.commands.connection_options import as_json, print_json, with_client
 from subtitle.commands.selection import ACTIVE
-from subtitle.eta import QueueSnapshot, speeds
+from subtitle.eta import QueueSnapshot, Speed, SpeedMeter
 from subtitle.messages import LogLevelName
 
 MAX_JOBS = 200
@@ -60,20 +59,16 @@ def top(client: Client, every_s: float, *, is_json: bool) -> None:
         print_json({"stats": now.stats, "jobs": now.jobs})
         return
     if not console.is_terminal:
-        console.print(tables.screen(welcome, now, speeds(None, now)))
+        console.print(tables.screen(welcome, now, Speed(total=None)))
         return
-    seen = deque([now])
+    meter = SpeedMeter(SPEED_S)
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             room = console.height - len(now.stats.workers) - 9
-            speed = speeds(seen[0], now)
+            speed = meter.add(now)
             live.update(tables.screen(welcome, now, speed, max_jobs=room), refresh=True)
             time.sleep(every_s)
             now = _snapshot(client)
-            # A worker's audio is counted when a lease ends: a shorter average would jump.
-            while len(seen) > 1 and now.at - seen[0].at > SPEED_S:
-                seen.popleft()
-            seen.append(now)
 
 
 @click.command()

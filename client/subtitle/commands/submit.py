@@ -24,7 +24,7 @@ from subtitle.commands.connection_options import (
 )
 from subtitle.commands.job_options import chosen, job_options
 from subtitle.errors import ServerError, SubtitleError, UnreachableError
-from subtitle.eta import QueueSnapshot, estimate, speeds
+from subtitle.eta import QueueSnapshot, SpeedMeter, estimate
 from subtitle.media_source import media_files
 from subtitle.messages import Flag, JobFacts, JobOptions
 from subtitle.output_files import save_in
@@ -139,7 +139,7 @@ class SubmitRun:
         self._jobs: dict[str, list[SubmittedFile]] = {}
         """The files of each job that has not ended; files with equal content share one."""
         self._sending: SubmittedFile | None = None
-        self._snapshots: list[QueueSnapshot] = []
+        self._speed_meter = SpeedMeter(ETA_AVERAGE_S)
         self._known: dict[str, JobFacts] = {}
         self.shown = DisplayedProgress()
         self.status = CommandExitCode.OK
@@ -213,13 +213,10 @@ class SubmitRun:
     def _show_eta(self) -> None:
         """Show the remaining time of the server's whole queue."""
         now = time.monotonic()
-        if self._snapshots and now - self._snapshots[-1].at < ETA_S:
+        if (before := self._speed_meter.latest) is not None and now - before.at < ETA_S:
             return
-        self._snapshots.append(QueueSnapshot(at=now, stats=self._client.stats()))
-        while len(self._snapshots) > 2 and now - self._snapshots[1].at > ETA_AVERAGE_S:
-            del self._snapshots[0]
-        latest = self._snapshots[-1]
-        left = estimate(latest.stats, speeds(self._snapshots[0], latest), self._known.values())
+        latest = QueueSnapshot(at=now, stats=self._client.stats())
+        left = estimate(latest.stats, self._speed_meter.add(latest), self._known.values())
         self.shown.remaining(left.finish_s)
 
     def _report_interrupted(self) -> None:

@@ -101,14 +101,20 @@ class LeaseSizing:
     def limit(self, worker: Worker) -> int:
         """Return the most segments that one lease of a worker may have.
 
-        On its way to another host, a lease must not delay heartbeats until the link looks dead. The first lease has one
-        segment, to measure the worker's speed.
+        It ends soon enough for urgent work to wait for it. A GPU gets at least half a batch: each call has a fixed cost,
+        and smaller batches would waste a slow one. On its way to another host, it must not delay heartbeats until the link looks dead. The first lease of a CPU or of
+        another host has one segment, to measure the worker's speed.
         """
         batch_size = self.batch_size(worker)
+        if not worker.throughput.leases:
+            return 1 if worker.is_remote or worker.is_cpu else batch_size
+        if worker.is_cpu:
+            in_time = worker.throughput.least_windows_within(self.policy.lease_cpu_s)
+        else:
+            in_time = max(batch_size // 2, worker.throughput.least_windows_within(self.policy.lease_gpu_s))
+        batch_size = max(1, min(batch_size, in_time))
         if not worker.is_remote:
             return batch_size
-        if not worker.throughput.leases:
-            return 1
         if worker.bytes_per_s is not None:
             batch_size = min(batch_size, int(self._arriving_bytes(worker.bytes_per_s) / WINDOW_BYTES))
         return max(1, min(batch_size, self.policy.max_in_flight_bytes // WINDOW_BYTES))

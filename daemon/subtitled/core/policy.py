@@ -32,6 +32,9 @@ class Policy(Struct, frozen=True, kw_only=True):
     """Time in which a worker must stop abandoned work; then it is replaced."""
     prepare_stall_s: float = 60.0
     batch_size: int = 16
+    lease_cpu_s: float = 10.0
+    """Longest usual time of a lease on a CPU, and on a GPU: urgent work waits until it is over."""
+    lease_gpu_s: float = 2.0
     queue_bytes: int = 512 * 2**20
     max_in_flight_bytes: int = 64 * 2**20
     """PCM that a worker on another host may hold, including PCM in flight."""

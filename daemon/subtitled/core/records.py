@@ -14,6 +14,9 @@ from subtitled.core.states import JobState, SegmentState, WorkerState
 from subtitled.core.throughput import Throughput
 from subtitled.languages import chinese_of, option_of
 
+CPU = "CPU"
+"""Display name of a worker's device that is no GPU."""
+
 
 class SegmentKey(Struct, frozen=True, order=True):
     """Identifies a segment: its job's id and its index in the plan."""
@@ -246,6 +249,11 @@ class Worker(Struct, frozen=True, kw_only=True):
     round_trip_s: float = 0.0
     bytes_per_s: float | None = None
     """PCM that the link carries per second; None: not measured."""
+
+    @property
+    def is_cpu(self) -> bool:
+        """It decodes on a CPU."""
+        return self.device == CPU
 
     @property
     def identity(self) -> str:

@@ -65,6 +65,10 @@ class Throughput(Struct, frozen=True, kw_only=True):
         """Return the seconds for a lease of so many windows."""
         return self.mean_s + (windows - self.mean_windows) * self.s_per_window
 
+    def least_windows_within(self, seconds: float) -> int:
+        """Return the windows of a lease that takes so many seconds even if a lease has no fixed cost."""
+        return int(seconds * self.mean_windows / self.mean_s)
+
     def windows_within(self, seconds: float, batch_size: int) -> int:
         """Return the windows decoded in so many seconds, in leases of at most `batch_size`."""
         batch_s = self.seconds(batch_size)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from msgspec import Struct
 
 from subtitle.aio import AsyncClient
-from subtitle.eta import QueueSnapshot, Speed, speeds
+from subtitle.eta import QueueSnapshot, Speed, SpeedMeter
 from subtitle.messages import JobFacts, StatsInfo, Welcome
 from subtitled.http.errors import RequestError
 
@@ -51,7 +50,7 @@ class StatusCache:
     def __init__(self, client: AsyncClient) -> None:
         """`client` may be shared."""
         self._client = client
-        self._history: deque[QueueSnapshot] = deque()
+        self._speed_meter = SpeedMeter(SPEED_WINDOW_S)
         self._request: asyncio.Task[StatusSnapshot] | None = None
         self._requested_at = 0.0
         self._queue: tuple[JobFacts, ...] = ()
@@ -82,14 +81,10 @@ class StatusCache:
                 client.list(("failed",), limit=MAX_FAILED),
             )
         queue = await self._fetch_queue(stats.jobs.get("queued", 0))
-        now = QueueSnapshot(at=time.monotonic(), stats=stats)
-        self._history.append(now)
-        while len(self._history) > 2 and now.at - self._history[1].at > SPEED_WINDOW_S:
-            self._history.popleft()
         return StatusSnapshot(
             welcome=welcome,
             stats=stats,
-            speed=speeds(self._history[0], now),
+            speed=self._speed_meter.add(QueueSnapshot(at=time.monotonic(), stats=stats)),
             recent=recent,
             active=active,
             failed=failed,

@@ -50,8 +50,8 @@ class LoadedModel(Struct, frozen=True, kw_only=True):
         """Return the message for the daemon; `device` is the display name of the device."""
         return WorkerReady(
             version=VERSION,
-            # One more than it decodes: its features are computed in the meantime.
-            credit=self.settings.streams + 1,
+            # On a GPU one more than it decodes: its features are computed in the meantime. On a CPU that saves nothing.
+            credit=self.settings.streams + (self.device != "cpu"),
             streams=self.settings.streams,
             batch_size=self.engine.batch_size,
             device=device,
