@@ -66,7 +66,8 @@ def print_job(console: Console, job: JobFacts) -> None:
     ]
     if job.started_ms and job.ended_ms:
         wall_s = (job.ended_ms - job.started_ms) / 1000
-        speed = f" ({job.audio_ms / 1000 / wall_s:.1f}x realtime)" if wall_s > 0 else ""
+        is_whole = job.state == "done" and wall_s > 0  # a cancelled job has not transcribed all of its audio
+        speed = f" ({job.audio_ms / 1000 / wall_s:.1f}x realtime)" if is_whole else ""
         rows.append(("took", f"{wall_s:.1f} s{speed}"))
     rows += [("cause", job.cause)] if job.cause else []
     rows += [("output", path) for path in job.outputs]

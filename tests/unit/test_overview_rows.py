@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 from msgspec.structs import replace
+from rich.console import Console
 
 from subtitle import StatsInfo, WorkerFacts
 from subtitle.eta import Speed
 from subtitle.messages import HungFolder
+from subtitle.tables import print_job
 from subtitled.languages import NATIVE_NAMES, code_of, name_of
 from subtitled.web.i18n import Translator, language_choices
-from subtitled.web.view_models import RECENT_MS, health_summary, job_row, recently_failed, worker_row
+from subtitled.web.view_models import (
+    RECENT_MS,
+    health_summary,
+    job_row,
+    recent_faults,
+    recently_failed,
+    worker_row,
+)
 from unit import job_facts
 from unit.server_stats import STATS
 
@@ -82,6 +93,24 @@ def test_failures_count_for_24_hours() -> None:
     now_ms = 10 * RECENT_MS
     new, old = (replace(FACTS, id=str(age), ended_ms=now_ms - age) for age in (1, RECENT_MS + 1))
     assert recently_failed([new, old], now_ms) == (new,)
+
+
+def test_file_without_audio_is_no_fault_of_the_daemon() -> None:
+    """Someone dropped a text file: it is listed, and the health summary stays."""
+    text, media = (
+        replace(FACTS, state="failed"),
+        replace(FACTS, state="failed", segments={"failed": 1, "done": 3}),
+    )
+    assert recent_faults([text, media]) == (media,)
+
+
+@pytest.mark.parametrize(("state", "is_shown"), [("done", True), ("cancelled", False), ("failed", False)])
+def test_only_a_job_that_is_done_has_a_speed(state: str, *, is_shown: bool) -> None:
+    output = io.StringIO()
+    ended = replace(FACTS, state=state, started_ms=1_000, ended_ms=3_000, audio_ms=60_000)
+    print_job(Console(file=output, width=100), ended)
+    assert "2.0 s" in output.getvalue()
+    assert ("realtime" in output.getvalue()) == is_shown
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,8 @@ class JobSummary(Struct, frozen=True, kw_only=True):
     retries: int
     devices: tuple[str, ...]
     language: str | None
+    outputs: tuple[str, ...] = ()
+    """Paths of the written subtitles."""
 
     @property
     def speed(self) -> float:
@@ -159,6 +161,10 @@ class TransitionLog:
                     _log.warning(
                         log.JOB_UNHEARD, job=job.id, file=file, unheard_s=summary.unheard_s, **_times(spans)
                     )
+            case JobState.FAILED if event is JobEvent.REJECTED:
+                # Such as a text file: a mistake of its user, and no fault of the daemon.
+                self._metrics.jobs.labels("rejected").inc()
+                _log.warning(log.JOB_FAILED, job=job.id, file=file, cause=job.cause)
             case JobState.FAILED:
                 self._metrics.jobs.labels("failed").inc()
                 _log.error(log.JOB_FAILED, job=job.id, file=file, cause=job.cause)
@@ -232,4 +238,5 @@ def _figures(summary: JobSummary | None) -> dict[str, object]:
         "retries": summary.retries,
         "devices": ",".join(summary.devices),
         "language": summary.language,
+        **({"outputs": list(summary.outputs)} if summary.outputs else {}),
     }

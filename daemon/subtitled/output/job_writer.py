@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from subtitled import log
 from subtitled.config.schema import BESIDE, FORMATS, Format
@@ -230,6 +231,10 @@ class JobWriter:
                 return write_outputs(work)
 
         def written(location: bytes) -> None:
+            summary = self._reporter.jobs.get(job.id)
+            if summary is not None:
+                outputs = tuple(map(str, claimed))
+                self._reporter.jobs[job.id] = replace(summary, outputs=outputs)
             if obsolete and not is_failure:
                 with contextlib.suppress(NoSpaceError):  # `status` still names the removed files
                     self._store.release_outputs(job, [os.fsencode(path) for path in obsolete])

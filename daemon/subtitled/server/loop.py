@@ -7,6 +7,7 @@ file work (layout, writing with fsync, moving) runs in other threads and comes b
 from __future__ import annotations
 
 import signal
+import socket
 import sqlite3
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ from contextlib import ExitStack
 from msgspec import Struct
 
 from subtitled import log
+from subtitled.config.schema import Config
 from subtitled.core import events as ev
 from subtitled.core.broker import Broker
 from subtitled.core.config_mapping import written_folders
@@ -306,4 +308,15 @@ class Server:
                 devices=",".join(device.slot for device in self._reconfiguration.devices),
                 inboxes=[inbox.path for inbox in config.inbox],
                 clients=list(config.listen.clients),
+                **_first_steps(config),
             )
+
+
+def _first_steps(config: Config) -> dict[str, str]:
+    """Return the page's address, if the daemon serves it, and how to give it work."""
+    host, _, port = config.http.listen.rpartition(":")
+    if host.strip("[]") in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not listened on
+        host = socket.gethostname()
+    page = {"page": f"http://{host}:{port}/"} if config.http.listen and config.http.with_daemon else {}
+    folders = ", ".join(inbox.path for inbox in config.inbox)
+    return {**page, "next": f"drop files into {folders}" if folders else "subtitle submit FILE"}

@@ -26,7 +26,14 @@ from subtitled.web.status_cache import (
     StatusSnapshot,
     daemon_timeout,
 )
-from subtitled.web.view_models import health_summary, job_row, name_of, recently_failed, worker_row
+from subtitled.web.view_models import (
+    health_summary,
+    job_row,
+    name_of,
+    recent_faults,
+    recently_failed,
+    worker_row,
+)
 
 MAX_FAILURES_SHOWN = 5
 MAX_QUERY_CHARS = 200
@@ -132,7 +139,7 @@ async def _context(request: Request) -> dict[str, Any]:
     return {
         "snapshot": snapshot,
         "filter": list_filter,
-        "health": health_summary(snapshot.stats, len(failed), MAX_FAILED),
+        "health": health_summary(snapshot.stats, len(recent_faults(failed)), MAX_FAILED),
         "eta": estimate(snapshot.stats, snapshot.speed, (*snapshot.recent, *snapshot.active)),
         "workers": [worker for worker in workers if worker.slot not in decoders],
         "decoders": [worker for worker in workers if worker.slot in decoders],

@@ -69,7 +69,7 @@ class HealthSummary(Struct, frozen=True, kw_only=True):
 
 
 def health_summary(stats: StatsInfo, failed: int, max_failed: int) -> HealthSummary:
-    """Return the most severe problem; `failed` is the number of recently failed jobs, counted up to `max_failed`."""
+    """Return the most severe problem; `failed` is the number of `recent_faults`, counted up to `max_failed`."""
     workers = [worker for worker in stats.workers if worker.role == "transcribe" and not worker.has_left]
     working = sum(worker.state in WORKING for worker in workers)
     broken = sum(is_not_working(worker) for worker in workers)
@@ -107,6 +107,11 @@ def is_not_working(worker: WorkerFacts) -> bool:
 def recently_failed(failed: Iterable[JobFacts], now_ms: float) -> tuple[JobFacts, ...]:
     """Return the jobs that failed in the last 24 hours."""
     return tuple(job for job in failed if (job.ended_ms or job.created_ms) > now_ms - RECENT_MS)
+
+
+def recent_faults(failed: Iterable[JobFacts]) -> tuple[JobFacts, ...]:
+    """Return the jobs that are no mistake of a user: a file without any audio to plan, such as a text file, is one."""
+    return tuple(job for job in failed if job.segments)
 
 
 def name_of(job: JobFacts, t: Translator) -> str:
