@@ -24,7 +24,7 @@ from subtitled.core.states import (
     WorkerState,
 )
 from subtitled.inboxes.arrivals import new_job_id
-from subtitled.storage.retention import DAY_MS, PACK_AFTER_MS, Retention
+from subtitled.storage.retention import DAY_MS, KEEP_SEGMENT_ENTRIES_MS, PACK_AFTER_MS, Retention
 from subtitled.storage.store import Store
 
 if TYPE_CHECKING:
@@ -154,7 +154,20 @@ def test_packed_results_are_read_as_they_were_stored(store: Store) -> None:
     assert store.readers.get().results(job.id) == results
     assert store.count_segments([job.id]) == counts == {job.id: {"done": 3}}
     assert store.history(job.id) == history
-    assert [entry.subject for entry in store.journal(0, job=job.id)] == ["job"] * 5
+
+
+def test_segment_entries_of_a_done_job_are_read_for_a_day(store: Store) -> None:
+    """A watcher that was away for an hour must not miss them; failures of segments are kept with the job."""
+    jobs = [done_job(store, order) for order in range(1, 9)]
+    entries = {job.id: store.journal(0, job=job.id) for job in jobs}
+    loop = Loop(store)
+    loop.turn(now_ms() + KEEP_SEGMENT_ENTRIES_MS - 60_000)
+    assert store._one("SELECT count(*) FROM results") == len(jobs)
+    assert {job.id: store.journal(0, job=job.id) for job in jobs} == entries
+    later = done_job(store, 9)
+    loop.turn(now_ms() + KEEP_SEGMENT_ENTRIES_MS + 1000)
+    for job in (*jobs, later):
+        assert [entry.subject for entry in store.journal(0, job=job.id)] == ["job"] * 5
 
 
 def test_done_job_is_packed_after_a_minute_and_an_unfinished_one_never(store: Store) -> None:
@@ -182,7 +195,7 @@ def test_finished_job_of_one_minute_takes_at_most_four_kilobytes(store: Store) -
     empty = store._one("PRAGMA page_count")
     for order in range(1, jobs + 1):
         done_job(store, order)
-    Loop(store).turn(now_ms() + PACK_AFTER_MS + 1000, turns=4 * jobs)
+    Loop(store).turn(now_ms() + KEEP_SEGMENT_ENTRIES_MS + 1000, turns=4 * jobs)
     assert store._one("SELECT count(*) FROM results") == jobs
     while not store.vacuum(1):
         pass

@@ -108,6 +108,10 @@ TRIM_JOURNAL = """
     DELETE FROM journal WHERE seq IN (
         SELECT seq FROM journal WHERE job = ? AND subject = 'segment' AND cause = '' LIMIT ?)"""
 DELETE_JOURNAL = "DELETE FROM journal WHERE seq IN (SELECT seq FROM journal WHERE job = ? LIMIT ?)"
+# Done jobs by their end, after one of them.
+DONE_JOBS = """
+    SELECT id, ended_ms, ord FROM jobs INDEXED BY jobs_by_end
+    WHERE (ended_ms, ord) > (?, ?) AND ended_ms < ? AND state = 'done' ORDER BY ended_ms, ord LIMIT ?"""
 # Entries without a job (of workers and deleted jobs), from the oldest.
 TRIM_OLD_JOURNAL = """
     DELETE FROM journal WHERE seq IN (SELECT seq FROM journal WHERE job = '' ORDER BY seq LIMIT ?) AND at_ms < ?"""

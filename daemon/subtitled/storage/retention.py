@@ -17,7 +17,9 @@ from subtitled.storage.rows import pack_results
 from subtitled.storage.store import Store
 
 PACK_AFTER_MS = 60_000
-"""Age at which a done job is packed; until then watchers can still read the journal entries of its segments."""
+"""Age at which the results of a done job are packed."""
+KEEP_SEGMENT_ENTRIES_MS = 86_400_000
+"""Age of a done job at which the journal entries of its segments are deleted; a watcher that was away can read them until then."""
 KEEP_WORKER_ENTRIES_MS = 7 * 86_400_000
 """Age at which journal entries of workers and deleted jobs are deleted."""
 DAY_MS = 86_400_000
@@ -46,6 +48,8 @@ class Retention:
         self._background = BackgroundPool("pack", call_in_loop)
         self._packed = ""
         """The job whose rows are being deleted after it was packed."""
+        self._trimmed = (0, 0)
+        """End and order of the last done job whose segment entries are deleted."""
         self._next_at = 0.0
 
     @property
@@ -78,6 +82,7 @@ class Retention:
         yield self._store.delete_remains(STEP_ROWS)
         yield self._delete_expired(now_ms)
         yield self._pack(now_ms)
+        yield self._trim_segments(now_ms)
         yield self._store.trim_journal(now_ms - KEEP_WORKER_ENTRIES_MS, STEP_ROWS)
         yield self._store.vacuum(STEP_PAGES)
 
@@ -105,6 +110,14 @@ class Retention:
             Exception,
         )
         return True
+
+    def _trim_segments(self, now_ms: int) -> bool:
+        jobs = self._store.done_jobs(self._trimmed, now_ms - KEEP_SEGMENT_ENTRIES_MS, STEP_JOBS)
+        for job, *end in jobs:
+            if not self._store.trim_segments(job, STEP_ROWS):
+                return False
+            self._trimmed = (end[0], end[1])
+        return len(jobs) < STEP_JOBS
 
     def _store_packed(self, job: str, packed: tuple[bytes, bytes]) -> None:
         try:

@@ -241,11 +241,9 @@ class Store(Reader):
             self._db.execute(sql.PUT_RESULTS, (job, counts, data))
 
     def compact(self, job: str, limit: int) -> bool:
-        """Delete up to `limit` segment rows and journal entries of a packed job; return whether none is left."""
+        """Delete up to `limit` segment rows of a packed job; return whether none is left."""
         with transaction(self._db):
-            deleted = self._db.execute(sql.DELETE_SEGMENTS, (job, limit)).rowcount
-            deleted += self._db.execute(sql.TRIM_JOURNAL, (job, limit)).rowcount
-            if deleted:
+            if self._db.execute(sql.DELETE_SEGMENTS, (job, limit)).rowcount:
                 return False
             self._db.execute(sql.MARK_PACKED, (job,))
         return True
@@ -254,6 +252,18 @@ class Store(Reader):
         """Mark a done job so that it is not packed; raises NoSpaceError."""
         with transaction(self._db):
             self._db.execute(sql.MARK_PACKED, (job,))
+
+    def done_jobs(self, after: tuple[int, int], before_ms: int, limit: int) -> list[tuple[str, int, int]]:
+        """Return id, end and order of jobs that were done before, by these; `after` is end and order of the last one."""
+        rows: list[tuple[str, int, int]] = self._db.execute(
+            sql.DONE_JOBS, (*after, before_ms, limit)
+        ).fetchall()
+        return rows
+
+    def trim_segments(self, job: str, limit: int) -> bool:
+        """Delete up to `limit` journal entries of a done job's segments, except errors; return whether none is left."""
+        with transaction(self._db):
+            return self._db.execute(sql.TRIM_JOURNAL, (job, limit)).rowcount < limit
 
     def expired_jobs(self, ended_before_ms: int, limit: int) -> list[JobRow]:
         """Return the jobs that ended before, oldest first, without those whose files are not closed yet."""
