@@ -327,7 +327,7 @@ class Daemon:
         path, output = self.folder / inbox.name, self.folder / f"{inbox.name}-out"
         path.mkdir(exist_ok=True)
         output.mkdir(exist_ok=True)
-        chosen = {"formats": ("srt", "json"), "settle_s": 0.2, **inbox.options}
+        chosen = {"formats": ("srt", "json"), "settle_s": 0.2, "incomplete_wait_s": 1.0, **inbox.options}
         return schema.InboxConfig(path=str(path), output=str(output), **chosen)
 
 

@@ -14,6 +14,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
+import media
 from subtitled.config.schema import InboxConfig
 from subtitled.files.filesystem import is_open_for_writing
 from subtitled.inboxes.watch import InboxWatcher, SettledFile
@@ -89,10 +90,21 @@ def root(tmp_path: Path) -> Path:
 
 
 def inbox(
-    root: Path, *, settle_s: float = 0.05, rescan_s: float = 3600.0, output: str = "/srv/elsewhere"
+    root: Path,
+    *,
+    settle_s: float = 0.05,
+    rescan_s: float = 3600.0,
+    output: str = "/srv/elsewhere",
+    incomplete_wait_s: float = 600.0,
 ) -> InboxConfig:
     """Return an inbox that settles quickly and is not scanned again during a test."""
-    return InboxConfig(path=str(root), output=output, settle_s=settle_s, rescan_s=rescan_s)
+    return InboxConfig(
+        path=str(root),
+        output=output,
+        settle_s=settle_s,
+        rescan_s=rescan_s,
+        incomplete_wait_s=incomplete_wait_s,
+    )
 
 
 def test_new_file_is_reported_once_with_its_size_and_time(root: Path) -> None:
@@ -140,6 +152,73 @@ def test_copy_that_pauses_is_reported_when_it_is_closed(root: Path) -> None:
         file.close()
         seen.wait_for("a.mp4")
         assert len(seen.events("inbox.ignored")) == 1
+
+
+def wav(samples: int) -> bytes:
+    """Return a WAV file of noise."""
+    data = media.noise(samples).tobytes()
+    head = b"RIFF" + (36 + len(data)).to_bytes(4, "little") + b"WAVEfmt " + (16).to_bytes(4, "little")
+    form = b"".join(
+        n.to_bytes(size, "little") for n, size in ((1, 2), (1, 2), (16_000, 4), (32_000, 4), (2, 2), (16, 2))
+    )
+    return head + form + b"data" + len(data).to_bytes(4, "little") + data
+
+
+def test_file_that_ends_before_its_declared_size_waits_for_the_rest(root: Path) -> None:
+    """Each part is closed, as by a share on which the writer is on another host."""
+    content = wav(1000)
+    path = root / "a.wav"
+    with watching(inbox(root)) as seen:
+        path.write_bytes(content[:1000])
+        seen.wait_for_event("inbox.ignored")
+        cause = "it declares 2044 bytes and has 1000; it waits 600 s for the rest"
+        assert seen.events("inbox.ignored")[0]["cause"] == cause
+        with path.open("ab") as file:
+            file.write(content[1000:])
+        seen.wait_for("a.wav")
+        assert seen.arrivals[0].size == len(content)
+        assert seen.events("inbox.incomplete") == []
+
+
+def test_file_that_stays_incomplete_is_reported_after_its_wait(root: Path) -> None:
+    (root / "a.wav").write_bytes(wav(1000)[:1000])
+    with watching(inbox(root, incomplete_wait_s=0.2)) as seen:
+        seen.wait_for("a.wav")
+        [line] = seen.events("inbox.incomplete")
+        assert line["log_level"] == "warning"
+        assert line["cause"] == "it declares 2044 bytes and has 1000; it is accepted as it is"
+
+
+def test_file_that_stays_open_waits_with_a_warning(root: Path) -> None:
+    with watching(inbox(root, incomplete_wait_s=0.2)) as seen, (root / "a.mp4").open("wb") as file:
+        file.write(b"x" * 500)
+        file.flush()
+        seen.wait_for_event("inbox.incomplete")
+        assert seen.events("inbox.incomplete")[0]["cause"] == "it is still open for writing; close it"
+        assert seen.arrivals == []
+        file.close()
+        seen.wait_for("a.mp4")
+        assert len(seen.events("inbox.incomplete")) == 1
+
+
+@pytest.mark.parametrize("folder", ["failed", "done/sub"])
+def test_processed_file_is_reported_when_it_is_written_again(root: Path, folder: str) -> None:
+    archive = root / folder
+    archive.mkdir(parents=True)
+    (archive / "b.mp4").write_bytes(b"as it was")
+    (archive / "a.mp4.error.txt").write_text("why")
+    with watching(inbox(root)) as seen:
+        (root / "a.mp4").write_bytes(b"media")
+        first = ["b.mp4"] if folder == "failed" else []  # it may have changed while the daemon did not run
+        seen.wait_for("a.mp4", *first)
+        (root / "a.mp4").rename(archive / "a.mp4")
+        (root / "c.mp4").write_bytes(b"media")
+        seen.wait_for("a.mp4", "c.mp4", *first)
+        with (archive / "a.mp4").open("ab") as file:
+            file.write(b"more")
+        seen.wait_for("a.mp4", "a.mp4", "c.mp4", *first)
+        assert seen.arrivals[-1].path == str(archive / "a.mp4")
+        assert seen.events("inbox.ignored") == []
 
 
 def test_writer_that_opens_a_file_during_the_check_is_harmless(tmp_path: Path) -> None:

@@ -106,6 +106,23 @@ def test_file_that_replaced_the_source_is_not_moved(inbox: Path, source: Path, a
     assert source.read_bytes() == b"another, newer sound"
 
 
+@pytest.mark.parametrize("after", ["move", "delete"])
+def test_source_that_is_open_for_writing_stays_where_it_is(inbox: Path, source: Path, after: str) -> None:
+    job = job_of(source, inbox, after)
+    with source.open("ab"):
+        assert write_outputs(work_of(job)) == bytes(source)
+    assert source.is_file()
+
+
+def test_source_in_its_archive_is_not_moved_again(inbox: Path, source: Path) -> None:
+    """It was done, then grew, and was transcribed again."""
+    done = inbox / "done" / "sub" / "talk.wav"
+    done.parent.mkdir(parents=True)
+    source.rename(done)
+    job = replace(job_of(done, inbox), source=bytes(source))
+    assert write_outputs(work_of(job)) == bytes(done)
+
+
 def test_files_of_an_earlier_attempt_are_removed(inbox: Path, source: Path) -> None:
     old = inbox.parent / "talk.en.partial.srt"
     old.write_bytes(b"old")

@@ -320,6 +320,9 @@ class FakeWriter:
     def sweep(self, folders: Iterable[str]) -> None:
         """Do nothing."""
 
+    def remove_error_texts(self, job: Job) -> None:
+        """Do nothing."""
+
     def retry_waiting(self) -> None:
         """Write the jobs that found no space before."""
         waiting, self.waiting = self.waiting, []

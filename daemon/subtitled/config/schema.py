@@ -151,6 +151,8 @@ class InboxConfig(_Section, frozen=True):
     exclude: tuple[str, ...] = ()
     """Globs of files to ignore."""
     settle_s: Annotated[float, Meta(ge=0, le=3600)] = 2.0
+    incomplete_wait_s: Annotated[float, Meta(ge=0, le=86_400)] = 60.0
+    """Seconds that a file waits for its missing part, if its container declares one."""
     rescan_s: Annotated[float, Meta(ge=1, le=86_400)] = 60.0
     """Seconds between two full scans, which find files without an event."""
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,9 +19,12 @@ from subtitled.core.events import JobArrived, RetryRequested
 from subtitled.core.records import Job, Options, options_of
 from subtitled.core.states import JobState
 from subtitled.errors import InboxError
+from subtitled.inboxes.file_filter import ARCHIVES
 from subtitled.inboxes.watch import InboxWatcher, SettledFile
 from subtitled.storage.store import Store
 
+_NUMBER = re.compile(r" \(\d+\)$")
+_GROWTH_MS = 3_600_000
 _log = log.get()
 
 
@@ -122,6 +126,8 @@ def take(file: SettledFile, inbox: schema.InboxConfig, store: Store) -> JobArriv
     """
     source = os.fsencode(file.path)
     options = inbox_options(inbox)
+    if (archived := _archived_source(file.path, inbox)) is not None:
+        return _take_changed(file, archived, options, store)
     known = store.find_source(source, file.size, file.mtime_ns, options)
     if known is None and store.is_processed(source, file.size, file.mtime_ns):
         cause = "its job was deleted; touch the file to process it again"
@@ -140,6 +146,48 @@ def take(file: SettledFile, inbox: schema.InboxConfig, store: Store) -> JobArriv
         cause=f"already job {job.id} ({job.state.value}); touch the file to process it again",
     )
     return None
+
+
+def _archived_source(path: str, inbox: schema.InboxConfig) -> tuple[str, ...] | None:
+    """Return the paths in the inbox that a file in `done` or `failed` may have had; None for another file."""
+    root = str(Path(inbox.path).absolute())
+    folder, _, below = path.removeprefix(root.rstrip("/") + "/").partition("/")
+    if folder not in ARCHIVES or not below:
+        return None
+    source = Path(root, below)
+    # A name that was in use has got a number.
+    stem = _NUMBER.sub("", source.stem)
+    return (
+        (str(source),) if stem == source.stem else (str(source), str(source.with_name(stem + source.suffix)))
+    )
+
+
+def _take_changed(
+    file: SettledFile, sources: tuple[str, ...], options: Options, store: Store
+) -> JobArrived | RetryRequested | None:
+    """Return the event for a file in an archive: its content has changed since its job ended, as after a slow copy.
+
+    None for any other file there. The file of a finished job counts only if it has grown within an hour.
+    """
+    location = os.fsencode(file.path)
+    found = (store.find_archived(os.fsencode(source), location) for source in sources)
+    row = next(filter(None, found), None)
+    if row is None or (row.job.size, row.job.mtime_ns) == (file.size, file.mtime_ns):
+        return None
+    job = row.job
+    is_grown = file.size > job.size and time.time_ns() // 1_000_000 - (row.ended_ms or 0) < _GROWTH_MS
+    if not (job.state is JobState.FAILED and job.is_closed) and not (job.state is JobState.DONE and is_grown):
+        return None
+    known = store.find_source(job.source, file.size, file.mtime_ns, options)
+    if known is not None and not is_dropped_again(known.job, location):
+        return None
+    _log.info(log.JOB_REQUEUED, job=job.id, path=file.path, cause="its file has changed since its end")
+    if known is not None:
+        return RetryRequested(
+            job=replace(known.job, location=location), segments=store.segment_rows(known.job.id)
+        )
+    again = new_job(job.source, file.size, file.mtime_ns, options, store.next_order())
+    return JobArrived(replace(again, location=location))
 
 
 def is_dropped_again(job: Job, source: bytes) -> bool:

@@ -82,16 +82,30 @@ class FileFilter:
         self.roots = tuple(absolute(inbox.path) for inbox in inboxes)
         self._outputs = tuple(None if inbox.output == BESIDE else absolute(inbox.output) for inbox in inboxes)
 
-    def check(self, path: str) -> FilterResult:
-        """Return whether the inboxes accept `path`, an absolute one, as it is on disk now."""
+    def check(self, path: str, *, with_archives: bool = False) -> FilterResult:
+        """Return whether the inboxes accept `path`, an absolute one, as it is on disk now.
+
+        `with_archives`: also in `done` and `failed`.
+        """
         index = self.inbox_of(path)
         if index is None:
             roots = ", ".join(map(printable, self.roots)) or "none"
             return FilterResult(accepted=False, cause=f"it is in no inbox (inboxes: {roots})")
-        for at, char in enumerate(path[len(self.roots[index]) + 1 :], len(self.roots[index]) + 1):
+        below = len(self.roots[index].rstrip("/")) + 1
+        if with_archives and self.is_archived(path):
+            below = path.index("/", below) + 1
+        for at, char in enumerate(path[below:], below):
             if char == "/" and (result := self.check_folder(path[:at])) is not None:
                 return result
         return self._check_name(path, index) or self._check_kind(path, index)
+
+    def is_archived(self, path: str) -> bool:
+        """Return whether `path` is in `done` or `failed` of its inbox."""
+        index = self.inbox_of(path)
+        if index is None:
+            return False
+        first, slash, _ = path[len(self.roots[index].rstrip("/")) + 1 :].partition("/")
+        return bool(slash) and first in ARCHIVES
 
     def check_folder(self, path: str) -> FilterResult | None:
         """Return why the folder `path`, an absolute one, is not scanned; None if it is.

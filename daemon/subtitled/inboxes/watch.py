@@ -36,7 +36,8 @@ from subtitled.files.filesystem import (
     is_open_for_writing,
 )
 from subtitled.inboxes.debounce import Debouncer
-from subtitled.inboxes.file_filter import FileFilter, FilterResult
+from subtitled.inboxes.file_filter import ARCHIVES, FileFilter, FilterResult
+from subtitled.media.completeness import incompleteness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,8 +63,10 @@ _POLL_S = 5.0
 """Seconds between two scans of a network file system: each lists the whole folder over the network."""
 _CHECK_S = 1.0
 """Seconds between two checks whether an inbox is still the watched folder."""
-_OPEN_CHECK_S = 1.0
-"""Seconds between two checks whether a file is still open for writing."""
+_COMPLETE_CHECK_S = 1.0
+"""Seconds between two checks whether a file is closed and whole."""
+_RECENT_NS = 600 * 1_000_000_000
+"""A processed file whose time is further back is not being written."""
 _STOP_S = 2.0
 """Seconds that `stop` waits for the threads, which may be in the middle of a scan."""
 
@@ -71,7 +74,7 @@ _log = log.get()
 
 
 class SettledFile(Struct, frozen=True):
-    """A media file that has settled, with the index of its inbox."""
+    """A media file that has settled, with the index of its inbox; in `done` or `failed` if it was processed before."""
 
     inbox: int
     path: str
@@ -90,6 +93,16 @@ class _Change(Struct, frozen=True):
     """It was deleted or renamed; another file may be there by now."""
 
 
+class _WaitingFile(Struct, frozen=True):
+    """A file that waits for its writer."""
+
+    values: tuple[int, int]
+    """Its size and time."""
+    since: float
+    is_logged: bool = False
+    """Whether a warning was logged after the longest wait."""
+
+
 class _InboxState:
     """The state of one inbox."""
 
@@ -97,9 +110,12 @@ class _InboxState:
         self.index = index
         self.root = root
         self.rescan_s = inbox.rescan_s
+        self.incomplete_wait_s = inbox.incomplete_wait_s
         self.debouncer = Debouncer(inbox.settle_s)
         self.ignored: dict[str, str] = {}
         """Ignored paths that were logged, with their causes."""
+        self.waiting: dict[str, _WaitingFile] = {}
+        """Files that have settled but are open for writing or not whole."""
         self.identity: tuple[int, int] | None = None
         """Device and inode of the watched folder; None while the folder is to be watched again."""
         self.is_lost = False
@@ -280,8 +296,7 @@ class _InboxThread:
         else:
             if change.is_gone:
                 # A file that is there now is a new one, even with the same size and time.
-                state.debouncer.forget(change.path)
-                state.ignored.pop(change.path, None)
+                self._forget(change.path)
             self._observe(change.path)
 
     def _check(self, state: _InboxState) -> None:
@@ -362,10 +377,16 @@ class _InboxThread:
             self._watch(state)
         seen: set[str] = set()
         self._scan(state, state.root, seen)
-        for path in (state.debouncer.settled | state.ignored.keys()) - seen:
+        failed = os.path.join(state.root, "failed")  # noqa: PTH118
+        for folder, _, names in os.walk(failed):
+            self._busy_since = time.monotonic()
+            for name in names:  # a file may have changed while the daemon did not run
+                path = os.path.join(folder, name)  # noqa: PTH118
+                seen.add(path)
+                self._observe(path)
+        for path in (state.debouncer.settled | state.ignored.keys() | state.waiting.keys()) - seen:
             if _is_missing(path):
-                state.debouncer.forget(path)
-                state.ignored.pop(path, None)
+                self._forget(path)
         state.scan_at = time.monotonic() + state.rescan_s
 
     def _scan(self, state: _InboxState, top: str, seen: set[str]) -> None:
@@ -401,35 +422,75 @@ class _InboxThread:
     def _observe(self, path: str) -> None:
         """Report the file at `path` if it has settled; postpone it, or log why it is ignored."""
         self._busy_since = time.monotonic()
-        result = self._filter.check(path)
+        result = self._filter.check(path, with_archives=True)
         state = self._state
         if result.inbox != state.index or self._is_stopping.is_set():
             return
         if not result.accepted:
             state.debouncer.forget(path)
+            state.waiting.pop(path, None)
             if _is_missing(path):
                 state.ignored.pop(path, None)
-            else:
+            elif not self._filter.is_archived(path):
                 self._ignore(state, path, result)
             return
         try:
             info = os.stat(path)  # noqa: PTH116
         except OSError:
             # Deleted between two observations, or unreachable; the next scan observes it again.
-            state.debouncer.forget(path)
+            self._forget(path)
             return
         now = time.monotonic()
         if state.debouncer.observe(path, info.st_size, info.st_mtime_ns, now):
-            if is_open_for_writing(path):
-                # A copy that pauses: complete in size, perhaps, but not in content.
-                state.debouncer.postpone(path, info.st_size, info.st_mtime_ns, now, _OPEN_CHECK_S)
-                self._ignore(
-                    state, path, FilterResult(accepted=False, cause="it is open for writing; it waits")
-                )
+            if self._is_unfinished(path, (info.st_size, info.st_mtime_ns), now):
+                state.debouncer.postpone(path, info.st_size, info.st_mtime_ns, now, _COMPLETE_CHECK_S)
                 return
             state.ignored.pop(path, None)
             _log.debug(log.INBOX_FOUND, path=printable(path), size=info.st_size)
             self._sink(SettledFile(result.inbox, path, info.st_size, info.st_mtime_ns))
+
+    def _is_unfinished(self, path: str, values: tuple[int, int], now: float) -> bool:
+        """Return whether a settled file waits for its writer: a copy that pauses has its final size, but not its content.
+
+        A file that is open for writing waits until it is closed; one that is not whole waits for `incomplete_wait_s`.
+        """
+        state = self._state
+        limit_s = state.incomplete_wait_s
+        if self._filter.is_archived(path) and time.time_ns() - values[1] > _RECENT_NS:
+            return False  # it failed and has not changed since
+        is_open = is_open_for_writing(path)
+        cause = "it is open for writing; it waits" if is_open else ""
+        if not is_open and (fault := _incompleteness(path)):
+            cause = f"{fault}; it waits {limit_s:g} s for the rest"
+        if not cause:
+            state.waiting.pop(path, None)
+            return False
+        waiting = state.waiting.get(path)
+        if waiting is None or waiting.values != values:
+            waiting = state.waiting[path] = _WaitingFile(values, now)
+        is_over = now - waiting.since >= limit_s
+        if is_over and not waiting.is_logged:
+            outcome = (
+                "it is still open for writing; close it" if is_open else f"{fault}; it is accepted as it is"
+            )
+            _log.warning(
+                log.INBOX_INCOMPLETE,
+                path=printable(path),
+                waited_s=round(now - waiting.since, 1),
+                cause=outcome,
+            )
+            state.waiting[path] = _WaitingFile(values, waiting.since, is_logged=True)
+        if is_over and not is_open:
+            del state.waiting[path]
+            return False
+        self._ignore(state, path, FilterResult(accepted=False, cause=cause))
+        return True
+
+    def _forget(self, path: str) -> None:
+        """Drop the state of a file that is gone."""
+        self._state.debouncer.forget(path)
+        self._state.ignored.pop(path, None)
+        self._state.waiting.pop(path, None)
 
     def _ignore(self, state: _InboxState, path: str, result: FilterResult) -> None:
         """Log that `path` is ignored; again only if the cause changes."""
@@ -445,17 +506,36 @@ class _EventHandler(FileSystemEventHandler):
         self._inbox = inbox
         self._root = root
         self._real = real
+        self._archives = tuple(os.path.join(root, name, "") for name in ARCHIVES)  # noqa: PTH118
         self._changes = changes
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Enqueue the paths of `event`."""
         is_removed = isinstance(event, (FileDeletedEvent, FileMovedEvent))
+        is_written = isinstance(event, (FileModifiedEvent, FileClosedEvent))
         for raw, is_gone in ((event.src_path, is_removed), (event.dest_path, False)):
             path = os.fsdecode(raw)
             # A deleted folder contains nothing to observe, unless it is the inbox itself.
             if path and (not isinstance(event, DirDeletedEvent) or path == self._real):
                 shown = self._root + path[len(self._real) :]
+                if shown.startswith(self._archives) and not (is_written or is_gone):
+                    continue  # a file that was processed
                 self._changes.put(_Change(self._inbox, shown, event.is_directory, is_gone))
+
+
+def _incompleteness(path: str) -> str:
+    """Return why a file is not whole; "" if it is, if its kind is unknown, or if it cannot be read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        found = incompleteness(descriptor)
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)
+    return found.cause if found else ""
 
 
 def _is_missing(path: str) -> bool:

@@ -36,7 +36,7 @@ from subtitled.files.atomic_files import (
     sweep_temporaries,
     write_whole,
 )
-from subtitled.files.filesystem import HUNG_S, is_mount_error, wait_until_answers
+from subtitled.files.filesystem import HUNG_S, is_mount_error, is_open_for_writing, wait_until_answers
 from subtitled.observability.transition_log import TransitionLog, job_report
 from subtitled.output.layout_process import LayoutProcess, source_name
 from subtitled.output.paths import (
@@ -119,6 +119,19 @@ class JobWriter:
         for folder in folders:
             self._folder(folder).submit(partial(_sweep, folder))
 
+    def remove_error_texts(self, job: Job) -> None:
+        """Remove the error texts of earlier jobs of this source, which is processed again; in its folder's thread."""
+        if not job.options.output:
+            return
+        earlier = [Path(os.fsdecode(path)) for path in self._store.outputs_of_source(job.source)]
+        stale = [path for path in earlier if path.name.endswith(ERROR_SUFFIX)]
+        if stale:
+            self._thread_of(job).submit(partial(_remove_all, stale))
+
+    def _thread_of(self, job: Job) -> FolderThread:
+        output, inbox = os.fsdecode(job.options.output), os.fsdecode(job.options.inbox)
+        return self._folder(inbox if output == BESIDE else output)
+
     def _folder(self, folder: str) -> FolderThread:
         if folder not in self._folders:
             self._folders[folder] = FolderThread("files", self._call_in_loop)
@@ -178,8 +191,7 @@ class JobWriter:
     ) -> None:
         """Find free names in the folder's thread, then claim them; `taken` are those of other sources."""
         ours = frozenset(Path(os.fsdecode(path)) for path in self._store.outputs_of_source(job.source))
-        output, inbox = os.fsdecode(job.options.output), os.fsdecode(job.options.inbox)
-        thread = self._folder(inbox if output == BESIDE else output)
+        thread = self._thread_of(job)
         thread.run(
             partial(_named, job, transcripts, ours, taken, is_failure=is_failure),
             partial(self._claim, job, transcripts, taken, thread, is_failure=is_failure),
@@ -338,6 +350,12 @@ def _unexpected(error: OSError) -> None:
     raise error
 
 
+def _remove_all(paths: Iterable[Path]) -> None:
+    for path in paths:
+        with contextlib.suppress(SpoolError):
+            remove(path)
+
+
 def _sweep(folder: str) -> None:
     sweep_temporaries(folder)
 
@@ -355,7 +373,7 @@ def write_outputs(work: OutputJob) -> bytes:
         case "move":
             return _archived(job, "done")
         case "delete" if (
-            _is_unchanged(job) and not job.is_already_subtitled
+            _is_unchanged(job) and not job.is_already_subtitled and not _is_being_written(job)
         ):  # the source may contain the only subtitles
             remove(os.fsdecode(job.location))
     return job.location
@@ -435,6 +453,8 @@ def _archived(job: Job, outcome: Literal["done", "failed"]) -> bytes:
         return job.location
     source, inbox = os.fsdecode(job.source), os.fsdecode(job.options.inbox)
     location = os.fsdecode(job.location)
+    if Path(location).is_relative_to(Path(inbox, outcome)) or _is_being_written(job):
+        return job.location
     try:
         if location == source:
             return os.fsencode(archive(source, inbox, outcome))
@@ -450,6 +470,15 @@ def _archived(job: Job, outcome: Literal["done", "failed"]) -> bytes:
         if is_mount_error(error) or is_there(location):
             raise
         return job.location
+
+
+def _is_being_written(job: Job) -> bool:
+    """Return whether a process has the source open for writing; it stays in place then, and is taken again if it changes."""
+    path = os.fsdecode(job.location)
+    if not is_open_for_writing(path):
+        return False
+    _log.warning(log.JOB_SOURCE_KEPT, job=job.id, path=printable(path), cause="it is open for writing")
+    return True
 
 
 def _root(job: Job, path: Path) -> str | None:

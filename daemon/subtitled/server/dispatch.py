@@ -8,7 +8,7 @@ from collections.abc import Callable
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
 from subtitled.core.broker import Broker
-from subtitled.core.states import SegmentEvent
+from subtitled.core.states import JobEvent, SegmentEvent
 from subtitled.observability.transition_log import TransitionLog
 from subtitled.server.ports import ClientApi, FileChecker, JobHooks, OutputWriter
 from subtitled.storage.durability import Transactions
@@ -87,7 +87,11 @@ class Dispatcher:
                 self._files.check(action)
             case ac.SaveSegment(segment=segment, event=SegmentEvent.DONE):
                 self._audio_samples[action.worker.rpartition(".")[0]] += segment.samples
+            case ac.SaveNewJob(job=job):
+                self._writer.remove_error_texts(job)
             case ac.SaveJob(job=job, event=event) if event is not None:
                 self._api.job_changed(job)
+                if event is JobEvent.RETRY:
+                    self._writer.remove_error_texts(job)
             case _:
                 pass  # the other saves are committed, LeaseLost and ResultStale are logged

@@ -106,6 +106,9 @@ class OutputWriter(Protocol):
     def finish(self, job: Job, *, is_failure: bool) -> None:
         """Write a job's files; ends in Written, Closed or WriteFailed."""
 
+    def remove_error_texts(self, job: Job) -> None:
+        """Remove the error texts of earlier jobs of this source, which is processed again."""
+
     def retry_waiting(self) -> None:
         """Write the jobs that found no space before."""
 

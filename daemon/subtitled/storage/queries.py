@@ -56,6 +56,7 @@ JOB_OF_SOURCE = f"""
     {SELECT_JOB} WHERE source = ? AND size = ? AND mtime_ns = ? AND options = (SELECT id FROM settings WHERE data = ?)
     ORDER BY repetition DESC LIMIT 1"""
 JOBS_OF_SOURCE = f"{SELECT_JOB} WHERE source = ? AND size = ? AND mtime_ns = ? LIMIT 100"
+ARCHIVED_JOBS = f"{SELECT_JOB} WHERE source = ? AND location = ? LIMIT 100"
 JOB_OF_UPLOAD = f"""
     {SELECT_JOB} WHERE sha256 <> '' AND state <> 'cancelled' AND sha256 = ? AND owner = ? AND tag = ?
         AND options = (SELECT id FROM settings WHERE data = ?)

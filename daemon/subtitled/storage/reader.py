@@ -152,6 +152,11 @@ class Reader:
         values = (source, size, mtime_ns)
         return self._newest(sql.JOB_OF_SOURCE, sql.JOBS_OF_SOURCE, values, options)
 
+    def find_archived(self, source: bytes, location: bytes) -> JobRow | None:
+        """Return the newest job whose file was found at `source` and is at `location` now, or None."""
+        rows = map(job_row, self._db.execute(sql.ARCHIVED_JOBS, (source, location)))
+        return max(rows, key=lambda row: row.job.order, default=None)
+
     def find_upload(self, owner: str, sha256: str, options: Options, tag: str) -> JobRow | None:
         """Return the newest job, not cancelled, of a file with this content from this owner, or None."""
         if not sha256:
