@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,12 @@ from av.stream import Disposition
 import media
 from daemon import Daemon, InboxFolder
 from subtitled.config import schema
+from subtitled.core.actions import SaveNewJob
+from subtitled.core.events import JobArrived
+from subtitled.inboxes.arrivals import take
 from subtitled.inboxes.explain import Explanation, as_text, explain
+from subtitled.inboxes.watch import SettledFile
+from subtitled.storage.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,6 +122,29 @@ def test_missing_database_is_not_created(root: Path) -> None:
     (root / "in" / "talk.mp4").touch()
     explained(root, "talk.mp4")
     assert not (root / "state").exists()
+
+
+def test_file_whose_job_was_deleted_is_not_accepted_again(root: Path) -> None:
+    path = root / "in" / "talk.mp4"
+    path.touch()
+    (root / "state").mkdir()
+    inbox = schema.InboxConfig(path=str(root / "in"), output=str(root / "out"))
+    found = path.stat()
+    file = SettledFile(0, str(path), found.st_size, found.st_mtime_ns)
+    with closing(Store(str(root / "state" / "subtitled.sqlite"))) as store:
+        arrived = take(file, inbox, store)
+        assert isinstance(arrived, JobArrived)
+        store.apply([SaveNewJob(arrived.job)])
+        row = store.find_job(arrived.job.id)
+        assert row is not None
+        store.delete_job(row, is_noted=False)
+        assert take(file, inbox, store) is None
+        explanation = explained(root, "talk.mp4")
+    assert not explanation.is_accepted
+    assert "its job was deleted" in explanation.cause
+    assert not explanation.job
+    os.utime(path)
+    assert explained(root, "talk.mp4").is_accepted
 
 
 # With a daemon

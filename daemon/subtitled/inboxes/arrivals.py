@@ -25,6 +25,7 @@ from subtitled.storage.store import Store
 
 _NUMBER = re.compile(r" \(\d+\)$")
 _GROWTH_MS = 3_600_000
+JOB_DELETED = "its job was deleted; touch the file to process it again"
 _log = log.get()
 
 
@@ -130,8 +131,7 @@ def take(file: SettledFile, inbox: schema.InboxConfig, store: Store) -> JobArriv
         return _take_changed(file, archived, options, store)
     known = store.find_source(source, file.size, file.mtime_ns, options)
     if known is None and store.is_processed(source, file.size, file.mtime_ns):
-        cause = "its job was deleted; touch the file to process it again"
-        _log.info(log.INBOX_IGNORED, path=file.path, cause=cause)
+        _log.info(log.INBOX_IGNORED, path=file.path, cause=JOB_DELETED)
         return None
     if known is None:
         order = store.next_order()

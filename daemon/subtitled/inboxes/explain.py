@@ -16,7 +16,7 @@ from subtitled.config import schema
 from subtitled.core.records import Options
 from subtitled.errors import MediaError, StoreError
 from subtitled.files.atomic_files import printable
-from subtitled.inboxes.arrivals import inbox_options, is_dropped_again, new_job
+from subtitled.inboxes.arrivals import JOB_DELETED, inbox_options, is_dropped_again, new_job
 from subtitled.inboxes.file_filter import FileFilter, absolute
 from subtitled.media.existing_subtitles import (
     MediaTracks,
@@ -27,7 +27,7 @@ from subtitled.media.existing_subtitles import (
     subtitle_files,
 )
 from subtitled.output.paths import output_folder, output_paths
-from subtitled.storage.queries import JOBS_OF_SOURCE, OUTPUTS_OF_SOURCE, SOURCE_OF_OUTPUT
+from subtitled.storage.queries import IS_PROCESSED, JOBS_OF_SOURCE, OUTPUTS_OF_SOURCE, SOURCE_OF_OUTPUT
 from subtitled.storage.rows import JobRow, job_row
 
 UNKNOWN = "LANGUAGE"
@@ -95,6 +95,7 @@ def _explain_media(path: str, inbox: schema.InboxConfig, cause: str, database: P
     source = os.fsencode(path)
     with _JobHistory(database) as history:
         known = history.job_of(source, info.st_size, info.st_mtime_ns, options)
+        is_deleted = known is None and history.is_processed(source, info.st_size, info.st_mtime_ns)
         job = new_job(source, info.st_size, info.st_mtime_ns, options, order=0)
         rule = skip_rule_of(job, history.outputs_of_source)
         contents, unreadable = _contents(path) if rule else (MediaTracks(), "")
@@ -102,7 +103,9 @@ def _explain_media(path: str, inbox: schema.InboxConfig, cause: str, database: P
         skipped = apply_rule(contents, files, rule) if rule else ""
         outputs = () if skipped else _outputs(path, options, history)
     is_repeated = known is not None and not is_dropped_again(known.job, source)
-    if known is not None:
+    if is_deleted:
+        cause = JOB_DELETED
+    elif known is not None:
         cause = (
             f"the same file is already job {known.job.id}; touch it to process it again"
             if is_repeated
@@ -110,7 +113,7 @@ def _explain_media(path: str, inbox: schema.InboxConfig, cause: str, database: P
         )
     return Explanation(
         path=printable(path),
-        is_accepted=not is_repeated,
+        is_accepted=not (is_repeated or is_deleted),
         cause=cause,
         inbox=printable(inbox.path),
         job=known.job.id if known else "",
@@ -183,6 +186,10 @@ class _JobHistory:
         """Return the earlier job of the same file with the same options."""
         rows = self._rows(JOBS_OF_SOURCE, source, size, mtime_ns)
         return next((found for row in rows if (found := job_row(row)).job.options == options), None)
+
+    def is_processed(self, source: bytes, size: int, mtime_ns: int) -> bool:
+        """Return whether a deleted job processed the same file."""
+        return bool(self._rows(IS_PROCESSED, source, size, mtime_ns))
 
     def outputs_of_source(self, source: bytes) -> tuple[bytes, ...]:
         """Return the files that were written for a source."""
