@@ -57,6 +57,10 @@ class NoSpaceError(StoreError):
     """The database has no space to grow; nothing was changed, and a retry may work."""
 
 
+class StateLostError(StoreError):
+    """The database was deleted or replaced while the daemon runs; what is stored now is lost at the next start."""
+
+
 class LayoutError(SubtitledError):
     """The transcript of one job cannot be composed; the message gives the reason to its user."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING
@@ -12,6 +14,8 @@ import pytest
 import media
 from daemon import Daemon, eventually
 from subtitle import ServerError
+from subtitle.messages import Error
+from wire_client import WireClient, submit_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,9 +38,12 @@ def test_deleted_state_folder_stops_new_work(tmp_path: Path) -> None:
         daemon.wait_for_log("state.lost")
         assert daemon.stats().is_state_lost
         eventually(lambda: "was deleted or replaced" in readiness(daemon), "the daemon is not ready")
-        source = daemon.drop(media.DEMO / "demo.flac", "talk.flac")
-        with pytest.raises(ServerError, match="state folder was deleted"):
-            daemon.client.submit(media.DEMO / "demo.flac")
+        source = daemon.drop(media.DEMO / "demo-zh.flac", "talk.flac")
+        with WireClient(daemon.endpoint) as client:  # `Client` would repeat the Submit for a while
+            client.send(submit_of(client.number(), b"sound"))
+            refused = client.receive(Error)
+        assert refused.code == "DRAINING"
+        assert "state folder was deleted" in refused.message
         daemon.wait_for_log("inbox.paused")
         assert not sum(daemon.stats().jobs.values())
         daemon.stop()
@@ -51,8 +58,33 @@ def test_state_folder_that_is_moved_back_is_used_again(tmp_path: Path) -> None:
         daemon.start()
         (tmp_path / "state").rename(tmp_path / "elsewhere")
         eventually(lambda: daemon.stats().is_state_lost, "the loss is noticed")
-        source = daemon.drop(media.DEMO / "demo.flac", "talk.flac")
+        source = daemon.drop(media.DEMO / "demo-zh.flac", "talk.flac")
         daemon.wait_for_log("inbox.paused")
+        (tmp_path / "elsewhere").rename(tmp_path / "state")
+        daemon.wait_for_log("state.recovered")
+        assert daemon.wait_for(source).state == "done"
+        daemon.stop()
+
+
+def test_job_in_progress_waits_until_its_end_can_be_stored(tmp_path: Path) -> None:
+    """Its source stays in place, its subtitles are not written, and lists are refused with the reason."""
+    with Daemon(tmp_path) as daemon:
+        daemon.start()
+        stopped = [pid for worker, pid in daemon.workers().items() if worker.startswith("cpu")]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        source = daemon.drop(media.DEMO / "demo-zh.flac", "talk.flac")
+        eventually(lambda: daemon.stats().jobs.get("transcribing") == 1, "the job is transcribed")
+        (tmp_path / "state").rename(tmp_path / "elsewhere")
+        daemon.wait_for_log("state.lost")
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+        eventually(lambda: daemon.stats().jobs.get("writing") == 1, "the job waits")
+        with pytest.raises(ServerError, match="state folder was deleted") as refused:
+            daemon.client.list()
+        assert refused.value.code == "DRAINING"
+        assert source.exists()
+        assert not list(daemon.outbox.iterdir())
         (tmp_path / "elsewhere").rename(tmp_path / "state")
         daemon.wait_for_log("state.recovered")
         assert daemon.wait_for(source).state == "done"

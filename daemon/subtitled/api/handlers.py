@@ -32,7 +32,7 @@ from subtitled.core.records import Job, Options, Role
 from subtitled.core.states import JobState
 from subtitled.cues.render import render
 from subtitled.cues.transcript import MissingSpan, Transcript
-from subtitled.errors import NoSpaceError
+from subtitled.errors import NoSpaceError, StateLostError
 from subtitled.files.atomic_files import is_there
 from subtitled.inboxes.arrivals import new_job_id
 from subtitled.output.job_writer import render_options
@@ -56,6 +56,7 @@ MAX_RENDERED = 32
 """Answers rendered at once; each holds all results of a job."""
 CANCELLABLE = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.PREPARING, JobState.TRANSCRIBING})
 _log = log.get()
+STATE_LOST = "the server's state folder was deleted"
 _waveform_decoder = msgspec.msgpack.Decoder(Waveform)
 T = TypeVar("T")
 
@@ -190,10 +191,7 @@ class RequestHandlers:
         if self._broker.is_draining:
             raise RefusedError("DRAINING", "the server is stopping; submit again after its restart")
         if self._stats.state_fault:
-            raise RefusedError(
-                "DRAINING",
-                "the server's state folder was deleted; submit again after its operator has restarted it",
-            )
+            raise RefusedError("DRAINING", f"{STATE_LOST}; submit again after its operator has restarted it")
         if self._broker.is_paused:
             raise RefusedError(
                 "NO_SPACE", "the server's disk is full (state.reserve_mb); submit again when it has space"
@@ -295,7 +293,7 @@ class RequestHandlers:
         def failed(error: Exception) -> None:
             release()
             _log.error(log.REQUEST_FAILED, cause=repr(error))
-            peer.refuse(request, "INTERNAL", error_text)
+            peer.refuse(request, *_read_failure(error, error_text))
 
         def release() -> None:
             self._pending_queries[owner] -= 1
@@ -466,7 +464,9 @@ class RequestHandlers:
         def failed(error: Exception) -> None:
             # A bug, or damaged results, of one job: the daemon continues.
             _log.error(log.REQUEST_FAILED, job=row.job.id, cause=repr(error))
-            peer.refuse(request, "INTERNAL", "the stored results cannot be read; see the server's log")
+            peer.refuse(
+                request, *_read_failure(error, "the stored results cannot be read; see the server's log")
+            )
 
         def run() -> tuple[T, float]:
             started = time.thread_time()
@@ -479,6 +479,13 @@ class RequestHandlers:
             on_result(result)
 
         self._render_pool.run(run, done, failed, Exception)
+
+
+def _read_failure(error: Exception, error_text: str) -> tuple[str, str]:
+    """Return code and text for a failed read of the database."""
+    if isinstance(error, StateLostError):
+        return "DRAINING", f"{STATE_LOST}; ask again after its operator has restarted it"
+    return "INTERNAL", error_text
 
 
 def _set_log_level(request: int, level: str | None, peer: Peer) -> ms.LogLevel:

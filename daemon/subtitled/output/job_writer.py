@@ -92,7 +92,7 @@ class JobWriter:
         self._folders: dict[str, FolderThread] = {}
         """By folder for subtitles, or by inbox where they lie beside their source."""
         self.waiting: list[tuple[Job, bool]] = []
-        """Jobs that wait for disk space, and whether they failed."""
+        """Jobs that wait for disk space or for the lost database, and whether they failed."""
         self._is_disk_full_logged = False
         self._retried: set[str] = set()
         """Jobs that were written once more, since a folder of theirs could not be reached."""
@@ -109,7 +109,7 @@ class JobWriter:
         return {folder: seconds for folder, seconds in busy.items() if seconds >= HUNG_S}
 
     def retry_waiting(self) -> None:
-        """Write the jobs that wait for disk space."""
+        """Write the jobs that wait for disk space or for the lost database."""
         waiting, self.waiting = self.waiting, []
         for job, is_failure in waiting:
             self.finish(job, is_failure=is_failure)
@@ -146,7 +146,13 @@ class JobWriter:
             thread.close(deadline - time.monotonic())
 
     def finish(self, job: Job, *, is_failure: bool) -> None:
-        """Write a job's files; dispatches Written, Closed or WriteFailed."""
+        """Write a job's files; dispatches Written, Closed or WriteFailed.
+
+        While the database is lost the job waits: its end could not be stored, and its source must not be moved.
+        """
+        if self._store.is_lost:
+            self.waiting.append((job, is_failure))
+            return
         row = self._store.find_job(job.id)
         if row is None:
             raise StoreError(f"database: job {job.id} is gone")
@@ -237,6 +243,8 @@ class JobWriter:
         def write() -> bytes:
             # Before the source is moved: a power cut must not leave a moved file with a job that lacks its results.
             self._store.sync()
+            if self._store.is_lost:
+                raise SpoolError("the database was deleted or replaced")
             if is_failure:
                 return write_failure(work, named.error.parent)
             with self._reporter.stage("write"):
@@ -265,7 +273,9 @@ class JobWriter:
         return self._store.source_of_output(os.fsencode(path)) not in {None, job.source}
 
     def _on_error(self, job: Job, error: SpoolError, *, is_failure: bool) -> None:
-        if is_disk_full(error):
+        if self._store.is_lost:
+            self.waiting.append((job, is_failure))
+        elif is_disk_full(error):
             self._wait_for_space(job, error, is_failure=is_failure)
         elif is_mount_error(error) and job.id not in self._retried:
             self._wait_for_folders(job, is_failure=is_failure)

@@ -198,7 +198,7 @@ class Server:
                 self._arrivals.release()
             self._dispatcher.dispatch(ev.SpaceChanged(may_start))
         if self._writer.waiting and now >= self._write_waiting_at:
-            if self._space.is_enough:
+            if may_start:
                 self._writer.retry_waiting()
             self._write_waiting_at = now + DISK_FULL_RETRY_S
 

@@ -90,7 +90,7 @@ class OutputWriter(Protocol):
 
     @property
     def waiting(self) -> list[tuple[Job, bool]]:
-        """Jobs whose files found no space."""
+        """Jobs whose files found no space, or whose end cannot be stored."""
 
     @property
     def is_idle(self) -> bool:
@@ -110,7 +110,7 @@ class OutputWriter(Protocol):
         """Remove the error texts of earlier jobs of this source, which is processed again."""
 
     def retry_waiting(self) -> None:
-        """Write the jobs that found no space before."""
+        """Write the jobs that waited."""
 
 
 class FileChecker(Protocol):

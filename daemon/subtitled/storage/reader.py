@@ -16,6 +16,7 @@ import msgspec
 from subtitled.core.events import SegmentRow
 from subtitled.core.records import Job, Options, SegmentKey
 from subtitled.core.states import JOB_LIVE, JobState, SegmentState
+from subtitled.errors import StateLostError
 from subtitled.storage import queries as sql
 from subtitled.storage.database import reported
 from subtitled.storage.rows import (
@@ -286,12 +287,20 @@ class ReaderPool:
 
     def __init__(self, path: str) -> None:
         self._path = Path(path).absolute()
+        self._identity = _identity(self._path)
         self._local = threading.local()
         self._lock = threading.Lock()
         self._open: list[sqlite3.Connection] = []
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the database was deleted or replaced since this pool was created."""
+        return _identity(self._path) != self._identity
+
     def get(self) -> Reader:
-        """Return this thread's Reader; raises StoreError."""
+        """Return this thread's Reader; raises StoreError, and StateLostError if the database is not the opened one."""
+        if self.is_lost:
+            raise StateLostError(f"database {self._path} was deleted or replaced while the daemon runs")
         reader: Reader | None = getattr(self._local, "reader", None)
         if reader is None:
             with reported():
@@ -312,3 +321,12 @@ class ReaderPool:
         with self._lock, suppress(sqlite3.Error):
             while self._open:
                 self._open.pop().close()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return device and inode; None if nothing is there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

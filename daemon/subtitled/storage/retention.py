@@ -101,7 +101,7 @@ class Retention:
                 self._packed = ""
             return False
         job = self._store.job_to_pack(now_ms - PACK_AFTER_MS)
-        if job is None or not self._background.is_idle:
+        if job is None or not self._background.is_idle or self._store.is_lost:
             return True
         self._background.run(
             lambda: pack_results(self._store.readers.get().results(job)),

@@ -41,6 +41,11 @@ class Store(Reader):
         with reported():
             self._last_order = self._one(sql.LAST_ORDER)
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the database was deleted or replaced: what is stored now is lost at the next start."""
+        return self.readers.is_lost
+
     def close(self) -> None:
         """Close the database; may be repeated."""
         self.readers.close()
@@ -53,7 +58,10 @@ class Store(Reader):
 
     def checkpoint(self) -> None:
         """Sync, then move the log's pages into the database; thread-safe. Blocks; raises StoreError."""
-        self._log.checkpoint()
+        if self.is_lost:  # a connection to its path would create a database, or change another
+            self.sync()
+        else:
+            self._log.checkpoint()
 
     # -- transitions -----------------------------------------------------------------------------------------
 
