@@ -87,6 +87,48 @@ class Step(Struct, frozen=True, kw_only=True):
     cause: str
 
 
+class AudioTrack(Struct, frozen=True, kw_only=True):
+    """One audio track of a media file."""
+
+    number: int
+    """Among the audio tracks of the file, from 1."""
+    language: Annotated[str, Meta(max_length=200)] = ""
+    """As the file names it."""
+    title: Annotated[str, Meta(max_length=200)] = ""
+    codec: Annotated[str, Meta(max_length=200)] = ""
+    """"" if no decoder is known."""
+    channels: int = 0
+    flags: tuple[Annotated[str, Meta(max_length=200)], ...] = ()
+    """FFmpeg's dispositions, such as "default", "comment" and "visual_impaired"."""
+
+    @property
+    def summary(self) -> str:
+        """The track in a few words, such as `2 (en, "Commentary", 2 channels, comment)`."""
+        parts = [
+            self.language or "no language",
+            f'"{self.title}"' if self.title else "",
+            f"{self.channels} channel{'' if self.channels == 1 else 's'}",
+            *self.flags,
+        ]
+        return f"{self.number} ({', '.join(part for part in parts if part)})"
+
+
+class AudioChoice(Struct, frozen=True, kw_only=True):
+    """The audio of a file that is transcribed, and what the file has besides."""
+
+    track: int
+    """Number of the track."""
+    mix: Annotated[str, Meta(max_length=200)]
+    """How its channels become one: "mono", "stereo" or "surround" (all of them), "sum", "difference", "left", "right", "centre"."""
+    tracks: Annotated[tuple[AudioTrack, ...], Meta(max_length=1000)]
+    """All audio tracks."""
+
+    @property
+    def others(self) -> tuple[AudioTrack, ...]:
+        """The tracks that are not transcribed."""
+        return tuple(track for track in self.tracks if track.number != self.track)
+
+
 class JobFacts(Struct, frozen=True, kw_only=True):
     """One job as a client sees it; times in milliseconds of the Unix epoch."""
 
@@ -124,6 +166,8 @@ class JobFacts(Struct, frozen=True, kw_only=True):
     formats: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     """"transcribe", "translate" or both, in this order; each can be fetched."""
+    audio: AudioChoice | None = None
+    """The track and mix that are transcribed; None while the file is read."""
     history: tuple[Step, ...] = ()
     """The job's transitions and its segments' errors; only in the answer to Status."""
 

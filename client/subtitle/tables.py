@@ -64,6 +64,10 @@ def print_job(console: Console, job: JobFacts) -> None:
         ("segments", f"{done} of {sum(job.segments.values())} finished"),
         ("audio", f"{job.audio_ms / 1000:.1f} s" if job.audio_ms else f"{job.decoded_ms / 1000:.1f} s read"),
     ]
+    if job.audio is not None:
+        used = next((track.summary for track in job.audio.tracks if track.number == job.audio.track), "")
+        rows.append(("track", f"{used or job.audio.track}; mix: {job.audio.mix}"))
+        rows += [("not used", f"track {track.summary}") for track in job.audio.others]
     if job.started_ms and job.ended_ms:
         wall_s = (job.ended_ms - job.started_ms) / 1000
         is_whole = job.state == "done" and wall_s > 0  # a cancelled job has not transcribed all of its audio

@@ -21,6 +21,7 @@ from subtitled.api.audio_preview import MAX_PENDING, MAX_PENDING_OF_ONE, AudioPr
 from subtitled.api.peer import Peer, RefusedError
 from subtitled.api.upload_store import UploadStore
 from subtitled.config.schema import UploadsConfig
+from subtitled.core.plan import AudioSource
 from subtitled.core.protocol import Media
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
@@ -56,6 +57,7 @@ def audio_range(tmp_path: Path) -> AudioRange:
         root=os.fsencode(tmp_path),
         size=found.st_size,
         mtime_ns=found.st_mtime_ns,
+        source=AudioSource(),
         language=None,
         drift_ms=0,
         start=16_000,

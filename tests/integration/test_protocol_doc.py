@@ -22,6 +22,8 @@ _STRUCTS: tuple[type[Struct], ...] = (
     *get_args(ms.ToServer),
     *get_args(ms.ToClient),
     ms.JobFacts,
+    ms.AudioChoice,
+    ms.AudioTrack,
     ms.Step,
     ms.HungFolder,
     ms.WorkerFacts,

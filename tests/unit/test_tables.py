@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 from rich.console import Console
 
+from subtitle.messages import AudioChoice, AudioTrack, JobFacts
 from subtitle.tables import print_job, span_line
 from unit.job_facts import FACTS
 
@@ -23,10 +24,25 @@ def test_stretches_of_speech_are_printed_as_positions(span: str, line: str) -> N
     assert span_line(span) == line
 
 
-def test_the_status_of_a_job_lists_speech_without_text() -> None:
+def printed(job: JobFacts) -> list[str]:
     console = Console(file=io.StringIO(), width=80)
-    job = replace(FACTS, state="done", unheard=("1000 2500 no words", "61000 62000 no words"))
     print_job(console, job)
     assert isinstance(console.file, io.StringIO)
-    lines = [line.strip() for line in console.file.getvalue().splitlines()]
+    return [line.strip() for line in console.file.getvalue().splitlines()]
+
+
+def test_the_status_of_a_job_names_its_track_and_mix_and_the_other_tracks() -> None:
+    tracks = (
+        AudioTrack(number=1, language="eng", title="Commentary", channels=2, flags=("default", "comment")),
+        AudioTrack(number=2, channels=6),
+    )
+    lines = printed(replace(FACTS, audio=AudioChoice(track=2, mix="centre", tracks=tracks)))
+    assert lines[-2:] == [
+        "track  2 (no language, 6 channels); mix: centre",
+        'not used  track 1 (eng, "Commentary", 2 channels, default, comment)',
+    ]
+
+
+def test_the_status_of_a_job_lists_speech_without_text() -> None:
+    lines = printed(replace(FACTS, state="done", unheard=("1000 2500 no words", "61000 62000 no words")))
     assert lines[-2:] == ["unheard  0:01.0 to 0:02.5: no words", "unheard  1:01.0 to 1:02.0: no words"]

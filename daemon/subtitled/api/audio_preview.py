@@ -10,7 +10,7 @@ from subtitled.api.peer import Peer, RefusedError
 from subtitled.api.upload_store import UploadStore
 from subtitled.api.views import display_path, media_of
 from subtitled.config.schema import SAMPLE_RATE
-from subtitled.core.plan import SAMPLES_PER_MS
+from subtitled.core.plan import SAMPLES_PER_MS, AudioSource
 from subtitled.core.records import Job
 from subtitled.errors import MediaError
 from subtitled.media.preview_pool import AudioRange, MediaGoneError, PreviewPool
@@ -57,6 +57,7 @@ class AudioPreview:
             root=job.options.inbox,
             size=job.size,
             mtime_ns=job.mtime_ns,
+            source=AudioSource(media.audio.track, media.audio.mix) if media.audio else AudioSource(),
             language=None if language in {"auto", "multi"} else language,
             drift_ms=media.drift_ms,
             start=audio_start - media.offset_samples,

@@ -52,6 +52,7 @@ def job_facts(
         formats=job.options.formats,
         damaged=media.damaged_s,
         tasks=job.options.tasks,
+        audio=media.audio,
     )
 
 

@@ -43,12 +43,23 @@ class SegmentSound(Struct, frozen=True):
     """Where audio that was not next to each other meets."""
 
 
+class AudioSource(Struct, frozen=True):
+    """The audio of a file that is transcribed."""
+
+    track: Annotated[int, Meta(ge=0, le=2**31)] = 0
+    """Number among the audio tracks, from 1; 0: the preferred one."""
+    mix: Annotated[str, Meta(max_length=200)] = ""
+    """How its channels become one, a `media.mixing.Mix`; "": the default for their number."""
+
+
 class Plan(Struct, frozen=True):
     """A segment of a file: the pieces that are joined end to end, and the speech in them."""
 
     index: Annotated[int, Meta(ge=0, le=2**31)]
     pieces: tuple[PlanPiece, ...]
     spans: tuple[Span, ...]
+    source: AudioSource = AudioSource()
+    """What was decoded: the PCM that is cut again later is the same."""
 
     @property
     def samples(self) -> int:

@@ -140,7 +140,7 @@ class PrepareDispatch:
         feed = worker.feed
         if feed is None:
             return
-        has_moved = is_waiting or feed.is_waiting or decoded_samples > feed.decoded_samples
+        has_moved = is_waiting or feed.is_waiting or decoded_samples != feed.decoded_samples
         progressed_at = now if has_moved else feed.progressed_at
         feed = replace(
             feed, decoded_samples=decoded_samples, is_waiting=is_waiting, progressed_at=progressed_at

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from subtitle.codec import Codec
-from subtitle.messages import WordTimestamps
+from subtitle.messages import AudioChoice, WordTimestamps
 from subtitled.config.schema import DecodingConfig
 from subtitled.core.plan import Plan, PlanSettings, SegmentSound, SkippedSpan
 from subtitled.core.records import SegmentKey
@@ -177,6 +177,8 @@ class Media(Struct, frozen=True, kw_only=True):
     """Largest distance between a timestamp and the position of its audio; if large, a place in the file is found only by
     reading up to it."""
     skipped: tuple[SkippedSpan, ...] = ()
+    audio: AudioChoice | None = None
+    """What was decoded; None for files that an earlier release read."""
 
     @property
     def damaged_s(self) -> tuple[tuple[float, float], ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
+from subtitle.messages import AudioChoice
 from subtitled.config.layout_limits import NO_OVERRIDES, LayoutLimits, LayoutOverrides, Profile, limits_for
 from subtitled.core.transcription import DecodingDecision
 from subtitled.cues.layout import Cue, LayoutPart, fast_cues, layout_parts
@@ -78,6 +79,8 @@ class Transcript(Struct, frozen=True, kw_only=True):
     duration_ms: int
     offset_ms: int = 0
     """Start time of the audio stream, contained in all times."""
+    audio: AudioChoice | None = None
+    """The track and the mix that were transcribed, and the file's other tracks; None if an earlier release read it."""
     language: str | None = None
     language_probability: float | None = None
     task: str

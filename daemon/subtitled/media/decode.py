@@ -9,15 +9,18 @@ import numpy as np
 import soundfile
 import soxr
 
+from subtitle.messages import AudioTrack
 from subtitled.config.schema import SAMPLE_RATE
+from subtitled.core.plan import AudioSource
 from subtitled.errors import MediaError
 from subtitled.media.completeness import incompleteness
 from subtitled.media.damage import DamageLog
-from subtitled.media.demux import Track, mono
+from subtitled.media.demux import Track, mixed
 from subtitled.media.media_file import BLOCK, SAMPLE_RATES, MediaFile, MediaInfo
+from subtitled.media.mixing import default_mix
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -32,19 +35,24 @@ _UNCOMPRESSED = frozenset(
 class Decoder:
     """An open media file; iterating it gives its audio, once, as int16 arrays (n,), 16 kHz mono, n > 0.
 
-    Stereo is averaged, surround sound is mixed by its layout. Damaged packets are skipped and counted in
+    Its channels are mixed as `mix` says; `each` gives several mixes at once. Damaged packets are skipped and counted in
     `bad_packets`; a truncated file yields the audio that it has; gaps in the timestamps are filled with silence, and
     overlaps trimmed, so that sample n is n / 16000 s after the first. Memory does not grow with the file. A file that cannot be read to its end, or has no
     sample, raises MediaError. A context manager.
     """
 
-    def __init__(self, source: _Sound | Track, file: MediaFile) -> None:
+    def __init__(self, source: _Sound | Track, file: MediaFile, mix: str) -> None:
         self._source = source
+        self.source = AudioSource(source.info.track, mix or default_mix(source.info.channels))
         self._file = file
         self._dropped = 0
         """Samples of the track that are left out before the next block."""
         self._is_from_start = True
         self.info = source.info
+        self.tracks = source.tracks
+        """All audio tracks of the file."""
+        self.order = source.order
+        """Numbers of the tracks that may be transcribed, the preferred one first; this one is the first."""
 
     @property
     def bad_packets(self) -> int:
@@ -91,9 +99,14 @@ class Decoder:
         return (at + self._dropped) * SAMPLE_RATE // rate
 
     def __iter__(self) -> Iterator[NDArray[np.int16]]:
+        for samples in self.each((self.source.mix,)):
+            yield samples[0]
+
+    def each(self, mixes: Sequence[str]) -> Iterator[NDArray[np.int16]]:
+        """Yield the audio in several mixes, int16 (mixes, n), in place of iterating."""
         is_empty = self._is_from_start
-        for samples in self._resampled():
-            if len(samples):
+        for samples in self._resampled(mixes):
+            if samples.size:
                 is_empty = False
                 yield np.clip(np.rint(samples * np.float32(32768)), -32768, 32767).astype(np.int16)
         if self._file.fault is not None:
@@ -103,53 +116,66 @@ class Decoder:
         if is_empty:
             raise self._file.no_samples()
 
-    def _resampled(self) -> Iterator[NDArray[np.float32]]:
+    def _resampled(self, mixes: Sequence[str]) -> Iterator[NDArray[np.float32]]:
         rate = SAMPLE_RATE
         resampler: Any = None
-        nothing = np.empty(0, np.float32)
-        for block_rate, whole in self._source.blocks():
-            block = whole[self._dropped :]
-            self._dropped -= len(whole) - len(block)
+        nothing = np.empty((0, len(mixes)), np.float32)
+        for block_rate, whole in self._source.blocks(mixes):
+            block = whole[:, self._dropped :]
+            self._dropped -= whole.shape[1] - block.shape[1]
             if block_rate != rate:
                 if resampler is not None:
-                    yield resampler.resample_chunk(nothing, last=True)
+                    yield resampler.resample_chunk(nothing, last=True).T
                 rate = block_rate
                 resampler = (
                     None
                     if rate == SAMPLE_RATE
-                    else soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
+                    else soxr.ResampleStream(rate, SAMPLE_RATE, len(mixes), dtype="float32")
                 )
             # One NaN would silence everything after it in the resampler.
-            samples = block if np.isfinite(block.dot(block)) else np.nan_to_num(block, posinf=1, neginf=-1)
-            yield samples if resampler is None else resampler.resample_chunk(samples)
+            samples = (
+                block if np.isfinite(np.vdot(block, block)) else np.nan_to_num(block, posinf=1, neginf=-1)
+            )
+            yield samples if resampler is None else resampler.resample_chunk(samples.T).T
         if resampler is not None:
-            yield resampler.resample_chunk(nothing, last=True)
+            yield resampler.resample_chunk(nothing, last=True).T
 
 
-def open_media(path: str, *, language: str | None = None, root: str | None = None) -> Decoder:
+def open_media(
+    path: str,
+    *,
+    source: AudioSource | None = None,
+    audio_track: str = "auto",
+    language: str | None = None,
+    root: str | None = None,
+) -> Decoder:
     """Open a media file for decoding, by its content, not its name.
 
-    Of several audio tracks it takes one in `language` (two letters; None: any), else any; among those the
-    one marked as default, else the first; commentary only if there is nothing else. Blocks until the first audio is
+    `source` is decoded; without one, or where it names no track, the preferred one for `audio_track` and `language` (Whisper's code; None:
+    any) is, see `mixing.order_tracks`. Blocks until the first audio is
     decoded. Opens no other file, whatever the file refers to. With `root` no link may lead out of that folder. Raises MediaError with the fault and its
     remedy.
     """
+    source = source or AudioSource()
     file = MediaFile(path, root)
     try:
-        source = _open_sound(file) or Track(file, language)
+        opened = _open_sound(file, audio_track) or Track(
+            file, number=source.track, wanted=audio_track, language=language
+        )
     except OSError as error:
         file.close()
         raise MediaError(f"{file.name} cannot be read: {error.strerror}; check the disk or share") from error
     except BaseException:
         file.close()
         raise
-    return Decoder(source, file)
+    return Decoder(opened, file, source.mix)
 
 
 class _Sound:
     """Uncompressed audio, through libsndfile."""
 
     drift_ms = 0
+    order = (1,)
 
     def __init__(self, sound: soundfile.SoundFile, file: MediaFile) -> None:
         self.damage = DamageLog()
@@ -162,10 +188,12 @@ class _Sound:
             channels=sound.channels,
             duration_s=sound.frames / sound.samplerate,
             offset_samples=0,
-            track=0,
+            track=1,
+            channel_names=("",) * sound.channels,
         )
+        self.tracks = (AudioTrack(number=1, codec=self.info.codec, channels=sound.channels),)
 
-    def blocks(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    def blocks(self, mixes: Sequence[str]) -> Iterator[tuple[int, NDArray[np.float32]]]:
         frames = max(1, BLOCK // self.info.channels)
         while True:
             try:
@@ -176,7 +204,7 @@ class _Sound:
                 ) from error
             if not len(block):
                 break
-            yield self.info.sample_rate, mono(block.T)
+            yield self.info.sample_rate, mixed(block.T, self.info.channel_names, mixes)
         missing = incompleteness(self._file.fileno())
         # libsndfile takes the shorter of the declared size and the file's own.
         self.damage.finish(self._sound.frames * 1_000_000_000 // self.info.sample_rate, None, missing)
@@ -190,12 +218,14 @@ class _Sound:
         self._sound.close()
 
 
-def _open_sound(file: MediaFile) -> _Sound | None:
+def _open_sound(file: MediaFile, audio_track: str) -> _Sound | None:
     """Open uncompressed audio; None for all else, and where libsndfile finds none: FFmpeg decides then.
 
     libsndfile reads PCM at 80,000 times real time, FFmpeg at 1,800. Compressed audio is decoded by FFmpeg even
     if libsndfile knows the format: one broken frame of a FLAC file ends its reading.
     """
+    if audio_track not in {"auto", "1"}:
+        return None
     head = file.read(12)
     file.seek(0)
     is_riff = head[:4] in _RIFF and head[8:] == b"WAVE"

@@ -11,12 +11,13 @@ import numpy as np
 from av.audio.plane import AudioPlane
 from av.stream import Discard, Disposition
 
+from subtitle.messages import AudioTrack
 from subtitled.config.schema import SAMPLE_RATE
 from subtitled.errors import MediaError
-from subtitled.languages import is_in
 from subtitled.media.completeness import incompleteness
 from subtitled.media.damage import DamageLog, declared_end_ns, is_damaged
 from subtitled.media.media_file import BLOCK, SAMPLE_RATES, MediaInfo
+from subtitled.media.mixing import order_tracks, weights_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -58,13 +59,8 @@ _BEYOND_NS = 10_000_000_000
 _READ_FAULTS = 100
 """Reading gives up after so many failures without a packet in between."""
 
-_FRONT, _BACK, _BESIDE_CENTRE, _BEHIND_CENTRE = 0.5, 0.354, 0.2, 0.1
-_FRONTS = frozenset({"FL", "FR", "FLC", "FRC", "WL", "WR", "DL", "DR"})
-_LOW = frozenset({"LFE", "LFE2"})
-_USUAL_LAYOUTS = {5: "FL FR FC BL BR", 6: "FL FR FC LFE BL BR", 8: "FL FR FC LFE BL BR SL SR"}
-"""Channels of files that name none."""
-
-_COMMENTARY = Disposition.comment | Disposition.visual_impaired | Disposition.karaoke
+_MAX_TRACKS = 1000
+"""More audio tracks are ignored."""
 
 _CHECKED = frozenset({"flac", "wavpack", "tta", "tak", "ac3", "eac3", "truehd", "mlp"})
 """Codecs whose frames have checksums: a frame that fails its own is not used."""
@@ -74,20 +70,29 @@ _SAMPLES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl
 
 
 class Track:
-    """The audio of a container, of one track: the one in `language`, the default one, or the first.
+    """The audio of a container, of one track: `number` (from 1), or with 0 the preferred one.
 
-    `damage` holds what was skipped; it is complete when all has been read. The constructor blocks until the first audio is decoded, and raises MediaError if
-    there is none. It opens no other file.
+    `order` holds the numbers of the tracks that may be transcribed, the preferred one first; see `mixing.order_tracks`
+    for it, `wanted` and `language`. `damage` holds what was skipped; it is complete when all has been read. The constructor
+    blocks until the first audio is decoded, and raises MediaError if there is none. It opens no other file.
     """
 
-    def __init__(self, file: MediaFile, language: str | None) -> None:
+    def __init__(
+        self, file: MediaFile, *, number: int = 0, wanted: str = "auto", language: str | None = None
+    ) -> None:
         self.damage = DamageLog()
         self._file = file
         self._positions = deque([0], maxlen=4)
         """Bytes at which the last packets began: in Ogg a gap shows some pages later."""
         self._container = open_container(file)
         try:
-            self._stream = _choose(self._container, file, language)
+            self.tracks = _audio_tracks(self._container, file)
+            try:
+                ordered = order_tracks(self.tracks, str(number) if number else wanted, language)
+            except ValueError as error:
+                raise MediaError(f"{file.name}: {error}") from error
+            self.order = tuple(track.number for track in ordered)
+            self._stream = self._container.streams.audio[self.order[0] - 1]
             for stream in self._container.streams:
                 if stream is not self._stream:
                     stream.discard = Discard.all
@@ -147,8 +152,8 @@ class Track:
                     return video
         return self._stream
 
-    def blocks(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Yield sample rates in Hz with mono audio, float32 (n,), full scale 1; once, and once more after each `seek`.
+    def blocks(self, mixes: Sequence[str]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yield sample rates in Hz with audio, float32 (mixes, n), full scale 1; once, and once more after each `seek`.
 
         A read error ends it early and is in `MediaFile.fault`.
         """
@@ -164,18 +169,18 @@ class Track:
             self._note_damage(before_ns, silence * 1_000_000_000 // rate)
             is_new = kind != (rate, frame.format.name, channels)
             if held and (is_new or silence or samples * channels >= BLOCK):
-                yield held[0][0].sample_rate, _mixed(held)
+                yield held[0][0].sample_rate, _mixed(held, mixes)
                 held, samples = [], 0
             if is_new:
                 if rate not in SAMPLE_RATES:
                     raise self._file.wrong_rate(rate)
                 kind = rate, frame.format.name, channels
             for quiet in range(0, silence, BLOCK):
-                yield rate, np.zeros(min(BLOCK, silence - quiet), np.float32)
+                yield rate, np.zeros((len(mixes), min(BLOCK, silence - quiet)), np.float32)
             held.append((frame, overlap))
             samples += frame.samples
         if held:
-            yield held[0][0].sample_rate, _mixed(held)
+            yield held[0][0].sample_rate, _mixed(held, mixes)
         if is_whole and self._file.fault is None:
             self._note_end()
 
@@ -259,7 +264,8 @@ class Track:
             channels=first.layout.nb_channels,
             duration_s=self._duration_s(),
             offset_samples=self._offset(first),
-            track=self._stream.index,
+            track=self.order[0],
+            channel_names=_channel_names(first),
         )
 
     def _duration_s(self) -> float | None:
@@ -347,37 +353,12 @@ class _Clock:
         return silence, overlap
 
 
-def weights_of(names: Sequence[str]) -> NDArray[np.float32] | None:
-    """Return the weight of each channel in the mix to mono, which add up to 1; None: all are averaged.
-
-    Without a centre the weights are those of ITU-R BS.775 (rears 3 dB below the fronts). A centre carries the dialogue of
-    films: the fronts are 14 dB below it and the rears 20 dB, so that effects and music do not drown it, and speech that
-    is in the fronts only is still heard. Low frequency channels are left out.
-    """
-    if len(names) < 3:
-        return None
-    if "FC" not in names and not {"FL", "FR"} <= set(names):
-        names = _USUAL_LAYOUTS.get(len(names), "").split()
-    if not names:
-        return None
-    front, back = (_BESIDE_CENTRE, _BEHIND_CENTRE) if "FC" in names else (_FRONT, _BACK)
-    weights = np.array(
-        [
-            0.0 if name in _LOW else 1.0 if name == "FC" else front if name in _FRONTS else back
-            for name in names
-        ],
-        np.float32,
-    )
-    weights /= weights.sum()
-    return weights
-
-
 def mono(
     pcm: Sequence[NDArray[Any]] | NDArray[Any], weights: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
     """Mix channels (`pcm`: (channels, n), of any type that decoders give) to float32 (n,), full scale 1.
 
-    `weights` (channels,) add up to 1; None: the channels are averaged.
+    `weights`: (channels,); None: the channels are averaged.
     """
     if weights is not None:
         mixed = np.zeros(len(pcm[0]), np.float32)
@@ -396,8 +377,21 @@ def mono(
     return total
 
 
-def _mixed(held: list[tuple[Any, int]]) -> NDArray[np.float32]:
-    """Join frames of one kind, each without its first `overlap` samples, and mix them to mono."""
+def mixed(
+    pcm: Sequence[NDArray[Any]] | NDArray[Any], names: Sequence[str], mixes: Sequence[str]
+) -> NDArray[np.float32]:
+    """Return each of `mixes` of channels with these names (`pcm` as in `mono`): float32 (mixes, n)."""
+    if len(mixes) == 1:
+        return mono(pcm, weights_of(names, mixes[0]))[None]
+    return np.stack([mono(pcm, weights_of(names, mix)) for mix in mixes])
+
+
+def _channel_names(frame: Any) -> tuple[str, ...]:
+    return tuple(channel.name for channel in frame.layout.channels)
+
+
+def _mixed(held: list[tuple[Any, int]], mixes: Sequence[str]) -> NDArray[np.float32]:
+    """Join frames of one kind, each without its first `overlap` samples; return each mix, (mixes, n)."""
     first = held[0][0]
     channels = first.layout.nb_channels
     # Not by `AudioFrame.to_ndarray`: it counts planes up to a null pointer, which eight planes or more do not
@@ -415,8 +409,7 @@ def _mixed(held: list[tuple[Any, int]]) -> NDArray[np.float32]:
         )
         for plane in range(planes)
     ]
-    weights = weights_of([channel.name for channel in first.layout.channels])
-    return mono(pcm if planes == channels else pcm[0].reshape(-1, channels).T, weights)
+    return mixed(pcm if planes == channels else pcm[0].reshape(-1, channels).T, _channel_names(first), mixes)
 
 
 def open_container(file: MediaFile) -> Any:
@@ -447,19 +440,24 @@ def _unreadable(name: str, head: bytes, error: Exception) -> MediaError:
     )
 
 
-def _choose(container: Any, file: MediaFile, language: str | None) -> Any:
-    tracks = container.streams.audio
-    if not tracks:
+def _audio_tracks(container: Any, file: MediaFile) -> tuple[AudioTrack, ...]:
+    """Return the audio tracks of a container; raises MediaError if it has none."""
+    streams = container.streams.audio
+    if not streams:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
         raise MediaError(f"{file.name} has no audio track (it contains {kinds}); submit a file with sound")
-    usable = [track for track in tracks if track.codec_context is not None]
-    if not usable:
-        raise MediaError(
-            f"{file.name}: no decoder knows the format of its audio; convert it to another format"
+    return tuple(
+        AudioTrack(
+            number=number,
+            language=_text(stream.language),
+            title=_text(stream.metadata.get("title")),
+            codec=_text(context.name) if (context := stream.codec_context) is not None else "",
+            channels=context.layout.nb_channels if context is not None else 0,
+            flags=tuple(str(flag.name) for flag in Disposition if flag in stream.disposition),
         )
-    wanted = [track for track in usable if language and is_in(track.language, language)]
-    # Commentary and descriptions for the visually impaired only where there is nothing else.
-    candidates = (
-        [track for track in wanted or usable if not track.disposition & _COMMENTARY] or wanted or usable
+        for number, stream in enumerate(streams[:_MAX_TRACKS], 1)
     )
-    return next((track for track in candidates if Disposition.default in track.disposition), candidates[0])
+
+
+def _text(text: str | None) -> str:
+    return "".join(char for char in text or "" if char.isprintable())[:200]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -13,18 +14,21 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from subtitled.config.schema import SAMPLE_RATE
-from subtitled.core.plan import Cutter, Plan, Planner, SkippedSpan, Span
+from subtitled.core.plan import FRAME, AudioSource, Cutter, Plan, Planner, SkippedSpan, Span
 from subtitled.errors import MediaError
 from subtitled.media.decode import open_media
+from subtitled.media.mixing import ENOUGH_FRAMES, Evidence, Mix, choose_mix, choose_track, measured_mixes
 from subtitled.media.vad import Vad
 from subtitled.media.waveform import WaveformBuilder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
+    from subtitle.messages import AudioTrack
     from subtitled.config import schema
+    from subtitled.media.media_file import MediaInfo
     from subtitled.media.vad import VadUpdate
 
 MAX_SEGMENT_SAMPLES = 480_000
@@ -43,7 +47,8 @@ class Ingest:
 
     Each segment comes as soon as it is planned, while the file is still being decoded; memory does not grow
     with the file. `window_s` is the model's window; a segment is never longer, nor than
-    `segments.max_segment_s`, nor than 30 s. `language` (two letters) chooses between audio tracks.
+    `segments.max_segment_s`, nor than 30 s. `audio_track` and `language` choose between audio tracks, as in `open_media`.
+    The track and its mix are chosen first, from the first speech in the file: they are in `source`, and in the plans.
     `on_progress` is called with `decoded_samples` after each block of a few seconds, also while there is
     nothing to give; what it raises ends the iteration. Raises MediaError, here and while iterating.
 
@@ -59,13 +64,15 @@ class Ingest:
         vad: schema.VadConfig,
         segments: schema.SegmentsConfig,
         window_s: float,
+        audio_track: str = "auto",
         language: str | None = None,
         root: str | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> None:
         max_samples = min(MAX_SEGMENT_SAMPLES, int(min(window_s, segments.max_segment_s) * SAMPLE_RATE))
         # The planner adds the padding, which depends on where segments begin and end.
-        self._vad = Vad(replace(vad, pad_ms=0), min_speech_ms=segments.min_speech_ms)
+        self._new_vad = partial(Vad, replace(vad, pad_ms=0), min_speech_ms=segments.min_speech_ms)
+        self._vad = self._new_vad()
         per_ms = SAMPLE_RATE // 1000
         self._planner = Planner(
             max_samples, pad=vad.pad_ms * per_ms, max_pause=segments.max_pause_ms * per_ms
@@ -79,8 +86,23 @@ class Ingest:
         self.decoded_samples = 0
         self.speech_samples = 0
         self.decode_s = self.vad_s = 0.0
-        self._decoder = open_media(path, language=language, root=root)
-        self.info = self._decoder.info
+        self._open = partial(open_media, path, root=root)
+        self._decoder = self._open(audio_track=audio_track, language=language)
+
+    @property
+    def info(self) -> MediaInfo:
+        """The track's description."""
+        return self._decoder.info
+
+    @property
+    def source(self) -> AudioSource:
+        """The track and mix that are planned; final with the first segment."""
+        return self._decoder.source
+
+    @property
+    def tracks(self) -> tuple[AudioTrack, ...]:
+        """All audio tracks of the file."""
+        return self._decoder.tracks
 
     @property
     def skipped(self) -> tuple[SkippedSpan, ...]:
@@ -120,13 +142,13 @@ class Ingest:
         self._decoder.close()
 
     def __iter__(self) -> Iterator[IngestedSegment]:
+        self._choose()
         blocks = iter(self._decoder)
         while (block := self._next(blocks)) is not None:
             self.decoded_samples += len(block)
             self._recent.append(block)
             self._peaks.feed(block)
-            if self._on_progress is not None:
-                self._on_progress(self.decoded_samples)
+            self._report(self.decoded_samples)
             started = time.perf_counter()
             updates = self._vad.feed(block)
             self.vad_s += time.perf_counter() - started
@@ -136,6 +158,45 @@ class Ingest:
         plan = self._planner.finish(self.decoded_samples)
         if plan is not None:
             yield self._prepared(plan)
+
+    def _choose(self) -> None:
+        """Open the track and mix with the clearest speech, if there is a choice."""
+        numbers = self._decoder.order
+        if len(numbers) == 1 and self._decoder.info.channels == 1:
+            return
+        preferred = self._decoder.source
+        found: list[Evidence] = []
+        for number in numbers:
+            if number != preferred.track:
+                self._decoder.close()
+                self._decoder = self._open(source=AudioSource(number))
+            found.append(self._measure())
+            if found[-1].is_enough:
+                break
+        at = choose_track([evidence.frames for evidence in found])
+        source = preferred if at is None else AudioSource(numbers[at], choose_mix(found[at]))
+        self._decoder.close()
+        self._decoder = self._open(source=source)
+
+    def _measure(self) -> Evidence:
+        """Read the track until its speech decides the mix, or to its end."""
+        mixes = measured_mixes(self._decoder.info.channel_names)
+        meter = _SpeechMeter(mixes, [self._new_vad() for _ in mixes])
+        blocks = self._decoder.each(mixes)
+        samples = 0
+        while (block := self._next(blocks)) is not None:
+            samples += block.shape[1]
+            self._report(samples)
+            started = time.perf_counter()
+            meter.feed(block)
+            self.vad_s += time.perf_counter() - started
+            if meter.is_enough:
+                break
+        return meter.finish()
+
+    def _report(self, samples: int) -> None:
+        if self._on_progress is not None:
+            self._on_progress(samples)
 
     def _next(self, blocks: Iterator[NDArray[np.int16]]) -> NDArray[np.int16] | None:
         started = time.perf_counter()
@@ -155,12 +216,12 @@ class Ingest:
     def _prepared(self, plan: Plan) -> IngestedSegment:
         pcm = [self._recent.copy(Span(piece.start, piece.start + piece.samples)) for piece in plan.pieces]
         self.speech_samples += plan.samples
-        return IngestedSegment(plan, np.concatenate(pcm))
+        return IngestedSegment(replace(plan, source=self.source), np.concatenate(pcm))
 
 
 def recut(
     path: str,
-    plans: Iterable[Plan],
+    plans: Sequence[Plan],
     *,
     language: str | None = None,
     root: str | None = None,
@@ -168,12 +229,14 @@ def recut(
 ) -> Iterator[IngestedSegment]:
     """Decode a file again and yield the PCM of its stored `plans`, which are in order, without VAD.
 
-    The PCM is that of the first time to the last bit, where the file and `language` are. Stops reading after
+    The PCM is that of the first time to the last bit, if the file is the same; `language` is for plans without a source. Stops reading after
     the last plan; memory does not grow with the file. Raises MediaError where the file cannot be decoded, or
     is shorter than its plans.
     """
+    if not plans:
+        return
     recent = _Recent()
-    with open_media(path, language=language, root=root) as decoder:
+    with open_media(path, source=plans[0].source, language=language, root=root) as decoder:
         blocks = iter(decoder)
         for plan in plans:
             pcm = []
@@ -193,6 +256,53 @@ def recut(
                         on_progress(recent.end)
                 pcm.append(recent.copy(span))
             yield IngestedSegment(plan, np.concatenate(pcm))
+
+
+class _SpeechMeter:
+    """Measures the mixes of one track, each with a VAD of its own; memory: 2 MB for each hour."""
+
+    def __init__(self, mixes: tuple[Mix, ...], vads: Sequence[Vad]) -> None:
+        self._mixes = mixes
+        self._vads = vads
+        self._spans: list[list[Span]] = [[] for _ in mixes]
+        self._speech_frames = [0 for _ in mixes]
+        self._power: list[NDArray[np.float32]] = []
+        self._rest = np.empty((len(mixes), 0), np.int16)
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether one of the mixes has enough speech."""
+        return max(self._speech_frames) >= ENOUGH_FRAMES
+
+    def feed(self, pcm: NDArray[np.int16]) -> None:
+        """Take the next samples, (mixes, n) at 16 kHz."""
+        for at, vad in enumerate(self._vads):
+            self._add(at, vad.feed(pcm[at]))
+        pcm = np.concatenate([self._rest, pcm], axis=1)
+        whole = pcm.shape[1] // FRAME * FRAME
+        self._rest = pcm[:, whole:]
+        self._measure(pcm[:, :whole])
+
+    def finish(self) -> Evidence:
+        """Return what was found; nothing may be fed after it."""
+        self._measure(np.pad(self._rest, ((0, 0), (0, -self._rest.shape[1] % FRAME))))
+        for at, vad in enumerate(self._vads):
+            self._add(at, [vad.finish()])
+        power = np.concatenate(self._power, axis=2)
+        speech = np.zeros((len(self._mixes), power.shape[2]), np.bool_)
+        for at, spans in enumerate(self._spans):
+            for span in spans:
+                speech[at, span.start // FRAME : -(-span.end // FRAME)] = True
+        return Evidence(mixes=self._mixes, speech=speech, power=power)
+
+    def _add(self, at: int, updates: Sequence[VadUpdate]) -> None:
+        for update in updates:
+            self._spans[at] += update.spans
+            self._speech_frames[at] += sum((span.end - span.start) // FRAME for span in update.spans)
+
+    def _measure(self, pcm: NDArray[np.int16]) -> None:
+        framed = pcm.reshape(len(self._mixes), -1, FRAME).astype(np.float32)
+        self._power.append(np.einsum("aft,bft->abf", framed, framed))
 
 
 class _Recent:

@@ -24,7 +24,8 @@ class MediaInfo(Struct, frozen=True):
 
     `sample_rate` (Hz) and `channels` are the track's own, before conversion; `duration_s` is None where the
     file does not say. The first decoded sample is heard `offset_samples` (at 16 kHz) after the file's start
-    as players count it: add it to all times. `track` is the index of the stream in its container.
+    as players count it: add it to all times. `track` is its number among the audio tracks, from 1. `channel_names` are
+    FFmpeg's ("FL"), or empty ones.
     """
 
     container: str
@@ -34,6 +35,7 @@ class MediaInfo(Struct, frozen=True):
     duration_s: float | None
     offset_samples: int
     track: int
+    channel_names: tuple[str, ...]
 
 
 def _open(path: str, root: str | None) -> int:

@@ -23,6 +23,7 @@ import msgspec
 from msgspec import Struct
 
 from subtitled import log
+from subtitled.core.plan import AudioSource
 from subtitled.errors import MediaError
 from subtitled.runtime import pipes, sandbox
 from subtitled.runtime.processes import lower_priority
@@ -50,8 +51,10 @@ class AudioRange(Struct, frozen=True, kw_only=True):
     size: int
     mtime_ns: int
     """Size and time of the file in which the samples are counted."""
+    source: AudioSource
+    """What was transcribed."""
     language: str | None
-    """Of the audio track, as in `open_media`."""
+    """For a file without a source, as in `open_media`."""
     drift_ms: int
     start: int
     """First decoded sample, 16 kHz."""
@@ -251,6 +254,7 @@ def main() -> None:
                 decoder = open_files.enter_context(
                     RangeDecoder(
                         path,
+                        source=wanted.source,
                         language=wanted.language,
                         drift_ms=wanted.drift_ms,
                         root=os.fsdecode(wanted.root) or str(Path(path).parent),
@@ -270,8 +274,8 @@ def main() -> None:
                 )
 
 
-def _file(wanted: AudioRange) -> tuple[bytes, int, int, str | None]:
-    return (wanted.path, wanted.size, wanted.mtime_ns, wanted.language)
+def _file(wanted: AudioRange) -> tuple[object, ...]:
+    return (wanted.path, wanted.size, wanted.mtime_ns, wanted.source, wanted.language)
 
 
 def _change(wanted: AudioRange) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from subtitled.config.schema import SAMPLE_RATE
+from subtitled.core.plan import AudioSource
 from subtitled.media.decode import Decoder, open_media
 
 WARM_SAMPLES = SAMPLE_RATE // 2
@@ -24,18 +26,22 @@ _AHEAD_SAMPLES = 10 * SAMPLE_RATE
 class RangeDecoder:
     """One media file; a context manager. What follows what was read last is read on without a seam.
 
-    A place is found by the file's timestamps; where those are not even, by decoding from the beginning. `language` chooses between
-    audio tracks, as in `open_media`. All raise MediaError.
+    A place is found by the file's timestamps; where those are not even, by decoding from the beginning. `source` and
+    `language` choose what is decoded, as in `open_media`. All raise MediaError.
     """
 
     def __init__(
-        self, path: str, *, language: str | None = None, drift_ms: int = 0, root: str | None = None
+        self,
+        path: str,
+        *,
+        source: AudioSource | None = None,
+        language: str | None = None,
+        drift_ms: int = 0,
+        root: str | None = None,
     ) -> None:
         """`drift_ms`: as the whole file's decoding has shown it (`Decoder.drift_ms`)."""
         self._is_even = drift_ms <= MAX_DRIFT_MS
-        self._path = path
-        self._root = root
-        self._language = language
+        self._open_media = partial(open_media, path, source=source, language=language, root=root)
         self._decoder: Decoder | None = None
         self._blocks: Iterator[NDArray[np.int16]] = iter(())
         self._at = 0
@@ -91,5 +97,5 @@ class RangeDecoder:
         self._open()
 
     def _open(self) -> None:
-        self._decoder = open_media(self._path, language=self._language, root=self._root)
+        self._decoder = self._open_media()
         self._blocks, self._at = iter(self._decoder), 0

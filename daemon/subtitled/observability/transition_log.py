@@ -9,6 +9,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from subtitle.messages import AudioChoice
 from subtitled import log
 from subtitled.config.schema import SAMPLE_RATE
 from subtitled.core.actions import (
@@ -30,6 +31,8 @@ from subtitled.storage.rows import JobRow
 
 MAX_LOGGED_SPANS = 20
 """Stretches of lost audio, or of speech without text, in one log line; the status of the job has all."""
+MAX_LOGGED_TRACKS = 20
+"""Tracks in one log line; the status of the job has all."""
 _log = log.get()
 
 
@@ -55,6 +58,7 @@ class JobSummary(Struct, frozen=True, kw_only=True):
     language: str | None
     outputs: tuple[str, ...] = ()
     """Paths of the written subtitles."""
+    audio: AudioChoice | None
 
     @property
     def speed(self) -> float:
@@ -82,6 +86,7 @@ def job_report(row: JobRow, transcript: Transcript, *, now_ms: int) -> JobSummar
         retries=sum(segment.attempts - 1 for segment in transcript.segments),
         devices=transcript.devices,
         language=transcript.language,
+        audio=transcript.audio,
     )
 
 
@@ -239,4 +244,13 @@ def _figures(summary: JobSummary | None) -> dict[str, object]:
         "devices": ",".join(summary.devices),
         "language": summary.language,
         **({"outputs": list(summary.outputs)} if summary.outputs else {}),
+        **_audio_fields(summary.audio),
     }
+
+
+def _audio_fields(audio: AudioChoice | None) -> dict[str, object]:
+    """Return the track and mix that were transcribed, and the other tracks."""
+    if audio is None:
+        return {}
+    others = "; ".join(track.summary for track in audio.others[:MAX_LOGGED_TRACKS])
+    return {"track": audio.track, "mix": audio.mix, **({"other_tracks": others} if others else {})}

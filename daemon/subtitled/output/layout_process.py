@@ -254,6 +254,7 @@ def compose(
         source=source_name(job),
         duration_ms=media.decoded_samples // SAMPLES_PER_MS,
         offset_ms=offset // SAMPLES_PER_MS,
+        audio=media.audio,
         language=_language(job.language or job.options.language, segments),
         language_probability=job.language_probability or None,
         task="translate" if is_translation else job.options.task,

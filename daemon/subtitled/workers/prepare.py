@@ -11,6 +11,7 @@ from pathlib import Path
 
 from msgspec.msgpack import encode
 
+from subtitle.messages import AudioChoice
 from subtitled.config import schema
 from subtitled.core.protocol import (
     Abandon,
@@ -73,7 +74,12 @@ class SpeedLimit:
         self._from_samples = 0
 
     def check(self, decoded_samples: int) -> None:
-        """Raise MediaError if the last `SPEED_WINDOW_S` of processor time yielded too little audio."""
+        """Raise MediaError if the last `SPEED_WINDOW_S` of processor time yielded too little audio.
+
+        Fewer samples than before are those of another reading.
+        """
+        if decoded_samples < self._from_samples:
+            self._from_s, self._from_samples = self._clock(), 0
         spent_s = self._clock() - self._from_s
         if spent_s < SPEED_WINDOW_S:
             return
@@ -262,6 +268,7 @@ class PrepareRole:
                 damaged=ingest.damaged,
                 drift_ms=ingest.drift_ms,
                 skipped=ingest.skipped,
+                audio=AudioChoice(track=ingest.source.track, mix=ingest.source.mix, tracks=ingest.tracks),
             )
             interval_ms, peaks = ingest.peaks()
             return PlanComplete(

@@ -1,0 +1,209 @@
+"""Which audio track of a file is transcribed, and how its channels are mixed to mono: decisions, without I/O."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from msgspec import Struct
+
+from subtitled.config.schema import SAMPLE_RATE
+from subtitled.core.plan import FRAME
+from subtitled.languages import is_in, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from subtitle.messages import AudioTrack
+
+Mix = Literal["mono", "stereo", "surround", "sum", "difference", "left", "right", "centre", "surroundings"]
+"""How channels become one. "surroundings" is "surround" without the centre; it is only measured."""
+
+ENOUGH_FRAMES = 10 * SAMPLE_RATE // FRAME
+"""10 s of speech that decide the mix. In a recorded call the second voice may come late: its channel must not be dropped."""
+
+_SECONDARY_FLAGS = frozenset(
+    {"comment", "visual_impaired", "karaoke", "clean_effects", "non_diegetic", "descriptions", "dependent"}
+)
+"""FFmpeg's dispositions of tracks that are not the programme, or have no speech."""
+_SECONDARY_TITLE = re.compile(
+    r"comment|kommentar|coment|descripti|beschreibung|audiodes|\bAD\b|\bDVS\b|karaoke|isolated|music (?:and|&) effects"
+    r"|\bM&E\b|\bscore\b|解説|解说|コメンタリー|评论",
+    re.IGNORECASE,
+)
+"""Titles of such tracks, for files without dispositions."""
+
+_FRONT, _BACK = 0.7071, 0.5
+_FRONTS = frozenset({"FL", "FR", "FLC", "FRC", "WL", "WR", "DL", "DR"})
+_LOW = frozenset({"LFE", "LFE2"})
+_USUAL_LAYOUTS = {5: "FL FR FC BL BR", 6: "FL FR FC LFE BL BR", 8: "FL FR FC LFE BL BR SL SR"}
+"""Channels of files that name none."""
+
+_CANCELLED = -0.5
+"""Correlation of two channels below which their sum loses more of the speech than their difference."""
+_DOMINANT = 20
+"""Speech in one channel to speech in the other, from which only the first is taken to have speech."""
+_LOUD = 0.25
+"""Power of a channel without speech, relative to the speech in the other, from which it is left out (-6 dB)."""
+_DOUBTFUL = 0.03
+"""Power of the other channels, relative to the speech in the centre, from which only the centre is used (-15 dB)."""
+
+
+def default_mix(channels: int) -> Mix:
+    """Return the mix of a track of which nothing else is known."""
+    return "mono" if channels == 1 else "stereo" if channels == 2 else "surround"
+
+
+def measured_mixes(names: Sequence[str]) -> tuple[Mix, ...]:
+    """Return the one or two mixes of a track's channels in which speech is searched before the mix is chosen."""
+    if len(names) == 2:
+        return "left", "right"
+    if len(names) > 2 and "FC" in _named(names):
+        return "centre", "surroundings"
+    return (default_mix(len(names)),)
+
+
+def weights_of(names: Sequence[str], mix: str) -> NDArray[np.float32] | None:
+    """Return the weight of each channel in a mix to mono; None: all are averaged.
+
+    A mix that needs other channels than those in `names` gives way to the default: a track may change its channels.
+
+    Surround sound is mixed as in ITU-R BS.775: the fronts 3 dB below the centre, the others 6 dB, without low frequency
+    channels.
+    """
+    names = _named(names)
+    match mix, len(names):
+        case "left", 2:
+            return np.array([1, 0], np.float32)
+        case "right", 2:
+            return np.array([0, 1], np.float32)
+        case "difference", 2:
+            return np.array([0.5, -0.5], np.float32)
+        case "sum", 2:
+            return np.array([1, 1], np.float32)
+        case _, count if count < 3 or not any(names):
+            return None
+        case "centre", _ if "FC" in names:
+            return np.array([name == "FC" for name in names], np.float32)
+    weights = np.array([_itu_weight(name) for name in names], np.float32)
+    if mix == "surroundings":
+        # As loud as they are beside a centre of weight 1.
+        return np.where([name == "FC" for name in names], np.float32(0), weights)
+    weights /= weights.sum()
+    return weights
+
+
+def _named(names: Sequence[str]) -> Sequence[str]:
+    """Return the names of channels; the usual ones if a file names none, else empty ones if they are unknown."""
+    if len(names) < 3 or "FC" in names or {"FL", "FR"} <= set(names):
+        return names
+    return _USUAL_LAYOUTS.get(len(names), " " * (len(names) - 1)).split(" ")
+
+
+def _itu_weight(name: str) -> float:
+    if name in _LOW:
+        return 0.0
+    return 1.0 if name == "FC" else _FRONT if name in _FRONTS else _BACK
+
+
+class Evidence(Struct, frozen=True, kw_only=True):
+    """Where a track has speech, in each of its `measured_mixes`."""
+
+    mixes: tuple[Mix, ...]
+    speech: NDArray[np.bool_]
+    """(mixes, frames): whether a frame of 512 samples at 16 kHz has speech."""
+    power: NDArray[np.float32]
+    """(mixes, mixes, frames): products of the samples, summed over each frame."""
+
+    @property
+    def frames(self) -> int:
+        """Frames in which any of the mixes has speech."""
+        return int(np.count_nonzero(self.speech.any(axis=0)))
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether reading on could not change the choice."""
+        return self.frames >= ENOUGH_FRAMES
+
+
+def choose_mix(evidence: Evidence) -> Mix:
+    """Return the mix of a track in which its speech is clearest."""
+    if len(evidence.mixes) == 1:
+        return evidence.mixes[0]
+    if evidence.mixes == ("left", "right"):
+        return _choose_stereo(evidence)
+    return _choose_surround(evidence)
+
+
+def _choose_stereo(evidence: Evidence) -> Mix:
+    left, right = evidence.speech
+    spoken = evidence.power[:, :, left | right].sum(axis=2)
+    if spoken[0, 1] < _CANCELLED * np.sqrt(spoken[0, 0] * spoken[1, 1]):
+        return "difference"
+    for here, there in ((0, 1), (1, 0)):
+        if np.count_nonzero(evidence.speech[here]) > _DOMINANT * np.count_nonzero(evidence.speech[there]):
+            # The other channel may have speech later; while it is quiet nothing is lost by keeping it.
+            return evidence.mixes[here] if spoken[there, there] > _LOUD * spoken[here, here] else "sum"
+    return "stereo"
+
+
+def _choose_surround(evidence: Evidence) -> Mix:
+    centre, others = evidence.speech
+    elsewhere = np.count_nonzero(others & ~centre)
+    if 4 * elsewhere > np.count_nonzero(centre):
+        return "surround"
+    spoken = evidence.power[:, :, centre].sum(axis=2)
+    return "centre" if spoken[1, 1] > _DOUBTFUL * spoken[0, 0] else "surround"
+
+
+def choose_track(speech_frames: Sequence[int]) -> int | None:
+    """Return the first track with much speech, given the frames of speech of each; None: no track has any.
+
+    A track with a quarter of the most speech has much: a little may be an error of the VAD.
+    """
+    most = max(speech_frames, default=0)
+    return next((at for at, frames in enumerate(speech_frames) if frames and 4 * frames >= most), None)
+
+
+def order_tracks(tracks: Sequence[AudioTrack], wanted: str, language: str | None) -> tuple[AudioTrack, ...]:
+    """Return the tracks to transcribe, the preferred one first; raises ValueError if there is none.
+
+    `wanted`: the number of a track, a language, or "auto": first tracks in `language`, then those that are not commentary,
+    then the default one. Tracks without a decoder are left out.
+    """
+    usable = [track for track in tracks if track.codec]
+    if wanted.isdecimal():
+        found = [track for track in usable if track.number == int(wanted)]
+    elif wanted == "auto":
+        found = usable
+    else:
+        found = [track for track in usable if is_in(track.language, wanted)]
+    if found:
+        return tuple(
+            sorted(
+                found,
+                key=lambda track: (
+                    not (language and is_in(track.language, language)),
+                    _is_secondary(track),
+                    "default" not in track.flags,
+                    track.number,
+                ),
+            )
+        )
+    if wanted == "auto":
+        raise ValueError("no decoder knows the format of its audio; convert it to another format")
+    count = f"{len(tracks)} audio track{'' if len(tracks) == 1 else 's'}"
+    listed = f"the file has {count}: {'; '.join(track.summary for track in tracks)}"
+    if not wanted.isdecimal():
+        language_name = (name_of(wanted) or wanted).title()
+        raise ValueError(f"audio_track = {wanted!r}: no audio track is in {language_name}; {listed}")
+    if any(track.number == int(wanted) for track in tracks):
+        raise ValueError(f"audio_track = {wanted}: no decoder knows its format; {listed}")
+    raise ValueError(f"audio_track = {wanted}: {listed}")
+
+
+def _is_secondary(track: AudioTrack) -> bool:
+    return bool(_SECONDARY_FLAGS.intersection(track.flags) or _SECONDARY_TITLE.search(track.title))

@@ -1,0 +1,68 @@
+"""A file whose speech is not in the plain mix of its first track comes back with correct subtitles."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from av.stream import Disposition
+
+import media
+from daemon import Daemon, InboxFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SECONDS = 16
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"[a-z]+", text.lower())
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """Run a daemon that gets all files of this module at once."""
+    folder = tmp_path_factory.mktemp("daemon")
+    speech = media.speech(SECONDS)
+    quiet, loud = np.zeros_like(speech), media.noise(len(speech), peak=8_000)
+    with Daemon(folder, inboxes=(InboxFolder(options={"language": "en"}),)) as running:
+        sound = np.column_stack
+        running.drop(media.write_sound(folder / "1.flac", sound([speech, -speech])), "inverted.flac")
+        surround = sound([loud, loud[::-1], speech, loud, loud, loud[::-1]])
+        running.drop(media.write_sound(folder / "2.flac", surround), "centre.flac")
+        running.drop(media.mux(folder / "3.mkv", media.Voice(quiet), media.Voice(speech)), "second.mkv")
+        voices = (media.Voice(media.recording("demo-zh.flac")[: len(speech)]), media.Voice(speech))
+        marks = (Disposition.default | Disposition.comment, Disposition(0))
+        running.drop(media.mux(folder / "4.mkv", *voices, dispositions=marks), "commentary.mkv")
+        running.start()
+        yield running
+        running.stop()
+
+
+@pytest.mark.parametrize(
+    ("name", "track", "mix", "others"),
+    [
+        ("inverted.flac", 1, "difference", ""),
+        ("centre.flac", 1, "centre", ""),
+        ("second.mkv", 2, "stereo", "1 (no language, 2 channels)"),
+        ("commentary.mkv", 2, "stereo", "1 (no language, 2 channels, default, comment)"),
+    ],
+)
+def test_all_speech_is_transcribed_and_its_place_is_reported(
+    daemon: Daemon, name: str, track: int, mix: str, others: str
+) -> None:
+    job = daemon.wait_for(daemon.inbox / name)
+    assert job.state == "done"
+    transcript = daemon.transcript(f"{name.partition('.')[0]}.en")
+    true_text = " ".join(said.text for said in media.true_text() if said.end_ms < SECONDS * 1000 - 500)
+    said = words(true_text)
+    got = words(" ".join(phrase.text for segment in transcript.segments for phrase in segment.phrases))
+    assert got[: len(said)] == said
+    assert transcript.audio == job.audio
+    assert job.audio is not None
+    assert (job.audio.track, job.audio.mix) == (track, mix)
+    line = daemon.wait_for_log("job.done", job=job.id)
+    assert (line["track"], line["mix"], line.get("other_tracks", "")) == (track, mix, others)

@@ -1,0 +1,132 @@
+"""Speech is found in whatever channel or track of a file it is, and is cut again from there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from av.stream import Disposition
+
+import media
+from subtitled.config import schema
+from subtitled.core.plan import AudioSource
+from subtitled.errors import MediaError
+from subtitled.media.ingest import Ingest, IngestedSegment, recut
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+RATE = 16_000
+SPEECH = media.speech(14)
+QUIET = np.zeros_like(SPEECH)
+LOUD = media.noise(len(SPEECH), peak=12_000)
+
+
+def prepared(path: Path, audio_track: str = "auto") -> tuple[AudioSource, list[IngestedSegment]]:
+    """Return what was chosen of a file, and its segments; they are the same when they are cut again."""
+    with Ingest(
+        str(path),
+        vad=schema.VadConfig(),
+        segments=schema.SegmentsConfig(),
+        window_s=30,
+        audio_track=audio_track,
+    ) as running:
+        segments = list(running)
+    assert {segment.plan.source for segment in segments} <= {running.source}
+    again = list(recut(str(path), [segment.plan for segment in segments]))
+    assert all(np.array_equal(one.pcm, two.pcm) for one, two in zip(segments, again, strict=True))
+    return running.source, segments
+
+
+def likeness(segments: list[IngestedSegment], source: NDArray[np.int16] = SPEECH) -> float:
+    """Return the correlation of segments with the same pieces of a recording."""
+    pieces = [piece for segment in segments for piece in segment.plan.pieces]
+    wanted = np.concatenate([source[piece.start : piece.start + piece.samples] for piece in pieces])
+    return float(np.corrcoef(np.concatenate([segment.pcm for segment in segments]), wanted)[0, 1])
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+@pytest.mark.parametrize(
+    ("channels", "mix"),
+    [
+        ((SPEECH, -SPEECH), "difference"),
+        ((SPEECH, SPEECH), "stereo"),
+        ((QUIET, SPEECH), "sum"),
+        ((SPEECH, LOUD), "left"),
+        ((LOUD, LOUD[::-1], SPEECH, LOUD, LOUD, LOUD[::-1]), "centre"),
+        ((SPEECH, SPEECH, QUIET, LOUD, QUIET, QUIET), "surround"),
+    ],
+    ids=["inverted", "same", "one channel", "beside noise", "centre", "fronts"],
+)
+def test_speech_is_clear_in_whatever_channels_it_is(
+    tmp_path: Path, name: str, channels: tuple[NDArray[np.int16], ...], mix: str
+) -> None:
+    path = media.write_sound(tmp_path / name, np.column_stack(channels))
+    source, segments = prepared(path)
+    assert source == AudioSource(1, mix)
+    assert likeness(segments) > 0.95
+
+
+def test_speech_in_one_channel_keeps_its_level(tmp_path: Path) -> None:
+    _, segments = prepared(media.write_sound(tmp_path / "a.wav", np.column_stack([SPEECH, QUIET])))
+    pcm = np.concatenate([segment.pcm for segment in segments])
+    assert np.abs(pcm).max() == np.abs(SPEECH).max()
+
+
+def test_speech_that_begins_after_minutes_of_music_decides_the_mix(tmp_path: Path) -> None:
+    tone = (4_000 * np.sin(np.arange(60 * RATE) / 20)).astype(np.int16)
+    left = np.concatenate([tone, SPEECH])
+    right = np.concatenate([tone, -SPEECH])
+    source, segments = prepared(media.write_sound(tmp_path / "a.flac", np.column_stack([left, right])))
+    assert source.mix == "difference"
+    assert likeness(segments, left) > 0.95
+
+
+def test_speech_in_a_later_track_is_found(tmp_path: Path) -> None:
+    path = media.mux(tmp_path / "a.mkv", media.Voice(QUIET), media.Voice(QUIET), media.Voice(SPEECH))
+    source, segments = prepared(path)
+    assert source == AudioSource(3, "stereo")
+    assert segments
+
+
+def test_commentary_is_the_last_track_in_which_speech_is_searched(tmp_path: Path) -> None:
+    tracks = [media.Voice(QUIET), media.Voice(LOUD), media.Voice(SPEECH)]
+    marks = (Disposition.default, Disposition.comment, Disposition(0))
+    path = media.mux(tmp_path / "a.mkv", *tracks, dispositions=marks)
+    assert prepared(path)[0].track == 3
+    alone = media.mux(
+        tmp_path / "b.mkv", tracks[0], tracks[2], dispositions=(Disposition(0), Disposition.comment)
+    )
+    assert prepared(alone)[0].track == 2
+
+
+def test_no_speech_in_any_track_gives_no_segment_of_the_first(tmp_path: Path) -> None:
+    path = media.mux(tmp_path / "a.mkv", media.Voice(QUIET), media.Voice(QUIET))
+    source, segments = prepared(path)
+    assert source == AudioSource(1, "stereo")
+    assert segments == []
+
+
+def test_a_track_that_was_asked_for_is_the_only_one_read(tmp_path: Path) -> None:
+    path = media.mux(
+        tmp_path / "a.mkv", media.Voice(SPEECH, language="eng"), media.Voice(QUIET, language="ger")
+    )
+    assert prepared(path, "1")[0].track == 1
+    for wanted in ("2", "de"):
+        source, segments = prepared(path, wanted)
+        assert source.track == 2
+        assert segments == []
+
+
+def test_a_track_that_is_not_there_is_refused_with_a_list(tmp_path: Path) -> None:
+    path = media.mux(tmp_path / "a.mkv", media.Voice(media.speech(1), language="eng"))
+    with pytest.raises(MediaError, match=r"'a.mkv': audio_track = 5: the file has 1 audio track: 1 \(eng, "):
+        prepared(path, "5")
+    with pytest.raises(MediaError, match="audio_track = 'de': no audio track is in German"):
+        prepared(path, "de")
+    sound = media.write_sound(tmp_path / "a.wav", media.speech(1))
+    with pytest.raises(MediaError, match="audio_track = 2: the file has 1 audio track"):
+        prepared(sound, "2")
