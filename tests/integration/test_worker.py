@@ -405,6 +405,47 @@ def test_several_leases_are_decoded_at_once() -> None:
         assert worker.exit_status() == ExitCode.OK
 
 
+def test_worker_loads_the_models_that_leases_name_and_unloads_others_for_them() -> None:
+    """A model that is missing fails its lease; the worker and its other models go on."""
+    demo = EngineSettings(model="demo", beam_size=1, batch_size=2)
+    missing = EngineSettings(model="/nonexistent/model")
+    with Worker("transcribe", device="cpu", model="demo", cpu_threads=1, beam_size=1) as worker:
+        worker.expect(WorkerReady)
+
+        def transcribe(number: int, model: str, **load: Any) -> Transcribed | LeaseRefused:
+            order = msgspec.structs.replace(lease_of(number, [None]), model=model, **load)
+            worker.send(order, [pcm(0.4, 3.2)])
+            if load.get("engine") is missing:
+                return worker.expect(LeaseRefused)[0]
+            return worker.expect(Transcribed)[0]
+
+        by_default = transcribe(1, "")
+        loaded = transcribe(2, "other", is_load=True, engine=demo)
+        assert isinstance(by_default, Transcribed)
+        assert isinstance(loaded, Transcribed)
+        assert loaded.loaded is not None
+        assert (loaded.loaded.name, loaded.loaded.batch_size, loaded.evicted) == ("other", 2, ())
+        assert loaded.loaded.load_s > 0
+        assert loaded.free_bytes
+        assert result_of(loaded.items[0]) == result_of(by_default.items[0])
+        again = transcribe(3, "other")
+        assert isinstance(again, Transcribed)
+        assert again.loaded is None
+        refused = transcribe(4, "gone", is_load=True, engine=missing)
+        assert isinstance(refused, LeaseRefused)
+        assert refused.is_model_fault
+        assert "/nonexistent/model" in refused.cause
+        back = transcribe(5, "third", is_load=True, engine=demo, evict=("", "other"))
+        assert isinstance(back, Transcribed)
+        assert back.evicted == ("", "other")
+        default = transcribe(6, "", is_load=True)
+        assert isinstance(default, Transcribed)
+        assert default.loaded is not None
+        assert result_of(default.items[0]) == result_of(by_default.items[0])
+        worker.send(Drain())
+        assert worker.exit_status() == ExitCode.OK
+
+
 # -- prepare -------------------------------------------------------------------------------------------------
 
 

@@ -94,11 +94,11 @@ def _change_unsaved(live_jobs: LiveJobs, job: Job, **changes: object) -> Job:
 _take = ReadyQueue.take
 
 
-def _take_and_keep(queue: ReadyQueue, count: int) -> tuple[SegmentKey, ...]:
+def _take_and_keep(queue: ReadyQueue, count: int, model: str = "") -> tuple[SegmentKey, ...]:
     """Leave the first segment of a lease in line for another one."""
-    taken = _take(queue, count)
+    taken = _take(queue, count, model)
     if len(taken) > 1:
-        queue._keys[taken[0]] = (False, None)
+        queue._keys[taken[0]] = (False, None, "")
     return taken
 
 
@@ -182,7 +182,9 @@ def _overdue_on_this_host(worker_table: WorkerTable, now: float) -> Iterator[tup
 
 
 def _bounded_to_nothing(sizing: LeaseSizing, worker: Worker, size: int, ready: int, now: float) -> int:
-    return 0 if worker.is_remote and worker.throughput.leases else _bounded(sizing, worker, size, ready, now)
+    return (
+        0 if worker.is_remote and worker.has_finished_leases else _bounded(sizing, worker, size, ready, now)
+    )
 
 
 # -- in the loop -------------------------------------------------------------------------------------------------------

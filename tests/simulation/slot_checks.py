@@ -99,7 +99,7 @@ class SlotChecks:
 
 
 def _is_steady(worker: Worker) -> bool:
-    is_proven = worker.throughput.leases > 0 or not worker.is_remote
+    is_proven = worker.has_finished_leases or not worker.is_remote
     return worker.state in {WorkerState.IDLE, WorkerState.BUSY} and not worker.failures and is_proven
 
 

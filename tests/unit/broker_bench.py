@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
 from subtitled.core import protocol as pr
 from subtitled.core.broker import Broker
+from subtitled.core.model_placement import ModelSpec
 from subtitled.core.plan import Plan, PlanPiece, PlanSettings, Span
 from subtitled.core.policy import Policy
 from subtitled.core.records import Job, Options, Role, Segment, SegmentKey, Worker
@@ -29,10 +31,10 @@ def plan(index: int, samples: int = SECOND) -> Plan:
 class Bench:
     """A broker with its levers: workers, files and time, moved by hand; keeps what was asked for, and what was saved."""
 
-    def __init__(self, **policy: Any) -> None:
+    def __init__(self, models: Iterable[ModelSpec] = (ModelSpec(),), /, **policy: Any) -> None:
         self.policy = Policy(**policy)
         self.now = 0.0
-        self.broker = Broker(self.policy, plan_settings=PLAN_SETTINGS)
+        self.broker = Broker(self.policy, plan_settings=PLAN_SETTINGS, models=models)
         self.actions: list[ac.Action] = []
         self.jobs: dict[str, Job] = {}
         self.segments: dict[SegmentKey, Segment] = {}
@@ -183,14 +185,14 @@ class Bench:
         probability: float = 0.9,
         is_speech: bool = True,
         without: tuple[int, ...] = (),
+        **more: Any,
     ) -> list[ac.Action]:
         """Answer a lease."""
         outcomes = self.outcomes(
             lease, language=language, probability=probability, is_speech=is_speech, without=without
         )
-        return self.handle(
-            ev.MessageReceived(lease.lease.worker, pr.Transcribed(lease=lease.lease.id, items=outcomes))
-        )
+        answer = pr.Transcribed(lease=lease.lease.id, items=outcomes, **more)
+        return self.handle(ev.MessageReceived(lease.lease.worker, answer))
 
     def outcomes(
         self,

@@ -227,7 +227,7 @@ def test_lease_has_more_time_when_the_model_has_to_be_loaded(is_late: bool) -> N
     assert b.slot("gpu0").due_at == 30, "it is loaded now"
     b.reply(b.last(ac.SendLease))
     b.handle(ev.MessageReceived("gpu0.7", pr.ModelUnloaded()))
-    assert b.slot("gpu0").is_loaded, "messages of an unknown worker are ignored"
+    assert b.slot("gpu0").resident("").is_loaded, "messages of an unknown worker are ignored"
 
 
 def test_time_limit_of_a_lease_starts_when_the_one_before_it_is_answered() -> None:

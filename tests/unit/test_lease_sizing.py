@@ -41,7 +41,7 @@ def test_relative_speeds_keep_the_order(speeds: dict[str, float]) -> None:
 def test_equal_workers_share_equally() -> None:
     pool = TimedPool({f"gpu{place}": Kind(window_s=0.2 + place / 100) for place in range(4)})
     pool.run(400)
-    assert pool.bench.broker.lease_dispatch.sizing._speeds == {}
+    assert pool.bench.broker.lease_dispatch.sizing()._speeds == {}
     assert all(90 <= pool.windows(f"gpu{place}") <= 110 for place in range(4))
 
 
@@ -207,11 +207,11 @@ def test_loading_the_model_does_not_count_for_the_throughput() -> None:
     b.prepared(0, samples=WINDOW)
     b.wait(100)
     b.reply(b.last(ac.SendLease))
-    assert not b.slot("gpu0").throughput.leases
+    assert not b.slot("gpu0").resident("").throughput.leases
     b.prepared(1, samples=WINDOW)
     b.wait(1)
     b.reply(b.last(ac.SendLease))
-    assert b.slot("gpu0").throughput.mean_s == 1
+    assert b.slot("gpu0").resident("").throughput.mean_s == 1
 
 
 def test_refused_lease_does_not_count_for_the_throughput() -> None:
@@ -220,7 +220,7 @@ def test_refused_lease_does_not_count_for_the_throughput() -> None:
     b.prepared(0)
     b.wait(1)
     b.handle(ev.MessageReceived("gpu0.1", pr.LeaseRefused(lease=1, cause="out of memory")))
-    assert not b.slot("gpu0").throughput.leases
+    assert not b.slot("gpu0").resident("").throughput.leases
 
 
 KIND = st.builds(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from subtitled.asr import memory
 
 
 class IdleUnload:
@@ -48,7 +49,18 @@ class IdleUnload:
                 return False
             self._model.unload_model()
             self._is_loaded = False
-        _trim_memory()
+        memory.trim()
+        return True
+
+    def unload(self) -> bool:
+        """Free the model's memory permanently, unless a thread uses it; return whether it is free."""
+        with self._lock:
+            if self._users:
+                return False
+            if self._is_loaded:
+                self._model.unload_model()
+                self._is_loaded = False
+        memory.trim()
         return True
 
     def _load(self) -> float:
@@ -56,10 +68,3 @@ class IdleUnload:
         self._model.load_model()
         self._is_loaded = True
         return time.monotonic() - started
-
-
-def _trim_memory() -> None:
-    """Return freed memory to the kernel, which a CPU worker's malloc otherwise keeps (`keep_memory`)."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

@@ -28,10 +28,11 @@ from subtitled.core.actions import Action, WriteFailure, WriteOutputs
 from subtitled.core.job_lifecycle import JobLifecycle
 from subtitled.core.lease_dispatch import LeaseDispatch
 from subtitled.core.live_jobs import BYTES_PER_SAMPLE, LiveJobs
+from subtitled.core.model_placement import ModelSpec
 from subtitled.core.plan import Plan, PlanSettings
 from subtitled.core.policy import Policy
 from subtitled.core.prepare_dispatch import PrepareDispatch
-from subtitled.core.records import Feed, Job, Lease, SegmentKey, Worker
+from subtitled.core.records import DEFAULT_MODEL, Feed, Job, Lease, ResidentModel, SegmentKey, Worker
 from subtitled.core.states import JobEvent, JobState, SegmentEvent, SegmentState, WorkerEvent, WorkerState
 from subtitled.core.worker_loss import WorkerLoss
 from subtitled.core.worker_table import NEVER, WorkerTable
@@ -43,7 +44,13 @@ CHANGED = "the file changed while it was being processed; drop it again"
 class Broker:
     """Jobs, segments, workers and leases, and what happens next."""
 
-    def __init__(self, policy: Policy, *, plan_settings: PlanSettings | None = None) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        plan_settings: PlanSettings | None = None,
+        models: Iterable[ModelSpec] = (ModelSpec(),),
+    ) -> None:
         self.plan_settings = plan_settings or PlanSettings()
         """The present settings for planning; a job keeps those of its first plan."""
         self.is_draining = False
@@ -56,6 +63,8 @@ class Broker:
         self.worker_table = WorkerTable(policy, self._out)
         self.prepare_dispatch = PrepareDispatch(policy, self.live_jobs, self.worker_table, self._out)
         self.lease_dispatch = LeaseDispatch(policy, self.live_jobs, self.worker_table, self._out)
+        self.placement = self.lease_dispatch.placement
+        self.placement.configure(models)
         self.lifecycle = JobLifecycle(self.live_jobs, self.prepare_dispatch, self.lease_dispatch, self._out)
         self.worker_loss = WorkerLoss(
             self.lifecycle,
@@ -82,7 +91,8 @@ class Broker:
         self.worker_table.forget_gone(now)
         if not self.is_draining:
             self.worker_table.restart_due(now)
-        return self._assign(now), self.worker_table.next_deadline()
+        actions = self._assign(now)
+        return actions, min(self.worker_table.next_deadline(), self.placement.wake_at)
 
     def restore(self, jobs: Iterable[tuple[Job, tuple[ev.SegmentRow, ...]]], now: float) -> list[Action]:
         """Load the stored jobs after a restart; no worker is alive, no PCM is in memory."""
@@ -108,7 +118,7 @@ class Broker:
     def set_policy(self, policy: Policy) -> None:
         """Apply other limits to everything that starts from now on."""
         self.worker_table.policy = self.prepare_dispatch.policy = policy
-        self.lease_dispatch.policy = self.lease_dispatch.sizing.policy = policy
+        self.lease_dispatch.set_policy(policy)
 
     @property
     def is_idle(self) -> bool:
@@ -127,6 +137,7 @@ class Broker:
                 while (stopped := self.prepare_dispatch.preempt(settings, now)) is not None:
                     self.worker_loss.requeue_file(stopped, "", is_blamed=False)
             self.lease_dispatch.assign(now)
+            self._fail_jobs_without_model(now)
             self.prepare_dispatch.grant_credit()
         out = list(self._out)
         self._out.clear()
@@ -188,6 +199,8 @@ class Broker:
                 self._on_cancel(name)
             case ev.RetryRequested():
                 self._on_retry(event)
+            case ev.ModelsChanged(models=models):
+                self.placement.configure(models)
             case ev.SpaceChanged(is_enough=is_enough):
                 self.is_paused = not is_enough
             case ev.DrainRequested():
@@ -214,14 +227,14 @@ class Broker:
                 self.lease_dispatch.progressed(identity, leases, now)
             case pr.WorkerReady():
                 if worker is not None and worker.state is WorkerState.STARTING:
-                    self._on_ready(worker, message)
+                    self._on_ready(worker, message, now)
             case pr.WorkerLeaving(cause=cause):
                 if worker is not None:
                     self.worker_loss.leave(worker, now, cause)
             case pr.LeaseReceived(lease=lease):
                 self.lease_dispatch.lease_received(identity, lease, now)
-            case pr.ModelUnloaded():
-                self.lease_dispatch.model_unloaded(identity, now)
+            case pr.ModelUnloaded(model=model):
+                self.lease_dispatch.model_unloaded(identity, model, now)
             case pr.SegmentsTranscribed(lease=lease, items=items):
                 running = self.lease_dispatch.current(identity, lease)
                 if running is not None:
@@ -255,7 +268,7 @@ class Broker:
         if known is None or known.state is not WorkerState.BROKEN:
             self.worker_table.join(event.slot, now)
 
-    def _on_ready(self, worker: Worker, ready: pr.WorkerReady) -> None:
+    def _on_ready(self, worker: Worker, ready: pr.WorkerReady, now: float) -> None:
         if ready.window_samples is not None:
             self.window_samples = min(self.window_samples or ready.window_samples, ready.window_samples)
         self.worker_table.move(
@@ -263,11 +276,37 @@ class Broker:
             WorkerEvent.READY,
             credit=ready.credit,
             streams=ready.streams,
-            batch_size=ready.batch_size,
-            is_loaded=True,
+            models=self._models_of(worker, ready, now),
+            loading=None,
+            reserved=None,
+            free_bytes=ready.free_bytes,
             device=ready.device,
             due_at=NEVER,
         )
+
+    def _models_of(self, worker: Worker, ready: pr.WorkerReady, now: float) -> dict[str, ResidentModel]:
+        """Return what a worker holds that has become ready, with the speeds that are known of its last process."""
+        if ready.window_samples is None:
+            return {}
+        default = pr.HeldModel(
+            name=DEFAULT_MODEL,
+            batch_size=ready.batch_size,
+            load_s=ready.load_s,
+            memory_bytes=ready.memory_bytes,
+        )
+        models = {}
+        for held in (default, *ready.others):
+            if held.load_s:
+                self.placement.loaded(worker.slot, held)
+            if held.name in self.placement.specs:
+                models[held.name] = replace(
+                    worker.resident(held.name),
+                    batch_size=held.batch_size,
+                    is_loaded=True,
+                    loaded_at=now,
+                    used_at=now,
+                )
+        return models
 
     def _on_exited(self, event: ev.WorkerExited, now: float) -> None:
         worker = self.worker_table.workers.get(event.worker.rpartition(".")[0])
@@ -345,6 +384,8 @@ class Broker:
         if lease is None:
             return
         self.worker_table.succeeded(identity)
+        if lease.is_load:
+            self.lease_dispatch.model_loaded(identity, message)
         answered = self._add_results(lease, message.items)
         left_out = self.lease_dispatch.requeue(lease, "the worker's reply left it out", is_blamed=True)
         self.lifecycle.advance_all(answered | left_out)
@@ -363,6 +404,11 @@ class Broker:
         lease = self.lease_dispatch.finish(identity, message.lease, now, is_done=False)
         if lease is None:
             return
+        if message.is_model_fault:
+            self.placement.load_failed(identity.rpartition(".")[0], lease.model, message.cause, now)
+            self.lease_dispatch.models_unloaded(identity, (lease.model, *message.evicted))
+            self.lifecycle.advance_all(self.lease_dispatch.requeue(lease, message.cause, is_blamed=False))
+            return
         self.lifecycle.advance_all(self.lease_dispatch.requeue(lease, message.cause, is_blamed=True))
         if (worker := self.worker_table.refused(identity)) is not None:
             self.worker_loss.kill(worker, f"refused a lease: {message.cause}", now)
@@ -372,6 +418,15 @@ class Broker:
         if lease is not None:
             jobs = self.lease_dispatch.requeue(lease, "its worker abandoned it", is_blamed=True)
             self.lifecycle.advance_all(jobs)
+
+    def _fail_jobs_without_model(self, now: float) -> None:
+        """Fail the jobs with segments that wait for a model that cannot be used."""
+        for model in self.lease_dispatch.ready.waiting():
+            if cause := self.placement.obstacle(model, now):
+                for name in self.lease_dispatch.ready.jobs_of(model):
+                    job = self.live_jobs.job(name)
+                    if job.state in {JobState.PREPARING, JobState.TRANSCRIBING}:
+                        self.lifecycle.fail(job, JobEvent.REJECTED, cause)
 
     def _on_cancel(self, name: str) -> None:
         job = self.live_jobs.job(name)

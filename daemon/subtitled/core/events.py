@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from subtitled.core.model_placement import ModelSpec
 from subtitled.core.plan import Plan
 from subtitled.core.protocol import FromWorker
 from subtitled.core.records import Job, Options, Role, SegmentKey
@@ -150,6 +151,12 @@ class RetryRequested(Struct, frozen=True):
     segments: tuple[SegmentRow, ...]
 
 
+class ModelsChanged(Struct, frozen=True):
+    """The configuration has other models, or one of them was downloaded or cannot be used."""
+
+    models: tuple[ModelSpec, ...]
+
+
 class SpaceChanged(Struct, frozen=True):
     """There is, or is no longer, enough disk space for the results of more files."""
 
@@ -177,6 +184,7 @@ Event = (
     | FileChecked
     | CancelRequested
     | RetryRequested
+    | ModelsChanged
     | SpaceChanged
     | DrainRequested
 )

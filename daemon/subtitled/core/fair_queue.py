@@ -15,15 +15,15 @@ from collections import deque
 from msgspec import Struct
 
 from subtitle.messages import WordTimestamps
-from subtitled.core.records import Job, Segment, SegmentKey
+from subtitled.core.records import DEFAULT_MODEL, Job, Segment, SegmentKey
 
-Kind = tuple[WordTimestamps, SegmentKey | None]
-"""Segments of one lease have the same kind: word times, and for a suspect segment the segment itself."""
+Kind = tuple[WordTimestamps, SegmentKey | None, str]
+"""Segments of one lease have the same kind: word times, for a suspect segment the segment itself, and the model's name."""
 
 
 def kind_of(job: Job, segment: Segment) -> Kind:
     """Return a segment's kind."""
-    return (job.options.word_timestamps, segment.key if segment.losses else None)
+    return (job.options.word_timestamps, segment.key if segment.losses else None, job.options.model)
 
 
 def lease_size(*, ready: int, idle_workers: float, busy_workers: float, batch_size: int) -> int:
@@ -58,6 +58,8 @@ class ReadyQueue:
         self._heaps: dict[Kind, list[tuple[Rank, str]]] = {}
         """For each kind its jobs by rank; a rank is out of date if its job was given audio of another kind."""
         self._keys: dict[SegmentKey, Kind] = {}
+        self._waiting: dict[str, int] = {}
+        """Number of ready segments of each model, by its name; never 0."""
         self._last_number = 0
         self._ready: dict[str, int] = {}
         """Ready segments of each job, of all kinds."""
@@ -83,6 +85,7 @@ class ReadyQueue:
             virtual_now = self._virtual_samples.get(job.options.priority, 0)
             self._given_samples[job.id] = max(virtual_now, self._given_samples.get(job.id, 0))
         self._keys[key] = kind
+        self._waiting[kind[2]] = self._waiting.get(kind[2], 0) + 1
         self._ready[job.id] = self._ready.get(job.id, 0) + 1
         self._last_number += 1
         ready = (self._last_number, key.index, segment.samples)
@@ -100,13 +103,14 @@ class ReadyQueue:
             if name == job:
                 for _, index, _ in flow.ready:
                     del self._keys[SegmentKey(job, index)]
+                self._subtract(kind, len(flow.ready))
                 del self._flows[kind, name]
         self._ready.pop(job, None)
         self._given_samples.pop(job, None)
 
-    def take(self, count: int) -> tuple[SegmentKey, ...]:
-        """Take the next lease's segments, at most `count`, all of one kind; empty when nothing is ready."""
-        kind = self._next_kind()
+    def take(self, count: int, model: str = DEFAULT_MODEL) -> tuple[SegmentKey, ...]:
+        """Take the segments of a model's next lease, at most `count`, all of one kind; empty when none is ready."""
+        kind = self._next_kind(model)
         if kind is None:
             return ()
         heap = self._heaps[kind]
@@ -128,7 +132,29 @@ class ReadyQueue:
                 del self._flows[kind, job]
         if not heap:
             self._heaps.pop(kind, None)
+        self._subtract(kind, len(taken))
         return tuple(taken)
+
+    def waiting(self) -> dict[str, int]:
+        """Return the number of ready segments of each model, first the model whose turn it is."""
+        if len(self._waiting) <= 1:
+            return dict(self._waiting)
+        heads = sorted(
+            (heap[0][0], kind[2]) for kind, heap in list(self._heaps.items()) if self._refresh(kind, heap)
+        )
+        return {model: self._waiting[model] for _, model in heads}
+
+    def count(self, model: str) -> int:
+        """Return the number of ready segments of a model."""
+        return self._waiting.get(model, 0)
+
+    def priority(self, model: str) -> int:
+        """Return the highest priority among a model's ready segments, of which there is at least one."""
+        return max(flow.priority for (kind, _), flow in self._flows.items() if kind[2] == model)
+
+    def jobs_of(self, model: str) -> tuple[str, ...]:
+        """Return the jobs with ready segments of a model."""
+        return tuple(dict.fromkeys(job for kind, job in self._flows if kind[2] == model))
 
     @property
     def samples(self) -> int:
@@ -145,15 +171,24 @@ class ReadyQueue:
         """The number of the segment that has been ready longest; None if the queue is empty."""
         return min((flow.ready[0][0] for flow in self._flows.values()), default=None)
 
-    @property
-    def next_suspect(self) -> SegmentKey | None:
-        """The segment of the next lease, if it was lost before."""
-        kind = self._next_kind()
+    def next_suspect(self, model: str) -> SegmentKey | None:
+        """Return the segment of a model's next lease, if it was lost before."""
+        kind = self._next_kind(model)
         return kind[1] if kind is not None else None
 
-    def _next_kind(self) -> Kind | None:
-        heads = [(heap[0][0], kind) for kind, heap in list(self._heaps.items()) if self._refresh(kind, heap)]
+    def _next_kind(self, model: str) -> Kind | None:
+        heads = [
+            (heap[0][0], kind)
+            for kind, heap in list(self._heaps.items())
+            if kind[2] == model and self._refresh(kind, heap)
+        ]
         return min(heads, key=lambda head: head[0])[1] if heads else None
+
+    def _subtract(self, kind: Kind, count: int) -> None:
+        model = kind[2]
+        self._waiting[model] -= count
+        if not self._waiting[model]:
+            del self._waiting[model]
 
     def _rank(self, flow: _Flow) -> Rank:
         return (-flow.priority, self._given_samples[flow.job], flow.order, flow.ready[0][0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -10,9 +11,10 @@ from subtitled.core.actions import Action, LeaseLost, ResultStale, SendLease, Se
 from subtitled.core.fair_queue import ReadyQueue
 from subtitled.core.lease_sizing import LeaseSizing
 from subtitled.core.live_jobs import BYTES_PER_SAMPLE, LiveJobs
+from subtitled.core.model_placement import ModelLoad, ModelPlacement
 from subtitled.core.policy import EXPECTED_TIMES, MAX_LIMITS, Policy, time_to_arrive, time_to_run
-from subtitled.core.protocol import AbandonLease, Drain, LeaseItem, LeaseProgress, Transcribe
-from subtitled.core.records import Lease, Role, Segment, SegmentKey, Worker
+from subtitled.core.protocol import AbandonLease, Drain, LeaseItem, LeaseProgress, Transcribe, Transcribed
+from subtitled.core.records import DEFAULT_MODEL, Lease, Segment, SegmentKey, Worker
 from subtitled.core.states import SegmentEvent, WorkerEvent, WorkerState
 from subtitled.core.worker_table import NEVER, WorkerTable
 
@@ -29,7 +31,9 @@ class LeaseDispatch:
         self.policy = policy
         self.ready = ReadyQueue()
         self.leases: dict[int, Lease] = {}
-        self.sizing = LeaseSizing(policy, worker_table, self.leases)
+        self.placement = ModelPlacement(policy, worker_table, self.ready)
+        self._sizing: dict[str, LeaseSizing] = {}
+        """Sizing of the leases of each model, by its name."""
         self._live_jobs = live_jobs
         self._worker_table = worker_table
         self._out = out
@@ -37,6 +41,19 @@ class LeaseDispatch:
         self._reduced: set[int] = set()
         """Leases that have lost segments since the last `abandon_unneeded`."""
         self._last_id = 0
+
+    def set_policy(self, policy: Policy) -> None:
+        """Apply other limits to everything that starts from now on."""
+        self.policy = self.placement.policy = policy
+        for sizing in self._sizing.values():
+            sizing.policy = policy
+
+    def sizing(self, model: str = DEFAULT_MODEL) -> LeaseSizing:
+        """Return the sizing of a model's leases."""
+        if model not in self._sizing:
+            holders = partial(self.placement.holders, model)
+            self._sizing[model] = LeaseSizing(self.policy, model, holders, self.leases)
+        return self._sizing[model]
 
     def make_ready(self, segment: Segment) -> None:
         """Queue a pending segment whose PCM is in memory."""
@@ -85,77 +102,115 @@ class LeaseDispatch:
 
     def assign(self, now: float) -> None:
         """Lease the ready segments to workers that may hold a lease."""
-        if self.ready:
-            self.sizing.compare_speeds(now)
-        while self.ready:
-            # An idle worker goes before one with a free stream.
-            workers = list(self._worker_table.of(Role.TRANSCRIBE))
-            free = self._worker_table.idle(Role.TRANSCRIBE) or [w for w in workers if _has_free_stream(w)]
-            busy = [w for w in workers if w.state is WorkerState.BUSY and w not in free]
-            if not self._lease_to_free(free, busy, now) and not self._lease_ahead(free, busy, now):
-                return
+        if not self.ready:
+            return
+        for load in self.placement.plan(now):
+            self._lease_with_load(load, now)
+        for model in self.ready.waiting():
+            self.sizing(model).compare_speeds(now)
+        while any(self._assign_one(model, now) for model in self.ready.waiting()):
+            pass
 
-    def batch_size(self, worker: Worker) -> int:
-        """Return how many segments a worker decodes at once."""
-        return self.sizing.batch_size(worker)
+    def batch_size(self, lease: Lease) -> int:
+        """Return how many segments the worker of a lease decodes at once."""
+        worker = self._worker_table.workers[lease.worker.rpartition(".")[0]]
+        return self.sizing(lease.model).batch_size(worker)
 
-    def _lease_to_free(self, free: list[Worker], busy: list[Worker], now: float) -> bool:
+    def _assign_one(self, model: str, now: float) -> bool:
+        """Lease the next segments of a model; return whether there was a worker for them."""
+        # An idle worker goes before one with a free stream.
+        workers = list(self.placement.holders(model))
+        free = self.placement.idle_holders(model) or [w for w in workers if _has_free_stream(w)]
+        busy = [w for w in workers if w.state is WorkerState.BUSY and w not in free]
+        return self._lease_to_free(model, free, busy, now) or self._lease_ahead(model, free, busy, now)
+
+    def _lease_to_free(self, model: str, free: list[Worker], busy: list[Worker], now: float) -> bool:
         """Lease to a worker that starts it at once; return whether there was one."""
-        ready = len(self.ready)
-        groups = self.sizing.groups(free, busy)
-        for worker in self.sizing.fastest_first(self._eligible(free)):
+        ready, sizing = self.ready.count(model), self.sizing(model)
+        groups = sizing.groups(free, busy)
+        for worker in sizing.fastest_first(self._eligible(model, free)):
             # A worker that failed last time gets one segment first: it can fail no more than that.
-            share = 1 if worker.failures else self.sizing.share(worker, ready, groups)
-            if size := self.sizing.bounded(worker, share, ready, now):
-                self._lease(worker, size, now)
+            share = 1 if worker.failures else sizing.share(worker, ready, groups)
+            if size := sizing.bounded(worker, share, ready, now):
+                self._lease(worker, model, size, now)
                 return True
         return False
 
-    def _lease_ahead(self, free: list[Worker], busy: list[Worker], now: float) -> bool:
+    def _lease_ahead(self, model: str, free: list[Worker], busy: list[Worker], now: float) -> bool:
         """Lease ahead to a busy worker; return whether there was one.
 
         Its features are computed, and its PCM is sent, while the device decodes. Only a full batch is tied to one worker,
         and only while the others have as much: with less, the next free worker takes it.
         """
-        ready = len(self.ready)
-        groups = self.sizing.groups(free, busy)
-        able = [worker for worker in busy if _may_hold_more(worker, self.sizing.credit(worker))]
+        ready, sizing = self.ready.count(model), self.sizing(model)
+        groups = sizing.groups(free, busy)
+        able = [worker for worker in busy if _may_hold_more(worker, sizing.credit(worker))]
         for worker in sorted(able, key=lambda worker: len(worker.leases)):
-            share = self.sizing.share(worker, ready, groups)
-            if min(share, ready) < self.sizing.limit(worker):
+            share = sizing.share(worker, ready, groups)
+            if min(share, ready) < sizing.limit(worker):
                 continue
-            if size := self.sizing.bounded(worker, share, ready, now):
-                self._lease(worker, size, now)
+            if size := sizing.bounded(worker, share, ready, now):
+                self._lease(worker, model, size, now)
                 return True
         return False
 
-    def model_unloaded(self, identity: str, now: float) -> None:
-        """Record that a worker has unloaded its model: the next answer includes loading it."""
+    def _lease_with_load(self, load: ModelLoad, now: float) -> None:
+        """Lease segments to an idle worker that has to load their model first."""
+        worker, name = self._worker_table.workers[load.slot], load.spec.name
+        size = 1 if worker.failures else min(self.sizing(name).limit(worker), self.ready.count(name))
+        kept = {other: model for other, model in worker.models.items() if other not in load.evict}
+        worker = replace(worker, models=kept, loading=name)
+        self._lease(worker.with_model(name, is_loaded=False, loaded_at=now), name, size, now, load)
+
+    def model_loaded(self, identity: str, message: Transcribed) -> None:
+        """Record what a worker reports about the load of a model."""
         worker = self._worker_table.current(identity)
-        if worker is None or not worker.is_loaded:
+        if worker is None:
+            return
+        if message.loaded is not None and message.loaded.name in worker.models:
+            if message.loaded.load_s:
+                self.placement.loaded(worker.slot, message.loaded)
+            worker = worker.with_model(message.loaded.name, batch_size=message.loaded.batch_size)
+        self._worker_table.put(replace(worker, free_bytes=message.free_bytes))
+        self.models_unloaded(identity, message.evicted)
+
+    def models_unloaded(self, identity: str, names: Iterable[str]) -> None:
+        """Record that a worker does not hold some models any more."""
+        worker = self._worker_table.current(identity)
+        gone = set(names)
+        if worker is not None and gone & worker.models.keys():
+            kept = {name: model for name, model in worker.models.items() if name not in gone}
+            self._worker_table.put(replace(worker, models=kept))
+
+    def model_unloaded(self, identity: str, model: str, now: float) -> None:
+        """Record that a worker has unloaded an idle model: the next answer includes loading it."""
+        worker = self._worker_table.current(identity)
+        if worker is None or model not in worker.models or not worker.models[model].is_loaded:
             return  # a repeated message gives no more time
-        worker = self._worker_table.put(replace(worker, is_loaded=False))
+        worker = self._worker_table.put(worker.with_model(model, is_loaded=False))
         for lease_id in worker.leases:  # sent before it unloaded
             lease = self.leases[lease_id]
+            if lease.model != model:
+                continue
             due_at = lease.due_at + self.policy.start_timeout_s
             self.leases[lease_id] = replace(lease, begun_at=NEVER, due_at=due_at)
         if worker.leases:
             self._start_timers(worker, now)
 
-    def _eligible(self, idle: list[Worker]) -> list[Worker]:
+    def _eligible(self, model: str, idle: list[Worker]) -> list[Worker]:
         """Return the idle workers that may have the next lease.
 
         The last attempt at a segment goes to a reliable worker, while there is one: a faulty or hostile worker must not
         fail a segment that another one can decode.
         """
         reliable = [worker for worker in idle if _is_reliable(worker)]
-        if len(reliable) == len(idle) or (key := self.ready.next_suspect) is None:
+        if len(reliable) == len(idle) or (key := self.ready.next_suspect(model)) is None:
             return idle
         if self._live_jobs.segment(key).losses + 1 < self.policy.attempts:
             return idle
         is_any_reliable = any(
             worker.state in {WorkerState.IDLE, WorkerState.BUSY} and _is_reliable(worker)
-            for worker in self._worker_table.of(Role.TRANSCRIBE)
+            for worker in self.placement.holders(model)
         )
         return reliable if is_any_reliable else idle
 
@@ -184,10 +239,19 @@ class LeaseDispatch:
         if lease is None or worker is None:
             return None
         del self.leases[lease_id]
-        throughput = self.sizing.updated_throughput(worker, lease, now) if is_done else worker.throughput
+        if lease.is_load and not is_done:  # whether the model was loaded is unknown
+            models = {name: model for name, model in worker.models.items() if name != lease.model}
+            worker = replace(worker, models=models)
+        held = worker.resident(lease.model)
+        throughput = (
+            self.sizing(lease.model).updated_throughput(worker, lease, now) if is_done else held.throughput
+        )
         left = tuple(other for other in worker.leases if other != lease_id)
         due = self._worker_table.leaving_due(now) if worker.state is WorkerState.DRAINING else NEVER
-        worker = replace(worker, leases=left, seen_at=now, due_at=due, is_loaded=True, throughput=throughput)
+        loading = None if lease.is_load else worker.loading
+        worker = replace(worker, leases=left, seen_at=now, due_at=due, loading=loading)
+        if lease.model in worker.models:
+            worker = worker.with_model(lease.model, is_loaded=True, used_at=now, throughput=throughput)
         worker = self._start_timers(worker, now) if left else self._worker_table.put(worker)
         if not left and worker.state is WorkerState.BUSY:
             self._worker_table.move(worker, WorkerEvent.REPLIED)
@@ -204,7 +268,7 @@ class LeaseDispatch:
 
     def release(self, worker: Worker) -> Iterator[tuple[Lease, bool]]:
         """Take all leases from a lost worker; yield each, and whether the worker was working on it."""
-        self._worker_table.put(replace(worker, leases=()))
+        self._worker_table.put(replace(worker, leases=(), loading=None, reserved=None))
         for place, lease_id in enumerate(worker.leases):
             lease = self.leases.pop(lease_id)
             yield lease, lease.is_received and place < worker.streams
@@ -230,10 +294,12 @@ class LeaseDispatch:
                 self.make_ready(back)
         return {key.job for key in lost}
 
-    def _lease(self, worker: Worker, size: int, now: float) -> None:
+    def _lease(
+        self, worker: Worker, model: str, size: int, now: float, load: ModelLoad | None = None
+    ) -> None:
         self._last_id += 1
         items, samples, pcm_samples, windows = [], 0, 0, 0
-        for key in self.ready.take(size):
+        for key in self.ready.take(size, model):
             segment = self._live_jobs.segment(key)
             job = self._live_jobs.job(key.job)
             asked = job.options.language
@@ -257,6 +323,8 @@ class LeaseDispatch:
         lease = Lease(
             id=self._last_id,
             worker=worker.identity,
+            model=model,
+            is_load=load is not None,
             keys=tuple(item.key for item in items),
             samples=samples,
             windows=windows,
@@ -264,10 +332,20 @@ class LeaseDispatch:
             is_received=not worker.is_remote,
         )
         self.leases[lease.id] = lease
-        worker = self._start_timers(replace(worker, leases=(*worker.leases, lease.id)), now)
+        worker = replace(worker, leases=(*worker.leases, lease.id)).with_model(model, used_at=now)
+        worker = self._start_timers(worker, now)
         if worker.state is WorkerState.IDLE:
             self._worker_table.move(worker, WorkerEvent.ASSIGNED)
-        message = Transcribe(lease=lease.id, items=tuple(items), word_timestamps=job.options.word_timestamps)
+        message = Transcribe(
+            lease=lease.id,
+            items=tuple(items),
+            word_timestamps=job.options.word_timestamps,
+            model=model,
+            is_load=load is not None,
+            engine=load.spec.engine if load is not None else None,
+            evict=load.evict if load is not None else (),
+            may_evict=load.may_evict if load is not None else (),
+        )
         self._out.append(SendLease(lease=lease, message=message))
 
     def _start_timers(self, worker: Worker, now: float) -> Worker:
@@ -275,11 +353,12 @@ class LeaseDispatch:
 
         Leases in flight to another host have time limits to arrive, one after the other.
         """
-        loading_s = 0.0 if worker.is_loaded else self.policy.start_timeout_s
         due = NEVER
         in_flight_bytes = 0
         for place, lease_id in enumerate(worker.leases):
             lease = self.leases[lease_id]
+            is_loaded = worker.resident(lease.model).is_loaded
+            loading_s = 0.0 if is_loaded else self.policy.start_timeout_s
             if not lease.is_received:
                 in_flight_bytes += lease.pcm_bytes
             if lease.due_at == NEVER and not lease.is_received:
@@ -295,7 +374,7 @@ class LeaseDispatch:
                     limit_s=limit_s,
                     due_at=now + limit_s,
                     stop_at=now + MAX_LIMITS * limit_s,
-                    begun_at=now if worker.is_loaded else NEVER,
+                    begun_at=now if is_loaded else NEVER,
                 )
             due = min(due, lease.due_at)
         return self._worker_table.put(replace(worker, due_at=due))
@@ -307,8 +386,9 @@ class LeaseDispatch:
         for the limit finishes at last.
         """
         limit_s = time_to_run(self.policy, lease.samples)
-        if worker.throughput.leases:
-            limit_s = max(limit_s, EXPECTED_TIMES * worker.throughput.seconds(lease.windows))
+        throughput = worker.resident(lease.model).throughput
+        if throughput.leases:
+            limit_s = max(limit_s, EXPECTED_TIMES * throughput.seconds(lease.windows))
         segments = (self._live_jobs.find(key) for key in lease.keys)
         losses = max((segment.losses for segment in segments if segment is not None), default=0)
         return limit_s * 2.0 ** min(losses, MAX_DOUBLINGS)
@@ -316,7 +396,7 @@ class LeaseDispatch:
 
 def _is_reliable(worker: Worker) -> bool:
     """Return whether a worker did well last time; a new one on another host has to finish a lease first."""
-    return not worker.failures and (worker.throughput.leases > 0 or not worker.is_remote)
+    return not worker.failures and (worker.has_finished_leases or not worker.is_remote)
 
 
 def _has_free_stream(worker: Worker) -> bool:

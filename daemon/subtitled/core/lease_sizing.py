@@ -6,17 +6,17 @@ Equally fast workers of this host share the ready segments equally.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
 from subtitled.core.fair_queue import lease_size
 from subtitled.core.live_jobs import BYTES_PER_SAMPLE
 from subtitled.core.policy import Policy
-from subtitled.core.records import Lease, Role, Worker
+from subtitled.core.records import Lease, Worker
 from subtitled.core.states import WorkerState
 from subtitled.core.throughput import Throughput
-from subtitled.core.worker_table import NEVER, WorkerTable
+from subtitled.core.worker_table import NEVER
 
 COMPARE_EVERY_S = 1.0
 SAME_SPEED = 0.75
@@ -38,11 +38,15 @@ class WorkerGroup(Struct, frozen=True):
 
 
 class LeaseSizing:
-    """Compares the speeds and links of the transcribe workers."""
+    """Compares the speeds and links of the workers that hold one model."""
 
-    def __init__(self, policy: Policy, worker_table: WorkerTable, leases: Mapping[int, Lease]) -> None:
+    def __init__(
+        self, policy: Policy, model: str, workers: Callable[[], Iterable[Worker]], leases: Mapping[int, Lease]
+    ) -> None:
+        """`workers` returns those that hold the model."""
         self.policy = policy
-        self._worker_table = worker_table
+        self._model = model
+        self._workers = workers
         self._leases = leases
         self._speeds: dict[str, float] = {}
         """Relative speeds, 1 for the fastest; empty if all workers are on this host and equally fast."""
@@ -50,28 +54,28 @@ class LeaseSizing:
 
     def batch_size(self, worker: Worker) -> int:
         """Return how many segments a worker decodes at once."""
-        return worker.batch_size or self.policy.batch_size
+        return worker.resident(self._model).batch_size or self.policy.batch_size
 
     def updated_throughput(self, worker: Worker, lease: Lease, now: float) -> Throughput:
         """Return a worker's throughput after a lease that it has just finished."""
         took_s = now - lease.begun_at
         if took_s <= 0:
-            return worker.throughput
-        if not worker.throughput.leases:
+            return self._throughput(worker)
+        if not self._throughput(worker).leases:
             self._compare_at = now  # until now it counted as the fastest
-        return worker.throughput.after(lease.windows, took_s, samples=lease.samples)
+        return self._throughput(worker).after(lease.windows, took_s, samples=lease.samples)
 
     def decodes_per_s(self, worker: Worker) -> float:
         """Return how many segments a worker decodes per second in full leases, once it has finished one."""
         windows = self.batch_size(worker)
-        return worker.streams * windows / worker.throughput.seconds(windows)
+        return worker.streams * windows / self._throughput(worker).seconds(windows)
 
     def compare_speeds(self, now: float) -> None:
         """Compare the workers' speeds again, at most once in COMPARE_EVERY_S."""
         if now < self._compare_at:
             return
         self._compare_at = now + COMPARE_EVERY_S
-        known = [worker for worker in self._worker_table.of(Role.TRANSCRIBE) if worker.throughput.leases]
+        known = [worker for worker in self._workers() if self._throughput(worker).leases]
         self._speeds = relative_speeds({worker.slot: self._windows_per_s(worker) for worker in known})
         if not any(worker.is_remote for worker in known) and min(self._speeds.values(), default=1.0) == 1.0:
             self._speeds = {}
@@ -106,12 +110,14 @@ class LeaseSizing:
         another host has one segment, to measure the worker's speed.
         """
         batch_size = self.batch_size(worker)
-        if not worker.throughput.leases:
+        if not self._throughput(worker).leases:
             return 1 if worker.is_remote or worker.is_cpu else batch_size
         if worker.is_cpu:
-            in_time = worker.throughput.least_windows_within(self.policy.lease_cpu_s)
+            in_time = self._throughput(worker).least_windows_within(self.policy.lease_cpu_s)
         else:
-            in_time = max(batch_size // 2, worker.throughput.least_windows_within(self.policy.lease_gpu_s))
+            in_time = max(
+                batch_size // 2, self._throughput(worker).least_windows_within(self.policy.lease_gpu_s)
+            )
         batch_size = max(1, min(batch_size, in_time))
         if not worker.is_remote:
             return batch_size
@@ -123,11 +129,11 @@ class LeaseSizing:
         """Return how many leases a worker may hold; on another host more, so that it is not idle while they arrive."""
         if not worker.is_remote:
             return worker.credit
-        if not worker.throughput.leases:
+        if not self._throughput(worker).leases:
             return worker.streams
         windows = self.limit(worker)
         arrival_s = _arrival_s(worker, windows * WINDOW_BYTES)
-        ahead = math.ceil(arrival_s * worker.streams / worker.throughput.seconds(windows))
+        ahead = math.ceil(arrival_s * worker.streams / self._throughput(worker).seconds(windows))
         return max(worker.credit, worker.streams + ahead)
 
     def bounded(self, worker: Worker, size: int, ready: int, now: float) -> int:
@@ -141,12 +147,12 @@ class LeaseSizing:
             return size
         if worker.is_remote:
             size = min(size, self._free_segments(worker))
-        if worker.throughput.leases and (worker.is_remote or self._relative_speed(worker) < 1):
+        if self._throughput(worker).leases and (worker.is_remote or self._relative_speed(worker) < 1):
             if (begins_s := self._begins_in(worker, now)) == NEVER:
                 return 0
             others = self._others(worker, now)
             while size > 0:
-                own_s = begins_s + worker.throughput.seconds(size)
+                own_s = begins_s + self._throughput(worker).seconds(size)
                 if size + _done_within(SOONER * own_s, others) <= ready:
                     break
                 size //= 2
@@ -168,11 +174,11 @@ class LeaseSizing:
     def _others(self, worker: Worker, now: float) -> list[_Other]:
         """Return the other workers that are known to work at their usual speed."""
         return [
-            _Other(other, self.batch_size(other), begins_s)
-            for other in self._worker_table.of(Role.TRANSCRIBE)
+            _Other(other, self._throughput(other), self.batch_size(other), begins_s)
+            for other in self._workers()
             if other.slot != worker.slot
             and other.state in AT_WORK
-            and other.throughput.leases
+            and self._throughput(other).leases
             and not other.failures
             and (begins_s := self._begins_in(other, now)) < NEVER
         ]
@@ -182,13 +188,16 @@ class LeaseSizing:
         left_s = 0.0
         in_flight_bytes = WINDOW_BYTES
         for lease in (self._leases[lease] for lease in worker.leases):
-            takes_s = worker.throughput.seconds(lease.windows)
+            takes_s = worker.resident(lease.model).throughput.seconds(lease.windows)
             took_s = max(0.0, now - lease.begun_at)
             if took_s > OVERLONG * takes_s:
                 return NEVER
             left_s += max(0.0, takes_s - took_s)
             in_flight_bytes += 0 if lease.is_received else lease.pcm_bytes
         return max(left_s / worker.streams, _arrival_s(worker, in_flight_bytes))
+
+    def _throughput(self, worker: Worker) -> Throughput:
+        return worker.resident(self._model).throughput
 
     def _relative_speed(self, worker: Worker) -> float:
         return self._speeds.get(worker.slot, 1.0)
@@ -203,6 +212,7 @@ class _Other(Struct, frozen=True):
     """Another worker, and the seconds until it can start another segment."""
 
     worker: Worker
+    throughput: Throughput
     batch_size: int
     begins_s: float
 
@@ -210,8 +220,7 @@ class _Other(Struct, frozen=True):
 def _done_within(seconds: float, others: Iterable[_Other]) -> int:
     """Return how many windows some workers finish within a time."""
     return sum(
-        other.worker.streams
-        * other.worker.throughput.windows_within(seconds - other.begins_s, other.batch_size)
+        other.worker.streams * other.throughput.windows_within(seconds - other.begins_s, other.batch_size)
         for other in others
         if other.begins_s < seconds
     )

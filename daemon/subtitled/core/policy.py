@@ -35,6 +35,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     lease_cpu_s: float = 10.0
     """Longest usual time of a lease on a CPU, and on a GPU: urgent work waits until it is over."""
     lease_gpu_s: float = 2.0
+    max_models: int = 0
+    """Models that a worker holds at most; 0: as many as its memory allows."""
     queue_bytes: int = 512 * 2**20
     max_in_flight_bytes: int = 64 * 2**20
     """PCM that a worker on another host may hold, including PCM in flight."""

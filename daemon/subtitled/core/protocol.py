@@ -16,7 +16,7 @@ from subtitle.codec import Codec
 from subtitle.messages import AudioChoice, WordTimestamps
 from subtitled.config.schema import DecodingConfig
 from subtitled.core.plan import Plan, PlanSettings, SegmentSound, SkippedSpan
-from subtitled.core.records import SegmentKey
+from subtitled.core.records import DEFAULT_MODEL, SegmentKey
 from subtitled.core.transcription import DecodingDecision, Phrase, Probability, SegmentMs, Temperature
 
 
@@ -46,9 +46,10 @@ WireCodec = Literal["pcm", "flac"]
 
 
 class EngineSettings(Struct, frozen=True, kw_only=True):
-    """How a transcribe worker decodes, on any host."""
+    """How a transcribe worker decodes with a model, on any host."""
 
     model: str = ""
+    """Source of the model: a size, a hub id or a folder."""
     compute_type: str = "auto"
     beam_size: int = 5
     batch_size: int = 16
@@ -76,6 +77,9 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
     """WorkerReady must have the SHA-256 of the weights; computing it takes a few seconds."""
     cpu_threads: int = 0
     engine: EngineSettings = EngineSettings()
+    """Of the default model."""
+    preloaded: dict[str, EngineSettings] = {}
+    """Other models that a transcribe worker loads at its start, by name."""
     readable: tuple[str, ...] = ()
     """Folders that a prepare worker may read besides the system's."""
     hung: tuple[str, ...] = ()
@@ -103,8 +107,28 @@ class JoinSession(_Message, frozen=True, kw_only=True):
     """Identity of this process in its last session."""
 
 
+ModelName = Annotated[str, Meta(max_length=100)]
+"""DEFAULT_MODEL, or the name of a model of `[[models]]`."""
+
+
+class HeldModel(Struct, frozen=True, kw_only=True):
+    """A model that a worker has loaded."""
+
+    name: ModelName = DEFAULT_MODEL
+    batch_size: Annotated[int, Meta(ge=1, le=256)] | None = None
+    """Segments that are decoded at once; None: the policy's number."""
+    languages: Annotated[tuple[ShortText, ...], Meta(max_length=1000)] = ()
+    """Languages that the model has tokens for."""
+    load_s: Seconds = 0.0
+    """Seconds that loading it took."""
+    memory_bytes: Count = 0
+    """Memory that it took, as measured; 0 if unknown."""
+    digest: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
+    """SHA-256 of its weights, in hex; "" if `WorkerSettings.wants_digest` is False."""
+
+
 class WorkerReady(_Message, frozen=True, kw_only=True):
-    """The worker has loaded what it needs."""
+    """The worker has loaded what it needs; its model is the default one."""
 
     version: ShortText
     credit: Annotated[int, Meta(ge=1, le=64)]
@@ -126,6 +150,12 @@ class WorkerReady(_Message, frozen=True, kw_only=True):
     """SHA-256 of the model's weights, in hex; "" if `WorkerSettings.wants_digest` is False."""
     compute_type: ShortText = ""
     """Compute type of the loaded weights."""
+    memory_bytes: Count = 0
+    """Memory that the model took, as measured; 0 if unknown."""
+    free_bytes: Count | None = None
+    """Free memory of its device; None if unknown."""
+    others: Annotated[tuple[HeldModel, ...], Meta(max_length=64)] = ()
+    """Other models that it holds."""
 
 
 class LeaseProgress(Struct, frozen=True, kw_only=True):
@@ -295,6 +325,12 @@ class Transcribed(_Message, frozen=True, kw_only=True):
     decode_s: Seconds = 0.0
     load_s: Seconds = 0.0
     """Seconds that loading the model again took, after an idle unload."""
+    loaded: HeldModel | None = None
+    """The model that was loaded for a lease with `is_load`."""
+    evicted: Annotated[tuple[ModelName, ...], Meta(max_length=64)] = ()
+    """Models that were unloaded for it."""
+    free_bytes: Count | None = None
+    """Free memory of the device after the load; None if unknown, and without a load."""
 
 
 class LeaseRefused(_Message, frozen=True, kw_only=True):
@@ -302,6 +338,10 @@ class LeaseRefused(_Message, frozen=True, kw_only=True):
 
     lease: int
     cause: str
+    is_model_fault: bool = False
+    """The worker cannot load the model of the lease; its segments are not the reason."""
+    evicted: Annotated[tuple[ModelName, ...], Meta(max_length=64)] = ()
+    """Models that were unloaded in vain."""
 
 
 class LeaseAbandoned(_Message, frozen=True, kw_only=True):
@@ -311,7 +351,9 @@ class LeaseAbandoned(_Message, frozen=True, kw_only=True):
 
 
 class ModelUnloaded(_Message, frozen=True, kw_only=True):
-    """The model was unloaded after the idle timeout; the next lease loads it again."""
+    """A model was unloaded after the idle timeout; the next lease loads it again."""
+
+    model: ModelName = DEFAULT_MODEL
 
 
 class Echo(_Message, frozen=True, kw_only=True):
@@ -422,6 +464,16 @@ class Transcribe(_Message, frozen=True, kw_only=True):
     items: tuple[LeaseItem, ...]
     word_timestamps: WordTimestamps
     """"auto": the worker decides for each window."""
+    model: str = DEFAULT_MODEL
+    """A model that the worker holds, unless `is_load`."""
+    is_load: bool = False
+    """Load the model first; the worker has no other leases."""
+    engine: EngineSettings | None = None
+    """With `is_load`: how to load it; None: the settings that the worker was started with."""
+    evict: tuple[str, ...] = ()
+    """With `is_load`: models to unload first."""
+    may_evict: tuple[str, ...] = ()
+    """With `is_load`: models to unload, one after the other in this order, as long as memory is short."""
 
 
 class Drain(_Message, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from subtitle.messages import JobOptions, LayoutOptions, VadOptions, WordTimestamps
 from subtitled.config.schema import InboxConfig
@@ -14,6 +15,8 @@ from subtitled.core.states import JobState, SegmentState, WorkerState
 from subtitled.core.throughput import Throughput
 from subtitled.languages import chinese_of, option_of
 
+DEFAULT_MODEL = ""
+"""Name of the model of `[model]`."""
 CPU = "CPU"
 """Display name of a worker's device that is no GPU."""
 
@@ -28,6 +31,10 @@ class SegmentKey(Struct, frozen=True, order=True):
 class Options(Struct, frozen=True, kw_only=True):
     """The options of one job; they never change."""
 
+    model: str = DEFAULT_MODEL
+    """Name of a model of `[[models]]`, or DEFAULT_MODEL."""
+    model_reason: str = ""
+    """Why it is decoded by another model than the default."""
     language: str = "auto"
     """A Whisper language code, "auto" (one language per file, by vote) or "multi" (each segment its own)."""
     task: str = "transcribe"
@@ -168,6 +175,9 @@ class Lease(Struct, frozen=True, kw_only=True):
     id: int
     worker: str
     """Identity, `slot.incarnation`."""
+    model: str = DEFAULT_MODEL
+    is_load: bool = False
+    """The worker loads the model for it."""
     keys: tuple[SegmentKey, ...]
     samples: int
     """Audio to decode; counted twice if it is translated too."""
@@ -213,6 +223,19 @@ class Feed(Struct, frozen=True, kw_only=True):
         return max(0, self.granted_bytes - self.received_bytes)
 
 
+class ResidentModel(Struct, frozen=True, kw_only=True):
+    """A model that a worker holds."""
+
+    batch_size: int | None = None
+    """Segments that are decoded at once; None: the policy's number."""
+    is_loaded: bool = True
+    """Its weights are in memory; else the next lease includes loading them."""
+    loaded_at: float = 0.0
+    used_at: float = 0.0
+    """When a lease of it was sent or answered last."""
+    throughput: Throughput = Throughput()
+
+
 class Worker(Struct, frozen=True, kw_only=True):
     """A worker slot with its present process, or session of a worker on another host."""
 
@@ -224,10 +247,14 @@ class Worker(Struct, frozen=True, kw_only=True):
     """Leases that it may hold at once."""
     streams: int = 1
     """Leases that it decodes at once; the others wait."""
-    batch_size: int | None = None
-    """Segments that it decodes at once; None: the policy's number."""
-    is_loaded: bool = True
-    """Its model is in memory; else the next lease includes loading it."""
+    models: dict[str, ResidentModel] = {}
+    """The models that it holds, by name; of a worker that is not alive, those of its last process."""
+    loading: str | None = None
+    """The model that it loads with its first lease; until the answer it gets leases of no other model."""
+    reserved: str | None = None
+    """The model that it will load when its leases are done; it gets no more of them."""
+    free_bytes: int | None = None
+    """Free memory of its device after its last load; None if unknown."""
     leases: tuple[int, ...] = ()
     """Ids of its leases, those it works on first."""
     feed: Feed | None = None
@@ -245,7 +272,6 @@ class Worker(Struct, frozen=True, kw_only=True):
     """Segments blamed when its connection was lost; the blame is undone if its process is still alive. None: it ended otherwise."""
     is_remote: bool = False
     """It is on another host; this daemon does not start processes in its slot."""
-    throughput: Throughput = Throughput()
     round_trip_s: float = 0.0
     bytes_per_s: float | None = None
     """PCM that the link carries per second; None: not measured."""
@@ -259,6 +285,19 @@ class Worker(Struct, frozen=True, kw_only=True):
     def identity(self) -> str:
         """Unique name of this incarnation; late messages of an earlier one do not match it."""
         return f"{self.slot}.{self.incarnation}"
+
+    @property
+    def has_finished_leases(self) -> bool:
+        """It has finished a lease, of any model."""
+        return any(model.throughput.leases for model in self.models.values())
+
+    def resident(self, model: str) -> ResidentModel:
+        """Return a model that it holds; one without values if it does not hold it."""
+        return self.models.get(model) or ResidentModel()
+
+    def with_model(self, model: str, **changes: object) -> Worker:
+        """Return the worker with changed values of a model that it holds, or holds from now on."""
+        return replace(self, models={**self.models, model: replace(self.resident(model), **changes)})
 
     @property
     def is_permanently_broken(self) -> bool:

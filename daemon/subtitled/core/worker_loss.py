@@ -47,7 +47,7 @@ class WorkerLoss:
         is_late = not is_silent and self._lease_dispatch.is_stopping_late(worker, now)
         if is_late:
             cause = f"did not stop an abandoned lease within {self._worker_table.policy.abandon_s:g} s"
-        blamed = self.release(worker, cause, is_blamed=not is_late)
+        blamed = self.release(worker, cause, now, is_blamed=not is_late)
         worker = self._worker_table.workers[worker.slot]
         lost = self._worker_table.move(
             worker, WorkerEvent.OVERDUE, cause=cause, due_at=NEVER, blamed=blamed if is_silent else None
@@ -58,7 +58,7 @@ class WorkerLoss:
         self, worker: Worker, *, is_fatal: bool, cause: str, now: float, is_blamed: bool = True
     ) -> Worker:
         """Record the end of a worker's process or session; return the slot's new record."""
-        blamed = self.release(worker, cause, is_blamed=is_blamed)
+        blamed = self.release(worker, cause, now, is_blamed=is_blamed)
         after = self._worker_table.workers[worker.slot]
         if worker.is_remote and worker.state not in {WorkerState.LOST, WorkerState.DRAINING}:
             after = replace(after, blamed=blamed)
@@ -79,18 +79,24 @@ class WorkerLoss:
             self._out.append(Kill(worker=worker.identity, cause=REJOINED))
         if not is_alive:
             return self.exited(worker, is_fatal=False, cause=REJOINED, now=now)
-        self.release(worker, REJOINED, is_blamed=False)
+        self.release(worker, REJOINED, now, is_blamed=False)
         after = self._worker_table.workers[worker.slot]
         return self._worker_table.move(after, WorkerEvent.REPLACED, cause=REJOINED, due_at=NEVER)
 
-    def release(self, worker: Worker, cause: str, *, is_blamed: bool = True) -> tuple[SegmentKey, ...]:
+    def release(
+        self, worker: Worker, cause: str, now: float, *, is_blamed: bool = True
+    ) -> tuple[SegmentKey, ...]:
         """Take everything from a worker; blame only what it was working on, and return that."""
         is_blamed = is_blamed and worker.state is not WorkerState.DRAINING
         jobs: set[str] = set()
         blamed: tuple[SegmentKey, ...] = ()
         for lease, is_current in self._lease_dispatch.release(worker):
-            jobs |= self._lease_dispatch.requeue(lease, cause, is_blamed=is_current and is_blamed)
-            blamed += lease.keys if is_current and is_blamed else ()
+            is_loading = lease.is_load and not lease.steps
+            if is_loading and is_current and is_blamed:
+                self._lease_dispatch.placement.lost(worker.slot, lease.model, cause, now)
+            is_suspect = is_current and is_blamed and not is_loading
+            jobs |= self._lease_dispatch.requeue(lease, cause, is_blamed=is_suspect)
+            blamed += lease.keys if is_suspect else ()
         feed = self._prepare_dispatch.release(self._worker_table.workers[worker.slot])
         if feed is not None:
             job = self._live_jobs.job(feed.job)

@@ -109,9 +109,9 @@ class LeaseSender:
             return
         pcm_bytes = sum(len(pcm) for _, pcm in segments)
         record = self._broker.worker_table.workers[session.slot]
-        decodes_per_s = (
-            self._broker.lease_dispatch.sizing.decodes_per_s(record) if record.throughput.leases else None
-        )
+        is_known = record.resident(message.model).throughput.leases
+        sizing = self._broker.lease_dispatch.sizing(message.model)
+        decodes_per_s = sizing.decodes_per_s(record) if is_known else None
         session.codec = choose(
             self.mode,
             session.codec,

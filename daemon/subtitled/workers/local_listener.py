@@ -151,7 +151,7 @@ class WorkerListener:
             slot,
             (len(self._pcm[item.key]) // BYTES_PER_SAMPLE for item in message.items),
             window_samples=self._broker.window_samples or lease.samples,
-            batch_size=self._broker.lease_dispatch.batch_size(self._broker.worker_table.workers[slot]),
+            batch_size=self._broker.lease_dispatch.batch_size(lease),
         )
         segments = [(item.key, self._pcm[item.key]) for item in message.items]
         if self._lease_sender is not None and is_remote(lease.worker):

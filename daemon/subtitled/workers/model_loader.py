@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from subtitled.asr import memory
 from subtitled.asr.cuda import preload_libraries
 from subtitled.asr.engine import Engine
 from subtitled.asr.idle_unload import IdleUnload
 from subtitled.asr.model import HubUnreachableError, auto_batch_size, locate
 from subtitled.config.model_files import digest_of
-from subtitled.core.protocol import EngineSettings, WorkerReady
+from subtitled.core.protocol import EngineSettings, HeldModel, WorkerReady
 from subtitled.errors import ExitCode, ModelError
 from subtitled.version import VERSION
 
@@ -31,6 +32,14 @@ class ModelLoadError(Exception):
     def __init__(self, cause: str, code: ExitCode) -> None:
         super().__init__(cause)
         self.code = code
+        self.evicted: tuple[str, ...] = ()
+        """Models that were unloaded in vain."""
+
+    @property
+    def is_out_of_memory(self) -> bool:
+        """The device has too little free memory for it."""
+        text = str(self).lower()
+        return "out of memory" in text or "bad_alloc" in text or "cannot allocate memory" in text
 
 
 class LoadedModel(Struct, frozen=True, kw_only=True):
@@ -45,8 +54,23 @@ class LoadedModel(Struct, frozen=True, kw_only=True):
     digest: str
     """SHA-256 of its weights; "" if it was not requested."""
     load_s: float
+    memory_bytes: int = 0
+    """Memory of the device that it took; 0 if unknown."""
 
-    def ready(self, device: str, *, is_loaded_before: bool = False) -> WorkerReady:
+    def held(self, name: str) -> HeldModel:
+        """Return it as the daemon knows it."""
+        return HeldModel(
+            name=name,
+            batch_size=self.engine.batch_size,
+            languages=self.engine.languages,
+            load_s=self.load_s,
+            memory_bytes=self.memory_bytes,
+            digest=self.digest,
+        )
+
+    def ready(
+        self, device: str, *, is_loaded_before: bool = False, others: Iterable[HeldModel] = ()
+    ) -> WorkerReady:
         """Return the message for the daemon; `device` is the display name of the device."""
         return WorkerReady(
             version=VERSION,
@@ -61,6 +85,9 @@ class LoadedModel(Struct, frozen=True, kw_only=True):
             load_s=0.0 if is_loaded_before else self.load_s,
             model_digest=self.digest,
             compute_type=self.compute_type,
+            memory_bytes=self.memory_bytes,
+            free_bytes=memory.free_bytes(self.device),
+            others=tuple(others),
         )
 
 
@@ -69,6 +96,7 @@ def load_model(
 ) -> LoadedModel:
     """Load the model, which is on this host; blocks until it is loaded. Raises ModelLoadError."""
     started = time.monotonic()
+    used_before = memory.used_bytes(device)
     if device != "cpu":
         preload_libraries()
     try:
@@ -90,14 +118,15 @@ def load_model(
         raise ModelLoadError(str(error), ExitCode.FAILED) from error
     except (ModelError, OSError) as error:
         raise ModelLoadError(str(error), ExitCode.FATAL) from error
-    except RuntimeError as error:
-        raise ModelLoadError(f"{device}: {error}", ExitCode.CUDA) from error
+    except (RuntimeError, MemoryError) as error:
+        raise ModelLoadError(f"{device}: {error or 'out of memory'}", ExitCode.CUDA) from error
     engine = Engine(
         model,
         beam_size=settings.beam_size,
         batch_size=settings.batch_size or auto_batch_size(settings.model, device, streams=settings.streams),
         decoding=settings.decoding,
     )
+    used = memory.used_bytes(device)
     return LoadedModel(
         settings=settings,
         device=device,
@@ -106,4 +135,5 @@ def load_model(
         compute_type=str(model.model.compute_type),
         digest=found,
         load_s=time.monotonic() - started,
+        memory_bytes=max(0, used - used_before) if used is not None and used_before is not None else 0,
     )

@@ -30,6 +30,7 @@ from subtitled.runtime.signals import Signals
 from subtitled.systemd.notify import SystemdNotifier
 from subtitled.workers.model_loader import Load, LoadedModel, ModelLoadError, load_model
 from subtitled.workers.remote_connection import RemoteConnection, SessionEndedError, WorkerPlace
+from subtitled.workers.resident_models import ResidentModels
 from subtitled.workers.transcribe import TranscribeRole
 
 RECONNECT_S = 0.5
@@ -104,6 +105,7 @@ class RemoteWorker:
         self._loading: be.EngineSettings | None = None
         """Settings of the model that is loaded or being loaded."""
         self._loaded: LoadedModel | None = None
+        self._models: ResidentModels | None = None
         self._is_reported = False
         """A WorkerReady has reported the time of loading."""
         self._previous = ""
@@ -317,33 +319,42 @@ class RemoteWorker:
 
     def _load_model(self, engine: be.EngineSettings) -> None:
         """Download the model if necessary, and load it; runs in its own thread."""
-        settings = self._settings
         result: LoadedModel | ModelLoadError
         try:
-            if may_need_fetching(engine.model):
-                fetch(engine.model, lambda got: _log.info(log.MODEL_DOWNLOADING, done_mb=round(got / 1e6, 1)))
-            result = load_model(
-                engine,
-                device=settings.device,
-                cpu_threads=settings.cpu_threads,
-                wants_digest=True,
-                load=self._load,
-            )
+            result = self._load_one(engine)
         except ModelLoadError as error:
             result = error
-        except ModelError as error:
-            code = ExitCode.FAILED if isinstance(error, HubUnreachableError) else ExitCode.FATAL
-            result = ModelLoadError(str(error), code)
         except Exception as error:  # noqa: BLE001 - the boundary of the thread
             result = ModelLoadError(f"{type(error).__name__}: {error}", ExitCode.FAILED)
         self._outbox.put(_Posted(0, result))
+
+    def _load_one(self, engine: be.EngineSettings) -> LoadedModel:
+        """Return a model, downloaded before if necessary; blocks. Raises ModelLoadError."""
+        settings = self._settings
+        try:
+            if may_need_fetching(engine.model):
+                fetch(engine.model, lambda got: _log.info(log.MODEL_DOWNLOADING, done_mb=round(got / 1e6, 1)))
+        except ModelError as error:
+            code = ExitCode.FAILED if isinstance(error, HubUnreachableError) else ExitCode.FATAL
+            raise ModelLoadError(str(error), code) from error
+        streams = 1 if settings.device == "cpu" else engine.streams
+        return load_model(
+            replace(engine, streams=streams),
+            device=settings.device,
+            cpu_threads=settings.cpu_threads,
+            wants_digest=True,
+            load=self._load,
+        )
 
     def _start_role(self) -> None:
         """Start the role and send WorkerReady, once there are a session and a loaded model."""
         if self._loaded is None or self._connection is None or self._connection.accepted is None:
             return
-        self._role = TranscribeRole(_Port(self._session, self._outbox), self._loaded)
+        if self._models is None:
+            self._models = ResidentModels(self._loaded, self._load_one)
+        self._role = TranscribeRole(_Port(self._session, self._outbox), self._loaded, self._models)
         self._connection.send(
+            # Other models are not reported: the daemon may have other settings for their names now.
             self._loaded.ready(self._settings.place.device, is_loaded_before=self._is_reported)
         )
         self._is_reported = True

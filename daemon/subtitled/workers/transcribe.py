@@ -1,6 +1,7 @@
-"""The transcribe role: loads the model once and decodes leases in order.
+"""The transcribe role: loads each model once and decodes leases in order.
 
-One thread (or several, `streams`) decodes a lease, while another thread computes the log-mel features of the next.
+One thread (or several, `streams`) decodes a lease, while another thread computes the log-mel features of the next, and loads
+its model if necessary.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from subtitled.errors import ExitCode, WireAudioError
 from subtitled.workers.channel import Channel, MessagePort, start_thread
 from subtitled.workers.flac import unpack
 from subtitled.workers.model_loader import Load, LoadedModel, ModelLoadError, load_model
+from subtitled.workers.resident_models import ModelUse, ResidentModels
 from subtitled.workers.validation import check_result
 
 
@@ -53,6 +55,7 @@ class _AbandonedError(Exception):
 
 class _Lease(Struct, frozen=True):
     order: Transcribe
+    use: ModelUse
     features: list[np.ndarray]
     features_s: float
 
@@ -60,11 +63,10 @@ class _Lease(Struct, frozen=True):
 class TranscribeRole:
     """Decodes leases in its own threads; a RoleHandler."""
 
-    def __init__(self, port: MessagePort, loaded: LoadedModel) -> None:
-        """Start the threads; they send through `port`."""
+    def __init__(self, port: MessagePort, loaded: LoadedModel, models: ResidentModels) -> None:
+        """Start the threads; they send through `port`. `loaded` is the default model, one of `models`."""
         self._port = port
-        self._engine = loaded.engine
-        self._idle_unload = loaded.residence
+        self._models = models
         self._device = loaded.device
         self._streams = loaded.settings.streams
         self._is_abandoned = False
@@ -112,16 +114,28 @@ class TranscribeRole:
             message, blobs = order
             if self._is_dropped(message.lease):
                 continue
+            try:
+                use = self._models.use(message)
+            except ModelLoadError as error:
+                if self._device != "cpu" and error.code is ExitCode.CUDA and not error.is_out_of_memory:
+                    self._stop_with(str(error))
+                    return
+                self._answer(
+                    LeaseRefused(
+                        lease=message.lease, cause=str(error), is_model_fault=True, evicted=error.evicted
+                    )
+                )
+                continue
             started = time.monotonic()
             try:
                 features = [
-                    self._engine.features(unpack(blob, item.codec))
+                    use.model.engine.features(unpack(blob, item.codec))
                     for blob, item in zip(blobs, message.items, strict=True)
                 ]
             except WireAudioError as error:
                 self._answer(LeaseRefused(lease=message.lease, cause=str(error)))
                 continue
-            self._featured.put(_Lease(message, features, time.monotonic() - started))
+            self._featured.put(_Lease(message, use, features, time.monotonic() - started))
         for _ in range(self._streams):
             self._featured.put(None)
 
@@ -150,17 +164,23 @@ class TranscribeRole:
             raise _AbandonedError
 
     def _next(self) -> _Lease | None:
-        """Wait for a lease, and unload the model after the idle timeout; None: there are no more."""
+        """Wait for a lease, and unload models after the idle timeout; None: there are no more."""
         while True:
             try:
-                return self._featured.get(timeout=self._idle_unload.wait_s)
+                return self._featured.get(timeout=self._models.wait_s)
             except queue.Empty:
-                if self._idle_unload.unload_if_idle():
-                    self._port.post(ModelUnloaded())
+                for name in self._models.unload_idle():
+                    self._port.post(ModelUnloaded(model=name))
+
+    def _stop_with(self, cause: str) -> None:
+        """End the process: its CUDA context may be broken, so nothing is retried in it."""
+        log.get().error(log.WORKER_LOST, cause=cause)
+        self._port.post(ExitReason(cause=cause))
+        self._port.stop(ExitCode.CUDA)
 
     def _decode(self) -> None:
         while (lease := self._next()) is not None:
-            order = lease.order
+            order, model, loaded = lease.order, lease.use.model, lease.use.loaded
             if self._is_dropped(order.lease):
                 continue
             started = time.monotonic()
@@ -176,16 +196,17 @@ class TranscribeRole:
             self._steps[order.lease] = 0
             try:
                 with (
-                    self._idle_unload.hold() as load_s,
+                    model.residence.hold() as load_s,
                     steps_reported_to(partial(self._on_step, order.lease)),
                 ):
                     results = dual_task.transcribe(
-                        partial(self._engine.transcribe, word_timestamps=order.word_timestamps),
+                        partial(model.engine.transcribe, word_timestamps=order.word_timestamps),
                         lease.features,
                         requests,
                         [item.is_translated_too for item in order.items],
                         [item.sound for item in order.items],
-                        partial(self._send_results, order),
+                        # The daemon checks the weights of a model that was loaded for a lease before it takes results.
+                        partial(self._send_results, order) if loaded is None else lambda _: None,
                     )
                 items = _items(order, dict(enumerate(results)))
             except _AbandonedError:
@@ -200,10 +221,7 @@ class TranscribeRole:
             except RuntimeError as error:
                 if self._device == "cpu":
                     raise
-                # The CUDA context may be broken: nothing is retried in this process.
-                log.get().error(log.WORKER_LOST, cause=str(error))
-                self._port.post(ExitReason(cause=str(error)))
-                self._port.stop(ExitCode.CUDA)
+                self._stop_with(str(error))
                 return
             finally:
                 del self._steps[order.lease]
@@ -214,6 +232,9 @@ class TranscribeRole:
                     features_s=lease.features_s,
                     decode_s=time.monotonic() - started - load_s,
                     load_s=load_s,
+                    loaded=loaded,
+                    evicted=lease.use.evicted,
+                    free_bytes=self._models.free_bytes() if loaded is not None else None,
                 )
             )
         if not self._other_threads.acquire(blocking=False):
@@ -233,18 +254,26 @@ def _item(key: SegmentKey, result: SegmentResult) -> ItemResult:
 
 
 def run(channel: Channel, settings: WorkerSettings, *, load: Load = load) -> ExitCode:
-    """Load the model, send WorkerReady, serve until drained or broken; `load`: see `model_loader.Load`."""
+    """Load the models, send WorkerReady, serve until drained or broken; `load`: see `model_loader.Load`."""
+    load_one = partial(
+        load_model,
+        device=settings.device,
+        cpu_threads=settings.cpu_threads,
+        wants_digest=settings.wants_digest,
+        load=load,
+    )
     try:
-        loaded = load_model(
-            settings.engine,
-            device=settings.device,
-            cpu_threads=settings.cpu_threads,
-            wants_digest=settings.wants_digest,
-            load=load,
-        )
+        loaded = load_one(settings.engine)
     except ModelLoadError as error:
         channel.post(ExitReason(cause=str(error)))
         return error.code
-    work = TranscribeRole(channel, loaded)
-    channel.post(loaded.ready(settings.device))
+    models = ResidentModels(loaded, load_one)
+    for name, engine in settings.preloaded.items():
+        try:
+            models.add(name, engine)
+        except ModelLoadError as error:
+            # Its first lease tries again, and reports the reason.
+            log.get().warning(log.MODEL_MISSING, model=name, cause=str(error))
+    work = TranscribeRole(channel, loaded, models)
+    channel.post(loaded.ready(settings.device, others=models.others()))
     return channel.serve(work)

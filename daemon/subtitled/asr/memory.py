@@ -1,0 +1,58 @@
+"""Memory of a worker's device: what its process uses, and what is free."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+
+from subtitled.asr import cuda
+
+_STATM = Path("/proc/self/statm")
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def used_bytes(device: str) -> int | None:
+    """Return a value that grows by the memory that is taken on the device ("cpu", "cuda"); None if unknown.
+
+    On a CPU, the process's resident memory; on a GPU, the memory that is not free any more, by whatever program.
+    """
+    if device == "cpu":
+        try:
+            return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except (OSError, ValueError, IndexError):
+            return None
+    free = cuda.free_bytes()
+    return None if free is None else -free
+
+
+def free_bytes(device: str) -> int | None:
+    """Return the free memory of the device; None if unknown. On a CPU, limited by the process's control group."""
+    if device != "cpu":
+        return cuda.free_bytes()
+    found = [free for free in (_available(), _left_in_cgroup()) if free is not None]
+    return min(found, default=None)
+
+
+def _available() -> int | None:
+    try:
+        lines = _MEMINFO.read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _left_in_cgroup() -> int | None:
+    try:
+        limit, used = (int((_CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+    except (OSError, ValueError):  # another version of control groups, or "max"
+        return None
+    return max(0, limit - used)
+
+
+def trim() -> None:
+    """Return freed memory to the kernel, which a CPU worker's malloc otherwise keeps (`keep_memory`)."""
+    trim_heap = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim_heap is not None:
+        trim_heap(0)

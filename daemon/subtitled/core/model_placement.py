@@ -1,0 +1,317 @@
+"""Which worker holds which models, and when a worker loads another one.
+
+Each worker loads the default model at its start, and holds further models as its memory allows. A worker loads a model with
+the first lease of it. A model with waiting segments that no worker holds gets a worker in bounded time; one that some
+workers hold gets another worker only if the waiting work is worth the load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from subtitled.core.fair_queue import ReadyQueue
+from subtitled.core.policy import Policy
+from subtitled.core.protocol import EngineSettings, HeldModel
+from subtitled.core.records import DEFAULT_MODEL, Role, Worker
+from subtitled.core.states import WorkerState
+from subtitled.core.worker_table import NEVER, WorkerTable
+
+TURN_S = 10.0
+TURN_LOADS = 10.0
+"""A worker with work for its models keeps them for so long, or for so many times the load time of the next model, before it
+unloads one for a model that no worker holds."""
+IDLE_LOADS = 1.0
+"""One without work keeps them for so many times that load time."""
+WORTH_LOADS = 3.0
+"""A further worker loads a model if its waiting work takes the present workers so many times the load time."""
+USUAL_LOAD_S = 10.0
+"""Load time of a model that was not loaded yet."""
+AT_WORK = (WorkerState.IDLE, WorkerState.BUSY)
+
+
+class ModelSpec(Struct, frozen=True, kw_only=True):
+    """A configured model."""
+
+    name: str = DEFAULT_MODEL
+    engine: EngineSettings | None = None
+    """How a worker loads it; None: as the worker's settings say."""
+    slots: tuple[str, ...] = ("*",)
+    """Patterns of the slots that may hold it."""
+    preload: int = 0
+    """Number of workers that keep it."""
+    fault: str = ""
+    """Why it cannot be used."""
+
+
+class ModelLoad(Struct, frozen=True, kw_only=True):
+    """A model to load on an idle worker."""
+
+    slot: str
+    spec: ModelSpec
+    evict: tuple[str, ...]
+    """Models to unload first."""
+    may_evict: tuple[str, ...]
+    """Models to unload in this order while memory is short."""
+
+
+class _Impossible(Struct, frozen=True):
+    until: float
+    cause: str
+
+
+class ModelPlacement:
+    """Decides about loads; the leases that it reads and the workers that it changes belong to the broker."""
+
+    def __init__(self, policy: Policy, worker_table: WorkerTable, ready: ReadyQueue) -> None:
+        self.policy = policy
+        self.specs: dict[str, ModelSpec] = {DEFAULT_MODEL: ModelSpec()}
+        """Models by name."""
+        self.loads: dict[str, int] = {}
+        """Loads of each model since the start, by name."""
+        self.memory_bytes: dict[str, int] = {}
+        """Memory that each model took at its last load, by name."""
+        self.wake_at = NEVER
+        """When `plan` may load a model for which it is too early now."""
+        self._worker_table = worker_table
+        self._ready = ready
+        self._load_s: dict[str, float] = {}
+        """Load time of each model, by name."""
+        self._unserved_since: dict[str, float] = {}
+        """Since when a model has had waiting segments and no worker, by name."""
+        self._losses: dict[tuple[str, str], int] = {}
+        """Consecutive losses of workers that loaded a model, by slot and name."""
+        self._impossible: dict[tuple[str, str], _Impossible] = {}
+        """Models that could not be loaded, by slot and name."""
+
+    def configure(self, specs: Iterable[ModelSpec]) -> None:
+        """Apply other models. A worker loads a changed one again; leases that it has end with the old one."""
+        before, self.specs = self.specs, {spec.name: spec for spec in specs}
+        changed = {
+            name for name, spec in before.items() if self.specs.get(name, ModelSpec()).engine != spec.engine
+        }
+        changed |= before.keys() - self.specs.keys()
+        self._impossible.clear()
+        for worker in list(self._worker_table.of(Role.TRANSCRIBE)):
+            if changed & worker.models.keys():
+                kept = {name: model for name, model in worker.models.items() if name not in changed}
+                self._worker_table.put(replace(worker, models=kept))
+
+    # -- for leases ------------------------------------------------------------------------------------------
+
+    def holders(self, name: str) -> Iterator[Worker]:
+        """Yield the workers that hold a model and may have further leases of it."""
+        return (worker for worker in self._worker_table.of(Role.TRANSCRIBE) if _may_lease(worker, name))
+
+    def idle_holders(self, name: str) -> list[Worker]:
+        """Return the idle ones among them, the one that has been idle longest first."""
+        return [worker for worker in self._worker_table.idle(Role.TRANSCRIBE) if _may_lease(worker, name)]
+
+    # -- results ---------------------------------------------------------------------------------------------
+
+    def loaded(self, slot: str, model: HeldModel) -> None:
+        """Record the measured time and memory of a load."""
+        self.loads[model.name] = self.loads.get(model.name, 0) + 1
+        self._load_s[model.name] = model.load_s
+        self.memory_bytes[model.name] = model.memory_bytes
+        self._losses.pop((slot, model.name), None)
+
+    def load_failed(self, slot: str, name: str, cause: str, now: float) -> None:
+        """Record that a worker could not load a model: it is not tried again there for a while."""
+        self._impossible[slot, name] = _Impossible(now + self.policy.quarantine_s, cause)
+
+    def lost(self, slot: str, name: str, cause: str, now: float) -> None:
+        """Record that a worker was lost while it loaded a model; after `attempts` losses this counts as a failed load."""
+        losses = self._losses.pop((slot, name), 0) + 1
+        if losses < self.policy.attempts:
+            self._losses[slot, name] = losses
+        else:
+            self.load_failed(
+                slot, name, f"the worker was lost {losses} times while it loaded it: {cause}", now
+            )
+
+    # -- decisions -------------------------------------------------------------------------------------------
+
+    def plan(self, now: float) -> list[ModelLoad]:
+        """Return the models to load now, each on another idle worker; reserves busy workers for later."""
+        self.wake_at = NEVER
+        waiting = {name: count for name, count in self._ready.waiting().items() if name in self.specs}
+        loads = list(self._due_reservations(waiting))
+        taken = {load.slot for load in loads}
+        loading = {load.spec.name for load in loads}
+        unserved = [name for name in waiting if name not in loading and not self._is_served(name)]
+        self._unserved_since = {name: self._unserved_since.get(name, now) for name in unserved}
+        for name in sorted(unserved, key=self._unserved_since.__getitem__):
+            worker = self._worker_for(name, waiting, taken, now)
+            if worker is not None:
+                taken.add(worker.slot)
+                loads.append(self._load(worker, name, waiting))
+        for name, count in waiting.items():
+            if name not in unserved and self._is_worth_another(name, count):
+                free = [
+                    worker
+                    for worker in self._candidates(name, taken, now)
+                    if not worker.leases and not waiting.keys() & worker.models.keys()
+                ]
+                if free:
+                    taken.add(free[0].slot)
+                    loads.append(self._load(free[0], name, waiting))
+        return loads
+
+    def obstacle(self, name: str, now: float) -> str:
+        """Return why no worker can ever hold a model with waiting segments; "" if one can, or may join."""
+        spec = self.specs.get(name)
+        if spec is None:
+            known = ", ".join(f'"{other}"' for other in self.specs if other)
+            return f'the model "{name}" is not in [[models]]; add it, or submit again with one of: default, {known}'
+        if spec.fault:
+            return spec.fault
+        if self._is_served(name):
+            return ""
+        workers = [
+            worker
+            for worker in self._worker_table.of(Role.TRANSCRIBE)
+            if worker.state is not WorkerState.STOPPED and _matches(worker.slot, spec)
+        ]
+        causes = [self._obstacle_at(worker, name, now) for worker in workers]
+        return f"the model cannot be loaded: {causes[0]}" if causes and all(causes) else ""
+
+    def _obstacle_at(self, worker: Worker, name: str, now: float) -> str:
+        impossible = self._impossible.get((worker.slot, name))
+        if impossible is not None and now < impossible.until:
+            return impossible.cause
+        if self._excess(worker) > len(self._evictable(worker, ())):
+            return f"{worker.slot} keeps its preloaded models and may hold no more (pool.max_models)"
+        return ""
+
+    def _is_served(self, name: str) -> bool:
+        """Return whether a worker holds a model, loads it, or is reserved for it."""
+        return any(
+            worker.state in AT_WORK and (name in worker.models or worker.reserved == name)
+            for worker in self._worker_table.of(Role.TRANSCRIBE)
+        )
+
+    def _candidates(self, name: str, taken: Collection[str], now: float) -> list[Worker]:
+        """Return the workers that may load a model: first those with room for it, then the least recently used."""
+        found = [
+            worker
+            for worker in self._worker_table.of(Role.TRANSCRIBE)
+            if worker.state in AT_WORK
+            and worker.slot not in taken
+            and worker.loading is None
+            and worker.reserved is None
+            and name not in worker.models
+            and _matches(worker.slot, self.specs[name])
+            and not self._obstacle_at(worker, name, now)
+        ]
+        return sorted(found, key=lambda worker: (not self._has_room(worker, name), _last_used(worker)))
+
+    def _worker_for(
+        self, name: str, waiting: Mapping[str, int], taken: Collection[str], now: float
+    ) -> Worker | None:
+        """Return the idle worker that loads a model that no worker holds; None if none may load it yet.
+
+        The worker that may unload a model for it soonest; if that one is busy, it is reserved, so it gets no more leases.
+        """
+        candidates = self._candidates(name, taken, now)
+        if not candidates:
+            return None
+        due_at = {worker.slot: self._due_at(worker, name, waiting) for worker in candidates}
+        worker = min(candidates, key=lambda worker: (max(now, due_at[worker.slot]), bool(worker.leases)))
+        if now < due_at[worker.slot]:
+            self.wake_at = min(self.wake_at, due_at[worker.slot])
+            return None
+        if not worker.leases:
+            return worker
+        self._worker_table.put(replace(worker, reserved=name))
+        return None
+
+    def _due_reservations(self, waiting: Mapping[str, int]) -> Iterator[ModelLoad]:
+        """Yield the loads for which workers were reserved that are idle now; drop reservations without work."""
+        for worker in list(self._worker_table.of(Role.TRANSCRIBE)):
+            name = worker.reserved
+            if name is None or (worker.state in AT_WORK and worker.leases and name in waiting):
+                continue
+            free = self._worker_table.put(replace(worker, reserved=None))
+            if (
+                worker.state in AT_WORK
+                and not worker.leases
+                and name in waiting
+                and name not in worker.models
+            ):
+                yield self._load(free, name, waiting)
+
+    def _is_worth_another(self, name: str, count: int) -> bool:
+        """Return whether the waiting segments of a model are worth loading it on a further worker."""
+        throughputs = [
+            worker.models[name].throughput
+            for worker in self._worker_table.of(Role.TRANSCRIBE)
+            if worker.state in AT_WORK and name in worker.models
+        ]
+        if not throughputs or not all(one.leases for one in throughputs):
+            return False  # the first lease measures the speed
+        windows_per_s = sum(1 / one.s_per_window for one in throughputs)
+        return count / windows_per_s >= WORTH_LOADS * self._load_s.get(name, USUAL_LOAD_S)
+
+    def _due_at(self, worker: Worker, name: str, waiting: Mapping[str, int]) -> float:
+        """Return when a worker may load a model that no worker holds: at once if it has room for it."""
+        if self._has_room(worker, name):
+            return -NEVER
+        since = max((model.loaded_at for model in worker.models.values()), default=-NEVER)
+        own = [self._ready.priority(other) for other in waiting if other in worker.models]
+        if not own or self._ready.priority(name) > max(own):
+            return since + IDLE_LOADS * self._load_s.get(name, 0.0)
+        return since + max(TURN_S, TURN_LOADS * self._load_s.get(name, 0.0))
+
+    def _load(self, worker: Worker, name: str, waiting: Collection[str]) -> ModelLoad:
+        evictable = self._evictable(worker, waiting)
+        excess = self._excess(worker)
+        return ModelLoad(
+            slot=worker.slot,
+            spec=self.specs[name],
+            evict=tuple(evictable[:excess]),
+            may_evict=tuple(evictable[excess:]),
+        )
+
+    def _has_room(self, worker: Worker, name: str) -> bool:
+        """Return whether a worker seems to have room for a model beside its others."""
+        if self._excess(worker):
+            return False
+        return worker.free_bytes is None or self.memory_bytes.get(name, 0) <= worker.free_bytes
+
+    def _excess(self, worker: Worker) -> int:
+        """Return how many models a worker must unload for another one, whatever its memory."""
+        limit = self.policy.max_models
+        return max(0, len(worker.models) + 1 - limit) if limit else 0
+
+    def _evictable(self, worker: Worker, waiting: Collection[str]) -> list[str]:
+        """Return the models that a worker may unload: first those without work, the least recently used before others."""
+        names = [name for name in worker.models if not self._is_kept(worker, name)]
+        return sorted(names, key=lambda name: (name in waiting, worker.models[name].used_at, name))
+
+    def _is_kept(self, worker: Worker, name: str) -> bool:
+        """Return whether a worker is one of the `preload` workers that keep a model."""
+        spec = self.specs.get(name)
+        if spec is None or not spec.preload:
+            return False
+        holders = [
+            other.slot
+            for other in self._worker_table.of(Role.TRANSCRIBE)
+            if other.state in AT_WORK and name in other.models
+        ]
+        return worker.slot in sorted(holders)[: spec.preload]
+
+
+def _may_lease(worker: Worker, name: str) -> bool:
+    return name in worker.models and worker.reserved is None and worker.loading in {None, name}
+
+
+def _matches(slot: str, spec: ModelSpec) -> bool:
+    return any(fnmatchcase(slot, pattern) for pattern in spec.slots)
+
+
+def _last_used(worker: Worker) -> float:
+    return max((model.used_at for model in worker.models.values()), default=0.0)

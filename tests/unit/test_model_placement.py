@@ -1,0 +1,338 @@
+"""Several models: which worker loads which, when, and the jobs whose model cannot be loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from subtitled.core import actions as ac
+from subtitled.core import events as ev
+from subtitled.core import protocol as pr
+from subtitled.core.model_placement import IDLE_LOADS, TURN_LOADS, ModelSpec
+from subtitled.core.states import JobState, SegmentState
+from unit.broker_bench import Bench
+
+BIG = pr.EngineSettings(model="/models/big")
+SMALL = pr.EngineSettings(model="/models/small")
+LOAD_S = 5.0
+TURN_S = TURN_LOADS * LOAD_S
+"""Of a worker that has work, after one load."""
+
+
+def bench(
+    *slots: str, big: dict[str, Any] | None = None, default: dict[str, Any] | None = None, **policy: Any
+) -> Bench:
+    """Return a bench with the models "big" and "small" besides the default, and these workers ready."""
+    models = (
+        ModelSpec(**(default or {})),
+        ModelSpec(name="big", engine=BIG, **(big or {})),
+        ModelSpec(name="small", engine=SMALL),
+    )
+    made = Bench(models, silence_s=1e6, lease_min_s=1e6, **policy)
+    made.worker("p0")
+    made.worker("p1")
+    for slot in slots:
+        made.worker(slot)
+    return made
+
+
+def submit(b: Bench, job: str, model: str, *, segments: int = 1, **options: Any) -> None:
+    """Have a file with some segments arrive and be read."""
+    b.submit(job, model=model, **options)
+    b.read(*range(segments), job=job)
+
+
+def answer(b: Bench, lease: ac.SendLease, *, evicted: tuple[str, ...] = (), memory_bytes: int = 0) -> None:
+    """Answer a lease, as a worker that has loaded its model if that was necessary."""
+    model = lease.message.model
+    held = pr.HeldModel(name=model, load_s=LOAD_S, memory_bytes=memory_bytes)
+    b.reply(lease, loaded=held if lease.message.is_load else None, evicted=evicted)
+
+
+def refuse_load(b: Bench, lease: ac.SendLease, cause: str = "out of memory") -> None:
+    """Have a worker fail to load the model of a lease."""
+    refusal = pr.LeaseRefused(lease=lease.lease.id, cause=cause, is_model_fault=True)
+    b.handle(ev.MessageReceived(lease.lease.worker, refusal))
+
+
+def leases_of(b: Bench, model: str) -> list[ac.SendLease]:
+    """Return the leases of a model."""
+    return [sent for sent in b.all(ac.SendLease) if sent.message.model == model]
+
+
+def held_by(b: Bench, slot: str) -> set[str]:
+    """Return the models that the broker believes a worker to hold."""
+    return set(b.slot(slot).models)
+
+
+def test_worker_loads_a_model_with_the_first_lease_of_it() -> None:
+    b = bench("gpu0")
+    submit(b, "a", "big")
+    first = b.last(ac.SendLease)
+    assert (first.message.model, first.message.is_load, first.message.engine) == ("big", True, BIG)
+    answer(b, first)
+    submit(b, "b", "big")
+    second = b.last(ac.SendLease)
+    assert (second.message.model, second.message.is_load, second.message.engine) == ("big", False, None)
+    assert held_by(b, "gpu0") == {"", "big"}
+
+
+def test_lease_has_the_segments_of_one_model() -> None:
+    b = bench("gpu0")
+    b.die("gpu0.1")
+    for job, model in (("a", ""), ("b", "big"), ("c", ""), ("d", "big")):
+        submit(b, job, model)
+    b.wait(60)
+    b.ready("gpu0.2")
+    while leases := list(b.broker.lease_dispatch.leases):
+        answer(b, b.lease(leases[0]))
+    models = {"a": "", "b": "big", "c": "", "d": "big"}
+    for sent in b.all(ac.SendLease):
+        assert {models[item.key.job] for item in sent.message.items} == {sent.message.model}
+    assert {b.state(job) for job in "abcd"} == {JobState.WRITING}
+
+
+def test_lease_that_includes_a_load_has_more_time() -> None:
+    b = bench("gpu0", start_timeout_s=600)
+    b.broker.set_policy(replace(b.policy, lease_min_s=30))
+    submit(b, "a", "big")
+    assert b.slot("gpu0").due_at == 630
+    answer(b, b.last(ac.SendLease))
+    submit(b, "b", "big")
+    assert b.slot("gpu0").due_at == 30
+
+
+def test_worker_that_loads_a_model_gets_leases_of_no_other() -> None:
+    b = bench(max_models=0, batch_size=1)
+    b.worker("gpu0", credit=4)
+    submit(b, "a", "big", segments=8)
+    submit(b, "b", "", segments=8)
+    assert {sent.message.model for sent in b.all(ac.SendLease)} == {"big"}
+    answer(b, b.all(ac.SendLease)[0])
+    assert {sent.message.model for sent in b.all(ac.SendLease)} == {"big", ""}
+
+
+def test_model_is_loaded_beside_the_others_at_once_if_there_is_room() -> None:
+    """The worker has work for its own model, which does not have to go."""
+    b = bench("gpu0", batch_size=1)
+    submit(b, "a", "", segments=100)
+    submit(b, "b", "big")
+    b.reply(b.last(ac.SendLease))
+    assert b.last(ac.SendLease).message.model == "big"
+    answer(b, b.last(ac.SendLease))
+    assert held_by(b, "gpu0") == {"", "big"}
+
+
+def test_worker_with_work_keeps_its_model_for_a_turn() -> None:
+    """After it, no more leases of the old model are sent: the wait of the other model is bounded."""
+    b = bench("gpu0", max_models=1, batch_size=1)
+    submit(b, "z", "big")
+    b.wait(100)
+    answer(b, b.last(ac.SendLease))
+    submit(b, "a", "big", segments=100)
+    submit(b, "b", "")
+    while b.now < TURN_S:
+        b.wait(1)
+        answer(b, b.last(ac.SendLease))
+        assert b.last(ac.SendLease).message.model == "big"
+    b.wait(1)
+    answer(b, b.last(ac.SendLease))
+    swap = b.last(ac.SendLease)
+    assert (swap.message.model, swap.message.is_load, swap.message.evict) == ("", True, ("big",))
+    answer(b, swap)
+    assert held_by(b, "gpu0") == {""}
+
+
+def test_worker_without_work_changes_its_model_after_a_load_time() -> None:
+    b = bench("gpu0", max_models=1)
+    submit(b, "z", "big")
+    answer(b, b.last(ac.SendLease))
+    b.wait(100)
+    submit(b, "a", "small")
+    answer(b, b.last(ac.SendLease))
+    submit(b, "b", "big")
+    assert not leases_of(b, "big")[1:], "the model was loaded just now"
+    b.wait(IDLE_LOADS * LOAD_S)
+    assert leases_of(b, "big")[1].message.evict == ("small",)
+
+
+def test_urgent_model_does_not_wait_for_the_turn_to_end() -> None:
+    b = bench("gpu0", max_models=1, batch_size=1)
+    submit(b, "z", "big")
+    answer(b, b.last(ac.SendLease))
+    submit(b, "a", "big", segments=100)
+    b.wait(IDLE_LOADS * LOAD_S)
+    submit(b, "b", "small", priority=10)
+    answer(b, b.last(ac.SendLease))
+    assert b.last(ac.SendLease).message.model == "small"
+
+
+def test_least_recently_used_model_is_unloaded_first() -> None:
+    b = bench("gpu0", max_models=2)
+    for job, model in (("a", "big"), ("b", "")):
+        submit(b, job, model)
+        answer(b, b.last(ac.SendLease))
+        b.wait(100)
+    submit(b, "c", "small")
+    assert b.last(ac.SendLease).message.evict == ("big",)
+    assert b.last(ac.SendLease).message.may_evict == ("",)
+
+
+def test_preloaded_model_is_never_unloaded() -> None:
+    b = bench("gpu0", max_models=2, default={"preload": 1})
+    submit(b, "a", "big")
+    answer(b, b.last(ac.SendLease))
+    b.wait(100)
+    submit(b, "b", "small")
+    assert b.last(ac.SendLease).message.evict == ("big",)
+    assert b.last(ac.SendLease).message.may_evict == ()
+
+
+def test_job_fails_if_the_preloaded_models_leave_no_place_for_its_model() -> None:
+    b = bench("gpu0", max_models=1, default={"preload": 1})
+    submit(b, "a", "big")
+    assert b.state("a") is JobState.FAILED
+    assert "pool.max_models" in b.jobs["a"].cause
+
+
+def test_models_that_the_worker_unloaded_are_loaded_again() -> None:
+    b = bench("gpu0")
+    submit(b, "a", "big")
+    answer(b, b.last(ac.SendLease), evicted=("",))
+    assert held_by(b, "gpu0") == {"big"}
+    submit(b, "b", "")
+    again = b.last(ac.SendLease)
+    assert (again.message.model, again.message.is_load, again.message.engine) == ("", True, None)
+
+
+def test_idle_worker_that_holds_the_model_is_preferred() -> None:
+    b = bench("gpu0", "gpu1")
+    submit(b, "a", "big")
+    first = b.last(ac.SendLease)
+    answer(b, first)
+    for job in "bcd":
+        submit(b, job, "big")
+        assert b.last(ac.SendLease).lease.worker == first.lease.worker
+        answer(b, b.last(ac.SendLease))
+
+
+def test_further_worker_loads_a_model_only_if_the_work_is_worth_it() -> None:
+    b = bench("gpu0", "gpu1", batch_size=1)
+    submit(b, "a", "big", segments=3)
+    answer(b, b.last(ac.SendLease))
+    b.wait(1)
+    b.reply(b.last(ac.SendLease))
+    assert {sent.lease.worker for sent in leases_of(b, "big")} == {b.all(ac.SendLease)[0].lease.worker}
+    submit(b, "b", "big", segments=100)
+    assert {sent.lease.worker for sent in leases_of(b, "big")} == {"gpu0.1", "gpu1.1"}
+
+
+def test_slots_limit_the_workers_that_load_a_model() -> None:
+    b = bench("gpu0", "gpu1", big={"slots": ("gpu1",)})
+    submit(b, "a", "big")
+    assert b.last(ac.SendLease).lease.worker == "gpu1.1"
+
+
+def test_worker_that_cannot_load_a_model_is_not_tried_again_for_a_while() -> None:
+    b = bench("gpu0", "gpu1", quarantine_s=600)
+    submit(b, "a", "big")
+    refuse_load(b, b.last(ac.SendLease))
+    assert len({sent.lease.worker for sent in leases_of(b, "big")}) == 2, "the other worker tries"
+    assert b.stored(0).losses == 0, "the segment is not blamed"
+    submit(b, "c", "")
+    refuse_load(b, leases_of(b, "big")[-1], "still out of memory")
+    assert b.state("a") is JobState.FAILED
+    assert "the model cannot be loaded: " in b.jobs["a"].cause
+    b.reply(leases_of(b, "")[0])
+    assert b.state("c") is JobState.WRITING, "jobs of other models go on"
+    b.wait(600)
+    submit(b, "d", "big")
+    answer(b, b.last(ac.SendLease))
+    assert b.state("d") is JobState.WRITING
+
+
+def test_loss_of_a_worker_that_loads_a_model_is_not_blamed_on_the_segments() -> None:
+    b = bench("gpu0", attempts=3, crash_budget=100)
+    submit(b, "a", "big")
+    for incarnation in (1, 2):
+        assert b.last(ac.SendLease).lease.worker == f"gpu0.{incarnation}"
+        b.die(f"gpu0.{incarnation}")
+        assert (b.stored(0).state, b.stored(0).losses) == (SegmentState.PENDING, 0)
+        b.wait(60)
+        b.ready(f"gpu0.{incarnation + 1}")
+    assert b.last(ac.SendLease).message.is_load
+    b.die("gpu0.3", cause="killed by SIGKILL")
+    b.wait(60)
+    b.ready("gpu0.4")
+    assert b.state("a") is JobState.FAILED
+    assert "lost 3 times while it loaded it: killed by SIGKILL" in b.jobs["a"].cause
+
+
+def test_segment_that_kills_the_worker_after_the_load_is_blamed() -> None:
+    b = bench("gpu0")
+    submit(b, "a", "big")
+    progress = pr.LeaseProgress(lease=b.last(ac.SendLease).lease.id, steps=1)
+    b.handle(ev.MessageReceived("gpu0.1", pr.Heartbeat(leases=(progress,))))
+    b.die("gpu0.1")
+    assert b.stored(0).losses == 1
+
+
+def test_job_of_a_model_that_is_not_configured_fails() -> None:
+    b = bench("gpu0")
+    submit(b, "a", "huge")
+    assert b.state("a") is JobState.FAILED
+    assert 'the model "huge" is not in [[models]]' in b.jobs["a"].cause
+    assert '"big", "small"' in b.jobs["a"].cause
+
+
+def test_changed_model_is_loaded_again_and_its_running_lease_ends_with_the_old_one() -> None:
+    b = bench("gpu0")
+    submit(b, "a", "big")
+    answer(b, b.last(ac.SendLease))
+    submit(b, "b", "big")
+    running = b.last(ac.SendLease)
+    other = pr.EngineSettings(model="/models/bigger")
+    b.handle(ev.ModelsChanged((ModelSpec(), ModelSpec(name="big", engine=other))))
+    submit(b, "c", "big")
+    b.reply(running)
+    assert b.state("b") is JobState.WRITING
+    again = b.last(ac.SendLease)
+    assert (again.message.is_load, again.message.engine) == (True, other)
+
+
+def test_removed_model_fails_its_waiting_jobs_only() -> None:
+    b = bench("gpu0", batch_size=1)
+    b.die("gpu0.1")
+    submit(b, "a", "big")
+    submit(b, "b", "")
+    b.handle(ev.ModelsChanged((ModelSpec(),)))
+    b.wait(60)
+    b.ready("gpu0.2")
+    assert b.state("a") is JobState.FAILED
+    b.reply(b.last(ac.SendLease))
+    assert b.state("b") is JobState.WRITING
+
+
+def test_abandoned_load_is_repeated_for_the_next_job() -> None:
+    b = bench("gpu0")
+    submit(b, "a", "big")
+    first = b.last(ac.SendLease)
+    b.handle(ev.CancelRequested("a"))
+    b.handle(ev.MessageReceived("gpu0.1", pr.LeaseAbandoned(lease=first.lease.id)))
+    submit(b, "b", "big")
+    assert b.last(ac.SendLease).message.is_load
+
+
+def test_worker_that_is_reserved_for_a_model_serves_its_own_again_if_that_is_not_needed() -> None:
+    b = bench("gpu0", max_models=1, batch_size=1)
+    submit(b, "z", "big")
+    answer(b, b.last(ac.SendLease))
+    submit(b, "a", "big", segments=9)
+    submit(b, "b", "small")
+    b.wait(TURN_S)
+    assert b.slot("gpu0").reserved == "small"
+    b.handle(ev.CancelRequested("b"))
+    answer(b, b.last(ac.SendLease))
+    assert b.slot("gpu0").reserved is None
+    assert b.last(ac.SendLease).message.model == "big"

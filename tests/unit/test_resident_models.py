@@ -1,0 +1,136 @@
+"""Which models a worker unloads for another one, with loaders and memory that follow a script."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from subtitled.asr.idle_unload import IdleUnload
+from subtitled.core.protocol import EngineSettings, Transcribe
+from subtitled.errors import ExitCode
+from subtitled.workers.model_loader import LoadedModel, ModelLoadError
+from subtitled.workers.resident_models import ResidentModels
+
+GIB = 2**30
+
+
+class Device:
+    """A device with so much memory; each model takes what its name says, "3" for 3 GiB."""
+
+    def __init__(self, size: int, *, is_measured: bool = True) -> None:
+        self.size = size
+        self.is_measured = is_measured
+        self.used: dict[str, int] = {}
+        self.loads: list[str] = []
+
+    def load(self, settings: EngineSettings) -> LoadedModel:
+        """Return a model, or raise as CTranslate2 does if the memory is short."""
+        need = int(settings.model[0])
+        self.loads.append(settings.model)
+        if sum(self.used.values()) + need > self.size:
+            raise ModelLoadError("cuda: CUDA failed with error out of memory", ExitCode.CUDA)
+        self.used[settings.model] = need
+        weights = SimpleNamespace(unload_model=lambda: self.used.pop(settings.model))
+        engine: Any = SimpleNamespace(batch_size=4, languages=("en",), window_samples=480_000)
+        return LoadedModel(
+            settings=settings,
+            device="cpu",
+            engine=engine,
+            residence=IdleUnload(weights, 0.0),
+            compute_type="int8",
+            digest="",
+            load_s=1.0,
+            memory_bytes=need * GIB,
+        )
+
+    def free_bytes(self, _device: str) -> int | None:
+        """Return the free memory, if it is measured."""
+        return (self.size - sum(self.used.values())) * GIB if self.is_measured else None
+
+
+@pytest.fixture(params=[True, False], ids=["measured", "unmeasured"])
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Device:
+    """Return a device of 8 GiB, with and without a measurement of its free memory."""
+    made = Device(8, is_measured=request.param)
+    monkeypatch.setattr("subtitled.asr.memory.free_bytes", made.free_bytes)
+    return made
+
+
+def order(model: str, *may_evict: str, source: str = "", **more: Any) -> Transcribe:
+    """Return a lease of a model that has to be loaded."""
+    engine = EngineSettings(model=source or model) if model else None
+    return Transcribe(
+        lease=1,
+        items=(),
+        word_timestamps="auto",
+        model=model,
+        is_load=True,
+        engine=engine,
+        may_evict=may_evict,
+        **more,
+    )
+
+
+def resident(device: Device) -> ResidentModels:
+    """Return a worker's models: the default takes 3 GiB."""
+    return ResidentModels(device.load(EngineSettings(model="3-default")), device.load)
+
+
+def test_models_stay_as_long_as_there_is_room(device: Device) -> None:
+    models = resident(device)
+    assert models.use(order("4-a", "")).evicted == ()
+    assert set(device.used) == {"3-default", "4-a"}
+
+
+def test_models_are_unloaded_in_the_given_order_as_long_as_memory_is_short(device: Device) -> None:
+    models = resident(device)
+    models.use(order("4-a"))
+    assert models.use(order("4-b", "4-a", "")).evicted == ("4-a",)
+    assert set(device.used) == {"3-default", "4-b"}
+    assert models.use(order("7-c", "4-b", "")).evicted == ("4-b", "")
+    assert set(device.used) == {"7-c"}
+    assert models.use(order("", "7-c")).evicted == ("7-c",)
+
+
+def test_model_that_does_not_fit_is_a_fault_of_the_model(device: Device) -> None:
+    models = resident(device)
+    with pytest.raises(ModelLoadError, match="out of memory") as error:
+        models.use(order("9-huge", ""))
+    assert error.value.is_out_of_memory
+    assert error.value.evicted == ("",)
+    models.use(order(""))
+    assert set(device.used) == {"3-default"}, "it loads again what it had"
+
+
+def test_model_that_may_not_go_stays(device: Device) -> None:
+    models = resident(device)
+    with pytest.raises(ModelLoadError, match="out of memory"):
+        models.use(order("6-a"))
+    assert set(device.used) == {"3-default"}
+
+
+def test_model_in_use_is_not_unloaded(device: Device) -> None:
+    models = resident(device)
+    default = models.use(Transcribe(lease=1, items=(), word_timestamps="auto")).model
+    with default.residence.hold(), pytest.raises(ModelLoadError, match="out of memory"):
+        models.use(order("6-a", ""))
+    assert models.use(order("6-a", "")).evicted == ("",)
+
+
+def test_model_that_is_held_is_not_loaded_again_unless_its_settings_change(device: Device) -> None:
+    models = resident(device)
+    models.use(order("a", source="2-a"))
+    again = models.use(order("a", source="2-a"))
+    assert again.loaded is not None
+    assert again.loaded.load_s == 0, "nothing was loaded"
+    models.use(order("a", source="3-a"))
+    assert device.loads == ["3-default", "2-a", "3-a"]
+    assert set(device.used) == {"3-default", "3-a"}
+
+
+def test_lease_of_an_unknown_model_is_refused(device: Device) -> None:
+    unknown = Transcribe(lease=1, items=(), word_timestamps="auto", model="x")
+    with pytest.raises(ModelLoadError, match="'x' is unknown"):
+        resident(device).use(unknown)
