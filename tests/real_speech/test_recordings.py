@@ -12,15 +12,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 import pytest
+from msgspec import structs
 from opencc import OpenCC
 
+import media
 import real_model
 from daemon import Daemon, InboxFolder
 from subtitled.config import schema
+from subtitled.cues.render import read_json
+from subtitled.media.decode import open_media
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
 
     from subtitled.cues.transcript import Transcript
 
@@ -65,11 +72,19 @@ def share_heard(transcript: Transcript, recording: Recording) -> float:
     return sum(block.size for block in blocks) / len(said)
 
 
-def transcripts(folder: Path, names: Sequence[str]) -> Iterator[dict[str, Transcript]]:
-    """Run a daemon with the files in its inbox, and yield the transcript of each."""
+def transcripts(
+    folder: Path, names: Sequence[str], mixed: Sequence[tuple[str, ...]] = ()
+) -> Iterator[dict[str, Transcript]]:
+    """Run a daemon with the files in its inbox, and yield the transcript of each.
+
+    `mixed`: recordings that are joined and transcribed as speech in several languages; their transcript has both names.
+    """
     with Daemon(
         folder,
-        inboxes=(InboxFolder(options={"formats": ("json",)}),),
+        inboxes=(
+            InboxFolder(options={"formats": ("json",)}),
+            InboxFolder(name="mixed", options={"formats": ("json",), "language": "multi"}),
+        ),
         model=schema.ModelConfig(name=str(MODEL), cpu_threads=1, batch_size=8),
         pool=schema.PoolConfig(devices=("cpu",), prepare_workers=1),
         segments=schema.SegmentsConfig(),
@@ -78,22 +93,35 @@ def transcripts(folder: Path, names: Sequence[str]) -> Iterator[dict[str, Transc
     ) as daemon:
         for name in names:
             daemon.drop(RECORDINGS / name, name)
+        for parts in mixed:
+            sound = media.write_sound(folder / f"{'+'.join(parts)}.flac", joined(parts))
+            daemon.drop(sound, sound.name, inbox=folder / "mixed")
         daemon.start()
-        jobs = daemon.wait_for_jobs(len(names), TIMEOUT_S)
+        jobs = daemon.wait_for_jobs(len(names) + len(mixed), TIMEOUT_S)
         assert {job.state for job in jobs} == {"done"}
         found = {}
         for job in jobs:
             [output] = [path for path in daemon.client.status(job.id).outputs if path.endswith(".json")]
-            found[Path(job.source).name] = daemon.transcript(Path(output).name.removesuffix(".json"))
+            found[Path(job.source).name] = read_json(Path(output).read_bytes())
         yield found
 
 
+def joined(names: Sequence[str]) -> NDArray[np.int16]:
+    """Return recordings one after the other, with half a second between them."""
+    parts = []
+    for name in names:
+        with open_media(str(RECORDINGS / name)) as decoder:
+            parts += [*decoder, np.zeros(media.RATE // 2, np.int16)]
+    return np.concatenate(parts)
+
+
+MIXED = ("austen-0890.wav", "zh_tw_crypto.wav")
 SHORT = ("zh_net.wav", "jfk.flac", "fr_bonjour.mp3", "none_robin.ogg", "none_empty.mp3", "none_laugh.mp3")
 
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Transcript]]:
-    yield from transcripts(tmp_path_factory.mktemp("short"), SHORT)
+    yield from transcripts(tmp_path_factory.mktemp("short"), SHORT, [MIXED])
 
 
 @pytest.mark.parametrize("name", ["zh_net.wav", "jfk.flac"])
@@ -110,6 +138,18 @@ def test_language_that_is_detected_with_doubt_is_decided_by_decoding(
     """A greeting that is detected as Polish (0.43, French 0.04) is decoded with most certainty in French."""
     assert short["fr_bonjour.mp3"].language == "fr"
     assert share_heard(short["fr_bonjour.mp3"], recordings()["fr_bonjour.mp3"]) >= 0.6
+
+
+def test_speech_in_two_languages_keeps_both(short: dict[str, Transcript]) -> None:
+    """Both are in one segment, which is too short for the model to be divided."""
+    found = short["+".join(MIXED) + ".flac"]
+    assert {segment.index for segment in found.segments} == {0}
+    for segment, name in zip(found.segments, MIXED, strict=True):
+        assert segment.language == recordings()[name].language
+        assert share_heard(structs.replace(found, segments=(segment,)), recordings()[name]) >= 0.9
+    english, *chinese = found.cues
+    assert max(len(line) for line in english.lines) > 16, "the width of Chinese lines"
+    assert all(len(line) <= 20 for cue in chinese for line in cue.lines)
 
 
 @pytest.mark.parametrize("name", ["none_robin.ogg", "none_empty.mp3", "none_laugh.mp3"])

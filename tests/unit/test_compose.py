@@ -152,3 +152,15 @@ def test_damaged_result_does_not_hide_other_speech_without_text() -> None:
     missing, unheard = speech_without_text(row(), [damaged, result(1, unheard=((1000, 2000),))])
     assert [span.start_ms for span in missing] == [1_000]
     assert [span.start_ms for span in unheard] == [11_000]
+
+
+def test_each_phrase_of_a_mixed_segment_is_laid_out_by_its_own_language() -> None:
+    """The width of a line, the script and the stock phrases are those of the phrase's language."""
+    english = Phrase(" A sentence that is longer than sixteen characters.", 4000, 8000, language="en")
+    found = composed([result(0, MOUSE, english)], language="multi", chinese="tw")
+    assert [(segment.index, segment.language) for segment in found.segments] == [(0, "zh"), (0, "en")]
+    assert lines(found) == ["鼠標在這裡。", "A sentence that is longer\nthan sixteen characters."]
+    outro = Phrase(" Thanks for watching!", 8200, 8900, (), -0.9, language="en")
+    assert [removed.text for removed in composed([result(0, MOUSE, outro)], language="multi").removed] == [
+        "Thanks for watching!"
+    ]

@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subtitled.asr.coverage import SLACK_S, Stretch, UncoveredSpeech, loud_frames, snapped, uncovered
+from subtitled.asr.coverage import (
+    SLACK_S,
+    TAIL_S,
+    Stretch,
+    UncoveredSpeech,
+    is_near_speech,
+    loud_frames,
+    moved,
+    snapped,
+    uncovered,
+)
 
 
 def stretches(*edges: tuple[float, float]) -> list[Stretch]:
@@ -64,6 +74,52 @@ def test_speech_is_covered_or_found(spans: list[tuple[int, int]], texts: list[tu
         assert has_text or any(run.start_s <= middle <= run.end_s for run in found)
 
 
+SPOKEN = ((0.3, 2.0), (9.5, 11.0), (12.0, 14.0))
+
+
+@pytest.mark.parametrize(
+    ("texts", "places"),
+    [
+        pytest.param(((0.3, 1.2), (8.0, 8.4), (9.5, 14.0)), (1.5, 1.9), id="seven seconds after its speech"),
+        pytest.param(((0.3, 2.0), (3.0, 4.0), (12.0, 14.0)), (9.5, 10.5), id="before its speech"),
+        pytest.param(((0.3, 1.2), (5.0, 8.9), (9.5, 14.0)), (1.5, 2.0), id="longer than its speech"),
+        pytest.param(((0.3, 2.0), (5.0, 6.0), (9.5, 14.0)), (5.0, 6.0), id="all speech has text"),
+        pytest.param(((9.5, 11.0), (15.0, 16.0)), (12.0, 13.0), id="the nearest speech"),
+        pytest.param(((12.0, 14.0), (25.0, 26.0)), (25.0, 26.0), id="no speech is near"),
+        pytest.param(((0.3, 2.2), (11.2, 11.6), (12.0, 14.0)), (11.2, 11.6), id="just after speech"),
+    ],
+)
+def test_text_in_a_pause_is_moved_onto_speech_without_text(
+    texts: tuple[tuple[float, float], ...], places: tuple[float, float]
+) -> None:
+    found = moved(stretches(*texts), stretches(*SPOKEN))
+    [place] = [
+        one for one, text in zip(found, texts, strict=True) if text not in SPOKEN and one.start_s == places[0]
+    ]
+    assert (place.start_s, place.end_s) == pytest.approx(places)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(1, 50)), max_size=8),
+    st.lists(st.tuples(st.integers(0, 300), st.integers(1, 60)), max_size=8),
+)
+def test_moved_texts_keep_their_order(spans: list[tuple[int, int]], texts: list[tuple[int, int]]) -> None:
+    speech: list[Stretch] = []
+    at = 0
+    for pause, length in spans:
+        at += pause + 1
+        speech.append(Stretch(at / 10, (at + length) / 10))
+        at += length
+    before = sorted(
+        (Stretch(start / 10, (start + length) / 10) for start, length in texts), key=lambda one: one.start_s
+    )
+    after = moved(before, speech)
+    assert [one.start_s for one in after] == sorted(one.start_s for one in after)
+    for old, new in zip(before, after, strict=True):
+        assert new.end_s - new.start_s <= old.end_s - old.start_s + 1e-9
+        assert new == old or (is_near_speech(new, speech) and not is_near_speech(old, speech))
+
+
 @pytest.mark.parametrize(
     ("phrase", "edges"),
     [
@@ -88,6 +144,19 @@ def test_sound_that_the_vad_finds_late_belongs_to_the_phrase() -> None:
     speech = stretches((0.4, 2.0), (4.0, 6.0))
     assert snapped(0.0, 3.0, speech, is_loud) == pytest.approx((0.15, 2.6))
     assert snapped(3.0, 6.6, speech, is_loud) == pytest.approx((3.9, 6.6))
+
+
+def test_sound_of_the_speech_around_a_phrase_does_not_belong_to_it() -> None:
+    """A phrase whose last 0.1 s are the next word: its end is in the pause before that word, which stays uncovered."""
+    is_loud = np.zeros(700, bool)
+    is_loud[35:230] = is_loud[390:620] = True
+    speech = stretches((0.4, 2.0), (4.0, 6.0))
+    start, end = snapped(0.4, 4.1, speech, is_loud)
+    assert (start, end) == pytest.approx((0.4, 2.3 + TAIL_S))
+    [run] = uncovered(speech, stretches((start, end)), min_s=0.5)
+    assert run.start_s == 4.0
+    # The same at its start: the end of the word before.
+    assert snapped(1.95, 6.0, speech, is_loud) == pytest.approx((3.9, 6.0))
 
 
 def test_sound_is_what_is_at_most_20_db_below_the_speech() -> None:

@@ -97,6 +97,23 @@ def test_stock_phrase_over_no_speech_is_removed(found: MediaPhrase, cause: str) 
     assert cause in removal.cause
 
 
+@pytest.mark.parametrize(
+    ("found", "is_kept"),
+    [
+        pytest.param(phrase("Well.", 9600, 9900, logprob=UNSURE, no_speech_prob=1.0), False, id="in silence"),
+        pytest.param(phrase("Well.", 9250, 9900, logprob=UNSURE, no_speech_prob=1.0), True, id="near speech"),
+        pytest.param(phrase("Well.", 9600, 9900, no_speech_prob=1.0), True, id="certain"),
+        pytest.param(phrase("Well.", 9600, 9900, logprob=UNSURE, no_speech_prob=0.4), True, id="over sound"),
+    ],
+)
+def test_uncertain_text_in_silence_is_removed(found: MediaPhrase, is_kept: bool) -> None:
+    kept, removals = left(found)
+    assert (kept == ["Well."]) is is_kept
+    if not is_kept:
+        assert removals[0].cause.startswith("text where there is no speech, at low confidence")
+    assert left(found, stock=False)[0] == ["Well."]
+
+
 def test_word_probabilities_take_precedence_over_those_of_the_window() -> None:
     """The log-probability covers all phrases of a window."""
 

@@ -50,6 +50,20 @@ def test_phrase_that_starts_in_the_padding_before_a_gap_is_not_split() -> None:
     assert times(placed(Phrase(" It is twelve", 500, 3200))) == [("It is twelve", 2500, 5000)]
 
 
+def test_late_word_does_not_cross_a_gap_to_where_there_is_no_speech() -> None:
+    """The last word of a sentence is aligned after a removed gap of five seconds, before the speech there."""
+    words = (Word(" never", 2000, 2400, 0.9), Word(" surpassed.", 3050, 3700, 0.4))
+    speech = (Span(2 * SECOND, 5 * SECOND), Span(11 * SECOND, 14 * SECOND))
+    [found] = to_media_time([Phrase(" never surpassed.", 2000, 3700, words)], GAP, speech, 0)
+    assert (found.text, found.start_ms, found.end_ms) == ("never surpassed.", 4000, 5000)
+    assert [(word.start_ms, word.end_ms) for word in found.words] == [(4000, 4400), (5000, 5000)]
+    # The same for a first word that is aligned too early.
+    words = (Word(" Never", 2500, 2900, 0.4), Word(" surpassed.", 4050, 4700, 0.9))
+    speech = (Span(2 * SECOND, 4 * SECOND), Span(11 * SECOND, 14 * SECOND))
+    [found] = to_media_time([Phrase(" Never surpassed.", 2500, 4700, words)], GAP, speech, 0)
+    assert (found.text, found.start_ms, found.end_ms) == ("Never surpassed.", 10_000, 11_700)
+
+
 def test_scores_are_kept_with_the_phrase() -> None:
     phrase = Phrase("one", 0, 1000, (), -0.3, 1.2, 0.1, 0.4)
     assert placed(phrase) == (MediaPhrase("one", 2000, 3000, (), -0.3, 1.2, 0.1, 0.4),)

@@ -21,6 +21,9 @@ MIN_REPORTED_S = 0.5
 """Speech without text that is reported."""
 LEAD_S = 0.2
 """Audio before and after the speech in a window that decodes it again."""
+MIN_MOVED_S = 0.2
+"""Speech without text that a phrase without speech is moved onto."""
+MAX_MOVE_S = 10.0
 EDGE_S = 0.1
 """A phrase that overlaps speech by less does not belong to it."""
 TAIL_S = 0.5
@@ -77,24 +80,77 @@ def _without(span: Stretch, texts: Sequence[Stretch]) -> list[Stretch]:
     return left
 
 
+def moved(texts: Sequence[Stretch], speech: Sequence[Stretch]) -> list[Stretch]:
+    """Return `texts` (in order); those in a pause are moved onto the speech without text beside them.
+
+    The model gives such a text the time of the silence after or before its speech. It keeps its place between its neighbours
+    and its length, so that speech of other text next to it is still found without text. Without such speech it stays.
+    """
+    found = list(texts)
+    for at, text in enumerate(texts):
+        if is_near_speech(text, speech):
+            continue
+        others = [*found[:at], *found[at + 1 :]]
+        first_s = max((one.end_s for one in found[:at]), default=0.0)
+        last_s = min((one.start_s for one in found[at + 1 :]), default=float("inf"))
+        runs = [
+            run
+            for run in uncovered(speech, others, min_s=MIN_MOVED_S)
+            if run.start_s >= first_s and run.end_s <= last_s and _distance_s(run, text) <= MAX_MOVE_S
+        ]
+        if runs:
+            nearest = min(runs, key=lambda run: _distance_s(run, text))
+            length_s = min(text.end_s - text.start_s, nearest.end_s - nearest.start_s)
+            found[at] = Stretch(nearest.start_s, nearest.start_s + length_s)
+    return found
+
+
+def is_near_speech(text: Stretch, speech: Iterable[Stretch]) -> bool:
+    """Return whether there is speech in a text's time, or just before or after it."""
+    return any(span.start_s < text.end_s + SLACK_S and span.end_s > text.start_s - SLACK_S for span in speech)
+
+
+def _distance_s(run: UncoveredSpeech, text: Stretch) -> float:
+    return max(run.start_s - text.end_s, text.start_s - run.end_s)
+
+
 def snapped(
     start_s: float, end_s: float, speech: Sequence[Stretch], is_loud: np.ndarray
 ) -> tuple[float, float]:
     """Return the edges of a phrase, moved to the sound of its speech where they lie in a pause; unchanged without speech.
 
     The model starts the first phrase of a window with the window, and many others with the end of the phrase before.
-    `is_loud`: bool (frames,), 100 a second. The VAD may find speech half a second late: sound before it counts.
+    `is_loud`: bool (frames,), 100 a second. The VAD may find speech half a second late: sound before it counts, unless it
+    belongs to the speech before.
     """
     inside = [span for span in speech if span.end_s > start_s + EDGE_S and span.start_s < end_s - EDGE_S]
     if not inside:
         return start_s, end_s
+    own = is_loud.copy()
+    for span in speech:
+        if span.end_s <= inside[0].start_s:
+            own[: _end_of_sound(is_loud, round(span.end_s * 100))] = False
+        elif span.start_s >= inside[-1].end_s:
+            own[_start_of_sound(is_loud, round(span.start_s * 100)) :] = False
     first = max(start_s, inside[0].start_s)
-    before = np.nonzero(is_loud[round(start_s * 100) : round(first * 100)])[0]
+    before = np.nonzero(own[round(start_s * 100) : round(first * 100)])[0]
     start = start_s + int(before[0]) / 100 if len(before) else first
     last = min(end_s, inside[-1].end_s)
-    after = np.nonzero(is_loud[round(last * 100) : round(end_s * 100)])[0]
+    after = np.nonzero(own[round(last * 100) : round(end_s * 100)])[0]
     end = last + (int(after[-1]) + 1) / 100 if len(after) else last
     return start, max(start, min(end_s, end + TAIL_S))
+
+
+def _end_of_sound(is_loud: np.ndarray, frame: int) -> int:
+    """Return the first frame without sound from `frame` on."""
+    silent = np.nonzero(~is_loud[frame:])[0]
+    return frame + int(silent[0]) if len(silent) else len(is_loud)
+
+
+def _start_of_sound(is_loud: np.ndarray, frame: int) -> int:
+    """Return the first frame of the sound that reaches to `frame`."""
+    silent = np.nonzero(~is_loud[:frame])[0]
+    return int(silent[-1]) + 1 if len(silent) else 0
 
 
 def loud_frames(features: np.ndarray, speech: Iterable[Stretch]) -> np.ndarray:

@@ -24,7 +24,9 @@ from subtitled.asr.coverage import (
     MIN_REPORTED_S,
     SLACK_S,
     Stretch,
+    is_near_speech,
     loud_frames,
+    moved,
     snapped,
     uncovered,
 )
@@ -37,9 +39,16 @@ from subtitled.asr.fallback import (
     spelling,
 )
 from subtitled.asr.faster_whisper_compat import batch_of, generate, is_out_of_memory, on_host, options_of
-from subtitled.asr.language_choice import MAX_CANDIDATES, UNCERTAIN, most_certain, parts_to_compare
+from subtitled.asr.language_choice import (
+    MAX_CANDIDATES,
+    UNCERTAIN,
+    language_runs,
+    most_certain,
+    parts_by_pauses,
+    parts_to_compare,
+)
 from subtitled.asr.loops import cut_loops
-from subtitled.asr.prompts import PromptBuilder, PromptRequest
+from subtitled.asr.prompts import MIXED, PromptBuilder, PromptRequest
 from subtitled.config.layout_limits import LayoutLimits, limits_for
 from subtitled.config.schema import SAMPLE_RATE, DecodingConfig
 from subtitled.core.plan import SegmentSound, Span
@@ -89,6 +98,7 @@ class _Segment(Struct):
     speech: tuple[Stretch, ...]
     seams_s: tuple[float, ...]
     language: str | None
+    """The language of most of it; None until it is detected."""
     probability: float
     phrases: list[Phrase] = []
     no_speech_prob: float = 0.0
@@ -104,6 +114,10 @@ class _Window(Struct, frozen=True):
     segment: _Segment
     start: int
     end: int
+    until: int
+    """Windows that follow end here, at the end of the segment or of the run in its language."""
+    language: str | None = None
+    """None: that of the segment."""
     is_repeat: bool = False
     """Its speech was in a window before, and got no text."""
 
@@ -195,13 +209,14 @@ class Engine:
                     Stretch(span.start / SAMPLE_RATE, span.end / SAMPLE_RATE) for span in sound.speech
                 ),
                 seams_s=tuple(seam / SAMPLE_RATE for seam in sound.seams),
-                language=request.language,
-                probability=1.0 if request.language else 0.0,
+                language=None if request.language == MIXED else request.language,
+                probability=0.0 if request.language in {None, MIXED} else 1.0,
                 phrases=[],
                 decisions=[],
             )
             for array, request, sound in zip(features, requests, known, strict=True)
         ]
+        is_mixed = [request.language == MIXED for request in requests]
         for segment in segments:
             if segment.language is not None and segment.language not in self.languages:
                 raise ValueError(
@@ -210,11 +225,13 @@ class Engine:
             if segment.request.task == "translate" and not self.model.model.is_multilingual:
                 raise ValueError('task "translate": the model knows English alone')
         options = options_of(self.model, self._decoding, beam_size=self._beam_size)
-        todo = [
-            _Window(segment, 0, min(self._window, segment.features.shape[-1]))
-            for segment in segments
-            if segment.features.shape[-1] > 0
-        ]
+        todo: list[_Window] = []
+        for segment, has_several in zip(segments, is_mixed, strict=True):
+            frames = segment.features.shape[-1]
+            if has_several and frames and self.model.model.is_multilingual:
+                todo += self._windows_by_language(segment)
+            elif frames:
+                todo.append(_Window(segment, 0, min(self._window, frames), frames))
         doubtful: list[_DoubtfulWindow] = []
         reported: set[int] = set()
         while todo or doubtful:
@@ -282,7 +299,7 @@ class Engine:
         decoded = [
             DecodedWindow(
                 prompt=self._prompt(window),
-                tokenizer=self._tokenizer(window.segment),
+                tokenizer=self._tokenizer(window),
                 seconds=window.stretch.end_s - window.stretch.start_s,
                 attempts=[],
                 decisions=[],
@@ -365,6 +382,38 @@ class Engine:
                     found[0] if is_certain else self._compare_languages(segment, found, options)
                 )
 
+    def _windows_by_language(self, segment: _Segment) -> list[_Window]:
+        """Return a window for each run of one language in a segment; the language of most is that of the segment."""
+        frames = segment.features.shape[-1]
+        parts = parts_by_pauses(segment.speech)
+        detected: list[list[tuple[str, float]]] = []
+
+        def detect(batch: list[list[Stretch]]) -> list[list[tuple[str, float]]]:
+            arrays = [
+                _padded(
+                    segment.features[:, _frame(part[0].start_s - LEAD_S) : _frame(part[-1].end_s + LEAD_S)]
+                )
+                for part in batch
+            ]
+            found = self.model.model.detect_language(self.model.encode(np.stack(arrays)))
+            return [[(token[2:-2], float(probability)) for token, probability in row] for row in found]
+
+        while len(detected) < len(parts):
+            _, found = self._with_memory(parts[len(detected) :], detect)
+            detected += found
+        runs = language_runs(parts, detected, frames / FRAMES_PER_SECOND)
+        longest = max(
+            runs, key=lambda run: sum(r.end_s - r.start_s for r in runs if r.language == run.language)
+        )
+        segment.language, segment.probability = longest.language, longest.probability
+        windows = []
+        for run in runs:
+            start, until = _frame(run.start_s), min(_frame(run.end_s), frames)
+            windows.append(
+                _Window(segment, start, min(start + self._window, until), until, language=run.language)
+            )
+        return [window for window in windows if window.start < window.end]
+
     def _compare_languages(
         self, segment: _Segment, candidates: list[tuple[str, float]], options: TranscriptionOptions
     ) -> tuple[str, float]:
@@ -416,7 +465,7 @@ class Engine:
 
     def _needs_words(self, window: _Window, raw: _Raw, wanted: WordTimestamps) -> bool:
         """Return whether the words of a window are to be timed: as wanted, and where its phrases have no certain end."""
-        tokenizer = self._tokenizer(window.segment)
+        tokenizer = self._tokenizer(window)
         return bool(raw.parts) and (
             needs_words(raw.parts, tokenizer, wanted, self._limits_for)
             or any(part["tokens"][-1] < tokenizer.timestamp_begin for part in raw.parts)
@@ -430,7 +479,7 @@ class Engine:
 
     def _append(self, window: _Window, raw: _Raw, *, with_words: bool) -> list[_Window]:
         """Add the phrases of a window to its segment; return the windows for speech that they leave out."""
-        segment, tokenizer = window.segment, self._tokenizer(window.segment)
+        segment, tokenizer = window.segment, self._tokenizer(window)
         segment.decisions += raw.decisions
         segment.fallbacks += any(one.verdict == DecisionKind.FALLBACK for one in raw.decisions)
         segment.windows += 1
@@ -438,15 +487,20 @@ class Engine:
         if not window.is_repeat:
             segment.no_speech_prob = max(segment.no_speech_prob, float(raw.taken.result.no_speech_prob))
         for phrase in _phrases(raw, tokenizer, segment):
-            if not (window.is_repeat and _is_known(phrase, segment.phrases)):
-                segment.phrases.append(phrase if with_words else replace(phrase, words=()))
+            if window.is_repeat and _is_known(phrase, segment.phrases):
+                continue
+            language = "" if window.language == segment.language else window.language or ""
+            segment.phrases.append(
+                replace(phrase, language=language, words=phrase.words if with_words else ())
+            )
         segment.phrases.sort(key=lambda phrase: phrase.start_ms)
+        _move_onto_speech(segment)
         following = []
-        frames = segment.features.shape[-1]
-        if window.end < frames and not window.is_repeat:
+        if window.end < window.until and not window.is_repeat:
             start = max((round(part["end"] * FRAMES_PER_SECOND) for part in raw.parts), default=window.end)
             start = start if window.start < start < window.end else window.end
-            following.append(_Window(segment, start, min(start + self._window, frames)))
+            end = min(start + self._window, window.until)
+            following.append(_Window(segment, start, end, window.until, window.language))
         if not raw.parts:
             return following
         inside = _inside(window)
@@ -462,16 +516,17 @@ class Engine:
             start = max(window.start, round(start_s * FRAMES_PER_SECOND))
             is_last = run.end_s >= inside[-1].end_s
             end = window.end if is_last else round((run.end_s + LEAD_S) * FRAMES_PER_SECOND)
-            following.append(_Window(segment, start, min(end, window.end), is_repeat=True))
+            following.append(
+                _Window(segment, start, min(end, window.end), window.until, window.language, is_repeat=True)
+            )
         return following
 
-    def _tokenizer(self, segment: _Segment) -> Tokenizer:
-        return self._prompts.tokenizer(segment.request, segment.language)
+    def _tokenizer(self, window: _Window) -> Tokenizer:
+        return self._prompts.tokenizer(window.segment.request, window.language or window.segment.language)
 
     def _prompt(self, window: _Window) -> list[int]:
-        return self._prompts.prompt(
-            window.segment.request, window.segment.language, is_first=window.start == 0
-        )
+        language = window.language or window.segment.language
+        return self._prompts.prompt(window.segment.request, language, is_first=window.start == 0)
 
 
 def _of_one_length(windows: list[W], prompt_of: Callable[[W], list[int]]) -> list[W]:
@@ -493,6 +548,10 @@ def _inside(window: _Window) -> list[Stretch]:
         for span in window.segment.speech
         if span.start_s < last_s and span.end_s > first_s
     ]
+
+
+def _frame(time_s: float) -> int:
+    return max(0, round(time_s * FRAMES_PER_SECOND))
 
 
 class _Raw(Struct):
@@ -540,6 +599,31 @@ def _phrases(raw: _Raw, tokenizer: Tokenizer, segment: _Segment) -> list[Phrase]
             )
         )
     return phrases
+
+
+def _move_onto_speech(segment: _Segment) -> None:
+    """Move phrases in pauses onto the speech without text beside them; mark the others there as text without sound."""
+    is_loud = loud_frames(segment.features, segment.speech)
+    places = moved(_covered(segment), segment.speech)
+    for at, (phrase, place) in enumerate(zip(segment.phrases, places, strict=True)):
+        if not is_near_speech(place, segment.speech):
+            has_sound = is_loud[round(place.start_s * 100) : round(place.end_s * 100)].any()
+            segment.phrases[at] = phrase if has_sound else replace(phrase, no_speech_prob=1.0)
+            continue
+        start_ms, end_ms = round(place.start_s * 1000), round(place.end_s * 1000)
+        if start_ms == phrase.start_ms:
+            continue
+        shift_ms = start_ms - phrase.start_ms
+        words = tuple(
+            replace(
+                word,
+                start_ms=min(word.start_ms + shift_ms, end_ms),
+                end_ms=min(word.end_ms + shift_ms, end_ms),
+            )
+            for word in phrase.words
+        )
+        segment.phrases[at] = replace(phrase, start_ms=start_ms, end_ms=end_ms, words=words)
+    segment.phrases.sort(key=lambda phrase: phrase.start_ms)
 
 
 def _is_known(phrase: Phrase, phrases: list[Phrase]) -> bool:

@@ -15,11 +15,14 @@ _SPECIAL = re.compile(r"<\|[^|]*\|>")
 """Whisper's special tokens in text; in a prompt they would act as commands."""
 
 
+MIXED = "multi"
+
+
 class PromptRequest(Struct, frozen=True, kw_only=True):
     """How one segment is to be decoded."""
 
     language: str | None
-    """None: detect it."""
+    """None: detect it; MIXED: detect it for each part of the segment."""
     task: str = "transcribe"
     initial_prompt: str = ""
     """Text that counts as spoken before the segment."""

@@ -303,7 +303,7 @@ class LeaseDispatch:
             segment = self._live_jobs.segment(key)
             job = self._live_jobs.job(key.job)
             asked = job.options.language
-            language = job.language if asked == "auto" else None if asked == "multi" else asked
+            language = job.language if asked == "auto" else asked
             self._live_jobs.move_segment(segment, SegmentEvent.LEASED, worker=worker.identity)
             self._lease_of[key] = self._last_id
             items.append(

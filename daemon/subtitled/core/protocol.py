@@ -446,7 +446,7 @@ class LeaseItem(Struct, frozen=True, kw_only=True):
 
     key: SegmentKey
     language: str | None
-    """None: detect it."""
+    """None: detect it; "multi": detect it for each part of the segment."""
     task: str
     is_translated_too: bool = False
     initial_prompt: str = ""

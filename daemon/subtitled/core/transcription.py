@@ -42,6 +42,8 @@ class Phrase(Struct, frozen=True):
     compression_ratio: Score = 0.0
     no_speech_prob: Probability = 0.0
     temperature: Temperature = 0.0
+    language: Annotated[str, Meta(max_length=10)] = ""
+    """Whisper's code, where it is not that of its segment."""
 
 
 class DecisionKind(Enum):

@@ -32,6 +32,8 @@ MAX_COMPRESSION_RATIO = 2.4
 """Both as in `transcribe` of openai/whisper (no_speech_threshold, compression_ratio_threshold)."""
 MIN_SPEECH_SHARE = 0.25
 """Least share of a phrase's time with VAD speech; its start and end are often inaccurate."""
+NEAR_MS = 300
+"""Speech this near to a phrase may be its own."""
 MIN_REPETITIONS = 4
 """The same words so many times in a row are a loop."""
 MAX_LOOP_PHRASES = 3
@@ -54,7 +56,8 @@ class HallucinationRules(Struct, frozen=True):
     """Phrases that models write over silence and music."""
     marks: frozenset[str] = frozenset()
     """Words in brackets that describe music and noise; empty if marks are kept."""
-    is_loop_cut: bool = True
+    are_unsure_phrases_cut: bool = True
+    """Loops, and text where there is no speech."""
 
 
 def comparable(text: str) -> str:
@@ -79,7 +82,9 @@ def remove_hallucinations(
         said = tuple(
             phrase
             for phrase in phrases
-            if phrase is not None and not _is_stock(phrase, segment.spans, rules, removals)
+            if phrase is not None
+            and not _is_stock(phrase, segment.spans, rules, removals)
+            and not (rules.are_unsure_phrases_cut and _is_over_silence(phrase, segment.spans, removals))
         )
         kept.append(replace(segment, phrases=said))
     loops = set(_loops(kept, rules_for))
@@ -93,16 +98,23 @@ def remove_hallucinations(
 
 def doubt_reason(phrase: MediaPhrase, spans: Iterable[Interval]) -> str:
     """Return why a phrase may not have been spoken; "" if it is certain. `spans` are the speech of the VAD."""
+    if reason := _low_confidence(phrase):
+        return reason
+    if phrase.no_speech_prob > NO_SPEECH_PROB:
+        return f"over no speech (probability of none {phrase.no_speech_prob:.2f})"
+    if _speech(phrase, spans) < MIN_SPEECH_SHARE:
+        return "over no speech (none was found there)"
+    return ""
+
+
+def _low_confidence(phrase: MediaPhrase) -> str:
+    """Return why a phrase is uncertain by its own scores; "" if it is not."""
     if phrase.words:
         probability = sum(word.probability for word in phrase.words) / len(phrase.words)
         if probability < SURE_PROBABILITY:
             return f"at low confidence (probability of its words {probability:.2f})"
     elif phrase.avg_logprob < SURE_LOGPROB:
         return f"at low confidence (mean log-probability {phrase.avg_logprob:.2f})"
-    if phrase.no_speech_prob > NO_SPEECH_PROB:
-        return f"over no speech (probability of none {phrase.no_speech_prob:.2f})"
-    if _speech(phrase, spans) < MIN_SPEECH_SHARE:
-        return "over no speech (none was found there)"
     return ""
 
 
@@ -133,6 +145,18 @@ def _is_stock(
     if not _is_made_of(comparable(phrase.text), rules.stock) or not (reason := doubt_reason(phrase, spans)):
         return False
     removals.append(_removal(phrase, f"a stock phrase, {reason}"))
+    return True
+
+
+def _is_over_silence(phrase: MediaPhrase, spans: Iterable[Interval], removals: list[RemovedPhrase]) -> bool:
+    """Return whether the model is unsure of a phrase and there is no speech in it or beside it; record its removal."""
+    is_near = any(
+        span.start_ms < phrase.end_ms + NEAR_MS and span.end_ms > phrase.start_ms - NEAR_MS for span in spans
+    )
+    reason = _low_confidence(phrase)
+    if is_near or not reason or phrase.no_speech_prob <= NO_SPEECH_PROB:
+        return False
+    removals.append(_removal(phrase, f"text where there is no speech, {reason}"))
     return True
 
 
@@ -170,7 +194,7 @@ def _loops(
             if end - begin >= MIN_REPETITIONS * period:
                 for _, index, at in rows[begin + period : end]:
                     segment = segments[index]
-                    if rules_for(segment.language).is_loop_cut and _is_unsure(
+                    if rules_for(segment.language).are_unsure_phrases_cut and _is_unsure(
                         segment.phrases[at], segment.spans
                     ):
                         yield index, at

@@ -52,20 +52,33 @@ def to_media_time(
     real audio: times are limited to the pieces, and a phrase across a removed gap is split there, by its words or else in
     proportion to time. All text is kept, except phrases of whitespace; words that do not spell their phrase are dropped if it is
     split; otherwise words stay within its parts and do not overlap. A sliver of a phrase beyond a gap is padding and gets no
-    text. No time is negative.
+    text, and neither does the end of a phrase that has no speech there. No time is negative.
     """
     plan = Plan(index=0, pieces=pieces, spans=spans)
-    seams = _seams(pieces)
+    seams, speech = _seams(pieces), plan.sound().speech
     spoken = sorted((phrase for phrase in phrases if phrase.text.strip()), key=lambda phrase: phrase.start_ms)
     starts = [min(max(phrase.start_ms * SAMPLES_PER_MS, 0), plan.samples) for phrase in spoken]
     placed: list[MediaPhrase] = []
     for phrase, start, following in zip(spoken, starts, [*starts, plan.samples][1:], strict=True):
         end = max(start, min(phrase.end_ms * SAMPLES_PER_MS, following))
-        bounds = _without_slivers((start, *(seam for seam in seams if start < seam < end), end), phrase)
+        bounds = (start, *(seam for seam in seams if start < seam < end), end)
+        bounds = _without_slivers(_without_silent_ends(bounds, speech), phrase)
         parts = [_placed(phrase, part, plan, offset_samples) for part in _parts(phrase, bounds)]
         placed.extend(replace(part, is_continued=True) for part in parts[:-1])
         placed.extend(parts[-1:])
     return tuple(placed)
+
+
+def _without_silent_ends(bounds: tuple[int, ...], speech: Iterable[Span]) -> tuple[int, ...]:
+    """Return `bounds` without ends beyond a gap that contain no speech: a late word belongs before the gap."""
+    is_spoken = [
+        any(span.start < end and start < span.end for span in speech) for start, end in pairwise(bounds)
+    ]
+    if not any(is_spoken):
+        return bounds
+    first = is_spoken.index(True)
+    last = len(is_spoken) - is_spoken[::-1].index(True)
+    return bounds[first : last + 1]
 
 
 def _without_slivers(bounds: tuple[int, ...], phrase: Phrase) -> tuple[int, ...]:
@@ -159,13 +172,18 @@ def _placed_words(part: _Part, plan: Plan, offset_samples: int) -> Iterator[Word
     for word in part.words:
         start = min(max(word.start_ms * SAMPLES_PER_MS, earliest), part.end)
         end = min(max(word.end_ms * SAMPLES_PER_MS, start), part.end)
-        yield Word(word.text, *_media_ms(plan, start, end, offset_samples), word.probability)
+        # A word at the very end lies before the gap that may follow.
+        is_at_end = part.start < start == part.end
+        times = _media_ms(plan, start, end, offset_samples, is_at_end=is_at_end)
+        yield Word(word.text, *times, word.probability)
         earliest = end
 
 
-def _media_ms(plan: Plan, start: int, end: int, offset_samples: int) -> tuple[int, int]:
+def _media_ms(
+    plan: Plan, start: int, end: int, offset_samples: int, *, is_at_end: bool = False
+) -> tuple[int, int]:
     """Return samples [start, end) of the segment in media time, rounded inwards so as not to leave them."""
-    first = to_media(plan, start) + offset_samples
+    first = to_media(plan, start, is_end=is_at_end) + offset_samples
     last = to_media(plan, end, is_end=True) + offset_samples
     start_ms = max(0, -(-first // SAMPLES_PER_MS))
     return start_ms, max(start_ms, last // SAMPLES_PER_MS)

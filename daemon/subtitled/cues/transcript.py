@@ -48,7 +48,10 @@ class RemovedPhrase(Struct, frozen=True, kw_only=True):
 
 
 class SegmentTranscript(Struct, frozen=True, kw_only=True):
-    """One segment, which the model decoded at once, with its result."""
+    """One segment, which the model decoded at once, with its result.
+
+    A segment with speech in several languages has an entry of the same index for each run of phrases in one language.
+    """
 
     index: int
     pieces: tuple[Interval, ...]
@@ -153,4 +156,4 @@ def _by_language(transcript: Transcript) -> Iterator[tuple[str | None, tuple[Med
 
 def _speech(segments: tuple[SegmentTranscript, ...]) -> tuple[tuple[int, int], ...]:
     """Return the intervals with speech, in order."""
-    return tuple(sorted((span.start_ms, span.end_ms) for segment in segments for span in segment.spans))
+    return tuple(sorted({(span.start_ms, span.end_ms) for segment in segments for span in segment.spans}))

@@ -73,9 +73,11 @@ class JobSummary(Struct, frozen=True, kw_only=True):
 
 def job_report(row: JobRow, transcript: Transcript, *, now_ms: int) -> JobSummary:
     """Return a job's figures at `now_ms`."""
+    # A segment with several languages has several entries.
+    segments = {segment.index: segment for segment in transcript.segments}
     return JobSummary(
-        segments=len(transcript.segments),
-        silent=sum(not segment.phrases for segment in transcript.segments),
+        segments=len(segments),
+        silent=sum(not segment.phrases for segment in segments.values()),
         skipped=len(transcript.skipped),
         missing=len(transcript.missing),
         unheard=transcript.unheard,
@@ -83,7 +85,7 @@ def job_report(row: JobRow, transcript: Transcript, *, now_ms: int) -> JobSummar
         removed=len(transcript.removed),
         duration_s=transcript.duration_ms / 1000,
         wall_s=(now_ms - (row.started_ms or row.created_ms)) / 1000,
-        retries=sum(segment.attempts - 1 for segment in transcript.segments),
+        retries=sum(segment.attempts - 1 for segment in segments.values()),
         devices=transcript.devices,
         language=transcript.language,
         audio=transcript.audio,

@@ -18,6 +18,7 @@ import time
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import IO
 
@@ -33,8 +34,9 @@ from subtitled.core.plan import SAMPLES_PER_MS, Plan, Span, to_media
 from subtitled.core.protocol import Media, SegmentResult
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState, SegmentState
+from subtitled.core.transcription import Phrase
 from subtitled.cues.hallucination_filter import HallucinationRules, comparable, remove_hallucinations
-from subtitled.cues.phrases import MediaPhrase, to_media_time
+from subtitled.cues.phrases import to_media_time
 from subtitled.cues.transcript import Interval, MissingSpan, SegmentTranscript, Transcript, with_cues
 from subtitled.errors import LayoutError
 from subtitled.output import chinese
@@ -247,8 +249,7 @@ def compose(
             continue
         is_second = is_translation and result.translation is not None
         phrases = (result.translation or ()) if is_second else result.phrases
-        placed = to_media_time(phrases, found.plan.pieces, found.plan.spans, offset)
-        segments.append(_segment(found, result, placed, offset))
+        segments += _segments(found, result, phrases, offset)
         unheard += _unheard(found.plan, result, offset)
     transcript = Transcript(
         source=source_name(job),
@@ -303,7 +304,7 @@ def hallucination_rules(
     return HallucinationRules(
         stock=stock.get(language or "", frozenset()) if are_stock_phrases_removed else frozenset(),
         marks=frozenset() if are_marks_kept else marks,
-        is_loop_cut=are_stock_phrases_removed,
+        are_unsure_phrases_cut=are_stock_phrases_removed,
     )
 
 
@@ -339,14 +340,16 @@ def _language(settled: str, segments: Iterable[SegmentTranscript]) -> str | None
     return max(sorted(set(spoken)), key=spoken.count) if spoken else None
 
 
-def _segment(
-    found: ResultRow, result: SegmentResult, placed: tuple[MediaPhrase, ...], offset: int
-) -> SegmentTranscript:
-    pieces = (Span(piece.start, piece.start + piece.samples) for piece in found.plan.pieces)
-    return SegmentTranscript(
+def _segments(
+    found: ResultRow, result: SegmentResult, phrases: Iterable[Phrase], offset: int
+) -> Iterator[SegmentTranscript]:
+    """Yield a segment's transcript; where it has several languages, one for each run of phrases in one of them."""
+    plan = found.plan
+    pieces = (Span(piece.start, piece.start + piece.samples) for piece in plan.pieces)
+    whole = SegmentTranscript(
         index=found.index,
         pieces=tuple(_interval(piece, offset) for piece in pieces),
-        spans=tuple(_interval(span, offset) for span in found.plan.spans),
+        spans=tuple(_interval(span, offset) for span in plan.spans),
         device=found.worker.rpartition(".")[0],
         attempts=found.losses + 1,
         language=result.language or None,
@@ -355,8 +358,15 @@ def _segment(
         temperature=result.temperature,
         fallbacks=result.fallbacks,
         decisions=result.decisions,
-        phrases=placed,
     )
+    spoken = sorted(phrases, key=lambda phrase: phrase.start_ms)
+    runs = [(language, tuple(its)) for language, its in groupby(spoken, key=lambda phrase: phrase.language)]
+    for language, its in runs or [("", ())]:
+        yield msgspec.structs.replace(
+            whole,
+            language=language or whole.language,
+            phrases=to_media_time(its, plan.pieces, plan.spans, offset),
+        )
 
 
 def _interval(span: Span, offset: int) -> Interval:

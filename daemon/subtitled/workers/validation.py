@@ -79,6 +79,9 @@ def check_result(result: be.SegmentResult) -> None:
     is_language = result.language in _LANGUAGES or not (result.language or result.is_speech)
     if not is_language:
         raise ProtocolError("BAD_FORMAT", f"unknown language {result.language!r}")
+    for phrase in (*result.phrases, *(result.translation or ())):
+        if phrase.language and phrase.language not in _LANGUAGES:
+            raise ProtocolError("BAD_FORMAT", f"unknown language {phrase.language!r}")
     if any(decision.cause not in _DECISION_CAUSES for decision in result.decisions):
         raise ProtocolError("BAD_FORMAT", "unknown cause of a decoding decision")
 
