@@ -163,8 +163,14 @@ def test_wrong_usage_is_reported_before_anything_starts(
 
 def test_a_model_that_is_not_available_is_status_3_with_a_remedy(home: Path, tmp_path: Path) -> None:
     empty_hub = {"HF_HOME": str(tmp_path / "hub")}
-    done = run(home, talk(tmp_path / "talk.wav", 1), "--model", "tiny", **empty_hub)
+    # As in a background job of a shell, which ignores SIGINT.
+    ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        done = run(home, talk(tmp_path / "talk.wav", 1), "--model", "tiny", **empty_hub)
+    finally:
+        signal.signal(signal.SIGINT, ignored)
     assert done.returncode == 3, done.stderr
+    assert "interrupted" not in done.stderr
     assert "the model is not available: " in done.stderr
     assert "--model FOLDER" in done.stderr
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import _thread
 import fcntl
 import hashlib
 import os
 import re
 import shlex
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
@@ -41,7 +42,8 @@ CPU_NOTE = (
 )
 MAX_PRIORITY = 100
 POLL_S = 0.25
-INTERRUPT_S = 5.0
+FAILURE_SIGNAL = signal.SIGUSR1
+FAILURE_SIGNAL_S = 5.0
 PING_TIMEOUT_S = 2.0
 
 
@@ -189,14 +191,14 @@ def _use_private_daemon(model: str, request: TranscribeRequest, files: Sequence[
                 resume_hint="finished subtitles are saved; repeat the command to resume",
             )
             run.shown.note(f"loading the model {model}")
-            with _monitor(daemon, run) as monitor:
-                status = run.run(
-                    labelled(files), is_waiting=True, output=request.output, is_forced=request.is_forced
-                )
-            if monitor.failure:
-                click.echo(f"subtitled: {monitor.failure}", err=True)
+            try:
+                with _monitor(daemon, run):
+                    return run.run(
+                        labelled(files), is_waiting=True, output=request.output, is_forced=request.is_forced
+                    )
+            except PrivateDaemonError as error:
+                click.echo(f"subtitled: {error}", err=True)
                 return CommandExitCode.UNREACHABLE
-            return status
 
 
 class _Priorities:
@@ -218,7 +220,11 @@ class _Priorities:
 
 
 class _Monitor(threading.Thread):
-    """Reads the private daemon's log: shows downloads, and interrupts the main thread if no work is possible."""
+    """Reads the private daemon's log: shows downloads, and ends the main thread's wait if no work is possible.
+
+    The main thread gets a signal, whose handler raises PrivateDaemonError there. SIGINT would not do: it is ignored in
+    background jobs of a shell, and would be taken for Ctrl-C.
+    """
 
     def __init__(self, daemon: PrivateDaemon, run: SubmitRun) -> None:
         super().__init__(daemon=True)
@@ -228,17 +234,23 @@ class _Monitor(threading.Thread):
         self._stopping = threading.Event()
 
     def run(self) -> None:
-        """Poll the log until `close`; after a failure, interrupt the main thread until then."""
+        """Poll the log until `close`; after a failure, send the signal until then."""
         while not self.failure and not self._stopping.wait(POLL_S):
             try:
                 self._private.check()
                 for event in self._private.new_events():
                     self._process(event)
             except (PrivateDaemonError, SubtitleError, OSError) as error:
-                self._fail(str(error))
-        # An interrupt can be lost in a callback whose exceptions are ignored.
-        while not self._stopping.wait(INTERRUPT_S):
-            _thread.interrupt_main()
+                self.failure = str(error)
+        # Repeated, since an exception is lost in a callback whose exceptions are ignored.
+        while not self._stopping.is_set():
+            signal.pthread_kill(threading.main_thread().ident or 0, FAILURE_SIGNAL)
+            self._stopping.wait(FAILURE_SIGNAL_S)
+
+    def raise_failure(self, _signal: int, _frame: FrameType | None) -> None:
+        """Handle the signal: raise PrivateDaemonError, but not after `close`."""
+        if self.failure and not self._stopping.is_set():
+            raise PrivateDaemonError(self.failure)
 
     def close(self) -> None:
         """Stop the thread."""
@@ -253,11 +265,11 @@ class _Monitor(threading.Thread):
             case name if name == DAEMON_READY:
                 self._run.shown.note("")
             case name if name == MODEL_MISSING:
-                self._fail(
-                    f"the model is not available: {event.get('cause')}; give a folder with a model: --model FOLDER"
-                )
+                self.failure = f"the model is not available: {event.get('cause')}; give a folder with a model: --model FOLDER"
             case name if name == WORKER_BROKEN and self._is_all_broken():
-                self._fail(f"no device can transcribe: {event.get('cause')}; `subtitled doctor` has remedies")
+                self.failure = (
+                    f"no device can transcribe: {event.get('cause')}; `subtitled doctor` has remedies"
+                )
             case _:
                 pass
 
@@ -266,20 +278,18 @@ class _Monitor(threading.Thread):
             workers = [worker for worker in client.stats().workers if worker.role == "transcribe"]
         return all(worker.state == "broken" for worker in workers)
 
-    def _fail(self, failure: str) -> None:
-        if not self._stopping.is_set():
-            self.failure = failure
-            _thread.interrupt_main()
-
 
 @contextmanager
-def _monitor(daemon: PrivateDaemon, run: SubmitRun) -> Iterator[_Monitor]:
+def _monitor(daemon: PrivateDaemon, run: SubmitRun) -> Iterator[None]:
+    """Raise PrivateDaemonError in the `with` block, run by the main thread, when no work is possible."""
     monitor = _Monitor(daemon, run)
+    previous = signal.signal(FAILURE_SIGNAL, monitor.raise_failure)
     monitor.start()
     try:
-        yield monitor
+        yield
     finally:
         monitor.close()
+        signal.signal(FAILURE_SIGNAL, previous)
 
 
 @contextmanager
