@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -365,10 +367,16 @@ def worker_processes(parent: int | None = None) -> dict[int, dict[str, Any]]:
 
 
 def free_port() -> int:
-    """Return a free port of the loopback interface."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a free port of the loopback interface.
+
+    Not one of those that the system gives to outgoing connections (from 32768 on): another test's connection could take
+    it before its user binds it.
+    """
+    for _ in range(100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", 12_000 + secrets.randbelow(20_000)))
+            return int(probe.getsockname()[1])
+    raise AssertionError("no port from 12000 to 32000 is free")
 
 
 def _drop_rights() -> None:

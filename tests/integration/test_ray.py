@@ -166,6 +166,7 @@ def places_of_the_key(head: RayHead) -> list[Path]:
     return found
 
 
+@pytest.mark.long
 def test_a_node_that_dies_loses_nothing_and_doubles_nothing(head: RayHead, nodes: Nodes, text: str) -> None:
     first, second = nodes.add(), nodes.add()
     files = Files(head)
@@ -176,6 +177,7 @@ def test_a_node_that_dies_loses_nothing_and_doubles_nothing(head: RayHead, nodes
     head.wait_for_log("ray.failed", worker=slot)
 
 
+@pytest.mark.long
 def test_a_node_that_comes_in_the_middle_is_used_and_one_with_notice_finishes_what_it_holds(
     cluster: RayCluster, head: RayHead, nodes: Nodes, text: str
 ) -> None:

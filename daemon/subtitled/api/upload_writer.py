@@ -56,9 +56,10 @@ class UploadWriter:
         self._written = written
         self._failed = failed
         self._lock = threading.Lock()
-        self._tasks: deque[Callable[[], None] | None] = deque()
+        self._tasks: deque[Callable[[], None]] = deque()
         self._is_running = False
         self._is_closing = False
+        self._has_failed = False
         self._file = -1
         self._offset = 0
         self._hash = hashlib.sha256()
@@ -69,9 +70,11 @@ class UploadWriter:
         return len(self._tasks) >= MAX_QUEUED
 
     def open(self, on_open: Callable[[int], None]) -> None:
-        """Open or create the file; `on_open` receives its present size in bytes."""
+        """Open or create the file, unless `close` comes first; `on_open` receives its present size in bytes."""
 
         def work() -> None:
+            if self._is_closing:
+                return
             self._path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             self._file = os.open(self._path, flags, FILE_MODE)
@@ -81,7 +84,7 @@ class UploadWriter:
             offset = self._offset
             self._call_in_loop(lambda: on_open(offset))
 
-        self._put(work, self._hash_pool)
+        self._put(self._guarded(work), self._hash_pool)
 
     def write(self, chunk: Buffer) -> None:
         """Append a chunk."""
@@ -94,7 +97,7 @@ class UploadWriter:
                 rest = rest[count:]
                 self._offset += count
 
-        self._put(work)
+        self._put(self._guarded(work))
 
     def finish(self, on_finish: Callable[[ReceivedFile], None]) -> None:
         """Sync the file and close it; `on_finish` receives its size, time and hash."""
@@ -109,15 +112,37 @@ class UploadWriter:
             )
             self._call_in_loop(lambda: on_finish(received))
 
-        self._put(work)
+        self._put(self._guarded(work))
         self.close()
 
-    def close(self) -> None:
-        """Close the file after the queued tasks."""
-        self._is_closing = True
-        self._put(None)
+    def close(self, closed: Callable[[], None] | None = None) -> None:
+        """Close the file after the queued tasks; then the loop calls `closed`: its folder may be deleted."""
 
-    def _put(self, task: Callable[[], None] | None, pool: Executor | None = None) -> None:
+        def work() -> None:
+            self._close()
+            if closed is not None:
+                self._call_in_loop(closed)
+
+        self._is_closing = True
+        self._put(work)
+
+    def _guarded(self, task: Callable[[], None]) -> Callable[[], None]:
+        """Return a task that does nothing after a failure, and whose own failure is reported."""
+
+        def work() -> None:
+            if self._has_failed:
+                return
+            try:
+                task()
+            except OSError as error:
+                self._has_failed = True
+                self._close()
+                failure = error
+                self._call_in_loop(lambda: self._failed(failure))
+
+        return work
+
+    def _put(self, task: Callable[[], None], pool: Executor | None = None) -> None:
         with self._lock:
             self._tasks.append(task)
             if self._is_running:
@@ -146,23 +171,10 @@ class UploadWriter:
                 self._tasks.clear()
             before = self._offset
             for task in tasks:
-                if task is None:
-                    self._close()
-                elif not self._try(task):
-                    return  # `_is_running` stays set, so no further task runs
+                task()
             offset = self._offset
             if offset > before:
                 self._call_in_loop(lambda offset=offset: self._written(offset))  # type: ignore[misc]
-
-    def _try(self, task: Callable[[], None]) -> bool:
-        try:
-            task()
-        except OSError as error:
-            self._close()
-            failure = error
-            self._call_in_loop(lambda: self._failed(failure))
-            return False
-        return True
 
     def _close(self) -> None:
         if self._file >= 0:

@@ -241,11 +241,11 @@ class Uploads:
         if job.state in {JobState.DONE, JobState.CANCELLED}:
             if (upload := self._open.get(job.id)) is not None:
                 self._refuse(upload, "WRONG_STATE", _cancellation(job))
-            self._remove(job.id)
             if job.state is JobState.DONE:
+                self._remove(job.id)
                 self._upload_store.keep(job.id, now_ms, is_failed=False)
             else:
-                self._upload_store.discard(job.id)
+                self._remove(job.id, partial(self._upload_store.discard, job.id))
         elif job.state is JobState.FAILED:
             self._upload_store.keep(job.id, now_ms, is_failed=True)
 
@@ -387,10 +387,13 @@ class Uploads:
         peer, request = upload.commit or (upload.peer, upload.request)
         peer.refuse(request, code, reason)
 
-    def _remove(self, job: str) -> None:
+    def _remove(self, job: str, removed: Callable[[], None] | None = None) -> None:
+        """Forget an upload; the loop calls `removed` once nothing writes its file any more."""
         upload = self._open.pop(job, None)
         if upload is not None and upload.writer is not None:
-            upload.writer.close()
+            upload.writer.close(removed)
+        elif removed is not None:
+            removed()
         self._active_at.pop(job, None)
         self._started_at.pop(job, None)
 
