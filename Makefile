@@ -13,7 +13,7 @@ PIP := $(BIN)/python $(QUIET_PIP)
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help demo transcribe demo-model real-model test test-long lint prose bench lock screenshots simulate fuzz chaos soak partition systemd clean
+.PHONY: help demo transcribe demo-model real-model test test-long lint prose bench lock screenshots recording simulate fuzz chaos soak partition systemd clean
 .DEFAULT_GOAL := help
 # A recipe that fails or is interrupted leaves no incomplete target.
 .DELETE_ON_ERROR:
@@ -74,6 +74,9 @@ systemd: $(VENV)/.installed  ## as root: the unit under a real systemd, as init 
 
 screenshots: $(VENV)/.tested  ## pictures of the web page, to screenshots/ and docs/images
 	@$(BIN)/python tests/screenshots.py
+
+recording: $(VENV)/.installed  ## picture of `subtitled demo` in a terminal, to docs/images/demo.svg
+	@$(BIN)/python tools/record_demo.py
 
 # In a separate environment: the daemon and its tests never import torch. An interrupted run resumes.
 demo-model: $(MODEL_VENV)/.installed  ## train the bundled model and its recordings, in hours; needs libespeak-ng1 (apt)

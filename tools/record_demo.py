@@ -1,4 +1,4 @@
-"""Record `subtitled demo` as a picture of a terminal: `python tools/record_demo.py [FILE]`; default: docs/images/demo.svg.
+"""Record `subtitled demo` as a picture of a terminal: `make recording`, or `python tools/record_demo.py [FILE]`.
 
 The command runs on a pseudo-terminal, so that it prints colours and its progress bars; the picture shows the final screen.
 """
