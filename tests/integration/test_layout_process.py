@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 from typing import TYPE_CHECKING
@@ -123,6 +124,26 @@ def test_stopped_child_that_does_not_read_a_large_request_is_replaced() -> None:
     os.kill(child(layout_process), signal.SIGSTOP)
     assert len(layout_process.compose(row, many, model="demo").segments) == 2_000
     layout_process.close()
+
+
+OWNER = """
+import sys, time
+from subtitled.output.layout_process import LayoutProcess
+owner = LayoutProcess()
+print(owner._running_child(time.monotonic() + 60).pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_stopped_child_ends_with_its_daemon() -> None:
+    with subprocess.Popen(
+        (sys.executable, "-c", OWNER), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as owner:
+        assert owner.stdout is not None
+        stopped = int(owner.stdout.readline())
+        os.kill(stopped, signal.SIGSTOP)
+        owner.kill()
+    eventually(lambda: not is_running(stopped), "the child ends")
 
 
 SLEEPER = """

@@ -41,7 +41,7 @@ from subtitled.cues.transcript import Interval, MissingSpan, SegmentTranscript, 
 from subtitled.errors import LayoutError
 from subtitled.output import chinese
 from subtitled.runtime import pipes
-from subtitled.runtime.processes import lower_priority
+from subtitled.runtime.processes import die_with_parent, lower_priority
 from subtitled.storage.rows import JobRow, ResultRow
 
 COMMAND = (sys.executable, "-m", "subtitled.output.layout_process")
@@ -423,6 +423,7 @@ def _respond(request: _Request) -> _Response:
 
 def main() -> None:
     """Answer requests until the input ends, as it does with the daemon."""
+    die_with_parent(os.getppid())  # a stopped process does not see the end of its input
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # sent to the process group of the daemon, which handles them
     lower_priority()
