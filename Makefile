@@ -60,7 +60,7 @@ simulate: $(VENV)/.tested  ## N=10000: run the real poll loop through random fai
 fuzz: $(VENV)/.tested  ## N=1000000: send that many random and damaged frames to the client API
 	@$(BIN)/python tests/fuzz/fuzz.py $(or $(N),1000000) $(or $(SEED),0)
 
-chaos: $(VENV)/.tested  ## MINUTES=10: kill and stop random processes of a real daemon; no file may be lost
+chaos: $(VENV)/.tested  ## MINUTES=10: kill, stop, hang and cut the power of a real daemon; no file may be lost
 	@$(BIN)/python tests/integration/chaos/chaos.py --minutes $(or $(MINUTES),10)
 
 soak: $(VENV)/.tested  ## MINUTES=60: run small jobs; memory and descriptors of every process must stay constant

@@ -1,4 +1,7 @@
-"""Random processes of a real daemon are killed and stopped while it works; then nothing may be missing.
+"""Random processes of a real daemon are killed and stopped while it works, and more; then nothing may be missing.
+
+Workers, layout process, gateway and daemon are killed or stopped; a power cut loses what the database did not sync; as root
+the mount of the inbox or of the outputs hangs or loses its server.
 
 `python tests/integration/chaos/chaos.py --minutes 10` (or `make chaos MINUTES=10`) prints kills by kind, restarts, segments
 decoded more than once, and losses.
@@ -8,12 +11,15 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import os
 import random
 import signal
 import sys
 import tempfile
 import time
+import urllib.request
+from http import HTTPStatus
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +28,16 @@ import soundfile
 sys.path.insert(0, str(Path(__file__).parents[2]))  # tests/, when this file runs alone
 
 import media
-from daemon import ENDED, Daemon, InboxFolder, eventually, process_state, worker_processes
+from daemon import ENDED, Daemon, InboxFolder, eventually, free_port, process_state, worker_processes
+from faults.lying_disk_main import restore
+from hung_mount import ForbiddenError, HungMount
 from subtitle import UnreachableError
 from subtitled.config import schema
 from subtitled.cues.render import read_json
 
 RATE = 16_000
 ROUND_TIMEOUT_S = 300.0
+LYING_DISK = Path(__file__).parents[2] / "faults" / "lying_disk_main.py"
 
 # Random kills hit any file: the limits that protect a daemon from a file that kills workers are raised.
 RECOVERY = schema.RecoveryConfig(
@@ -106,24 +115,116 @@ def texts_of(daemon: Daemon) -> dict[str, str]:
     }
 
 
-def inject_fault(daemon: Daemon, rng: random.Random, tally: Tally) -> None:
-    """Kill or stop one process; a killed daemon is started again."""
-    workers = daemon.workers()
-    if not workers:
-        return  # it is just starting
-    if rng.random() < 0.15:
-        tally.faults["daemon killed"] += 1
-        daemon.kill()
-        daemon.spawn()
-        return
-    identity = rng.choice(sorted(workers))
-    role = "prepare" if identity.startswith("prepare") else "transcribe"
-    kind, number = ("stopped", signal.SIGSTOP) if rng.random() < 0.2 else ("killed", signal.SIGKILL)
-    try:
-        os.kill(workers[identity], number)
-    except ProcessLookupError:
-        return
-    tally.faults[f"{role} worker {kind}"] += 1
+class Disturbance:
+    """Injects faults into a daemon, one at a time; `end` undoes those that last."""
+
+    def __init__(self, daemon: Daemon, rng: random.Random, image: Path, tally: Tally) -> None:
+        self._daemon = daemon
+        self._rng = rng
+        self._image = image
+        """See `lying_disk_main`."""
+        self._tally = tally
+        self._mount: HungMount | None = None
+        self._stopped_gateway: int | None = None
+
+    def inject(self) -> None:
+        """Kill or stop one process, cut the power, or let a mount hang; a killed daemon is started again."""
+        draw = self._rng.random()
+        self._end_lasting()
+        if draw < 0.10:
+            self._kill_daemon("daemon killed")
+        elif draw < 0.16:
+            self._kill_daemon("power cut")
+        elif draw < 0.24:
+            self._disturb_child("gateway", b"http")
+        elif draw < 0.36:
+            self._disturb_child("layout process", b"subtitled.output.layout_process")
+        elif draw < 0.46:
+            self._hang_mount()
+        else:
+            self._disturb_worker()
+
+    def end(self) -> None:
+        """Let everything answer again."""
+        self._end_lasting(always=True)
+
+    def _end_lasting(self, *, always: bool = False) -> None:
+        """Continue a stopped gateway, and sometimes a mount that hangs, so that other faults meet it."""
+        if self._stopped_gateway is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._stopped_gateway, signal.SIGCONT)
+            self._stopped_gateway = None
+        if self._mount is not None and (always or self._rng.random() < 0.3):
+            self._mount.close()
+            self._mount = None
+
+    def _kill_daemon(self, kind: str) -> None:
+        self._daemon.kill()
+        if kind == "power cut" and not restore(self._image, Path(self._daemon.config.state.dir)):
+            kind = "daemon killed"
+        self._tally.faults[kind] += 1
+        self._daemon.spawn()
+
+    def _disturb_child(self, name: str, word: bytes) -> None:
+        pid = child_of(self._daemon.pid, word)
+        if pid is None:
+            return  # it is not there, or just starting
+        number = self._signal()
+        if self._kill(pid, number, name) and number == signal.SIGSTOP and name == "gateway":
+            self._stopped_gateway = pid
+
+    def _hang_mount(self) -> None:
+        if self._mount is not None or os.geteuid():
+            return
+        folder = self._rng.choice([self._daemon.inbox, self._daemon.outbox])
+        try:
+            self._mount = HungMount(folder)
+        except ForbiddenError:
+            return
+        kind = "hangs"
+        if self._rng.random() < 0.5:
+            self._mount.lose_server()
+            kind = "loses its server"
+        self._tally.faults[f"{'inbox' if folder == self._daemon.inbox else 'output'} {kind}"] += 1
+
+    def _disturb_worker(self) -> None:
+        workers = worker_pids(self._daemon.pid)
+        if not workers:
+            return  # it is just starting
+        identity = self._rng.choice(sorted(workers))
+        role = "prepare" if identity.startswith("prepare") else "transcribe"
+        self._kill(workers[identity], self._signal(), f"{role} worker")
+
+    def _signal(self) -> signal.Signals:
+        return signal.SIGSTOP if self._rng.random() < 0.2 else signal.SIGKILL
+
+    def _kill(self, pid: int, number: signal.Signals, name: str) -> bool:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return False
+        self._tally.faults[f"{name} {'stopped' if number == signal.SIGSTOP else 'killed'}"] += 1
+        return True
+
+
+def child_of(parent: int, word: bytes) -> int | None:
+    """Return the process id of a child with this word in its command line."""
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            fields = (folder / "stat").read_text("utf-8").rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if word in words and int(fields[1]) == parent:
+            return int(folder.name)
+    return None
+
+
+def worker_pids(daemon: int) -> dict[str, int]:
+    """Return the process id of each worker, by its identity."""
+    return {settings["identity"]: pid for pid, settings in worker_processes(daemon).items()}
 
 
 def run_disturbed(
@@ -131,17 +232,28 @@ def run_disturbed(
 ) -> dict[str, str]:
     """Return the text of each source, made with a fault about every `pause_s` seconds."""
     rng = random.Random(seed)
-    with Daemon(folder, inboxes=[INBOX], recovery=RECOVERY) as daemon:
+    image = folder / "image"
+    http = schema.HttpConfig(listen=f"127.0.0.1:{free_port()}")
+    with Daemon(
+        folder,
+        inboxes=[INBOX],
+        recovery=RECOVERY,
+        http=http,
+        command=lambda config_file: (str(LYING_DISK), str(config_file), str(image)),
+    ) as daemon:
         daemon.start()
         for source in sources:
             daemon.drop(source, source.name)
+        disturbance = Disturbance(daemon, rng, image, tally)
         deadline = time.monotonic() + ROUND_TIMEOUT_S
         while time.monotonic() < deadline:
             time.sleep(rng.uniform(0.5, 1.5) * pause_s)
             if _has_ended(daemon, len(sources)):
                 break
-            inject_fault(daemon, rng, tally)
+            disturbance.inject()
+        disturbance.end()
         eventually(lambda: _answers(daemon), "the daemon answers")
+        eventually(lambda: _serves(http.listen), "the gateway answers", 120)
         jobs = daemon.wait_for_jobs(len(sources), ROUND_TIMEOUT_S)
         _check_files(daemon, sources, [job.state for job in jobs], tally)
         texts = texts_of(daemon)
@@ -173,6 +285,14 @@ def _answers(daemon: Daemon) -> bool:
     except UnreachableError:
         return False
     return True
+
+
+def _serves(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{address}/health", timeout=10) as answer:
+            return bool(answer.status == HTTPStatus.OK)
+    except OSError:
+        return False
 
 
 def _has_ended(daemon: Daemon, count: int) -> bool:
