@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from subtitle.command_group import CommandGroup
+from subtitle.command_group import CommandGroup, accept_all_names, os_error_text
 from subtitle.commands import jobs, server
 from subtitle.commands.connection_options import CommandExitCode, connection_options
 from subtitle.commands.submit import submit
@@ -42,8 +42,9 @@ for _command in (
 
 def main() -> None:
     """Run the command; exits with one of `CommandExitCode`."""
+    accept_all_names()
     try:
-        cli(standalone_mode=False)
+        cli(standalone_mode=False, prog_name="subtitle")
     except click.ClickException as error:
         error.show()
         sys.exit(CommandExitCode.USAGE)
@@ -58,6 +59,9 @@ def main() -> None:
     except UnreachableError as error:
         click.echo(f"subtitle: {error}", err=True)
         sys.exit(CommandExitCode.UNREACHABLE)
-    except (SubtitleError, OSError) as error:
+    except SubtitleError as error:
         click.echo(f"subtitle: {error}", err=True)
+        sys.exit(CommandExitCode.FAILED)
+    except OSError as error:
+        click.echo(f"subtitle: {os_error_text(error)}", err=True)
         sys.exit(CommandExitCode.FAILED)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import inspect
 import itertools
 import os
+import re
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
@@ -117,11 +118,28 @@ def options_of(options: ms.JobOptions | None, keywords: JobKeywords) -> ms.JobOp
             f"{unknown[0]} is not a job option; known: {', '.join(ms.JobOptions.__struct_fields__)}"
         )
     changed = {name: msgspec.to_builtins(value) for name, value in keywords.items()}
+    given = {**msgspec.to_builtins(options or ms.JobOptions()), **changed}
     try:
-        return msgspec.convert({**msgspec.to_builtins(options or ms.JobOptions()), **changed}, ms.JobOptions)
+        return msgspec.convert(given, ms.JobOptions)
     except msgspec.ValidationError as error:
-        reason, _, where = str(error).partition(" - at `$.")
-        raise OptionError(f"{where.rstrip('`') or 'options'}: {reason}") from None
+        raise OptionError(": ".join(fault_of(error, given))) from None
+
+
+_LIMITS = {"<=": "at most", ">=": "at least", "<": "less than", ">": "more than"}
+
+
+def fault_of(error: msgspec.ValidationError, given: Any) -> tuple[str, str]:
+    """Return the field of a validation error, such as "layout.max_chars", and its fault with the value and the limit."""
+    reason, _, where = str(error).partition(" - at `$")
+    value = given
+    for key in re.findall(r"[^.\[\]`]+", where):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    name = where.strip(".`") or "options"
+    if limit := re.search(r"^Expected `\w+` (of length )?([<>]=?) (\S+)$", reason):
+        unit = "characters" if isinstance(value, str) else "entries"
+        size = f"{len(value)} {unit} are" if limit[1] and value is not None else f"{value!r} is"
+        return name, f"{size} not allowed ({_LIMITS[limit[2]]} {limit[3]})"
+    return name, reason.replace("Invalid enum value", "unknown value").replace("`", "")
 
 
 class Requests:

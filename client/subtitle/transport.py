@@ -73,7 +73,9 @@ def open_socket(context: Any, endpoint: str, key: Key | None) -> tuple[Any, Conn
     except zmq.ZMQError as error:
         monitor.close()
         socket.close()
-        raise UnreachableError(f"{endpoint}: invalid endpoint: {error.strerror}") from error
+        raise UnreachableError(
+            f"{endpoint!r} is not an endpoint; write tcp://HOST:PORT or ipc:///PATH"
+        ) from error
     return socket, monitor
 
 

@@ -13,6 +13,8 @@ def main() -> None:
         sys.exit(
             f"subtitled: the Python package {error.name} is missing; for the daemon, install: pip install 'subtitled[daemon]'"
         )
+    except KeyboardInterrupt:
+        sys.exit(130)  # while the modules are loaded, which takes a second
     run()
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 import click
 
-from subtitle.command_group import CommandGroup
+from subtitle.command_group import CommandGroup, InputError, accept_all_names, os_error_text
 from subtitle.commands.job_options import chosen, job_options
 from subtitle.media_source import MEDIA_SUFFIXES
 from subtitle.messages import Chinese
@@ -160,7 +160,7 @@ def transcribe(
         )
         sys.exit(start(request, _load(config_file, check_paths=False).listen.clients))
     except OptionError as error:
-        raise click.UsageError(str(error)) from error
+        raise InputError(str(error)) from error
     except SubtitleError as error:
         click.echo(f"subtitled: {error}", err=True)
         sys.exit(ExitCode.UNREACHABLE)
@@ -519,8 +519,9 @@ def _found(config_file: str | None) -> str | None:
 
 def main() -> None:
     """Run the command; exits with one of `ExitCode`."""
+    accept_all_names()
     try:
-        cli(standalone_mode=False)
+        cli(standalone_mode=False, prog_name="subtitled")
     except click.ClickException as error:
         error.show()
         sys.exit(ExitCode.USAGE)
@@ -541,6 +542,9 @@ def main() -> None:
             err=True,
         )
         sys.exit(ExitCode.FAILED)
-    except (SubtitledError, OSError) as error:
+    except SubtitledError as error:
         click.echo(f"subtitled: {error}", err=True)
+        sys.exit(ExitCode.FAILED)
+    except OSError as error:
+        click.echo(f"subtitled: {os_error_text(error)}", err=True)
         sys.exit(ExitCode.FAILED)

@@ -167,6 +167,37 @@ def test_watch_prints_sentences_with_file_names(daemon: Daemon, tmp_path: Path) 
     assert subtitle(daemon, "watch", "life.flac").stdout.endswith("life.flac: done\n")
 
 
+def test_any_file_name_is_printed_in_any_locale(daemon: Daemon, tmp_path: Path) -> None:
+    """In UTF-8 bytes that are not are printed as they are; what the locale lacks is a question mark."""
+    names = [os.fsdecode(b"\xff\xfe.mp4"), "\u65e5\u672c.mp4"]
+    (job, _) = submitted(daemon, tmp_path, *names)
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for locale in ({"PYTHONUTF8": "1"}, ascii_only):
+        found = subtitle(daemon, "list", **locale)
+        assert found.returncode == 0, found.stderr
+        assert job in found.stdout
+        sent = subprocess.run(
+            [sys.executable, "-c", "import subtitle.cli; subtitle.cli.main()", "submit", *names],
+            cwd=tmp_path,
+            env={**os.environ, "SUBTITLE_SERVER": daemon.endpoint, **locale},
+            capture_output=True,
+            timeout=WAIT_S,
+            check=False,
+        )
+        assert sent.returncode == 0, sent.stderr
+        assert (b"??.mp4" if locale is ascii_only else b"\xff\xfe.mp4") in sent.stdout
+
+
+def test_unknown_names_are_reported_in_one_line(daemon: Daemon, tmp_path: Path) -> None:
+    for words, text in (
+        (("status", "nothing.mp4"), "'nothing.mp4': no job has this id or file name; see `subtitle list`"),
+        (("submit", "nothing.mp4"), "nothing.mp4: no such file or folder"),
+        (("submit", tmp_path), f"{tmp_path}: contains no media files"),
+    ):
+        found = subtitle(daemon, *words)
+        assert (found.returncode, found.stdout, found.stderr) == (2, "", f"subtitle: {text}\n")
+
+
 def test_options_are_checked_before_the_file_is_hashed(daemon: Daemon, tmp_path: Path) -> None:
     path = tmp_path / "big.mp4"
     path.write_bytes(os.urandom(9 * 2**20))

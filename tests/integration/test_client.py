@@ -244,7 +244,7 @@ def test_missing_server_raises_within_the_timeout() -> None:
         pytest.raises(UnreachableError, match="is the daemon running"),
     ):
         client.ping()
-    with pytest.raises(UnreachableError, match="invalid endpoint"):
+    with pytest.raises(UnreachableError, match="is not an endpoint"):
         Client("invalid")
 
 

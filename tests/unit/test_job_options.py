@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from subtitle.commands.job_options import chosen, job_options
 from subtitle.errors import OptionError
+from subtitle.requests import options_of
 
 
 @pytest.mark.parametrize(
@@ -59,3 +60,20 @@ def test_contradictory_and_unknown_values_are_rejected(words: tuple[str, ...], r
     result = options_for(*words)
     assert result.exit_code == 2
     assert reason in result.output
+
+
+@pytest.mark.parametrize(
+    ("keywords", "fault"),
+    [
+        ({"priority": 1000}, "priority: 1000 is not allowed (at most 100)"),
+        ({"vad": {"threshold": 1}}, "vad.threshold: 1 is not allowed (less than 1.0)"),
+        ({"initial_prompt": "x" * 1001}, "initial_prompt: 1001 characters are not allowed (at most 1000)"),
+        ({"formats": ["srt"] * 17}, "formats: 17 entries are not allowed (at most 16)"),
+        ({"flags": ["loud"]}, "flags[0]: unknown value 'loud'"),
+        ({"priority": "high"}, "priority: Expected int, got str"),
+    ],
+)
+def test_fault_of_an_option_has_its_value_and_limit_in_words(keywords: dict[str, Any], fault: str) -> None:
+    with pytest.raises(OptionError) as refused:
+        options_of(None, keywords)  # type: ignore[arg-type]
+    assert str(refused.value) == fault

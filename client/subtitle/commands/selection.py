@@ -11,6 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from subtitle.client import Client
+from subtitle.command_group import InputError
 from subtitle.commands.connection_options import Command, ConnectionOptions
 from subtitle.errors import ServerError, SubtitleError
 from subtitle.messages import JobFacts
@@ -52,9 +53,7 @@ def find(client: Client, word: str, states: Sequence[str] = ()) -> list[JobFacts
         found = [job for job in all_jobs(client) if job.id.startswith(word)]
         if len(found) > 1:
             ids = ", ".join(job.id for job in found[:3])
-            raise click.UsageError(
-                f"{word!r} is the start of {len(found)} job ids: {ids}…; give more characters"
-            )
+            raise InputError(f"{word!r} is the start of {len(found)} job ids: {ids}…; give more characters")
         if found:
             return found
     name = word.rpartition("/")[2]
@@ -62,7 +61,7 @@ def find(client: Client, word: str, states: Sequence[str] = ()) -> list[JobFacts
     chosen = [job for job in named if not states or job.state in states]
     if not chosen:
         others = f" in the right state: {named[0].id} is {named[0].state}" if named else ""
-        raise click.UsageError(f"{word!r}: no job has this id or file name{others}; see `subtitle list`")
+        raise InputError(f"{word!r}: no job has this id or file name{others}; see `subtitle list`")
     return chosen
 
 

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from subtitle.client import Client, JobHandle
+from subtitle.command_group import InputError
 from subtitle.commands.connection_options import (
     CommandExitCode,
     ConnectionOptions,
@@ -182,7 +183,13 @@ class SubmitRun:
             except (SubtitleError, OSError) as error:
                 # Refused by the server, or unreadable; the other files may be accepted.
                 self.shown.end(file.label, "not submitted")
-                text = error.message if isinstance(error, ServerError) else error
+                match error:
+                    case ServerError(message=text):
+                        pass
+                    case OSError():
+                        text = error.strerror or str(error)
+                    case _:
+                        text = str(error)
                 self.shown.message(f"{self._program}: {file.path}: {text}")
                 self.status = CommandExitCode.UNREACHABLE
                 continue
@@ -269,17 +276,17 @@ def find_files(paths: Iterable[Path], output: Path | None, *, is_saving: bool) -
     found: list[Path] = []
     for path in paths:
         if not path.exists():
-            raise click.UsageError(f"{path}: no such file or folder")
+            raise InputError(f"{path}: no such file or folder")
         if not path.is_dir() and not path.is_file():
-            raise click.UsageError(f"{path}: is not a regular file")
+            raise InputError(f"{path}: is not a regular file")
         files = list(media_files(path))
         if not files:
-            raise click.UsageError(f"{path}: contains no media files")
+            raise InputError(f"{path}: contains no media files")
         found += [file for file in files if file not in found]
     if is_saving and output is None:
         for folder in dict.fromkeys(file.parent for file in found):
             if not os.access(folder, os.W_OK):
-                raise click.UsageError(f"{folder}: is not writable; choose another folder with -o DIR")
+                raise InputError(f"{folder}: is not writable; choose another folder with -o DIR")
     return found
 
 

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from subtitle.aio import AsyncClient
 from subtitle.messages import JobFacts, JobOptions
 from subtitle.progress import ENDED
+from subtitle.requests import fault_of
 from subtitled.http import sse
 from subtitled.http.errors import RequestError, not_allowed
 from subtitled.http.forms import UploadForm, file_chunks
@@ -152,8 +153,9 @@ def parse_options(values: Mapping[str, Iterable[str]]) -> JobOptions:
         name = unknown[0][:100]
         allowed = ", ".join(sorted(known | _UPLOAD_PARAMS))
         raise RequestError(400, "bad_format", f"{name}: unknown parameter ({allowed})", param=name)
+    options: dict[str, Any] = {}
     try:
-        options: dict[str, Any] = msgspec.json.decode(last.get("options") or "{}", type=dict[str, Any])
+        options = msgspec.json.decode(last.get("options") or "{}", type=dict[str, Any])
         for name in last.keys() & known:
             options[name] = _option(name, [*values[name]])
         if unknown := sorted(options.keys() - set(JobOptions.__struct_fields__)):
@@ -161,10 +163,11 @@ def parse_options(values: Mapping[str, Iterable[str]]) -> JobOptions:
                 400, "bad_format", f"options: {unknown[0][:100]!r} is not a job option", param="options"
             )
         return msgspec.convert(options, JobOptions, strict=False)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        cause, _, path = str(error).partition(" - at `$.")
-        param = path.rstrip("`") or "options"
-        raise RequestError(400, "bad_format", f"{param}: {cause}", param=param) from None
+    except msgspec.ValidationError as error:
+        param, fault = fault_of(error, options)
+        raise RequestError(400, "bad_format", f"{param}: {fault}", param=param) from None
+    except msgspec.DecodeError as error:
+        raise RequestError(400, "bad_format", f"options: {error}", param="options") from None
 
 
 def _option(name: str, given: list[str]) -> object:

@@ -7,7 +7,6 @@ file work (layout, writing with fsync, moving) runs in other threads and comes b
 from __future__ import annotations
 
 import signal
-import socket
 import sqlite3
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -316,7 +315,7 @@ def _first_steps(config: Config) -> dict[str, str]:
     """Return the page's address, if the daemon serves it, and how to give it work."""
     host, _, port = config.http.listen.rpartition(":")
     if host.strip("[]") in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not listened on
-        host = socket.gethostname()
+        host = "localhost"  # in a container, the name of the host is not known
     page = {"page": f"http://{host}:{port}/"} if config.http.listen and config.http.with_daemon else {}
     folders = ", ".join(inbox.path for inbox in config.inbox)
     return {**page, "next": f"drop files into {folders}" if folders else "subtitle submit FILE"}

@@ -21,6 +21,7 @@ from msgspec.structs import replace
 
 from subtitle import Client, JobOptions, SubtitleError
 from subtitle.client import JobHandle
+from subtitle.command_group import InputError, os_error_text
 from subtitle.commands.connection_options import CommandExitCode
 from subtitle.commands.submit import SubmitRun, find_files, labelled
 from subtitle.progress import ENDED
@@ -81,10 +82,10 @@ def check_options(request: TranscribeRequest) -> None:
     """Raise UsageError for formats and languages that do not exist."""
     unknown = [fmt for fmt in request.options.formats if fmt not in schema.FORMATS]
     if unknown:
-        raise click.UsageError(f"format {unknown[0]!r} is not supported; use {', '.join(schema.FORMATS)}")
+        raise InputError(f"format {unknown[0]!r} is not supported; use {', '.join(schema.FORMATS)}")
     language = option_of(request.options.language)
     if language not in {"auto", "multi", *LANGUAGES}:
-        raise click.UsageError(
+        raise InputError(
             f'language {language!r} is not supported; use "auto", "multi" or one of {" ".join(LANGUAGES)}'
         )
 
@@ -94,9 +95,9 @@ def check_model(model: str, *, is_translated: bool) -> None:
     if is_folder(model) and not is_convertible(Path(model)):
         why = fault_of(Path(model).absolute())
         if why is not None:
-            raise click.UsageError(f"--model {model}: {why}")
+            raise InputError(f"--model {model}: {why}")
     if is_translated and not can_translate(model):
-        raise click.UsageError(f"the model {model} cannot translate; use --model medium or --model large-v3")
+        raise InputError(f"the model {model} cannot translate; use --model medium or --model large-v3")
 
 
 def default_model(*, is_translated: bool) -> str:
@@ -134,12 +135,18 @@ def running_daemon(endpoints: Sequence[str], model: str | None) -> str | None:
 
 
 def state_folder(model: str) -> Path:
-    """Return the folder of the private daemon for a model, created if missing: below XDG_STATE_HOME."""
+    """Return the folder of the private daemon for a model, created if missing: below XDG_STATE_HOME. Raises InputError."""
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     digest = hashlib.sha256(model.encode()).hexdigest()[:8]
     name = re.sub(r"[^A-Za-z0-9.-]+", "-", model).strip("-.")[-40:]
     folder = Path(base, "subtitled", "transcribe", f"{name}-{digest}").absolute()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        why = os_error_text(error)
+        raise InputError(
+            f"{why}; set XDG_STATE_HOME to a folder for finished segments and the log"
+        ) from error
     return folder
 
 
