@@ -49,11 +49,17 @@ Chinese = Literal["auto", "off", "tw", "tw+words", "hk", "cn", "cn+words"]
 wrote them; "auto": those that the name of the language asks for ("zh-Hant", "zh-HK", "chs"), else "off"."""
 
 
+AudioTrackOption = Annotated[int, Meta(ge=1, le=1000)] | Annotated[str, Meta(max_length=32)]
+"""The audio track to transcribe: its number in the file, from 1, a language by any usual name, or "auto"."""
+
+
 class JobOptions(Struct, frozen=True, kw_only=True):
     """Options of one job."""
 
     language: Annotated[str, Meta(max_length=32)] = "auto"
     """A language by any usual name ("en", "ger", "pt-BR"), "auto" (one a file, by vote) or "multi" (each segment its own)."""
+    audio_track: AudioTrackOption = "auto"
+    """"auto": the one in `language`, the default one, or the first with speech; commentary only if nothing else is there."""
     task: Task = "transcribe"
     tasks: Annotated[tuple[Task, ...], Meta(max_length=2)] = ()
     """Replaces `task`; both tasks read the file once and make subtitles in two languages."""

@@ -91,6 +91,7 @@ class JobKeywords(TypedDict, total=False):
     """The fields of JobOptions as keywords; a field that is not given keeps the value in `options`."""
 
     language: str
+    audio_track: int | str
     task: ms.Task
     tasks: Sequence[ms.Task]
     formats: Sequence[str]

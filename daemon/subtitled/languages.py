@@ -161,6 +161,14 @@ def iso_639(language: str) -> str:
     return _ISO_639_1.get(language, language)
 
 
+def is_audio_track(option: int | str) -> bool:
+    """Return whether an option names an audio track: by a number from 1 to 1000, a language of Whisper, or "auto"."""
+    name = str(option)
+    if name.isdecimal():
+        return name.isascii() and 1 <= int(name) <= 1000
+    return name == "auto" or code_of(name) is not None
+
+
 def option_of(language: str) -> str:
     """Return the language of an option as Whisper's code: "auto" and "multi", and what is unknown, as they are."""
     return language if language in {"auto", "multi"} else code_of(language) or language

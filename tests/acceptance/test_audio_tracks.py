@@ -14,6 +14,7 @@ from daemon import Daemon, InboxFolder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 SECONDS = 16
 
@@ -28,7 +29,11 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     folder = tmp_path_factory.mktemp("daemon")
     speech = media.speech(SECONDS)
     quiet, loud = np.zeros_like(speech), media.noise(len(speech), peak=8_000)
-    with Daemon(folder, inboxes=(InboxFolder(options={"language": "en"}),)) as running:
+    inboxes = (
+        InboxFolder(options={"language": "en"}),
+        InboxFolder(name="chosen", options={"language": "en", "audio_track": 2}),
+    )
+    with Daemon(folder, inboxes=inboxes) as running:
         sound = np.column_stack
         running.drop(media.write_sound(folder / "1.flac", sound([speech, -speech])), "inverted.flac")
         surround = sound([loud, loud[::-1], speech, loud, loud, loud[::-1]])
@@ -37,6 +42,10 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         voices = (media.Voice(media.recording("demo-zh.flac")[: len(speech)]), media.Voice(speech))
         marks = (Disposition.default | Disposition.comment, Disposition(0))
         running.drop(media.mux(folder / "4.mkv", *voices, dispositions=marks), "commentary.mkv")
+        chosen = folder / "chosen"
+        pair = media.mux(folder / "5.mkv", media.Voice(media.speech(3)), media.Voice(quiet))
+        running.drop(pair, "silent.mkv", inbox=chosen)
+        running.drop(media.mux(folder / "6.mkv", media.Voice(media.speech(3))), "one.mkv", inbox=chosen)
         running.start()
         yield running
         running.stop()
@@ -66,3 +75,28 @@ def test_all_speech_is_transcribed_and_its_place_is_reported(
     assert (job.audio.track, job.audio.mix) == (track, mix)
     line = daemon.wait_for_log("job.done", job=job.id)
     assert (line["track"], line["mix"], line.get("other_tracks", "")) == (track, mix, others)
+
+
+def test_a_track_chosen_by_its_number_is_the_only_one(daemon: Daemon) -> None:
+    job = daemon.wait_for(daemon.folder / "chosen" / "silent.mkv")
+    assert job.state == "done"
+    assert job.audio is not None
+    assert (job.audio.track, sum(job.segments.values())) == (2, 0)
+
+
+def test_a_file_without_the_chosen_track_fails_with_a_list_of_its_tracks(daemon: Daemon) -> None:
+    job = daemon.wait_for(daemon.folder / "chosen" / "one.mkv")
+    assert job.state == "failed"
+    assert job.cause == (
+        "'one.mkv': audio_track = 2: the file has 1 audio track: 1 (no language, 2 channels)"
+    )
+
+
+def test_a_client_chooses_the_track_of_its_file(daemon: Daemon, tmp_path: Path) -> None:
+    voices = (media.Voice(media.speech(3)), media.Voice(media.speech(3), language="ger"))
+    path = media.mux(tmp_path / "talk.mkv", *voices)
+    handle = daemon.client.submit(path, language="en", audio_track="German")
+    handle.wait(timeout_s=120)
+    audio = handle.facts().audio
+    assert audio is not None
+    assert audio.track == 2

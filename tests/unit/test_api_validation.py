@@ -88,6 +88,7 @@ def test_long_name_keeps_its_suffix_and_stays_distinct() -> None:
 def test_every_job_option_reaches_the_job() -> None:
     wanted = JobOptions(
         language="en",
+        audio_track="ja",
         task="translate",
         formats=("json", "srt"),
         word_timestamps=True,
@@ -111,6 +112,19 @@ def test_every_job_option_reaches_the_job() -> None:
         ("transcribe", "translate"),
     )
     assert checked(JobOptions(tasks=("translate",))).tasks == ("translate",)
+
+
+@pytest.mark.parametrize(
+    ("option", "stored"), [("auto", "auto"), (2, "2"), ("2", "2"), ("jpn", "ja"), ("Norwegian", "no")]
+)
+def test_an_audio_track_is_a_number_or_a_language_by_any_name(option: int | str, stored: str) -> None:
+    assert checked(JobOptions(audio_track=option)).audio_track == stored
+
+
+@pytest.mark.parametrize("option", ["0", "1001", "klingon", "", "-1", "\u0662"])
+def test_what_is_no_audio_track_is_refused(option: str) -> None:
+    with pytest.raises(RefusedError, match=r"audio_track .* is not a track; use its number, from 1 to 1000"):
+        checked(JobOptions(audio_track=option))
 
 
 @pytest.mark.parametrize(

@@ -352,6 +352,11 @@ def test_fault_of_a_default_does_not_name_the_file(tmp_path: Path) -> None:
             'inbox[0].karaoke: true is not allowed (false, unless word_timestamps = true and "ass" is among',
         ),
         ("[[inbox]]\nformats = []", "inbox[0].formats: [] is not allowed (at least one format"),
+        (
+            '[[inbox]]\naudio_track = "klingon"',
+            'inbox[0].audio_track: "klingon" is not allowed (the number of a track, from 1 to 1000, a language',
+        ),
+        ("[[inbox]]\naudio_track = 0", "inbox[0].audio_track: 0 is not allowed ("),
         ('[[inbox]]\nlanguage = "xx"', 'inbox[0].language: "xx" is not allowed ("auto", "multi"'),
         (
             '[[inbox]]\ntask = "translate"',

@@ -34,16 +34,18 @@ def options_for(*words: str) -> Result:
             found = chosen(keywords)
         except OptionError as error:
             raise click.UsageError(str(error)) from error
-        click.echo(f"{found.task} {found.tasks} {found.flags} {found.chinese}")
+        click.echo(f"{found.task} {found.tasks} {found.flags} {found.chinese} {found.audio_track}")
 
     return CliRunner().invoke(show, words)
 
 
 def test_tasks_flags_and_chinese_are_options_of_a_command() -> None:
-    assert options_for().output.strip() == "transcribe () () auto"
+    assert options_for().output.strip() == "transcribe () () auto auto"
     assert options_for("--translate").output.startswith("translate ")
     both = options_for("--tasks", "transcribe,translate", "--flags", "sdh, forced", "--chinese", "tw")
-    assert both.output.strip() == "transcribe ('transcribe', 'translate') ('sdh', 'forced') tw"
+    assert both.output.strip() == "transcribe ('transcribe', 'translate') ('sdh', 'forced') tw auto"
+    assert options_for("--audio-track", "2").output.endswith(" 2\n")
+    assert options_for("--audio-track", "ja").output.endswith(" ja\n")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,11 @@ _OPTIONS = (
         help='Such as en, zh-Hant; default: "auto" (one language per file); "multi": each segment separately.',
     ),
     click.option(
+        "--audio-track",
+        metavar="TRACK",
+        help='Number of the audio track, from 1, or its language; default: "auto", one with speech, not commentary.',
+    ),
+    click.option(
         "--task",
         type=click.Choice(get_args(Task)),
         help="translate: into English; turbo models cannot.",

@@ -20,7 +20,7 @@ from subtitled.config.schema import FORMATS
 from subtitled.core.records import Options, options_of
 from subtitled.core.states import JobState
 from subtitled.files.atomic_files import fitted, inside
-from subtitled.languages import option_of
+from subtitled.languages import is_audio_track, option_of
 from subtitled.output import chinese
 
 NAME_BYTES_LEFT = 64
@@ -46,6 +46,12 @@ def job_options(wanted: JobOptions, *, model: str, languages: Iterable[str], aft
     if known and language not in {"auto", "multi", *known}:
         raise RefusedError(
             "UNSUPPORTED", f"language {language!r}: the model {model} supports {' '.join(sorted(known))}"
+        )
+    if not is_audio_track(wanted.audio_track):
+        raise RefusedError(
+            "BAD_FORMAT",
+            f"audio_track {wanted.audio_track!r} is not a track; use its number, from 1 to 1000, a language such as"
+            ' "en", or "auto"',
         )
     if len(set(wanted.tasks)) < len(wanted.tasks):
         raise RefusedError("BAD_FORMAT", f"tasks: {', '.join(wanted.tasks)}; name each task once")

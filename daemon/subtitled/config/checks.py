@@ -15,7 +15,7 @@ from subtitled.config.layout_limits import LayoutOverrides, check_overrides, ove
 from subtitled.config.model_files import can_translate, fault_of, is_convertible, is_folder
 from subtitled.config.schema import Config, InboxConfig
 from subtitled.config.toml_struct import ConfigFaults, shown
-from subtitled.languages import option_of
+from subtitled.languages import is_audio_track, option_of
 
 COMPUTE_TYPES = (
     "auto",
@@ -144,6 +144,9 @@ def _check_inbox_values(config: Config, faults: ConfigFaults) -> None:
             faults.add(f"{key}.karaoke", inbox.karaoke, allowed)
         if inbox.chinese != "off" and find_spec("opencc") is None:
             faults.add(f"{key}.chinese", inbox.chinese, f'"off", until OpenCC is installed: {OPENCC_REMEDY}')
+        if not is_audio_track(inbox.audio_track) and not faults.is_faulty(f"{key}.audio_track"):
+            allowed = 'the number of a track, from 1 to 1000, a language such as "en", or "auto"'
+            faults.add(f"{key}.audio_track", inbox.audio_track, allowed)
         if option_of(inbox.language) not in {"auto", "multi", *LANGUAGES} and not faults.is_faulty(
             f"{key}.language"
         ):

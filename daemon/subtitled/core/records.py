@@ -37,6 +37,8 @@ class Options(Struct, frozen=True, kw_only=True):
     """Why it is decoded by another model than the default."""
     language: str = "auto"
     """A Whisper language code, "auto" (one language per file, by vote) or "multi" (each segment its own)."""
+    audio_track: str = "auto"
+    """A number from 1, a Whisper language code, or "auto"."""
     task: str = "transcribe"
     is_translated_too: bool = False
     """Decode each segment once more with translation to English, and write subtitles in both languages."""
@@ -87,6 +89,7 @@ def options_of(given: JobOptions | InboxConfig, **others: Any) -> Options:
     tasks = sorted(given.tasks or (given.task,))  # "transcribe" first
     return Options(
         language=option_of(given.language),
+        audio_track=option_of(str(given.audio_track)),
         task=tasks[0],
         is_translated_too=len(tasks) > 1,
         formats=tuple(given.formats),

@@ -19,6 +19,7 @@ _PROTOCOL_FIELDS = ("type", "request")
 _LAYOUT = "Lay the cues out again with these limits; JSON"
 _OPTION_PARAMS = (
     "language",
+    "audio_track",
     "task",
     "word_timestamps",
     "initial_prompt",

@@ -249,6 +249,7 @@ class PrepareRole:
             vad=vad,
             segments=segments,
             window_s=settings.window_samples / schema.SAMPLE_RATE,
+            audio_track=order.audio_track,
             language=order.language,
             root=root,
             on_progress=task.progress,
