@@ -67,6 +67,11 @@ R = TypeVar("R")
 FRAMES_PER_SECOND = 100
 WINDOW_FRAMES = 3000
 """What Whisper's encoder takes: 30 s, shorter audio padded."""
+PADDING_FRAMES = 500
+"""Silence after shorter audio, without which Whisper repeats its last words. It was trained with silence up to 30 s, but
+an encoder takes a quarter of the time for 15 s. A result that looks wrong is decoded again with silence up to 30 s."""
+SIZE_FRAMES = 500
+"""Windows are padded to multiples of this, so that similar ones share a batch."""
 FIRST_WORD_LATE_S = 1.0
 """The first word of a phrase starts with the phrase, if the alignment puts it no later than this."""
 SHORT_SOUND_S = 2.0
@@ -120,6 +125,15 @@ class _Window(Struct, frozen=True):
     """None: that of the segment."""
     is_repeat: bool = False
     """Its speech was in a window before, and got no text."""
+    is_whole: bool = False
+    """It is padded to `WINDOW_FRAMES`: with less its result looked wrong."""
+
+    @property
+    def padded_frames(self) -> int:
+        """Frames that the encoder is given for it; with less silence the language is detected with less certainty."""
+        frames = self.end - self.start + PADDING_FRAMES
+        is_whole = self.is_whole or self.segment.language is None
+        return WINDOW_FRAMES if is_whole else min(WINDOW_FRAMES, -(-frames // SIZE_FRAMES) * SIZE_FRAMES)
 
     @property
     def stretch(self) -> Stretch:
@@ -237,13 +251,13 @@ class Engine:
         while todo or doubtful:
             if not todo:
                 # All windows of a lease that look wrong are decoded again together.
-                again = _of_one_length(doubtful, lambda one: one.decoded.prompt)
+                again = _alike(doubtful, lambda one: (len(one.decoded.prompt), one.encoded.shape))
                 done_again, todo = self._with_memory(
                     again, lambda batch: self._decode_doubtful(batch, options, word_timestamps)
                 )
                 doubtful = _without(doubtful, done_again)
             else:
-                alike = _of_one_length(todo, self._prompt)
+                alike = _alike(todo, self._kind)
                 done, (following, found) = self._with_memory(
                     alike, lambda batch: self._decode_batch(batch, options, word_timestamps)
                 )
@@ -260,6 +274,14 @@ class Engine:
                 reported.update(finished)
                 on_results({at: _result(segments[at]) for at in finished})
         return [_result(segment) for segment in segments]
+
+    def _kind(self, window: _Window) -> tuple[int, int]:
+        """Return what must be equal for windows of one batch: CTranslate2 requires prompts of one length.
+
+        On a CPU also their size: all are padded to the longest one, and several small batches cost no more than one.
+        """
+        is_cpu = self.model.model.device == "cpu"
+        return len(self._prompt(window)), window.padded_frames if is_cpu else 0
 
     # -- one batch of windows --------------------------------------------------------------------------------
 
@@ -293,7 +315,8 @@ class Engine:
         self, windows: list[_Window], options: TranscriptionOptions, word_timestamps: WordTimestamps
     ) -> tuple[list[_Window], list[_DoubtfulWindow]]:
         """Decode a batch; return the windows that follow from it, and those whose results look wrong."""
-        arrays = [_padded(window.segment.features[:, window.start : window.end]) for window in windows]
+        size = max(window.padded_frames for window in windows)
+        arrays = [_padded(window.segment.features[:, window.start : window.end], size) for window in windows]
         encoded = self.model.encode(np.stack(arrays))
         self._detect([window.segment for window in windows], encoded, options)
         decoded = [
@@ -307,13 +330,20 @@ class Engine:
             for window in windows
         ]
         decode_first(self.model, encoded, decoded, options)
-        certain: list[tuple[int, _Window, DecodedWindow]] = []
+        final: list[tuple[int, _Window, DecodedWindow]] = []
         doubtful: list[tuple[int, _Window, DecodedWindow]] = []
+        to_pad: list[_Window] = []
         for row, (window, one) in enumerate(zip(windows, decoded, strict=True)):
-            # Speech that got no text before gets only a certain one: no samples are drawn for it.
-            is_final = window.is_repeat or len(options.temperatures) == 1 or one.doubt(options) is None
-            (certain if is_final else doubtful).append((row, window, one))
-        following = self._finish(certain, encoded, options, word_timestamps)
+            if one.doubt(options) is None:
+                final.append((row, window, one))
+            elif size < WINDOW_FRAMES:
+                to_pad.append(replace(window, is_whole=True))
+            elif window.is_repeat or len(options.temperatures) == 1:
+                # Speech that got no text before gets only a certain one: no samples are drawn for it.
+                final.append((row, window, one))
+            else:
+                doubtful.append((row, window, one))
+        following = [*to_pad, *self._finish(final, encoded, options, word_timestamps)]
         rows = on_host(encoded) if doubtful else None
         return following, [
             _DoubtfulWindow(window, one, rows[row].copy())
@@ -529,10 +559,10 @@ class Engine:
         return self._prompts.prompt(window.segment.request, language, is_first=window.start == 0)
 
 
-def _of_one_length(windows: list[W], prompt_of: Callable[[W], list[int]]) -> list[W]:
-    """Return the windows with prompts as long as the first one's, as CTranslate2 requires in one call."""
-    size = len(prompt_of(windows[0]))
-    return [window for window in windows if len(prompt_of(window)) == size]
+def _alike(windows: list[W], kind: Callable[[W], object]) -> list[W]:
+    """Return the windows of the same kind as the first one."""
+    first = kind(windows[0])
+    return [window for window in windows if kind(window) == first]
 
 
 def _without(windows: list[W], done: list[W]) -> list[W]:
@@ -644,11 +674,11 @@ def _is_known(phrase: Phrase, phrases: list[Phrase]) -> bool:
     return False
 
 
-def _padded(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return features (bins, n) as a window: cut or padded to `WINDOW_FRAMES`."""
+def _padded(features: NDArray[np.float32], size: int = WINDOW_FRAMES) -> NDArray[np.float32]:
+    """Return features (bins, n) as a window: cut or padded to `size` frames."""
     from faster_whisper.audio import pad_or_trim
 
-    window: NDArray[np.float32] = pad_or_trim(features, WINDOW_FRAMES)
+    window: NDArray[np.float32] = pad_or_trim(features, size)
     return window
 
 
