@@ -1,4 +1,4 @@
-"""The file of an upload is written in the background, and by nobody once it is closed."""
+"""The file of an upload is written in the background, and no longer once it is closed."""
 
 from __future__ import annotations
 
