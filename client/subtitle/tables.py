@@ -59,7 +59,7 @@ def print_job(console: Console, job: JobFacts) -> None:
         ("job", job.id),
         ("state", job.state),
         ("file", job.source),
-        ("task", job.task),
+        ("task", ", ".join(job.tasks) or job.task),
         ("language", job.language or "not known yet"),
         ("segments", f"{done} of {sum(job.segments.values())} finished"),
         ("audio", f"{job.audio_ms / 1000:.1f} s" if job.audio_ms else f"{job.decoded_ms / 1000:.1f} s read"),

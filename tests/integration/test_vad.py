@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,3 +135,21 @@ def test_the_package_that_needs_torch_is_not_imported() -> None:
     listen(media.silence(1), REFERENCE["recordings"][0]["settings"])
     assert "silero_vad" not in sys.modules
     assert "torch" not in sys.modules
+
+
+def test_the_runtime_of_the_vad_has_no_telemetry(tmp_path: Path) -> None:
+    """Onnxruntime 1.32 writes a device id and a database of events into HOME when it is imported."""
+    found = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from subtitled.media.vad import Vad; from subtitled.config.schema import *; Vad(VadConfig(), min_speech_ms=0)",
+        ],
+        env={**os.environ, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (found.returncode, found.stderr) == (0, "")
+    assert list(tmp_path.rglob("*")) == []

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 from msgspec import Struct
 
 from subtitled.config.schema import SAMPLE_RATE
 from subtitled.core.plan import FRAME, Span
+
+# onnxruntime 1.32 has telemetry: once imported, it keeps a device id and a database of events in HOME, for its maker's server.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
