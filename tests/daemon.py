@@ -330,7 +330,7 @@ class Daemon:
         path.mkdir(exist_ok=True)
         output.mkdir(exist_ok=True)
         chosen = {"formats": ("srt", "json"), "settle_s": 0.2, "incomplete_wait_s": 1.0, **inbox.options}
-        return schema.InboxConfig(path=str(path), output=str(output), **chosen)
+        return schema.InboxConfig(path=str(path), **{"output": str(output), **chosen})
 
 
 def process_state(pid: int) -> str:

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 import media
 from subtitled.config.schema import InboxConfig
 from subtitled.files.filesystem import is_open_for_writing
-from subtitled.inboxes.watch import InboxWatcher, SettledFile
+from subtitled.inboxes.watch import InboxWatcher, RenamedFile, SettledFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, MutableMapping
@@ -40,7 +40,17 @@ class Watching:
 
     def __init__(self, logs: list[MutableMapping[str, Any]]) -> None:
         self.arrivals: list[SettledFile] = []
+        self.renamed: list[tuple[str, str]] = []
+        """Old and new names."""
         self.logs = logs
+
+    def add(self, file: SettledFile | RenamedFile) -> None:
+        """Record a report."""
+        match file:
+            case SettledFile():
+                self.arrivals.append(file)
+            case RenamedFile(before=before, path=path):
+                self.renamed.append((Path(before).name, Path(path).name))
 
     @property
     def names(self) -> list[str]:
@@ -69,7 +79,7 @@ def watching(
         # The watcher's logger is bound when it is first used; capturing needs it fresh.
         structlog.configure(cache_logger_on_first_use=False)
         watching = Watching(logs)
-        watcher = InboxWatcher(inboxes, watching.arrivals.append, mounts=mounts, poll_s=poll_s, check_s=0.05)
+        watcher = InboxWatcher(inboxes, watching.add, mounts=mounts, poll_s=poll_s, check_s=0.05)
         watcher.start()
         try:
             wait_until(
@@ -314,6 +324,19 @@ def test_file_replaced_between_two_observations_is_reported_again(
         shutil.copy2(kept, path)
         watched.wait_for("a.wav", "a.wav")
         assert watched.arrivals[0] == watched.arrivals[1]
+
+
+def test_chain_of_renames_is_reported_step_by_step(root: Path) -> None:
+    (root / "Season 1").mkdir()
+    with watching(inbox(root)) as seen:
+        (root / "a.mp4").write_bytes(b"media")
+        seen.wait_for("a.mp4")
+        (root / "a.mp4").rename(root / "Season 1" / "b.mp4")
+        (root / "Season 1" / "b.mp4").rename(root / "Season 1" / "c.mp4")
+        seen.wait_for("a.mp4", "c.mp4")
+        (root / "Season 1").rename(root / "Season 01")
+        seen.wait_for("a.mp4", "c.mp4", "c.mp4")
+        assert seen.renamed == [("a.mp4", "b.mp4"), ("b.mp4", "c.mp4"), ("c.mp4", "c.mp4")]
 
 
 def test_file_deleted_before_it_settles_is_not_reported(root: Path) -> None:

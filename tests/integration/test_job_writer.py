@@ -123,6 +123,19 @@ def test_source_in_its_archive_is_not_moved_again(inbox: Path, source: Path) -> 
     assert write_outputs(work_of(job)) == bytes(done)
 
 
+def test_folder_of_a_source_that_is_gone_is_not_created_again(inbox: Path, source: Path) -> None:
+    job = job_of(source, inbox)
+    job = replace(job, options=replace(job.options, output=b"beside", after="keep"))
+    work = replace(work_of(job), paths={"srt": source.with_suffix(".en.srt")})
+    source.unlink()
+    source.parent.rmdir()
+    with pytest.raises(SpoolError, match="its folder is gone"):
+        write_outputs(work)
+    with pytest.raises(SpoolError, match="its folder is gone"):
+        write_failure(work, source.parent)
+    assert not source.parent.exists()
+
+
 def test_files_of_an_earlier_attempt_are_removed(inbox: Path, source: Path) -> None:
     old = inbox.parent / "talk.en.partial.srt"
     old.write_bytes(b"old")

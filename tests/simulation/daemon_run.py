@@ -168,7 +168,11 @@ class DaemonRun:
             audio_samples=Counter(),
         )
         arrivals = InboxArrivals(
-            config.inbox, self.store, mailbox.put, make_watcher=partial(FakeWatcher, self)
+            config.inbox,
+            self.store,
+            mailbox.put,
+            make_watcher=partial(FakeWatcher, self),
+            exists=lambda _: True,  # no simulated file is renamed
         )
         return Server(
             Parts(

@@ -8,7 +8,15 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from subtitled.core.actions import Save, SaveJob, SaveNewJob, SaveNewSegment, SaveSegment, SaveWorker
+from subtitled.core.actions import (
+    Save,
+    SaveJob,
+    SaveNewJob,
+    SaveNewSegment,
+    SaveSegment,
+    SaveSource,
+    SaveWorker,
+)
 from subtitled.core.events import SegmentRow
 from subtitled.core.records import Job, Segment, SegmentKey
 from subtitled.core.states import JobState, SegmentState
@@ -42,6 +50,8 @@ class StoreTable:
                     self.segments[job.id] = {}
                 case SaveJob():
                     self._update_job(save)
+                case SaveSource(job=job):
+                    self.jobs[job.id] = replace(self.jobs[job.id], source=job.source, location=job.location)
                 case SaveNewSegment(segment=segment):
                     rows = self.segments[segment.key.job]
                     if segment.key.index in rows:

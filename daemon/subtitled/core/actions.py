@@ -26,6 +26,12 @@ class SaveJob(Struct, frozen=True, kw_only=True):
     waveform: bytes | None = None
 
 
+class SaveSource(Struct, frozen=True):
+    """Store the new path of a job's file, which was renamed."""
+
+    job: Job
+
+
 class SaveNewSegment(Struct, frozen=True):
     """Insert a planned segment."""
 
@@ -130,7 +136,7 @@ class ResultStale(Struct, frozen=True, kw_only=True):
     lease: int
 
 
-Save = SaveNewJob | SaveJob | SaveNewSegment | SaveSegment | SaveWorker
+Save = SaveNewJob | SaveJob | SaveSource | SaveNewSegment | SaveSegment | SaveWorker
 Do = (
     Spawn
     | Kill

@@ -192,6 +192,10 @@ class Broker:
             case ev.Closed(job=name, location=location):
                 self.live_jobs.change_job(self.live_jobs.job(name), location=location, is_closed=True)
                 self.lifecycle.forget(name)
+            case ev.SourceRenamed(job=name, source=source):
+                live = self.live_jobs.jobs.get(name)
+                if live is not None and live.job.location == live.job.source:
+                    self.live_jobs.rename_source(live.job, source)
             case ev.FileChecked(job=name, folder=folder, blame=blame):
                 live = self.live_jobs.jobs.get(name)
                 self.worker_loss.file_checked(live.job if live else None, folder, blame)

@@ -117,6 +117,14 @@ class Closed(Struct, frozen=True):
     """Present path of its source."""
 
 
+class SourceRenamed(Struct, frozen=True):
+    """The file of a job was renamed within its inbox."""
+
+    job: str
+    source: bytes
+    """Its new path."""
+
+
 class FileChecked(Struct, frozen=True, kw_only=True):
     """The folder of a file that could not be read answers again."""
 
@@ -181,6 +189,7 @@ Event = (
     | Written
     | WriteFailed
     | Closed
+    | SourceRenamed
     | FileChecked
     | CancelRequested
     | RetryRequested

@@ -7,7 +7,15 @@ from collections.abc import Iterable
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
-from subtitled.core.actions import Action, DropPcm, SaveJob, SaveNewJob, SaveNewSegment, SaveSegment
+from subtitled.core.actions import (
+    Action,
+    DropPcm,
+    SaveJob,
+    SaveNewJob,
+    SaveNewSegment,
+    SaveSegment,
+    SaveSource,
+)
 from subtitled.core.events import SegmentRow
 from subtitled.core.plan import Plan
 from subtitled.core.protocol import PlanComplete
@@ -85,6 +93,12 @@ class LiveJobs:
         self.jobs[job.id].job = changed
         self.out.append(SaveJob(job=changed, before=job.state, event=None))
         return changed
+
+    def rename_source(self, job: Job, source: bytes) -> None:
+        """Record that a job's file is at `source` now."""
+        renamed = replace(job, source=source, location=source)
+        self.jobs[job.id].job = renamed
+        self.out.append(SaveSource(renamed))
 
     def forget_job(self, name: str) -> None:
         """Drop a job, its segments and its PCM from memory; the store keeps it."""

@@ -206,6 +206,29 @@ class _FolderSpace:
         )
 
 
+def find_renamed(root: str, size: int, mtime_ns: int) -> str | None:
+    """Return the file of this size and time in `root` or below; None if there is none, or more than one.
+
+    A rename keeps both. Folders with a dot, and `done` and `failed` of the root, are left out.
+    """
+    found = ""
+    for folder, folders, names in os.walk(root):
+        folders[:] = [
+            name for name in folders if name[0] != "." and (folder != root or name not in {"done", "failed"})
+        ]
+        for name in names:
+            path = os.path.join(folder, name)  # noqa: PTH118 - Path objects take most of the time
+            try:
+                status = os.stat(path, follow_symlinks=False)  # noqa: PTH116
+            except OSError:
+                continue
+            if (status.st_size, status.st_mtime_ns) == (size, mtime_ns):
+                if found:
+                    return None
+                found = path
+    return found or None
+
+
 def is_open_for_writing(path: str) -> bool:
     """Return whether a process on this host has the file open for writing.
 

@@ -15,24 +15,26 @@ from msgspec.structs import replace
 from subtitled import log
 from subtitled.config import schema
 from subtitled.config.checks import layout_of
-from subtitled.core.events import JobArrived, RetryRequested
+from subtitled.core.events import JobArrived, RetryRequested, SourceRenamed
 from subtitled.core.records import Job, Options, options_of
-from subtitled.core.states import JobState
+from subtitled.core.states import JOB_LIVE, JobState
 from subtitled.errors import InboxError
+from subtitled.files.atomic_files import is_there
 from subtitled.inboxes.file_filter import ARCHIVES
-from subtitled.inboxes.watch import InboxWatcher, SettledFile
+from subtitled.inboxes.watch import InboxWatcher, RenamedFile, SettledFile
 from subtitled.storage.store import Store
 
 _NUMBER = re.compile(r" \(\d+\)$")
 _GROWTH_MS = 3_600_000
 JOB_DELETED = "its job was deleted; touch the file to process it again"
+_MOST_ACCEPTED = 100_000
 _log = log.get()
 
 
 class FoundFile(Struct, frozen=True):
-    """A file that settled, with the inbox it lies in."""
+    """A file that settled or was renamed, with the inbox it lies in."""
 
-    file: SettledFile
+    file: SettledFile | RenamedFile
     inbox: schema.InboxConfig
 
 
@@ -54,7 +56,9 @@ class FolderWatcher(Protocol):
         """Seconds for which an inbox has not answered, by its path, of those that do not answer."""
 
 
-MakeWatcher = Callable[[Sequence[schema.InboxConfig], Callable[[SettledFile], None]], FolderWatcher]
+MakeWatcher = Callable[
+    [Sequence[schema.InboxConfig], Callable[[SettledFile | RenamedFile], None]], FolderWatcher
+]
 
 
 class InboxArrivals:
@@ -67,11 +71,18 @@ class InboxArrivals:
         put: Callable[[FoundFile], None],
         *,
         make_watcher: MakeWatcher = InboxWatcher,
+        exists: Callable[[str], bool] = is_there,
     ) -> None:
-        """Create the watcher; `put` passes a file to the loop, and is called in the watcher's thread."""
+        """Create the watcher; `put` passes a file to the loop, and is called in the watcher's thread.
+
+        `exists` tells whether the file of a job is still in its place.
+        """
+        self._exists = exists
         self._store = store
         self._put = put
         self._held: list[FoundFile] = []
+        self._accepted = {(job.options.inbox, job.size, job.mtime_ns): job.id for job in store.live_jobs()}
+        """The newest job of a file by its inbox, size and time, which a rename keeps."""
         self._make_watcher = make_watcher
         self._watcher = self._watch(inboxes)
 
@@ -104,20 +115,57 @@ class InboxArrivals:
         """Seconds for which an inbox has not answered, by its path, of those that do not answer."""
         return self._watcher.hung_s
 
-    def take(self, found: FoundFile, *, is_space: bool) -> JobArrived | RetryRequested | None:
-        """Return the event for a file, if any; without disk space the file is held back."""
+    def take(self, found: FoundFile, *, is_space: bool) -> JobArrived | RetryRequested | SourceRenamed | None:
+        """Return the event for a file, if any; without disk space a new file is held back."""
+        if isinstance(found.file, RenamedFile):
+            return renamed_source(found.file, found.inbox, self._store)
         if not is_space:
             if not self._held:
                 _log.info(log.INBOX_PAUSED, cause="no space for the results of further files; they wait")
             self._held.append(found)
             return None
-        return take(found.file, found.inbox, self._store)
+        inbox = os.fsencode(Path(found.inbox.path).absolute())
+        content = inbox, found.file.size, found.file.mtime_ns
+        if (renamed := self._renamed(found.file, content)) is not None:
+            return renamed
+        event = take(found.file, found.inbox, self._store)
+        if isinstance(event, JobArrived):
+            self._accepted[content] = event.job.id
+            if len(self._accepted) > _MOST_ACCEPTED:
+                del self._accepted[next(iter(self._accepted))]
+        return event
+
+    def _renamed(self, file: SettledFile, content: tuple[bytes, int, int]) -> SourceRenamed | None:
+        """Return the event for a file that was moved without an event of the file system, as into a new folder."""
+        row = self._store.find_job(self._accepted.get(content, ""))
+        source = os.fsencode(file.path)
+        if row is None or row.job.state not in JOB_LIVE or row.job.location != row.job.source:
+            return None
+        job = row.job
+        if job.source == source or self._exists(os.fsdecode(job.source)):
+            return None
+        if self._store.find_source(source, job.size, job.mtime_ns, job.options) is not None:
+            return None
+        _log.info(log.JOB_RENAMED, job=job.id, path=file.path, before=os.fsdecode(job.source))
+        return SourceRenamed(job.id, source)
 
     def release(self) -> None:
         """Put the files again that were held back."""
         held, self._held = self._held, []
         for found in held:
             self._put(found)
+
+
+def renamed_source(file: RenamedFile, inbox: schema.InboxConfig, store: Store) -> SourceRenamed | None:
+    """Return the event for a renamed file: its job follows it; None if it is not the file of a job of this inbox."""
+    root = os.fsencode(Path(inbox.path).absolute())
+    before, source = os.fsencode(file.before), os.fsencode(file.path)
+    for job in store.find_live(before):
+        is_other = store.find_source(source, job.size, job.mtime_ns, job.options) is not None
+        if job.options.inbox == root and job.location == before and not is_other:
+            _log.info(log.JOB_RENAMED, job=job.id, path=file.path, before=file.before)
+            return SourceRenamed(job.id, source)
+    return None
 
 
 def take(file: SettledFile, inbox: schema.InboxConfig, store: Store) -> JobArrived | RetryRequested | None:

@@ -83,6 +83,15 @@ class SettledFile(Struct, frozen=True):
     mtime_ns: int
 
 
+class RenamedFile(Struct, frozen=True):
+    """A file that was renamed within its inbox, or moved to another folder of it."""
+
+    inbox: int
+    before: str
+    path: str
+    """Both absolute, as in SettledFile."""
+
+
 class _Change(Struct, frozen=True):
     """A file system event for `path`, in the inbox with index `inbox`."""
 
@@ -91,6 +100,8 @@ class _Change(Struct, frozen=True):
     is_directory: bool
     is_gone: bool
     """It was deleted or renamed; another file may be there by now."""
+    renamed_to: str = ""
+    """Its new path in the same inbox, outside of `done` and `failed`."""
 
 
 class _WaitingFile(Struct, frozen=True):
@@ -126,7 +137,7 @@ class _InboxState:
 
 
 class InboxWatcher:
-    """Reports each media file of `inboxes` to `sink` when it has settled, once per path, size and time.
+    """Reports each media file of `inboxes` to `sink` when it has settled, once per path, size and time, and renames.
 
     Existing files are reported too. Each inbox has a thread of its own, so that a mount that hangs stops no other inbox; `sink`
     is called in these threads and must not raise. A missing inbox is watched as soon as it exists.
@@ -135,7 +146,7 @@ class InboxWatcher:
     def __init__(
         self,
         inboxes: Sequence[InboxConfig],
-        sink: Callable[[SettledFile], None],
+        sink: Callable[[SettledFile | RenamedFile], None],
         *,
         mounts: Path = _MOUNTS,
         poll_s: float = _POLL_S,
@@ -185,7 +196,7 @@ class _InboxThread:
     def __init__(
         self,
         state: _InboxState,
-        sink: Callable[[SettledFile], None],
+        sink: Callable[[SettledFile | RenamedFile], None],
         file_filter: FileFilter,
         *,
         mounts: Path,
@@ -297,6 +308,8 @@ class _InboxThread:
             if change.is_gone:
                 # A file that is there now is a new one, even with the same size and time.
                 self._forget(change.path)
+            if change.renamed_to and self._filter.inbox_of(change.renamed_to) == state.index:
+                self._sink(RenamedFile(state.index, change.path, change.renamed_to))
             self._observe(change.path)
 
     def _check(self, state: _InboxState) -> None:
@@ -517,10 +530,19 @@ class _EventHandler(FileSystemEventHandler):
             path = os.fsdecode(raw)
             # A deleted folder contains nothing to observe, unless it is the inbox itself.
             if path and (not isinstance(event, DirDeletedEvent) or path == self._real):
-                shown = self._root + path[len(self._real) :]
-                if shown.startswith(self._archives) and not (is_written or is_gone):
+                shown = self._shown(path)
+                is_archived = shown.startswith(self._archives)
+                if is_archived and not (is_written or is_gone):
                     continue  # a file that was processed
-                self._changes.put(_Change(self._inbox, shown, event.is_directory, is_gone))
+                renamed_to = ""
+                if isinstance(event, FileMovedEvent) and is_gone and not is_archived:
+                    after = self._shown(os.fsdecode(event.dest_path))
+                    renamed_to = "" if after.startswith(self._archives) else after
+                self._changes.put(_Change(self._inbox, shown, event.is_directory, is_gone, renamed_to))
+
+    def _shown(self, path: str) -> str:
+        """Return a path below the inbox as it is configured."""
+        return self._root + path.removeprefix(self._real)
 
 
 def _incompleteness(path: str) -> str:

@@ -36,7 +36,13 @@ from subtitled.files.atomic_files import (
     sweep_temporaries,
     write_whole,
 )
-from subtitled.files.filesystem import HUNG_S, is_mount_error, is_open_for_writing, wait_until_answers
+from subtitled.files.filesystem import (
+    HUNG_S,
+    find_renamed,
+    is_mount_error,
+    is_open_for_writing,
+    wait_until_answers,
+)
 from subtitled.observability.transition_log import TransitionLog, job_report
 from subtitled.output.layout_process import LayoutProcess, source_name
 from subtitled.output.paths import (
@@ -215,6 +221,9 @@ class JobWriter:
         *,
         is_failure: bool,
     ) -> None:
+        if named.renamed:
+            self._follow(job, named.renamed, is_failure=is_failure)
+            return
         claimed = [path for paths in named.paths for path in paths.values()]
         if others := {path for path in claimed if self._is_of_another(job, path)}:
             self._name(job, transcripts, taken | others, is_failure=is_failure)
@@ -240,17 +249,29 @@ class JobWriter:
         )
         ended = ev.Closed if is_failure else ev.Written
 
-        def write() -> bytes:
+        def write() -> tuple[bytes, bytes]:
+            """Return where the source is, and its new path if it was renamed meanwhile."""
             # Before the source is moved: a power cut must not leave a moved file with a job that lacks its results.
             self._store.sync()
             if self._store.is_lost:
                 raise SpoolError("the database was deleted or replaced")
-            if is_failure:
-                return write_failure(work, named.error.parent)
-            with self._reporter.stage("write"):
-                return write_outputs(work)
+            try:
+                if is_failure:
+                    location = write_failure(work, named.error.parent)
+                else:
+                    with self._reporter.stage("write"):
+                        location = write_outputs(work)
+            except SpoolError:
+                if renamed := _renamed(job):
+                    return job.location, renamed
+                raise
+            return location, _renamed(job) if location == job.location else b""
 
-        def written(location: bytes) -> None:
+        def written(result: tuple[bytes, bytes]) -> None:
+            location, renamed = result
+            if renamed:
+                self._follow(job, renamed, is_failure=is_failure)
+                return
             summary = self._reporter.jobs.get(job.id)
             if summary is not None:
                 outputs = tuple(map(str, claimed))
@@ -261,6 +282,18 @@ class JobWriter:
             self._ended(ended(job.id, location))
 
         thread.run(write, written, partial(self._on_error, job, is_failure=is_failure), SpoolError)
+
+    def _follow(self, job: Job, source: bytes, *, is_failure: bool) -> None:
+        """Write the files of a job for the new path of its source."""
+        other = self._store.find_source(source, job.size, job.mtime_ns, job.options)
+        if other is not None and other.job.id != job.id:
+            cause = f"its file was renamed, and is job {other.job.id}"
+            self._dispatch(ev.Closed(job.id, job.location) if is_failure else ev.WriteFailed(job.id, cause))
+            return
+        before, path = (printable(os.fsdecode(name)) for name in (job.source, source))
+        _log.info(log.JOB_RENAMED, job=job.id, path=path, before=before)
+        self._dispatch(ev.SourceRenamed(job.id, source))
+        self.finish(job, is_failure=is_failure)
 
     def _ended(self, event: ev.Written | ev.Closed) -> None:
         self._retried.discard(event.job)
@@ -323,6 +356,8 @@ class _Names(Struct, frozen=True):
     """The file of each format of each transcript; none if the source has subtitles already."""
     error: Path
     """The error text of a failed job."""
+    renamed: bytes = b""
+    """Where the source is now, if it was renamed: the names are void."""
 
 
 def _named(
@@ -334,6 +369,8 @@ def _named(
     is_failure: bool,
 ) -> _Names:
     """Return names that are free: nothing is there, or a file of the same source; and not in `taken`. Blocks."""
+    if renamed := _renamed(job):
+        return _Names([], Path(), renamed)
     folder = output_folder(
         os.fsdecode(job.options.inbox), os.fsdecode(job.source), os.fsdecode(job.options.output)
     )
@@ -358,6 +395,14 @@ def _named(
 
 def _unexpected(error: OSError) -> None:
     raise error
+
+
+def _renamed(job: Job) -> bytes:
+    """Return the new path of a job's source that was renamed within its inbox; b"" if it is in place, or gone. Blocks."""
+    inbox = os.fsdecode(job.options.inbox)
+    if not inbox or job.location != job.source or is_there(os.fsdecode(job.location)):
+        return b""
+    return os.fsencode(find_renamed(inbox, job.size, job.mtime_ns) or b"")
 
 
 def _remove_all(paths: Iterable[Path]) -> None:
@@ -405,6 +450,7 @@ def write_failure(work: OutputJob, folder: Path) -> bytes:
             if is_disk_full(error) or is_mount_error(error):
                 raise
             text += f"\nThe finished part could not be written: {error}\n"
+    _check_folder(job, folder / "_")
     write_error(folder, Path(os.fsdecode(job.source)).name, text, root=_root(job, folder))
     return job.location if job.options.after == "keep" else _archived(job, "failed")
 
@@ -437,7 +483,19 @@ def _write_files(work: OutputJob) -> None:
     options = render_options(work.job.options)
     for transcript, paths in ((work.transcript, work.paths), *work.more):
         for form, path in paths.items():
+            _check_folder(work.job, path)
             write_whole(path, render(form, transcript, options), root=_root(work.job, path))
+
+
+def _check_folder(job: Job, path: Path) -> None:
+    """Raise SpoolError if `path` is beside a source whose folder is gone: it is not created again."""
+    if os.fsdecode(job.options.output) == BESIDE and path.parent == Path(os.fsdecode(job.source)).parent:
+        try:
+            path.parent.stat()
+        except FileNotFoundError as error:
+            raise SpoolError(
+                f"{printable(path)} cannot be written: its folder is gone; submit the file again"
+            ) from error
 
 
 def _failure_text(work: OutputJob) -> str:

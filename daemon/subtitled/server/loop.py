@@ -20,6 +20,7 @@ from subtitled.core.broker import Broker
 from subtitled.core.config_mapping import written_folders
 from subtitled.errors import ExitCode, InboxError, StoreError
 from subtitled.inboxes.arrivals import FoundFile, InboxArrivals
+from subtitled.inboxes.watch import RenamedFile
 from subtitled.observability.monitor import Monitor, has_model
 from subtitled.runtime.mailbox import Mailbox
 from subtitled.server.dispatch import Dispatcher
@@ -265,8 +266,8 @@ class Server:
                 dispatch()
                 item()
             elif not self._shutdown.is_stopping:
-                if item.file.path in events:
-                    dispatch()  # reported twice: the second report finds the job of the first
+                if item.file.path in events or isinstance(item.file, RenamedFile):
+                    dispatch()  # the second report finds the job of the first
                 event = self._arrivals.take(item, is_space=self._may_start)
                 if event is not None:
                     events[item.file.path] = event

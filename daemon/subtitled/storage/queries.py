@@ -26,6 +26,9 @@ UPDATE_JOB = """
         started_ms = CASE WHEN ? THEN coalesce(started_ms, ?) ELSE started_ms END,
         ended_ms = CASE WHEN ? THEN NULL WHEN ? THEN ? ELSE ended_ms END
     WHERE id = ? AND state = ?"""
+FORGET_NAME = "INSERT INTO names (names, rowid, name) SELECT 'delete', ord, name FROM jobs WHERE id = ?"
+RENAME_SOURCE = "UPDATE jobs SET source = ?, name = ?, location = ? WHERE id = ?"
+ADD_NAME = "INSERT INTO names (rowid, name) SELECT ord, name FROM jobs WHERE id = ?"
 DELETE_JOB = "DELETE FROM jobs WHERE id = ?"
 JOB_OWNER = "SELECT owner FROM jobs WHERE id = ?"
 JOB_ORDER = "SELECT ord FROM jobs WHERE id = ?"
@@ -56,6 +59,7 @@ JOB_OF_SOURCE = f"""
     {SELECT_JOB} WHERE source = ? AND size = ? AND mtime_ns = ? AND options = (SELECT id FROM settings WHERE data = ?)
     ORDER BY repetition DESC LIMIT 1"""
 JOBS_OF_SOURCE = f"{SELECT_JOB} WHERE source = ? AND size = ? AND mtime_ns = ? LIMIT 100"
+JOBS_AT_SOURCE = f"{SELECT_JOB} WHERE source = ? LIMIT 100"
 ARCHIVED_JOBS = f"{SELECT_JOB} WHERE source = ? AND location = ? LIMIT 100"
 JOB_OF_UPLOAD = f"""
     {SELECT_JOB} WHERE sha256 <> '' AND state <> 'cancelled' AND sha256 = ? AND owner = ? AND tag = ?

@@ -49,10 +49,14 @@ class Reader:
 
     def unfinished(self) -> list[tuple[Job, tuple[SegmentRow, ...]]]:
         """Return the jobs that a restarted daemon resumes, oldest first, with their segments."""
-        rows = [job_row(row) for state in JOB_LIVE for row in self._db.execute(sql.LIVE_JOBS, (state.value,))]
-        rows += [job_row(row) for row in self._db.execute(sql.JOBS_TO_CLOSE)]
-        jobs = sorted((row.job for row in rows), key=lambda job: job.order)
+        to_close = (job_row(row).job for row in self._db.execute(sql.JOBS_TO_CLOSE))
+        jobs = sorted((*self.live_jobs(), *to_close), key=lambda job: job.order)
         return [(job, self.segment_rows(job.id)) for job in jobs]
+
+    def live_jobs(self) -> list[Job]:
+        """Return the jobs that have not ended."""
+        rows = (row for state in JOB_LIVE for row in self._db.execute(sql.LIVE_JOBS, (state.value,)))
+        return [job_row(row).job for row in rows]
 
     def find_job(self, job: str) -> JobRow | None:
         """Return a job by its id, or None."""
@@ -152,6 +156,11 @@ class Reader:
         """Return the newest job of this file (path, size and time) with these options, or None."""
         values = (source, size, mtime_ns)
         return self._newest(sql.JOB_OF_SOURCE, sql.JOBS_OF_SOURCE, values, options)
+
+    def find_live(self, source: bytes) -> list[Job]:
+        """Return the jobs of a source that have not ended."""
+        rows = map(job_row, self._db.execute(sql.JOBS_AT_SOURCE, (source,)))
+        return [row.job for row in rows if row.job.state in JOB_LIVE]
 
     def find_archived(self, source: bytes, location: bytes) -> JobRow | None:
         """Return the newest job whose file was found at `source` and is at `location` now, or None."""

@@ -12,7 +12,15 @@ from typing import Any
 
 import msgspec
 
-from subtitled.core.actions import Save, SaveJob, SaveNewJob, SaveNewSegment, SaveSegment, SaveWorker
+from subtitled.core.actions import (
+    Save,
+    SaveJob,
+    SaveNewJob,
+    SaveNewSegment,
+    SaveSegment,
+    SaveSource,
+    SaveWorker,
+)
 from subtitled.core.records import Job
 from subtitled.core.states import JOB_LIVE, JobEvent
 from subtitled.errors import StoreError
@@ -124,6 +132,12 @@ class Store(Reader):
                     return None
                 step = (before.value, event.value, job.state.value, job.cause)
                 return self._record(now_ms, "job", job.id, job.owner, "", *step)
+            case SaveSource(job=job):
+                self._db.execute(sql.FORGET_NAME, (job.id,))
+                place = (job.source, file_name(job.source), job.location, job.id)
+                self._change(sql.RENAME_SOURCE, place, f"job {job.id} does not exist")
+                self._db.execute(sql.ADD_NAME, (job.id,))
+                return None
             case SaveNewSegment(segment=segment):
                 key, plan = segment.key, msgspec.msgpack.encode(segment.plan)
                 values = (key.job, key.index, segment.state.value, plan, key.job)

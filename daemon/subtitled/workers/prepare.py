@@ -35,7 +35,7 @@ from subtitled.core.protocol import (
     WorkerSettings,
 )
 from subtitled.errors import ExitCode, MediaError
-from subtitled.files.filesystem import is_mount_error
+from subtitled.files.filesystem import find_renamed, is_mount_error
 from subtitled.media.existing_subtitles import skip_cause
 from subtitled.media.ingest import Ingest, recut
 from subtitled.media.ingest import IngestedSegment as Segment
@@ -219,6 +219,7 @@ class PrepareRole:
             raise _OtherFoldersError
         self._has_read = True
         task.speed_limit = SpeedLimit()
+        path = _present_path(order, path)
         _check_unchanged(order, path)
         if order.skip_rule is not None and (cause := skip_cause(path, order.skip_rule, root)):
             raise _SkippedError(cause)
@@ -233,7 +234,7 @@ class PrepareRole:
                     on_progress=task.progress,
                 ),
             )
-            _check_unchanged(order, path)
+            _check_unchanged(order, _present_path(order, path))
             return PlanComplete(feed=order.feed, media=encode(Media()))
         settings = order.settings
         vad = schema.VadConfig(
@@ -256,7 +257,7 @@ class PrepareRole:
         ) as ingest:
             self._send_all(task, iter(ingest))
             # Once more: half of one content and half of another is the answer to neither.
-            _check_unchanged(order, path)
+            _check_unchanged(order, _present_path(order, path))
             media = Media(
                 container=ingest.info.container,
                 codec=ingest.info.codec,
@@ -308,6 +309,14 @@ def _identity(folder: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _present_path(order: Prepare, path: str) -> str:
+    """Return where the file is now: it may have been renamed within its inbox since it was accepted."""
+    root = os.fsdecode(order.root)
+    if not root or os.path.lexists(path):
+        return path
+    return find_renamed(root, order.size, order.mtime_ns) or path
 
 
 def _check_unchanged(order: Prepare, path: str) -> None:
