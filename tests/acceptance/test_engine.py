@@ -15,6 +15,7 @@ from subtitled.asr.progress import steps_reported_to
 from subtitled.asr.prompts import PromptRequest
 from subtitled.config.layout_limits import LayoutLimits
 from subtitled.config.schema import DecodingConfig
+from subtitled.core.plan import SegmentSound, Span
 from subtitled.core.transcription import DecisionKind, DecodingDecision, Word
 from subtitled.cues.phrases import spelling
 from subtitled.cues.text_width import fits_one_cue
@@ -159,6 +160,28 @@ def test_translation_is_english_and_shares_a_batch_with_transcription(model: Whi
     assert (spoken.language, translated.language) == ("zh", "zh")
     assert "公园广播" in "".join(texts(spoken))
     assert "park radio" in " ".join(texts(translated))
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_speech_in_two_languages_is_decoded_in_both(model: WhisperModel, batch_size: int) -> None:
+    parts = [english(), chinese()]
+    pause = np.zeros(media.RATE // 2, np.int16)
+    second = len(parts[0]) + len(pause)
+    sound = SegmentSound((Span(0, len(parts[0])), Span(second, second + len(parts[1]))))
+    engine = Engine(model, beam_size=5, batch_size=batch_size)
+    features = engine.features(np.concatenate([parts[0], pause, parts[1]]))
+    [mixed] = engine.transcribe(
+        [features], [PromptRequest(language="multi")], sounds=[sound], word_timestamps=False
+    )
+    languages = [phrase.language or mixed.language for phrase in mixed.phrases]
+    assert languages == sorted(languages)
+    assert set(languages) == {"en", "zh"}
+    in_english, in_chinese = decoded(
+        model, [(parts[0], PromptRequest(language="en")), (parts[1], PromptRequest(language="zh"))]
+    )
+    # The English window ends in the pause, a little later than its recording.
+    assert texts(mixed)[0] == texts(in_english)[0]
+    assert texts(mixed)[languages.index("zh") :] == texts(in_chinese)
 
 
 def test_a_result_that_looks_wrong_is_decoded_again(model: WhisperModel) -> None:

@@ -187,6 +187,21 @@ def test_speech_has_text_or_is_reported(long: dict[str, Transcript], name: str) 
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("name", ["long_en.flac", "long_zh.flac"])
+def test_text_is_timed_by_its_speech(long: dict[str, Transcript], name: str) -> None:
+    """In `long_en.flac` the phrase before "Yet" ended inside that word, whose window then began too late."""
+    for segment in long[name].segments:
+        for phrase in segment.phrases:
+            inside = [
+                span
+                for span in segment.spans
+                if span.start_ms < phrase.end_ms and span.end_ms > phrase.start_ms
+            ]
+            assert inside, phrase
+            assert all(phrase.end_ms - span.start_ms > 100 for span in inside), phrase
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["none_ragtime.ogg", "none_noise4.wav"])
 def test_music_and_noise_get_no_text(long: dict[str, Transcript], name: str) -> None:
     assert long[name].cues == ()

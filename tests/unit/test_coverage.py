@@ -155,7 +155,13 @@ def test_sound_of_the_speech_around_a_phrase_does_not_belong_to_it() -> None:
     assert (start, end) == pytest.approx((0.4, 2.3 + TAIL_S))
     [run] = uncovered(speech, stretches((start, end)), min_s=0.5)
     assert run.start_s == 4.0
+    # No more so where the pause is not silent.
+    is_loud[35:330] = True
+    assert snapped(0.4, 4.1, speech, is_loud)[1] == pytest.approx(3.8)
+    is_loud[35:] = True
+    assert snapped(0.4, 4.08, speech, is_loud)[1] <= 4.0
     # The same at its start: the end of the word before.
+    is_loud[231:390] = False
     assert snapped(1.95, 6.0, speech, is_loud) == pytest.approx((3.9, 6.0))
 
 

@@ -25,7 +25,8 @@ MIN_MOVED_S = 0.2
 """Speech without text that a phrase without speech is moved onto."""
 MAX_MOVE_S = 10.0
 EDGE_S = 0.1
-"""A phrase that overlaps speech by less does not belong to it."""
+"""A phrase that overlaps speech by no more does not belong to it."""
+ROUNDING_S = 0.001
 TAIL_S = 0.5
 """A phrase may end this long after the speech in it."""
 
@@ -123,15 +124,21 @@ def snapped(
     `is_loud`: bool (frames,), 100 a second. The VAD may find speech half a second late: sound before it counts, unless it
     belongs to the speech before.
     """
-    inside = [span for span in speech if span.end_s > start_s + EDGE_S and span.start_s < end_s - EDGE_S]
+    inside = [
+        span
+        for span in speech
+        if span.end_s - start_s > EDGE_S + ROUNDING_S and end_s - span.start_s > EDGE_S + ROUNDING_S
+    ]
     if not inside:
         return start_s, end_s
     own = is_loud.copy()
     for span in speech:
         if span.end_s <= inside[0].start_s:
             own[: _end_of_sound(is_loud, round(span.end_s * 100))] = False
+            start_s = max(start_s, span.end_s)
         elif span.start_s >= inside[-1].end_s:
             own[_start_of_sound(is_loud, round(span.start_s * 100)) :] = False
+            end_s = min(end_s, span.start_s)
     first = max(start_s, inside[0].start_s)
     before = np.nonzero(own[round(start_s * 100) : round(first * 100)])[0]
     start = start_s + int(before[0]) / 100 if len(before) else first
