@@ -1,9 +1,11 @@
 """The daemon against what people use instead, on the same files, in one run.
 
     python benchmarks/rivals.py [--minutes 30] [--clips 100] [--repeat 1] [--model DIR] [--only long,clips,dialogue] [--short]
+    python benchmarks/rivals.py --model DIR --only lecture,excerpts,long [--minutes 5] [--no-command]
 
-Three kinds of work, made from the English demo recording: a long talk; clips of 5 to 15 s; a dialogue with 5 to 40 s of silence between
-its sentences. Each is subtitled by
+Three kinds of work, made from the English demo recording: a long talk that repeats itself; clips of 5 to 15 s; a dialogue with 5 to 40 s
+of silence between its sentences. Two are real speech (benchmarks/parts/corpus.py), for a real model: a lecture of ten minutes, and
+excerpts of 5 to 15 s from it, whose true text is not known. Each is subtitled by
 
     daemon          `subtitled run`, with one CPU slot, warm
     WhisperModel    faster-whisper's `WhisperModel.transcribe`, file by file in one warm process, with its VAD filter
@@ -34,6 +36,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from parts import rival
+from parts.corpus import corpus_folder, load_corpus
 from parts.processes import cpu_s, family, machine, peak_mb
 from parts.rival import Figures, Task
 from parts.served import Served
@@ -51,6 +54,9 @@ from parts.speech import (
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
 BEAM = 5
 BATCH = 16
@@ -83,6 +89,10 @@ def make_work(name: str, folder: Path, *, minutes: float, clips: int) -> Work:
             return Work(tuple(files), truth, audio_s)
         case "clips":
             return _make_clips(folder, clips)
+        case "lecture":
+            return _make_lecture(folder)
+        case "excerpts":
+            return _make_excerpts(folder, clips)
         case _:
             return _make_dialogue(folder, minutes)
 
@@ -103,6 +113,47 @@ def _make_clips(folder: Path, count: int) -> Work:
         said.append(text)
         samples += len(clip)
     return Work(tuple(files), " ".join(said), samples / RATE)
+
+
+def _lecture() -> tuple[NDArray[np.int16], str]:
+    """Return the long English recording, int16 (n,), 16 kHz mono, and its text."""
+    import soundfile
+
+    [found] = (one for one in load_corpus(corpus_folder()) if one.file == "long_en.flac")
+    speech, rate = soundfile.read(corpus_folder() / found.file, dtype="int16")
+    if rate != RATE:
+        raise SystemExit(f"{found.file} has {rate} Hz; {RATE} Hz are expected")
+    return speech, found.text or ""
+
+
+def _make_lecture(folder: Path) -> Work:
+    import soundfile
+
+    speech, truth = _lecture()
+    path = folder / "lecture.flac"
+    soundfile.write(path, speech, RATE)
+    return Work((path,), truth, len(speech) / RATE)
+
+
+def _make_excerpts(folder: Path, count: int) -> Work:
+    """Write excerpts of 5 to 15 s, each cut in the quietest tenth of its last second; from the start again at the end."""
+    import numpy as np
+    import soundfile
+
+    speech, _ = _lecture()
+    files: list[Path] = []
+    samples, at = 0, 0
+    for number in range(count):
+        length = (5 + number * 7 % 11) * RATE
+        if at + length > len(speech):
+            at = 0
+        tenths = speech[at + length - RATE : at + length].astype(np.float32).reshape(10, -1)
+        end = at + length - RATE + (int(np.argmin((tenths**2).mean(axis=1))) * 2 + 1) * RATE // 20
+        files.append(folder / f"excerpt{number:03}.flac")
+        soundfile.write(files[-1], speech[at:end], RATE)
+        samples += end - at
+        at = end
+    return Work(tuple(files), "", samples / RATE)
 
 
 def _clips() -> Iterator[tuple[float, float, str]]:
@@ -244,7 +295,7 @@ def print_table(name: str, work: Work, runs: Mapping[str, Figures]) -> None:
 
 
 def _share(truth: Sequence[str], said: Sequence[str]) -> str:
-    return f"{100 * word_errors(truth, said) / len(truth):.1f} %"
+    return f"{100 * word_errors(truth, said) / len(truth):.1f} %" if truth else "-"
 
 
 def main() -> None:

@@ -133,6 +133,7 @@ class Served:
         """Wait until there are `count` workers or more, and none is starting."""
         with Client(self.endpoint, timeout_s=1) as client:
             for _ in self.until_given_up():
+                time.sleep(0.1)  # below listen.requests_per_s
                 try:
                     workers = client.stats().workers
                 except UnreachableError:
