@@ -256,6 +256,9 @@ def test_a_long_prompt_is_cut_to_its_end(http: httpx.Client, ai: openai.OpenAI, 
     assert http.post(
         "/asr", params={"initial_prompt": prompt}, files={"audio_file": talk.read_bytes()}
     ).is_success
+    for form in ({"initial_prompt": prompt}, {"options": json.dumps({"initial_prompt": prompt})}):
+        answer = http.post("/api/jobs", data=form, files={"file": talk.read_bytes()})
+        assert answer.is_success, answer.text
 
 
 def test_asr_returns_every_output_format(http: httpx.Client, talk: Path, transcript: str) -> None:

@@ -17,7 +17,7 @@ from subtitle.progress import ENDED
 from subtitle.requests import fault_of
 from subtitled.http import sse
 from subtitled.http.errors import RequestError, not_allowed
-from subtitled.http.forms import UploadForm, file_chunks
+from subtitled.http.forms import UploadForm, file_chunks, prompt_tail
 from subtitled.http.gateway import Gateway
 from subtitled.http.openapi import document
 from subtitled.http.player import parse_layout, parse_task
@@ -162,6 +162,8 @@ def parse_options(values: Mapping[str, Iterable[str]]) -> JobOptions:
             raise RequestError(
                 400, "bad_format", f"options: {unknown[0][:100]!r} is not a job option", param="options"
             )
+        if isinstance(prompt := options.get("initial_prompt"), str):
+            options["initial_prompt"] = prompt_tail(prompt)
         return msgspec.convert(options, JobOptions, strict=False)
     except msgspec.ValidationError as error:
         param, fault = fault_of(error, options)
