@@ -14,7 +14,7 @@ from typing import IO
 import msgspec
 
 from subtitled.hooks.journal_reader import HookStop, JobEnded
-from subtitled.runtime.processes import describe_status
+from subtitled.runtime.processes import describe_status, start_process
 
 _KEPT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE")
 """Variables that a command inherits from the daemon."""
@@ -49,9 +49,12 @@ def run(
     with tempfile.TemporaryFile() as facts, tempfile.TemporaryFile() as output:
         facts.write(msgspec.json.encode(ended) + b"\n")
         facts.seek(0)
+        deadline = time.monotonic() + timeout_s
         try:
-            process = subprocess.Popen(
+            process = start_process(
                 [*command],
+                deadline,
+                stopping.wait,
                 stdin=facts,
                 stdout=output,
                 stderr=output,
@@ -60,8 +63,9 @@ def run(
                 start_new_session=True,
             )
         except OSError as error:
+            if stopping.is_set:
+                return None
             return f"{command[0]} cannot be started: {error.strerror}; correct the command of the inbox"
-        deadline = time.monotonic() + timeout_s
         while process.poll() is None:
             if stopping.wait(_POLL_S):
                 _kill(process)

@@ -26,7 +26,7 @@ from subtitled import log
 from subtitled.core.plan import AudioSource
 from subtitled.errors import MediaError
 from subtitled.runtime import pipes, sandbox
-from subtitled.runtime.processes import lower_priority
+from subtitled.runtime.processes import lower_priority, start_process
 
 COMMAND = (sys.executable, "-m", "subtitled.media.preview_pool")
 COUNT = 2
@@ -95,8 +95,10 @@ class _ChildSlot:
         if self._child is not None and self.path not in {b"", wanted.path}:
             self.end()  # the sandbox of a child leaves it one file
         if self._child is None:
-            self._child = subprocess.Popen(
+            self._child = start_process(
                 self._command,
+                until,
+                self._pause,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 bufsize=0,
@@ -114,6 +116,10 @@ class _ChildSlot:
             raise EOFError
         self.path, self.next = wanted.path, wanted.start + wanted.samples
         return _response_decoder.decode(data)
+
+    def _pause(self, seconds: float) -> bool:
+        time.sleep(seconds)
+        return self._is_over
 
     def kill(self) -> None:
         """Kill the child, and start none again; does not wait, and may be called during a request of another thread."""

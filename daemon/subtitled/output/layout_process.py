@@ -41,7 +41,7 @@ from subtitled.cues.transcript import Interval, MissingSpan, SegmentTranscript, 
 from subtitled.errors import LayoutError
 from subtitled.output import chinese
 from subtitled.runtime import pipes
-from subtitled.runtime.processes import die_with_parent, lower_priority
+from subtitled.runtime.processes import die_with_parent, lower_priority, start_process
 from subtitled.storage.rows import JobRow, ResultRow
 
 COMMAND = (sys.executable, "-m", "subtitled.output.layout_process")
@@ -176,8 +176,10 @@ class LayoutProcess:
 
     def _running_child(self, until: float) -> subprocess.Popen[bytes]:
         if self._child is None:
-            self._child = subprocess.Popen(
+            self._child = start_process(
                 self._command,
+                until,
+                self._pause,
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -187,6 +189,10 @@ class LayoutProcess:
             os.set_blocking(_pipe(self._child.stdin).fileno(), False)
             pipes.read_until(_pipe(self._child.stdout), min(until, time.monotonic() + START_S))
         return self._child
+
+    def _pause(self, seconds: float) -> bool:
+        time.sleep(seconds)
+        return self._is_closed
 
     def _end(self) -> None:
         child, self._child = self._child, None

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import resource
 import signal
+import subprocess
 import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from subtitled.errors import ExitCode
 
 PR_SET_PDEATHSIG = 1
+START_RETRY_S = 0.2
+_LACKING = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+"""No process, memory or descriptor is left for a new process; see fork(2) and pipe(2)."""
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 """Parameters of mallopt(3), from malloc.h."""
 
@@ -23,6 +31,23 @@ def describe_status(status: int) -> str:
         except ValueError:
             return f"killed by signal {-status}"
     return "exited" if status == 0 else f"exited with status {status}"
+
+
+def start_process(
+    command: Sequence[str], until: float, pause: Callable[[float], object] = time.sleep, **options: Any
+) -> subprocess.Popen[bytes]:
+    """Start a process as Popen does with `options`; while the system lacks what it takes, try again. Blocks.
+
+    Raises OSError at the time `until` (monotonic clock), for any other cause, or when `pause`, which is called with the
+    seconds between two attempts, returns a true value.
+    """
+    while True:
+        try:
+            return subprocess.Popen(command, **options)
+        except OSError as error:
+            is_over = error.errno not in _LACKING or time.monotonic() >= until
+            if is_over or pause(START_RETRY_S):
+                raise
 
 
 def die_with_parent(parent_pid: int) -> None:
