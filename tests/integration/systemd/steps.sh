@@ -62,4 +62,12 @@ step "a wrong configuration does not start" fails systemctl start subtitled
 step "its status is 78" says ExecMainStatus 78
 sleep 5
 step "and it is not tried again" says ActiveState failed
+sed -i 's/beam_size = 0/beam_size = 1/' $conf
+systemctl reset-failed subtitled
+step "it starts again" systemctl enable --now subtitled
+step "install-service --remove stops and removes it" "$bin/subtitled" install-service --remove --yes --config $conf
+step "it does not run any more" fails systemctl --quiet is-active subtitled
+step "systemd does not know it any more" says LoadState not-found
+step "the subtitles are kept" test -s /srv/subtitled/outbox/talk.zh.srt
+step "the database is kept" test -s /var/lib/subtitled/subtitled.sqlite
 echo "the end"
