@@ -53,6 +53,10 @@ AudioTrackOption = Annotated[int, Meta(ge=1, le=1000)] | Annotated[str, Meta(max
 """The audio track to transcribe: its number in the file, from 1, a language by any usual name, or "auto"."""
 
 
+Channels = Literal["mix", "split"]
+"""Whether two channels are mixed, or have different speakers and each its own cues."""
+
+
 class JobOptions(Struct, frozen=True, kw_only=True):
     """Options of one job."""
 
@@ -60,6 +64,8 @@ class JobOptions(Struct, frozen=True, kw_only=True):
     """A language by any usual name ("en", "ger", "pt-BR"), "auto" (one a file, by vote) or "multi" (each segment its own)."""
     audio_track: AudioTrackOption = "auto"
     """"auto": the one in `language`, the default one, or the first with speech; commentary only if nothing else is there."""
+    channels: Channels = "mix"
+    """"split": each of two channels with different speech has its own cues."""
     task: Task = "transcribe"
     tasks: Annotated[tuple[Task, ...], Meta(max_length=2)] = ()
     """Replaces `task`; both tasks read the file once and make subtitles in two languages."""
@@ -125,7 +131,8 @@ class AudioChoice(Struct, frozen=True, kw_only=True):
     track: int
     """Number of the track."""
     mix: Annotated[str, Meta(max_length=200)]
-    """How its channels become one: "mono", "stereo" or "surround" (all of them), "sum", "difference", "left", "right", "centre"."""
+    """How its channels become one: "mono", "stereo" or "surround" (all of them), "sum", "difference", "left", "right", "centre";
+    "split": two channels that are transcribed separately."""
     tracks: Annotated[tuple[AudioTrack, ...], Meta(max_length=1000)]
     """All audio tracks."""
 

@@ -92,6 +92,7 @@ class JobKeywords(TypedDict, total=False):
 
     language: str
     audio_track: int | str
+    channels: ms.Channels
     task: ms.Task
     tasks: Sequence[ms.Task]
     formats: Sequence[str]

@@ -11,6 +11,7 @@ from av.stream import Disposition
 
 import media
 from daemon import Daemon, InboxFolder
+from subtitled.cues.render import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,6 +91,26 @@ def test_a_file_without_the_chosen_track_fails_with_a_list_of_its_tracks(daemon:
     assert job.cause == (
         "'one.mkv': audio_track = 2: the file has 1 audio track: 1 (no language, 2 channels)"
     )
+
+
+def test_split_channels_have_their_own_cues(daemon: Daemon, tmp_path: Path) -> None:
+    """A conversation: the second voice begins while the first one speaks."""
+    first, second = media.speech(SECONDS), np.roll(media.speech(SECONDS), 4 * 16_000)
+    path = media.write_sound(tmp_path / "call.wav", np.column_stack([first, second]))
+    handle = daemon.client.submit(path, language="en", channels="split", formats=["json", "srt"])
+    handle.wait(timeout_s=120)
+    audio = handle.facts().audio
+    assert audio is not None
+    assert audio.mix == "split"
+    transcript = read_json(handle.text("json").encode())
+    assert {segment.channel for segment in transcript.segments} == {"left", "right"}
+    starts = [cue.start_ms for cue in transcript.cues]
+    assert starts == sorted(starts)
+    true_text = " ".join(said.text for said in media.true_text() if said.end_ms < 11_000)
+    said = words(true_text)
+    for channel in ("left", "right"):
+        got = words(" ".join(" ".join(cue.lines) for cue in transcript.cues if cue.channel == channel))
+        assert "".join(said) in "".join(got)
 
 
 def test_a_client_chooses_the_track_of_its_file(daemon: Daemon, tmp_path: Path) -> None:

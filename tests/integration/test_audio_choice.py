@@ -25,7 +25,9 @@ QUIET = np.zeros_like(SPEECH)
 LOUD = media.noise(len(SPEECH), peak=12_000)
 
 
-def prepared(path: Path, audio_track: str = "auto") -> tuple[AudioSource, list[IngestedSegment]]:
+def prepared(
+    path: Path, audio_track: str = "auto", channels: str = "mix"
+) -> tuple[AudioSource, list[IngestedSegment]]:
     """Return what was chosen of a file, and its segments; they are the same when they are cut again."""
     with Ingest(
         str(path),
@@ -33,11 +35,14 @@ def prepared(path: Path, audio_track: str = "auto") -> tuple[AudioSource, list[I
         segments=schema.SegmentsConfig(),
         window_s=30,
         audio_track=audio_track,
+        channels=channels,
     ) as running:
         segments = list(running)
-    assert {segment.plan.source for segment in segments} <= {running.source}
-    again = list(recut(str(path), [segment.plan for segment in segments]))
-    assert all(np.array_equal(one.pcm, two.pcm) for one, two in zip(segments, again, strict=True))
+    assert running.source.mix == "split" or {segment.plan.source for segment in segments} <= {running.source}
+    assert [segment.plan.index for segment in segments] == list(range(len(segments)))
+    again = {segment.plan: segment.pcm for segment in recut(str(path), [one.plan for one in segments])}
+    assert len(again) == len(segments)
+    assert all(np.array_equal(segment.pcm, again[segment.plan]) for segment in segments)
     return running.source, segments
 
 
@@ -130,3 +135,21 @@ def test_a_track_that_is_not_there_is_refused_with_a_list(tmp_path: Path) -> Non
     sound = media.write_sound(tmp_path / "a.wav", media.speech(1))
     with pytest.raises(MediaError, match="audio_track = 2: the file has 1 audio track"):
         prepared(sound, "2")
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+def test_two_channels_with_different_speech_are_planned_separately(tmp_path: Path, name: str) -> None:
+    other = media.recording("demo-zh.flac")[: len(SPEECH)]
+    path = media.write_sound(tmp_path / name, np.column_stack([SPEECH, other]))
+    source, segments = prepared(path, channels="split")
+    assert source == AudioSource(1, "split")
+    for mix, alone in (("left", SPEECH), ("right", other)):
+        its = [segment for segment in segments if segment.plan.source == AudioSource(1, mix)]
+        assert likeness(its, alone) > 0.99
+
+
+def test_channels_with_the_same_speech_are_not_split(tmp_path: Path) -> None:
+    path = media.write_sound(tmp_path / "a.wav", np.column_stack([SPEECH, SPEECH]))
+    assert prepared(path, channels="split")[0].mix == "stereo"
+    mono = media.write_sound(tmp_path / "b.wav", SPEECH)
+    assert prepared(mono, channels="split")[0].mix == "mono"

@@ -109,7 +109,9 @@ def test_memory_holds_little_more_than_a_window(tmp_path: Path) -> None:
     path = sound(tmp_path, *[media.recording()] * 2, media.silence(60), media.recording()[: 20 * RATE])
     held = []
     with Ingest(str(path), vad=schema.VadConfig(), segments=schema.SegmentsConfig(), window_s=30) as running:
-        running._on_progress = lambda _: held.append(sum(len(block) for block in running._recent._blocks))
+        running._on_progress = lambda _: held.append(
+            sum(len(pcm) for stream in running._streams for _, pcm in stream.recent._blocks)
+        )
         list(running)
     assert max(held) < 60 * RATE
 

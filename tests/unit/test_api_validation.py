@@ -89,6 +89,7 @@ def test_every_job_option_reaches_the_job() -> None:
     wanted = JobOptions(
         language="en",
         audio_track="ja",
+        channels="split",
         task="translate",
         formats=("json", "srt"),
         word_timestamps=True,

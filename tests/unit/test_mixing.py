@@ -31,11 +31,13 @@ def evidence(
     return Evidence(mixes=mixes, speech=heard, power=np.repeat(frame[:, :, None], heard.shape[1], axis=2))
 
 
-def stereo(left: str, right: str, power: tuple[float, float], correlation: float = 0) -> Mix:
-    return choose_mix(evidence(("left", "right"), (left, right), power, correlation))
+def stereo(
+    left: str, right: str, power: tuple[float, float], correlation: float = 0, *, is_split: bool = False
+) -> str:
+    return choose_mix(evidence(("left", "right"), (left, right), power, correlation), is_split=is_split)
 
 
-def surround(centre: str, others: str, power: tuple[float, float]) -> Mix:
+def surround(centre: str, others: str, power: tuple[float, float]) -> str:
     return choose_mix(evidence(("centre", "surroundings"), (centre, others), power))
 
 
@@ -72,6 +74,14 @@ def test_a_loud_channel_without_speech_is_left_out() -> None:
 
 def test_two_voices_in_two_channels_are_both_kept() -> None:
     assert stereo("10", "01", (1, 1)) == "stereo"
+
+
+def test_channels_are_split_unless_both_have_the_same_speech() -> None:
+    assert stereo("10", "01", (1, 1), is_split=True) == "split"
+    assert stereo("11", "00", (1, 0), is_split=True) == "split"
+    assert stereo("11", "00", (1, 0.05), 0.95, is_split=True) == "split", "the left leaks into the right"
+    assert stereo("11", "11", (1, 1), 0.95, is_split=True) == "stereo"
+    assert stereo("11", "11", (1, 1), -1, is_split=True) == "difference"
 
 
 def test_a_centre_beside_loud_channels_is_taken_alone() -> None:

@@ -8,7 +8,7 @@ import click
 
 from subtitle.commands.connection_options import Command
 from subtitle.errors import OptionError
-from subtitle.messages import Chinese, JobOptions, LayoutOptions, Task, VadOptions
+from subtitle.messages import Channels, Chinese, JobOptions, LayoutOptions, Task, VadOptions
 from subtitle.requests import JobKeywords, options_of
 
 _OPTIONS = (
@@ -21,6 +21,11 @@ _OPTIONS = (
         "--audio-track",
         metavar="TRACK",
         help='Number of the audio track, from 1, or its language; default: "auto", one with speech, not commentary.',
+    ),
+    click.option(
+        "--channels",
+        type=click.Choice(get_args(Channels)),
+        help="split: two channels with different speakers, each with its own cues.",
     ),
     click.option(
         "--task",

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 
 from msgspec import Meta, Struct
 
-from subtitle.messages import AudioTrackOption, Chinese, Flag, Task, WordTimestamps
+from subtitle.messages import AudioTrackOption, Channels, Chinese, Flag, Task, WordTimestamps
 from subtitled.config.layout_limits import Profile
 
 SAMPLE_RATE = 16_000
@@ -135,6 +135,7 @@ class InboxConfig(_Section, frozen=True):
     """ASS highlights each word when it is spoken; needs `word_timestamps`."""
     language: str = "auto"
     audio_track: AudioTrackOption = "auto"
+    channels: Channels = "mix"
     task: Task = "transcribe"
     tasks: tuple[Task, ...] = ()
     """Overrides `task`; both tasks decode the file once and write subtitles in two languages."""

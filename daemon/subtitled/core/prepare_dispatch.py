@@ -267,6 +267,7 @@ class PrepareDispatch:
             settings=_settings_of(job),
             language=None if language in {"auto", "multi"} else language,
             audio_track=job.options.audio_track,
+            channels=job.options.channels,
             plans=None if missing is None else tuple(segments[index].plan for index in sorted(missing)),
             done=frozenset(done),
             credit_bytes=GRANT_BYTES,

@@ -415,6 +415,7 @@ class Prepare(_Message, frozen=True, kw_only=True):
     """Prefer the audio track in this language."""
     audio_track: str = "auto"
     """Transcribe only this track, or those in this language; "auto": the first with speech."""
+    channels: str = "mix"
     plans: tuple[Plan, ...] | None
     """Stored segments whose PCM is needed again; None to plan the file."""
     done: frozenset[int]

@@ -39,6 +39,8 @@ class Options(Struct, frozen=True, kw_only=True):
     """A Whisper language code, "auto" (one language per file, by vote) or "multi" (each segment its own)."""
     audio_track: str = "auto"
     """A number from 1, a Whisper language code, or "auto"."""
+    channels: str = "mix"
+    """"split": two channels are transcribed separately."""
     task: str = "transcribe"
     is_translated_too: bool = False
     """Decode each segment once more with translation to English, and write subtitles in both languages."""
@@ -90,6 +92,7 @@ def options_of(given: JobOptions | InboxConfig, **others: Any) -> Options:
     return Options(
         language=option_of(given.language),
         audio_track=option_of(str(given.audio_track)),
+        channels=given.channels,
         task=tasks[0],
         is_translated_too=len(tasks) > 1,
         formats=tuple(given.formats),

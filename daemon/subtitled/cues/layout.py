@@ -33,12 +33,14 @@ _SEAM = 1.4
 _LEAST_SEAM_MS = 300
 
 
-class Cue(Struct, frozen=True):
+class Cue(Struct, frozen=True, omit_defaults=True):
     """Text shown from `start_ms` to `end_ms` of media time: one line or more, none blank."""
 
     start_ms: int
     end_ms: int
     lines: tuple[str, ...]
+    channel: str = ""
+    """"left" or "right", if the channels of the file were transcribed separately: cues of both may overlap."""
 
 
 def layout(

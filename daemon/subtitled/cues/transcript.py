@@ -71,6 +71,8 @@ class SegmentTranscript(Struct, frozen=True, kw_only=True):
     decisions: tuple[DecodingDecision, ...] = ()
     """Why the text of a fallback was used, or none."""
     phrases: tuple[MediaPhrase, ...] = ()
+    channel: str = ""
+    """"left" or "right", if the channels of the file were transcribed separately."""
 
 
 class Transcript(Struct, frozen=True, kw_only=True):
@@ -124,34 +126,38 @@ def with_cues(
     In a file of several languages each segment is laid out by its own. Raises ValueError if `overrides` contains limits that
     cannot be kept.
     """
-    parts = [
-        LayoutPart(phrases, limits_for(language, profile, overrides), language)
-        for language, phrases in _by_language(transcript)
-    ]
-    cues = layout_parts(
-        parts,
-        speech=_speech(transcript.segments),
-        until_ms=transcript.offset_ms + transcript.duration_ms or None,
-    )
+    all_cues: list[Cue] = []
+    fast = 0
+    for channel in dict.fromkeys(segment.channel for segment in transcript.segments):
+        segments = tuple(segment for segment in transcript.segments if segment.channel == channel)
+        parts = [
+            LayoutPart(phrases, limits_for(language, profile, overrides), language)
+            for language, phrases in _by_language(transcript, segments)
+        ]
+        cues = layout_parts(
+            parts, speech=_speech(segments), until_ms=transcript.offset_ms + transcript.duration_ms or None
+        )
+        fast += sum(fast_cues(its, part.limits, part.language) for part, its in zip(parts, cues, strict=True))
+        all_cues += (msgspec.structs.replace(cue, channel=channel) for cue in chain.from_iterable(cues))
     return msgspec.structs.replace(
         transcript,
         limits=limits_for(transcript.output_language, profile, overrides),
-        cues=tuple(chain.from_iterable(cues)),
-        fast_cues=sum(
-            fast_cues(its, part.limits, part.language) for part, its in zip(parts, cues, strict=True)
-        ),
+        cues=tuple(sorted(all_cues, key=lambda cue: cue.start_ms)),
+        fast_cues=fast,
     )
 
 
-def _by_language(transcript: Transcript) -> Iterator[tuple[str | None, tuple[MediaPhrase, ...]]]:
-    """Yield the output language and the phrases of each run of segments in one language."""
+def _by_language(
+    transcript: Transcript, segments: tuple[SegmentTranscript, ...]
+) -> Iterator[tuple[str | None, tuple[MediaPhrase, ...]]]:
+    """Yield the output language and the phrases of each run of `segments` in one language."""
     whole = transcript.output_language
     if transcript.task == "translate":
-        yield whole, tuple(phrase for segment in transcript.segments for phrase in segment.phrases)
+        yield whole, tuple(phrase for segment in segments for phrase in segment.phrases)
         return
-    spoken = [segment for segment in transcript.segments if segment.phrases]
-    for language, segments in groupby(spoken, key=lambda segment: segment.language or whole):
-        yield language, tuple(phrase for segment in segments for phrase in segment.phrases)
+    spoken = [segment for segment in segments if segment.phrases]
+    for language, run in groupby(spoken, key=lambda segment: segment.language or whole):
+        yield language, tuple(phrase for segment in run for phrase in segment.phrases)
 
 
 def _speech(segments: tuple[SegmentTranscript, ...]) -> tuple[tuple[int, int], ...]:

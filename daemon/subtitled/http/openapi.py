@@ -20,6 +20,7 @@ _LAYOUT = "Lay the cues out again with these limits; JSON"
 _OPTION_PARAMS = (
     "language",
     "audio_track",
+    "channels",
     "task",
     "word_timestamps",
     "initial_prompt",

@@ -17,7 +17,16 @@ from subtitled.config.schema import SAMPLE_RATE
 from subtitled.core.plan import FRAME, AudioSource, Cutter, Plan, Planner, SkippedSpan, Span
 from subtitled.errors import MediaError
 from subtitled.media.decode import open_media
-from subtitled.media.mixing import ENOUGH_FRAMES, Evidence, Mix, choose_mix, choose_track, measured_mixes
+from subtitled.media.mixing import (
+    ENOUGH_FRAMES,
+    SPLIT,
+    SPLIT_MIXES,
+    Evidence,
+    Mix,
+    choose_mix,
+    choose_track,
+    measured_mixes,
+)
 from subtitled.media.vad import Vad
 from subtitled.media.waveform import WaveformBuilder
 
@@ -28,6 +37,7 @@ if TYPE_CHECKING:
 
     from subtitle.messages import AudioTrack
     from subtitled.config import schema
+    from subtitled.media.decode import Decoder
     from subtitled.media.media_file import MediaInfo
     from subtitled.media.vad import VadUpdate
 
@@ -48,7 +58,9 @@ class Ingest:
     Each segment comes as soon as it is planned, while the file is still being decoded; memory does not grow
     with the file. `window_s` is the model's window; a segment is never longer, nor than
     `segments.max_segment_s`, nor than 30 s. `audio_track` and `language` choose between audio tracks, as in `open_media`.
-    The track and its mix are chosen first, from the first speech in the file: they are in `source`, and in the plans.
+    The track and its mix are chosen first, from the first speech in the file: they are in `source`, and in the plans. With
+    `channels` = "split" two channels with different speech are planned separately: `source.mix` is "split", those in the
+    plans are "left" and "right".
     `on_progress` is called with `decoded_samples` after each block of a few seconds, also while there is
     nothing to give; what it raises ends the iteration. Raises MediaError, here and while iterating.
 
@@ -65,6 +77,7 @@ class Ingest:
         segments: schema.SegmentsConfig,
         window_s: float,
         audio_track: str = "auto",
+        channels: str = "mix",
         language: str | None = None,
         root: str | None = None,
         on_progress: Callable[[int], None] | None = None,
@@ -72,16 +85,16 @@ class Ingest:
         max_samples = min(MAX_SEGMENT_SAMPLES, int(min(window_s, segments.max_segment_s) * SAMPLE_RATE))
         # The planner adds the padding, which depends on where segments begin and end.
         self._new_vad = partial(Vad, replace(vad, pad_ms=0), min_speech_ms=segments.min_speech_ms)
-        self._vad = self._new_vad()
         per_ms = SAMPLE_RATE // 1000
-        self._planner = Planner(
-            max_samples, pad=vad.pad_ms * per_ms, max_pause=segments.max_pause_ms * per_ms
+        self._new_planner = partial(
+            Planner, max_samples, pad=vad.pad_ms * per_ms, max_pause=segments.max_pause_ms * per_ms
         )
-        self._cutter = Cutter(self._planner.longest_span)
         self._too_short = f"shorter than {segments.min_speech_ms} ms"
+        self._is_split = channels == "split"
         self._on_progress = on_progress
         self._skipped: list[SkippedSpan] = []
-        self._recent = _Recent()
+        self._streams: list[_Stream] = []
+        self._segments = 0
         self._peaks = WaveformBuilder()
         self.decoded_samples = 0
         self.speech_samples = 0
@@ -143,21 +156,24 @@ class Ingest:
 
     def __iter__(self) -> Iterator[IngestedSegment]:
         self._choose()
-        blocks = iter(self._decoder)
+        mixes = SPLIT_MIXES if self.source.mix == SPLIT else (self.source.mix,)
+        streams = self._streams = [_Stream(mix, self._new_vad(), self._new_planner()) for mix in mixes]
+        blocks = self._decoder.each(mixes)
         while (block := self._next(blocks)) is not None:
-            self.decoded_samples += len(block)
-            self._recent.append(block)
-            self._peaks.feed(block)
+            self.decoded_samples += block.shape[1]
+            self._peaks.feed(block[0] if len(block) == 1 else max(block, key=_power))
             self._report(self.decoded_samples)
-            started = time.perf_counter()
-            updates = self._vad.feed(block)
-            self.vad_s += time.perf_counter() - started
-            for update in updates:
-                yield from self._plan(update)
-        yield from self._plan(self._vad.finish())
-        plan = self._planner.finish(self.decoded_samples)
-        if plan is not None:
-            yield self._prepared(plan)
+            for stream, pcm in zip(streams, block, strict=True):
+                started = time.perf_counter()
+                updates = stream.feed(pcm)
+                self.vad_s += time.perf_counter() - started
+                for update in updates:
+                    yield from self._plan(stream, update)
+        for stream in streams:
+            yield from self._plan(stream, stream.vad.finish())
+            plan = stream.planner.finish(self.decoded_samples)
+            if plan is not None:
+                yield self._prepared(stream, plan)
 
     def _choose(self) -> None:
         """Open the track and mix with the clearest speech, if there is a choice."""
@@ -174,7 +190,9 @@ class Ingest:
             if found[-1].is_enough:
                 break
         at = choose_track([evidence.frames for evidence in found])
-        source = preferred if at is None else AudioSource(numbers[at], choose_mix(found[at]))
+        source = preferred
+        if at is not None:
+            source = AudioSource(numbers[at], choose_mix(found[at], is_split=self._is_split))
         self._decoder.close()
         self._decoder = self._open(source=source)
 
@@ -204,19 +222,43 @@ class Ingest:
         self.decode_s += time.perf_counter() - started
         return block
 
-    def _plan(self, update: VadUpdate) -> Iterator[IngestedSegment]:
+    def _plan(self, stream: _Stream, update: VadUpdate) -> Iterator[IngestedSegment]:
         self._skipped.extend(SkippedSpan(span, self._too_short) for span in update.skipped)
-        for span in self._cutter.feed(
+        for span in stream.cutter.feed(
             update.levels, update.spans, talking=update.talking, settled=update.settled
         ):
-            for plan in self._planner.add(span):
-                yield self._prepared(plan)
-        self._recent.keep(self._planner.needed(self._cutter.horizon))
+            for plan in stream.planner.add(span):
+                yield self._prepared(stream, plan)
+        stream.recent.keep(stream.planner.needed(stream.cutter.horizon))
 
-    def _prepared(self, plan: Plan) -> IngestedSegment:
-        pcm = [self._recent.copy(Span(piece.start, piece.start + piece.samples)) for piece in plan.pieces]
+    def _prepared(self, stream: _Stream, plan: Plan) -> IngestedSegment:
+        pcm = [stream.recent.copy(Span(piece.start, piece.start + piece.samples)) for piece in plan.pieces]
         self.speech_samples += plan.samples
-        return IngestedSegment(replace(plan, source=self.source), np.concatenate(pcm))
+        index = self._segments
+        self._segments += 1
+        source = AudioSource(self.source.track, stream.mix)
+        return IngestedSegment(replace(plan, index=index, source=source), np.concatenate(pcm))
+
+
+class _Stream:
+    """One mix of the track while its speech is planned."""
+
+    def __init__(self, mix: str, vad: Vad, planner: Planner) -> None:
+        self.mix = mix
+        self.vad = vad
+        self.planner = planner
+        self.cutter = Cutter(planner.longest_span)
+        self.recent = _Recent()
+
+    def feed(self, pcm: NDArray[np.int16]) -> list[VadUpdate]:
+        """Take the next samples; return what is known of their speech."""
+        self.recent.append(pcm)
+        return self.vad.feed(pcm)
+
+
+def _power(pcm: NDArray[np.int16]) -> float:
+    samples = pcm.astype(np.float32)
+    return float(samples.dot(samples))
 
 
 def recut(
@@ -227,35 +269,41 @@ def recut(
     root: str | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Iterator[IngestedSegment]:
-    """Decode a file again and yield the PCM of its stored `plans`, which are in order, without VAD.
+    """Decode a file again and yield the PCM of its stored `plans`, which are in order, without VAD; one mix after the other.
 
     The PCM is that of the first time to the last bit, if the file is the same; `language` is for plans without a source. Stops reading after
     the last plan; memory does not grow with the file. Raises MediaError where the file cannot be decoded, or
     is shorter than its plans.
     """
-    if not plans:
-        return
+    for source in dict.fromkeys(plan.source for plan in plans):
+        same = [plan for plan in plans if plan.source == source]
+        with open_media(path, source=source, language=language, root=root) as decoder:
+            yield from _recut(Path(path).name, decoder, same, on_progress)
+
+
+def _recut(
+    name: str, decoder: Decoder, plans: Sequence[Plan], on_progress: Callable[[int], None] | None
+) -> Iterator[IngestedSegment]:
     recent = _Recent()
-    with open_media(path, source=plans[0].source, language=language, root=root) as decoder:
-        blocks = iter(decoder)
-        for plan in plans:
-            pcm = []
-            for piece in plan.pieces:
-                span = Span(piece.start, piece.start + piece.samples)
+    blocks = iter(decoder)
+    for plan in plans:
+        pcm = []
+        for piece in plan.pieces:
+            span = Span(piece.start, piece.start + piece.samples)
+            recent.keep([Span(span.start, sys.maxsize)])
+            while recent.end < span.end:
+                block = next(blocks, None)
+                if block is None:
+                    raise MediaError(
+                        f"{name!r} now ends after {recent.end} samples at 16 kHz, but was planned with "
+                        f"speech up to sample {span.end}: it changed; submit it again as a new job"
+                    )
+                recent.append(block)
                 recent.keep([Span(span.start, sys.maxsize)])
-                while recent.end < span.end:
-                    block = next(blocks, None)
-                    if block is None:
-                        raise MediaError(
-                            f"{Path(path).name!r} now ends after {recent.end} samples at 16 kHz, but was planned with "
-                            f"speech up to sample {span.end}: it changed; submit it again as a new job"
-                        )
-                    recent.append(block)
-                    recent.keep([Span(span.start, sys.maxsize)])
-                    if on_progress is not None:
-                        on_progress(recent.end)
-                pcm.append(recent.copy(span))
-            yield IngestedSegment(plan, np.concatenate(pcm))
+                if on_progress is not None:
+                    on_progress(recent.end)
+            pcm.append(recent.copy(span))
+        yield IngestedSegment(plan, np.concatenate(pcm))
 
 
 class _SpeechMeter:

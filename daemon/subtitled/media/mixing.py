@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 Mix = Literal["mono", "stereo", "surround", "sum", "difference", "left", "right", "centre", "surroundings"]
 """How channels become one. "surroundings" is "surround" without the centre; it is only measured."""
 
+SPLIT = "split"
+"""In place of a mix: two channels are transcribed separately, as SPLIT_MIXES."""
+SPLIT_MIXES: tuple[Mix, ...] = ("left", "right")
+
 ENOUGH_FRAMES = 10 * SAMPLE_RATE // FRAME
 """10 s of speech that decide the mix. In a recorded call the second voice may come late: its channel must not be dropped."""
 
@@ -44,6 +48,8 @@ _USUAL_LAYOUTS = {5: "FL FR FC BL BR", 6: "FL FR FC LFE BL BR", 8: "FL FR FC LFE
 
 _CANCELLED = -0.5
 """Correlation of two channels below which their sum loses more of the speech than their difference."""
+_ALIKE = 0.8
+"""Correlation of two channels from which they have the same speech."""
 _DOMINANT = 20
 """Speech in one channel to speech in the other, from which only the first is taken to have speech."""
 _LOUD = 0.25
@@ -129,13 +135,23 @@ class Evidence(Struct, frozen=True, kw_only=True):
         return self.frames >= ENOUGH_FRAMES
 
 
-def choose_mix(evidence: Evidence) -> Mix:
-    """Return the mix of a track in which its speech is clearest."""
+def choose_mix(evidence: Evidence, *, is_split: bool = False) -> str:
+    """Return the mix of a track in which its speech is clearest.
+
+    `is_split`: SPLIT for two channels, unless both have the same speech.
+    """
     if len(evidence.mixes) == 1:
         return evidence.mixes[0]
-    if evidence.mixes == ("left", "right"):
-        return _choose_stereo(evidence)
+    if evidence.mixes == SPLIT_MIXES:
+        return SPLIT if is_split and not _are_alike(evidence) else _choose_stereo(evidence)
     return _choose_surround(evidence)
+
+
+def _are_alike(evidence: Evidence) -> bool:
+    """Return whether two channels have the same speech, upright or inverted, about as loud; one may leak into the other."""
+    spoken = evidence.power[:, :, evidence.speech.any(axis=0)].sum(axis=2)
+    quieter, louder = sorted((spoken[0, 0], spoken[1, 1]))
+    return bool(quieter > _LOUD * louder and abs(spoken[0, 1]) > _ALIKE * np.sqrt(quieter * louder))
 
 
 def _choose_stereo(evidence: Evidence) -> Mix:

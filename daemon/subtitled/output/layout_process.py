@@ -255,7 +255,7 @@ def compose(
             continue
         is_second = is_translation and result.translation is not None
         phrases = (result.translation or ()) if is_second else result.phrases
-        segments += _segments(found, result, phrases, offset)
+        segments += _segments(found, result, phrases, offset, is_split=job.options.channels == "split")
         unheard += _unheard(found.plan, result, offset)
     transcript = Transcript(
         source=source_name(job),
@@ -347,9 +347,9 @@ def _language(settled: str, segments: Iterable[SegmentTranscript]) -> str | None
 
 
 def _segments(
-    found: ResultRow, result: SegmentResult, phrases: Iterable[Phrase], offset: int
+    found: ResultRow, result: SegmentResult, phrases: Iterable[Phrase], offset: int, *, is_split: bool
 ) -> Iterator[SegmentTranscript]:
-    """Yield a segment's transcript; where it has several languages, one for each run of phrases in one of them."""
+    """Yield a segment's transcript, with its channel if the channels are split; where it has several languages, one for each run of phrases in one of them."""
     plan = found.plan
     pieces = (Span(piece.start, piece.start + piece.samples) for piece in plan.pieces)
     whole = SegmentTranscript(
@@ -364,6 +364,7 @@ def _segments(
         temperature=result.temperature,
         fallbacks=result.fallbacks,
         decisions=result.decisions,
+        channel=plan.source.mix if is_split and plan.source.mix in {"left", "right"} else "",
     )
     spoken = sorted(phrases, key=lambda phrase: phrase.start_ms)
     runs = [(language, tuple(its)) for language, its in groupby(spoken, key=lambda phrase: phrase.language)]

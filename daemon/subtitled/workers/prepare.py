@@ -251,6 +251,7 @@ class PrepareRole:
             segments=segments,
             window_s=settings.window_samples / schema.SAMPLE_RATE,
             audio_track=order.audio_track,
+            channels=order.channels,
             language=order.language,
             root=root,
             on_progress=task.progress,
