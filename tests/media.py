@@ -137,7 +137,8 @@ def mux(
             _draw(container, picture_s)
         packets: list[Any] = []
         for voice, track in zip(voices, tracks, strict=True):
-            packets += _encoded(voice, track, holes)
+            if len(voice.pcm):
+                packets += _encoded(voice, track, holes)
         packets.sort(key=lambda packet: packet.dts * packet.time_base)
         for packet in packets:
             container.mux(packet)

@@ -108,6 +108,15 @@ def test_commentary_is_the_last_track_in_which_speech_is_searched(tmp_path: Path
     assert prepared(alone)[0].track == 2
 
 
+@pytest.mark.parametrize("empty", [0, 1])
+def test_a_track_without_audio_gives_way_to_the_others(tmp_path: Path, empty: int) -> None:
+    voices = [media.Voice(QUIET), media.Voice(QUIET), media.Voice(SPEECH)]
+    voices[empty] = media.Voice(np.empty(0, np.int16))
+    source, segments = prepared(media.mux(tmp_path / "a.mkv", *voices))
+    assert source == AudioSource(3, "stereo")
+    assert segments
+
+
 def test_no_speech_in_any_track_gives_no_segment_of_the_first(tmp_path: Path) -> None:
     path = media.mux(tmp_path / "a.mkv", media.Voice(QUIET), media.Voice(QUIET))
     source, segments = prepared(path)

@@ -105,6 +105,8 @@ def test_subtitle_files_and_tracks_are_found(root: Path) -> None:
         'track 1, fre (skip_existing = "language")'
         in explained(root, "talk.mkv", skip_existing="language", language="fr").skipped
     )
+    by_track = explained(root, "talk.mkv", skip_existing="language", audio_track="French")
+    assert 'track 1, fre (skip_existing = "language")' in by_track.skipped
     anything = explained(root, "talk.mkv", skip_existing="any", after="delete")
     assert "talk.es.srt" in anything.skipped
     assert anything.outputs == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from math import gcd
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,7 +16,7 @@ from subtitled.core.plan import AudioSource
 from subtitled.errors import MediaError
 from subtitled.media.completeness import incompleteness
 from subtitled.media.damage import DamageLog
-from subtitled.media.demux import Track, mixed
+from subtitled.media.demux import Track, UnreadableTrackError, mixed
 from subtitled.media.media_file import BLOCK, SAMPLE_RATES, MediaFile, MediaInfo
 from subtitled.media.mixing import default_mix
 
@@ -159,9 +160,7 @@ def open_media(
     source = source or AudioSource()
     file = MediaFile(path, root)
     try:
-        opened = _open_sound(file, audio_track) or Track(
-            file, number=source.track, wanted=audio_track, language=language
-        )
+        opened = _open_sound(file, audio_track) or _open_track(file, source.track, audio_track, language)
     except OSError as error:
         file.close()
         raise MediaError(f"{file.name} cannot be read: {error.strerror}; check the disk or share") from error
@@ -169,6 +168,20 @@ def open_media(
         file.close()
         raise
     return Decoder(opened, file, source.mix)
+
+
+def _open_track(file: MediaFile, number: int, audio_track: str, language: str | None) -> Track:
+    """Open a track of a container; the next one in its order if it has no audio."""
+    try:
+        return Track(file, number=number, wanted=audio_track, language=language)
+    except UnreadableTrackError as error:
+        for at, other in enumerate(error.others):
+            file.seek(0)
+            with contextlib.suppress(UnreadableTrackError):
+                track = Track(file, number=other)
+                track.order = error.others[at:]
+                return track
+        raise
 
 
 class _Sound:

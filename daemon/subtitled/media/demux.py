@@ -69,12 +69,20 @@ _SAMPLES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl
 """FFmpeg's sample formats as NumPy's."""
 
 
+class UnreadableTrackError(MediaError):
+    """A track has no audio, or none that can be decoded; `others` are the numbers of tracks to use instead."""
+
+    def __init__(self, message: str, others: tuple[int, ...]) -> None:
+        super().__init__(message)
+        self.others = others
+
+
 class Track:
     """The audio of a container, of one track: `number` (from 1), or with 0 the preferred one.
 
     `order` holds the numbers of the tracks that may be transcribed, the preferred one first; see `mixing.order_tracks`
     for it, `wanted` and `language`. `damage` holds what was skipped; it is complete when all has been read. The constructor
-    blocks until the first audio is decoded, and raises MediaError if there is none. It opens no other file.
+    blocks until the first audio is decoded, and raises UnreadableTrackError if there is none. It opens no other file.
     """
 
     def __init__(
@@ -103,7 +111,10 @@ class Track:
             self._latest_ns = None if duration_s is None else int(duration_s * 1.1e9) + _BEYOND_NS
             self._clock = _Clock(self._stream.time_base, self._latest_ns)
             self._frames = self._decoded()
-            self._first = self._first_frame()
+            try:
+                self._first = self._first_frame()
+            except MediaError as error:
+                raise UnreadableTrackError(str(error), self.order[1:]) from error
             self._begins_ns = self._clock.nanoseconds(self._first.pts or 0)
             self.info = self._describe(self._first)
         except BaseException:

@@ -56,7 +56,7 @@ def skip_rule_of(job: Job, outputs_for: Callable[[bytes], tuple[bytes, ...]]) ->
     output = output_folder(os.fsdecode(options.inbox), source, os.fsdecode(options.output))
     return SkipRule(
         rule=options.skip_existing,
-        language=language_of(options.language, options.task),
+        language=language_of(options.language, options.task) or _track_language(options.audio_track),
         source=job.source,
         folders=tuple({os.fsencode(Path(source).parent): None, os.fsencode(output): None}),
         ours=outputs_for(job.source),
@@ -68,6 +68,11 @@ def language_of(language: str, task: str) -> str | None:
     if task == "translate":
         return "en"
     return None if language in {"auto", "multi"} else language
+
+
+def _track_language(audio_track: str) -> str | None:
+    """Return the language that an audio track is chosen by; None if it is chosen otherwise."""
+    return None if audio_track == "auto" or audio_track.isdecimal() else audio_track
 
 
 def skip_cause(path: str, rule: SkipRule, root: str | None = None) -> str:

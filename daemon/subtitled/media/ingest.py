@@ -17,6 +17,7 @@ from subtitled.config.schema import SAMPLE_RATE
 from subtitled.core.plan import FRAME, AudioSource, Cutter, Plan, Planner, SkippedSpan, Span
 from subtitled.errors import MediaError
 from subtitled.media.decode import open_media
+from subtitled.media.demux import UnreadableTrackError
 from subtitled.media.mixing import (
     ENOUGH_FRAMES,
     SPLIT,
@@ -181,18 +182,22 @@ class Ingest:
         if len(numbers) == 1 and self._decoder.info.channels == 1:
             return
         preferred = self._decoder.source
-        found: list[Evidence] = []
+        found: list[tuple[int, Evidence]] = []
         for number in numbers:
             if number != preferred.track:
                 self._decoder.close()
-                self._decoder = self._open(source=AudioSource(number))
-            found.append(self._measure())
-            if found[-1].is_enough:
+                try:
+                    self._decoder = self._open(source=AudioSource(number))
+                except UnreadableTrackError:
+                    continue
+            found.append((number, self._measure()))
+            if found[-1][1].is_enough:
                 break
-        at = choose_track([evidence.frames for evidence in found])
+        at = choose_track([evidence.frames for _, evidence in found])
         source = preferred
         if at is not None:
-            source = AudioSource(numbers[at], choose_mix(found[at], is_split=self._is_split))
+            number, evidence = found[at]
+            source = AudioSource(number, choose_mix(evidence, is_split=self._is_split))
         self._decoder.close()
         self._decoder = self._open(source=source)
 
