@@ -613,9 +613,9 @@ class JobRequests:
         """Delete the job with its results after it has ended."""
         return self._requests.delete(self._id)
 
-    def text(self, fmt: str = "srt") -> Request[str]:
-        """Return the job's subtitles."""
-        return (yield from self._requests.fetch(self._id, fmt))[1].decode("utf-8")
+    def text(self, fmt: str = "srt", *, task: ms.Task | None = None) -> Request[str]:
+        """Return the job's subtitles; of its first task, unless `task` is given."""
+        return (yield from self._requests.fetch(self._id, fmt, task=task))[1].decode("utf-8")
 
     def save(
         self, target: str | os.PathLike[str] = ".", formats: Sequence[str] | None = None

@@ -91,6 +91,7 @@ def test_submitted_file_gets_both_languages_with_flags_from_one_reading(tmp_path
 
         assert daemon.client.fetch(job.id)[1].decode() == spoken
         assert daemon.client.fetch(job.id, task="translate") == (saved[1].name, translated.encode())
+        assert daemon.client.job(job.id).text("srt", task="translate") == translated
         paths = daemon.client.job(job.id).save(folder)
         assert [path.name for path in paths] == [path.name for path in saved]
         with httpx.Client(base_url=gateway.url, timeout=WAIT_S) as http:
