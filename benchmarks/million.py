@@ -156,7 +156,7 @@ class Loop:
             dispatch=lambda _: None,
             call_in_loop=self._mailbox.put,
             metrics=self.metrics,
-            languages=lambda: ("en",),
+            languages=lambda: {"": ("en",)},
         )
         self.broker.restore(self.store.unfinished(), time.monotonic())
         self._api.start()

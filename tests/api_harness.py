@@ -111,7 +111,7 @@ class ApiHarness:
             dispatch=self.dispatch,
             call_in_loop=self._mailbox.put,
             metrics=self.metrics,
-            languages=lambda: LANGUAGES,
+            languages=lambda: {"": LANGUAGES},
         )
         self._perform(self.broker.restore(self.store.unfinished(), time.monotonic()))
         self.server.start()

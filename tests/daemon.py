@@ -76,7 +76,7 @@ class Daemon:
         is_bound_by_modes: bool = False,
         command: Callable[[Path], Sequence[str]] | None = None,
         prefix: Sequence[str] = (),
-        **sections: Struct,
+        **sections: Struct | tuple[Struct, ...],
     ) -> None:
         """`sections` replace those of the configuration; `is_bound_by_modes` takes root's right to read all files.
 

@@ -60,6 +60,8 @@ Channels = Literal["mix", "split"]
 class JobOptions(Struct, frozen=True, kw_only=True):
     """Options of one job."""
 
+    model: Annotated[str, Meta(max_length=200)] = ""
+    """Name of one of the server's models; "": chosen by task and language, else the default."""
     language: Annotated[str, Meta(max_length=32)] = "auto"
     """A language by any usual name ("en", "ger", "pt-BR"), "auto" (one a file, by vote) or "multi" (each segment its own)."""
     audio_track: AudioTrackOption = "auto"
@@ -176,6 +178,10 @@ class JobFacts(Struct, frozen=True, kw_only=True):
     received_bytes: int = 0
     """Bytes received so far, while it is uploaded."""
     priority: int = 0
+    model: str = ""
+    """The model that decodes it; "" from a server that does not report it."""
+    model_reason: str = ""
+    """Why it is not decoded by the default model."""
     formats: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     """"transcribe", "translate" or both, in this order; each can be fetched."""
@@ -378,6 +384,9 @@ class Welcome(_Message, frozen=True, kw_only=True):
     """Version of the daemon."""
     protocol: int
     model: str
+    """Name of the default model."""
+    models: tuple[str, ...] = ()
+    """Names of all models, the default first."""
     user: str = ""
     """Name of the client's key; empty on the local socket."""
     role: str = "admin"

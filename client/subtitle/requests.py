@@ -90,6 +90,7 @@ Request = Generator[Step, Any, T]
 class JobKeywords(TypedDict, total=False):
     """The fields of JobOptions as keywords; a field that is not given keeps the value in `options`."""
 
+    model: str
     language: str
     audio_track: int | str
     channels: ms.Channels

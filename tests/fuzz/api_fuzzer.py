@@ -83,7 +83,7 @@ class ApiFuzzer:
             dispatch=self._dispatch,
             call_in_loop=self._called.append,
             metrics=Metrics(),
-            languages=lambda: (),
+            languages=dict,
         )
         self._server.start()
         self._rng = random.Random(seed)

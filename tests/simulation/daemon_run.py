@@ -40,6 +40,7 @@ from subtitled.core import events as ev
 from subtitled.core import protocol as be
 from subtitled.core.broker import Broker
 from subtitled.core.config_mapping import plan_settings_of, policy_of
+from subtitled.core.model_placement import ModelSpec
 from subtitled.core.plan import PlanSettings
 from subtitled.core.policy import Policy, time_to_arrive
 from subtitled.core.states import WorkerState
@@ -53,7 +54,7 @@ from subtitled.server.reconfiguration import Reconfiguration
 from subtitled.server.shutdown import Shutdown
 from subtitled.storage.durability import Transactions
 from subtitled.workers.local_listener import WorkerListener, is_remote
-from subtitled.workers.model_download import ModelDownload
+from subtitled.workers.model_download import ModelDownloads
 
 if TYPE_CHECKING:
     from history import History
@@ -153,7 +154,7 @@ class DaemonRun:
             monitor=monitor,
             clock=clock,
         )
-        model = ModelDownload(DEMO, workers.spawn_download)
+        model = ModelDownloads(DEMO, (ModelSpec(),), spawn=workers.spawn_download, on_change=lambda _: None)
         transactions = Transactions(
             self.store, lambda: shutdown.wait_for_space(poller, notifier, monitor.health.record_turn)
         )

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from subtitle.messages import JobOptions, LayoutOptions, VadOptions
 from subtitled.api.peer import RefusedError
 from subtitled.api.validation import NAME_BYTES_LEFT, job_options, safe_name
-from subtitled.config.schema import InboxConfig
+from subtitled.config.model_choice import configured_models
+from subtitled.config.schema import Config, InboxConfig, ModelConfig
 from subtitled.core.records import Options
 from subtitled.files.atomic_files import NAME_BYTES
 from subtitled.inboxes.arrivals import inbox_options
@@ -26,7 +27,8 @@ HOSTILE = st.text(
 def checked(
     wanted: JobOptions, *, model: str = "large-v3", languages: tuple[str, ...] = ("de", "en")
 ) -> Options:
-    return job_options(wanted, model=model, languages=languages, after="keep")
+    models = configured_models(Config(model=ModelConfig(name=model)))
+    return job_options(wanted, models=models, languages={"": languages}, after="keep")
 
 
 def assert_safe(name: str) -> None:

@@ -73,7 +73,7 @@ def test_a_file_overrides_defaults_and_the_environment_overrides_the_file(tmp_pa
 
 def test_the_environment_is_read_as_toml_except_where_text_is_wanted() -> None:
     environ = {
-        "SUBTITLED_MODEL__NAME": "5",
+        "SUBTITLED_MODEL__NAME": "5/6",
         "SUBTITLED_MODEL__BATCH_SIZE": "8",
         "SUBTITLED_POOL__DEVICES": '["cpu", "cpu"]',
         "SUBTITLED_POOL__PREPARE_WORKERS": "auto",
@@ -82,7 +82,7 @@ def test_the_environment_is_read_as_toml_except_where_text_is_wanted() -> None:
         "SUBTITLED_LOG__FORMAT": '"json"',
     }
     got = load_config(None, environ, check_paths=False)
-    assert (got.model.name, got.model.batch_size) == ("5", 8)
+    assert (got.model.name, got.model.batch_size) == ("5/6", 8)
     assert got.pool == PoolConfig(devices=("cpu", "cpu"), prepare_workers="auto")
     assert (got.vad.threshold, got.listen.metrics, got.log.format) == (0.25, "", "json")
 
@@ -157,7 +157,7 @@ def test_all_faults_of_a_bad_file_are_reported_at_once(tmp_path: Path) -> None:
     )
     expected = [
         'model.nam: unknown key (value: "x"); did you mean model.name? [SUBTITLED_MODEL__NAM in the environment]',
-        'colour: unknown key (value: "red"); known here: model, decoding, pool, vad, segments, recovery, inbox, listen, remote, ray, client, uploads, http, webhook, state, log [FILE]',
+        'colour: unknown key (value: "red"); known here: model, models, decoding, pool, vad, segments, recovery, inbox, listen, remote, ray, client, uploads, http, webhook, state, log [FILE]',
         "model: 3 is not allowed (must be a table, started by the line [model]) [FILE]",
         'pool.queue_mb: "many" is not allowed (a whole number, 16 to 65536) [FILE]',
         "vad.treshold: unknown key (value: 0.5); did you mean vad.threshold? [FILE]",
@@ -278,7 +278,8 @@ def test_misspelt_section_gets_a_suggestion(tmp_path: Path) -> None:
 
 def test_an_unknown_section_in_the_environment_is_a_fault() -> None:
     with pytest.raises(
-        ConfigError, match=r"colour\.red: unknown key \(value: \"1\"\); known here: model, decoding, pool"
+        ConfigError,
+        match=r"colour\.red: unknown key \(value: \"1\"\); known here: model, models, decoding, pool",
     ):
         load_config(None, {"SUBTITLED_COLOUR__RED": "1"}, check_paths=False)
 
@@ -357,6 +358,44 @@ def test_fault_of_a_default_does_not_name_the_file(tmp_path: Path) -> None:
             'inbox[0].audio_track: "klingon" is not allowed (the number of a track, from 1 to 1000, a language',
         ),
         ("[[inbox]]\naudio_track = 0", "inbox[0].audio_track: 0 is not allowed ("),
+        (
+            '[model]\nname = "bse"',
+            'model.name: "bse" is not allowed (a Whisper size, a hub id such as user/model, or a folder; did you mean "base"?',
+        ),
+        ('[[models]]\nname = "a b"\nsource = "base"', 'models[0].name: "a b" is not allowed ('),
+        (
+            '[[models]]\nname = "large-v3-turbo"\nsource = "base"',
+            'models[0].name: "large-v3-turbo" is not allowed (must be unique; model.name is the same',
+        ),
+        ('[[models]]\nname = "a"', 'models[0].source: "" is not allowed (a Whisper size, a hub id'),
+        (
+            '[[models]]\nname = "a"\nsource = "mediun"',
+            'models[0].source: "mediun" is not allowed (a Whisper size, a hub id such as user/model, or a folder; did you mean "medium"?',
+        ),
+        (
+            '[[models]]\nname = "a"\nsource = "base"\ncompute_type = "int4"',
+            'models[0].compute_type: "int4" is not allowed (auto, default, int8, ',
+        ),
+        (
+            '[[models]]\nname = "a"\nsource = "base"\ndigest = "0"',
+            'models[0].digest: "0" is not allowed ("", or 64 hexadecimal digits',
+        ),
+        (
+            '[[models]]\nname = "a"\nsource = "base"\nlanguages = ["Klingon!"]',
+            'models[0].languages: "Klingon!" is not allowed (language codes such as "de", "nan" or "hak"',
+        ),
+        (
+            '[pool]\ndevices = ["cpu", "cpu"]\n[[models]]\nname = "a"\nsource = "base"\ndevices = ["gpu*"]',
+            'models[0].devices: ["gpu*"] is not allowed (a pattern of one of the worker slots cpu0, cpu1',
+        ),
+        (
+            '[[models]]\nname = "abc"\nsource = "base"\n[[inbox]]\nmodel = "abd"',
+            'inbox[0].model: "abd" is not allowed ("", or one of large-v3-turbo, abc; did you mean "abc"?',
+        ),
+        (
+            '[http]\nmodels = ["whisper-1=abc"]',
+            'http.models[0]: "whisper-1=abc" is not allowed (NAME, or NAME=MODEL with one of large-v3-turbo',
+        ),
         ('[[inbox]]\nlanguage = "xx"', 'inbox[0].language: "xx" is not allowed ("auto", "multi"'),
         (
             '[[inbox]]\ntask = "translate"',
@@ -517,6 +556,20 @@ def test_a_socket_path_over_107_bytes_is_a_fault(tmp_path: Path) -> None:
     assert "a path of at most 107 bytes (this one has 108)" in fault
 
 
+def test_task_and_language_that_another_model_can_do_are_accepted(tmp_path: Path) -> None:
+    models = """
+        [[models]]
+        name = "translator"
+        source = "large-v3"
+        [[models]]
+        name = "hakka"
+        source = "base"
+        languages = ["hak"]
+        """
+    assert loaded(f'{models}[[inbox]]\ntask = "translate"', tmp_path).inbox[0].task == "translate"
+    assert loaded(f'{models}[[inbox]]\nlanguage = "hak"', tmp_path).inbox[0].language == "hak"
+
+
 def test_models_that_can_translate_are_accepted(tmp_path: Path) -> None:
     text = '[model]\nname = "demo"\n[[inbox]]\ntask = "translate"'
     assert loaded(text, tmp_path).inbox[0].task == "translate"
@@ -590,8 +643,8 @@ def test_a_model_folder_must_hold_a_model(tmp_path: Path) -> None:
 
 def test_the_default_file_holds_every_key_at_its_default() -> None:
     table = tomllib.loads(schema.DEFAULT_FILE.read_text(encoding="utf-8"))
-    # A list of tables cannot be written empty and be added to: [[client]] is explained only.
-    assert {**table, "client": []} == msgspec.json.decode(msgspec.json.encode(Config()))
+    # A list of tables cannot be written empty and be added to: [[client]] and [[models]] are explained only.
+    assert {**table, "client": [], "models": []} == msgspec.json.decode(msgspec.json.encode(Config()))
 
 
 def test_the_default_file_loads_as_the_defaults() -> None:
@@ -650,6 +703,11 @@ def test_emitted_configuration_loads_as_equal(tmp_path: Path) -> None:
 def test_the_languages_are_faster_whispers() -> None:
     tokenizer = pytest.importorskip("faster_whisper.tokenizer")
     assert tokenizer._LANGUAGE_CODES == checks.LANGUAGES
+
+
+def test_the_sizes_are_those_of_faster_whisper() -> None:
+    utils = pytest.importorskip("faster_whisper.utils")
+    assert sorted(utils._MODELS) == sorted(checks.SIZES)
 
 
 def test_the_compute_types_include_all_that_ctranslate2_has() -> None:

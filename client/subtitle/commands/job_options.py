@@ -61,6 +61,11 @@ _OPTIONS = (
 
 
 _QUEUE_OPTIONS = (
+    click.option(
+        "--model",
+        metavar="NAME",
+        help="One of the server's models (`subtitle ping`); default: chosen by task and language.",
+    ),
     click.option("--priority", type=int, metavar="N", help="-100 to 100; higher runs first."),
     click.option("--tag", help="Free text; `subtitle list --tag` finds it."),
 )
@@ -98,7 +103,7 @@ _PREFIX = "layout_"
 
 
 def job_options(command: Command, *, with_queue: bool = True) -> Command:
-    """Add the options of a job to a command, as keywords for `chosen`; `with_queue`: also priority and tag."""
+    """Add the options of a job to a command, as keywords for `chosen`; `with_queue`: also model, priority and tag."""
     for option in reversed(_VAD_OPTIONS):
         command = option(command)
     command = layout_options(command)

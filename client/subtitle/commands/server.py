@@ -35,7 +35,8 @@ def ping(client: Client, *, is_json: bool) -> None:
         print_json({**msgspec.to_builtins(welcome), "round_trip_ms": round(took_ms, 3)})
         return
     user = f", you are {welcome.user} ({welcome.role})" if welcome.user else ""
-    click.echo(f"subtitled {welcome.server}, model {welcome.model}{user}, answered in {took_ms:.1f} ms")
+    models = f"models {', '.join(welcome.models)}" if len(welcome.models) > 1 else f"model {welcome.model}"
+    click.echo(f"subtitled {welcome.server}, {models}{user}, answered in {took_ms:.1f} ms")
 
 
 @click.command()

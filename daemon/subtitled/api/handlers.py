@@ -23,6 +23,7 @@ from subtitled.api.upload_store import UploadStore
 from subtitled.api.uploads import Uploads
 from subtitled.api.validation import FileOnServer, check_layout, find_file, job_options, job_states
 from subtitled.api.views import display_path, history, job_facts, media_of
+from subtitled.config.model_choice import configured_models
 from subtitled.config.schema import FORMATS, Config, Format
 from subtitled.core.broker import Broker
 from subtitled.core.events import CancelRequested, Event, JobArrived, RetryRequested
@@ -79,12 +80,13 @@ class RequestHandlers:
         layout: LayoutProcess,
         render_pool: BackgroundPool,
         path_pool: BackgroundPool,
-        languages: Callable[[], tuple[str, ...]],
+        languages: Callable[[], Mapping[str, Sequence[str]]],
         send_to_watchers: Callable[[list[JournalEntry]], None],
         call_in_loop: CallInLoop,
     ) -> None:
-        """`dispatch` handles an event and commits the result; `languages` are those of the loaded model, or empty."""
+        """`dispatch` handles an event and commits the result; `languages` are those of each loaded model."""
         self.config = config
+        self._models = configured_models(config)
         self._store = store
         self._broker = broker
         self._dispatch = dispatch
@@ -101,6 +103,11 @@ class RequestHandlers:
         self._queries = BackgroundPool("queries", call_in_loop)
         self._pending_queries: Counter[str] = Counter()
         """Of each key."""
+
+    def reconfigure(self, config: Config) -> None:
+        """Apply another configuration."""
+        self.config = config
+        self._models = configured_models(config)
 
     def handle(self, message: ms.ToServer, blobs: Sequence[Buffer], peer: Peer) -> None:
         """Answer a message now or later; raises RefusedError."""
@@ -179,6 +186,7 @@ class RequestHandlers:
             server=VERSION,
             protocol=ms.PROTOCOL,
             model=self.config.model.name,
+            models=tuple(model.name for model in self._models),
             user=peer.principal.name,
             role=peer.principal.role,
             formats=tuple(FORMATS),
@@ -217,7 +225,7 @@ class RequestHandlers:
         )
 
     def _options(self, wanted: ms.JobOptions) -> Options:
-        return job_options(wanted, model=self.config.model.name, languages=self._languages(), after="keep")
+        return job_options(wanted, models=self._models, languages=self._languages(), after="keep")
 
     def _submit_file(self, message: ms.Submit, options: Options, peer: Peer, file: FileOnServer) -> None:
         """Create a job for a file on the server, or find the job that it already has."""
@@ -327,6 +335,7 @@ class RequestHandlers:
                     decoded_samples=decoded_samples,
                     received_bytes=received_bytes,
                     is_uploaded=self._upload_store.contains(row.job),
+                    default_model=self.config.model.name,
                 )
             )
         return tuple(facts)
@@ -411,7 +420,7 @@ class RequestHandlers:
         is_translation = row.job.options.is_translated_too and message.task == "translate"
 
         def work(results: list[ResultRow]) -> tuple[Transcript, bytes]:
-            model = self.config.model.name
+            model = row.job.options.model or self.config.model.name
             transcript = self._layout.compose(
                 row, results, model=model, layout=message.layout, is_translation=is_translation
             )

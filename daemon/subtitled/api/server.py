@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import zmq
@@ -70,11 +70,11 @@ class ApiServer:
         dispatch: Callable[[Event], None],
         call_in_loop: CallInLoop,
         metrics: Metrics,
-        languages: Callable[[], tuple[str, ...]],
+        languages: Callable[[], Mapping[str, Sequence[str]]],
     ) -> None:
         """Open the sockets; raises SubtitledError.
 
-        `dispatch` handles an event and commits the result; `languages` are those of the loaded model, or empty.
+        `dispatch` handles an event and commits the result; `languages` are those of each loaded model.
         """
         self._metrics = metrics
         self._call_in_loop = call_in_loop
@@ -257,7 +257,7 @@ class ApiServer:
 
     def reconfigure(self, config: Config) -> None:
         """Apply another allow-list, other limits and folders."""
-        self.handlers.config = config
+        self.handlers.reconfigure(config)
         self._allowed.replace(principals(config.client))
         for endpoint in self._endpoints:
             endpoint.drop_revoked()

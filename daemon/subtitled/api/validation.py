@@ -6,16 +6,17 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from subtitle.messages import Commit, JobOptions, LayoutOptions
 from subtitled.api.peer import RefusedError
 from subtitled.config.checks import LANGUAGES, OPENCC_REMEDY
 from subtitled.config.layout_limits import check_overrides, overrides_of
-from subtitled.config.model_files import can_translate
+from subtitled.config.model_choice import ConfiguredModel, ModelChoiceError, choose_model
 from subtitled.config.schema import FORMATS
 from subtitled.core.records import Options, options_of
 from subtitled.core.states import JobState
@@ -31,21 +32,24 @@ _CORE = re.compile(r"[^.~\s](?:.*[^.\s])?", re.DOTALL)
 """A name without leading characters that hide it, and without trailing dots and spaces, which Windows drops."""
 
 
-def job_options(wanted: JobOptions, *, model: str, languages: Iterable[str], after: str) -> Options:
+def job_options(
+    wanted: JobOptions,
+    *,
+    models: Sequence[ConfiguredModel],
+    languages: Mapping[str, Sequence[str]],
+    after: str,
+) -> Options:
     """Return a job's validated options; raises RefusedError.
 
-    `languages` are those that the loaded model supports; empty while no model is loaded.
+    `languages` are those that each loaded model has tokens for, by its name in the options.
     """
-    known = tuple(languages)
     language = option_of(wanted.language)
-    if language not in {"auto", "multi", *LANGUAGES}:
+    configured = {code for model in models for code in model.languages}
+    if language not in {"auto", "multi", *LANGUAGES, *configured}:
         raise RefusedError(
             "BAD_FORMAT",
-            f'language {language!r} is not supported; use "auto", "multi" or one of {" ".join(LANGUAGES)}',
-        )
-    if known and language not in {"auto", "multi", *known}:
-        raise RefusedError(
-            "UNSUPPORTED", f"language {language!r}: the model {model} supports {' '.join(sorted(known))}"
+            f'language {language!r} is not supported; use "auto", "multi" or one of '
+            f"{' '.join((*LANGUAGES, *sorted(configured - set(LANGUAGES))))}",
         )
     if not is_audio_track(wanted.audio_track):
         raise RefusedError(
@@ -55,10 +59,21 @@ def job_options(wanted: JobOptions, *, model: str, languages: Iterable[str], aft
         )
     if len(set(wanted.tasks)) < len(wanted.tasks):
         raise RefusedError("BAD_FORMAT", f"tasks: {', '.join(wanted.tasks)}; name each task once")
-    if "translate" in (wanted.tasks or (wanted.task,)) and (not can_translate(model) or len(known) == 1):
+    tasks = wanted.tasks or (wanted.task,)
+    # A loaded model with one language was trained on that language alone.
+    able = [
+        replace(one, tasks=("transcribe",)) if len(languages.get(one.option, ())) == 1 else one
+        for one in models
+    ]
+    try:
+        choice = choose_model(able, wanted=wanted.model, tasks=tasks, language=language)
+    except ModelChoiceError as error:
+        raise RefusedError("UNSUPPORTED", str(error)) from error
+    known = languages.get(choice.model, ())
+    if known and language in LANGUAGES and language not in known:
+        name = choice.model or models[0].name
         raise RefusedError(
-            "UNSUPPORTED",
-            f'task "translate": the model {model} does not support it; use a multilingual model such as "large-v3"',
+            "UNSUPPORTED", f"language {language!r}: the model {name} supports {' '.join(sorted(known))}"
         )
     if not wanted.formats:
         raise RefusedError("BAD_FORMAT", f"formats: empty; choose at least one of {', '.join(FORMATS)}")
@@ -73,6 +88,7 @@ def job_options(wanted: JobOptions, *, model: str, languages: Iterable[str], aft
     check_layout(wanted.layout)
     return options_of(
         wanted,
+        choice,
         initial_prompt=wanted.initial_prompt,
         hotwords=wanted.hotwords,
         vad=wanted.vad,

@@ -24,7 +24,13 @@ _media_decoder = msgspec.msgpack.Decoder(Media)
 
 
 def job_facts(
-    row: JobRow, *, segments: Mapping[str, int], decoded_samples: int, received_bytes: int, is_uploaded: bool
+    row: JobRow,
+    *,
+    segments: Mapping[str, int],
+    decoded_samples: int,
+    received_bytes: int,
+    is_uploaded: bool,
+    default_model: str,
 ) -> ms.JobFacts:
     """Return one job without the fields that only Status fills; `is_uploaded`: a client uploaded its file."""
     job = row.job
@@ -49,6 +55,8 @@ def job_facts(
         size=job.size,
         received_bytes=received_bytes if job.state is JobState.RECEIVING else job.size,
         priority=job.options.priority,
+        model=job.options.model or default_model,
+        model_reason=job.options.model_reason,
         formats=job.options.formats,
         damaged=media.damaged_s,
         tasks=job.options.tasks,

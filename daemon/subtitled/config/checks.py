@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import shutil
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,10 +15,23 @@ from subtitle.keys import KEY_NAME, KEY_NAME_RULE, is_key
 from subtitle.messages import LayoutOptions
 from subtitled.config.addresses import endpoint_fault, host_of, is_loopback, is_web_address
 from subtitled.config.layout_limits import LayoutOverrides, check_overrides, overrides_of
-from subtitled.config.model_files import can_translate, fault_of, is_convertible, is_folder
-from subtitled.config.schema import Config, InboxConfig
+from subtitled.config.model_choice import (
+    ConfiguredModel,
+    ModelChoiceError,
+    choose_model,
+    configured_models,
+)
+from subtitled.config.model_files import fault_of, is_convertible, is_folder
+from subtitled.config.schema import Config, InboxConfig, ModelConfig, NamedModelConfig
 from subtitled.config.toml_struct import ConfigFaults, shown
 from subtitled.languages import is_audio_track, option_of
+
+SIZES = (
+    "tiny", "tiny.en", "base", "base.en", "small", "small.en", "medium", "medium.en", "large-v1", "large-v2", "large-v3",
+    "large", "large-v3-turbo", "turbo", "distil-small.en", "distil-medium.en", "distil-large-v2", "distil-large-v3",
+    "distil-large-v3.5",
+)  # fmt: skip
+"""Names of models on the hub that faster-whisper knows (`_MODELS` of faster_whisper/utils.py)."""
 
 COMPUTE_TYPES = (
     "auto",
@@ -47,6 +63,8 @@ RAY_REMEDY = "pip install 'subtitled[ray]'"
 OPENCC_REMEDY = "pip install 'subtitled[zh]', or the package opencc-python-reimplemented"
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@]+")
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_LANGUAGE = re.compile(r"[a-z]{2,3}")
 _DEVICE = re.compile(r"cpu|cuda:(\d{1,3}|(GPU|MIG)-[0-9a-zA-Z/-]+)")
 
 
@@ -56,6 +74,7 @@ def check(config: Config, faults: ConfigFaults, *, check_paths: bool) -> None:
     `check_paths`: also check that folders and files exist and are accessible.
     """
     _check_model(config, faults, check_paths=check_paths)
+    _check_named_models(config, faults, check_paths=check_paths)
     _check_decoding(config, faults)
     _check_devices(config, faults)
     _check_times(config, faults)
@@ -73,20 +92,66 @@ def check(config: Config, faults: ConfigFaults, *, check_paths: bool) -> None:
 def _check_model(config: Config, faults: ConfigFaults, *, check_paths: bool) -> None:
     name = config.model.name
     if not faults.is_faulty("model.name"):
-        if not name:
-            faults.add("model.name", name, 'a Whisper size, a hub id, a CTranslate2 folder, or "demo"')
-        elif check_paths and is_folder(name) and not is_convertible(Path(name)):
-            why = fault_of(Path(name))
-            if why is not None:
-                faults.add("model.name", name, f"a folder that holds a CTranslate2 model: {why}")
-    if not re.fullmatch(r"([0-9a-f]{64})?", config.model.digest) and not faults.is_faulty("model.digest"):
-        faults.add(
-            "model.digest",
-            config.model.digest,
-            '"", or 64 hexadecimal digits, as `sha256sum model.bin` prints',
-        )
-    if config.model.compute_type not in COMPUTE_TYPES and not faults.is_faulty("model.compute_type"):
-        faults.add("model.compute_type", config.model.compute_type, ", ".join(COMPUTE_TYPES))
+        _check_source("model.name", name, faults, check_paths=check_paths)
+    _check_weights("model", config.model, faults)
+
+
+def _check_source(key: str, source: str, faults: ConfigFaults, *, check_paths: bool) -> None:
+    if not source:
+        faults.add(key, source, 'a Whisper size, a hub id, a CTranslate2 folder, or "demo"')
+    elif is_folder(source):
+        if check_paths and not is_convertible(Path(source)) and (why := fault_of(Path(source))) is not None:
+            faults.add(key, source, f"a folder that holds a CTranslate2 model: {why}")
+    elif "/" not in source and source not in {"demo", *SIZES}:
+        near = difflib.get_close_matches(source, SIZES, n=1)
+        remedy = f'did you mean "{near[0]}"?' if near else f"the sizes are {', '.join(SIZES)}"
+        faults.add(key, source, f"a Whisper size, a hub id such as user/model, or a folder; {remedy}")
+
+
+def _check_weights(key: str, model: ModelConfig | NamedModelConfig, faults: ConfigFaults) -> None:
+    if not re.fullmatch(r"([0-9a-f]{64})?", model.digest) and not faults.is_faulty(f"{key}.digest"):
+        allowed = '"", or 64 hexadecimal digits, as `sha256sum model.bin` prints'
+        faults.add(f"{key}.digest", model.digest, allowed)
+    if model.compute_type not in COMPUTE_TYPES and not faults.is_faulty(f"{key}.compute_type"):
+        faults.add(f"{key}.compute_type", model.compute_type, ", ".join(COMPUTE_TYPES))
+
+
+def _check_named_models(config: Config, faults: ConfigFaults, *, check_paths: bool) -> None:
+    names = {config.model.name: "model.name"}
+    for index, model in enumerate(config.models):
+        key = f"models[{index}]"
+        if not faults.is_faulty(f"{key}.name"):
+            if not _MODEL_NAME.fullmatch(model.name):
+                allowed = "up to 64 letters, digits, and . _ - after the first character"
+                faults.add(f"{key}.name", model.name, allowed)
+            elif model.name in names:
+                faults.add(f"{key}.name", model.name, f"must be unique; {names[model.name]} is the same")
+            names.setdefault(model.name, f"{key}.name")
+        if not faults.is_faulty(f"{key}.source"):
+            _check_source(f"{key}.source", model.source, faults, check_paths=check_paths)
+        _check_weights(key, model, faults)
+        unknown = [one for one in model.languages if not _LANGUAGE.fullmatch(option_of(one))]
+        if unknown and not faults.is_faulty(f"{key}.languages"):
+            faults.add(f"{key}.languages", unknown[0], 'language codes such as "de", "nan" or "hak"')
+        if not model.devices and not faults.is_faulty(f"{key}.devices"):
+            faults.add(f"{key}.devices", model.devices, '["*"], or worker slots such as "gpu0" and "cpu*"')
+        slots = _slots_of(config)
+        if slots and not any(fnmatchcase(slot, one) for slot in slots for one in model.devices):
+            faults.add(
+                f"{key}.devices", model.devices, f"a pattern of one of the worker slots {', '.join(slots)}"
+            )
+
+
+def _slots_of(config: Config) -> list[str]:
+    """Return the worker slots of pool.devices; empty if they are not known before the start."""
+    devices = config.pool.devices
+    if isinstance(devices, str) or allows_remote_workers(config):
+        return []
+    cpus = sum(device == "cpu" for device in devices)
+    gpus = [device.removeprefix("cuda:") for device in devices if device != "cpu"]
+    if not all(gpu.isdecimal() for gpu in gpus):
+        return []
+    return [*(f"gpu{gpu}" for gpu in gpus), *(f"cpu{number}" for number in range(cpus))]
 
 
 def _check_decoding(config: Config, faults: ConfigFaults) -> None:
@@ -135,6 +200,7 @@ def _check_times(config: Config, faults: ConfigFaults) -> None:
 
 
 def _check_inbox_values(config: Config, faults: ConfigFaults) -> None:
+    models = configured_models(config)
     for index, inbox in enumerate(config.inbox):
         key = f"inbox[{index}]"
         if not inbox.formats:
@@ -147,20 +213,35 @@ def _check_inbox_values(config: Config, faults: ConfigFaults) -> None:
         if not is_audio_track(inbox.audio_track) and not faults.is_faulty(f"{key}.audio_track"):
             allowed = 'the number of a track, from 1 to 1000, a language such as "en", or "auto"'
             faults.add(f"{key}.audio_track", inbox.audio_track, allowed)
-        if option_of(inbox.language) not in {"auto", "multi", *LANGUAGES} and not faults.is_faulty(
-            f"{key}.language"
-        ):
+        language = option_of(inbox.language)
+        known = {"auto", "multi", *LANGUAGES, *(code for model in models for code in model.languages)}
+        if language not in known and not faults.is_faulty(f"{key}.language"):
             allowed = f'"auto", "multi" (each segment its own), or one of {" ".join(LANGUAGES)}'
             faults.add(f"{key}.language", inbox.language, allowed)
-        if not can_translate(config.model.name):
-            cannot = f'since {config.model.name} cannot translate; "large-v3" and "medium" can'
-            if inbox.task == "translate":
-                faults.add(f"{key}.task", inbox.task, f'"transcribe", {cannot}')
-            if "translate" in inbox.tasks:
-                faults.add(f"{key}.tasks", inbox.tasks, f"[], {cannot}")
+        _check_inbox_model(key, inbox, models, faults)
         if len(set(inbox.tasks)) < len(inbox.tasks):
             faults.add(f"{key}.tasks", inbox.tasks, "each task once")
         _check_layout(key, inbox, faults)
+
+
+def _check_inbox_model(
+    key: str, inbox: InboxConfig, models: Sequence[ConfiguredModel], faults: ConfigFaults
+) -> None:
+    names = {model.name: model for model in models}
+    if inbox.model and inbox.model not in names:
+        near = difflib.get_close_matches(inbox.model, names, n=1)
+        remedy = f'; did you mean "{near[0]}"?' if near else ""
+        faults.add(f"{key}.model", inbox.model, f'"", or one of {", ".join(names)}{remedy}')
+        return
+    tasks = inbox.tasks or (inbox.task,)
+    try:
+        choose_model(models, wanted=inbox.model, tasks=tasks, language=option_of(inbox.language))
+    except ModelChoiceError:
+        cannot = f'since {inbox.model or models[0].name} cannot translate; "large-v3" and "medium" can'
+        if inbox.task == "translate":
+            faults.add(f"{key}.task", inbox.task, f'"transcribe", {cannot}')
+        if "translate" in inbox.tasks:
+            faults.add(f"{key}.tasks", inbox.tasks, f"[], {cannot}")
 
 
 def layout_of(inbox: InboxConfig) -> LayoutOptions:
@@ -287,6 +368,11 @@ def _check_http(config: Config, faults: ConfigFaults, *, check_paths: bool) -> N
         elif not is_loopback(host) and not http.token_file:
             allowed = "only loopback (127.0.0.1, [::1]) without http.token_file"
             faults.add("http.listen", http.listen, allowed)
+    names = {model.name for model in configured_models(config)}
+    for i, alias in enumerate(http.models):
+        _, separator, name = alias.partition("=")
+        if separator and name not in names and not faults.is_faulty("http.models"):
+            faults.add(f"http.models[{i}]", alias, f"NAME, or NAME=MODEL with one of {', '.join(names)}")
     for i, origin in enumerate(http.origins):
         if faults.is_faulty("http.origins"):
             break

@@ -43,6 +43,26 @@ class ModelConfig(_Section, frozen=True):
     """SHA-256 of the weights, required of every worker; "": that of the first worker."""
 
 
+class NamedModelConfig(_Section, frozen=True):
+    """A model besides the default, which jobs name or rules choose."""
+
+    name: str = ""
+    source: str = ""
+    """A Whisper size, a hub id, or the folder of a CTranslate2 model or a Transformers checkpoint."""
+    compute_type: str = "auto"
+    batch_size: Literal["auto"] | Annotated[int, Meta(ge=1, le=256)] = 16
+    languages: tuple[str, ...] = ()
+    """Languages that it is for: jobs in them use it unless they name another model."""
+    tasks: tuple[Task, ...] = ()
+    """What it can do; (): as its files or its name say."""
+    devices: tuple[str, ...] = ("*",)
+    """Patterns of the worker slots that may hold it, such as "gpu0" and "cpu*"."""
+    preload: Annotated[int, Meta(ge=0, le=4096)] = 0
+    """Number of workers that load it at their start and keep it; the others load it when they need it."""
+    digest: str = ""
+    """SHA-256 of the weights, required of every worker; "": that of the first worker."""
+
+
 class DecodingConfig(_Section, frozen=True):
     """When a result is accepted, decoded again, or dropped; the defaults are Whisper's."""
 
@@ -76,6 +96,8 @@ class PoolConfig(_Section, frozen=True):
     """Address space of one prepare worker, in MiB; 0: no limit."""
     max_hours: Annotated[float, Meta(ge=0, le=10_000)] = 48.0
     """Longest audio of one file; 0: no limit."""
+    max_models: Annotated[int, Meta(ge=0, le=64)] = 0
+    """Maximum models in one worker; 0: as many as its memory allows."""
     queue_mb: Annotated[int, Meta(ge=16, le=65_536)] = 512
     """Maximum decoded audio that waits in the daemon's memory, in MiB."""
 
@@ -133,6 +155,8 @@ class InboxConfig(_Section, frozen=True):
     newline: Literal["lf", "crlf"] = "lf"
     karaoke: bool = False
     """ASS highlights each word when it is spoken; needs `word_timestamps`."""
+    model: str = ""
+    """Name of a model; "": by the rules of `[[models]]`, else the default."""
     language: str = "auto"
     audio_track: AudioTrackOption = "auto"
     channels: Channels = "mix"
@@ -261,7 +285,7 @@ class HttpConfig(_Section, frozen=True):
     """Key file for that endpoint; "": none."""
     max_upload_mb: Annotated[int, Meta(ge=1, le=16_777_216)] = 20_480
     models: tuple[str, ...] = ()
-    """Model names that clients may send besides the daemon's own; `*` matches any text."""
+    """Other names that clients may send: "NAME" (`*` matches any text) for the default model, "NAME=MODEL" for another."""
     origins: tuple[str, ...] = ()
     """Origins of other sites whose pages may use the gateway; "*": any, with a token."""
 
@@ -297,6 +321,7 @@ class Config(_Section, frozen=True):
     """The whole configuration."""
 
     model: ModelConfig = ModelConfig()
+    models: tuple[NamedModelConfig, ...] = ()
     decoding: DecodingConfig = DecodingConfig()
     pool: PoolConfig = PoolConfig()
     vad: VadConfig = VadConfig()

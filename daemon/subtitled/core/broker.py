@@ -22,6 +22,7 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
+from subtitled.config.model_choice import DEFAULT_MODEL
 from subtitled.core import events as ev
 from subtitled.core import protocol as pr
 from subtitled.core.actions import Action, WriteFailure, WriteOutputs
@@ -32,7 +33,7 @@ from subtitled.core.model_placement import ModelSpec
 from subtitled.core.plan import Plan, PlanSettings
 from subtitled.core.policy import Policy
 from subtitled.core.prepare_dispatch import PrepareDispatch
-from subtitled.core.records import DEFAULT_MODEL, Feed, Job, Lease, ResidentModel, SegmentKey, Worker
+from subtitled.core.records import Feed, Job, Lease, ResidentModel, SegmentKey, Worker
 from subtitled.core.states import JobEvent, JobState, SegmentEvent, SegmentState, WorkerEvent, WorkerState
 from subtitled.core.worker_loss import WorkerLoss
 from subtitled.core.worker_table import NEVER, WorkerTable

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from msgspec import structs
 
 from subtitled.config.schema import BESIDE, Config
+from subtitled.core.model_placement import ModelSpec
 from subtitled.core.plan import PlanSettings
 from subtitled.core.policy import Policy
 from subtitled.core.protocol import EngineSettings
@@ -77,6 +80,7 @@ def policy_of(config: Config) -> Policy:
         prepare_stall_s=recovery.prepare_stall_s,
         batch_size=DEFAULT_BATCH if config.model.batch_size == "auto" else config.model.batch_size,
         queue_bytes=config.pool.queue_mb * 2**20,
+        max_models=config.pool.max_models,
         max_in_flight_bytes=config.remote.max_in_flight_mb * 2**20,
     )
 
@@ -93,6 +97,39 @@ def engine_of(config: Config, *, is_gpu: bool) -> EngineSettings:
         idle_unload_s=model.idle_unload_s,
         decoding=config.decoding,
     )
+
+
+def model_specs(config: Config) -> tuple[ModelSpec, ...]:
+    """Return the models for the broker, the default first."""
+    default = engine_of(config, is_gpu=True)
+    return (
+        ModelSpec(),
+        *(
+            ModelSpec(
+                name=model.name,
+                engine=structs.replace(
+                    default,
+                    model=model.source,
+                    compute_type=model.compute_type,
+                    batch_size=0 if model.batch_size == "auto" else model.batch_size,
+                ),
+                slots=model.devices,
+                preload=model.preload,
+            )
+            for model in config.models
+        ),
+    )
+
+
+def preloaded_on(slot: str, slots: Sequence[str], specs: Iterable[ModelSpec]) -> dict[str, EngineSettings]:
+    """Return the models that a worker of this host loads at its start, by name: `preload` of the allowed slots have one."""
+    return {
+        spec.name: spec.engine
+        for spec in specs
+        if spec.engine is not None
+        and spec.is_present
+        and slot in [one for one in slots if spec.may_be_on(one)][: spec.preload]
+    }
 
 
 def plan_settings_of(config: Config) -> PlanSettings:

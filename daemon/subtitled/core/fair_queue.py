@@ -15,7 +15,8 @@ from collections import deque
 from msgspec import Struct
 
 from subtitle.messages import WordTimestamps
-from subtitled.core.records import DEFAULT_MODEL, Job, Segment, SegmentKey
+from subtitled.config.model_choice import DEFAULT_MODEL
+from subtitled.core.records import Job, Segment, SegmentKey
 
 Kind = tuple[WordTimestamps, SegmentKey | None, str]
 """Segments of one lease have the same kind: word times, for a suspect segment the segment itself, and the model's name."""

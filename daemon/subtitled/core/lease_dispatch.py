@@ -7,6 +7,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
+from subtitled.config.model_choice import DEFAULT_MODEL
 from subtitled.core.actions import Action, LeaseLost, ResultStale, SendLease, SendMessage
 from subtitled.core.fair_queue import ReadyQueue
 from subtitled.core.lease_sizing import LeaseSizing
@@ -14,7 +15,7 @@ from subtitled.core.live_jobs import BYTES_PER_SAMPLE, LiveJobs
 from subtitled.core.model_placement import ModelLoad, ModelPlacement
 from subtitled.core.policy import EXPECTED_TIMES, MAX_LIMITS, Policy, time_to_arrive, time_to_run
 from subtitled.core.protocol import AbandonLease, Drain, LeaseItem, LeaseProgress, Transcribe, Transcribed
-from subtitled.core.records import DEFAULT_MODEL, Lease, Segment, SegmentKey, Worker
+from subtitled.core.records import Lease, Segment, SegmentKey, Worker
 from subtitled.core.states import SegmentEvent, WorkerEvent, WorkerState
 from subtitled.core.worker_table import NEVER, WorkerTable
 

@@ -13,10 +13,11 @@ from fnmatch import fnmatchcase
 from msgspec import Struct
 from msgspec.structs import replace
 
+from subtitled.config.model_choice import DEFAULT_MODEL
 from subtitled.core.fair_queue import ReadyQueue
 from subtitled.core.policy import Policy
 from subtitled.core.protocol import EngineSettings, HeldModel
-from subtitled.core.records import DEFAULT_MODEL, Role, Worker
+from subtitled.core.records import Role, Worker
 from subtitled.core.states import WorkerState
 from subtitled.core.worker_table import NEVER, WorkerTable
 
@@ -45,6 +46,12 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
     """Number of workers that keep it."""
     fault: str = ""
     """Why it cannot be used."""
+    is_present: bool = True
+    """It is on this host; until then no worker loads it."""
+
+    def may_be_on(self, slot: str) -> bool:
+        """Return whether a slot may hold it."""
+        return any(fnmatchcase(slot, pattern) for pattern in self.slots)
 
 
 class ModelLoad(Struct, frozen=True, kw_only=True):
@@ -138,7 +145,11 @@ class ModelPlacement:
     def plan(self, now: float) -> list[ModelLoad]:
         """Return the models to load now, each on another idle worker; reserves busy workers for later."""
         self.wake_at = NEVER
-        waiting = {name: count for name, count in self._ready.waiting().items() if name in self.specs}
+        waiting = {
+            name: count
+            for name, count in self._ready.waiting().items()
+            if name in self.specs and self.specs[name].is_present
+        }
         loads = list(self._due_reservations(waiting))
         taken = {load.slot for load in loads}
         loading = {load.spec.name for load in loads}
@@ -174,7 +185,7 @@ class ModelPlacement:
         workers = [
             worker
             for worker in self._worker_table.of(Role.TRANSCRIBE)
-            if worker.state is not WorkerState.STOPPED and _matches(worker.slot, spec)
+            if worker.state is not WorkerState.STOPPED and spec.may_be_on(worker.slot)
         ]
         causes = [self._obstacle_at(worker, name, now) for worker in workers]
         return f"the model cannot be loaded: {causes[0]}" if causes and all(causes) else ""
@@ -204,7 +215,7 @@ class ModelPlacement:
             and worker.loading is None
             and worker.reserved is None
             and name not in worker.models
-            and _matches(worker.slot, self.specs[name])
+            and self.specs[name].may_be_on(worker.slot)
             and not self._obstacle_at(worker, name, now)
         ]
         return sorted(found, key=lambda worker: (not self._has_room(worker, name), _last_used(worker)))
@@ -307,10 +318,6 @@ class ModelPlacement:
 
 def _may_lease(worker: Worker, name: str) -> bool:
     return name in worker.models and worker.reserved is None and worker.loading in {None, name}
-
-
-def _matches(slot: str, spec: ModelSpec) -> bool:
-    return any(fnmatchcase(slot, pattern) for pattern in spec.slots)
 
 
 def _last_used(worker: Worker) -> float:

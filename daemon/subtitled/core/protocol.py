@@ -14,9 +14,10 @@ from msgspec import Meta, Struct
 
 from subtitle.codec import Codec
 from subtitle.messages import AudioChoice, WordTimestamps
+from subtitled.config.model_choice import DEFAULT_MODEL
 from subtitled.config.schema import DecodingConfig
 from subtitled.core.plan import Plan, PlanSettings, SegmentSound, SkippedSpan
-from subtitled.core.records import DEFAULT_MODEL, SegmentKey
+from subtitled.core.records import SegmentKey
 from subtitled.core.transcription import DecodingDecision, Phrase, Probability, SegmentMs, Temperature
 
 

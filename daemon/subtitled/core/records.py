@@ -9,14 +9,13 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from subtitle.messages import JobOptions, LayoutOptions, VadOptions, WordTimestamps
+from subtitled.config.model_choice import DEFAULT_MODEL, ModelChoice
 from subtitled.config.schema import InboxConfig
 from subtitled.core.plan import Plan, PlanSettings
 from subtitled.core.states import JobState, SegmentState, WorkerState
 from subtitled.core.throughput import Throughput
 from subtitled.languages import chinese_of, option_of
 
-DEFAULT_MODEL = ""
-"""Name of the model of `[model]`."""
 CPU = "CPU"
 """Display name of a worker's device that is no GPU."""
 
@@ -86,10 +85,12 @@ class Options(Struct, frozen=True, kw_only=True):
         return len(self.tasks)
 
 
-def options_of(given: JobOptions | InboxConfig, **others: Any) -> Options:
+def options_of(given: JobOptions | InboxConfig, choice: ModelChoice, **others: Any) -> Options:
     """Return the options of a job from those of its Submit or its inbox; `others` are fields that only one of these has."""
     tasks = sorted(given.tasks or (given.task,))  # "transcribe" first
     return Options(
+        model=choice.model,
+        model_reason=choice.reason,
         language=option_of(given.language),
         audio_track=option_of(str(given.audio_track)),
         channels=given.channels,

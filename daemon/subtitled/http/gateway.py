@@ -26,11 +26,16 @@ class Gateway:
     """One daemon, for all requests of one event loop."""
 
     def __init__(self, client: AsyncClient, max_bytes: int, model_aliases: Iterable[str] = ()) -> None:
-        """`max_bytes` limits an uploaded file; `model_aliases` are names and patterns accepted as the daemon's model."""
+        """`max_bytes` limits an uploaded file; `model_aliases`: see `openai.resolve_model`."""
         self.client = client
         self.max_bytes = max_bytes
         self.model_aliases = tuple(model_aliases)
         self._background: set[asyncio.Task[None]] = set()
+
+    async def models(self) -> tuple[str, ...]:
+        """Return the names of the daemon's models, the default first."""
+        welcome = await self.client.ping()
+        return welcome.models or (welcome.model,)
 
     async def submit(
         self,

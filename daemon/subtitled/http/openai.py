@@ -24,13 +24,15 @@ Task = Literal["transcribe", "translate"]
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
 STREAMED_FORMATS = ("json", "text")
 MODEL_ALIASES = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
-"""Model names hard-coded in clients; each means the daemon's one model."""
+"""Model names hard-coded in clients; each means the daemon's default model, unless http.models has it."""
 TAG = "openai"
 
 
 class OpenAIRequest(Struct, frozen=True, kw_only=True):
     """The form fields of a request."""
 
+    model: str = ""
+    """Of JobOptions."""
     language: str = "auto"
     prompt: str = ""
     form: str = "json"
@@ -41,6 +43,7 @@ class OpenAIRequest(Struct, frozen=True, kw_only=True):
     def options(self, task: Task) -> JobOptions:
         """Convert to job options."""
         return JobOptions(
+            model=self.model,
             language=self.language,
             task=task,
             formats=(self.form if self.form in {"srt", "vtt"} else "json",),
@@ -72,15 +75,15 @@ async def _run(request: Request, task: Task) -> Response:
     gateway: Gateway = request.app.state.gateway
     form = UploadForm(request, "file", gateway.max_bytes)
     name = await form.open()
-    model = (await gateway.client.ping()).model
+    models = await gateway.models()
     aliases = gateway.model_aliases
-    first = parse_fields(form.fields, model, aliases)
+    first = parse_fields(form.fields, models, aliases)
 
     def final_options() -> JobOptions:
-        return parse_fields(form.fields, model, aliases).options(task)
+        return parse_fields(form.fields, models, aliases).options(task)
 
     job = await gateway.submit(form.chunks(), name, first.options(task), final_options)
-    params = parse_fields(form.fields, model, aliases)
+    params = parse_fields(form.fields, models, aliases)
     if params.is_streamed:
         return sse.event_stream(_stream(gateway, job, request.url.path))
     await gateway.wait_while_connected(request, job)
@@ -128,23 +131,23 @@ async def _stream(gateway: Gateway, job: str, path: str) -> AsyncIterator[bytes]
 
 async def _models(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
-    model = (await gateway.client.ping()).model
-    exact = (name for name in gateway.model_aliases if not set(name) & set("*?["))
-    names = dict.fromkeys((model, *MODEL_ALIASES, *exact))
+    aliases = (alias.partition("=")[0] for alias in gateway.model_aliases)
+    exact = (name for name in aliases if not set(name) & set("*?["))
+    names = dict.fromkeys((*await gateway.models(), *MODEL_ALIASES, *exact))
     return _json({"object": "list", "data": [_model_object(name) for name in names]})
 
 
 async def _model(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
-    name, model = request.path_params["model"], (await gateway.client.ping()).model
-    _check_model(name, model, gateway.model_aliases)
+    name = request.path_params["model"]
+    resolve_model(name, await gateway.models(), gateway.model_aliases)
     return _json(_model_object(name))
 
 
 def parse_fields(
-    fields: Mapping[str, Sequence[str]], model: str, aliases: Iterable[str] = ()
+    fields: Mapping[str, Sequence[str]], models: Sequence[str], aliases: Iterable[str] = ()
 ) -> OpenAIRequest:
-    """Parse the form fields received so far, for a daemon with `model` and `aliases` of it; raises RequestError.
+    """Parse the form fields received so far, for a daemon with these models, the default first; raises RequestError.
 
     Unknown fields are ignored: OpenAI's other parameters (`include`, `chunking_strategy`) must not be errors.
     """
@@ -163,9 +166,9 @@ def parse_fields(
     if unknown := granularities - {"segment", "word"}:
         raise _invalid("timestamp_granularities", min(unknown), "segment, word")
     _check_temperature(last.get("temperature") or "0")
-    _check_model(last.get("model", ""), model, aliases)
     language = last.get("language") or "auto"
     return OpenAIRequest(
+        model=resolve_model(last.get("model", ""), models, aliases),
         language=language[:32],
         prompt=prompt_tail(last.get("prompt", "")),
         form=form,
@@ -185,16 +188,26 @@ def _check_temperature(text: str) -> None:
         raise _invalid("temperature", text, "0 to 1")
 
 
-def _check_model(name: str, model: str, aliases: Iterable[str]) -> None:
-    is_known = name in {"", model, *MODEL_ALIASES} or any(fnmatchcase(name, alias) for alias in aliases)
-    if not is_known:
-        raise RequestError(
-            404,
-            "model_not_found",
-            f"model {name[:100]!r} does not exist; use {model!r} or an alias ({', '.join(MODEL_ALIASES)}), "
-            "or add the name to http.models",
-            param="model",
-        )
+def resolve_model(name: str, models: Sequence[str], aliases: Iterable[str] = ()) -> str:
+    """Return the model of the job options for a client's model name, "" for the default; raises RequestError.
+
+    `models` are the daemon's, the default first; `aliases` are "NAME" for the default and "NAME=MODEL" for another one.
+    """
+    if name in models[1:]:
+        return name
+    for alias in aliases:
+        pattern, _, model = alias.partition("=")
+        if fnmatchcase(name, pattern):
+            return "" if model == models[0] else model
+    if name in {"", *models, *MODEL_ALIASES}:
+        return ""
+    raise RequestError(
+        404,
+        "model_not_found",
+        f"model {name[:100]!r} does not exist; use {' or '.join(map(repr, models))} or an alias "
+        f"({', '.join(MODEL_ALIASES)}), or add the name to http.models",
+        param="model",
+    )
 
 
 def _parse_bool(text: str) -> bool:

@@ -18,6 +18,7 @@ from subtitled.version import VERSION
 _PROTOCOL_FIELDS = ("type", "request")
 _LAYOUT = "Lay the cues out again with these limits; JSON"
 _OPTION_PARAMS = (
+    "model",
     "language",
     "audio_track",
     "channels",

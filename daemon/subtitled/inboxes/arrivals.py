@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from msgspec.structs import replace
 from subtitled import log
 from subtitled.config import schema
 from subtitled.config.checks import layout_of
+from subtitled.config.model_choice import ConfiguredModel, ModelChoice, ModelChoiceError, choose_model
 from subtitled.core.events import JobArrived, RetryRequested, SourceRenamed
 from subtitled.core.records import Job, Options, options_of
 from subtitled.core.states import JOB_LIVE, JobState
@@ -22,6 +24,7 @@ from subtitled.errors import InboxError
 from subtitled.files.atomic_files import is_there
 from subtitled.inboxes.file_filter import ARCHIVES
 from subtitled.inboxes.watch import InboxWatcher, RenamedFile, SettledFile
+from subtitled.languages import option_of
 from subtitled.storage.store import Store
 
 _NUMBER = re.compile(r" \(\d+\)$")
@@ -83,6 +86,8 @@ class InboxArrivals:
         self._held: list[FoundFile] = []
         self._accepted = {(job.options.inbox, job.size, job.mtime_ns): job.id for job in store.live_jobs()}
         """The newest job of a file by its inbox, size and time, which a rename keeps."""
+        self.models: tuple[ConfiguredModel, ...] = ()
+        """The configured models; set at the start and by each reload."""
         self._make_watcher = make_watcher
         self._watcher = self._watch(inboxes)
 
@@ -128,7 +133,7 @@ class InboxArrivals:
         content = inbox, found.file.size, found.file.mtime_ns
         if (renamed := self._renamed(found.file, content)) is not None:
             return renamed
-        event = take(found.file, found.inbox, self._store)
+        event = take(found.file, found.inbox, self._store, self.models)
         if isinstance(event, JobArrived):
             self._accepted[content] = event.job.id
             if len(self._accepted) > _MOST_ACCEPTED:
@@ -168,13 +173,15 @@ def renamed_source(file: RenamedFile, inbox: schema.InboxConfig, store: Store) -
     return None
 
 
-def take(file: SettledFile, inbox: schema.InboxConfig, store: Store) -> JobArrived | RetryRequested | None:
+def take(
+    file: SettledFile, inbox: schema.InboxConfig, store: Store, models: Sequence[ConfiguredModel] = ()
+) -> JobArrived | RetryRequested | None:
     """Return the event for a file; None, with a log line, if it was a job already.
 
     The job of a failed file is retried if the file is put into the inbox again unchanged.
     """
     source = os.fsencode(file.path)
-    options = inbox_options(inbox)
+    options = inbox_options(inbox, models)
     if (archived := _archived_source(file.path, inbox)) is not None:
         return _take_changed(file, archived, options, store)
     known = store.find_source(source, file.size, file.mtime_ns, options)
@@ -265,10 +272,18 @@ def new_job_id(order: int) -> str:
     return f"{time.time_ns() // 1_000_000:011x}{order & 0xFFFFF:05x}"
 
 
-def inbox_options(inbox: schema.InboxConfig) -> Options:
-    """Return the job options of an inbox."""
+def inbox_options(inbox: schema.InboxConfig, models: Sequence[ConfiguredModel] = ()) -> Options:
+    """Return the job options of an inbox; `models` are those that the configuration has."""
+    choice = ModelChoice(inbox.model)
+    if models:
+        tasks = inbox.tasks or (inbox.task,)
+        # A model that was removed by a reload since the file was found: the job fails with that reason.
+        with suppress(ModelChoiceError):
+            language = option_of(inbox.language)
+            choice = choose_model(models, wanted=inbox.model, tasks=tasks, language=language)
     return options_of(
         inbox,
+        choice,
         bom=inbox.bom,
         newline=inbox.newline,
         karaoke=inbox.karaoke,

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from subtitled.asr.dual_task import ENGLISH
 from subtitled.config import schema
+from subtitled.config.model_choice import configured_models
 from subtitled.core.records import Options
 from subtitled.errors import MediaError, StoreError
 from subtitled.files.atomic_files import printable
@@ -44,6 +45,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
     """The rule that decides."""
     inbox: str = ""
     """The inbox that contains it."""
+    model: str = ""
+    """The model that would decode it, and why, if it is not the default."""
     job: str = ""
     """The earlier job of the same file."""
     job_state: str = ""
@@ -71,7 +74,10 @@ def explain(path: str, configuration: schema.Config) -> Explanation:
         return Explanation(
             path=printable(found), is_accepted=False, cause=result.cause, inbox=printable(inbox.path)
         )
-    return _explain_media(found, inbox, result.cause, Path(configuration.state.dir, "subtitled.sqlite"))
+    options = inbox_options(inbox, configured_models(configuration))
+    return _explain_media(
+        found, inbox, options, result.cause, Path(configuration.state.dir, "subtitled.sqlite")
+    )
 
 
 def as_text(found: Explanation) -> str:
@@ -79,6 +85,7 @@ def as_text(found: Explanation) -> str:
     rows = [
         ("inbox", found.inbox or "none"),
         ("accepted", f"{'yes' if found.is_accepted else 'no'}: {found.cause}"),
+        ("model", found.model),
         ("job", " ".join(filter(None, (found.job, found.job_state, found.job_cause)))),
         ("existing", ", ".join(found.existing)),
         ("tracks", found.unreadable),
@@ -89,8 +96,9 @@ def as_text(found: Explanation) -> str:
     return "\n".join([found.path, *(f"  {name:9} {text}" for name, text in rows if text)])
 
 
-def _explain_media(path: str, inbox: schema.InboxConfig, cause: str, database: Path) -> Explanation:
-    options = inbox_options(inbox)
+def _explain_media(
+    path: str, inbox: schema.InboxConfig, options: Options, cause: str, database: Path
+) -> Explanation:
     info = Path(path).stat()
     source = os.fsencode(path)
     with _JobHistory(database) as history:
@@ -116,6 +124,7 @@ def _explain_media(path: str, inbox: schema.InboxConfig, cause: str, database: P
         is_accepted=not (is_repeated or is_deleted),
         cause=cause,
         inbox=printable(inbox.path),
+        model=f"{options.model} ({options.model_reason})" if options.model else "",
         job=known.job.id if known else "",
         job_state=known.job.state.value if known else "",
         job_cause=known.job.cause if known else "",

@@ -168,7 +168,7 @@ class JobWriter:
             self._on_layout_error(row, LayoutError(str(error)), is_failure=is_failure)
             return
         self._layouts.run(
-            partial(self._layout_process.compose_all, row, results, model=self._model),
+            partial(self._layout_process.compose_all, row, results, model=job.options.model or self._model),
             partial(self._write, row, is_failure=is_failure),
             partial(self._on_layout_error, row, is_failure=is_failure),
             LayoutError,
@@ -181,7 +181,12 @@ class JobWriter:
         if not is_failure:
             self._dispatch(ev.WriteFailed(job.id, str(error)))
             return
-        empty = Transcript(source=source_name(job), duration_ms=0, task=job.options.task, model=self._model)
+        empty = Transcript(
+            source=source_name(job),
+            duration_ms=0,
+            task=job.options.task,
+            model=job.options.model or self._model,
+        )
         self._write(row, (empty,), is_failure=True)
 
     def _write(self, row: JobRow, transcripts: tuple[Transcript, ...], *, is_failure: bool) -> None:

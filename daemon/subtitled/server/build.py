@@ -15,9 +15,11 @@ import zmq
 from subtitled import log
 from subtitled.api.server import ApiServer
 from subtitled.asr.model import DEMO
+from subtitled.config.model_choice import configured_models
 from subtitled.config.schema import Config
 from subtitled.core.broker import Broker
-from subtitled.core.config_mapping import plan_settings_of, policy_of, space_of
+from subtitled.core.config_mapping import model_specs, plan_settings_of, policy_of, space_of
+from subtitled.core.events import ModelsChanged
 from subtitled.files.filesystem import DiskSpaceMonitor
 from subtitled.hooks.dispatcher import HookDispatcher
 from subtitled.inboxes.arrivals import FoundFile, InboxArrivals
@@ -43,7 +45,7 @@ from subtitled.storage.durability import Transactions
 from subtitled.storage.store import Store
 from subtitled.systemd.notify import SystemdNotifier
 from subtitled.workers.local_listener import WorkerListener
-from subtitled.workers.model_download import ModelDownload
+from subtitled.workers.model_download import ModelDownloads
 from subtitled.workers.supervisor import Supervisor
 
 
@@ -85,7 +87,13 @@ def build_server(load: Load, environ: Mapping[str, str], supervisor: Supervisor 
     )
     ray = RayProcess(environ, workers.remote.keys) if workers.remote else None
     # Without a device on this host no worker on this host loads the model.
-    model = ModelDownload(config.model.name if devices else DEMO, workers.spawn_download)
+    model = ModelDownloads(
+        config.model.name if devices else DEMO,
+        model_specs(config) if devices else (),
+        spawn=workers.spawn_download,
+        on_change=lambda specs: dispatcher.dispatch(ModelsChanged(specs)),
+    )
+    broker.placement.configure(model.specs if devices else model_specs(config))
     poller = ZmqPoller()
     signals = Signals()
     shutdown = Shutdown(signals, clock)
@@ -123,6 +131,7 @@ def build_server(load: Load, environ: Mapping[str, str], supervisor: Supervisor 
         audio_samples=audio_samples,
     )
     arrivals = InboxArrivals(config.inbox, store, mailbox.put)
+    arrivals.models = configured_models(config)
     space = DiskSpaceMonitor(*space_of(config))
     hung_folders = HungFolders(metrics)
     api.stats.hung_s = hung_folders.hung_s

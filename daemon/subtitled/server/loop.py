@@ -43,7 +43,7 @@ from subtitled.storage.database import describe
 from subtitled.storage.store import Store
 from subtitled.version import VERSION
 from subtitled.workers.local_listener import WorkerListener
-from subtitled.workers.model_download import ModelDownload
+from subtitled.workers.model_download import ModelDownloads
 from subtitled.workers.supervisor import ProcessExit, Supervisor
 
 MAX_ARRIVALS_PER_TURN = 256
@@ -71,7 +71,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     reconfiguration: Reconfiguration
     supervisor: Supervisor
     workers: WorkerListener
-    model: ModelDownload
+    model: ModelDownloads
     api: ClientApi
     writer: OutputWriter
     files: FileChecker

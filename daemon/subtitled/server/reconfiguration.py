@@ -6,17 +6,18 @@ from collections.abc import Callable
 
 from subtitled import log
 from subtitled.asr.cuda import Device
+from subtitled.config.model_choice import configured_models
 from subtitled.config.schema import Config
 from subtitled.core import events as ev
 from subtitled.core.broker import Broker
-from subtitled.core.config_mapping import merge, plan_settings_of, policy_of, space_of
+from subtitled.core.config_mapping import merge, model_specs, plan_settings_of, policy_of, space_of
 from subtitled.core.states import WorkerState
 from subtitled.errors import ConfigError
 from subtitled.inboxes.arrivals import InboxArrivals
 from subtitled.server.dispatch import Dispatcher
 from subtitled.server.ports import ClientApi, DiskSpace, JobHooks, RemoteWorkerStarter
 from subtitled.workers.local_listener import WorkerListener
-from subtitled.workers.model_download import ModelDownload
+from subtitled.workers.model_download import ModelDownloads
 
 _log = log.get()
 Load = Callable[[], tuple[Config, list[Device]]]
@@ -35,7 +36,7 @@ class Reconfiguration:
         broker: Broker,
         dispatcher: Dispatcher,
         workers: WorkerListener,
-        model: ModelDownload,
+        model: ModelDownloads,
         api: ClientApi,
         hooks: JobHooks,
         arrivals: InboxArrivals,
@@ -92,7 +93,11 @@ class Reconfiguration:
         self._space.reconfigure(*space_of(config))
         self._api.reconfigure(config)
         self._hooks.reconfigure(config)
+        self._arrivals.models = configured_models(config)
         self._arrivals.reconfigure(config.inbox)
+        if devices:
+            self._model.configure(model_specs(config))
+        self._dispatcher.dispatch(ev.ModelsChanged(self._model.specs if devices else model_specs(config)))
         self.fill_slots()  # first, so that no slot is reset that the configuration does not have any more
         for slot in list(self._broker.worker_table.workers):
             self._dispatcher.dispatch(ev.SlotReset(slot))

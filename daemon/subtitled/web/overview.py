@@ -71,6 +71,7 @@ async def show(request: Request) -> Response:
     return rendering.page(
         request,
         "overview.html",
+        models=snapshot.welcome.models,
         languages=language_choices(),
         chinese=get_args(Chinese),
         flags=get_args(Flag),

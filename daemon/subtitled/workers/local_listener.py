@@ -8,17 +8,19 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 import zmq
+from msgspec import structs
 
 from subtitle.codec import Buffer
 from subtitle.errors import ProtocolError
 from subtitled import log
 from subtitled.asr.cuda import Device
+from subtitled.config.model_choice import DEFAULT_MODEL
 from subtitled.config.schema import Config
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
 from subtitled.core import protocol as be
 from subtitled.core.broker import Broker
-from subtitled.core.config_mapping import engine_of, readable_folders
+from subtitled.core.config_mapping import engine_of, preloaded_on, readable_folders
 from subtitled.core.live_jobs import BYTES_PER_SAMPLE
 from subtitled.core.records import Lease, Role, SegmentKey
 from subtitled.media.existing_subtitles import skip_rule_of
@@ -79,8 +81,10 @@ class WorkerListener:
         self._store = store
         self._metrics.gpus.devices = tuple(devices)
         self._monitor = monitor
-        self.languages: tuple[str, ...] = ()
-        """Languages that the loaded model has tokens for; empty before it is loaded."""
+        self.languages: dict[str, tuple[str, ...]] = {}
+        """Languages that each model has tokens for, by name; of those that were loaded."""
+        self._other_weights: dict[str, ModelWeightsCheck] = {}
+        """Of the models besides the default, by name."""
         self._pcm: dict[SegmentKey, zmq.Frame] = {}
         """The received frames: sending them shares ZeroMQ's memory. A view would be wrapped again, and its release reported to
         Python by a thread of pyzmq, for every segment."""
@@ -89,6 +93,7 @@ class WorkerListener:
         """Apply another configuration to the processes that are started from now on."""
         self._config = config
         self._devices = {device.slot: device for device in devices}
+        self._other_weights.clear()
         self._metrics.gpus.devices = tuple(devices)
         if self.remote is not None and self._lease_sender is not None:
             self.remote.reconfigure(config)
@@ -107,9 +112,11 @@ class WorkerListener:
         settings = self._settings(identity, (Role.TRANSCRIBE if device else Role.PREPARE).value, device)
         self._supervisor.spawn(settings, visible_devices=device.visible if device else "")
 
-    def spawn_download(self, identity: str) -> None:
-        """Start the process that downloads the model."""
-        self._supervisor.spawn(self._settings(identity, "download", None), visible_devices="")
+    def spawn_download(self, identity: str, source: str) -> None:
+        """Start a process that downloads a model."""
+        settings = self._settings(identity, "download", None)
+        settings = structs.replace(settings, engine=structs.replace(settings.engine, model=source))
+        self._supervisor.spawn(settings, visible_devices="")
 
     def _settings(self, identity: str, role: str, device: Device | None) -> be.WorkerSettings:
         config = self._config
@@ -123,7 +130,12 @@ class WorkerListener:
             log_level=config.log.level,
             log_format=config.log.format,
             device=device.kind if device else "",
-            wants_digest=bool(config.remote.listen or config.model.digest),
+            wants_digest=bool(
+                config.remote.listen or config.model.digest or any(model.digest for model in config.models)
+            ),
+            preloaded=preloaded_on(device.slot, list(self._devices), self._broker.placement.specs.values())
+            if device
+            else {},
             cpu_threads=config.model.cpu_threads or max(1, (os.cpu_count() or 1) // max(1, cpu_slots)),
             engine=engine_of(config, is_gpu=device is not None and device.kind == "cuda"),
             readable=readable_folders(config) if role == Role.PREPARE.value else (),
@@ -263,8 +275,45 @@ class WorkerListener:
             return self._on_ready(worker, message)
         if isinstance(message, be.ExitReason):
             self._supervisor.record_exit_reason(worker, message.cause)
+        if isinstance(message, be.Transcribed) and message.loaded is not None:
+            message = self._on_loaded(worker, message, message.loaded)
         self._record(worker.rpartition(".")[0], worker, message)
         return [ev.MessageReceived(worker, message)]
+
+    def _on_loaded(self, worker: str, message: be.Transcribed, model: be.HeldModel) -> be.FromWorker:
+        """Return the message; a refusal of its lease if the model that was loaded for it has other weights than required."""
+        slot = worker.rpartition(".")[0]
+        if cause := self._weights_of(model.name).refusal(worker, model.digest, is_remote=is_remote(worker)):
+            _log.warning(log.MODEL_MISSING, worker=worker, model=model.name, cause=cause)
+            return be.LeaseRefused(
+                lease=message.lease, cause=cause, is_model_fault=True, evicted=message.evicted
+            )
+        self.languages[model.name] = model.languages
+        for name in message.evicted:
+            self._metrics.model_unloads.labels(slot).inc()
+            _log.info(log.MODEL_UNLOADED, worker=worker, model=self._name_of(name))
+        if model.load_s:
+            self._metrics.model_loads.labels(slot).inc()
+            _log.info(
+                log.MODEL_LOADED,
+                worker=worker,
+                model=self._name_of(model.name),
+                load_s=round(model.load_s, 2),
+                memory_mb=round(model.memory_bytes / 1e6),
+                digest=model.digest[:12],
+            )
+        return message
+
+    def _weights_of(self, name: str) -> ModelWeightsCheck:
+        if name == DEFAULT_MODEL:
+            return self._weights
+        if name not in self._other_weights:
+            pinned = next((model.digest for model in self._config.models if model.name == name), "")
+            self._other_weights[name] = ModelWeightsCheck(pinned)
+        return self._other_weights[name]
+
+    def _name_of(self, model: str) -> str:
+        return model or self._config.model.name
 
     def _record(self, slot: str, worker: str, message: be.FromWorker) -> None:
         """Count and log the work that a message reports."""
@@ -281,9 +330,9 @@ class WorkerListener:
                 self._metrics.stage_seconds.labels("features").observe(message.features_s)
                 self._metrics.stage_seconds.labels("transcribe").observe(decode_s)
                 self._monitor.answered(slot, decode_s)
-            case be.ModelUnloaded():
+            case be.ModelUnloaded(model=model):
                 self._metrics.model_unloads.labels(slot).inc()
-                _log.info(log.MODEL_UNLOADED, worker=worker)
+                _log.info(log.MODEL_UNLOADED, worker=worker, model=self._name_of(model))
             case _:
                 pass
 
@@ -296,7 +345,8 @@ class WorkerListener:
         device = self._devices.get(slot)
         name = message.device if is_remote(worker) else device.name if device else "CPU"
         if message.window_samples is not None:
-            self.languages = message.languages
+            self.languages[DEFAULT_MODEL] = message.languages
+            self.languages.update((model.name, model.languages) for model in message.others)
             if message.load_s:
                 self._metrics.model_loads.labels(slot).inc()
             _log.info(

@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from subtitled.asr import memory
 from subtitled.asr.model import locate
+from subtitled.config.model_choice import DEFAULT_MODEL
 from subtitled.core.protocol import EngineSettings, HeldModel, Transcribe
-from subtitled.core.records import DEFAULT_MODEL
 from subtitled.errors import ExitCode, ModelError
 from subtitled.workers.model_loader import LoadedModel, ModelLoadError
 

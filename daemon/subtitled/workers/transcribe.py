@@ -23,6 +23,7 @@ from subtitled.asr.engine import OutOfMemoryError
 from subtitled.asr.model import load
 from subtitled.asr.progress import steps_reported_to
 from subtitled.asr.prompts import PromptRequest
+from subtitled.config.checks import LANGUAGES
 from subtitled.core.protocol import (
     AbandonLease,
     Drain,
@@ -186,7 +187,8 @@ class TranscribeRole:
             started = time.monotonic()
             requests = [
                 PromptRequest(
-                    language=item.language,
+                    # A language that Whisper has no token for is that of the whole model, which was trained for it.
+                    language=item.language if item.language in LANGUAGES else None,
                     task=item.task,
                     initial_prompt=item.initial_prompt,
                     hotwords=item.hotwords,

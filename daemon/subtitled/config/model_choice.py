@@ -1,0 +1,107 @@
+"""Which configured model decodes a job: the one that it names, or one that can do its task and language."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from msgspec import Struct
+
+from subtitled.config.model_files import can_translate
+from subtitled.config.schema import Config
+from subtitled.languages import option_of
+
+DEFAULT_MODEL = ""
+"""Name of the model of `[model]` in the options of a job."""
+
+
+class ConfiguredModel(Struct, frozen=True, kw_only=True):
+    """A model that jobs may name."""
+
+    name: str
+    source: str
+    """A size, a hub id or a folder."""
+    languages: tuple[str, ...] = ()
+    """Languages that it is for, as Whisper's codes where it has them."""
+    tasks: tuple[str, ...]
+    is_default: bool = False
+
+    @property
+    def option(self) -> str:
+        """Its name in the options of a job."""
+        return DEFAULT_MODEL if self.is_default else self.name
+
+
+class ModelChoice(Struct, frozen=True):
+    """The model of a job, by its name in the job's options, and why it is not the default."""
+
+    model: str = DEFAULT_MODEL
+    reason: str = ""
+
+
+class ModelChoiceError(ValueError):
+    """No configured model can do this job; the message names the models."""
+
+
+def configured_models(config: Config) -> tuple[ConfiguredModel, ...]:
+    """Return all models, the default first."""
+    default = ConfiguredModel(
+        name=config.model.name, source=config.model.name, tasks=_tasks_of(config.model.name), is_default=True
+    )
+    return (
+        default,
+        *(
+            ConfiguredModel(
+                name=model.name,
+                source=model.source,
+                languages=tuple(map(option_of, model.languages)),
+                tasks=tuple(model.tasks) or _tasks_of(model.source),
+            )
+            for model in config.models
+        ),
+    )
+
+
+def choose_model(
+    models: Sequence[ConfiguredModel], *, wanted: str, tasks: Iterable[str], language: str
+) -> ModelChoice:
+    """Return the model of a job; raises ModelChoiceError.
+
+    `wanted` is the name of a model, or ""; then a model that is for the `language` goes before the default, and the default
+    before the others, as far as they can do the `tasks`.
+    """
+    needed = set(tasks)
+    able = [model for model in models if needed <= set(model.tasks)]
+    if wanted:
+        model = next((one for one in models if one.name == wanted), None)
+        if model is None:
+            raise ModelChoiceError(f"model {wanted[:100]!r} is not configured; use one of: {_names(models)}")
+        if model not in able:
+            raise _cannot(model, needed, able)
+        return ModelChoice(model.option, "" if model.is_default else "requested")
+    for model in able:
+        if language in model.languages:
+            return ModelChoice(model.option, f'language "{language}": {model.name} is for it')
+    default = models[0]
+    if default in able:
+        return ModelChoice()
+    for model in able:
+        if not model.languages or language in {"auto", "multi"}:
+            return ModelChoice(model.option, f"{_lack(default, needed)} does not support it")
+    raise _cannot(default, needed, [])
+
+
+def _lack(model: ConfiguredModel, needed: set[str]) -> str:
+    return f'task "{min(needed - set(model.tasks))}": the model {model.name}'
+
+
+def _cannot(model: ConfiguredModel, needed: set[str], able: Sequence[ConfiguredModel]) -> ModelChoiceError:
+    remedy = _names(able) if able else 'a multilingual model such as "large-v3"'
+    return ModelChoiceError(f"{_lack(model, needed)} does not support it; use {remedy}")
+
+
+def _tasks_of(source: str) -> tuple[str, ...]:
+    return ("transcribe", "translate") if can_translate(source) else ("transcribe",)
+
+
+def _names(models: Iterable[ConfiguredModel]) -> str:
+    return ", ".join(f"{one.name} (default)" if one.is_default else one.name for one in models)

@@ -1,0 +1,107 @@
+"""Several models in one daemon: jobs name them, workers load them when they are needed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from msgspec import structs
+
+import media
+from daemon import Daemon, InboxFolder
+from subtitle import JobFailedError, JobOptions, ServerError
+from subtitled.asr.model import locate
+from subtitled.config import schema
+from subtitled.config.load import to_toml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+WAIT_S = 120.0
+POOL = schema.PoolConfig(devices=("cpu",), prepare_workers=1)
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """Start a daemon with one worker: the demo model, a copy of it that is for Hakka, and one with damaged weights."""
+    folder = tmp_path_factory.mktemp("models")
+    shutil.copytree(locate("demo"), folder / "copy")
+    shutil.copytree(locate("demo"), folder / "damaged")
+    (folder / "damaged" / "model.bin").write_bytes(b"no weights")
+    models = (
+        schema.NamedModelConfig(name="copy", source=str(folder / "copy"), languages=("hak",)),
+        schema.NamedModelConfig(name="damaged", source=str(folder / "damaged")),
+    )
+    inbox = InboxFolder(options={"model": "copy"})
+    with Daemon(folder, inboxes=(inbox,), pool=POOL, models=models) as running:
+        yield running.start()
+        running.stop()
+
+
+def sound(folder: Path, seconds: float) -> Path:
+    """Return an English recording of this length."""
+    return media.write_sound(folder / f"talk-{seconds:g}.flac", media.speech(seconds))
+
+
+def text_of(daemon: Daemon, path: Path, model: str) -> str:
+    """Transcribe a file with a model; return the subtitles."""
+    job = daemon.client.submit(path, options=JobOptions(model=model, language="en"))
+    done = job.wait(timeout_s=WAIT_S)
+    assert (done.state, done.model) == ("done", model or "demo"), done.cause
+    return daemon.client.fetch(job.id, "srt")[1].decode()
+
+
+def test_jobs_of_two_models_share_a_worker(daemon: Daemon, tmp_path: Path) -> None:
+    talk = sound(tmp_path, 8)
+    by_default, by_copy = text_of(daemon, talk, ""), text_of(daemon, talk, "copy")
+    assert "morning" in by_default
+    assert by_copy == by_default
+    assert daemon.wait_for_log("model.loaded", model="copy", worker="cpu0.1")["load_s"] > 0
+    assert text_of(daemon, sound(tmp_path, 7), "copy")
+    assert len([line for line in daemon.log("model.loaded") if line["model"] == "copy"]) == 1
+
+
+def test_inbox_names_the_model_of_its_jobs(daemon: Daemon, tmp_path: Path) -> None:
+    dropped = daemon.drop(sound(tmp_path, 6), "dropped.flac")
+    job = daemon.wait_for(dropped)
+    assert (job.state, job.model, job.model_reason) == ("done", "copy", "requested")
+
+
+def test_model_is_chosen_by_the_language(daemon: Daemon, tmp_path: Path) -> None:
+    job = daemon.client.submit(sound(tmp_path, 5), options=JobOptions(language="hak"))
+    facts = job.wait(timeout_s=WAIT_S)
+    assert (facts.model, facts.model_reason) == ("copy", 'language "hak": copy is for it')
+    assert facts.language == "hak"
+
+
+def test_damaged_model_fails_its_own_jobs_with_the_reason(daemon: Daemon, tmp_path: Path) -> None:
+    talk = sound(tmp_path, 4)
+    job = daemon.client.submit(talk, options=JobOptions(model="damaged"))
+    with pytest.raises(JobFailedError, match=r"the model cannot be loaded: .*/damaged"):
+        job.wait(timeout_s=WAIT_S)
+    assert text_of(daemon, talk, "")
+    assert "cpu0.1" in daemon.workers(), "the worker was not replaced"
+
+
+def test_unknown_model_is_refused_with_the_list(daemon: Daemon, tmp_path: Path) -> None:
+    with pytest.raises(
+        ServerError, match=r"'huge' is not configured; use one of: demo \(default\), copy, dam"
+    ):
+        daemon.client.submit(sound(tmp_path, 3), options=JobOptions(model="huge"))
+    assert daemon.client.ping().models == ("demo", "copy", "damaged")
+
+
+def test_reload_adds_and_removes_models(daemon: Daemon, tmp_path: Path) -> None:
+    added = schema.NamedModelConfig(name="added", source=str(daemon.folder / "copy"))
+    changed = structs.replace(daemon.config, models=(daemon.config.models[0], added))
+    daemon.config_file.write_text(to_toml(changed), "utf-8")
+    os.kill(daemon.pid, signal.SIGHUP)
+    daemon.wait_for_log("config.loaded")
+    assert daemon.client.ping().models == ("demo", "copy", "added")
+    assert text_of(daemon, sound(tmp_path, 2.5), "added")
+    daemon.config_file.write_text(to_toml(daemon.config), "utf-8")
+    os.kill(daemon.pid, signal.SIGHUP)
