@@ -102,6 +102,7 @@ class Voice(Struct, frozen=True):
     start_s: float = 0.0
     language: str | None = None
     is_default: bool = False
+    title: str = ""
 
 
 def mux(
@@ -129,6 +130,8 @@ def mux(
                 track.codec_context.bit_rate = 128_000
             if voice.language is not None:
                 track.metadata["language"] = voice.language
+            if voice.title:
+                track.metadata["handler_name" if path.suffix == ".mp4" else "title"] = voice.title
             track.disposition = Disposition.default if voice.is_default else Disposition(0)
             tracks.append(track)
         for track, disposition in zip(tracks, dispositions, strict=False):

@@ -108,6 +108,17 @@ def test_commentary_is_the_last_track_in_which_speech_is_searched(tmp_path: Path
     assert prepared(alone)[0].track == 2
 
 
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
+def test_a_track_with_the_title_of_a_commentary_comes_last(tmp_path: Path, name: str) -> None:
+    commentary = media.Voice(media.speech(3), title="Director's Commentary", is_default=True)
+    path = media.mux(tmp_path / name, commentary, media.Voice(media.speech(3)))
+    with Ingest(str(path), vad=schema.VadConfig(), segments=schema.SegmentsConfig(), window_s=30) as running:
+        list(running)
+    assert running.source.track == 2
+    assert running.tracks[0].title == "Director's Commentary"
+    assert running.tracks[1].title == ""
+
+
 @pytest.mark.parametrize("empty", [0, 1])
 def test_a_track_without_audio_gives_way_to_the_others(tmp_path: Path, empty: int) -> None:
     voices = [media.Voice(QUIET), media.Voice(QUIET), media.Voice(SPEECH)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,8 @@ _BEYOND_NS = 10_000_000_000
 _READ_FAULTS = 100
 """Reading gives up after so many failures without a packet in between."""
 
+_OWN_HANDLER = re.compile(r"handler|core media|mainconcept|apple|gpac|bento|lavf|google|mpeg", re.IGNORECASE)
+"""Names of handlers that are not titles."""
 _MAX_TRACKS = 1000
 """More audio tracks are ignored."""
 
@@ -461,13 +464,19 @@ def _audio_tracks(container: Any, file: MediaFile) -> tuple[AudioTrack, ...]:
         AudioTrack(
             number=number,
             language=_text(stream.language),
-            title=_text(stream.metadata.get("title")),
+            title=_text(stream.metadata.get("title") or _handler_title(stream)),
             codec=_text(context.name) if (context := stream.codec_context) is not None else "",
             channels=context.layout.nb_channels if context is not None else 0,
             flags=tuple(str(flag.name) for flag in Disposition if flag in stream.disposition),
         )
         for number, stream in enumerate(streams[:_MAX_TRACKS], 1)
     )
+
+
+def _handler_title(stream: Any) -> str:
+    """Return the name of a QuickTime handler if it is a title: programs write there that of a track, or their own."""
+    name: str = stream.metadata.get("handler_name") or ""
+    return "" if _OWN_HANDLER.search(name) else name
 
 
 def _text(text: str | None) -> str:
