@@ -46,6 +46,8 @@ def test_a_clip_dropped_during_a_long_job_is_done_within_two_leases(tmp_path: Pa
     done = max(entry.seq for entry in journal if entry.job == quick.id and entry.subject == "segment")
     others = [e for e in journal if e.job == job.id and e.event == "done" and planned < e.seq < done]
     assert len(others) <= 2 * BATCH
+    steps = [e.event for e in journal if e.job == job.id and e.subject == "segment"]
+    assert steps[:2] == ["leased", "done"], "the first lease of a CPU has one segment"
 
 
 def test_a_clip_is_read_though_long_files_fill_the_memory(tmp_path: Path) -> None:

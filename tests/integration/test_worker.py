@@ -254,6 +254,7 @@ def test_ready_message_has_what_the_worker_can_do(ready: WorkerReady) -> None:
     assert (ready.credit, ready.device, ready.model) == (1, "cpu", "demo")
     assert ready.window_samples == WINDOW
     assert set(ready.languages) == {"en", "zh"}
+    assert ready.is_cpu
     assert ready.load_s > 0
 
 

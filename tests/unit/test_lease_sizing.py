@@ -21,7 +21,7 @@ NEAR = Kind(bytes_per_s=100 * MB, round_trip_s=0.005)
 
 def cpu(window_s: float) -> Kind:
     """Return a CPU that takes so long for a window: calls have no fixed cost there."""
-    return Kind(fixed_s=0.0, window_s=window_s, device="CPU", credit=1)
+    return Kind(fixed_s=0.0, window_s=window_s, is_cpu=True, credit=1)
 
 
 def test_similar_speeds_count_as_equal() -> None:
@@ -67,7 +67,7 @@ def test_lease_of_a_gpu_ends_within_two_seconds_if_half_a_batch_does() -> None:
 def test_urgent_clip_behind_a_long_queue_waits_for_one_lease_of_a_cpu(window_s: float) -> None:
     """200 jobs are queued; the clip has a higher priority, and arrives while a lease is decoded."""
     b = bench("p0", queue_bytes=2**50, feed_floor_bytes=2**40, silence_s=1e6, prepare_stall_s=1e6)
-    b.worker("cpu0", credit=1, device="CPU")
+    b.worker("cpu0", credit=1, is_cpu=True)
     for number in range(200):
         b.submit(f"job{number}")
     for number in range(200):

@@ -23,7 +23,7 @@ class Kind(Struct, frozen=True, kw_only=True):
     bytes_per_s: float | None = None
     round_trip_s: float = 0.0
     hangs_at: float = float("inf")
-    device: str = "NVIDIA GPU"
+    is_cpu: bool = False
     credit: int = 2
 
     def takes_s(self, windows: int) -> float:
@@ -70,7 +70,7 @@ class TimedPool:
         self.bench.worker("p0")
         for slot, kind in kinds.items():
             if kind.bytes_per_s is None:
-                self.bench.worker(slot, credit=kind.credit, device=kind.device)
+                self.bench.worker(slot, credit=kind.credit, is_cpu=kind.is_cpu)
             else:
                 self.bench.join(slot, credit=2)
                 self._measure(slot, kind)

@@ -286,6 +286,7 @@ class Broker:
             reserved=None,
             free_bytes=ready.free_bytes,
             device=ready.device,
+            is_cpu=ready.is_cpu,
             due_at=NEVER,
         )
 

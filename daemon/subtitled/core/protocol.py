@@ -136,6 +136,8 @@ class WorkerReady(_Message, frozen=True, kw_only=True):
     """Leases (or files) that it takes at once."""
     device: ShortText = ""
     """Display name: "cpu", or the GPU's name."""
+    is_cpu: bool = False
+    """It decodes on a CPU."""
     model: ShortText = ""
     window_samples: Annotated[int, Meta(ge=1, le=WINDOW_SAMPLES)] | None = None
     """Samples that the model sees at once; None from a prepare worker."""

@@ -16,9 +16,6 @@ from subtitled.core.states import JobState, SegmentState, WorkerState
 from subtitled.core.throughput import Throughput
 from subtitled.languages import chinese_of, option_of
 
-CPU = "CPU"
-"""Display name of a worker's device that is no GPU."""
-
 
 class SegmentKey(Struct, frozen=True, order=True):
     """Identifies a segment: its job's id and its index in the plan."""
@@ -273,6 +270,8 @@ class Worker(Struct, frozen=True, kw_only=True):
     failures: int = 0
     """Crashes and refused leases since it last finished a lease or a file."""
     device: str = ""
+    is_cpu: bool = False
+    """It decodes on a CPU."""
     cause: str = ""
     """Why it was last lost, is leaving, or is broken."""
     blamed: tuple[SegmentKey, ...] | None = None
@@ -282,11 +281,6 @@ class Worker(Struct, frozen=True, kw_only=True):
     round_trip_s: float = 0.0
     bytes_per_s: float | None = None
     """PCM that the link carries per second; None: not measured."""
-
-    @property
-    def is_cpu(self) -> bool:
-        """It decodes on a CPU."""
-        return self.device == CPU
 
     @property
     def identity(self) -> str:

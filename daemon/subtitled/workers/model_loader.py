@@ -79,6 +79,7 @@ class LoadedModel(Struct, frozen=True, kw_only=True):
             streams=self.settings.streams,
             batch_size=self.engine.batch_size,
             device=device,
+            is_cpu=self.device == "cpu",
             model=self.settings.model,
             window_samples=self.engine.window_samples,
             languages=self.engine.languages,
