@@ -40,7 +40,11 @@ class Wire:
             self.socket = socket.create_connection((host, int(port)))
         else:
             self.socket = socket.socket(socket.AF_UNIX)
-            self.socket.connect(str(where))
+            try:
+                self.socket.connect(str(where))
+            except OSError:
+                self.socket.close()
+                raise
         self.socket.settimeout(60)
         if is_greeting:
             # ZeroMQ accepts no message before it has sent its own half of the handshake.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
@@ -11,8 +12,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+import media
+from daemon import Daemon, free_port
 from subtitle import Client
+from subtitled.config import schema
+from subtitled.config.load import to_toml
 from subtitled.runtime.processes import MAX_DESCRIPTORS
 
 _TESTS = Path(__file__).parents[1]
@@ -34,6 +40,8 @@ with ApiHarness(Path(sys.argv[2])) as api:
             pass  # a busy loop, which holds the interpreter
 """
 BURST_S = 2.0
+MAX_LINES = 12
+"""Lines about the limit in a burst of two minutes."""
 
 
 @pytest.mark.parametrize("limit", [256, 1024])
@@ -75,6 +83,44 @@ def test_burst_of_local_connections_is_refused_before_the_descriptors_run_out(
         assert client.list() == ()
     process.communicate("stop", timeout=60)
     assert process.returncode == 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("limit", [256, 1024])
+def test_daemon_survives_a_burst_of_tcp_connections(tmp_path: Path, limit: int) -> None:
+    """Its workers run on, and clients of both sockets are answered when the burst is over."""
+    address = ("127.0.0.1", free_port())
+    with Daemon(
+        tmp_path,
+        pool=schema.PoolConfig(devices=("cpu",), prepare_workers=1),
+        prefix=("/bin/sh", "-c", f'ulimit -n {limit} && exec "$0" "$@"'),
+    ) as daemon:
+        listen = replace(daemon.config.listen, clients=(daemon.endpoint, f"tcp://{address[0]}:{address[1]}"))
+        daemon.config = replace(daemon.config, listen=listen)
+        daemon.config_file.write_text(to_toml(daemon.config), "utf-8")
+        daemon.start()
+        assert f"Max open files            {limit} " in Path(f"/proc/{daemon.pid}/limits").read_text()
+        held: list[socket.socket] = []
+        opened = 0
+        until = time.monotonic() + 2 * BURST_S
+        while opened < 4 * limit or time.monotonic() < until:
+            one = socket.socket()
+            one.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                one.connect(address)
+            held.append(one)
+            opened += 1
+            if len(held) > 2 * limit:
+                held.pop(0).close()
+        for one in held:
+            one.close()
+        with Client(f"tcp://{address[0]}:{address[1]}", timeout_s=60) as client:
+            assert client.list() == ()
+        source = daemon.drop(media.DEMO / "demo-zh.flac", "talk.flac")
+        assert daemon.wait_for(source).state == "done"
+        assert not daemon.log("worker.lost")
+        assert 1 <= len(daemon.log("client.disconnected")) <= MAX_LINES
+        daemon.stop()
 
 
 def test_limit_is_raised_at_the_start() -> None:

@@ -42,6 +42,8 @@ ENOUGH_BYTES = QUEUE_MB * MIB + MAX_OPEN * WINDOW_BYTES + ALLOWANCE_BYTES
 """What clients can have the daemon hold before they are hung up on."""
 OVERSHOOT_BYTES = 1024 * MIB
 """What may come between two looks at the memory."""
+KNOWN_CONNECTIONS = 20
+"""Most connections that the module's own clients have open."""
 PAIRS = {name: new_pair() for name in ("anna", "bert", "carl")}
 
 
@@ -324,10 +326,13 @@ def test_ten_thousand_short_lived_clients_leave_no_resources(daemon: Daemon) -> 
 
 def test_half_open_handshakes_do_not_block_other_clients(daemon: Daemon, keyed: dict[str, Peer]) -> None:
     """Existing connections stay, and the other listener stays open; no client takes the daemon's last descriptor."""
-    wires = [
-        zmtp.Wire(socket_file(daemon), is_greeting=False)
-        for _ in range(MAX_CONNECTIONS + MAX_CONNECTIONS // 4)
-    ]
+    wires = []
+    for _ in range(MAX_CONNECTIONS + MAX_CONNECTIONS // 4):
+        try:
+            wires.append(zmtp.Wire(socket_file(daemon), is_greeting=False))
+        except FileNotFoundError:  # refused: the limit is reached, and the socket's name is moved away
+            assert len(wires) >= MAX_CONNECTIONS - KNOWN_CONNECTIONS
+            break
     for wire in wires:
         wire.send(zmtp.GREETING[:20])
     assert daemon.client.ping()

@@ -13,9 +13,12 @@ import ctypes
 import os
 import resource
 import socket as plain
+import struct
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Protocol
 
 import zmq
 from msgspec import Struct
@@ -41,6 +44,10 @@ SETTLE_S = 2.0
 """Time in which ZeroMQ frees what it buffered for closed connections."""
 RECHECK_S = 0.05
 """Seconds between two checks until then: clients that connect again may fill the memory again."""
+LOG_S = 10.0
+"""Seconds between two lines in the log about the limit: a flood reaches it many times a second."""
+_SO_ATTACH_FILTER, _SO_DETACH_FILTER, _BPF_RET = 26, 27, 6
+"""From asm-generic/socket.h and linux/bpf_common.h."""
 _EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
 _log = log.get()
 
@@ -54,12 +61,46 @@ class _Limited(Struct):
     """File descriptor -> endpoint that it connected to, oldest first."""
 
 
+class _Hidden(Protocol):
+    def undo(self) -> None: ...
+
+
+class _HiddenName:
+    """The name of a Unix socket is moved away; raises OSError."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._path = Path(endpoint.removeprefix("ipc://"))
+        self._hidden = self._path.with_name(f"{self._path.name}.full")
+        self._path.rename(self._hidden)
+
+    def undo(self) -> None:
+        """Move it back."""
+        self._hidden.rename(self._path)
+
+
+class _DroppedHandshakes:
+    """A filter drops what reaches a listening TCP socket: its clients repeat their handshakes. Raises OSError.
+
+    See socket(7), SO_ATTACH_FILTER; open connections have sockets of their own.
+    """
+
+    def __init__(self, listening: plain.socket) -> None:
+        self._listening = listening
+        drop = ctypes.create_string_buffer(struct.pack("=HBBI", _BPF_RET, 0, 0, 0))
+        program = struct.pack("@HP", 1, ctypes.addressof(drop))
+        listening.setsockopt(plain.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+    def undo(self) -> None:
+        """Accept handshakes again."""
+        self._listening.setsockopt(plain.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+
+
 class ConnectionLimits:
     """All connections of clients: counted in a thread of its own, the memory check in the server's loop.
 
     libzmq aborts the process when it cannot accept a connection to a Unix socket for lack of descriptors, so the guard must not
-    wait for the loop. At the limit it closes the newest connections and moves the socket's name away, so that further clients
-    are refused at once; zmq clients connect again when the name is back.
+    wait for the loop. At the limit it closes the newest connections and refuses further clients: a Unix socket's name is moved
+    away, and the handshakes of a TCP socket are dropped by a filter in the kernel. zmq clients connect again afterwards.
     """
 
     def __init__(
@@ -83,8 +124,10 @@ class ConnectionLimits:
         """Memory when all connections were closed; 0 once the effect is known."""
         self._settled_at = 0.0
         self._lock = threading.Lock()
-        self._hidden: dict[str, Path] = {}
-        """Names of Unix sockets -> where they were moved while the limit is reached."""
+        self._hidden: dict[str, _Hidden] = {}
+        """Endpoints that accept no connection while the limit is reached."""
+        self._tcp_sockets = _tcp_listeners()
+        self._log_at = 0.0
         self._is_closing = False
         self._thread = threading.Thread(target=self._guard, name="connections", daemon=True)
         self._thread.start()
@@ -109,6 +152,13 @@ class ConnectionLimits:
         """Close all connections if they hold too much memory."""
         if now < self._check_at:
             return
+        with contextlib.suppress(
+            OSError
+        ):  # no descriptor is left to read the memory: the guard closes connections now
+            self._check_memory(now)
+        self._check_at = now + min(self.poll_timeout_s, CHECK_S)
+
+    def _check_memory(self, now: float) -> None:
         if self._bytes_before:
             self._recheck(now)
         elif self.count and resident_bytes() > self._base_bytes + self._allowed_bytes:
@@ -117,7 +167,6 @@ class ConnectionLimits:
                 self._close_all(resident)
                 self._bytes_before = resident
                 self._settled_at = now + SETTLE_S
-        self._check_at = now + min(self.poll_timeout_s, CHECK_S)
 
     def close(self) -> None:
         """Stop the guard; to be called before the listeners are closed."""
@@ -136,10 +185,12 @@ class ConnectionLimits:
             for one in self._limited:
                 if one.monitor in ready:
                     self._count(one)
-        for path in list(self._hidden):
-            self._show(path)
+        for endpoint in list(self._hidden):
+            self._show(endpoint)
         for one in self._limited:
             one.monitor.close()
+        for listening in self._tcp_sockets.values():
+            listening.close()
 
     def _count(self, one: _Limited) -> None:
         for _ in range(MAX_EVENTS):
@@ -164,24 +215,26 @@ class ConnectionLimits:
             close_connection(file, endpoint)
             self._metrics.closed_connections.labels("connections").inc()
         if len(one.connections) < self._max_connections * 9 // 10:
-            for path in list(self._hidden):
-                self._show(path)
+            for endpoint in list(self._hidden):
+                self._show(endpoint)
 
     def _hide(self, endpoint: str) -> None:
-        """Move a Unix socket's name away, so that clients are refused."""
-        path = endpoint.removeprefix("ipc://")
-        if path != endpoint and path not in self._hidden:
-            hidden = Path(f"{path}.full")
-            with contextlib.suppress(OSError):
-                Path(path).rename(hidden)
-                self._hidden[path] = hidden
+        """Refuse further clients of an endpoint."""
+        if endpoint and endpoint not in self._hidden:
+            with contextlib.suppress(OSError, KeyError):
+                is_local = endpoint.startswith("ipc://")
+                self._hidden[endpoint] = (
+                    _HiddenName(endpoint) if is_local else _DroppedHandshakes(self._tcp_sockets[endpoint])
+                )
+            if time.monotonic() >= self._log_at:
+                self._log_at = time.monotonic() + LOG_S
                 _log.warning(
                     log.CLIENT_DISCONNECTED, endpoint=endpoint, max_connections=self._max_connections
                 )
 
-    def _show(self, path: str) -> None:
+    def _show(self, endpoint: str) -> None:
         with contextlib.suppress(OSError):
-            self._hidden.pop(path).rename(path)
+            self._hidden.pop(endpoint).undo()
 
     def _close_all(self, resident: int) -> None:
         with self._lock:
@@ -217,6 +270,21 @@ def close_connection(file: int, endpoint: str) -> None:
     with contextlib.suppress(OSError), plain.socket(fileno=os.dup(file)) as connection:
         if _is_at(connection, endpoint):
             connection.shutdown(plain.SHUT_RDWR)
+
+
+def _tcp_listeners() -> dict[str, plain.socket]:
+    """Return a second descriptor of each TCP socket on which this process listens, by endpoint."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - only the numbers are needed
+        with contextlib.suppress(OSError):
+            one = plain.socket(fileno=os.dup(int(name)))
+            is_tcp = one.family in {plain.AF_INET, plain.AF_INET6}
+            if is_tcp and one.getsockopt(plain.SOL_SOCKET, plain.SO_ACCEPTCONN):
+                host, port = one.getsockname()[:2]
+                found[f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"] = one
+            else:
+                one.close()
+    return found
 
 
 def _is_at(connection: plain.socket, endpoint: str) -> bool:
