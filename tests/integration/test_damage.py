@@ -133,6 +133,18 @@ def test_gap_that_a_recorder_left_is_no_damage(tmp_path: Path, name: str) -> Non
     assert lost_s(path) == []
 
 
+def test_joined_files_and_wrong_headers_have_lost_nothing(files: Path, tmp_path: Path) -> None:
+    """The tags of the second file lie between the frames; the size of the other one counts a header too much."""
+    joined = tmp_path / "a.mp3"
+    joined.write_bytes((files / "a.mp3").read_bytes() * 2)
+    assert lost_s(joined) == []
+    content = bytearray((files / "a.wav").read_bytes())
+    content[4:8] = (len(content) + 92).to_bytes(4, "little")
+    wrong = tmp_path / "a.wav"
+    wrong.write_bytes(content)
+    assert (lost_s(wrong), reason(wrong)) == ([], "")
+
+
 def test_lost_pages_of_ogg_are_damage(files: Path, tmp_path: Path) -> None:
     """Whole pages are missing, so that every checksum is right."""
     content = (files / "a.opus").read_bytes()

@@ -78,7 +78,7 @@ class InboxArrivals:
     ) -> None:
         """Create the watcher; `put` passes a file to the loop, and is called in the watcher's thread.
 
-        `exists` tells whether the file of a job is still in its place.
+        `exists` returns whether the file of a job is still in its place.
         """
         self._exists = exists
         self._store = store

@@ -18,6 +18,8 @@ _TAIL = 16 * 1024
 _PLACEHOLDERS = 1 << 16
 """Programs that write into a pipe use sizes near 2 and 4 GiB, because they cannot fill in the true one."""
 
+_WRONG_BYTES = 1024
+"""Some programs write sizes into RIFF files that are wrong by a header."""
 _CREDIBLE = 100
 """A size that exceeds the present bytes by this factor is damaged itself."""
 
@@ -64,7 +66,7 @@ def incompleteness(descriptor: int) -> Incompleteness | None:
         may_end_in_zeros = last != b"mdat"
     elif head.startswith(EBML):
         found = _matroska(descriptor, size)
-    elif declared := declared_bytes(head, descriptor):
+    elif (declared := declared_bytes(head, descriptor)) > size + _WRONG_BYTES:
         found = _short(size, declared)
     else:
         found = None

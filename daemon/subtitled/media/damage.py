@@ -24,6 +24,8 @@ _MOST_BYTES = 64 << 20
 """Bytes of a gap that are examined."""
 
 _Read = Callable[[int, int], bytes]
+_TAGS = (b"ID3", b"TAG", b"APETAGEX")
+"""The first bytes of tags that lie between the frames of MP3."""
 _OGG_PAGE = 27
 _FLIPPED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _BLOCKS = frozenset(bytes.fromhex(name) for name in ["e7", "a3", "a0", "a7", "ab", "ec", "bf", "5854", "af"])
@@ -59,6 +61,8 @@ class DamageLog:
 
     def add_packet(self, packet: Any) -> None:
         """Record a packet that could not be decoded; None: one that could not be read."""
+        if packet is not None and bytes(packet)[:8].startswith(_TAGS):
+            return  # of a file that was joined with the one before
         self.bad_packets += 1
         self._is_pending = True
         if packet is not None:
@@ -90,7 +94,9 @@ class DamageLog:
     def finish(self, end_ns: int, declared_ns: int | None, missing: Incompleteness | None) -> None:
         """Add what is missing at the end: up to `declared_ns`, None if the file declares no end that can be trusted."""
         if declared_ns is None and missing is not None and missing.is_cut:
-            self.add(end_ns, end_ns + missing.estimate_ns(end_ns))
+            lost_ns = missing.estimate_ns(end_ns)
+            if not 0 < lost_ns < _TOLERANCE_NS:
+                self.add(end_ns, end_ns + lost_ns)
         elif declared_ns is not None and declared_ns - end_ns > _TOLERANCE_NS:
             self.add(end_ns, declared_ns)
         elif self._is_pending:
