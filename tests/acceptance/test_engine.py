@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -182,6 +183,39 @@ def test_speech_in_two_languages_is_decoded_in_both(model: WhisperModel, batch_s
     # The English window ends in the pause, a little later than its recording.
     assert texts(mixed)[0] == texts(in_english)[0]
     assert texts(mixed)[languages.index("zh") :] == texts(in_chinese)
+
+
+class OneWordWhisper:
+    """In the place of CTranslate2's Whisper model: each window contains one word, at its start."""
+
+    def __init__(self, model: WhisperModel, tokens: list[int]) -> None:
+        self._whisper = model.model
+        self._tokens = tokens
+        self.decoded = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._whisper, name)
+
+    def generate(self, _encoded: Any, prompts: Any, **_options: Any) -> list[SimpleNamespace]:
+        """Return the same result for each window; raises AssertionError after ten."""
+        self.decoded += len(prompts)
+        assert self.decoded <= 10, "nearly the same window is decoded again and again"
+        return [
+            SimpleNamespace(sequences_ids=[self._tokens], scores=[-0.1], no_speech_prob=0.0) for _ in prompts
+        ]
+
+
+def test_speech_that_gets_the_same_text_again_is_reported_and_not_decoded_many_times(
+    model: WhisperModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = model.hf_tokenizer.token_to_id("<|notimestamps|>") + 1
+    tokens = [first, *model.hf_tokenizer.encode(" Good", add_special_tokens=False).ids, first + 20]
+    monkeypatch.setattr(model, "model", OneWordWhisper(model, tokens))
+    engine = Engine(model, beam_size=5, batch_size=8)
+    features = engine.features(np.tile(english(), 2))
+    [found] = engine.transcribe([features], [PromptRequest(language="en")], word_timestamps=False)
+    assert texts(found)
+    assert sum(end_ms - start_ms for start_ms, end_ms in found.unheard) > 8_000
 
 
 def test_a_result_that_looks_wrong_is_decoded_again(model: WhisperModel) -> None:

@@ -12,6 +12,7 @@ from subtitled.asr.coverage import (
     TAIL_S,
     Stretch,
     UncoveredSpeech,
+    around_words,
     is_near_speech,
     loud_frames,
     moved,
@@ -144,6 +145,29 @@ def test_sound_that_the_vad_finds_late_belongs_to_the_phrase() -> None:
     speech = stretches((0.4, 2.0), (4.0, 6.0))
     assert snapped(0.0, 3.0, speech, is_loud) == pytest.approx((0.15, 2.6))
     assert snapped(3.0, 6.6, speech, is_loud) == pytest.approx((3.9, 6.6))
+
+
+@pytest.mark.parametrize(
+    ("words", "edges"),
+    [
+        pytest.param((8.9, 14.0), (7.7, 15.4), id="six seconds of another language before its first word"),
+        pytest.param((0.5, 2.4), (0.0, 2.5), id="eleven seconds after its last word"),
+        pytest.param((0.4, 14.0), (0.0, 15.4), id="all its speech is between its words"),
+        pytest.param((3.0, 14.0), (3.1, 15.4), id="the first word in a pause"),
+        pytest.param((7.3, 7.4), (0.0, 15.4), id="no speech is between its words"),
+    ],
+)
+def test_phrase_does_not_cover_speech_outside_its_words(
+    words: tuple[float, float], edges: tuple[float, float]
+) -> None:
+    speech = stretches((0.4, 2.5), (3.1, 7.2), (7.7, 14.2))
+    assert around_words(Stretch(0.0, 15.4), Stretch(*words), speech) == pytest.approx(edges)
+
+
+def test_inexact_alignment_leaves_a_phrase_as_it_is() -> None:
+    """A first word of half a second that is aligned after the pause behind it."""
+    speech = stretches((0.4, 0.9), (2.0, 7.0))
+    assert around_words(Stretch(0.4, 7.0), Stretch(2.0, 6.8), speech) == (0.4, 7.0)
 
 
 def test_sound_of_the_speech_around_a_phrase_does_not_belong_to_it() -> None:

@@ -24,6 +24,8 @@ LEAD_S = 0.2
 MIN_MOVED_S = 0.2
 """Speech without text that a phrase without speech is moved onto."""
 MAX_MOVE_S = 10.0
+MIN_UNSPOKEN_S = 1.5
+"""Speech in the time of a phrase, before its first word or after its last one, that is not covered by it."""
 EDGE_S = 0.1
 """A phrase that overlaps speech by no more does not belong to it."""
 ROUNDING_S = 0.001
@@ -146,6 +148,27 @@ def snapped(
     after = np.nonzero(own[round(last * 100) : round(end_s * 100)])[0]
     end = last + (int(after[-1]) + 1) / 100 if len(after) else last
     return start, max(start, min(end_s, end + TAIL_S))
+
+
+def around_words(phrase: Stretch, words: Stretch, speech: Iterable[Stretch]) -> tuple[float, float]:
+    """Return the edges of a phrase without speech before its first word or after its last one.
+
+    The model may give a phrase the time of speech that it leaves out, such as that in another language. `words`: from the first
+    word to the last, as they are aligned, which is inexact: less than MIN_UNSPOKEN_S of speech stays.
+    """
+    inside = [
+        Stretch(max(span.start_s, phrase.start_s), min(span.end_s, phrase.end_s))
+        for span in speech
+        if span.end_s > phrase.start_s and span.start_s < phrase.end_s
+    ]
+    start_s, end_s = phrase.start_s, phrase.end_s
+    before = [span for span in inside if span.end_s <= words.start_s]
+    after = [span for span in inside if span.start_s >= words.end_s]
+    if sum(span.end_s - span.start_s for span in before) >= MIN_UNSPOKEN_S:
+        start_s = min([span.start_s for span in inside[len(before) :]] or [words.start_s])
+    if sum(span.end_s - span.start_s for span in after) >= MIN_UNSPOKEN_S:
+        end_s = max([span.end_s for span in inside[: len(inside) - len(after)]] or [words.end_s])
+    return (start_s, end_s) if start_s < end_s else (phrase.start_s, phrase.end_s)
 
 
 def _end_of_sound(is_loud: np.ndarray, frame: int) -> int:

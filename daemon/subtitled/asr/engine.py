@@ -24,6 +24,7 @@ from subtitled.asr.coverage import (
     MIN_REPORTED_S,
     SLACK_S,
     Stretch,
+    around_words,
     is_near_speech,
     loud_frames,
     moved,
@@ -79,6 +80,8 @@ GUESS_LOGPROB = -0.5
 GUESS_NO_SPEECH_PROB = 0.3
 """A text for so little speech, so improbable, with so little certainty of speech, is not used; it takes a
 fallback to get there. Real laughter has -1.2 and 0.5, and became "lol"."""
+MIN_SHORTER_FRAMES = 50
+"""A window of speech without text is followed by another one that is at least so much shorter."""
 KNOWN_WITHIN_MS = 3_000
 MIN_KNOWN_LETTERS = 8
 """A second decoding may repeat a phrase that is so near, or so much of it."""
@@ -546,9 +549,11 @@ class Engine:
             start = max(window.start, round(start_s * FRAMES_PER_SECOND))
             is_last = run.end_s >= inside[-1].end_s
             end = window.end if is_last else round((run.end_s + LEAD_S) * FRAMES_PER_SECOND)
-            following.append(
-                _Window(segment, start, min(end, window.end), window.until, window.language, is_repeat=True)
-            )
+            end = min(end, window.end)
+            # A window that is hardly shorter would get the same text again, without end.
+            if window.is_repeat and end - start > window.end - window.start - MIN_SHORTER_FRAMES:
+                continue
+            following.append(_Window(segment, start, end, window.until, window.language, is_repeat=True))
         return following
 
     def _tokenizer(self, window: _Window) -> Tokenizer:
@@ -604,6 +609,10 @@ def _phrases(raw: _Raw, tokenizer: Tokenizer, segment: _Segment) -> list[Phrase]
             continue
         start_s, end_s = snapped(part["start"], part["end"], segment.speech, is_loud)
         timed = part.get("words", ())
+        if timed:
+            start_s, end_s = around_words(
+                Stretch(start_s, end_s), Stretch(timed[0]["start"], timed[-1]["end"]), segment.speech
+            )
         if timed and timed[0]["start"] - start_s <= FIRST_WORD_LATE_S:
             # The sound begins with the phrase: the alignment is late.
             timed[0]["start"] = start_s
