@@ -34,6 +34,7 @@ for _command in (
     jobs.delete,
     server.top,
     server.ping,
+    server.models,
     server.completion,
     server.admin,
 ):

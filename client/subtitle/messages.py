@@ -235,6 +235,31 @@ class WorkerFacts(Struct, frozen=True, kw_only=True):
         return self.state == "stopped" and self.is_remote
 
 
+class ModelFacts(Struct, frozen=True, kw_only=True):
+    """One model of the server."""
+
+    name: str
+    source: str
+    """A size, a hub id or a folder of the server."""
+    is_default: bool = False
+    languages: tuple[str, ...] = ()
+    """Languages that it is configured for; empty: no particular ones."""
+    tasks: tuple[str, ...] = ()
+    """What it can do."""
+    slots: tuple[str, ...] = ()
+    """Worker slots that hold it."""
+    memory_bytes: int = 0
+    """Memory that it takes in a worker, as measured at its last load; 0 if unknown."""
+    loads: int = 0
+    """Loads since the server's start."""
+    jobs: int = 0
+    """Jobs that it decodes and that have not ended."""
+    ready_segments: int = 0
+    """Segments that wait for a worker with it."""
+    cause: str = ""
+    """Why it cannot be used, or is not on the server yet."""
+
+
 class _Message(Struct, frozen=True, kw_only=True, tag=True):
     """A tagged Struct. `request` is chosen by the client and returned in every answer."""
 
@@ -508,6 +533,8 @@ class StatsInfo(_Message, frozen=True, kw_only=True):
     """Files that are not read to the end yet."""
     unread_bytes: int = 0
     """Their size."""
+    models: tuple[ModelFacts, ...] = ()
+    """All models, the default first."""
     is_paused: bool = False
     """True while the disk is full: no further file is read."""
     is_draining: bool = False

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from subtitle.eta import EtaEstimator, QueueSnapshot, Speed, estimate
-from subtitle.messages import Event, JobFacts, StatsInfo, Step, Welcome, WorkerFacts
+from subtitle.messages import Event, JobFacts, ModelFacts, StatsInfo, Step, Welcome, WorkerFacts
 from subtitle.progress import progress_of
 from subtitle.progress_bars import clock, megabytes
 
@@ -245,6 +245,29 @@ def remaining(left: EtaEstimator) -> str:
     unread = f", {files}" if left.unread_files else ""
     end = f", done in about {clock(left.finish_s)}" if left.finish_s is not None else ""
     return f"{clock(left.waiting_ms / 1000)} of audio{unread}{end}"
+
+
+def models_table(models: Sequence[ModelFacts]) -> Table:
+    """Return a table with a line for each model."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("MODEL", "SOURCE", "LANGUAGES", "TASKS", "WORKERS"):
+        table.add_column(name)
+    for name in ("MEMORY", "LOADS", "JOBS"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("CAUSE")
+    for model in models:
+        table.add_row(
+            f"{model.name} (default)" if model.is_default else model.name,
+            model.source,
+            " ".join(model.languages) or "-",
+            " ".join(model.tasks) or "-",
+            " ".join(model.slots) or "-",
+            megabytes(model.memory_bytes) if model.memory_bytes else "-",
+            str(model.loads),
+            str(model.jobs),
+            model.cause or "-",
+        )
+    return table
 
 
 def workers_table(stats: StatsInfo, speed: Speed) -> Table:

@@ -95,6 +95,16 @@ def test_unknown_model_is_refused_with_the_list(daemon: Daemon, tmp_path: Path) 
     assert daemon.client.ping().models == ("demo", "copy", "damaged")
 
 
+def test_stats_have_the_models_and_the_workers_that_hold_them(daemon: Daemon, tmp_path: Path) -> None:
+    assert text_of(daemon, sound(tmp_path, 3.5), "copy")
+    default, copy, damaged = daemon.client.stats().models
+    assert (default.name, default.is_default, default.slots) == ("demo", True, ("cpu0",))
+    assert (copy.name, copy.languages, copy.slots) == ("copy", ("hak",), ("cpu0",))
+    assert copy.loads >= 1
+    assert copy.memory_bytes > 0
+    assert (damaged.name, damaged.slots, damaged.loads) == ("damaged", (), 0)
+
+
 def test_reload_adds_and_removes_models(daemon: Daemon, tmp_path: Path) -> None:
     added = schema.NamedModelConfig(name="added", source=str(daemon.folder / "copy"))
     changed = structs.replace(daemon.config, models=(daemon.config.models[0], added))

@@ -26,6 +26,7 @@ _STRUCTS: tuple[type[Struct], ...] = (
     ms.AudioTrack,
     ms.Step,
     ms.HungFolder,
+    ms.ModelFacts,
     ms.WorkerFacts,
     ms.JobOptions,
     ms.VadOptions,

@@ -40,6 +40,22 @@ def ping(client: Client, *, is_json: bool) -> None:
 
 
 @click.command()
+@as_json
+@with_client
+def models(client: Client, *, is_json: bool) -> None:
+    """List the server's models: what each is for, the workers that hold it, its memory, loads and jobs."""
+    from rich.console import Console
+
+    from subtitle import tables
+
+    found = client.stats().models
+    if is_json:
+        print_json(found)
+    else:
+        Console().print(tables.models_table(found))
+
+
+@click.command()
 @click.option(
     "--every", "every_s", default=1.0, show_default=True, type=click.FloatRange(0.1), metavar="SECONDS",
     help="Interval of updates.",

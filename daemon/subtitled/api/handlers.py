@@ -95,6 +95,7 @@ class RequestHandlers:
         self._uploads = uploads
         self._preview = preview
         self._stats = stats
+        stats.models = self._models
         self._layout = layout
         self._render_pool = render_pool
         self._path_pool = path_pool
@@ -107,7 +108,7 @@ class RequestHandlers:
     def reconfigure(self, config: Config) -> None:
         """Apply another configuration."""
         self.config = config
-        self._models = configured_models(config)
+        self._models = self._stats.models = configured_models(config)
 
     def handle(self, message: ms.ToServer, blobs: Sequence[Buffer], peer: Peer) -> None:
         """Answer a message now or later; raises RefusedError."""

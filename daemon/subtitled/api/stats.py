@@ -10,10 +10,12 @@ from collections.abc import Callable, Mapping
 from subtitle import messages as ms
 from subtitled.api.upload_store import UploadStore
 from subtitled.api.views import worker_facts
+from subtitled.config.model_choice import ConfiguredModel
 from subtitled.core.broker import Broker
 from subtitled.core.live_jobs import BYTES_PER_SAMPLE
+from subtitled.core.model_placement import AT_WORK
 from subtitled.core.plan import SAMPLES_PER_MS
-from subtitled.core.records import Worker
+from subtitled.core.records import Role, Worker
 from subtitled.core.states import JobState
 from subtitled.network.auth import Principal
 from subtitled.observability.gpu import GpuMemoryMonitor, GpuMemoryUsage
@@ -37,6 +39,8 @@ class ServerStats:
         """Seconds that workers decoded since the start, by slot."""
         self.hung_s: Mapping[str, float] = {}
         """Seconds for which a folder has not answered, by its path, of those that do not answer."""
+        self.models: tuple[ConfiguredModel, ...] = ()
+        """All models, the default first."""
         self.state_fault = ""
         """Why nothing that is stored survives a restart; "" if it does."""
         self.sessions: Mapping[str, RemoteSession] = {}
@@ -71,11 +75,41 @@ class ServerStats:
             waiting_ms=broker.live_jobs.open_samples // SAMPLES_PER_MS,
             unread_files=len(unread),
             unread_bytes=sum(job.size for job in unread),
+            models=self._models(principal),
             is_paused=broker.is_paused,
             is_draining=broker.is_draining,
             is_state_lost=bool(self.state_fault),
             hung_folders=self._hung_folders(principal),
         )
+
+    def _models(self, principal: Principal) -> tuple[ms.ModelFacts, ...]:
+        """Return all models; the reason for a fault may contain paths, and is for admins."""
+        broker, placement = self._broker, self._broker.placement
+        jobs = Counter(live.job.options.model for live in broker.live_jobs.jobs.values())
+        facts = []
+        for model in self.models:
+            spec = placement.specs.get(model.option)
+            cause = "" if spec is None else spec.fault or ("" if spec.is_present else "being downloaded")
+            facts.append(
+                ms.ModelFacts(
+                    name=model.name,
+                    source=model.source,
+                    is_default=model.is_default,
+                    languages=model.languages,
+                    tasks=model.tasks,
+                    slots=tuple(
+                        worker.slot
+                        for worker in broker.worker_table.of(Role.TRANSCRIBE)
+                        if worker.state in AT_WORK and model.option in worker.models
+                    ),
+                    memory_bytes=placement.memory_bytes.get(model.option, 0),
+                    loads=placement.loads.get(model.option, 0),
+                    jobs=jobs[model.option],
+                    ready_segments=broker.lease_dispatch.ready.count(model.option),
+                    cause=cause if principal.only_owner is None else "",
+                )
+            )
+        return tuple(facts)
 
     def _hung_folders(self, principal: Principal) -> tuple[ms.HungFolder, ...]:
         """Return the folders that do not answer; their paths are for admins."""
