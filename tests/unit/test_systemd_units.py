@@ -159,3 +159,15 @@ def test_gateway_unit_is_written_only_if_the_daemon_does_not_start_it() -> None:
     by_daemon = schema.Config(http=schema.HttpConfig(listen="127.0.0.1:8600"))
     without = unit_files(place, by_daemon, is_there=lambda _: False)
     assert "etc/systemd/system/subtitled-http.service" not in {unit.path for unit in without}
+
+
+def test_the_unit_allows_the_calls_of_the_decoders_sandbox() -> None:
+    """@system-service of systemd 252 lacks them: no file could be read under the unit."""
+    allowed = re.findall(r"^SystemCallFilter=([^~].*)$", shipped("subtitled.service"), re.MULTILINE)
+    names = {name for line in allowed for name in line.split()}
+    assert {
+        "seccomp",
+        "landlock_create_ruleset",
+        "landlock_add_rule",
+        "landlock_restrict_self",
+    } <= names
