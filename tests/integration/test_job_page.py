@@ -273,7 +273,25 @@ def test_speech_without_text_is_listed_with_links_to_its_position(
     assert f'href="#t={start_ms / 1000}"' in page
 
 
+def test_lost_audio_of_a_cut_file_is_listed_wherever_its_job_is_shown(
+    http: httpx.Client, daemon: Daemon, tmp_path: Path
+) -> None:
+    path = media.write_sound(tmp_path / "cut.wav", media.speech(8))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    job = daemon.client.submit(path, language="en")
+    status = job.wait(WAIT_S)
+    assert [round(second) for second in status.damaged[0]] == [4, 8]
+    [[start_s, end_s]] = http.get(f"/api/jobs/{job.id}").json()["damaged"]
+    assert (start_s, end_s) == status.damaged[0]
+    assert http.get(f"/api/jobs/{job.id}/cues").json()["damaged"] == [[start_s, end_s]]
+    for language, heading in (("en", "Lost audio"), ("zh-TW", "遺失的聲音")):
+        page = http.get(f"/jobs/{job.id}", headers={"Accept-Language": language}).text
+        assert heading in page
+        assert f'href="#t={start_s}"' in page
+
+
 def test_jobs_whose_speech_has_text_list_nothing(http: httpx.Client, daemon: Daemon, talk: str) -> None:
     assert daemon.client.status(talk).unheard == ()
     assert "Speech without text" not in http.get(f"/jobs/{talk}").text
+    assert "Lost audio" not in http.get(f"/jobs/{talk}").text
     assert not [line for line in daemon.log("job.unheard") if line["job"] == talk]

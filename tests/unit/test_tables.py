@@ -43,6 +43,14 @@ def test_the_status_of_a_job_names_its_track_and_mix_and_the_other_tracks() -> N
     ]
 
 
+def test_the_status_of_a_job_lists_lost_audio() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    print_job(console, replace(FACTS, state="done", damaged=((1.0, 2.5),)))
+    assert isinstance(console.file, io.StringIO)
+    line = console.file.getvalue().splitlines()[-1].strip()
+    assert line == "damaged  0:01.0 to 0:02.5: the file is damaged or cut, this audio is lost"
+
+
 def test_the_status_of_a_job_lists_speech_without_text() -> None:
     lines = printed(replace(FACTS, state="done", unheard=("1000 2500 no words", "61000 62000 no words")))
     assert lines[-2:] == ["unheard  0:01.0 to 0:02.5: no words", "unheard  1:01.0 to 1:02.0: no words"]
