@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import socket
 import subprocess
 import sys
@@ -17,13 +18,14 @@ from fake_model_hub import FakeModelHub
 from integration.test_disk_full import small_disk
 from media import DEMO
 from subtitled.config import schema
-from subtitled.doctor import folders, sockets
+from subtitled.doctor import folders, host, sockets
 from subtitled.doctor.daemon_user import DaemonUser
 from subtitled.doctor.devices import DeviceProbe, InferenceProbe, library_findings
 from subtitled.doctor.finding import ChosenDevices, Finding, ok
 from subtitled.doctor.model import HubModelProbe
 from subtitled.doctor.subprocess_probe import run_probe
 from subtitled.network.auth import server_key
+from subtitled.runtime import sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -128,6 +130,23 @@ def test_a_port_of_another_program_is_a_fault(settings: schema.Config) -> None:
         settings = replace(settings, listen=replace(settings.listen, metrics=taken))
         fault = troubles(sockets.check(settings, ME))[f"metrics {taken}"]
     assert (fault.state, fault.message) == ("fault", "another program uses it")
+
+
+def test_gateway_port_of_another_program_is_a_fault(settings: schema.Config) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        settings = replace(settings, http=schema.HttpConfig(listen=taken))
+        fault = troubles(sockets.check(settings, ME))[f"http {taken}"]
+    assert (fault.state, fault.message) == ("fault", "another program uses it")
+
+
+def test_sandbox_is_entered_and_each_missing_layer_is_a_warning() -> None:
+    [found] = [found for found in host.check() if found.name == "sandbox"]
+    is_known = platform.machine() in {"x86_64", "aarch64"}
+    assert (found.state == "ok") is (sandbox.landlock_version() > 0 and is_known)
+    lacking = host.sandbox_finding(["Landlock"], "")
+    assert (lacking.state, lacking.message) == ("warning", "this kernel lacks Landlock")
+    assert host.sandbox_finding([], "seccomp: Operation not permitted").state == "fault"
 
 
 @pytest.mark.parametrize(

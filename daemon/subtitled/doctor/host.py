@@ -5,23 +5,28 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+
+import msgspec
 
 from subtitled.doctor.finding import Finding, fault, ok, warning
 
 MIN_PYTHON = (3, 11)
 MIN_FILES = 1024
 JUMP_S = 1.0
+SANDBOX_S = 60.0
 
 
 def check() -> Iterator[Finding]:
     """Check the machine."""
     yield python_finding(sys.version_info[:3])
     yield kernel_finding(platform.release(), has_pidfd=_has_pidfd())
+    yield sandbox_finding(*_sandbox())
     yield files_finding(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     yield clock_finding(time.time(), Path(__file__).stat().st_mtime)
 
@@ -40,6 +45,18 @@ def kernel_finding(release: str, *, has_pidfd: bool) -> Finding:
         remedy = "use a kernel from 5.4 on; in a container, allow pidfd_open in its seccomp profile"
         return fault("kernel", f"{release} has no pidfd_open", remedy)
     return ok("kernel", release)
+
+
+def sandbox_finding(missing: Sequence[str], error: str) -> Finding:
+    """Check the sandbox of decoder processes: the layers that the kernel lacks, and why it refuses one."""
+    if error:
+        return fault(
+            "sandbox", error, "allow Landlock and seccomp filters, in a container by its seccomp profile"
+        )
+    if missing:
+        remedy = "update the kernel, or accept that media files are decoded without it"
+        return warning("sandbox", f"this kernel lacks {'; '.join(missing)}", remedy)
+    return ok("sandbox", "Landlock and seccomp filters confine the processes that decode media")
 
 
 def files_finding(limit: int) -> Finding:
@@ -65,6 +82,29 @@ def jump_finding(realtime_s: float, monotonic_s: float) -> Finding | None:
     if abs(jump) < JUMP_S:
         return None
     return warning("clock", f"jumped by {jump:+.1f} s during the checks", "type: timedatectl timesync-status")
+
+
+_CONFINED = """
+import json
+from subtitled.errors import SubtitledError
+from subtitled.runtime import sandbox
+try:
+    print(json.dumps([sandbox.enter((), memory_bytes=0, allows_unix_sockets=True).missing(), ""]))
+except SubtitledError as error:
+    print(json.dumps([[], str(error)]))
+"""
+
+
+def _sandbox() -> tuple[Sequence[str], str]:
+    """Return what a confined process lacks, and its error: a process of its own enters the sandbox."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _CONFINED], capture_output=True, timeout=SANDBOX_S, check=True
+        )
+        missing, error = msgspec.json.decode(done.stdout, type=tuple[list[str], str])
+    except (OSError, subprocess.SubprocessError, msgspec.DecodeError) as failure:
+        return (), f"a confined process failed: {failure}"
+    return missing, error
 
 
 def _has_pidfd() -> bool:
