@@ -208,7 +208,7 @@ class Bench:
             pr.ItemResult(
                 key=item.key,
                 is_speech=is_speech,
-                language=item.language or language,
+                language=language if item.language in {None, "multi"} else str(item.language),
                 language_probability=probability,
                 result=b"phrases",
             )
