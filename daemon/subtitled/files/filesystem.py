@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from subtitled.errors import SpoolError
@@ -246,5 +247,6 @@ def is_open_for_writing(path: str) -> bool:
     except OSError as error:
         return error.errno == errno.EAGAIN
     finally:
-        os.close(descriptor)
+        with suppress(OSError):  # a mount that has gone reports an error here too
+            os.close(descriptor)
     return False

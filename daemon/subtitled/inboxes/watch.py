@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -551,11 +552,10 @@ def _incompleteness(path: str) -> str:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return ""
-    try:
+    found = None
+    with suppress(OSError):
         found = incompleteness(descriptor)
-    except OSError:
-        return ""
-    finally:
+    with suppress(OSError):  # a mount that has gone reports an error here too
         os.close(descriptor)
     return found.cause if found else ""
 
