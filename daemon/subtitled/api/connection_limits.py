@@ -13,6 +13,7 @@ import ctypes
 import os
 import resource
 import socket as plain
+import stat
 import struct
 import threading
 import time
@@ -277,6 +278,8 @@ def _tcp_listeners() -> dict[str, plain.socket]:
     found = {}
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - only the numbers are needed
         with contextlib.suppress(OSError):
+            if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                continue
             one = plain.socket(fileno=os.dup(int(name)))
             is_tcp = one.family in {plain.AF_INET, plain.AF_INET6}
             if is_tcp and one.getsockopt(plain.SOL_SOCKET, plain.SO_ACCEPTCONN):
