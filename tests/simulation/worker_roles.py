@@ -201,7 +201,9 @@ class TranscribeRole:
             item.key,
             SegmentResult(
                 phrases=(Phrase(text=token(lease, item.key, item.language), start_ms=0, end_ms=1),),
-                language=item.language or media.losers.get(item.key.index, media.language),
+                language=media.losers.get(item.key.index, media.language)
+                if item.language in {None, "multi"}
+                else item.language,
                 language_probability=self._fault_plan.between(0.3, 1.0),
                 is_speech=item.key.index not in media.silent,
             ),
