@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -15,6 +16,8 @@ _MOST_ELEMENTS = 100_000
 """Boxes or clusters that are read at most: a fragmented recording of a day has fewer."""
 _TAIL = 16 * 1024
 """Compressed audio or video has no such run of zero bytes at its end."""
+_RECENT_S = 3600
+"""A file that was not changed for so long is not being written: its end need not be read, which a slow mount may delay."""
 _PLACEHOLDERS = 1 << 16
 """Programs that write into a pipe use sizes near 2 and 4 GiB, because they cannot fill in the true one."""
 
@@ -188,7 +191,8 @@ def _unwritten(descriptor: int, size: int, *, may_end_in_zeros: bool) -> Incompl
     # Silence may be a hole on file systems that compress.
     if hole < size and (is_to_end or not may_end_in_zeros):
         return Incompleteness(f"from byte {hole} of {size} on it is allocated but not written")
-    if not may_end_in_zeros and not any(os.pread(descriptor, _TAIL, size - _TAIL)):
+    is_recent = time.time() - os.fstat(descriptor).st_mtime < _RECENT_S
+    if is_recent and not may_end_in_zeros and not any(os.pread(descriptor, _TAIL, size - _TAIL)):
         return Incompleteness(f"its last {_TAIL} bytes are zeros: it is allocated but not written")
     return None
 
