@@ -169,6 +169,7 @@ def test_a_file_that_was_not_decoded_has_no_waveform(
     assert http.get("/api/jobs/none/waveform").status_code == 404
 
 
+@pytest.mark.long
 def test_the_waveform_survives_kills_during_and_after_decoding(tmp_path: Path) -> None:
     pcm = np.concatenate([media.recording(), media.silence(600), media.recording()])
     path = media.write_sound(tmp_path / "long.flac", pcm)

@@ -398,7 +398,7 @@ def test_several_leases_are_decoded_at_once() -> None:
         ready, _ = worker.expect(WorkerReady)
         assert (ready.streams, ready.credit) == (2, 2)
         assert ready.batch_size == 8
-        worker.send(lease_of(1, ["en"] * 24), [pcm(0.4, 8.0)] * 24)
+        worker.send(lease_of(1, ["en"] * 10), [pcm(0.4, 8.0)] * 10)
         worker.send(lease_of(2, ["en"]), [pcm(0.4, 1.4)])
         worker.send(lease_of(3, ["en"]), [pcm(0.4, 1.4)])
         worker.send(Drain())
