@@ -553,7 +553,7 @@ def _incompleteness(path: str) -> str:
     except OSError:
         return ""
     found = None
-    with suppress(OSError):
+    with suppress(OSError, ValueError, OverflowError):
         found = incompleteness(descriptor)
     with suppress(OSError):  # a mount that has gone reports an error here too
         os.close(descriptor)

@@ -93,6 +93,8 @@ def declared_bytes(head: bytes, descriptor: int) -> int:
         return _number(head, 16, 24)
     if head.startswith(_ASF_HEADER):
         header = _number(head, 16, 24)
+        if header > os.fstat(descriptor).st_size:
+            return 0  # damaged, or cut within the header
         data = _number(os.pread(descriptor, 24, header), 16, 24)
         return data and header + data
     return 0

@@ -305,5 +305,5 @@ def _tag_ns(text: str) -> int | None:
     try:
         hours, minutes, seconds = text.strip("\x00 ").split(":")
         return int((int(hours) * 3600 + int(minutes) * 60 + float(seconds)) * 1_000_000_000)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
