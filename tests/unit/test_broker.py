@@ -1153,6 +1153,19 @@ def test_drain_ends_for_slots_without_a_process_at_once() -> None:
     assert b.is_idle()
 
 
+@pytest.mark.parametrize("is_fatal", [False, True])
+@pytest.mark.parametrize("is_draining", [False, True])
+def test_second_report_of_the_end_of_a_worker_changes_nothing(is_fatal: bool, is_draining: bool) -> None:
+    """A killed process that hangs is reported as ended, and once more when it has ended."""
+    b = bench("gpu0")
+    if is_draining:
+        b.handle(ev.DrainRequested())
+    b.die("gpu0.1", is_fatal=is_fatal, cause="killed, and not ended after 5 s")
+    ended = b.slot("gpu0")
+    assert not b.die("gpu0.1")
+    assert b.slot("gpu0") == ended
+
+
 def test_draining_daemon_adds_no_slot() -> None:
     b = bench("gpu0")
     b.handle(ev.DrainRequested())

@@ -38,7 +38,7 @@ from subtitled.core.states import JobEvent, JobState, SegmentEvent, SegmentState
 from subtitled.core.worker_loss import WorkerLoss
 from subtitled.core.worker_table import NEVER, WorkerTable
 
-ENDED = (WorkerState.BROKEN, WorkerState.STOPPED)
+ENDED = (WorkerState.BACKOFF, WorkerState.BROKEN, WorkerState.STOPPED)
 CHANGED = "the file changed while it was being processed; drop it again"
 
 
@@ -318,7 +318,8 @@ class Broker:
         worker = self.worker_table.workers.get(event.worker.rpartition(".")[0])
         if worker is None or worker.identity != event.worker:
             return
-        if worker.is_remote and worker.state in ENDED:  # known since it joined again
+        # Known already: a worker on another host joined again, or a killed one was reported before its process ended.
+        if worker.state in ENDED:
             return
         gone = self.worker_loss.exited(
             worker, is_fatal=event.is_fatal, cause=event.cause, is_blamed=event.is_blamed, now=now
