@@ -136,6 +136,18 @@ def test_folder_of_a_source_that_is_gone_is_not_created_again(inbox: Path, sourc
     assert not source.parent.exists()
 
 
+def test_folder_of_a_source_that_cannot_be_reached_fails_the_job_only(inbox: Path, source: Path) -> None:
+    job = job_of(source, inbox)
+    job = replace(job, options=replace(job.options, output=b"beside", after="keep"))
+    work = replace(work_of(job), paths={"srt": source.with_suffix(".en.srt")})
+    source.unlink()
+    source.parent.rmdir()
+    source.parent.symlink_to(source.parent)
+    with pytest.raises(SpoolError, match="symbolic link") as raised:
+        write_outputs(work)
+    assert isinstance(raised.value.__cause__, OSError)
+
+
 def test_files_of_an_earlier_attempt_are_removed(inbox: Path, source: Path) -> None:
     old = inbox.parent / "talk.en.partial.srt"
     old.write_bytes(b"old")

@@ -493,14 +493,16 @@ def _write_files(work: OutputJob) -> None:
 
 
 def _check_folder(job: Job, path: Path) -> None:
-    """Raise SpoolError if `path` is beside a source whose folder is gone: it is not created again."""
+    """Raise SpoolError if `path` is beside a source whose folder is gone, and is not created again, or cannot be reached."""
     if os.fsdecode(job.options.output) == BESIDE and path.parent == Path(os.fsdecode(job.source)).parent:
         try:
             path.parent.stat()
-        except FileNotFoundError as error:
-            raise SpoolError(
-                f"{printable(path)} cannot be written: its folder is gone; submit the file again"
-            ) from error
+        except OSError as error:
+            is_gone = isinstance(error, FileNotFoundError)
+            cause = (
+                "its folder is gone; submit the file again" if is_gone else f"its folder: {error.strerror}"
+            )
+            raise SpoolError(f"{printable(path)} cannot be written: {cause}") from error
 
 
 def _failure_text(work: OutputJob) -> str:
