@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
 from subtitled.core import protocol as pr
-from subtitled.core.model_placement import IDLE_LOADS, TURN_LOADS, ModelSpec
+from subtitled.core.model_placement import IDLE_LOADS, TURN_LOADS, ModelLoad, ModelSpec
 from subtitled.core.states import JobState, SegmentState
 from unit.broker_bench import Bench
 
@@ -111,6 +111,16 @@ def test_worker_that_loads_a_model_gets_leases_of_no_other() -> None:
     assert {sent.message.model for sent in b.all(ac.SendLease)} == {"big"}
     answer(b, b.all(ac.SendLease)[0])
     assert {sent.message.model for sent in b.all(ac.SendLease)} == {"big", ""}
+
+
+def test_worker_that_loads_a_model_gets_no_lease_ahead_of_it() -> None:
+    """The load may fail, and takes the time of a lease ahead."""
+    b = bench(batch_size=1)
+    b.worker("gpu0", credit=4)
+    submit(b, "a", "big", segments=8)
+    assert len(b.all(ac.SendLease)) == 1
+    answer(b, b.last(ac.SendLease))
+    assert len(b.all(ac.SendLease)) == 5
 
 
 def test_model_is_loaded_beside_the_others_at_once_if_there_is_room() -> None:
@@ -336,3 +346,40 @@ def test_worker_that_is_reserved_for_a_model_serves_its_own_again_if_that_is_not
     answer(b, b.last(ac.SendLease))
     assert b.slot("gpu0").reserved is None
     assert b.last(ac.SendLease).message.model == "big"
+
+
+def test_load_of_a_model_without_waiting_segments_is_skipped() -> None:
+    b = bench("gpu0", "gpu1")
+    lease = b.broker.lease_dispatch
+    load = ModelLoad(slot="gpu1", spec=lease.placement.specs["big"], evict=(), may_evict=())
+    before = b.slot("gpu1")
+    lease._lease_with_load(load, b.now)
+    assert (b.slot("gpu1"), dict(lease.leases)) == (before, {})
+
+
+def wait_for_turn() -> Bench:
+    """Return a bench whose only waiting job waits until its worker may unload another model."""
+    b = bench("gpu0", max_models=1)
+    submit(b, "z", "big")
+    answer(b, b.last(ac.SendLease))
+    b.wait(100)
+    submit(b, "a", "small")
+    answer(b, b.last(ac.SendLease))
+    submit(b, "b", "big")
+    assert b.broker.tick(b.now)[1] == b.now + IDLE_LOADS * LOAD_S
+    return b
+
+
+def test_daemon_does_not_wake_for_a_model_whose_only_job_was_cancelled() -> None:
+    b = wait_for_turn()
+    b.handle(ev.CancelRequested("b"))
+    b.now += 100
+    assert b.broker.tick(b.now)[1] > b.now
+
+
+def test_draining_daemon_does_not_wake_for_a_model_that_waits() -> None:
+    b = wait_for_turn()
+    b.handle(ev.DrainRequested())
+    b.now += 100
+    b.broker.tick(b.now)
+    assert b.broker.tick(b.now)[1] > b.now

@@ -93,7 +93,8 @@ class Broker:
         if not self.is_draining:
             self.worker_table.restart_due(now)
         actions = self._assign(now)
-        return actions, min(self.worker_table.next_deadline(), self.placement.wake_at)
+        wake_at = NEVER if self.is_draining else self.placement.wake_at
+        return actions, min(self.worker_table.next_deadline(), wake_at)
 
     def restore(self, jobs: Iterable[tuple[Job, tuple[ev.SegmentRow, ...]]], now: float) -> list[Action]:
         """Load the stored jobs after a restart; no worker is alive, no PCM is in memory."""

@@ -104,6 +104,7 @@ class LeaseDispatch:
     def assign(self, now: float) -> None:
         """Lease the ready segments to workers that may hold a lease."""
         if not self.ready:
+            self.placement.wake_at = NEVER
             return
         for load in self.placement.plan(now):
             self._lease_with_load(load, now)
@@ -158,6 +159,8 @@ class LeaseDispatch:
     def _lease_with_load(self, load: ModelLoad, now: float) -> None:
         """Lease segments to an idle worker that has to load their model first."""
         worker, name = self._worker_table.workers[load.slot], load.spec.name
+        if not self.ready.count(name):  # an earlier load of this call took them
+            return
         size = 1 if worker.failures else min(self.sizing(name).limit(worker), self.ready.count(name))
         kept = {other: model for other, model in worker.models.items() if other not in load.evict}
         worker = replace(worker, models=kept, loading=name)

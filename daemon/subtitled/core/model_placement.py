@@ -161,7 +161,7 @@ class ModelPlacement:
                 taken.add(worker.slot)
                 loads.append(self._load(worker, name, waiting))
         for name, count in waiting.items():
-            if name not in unserved and self._is_worth_another(name, count):
+            if name not in unserved and name not in loading and self._is_worth_another(name, count):
                 free = [
                     worker
                     for worker in self._candidates(name, taken, now)
@@ -317,7 +317,7 @@ class ModelPlacement:
 
 
 def _may_lease(worker: Worker, name: str) -> bool:
-    return name in worker.models and worker.reserved is None and worker.loading in {None, name}
+    return name in worker.models and worker.reserved is None and worker.loading is None
 
 
 def _last_used(worker: Worker) -> float:
