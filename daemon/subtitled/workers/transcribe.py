@@ -22,7 +22,7 @@ from subtitled.asr import dual_task
 from subtitled.asr.engine import OutOfMemoryError
 from subtitled.asr.model import load
 from subtitled.asr.progress import steps_reported_to
-from subtitled.asr.prompts import PromptRequest
+from subtitled.asr.prompts import MIXED, PromptRequest
 from subtitled.config.checks import LANGUAGES
 from subtitled.core.protocol import (
     AbandonLease,
@@ -127,6 +127,10 @@ class TranscribeRole:
                     )
                 )
                 continue
+            if use.loaded is not None:
+                # The load counts as a step: a later end of the process is blamed on the segments.
+                progress = LeaseProgress(lease=message.lease, steps=1)
+                self._port.post(Heartbeat(leases=(progress,)))
             started = time.monotonic()
             try:
                 features = [
@@ -188,14 +192,14 @@ class TranscribeRole:
             requests = [
                 PromptRequest(
                     # A language that Whisper has no token for is that of the whole model, which was trained for it.
-                    language=item.language if item.language in LANGUAGES else None,
+                    language=item.language if item.language == MIXED or item.language in LANGUAGES else None,
                     task=item.task,
                     initial_prompt=item.initial_prompt,
                     hotwords=item.hotwords,
                 )
                 for item in order.items
             ]
-            self._steps[order.lease] = 0
+            self._steps[order.lease] = int(loaded is not None)
             try:
                 with (
                     model.residence.hold() as load_s,

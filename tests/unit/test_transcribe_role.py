@@ -1,0 +1,123 @@
+"""What a transcribe worker passes to its model, and what it sends, with a model that decodes nothing."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from subtitled.asr.idle_unload import IdleUnload
+from subtitled.asr.prompts import PromptRequest
+from subtitled.core.protocol import (
+    Drain,
+    EngineSettings,
+    FromWorker,
+    Heartbeat,
+    LeaseItem,
+    SegmentResult,
+    Transcribe,
+    Transcribed,
+)
+from subtitled.core.records import SegmentKey
+from subtitled.errors import ExitCode
+from subtitled.workers.model_loader import LoadedModel
+from subtitled.workers.resident_models import ResidentModels
+from subtitled.workers.transcribe import TranscribeRole
+
+WAIT_S = 60
+
+
+class Port:
+    """Keeps what the role sends."""
+
+    def __init__(self) -> None:
+        self.sent: queue.SimpleQueue[FromWorker] = queue.SimpleQueue()
+        self.codes: queue.SimpleQueue[ExitCode] = queue.SimpleQueue()
+
+    def post(self, message: FromWorker, blobs: Sequence[Any] = ()) -> None:
+        """Keep a message."""
+        assert not blobs
+        self.sent.put(message)
+
+    def stop(self, code: ExitCode) -> None:
+        """Keep the exit code."""
+        self.codes.put(code)
+
+
+class Role:
+    """A transcribe role whose model finds silence; keeps the requests that its model receives."""
+
+    def __init__(self) -> None:
+        self.requests: list[PromptRequest] = []
+        self.port = Port()
+        loaded = self._load(EngineSettings(model="default"))
+        self._role = TranscribeRole(self.port, loaded, ResidentModels(loaded, self._load))
+
+    def lease(self, *languages: str | None, **more: Any) -> list[FromWorker]:
+        """Send a lease with a segment of each language; return all messages up to its answer."""
+        items = tuple(
+            LeaseItem(key=SegmentKey("a", index), language=language, task="transcribe")
+            for index, language in enumerate(languages)
+        )
+        message = Transcribe(lease=1, items=items, word_timestamps="auto", **more)
+        self._role.receive(message, [memoryview(bytes(2)) for _ in items])
+        messages = [self.port.sent.get(timeout=WAIT_S)]
+        while isinstance(messages[-1], Heartbeat):
+            messages.append(self.port.sent.get(timeout=WAIT_S))
+        return messages
+
+    def drain(self) -> ExitCode:
+        """End the role; return its exit code."""
+        self._role.receive(Drain(), ())
+        return self.port.codes.get(timeout=WAIT_S)
+
+    def _load(self, settings: EngineSettings) -> LoadedModel:
+        weights = SimpleNamespace(unload_model=lambda: None, load_model=lambda: None)
+        engine: Any = SimpleNamespace(
+            batch_size=4,
+            languages=("de", "en"),
+            window_samples=480_000,
+            features=lambda _: np.zeros((80, 1), dtype=np.float32),
+            transcribe=self._transcribe,
+        )
+        return LoadedModel(
+            settings=settings,
+            device="cpu",
+            engine=engine,
+            residence=IdleUnload(weights, 0.0),
+            compute_type="int8",
+            digest="",
+            load_s=1.0,
+        )
+
+    def _transcribe(
+        self, _features: object, requests: Sequence[PromptRequest], **_: object
+    ) -> list[SegmentResult]:
+        self.requests += requests
+        silence = SegmentResult(phrases=(), language="", language_probability=0.0, is_speech=False)
+        return [silence for _ in requests]
+
+
+def test_language_of_each_segment_reaches_the_model() -> None:
+    """Each part of a segment in "multi" has a language of its own, which the model detects."""
+    role = Role()
+    assert isinstance(role.lease("de", "multi", None, "a language of one model")[-1], Transcribed)
+    assert [request.language for request in role.requests] == ["de", "multi", None, None]
+    assert role.drain() is ExitCode.OK
+
+
+@pytest.mark.parametrize("is_load", [True, False])
+def test_end_of_a_load_is_reported_before_the_answer(is_load: bool) -> None:
+    """Without it, a segment that ends the process counts as a load that failed."""
+    role = Role()
+    engine = EngineSettings(model="big")
+    more = {"model": "big", "engine": engine, "is_load": True} if is_load else {}
+    *progress, answer = role.lease("de", **more)
+    steps = [[one.steps for one in sent.leases] for sent in progress if isinstance(sent, Heartbeat)]
+    assert steps == ([[1]] if is_load else [])
+    assert isinstance(answer, Transcribed)
+    assert role.drain() is ExitCode.OK
