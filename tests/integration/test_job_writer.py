@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import queue
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from hung_mount import ForbiddenError, HungMount
+from subtitled.core.actions import SaveJob, SaveNewJob
+from subtitled.core.events import Event, Written
+from subtitled.core.protocol import Media
 from subtitled.core.records import Job, Options
-from subtitled.core.states import JobState
+from subtitled.core.states import JobEvent, JobState
 from subtitled.cues.layout import Cue
 from subtitled.cues.transcript import MissingSpan, Transcript
 from subtitled.errors import SpoolError
 from subtitled.files.filesystem import is_mount_error
-from subtitled.output.job_writer import OutputJob, error_folder, error_path, write_failure, write_outputs
+from subtitled.observability.metrics import Metrics
+from subtitled.observability.transition_log import TransitionLog
+from subtitled.output.job_writer import (
+    JobWriter,
+    OutputJob,
+    error_folder,
+    error_path,
+    write_failure,
+    write_outputs,
+)
+from subtitled.storage.store import Store
 
 SRT = b"1\n00:00:01,000 --> 00:00:02,000\nHello.\n"
 TRANSCRIPT = Transcript(
@@ -68,6 +86,38 @@ def test_outputs_are_written_and_the_source_is_moved(inbox: Path, source: Path) 
     assert Path(os.fsdecode(location)).read_bytes() == b"sound"
     assert (inbox.parent / "out" / "sub" / "talk.en.srt").read_bytes() == SRT
     assert not source.exists()
+
+
+@pytest.mark.parametrize("after", ["move", "delete"])
+def test_equal_file_is_not_taken_for_the_source_that_the_job_has_moved_or_deleted(
+    inbox: Path, source: Path, tmp_path: Path, after: str
+) -> None:
+    """A copy keeps size and time, as a rename does. The write is repeated, as after a kill."""
+    copy = inbox / "copy.wav"
+    shutil.copy2(source, copy)
+    calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+    ended: list[Event] = []
+    with contextlib.closing(Store(str(tmp_path / "state.db"))) as store:
+        job = replace(job_of(source, inbox, after), state=JobState.QUEUED)
+        store.apply([SaveNewJob(job)])
+        media = msgspec.msgpack.encode(Media(decoded_samples=16_000))
+        for event, state in (
+            (JobEvent.LEASED, JobState.PREPARING),
+            (JobEvent.NO_SPEECH, JobState.WRITING),
+        ):
+            before, job = job.state, replace(job, state=state)
+            store.apply([SaveJob(job=job, before=before, event=event, media=media)])
+        writer = JobWriter(
+            store, TransitionLog(Metrics()), dispatch=ended.append, call_in_loop=calls.put, model="base"
+        )
+        for count in (1, 2):
+            writer.finish(job, is_failure=False)
+            while len(ended) < count:
+                calls.get(timeout=60)()
+        writer.close()
+    assert [type(event) for event in ended] == [Written, Written]
+    assert not source.exists()
+    assert copy.read_bytes() == b"sound"
 
 
 def test_repeated_write_after_a_kill_gives_the_same_result(inbox: Path, source: Path) -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from subtitled.files.filesystem import NETWORK_FILE_SYSTEMS, file_system
+import os
+from pathlib import Path
+
+import pytest
+
+from subtitled.files.filesystem import NETWORK_FILE_SYSTEMS, file_system, find_renamed
 
 MOUNTS = (
     "/dev/vda / ext4 rw,relatime 0 0\n"
@@ -35,3 +40,17 @@ def test_path_without_a_mount_has_no_file_system() -> None:
 def test_network_file_systems_are_known() -> None:
     assert {"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "9p"} <= NETWORK_FILE_SYSTEMS
     assert not {"ext4", "xfs", "btrfs", "tmpfs", "overlay", "zfs"} & NETWORK_FILE_SYSTEMS
+
+
+@pytest.mark.parametrize(
+    "place", ["#recycle/a.wav", "@Recycle/a.wav", ".Trash/a.wav", ".a.wav", "done/a.wav"]
+)
+def test_renamed_file_is_not_searched_in_a_recycle_bin(tmp_path: Path, place: str) -> None:
+    for name in (place, "films/b.wav"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"sound")
+        os.utime(path, ns=(5, 5))
+    assert find_renamed(str(tmp_path), 5, 5) == str(tmp_path / "films/b.wav")
+    (tmp_path / "films/b.wav").unlink()
+    assert find_renamed(str(tmp_path), 5, 5) is None

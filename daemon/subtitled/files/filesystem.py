@@ -53,6 +53,14 @@ NETWORK_FILE_SYSTEMS = frozenset(
 )
 """Kinds of file system, as in /proc/mounts, on which inotify does not report changes by other hosts."""
 
+SYSTEM_FOLDERS = frozenset(
+    {
+        *("@eadir", "@recycle", "@recently-snapshot", "@tmp", "@sharebin"),
+        *("#recycle", "#snapshot", "$recycle.bin", "lost+found", "system volume information"),
+    }
+)
+"""Folders of NAS and operating systems, in lower case: thumbnails, snapshots, recycle bins."""
+
 
 def file_system(real: str, mounts: str) -> str:
     """Return the kind of file system of `real`, from the text of /proc/self/mounts; "" if unknown.
@@ -210,14 +218,20 @@ class _FolderSpace:
 def find_renamed(root: str, size: int, mtime_ns: int) -> str | None:
     """Return the file of this size and time in `root` or below; None if there is none, or more than one.
 
-    A rename keeps both. Folders with a dot, and `done` and `failed` of the root, are left out.
+    A rename keeps both. Files and folders with a dot, SYSTEM_FOLDERS, and `done` and `failed` of the root are left out.
     """
     found = ""
     for folder, folders, names in os.walk(root):
         folders[:] = [
-            name for name in folders if name[0] != "." and (folder != root or name not in {"done", "failed"})
+            name
+            for name in folders
+            if name[0] != "."
+            and name.casefold() not in SYSTEM_FOLDERS
+            and (folder != root or name not in {"done", "failed"})
         ]
         for name in names:
+            if name[0] == ".":
+                continue
             path = os.path.join(folder, name)  # noqa: PTH118 - Path objects take most of the time
             try:
                 status = os.stat(path, follow_symlinks=False)  # noqa: PTH116

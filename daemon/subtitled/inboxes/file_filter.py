@@ -13,6 +13,7 @@ from msgspec import Struct
 from subtitle.media_source import MEDIA_SUFFIXES
 from subtitled.config.schema import BESIDE, FORMATS
 from subtitled.files.atomic_files import inside, is_temporary, printable
+from subtitled.files.filesystem import SYSTEM_FOLDERS
 from subtitled.output.paths import ERROR_SUFFIX
 
 if TYPE_CHECKING:
@@ -30,13 +31,6 @@ _UNFINISHED_SUFFIXES = (
 )
 _INTERMEDIATE = re.compile(r"\.(f\d{2,4}(-\w+)?|temp)\.\w+$")
 """One stream of a download by yt-dlp, or its merged file while it is written."""
-_SYSTEM_FOLDERS = frozenset(
-    {
-        *("@eadir", "@recycle", "@recently-snapshot", "@tmp", "@sharebin"),
-        *("#recycle", "#snapshot", "$recycle.bin", "lost+found", "system volume information"),
-    }
-)
-"""Folders of NAS and operating systems: thumbnails, snapshots, recycle bins."""
 _EXTRA_FOLDERS = frozenset({"sample", "samples", "trailer", "trailers", "theme-music", "backdrops"})
 _EXTRA = re.compile(r"[^/][-._ ](trailer|sample)\.\w+$|^theme\.\w+$")
 """Extras of a film, as Jellyfin, Kodi and Plex name them."""
@@ -120,7 +114,7 @@ class FileFilter:
             return _rejected(index, f"{name}/ contains finished files", is_own_file=True)
         if name.startswith("."):
             return _rejected(index, f"the name of the folder {printable(name)} begins with a dot")
-        if name.casefold() in _SYSTEM_FOLDERS:
+        if name.casefold() in SYSTEM_FOLDERS:
             return _rejected(index, f"the folder {printable(name)} belongs to the system, not to your media")
         if name.casefold() in _EXTRA_FOLDERS and not self._inboxes[index].include:
             return _rejected(

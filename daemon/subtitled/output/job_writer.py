@@ -210,7 +210,15 @@ class JobWriter:
         ours = frozenset(Path(os.fsdecode(path)) for path in self._store.outputs_of_source(job.source))
         thread = self._thread_of(job)
         thread.run(
-            partial(_named, job, transcripts, ours, taken, is_failure=is_failure),
+            partial(
+                _named,
+                job,
+                transcripts,
+                ours,
+                taken,
+                is_failure=is_failure,
+                may_follow=_may_follow(job, is_repeated=bool(self._store.outputs_of(job.id))),
+            ),
             partial(self._claim, job, transcripts, taken, thread, is_failure=is_failure),
             partial(self._on_error, job, is_failure=is_failure),
             SpoolError,
@@ -240,6 +248,7 @@ class JobWriter:
             # The error text of an earlier file of this name, which failed.
             earlier = map(Path, map(os.fsdecode, self._store.outputs_of_source(job.source)))
             obsolete += [p for p in earlier if p.name.endswith(ERROR_SUFFIX) and p not in obsolete]
+        may_follow = _may_follow(job, is_repeated=bool(self._store.outputs_of(job.id)))
         try:
             self._store.claim_outputs(job, [os.fsencode(path) for path in (*claimed, *obsolete)])
         except NoSpaceError as error:
@@ -267,10 +276,13 @@ class JobWriter:
                     with self._reporter.stage("write"):
                         location = write_outputs(work)
             except SpoolError:
-                if renamed := _renamed(job):
+                # If its files are there, this job may have deleted the source itself.
+                is_written = job.options.after == "delete" and all(map(is_there, claimed))
+                if may_follow and not is_written and (renamed := _renamed(job)):
                     return job.location, renamed
                 raise
-            return location, _renamed(job) if location == job.location else b""
+            is_in_place = location == job.location and job.options.after != "delete"
+            return location, _renamed(job) if may_follow and is_in_place else b""
 
         def written(result: tuple[bytes, bytes]) -> None:
             location, renamed = result
@@ -372,9 +384,13 @@ def _named(
     taken: frozenset[Path],
     *,
     is_failure: bool,
+    may_follow: bool,
 ) -> _Names:
-    """Return names that are free: nothing is there, or a file of the same source; and not in `taken`. Blocks."""
-    if renamed := _renamed(job):
+    """Return names that are free: nothing is there, or a file of the same source; and not in `taken`. Blocks.
+
+    `may_follow`: whether a source that is gone may have been renamed.
+    """
+    if may_follow and (renamed := _renamed(job)):
         return _Names([], Path(), renamed)
     folder = output_folder(
         os.fsdecode(job.options.inbox), os.fsdecode(job.source), os.fsdecode(job.options.output)
@@ -400,6 +416,14 @@ def _named(
 
 def _unexpected(error: OSError) -> None:
     raise error
+
+
+def _may_follow(job: Job, *, is_repeated: bool) -> bool:
+    """Return whether a source that is gone may have been renamed; an earlier attempt may have moved or deleted it itself.
+
+    Another file of the same size and time would be taken for it.
+    """
+    return job.options.after == "keep" or not is_repeated
 
 
 def _renamed(job: Job) -> bytes:
