@@ -339,6 +339,21 @@ def test_chain_of_renames_is_reported_step_by_step(root: Path) -> None:
         assert seen.renamed == [("a.mp4", "b.mp4"), ("b.mp4", "c.mp4"), ("c.mp4", "c.mp4")]
 
 
+@pytest.mark.parametrize(
+    "place", ["#recycle/a.mp4", "@Recycle/a.mp4", ".Trash/a.mp4", ".a.mp4", "a.mp4.part"]
+)
+def test_file_moved_to_an_ignored_place_is_not_renamed(root: Path, place: str) -> None:
+    (root / place).parent.mkdir(exist_ok=True)
+    with watching(inbox(root)) as seen:
+        for name in ("a.mp4", "b.mp4"):
+            (root / name).write_bytes(b"media")
+        seen.wait_for("a.mp4", "b.mp4")
+        (root / "a.mp4").rename(root / place)
+        (root / "b.mp4").rename(root / "c.mp4")
+        seen.wait_for("a.mp4", "b.mp4", "c.mp4")
+        assert seen.renamed == [("b.mp4", "c.mp4")]
+
+
 def test_file_deleted_before_it_settles_is_not_reported(root: Path) -> None:
     with watching(inbox(root, settle_s=0.3)) as seen:
         (root / "a.mp4").touch()

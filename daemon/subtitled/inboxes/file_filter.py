@@ -85,13 +85,21 @@ class FileFilter:
         if index is None:
             roots = ", ".join(map(printable, self.roots)) or "none"
             return FilterResult(accepted=False, cause=f"it is in no inbox (inboxes: {roots})")
+        return self._check_path(path, index, with_archives=with_archives) or self._check_kind(path, index)
+
+    def is_ignored_path(self, path: str) -> bool:
+        """Return whether a file of any content is ignored at `path`, an absolute one, where it need not be any more."""
+        index = self.inbox_of(path)
+        return index is None or self._check_path(path, index) is not None
+
+    def _check_path(self, path: str, index: int, *, with_archives: bool = False) -> FilterResult | None:
         below = len(self.roots[index].rstrip("/")) + 1
         if with_archives and self.is_archived(path):
             below = path.index("/", below) + 1
         for at, char in enumerate(path[below:], below):
             if char == "/" and (result := self.check_folder(path[:at])) is not None:
                 return result
-        return self._check_name(path, index) or self._check_kind(path, index)
+        return self._check_name(path, index)
 
     def is_archived(self, path: str) -> bool:
         """Return whether `path` is in `done` or `failed` of its inbox."""

@@ -309,8 +309,14 @@ class _InboxThread:
             if change.is_gone:
                 # A file that is there now is a new one, even with the same size and time.
                 self._forget(change.path)
-            if change.renamed_to and self._filter.inbox_of(change.renamed_to) == state.index:
-                self._sink(RenamedFile(state.index, change.path, change.renamed_to))
+            after = change.renamed_to
+            # A file that was moved to a recycle bin counts as deleted.
+            if (
+                after
+                and self._filter.inbox_of(after) == state.index
+                and not self._filter.is_ignored_path(after)
+            ):
+                self._sink(RenamedFile(state.index, change.path, after))
             self._observe(change.path)
 
     def _check(self, state: _InboxState) -> None:
