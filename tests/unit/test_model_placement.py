@@ -383,3 +383,10 @@ def test_draining_daemon_does_not_wake_for_a_model_that_waits() -> None:
     b.now += 100
     b.broker.tick(b.now)
     assert b.broker.tick(b.now)[1] > b.now
+
+
+def test_report_of_another_model_than_that_of_the_lease_is_ignored() -> None:
+    b = bench("gpu0")
+    submit(b, "a", "big")
+    b.reply(b.last(ac.SendLease), loaded=pr.HeldModel(name="", load_s=LOAD_S))
+    assert b.broker.placement.loads == {}

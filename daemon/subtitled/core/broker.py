@@ -393,7 +393,7 @@ class Broker:
             return
         self.worker_table.succeeded(identity)
         if lease.is_load:
-            self.lease_dispatch.model_loaded(identity, message)
+            self.lease_dispatch.model_loaded(identity, lease.model, message)
         answered = self._add_results(lease, message.items)
         left_out = self.lease_dispatch.requeue(lease, "the worker's reply left it out", is_blamed=True)
         self.lifecycle.advance_all(answered | left_out)

@@ -166,12 +166,12 @@ class LeaseDispatch:
         worker = replace(worker, models=kept, loading=name)
         self._lease(worker.with_model(name, is_loaded=False, loaded_at=now), name, size, now, load)
 
-    def model_loaded(self, identity: str, message: Transcribed) -> None:
-        """Record what a worker reports about the load of a model."""
+    def model_loaded(self, identity: str, model: str, message: Transcribed) -> None:
+        """Record what a worker reports about the load of a lease's model; another model in the message is ignored."""
         worker = self._worker_table.current(identity)
         if worker is None:
             return
-        if message.loaded is not None and message.loaded.name in worker.models:
+        if message.loaded is not None and message.loaded.name == model and model in worker.models:
             if message.loaded.load_s:
                 self.placement.loaded(worker.slot, message.loaded)
             worker = worker.with_model(message.loaded.name, batch_size=message.loaded.batch_size)

@@ -276,7 +276,9 @@ class WorkerListener:
         if isinstance(message, be.ExitReason):
             self._supervisor.record_exit_reason(worker, message.cause)
         if isinstance(message, be.Transcribed) and message.loaded is not None:
-            message = self._on_loaded(worker, message, message.loaded)
+            lease = self._broker.lease_dispatch.leases.get(message.lease)
+            if lease is not None and (lease.worker, lease.model) == (worker, message.loaded.name):
+                message = self._on_loaded(worker, message, message.loaded)
         self._record(worker.rpartition(".")[0], worker, message)
         return [ev.MessageReceived(worker, message)]
 
@@ -345,8 +347,10 @@ class WorkerListener:
         device = self._devices.get(slot)
         name = message.device if is_remote(worker) else device.name if device else "CPU"
         if message.window_samples is not None:
+            others = tuple(model for model in message.others if self._has_required_weights(worker, model))
+            message = structs.replace(message, others=others)
             self.languages[DEFAULT_MODEL] = message.languages
-            self.languages.update((model.name, model.languages) for model in message.others)
+            self.languages.update((model.name, model.languages) for model in others)
             if message.load_s:
                 self._metrics.model_loads.labels(slot).inc()
             _log.info(
@@ -359,6 +363,13 @@ class WorkerListener:
                 digest=message.model_digest[:12],
             )
         return [ev.MessageReceived(worker, msgspec.structs.replace(message, device=name))]
+
+    def _has_required_weights(self, worker: str, model: be.HeldModel) -> bool:
+        """Return whether a preloaded model may be used; else its first lease reports the reason."""
+        cause = self._weights_of(model.name).refusal(worker, model.digest, is_remote=is_remote(worker))
+        if cause:
+            _log.warning(log.MODEL_MISSING, worker=worker, model=model.name, cause=cause)
+        return not cause
 
     def _refusal(self, worker: str, message: be.WorkerReady) -> str:
         """Return why a worker on this host is refused, else ""; the RemoteListener checks the others."""

@@ -6,6 +6,8 @@ decoder that a media file has taken over, may send anything; its messages reach 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 from msgspec.structs import replace
 
@@ -43,15 +45,20 @@ def checked(message: be.FromWorker, *, is_remote: bool) -> be.FromWorker:
         raise ProtocolError("BAD_FORMAT", f"{type(message).__name__} from a worker on another host")
     match message:
         case be.SegmentsTranscribed(items=items) | be.Transcribed(items=items) if is_remote:
+            if isinstance(message, be.Transcribed) and message.loaded is not None:
+                _check_languages(message.loaded.languages)
             return replace(message, items=tuple(map(_checked_item, items)))
-        case be.WorkerReady(window_samples=window, languages=languages) if is_remote:
+        case be.WorkerReady(window_samples=window, languages=languages, others=others) if is_remote:
             if window != be.WINDOW_SAMPLES:
                 raise ProtocolError(
                     "BAD_FORMAT",
                     f"a model with a window of {window} samples; {be.WINDOW_SAMPLES} are required",
                 )
-            if not _LANGUAGES.issuperset(languages):
-                raise ProtocolError("BAD_FORMAT", f"unknown languages: {sorted(set(languages) - _LANGUAGES)}")
+            if others:
+                raise ProtocolError(
+                    "BAD_FORMAT", "a worker on another host starts with the default model only"
+                )
+            _check_languages(languages)
         case be.Prepared(plan=plan):
             _check_plan(plan)
         case be.PlanComplete(media=media, waveform=waveform):
@@ -89,6 +96,11 @@ def check_result(result: be.SegmentResult) -> None:
 def one_line(cause: str) -> str:
     """Return a reason without line breaks and control characters, at most MAX_CAUSE characters."""
     return "".join(c if c.isprintable() else " " for c in cause[:MAX_CAUSE])
+
+
+def _check_languages(languages: Iterable[str]) -> None:
+    if unknown := set(languages) - _LANGUAGES:
+        raise ProtocolError("BAD_FORMAT", f"unknown languages: {sorted(unknown)}")
 
 
 def _checked_item(item: be.ItemResult) -> be.ItemResult:
