@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
-from subtitled.files.filesystem import NETWORK_FILE_SYSTEMS, file_system, find_renamed
+from subtitled.files.filesystem import NETWORK_FILE_SYSTEMS, file_system, find_renamed, is_open_for_writing
 
 MOUNTS = (
     "/dev/vda / ext4 rw,relatime 0 0\n"
@@ -54,3 +56,25 @@ def test_renamed_file_is_not_searched_in_a_recycle_bin(tmp_path: Path, place: st
     assert find_renamed(str(tmp_path), 5, 5) == str(tmp_path / "films/b.wav")
     (tmp_path / "films/b.wav").unlink()
     assert find_renamed(str(tmp_path), 5, 5) is None
+
+
+@pytest.mark.parametrize(("kind", "is_open"), [("ext4", True), ("nfs4", False), ("cifs", False)])
+def test_lease_that_a_network_file_system_refuses_shows_no_writer(
+    tmp_path: Path, kind: str, is_open: bool
+) -> None:
+    mounts, path = tmp_path / "mounts", tmp_path / "a.wav"
+    mounts.write_text(f"server:/x / {kind} rw 0 0\n")
+    with path.open("wb"):
+        assert is_open_for_writing(str(path), mounts) is is_open
+    assert not is_open_for_writing(str(path), mounts)
+
+
+def test_file_under_a_lease_for_writing_is_open(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        assert is_open_for_writing(str(path))
+    finally:
+        os.close(descriptor)

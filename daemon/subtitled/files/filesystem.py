@@ -43,6 +43,7 @@ MOUNT_ERRORS = frozenset(
     }
 )
 """What every call on a mount returns whose server or device has gone; a damaged file returns EIO, too."""
+MOUNTS = Path("/proc/self/mounts")
 RETRY_S = 1.0
 """Seconds between two attempts at a folder that does not answer."""
 NETWORK_FILE_SYSTEMS = frozenset(
@@ -244,13 +245,16 @@ def find_renamed(root: str, size: int, mtime_ns: int) -> str | None:
     return found or None
 
 
-def is_open_for_writing(path: str) -> bool:
+def is_open_for_writing(path: str, mounts: Path = MOUNTS) -> bool:
     """Return whether a process on this host has the file open for writing.
 
-    False where the kernel does not tell: a file of another user without CAP_LEASE, a file system without leases.
+    False where the kernel does not tell: a file of another user without CAP_LEASE, a file system without leases, one of a
+    network, which refuses leases for other reasons too.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except BlockingIOError:
+        return True  # another process holds a lease for writing, as Samba does
     except OSError:
         return False
     try:
@@ -259,8 +263,13 @@ def is_open_for_writing(path: str) -> bool:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError as error:
-        return error.errno == errno.EAGAIN
+        return error.errno == errno.EAGAIN and not _is_remote(path, mounts)
     finally:
         with suppress(OSError):  # a mount that has gone reports an error here too
             os.close(descriptor)
     return False
+
+
+def _is_remote(path: str, mounts: Path) -> bool:
+    kind = file_system(os.path.realpath(path), mounts.read_text("utf-8", "surrogateescape"))
+    return kind in NETWORK_FILE_SYSTEMS

@@ -31,6 +31,7 @@ from subtitled import log
 from subtitled.files.atomic_files import printable
 from subtitled.files.filesystem import (
     HUNG_S,
+    MOUNTS,
     NETWORK_FILE_SYSTEMS,
     file_system,
     is_mount_error,
@@ -59,7 +60,6 @@ _EVENTS: list[type[FileSystemEvent]] = [
     FileMovedEvent,
 ]
 _LOST = "create or mount the folder; it is watched as soon as it exists"
-_MOUNTS = Path("/proc/self/mounts")
 _POLL_S = 5.0
 """Seconds between two scans of a network file system: each lists the whole folder over the network."""
 _CHECK_S = 1.0
@@ -149,7 +149,7 @@ class InboxWatcher:
         inboxes: Sequence[InboxConfig],
         sink: Callable[[SettledFile | RenamedFile], None],
         *,
-        mounts: Path = _MOUNTS,
+        mounts: Path = MOUNTS,
         poll_s: float = _POLL_S,
         check_s: float = _CHECK_S,
     ) -> None:
@@ -478,7 +478,7 @@ class _InboxThread:
         limit_s = state.incomplete_wait_s
         if self._filter.is_archived(path) and time.time_ns() - values[1] > _RECENT_NS:
             return False  # it failed and has not changed since
-        is_open = is_open_for_writing(path)
+        is_open = is_open_for_writing(path, self._mounts)
         cause = "it is open for writing; it waits" if is_open else ""
         if not is_open and (fault := _incompleteness(path)):
             cause = f"{fault}; it waits {limit_s:g} s for the rest"
