@@ -181,6 +181,7 @@ def test_a_message_of_a_decoder_with_a_value_out_of_bounds_is_rejected(message: 
 def test_valid_messages_pass_unchanged() -> None:
     for message in (
         READY,
+        pr.LeaseAbandoned(lease=1),
         transcribed(),
         transcribed(pr.ItemResult.of(SegmentKey("a", 3), result(phrases=(), language="", is_speech=False))),
         transcribed(

@@ -26,6 +26,7 @@ _FROM_REMOTE = (
     be.Transcribed,
     be.ModelUnloaded,
     be.LeaseRefused,
+    be.LeaseAbandoned,
     be.Echo,
     be.LeaseReceived,
     be.WorkerLeaving,
