@@ -279,6 +279,14 @@ def test_source_is_found_by_path_size_time_and_options(store: Store) -> None:
     assert store.find_source(ODD, job.size, job.mtime_ns, replace(job.options, language="de")) is None
 
 
+def test_source_is_found_whatever_the_reason_for_its_model_is(store: Store) -> None:
+    job = new_job(source=ODD)
+    store.apply([SaveNewJob(job)])
+    options = replace(job.options, model_reason="chosen by the language")
+    assert store.find_source(ODD, job.size, job.mtime_ns, options) is not None
+    assert store.find_source(ODD, job.size, job.mtime_ns, replace(options, model="big")) is None
+
+
 def test_source_is_found_by_options_that_an_older_release_stored(store: Store) -> None:
     """Missing fields have their defaults."""
     job = new_job(source=ODD)
