@@ -125,7 +125,7 @@ def test_missing_end_is_located(files: Path, tmp_path: Path, name: str) -> None:
         assert LENGTH_S - 1.5 < end < LENGTH_S + 1.5, spans
 
 
-@pytest.mark.parametrize("name", ["a.mkv", "a.opus", "a.ts"])
+@pytest.mark.parametrize("name", ["a.mkv", "a.opus", "a.ts", "a.m2ts"])
 def test_gap_that_a_recorder_left_is_no_damage(tmp_path: Path, name: str) -> None:
     codec = "libopus" if name == "a.opus" else "aac"
     voice = media.Voice(media.speech(8))

@@ -74,7 +74,10 @@ def test_file_under_a_lease_for_writing_is_open(tmp_path: Path) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        except OSError as error:
+            pytest.skip(f"this file system grants no lease: {error}")
         assert is_open_for_writing(str(path))
     finally:
         os.close(descriptor)

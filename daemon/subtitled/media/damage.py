@@ -27,6 +27,8 @@ _Read = Callable[[int, int], bytes]
 _TAGS = (b"ID3", b"TAG", b"APETAGEX")
 """The first bytes of tags that lie between the frames of MP3."""
 _OGG_PAGE = 27
+_ASF_DATA = 50
+"""Bytes between the header of an ASF file and its first packet."""
 _FLIPPED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _BLOCKS = frozenset(bytes.fromhex(name) for name in ["e7", "a3", "a0", "a7", "ab", "ec", "bf", "5854", "af"])
 _TOP = frozenset(
@@ -54,7 +56,7 @@ class DamageLog:
     def __init__(self) -> None:
         self.bad_packets = 0
         self._spans: list[tuple[int, int]] = []
-        self._is_pending = False
+        self._is_pending = self._has_content = False
         self._lost_ns = 0
         self.lost_bytes = 0
         """Bytes of the packets that could not be decoded."""
@@ -65,6 +67,7 @@ class DamageLog:
             return  # of a file that was joined with the one before
         self.bad_packets += 1
         self._is_pending = True
+        self._has_content |= packet is None or any(bytes(packet))
         if packet is not None:
             self.lost_bytes += packet.size
             if packet.duration and packet.time_base:
@@ -81,7 +84,7 @@ class DamageLog:
         if is_first:
             start, end = -max(self._lost_ns, 0), 0
         self.add(start, end)
-        self._is_pending, self._lost_ns = False, 0
+        self._is_pending, self._has_content, self._lost_ns = False, False, 0
 
     def add(self, start_ns: int, end_ns: int) -> None:
         """Add a span."""
@@ -99,7 +102,8 @@ class DamageLog:
                 self.add(end_ns, end_ns + lost_ns)
         elif declared_ns is not None and declared_ns - end_ns > _TOLERANCE_NS:
             self.add(end_ns, declared_ns)
-        elif self._is_pending:
+        elif self._is_pending and (self._has_content or (declared_ns is None and missing is not None)):
+            # Zeros that pad a whole file are no audio.
             self.add(end_ns, end_ns + self._lost_ns)
 
     @property
@@ -178,7 +182,7 @@ def _is_matroska_damaged(read: _Read, start: int, end: int) -> bool:
         if name in {CLUSTER, SEGMENT}:
             if at < inner:
                 return True
-            inner = content + (length or 0)
+            inner = 0 if length is None else content + length  # its end is unknown in a live recording
             at = content
         elif (
             length is None
@@ -193,9 +197,9 @@ def _is_matroska_damaged(read: _Read, start: int, end: int) -> bool:
 
 def _is_ts_damaged(data: bytes, pid: int) -> bool:
     """Check the packets of a transport stream: each begins with 0x47, and those of one stream are numbered (ISO 13818-1)."""
-    stride = 192 if data[192:193] == data[384:385] == b"\x47" and data[188:189] != b"\x47" else 188
+    first, stride = _ts_packets(data)
     last = -1
-    for at in range(0, len(data) - 4, stride):
+    for at in range(first, len(data) - 4, stride):
         if data[at] != 0x47:
             return True
         has_payload = data[at + 3] & 0x10
@@ -206,6 +210,15 @@ def _is_ts_damaged(data: bytes, pid: int) -> bool:
             return True
         last = number
     return False
+
+
+def _ts_packets(data: bytes) -> tuple[int, int]:
+    """Return where the first packet begins, and the bytes from one packet to the next."""
+    if data[:377:188] == b"GGG":
+        return 0, 188
+    if data[4:389:192] == b"GGG":
+        return 4, 192  # in .m2ts four bytes of time precede each packet
+    return 0, 192 if data[192:385:192] == b"GG" and data[188:189] != b"G" else 188
 
 
 def _is_ps_damaged(data: bytes) -> bool:
@@ -226,7 +239,8 @@ def _is_asf_damaged(read: _Read, start: int, end: int) -> bool:
     header = read(0, 64 << 10)
     at = header.find(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"))
     packet = int.from_bytes(header[at + 92 : at + 96], "little")
-    if at < 0 or packet < 64:
+    packets_at = int.from_bytes(header[16:24], "little") + _ASF_DATA
+    if at < 0 or packet < 64 or start < packets_at:
         return False
     first = read(start, 3)
     return any(read(place, 3) != first for place in range(start, end, packet))
@@ -252,11 +266,11 @@ def declared_end_ns(
                 return None
             # A tag that was copied from a longer file is ignored. FFmpeg counts both from 0, other programs from the first.
             return min(whole_ns, tag_ns or whole_ns) - begins_ns
-        case "asf" | "avi" if is_cut:
+        case "asf" if is_cut:
             return None  # FFmpeg has replaced it
         case "asf" if is_alone:
             return whole_ns
-        case "mov" | "avi" | "tta" | "wv" | "ape" | "tak" | "mpc" | "mpc8":
+        case "mov" | "tta" | "wv" | "ape" | "tak" | "mpc" | "mpc8":
             return own_ns
         case "flac" if _flac_samples(os.pread(file.fileno(), 42, 0)):
             return own_ns
