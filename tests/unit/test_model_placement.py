@@ -390,3 +390,23 @@ def test_report_of_another_model_than_that_of_the_lease_is_ignored() -> None:
     submit(b, "a", "big")
     b.reply(b.last(ac.SendLease), loaded=pr.HeldModel(name="", load_s=LOAD_S))
     assert b.broker.placement.loads == {}
+
+
+def test_models_unloaded_for_a_refused_or_an_ordinary_lease_are_loaded_again() -> None:
+    b = bench("gpu0", attempts=9)
+    submit(b, "a", "big")
+    answer(b, b.last(ac.SendLease))
+    submit(b, "b", "big")
+    refusal = pr.LeaseRefused(lease=b.last(ac.SendLease).lease.id, cause="out of memory", evicted=("",))
+    b.handle(ev.MessageReceived("gpu0.1", refusal))
+    assert held_by(b, "gpu0") == {"big"}
+    submit(b, "c", "")
+    assert b.last(ac.SendLease).message.model == "big"
+    b.reply(b.last(ac.SendLease))
+    assert b.last(ac.SendLease).message.is_load
+    answer(b, b.last(ac.SendLease))
+    submit(b, "d", "big")
+    again = b.last(ac.SendLease)
+    assert not again.message.is_load
+    b.reply(again, loaded=pr.HeldModel(name="big", load_s=LOAD_S), evicted=("",))
+    assert held_by(b, "gpu0") == {"big"}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from subtitled.asr.engine import OutOfMemoryError
 from subtitled.asr.idle_unload import IdleUnload
 from subtitled.asr.prompts import PromptRequest
 from subtitled.core.protocol import (
@@ -18,6 +19,7 @@ from subtitled.core.protocol import (
     FromWorker,
     Heartbeat,
     LeaseItem,
+    LeaseRefused,
     SegmentResult,
     Transcribe,
     Transcribed,
@@ -51,7 +53,8 @@ class Port:
 class Role:
     """A transcribe role whose model finds silence; keeps the requests that its model receives."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_refusing: bool = False) -> None:
+        self.is_refusing = is_refusing
         self.requests: list[PromptRequest] = []
         self.port = Port()
         loaded = self._load(EngineSettings(model="default"))
@@ -98,6 +101,8 @@ class Role:
         self, _features: object, requests: Sequence[PromptRequest], **_: object
     ) -> list[SegmentResult]:
         self.requests += requests
+        if self.is_refusing:
+            raise OutOfMemoryError("out of memory")
         silence = SegmentResult(phrases=(), language="", language_probability=0.0, is_speech=False)
         return [silence for _ in requests]
 
@@ -120,4 +125,12 @@ def test_end_of_a_load_is_reported_before_the_answer(is_load: bool) -> None:
     steps = [[one.steps for one in sent.leases] for sent in progress if isinstance(sent, Heartbeat)]
     assert steps == ([[1]] if is_load else [])
     assert isinstance(answer, Transcribed)
+    assert role.drain() is ExitCode.OK
+
+
+def test_refusal_names_the_models_that_were_unloaded_for_the_lease() -> None:
+    role = Role(is_refusing=True)
+    engine = EngineSettings(model="big")
+    *_, answer = role.lease("de", model="big", engine=engine, is_load=True, evict=("",))
+    assert answer == LeaseRefused(lease=1, cause="out of memory", evicted=("",))
     assert role.drain() is ExitCode.OK

@@ -392,7 +392,7 @@ class Broker:
         if lease is None:
             return
         self.worker_table.succeeded(identity)
-        if lease.is_load:
+        if lease.is_load or message.loaded is not None:  # a worker loads a model again that it had to unload
             self.lease_dispatch.model_loaded(identity, lease.model, message)
         answered = self._add_results(lease, message.items)
         left_out = self.lease_dispatch.requeue(lease, "the worker's reply left it out", is_blamed=True)
@@ -417,6 +417,7 @@ class Broker:
             self.lease_dispatch.models_unloaded(identity, (lease.model, *message.evicted))
             self.lifecycle.advance_all(self.lease_dispatch.requeue(lease, message.cause, is_blamed=False))
             return
+        self.lease_dispatch.models_unloaded(identity, message.evicted)
         self.lifecycle.advance_all(self.lease_dispatch.requeue(lease, message.cause, is_blamed=True))
         if (worker := self.worker_table.refused(identity)) is not None:
             self.worker_loss.kill(worker, f"refused a lease: {message.cause}", now)

@@ -138,7 +138,7 @@ class TranscribeRole:
                     for blob, item in zip(blobs, message.items, strict=True)
                 ]
             except WireAudioError as error:
-                self._answer(LeaseRefused(lease=message.lease, cause=str(error)))
+                self._answer(LeaseRefused(lease=message.lease, cause=str(error), evicted=use.evicted))
                 continue
             self._featured.put(_Lease(message, use, features, time.monotonic() - started))
         for _ in range(self._streams):
@@ -219,10 +219,11 @@ class TranscribeRole:
                 self._is_dropped(order.lease)
                 continue
             except (OutOfMemoryError, ValueError) as error:
-                self._answer(LeaseRefused(lease=order.lease, cause=str(error)))
+                self._answer(LeaseRefused(lease=order.lease, cause=str(error), evicted=lease.use.evicted))
                 continue
             except (ProtocolError, msgspec.ValidationError) as error:
-                self._answer(LeaseRefused(lease=order.lease, cause=f"invalid result of the model: {error}"))
+                cause = f"invalid result of the model: {error}"
+                self._answer(LeaseRefused(lease=order.lease, cause=cause, evicted=lease.use.evicted))
                 continue
             except RuntimeError as error:
                 if self._device == "cpu":
