@@ -80,7 +80,7 @@ def direct(model: WhisperModel, pcm: NDArray[np.int16], **options: Any) -> list[
 def test_prompts_of_any_length_share_a_lease_and_act_as_in_faster_whisper(model: WhisperModel) -> None:
     """Each segment has its own; CTranslate2 itself takes only equally long ones in one call."""
     pcm = english()
-    wishes: list[dict[str, str]] = [
+    wishes: list[dict[str, Any]] = [
         {},
         {"initial_prompt": PROMPT},
         {"hotwords": HOTWORDS},
@@ -120,7 +120,11 @@ def test_short_audio_is_padded_to_the_whole_window_only_where_it_matters(
         return encode(features)
 
     monkeypatch.setattr(model, "encode", encode_and_note)
-    [result] = decoded(model, [(english()[: 2 * 16_000], PromptRequest(language=language))], **rules)
+    [result] = decoded(
+        model,
+        [(english()[: 2 * 16_000], PromptRequest(language=language, may_be_short=language is not None))],
+        **rules,
+    )
     assert sizes[: len(frames)] == frames
     assert "Good morning" in " ".join(texts(result))
 

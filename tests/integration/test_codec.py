@@ -60,6 +60,8 @@ def any_of(kind: inspect.Type) -> st.SearchStrategy[Any]:
             return st.none()
         case inspect.VarTupleType(item_type=item):
             return st.lists(any_of(item), max_size=2).map(tuple)
+        case inspect.TupleType(item_types=items):
+            return st.tuples(*map(any_of, items))
         case inspect.FrozenSetType(item_type=item):
             return st.frozensets(any_of(item), max_size=3)
         case inspect.DictType(key_type=key, value_type=value):

@@ -497,7 +497,7 @@ def test_invalid_files_and_options_raise_before_anything_is_sent(client: Client,
         client.submit(huge)
     with pytest.raises(OptionError, match="formats='srt' is a string"):
         client.submit(huge, formats="srt")
-    with pytest.raises(OptionError, match="colour is not a job option; known: language, "):
+    with pytest.raises(OptionError, match="colour is not a job option; known: model, language, "):
         client.submit(huge, colour="blue")  # type: ignore[call-arg]
     with pytest.raises(OptionError, match=r"priority: 1000 is not allowed \(at most 100\)"):
         client.submit(huge, options=ms.JobOptions(priority=1000))

@@ -275,7 +275,7 @@ def close_connection(file: int, endpoint: str) -> None:
 
 def _tcp_listeners() -> dict[str, plain.socket]:
     """Return a second descriptor of each TCP socket on which this process listens, by endpoint."""
-    found = {}
+    found: dict[str, plain.socket] = {}
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - only the numbers are needed
         with contextlib.suppress(OSError):
             if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
@@ -284,9 +284,10 @@ def _tcp_listeners() -> dict[str, plain.socket]:
             is_tcp = one.family in {plain.AF_INET, plain.AF_INET6}
             if is_tcp and one.getsockopt(plain.SOL_SOCKET, plain.SO_ACCEPTCONN):
                 host, port = one.getsockname()[:2]
-                found[f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"] = one
-            else:
-                one.close()
+                endpoint = f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+                if found.setdefault(endpoint, one) is one:
+                    continue
+            one.close()
     return found
 
 

@@ -133,9 +133,9 @@ class _Window(Struct, frozen=True):
 
     @property
     def padded_frames(self) -> int:
-        """Frames that the encoder is given for it; with less silence the language is detected with less certainty."""
+        """Frames that the encoder is given for it."""
         frames = self.end - self.start + PADDING_FRAMES
-        is_whole = self.is_whole or self.segment.language is None
+        is_whole = self.is_whole or not self.segment.request.may_be_short
         return WINDOW_FRAMES if is_whole else min(WINDOW_FRAMES, -(-frames // SIZE_FRAMES) * SIZE_FRAMES)
 
     @property

@@ -23,6 +23,8 @@ class PromptRequest(Struct, frozen=True, kw_only=True):
 
     language: str | None
     """None: detect it; MIXED: detect it for each part of the segment."""
+    may_be_short: bool = False
+    """Short audio may be padded with less silence than Whisper does; texts and times differ slightly."""
     task: str = "transcribe"
     initial_prompt: str = ""
     """Text that counts as spoken before the segment."""

@@ -314,6 +314,7 @@ class LeaseDispatch:
                 LeaseItem(
                     key=key,
                     language=language,
+                    is_language_given=asked not in {"auto", "multi"},
                     task=job.options.task,
                     is_translated_too=job.options.is_translated_too,
                     initial_prompt=job.options.initial_prompt,

@@ -453,6 +453,8 @@ class LeaseItem(Struct, frozen=True, kw_only=True):
     key: SegmentKey
     language: str | None
     """None: detect it; "multi": detect it for each part of the segment."""
+    is_language_given: bool = False
+    """The language is the job's option, not the result of a vote: the same for all attempts."""
     task: str
     is_translated_too: bool = False
     initial_prompt: str = ""

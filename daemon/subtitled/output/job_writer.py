@@ -262,6 +262,7 @@ class JobWriter:
             obsolete=tuple(obsolete),
         )
         ended = ev.Closed if is_failure else ev.Written
+        is_retried = job.id in self._retried
 
         def write() -> tuple[bytes, bytes]:
             """Return where the source is, and its new path if it was renamed meanwhile."""
@@ -271,7 +272,7 @@ class JobWriter:
                 raise SpoolError("the database was deleted or replaced")
             try:
                 if is_failure:
-                    location = write_failure(work, named.error.parent)
+                    location = write_failure(work, named.error.parent, is_last=is_retried)
                 else:
                     with self._reporter.stage("write"):
                         location = write_outputs(work)
@@ -463,12 +464,12 @@ def write_outputs(work: OutputJob) -> bytes:
     return job.location
 
 
-def write_failure(work: OutputJob, folder: Path) -> bytes:
+def write_failure(work: OutputJob, folder: Path, *, is_last: bool = True) -> bytes:
     """Write the error text of a failed job to `folder`, with partial subtitles if any; archive its source.
 
     Returns the source's location. Blocks for fsync. Raises SpoolError if the error text cannot be written or the disk is full;
-    the source stays in place then. If partial subtitles cannot be written, for example into a read-only folder, the error text
-    contains the reason.
+    the source stays in place then; also, unless `is_last`, if their mount has lost its server. If partial subtitles cannot be
+    written for another reason, for example into a read-only folder, the error text contains it.
     """
     job = work.job
     text = _failure_text(work)
@@ -476,7 +477,7 @@ def write_failure(work: OutputJob, folder: Path) -> bytes:
         try:
             _write_files(work)
         except SpoolError as error:
-            if is_disk_full(error) or is_mount_error(error):
+            if is_disk_full(error) or (is_mount_error(error) and not is_last):
                 raise
             text += f"\nThe finished part could not be written: {error}\n"
     _check_folder(job, folder / "_")

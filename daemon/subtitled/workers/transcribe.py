@@ -193,6 +193,7 @@ class TranscribeRole:
                 PromptRequest(
                     # A language that Whisper has no token for is that of the whole model, which was trained for it.
                     language=item.language if item.language == MIXED or item.language in LANGUAGES else None,
+                    may_be_short=item.is_language_given,
                     task=item.task,
                     initial_prompt=item.initial_prompt,
                     hotwords=item.hotwords,
