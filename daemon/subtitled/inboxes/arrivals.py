@@ -123,6 +123,8 @@ class InboxArrivals:
     def take(self, found: FoundFile, *, is_space: bool) -> JobArrived | RetryRequested | SourceRenamed | None:
         """Return the event for a file, if any; without disk space a new file is held back."""
         if isinstance(found.file, RenamedFile):
+            # It is reported again at its new path.
+            self._held = [held for held in self._held if held.file.path != found.file.before]
             return renamed_source(found.file, found.inbox, self._store)
         if not is_space:
             if not self._held:

@@ -218,7 +218,9 @@ class _Sound:
             if not len(block):
                 break
             yield self.info.sample_rate, mixed(block.T, self.info.channel_names, mixes)
-        missing = incompleteness(self._file.fileno())
+        missing = None
+        with self._file.recorded_fault():
+            missing = incompleteness(self._file.fileno())
         # libsndfile takes the shorter of the declared size and the file's own.
         self.damage.finish(self._sound.frames * 1_000_000_000 // self.info.sample_rate, None, missing)
 

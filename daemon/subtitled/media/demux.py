@@ -196,7 +196,8 @@ class Track:
         if held:
             yield held[0][0].sample_rate, _mixed(held, mixes)
         if is_whole and self._file.fault is None:
-            self._note_end()
+            with self._file.recorded_fault():
+                self._note_end()
 
     def _note_damage(self, before_ns: int | None, silence_ns: int) -> None:
         """Record the damage between two frames: the end of the earlier one, and the silence after it."""
@@ -205,8 +206,9 @@ class Track:
             start, end = self._positions[0], self._positions[-1]
             if name.startswith("mpeg"):  # not every packet has a position
                 end = max(end, self._file.tell())
-            if is_damaged(name, self._file.fileno(), start, end, self._stream.id):
-                self.damage.add_packet(None)
+            with self._file.recorded_fault():
+                if is_damaged(name, self._file.fileno(), start, end, self._stream.id):
+                    self.damage.add_packet(None)
         if self.damage.is_pending:
             after_ns = 0 if before_ns is None else before_ns - self._begins_ns
             self.damage.place(after_ns, silence_ns, is_first=before_ns is None)

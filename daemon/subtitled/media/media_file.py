@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterator
 
 from msgspec import Struct
 
@@ -108,6 +109,14 @@ class MediaFile:
     def tell(self) -> int:  # prose: allow - the name that FFmpeg calls
         """Return the offset of the byte that is read next."""
         return self._raw.tell()
+
+    @contextlib.contextmanager
+    def recorded_fault(self) -> Iterator[None]:
+        """Record an OSError of calls on the descriptor as `fault`, which the end of the decoding raises."""
+        try:
+            yield
+        except OSError as error:
+            self.fault = error
 
     def fileno(self) -> int:
         """Return the descriptor, which this object closes."""
