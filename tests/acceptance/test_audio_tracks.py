@@ -55,7 +55,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 @pytest.mark.parametrize(
     ("name", "track", "mix", "others"),
     [
-        ("inverted.flac", 1, "difference", ""),
+        ("inverted.flac", 1, "left", ""),
         ("centre.flac", 1, "centre", ""),
         ("second.mkv", 2, "stereo", "1 (no language, 2 channels)"),
         ("commentary.mkv", 2, "stereo", "1 (no language, 2 channels, default, comment)"),

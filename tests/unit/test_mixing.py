@@ -54,9 +54,10 @@ def test_stereo_with_the_same_speech_in_both_channels_is_averaged() -> None:
 
 
 @pytest.mark.parametrize("correlation", [-1, -0.7])
-def test_an_inverted_channel_is_subtracted(correlation: float) -> None:
-    assert stereo("11", "11", (1, 1), correlation) == "difference"
-    assert stereo("11", "11", (1, 0.1), correlation) == "difference"
+def test_louder_channel_is_taken_if_the_other_is_inverted(correlation: float) -> None:
+    assert stereo("11", "11", (1, 1), correlation) == "left"
+    assert stereo("11", "11", (1, 0.1), correlation) == "left"
+    assert stereo("11", "11", (0.1, 1), correlation) == "right"
     weights = weights_of(["FL", "FR"], "difference")
     assert weights is not None
     assert weights.tolist() == [0.5, -0.5]
@@ -81,7 +82,7 @@ def test_channels_are_split_unless_both_have_the_same_speech() -> None:
     assert stereo("11", "00", (1, 0), is_split=True) == "split"
     assert stereo("11", "00", (1, 0.05), 0.95, is_split=True) == "split", "the left leaks into the right"
     assert stereo("11", "11", (1, 1), 0.95, is_split=True) == "stereo"
-    assert stereo("11", "11", (1, 1), -1, is_split=True) == "difference"
+    assert stereo("11", "11", (1, 1), -1, is_split=True) == "left"
 
 
 def test_a_centre_beside_loud_channels_is_taken_alone() -> None:

@@ -47,7 +47,7 @@ _USUAL_LAYOUTS = {5: "FL FR FC BL BR", 6: "FL FR FC LFE BL BR", 8: "FL FR FC LFE
 """Channels of files that name none."""
 
 _CANCELLED = -0.5
-"""Correlation of two channels below which their sum loses more of the speech than their difference."""
+"""Correlation of two channels below which their sum would cancel much of the speech."""
 _ALIKE = 0.8
 """Correlation of two channels from which they have the same speech."""
 _DOMINANT = 20
@@ -87,7 +87,7 @@ def weights_of(names: Sequence[str], mix: str) -> NDArray[np.float32] | None:
         case "right", 2:
             return np.array([0, 1], np.float32)
         case "difference", 2:
-            return np.array([0.5, -0.5], np.float32)
+            return np.array([0.5, -0.5], np.float32)  # a job that an earlier version has begun
         case "sum", 2:
             return np.array([1, 1], np.float32)
         case _, count if count < 3 or not any(names):
@@ -158,7 +158,8 @@ def _choose_stereo(evidence: Evidence) -> Mix:
     left, right = evidence.speech
     spoken = evidence.power[:, :, left | right].sum(axis=2)
     if spoken[0, 1] < _CANCELLED * np.sqrt(spoken[0, 0] * spoken[1, 1]):
-        return "difference"
+        # Their difference would cancel speech that is upright in both later.
+        return "left" if spoken[0, 0] >= spoken[1, 1] else "right"
     for here, there in ((0, 1), (1, 0)):
         if np.count_nonzero(evidence.speech[here]) > _DOMINANT * np.count_nonzero(evidence.speech[there]):
             # The other channel may have speech later; while it is quiet nothing is lost by keeping it.
