@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 import urllib.request
 from typing import TYPE_CHECKING
 
@@ -91,6 +92,12 @@ def test_output_that_hangs_holds_up_its_own_jobs_alone(daemon: Daemon) -> None:
     daemon.stop()
 
 
+def drop_old(daemon: Daemon, name: str, folder: Path) -> None:
+    """Put a file there that was written a day ago: the watcher does not read its end."""
+    path = daemon.drop(media.DEMO / "demo.flac", name, inbox=folder)
+    os.utime(path, (time.time() - 86_400,) * 2)
+
+
 def test_file_that_is_being_read_when_its_mount_hangs_waits_for_it(tmp_path: Path) -> None:
     """All prepare workers hang, even after SIGKILL; others replace them, and read the files of other inboxes."""
     recovery = schema.RecoveryConfig(prepare_attempts=20, prepare_stall_s=2.0)
@@ -104,7 +111,7 @@ def test_file_that_is_being_read_when_its_mount_hangs_waits_for_it(tmp_path: Pat
         StoppableMount(shared, tmp_path / "bad") as mount,
     ):
         for name in names:
-            daemon.drop(media.DEMO / "demo.flac", name, inbox=shared)
+            drop_old(daemon, name, shared)
         mount.hang_at(100_000)
         daemon.spawn()
         assert mount.is_hung.wait(60), daemon.tail()
@@ -125,7 +132,7 @@ def test_file_waits_for_a_mount_that_has_gone_and_one_that_cannot_be_read_fails(
     shared, bad = tmp_path / "shared", tmp_path / "bad"
     shared.mkdir()
     with Daemon(tmp_path, inboxes=inboxes) as daemon, StoppableMount(shared, bad) as mount:
-        daemon.drop(media.DEMO / "demo.flac", "talk.flac", inbox=shared)
+        drop_old(daemon, "talk.flac", shared)
         mount.fail_at(100_000)
         daemon.start()
         assert mount.is_failing.wait(60), daemon.tail()
