@@ -78,7 +78,7 @@ def submitted(daemon: Daemon, folder: Path, *names: str, tag: str = "") -> list[
         path = folder / name
         path.write_bytes(b"not media " + os.urandom(16))
         job = daemon.client.submit(path, tag=tag)
-        eventually(lambda job=job: job.facts().state == "failed", "the job has failed")  # type: ignore[misc]
+        eventually(lambda job=job: daemon.is_closed(job.id), "the job has failed and is closed")  # type: ignore[misc]
         ids.append(job.id)
     return ids
 

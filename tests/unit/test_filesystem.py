@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -67,17 +65,3 @@ def test_lease_that_a_network_file_system_refuses_shows_no_writer(
     with path.open("wb"):
         assert is_open_for_writing(str(path), mounts) is is_open
     assert not is_open_for_writing(str(path), mounts)
-
-
-def test_file_under_a_lease_for_writing_is_open(tmp_path: Path) -> None:
-    path = tmp_path / "a.wav"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
-        try:
-            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-        except OSError as error:
-            pytest.skip(f"this file system grants no lease: {error}")
-        assert is_open_for_writing(str(path))
-    finally:
-        os.close(descriptor)

@@ -367,7 +367,11 @@ class RequestHandlers:
         self._dispatch(CancelRequested(job.id))
 
     def _retry(self, job: Job) -> None:
-        if job.state is not JobState.FAILED or not job.is_closed:
+        if job.state is JobState.FAILED and not job.is_closed:
+            raise RefusedError(
+                "WRONG_STATE", f"job {job.id}: its files are being written; try again in a moment"
+            )
+        if job.state is not JobState.FAILED:
             raise RefusedError(
                 "WRONG_STATE", f"job {job.id} is {job.state.value}; only a failed job can be retried"
             )

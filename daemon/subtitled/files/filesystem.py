@@ -253,8 +253,6 @@ def is_open_for_writing(path: str, mounts: Path = MOUNTS) -> bool:
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except BlockingIOError:
-        return True  # another process holds a lease for writing, as Samba does
     except OSError:
         return False
     try:
