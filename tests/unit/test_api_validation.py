@@ -149,7 +149,7 @@ def test_language_decides_the_chinese_characters_unless_they_are_given(
 
 
 def test_chinese_is_refused_without_opencc(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("subtitled.output.chinese.is_installed", lambda: False)
+    monkeypatch.setattr("subtitled.config.checks.find_spec", lambda _: None)
     with pytest.raises(RefusedError, match='chinese "tw": OpenCC is not installed on the server') as caught:
         checked(JobOptions(chinese="tw"), languages=())
     assert caught.value.code == "UNSUPPORTED"

@@ -291,20 +291,29 @@ def test_inboxes_are_set_by_variable_only_as_a_whole() -> None:
         load_config(None, {"SUBTITLED_INBOX__PATH": "/x"}, check_paths=False)
 
 
-def test_converting_chinese_without_opencc_is_a_fault_with_its_remedy(tmp_path: Path) -> None:
-    """In an interpreter that finds all packages of this one but OpenCC."""
+def chinese_faults_without_opencc(folder: Path, chinese: str) -> str:
+    """Return the faults of an inbox, in an interpreter that finds all packages of this one but OpenCC."""
     for package in Path(msgspec.__file__).parents[1].iterdir():
         if not package.name.startswith("opencc"):
-            (tmp_path / package.name).symlink_to(package)
-    roots = [str(tmp_path), str(_ROOT / "client"), str(_ROOT / "daemon")]
+            (folder / package.name).symlink_to(package)
+    roots = [str(folder), str(_ROOT / "client"), str(_ROOT / "daemon")]
+    inbox = f'[{{chinese = "{chinese}", path = "/in", output = "/out"}}]'
     program = (
         f"import sys; sys.path[:0] = {roots!r}; from subtitled.config.load import load_config; "
-        """load_config(None, {"SUBTITLED_INBOX": '[{chinese = "tw"}]'}, check_paths=False)"""
+        f"""load_config(None, {{"SUBTITLED_INBOX": {inbox!r}}}, check_paths=False)"""
     )
-    done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, check=False)
-    assert (
-        'inbox[0].chinese: "tw" is not allowed ("off", until OpenCC is installed: pip install' in done.stderr
-    )
+    return subprocess.run(
+        [sys.executable, "-S", "-c", program], capture_output=True, text=True, check=False
+    ).stderr
+
+
+def test_converting_chinese_without_opencc_is_a_fault_with_its_remedy(tmp_path: Path) -> None:
+    faults = chinese_faults_without_opencc(tmp_path, "tw")
+    assert 'inbox[0].chinese: "tw" is not allowed ("off", until OpenCC is installed: pip install' in faults
+
+
+def test_inbox_with_defaults_needs_no_opencc(tmp_path: Path) -> None:
+    assert chinese_faults_without_opencc(tmp_path, "auto") == ""
 
 
 def test_a_command_that_cannot_be_run_is_a_fault(tmp_path: Path) -> None:

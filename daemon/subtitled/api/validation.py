@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from subtitle.messages import Commit, JobOptions, LayoutOptions
 from subtitled.api.peer import RefusedError
-from subtitled.config.checks import LANGUAGES, OPENCC_REMEDY
+from subtitled.config.checks import LANGUAGES, OPENCC_REMEDY, lacks_opencc
 from subtitled.config.layout_limits import check_overrides, overrides_of
 from subtitled.config.model_choice import ConfiguredModel, ModelChoiceError, choose_model
 from subtitled.config.schema import FORMATS
@@ -22,7 +22,6 @@ from subtitled.core.records import Options, options_of
 from subtitled.core.states import JobState
 from subtitled.files.atomic_files import fitted, inside
 from subtitled.languages import is_audio_track, option_of
-from subtitled.output import chinese
 
 NAME_BYTES_LEFT = 64
 """Bytes that a client's file name leaves for suffixes that are added to it."""
@@ -80,7 +79,7 @@ def job_options(
     unknown = [form for form in wanted.formats if form not in FORMATS]
     if unknown:
         raise RefusedError("BAD_FORMAT", f"unknown format {unknown[0]!r}; supported: {', '.join(FORMATS)}")
-    if wanted.chinese not in {"auto", "off"} and not chinese.is_installed():
+    if lacks_opencc(wanted.chinese):
         raise RefusedError(
             "UNSUPPORTED",
             f'chinese "{wanted.chinese}": OpenCC is not installed on the server; install it: {OPENCC_REMEDY}',

@@ -208,7 +208,7 @@ def _check_inbox_values(config: Config, faults: ConfigFaults) -> None:
         if inbox.karaoke and not (inbox.word_timestamps is True and "ass" in inbox.formats):
             allowed = 'false, unless word_timestamps = true and "ass" is among the formats'
             faults.add(f"{key}.karaoke", inbox.karaoke, allowed)
-        if inbox.chinese != "off" and find_spec("opencc") is None:
+        if lacks_opencc(inbox.chinese):
             faults.add(f"{key}.chinese", inbox.chinese, f'"off", until OpenCC is installed: {OPENCC_REMEDY}')
         if not is_audio_track(inbox.audio_track) and not faults.is_faulty(f"{key}.audio_track"):
             allowed = 'the number of a track, from 1 to 1000, a language such as "en", or "auto"'
@@ -242,6 +242,11 @@ def _check_inbox_model(
             faults.add(f"{key}.task", inbox.task, f'"transcribe", {cannot}')
         if "translate" in inbox.tasks:
             faults.add(f"{key}.tasks", inbox.tasks, f"[], {cannot}")
+
+
+def lacks_opencc(chinese: str) -> bool:
+    """Return whether a choice of Chinese characters needs OpenCC, which is not installed; "auto" does without it."""
+    return chinese not in {"auto", "off"} and find_spec("opencc") is None
 
 
 def layout_of(inbox: InboxConfig) -> LayoutOptions:
