@@ -81,6 +81,10 @@ class Options(Struct, frozen=True, kw_only=True):
         """How often the model decodes each segment."""
         return len(self.tasks)
 
+    def is_same(self, other: Options) -> bool:
+        """Return whether both give the same subtitles: the wording of `model_reason` does not count."""
+        return replace(self, model_reason=other.model_reason) == other
+
 
 def options_of(given: JobOptions | InboxConfig, choice: ModelChoice, **others: Any) -> Options:
     """Return the options of a job from those of its Submit or its inbox; `others` are fields that only one of these has."""

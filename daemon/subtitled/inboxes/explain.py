@@ -194,7 +194,7 @@ class _JobHistory:
     def job_of(self, source: bytes, size: int, mtime_ns: int, options: Options) -> JobRow | None:
         """Return the earlier job of the same file with the same options."""
         rows = self._rows(JOBS_OF_SOURCE, source, size, mtime_ns)
-        return next((found for row in rows if (found := job_row(row)).job.options == options), None)
+        return next((found for row in rows if (found := job_row(row)).job.options.is_same(options)), None)
 
     def is_processed(self, source: bytes, size: int, mtime_ns: int) -> bool:
         """Return whether a deleted job processed the same file."""

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec.structs import replace
 
 from subtitled.core.events import SegmentRow
 from subtitled.core.records import Job, Options, SegmentKey
@@ -177,17 +176,12 @@ class Reader:
     def _newest(
         self, exact: str, similar: str, values: tuple[object, ...], options: Options
     ) -> JobRow | None:
-        """Return the newest job with these options, compared decoded: an older release may have stored fewer fields.
-
-        The text of `model_reason` does not count: another release may word it differently.
-        """
+        """Return the newest job with these options, compared decoded: an older release may have stored fewer fields."""
         row = self._db.execute(exact, (*values, msgspec.msgpack.encode(options))).fetchone()
         if row is not None:
             return job_row(row)
         found = [
-            one
-            for one in map(job_row, self._db.execute(similar, values))
-            if replace(one.job.options, model_reason=options.model_reason) == options
+            one for one in map(job_row, self._db.execute(similar, values)) if one.job.options.is_same(options)
         ]
         return max(found, key=lambda one: one.job.order, default=None)
 
