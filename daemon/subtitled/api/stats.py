@@ -13,10 +13,9 @@ from subtitled.api.views import worker_facts
 from subtitled.config.model_choice import ConfiguredModel
 from subtitled.core.broker import Broker
 from subtitled.core.live_jobs import BYTES_PER_SAMPLE
-from subtitled.core.model_placement import AT_WORK
 from subtitled.core.plan import SAMPLES_PER_MS
 from subtitled.core.records import Role, Worker
-from subtitled.core.states import JobState
+from subtitled.core.states import AT_WORK, JobState
 from subtitled.network.auth import Principal
 from subtitled.observability.gpu import GpuMemoryMonitor, GpuMemoryUsage
 from subtitled.storage.store import Store

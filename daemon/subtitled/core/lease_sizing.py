@@ -14,7 +14,7 @@ from subtitled.core.fair_queue import lease_size
 from subtitled.core.live_jobs import BYTES_PER_SAMPLE
 from subtitled.core.policy import Policy
 from subtitled.core.records import Lease, Worker
-from subtitled.core.states import WorkerState
+from subtitled.core.states import AT_WORK
 from subtitled.core.throughput import Throughput
 from subtitled.core.worker_table import NEVER
 
@@ -25,7 +25,6 @@ SOONER = 0.9
 """Other workers are sooner if they need less than this share of the time; so no two wait for each other."""
 OVERLONG = 2.0
 """A worker whose lease takes this many times its usual time is not counted on."""
-AT_WORK = (WorkerState.IDLE, WorkerState.BUSY)
 WINDOW_BYTES = 480_000 * BYTES_PER_SAMPLE
 """PCM of the longest segment: what Whisper sees at once."""
 

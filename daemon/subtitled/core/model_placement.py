@@ -18,7 +18,7 @@ from subtitled.core.fair_queue import ReadyQueue
 from subtitled.core.policy import Policy
 from subtitled.core.protocol import EngineSettings, HeldModel
 from subtitled.core.records import Role, Worker
-from subtitled.core.states import WorkerState
+from subtitled.core.states import AT_WORK, WorkerState
 from subtitled.core.worker_table import NEVER, WorkerTable
 
 TURN_S = 10.0
@@ -31,7 +31,6 @@ WORTH_LOADS = 3.0
 """A further worker loads a model if its waiting work takes the present workers so many times the load time."""
 USUAL_LOAD_S = 10.0
 """Load time of a model that was not loaded yet."""
-AT_WORK = (WorkerState.IDLE, WorkerState.BUSY)
 
 
 class ModelSpec(Struct, frozen=True, kw_only=True):

@@ -82,6 +82,10 @@ class WorkerState(Enum):
     STOPPED = "stopped"
 
 
+AT_WORK = (WorkerState.IDLE, WorkerState.BUSY)
+"""A worker takes leases or files."""
+
+
 class WorkerEvent(Enum):
     """Events of a worker slot."""
 

@@ -21,7 +21,7 @@ from subtitled.core.config_mapping import space_of
 from subtitled.doctor.daemon_user import DaemonUser, run_as
 from subtitled.doctor.finding import Finding, fault, ok, warning
 from subtitled.files.atomic_files import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
-from subtitled.files.filesystem import NETWORK_FILE_SYSTEMS, file_system
+from subtitled.files.filesystem import is_remote
 
 MIB = 2**20
 ANSWER_S = 3.0
@@ -50,7 +50,7 @@ def check(config: Config, account: DaemonUser) -> Iterator[Finding]:
     full_folders = {finding.name.removeprefix("space ") for finding in full if finding.state == "fault"}
     yield from run_as(account, lambda: list(_as_user(config, account, full_folders)))
     yield from run_as(account, lambda: [instance_finding()])
-    watched = [inbox.path for inbox in config.inbox if not is_network(inbox.path)]
+    watched = [inbox.path for inbox in config.inbox if not is_remote(inbox.path)]
     yield watches_finding(sum(map(count_folders, watched)), int(_limit("max_user_watches")))
 
 
@@ -204,12 +204,6 @@ def instance_finding() -> Finding:
         return fault("inotify instances", f"{os.strerror(ctypes.get_errno())}; the limit is {limit}", remedy)
     os.close(file)
     return ok("inotify instances", f"available; the limit is {_limit('max_user_instances')}")
-
-
-def is_network(folder: str) -> bool:
-    """Return whether a folder is on a network file system, which is polled."""
-    mounts = Path("/proc/self/mounts").read_text("utf-8", "replace")
-    return file_system(os.path.realpath(folder), mounts) in NETWORK_FILE_SYSTEMS
 
 
 def count_folders(top: str) -> int:

@@ -79,6 +79,12 @@ def file_system(real: str, mounts: str) -> str:
     return found
 
 
+def is_remote(path: str, mounts: Path = MOUNTS) -> bool:
+    """Return whether a file or folder is on a file system of a network."""
+    kind = file_system(os.path.realpath(path), mounts.read_text("utf-8", "surrogateescape"))
+    return kind in NETWORK_FILE_SYSTEMS
+
+
 def is_mount_error(error: BaseException | None) -> bool:
     """Return whether an OSError, or the OSError that caused `error`, may be due to a mount whose server has gone."""
     while error is not None and not isinstance(error, OSError):
@@ -261,13 +267,8 @@ def is_open_for_writing(path: str, mounts: Path = MOUNTS) -> bool:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError as error:
-        return error.errno == errno.EAGAIN and not _is_remote(path, mounts)
+        return error.errno == errno.EAGAIN and not is_remote(path, mounts)
     finally:
         with suppress(OSError):  # a mount that has gone reports an error here too
             os.close(descriptor)
     return False
-
-
-def _is_remote(path: str, mounts: Path) -> bool:
-    kind = file_system(os.path.realpath(path), mounts.read_text("utf-8", "surrogateescape"))
-    return kind in NETWORK_FILE_SYSTEMS

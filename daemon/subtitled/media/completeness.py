@@ -81,14 +81,13 @@ def declared_bytes(head: bytes, descriptor: int) -> int:
     kind, form = head[:4], head[8:12]
     if kind in {b"RIFF", b"RIFX"}:
         order = "big" if kind == b"RIFX" else "little"
-        return _unless_placeholder(_number(head, 4, 8, order)) and _number(head, 4, 8, order) + 8
+        return _with_header(_number(head, 4, 8, order), 8)
     if kind in {b"RF64", b"BW64"} and head[12:16] == b"ds64":
-        return _unless_placeholder(_number(head, 20, 28)) and _number(head, 20, 28) + 8
+        return _with_header(_number(head, 20, 28), 8)
     if kind == b"FORM" and form in {b"AIFF", b"AIFC"}:
-        return _unless_placeholder(_number(head, 4, 8, "big")) and _number(head, 4, 8, "big") + 8
+        return _with_header(_number(head, 4, 8, "big"), 8)
     if kind == b".snd":
-        data = _unless_placeholder(_number(head, 8, 12, "big"))
-        return data and data + _number(head, 4, 8, "big")
+        return _with_header(_number(head, 8, 12, "big"), _number(head, 4, 8, "big"))
     if head.startswith(_W64_RIFF):
         return _number(head, 16, 24)
     if head.startswith(_ASF_HEADER):
@@ -104,11 +103,12 @@ def _number(data: bytes, start: int, end: int, order: str = "little") -> int:
     return int.from_bytes(data[start:end], "big" if order == "big" else "little")
 
 
-def _unless_placeholder(size: int) -> int:
+def _with_header(size: int, header: int) -> int:
+    """Return a declared size with that of the header before it; 0 if it is a placeholder."""
     is_placeholder = (
         any(abs(size - known) < _PLACEHOLDERS for known in (0x7FFFFFFF, 0xFFFFFFFF)) or size >= 2**62
     )
-    return 0 if is_placeholder or size <= 36 else size
+    return 0 if is_placeholder or size <= 36 else size + header
 
 
 def _short(size: int, declared: int, what: str = "it") -> Incompleteness | None:

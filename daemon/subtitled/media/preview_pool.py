@@ -8,7 +8,6 @@ file open: a range that follows the last one is decoded without a seam.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import resource
 import signal
@@ -26,7 +25,7 @@ from subtitled import log
 from subtitled.core.plan import AudioSource
 from subtitled.errors import MediaError
 from subtitled.runtime import pipes, sandbox
-from subtitled.runtime.processes import lower_priority, start_process
+from subtitled.runtime.processes import die_with_parent, lower_priority, start_process
 
 COMMAND = (sys.executable, "-m", "subtitled.media.preview_pool")
 COUNT = 2
@@ -37,7 +36,6 @@ MEMORY_BYTES = 2 << 30
 """Limit of a child's address space."""
 IDLE_S = 60.0
 """A child without a request for this time is ended."""
-_PR_SET_PDEATHSIG = 1
 _BYTES_PER_SAMPLE = 2
 _log = log.get()
 
@@ -229,12 +227,7 @@ class PreviewPool:
 
 def main() -> None:
     """Serve requests until the pipe ends, as it does with the daemon."""
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(
-        _PR_SET_PDEATHSIG, signal.SIGKILL
-    )  # a hanging decoder does not see the end of its pipe
-    if os.getppid() != parent:
-        return
+    die_with_parent(os.getppid())  # a hanging decoder does not see the end of its pipe
     lower_priority()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # meant for the daemon, which is in the same process group

@@ -209,6 +209,7 @@ class JobWriter:
         """Find free names in the folder's thread, then claim them; `taken` are those of other sources."""
         ours = frozenset(Path(os.fsdecode(path)) for path in self._store.outputs_of_source(job.source))
         thread = self._thread_of(job)
+        may_follow = _may_follow(job, is_repeated=bool(self._store.outputs_of(job.id)))
         thread.run(
             partial(
                 _named,
@@ -217,9 +218,11 @@ class JobWriter:
                 ours,
                 taken,
                 is_failure=is_failure,
-                may_follow=_may_follow(job, is_repeated=bool(self._store.outputs_of(job.id))),
+                may_follow=may_follow,
             ),
-            partial(self._claim, job, transcripts, taken, thread, is_failure=is_failure),
+            partial(
+                self._claim, job, transcripts, taken, thread, is_failure=is_failure, may_follow=may_follow
+            ),
             partial(self._on_error, job, is_failure=is_failure),
             SpoolError,
         )
@@ -233,6 +236,7 @@ class JobWriter:
         named: _Names,
         *,
         is_failure: bool,
+        may_follow: bool,
     ) -> None:
         if named.renamed:
             self._follow(job, named.renamed, is_failure=is_failure)
@@ -248,7 +252,6 @@ class JobWriter:
             # The error text of an earlier file of this name, which failed.
             earlier = map(Path, map(os.fsdecode, self._store.outputs_of_source(job.source)))
             obsolete += [p for p in earlier if p.name.endswith(ERROR_SUFFIX) and p not in obsolete]
-        may_follow = _may_follow(job, is_repeated=bool(self._store.outputs_of(job.id)))
         try:
             self._store.claim_outputs(job, [os.fsencode(path) for path in (*claimed, *obsolete)])
         except NoSpaceError as error:
@@ -357,9 +360,7 @@ class JobWriter:
             self.finish(job, is_failure=is_failure)
 
         for folder in tuple(waiting):
-            self._folder(folder).run(
-                partial(wait_until_answers, [folder]), partial(answered, folder), _unexpected, OSError
-            )
+            self._folder(folder).run(partial(wait_until_answers, [folder]), partial(answered, folder))
 
     def _wait_for_space(self, job: Job, error: SubtitledError, *, is_failure: bool) -> None:
         """Keep a job in its state; it is written when there is space again."""
@@ -413,10 +414,6 @@ def _named(
         )
         paths.append({form: found[form] for form in FORMATS if form in found})
     return _Names(paths or [{} for _ in transcripts], error_path(job, error_folder(job, folder)))
-
-
-def _unexpected(error: OSError) -> None:
-    raise error
 
 
 def _may_follow(job: Job, *, is_repeated: bool) -> bool:

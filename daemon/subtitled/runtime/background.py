@@ -97,18 +97,18 @@ class FolderThread:
         self,
         work: Callable[[], Any],
         on_result: Callable[[Any], None],
-        on_error: Callable[[E], None],
-        expected: type[E],
+        on_error: Callable[[E], None] | None = None,
+        expected: type[E] | None = None,
     ) -> None:
         """Run `work`; the loop then calls `on_result` with its result, or `on_error` with an `expected` error.
 
-        Any other error is a bug and is raised in the loop.
+        Any other error, and without `expected` any error, is a bug and is raised in the loop.
         """
         self._pending += 1
 
         def hand_back(result: Any, error: Exception | None) -> None:
             self._pending -= 1
-            if isinstance(error, expected):
+            if expected is not None and on_error is not None and isinstance(error, expected):
                 on_error(error)
             elif error is not None:
                 raise error

@@ -45,9 +45,7 @@ class FileChecks:
     def check(self, action: CheckFile) -> None:
         """Open the file of a job, for however long that takes; the broker has one check for a folder at a time."""
         thread = self._threads[action.folder] = FolderThread("file check", self._call_in_loop)
-        thread.run(
-            partial(_can_be_opened_at_once, action.job), partial(self._checked, action), _unexpected, OSError
-        )
+        thread.run(partial(_can_be_opened_at_once, action.job), partial(self._checked, action))
 
     def _checked(self, action: CheckFile, is_at_once: bool) -> None:
         self._threads.pop(action.folder).close(0)
@@ -72,10 +70,6 @@ def _can_be_opened_at_once(job: Job) -> bool:
         finally:
             os.close(descriptor)
     return is_at_once and time.monotonic() - started < AT_ONCE_S
-
-
-def _unexpected(error: OSError) -> None:
-    raise error
 
 
 class HungFolders:

@@ -12,6 +12,7 @@ from msgspec import Struct
 from subtitled.asr import memory
 from subtitled.asr.cuda import preload_libraries
 from subtitled.asr.engine import Engine
+from subtitled.asr.faster_whisper_compat import is_out_of_memory
 from subtitled.asr.idle_unload import IdleUnload
 from subtitled.asr.model import HubUnreachableError, auto_batch_size, locate
 from subtitled.config.model_files import digest_of
@@ -38,8 +39,7 @@ class ModelLoadError(Exception):
     @property
     def is_out_of_memory(self) -> bool:
         """The device has too little free memory for it."""
-        text = str(self).lower()
-        return "out of memory" in text or "bad_alloc" in text or "cannot allocate memory" in text
+        return is_out_of_memory(self) or "cannot allocate memory" in str(self).lower()
 
 
 class LoadedModel(Struct, frozen=True, kw_only=True):
