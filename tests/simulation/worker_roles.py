@@ -213,7 +213,8 @@ class TranscribeRole:
         return self._history.media_of_job(item.key.job)
 
     def _exit_if_done(self) -> None:
-        if self._is_draining and not self._leases:
+        # One that hangs at its end sends heartbeats until the daemon kills it.
+        if self._is_draining and not self._leases and not self._fault_plan.strikes(Fault.HANG):
             self._process.later(0.1, lambda: self._process.die("exited", ExitCode.OK))
 
 
