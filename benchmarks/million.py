@@ -267,6 +267,7 @@ def main() -> None:
                     loop.run_while(ask)
                     took.append(time.monotonic() - sent)
                     turns.append(loop.longest_s)
+                    time.sleep(4 * took[-1])  # the rate limit grants a client a quarter of a processor
                 worst_s = max(turns)
                 print(
                     f"{name:32} longest turn {1000 * worst_s:7.2f} ms, answer {1000 * statistics.median(took):7.1f} ms"
