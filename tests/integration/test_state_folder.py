@@ -14,7 +14,7 @@ import pytest
 import media
 from daemon import Daemon, eventually
 from subtitle import ServerError
-from subtitle.messages import Error
+from subtitle.messages import Cancel, Chunk, Commit, Delete, Error, Retry
 from wire_client import WireClient, submit_of
 
 if TYPE_CHECKING:
@@ -98,4 +98,36 @@ def test_replaced_database_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
         database.unlink()
         database.write_bytes(b"")
         assert str(database) in daemon.wait_for_log("state.lost")["cause"]
+        daemon.stop()
+
+
+def test_lost_state_folder_refuses_every_request_that_changes_it(tmp_path: Path) -> None:
+    """What is changed now would be forgotten by the restart; reading still works."""
+    with Daemon(tmp_path) as daemon:
+        daemon.start()
+        stopped = [pid for worker, pid in daemon.workers().items() if worker.startswith("cpu")]
+        done = daemon.wait_for(daemon.drop(media.DEMO / "demo-zh.flac", "done.flac"))
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        daemon.drop(media.DEMO / "demo-zh.flac", "talk.flac")
+        eventually(lambda: daemon.stats().jobs.get("transcribing") == 1, "the job is transcribed")
+        (running,) = daemon.client.list(("transcribing",))
+        with WireClient(daemon.endpoint) as client:
+            upload = client.submit(b"sound")
+            (tmp_path / "state").rename(tmp_path / "elsewhere")
+            for change in (
+                submit_of(client.number(), b"other sound"),
+                Chunk(request=upload.request, job=upload.job, offset=0),
+                Commit(request=client.number(), job=upload.job, size=5, sha256="0" * 64),
+                Cancel(request=client.number(), job=running.id),
+                Retry(request=client.number(), job=running.id),
+                Delete(request=client.number(), job=done.id),
+            ):
+                client.send(change, [b"sound"] if isinstance(change, Chunk) else [])
+                refused = client.receive(Error)
+                assert (refused.request, refused.code) == (change.request, "DRAINING")
+                assert "state folder was deleted" in refused.message
+            assert client.status(running.id).state == "transcribing"
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
         daemon.stop()

@@ -59,6 +59,8 @@ CANCELLABLE = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.PREPARING
 _log = log.get()
 STATE_LOST = "the server's state folder was deleted"
 _waveform_decoder = msgspec.msgpack.Decoder(Waveform)
+_CHANGES = (ms.Submit, ms.Chunk, ms.Commit, ms.Cancel, ms.Retry, ms.Delete)
+"""Requests that change the database; they are refused while it is lost."""
 T = TypeVar("T")
 
 
@@ -112,6 +114,8 @@ class RequestHandlers:
 
     def handle(self, message: ms.ToServer, blobs: Sequence[Buffer], peer: Peer) -> None:
         """Answer a message now or later; raises RefusedError."""
+        if isinstance(message, _CHANGES) and (self._stats.state_fault or self._store.is_lost):
+            raise RefusedError("DRAINING", f"{STATE_LOST}; try again after its operator has restarted it")
         request = message.request
         match message:
             case ms.Hello(options=wanted):
@@ -199,8 +203,6 @@ class RequestHandlers:
     def _submit(self, message: ms.Submit, peer: Peer) -> None:
         if self._broker.is_draining:
             raise RefusedError("DRAINING", "the server is stopping; submit again after its restart")
-        if self._stats.state_fault:
-            raise RefusedError("DRAINING", f"{STATE_LOST}; submit again after its operator has restarted it")
         if self._broker.is_paused:
             raise RefusedError(
                 "NO_SPACE", "the server's disk is full (state.reserve_mb); submit again when it has space"
