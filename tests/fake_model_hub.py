@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import threading
@@ -22,7 +23,7 @@ class FakeModelHub:
         """With another `status` than 200 every request is answered with that."""
         self.status = status
         self.hangs = threading.Event()
-        """While it is set, requests for files wait."""
+        """While it is set, the content of model.bin waits; the other files arrive."""
         self.released = threading.Event()
         """Releases the waiting requests."""
         self.fetched: Counter[str] = Counter()
@@ -40,6 +41,7 @@ class FakeModelHub:
             "HF_ENDPOINT": f"http://127.0.0.1:{self._server.server_port}",
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DOWNLOAD_TIMEOUT": "600",
         }
 
     def __enter__(self) -> Self:
@@ -87,8 +89,6 @@ class FakeModelHub:
                     data = hub._files[name]
                     if has_body:
                         hub.fetched[name] += 1
-                        if hub.hangs.is_set():
-                            hub.released.wait(60)
                     self._send(
                         200,
                         data,
@@ -106,7 +106,10 @@ class FakeModelHub:
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 if has_body:
-                    self.wfile.write(data)
+                    if hub.hangs.is_set() and self.path.endswith("/model.bin"):
+                        hub.released.wait(600)
+                    with contextlib.suppress(ConnectionError):  # the client was stopped
+                        self.wfile.write(data)
 
         return Handler
 

@@ -223,6 +223,10 @@ class WorkerFacts(Struct, frozen=True, kw_only=True):
     """Offset of its host's clock to the daemon's; positive: ahead."""
     model_digest: str = ""
     """SHA-256 of its model's weights."""
+    models: tuple[str, ...] = ()
+    """Names of the models that it holds, the default first."""
+    loading: str = ""
+    """The model that it loads now."""
 
     @property
     def is_remote(self) -> bool:
@@ -257,7 +261,12 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     ready_segments: int = 0
     """Segments that wait for a worker with it."""
     cause: str = ""
-    """Why it cannot be used, or is not on the server yet."""
+    """Why it cannot be used, or why its last download failed."""
+    is_downloading: bool = False
+    """It is not on the server yet."""
+    downloaded_bytes: int = 0
+    download_bytes: int = 0
+    """Size of its files; 0 if unknown."""
 
 
 class _Message(Struct, frozen=True, kw_only=True, tag=True):

@@ -60,6 +60,11 @@ def print_job(console: Console, job: JobFacts) -> None:
         ("state", job.state),
         ("file", job.source),
         ("task", ", ".join(job.tasks) or job.task),
+        *(
+            [("model", f"{job.model} ({job.model_reason})" if job.model_reason else job.model)]
+            if job.model
+            else []
+        ),
         ("language", job.language or "not known yet"),
         ("segments", f"{done} of {sum(job.segments.values())} finished"),
         ("audio", f"{job.audio_ms / 1000:.1f} s" if job.audio_ms else f"{job.decoded_ms / 1000:.1f} s read"),
@@ -113,7 +118,9 @@ def print_stats(console: Console, stats: StatsInfo) -> None:
     """Print workers and queue."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     has_hosts = any(worker.host for worker in stats.workers)
-    for name in ("WORKER", "ROLE", "STATE", "DEVICE", "HOLDS", *(("LINK",) if has_hosts else ()), "CAUSE"):
+    has_models = len(stats.models) > 1
+    more = (*(("MODELS",) if has_models else ()), *(("LINK",) if has_hosts else ()))
+    for name in ("WORKER", "ROLE", "STATE", "DEVICE", "HOLDS", *more, "CAUSE"):
         table.add_column(name)
     for worker in stats.workers:
         holds = worker.job or (
@@ -122,6 +129,7 @@ def print_stats(console: Console, stats: StatsInfo) -> None:
         identity = f"{worker.slot}.{worker.incarnation}"
         table.add_row(
             *(identity, worker.role, worker.state, worker.device or "-", holds),
+            *((_models_of(worker),) if has_models else ()),
             *((_link(worker),) if has_hosts else ()),
             worker.cause or "-",
         )
@@ -133,6 +141,9 @@ def print_stats(console: Console, stats: StatsInfo) -> None:
         f"{stats.audio_ms / 1000:.0f} s of audio transcribed in {stats.uptime_s:.0f} s",
         highlight=False,
     )
+    for model in stats.models:
+        if model.is_downloading or model.cause:
+            console.print(model_line(model), highlight=False, markup=False)
     if stats.is_state_lost:
         console.print(
             "the server's state folder was deleted: it accepts no new work until it is restarted",
@@ -146,6 +157,36 @@ def print_stats(console: Console, stats: StatsInfo) -> None:
             highlight=False,
             markup=False,
         )
+
+
+def _models_of(worker: WorkerFacts) -> str:
+    """Return the models that a worker holds, and the one that it loads."""
+    loading = f"loading {worker.loading}" if worker.loading and worker.loading not in worker.models else ""
+    return ", ".join([*worker.models, *([loading] if loading else [])]) or "-"
+
+
+def model_state(model: ModelFacts) -> str:
+    """Return whether a model is usable, in a few words."""
+    if model.is_downloading:
+        return f"downloading{_share_downloaded(model)}"
+    if model.slots:
+        return "loaded"
+    return "unusable" if model.cause else "not loaded"
+
+
+def _share_downloaded(model: ModelFacts) -> str:
+    if not model.downloaded_bytes:
+        return ""
+    if not model.download_bytes:
+        return f" {megabytes(model.downloaded_bytes)}"
+    share = 100 * model.downloaded_bytes // model.download_bytes
+    return f" {share} % of {megabytes(model.download_bytes)}"
+
+
+def model_line(model: ModelFacts) -> str:
+    """Return a line about a model that cannot be used now."""
+    cause = f": {model.cause}" if model.cause else ""
+    return f"model {model.name}: {model_state(model)}{cause}"
 
 
 def _link(worker: WorkerFacts) -> str:
@@ -229,6 +270,8 @@ def screen(
         f"jobs: {counts or 'none'}"
     )
     parts: list[RenderableType] = [head, queue, Text(), workers_table(stats, speed)]
+    if has_several_models(stats):
+        parts += [Text(), models_table(stats.models)]
     if now.jobs:
         shown = now.jobs if max_jobs is None else now.jobs[: max(1, max_jobs)]
         parts += [Text(), running_table(shown)]
@@ -247,25 +290,29 @@ def remaining(left: EtaEstimator) -> str:
     return f"{clock(left.waiting_ms / 1000)} of audio{unread}{end}"
 
 
+def has_several_models(stats: StatsInfo) -> bool:
+    """Return whether the models need a table: there are several, or the only one is not on the server yet."""
+    return len(stats.models) > 1 or any(model.is_downloading for model in stats.models)
+
+
 def models_table(models: Sequence[ModelFacts]) -> Table:
     """Return a table with a line for each model."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("MODEL", "SOURCE", "LANGUAGES", "TASKS", "WORKERS"):
+    for name in ("MODEL", "STATE", "SOURCE", "LANGUAGES", "TASKS", "WORKERS"):
         table.add_column(name)
     for name in ("MEMORY", "LOADS", "JOBS"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("CAUSE")
     for model in models:
         table.add_row(
-            f"{model.name} (default)" if model.is_default else model.name,
-            model.source,
+            Text(f"{model.name} (default)" if model.is_default else model.name),
+            model_state(model),
+            Text(model.source),
             " ".join(model.languages) or "-",
             " ".join(model.tasks) or "-",
             " ".join(model.slots) or "-",
             megabytes(model.memory_bytes) if model.memory_bytes else "-",
             str(model.loads),
             str(model.jobs),
-            model.cause or "-",
         )
     return table
 

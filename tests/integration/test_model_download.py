@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 import media
-from daemon import Daemon, eventually
+from daemon import DEADLINE_S, Daemon, eventually
 from fake_model_hub import FakeModelHub
+from subtitle import JobOptions
 from subtitled.asr.hub import convert
 from subtitled.config import schema
 from subtitled.errors import ExitCode, ModelError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from subtitle import WorkerFacts
 
 MODEL = schema.ModelConfig(name="loop/back", cpu_threads=1, batch_size="auto")
@@ -65,6 +68,51 @@ def test_a_hub_that_does_not_answer_is_asked_again(tmp_path: Path) -> None:
         assert transcribers(daemon) == []
         hub.status = 200
         eventually(lambda: len(transcribers(daemon)) == 2, "the workers have the model")
+        daemon.stop()
+
+
+def test_download_of_a_further_model_is_shown_while_the_default_works(tmp_path: Path) -> None:
+    """Its own jobs wait for it."""
+    fetched = schema.NamedModelConfig(name="fetched", source="loop/back")
+    folder = media.DEMO / "model"
+    with (
+        FakeModelHub(folder) as hub,
+        Daemon(
+            tmp_path, environ={**hub.environ, "HF_HOME": str(tmp_path / "models")}, models=(fetched,)
+        ) as daemon,
+    ):
+        hub.hangs.set()
+        daemon.start()
+
+        sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
+        small = sum(sizes.values()) - sizes["model.bin"]
+
+        def has_small_files() -> bool:
+            facts = daemon.stats().models[1]
+            return (facts.downloaded_bytes, facts.download_bytes) == (small, sum(sizes.values()))
+
+        eventually(has_small_files, "all files but the weights are there")
+        facts = daemon.stats().models[1]
+        assert facts.is_downloading
+        assert facts.slots == ()
+        shown = subprocess.run(
+            [Path(sys.executable).with_name("subtitle"), "models", "--server", daemon.endpoint],
+            capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "200"},
+        ).stdout  # fmt: skip
+        assert re.search(r"^fetched +downloading \d+ % of [\d.]+ MB +loop/back ", shown, re.MULTILINE), shown
+        assert re.search(r"^demo \(default\) +loaded +demo ", shown, re.MULTILINE), shown
+        talk = media.DEMO / "demo-zh.flac"
+        waiting = daemon.client.submit(talk, options=JobOptions(model="fetched"))
+        assert daemon.client.submit(talk).wait(timeout_s=DEADLINE_S).state == "done"
+        assert daemon.client.status(waiting.id).state not in {"done", "failed"}
+        hub.released.set()
+        done = waiting.wait(timeout_s=DEADLINE_S)
+        assert (done.state, done.model) == ("done", "fetched")
+        facts = daemon.stats().models[1]
+        assert not facts.is_downloading
+        assert facts.slots
+        logged = [line for line in daemon.log("model.downloading") if "done_mb" in line]
+        assert logged[0]["total_mb"] == round(facts.download_bytes / 1e6, 1)
         daemon.stop()
 
 

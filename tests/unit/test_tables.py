@@ -8,9 +8,10 @@ import pytest
 from msgspec.structs import replace
 from rich.console import Console
 
-from subtitle.messages import AudioChoice, AudioTrack, JobFacts
-from subtitle.tables import print_job, span_line
+from subtitle.messages import AudioChoice, AudioTrack, JobFacts, ModelFacts, WorkerFacts
+from subtitle.tables import model_state, print_job, print_stats, span_line
 from unit.job_facts import FACTS
+from unit.server_stats import STATS
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,42 @@ from unit.job_facts import FACTS
 )
 def test_stretches_of_speech_are_printed_as_positions(span: str, line: str) -> None:
     assert span_line(span) == line
+
+
+def model(name: str, **changes: object) -> ModelFacts:
+    return replace(ModelFacts(name=name, source=name, tasks=("transcribe",)), **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({"slots": ("cpu0",)}, "loaded"),
+        ({}, "not loaded"),
+        ({"cause": "no model.bin"}, "unusable"),
+        ({"is_downloading": True}, "downloading"),
+        ({"is_downloading": True, "downloaded_bytes": 30_000_000}, "downloading 30.0 MB"),
+        (
+            {"is_downloading": True, "downloaded_bytes": 30_000_000, "download_bytes": 120_000_000},
+            "downloading 25 % of 120.0 MB",
+        ),
+    ],
+)
+def test_state_of_a_model_is_whether_it_can_be_used(changes: dict[str, object], state: str) -> None:
+    assert model_state(model("base", **changes)) == state
+
+
+def test_status_shows_the_models_of_each_worker_and_why_one_cannot_be_used() -> None:
+    worker = WorkerFacts(
+        slot="cpu0", role="transcribe", state="busy", incarnation=1, device="CPU 0", leases=1, job="",
+        cause="", models=("base",), loading="small",
+    )  # fmt: skip
+    stats = replace(STATS, workers=(worker,), models=(model("base"), model("small", cause="no model.bin")))
+    console = Console(file=io.StringIO(), width=120)
+    print_stats(console, stats)
+    assert isinstance(console.file, io.StringIO)
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    assert lines[1].split("  ")[-2:] == ["base, loading small", "-"]
+    assert lines[-1] == "model small: unusable: no model.bin"
 
 
 def printed(job: JobFacts) -> list[str]:

@@ -51,8 +51,12 @@ def models(client: Client, *, is_json: bool) -> None:
     found = client.stats().models
     if is_json:
         print_json(found)
-    else:
-        Console().print(tables.models_table(found))
+        return
+    console = Console()
+    console.print(tables.models_table(found))
+    for model in found:
+        if model.cause:
+            console.print(tables.model_line(model), highlight=False, markup=False)
 
 
 @click.command()
@@ -81,7 +85,8 @@ def top(client: Client, every_s: float, *, is_json: bool) -> None:
     meter = SpeedMeter(SPEED_S)
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
-            room = console.height - len(now.stats.workers) - 9
+            models = len(now.stats.models) + 2 if tables.has_several_models(now.stats) else 0
+            room = console.height - len(now.stats.workers) - models - 9
             speed = meter.add(now)
             live.update(tables.screen(welcome, now, speed, max_jobs=room), refresh=True)
             time.sleep(every_s)

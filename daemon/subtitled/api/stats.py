@@ -9,16 +9,17 @@ from collections.abc import Callable, Mapping
 
 from subtitle import messages as ms
 from subtitled.api.upload_store import UploadStore
-from subtitled.api.views import worker_facts
+from subtitled.api.views import has_loaded, worker_facts
 from subtitled.config.model_choice import ConfiguredModel
 from subtitled.core.broker import Broker
 from subtitled.core.live_jobs import BYTES_PER_SAMPLE
 from subtitled.core.plan import SAMPLES_PER_MS
 from subtitled.core.records import Role, Worker
-from subtitled.core.states import AT_WORK, JobState
+from subtitled.core.states import JobState
 from subtitled.network.auth import Principal
 from subtitled.observability.gpu import GpuMemoryMonitor, GpuMemoryUsage
 from subtitled.storage.store import Store
+from subtitled.workers.model_download import DownloadState
 from subtitled.workers.remote_sessions import RemoteSession
 
 
@@ -38,6 +39,8 @@ class ServerStats:
         """Seconds that workers decoded since the start, by slot."""
         self.hung_s: Mapping[str, float] = {}
         """Seconds for which a folder has not answered, by its path, of those that do not answer."""
+        self.download_of: Callable[[str], DownloadState] = lambda _: DownloadState()
+        """Returns the state of a model's download, by its name in the options of a job."""
         self.models: tuple[ConfiguredModel, ...] = ()
         """All models, the default first."""
         self.state_fault = ""
@@ -88,7 +91,8 @@ class ServerStats:
         facts = []
         for model in self.models:
             spec = placement.specs.get(model.option)
-            cause = "" if spec is None else spec.fault or ("" if spec.is_present else "being downloaded")
+            download = self.download_of(model.option)
+            cause = (spec.fault if spec is not None else "") or download.cause
             facts.append(
                 ms.ModelFacts(
                     name=model.name,
@@ -99,13 +103,16 @@ class ServerStats:
                     slots=tuple(
                         worker.slot
                         for worker in broker.worker_table.of(Role.TRANSCRIBE)
-                        if worker.state in AT_WORK and model.option in worker.models
+                        if has_loaded(worker, model.option)
                     ),
                     memory_bytes=placement.memory_bytes.get(model.option, 0),
                     loads=placement.loads.get(model.option, 0),
                     jobs=jobs[model.option],
                     ready_segments=broker.lease_dispatch.ready.count(model.option),
                     cause=cause if principal.only_owner is None else "",
+                    is_downloading=not (download.is_done or (spec is not None and spec.fault)),
+                    downloaded_bytes=download.done_bytes,
+                    download_bytes=download.total_bytes,
                 )
             )
         return tuple(facts)
@@ -141,6 +148,7 @@ class ServerStats:
             may_see_job=principal.only_owner is None
             or (worker.feed is not None and worker.feed.job in visible),
             jobs=visible,
+            model_names={model.option: model.name for model in self.models},
             memory=memory,
             session=self.sessions.get(worker.identity),
         )

@@ -15,7 +15,7 @@ from subtitled.config.schema import SAMPLE_RATE
 from subtitled.core.plan import SAMPLES_PER_MS
 from subtitled.core.protocol import Media
 from subtitled.core.records import Worker
-from subtitled.core.states import JOB_LIVE, JobState
+from subtitled.core.states import AT_WORK, JOB_LIVE, JobState, WorkerState
 from subtitled.observability.gpu import GpuMemoryUsage
 from subtitled.storage.rows import JobRow, JournalEntry
 from subtitled.workers.remote_sessions import RemoteSession
@@ -99,13 +99,15 @@ def worker_facts(
     busy_s: float,
     may_see_job: bool,
     jobs: tuple[str, ...],
+    model_names: Mapping[str, str],
     memory: GpuMemoryUsage,
     session: RemoteSession | None,
 ) -> ms.WorkerFacts:
     """Return one worker slot.
 
     `busy_s`: time that it decoded; `may_see_job`: include the file that it reads and the cause of its last failure; `jobs`:
-    those of its jobs that the client may see; `session`: that of a worker on another host.
+    those of its jobs that the client may see; `model_names`: the names of all models by those in the options of jobs;
+    `session`: that of a worker on another host.
     """
     return ms.WorkerFacts(
         slot=worker.slot,
@@ -121,8 +123,16 @@ def worker_facts(
         memory_used_bytes=memory.used_bytes,
         memory_total_bytes=memory.total_bytes,
         speed=round(audio_samples / SAMPLE_RATE / busy_s, 2) if busy_s else 0.0,
+        models=tuple(name for option, name in model_names.items() if has_loaded(worker, option)),
+        loading=model_names.get(worker.loading, "") if worker.loading is not None else "",
         **_session_facts(session),
     )
+
+
+def has_loaded(worker: Worker, model: str) -> bool:
+    """Return whether a worker has a model in memory, by its name in the options of jobs."""
+    is_alive = worker.state in AT_WORK or worker.state is WorkerState.DRAINING
+    return is_alive and model in worker.models and worker.models[model].is_loaded
 
 
 def _session_facts(session: RemoteSession | None) -> dict[str, Any]:

@@ -11,15 +11,18 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from subtitled.asr.model import DEMO, HubUnreachableError, converted_folder, locate
 from subtitled.config.model_files import conversion, fault_of, is_convertible, is_folder
 from subtitled.errors import ModelError
 
-OnProgress = Callable[[int], None]
-"""Called every few seconds with the bytes received so far."""
-PROGRESS_EVERY_S = 5.0
+OnProgress = Callable[[int, int], None]
+"""Called every second with the bytes received so far, and those of the whole model (0 if unknown)."""
+PROGRESS_EVERY_S = 1.0
+_FILES = ("config.json", "preprocessor_config.json", "model.bin", "tokenizer.json", "vocabulary.*")
+"""What `download_model` of faster-whisper downloads."""
 PR_SET_PDEATHSIG = 1
 CONVERTER = (sys.executable, "-m", "ctranslate2.converters.transformers")
 
@@ -93,11 +96,14 @@ def _download(name: str, on_progress: OnProgress) -> None:
 def _progress(name: str, on_progress: OnProgress) -> Iterator[None]:
     """Report the bytes received, by the size of the hub's cache: the only way that all its versions share."""
     done = threading.Event()
-    blobs = _blobs_of(name)
+    repository = _repository_of(name)
+    blobs = _blobs_of(repository)
 
     def watch() -> None:
+        total = _size_of(repository)
         while not done.wait(PROGRESS_EVERY_S):
-            on_progress(sum(file.stat().st_size for file in blobs.glob("*") if file.is_file()))
+            received = sum(file.stat().st_size for file in blobs.glob("*") if file.is_file())
+            on_progress(min(received, total) if total else received, total)
 
     watcher = threading.Thread(target=watch, name="progress", daemon=True)
     watcher.start()
@@ -108,12 +114,28 @@ def _progress(name: str, on_progress: OnProgress) -> Iterator[None]:
         watcher.join()
 
 
-def _blobs_of(name: str) -> Path:
+def _repository_of(name: str) -> str:
     from faster_whisper.utils import _MODELS
+
+    return str(_MODELS.get(name, name))
+
+
+def _blobs_of(repository: str) -> Path:
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    repository = _MODELS.get(name, name)
     return Path(HF_HUB_CACHE, f"models--{repository.replace('/', '--')}", "blobs")
+
+
+def _size_of(repository: str) -> int:
+    """Return the bytes of the files that are downloaded; 0 if the hub does not report them."""
+    from huggingface_hub import HfApi
+
+    try:
+        files = list(HfApi().list_repo_tree(repository))
+    except Exception:  # noqa: BLE001 - as in `_download`, which reports the reason
+        return 0
+    sizes = ((file.path, getattr(file, "size", 0)) for file in files)
+    return sum(size for path, size in sizes if any(fnmatchcase(path, pattern) for pattern in _FILES))
 
 
 def _first_line(error: Exception) -> str:

@@ -260,8 +260,8 @@ class Broker:
             case pr.FileUnavailable(feed=feed, cause=cause):
                 if (found := self.prepare_dispatch.find(identity, feed)) is not None:
                     self.worker_loss.file_unavailable(found[0], self.live_jobs.job(found[1].job), cause)
-            case pr.JoinSession() | pr.Echo() | pr.ExitReason() | pr.FileAbandoned():
-                pass  # signs of life; the listener handles the first three
+            case pr.JoinSession() | pr.Echo() | pr.ExitReason() | pr.DownloadProgress() | pr.FileAbandoned():
+                pass  # signs of life; the listener handles all but the last
             case _:
                 assert_never(message)
 

@@ -380,6 +380,14 @@ class WorkerLeaving(_Message, frozen=True, kw_only=True):
     cause: ShortText
 
 
+class DownloadProgress(_Message, frozen=True, kw_only=True):
+    """How much of a model a download process has received."""
+
+    done_bytes: Count
+    total_bytes: Count = 0
+    """Size of the model's files; 0 if unknown."""
+
+
 class ExitReason(_Message, frozen=True, kw_only=True):
     """Why the worker exits; its last message."""
 
@@ -534,6 +542,7 @@ FromWorker = (
     | Echo
     | LeaseReceived
     | WorkerLeaving
+    | DownloadProgress
     | ExitReason
 )
 ToWorker = (

@@ -45,7 +45,7 @@ from subtitled.storage.durability import Transactions
 from subtitled.storage.store import Store
 from subtitled.systemd.notify import SystemdNotifier
 from subtitled.workers.local_listener import WorkerListener
-from subtitled.workers.model_download import ModelDownloads
+from subtitled.workers.model_download import DownloadState, ModelDownloads
 from subtitled.workers.supervisor import Supervisor
 
 
@@ -93,6 +93,7 @@ def build_server(load: Load, environ: Mapping[str, str], supervisor: Supervisor 
         spawn=workers.spawn_download,
         on_change=lambda specs: dispatcher.dispatch(ModelsChanged(specs)),
     )
+    workers.on_download = model.progressed
     broker.placement.configure(model.specs if devices else model_specs(config))
     poller = ZmqPoller()
     signals = Signals()
@@ -114,6 +115,7 @@ def build_server(load: Load, environ: Mapping[str, str], supervisor: Supervisor 
         languages=lambda: workers.languages,
     )
     api.stats.busy_s = monitor.busy_s
+    api.stats.download_of = model.state_of if devices else lambda _: DownloadState()
     audio_samples = api.stats.audio_samples
     writer = JobWriter(
         store, transition_log, dispatch=dispatcher.dispatch, call_in_loop=mailbox.put, model=config.model.name

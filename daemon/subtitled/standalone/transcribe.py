@@ -267,7 +267,8 @@ class _Monitor(threading.Thread):
     def _process(self, event: dict[str, Any]) -> None:
         match event.get("event"):
             case name if name == MODEL_DOWNLOADING:
-                done = f": {event['done_mb']:.0f} MB" if "done_mb" in event else ""
+                total = f" of {event['total_mb']:.0f}" if "total_mb" in event else ""
+                done = f": {event['done_mb']:.0f}{total} MB" if "done_mb" in event else ""
                 self._run.shown.note(f"downloading the model {event.get('model', '')}{done}")
             case name if name == DAEMON_READY:
                 self._run.shown.note("")

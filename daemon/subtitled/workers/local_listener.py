@@ -83,6 +83,8 @@ class WorkerListener:
         self._monitor = monitor
         self.languages: dict[str, tuple[str, ...]] = {}
         """Languages that each model has tokens for, by name; of those that were loaded."""
+        self.on_download: Callable[[str, be.DownloadProgress], None] = lambda _worker, _progress: None
+        """Called with the identity of a download process and what it has received."""
         self._other_weights: dict[str, ModelWeightsCheck] = {}
         """Of the models besides the default, by name."""
         self._pcm: dict[SegmentKey, zmq.Frame] = {}
@@ -273,6 +275,9 @@ class WorkerListener:
     def _events(self, worker: str, message: be.FromWorker) -> list[ev.Event]:
         if isinstance(message, be.WorkerReady):
             return self._on_ready(worker, message)
+        if isinstance(message, be.DownloadProgress):
+            self.on_download(worker, message)
+            return []
         if isinstance(message, be.ExitReason):
             self._supervisor.record_exit_reason(worker, message.cause)
         if isinstance(message, be.Transcribed) and message.loaded is not None:

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from subtitled import log
 from subtitled.asr.hub import fetch, may_need_fetching
 from subtitled.asr.model import HubUnreachableError
 from subtitled.core.model_placement import ModelSpec
 from subtitled.core.policy import backoff
-from subtitled.core.protocol import ExitReason, WorkerSettings
+from subtitled.core.protocol import DownloadProgress, ExitReason, Heartbeat, ToWorker, WorkerSettings
 from subtitled.errors import ExitCode, ModelError
-from subtitled.workers.channel import Channel
+from subtitled.workers.channel import Channel, MessagePort, start_thread
 from subtitled.workers.supervisor import ProcessExit
 
 SLOT = "model"
+LOG_EVERY_S = 5.0
 _log = log.get()
+
+
+class DownloadState(Struct, frozen=True, kw_only=True):
+    """Whether a model is on this host, and how much of it."""
+
+    is_done: bool = True
+    done_bytes: int = 0
+    total_bytes: int = 0
+    """Size of its files; 0 if unknown."""
+    cause: str = ""
+    """Why the last attempt failed."""
 
 
 class ModelDownload:
@@ -38,6 +50,7 @@ class ModelDownload:
         """There is no such model; another attempt cannot help."""
         self._start_at: float | None = None if self.is_done else 0.0
         """When to start the process; None while it runs, and when it is not needed."""
+        self.state = DownloadState(is_done=self.is_done)
 
     def tick(self, now: float) -> None:
         """Start the process if it is due."""
@@ -46,11 +59,19 @@ class ModelDownload:
             _log.info(log.MODEL_DOWNLOADING, model=self._name, attempt=len(self._failed_at) + 1)
             self._spawn(f"{self._slot}.{len(self._failed_at) + 1}", self._name)
 
+    def progressed(self, worker: str, progress: DownloadProgress) -> None:
+        """Record what a process has received, if it is this download's."""
+        if worker.rpartition(".")[0] == self._slot and not self.is_done:
+            self.state = DownloadState(
+                is_done=False, done_bytes=progress.done_bytes, total_bytes=progress.total_bytes
+            )
+
     def exited(self, end: ProcessExit, now: float) -> bool:
         """Record the end of a process; False if it was not a download."""
         if end.worker.rpartition(".")[0] != self._slot:
             return False
         self.is_done = end.is_ok
+        self.state = structs.replace(self.state, is_done=end.is_ok, cause="" if end.is_ok else end.cause)
         self.is_impossible = end.is_fatal
         if end.is_fatal:
             self.fault = end.cause
@@ -106,6 +127,17 @@ class ModelDownloads:
         """There is no such default model."""
         return self._default.is_impossible
 
+    def state_of(self, model: str) -> DownloadState:
+        """Return the state of a model, by its name in the options of a job."""
+        engine = next((spec.engine for spec in self._specs if spec.name == model), None)
+        download = self._default if engine is None else self._others[model, engine.model]
+        return download.state
+
+    def progressed(self, worker: str, progress: DownloadProgress) -> None:
+        """Record what a process has received."""
+        for download in (self._default, *self._others.values()):
+            download.progressed(worker, progress)
+
     def tick(self, now: float) -> None:
         """Start the processes that are due."""
         for download in (self._default, *self._others.values()):
@@ -127,20 +159,63 @@ class ModelDownloads:
         return structs.replace(spec, is_present=download.is_done, fault=download.fault)
 
 
+class DownloadLog:
+    """Logs the progress of a download every `LOG_EVERY_S`; an OnProgress."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._started = time.monotonic()
+        self._logged_at = -LOG_EVERY_S
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the start, with one decimal."""
+        return round(time.monotonic() - self._started, 1)
+
+    def __call__(self, done_bytes: int, total_bytes: int) -> None:
+        """Log the progress, unless it was logged a moment ago."""
+        if self.elapsed_s - self._logged_at < LOG_EVERY_S:
+            return
+        self._logged_at = self.elapsed_s
+        sizes = {"done_mb": done_bytes, **({"total_mb": total_bytes} if total_bytes else {})}
+        megabytes = {name: round(size / 1e6, 1) for name, size in sizes.items()}
+        _log.info(log.MODEL_DOWNLOADING, model=self._model, **megabytes, elapsed_s=self.elapsed_s)
+
+
+class _Download:
+    """Downloads the model in a thread of its own; a RoleHandler."""
+
+    def __init__(self, port: MessagePort, model: str) -> None:
+        self._port = port
+        self._model = model
+        start_thread(port, "download", self._run)
+
+    def receive(self, message: ToWorker, _blobs: Sequence[memoryview]) -> None:
+        """Raise TypeError: the daemon sends nothing to this process."""
+        raise TypeError(f"a download received {type(message).__name__}")
+
+    def heartbeat(self) -> Heartbeat:
+        """Return a heartbeat."""
+        return Heartbeat()
+
+    def _run(self) -> None:
+        progress = DownloadLog(self._model)
+
+        def report(done_bytes: int, total_bytes: int) -> None:
+            progress(done_bytes, total_bytes)
+            self._port.post(DownloadProgress(done_bytes=done_bytes, total_bytes=total_bytes))
+
+        try:
+            folder = fetch(self._model, report)
+        except ModelError as error:
+            self._port.post(ExitReason(cause=str(error)))
+            is_temporary = isinstance(error, HubUnreachableError)
+            self._port.stop(ExitCode.FAILED if is_temporary else ExitCode.FATAL)
+            return
+        _log.info(log.MODEL_DOWNLOADED, model=self._model, folder=str(folder), elapsed_s=progress.elapsed_s)
+        self._port.stop(ExitCode.OK)
+
+
 def run(channel: Channel, settings: WorkerSettings) -> ExitCode:
     """Download the model in a worker process; the exit status distinguishes success, a retryable and a permanent failure."""
-    model = settings.engine.model
-    started = time.monotonic()
-
-    def log_progress(done_bytes: int) -> None:
-        elapsed_s = round(time.monotonic() - started, 1)
-        _log.info(log.MODEL_DOWNLOADING, model=model, done_mb=round(done_bytes / 1e6, 1), elapsed_s=elapsed_s)
-
-    try:
-        folder = fetch(model, log_progress)
-    except ModelError as error:
-        channel.post(ExitReason(cause=str(error)))
-        return ExitCode.FAILED if isinstance(error, HubUnreachableError) else ExitCode.FATAL
-    elapsed_s = round(time.monotonic() - started, 1)
-    _log.info(log.MODEL_DOWNLOADED, model=model, folder=str(folder), elapsed_s=elapsed_s)
-    return ExitCode.OK
+    return channel.serve(_Download(channel, settings.engine.model))

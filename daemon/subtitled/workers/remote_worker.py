@@ -28,6 +28,7 @@ from subtitled.errors import ExitCode, ModelError
 from subtitled.runtime.mailbox import Mailbox
 from subtitled.runtime.signals import Signals
 from subtitled.systemd.notify import SystemdNotifier
+from subtitled.workers.model_download import DownloadLog
 from subtitled.workers.model_loader import Load, LoadedModel, ModelLoadError, load_model
 from subtitled.workers.remote_connection import RemoteConnection, SessionEndedError, WorkerPlace
 from subtitled.workers.resident_models import ResidentModels
@@ -333,7 +334,7 @@ class RemoteWorker:
         settings = self._settings
         try:
             if may_need_fetching(engine.model):
-                fetch(engine.model, lambda got: _log.info(log.MODEL_DOWNLOADING, done_mb=round(got / 1e6, 1)))
+                fetch(engine.model, DownloadLog(engine.model))
         except ModelError as error:
             code = ExitCode.FAILED if isinstance(error, HubUnreachableError) else ExitCode.FATAL
             raise ModelLoadError(str(error), code) from error
