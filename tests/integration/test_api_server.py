@@ -11,6 +11,7 @@ import pytest
 
 from api_harness import DEADLINE_S, ApiHarness, described
 from subtitle.keys import Key, new_pair
+from subtitled.api import connection
 from subtitled.api.handlers import MAX_PATHS
 from subtitled.api.uploads import CHUNK_BYTES, WINDOW_BYTES
 from subtitled.config import schema
@@ -227,3 +228,26 @@ def test_reads_are_answered_and_changes_kept_while_the_loop_waits_for_disk_space
     assert api.store.count_jobs() == {}
     answer = client.receive()
     assert (answer["type"], answer["request"]) == ("Accepted", 1)
+
+
+def test_turn_without_time_for_all_watchers_sends_them_the_entries_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each turn serves one request and one watcher; nothing is lost, and the order is kept."""
+    monkeypatch.setattr(connection, "TURN_S", 0.0)
+    listen = schema.ListenConfig(clients=(f"ipc://{tmp_path}/clients.sock",), requests_per_s=10_000)
+    with ApiHarness(tmp_path, listen=listen, uploads=schema.UploadsConfig(max_open=100)) as api:
+        watchers = [api.connect() for _ in range(5)]
+        for watcher in watchers:
+            watcher.send_message("Watch", request=9, after_seq=0)
+        sender = api.connect()
+        for number in range(80):
+            sender.send_message("Submit", request=number, name="a.mp4", **described(b"%d" % number))
+        jobs = [sender.receive()["job"] for _ in range(80)]
+        for job in jobs:
+            sender.request("Cancel", job=job)
+        for watcher in watchers:
+            entries = [watcher.receive() for _ in range(160)]
+            seqs = [entry["seq"] for entry in entries]
+            assert seqs == list(range(seqs[0], seqs[0] + 160))
+            assert sorted(entry["job"] for entry in entries) == sorted(jobs + jobs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -24,12 +24,12 @@ from subtitled.observability.metrics import Metrics
 from subtitled.storage.rows import JournalEntry
 from subtitled.storage.store import Store
 
-MAX_PER_TURN = 256
-"""Requests read in one turn, so that one socket does not hold up the others."""
+TURN_S = 0.006
+"""Processor time for the requests of one socket in one turn of the loop, and for its watchers; at least one is served."""
 MAX_BYTES_PER_TURN = 16 * 2**20
-"""Bytes read in one turn, likewise."""
-MAX_ENTRIES_PER_TURN = 500
-"""Journal entries sent to one client in one turn."""
+"""Bytes read in one turn, so that one socket does not hold up the others."""
+MAX_ENTRIES = 100
+"""Journal entries sent to one client at a time; they take some 3 ms."""
 MAX_WATCHERS = 1000
 MAX_DEFERRED = 1000
 MAX_DEFERRED_BYTES = 64 * 2**20
@@ -44,9 +44,6 @@ _READS = (
     ms.Stats,
     ms.SetLogLevel,
 )
-MAX_CATCH_UPS = 8
-"""Watchers that are sent older entries in one turn; the others follow in later turns."""
-
 Handle = Callable[[ms.ToServer, Sequence[Buffer], Peer], None]
 
 
@@ -103,8 +100,8 @@ class ClientEndpoint:
 
     @property
     def is_behind(self) -> bool:
-        """A watcher has entries to be sent: `receive` must be called again soon."""
-        return any(watcher.is_behind for watcher in self._watchers.values())
+        """Kept requests or older entries are left: `receive` must be called again soon."""
+        return bool(self._deferred) or any(watcher.is_behind for watcher in self._watchers.values())
 
     def serve_reads(self, now: float) -> None:
         """Answer requests that change nothing and keep the others for `receive`: for a loop that waits for disk space."""
@@ -116,19 +113,25 @@ class ClientEndpoint:
 
     def receive(self, now: float) -> None:
         """Handle the requests that arrived, and send older entries to watchers that are behind."""
+        deadline = time.thread_time() + TURN_S
         while self._deferred:
             message, blobs, peer = self._deferred.popleft()
             self._deferred_bytes -= sum(map(len, blobs))
             self._perform(message, blobs, peer)
+            if time.thread_time() >= deadline:
+                return
         self._read_socket(now)
-        behind = ((identity, watcher) for identity, watcher in self._watchers.items() if watcher.is_behind)
-        for identity_bytes, watcher in list(itertools.islice(behind, MAX_CATCH_UPS)):
-            self._watchers[identity_bytes] = self._watchers.pop(identity_bytes)
-            self._catch_up(identity_bytes, watcher)
+        deadline = time.thread_time() + TURN_S
+        for identity, watcher in [entry for entry in self._watchers.items() if entry[1].is_behind]:
+            self._watchers[identity] = self._watchers.pop(identity)
+            self._catch_up(identity, watcher)
+            if time.thread_time() >= deadline:
+                break  # the others follow in later turns
 
     def _read_socket(self, now: float) -> None:
         taken_bytes = 0
-        for _ in range(MAX_PER_TURN):
+        deadline = time.thread_time() + TURN_S
+        while True:
             if len(self._deferred) >= MAX_DEFERRED or self._deferred_bytes >= MAX_DEFERRED_BYTES:
                 break
             try:
@@ -140,14 +143,15 @@ class ClientEndpoint:
                 send = self._sender(identity.bytes, principal)
                 self._receive(self._peer(identity.bytes, principal, send), frames, now)
             taken_bytes += sum(len(frame.buffer) for frame in frames)
-            if taken_bytes >= MAX_BYTES_PER_TURN:
+            if taken_bytes >= MAX_BYTES_PER_TURN or time.thread_time() >= deadline:
                 break
 
     def send_to_watchers(self, entries: list[JournalEntry]) -> None:
         """Send new journal entries to the watchers; those that are behind get them later, in order."""
+        deadline = time.thread_time() + TURN_S
         for identity, watcher in list(self._watchers.items()):
             if not watcher.is_behind:
-                self._send(identity, watcher, entries)
+                self._send(identity, watcher, entries, deadline)
 
     def drop_revoked(self) -> None:
         """Remove the watchers whose key was removed from the allow-list or changed its role."""
@@ -232,18 +236,21 @@ class ClientEndpoint:
         """Send the next page of older entries."""
         watch = watcher.watch
         entries = self._store.journal(
-            watcher.seq, job=watch.job, owner=watcher.principal.only_owner, limit=MAX_ENTRIES_PER_TURN
+            watcher.seq, job=watch.job, owner=watcher.principal.only_owner, limit=MAX_ENTRIES
         )
         known = [entry for entry in entries if self.horizon is None or entry.seq <= self.horizon]
-        watcher.is_behind = len(entries) == MAX_ENTRIES_PER_TURN or len(known) < len(entries)
+        watcher.is_behind = len(entries) == MAX_ENTRIES or len(known) < len(entries)
         self._send(identity, watcher, known)
 
-    def _send(self, identity: bytes, watcher: _Watcher, entries: list[JournalEntry]) -> None:
-        """Send entries until the client accepts no more; the rest follows later."""
+    def _send(
+        self, identity: bytes, watcher: _Watcher, entries: list[JournalEntry], deadline: float = math.inf
+    ) -> None:
+        """Send entries until `deadline`, or until the client accepts no more; the rest follows later."""
         for entry in entries:
-            if entry.seq <= watcher.seq:
+            if entry.seq <= watcher.seq or not self._is_visible(watcher, entry):
+                watcher.seq = max(watcher.seq, entry.seq)
                 continue
-            if self._is_visible(watcher, entry) and not self._reply(
+            if time.thread_time() >= deadline or not self._reply(
                 identity, journal_event(watcher.watch.request, entry)
             ):
                 watcher.is_behind = True

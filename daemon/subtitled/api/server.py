@@ -51,8 +51,8 @@ _READ_POOLS = frozenset({"render", "gpu"})
 _ENDS = frozenset({"done", "failed", "cancelled", "deleted"})
 POOL_THREADS = {"upload": 4, "hash": 2, "render": 2, "delete": 1, "path": 2, "gpu": 1}
 """Threads that write uploads, hash resumed files, render results, delete uploads, look up paths, read GPU drivers."""
-CATCH_UP_S = 0.05
-"""Wait before a client that did not read fast enough is sent more."""
+CATCH_UP_S = 0.01
+"""Wait before watchers are sent more of what they have missed."""
 
 
 class ApiServer:
