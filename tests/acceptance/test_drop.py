@@ -229,7 +229,7 @@ def test_the_model_is_loaded_once_in_the_life_of_each_worker(daemon: Daemon) -> 
     assert sorted(ready) == ["cpu0.1", "cpu1.1"]
     metrics = daemon.scrape()
     for slot in ("cpu0", "cpu1"):
-        assert metrics[f'subtitled_model_loads_total{{slot="{slot}"}}'] == 1
+        assert metrics[f'subtitled_model_loads_total{{model="demo",slot="{slot}"}}'] == 1
     assert metrics['subtitled_jobs_total{event="done"}'] >= 16
 
 

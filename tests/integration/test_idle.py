@@ -24,7 +24,7 @@ def test_a_model_is_unloaded_when_idle_and_loaded_for_the_next_file(tmp_path: Pa
         assert daemon.wait_for(daemon.drop(clip, "clip.wav")).state == "done"
         assert daemon.log("model.loaded")[0]["worker"] == "cpu0.1"
         counted = daemon.scrape()
-        assert counted['subtitled_model_unloads_total{slot="cpu0"}'] >= 1
-        assert counted['subtitled_model_loads_total{slot="cpu0"}'] >= 2
+        assert counted['subtitled_model_unloads_total{model="demo",slot="cpu0"}'] >= 1
+        assert counted['subtitled_model_loads_total{model="demo",slot="cpu0"}'] >= 2
         assert daemon.log("worker.exited") == []
         daemon.stop()

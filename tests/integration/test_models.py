@@ -12,7 +12,7 @@ import pytest
 from msgspec import structs
 
 import media
-from daemon import Daemon, InboxFolder
+from daemon import Daemon, InboxFolder, eventually
 from subtitle import JobFailedError, JobOptions, ServerError
 from subtitled.asr.model import locate
 from subtitled.config import schema
@@ -103,6 +103,12 @@ def test_stats_have_the_models_and_the_workers_that_hold_them(daemon: Daemon, tm
     assert copy.loads >= 1
     assert copy.memory_bytes > 0
     assert (damaged.name, damaged.slots, damaged.loads) == ("damaged", (), 0)
+    (worker,) = (worker for worker in daemon.stats().workers if worker.role == "transcribe")
+    assert worker.models == ("demo", "copy")
+    counted = daemon.scrape()
+    assert counted['subtitled_model_leases_total{model="copy"}'] >= 1
+    assert counted['subtitled_model_load_seconds_total{model="copy"}'] > 0
+    eventually(lambda: daemon.scrape()['subtitled_model_workers{model="copy"}'] == 1, "the gauge is set")
 
 
 def test_reload_adds_and_removes_models(daemon: Daemon, tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_killed_workers_are_replaced(tmp_path: Path, long: Path, undisturbed: Tr
         assert daemon.log("job.requeued")
         eventually(lambda: "cpu0.2" in daemon.workers(), "another process takes its place")
         daemon.wait_for_log("worker.ready", worker="cpu0.2")
-        assert daemon.scrape()['subtitled_model_loads_total{slot="cpu0"}'] == 2
+        assert daemon.scrape()['subtitled_model_loads_total{model="demo",slot="cpu0"}'] == 2
         assert daemon.scrape()['subtitled_worker_restarts_total{slot="cpu0"}'] == 1
         daemon.stop()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from subtitled.core import events as ev
+from subtitled.core.model_placement import ModelSpec
+from subtitled.core.protocol import EngineSettings
 from subtitled.core.records import Role
 from subtitled.observability.metrics import Metrics
 from subtitled.observability.monitor import STUCK_S, BusyMeter, Monitor, WaitMeter
@@ -57,12 +59,9 @@ def test_series_and_tables_of_a_host_that_left_are_removed() -> None:
     monitored.update()
     metrics = monitored.metrics
     for slot in ("gpu0", "gpu2/cuda0"):
-        for counter in (
-            metrics.model_loads,
-            metrics.model_unloads,
-            metrics.audio_seconds,
-            metrics.worker_restarts,
-        ):
+        metrics.count_load(slot, "base", 2.0)
+        metrics.count_unload(slot, "base")
+        for counter in (metrics.audio_seconds, metrics.worker_restarts):
             counter.labels(slot).inc()
         metrics.lease_seconds.labels(slot).observe(1)
         metrics.batch_fill.labels(slot).observe(1)
@@ -78,8 +77,24 @@ def test_series_and_tables_of_a_host_that_left_are_removed() -> None:
     samples = [sample for family in metrics.registry.collect() for sample in family.samples]
     slots = {sample.labels["slot"] for sample in samples if "slot" in sample.labels}
     assert slots == {"gpu0"}
+    assert monitored.value("subtitled_model_load_seconds_total", model="base") == 4
     assert dict(monitored.monitor.busy_s) == {"gpu0": 1.0}
     assert monitored.value("subtitled_worker_broken", slot="gpu0") == 0
+
+
+def test_models_have_their_workers_memory_and_jobs() -> None:
+    b = bench("p0", "gpu0")
+    b.broker.placement.configure([ModelSpec(), ModelSpec(name="small", engine=EngineSettings(model="small"))])
+    monitored = MonitoredBroker(b)
+    monitored.monitor.default_model = "base"
+    b.submit()
+    monitored.update()
+    assert monitored.value("subtitled_model_workers", model="base") == 1
+    assert monitored.value("subtitled_model_jobs", model="base") == 1
+    assert monitored.value("subtitled_model_workers", model="small") == 0
+    b.broker.placement.configure([ModelSpec()])
+    monitored.update(after_s=1)
+    assert monitored.value("subtitled_model_workers", model="small") is None
 
 
 def test_stopping_daemon_is_not_ready() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from subtitle import messages as ms
 from subtitled.api.upload_store import UploadStore
-from subtitled.api.views import has_loaded, worker_facts
+from subtitled.api.views import worker_facts
 from subtitled.config.model_choice import ConfiguredModel
 from subtitled.core.broker import Broker
 from subtitled.core.live_jobs import BYTES_PER_SAMPLE
@@ -103,7 +103,7 @@ class ServerStats:
                     slots=tuple(
                         worker.slot
                         for worker in broker.worker_table.of(Role.TRANSCRIBE)
-                        if has_loaded(worker, model.option)
+                        if worker.has_loaded(model.option)
                     ),
                     memory_bytes=placement.memory_bytes.get(model.option, 0),
                     loads=placement.loads.get(model.option, 0),

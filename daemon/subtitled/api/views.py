@@ -15,7 +15,7 @@ from subtitled.config.schema import SAMPLE_RATE
 from subtitled.core.plan import SAMPLES_PER_MS
 from subtitled.core.protocol import Media
 from subtitled.core.records import Worker
-from subtitled.core.states import AT_WORK, JOB_LIVE, JobState, WorkerState
+from subtitled.core.states import JOB_LIVE, JobState
 from subtitled.observability.gpu import GpuMemoryUsage
 from subtitled.storage.rows import JobRow, JournalEntry
 from subtitled.workers.remote_sessions import RemoteSession
@@ -123,16 +123,10 @@ def worker_facts(
         memory_used_bytes=memory.used_bytes,
         memory_total_bytes=memory.total_bytes,
         speed=round(audio_samples / SAMPLE_RATE / busy_s, 2) if busy_s else 0.0,
-        models=tuple(name for option, name in model_names.items() if has_loaded(worker, option)),
+        models=tuple(name for option, name in model_names.items() if worker.has_loaded(option)),
         loading=model_names.get(worker.loading, "") if worker.loading is not None else "",
         **_session_facts(session),
     )
-
-
-def has_loaded(worker: Worker, model: str) -> bool:
-    """Return whether a worker has a model in memory, by its name in the options of jobs."""
-    is_alive = worker.state in AT_WORK or worker.state is WorkerState.DRAINING
-    return is_alive and model in worker.models and worker.models[model].is_loaded
 
 
 def _session_facts(session: RemoteSession | None) -> dict[str, Any]:

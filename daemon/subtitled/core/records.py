@@ -12,7 +12,7 @@ from subtitle.messages import JobOptions, LayoutOptions, VadOptions, WordTimesta
 from subtitled.config.model_choice import DEFAULT_MODEL, ModelChoice
 from subtitled.config.schema import InboxConfig
 from subtitled.core.plan import Plan, PlanSettings
-from subtitled.core.states import JobState, SegmentState, WorkerState
+from subtitled.core.states import AT_WORK, JobState, SegmentState, WorkerState
 from subtitled.core.throughput import Throughput
 from subtitled.languages import chinese_of, option_of
 
@@ -295,6 +295,11 @@ class Worker(Struct, frozen=True, kw_only=True):
     def has_finished_leases(self) -> bool:
         """It has finished a lease, of any model."""
         return any(model.throughput.leases for model in self.models.values())
+
+    def has_loaded(self, model: str) -> bool:
+        """Return whether its process has a model in memory."""
+        is_alive = self.state in AT_WORK or self.state is WorkerState.DRAINING
+        return is_alive and model in self.models and self.models[model].is_loaded
 
     def resident(self, model: str) -> ResidentModel:
         """Return a model that it holds; one without values if it does not hold it."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from platform import python_version
 
+from msgspec import Struct
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from subtitled.core.protocol import ResultSummary
@@ -20,6 +21,15 @@ STAGE_BUCKETS_S = (0.005, 0.02, 0.1, 0.5, 2.5, 10, 60, 300, 1800)
 _RATIO_BUCKETS = tuple(tenth / 10 for tenth in range(1, 11))
 
 
+class ModelGauges(Struct, frozen=True, kw_only=True):
+    """Present figures of a model."""
+
+    name: str
+    workers: int
+    memory_bytes: int
+    jobs: int
+
+
 class Metrics:
     """The daemon's metrics, set by the server's loop; the stage "write" by the thread that writes."""
 
@@ -27,16 +37,45 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.model_loads = Counter(
             "subtitled_model_loads",
-            "Models loaded: at the start of each transcribe worker and after each unloading.",
-            ["slot"],
+            "Models loaded: the default at the start of each transcribe worker, others when they are needed.",
+            ["slot", "model"],
             registry=self.registry,
         )
         self.model_unloads = Counter(
             "subtitled_model_unloads",
-            "Models unloaded after the idle timeout.",
-            ["slot"],
+            "Models unloaded: after the idle timeout, or for another model.",
+            ["slot", "model"],
             registry=self.registry,
         )
+        self.model_load_seconds = Counter(
+            "subtitled_model_load_seconds", "Time spent loading a model.", ["model"], registry=self.registry
+        )
+        self.model_leases = Counter(
+            "subtitled_model_leases",
+            "Leases sent to workers, by their model.",
+            ["model"],
+            registry=self.registry,
+        )
+        self.model_workers = Gauge(
+            "subtitled_model_workers",
+            "Workers that have a model in memory.",
+            ["model"],
+            registry=self.registry,
+        )
+        self.model_bytes = Gauge(
+            "subtitled_model_bytes",
+            "Memory that a model took at its last load; 0 if unknown.",
+            ["model"],
+            registry=self.registry,
+        )
+        self.model_jobs = Gauge(
+            "subtitled_model_jobs",
+            "Jobs that a model decodes and that have not ended.",
+            ["model"],
+            registry=self.registry,
+        )
+        self._models_of: dict[str, set[str]] = {}
+        """Models that have series of a slot."""
         self.segments = Counter("subtitled_segments", "Segments by event.", ["event"], registry=self.registry)
         self.jobs = Counter("subtitled_jobs", "Jobs by event.", ["event"], registry=self.registry)
         self.audio_seconds = Counter(
@@ -180,8 +219,6 @@ class Metrics:
             registry=self.registry,
         )
         self._of_slots: tuple[Counter | Gauge | Histogram, ...] = (
-            self.model_loads,
-            self.model_unloads,
             self.audio_seconds,
             self.lease_seconds,
             self.batch_fill,
@@ -199,13 +236,38 @@ class Metrics:
 
     def remove_slot(self, slot: str) -> None:
         """Remove all series of a slot that no longer exists, such as that of a host that left."""
-        labels = [(slot,), *((slot, direction) for direction in ("sent", "received"))]
+        models = self._models_of.pop(slot, ())
         for metric, values in (
-            *((metric, labels[0]) for metric in self._of_slots),
-            *((self.worker_bytes, pair) for pair in labels[1:]),
+            *((metric, (slot,)) for metric in self._of_slots),
+            *((self.worker_bytes, (slot, direction)) for direction in ("sent", "received")),
+            *(
+                (metric, (slot, model))
+                for metric in (self.model_loads, self.model_unloads)
+                for model in models
+            ),
         ):
             with contextlib.suppress(KeyError):
                 metric.remove(*values)
+
+    def count_load(self, slot: str, model: str, load_s: float) -> None:
+        """Count a load of a model; `model` is its configured name."""
+        self._models_of.setdefault(slot, set()).add(model)
+        self.model_loads.labels(slot, model).inc()
+        self.model_load_seconds.labels(model).inc(load_s)
+
+    def count_unload(self, slot: str, model: str) -> None:
+        """Count that a worker has unloaded a model."""
+        self._models_of.setdefault(slot, set()).add(model)
+        self.model_unloads.labels(slot, model).inc()
+
+    def set_models(self, models: Iterable[ModelGauges]) -> None:
+        """Set the gauges of all models; those of a removed one disappear."""
+        for gauge in (self.model_workers, self.model_bytes, self.model_jobs):
+            gauge.clear()
+        for model in models:
+            self.model_workers.labels(model.name).set(model.workers)
+            self.model_bytes.labels(model.name).set(model.memory_bytes)
+            self.model_jobs.labels(model.name).set(model.jobs)
 
     def count_results(self, results: Iterable[ResultSummary]) -> None:
         """Count the languages and decoding decisions of a finished lease."""

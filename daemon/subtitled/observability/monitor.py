@@ -13,7 +13,7 @@ from subtitled.core.broker import Broker
 from subtitled.core.policy import time_to_run
 from subtitled.core.records import Role, Worker
 from subtitled.core.states import WorkerState
-from subtitled.observability.metrics import Metrics
+from subtitled.observability.metrics import Metrics, ModelGauges
 
 UPDATE_S = 1.0
 BUSY_WINDOW_S = 60.0
@@ -89,6 +89,8 @@ class Monitor:
         """Slots that have gauges."""
         self._due = 0.0
         self._progress_at = clock()
+        self.default_model = ""
+        """Name of the default model in metrics."""
 
     @property
     def busy_s(self) -> Mapping[str, float]:
@@ -139,6 +141,16 @@ class Monitor:
         for role in Role:
             for state in WorkerState:
                 metrics.workers.labels(role.value, state.value).set(counts[role, state])
+        jobs = Counter(live.job.options.model for live in broker.live_jobs.jobs.values())
+        metrics.set_models(
+            ModelGauges(
+                name=name or self.default_model,
+                workers=sum(worker.has_loaded(name) for worker in workers),
+                memory_bytes=broker.placement.memory_bytes.get(name, 0),
+                jobs=jobs[name],
+            )
+            for name in broker.placement.specs
+        )
         slots = frozenset(worker.slot for worker in workers)
         for slot in self._slots - slots:  # of a host that left, whose name may never return
             metrics.remove_slot(slot)

@@ -66,6 +66,7 @@ def build_server(load: Load, environ: Mapping[str, str], supervisor: Supervisor 
     store = Store(str(state / "subtitled.sqlite"))
     metrics = Metrics()
     monitor = Monitor(metrics)
+    monitor.default_model = config.model.name
     metrics_server = MetricsServer(config.listen.metrics, metrics, monitor.health)
     transition_log = TransitionLog(metrics)
     broker = Broker(policy_of(config), plan_settings=plan_settings_of(config))

@@ -172,6 +172,7 @@ class WorkerListener:
             self._lease_sender.send(lease.worker, message, segments)
         else:
             self.send(lease.worker, message, [pcm for _, pcm in segments])
+        self._metrics.model_leases.labels(self._name_of(lease.model)).inc()
         self._monitor.sent(slot)
 
     def send_prepare(self, action: ac.SendPrepare) -> None:
@@ -297,10 +298,10 @@ class WorkerListener:
             )
         self.languages[model.name] = model.languages
         for name in message.evicted:
-            self._metrics.model_unloads.labels(slot).inc()
+            self._metrics.count_unload(slot, self._name_of(name))
             _log.info(log.MODEL_UNLOADED, worker=worker, model=self._name_of(name))
         if model.load_s:
-            self._metrics.model_loads.labels(slot).inc()
+            self._metrics.count_load(slot, self._name_of(model.name), model.load_s)
             _log.info(
                 log.MODEL_LOADED,
                 worker=worker,
@@ -329,16 +330,19 @@ class WorkerListener:
                 self._metrics.stage_seconds.labels("decode").observe(decode_s)
                 self._metrics.stage_seconds.labels("vad").observe(vad_s)
             case be.Transcribed(items=items, decode_s=decode_s, load_s=load_s):
-                if load_s:
-                    self._metrics.model_loads.labels(slot).inc()
-                    _log.info(log.MODEL_LOADED, worker=worker, load_s=round(load_s, 2))
+                lease = self._broker.lease_dispatch.leases.get(message.lease)
+                if load_s and lease is not None and lease.worker == worker:
+                    name = self._name_of(lease.model)
+                    self._metrics.count_load(slot, name, load_s)
+                    _log.info(log.MODEL_LOADED, worker=worker, model=name, load_s=round(load_s, 2))
                 self._metrics.lease_seconds.labels(slot).observe(decode_s)
                 self._metrics.count_results(_summary(item) for item in items)
                 self._metrics.stage_seconds.labels("features").observe(message.features_s)
                 self._metrics.stage_seconds.labels("transcribe").observe(decode_s)
                 self._monitor.answered(slot, decode_s)
             case be.ModelUnloaded(model=model):
-                self._metrics.model_unloads.labels(slot).inc()
+                if model in self._broker.placement.specs:
+                    self._metrics.count_unload(slot, self._name_of(model))
                 _log.info(log.MODEL_UNLOADED, worker=worker, model=self._name_of(model))
             case _:
                 pass
@@ -356,8 +360,12 @@ class WorkerListener:
             message = structs.replace(message, others=others)
             self.languages[DEFAULT_MODEL] = message.languages
             self.languages.update((model.name, model.languages) for model in others)
-            if message.load_s:
-                self._metrics.model_loads.labels(slot).inc()
+            for model, load_s in (
+                (DEFAULT_MODEL, message.load_s),
+                *((model.name, model.load_s) for model in others),
+            ):
+                if load_s:
+                    self._metrics.count_load(slot, self._name_of(model), load_s)
             _log.info(
                 log.WORKER_READY,
                 worker=worker,
