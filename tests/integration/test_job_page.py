@@ -168,6 +168,18 @@ def test_a_file_without_speech_has_a_player_and_no_cues(
     assert 'id="player"' in page
 
 
+def test_a_job_shows_the_track_and_the_channels_that_were_transcribed(
+    http: httpx.Client, daemon: Daemon, tmp_path: Path
+) -> None:
+    voices = media.Voice(media.silence(2)), media.Voice(media.speech(2), language="eng", title="Main")
+    handle = daemon.client.submit(media.mux(tmp_path / "two.mkv", *voices))
+    handle.wait(WAIT_S)
+    page = html.unescape(re.sub("<[^>]+>", " ", http.get(f"/jobs/{handle.id}").text))
+    assert re.search(r"Channels +left and right\s", page)
+    assert re.search(r'Audio track +2 \(eng, "Main", 2 channels\)', page)
+    assert re.search(r"Tracks not used +1 \(no language, 2 channels\)", page)
+
+
 def test_a_running_job_shows_its_progress(http: httpx.Client, daemon: Daemon, tmp_path: Path) -> None:
     long = media.write_sound(tmp_path / "long.flac", np.tile(media.recording(), 8))
     job = http.post("/api/jobs", files={"file": ("long.flac", long.read_bytes())}).json()["id"]
