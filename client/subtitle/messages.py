@@ -133,8 +133,10 @@ class AudioChoice(Struct, frozen=True, kw_only=True):
     track: int
     """Number of the track."""
     mix: Annotated[str, Meta(max_length=200)]
-    """How its channels become one: "mono", "stereo" or "surround" (all of them), "sum", "difference", "left", "right", "centre";
-    "split": two channels that are transcribed separately."""
+    """How its channels become one: "mono", "stereo" or "surround" (all of them), "sum", "difference", "left", "right", "centre",
+    "surroundings"; "split": two channels that are transcribed separately."""
+    fallback: Annotated[str, Meta(max_length=200)] = ""
+    """The mix of the segments in which `mix` has no speech; "" if there are none."""
     tracks: Annotated[tuple[AudioTrack, ...], Meta(max_length=1000)]
     """All audio tracks."""
 

@@ -71,7 +71,8 @@ def print_job(console: Console, job: JobFacts) -> None:
     ]
     if job.audio is not None:
         used = next((track.summary for track in job.audio.tracks if track.number == job.audio.track), "")
-        rows.append(("track", f"{used or job.audio.track}; mix: {job.audio.mix}"))
+        fallback = f", {job.audio.fallback} where it has no speech" if job.audio.fallback else ""
+        rows.append(("track", f"{used or job.audio.track}; mix: {job.audio.mix}{fallback}"))
         rows += [("not used", f"track {track.summary}") for track in job.audio.others]
     if job.started_ms and job.ended_ms:
         wall_s = (job.ended_ms - job.started_ms) / 1000

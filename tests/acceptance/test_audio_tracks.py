@@ -43,6 +43,9 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         voices = (media.Voice(media.recording("demo-zh.flac")[: len(speech)]), media.Voice(speech))
         marks = (Disposition.default | Disposition.comment, Disposition(0))
         running.drop(media.mux(folder / "4.mkv", *voices, dispositions=marks), "commentary.mkv")
+        first = media.speech(35)
+        channels = sound([first, media.noise(len(first), 4_000)]), sound([quiet, speech])
+        running.drop(media.write_sound(folder / "7.flac", np.concatenate(channels)), "later.flac")
         chosen = folder / "chosen"
         pair = media.mux(folder / "5.mkv", media.Voice(media.speech(3)), media.Voice(quiet))
         running.drop(pair, "silent.mkv", inbox=chosen)
@@ -76,6 +79,23 @@ def test_all_speech_is_transcribed_and_its_place_is_reported(
     assert (job.audio.track, job.audio.mix) == (track, mix)
     line = daemon.wait_for_log("job.done", job=job.id)
     assert (line["track"], line["mix"], line.get("other_tracks", "")) == (track, mix, others)
+
+
+def test_speech_that_is_later_in_the_other_channel_only_is_transcribed(daemon: Daemon) -> None:
+    """The first speaker is in the left channel beside noise, the second one then in the right channel."""
+    job = daemon.wait_for(daemon.inbox / "later.flac")
+    assert job.audio is not None
+    assert (job.audio.mix, job.audio.fallback) == ("left", "right")
+    transcript = daemon.transcript("later.en")
+    later = [cue for cue in transcript.cues if cue.start_ms >= 35_000]
+    for said in media.true_text()[:3]:
+        match = next((cue for cue in later if said.text.startswith(" ".join(cue.lines)[:20])), None)
+        assert match is not None, later
+        assert abs(match.start_ms - said.start_ms - 35_000) < 300
+    starts = [cue.start_ms for cue in transcript.cues]
+    assert starts == sorted(starts)
+    line = daemon.wait_for_log("job.done", job=job.id)
+    assert (line["mix"], line["fallback_mix"]) == ("left", "right")
 
 
 def test_a_track_chosen_by_its_number_is_the_only_one(daemon: Daemon) -> None:

@@ -38,7 +38,6 @@ def prepared(
         channels=channels,
     ) as running:
         segments = list(running)
-    assert running.source.mix == "split" or {segment.plan.source for segment in segments} <= {running.source}
     assert [segment.plan.index for segment in segments] == list(range(len(segments)))
     again = {segment.plan: segment.pcm for segment in recut(str(path), [one.plan for one in segments])}
     assert len(again) == len(segments)
@@ -88,6 +87,67 @@ def test_speech_that_begins_after_minutes_of_music_decides_the_mix(tmp_path: Pat
     source, segments = prepared(media.write_sound(tmp_path / "a.flac", np.column_stack([left, right])))
     assert source.mix == "left"
     assert likeness(segments, left) > 0.95
+
+
+FIRST = media.speech(35)
+"""Enough to decide the mix."""
+HUM = (4_000 * np.sin(np.arange(len(FIRST)) / 20)).astype(np.int16)
+NONE = np.zeros_like(FIRST)
+NOISE = media.noise(len(FIRST), peak=12_000)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "mixes"),
+    [
+        pytest.param((FIRST, HUM), (QUIET, SPEECH), ("left", "right"), id="right after left"),
+        pytest.param((NOISE, FIRST), (SPEECH, LOUD), ("right", "left"), id="left after right"),
+        pytest.param((FIRST, -FIRST), (QUIET, SPEECH), ("left", "right"), id="right after inverted"),
+        pytest.param((FIRST, FIRST), (SPEECH, -SPEECH), ("stereo", "difference"), id="inverted later"),
+        pytest.param(
+            (FIRST, NONE), (SPEECH, -SPEECH), ("sum", "difference"), id="inverted after one channel"
+        ),
+        pytest.param(
+            (NOISE, NOISE[::-1], FIRST, NONE, NOISE, NOISE),
+            (SPEECH, SPEECH, QUIET, QUIET, QUIET, QUIET),
+            ("centre", "surroundings"),
+            id="fronts after centre",
+        ),
+        pytest.param(
+            (FIRST, FIRST, NONE, NONE, NONE, NONE),
+            (LOUD, LOUD[::-1], SPEECH // 4, QUIET, LOUD, LOUD),
+            ("surround", "centre"),
+            id="centre after fronts",
+        ),
+    ],
+)
+def test_speech_that_is_later_in_other_channels_is_planned(
+    tmp_path: Path,
+    before: tuple[NDArray[np.int16], ...],
+    after: tuple[NDArray[np.int16], ...],
+    mixes: tuple[str, str],
+) -> None:
+    channels = np.concatenate([np.column_stack(before), np.column_stack(after)])
+    source, segments = prepared(media.write_sound(tmp_path / "a.wav", channels))
+    assert source.mix == mixes[0]
+    planned = {
+        mix: [segment for segment in segments if segment.plan.source == AudioSource(1, mix)] for mix in mixes
+    }
+    assert sum(map(len, planned.values())) == len(segments)
+    both = np.concatenate([FIRST, SPEECH])
+    for its in planned.values():
+        assert likeness(its, both) > 0.95
+    second = [span for segment in planned[mixes[1]] for span in segment.plan.spans]
+    assert second[0].start >= len(FIRST)
+    spoken = sum(span.end - span.start for span in second)
+    assert spoken > 8 * RATE, "nearly all of the recording"
+
+
+def test_channels_with_the_same_speech_have_no_second_plan(tmp_path: Path) -> None:
+    echo = np.roll(SPEECH, RATE // 10) // 2
+    channels = (SPEECH, LOUD), (SPEECH, -SPEECH), (LOUD, echo, SPEECH, QUIET, echo, LOUD)
+    for number, content in enumerate(channels):
+        source, segments = prepared(media.write_sound(tmp_path / f"{number}.wav", np.column_stack(content)))
+        assert {segment.plan.source for segment in segments} == {source}
 
 
 def test_speech_in_a_later_track_is_found(tmp_path: Path) -> None:

@@ -19,13 +19,14 @@ from hypothesis import strategies as st
 import media
 from subtitled.config import schema
 from subtitled.core.plan import FRAME, Span
-from subtitled.media.vad import Speech, Vad, VadUpdate
+from subtitled.media.vad import Speech, UncoveredSpeech, Vad, VadUpdate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
+RATE = 16_000
 REFERENCE = json.loads((Path(__file__).parent.parent / "data" / "vad.json").read_text())
 
 
@@ -93,6 +94,50 @@ def test_what_is_said_of_unfinished_speech_comes_true() -> None:
             assert [span for span in later if span[1] > (at + 1) * FRAME] == []
         for promise in promises:
             assert any(start == promise.start and promise.end <= end for start, end in case["spans"])
+
+
+ROWS = st.lists(st.tuples(st.sampled_from([0, 100]), st.integers(1, 300)), min_size=1, max_size=30)
+
+
+@hypothesis_settings(max_examples=100)
+@given(ROWS, ROWS, st.integers(1, 700))
+def test_speech_of_the_fallback_is_given_where_the_chosen_mix_has_none(
+    chosen_runs: list[tuple[int, int]], fallback_runs: list[tuple[int, int]], step: int
+) -> None:
+    rows = [[value for value, count in runs for _ in range(count)] for runs in (chosen_runs, fallback_runs)]
+    frames = max(map(len, rows))
+    percent = [np.pad(row, (0, frames - len(row))) for row in rows]
+    speeches = [Speech(schema.VadConfig(pad_ms=0), min_speech_ms=100) for _ in rows]
+    uncovered = UncoveredSpeech()
+    updates: list[list[VadUpdate]] = [[], [], []]
+    for start in range(0, frames, step):
+        parts = [row[start : start + step] / 100 for row in percent]
+        is_last = start + step >= frames
+        for speech, part, found in zip(speeches, parts, updates, strict=False):
+            levels, probabilities = [0] * len(part), part.tolist()
+            found.append(
+                speech.finish(levels, probabilities, frames * FRAME)
+                if is_last
+                else speech.feed(levels, probabilities)
+            )
+        updates[2].append(uncovered.feed(updates[0][-1], updates[1][-1], is_last=is_last))
+        assert sum(span.end - span.start for span in uncovered._waiting) <= (step + 2_000) * FRAME
+    chosen, fallback, given_spans = map(spans_of, updates)
+    marks = np.zeros((3, frames), np.bool_)
+    for row, spans in zip(marks, (chosen, fallback, given_spans), strict=True):
+        for span in spans:
+            row[span.start // FRAME : -(-span.end // FRAME)] = True
+    assert not (marks[2] & (marks[0] | ~marks[1])).any()
+    for span in fallback:
+        part = slice(span.start // FRAME, -(-span.end // FRAME))
+        missing = marks[1, part] & ~marks[0, part] & ~marks[2, part]
+        if not marks[0, part].any():
+            assert not missing.any(), "speech that nothing covers is given whole"
+        runs = "".join("x" if one else " " for one in missing).split()
+        assert all(len(run) * FRAME < RATE + FRAME for run in runs)
+    starts = [update.settled for update in updates[2]]
+    for at, update in enumerate(updates[2][1:]):
+        assert all(span.start >= starts[at] for span in update.spans)
 
 
 @hypothesis_settings(max_examples=15)

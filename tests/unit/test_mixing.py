@@ -13,6 +13,8 @@ from subtitled.media.mixing import (
     choose_mix,
     choose_track,
     default_mix,
+    fallback_of,
+    is_cancelled,
     measured_mixes,
     order_tracks,
     weights_of,
@@ -94,7 +96,7 @@ def test_a_centre_beside_loud_channels_is_taken_alone() -> None:
 
 
 def test_surround_without_doubt_is_mixed_whole() -> None:
-    assert surround("11", "11", (1, 0.01)) == "surround"
+    assert surround("11", "11", (1, 0.005)) == "surround"
     assert surround("00", "11", (1, 1)) == "surround"
     assert surround("00", "00", (0, 0)) == "surround"
     assert surround("110", "001", (1, 1)) == "surround", "a voice that is not in the centre"
@@ -109,6 +111,34 @@ def test_surround_is_mixed_by_itu_weights_without_its_low_channel() -> None:
     assert unnamed is not None
     assert unnamed.tolist() == weights.tolist()
     assert weights_of([""] * 12, "surround") is None
+
+
+def test_each_mix_has_a_fallback_for_speech_in_other_channels() -> None:
+    stereo_names = ("FL", "FR")
+    assert [fallback_of(mix, stereo_names) for mix in ("left", "right", "stereo", "sum")] == [
+        "right",
+        "left",
+        "difference",
+        "difference",
+    ]
+    assert fallback_of("centre", SURROUND) == "surroundings"
+    assert fallback_of("surround", SURROUND) == "centre"
+    assert fallback_of("surround", ["FL", "FR", "BL", "BR"]) is None
+    assert fallback_of("mono", ["FC"]) is None
+    weights = weights_of(SURROUND, "surroundings")
+    assert weights is not None
+    assert weights / weights[0] == pytest.approx([1, 1, 0, 0, 0.7071, 0.7071], abs=1e-4)
+    assert weights.sum() < 1.3
+
+
+def test_audio_that_cancels_is_found_in_a_block() -> None:
+    frames = np.repeat(np.array([0, 3_000, 3_000, 3_000, 3_000, 0], np.int16), 512)
+    quiet = np.zeros_like(frames)
+    assert is_cancelled(quiet, frames)
+    assert is_cancelled(frames // 2, frames)
+    assert not is_cancelled(frames, frames), "sound in one channel only"
+    assert not is_cancelled(quiet, frames // 1_000), "no more than noise"
+    assert not is_cancelled(quiet[: 4 * 512], frames[: 4 * 512]), "shorter than a word"
 
 
 def test_a_mix_of_channels_that_are_missing_gives_way_to_the_default() -> None:

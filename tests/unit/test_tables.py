@@ -80,6 +80,13 @@ def test_the_status_of_a_job_names_its_track_and_mix_and_the_other_tracks() -> N
     ]
 
 
+def test_the_status_of_a_job_names_the_mix_of_later_speech() -> None:
+    choice = AudioChoice(track=1, mix="left", fallback="right", tracks=(AudioTrack(number=1, channels=2),))
+    assert printed(replace(FACTS, audio=choice))[-1] == (
+        "track  1 (no language, 2 channels); mix: left, right where it has no speech"
+    )
+
+
 def test_the_status_of_a_job_lists_lost_audio() -> None:
     console = Console(file=io.StringIO(), width=80)
     print_job(console, replace(FACTS, state="done", damaged=((1.0, 2.5),)))

@@ -50,6 +50,21 @@ def test_no_cue_crosses_a_long_silence_of_the_vad() -> None:
     assert [(cue.start_ms, cue.lines) for cue in found] == [(200, ("He went home",)), (8200, ("today.",))]
 
 
+def test_cues_are_in_order_of_time_whatever_segment_their_speech_is_in() -> None:
+    """A segment of another mix holds what was said between the phrases of the first, in another language."""
+    made = transcript(MediaPhrase("He went home.", 0, 1500), MediaPhrase("He ate.", 6000, 7000))
+    other = replace(
+        made.segments[0], index=1, language="de", phrases=(MediaPhrase("Er ging nach Hause.", 3300, 5000),)
+    )
+    found = with_cues(replace(made, segments=(*made.segments, other))).cues
+    assert [(cue.start_ms, " ".join(cue.lines)) for cue in found] == [
+        (0, "He went home."),
+        (3300, "Er ging nach Hause."),
+        (6000, "He ate."),
+    ]
+    assert all(before.end_ms <= after.start_ms for before, after in pairwise(found))
+
+
 def test_spans_that_touch_are_one() -> None:
     """Speech longer than a segment is cut where it is quiet, and the two parts touch."""
     made = transcript(MediaPhrase("He went", 5000, 6000), MediaPhrase("home.", 6000, 7000))

@@ -150,14 +150,19 @@ def with_cues(
 def _by_language(
     transcript: Transcript, segments: tuple[SegmentTranscript, ...]
 ) -> Iterator[tuple[str | None, tuple[MediaPhrase, ...]]]:
-    """Yield the output language and the phrases of each run of `segments` in one language."""
+    """Yield the output language and the phrases of each run of phrases in one language, in order of time.
+
+    Segments of other mixes lie between those of the chosen one.
+    """
     whole = transcript.output_language
-    if transcript.task == "translate":
-        yield whole, tuple(phrase for segment in segments for phrase in segment.phrases)
-        return
-    spoken = [segment for segment in segments if segment.phrases]
-    for language, run in groupby(spoken, key=lambda segment: segment.language or whole):
-        yield language, tuple(phrase for segment in run for phrase in segment.phrases)
+    spoken = [
+        (whole if transcript.task == "translate" else segment.language or whole, phrase)
+        for segment in segments
+        for phrase in segment.phrases
+    ]
+    spoken.sort(key=lambda pair: pair[1].start_ms)
+    for language, run in groupby(spoken, key=lambda pair: pair[0]):
+        yield language, tuple(phrase for _, phrase in run)
 
 
 def _speech(segments: tuple[SegmentTranscript, ...]) -> tuple[tuple[int, int], ...]:

@@ -26,9 +26,11 @@ from subtitled.media.mixing import (
     Mix,
     choose_mix,
     choose_track,
+    fallback_of,
+    is_cancelled,
     measured_mixes,
 )
-from subtitled.media.vad import Vad
+from subtitled.media.vad import UncoveredSpeech, Vad
 from subtitled.media.waveform import WaveformBuilder
 
 if TYPE_CHECKING:
@@ -59,7 +61,8 @@ class Ingest:
     Each segment comes as soon as it is planned, while the file is still being decoded; memory does not grow
     with the file. `window_s` is the model's window; a segment is never longer, nor than
     `segments.max_segment_s`, nor than 30 s. `audio_track` and `language` choose between audio tracks, as in `open_media`.
-    The track and its mix are chosen first, from the first speech in the file: they are in `source`, and in the plans. With
+    The track and its mix are chosen first, from the first speech in the file: they are in `source`, and in the plans. Speech
+    that is later in other channels only is planned from their mix. With
     `channels` = "split" two channels with different speech are planned separately: `source.mix` is "split", those in the
     plans are "left" and "right".
     `on_progress` is called with `decoded_samples` after each block of a few seconds, also while there is
@@ -97,6 +100,8 @@ class Ingest:
         self._streams: list[_Stream] = []
         self._segments = 0
         self._peaks = WaveformBuilder()
+        self.fallback = ""
+        """The mix of the segments in which `source` has no speech; "": there is none yet."""
         self.decoded_samples = 0
         self.speech_samples = 0
         self.decode_s = self.vad_s = 0.0
@@ -157,24 +162,34 @@ class Ingest:
 
     def __iter__(self) -> Iterator[IngestedSegment]:
         self._choose()
-        mixes = SPLIT_MIXES if self.source.mix == SPLIT else (self.source.mix,)
-        streams = self._streams = [_Stream(mix, self._new_vad(), self._new_planner()) for mix in mixes]
-        blocks = self._decoder.each(mixes)
+        streams = self._streams = self._new_streams()
+        blocks = self._decoder.each([stream.mix for stream in streams])
         while (block := self._next(blocks)) is not None:
             self.decoded_samples += block.shape[1]
             self._peaks.feed(block[0] if len(block) == 1 else max(block, key=_power))
             self._report(self.decoded_samples)
             for stream, pcm in zip(streams, block, strict=True):
                 started = time.perf_counter()
-                updates = stream.feed(pcm)
+                updates = stream.feed(pcm, block[0])
                 self.vad_s += time.perf_counter() - started
                 for update in updates:
                     yield from self._plan(stream, update)
         for stream in streams:
-            yield from self._plan(stream, stream.vad.finish())
+            yield from self._plan(stream, stream.finish())
             plan = stream.planner.finish(self.decoded_samples)
             if plan is not None:
                 yield self._prepared(stream, plan)
+
+    def _new_streams(self) -> list[_Stream]:
+        """Return a stream for each mix that is planned: two of split channels, else the chosen mix and its fallback."""
+        if self.source.mix == SPLIT:
+            return [_Stream(mix, self._new_vad(), self._new_planner()) for mix in SPLIT_MIXES]
+        chosen = _Stream(self.source.mix, self._new_vad(), self._new_planner())
+        fallback = fallback_of(chosen.mix, self._decoder.info.channel_names)
+        if fallback is None:
+            return [chosen]
+        vad = self._new_vad(skips_silence=True)
+        return [chosen, _Fallback(fallback, vad, self._new_planner(), chosen)]
 
     def _choose(self) -> None:
         """Open the track and mix with the clearest speech, if there is a choice."""
@@ -241,6 +256,8 @@ class Ingest:
         self.speech_samples += plan.samples
         index = self._segments
         self._segments += 1
+        if isinstance(stream, _Fallback):
+            self.fallback = stream.mix
         source = AudioSource(self.source.track, stream.mix)
         return IngestedSegment(replace(plan, index=index, source=source), np.concatenate(pcm))
 
@@ -254,11 +271,40 @@ class _Stream:
         self.planner = planner
         self.cutter = Cutter(planner.longest_span)
         self.recent = _Recent()
+        self.updates: list[VadUpdate] = []
+        """Those that the last call returned."""
 
-    def feed(self, pcm: NDArray[np.int16]) -> list[VadUpdate]:
+    def feed(self, pcm: NDArray[np.int16], _: NDArray[np.int16]) -> list[VadUpdate]:
         """Take the next samples; return what is known of their speech."""
         self.recent.append(pcm)
-        return self.vad.feed(pcm)
+        self.updates = self.vad.feed(pcm)
+        return self.updates
+
+    def finish(self) -> VadUpdate:
+        """Return the last update."""
+        self.updates = [self.vad.finish()]
+        return self.updates[0]
+
+
+class _Fallback(_Stream):
+    """The mix that is planned where the chosen one has no speech; fed after it."""
+
+    def __init__(self, mix: str, vad: Vad, planner: Planner, chosen: _Stream) -> None:
+        super().__init__(mix, vad, planner)
+        self._chosen = chosen
+        self._uncovered = UncoveredSpeech()
+
+    def feed(self, pcm: NDArray[np.int16], chosen: NDArray[np.int16]) -> list[VadUpdate]:
+        """Take the next samples, and those of the chosen mix; return what is known of the speech in the first only."""
+        self.recent.append(pcm)
+        if self.mix == "difference" and not is_cancelled(chosen, pcm):
+            # Most files have nothing that cancels, and the VAD takes most of the time.
+            pcm = np.zeros_like(pcm)
+        updates = zip(self._chosen.updates, self.vad.feed(pcm), strict=True)
+        return [self._uncovered.feed(covered, update) for covered, update in updates]
+
+    def finish(self) -> VadUpdate:
+        return self._uncovered.feed(self._chosen.updates[0], self.vad.finish(), is_last=True)
 
 
 def _power(pcm: NDArray[np.int16]) -> float:

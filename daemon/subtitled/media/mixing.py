@@ -20,11 +20,20 @@ if TYPE_CHECKING:
     from subtitle.messages import AudioTrack
 
 Mix = Literal["mono", "stereo", "surround", "sum", "difference", "left", "right", "centre", "surroundings"]
-"""How channels become one. "surroundings" is "surround" without the centre; it is only measured."""
+"""How channels become one. "surroundings" is "surround" without the centre."""
 
 SPLIT = "split"
 """In place of a mix: two channels are transcribed separately, as SPLIT_MIXES."""
 SPLIT_MIXES: tuple[Mix, ...] = ("left", "right")
+
+_FALLBACKS: dict[str, Mix] = {
+    "left": "right",
+    "right": "left",
+    "stereo": "difference",
+    "sum": "difference",
+    "centre": "surroundings",
+    "surround": "centre",
+}
 
 ENOUGH_FRAMES = 10 * SAMPLE_RATE // FRAME
 """10 s of speech that decide the mix. In a recorded call the second voice may come late: its channel must not be dropped."""
@@ -56,6 +65,12 @@ _LOUD = 0.25
 """Power of a channel without speech, relative to the speech in the other, from which it is left out (-6 dB)."""
 _DOUBTFUL = 0.03
 """Power of the other channels, relative to the speech in the centre, from which only the centre is used (-15 dB)."""
+_SURROUNDINGS_LEVEL = 0.5
+"""Of the channels beside the centre, so that their sum is not clipped."""
+_MIN_CANCELLED_FRAMES = 4
+"""Frames (128 ms) of a block from which it has audio that cancels."""
+_QUIET = 100.0
+"""Mean square of 16-bit samples below which a frame has no speech (-70 dB)."""
 
 
 def default_mix(channels: int) -> Mix:
@@ -70,6 +85,12 @@ def measured_mixes(names: Sequence[str]) -> tuple[Mix, ...]:
     if len(names) > 2 and "FC" in _named(names):
         return "centre", "surroundings"
     return (default_mix(len(names)),)
+
+
+def fallback_of(mix: str, names: Sequence[str]) -> Mix | None:
+    """Return the mix that may have speech where `mix` of the same channels has none; None: no other has."""
+    fallback = _FALLBACKS.get(mix)
+    return None if fallback == "centre" and "FC" not in _named(names) else fallback
 
 
 def weights_of(names: Sequence[str], mix: str) -> NDArray[np.float32] | None:
@@ -87,7 +108,7 @@ def weights_of(names: Sequence[str], mix: str) -> NDArray[np.float32] | None:
         case "right", 2:
             return np.array([0, 1], np.float32)
         case "difference", 2:
-            return np.array([0.5, -0.5], np.float32)  # a job that an earlier version has begun
+            return np.array([0.5, -0.5], np.float32)
         case "sum", 2:
             return np.array([1, 1], np.float32)
         case _, count if count < 3 or not any(names):
@@ -96,8 +117,7 @@ def weights_of(names: Sequence[str], mix: str) -> NDArray[np.float32] | None:
             return np.array([name == "FC" for name in names], np.float32)
     weights = np.array([_itu_weight(name) for name in names], np.float32)
     if mix == "surroundings":
-        # As loud as they are beside a centre of weight 1.
-        return np.where([name == "FC" for name in names], np.float32(0), weights)
+        return np.where([name == "FC" for name in names], np.float32(0), weights * _SURROUNDINGS_LEVEL)
     weights /= weights.sum()
     return weights
 
@@ -173,7 +193,20 @@ def _choose_surround(evidence: Evidence) -> Mix:
     if 4 * elsewhere > np.count_nonzero(centre):
         return "surround"
     spoken = evidence.power[:, :, centre].sum(axis=2)
-    return "centre" if spoken[1, 1] > _DOUBTFUL * spoken[0, 0] else "surround"
+    others_power = spoken[1, 1] / _SURROUNDINGS_LEVEL**2
+    return "centre" if others_power > _DOUBTFUL * spoken[0, 0] else "surround"
+
+
+def is_cancelled(mixed: NDArray[np.int16], difference: NDArray[np.int16]) -> bool:
+    """Return whether some of two channels' audio cancels in their mix, given the same samples of both, (n,)."""
+    samples = len(mixed) // FRAME * FRAME
+    power, cancelled = (
+        np.square(pcm[:samples].reshape(-1, FRAME), dtype=np.float32).mean(axis=1)
+        for pcm in (mixed, difference)
+    )
+    # Of two channels equally loud, with this correlation, the powers have this ratio.
+    ratio = (1 - _CANCELLED) / (1 + _CANCELLED)
+    return bool(np.count_nonzero((cancelled > _QUIET) & (cancelled > ratio * power)) >= _MIN_CANCELLED_FRAMES)
 
 
 def choose_track(speech_frames: Sequence[int]) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from numpy.typing import NDArray
 
     from subtitled.config import schema
@@ -29,6 +32,11 @@ CONTEXT = 64
 
 BATCH = 512
 """Frames in one call of the model, 16.4 s. Blocks of any size are fed on this grid, so results do not depend on them."""
+
+_MIN_UNCOVERED = SAMPLE_RATE
+"""Speech beside covered speech that is shorter is its echo, or the other VAD ended it later: 1 s."""
+_LONG_SPEECH = 60 * SAMPLE_RATE
+"""Speech without a pause is given in parts of about a minute, so that memory is bounded."""
 
 
 class VadUpdate(Struct, frozen=True):
@@ -51,10 +59,13 @@ class Vad:
     """Silero VAD over one stream of PCM.
 
     The spans are those of the silero-vad package's `get_speech_timestamps` on the whole stream, whatever
-    blocks it is fed in; memory does not grow with the stream.
+    blocks it is fed in; memory does not grow with the stream. With `skips_silence` the model does not run on batches of zeros.
     """
 
-    def __init__(self, settings: schema.VadConfig, *, min_speech_ms: int) -> None:
+    def __init__(
+        self, settings: schema.VadConfig, *, min_speech_ms: int, skips_silence: bool = False
+    ) -> None:
+        self._skips_silence = skips_silence
         self._model = _model()
         self._h = self._c = np.zeros((1, 1, 128), np.float32)
         # 64 samples of context, then one batch.
@@ -90,6 +101,8 @@ class Vad:
     def _evaluate(self, frames: int) -> tuple[list[int], list[float]]:
         """Return the mean square and the probability of speech of each of the first `frames` frames held."""
         pcm = self._pcm[: CONTEXT + frames * FRAME]
+        if self._skips_silence and not pcm.any():
+            return [0] * frames, [0.0] * frames
         windows = np.lib.stride_tricks.sliding_window_view(pcm, CONTEXT + FRAME)[::FRAME]
         inputs = {"input": windows * np.float32(1 / 32768), "h": self._h, "c": self._c}
         probabilities, self._h, self._c = self._model.run(("speech_probs", "hn", "cn"), inputs)
@@ -210,6 +223,51 @@ class Speech:
         self._spans.clear()
         self._skipped.clear()
         return report
+
+
+class UncoveredSpeech:
+    """Finds the speech of a fallback mix while the chosen mix has none; memory is bounded."""
+
+    def __init__(self) -> None:
+        self._covered: list[Span] = []
+        self._waiting: list[Span] = []
+        self._taken = 0
+        """Speech of the fallback before this sample was taken."""
+
+    def feed(self, chosen: VadUpdate, fallback: VadUpdate, *, is_last: bool = False) -> VadUpdate:
+        """Return the update of the fallback without what the chosen mix covers, given updates of the same frames."""
+        covered = [*self._covered, *chosen.spans]
+        known = sys.maxsize if is_last else chosen.settled
+        if chosen.talking is not None:
+            covered.append(chosen.talking)
+            known = chosen.talking.end
+        spans = list(fallback.spans)
+        talking = fallback.talking
+        if talking is not None and talking.end - max(talking.start, self._taken) >= _LONG_SPEECH:
+            spans.append(talking)
+        for span in spans:
+            self._waiting.append(Span(max(span.start, self._taken), span.end))
+            self._taken = span.end
+        ready = [span for span in self._waiting if span.end <= known]
+        self._waiting = self._waiting[len(ready) :]
+        next_start = fallback.settled if talking is None else talking.start
+        settled = self._waiting[0].start if self._waiting else max(self._taken, next_start)
+        self._covered = [span for span in covered if span.end > settled and span is not chosen.talking]
+        uncovered = tuple(part for span in ready for part in _without(span, covered))
+        return VadUpdate(fallback.levels, uncovered, (), None, settled)
+
+
+def _without(span: Span, covered: Sequence[Span]) -> Iterator[Span]:
+    """Yield the parts of a span that other spans, in order, do not cover; no short ones beside them."""
+    parts, start = [], span.start
+    for other in covered:
+        if other.start < span.end and start < other.end:
+            parts.append(Span(start, other.start))
+            start = other.end
+    parts.append(Span(start, span.end))
+    for part in parts:
+        if part == span or part.end - part.start >= _MIN_UNCOVERED:
+            yield part
 
 
 @functools.cache

@@ -255,4 +255,9 @@ def _audio_fields(audio: AudioChoice | None) -> dict[str, object]:
     if audio is None:
         return {}
     others = "; ".join(track.summary for track in audio.others[:MAX_LOGGED_TRACKS])
-    return {"track": audio.track, "mix": audio.mix, **({"other_tracks": others} if others else {})}
+    optional = {"fallback_mix": audio.fallback, "other_tracks": others}
+    return {
+        "track": audio.track,
+        "mix": audio.mix,
+        **{name: value for name, value in optional.items() if value},
+    }

@@ -271,7 +271,12 @@ class PrepareRole:
                 damaged=ingest.damaged,
                 drift_ms=ingest.drift_ms,
                 skipped=ingest.skipped,
-                audio=AudioChoice(track=ingest.source.track, mix=ingest.source.mix, tracks=ingest.tracks),
+                audio=AudioChoice(
+                    track=ingest.source.track,
+                    mix=ingest.source.mix,
+                    fallback=ingest.fallback,
+                    tracks=ingest.tracks,
+                ),
             )
             interval_ms, peaks = ingest.peaks()
             return PlanComplete(
