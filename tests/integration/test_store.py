@@ -287,6 +287,17 @@ def test_source_is_found_whatever_the_reason_for_its_model_is(store: Store) -> N
     assert store.find_source(ODD, job.size, job.mtime_ns, replace(options, model="big")) is None
 
 
+def test_start_reads_no_ended_job_but_those_whose_upload_is_stored(store: Store) -> None:
+    """A million jobs that ended within `uploads.keep_failed_s` must not delay the start."""
+    jobs = [new_job(f"a{order}", order, b"/uploads/%d" % order) for order in (1, 2, 3)]
+    store.apply([SaveNewJob(job) for job in jobs])
+    store._db.execute("UPDATE jobs SET state = 'done', ended_ms = 2000 - ord, sha256 = 'a'")
+    stored = [jobs[0].id, jobs[1].id, "lost+found"]
+    found = store.uploaded_jobs(stored, done_since_ms=0, failed_since_ms=0)
+    assert [row.job.id for row in found] == [jobs[1].id, jobs[0].id]
+    assert not store.uploaded_jobs(stored, done_since_ms=2000, failed_since_ms=0)
+
+
 def test_source_is_found_by_options_that_an_older_release_stored(store: Store) -> None:
     """Missing fields have their defaults."""
     job = new_job(source=ODD)

@@ -68,6 +68,12 @@ class UploadStore:
         """Return whether a job's file is an upload."""
         return job.location.startswith(os.fsencode(self._folder) + b"/")
 
+    def stored_jobs(self) -> list[str]:
+        """Return the ids of the jobs that have a folder."""
+        with contextlib.suppress(FileNotFoundError):
+            return [name for name in os.listdir(self._folder) if name.isascii()]
+        return []
+
     def restore(
         self,
         jobs: Iterable[Job],

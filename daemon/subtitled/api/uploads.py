@@ -97,6 +97,7 @@ class Uploads:
     def start(self, now: float, now_ms: int) -> None:
         """Restore unfinished uploads from the database; their clients have `idle_s` to resume them."""
         rows = self._store.uploaded_jobs(
+            self._upload_store.stored_jobs(),
             done_since_ms=now_ms - int(self.limits.keep_done_s * 1000),
             failed_since_ms=now_ms - int(self.limits.keep_failed_s * 1000),
         )

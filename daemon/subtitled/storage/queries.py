@@ -67,7 +67,6 @@ JOB_OF_UPLOAD = f"""
     ORDER BY ord DESC LIMIT 1"""
 JOBS_OF_UPLOAD = f"""
     {SELECT_JOB} WHERE sha256 <> '' AND state <> 'cancelled' AND sha256 = ? AND owner = ? AND tag = ? LIMIT 100"""
-ENDED_JOBS = f"{SELECT_JOB} WHERE ended_ms IS NOT NULL AND ended_ms > ? ORDER BY ended_ms"
 EXPIRED_JOBS = f"{SELECT_JOB} WHERE ended_ms IS NOT NULL AND ended_ms < ? ORDER BY ended_ms LIMIT ?"
 
 INSERT_SEGMENT = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import os
 import sqlite3
 import threading
@@ -189,15 +190,18 @@ class Reader:
         """Return whether a deleted job processed this file (path, size and time)."""
         return self._db.execute(sql.IS_PROCESSED, (source, size, mtime_ns)).fetchone() is not None
 
-    def uploaded_jobs(self, *, done_since_ms: int, failed_since_ms: int) -> list[JobRow]:
-        """Return the jobs of uploaded files that are live, or were done or failed since then; oldest end first."""
+    def uploaded_jobs(
+        self, stored: Iterable[str], *, done_since_ms: int, failed_since_ms: int
+    ) -> list[JobRow]:
+        """Return the jobs of uploaded files that are live, or were done or failed since then; oldest end first.
+
+        `stored`: the ids of the jobs whose files are on the disk; a million other jobs are not read.
+        """
         rows = [job_row(row) for state in JOB_LIVE for row in self._db.execute(sql.LIVE_JOBS, (state.value,))]
         since = {JobState.DONE: done_since_ms, JobState.FAILED: failed_since_ms}
-        rows += [
-            row
-            for row in map(job_row, self._db.execute(sql.ENDED_JOBS, (min(since.values()),)))
-            if row.job.state in since and (row.ended_ms or 0) > since[row.job.state]
-        ]
+        found = filter(None, map(self.find_job, stored))
+        ended = [row for row in found if (row.ended_ms or 0) > since.get(row.job.state, math.inf)]
+        rows += sorted(ended, key=lambda row: row.ended_ms or 0)
         return [row for row in rows if row.job.sha256 or row.job.state is JobState.RECEIVING]
 
     def job_owner(self, job: str) -> str | None:
