@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import media
 from subtitled.config import schema
 from subtitled.core.plan import FRAME, Span
-from subtitled.media.vad import Speech, UncoveredSpeech, Vad, VadUpdate
+from subtitled.media.vad import FallbackSpeech, Speech, Vad, VadUpdate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,7 +108,7 @@ def test_speech_of_the_fallback_is_given_where_the_chosen_mix_has_none(
     frames = max(map(len, rows))
     percent = [np.pad(row, (0, frames - len(row))) for row in rows]
     speeches = [Speech(schema.VadConfig(pad_ms=0), min_speech_ms=100) for _ in rows]
-    uncovered = UncoveredSpeech()
+    uncovered = FallbackSpeech()
     updates: list[list[VadUpdate]] = [[], [], []]
     for start in range(0, frames, step):
         parts = [row[start : start + step] / 100 for row in percent]
@@ -129,9 +129,9 @@ def test_speech_of_the_fallback_is_given_where_the_chosen_mix_has_none(
             row[span.start // FRAME : -(-span.end // FRAME)] = True
     assert not (marks[2] & (marks[0] | ~marks[1])).any()
     for span in fallback:
-        part = slice(span.start // FRAME, -(-span.end // FRAME))
-        missing = marks[1, part] & ~marks[0, part] & ~marks[2, part]
-        if not marks[0, part].any():
+        inside = marks[:, span.start // FRAME : -(-span.end // FRAME)]
+        missing = inside[1] & ~inside[0] & ~inside[2]
+        if not inside[0].any():
             assert not missing.any(), "speech that nothing covers is given whole"
         runs = "".join("x" if one else " " for one in missing).split()
         assert all(len(run) * FRAME < RATE + FRAME for run in runs)

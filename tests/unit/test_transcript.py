@@ -51,7 +51,7 @@ def test_no_cue_crosses_a_long_silence_of_the_vad() -> None:
 
 
 def test_cues_are_in_order_of_time_whatever_segment_their_speech_is_in() -> None:
-    """A segment of another mix holds what was said between the phrases of the first, in another language."""
+    """A segment of another mix has speech between the phrases of the first, in another language."""
     made = transcript(MediaPhrase("He went home.", 0, 1500), MediaPhrase("He ate.", 6000, 7000))
     other = replace(
         made.segments[0], index=1, language="de", phrases=(MediaPhrase("Er ging nach Hause.", 3300, 5000),)

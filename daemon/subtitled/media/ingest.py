@@ -30,7 +30,7 @@ from subtitled.media.mixing import (
     is_cancelled,
     measured_mixes,
 )
-from subtitled.media.vad import UncoveredSpeech, Vad
+from subtitled.media.vad import FallbackSpeech, Vad
 from subtitled.media.waveform import WaveformBuilder
 
 if TYPE_CHECKING:
@@ -292,7 +292,7 @@ class _Fallback(_Stream):
     def __init__(self, mix: str, vad: Vad, planner: Planner, chosen: _Stream) -> None:
         super().__init__(mix, vad, planner)
         self._chosen = chosen
-        self._uncovered = UncoveredSpeech()
+        self._speech = FallbackSpeech()
 
     def feed(self, pcm: NDArray[np.int16], chosen: NDArray[np.int16]) -> list[VadUpdate]:
         """Take the next samples, and those of the chosen mix; return what is known of the speech in the first only."""
@@ -301,10 +301,10 @@ class _Fallback(_Stream):
             # Most files have nothing that cancels, and the VAD takes most of the time.
             pcm = np.zeros_like(pcm)
         updates = zip(self._chosen.updates, self.vad.feed(pcm), strict=True)
-        return [self._uncovered.feed(covered, update) for covered, update in updates]
+        return [self._speech.feed(covered, update) for covered, update in updates]
 
     def finish(self) -> VadUpdate:
-        return self._uncovered.feed(self._chosen.updates[0], self.vad.finish(), is_last=True)
+        return self._speech.feed(self._chosen.updates[0], self.vad.finish(), is_last=True)
 
 
 def _power(pcm: NDArray[np.int16]) -> float:

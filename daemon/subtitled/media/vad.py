@@ -225,7 +225,7 @@ class Speech:
         return report
 
 
-class UncoveredSpeech:
+class FallbackSpeech:
     """Finds the speech of a fallback mix while the chosen mix has none; memory is bounded."""
 
     def __init__(self) -> None:
