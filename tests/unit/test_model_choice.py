@@ -14,7 +14,7 @@ from subtitled.config.model_choice import (
     configured_models,
 )
 from subtitled.config.schema import Config, InboxConfig, ModelConfig, NamedModelConfig
-from subtitled.core.config_mapping import model_specs, preloaded_on
+from subtitled.core.config_mapping import model_specs
 from subtitled.core.model_placement import ModelSpec
 from subtitled.core.protocol import EngineSettings
 from subtitled.http.errors import RequestError
@@ -108,23 +108,6 @@ def test_models_for_the_workers_have_the_settings_of_the_default_and_their_own()
     assert default == ModelSpec()
     engine = EngineSettings(model="base", compute_type="int8", batch_size=0, beam_size=3, streams=2)
     assert named == ModelSpec(name="a", engine=engine, preload=1)
-
-
-def test_preloaded_models_are_on_the_first_slots_that_may_have_them() -> None:
-    engine = EngineSettings(model="base")
-    specs = (
-        ModelSpec(),
-        ModelSpec(name="one", engine=engine, preload=1),
-        ModelSpec(name="gpus", engine=engine, preload=9, slots=("gpu*",)),
-        ModelSpec(name="missing", engine=engine, preload=1, is_present=False),
-        ModelSpec(name="none", engine=engine),
-    )
-    slots = ["cpu0", "gpu0", "gpu1"]
-    assert {slot: set(preloaded_on(slot, slots, specs)) for slot in slots} == {
-        "cpu0": {"one"},
-        "gpu0": {"gpus"},
-        "gpu1": {"gpus"},
-    }
 
 
 @pytest.mark.parametrize(

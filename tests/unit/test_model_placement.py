@@ -10,7 +10,7 @@ from subtitled.core import actions as ac
 from subtitled.core import events as ev
 from subtitled.core import protocol as pr
 from subtitled.core.model_placement import IDLE_LOADS, TURN_LOADS, ModelLoad, ModelSpec
-from subtitled.core.states import JobState, SegmentState
+from subtitled.core.states import JobState, SegmentState, WorkerState
 from unit.broker_bench import Bench
 
 BIG = pr.EngineSettings(model="/models/big")
@@ -410,3 +410,142 @@ def test_models_unloaded_for_a_refused_or_an_ordinary_lease_are_loaded_again() -
     assert not again.message.is_load
     b.reply(again, loaded=pr.HeldModel(name="big", load_s=LOAD_S), evicted=("",))
     assert held_by(b, "gpu0") == {"big"}
+
+
+def preloading_bench(*slots: str, count: int, **changes: Any) -> Bench:
+    """Return a bench that keeps the model "big" on so many workers."""
+    b = bench(big={"preload": count, **changes})
+    for slot in slots:
+        b.worker(slot)
+    return b
+
+
+def test_preloaded_model_is_loaded_without_waiting_segments() -> None:
+    b = preloading_bench("gpu0", "gpu1", "gpu2", count=2)
+    loads = b.all(ac.SendLease)
+    assert [(sent.lease.worker, sent.message.model, sent.message.is_load) for sent in loads] == [
+        ("gpu0.1", "big", True),
+        ("gpu1.1", "big", True),
+    ]
+    assert not any(sent.message.items for sent in loads)
+    for sent in loads:
+        answer(b, sent)
+    submit(b, "a", "big")
+    assert not b.last(ac.SendLease).message.is_load
+
+
+def test_preloaded_model_is_loaded_by_the_slots_that_may_have_it_once_it_is_present() -> None:
+    b = preloading_bench("cpu0", "gpu0", count=9, slots=("gpu*",), is_present=False)
+    assert not b.all(ac.SendLease)
+    big = ModelSpec(name="big", engine=BIG, preload=9, slots=("gpu*",))
+    b.handle(ev.ModelsChanged((ModelSpec(), big)))
+    assert [sent.lease.worker for sent in b.all(ac.SendLease)] == ["gpu0.1"]
+
+
+def test_worker_on_another_host_loads_a_preloaded_model() -> None:
+    b = preloading_bench(count=1)
+    b.join("far/0")
+    assert [sent.lease.worker for sent in b.all(ac.SendLease)] == ["far/0.1"]
+
+
+def test_another_worker_loads_a_preloaded_model_that_was_lost() -> None:
+    b = preloading_bench("gpu0", "gpu1", count=1)
+    answer(b, b.last(ac.SendLease))
+    b.die("gpu0.1")
+    assert b.last(ac.SendLease).lease.worker == "gpu1.1"
+
+
+def test_busy_worker_loads_a_preloaded_model_after_its_leases() -> None:
+    b = bench(batch_size=1)
+    b.worker("gpu0", credit=2)
+    submit(b, "a", "", segments=100)
+    b.handle(ev.ModelsChanged((ModelSpec(), ModelSpec(name="big", engine=BIG, preload=1))))
+    while b.last(ac.SendLease).message.model == "":
+        b.reply(b.lease(min(b.broker.lease_dispatch.leases)))
+    assert len(b.all(ac.SendLease)) <= 4
+    answer(b, b.last(ac.SendLease))
+    assert b.last(ac.SendLease).message.model == ""
+
+
+def test_preloaded_model_that_cannot_be_loaded_is_tried_again_after_a_while() -> None:
+    b = preloading_bench("gpu0", count=1)
+    refuse_load(b, b.last(ac.SendLease))
+    assert b.slot("gpu0").state is WorkerState.IDLE
+    assert len(b.all(ac.SendLease)) == 1
+    due_at = b.broker.tick(b.now)[1]
+    assert due_at == b.now + b.policy.quarantine_s
+    b.wait(due_at - b.now)
+    assert len(b.all(ac.SendLease)) == 2
+
+
+def test_load_of_an_abandoned_lease_is_known() -> None:
+    """The worker holds the model, and must be able to unload it for another one."""
+    b = bench("gpu0")
+    submit(b, "a", "big")
+    first = b.last(ac.SendLease)
+    b.handle(ev.CancelRequested("a"))
+    held = pr.HeldModel(name="big", load_s=LOAD_S)
+    b.handle(
+        ev.MessageReceived("gpu0.1", pr.LeaseAbandoned(lease=first.lease.id, loaded=held, evicted=("",)))
+    )
+    assert held_by(b, "gpu0") == {"big"}
+    submit(b, "b", "small")
+    assert b.last(ac.SendLease).message.may_evict == ("big",)
+
+
+def test_model_of_a_load_that_was_not_reported_may_be_unloaded() -> None:
+    b = bench("gpu0")
+    submit(b, "a", "big")
+    first = b.last(ac.SendLease)
+    b.handle(ev.CancelRequested("a"))
+    b.handle(ev.MessageReceived("gpu0.1", pr.LeaseAbandoned(lease=first.lease.id)))
+    assert held_by(b, "gpu0") == {""}
+    submit(b, "b", "small")
+    assert b.last(ac.SendLease).message.may_evict == ("big", "")
+
+
+def test_removed_and_changed_models_are_unloaded_for_the_next_one() -> None:
+    b = bench("gpu0")
+    for job, model in (("a", "big"), ("b", "small")):
+        submit(b, job, model)
+        answer(b, b.last(ac.SendLease))
+    b.handle(
+        ev.ModelsChanged((ModelSpec(), ModelSpec(name="small", engine=BIG), ModelSpec(name="n", engine=BIG)))
+    )
+    submit(b, "c", "n")
+    load = b.last(ac.SendLease).message
+    assert (load.evict, load.may_evict) == (("big",), ("small", ""))
+
+
+def test_models_of_an_earlier_session_may_be_unloaded_and_are_loaded_before_use() -> None:
+    b = bench()
+    b.join("far/0", has_default=False, stale_models=("big",))
+    assert held_by(b, "far/0") == set()
+    submit(b, "a", "big")
+    assert b.last(ac.SendLease).message.is_load
+    answer(b, b.last(ac.SendLease))
+    submit(b, "b", "")
+    assert b.last(ac.SendLease).message.is_load
+    assert b.last(ac.SendLease).message.may_evict == ("big",)
+
+
+def test_idle_worker_may_unload_others_to_load_its_model_again() -> None:
+    b = bench("gpu0")
+    submit(b, "a", "big")
+    answer(b, b.last(ac.SendLease))
+    b.handle(ev.MessageReceived("gpu0.1", pr.ModelUnloaded(model="")))
+    submit(b, "b", "")
+    again = b.last(ac.SendLease).message
+    assert (again.is_load, again.may_evict) == (False, ("big",))
+
+
+def test_worker_without_a_measurement_of_memory_keeps_its_models_for_a_turn() -> None:
+    """It had to unload a model for this one: it has no room for both."""
+    b = bench("gpu0", batch_size=1)
+    submit(b, "a", "big")
+    answer(b, b.last(ac.SendLease), evicted=("",))
+    submit(b, "b", "", segments=100)
+    answer(b, b.last(ac.SendLease), evicted=("big",))
+    submit(b, "c", "big")
+    b.reply(b.last(ac.SendLease))
+    assert b.last(ac.SendLease).message.model == ""

@@ -11,7 +11,7 @@ from subtitled.asr.idle_unload import IdleUnload
 from subtitled.core.protocol import EngineSettings, Transcribe
 from subtitled.errors import ExitCode
 from subtitled.workers.model_loader import LoadedModel, ModelLoadError
-from subtitled.workers.resident_models import ResidentModels
+from subtitled.workers.resident_models import ModelUse, ResidentModels
 
 GIB = 2**30
 
@@ -29,21 +29,30 @@ class Device:
         """Return a model, or raise as CTranslate2 does if the memory is short."""
         need = int(settings.model[0])
         self.loads.append(settings.model)
-        if sum(self.used.values()) + need > self.size:
-            raise ModelLoadError("cuda: CUDA failed with error out of memory", ExitCode.CUDA)
-        self.used[settings.model] = need
-        weights = SimpleNamespace(unload_model=lambda: self.used.pop(settings.model))
+        try:
+            self._take(settings)
+        except RuntimeError as error:
+            raise ModelLoadError(f"cuda: {error}", ExitCode.CUDA) from error
+        weights = SimpleNamespace(
+            unload_model=lambda: self.used.pop(settings.model), load_model=lambda: self._take(settings)
+        )
         engine: Any = SimpleNamespace(batch_size=4, languages=("en",), window_samples=480_000)
         return LoadedModel(
             settings=settings,
             device="cpu",
             engine=engine,
-            residence=IdleUnload(weights, 0.0),
+            residence=IdleUnload(weights, 1e-9),
             compute_type="int8",
             digest="",
             load_s=1.0,
             memory_bytes=need * GIB,
         )
+
+    def _take(self, settings: EngineSettings) -> None:
+        need = int(settings.model[0])
+        if sum(self.used.values()) + need > self.size:
+            raise RuntimeError("CUDA failed with error out of memory")
+        self.used[settings.model] = need
 
     def free_bytes(self, _device: str) -> int | None:
         """Return the free memory, if it is measured."""
@@ -78,54 +87,61 @@ def resident(device: Device) -> ResidentModels:
     return ResidentModels(device.load(EngineSettings(model="3-default")), device.load)
 
 
+def use(models: ResidentModels, lease: Transcribe) -> ModelUse:
+    """Return the model of a lease that is answered at once."""
+    used = models.use(lease)
+    used.pin.close()
+    return used
+
+
 def test_models_stay_as_long_as_there_is_room(device: Device) -> None:
     models = resident(device)
-    assert models.use(order("4-a", "")).evicted == ()
+    assert use(models, order("4-a", "")).evicted == ()
     assert set(device.used) == {"3-default", "4-a"}
 
 
 def test_models_are_unloaded_in_the_given_order_as_long_as_memory_is_short(device: Device) -> None:
     models = resident(device)
-    models.use(order("4-a"))
-    assert models.use(order("4-b", "4-a", "")).evicted == ("4-a",)
+    use(models, order("4-a"))
+    assert use(models, order("4-b", "4-a", "")).evicted == ("4-a",)
     assert set(device.used) == {"3-default", "4-b"}
-    assert models.use(order("7-c", "4-b", "")).evicted == ("4-b", "")
+    assert use(models, order("7-c", "4-b", "")).evicted == ("4-b", "")
     assert set(device.used) == {"7-c"}
-    assert models.use(order("", "7-c")).evicted == ("7-c",)
+    assert use(models, order("", "7-c")).evicted == ("7-c",)
 
 
 def test_model_that_does_not_fit_is_a_fault_of_the_model(device: Device) -> None:
     models = resident(device)
     with pytest.raises(ModelLoadError, match="out of memory") as error:
-        models.use(order("9-huge", ""))
+        use(models, order("9-huge", ""))
     assert error.value.is_out_of_memory
     assert error.value.evicted == ("",)
-    models.use(order(""))
+    use(models, order(""))
     assert set(device.used) == {"3-default"}, "it loads again what it had"
 
 
 def test_model_that_may_not_go_stays(device: Device) -> None:
     models = resident(device)
     with pytest.raises(ModelLoadError, match="out of memory"):
-        models.use(order("6-a"))
+        use(models, order("6-a"))
     assert set(device.used) == {"3-default"}
 
 
 def test_model_in_use_is_not_unloaded(device: Device) -> None:
     models = resident(device)
-    default = models.use(Transcribe(lease=1, items=(), word_timestamps="auto")).model
+    default = use(models, Transcribe(lease=1, items=(), word_timestamps="auto")).model
     with default.residence.hold(), pytest.raises(ModelLoadError, match="out of memory"):
-        models.use(order("6-a", ""))
-    assert models.use(order("6-a", "")).evicted == ("",)
+        use(models, order("6-a", ""))
+    assert use(models, order("6-a", "")).evicted == ("",)
 
 
 def test_model_that_is_held_is_not_loaded_again_unless_its_settings_change(device: Device) -> None:
     models = resident(device)
-    models.use(order("a", source="2-a"))
-    again = models.use(order("a", source="2-a"))
+    use(models, order("a", source="2-a"))
+    again = use(models, order("a", source="2-a"))
     assert again.loaded is not None
     assert again.loaded.load_s == 0, "nothing was loaded"
-    models.use(order("a", source="3-a"))
+    use(models, order("a", source="3-a"))
     assert device.loads == ["3-default", "2-a", "3-a"]
     assert set(device.used) == {"3-default", "3-a"}
 
@@ -133,4 +149,23 @@ def test_model_that_is_held_is_not_loaded_again_unless_its_settings_change(devic
 def test_lease_of_an_unknown_model_is_refused(device: Device) -> None:
     unknown = Transcribe(lease=1, items=(), word_timestamps="auto", model="x")
     with pytest.raises(ModelLoadError, match="'x' is unknown"):
-        resident(device).use(unknown)
+        use(resident(device), unknown)
+
+
+def test_idle_model_is_loaded_again_in_place_of_others(device: Device) -> None:
+    """Another model, or another program, may have taken its memory since."""
+    models = resident(device)
+    assert list(models.unload_idle()) == [""]
+    use(models, order("6-a"))
+    again = models.use(Transcribe(lease=2, items=(), word_timestamps="auto", may_evict=("6-a",)))
+    assert (again.evicted, again.loaded) == (("6-a",), None)
+    assert set(device.used) == {"3-default"}
+
+
+def test_idle_model_that_has_no_room_any_more_is_a_fault_of_the_model(device: Device) -> None:
+    models = resident(device)
+    assert list(models.unload_idle()) == [""]
+    use(models, order("6-a"))
+    with pytest.raises(ModelLoadError, match="out of memory"):
+        use(models, Transcribe(lease=2, items=(), word_timestamps="auto"))
+    assert models.names == ("6-a",)

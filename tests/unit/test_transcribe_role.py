@@ -12,12 +12,15 @@ import pytest
 
 from subtitled.asr.engine import OutOfMemoryError
 from subtitled.asr.idle_unload import IdleUnload
+from subtitled.asr.progress import report_step
 from subtitled.asr.prompts import PromptRequest
 from subtitled.core.protocol import (
+    AbandonLease,
     Drain,
     EngineSettings,
     FromWorker,
     Heartbeat,
+    LeaseAbandoned,
     LeaseItem,
     LeaseRefused,
     SegmentResult,
@@ -53,8 +56,9 @@ class Port:
 class Role:
     """A transcribe role whose model finds silence; keeps the requests that its model receives."""
 
-    def __init__(self, *, is_refusing: bool = False) -> None:
+    def __init__(self, *, is_refusing: bool = False, is_abandoning: bool = False) -> None:
         self.is_refusing = is_refusing
+        self.is_abandoning = is_abandoning
         self.requests: list[PromptRequest] = []
         self.port = Port()
         loaded = self._load(EngineSettings(model="default"))
@@ -101,6 +105,9 @@ class Role:
         self, _features: object, requests: Sequence[PromptRequest], **_: object
     ) -> list[SegmentResult]:
         self.requests += requests
+        if self.is_abandoning:
+            self._role.receive(AbandonLease(lease=1), ())
+            report_step()
         if self.is_refusing:
             raise OutOfMemoryError("out of memory")
         silence = SegmentResult(phrases=(), language="", language_probability=0.0, is_speech=False)
@@ -128,9 +135,13 @@ def test_end_of_a_load_is_reported_before_the_answer(is_load: bool) -> None:
     assert role.drain() is ExitCode.OK
 
 
-def test_refusal_names_the_models_that_were_unloaded_for_the_lease() -> None:
-    role = Role(is_refusing=True)
+@pytest.mark.parametrize("is_abandoned", [True, False])
+def test_lease_without_a_result_reports_the_models_that_were_loaded_and_unloaded(is_abandoned: bool) -> None:
+    """Else the daemon would lease an unloaded one, and could not unload the new one for another."""
+    role = Role(is_refusing=True, is_abandoning=is_abandoned)
     engine = EngineSettings(model="big")
     *_, answer = role.lease("de", model="big", engine=engine, is_load=True, evict=("",))
-    assert answer == LeaseRefused(lease=1, cause="out of memory", evicted=("",))
+    assert isinstance(answer, LeaseAbandoned if is_abandoned else LeaseRefused)
+    assert answer.loaded is not None
+    assert (answer.loaded.name, answer.evicted) == ("big", ("",))
     assert role.drain() is ExitCode.OK

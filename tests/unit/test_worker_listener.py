@@ -12,7 +12,6 @@ from subtitled.core import protocol as pr
 from subtitled.core.broker import Broker
 from subtitled.core.policy import Policy
 from subtitled.observability.metrics import Metrics
-from subtitled.version import VERSION
 from subtitled.workers.local_listener import WorkerListener
 from subtitled.workers.supervisor import Supervisor
 
@@ -49,13 +48,3 @@ def received(folder: Path, message: pr.FromWorker, *models: NamedModelConfig) ->
     listener.close()
     context.destroy(linger=0)
     return events
-
-
-def test_preloaded_model_with_other_weights_than_pinned_is_not_used(tmp_path: Path) -> None:
-    held = (pr.HeldModel(name="right", digest=PINNED), pr.HeldModel(name="wrong", digest=OTHER))
-    models = [NamedModelConfig(name=name, digest=PINNED) for name in ("right", "wrong")]
-    ready = pr.WorkerReady(version=VERSION, credit=1, window_samples=480_000, others=held)
-    (event,) = received(tmp_path, ready, *models)
-    assert isinstance(event, ev.MessageReceived)
-    assert isinstance(event.message, pr.WorkerReady)
-    assert [model.name for model in event.message.others] == ["right"]

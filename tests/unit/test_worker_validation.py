@@ -120,7 +120,7 @@ def test_a_result_with_a_value_out_of_bounds_is_rejected(changes: dict[str, Any]
         msgspec.structs.replace(READY, streams=0),
         msgspec.structs.replace(READY, batch_size=257),
         msgspec.structs.replace(READY, load_s=1e300),
-        msgspec.structs.replace(READY, others=(pr.HeldModel(name="big"),)),
+        msgspec.structs.replace(READY, stale_models=("x" * 101,)),
         transcribed(loaded=pr.HeldModel(name="big", languages=("en", "klingon"))),
         transcribed(loaded=pr.HeldModel(name="big", load_s=NAN)),
         pr.Heartbeat(feed=-1),

@@ -28,12 +28,20 @@ class IdleUnload:
         """How long a thread waits for work before it calls `leave`; None: without limit."""
         return self._idle_unload_s or None
 
+    @property
+    def is_loaded(self) -> bool:
+        """The weights are in memory."""
+        return self._is_loaded
+
     @contextmanager
     def hold(self) -> Iterator[float]:
-        """Keep the model in memory; yields the seconds that loading took, 0 if it was loaded."""
+        """Keep the model in memory; yields the seconds that loading took, 0 if it was loaded.
+
+        Raises RuntimeError or MemoryError if memory is too short for it.
+        """
         with self._lock:
-            self._users += 1
             load_s = self._load() if not self._is_loaded else 0.0
+            self._users += 1
         try:
             yield load_s
         finally:

@@ -58,7 +58,7 @@ class NamedModelConfig(_Section, frozen=True):
     devices: tuple[str, ...] = ("*",)
     """Patterns of the worker slots that may hold it, such as "gpu0" and "cpu*"."""
     preload: Annotated[int, Meta(ge=0, le=4096)] = 0
-    """Number of workers that load it at their start and keep it; the others load it when they need it."""
+    """Number of workers that load it before a job needs it, and keep it; the others load it when they need it."""
     digest: str = ""
     """SHA-256 of the weights, required of every worker; "": that of the first worker."""
 

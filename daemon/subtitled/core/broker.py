@@ -249,8 +249,8 @@ class Broker:
                 self._on_transcribed(identity, message, now)
             case pr.LeaseRefused():
                 self._on_lease_refused(identity, message, now)
-            case pr.LeaseAbandoned(lease=lease):
-                self._on_lease_abandoned(identity, lease, now)
+            case pr.LeaseAbandoned():
+                self._on_lease_abandoned(identity, message, now)
             case pr.Heartbeat(feed=feed) | pr.Prepared(feed=feed) | pr.PlanComplete(feed=feed):
                 if (found := self.prepare_dispatch.find(identity, feed)) is not None:
                     self._on_read(*found, message, now)
@@ -283,6 +283,7 @@ class Broker:
             credit=ready.credit,
             streams=ready.streams,
             models=self._models_of(worker, ready, now),
+            stale_models=ready.stale_models,
             loading=None,
             reserved=None,
             free_bytes=ready.free_bytes,
@@ -292,8 +293,8 @@ class Broker:
         )
 
     def _models_of(self, worker: Worker, ready: pr.WorkerReady, now: float) -> dict[str, ResidentModel]:
-        """Return what a worker holds that has become ready, with the speeds that are known of its last process."""
-        if ready.window_samples is None:
+        """Return what a worker holds that has become ready, with the speed that is known of its last process."""
+        if ready.window_samples is None or not ready.has_default:
             return {}
         default = pr.HeldModel(
             name=DEFAULT_MODEL,
@@ -301,19 +302,16 @@ class Broker:
             load_s=ready.load_s,
             memory_bytes=ready.memory_bytes,
         )
-        models = {}
-        for held in (default, *ready.others):
-            if held.load_s:
-                self.placement.loaded(worker.slot, held)
-            if held.name in self.placement.specs:
-                models[held.name] = replace(
-                    worker.resident(held.name),
-                    batch_size=held.batch_size,
-                    is_loaded=True,
-                    loaded_at=now,
-                    used_at=now,
-                )
-        return models
+        if default.load_s:
+            self.placement.loaded(worker.slot, default)
+        held = replace(
+            worker.resident(DEFAULT_MODEL),
+            batch_size=default.batch_size,
+            is_loaded=True,
+            loaded_at=now,
+            used_at=now,
+        )
+        return {DEFAULT_MODEL: held}
 
     def _on_exited(self, event: ev.WorkerExited, now: float) -> None:
         worker = self.worker_table.workers.get(event.worker.rpartition(".")[0])
@@ -388,12 +386,11 @@ class Broker:
         self._out.append(WriteOutputs(job))
 
     def _on_transcribed(self, identity: str, message: pr.Transcribed, now: float) -> None:
-        lease = self.lease_dispatch.finish(identity, message.lease, now, is_done=True)
+        lease = self.lease_dispatch.finish(identity, message, now)
         if lease is None:
             return
-        self.worker_table.succeeded(identity)
-        if lease.is_load or message.loaded is not None:  # a worker loads a model again that it had to unload
-            self.lease_dispatch.model_loaded(identity, lease.model, message)
+        if lease.keys:
+            self.worker_table.succeeded(identity)
         answered = self._add_results(lease, message.items)
         left_out = self.lease_dispatch.requeue(lease, "the worker's reply left it out", is_blamed=True)
         self.lifecycle.advance_all(answered | left_out)
@@ -409,21 +406,19 @@ class Broker:
         return jobs
 
     def _on_lease_refused(self, identity: str, message: pr.LeaseRefused, now: float) -> None:
-        lease = self.lease_dispatch.finish(identity, message.lease, now, is_done=False)
+        lease = self.lease_dispatch.finish(identity, message, now)
         if lease is None:
             return
         if message.is_model_fault:
             self.placement.load_failed(identity.rpartition(".")[0], lease.model, message.cause, now)
-            self.lease_dispatch.models_unloaded(identity, (lease.model, *message.evicted))
             self.lifecycle.advance_all(self.lease_dispatch.requeue(lease, message.cause, is_blamed=False))
             return
-        self.lease_dispatch.models_unloaded(identity, message.evicted)
         self.lifecycle.advance_all(self.lease_dispatch.requeue(lease, message.cause, is_blamed=True))
         if (worker := self.worker_table.refused(identity)) is not None:
             self.worker_loss.kill(worker, f"refused a lease: {message.cause}", now)
 
-    def _on_lease_abandoned(self, identity: str, lease_id: int, now: float) -> None:
-        lease = self.lease_dispatch.finish(identity, lease_id, now, is_done=False)
+    def _on_lease_abandoned(self, identity: str, message: pr.LeaseAbandoned, now: float) -> None:
+        lease = self.lease_dispatch.finish(identity, message, now)
         if lease is not None:
             jobs = self.lease_dispatch.requeue(lease, "its worker abandoned it", is_blamed=True)
             self.lifecycle.advance_all(jobs)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 from msgspec import structs
 
 from subtitled.config.schema import BESIDE, Config
@@ -119,17 +117,6 @@ def model_specs(config: Config) -> tuple[ModelSpec, ...]:
             for model in config.models
         ),
     )
-
-
-def preloaded_on(slot: str, slots: Sequence[str], specs: Iterable[ModelSpec]) -> dict[str, EngineSettings]:
-    """Return the models that a worker of this host loads at its start, by name: `preload` of the allowed slots have one."""
-    return {
-        spec.name: spec.engine
-        for spec in specs
-        if spec.engine is not None
-        and spec.is_present
-        and slot in [one for one in slots if spec.may_be_on(one)][: spec.preload]
-    }
 
 
 def plan_settings_of(config: Config) -> PlanSettings:

@@ -7,6 +7,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
+from subtitle.messages import WordTimestamps
 from subtitled.config.model_choice import DEFAULT_MODEL
 from subtitled.core.actions import Action, LeaseLost, ResultStale, SendLease, SendMessage
 from subtitled.core.fair_queue import ReadyQueue
@@ -14,7 +15,16 @@ from subtitled.core.lease_sizing import LeaseSizing
 from subtitled.core.live_jobs import BYTES_PER_SAMPLE, LiveJobs
 from subtitled.core.model_placement import ModelLoad, ModelPlacement
 from subtitled.core.policy import EXPECTED_TIMES, MAX_LIMITS, Policy, time_to_arrive, time_to_run
-from subtitled.core.protocol import AbandonLease, Drain, LeaseItem, LeaseProgress, Transcribe, Transcribed
+from subtitled.core.protocol import (
+    AbandonLease,
+    Drain,
+    LeaseAnswer,
+    LeaseItem,
+    LeaseProgress,
+    LeaseRefused,
+    Transcribe,
+    Transcribed,
+)
 from subtitled.core.records import Lease, Segment, SegmentKey, Worker
 from subtitled.core.states import SegmentEvent, WorkerEvent, WorkerState
 from subtitled.core.worker_table import NEVER, WorkerTable
@@ -103,7 +113,7 @@ class LeaseDispatch:
 
     def assign(self, now: float) -> None:
         """Lease the ready segments to workers that may hold a lease."""
-        if not self.ready:
+        if not self.ready and not self.placement.has_preloads:
             self.placement.wake_at = NEVER
             return
         for load in self.placement.plan(now):
@@ -157,34 +167,35 @@ class LeaseDispatch:
         return False
 
     def _lease_with_load(self, load: ModelLoad, now: float) -> None:
-        """Lease segments to an idle worker that has to load their model first."""
+        """Lease segments to an idle worker that has to load their model first; none if it is only to be loaded."""
         worker, name = self._worker_table.workers[load.slot], load.spec.name
-        if not self.ready.count(name):  # an earlier load of this call took them
+        if not self.ready.count(name) and not self.placement.is_preload_missing(
+            name
+        ):  # an earlier load of this call took them
             return
         size = 1 if worker.failures else min(self.sizing(name).limit(worker), self.ready.count(name))
-        kept = {other: model for other, model in worker.models.items() if other not in load.evict}
-        worker = replace(worker, models=kept, loading=name)
+        worker = replace(worker.without_models(load.evict), loading=name)
+        worker = worker.without_models([name], is_in_memory=False)
         self._lease(worker.with_model(name, is_loaded=False, loaded_at=now), name, size, now, load)
 
-    def model_loaded(self, identity: str, model: str, message: Transcribed) -> None:
-        """Record what a worker reports about the load of a lease's model; another model in the message is ignored."""
-        worker = self._worker_table.current(identity)
-        if worker is None:
-            return
-        if message.loaded is not None and message.loaded.name == model and model in worker.models:
-            if message.loaded.load_s:
-                self.placement.loaded(worker.slot, message.loaded)
-            worker = worker.with_model(message.loaded.name, batch_size=message.loaded.batch_size)
-        self._worker_table.put(replace(worker, free_bytes=message.free_bytes))
-        self.models_unloaded(identity, message.evicted)
-
-    def models_unloaded(self, identity: str, names: Iterable[str]) -> None:
-        """Record that a worker does not hold some models any more."""
-        worker = self._worker_table.current(identity)
-        gone = set(names)
-        if worker is not None and gone & worker.models.keys():
-            kept = {name: model for name, model in worker.models.items() if name not in gone}
-            self._worker_table.put(replace(worker, models=kept))
+    def _with_changed_models(self, worker: Worker, lease: Lease, answer: LeaseAnswer) -> Worker:
+        """Return a worker with the models that it holds after a lease; another model than the lease's in `loaded` is ignored."""
+        loaded = answer.loaded if answer.loaded is not None and answer.loaded.name == lease.model else None
+        is_fault = isinstance(answer, LeaseRefused) and answer.is_model_fault
+        is_unknown = lease.is_load and loaded is None and not isinstance(answer, Transcribed)
+        if is_fault or is_unknown:
+            worker = worker.without_models([lease.model])
+        elif loaded is not None:
+            if loaded.load_s:
+                self.placement.loaded(worker.slot, loaded, answer.evicted)
+            if lease.model in worker.models:
+                worker = worker.with_model(lease.model, batch_size=loaded.batch_size)
+            elif lease.model not in worker.stale_models:  # the configuration was changed meanwhile
+                worker = worker.without_models([lease.model])
+        evicted = {*answer.evicted, *(lease.evict if loaded is not None else ())}
+        if loaded is not None or evicted:
+            worker = replace(worker, free_bytes=answer.free_bytes)
+        return worker.without_models(evicted, is_in_memory=False) if evicted else worker
 
     def model_unloaded(self, identity: str, model: str, now: float) -> None:
         """Record that a worker has unloaded an idle model: the next answer includes loading it."""
@@ -233,19 +244,18 @@ class LeaseDispatch:
             return None
         return self.leases[lease_id]
 
-    def finish(self, identity: str, lease_id: int, now: float, *, is_done: bool) -> Lease | None:
+    def finish(self, identity: str, answer: LeaseAnswer, now: float) -> Lease | None:
         """Take an answered lease from its worker; None, with a ResultStale, if it is not current.
 
-        `is_done`: it measures the worker's throughput.
+        A lease that is done measures the worker's throughput.
         """
+        lease_id, is_done = answer.lease, isinstance(answer, Transcribed)
         lease = self.current(identity, lease_id)
         worker = self._worker_table.current(identity)
         if lease is None or worker is None:
             return None
         del self.leases[lease_id]
-        if lease.is_load and not is_done:  # whether the model was loaded is unknown
-            models = {name: model for name, model in worker.models.items() if name != lease.model}
-            worker = replace(worker, models=models)
+        worker = self._with_changed_models(worker, lease, answer)
         held = worker.resident(lease.model)
         throughput = (
             self.sizing(lease.model).updated_throughput(worker, lease, now) if is_done else held.throughput
@@ -303,11 +313,17 @@ class LeaseDispatch:
     ) -> None:
         self._last_id += 1
         items, samples, pcm_samples, windows = [], 0, 0, 0
+        word_timestamps: WordTimestamps = "auto"
+        if load is not None:
+            may_evict = load.may_evict
+        else:
+            may_evict = () if worker.leases else self.placement.may_evict(worker, model)
         for key in self.ready.take(size, model):
             segment = self._live_jobs.segment(key)
             job = self._live_jobs.job(key.job)
             asked = job.options.language
             language = job.language if asked == "auto" else asked
+            word_timestamps = job.options.word_timestamps
             self._live_jobs.move_segment(segment, SegmentEvent.LEASED, worker=worker.identity)
             self._lease_of[key] = self._last_id
             items.append(
@@ -330,6 +346,7 @@ class LeaseDispatch:
             worker=worker.identity,
             model=model,
             is_load=load is not None,
+            evict=load.evict if load is not None else (),
             keys=tuple(item.key for item in items),
             samples=samples,
             windows=windows,
@@ -344,12 +361,12 @@ class LeaseDispatch:
         message = Transcribe(
             lease=lease.id,
             items=tuple(items),
-            word_timestamps=job.options.word_timestamps,
+            word_timestamps=word_timestamps,
             model=model,
             is_load=load is not None,
             engine=load.spec.engine if load is not None else None,
             evict=load.evict if load is not None else (),
-            may_evict=load.may_evict if load is not None else (),
+            may_evict=may_evict,
         )
         self._out.append(SendLease(lease=lease, message=message))
 

@@ -29,6 +29,8 @@ IDLE_LOADS = 1.0
 """One without work keeps them for so many times that load time."""
 WORTH_LOADS = 3.0
 """A further worker loads a model if its waiting work takes the present workers so many times the load time."""
+MARGIN = 1.1
+"""A model is loaded beside others if so many times the memory that it needs are free."""
 USUAL_LOAD_S = 10.0
 """Load time of a model that was not loaded yet."""
 
@@ -92,6 +94,8 @@ class ModelPlacement:
         """Consecutive losses of workers that loaded a model, by slot and name."""
         self._impossible: dict[tuple[str, str], _Impossible] = {}
         """Models that could not be loaded, by slot and name."""
+        self._crowded: set[tuple[str, str]] = set()
+        """Models for which others had to be unloaded, by slot and name."""
 
     def configure(self, specs: Iterable[ModelSpec]) -> None:
         """Apply other models. A worker loads a changed one again; leases that it has end with the old one."""
@@ -101,10 +105,10 @@ class ModelPlacement:
         }
         changed |= before.keys() - self.specs.keys()
         self._impossible.clear()
+        self._crowded.clear()
         for worker in list(self._worker_table.of(Role.TRANSCRIBE)):
             if changed & worker.models.keys():
-                kept = {name: model for name, model in worker.models.items() if name not in changed}
-                self._worker_table.put(replace(worker, models=kept))
+                self._worker_table.put(worker.without_models(changed))
 
     # -- for leases ------------------------------------------------------------------------------------------
 
@@ -118,8 +122,10 @@ class ModelPlacement:
 
     # -- results ---------------------------------------------------------------------------------------------
 
-    def loaded(self, slot: str, model: HeldModel) -> None:
-        """Record the measured time and memory of a load."""
+    def loaded(self, slot: str, model: HeldModel, evicted: Collection[str] = ()) -> None:
+        """Record the measured time and memory of a load, for which some models were unloaded."""
+        if evicted:
+            self._crowded.add((slot, model.name))
         self.loads[model.name] = self.loads.get(model.name, 0) + 1
         self._load_s[model.name] = model.load_s
         self.memory_bytes[model.name] = model.memory_bytes
@@ -169,7 +175,40 @@ class ModelPlacement:
                 if free:
                     taken.add(free[0].slot)
                     loads.append(self._load(free[0], name, waiting))
+        for name in [name for name in self.specs if self.is_preload_missing(name)]:
+            missing = self.specs[name].preload - self._count_holders(name)
+            missing -= sum(load.spec.name == name for load in loads)
+            for worker in self._candidates(name, taken, now)[: max(0, missing)]:
+                taken.add(worker.slot)
+                if worker.leases:
+                    self._worker_table.put(replace(worker, reserved=name))
+                else:
+                    loads.append(self._load(worker, name, waiting))
+            again = (one.until for (_, other), one in self._impossible.items() if other == name)
+            self.wake_at = min([self.wake_at, *(until for until in again if until > now)])
         return loads
+
+    @property
+    def has_preloads(self) -> bool:
+        """Some models are to be kept by workers without waiting segments."""
+        return any(spec.preload for spec in self.specs.values())
+
+    def is_preload_missing(self, name: str) -> bool:
+        """Return whether further workers have to load a model without waiting segments."""
+        spec = self.specs.get(name)
+        return (
+            spec is not None
+            and spec.is_present
+            and not spec.fault
+            and bool(spec.preload)
+            and self._count_holders(name) < spec.preload
+        )
+
+    def _count_holders(self, name: str) -> int:
+        return sum(
+            worker.state in AT_WORK and (name in worker.models or worker.reserved == name)
+            for worker in self._worker_table.of(Role.TRANSCRIBE)
+        )
 
     def obstacle(self, name: str, now: float) -> str:
         """Return why no worker can ever hold a model with waiting segments; "" if one can, or may join."""
@@ -199,10 +238,7 @@ class ModelPlacement:
 
     def _is_served(self, name: str) -> bool:
         """Return whether a worker holds a model, loads it, or is reserved for it."""
-        return any(
-            worker.state in AT_WORK and (name in worker.models or worker.reserved == name)
-            for worker in self._worker_table.of(Role.TRANSCRIBE)
-        )
+        return self._count_holders(name) > 0
 
     def _candidates(self, name: str, taken: Collection[str], now: float) -> list[Worker]:
         """Return the workers that may load a model: first those with room for it, then the least recently used."""
@@ -243,15 +279,13 @@ class ModelPlacement:
         """Yield the loads for which workers were reserved that are idle now; drop reservations without work."""
         for worker in list(self._worker_table.of(Role.TRANSCRIBE)):
             name = worker.reserved
-            if name is None or (worker.state in AT_WORK and worker.leases and name in waiting):
+            if name is None:
                 continue
             free = self._worker_table.put(replace(worker, reserved=None))
-            if (
-                worker.state in AT_WORK
-                and not worker.leases
-                and name in waiting
-                and name not in worker.models
-            ):
+            is_needed = name in waiting or self.is_preload_missing(name)
+            if worker.state in AT_WORK and worker.leases and is_needed:
+                self._worker_table.put(worker)
+            elif worker.state in AT_WORK and not worker.leases and is_needed and name not in worker.models:
                 yield self._load(free, name, waiting)
 
     def _is_worth_another(self, name: str, count: int) -> bool:
@@ -279,18 +313,29 @@ class ModelPlacement:
     def _load(self, worker: Worker, name: str, waiting: Collection[str]) -> ModelLoad:
         evictable = self._evictable(worker, waiting)
         excess = self._excess(worker)
+        is_limited = bool(self.policy.max_models)
+        stale = [other for other in worker.stale_models if other != name]
+        evict = [other for other in stale if is_limited or other not in self.specs]
+        unneeded = [other for other in stale if other not in evict]
         return ModelLoad(
             slot=worker.slot,
             spec=self.specs[name],
-            evict=tuple(evictable[:excess]),
-            may_evict=tuple(evictable[excess:]),
+            evict=(*evict, *evictable[:excess]),
+            may_evict=(*unneeded, *evictable[excess:]),
         )
+
+    def may_evict(self, worker: Worker, name: str) -> tuple[str, ...]:
+        """Return the models that a worker may unload, in this order, if it has to load one again that it holds."""
+        stale = (other for other in worker.stale_models if other != name)
+        return (*stale, *(other for other in self._evictable(worker, self._ready.waiting()) if other != name))
 
     def _has_room(self, worker: Worker, name: str) -> bool:
         """Return whether a worker seems to have room for a model beside its others."""
         if self._excess(worker):
             return False
-        return worker.free_bytes is None or self.memory_bytes.get(name, 0) <= worker.free_bytes
+        if worker.free_bytes is None:
+            return (worker.slot, name) not in self._crowded
+        return MARGIN * self.memory_bytes.get(name, 0) <= worker.free_bytes
 
     def _excess(self, worker: Worker) -> int:
         """Return how many models a worker must unload for another one, whatever its memory."""

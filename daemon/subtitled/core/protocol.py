@@ -79,8 +79,6 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
     cpu_threads: int = 0
     engine: EngineSettings = EngineSettings()
     """Of the default model."""
-    preloaded: dict[str, EngineSettings] = {}
-    """Other models that a transcribe worker loads at its start, by name."""
     readable: tuple[str, ...] = ()
     """Folders that a prepare worker may read besides the system's."""
     hung: tuple[str, ...] = ()
@@ -157,8 +155,10 @@ class WorkerReady(_Message, frozen=True, kw_only=True):
     """Memory that the model took, as measured; 0 if unknown."""
     free_bytes: Count | None = None
     """Free memory of its device; None if unknown."""
-    others: Annotated[tuple[HeldModel, ...], Meta(max_length=64)] = ()
-    """Other models that it holds."""
+    has_default: bool = True
+    """It holds the default model; False if an earlier session has unloaded it."""
+    stale_models: Annotated[tuple[ModelName, ...], Meta(max_length=64)] = ()
+    """Other models that it holds since earlier sessions; the daemon may have other settings for them now."""
 
 
 class LeaseProgress(Struct, frozen=True, kw_only=True):
@@ -319,38 +319,38 @@ class SegmentsTranscribed(_Message, frozen=True, kw_only=True):
     items: Annotated[tuple[ItemResult, ...], Meta(max_length=256)]
 
 
-class Transcribed(_Message, frozen=True, kw_only=True):
-    """A lease is done."""
+class LeaseAnswer(_Message, frozen=True, kw_only=True):
+    """What every answer to a lease reports: how the worker's models have changed."""
 
     lease: int
+    loaded: HeldModel | None = None
+    """The model of the lease, if it was loaded for it, or the lease has `is_load`."""
+    evicted: Annotated[tuple[ModelName, ...], Meta(max_length=64)] = ()
+    """Models that were unloaded for it, or in vain."""
+    free_bytes: Count | None = None
+    """Free memory of the device after the load; None if unknown, and without a load."""
+
+
+class Transcribed(LeaseAnswer, frozen=True, kw_only=True):
+    """A lease is done."""
+
     items: Annotated[tuple[ItemResult, ...], Meta(max_length=256)]
     features_s: Seconds = 0.0
     decode_s: Seconds = 0.0
     load_s: Seconds = 0.0
     """Seconds that loading the model again took, after an idle unload."""
-    loaded: HeldModel | None = None
-    """The model that was loaded for a lease with `is_load`."""
-    evicted: Annotated[tuple[ModelName, ...], Meta(max_length=64)] = ()
-    """Models that were unloaded for it."""
-    free_bytes: Count | None = None
-    """Free memory of the device after the load; None if unknown, and without a load."""
 
 
-class LeaseRefused(_Message, frozen=True, kw_only=True):
+class LeaseRefused(LeaseAnswer, frozen=True, kw_only=True):
     """A lease cannot be done; the worker itself still works."""
 
-    lease: int
     cause: str
     is_model_fault: bool = False
     """The worker cannot load the model of the lease; its segments are not the reason."""
-    evicted: Annotated[tuple[ModelName, ...], Meta(max_length=64)] = ()
-    """Models that were unloaded in vain."""
 
 
-class LeaseAbandoned(_Message, frozen=True, kw_only=True):
+class LeaseAbandoned(LeaseAnswer, frozen=True, kw_only=True):
     """The worker has dropped a lease, after AbandonLease."""
-
-    lease: int
 
 
 class ModelUnloaded(_Message, frozen=True, kw_only=True):
@@ -483,13 +483,14 @@ class Transcribe(_Message, frozen=True, kw_only=True):
     model: str = DEFAULT_MODEL
     """A model that the worker holds, unless `is_load`."""
     is_load: bool = False
-    """Load the model first; the worker has no other leases."""
+    """Load the model first; the worker has no other leases. Without items it is only loaded."""
     engine: EngineSettings | None = None
     """With `is_load`: how to load it; None: the settings that the worker was started with."""
     evict: tuple[str, ...] = ()
     """With `is_load`: models to unload first."""
     may_evict: tuple[str, ...] = ()
-    """With `is_load`: models to unload, one after the other in this order, as long as memory is short."""
+    """Models to unload, one after the other in this order, as long as memory is short for this one, which has to be loaded, or
+    loaded again; () if the worker has other leases."""
 
 
 class Drain(_Message, frozen=True, kw_only=True):

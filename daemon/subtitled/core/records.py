@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import Enum
 from typing import Annotated, Any
 
@@ -186,6 +187,8 @@ class Lease(Struct, frozen=True, kw_only=True):
     model: str = DEFAULT_MODEL
     is_load: bool = False
     """The worker loads the model for it."""
+    evict: tuple[str, ...] = ()
+    """Models that it unloads before."""
     keys: tuple[SegmentKey, ...]
     samples: int
     """Audio to decode; counted twice if it is translated too."""
@@ -257,6 +260,9 @@ class Worker(Struct, frozen=True, kw_only=True):
     """Leases that it decodes at once; the others wait."""
     models: dict[str, ResidentModel] = {}
     """The models that it holds, by name; of a worker that is not alive, those of its last process."""
+    stale_models: tuple[str, ...] = ()
+    """Models that it may have in memory besides, but that are not leased to it: another configuration's, or of a load that
+    was not reported."""
     loading: str | None = None
     """The model that it loads with its first lease; until the answer it gets leases of no other model."""
     reserved: str | None = None
@@ -308,6 +314,12 @@ class Worker(Struct, frozen=True, kw_only=True):
     def with_model(self, model: str, **changes: object) -> Worker:
         """Return the worker with changed values of a model that it holds, or holds from now on."""
         return replace(self, models={**self.models, model: replace(self.resident(model), **changes)})
+
+    def without_models(self, names: Collection[str], *, is_in_memory: bool = True) -> Worker:
+        """Return the worker without some of its models; `is_in_memory`: it may not have unloaded them."""
+        models = {name: model for name, model in self.models.items() if name not in names}
+        stale = tuple(name for name in self.stale_models if name not in names)
+        return replace(self, models=models, stale_models=(*stale, *names) if is_in_memory else stale)
 
     @property
     def is_permanently_broken(self) -> bool:

@@ -117,7 +117,7 @@ class LeaseSender:
             session.codec,
             link_bytes_per_s=session.meter.bytes_per_s,
             # A segment that is shorter than the model's window takes as long as a full one.
-            pcm_bytes_per_s=decodes_per_s and decodes_per_s * pcm_bytes / len(segments),
+            pcm_bytes_per_s=decodes_per_s and decodes_per_s * pcm_bytes / max(1, len(segments)),
         )
         items = tuple(structs.replace(item, codec=session.codec) for item in message.items)
         lease = structs.replace(message, items=items)

@@ -20,7 +20,7 @@ from subtitled.core import actions as ac
 from subtitled.core import events as ev
 from subtitled.core import protocol as be
 from subtitled.core.broker import Broker
-from subtitled.core.config_mapping import engine_of, preloaded_on, readable_folders
+from subtitled.core.config_mapping import engine_of, readable_folders
 from subtitled.core.live_jobs import BYTES_PER_SAMPLE
 from subtitled.core.records import Lease, Role, SegmentKey
 from subtitled.media.existing_subtitles import skip_rule_of
@@ -135,9 +135,6 @@ class WorkerListener:
             wants_digest=bool(
                 config.remote.listen or config.model.digest or any(model.digest for model in config.models)
             ),
-            preloaded=preloaded_on(device.slot, list(self._devices), self._broker.placement.specs.values())
-            if device
-            else {},
             cpu_threads=config.model.cpu_threads or max(1, (os.cpu_count() or 1) // max(1, cpu_slots)),
             engine=engine_of(config, is_gpu=device is not None and device.kind == "cuda"),
             readable=readable_folders(config) if role == Role.PREPARE.value else (),
@@ -161,12 +158,13 @@ class WorkerListener:
     def send_lease(self, lease: Lease, message: be.Transcribe) -> None:
         """Send a lease with its PCM."""
         slot = lease.worker.rpartition(".")[0]
-        self._metrics.count_lease(
-            slot,
-            (len(self._pcm[item.key]) // BYTES_PER_SAMPLE for item in message.items),
-            window_samples=self._broker.window_samples or lease.samples,
-            batch_size=self._broker.lease_dispatch.batch_size(lease),
-        )
+        if message.items:
+            self._metrics.count_lease(
+                slot,
+                (len(self._pcm[item.key]) // BYTES_PER_SAMPLE for item in message.items),
+                window_samples=self._broker.window_samples or lease.samples,
+                batch_size=self._broker.lease_dispatch.batch_size(lease),
+            )
         segments = [(item.key, self._pcm[item.key]) for item in message.items]
         if self._lease_sender is not None and is_remote(lease.worker):
             self._lease_sender.send(lease.worker, message, segments)
@@ -281,14 +279,19 @@ class WorkerListener:
             return []
         if isinstance(message, be.ExitReason):
             self._supervisor.record_exit_reason(worker, message.cause)
-        if isinstance(message, be.Transcribed) and message.loaded is not None:
+        if (
+            isinstance(message, be.Transcribed | be.LeaseRefused | be.LeaseAbandoned)
+            and message.loaded is not None
+        ):
             lease = self._broker.lease_dispatch.leases.get(message.lease)
             if lease is not None and (lease.worker, lease.model) == (worker, message.loaded.name):
                 message = self._on_loaded(worker, message, message.loaded)
         self._record(worker.rpartition(".")[0], worker, message)
         return [ev.MessageReceived(worker, message)]
 
-    def _on_loaded(self, worker: str, message: be.Transcribed, model: be.HeldModel) -> be.FromWorker:
+    def _on_loaded(
+        self, worker: str, message: be.Transcribed | be.LeaseRefused | be.LeaseAbandoned, model: be.HeldModel
+    ) -> be.FromWorker:
         """Return the message; a refusal of its lease if the model that was loaded for it has other weights than required."""
         slot = worker.rpartition(".")[0]
         if cause := self._weights_of(model.name).refusal(worker, model.digest, is_remote=is_remote(worker)):
@@ -356,16 +359,9 @@ class WorkerListener:
         device = self._devices.get(slot)
         name = message.device if is_remote(worker) else device.name if device else "CPU"
         if message.window_samples is not None:
-            others = tuple(model for model in message.others if self._has_required_weights(worker, model))
-            message = structs.replace(message, others=others)
             self.languages[DEFAULT_MODEL] = message.languages
-            self.languages.update((model.name, model.languages) for model in others)
-            for model, load_s in (
-                (DEFAULT_MODEL, message.load_s),
-                *((model.name, model.load_s) for model in others),
-            ):
-                if load_s:
-                    self._metrics.count_load(slot, self._name_of(model), load_s)
+            if message.load_s:
+                self._metrics.count_load(slot, self._name_of(DEFAULT_MODEL), message.load_s)
             _log.info(
                 log.WORKER_READY,
                 worker=worker,
@@ -376,13 +372,6 @@ class WorkerListener:
                 digest=message.model_digest[:12],
             )
         return [ev.MessageReceived(worker, msgspec.structs.replace(message, device=name))]
-
-    def _has_required_weights(self, worker: str, model: be.HeldModel) -> bool:
-        """Return whether a preloaded model may be used; else its first lease reports the reason."""
-        cause = self._weights_of(model.name).refusal(worker, model.digest, is_remote=is_remote(worker))
-        if cause:
-            _log.warning(log.MODEL_MISSING, worker=worker, model=model.name, cause=cause)
-        return not cause
 
     def _refusal(self, worker: str, message: be.WorkerReady) -> str:
         """Return why a worker on this host is refused, else ""; the RemoteListener checks the others."""

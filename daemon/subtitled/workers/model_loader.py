@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from subtitled.asr.engine import Engine
 from subtitled.asr.faster_whisper_compat import is_out_of_memory
 from subtitled.asr.idle_unload import IdleUnload
 from subtitled.asr.model import HubUnreachableError, auto_batch_size, locate
+from subtitled.config.model_choice import DEFAULT_MODEL
 from subtitled.config.model_files import digest_of
 from subtitled.core.protocol import EngineSettings, HeldModel, WorkerReady
 from subtitled.errors import ExitCode, ModelError
@@ -69,9 +70,12 @@ class LoadedModel(Struct, frozen=True, kw_only=True):
         )
 
     def ready(
-        self, device: str, *, is_loaded_before: bool = False, others: Iterable[HeldModel] = ()
+        self, device: str, *, is_loaded_before: bool = False, held: Collection[str] = (DEFAULT_MODEL,)
     ) -> WorkerReady:
-        """Return the message for the daemon; `device` is the display name of the device."""
+        """Return the message for the daemon.
+
+        `device` is the display name of the device, `held` the names of all models that the worker holds.
+        """
         return WorkerReady(
             version=VERSION,
             # On a GPU one more than it decodes: its features are computed in the meantime. On a CPU that saves nothing.
@@ -88,7 +92,8 @@ class LoadedModel(Struct, frozen=True, kw_only=True):
             compute_type=self.compute_type,
             memory_bytes=self.memory_bytes,
             free_bytes=memory.free_bytes(self.device),
-            others=tuple(others),
+            has_default=DEFAULT_MODEL in held,
+            stale_models=tuple(name for name in held if name != DEFAULT_MODEL),
         )
 
 

@@ -355,8 +355,9 @@ class RemoteWorker:
             self._models = ResidentModels(self._loaded, self._load_one)
         self._role = TranscribeRole(_Port(self._session, self._outbox), self._loaded, self._models)
         self._connection.send(
-            # Other models are not reported: the daemon may have other settings for their names now.
-            self._loaded.ready(self._settings.place.device, is_loaded_before=self._is_reported)
+            self._loaded.ready(
+                self._settings.place.device, is_loaded_before=self._is_reported, held=self._models.names
+            )
         )
         self._is_reported = True
         self._notifier.ready()

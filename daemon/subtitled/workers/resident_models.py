@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -11,24 +12,27 @@ from msgspec.structs import replace
 from subtitled.asr import memory
 from subtitled.asr.model import locate
 from subtitled.config.model_choice import DEFAULT_MODEL
+from subtitled.core.model_placement import MARGIN
 from subtitled.core.protocol import EngineSettings, HeldModel, Transcribe
 from subtitled.errors import ExitCode, ModelError
 from subtitled.workers.model_loader import LoadedModel, ModelLoadError
 
 LoadModel = Callable[[EngineSettings], LoadedModel]
 """Loads a model; blocks, and raises ModelLoadError."""
-MARGIN = 1.1
-"""A model is loaded if so many times the memory that it needs are free."""
 
 
 class ModelUse(Struct, frozen=True):
-    """The model of a lease, and what loading it changed."""
+    """The model of a lease, and what loading it changed; the model stays in memory until `pin` is closed."""
 
     model: LoadedModel
+    pin: ExitStack
+    """Keeps the model in memory until it is closed, which is before the lease is answered."""
     loaded: HeldModel | None = None
     """It was loaded for this lease."""
     evicted: tuple[str, ...] = ()
     """Models that were unloaded for it."""
+    load_s: float = 0.0
+    """Seconds that loading it again took, after an idle unload."""
 
 
 class ResidentModels:
@@ -50,16 +54,10 @@ class ResidentModels:
         """How long a thread waits for work before it calls `unload_idle`; None: without limit."""
         return self._settings[DEFAULT_MODEL].idle_unload_s or None
 
-    def others(self) -> tuple[HeldModel, ...]:
-        """Return the models besides the default."""
-        with self._lock:
-            return tuple(model.held(name) for name, model in self._held.items() if name != DEFAULT_MODEL)
-
-    def add(self, name: str, settings: EngineSettings) -> None:
-        """Load a model that the worker keeps from its start; raises ModelLoadError."""
-        with self._lock:
-            self._settings[name] = settings
-            self._hold(name, self._load(settings))
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all models that it holds."""
+        return tuple(self._held.copy())
 
     def use(self, order: Transcribe) -> ModelUse:
         """Return the model of a lease, loaded if it was not; raises ModelLoadError."""
@@ -70,13 +68,13 @@ class ResidentModels:
                 self._settings[name] = order.engine
             evicted = [other for other in order.evict if self._unload(other)]
             is_held = name in self._held
-            if not is_held:
-                self._load_evicting(name, order.may_evict, evicted)
+            use = ExitStack()
+            load_s = self._load_evicting(name, order.may_evict, evicted, use)
             model = self._held[name]
             loaded = model.held(name) if order.is_load or not is_held else None
             if loaded is not None and is_held:  # since an earlier session
                 loaded = replace(loaded, load_s=0.0)
-            return ModelUse(model, loaded, tuple(evicted))
+            return ModelUse(model, use, loaded, tuple(evicted), load_s if is_held else 0.0)
 
     def unload_idle(self) -> Iterator[str]:
         """Free the memory of the models that were idle for long enough; yield their names."""
@@ -88,7 +86,16 @@ class ResidentModels:
         """Return the free memory of the device; None if unknown."""
         return memory.free_bytes(self._device)
 
-    def _load_evicting(self, name: str, may_evict: tuple[str, ...], evicted: list[str]) -> None:
+    def _load_evicting(
+        self, name: str, may_evict: tuple[str, ...], evicted: list[str], use: ExitStack
+    ) -> float:
+        """Have a model in memory until `use` ends; return the seconds that loading it took.
+
+        Unloads others, and adds them to `evicted`. Raises ModelLoadError; then the model is not held.
+        """
+        held = self._held.get(name)
+        if held is not None and held.residence.is_loaded:
+            may_evict = ()
         settings = self._settings.get(name)
         if settings is None:
             raise ModelLoadError(f"the model {name!r} is unknown to this worker", ExitCode.FAILED)
@@ -100,17 +107,26 @@ class ResidentModels:
                 evicted.append(other)
         while True:
             try:
-                self._hold(name, self._load(settings))
+                return self._load_once(name, settings, use)
             except ModelLoadError as error:
-                freed = (
-                    next((o for o in may_evict if self._unload(o)), None) if error.is_out_of_memory else None
-                )
+                freed = self._unload_one(may_evict) if error.is_out_of_memory else None
                 if freed is None:
+                    self._unload(name)
                     error.evicted = tuple(evicted)
                     raise
                 evicted.append(freed)
-            else:
-                return
+
+    def _load_once(self, name: str, settings: EngineSettings, use: ExitStack) -> float:
+        if name not in self._held:
+            self._hold(name, self._load(settings))
+        try:
+            return use.enter_context(self._held[name].residence.hold())
+        except (RuntimeError, MemoryError) as error:
+            raise ModelLoadError(f"{self._device}: {error or 'out of memory'}", ExitCode.CUDA) from error
+
+    def _unload_one(self, names: tuple[str, ...]) -> str | None:
+        """Unload the first of some models that can be unloaded; return its name."""
+        return next((name for name in names if self._unload(name)), None)
 
     def _needed_bytes(self, name: str, settings: EngineSettings) -> int:
         """Return the memory that a model took last time, or the size of its weights."""

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -127,7 +128,7 @@ class TranscribeRole:
                     )
                 )
                 continue
-            if use.loaded is not None:
+            if use.loaded is not None or use.load_s:
                 # The load counts as a step: a later end of the process is blamed on the segments.
                 progress = LeaseProgress(lease=message.lease, steps=1)
                 self._port.post(Heartbeat(leases=(progress,)))
@@ -138,11 +139,18 @@ class TranscribeRole:
                     for blob, item in zip(blobs, message.items, strict=True)
                 ]
             except WireAudioError as error:
-                self._answer(LeaseRefused(lease=message.lease, cause=str(error), evicted=use.evicted))
+                use.pin.close()
+                self._answer(LeaseRefused(lease=message.lease, cause=str(error), **self._changes(use)))
                 continue
             self._featured.put(_Lease(message, use, features, time.monotonic() - started))
         for _ in range(self._streams):
             self._featured.put(None)
+
+    def _changes(self, use: ModelUse) -> dict[str, Any]:
+        """Return what every answer to a lease reports about the worker's models."""
+        is_changed = use.loaded is not None or use.evicted
+        free_bytes = self._models.free_bytes() if is_changed else None
+        return {"loaded": use.loaded, "evicted": use.evicted, "free_bytes": free_bytes}
 
     def _answer(self, message: Transcribed | LeaseRefused | LeaseAbandoned) -> None:
         """Send the answer to a lease."""
@@ -155,10 +163,15 @@ class TranscribeRole:
         if results:
             self._port.post(SegmentsTranscribed(lease=order.lease, items=_items(order, results)))
 
-    def _is_dropped(self, lease: int) -> bool:
-        """Return whether a lease is not needed any more; answer it if it was abandoned."""
+    def _is_dropped(self, lease: int, use: ModelUse | None = None) -> bool:
+        """Return whether a lease is not needed any more; answer it if it was abandoned.
+
+        `use`: its model, if the worker has got to that.
+        """
+        if use is not None and (self._is_abandoned or lease in self._abandoned):
+            use.pin.close()
         if lease in self._abandoned:
-            self._answer(LeaseAbandoned(lease=lease))
+            self._answer(LeaseAbandoned(lease=lease, **(self._changes(use) if use is not None else {})))
             return True
         return self._is_abandoned
 
@@ -186,7 +199,7 @@ class TranscribeRole:
     def _decode(self) -> None:
         while (lease := self._next()) is not None:
             order, model, loaded = lease.order, lease.use.model, lease.use.loaded
-            if self._is_dropped(order.lease):
+            if self._is_dropped(order.lease, lease.use):
                 continue
             started = time.monotonic()
             requests = [
@@ -200,12 +213,9 @@ class TranscribeRole:
                 )
                 for item in order.items
             ]
-            self._steps[order.lease] = int(loaded is not None)
+            self._steps[order.lease] = int(loaded is not None or lease.use.load_s > 0)
             try:
-                with (
-                    model.residence.hold() as load_s,
-                    steps_reported_to(partial(self._on_step, order.lease)),
-                ):
+                with lease.use.pin, steps_reported_to(partial(self._on_step, order.lease)):
                     results = dual_task.transcribe(
                         partial(model.engine.transcribe, word_timestamps=order.word_timestamps),
                         lease.features,
@@ -217,14 +227,14 @@ class TranscribeRole:
                     )
                 items = _items(order, dict(enumerate(results)))
             except _AbandonedError:
-                self._is_dropped(order.lease)
+                self._is_dropped(order.lease, lease.use)
                 continue
             except (OutOfMemoryError, ValueError) as error:
-                self._answer(LeaseRefused(lease=order.lease, cause=str(error), evicted=lease.use.evicted))
+                self._answer(LeaseRefused(lease=order.lease, cause=str(error), **self._changes(lease.use)))
                 continue
             except (ProtocolError, msgspec.ValidationError) as error:
                 cause = f"invalid result of the model: {error}"
-                self._answer(LeaseRefused(lease=order.lease, cause=cause, evicted=lease.use.evicted))
+                self._answer(LeaseRefused(lease=order.lease, cause=cause, **self._changes(lease.use)))
                 continue
             except RuntimeError as error:
                 if self._device == "cpu":
@@ -238,11 +248,9 @@ class TranscribeRole:
                     lease=order.lease,
                     items=items,
                     features_s=lease.features_s,
-                    decode_s=time.monotonic() - started - load_s,
-                    load_s=load_s,
-                    loaded=loaded,
-                    evicted=lease.use.evicted,
-                    free_bytes=self._models.free_bytes() if loaded is not None else None,
+                    decode_s=time.monotonic() - started,
+                    load_s=lease.use.load_s,
+                    **self._changes(lease.use),
                 )
             )
         if not self._other_threads.acquire(blocking=False):
@@ -275,13 +283,6 @@ def run(channel: Channel, settings: WorkerSettings, *, load: Load = load) -> Exi
     except ModelLoadError as error:
         channel.post(ExitReason(cause=str(error)))
         return error.code
-    models = ResidentModels(loaded, load_one)
-    for name, engine in settings.preloaded.items():
-        try:
-            models.add(name, engine)
-        except ModelLoadError as error:
-            # Its first lease tries again, and reports the reason.
-            log.get().warning(log.MODEL_MISSING, model=name, cause=str(error))
-    work = TranscribeRole(channel, loaded, models)
-    channel.post(loaded.ready(settings.device, others=models.others()))
+    work = TranscribeRole(channel, loaded, ResidentModels(loaded, load_one))
+    channel.post(loaded.ready(settings.device))
     return channel.serve(work)

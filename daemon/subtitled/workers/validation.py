@@ -44,20 +44,16 @@ def checked(message: be.FromWorker, *, is_remote: bool) -> be.FromWorker:
     """
     if is_remote and not isinstance(message, _FROM_REMOTE):
         raise ProtocolError("BAD_FORMAT", f"{type(message).__name__} from a worker on another host")
+    if is_remote and isinstance(message, be.LeaseAnswer) and message.loaded is not None:
+        _check_languages(message.loaded.languages)
     match message:
         case be.SegmentsTranscribed(items=items) | be.Transcribed(items=items) if is_remote:
-            if isinstance(message, be.Transcribed) and message.loaded is not None:
-                _check_languages(message.loaded.languages)
             return replace(message, items=tuple(map(_checked_item, items)))
-        case be.WorkerReady(window_samples=window, languages=languages, others=others) if is_remote:
+        case be.WorkerReady(window_samples=window, languages=languages) if is_remote:
             if window != be.WINDOW_SAMPLES:
                 raise ProtocolError(
                     "BAD_FORMAT",
                     f"a model with a window of {window} samples; {be.WINDOW_SAMPLES} are required",
-                )
-            if others:
-                raise ProtocolError(
-                    "BAD_FORMAT", "a worker on another host starts with the default model only"
                 )
             _check_languages(languages)
         case be.Prepared(plan=plan):
