@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import sqlite3
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 import pytest
@@ -21,10 +22,12 @@ from subtitled.core.states import (
     WorkerState,
 )
 from subtitled.errors import StoreError
+from subtitled.storage.reader import Reader
+from subtitled.storage.rows import pack_results
 from subtitled.storage.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 ODD = b"/in/\xff\xfe\n \xe4\xb8\xad.wav"
@@ -265,6 +268,61 @@ def test_media_facts_are_kept_by_later_transitions(store: Store) -> None:
     row = store.find_job("a1")
     assert row is not None
     assert row.media == b"facts"
+
+
+class Interrupted:
+    """A connection before whose `count`-th statement another connection changes the database."""
+
+    def __init__(self, database: sqlite3.Connection, count: int, change: Callable[[], object]) -> None:
+        self._database, self._left, self._change = database, count, change
+
+    def execute(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
+        """Execute a statement."""
+        self._left -= 1
+        if not self._left:
+            self._change()
+        return self._database.execute(statement, values)
+
+
+def reader_of(path: str, count: int, change: Callable[[], object]) -> Reader:
+    return Reader(cast("sqlite3.Connection", Interrupted(sqlite3.connect(path), count, change)))
+
+
+def test_job_that_is_deleted_during_a_list_is_left_out(store: Store, path: str) -> None:
+    store.apply([SaveNewJob(new_job(f"a{order}", order, b"/in/%d" % order)) for order in (1, 2)])
+    row = store.find_job("a1")
+    assert row is not None
+    reader = reader_of(path, 2, lambda: store.delete_job(row, is_noted=False))
+    assert [found.job.id for found in reader.list_jobs()] == ["a2"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_results_that_are_packed_while_they_are_read_are_complete(
+    store: Store, path: str, count: int
+) -> None:
+    job = new_job()
+    store.apply([SaveNewJob(job), *(SaveNewSegment(new_segment(index)) for index in range(3))])
+    results = store.results(job.id)
+
+    def pack() -> None:
+        store.pack(job.id, *pack_results(results))
+        assert not store.compact(job.id, 2)
+
+    assert reader_of(path, count, pack).results(job.id) == results
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_segments_that_are_packed_while_they_are_counted_are_complete(
+    store: Store, path: str, count: int
+) -> None:
+    job = new_job()
+    store.apply([SaveNewJob(job), *(SaveNewSegment(new_segment(index)) for index in range(3))])
+
+    def pack() -> None:
+        store.pack(job.id, *pack_results(store.results(job.id)))
+        assert not store.compact(job.id, 2)
+
+    assert reader_of(path, count, pack).count_segments([job.id]) == {job.id: {"pending": 3}}
 
 
 def test_source_is_found_by_path_size_time_and_options(store: Store) -> None:

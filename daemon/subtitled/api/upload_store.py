@@ -71,7 +71,7 @@ class UploadStore:
     def stored_jobs(self) -> list[str]:
         """Return the ids of the jobs that have a folder."""
         with contextlib.suppress(FileNotFoundError):
-            return [name for name in os.listdir(self._folder) if name.isascii()]
+            return [found.name for found in self._folder.iterdir() if found.name.isascii()]
         return []
 
     def restore(

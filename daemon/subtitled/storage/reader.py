@@ -95,7 +95,8 @@ class Reader:
             orders = self._search(name, wanted, owner, tag, below, limit)
         else:
             orders = self._newest_orders(wanted, owner, tag, below, limit)
-        return [job_row(self._db.execute(sql.JOB_BY_ORDER, (order,)).fetchone()) for order in orders]
+        rows = (self._db.execute(sql.JOB_BY_ORDER, (order,)).fetchone() for order in orders)
+        return [job_row(row) for row in rows if row is not None]  # one may have been deleted meanwhile
 
     def _newest_orders(
         self, states: frozenset[str], owner: str | None, tag: str | None, below: int, limit: int
@@ -230,6 +231,8 @@ class Reader:
 
     def results(self, job: str) -> list[ResultRow]:
         """Return a job's segments with their results, in order; raises StoreError for damaged data."""
+        # The rows first: they are deleted only after the packed results are stored.
+        rows = self._db.execute(sql.RESULTS, (job,)).fetchall()
         packed = self._db.execute(sql.PACKED_RESULTS, (job,)).fetchone()
         if packed is not None:
             return unpack_results(packed[0])
@@ -243,16 +246,18 @@ class Reader:
                 worker=worker,
                 result=result,
             )
-            for index, state, plan, losses, cause, worker, result in self._db.execute(sql.RESULTS, (job,))
+            for index, state, plan, losses, cause, worker, result in rows
         ]
 
     def count_segments(self, jobs: Sequence[str]) -> dict[str, dict[str, int]]:
         """Return the number of segments by state of each job that has segments."""
         counts: dict[str, dict[str, int]] = {}
         for job in jobs:
+            rows = self._db.execute(
+                sql.COUNT_SEGMENTS, (job,)
+            ).fetchall()  # before the packed ones, as in `results`
             packed = self._db.execute(sql.PACKED_COUNTS, (job,)).fetchone()
-            found = read_counts(packed[0]) if packed else dict(self._db.execute(sql.COUNT_SEGMENTS, (job,)))
-            if found:
+            if found := read_counts(packed[0]) if packed else dict(rows):
                 counts[job] = found
         return counts
 
