@@ -270,6 +270,15 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     download_bytes: int = 0
     """Size of its files; 0 if unknown."""
 
+    @property
+    def state(self) -> str:
+        """Whether it can be used: "downloading", "loaded" in a worker, "unusable", or "not_loaded" yet."""
+        if self.is_downloading:
+            return "downloading"
+        if self.slots:
+            return "loaded"
+        return "unusable" if self.cause else "not_loaded"
+
 
 class _Message(Struct, frozen=True, kw_only=True, tag=True):
     """A tagged Struct. `request` is chosen by the client and returned in every answer."""
@@ -554,6 +563,11 @@ class StatsInfo(_Message, frozen=True, kw_only=True):
     """True when the state folder was deleted: results are lost at the next restart, new work is refused."""
     hung_folders: tuple[HungFolder, ...] = ()
     """Folders that do not answer; their files wait, all others are processed."""
+
+    @property
+    def has_several_models(self) -> bool:
+        """True if the models need a list: there are several, or the only one is not on the server yet."""
+        return len(self.models) > 1 or any(model.is_downloading for model in self.models)
 
 
 class LogLevel(_Message, frozen=True, kw_only=True):

@@ -168,11 +168,8 @@ def _models_of(worker: WorkerFacts) -> str:
 
 def model_state(model: ModelFacts) -> str:
     """Return whether a model is usable, in a few words."""
-    if model.is_downloading:
-        return f"downloading{_share_downloaded(model)}"
-    if model.slots:
-        return "loaded"
-    return "unusable" if model.cause else "not loaded"
+    share = _share_downloaded(model) if model.is_downloading else ""
+    return f"{model.state.replace('_', ' ')}{share}"
 
 
 def _share_downloaded(model: ModelFacts) -> str:
@@ -271,7 +268,7 @@ def screen(
         f"jobs: {counts or 'none'}"
     )
     parts: list[RenderableType] = [head, queue, Text(), workers_table(stats, speed)]
-    if has_several_models(stats):
+    if stats.has_several_models:
         parts += [Text(), models_table(stats.models)]
     if now.jobs:
         shown = now.jobs if max_jobs is None else now.jobs[: max(1, max_jobs)]
@@ -289,11 +286,6 @@ def remaining(left: EtaEstimator) -> str:
     unread = f", {files}" if left.unread_files else ""
     end = f", done in about {clock(left.finish_s)}" if left.finish_s is not None else ""
     return f"{clock(left.waiting_ms / 1000)} of audio{unread}{end}"
-
-
-def has_several_models(stats: StatsInfo) -> bool:
-    """Return whether the models need a table: there are several, or the only one is not on the server yet."""
-    return len(stats.models) > 1 or any(model.is_downloading for model in stats.models)
 
 
 def models_table(models: Sequence[ModelFacts]) -> Table:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx2 as httpx
 import pytest
 from msgspec import structs
 
 import media
 from daemon import Daemon, InboxFolder, eventually
+from gateway_process import GatewayProcess
 from subtitle import JobFailedError, JobOptions, ServerError
 from subtitled.asr.model import locate
 from subtitled.config import schema
@@ -109,6 +112,35 @@ def test_stats_have_the_models_and_the_workers_that_hold_them(daemon: Daemon, tm
     assert counted['subtitled_model_leases_total{model="copy"}'] >= 1
     assert counted['subtitled_model_load_seconds_total{model="copy"}'] > 0
     eventually(lambda: daemon.scrape()['subtitled_model_workers{model="copy"}'] == 1, "the gauge is set")
+
+
+def test_page_and_openai_interface_list_the_models(daemon: Daemon, tmp_path: Path) -> None:
+    assert text_of(daemon, sound(tmp_path, 3.2), "copy")
+    with (
+        GatewayProcess(daemon, tmp_path / "gateway", models=("whisper-1=copy",)) as gateway,
+        httpx.Client(base_url=gateway.url, timeout=WAIT_S) as http,
+    ):
+        listed = {model["id"]: model["owned_by"] for model in http.get("/v1/models").json()["data"]}
+        assert list(listed)[:3] == ["demo", "copy", "damaged"]
+        assert set(listed.values()) == {"subtitled"}
+        page = http.get("/").text
+        panel = page[page.index('id="models"') :]
+        assert re.findall(r'<h3 class="ellipsis" title="[^"]+">(\w+)', panel)[:3] == [
+            "demo",
+            "copy",
+            "damaged",
+        ]
+        assert "on cpu0" in panel
+        assert '<option value="copy">copy</option>' in page
+        upload = {"file": ("talk.flac", sound(tmp_path, 3.1).read_bytes())}
+        answer = http.post("/upload", files=upload, data={"model": "copy"}, follow_redirects=True)
+        assert answer.status_code == 200
+        (job,) = daemon.client.list(limit=1)
+        assert (job.source, job.model, job.model_reason) == ("talk.flac", "copy", "requested")
+        assert "copy <span" in http.get(f"/jobs/{job.id}").text
+        chinese = http.get("/", headers={"Accept-Language": "zh-TW"}).text
+        assert ">模型</h2>" in chinese
+        eventually(lambda: daemon.client.status(job.id).state == "done", "the job is done")
 
 
 def test_reload_adds_and_removes_models(daemon: Daemon, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from subtitled.core.config_mapping import model_specs
 from subtitled.core.model_placement import ModelSpec
 from subtitled.core.protocol import EngineSettings
 from subtitled.http.errors import RequestError
-from subtitled.http.openai import resolve_model
+from subtitled.http.openai import owner_of, resolve_model
 from subtitled.inboxes.arrivals import inbox_options
 
 CONFIG = Config(
@@ -130,3 +130,20 @@ def test_model_of_an_openai_client_is_one_of_the_daemons(name: str, model: str) 
 def test_unknown_model_of_an_openai_client_is_refused_with_the_list() -> None:
     with pytest.raises(RequestError, match="use 'default' or 'hakka' or an alias"):
         resolve_model("huge", ("default", "hakka"))
+
+
+@pytest.mark.parametrize(
+    ("source", "owner"),
+    [
+        ("Systran/faster-whisper-base", "Systran"),
+        ("large-v3-turbo", "openai"),
+        ("distil-large-v3", "distil-whisper"),
+        ("demo", "subtitled"),
+        ("/srv/models/hakka", "subtitled"),
+        ("./hakka", "subtitled"),
+        ("../models/hakka", "subtitled"),
+        ("", "subtitled"),
+    ],
+)
+def test_owner_of_a_model_is_that_of_its_repository(source: str, owner: str) -> None:
+    assert owner_of(source) == owner

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from subtitle import StatsInfo, WorkerFacts
 from subtitle.eta import Speed
-from subtitle.messages import HungFolder
+from subtitle.messages import HungFolder, ModelFacts
 from subtitle.tables import print_job
 from subtitled.languages import NATIVE_NAMES, code_of, name_of
 from subtitled.web.i18n import Translator, language_choices
@@ -18,6 +18,7 @@ from subtitled.web.view_models import (
     RECENT_MS,
     health_summary,
     job_row,
+    model_row,
     recent_faults,
     recently_failed,
     worker_row,
@@ -152,6 +153,44 @@ def test_a_waiting_job_shows_its_position() -> None:
     assert job_row(queued, Translator("zh-Hant"), 7).state_text.startswith("等待中")
     assert job_row(queued, ENGLISH).state_text == "waiting"
     assert job_row(replace(FACTS, state="done"), ENGLISH, 7).state_text == "done"
+
+
+def test_job_row_has_its_model_if_the_server_has_several() -> None:
+    facts = replace(FACTS, model="base")
+    assert "base" not in job_row(facts, ENGLISH).details
+    assert job_row(facts, ENGLISH, has_models=True).details[-1] == "base"
+
+
+def test_model_row_shows_where_it_is_loaded_and_what_it_needs() -> None:
+    facts = ModelFacts(
+        name="hakka", source="user/hakka", languages=("zh", "hak"), slots=("cpu0", "cpu1"),
+        memory_bytes=3_100_000_000, jobs=1,
+    )  # fmt: skip
+    row = model_row(facts, ENGLISH)
+    assert (row.state, row.icon, row.downloaded, row.cause) == ("loaded", "done", "", "")
+    assert row.details == ("on cpu0, cpu1", "3.1 GB of memory", "中文, hak", "1 job")
+    unused = model_row(replace(facts, slots=(), memory_bytes=0, jobs=0, languages=()), ENGLISH)
+    assert (unused.state, unused.icon, unused.details) == ("not_loaded", "off", ())
+
+
+def test_model_row_shows_the_progress_of_its_download() -> None:
+    facts = ModelFacts(name="base", source="base", is_downloading=True, downloaded_bytes=36_000_000)
+    row = model_row(facts, ENGLISH)
+    assert (row.state, row.icon, row.downloaded, row.download_fraction) == (
+        "downloading",
+        "wait",
+        "36 MB",
+        None,
+    )
+    row = model_row(replace(facts, download_bytes=144_000_000), ENGLISH)
+    assert (row.downloaded, row.download_fraction) == ("36 MB of 144 MB", 0.25)
+
+
+def test_health_names_the_download_that_the_workers_wait_for() -> None:
+    base = ModelFacts(name="base", source="base", is_default=True, is_downloading=True)
+    assert health_summary(stats(models=(base,)), 0, 50).message == "health.downloading"
+    other = replace(base, is_default=False)
+    assert health_summary(stats(models=(other,)), 0, 50).message == "health.no_worker"
 
 
 def test_a_worker_row_shows_jobs_speed_memory_and_link() -> None:

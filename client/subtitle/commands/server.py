@@ -85,7 +85,7 @@ def top(client: Client, every_s: float, *, is_json: bool) -> None:
     meter = SpeedMeter(SPEED_S)
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
-            models = len(now.stats.models) + 2 if tables.has_several_models(now.stats) else 0
+            models = len(now.stats.models) + 2 if now.stats.has_several_models else 0
             room = console.height - len(now.stats.workers) - models - 9
             speed = meter.add(now)
             live.update(tables.screen(welcome, now, speed, max_jobs=room), refresh=True)

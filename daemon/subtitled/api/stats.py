@@ -90,9 +90,11 @@ class ServerStats:
         jobs = Counter(live.job.options.model for live in broker.live_jobs.jobs.values())
         facts = []
         for model in self.models:
-            spec = placement.specs.get(model.option)
             download = self.download_of(model.option)
-            cause = (spec.fault if spec is not None else "") or download.cause
+            fault = placement.obstacle(model.option, time.monotonic())
+            cause = fault or download.cause
+            if cause and principal.only_owner is not None:
+                cause = "it cannot be used now; an admin sees the reason"
             facts.append(
                 ms.ModelFacts(
                     name=model.name,
@@ -109,8 +111,8 @@ class ServerStats:
                     loads=placement.loads.get(model.option, 0),
                     jobs=jobs[model.option],
                     ready_segments=broker.lease_dispatch.ready.count(model.option),
-                    cause=cause if principal.only_owner is None else "",
-                    is_downloading=not (download.is_done or (spec is not None and spec.fault)),
+                    cause=cause,
+                    is_downloading=not (download.is_done or fault),
                     downloaded_bytes=download.done_bytes,
                     download_bytes=download.total_bytes,
                 )

@@ -64,7 +64,7 @@ def convert(folder: Path, target: Path, command: Sequence[str] = CONVERTER) -> N
         )
         if done.returncode != 0:
             lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-            raise ModelError(f"model.name = {str(folder)!r}: cannot be converted: {lines[-1]}")
+            raise ModelError(f"the model {str(folder)!r}: cannot be converted: {lines[-1]}")
         draft.rename(target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -82,14 +82,14 @@ def _download(name: str, on_progress: OnProgress) -> None:
         with _progress(name, on_progress):
             folder = Path(download_model(name))
     except (HFValidationError, RepositoryNotFoundError) as error:
-        raise ModelError(f"model.name = {name!r}: {_first_line(error)}") from error
+        raise ModelError(f"the model {name!r}: {_first_line(error)}") from error
     except Exception as error:
         # Errors of several HTTP libraries, by the hub's version; in any case there is no model.
         raise HubUnreachableError(
-            f"model.name = {name!r}: cannot be downloaded now: {_first_line(error)}"
+            f"the model {name!r}: cannot be downloaded now: {_first_line(error)}"
         ) from error
     if (why := fault_of(folder)) is not None:
-        raise ModelError(f"model.name = {name!r}: downloaded, but unusable: {why}")
+        raise ModelError(f"the model {name!r}: downloaded, but unusable: {why}")
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def locate(name: str) -> Path:
         if is_convertible(folder):
             return _present(name, converted_folder(folder))
         if (why := fault_of(folder)) is not None:
-            raise ModelError(f"model.name = {name!r}: {why}")
+            raise ModelError(f"the model {name!r}: {why}")
         return folder
     return _present(name, snapshot_of(name))
 
@@ -72,12 +72,12 @@ def snapshot_of(name: str) -> Path | None:
     except FileNotFoundError:  # of the hub's library: nothing in its cache
         return None
     except ValueError as error:
-        raise ModelError(f"model.name = {name!r}: {error}") from error
+        raise ModelError(f"the model {name!r}: {error}") from error
 
 
 def _present(name: str, folder: Path | None) -> Path:
     if folder is None or fault_of(folder) is not None:
-        raise HubUnreachableError(f"model.name = {name!r}: not on this machine yet, or not whole")
+        raise HubUnreachableError(f"the model {name!r}: not on this machine yet, or not whole")
     return folder
 
 
@@ -126,11 +126,11 @@ def load(name: str, *, device: str, compute_type: str, cpu_threads: int, streams
             path, device=device, compute_type=kind, cpu_threads=cpu_threads, num_workers=streams
         )
     except ValueError as error:
-        raise ModelError(f"model.name = {name!r}, compute_type = {kind!r} on {device}: {error}") from error
+        raise ModelError(f"the model {name!r} with compute_type {kind!r} on {device}: {error}") from error
     except RuntimeError as error:
         if "CUDA" in str(error) or "cu" in str(error).split(" ")[0]:
             raise
-        raise ModelError(f"model.name = {name!r} on {device}: {error}") from error
+        raise ModelError(f"the model {name!r} on {device}: {error}") from error
     if device != "cpu":
         _try_out(model)
     return model

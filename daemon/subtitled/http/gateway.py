@@ -37,6 +37,11 @@ class Gateway:
         welcome = await self.client.ping()
         return welcome.models or (welcome.model,)
 
+    async def model_sources(self) -> dict[str, str]:
+        """Return the source of each model by its name, the default first: a size, a hub id or a folder."""
+        models = (await self.client.stats()).models
+        return {model.name: model.source for model in models} or dict.fromkeys(await self.models(), "")
+
     async def submit(
         self,
         chunks: AsyncIterator[bytes],

@@ -14,6 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from subtitle.messages import JobOptions
+from subtitled.config.checks import SIZES
 from subtitled.http import sse
 from subtitled.http.errors import RequestError, error_body, not_allowed, to_request_error
 from subtitled.http.forms import UploadForm, prompt_tail
@@ -131,17 +132,22 @@ async def _stream(gateway: Gateway, job: str, path: str) -> AsyncIterator[bytes]
 
 async def _models(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
+    models = await gateway.model_sources()
     aliases = (alias.partition("=")[0] for alias in gateway.model_aliases)
     exact = (name for name in aliases if not set(name) & set("*?["))
-    names = dict.fromkeys((*await gateway.models(), *MODEL_ALIASES, *exact))
-    return _json({"object": "list", "data": [_model_object(name) for name in names]})
+    names = dict.fromkeys((*models, *MODEL_ALIASES, *exact))
+    return _json(
+        {
+            "object": "list",
+            "data": [_model_object(name, models, gateway.model_aliases) for name in names],
+        }
+    )
 
 
 async def _model(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
-    name = request.path_params["model"]
-    resolve_model(name, await gateway.models(), gateway.model_aliases)
-    return _json(_model_object(name))
+    models = await gateway.model_sources()
+    return _json(_model_object(request.path_params["model"], models, gateway.model_aliases))
 
 
 def parse_fields(
@@ -220,8 +226,21 @@ def _invalid(param: str, value: str, allowed: str) -> RequestError:
     return not_allowed(param, value, allowed, code="invalid_value")
 
 
-def _model_object(name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "subtitled"}
+def _model_object(name: str, models: Mapping[str, str], aliases: Iterable[str]) -> dict[str, Any]:
+    """Return a model or alias; `models` are the sources of all models by name, the default first."""
+    default = next(iter(models))
+    source = models[resolve_model(name, list(models), aliases) or default]
+    return {"id": name, "object": "model", "created": 0, "owned_by": owner_of(source)}
+
+
+def owner_of(source: str) -> str:
+    """Return the owner of a model's repository; "openai" for Whisper's sizes, "subtitled" for a folder or the demo model."""
+    owner, _, repository = source.partition("/")
+    if repository and owner.strip(".~") and "/" not in repository:
+        return owner
+    if source.startswith("distil-"):
+        return "distil-whisper"
+    return "openai" if source in SIZES else "subtitled"
 
 
 def _json(value: object) -> Response:

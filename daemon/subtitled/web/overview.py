@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, get_args
 from urllib.parse import urlencode
 
@@ -29,6 +30,7 @@ from subtitled.web.status_cache import (
 from subtitled.web.view_models import (
     health_summary,
     job_row,
+    model_row,
     name_of,
     recent_faults,
     recently_failed,
@@ -71,7 +73,7 @@ async def show(request: Request) -> Response:
     return rendering.page(
         request,
         "overview.html",
-        models=snapshot.welcome.models,
+        model_names=snapshot.welcome.models,
         languages=language_choices(),
         chinese=get_args(Chinese),
         flags=get_args(Flag),
@@ -137,6 +139,8 @@ async def _context(request: Request) -> dict[str, Any]:
     failed = recently_failed(snapshot.failed, time.time() * 1000)
     failures = failed[:MAX_FAILURES_SHOWN] if list_filter.is_default else ()
     counts = snapshot.stats.jobs
+    models = snapshot.stats.models
+    to_row = partial(job_row, has_models=len(models) > 1)
     return {
         "snapshot": snapshot,
         "filter": list_filter,
@@ -144,10 +148,9 @@ async def _context(request: Request) -> dict[str, Any]:
         "eta": estimate(snapshot.stats, snapshot.speed, (*snapshot.recent, *snapshot.active)),
         "workers": [worker for worker in workers if worker.slot not in decoders],
         "decoders": [worker for worker in workers if worker.slot in decoders],
-        "failures": [job_row(job, t) for job in failures],
-        "jobs": [
-            job_row(job, t, positions.get(job.id, 0)) for job in jobs[:PAGE_SIZE] if job not in failures
-        ],
+        "models": [model_row(model, t) for model in models] if snapshot.stats.has_several_models else [],
+        "failures": [to_row(job, t) for job in failures],
+        "jobs": [to_row(job, t, positions.get(job.id, 0)) for job in jobs[:PAGE_SIZE] if job not in failures],
         "older": list_filter.address(before=jobs[PAGE_SIZE - 1].id) if len(jobs) > PAGE_SIZE else "",
         "groups": {
             group: sum(counts.get(state, 0) for state in _GROUPS.get(group, tuple(counts)))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 
 from subtitle.eta import Speed
-from subtitle.messages import JobFacts, StatsInfo, WorkerFacts
+from subtitle.messages import JobFacts, ModelFacts, StatsInfo, WorkerFacts
 from subtitle.progress import ENDED, progress_of
 from subtitled.languages import NATIVE_NAMES
 from subtitled.web.i18n import Translator
@@ -43,8 +43,8 @@ class WorkerViewModel(Struct, frozen=True, kw_only=True):
 
     slot: str
     device: str
-    model: str
-    """The device without its vendor, to save space."""
+    short_device: str
+    """Without its vendor, to save space."""
     state: str
     icon: str
     jobs: tuple[tuple[str, str], ...]
@@ -52,8 +52,26 @@ class WorkerViewModel(Struct, frozen=True, kw_only=True):
     speed: str
     memory: str
     memory_fraction: float
+    loading: str
+    """The model that it loads; empty for none."""
     link: str
     """Round trip and traffic; empty for workers of the daemon's own host."""
+    cause: str
+
+
+class ModelViewModel(Struct, frozen=True, kw_only=True):
+    """A line of the list of models."""
+
+    name: str
+    source: str
+    is_default: bool
+    icon: str
+    state: str
+    details: tuple[str, ...]
+    downloaded: str
+    """Bytes of its download; empty unless it is being downloaded."""
+    download_fraction: float | None
+    """None if the size is unknown."""
     cause: str
 
 
@@ -77,8 +95,9 @@ def health_summary(stats: StatsInfo, failed: int, max_failed: int) -> HealthSumm
     if stats.is_draining:
         return HealthSummary(level="warn", message="health.draining")
     if not workers:
-        # No worker host has joined, or the model is still being downloaded.
-        return HealthSummary(level="warn", message="health.no_worker")
+        is_downloading = any(model.is_default and model.is_downloading for model in stats.models)
+        message = "health.downloading" if is_downloading else "health.no_worker"
+        return HealthSummary(level="warn", message=message)
     if broken == total:
         return HealthSummary(level="bad", message="health.none_working")
     if stats.is_state_lost:
@@ -119,8 +138,8 @@ def name_of(job: JobFacts, t: Translator) -> str:
     return job.source.rpartition("/")[2] or t("job.unnamed")
 
 
-def job_row(job: JobFacts, t: Translator, position: int = 0) -> JobViewModel:
-    """Return a job's row; `position` in the queue is counted from 1, 0 if unknown."""
+def job_row(job: JobFacts, t: Translator, position: int = 0, *, has_models: bool = False) -> JobViewModel:
+    """Return a job's row; `position` in the queue is counted from 1, 0 if unknown; `has_models`: include its model."""
     progress = progress_of(job)
     has_total = bool(progress.size_bytes if job.state == "receiving" else progress.audio_ms)
     fraction = progress.fraction if has_total else None
@@ -134,7 +153,7 @@ def job_row(job: JobFacts, t: Translator, position: int = 0) -> JobViewModel:
             if position and job.state == "queued"
             else t.lookup("state", job.state)
         ),
-        details=tuple(_details(job, t)),
+        details=(*_details(job, t), *([job.model] if has_models and job.model else [])),
         age=t.ago(job.ended_ms or job.created_ms),
         cause=job.cause,
         is_running=job.state not in ENDED | {"queued"},
@@ -179,15 +198,40 @@ def worker_row(worker: WorkerFacts, speed: Speed, names: Mapping[str, str], t: T
     return WorkerViewModel(
         slot=worker.slot,
         device=worker.device,
-        model=worker.device.removeprefix("NVIDIA ").removeprefix("GeForce "),
+        short_device=worker.device.removeprefix("NVIDIA ").removeprefix("GeForce "),
         state=worker.state,
         icon="bad" if is_not_working(worker) else icon,
         jobs=tuple((job, names.get(job, job)) for job in worker.jobs),
         speed=t.speed(factor) if factor >= 0.05 else "",
         memory=t("worker.memory", part=t.size(used), total=t.size(total)) if total else "",
         memory_fraction=used / total if total else 0.0,
+        loading=worker.loading if worker.loading not in worker.models else "",
         link=_link(worker, t) if worker.host else "",
         cause=worker.cause,
+    )
+
+
+def model_row(model: ModelFacts, t: Translator) -> ModelViewModel:
+    """Return a model's line."""
+    icons = {"loaded": "done", "not_loaded": "off", "downloading": "wait"}
+    details = [t("model.on", slots=", ".join(model.slots))] if model.slots else []
+    details += [t("model.memory", size=t.size(model.memory_bytes))] if model.memory_bytes else []
+    details += (
+        [", ".join(NATIVE_NAMES.get(code, code) for code in model.languages)] if model.languages else []
+    )
+    details += [t("model.jobs", n=model.jobs)] if model.jobs else []
+    part, total = model.downloaded_bytes, model.download_bytes
+    downloaded = t("worker.memory", part=t.size(part), total=t.size(total)) if total else t.size(part)
+    return ModelViewModel(
+        name=model.name,
+        source=model.source,
+        is_default=model.is_default,
+        icon=icons.get(model.state, "bad"),
+        state=model.state,
+        details=tuple(details),
+        downloaded=downloaded if model.is_downloading else "",
+        download_fraction=part / total if total else None,
+        cause=model.cause,
     )
 
 
