@@ -22,6 +22,8 @@ from subtitle.errors import (
 )
 from subtitle.keys import Key
 from subtitle.messages import (
+    CueVersion,
+    EditedCue,
     Event,
     JobFacts,
     JobOptions,
@@ -35,6 +37,8 @@ from subtitle.progress import Progress
 
 __all__ = [
     "Client",
+    "CueVersion",
+    "EditedCue",
     "Event",
     "FileChangedError",
     "JobFacts",

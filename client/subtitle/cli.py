@@ -9,6 +9,7 @@ import click
 from subtitle.command_group import CommandGroup, accept_all_names, os_error_text
 from subtitle.commands import jobs, server
 from subtitle.commands.connection_options import CommandExitCode, connection_options
+from subtitle.commands.edit import edit
 from subtitle.commands.submit import submit
 from subtitle.errors import KeyFileError, OptionError, ServerError, SubtitleError, UnreachableError
 
@@ -29,6 +30,7 @@ for _command in (
     jobs.status,
     jobs.watch,
     jobs.fetch,
+    edit,
     jobs.cancel,
     jobs.retry,
     jobs.delete,

@@ -129,6 +129,9 @@ class Client:
     delete = _call(Requests.delete)
     fetch = _call(Requests.fetch)
     subtitles = _call(Requests.subtitles)
+    cue_versions = _call(Requests.cue_versions)
+    save_cues = _call(Requests.save_cues)
+    restore_cues = _call(Requests.restore_cues)
     waveform = _call(Requests.waveform)
     audio = _call(Requests.audio)
 

@@ -88,6 +88,35 @@ class JobOptions(Struct, frozen=True, kw_only=True):
     """Free text of the client; returned in JobFacts."""
 
 
+class EditedCue(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One cue of a SaveCues; times in milliseconds of media time."""
+
+    start_ms: Annotated[int, Meta(ge=0, le=359_999_999)]
+    end_ms: Annotated[int, Meta(ge=0, le=359_999_999)]
+    """After `start_ms`."""
+    lines: Annotated[tuple[Annotated[str, Meta(max_length=1_000)], ...], Meta(max_length=16)]
+    """At least one that is not blank; blank ones are removed."""
+    channel: Literal["", "left", "right"] = ""
+    """That of the speaker, if the channels of the file were transcribed separately."""
+    is_accepted: bool = False
+    """A person has confirmed the words of which the model was uncertain."""
+
+
+class CueVersion(Struct, frozen=True, kw_only=True):
+    """A saved version of a job's cues."""
+
+    version: int
+    """From 1; 0 is the model's. Numbers grow, with gaps where drafts were replaced."""
+    saved_ms: int
+    """Unix time."""
+    author: str
+    """As given in SaveCues, else the name of the client's key; "" on the local socket."""
+    cues: int
+    """Number of cues; 0 for a restored version 0."""
+    restored: int | None = None
+    """The version that it restored."""
+
+
 class Step(Struct, frozen=True, kw_only=True):
     """One entry of a job's history."""
 
@@ -368,7 +397,33 @@ class Fetch(_Message, frozen=True, kw_only=True):
     task: Task | None = None
     """Which subtitles of a job with two tasks; None: those of its first task."""
     layout: LayoutOptions | None = None
-    """Lay out the cues within these limits; None: those of the job."""
+    """Lay out the cues within these limits; None: those of the job, or as they were saved."""
+    version: Annotated[int, Meta(ge=0, le=2**62)] | None = None
+    """A saved version; 0: the model's; None: the newest."""
+
+
+class SaveCues(_Message, frozen=True, kw_only=True):
+    """Saves edited cues as a new version; 1 to 4 blobs, joined, are a JSON array of EditedCue."""
+
+    job: str
+    version: Annotated[int, Meta(ge=0, le=2**62)]
+    """The version that the cues were made from: the newest one, else nothing is saved."""
+    task: Task | None = None
+    """Which subtitles of a job with two tasks; None: those of its first task."""
+    restore: Annotated[int, Meta(ge=0, le=2**62)] | None = None
+    """Save this version again, without blobs; 0: the model's."""
+    author: Annotated[str, Meta(max_length=100)] = ""
+    """Name of the person, shown with the version; "": the client's key."""
+    is_draft: bool = False
+    """Saved automatically: replaces the author's previous draft if that was begun less than 5 minutes ago."""
+
+
+class ListCueVersions(_Message, frozen=True, kw_only=True):
+    """Requests the saved versions of a job's cues."""
+
+    job: str
+    task: Task | None = None
+    """Which subtitles of a job with two tasks; None: those of its first task."""
 
 
 class GetWaveform(_Message, frozen=True, kw_only=True):
@@ -497,6 +552,16 @@ class Subtitles(_Message, frozen=True, kw_only=True):
     language: str | None
     name: str
     """A name for the file, without a folder."""
+    version: int = 0
+    """The saved version that the file contains; 0: the model's."""
+
+
+class CueVersions(_Message, frozen=True, kw_only=True):
+    """The answer to ListCueVersions and SaveCues."""
+
+    job: str
+    versions: tuple[CueVersion, ...]
+    """Newest first; those that were replaced or removed are left out, and so is version 0, which is always there."""
 
 
 class WaveformInfo(_Message, frozen=True, kw_only=True):
@@ -595,6 +660,8 @@ ToServer = (
     | Status
     | Watch
     | Fetch
+    | SaveCues
+    | ListCueVersions
     | GetWaveform
     | GetAudio
     | Cancel
@@ -611,6 +678,7 @@ ToClient = (
     | JobList
     | Event
     | Subtitles
+    | CueVersions
     | WaveformInfo
     | Audio
     | StatsInfo
@@ -619,7 +687,7 @@ ToClient = (
 )
 
 MAX_BLOBS = 4
-"""Of a message to the server: a Chunk has one; later versions may use a few."""
+"""Of a message to the server: a SaveCues has up to four, a Chunk one."""
 
 to_server: Codec[ToServer] = Codec(ToServer, max_blobs=MAX_BLOBS)
 to_client: Codec[ToClient] = Codec(ToClient)

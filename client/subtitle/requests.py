@@ -322,13 +322,15 @@ class Requests:
         *,
         layout: ms.LayoutOptions | None = None,
         task: ms.Task | None = None,
+        version: int | None = None,
     ) -> Request[tuple[str, bytes]]:
         """Return a file name, chosen by the server, and the content of a job's subtitles.
 
-        With `layout` the cues are laid out again within its limits; without, as the job was submitted. `task` chooses the
-        subtitles of a job with two tasks; None: those of the first.
+        With `layout` the cues are laid out again within its limits; without, as the job was submitted or as they were edited.
+        `task` chooses the subtitles of a job with two tasks; None: those of the first. `version`: see `cue_versions`; 0: the
+        model's text; None: the newest.
         """
-        answer, body = yield from self.subtitles(job, fmt, layout=layout, task=task)
+        answer, body = yield from self.subtitles(job, fmt, layout=layout, task=task, version=version)
         return answer.name, body
 
     def subtitles(
@@ -338,11 +340,55 @@ class Requests:
         *,
         layout: ms.LayoutOptions | None = None,
         task: ms.Task | None = None,
+        version: int | None = None,
     ) -> Request[tuple[ms.Subtitles, bytes]]:
         """Return the server's whole answer about a job's subtitles, and their content; see `fetch`."""
-        message = ms.Fetch(request=self._next(), job=job, format=fmt, layout=layout, task=task)
+        message = ms.Fetch(
+            request=self._next(), job=job, format=fmt, layout=layout, task=task, version=version
+        )
         answer, blobs = yield from self._exchange(message, ms.Subtitles)
         return answer, b"".join(blobs)
+
+    def cue_versions(self, job: str, *, task: ms.Task | None = None) -> Request[tuple[ms.CueVersion, ...]]:
+        """Return the saved versions of a job's edited cues, newest first."""
+        message = ms.ListCueVersions(request=self._next(), job=job, task=task)
+        return (yield from self._first(message, ms.CueVersions)).versions
+
+    def save_cues(
+        self,
+        job: str,
+        cues: Sequence[ms.EditedCue],
+        *,
+        version: int,
+        task: ms.Task | None = None,
+        author: str = "",
+        is_draft: bool = False,
+    ) -> Request[tuple[ms.CueVersion, ...]]:
+        """Save edited cues of a job that is done, and return its versions, newest first.
+
+        `version` is the one that the cues were made from, 0 for the model's: if it is not the newest, the error has the code
+        CONFLICT and nothing is saved. The call may be repeated. A draft replaces the author's previous draft, if that was begun
+        less than five minutes ago.
+        """
+        data = msgspec.json.encode(cues)
+        # A blob may have 1 MiB.
+        blobs = [data[at : at + 2**20] for at in range(0, len(data), 2**20)]
+        message = ms.SaveCues(
+            request=self._next(), job=job, version=version, task=task, author=author, is_draft=is_draft
+        )
+        if len(blobs) > ms.MAX_BLOBS:
+            limit = ms.MAX_BLOBS * 2**20
+            raise ServerError("TOO_BIG", f"cues of {len(data)} bytes; the limit is {limit}")
+        return (yield from self._exchange(message, ms.CueVersions, blobs=blobs))[0].versions
+
+    def restore_cues(
+        self, job: str, restored: int, *, version: int, task: ms.Task | None = None, author: str = ""
+    ) -> Request[tuple[ms.CueVersion, ...]]:
+        """Save an earlier version of a job's cues again, 0 for the model's; `version` and result as in `save_cues`."""
+        message = ms.SaveCues(
+            request=self._next(), job=job, version=version, task=task, restore=restored, author=author
+        )
+        return (yield from self._first(message, ms.CueVersions)).versions
 
     def waveform(self, job: str) -> Request[tuple[ms.WaveformInfo, bytes]]:
         """Return the peaks of a job's audio: one byte for each interval, 0 for silence, 255 for full scale."""
@@ -547,11 +593,15 @@ class Requests:
         return (yield from self._exchange(message, kind))[0]
 
     def _exchange(
-        self, message: ms.ToServer, kind: type[M], min_timeout_s: float = 0.0
+        self,
+        message: ms.ToServer,
+        kind: type[M],
+        min_timeout_s: float = 0.0,
+        blobs: Sequence[Buffer] = (),
     ) -> Request[tuple[M, Sequence[Buffer]]]:
         timeout_s = max(self._timeout_s, min_timeout_s)
         until = time.monotonic() + timeout_s
-        is_sent: bool = yield Send(message, until)
+        is_sent: bool = yield Send(message, until, tuple(blobs))
         while is_sent and time.monotonic() < until:
             received: Received = yield Receive(until)
             answer = received.message

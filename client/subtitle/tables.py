@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from subtitle.eta import EtaEstimator, QueueSnapshot, Speed, estimate
-from subtitle.messages import Event, JobFacts, ModelFacts, StatsInfo, Step, Welcome, WorkerFacts
+from subtitle.messages import CueVersion, Event, JobFacts, ModelFacts, StatsInfo, Step, Welcome, WorkerFacts
 from subtitle.progress import progress_of
 from subtitle.progress_bars import clock, megabytes
 
@@ -28,6 +28,22 @@ def print_jobs(jobs: Sequence[JobFacts]) -> None:
         file = elided(row[-1], room) if console.is_terminal else row[-1]
         fixed = "  ".join(f"{cell:<{width}}" for cell, width in zip(row[:-1], widths, strict=False))
         console.print(Text(f"{fixed}  {file}"), soft_wrap=True, style="bold" if row is heads else "")
+
+
+def print_versions(versions: Sequence[CueVersion]) -> None:
+    """Print a table with a line for each saved version of a job's cues."""
+    console = Console()
+    if not versions:
+        console.print("no edits; the subtitles are the model's")
+        return
+    table = Table(box=None, pad_edge=False)
+    for head in ("VERSION", "SAVED", "BY", "CUES"):
+        table.add_column(head, no_wrap=True)
+    for one in versions:
+        saved = dt.datetime.fromtimestamp(one.saved_ms / 1000).astimezone()
+        cues = str(one.cues) if one.restored is None else f"version {one.restored} restored"
+        table.add_row(str(one.version), f"{saved:%Y-%m-%d %H:%M:%S}", Text(one.author or "-"), cues)
+    console.print(table)
 
 
 def elided(name: str, width: int) -> str:

@@ -24,6 +24,8 @@ _STRUCTS: tuple[type[Struct], ...] = (
     ms.JobFacts,
     ms.AudioChoice,
     ms.AudioTrack,
+    ms.CueVersion,
+    ms.EditedCue,
     ms.Step,
     ms.HungFolder,
     ms.ModelFacts,

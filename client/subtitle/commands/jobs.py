@@ -143,6 +143,11 @@ def watch(client: Client, job: str | None, after_seq: int, *, is_json: bool) -> 
     type=click.Choice(get_args(Task)),
     help="Only these subtitles of a job with two tasks; default: all.",
 )
+@click.option(
+    "--version",
+    type=click.IntRange(0),
+    help="A saved version (see `edit`); 0: the model's; default: the newest.",
+)
 @layout_options
 @as_json
 @with_client
@@ -152,6 +157,7 @@ def fetch(
     fmts: str | None,
     output: Path | None,
     task: Task | None,
+    version: int | None,
     *,
     is_json: bool,
     **keywords: Any,
@@ -159,18 +165,23 @@ def fetch(
     """Fetch a job's subtitles, and print their paths.
 
     In a folder (default: this one) files with other content are kept: a number is added to the name. With layout options the cues
-    are laid out again, else as the job was submitted.
+    are laid out again, else as the job was submitted or as they were edited.
     """
     layout = chosen_layout(keywords)
     facts = find_one(client, job)
     if output is not None and str(output) == "-":
         for fmt in split_list(fmts) or ("srt",):
-            sys.stdout.buffer.write(client.fetch(facts.id, fmt, layout=layout, task=task)[1])
+            body = client.fetch(facts.id, fmt, layout=layout, task=task, version=version)[1]
+            sys.stdout.buffer.write(body)
         return
     target = output or Path()
     wanted = split_list(fmts) or format_of(target) or facts.formats or ("srt",)
     tasks = tasks_of(facts) if task is None else (task,)
-    files = [(fmt, *client.fetch(facts.id, fmt, layout=layout, task=one)) for one in tasks for fmt in wanted]
+    files = [
+        (fmt, *client.fetch(facts.id, fmt, layout=layout, task=one, version=version))
+        for one in tasks
+        for fmt in wanted
+    ]
     for path in save_all(target, files):
         print_json({"job": facts.id, "path": str(path)}) if is_json else click.echo(str(path))
 

@@ -39,6 +39,7 @@ _READS = (
     ms.List,
     ms.Status,
     ms.Fetch,
+    ms.ListCueVersions,
     ms.GetWaveform,
     ms.GetAudio,
     ms.Stats,

@@ -31,18 +31,20 @@ from subtitled.core.plan import SAMPLES_PER_MS
 from subtitled.core.protocol import Waveform
 from subtitled.core.records import Job, Options, Role
 from subtitled.core.states import JobState
+from subtitled.cues.edits import parse_cues
 from subtitled.cues.render import render
+from subtitled.cues.text import clean
 from subtitled.cues.transcript import MissingSpan, Transcript
 from subtitled.errors import NoSpaceError, StateLostError
 from subtitled.files.atomic_files import is_there
 from subtitled.inboxes.arrivals import new_job_id
 from subtitled.output.job_writer import render_options
-from subtitled.output.layout_process import LayoutProcess, speech_without_text
+from subtitled.output.layout_process import NO_EDITS, LayoutProcess, speech_without_text
 from subtitled.output.paths import output_paths
 from subtitled.runtime.background import BackgroundPool, CallInLoop
 from subtitled.storage.durability import DurabilityQueue
 from subtitled.storage.reader import Reader
-from subtitled.storage.rows import JobRow, JournalEntry, ResultRow
+from subtitled.storage.rows import EditRow, JobRow, JournalEntry, ResultRow, pack_cues
 from subtitled.storage.store import Store, is_deletable
 from subtitled.version import VERSION
 
@@ -55,11 +57,14 @@ MAX_PATHS = 64
 """Submitted paths that are looked up at once: a hung mount answers none."""
 MAX_RENDERED = 32
 """Answers rendered at once; each holds all results of a job."""
+MAX_CUES_BYTES = 4 * 2**20
+"""Of the cues in a SaveCues, in JSON."""
 CANCELLABLE = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.PREPARING, JobState.TRANSCRIBING})
 _log = log.get()
+ENGLISH = "en"
 STATE_LOST = "the server's state folder was deleted"
 _waveform_decoder = msgspec.msgpack.Decoder(Waveform)
-_CHANGES = (ms.Submit, ms.Chunk, ms.Commit, ms.Cancel, ms.Retry, ms.Delete)
+_CHANGES = (ms.Submit, ms.Chunk, ms.Commit, ms.Cancel, ms.Retry, ms.Delete, ms.SaveCues)
 """Requests that change the database; they are refused while it is lost."""
 T = TypeVar("T")
 
@@ -82,6 +87,7 @@ class RequestHandlers:
         layout: LayoutProcess,
         render_pool: BackgroundPool,
         path_pool: BackgroundPool,
+        edit_pool: BackgroundPool,
         languages: Callable[[], Mapping[str, Sequence[str]]],
         send_to_watchers: Callable[[list[JournalEntry]], None],
         call_in_loop: CallInLoop,
@@ -101,6 +107,9 @@ class RequestHandlers:
         self._layout = layout
         self._render_pool = render_pool
         self._path_pool = path_pool
+        self._edit_pool = edit_pool
+        self.on_edited: Callable[[str], None] = lambda _: None
+        """Receives a job whose output files are to be written again."""
         self._languages = languages
         self._send_to_watchers = send_to_watchers
         self._queries = BackgroundPool("queries", call_in_loop)
@@ -143,6 +152,11 @@ class RequestHandlers:
                 self._delete(request, self.find(job, peer), peer)
             case ms.Fetch():
                 self._fetch(message, peer)
+            case ms.SaveCues():
+                self._save_cues(message, blobs, peer)
+            case ms.ListCueVersions(job=job, task=task):
+                row = self.find(job, peer)
+                self._reply_with_versions(request, row, _edit_task(row, task), peer)
             case ms.GetWaveform(job=job):
                 self._waveform(request, self.find(job, peer), peer)
             case ms.GetAudio(job=job):
@@ -418,33 +432,142 @@ class RequestHandlers:
             raise RefusedError("WRONG_STATE", f"job {row.job.id} made no subtitles: {row.job.cause}")
         if message.layout is not None:
             check_layout(message.layout)
-        tasks = row.job.options.tasks
-        if message.task is not None and message.task not in tasks:
-            raise RefusedError(
-                "BAD_FORMAT",
-                f'task "{message.task}": job {row.job.id} has "{tasks[0]}" only; submit its file with this task',
-            )
+        edit_task = _edit_task(row, message.task)
         is_translation = row.job.options.is_translated_too and message.task == "translate"
 
-        def work(results: list[ResultRow]) -> tuple[Transcript, bytes]:
+        def work(results: list[ResultRow]) -> tuple[int, Transcript, bytes]:
             model = row.job.options.model or self.config.model.name
+            edit = self._edit(row, edit_task, message.version)
             transcript = self._layout.compose(
-                row, results, model=model, layout=message.layout, is_translation=is_translation
+                row,
+                results,
+                model=model,
+                layout=message.layout,
+                is_translation=is_translation,
+                edits={edit_task: edit} if edit else NO_EDITS,
             )
-            return transcript, render(format_, transcript, render_options(row.job.options))
+            body = render(format_, transcript, render_options(row.job.options))
+            return edit.version if edit else 0, transcript, body
 
-        def rendered(found: tuple[Transcript, bytes]) -> None:
-            transcript, body = found
+        def rendered(found: tuple[int, Transcript, bytes]) -> None:
+            version, transcript, body = found
             answer = ms.Subtitles(
                 request=message.request,
                 job=row.job.id,
                 format=format_,
                 language=transcript.output_language,
                 name=_file_name(row, transcript, format_),
+                version=version,
             )
             peer.reply(answer, (body,))
 
         self._render(message.request, row, peer, work, rendered)
+
+    def _edit(self, row: JobRow, task: str, version: int | None) -> EditRow | None:
+        """Return a saved version of a job's cues, None for the model's; for a thread. Raises RefusedError for an unknown one."""
+        if version == 0:
+            return None
+        edit = self._store.readers.get().edit(row.job.id, task, version)
+        if edit is None and version is not None:
+            raise RefusedError(
+                "NOT_FOUND", f"job {row.job.id} has no version {version}; `subtitle edit` lists its versions"
+            )
+        return edit
+
+    def _save_cues(self, message: ms.SaveCues, blobs: Sequence[Buffer], peer: Peer) -> None:
+        """Validate and compress the cues in the background, then store them if their version is still the newest."""
+        request, row = message.request, self.find(message.job, peer)
+        task = _edit_task(row, message.task)
+        if self._edit_pool.pending >= MAX_RENDERED:
+            raise RefusedError(
+                "RATE_LIMITED", f"{MAX_RENDERED} edits are being saved; try again when some are stored"
+            )
+        if (message.restore is None) is not (len(blobs) > 0):
+            raise RefusedError(
+                "BAD_FORMAT", f"{len(blobs)} blobs; send the cues, or name a version to restore"
+            )
+        size = sum(map(len, blobs))
+        if size > MAX_CUES_BYTES:
+            raise RefusedError("TOO_BIG", f"cues of {size} bytes; the limit is {MAX_CUES_BYTES}")
+
+        def work() -> tuple[int, bytes | None, float]:
+            """Return the number of cues, the cues as they are stored, and the processor time."""
+            started = time.thread_time()
+            if message.restore is not None:
+                edit = self._edit(row, task, message.restore)
+                found = (edit.cues, edit.data) if edit else (0, None)
+            else:
+                cues = parse_cues(b"".join(blobs))
+                found = len(cues), pack_cues(cues)
+            return *found, time.thread_time() - started
+
+        def done(found: tuple[int, bytes | None, float]) -> None:
+            count, data, cost_s = found
+            peer.charge(cost_s)
+            try:
+                self._store_edit(message, task, count, data, peer)
+            except RefusedError as error:
+                peer.refuse(request, error.code, str(error))
+
+        def failed(error: Exception) -> None:
+            match error:
+                case RefusedError(code=code):
+                    peer.refuse(request, code, str(error))
+                case ValueError():
+                    peer.refuse(request, "BAD_FORMAT", str(error)[:400])
+                case _:
+                    _log.error(log.REQUEST_FAILED, job=row.job.id, cause=repr(error))
+                    peer.refuse(
+                        request, *_read_failure(error, "the cues cannot be saved; see the server's log")
+                    )
+
+        self._edit_pool.run(work, done, failed, Exception)
+
+    def _store_edit(
+        self, message: ms.SaveCues, task: str, count: int, data: bytes | None, peer: Peer
+    ) -> None:
+        """Store validated cues; raises RefusedError."""
+        row = self.find(message.job, peer)  # it may have been deleted meanwhile
+        job = row.job
+        if job.state is not JobState.DONE or job.is_already_subtitled:
+            cause = f": {job.cause}" if job.cause else ""
+            raise RefusedError(
+                "WRONG_STATE",
+                f"job {job.id} is {job.state.value}{cause}; the cues of a done job can be edited",
+            )
+        try:
+            entries = self._store.save_edit(
+                job,
+                task,
+                base=message.version,
+                data=data,
+                cues=count,
+                author=clean(message.author) or peer.principal.name,
+                is_draft=message.is_draft,
+                restored=message.restore,
+            )
+        except NoSpaceError as error:
+            raise RefusedError(
+                "NO_SPACE", "the server's disk is full; save again when it has space"
+            ) from error
+        if entries is None:
+            newest = self._store.edit(job.id, task)
+            saved = (
+                f"version {newest.version} by {newest.author or 'a local client'}" if newest else "version 0"
+            )
+            raise RefusedError(
+                "CONFLICT",
+                f"job {job.id}: {saved} is the newest, and the edit was made from version {message.version}; nothing is"
+                " saved: fetch the newest version, and repeat the edit",
+            )
+        self._send_to_watchers(entries)
+        # The person relies on it, as a client does on a new job.
+        self._durability.when_durable(lambda: self._reply_with_versions(message.request, row, task, peer))
+        self.on_edited(job.id)
+
+    def _reply_with_versions(self, request: int, row: JobRow, task: str, peer: Peer) -> None:
+        versions = self._store.edit_versions(row.job.id, task)
+        peer.reply(ms.CueVersions(request=request, job=row.job.id, versions=versions))
 
     def _waveform(self, request: int, row: JobRow, peer: Peer) -> None:
         media = media_of(row)
@@ -478,6 +601,9 @@ class RequestHandlers:
             )
 
         def failed(error: Exception) -> None:
+            if isinstance(error, RefusedError):
+                peer.refuse(request, error.code, str(error))
+                return
             # A bug, or damaged results, of one job: the daemon continues.
             _log.error(log.REQUEST_FAILED, job=row.job.id, cause=repr(error))
             peer.refuse(
@@ -502,6 +628,20 @@ def _read_failure(error: Exception, error_text: str) -> tuple[str, str]:
     if isinstance(error, StateLostError):
         return "DRAINING", f"{STATE_LOST}; ask again after its operator has restarted it"
     return "INTERNAL", error_text
+
+
+def _edit_task(row: JobRow, task: ms.Task | None) -> str:
+    """Return the task whose subtitles are fetched or edited; raises RefusedError for one that the job does not have.
+
+    The translation of English is the transcript itself.
+    """
+    options = row.job.options
+    if task is not None and task not in options.tasks:
+        raise RefusedError(
+            "BAD_FORMAT",
+            f'task "{task}": job {row.job.id} has "{options.tasks[0]}" only; submit its file with this task',
+        )
+    return options.task if task is None or row.job.language == ENGLISH else task
 
 
 def _set_log_level(request: int, level: str | None, peer: Peer) -> ms.LogLevel:

@@ -49,8 +49,9 @@ HOUSEKEEPING_S = 1.0
 MIB = 2**20
 _READ_POOLS = frozenset({"render", "gpu"})
 _ENDS = frozenset({"done", "failed", "cancelled", "deleted"})
-POOL_THREADS = {"upload": 4, "hash": 2, "render": 2, "delete": 1, "path": 2, "gpu": 1}
-"""Threads that write uploads, hash resumed files, render results, delete uploads, look up paths, read GPU drivers."""
+POOL_THREADS = {"upload": 4, "hash": 2, "render": 2, "delete": 1, "path": 2, "edit": 1, "gpu": 1}
+"""Threads that write uploads, hash resumed files, render results, delete uploads, look up paths, validate
+edited cues, read GPU drivers."""
 CATCH_UP_S = 0.01
 """Wait before watchers are sent more of what they have missed."""
 
@@ -132,6 +133,7 @@ class ApiServer:
             layout=self._layout,
             render_pool=self._pools["render"],
             path_pool=self._pools["path"],
+            edit_pool=self._pools["edit"],
             languages=languages,
             send_to_watchers=self.send_to_watchers,
             call_in_loop=self._return_result,

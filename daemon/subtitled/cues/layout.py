@@ -41,6 +41,8 @@ class Cue(Struct, frozen=True, omit_defaults=True):
     lines: tuple[str, ...]
     channel: str = ""
     """"left" or "right", if the channels of the file were transcribed separately: cues of both may overlap."""
+    is_accepted: bool = False
+    """A person has confirmed the words of which the model was uncertain."""
 
 
 def layout(

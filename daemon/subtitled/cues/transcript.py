@@ -75,6 +75,15 @@ class SegmentTranscript(Struct, frozen=True, kw_only=True):
     """"left" or "right", if the channels of the file were transcribed separately."""
 
 
+class TranscriptEdit(Struct, frozen=True, kw_only=True):
+    """The saved version that a transcript's cues are from."""
+
+    version: int
+    saved_ms: int
+    """Unix time."""
+    author: str
+
+
 class Transcript(Struct, frozen=True, kw_only=True):
     """One media file, from its name to its cues; all times in milliseconds of media time."""
 
@@ -104,6 +113,8 @@ class Transcript(Struct, frozen=True, kw_only=True):
     """Where audio is known to be lost, because the file is damaged or cut: start and end in seconds."""
     removed: tuple[RemovedPhrase, ...] = ()
     """Text of the model that was most likely not spoken; no segment contains it any more."""
+    edit: TranscriptEdit | None = None
+    """The version of a person's edit, which cues and phrases are from; None: they are the model's."""
     limits: LayoutLimits | None = None
     """The limits of the cues."""
     cues: tuple[Cue, ...] = ()

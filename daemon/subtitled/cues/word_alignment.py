@@ -43,6 +43,10 @@ class AlignedCue(Struct, frozen=True, kw_only=True):
     confidence: float
     """0 to 1: the mean probability of the tokens of its phrases."""
     words: tuple[CueWord, ...]
+    channel: str = ""
+    """"left" or "right", if the channels of the file were transcribed separately."""
+    is_accepted: bool = False
+    """A person has confirmed the words of which the model was uncertain."""
 
 
 class _Source(Struct, frozen=True):
@@ -117,6 +121,8 @@ def _align(cue: Cue, sources: _Sources) -> AlignedCue:
         lines=cue.lines,
         confidence=round(sum(confidences) / max(1, len(confidences)), 3),
         words=tuple(words),
+        channel=cue.channel,
+        is_accepted=cue.is_accepted,
     )
 
 

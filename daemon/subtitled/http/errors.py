@@ -17,6 +17,7 @@ _STATUS = {
     "FORBIDDEN": 403,
     "NOT_FOUND": 404,
     "WRONG_STATE": 409,
+    "CONFLICT": 409,
     "TOO_BIG": 413,
     "RATE_LIMITED": 429,
     "INTERNAL": 500,

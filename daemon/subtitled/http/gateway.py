@@ -96,11 +96,16 @@ class Gateway:
         return (await self.subtitles(job, form))[1]
 
     async def subtitles(
-        self, job: str, form: str, layout: LayoutOptions | None = None, task: Task | None = None
+        self,
+        job: str,
+        form: str,
+        layout: LayoutOptions | None = None,
+        task: Task | None = None,
+        version: int | None = None,
     ) -> tuple[Subtitles, bytes]:
         """Return the daemon's answer about a job's subtitles, and their content; see `subtitle.Client.fetch`."""
         return await self.retry_while_busy(
-            partial(self.client.subtitles, job, form, layout=layout, task=task)
+            partial(self.client.subtitles, job, form, layout=layout, task=task, version=version)
         )
 
     async def audio(self, job: str, start_ms: int, duration_ms: int) -> tuple[Audio, bytes]:

@@ -20,7 +20,7 @@ from subtitled.http.errors import RequestError, not_allowed
 from subtitled.http.forms import UploadForm, file_chunks, prompt_tail
 from subtitled.http.gateway import Gateway
 from subtitled.http.openapi import document
-from subtitled.http.player import parse_layout, parse_task
+from subtitled.http.player import parse_layout, parse_task, parse_version
 from subtitled.http.response_models import media_type_of
 
 MAX_LISTED = 1000
@@ -105,8 +105,8 @@ async def _retry(request: Request) -> Response:
 async def _result(request: Request) -> Response:
     form = request.query_params.get("format", "srt")
     gateway: Gateway = request.app.state.gateway
-    layout, task = parse_layout(request), parse_task(request)
-    subtitles, content = await gateway.subtitles(_job(request), form, layout, task)
+    layout, task, version = parse_layout(request), parse_task(request), parse_version(request)
+    subtitles, content = await gateway.subtitles(_job(request), form, layout, task, version)
     headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(subtitles.name)}"}
     return Response(content, media_type=media_type_of(form), headers=headers)
 

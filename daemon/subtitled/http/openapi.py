@@ -11,6 +11,7 @@ from subtitle import messages as ms
 from subtitled.config.schema import Format
 from subtitled.core.states import JobState
 from subtitled.cues.transcript import Transcript
+from subtitled.http.edits import DiffResponse, EditRequest, VersionsResponse
 from subtitled.http.player import CuesResponse, WaveformResponse
 from subtitled.http.response_models import media_type_of
 from subtitled.version import VERSION
@@ -30,6 +31,8 @@ _OPTION_PARAMS = (
     "priority",
     "tag",
 )
+_TASK = "Of a job with two tasks; default: the first"
+_VERSION = {"type": "integer", "minimum": 0}
 _TASKS = {"enum": list(get_args(ms.Task))}
 
 
@@ -42,6 +45,16 @@ class ErrorSchema(Struct, frozen=True, kw_only=True):
     """For people: the value, the limit and the remedy."""
     param: str | None
     """The invalid parameter, if there is one."""
+
+
+class ConflictSchema(Struct, frozen=True, kw_only=True):
+    """An edit that was not saved; after a conflict, with the versions that were saved meanwhile."""
+
+    code: str
+    message: str
+    param: str | None
+    version: int = 0
+    versions: tuple[ms.CueVersion, ...] = ()
 
 
 class JobListSchema(Struct, frozen=True, kw_only=True):
@@ -62,6 +75,10 @@ def document() -> dict[str, Any]:
             Transcript,
             CuesResponse,
             WaveformResponse,
+            EditRequest,
+            VersionsResponse,
+            DiffResponse,
+            ConflictSchema,
             ErrorSchema,
         ),
         ref_template="#/components/schemas/{name}",
@@ -147,7 +164,8 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
                 {200: {"description": "The file", "content": _files()}},
                 job,
                 _query("format", {"enum": list(get_args(Format)), "default": "srt"}),
-                _query("task", _TASKS, "Of a job with two tasks; default: the first"),
+                _query("task", _TASKS, _TASK),
+                _query("version", _VERSION, "A saved version; 0: the model's; default: the newest"),
                 _json_query("layout", "LayoutOptions", _LAYOUT),
                 errors=(400, 404, 409, 429),
             ),
@@ -157,8 +175,42 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
                 "Get a job's cues with the confidence of each word.",
                 {200: _json("CuesResponse")},
                 job,
-                _query("task", _TASKS, "Of a job with two tasks; default: the first"),
+                _query("task", _TASKS, _TASK),
+                _query("version", _VERSION, "A saved version; 0: the model's; default: the newest"),
                 _json_query("layout", "LayoutOptions", _LAYOUT),
+                errors=(400, 404, 409, 429),
+            ),
+            "put": {
+                **_operation(
+                    "Save edited cues as a new version. After a conflict, nothing is saved.",
+                    {200: _json("VersionsResponse"), 409: _json("ConflictSchema")},
+                    job,
+                    _query("task", _TASKS, _TASK),
+                    errors=(400, 404, 413, 429, 507),
+                ),
+                "requestBody": {
+                    "required": True,
+                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/EditRequest"}}},
+                },
+            },
+        },
+        "/api/jobs/{job}/cues/versions": {
+            "get": _operation(
+                "List the saved versions of a job's cues.",
+                {200: _json("VersionsResponse")},
+                job,
+                _query("task", _TASKS, _TASK),
+                errors=(400, 404),
+            ),
+        },
+        "/api/jobs/{job}/cues/diff": {
+            "get": _operation(
+                "Compare two versions of a job's cues.",
+                {200: _json("DiffResponse")},
+                job,
+                _query("before", _VERSION, "Default: 0, the model's"),
+                _query("after", _VERSION, "Default: the newest"),
+                _query("task", _TASKS, _TASK),
                 errors=(400, 404, 409, 429),
             ),
         },

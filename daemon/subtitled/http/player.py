@@ -61,6 +61,12 @@ class CuesResponse(Struct, frozen=True, kw_only=True):
     """Speech for which the model gave no text."""
     damaged: tuple[tuple[float, float], ...]
     """Where audio of the file is lost, in seconds."""
+    version: int
+    """The saved version of the cues; 0: the model's."""
+    author: str
+    """Who saved it."""
+    saved_ms: int
+    """When, in Unix time; 0 for the model's."""
 
 
 class WaveformResponse(Struct, frozen=True, kw_only=True):
@@ -86,10 +92,11 @@ def routes() -> list[Route]:
 
 async def _cues(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
-    layout, task = parse_layout(request), parse_task(request)
-    _, content = await gateway.subtitles(request.path_params["job"], "json", layout, task)
+    layout, task, version = parse_layout(request), parse_task(request), parse_version(request)
+    facts, content = await gateway.subtitles(request.path_params["job"], "json", layout, task, version)
     # In a thread: a long file takes a second.
-    return Response(await asyncio.to_thread(_cues_json, content), media_type="application/json")
+    body = await asyncio.to_thread(_cues_json, content, facts.version)
+    return Response(body, media_type="application/json")
 
 
 async def _waveform(request: Request) -> Response:
@@ -166,8 +173,9 @@ async def _chain(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterat
             yield chunk
 
 
-def _cues_json(content: bytes) -> bytes:
+def _cues_json(content: bytes, version: int) -> bytes:
     transcript = read_json(content)
+    edit = transcript.edit
     phrases = (phrase for segment in transcript.segments for phrase in segment.phrases)
     return msgspec.json.encode(
         CuesResponse(
@@ -181,6 +189,9 @@ def _cues_json(content: bytes) -> bytes:
             missing=transcript.missing,
             unheard=transcript.unheard,
             damaged=transcript.damaged,
+            version=version,
+            author=edit.author if edit else "",
+            saved_ms=edit.saved_ms if edit else 0,
         )
     )
 
@@ -207,6 +218,16 @@ def parse_task(request: Request) -> Task | None:
     if text is not None and task is None:
         raise not_allowed("task", text, ", ".join(get_args(Task)))
     return task
+
+
+def parse_version(request: Request, name: str = "version") -> int | None:
+    """Parse the number of a saved version of the cues, None without it; raises RequestError."""
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and int(text) <= 2**62):
+        raise not_allowed(name, text, "0, the model's, or a saved version")
+    return int(text)
 
 
 def _invalid_layout(cause: str) -> RequestError:

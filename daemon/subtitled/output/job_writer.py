@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -23,6 +24,7 @@ from subtitled import log
 from subtitled.config.schema import BESIDE, FORMATS, Format
 from subtitled.core import events as ev
 from subtitled.core.records import Job, Options
+from subtitled.core.states import JobState
 from subtitled.cues.render import RenderOptions, render
 from subtitled.cues.text_formats import clock
 from subtitled.cues.transcript import Transcript
@@ -49,12 +51,14 @@ from subtitled.output.paths import (
     ERROR_SUFFIX,
     archive,
     error_text,
+    flag_tag,
+    language_tag,
     output_folder,
     output_paths,
     write_error,
 )
 from subtitled.runtime.background import BackgroundPool, CallInLoop, FolderThread
-from subtitled.storage.rows import JobRow
+from subtitled.storage.rows import EditRow, JobRow
 from subtitled.storage.store import Store
 
 FAILED_FOLDER = "failed"
@@ -100,6 +104,8 @@ class JobWriter:
         self.waiting: list[tuple[Job, bool]] = []
         """Jobs that wait for disk space or for the lost database, and whether they failed."""
         self._is_disk_full_logged = False
+        self._rewriting: dict[str, bool] = {}
+        """Jobs whose files are being written again; True: another version was saved since."""
         self._retried: set[str] = set()
         """Jobs that were written once more, since a folder of theirs could not be reached."""
 
@@ -118,12 +124,76 @@ class JobWriter:
         """Write the jobs that wait for disk space or for the lost database."""
         waiting, self.waiting = self.waiting, []
         for job, is_failure in waiting:
-            self.finish(job, is_failure=is_failure)
+            if job.state is JobState.DONE:
+                self.write_edited(job.id)
+            else:
+                self.finish(job, is_failure=is_failure)
 
     def sweep(self, folders: Iterable[str]) -> None:
-        """Remove temporary files that a killed daemon left in `folders`, before anything is written."""
+        """Remove temporary files that a killed daemon left in `folders`, then write the edits that it had not written."""
         for folder in folders:
             self._folder(folder).submit(partial(_sweep, folder))
+        for job in self._store.edits_to_write():
+            self.write_edited(job)
+
+    def write_edited(self, job: str) -> None:
+        """Write a done job's files again, from the newest version of its cues.
+
+        Only files that the job still owns: none of them gets another name. An error is logged, and the files are written at the next
+        edit or start of the daemon; without disk space, as soon as there is some.
+        """
+        row = self._store.find_job(job)
+        if job in self._rewriting or row is None or row.job.state is not JobState.DONE:
+            self._rewriting.update({job: True} if job in self._rewriting else {})
+            return
+        if self._store.is_lost:
+            self.waiting.append((row.job, False))
+            return
+        edits = {task: edit for task in row.job.options.tasks if (edit := self._store.edit(job, task))}
+        claimed = [Path(path) for path in self._store.outputs_of(job)]
+        self._rewriting[job] = False
+        if not claimed:
+            self._on_rewritten(row.job, edits, ())
+            return
+
+        def work() -> tuple[Transcript, ...]:
+            results = self._store.readers.get().results(job)
+            model = row.job.options.model or self._model
+            return self._layout_process.compose_all(row, results, model=model, edits=edits)
+
+        def composed(transcripts: tuple[Transcript, ...]) -> None:
+            files = [(made, _files_of(row.job, made, claimed)) for made in transcripts]
+            written = OutputJob(job=row.job, transcript=files[0][0], paths=files[0][1], more=tuple(files[1:]))
+            paths = [path for _, its in files for path in its.values()]
+            self._thread_of(row.job).run(
+                partial(_write_files, written),
+                lambda _: self._on_rewritten(row.job, edits, paths),
+                partial(self._on_rewrite_error, row.job),
+                SpoolError,
+            )
+
+        self._layouts.run(work, composed, partial(self._on_rewrite_error, row.job), SubtitledError)
+
+    def _on_rewritten(self, job: Job, edits: Mapping[str, EditRow], paths: Iterable[Path]) -> None:
+        versions = {task: edit.version for task, edit in edits.items()}
+        try:
+            self._store.mark_edits_written(job.id, versions)
+        except NoSpaceError as error:
+            self._on_rewrite_error(job, error)
+            return
+        outputs = tuple(map(printable, paths))
+        _log.info(log.JOB_EDITED, job=job.id, version=max(versions.values(), default=0), outputs=outputs)
+        if self._rewriting.pop(job.id, False):
+            self.write_edited(job.id)
+
+    def _on_rewrite_error(self, job: Job, error: SubtitledError) -> None:
+        is_again = self._rewriting.pop(job.id, False)
+        if isinstance(error, NoSpaceError) or (isinstance(error, SpoolError) and is_disk_full(error)):
+            self._wait_for_space(job, error, is_failure=False)
+            return
+        _log.warning(log.JOB_EDIT_UNWRITTEN, job=job.id, cause=str(error))
+        if is_again:
+            self.write_edited(job.id)
 
     def remove_error_texts(self, job: Job) -> None:
         """Remove the error texts of earlier jobs of this source, which is processed again; in its folder's thread."""
@@ -414,6 +484,17 @@ def _named(
         )
         paths.append({form: found[form] for form in FORMATS if form in found})
     return _Names(paths or [{} for _ in transcripts], error_path(job, error_folder(job, folder)))
+
+
+def _files_of(job: Job, transcript: Transcript, claimed: Iterable[Path]) -> dict[Format, Path]:
+    """Return the file of each format that was written for a transcript, of those that its job owns."""
+    tag = language_tag(transcript.output_language) + flag_tag(job.options.flags)
+    forms: dict[str, Format] = {form: form for form in FORMATS if form in job.options.formats}
+    return {
+        form: path
+        for path in claimed
+        if (form := forms.get(path.suffix[1:])) and re.search(rf"{re.escape(tag)}(\.\d+)?$", path.stem)
+    }
 
 
 def _may_follow(job: Job, *, is_repeated: bool) -> bool:

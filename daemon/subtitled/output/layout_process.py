@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
@@ -35,14 +35,22 @@ from subtitled.core.protocol import Media, SegmentResult
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState, SegmentState
 from subtitled.core.transcription import Phrase
+from subtitled.cues.edits import with_edited_cues
 from subtitled.cues.hallucination_filter import HallucinationRules, comparable, remove_hallucinations
 from subtitled.cues.phrases import to_media_time
-from subtitled.cues.transcript import Interval, MissingSpan, SegmentTranscript, Transcript, with_cues
-from subtitled.errors import LayoutError
+from subtitled.cues.transcript import (
+    Interval,
+    MissingSpan,
+    SegmentTranscript,
+    Transcript,
+    TranscriptEdit,
+    with_cues,
+)
+from subtitled.errors import LayoutError, StoreError
 from subtitled.output import chinese
 from subtitled.runtime import pipes
 from subtitled.runtime.processes import die_with_parent, lower_priority, start_process
-from subtitled.storage.rows import JobRow, ResultRow
+from subtitled.storage.rows import EditRow, JobRow, ResultRow, unpack_cues
 
 COMMAND = (sys.executable, "-m", "subtitled.output.layout_process")
 HEARTBEAT_S = 1.0
@@ -53,6 +61,7 @@ DEADLINE_S = 60.0
 AUDIO_PER_S = 20
 """A job may take DEADLINE_S and a second for each 20 s of audio; measured, a second suffices for 1,000 s."""
 PHRASES_FILE = Path(__file__).with_name("hallucination_phrases.toml")
+NO_EDITS: Mapping[str, EditRow] = {}
 _log = log.get()
 _result_decoder = msgspec.msgpack.Decoder(SegmentResult)
 _media_decoder = msgspec.msgpack.Decoder(Media)
@@ -68,6 +77,8 @@ class _Request(Struct, frozen=True, kw_only=True):
     """The translation too, if the job asks for one."""
     layout: LayoutOptions | None
     """In place of the job's own."""
+    edits: dict[str, EditRow]
+    """The saved version to use, by task."""
 
 
 class _Response(Struct, frozen=True, kw_only=True):
@@ -107,17 +118,40 @@ class LayoutProcess:
         model: str,
         layout: LayoutOptions | None = None,
         is_translation: bool = False,
+        edits: Mapping[str, EditRow] = NO_EDITS,
     ) -> Transcript:
-        """Return the transcript of a job's first task, or of its translation. Blocks; raises LayoutError."""
+        """Return the transcript of a job's first task, or of its translation. Blocks; raises LayoutError.
+
+        `edits`: the saved version to use of each task; the model's text for the others.
+        """
         request = _Request(
-            row=row, results=tuple(results), model=model, with_translation=is_translation, layout=layout
+            row=row,
+            results=tuple(results),
+            model=model,
+            with_translation=is_translation,
+            layout=layout,
+            edits=dict(edits),
         )
         return self._request(request)[-1]
 
-    def compose_all(self, row: JobRow, results: Sequence[ResultRow], *, model: str) -> tuple[Transcript, ...]:
-        """Return all transcripts of a job. Blocks; raises LayoutError."""
+    def compose_all(
+        self,
+        row: JobRow,
+        results: Sequence[ResultRow],
+        *,
+        model: str,
+        edits: Mapping[str, EditRow] = NO_EDITS,
+    ) -> tuple[Transcript, ...]:
+        """Return all transcripts of a job, with the saved versions in `edits`. Blocks; raises LayoutError."""
         return self._request(
-            _Request(row=row, results=tuple(results), model=model, with_translation=True, layout=None)
+            _Request(
+                row=row,
+                results=tuple(results),
+                model=model,
+                with_translation=True,
+                layout=None,
+                edits=dict(edits),
+            )
         )
 
     def close(self) -> None:
@@ -212,16 +246,21 @@ def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
 
 
 def compose_all(
-    row: JobRow, results: Sequence[ResultRow], *, model: str, layout: LayoutOptions | None = None
+    row: JobRow,
+    results: Sequence[ResultRow],
+    *,
+    model: str,
+    layout: LayoutOptions | None = None,
+    edits: Mapping[str, EditRow] = NO_EDITS,
 ) -> tuple[Transcript, ...]:
     """Return the transcripts of a job: in the language spoken, and of the translation if requested.
 
     The translation of English is the transcript itself.
     """
-    spoken = compose(row, results, model=model, layout=layout)
+    spoken = compose(row, results, model=model, layout=layout, edits=edits)
     if not row.job.options.is_translated_too or spoken.language in {None, ENGLISH}:
         return (spoken,)
-    return spoken, compose(row, results, model=model, layout=layout, is_translation=True)
+    return spoken, compose(row, results, model=model, layout=layout, is_translation=True, edits=edits)
 
 
 def compose(
@@ -231,10 +270,11 @@ def compose(
     model: str,
     layout: LayoutOptions | None = None,
     is_translation: bool = False,
+    edits: Mapping[str, EditRow] = NO_EDITS,
 ) -> Transcript:
-    """Return the transcript of a job, with the cues of its finished segments.
+    """Return the transcript of a job, with the cues of its finished segments, or those in `edits` of its task.
 
-    The layout is `layout`, else that of the job; with `is_translation` the text is that of the second decoding. Segments
+    The layout is `layout`, else that of the job, or as the cues were edited; with `is_translation` the text is that of the second decoding. Segments
     without a result are listed as missing, with their causes; so is a damaged result of a failed job. Raises LayoutError for a
     damaged result of another job.
     """
@@ -273,8 +313,17 @@ def compose(
         unheard=tuple(unheard),
         damaged=media.damaged_s,
     )
+    filtered = _filtered(transcript, job.options)
+    edit = edits.get("translate" if is_translation else job.options.task)
+    if edit is not None and edit.data is not None:
+        own = job.options.layout
+        cues = with_cues(filtered, own.profile, overrides_of(own))
+        about = TranscriptEdit(version=edit.version, saved_ms=edit.saved_ms, author=edit.author)
+        filtered = with_edited_cues(cues, unpack_cues(edit.data), about)
+        if layout is None:
+            return filtered
     chosen = layout or job.options.layout
-    return with_cues(_filtered(transcript, job.options), chosen.profile, overrides_of(chosen))
+    return with_cues(filtered, chosen.profile, overrides_of(chosen))
 
 
 def speech_without_text(
@@ -418,10 +467,10 @@ def _respond(request: _Request) -> _Response:
     row, results = request.row, request.results
     try:
         if request.with_translation:
-            made = compose_all(row, results, model=request.model)
+            made = compose_all(row, results, model=request.model, layout=request.layout, edits=request.edits)
         else:
-            made = (compose(row, results, model=request.model, layout=request.layout),)
-    except LayoutError as error:
+            made = (compose(row, results, model=request.model, layout=request.layout, edits=request.edits),)
+    except (LayoutError, StoreError) as error:
         return _Response(error=str(error))
     except Exception as error:  # noqa: BLE001 - a process boundary: the job fails with it
         return _Response(error=f"its cues cannot be laid out: {error!r}; please report this")

@@ -92,6 +92,19 @@ PUT_WAVEFORM = "INSERT OR REPLACE INTO waveforms VALUES (?, ?)"
 WAVEFORM = "SELECT waveform FROM waveforms WHERE job = ?"
 DELETE_WAVEFORM = "DELETE FROM waveforms WHERE job = ?"
 
+SELECT_EDIT = "SELECT version, saved_ms, author, cues, restored, data, begun_ms, is_draft FROM edits"
+NEWEST_EDIT = f"{SELECT_EDIT} WHERE job = ? AND task = ? ORDER BY version DESC LIMIT 1"
+EDIT = f"{SELECT_EDIT} WHERE job = ? AND task = ? AND version = ?"
+EDIT_VERSIONS = """
+    SELECT version, saved_ms, author, cues, restored, length(data) FROM edits WHERE job = ? AND task = ? ORDER BY version DESC"""
+INSERT_EDIT = "INSERT INTO edits VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)"
+DELETE_EDIT = "DELETE FROM edits WHERE job = ? AND task = ? AND version = ?"
+DELETE_EDITS = "DELETE FROM edits WHERE job = ?"
+EDITS_TO_WRITE = "SELECT DISTINCT job FROM edits WHERE NOT is_written AND is_written = 0"
+MARK_EDITS_WRITTEN = (
+    "UPDATE edits SET is_written = 1 WHERE job = ? AND task = ? AND version <= ? AND NOT is_written"
+)
+
 SELECT_JOURNAL = "SELECT seq, at_ms, subject, job, owner, name, before, event, after, cause FROM journal"
 INSERT_JOURNAL = """
     INSERT INTO journal (at_ms, subject, job, owner, name, before, event, after, cause)

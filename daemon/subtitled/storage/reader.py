@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from subtitle.messages import CueVersion
 from subtitled.core.events import SegmentRow
 from subtitled.core.records import Job, Options, SegmentKey
 from subtitled.core.states import JOB_LIVE, JobState, SegmentState
@@ -21,9 +22,11 @@ from subtitled.errors import StateLostError
 from subtitled.storage import queries as sql
 from subtitled.storage.database import reported
 from subtitled.storage.rows import (
+    EditRow,
     JobRow,
     JournalEntry,
     ResultRow,
+    edit_row,
     job_row,
     journal_entry,
     read_counts,
@@ -260,6 +263,29 @@ class Reader:
             if found := read_counts(packed[0]) if packed else dict(rows):
                 counts[job] = found
         return counts
+
+    # -- edits -----------------------------------------------------------------------------------------------
+
+    def edit(self, job: str, task: str, version: int | None = None) -> EditRow | None:
+        """Return a saved version of a job's cues, the newest without `version`; None if there is none."""
+        if version is None:
+            row = self._db.execute(sql.NEWEST_EDIT, (job, task)).fetchone()
+        else:
+            row = self._db.execute(sql.EDIT, (job, task, version)).fetchone()
+        return edit_row(row) if row else None
+
+    def edit_versions(self, job: str, task: str) -> tuple[CueVersion, ...]:
+        """Return the saved versions of a job's cues, newest first."""
+        return tuple(
+            CueVersion(version=version, saved_ms=saved_ms, author=author, cues=cues, restored=restored)
+            for version, saved_ms, author, cues, restored, _ in self._db.execute(
+                sql.EDIT_VERSIONS, (job, task)
+            )
+        )
+
+    def edits_to_write(self) -> list[str]:
+        """Return the jobs with a version that their output files may not contain yet."""
+        return [job for (job,) in self._db.execute(sql.EDITS_TO_WRITE)]
 
     # -- journal and outputs ---------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
+from subtitle.messages import EditedCue
 from subtitled.core.plan import Plan, PlanSettings
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState, SegmentState
@@ -59,6 +60,23 @@ class ResultRow(Struct, frozen=True, kw_only=True):
     result: bytes | None
 
 
+class EditRow(Struct, frozen=True, kw_only=True):
+    """A saved version of a job's cues."""
+
+    version: int
+    saved_ms: int
+    author: str
+    cues: int
+    """Number of cues."""
+    restored: int | None
+    """The version that it restored."""
+    data: bytes | None
+    """Compressed JSON, see `unpack_cues`; None: the cues of the model."""
+    begun_ms: int
+    """When the first draft that it replaces was saved."""
+    is_draft: bool
+
+
 T = TypeVar("T")
 _NIL = b"\xc0"
 
@@ -80,6 +98,7 @@ _plan_decoder = msgspec.msgpack.Decoder(Plan)
 _plan_settings_decoder = msgspec.msgpack.Decoder(PlanSettings | None)
 _options_decoder = msgspec.msgpack.Decoder(Options)
 _packed_decoder = msgspec.msgpack.Decoder(tuple[_PackedResult, ...])
+_cues_decoder = msgspec.json.Decoder(tuple[EditedCue, ...])
 _counts_decoder = msgspec.msgpack.Decoder(dict[str, int])
 
 
@@ -143,6 +162,25 @@ def unpack_results(data: bytes) -> list[ResultRow]:
 def read_counts(data: bytes) -> dict[str, int]:
     """Decode the counts of `pack_results`."""
     return _counts_decoder.decode(data)
+
+
+def pack_cues(cues: Sequence[EditedCue]) -> bytes:
+    """Return edited cues as they are stored."""
+    return zlib.compress(msgspec.json.encode(cues), 9)
+
+
+def unpack_cues(data: bytes) -> tuple[EditedCue, ...]:
+    """Return the cues that `pack_cues` stored; raises StoreError for damaged data."""
+    try:
+        return _cues_decoder.decode(zlib.decompress(data))
+    except (zlib.error, msgspec.DecodeError) as error:
+        raise StoreError(f"database: edited cues are damaged: {error}; restore the backup") from error
+
+
+def edit_row(row: tuple[Any, ...]) -> EditRow:
+    """Return the version of a row of `queries.SELECT_EDIT`."""
+    *values, is_draft = row
+    return EditRow(**dict(zip(EditRow.__struct_fields__, values, strict=False)), is_draft=bool(is_draft))
 
 
 def file_name(path: bytes) -> str:

@@ -157,4 +157,24 @@ MIGRATIONS: tuple[str, ...] = (
         waveform BLOB NOT NULL
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    -- Cues that people saved in place of the model's: one row for each version of a job's subtitles of one task.
+    CREATE TABLE edits (
+        job        TEXT NOT NULL,
+        task       TEXT NOT NULL,
+        version    INTEGER NOT NULL,
+        saved_ms   INTEGER NOT NULL,
+        begun_ms   INTEGER NOT NULL,
+        author     TEXT NOT NULL,
+        is_draft   INTEGER NOT NULL,
+        restored   INTEGER,
+        cues       INTEGER NOT NULL,
+        -- Compressed JSON; NULL: the model's cues, restored.
+        data       BLOB,
+        -- Whether the files of the job's outputs contain it, or a later version.
+        is_written INTEGER NOT NULL,
+        PRIMARY KEY (job, task, version)
+    ) STRICT;
+    CREATE INDEX edits_to_write ON edits (is_written, job) WHERE NOT is_written;
+    """,
 )

@@ -7,7 +7,7 @@ no row raises StoreError, because memory and database would no longer agree.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -30,6 +30,14 @@ from subtitled.storage.reader import Reader, ReaderPool
 from subtitled.storage.rows import JobRow, JournalEntry, file_name, job_row, journal_entry
 from subtitled.storage.schema import MIGRATIONS
 
+DRAFT_MS = 300_000
+"""Drafts of one author that were begun within this time are one version, the last of them."""
+MAX_EDITS = 50
+"""Versions kept of a job's subtitles; the oldest are removed."""
+MAX_EDIT_BYTES = 16 * 2**20
+"""Of all of them, compressed; the newest is kept in any case."""
+EDITED = "edited"
+"""The journal's event of a saved version."""
 DELETED = "deleted"
 """The journal's event and state of a deleted job."""
 _STARTS = frozenset({JobEvent.LEASED, JobEvent.RESUME})
@@ -107,6 +115,63 @@ class Store(Reader):
         with transaction(self._db):
             owner = self.job_owner(job) or ""
             return self._record(_now_ms(), "job", job, owner, "", state, event, state, cause)
+
+    def save_edit(
+        self,
+        job: Job,
+        task: str,
+        *,
+        base: int,
+        data: bytes | None,
+        cues: int,
+        author: str,
+        is_draft: bool = False,
+        restored: int | None = None,
+    ) -> list[JournalEntry] | None:
+        """Store a version of a job's cues that was made from version `base`; return the new journal entries.
+
+        None, and no change, if `base` is not the newest version; but a version equal to the newest one is stored already, so
+        that a save may be repeated. Raises NoSpaceError.
+        """
+        now_ms = _now_ms()
+        newest = self.edit(job.id, task)
+        current = newest.version if newest else 0
+        if newest is not None and (newest.data, newest.restored) == (data, restored):
+            return []
+        if base != current:
+            return None
+        is_replaced = (
+            newest is not None
+            and is_draft
+            and newest.is_draft
+            and newest.author == author
+            and 0 <= now_ms - newest.begun_ms < DRAFT_MS
+        )
+        with transaction(self._db):
+            begun_ms = now_ms
+            if newest is not None and is_replaced:
+                begun_ms = newest.begun_ms
+                self._db.execute(sql.DELETE_EDIT, (job.id, task, newest.version))
+            values = (job.id, task, current + 1, now_ms, begun_ms, author, is_draft, restored, cues, data)
+            self._db.execute(sql.INSERT_EDIT, values)
+            size = 0
+            for number, (version, *_, length) in enumerate(
+                self._db.execute(sql.EDIT_VERSIONS, (job.id, task)).fetchall()
+            ):
+                size += length or 0
+                if number and (number >= MAX_EDITS or size > MAX_EDIT_BYTES):
+                    self._db.execute(sql.DELETE_EDIT, (job.id, task, version))
+            if is_replaced:
+                return []
+            state = job.state.value
+            return [self._record(now_ms, "job", job.id, job.owner, "", state, EDITED, state, "")]
+
+    def mark_edits_written(self, job: str, versions: Mapping[str, int]) -> None:
+        """Record that the output files contain these versions, by task; raises NoSpaceError."""
+        with transaction(self._db):
+            self._db.executemany(
+                sql.MARK_EDITS_WRITTEN, [(job, task, version) for task, version in versions.items()]
+            )
 
     def hook_mark(self, name: str) -> int | None:
         """Return the last journal entry that a kind of hook has handled, or None."""
@@ -305,6 +370,7 @@ class Store(Reader):
                 sql.RELEASE_OUTPUTS,
                 sql.DELETE_RESULTS,
                 sql.DELETE_WAVEFORM,
+                sql.DELETE_EDITS,
                 sql.DELETE_JOB,
             ):
                 self._db.execute(statement, (job.id,))

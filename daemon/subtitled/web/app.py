@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from subtitle.aio import AsyncClient
 from subtitle.errors import SubtitleError
 from subtitled import log
-from subtitled.http import asr, jobs, openai, player
+from subtitled.http import asr, edits, jobs, openai, player
 from subtitled.http.auth import AuthMiddleware
 from subtitled.http.errors import RequestError, error_response, to_request_error
 from subtitled.http.forms import drain
@@ -89,7 +89,14 @@ def build_app(
             await app.state.gateway.close()
 
     app = Starlette(
-        routes=[*openai.routes(), *asr.routes(), *jobs.routes(), *player.routes(), *_PAGE_ROUTES],
+        routes=[
+            *openai.routes(),
+            *asr.routes(),
+            *jobs.routes(),
+            *player.routes(),
+            *edits.routes(),
+            *_PAGE_ROUTES,
+        ],
         middleware=[Middleware(AuthMiddleware, tokens=tokens, origins=origins, respond=_respond)],
         exception_handlers=dict.fromkeys(
             (RequestError, SubtitleError, HTTPException, ClientDisconnect, Exception), _handle_error

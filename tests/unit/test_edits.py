@@ -1,0 +1,260 @@
+"""Edited cues replace the model's; unchanged words keep their times, the others share out the time between them."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from subtitle.messages import EditedCue
+from subtitled.core.transcription import Word
+from subtitled.cues.edits import MAX_CUES, parse_cues, share_times, with_edited_cues
+from subtitled.cues.phrases import MediaPhrase
+from subtitled.cues.render import render
+from subtitled.cues.transcript import (
+    Interval,
+    SegmentTranscript,
+    Transcript,
+    TranscriptEdit,
+    with_cues,
+)
+from subtitled.cues.word_alignment import align_words
+
+EDIT = TranscriptEdit(version=3, saved_ms=1_700_000_000_000, author="Ada")
+FIRST = "Good morning and welcome."
+SECOND = "The wether is fine today."
+
+
+def timed(text: str, start_ms: int, probability: float = 0.4) -> MediaPhrase:
+    """Return a phrase whose words each take half a second."""
+    words = tuple(
+        Word(f" {word}", start_ms + 500 * at, start_ms + 500 * (at + 1), probability)
+        for at, word in enumerate(text.split())
+    )
+    return MediaPhrase(text, start_ms, words[-1].end_ms, words, avg_logprob=-0.5)
+
+
+def transcript(*phrases: MediaPhrase, language: str = "en") -> Transcript:
+    """Return a transcript with one segment for each phrase."""
+    segments = tuple(
+        SegmentTranscript(
+            index=at,
+            pieces=(Interval(phrase.start_ms, phrase.end_ms),),
+            spans=(Interval(phrase.start_ms, phrase.end_ms),),
+            device="cpu0",
+            language=language,
+            phrases=(phrase,),
+        )
+        for at, phrase in enumerate(phrases)
+    )
+    whole = Transcript(
+        source="talk.flac",
+        duration_ms=60_000,
+        language=language,
+        task="transcribe",
+        model="tiny",
+        segments=segments,
+    )
+    return with_cues(whole)
+
+
+TALK = transcript(timed(FIRST, 1000), timed(SECOND, 10_000))
+
+
+def cue(start_ms: int, end_ms: int, *lines: str, is_accepted: bool = False) -> EditedCue:
+    return EditedCue(start_ms=start_ms, end_ms=end_ms, lines=lines, is_accepted=is_accepted)
+
+
+def as_edited(whole: Transcript) -> list[EditedCue]:
+    return [cue(one.start_ms, one.end_ms, *one.lines) for one in whole.cues]
+
+
+def words(whole: Transcript) -> list[tuple[str, int, int, float]]:
+    return [
+        (word.text.strip(), word.start_ms, word.end_ms, round(word.probability, 2))
+        for segment in whole.segments
+        for phrase in segment.phrases
+        for word in phrase.words
+    ]
+
+
+def test_an_edit_without_changes_keeps_all_words() -> None:
+    edited = with_edited_cues(TALK, as_edited(TALK), EDIT)
+    assert words(edited) == words(TALK)
+    assert [one.lines for one in edited.cues] == [one.lines for one in TALK.cues]
+    assert edited.edit == EDIT
+
+
+def test_a_changed_word_takes_the_time_of_the_old_one_and_is_certain() -> None:
+    first, second = as_edited(TALK)
+    edited = with_edited_cues(TALK, [first, replace(second, lines=("The weather is fine today.",))], EDIT)
+    assert words(edited)[4:] == [
+        ("The", 10_000, 10_500, 0.4),
+        ("weather", 10_500, 11_000, 1.0),
+        ("is", 11_000, 11_500, 0.4),
+        ("fine", 11_500, 12_000, 0.4),
+        ("today.", 12_000, 12_500, 0.4),
+    ]
+
+
+def test_new_words_share_the_time_between_their_neighbours_by_width() -> None:
+    first, _ = as_edited(TALK)
+    edited = with_edited_cues(
+        TALK, [first, cue(10_000, 13_000, "The extraordinarily mild day is fine", "today.")], EDIT
+    )
+    between = words(edited)[5:8]
+    assert [word for word, *_ in between] == ["extraordinarily", "mild", "day"]
+    assert (between[0][1], between[-1][2]) == (10_500, 11_000)
+    assert between[0][2] - between[0][1] > 3 * (between[1][2] - between[1][1])
+
+
+def test_a_change_of_case_or_punctuation_keeps_the_time() -> None:
+    first, second = as_edited(TALK)
+    edited = with_edited_cues(TALK, [replace(first, lines=("good morning, and welcome!",)), second], EDIT)
+    assert words(edited)[:4] == [
+        ("good", 1000, 1500, 1.0),
+        ("morning,", 1500, 2000, 1.0),
+        ("and", 2000, 2500, 0.4),
+        ("welcome!", 2500, 3000, 1.0),
+    ]
+
+
+def test_split_and_merged_cues_keep_the_times_of_their_words() -> None:
+    first, second = as_edited(TALK)
+    halves = [cue(1000, 2000, "Good morning"), cue(2000, first.end_ms, "and welcome.")]
+    assert words(with_edited_cues(TALK, [*halves, second], EDIT)) == words(TALK)
+    merged = cue(first.start_ms, second.end_ms, *first.lines, *second.lines)
+    assert words(with_edited_cues(TALK, [merged], EDIT)) == words(TALK)
+
+
+def test_words_move_with_their_cue_and_stay_when_only_one_edge_moves() -> None:
+    first, second = as_edited(TALK)
+    moved = replace(first, start_ms=first.start_ms + 3000, end_ms=first.end_ms + 3000)
+    edited = words(with_edited_cues(TALK, [moved, second], EDIT))
+    assert [start for _, start, *_ in edited[:4]] == [4000, 4500, 5000, 5500]
+    longer = replace(first, end_ms=first.end_ms + 2000)
+    assert words(with_edited_cues(TALK, [longer, second], EDIT)) == words(TALK)
+
+
+def test_accepted_words_are_certain() -> None:
+    first, second = as_edited(TALK)
+    edited = with_edited_cues(TALK, [replace(first, is_accepted=True), second], EDIT)
+    assert [probability for *_, probability in words(edited)] == [1.0] * 4 + [0.4] * 5
+    aligned = align_words(edited.cues, (phrase for one in edited.segments for phrase in one.phrases))
+    assert [(one.is_accepted, one.confidence == 1) for one in aligned] == [(True, True), (False, False)]
+
+
+def test_cues_without_timed_words_get_none() -> None:
+    plain = transcript(MediaPhrase(FIRST, 1000, 3000, (), -0.7), timed(SECOND, 10_000))
+    edited = with_edited_cues(
+        plain, [cue(1000, 3000, "Good evening and welcome."), as_edited(plain)[1]], EDIT
+    )
+    assert [len(segment.phrases[0].words) for segment in edited.segments] == [0, 5]
+    assert edited.segments[0].phrases[0].text == "Good evening and welcome."
+
+
+def test_a_cue_where_nothing_was_transcribed_is_kept() -> None:
+    edited = with_edited_cues(TALK, [*as_edited(TALK), cue(30_000, 32_000, "A late question.")], EDIT)
+    assert b"A late question." in render("srt", edited)
+    assert edited.segments[-1].phrases[-1].text == "A late question."
+    silent = replace(TALK, segments=(), cues=(), language=None)
+    assert b"A late question." in render(
+        "srt", with_edited_cues(silent, [cue(1, 2000, "A late question.")], EDIT)
+    )
+
+
+def test_an_edited_transcript_is_laid_out_again_with_all_its_words() -> None:
+    first, second = as_edited(TALK)
+    edited = with_edited_cues(TALK, [first, replace(second, lines=("The weather is fine.",))], EDIT)
+    again = with_cues(edited, "raw")
+    assert [" ".join(one.lines) for one in again.cues] == [FIRST, "The weather is fine."]
+
+
+def test_chinese_text_is_compared_by_characters() -> None:
+    spoken = MediaPhrase(
+        "今天天氣很好",
+        1000,
+        4000,
+        (Word("今天", 1000, 2000, 0.5), Word("天氣", 2000, 3000, 0.5), Word("很好", 3000, 4000, 0.5)),
+    )
+    talk = transcript(spoken, language="zh")
+    edited = words(with_edited_cues(talk, [cue(1000, 4000, "今天天氣真好")], EDIT))
+    assert [(word, start) for word, start, *_ in edited] == [
+        ("今", 1000), ("天", 1500), ("天", 2000), ("氣", 2500), ("真", 3000), ("好", 3500),
+    ]  # fmt: skip
+    assert [probability for *_, probability in edited] == [0.5, 0.5, 0.5, 0.5, 1.0, 0.5]
+
+
+def test_both_channels_are_edited_apart() -> None:
+    left, right = timed(FIRST, 1000), timed(SECOND, 1200)
+    whole = transcript(left, right)
+    sides = tuple(
+        replace(segment, channel=side)
+        for segment, side in zip(whole.segments, ("left", "right"), strict=True)
+    )
+    split = with_cues(replace(whole, segments=sides))
+    cues = [replace(one, channel=two.channel) for one, two in zip(as_edited(split), split.cues, strict=True)]
+    edited = with_edited_cues(split, cues, EDIT)
+    assert words(edited) == words(split)
+    assert [one.channel for one in edited.cues] == ["left", "right"]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 9), st.none() | st.tuples(st.integers(0, 900), st.integers(0, 900))),
+        max_size=12,
+    ),
+    st.integers(0, 400),
+    st.integers(401, 900),
+)
+def test_shared_times_are_in_order_and_inside_the_cue(
+    given_words: list[tuple[int, tuple[int, int] | None]], start_ms: int, end_ms: int
+) -> None:
+    weights = [weight for weight, _ in given_words]
+    times = share_times(weights, [known for _, known in given_words], start_ms, end_ms)
+    assert len(times) == len(weights)
+    edges = [edge for time in times for edge in time]
+    assert edges == sorted(edges)
+    assert all(start_ms <= edge <= end_ms for edge in edges)
+
+
+# -- what is accepted ------------------------------------------------------------------------------------------------
+
+
+def encoded(*cues: dict[str, object]) -> bytes:
+    return msgspec.json.encode(cues)
+
+
+def test_cues_are_put_in_order_and_their_lines_cleaned() -> None:
+    late = {"start_ms": 5000, "end_ms": 6000, "lines": ["  two \t words ", "", "\u0007more"]}
+    early = {"start_ms": 1000, "end_ms": 2000, "lines": ["one"], "is_accepted": True}
+    assert parse_cues(encoded(late, early)) == (
+        cue(1000, 2000, "one", is_accepted=True),
+        cue(5000, 6000, "two words", "more"),
+    )
+    assert parse_cues(b"[]") == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"start_ms": 7, "end_ms": 7, "lines": ["x"]}, "cue 1 ends at 7 ms"),
+        ({"start_ms": 1, "end_ms": 2, "lines": [" "]}, "cue 1 has no text"),
+        ({"start_ms": -1, "end_ms": 2, "lines": ["x"]}, "start_ms"),
+        ({"start_ms": 1, "end_ms": 360_000_000, "lines": ["x"]}, "end_ms"),
+        ({"start_ms": 1, "end_ms": 2, "lines": ["x" * 1001]}, "lines"),
+        ({"start_ms": 1, "end_ms": 2, "lines": ["x"] * 17}, "lines"),
+        ({"start_ms": 1, "end_ms": 2}, "lines"),
+    ],
+)
+def test_invalid_cues_are_rejected(fields: dict[str, object], fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        parse_cues(encoded(fields))
+
+
+def test_too_many_cues_are_rejected() -> None:
+    one = {"start_ms": 1, "end_ms": 2, "lines": ["x"]}
+    with pytest.raises(ValueError, match=f"up to {MAX_CUES}"):
+        parse_cues(encoded(*[one] * (MAX_CUES + 1)))
