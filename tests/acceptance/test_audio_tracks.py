@@ -96,6 +96,8 @@ def test_speech_that_is_later_in_the_other_channel_only_is_transcribed(daemon: D
     assert starts == sorted(starts)
     line = daemon.wait_for_log("job.done", job=job.id)
     assert (line["mix"], line["fallback_mix"]) == ("left", "right")
+    played = np.frombuffer(daemon.client.audio(job.id, 36_000, 1_000)[1], "<i2")
+    assert np.abs(played).max() > 1_000, "the player plays both"
 
 
 def test_a_track_chosen_by_its_number_is_the_only_one(daemon: Daemon) -> None:

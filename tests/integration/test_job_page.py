@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
@@ -242,10 +244,18 @@ def unheard(daemon: Daemon, plan: PlannedFaults, tmp_path_factory: pytest.TempPa
     pcm = np.concatenate([media.speech(20), np.zeros(4 * media.RATE, np.int16), mark(media.speech(20))])
     path = media.write_sound(tmp_path_factory.mktemp("media") / "silent.flac", pcm)
     plan.set(ModelFault(kind="no_text", is_marked=True))
-    job = daemon.client.submit(path, language="en")
-    job.wait(WAIT_S)
+    job = daemon.wait_for(daemon.drop(path, "silent.flac"))
     plan.set()
     return job.id
+
+
+def test_speech_without_text_is_explained_for_the_archived_file(daemon: Daemon, unheard: str) -> None:
+    path = daemon.inbox / "done" / "silent.flac"
+    command = (sys.executable, "-m", "subtitled", "explain", path, "--config", daemon.config_file)
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert re.search(rf"job +{unheard} done", text)
+    [start_ms, _, cause] = daemon.client.status(unheard).unheard[-1].split(" ", 2)
+    assert re.search(rf"unheard +0:{int(start_ms) // 1000}\..*: {cause}", text)
 
 
 def test_speech_without_text_is_in_the_status_of_its_job(

@@ -11,6 +11,7 @@ from subtitled.api.upload_store import UploadStore
 from subtitled.api.views import display_path, media_of
 from subtitled.config.schema import SAMPLE_RATE
 from subtitled.core.plan import SAMPLES_PER_MS, AudioSource
+from subtitled.core.protocol import Media
 from subtitled.core.records import Job
 from subtitled.errors import MediaError
 from subtitled.media.preview_pool import AudioRange, MediaGoneError, PreviewPool
@@ -57,7 +58,7 @@ class AudioPreview:
             root=job.options.inbox,
             size=job.size,
             mtime_ns=job.mtime_ns,
-            source=AudioSource(media.audio.track, media.audio.mix) if media.audio else AudioSource(),
+            source=_source(media),
             language=None if language in {"auto", "multi"} else language,
             drift_ms=media.drift_ms,
             start=audio_start - media.offset_samples,
@@ -106,3 +107,10 @@ class AudioPreview:
         else:
             remedy = f"restore {display_path(job.location)}"
         return "NOT_FOUND", f"job {job.id}: its media {error}; {remedy}"
+
+
+def _source(media: Media) -> AudioSource:
+    """Return what is played of a file: what is transcribed, or all channels if that is in several mixes."""
+    if media.audio is None:
+        return AudioSource()
+    return AudioSource(media.audio.track, "" if media.audio.fallback else media.audio.mix)

@@ -184,7 +184,7 @@ def take(
     """
     source = os.fsencode(file.path)
     options = inbox_options(inbox, models)
-    if (archived := _archived_source(file.path, inbox)) is not None:
+    if (archived := archived_sources(file.path, inbox)) is not None:
         return _take_changed(file, archived, options, store)
     known = store.find_source(source, file.size, file.mtime_ns, options)
     if known is None and store.is_processed(source, file.size, file.mtime_ns):
@@ -205,7 +205,7 @@ def take(
     return None
 
 
-def _archived_source(path: str, inbox: schema.InboxConfig) -> tuple[str, ...] | None:
+def archived_sources(path: str, inbox: schema.InboxConfig) -> tuple[str, ...] | None:
     """Return the paths in the inbox that a file in `done` or `failed` may have had; None for another file."""
     root = str(Path(inbox.path).absolute())
     folder, _, below = path.removeprefix(root.rstrip("/") + "/").partition("/")

@@ -7,17 +7,27 @@ import sqlite3
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+import msgspec
 from msgspec import Struct
 
+from subtitle.tables import damage_line, span_line
 from subtitled.asr.dual_task import ENGLISH
 from subtitled.config import schema
 from subtitled.config.model_choice import configured_models
+from subtitled.core.protocol import Media
 from subtitled.core.records import Options
+from subtitled.core.states import JobState
 from subtitled.errors import MediaError, StoreError
 from subtitled.files.atomic_files import printable
-from subtitled.inboxes.arrivals import JOB_DELETED, inbox_options, is_dropped_again, new_job
+from subtitled.inboxes.arrivals import (
+    JOB_DELETED,
+    archived_sources,
+    inbox_options,
+    is_dropped_again,
+    new_job,
+)
 from subtitled.inboxes.file_filter import FileFilter, absolute
 from subtitled.media.existing_subtitles import (
     MediaTracks,
@@ -27,8 +37,16 @@ from subtitled.media.existing_subtitles import (
     skip_rule_of,
     subtitle_files,
 )
+from subtitled.output.layout_process import speech_without_text
 from subtitled.output.paths import output_folder, output_paths
-from subtitled.storage.queries import IS_PROCESSED, JOBS_OF_SOURCE, OUTPUTS_OF_SOURCE, SOURCE_OF_OUTPUT
+from subtitled.storage.queries import (
+    ARCHIVED_JOBS,
+    IS_PROCESSED,
+    JOBS_OF_SOURCE,
+    OUTPUTS_OF_SOURCE,
+    SOURCE_OF_OUTPUT,
+)
+from subtitled.storage.reader import Reader
 from subtitled.storage.rows import JobRow, job_row
 
 UNKNOWN = "LANGUAGE"
@@ -51,6 +69,12 @@ class Explanation(Struct, frozen=True, kw_only=True):
     """The earlier job of the same file."""
     job_state: str = ""
     job_cause: str = ""
+    missing: tuple[str, ...] = ()
+    """Speech that the earlier job could not decode: times and cause."""
+    unheard: tuple[str, ...] = ()
+    """Speech for which the model gave the earlier job no text: times and cause."""
+    damaged: tuple[str, ...] = ()
+    """Where the earlier job found audio lost: times and cause."""
     existing: tuple[str, ...] = ()
     """Existing subtitles, with their languages."""
     skipped: str = ""
@@ -67,17 +91,24 @@ def explain(path: str, configuration: schema.Config) -> Explanation:
     """Return the decision about the file at `path`; raises StoreError if the database cannot be read."""
     found = absolute(path)
     result = FileFilter(configuration.inbox).check(found)
+    database = Path(configuration.state.dir, "subtitled.sqlite")
     if result.inbox is None:
         return Explanation(path=printable(found), is_accepted=False, cause=result.cause)
     inbox = configuration.inbox[result.inbox]
     if not result.accepted:
+        facts: dict[str, Any] = {}
+        if (sources := archived_sources(found, inbox)) is not None:
+            with _JobHistory(database) as history:
+                facts = history.facts_of(history.archived_job(found, sources))
         return Explanation(
-            path=printable(found), is_accepted=False, cause=result.cause, inbox=printable(inbox.path)
+            path=printable(found),
+            is_accepted=False,
+            cause=result.cause,
+            inbox=printable(inbox.path),
+            **facts,
         )
     options = inbox_options(inbox, configured_models(configuration))
-    return _explain_media(
-        found, inbox, options, result.cause, Path(configuration.state.dir, "subtitled.sqlite")
-    )
+    return _explain_media(found, inbox, options, result.cause, database)
 
 
 def as_text(found: Explanation) -> str:
@@ -87,6 +118,9 @@ def as_text(found: Explanation) -> str:
         ("accepted", f"{'yes' if found.is_accepted else 'no'}: {found.cause}"),
         ("model", found.model),
         ("job", " ".join(filter(None, (found.job, found.job_state, found.job_cause)))),
+        *(("missing", span) for span in found.missing),
+        *(("unheard", span) for span in found.unheard),
+        *(("damaged", span) for span in found.damaged),
         ("existing", ", ".join(found.existing)),
         ("tracks", found.unreadable),
         ("skipped", found.skipped),
@@ -110,6 +144,7 @@ def _explain_media(
         files = subtitle_files(rule) if rule else ()
         skipped = apply_rule(contents, files, rule) if rule else ""
         outputs = () if skipped else _outputs(path, options, history)
+        facts = history.facts_of(known)
     is_repeated = known is not None and not is_dropped_again(known.job, source)
     if is_deleted:
         cause = JOB_DELETED
@@ -125,9 +160,7 @@ def _explain_media(
         cause=cause,
         inbox=printable(inbox.path),
         model=f"{options.model} ({options.model_reason})" if options.model else "",
-        job=known.job.id if known else "",
-        job_state=known.job.state.value if known else "",
-        job_cause=known.job.cause if known else "",
+        **facts,
         existing=tuple(
             f"{one.name} ({one.language or 'language unknown'})" for one in (*files, *contents.subtitles)
         ),
@@ -195,6 +228,33 @@ class _JobHistory:
         """Return the earlier job of the same file with the same options."""
         rows = self._rows(JOBS_OF_SOURCE, source, size, mtime_ns)
         return next((found for row in rows if (found := job_row(row)).job.options.is_same(options)), None)
+
+    def archived_job(self, path: str, sources: Iterable[str]) -> JobRow | None:
+        """Return the job of a file that was moved to `path` from one of `sources`; None if there is none."""
+        location = os.fsencode(path)
+        rows = (row for one in sources for row in self._rows(ARCHIVED_JOBS, os.fsencode(one), location))
+        return next(map(job_row, rows), None)
+
+    def facts_of(self, known: JobRow | None) -> dict[str, Any]:
+        """Return the fields of an Explanation that describe an earlier job."""
+        if known is None or self._db is None:
+            return {}
+        job = known.job
+        has_ended = job.state in {JobState.DONE, JobState.FAILED}
+        results = Reader(self._db).results(job.id) if has_ended else ()
+        missing, unheard = (
+            tuple(span_line(f"{span.start_ms} {span.end_ms} {span.cause}") for span in spans)
+            for spans in speech_without_text(known, results)
+        )
+        media = msgspec.msgpack.decode(known.media, type=Media) if known.media else Media()
+        return {
+            "job": job.id,
+            "job_state": job.state.value,
+            "job_cause": job.cause,
+            "missing": missing,
+            "unheard": unheard,
+            "damaged": tuple(damage_line(start_s, end_s) for start_s, end_s in media.damaged_s),
+        }
 
     def is_processed(self, source: bytes, size: int, mtime_ns: int) -> bool:
         """Return whether a deleted job processed the same file."""
