@@ -169,6 +169,45 @@ def test_all_faults_of_a_configuration_are_reported_at_once(tmp_path: Path) -> N
     assert "\x1b" not in done.stdout
 
 
+def test_each_model_is_checked_and_its_memory_measured(tmp_path: Path) -> None:
+    for name in ("whole", "lacking", "truncated"):
+        shutil.copytree(DEMO / "model", tmp_path / name)
+    (tmp_path / "lacking" / "tokenizer.json").unlink()
+    with (tmp_path / "truncated" / "model.bin").open("r+b") as weights:
+        weights.truncate(1_000_000)
+    models = tuple(
+        schema.NamedModelConfig(name=name, source=str(tmp_path / name))
+        for name in ("whole", "lacking", "truncated")
+    )
+    settings = schema.Config(
+        model=schema.ModelConfig(name="demo", cpu_threads=1),
+        models=models,
+        pool=schema.PoolConfig(devices=("cpu",), prepare_workers=1),
+        inbox=(),
+        listen=schema.ListenConfig(
+            clients=(f"ipc://{tmp_path}/c.sock",), workers=f"ipc://{tmp_path}/private/w.sock", metrics=""
+        ),
+        state=schema.StateConfig(dir=str(tmp_path / "state"), reserve_mb=0),
+    )
+    config_file = tmp_path / "subtitled.toml"
+    config_file.write_text(to_toml(settings), "utf-8")
+    command = [sys.executable, "-m", "subtitled", "doctor", "--json", "--config", str(config_file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    found = {entry["name"]: entry for entry in json.loads(done.stdout)["findings"]}
+    assert done.returncode == 1
+    assert found["model whole"]["state"] == "ok"
+    assert re.fullmatch(
+        rf"{tmp_path}/whole, as int8, loaded in [\d.]+ s, \d+ MiB", found["cpu0 model whole"]["message"]
+    )
+    assert found["model lacking"]["state"] == "fault"
+    assert "has no tokenizer.json" in found["model lacking"]["message"]
+    assert "cpu0 model lacking" not in found
+    assert found["model truncated"]["state"] == "ok", "its files have the right names"
+    assert "invalid payload size" in found["cpu0 model truncated"]["message"]
+    assert "configuration" not in {name for name, entry in found.items() if entry["state"] == "fault"}
+    assert found["cpu0 memory"]["message"].startswith("all 2 models need ")
+
+
 def test_file_option_processes_a_file_through_every_stage(tmp_path: Path) -> None:
     settings = schema.Config(
         model=schema.ModelConfig(name="demo", cpu_threads=1),

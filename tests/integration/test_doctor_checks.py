@@ -22,7 +22,7 @@ from subtitled.doctor import folders, host, sockets
 from subtitled.doctor.daemon_user import DaemonUser
 from subtitled.doctor.devices import DeviceProbe, InferenceProbe, library_findings
 from subtitled.doctor.finding import ChosenDevices, Finding, ok
-from subtitled.doctor.model import HubModelProbe
+from subtitled.doctor.model import CheckedModel
 from subtitled.doctor.subprocess_probe import run_probe
 from subtitled.network.auth import server_key
 from subtitled.runtime import sandbox
@@ -160,7 +160,7 @@ def test_sandbox_is_entered_and_each_missing_layer_is_a_warning() -> None:
 def test_missing_model_is_looked_up_on_the_hub(tmp_path: Path, status: int, state: str, what: str) -> None:
     with FakeModelHub(DEMO / "model", status=status) as hub:
         environ = {**os.environ, **hub.environ, "HF_HOME": str(tmp_path)}
-        (found,) = run_probe("hub", HubModelProbe(name="loop/back"), timeout_s=120, environ=environ)
+        (found,) = run_probe("hub", CheckedModel(source="loop/back"), timeout_s=120, environ=environ)
     assert isinstance(found, Finding)
     assert found.state == state
     assert what in found.message

@@ -15,6 +15,7 @@ from subtitled.doctor.devices import (
     compute_type_finding,
     driver_finding,
     library_findings,
+    room_finding,
     speed_finding,
 )
 from subtitled.doctor.finding import Finding, as_json, fault, from_error, ok, print_lines, summary, warning
@@ -111,6 +112,11 @@ def test_a_model_folder_without_a_file_is_a_fault_that_names_it() -> None:
     for left_out in whole:
         files = [name for name in whole if name != left_out]
         has(folder_finding("/m", files), "fault", f"/m has no {left_out}")
+
+
+def test_models_that_do_not_fit_at_once_are_a_warning() -> None:
+    has(room_finding("gpu0", [1000 * MIB, 500 * MIB], 2000 * MIB), "ok", "all 2 models need 1500 MiB")
+    has(room_finding("gpu0", [1000 * MIB, 1500 * MIB], 2000 * MIB), "warning", "2000 MiB are free", "devices")
 
 
 def test_space_below_the_reserve_is_a_fault() -> None:

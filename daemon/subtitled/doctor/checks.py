@@ -6,13 +6,15 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from subtitled.asr.cuda import Device
 from subtitled.asr.model import DEMO
@@ -20,7 +22,7 @@ from subtitled.config import load as configuration
 from subtitled.config.schema import Config
 from subtitled.doctor import folders, host, model, remote_workers, sockets
 from subtitled.doctor.daemon_user import find_daemon_user, program_finding, run_as
-from subtitled.doctor.devices import DeviceProbe, InferenceProbe
+from subtitled.doctor.devices import DeviceProbe, InferenceProbe, NamedModel
 from subtitled.doctor.finding import ChosenDevices, Finding, fault, ok, skipped
 from subtitled.doctor.media import MediaProbe
 from subtitled.doctor.packages import ImportProbe
@@ -74,12 +76,14 @@ class Checks:
         yield from _of("keys", sockets.check_server_key(self._config, self._account))
         yield from _of("packages", self._probe("packages", ImportProbe()))
         yield from _of("media", self._probe("media", self._media_probe()))
-        model_findings = list(self._model_findings())
-        yield from _of("model", model_findings)
+        present: list[str] = []
+        for checked in model.checked_models(self._config):
+            model_findings = list(self._model_findings(checked))
+            yield from _of("model", model_findings)
+            if all(finding.state == "ok" for finding in model_findings):
+                present.append(checked.label)
         yield from _of("devices", self._find_devices())
-        yield from _of(
-            "devices", self._inference_findings(all(finding.state == "ok" for finding in model_findings))
-        )
+        yield from _of("devices", self._inference_findings(present))
         if (jump := host.jump_finding(time.time() - time.monotonic(), began)) is not None:
             yield "host", jump
 
@@ -128,7 +132,11 @@ class Checks:
         try:
             configuration.load_config(self._file, self._environ)
         except ConfigError as error:
-            yield from (line for line in config_findings(error) if "model.name" not in line.message)
+            yield from (
+                line
+                for line in config_findings(error)
+                if not line.message.startswith(("model.name", "models["))
+            )
 
     def _media_probe(self) -> MediaProbe:
         vad = self._config.vad
@@ -139,11 +147,11 @@ class Checks:
             min_speech_ms=self._config.segments.min_speech_ms,
         )
 
-    def _model_findings(self) -> Iterator[Finding]:
+    def _model_findings(self, checked: model.CheckedModel) -> Iterator[Finding]:
         if not self._config.pool.devices:
-            yield skipped("model", "no device of this host uses it")
+            yield skipped(checked.label, "no device of this host uses it")
             return
-        yield from model.check(self._config.model.name, self._account, partial(self._probe, "hub"))
+        yield from model.check(checked, self._account, partial(self._probe, "hub"))
 
     def _find_devices(self) -> Iterator[Finding]:
         wanted = DeviceProbe(
@@ -156,14 +164,21 @@ class Checks:
                 case Finding():
                     yield message
 
-    def _inference_findings(self, is_model_there: bool) -> Iterator[Finding]:
-        """Try all devices concurrently, as the daemon uses them."""
+    def _inference_findings(self, present: Collection[str]) -> Iterator[Finding]:
+        """Try all devices concurrently, as the daemon uses them; `present`: labels of the models that are complete."""
+        is_model_there = "model" in present
         if not self._devices:
             yield skipped("devices", "there is no device")
             return
 
         def tried(device: Device) -> list[Finding]:
             inference = self._inference_probe(device, is_model_there=is_model_there)
+            others = tuple(
+                NamedModel(name=one.name, source=one.source, compute_type=one.compute_type)
+                for one in self._config.models
+                if f"model {one.name}" in present and any(fnmatchcase(device.slot, p) for p in one.devices)
+            )
+            inference = replace(inference, others=others)
             return list(self._probe("infer", inference, device=device))
 
         with ThreadPoolExecutor(len(self._devices)) as threads:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from subtitled.asr import memory
 from subtitled.asr.cuda import find_devices, preload_libraries
 from subtitled.doctor.finding import (
     ChosenDevices,
@@ -46,6 +47,14 @@ class DeviceProbe(Struct, frozen=True, kw_only=True):
     visible: str | None
 
 
+class NamedModel(Struct, frozen=True, kw_only=True):
+    """A model besides the default."""
+
+    name: str
+    source: str
+    compute_type: str
+
+
 class InferenceProbe(Struct, frozen=True, kw_only=True):
     """How to try a device."""
 
@@ -59,6 +68,8 @@ class InferenceProbe(Struct, frozen=True, kw_only=True):
     """Without the model only libraries and compute types are tried."""
     is_daemon_there: bool = False
     """A running daemon has the model on the device already."""
+    others: tuple[NamedModel, ...] = ()
+    """Further models to load on it, one after the other."""
 
 
 def probe_gpus(settings: DeviceProbe) -> Iterator[ProbeMessage]:
@@ -153,26 +164,49 @@ def speed_finding(slot: str, audio_s: float, decode_s: float, *, phrases: int) -
 
 
 def probe_inference(settings: InferenceProbe) -> Iterator[ProbeMessage]:
-    """Load the model on a device and transcribe a recording."""
-    slot = settings.slot
+    """Load the models on a device, and transcribe a recording with the default."""
+    slot, free = settings.slot, memory.free_bytes(settings.kind)
     yield ProbeStarted(name=f"{slot} libraries", remedy=_GPU_REMEDY)
     if settings.kind != "cpu":
-        loaded = preload_libraries()
+        libraries = preload_libraries()
         faults = list(library_findings(slot))
         yield from faults
         if faults:
             return
-        yield ok(f"{slot} libraries", ", ".join(loaded) or f"the system's own {', '.join(LIBRARIES)}")
+        yield ok(f"{slot} libraries", ", ".join(libraries) or f"the system's own {', '.join(LIBRARIES)}")
     yield ProbeStarted(name=f"{slot} compute types", remedy=_GPU_REMEDY)
     from ctranslate2 import get_supported_compute_types
 
     checked = compute_type_finding(slot, settings.compute_type, get_supported_compute_types(settings.kind))
     yield checked
-    if checked.state == "fault" or not settings.is_model_there:
-        return
-    engine = yield from loaded_engine(settings)
-    if engine is None:
-        return
+    sizes: list[int] = []
+    if checked.state != "fault" and settings.is_model_there:
+        loaded = yield from _loaded(settings)
+        if loaded is not None:
+            yield from _speed(settings, loaded.engine(settings.beam_size))
+            sizes.append(loaded.memory_bytes)
+            loaded.unload()
+    for other in settings.others:
+        loaded = yield from _loaded(settings, other)
+        if loaded is not None:
+            sizes.append(loaded.memory_bytes)
+            loaded.unload()
+    if len(sizes) > 1 and free is not None:
+        yield room_finding(slot, sizes, free)
+
+
+def room_finding(slot: str, sizes: Collection[int], free: int) -> Finding:
+    """Return whether all models fit into a device's free memory at once; `sizes` are the memory of each, in bytes."""
+    text = f"all {len(sizes)} models need {sum(sizes) // MIB} MiB, {free // MIB} MiB are free"
+    if sum(sizes) < free:
+        return ok(f"{slot} memory", text)
+    remedy = "none needed: the worker unloads one for another; fewer models, an int8 compute type or `devices` of [[models]] keep them loaded"
+    return warning(f"{slot} memory", text, remedy)
+
+
+def _speed(settings: InferenceProbe, engine: Engine) -> Iterator[ProbeMessage]:
+    """Transcribe a recording."""
+    slot = settings.slot
     yield ProbeStarted(name=f"{slot} speed", remedy=_GPU_REMEDY)
     from subtitled.asr.engine import OutOfMemoryError
 
@@ -197,20 +231,45 @@ def memory_finding(name: str, error: Exception, *, is_daemon_there: bool) -> Fin
 
 
 def loaded_engine(settings: InferenceProbe) -> Generator[ProbeMessage, None, Engine | None]:
-    """Load the model as a worker does; returns the Engine, or None after a fault."""
-    from subtitled.asr.engine import Engine
+    """Load the default model as a worker does; returns the Engine, or None after a fault."""
+    loaded = yield from _loaded(settings)
+    return None if loaded is None else loaded.engine(settings.beam_size)
+
+
+class _Loaded(Struct, frozen=True):
+    model: Any
+    """A WhisperModel."""
+    memory_bytes: int
+    """Memory of the device that it took; 0 if unknown."""
+
+    def engine(self, beam_size: int) -> Engine:
+        """Return an engine that decodes one segment at a time."""
+        from subtitled.asr.engine import Engine
+
+        return Engine(self.model, beam_size=beam_size, batch_size=1)
+
+    def unload(self) -> None:
+        """Free the memory."""
+        self.model.model.unload_model()
+        memory.trim()
+
+
+def _loaded(
+    settings: InferenceProbe, other: NamedModel | None = None
+) -> Generator[ProbeMessage, None, _Loaded | None]:
+    """Load the default or another model as a worker does; returns None after a fault."""
     from subtitled.asr.faster_whisper_compat import is_out_of_memory
     from subtitled.asr.model import compute_type_for, load
 
-    name = f"{settings.slot} model"
-    yield ProbeStarted(name=name, remedy="use a smaller model.name, or free memory that other programs use")
-    started = time.monotonic()
+    name = f"{settings.slot} model" if other is None else f"{settings.slot} model {other.name}"
+    source, compute_type = (
+        (settings.model, settings.compute_type) if other is None else (other.source, other.compute_type)
+    )
+    yield ProbeStarted(name=name, remedy="use a smaller model, or free memory that other programs use")
+    started, used = time.monotonic(), memory.used_bytes(settings.kind)
     try:
         model = load(
-            settings.model,
-            device=settings.kind,
-            compute_type=settings.compute_type,
-            cpu_threads=settings.cpu_threads,
+            source, device=settings.kind, compute_type=compute_type, cpu_threads=settings.cpu_threads
         )
     except (ModelError, RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
@@ -219,9 +278,12 @@ def loaded_engine(settings: InferenceProbe) -> Generator[ProbeMessage, None, Eng
             remedy = _GPU_REMEDY if settings.kind != "cpu" else "download or copy the model's files again"
             yield from_error(name, error, remedy)
         return None
-    kind = compute_type_for(settings.compute_type, settings.kind)
-    yield ok(name, f"{settings.model}, as {kind}, loaded in {time.monotonic() - started:.1f} s")
-    return Engine(model, beam_size=settings.beam_size, batch_size=1)
+    kind = compute_type_for(compute_type, settings.kind)
+    now = memory.used_bytes(settings.kind)
+    taken = max(0, now - used) if now is not None and used is not None else 0
+    size = f", {taken // MIB} MiB" if taken else ""
+    yield ok(name, f"{source}, as {kind}, loaded in {time.monotonic() - started:.1f} s{size}")
+    return _Loaded(model, taken)
 
 
 def transcribed(engine: Engine, pcm: np.ndarray) -> int:

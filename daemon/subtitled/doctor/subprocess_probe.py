@@ -107,7 +107,7 @@ PROBES: dict[str, tuple[type[Struct], Callable[[Any], Iterator[ProbeMessage]]]] 
     "packages": (packages.ImportProbe, packages.probe_packages),
     "gpus": (devices.DeviceProbe, devices.probe_gpus),
     "infer": (devices.InferenceProbe, devices.probe_inference),
-    "hub": (model.HubModelProbe, model.probe_hub),
+    "hub": (model.CheckedModel, model.probe_hub),
     "media": (media.MediaProbe, media.probe_media),
     "ray": (remote_workers.RayProbe, remote_workers.probe_ray),
     "read": (pipeline_trace.ReadStage, pipeline_trace.probe_read),
