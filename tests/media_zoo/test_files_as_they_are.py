@@ -1,12 +1,13 @@
 """Files as other programs make, cut and damage them: all at once through one daemon, compared with what a player plays.
 
 Each file holds the same two sentences. Their true times are those of the recording, moved by what precedes it on the timeline of
-players, which FFmpeg's own decoding confirms where it is installed. `test_audio_tracks` has the files with several tracks.
+players, which FFmpeg and mpv confirm where they are installed. `test_audio_tracks` has the files with several tracks.
 """
 
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -57,6 +58,11 @@ def muxed(codec: str = "aac", *, start_s: float = 0.0, **options: Any) -> Callab
     """Return how to encode the sentences into a container; `options` are those of `media.mux`."""
     voice = media.Voice(speech(), start_s=start_s)
     return lambda path: media.mux(path, voice, codec=codec, **{"rate": 48_000, **options})
+
+
+def onset_s(pcm: NDArray[np.int16]) -> float:
+    """Return where the sound begins, in seconds."""
+    return float(np.argmax(np.abs(pcm.astype(np.int32)) > 1_500)) / RATE
 
 
 def sound(subtype: str = "PCM_16", rate: int = RATE) -> Callable[[Path], object]:
@@ -173,6 +179,7 @@ CASES = {
     # Surround.
     "surround.wav": Case(make=in_surround, has_noise=True),
 }
+CLOCKS = ("late.mkv", "late.mp4", "late.ts", "segment.mka", "segment.m4a", "joined.ts", "silence first.flac")
 IGNORED = (
     *(
         "@eaDir/a.mkv",
@@ -266,9 +273,22 @@ def test_true_times_are_those_that_ffmpeg_plays(files: Path, name: str) -> None:
         ("ffmpeg", "-v", "quiet", "-i", files / name, *play), capture_output=True, check=False
     )
     pcm = np.frombuffer(played.stdout, np.int16)
-    first_s = float(np.argmax(np.abs(pcm.astype(np.int32)) > 1_500)) / RATE
-    truth_s = float(np.argmax(np.abs(speech().astype(np.int32)) > 1_500)) / RATE
-    assert abs(first_s - truth_s - CASES[name].shift_s[0]) < 0.1
+    assert abs(onset_s(pcm) - onset_s(speech()) - CASES[name].shift_s[0]) < 0.1
+
+
+@pytest.mark.skipif(shutil.which("mpv") is None, reason="mpv is not installed")
+@pytest.mark.parametrize("name", CLOCKS)
+def test_true_times_are_those_that_mpv_plays(files: Path, name: str, tmp_path: Path) -> None:
+    output, log = tmp_path / "played", tmp_path / "log"
+    play = ("--no-config", "--no-terminal", "--untimed", "--vo=null", "--ao=pcm", "--ao-pcm-waveheader=no")
+    convert = (f"--audio-samplerate={RATE}", "--audio-format=s16", "--audio-channels=mono")
+    command = ("mpv", *play, *convert, f"--ao-pcm-file={output}", f"--log-file={log}", files / name)
+    subprocess.run(command, capture_output=True, check=True)
+    # mpv waits with the sound until the picture is there.
+    delay = re.search(r"delaying audio start .* diff=([\d.]+)", log.read_text("utf-8"))
+    start_s = float(delay[1]) if delay else 0.0
+    pcm = np.fromfile(output, np.int16)
+    assert abs(start_s + onset_s(pcm) - onset_s(speech()) - CASES[name].shift_s[0]) < 0.1
 
 
 @pytest.mark.last
