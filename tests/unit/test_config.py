@@ -382,6 +382,14 @@ def test_fault_of_a_default_does_not_name_the_file(tmp_path: Path) -> None:
             'models[0].source: "mediun" is not allowed (a Whisper size, a hub id such as user/model, or a folder; did you mean "medium"?',
         ),
         (
+            '[[models]]\nname = "a"\nsource = "whisper-large-v3"',
+            'models[0].source: "whisper-large-v3" is not allowed (a Whisper size, a hub id such as user/model, or a folder; did you mean "large-v3"?',
+        ),
+        (
+            '[[models]]\nname = "a"\nsource = "openai/whisper-base"',
+            'models[0].source: "openai/whisper-base" is not allowed (a repository in CTranslate2 format; openai\'s are checkpoints of Transformers; did you mean "base"?',
+        ),
+        (
             '[[models]]\nname = "a"\nsource = "base"\ncompute_type = "int4"',
             'models[0].compute_type: "int4" is not allowed (auto, default, int8, ',
         ),

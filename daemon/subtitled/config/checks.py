@@ -102,10 +102,21 @@ def _check_source(key: str, source: str, faults: ConfigFaults, *, check_paths: b
     elif is_folder(source):
         if check_paths and not is_convertible(Path(source)) and (why := fault_of(Path(source))) is not None:
             faults.add(key, source, f"a folder that holds a CTranslate2 model: {why}")
+    elif source.startswith("openai/whisper-"):
+        near = difflib.get_close_matches(_size_in(source), SIZES, n=1)
+        hint = f'; did you mean "{near[0]}"?' if near else ""
+        faults.add(
+            key, source, f"a repository in CTranslate2 format; openai's are checkpoints of Transformers{hint}"
+        )
     elif "/" not in source and source not in {"demo", *SIZES}:
-        near = difflib.get_close_matches(source, SIZES, n=1)
+        near = difflib.get_close_matches(_size_in(source), SIZES, n=1)
         remedy = f'did you mean "{near[0]}"?' if near else f"the sizes are {', '.join(SIZES)}"
         faults.add(key, source, f"a Whisper size, a hub id such as user/model, or a folder; {remedy}")
+
+
+def _size_in(source: str) -> str:
+    """Return a model's name without the words before its size: "base" for "whisper-base"."""
+    return source.lower().removeprefix("openai/").removeprefix("faster-").removeprefix("whisper-")
 
 
 def _check_weights(key: str, model: ModelConfig | NamedModelConfig, faults: ConfigFaults) -> None:
