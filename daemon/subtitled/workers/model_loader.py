@@ -132,6 +132,8 @@ def load_model(
         batch_size=settings.batch_size or auto_batch_size(settings.model, device, streams=settings.streams),
         decoding=settings.decoding,
     )
+    if device == "cpu":
+        memory.trim()  # what was freed after the weights were read would count as the model's
     used = memory.used_bytes(device)
     return LoadedModel(
         settings=settings,
