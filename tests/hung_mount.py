@@ -65,6 +65,27 @@ class HungMount:
                 os.close(self._device)
 
 
+class BindMount:
+    """Shows a folder at another path until `close`. A context manager."""
+
+    def __init__(self, source: Path, path: Path) -> None:
+        """Mount it; raises ForbiddenError where the system does not allow that."""
+        self._path = os.fsencode(path)
+        bind = 4096
+        if _libc.mount(os.fsencode(source), self._path, None, bind, None):
+            raise ForbiddenError(f"mount: {os.strerror(ctypes.get_errno())}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Unmount it, also while files are open; may be repeated."""
+        _libc.umount2(self._path, MNT_DETACH)
+
+
 class StoppableMount:
     """Shows a folder read-only at another path, through a server that can hang or fail in the middle of a file.
 

@@ -12,7 +12,7 @@ import pytest
 
 import media
 from daemon import Daemon, InboxFolder, eventually
-from hung_mount import ForbiddenError, HungMount, StoppableMount
+from hung_mount import BindMount, ForbiddenError, HungMount, StoppableMount
 from subtitled.config import schema
 from subtitled.doctor import folders
 from subtitled.doctor.daemon_user import find_daemon_user
@@ -146,6 +146,86 @@ def test_file_waits_for_a_mount_that_has_gone_and_one_that_cannot_be_read_fails(
         assert failed.state == "failed"
         assert "Input/output error" in failed.cause
         eventually(lambda: not hung_folders(daemon), "the inbox answers again")
+        daemon.stop()
+
+
+def test_files_of_an_unmounted_inbox_wait_and_a_deleted_one_fails(tmp_path: Path) -> None:
+    """Also after a restart; the mount point is an empty folder then, in which every file is missing."""
+    keep = {"settle_s": 0.1, "language": "en", "rescan_s": 1.0}
+    inboxes = (INBOXES[0], InboxFolder(name="bad", options=keep))
+    shared, bad = tmp_path / "shared", tmp_path / "bad"
+    shared.mkdir()
+    with Daemon(tmp_path, inboxes=inboxes) as daemon, BindMount(shared, bad) as mount:
+        daemon.start()
+        stopped = [pid for worker, pid in daemon.workers().items() if worker.startswith("prepare")]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        daemon.drop(media.DEMO / "demo.flac", "a.flac", inbox=shared)
+        daemon.drop(media.DEMO / "demo-zh.flac", "deleted.flac", inbox=shared)
+        eventually(lambda: len(daemon.query("SELECT 1 FROM jobs")) == 2, "both are accepted")
+        mount.close()
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+        eventually(lambda: hung_folders(daemon) == {str(bad)}, "the inbox is shown as not available")
+        source = daemon.drop(media.DEMO / "demo.flac", "talk.flac")
+        assert daemon.wait_for(source).state == "done"
+        daemon.stop()
+        daemon.start()
+        eventually(lambda: hung_folders(daemon) == {str(bad)}, "the inbox is shown after a restart")
+        assert daemon.query("SELECT state, losses FROM jobs WHERE state != 'done'") == [("queued", 0)] * 2
+        (shared / "deleted.flac").unlink()
+        with BindMount(shared, bad):
+            assert daemon.wait_for(bad / "a.flac").state == "done"
+            assert (shared / "done" / "a.flac").exists()
+            failed = daemon.wait_for(bad / "deleted.flac")
+            assert (failed.state, failed.cause) == (
+                "failed",
+                "the file cannot be read: No such file or directory",
+            )
+            daemon.stop()
+
+
+def test_job_waits_for_an_output_that_was_unmounted(tmp_path: Path) -> None:
+    """Its subtitles are not written into the mount point, where the mount would hide them."""
+    shared, outbox = tmp_path / "shared", tmp_path / "bad-out"
+    shared.mkdir()
+    with Daemon(tmp_path, inboxes=INBOXES) as daemon, BindMount(shared, outbox) as mount:
+        daemon.start()
+        stopped = [pid for worker, pid in daemon.workers().items() if worker.startswith("cpu")]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        waiting = daemon.drop(media.DEMO / "demo.flac", "waiting.flac", inbox=tmp_path / "bad")
+        eventually(lambda: daemon.stats().jobs.get("transcribing") == 1, "the job is transcribed")
+        mount.close()
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+        eventually(lambda: hung_folders(daemon) == {str(outbox)}, "the output is shown as not available")
+        job = daemon.job_of(waiting)
+        assert job is not None
+        assert job.state == "writing"
+        assert not list(outbox.iterdir())
+        with BindMount(shared, outbox):
+            assert daemon.wait_for(waiting).state == "done"
+            assert (shared / "waiting.en.srt").exists()
+            daemon.stop()
+
+
+@pytest.mark.long
+def test_job_waits_for_a_dead_mount_below_its_output(tmp_path: Path) -> None:
+    outbox = tmp_path / "bad-out"
+    with Daemon(tmp_path, inboxes=INBOXES) as daemon:
+        daemon.start()
+        below = outbox / "films"
+        below.mkdir()
+        with HungMount(below) as mount:
+            mount.lose_server()
+            waiting = daemon.drop(media.DEMO / "demo.flac", "films/waiting.flac", inbox=tmp_path / "bad")
+            eventually(lambda: hung_folders(daemon) == {str(outbox)}, "the output is shown as hung")
+            job = daemon.job_of(waiting)
+            assert job is not None
+            assert job.state == "writing"
+        assert daemon.wait_for(waiting).state == "done"
+        assert (below / "waiting.en.srt").exists()
         daemon.stop()
 
 

@@ -254,7 +254,11 @@ class FakeFileChecks:
 
         def answer() -> None:
             self.folders.discard(action.folder)
-            run.dispatcher.dispatch(ev.FileChecked(job=action.job.id, folder=action.folder, blame=blame))
+            run.dispatcher.dispatch(
+                ev.FileChecked(
+                    job=action.job.id, folder=action.folder, blame=blame, is_missing=action.is_missing
+                )
+            )
 
         delay_s = run.fault_plan.between(20, 90) if is_hung else run.fault_plan.between(0, 0.1)
         run.after(delay_s, lambda: run.mailbox.put(answer))

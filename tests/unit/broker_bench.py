@@ -165,10 +165,11 @@ class Bench:
             ev.MessageReceived(order.worker, pr.PlanComplete(feed=order.message.feed, media=b"media"))
         )
 
-    def refuse(self, cause: str, *, job: str = "a") -> None:
+    def refuse(self, cause: str, *, job: str = "a", is_missing: bool = False) -> None:
         """Have a job's file be unreadable."""
         order = self._order(job)
-        self.handle(ev.MessageReceived(order.worker, pr.PrepareRefused(feed=order.message.feed, cause=cause)))
+        message = pr.PrepareRefused(feed=order.message.feed, cause=cause, is_missing=is_missing)
+        self.handle(ev.MessageReceived(order.worker, message))
 
     def already_subtitled(self, cause: str, *, job: str = "a") -> None:
         """Have a job's file have subtitles already."""

@@ -624,6 +624,29 @@ def test_file_that_cannot_be_read_in_a_folder_that_answers_fails_with_its_reason
     assert b.jobs["a"].cause == "reading it failed 2 times, the last time with: input/output error"
 
 
+def test_missing_file_waits_while_its_mount_is_gone() -> None:
+    b = bench("p0", "gpu0", prepare_attempts=1)
+    b.submit("a", inbox=b"/in", mount=b"/in/nas")
+    b.submit("local", inbox=b"/in")
+    b.refuse("no such file", is_missing=True)
+    check = b.last(ac.CheckFile)
+    assert (check.folder, check.is_missing, b.state("a")) == (b"/in/nas", True, JobState.QUEUED)
+    b.read(job="local")
+    assert b.state("local") is JobState.WRITING
+    b.handle(ev.FileChecked(job="a", folder=check.folder, blame="", is_missing=True))
+    b.read()
+    assert (b.state("a"), b.jobs["a"].losses) == (JobState.WRITING, 0)
+
+
+def test_missing_file_whose_mount_is_there_fails_at_once_with_its_reason() -> None:
+    b = bench("p0", "gpu0", prepare_attempts=5)
+    b.submit("a", inbox=b"/in", mount=b"/in")
+    b.refuse("no such file", is_missing=True)
+    check = b.last(ac.CheckFile)
+    b.handle(ev.FileChecked(job="a", folder=check.folder, blame=check.suspicion, is_missing=True))
+    assert (b.state("a"), b.jobs["a"].cause) == (JobState.FAILED, "no such file")
+
+
 def test_worker_that_leaves_since_it_cannot_read_a_folder_is_not_blamed_on_the_file() -> None:
     b = bench("p0", "gpu0", prepare_attempts=1)
     b.submit()

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from subtitled.files.filesystem import NETWORK_FILE_SYSTEMS, file_system, find_renamed, is_open_for_writing
+from subtitled.files.filesystem import (
+    NETWORK_FILE_SYSTEMS,
+    file_system,
+    find_renamed,
+    is_mounted,
+    is_open_for_writing,
+    mount_of,
+)
 
 MOUNTS = (
     "/dev/vda / ext4 rw,relatime 0 0\n"
@@ -35,6 +42,28 @@ def test_later_mount_hides_the_earlier_one() -> None:
 
 def test_path_without_a_mount_has_no_file_system() -> None:
     assert file_system("/srv", "") == ""
+
+
+def test_mount_point_of_a_path_is_found_through_links(tmp_path: Path) -> None:
+    """Links into a network file system are followed up to it: a call on it may hang."""
+    nas = tmp_path / "nas"
+    nas.mkdir()
+    (tmp_path / "inbox").symlink_to(nas)
+    (tmp_path / "deep").symlink_to("inbox/films/../talks")
+    (nas / "films").symlink_to(tmp_path)
+    (tmp_path / "circle").symlink_to("circle")
+    disk = f"/dev/vda / ext4 rw 0 0\n/dev/vdb {tmp_path} xfs rw 0 0\n"
+    mounts = f"{disk}nas:/media {nas} nfs4 rw 0 0\n"
+    for path in ("inbox", "deep", "inbox/a.wav", "nas/films/a.wav", "nas"):
+        assert mount_of(str(tmp_path / path), mounts) == str(nas)
+    for path in ("", "nasty", "circle", "nas/../a.wav"):
+        assert mount_of(str(tmp_path / path), mounts) == str(tmp_path)
+    assert mount_of("/etc/passwd", "/dev/vda / ext4 rw 0 0\n") == ""
+    table = tmp_path / "mounts"
+    table.write_text(disk)
+    assert is_mounted(str(tmp_path), table)
+    assert is_mounted("", table)
+    assert not is_mounted(str(nas), table)
 
 
 def test_network_file_systems_are_known() -> None:

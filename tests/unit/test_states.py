@@ -34,7 +34,7 @@ from subtitled.core.worker_table import WorkerTable
 # Written out a second time, from the design and not from the code: state, then each event with the state after it.
 JOB_STEPS = """
 receiving: uploaded queued, expired cancelled, cancel cancelled
-queued: leased preparing, resume transcribing, exhausted failed, cancel cancelled
+queued: leased preparing, resume transcribing, exhausted failed, rejected failed, cancel cancelled
 preparing: planned transcribing, no_speech writing, already_subtitled writing, lost queued, rejected failed, exhausted failed, cancel cancelled
 transcribing: all_done writing, segments_failed failed, rejected failed, exhausted failed, cancel cancelled
 writing: written done, write_failed failed

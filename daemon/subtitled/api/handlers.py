@@ -246,6 +246,7 @@ class RequestHandlers:
 
     def _submit_file(self, message: ms.Submit, options: Options, peer: Peer, file: FileOnServer) -> None:
         """Create a job for a file on the server, or find the job that it already has."""
+        options = replace(options, mount=file.mount)
         known = self._store.find_source(file.path, file.size, file.mtime_ns, options)
         if known is not None and not message.allow_duplicate and known.job.state is not JobState.CANCELLED:
             job = known.job

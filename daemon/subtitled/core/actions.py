@@ -120,6 +120,8 @@ class CheckFile(Struct, frozen=True, kw_only=True):
     folder: bytes
     suspicion: str
     """What the file is blamed for if its folder answers at once; "" for nothing."""
+    is_missing: bool = False
+    """There is no such file: it fails at once if its mount is there."""
 
 
 class LeaseLost(Struct, frozen=True, kw_only=True):

@@ -198,9 +198,9 @@ class Broker:
                 live = self.live_jobs.jobs.get(name)
                 if live is not None and live.job.location == live.job.source:
                     self.live_jobs.rename_source(live.job, source)
-            case ev.FileChecked(job=name, folder=folder, blame=blame):
+            case ev.FileChecked(job=name):
                 live = self.live_jobs.jobs.get(name)
-                self.worker_loss.file_checked(live.job if live else None, folder, blame)
+                self.worker_loss.file_checked(live.job if live else None, event)
             case ev.CancelRequested(job=name):
                 self._on_cancel(name)
             case ev.RetryRequested():
@@ -372,9 +372,13 @@ class Broker:
     def _on_not_read(
         self, worker: Worker, feed: Feed, message: pr.PrepareRefused | pr.AlreadySubtitled
     ) -> None:
+        job = self.live_jobs.job(feed.job)
+        options = job.options
+        if isinstance(message, pr.PrepareRefused) and message.is_missing and (options.inbox or options.mount):
+            self.worker_loss.file_unavailable(worker, job, message.cause, is_missing=True)
+            return
         self.prepare_dispatch.finish(worker)
         self.worker_table.succeeded(worker.identity)
-        job = self.live_jobs.job(feed.job)
         if isinstance(message, pr.PrepareRefused):
             self.lifecycle.fail(job, JobEvent.REJECTED, message.cause)
             return

@@ -132,6 +132,8 @@ class FileChecked(Struct, frozen=True, kw_only=True):
     folder: bytes
     blame: str
     """The check's suspicion if the folder answered at once: the file itself could not be read; else ""."""
+    is_missing: bool = False
+    """As in CheckFile."""
 
 
 class CancelRequested(Struct, frozen=True):

@@ -49,12 +49,12 @@ class PrepareDispatch:
             if self._is_unread(job.id):
                 heapq.heappush(self._unread, (-job.options.priority, job.size, job.order, job.id))
 
-    def hold(self, job: Job, suspicion: str = "") -> None:
-        """Start no file of this job's folder until the folder answers; `suspicion`: see CheckFile."""
+    def hold(self, job: Job, suspicion: str = "", *, is_missing: bool = False) -> None:
+        """Start no file of this job's folder until the folder answers; `suspicion`, `is_missing`: see CheckFile."""
         folder = _folder_of(job)
         if folder not in self._held:
             self._held[folder] = {}
-            self._out.append(CheckFile(job=job, folder=folder, suspicion=suspicion))
+            self._out.append(CheckFile(job=job, folder=folder, suspicion=suspicion, is_missing=is_missing))
 
     def is_held(self, job: Job) -> bool:
         """Return whether the folder of a job's file may not answer."""
@@ -282,8 +282,9 @@ def _settings_of(job: Job) -> PlanSettings:
 
 
 def _folder_of(job: Job) -> bytes:
-    """Return the folder whose file system a job's file is on: its inbox, or the folder of a submitted file."""
-    return job.options.inbox or posixpath.dirname(job.location)
+    """Return the folder that a job's file waits for: its inbox or a mount inside, or the folder of a submitted file."""
+    folder, mount = job.options.inbox or posixpath.dirname(job.location), job.options.mount
+    return mount if mount.startswith(folder + b"/") else folder
 
 
 def _may_preempt(job: Job, other: Job) -> bool:

@@ -245,6 +245,8 @@ class PrepareRefused(_Message, frozen=True, kw_only=True):
 
     feed: int
     cause: str
+    is_missing: bool = False
+    """There is no such file; its mount may have gone."""
 
 
 class FileUnavailable(_Message, frozen=True, kw_only=True):

@@ -71,6 +71,10 @@ class Options(Struct, frozen=True, kw_only=True):
     """Root of the inbox that took the file, as the file system's bytes."""
     output: bytes = b"beside"
     """Folder of the subtitles, or b"beside"; b"": none are written, the client fetches them."""
+    mount: bytes = b""
+    """Mount point of the file when it was accepted: while nothing is mounted there, the file is not missing. b"": none."""
+    output_mount: bytes = b""
+    """The same of `output`."""
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -83,8 +87,9 @@ class Options(Struct, frozen=True, kw_only=True):
         return len(self.tasks)
 
     def is_same(self, other: Options) -> bool:
-        """Return whether both give the same subtitles: the wording of `model_reason` does not count."""
-        return replace(self, model_reason=other.model_reason) == other
+        """Return whether both give the same subtitles: the wording of `model_reason` and mounts do not count."""
+        same = {name: getattr(other, name) for name in ("model_reason", "mount", "output_mount")}
+        return replace(self, **same) == other
 
 
 def options_of(given: JobOptions | InboxConfig, choice: ModelChoice, **others: Any) -> Options:

@@ -114,6 +114,8 @@ JOB: dict[tuple[JobState, JobEvent], JobState] = {
     (JobState.PREPARING, JobEvent.LOST): JobState.QUEUED,
     # The last of its workers made no progress, and its folder answers: the file is at fault.
     (JobState.QUEUED, JobEvent.EXHAUSTED): JobState.FAILED,
+    # Its file is missing, and its folder answers.
+    (JobState.QUEUED, JobEvent.REJECTED): JobState.FAILED,
     (JobState.PREPARING, JobEvent.REJECTED): JobState.FAILED,
     (JobState.PREPARING, JobEvent.EXHAUSTED): JobState.FAILED,
     (JobState.TRANSCRIBING, JobEvent.ALL_DONE): JobState.WRITING,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from subtitled.core.actions import Action, Kill
+from subtitled.core.events import FileChecked
 from subtitled.core.job_lifecycle import JobLifecycle
 from subtitled.core.lease_dispatch import LeaseDispatch
 from subtitled.core.live_jobs import LiveJobs
@@ -119,17 +120,24 @@ class WorkerLoss:
         else:
             self._prepare_dispatch.enqueue(self._live_jobs.change_job(job))
 
-    def file_unavailable(self, worker: Worker, job: Job, cause: str) -> None:
-        """Let a file wait that its file system cannot read now; it loses an attempt if its folder answers."""
+    def file_unavailable(self, worker: Worker, job: Job, cause: str, *, is_missing: bool = False) -> None:
+        """Let a file wait that its file system cannot read now; if its folder answers, it loses an attempt.
+
+        A missing file fails then.
+        """
         self._prepare_dispatch.finish(worker)
         self._worker_table.succeeded(worker.identity)
-        self._prepare_dispatch.hold(job, cause)
+        self._prepare_dispatch.hold(job, cause, is_missing=is_missing)
         self.requeue_file(job, cause, is_blamed=False)
 
-    def file_checked(self, job: Job | None, folder: bytes, blame: str) -> None:
+    def file_checked(self, job: Job | None, event: FileChecked) -> None:
         """Read the files of a folder that answers; blame `job` first if its own file could not be read."""
-        if job is not None and blame and job.state in {JobState.QUEUED, JobState.TRANSCRIBING}:
-            self.requeue_file(job, blame, is_blamed=True)
+        if job is not None and event.blame and job.state in {JobState.QUEUED, JobState.TRANSCRIBING}:
+            if event.is_missing:
+                self._lifecycle.fail(job, JobEvent.REJECTED, event.blame)
+            else:
+                self.requeue_file(job, event.blame, is_blamed=True)
+        folder = event.folder
         self._prepare_dispatch.release_folder(folder)
 
     def leave(self, worker: Worker, now: float, cause: str) -> None:

@@ -54,6 +54,8 @@ NETWORK_FILE_SYSTEMS = frozenset(
 )
 """Kinds of file system, as in /proc/mounts, on which inotify does not report changes by other hosts."""
 
+_MAX_LINKS = 40
+"""Links of one path that are followed, as by the kernel."""
 SYSTEM_FOLDERS = frozenset(
     {
         *("@eadir", "@recycle", "@recently-snapshot", "@tmp", "@sharebin"),
@@ -68,15 +70,56 @@ def file_system(real: str, mounts: str) -> str:
 
     `real` is an absolute path without symbolic links.
     """
-    found, longest = "", -1
+    points = _mount_points(mounts)
+    return points.get(_point_above(real, points), "")
+
+
+def mount_of(path: str, mounts: str) -> str:
+    """Return the mount point of a file or folder, from the text of /proc/self/mounts; "" for the root file system.
+
+    Links are followed, but no network or FUSE file system is touched, which may hang.
+    """
+    points = _mount_points(mounts)
+    parts, done, links = os.path.abspath(path).split("/")[::-1], "", 0  # noqa: PTH100 - links are followed below
+    while parts:
+        part = parts.pop()
+        if part in {"", ".", ".."}:
+            done = os.path.dirname(done) if part == ".." else done  # noqa: PTH120
+            continue
+        done = f"{done.rstrip('/')}/{part}"
+        kind = points.get(done, "")
+        if kind in NETWORK_FILE_SYSTEMS or kind.startswith(("fuse", "autofs")):
+            done = "/".join([done, *reversed(parts)])
+            break
+        with suppress(OSError):  # not a link, or missing
+            target = str(Path(done).readlink())
+            links += 1
+            if links > _MAX_LINKS:
+                break
+            parts += target.split("/")[::-1]
+            done = "" if target.startswith("/") else os.path.dirname(done)  # noqa: PTH120
+    return _point_above(done, points)
+
+
+def is_mounted(point: str, mounts: Path = MOUNTS) -> bool:
+    """Return whether a file system is mounted at a mount point of `mount_of`; touches none."""
+    return not point or point in _mount_points(mounts.read_text("utf-8", "surrogateescape"))
+
+
+def _mount_points(mounts: str) -> dict[str, str]:
+    """Return the kind of file system by mount point, "" for the root, from the text of /proc/self/mounts."""
+    points = {}
     for line in filter(None, mounts.split("\n")):
         _, point, kind, *_ = line.split(" ")
-        # The kernel writes space, tab, newline and backslash as three octal digits.
-        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point).rstrip("/")
-        # Of two mounts on one point the later one is visible.
-        if (real + "/").startswith(point + "/") and len(point) >= longest:
-            found, longest = kind, len(point)
-    return found
+        # The kernel writes space, tab, newline and backslash as three octal digits. Of two mounts on one point the later
+        # one is visible.
+        points[re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point).rstrip("/")] = kind
+    return points
+
+
+def _point_above(path: str, points: Iterable[str]) -> str:
+    above = [point for point in points if (path + "/").startswith(point + "/")]
+    return max(above, key=len, default="")
 
 
 def is_remote(path: str, mounts: Path = MOUNTS) -> bool:
@@ -87,9 +130,18 @@ def is_remote(path: str, mounts: Path = MOUNTS) -> bool:
 
 def is_mount_error(error: BaseException | None) -> bool:
     """Return whether an OSError, or the OSError that caused `error`, may be due to a mount whose server has gone."""
+    return _number_of(error) in MOUNT_ERRORS
+
+
+def is_missing_error(error: BaseException | None) -> bool:
+    """Return whether an OSError, or the OSError that caused `error`, is that of a missing file."""
+    return _number_of(error) in {errno.ENOENT, errno.ENOTDIR}
+
+
+def _number_of(error: BaseException | None) -> int | None:
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__
-    return error is not None and error.errno in MOUNT_ERRORS
+    return None if error is None else error.errno
 
 
 def does_answer(folder: str | bytes) -> bool:
@@ -105,11 +157,16 @@ def does_answer(folder: str | bytes) -> bool:
     return True
 
 
-def wait_until_answers(folders: Iterable[str | bytes]) -> bool:
-    """Wait until all folders answer, for however long that takes; return whether they did at once."""
+def wait_until_answers(folders: Iterable[str], mount: bytes = b"", root: str = "") -> bool:
+    """Wait until all folders answer, `mount` is mounted and `root` is a folder, for however long that takes.
+
+    Return whether that was so at once.
+    """
     waits = 0
     for folder in folders:
-        while not does_answer(folder):
+        while not (
+            does_answer(folder) and is_mounted(os.fsdecode(mount)) and (not root or os.path.isdir(root))  # noqa: PTH112
+        ):
             waits += 1
             time.sleep(RETRY_S)
     return not waits

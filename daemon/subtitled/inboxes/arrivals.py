@@ -183,7 +183,11 @@ def take(
     The job of a failed file is retried if the file is put into the inbox again unchanged.
     """
     source = os.fsencode(file.path)
-    options = inbox_options(inbox, models)
+    options = replace(
+        inbox_options(inbox, models),
+        mount=os.fsencode(file.mount),
+        output_mount=os.fsencode(file.output_mount),
+    )
     if (archived := archived_sources(file.path, inbox)) is not None:
         return _take_changed(file, archived, options, store)
     known = store.find_source(source, file.size, file.mtime_ns, options)

@@ -28,6 +28,7 @@ from watchdog.observers.polling import PollingObserverVFS
 
 from subtitle.media_source import MEDIA_SUFFIXES
 from subtitled import log
+from subtitled.config.schema import BESIDE
 from subtitled.files.atomic_files import printable
 from subtitled.files.filesystem import (
     HUNG_S,
@@ -36,6 +37,7 @@ from subtitled.files.filesystem import (
     file_system,
     is_mount_error,
     is_open_for_writing,
+    mount_of,
 )
 from subtitled.inboxes.debounce import Debouncer
 from subtitled.inboxes.file_filter import ARCHIVES, FileFilter, FilterResult
@@ -82,6 +84,10 @@ class SettledFile(Struct, frozen=True):
     """Absolute. Bytes that are not UTF-8 are surrogate-escaped, as by os.fsdecode."""
     size: int
     mtime_ns: int
+    mount: str = ""
+    """Mount point of its file system; "" for the root file system."""
+    output_mount: str = ""
+    """The same of the inbox's output folder; "" if the subtitles lie beside the file."""
 
 
 class RenamedFile(Struct, frozen=True):
@@ -121,6 +127,7 @@ class _InboxState:
     def __init__(self, index: int, root: str, inbox: InboxConfig) -> None:
         self.index = index
         self.root = root
+        self.output = inbox.output
         self.rescan_s = inbox.rescan_s
         self.incomplete_wait_s = inbox.incomplete_wait_s
         self.debouncer = Debouncer(inbox.settle_s)
@@ -467,7 +474,17 @@ class _InboxThread:
                 return
             state.ignored.pop(path, None)
             _log.debug(log.INBOX_FOUND, path=printable(path), size=info.st_size)
-            self._sink(SettledFile(result.inbox, path, info.st_size, info.st_mtime_ns))
+            mounts = self._mounts.read_text("utf-8", "surrogateescape")
+            self._sink(
+                SettledFile(
+                    result.inbox,
+                    path,
+                    info.st_size,
+                    info.st_mtime_ns,
+                    mount_of(path, mounts),
+                    "" if state.output == BESIDE else mount_of(state.output, mounts),
+                )
+            )
 
     def _is_unfinished(self, path: str, values: tuple[int, int], now: float) -> bool:
         """Return whether a settled file waits for its writer: a copy that pauses has its final size, but not its content.

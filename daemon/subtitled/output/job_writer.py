@@ -42,6 +42,7 @@ from subtitled.files.filesystem import (
     HUNG_S,
     find_renamed,
     is_mount_error,
+    is_mounted,
     is_open_for_writing,
     wait_until_answers,
 )
@@ -57,7 +58,7 @@ from subtitled.output.paths import (
     output_paths,
     write_error,
 )
-from subtitled.runtime.background import BackgroundPool, CallInLoop, FolderThread
+from subtitled.runtime.background import BackgroundPool, CallInLoop, FolderThread, busy_folders
 from subtitled.storage.rows import EditRow, JobRow
 from subtitled.storage.store import Store
 
@@ -117,8 +118,7 @@ class JobWriter:
     @property
     def hung_s(self) -> dict[str, float]:
         """Seconds for which a folder has not answered, by its path, of those that do not answer."""
-        busy = {folder: thread.busy_s for folder, thread in self._folders.items()}
-        return {folder: seconds for folder, seconds in busy.items() if seconds >= HUNG_S}
+        return busy_folders(self._folders, HUNG_S)
 
     def retry_waiting(self) -> None:
         """Write the jobs that wait for disk space or for the lost database."""
@@ -343,6 +343,7 @@ class JobWriter:
             self._store.sync()
             if self._store.is_lost:
                 raise SpoolError("the database was deleted or replaced")
+            _check_mounts(job)
             try:
                 if is_failure:
                     location = write_failure(work, named.error.parent, is_last=is_retried)
@@ -415,8 +416,8 @@ class JobWriter:
 
         If they answer at once, it is written once more, and not a third time.
         """
-        output, inbox = os.fsdecode(job.options.output), os.fsdecode(job.options.inbox)
-        waiting = {inbox} if output == BESIDE else {output, inbox} - {""}
+        places = _places_of(job)
+        waiting = set(places)
         total_waited = False
 
         def answered(folder: str, is_at_once: bool) -> None:
@@ -429,8 +430,8 @@ class JobWriter:
                 self._retried.add(job.id)
             self.finish(job, is_failure=is_failure)
 
-        for folder in tuple(waiting):
-            self._folder(folder).run(partial(wait_until_answers, [folder]), partial(answered, folder))
+        for folder, (folders, mount) in places.items():
+            self._folder(folder).run(partial(wait_until_answers, folders, mount), partial(answered, folder))
 
     def _wait_for_space(self, job: Job, error: SubtitledError, *, is_failure: bool) -> None:
         """Keep a job in its state; it is written when there is space again."""
@@ -462,6 +463,7 @@ def _named(
 
     `may_follow`: whether a source that is gone may have been renamed.
     """
+    _check_mounts(job)
     if may_follow and (renamed := _renamed(job)):
         return _Names([], Path(), renamed)
     folder = output_folder(
@@ -495,6 +497,33 @@ def _files_of(job: Job, transcript: Transcript, claimed: Iterable[Path]) -> dict
         for path in claimed
         if (form := forms.get(path.suffix[1:])) and re.search(rf"{re.escape(tag)}(\.\d+)?$", path.stem)
     }
+
+
+def _places_of(job: Job) -> dict[str, tuple[list[str], bytes]]:
+    """Return the folders that the end of a job needs, and their mount, by the folder whose thread touches them."""
+    output, inbox = os.fsdecode(job.options.output), os.fsdecode(job.options.inbox)
+    source = os.fsdecode(job.source)
+    folder = output_folder(inbox, source, output)
+    below = Path(source).relative_to(inbox).parent
+    needed = [
+        inbox,
+        str(Path(source).parent),
+        *(str(Path(inbox, name, below)) for name in ("done", FAILED_FOLDER)),
+    ]
+    places = {inbox: (needed, job.options.mount)}
+    if output != BESIDE:
+        if job.options.after == "keep":
+            places.clear()
+        places[output] = ([output, str(folder)], job.options.output_mount)
+    return places
+
+
+def _check_mounts(job: Job) -> None:
+    """Raise SpoolError if a mount is gone that the end of a job needs: its files would be written into the mount point."""
+    for _, mount in _places_of(job).values():
+        if not is_mounted(os.fsdecode(mount)):
+            error = OSError(errno.ENODEV, "not mounted")
+            raise SpoolError(f"{printable(os.fsdecode(mount))} is not mounted") from error
 
 
 def _may_follow(job: Job, *, is_repeated: bool) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from queue import SimpleQueue
@@ -66,6 +67,14 @@ class BackgroundPool:
     def close(self) -> None:
         """Wait for all tasks."""
         self.pool.shutdown(wait=True)
+
+
+def busy_folders(
+    threads: Mapping[str, FolderThread] | Mapping[bytes, FolderThread], least_s: float
+) -> dict[str, float]:
+    """Return the seconds that the present call of each thread has been running, by folder; at least `least_s`."""
+    busy = {os.fsdecode(folder): thread.busy_s for folder, thread in threads.items()}
+    return {folder: seconds for folder, seconds in busy.items() if seconds >= least_s}
 
 
 class FolderThread:

@@ -16,11 +16,11 @@ from subtitled.files.atomic_files import printable
 from subtitled.files.beneath import open_beneath
 from subtitled.files.filesystem import HUNG_S, wait_until_answers
 from subtitled.observability.metrics import Metrics
-from subtitled.runtime.background import CallInLoop, FolderThread
+from subtitled.runtime.background import CallInLoop, FolderThread, busy_folders
 
 REMEDY = (
-    "check the server and the network of this mount; its files wait, all others are processed; "
-    "to give it up: umount -f -l FOLDER"
+    "check the server and the network of this mount, or mount it again; its files wait, all others are "
+    "processed; to give it up: umount -f -l FOLDER; mount --bind FOLDER FOLDER"
 )
 AT_ONCE_S = 2.0
 """A folder that needs longer to open a file was the reason why a worker could not read it."""
@@ -39,8 +39,7 @@ class FileChecks:
     @property
     def hung_s(self) -> dict[str, float]:
         """Seconds for which a folder has not answered, by its path, of those that do not answer."""
-        busy = {os.fsdecode(folder): thread.busy_s for folder, thread in self._threads.items()}
-        return {folder: seconds for folder, seconds in busy.items() if seconds >= HUNG_S}
+        return busy_folders(self._threads, HUNG_S)
 
     def check(self, action: CheckFile) -> None:
         """Open the file of a job, for however long that takes; the broker has one check for a folder at a time."""
@@ -50,18 +49,20 @@ class FileChecks:
     def _checked(self, action: CheckFile, is_at_once: bool) -> None:
         self._threads.pop(action.folder).close(0)
         blame = action.suspicion if is_at_once else ""
-        self._dispatch(FileChecked(job=action.job.id, folder=action.folder, blame=blame))
+        self._dispatch(
+            FileChecked(job=action.job.id, folder=action.folder, blame=blame, is_missing=action.is_missing)
+        )
 
 
 def _can_be_opened_at_once(job: Job) -> bool:
-    """Wait until a job's folder answers, then open its file and read a byte; return whether all that took no time.
+    """Wait until a job's folder answers and its mount and inbox are there, then open its file and read a byte; return whether all that took no time.
 
     Any error of the file itself is an answer of its file system.
     """
     started = time.monotonic()
     path, root = os.fsdecode(job.location), os.fsdecode(job.options.inbox)
     folder = os.path.dirname(path)  # noqa: PTH120 - Path objects would change the path
-    is_at_once = wait_until_answers([root or folder, folder])
+    is_at_once = wait_until_answers([root or folder, folder], job.options.mount, root)
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
     with contextlib.suppress(OSError):
         descriptor = open_beneath(root, path, flags) if root else os.open(path, flags)

@@ -35,7 +35,7 @@ from subtitled.core.protocol import (
     WorkerSettings,
 )
 from subtitled.errors import ExitCode, MediaError
-from subtitled.files.filesystem import find_renamed, is_mount_error
+from subtitled.files.filesystem import find_renamed, is_missing_error, is_mount_error
 from subtitled.media.existing_subtitles import skip_cause
 from subtitled.media.ingest import Ingest, recut
 from subtitled.media.ingest import IngestedSegment as Segment
@@ -205,8 +205,12 @@ class PrepareRole:
             except MemoryError:
                 self._channel.post(PrepareRefused(feed=task.order.feed, cause=_TOO_MUCH_MEMORY))
             except MediaError as error:
-                answer = FileUnavailable if is_mount_error(error) else PrepareRefused
-                self._channel.post(answer(feed=task.order.feed, cause=str(error)))
+                feed, cause = task.order.feed, str(error)
+                if is_mount_error(error):
+                    self._channel.post(FileUnavailable(feed=feed, cause=cause))
+                else:
+                    is_missing = is_missing_error(error)
+                    self._channel.post(PrepareRefused(feed=feed, cause=cause, is_missing=is_missing))
             else:
                 self._channel.post(complete)
         self._channel.stop(ExitCode.OK)
