@@ -13,9 +13,11 @@ import pytest
 import media
 from daemon import Daemon, InboxFolder, eventually
 from hung_mount import BindMount, ForbiddenError, HungMount, StoppableMount
+from subtitle.messages import Error, Retry
 from subtitled.config import schema
 from subtitled.doctor import folders
 from subtitled.doctor.daemon_user import find_daemon_user
+from wire_client import WireClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -261,6 +263,22 @@ def test_daemon_starts_while_folders_hang(daemon: Daemon) -> None:
         eventually(lambda: not hung_folders(daemon), "both answer again")
         late = daemon.drop(media.DEMO / "demo.flac", "late.flac", inbox=bad)
         assert daemon.wait_for(late).state == "done"
+        daemon.stop()
+
+
+def test_retry_of_a_file_on_a_mount_that_hangs_holds_up_nothing_else(daemon: Daemon) -> None:
+    """The loop does not look for the file; the retry is answered when the mount answers."""
+    bad = daemon.folder / "bad"
+    daemon.start()
+    failed = daemon.wait_for(daemon.drop(b"no sound", "talk.flac", inbox=bad))
+    assert failed.state == "failed"
+    with WireClient(daemon.endpoint) as client:
+        with HungMount(bad):
+            client.send(Retry(request=client.number(), job=failed.id))
+            source = daemon.drop(media.DEMO / "demo.flac", "other.flac")
+            assert daemon.wait_for(source).state == "done"
+            assert client.is_silent(0)
+        client.receive(Error)
         daemon.stop()
 
 

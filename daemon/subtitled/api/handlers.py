@@ -146,8 +146,7 @@ class RequestHandlers:
                 self._cancel(self.find(job, peer).job)
                 peer.reply(ms.JobInfo(request=request, job=self.facts(job)))
             case ms.Retry(job=job):
-                self._retry(self.find(job, peer).job)
-                peer.reply(ms.JobInfo(request=request, job=self.facts(job)))
+                self._retry(request, self.find(job, peer).job, peer)
             case ms.Delete(job=job):
                 self._delete(request, self.find(job, peer), peer)
             case ms.Fetch():
@@ -383,21 +382,34 @@ class RequestHandlers:
             raise RefusedError("WRONG_STATE", f"job {job.id} is {job.state.value}; it cannot be cancelled")
         self._dispatch(CancelRequested(job.id))
 
-    def _retry(self, job: Job) -> None:
-        if job.state is JobState.FAILED and not job.is_closed:
-            raise RefusedError(
-                "WRONG_STATE", f"job {job.id}: its files are being written; try again in a moment"
+    def _retry(self, request: int, job: Job, peer: Peer) -> None:
+        """Retry a failed job whose file is there, which is found out in a thread: its mount may hang."""
+        _check_retryable(job)
+
+        def checked(is_found: bool) -> None:
+            try:
+                current = self.find(job.id, peer).job
+                _check_retryable(current)
+                if not is_found:
+                    raise self._missing_file(current)
+            except RefusedError as error:
+                peer.refuse(request, error.code, str(error))
+                return
+            self._dispatch(RetryRequested(job=current, segments=self._store.segment_rows(job.id)))
+            peer.reply(ms.JobInfo(request=request, job=self.facts(job.id)))
+
+        if self._path_pool.pending >= MAX_PATHS:
+            checked(True)  # a file that is missing fails when it is read
+        else:
+            self._path_pool.run(
+                partial(is_there, os.fsdecode(job.location)), checked, lambda _: None, RefusedError
             )
-        if job.state is not JobState.FAILED:
-            raise RefusedError(
-                "WRONG_STATE", f"job {job.id} is {job.state.value}; only a failed job can be retried"
-            )
-        if not is_there(os.fsdecode(job.location)):
-            where, remedy = display_path(job.location), "drop it again"
-            if self._upload_store.contains(job):
-                where, remedy = "the server, which keeps it for uploads.keep_failed_s", "submit it again"
-            raise RefusedError("NOT_FOUND", f"job {job.id}: its file is gone from {where}; {remedy}")
-        self._dispatch(RetryRequested(job=job, segments=self._store.segment_rows(job.id)))
+
+    def _missing_file(self, job: Job) -> RefusedError:
+        where, remedy = display_path(job.location), "drop it again"
+        if self._upload_store.contains(job):
+            where, remedy = "the server, which keeps it for uploads.keep_failed_s", "submit it again"
+        return RefusedError("NOT_FOUND", f"job {job.id}: its file is gone from {where}; {remedy}")
 
     def _delete(self, request: int, row: JobRow, peer: Peer) -> None:
         if not is_deletable(row):
@@ -622,6 +634,16 @@ class RequestHandlers:
             on_result(result)
 
         self._render_pool.run(run, done, failed, Exception)
+
+
+def _check_retryable(job: Job) -> None:
+    """Raise RefusedError unless a job can be retried."""
+    if job.state is JobState.FAILED and not job.is_closed:
+        raise RefusedError("WRONG_STATE", f"job {job.id}: its files are being written; try again in a moment")
+    if job.state is not JobState.FAILED:
+        raise RefusedError(
+            "WRONG_STATE", f"job {job.id} is {job.state.value}; only a failed job can be retried"
+        )
 
 
 def _read_failure(error: Exception, error_text: str) -> tuple[str, str]:

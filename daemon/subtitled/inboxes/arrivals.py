@@ -149,7 +149,10 @@ class InboxArrivals:
         if row is None or row.job.state not in JOB_LIVE or row.job.location != row.job.source:
             return None
         job = row.job
-        if job.source == source or self._exists(os.fsdecode(job.source)):
+        # A file of another file system was not renamed; that one may hang, while this one has answered.
+        if job.source == source or job.options.mount != os.fsencode(file.mount):
+            return None
+        if self._exists(os.fsdecode(job.source)):
             return None
         if self._store.find_source(source, job.size, job.mtime_ns, job.options) is not None:
             return None
