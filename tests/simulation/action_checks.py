@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 from fault_plan import WINDOW_SAMPLES
 
@@ -20,9 +22,9 @@ class Violation(Exception):
     """An invariant that does not hold."""
 
 
-def token(lease: int, key: SegmentKey, language: str | None) -> str:
-    """Return the text of a result, which names the lease that made it, so that none is counted twice unseen."""
-    return f"{lease} {key.job} {key.index} {language}"
+def token(lease: int, key: SegmentKey, language: str | None, source: str) -> str:
+    """Return the text of a result, which names the lease and the model that made it, so that none is counted twice unseen."""
+    return f"{lease} {key.job} {key.index} {language} {source}"
 
 
 class _Wait:
@@ -37,8 +39,12 @@ class _Wait:
 class ActionChecks:
     """Checks the actions of one run of the daemon."""
 
-    def __init__(self, policy: Policy, live_jobs: LiveJobs) -> None:
+    def __init__(self, policy: Policy, live_jobs: LiveJobs, source_of: Callable[[str], str]) -> None:
+        """`source_of` returns the present source of a model."""
         self._policy = policy
+        self._source_of = source_of
+        self._sources: dict[int, str] = {}
+        """Source of each lease's model when it was sent."""
         self._live_jobs = live_jobs
         self._held: dict[SegmentKey, ac.SendLease] = {}
         self._waits: dict[SegmentKey, _Wait] = {}
@@ -90,8 +96,11 @@ class ActionChecks:
         worker = action.lease.worker
         if worker not in self._alive:
             raise Violation(f"lease {action.lease.id} was given to {worker}, which is gone")
-        if not action.message.items or len(action.message.items) > self._policy.batch_size:
+        if len(action.message.items) > self._policy.batch_size:
             raise Violation(f"lease {action.lease.id} has {len(action.message.items)} segments")
+        self._sources[action.lease.id] = self._source_of(action.lease.model)
+        if not action.message.items:  # a preloaded model
+            return
         if len({self._options(item.key).word_timestamps for item in action.message.items}) > 1:
             raise Violation(f"lease {action.lease.id} mixes decoding options")
         for item in action.message.items:
@@ -114,6 +123,8 @@ class ActionChecks:
         first = action.message.items[0]
         slack = (2 * self._policy.batch_size + 3) * WINDOW_SAMPLES
         for key, wait in self._waits.items():
+            if self._options(key).model != action.lease.model:
+                continue  # its turn is checked by ModelChecks
             if wait.priority > self._options(first.key).priority:
                 raise Violation(f"{key} of priority {wait.priority} waits while {first.key} is leased")
             for item in action.message.items:
@@ -136,7 +147,7 @@ class ActionChecks:
             raise Violation(f"a result for {key} was counted, and no worker held it")
         item = next(item for item in held.message.items if item.key == key)
         text = _result.decode(action.result or b"").phrases[0].text
-        if text != token(held.lease.id, key, item.language):
+        if text != token(held.lease.id, key, item.language, self._sources[held.lease.id]):
             raise Violation(f"{key} is held by lease {held.lease.id}; counted was {text!r}")
         if text in self._counted:
             raise Violation(f"result {text!r} was counted twice")

@@ -30,17 +30,19 @@ from fake_sockets import FakeAuthenticator, FakeContext, FakeRouter
 from fault_plan import Fault
 from invariants import check
 from local_worker_process import HEARTBEAT_S, LocalWorkerProcess
+from model_checks import ModelChecks
 from msgspec.structs import replace
+from simulated_models import DEFAULT_SOURCE
 from slot_checks import SlotChecks
 
 from subtitled.asr.model import DEMO
+from subtitled.config.model_choice import configured_models
 from subtitled.config.schema import Config
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
 from subtitled.core import protocol as be
 from subtitled.core.broker import Broker
-from subtitled.core.config_mapping import plan_settings_of, policy_of
-from subtitled.core.model_placement import ModelSpec
+from subtitled.core.config_mapping import model_specs, plan_settings_of, policy_of
 from subtitled.core.plan import PlanSettings
 from subtitled.core.policy import Policy, time_to_arrive
 from subtitled.core.states import WorkerState
@@ -76,7 +78,7 @@ class ObservedBroker(Broker):
 
     def __init__(self, run: DaemonRun, policy: Policy, plan_settings: PlanSettings) -> None:
         self._run = run
-        super().__init__(run.complete(policy), plan_settings=plan_settings)
+        super().__init__(run.complete(policy), plan_settings=plan_settings, models=run.specs)
 
     def set_policy(self, policy: Policy) -> None:
         """Apply other limits."""
@@ -132,9 +134,11 @@ class DaemonRun:
 
     def _build(self) -> Server:
         config, devices = self.history.load()
+        self.specs = model_specs(config)
         clock = self.history.clock
         self.broker = ObservedBroker(self, policy_of(config), plan_settings_of(config))
-        self.checks = ActionChecks(self.history.policy, self.broker.live_jobs)
+        self.checks = ActionChecks(self.history.policy, self.broker.live_jobs, self._source_of)
+        self.model_checks = ModelChecks(self.broker, self.history.devices)
         poller, notifier, hooks, space = FakePoller(self), FakeNotifier(), FakeHooks(), FakeDiskSpace(self)
         monitor = FakeMonitor(METRICS, clock)
         shutdown = self.shutdown = Shutdown(self.signals, clock)
@@ -154,7 +158,7 @@ class DaemonRun:
             monitor=monitor,
             clock=clock,
         )
-        model = ModelDownloads(DEMO, (ModelSpec(),), spawn=workers.spawn_download, on_change=lambda _: None)
+        model = ModelDownloads(DEMO, self.specs, spawn=workers.spawn_download, on_change=lambda _: None)
         transactions = Transactions(
             self.store, lambda: shutdown.wait_for_space(poller, notifier, monitor.health.record_turn)
         )
@@ -175,6 +179,7 @@ class DaemonRun:
             make_watcher=partial(FakeWatcher, self),
             exists=lambda _: True,  # no simulated file is renamed
         )
+        arrivals.models = configured_models(config)
         return Server(
             Parts(
                 clock=clock,
@@ -218,6 +223,11 @@ class DaemonRun:
                 max_wait_s=float("inf"),
             )
         )
+
+    def _source_of(self, model: str) -> str:
+        """Return the source from which workers load a model at present."""
+        engine = self.broker.placement.specs[model].engine
+        return engine.model if engine is not None else DEFAULT_SOURCE
 
     def _load_again(self) -> tuple[Config, list[Any]]:
         """Load the configuration, and expect that every slot is tried again."""
@@ -290,6 +300,7 @@ class DaemonRun:
                 self._progress[event.worker] = event.message
             self._is_changed = True
             self.history.note(event)
+            self.model_checks.happened(event, self.now)
             if isinstance(event, ev.SlotAdded):
                 self.slot_checks.added(event.slot)
             if isinstance(event, ev.WorkerExited) and is_remote(event.worker):
@@ -305,6 +316,7 @@ class DaemonRun:
         self.slot_checks.decided(actions, self.broker)
         for action in actions:
             self.checks.decided(action)
+            self.model_checks.decided(action, self.now)
             self.slot_checks.performed(action, self.now)
             if isinstance(action, ac.Save):
                 self._uncommitted += 1
@@ -374,6 +386,7 @@ class DaemonRun:
         pcm = {key: len(frame) for key, frame in self.workers._pcm.items()}
         check(self.broker, self.store.table, pcm, self.writer.jobs)
         self.checks.observe(self.broker)
+        self.model_checks.observe(self.now)
         self.slot_checks.observe(self.broker.worker_table, self.now)
         self._check_remote_workers()
 

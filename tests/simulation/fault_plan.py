@@ -6,6 +6,7 @@ from enum import Enum
 from random import Random
 
 from msgspec import Struct
+from simulated_models import SimulatedDevices, SimulatedModel
 
 from subtitled.config.schema import InboxConfig
 from subtitled.core.plan import Plan, PlanPiece, Span
@@ -44,6 +45,8 @@ class Fault(Enum):
     RETRY = "a failed job is tried again"
     WRITE_FAILED = "outputs cannot be written"
     NO_SPACE = "there is no space for a while"
+    MODEL_BROKEN = "a model cannot be loaded"
+    MODELS_CHANGED = "models are removed, changed and added again"
     SLOT_REMOVED = "a slot is taken away"
     RELOAD = "broken slots are tried again, removed ones come back"
     PARTITION = "the network to another host is cut, both ways or one"
@@ -69,6 +72,7 @@ RATES = {
     Fault.LOSER: 0.3,
     Fault.CANCEL: 0.4,
     Fault.WRITE_FAILED: 0.3,
+    Fault.MODEL_BROKEN: 0.4,
     Fault.LOST: 0.05,
     Fault.PARTITION: 0.7,
     Fault.LEAVE: 0.7,
@@ -140,6 +144,7 @@ class FaultPlan:
         }
         self.is_long = self.random.random() < 0.08
         """A file has more audio than the memory for it."""
+        self.devices = self._devices()
         self._bad_device = self.random.choice(("prepare0", "gpu0", "gpu0", "gpu1", "far0/cuda0"))
 
     def strikes(self, fault: Fault) -> bool:
@@ -174,13 +179,45 @@ class FaultPlan:
             lease_per_audio_s=0.5,
             prepare_stall_s=25.0,
             batch_size=self.random.choice((1, 2, 4, 16)),
+            max_models=self.devices.max_models,
             queue_bytes=self.random.choice((4, 8, 16)) * MIB,
             max_in_flight_bytes=self.random.choice((2, 64)) * MIB,
         )
 
+    def _devices(self) -> SimulatedDevices:
+        """Return the models of this history; half of the histories have only the default one."""
+        random = self.random
+        others = []
+        for name in ("big", "small", "third")[: random.choice((0, 0, 0, 1, 2, 3))]:
+            is_broken = self.strikes(Fault.MODEL_BROKEN)
+            others.append(
+                SimulatedModel(
+                    name=name,
+                    size=random.choice((1, 2, 3, 5)),
+                    load_s=random.choice((0.3, 2.0, 8.0)),
+                    preload=0 if is_broken else random.choice((0, 0, 0, 1, 2)),
+                    is_broken=is_broken,
+                )
+            )
+        default = SimulatedModel(load_s=random.choice((0.3, 3.0)))
+        preloaded = [model for model in others if model.preload]
+        needed = sum(model.size for model in preloaded) + max(model.size for model in (default, *others))
+        return SimulatedDevices(
+            default=default,
+            others=tuple(others),
+            size=needed + random.choice((0, 0, 2, 100)),
+            is_measured=random.random() < 0.6,
+            max_models=random.choice((0, 0, len(preloaded) + 1, len(preloaded) + 2)),
+        )
+
+    def model(self) -> str:
+        """Return the model of a job."""
+        return self.random.choice(("", *(model.name for model in self.devices.others)))
+
     def options(self) -> Options:
         """Return the options of a client's job."""
         return Options(
+            model=self.model(),
             language=self.random.choice(("auto", "auto", "multi", "de")),
             word_timestamps=self.random.choice(("auto", "auto", "auto", True, False)),
             priority=self.random.choice((0, 0, 0, 5)),
@@ -190,6 +227,7 @@ class FaultPlan:
         """Return an inbox."""
         return InboxConfig(
             path=path,
+            model=self.model(),
             language=self.random.choice(("auto", "auto", "multi", "de")),
             word_timestamps=self.random.choice(("auto", "auto", "auto", True, False)),
             priority=self.random.choice((0, 0, 0, 5)),

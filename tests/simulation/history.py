@@ -16,6 +16,7 @@ from fault_plan import Fault, FaultPlan, SimulatedMedia
 from memory_store import SimulatedStore
 from msgspec.structs import replace
 from remote_worker_process import RemoteWorkerProcess
+from simulated_models import model_config
 from simulated_users import SimulatedUsers
 
 from subtitled.asr.cuda import Device
@@ -53,6 +54,7 @@ class History:
     ) -> None:
         self.seed = seed
         self.fault_plan = FaultPlan(seed, without=without, spared=spared)
+        self.devices = self.fault_plan.devices
         self.policy = self.fault_plan.policy()
         if not _STORES:
             _STORES.append(SimulatedStore())
@@ -98,7 +100,8 @@ class History:
         policy = self.policy
         return schema.Config(
             model=schema.ModelConfig(name="demo", batch_size=policy.batch_size),
-            pool=schema.PoolConfig(queue_mb=policy.queue_bytes // 2**20),
+            models=tuple(map(model_config, self.devices.others)),
+            pool=schema.PoolConfig(queue_mb=policy.queue_bytes // 2**20, max_models=policy.max_models),
             recovery=schema.RecoveryConfig(
                 attempts=policy.attempts,
                 prepare_attempts=policy.prepare_attempts,
@@ -177,6 +180,9 @@ class History:
         if missing := self._missing_slots():
             raise Violation(f"slots of the configuration that have no worker: {missing}")
         run = self.run_of_daemon
+        self._until(self.now + STOP_S, lambda: not run.model_checks.missing_preloads())
+        if models := run.model_checks.missing_preloads():
+            raise Violation(f"models that are to be kept by workers, and are not: {models}")
         self.users.stop()
         self._until(self.now + STOP_S, lambda: run.is_over)
         if not run.is_over:
@@ -240,6 +246,7 @@ class History:
         if self.run_of_daemon.is_stopping:
             self.advance(lambda: self.users.kill(self.run_of_daemon))
         self.users.set_space(is_enough=True)
+        self.users.restore_models()
         self.users.reload()
         # A worker that is starting may still end permanently, and a slot that is being emptied comes back only then.
         self.at(self.now + STOP_S, self.users.reload)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from fake_ports import exit_of
 from fake_sockets import Connection, FakeFrame
 from fault_plan import WINDOW_SAMPLES, Fault
+from simulated_models import DIGEST, SimulatedResidentModels
 from worker_roles import PrepareRole, TranscribeRole
 
 from subtitled.core.protocol import ExitReason, FromWorker, ToWorker, WorkerReady, WorkerSettings
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 HEARTBEAT_S = 11.0
 """Below half of the policy's silence_s, as in the real configuration."""
-DIGEST = "0" * 64
 
 
 class LocalWorkerProcess:
@@ -39,7 +39,11 @@ class LocalWorkerProcess:
         self._is_stopped = False
         self._sent_until = self._received_until = 0.0
         self._connection = Connection(self._receive_later, route=self.route)
-        self.role = TranscribeRole(self) if settings.role == "transcribe" else PrepareRole(self)
+        self.role = (
+            TranscribeRole(self, SimulatedResidentModels(run.history, settings.engine))
+            if settings.role == "transcribe"
+            else PrepareRole(self)
+        )
         self._start()
 
     @property
@@ -130,6 +134,7 @@ class LocalWorkerProcess:
                 streams=role.streams,
                 window_samples=WINDOW_SAMPLES if is_transcriber else None,
                 model_digest=DIGEST if is_transcriber else "",
+                free_bytes=role.free_bytes if isinstance(role, TranscribeRole) else None,
             )
         )
         self.later(self._fault_plan.between(0, HEARTBEAT_S), self._beat)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -12,6 +12,7 @@ from subtitled.core import actions as ac
 from subtitled.core import events as ev
 from subtitled.core import lease_dispatch as leasing_module
 from subtitled.core import lease_sizing as sizing_module
+from subtitled.core import model_placement as placement_module
 from subtitled.core import protocol as pr
 from subtitled.core.broker import Broker
 from subtitled.core.fair_queue import ReadyQueue
@@ -19,6 +20,7 @@ from subtitled.core.job_lifecycle import JobLifecycle
 from subtitled.core.lease_dispatch import LeaseDispatch
 from subtitled.core.lease_sizing import LeaseSizing
 from subtitled.core.live_jobs import LiveJobs
+from subtitled.core.model_placement import ModelPlacement, ModelSpec
 from subtitled.core.prepare_dispatch import PrepareDispatch
 from subtitled.core.records import Job, Lease, Segment, SegmentKey, Worker
 from subtitled.core.states import SegmentEvent, SegmentState, WorkerEvent, WorkerState
@@ -34,6 +36,7 @@ from subtitled.storage.durability import Transactions
 from subtitled.storage.rows import JournalEntry
 from subtitled.workers.local_listener import WorkerListener
 from subtitled.workers.remote_listener import RemoteListener
+from subtitled.workers.resident_models import ResidentModels
 
 
 class Mutation(Struct, frozen=True):
@@ -256,6 +259,73 @@ def _shut_down_at_once(shutdown: Shutdown, timeout_s: float) -> None:
     shutdown.finish()
 
 
+# -- about models ------------------------------------------------------------------------------------------------------
+
+
+def _due_after_its_work(
+    placement: ModelPlacement, worker: Worker, name: str, waiting: Mapping[str, int]
+) -> float:
+    """Keep the models of a worker as long as it has work for them."""
+    is_in_use = any(worker.holds(other) for other in waiting)
+    return NEVER if is_in_use else _due_at(placement, worker, name, waiting)
+
+
+def _take_of_any_model(queue: ReadyQueue, count: int, model: str = "") -> tuple[SegmentKey, ...]:
+    """Lease whatever is next, by whatever model."""
+    del model
+    return _take(queue, count, next(iter(queue.waiting())))
+
+
+def _forget_evictions(
+    lease_dispatch: LeaseDispatch, worker: Worker, lease: Lease, answer: pr.LeaseAnswer
+) -> Worker:
+    return _with_changed_models(lease_dispatch, worker, lease, replace(answer, evicted=()))
+
+
+def _forget_the_reason(broker: Broker, identity: str, message: pr.LeaseRefused, now: float) -> None:
+    """Blame the segments for a model that cannot be loaded."""
+    _on_lease_refused(broker, identity, replace(message, is_model_fault=False), now)
+
+
+def _configure_nothing_else(placement: ModelPlacement, specs: Iterable[ModelSpec]) -> None:
+    """Lease the models that workers have loaded, whatever they are now."""
+    placement.specs = {spec.name: spec for spec in specs}
+
+
+_due_at = ModelPlacement._due_at
+_with_changed_models = LeaseDispatch._with_changed_models
+_on_lease_refused = Broker._on_lease_refused
+
+MODEL_MUTATIONS = (
+    Mutation("a worker changes models at once", ModelPlacement, "_due_at", lambda *_: -NEVER),
+    Mutation(
+        "a worker keeps its models as long as it has work", ModelPlacement, "_due_at", _due_after_its_work
+    ),
+    Mutation("a lease has segments of another model", ReadyQueue, "take", _take_of_any_model),
+    Mutation(
+        "a worker is leased a model that it does not hold",
+        placement_module,
+        "_may_lease",
+        lambda worker, _name: worker.reserved is None and worker.loading is None,
+    ),
+    Mutation("a preloaded model is unloaded", ModelPlacement, "_is_kept", lambda *_: False),
+    Mutation(
+        "a preloaded model is loaded with its first lease only",
+        ModelPlacement,
+        "is_preload_missing",
+        lambda *_: False,
+    ),
+    Mutation(
+        "a load that runs out of memory is not tried again", ResidentModels, "_unload_one", lambda *_: None
+    ),
+    Mutation(
+        "models that were unloaded are forgotten", LeaseDispatch, "_with_changed_models", _forget_evictions
+    ),
+    Mutation("segments are blamed for a broken model", Broker, "_on_lease_refused", _forget_the_reason),
+    Mutation("a changed model is not loaded again", ModelPlacement, "configure", _configure_nothing_else),
+    Mutation("a job waits forever for a broken model", ModelPlacement, "obstacle", lambda *_: ""),
+    Mutation("a broken model is tried again at once", ModelPlacement, "load_failed", lambda *_: None),
+)
 LOOP_MUTATIONS = (
     Mutation("a message leaves before the commit", Dispatcher, "perform", _perform_before_commit),
     Mutation("a commit on a full disk is dropped", Transactions, "apply", _commit_nothing_on_a_full_disk),
@@ -341,4 +411,4 @@ CORE_MUTATIONS = (
     ),
     Mutation("workers wait for each other", sizing_module, "SOONER", 9.0),
 )
-MUTATIONS = CORE_MUTATIONS + LOOP_MUTATIONS
+MUTATIONS = CORE_MUTATIONS + LOOP_MUTATIONS + MODEL_MUTATIONS

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from action_checks import Violation
 from fake_sockets import Connection, Envelope, FakeFrame
 from fault_plan import WINDOW_SAMPLES, Fault
-from local_worker_process import DIGEST, HEARTBEAT_S
+from local_worker_process import HEARTBEAT_S
 from msgspec import Struct
+from simulated_models import DIGEST, SimulatedResidentModels
 from worker_roles import TranscribeRole
 
 from subtitled.core.protocol import (
@@ -17,6 +18,7 @@ from subtitled.core.protocol import (
     AbandonLease,
     Drain,
     Echo,
+    EngineSettings,
     ExitReason,
     FromWorker,
     JoinSession,
@@ -65,7 +67,8 @@ class RemoteWorkerProcess:
         self.slot = slot
         self.host, _, self.place = slot.partition("/")
         self.session: RemoteWorkerSession | None = None
-        self.is_loaded = False
+        self.models: SimulatedResidentModels | None = None
+        """The models of its process, once they are loaded."""
         self.is_leaving = False
         self.previous = ""
         """Identity of its process's last session."""
@@ -79,7 +82,8 @@ class RemoteWorkerProcess:
     def start(self) -> None:
         """Start a process, if there is none."""
         if self.session is None:
-            self.is_loaded = self.is_leaving = False
+            self.models = None
+            self.is_leaving = False
             self.previous = ""
             self.begin_session()
 
@@ -202,6 +206,8 @@ class RemoteWorkerSession:
     def close(self) -> None:
         """End the session; the daemon notices that the connection is closed, unless the network is cut."""
         self.is_over = True
+        if self._role is not None:
+            self._role.abandon()
         if not self._process.is_cut:
             delay_s = self._fault_plan.between(0, 40)
             self.history.at(self.history.now + delay_s, self._disconnect)
@@ -256,10 +262,10 @@ class RemoteWorkerSession:
             return
         self._received_at = self.history.now
         match message:
-            case SessionAccepted(identity=identity):
+            case SessionAccepted(identity=identity, engine=engine):
                 if not self.identity:
                     self.identity = self._process.previous = identity
-                    self._load()
+                    self._load(engine)
             case SessionUnknown():
                 self._join_again(AGAIN_S)
             case SessionRefused(is_final=is_final):
@@ -284,18 +290,21 @@ class RemoteWorkerSession:
             case _:
                 raise Violation(f"a worker on another host was sent {message}")
 
-    def _load(self) -> None:
+    def _load(self, engine: EngineSettings) -> None:
         plan = self._fault_plan
-        if self._process.is_loaded:
-            self._become_ready()
+        if self._process.models is not None:
+            self._become_ready(self._process.models)
         elif plan.strikes(Fault.START_CRASH):
             self.later(plan.between(0, 5), lambda: self.die("crashed while starting"))
         elif not plan.strikes(Fault.START_HANG):
-            self.later(plan.between(0, 5), self._become_ready)
+            self.later(plan.between(0, 5), lambda: self._loaded(engine))
 
-    def _become_ready(self) -> None:
-        self._process.is_loaded = True
-        role = self._role = TranscribeRole(self, max_leases=MAX_LEASES)
+    def _loaded(self, engine: EngineSettings) -> None:
+        self._process.models = SimulatedResidentModels(self.history, engine)
+        self._become_ready(self._process.models)
+
+    def _become_ready(self, models: SimulatedResidentModels) -> None:
+        role = self._role = TranscribeRole(self, models, max_leases=MAX_LEASES)
         self.send(
             WorkerReady(
                 version=VERSION,
@@ -303,6 +312,9 @@ class RemoteWorkerSession:
                 streams=role.streams,
                 window_samples=WINDOW_SAMPLES,
                 model_digest=DIGEST,
+                free_bytes=role.free_bytes,
+                has_default="" in models.names,
+                stale_models=tuple(name for name in models.names if name),
             )
         )
         self.later(self._fault_plan.between(0, HEARTBEAT_S), self._beat)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from daemon_run import DaemonKilled, DaemonRun
 from fault_plan import Fault, SimulatedMedia
+from msgspec.structs import replace
+from simulated_models import SimulatedModel, model_config
 
 from subtitled.core import events as ev
 from subtitled.core.records import Job, Options
@@ -36,6 +39,8 @@ class SimulatedUsers:
             (Fault.NO_SPACE, self._fill_the_disk),
             (Fault.SLOT_REMOVED, lambda: self.remove_slot(plan.random.choice(sorted(history.slots)))),
             (Fault.RELOAD, self.reload),
+            (Fault.MODELS_CHANGED, self.change_models),
+            (Fault.MODELS_CHANGED, self.restore_models),
             (Fault.DRAIN, self.stop),
             (Fault.PARTITION, self._cut_off),
             (Fault.PARTITION, self._cut_off),
@@ -147,6 +152,25 @@ class SimulatedUsers:
     def reload(self) -> None:
         """Have the configuration read again, with every slot in it."""
         self._history.slots |= self._history.all_slots
+        self._signal(signal.SIGHUP)
+
+    def change_models(self) -> None:
+        """Remove a model from the configuration, or change its source."""
+        history, random = self._history, self._history.fault_plan.random
+        models = list(history.devices.others)
+        if models:
+            changed = models.pop(random.randrange(len(models)))
+            if random.random() < 0.5:
+                models.append(replace(changed, revision=2))
+            self._configure(models)
+
+    def restore_models(self) -> None:
+        """Configure all models again as they were."""
+        self._configure(self._history.devices.others)
+
+    def _configure(self, models: Sequence[SimulatedModel]) -> None:
+        history = self._history
+        history.config = replace(history.config, models=tuple(map(model_config, models)))
         self._signal(signal.SIGHUP)
 
     def stop(self) -> None:

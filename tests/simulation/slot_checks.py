@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from subtitled.core import actions as ac
 from subtitled.core.broker import Broker
+from subtitled.core.model_placement import _may_lease
 from subtitled.core.policy import Policy
 from subtitled.core.records import Role, Worker
 from subtitled.core.states import WorkerState
@@ -67,7 +68,7 @@ class SlotChecks:
     def decided(self, actions: list[ac.Action], broker: Broker) -> None:
         """Raise Violation where the last attempt at a segment is for a worker that failed, and another could have it."""
         for action in actions:
-            if not isinstance(action, ac.SendLease):
+            if not isinstance(action, ac.SendLease) or not action.message.items:
                 continue
             worker = broker.worker_table.current(action.lease.worker)
             segment = broker.live_jobs.find(action.message.items[0].key)
@@ -75,7 +76,12 @@ class SlotChecks:
                 continue
             if len(action.message.items) > 1 or len(worker.leases) > 1:
                 raise Violation(f"{worker.identity} failed last time, and is given more than a segment")
-            steady = [w.identity for w in broker.worker_table.of(Role.TRANSCRIBE) if _is_steady(w)]
+            model = action.lease.model
+            steady = [
+                other.identity
+                for other in broker.worker_table.of(Role.TRANSCRIBE)
+                if _is_steady(other) and _may_lease(other, model)
+            ]
             if segment.losses and segment.losses + 1 >= self._policy.attempts and steady:
                 raise Violation(f"{segment.key} may fail with {worker.identity}; there are {steady}")
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 from action_checks import Violation, token
 from fake_sockets import FakeFrame, pcm_frame
 from fault_plan import Fault, SimulatedMedia
+from simulated_models import SimulatedResidentModels
 
 from subtitled.core.plan import Plan
 from subtitled.core.policy import time_to_run
@@ -26,6 +27,7 @@ from subtitled.core.protocol import (
     ItemResult,
     LeaseAbandoned,
     LeaseItem,
+    LeaseProgress,
     LeaseRefused,
     Media,
     ModelUnloaded,
@@ -42,6 +44,8 @@ from subtitled.core.protocol import (
 from subtitled.core.records import SegmentKey
 from subtitled.core.transcription import Phrase
 from subtitled.errors import ExitCode
+from subtitled.workers.model_loader import ModelLoadError
+from subtitled.workers.resident_models import ModelUse
 
 if TYPE_CHECKING:
     from history import History
@@ -75,8 +79,13 @@ class WorkerProcess(Protocol):
 class TranscribeRole:
     """Decodes leases one after the other, or as many at once as it has streams; the rest of its credit waits."""
 
-    def __init__(self, process: WorkerProcess, *, max_leases: int | None = None) -> None:
+    def __init__(
+        self, process: WorkerProcess, models: SimulatedResidentModels, *, max_leases: int | None = None
+    ) -> None:
         self._process = process
+        self._models = models
+        self._uses: dict[int, ModelUse] = {}
+        """The models of the leases that were begun."""
         self._history = process.history
         self._fault_plan = process.history.fault_plan
         self.streams = self._fault_plan.random.choice((1, 1, 1, 2))
@@ -115,9 +124,21 @@ class TranscribeRole:
         return Heartbeat()
 
     def unload_if_idle(self) -> None:
-        """Unload the model at times, when there is no lease."""
-        if not self._leases and self._fault_plan.random.random() < 0.2:
-            self._process.send(ModelUnloaded())
+        """Unload a model at times, when there is no lease."""
+        if not self._leases and self._models.names and self._fault_plan.random.random() < 0.2:
+            name = self._fault_plan.random.choice(self._models.names)
+            if self._models.unload_one_idle(name):
+                self._process.send(ModelUnloaded(model=name))
+
+    @property
+    def free_bytes(self) -> int | None:
+        """Free memory of the device; None if it is not measured."""
+        return self._models.free_bytes()
+
+    def abandon(self) -> None:
+        """Drop all leases."""
+        for use in self._uses.values():
+            use.pin.close()
 
     def _begin(self, message: Transcribe) -> None:
         plan, process = self._fault_plan, self._process
@@ -125,6 +146,16 @@ class TranscribeRole:
         if plan.strikes(Fault.HANG):
             self._hung.add(message.lease)
             return
+        try:
+            use = self._uses[message.lease] = self._models.use(message)
+        except ModelLoadError as error:
+            self._refuse_model(message, error, takes_s)
+            return
+        load_s = use.load_s or (use.loaded.load_s if use.loaded is not None else 0.0)
+        if load_s:
+            progress = (LeaseProgress(lease=message.lease, steps=1),)
+            process.later(load_s, lambda: process.send(Heartbeat(leases=progress)))
+            takes_s += load_s
         if any(item.key.index in self._media(item).poison for item in message.items):
             process.later(takes_s, lambda: process.die("killed by SIGABRT"))
         elif plan.strikes(Fault.BUSY_DEATH) or (process.is_bad and plan.random.random() < 0.7):
@@ -137,9 +168,31 @@ class TranscribeRole:
             if plan.strikes(Fault.SLOW):
                 samples = sum(self._history.samples(item.key) for item in message.items)
                 takes_s = time_to_run(self._history.policy, samples) * plan.between(0.9, 1.3)
-            if plan.random.random() < 0.3:
+            if plan.random.random() < 0.3 and use.loaded is None:
                 process.later(takes_s * plan.between(0, 1), lambda: self._answer_some(message))
             process.later(takes_s, lambda: self._answer(message))
+
+    def _refuse_model(self, message: Transcribe, error: ModelLoadError, takes_s: float) -> None:
+        refusal = LeaseRefused(
+            lease=message.lease, cause=str(error), is_model_fault=True, evicted=error.evicted
+        )
+
+        def refuse() -> None:
+            if message in self._leases:
+                self._process.send(refusal)
+                self._end(message)
+
+        self._process.later(takes_s, refuse)
+
+    def _changes(self, lease: int) -> dict[str, Any]:
+        """Return what an answer reports about the models; ends the use of the lease's model."""
+        use = self._uses.pop(lease, None)
+        if use is None:
+            return {}
+        use.pin.close()
+        is_changed = use.loaded is not None or use.evicted or use.load_s
+        free_bytes = self._models.free_bytes() if is_changed else None
+        return {"loaded": use.loaded, "evicted": use.evicted, "free_bytes": free_bytes}
 
     def _abandon(self, lease: int) -> None:
         """Stop a lease, at times too late; one that waits is dropped when it is reached."""
@@ -154,7 +207,7 @@ class TranscribeRole:
     def _drop(self, lease: int) -> None:
         for message in list(self._leases):
             if message.lease == lease:
-                self._process.send(LeaseAbandoned(lease=lease))
+                self._process.send(LeaseAbandoned(lease=lease, **self._changes(lease)))
                 self._end(message)
 
     def _end(self, message: Transcribe) -> None:
@@ -185,14 +238,18 @@ class TranscribeRole:
         plan = self._fault_plan
         is_refused = any(item.key.index in self._media(item).refused for item in message.items)
         if is_refused or self._process.is_bad or plan.strikes(Fault.REFUSAL):
-            self._process.send(LeaseRefused(lease=message.lease, cause="out of memory"))
+            changes = self._changes(message.lease)
+            self._process.send(LeaseRefused(lease=message.lease, cause="out of memory", **changes))
         else:
             items = tuple(
                 self._result(message.lease, item)
                 for item in message.items
                 if not plan.strikes(Fault.LEFT_OUT)
             )
-            self._process.send(Transcribed(lease=message.lease, items=items, features_s=0.0, decode_s=1.0))
+            changes = self._changes(message.lease)
+            self._process.send(
+                Transcribed(lease=message.lease, items=items, features_s=0.0, decode_s=1.0, **changes)
+            )
         self._end(message)
 
     def _result(self, lease: int, item: LeaseItem) -> ItemResult:
@@ -200,7 +257,7 @@ class TranscribeRole:
         return ItemResult.of(
             item.key,
             SegmentResult(
-                phrases=(Phrase(text=token(lease, item.key, item.language), start_ms=0, end_ms=1),),
+                phrases=(Phrase(text=self._token(lease, item), start_ms=0, end_ms=1),),
                 language=media.losers.get(item.key.index, media.language)
                 if item.language in {None, "multi"}
                 else item.language,
@@ -208,6 +265,9 @@ class TranscribeRole:
                 is_speech=item.key.index not in media.silent,
             ),
         )
+
+    def _token(self, lease: int, item: LeaseItem) -> str:
+        return token(lease, item.key, item.language, self._uses[lease].model.settings.model)
 
     def _media(self, item: LeaseItem) -> SimulatedMedia:
         return self._history.media_of_job(item.key.job)

@@ -536,7 +536,7 @@ def test_idle_worker_may_unload_others_to_load_its_model_again() -> None:
     b.handle(ev.MessageReceived("gpu0.1", pr.ModelUnloaded(model="")))
     submit(b, "b", "")
     again = b.last(ac.SendLease).message
-    assert (again.is_load, again.may_evict) == (False, ("big",))
+    assert (again.is_load, again.may_evict) == (True, ("big",))
 
 
 def test_worker_without_a_measurement_of_memory_keeps_its_models_for_a_turn() -> None:

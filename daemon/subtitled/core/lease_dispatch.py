@@ -173,9 +173,12 @@ class LeaseDispatch:
             name
         ):  # an earlier load of this call took them
             return
+        if not self._eligible(name, [worker]):
+            return
         size = 1 if worker.failures else min(self.sizing(name).limit(worker), self.ready.count(name))
-        worker = replace(worker.without_models(load.evict), loading=name)
-        worker = worker.without_models([name], is_in_memory=False)
+        worker = worker.without_models(load.evict)
+        stale = tuple(other for other in worker.stale_models if other != name)
+        worker = replace(worker, loading=name, stale_models=stale)
         self._lease(worker.with_model(name, is_loaded=False, loaded_at=now), name, size, now, load)
 
     def _with_changed_models(self, worker: Worker, lease: Lease, answer: LeaseAnswer) -> Worker:
@@ -187,22 +190,29 @@ class LeaseDispatch:
             worker = worker.without_models([lease.model])
         elif loaded is not None:
             if loaded.load_s:
-                self.placement.loaded(worker.slot, loaded, answer.evicted)
+                self.placement.loaded(worker.slot, loaded)
             if lease.model in worker.models:
                 worker = worker.with_model(lease.model, batch_size=loaded.batch_size)
             elif lease.model not in worker.stale_models:  # the configuration was changed meanwhile
                 worker = worker.without_models([lease.model])
+        if answer.evicted:
+            self.placement.evicted(worker.slot, lease.model)
         evicted = {*answer.evicted, *(lease.evict if loaded is not None else ())}
-        if loaded is not None or evicted:
+        if loaded is not None or evicted or answer.free_bytes is not None:
             worker = replace(worker, free_bytes=answer.free_bytes)
         return worker.without_models(evicted, is_in_memory=False) if evicted else worker
 
     def model_unloaded(self, identity: str, model: str, now: float) -> None:
-        """Record that a worker has unloaded an idle model: the next answer includes loading it."""
+        """Record that a worker has unloaded an idle model: the answers of its leases include loading it again."""
         worker = self._worker_table.current(identity)
         if worker is None or model not in worker.models or not worker.models[model].is_loaded:
             return  # a repeated message gives no more time
-        worker = self._worker_table.put(worker.with_model(model, is_loaded=False))
+        free_bytes = worker.free_bytes
+        if free_bytes is not None:
+            free_bytes += self.placement.memory_bytes.get(model, 0)
+        worker = self._worker_table.put(
+            replace(worker.with_model(model, is_loaded=False), free_bytes=free_bytes)
+        )
         for lease_id in worker.leases:  # sent before it unloaded
             lease = self.leases[lease_id]
             if lease.model != model:
@@ -265,7 +275,8 @@ class LeaseDispatch:
         loading = None if lease.is_load else worker.loading
         worker = replace(worker, leases=left, seen_at=now, due_at=due, loading=loading)
         if lease.model in worker.models:
-            worker = worker.with_model(lease.model, is_loaded=True, used_at=now, throughput=throughput)
+            is_loaded = held.is_loaded or is_done or answer.loaded is not None
+            worker = worker.with_model(lease.model, is_loaded=is_loaded, used_at=now, throughput=throughput)
         worker = self._start_timers(worker, now) if left else self._worker_table.put(worker)
         if not left and worker.state is WorkerState.BUSY:
             self._worker_table.move(worker, WorkerEvent.REPLIED)

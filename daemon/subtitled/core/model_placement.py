@@ -122,10 +122,12 @@ class ModelPlacement:
 
     # -- results ---------------------------------------------------------------------------------------------
 
-    def loaded(self, slot: str, model: HeldModel, evicted: Collection[str] = ()) -> None:
-        """Record the measured time and memory of a load, for which some models were unloaded."""
-        if evicted:
-            self._crowded.add((slot, model.name))
+    def evicted(self, slot: str, name: str) -> None:
+        """Record that a worker had to unload others for a model."""
+        self._crowded.add((slot, name))
+
+    def loaded(self, slot: str, model: HeldModel) -> None:
+        """Record the measured time and memory of a load."""
         self.loads[model.name] = self.loads.get(model.name, 0) + 1
         self._load_s[model.name] = model.load_s
         self.memory_bytes[model.name] = model.memory_bytes
@@ -167,14 +169,10 @@ class ModelPlacement:
                 loads.append(self._load(worker, name, waiting))
         for name, count in waiting.items():
             if name not in unserved and name not in loading and self._is_worth_another(name, count):
-                free = [
-                    worker
-                    for worker in self._candidates(name, taken, now)
-                    if not worker.leases and not waiting.keys() & worker.models.keys()
-                ]
-                if free:
-                    taken.add(free[0].slot)
-                    loads.append(self._load(free[0], name, waiting))
+                worker = self._further_worker_for(name, waiting, taken, now)
+                if worker is not None:
+                    taken.add(worker.slot)
+                    loads.append(self._load(worker, name, waiting))
         for name in [name for name in self.specs if self.is_preload_missing(name)]:
             missing = self.specs[name].preload - self._count_holders(name)
             missing -= sum(load.spec.name == name for load in loads)
@@ -206,7 +204,7 @@ class ModelPlacement:
 
     def _count_holders(self, name: str) -> int:
         return sum(
-            worker.state in AT_WORK and (name in worker.models or worker.reserved == name)
+            worker.state in AT_WORK and (worker.holds(name) or worker.reserved == name)
             for worker in self._worker_table.of(Role.TRANSCRIBE)
         )
 
@@ -241,7 +239,10 @@ class ModelPlacement:
         return self._count_holders(name) > 0
 
     def _candidates(self, name: str, taken: Collection[str], now: float) -> list[Worker]:
-        """Return the workers that may load a model: first those with room for it, then the least recently used."""
+        """Return the workers that may load a model: first those with room for it, then the least recently used.
+
+        Workers that failed last time are among them only if there are no others.
+        """
         found = [
             worker
             for worker in self._worker_table.of(Role.TRANSCRIBE)
@@ -249,10 +250,11 @@ class ModelPlacement:
             and worker.slot not in taken
             and worker.loading is None
             and worker.reserved is None
-            and name not in worker.models
+            and not worker.holds(name)
             and self.specs[name].may_be_on(worker.slot)
             and not self._obstacle_at(worker, name, now)
         ]
+        found = [worker for worker in found if not worker.failures] or found
         return sorted(found, key=lambda worker: (not self._has_room(worker, name), _last_used(worker)))
 
     def _worker_for(
@@ -275,6 +277,18 @@ class ModelPlacement:
         self._worker_table.put(replace(worker, reserved=name))
         return None
 
+    def _further_worker_for(
+        self, name: str, waiting: Mapping[str, int], taken: Collection[str], now: float
+    ) -> Worker | None:
+        """Return an idle worker without work that loads a model that others hold; None if none may load it yet."""
+        for worker in self._candidates(name, taken, now):
+            if not worker.leases and waiting.keys().isdisjoint(worker.held_models):
+                due_at = self._due_at(worker, name, waiting)
+                if now >= due_at:
+                    return worker
+                self.wake_at = min(self.wake_at, due_at)
+        return None
+
     def _due_reservations(self, waiting: Mapping[str, int]) -> Iterator[ModelLoad]:
         """Yield the loads for which workers were reserved that are idle now; drop reservations without work."""
         for worker in list(self._worker_table.of(Role.TRANSCRIBE)):
@@ -285,7 +299,7 @@ class ModelPlacement:
             is_needed = name in waiting or self.is_preload_missing(name)
             if worker.state in AT_WORK and worker.leases and is_needed:
                 self._worker_table.put(worker)
-            elif worker.state in AT_WORK and not worker.leases and is_needed and name not in worker.models:
+            elif worker.state in AT_WORK and not worker.leases and is_needed and not worker.holds(name):
                 yield self._load(free, name, waiting)
 
     def _is_worth_another(self, name: str, count: int) -> bool:
@@ -293,7 +307,7 @@ class ModelPlacement:
         throughputs = [
             worker.models[name].throughput
             for worker in self._worker_table.of(Role.TRANSCRIBE)
-            if worker.state in AT_WORK and name in worker.models
+            if worker.state in AT_WORK and worker.holds(name)
         ]
         if not throughputs or not all(one.leases for one in throughputs):
             return False  # the first lease measures the speed
@@ -304,8 +318,8 @@ class ModelPlacement:
         """Return when a worker may load a model that no worker holds: at once if it has room for it."""
         if self._has_room(worker, name):
             return -NEVER
-        since = max((model.loaded_at for model in worker.models.values()), default=-NEVER)
-        own = [self._ready.priority(other) for other in waiting if other in worker.models]
+        since = max((worker.models[other].loaded_at for other in worker.held_models), default=-NEVER)
+        own = [self._ready.priority(other) for other in waiting if worker.holds(other)]
         if not own or self._ready.priority(name) > max(own):
             return since + IDLE_LOADS * self._load_s.get(name, 0.0)
         return since + max(TURN_S, TURN_LOADS * self._load_s.get(name, 0.0))
@@ -340,11 +354,11 @@ class ModelPlacement:
     def _excess(self, worker: Worker) -> int:
         """Return how many models a worker must unload for another one, whatever its memory."""
         limit = self.policy.max_models
-        return max(0, len(worker.models) + 1 - limit) if limit else 0
+        return max(0, len(worker.held_models) + 1 - limit) if limit else 0
 
     def _evictable(self, worker: Worker, waiting: Collection[str]) -> list[str]:
         """Return the models that a worker may unload: first those without work, the least recently used before others."""
-        names = [name for name in worker.models if not self._is_kept(worker, name)]
+        names = [name for name in worker.held_models if not self._is_kept(worker, name)]
         return sorted(names, key=lambda name: (name in waiting, worker.models[name].used_at, name))
 
     def _is_kept(self, worker: Worker, name: str) -> bool:
@@ -355,13 +369,13 @@ class ModelPlacement:
         holders = [
             other.slot
             for other in self._worker_table.of(Role.TRANSCRIBE)
-            if other.state in AT_WORK and name in other.models
+            if other.state in AT_WORK and other.holds(name)
         ]
         return worker.slot in sorted(holders)[: spec.preload]
 
 
 def _may_lease(worker: Worker, name: str) -> bool:
-    return name in worker.models and worker.reserved is None and worker.loading is None
+    return worker.holds(name) and worker.reserved is None and worker.loading is None
 
 
 def _last_used(worker: Worker) -> float:

@@ -245,7 +245,7 @@ class ResidentModel(Struct, frozen=True, kw_only=True):
     batch_size: int | None = None
     """Segments that are decoded at once; None: the policy's number."""
     is_loaded: bool = True
-    """Its weights are in memory; else the next lease includes loading them."""
+    """Its weights are in memory; else they were freed when it was idle."""
     loaded_at: float = 0.0
     used_at: float = 0.0
     """When a lease of it was sent or answered last."""
@@ -264,7 +264,7 @@ class Worker(Struct, frozen=True, kw_only=True):
     streams: int = 1
     """Leases that it decodes at once; the others wait."""
     models: dict[str, ResidentModel] = {}
-    """The models that it holds, by name; of a worker that is not alive, those of its last process."""
+    """The models that it holds, or held until it was idle, by name; of a worker that is not alive, those of its last process."""
     stale_models: tuple[str, ...] = ()
     """Models that it may have in memory besides, but that are not leased to it: another configuration's, or of a load that
     was not reported."""
@@ -319,6 +319,15 @@ class Worker(Struct, frozen=True, kw_only=True):
     def with_model(self, model: str, **changes: object) -> Worker:
         """Return the worker with changed values of a model that it holds, or holds from now on."""
         return replace(self, models={**self.models, model: replace(self.resident(model), **changes)})
+
+    def holds(self, model: str) -> bool:
+        """Return whether a model is in its memory, or will be when the lease that loads it begins."""
+        return model in self.models and (self.models[model].is_loaded or self.loading == model)
+
+    @property
+    def held_models(self) -> tuple[str, ...]:
+        """The models that it holds."""
+        return tuple(filter(self.holds, self.models))
 
     def without_models(self, names: Collection[str], *, is_in_memory: bool = True) -> Worker:
         """Return the worker without some of its models; `is_in_memory`: it may not have unloaded them."""

@@ -72,9 +72,9 @@ class ResidentModels:
             load_s = self._load_evicting(name, order.may_evict, evicted, use)
             model = self._held[name]
             loaded = model.held(name) if order.is_load or not is_held else None
-            if loaded is not None and is_held:  # since an earlier session
-                loaded = replace(loaded, load_s=0.0)
-            return ModelUse(model, use, loaded, tuple(evicted), load_s if is_held else 0.0)
+            if loaded is not None and is_held:  # since an earlier session, or until it was idle
+                loaded = replace(loaded, load_s=load_s)
+            return ModelUse(model, use, loaded, tuple(evicted), load_s if loaded is None else 0.0)
 
     def unload_idle(self) -> Iterator[str]:
         """Free the memory of the models that were idle for long enough; yield their names."""

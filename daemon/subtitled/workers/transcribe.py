@@ -148,7 +148,7 @@ class TranscribeRole:
 
     def _changes(self, use: ModelUse) -> dict[str, Any]:
         """Return what every answer to a lease reports about the worker's models."""
-        is_changed = use.loaded is not None or use.evicted
+        is_changed = use.loaded is not None or use.evicted or use.load_s
         free_bytes = self._models.free_bytes() if is_changed else None
         return {"loaded": use.loaded, "evicted": use.evicted, "free_bytes": free_bytes}
 

@@ -1,0 +1,240 @@
+"""What leases and answers show about models: each worker has the model that it is leased, none is changed too often or too late."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from action_checks import Violation
+from msgspec import Struct
+from simulated_models import SimulatedDevices
+
+from subtitled.core import actions as ac
+from subtitled.core import events as ev
+from subtitled.core import protocol as pr
+from subtitled.core.broker import Broker
+from subtitled.core.records import Job, Role, Worker
+from subtitled.core.states import AT_WORK
+
+TURN_S, TURN_LOADS = 10.0, 10.0
+"""A worker with work keeps its models for so long, or for so many load times of the next one."""
+
+
+class _Load(Struct, frozen=True):
+    """A lease that includes a load, when it was sent."""
+
+    at: float
+    rested_s: float
+    """Since the worker's last load."""
+    needed_s: float
+    """How long it must have kept its models if it unloads one of them; 0 for the first load of this model."""
+
+
+class ModelChecks:
+    """Checks the models of one run of the daemon, by what workers have reported."""
+
+    def __init__(self, broker: Broker, devices: SimulatedDevices) -> None:
+        self._broker = broker
+        self._devices = devices
+        self._held: dict[str, set[str]] = {}
+        """Models that each worker has reported, by its identity."""
+        self._unloaded: dict[str, set[str]] = {}
+        """Those that it has unloaded since, when it was idle."""
+        self._changed_at: dict[str, float] = {}
+        """When each worker became ready, or was sent its last load."""
+        self._loads: dict[int, _Load] = {}
+        """By lease."""
+        self._known: dict[str, float] = {}
+        """Reported load time of each model."""
+        self._crowded: set[tuple[str, str]] = set()
+        """Models for which others were unloaded, by slot and name."""
+        self._since: dict[str, float] = {}
+        """Since when a model has had waiting segments, and no worker has held it."""
+        self._late: dict[str, Counter[str]] = {}
+        """For each of these the leases of other models, by worker, that were sent after the worker's turn."""
+
+    # -- what workers report ---------------------------------------------------------------------------------
+
+    def happened(self, event: ev.Event, now: float) -> None:
+        """Note an event that the broker is about to handle."""
+        match event:
+            case ev.ModelsChanged(models=models):
+                before, after = self._broker.placement.specs, {spec.name: spec for spec in models}
+                changed = {
+                    name for name in before if name not in after or after[name].engine != before[name].engine
+                }
+                for held in (*self._held.values(), *self._unloaded.values()):
+                    held.difference_update(changed)
+                self._crowded.clear()
+                self._since.clear()
+                self._late.clear()
+            case ev.MessageReceived(worker=identity, message=pr.WorkerReady() as ready):
+                self._held[identity] = {""} if ready.has_default else set()
+                self._unloaded[identity] = set()
+                self._changed_at[identity] = now
+            case ev.MessageReceived(worker=identity, message=pr.ModelUnloaded(model=name)):
+                if name in self._held.get(identity, ()):
+                    self._held[identity].discard(name)
+                    self._unloaded[identity].add(name)
+                    leases = self._broker.lease_dispatch.leases.values()
+                    if any((lease.worker, lease.model) == (identity, name) for lease in leases):
+                        self._changed_at[identity] = -float("inf")  # it loads it again for one sent before
+            case ev.MessageReceived(worker=identity, message=message) if isinstance(message, pr.LeaseAnswer):
+                self._answered(identity, message)
+            case _:
+                pass
+
+    def _answered(self, identity: str, answer: pr.LeaseAnswer) -> None:
+        lease = self._broker.lease_dispatch.leases.get(answer.lease)
+        if lease is None or lease.worker != identity:
+            return
+        held = self._held[identity]
+        load = self._loads.pop(lease.id, None)
+        is_fault = isinstance(answer, pr.LeaseRefused) and answer.is_model_fault
+        if is_fault or (lease.is_load and answer.loaded is None and not isinstance(answer, pr.Transcribed)):
+            held.discard(lease.model)
+        elif lease.model in self._unloaded[identity] and isinstance(answer, pr.Transcribed):
+            held.add(lease.model)  # the lease was sent before the worker unloaded it
+            self._unloaded[identity].discard(lease.model)
+        unloaded = held.intersection(answer.evicted)
+        held -= unloaded
+        self._unloaded[identity] -= set(answer.evicted)
+        if answer.loaded is not None and answer.loaded.load_s:
+            self._known[lease.model] = answer.loaded.load_s
+        slot = identity.rpartition(".")[0]
+        if answer.evicted:
+            self._crowded.add((slot, lease.model))
+        if load is not None and unloaded and load.rested_s < load.needed_s - 1e-6:
+            raise Violation(
+                f"{identity} thrashes: it unloads {sorted(unloaded)} for {lease.model!r} {load.rested_s:.2f} s"
+                f" after its last load, not {load.needed_s:.2f} s"
+            )
+
+    # -- what the broker decides -----------------------------------------------------------------------------
+
+    def decided(self, action: ac.Action, now: float) -> None:
+        """Check an action of the broker."""
+        match action:
+            case ac.SendLease():
+                self._leased(action, now)
+            case ac.WriteFailure(job=job):
+                self._check_cause(job)
+            case _:
+                pass
+
+    def _leased(self, action: ac.SendLease, now: float) -> None:
+        lease, message = action.lease, action.message
+        worker = self._broker.worker_table.current(lease.worker)
+        for item in message.items:
+            if self._broker.live_jobs.job(item.key.job).options.model != lease.model:
+                raise Violation(f"{item.key} is leased as one of the model {lease.model!r}")
+        if worker is None:  # it was lost in the same step
+            return
+        held = self._held[lease.worker]
+        self._check_preloads(worker, {*message.evict, *message.may_evict})
+        if message.is_load:
+            if len(worker.leases) > 1:
+                raise Violation(f"{lease.worker} is to load {lease.model!r} and holds other leases")
+            spec = self._broker.placement.specs[lease.model]
+            if not spec.may_be_on(worker.slot) or not spec.is_present:
+                raise Violation(f"{lease.worker} is to load {lease.model!r}, which it may not")
+            self._loads[lease.id] = self._load(worker, action, held, now)
+            self._changed_at[lease.worker] = now
+            held -= set(message.evict)
+            held.add(lease.model)
+            self._unloaded[lease.worker].discard(lease.model)
+        elif lease.model not in held:
+            raise Violation(f"{lease.worker} is leased the model {lease.model!r}, it holds {sorted(held)}")
+        self._check_waits(worker, action, now)
+
+    def _load(self, worker: Worker, action: ac.SendLease, held: Iterable[str], now: float) -> _Load:
+        name = action.lease.model
+        known_s = self._known.get(name)
+        ready = self._broker.lease_dispatch.ready
+        priorities = [ready.priority(other) for other in ready.waiting() if other in held]
+        own = max((self._priority(item.key.job) for item in action.message.items), default=None)
+        needed_s = 0.0
+        is_expected = (
+            bool(action.message.evict) or self._devices.is_measured or (worker.slot, name) in self._crowded
+        )
+        if known_s is not None and own is not None and is_expected:
+            is_urgent = not priorities or own > max(priorities)
+            needed_s = known_s if is_urgent else max(TURN_S, TURN_LOADS * known_s)
+        return _Load(now, now - self._changed_at[worker.identity], needed_s)
+
+    def _priority(self, job: str) -> int:
+        return self._broker.live_jobs.job(job).options.priority
+
+    def _check_preloads(self, worker: Worker, unloaded: set[str]) -> None:
+        """Check that as many workers keep each preloaded model as are configured."""
+        for name in unloaded:
+            spec = self._broker.placement.specs.get(name)
+            holders = [
+                other.slot
+                for other in self._broker.worker_table.of(Role.TRANSCRIBE)
+                if other.state in AT_WORK
+                and name in self._held.get(other.identity, ())
+                and other.slot != worker.slot
+            ]
+            is_held = name in self._held[worker.identity]
+            if is_held and spec is not None and len(holders) < spec.preload:
+                raise Violation(f"{worker.identity} may unload the preloaded model {name!r}")
+
+    def _check_waits(self, worker: Worker, action: ac.SendLease, now: float) -> None:
+        """Check that not every worker that may load a model gets leases of other models after its turn."""
+        for name, since in self._since.items():
+            if name == action.lease.model or now <= since or not self._may_load(worker, name, now):
+                continue
+            first = action.message.items[0].key.job if action.message.items else None
+            if first is None or self._priority(first) > self._broker.lease_dispatch.ready.priority(name):
+                continue
+            turn_s = max(TURN_S, TURN_LOADS * self._known.get(name, 0.0))
+            if now < self._changed_at[worker.identity] + turn_s or action.message.is_load:
+                continue
+            late = self._late.setdefault(name, Counter())
+            late[worker.identity] += 1
+            able = [
+                other.identity
+                for other in self._broker.worker_table.of(Role.TRANSCRIBE)
+                if other.state in AT_WORK and self._may_load(other, name, now)
+            ]
+            if all(late[identity] for identity in able):
+                raise Violation(
+                    f"the model {name!r} starves since {since:.2f} s: {dict(late)} leases of others"
+                )
+
+    def _may_load(self, worker: Worker, name: str, now: float) -> bool:
+        placement = self._broker.placement
+        return placement.specs[name].may_be_on(worker.slot) and not placement._obstacle_at(worker, name, now)
+
+    def observe(self, now: float) -> None:
+        """Note which models wait for a worker."""
+        placement, ready = self._broker.placement, self._broker.lease_dispatch.ready
+        holders = [w for w in self._broker.worker_table.of(Role.TRANSCRIBE) if w.state in AT_WORK]
+        waiting = {
+            name
+            for name in ready.waiting()
+            if name in placement.specs and not any(worker.holds(name) for worker in holders)
+        }
+        self._since = {name: self._since.get(name, now) for name in waiting}
+        self._late = {name: late for name, late in self._late.items() if name in waiting}
+
+    def _check_cause(self, job: Job) -> None:
+        """Check that a job fails for lack of its model only if that is broken, or its workers are."""
+        is_broken = any(model.is_broken for model in self._devices.others if model.name == job.options.model)
+        if is_broken and "could not be transcribed" in job.cause:
+            raise Violation(f"job {job.id} fails for its segments, and its model is broken")
+        if "the model cannot be loaded" not in job.cause:
+            return
+        if not is_broken and "worker was lost" not in job.cause:
+            raise Violation(f"job {job.id} failed although its model can be loaded: {job.cause}")
+
+    def missing_preloads(self) -> list[str]:
+        """Return the preloaded models that fewer workers hold than should."""
+        workers = [w for w in self._broker.worker_table.of(Role.TRANSCRIBE) if w.state in AT_WORK]
+        return [
+            spec.name
+            for spec in self._broker.placement.specs.values()
+            if sum(spec.name in self._held[worker.identity] for worker in workers)
+            < min(spec.preload, len(workers))
+        ]
