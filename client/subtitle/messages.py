@@ -54,7 +54,7 @@ AudioTrackOption = Annotated[int, Meta(ge=1, le=1000)] | Annotated[str, Meta(max
 
 
 Channels = Literal["mix", "split"]
-"""Whether two channels are mixed, or have different speakers and each its own cues."""
+"""Whether two channels or tracks have different speakers and each its own cues."""
 
 
 class JobOptions(Struct, frozen=True, kw_only=True):
@@ -67,7 +67,7 @@ class JobOptions(Struct, frozen=True, kw_only=True):
     audio_track: AudioTrackOption = "auto"
     """"auto": the one in `language`, the default one, or the first with speech; commentary only if nothing else is there."""
     channels: Channels = "mix"
-    """"split": each of two channels with different speech has its own cues."""
+    """"split": each of two channels, or of several tracks, with different speech has its own cues."""
     task: Task = "transcribe"
     tasks: Annotated[tuple[Task, ...], Meta(max_length=2)] = ()
     """Replaces `task`; both tasks read the file once and make subtitles in two languages."""
@@ -96,8 +96,8 @@ class EditedCue(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """After `start_ms`."""
     lines: Annotated[tuple[Annotated[str, Meta(max_length=1_000)], ...], Meta(max_length=16)]
     """At least one that is not blank; blank ones are removed."""
-    channel: Literal["", "left", "right"] = ""
-    """That of the speaker, if the channels of the file were transcribed separately."""
+    channel: Annotated[str, Meta(max_length=20)] = ""
+    """That of the speaker, if channels or tracks of the file were transcribed separately: "left", "track 2"."""
     is_accepted: bool = False
     """A person has confirmed the words of which the model was uncertain."""
 
@@ -163,16 +163,23 @@ class AudioChoice(Struct, frozen=True, kw_only=True):
     """Number of the track."""
     mix: Annotated[str, Meta(max_length=200)]
     """How its channels become one: "mono", "stereo" or "surround" (all of them), "sum", "difference", "left", "right", "centre",
-    "surroundings"; "split": two channels that are transcribed separately."""
+    "surroundings"; "split": channels or tracks that are transcribed separately."""
     fallback: Annotated[str, Meta(max_length=200)] = ""
     """The mix of the segments in which `mix` has no speech; "" if there are none."""
     tracks: Annotated[tuple[AudioTrack, ...], Meta(max_length=1000)]
     """All audio tracks."""
+    split_tracks: Annotated[tuple[int, ...], Meta(max_length=1000)] = ()
+    """Numbers of the tracks that are transcribed separately; empty if it is only `track`."""
+
+    @property
+    def used(self) -> tuple[AudioTrack, ...]:
+        """The tracks that are transcribed."""
+        return tuple(track for track in self.tracks if track.number in {self.track, *self.split_tracks})
 
     @property
     def others(self) -> tuple[AudioTrack, ...]:
         """The tracks that are not transcribed."""
-        return tuple(track for track in self.tracks if track.number != self.track)
+        return tuple(track for track in self.tracks if track not in self.used)
 
 
 class JobFacts(Struct, frozen=True, kw_only=True):

@@ -86,9 +86,9 @@ def print_job(console: Console, job: JobFacts) -> None:
         ("audio", f"{job.audio_ms / 1000:.1f} s" if job.audio_ms else f"{job.decoded_ms / 1000:.1f} s read"),
     ]
     if job.audio is not None:
-        used = next((track.summary for track in job.audio.tracks if track.number == job.audio.track), "")
         fallback = f", {job.audio.fallback} where it has no speech" if job.audio.fallback else ""
-        rows.append(("track", f"{used or job.audio.track}; mix: {job.audio.mix}{fallback}"))
+        used = [track.summary for track in job.audio.used] or [str(job.audio.track)]
+        rows += [("track", f"{summary}; mix: {job.audio.mix}{fallback}") for summary in used]
         rows += [("not used", f"track {track.summary}") for track in job.audio.others]
     if job.started_ms and job.ended_ms:
         wall_s = (job.ended_ms - job.started_ms) / 1000

@@ -135,6 +135,25 @@ def test_split_channels_have_their_own_cues(daemon: Daemon, tmp_path: Path) -> N
         assert "".join(said) in "".join(got)
 
 
+def test_split_tracks_have_their_own_cues(daemon: Daemon, tmp_path: Path) -> None:
+    """A microphone and a call on tracks of their own; the second recording starts 3 s later."""
+    first, second = media.speech(SECONDS), media.recording()[int(17.6 * 16_000) : int(33.0 * 16_000)]
+    path = media.mux(tmp_path / "two.mkv", media.Voice(first), media.Voice(second, start_s=3.0))
+    handle = daemon.client.submit(path, language="en", channels="split", formats=["json", "srt"])
+    handle.wait(timeout_s=120)
+    audio = handle.facts().audio
+    assert audio is not None
+    assert (audio.mix, audio.split_tracks, audio.others) == ("split", (1, 2), ())
+    transcript = read_json(handle.text("json").encode())
+    true_text = media.true_text()
+    for channel, shift_ms, said in (("track 1", 0, true_text[1]), ("track 2", 3_000 - 17_600, true_text[8])):
+        its = [cue for cue in transcript.cues if cue.channel == channel]
+        match = next((cue for cue in its if said.text.startswith(" ".join(cue.lines)[:20])), None)
+        assert match is not None, its
+        assert abs(match.start_ms - said.start_ms - shift_ms) < 300
+    assert handle.text("srt").count(" --> ") == len(transcript.cues)
+
+
 def test_a_client_chooses_the_track_of_its_file(daemon: Daemon, tmp_path: Path) -> None:
     voices = (media.Voice(media.speech(3)), media.Voice(media.speech(3), language="ger"))
     path = media.mux(tmp_path / "talk.mkv", *voices)

@@ -228,6 +228,40 @@ def test_two_channels_with_different_speech_are_planned_separately(tmp_path: Pat
         assert likeness(its, alone) > 0.99
 
 
+@pytest.mark.parametrize("start_s", [0.0, 3.0])
+def test_two_tracks_with_different_speech_are_planned_separately(tmp_path: Path, start_s: float) -> None:
+    """As in recordings with a microphone and a call on tracks of their own; the second one may start later."""
+    other = media.recording("demo-zh.flac")[: len(SPEECH)]
+    voices = media.Voice(SPEECH), media.Voice(other, start_s=start_s), media.Voice(QUIET)
+    path = media.mux(tmp_path / "a.mkv", *voices, codec="pcm_s16le", rate=RATE)
+    with Ingest(
+        str(path), vad=schema.VadConfig(), segments=schema.SegmentsConfig(), window_s=30, channels="split"
+    ) as running:
+        segments = list(running)
+    audio = running.audio
+    assert (audio.track, audio.mix, audio.split_tracks) == (1, "split", (1, 2))
+    assert [track.number for track in audio.others] == [3]
+    assert running.offsets == {1: 0, 2: start_s * RATE}
+    assert running.decoded_samples == len(SPEECH) + start_s * RATE
+    again = list(recut(str(path), [segment.plan for segment in segments]))
+    assert [segment.plan for segment in again] == [segment.plan for segment in segments]
+    assert all(np.array_equal(one.pcm, two.pcm) for one, two in zip(segments, again, strict=True))
+    for number, alone in ((1, SPEECH), (2, other)):
+        its = [segment for segment in segments if segment.plan.source == AudioSource(number, "stereo")]
+        assert likeness(its, alone) > 0.99
+
+
+def test_tracks_of_the_same_speech_or_another_kind_are_not_split(tmp_path: Path) -> None:
+    chinese = media.recording("demo-zh.flac")[: len(SPEECH)]
+    same = media.Voice(SPEECH, language="eng"), media.Voice(SPEECH // 2, language="eng")
+    dubbed = same[0], media.Voice(chinese, language="chi")
+    commented = same[0], media.Voice(chinese, title="Commentary")
+    for number, voices in enumerate((same, dubbed, commented)):
+        source, segments = prepared(media.mux(tmp_path / f"{number}.mkv", *voices), channels="split")
+        assert source == AudioSource(1, "stereo")
+        assert {segment.plan.source for segment in segments} == {source}
+
+
 def test_channels_with_the_same_speech_are_not_split(tmp_path: Path) -> None:
     path = media.write_sound(tmp_path / "a.wav", np.column_stack([SPEECH, SPEECH]))
     assert prepared(path, channels="split")[0].mix == "stereo"

@@ -25,7 +25,7 @@ _OPTIONS = (
     click.option(
         "--channels",
         type=click.Choice(get_args(Channels)),
-        help="split: two channels with different speakers, each with its own cues.",
+        help="split: two channels, or tracks, with different speakers, each with its own cues.",
     ),
     click.option(
         "--task",

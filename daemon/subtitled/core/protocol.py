@@ -201,6 +201,8 @@ class Media(Struct, frozen=True, kw_only=True):
     channels: Count = 0
     offset_samples: Annotated[int, Meta(ge=-(2**48), le=2**48)] = 0
     """The audio stream's own start time, in samples at 16 kHz; added to every time."""
+    track_offsets: dict[int, int] = {}
+    """`offset_samples` of each track that is transcribed, by its number; empty if it is one."""
     decoded_samples: Count = 0
     speech_samples: Count = 0
     bad_packets: Count = 0
@@ -212,6 +214,10 @@ class Media(Struct, frozen=True, kw_only=True):
     skipped: tuple[SkippedSpan, ...] = ()
     audio: AudioChoice | None = None
     """What was decoded; None for files that an earlier release read."""
+
+    def offset_of(self, track: int) -> int:
+        """Return the start time of a track, in samples."""
+        return self.track_offsets.get(track, self.offset_samples)
 
     @property
     def damaged_s(self) -> tuple[tuple[float, float], ...]:

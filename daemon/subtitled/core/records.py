@@ -37,7 +37,7 @@ class Options(Struct, frozen=True, kw_only=True):
     audio_track: str = "auto"
     """A number from 1, a Whisper language code, or "auto"."""
     channels: str = "mix"
-    """"split": two channels are transcribed separately."""
+    """"split": channels or tracks with different speech are transcribed separately."""
     task: str = "transcribe"
     is_translated_too: bool = False
     """Decode each segment once more with translation to English, and write subtitles in both languages."""

@@ -40,7 +40,7 @@ class Cue(Struct, frozen=True, omit_defaults=True):
     end_ms: int
     lines: tuple[str, ...]
     channel: str = ""
-    """"left" or "right", if the channels of the file were transcribed separately: cues of both may overlap."""
+    """"left", "right" or "track 2", if channels or tracks of the file were transcribed separately: cues of both may overlap."""
     is_accepted: bool = False
     """A person has confirmed the words of which the model was uncertain."""
 

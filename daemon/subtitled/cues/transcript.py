@@ -72,7 +72,7 @@ class SegmentTranscript(Struct, frozen=True, kw_only=True):
     """Why the text of a fallback was used, or none."""
     phrases: tuple[MediaPhrase, ...] = ()
     channel: str = ""
-    """"left" or "right", if the channels of the file were transcribed separately."""
+    """"left", "right" or "track 2", if channels or tracks of the file were transcribed separately."""
 
 
 class TranscriptEdit(Struct, frozen=True, kw_only=True):

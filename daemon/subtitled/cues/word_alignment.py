@@ -44,7 +44,7 @@ class AlignedCue(Struct, frozen=True, kw_only=True):
     """0 to 1: the mean probability of the tokens of its phrases."""
     words: tuple[CueWord, ...]
     channel: str = ""
-    """"left" or "right", if the channels of the file were transcribed separately."""
+    """"left", "right" or "track 2", if channels or tracks of the file were transcribed separately."""
     is_accepted: bool = False
     """A person has confirmed the words of which the model was uncertain."""
 

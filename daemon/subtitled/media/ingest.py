@@ -13,6 +13,7 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
+from subtitle.messages import AudioChoice
 from subtitled.config.schema import SAMPLE_RATE
 from subtitled.core.plan import FRAME, AudioSource, Cutter, Plan, Planner, SkippedSpan, Span
 from subtitled.errors import MediaError
@@ -29,6 +30,7 @@ from subtitled.media.mixing import (
     fallback_of,
     is_cancelled,
     measured_mixes,
+    split_tracks,
 )
 from subtitled.media.vad import FallbackSpeech, Vad
 from subtitled.media.waveform import WaveformBuilder
@@ -63,8 +65,8 @@ class Ingest:
     `segments.max_segment_s`, nor than 30 s. `audio_track` and `language` choose between audio tracks, as in `open_media`.
     The track and its mix are chosen first, from the first speech in the file: they are in `source`, and in the plans. Speech
     that is later in other channels only is planned from their mix. With
-    `channels` = "split" two channels with different speech are planned separately: `source.mix` is "split", those in the
-    plans are "left" and "right".
+    `channels` = "split" tracks with different speech are planned one after the other, each on its own clock (`offsets`), and
+    two channels with different speech separately: `source.mix` is "split", those in the plans are "left" and "right".
     `on_progress` is called with `decoded_samples` after each block of a few seconds, also while there is
     nothing to give; what it raises ends the iteration. Raises MediaError, here and while iterating.
 
@@ -98,10 +100,13 @@ class Ingest:
         self._on_progress = on_progress
         self._skipped: list[SkippedSpan] = []
         self._streams: list[_Stream] = []
+        self._decoders: list[Decoder] = []
+        """Those of the tracks that were planned, and of the one that is; the first one describes the file."""
+        self._is_measured = False
         self._segments = 0
         self._peaks = WaveformBuilder()
-        self.fallback = ""
-        """The mix of the segments in which `source` has no speech; "": there is none yet."""
+        self._fallback = ""
+        """The mix of the segments in which the chosen one has no speech; "": there is none yet."""
         self.decoded_samples = 0
         self.speech_samples = 0
         self.decode_s = self.vad_s = 0.0
@@ -111,17 +116,39 @@ class Ingest:
     @property
     def info(self) -> MediaInfo:
         """The track's description."""
-        return self._decoder.info
+        return self._main.info
 
     @property
     def source(self) -> AudioSource:
-        """The track and mix that are planned; final with the first segment."""
-        return self._decoder.source
+        """The track and mix that are planned, the first if there are several tracks; final with the first segment."""
+        return self._main.source
+
+    @property
+    def _main(self) -> Decoder:
+        return self._decoders[0] if self._decoders else self._decoder
 
     @property
     def tracks(self) -> tuple[AudioTrack, ...]:
         """All audio tracks of the file."""
-        return self._decoder.tracks
+        return self._main.tracks
+
+    @property
+    def audio(self) -> AudioChoice:
+        """What is transcribed; complete at the end."""
+        numbers = tuple(self.offsets)
+        is_one = len(numbers) < 2
+        return AudioChoice(
+            track=self.source.track,
+            mix=self.source.mix if is_one else SPLIT,
+            fallback=self._fallback,
+            tracks=self.tracks,
+            split_tracks=() if is_one else numbers,
+        )
+
+    @property
+    def offsets(self) -> dict[int, int]:
+        """The start of each track that was planned, in samples of media time, by its number; complete at the end."""
+        return {decoder.source.track: decoder.info.offset_samples for decoder in self._decoders}
 
     @property
     def skipped(self) -> tuple[SkippedSpan, ...]:
@@ -131,20 +158,21 @@ class Ingest:
     @property
     def bad_packets(self) -> int:
         """Packets of the file skipped so far because they were damaged."""
-        return self._decoder.bad_packets
+        return sum(decoder.bad_packets for decoder in self._decoders or [self._decoder])
 
     @property
     def damaged(self) -> tuple[tuple[int, int], ...]:
         """Where audio of the file is lost, in ms of media time; complete at the end."""
-        offset_ms = self.info.offset_samples * 1000 // SAMPLE_RATE
-        return tuple(
-            (max(0, offset_ms + start), max(0, offset_ms + end)) for start, end in self._decoder.damaged
-        )
+        spans = set()
+        for decoder in self._decoders or [self._decoder]:
+            offset_ms = decoder.info.offset_samples * 1000 // SAMPLE_RATE
+            spans |= {(max(0, offset_ms + start), max(0, offset_ms + end)) for start, end in decoder.damaged}
+        return tuple(sorted(spans))
 
     @property
     def drift_ms(self) -> int:
         """How far a timestamp of the file was, so far, from where its audio came to be; see `Decoder.drift_ms`."""
-        return self._decoder.drift_ms
+        return self._main.drift_ms
 
     def peaks(self) -> tuple[int, bytes]:
         """Return how loud all of the audio was, once it has been read; see `WaveformBuilder.finish`."""
@@ -161,13 +189,24 @@ class Ingest:
         self._decoder.close()
 
     def __iter__(self) -> Iterator[IngestedSegment]:
-        self._choose()
+        for source in self._choose():
+            if self._decoders or self._is_measured:
+                self._decoder.close()
+                self._decoder = self._open(source=source)
+            self._decoders.append(self._decoder)
+            yield from self._plan_track()
+
+    def _plan_track(self) -> Iterator[IngestedSegment]:
         streams = self._streams = self._new_streams()
         blocks = self._decoder.each([stream.mix for stream in streams])
+        later = self._decoder.info.offset_samples - self.info.offset_samples
+        samples = 0
         while (block := self._next(blocks)) is not None:
-            self.decoded_samples += block.shape[1]
-            self._peaks.feed(block[0] if len(block) == 1 else max(block, key=_power))
-            self._report(self.decoded_samples)
+            samples += block.shape[1]
+            self.decoded_samples = max(self.decoded_samples, later + samples)
+            if self._decoder is self._main:
+                self._peaks.feed(block[0] if len(block) == 1 else max(block, key=_power))
+            self._report(samples)
             for stream, pcm in zip(streams, block, strict=True):
                 started = time.perf_counter()
                 updates = stream.feed(pcm, block[0])
@@ -176,26 +215,27 @@ class Ingest:
                     yield from self._plan(stream, update)
         for stream in streams:
             yield from self._plan(stream, stream.finish())
-            plan = stream.planner.finish(self.decoded_samples)
+            plan = stream.planner.finish(samples)
             if plan is not None:
                 yield self._prepared(stream, plan)
 
     def _new_streams(self) -> list[_Stream]:
         """Return a stream for each mix that is planned: two of split channels, else the chosen mix and its fallback."""
-        if self.source.mix == SPLIT:
+        source = self._decoder.source
+        if source.mix == SPLIT:
             return [_Stream(mix, self._new_vad(), self._new_planner()) for mix in SPLIT_MIXES]
-        chosen = _Stream(self.source.mix, self._new_vad(), self._new_planner())
+        chosen = _Stream(source.mix, self._new_vad(), self._new_planner())
         fallback = fallback_of(chosen.mix, self._decoder.info.channel_names)
         if fallback is None:
             return [chosen]
         vad = self._new_vad(skips_silence=True)
         return [chosen, _Fallback(fallback, vad, self._new_planner(), chosen)]
 
-    def _choose(self) -> None:
-        """Open the track and mix with the clearest speech, if there is a choice."""
+    def _choose(self) -> list[AudioSource]:
+        """Return the track and mix with the clearest speech; several tracks if they are split."""
         numbers = self._decoder.order
         if len(numbers) == 1 and self._decoder.info.channels == 1:
-            return
+            return [self._decoder.source]
         preferred = self._decoder.source
         found: list[tuple[int, Evidence]] = []
         for number in numbers:
@@ -206,18 +246,19 @@ class Ingest:
                 except UnreadableTrackError:
                     continue
             found.append((number, self._measure()))
-            if found[-1][1].is_enough:
+            if found[-1][1].is_enough and not self._is_split:
                 break
         at = choose_track([evidence.frames for _, evidence in found])
-        source = preferred
-        if at is not None:
-            number, evidence = found[at]
-            source = AudioSource(number, choose_mix(evidence, is_split=self._is_split))
-        self._decoder.close()
-        self._decoder = self._open(source=source)
+        if at is None:
+            return [preferred]
+        chosen = split_tracks(self._decoder.tracks, found) if self._is_split else [found[at]]
+        return [
+            AudioSource(number, choose_mix(evidence, is_split=self._is_split)) for number, evidence in chosen
+        ]
 
     def _measure(self) -> Evidence:
         """Read the track until its speech decides the mix, or to its end."""
+        self._is_measured = True
         mixes = measured_mixes(self._decoder.info.channel_names)
         meter = _SpeechMeter(mixes, [self._new_vad() for _ in mixes])
         blocks = self._decoder.each(mixes)
@@ -243,7 +284,10 @@ class Ingest:
         return block
 
     def _plan(self, stream: _Stream, update: VadUpdate) -> Iterator[IngestedSegment]:
-        self._skipped.extend(SkippedSpan(span, self._too_short) for span in update.skipped)
+        later = self._decoder.info.offset_samples - self.info.offset_samples
+        for span in update.skipped:
+            moved = Span(max(0, later + span.start), max(0, later + span.end))
+            self._skipped.append(SkippedSpan(moved, self._too_short))
         for span in stream.cutter.feed(
             update.levels, update.spans, talking=update.talking, settled=update.settled
         ):
@@ -257,8 +301,8 @@ class Ingest:
         index = self._segments
         self._segments += 1
         if isinstance(stream, _Fallback):
-            self.fallback = stream.mix
-        source = AudioSource(self.source.track, stream.mix)
+            self._fallback = stream.mix
+        source = AudioSource(self._decoder.source.track, stream.mix)
         return IngestedSegment(replace(plan, index=index, source=source), np.concatenate(pcm))
 
 

@@ -59,6 +59,8 @@ _CANCELLED = -0.5
 """Correlation of two channels below which their sum would cancel much of the speech."""
 _ALIKE = 0.8
 """Correlation of two channels from which they have the same speech."""
+_MAX_SHIFT = 3
+"""Frames (96 ms) by which encoders shift copies of a track."""
 _DOMINANT = 20
 """Speech in one channel to speech in the other, from which only the first is taken to have speech."""
 _LOUD = 0.25
@@ -253,6 +255,43 @@ def order_tracks(tracks: Sequence[AudioTrack], wanted: str, language: str | None
     if any(track.number == int(wanted) for track in tracks):
         raise ValueError(f"audio_track = {wanted}: no decoder knows its format; {listed}")
     raise ValueError(f"audio_track = {wanted}: {listed}")
+
+
+def split_tracks(
+    tracks: Sequence[AudioTrack], found: Sequence[tuple[int, Evidence]]
+) -> list[tuple[int, Evidence]]:
+    """Return the tracks with different speech, given the number and evidence of those with an order, the preferred one first.
+
+    Commentary beside the programme is left out, as are tracks in another language than that of the first, copies and silence.
+    """
+    spoken = [(number, evidence) for number, evidence in found if evidence.frames]
+    first = tracks[spoken[0][0] - 1] if spoken else None
+    kept: list[tuple[int, Evidence]] = []
+    for number, evidence in spoken:
+        track = tracks[number - 1]
+        is_other_language = first and first.language and track.language and track.language != first.language
+        if is_other_language or (first and _is_secondary(track) != _is_secondary(first)):
+            continue
+        if not any(_is_copy(evidence, other) for _, other in kept):
+            kept.append((number, evidence))
+    return sorted(kept, key=lambda one: one[0])
+
+
+def _is_copy(one: Evidence, other: Evidence) -> bool:
+    """Return whether two tracks are as loud at the same times: the same sound, encoded twice."""
+    levels = [np.sqrt(np.einsum("aaf->f", evidence.power)) for evidence in (one, other)]
+    frames = min(map(len, levels)) - 2 * _MAX_SHIFT
+    if frames < 2 * _MAX_SHIFT:
+        return False
+    middle = levels[0][_MAX_SHIFT : _MAX_SHIFT + frames]
+    shifted = (levels[1][shift : shift + frames] for shift in range(2 * _MAX_SHIFT + 1))
+    return any(_correlation(middle, part) > _ALIKE for part in shifted)
+
+
+def _correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    one, other = one - one.mean(), other - other.mean()
+    scale = np.sqrt(one.dot(one) * other.dot(other))
+    return float(one.dot(other) / scale) if scale else 0.0
 
 
 def _is_secondary(track: AudioTrack) -> bool:

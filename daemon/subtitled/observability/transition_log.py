@@ -255,7 +255,7 @@ def _audio_fields(audio: AudioChoice | None) -> dict[str, object]:
     if audio is None:
         return {}
     others = "; ".join(track.summary for track in audio.others[:MAX_LOGGED_TRACKS])
-    optional = {"fallback_mix": audio.fallback, "other_tracks": others}
+    optional = {"split_tracks": audio.split_tracks, "fallback_mix": audio.fallback, "other_tracks": others}
     return {
         "track": audio.track,
         "mix": audio.mix,

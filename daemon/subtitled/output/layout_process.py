@@ -280,12 +280,14 @@ def compose(
     """
     job = row.job
     media = _media_decoder.decode(row.media) if row.media else Media()
-    offset = media.offset_samples
+    tracks = frozenset(media.audio.split_tracks if media.audio else ())
+    is_split = media.audio.mix == "split" if media.audio else job.options.channels == "split"
     segments: list[SegmentTranscript] = []
     missing: list[MissingSpan] = []
     unheard: list[MissingSpan] = []
     for found in results:
         result = _read_result(found)
+        source, offset = found.plan.source, media.offset_of(found.plan.source.track)
         if isinstance(result, _NoResult):
             if result.is_damaged and job.state is not JobState.FAILED:
                 raise LayoutError(
@@ -295,12 +297,16 @@ def compose(
             continue
         is_second = is_translation and result.translation is not None
         phrases = (result.translation or ()) if is_second else result.phrases
-        segments += _segments(found, result, phrases, offset, is_split=job.options.channels == "split")
+        channel = (
+            f"track {source.track}" if source.track in tracks else "",
+            source.mix if is_split and source.mix in {"left", "right"} else "",
+        )
+        segments += _segments(found, result, phrases, offset, channel=" ".join(filter(None, channel)))
         unheard += _unheard(found.plan, result, offset)
     transcript = Transcript(
         source=source_name(job),
         duration_ms=media.decoded_samples // SAMPLES_PER_MS,
-        offset_ms=offset // SAMPLES_PER_MS,
+        offset_ms=media.offset_samples // SAMPLES_PER_MS,
         audio=media.audio,
         language=_language(job.language or job.options.language, segments),
         language_probability=job.language_probability or None,
@@ -308,7 +314,7 @@ def compose(
         model=model,
         devices=tuple(sorted({segment.device for segment in segments})),
         segments=tuple(segments),
-        skipped=tuple(_missing(skip.span, offset, skip.cause) for skip in media.skipped),
+        skipped=tuple(_missing(skip.span, media.offset_samples, skip.cause) for skip in media.skipped),
         missing=tuple(missing),
         unheard=tuple(unheard),
         damaged=media.damaged_s,
@@ -333,11 +339,12 @@ def speech_without_text(
 
     Without a layout, and so fast enough for a thread of the daemon.
     """
-    offset = (_media_decoder.decode(row.media) if row.media else Media()).offset_samples
+    media = _media_decoder.decode(row.media) if row.media else Media()
     missing: list[MissingSpan] = []
     unheard: list[MissingSpan] = []
     for found in results:
         result = _read_result(found)
+        offset = media.offset_of(found.plan.source.track)
         if isinstance(result, _NoResult):
             missing += _missing_segment(found, offset, result.cause)
         else:
@@ -396,9 +403,9 @@ def _language(settled: str, segments: Iterable[SegmentTranscript]) -> str | None
 
 
 def _segments(
-    found: ResultRow, result: SegmentResult, phrases: Iterable[Phrase], offset: int, *, is_split: bool
+    found: ResultRow, result: SegmentResult, phrases: Iterable[Phrase], offset: int, *, channel: str
 ) -> Iterator[SegmentTranscript]:
-    """Yield a segment's transcript, with its channel if the channels are split; where it has several languages, one for each run of phrases in one of them."""
+    """Yield a segment's transcript; where it has several languages, one for each run of phrases in one of them."""
     plan = found.plan
     pieces = (Span(piece.start, piece.start + piece.samples) for piece in plan.pieces)
     whole = SegmentTranscript(
@@ -413,7 +420,7 @@ def _segments(
         temperature=result.temperature,
         fallbacks=result.fallbacks,
         decisions=result.decisions,
-        channel=plan.source.mix if is_split and plan.source.mix in {"left", "right"} else "",
+        channel=channel,
     )
     spoken = sorted(phrases, key=lambda phrase: phrase.start_ms)
     runs = [(language, tuple(its)) for language, its in groupby(spoken, key=lambda phrase: phrase.language)]

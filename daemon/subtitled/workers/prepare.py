@@ -11,7 +11,6 @@ from pathlib import Path
 
 from msgspec.msgpack import encode
 
-from subtitle.messages import AudioChoice
 from subtitled.config import schema
 from subtitled.core.protocol import (
     Abandon,
@@ -269,18 +268,14 @@ class PrepareRole:
                 sample_rate=ingest.info.sample_rate,
                 channels=ingest.info.channels,
                 offset_samples=ingest.info.offset_samples,
+                track_offsets=ingest.offsets if len(ingest.offsets) > 1 else {},
                 decoded_samples=ingest.decoded_samples,
                 speech_samples=ingest.speech_samples,
                 bad_packets=ingest.bad_packets,
                 damaged=ingest.damaged,
                 drift_ms=ingest.drift_ms,
                 skipped=ingest.skipped,
-                audio=AudioChoice(
-                    track=ingest.source.track,
-                    mix=ingest.source.mix,
-                    fallback=ingest.fallback,
-                    tracks=ingest.tracks,
-                ),
+                audio=ingest.audio,
             )
             interval_ms, peaks = ingest.peaks()
             return PlanComplete(
