@@ -18,7 +18,8 @@ def check(broker: Broker, store: StoreTable, pcm: dict[SegmentKey, int], files: 
     """Raise Violation unless all invariants hold; `files` are the jobs whose files are being written."""
     _check_workers(broker)
     leased = _check_leases(broker)
-    held = {name for names in broker.prepare_dispatch._held.values() for name in names}
+    waiting = (*broker.prepare_dispatch._held.values(), *broker.prepare_dispatch._awaiting.values())
+    held = {name for names in waiting for name in names}
     in_line = {name for _, _, name in broker.prepare_dispatch._queue}
     ready = 0
     queued_bytes = 0

@@ -290,7 +290,7 @@ def test_segment_that_kills_the_worker_after_the_load_is_blamed() -> None:
 
 def test_job_of_a_model_that_is_not_configured_fails() -> None:
     b = bench("gpu0")
-    submit(b, "a", "huge")
+    b.submit("a", model="huge")
     assert b.state("a") is JobState.FAILED
     assert 'the model "huge" is not in [[models]]' in b.jobs["a"].cause
     assert '"big", "small"' in b.jobs["a"].cause
@@ -549,3 +549,38 @@ def test_worker_without_a_measurement_of_memory_keeps_its_models_for_a_turn() ->
     submit(b, "c", "big")
     b.reply(b.last(ac.SendLease))
     assert b.last(ac.SendLease).message.model == ""
+
+
+def test_file_is_not_read_while_its_model_is_downloaded() -> None:
+    """Its PCM would take the memory that the files of other models need."""
+    b = bench("gpu0", big={"is_present": False})
+    b.submit("a", model="big")
+    b.submit("b", model="")
+    assert [sent.job.id for sent in b.all(ac.SendPrepare)] == ["b"]
+    assert (b.state("a"), b.jobs["a"].cause) == (
+        JobState.QUEUED,
+        'waiting for the download of the model "big"',
+    )
+    b.handle(ev.ModelsChanged((ModelSpec(), ModelSpec(name="big", engine=BIG))))
+    assert b.last(ac.SendPrepare).job.id == "a"
+    assert (b.state("a"), b.jobs["a"].cause) == (JobState.PREPARING, "")
+
+
+def test_job_that_waits_for_a_download_can_be_cancelled() -> None:
+    b = bench("gpu0", big={"is_present": False})
+    b.submit("a", model="big")
+    b.handle(ev.CancelRequested("a"))
+    b.handle(ev.ModelsChanged((ModelSpec(), ModelSpec(name="big", engine=BIG))))
+    assert b.state("a") is JobState.CANCELLED
+    assert not b.all(ac.SendPrepare)
+
+
+def test_job_fails_without_being_read_if_its_model_cannot_be_downloaded_or_was_removed() -> None:
+    b = bench("gpu0", big={"is_present": False})
+    b.submit("a", model="big")
+    b.handle(ev.ModelsChanged((ModelSpec(), ModelSpec(name="big", engine=BIG, fault="no such model"))))
+    b.submit("b", model="removed")
+    assert not b.all(ac.SendPrepare)
+    assert (b.state("a"), b.jobs["a"].cause) == (JobState.FAILED, "no such model")
+    assert b.state("b") is JobState.FAILED
+    assert 'the model "removed" is not in [[models]]' in b.jobs["b"].cause

@@ -62,10 +62,12 @@ class Broker:
         self._out: list[Action] = []
         self.live_jobs = LiveJobs(self._out)
         self.worker_table = WorkerTable(policy, self._out)
-        self.prepare_dispatch = PrepareDispatch(policy, self.live_jobs, self.worker_table, self._out)
         self.lease_dispatch = LeaseDispatch(policy, self.live_jobs, self.worker_table, self._out)
         self.placement = self.lease_dispatch.placement
         self.placement.configure(models)
+        self.prepare_dispatch = PrepareDispatch(
+            policy, self.live_jobs, self.worker_table, self.placement, self._out
+        )
         self.lifecycle = JobLifecycle(self.live_jobs, self.prepare_dispatch, self.lease_dispatch, self._out)
         self.worker_loss = WorkerLoss(
             self.lifecycle,
@@ -207,6 +209,7 @@ class Broker:
                 self._on_retry(event)
             case ev.ModelsChanged(models=models):
                 self.placement.configure(models)
+                self.prepare_dispatch.release_models()
             case ev.SpaceChanged(is_enough=is_enough):
                 self.is_paused = not is_enough
             case ev.DrainRequested():
@@ -428,7 +431,9 @@ class Broker:
             self.lifecycle.advance_all(jobs)
 
     def _fail_jobs_without_model(self, now: float) -> None:
-        """Fail the jobs with segments that wait for a model that cannot be used."""
+        """Fail the queued jobs, and those with ready segments, whose model cannot be used."""
+        for name, cause in self.prepare_dispatch.take_unusable().items():
+            self.lifecycle.fail(self.live_jobs.job(name), JobEvent.REJECTED, cause)
         for model in self.lease_dispatch.ready.waiting():
             if cause := self.placement.obstacle(model, now):
                 for name in self.lease_dispatch.ready.jobs_of(model):

@@ -208,16 +208,26 @@ class ModelPlacement:
             for worker in self._worker_table.of(Role.TRANSCRIBE)
         )
 
-    def obstacle(self, name: str, now: float) -> str:
-        """Return why no worker can ever hold a model with waiting segments; "" if one can, or may join."""
+    def fault(self, name: str) -> str:
+        """Return why a model cannot be used on any worker; "" if it can."""
         spec = self.specs.get(name)
         if spec is None:
-            known = ", ".join(f'"{other}"' for other in self.specs if other)
-            return f'the model "{name}" is not in [[models]]; add it, or submit again with one of: default, {known}'
-        if spec.fault:
-            return spec.fault
+            known = ", ".join(["default", *(f'"{other}"' for other in self.specs if other)])
+            return f'the model "{name}" is not in [[models]]; add it, or submit again with one of: {known}'
+        return spec.fault
+
+    def is_awaited(self, name: str) -> bool:
+        """Return whether a model is not on this host yet: it is being downloaded."""
+        spec = self.specs.get(name)
+        return spec is not None and not spec.is_present and not spec.fault
+
+    def obstacle(self, name: str, now: float) -> str:
+        """Return why no worker can ever hold a model with waiting segments; "" if one can, or may join."""
+        if fault := self.fault(name):
+            return fault
         if self._is_served(name):
             return ""
+        spec = self.specs[name]
         workers = [
             worker
             for worker in self._worker_table.of(Role.TRANSCRIBE)

@@ -9,6 +9,7 @@ from msgspec.structs import asdict, replace
 
 from subtitled.core.actions import Action, CheckFile, SendMessage, SendPrepare
 from subtitled.core.live_jobs import LiveJobs
+from subtitled.core.model_placement import ModelPlacement
 from subtitled.core.plan import PlanSettings
 from subtitled.core.policy import Policy
 from subtitled.core.protocol import Abandon, FeedCredit, Prepare
@@ -24,9 +25,15 @@ class PrepareDispatch:
     """Each file is read by one prepare worker at a time, within a credit of bytes."""
 
     def __init__(
-        self, policy: Policy, live_jobs: LiveJobs, worker_table: WorkerTable, out: list[Action]
+        self,
+        policy: Policy,
+        live_jobs: LiveJobs,
+        worker_table: WorkerTable,
+        placement: ModelPlacement,
+        out: list[Action],
     ) -> None:
         self.policy = policy
+        self._placement = placement
         self._live_jobs = live_jobs
         self._worker_table = worker_table
         self._out = out
@@ -38,6 +45,10 @@ class PrepareDispatch:
         """Heap of queued jobs whose file was not read at all yet, by priority and size; likewise."""
         self._held: dict[bytes, dict[str, None]] = {}
         """Folder that may not answer → jobs with files in it; they are queued when it answers."""
+        self._awaiting: dict[str, dict[str, None]] = {}
+        """Model that is being downloaded → jobs that name it; they are queued when it is here."""
+        self._unusable: dict[str, str] = {}
+        """Jobs whose model cannot be used, and why."""
         self._last_id = 0
 
     def enqueue(self, job: Job) -> None:
@@ -66,6 +77,19 @@ class PrepareDispatch:
             live = self._live_jobs.jobs.get(name)
             if live is not None and live.job.state in {JobState.QUEUED, JobState.TRANSCRIBING}:
                 self.enqueue(live.job)
+
+    def release_models(self) -> None:
+        """Queue the jobs whose model was downloaded, or cannot be used."""
+        for model in [model for model in self._awaiting if not self._placement.is_awaited(model)]:
+            for name in self._awaiting.pop(model):
+                live = self._live_jobs.jobs.get(name)
+                if live is not None and live.job.state in {JobState.QUEUED, JobState.TRANSCRIBING}:
+                    self.enqueue(self._live_jobs.change_job(live.job, cause=""))
+
+    def take_unusable(self) -> dict[str, str]:
+        """Return, once, the jobs that were queued and whose model cannot be used, and why."""
+        unusable, self._unusable = self._unusable, {}
+        return unusable
 
     def find(self, identity: str, feed: int) -> tuple[Worker, Feed] | None:
         """Return the worker and its feed if the worker is alive and this feed is its current one."""
@@ -202,6 +226,10 @@ class PrepareDispatch:
         live = self._live_jobs.jobs.get(name)
         if live is None or live.job.state is not JobState.QUEUED or _folder_of(live.job) in self._held:
             return False
+        if self._placement.is_awaited(live.job.options.model) or self._placement.fault(
+            live.job.options.model
+        ):
+            return False
         return not live.job.is_planned and not live.segments
 
     def _blocked_job(self, worker: Worker, unused_bytes: int) -> Job | None:
@@ -240,6 +268,16 @@ class PrepareDispatch:
                 continue
             if (held := self._held.get(_folder_of(live.job))) is not None:
                 held[name] = None
+                continue
+            if live.job.state not in {JobState.QUEUED, JobState.TRANSCRIBING}:
+                continue
+            model = live.job.options.model
+            if fault := self._placement.fault(model):
+                self._unusable[name] = fault
+                continue
+            if self._placement.is_awaited(model):
+                self._awaiting.setdefault(model, {})[name] = None
+                self._live_jobs.change_job(live.job, cause=f'waiting for the download of the model "{model}"')
                 continue
             if live.job.state is JobState.QUEUED:
                 return live.job
