@@ -93,8 +93,10 @@ class ModelChecks:
         is_fault = isinstance(answer, pr.LeaseRefused) and answer.is_model_fault
         if is_fault or (lease.is_load and answer.loaded is None and not isinstance(answer, pr.Transcribed)):
             held.discard(lease.model)
-        elif lease.model in self._unloaded[identity] and isinstance(answer, pr.Transcribed):
-            held.add(lease.model)  # the lease was sent before the worker unloaded it
+        elif lease.model in self._unloaded[identity] and (
+            answer.loaded is not None or isinstance(answer, pr.Transcribed)
+        ):
+            held.add(lease.model)  # the message that it is unloaded was sent, or repeated, before
             self._unloaded[identity].discard(lease.model)
         unloaded = held.intersection(answer.evicted)
         held -= unloaded
