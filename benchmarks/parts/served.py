@@ -48,7 +48,7 @@ metrics = ""
 stop_timeout_s = {stop_timeout_s}
 [state]
 dir = '{folder}/state'
-"""
+{more}"""
 
 
 class Served:
@@ -66,6 +66,7 @@ class Served:
         devices: Sequence[str] = ("cpu",),
         pool: str = "",
         remote: str = "",
+        more: str = "",
         language: str = LANGUAGE,
         settle_s: float = 0,
         stop_timeout_s: float = 30,
@@ -96,6 +97,7 @@ class Served:
                 devices=list(devices),
                 pool=pool,
                 remote=remote,
+                more=more,
                 language=language,
                 settle_s=settle_s,
                 stop_timeout_s=stop_timeout_s,

@@ -97,6 +97,16 @@ def test_pool_keeps_waiting_workers_at_work() -> None:
     assert re.search(r"^5 s each +8 +200 ", table, re.MULTILINE), table
 
 
+def test_models_compares_one_daemon_with_one_for_each_model() -> None:
+    model = _BENCHMARKS.parent / "daemon" / "subtitled" / "demo" / "model"
+    table = _run("models.py", "--jobs", "10", "--repeat", "1", "--model", str(model))
+    ways = ["one daemon", "on demand", "a slot each", "two slots each"]
+    assert re.findall(r"^([a-z ]+?)  +\d+\.\d s", table, re.MULTILINE) == ways, table
+    assert len(re.findall(r"^one daemon / (?:a slot|two slots) each: wall \d", table, re.MULTILINE)) == 2, (
+        table
+    )
+
+
 def test_cluster_feeds_hosts_that_only_wait() -> None:
     few = ("--nodes", "2", "--workers", "4", "--seconds", "0", "--factors", "4")
     table = _run("cluster.py", *few, "--only", "busy")
