@@ -600,6 +600,16 @@ class HungFolder(Struct, frozen=True, kw_only=True):
     """How long it has not answered."""
 
 
+class OpenFile(Struct, frozen=True, kw_only=True):
+    """A file in an inbox that waits for a process that keeps it open for writing."""
+
+    path: str
+    process: str
+    """Its name and id; "" if unknown."""
+    seconds: int
+    """How long it has waited."""
+
+
 class StatsInfo(_Message, frozen=True, kw_only=True):
     """The answer to Stats."""
 
@@ -634,6 +644,8 @@ class StatsInfo(_Message, frozen=True, kw_only=True):
     is_state_lost: bool = False
     """True when the state folder was deleted: results are lost at the next restart, new work is refused."""
     hung_folders: tuple[HungFolder, ...] = ()
+    open_files: tuple[OpenFile, ...] = ()
+    """At most 20; for admins."""
     """Folders that do not answer; their files wait, all others are processed."""
 
     @property

@@ -166,14 +166,26 @@ def print_stats(console: Console, stats: StatsInfo) -> None:
             "the server's state folder was deleted: it accepts no new work until it is restarted",
             style="bold red",
         )
+    for file in stats.open_files:
+        console.print(
+            f"{_printable(file.path)} has been open for writing for {file.seconds} s by "
+            f"{_printable(file.process) or 'a process'}: it waits until it is closed",
+            style="yellow",
+            highlight=False,
+            markup=False,
+        )
     for folder in stats.hung_folders:
-        name = "".join(char if char.isprintable() else "?" for char in folder.path) or "a folder"
+        name = _printable(folder.path) or "a folder"
         console.print(
             f"{name} has not answered for {folder.seconds} s: check its mount; its files wait",
             style="bold red",
             highlight=False,
             markup=False,
         )
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _models_of(worker: WorkerFacts) -> str:

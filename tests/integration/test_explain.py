@@ -126,6 +126,15 @@ def test_missing_database_is_not_created(root: Path) -> None:
     assert not (root / "state").exists()
 
 
+def test_file_that_a_process_keeps_open_for_writing_waits_for_it(root: Path) -> None:
+    path = root / "in" / "talk.mp4"
+    with path.open("wb"):
+        explanation = explained(root, "talk.mp4")
+        assert not explanation.is_accepted
+        assert f"(pid {os.getpid()}); it waits until it is closed" in explanation.cause
+    assert explained(root, "talk.mp4").is_accepted
+
+
 def test_file_whose_job_was_deleted_is_not_accepted_again(root: Path) -> None:
     path = root / "in" / "talk.mp4"
     path.touch()

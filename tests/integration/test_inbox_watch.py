@@ -43,6 +43,7 @@ class Watching:
         self.renamed: list[tuple[str, str]] = []
         """Old and new names."""
         self.logs = logs
+        self.watcher: InboxWatcher
 
     def add(self, file: SettledFile | RenamedFile) -> None:
         """Record a report."""
@@ -80,6 +81,7 @@ def watching(
         structlog.configure(cache_logger_on_first_use=False)
         watching = Watching(logs)
         watcher = InboxWatcher(inboxes, watching.add, mounts=mounts, poll_s=poll_s, check_s=0.05)
+        watching.watcher = watcher
         watcher.start()
         try:
             wait_until(
@@ -204,11 +206,16 @@ def test_file_that_stays_open_waits_with_a_warning(root: Path) -> None:
         file.write(b"x" * 500)
         file.flush()
         seen.wait_for_event("inbox.incomplete")
-        assert seen.events("inbox.incomplete")[0]["cause"] == "it is still open for writing; close it"
+        writer = f"{Path('/proc/self/comm').read_text().strip()} (pid {os.getpid()})"
+        cause = f"it is still open for writing by {writer}; it waits until it is closed"
+        assert seen.events("inbox.incomplete")[0]["cause"] == cause
+        [waiting] = seen.watcher.open_files
+        assert (waiting.path, waiting.process) == (file.name, writer)
         assert seen.arrivals == []
         file.close()
         seen.wait_for("a.mp4")
         assert len(seen.events("inbox.incomplete")) == 1
+        assert not seen.watcher.open_files
 
 
 @pytest.mark.parametrize("folder", ["failed", "done/sub"])

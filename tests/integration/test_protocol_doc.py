@@ -28,6 +28,7 @@ _STRUCTS: tuple[type[Struct], ...] = (
     ms.EditedCue,
     ms.Step,
     ms.HungFolder,
+    ms.OpenFile,
     ms.ModelFacts,
     ms.WorkerFacts,
     ms.JobOptions,

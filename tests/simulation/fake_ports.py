@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from action_checks import Violation
 from fault_plan import Fault
 
+from subtitle.messages import OpenFile
 from subtitled.config.schema import Config, InboxConfig
 from subtitled.core import events as ev
 from subtitled.core.actions import CheckFile
@@ -158,6 +159,7 @@ class FakeWatcher:
 
     is_alive = True
     hung_s: ClassVar[dict[str, float]] = {}
+    open_files: ClassVar[list[OpenFile]] = []
 
     def __init__(
         self, run: DaemonRun, inboxes: Sequence[InboxConfig], report: Callable[[SettledFile], None]

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from subtitle import Welcome
-from subtitle.messages import WorkerFacts
+from subtitle.messages import OpenFile, WorkerFacts
 from subtitled.doctor.devices import (
     compute_type_finding,
     driver_finding,
@@ -153,9 +153,11 @@ def test_port_is_free_or_used_by_the_daemon_or_by_another_program() -> None:
     has(port_finding("p", away, is_running=False), "fault", "cannot be bound", "address of this machine")
 
 
-def running(*workers: WorkerFacts, version: str = VERSION) -> list[Finding]:
+def running(
+    *workers: WorkerFacts, version: str = VERSION, open_files: tuple[OpenFile, ...] = ()
+) -> list[Finding]:
     """Return what is found of a daemon with these workers."""
-    stats = replace(STATS, workers=workers)
+    stats = replace(STATS, workers=workers, open_files=open_files)
     welcome = Welcome(request=1, server=version, protocol=1, model="tiny")
     return list(running_findings(RunningDaemon(endpoint="ipc:///s", welcome=welcome, stats=stats)))
 
@@ -165,6 +167,13 @@ def worker(slot: str, state: str, cause: str = "") -> WorkerFacts:
     return WorkerFacts(
         slot=slot, role="transcribe", state=state, incarnation=1, device="", leases=0, job="", cause=cause
     )
+
+
+def test_file_that_waits_for_its_writer_is_a_warning() -> None:
+    waiting = OpenFile(path="/in/a.mp4", process="ffmpeg (pid 7)", seconds=90)
+    _, found, _ = running(worker("gpu2", "busy"), open_files=(waiting,))
+    assert (found.state, found.name) == ("warning", "/in/a.mp4")
+    assert found.message == "waits: ffmpeg (pid 7) has had it open for writing for 90 s"
 
 
 def test_running_daemon_is_reported_with_its_workers() -> None:

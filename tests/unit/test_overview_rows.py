@@ -10,7 +10,7 @@ from rich.console import Console
 
 from subtitle import StatsInfo, WorkerFacts
 from subtitle.eta import Speed
-from subtitle.messages import HungFolder, ModelFacts
+from subtitle.messages import HungFolder, ModelFacts, OpenFile
 from subtitle.tables import print_job
 from subtitled.languages import NATIVE_NAMES, code_of, name_of
 from subtitled.web.i18n import Translator, language_choices
@@ -44,6 +44,7 @@ def worker(state: str = "idle", **changes: object) -> WorkerFacts:
     return replace(facts, **changes)
 
 
+OPEN = (OpenFile(path="/srv/in/a.mp4", process="ffmpeg (pid 7)", seconds=90),)
 HUNG = (HungFolder(path="/mnt/in", seconds=12),)
 
 
@@ -71,6 +72,7 @@ def stats(*states: str, **changes: object) -> StatsInfo:
             "The state folder was deleted; restart the daemon",
         ),
         (("busy",), {"hung_folders": HUNG}, 1, "bad", "A folder does not answer; its files wait"),
+        (("busy",), {"open_files": OPEN}, 0, "warn", "A file waits: a process has it open for writing"),
         (("busy",), {"hung_folders": HUNG * 2}, 1, "bad", "2 folders do not answer; their files wait"),
         (
             ("broken", "stopped"),

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 from rich.console import Console
 
-from subtitle.messages import AudioChoice, AudioTrack, JobFacts, ModelFacts, WorkerFacts
+from subtitle.messages import AudioChoice, AudioTrack, JobFacts, ModelFacts, OpenFile, WorkerFacts
 from subtitle.tables import model_state, print_job, print_stats, span_line
 from unit.job_facts import FACTS
 from unit.server_stats import STATS
@@ -98,3 +98,11 @@ def test_the_status_of_a_job_lists_lost_audio() -> None:
 def test_the_status_of_a_job_lists_speech_without_text() -> None:
     lines = printed(replace(FACTS, state="done", unheard=("1000 2500 no words", "61000 62000 no words")))
     assert lines[-2:] == ["unheard  0:01.0 to 0:02.5: no words", "unheard  1:01.0 to 1:02.0: no words"]
+
+
+def test_file_that_waits_for_its_writer_is_named() -> None:
+    output = io.StringIO()
+    waiting = OpenFile(path="/in/a\n.mp4", process="ffmpeg (pid 7)", seconds=90)
+    print_stats(Console(file=output, width=200), replace(STATS, open_files=(waiting,)))
+    line = "/in/a?.mp4 has been open for writing for 90 s by ffmpeg (pid 7): it waits until it is closed"
+    assert line in output.getvalue()

@@ -22,6 +22,9 @@ from subtitled.storage.store import Store
 from subtitled.workers.model_download import DownloadState
 from subtitled.workers.remote_sessions import RemoteSession
 
+MAX_OPEN_FILES = 20
+"""Files that an answer to Stats names."""
+
 
 class ServerStats:
     """Counters since the start; belongs to the thread of the server's loop."""
@@ -41,6 +44,8 @@ class ServerStats:
         """Seconds for which a folder has not answered, by its path, of those that do not answer."""
         self.download_of: Callable[[str], DownloadState] = lambda _: DownloadState()
         """Returns the state of a model's download, by its name in the options of a job."""
+        self.open_files: Callable[[], list[ms.OpenFile]] = list
+        """Files that wait for a process that keeps them open for writing."""
         self.models: tuple[ConfiguredModel, ...] = ()
         """All models, the default first."""
         self.state_fault = ""
@@ -82,6 +87,7 @@ class ServerStats:
             is_draining=broker.is_draining,
             is_state_lost=bool(self.state_fault),
             hung_folders=self._hung_folders(principal),
+            open_files=() if principal.only_owner is not None else tuple(self.open_files()[:MAX_OPEN_FILES]),
         )
 
     def _models(self, principal: Principal) -> tuple[ms.ModelFacts, ...]:

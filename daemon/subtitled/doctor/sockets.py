@@ -98,6 +98,9 @@ def running_findings(running: RunningDaemon) -> Iterator[Finding]:
             yield warning(
                 name, f"is {worker.state}{cause}", "wait for worker.ready in the log, then repeat the check"
             )
+    for file in stats.open_files:
+        text = f"waits: {file.process or 'a process'} has had it open for writing for {file.seconds} s"
+        yield warning(file.path, text, "close it there, or stop that process; the file is accepted then")
     transcribers = [worker for worker in stats.workers if worker.role == "transcribe"]
     loaded = sum(worker.state in _LOADED for worker in transcribers)
     if loaded:

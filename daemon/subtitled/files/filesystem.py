@@ -308,6 +308,28 @@ def find_renamed(root: str, size: int, mtime_ns: int) -> str | None:
     return found or None
 
 
+def writer_of(path: str) -> str:
+    """Return name and id of a process of this host that has the file open for writing; "" if /proc shows none.
+
+    /proc shows the files of other users' processes to root only.
+    """
+    name, found = os.path.basename(path), os.stat(path)  # noqa: PTH116, PTH119 - as text
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        with suppress(OSError):  # of another user, or it has ended
+            for file in (process / "fd").iterdir():
+                # Others are not looked at: they may be on a mount that hangs.
+                if os.path.basename(os.readlink(file)) != name or not os.path.samestat(file.stat(), found):  # noqa: PTH115, PTH119
+                    continue
+                flags = re.search(
+                    r"^flags:\s*([0-7]+)", (process / "fdinfo" / file.name).read_text(), re.MULTILINE
+                )
+                if flags and int(flags[1], 8) & os.O_ACCMODE != os.O_RDONLY:
+                    return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
+    return ""
+
+
 def is_open_for_writing(path: str, mounts: Path = MOUNTS) -> bool:
     """Return whether a process on this host has the file open for writing.
 

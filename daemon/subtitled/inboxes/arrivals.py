@@ -13,6 +13,7 @@ from typing import Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
+from subtitle.messages import OpenFile
 from subtitled import log
 from subtitled.config import schema
 from subtitled.config.checks import layout_of
@@ -57,6 +58,10 @@ class FolderWatcher(Protocol):
     @property
     def hung_s(self) -> dict[str, float]:
         """Seconds for which an inbox has not answered, by its path, of those that do not answer."""
+
+    @property
+    def open_files(self) -> list[OpenFile]:
+        """The files that wait for a process that keeps them open for writing."""
 
 
 MakeWatcher = Callable[
@@ -119,6 +124,10 @@ class InboxArrivals:
     def hung_s(self) -> dict[str, float]:
         """Seconds for which an inbox has not answered, by its path, of those that do not answer."""
         return self._watcher.hung_s
+
+    def open_files(self) -> list[OpenFile]:
+        """Return the files that wait for a process that keeps them open for writing."""
+        return self._watcher.open_files
 
     def take(self, found: FoundFile, *, is_space: bool) -> JobArrived | RetryRequested | SourceRenamed | None:
         """Return the event for a file, if any; without disk space a new file is held back."""

@@ -21,6 +21,7 @@ from subtitled.core.records import Options
 from subtitled.core.states import JobState
 from subtitled.errors import MediaError, StoreError
 from subtitled.files.atomic_files import printable
+from subtitled.files.filesystem import is_open_for_writing, writer_of
 from subtitled.inboxes.arrivals import (
     JOB_DELETED,
     archived_sources,
@@ -154,9 +155,13 @@ def _explain_media(
             if is_repeated
             else f"job {known.job.id} failed and is retried when its file is put into the inbox again"
         )
+    is_open = not (is_repeated or is_deleted) and is_open_for_writing(path)
+    if is_open:
+        writer = writer_of(path)
+        cause = f"it is open for writing{writer and f' by {writer}'}; it waits until it is closed"
     return Explanation(
         path=printable(path),
-        is_accepted=not (is_repeated or is_deleted),
+        is_accepted=not (is_repeated or is_deleted or is_open),
         cause=cause,
         inbox=printable(inbox.path),
         model=f"{options.model} ({options.model_reason})" if options.model else "",

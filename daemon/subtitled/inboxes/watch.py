@@ -27,6 +27,7 @@ from watchdog.observers import Observer
 from watchdog.observers.polling import PollingObserverVFS
 
 from subtitle.media_source import MEDIA_SUFFIXES
+from subtitle.messages import OpenFile
 from subtitled import log
 from subtitled.config.schema import BESIDE
 from subtitled.files.atomic_files import printable
@@ -38,6 +39,7 @@ from subtitled.files.filesystem import (
     is_mount_error,
     is_open_for_writing,
     mount_of,
+    writer_of,
 )
 from subtitled.inboxes.debounce import Debouncer
 from subtitled.inboxes.file_filter import ARCHIVES, FileFilter, FilterResult
@@ -119,6 +121,10 @@ class _WaitingFile(Struct, frozen=True):
     since: float
     is_logged: bool = False
     """Whether a warning was logged after the longest wait."""
+    is_open: bool = False
+    """It is open for writing."""
+    writer: str = ""
+    """The process that had it open when the warning was logged, if known."""
 
 
 class _InboxState:
@@ -197,6 +203,11 @@ class InboxWatcher:
         """Seconds for which an inbox has not answered, by its path, of those that do not answer."""
         return {thread.root: seconds for thread in self._threads if (seconds := thread.hung_s)}
 
+    @property
+    def open_files(self) -> list[OpenFile]:
+        """The files that wait for a process that keeps them open for writing."""
+        return [file for thread in self._threads for file in thread.open_files]
+
 
 class _InboxThread:
     """Watches one inbox; everything except `start`, `stop`, `join` and the properties belongs to its thread."""
@@ -256,6 +267,16 @@ class _InboxThread:
         since = self._busy_since if self._failing_since is None else self._failing_since
         busy_s = 0.0 if since is None else time.monotonic() - since
         return busy_s if busy_s >= HUNG_S else 0.0
+
+    @property
+    def open_files(self) -> list[OpenFile]:
+        """The files that wait for a process that keeps them open for writing."""
+        now = time.monotonic()
+        return [
+            OpenFile(path=printable(path), process=file.writer, seconds=round(now - file.since))
+            for path, file in list(self._state.waiting.items())
+            if file.is_open and file.is_logged
+        ]
 
     def _run(self) -> None:
         try:
@@ -507,8 +528,11 @@ class _InboxThread:
             waiting = state.waiting[path] = _WaitingFile(values, now)
         is_over = now - waiting.since >= limit_s
         if is_over and not waiting.is_logged:
+            writer = _writer_of(path) if is_open else ""
             outcome = (
-                "it is still open for writing; close it" if is_open else f"{fault}; it is accepted as it is"
+                f"it is still open for writing{writer and f' by {writer}'}; it waits until it is closed"
+                if is_open
+                else f"{fault}; it is accepted as it is"
             )
             _log.warning(
                 log.INBOX_INCOMPLETE,
@@ -516,7 +540,9 @@ class _InboxThread:
                 waited_s=round(now - waiting.since, 1),
                 cause=outcome,
             )
-            state.waiting[path] = _WaitingFile(values, waiting.since, is_logged=True)
+            state.waiting[path] = _WaitingFile(
+                values, waiting.since, is_logged=True, is_open=is_open, writer=writer
+            )
         if is_over and not is_open:
             del state.waiting[path]
             return False
@@ -581,6 +607,12 @@ def _incompleteness(path: str) -> str:
     with suppress(OSError):  # a mount that has gone reports an error here too
         os.close(descriptor)
     return found.cause if found else ""
+
+
+def _writer_of(path: str) -> str:
+    with suppress(OSError):
+        return writer_of(path)
+    return ""
 
 
 def _is_missing(path: str) -> bool:

@@ -136,6 +136,7 @@ def build_server(load: Load, environ: Mapping[str, str], supervisor: Supervisor 
     )
     arrivals = InboxArrivals(config.inbox, store, mailbox.put)
     arrivals.models = configured_models(config)
+    api.stats.open_files = arrivals.open_files
     space = DiskSpaceMonitor(*space_of(config))
     hung_folders = HungFolders(metrics)
     api.stats.hung_s = hung_folders.hung_s

@@ -115,6 +115,8 @@ def health_summary(stats: StatsInfo, failed: int, max_failed: int) -> HealthSumm
     if failed:
         message = "health.failed" if failed < max_failed else "health.failed_many"
         return HealthSummary(level="warn", message=message, n=failed)
+    if stats.open_files:
+        return HealthSummary(level="warn", message="health.file_open", n=len(stats.open_files))
     return HealthSummary(level="ok", message="health.ok")
 
 
