@@ -48,6 +48,7 @@ _PAGE_ROUTES = (
     Route("/fragments/overview", overview.show_live, methods=["GET"]),
     Route("/jobs/{job}", job_page.show, methods=["GET"]),
     Route("/fragments/jobs/{job}", job_page.show_live, methods=["GET"]),
+    Route("/fragments/editor", job_page.show_editor, methods=["GET"]),
     Route("/jobs/{job}/retry", actions.retry, methods=["POST"]),
     Route("/jobs/{job}/cancel", actions.cancel, methods=["POST"]),
     Route("/retry-failed", actions.retry_all, methods=["POST"]),

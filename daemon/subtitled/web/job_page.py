@@ -86,6 +86,11 @@ async def show_live(request: Request) -> Response:
     return rendering.fragment(request, "job_live.html", **_context(request, await _job(request)))
 
 
+async def show_editor(request: Request) -> Response:
+    """Respond with the editor of cues, which the player loads when a user begins to edit."""
+    return rendering.fragment(request, "editor.html")
+
+
 def has_text(job: JobFacts) -> bool:
     """Return whether there is text to play: all of a job that is done, or the finished part of a failed one."""
     if job.state == "failed":

@@ -47,8 +47,12 @@ export class AudioPlayer extends EventTarget {
     this.#audio.play().catch(() => {}); // reported by "error"
   }
 
+  pause() {
+    this.#audio.pause();
+  }
+
   toggle() {
-    if (this.isPlaying) this.#audio.pause();
+    if (this.isPlaying) this.pause();
     else this.play();
   }
 

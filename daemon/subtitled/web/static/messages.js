@@ -1,5 +1,12 @@
 // Messages for scripts, in the language of the page.
-const messages = Object.assign({}, ...[...document.querySelectorAll("[data-messages]")].map((element) => JSON.parse(element.dataset.messages)));
+const messages = {};
+
+document.querySelectorAll("[data-messages]").forEach(addMessages);
+
+/** Add the messages of an element that was loaded later. */
+export function addMessages(element) {
+  Object.assign(messages, JSON.parse(element.dataset.messages));
+}
 
 /** Return the message of a key with its `{name}` placeholders filled in. */
 export function message(key, values = {}) {

@@ -27,11 +27,13 @@ export function startPlayer() {
       audio.play();
     },
   });
+  let view = list; // the editor while it is open
   let withoutText = [];
   let uncertain = [];
+  let peaks = null;
 
   function seek(ms) {
-    list.follow();
+    view.follow();
     audio.seek(ms);
   }
 
@@ -39,8 +41,8 @@ export function startPlayer() {
 
   function showPosition() {
     const { position_ms } = audio;
-    const current = list.moveTo(position_ms);
-    const cue = list.cues[current];
+    const current = view.moveTo(position_ms);
+    const cue = view.cues[current];
     detail.moveTo(position_ms, current);
     byId("waveform-full").hidden = detail.isWhole;
     full.moveTo(position_ms, current);
@@ -74,11 +76,11 @@ export function startPlayer() {
 
   function markUncertain() {
     const threshold = Number(byId("threshold").value);
-    uncertain = list.markUncertain(threshold / 100);
+    uncertain = view.markUncertain(threshold / 100);
     byId("threshold-value").textContent = `${threshold}%`;
     byId("uncertain").textContent = ` · ${uncertain.length ? message("uncertain", { n: uncertain.length }) : message("none_uncertain")}`;
     byId("next-uncertain").disabled = !uncertain.length;
-    for (const waveform of [detail, full]) waveform.setCues(list.cues, withoutText, uncertain);
+    for (const waveform of [detail, full]) waveform.setCues(view.cues, withoutText, uncertain);
   }
 
   function nextUncertain() {
@@ -95,10 +97,10 @@ export function startPlayer() {
   // -- controls --
 
   const moveByCue = (step) => {
-    const current = list.indexBefore(audio.position_ms);
+    const current = view.indexBefore(audio.position_ms);
     // Back from the middle of a cue goes to its start.
-    const isInside = step < 0 && current >= 0 && audio.position_ms - list.cues[current].start_ms > 1000;
-    const cue = list.cues[isInside ? current : Math.max(0, current + step)];
+    const isInside = step < 0 && current >= 0 && audio.position_ms - view.cues[current].start_ms > 1000;
+    const cue = view.cues[isInside ? current : Math.max(0, current + step)];
     if (cue) seek(cue.start_ms);
   };
   const moveBy = (ms) => () => seek(audio.position_ms + ms);
@@ -124,6 +126,7 @@ export function startPlayer() {
       k: () => moveByCue(-1),
       u: nextUncertain,
       "/": () => byId("search").focus(),
+      e: () => byId("edit")?.click(),
       "?": () => (byId("keys").open = !byId("keys").open),
     },
     { help: byId("keys"), checkbox: byId("keys-enabled") },
@@ -144,8 +147,69 @@ export function startPlayer() {
     byId("screen").lang = response.language ?? "";
     showPosition();
   });
-  layout.start().catch((error) => (byId("count").textContent = message("failed", { cause: error.message })));
-  fetchWaveform(job).then((waveform) => [detail, full].forEach((one) => one.setPeaks(waveform)), () => {});
+  const showFailure = (error) => (byId("count").textContent = message("failed", { cause: error.message }));
+  layout.start().catch(showFailure);
+  fetchWaveform(job).then((waveform) => {
+    peaks = waveform;
+    for (const one of [detail, full]) one.setPeaks(waveform);
+  }, () => {});
+
+  // -- the editor --
+
+  const forEditor = {
+    job,
+    audio,
+    get peaks() {
+      return peaks;
+    },
+    /** Show changed cues. */
+    cuesChanged() {
+      markUncertain();
+      byId("screen").dataset.cue = "";
+      showPosition();
+    },
+    setSelected: (index) => detail.setSelected(index),
+    zoom: (factor) => detail.zoom(factor),
+    /** `onMove` receives cue, "start" or "end", and time while an edge is dragged; `onEnd` is called afterwards. */
+    onDrag: (onMove, onEnd) => (detail.drag = { onMove, onEnd }),
+    editorClosed() {
+      view = list;
+      detail.drag = null;
+      detail.setSelected(-1);
+      detail.zoom(0);
+      setEditing(false);
+      layout.start().catch(showFailure);
+      byId("edit").focus();
+    },
+  };
+
+  function setEditing(isEditing) {
+    for (const id of ["scroll", "tools", "edit"]) byId(id).hidden = isEditing;
+    byId("follow").hidden = true;
+    for (const field of byId("layout").elements) field.disabled = isEditing;
+  }
+
+  async function edit() {
+    byId("edit").disabled = true;
+    audio.pause();
+    try {
+      const { openEditor } = await import("./editor.js");
+      const editor = await openEditor(forEditor, () => setEditing(true));
+      view = editor;
+      forEditor.cuesChanged();
+    } catch (error) {
+      setEditing(false);
+      showFailure(error);
+    }
+    byId("edit").disabled = false;
+  }
+
+  if (byId("edit")) {
+    byId("edit").hidden = false;
+    byId("edit").addEventListener("click", edit);
+    // An edit that the server may lack: a closed tab, a lost connection.
+    if (localStorage.getItem(`subtitled.edit.${job}`) !== null) edit();
+  }
   for (const id of ["controls", "tools"]) byId(id).hidden = false;
   byId("pages")?.remove();
   byId("play").disabled = audio.isMissing;

@@ -1,6 +1,8 @@
 // The waveform with its cues: a window that follows playback, or the whole file.
 
 const PIXELS_PER_S = 20;
+const MAX_PIXELS_PER_S = 320;
+const EDGE_PX = 8; // distance at which an edge of a cue is grabbed
 const BAR = { width: 2, gap: 1 };
 
 export class Waveform {
@@ -17,6 +19,10 @@ export class Waveform {
   #position_ms = 0;
   #colours = {};
   #isDragging = false;
+  #selected = -1;
+  #edge = null; // the edge that is dragged
+  #pixelsPerS = PIXELS_PER_S;
+  drag = null; // `onMove` and `onEnd` of an edge, while cues are edited
   #background = document.createElement("canvas");
   #cacheKey = ""; // what the cached background and bars show
   #bars = [];
@@ -30,18 +36,58 @@ export class Waveform {
     canvas.hidden = false;
     new ResizeObserver(() => this.#resize()).observe(canvas);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#readColours());
-    const seek = (event) => {
+    const timeOf = (event) => {
       const box = canvas.getBoundingClientRect();
-      onSeek(this.#start_ms + ((event.clientX - box.left) / box.width) * this.#span_ms);
+      return this.#start_ms + ((event.clientX - box.left) / box.width) * this.#span_ms;
     };
     canvas.addEventListener("pointerdown", (event) => {
       if (event.button) return;
       canvas.setPointerCapture(event.pointerId);
       this.#isDragging = true;
-      seek(event);
+      this.#edge = this.#edgeAt(timeOf(event));
+      if (!this.#edge) onSeek(timeOf(event));
     });
-    canvas.addEventListener("pointermove", (event) => this.#isDragging && seek(event));
-    for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, () => (this.#isDragging = false));
+    canvas.addEventListener("pointermove", (event) => {
+      if (this.drag) canvas.dataset.edge = (this.#edge ?? this.#edgeAt(timeOf(event))) ? "1" : "";
+      if (!this.#isDragging) return;
+      if (this.#edge) this.drag?.onMove(this.#edge.index, this.#edge.name, Math.max(0, timeOf(event)));
+      else onSeek(timeOf(event));
+    });
+    for (const name of ["pointerup", "pointercancel"]) {
+      canvas.addEventListener(name, () => {
+        if (this.#edge) this.drag?.onEnd();
+        [this.#isDragging, this.#edge] = [false, null];
+      });
+    }
+  }
+
+  /** Highlight the cue that is edited, and show it; -1 for none. */
+  setSelected(index) {
+    this.#selected = index;
+    this.#redraw();
+  }
+
+  /** Multiply the scale; 0 resets it. */
+  zoom(factor) {
+    this.#pixelsPerS = factor ? Math.max(PIXELS_PER_S / 2, Math.min(this.#pixelsPerS * factor, MAX_PIXELS_PER_S)) : PIXELS_PER_S;
+    this.#start_ms = this.#position_ms - this.#span_ms / 2;
+    this.#follow();
+    this.#redraw();
+  }
+
+  /** Return the edge of a cue near a time, of the selected one first; null if there is none, or no cues are edited. */
+  #edgeAt(ms) {
+    if (!this.drag) return null;
+    const reach_ms = (EDGE_PX / this.#canvas.clientWidth) * this.#span_ms;
+    let nearest = null;
+    this.#cues.forEach((cue, index) => {
+      if (cue.end_ms < ms - reach_ms || cue.start_ms > ms + reach_ms) return;
+      for (const name of ["start", "end"]) {
+        const distance = Math.abs(cue[`${name}_ms`] - ms) - (index === this.#selected ? reach_ms : 0);
+        if (Math.abs(cue[`${name}_ms`] - ms) <= reach_ms && (!nearest || distance < nearest.distance)) nearest = { index, name, distance };
+      }
+    });
+    return nearest;
   }
 
   /** Whether the window shows the whole file. */
@@ -73,7 +119,7 @@ export class Waveform {
   }
 
   get #span_ms() {
-    const span = (this.#canvas.clientWidth / PIXELS_PER_S) * 1000;
+    const span = (this.#canvas.clientWidth / this.#pixelsPerS) * 1000;
     // A file slightly longer than the window is shown whole: the second waveform would be the same.
     return this.#isWindow && span * 1.5 < this.length_ms ? Math.max(1, span) : this.length_ms;
   }
@@ -119,6 +165,11 @@ export class Waveform {
     context.drawImage(this.#background, 0, 0, width, height);
     const cue = this.#cues[this.#current];
     if (cue) this.#block(context, x(cue.start_ms), x(cue.end_ms), floor, "cue-now");
+    const selected = this.#cues[this.#selected];
+    if (selected) {
+      context.fillStyle = this.#colours.accent;
+      for (const ms of [selected.start_ms, selected.end_ms]) context.fillRect(x(ms) - 1.5, 0, 3, floor);
+    }
     const played = x(this.#position_ms);
     this.#bars.forEach((barHeight, index) => {
       const left = index * (BAR.width + BAR.gap);

@@ -1,0 +1,166 @@
+// Saves an edit as it changes: to this browser at once, to the server after a pause. A conflict stops it; nothing is overwritten.
+
+const PAUSE_MS = 1500;
+const RETRY_MS = 5000;
+const BACKUP_PAUSE_MS = 300;
+
+const backupKey = (job) => `subtitled.edit.${job}`;
+
+/** Return the edit of a job that this browser has and the server may lack: `version` and `cues`; null if there is none. */
+export function unsavedEdit(job) {
+  try {
+    return JSON.parse(localStorage.getItem(backupKey(job)));
+  } catch {
+    return null;
+  }
+}
+
+/** Dispatches "state" when `state` changes: "saved", "unsaved", "saving", "offline", "rejected" or "conflict". */
+export class EditSaver extends EventTarget {
+  state = "saved";
+  cause = "";
+  conflict = null; // the server's answer about the newer version
+  versions = [];
+  #job;
+  #getCues;
+  #getAuthor;
+  #isChanged = false;
+  #timer = 0;
+  #backupTimer = 0;
+  #request = null;
+
+  /** `version`: that of the cues; `getCues` and `getAuthor` return what to save. */
+  constructor(job, version, getCues, getAuthor) {
+    super();
+    this.#job = job;
+    this.version = version;
+    this.#getCues = getCues;
+    this.#getAuthor = getAuthor;
+    addEventListener("pagehide", () => this.#backup());
+    addEventListener("online", () => this.#isChanged && this.save());
+  }
+
+  /** Save the edit soon. */
+  changed() {
+    this.#isChanged = true;
+    clearTimeout(this.#backupTimer);
+    this.#backupTimer = setTimeout(() => this.#backup(), BACKUP_PAUSE_MS);
+    if (this.conflict) return;
+    if (this.state !== "saving") this.#setState("unsaved");
+    this.#saveAfter(PAUSE_MS);
+  }
+
+  /** Save the edit now, as a version of its own unless it is a draft; return whether everything is saved. */
+  async save({ isDraft = true } = {}) {
+    clearTimeout(this.#timer);
+    await this.#request;
+    if (this.conflict || !this.#isChanged) return !this.conflict;
+    this.#backup();
+    this.#isChanged = false;
+    this.#request = this.#put({ cues: saved(this.#getCues()), is_draft: isDraft });
+    return this.#request;
+  }
+
+  /** Save the edit on top of the newer version, which stays in the list of versions. */
+  async keepMine() {
+    this.version = this.conflict.version;
+    this.conflict = null;
+    this.#isChanged = true;
+    return this.save({ isDraft: false });
+  }
+
+  /** Discard the edit that was not saved. */
+  discard() {
+    this.conflict = null;
+    this.#isChanged = false;
+    clearTimeout(this.#timer);
+    clearTimeout(this.#backupTimer);
+    localStorage.removeItem(backupKey(this.#job));
+    this.#setState("saved");
+  }
+
+  /** Save an earlier version again; return whether that was possible. */
+  async restore(version) {
+    if (!(await this.save())) return false;
+    this.#request = this.#put({ restore: version });
+    return this.#request;
+  }
+
+  /** Report a conflict of an edit that was found in this browser. */
+  async setConflict() {
+    this.conflict = { ...(await this.loadVersions()), author: "" };
+    this.conflict.author = this.versions[0]?.author ?? "";
+    this.#isChanged = true;
+    this.#setState("conflict");
+  }
+
+  async loadVersions() {
+    const response = await fetch(`/api/jobs/${this.#job}/cues/versions`);
+    const body = await response.json();
+    if (!response.ok) throw new Error(body.message);
+    this.versions = body.versions;
+    return body;
+  }
+
+  async #put(edit) {
+    this.#setState("saving");
+    let [response, body] = [null, {}];
+    try {
+      response = await fetch(`/api/jobs/${this.#job}/cues`, {
+        method: "PUT",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify({ version: this.version, author: this.#getAuthor(), ...edit }),
+      });
+      body = await response.json();
+    } catch {
+      // offline, or the gateway restarts
+    }
+    if (response?.ok) {
+      this.version = body.version;
+      this.versions = body.versions;
+      if (!this.#isChanged) localStorage.removeItem(backupKey(this.#job));
+      this.#setState(this.#isChanged ? "unsaved" : "saved");
+      return !this.#isChanged;
+    }
+    if ("cues" in edit) this.#isChanged = true;
+    this.cause = body.message ?? "";
+    if (body.code === "conflict") {
+      this.conflict = { ...body, author: body.versions[0]?.author ?? "" };
+      this.versions = body.versions;
+      this.#setState("conflict");
+    } else if (response && response.status < 500 && response.status !== 429) {
+      this.#setState("rejected");
+    } else {
+      this.#setState("offline");
+      this.#saveAfter(RETRY_MS);
+    }
+    return false;
+  }
+
+  #saveAfter(pause_ms) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.save(), pause_ms);
+  }
+
+  #backup() {
+    clearTimeout(this.#backupTimer);
+    if (!this.#isChanged) return;
+    try {
+      localStorage.setItem(backupKey(this.#job), JSON.stringify({ version: this.version, cues: saved(this.#getCues()) }));
+    } catch {
+      // no room: the server saves it soon
+    }
+  }
+
+  #setState(state) {
+    this.state = state;
+    this.dispatchEvent(new Event("state"));
+  }
+}
+
+/** Return cues as the server saves them; those without text are left out. */
+function saved(cues) {
+  return cues
+    .filter((cue) => cue.lines.some((line) => line.trim()))
+    .map(({ start_ms, end_ms, lines, channel, is_accepted }) => ({ start_ms, end_ms, lines, channel, is_accepted }));
+}
