@@ -36,7 +36,7 @@ transcribe: $(VENV)/.installed  ## FILE=talk.mp4: subtitles beside a file or in 
 PYTEST := $(BIN)/python -m pytest --durations=10
 # What fails beside three other tests may fail of the machine's load. Up to 3 failures run again, alone, in the same
 # order; what fails twice fails the run. The first failure is printed in full: it is a flaw of a test or of the product.
-run_tests = seed=$$(date +%s); $(PYTEST) -n 4 --dist loadscope --cache-clear --randomly-seed=$$seed -m "$(1)" || { status=$$?; \
+run_tests = seed=$$(date +%s); $(PYTEST) -n 5 --dist loadscope --no-loadscope-reorder --cache-clear --randomly-seed=$$seed -m "$(1)" || { status=$$?; \
 	[ $$status = 1 ] && [ $$(wc -l < .pytest_cache/v/cache/lastfailed) -le 5 ] || exit $$status; \
 	echo "== what failed runs again, alone"; $(PYTEST) --last-failed --randomly-seed=$$seed -m "$(1)"; }
 

@@ -15,14 +15,51 @@ settings.load_profile("steady")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# The modules that take longest. They start first, and the unit tests last, so that no core is idle at the end.
+LONGEST = (
+    "real_speech/test_recordings",
+    "acceptance/test_bad_input",
+    "integration/test_ray",
+    "integration/test_benchmarks",
+    "integration/chaos/test_chaos",
+    "simulation/test_histories",
+    "integration/test_transcribe",
+    "integration/test_remote",
+    "integration/test_faults",
+    "integration/test_http",
+    "integration/test_browser_overview",
+    "integration/test_player_api",
+    "integration/test_browser_player",
+    "integration/test_worker",
+    "integration/test_inbox_stress",
+    "integration/test_state_folder",
+    "integration/test_hangs",
+    "acceptance/test_engine",
+    "media_zoo/test_files_as_they_are",
+)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Move tests marked `last` behind the others of their module, whatever the random order."""
+    """Keep modules together, the longest first; move tests marked `last` behind the others of their module."""
     modules: dict[str, int] = {}
     for item in items:
         modules.setdefault(_module(item), len(modules))
-    items.sort(key=lambda item: (modules[_module(item)], item.get_closest_marker("last") is not None))
+    items.sort(
+        key=lambda item: (
+            _turn(_module(item)),
+            modules[_module(item)],
+            item.get_closest_marker("last") is not None,
+        )
+    )
 
 
 def _module(item: pytest.Item) -> str:
     return item.nodeid.partition("::")[0]
+
+
+def _turn(module: str) -> int:
+    name = module.removeprefix("tests/").removesuffix(".py")
+    if name in LONGEST:
+        return LONGEST.index(name)
+    return len(LONGEST) + name.startswith("unit/")

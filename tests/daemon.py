@@ -93,7 +93,7 @@ class Daemon:
         self.config = schema.Config(
             **{  # type: ignore[arg-type]
                 "model": schema.ModelConfig(name="demo", cpu_threads=1, batch_size=4),
-                "pool": schema.PoolConfig(devices=("cpu", "cpu"), prepare_workers=2),
+                "pool": schema.PoolConfig(devices=("cpu", "cpu"), prepare_workers=1),
                 # Short segments, so that a small file is several leases. Tests of the text use the default.
                 "segments": schema.SegmentsConfig(max_segment_s=8),
                 "inbox": tuple(self._inbox(inbox) for inbox in inboxes),

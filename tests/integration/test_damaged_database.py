@@ -61,7 +61,9 @@ def test_damaged_result_fails_its_job_alone(daemon: Daemon) -> None:
         assert daemon.wait_for(other).state == "done"
 
 
-@pytest.mark.parametrize("where", ["first page", "every page but the first"])
+@pytest.mark.parametrize(
+    "where", ["first page", pytest.param("every page but the first", marks=pytest.mark.long)]
+)
 def test_damaged_page_stops_the_daemon_with_the_remedy(daemon: Daemon, where: str) -> None:
     with daemon:
         path = daemon.folder / "state" / "subtitled.sqlite"
@@ -77,6 +79,7 @@ def test_damaged_page_stops_the_daemon_with_the_remedy(daemon: Daemon, where: st
         assert "traceback" not in log
 
 
+@pytest.mark.long
 def test_damaged_options_stop_the_daemon_with_the_remedy(daemon: Daemon) -> None:
     with daemon:
         update(daemon, "UPDATE settings SET data = ? WHERE id = (SELECT options FROM jobs)", b"\xc1")

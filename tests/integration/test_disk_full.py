@@ -45,6 +45,7 @@ def fill(folder: Path) -> Path:
     return filler
 
 
+@pytest.mark.long
 def test_subtitles_wait_for_a_full_output_disk(tmp_path: Path) -> None:
     with (
         small_disk(tmp_path / "inbox-out", "64k"),

@@ -140,6 +140,7 @@ def test_five_planted_faults_are_found_and_fixed_by_their_remedies(open_folder: 
         assert found.keys() <= {"program"}, "a warning where that user cannot enter this environment"
 
 
+@pytest.mark.long
 def test_broken_worker_of_the_running_daemon_is_a_fault(tmp_path: Path) -> None:
     recovery = schema.RecoveryConfig(crash_budget=1)
     pool = schema.PoolConfig(devices=("cpu",), prepare_workers=1)

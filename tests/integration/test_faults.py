@@ -203,6 +203,7 @@ def test_worker_with_a_broken_context_says_so_and_exits_with_status_70(plan: Pla
 # -- the daemon: GPUs -------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_work_of_a_broken_gpu_goes_out_again_to_its_next_process(
     daemon: Daemon, plan: PlannedFaults, talk: Path
 ) -> None:

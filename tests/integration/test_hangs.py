@@ -9,6 +9,8 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 import media
 from daemon import Daemon, eventually
 from faults.planned_faults import ModelFault, PlannedFaults
@@ -62,6 +64,7 @@ def test_decoder_that_makes_no_progress_is_killed_and_its_file_given_up(tmp_path
         daemon.stop()
 
 
+@pytest.mark.long
 def test_file_that_takes_its_decoder_down_twice_fails_with_the_reason(tmp_path: Path) -> None:
     talk = media.write_sound(tmp_path / "talk.flac", media.speech(4))
     with Daemon(tmp_path, model=MODEL, pool=ONE_SLOT) as daemon, held(talk):

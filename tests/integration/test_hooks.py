@@ -450,6 +450,7 @@ def test_every_end_is_delivered_although_the_daemon_is_killed(tmp_path: Path, re
     assert all("X-Subtitled-Signature" in headers for headers, _ in receiver.got)
 
 
+@pytest.mark.long
 def test_ends_without_a_configured_hook_are_not_delivered_later(tmp_path: Path) -> None:
     """A command that is configured while the daemon runs receives the ends from then on."""
     deliveries = tmp_path / "deliveries"

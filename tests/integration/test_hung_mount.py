@@ -100,6 +100,7 @@ def drop_old(daemon: Daemon, name: str, folder: Path) -> None:
     os.utime(path, (time.time() - 86_400,) * 2)
 
 
+@pytest.mark.long
 def test_file_that_is_being_read_when_its_mount_hangs_waits_for_it(tmp_path: Path) -> None:
     """All prepare workers hang, even after SIGKILL; others replace them, and read the files of other inboxes."""
     recovery = schema.RecoveryConfig(prepare_attempts=20, prepare_stall_s=2.0)
@@ -128,6 +129,7 @@ def test_file_that_is_being_read_when_its_mount_hangs_waits_for_it(tmp_path: Pat
         daemon.stop()
 
 
+@pytest.mark.long
 def test_file_waits_for_a_mount_that_has_gone_and_one_that_cannot_be_read_fails(tmp_path: Path) -> None:
     keep = {"settle_s": 0.1, "language": "en", "after": "keep", "rescan_s": 1.0}
     inboxes = (INBOXES[0], InboxFolder(name="bad", options=keep))

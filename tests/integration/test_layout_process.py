@@ -115,6 +115,7 @@ def test_stopped_child_is_replaced() -> None:
     layout_process.close()
 
 
+@pytest.mark.long
 def test_stopped_child_that_does_not_read_a_large_request_is_replaced() -> None:
     """A pipe has room for 64 KiB: writing to it must not block."""
     row, results = finished()

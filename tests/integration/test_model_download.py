@@ -58,6 +58,7 @@ def test_a_model_is_downloaded_once_for_all_workers_and_found_again_without_the_
         daemon.stop()
 
 
+@pytest.mark.long
 def test_a_hub_that_does_not_answer_is_asked_again(tmp_path: Path) -> None:
     """The daemon lives on, and takes up its work when the hub is back."""
     with FakeModelHub(media.DEMO / "model", status=503) as hub, daemon_with(hub, tmp_path) as daemon:

@@ -39,6 +39,7 @@ def daemon_with(
     )
 
 
+@pytest.mark.long
 def test_gpu_that_kills_every_lease_is_put_aside_and_comes_back_automatically(
     tmp_path: Path, plan: PlannedFaults, talk: Path
 ) -> None:

@@ -136,6 +136,7 @@ def nodes(cluster: RayCluster, head: RayHead) -> Iterator[Nodes]:
     nodes.clear()
 
 
+@pytest.mark.long
 def test_ray_places_workers_while_there_is_work_and_gets_its_nodes_back(
     head: RayHead, nodes: Nodes, text: str
 ) -> None:
@@ -193,6 +194,7 @@ def test_a_node_that_comes_in_the_middle_is_used_and_one_with_notice_finishes_wh
     assert [entry for entry in head.log("lease.lost") if entry["worker"].startswith(f"{slot}.")] == []
 
 
+@pytest.mark.long
 def test_without_a_head_of_ray_the_daemon_works_with_what_it_has(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
     wanted = schema.RayConfig(address=address, gpus_per_worker=0)

@@ -107,7 +107,7 @@ def test_workers_of_this_host_and_of_others_serve_together(tmp_path: Path, texts
         assert workers == {"cpu0.1", "gpu2/cpu0.1"}
 
 
-@pytest.mark.parametrize("codec", ["pcm", "flac"])
+@pytest.mark.parametrize("codec", [pytest.param("pcm", marks=pytest.mark.long), "flac"])
 def test_sound_goes_out_as_the_configuration_says_and_the_text_is_the_same(
     tmp_path: Path, texts: dict[str, str], codec: Literal["pcm", "flac"]
 ) -> None:
@@ -239,7 +239,7 @@ def test_worker_without_a_daemon_stops_at_once(tmp_path: Path) -> None:
         assert worker.wait_for_exit() == ExitCode.OK
 
 
-@pytest.mark.parametrize("is_killed", [True, False])
+@pytest.mark.parametrize("is_killed", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_workers_join_a_daemon_that_is_started_again_with_the_model_still_loaded(
     tmp_path: Path, texts: dict[str, str], *, is_killed: bool
 ) -> None:

@@ -39,8 +39,8 @@ def daemon_in(
 
 @pytest.fixture(scope="module")
 def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two and a half minutes of speech, with ten minutes of silence in the middle that take a while to be read."""
-    pcm = np.concatenate([media.recording(), media.silence(600), media.recording()])
+    """Two and a half minutes of speech, with 200 s of silence in the middle that take a while to be read."""
+    pcm = np.concatenate([media.recording(), media.silence(200), media.recording()])
     return media.write_sound(tmp_path_factory.mktemp("long") / "long.flac", pcm)
 
 
@@ -168,6 +168,7 @@ def reader(daemon: Daemon) -> str:
     return eventually(found, "a prepare worker is in the middle of the file")
 
 
+@pytest.mark.long
 def test_stopped_workers_are_killed_and_replaced(tmp_path: Path, long: Path, undisturbed: Transcript) -> None:
     """A process that is there and does nothing, as one that hangs in a driver."""
     with daemon_in(tmp_path, IMPATIENT) as daemon:

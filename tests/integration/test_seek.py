@@ -111,6 +111,7 @@ def test_adjacent_ranges_join_without_a_gap(tmp_path: Path) -> None:
         assert np.array_equal(np.concatenate(parts), ranges.read(50 * RATE, 777 * 50))
 
 
+@pytest.mark.long
 def test_drift_of_unreliable_timestamps_is_measured(tmp_path: Path) -> None:
     assert decoded(FILES["opus.mkv"](tmp_path / "a.mkv"))[1] <= 2
     assert decoded(FILES["holes.mkv"](tmp_path / "b.mkv"))[1] <= 2

@@ -7,6 +7,8 @@ import signal
 import stat
 from typing import TYPE_CHECKING
 
+import pytest
+
 import media
 from daemon import Daemon, eventually, is_running
 from subtitled.config import schema
@@ -39,6 +41,7 @@ def test_sigint_ends_an_idle_daemon_cleanly(tmp_path: Path) -> None:
         assert "Traceback" not in daemon.log_file.read_text("utf-8")
 
 
+@pytest.mark.long
 def test_second_signal_is_immediate(tmp_path: Path) -> None:
     """A lease that hangs holds up the first SIGTERM; the second waits for nothing. The job continues later."""
     recovery = schema.RecoveryConfig(stop_timeout_s=600, lease_min_s=600, silence_s=600)
@@ -75,6 +78,7 @@ def test_the_time_to_stop_ends_what_hangs(tmp_path: Path) -> None:
         eventually(lambda: not any(map(is_running, workers.values())), "all workers are gone")
 
 
+@pytest.mark.long
 def test_sigusr1_logs_more_and_then_less_again(tmp_path: Path) -> None:
     """To the whole unit, as `systemctl kill -s USR1` sends it: the workers pass it over."""
     with Daemon(tmp_path) as daemon:

@@ -113,9 +113,9 @@ def test_a_file_that_is_done_is_not_transcribed_again(home: Path, tmp_path: Path
 
 def test_after_an_interruption_the_same_command_resumes(home: Path, tmp_path: Path) -> None:
     """A file of another call comes between: its own job runs first, and the interrupted one keeps its segments."""
-    long, short = talk(tmp_path / "long.wav", 1500), talk(tmp_path / "short.wav")
+    long, short = talk(tmp_path / "long.wav", 600), talk(tmp_path / "short.wav")
     process = start(home, short, long, "--model", "demo")
-    eventually(lambda: done_segments(home) >= 9, "some segments are done", WAIT_S)
+    eventually(lambda: done_segments(home) >= 5, "some segments are done", WAIT_S)
     os.killpg(process.pid, signal.SIGINT)
     stdout, stderr = process.communicate(timeout=WAIT_S)
     assert process.returncode == 130, stderr
@@ -127,7 +127,7 @@ def test_after_an_interruption_the_same_command_resumes(home: Path, tmp_path: Pa
     assert resumed.returncode == 0, resumed.stderr
     assert sorted(resumed.stdout.splitlines()) == [f"{tmp_path}/long.en.srt", f"{tmp_path}/short.en.srt"]
     counts = re.findall(r"long\.wav: .*?(\d+) of \d+ segments", resumed.stderr)
-    assert int(counts[0]) >= 8, resumed.stderr
+    assert int(counts[0]) >= 4, resumed.stderr
 
 
 def test_a_file_that_fails_is_status_1_and_the_others_are_saved(home: Path, tmp_path: Path) -> None:
@@ -190,6 +190,7 @@ def test_a_running_daemon_is_used_and_named(home: Path, tmp_path: Path) -> None:
     assert not home.exists()
 
 
+@pytest.mark.long
 def test_a_second_command_waits_for_the_first(home: Path, tmp_path: Path) -> None:
     file = talk(tmp_path / "talk.wav", 2)
     assert run(home, file, "--model", "demo").returncode == 0

@@ -89,5 +89,6 @@ def test_packages_and_class_names_of_the_tree_keep_the_rules() -> None:
     assert structure.check() == []
 
 
+@pytest.mark.long
 def test_words_of_the_tree_are_the_usual_ones() -> None:
     assert prose.check() == []
