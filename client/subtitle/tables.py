@@ -319,21 +319,22 @@ def remaining(left: EtaEstimator) -> str:
 def models_table(models: Sequence[ModelFacts]) -> Table:
     """Return a table with a line for each model."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("MODEL", "STATE", "SOURCE", "LANGUAGES", "TASKS", "WORKERS"):
-        table.add_column(name)
+    for name, width in (("MODEL", 10), ("STATE", 11), ("LANG", 4), ("TASKS", 10), ("WORKERS", 4)):
+        table.add_column(name, min_width=width, overflow="fold")
     for name in ("MEMORY", "LOADS", "JOBS"):
         table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("SOURCE", min_width=8, overflow="fold")
     for model in models:
         table.add_row(
             Text(f"{model.name} (default)" if model.is_default else model.name),
             model_state(model),
-            Text(model.source),
             " ".join(model.languages) or "-",
             " ".join(model.tasks) or "-",
             " ".join(model.slots) or "-",
             megabytes(model.memory_bytes) if model.memory_bytes else "-",
             str(model.loads),
             str(model.jobs),
+            Text(model.source),
         )
     return table
 

@@ -102,6 +102,8 @@ def load_model(
 ) -> LoadedModel:
     """Load the model, which is on this host; blocks until it is loaded. Raises ModelLoadError."""
     started = time.monotonic()
+    if device == "cpu":
+        memory.trim()  # what decoding has freed would be given to the model, and not count
     used_before = memory.used_bytes(device)
     if device != "cpu":
         preload_libraries()
