@@ -20,6 +20,7 @@ import soundfile
 import media
 from daemon import Daemon, eventually
 from subtitle import Client, SubtitleError
+from subtitled.config import schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -187,6 +188,20 @@ def test_a_running_daemon_is_used_and_named(home: Path, tmp_path: Path) -> None:
         )
         assert done.stdout == f"{tmp_path}/talk.en.srt\n"
         assert len(daemon.client.list()) == 1
+    assert not home.exists()
+
+
+def test_a_running_daemon_is_used_for_each_of_its_models(home: Path, tmp_path: Path) -> None:
+    file = talk(tmp_path / "talk.wav")
+    copy = schema.NamedModelConfig(name="copy", source=str(media.DEMO / "model"))
+    (tmp_path / "daemon").mkdir()
+    with Daemon(tmp_path / "daemon", models=(copy,)) as daemon:
+        daemon.start()
+        done = run(home, file, "--config", daemon.config_file, "--model", "copy")
+        assert done.returncode == 0, done.stderr
+        assert "with the model copy." in done.stderr
+        (job,) = daemon.client.list()
+        assert (job.model, job.model_reason) == ("copy", "requested")
     assert not home.exists()
 
 

@@ -123,13 +123,14 @@ def running_daemon(endpoints: Sequence[str], model: str | None) -> str | None:
                 welcome = client.ping()
         except SubtitleError:
             continue
-        if model is not None and welcome.model != model:
+        if model is not None and model not in {welcome.model, *welcome.models}:
+            models = ", ".join(welcome.models or (welcome.model,))
             click.echo(
-                f"A daemon runs with the model {welcome.model}; starting a private one for --model {model}.",
+                f"A daemon runs with the model {models}; starting a private one for --model {model}.",
                 err=True,
             )
             return None
-        click.echo(f"Using the running daemon at {path} with the model {welcome.model}.", err=True)
+        click.echo(f"Using the running daemon at {path} with the model {model or welcome.model}.", err=True)
         return endpoint
     return None
 
@@ -173,7 +174,8 @@ def _use_daemon(endpoint: str, request: TranscribeRequest, files: Sequence[Path]
         def hint(*words: str) -> str:
             return shlex.join(["subtitle", *words, "--server", endpoint])
 
-        run = SubmitRun(client, request.options, send, hint=hint, program="subtitled")
+        options = replace(request.options, model=request.model or "")
+        run = SubmitRun(client, options, send, hint=hint, program="subtitled")
         return run.run(labelled(files), is_waiting=True, output=request.output, is_forced=request.is_forced)
 
 
