@@ -14,7 +14,7 @@ from subtitled.core import events as ev
 from subtitled.core import protocol as pr
 from subtitled.core.broker import Broker
 from subtitled.core.records import Job, Role, Worker
-from subtitled.core.states import AT_WORK
+from subtitled.core.states import AT_WORK, WorkerState
 
 TURN_S, TURN_LOADS = 10.0, 10.0
 """A worker with work keeps its models for so long, or for so many load times of the next one."""
@@ -69,9 +69,11 @@ class ModelChecks:
                 self._since.clear()
                 self._late.clear()
             case ev.MessageReceived(worker=identity, message=pr.WorkerReady() as ready):
-                self._held[identity] = {""} if ready.has_default else set()
-                self._unloaded[identity] = set()
-                self._changed_at[identity] = now
+                worker = self._broker.worker_table.current(identity)
+                if worker is not None and worker.state is WorkerState.STARTING:  # the message may be repeated
+                    self._held[identity] = {""} if ready.has_default else set()
+                    self._unloaded[identity] = set()
+                    self._changed_at[identity] = now
             case ev.MessageReceived(worker=identity, message=pr.ModelUnloaded(model=name)):
                 if name in self._held.get(identity, ()):
                     self._held[identity].discard(name)
