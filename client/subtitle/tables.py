@@ -269,6 +269,7 @@ _SEGMENT_EVENTS = {
     "skipped": "skipped: too short",
     "lost": "lost with its worker, will be retried",
     "exhausted": "failed",
+    "transcribed": "will be translated by another model",
     "language_changed": "will be transcribed again in the file's language",
     "retried": "will be retried",
     "dropped": "dropped",

@@ -97,6 +97,10 @@ def code_of(tag: str | None) -> str | None:
     )
 
 
+ENGLISH = "en"
+"""What Whisper translates to."""
+
+
 def _code_of_standard(tag: str) -> str | None:
     """Return Whisper's code for a tag of BCP 47, the standards' codes of languages included."""
     if not re.fullmatch(r"[a-z]{1,3}(-[a-z0-9]{1,8})*", tag):

@@ -12,7 +12,7 @@ from subtitled.core.broker import Broker
 from subtitled.core.live_jobs import LiveJobs
 from subtitled.core.policy import Policy
 from subtitled.core.protocol import SegmentResult
-from subtitled.core.records import Options, SegmentKey
+from subtitled.core.records import Options, SegmentKey, model_of
 from subtitled.core.states import JobState, SegmentEvent, SegmentState
 
 _result = msgspec.msgpack.Decoder(SegmentResult)
@@ -123,7 +123,7 @@ class ActionChecks:
         first = action.message.items[0]
         slack = (2 * self._policy.batch_size + 3) * WINDOW_SAMPLES
         for key, wait in self._waits.items():
-            if self._options(key).model != action.lease.model:
+            if model_of(self._live_jobs.job(key.job), self._live_jobs.segment(key)) != action.lease.model:
                 continue  # its turn is checked by ModelChecks
             if wait.priority > self._options(first.key).priority:
                 raise Violation(f"{key} of priority {wait.priority} waits while {first.key} is leased")
@@ -146,7 +146,8 @@ class ActionChecks:
         if held is None:
             raise Violation(f"a result for {key} was counted, and no worker held it")
         item = next(item for item in held.message.items if item.key == key)
-        text = _result.decode(action.result or b"").phrases[0].text
+        result = _result.decode(action.result or b"")
+        text = (result.translation or result.phrases)[0].text
         if text != token(held.lease.id, key, item.language, self._sources[held.lease.id]):
             raise Violation(f"{key} is held by lease {held.lease.id}; counted was {text!r}")
         if text in self._counted:

@@ -216,8 +216,11 @@ class FaultPlan:
 
     def options(self) -> Options:
         """Return the options of a client's job."""
+        is_translated = self.random.random() < 0.3
         return Options(
             model=self.model(),
+            is_translated_too=is_translated,
+            translation_model=self.model() if is_translated else None,
             language=self.random.choice(("auto", "auto", "multi", "de")),
             word_timestamps=self.random.choice(("auto", "auto", "auto", True, False)),
             priority=self.random.choice((0, 0, 0, 5)),

@@ -101,13 +101,14 @@ class StoreTable:
             self.results[key] = save.result
 
     def agrees_with(self, job: Job, segments: dict[int, Segment]) -> bool:
-        """Say whether a live job in memory is what is stored; where its PCM is, is not stored."""
+        """Say whether a live job in memory is what is stored; its PCM and its transcript for a translation are not."""
         stored = self.segments.get(job.id, {})
         return (
             self.jobs.get(job.id) == job
             and stored.keys() == segments.keys()
             and all(
-                segment is stored[index] or replace(segment, has_pcm=stored[index].has_pcm) == stored[index]
+                segment is (kept := stored[index])
+                or replace(segment, has_pcm=kept.has_pcm, transcript=kept.transcript) == kept
                 for index, segment in segments.items()
             )
         )

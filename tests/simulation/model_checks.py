@@ -13,7 +13,7 @@ from subtitled.core import actions as ac
 from subtitled.core import events as ev
 from subtitled.core import protocol as pr
 from subtitled.core.broker import Broker
-from subtitled.core.records import Job, Role, Worker
+from subtitled.core.records import Job, Role, Worker, model_of
 from subtitled.core.states import AT_WORK, WorkerState
 
 TURN_S, TURN_LOADS = 10.0, 10.0
@@ -130,7 +130,8 @@ class ModelChecks:
         lease, message = action.lease, action.message
         worker = self._broker.worker_table.current(lease.worker)
         for item in message.items:
-            if self._broker.live_jobs.job(item.key.job).options.model != lease.model:
+            live_jobs = self._broker.live_jobs
+            if model_of(live_jobs.job(item.key.job), live_jobs.segment(item.key)) != lease.model:
                 raise Violation(f"{item.key} is leased as one of the model {lease.model!r}")
         if worker is None:  # it was lost in the same step
             return
@@ -225,7 +226,7 @@ class ModelChecks:
 
     def _check_cause(self, job: Job) -> None:
         """Check that a job fails for lack of its model only if that is broken, or its workers are."""
-        is_broken = any(model.is_broken for model in self._devices.others if model.name == job.options.model)
+        is_broken = any(model.is_broken for model in self._devices.others if model.name in job.options.models)
         if is_broken and "could not be transcribed" in job.cause:
             raise Violation(f"job {job.id} fails for its segments, and its model is broken")
         if "the model cannot be loaded" not in job.cause:

@@ -35,6 +35,8 @@ BOTH = ("transcribe", "translate")
 IS_FOR_DANISH = 'language "da": danish is for it'
 NO_TRANSLATION = 'task "translate": the model large-v3-turbo does not support it'
 
+HAKKA_IS_TRANSLATED = 'language "hak": hakka is for it; translator translates: task "translate": the model hakka does not support it'
+
 
 def test_models_can_do_what_their_files_or_names_say() -> None:
     tasks = {model.name: model.tasks for model in MODELS}
@@ -51,7 +53,17 @@ def test_models_can_do_what_their_files_or_names_say() -> None:
         ("", TRANSCRIBE, "da", ModelChoice("danish", IS_FOR_DANISH)),
         ("", TRANSLATE, "da", ModelChoice("danish", IS_FOR_DANISH)),
         ("", TRANSLATE, "de", ModelChoice("translator", NO_TRANSLATION)),
-        ("", BOTH, "auto", ModelChoice("danish", NO_TRANSLATION)),
+        ("", BOTH, "auto", ModelChoice("", f"danish translates: {NO_TRANSLATION}", "danish")),
+        ("", BOTH, "de", ModelChoice("", f"translator translates: {NO_TRANSLATION}", "translator")),
+        ("", BOTH, "da", ModelChoice("danish", IS_FOR_DANISH)),
+        ("", BOTH, "hak", ModelChoice("hakka", HAKKA_IS_TRANSLATED, "translator")),
+        (
+            "hakka",
+            BOTH,
+            "de",
+            ModelChoice("hakka", f"requested; {HAKKA_IS_TRANSLATED.split('; ')[1]}", "translator"),
+        ),
+        ("translator", BOTH, "de", ModelChoice("translator", "requested")),
         ("", TRANSLATE, "hak", ModelChoice("translator", NO_TRANSLATION)),
         ("translator", TRANSCRIBE, "da", ModelChoice("translator", "requested")),
         ("large-v3-turbo", TRANSCRIBE, "da", ModelChoice()),

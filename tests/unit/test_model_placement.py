@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from subtitled.core import actions as ac
@@ -11,6 +12,7 @@ from subtitled.core import events as ev
 from subtitled.core import protocol as pr
 from subtitled.core.model_placement import IDLE_LOADS, TURN_LOADS, ModelLoad, ModelSpec
 from subtitled.core.states import JobState, SegmentState, WorkerState
+from subtitled.core.transcription import Phrase
 from unit.broker_bench import Bench
 
 BIG = pr.EngineSettings(model="/models/big")
@@ -584,3 +586,67 @@ def test_job_fails_without_being_read_if_its_model_cannot_be_downloaded_or_was_r
     assert (b.state("a"), b.jobs["a"].cause) == (JobState.FAILED, "no such model")
     assert b.state("b") is JobState.FAILED
     assert 'the model "removed" is not in [[models]]' in b.jobs["b"].cause
+
+
+def answer_text(
+    b: Bench, sent: ac.SendLease, text: str, *, language: str = "de", is_speech: bool = True
+) -> None:
+    """Answer a lease with this text for each segment."""
+    result = pr.SegmentResult(
+        phrases=(Phrase(text=text, start_ms=0, end_ms=900),),
+        language=language,
+        language_probability=0.9,
+        is_speech=is_speech,
+    )
+    held = pr.HeldModel(name=sent.message.model, load_s=LOAD_S) if sent.message.is_load else None
+    items = tuple(pr.ItemResult.of(item.key, result) for item in sent.message.items)
+    message = pr.Transcribed(lease=sent.lease.id, items=items, loaded=held)
+    b.handle(ev.MessageReceived(sent.lease.worker, message))
+
+
+def test_file_with_a_model_for_each_task_is_read_once() -> None:
+    b = bench("gpu0", "gpu1")
+    submit(b, "a", "", segments=2, is_translated_too=True, translation_model="big")
+    first = b.last(ac.SendLease)
+    assert {(item.task, item.is_translated_too) for item in first.message.items} == {("transcribe", False)}
+    while leases := list(b.broker.lease_dispatch.leases):
+        sent = b.lease(leases[0])
+        if sent.message.model == "big":
+            assert {(item.task, item.language) for item in sent.message.items} == {("translate", "de")}
+        answer_text(b, sent, "text")
+    assert len(b.all(ac.SendPrepare)) == 1
+    assert b.state("a") is JobState.WRITING
+
+
+def test_result_has_the_transcript_of_one_model_and_the_translation_of_another() -> None:
+    b = bench("gpu0")
+    submit(b, "a", "", is_translated_too=True, translation_model="big")
+    for text in ("Guten Morgen", "Good morning"):
+        answer_text(b, b.last(ac.SendLease), text)
+    [stored] = [save.result for save in b.all(ac.SaveSegment) if save.result is not None]
+    found = msgspec.msgpack.decode(stored, type=pr.SegmentResult)
+    assert [phrase.text for phrase in found.phrases] == ["Guten Morgen"]
+    assert [phrase.text for phrase in found.translation or ()] == ["Good morning"]
+
+
+def test_english_and_silence_are_not_leased_to_the_model_that_translates() -> None:
+    b = bench("gpu0")
+    cases: list[tuple[str, dict[str, Any]]] = [("a", {"language": "en"}), ("b", {"is_speech": False})]
+    for job, facts in cases:
+        submit(b, job, "", is_translated_too=True, translation_model="big")
+        answer_text(b, b.last(ac.SendLease), "text", **facts)
+        assert b.state(job) is JobState.WRITING
+    assert not leases_of(b, "big")
+
+
+def test_lost_translation_is_translated_again_and_a_restart_transcribes_again() -> None:
+    b = bench("gpu0", "gpu1")
+    submit(b, "a", "", is_translated_too=True, translation_model="big")
+    answer_text(b, b.last(ac.SendLease), "text")
+    lost = b.last(ac.SendLease)
+    b.die(lost.lease.worker)
+    assert b.last(ac.SendLease).message.items[0].task == "translate"
+    assert b.stored(0).state is SegmentState.LEASED
+    b.restart()
+    assert b.stored(0).state is SegmentState.PENDING
+    assert b.broker.live_jobs.segment(b.stored(0).key).transcript is None

@@ -44,7 +44,7 @@ cancelled:
 """
 SEGMENT_STEPS = """
 pending: leased leased, retried pending, dropped dropped
-leased: done done, skipped skipped, lost pending, exhausted failed, dropped dropped
+leased: done done, skipped skipped, transcribed pending, lost pending, exhausted failed, dropped dropped
 done: language_changed pending
 skipped:
 failed: retried pending, dropped dropped

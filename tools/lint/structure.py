@@ -37,9 +37,9 @@ ALLOWED = {
     # Features.
     "asr": "config core cues",
     "observability": "asr config core cues log runtime storage systemd",
-    "output": "asr config core cues files log observability runtime storage",
+    "output": "config core cues files log observability runtime storage",
     "media": "config core files log output runtime",
-    "inboxes": "asr config core files log media output storage",
+    "inboxes": "config core files log media output storage",
     "workers": "asr config core files log media network observability runtime storage systemd",
     "hooks": "config core log runtime storage",
     "api": "config core cues files inboxes log media network observability output runtime storage workers",

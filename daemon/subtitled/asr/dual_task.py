@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec.structs import replace
 
+from subtitled.languages import ENGLISH
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -14,9 +16,6 @@ if TYPE_CHECKING:
     from subtitled.asr.prompts import PromptRequest
     from subtitled.core.plan import SegmentSound
     from subtitled.core.protocol import SegmentResult
-
-ENGLISH = "en"
-"""What Whisper translates to."""
 
 
 class Decode(Protocol):

@@ -36,6 +36,8 @@ class ModelChoice(Struct, frozen=True):
 
     model: str = DEFAULT_MODEL
     reason: str = ""
+    translation_model: str | None = None
+    """The model that translates, where the other one only transcribes; None: the same."""
 
 
 class ModelChoiceError(ValueError):
@@ -67,27 +69,60 @@ def choose_model(
     """Return the model of a job; raises ModelChoiceError.
 
     `wanted` is the name of a model, or ""; then a model that is for the `language` goes before the default, and the default
-    before the others, as far as they can do the `tasks`.
+    before the others, as far as they can do the `tasks`. A model that can only transcribe, where a translation is needed too,
+    leaves that to the next one that can translate.
     """
     needed = set(tasks)
     able = [model for model in models if needed <= set(model.tasks)]
+    if needed == {"transcribe", "translate"}:
+        choice = _transcriber(models, wanted=wanted, language=language)
+        translator = next((model for model in able if _suits(model, language)), None)
+        if choice is not None and choice not in able and translator is not None:
+            first = _reason(choice, wanted=wanted, language=language)
+            reason = "; ".join(
+                filter(
+                    None,
+                    [first, f"{translator.name} translates: {_lack(choice, needed)} does not support it"],
+                )
+            )
+            return ModelChoice(choice.option, reason, translator.option)
     if wanted:
         model = next((one for one in models if one.name == wanted), None)
         if model is None:
             raise ModelChoiceError(f"model {wanted[:100]!r} is not configured; use one of: {_names(models)}")
         if model not in able:
             raise _cannot(model, needed, able)
-        return ModelChoice(model.option, "" if model.is_default else "requested")
+        return ModelChoice(model.option, _reason(model, wanted=wanted, language=language))
     for model in able:
         if language in model.languages:
-            return ModelChoice(model.option, f'language "{language}": {model.name} is for it')
+            return ModelChoice(model.option, _reason(model, wanted=wanted, language=language))
     default = models[0]
     if default in able:
         return ModelChoice()
     for model in able:
-        if not model.languages or language in {"auto", "multi"}:
+        if _suits(model, language):
             return ModelChoice(model.option, f"{_lack(default, needed)} does not support it")
     raise _cannot(default, needed, [])
+
+
+def _transcriber(models: Sequence[ConfiguredModel], *, wanted: str, language: str) -> ConfiguredModel | None:
+    """Return the model that transcribes: the one that is named, one for the language, or the default."""
+    able = [model for model in models if "transcribe" in model.tasks]
+    if wanted:
+        return next((model for model in able if model.name == wanted), None)
+    return next((model for model in able if language in model.languages), models[0])
+
+
+def _suits(model: ConfiguredModel, language: str) -> bool:
+    """Return whether a model may be chosen for jobs whose language is not among its own."""
+    return not model.languages or language in {"auto", "multi"}
+
+
+def _reason(model: ConfiguredModel, *, wanted: str, language: str) -> str:
+    """Return why a model was chosen that was named, or is for the language; "" for the default."""
+    if wanted:
+        return "" if model.is_default else "requested"
+    return f'language "{language}": {model.name} is for it' if language in model.languages else ""
 
 
 def _lack(model: ConfiguredModel, needed: set[str]) -> str:

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from subtitle.messages import WordTimestamps
 from subtitled.config.model_choice import DEFAULT_MODEL
-from subtitled.core.records import Job, Segment, SegmentKey
+from subtitled.core.records import Job, Segment, SegmentKey, model_of
 
 Kind = tuple[WordTimestamps, SegmentKey | None, str]
 """Segments of one lease have the same kind: word times, for a suspect segment the segment itself, and the model's name."""
@@ -24,7 +24,7 @@ Kind = tuple[WordTimestamps, SegmentKey | None, str]
 
 def kind_of(job: Job, segment: Segment) -> Kind:
     """Return a segment's kind."""
-    return (job.options.word_timestamps, segment.key if segment.losses else None, job.options.model)
+    return (job.options.word_timestamps, segment.key if segment.losses else None, model_of(job, segment))
 
 
 def lease_size(*, ready: int, idle_workers: float, busy_workers: float, batch_size: int) -> int:

@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+import msgspec
+from msgspec.structs import replace
+
 from subtitled.core.actions import Action, WriteFailure, WriteOutputs
 from subtitled.core.lease_dispatch import LeaseDispatch
 from subtitled.core.live_jobs import LiveJobs
 from subtitled.core.prepare_dispatch import PrepareDispatch
-from subtitled.core.protocol import ItemResult
+from subtitled.core.protocol import ItemResult, SegmentResult
 from subtitled.core.records import Job, Segment
 from subtitled.core.states import JobEvent, JobState, SegmentEvent, SegmentState
+from subtitled.languages import ENGLISH
 
 VOTES = 4
 """Segments with speech that settle a file's language; one would let a musical intro decide."""
@@ -38,6 +42,13 @@ def language_vote(segments: Iterable[Segment]) -> tuple[str, float] | None:
     return winner, sum(probabilities[winner]) / len(probabilities[winner])
 
 
+def _translated(transcript: bytes, item: ItemResult) -> ItemResult:
+    """Return the result of a segment that one model has transcribed, and another one translated."""
+    transcribed = msgspec.msgpack.decode(transcript, type=SegmentResult)
+    translated = msgspec.msgpack.decode(item.result, type=SegmentResult)
+    return ItemResult.of(item.key, replace(transcribed, translation=translated.phrases))
+
+
 class JobLifecycle:
     """Advances jobs when the state of their segments has changed."""
 
@@ -54,10 +65,28 @@ class JobLifecycle:
         self._out = out
 
     def add_result(self, segment: Segment, item: ItemResult, worker: str) -> None:
-        """Store a segment's result; decode it again if it is not in the job's settled language."""
+        """Store a segment's result; decode it again if it is not in the job's settled language.
+
+        If another model translates, the result of the first one is kept until that has decoded the segment as well.
+        """
         job = self._live_jobs.job(segment.key.job)
+        if segment.transcript is not None:
+            item = _translated(segment.transcript, item)
         is_vote = item.is_speech and job.options.language == "auto"
         is_other_language = is_vote and job.language is not None and item.language != job.language
+        is_translated = segment.transcript is not None or item.language == ENGLISH
+        if job.options.translation_model is not None and item.is_speech and not is_translated:
+            transcribed = self._live_jobs.move_segment(
+                segment,
+                SegmentEvent.TRANSCRIBED,
+                worker=worker,
+                language=item.language,
+                language_probability=item.language_probability,
+                transcript=item.result,
+                cause="",
+            )
+            self._lease_dispatch.make_ready(transcribed)
+            return
         # While the vote is open the segment may have to be decoded again: its PCM stays.
         done = self._live_jobs.move_segment(
             segment,
@@ -67,6 +96,7 @@ class JobLifecycle:
             has_pcm=segment.has_pcm and is_vote and (job.language is None or is_other_language),
             language=item.language,
             language_probability=item.language_probability,
+            transcript=None,
             cause="",
         )
         if is_other_language:

@@ -268,7 +268,9 @@ class LeaseDispatch:
         worker = self._with_changed_models(worker, lease, answer)
         held = worker.resident(lease.model)
         throughput = (
-            self.sizing(lease.model).updated_throughput(worker, lease, now) if is_done else held.throughput
+            self.sizing(lease.model).updated_throughput(worker, lease, now)
+            if is_done and lease.keys
+            else held.throughput
         )
         left = tuple(other for other in worker.leases if other != lease_id)
         due = self._worker_table.leaving_due(now) if worker.state is WorkerState.DRAINING else NEVER
@@ -333,7 +335,10 @@ class LeaseDispatch:
             segment = self._live_jobs.segment(key)
             job = self._live_jobs.job(key.job)
             asked = job.options.language
+            is_transcribed = segment.transcript is not None
             language = job.language if asked == "auto" else asked
+            if is_transcribed:  # it is translated from the language in which it was transcribed
+                language = segment.language
             word_timestamps = job.options.word_timestamps
             self._live_jobs.move_segment(segment, SegmentEvent.LEASED, worker=worker.identity)
             self._lease_of[key] = self._last_id
@@ -342,8 +347,8 @@ class LeaseDispatch:
                     key=key,
                     language=language,
                     is_language_given=asked not in {"auto", "multi"},
-                    task=job.options.task,
-                    is_translated_too=job.options.is_translated_too,
+                    task="translate" if is_transcribed else job.options.task,
+                    is_translated_too=job.options.passes > 1,
                     initial_prompt=job.options.initial_prompt,
                     hotwords=job.options.hotwords,
                     sound=segment.plan.sound(),

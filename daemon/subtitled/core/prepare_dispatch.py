@@ -226,9 +226,8 @@ class PrepareDispatch:
         live = self._live_jobs.jobs.get(name)
         if live is None or live.job.state is not JobState.QUEUED or _folder_of(live.job) in self._held:
             return False
-        if self._placement.is_awaited(live.job.options.model) or self._placement.fault(
-            live.job.options.model
-        ):
+        models = live.job.options.models
+        if any(self._placement.is_awaited(model) or self._placement.fault(model) for model in models):
             return False
         return not live.job.is_planned and not live.segments
 
@@ -271,11 +270,11 @@ class PrepareDispatch:
                 continue
             if live.job.state not in {JobState.QUEUED, JobState.TRANSCRIBING}:
                 continue
-            model = live.job.options.model
-            if fault := self._placement.fault(model):
+            models = live.job.options.models
+            if fault := next(filter(None, map(self._placement.fault, models)), ""):
                 self._unusable[name] = fault
                 continue
-            if self._placement.is_awaited(model):
+            if (model := next(filter(self._placement.is_awaited, models), None)) is not None:
                 self._awaiting.setdefault(model, {})[name] = None
                 self._live_jobs.change_job(live.job, cause=f'waiting for the download of the model "{model}"')
                 continue

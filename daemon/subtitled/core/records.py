@@ -31,7 +31,9 @@ class Options(Struct, frozen=True, kw_only=True):
     model: str = DEFAULT_MODEL
     """Name of a model of `[[models]]`, or DEFAULT_MODEL."""
     model_reason: str = ""
-    """Why it is decoded by another model than the default."""
+    """Why it is decoded by another model than the default, or translated by another one."""
+    translation_model: str | None = None
+    """Name of the model that translates, if `is_translated_too`; None: `model`."""
     language: str = "auto"
     """A Whisper language code, "auto" (one language per file, by vote) or "multi" (each segment its own)."""
     audio_track: str = "auto"
@@ -83,8 +85,13 @@ class Options(Struct, frozen=True, kw_only=True):
 
     @property
     def passes(self) -> int:
-        """How often the model decodes each segment."""
-        return len(self.tasks)
+        """How often a model decodes each segment of a lease."""
+        return 1 if self.translation_model is not None else len(self.tasks)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names of its models."""
+        return (self.model,) if self.translation_model is None else (self.model, self.translation_model)
 
     def is_same(self, other: Options) -> bool:
         """Return whether both give the same subtitles: the wording of `model_reason` and mounts do not count."""
@@ -98,6 +105,7 @@ def options_of(given: JobOptions | InboxConfig, choice: ModelChoice, **others: A
     return Options(
         model=choice.model,
         model_reason=choice.reason,
+        translation_model=choice.translation_model,
         language=option_of(given.language),
         audio_track=option_of(str(given.audio_track)),
         channels=given.channels,
@@ -169,11 +177,19 @@ class Segment(Struct, frozen=True, kw_only=True):
     language: str | None = None
     """The language it was decoded in."""
     language_probability: float = 0.0
+    transcript: bytes | None = None
+    """Its result while another model translates it, not stored: after a restart it is transcribed again."""
 
     @property
     def samples(self) -> int:
         """Length in samples at 16 kHz."""
         return self.plan.samples
+
+
+def model_of(job: Job, segment: Segment) -> str:
+    """Return the name of the model that decodes a segment next."""
+    is_transcribed = segment.transcript is not None
+    return (job.options.translation_model or DEFAULT_MODEL) if is_transcribed else job.options.model
 
 
 class Role(Enum):

@@ -65,6 +65,7 @@ class SegmentEvent(Enum):
     LOST = "lost"
     EXHAUSTED = "exhausted"
     LANGUAGE_CHANGED = "language_changed"
+    TRANSCRIBED = "transcribed"
     RETRIED = "retried"
     DROPPED = "dropped"
 
@@ -137,6 +138,8 @@ SEGMENT: dict[tuple[SegmentState, SegmentEvent], SegmentState] = {
     (SegmentState.LEASED, SegmentEvent.DONE): SegmentState.DONE,
     (SegmentState.LEASED, SegmentEvent.SKIPPED): SegmentState.SKIPPED,
     (SegmentState.LEASED, SegmentEvent.LOST): SegmentState.PENDING,
+    # Another model translates it.
+    (SegmentState.LEASED, SegmentEvent.TRANSCRIBED): SegmentState.PENDING,
     (SegmentState.LEASED, SegmentEvent.EXHAUSTED): SegmentState.FAILED,
     # Decoded in a language that lost the vote: decoded again in the job's language.
     (SegmentState.DONE, SegmentEvent.LANGUAGE_CHANGED): SegmentState.PENDING,

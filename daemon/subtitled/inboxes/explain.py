@@ -13,7 +13,6 @@ import msgspec
 from msgspec import Struct
 
 from subtitle.tables import damage_line, span_line
-from subtitled.asr.dual_task import ENGLISH
 from subtitled.config import schema
 from subtitled.config.model_choice import configured_models
 from subtitled.core.protocol import Media
@@ -30,6 +29,7 @@ from subtitled.inboxes.arrivals import (
     new_job,
 )
 from subtitled.inboxes.file_filter import FileFilter, absolute
+from subtitled.languages import ENGLISH
 from subtitled.media.existing_subtitles import (
     MediaTracks,
     apply_rule,
@@ -164,7 +164,7 @@ def _explain_media(
         is_accepted=not (is_repeated or is_deleted or is_open),
         cause=cause,
         inbox=printable(inbox.path),
-        model=f"{options.model} ({options.model_reason})" if options.model else "",
+        model=f"{options.model or 'default'} ({options.model_reason})" if options.model_reason else "",
         **facts,
         existing=tuple(
             f"{one.name} ({one.language or 'language unknown'})" for one in (*files, *contents.subtitles)

@@ -27,7 +27,6 @@ from msgspec import Struct
 
 from subtitle.messages import LayoutOptions
 from subtitled import log
-from subtitled.asr.dual_task import ENGLISH
 from subtitled.config.layout_limits import overrides_of
 from subtitled.config.schema import SAMPLE_RATE
 from subtitled.core.plan import SAMPLES_PER_MS, Plan, Span, to_media
@@ -47,6 +46,7 @@ from subtitled.cues.transcript import (
     with_cues,
 )
 from subtitled.errors import LayoutError, StoreError
+from subtitled.languages import ENGLISH
 from subtitled.output import chinese
 from subtitled.runtime import pipes
 from subtitled.runtime.processes import die_with_parent, lower_priority, start_process
