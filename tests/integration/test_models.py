@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -36,7 +37,9 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     shutil.copytree(locate("demo"), folder / "damaged")
     (folder / "damaged" / "model.bin").write_bytes(b"no weights")
     models = (
-        schema.NamedModelConfig(name="copy", source=str(folder / "copy"), languages=("hak",)),
+        schema.NamedModelConfig(
+            name="copy", source=str(folder / "copy"), languages=("hak",), tasks=("transcribe",)
+        ),
         schema.NamedModelConfig(name="damaged", source=str(folder / "damaged")),
     )
     inbox = InboxFolder(options={"model": "copy"})
@@ -141,6 +144,47 @@ def test_page_and_openai_interface_list_the_models(daemon: Daemon, tmp_path: Pat
         chinese = http.get("/", headers={"Accept-Language": "zh-TW"}).text
         assert ">模型</h2>" in chinese
         eventually(lambda: daemon.client.status(job.id).state == "done", "the job is done")
+
+
+def test_one_model_transcribes_and_another_translates(daemon: Daemon) -> None:
+    texts = {}
+    for model in ("", "copy"):
+        options = JobOptions(model=model, language="zh", tasks=("transcribe", "translate"))
+        job = daemon.client.submit(media.DEMO / "demo-zh.flac", options=options)
+        facts = job.wait(timeout_s=WAIT_S)
+        assert (facts.state, facts.tasks) == ("done", ("transcribe", "translate"))
+        texts[model] = [
+            daemon.client.fetch(job.id, "srt", task="transcribe")[1],
+            daemon.client.fetch(job.id, "srt", task="translate")[1],
+        ]
+    assert facts.model_reason.startswith("requested; demo translates: ")
+    assert texts["copy"] == texts[""]
+    assert texts[""][0] != texts[""][1]
+    found = json.loads(daemon.client.fetch(job.id, "json", task="translate")[1])
+    assert found["model"] == "demo"
+
+
+def test_worker_that_is_killed_while_it_changes_models_is_replaced(tmp_path: Path) -> None:
+    """The worker holds one model at most, so it has to unload one to load the other."""
+    shutil.copytree(locate("demo"), tmp_path / "copy")
+    models = (schema.NamedModelConfig(name="copy", source=str(tmp_path / "copy")),)
+    with Daemon(tmp_path, pool=structs.replace(POOL, max_models=1), models=models) as daemon:
+        daemon.start()
+        talk = sound(tmp_path, 4)
+        text = text_of(daemon, talk, "")
+        victim = daemon.workers()["cpu0.1"]
+        os.kill(victim, signal.SIGSTOP)
+        job = daemon.client.submit(talk, options=JobOptions(model="copy", language="en"))
+        eventually(
+            lambda: [one.state for one in daemon.stats().workers if one.slot == "cpu0"] == ["busy"],
+            "the worker has the lease for which it changes its model",
+        )
+        os.kill(victim, signal.SIGKILL)
+        assert job.wait(timeout_s=WAIT_S).state == "done"
+        assert daemon.client.fetch(job.id, "srt")[1].decode() == text
+        (worker,) = (one for one in daemon.stats().workers if one.slot == "cpu0")
+        assert (worker.models, worker.incarnation) == (("copy",), 2)
+        assert text_of(daemon, talk, "") == text
 
 
 def test_reload_adds_and_removes_models(daemon: Daemon, tmp_path: Path) -> None:

@@ -449,12 +449,11 @@ class RequestHandlers:
         is_translation = row.job.options.is_translated_too and message.task == "translate"
 
         def work(results: list[ResultRow]) -> tuple[int, Transcript, bytes]:
-            model = row.job.options.model or self.config.model.name
             edit = self._edit(row, edit_task, message.version)
             transcript = self._layout.compose(
                 row,
                 results,
-                model=model,
+                model=self.config.model.name,
                 layout=message.layout,
                 is_translation=is_translation,
                 edits={edit_task: edit} if edit else NO_EDITS,

@@ -158,8 +158,7 @@ class JobWriter:
 
         def work() -> tuple[Transcript, ...]:
             results = self._store.readers.get().results(job)
-            model = row.job.options.model or self._model
-            return self._layout_process.compose_all(row, results, model=model, edits=edits)
+            return self._layout_process.compose_all(row, results, model=self._model, edits=edits)
 
         def composed(transcripts: tuple[Transcript, ...]) -> None:
             files = [(made, _files_of(row.job, made, claimed)) for made in transcripts]
@@ -238,7 +237,7 @@ class JobWriter:
             self._on_layout_error(row, LayoutError(str(error)), is_failure=is_failure)
             return
         self._layouts.run(
-            partial(self._layout_process.compose_all, row, results, model=job.options.model or self._model),
+            partial(self._layout_process.compose_all, row, results, model=self._model),
             partial(self._write, row, is_failure=is_failure),
             partial(self._on_layout_error, row, is_failure=is_failure),
             LayoutError,

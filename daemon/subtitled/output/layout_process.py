@@ -263,6 +263,14 @@ def compose_all(
     return spoken, compose(row, results, model=model, layout=layout, is_translation=True, edits=edits)
 
 
+def _model_of(job: Job, default: str, *, is_translation: bool) -> str:
+    """Return the name of the model that made a transcript."""
+    options = job.options
+    if is_translation and options.translation_model is not None:
+        return options.translation_model or default
+    return options.model or default
+
+
 def compose(
     row: JobRow,
     results: Sequence[ResultRow],
@@ -276,7 +284,7 @@ def compose(
 
     The layout is `layout`, else that of the job, or as the cues were edited; with `is_translation` the text is that of the second decoding. Segments
     without a result are listed as missing, with their causes; so is a damaged result of a failed job. Raises LayoutError for a
-    damaged result of another job.
+    damaged result of another job. `model` is the name of the default model.
     """
     job = row.job
     media = _media_decoder.decode(row.media) if row.media else Media()
@@ -311,7 +319,7 @@ def compose(
         language=_language(job.language or job.options.language, segments),
         language_probability=job.language_probability or None,
         task="translate" if is_translation else job.options.task,
-        model=model,
+        model=_model_of(job, model, is_translation=is_translation),
         devices=tuple(sorted({segment.device for segment in segments})),
         segments=tuple(segments),
         skipped=tuple(_missing(skip.span, media.offset_samples, skip.cause) for skip in media.skipped),
