@@ -13,8 +13,9 @@ from typing import Self
 from subtitle.errors import FileChangedError, SubtitleError
 
 _SOUND = """
-    .3ga .aac .ac3 .aif .aifc .aiff .amr .ape .au .caf .dsf .dts .eac3 .flac .m4a .m4b .mka .mp1 .mp2 .mp3 .mpa
-    .mpc .oga .ogg .oma .opus .ra .rf64 .snd .spx .tak .tta .voc .w64 .wav .wave .weba .wma .wv
+    .3ga .aac .ac3 .aif .aifc .aiff .amr .ape .au .awb .caf .dsf .dss .dts .dtshd .ec3 .eac3 .flac .gsm .m4a .m4b
+    .mka .mlp .mp1 .mp2 .mp3 .mpa .mpc .oga .ogg .oma .opus .qcp .ra .rf64 .shn .snd .sox .spx .tak .thd .tta
+    .voc .w64 .wav .wave .weba .wma .wv
 """
 _PICTURES = """
     .3g2 .3gp .asf .avi .divx .dv .f4v .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .nut .ogm .ogv .qt

@@ -11,6 +11,7 @@ import pytest
 
 from subtitled.config.schema import InboxConfig
 from subtitled.inboxes.file_filter import FileFilter, FilterResult, absolute
+from subtitled.media.decode import open_media
 
 
 @pytest.fixture
@@ -245,13 +246,18 @@ def test_include_and_exclude_choose_files(root: Path) -> None:
         ("a.x4", "mp2", "mp2"),
         ("a.x5", "ac3", "ac3"),
         ("a.x6", "mpeg", "mp2"),
+        ("a.x7", "truehd", "truehd -ar 48000 -strict -2"),
+        ("a.x8", "sox", "pcm_s32le"),
+        ("phone.gsm", "gsm", "libgsm -ar 8000"),
     ],
 )
 def test_unknown_ending_is_decided_by_content(root: Path, name: str, form: str, codec: str) -> None:
     source = ["-f", "lavfi", "-i", "sine=440:duration=1"]
-    command = ["ffmpeg", "-v", "error", *source, "-c:a", codec, "-f", form, str(root / name)]
+    command = ["ffmpeg", "-v", "error", *source, "-c:a", *codec.split(), "-f", form, str(root / name)]
     subprocess.run(command, check=True)
     assert checked(root / name, [inbox(root)]).accepted
+    with open_media(str(root / name)) as decoder:
+        assert 15_000 < sum(map(len, decoder)) < 18_000
 
 
 @pytest.mark.parametrize(

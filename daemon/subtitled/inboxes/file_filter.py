@@ -209,8 +209,11 @@ def has_media_content(path: str) -> bool:
         return False
     return (
         head.startswith(_MAGIC)
-        or head[4:8] in _ATOMS
-        or (head[:4] in {b"RIFF", b"RIFX", b"RF64", b"BW64"} and head[8:12] in {b"WAVE", b"AVI ", b"AMV "})
+        or head[4:8] in _ATOMS | _LOSSLESS_DOLBY
+        or (
+            head[:4] in {b"RIFF", b"RIFX", b"RF64", b"BW64"}
+            and head[8:12] in {b"WAVE", b"AVI ", b"AMV ", b"QLCM"}
+        )
         or (head[:4] == b"FORM" and head[8:12] in {b"AIFF", b"AIFC"})
         or b"GGGG" in {head[::188][:4], head[4::192][:4]}  # MPEG transport streams
         or _is_mpeg_audio(head)
@@ -218,6 +221,8 @@ def has_media_content(path: str) -> bool:
 
 
 _ATOMS = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
+_LOSSLESS_DOLBY = frozenset({b"\xf8\x72\x6f\xba", b"\xf8\x72\x6f\xbb"})
+"""TrueHD and MLP."""
 _MAGIC = (
     *(
         b"\x1a\x45\xdf\xa3",
@@ -244,7 +249,7 @@ _MAGIC = (
         b"Creative Voice File",
     ),
     *(b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b"riff\x2e\x91\xcf\x11"),
-    *(b"\x06\x0e\x2b\x34", b"nut/multimedia", b"DKIF"),
+    *(b"\x06\x0e\x2b\x34", b"nut/multimedia", b"DKIF", b"\x02dss", b"\x03ds2", b".SoX", b"XoS.", b"ajkg"),
 )
 """The first bytes of containers: Matroska, Ogg, FLAC, MP3 with tags, FLV, AMR and others."""
 

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from subtitled.media.media_file import MediaFile
 
 _CONTAINERS = (
-    "3gp,aac,aa,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,dts,dtshd,dv,eac3,flac,flv,gxf,iff,loas,live_flv,"
-    "matroska,mlp,mov,mp3,mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nsv,nut,ogg,oma,qcp,rm,tak,truehd,tta,voc,vqf,w64,"
-    "wav,webm,wtv,wv,xwma"
+    "3gp,aac,aa,ac3,act,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,dss,dts,dtshd,dv,eac3,flac,flv,gsm,gxf,iff,ilbc,"
+    "loas,live_flv,matroska,mlp,mov,mp3,mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nsv,nut,ogg,oma,qcp,rm,shn,sox,tak,truehd,"
+    "tta,voc,vqf,w64,wav,webm,wtv,wv,xwma"
 )
 """FFmpeg's names of the formats that contain media themselves.
 
