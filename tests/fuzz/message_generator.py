@@ -46,12 +46,14 @@ KINDS = (
     "Status",
     "Watch",
     "Fetch",
+    "SaveCues",
+    "ListCueVersions",
     "Cancel",
     "Retry",
     "Delete",
     "Stats",
 )
-LIKELY = (3, 12, 40, 10, 4, 4, 3, 4, 8, 3, 4, 4)
+LIKELY = (3, 12, 40, 10, 4, 4, 3, 4, 4, 2, 8, 3, 4, 4)
 """Relative frequency of each kind: mostly uploads, which keep the most state in the daemon."""
 
 
@@ -141,6 +143,11 @@ class MessageGenerator:
                 upload = self.uploads.pop(rng.randrange(len(self.uploads)))
                 fields |= {"job": upload.job, "size": len(upload.body)}
                 fields |= {"sha256": hashlib.sha256(upload.body).hexdigest()}
+            case "SaveCues":
+                blobs = [
+                    rng.choice((b"[]", b'[{"start_ms": 1, "end_ms": 2, "lines": ["x"]}]', b"[{}]", b"\xff"))
+                ]
+                fields |= {"job": rng.choice(self.jobs), "version": rng.choice((0, 1))}
             case "Watch":
                 fields |= {"after_seq": rng.choice((-1, self._seen)), "job": rng.choice((None, *self.jobs))}
             case "List":

@@ -285,6 +285,8 @@ def test_job_of_another_user_is_not_accessible(daemon: Daemon, keyed: dict[str, 
         ("NOT_FOUND", ms.Retry(request=1, job=job)),
         ("NOT_FOUND", ms.Delete(request=1, job=job)),
         ("NOT_FOUND", ms.Fetch(request=1, job=job)),
+        ("NOT_FOUND", ms.SaveCues(request=1, job=job, version=0)),
+        ("NOT_FOUND", ms.ListCueVersions(request=1, job=job)),
     ):
         assert bert.is_refused(code, message, b"evil")
     other = bert.submit(b"anna's").job

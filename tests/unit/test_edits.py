@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from subtitle.messages import EditedCue
 from subtitled.core.transcription import Word
+from subtitled.cues.cue_diff import cue_changes
 from subtitled.cues.edits import MAX_CUES, parse_cues, share_times, with_edited_cues
 from subtitled.cues.phrases import MediaPhrase
 from subtitled.cues.render import render
@@ -51,7 +52,7 @@ def transcript(*phrases: MediaPhrase, language: str = "en") -> Transcript:
     )
     whole = Transcript(
         source="talk.flac",
-        duration_ms=60_000,
+        duration_ms=600_000,
         language=language,
         task="transcribe",
         model="tiny",
@@ -258,3 +259,29 @@ def test_too_many_cues_are_rejected() -> None:
     one = {"start_ms": 1, "end_ms": 2, "lines": ["x"]}
     with pytest.raises(ValueError, match=f"up to {MAX_CUES}"):
         parse_cues(encoded(*[one] * (MAX_CUES + 1)))
+
+
+def test_a_word_replaced_in_every_cue_of_a_long_file_keeps_the_other_words() -> None:
+    talk = transcript(*(timed(f"Number {at} is the one", 5000 * at) for at in range(80)))
+    edited = [replace(one, lines=(one.lines[0].replace("one", "single one"),)) for one in as_edited(talk)]
+    found = words(with_edited_cues(talk, edited, EDIT))
+    assert [start for word, start, *_ in found if word == "Number"] == [5000 * at for at in range(80)]
+    assert [start for word, start, *_ in found if word == "the"] == [5000 * at + 1500 for at in range(80)]
+
+
+def test_versions_are_compared_by_cues_and_words() -> None:
+    first, second = TALK.cues
+    late = msgspec.structs.replace(first, start_ms=30_000, end_ms=31_000, lines=("A late question.",))
+    corrected = msgspec.structs.replace(second, lines=("The weather is fine today.",))
+    moved = msgspec.structs.replace(first, end_ms=first.end_ms + 100)
+    changes = cue_changes((first, second), (moved, corrected, late))
+    assert [(one.before, one.after) for one in changes] == [(first, moved), (second, corrected), (None, late)]
+    assert [(part.kind, part.text) for part in changes[1].parts] == [
+        ("same", "The"),
+        ("removed", " wether"),
+        ("added", " weather"),
+        ("same", " is fine today."),
+    ]
+    assert [part.kind for part in changes[0].parts] == ["same"]
+    assert cue_changes((first, second), (second,))[0].after is None
+    assert cue_changes((first, second), (first, second)) == ()

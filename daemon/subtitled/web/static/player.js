@@ -173,6 +173,7 @@ export function startPlayer() {
     /** `onMove` receives cue, "start" or "end", and time while an edge is dragged; `onEnd` is called afterwards. */
     onDrag: (onMove, onEnd) => (detail.drag = { onMove, onEnd }),
     editorClosed() {
+      list.show(view.cues, byId("list").lang, () => false); // until the server's are here
       view = list;
       detail.drag = null;
       detail.setSelected(-1);
