@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from action_checks import Violation
 from fault_plan import WINDOW_SAMPLES
 from memory_store import StoreTable
@@ -39,7 +41,14 @@ def check(broker: Broker, store: StoreTable, pcm: dict[SegmentKey, int], files: 
 
 
 def _check_waiting(broker: Broker) -> None:
-    """Check the audio that is still to be transcribed."""
+    """Check the audio that is still to be transcribed, the files that have no plan, and the jobs of each model."""
+    live_jobs, jobs = broker.live_jobs, [live.job for live in broker.live_jobs.jobs.values()]
+    states = (JobState.QUEUED, JobState.PREPARING)
+    unread = [job.size for job in jobs if job.state in states and not job.is_planned]
+    if (live_jobs.unread_files, live_jobs.unread_bytes) != (len(unread), sum(unread)):
+        raise Violation(f"{live_jobs.unread_files} files are counted as unread, {len(unread)} are")
+    if live_jobs.count_by_model != Counter(job.options.model for job in jobs):
+        raise Violation(f"jobs by model are counted as {live_jobs.count_by_model}")
     every = [segment for live in broker.live_jobs.jobs.values() for segment in live.segments.values()]
     waiting = sum(segment.samples for segment in every if segment.state not in SEGMENT_FINAL)
     if broker.live_jobs.open_samples != waiting:

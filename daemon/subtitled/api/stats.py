@@ -15,7 +15,6 @@ from subtitled.core.broker import Broker
 from subtitled.core.live_jobs import BYTES_PER_SAMPLE
 from subtitled.core.plan import SAMPLES_PER_MS
 from subtitled.core.records import Role, Worker
-from subtitled.core.states import JobState
 from subtitled.network.auth import Principal
 from subtitled.observability.gpu import GpuMemoryMonitor, GpuMemoryUsage
 from subtitled.storage.store import Store
@@ -58,11 +57,6 @@ class ServerStats:
         broker = self._broker
         leases = broker.lease_dispatch.leases.values()
         memory = self._memory.usage(time.monotonic())
-        unread = [
-            live.job
-            for live in broker.live_jobs.jobs.values()
-            if live.job.state in {JobState.QUEUED, JobState.PREPARING} and not live.job.is_planned
-        ]
         return ms.StatsInfo(
             request=request,
             workers=tuple(
@@ -80,8 +74,8 @@ class ServerStats:
             uploads=self.count_uploads(),
             spool_bytes=self._upload_store.total_bytes,
             waiting_ms=broker.live_jobs.open_samples // SAMPLES_PER_MS,
-            unread_files=len(unread),
-            unread_bytes=sum(job.size for job in unread),
+            unread_files=broker.live_jobs.unread_files,
+            unread_bytes=broker.live_jobs.unread_bytes,
             models=self._models(principal),
             is_paused=broker.is_paused,
             is_draining=broker.is_draining,
@@ -93,7 +87,7 @@ class ServerStats:
     def _models(self, principal: Principal) -> tuple[ms.ModelFacts, ...]:
         """Return all models; the reason for a fault may contain paths, and is for admins."""
         broker, placement = self._broker, self._broker.placement
-        jobs = Counter(live.job.options.model for live in broker.live_jobs.jobs.values())
+        jobs = broker.live_jobs.count_by_model
         facts = []
         for model in self.models:
             download = self.download_of(model.option)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from msgspec import UNSET, Struct, UnsetType
@@ -20,9 +21,19 @@ from subtitled.core.events import SegmentRow
 from subtitled.core.plan import Plan
 from subtitled.core.protocol import PlanComplete
 from subtitled.core.records import Job, Segment, SegmentKey
-from subtitled.core.states import JOB, SEGMENT, SEGMENT_FINAL, JobEvent, SegmentEvent, SegmentState, step
+from subtitled.core.states import (
+    JOB,
+    SEGMENT,
+    SEGMENT_FINAL,
+    JobEvent,
+    JobState,
+    SegmentEvent,
+    SegmentState,
+    step,
+)
 
 BYTES_PER_SAMPLE = 2
+_UNREAD = frozenset({JobState.QUEUED, JobState.PREPARING})
 
 
 class LiveJob(Struct):
@@ -49,6 +60,10 @@ class LiveJobs:
         """PCM of all jobs in memory."""
         self.open_samples = 0
         """Audio of the segments of all jobs that are not final."""
+        self.unread_files = self.unread_bytes = 0
+        """Files that are queued or read and have no plan yet, and their size."""
+        self.count_by_model: Counter[str] = Counter()
+        """Jobs that name a model."""
 
     # -- jobs ------------------------------------------------------------------------------------------------
 
@@ -60,6 +75,7 @@ class LiveJobs:
     def load_job(self, job: Job, rows: Iterable[SegmentRow]) -> None:
         """Add a stored job with its segments; no PCM is in memory."""
         live = self.jobs[job.id] = LiveJob(job, {})
+        self._count_job(job, 1)
         for row in rows:
             segment = Segment(
                 key=row.key,
@@ -82,7 +98,7 @@ class LiveJobs:
     ) -> Job:
         """Apply a transition of the table and changes to other fields; `read` is stored with the job."""
         moved = replace(job, state=step(JOB, job.state, event), **changes)
-        self.jobs[job.id].job = moved
+        self._put_job(moved)
         media, waveform = (read.media, read.waveform) if read is not None else (None, None)
         self.out.append(SaveJob(job=moved, before=job.state, event=event, media=media, waveform=waveform))
         return moved
@@ -90,14 +106,14 @@ class LiveJobs:
     def change_job(self, job: Job, **changes: object) -> Job:
         """Change fields of a job other than its state."""
         changed = replace(job, **changes)
-        self.jobs[job.id].job = changed
+        self._put_job(changed)
         self.out.append(SaveJob(job=changed, before=job.state, event=None))
         return changed
 
     def rename_source(self, job: Job, source: bytes) -> None:
         """Record that a job's file is at `source` now."""
         renamed = replace(job, source=source, location=source)
-        self.jobs[job.id].job = renamed
+        self._put_job(renamed)
         self.out.append(SaveSource(renamed))
 
     def forget_job(self, name: str) -> None:
@@ -105,6 +121,7 @@ class LiveJobs:
         if name in self.jobs:
             self.drop_job_pcm(name)
             live = self.jobs.pop(name)
+            self._count_job(live.job, -1)
             for segment in live.segments.values():
                 self._count(live, segment, -1)
 
@@ -181,6 +198,22 @@ class LiveJobs:
         self._put(segment, after)
         self.out.append(DropPcm(segment.key))
         return after
+
+    def _put_job(self, job: Job) -> None:
+        live = self.jobs[job.id]
+        self._count_job(live.job, -1)
+        live.job = job
+        self._count_job(job, 1)
+
+    def _count_job(self, job: Job, sign: int) -> None:
+        """Update the counts, as `_count`."""
+        if job.state in _UNREAD and not job.is_planned:
+            self.unread_files += sign
+            self.unread_bytes += sign * job.size
+        model = job.options.model
+        self.count_by_model[model] += sign
+        if not self.count_by_model[model]:
+            del self.count_by_model[model]
 
     def _put(self, before: Segment, after: Segment) -> None:
         live = self.jobs[after.key.job]

@@ -141,7 +141,7 @@ class Monitor:
         for role in Role:
             for state in WorkerState:
                 metrics.workers.labels(role.value, state.value).set(counts[role, state])
-        jobs = Counter(live.job.options.model for live in broker.live_jobs.jobs.values())
+        jobs = broker.live_jobs.count_by_model
         metrics.set_models(
             ModelGauges(
                 name=name or self.default_model,
