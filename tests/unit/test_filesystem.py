@@ -52,15 +52,19 @@ def test_mount_point_of_a_path_is_found_through_links(tmp_path: Path) -> None:
     (tmp_path / "deep").symlink_to("inbox/films/../talks")
     (nas / "films").symlink_to(tmp_path)
     (tmp_path / "circle").symlink_to("circle")
-    disk = f"/dev/vda / ext4 rw 0 0\n/dev/vdb {tmp_path} xfs rw 0 0\n"
-    mounts = f"{disk}nas:/media {nas} nfs4 rw 0 0\n"
+    root = "22 1 253:0 / / rw,relatime - ext4 /dev/vda rw\n"
+    disk = f"{root}40 22 253:1 / {tmp_path} rw shared:1 - xfs /dev/vdb rw\n"
+    mounts = f"{disk}41 40 0:50 / {nas} rw - nfs4 nas:/media rw\n"
     for path in ("inbox", "deep", "inbox/a.wav", "nas/films/a.wav", "nas"):
         assert mount_of(str(tmp_path / path), mounts) == str(nas)
     for path in ("", "nasty", "circle", "nas/../a.wav"):
         assert mount_of(str(tmp_path / path), mounts) == str(tmp_path)
-    assert mount_of("/etc/passwd", "/dev/vda / ext4 rw 0 0\n") == ""
+    assert mount_of("/etc/passwd", root) == ""
+    own = f"{root}42 22 253:0 {tmp_path} {tmp_path} rw - ext4 /dev/vda rw\n"
+    assert mount_of(str(tmp_path), own) == ""
+    assert mount_of(str(tmp_path), own.replace(f"253:0 {tmp_path}", "253:0 /elsewhere")) == str(tmp_path)
     table = tmp_path / "mounts"
-    table.write_text(disk)
+    table.write_text(f"/dev/vda / ext4 rw 0 0\n/dev/vdb {tmp_path} xfs rw 0 0\n")
     assert is_mounted(str(tmp_path), table)
     assert is_mounted("", table)
     assert not is_mounted(str(nas), table)

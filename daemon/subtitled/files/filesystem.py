@@ -44,6 +44,7 @@ MOUNT_ERRORS = frozenset(
 )
 """What every call on a mount returns whose server or device has gone; a damaged file returns EIO, too."""
 MOUNTS = Path("/proc/self/mounts")
+MOUNT_INFO = Path("/proc/self/mountinfo")
 RETRY_S = 1.0
 """Seconds between two attempts at a folder that does not answer."""
 NETWORK_FILE_SYSTEMS = frozenset(
@@ -75,11 +76,12 @@ def file_system(real: str, mounts: str) -> str:
 
 
 def mount_of(path: str, mounts: str) -> str:
-    """Return the mount point of a file or folder, from the text of /proc/self/mounts; "" for the root file system.
+    """Return the mount point of a file or folder, from the text of /proc/self/mountinfo; "" for the root file system.
 
-    Links are followed, but no network or FUSE file system is touched, which may hang.
+    Links are followed, but no network or FUSE file system is touched, which may hang. A folder that is mounted on itself, as
+    systemd does for ReadWritePaths=, does not count: another daemon may see the same files without it.
     """
-    points = _mount_points(mounts)
+    points = _foreign_mount_points(mounts)
     parts, done, links = os.path.abspath(path).split("/")[::-1], "", 0  # noqa: PTH100 - links are followed below
     while parts:
         part = parts.pop()
@@ -106,14 +108,30 @@ def is_mounted(point: str, mounts: Path = MOUNTS) -> bool:
     return not point or point in _mount_points(mounts.read_text("utf-8", "surrogateescape"))
 
 
+def _foreign_mount_points(mounts: str) -> dict[str, str]:
+    """Return the kind of file system by mount point, without folders that are mounted on themselves; see proc(5)."""
+    rows = [line.split(" ") for line in filter(None, mounts.split("\n"))]
+    places = {row[0]: (row[2], _unescaped(row[3]), _unescaped(row[4])) for row in rows}
+    points = {}
+    for row in rows:
+        device, root, point = places[row[0]]
+        outer = places.get(row[1])
+        if outer is None or (device, root) != (outer[0], outer[1] + point.removeprefix(outer[2])):
+            points[point] = row[row.index("-") + 1]
+    return points
+
+
+def _unescaped(path: str) -> str:
+    """Return a path as it is: the kernel writes space, tab, newline and backslash as three octal digits."""
+    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), path).rstrip("/")
+
+
 def _mount_points(mounts: str) -> dict[str, str]:
     """Return the kind of file system by mount point, "" for the root, from the text of /proc/self/mounts."""
     points = {}
     for line in filter(None, mounts.split("\n")):
         _, point, kind, *_ = line.split(" ")
-        # The kernel writes space, tab, newline and backslash as three octal digits. Of two mounts on one point the later
-        # one is visible.
-        points[re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point).rstrip("/")] = kind
+        points[_unescaped(point)] = kind  # of two mounts on one point the later one is visible
     return points
 
 

@@ -33,6 +33,7 @@ from subtitled.config.schema import BESIDE
 from subtitled.files.atomic_files import printable
 from subtitled.files.filesystem import (
     HUNG_S,
+    MOUNT_INFO,
     MOUNTS,
     NETWORK_FILE_SYSTEMS,
     file_system,
@@ -495,7 +496,7 @@ class _InboxThread:
                 return
             state.ignored.pop(path, None)
             _log.debug(log.INBOX_FOUND, path=printable(path), size=info.st_size)
-            mounts = self._mounts.read_text("utf-8", "surrogateescape")
+            mounts = MOUNT_INFO.read_text("utf-8", "surrogateescape")
             self._sink(
                 SettledFile(
                     result.inbox,
