@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,3 +182,18 @@ def _draw(container: Any, seconds: float) -> None:
         picture.time_base = Fraction(1, 10)
         container.mux(video.encode(picture))
     container.mux(video.encode(None))
+
+
+def write_slow_file(path: Path, seconds: float) -> Path:
+    """Write a WAV file whose decoding takes some 10 s of processor time for each second of audio; return its path.
+
+    512 channels at 1 MHz are 512 MB for each second, and no block of the disk: the file is sparse.
+    """
+    channels, rate = 512, 1_000_000
+    size = int(seconds * channels * rate)
+    with path.open("wb") as file:
+        file.write(b"RIFF" + struct.pack("<I", 36 + size) + b"WAVEfmt ")
+        file.write(struct.pack("<IHHIIHH", 16, 1, channels, rate, channels * rate, channels, 8))
+        file.write(b"data" + struct.pack("<I", size))
+        file.truncate(file.tell() + size)
+    return path

@@ -14,6 +14,7 @@ from subtitled.core.plan import Plan, Span
 from subtitled.errors import MediaError
 from subtitled.media.ingest import Ingest, IngestedSegment, recut
 from subtitled.media.waveform import MAX_PEAKS, WaveformBuilder
+from subtitled.workers import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -218,3 +219,14 @@ def test_an_ingest_has_the_peaks_of_all_that_was_decoded() -> None:
     whole = WaveformBuilder()
     whole.feed(media.recording())
     assert done.peaks() == whole.finish()
+
+
+def test_file_that_decodes_far_slower_than_real_time_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the real clock of the thread; a recording passes with the same limit."""
+    monkeypatch.setattr(prepare, "SPEED_WINDOW_S", 1.0)
+    ingest(media.DEMO / "demo.flac", on_progress=prepare.SpeedLimit().check)
+    slow = media.write_slow_file(tmp_path / "slow.wav", 2)
+    with pytest.raises(MediaError, match=r"took \d+ s of processor time"):
+        ingest(slow, on_progress=prepare.SpeedLimit().check)
