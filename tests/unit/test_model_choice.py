@@ -75,6 +75,26 @@ def test_model_is_chosen_by_name_language_and_task(
     assert choose_model(MODELS, wanted=wanted, tasks=tasks, language=language) == choice
 
 
+def test_model_that_lacks_the_language_is_not_chosen() -> None:
+    config = Config(model=ModelConfig(name="base.en"), models=(NamedModelConfig(name="all", source="base"),))
+    models = configured_models(config)
+    assert [model.known_languages for model in models] == [("en",), ()]
+    choice = choose_model(models, wanted="", tasks=TRANSCRIBE, language="de")
+    assert choice == ModelChoice("all", 'language "de": the model base.en does not support it')
+    for language in ("en", "auto"):
+        assert choose_model(models, wanted="", tasks=TRANSCRIBE, language=language) == ModelChoice()
+
+
+def test_languages_of_a_loaded_model_decide_the_choice() -> None:
+    """A folder may have any name; which languages its model has is known when it is loaded."""
+    loaded = {"": ("en", "fr"), "danish": ("da",)}
+    options = job_options(JobOptions(language="de"), models=MODELS, languages=loaded, after="keep")
+    assert options.model == "translator"
+    assert "large-v3-turbo does not support it" in options.model_reason
+    with pytest.raises(RefusedError, match="'de': the model danish supports da"):
+        job_options(JobOptions(language="de", model="danish"), models=MODELS, languages=loaded, after="keep")
+
+
 def test_unknown_model_is_refused_with_the_list() -> None:
     with pytest.raises(
         ModelChoiceError, match=r"'huge' is not .* large-v3-turbo \(default\), hakka, danish, translator$"

@@ -62,16 +62,21 @@ def job_options(
     tasks = wanted.tasks or (wanted.task,)
     # A loaded model with one language was trained on that language alone.
     able = [
-        replace(one, tasks=("transcribe",)) if len(languages.get(one.option, ())) == 1 else one
+        replace(
+            one,
+            tasks=("transcribe",) if len(known) == 1 else one.tasks,
+            known_languages=known or one.known_languages,
+        )
         for one in models
+        for known in [languages.get(one.option, ())]
     ]
     try:
         choice = choose_model(able, wanted=wanted.model, tasks=tasks, language=language)
     except ModelChoiceError as error:
         raise RefusedError("UNSUPPORTED", str(error)) from error
-    known = languages.get(choice.model, ())
-    if known and language in LANGUAGES and language not in known:
-        name = choice.model or models[0].name
+    chosen = next(one for one in able if one.option == choice.model)
+    if language in LANGUAGES and chosen.lacks(language):
+        name, known = chosen.name, chosen.known_languages
         raise RefusedError(
             "UNSUPPORTED", f"language {language!r}: the model {name} supports {' '.join(sorted(known))}"
         )

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
-from subtitled.config.model_files import can_translate
+from subtitled.config.model_files import can_translate, is_english_only
 from subtitled.config.schema import Config
-from subtitled.languages import option_of
+from subtitled.languages import ENGLISH, option_of
 
 DEFAULT_MODEL = ""
 """Name of the model of `[model]` in the options of a job."""
@@ -22,6 +22,8 @@ class ConfiguredModel(Struct, frozen=True, kw_only=True):
     """A size, a hub id or a folder."""
     languages: tuple[str, ...] = ()
     """Languages that it is for, as Whisper's codes where it has them."""
+    known_languages: tuple[str, ...] = ()
+    """Languages of Whisper that it has tokens for; (): not known before it is loaded."""
     tasks: tuple[str, ...]
     is_default: bool = False
 
@@ -29,6 +31,11 @@ class ConfiguredModel(Struct, frozen=True, kw_only=True):
     def option(self) -> str:
         """Its name in the options of a job."""
         return DEFAULT_MODEL if self.is_default else self.name
+
+    def lacks(self, language: str) -> bool:
+        """Return whether it has no token for a language and is not configured for it; False if that is not known."""
+        known = {"auto", "multi", *self.languages, *self.known_languages}
+        return bool(self.known_languages) and language not in known
 
 
 class ModelChoice(Struct, frozen=True):
@@ -47,7 +54,11 @@ class ModelChoiceError(ValueError):
 def configured_models(config: Config) -> tuple[ConfiguredModel, ...]:
     """Return all models, the default first."""
     default = ConfiguredModel(
-        name=config.model.name, source=config.model.name, tasks=_tasks_of(config.model.name), is_default=True
+        name=config.model.name,
+        source=config.model.name,
+        known_languages=_known_languages_of(config.model.name),
+        tasks=_tasks_of(config.model.name),
+        is_default=True,
     )
     return (
         default,
@@ -56,6 +67,7 @@ def configured_models(config: Config) -> tuple[ConfiguredModel, ...]:
                 name=model.name,
                 source=model.source,
                 languages=tuple(map(option_of, model.languages)),
+                known_languages=_known_languages_of(model.source),
                 tasks=tuple(model.tasks) or _tasks_of(model.source),
             )
             for model in config.models
@@ -69,15 +81,18 @@ def choose_model(
     """Return the model of a job; raises ModelChoiceError.
 
     `wanted` is the name of a model, or ""; then a model that is for the `language` goes before the default, and the default
-    before the others, as far as they can do the `tasks`. A model that can only transcribe, where a translation is needed too,
+    before the others, as far as they can do the `tasks` and have tokens for the `language`. A model that can only transcribe, where a translation is needed too,
     leaves that to the next one that can translate.
     """
     needed = set(tasks)
     able = [model for model in models if needed <= set(model.tasks)]
+    if not wanted:
+        able = [model for model in able if not model.lacks(language)] or able
     if needed == {"transcribe", "translate"}:
         choice = _transcriber(models, wanted=wanted, language=language)
         translator = next((model for model in able if _suits(model, language)), None)
-        if choice is not None and choice not in able and translator is not None:
+        is_split = choice is not None and not choice.lacks(language) and not needed <= set(choice.tasks)
+        if choice is not None and is_split and translator is not None:
             first = _reason(choice, wanted=wanted, language=language)
             reason = "; ".join(
                 filter(
@@ -101,7 +116,7 @@ def choose_model(
         return ModelChoice()
     for model in able:
         if _suits(model, language):
-            return ModelChoice(model.option, f"{_lack(default, needed)} does not support it")
+            return ModelChoice(model.option, f"{_lack(default, needed, language)} does not support it")
     raise _cannot(default, needed, [])
 
 
@@ -125,7 +140,10 @@ def _reason(model: ConfiguredModel, *, wanted: str, language: str) -> str:
     return f'language "{language}": {model.name} is for it' if language in model.languages else ""
 
 
-def _lack(model: ConfiguredModel, needed: set[str]) -> str:
+def _lack(model: ConfiguredModel, needed: set[str], language: str = "") -> str:
+    """Return what a model does not support: a task, or the language."""
+    if needed <= set(model.tasks):
+        return f'language "{language}": the model {model.name}'
     return f'task "{min(needed - set(model.tasks))}": the model {model.name}'
 
 
@@ -136,6 +154,10 @@ def _cannot(model: ConfiguredModel, needed: set[str], able: Sequence[ConfiguredM
 
 def _tasks_of(source: str) -> tuple[str, ...]:
     return ("transcribe", "translate") if can_translate(source) else ("transcribe",)
+
+
+def _known_languages_of(source: str) -> tuple[str, ...]:
+    return (ENGLISH,) if is_english_only(source) else ()
 
 
 def _names(models: Iterable[ConfiguredModel]) -> str:

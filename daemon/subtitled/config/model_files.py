@@ -111,6 +111,16 @@ def can_translate(name: str) -> bool:
     return not is_cut_down and tokens != _ENGLISH_TOKENS
 
 
+def is_english_only(name: str) -> bool:
+    """Return whether a model knows English alone, according to its name or its folder's files."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return folder.name.endswith(".en")
+    config = _read(folder / "config.json")
+    is_checkpoint = config.get("model_type") == "whisper"  # of Transformers
+    return (config.get("vocab_size") if is_checkpoint else _count_tokens(folder)) == _ENGLISH_TOKENS
+
+
 def _count_layers(alignment_heads: Any) -> int | None:
     """Return the minimum number of decoder layers: the alignment heads include those of the last layers."""
     try:
