@@ -81,6 +81,12 @@ def sizes(size: int) -> Callable[[Path], object]:
     return make
 
 
+def tagged(path: Path) -> object:
+    """Write a WAV file behind an ID3 tag, as taggers for MP3 do."""
+    tag = b"ID3\x04\0\0\0\0\x02\x00" + bytes(256)
+    return path.write_bytes(tag + media.write_sound(path, speech()).read_bytes())
+
+
 def damaged(make: Callable[[Path], object], part: float, length: float = 0.06) -> Callable[[Path], object]:
     """Return how to overwrite a part of a file."""
 
@@ -167,6 +173,7 @@ CASES = {
     "size 0.wav": Case(make=sizes(0)),
     "size 36.wav": Case(make=sizes(36)),
     "size of a pipe.wav": Case(make=sizes(0xFFFFFFFF)),
+    "tagged.wav": Case(make=tagged),
     # Damage: the rest is right and in time, and the loss is reported.
     "damaged.flac": Case(make=damaged(sound(), 0.55), damaged_s=(4.0, 7.0), heard=(0,)),
     "damaged.mp4": Case(make=damaged(muxed(muxer=FASTSTART), 0.4), damaged_s=(1.5, 4.2)),
@@ -252,7 +259,11 @@ def test_file_has_its_text_in_its_time(daemon: Daemon, name: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="FFmpeg is not installed")
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.has_noise and case.heard])
+@pytest.mark.parametrize(
+    "name",
+    # FFmpeg plays a WAV file behind a tag up to version 5, and no more in version 8.
+    [name for name, case in CASES.items() if not case.has_noise and case.heard and name != "tagged.wav"],
+)
 def test_true_times_are_those_that_ffmpeg_plays(files: Path, name: str) -> None:
     play = (
         "-map",

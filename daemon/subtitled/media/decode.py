@@ -242,6 +242,10 @@ def _open_sound(file: MediaFile, audio_track: str) -> _Sound | None:
     if audio_track not in {"auto", "1"}:
         return None
     head = file.read(12)
+    if head[:3] == b"ID3":  # FFmpeg finds no WAV behind a tag, libsndfile does
+        tag_bytes = sum(byte << 7 * (3 - place) for place, byte in enumerate(head[6:10]))
+        file.seek(10 + tag_bytes)
+        head = file.read(12)
     file.seek(0)
     is_riff = head[:4] in _RIFF and head[8:] == b"WAVE"
     is_iff = head[:4] == b"FORM" and head[8:] in {b"AIFF", b"AIFC"}
