@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -178,6 +179,18 @@ def test_wrong_usage_is_reported_before_anything_is_sent(secured: DaemonWithKeys
         found = run(secured, *words)
         assert (found.returncode, found.stdout) == (status, ""), words
         assert said in found.stderr
+
+
+def test_option_that_the_server_refuses_is_reported_once_for_many_files(
+    secured: DaemonWithKeys, talk: Path, tmp_path: Path
+) -> None:
+    for name in ("second.wav", "third.wav"):
+        shutil.copy(talk, tmp_path / name)
+    found = run(secured, "submit", str(tmp_path), "--language", "klingon")
+    assert (found.returncode, found.stdout) == (3, "")
+    reasons = [line for line in found.stderr.splitlines() if "language 'klingon'" in line]
+    assert len(reasons) == 2, found.stderr
+    assert reasons[1].startswith("subtitle: 3 files in all: ")
 
 
 def test_a_path_on_the_server_is_submitted_on_its_local_socket(

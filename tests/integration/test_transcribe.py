@@ -131,6 +131,15 @@ def test_after_an_interruption_the_same_command_resumes(home: Path, tmp_path: Pa
     assert int(counts[0]) >= 4, resumed.stderr
 
 
+def test_an_interruption_before_the_daemon_is_ready_is_reported(home: Path, tmp_path: Path) -> None:
+    process = start(home, talk(tmp_path / "talk.wav"), "--model", "demo")
+    eventually(lambda: [*home.glob("subtitled/transcribe/*/subtitled.toml")], "the daemon is started", WAIT_S)
+    os.kill(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 130
+    assert "subtitled: interrupted; repeat the command to resume" in stderr
+
+
 def test_a_file_that_fails_is_status_1_and_the_others_are_saved(home: Path, tmp_path: Path) -> None:
     bad, good = tmp_path / "bad.mp4", talk(tmp_path / "good.wav")
     bad.write_bytes(b"not media")

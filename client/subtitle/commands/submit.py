@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -166,7 +167,8 @@ class SubmitRun:
         return self.status
 
     def _send(self, files: Sequence[SubmittedFile], *, is_waiting: bool) -> None:
-        """Submit all files; one that is refused does not stop the others."""
+        """Submit all files; one that is refused does not stop the others. The server's reasons are printed once each."""
+        refused: Counter[str] = Counter()
         for file in files:
             self._sending = file
             states: set[str] = set()
@@ -185,12 +187,13 @@ class SubmitRun:
                 self.shown.end(file.label, "not submitted")
                 match error:
                     case ServerError(message=text):
-                        pass
+                        refused[text] += 1
                     case OSError():
                         text = error.strerror or str(error)
                     case _:
                         text = str(error)
-                self.shown.message(f"{self._program}: {file.path}: {text}")
+                if refused[text] <= 1:
+                    self.shown.message(f"{self._program}: {file.path}: {text}")
                 self.status = CommandExitCode.UNREACHABLE
                 continue
             self._jobs.setdefault(facts.id, []).append(file)
@@ -200,6 +203,9 @@ class SubmitRun:
             self.shown.submitted(file.label, f"submitted, job {facts.id}{known}", is_last=not is_waiting)
             if not is_waiting:
                 self.shown.out(json_line(facts) if self._is_json else f"{facts.id} {facts.state} {file.path}")
+        for text, count in refused.items():
+            if count > 1:
+                self.shown.message(f"{self._program}: {count} files in all: {text}")
 
     def _wait(self, output: Path | None, *, is_forced: bool) -> None:
         """Wait until all jobs have ended; save the subtitles of each as soon as it is done."""

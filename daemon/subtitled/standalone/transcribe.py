@@ -75,7 +75,12 @@ def transcribe(request: TranscribeRequest, endpoints: Sequence[str]) -> int:
     is_translated = "translate" in (request.options.tasks or (request.options.task,))
     model = request.model or default_model(is_translated=is_translated)
     check_model(model, is_translated=is_translated)
-    return _use_private_daemon(model, request, files)
+    try:
+        return _use_private_daemon(model, request, files)
+    except KeyboardInterrupt:
+        # While the daemon starts or stops; `SubmitRun` reports an interrupt while files are submitted and transcribed.
+        click.echo("subtitled: interrupted; repeat the command to resume", err=True)
+        return CommandExitCode.INTERRUPTED
 
 
 def check_options(request: TranscribeRequest) -> None:
