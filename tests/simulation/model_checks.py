@@ -162,10 +162,19 @@ class ModelChecks:
         is_expected = (
             bool(action.message.evict) or self._devices.is_measured or (worker.slot, name) in self._crowded
         )
-        if known_s is not None and own is not None and is_expected:
+        is_preload = self._count_other_holders(worker, name) < self._broker.placement.specs[name].preload
+        if known_s is not None and own is not None and is_expected and not is_preload:
             is_urgent = not priorities or own > max(priorities)
             needed_s = known_s if is_urgent else max(TURN_S, TURN_LOADS * known_s)
         return _Load(now, now - self._changed_at[worker.identity], needed_s)
+
+    def _count_other_holders(self, worker: Worker, name: str) -> int:
+        return sum(
+            other.state in AT_WORK
+            and other.slot != worker.slot
+            and name in self._held.get(other.identity, ())
+            for other in self._broker.worker_table.of(Role.TRANSCRIBE)
+        )
 
     def _priority(self, job: str) -> int:
         return self._broker.live_jobs.job(job).options.priority
@@ -174,15 +183,8 @@ class ModelChecks:
         """Check that as many workers keep each preloaded model as are configured."""
         for name in unloaded:
             spec = self._broker.placement.specs.get(name)
-            holders = [
-                other.slot
-                for other in self._broker.worker_table.of(Role.TRANSCRIBE)
-                if other.state in AT_WORK
-                and name in self._held.get(other.identity, ())
-                and other.slot != worker.slot
-            ]
             is_held = name in self._held[worker.identity]
-            if is_held and spec is not None and len(holders) < spec.preload:
+            if is_held and spec is not None and self._count_other_holders(worker, name) < spec.preload:
                 raise Violation(f"{worker.identity} may unload the preloaded model {name!r}")
 
     def _check_waits(self, worker: Worker, action: ac.SendLease, now: float) -> None:
