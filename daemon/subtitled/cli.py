@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import click
+from click.core import ParameterSource
 
 from subtitle.command_group import CommandGroup, InputError, accept_all_names, os_error_text
 from subtitle.commands.job_options import chosen, job_options
@@ -239,14 +240,22 @@ def render(
     bom: bool,
     **limits: Any,
 ) -> None:
-    """Lay out FILE, a JSON transcript, again: with other limits or in other formats, without a GPU."""
+    """Lay out FILE, a JSON transcript, again: with other limits or in other formats, without a GPU.
+
+    Edited cues stay as they are, unless limits, a profile or a variant of Chinese are given.
+    """
     from subtitled.output import rerender
 
-    transcript = rerender.in_variant(rerender.read_transcript(file), chinese)
-    try:
-        transcript = with_cues(transcript, profile, LayoutOverrides(**limits))
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+    transcript = rerender.read_transcript(file)
+    is_default = click.get_current_context().get_parameter_source("profile") is ParameterSource.DEFAULT
+    has_layout = not is_default or chinese != "off" or any(limit is not None for limit in limits.values())
+    if transcript.edit is None or has_layout:
+        try:
+            transcript = with_cues(
+                rerender.in_variant(transcript, chinese), profile, LayoutOverrides(**limits)
+            )
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
     look = RenderOptions(bom=bom, newline=newline, karaoke=karaoke)
     made = {form: as_file(form, transcript, look) for form in forms}
     if len(made) > 1 and output is not None and not output.is_dir():

@@ -10,10 +10,12 @@ import msgspec
 import pysubs2
 import pytest
 
+from subtitle import EditedCue
 from subtitled.core.transcription import Word
+from subtitled.cues.edits import with_edited_cues
 from subtitled.cues.phrases import MediaPhrase
 from subtitled.cues.render import render
-from subtitled.cues.transcript import Interval, SegmentTranscript, Transcript, with_cues
+from subtitled.cues.transcript import Interval, SegmentTranscript, Transcript, TranscriptEdit, with_cues
 
 WORDS = ("The", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog,", "and", "sleeps.")
 
@@ -58,6 +60,15 @@ def lines(srt: bytes) -> list[list[str]]:
 def test_default_rendering_equals_the_daemons_output(stored: Path) -> None:
     assert rendered(stored).stdout.decode() == f"{stored.with_suffix('.srt')}\n"
     assert stored.with_suffix(".srt").read_bytes() == render("srt", transcript())
+
+
+def test_edited_cues_stay_as_they_are_unless_a_layout_is_given(tmp_path: Path) -> None:
+    edit = TranscriptEdit(version=1, saved_ms=1, author="Ada")
+    cues = (EditedCue(start_ms=100, end_ms=5900, lines=("One, as", "edited")),)
+    path = tmp_path / "talk.en.json"
+    path.write_bytes(render("json", with_edited_cues(transcript(), cues, edit)))
+    assert lines(rendered(path, "-o", "-").stdout) == [["One, as", "edited"]]
+    assert lines(rendered(path, "--max-lines", 1, "-o", "-").stdout) == [["One, as edited"]]
 
 
 def test_requested_limits_apply_and_no_word_is_lost(stored: Path) -> None:

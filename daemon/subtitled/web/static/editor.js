@@ -15,6 +15,7 @@ const STATES = {
   conflict: "state_conflict",
 };
 const AUTHOR_KEY = "subtitled.author";
+const ANONYMOUS_KEY = "subtitled.anonymous";
 const FULL_WIDTH = /^(zh|yue|ja|ko)\b/;
 const byId = (id) => document.getElementById(id);
 
@@ -61,7 +62,10 @@ class Editor {
     const author = byId("edit-author");
     author.value = localStorage.getItem(AUTHOR_KEY) ?? "";
     author.addEventListener("change", () => localStorage.setItem(AUTHOR_KEY, author.value.trim()));
-    this.#saver = new EditSaver(player.job, response.version, () => this.#model.cues, () => author.value.trim());
+    // Two users who give no name are distinguished by their browsers.
+    const anonymous = message("anonymous", { n: anonymousNumber() });
+    this.#saver = new EditSaver(player.job, response.version, () => this.#model.cues, () => author.value.trim() || anonymous);
+    author.placeholder = anonymous;
     this.#saver.addEventListener("state", () => this.#showState());
     this.#dialog = new CueVersionsDialog(player.job, this.#saver, (version) => this.#restore(version));
     this.#model.addEventListener("change", ({ detail }) => this.#onChange(detail));
@@ -545,6 +549,13 @@ class Editor {
   }
 }
 
+/** Return a number of this browser, which stays the same. */
+function anonymousNumber() {
+  const number = localStorage.getItem(ANONYMOUS_KEY) ?? String(1000 + (crypto.getRandomValues(new Uint32Array(1))[0] % 9000));
+  localStorage.setItem(ANONYMOUS_KEY, number);
+  return number;
+}
+
 const ALT_KEYS = {
   Enter: "split",
   NumpadEnter: "split",
@@ -575,7 +586,8 @@ function commandOf(event) {
   if (event.isComposing) return undefined;
   if ((event.ctrlKey || event.metaKey) && !event.altKey) return event.shiftKey ? { KeyZ: "redo" }[event.code] : CONTROL_KEYS[event.code];
   if (event.altKey && !event.ctrlKey && !event.metaKey) return (event.shiftKey ? ALT_SHIFT_KEYS : ALT_KEYS)[event.code];
-  return event.key === "?" && !event.target.closest("input, textarea, select") ? "keys" : undefined;
+  const isEnabled = byId("keys-enabled").checked && !event.target.closest("input, textarea, select");
+  return event.key === "?" && isEnabled ? "keys" : undefined;
 }
 
 /** Format a time to the millisecond: 1:05.250, 1:00:05.250. */

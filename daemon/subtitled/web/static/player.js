@@ -126,8 +126,8 @@ export function startPlayer() {
       k: () => moveByCue(-1),
       u: nextUncertain,
       "/": () => byId("search").focus(),
-      e: () => byId("edit")?.click(),
-      "?": () => (byId("keys").open = !byId("keys").open),
+      e: () => view === list && byId("edit")?.click(),
+      "?": () => view === list && (byId("keys").open = !byId("keys").open),
     },
     { help: byId("keys"), checkbox: byId("keys-enabled") },
   );
