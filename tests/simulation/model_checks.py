@@ -189,11 +189,14 @@ class ModelChecks:
 
     def _check_waits(self, worker: Worker, action: ac.SendLease, now: float) -> None:
         """Check that not every worker that may load a model gets leases of other models after its turn."""
+        ready = self._broker.lease_dispatch.ready
         for name, since in self._since.items():
+            if not ready.count(name):  # it was leased in this step
+                continue
             if name == action.lease.model or now <= since or not self._may_load(worker, name, now):
                 continue
             first = action.message.items[0].key.job if action.message.items else None
-            if first is None or self._priority(first) > self._broker.lease_dispatch.ready.priority(name):
+            if first is None or self._priority(first) > ready.priority(name):
                 continue
             turn_s = max(TURN_S, TURN_LOADS * self._known.get(name, 0.0))
             if now < self._changed_at[worker.identity] + turn_s or action.message.is_load:
