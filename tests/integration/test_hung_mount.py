@@ -225,6 +225,8 @@ def test_job_waits_for_a_dead_mount_below_its_output(tmp_path: Path) -> None:
             mount.lose_server()
             waiting = daemon.drop(media.DEMO / "demo.flac", "films/waiting.flac", inbox=tmp_path / "bad")
             eventually(lambda: hung_folders(daemon) == {str(outbox)}, "the output is shown as hung")
+            other = daemon.drop(media.DEMO / "demo.flac", "other.flac", inbox=tmp_path / "bad")
+            assert daemon.wait_for(other).state == "done"
             job = daemon.job_of(waiting)
             assert job is not None
             assert job.state == "writing"

@@ -102,6 +102,8 @@ class JobWriter:
         self._layout_process = LayoutProcess()
         self._folders: dict[str, FolderThread] = {}
         """By folder for subtitles, or by inbox where they lie beside their source."""
+        self._waits: dict[str, FolderThread] = {}
+        """By the same: they wait for folders below that do not answer."""
         self.waiting: list[tuple[Job, bool]] = []
         """Jobs that wait for disk space or for the lost database, and whether they failed."""
         self._is_disk_full_logged = False
@@ -113,12 +115,13 @@ class JobWriter:
     @property
     def is_idle(self) -> bool:
         """Whether no file is being written."""
-        return self._layouts.is_idle and all(thread.is_idle for thread in self._folders.values())
+        threads = (*self._folders.values(), *self._waits.values())
+        return self._layouts.is_idle and all(thread.is_idle for thread in threads)
 
     @property
     def hung_s(self) -> dict[str, float]:
         """Seconds for which a folder has not answered, by its path, of those that do not answer."""
-        return busy_folders(self._folders, HUNG_S)
+        return busy_folders(self._waits, HUNG_S) | busy_folders(self._folders, HUNG_S)
 
     def retry_waiting(self) -> None:
         """Write the jobs that wait for disk space or for the lost database."""
@@ -217,7 +220,7 @@ class JobWriter:
         self._layout_process.close()
         self._layouts.pool.shutdown(cancel_futures=True)
         deadline = time.monotonic() + CLOSE_S
-        for thread in self._folders.values():
+        for thread in (*self._folders.values(), *self._waits.values()):
             thread.close(deadline - time.monotonic())
 
     def finish(self, job: Job, *, is_failure: bool) -> None:
@@ -429,8 +432,17 @@ class JobWriter:
                 self._retried.add(job.id)
             self.finish(job, is_failure=is_failure)
 
-        for folder, (folders, mount) in places.items():
-            self._folder(folder).run(partial(wait_until_answers, folders, mount), partial(answered, folder))
+        def root_answered(root: str, is_at_once: bool) -> None:
+            # Not in the root's own thread: a mount below it holds up no other files.
+            if root not in self._waits:
+                self._waits[root] = FolderThread("wait", self._call_in_loop)
+            self._waits[root].run(
+                partial(wait_until_answers, places[root][0]),
+                lambda is_rest_at_once: answered(root, is_at_once and is_rest_at_once),
+            )
+
+        for root, (_, mount) in places.items():
+            self._folder(root).run(partial(wait_until_answers, [root], mount), partial(root_answered, root))
 
     def _wait_for_space(self, job: Job, error: SubtitledError, *, is_failure: bool) -> None:
         """Keep a job in its state; it is written when there is space again."""
@@ -499,21 +511,17 @@ def _files_of(job: Job, transcript: Transcript, claimed: Iterable[Path]) -> dict
 
 
 def _places_of(job: Job) -> dict[str, tuple[list[str], bytes]]:
-    """Return the folders that the end of a job needs, and their mount, by the folder whose thread touches them."""
+    """Return the folders that the end of a job needs, and their mount, by the root above them."""
     output, inbox = os.fsdecode(job.options.output), os.fsdecode(job.options.inbox)
     source = os.fsdecode(job.source)
     folder = output_folder(inbox, source, output)
     below = Path(source).relative_to(inbox).parent
-    needed = [
-        inbox,
-        str(Path(source).parent),
-        *(str(Path(inbox, name, below)) for name in ("done", FAILED_FOLDER)),
-    ]
-    places = {inbox: (needed, job.options.mount)}
+    archives = (str(Path(inbox, name, below)) for name in ("done", FAILED_FOLDER))
+    places = {inbox: ([str(Path(source).parent), *archives], job.options.mount)}
     if output != BESIDE:
         if job.options.after == "keep":
             places.clear()
-        places[output] = ([output, str(folder)], job.options.output_mount)
+        places[output] = ([str(folder)], job.options.output_mount)
     return places
 
 
@@ -616,6 +624,7 @@ def error_path(job: Job, folder: Path) -> Path:
 
 
 def _write_files(work: OutputJob) -> None:
+    _check_mounts(work.job)
     options = render_options(work.job.options)
     for transcript, paths in ((work.transcript, work.paths), *work.more):
         for form, path in paths.items():
