@@ -62,6 +62,8 @@ _READ_FAULTS = 100
 
 _OWN_HANDLER = re.compile(r"handler|core media|mainconcept|apple|gpac|bento|lavf|google|mpeg", re.IGNORECASE)
 """Names of handlers that are not titles."""
+_OGG_BEGIN = b"OggS\0\x02"
+"""The first page of a stream."""
 _MAX_TRACKS = 1000
 """More audio tracks are ignored."""
 
@@ -234,21 +236,47 @@ class Track:
             try:
                 for packet in self._container.demux(self._stream):
                     faults = 0
-                    if packet.pos is not None and packet.pos != self._positions[-1]:
-                        self._positions.append(packet.pos)
+                    if packet.pos is not None and packet.pos + self._file.start != self._positions[-1]:
+                        self._positions.append(packet.pos + self._file.start)
                     yield from self._frames_of(packet)
             except IndexError:
                 # PyAV fails at the end for tracks that appear late, as in broadcasts; the next call does not.
                 continue
-            except (av.FFmpegError, OSError):
+            except (av.FFmpegError, OSError) as error:
                 if self._file.fault is not None:
                     return
+                # As in recordings of web radio, a stream with other channels or another rate follows.
+                if isinstance(error, av.error.PatchWelcomeError) and self._open_next_stream():
+                    continue
                 if not faults:  # one damaged place counts once, however many attempts lead past it
                     self.damage.add_packet(None)
                 faults += 1
             else:
                 return
         yield from self._frames_of(None)
+
+    def _open_next_stream(self) -> bool:
+        """Open what follows in an Ogg file as a file of its own; return whether there is any audio."""
+        is_ogg = self._container.format.name == "ogg"
+        start = self._file.find(_OGG_BEGIN, self._positions[-1] + 1) if is_ogg else -1
+        if start < 0:
+            return False
+        before, self._file.start = self._file.start, start
+        self._file.seek(0)
+        try:
+            container = open_container(self._file)
+        except MediaError:
+            self._file.start = before
+            return False
+        if not container.streams.audio:
+            container.close()
+            self._file.start = before
+            return False
+        self._container.close()
+        self._container, self._stream = container, container.streams.audio[0]
+        self._positions.append(start)
+        self._clock.restart(self._stream.time_base)
+        return True
 
     def _frames_of(self, packet: Any) -> list[Any]:
         """Decode a packet; None: flush the decoder."""
@@ -337,6 +365,13 @@ class _Clock:
     def nanoseconds(self, pts: int) -> int:
         """Return a timestamp in nanoseconds."""
         return pts * self._numerator // self._denominator
+
+    def restart(self, time_base: Fraction) -> None:
+        """Continue with timestamps from 0 on in another unit."""
+        self._numerator = time_base.numerator * 1_000_000_000
+        self._denominator = time_base.denominator
+        self._shift_ns = -(self.position_ns or 0)
+        self._last_pts = None
 
     def place(self, pts: int | None, samples: int, rate: int) -> tuple[int, int]:
         """Return the samples of silence to put before the next frame, and how many of its first to leave out."""

@@ -16,6 +16,8 @@ from subtitled.files.beneath import open_beneath
 SAMPLE_RATES = range(1_000, 1_000_001)
 """Sample rates taken to be real; a header that says 1 Hz would make gigabytes of a small file."""
 
+_FOUND_BYTES = 1 << 20
+"""Bytes of one read while content is searched."""
 BLOCK = 1 << 16
 """Samples, of all channels together, that are worked on at a time."""
 
@@ -63,6 +65,8 @@ class MediaFile:
         # As a Python literal: any name, also one with newlines or broken encoding, makes one printable line.
         self.name = repr(os.path.basename(path) or path)  # noqa: PTH119 - Path would drop a trailing slash
         self.fault: OSError | None = None
+        self.start = 0
+        """Byte at which demuxers see the file begin."""
         try:
             descriptor = _open(path, root)
         except FileNotFoundError as error:
@@ -101,14 +105,14 @@ class MediaFile:
     def seek(self, offset: int, origin: int = os.SEEK_SET) -> int:
         """Move to a byte and return its offset; -1 if there is no such byte, as FFmpeg expects."""
         try:
-            return self._raw.seek(offset, origin)
+            return self._raw.seek(offset + (self.start if origin == os.SEEK_SET else 0), origin) - self.start
         except OSError:
             # A damaged file may refer to any byte: an offset before the first is no error of the disk.
             return -1
 
     def tell(self) -> int:  # prose: allow - the name that FFmpeg calls
         """Return the offset of the byte that is read next."""
-        return self._raw.tell()
+        return self._raw.tell() - self.start
 
     @contextlib.contextmanager
     def recorded_fault(self) -> Iterator[None]:
@@ -117,6 +121,17 @@ class MediaFile:
             yield
         except OSError as error:
             self.fault = error
+
+    def find(self, content: bytes, start: int) -> int:
+        """Return the offset in the whole file of the next `content` from byte `start` on; -1 if there is none."""
+        self._raw.seek(start)
+        before = b""
+        while part := self.read(_FOUND_BYTES):
+            at = (before + part).find(content)
+            if at >= 0:
+                return self._raw.tell() - len(part) - len(before) + at
+            before = (before + part)[1 - len(content) :]
+        return -1
 
     def fileno(self) -> int:
         """Return the descriptor, which this object closes."""
