@@ -273,7 +273,7 @@ def _due_after_its_work(
 def _take_of_any_model(queue: ReadyQueue, count: int, model: str = "") -> tuple[SegmentKey, ...]:
     """Lease whatever is next, by whatever model."""
     del model
-    return _take(queue, count, next(iter(queue.waiting())))
+    return _take(queue, count, next(iter(queue.waiting()), ""))
 
 
 def _forget_evictions(
@@ -387,7 +387,7 @@ CORE_MUTATIONS = (
         "_start_again",
         _start_again_forgetful,
     ),
-    Mutation("a bad device may bury", LeaseDispatch, "_eligible", lambda _self, idle: idle),
+    Mutation("a bad device may bury", LeaseDispatch, "_eligible", lambda _self, _model, idle: idle),
     Mutation("a broken slot is tried again at once", WorkerTable, "restart_due", _restart_the_hopeless),
     Mutation(
         "a drained worker may stay forever", WorkerTable, "leaving_due", lambda _self, _now: float("inf")
