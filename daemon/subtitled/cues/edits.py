@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
 from difflib import SequenceMatcher
 from itertools import accumulate, pairwise
@@ -28,6 +29,9 @@ MAX_CUES = 20_000
 _MANY_CUES = 50
 """So many cues in a row that all differ were changed one by one, for example by replacing a word everywhere. Comparing all words
 of a long file with each other takes long: measured, 18 s for 80,000 words."""
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u11ff\u1780-\u17ff\u2e80-\uffef\U00020000-\U0003ffff]")
+"""Characters of scripts without spaces, and full-width ones."""
+_SPACED_WORD = re.compile(r"\s*\S+")
 _MIN_LOGPROB = -20.0
 _cues_decoder = msgspec.json.Decoder(tuple[EditedCue, ...])
 
@@ -134,7 +138,7 @@ def share_times(
 def _phrases(edited: Sequence[EditedCue], original: Sequence[AlignedCue]) -> Iterator[MediaPhrase]:
     """Yield the phrase of each edited cue."""
     before = [list(_tokens_of(number, cue)) for number, cue in enumerate(original)]
-    after = [[_Token(unit, _key(unit)) for unit in units(clean(one_line(cue.lines)))] for cue in edited]
+    after = [[_Token(unit, _key(unit)) for unit in _words(one_line(cue.lines))] for cue in edited]
     timed = [any(token.start_ms is not None for token in tokens) for tokens in before]
     starts = [cue.start_ms for cue in original]
     for cue, tokens, sources in zip(edited, after, _sources(before, after), strict=True):
@@ -149,8 +153,8 @@ def _phrases(edited: Sequence[EditedCue], original: Sequence[AlignedCue]) -> Ite
 
 def _tokens_of(number: int, cue: AlignedCue) -> Iterator[_Token]:
     for word in cue.words:
-        parts = units(word.text)
-        shares = [0, *accumulate(weight(part) for part in parts)]
+        parts = _words(word.text)
+        shares = [0, *accumulate(map(weight, parts))]
         for part, (start, end) in zip(parts, pairwise(shares), strict=True):
             if word.start_ms is None or word.end_ms is None:
                 yield _Token(part, _key(part), number)
@@ -166,7 +170,15 @@ def _tokens_of(number: int, cue: AlignedCue) -> Iterator[_Token]:
             )
 
 
+def _words(text: str) -> Sequence[str]:
+    """Return the words of a text, each with the space before it; where the script has no spaces, its characters."""
+    # Most languages need no rules, which take ten times as long.
+    return units(text) if _UNSPACED.search(text) else _SPACED_WORD.findall(text)
+
+
 def _key(text: str) -> str:
+    if (word := text.strip()).isalnum():
+        return word.casefold()
     bare = "".join(char for char in text if char.isalnum()).casefold()
     return bare or "".join(text.split())
 
@@ -235,9 +247,7 @@ def _phrase(
             for token, source, kept, time in zip(tokens, sources, is_unchanged, times, strict=True)
         )
     logprob = max(_MIN_LOGPROB, log(confidence)) if confidence > exp(_MIN_LOGPROB) else _MIN_LOGPROB
-    return MediaPhrase(
-        clean(one_line(cue.lines)), cue.start_ms, cue.end_ms, words, avg_logprob=min(0.0, logprob)
-    )
+    return MediaPhrase(one_line(cue.lines), cue.start_ms, cue.end_ms, words, avg_logprob=min(0.0, logprob))
 
 
 def _probability(source: _Token | None, confidence: float) -> float:
@@ -265,7 +275,8 @@ def _with_phrases(
     transcript: Transcript, phrases: Sequence[tuple[str, MediaPhrase]]
 ) -> tuple[SegmentTranscript, ...]:
     """Return the segments with these phrases, by channel, in place of their own: each in the segment of its middle."""
-    segments = [replace(segment, phrases=()) for segment in transcript.segments]
+    segments = list(transcript.segments)
+    placed: dict[int, list[MediaPhrase]] = {}
     for channel in dict.fromkeys(channel for channel, _ in phrases):
         ours = sorted(
             (_start_ms(segment), number)
@@ -290,8 +301,10 @@ def _with_phrases(
                 continue
             middle = (phrase.start_ms + phrase.end_ms) // 2
             number = ours[max(0, bisect_right(starts, middle) - 1)][1]
-            segments[number] = replace(segments[number], phrases=(*segments[number].phrases, phrase))
-    return tuple(segments)
+            placed.setdefault(number, []).append(phrase)
+    return tuple(
+        replace(segment, phrases=tuple(placed.get(number, ()))) for number, segment in enumerate(segments)
+    )
 
 
 def _start_ms(segment: SegmentTranscript) -> int:
