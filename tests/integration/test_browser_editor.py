@@ -286,7 +286,7 @@ def test_an_edit_survives_a_restart_of_the_daemon_and_a_closed_tab(
     choose(browser, 0)
     browser.wait_for("#edit-text").type(" while away")
     browser.wait_for("#edit-state[data-state=offline]")
-    browser.open("/")  # the tab is closed before the server is back
+    browser.devtools("Page.navigate", url="about:blank")  # the tab is closed before the server is back
     daemon.start()
     browser.open(f"/jobs/{talk}")
     browser.wait_for("#edit-text")
