@@ -215,10 +215,20 @@ def test_speech_that_gets_the_same_text_again_is_reported_and_not_decoded_many_t
     first = model.hf_tokenizer.token_to_id("<|notimestamps|>") + 1
     tokens = [first, *model.hf_tokenizer.encode(" Good", add_special_tokens=False).ids, first + 20]
     monkeypatch.setattr(model, "model", OneWordWhisper(model, tokens))
+    sizes: list[int] = []
+    encode = model.encode
+
+    def encode_and_note(features: NDArray[np.float32]) -> Any:
+        sizes.append(features.shape[-1])
+        return encode(features)
+
+    monkeypatch.setattr(model, "encode", encode_and_note)
     engine = Engine(model, beam_size=5, batch_size=8)
     features = engine.features(np.tile(english(), 2))
     [found] = engine.transcribe([features], [PromptRequest(language="en")], word_timestamps=False)
     assert texts(found)
+    assert sizes[0] == 3000
+    assert min(sizes[1:]) < 3000, "a short rest is not padded to the whole window"
     assert sum(end_ms - start_ms for start_ms, end_ms in found.unheard) > 8_000
 
 

@@ -135,7 +135,7 @@ class _Window(Struct, frozen=True):
     def padded_frames(self) -> int:
         """Frames that the encoder is given for it."""
         frames = self.end - self.start + PADDING_FRAMES
-        is_whole = self.is_whole or not self.segment.request.may_be_short
+        is_whole = self.is_whole or not (self.is_repeat or self.segment.request.may_be_short)
         return WINDOW_FRAMES if is_whole else min(WINDOW_FRAMES, -(-frames // SIZE_FRAMES) * SIZE_FRAMES)
 
     @property
