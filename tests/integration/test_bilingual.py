@@ -15,9 +15,9 @@ import httpx2 as httpx
 import pytest
 
 import media
-from daemon import Daemon, InboxFolder
+from daemon import Daemon, InboxFolder, eventually
 from gateway_process import GatewayProcess
-from subtitle import ServerError
+from subtitle import EditedCue, ServerError
 
 WAIT_S = 120.0
 
@@ -53,6 +53,19 @@ def test_both_files_come_from_one_reading(tmp_path: Path) -> None:
         assert sum(entry.subject == "segment" and entry.after == "done" for entry in entries) == len(
             said.segments
         )
+        # Each language is edited apart, and its file is written again; the translation of English is the text itself.
+        spoken = (daemon.outbox / "talk.zh.srt").read_bytes()
+        cues = [EditedCue(start_ms=0, end_ms=900, lines=("by hand",))]
+        daemon.client.save_cues(job.id, cues, version=0, task="translate")
+        eventually(
+            lambda: b"by hand" in (daemon.outbox / "talk.en.srt").read_bytes(), "the translation is written"
+        )
+        assert daemon.client.fetch(job.id)[1] == spoken == (daemon.outbox / "talk.zh.srt").read_bytes()
+        same = daemon.job_of(english)
+        assert same is not None
+        daemon.client.save_cues(same.id, cues, version=0, task="translate")
+        assert b"by hand" in daemon.client.fetch(same.id)[1]
+        eventually(lambda: b"by hand" in (daemon.outbox / "english.en.srt").read_bytes(), "so is the text")
         daemon.stop()
 
 
