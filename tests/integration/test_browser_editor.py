@@ -143,6 +143,7 @@ def test_an_edit_saves_itself_and_is_undone_without_end(browser: Browser, daemon
     browser.until(
         lambda: browser.wait_for("#list .text").text.split() == [head, *tail.split()], "the list has the edit"
     )
+    browser.wait_for("#count", "edited by Anonymous")
     browser.click("#downloads a", "SRT")
     assert f"{head}\n{tail}" in browser.downloaded(".srt").read_text("utf-8")
     assert daemon.client.cue_versions(talk)[0].cues == len(edited)

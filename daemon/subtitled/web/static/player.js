@@ -31,6 +31,7 @@ export function startPlayer() {
   let withoutText = [];
   let uncertain = [];
   let peaks = null;
+  let edited = ""; // who edited the cues
 
   function seek(ms) {
     view.follow();
@@ -91,7 +92,7 @@ export function startPlayer() {
   function search() {
     const text = byId("search").value;
     const n = list.filter(text);
-    byId("count").textContent = text.trim() ? message("found", { n }) : message("cues", { n });
+    byId("count").textContent = text.trim() ? message("found", { n }) : message("cues", { n }) + edited;
   }
 
   // -- controls --
@@ -140,6 +141,7 @@ export function startPlayer() {
     byId("length").textContent = clock(length_ms);
     byId("waveform").setAttribute("aria-valuemax", Math.floor(length_ms / 1000));
     withoutText = [...response.missing, ...response.unheard];
+    edited = response.saved_ms ? ` · ${response.author ? message("edited_by", { author: response.author }) : message("edited")}` : "";
     list.show(response.cues, response.language, isChanged);
     markUncertain();
     search();
