@@ -140,6 +140,24 @@ def test_speech_of_the_fallback_is_given_where_the_chosen_mix_has_none(
         assert all(span.start >= starts[at] for span in update.spans)
 
 
+@pytest.mark.parametrize("pad_ms", [0, 30])
+def test_long_fallback_speech_that_ends_where_a_batch_ends_makes_no_empty_span(pad_ms: int) -> None:
+    chosen, fallback = (Speech(schema.VadConfig(pad_ms=pad_ms), min_speech_ms=100) for _ in range(2))
+    uncovered = FallbackSpeech()
+    found = []
+    for value, count in [(1.0, 2_000), (0.0, 100), (1.0, 2_000)]:
+        updates = [
+            speech.feed([0] * count, [probability] * count)
+            for speech, probability in ((chosen, 0.0), (fallback, value))
+        ]
+        found.append(uncovered.feed(*updates))
+    updates = [speech.finish([], [], 4_100 * FRAME) for speech in (chosen, fallback)]
+    spans = spans_of([*found, uncovered.feed(updates[0], updates[1], is_last=True)])
+    assert spans
+    assert all(span.start < span.end for span in spans)
+    assert spans[-1].end == 4_100 * FRAME
+
+
 @hypothesis_settings(max_examples=15)
 @given(st.lists(st.integers(1, 60_000), min_size=1, max_size=20), st.sampled_from(["pauses", "bursts"]))
 def test_spans_do_not_depend_on_the_block_size(sizes: list[int], name: str) -> None:

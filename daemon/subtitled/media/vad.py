@@ -246,8 +246,9 @@ class FallbackSpeech:
         if talking is not None and talking.end - max(talking.start, self._taken) >= _LONG_SPEECH:
             spans.append(talking)
         for span in spans:
-            self._waiting.append(Span(max(span.start, self._taken), span.end))
-            self._taken = span.end
+            if span.end > self._taken:  # otherwise all of it was taken while it was spoken
+                self._waiting.append(Span(max(span.start, self._taken), span.end))
+                self._taken = span.end
         ready = [span for span in self._waiting if span.end <= known]
         self._waiting = self._waiting[len(ready) :]
         next_start = fallback.settled if talking is None else talking.start
