@@ -269,6 +269,47 @@ def test_damaged_packets_are_skipped_and_counted(tmp_path: Path) -> None:
         assert abs(lag - RATE) < (RATE // 2 if name == "a.mp3" else RATE // 8), name
 
 
+def test_search_for_a_following_stream_loses_no_audio(tmp_path: Path) -> None:
+    path = media.mux(
+        tmp_path / "a.ogg", media.Voice(media.noise(40 * RATE)), codec="flac", rate=RATE, layout="mono"
+    )
+    opening = path.read_bytes()[:200].partition(b"OggS\0\x02")
+    for tail in (b"", b"".join(opening[1:])):
+        path.write_bytes(path.read_bytes() + tail)
+        file = MediaFile(str(path))
+        track = demux.Track(file)
+        whole = _samples_of(track)
+        track.close()
+        file.seek(0)
+        track = demux.Track(file)
+        assert not track._open_next_stream()
+        assert _samples_of(track) == whole
+        track.close()
+        file.close()
+
+
+def test_disk_error_during_the_search_for_a_following_stream_is_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = media.mux(tmp_path / "a.ogg", media.Voice(media.speech(2)), codec="libopus", rate=48_000)
+    file = MediaFile(str(path))
+    track = demux.Track(file)
+
+    def fail(_: int) -> bytes:
+        file.fault = OSError(errno.EIO, "Input/output error")
+        raise file.fault
+
+    monkeypatch.setattr(file, "read", fail)
+    assert not track._open_next_stream()
+    assert file.fault is not None
+    track.close()
+    file.close()
+
+
+def _samples_of(track: demux.Track) -> int:
+    return sum(pcm.shape[1] for _, pcm in track.blocks([track.info.channel_names[0]]))
+
+
 def test_a_file_cut_short_gives_what_is_there(tmp_path: Path) -> None:
     pcm = media.speech(8)
     made = [media.write_sound(tmp_path / name, pcm) for name in ("a.wav", "a.flac")]

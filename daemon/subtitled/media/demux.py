@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 from collections import deque
@@ -243,11 +244,12 @@ class Track:
                 # PyAV fails at the end for tracks that appear late, as in broadcasts; the next call does not.
                 continue
             except (av.FFmpegError, OSError) as error:
+                # As in recordings of web radio, a stream with other channels or another rate follows.
+                may_follow = self._file.fault is None and isinstance(error, av.error.PatchWelcomeError)
+                if may_follow and self._open_next_stream():
+                    continue
                 if self._file.fault is not None:
                     return
-                # As in recordings of web radio, a stream with other channels or another rate follows.
-                if isinstance(error, av.error.PatchWelcomeError) and self._open_next_stream():
-                    continue
                 if not faults:  # one damaged place counts once, however many attempts lead past it
                     self.damage.add_packet(None)
                 faults += 1
@@ -257,24 +259,26 @@ class Track:
 
     def _open_next_stream(self) -> bool:
         """Open what follows in an Ogg file as a file of its own; return whether there is any audio."""
-        is_ogg = self._container.format.name == "ogg"
-        start = self._file.find(_OGG_BEGIN, self._positions[-1] + 1) if is_ogg else -1
-        if start < 0:
+        if self._container.format.name != "ogg":
             return False
-        before, self._file.start = self._file.start, start
-        self._file.seek(0)
-        try:
-            container = open_container(self._file)
-        except MediaError:
+        before, position = self._file.start, self._file.tell()
+        container = None
+        with contextlib.suppress(MediaError, OSError):
+            start = self._file.find(_OGG_BEGIN, self._positions[-1] + 1)
+            if start >= 0:
+                self._file.start = start
+                self._file.seek(0)
+                container = open_container(self._file)
+        if container is None or not container.streams.audio:
+            if container is not None:
+                container.close()
+            # The demuxer continues to read where it was.
             self._file.start = before
-            return False
-        if not container.streams.audio:
-            container.close()
-            self._file.start = before
+            self._file.seek(position)
             return False
         self._container.close()
         self._container, self._stream = container, container.streams.audio[0]
-        self._positions.append(start)
+        self._positions.append(self._file.start)
         self._clock.restart(self._stream.time_base)
         return True
 
