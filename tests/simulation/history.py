@@ -99,7 +99,7 @@ class History:
     def _make_config(self, hosts: list[str]) -> schema.Config:
         policy = self.policy
         return schema.Config(
-            model=schema.ModelConfig(name="demo", batch_size=policy.batch_size),
+            model=schema.ModelConfig(name="demo", batch_size=policy.batch_size, idle_unload_s=11.0),
             models=tuple(map(model_config, self.devices.others)),
             pool=schema.PoolConfig(queue_mb=policy.queue_bytes // 2**20, max_models=policy.max_models),
             recovery=schema.RecoveryConfig(

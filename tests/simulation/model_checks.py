@@ -76,6 +76,8 @@ class ModelChecks:
                     self._changed_at[identity] = now
             case ev.MessageReceived(worker=identity, message=pr.ModelUnloaded(model=name)):
                 if name in self._held.get(identity, ()):
+                    if self._broker.placement.specs[name].preload:
+                        raise Violation(f"{identity} unloads the preloaded model {name!r} when it is idle")
                     self._held[identity].discard(name)
                     self._unloaded[identity].add(name)
                     leases = self._broker.lease_dispatch.leases.values()

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import daemon_run
 from msgspec import Struct
 from msgspec.structs import replace
 
+from subtitled.config.schema import Config
 from subtitled.core import actions as ac
+from subtitled.core import config_mapping
 from subtitled.core import events as ev
 from subtitled.core import lease_dispatch as leasing_module
 from subtitled.core import lease_sizing as sizing_module
@@ -292,7 +295,18 @@ def _configure_nothing_else(placement: ModelPlacement, specs: Iterable[ModelSpec
     placement.specs = {spec.name: spec for spec in specs}
 
 
+def _specs_with_idle_unload(config: Config) -> tuple[ModelSpec, ...]:
+    """Unload also preloaded models when they are idle."""
+    return tuple(
+        replace(spec, engine=replace(spec.engine, idle_unload_s=config.model.idle_unload_s))
+        if spec.engine is not None
+        else spec
+        for spec in _model_specs(config)
+    )
+
+
 _due_at = ModelPlacement._due_at
+_model_specs = config_mapping.model_specs
 _with_changed_models = LeaseDispatch._with_changed_models
 _on_lease_refused = Broker._on_lease_refused
 
@@ -314,6 +328,9 @@ MODEL_MUTATIONS = (
         ModelPlacement,
         "is_preload_missing",
         lambda *_: False,
+    ),
+    Mutation(
+        "a preloaded model is unloaded when it is idle", daemon_run, "model_specs", _specs_with_idle_unload
     ),
     Mutation(
         "a load that runs out of memory is not tried again", ResidentModels, "_unload_one", lambda *_: None

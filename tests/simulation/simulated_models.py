@@ -118,8 +118,10 @@ class SimulatedResidentModels(ResidentModels):
 
     def unload_one_idle(self, name: str) -> bool:
         """Free the memory of a model, which stays the worker's, as after the idle timeout; return whether it was freed."""
-        residence = self._held[name].residence
-        return residence.is_loaded and residence.unload()
+        model = self._held[name]
+        if name and not model.settings.idle_unload_s:
+            return False
+        return model.residence.is_loaded and model.residence.unload()
 
     def _load_simulated(self, settings: EngineSettings) -> LoadedModel:
         model = self._devices.model(settings.model)

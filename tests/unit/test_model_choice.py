@@ -131,15 +131,23 @@ def test_choice_is_in_the_options_of_an_inbox() -> None:
 
 def test_models_for_the_workers_have_the_settings_of_the_default_and_their_own() -> None:
     config = Config(
-        model=ModelConfig(beam_size=3, streams_per_gpu=2),
-        models=(
-            NamedModelConfig(name="a", source="base", compute_type="int8", batch_size="auto", preload=1),
-        ),
+        model=ModelConfig(beam_size=3, streams_per_gpu=2, idle_unload_s=60),
+        models=(NamedModelConfig(name="a", source="base", compute_type="int8", batch_size="auto"),),
     )
     default, named = model_specs(config)
     assert default == ModelSpec()
-    engine = EngineSettings(model="base", compute_type="int8", batch_size=0, beam_size=3, streams=2)
-    assert named == ModelSpec(name="a", engine=engine, preload=1)
+    engine = EngineSettings(
+        model="base", compute_type="int8", batch_size=0, beam_size=3, streams=2, idle_unload_s=60
+    )
+    assert named == ModelSpec(name="a", engine=engine)
+
+
+def test_preloaded_model_is_not_unloaded_when_it_is_idle() -> None:
+    config = Config(
+        model=ModelConfig(idle_unload_s=60), models=(NamedModelConfig(name="a", source="base", preload=1),)
+    )
+    _, named = model_specs(config)
+    assert named == ModelSpec(name="a", engine=EngineSettings(model="base"), preload=1)
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,8 @@ def model_specs(config: Config) -> tuple[ModelSpec, ...]:
                     model=model.source,
                     compute_type=model.compute_type,
                     batch_size=0 if model.batch_size == "auto" else model.batch_size,
+                    # An idle worker that unloaded it would be sent a lease to load it again at once.
+                    idle_unload_s=0.0 if model.preload else default.idle_unload_s,
                 ),
                 slots=model.devices,
                 preload=model.preload,
