@@ -25,7 +25,10 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """Run a daemon whose workers may be stopped for a while."""
     inboxes = (
         InboxFolder(),
-        InboxFolder(name="films", options={"output": "beside", "after": "keep", "formats": ("srt",)}),
+        InboxFolder(
+            name="films",
+            options={"output": "beside", "after": "keep", "formats": ("srt",), "exclude": ("private/*",)},
+        ),
     )
     pool = schema.PoolConfig(devices=("cpu",), prepare_workers=1)
     recovery = schema.RecoveryConfig(silence_s=600)
@@ -113,6 +116,27 @@ def test_renamed_file_of_an_inbox_is_archived_with_its_new_name(daemon: Daemon, 
     assert sources(daemon, "moved") == [str(source)]
 
 
+@pytest.mark.parametrize(
+    ("role", "state", "end"), [("prepare", "preparing", "failed"), ("cpu", "transcribing", "done")]
+)
+def test_file_that_is_moved_to_an_excluded_folder_is_not_followed(
+    daemon: Daemon, tmp_path: Path, role: str, state: str, end: str
+) -> None:
+    """It is as if it were deleted: before it is read its job fails, afterwards its subtitles are beside its old path."""
+    clip = media.write_sound(tmp_path / "clip.flac", media.speech(4))
+    films = daemon.folder / "films"
+    private = films / "private"
+    private.mkdir(exist_ok=True)
+    with stopped(daemon, role):
+        source = daemon.drop(clip, f"withdrawn {role}.flac", inbox=films)
+        eventually(lambda: (job := daemon.job_of(source)) and job.state == state, f"it is {state}")
+        source.rename(private / source.name)
+    assert daemon.wait_for(source).state == end
+    assert files(private) == {path.name for path in private.glob("*.flac")}
+    assert sources(daemon, f"withdrawn {role}") == [str(source)]
+
+
 @pytest.mark.last
 def test_no_file_was_done_twice(daemon: Daemon) -> None:
-    assert [job.state for job in daemon.jobs()] == ["done"] * 3
+    states = [job.state for job in daemon.jobs() if "withdrawn" not in job.source]
+    assert states == ["done"] * 3

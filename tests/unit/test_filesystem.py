@@ -89,6 +89,28 @@ def test_renamed_file_is_not_searched_in_a_recycle_bin(tmp_path: Path, place: st
     assert find_renamed(str(tmp_path), 5, 5) is None
 
 
+@pytest.mark.parametrize(
+    ("place", "include", "exclude", "is_found"),
+    [
+        ("raw/b.wav", (), ("Raw/*",), False),
+        ("raw/2026/b.wav", (), ("/raw/*",), False),
+        ("raw/b.draft.WAV", (), ("*.Draft.*",), False),
+        ("films/b.wav", (), ("raw/*",), True),
+        ("films/b.wav", ("*.mkv",), (), False),
+        ("films/b.wav", ("films/*.WAV",), (), True),
+    ],
+)
+def test_renamed_file_is_searched_only_where_the_globs_of_its_inbox_accept_it(
+    tmp_path: Path, place: str, include: tuple[str, ...], exclude: tuple[str, ...], is_found: bool
+) -> None:
+    path = tmp_path / place
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"sound")
+    os.utime(path, ns=(5, 5))
+    found = find_renamed(str(tmp_path), 5, 5, include=include, exclude=exclude)
+    assert found == (str(path) if is_found else None)
+
+
 @pytest.mark.parametrize(("kind", "is_open"), [("ext4", True), ("nfs4", False), ("cifs", False)])
 def test_lease_that_a_network_file_system_refuses_shows_no_writer(
     tmp_path: Path, kind: str, is_open: bool

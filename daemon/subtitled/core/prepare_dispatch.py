@@ -299,6 +299,8 @@ class PrepareDispatch:
             feed=feed.id,
             path=job.location,
             root=job.options.inbox,
+            include=job.options.include,
+            exclude=job.options.exclude,
             size=job.size,
             mtime_ns=job.mtime_ns,
             settings=_settings_of(job),

@@ -427,6 +427,9 @@ class Prepare(_Message, frozen=True, kw_only=True):
     path: bytes
     root: bytes
     """Folder that no link in `path` may lead out of: the inbox; b"" for the folder of the file."""
+    include: tuple[str, ...] = ()
+    """Globs of the inbox: a file that was renamed is read only at a path that they accept."""
+    exclude: tuple[str, ...] = ()
     size: int
     mtime_ns: int
     settings: PlanSettings

@@ -71,6 +71,9 @@ class Options(Struct, frozen=True, kw_only=True):
     """Done with the source afterwards: "move", "keep" or "delete"."""
     inbox: bytes = b""
     """Root of the inbox that took the file, as the file system's bytes."""
+    include: tuple[str, ...] = ()
+    """Globs of the inbox: a file that was renamed is followed only to a path that they accept."""
+    exclude: tuple[str, ...] = ()
     output: bytes = b"beside"
     """Folder of the subtitles, or b"beside"; b"": none are written, the client fetches them."""
     mount: bytes = b""
@@ -94,8 +97,9 @@ class Options(Struct, frozen=True, kw_only=True):
         return (self.model,) if self.translation_model is None else (self.model, self.translation_model)
 
     def is_same(self, other: Options) -> bool:
-        """Return whether both give the same subtitles: the wording of `model_reason` and mounts do not count."""
-        same = {name: getattr(other, name) for name in ("model_reason", "mount", "output_mount")}
+        """Return whether both give the same subtitles: the wording of `model_reason`, mounts and globs do not count."""
+        others = ("model_reason", "mount", "output_mount", "include", "exclude")
+        same = {name: getattr(other, name) for name in others}
         return replace(self, **same) == other
 
 

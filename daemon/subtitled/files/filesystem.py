@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from subtitled.errors import SpoolError
@@ -297,11 +298,31 @@ class _FolderSpace:
         )
 
 
-def find_renamed(root: str, size: int, mtime_ns: int) -> str | None:
+def matching_glob(below: str, globs: tuple[str, ...]) -> str | None:
+    """Return the first glob that matches `below`, a path below its inbox; one without a slash matches the file's name.
+
+    The case of letters does not count.
+    """
+    below = below.casefold()
+    name = below.rpartition("/")[2]
+    return next(
+        (one for one in globs if fnmatchcase(below if "/" in one else name, one.casefold().lstrip("/"))), None
+    )
+
+
+def find_renamed(
+    root: str, size: int, mtime_ns: int, *, include: tuple[str, ...] = (), exclude: tuple[str, ...] = ()
+) -> str | None:
     """Return the file of this size and time in `root` or below; None if there is none, or more than one.
 
-    A rename keeps both. Files and folders with a dot, SYSTEM_FOLDERS, and `done` and `failed` of the root are left out.
+    A rename keeps both. Files and folders with a dot, SYSTEM_FOLDERS, `done` and `failed` of the root, and files that
+    the globs of the inbox do not accept are left out.
     """
+
+    def is_accepted(path: str) -> bool:
+        below = path[len(root.rstrip("/")) + 1 :]
+        return not matching_glob(below, exclude) and (not include or bool(matching_glob(below, include)))
+
     found = ""
     for folder, folders, names in os.walk(root):
         folders[:] = [
@@ -319,7 +340,7 @@ def find_renamed(root: str, size: int, mtime_ns: int) -> str | None:
                 status = os.stat(path, follow_symlinks=False)  # noqa: PTH116
             except OSError:
                 continue
-            if (status.st_size, status.st_mtime_ns) == (size, mtime_ns):
+            if (status.st_size, status.st_mtime_ns) == (size, mtime_ns) and is_accepted(path):
                 if found:
                     return None
                 found = path

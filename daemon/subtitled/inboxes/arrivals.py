@@ -311,5 +311,7 @@ def inbox_options(inbox: schema.InboxConfig, models: Sequence[ConfiguredModel] =
         layout=layout_of(inbox),
         after=inbox.after,
         inbox=os.fsencode(Path(inbox.path).absolute()),
+        include=inbox.include,
+        exclude=inbox.exclude,
         output=os.fsencode(inbox.output),
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -13,7 +12,7 @@ from msgspec import Struct
 from subtitle.media_source import MEDIA_SUFFIXES
 from subtitled.config.schema import BESIDE, FORMATS
 from subtitled.files.atomic_files import inside, is_temporary, printable
-from subtitled.files.filesystem import SYSTEM_FOLDERS
+from subtitled.files.filesystem import SYSTEM_FOLDERS, matching_glob
 from subtitled.output.paths import ERROR_SUFFIX
 
 if TYPE_CHECKING:
@@ -157,12 +156,14 @@ class FileFilter:
 
     def _check_patterns(self, path: str, name: str, index: int) -> FilterResult | None:
         inbox = self._inboxes[index]
-        below = path[len(self.roots[index].rstrip("/")) + 1 :].casefold()
-        if (pattern := _matching(below, inbox.exclude)) is not None:
+        below = path[len(self.roots[index].rstrip("/")) + 1 :]
+        if (pattern := matching_glob(below, inbox.exclude)) is not None:
             return _rejected(index, f'exclude contains "{pattern}"')
         if inbox.include:
             return (
-                None if _matching(below, inbox.include) else _rejected(index, "no pattern of include matches")
+                None
+                if matching_glob(below, inbox.include)
+                else _rejected(index, "no pattern of include matches")
             )
         if _INTERMEDIATE.search(name):
             return _rejected(index, "its name is that of an intermediate file of a download")
@@ -262,15 +263,6 @@ def _is_mpeg_audio(head: bytes) -> bool:
         return head[2] >> 2 & 15 < 13
     layer, bitrate, rate = head[1] >> 1 & 3, head[2] >> 4, head[2] >> 2 & 3
     return layer in {1, 2} and bitrate not in {0, 15} and rate != 3
-
-
-def _matching(below: str, patterns: tuple[str, ...]) -> str | None:
-    """Return the first pattern that matches a path below the inbox; one without a slash matches the name."""
-    name = below.rpartition("/")[2]
-    return next(
-        (one for one in patterns if fnmatchcase(below if "/" in one else name, one.casefold().lstrip("/"))),
-        None,
-    )
 
 
 def _rejected(index: int, cause: str, *, is_own_file: bool = False) -> FilterResult:

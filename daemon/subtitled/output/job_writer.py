@@ -546,7 +546,9 @@ def _renamed(job: Job) -> bytes:
     inbox = os.fsdecode(job.options.inbox)
     if not inbox or job.location != job.source or is_there(os.fsdecode(job.location)):
         return b""
-    return os.fsencode(find_renamed(inbox, job.size, job.mtime_ns) or b"")
+    options = job.options
+    found = find_renamed(inbox, job.size, job.mtime_ns, include=options.include, exclude=options.exclude)
+    return os.fsencode(found or b"")
 
 
 def _remove_all(paths: Iterable[Path]) -> None:

@@ -321,7 +321,8 @@ def _present_path(order: Prepare, path: str) -> str:
     root = os.fsdecode(order.root)
     if not root or os.path.lexists(path):
         return path
-    return find_renamed(root, order.size, order.mtime_ns) or path
+    found = find_renamed(root, order.size, order.mtime_ns, include=order.include, exclude=order.exclude)
+    return found or path
 
 
 def _check_unchanged(order: Prepare, path: str) -> None:
