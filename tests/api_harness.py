@@ -19,6 +19,9 @@ from subtitled.config import schema
 from subtitled.core import actions as ac
 from subtitled.core.broker import Broker
 from subtitled.core.policy import Policy
+from subtitled.core.protocol import Media
+from subtitled.core.records import Job, Options
+from subtitled.core.states import JobEvent, JobState
 from subtitled.network.auth import Authenticator
 from subtitled.observability.metrics import Metrics
 from subtitled.runtime.mailbox import Mailbox
@@ -133,6 +136,26 @@ class ApiHarness:
         """Return a new connection."""
         self._clients.append(RawClient(self, endpoint or self.endpoint, key))
         return self._clients[-1]
+
+    def done_job(self, **fields: Any) -> Job:
+        """Store a job that is done, without results; return it. `fields` replace its own."""
+        order = self.store.next_order()
+        values = {"id": f"done-{order}", "source": b"/in/talk.wav", "location": b"/in/talk.wav", "size": 7}
+        job = Job(
+            **{
+                **values,
+                "state": JobState.WRITING,
+                "mtime_ns": 1,
+                "options": Options(),
+                "order": order,
+                **fields,
+            }
+        )
+        self.store.apply([ac.SaveNewJob(job)])
+        done = structs.replace(job, state=JobState.DONE)
+        media = msgspec.msgpack.encode(Media())
+        self.store.apply([ac.SaveJob(job=done, before=job.state, event=JobEvent.WRITTEN, media=media)])
+        return done
 
     def dispatch(self, event: Event) -> None:
         """Process an event as the daemon's loop does, as far as it concerns clients."""

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -264,3 +265,31 @@ def test_watchers_learn_of_an_end_once_it_is_on_the_disk_and_in_order(tmp_path: 
                 (job, "cancelled"),
                 (other, "receiving"),
             ]
+
+
+def test_drafts_and_repeated_saves_of_cues_are_answered_while_an_end_waits_for_the_disk(
+    tmp_path: Path,
+) -> None:
+    """Neither has an entry in the journal: a draft replaces the one before, a repeated save changes nothing."""
+    release = threading.Event()
+    with ApiHarness(tmp_path) as api, ExitStack() as stack:
+        job, client = api.done_job().id, api.connect()
+
+        def save(version: int, text: str) -> None:
+            cues = msgspec.json.encode([{"start_ms": 0, "end_ms": 900, "lines": [text]}])
+            client.send_message("SaveCues", cues, request=version, job=job, version=version, is_draft=True)
+
+        save(0, "first")
+        assert client.receive()["type"] == "CueVersions"
+        upload = api.connect().submit(b"1234")["job"]
+        stack.callback(release.set)
+        api.server._durability._background.pool.submit(release.wait)
+        assert client.request("Cancel", job=upload)["type"] == "JobInfo"
+        waiting = api.server._durability._callbacks
+        for version, text in ((1, "second"), (2, "third"), (2, "third")):
+            count = len(waiting)
+            save(version, text)
+            api.turn_until(lambda count=count: len(waiting) > count, "the answer waits for the disk")  # type: ignore[misc]
+        release.set()
+        assert [client.receive()["type"] for _ in range(3)] == ["CueVersions"] * 3
+        assert [one.version for one in api.store.edit_versions(job, "transcribe")] == [3]

@@ -228,6 +228,8 @@ class ApiServer:
 
     def send_to_watchers(self, entries: list[JournalEntry]) -> None:
         """Send new journal entries to the clients that watch, in order; those with a job's end once they are on the disk."""
+        if not entries:  # a save that changes nothing, or a draft that replaces another
+            return
         if not self._unsent and not any(entry.after in _ENDS and entry.subject == "job" for entry in entries):
             self._send(entries)
             return
