@@ -202,6 +202,14 @@ def _path(api: ApiHarness, client: RawClient) -> dict[str, Any]:
     return client.request("Submit", path=str(api.folder / "media" / "none.flac"))
 
 
+def _edited_by_another(api: ApiHarness, client: RawClient) -> dict[str, Any]:
+    job = api.done_job().id
+    for text in ("theirs", "mine"):
+        cues = msgspec.json.encode([{"start_ms": 0, "end_ms": 900, "lines": [text]}])
+        answer = client.request("SaveCues", cues, job=job, version=0)
+    return answer
+
+
 _PROVOKED: list[tuple[str, str, Callable[[ApiHarness, RawClient], dict[str, Any]]]] = [
     ("BAD_FORMAT", "a chunk without a blob", lambda _, client: _chunk(client)),
     ("BAD_FORMAT", "a chunk with two", lambda _, client: _chunk(client, b"a", b"b")),
@@ -240,6 +248,7 @@ _PROVOKED: list[tuple[str, str, Callable[[ApiHarness, RawClient], dict[str, Any]
     ("DRAINING", "the server is stopping", _stopping),
     ("UNSUPPORTED", "translate", lambda _, client: client.request("Submit", options={"task": "translate"})),
     ("HASH_MISMATCH", "another file", _otherwise),
+    ("CONFLICT", "another version was saved", _edited_by_another),
     ("INTERNAL", "a disk that refuses", _unreadable),
 ]
 
