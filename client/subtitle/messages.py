@@ -421,8 +421,9 @@ class SaveCues(_Message, frozen=True, kw_only=True):
     """Save this version again, without blobs; 0: the model's."""
     author: Annotated[str, Meta(max_length=100)] = ""
     """Name of the person, shown with the version; "": the client's key."""
-    is_draft: bool = False
-    """Saved automatically: replaces the author's previous draft if that was begun less than 5 minutes ago."""
+    draft_session: Annotated[str, Meta(max_length=64)] = ""
+    """Saved automatically by the editing session of this random id: replaces the session's previous draft if that was begun
+    less than 5 minutes ago."""
 
 
 class ListCueVersions(_Message, frozen=True, kw_only=True):

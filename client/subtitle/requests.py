@@ -362,19 +362,24 @@ class Requests:
         version: int,
         task: ms.Task | None = None,
         author: str = "",
-        is_draft: bool = False,
+        draft_session: str = "",
     ) -> Request[tuple[ms.CueVersion, ...]]:
         """Save edited cues of a job that is done, and return its versions, newest first.
 
         `version` is the one that the cues were made from, 0 for the model's: if it is not the newest, the error has the code
-        CONFLICT and nothing is saved. The call may be repeated. A draft replaces the author's previous draft, if that was begun
-        less than five minutes ago.
+        CONFLICT and nothing is saved. The call may be repeated. `draft_session` marks a draft with
+        the random id of an editing session: it replaces the session's previous draft, if that was begun less than five minutes ago.
         """
         data = msgspec.json.encode(cues)
         # A blob may have 1 MiB.
         blobs = [data[at : at + 2**20] for at in range(0, len(data), 2**20)]
         message = ms.SaveCues(
-            request=self._next(), job=job, version=version, task=task, author=author, is_draft=is_draft
+            request=self._next(),
+            job=job,
+            version=version,
+            task=task,
+            author=author,
+            draft_session=draft_session,
         )
         if len(blobs) > ms.MAX_BLOBS:
             limit = ms.MAX_BLOBS * 2**20

@@ -132,16 +132,19 @@ def save_raw(daemon: Daemon, job: str, data: bytes) -> Any:
     return requests._exchange(message, ms.CueVersions, blobs=[data])
 
 
-def test_drafts_of_one_author_are_one_version_until_another_saves(daemon: Daemon) -> None:
+def test_drafts_of_one_session_are_one_version_until_another_saves(daemon: Daemon) -> None:
+    """Two people without a name, or with the same one, replace no version of each other."""
     job = talk(daemon, "drafts.flac")
     for number in range(3):
         versions = daemon.client.save_cues(
-            job, [cue(0, 900, f"draft {number}")], version=number, author="Ada", is_draft=True
+            job, [cue(0, 900, f"draft {number}")], version=number, draft_session="one"
         )
     assert [one.version for one in versions] == [3]
-    versions = daemon.client.save_cues(job, [cue(0, 900, "b")], version=3, author="Bob", is_draft=True)
-    versions = daemon.client.save_cues(job, [cue(0, 900, "a")], version=4, author="Ada", is_draft=True)
-    assert [(one.version, one.author) for one in versions] == [(5, "Ada"), (4, "Bob"), (3, "Ada")]
+    for version, session in ((3, "two"), (4, "one"), (5, "")):
+        versions = daemon.client.save_cues(
+            job, [cue(0, 900, f"from {version}")], version=version, draft_session=session
+        )
+    assert [one.version for one in versions] == [6, 5, 4, 3]
 
 
 def test_edits_survive_a_restart_and_files_that_were_not_written_are(tmp_path: Path) -> None:

@@ -555,7 +555,7 @@ class RequestHandlers:
                 data=data,
                 cues=count,
                 author=clean(message.author) or peer.principal.name,
-                is_draft=message.is_draft,
+                draft_session=message.draft_session,
                 restored=message.restore,
             )
         except NoSpaceError as error:

@@ -36,8 +36,9 @@ class EditRequest(Struct, frozen=True, kw_only=True):
     """Save this version again; 0: the model's."""
     author: Annotated[str, Meta(max_length=100)] = ""
     """Name of the person, shown with the version."""
-    is_draft: bool = False
-    """Saved automatically: replaces the author's previous draft if that was begun less than 5 minutes ago."""
+    draft_session: Annotated[str, Meta(max_length=64)] = ""
+    """Saved automatically by the editing session of this random id: replaces the session's previous draft if that was begun
+    less than 5 minutes ago."""
 
 
 class VersionsResponse(Struct, frozen=True, kw_only=True):
@@ -78,7 +79,7 @@ async def _save(request: Request) -> Response:
             version=edit.version,
             task=task,
             author=edit.author,
-            is_draft=edit.is_draft,
+            draft_session=edit.draft_session,
         )
     else:
         send = partial(

@@ -92,7 +92,7 @@ PUT_WAVEFORM = "INSERT OR REPLACE INTO waveforms VALUES (?, ?)"
 WAVEFORM = "SELECT waveform FROM waveforms WHERE job = ?"
 DELETE_WAVEFORM = "DELETE FROM waveforms WHERE job = ?"
 
-SELECT_EDIT = "SELECT version, saved_ms, author, cues, restored, data, begun_ms, is_draft FROM edits"
+SELECT_EDIT = "SELECT version, saved_ms, author, cues, restored, data, begun_ms, draft_session FROM edits"
 NEWEST_EDIT = f"{SELECT_EDIT} WHERE job = ? AND task = ? ORDER BY version DESC LIMIT 1"
 EDIT = f"{SELECT_EDIT} WHERE job = ? AND task = ? AND version = ?"
 EDIT_VERSIONS = """

@@ -74,7 +74,8 @@ class EditRow(Struct, frozen=True, kw_only=True):
     """Compressed JSON, see `unpack_cues`; None: the cues of the model."""
     begun_ms: int
     """When the first draft that it replaces was saved."""
-    is_draft: bool
+    draft_session: str
+    """Id of the editing session that saved it automatically; "" otherwise."""
 
 
 T = TypeVar("T")
@@ -179,8 +180,7 @@ def unpack_cues(data: bytes) -> tuple[EditedCue, ...]:
 
 def edit_row(row: tuple[Any, ...]) -> EditRow:
     """Return the version of a row of `queries.SELECT_EDIT`."""
-    *values, is_draft = row
-    return EditRow(**dict(zip(EditRow.__struct_fields__, values, strict=False)), is_draft=bool(is_draft))
+    return EditRow(**dict(zip(EditRow.__struct_fields__, row, strict=True)))
 
 
 def file_name(path: bytes) -> str:

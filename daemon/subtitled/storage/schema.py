@@ -166,7 +166,8 @@ MIGRATIONS: tuple[str, ...] = (
         saved_ms   INTEGER NOT NULL,
         begun_ms   INTEGER NOT NULL,
         author     TEXT NOT NULL,
-        is_draft   INTEGER NOT NULL,
+        -- Id of the editing session that saved it automatically, else empty.
+        draft_session TEXT NOT NULL,
         restored   INTEGER,
         cues       INTEGER NOT NULL,
         -- Compressed JSON; NULL: the model's cues, restored.

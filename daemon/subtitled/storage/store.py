@@ -31,7 +31,7 @@ from subtitled.storage.rows import JobRow, JournalEntry, file_name, job_row, jou
 from subtitled.storage.schema import MIGRATIONS
 
 DRAFT_MS = 300_000
-"""Drafts of one author that were begun within this time are one version, the last of them."""
+"""Drafts of one editing session that were begun within this time are one version, the last of them."""
 MAX_EDITS = 50
 """Versions kept of a job's subtitles; the oldest are removed."""
 MAX_EDIT_BYTES = 16 * 2**20
@@ -125,7 +125,7 @@ class Store(Reader):
         data: bytes | None,
         cues: int,
         author: str,
-        is_draft: bool = False,
+        draft_session: str = "",
         restored: int | None = None,
     ) -> list[JournalEntry] | None:
         """Store a version of a job's cues that was made from version `base`; return the new journal entries.
@@ -142,9 +142,8 @@ class Store(Reader):
             return None
         is_replaced = (
             newest is not None
-            and is_draft
-            and newest.is_draft
-            and newest.author == author
+            and draft_session
+            and newest.draft_session == draft_session
             and 0 <= now_ms - newest.begun_ms < DRAFT_MS
         )
         with transaction(self._db):
@@ -152,7 +151,18 @@ class Store(Reader):
             if newest is not None and is_replaced:
                 begun_ms = newest.begun_ms
                 self._db.execute(sql.DELETE_EDIT, (job.id, task, newest.version))
-            values = (job.id, task, current + 1, now_ms, begun_ms, author, is_draft, restored, cues, data)
+            values = (
+                job.id,
+                task,
+                current + 1,
+                now_ms,
+                begun_ms,
+                author,
+                draft_session,
+                restored,
+                cues,
+                data,
+            )
             self._db.execute(sql.INSERT_EDIT, values)
             size = 0
             for number, (version, *_, length) in enumerate(

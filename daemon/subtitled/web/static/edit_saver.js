@@ -28,6 +28,7 @@ export class EditSaver extends EventTarget {
   #timer = 0;
   #backupTimer = 0;
   #request = null;
+  #session = crypto.getRandomValues(new Uint32Array(4)).join("-"); // a draft replaces only those of this page
 
   /** `version`: that of the cues; `getCues` and `getAuthor` return what to save. */
   constructor(job, version, getCues, getAuthor) {
@@ -57,7 +58,7 @@ export class EditSaver extends EventTarget {
     if (this.conflict || !this.#isChanged) return !this.conflict;
     this.#backup();
     this.#isChanged = false;
-    this.#request = this.#put({ cues: saved(this.#getCues()), is_draft: isDraft });
+    this.#request = this.#put({ cues: saved(this.#getCues()), draft_session: isDraft ? this.#session : "" });
     return this.#request;
   }
 
