@@ -277,7 +277,9 @@ def test_drafts_and_repeated_saves_of_cues_are_answered_while_an_end_waits_for_t
 
         def save(version: int, text: str) -> None:
             cues = msgspec.json.encode([{"start_ms": 0, "end_ms": 900, "lines": [text]}])
-            client.send_message("SaveCues", cues, request=version, job=job, version=version, is_draft=True)
+            client.send_message(
+                "SaveCues", cues, request=version, job=job, version=version, draft_session="one"
+            )
 
         save(0, "first")
         assert client.receive()["type"] == "CueVersions"
