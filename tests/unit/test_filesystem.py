@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ from subtitled.files.filesystem import (
     is_mounted,
     is_open_for_writing,
     mount_of,
+    read_mounts,
+    writer_of,
 )
 
 MOUNTS = (
@@ -120,3 +124,29 @@ def test_lease_that_a_network_file_system_refuses_shows_no_writer(
     with path.open("wb"):
         assert is_open_for_writing(str(path), mounts) is is_open
     assert not is_open_for_writing(str(path), mounts)
+
+
+def test_writer_with_a_name_that_the_kernel_cuts_within_a_character_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "talk.mkv"
+    code = (
+        "import sys\n"
+        "file = open(sys.argv[1], 'wb')\n"
+        "open('/proc/self/comm', 'wb').write('Filmaufnahmen-\u00fc'.encode())\n"
+        "print(flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    command = (sys.executable, "-c", code, str(path))
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert writer_of(str(path)) == f"Filmaufnahmen-\ufffd (pid {process.pid})"
+        process.communicate()
+
+
+def test_file_that_is_gone_has_no_writer(tmp_path: Path) -> None:
+    assert writer_of(str(tmp_path / "gone.mkv")) == ""
+
+
+def test_mount_counts_as_mounted_while_the_table_of_mounts_cannot_be_read(tmp_path: Path) -> None:
+    assert is_mounted("/srv/nas", tmp_path / "missing")
+    assert mount_of("/srv/nas/a.mkv", read_mounts(tmp_path / "missing")) == ""

@@ -21,7 +21,7 @@ from subtitled.config.schema import FORMATS
 from subtitled.core.records import Options, options_of
 from subtitled.core.states import JobState
 from subtitled.files.atomic_files import fitted, inside
-from subtitled.files.filesystem import MOUNT_INFO, mount_of
+from subtitled.files.filesystem import mount_of, read_mounts
 from subtitled.languages import is_audio_track, option_of
 
 NAME_BYTES_LEFT = 64
@@ -194,5 +194,5 @@ def find_file(path: str, folders: Sequence[str]) -> FileOnServer:
         raise RefusedError("BAD_FORMAT", f"path {path[:200]!r} is not a regular file")
     if not os.access(real, os.R_OK):
         raise RefusedError("FORBIDDEN", f"path {path[:200]!r}: the daemon's user may not read it")
-    mount = mount_of(real, MOUNT_INFO.read_text("utf-8", "surrogateescape"))
+    mount = mount_of(real, read_mounts())
     return FileOnServer(os.fsencode(real), found.st_size, found.st_mtime_ns, os.fsencode(mount))

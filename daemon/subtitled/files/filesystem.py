@@ -105,8 +105,19 @@ def mount_of(path: str, mounts: str) -> str:
 
 
 def is_mounted(point: str, mounts: Path = MOUNTS) -> bool:
-    """Return whether a file system is mounted at a mount point of `mount_of`; touches none."""
-    return not point or point in _mount_points(mounts.read_text("utf-8", "surrogateescape"))
+    """Return whether a file system is mounted at a mount point of `mount_of`; touches none.
+
+    True if the table of mounts cannot be read.
+    """
+    return not point or not (table := read_mounts(mounts)) or point in _mount_points(table)
+
+
+def read_mounts(table: Path = MOUNT_INFO) -> str:
+    """Return the text of /proc/self/mountinfo or /proc/self/mounts; "" if it cannot be read: no descriptor may be free."""
+    try:
+        return table.read_text("utf-8", "surrogateescape")
+    except OSError:
+        return ""
 
 
 def _foreign_mount_points(mounts: str) -> dict[str, str]:
@@ -143,7 +154,7 @@ def _point_above(path: str, points: Iterable[str]) -> str:
 
 def is_remote(path: str, mounts: Path = MOUNTS) -> bool:
     """Return whether a file or folder is on a file system of a network."""
-    kind = file_system(os.path.realpath(path), mounts.read_text("utf-8", "surrogateescape"))
+    kind = file_system(os.path.realpath(path), read_mounts(mounts))
     return kind in NETWORK_FILE_SYSTEMS
 
 
@@ -352,20 +363,27 @@ def writer_of(path: str) -> str:
 
     /proc shows the files of other users' processes to root only.
     """
-    name, found = os.path.basename(path), os.stat(path)  # noqa: PTH116, PTH119 - as text
+    try:
+        name, found = os.path.basename(path), os.stat(path)  # noqa: PTH116, PTH119 - as text
+    except OSError:
+        return ""
     for process in Path("/proc").iterdir():
         if not process.name.isdigit():
             continue
         with suppress(OSError):  # of another user, or it has ended
             for file in (process / "fd").iterdir():
-                # Others are not looked at: they may be on a mount that hangs.
-                if os.path.basename(os.readlink(file)) != name or not os.path.samestat(file.stat(), found):  # noqa: PTH115, PTH119
-                    continue
-                flags = re.search(
-                    r"^flags:\s*([0-7]+)", (process / "fdinfo" / file.name).read_text(), re.MULTILINE
-                )
-                if flags and int(flags[1], 8) & os.O_ACCMODE != os.O_RDONLY:
-                    return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
+                with suppress(OSError):  # closed meanwhile
+                    target = os.readlink(file)  # noqa: PTH115
+                    # Others are not looked at: they may be on a mount that hangs.
+                    if os.path.basename(target) != name or not os.path.samestat(file.stat(), found):  # noqa: PTH119
+                        continue
+                    flags = re.search(
+                        r"^flags:\s*([0-7]+)", (process / "fdinfo" / file.name).read_text(), re.MULTILINE
+                    )
+                    if flags and int(flags[1], 8) & os.O_ACCMODE != os.O_RDONLY:
+                        # The kernel cuts a name at 15 bytes, also within a character.
+                        command = (process / "comm").read_bytes().decode("utf-8", "replace").strip()
+                        return f"{command} (pid {process.name})"
     return ""
 
 

@@ -33,13 +33,13 @@ from subtitled.config.schema import BESIDE
 from subtitled.files.atomic_files import printable
 from subtitled.files.filesystem import (
     HUNG_S,
-    MOUNT_INFO,
     MOUNTS,
     NETWORK_FILE_SYSTEMS,
     file_system,
     is_mount_error,
     is_open_for_writing,
     mount_of,
+    read_mounts,
     writer_of,
 )
 from subtitled.inboxes.debounce import Debouncer
@@ -380,7 +380,7 @@ class _InboxThread:
     def _watch(self, state: _InboxState) -> None:
         # inotify does not follow links here, so the target of an inbox that is a link is watched.
         real = os.path.realpath(state.root)
-        kind = file_system(real, self._mounts.read_text("utf-8", "surrogateescape"))
+        kind = file_system(real, read_mounts(self._mounts))
         is_remote = kind in NETWORK_FILE_SYSTEMS
         marker = _EventHandler(state.index, state.root, real, self._changes)
         try:
@@ -496,7 +496,7 @@ class _InboxThread:
                 return
             state.ignored.pop(path, None)
             _log.debug(log.INBOX_FOUND, path=printable(path), size=info.st_size)
-            mounts = MOUNT_INFO.read_text("utf-8", "surrogateescape")
+            mounts = read_mounts()
             self._sink(
                 SettledFile(
                     result.inbox,
@@ -529,7 +529,7 @@ class _InboxThread:
             waiting = state.waiting[path] = _WaitingFile(values, now)
         is_over = now - waiting.since >= limit_s
         if is_over and not waiting.is_logged:
-            writer = _writer_of(path) if is_open else ""
+            writer = writer_of(path) if is_open else ""
             outcome = (
                 f"it is still open for writing{writer and f' by {writer}'}; it waits until it is closed"
                 if is_open
@@ -608,12 +608,6 @@ def _incompleteness(path: str) -> str:
     with suppress(OSError):  # a mount that has gone reports an error here too
         os.close(descriptor)
     return found.cause if found else ""
-
-
-def _writer_of(path: str) -> str:
-    with suppress(OSError):
-        return writer_of(path)
-    return ""
 
 
 def _is_missing(path: str) -> bool:
