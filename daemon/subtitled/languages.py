@@ -52,17 +52,21 @@ _ALIASES: Final[Mapping[str, str]] = {
     "burmese": "my", "castilian": "es", "flemish": "nl", "haitian": "ht", "letzeburgesch": "lb", "mandarin": "zh",
     "moldavian": "ro", "moldovan": "ro", "panjabi": "pa", "pushto": "ps", "sinhalese": "si", "valencian": "ca",
     # Other usual names.
-    "bokmal": "no", "bokmål": "no", "brazilian": "pt", "brasileiro": "pt", "farsi": "fa", "filipino": "tl",
+    "bokmal": "no", "bokmaal": "no", "bokmål": "no", "brazilian": "pt", "brasileiro": "pt", "farsi": "fa", "filipino": "tl",
     "latin american": "es", "norsk bokmal": "no", "norsk bokmål": "no",
     "chinese simplified": "zh", "chinese traditional": "zh", "putonghua": "zh", "nynorsk": "nn",
     "简体": "zh", "繁體": "zh", "繁体": "zh", "简中": "zh", "繁中": "zh", "國語": "zh", "国语": "zh", "粤语": "yue",
+    "简体中文": "zh", "簡體中文": "zh", "繁体中文": "zh", "繁體中文": "zh", "正體中文": "zh", "中文简体": "zh",
+    "中文簡體": "zh", "中文繁体": "zh", "中文繁體": "zh", "普通话": "zh", "普通話": "zh", "汉语": "zh", "漢語": "zh",
     # Codes of subtitle sites and players that no standard has.
     "chs": "zh", "cht": "zh", "zhs": "zh", "zht": "zh", "zhe": "zh", "ze": "zh", "zhcn": "zh", "zhtw": "zh",
-    "pob": "pt", "pb": "pt", "ptb": "pt", "pt-b": "pt", "spl": "es", "spn": "es", "ea": "es", "esp": "es",
+    "pob": "pt", "pb": "pt", "ptb": "pt", "ptbr": "pt", "pt-b": "pt", "spl": "es", "spn": "es", "ea": "es", "esp": "es",
     # Countries in place of languages, where the code is not that of another language.
     "jp": "ja", "cn": "zh", "kr": "ko", "cz": "cs", "dk": "da", "gr": "el", "ua": "uk", "br-pt": "pt", "us": "en",
     # Languages that Whisper knows under the code of a close one.
-    "jv": "jw", "nb": "no", "fil": "tl", "cmn": "zh", "ekk": "et", "zsm": "ms", "lvs": "lv", "pes": "fa", "arb": "ar",
+    "jv": "jw", "nb": "no", "fil": "tl", "cmn": "zh", "ekk": "et", "zsm": "ms", "lvs": "lv", "pes": "fa", "prs": "fa",
+    # Members of a macrolanguage that langcodes keeps apart from it.
+    "arb": "ar", "arz": "ar", "ary": "ar", "apc": "ar", "acm": "ar", "als": "sq", "pbt": "ps", "pbu": "ps", "pnb": "pa",
 }  # fmt: skip
 """Names and codes that langcodes does not know, or knows as another language."""
 
@@ -80,11 +84,10 @@ def code_of(tag: str | None) -> str | None:
     `tag` is an ISO 639-1, 639-2 (B or T) or 639-3 code, a withdrawn code ("iw"), BCP 47 with a region or script ("zh-Hant",
     "pt_BR"), an English or native name, or a code of subtitle sites ("cht", "pob"); in any case.
     """
-    name = unicodedata.normalize("NFC", (tag or "").strip()).casefold()[:100]
-    name = re.sub(r"[\s_]+", " ", name)
+    name = re.sub(r"[\s_]+", " ", _folded((tag or "").strip())[:100])
     if not name or name in UNDETERMINED:
         return None
-    bare = re.sub(r"\s*\(.*\)$", "", name)  # "Portuguese (Brazil)"
+    bare = re.sub(r"\s*\(.*\)$|[.@].*$", "", name)  # "Portuguese (Brazil)", "sr_RS.UTF-8@latin"
     for one in (name, bare):
         if (code := _names().get(one)) is not None:
             return code if code in _ENGLISH_NAMES else None
@@ -109,11 +112,12 @@ def _code_of_standard(tag: str) -> str | None:
 
     primary = tag.split("-", maxsplit=1)[0]
     try:
-        language = Language.get(tag).language or ""
+        found = Language.get(tag)
+        languages = (found.language or "", primary, found.prefer_macrolanguage().language or "")
     except ValueError:
         # A well-known language with a wrong rest.
-        language = primary
-    for one in (language, primary):
+        languages = (primary,)
+    for one in languages:
         known = one if one in _ENGLISH_NAMES else _ALIASES.get(one)
         if known in _ENGLISH_NAMES:
             return known
@@ -122,13 +126,29 @@ def _code_of_standard(tag: str) -> str | None:
 
 @cache
 def _names() -> Mapping[str, str]:
-    """Return Whisper's code by each name that is looked up as it is, in lower case."""
+    """Return Whisper's code by each name that is looked up as it is, in lower case; also without accents."""
+    native = {_folded(name): code for code, name in NATIVE_NAMES.items()}
+    plain = {unicodedata.normalize("NFD", name).encode("ascii", "ignore").decode(): name for name in native}
     return {
-        **{name.casefold(): code for code, name in NATIVE_NAMES.items()},
+        **{name: native[own] for name, own in plain.items() if _is_latin(own)},
+        **native,
         **{name: code for code, name in _ENGLISH_NAMES.items()},
         **{code: code for code in _ENGLISH_NAMES},
         **_ALIASES,
     }
+
+
+def _folded(name: str) -> str:
+    """Return a name in lower case, with one form of each character: full-width letters and brackets are usual ones."""
+    return unicodedata.normalize("NFKC", name).casefold()
+
+
+def _is_latin(name: str) -> bool:
+    return all(
+        unicodedata.name(char, "").startswith("LATIN")
+        for char in unicodedata.normalize("NFC", name)
+        if char.isalpha()
+    )
 
 
 def chinese_of(tag: str) -> Literal["off", "tw", "hk", "cn"]:
@@ -138,13 +158,16 @@ def chinese_of(tag: str) -> Literal["off", "tw", "hk", "cn"]:
     """
     if code_of(tag) not in {"zh", "yue"}:
         return "off"
-    name = unicodedata.normalize("NFC", tag).casefold()
+    name = _folded(tag)
     parts = set(re.split(r"[\W_]+", name))
-    if parts & {"hk", "mo"} and "hans" not in parts:
+    if parts & {"hk", "mo", "hong", "macau", "macao", "香港"} and not parts & {"hans", "simplified"}:
         return "hk"
-    if parts & {"hant", "tw", "cht", "zht", "zhtw", "traditional", "繁體", "繁体", "繁中"}:
+    if parts & {"hant", "tw", "cht", "zht", "zhtw", "traditional", "taiwan"} or re.search(
+        "[繁正][體体中]", name
+    ):
         return "tw"
-    if parts & {"hans", "cn", "sg", "my", "chs", "zhs", "zhcn", "simplified", "简体", "简中"}:
+    hans = {"hans", "cn", "sg", "my", "chs", "zhs", "zhcn", "simplified", "china", "singapore"}
+    if parts & hans or re.search("[简簡][體体中]", name):
         return "cn"
     return "off"
 

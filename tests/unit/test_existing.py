@@ -121,11 +121,14 @@ def test_a_translation_is_english_and_a_guess_is_left_to_the_audio() -> None:
     ("tags", "code"),
     [
         ("en ENG English english en-US en_GB EN-us-x-private", "en"),
-        ("zh zho chi cmn zh-TW zh-Hant zh_Hans-CN cht chs zht chinese 中文", "zh"),
+        (
+            "zh zho chi cmn zh-TW zh-Hant zh_Hans-CN cht chs zht chinese 中文 简体中文 繁體中文 中文\uff08繁體\uff09",
+            "zh",
+        ),
         ("yue zh-yue Cantonese", "yue"),
         ("no nor nb nob nb-NO no-NO Norwegian norsk bokmål", "no"),
         ("nn nno nn-NO Nynorsk", "nn"),
-        ("pt por pt-BR pt_PT pob Portuguese português", "pt"),
+        ("pt por pt-BR pt_PT ptbr pob Portuguese português portugues", "pt"),
         ("he heb iw iw-IL", "he"),
         ("id ind in", "id"),
         ("yi yid ji", "yi"),
@@ -133,7 +136,14 @@ def test_a_translation_is_english_and_a_guess_is_left_to_the_audio() -> None:
         ("sr srp scc sh", "sr"),
         ("jw jv jav", "jw"),
         ("de deu ger", "de"),
-        ("fr fra fre French", "fr"),
+        ("fr fra fre French français francais", "fr"),
+        ("es spa es-419 español espanol", "es"),
+        ("sw swa swh", "sw"),
+        ("az aze azj az-Latn", "az"),
+        ("ar ara arb arz", "ar"),
+        ("mn mon khk", "mn"),
+        ("ne nep npi", "ne"),
+        ("uz uzb uzn", "uz"),
         ("cs ces cze", "cs"),
         ("nl nld dut flemish", "nl"),
         ("sq sqi alb", "sq"),
@@ -204,12 +214,16 @@ def test_a_numbered_subtitle_file_belongs_to_the_media_file_of_its_whole_name(tm
 @pytest.mark.parametrize(
     ("characters", "tags"),
     [
-        ("tw", "zh-Hant zh-TW zh_TW zh-hant-TW zht cht 繁體 Chinese-Traditional"),
+        (
+            "tw",
+            "zh-Hant zh-TW zh_TW zh-hant-TW zht cht 繁體 繁體中文 中文\uff08繁體\uff09 正體中文 Chinese-Traditional",
+        ),
         ("hk", "zh-HK zh-Hant-HK zh-MO yue-HK"),
-        ("cn", "zh-Hans zh-CN zh-SG chs 简体 zh-Hans-HK"),
+        ("cn", "zh-Hans zh-CN zh-SG chs 简体 简体中文 zh-Hans-HK"),
         ("off", "zh zho chi cmn Chinese yue en en-HK pt-TW auto multi klingon"),
     ],
 )
 def test_name_of_a_language_chooses_chinese_characters(characters: str, tags: str) -> None:
     assert {tag: chinese_of(tag) for tag in tags.split()} == dict.fromkeys(tags.split(), characters)
-    assert chinese_of("Chinese (Traditional)") == "tw"
+    assert chinese_of("Chinese (Traditional)") == chinese_of("Chinese (Taiwan)") == "tw"
+    assert chinese_of("Chinese (Hong Kong)") == "hk"
