@@ -201,7 +201,9 @@ class FaultPlan:
             )
         default = SimulatedModel(load_s=random.choice((0.3, 3.0)))
         preloaded = [model for model in others if model.preload]
-        needed = sum(model.size for model in preloaded) + max(model.size for model in (default, *others))
+        largest = max(model.size for model in (default, *others))
+        # Not each device has room for the models that are to be preloaded.
+        needed = largest + (sum(model.size for model in preloaded) if random.random() < 0.7 else 0)
         return SimulatedDevices(
             default=default,
             others=tuple(others),

@@ -38,6 +38,8 @@ class ModelChecks:
         self._devices = devices
         self._held: dict[str, set[str]] = {}
         """Models that each worker has reported, by its identity."""
+        self._kept: dict[str, set[str]] = {}
+        """Those that were in memory beside the default model, which a worker may be bound to keep."""
         self._unloaded: dict[str, set[str]] = {}
         """Those that it has unloaded since, when it was idle."""
         self._changed_at: dict[str, float] = {}
@@ -63,7 +65,7 @@ class ModelChecks:
                 changed = {
                     name for name in before if name not in after or after[name].engine != before[name].engine
                 }
-                for held in (*self._held.values(), *self._unloaded.values()):
+                for held in (*self._held.values(), *self._kept.values(), *self._unloaded.values()):
                     held.difference_update(changed)
                 self._crowded.clear()
                 self._since.clear()
@@ -72,6 +74,7 @@ class ModelChecks:
                 worker = self._broker.worker_table.current(identity)
                 if worker is not None and worker.state is WorkerState.STARTING:  # the message may be repeated
                     self._held[identity] = {""} if ready.has_default else set()
+                    self._kept[identity] = set()
                     self._unloaded[identity] = set()
                     self._changed_at[identity] = now
             case ev.MessageReceived(worker=identity, message=pr.ModelUnloaded(model=name)):
@@ -105,6 +108,9 @@ class ModelChecks:
         unloaded = held.intersection(answer.evicted)
         held -= unloaded
         self._unloaded[identity] -= set(answer.evicted)
+        self._kept[identity] &= held
+        if answer.loaded is not None and "" in held:
+            self._kept[identity] |= held
         if answer.loaded is not None and answer.loaded.load_s:
             self._known[lease.model] = answer.loaded.load_s
         slot = identity.rpartition(".")[0]
@@ -137,8 +143,12 @@ class ModelChecks:
                 raise Violation(f"{item.key} is leased as one of the model {lease.model!r}")
         if worker is None:  # it was lost in the same step
             return
-        held = self._held[lease.worker]
+        held, ready = self._held[lease.worker], self._broker.lease_dispatch.ready
         self._check_preloads(worker, {*message.evict, *message.may_evict})
+        if not message.items and (
+            taken := held & {"", *ready.waiting()} & {*message.evict, *message.may_evict}
+        ):
+            raise Violation(f"{lease.worker} may unload {sorted(taken)} to preload {lease.model!r}")
         if message.is_load:
             if len(worker.leases) > 1:
                 raise Violation(f"{lease.worker} is to load {lease.model!r} and holds other leases")
@@ -185,8 +195,14 @@ class ModelChecks:
         """Check that as many workers keep each preloaded model as are configured."""
         for name in unloaded:
             spec = self._broker.placement.specs.get(name)
-            is_held = name in self._held[worker.identity]
-            if is_held and spec is not None and self._count_other_holders(worker, name) < spec.preload:
+            is_kept = name in self._kept[worker.identity]
+            others = sum(
+                other.state in AT_WORK
+                and other.slot != worker.slot
+                and name in self._kept.get(other.identity, ())
+                for other in self._broker.worker_table.of(Role.TRANSCRIBE)
+            )
+            if is_kept and spec is not None and others < spec.preload:
                 raise Violation(f"{worker.identity} may unload the preloaded model {name!r}")
 
     def _check_waits(self, worker: Worker, action: ac.SendLease, now: float) -> None:
@@ -238,11 +254,16 @@ class ModelChecks:
             raise Violation(f"job {job.id} fails for its segments, and its model is broken")
         if "the model cannot be loaded" not in job.cause:
             return
-        if not is_broken and "worker was lost" not in job.cause:
+        kept_size = sum(model.size for model in self._devices.others if model.preload)
+        largest = max(model.size for model in self._devices.all_models if model.name in job.options.models)
+        is_too_large = any(job.options.models) and kept_size + largest > self._devices.size
+        if not (is_broken or is_too_large) and "worker was lost" not in job.cause:
             raise Violation(f"job {job.id} failed although its model can be loaded: {job.cause}")
 
     def missing_preloads(self) -> list[str]:
-        """Return the preloaded models that fewer workers hold than should."""
+        """Return the preloaded models that fewer workers hold than should, and than have room for them."""
+        if not self._devices.has_room_for_preloads:
+            return []
         workers = [w for w in self._broker.worker_table.of(Role.TRANSCRIBE) if w.state in AT_WORK]
         return [
             spec.name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import daemon_run
@@ -305,7 +305,21 @@ def _specs_with_idle_unload(config: Config) -> tuple[ModelSpec, ...]:
     )
 
 
+def _evict_anything(
+    placement: ModelPlacement, worker: Worker, waiting: Collection[str], kept: Collection[str] = ()
+) -> list[str]:
+    """Unload the default model, and models with waiting segments, for a preload."""
+    del kept
+    return _evictable(placement, worker, waiting)
+
+
+def _keep_without_room(placement: ModelPlacement, worker: Worker, name: str) -> bool:
+    """Keep a preloaded model also if there is no room for the default model beside it."""
+    return bool(placement.specs.get(name, ModelSpec()).preload) and worker.holds(name)
+
+
 _due_at = ModelPlacement._due_at
+_evictable = ModelPlacement._evictable
 _model_specs = config_mapping.model_specs
 _with_changed_models = LeaseDispatch._with_changed_models
 _on_lease_refused = Broker._on_lease_refused
@@ -332,6 +346,8 @@ MODEL_MUTATIONS = (
     Mutation(
         "a preloaded model is unloaded when it is idle", daemon_run, "model_specs", _specs_with_idle_unload
     ),
+    Mutation("a preload unloads the default model", ModelPlacement, "_evictable", _evict_anything),
+    Mutation("a preloaded model leaves the default no room", ModelPlacement, "_is_kept", _keep_without_room),
     Mutation(
         "a load that runs out of memory is not tried again", ResidentModels, "_unload_one", lambda *_: None
     ),

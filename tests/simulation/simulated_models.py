@@ -53,10 +53,21 @@ class SimulatedDevices(Struct, frozen=True, kw_only=True):
     """Workers know how much of it is free."""
     max_models: int
 
+    @property
+    def all_models(self) -> tuple[SimulatedModel, ...]:
+        """All models."""
+        return (self.default, *self.others)
+
+    @property
+    def has_room_for_preloads(self) -> bool:
+        """Each device has room for the default model and all that are preloaded."""
+        preloaded = sum(model.size for model in self.others if model.preload)
+        return self.default.size + preloaded <= self.size
+
     def model(self, source: str) -> SimulatedModel:
         """Return the model with a source, of whatever revision."""
         name = "" if source == DEFAULT_SOURCE else source.split("/")[2]
-        return next(model for model in (self.default, *self.others) if model.name == name)
+        return next(model for model in self.all_models if model.name == name)
 
 
 def model_config(model: SimulatedModel) -> NamedModelConfig:

@@ -436,6 +436,41 @@ def test_preloaded_model_is_loaded_without_waiting_segments() -> None:
     assert not b.last(ac.SendLease).message.is_load
 
 
+def test_preload_unloads_neither_the_default_model_nor_one_with_waiting_segments() -> None:
+    """The jobs of these models would fail: nothing may be unloaded for them then."""
+    b = bench("gpu0", big={"slots": ("gpu0",)})
+    submit(b, "a", "small")
+    answer(b, b.last(ac.SendLease))
+    submit(b, "b", "small")
+    b.handle(
+        ev.ModelsChanged(
+            (
+                ModelSpec(),
+                ModelSpec(name="big", engine=BIG, preload=1),
+                ModelSpec(name="small", engine=SMALL),
+            )
+        )
+    )
+    answer(b, b.last(ac.SendLease))
+    preload = b.last(ac.SendLease)
+    assert (preload.message.model, preload.message.items) == ("big", ())
+    assert preload.message.may_evict == ("small",)
+    refuse_load(b, preload)
+    assert "it was not preloaded: out of memory" in b.broker.placement.preload_obstacle("big", b.now)
+    submit(b, "c", "big")
+    assert set(b.last(ac.SendLease).message.may_evict) == {"small", ""}, "a job may have their memory"
+    answer(b, b.last(ac.SendLease), evicted=("small", ""))
+    submit(b, "d", "")
+    assert b.last(ac.SendLease).message.may_evict == ("big",), "the device has no room for both"
+
+
+def test_preload_that_max_models_leaves_no_place_for_is_reported() -> None:
+    b = bench("gpu0", max_models=1, big={"preload": 1})
+    assert not b.all(ac.SendLease)
+    assert "pool.max_models" in b.broker.placement.preload_obstacle("big", b.now)
+    assert not b.broker.placement.obstacle("big", b.now), "jobs may use it"
+
+
 def test_preloaded_model_is_loaded_by_the_slots_that_may_have_it_once_it_is_present() -> None:
     b = preloading_bench("cpu0", "gpu0", count=9, slots=("gpu*",), is_present=False)
     assert not b.all(ac.SendLease)

@@ -91,8 +91,9 @@ class ServerStats:
         facts = []
         for model in self.models:
             download = self.download_of(model.option)
-            fault = placement.obstacle(model.option, time.monotonic())
-            cause = fault or download.cause
+            now = time.monotonic()
+            fault = placement.obstacle(model.option, now)
+            cause = fault or download.cause or placement.preload_obstacle(model.option, now)
             if cause and principal.only_owner is not None:
                 cause = "it cannot be used now; an admin sees the reason"
             facts.append(

@@ -417,7 +417,8 @@ class Broker:
         if lease is None:
             return
         if message.is_model_fault:
-            self.placement.load_failed(identity.rpartition(".")[0], lease.model, message.cause, now)
+            slot, is_preload = identity.rpartition(".")[0], lease.is_load and not lease.keys
+            self.placement.load_failed(slot, lease.model, message.cause, now, is_preload=is_preload)
             self.lifecycle.advance_all(self.lease_dispatch.requeue(lease, message.cause, is_blamed=False))
             return
         self.lifecycle.advance_all(self.lease_dispatch.requeue(lease, message.cause, is_blamed=True))

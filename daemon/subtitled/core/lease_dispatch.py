@@ -169,10 +169,8 @@ class LeaseDispatch:
     def _lease_with_load(self, load: ModelLoad, now: float) -> None:
         """Lease segments to an idle worker that has to load their model first; none if it is only to be loaded."""
         worker, name = self._worker_table.workers[load.slot], load.spec.name
-        if not self.ready.count(name) and not self.placement.is_preload_missing(
-            name
-        ):  # an earlier load of this call took them
-            return
+        if not self.ready.count(name) and not (load.is_preload and self.placement.is_preload_missing(name)):
+            return  # an earlier load of this call took them
         if not self._eligible(name, [worker]):
             return
         size = 1 if worker.failures else min(self.sizing(name).limit(worker), self.ready.count(name))
@@ -279,6 +277,9 @@ class LeaseDispatch:
         if lease.model in worker.models:
             is_loaded = held.is_loaded or is_done or answer.loaded is not None
             worker = worker.with_model(lease.model, is_loaded=is_loaded, used_at=now, throughput=throughput)
+            if answer.loaded is not None and worker.holds(DEFAULT_MODEL):
+                for name in worker.held_models:
+                    worker = worker.with_model(name, is_kept=True)
         worker = self._start_timers(worker, now) if left else self._worker_table.put(worker)
         if not left and worker.state is WorkerState.BUSY:
             self._worker_table.move(worker, WorkerEvent.REPLIED)

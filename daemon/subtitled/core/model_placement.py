@@ -64,11 +64,15 @@ class ModelLoad(Struct, frozen=True, kw_only=True):
     """Models to unload first."""
     may_evict: tuple[str, ...]
     """Models to unload in this order while memory is short."""
+    is_preload: bool = False
+    """It has no waiting segments."""
 
 
 class _Impossible(Struct, frozen=True):
     until: float
     cause: str
+    is_preload: bool
+    """It was loaded without segments, so that fewer models could be unloaded for it."""
 
 
 class ModelPlacement:
@@ -133,9 +137,12 @@ class ModelPlacement:
         self.memory_bytes[model.name] = model.memory_bytes
         self._losses.pop((slot, model.name), None)
 
-    def load_failed(self, slot: str, name: str, cause: str, now: float) -> None:
-        """Record that a worker could not load a model: it is not tried again there for a while."""
-        self._impossible[slot, name] = _Impossible(now + self.policy.quarantine_s, cause)
+    def load_failed(self, slot: str, name: str, cause: str, now: float, *, is_preload: bool = False) -> None:
+        """Record that a worker could not load a model: it is not tried again there for a while.
+
+        After a preload only the next preload waits: a load with segments may unload more models.
+        """
+        self._impossible[slot, name] = _Impossible(now + self.policy.quarantine_s, cause, is_preload)
 
     def lost(self, slot: str, name: str, cause: str, now: float) -> None:
         """Record that a worker was lost while it loaded a model; after `attempts` losses this counts as a failed load."""
@@ -157,7 +164,7 @@ class ModelPlacement:
             for name, count in self._ready.waiting().items()
             if name in self.specs and self.specs[name].is_present
         }
-        loads = list(self._due_reservations(waiting))
+        loads = list(self._due_reservations(waiting, now))
         taken = {load.slot for load in loads}
         loading = {load.spec.name for load in loads}
         unserved = [name for name in waiting if name not in loading and not self._is_served(name)]
@@ -176,7 +183,8 @@ class ModelPlacement:
         for name in [name for name in self.specs if self.is_preload_missing(name)]:
             missing = self.specs[name].preload - self._count_holders(name)
             missing -= sum(load.spec.name == name for load in loads)
-            for worker in self._candidates(name, taken, now)[: max(0, missing)]:
+            candidates = self._candidates(name, taken, now, waiting)
+            for worker in candidates[: max(0, missing)]:
                 taken.add(worker.slot)
                 if worker.leases:
                     self._worker_table.put(replace(worker, reserved=name))
@@ -236,11 +244,30 @@ class ModelPlacement:
         causes = [self._obstacle_at(worker, name, now) for worker in workers]
         return f"the model cannot be loaded: {causes[0]}" if causes and all(causes) else ""
 
-    def _obstacle_at(self, worker: Worker, name: str, now: float) -> str:
+    def preload_obstacle(self, name: str, now: float) -> str:
+        """Return why fewer workers keep a model than its `preload`; "" if they do, or if one may load it."""
+        if not self.is_preload_missing(name):
+            return ""
+        spec, waiting = self.specs[name], self._ready.waiting()
+        causes = [
+            self._obstacle_at(worker, name, now, waiting)
+            for worker in self._worker_table.of(Role.TRANSCRIBE)
+            if worker.state in AT_WORK and spec.may_be_on(worker.slot) and not worker.holds(name)
+        ]
+        if not causes or not all(causes):
+            return ""
+        return f"it was not preloaded: {causes[0]}; a job that needs it loads it in the place of others"
+
+    def _obstacle_at(
+        self, worker: Worker, name: str, now: float, waiting: Collection[str] | None = None
+    ) -> str:
+        """Return why a worker cannot load a model; `waiting` is given for a preload."""
+        is_preload = waiting is not None and name not in waiting
         impossible = self._impossible.get((worker.slot, name))
-        if impossible is not None and now < impossible.until:
+        if impossible is not None and now < impossible.until and (is_preload or not impossible.is_preload):
             return impossible.cause
-        if self._excess(worker) > len(self._evictable(worker, ())):
+        kept = (DEFAULT_MODEL, *(waiting or ())) if is_preload else ()
+        if self._excess(worker) > len(self._evictable(worker, (), kept)):
             return f"{worker.slot} keeps its preloaded models and may hold no more (pool.max_models)"
         return ""
 
@@ -248,10 +275,12 @@ class ModelPlacement:
         """Return whether a worker holds a model, loads it, or is reserved for it."""
         return self._count_holders(name) > 0
 
-    def _candidates(self, name: str, taken: Collection[str], now: float) -> list[Worker]:
+    def _candidates(
+        self, name: str, taken: Collection[str], now: float, waiting: Collection[str] | None = None
+    ) -> list[Worker]:
         """Return the workers that may load a model: first those with room for it, then the least recently used.
 
-        Workers that failed last time are among them only if there are no others.
+        `waiting` is given for a preload. Workers that failed last time are among them only if there are no others.
         """
         found = [
             worker
@@ -262,7 +291,7 @@ class ModelPlacement:
             and worker.reserved is None
             and not worker.holds(name)
             and self.specs[name].may_be_on(worker.slot)
-            and not self._obstacle_at(worker, name, now)
+            and not self._obstacle_at(worker, name, now, waiting)
         ]
         found = [worker for worker in found if not worker.failures] or found
         return sorted(found, key=lambda worker: (not self._has_room(worker, name), _last_used(worker)))
@@ -299,7 +328,7 @@ class ModelPlacement:
                 self.wake_at = min(self.wake_at, due_at)
         return None
 
-    def _due_reservations(self, waiting: Mapping[str, int]) -> Iterator[ModelLoad]:
+    def _due_reservations(self, waiting: Mapping[str, int], now: float) -> Iterator[ModelLoad]:
         """Yield the loads for which workers were reserved that are idle now; drop reservations without work."""
         for worker in list(self._worker_table.of(Role.TRANSCRIBE)):
             name = worker.reserved
@@ -309,7 +338,13 @@ class ModelPlacement:
             is_needed = name in waiting or self.is_preload_missing(name)
             if worker.state in AT_WORK and worker.leases and is_needed:
                 self._worker_table.put(worker)
-            elif worker.state in AT_WORK and not worker.leases and is_needed and not worker.holds(name):
+            elif (
+                worker.state in AT_WORK
+                and not worker.leases
+                and is_needed
+                and not worker.holds(name)
+                and not self._obstacle_at(free, name, now, waiting)
+            ):
                 yield self._load(free, name, waiting)
 
     def _is_worth_another(self, name: str, count: int) -> bool:
@@ -335,7 +370,9 @@ class ModelPlacement:
         return since + max(TURN_S, TURN_LOADS * self._load_s.get(name, 0.0))
 
     def _load(self, worker: Worker, name: str, waiting: Collection[str]) -> ModelLoad:
-        evictable = self._evictable(worker, waiting)
+        is_preload = name not in waiting
+        kept = (DEFAULT_MODEL, *waiting) if is_preload else ()
+        evictable = self._evictable(worker, waiting, kept)
         excess = self._excess(worker)
         is_limited = bool(self.policy.max_models)
         stale = [other for other in worker.stale_models if other != name]
@@ -346,6 +383,7 @@ class ModelPlacement:
             spec=self.specs[name],
             evict=(*evict, *evictable[:excess]),
             may_evict=(*unneeded, *evictable[excess:]),
+            is_preload=is_preload,
         )
 
     def may_evict(self, worker: Worker, name: str) -> tuple[str, ...]:
@@ -366,20 +404,29 @@ class ModelPlacement:
         limit = self.policy.max_models
         return max(0, len(worker.held_models) + 1 - limit) if limit else 0
 
-    def _evictable(self, worker: Worker, waiting: Collection[str]) -> list[str]:
-        """Return the models that a worker may unload: first those without work, the least recently used before others."""
-        names = [name for name in worker.held_models if not self._is_kept(worker, name)]
+    def _evictable(self, worker: Worker, waiting: Collection[str], kept: Collection[str] = ()) -> list[str]:
+        """Return the models that a worker may unload: first those without work, the least recently used before others.
+
+        A load without segments unloads neither the default model nor one with waiting segments (`kept`): jobs
+        would fail that could be transcribed.
+        """
+        names = [name for name in worker.held_models if name not in kept and not self._is_kept(worker, name)]
         return sorted(names, key=lambda name: (name in waiting, worker.models[name].used_at, name))
 
     def _is_kept(self, worker: Worker, name: str) -> bool:
-        """Return whether a worker is one of the `preload` workers that keep a model."""
+        """Return whether a worker is one of the `preload` workers that keep a model.
+
+        They have had room for it beside the default model: else that could never be loaded again.
+        """
         spec = self.specs.get(name)
         if spec is None or not spec.preload:
             return False
         holders = [
             other.slot
             for other in self._worker_table.of(Role.TRANSCRIBE)
-            if other.state in AT_WORK and other.holds(name)
+            if other.state in AT_WORK
+            and other.holds(name)
+            and (other.models[name].is_kept or name == DEFAULT_MODEL)
         ]
         return worker.slot in sorted(holders)[: spec.preload]
 

@@ -266,6 +266,8 @@ class ResidentModel(Struct, frozen=True, kw_only=True):
     """Segments that are decoded at once; None: the policy's number."""
     is_loaded: bool = True
     """Its weights are in memory; else they were freed when it was idle."""
+    is_kept: bool = False
+    """It has been in memory beside the default model: a worker that keeps it for `preload` has room for both."""
     loaded_at: float = 0.0
     used_at: float = 0.0
     """When a lease of it was sent or answered last."""
