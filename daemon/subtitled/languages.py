@@ -113,10 +113,10 @@ def _code_of_standard(tag: str) -> str | None:
     primary = tag.split("-", maxsplit=1)[0]
     try:
         found = Language.get(tag)
-        languages = (found.language or "", primary, found.prefer_macrolanguage().language or "")
+        languages = [found.language or "", primary, found.prefer_macrolanguage().language or ""]
     except ValueError:
         # A well-known language with a wrong rest.
-        languages = (primary,)
+        languages = [primary]
     for one in languages:
         known = one if one in _ENGLISH_NAMES else _ALIASES.get(one)
         if known in _ENGLISH_NAMES:
