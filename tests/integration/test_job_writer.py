@@ -6,6 +6,7 @@ import contextlib
 import os
 import queue
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from subtitled.output.job_writer import (
     write_failure,
     write_outputs,
 )
+from subtitled.storage.rows import pack_cues
 from subtitled.storage.store import Store
 
 SRT = b"1\n00:00:01,000 --> 00:00:02,000\nHello.\n"
@@ -118,6 +120,44 @@ def test_equal_file_is_not_taken_for_the_source_that_the_job_has_moved_or_delete
     assert [type(event) for event in ended] == [Written, Written]
     assert not source.exists()
     assert copy.read_bytes() == b"sound"
+
+
+@pytest.mark.parametrize("is_deleted", [True, False])
+def test_files_of_a_job_that_is_deleted_or_superseded_before_its_edit_is_laid_out_stay(
+    inbox: Path, source: Path, tmp_path: Path, is_deleted: bool
+) -> None:
+    """They are the user's, or those of a newer job of the same source."""
+    output = tmp_path / "out" / "talk.en.srt"
+    output.parent.mkdir()
+    calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+    with contextlib.closing(Store(str(tmp_path / "state.db"))) as store:
+        job = job_of(source, inbox, "keep", language="en")
+        newer = replace(job, id="a2", order=2, repetition=1)
+        store.apply([SaveNewJob(job), SaveNewJob(newer)])
+        done = replace(job, state=JobState.DONE)
+        media = msgspec.msgpack.encode(Media(decoded_samples=16_000))
+        store.apply([SaveJob(job=done, before=job.state, event=JobEvent.WRITTEN, media=media)])
+        store.claim_outputs(job, [bytes(output)])
+        output.write_bytes(SRT)
+        store.save_edit(done, "transcribe", base=0, data=pack_cues([]), cues=0, author="")
+        writer = JobWriter(
+            store, TransitionLog(Metrics()), dispatch=print, call_in_loop=calls.put, model="base"
+        )
+        release = threading.Event()
+        writer._layouts.pool.submit(release.wait)
+        writer.write_edited(job.id)
+        if is_deleted:
+            row = store.find_job(job.id)
+            assert row is not None
+            store.delete_job(row, is_noted=True)
+        else:
+            store.claim_outputs(newer, [bytes(output)])
+        release.set()
+        while not writer.is_idle:
+            calls.get(timeout=60)()
+        assert output.read_bytes() == SRT
+        assert list(store.edits_to_write()) == []
+        writer.close()
 
 
 def test_repeated_write_after_a_kill_gives_the_same_result(inbox: Path, source: Path) -> None:

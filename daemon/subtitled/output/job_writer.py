@@ -153,9 +153,8 @@ class JobWriter:
             self.waiting.append((row.job, False))
             return
         edits = {task: edit for task in row.job.options.tasks if (edit := self._store.edit(job, task))}
-        claimed = [Path(path) for path in self._store.outputs_of(job)]
         self._rewriting[job] = False
-        if not claimed:
+        if not self._store.outputs_of(job):
             self._on_rewritten(row.job, edits, ())
             return
 
@@ -164,6 +163,13 @@ class JobWriter:
             return self._layout_process.compose_all(row, results, model=self._model, edits=edits)
 
         def composed(transcripts: tuple[Transcript, ...]) -> None:
+            claimed = [Path(path) for path in self._store.outputs_of(job)]
+            if self._store.find_job(job) is None:  # deleted meanwhile
+                self._rewriting.pop(job, None)
+                return
+            if not claimed:  # a newer job of the same source has them now
+                self._on_rewritten(row.job, edits, ())
+                return
             files = [(made, _files_of(row.job, made, claimed)) for made in transcripts]
             written = OutputJob(job=row.job, transcript=files[0][0], paths=files[0][1], more=tuple(files[1:]))
             paths = [path for _, its in files for path in its.values()]
@@ -183,6 +189,7 @@ class JobWriter:
         except NoSpaceError as error:
             self._on_rewrite_error(job, error)
             return
+        self._log_disk_ok()
         outputs = tuple(map(printable, paths))
         _log.info(log.JOB_EDITED, job=job.id, version=max(versions.values(), default=0), outputs=outputs)
         if self._rewriting.pop(job.id, False):
@@ -391,10 +398,14 @@ class JobWriter:
 
     def _ended(self, event: ev.Written | ev.Closed) -> None:
         self._retried.discard(event.job)
+        self._log_disk_ok()
+        self._dispatch(event)
+
+    def _log_disk_ok(self) -> None:
+        """Log that the disk has space again, once no job waits for it."""
         if self._is_disk_full_logged and not self.waiting:
             self._is_disk_full_logged = False
             _log.info(log.DISK_OK)
-        self._dispatch(event)
 
     def _is_of_another(self, job: Job, path: Path) -> bool:
         return self._store.source_of_output(os.fsencode(path)) not in {None, job.source}
