@@ -15,6 +15,7 @@ from subtitled.api import connection
 from subtitled.api.handlers import MAX_PATHS
 from subtitled.api.uploads import CHUNK_BYTES, WINDOW_BYTES
 from subtitled.config import schema
+from subtitled.core.records import Options
 from subtitled.network.auth import server_key, server_key_path
 
 if TYPE_CHECKING:
@@ -251,3 +252,11 @@ def test_turn_without_time_for_all_watchers_sends_them_the_entries_later(
             seqs = [entry["seq"] for entry in entries]
             assert seqs == list(range(seqs[0], seqs[0] + 160))
             assert sorted(entry["job"] for entry in entries) == sorted(jobs + jobs)
+
+
+def test_translation_of_a_file_in_english_is_edited_as_its_text(api: ApiHarness) -> None:
+    job = api.done_job(options=Options(language="en", is_translated_too=True)).id
+    cues = msgspec.json.encode([{"start_ms": 0, "end_ms": 900, "lines": ["Hello."]}])
+    answer = api.connect().request("SaveCues", cues, job=job, version=0, task="translate")
+    assert answer["type"] == "CueVersions"
+    assert [task for task in ("transcribe", "translate") if api.store.edit(job, task)] == ["transcribe"]

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from subtitle import EditedCue
 from subtitled.core.plan import Plan, PlanPiece, Span
 from subtitled.core.protocol import Media, SegmentResult
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState, SegmentState
 from subtitled.core.transcription import Phrase
 from subtitled.output.layout_process import compose, compose_all, speech_without_text
-from subtitled.storage.rows import JobRow, ResultRow
+from subtitled.storage.rows import EditRow, JobRow, ResultRow, pack_cues
 
 if TYPE_CHECKING:
     from subtitled.cues.transcript import Transcript
@@ -125,6 +126,24 @@ def test_translation_is_a_second_transcript() -> None:
 def test_english_and_silence_have_one_transcript() -> None:
     assert both(result(0, Phrase("Bye.", 1000, 3000), language="en")) == [("en", ["Bye."])]
     assert both() == [(None, [])]
+
+
+def test_edited_translation_of_a_file_whose_languages_are_all_english_is_its_text() -> None:
+    english = result(0, Phrase("Bye.", 1000, 3000), language="en")
+    job = row(is_translated_too=True, language="multi")
+    cue = EditedCue(start_ms=1000, end_ms=3000, lines=("Farewell.",))
+    edit = EditRow(
+        version=1,
+        saved_ms=1,
+        author="",
+        cues=1,
+        restored=None,
+        data=pack_cues([cue]),
+        begun_ms=1,
+        draft_session="",
+    )
+    [found] = compose_all(job, [english], model="demo", edits={"translate": edit})
+    assert lines(found) == ["Farewell."]
 
 
 def test_speech_without_text_is_that_of_the_transcript() -> None:

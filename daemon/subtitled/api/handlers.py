@@ -38,6 +38,7 @@ from subtitled.cues.transcript import MissingSpan, Transcript
 from subtitled.errors import NoSpaceError, StateLostError
 from subtitled.files.atomic_files import is_there
 from subtitled.inboxes.arrivals import new_job_id
+from subtitled.languages import ENGLISH
 from subtitled.output.job_writer import render_options
 from subtitled.output.layout_process import NO_EDITS, LayoutProcess, speech_without_text
 from subtitled.output.paths import output_paths
@@ -61,7 +62,6 @@ MAX_CUES_BYTES = 4 * 2**20
 """Of the cues in a SaveCues, in JSON."""
 CANCELLABLE = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.PREPARING, JobState.TRANSCRIBING})
 _log = log.get()
-ENGLISH = "en"
 STATE_LOST = "the server's state folder was deleted"
 _waveform_decoder = msgspec.msgpack.Decoder(Waveform)
 _CHANGES = (ms.Submit, ms.Chunk, ms.Commit, ms.Cancel, ms.Retry, ms.Delete, ms.SaveCues)
@@ -663,7 +663,8 @@ def _edit_task(row: JobRow, task: ms.Task | None) -> str:
             "BAD_FORMAT",
             f'task "{task}": job {row.job.id} has "{options.tasks[0]}" only; submit its file with this task',
         )
-    return options.task if task is None or row.job.language == ENGLISH else task
+    is_english = (row.job.language or options.language) == ENGLISH
+    return options.task if task is None or is_english else task
 
 
 def _set_log_level(request: int, level: str | None, peer: Peer) -> ms.LogLevel:

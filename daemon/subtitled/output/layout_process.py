@@ -258,7 +258,11 @@ def compose_all(
     The translation of English is the transcript itself.
     """
     spoken = compose(row, results, model=model, layout=layout, edits=edits)
-    if not row.job.options.is_translated_too or spoken.language in {None, ENGLISH}:
+    options = row.job.options
+    if not options.is_translated_too or spoken.language in {None, ENGLISH}:
+        edit = edits.get("translate")
+        if edit is not None and options.task not in edits:  # saved for a file of several languages
+            spoken = compose(row, results, model=model, layout=layout, edits={options.task: edit})
         return (spoken,)
     return spoken, compose(row, results, model=model, layout=layout, is_translation=True, edits=edits)
 
