@@ -296,6 +296,77 @@ def test_an_edit_survives_a_restart_of_the_daemon_and_a_closed_tab(
     assert browser.script("return localStorage.getItem(arguments[0])", f"subtitled.edit.{talk}") is None
 
 
+def keep_unsaved(browser: Browser, job: str, version: int, cues: list[tuple[int, int, str]]) -> None:
+    """Leave the page, with an edit in the browser that was made from `version`."""
+    browser.open("/")
+    stored = [
+        {"start_ms": start, "end_ms": end, "lines": [text], "channel": "", "is_accepted": False}
+        for start, end, text in cues
+    ]
+    browser.script(
+        "localStorage.setItem(arguments[0], JSON.stringify({version: arguments[1], cues: arguments[2]}))",
+        f"subtitled.edit.{job}",
+        version,
+        stored,
+    )
+
+
+def fail_requests(browser: Browser, path: str) -> None:
+    """Let requests fail whose address ends with `path`, until the page is left."""
+    browser.script(
+        "const send = window.fetch; window.fetch = (address, ...more) =>"
+        " String(address).endsWith(arguments[0]) ? Promise.reject(new Error('planted')) : send(address, ...more)",
+        path,
+    )
+
+
+def test_an_unsaved_edit_of_an_old_version_overwrites_nothing_without_the_list_of_versions(
+    browser: Browser, daemon: Daemon, talk: str
+) -> None:
+    version = max((one.version for one in daemon.client.cue_versions(talk)), default=0)
+    theirs = [EditedCue(start_ms=0, end_ms=900, lines=("theirs",))]
+    keep_unsaved(browser, talk, version, [(0, 900, "mine")])
+    daemon.client.save_cues(talk, theirs, version=version, author="Bob")
+    # The player without the editor, which opens after the fault is planted.
+    stored = browser.script("return localStorage.getItem(arguments[0])", f"subtitled.edit.{talk}")
+    browser.script("localStorage.clear()")
+    browser.open(f"/jobs/{talk}")
+    browser.wait_for("#list a.cue[tabindex='0']")
+    browser.script("localStorage.setItem(arguments[0], arguments[1])", f"subtitled.edit.{talk}", stored)
+    fail_requests(browser, "/versions")
+    browser.click("#edit")
+    browser.wait_for("#edit-conflict", "Bob")
+    browser.wait_for("#edit-text").type(" more")
+    browser.press_with(CONTROL, "s")
+    assert saved(daemon, talk) == [(0, 900, "theirs")]
+    # Without an answer of the server, nothing is discarded.
+    fail_requests(browser, "/cues")
+    browser.click("#edit-conflict button", "Discard mine")
+    browser.wait_for("#edit-state", "not available right now: planted")
+    assert texts(browser) == ["mine more"]
+    browser.open(browser.path)
+    browser.wait_for("#edit-conflict", "Bob")
+    assert texts(browser) == ["mine more"]
+    browser.click("#edit-conflict button", "Discard mine")
+    browser.until(lambda: texts(browser) == ["theirs"], "their version is shown")
+    wait_until_saved(browser)
+    assert browser.script("return localStorage.getItem(arguments[0])", f"subtitled.edit.{talk}") is None
+
+
+def test_an_edit_that_was_saved_while_its_page_closed_is_no_conflict(
+    browser: Browser, daemon: Daemon, talk: str
+) -> None:
+    version = max((one.version for one in daemon.client.cue_versions(talk)), default=0)
+    mine = [EditedCue(start_ms=0, end_ms=900, lines=("mine",))]
+    keep_unsaved(browser, talk, version, [(0, 900, "mine ")])
+    versions = daemon.client.save_cues(talk, mine, version=version)
+    browser.open(f"/jobs/{talk}")
+    browser.wait_for("#edit-text")
+    wait_until_saved(browser)
+    assert browser.script("return localStorage.getItem(arguments[0])", f"subtitled.edit.{talk}") is None
+    assert daemon.client.cue_versions(talk) == versions
+
+
 def test_the_editor_is_accessible_and_its_keys_are_listed(browser: Browser) -> None:
     assert faults(browser) == []
     assert browser.wait_for("#edit-text").name == "Text"
@@ -362,6 +433,11 @@ def test_the_model_of_an_edit(browser: Browser) -> None:
         "const count = model.replaceAll(searchPattern('a.b', false), '$&'); const all = show(model.cues); model.undo();"
         "return [count, all, show(model.cues)[0][2]]"
     ) == [3, [[0, 1, "$& $& axb"], [1, 2, "$&"]], "a.b A.B axb"]
+    # Browsers without RegExp.escape find every character, too.
+    assert run(
+        "RegExp.escape = undefined; const text = 'a-b / c.d* [e] ^$ {f} (g) | \\\\ + ?';"
+        "return [searchPattern(text, true).test(text), searchPattern('.', true).test('a')]"
+    ) == [True, False]
     # Edges move to the sound: outward in it, inward in silence.
     assert run(
         "const peaks = Array.from({length: 100}, (_, at) => (at >= 20 && at < 60 ? 100 : 0));"

@@ -196,7 +196,7 @@ export class EditModel extends EventTarget {
 /** Return the regular expression of a searched text, null without one. */
 export function searchPattern(text, isCaseSensitive) {
   if (!text) return null;
-  return new RegExp(RegExp.escape?.(text) ?? text.replace(/[.*+?^${}()|[\]\\/-]/g, "\\$&"), isCaseSensitive ? "gu" : "giu");
+  return new RegExp(RegExp.escape?.(text) ?? text.replace(/[.*+?^${}()|[\]\\/]/g, "\\$&"), isCaseSensitive ? "gu" : "giu");
 }
 
 /** Return what exceeds a limit in a cue: keys of messages with their values. */

@@ -19,7 +19,7 @@ export function unsavedEdit(job) {
 export class EditSaver extends EventTarget {
   state = "saved";
   cause = "";
-  conflict = null; // the server's answer about the newer version
+  conflict = null; // the newer version of the server: `version`, `author` and `saved_ms`
   versions = [];
   #job;
   #getCues;
@@ -87,11 +87,9 @@ export class EditSaver extends EventTarget {
     return this.#request;
   }
 
-  /** Report a conflict of an edit that was found in this browser. */
-  async setConflict() {
-    this.conflict = { ...(await this.loadVersions()), author: "" };
-    this.conflict.author = this.versions[0]?.author ?? "";
-    this.#isChanged = true;
+  /** Report a conflict with a newer version of the server; nothing is saved until the user has decided. */
+  setConflict(newer) {
+    this.conflict = newer;
     this.#setState("conflict");
   }
 
@@ -100,7 +98,6 @@ export class EditSaver extends EventTarget {
     const body = await response.json();
     if (!response.ok) throw new Error(body.message);
     this.versions = body.versions;
-    return body;
   }
 
   async #put(edit) {
@@ -126,9 +123,8 @@ export class EditSaver extends EventTarget {
     if ("cues" in edit) this.#isChanged = true;
     this.cause = body.message ?? "";
     if (body.code === "conflict") {
-      this.conflict = { ...body, author: body.versions[0]?.author ?? "" };
       this.versions = body.versions;
-      this.#setState("conflict");
+      this.setConflict(body.versions[0] ?? { version: 0, author: "", saved_ms: 0 });
     } else if (response && response.status < 500 && response.status !== 429) {
       this.#setState("rejected");
     } else {
@@ -157,6 +153,14 @@ export class EditSaver extends EventTarget {
     this.state = state;
     this.dispatchEvent(new Event("state"));
   }
+}
+
+/** Return whether the server saves equal cues for both. */
+export function areSameCues(one, other) {
+  const [first, second] = [one, other].map((cues) =>
+    JSON.stringify(saved(cues).map((cue) => [{ ...cue, lines: null }, cue.lines.map((line) => line.trim().replace(/\s+/g, " ")).filter(Boolean)])),
+  );
+  return first === second;
 }
 
 /** Return cues as the server saves them; those without text are left out. */

@@ -1,7 +1,7 @@
 // The editor of a job's cues, in place of the player's list. Loaded when a user begins to edit.
 import { renderCue } from "./cue_list.js";
 import { EditModel, problems, searchPattern, snapped, withText } from "./edit_model.js";
-import { EditSaver, unsavedEdit } from "./edit_saver.js";
+import { areSameCues, EditSaver, unsavedEdit } from "./edit_saver.js";
 import { CueVersionsDialog } from "./edit_versions.js";
 import { addMessages, message } from "./messages.js";
 
@@ -74,7 +74,7 @@ class Editor {
     this.#listen();
     this.#showState();
     this.select(Math.max(0, this.indexBefore(player.audio.position_ms)));
-    this.#restoreUnsaved();
+    this.#restoreUnsaved(response);
   }
 
   // -- as the player's list --
@@ -471,7 +471,7 @@ class Editor {
     });
     listen(byId("edit-conflict"), "click", ({ target }) => {
       const choice = target.closest("button")?.value;
-      if (choice === "theirs") this.#takeTheirs();
+      if (choice === "theirs") this.#reload();
       if (choice === "mine") this.#saver.keepMine();
       if (choice === "compare") this.#dialog.compare(this.#saver.version, this.#saver.conflict.version);
     });
@@ -490,50 +490,52 @@ class Editor {
   // -- saving --
 
   #showState() {
-    const { state, cause, conflict, versions, version } = this.#saver;
+    const { state, cause, conflict, version } = this.#saver;
     byId("edit-state").dataset.state = state;
     const text = state === "saved" && !version ? "state_original" : STATES[state];
     byId("edit-state").textContent = message(text, { n: version, cause });
     byId("edit-conflict").hidden = state !== "conflict";
     if (state === "conflict") {
-      const at = versions[0] ? new Date(versions[0].saved_ms).toLocaleTimeString(document.documentElement.lang) : "";
+      const at = conflict.saved_ms ? new Date(conflict.saved_ms).toLocaleTimeString(document.documentElement.lang) : "";
       byId("edit-conflict-text").textContent = message("conflict", { n: conflict.version, author: conflict.author || message("another_user"), at });
     }
   }
 
   /** Apply an edit that this browser has and the server lacks; if the server has a newer version, show a conflict. */
-  #restoreUnsaved() {
+  #restoreUnsaved({ version, author, saved_ms }) {
     const unsaved = unsavedEdit(this.#player.job);
     if (!unsaved) return;
+    // The page was closed before the answer to its last save.
+    if (areSameCues(unsaved.cues, this.cues)) return this.#saver.discard();
     const known = new Map(this.cues.map((cue) => [`${cue.start_ms} ${cue.end_ms} ${cue.channel}`, cue]));
     const restored = unsaved.cues.map((cue) => {
       const old = known.get(`${cue.start_ms} ${cue.end_ms} ${cue.channel}`);
       const whole = withText(old ?? { lines: [""], words: [], confidence: 1, ...cue }, cue.lines.join("\n"));
       return { ...whole, ...cue };
     });
-    if (unsaved.version !== this.#saver.version) {
-      const theirs = this.#saver.version;
+    if (unsaved.version !== version) {
       this.#saver.version = unsaved.version;
-      this.#saver.setConflict().catch(() => (this.#saver.version = theirs));
+      this.#saver.setConflict({ version, author, saved_ms });
     }
     this.#model.replaceCues(restored);
     this.select(Math.max(0, Math.min(this.#selected, this.cues.length - 1)));
-  }
-
-  async #takeTheirs() {
-    this.#saver.discard();
-    await this.#reload();
   }
 
   async #restore(version) {
     if (await this.#saver.restore(version)) await this.#reload();
   }
 
-  /** Show the newest version of the server; this can be undone too. */
+  /** Show the newest version of the server and discard the edit; this can be undone too. */
   async #reload() {
-    const response = await fetch(`/api/jobs/${this.#player.job}/cues`);
-    const body = await response.json();
-    if (!response.ok) return;
+    let body;
+    try {
+      const response = await fetch(`/api/jobs/${this.#player.job}/cues`);
+      body = await response.json();
+      if (!response.ok) throw new Error(body.message);
+    } catch (error) {
+      byId("edit-state").textContent = message("failed", { cause: error.message });
+      return;
+    }
     this.#saver.version = body.version;
     this.#model.replaceCues(body.cues);
     this.#saver.discard();
