@@ -242,20 +242,22 @@ class FakeFileChecks:
 
     def __init__(self, run: DaemonRun) -> None:
         self._run = run
-        self.folders: set[bytes] = set()
+        self._checks: dict[bytes, CheckFile] = {}
 
     def check(self, action: CheckFile) -> None:
         """Dispatch FileChecked when the folder answers."""
         run = self._run
         run.before_output(f"check {action.job.id}")
-        if action.folder in self.folders:
+        if action.folder in self._checks:
             raise Violation(f"{action.folder!r} is checked twice at a time")
-        self.folders.add(action.folder)
+        self._checks[action.folder] = action
         is_hung = run.fault_plan.strikes(Fault.HUNG_FOLDER)
         blame = "" if is_hung else action.suspicion
 
         def answer() -> None:
-            self.folders.discard(action.folder)
+            if self._checks.get(action.folder) is not action:
+                return
+            del self._checks[action.folder]
             run.dispatcher.dispatch(
                 ev.FileChecked(
                     job=action.job.id, folder=action.folder, blame=blame, is_missing=action.is_missing
@@ -264,6 +266,11 @@ class FakeFileChecks:
 
         delay_s = run.fault_plan.between(20, 90) if is_hung else run.fault_plan.between(0, 0.1)
         run.after(delay_s, lambda: run.mailbox.put(answer))
+
+    def stop(self, folder: bytes) -> None:
+        """Dispatch no FileChecked for this folder."""
+        self._run.before_output()
+        del self._checks[folder]
 
 
 class FakeHooks:

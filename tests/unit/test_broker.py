@@ -593,6 +593,40 @@ def test_cancelled_job_of_a_folder_that_hangs_is_not_read_when_it_answers() -> N
     assert b.slot("p0").state is WorkerState.IDLE
 
 
+def test_folder_is_checked_for_another_job_or_no_more_after_a_cancel() -> None:
+    b = bench("p0", "gpu0")
+    b.submit("a", inbox=b"/in", mount=b"/in/nas")
+    for job in ("b", "c"):
+        b.submit(job, inbox=b"/in", mount=b"/in/nas")
+    b.refuse("no such file", is_missing=True)
+    b.handle(ev.CancelRequested("b"))
+    assert not b.all(ac.StopFileCheck), "the folder is checked for another job"
+    b.handle(ev.CancelRequested("a"))
+    assert b.all(ac.StopFileCheck) == [ac.StopFileCheck(folder=b"/in/nas")]
+    assert [(check.job.id, check.suspicion) for check in b.all(ac.CheckFile)][1:] == [("c", "")]
+    assert b.state("c") is JobState.QUEUED
+    b.handle(ev.CancelRequested("c"))
+    assert len(b.all(ac.StopFileCheck)) == 2
+    assert len(b.all(ac.CheckFile)) == 2
+    b.submit("new", inbox=b"/in", mount=b"/in/nas")
+    assert b.state("new") is JobState.PREPARING
+
+
+def test_worker_killed_in_a_folder_that_hangs_is_not_blamed_on_its_file_after_a_cancel() -> None:
+    b = bench("p0", "p1", "gpu0", prepare_attempts=1, prepare_stall_s=60, silence_s=1000)
+    b.submit("a", inbox=b"/nfs")
+    b.submit("b", inbox=b"/nfs")
+    b.wait(60)
+    assert len(b.all(ac.Kill)) == 2
+    first = b.last(ac.CheckFile).job.id
+    b.handle(ev.CancelRequested(first))
+    other = b.last(ac.CheckFile).job.id
+    assert {first, other} == {"a", "b"}
+    for worker in ("p0.1", "p1.1"):
+        b.die(worker)
+    assert (b.state(other), b.jobs[other].losses) == (JobState.QUEUED, 0)
+
+
 def unavailable(b: Bench, *, is_blamed: bool) -> None:
     """Report that the file system cannot read the file; its folder is checked, and answers."""
     order = b.last(ac.SendPrepare)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import queue
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from subtitled.core.actions import CheckFile
+from subtitled.core.events import Event
+from subtitled.core.records import Job, Options
+from subtitled.core.states import JobState
 from subtitled.files.filesystem import (
     NETWORK_FILE_SYSTEMS,
     file_system,
@@ -19,6 +25,7 @@ from subtitled.files.filesystem import (
     read_mounts,
     writer_of,
 )
+from subtitled.server.hung_folders import FileChecks
 
 MOUNTS = (
     "/dev/vda / ext4 rw,relatime 0 0\n"
@@ -150,3 +157,26 @@ def test_file_that_is_gone_has_no_writer(tmp_path: Path) -> None:
 def test_mount_counts_as_mounted_while_the_table_of_mounts_cannot_be_read(tmp_path: Path) -> None:
     assert is_mounted("/srv/nas", tmp_path / "missing")
     assert mount_of("/srv/nas/a.mkv", read_mounts(tmp_path / "missing")) == ""
+
+
+def test_stopped_check_of_a_folder_that_is_not_mounted_ends_and_reports_nothing(tmp_path: Path) -> None:
+    calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+    events: list[Event] = []
+    checks = FileChecks(events.append, calls.put)
+    path, folder = bytes(tmp_path / "a.wav"), bytes(tmp_path)
+    options = Options(inbox=folder, mount=folder)
+    job = Job(
+        id="a",
+        state=JobState.QUEUED,
+        source=path,
+        location=path,
+        size=1,
+        mtime_ns=1,
+        options=options,
+        order=1,
+    )
+    checks.check(CheckFile(job=job, folder=folder, suspicion=""))
+    checks.stop(folder)
+    calls.get(timeout=60)()
+    assert not events
+    assert not checks.hung_s

@@ -124,6 +124,12 @@ class CheckFile(Struct, frozen=True, kw_only=True):
     """There is no such file: it fails at once if its mount is there."""
 
 
+class StopFileCheck(Struct, frozen=True, kw_only=True):
+    """Stop the check of a folder: no FileChecked follows."""
+
+    folder: bytes
+
+
 class LeaseLost(Struct, frozen=True, kw_only=True):
     """For the log: a lease was lost."""
 
@@ -149,6 +155,7 @@ Do = (
     | WriteOutputs
     | WriteFailure
     | CheckFile
+    | StopFileCheck
     | LeaseLost
     | ResultStale
 )

@@ -7,7 +7,7 @@ import posixpath
 
 from msgspec.structs import asdict, replace
 
-from subtitled.core.actions import Action, CheckFile, SendMessage, SendPrepare
+from subtitled.core.actions import Action, CheckFile, SendMessage, SendPrepare, StopFileCheck
 from subtitled.core.live_jobs import LiveJobs
 from subtitled.core.model_placement import ModelPlacement
 from subtitled.core.plan import PlanSettings
@@ -19,6 +19,9 @@ from subtitled.core.worker_table import NEVER, WorkerTable
 
 GRANT_BYTES = 4 * 2**20
 """Credit given to a prepare worker at a time; a segment has at most 960,000 bytes."""
+
+_READ_STATES = {JobState.QUEUED, JobState.PREPARING, JobState.TRANSCRIBING}
+"""States in which the file of a job is read, or waits to be."""
 
 
 class PrepareDispatch:
@@ -45,6 +48,8 @@ class PrepareDispatch:
         """Heap of queued jobs whose file was not read at all yet, by priority and size; likewise."""
         self._held: dict[bytes, dict[str, None]] = {}
         """Folder that may not answer → jobs with files in it; they are queued when it answers."""
+        self._check_of: dict[bytes, str] = {}
+        """Such a folder → the job whose file is checked."""
         self._awaiting: dict[str, dict[str, None]] = {}
         """Model that is being downloaded → jobs that name it; they are queued when it is here."""
         self._unusable: dict[str, str] = {}
@@ -65,6 +70,7 @@ class PrepareDispatch:
         folder = _folder_of(job)
         if folder not in self._held:
             self._held[folder] = {}
+            self._check_of[folder] = job.id
             self._out.append(CheckFile(job=job, folder=folder, suspicion=suspicion, is_missing=is_missing))
 
     def is_held(self, job: Job) -> bool:
@@ -73,10 +79,29 @@ class PrepareDispatch:
 
     def release_folder(self, folder: bytes) -> None:
         """Queue the jobs with files in a folder that answers again."""
+        self._check_of.pop(folder, None)
         for name in self._held.pop(folder, ()):
             live = self._live_jobs.jobs.get(name)
             if live is not None and live.job.state in {JobState.QUEUED, JobState.TRANSCRIBING}:
                 self.enqueue(live.job)
+
+    def cancel(self, job: Job) -> None:
+        """Stop reading the file of a cancelled job; if its folder is checked for it, check it for another job or no more."""
+        self.abandon(job.id)
+        folder = _folder_of(job)
+        if (held := self._held.get(folder)) is None:
+            return
+        held.pop(job.id, None)
+        if self._check_of[folder] != job.id:
+            return
+        self._out.append(StopFileCheck(folder=folder))
+        for name in (*held, *self._slot_of):
+            live = self._live_jobs.jobs.get(name)
+            if live is not None and _folder_of(live.job) == folder and live.job.state in _READ_STATES:
+                self._check_of[folder] = name
+                self._out.append(CheckFile(job=live.job, folder=folder, suspicion=""))
+                return
+        self.release_folder(folder)
 
     def release_models(self) -> None:
         """Queue the jobs whose model was downloaded, or cannot be used."""

@@ -187,10 +187,12 @@ def does_answer(folder: str | bytes) -> bool:
     return True
 
 
-def wait_until_answers(folders: Iterable[str], mount: bytes = b"", root: str = "") -> bool:
-    """Wait until all folders answer, `mount` is mounted and `root` is a folder, for however long that takes.
+def wait_until_answers(
+    folders: Iterable[str], mount: bytes = b"", root: str = "", is_stopped: threading.Event | None = None
+) -> bool:
+    """Wait until all folders answer, `mount` is mounted and `root` is a folder, or until `is_stopped` is set.
 
-    Return whether that was so at once.
+    Return whether all answered at once.
     """
     waits = 0
     for folder in folders:
@@ -198,7 +200,10 @@ def wait_until_answers(folders: Iterable[str], mount: bytes = b"", root: str = "
             does_answer(folder) and is_mounted(os.fsdecode(mount)) and (not root or os.path.isdir(root))  # noqa: PTH112
         ):
             waits += 1
-            time.sleep(RETRY_S)
+            if is_stopped is None:
+                time.sleep(RETRY_S)
+            elif is_stopped.wait(RETRY_S):
+                return False
     return not waits
 
 

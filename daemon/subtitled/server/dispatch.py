@@ -85,6 +85,8 @@ class Dispatcher:
                 self._writer.finish(job, is_failure=True)
             case ac.CheckFile():
                 self._files.check(action)
+            case ac.StopFileCheck(folder=folder):
+                self._files.stop(folder)
             case ac.SaveSegment(segment=segment, event=SegmentEvent.DONE):
                 self._audio_samples[action.worker.rpartition(".")[0]] += segment.samples
             case ac.SaveNewJob(job=job):

@@ -7,10 +7,12 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from threading import Event
 
 from subtitled import log
+from subtitled.core import events as ev
 from subtitled.core.actions import CheckFile
-from subtitled.core.events import Event, FileChecked
+from subtitled.core.events import FileChecked
 from subtitled.core.records import Job
 from subtitled.files.atomic_files import printable
 from subtitled.files.beneath import open_beneath
@@ -30,11 +32,12 @@ _log = log.get()
 class FileChecks:
     """Opens files that a worker could not read, each folder in a thread of its own; belongs to the loop's thread."""
 
-    def __init__(self, dispatch: Callable[[Event], None], call_in_loop: CallInLoop) -> None:
+    def __init__(self, dispatch: Callable[[ev.Event], None], call_in_loop: CallInLoop) -> None:
         """`dispatch` receives a FileChecked for each file."""
         self._dispatch = dispatch
         self._call_in_loop = call_in_loop
         self._threads: dict[bytes, FolderThread] = {}
+        self._stops: dict[bytes, Event] = {}
 
     @property
     def hung_s(self) -> dict[str, float]:
@@ -44,25 +47,38 @@ class FileChecks:
     def check(self, action: CheckFile) -> None:
         """Open the file of a job, for however long that takes; the broker has one check for a folder at a time."""
         thread = self._threads[action.folder] = FolderThread("file check", self._call_in_loop)
-        thread.run(partial(_can_be_opened_at_once, action.job), partial(self._checked, action))
+        is_stopped = self._stops[action.folder] = Event()
+        thread.run(
+            partial(_can_be_opened_at_once, action.job, is_stopped),
+            partial(self._checked, action, is_stopped),
+        )
 
-    def _checked(self, action: CheckFile, is_at_once: bool) -> None:
-        self._threads.pop(action.folder).close(0)
+    def stop(self, folder: bytes) -> None:
+        """Stop the check of a folder: no FileChecked follows. A call that hangs keeps its thread."""
+        self._stops.pop(folder).set()
+        self._threads.pop(folder).close(0)
+
+    def _checked(self, action: CheckFile, is_stopped: Event, is_at_once: bool) -> None:
+        if is_stopped.is_set():
+            return
+        self.stop(action.folder)
         blame = action.suspicion if is_at_once else ""
         self._dispatch(
             FileChecked(job=action.job.id, folder=action.folder, blame=blame, is_missing=action.is_missing)
         )
 
 
-def _can_be_opened_at_once(job: Job) -> bool:
+def _can_be_opened_at_once(job: Job, is_stopped: Event) -> bool:
     """Wait until a job's folder answers and its mount and inbox are there, then open its file and read a byte; return whether all that took no time.
 
-    Any error of the file itself is an answer of its file system.
+    Any error of the file itself is an answer of its file system. It returns early once `is_stopped` is set.
     """
     started = time.monotonic()
     path, root = os.fsdecode(job.location), os.fsdecode(job.options.inbox)
     folder = os.path.dirname(path)  # noqa: PTH120 - Path objects would change the path
-    is_at_once = wait_until_answers([root or folder, folder], job.options.mount, root)
+    is_at_once = wait_until_answers([root or folder, folder], job.options.mount, root, is_stopped)
+    if is_stopped.is_set():
+        return False
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
     with contextlib.suppress(OSError):
         descriptor = open_beneath(root, path, flags) if root else os.open(path, flags)

@@ -123,6 +123,9 @@ class FileChecker(Protocol):
     def check(self, action: CheckFile) -> None:
         """Check a file's folder; ends in FileChecked."""
 
+    def stop(self, folder: bytes) -> None:
+        """Stop the check of a folder: no FileChecked follows."""
+
 
 class JobHooks(Protocol):
     """Runs commands and webhooks after jobs."""
