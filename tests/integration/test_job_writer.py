@@ -7,7 +7,7 @@ import os
 import queue
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -23,9 +23,11 @@ from subtitled.core.states import JobEvent, JobState
 from subtitled.cues.layout import Cue
 from subtitled.cues.transcript import MissingSpan, Transcript
 from subtitled.errors import SpoolError
+from subtitled.files import filesystem
 from subtitled.files.filesystem import is_mount_error
 from subtitled.observability.metrics import Metrics
 from subtitled.observability.transition_log import TransitionLog
+from subtitled.output import job_writer
 from subtitled.output.job_writer import (
     JobWriter,
     OutputJob,
@@ -90,6 +92,60 @@ def test_outputs_are_written_and_the_source_is_moved(inbox: Path, source: Path) 
     assert not source.exists()
 
 
+@contextlib.contextmanager
+def writer_with_jobs(
+    state: Path, jobs: Iterable[Job], ended: list[Event]
+) -> Iterator[tuple[JobWriter, queue.SimpleQueue[Callable[[], None]]]]:
+    """Yield a writer whose store has jobs that are `writing`, and the calls for its loop."""
+    calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+    with contextlib.closing(Store(str(state))) as store:
+        for job in jobs:
+            store.apply([SaveNewJob(queued := replace(job, state=JobState.QUEUED))])
+            media = msgspec.msgpack.encode(Media(decoded_samples=16_000))
+            for event, state_before, after in (
+                (JobEvent.LEASED, JobState.QUEUED, JobState.PREPARING),
+                (JobEvent.NO_SPEECH, JobState.PREPARING, JobState.WRITING),
+            ):
+                changed = replace(queued, state=after)
+                store.apply([SaveJob(job=changed, before=state_before, event=event, media=media)])
+        writer = JobWriter(
+            store, TransitionLog(Metrics()), dispatch=ended.append, call_in_loop=calls.put, model="base"
+        )
+        yield writer, calls
+        writer.close()
+
+
+@pytest.mark.parametrize("is_beside", [False, True])
+def test_job_of_an_unmounted_folder_below_an_inbox_holds_up_no_other_job_of_the_inbox(
+    inbox: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_beside: bool
+) -> None:
+    mounted = {b""}
+    for module in (filesystem, job_writer):
+        monkeypatch.setattr(module, "is_mounted", lambda point: os.fsencode(point) in mounted)
+    other = inbox / "other.wav"
+    other.write_bytes(b"other sound")
+    mount = bytes(inbox / "sub")
+    waiting, free = job_of(source, inbox), replace(job_of(other, inbox), id="b1", order=2)
+    output = b"beside" if is_beside else free.options.output
+    waiting = replace(waiting, options=replace(waiting.options, output=output, mount=mount))
+    free = replace(free, options=replace(free.options, output=output))
+    ended: list[Event] = []
+    with writer_with_jobs(tmp_path / "state.db", [waiting, free], ended) as (writer, calls):
+        writer.finish(waiting, is_failure=False)
+        while not writer._waits:
+            calls.get(timeout=60)()
+        writer.finish(free, is_failure=False)
+        for job in ("b1", "a1"):
+            while not ended:
+                calls.get(timeout=60)()
+            event = ended.pop()
+            assert isinstance(event, Written)
+            assert event.job == job
+            mounted.add(mount)
+    assert not source.exists()
+    assert not other.exists()
+
+
 @pytest.mark.parametrize("after", ["move", "delete"])
 def test_equal_file_is_not_taken_for_the_source_that_the_job_has_moved_or_deleted(
     inbox: Path, source: Path, tmp_path: Path, after: str
@@ -97,26 +153,13 @@ def test_equal_file_is_not_taken_for_the_source_that_the_job_has_moved_or_delete
     """A copy keeps size and time, as a rename does. The write is repeated, as after a kill."""
     copy = inbox / "copy.wav"
     shutil.copy2(source, copy)
-    calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
     ended: list[Event] = []
-    with contextlib.closing(Store(str(tmp_path / "state.db"))) as store:
-        job = replace(job_of(source, inbox, after), state=JobState.QUEUED)
-        store.apply([SaveNewJob(job)])
-        media = msgspec.msgpack.encode(Media(decoded_samples=16_000))
-        for event, state in (
-            (JobEvent.LEASED, JobState.PREPARING),
-            (JobEvent.NO_SPEECH, JobState.WRITING),
-        ):
-            before, job = job.state, replace(job, state=state)
-            store.apply([SaveJob(job=job, before=before, event=event, media=media)])
-        writer = JobWriter(
-            store, TransitionLog(Metrics()), dispatch=ended.append, call_in_loop=calls.put, model="base"
-        )
+    job = job_of(source, inbox, after)
+    with writer_with_jobs(tmp_path / "state.db", [job], ended) as (writer, calls):
         for count in (1, 2):
             writer.finish(job, is_failure=False)
             while len(ended) < count:
                 calls.get(timeout=60)()
-        writer.close()
     assert [type(event) for event in ended] == [Written, Written]
     assert not source.exists()
     assert copy.read_bytes() == b"sound"

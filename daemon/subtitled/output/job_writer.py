@@ -103,7 +103,7 @@ class JobWriter:
         self._folders: dict[str, FolderThread] = {}
         """By folder for subtitles, or by inbox where they lie beside their source."""
         self._waits: dict[str, FolderThread] = {}
-        """By the same: they wait for folders below that do not answer."""
+        """By the same, or by mount below: they wait for folders below that do not answer."""
         self.waiting: list[tuple[Job, bool]] = []
         """Jobs that wait for disk space or for the lost database, and whether they failed."""
         self._is_disk_full_logged = False
@@ -430,6 +430,10 @@ class JobWriter:
         If they answer at once, it is written once more, and not a third time.
         """
         places = _places_of(job)
+        # Not in the root's own thread: a mount below it holds up no other files.
+        below = {
+            root: mount for root, (_, mount) in places.items() if mount.startswith(os.fsencode(root) + b"/")
+        }
         waiting = set(places)
         total_waited = False
 
@@ -444,16 +448,18 @@ class JobWriter:
             self.finish(job, is_failure=is_failure)
 
         def root_answered(root: str, is_at_once: bool) -> None:
-            # Not in the root's own thread: a mount below it holds up no other files.
-            if root not in self._waits:
-                self._waits[root] = FolderThread("wait", self._call_in_loop)
-            self._waits[root].run(
-                partial(wait_until_answers, places[root][0]),
+            mount = below.get(root, b"")
+            place = os.fsdecode(mount) or root
+            if place not in self._waits:
+                self._waits[place] = FolderThread("wait", self._call_in_loop)
+            self._waits[place].run(
+                partial(wait_until_answers, places[root][0], mount),
                 lambda is_rest_at_once: answered(root, is_at_once and is_rest_at_once),
             )
 
         for root, (_, mount) in places.items():
-            self._folder(root).run(partial(wait_until_answers, [root], mount), partial(root_answered, root))
+            own = b"" if root in below else mount
+            self._folder(root).run(partial(wait_until_answers, [root], own), partial(root_answered, root))
 
     def _wait_for_space(self, job: Job, error: SubtitledError, *, is_failure: bool) -> None:
         """Keep a job in its state; it is written when there is space again."""
