@@ -259,6 +259,9 @@ def test_a_long_prompt_is_cut_to_its_end(http: httpx.Client, ai: openai.OpenAI, 
     for form in ({"initial_prompt": prompt}, {"options": json.dumps({"initial_prompt": prompt})}):
         answer = http.post("/api/jobs", data=form, files={"file": talk.read_bytes()})
         assert answer.is_success, answer.text
+    for path, name in (("/v1/audio/transcriptions", "prompt"), ("/api/jobs", "initial_prompt")):
+        answer = http.post(path, data={name: "語" * 30_000}, files={"file": talk.read_bytes()})
+        assert answer.is_success, answer.text
 
 
 def test_asr_returns_every_output_format(http: httpx.Client, talk: Path, transcript: str) -> None:

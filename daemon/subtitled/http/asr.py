@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from subtitle.messages import JobOptions
 from subtitled.http.errors import RequestError, not_allowed
-from subtitled.http.forms import UploadForm, prompt_tail
+from subtitled.http.forms import UploadForm, language_option, prompt_tail
 from subtitled.http.gateway import Gateway
 from subtitled.http.response_models import UNDETERMINED, UNDETERMINED_NAME, whisper_json
 from subtitled.http.wav import BYTES_PER_SAMPLE, SAMPLE_RATE, wav_header
@@ -129,10 +129,9 @@ def parse_query(query: Mapping[str, str]) -> AsrRequest:
         raise _invalid("output", output, ", ".join(OUTPUTS))
     if task not in TASKS:
         raise _invalid("task", task, ", ".join(TASKS))
-    language = query.get("language") or "auto"
     return AsrRequest(
         task=task,
-        language=language[:32],
+        language=language_option(query.get("language", "")),
         prompt=prompt_tail(query.get("initial_prompt") or ""),
         output=output,
         is_media=_parse_bool(query, "encode", "true"),

@@ -12,6 +12,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
 from subtitled.http.errors import RequestError
+from subtitled.languages import UNDETERMINED
 
 BODY_IDLE_TIMEOUT_S = 60.0
 MAX_FIELDS = 64
@@ -22,6 +23,9 @@ MAX_DRAIN_BYTES = 2**25
 MIB = 2**20
 MAX_PROMPT_CHARS = 1000
 """The limit of JobOptions.initial_prompt."""
+_PROMPT_FIELDS = frozenset({"prompt", "initial_prompt"})
+_NO_LANGUAGE = UNDETERMINED | {"", "null", "none", "undefined"}
+"""What clients send as a language that they do not know."""
 
 
 class RequestBody:
@@ -48,6 +52,11 @@ class RequestBody:
 def prompt_tail(prompt: str) -> str:
     """Return a prompt, cut to its end if it is too long: the model uses the last words only."""
     return prompt[-MAX_PROMPT_CHARS:]
+
+
+def language_option(language: str) -> str:
+    """Return the language of a job's options for a parameter; "auto" if it names none, as "und" and "null" do."""
+    return "auto" if language.strip().casefold() in _NO_LANGUAGE else language[:32]
 
 
 async def drain(request: Request) -> None:
@@ -184,6 +193,8 @@ class UploadForm:
             self._file_chunks.append(data[start:end])
             return
         self._field_value += data[start:end]
+        if self._field_name in _PROMPT_FIELDS:
+            del self._field_value[:-MAX_FIELD_BYTES]
         if len(self._field_value) > MAX_FIELD_BYTES:
             name = self._field_name
             raise RequestError(400, "bad_format", f"{name}: longer than {MAX_FIELD_BYTES} bytes", param=name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from subtitle.messages import JobOptions
 from subtitled.config.checks import SIZES
 from subtitled.http import sse
 from subtitled.http.errors import RequestError, error_body, not_allowed, to_request_error
-from subtitled.http.forms import UploadForm, prompt_tail
+from subtitled.http.forms import UploadForm, language_option, prompt_tail
 from subtitled.http.gateway import Gateway
 from subtitled.http.response_models import openai_usage, openai_verbose_json, phrases_of, text_of
 
@@ -27,6 +28,7 @@ STREAMED_FORMATS = ("json", "text")
 MODEL_ALIASES = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
 """Model names hard-coded in clients; each means the daemon's default model, unless http.models has it."""
 TAG = "openai"
+_GRANULARITIES = re.compile(r"timestamp_granularities(\[\d*\])?")
 
 
 class OpenAIRequest(Struct, frozen=True, kw_only=True):
@@ -164,18 +166,21 @@ def parse_fields(
     is_streamed = _parse_bool(last.get("stream", "false"))
     if is_streamed and form not in STREAMED_FORMATS:
         raise _invalid("response_format", form, f"with stream=true: {', '.join(STREAMED_FORMATS)}")
+    # Clients write a list as repeated fields, as fields with numbers, as JSON or with commas.
     granularities = {
         value
-        for name in ("timestamp_granularities[]", "timestamp_granularities")
-        for value in fields.get(name, ())
+        for name, values in fields.items()
+        if _GRANULARITIES.fullmatch(name)
+        for text in values
+        for value in re.split(r"[\s,\[\]\"']+", text)
+        if value
     }
     if unknown := granularities - {"segment", "word"}:
         raise _invalid("timestamp_granularities", min(unknown), "segment, word")
     _check_temperature(last.get("temperature") or "0")
-    language = last.get("language") or "auto"
     return OpenAIRequest(
         model=resolve_model(last.get("model", ""), models, aliases),
-        language=language[:32],
+        language=language_option(last.get("language", "")),
         prompt=prompt_tail(last.get("prompt", "")),
         form=form,
         has_segments="segment" in granularities or not granularities,
