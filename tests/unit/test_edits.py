@@ -12,6 +12,7 @@ from subtitle.messages import EditedCue
 from subtitled.core.transcription import Word
 from subtitled.cues.cue_diff import cue_changes
 from subtitled.cues.edits import MAX_CUES, parse_cues, share_times, with_edited_cues
+from subtitled.cues.layout import Cue
 from subtitled.cues.phrases import MediaPhrase
 from subtitled.cues.render import render
 from subtitled.cues.transcript import (
@@ -285,3 +286,47 @@ def test_versions_are_compared_by_cues_and_words() -> None:
     assert [part.kind for part in changes[0].parts] == ["same"]
     assert cue_changes((first, second), (second,))[0].after is None
     assert cue_changes((first, second), (first, second)) == ()
+
+
+def test_versions_that_repeat_one_word_are_compared_in_bounded_time() -> None:
+    """Comparing all words of these two cues, or all these cues, takes minutes: only what is equal at both ends is found."""
+
+    def long(*between: str) -> Cue:
+        return Cue(0, 9000, ("Start", *between * 7000, "end."))
+
+    [change] = cue_changes([long("a", "b")], [long("a", "c")])
+    assert [part.kind for part in change.parts] == ["same", "removed", "added", "same"]
+    before = [Cue(at, at + 9, ("yes" if at % 20 else "no",)) for at in range(0, 200_000, 10)]
+    after = [Cue(at, at + 9, ("yes" if at % 20 else "maybe",)) for at in range(0, 200_000, 10)]
+    changes = cue_changes(before, after)
+    assert [(one.before, one.after) for one in changes] == [
+        (old, new) for old, new in zip(before, after, strict=True) if old != new
+    ]
+
+
+@given(
+    *(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from((0, 500))), max_size=12) for _ in range(2))
+)
+def test_the_changes_lead_from_one_version_to_the_other(
+    old: list[tuple[str, int]], new: list[tuple[str, int]]
+) -> None:
+    before, after = (
+        [Cue(1000 * at + shift, 1000 * at + 900, (text,)) for at, (text, shift) in enumerate(side)]
+        for side in (old, new)
+    )
+    changes = cue_changes(before, after)
+    assert all(one.before != one.after for one in changes)
+    removed, added = (
+        (
+            [one for one in side if one is not None]
+            for side in zip(*((c.before, c.after) for c in changes), strict=True)
+        )
+        if changes
+        else ([], [])
+    )
+    assert [one for one in before if one not in removed] == [one for one in after if one not in added]
+    for one in changes:
+        for kinds, whole in ((("same", "removed"), one.before), (("same", "added"), one.after)):
+            text = "".join(part.text for part in one.parts if part.kind in kinds)
+            if whole is not None:
+                assert text.split() == " ".join(whole.lines).split()
