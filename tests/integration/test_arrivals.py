@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
+import msgspec
+from msgspec.structs import replace
+
 from subtitled.config.schema import InboxConfig
-from subtitled.inboxes.arrivals import FoundFile, InboxArrivals
+from subtitled.core.actions import SaveJob, SaveNewJob
+from subtitled.core.events import JobArrived, RetryRequested
+from subtitled.core.protocol import Media
+from subtitled.core.records import Job
+from subtitled.core.states import JobEvent, JobState
+from subtitled.inboxes.arrivals import FoundFile, InboxArrivals, take
 from subtitled.inboxes.watch import RenamedFile, SettledFile
 from subtitled.storage.store import Store
 
@@ -26,3 +35,42 @@ def test_file_that_is_renamed_while_it_waits_for_space_is_taken_once(tmp_path: P
             assert arrivals.take(FoundFile(file, inbox), is_space=False) is None
         arrivals.release()
     assert [found.file.path for found in released] == [other, after]
+
+
+def failed_job(store: Store, inbox: InboxConfig, path: str, location: str) -> Job:
+    """Store the failed job of a file that now lies at `location`; it was found on other mounts."""
+    arrived = take(SettledFile(0, path, 5, 5, "/old", "/old-out"), inbox, store)
+    assert isinstance(arrived, JobArrived)
+    store.apply([SaveNewJob(arrived.job)])
+    failed = replace(arrived.job, state=JobState.FAILED, is_closed=True, location=os.fsencode(location))
+    media = msgspec.msgpack.encode(Media())
+    store.apply([SaveJob(job=failed, before=JobState.QUEUED, event=JobEvent.REJECTED, media=media)])
+    return failed
+
+
+def test_file_that_is_dropped_again_waits_for_the_mounts_that_it_is_found_on(tmp_path: Path) -> None:
+    inbox = InboxConfig(path=str(tmp_path / "in"), output=str(tmp_path / "out"))
+    path = str(tmp_path / "in" / "a.wav")
+    with contextlib.closing(Store(str(tmp_path / "state.db"))) as store:
+        failed = failed_job(store, inbox, path, str(tmp_path / "in" / "failed" / "a.wav"))
+        event = take(SettledFile(0, path, 5, 5, "/new", "/new-out"), inbox, store)
+        assert isinstance(event, RetryRequested)
+        options = replace(failed.options, mount=b"/new", output_mount=b"/new-out")
+        assert event.job == replace(failed, location=os.fsencode(path), options=options)
+
+
+def test_archived_file_that_has_changed_back_waits_for_the_mounts_that_it_is_found_on(tmp_path: Path) -> None:
+    inbox = InboxConfig(path=str(tmp_path / "in"), output=str(tmp_path / "out"))
+    path, archived = str(tmp_path / "in" / "a.wav"), str(tmp_path / "in" / "failed" / "a.wav")
+    with contextlib.closing(Store(str(tmp_path / "state.db"))) as store:
+        first = failed_job(store, inbox, path, str(tmp_path / "in" / "failed" / "a (1).wav"))
+        changed = take(SettledFile(0, path, 6, 6, "/old", "/old-out"), inbox, store)
+        assert isinstance(changed, JobArrived)
+        store.apply([SaveNewJob(changed.job)])
+        failed = replace(changed.job, state=JobState.FAILED, is_closed=True, location=os.fsencode(archived))
+        media = msgspec.msgpack.encode(Media())
+        store.apply([SaveJob(job=failed, before=JobState.QUEUED, event=JobEvent.REJECTED, media=media)])
+        event = take(SettledFile(0, archived, 5, 5, "/new", "/new-out"), inbox, store)
+        assert isinstance(event, RetryRequested)
+        assert event.job.id == first.id
+        assert (event.job.options.mount, event.job.options.output_mount) == (b"/new", b"/new-out")

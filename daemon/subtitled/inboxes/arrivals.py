@@ -212,7 +212,7 @@ def take(
     job = known.job
     if is_dropped_again(job, source):
         _log.info(log.JOB_REQUEUED, job=job.id, path=file.path, cause="dropped again")
-        return RetryRequested(job=replace(job, location=source), segments=store.segment_rows(job.id))
+        return _retry(job, file, store)
     _log.info(
         log.INBOX_IGNORED,
         path=file.path,
@@ -256,11 +256,16 @@ def _take_changed(
         return None
     _log.info(log.JOB_REQUEUED, job=job.id, path=file.path, cause="its file has changed since its end")
     if known is not None:
-        return RetryRequested(
-            job=replace(known.job, location=location), segments=store.segment_rows(known.job.id)
-        )
+        return _retry(known.job, file, store)
     again = new_job(job.source, file.size, file.mtime_ns, options, store.next_order())
     return JobArrived(replace(again, location=location))
+
+
+def _retry(job: Job, file: SettledFile, store: Store) -> RetryRequested:
+    """Return the event that retries a failed job with its file at the place where it was found."""
+    options = replace(job.options, mount=os.fsencode(file.mount), output_mount=os.fsencode(file.output_mount))
+    job = replace(job, location=os.fsencode(file.path), options=options)
+    return RetryRequested(job=job, segments=store.segment_rows(job.id))
 
 
 def is_dropped_again(job: Job, source: bytes) -> bool:
