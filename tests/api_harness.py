@@ -137,25 +137,23 @@ class ApiHarness:
         self._clients.append(RawClient(self, endpoint or self.endpoint, key))
         return self._clients[-1]
 
-    def done_job(self, **fields: Any) -> Job:
-        """Store a job that is done, without results; return it. `fields` replace its own."""
+    def ended_job(self, state: JobState = JobState.DONE, **fields: Any) -> Job:
+        """Store a job that is done or failed, without results; return it. `fields` replace its own."""
         order = self.store.next_order()
-        values = {"id": f"done-{order}", "source": b"/in/talk.wav", "location": b"/in/talk.wav", "size": 7}
-        job = Job(
-            **{
-                **values,
-                "state": JobState.WRITING,
-                "mtime_ns": 1,
-                "options": Options(),
-                "order": order,
-                **fields,
-            }
-        )
+        values: dict[str, Any] = {
+            "id": f"job-{order}",
+            "source": b"/in/talk.wav",
+            "location": b"/in/talk.wav",
+            "size": 7,
+        }
+        values |= {"state": JobState.WRITING, "mtime_ns": order, "options": Options(), "order": order}
+        job = Job(**{**values, **fields})
         self.store.apply([ac.SaveNewJob(job)])
-        done = structs.replace(job, state=JobState.DONE)
+        ended = structs.replace(job, state=state, is_closed=state is JobState.FAILED)
+        event = JobEvent.WRITTEN if state is JobState.DONE else JobEvent.WRITE_FAILED
         media = msgspec.msgpack.encode(Media())
-        self.store.apply([ac.SaveJob(job=done, before=job.state, event=JobEvent.WRITTEN, media=media)])
-        return done
+        self.store.apply([ac.SaveJob(job=ended, before=job.state, event=event, media=media)])
+        return ended
 
     def dispatch(self, event: Event) -> None:
         """Process an event as the daemon's loop does, as far as it concerns clients."""
@@ -189,6 +187,16 @@ class ApiHarness:
         """Apply other sections of the configuration."""
         self.config = structs.replace(self.config, **sections)
         self.server.reconfigure(self.config)
+
+    @contextmanager
+    def stalled_folder(self, folder: str) -> Iterator[None]:
+        """Block the path lookups of a folder, as a mount that hangs; "": of paths elsewhere."""
+        over = threading.Event()
+        self.server._path_threads.of(folder).run(over.wait, lambda _: None)
+        try:
+            yield
+        finally:
+            over.set()
 
     @contextmanager
     def stalled(self, *pools: str) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from subtitled.api.handlers import MAX_PATHS
 from subtitled.api.uploads import CHUNK_BYTES, WINDOW_BYTES
 from subtitled.config import schema
 from subtitled.core.records import Options
+from subtitled.core.states import JobState
 from subtitled.network.auth import server_key, server_key_path
 
 if TYPE_CHECKING:
@@ -172,7 +174,7 @@ def _upload(api: ApiHarness, content: bytes = b"1234") -> dict[str, Any]:
 
 
 def test_uploads_do_not_wait_for_rendering_deletion_hashing_or_path_lookups(api: ApiHarness) -> None:
-    with api.stalled("render", "delete", "path", "gpu"):
+    with api.stalled("render", "delete", "gpu"), api.stalled_folder(""):
         client = api.connect()
         for number in range(40):
             client.send_message("Submit", request=number, path=f"/nowhere/{number}", name="a.mp4")
@@ -195,12 +197,31 @@ def test_resumed_files_that_are_hashed_do_not_delay_other_uploads(api: ApiHarnes
 
 
 def test_path_lookups_are_bounded(api: ApiHarness) -> None:
-    with api.stalled("path"):
+    with api.stalled_folder(""):
         client = api.connect()
         for number in range(MAX_PATHS + 1):
             client.send_message("Submit", request=number, path=f"/nowhere/{number}", name="a.mp4")
         refused = client.receive()
-        assert (refused["request"], refused["code"]) == (MAX_PATHS, "RATE_LIMITED")
+        assert (refused["request"], refused["code"]) == (MAX_PATHS - 1, "RATE_LIMITED")
+
+
+def test_folder_that_hangs_delays_neither_lookups_in_other_folders_nor_the_stop(
+    tmp_path: Path, api: ApiHarness
+) -> None:
+    def retry(inbox: bytes) -> None:
+        job = api.ended_job(JobState.FAILED, options=Options(inbox=inbox))
+        client.send_message("Retry", request=job.order, job=job.id)
+
+    client = api.connect()
+    for folder in ("/hung", ""):
+        api.server._path_threads.of(folder).run(threading.Event().wait, lambda _: None)
+    for inbox in (b"/hung", b"/hung", b"/hung", b"/in"):
+        retry(inbox)
+    assert client.receive()["code"] == "NOT_FOUND"
+    path = tmp_path / "talk.wav"
+    path.write_bytes(b"sound")
+    api.reconfigure(uploads=schema.UploadsConfig(paths=("/nowhere", str(tmp_path))))
+    assert client.request("Submit", path=str(path))["type"] == "JobInfo"
 
 
 def test_lists_and_rendering_do_not_wait_for_uploads(api: ApiHarness) -> None:
@@ -255,7 +276,7 @@ def test_turn_without_time_for_all_watchers_sends_them_the_entries_later(
 
 
 def test_translation_of_a_file_in_english_is_edited_as_its_text(api: ApiHarness) -> None:
-    job = api.done_job(options=Options(language="en", is_translated_too=True)).id
+    job = api.ended_job(options=Options(language="en", is_translated_too=True)).id
     cues = msgspec.json.encode([{"start_ms": 0, "end_ms": 900, "lines": ["Hello."]}])
     answer = api.connect().request("SaveCues", cues, job=job, version=0, task="translate")
     assert answer["type"] == "CueVersions"

@@ -273,7 +273,7 @@ def test_drafts_and_repeated_saves_of_cues_are_answered_while_an_end_waits_for_t
     """Neither has an entry in the journal: a draft replaces the one before, a repeated save changes nothing."""
     release = threading.Event()
     with ApiHarness(tmp_path) as api, ExitStack() as stack:
-        job, client = api.done_job().id, api.connect()
+        job, client = api.ended_job().id, api.connect()
 
         def save(version: int, text: str) -> None:
             cues = msgspec.json.encode([{"start_ms": 0, "end_ms": 900, "lines": [text]}])

@@ -203,7 +203,7 @@ def _path(api: ApiHarness, client: RawClient) -> dict[str, Any]:
 
 
 def _edited_by_another(api: ApiHarness, client: RawClient) -> dict[str, Any]:
-    job = api.done_job().id
+    job = api.ended_job().id
     for text in ("theirs", "mine"):
         cues = msgspec.json.encode([{"start_ms": 0, "end_ms": 900, "lines": [text]}])
         answer = client.request("SaveCues", cues, job=job, version=0)

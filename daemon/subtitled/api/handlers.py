@@ -42,7 +42,7 @@ from subtitled.languages import ENGLISH
 from subtitled.output.job_writer import render_options
 from subtitled.output.layout_process import NO_EDITS, LayoutProcess, speech_without_text
 from subtitled.output.paths import output_paths
-from subtitled.runtime.background import BackgroundPool, CallInLoop
+from subtitled.runtime.background import BackgroundPool, CallInLoop, FolderThreads
 from subtitled.storage.durability import DurabilityQueue
 from subtitled.storage.reader import Reader
 from subtitled.storage.rows import EditRow, JobRow, JournalEntry, ResultRow, pack_cues
@@ -55,7 +55,7 @@ MAX_QUERIES = 64
 MAX_QUERIES_OF_ONE = 16
 """Of one client's key."""
 MAX_PATHS = 64
-"""Submitted paths that are looked up at once: a hung mount answers none."""
+"""Paths of one folder that are looked up at once: a hung mount answers none."""
 MAX_RENDERED = 32
 """Answers rendered at once; each holds all results of a job."""
 MAX_CUES_BYTES = 4 * 2**20
@@ -86,7 +86,7 @@ class RequestHandlers:
         stats: ServerStats,
         layout: LayoutProcess,
         render_pool: BackgroundPool,
-        path_pool: BackgroundPool,
+        path_threads: FolderThreads,
         edit_pool: BackgroundPool,
         languages: Callable[[], Mapping[str, Sequence[str]]],
         send_to_watchers: Callable[[list[JournalEntry]], None],
@@ -106,7 +106,7 @@ class RequestHandlers:
         stats.models = self._models
         self._layout = layout
         self._render_pool = render_pool
-        self._path_pool = path_pool
+        self._path_threads = path_threads
         self._edit_pool = edit_pool
         self.on_edited: Callable[[str], None] = lambda _: None
         """Receives a job whose output files are to be written again."""
@@ -229,12 +229,16 @@ class RequestHandlers:
                 "FORBIDDEN",
                 "path: only clients of the server's local socket may name a path; upload the file",
             )
-        if self._path_pool.pending >= MAX_PATHS:
+        folders = self.config.uploads.paths
+        folder = next((one for one in folders if Path(message.path).is_relative_to(one)), "")
+        thread = self._path_threads.of(folder)
+        if thread.pending >= MAX_PATHS:
             raise RefusedError(
                 "RATE_LIMITED", f"{MAX_PATHS} paths are being looked up; try again when some are found"
             )
-        self._path_pool.run(
-            partial(find_file, message.path, self.config.uploads.paths),
+        # The folder itself first: another one may be on a mount that hangs.
+        thread.run(
+            partial(find_file, message.path, sorted(folders, key=lambda one: one != folder)),
             partial(self._submit_file, message, options, peer),
             lambda error: peer.refuse(message.request, error.code, str(error)),
             RefusedError,
@@ -398,12 +402,14 @@ class RequestHandlers:
             self._dispatch(RetryRequested(job=current, segments=self._store.segment_rows(job.id)))
             peer.reply(ms.JobInfo(request=request, job=self.facts(job.id)))
 
-        if self._path_pool.pending >= MAX_PATHS:
+        find = partial(is_there, os.fsdecode(job.location))
+        thread = self._path_threads.of(os.fsdecode(job.options.mount or job.options.inbox))
+        if self._upload_store.contains(job):
+            checked(find())
+        elif thread.pending >= MAX_PATHS:
             checked(True)  # a file that is missing fails when it is read
         else:
-            self._path_pool.run(
-                partial(is_there, os.fsdecode(job.location)), checked, lambda _: None, RefusedError
-            )
+            thread.run(find, checked)
 
     def _missing_file(self, job: Job) -> RefusedError:
         where, remedy = display_path(job.location), "drop it again"

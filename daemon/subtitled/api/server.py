@@ -34,7 +34,7 @@ from subtitled.network.sockets import MAX_BACKLOG, kind_of, open_listeners
 from subtitled.observability.gpu import GpuMemoryMonitor
 from subtitled.observability.metrics import Metrics
 from subtitled.output.layout_process import LayoutProcess
-from subtitled.runtime.background import BackgroundPool, CallInLoop
+from subtitled.runtime.background import BackgroundPool, CallInLoop, FolderThreads
 from subtitled.runtime.mailbox import Mailbox
 from subtitled.runtime.processes import raise_descriptor_limit
 from subtitled.storage.durability import DurabilityQueue
@@ -49,9 +49,10 @@ HOUSEKEEPING_S = 1.0
 MIB = 2**20
 _READ_POOLS = frozenset({"render", "gpu"})
 _ENDS = frozenset({"done", "failed", "cancelled", "deleted"})
-POOL_THREADS = {"upload": 4, "hash": 2, "render": 2, "delete": 1, "path": 2, "edit": 1, "gpu": 1}
-"""Threads that write uploads, hash resumed files, render results, delete uploads, look up paths, validate
-edited cues, read GPU drivers."""
+POOL_THREADS = {"upload": 4, "hash": 2, "render": 2, "delete": 1, "edit": 1, "gpu": 1}
+"""Threads that write uploads, hash resumed files, render results, delete uploads, validate edited cues, read GPU drivers."""
+CLOSE_PATHS_S = 1.0
+"""Wait at most so long for path lookups when the daemon stops: a hung mount does not answer."""
 CATCH_UP_S = 0.01
 """Wait before watchers are sent more of what they have missed."""
 
@@ -91,6 +92,7 @@ class ApiServer:
             )
             for name, threads in POOL_THREADS.items()
         }
+        self._path_threads = FolderThreads("path", call_in_loop)
         self._durability = DurabilityQueue(store, call_in_loop)
         self._upload_store = UploadStore(
             Path(config.state.dir, UPLOADS_FOLDER),
@@ -132,7 +134,7 @@ class ApiServer:
             stats=self.stats,
             layout=self._layout,
             render_pool=self._pools["render"],
-            path_pool=self._pools["path"],
+            path_threads=self._path_threads,
             edit_pool=self._pools["edit"],
             languages=languages,
             send_to_watchers=self.send_to_watchers,
@@ -280,6 +282,7 @@ class ApiServer:
         self._layout.close()  # ends a layout in progress, which its pool waits for
         for pool in self._pools.values():
             pool.close()
+        self._path_threads.close(CLOSE_PATHS_S)
         self.handlers.close()
         self._durability.close()
         self._retention.close()

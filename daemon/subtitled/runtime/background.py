@@ -92,6 +92,11 @@ class FolderThread:
         self._pending = 0
 
     @property
+    def pending(self) -> int:
+        """Calls of `run` that are queued or running."""
+        return self._pending
+
+    @property
     def is_idle(self) -> bool:
         """No call of `run` is queued or running."""
         return not self._pending
@@ -152,3 +157,24 @@ class FolderThread:
             self._busy_since = time.monotonic()
             work()
             self._busy_since = None
+
+
+class FolderThreads:
+    """A FolderThread for each folder, which is started at its first call; belongs to the thread of the server's loop."""
+
+    def __init__(self, name: str, call_in_loop: CallInLoop) -> None:
+        self._name = name
+        self._call_in_loop = call_in_loop
+        self._threads: dict[str, FolderThread] = {}
+
+    def of(self, folder: str) -> FolderThread:
+        """Return the thread of a folder."""
+        if folder not in self._threads:
+            self._threads[folder] = FolderThread(self._name, self._call_in_loop)
+        return self._threads[folder]
+
+    def close(self, timeout_s: float) -> None:
+        """Wait for all calls of all threads, at most for `timeout_s` seconds."""
+        deadline = time.monotonic() + timeout_s
+        for thread in self._threads.values():
+            thread.close(deadline - time.monotonic())
