@@ -60,8 +60,9 @@ _MAX_LINKS = 40
 """Links of one path that are followed, as by the kernel."""
 SYSTEM_FOLDERS = frozenset(
     {
-        *("@eadir", "@recycle", "@recently-snapshot", "@tmp", "@sharebin"),
+        *("@eadir", "@recycle", "@recently-snapshot", "@tmp", "@sharebin", "@synoresource"),
         *("#recycle", "#snapshot", "$recycle.bin", "lost+found", "system volume information"),
+        *("recycler", "recycled", "~snapshot", "__macosx", "network trash folder", "temporary items"),
     }
 )
 """Folders of NAS and operating systems, in lower case: thumbnails, snapshots, recycle bins."""

@@ -26,10 +26,23 @@ ARCHIVES = frozenset({"done", "failed"})
 
 _UNFINISHED_SUFFIXES = (
     *(".part", ".tmp", ".crdownload", ".partial", ".download", ".opdownload"),
-    *(".ytdl", ".aria2", ".!qb", ".!ut", ".bc!", ".filepart"),
+    *(
+        ".ytdl",
+        ".aria2",
+        ".aria2__temp",
+        ".!qb",
+        ".!ut",
+        ".bc!",
+        ".filepart",
+        ".!sync",
+        ".bts",
+        ".dctmp",
+        ".jc!",
+    ),
+    *(".xltd", ".td", ".fdmdownload", ".incomplete", ".unfinished", ".swp", "~"),
 )
-_INTERMEDIATE = re.compile(r"\.(f\d{2,4}(-\w+)?|temp)\.\w+$")
-"""One stream of a download by yt-dlp, or its merged file while it is written."""
+_INTERMEDIATE = re.compile(r"\.(f(\d{2,4}|hls|dash|http)(-[-\w]+)?|temp)\.\w+$|\.part-frag\d+$")
+"""One stream or fragment of a download by yt-dlp, or its merged file while it is written."""
 _EXTRA_FOLDERS = frozenset({"sample", "samples", "trailer", "trailers", "theme-music", "backdrops"})
 _EXTRA = re.compile(r"[^/][-._ ](trailer|sample)\.\w+$|^theme\.\w+$")
 """Extras of a film, as Jellyfin, Kodi and Plex name them."""
