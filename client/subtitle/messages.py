@@ -97,7 +97,8 @@ class EditedCue(Struct, frozen=True, kw_only=True, omit_defaults=True):
     lines: Annotated[tuple[Annotated[str, Meta(max_length=1_000)], ...], Meta(max_length=16)]
     """At least one that is not blank; blank ones are removed."""
     channel: Annotated[str, Meta(max_length=20)] = ""
-    """That of the speaker, if channels or tracks of the file were transcribed separately: "left", "track 2"."""
+    """That of the speaker, if channels or tracks of the file were transcribed separately: "left", "track 2". "": that of the
+    model's cue at the same time whose words are most alike."""
     is_accepted: bool = False
     """A person has confirmed the words of which the model was uncertain."""
 

@@ -201,6 +201,16 @@ def test_both_channels_are_edited_apart() -> None:
     edited = with_edited_cues(split, cues, EDIT)
     assert words(edited) == words(split)
     assert [one.channel for one in edited.cues] == ["left", "right"]
+    # SRT and VTT files name no channel: the texts tell which, also where both people speak and one text was corrected.
+    corrected = [one.replace("wether", "weather") for one in split.cues[1].lines]
+    first, second = as_edited(split)
+    edited = with_edited_cues(split, [first, replace(second, lines=tuple(corrected))], EDIT)
+    assert [one.channel for one in edited.cues] == ["left", "right"]
+    assert words(edited)[:4] == words(split)[:4]
+    # Without words in common, the times do.
+    unlike = [cue(second.end_ms - 200, second.end_ms, "Unlike"), cue(0, 900, "both")]
+    edited = with_edited_cues(split, unlike, EDIT)
+    assert [(one.channel, one.lines) for one in edited.cues] == [("left", ("both",)), ("right", ("Unlike",))]
 
 
 @given(

@@ -29,6 +29,8 @@ MAX_CUES = 20_000
 _MANY_CUES = 50
 """So many cues in a row that all differ were changed one by one, for example by replacing a word everywhere. Comparing all words
 of a long file with each other takes long: measured, 18 s for 80,000 words."""
+_NEAR_CUES = 20
+"""So many cues before and after a start are compared to find its channel."""
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u11ff\u1780-\u17ff\u2e80-\uffef\U00020000-\U0003ffff]")
 """Characters of scripts without spaces, and full-width ones."""
 _SPACED_WORD = re.compile(r"\s*\S+")
@@ -73,6 +75,7 @@ def with_edited_cues(transcript: Transcript, edited: Sequence[EditedCue], edit: 
     A word that was not changed keeps its time and its probability; if its cue was moved or stretched, its time is too. The other
     words share out the time between them by their width. A cue gets none where the model's cues have none.
     """
+    edited = _with_channels(edited, transcript.cues)
     phrases: list[tuple[str, MediaPhrase]] = []
     for channel in dict.fromkeys(cue.channel for cue in edited):
         ours = [cue for cue in edited if cue.channel == channel]
@@ -133,6 +136,35 @@ def share_times(
         shared += pairwise([*bounds[:-1], right])
         at = until
     return shared
+
+
+def _with_channels(edited: Sequence[EditedCue], original: Sequence[Cue]) -> Sequence[EditedCue]:
+    """Return `edited` with a channel for each cue, if all of `original` have one: files of most formats name none.
+
+    It is that of the cue at the same time with the most words in common, or else the longest time in common.
+    """
+    if all(cue.channel for cue in edited) or not original or not all(cue.channel for cue in original):
+        return edited
+    keys = [_keys(cue) for cue in original]
+    starts = [cue.start_ms for cue in original]
+
+    def channel_of(cue: EditedCue) -> str:
+        words = _keys(cue)
+
+        def likeness(at: int) -> tuple[int, int]:
+            other = original[at]
+            common_ms = min(cue.end_ms, other.end_ms) - max(cue.start_ms, other.start_ms)
+            return len(words & keys[at]) if common_ms > 0 else 0, common_ms
+
+        here = bisect_left(starts, cue.start_ms)
+        near = range(max(0, here - _NEAR_CUES), min(len(original), here + _NEAR_CUES))
+        return original[max(near, key=likeness)].channel
+
+    return [cue if cue.channel else replace(cue, channel=channel_of(cue)) for cue in edited]
+
+
+def _keys(cue: Cue | EditedCue) -> frozenset[str]:
+    return frozenset(map(_key, _words(one_line(cue.lines))))
 
 
 def _phrases(edited: Sequence[EditedCue], original: Sequence[AlignedCue]) -> Iterator[MediaPhrase]:
