@@ -46,8 +46,8 @@ class ModelChecks:
         """When each worker became ready, or was sent its last load."""
         self._loads: dict[int, _Load] = {}
         """By lease."""
-        self._known: dict[str, float] = {}
-        """Reported load time of each model."""
+        self._known: dict[tuple[str, str], float] = {}
+        """Measured load time of each model, by slot and name."""
         self._crowded: set[tuple[str, str]] = set()
         """Models for which others were unloaded, by slot and name."""
         self._since: dict[str, float] = {}
@@ -87,11 +87,11 @@ class ModelChecks:
                     if any((lease.worker, lease.model) == (identity, name) for lease in leases):
                         self._changed_at[identity] = -float("inf")  # it loads it again for one sent before
             case ev.MessageReceived(worker=identity, message=message) if isinstance(message, pr.LeaseAnswer):
-                self._answered(identity, message)
+                self._answered(identity, message, now)
             case _:
                 pass
 
-    def _answered(self, identity: str, answer: pr.LeaseAnswer) -> None:
+    def _answered(self, identity: str, answer: pr.LeaseAnswer, now: float) -> None:
         lease = self._broker.lease_dispatch.leases.get(answer.lease)
         if lease is None or lease.worker != identity:
             return
@@ -111,9 +111,9 @@ class ModelChecks:
         self._kept[identity] &= held
         if answer.loaded is not None and "" in held:
             self._kept[identity] |= held
-        if answer.loaded is not None and answer.loaded.load_s:
-            self._known[lease.model] = answer.loaded.load_s
         slot = identity.rpartition(".")[0]
+        if answer.loaded is not None and answer.loaded.load_s and load is not None:
+            self._known[slot, lease.model] = min(answer.loaded.load_s, now - load.at)
         if answer.evicted:
             self._crowded.add((slot, lease.model))
         if load is not None and unloaded and load.rested_s < load.needed_s - 1e-6:
@@ -166,7 +166,7 @@ class ModelChecks:
 
     def _load(self, worker: Worker, action: ac.SendLease, held: Iterable[str], now: float) -> _Load:
         name = action.lease.model
-        known_s = self._known.get(name)
+        known_s = self._known_load_s(worker, name)
         ready = self._broker.lease_dispatch.ready
         priorities = [ready.priority(other) for other in ready.waiting() if other in held]
         own = max((self._priority(item.key.job) for item in action.message.items), default=None)
@@ -179,6 +179,12 @@ class ModelChecks:
             is_urgent = not priorities or own > max(priorities)
             needed_s = known_s if is_urgent else max(TURN_S, TURN_LOADS * known_s)
         return _Load(now, now - self._changed_at[worker.identity], needed_s)
+
+    def _known_load_s(self, worker: Worker, name: str) -> float | None:
+        """Return the load time that the worker has measured for a model; the least of the others without one."""
+        if (worker.slot, name) in self._known:
+            return self._known[worker.slot, name]
+        return min((load_s for (_, other), load_s in self._known.items() if other == name), default=None)
 
     def _count_other_holders(self, worker: Worker, name: str) -> int:
         return sum(
@@ -216,7 +222,7 @@ class ModelChecks:
             first = action.message.items[0].key.job if action.message.items else None
             if first is None or self._priority(first) > ready.priority(name):
                 continue
-            turn_s = max(TURN_S, TURN_LOADS * self._known.get(name, 0.0))
+            turn_s = max(TURN_S, TURN_LOADS * (self._known_load_s(worker, name) or 0.0))
             if now < self._changed_at[worker.identity] + turn_s or action.message.is_load:
                 continue
             late = self._late.setdefault(name, Counter())

@@ -280,9 +280,9 @@ def _take_of_any_model(queue: ReadyQueue, count: int, model: str = "") -> tuple[
 
 
 def _forget_evictions(
-    lease_dispatch: LeaseDispatch, worker: Worker, lease: Lease, answer: pr.LeaseAnswer
+    lease_dispatch: LeaseDispatch, worker: Worker, lease: Lease, answer: pr.LeaseAnswer, now: float
 ) -> Worker:
-    return _with_changed_models(lease_dispatch, worker, lease, replace(answer, evicted=()))
+    return _with_changed_models(lease_dispatch, worker, lease, replace(answer, evicted=()), now)
 
 
 def _forget_the_reason(broker: Broker, identity: str, message: pr.LeaseRefused, now: float) -> None:

@@ -156,9 +156,35 @@ def test_worker_with_work_keeps_its_model_for_a_turn() -> None:
     assert held_by(b, "gpu0") == {""}
 
 
+def test_report_of_one_worker_does_not_keep_another_from_loading_a_model() -> None:
+    b = bench("gpu0", batch_size=1)
+    placement = b.broker.placement
+    placement.loaded("far/0", pr.HeldModel(name="big", load_s=86_400.0, memory_bytes=2**48), 3.0)
+    placement.loaded("gpu0", pr.HeldModel(name="big", load_s=LOAD_S, memory_bytes=2**30), 60.0)
+    assert (placement.memory_bytes("big", "far/0"), placement.memory_bytes("big", "gpu0")) == (2**48, 2**30)
+    assert placement.memory_bytes("big") == placement.memory_bytes("big", "gpu1") == 2**30
+
+
+def test_load_takes_no_longer_than_the_answer_to_its_lease() -> None:
+    """A worker may report any time; a wrong one must not keep its models for hours."""
+    b = bench("gpu0", max_models=1, batch_size=1)
+    submit(b, "z", "big")
+    b.wait(2)
+    b.reply(b.last(ac.SendLease), loaded=pr.HeldModel(name="big", load_s=86_400.0))
+    b.wait(100)
+    submit(b, "a", "")
+    answer(b, b.last(ac.SendLease))
+    submit(b, "b", "", segments=100)
+    submit(b, "c", "big")
+    b.wait(20)
+    b.reply(b.last(ac.SendLease))
+    assert b.last(ac.SendLease).message.model == "big", "its turn of ten loads of 2 s is over"
+
+
 def test_worker_without_work_changes_its_model_after_a_load_time() -> None:
     b = bench("gpu0", max_models=1)
     submit(b, "z", "big")
+    b.wait(LOAD_S)
     answer(b, b.last(ac.SendLease))
     b.wait(100)
     submit(b, "a", "small")
@@ -232,6 +258,7 @@ def test_idle_worker_that_holds_the_model_is_preferred() -> None:
 def test_further_worker_loads_a_model_only_if_the_work_is_worth_it() -> None:
     b = bench("gpu0", "gpu1", batch_size=1)
     submit(b, "a", "big", segments=3)
+    b.wait(LOAD_S)
     answer(b, b.last(ac.SendLease))
     b.wait(1)
     b.reply(b.last(ac.SendLease))
@@ -363,6 +390,7 @@ def wait_for_turn() -> Bench:
     """Return a bench whose only waiting job waits until its worker may unload another model."""
     b = bench("gpu0", max_models=1)
     submit(b, "z", "big")
+    b.wait(LOAD_S)
     answer(b, b.last(ac.SendLease))
     b.wait(100)
     submit(b, "a", "small")

@@ -108,7 +108,7 @@ class ServerStats:
                         for worker in broker.worker_table.of(Role.TRANSCRIBE)
                         if worker.has_loaded(model.option)
                     ),
-                    memory_bytes=placement.memory_bytes.get(model.option, 0),
+                    memory_bytes=placement.memory_bytes(model.option),
                     loads=placement.loads.get(model.option, 0),
                     jobs=jobs[model.option],
                     ready_segments=broker.lease_dispatch.ready.count(model.option),

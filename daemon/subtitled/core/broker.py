@@ -306,7 +306,7 @@ class Broker:
             memory_bytes=ready.memory_bytes,
         )
         if default.load_s:
-            self.placement.loaded(worker.slot, default)
+            self.placement.loaded(worker.slot, default, self.worker_table.policy.start_timeout_s)
         held = replace(
             worker.resident(DEFAULT_MODEL),
             batch_size=default.batch_size,

@@ -179,7 +179,7 @@ class LeaseDispatch:
         worker = replace(worker, loading=name, stale_models=stale)
         self._lease(worker.with_model(name, is_loaded=False, loaded_at=now), name, size, now, load)
 
-    def _with_changed_models(self, worker: Worker, lease: Lease, answer: LeaseAnswer) -> Worker:
+    def _with_changed_models(self, worker: Worker, lease: Lease, answer: LeaseAnswer, now: float) -> Worker:
         """Return a worker with the models that it holds after a lease; another model than the lease's in `loaded` is ignored."""
         loaded = answer.loaded if answer.loaded is not None and answer.loaded.name == lease.model else None
         is_fault = isinstance(answer, LeaseRefused) and answer.is_model_fault
@@ -187,8 +187,9 @@ class LeaseDispatch:
         if is_fault or is_unknown:
             worker = worker.without_models([lease.model])
         elif loaded is not None:
-            if loaded.load_s:
-                self.placement.loaded(worker.slot, loaded)
+            if loaded.load_s and lease.is_load:
+                took_s = now - worker.resident(lease.model).loaded_at  # since the lease was sent
+                self.placement.loaded(worker.slot, loaded, took_s)
             if lease.model in worker.models:
                 worker = worker.with_model(lease.model, batch_size=loaded.batch_size)
             elif lease.model not in worker.stale_models:  # the configuration was changed meanwhile
@@ -207,7 +208,7 @@ class LeaseDispatch:
             return  # a repeated message gives no more time
         free_bytes = worker.free_bytes
         if free_bytes is not None:
-            free_bytes += self.placement.memory_bytes.get(model, 0)
+            free_bytes += self.placement.memory_bytes(model, worker.slot)
         worker = self._worker_table.put(
             replace(worker.with_model(model, is_loaded=False), free_bytes=free_bytes)
         )
@@ -263,7 +264,7 @@ class LeaseDispatch:
         if lease is None or worker is None:
             return None
         del self.leases[lease_id]
-        worker = self._with_changed_models(worker, lease, answer)
+        worker = self._with_changed_models(worker, lease, answer, now)
         held = worker.resident(lease.model)
         throughput = (
             self.sizing(lease.model).updated_throughput(worker, lease, now)

@@ -27,6 +27,8 @@ TURN_LOADS = 10.0
 unloads one for a model that no worker holds."""
 IDLE_LOADS = 1.0
 """One without work keeps them for so many times that load time."""
+MAX_TURN_S = 600.0
+"""It keeps them no longer, however long a load takes."""
 WORTH_LOADS = 3.0
 """A further worker loads a model if its waiting work takes the present workers so many times the load time."""
 MARGIN = 1.1
@@ -84,14 +86,13 @@ class ModelPlacement:
         """Models by name."""
         self.loads: dict[str, int] = {}
         """Loads of each model since the start, by name."""
-        self.memory_bytes: dict[str, int] = {}
-        """Memory that each model took at its last load, by name."""
         self.wake_at = NEVER
         """When `plan` may load a model for which it is too early now."""
         self._worker_table = worker_table
         self._ready = ready
-        self._load_s: dict[str, float] = {}
-        """Load time of each model, by name."""
+        self._measured: dict[tuple[str, str], HeldModel] = {}
+        """The last load of each model by each worker, by slot and name. A worker's report counts for its own slot first:
+        a wrong one must not keep the other workers from loading the model."""
         self._unserved_since: dict[str, float] = {}
         """Since when a model has had waiting segments and no worker, by name."""
         self._losses: dict[tuple[str, str], int] = {}
@@ -130,12 +131,24 @@ class ModelPlacement:
         """Record that a worker had to unload others for a model."""
         self._crowded.add((slot, name))
 
-    def loaded(self, slot: str, model: HeldModel) -> None:
-        """Record the measured time and memory of a load."""
+    def loaded(self, slot: str, model: HeldModel, within_s: float) -> None:
+        """Record the measured time and memory of a load, which took `within_s` at most."""
         self.loads[model.name] = self.loads.get(model.name, 0) + 1
-        self._load_s[model.name] = model.load_s
-        self.memory_bytes[model.name] = model.memory_bytes
+        self._measured[slot, model.name] = replace(model, load_s=min(model.load_s, within_s))
         self._losses.pop((slot, model.name), None)
+
+    def memory_bytes(self, name: str, slot: str = "") -> int:
+        """Return the memory that a model took at its last load by a worker; the least of the others without one; else 0."""
+        return min((model.memory_bytes for model in self._measurements(name, slot)), default=0)
+
+    def _load_s(self, name: str, slot: str = "", default: float = 0.0) -> float:
+        """Return the time of the last load, by the same rule."""
+        return min((model.load_s for model in self._measurements(name, slot)), default=default)
+
+    def _measurements(self, name: str, slot: str) -> list[HeldModel]:
+        if (own := self._measured.get((slot, name))) is not None:
+            return [own]
+        return [model for (_, other), model in self._measured.items() if other == name]
 
     def load_failed(self, slot: str, name: str, cause: str, now: float, *, is_preload: bool = False) -> None:
         """Record that a worker could not load a model: it is not tried again there for a while.
@@ -357,7 +370,7 @@ class ModelPlacement:
         if not throughputs or not all(one.leases for one in throughputs):
             return False  # the first lease measures the speed
         windows_per_s = sum(1 / one.s_per_window for one in throughputs)
-        return count / windows_per_s >= WORTH_LOADS * self._load_s.get(name, USUAL_LOAD_S)
+        return count / windows_per_s >= WORTH_LOADS * self._load_s(name, default=USUAL_LOAD_S)
 
     def _due_at(self, worker: Worker, name: str, waiting: Mapping[str, int]) -> float:
         """Return when a worker may load a model that no worker holds: at once if it has room for it."""
@@ -366,8 +379,8 @@ class ModelPlacement:
         since = max((worker.models[other].loaded_at for other in worker.held_models), default=-NEVER)
         own = [self._ready.priority(other) for other in waiting if worker.holds(other)]
         if not own or self._ready.priority(name) > max(own):
-            return since + IDLE_LOADS * self._load_s.get(name, 0.0)
-        return since + max(TURN_S, TURN_LOADS * self._load_s.get(name, 0.0))
+            return since + min(MAX_TURN_S, IDLE_LOADS * self._load_s(name, worker.slot))
+        return since + min(MAX_TURN_S, max(TURN_S, TURN_LOADS * self._load_s(name, worker.slot)))
 
     def _load(self, worker: Worker, name: str, waiting: Collection[str]) -> ModelLoad:
         is_preload = name not in waiting
@@ -397,7 +410,7 @@ class ModelPlacement:
             return False
         if worker.free_bytes is None:
             return (worker.slot, name) not in self._crowded
-        return MARGIN * self.memory_bytes.get(name, 0) <= worker.free_bytes
+        return MARGIN * self.memory_bytes(name, worker.slot) <= worker.free_bytes
 
     def _excess(self, worker: Worker) -> int:
         """Return how many models a worker must unload for another one, whatever its memory."""

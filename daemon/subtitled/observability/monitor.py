@@ -146,7 +146,7 @@ class Monitor:
             ModelGauges(
                 name=name or self.default_model,
                 workers=sum(worker.has_loaded(name) for worker in workers),
-                memory_bytes=broker.placement.memory_bytes.get(name, 0),
+                memory_bytes=broker.placement.memory_bytes(name),
                 jobs=jobs[name],
             )
             for name in broker.placement.specs
