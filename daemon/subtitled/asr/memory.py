@@ -28,7 +28,10 @@ def used_bytes(device: str) -> int | None:
 
 
 def free_bytes(device: str) -> int | None:
-    """Return the free memory of the device; None if unknown. On a CPU, limited by the process's control group."""
+    """Return the free memory of the device; None if unknown. On a CPU, limited by the process's control group.
+
+    Its page cache counts as free: the kernel drops it before a limit is exceeded.
+    """
     if device != "cpu":
         return cuda.free_bytes()
     found = [free for free in (_available(), _left_in_cgroup()) if free is not None]
@@ -48,7 +51,15 @@ def _left_in_cgroup() -> int | None:
         limit, used = (int((_CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
     except (OSError, ValueError):  # another version of control groups, or "max"
         return None
-    return max(0, limit - used)
+    return max(0, limit - used + _droppable_cache())
+
+
+def _droppable_cache() -> int:
+    try:
+        lines = (_CGROUP / "memory.stat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
 
 
 def trim() -> None:
