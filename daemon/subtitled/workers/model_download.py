@@ -101,15 +101,21 @@ class ModelDownloads:
         self._default = ModelDownload(default, spawn)
         self._others: dict[tuple[str, str], ModelDownload] = {}
         """By name and source."""
+        self._last_slot = 0
         self._specs: tuple[ModelSpec, ...] = ()
         self.configure(specs)
 
     def configure(self, specs: Iterable[ModelSpec]) -> None:
-        """Apply other models; a download that runs for a removed one is completed."""
+        """Apply other models: one that could not be downloaded is tried again.
+
+        A download that runs for a removed model is completed, but not repeated if it fails.
+        """
         self._specs = tuple(specs)
+        self._others = {key: download for key, download in self._others.items() if not download.fault}
         for spec in self._specs:
             if spec.engine is not None and (key := (spec.name, spec.engine.model)) not in self._others:
-                slot = f"{SLOT}-{spec.name}-{len(self._others)}"
+                self._last_slot += 1
+                slot = f"{SLOT}-{spec.name}-{self._last_slot}"
                 self._others[key] = ModelDownload(spec.engine.model, self._spawn, slot)
 
     @property
@@ -140,17 +146,21 @@ class ModelDownloads:
 
     def tick(self, now: float) -> None:
         """Start the processes that are due."""
-        for download in (self._default, *self._others.values()):
-            download.tick(now)
+        self._default.tick(now)
+        for spec in self._specs:
+            if spec.engine is not None:
+                self._others[spec.name, spec.engine.model].tick(now)
 
     def exited(self, end: ProcessExit, now: float) -> bool:
         """Record the end of a process; False if it was not a download."""
         if self._default.exited(end, now):
             return True
-        if any(download.exited(end, now) for download in self._others.values()):
+        before = self.specs
+        if not any(download.exited(end, now) for download in self._others.values()):
+            return False
+        if self.specs != before:
             self._on_change(self.specs)
-            return True
-        return False
+        return True
 
     def _with_state(self, spec: ModelSpec) -> ModelSpec:
         if spec.engine is None:
