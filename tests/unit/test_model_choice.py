@@ -18,7 +18,7 @@ from subtitled.core.config_mapping import model_specs
 from subtitled.core.model_placement import ModelSpec
 from subtitled.core.protocol import EngineSettings
 from subtitled.http.errors import RequestError
-from subtitled.http.openai import owner_of, resolve_model
+from subtitled.http.openai import model_object, model_objects, owner_of, resolve_model
 from subtitled.inboxes.arrivals import inbox_options
 
 CONFIG = Config(
@@ -187,3 +187,14 @@ def test_unknown_model_of_an_openai_client_is_refused_with_the_list() -> None:
 )
 def test_owner_of_a_model_is_that_of_its_repository(source: str, owner: str) -> None:
     assert owner_of(source) == owner
+
+
+def test_alias_of_a_model_that_a_reload_removed_is_not_listed() -> None:
+    models = {"default": "base", "hakka": "me/hakka"}
+    aliases = ("one", "two=hakka", "three=removed")
+    listed = {found["id"] for found in model_objects(models, aliases)}
+    assert {"default", "hakka", "one", "two"} <= listed
+    assert "three" not in listed
+    assert model_object("two", models, aliases)["owned_by"] == "me"
+    with pytest.raises(RequestError, match="'three' does not exist"):
+        model_object("three", models, aliases)

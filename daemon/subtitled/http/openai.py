@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
@@ -135,21 +135,13 @@ async def _stream(gateway: Gateway, job: str, path: str) -> AsyncIterator[bytes]
 async def _models(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
     models = await gateway.model_sources()
-    aliases = (alias.partition("=")[0] for alias in gateway.model_aliases)
-    exact = (name for name in aliases if not set(name) & set("*?["))
-    names = dict.fromkeys((*models, *MODEL_ALIASES, *exact))
-    return _json(
-        {
-            "object": "list",
-            "data": [_model_object(name, models, gateway.model_aliases) for name in names],
-        }
-    )
+    return _json({"object": "list", "data": model_objects(models, gateway.model_aliases)})
 
 
 async def _model(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
     models = await gateway.model_sources()
-    return _json(_model_object(request.path_params["model"], models, gateway.model_aliases))
+    return _json(model_object(request.path_params["model"], models, gateway.model_aliases))
 
 
 def parse_fields(
@@ -231,11 +223,25 @@ def _invalid(param: str, value: str, allowed: str) -> RequestError:
     return not_allowed(param, value, allowed, code="invalid_value")
 
 
-def _model_object(name: str, models: Mapping[str, str], aliases: Iterable[str]) -> dict[str, Any]:
-    """Return a model or alias; `models` are the sources of all models by name, the default first."""
+def model_objects(models: Mapping[str, str], aliases: Iterable[str]) -> list[dict[str, Any]]:
+    """Return all models and aliases; `models` are the sources of all models by name, the default first.
+
+    Aliases of models that a reload has removed are left out.
+    """
+    aliases = _usable_aliases(models, aliases)
+    exact = (name for alias in aliases if not set(name := alias.partition("=")[0]) & set("*?["))
+    return [model_object(name, models, aliases) for name in dict.fromkeys((*models, *MODEL_ALIASES, *exact))]
+
+
+def model_object(name: str, models: Mapping[str, str], aliases: Iterable[str]) -> dict[str, Any]:
+    """Return one of them; raises RequestError if there is none of this name."""
     default = next(iter(models))
-    source = models[resolve_model(name, list(models), aliases) or default]
+    source = models[resolve_model(name, list(models), _usable_aliases(models, aliases)) or default]
     return {"id": name, "object": "model", "created": 0, "owned_by": owner_of(source)}
+
+
+def _usable_aliases(models: Collection[str], aliases: Iterable[str]) -> list[str]:
+    return [alias for alias in aliases if alias.partition("=")[2] in {"", *models}]
 
 
 def owner_of(source: str) -> str:
