@@ -127,6 +127,10 @@ class SimulatedResidentModels(ResidentModels):
         """Return the free memory, where it is measured."""
         return self.free_gib * GIB if self._devices.is_measured else None
 
+    def _unload_unused(self, name: str) -> bool:
+        """Unload a model without waiting: nothing else happens meanwhile."""
+        return self._unload(name)
+
     def unload_one_idle(self, name: str) -> bool:
         """Free the memory of a model, which stays the worker's, as after the idle timeout; return whether it was freed."""
         model = self._held[name]

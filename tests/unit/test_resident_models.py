@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -144,6 +145,29 @@ def test_model_that_is_held_is_not_loaded_again_unless_its_settings_change(devic
     use(models, order("a", source="3-a"))
     assert device.loads == ["3-default", "2-a", "3-a"]
     assert set(device.used) == {"3-default", "3-a"}
+
+
+def test_model_with_other_settings_waits_until_the_old_one_is_not_used(device: Device) -> None:
+    """A lease of an earlier session may still be decoded when another daemon has another model of that name."""
+    models = resident(device)
+    old = models.use(order("a", source="2-a"))
+    releasing = threading.Timer(0.3, old.pin.close)
+    releasing.start()
+    assert use(models, order("a", source="3-a")).model.settings.model == "3-a"
+    releasing.join()
+    assert set(device.used) == {"3-default", "3-a"}
+
+
+def test_lease_is_refused_if_the_old_model_stays_in_use(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("subtitled.workers.resident_models.IN_USE_S", 0.0)
+    models = resident(device)
+    old = models.use(order("a", source="2-a"))
+    with pytest.raises(ModelLoadError, match="other settings"):
+        use(models, order("a", source="3-a"))
+    old.pin.close()
+    assert use(models, order("a", source="3-a")).model.settings.model == "3-a"
 
 
 def test_lease_of_an_unknown_model_is_refused(device: Device) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -16,6 +17,10 @@ from subtitled.core.model_placement import MARGIN
 from subtitled.core.protocol import EngineSettings, HeldModel, Transcribe
 from subtitled.errors import ExitCode, ModelError
 from subtitled.workers.model_loader import LoadedModel, ModelLoadError
+
+IN_USE_S = 30.0
+"""A model that an earlier session uses is waited for so long: its lease is abandoned, or ends."""
+POLL_S = 0.05
 
 LoadModel = Callable[[EngineSettings], LoadedModel]
 """Loads a model; blocks, and raises ModelLoadError."""
@@ -64,9 +69,14 @@ class ResidentModels:
         name = order.model
         with self._lock:
             if order.engine is not None and order.engine != self._settings.get(name):
-                self._unload(name)
+                self._unload_unused(name)
+                if name in self._held:
+                    raise ModelLoadError(
+                        f"an earlier lease has used {name!r} with other settings for {IN_USE_S:g} s",
+                        ExitCode.FAILED,
+                    )
                 self._settings[name] = order.engine
-            evicted = [other for other in order.evict if self._unload(other)]
+            evicted = [other for other in order.evict if self._unload_unused(other)]
             is_held = name in self._held
             use = ExitStack()
             load_s = self._load_evicting(name, order.may_evict, evicted, use)
@@ -140,6 +150,15 @@ class ResidentModels:
     def _hold(self, name: str, model: LoadedModel) -> None:
         self._held[name] = model
         self._memory_bytes[name] = model.memory_bytes
+
+    def _unload_unused(self, name: str) -> bool:
+        """Unload a model as soon as no lease of an earlier session uses it; return whether it is gone."""
+        give_up_at = time.monotonic() + IN_USE_S
+        while (
+            not (is_unloaded := self._unload(name)) and name in self._held and time.monotonic() < give_up_at
+        ):
+            time.sleep(POLL_S)
+        return is_unloaded
 
     def _unload(self, name: str) -> bool:
         """Unload a model unless it is used; return whether it was held and is gone."""
