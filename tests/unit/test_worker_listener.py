@@ -22,7 +22,9 @@ WAIT_MS = 60_000
 PINNED, OTHER = "0" * 64, "1" * 64
 
 
-def received(folder: Path, message: pr.FromWorker, *models: NamedModelConfig) -> list[ev.Event]:
+def received(
+    folder: Path, message: pr.FromWorker, *models: NamedModelConfig, metrics: Metrics | None = None
+) -> list[ev.Event]:
     """Return the events of a message from the worker cpu0.1."""
     unused: Any = None
     config = Config(listen=ListenConfig(workers=f"ipc://{folder}/workers"), models=models)
@@ -35,7 +37,7 @@ def received(folder: Path, message: pr.FromWorker, *models: NamedModelConfig) ->
         call_back=unused,
         supervisor=Supervisor({}),
         broker=Broker(Policy()),
-        metrics=Metrics(),
+        metrics=metrics or Metrics(),
         store=unused,
         monitor=unused,
     )
@@ -48,3 +50,13 @@ def received(folder: Path, message: pr.FromWorker, *models: NamedModelConfig) ->
     listener.close()
     context.destroy(linger=0)
     return events
+
+
+def test_unloads_of_a_failed_load_are_counted_by_the_names_of_configured_models(tmp_path: Path) -> None:
+    """A worker on another host may report any names: they must not become labels."""
+    metrics = Metrics()
+    refused = pr.LeaseRefused(lease=1, cause="out of memory", is_model_fault=True, evicted=("", "any"))
+    received(tmp_path, refused, metrics=metrics)
+    samples = [one for family in metrics.model_unloads.collect() for one in family.samples]
+    counted = {one.labels["model"]: one.value for one in samples if one.name.endswith("_total")}
+    assert counted == {Config().model.name: 1}

@@ -300,9 +300,6 @@ class WorkerListener:
                 lease=message.lease, cause=cause, is_model_fault=True, evicted=message.evicted
             )
         self.languages[model.name] = model.languages
-        for name in message.evicted:
-            self._metrics.count_unload(slot, self._name_of(name))
-            _log.info(log.MODEL_UNLOADED, worker=worker, model=self._name_of(name))
         if model.load_s:
             self._metrics.count_load(slot, self._name_of(model.name), model.load_s)
             _log.info(
@@ -328,6 +325,9 @@ class WorkerListener:
 
     def _record(self, slot: str, worker: str, message: be.FromWorker) -> None:
         """Count and log the work that a message reports."""
+        if isinstance(message, be.LeaseAnswer):
+            for name in message.evicted:
+                self._record_unload(slot, worker, name)
         match message:
             case be.PlanComplete(decode_s=decode_s, vad_s=vad_s) if decode_s:
                 self._metrics.stage_seconds.labels("decode").observe(decode_s)
@@ -344,11 +344,15 @@ class WorkerListener:
                 self._metrics.stage_seconds.labels("transcribe").observe(decode_s)
                 self._monitor.answered(slot, decode_s)
             case be.ModelUnloaded(model=model):
-                if model in self._broker.placement.specs:
-                    self._metrics.count_unload(slot, self._name_of(model))
-                _log.info(log.MODEL_UNLOADED, worker=worker, model=self._name_of(model))
+                self._record_unload(slot, worker, model)
             case _:
                 pass
+
+    def _record_unload(self, slot: str, worker: str, model: str) -> None:
+        """Count and log an unload; a name that a worker reports becomes a label only if it is configured."""
+        if model in self._broker.placement.specs:
+            self._metrics.count_unload(slot, self._name_of(model))
+        _log.info(log.MODEL_UNLOADED, worker=worker, model=self._name_of(model))
 
     def _on_ready(self, worker: str, message: be.WorkerReady) -> list[ev.Event]:
         slot = worker.rpartition(".")[0]
