@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -11,6 +12,8 @@ from rich.console import Console
 
 from subtitle import Welcome
 from subtitle.messages import OpenFile, WorkerFacts
+from subtitled.config.schema import Config
+from subtitled.doctor.checks import Checks
 from subtitled.doctor.devices import (
     compute_type_finding,
     driver_finding,
@@ -240,3 +243,22 @@ def test_json_output_is_one_object() -> None:
         '[{"theme":"host","name":"clock","state":"ok","message":"2026","remedy":""}]}'
     )
     assert summary(seen) == "No faults; 1 checks, 0 warnings."
+
+
+def test_faults_of_named_models_are_found_except_sources_which_have_a_check(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "subtitled.toml"
+    file.write_text(
+        f"""
+        [state]
+        dir = "{tmp_path}/state"
+        [[models]]
+        name = "a"
+        source = "{tmp_path}/missing"
+        compute_type = "int3"
+        """
+    )
+    found = list(Checks(Config(), str(file), {})._load_faults([]))
+    keys = [finding.message.partition(":")[0] for finding in found]
+    assert [key for key in keys if key.startswith("model")] == ["models[0].compute_type"]

@@ -158,6 +158,7 @@ def test_worker_with_work_keeps_its_model_for_a_turn() -> None:
 
 def test_report_of_one_worker_does_not_keep_another_from_loading_a_model() -> None:
     b = bench("gpu0", batch_size=1)
+    b.join("far/0", load_s=1.0)
     placement = b.broker.placement
     placement.loaded("far/0", pr.HeldModel(name="big", load_s=86_400.0, memory_bytes=2**48), 3.0)
     placement.loaded("gpu0", pr.HeldModel(name="big", load_s=LOAD_S, memory_bytes=2**30), 60.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -35,6 +36,9 @@ PROBE_TIMEOUT_S = 120.0
 READ_TIMEOUT_S = 3600.0
 
 Themed = Iterator[tuple[str, Finding]]
+
+
+_MODEL_SOURCE = re.compile(r"model\.name|models\[\d+\]\.source")
 
 
 def config_findings(error: ConfigError) -> list[Finding]:
@@ -135,7 +139,7 @@ class Checks:
             yield from (
                 line
                 for line in config_findings(error)
-                if not line.message.startswith(("model.name", "models["))
+                if not _MODEL_SOURCE.match(line.message)  # `model.check` finds it
             )
 
     def _media_probe(self) -> MediaProbe:
