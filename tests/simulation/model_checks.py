@@ -255,8 +255,10 @@ class ModelChecks:
 
     def _check_cause(self, job: Job) -> None:
         """Check that a job fails for lack of its model only if that is broken, or its workers are."""
-        is_broken = any(model.is_broken for model in self._devices.others if model.name in job.options.models)
-        if is_broken and "could not be transcribed" in job.cause:
+        broken = {model.name for model in self._devices.others if model.is_broken}
+        is_broken = not broken.isdisjoint(job.options.models)
+        # Where only the translation's model is broken, segments may also fail for themselves before.
+        if job.options.model in broken and "could not be transcribed" in job.cause:
             raise Violation(f"job {job.id} fails for its segments, and its model is broken")
         if "the model cannot be loaded" not in job.cause:
             return
