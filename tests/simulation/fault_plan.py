@@ -83,6 +83,10 @@ RATES = {
     Fault.STORE_FAILED: 0.01,
 }
 """How often a fault strikes, at most, where it may; 0.15 by default."""
+MODEL_FAULTS = frozenset({Fault.MODEL_BROKEN, Fault.MODELS_CHANGED})
+"""Faults of histories that have several models."""
+SHARE_WITH_MODELS = 0.3
+"""How many of the histories have several models."""
 
 
 class SimulatedMedia(Struct, frozen=True, kw_only=True):
@@ -128,6 +132,11 @@ class FaultPlan:
     ) -> None:
         """`without` removes kinds of faults, `spared` single strikes; that changes what comes after as well."""
         self.random = Random(seed)
+        self.model_random = Random(f"models of {seed}")
+        """For all choices about several models: what they are does not change histories that have only the default one."""
+        self.has_models = self.model_random.random() < SHARE_WITH_MODELS
+        self.idle_unload_chance = self.model_random.choice((0.0, 0.2))
+        """For each heartbeat of an idle worker; 0: models stay in memory."""
         self.struck: list[int] = []
         """Which draws were strikes, counted from the first draw."""
         self._spared = spared
@@ -136,7 +145,11 @@ class FaultPlan:
         """Nothing goes wrong any more, except for what the media are."""
         # Swarm testing (Groce et al. 2012): a history with few kinds of faults digs deeper than one with all.
         share = self.random.choice((0.1, 0.3, 0.6))
-        drawn = {fault: (self.random.random() < share, self.random.choice((0.2, 1.0))) for fault in Fault}
+        drawn = {
+            fault: (self.random_of(fault).random() < share, self.random_of(fault).choice((0.2, 1.0)))
+            for fault in Fault
+            if self.has_models or fault not in MODEL_FAULTS
+        }
         self.rates = {
             fault: RATES.get(fault, 0.15) * factor
             for fault, (is_in, factor) in drawn.items()
@@ -147,12 +160,16 @@ class FaultPlan:
         self.devices = self._devices()
         self._bad_device = self.random.choice(("prepare0", "gpu0", "gpu0", "gpu1", "far0/cuda0"))
 
+    def random_of(self, fault: Fault) -> Random:
+        """Return the generator of the choices about a fault."""
+        return self.model_random if fault in MODEL_FAULTS else self.random
+
     def strikes(self, fault: Fault) -> bool:
         """Return whether a fault strikes here."""
         if self.is_calm or fault not in self.rates:
             return False
         self._draws += 1
-        if self.random.random() >= self.rates[fault] or self._draws in self._spared:
+        if self.random_of(fault).random() >= self.rates[fault] or self._draws in self._spared:
             return False
         self.struck.append(self._draws)
         return True
@@ -185,10 +202,12 @@ class FaultPlan:
         )
 
     def _devices(self) -> SimulatedDevices:
-        """Return the models of this history; half of the histories have only the default one."""
-        random = self.random
+        """Return the models of this history."""
+        if not self.has_models:
+            return SimulatedDevices()
+        random = self.model_random
         others = []
-        for name in ("big", "small", "third")[: random.choice((0, 0, 0, 1, 2, 3))]:
+        for name in ("big", "small", "third")[: random.choice((1, 2, 3))]:
             is_broken = self.strikes(Fault.MODEL_BROKEN)
             others.append(
                 SimulatedModel(
@@ -214,11 +233,11 @@ class FaultPlan:
 
     def model(self) -> str:
         """Return the model of a job."""
-        return self.random.choice(("", *(model.name for model in self.devices.others)))
+        return self.model_random.choice(("", *(model.name for model in self.devices.others)))
 
     def options(self) -> Options:
         """Return the options of a client's job."""
-        is_translated = self.random.random() < 0.3
+        is_translated = self.has_models and self.model_random.random() < 0.3
         return Options(
             model=self.model(),
             is_translated_too=is_translated,

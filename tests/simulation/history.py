@@ -246,7 +246,8 @@ class History:
         if self.run_of_daemon.is_stopping:
             self.advance(lambda: self.users.kill(self.run_of_daemon))
         self.users.set_space(is_enough=True)
-        self.users.restore_models()
+        if self.devices.others:
+            self.users.restore_models()
         self.users.reload()
         # A worker that is starting may still end permanently, and a slot that is being emptied comes back only then.
         self.at(self.now + STOP_S, self.users.reload)

@@ -30,7 +30,7 @@ class SimulatedModel(Struct, frozen=True, kw_only=True):
     """"" for the default."""
     size: int = 3
     """GiB of memory that it takes."""
-    load_s: float = 1.0
+    load_s: float = 0.0
     preload: int = 0
     is_broken: bool = False
     """No worker can load it."""
@@ -45,13 +45,13 @@ class SimulatedModel(Struct, frozen=True, kw_only=True):
 class SimulatedDevices(Struct, frozen=True, kw_only=True):
     """The models of a history, and the devices that hold them."""
 
-    default: SimulatedModel
-    others: tuple[SimulatedModel, ...]
-    size: int
+    default: SimulatedModel = SimulatedModel()
+    others: tuple[SimulatedModel, ...] = ()
+    size: int = 3
     """GiB of memory of each device."""
-    is_measured: bool
+    is_measured: bool = False
     """Workers know how much of it is free."""
-    max_models: int
+    max_models: int = 0
 
     @property
     def all_models(self) -> tuple[SimulatedModel, ...]:

@@ -47,7 +47,7 @@ class SimulatedUsers:
             (Fault.LEAVE, self._take_away),
         ):
             if fault in plan.rates:
-                history.at(plan.between(0, seconds), call)
+                history.at(plan.random_of(fault).uniform(0, seconds), call)
 
     # -- files -----------------------------------------------------------------------------------------------
 
@@ -156,13 +156,12 @@ class SimulatedUsers:
 
     def change_models(self) -> None:
         """Remove a model from the configuration, or change its source."""
-        history, random = self._history, self._history.fault_plan.random
+        history, random = self._history, self._history.fault_plan.model_random
         models = list(history.devices.others)
-        if models:
-            changed = models.pop(random.randrange(len(models)))
-            if random.random() < 0.5:
-                models.append(replace(changed, revision=2))
-            self._configure(models)
+        changed = models.pop(random.randrange(len(models)))
+        if random.random() < 0.5:
+            models.append(replace(changed, revision=2))
+        self._configure(models)
 
     def restore_models(self) -> None:
         """Configure all models again as they were."""

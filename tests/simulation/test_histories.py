@@ -12,8 +12,6 @@ from replay import main as replay
 from simulate import HISTORIES, simulate
 from simulate import main as simulate_many
 
-RARE = 4
-"""A planted fault is found within so many times the default number of histories."""
 SHARES = 4
 """The histories are divided into this many tests, so that a failure is seen early and a parallel run shares them."""
 
@@ -73,7 +71,7 @@ def test_replay_reports_that_nothing_failed(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.long
 @pytest.mark.parametrize("mutation", [pytest.param(m, id=m.name) for m in MUTATIONS])
 def test_the_simulation_finds_a_mutation(mutation: Mutation, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A daemon with this fault violates an invariant; the rare ones need more than the default number of histories."""
+    """A daemon with this fault violates an invariant within the default number of histories."""
     monkeypatch.setattr(mutation.owner, mutation.attribute, mutation.replacement)
     with pytest.raises(HistoryFailed, match=r"replay\.py \d+"):
-        simulate(range(RARE * HISTORIES))
+        simulate(range(HISTORIES))

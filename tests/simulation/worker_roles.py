@@ -125,8 +125,9 @@ class TranscribeRole:
 
     def unload_if_idle(self) -> None:
         """Unload a model at times, when there is no lease."""
-        if not self._leases and self._models.names and self._fault_plan.random.random() < 0.2:
-            name = self._fault_plan.random.choice(self._models.names)
+        plan = self._fault_plan
+        if not self._leases and self._models.names and plan.random.random() < plan.idle_unload_chance:
+            name = plan.model_random.choice(self._models.names)
             if self._models.unload_one_idle(name):
                 self._process.send(ModelUnloaded(model=name))
 
