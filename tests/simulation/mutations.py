@@ -225,17 +225,17 @@ def _handle_exit_at_once(server: Server, pidfd: int) -> None:
     server._reconfiguration.fill_slots()
 
 
-def _drain_mailbox_for_files(server: Server) -> None:
+_drain_mailbox = Server._drain_mailbox
+
+
+def _drain_mailbox_for_files(server: Any) -> None:
     """Forget the callbacks that come with files in one turn."""
-    items = list(server._parts.mailbox.drain(256))
+    items = server._parts.mailbox.items
     files = [item for item in items if isinstance(item, FoundFile)]
-    for item in files or items:
-        if isinstance(item, FoundFile):
-            event = server._arrivals.take(item, is_space=server._space.is_enough)
-            if event is not None:
-                server._dispatcher.dispatch(event)
-        else:
-            item()
+    if files:
+        items.clear()
+        items.extend(files)
+    _drain_mailbox(server)
 
 
 _send_lease = WorkerListener.send_lease
