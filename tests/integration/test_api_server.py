@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 import time
@@ -16,8 +17,10 @@ from subtitled.api import connection
 from subtitled.api.handlers import MAX_PATHS
 from subtitled.api.uploads import CHUNK_BYTES, WINDOW_BYTES
 from subtitled.config import schema
-from subtitled.core.records import Options
+from subtitled.core import actions as ac
+from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
+from subtitled.network import sockets
 from subtitled.network.auth import server_key, server_key_path
 
 if TYPE_CHECKING:
@@ -273,6 +276,42 @@ def test_turn_without_time_for_all_watchers_sends_them_the_entries_later(
             seqs = [entry["seq"] for entry in entries]
             assert seqs == list(range(seqs[0], seqs[0] + 160))
             assert sorted(entry["job"] for entry in entries) == sorted(jobs + jobs)
+
+
+def test_watcher_that_does_not_read_is_sent_the_rest_once_it_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then the loop does not try again every few milliseconds."""
+    monkeypatch.setattr(sockets, "MAX_HELD_ANSWERS", 200)
+    jobs = 4_000
+    with ApiHarness(tmp_path) as api:
+        options = Options()
+        api.store.apply(
+            [
+                ac.SaveNewJob(
+                    Job(
+                        id=f"{number:x}",
+                        state=JobState.QUEUED,
+                        source=b"/in/%d.wav" % number,
+                        location=b"/in/%d.wav" % number,
+                        size=1,
+                        mtime_ns=1,
+                        options=options,
+                        order=number,
+                    )
+                )
+                for number in range(1, jobs + 1)
+            ]
+        )
+        watcher = api.connect()
+        watcher.send_message("Watch", request=9, after_seq=0)
+        (endpoint,) = api.server._endpoints
+        api.turn_until(
+            lambda: connection.CATCH_UP_S * 8 < endpoint.poll_timeout_s <= connection.MAX_RETRY_S,
+            "the client is left alone for a while",
+        )
+        assert [watcher.receive()["seq"] for _ in range(jobs)] == list(range(1, jobs + 1))
+        api.turn_until(lambda: endpoint.poll_timeout_s == math.inf, "nothing is left to send")
 
 
 def test_translation_of_a_file_in_english_is_edited_as_its_text(api: ApiHarness) -> None:

@@ -30,6 +30,10 @@ MAX_BYTES_PER_TURN = 16 * 2**20
 """Bytes read in one turn, so that one socket does not hold up the others."""
 MAX_ENTRIES = 100
 """Journal entries sent to one client at a time; they take some 3 ms."""
+CATCH_UP_S = 0.01
+"""Wait between two pages of older entries."""
+MAX_RETRY_S = 1.0
+"""Longest wait until entries are sent again to a client that does not read."""
 MAX_WATCHERS = 1000
 MAX_DEFERRED = 1000
 MAX_DEFERRED_BYTES = 64 * 2**20
@@ -57,6 +61,10 @@ class _Watcher(Struct):
     """The last entry that was sent to it or skipped for it."""
     is_behind: bool = True
     """Older entries remain to be sent before new ones."""
+    retry_s: float = CATCH_UP_S
+    """Wait until the next attempt if the client accepts no entry; doubled by each that fails."""
+    retry_at: float = 0.0
+    """Earliest time of the next attempt to send older entries (monotonic)."""
 
 
 class _RequestNumber(Struct):
@@ -100,9 +108,12 @@ class ClientEndpoint:
         """By routing id; the watcher that was caught up last comes last."""
 
     @property
-    def is_behind(self) -> bool:
-        """Kept requests or older entries are left: `receive` must be called again soon."""
-        return bool(self._deferred) or any(watcher.is_behind for watcher in self._watchers.values())
+    def poll_timeout_s(self) -> float:
+        """Longest time until `receive` must be called again, for kept requests and older entries; inf without any."""
+        if self._deferred:
+            return CATCH_UP_S
+        retry_at = min((one.retry_at for one in self._watchers.values() if one.is_behind), default=math.inf)
+        return max(CATCH_UP_S, retry_at - time.monotonic())
 
     def serve_reads(self, now: float) -> None:
         """Answer requests that change nothing and keep the others for `receive`: for a loop that waits for disk space."""
@@ -123,7 +134,10 @@ class ClientEndpoint:
                 return
         self._read_socket(now)
         deadline = time.thread_time() + TURN_S
-        for identity, watcher in [entry for entry in self._watchers.items() if entry[1].is_behind]:
+        behind = [
+            entry for entry in self._watchers.items() if entry[1].is_behind and entry[1].retry_at <= now
+        ]
+        for identity, watcher in behind:
             self._watchers[identity] = self._watchers.pop(identity)
             self._catch_up(identity, watcher)
             if time.thread_time() >= deadline:
@@ -251,12 +265,16 @@ class ClientEndpoint:
             if entry.seq <= watcher.seq or not self._is_visible(watcher, entry):
                 watcher.seq = max(watcher.seq, entry.seq)
                 continue
-            if time.thread_time() >= deadline or not self._reply(
-                identity, journal_event(watcher.watch.request, entry)
-            ):
+            if time.thread_time() >= deadline:
                 watcher.is_behind = True
                 return
+            if not self._reply(identity, journal_event(watcher.watch.request, entry)):
+                watcher.is_behind = True
+                watcher.retry_at = time.monotonic() + watcher.retry_s
+                watcher.retry_s = min(2 * watcher.retry_s, MAX_RETRY_S)
+                return
             watcher.seq = entry.seq
+            watcher.retry_s = CATCH_UP_S
 
     def _is_visible(self, watcher: _Watcher, entry: JournalEntry) -> bool:
         if watcher.watch.job not in {None, entry.job}:

@@ -53,8 +53,6 @@ POOL_THREADS = {"upload": 4, "hash": 2, "render": 2, "delete": 1, "edit": 1, "gp
 """Threads that write uploads, hash resumed files, render results, delete uploads, validate edited cues, read GPU drivers."""
 CLOSE_PATHS_S = 1.0
 """Wait at most so long for path lookups when the daemon stops: a hung mount does not answer."""
-CATCH_UP_S = 0.01
-"""Wait before watchers are sent more of what they have missed."""
 
 
 class ApiServer:
@@ -183,10 +181,9 @@ class ApiServer:
     @property
     def poll_timeout_s(self) -> float:
         """Longest time until `receive` must be called again."""
-        if any(endpoint.is_behind for endpoint in self._endpoints):
-            return CATCH_UP_S
         retention_s = max(0.0, self._retention.next_at - time.monotonic())
-        return min(self._limits.poll_timeout_s, retention_s)
+        endpoints_s = (endpoint.poll_timeout_s for endpoint in self._endpoints)
+        return min(self._limits.poll_timeout_s, retention_s, *endpoints_s)
 
     def start(self) -> None:
         """Resume unfinished uploads; the broker must know its jobs by then."""
