@@ -646,9 +646,9 @@ class StatsInfo(_Message, frozen=True, kw_only=True):
     is_state_lost: bool = False
     """True when the state folder was deleted: results are lost at the next restart, new work is refused."""
     hung_folders: tuple[HungFolder, ...] = ()
+    """Folders that do not answer; their files wait, all others are processed."""
     open_files: tuple[OpenFile, ...] = ()
     """At most 20; for admins."""
-    """Folders that do not answer; their files wait, all others are processed."""
 
     @property
     def has_several_models(self) -> bool:

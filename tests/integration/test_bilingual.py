@@ -61,6 +61,16 @@ def test_both_files_come_from_one_reading(tmp_path: Path) -> None:
             lambda: b"by hand" in (daemon.outbox / "talk.en.srt").read_bytes(), "the translation is written"
         )
         assert daemon.client.fetch(job.id)[1] == spoken == (daemon.outbox / "talk.zh.srt").read_bytes()
+        # Each has its own versions, and one of them has no version 1.
+        subtitle = str(Path(sys.executable).with_name("subtitle"))
+        command = [subtitle, "fetch", job.id, "--server", daemon.endpoint, "--version", "1"]
+        command += ["-o", str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, timeout=WAIT_S, check=False)
+        assert (done.returncode, b"--task transcribe or --task translate" in done.stderr) == (2, True)
+        done = subprocess.run(
+            [*command, "--task", "translate"], capture_output=True, timeout=WAIT_S, check=True
+        )
+        assert done.stdout.count(b"talk.en.") == 2
         same = daemon.job_of(english)
         assert same is not None
         daemon.client.save_cues(same.id, cues, version=0, task="translate")

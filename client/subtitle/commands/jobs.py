@@ -177,6 +177,9 @@ def fetch(
     target = output or Path()
     wanted = split_list(fmts) or format_of(target) or facts.formats or ("srt",)
     tasks = tasks_of(facts) if task is None else (task,)
+    if version and len(tasks) > 1:
+        names = " or ".join(f"--task {one}" for one in tasks)
+        raise click.UsageError(f"job {facts.id}: each task has its own versions; choose one with {names}")
     files = [
         (fmt, *client.fetch(facts.id, fmt, layout=layout, task=one, version=version))
         for one in tasks
