@@ -295,3 +295,13 @@ def test_drafts_and_repeated_saves_of_cues_are_answered_while_an_end_waits_for_t
         release.set()
         assert [client.receive()["type"] for _ in range(3)] == ["CueVersions"] * 3
         assert [one.version for one in api.store.edit_versions(job, "transcribe")] == [3]
+
+
+def test_draft_that_is_saved_unchanged_is_not_replaced_by_the_next_draft(tmp_path: Path) -> None:
+    with ApiHarness(tmp_path) as api:
+        job = api.ended_job()
+        for base, data, session in ((0, b"a", "one"), (1, b"a", ""), (1, b"b", "one")):
+            api.store.save_edit(
+                job, "transcribe", base=base, data=data, cues=1, author="", draft_session=session
+            )
+        assert [one.version for one in api.store.edit_versions(job.id, "transcribe")] == [2, 1]

@@ -131,12 +131,15 @@ class Store(Reader):
         """Store a version of a job's cues that was made from version `base`; return the new journal entries.
 
         None, and no change, if `base` is not the newest version; but a version equal to the newest one is stored already, so
-        that a save may be repeated. Raises NoSpaceError.
+        that a save may be repeated; a draft that a person saves unchanged is a draft no more. Raises NoSpaceError.
         """
         now_ms = _now_ms()
         newest = self.edit(job.id, task)
         current = newest.version if newest else 0
         if newest is not None and (newest.data, newest.restored) == (data, restored):
+            if newest.draft_session and not draft_session:
+                with transaction(self._db):
+                    self._db.execute(sql.KEEP_DRAFT, (job.id, task, newest.version))
             return []
         if base != current:
             return None

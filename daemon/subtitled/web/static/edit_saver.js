@@ -25,6 +25,7 @@ export class EditSaver extends EventTarget {
   #getCues;
   #getAuthor;
   #isChanged = false;
+  #isDraft = false; // the server has the edit as a draft
   #timer = 0;
   #backupTimer = 0;
   #request = null;
@@ -55,7 +56,7 @@ export class EditSaver extends EventTarget {
   async save({ isDraft = true } = {}) {
     clearTimeout(this.#timer);
     await this.#request;
-    if (this.conflict || !this.#isChanged) return !this.conflict;
+    if (this.conflict || !(this.#isChanged || (this.#isDraft && !isDraft))) return !this.conflict;
     this.#backup();
     this.#isChanged = false;
     this.#request = this.#put({ cues: saved(this.#getCues()), draft_session: isDraft ? this.#session : "" });
@@ -116,6 +117,7 @@ export class EditSaver extends EventTarget {
     if (response?.ok) {
       this.version = body.version;
       this.versions = body.versions;
+      this.#isDraft = Boolean(edit.draft_session);
       if (!this.#isChanged) localStorage.removeItem(backupKey(this.#job));
       this.#setState(this.#isChanged ? "unsaved" : "saved");
       return !this.#isChanged;
