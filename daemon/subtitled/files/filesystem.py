@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import os
 import re
 import signal
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -121,7 +122,8 @@ def read_mounts(table: Path = MOUNT_INFO) -> str:
         return ""
 
 
-def _foreign_mount_points(mounts: str) -> dict[str, str]:
+@functools.lru_cache(maxsize=1)
+def _foreign_mount_points(mounts: str) -> Mapping[str, str]:
     """Return the kind of file system by mount point, without folders that are mounted on themselves; see proc(5)."""
     rows = [line.split(" ") for line in filter(None, mounts.split("\n"))]
     places = {row[0]: (row[2], _unescaped(row[3]), _unescaped(row[4])) for row in rows}
