@@ -357,7 +357,7 @@ MODEL_MUTATIONS = (
     Mutation("segments are blamed for a broken model", Broker, "_on_lease_refused", _forget_the_reason),
     Mutation("a changed model is not loaded again", ModelPlacement, "configure", _configure_nothing_else),
     Mutation("a job waits forever for a broken model", ModelPlacement, "obstacle", lambda *_: ""),
-    Mutation("a broken model is tried again at once", ModelPlacement, "load_failed", lambda *_: None),
+    Mutation("a broken model is tried again at once", ModelPlacement, "load_failed", lambda *_, **__: None),
 )
 LOOP_MUTATIONS = (
     Mutation("a message leaves before the commit", Dispatcher, "perform", _perform_before_commit),
