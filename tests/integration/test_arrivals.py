@@ -5,19 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec.structs import replace
 
 from subtitled.config.schema import InboxConfig
 from subtitled.core.actions import SaveJob, SaveNewJob
-from subtitled.core.events import JobArrived, RetryRequested
+from subtitled.core.events import JobArrived, RetryRequested, SourceRenamed
 from subtitled.core.protocol import Media
 from subtitled.core.records import Job
 from subtitled.core.states import JobEvent, JobState
 from subtitled.inboxes.arrivals import FoundFile, InboxArrivals, take
 from subtitled.inboxes.watch import RenamedFile, SettledFile
 from subtitled.storage.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def test_file_that_is_renamed_while_it_waits_for_space_is_taken_once(tmp_path: Path) -> None:
@@ -74,3 +78,29 @@ def test_archived_file_that_has_changed_back_waits_for_the_mounts_that_it_is_fou
         assert isinstance(event, RetryRequested)
         assert event.job.id == first.id
         assert (event.job.options.mount, event.job.options.output_mount) == (b"/new", b"/new-out")
+
+
+def test_file_renamed_without_an_event_is_followed_once_its_old_place_was_looked_up(tmp_path: Path) -> None:
+    """The lookup never blocks the caller: the mount may hang. Without an answer the file waits."""
+    inbox = InboxConfig(path=str(tmp_path / "in"), output=str(tmp_path / "out"))
+    before, after = (str(tmp_path / "in" / name) for name in ("a.wav", "b/a.wav"))
+    put: list[FoundFile] = []
+    asked: list[tuple[str, Callable[[bool], None]]] = []
+
+    def look_up(path: str, _mount: str, on_answer: Callable[[bool], None]) -> None:
+        asked.append((path, on_answer))
+
+    with contextlib.closing(Store(str(tmp_path / "state.db"))) as store:
+        arrivals = InboxArrivals((inbox,), store, put.append, look_up=look_up)
+        accepted = arrivals.take(FoundFile(SettledFile(0, before, 5, 5), inbox), is_space=True)
+        assert isinstance(accepted, JobArrived)
+        store.apply([SaveNewJob(accepted.job)])
+        assert arrivals.take(FoundFile(SettledFile(0, after, 5, 5), inbox), is_space=True) is None
+        [(path, on_answer)] = asked
+        assert path == before
+        on_answer(False)
+        renamed = arrivals.take(put.pop(), is_space=True)
+        assert renamed == SourceRenamed(accepted.job.id, after.encode())
+        on_answer(True)
+        copied = arrivals.take(put.pop(), is_space=True)
+        assert isinstance(copied, JobArrived)

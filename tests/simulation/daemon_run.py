@@ -177,7 +177,6 @@ class DaemonRun:
             self.store,
             mailbox.put,
             make_watcher=partial(FakeWatcher, self),
-            exists=lambda _: True,  # no simulated file is renamed
         )
         arrivals.models = configured_models(config)
         return Server(

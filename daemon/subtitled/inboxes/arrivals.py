@@ -22,7 +22,6 @@ from subtitled.core.events import JobArrived, RetryRequested, SourceRenamed
 from subtitled.core.records import Job, Options, options_of
 from subtitled.core.states import JOB_LIVE, JobState
 from subtitled.errors import InboxError
-from subtitled.files.atomic_files import is_there
 from subtitled.inboxes.file_filter import ARCHIVES
 from subtitled.inboxes.watch import InboxWatcher, RenamedFile, SettledFile
 from subtitled.languages import option_of
@@ -35,11 +34,24 @@ _MOST_ACCEPTED = 100_000
 _log = log.get()
 
 
+class Twin(Struct, frozen=True):
+    """The file of a job that has not ended, with the inbox, size and time of a file that was found."""
+
+    job: str
+    is_there: bool
+
+
+LookUp = Callable[[str, str, Callable[[bool], None]], None]
+"""Takes a path and its mount point; the loop calls the function with whether the path exists, or never."""
+
+
 class FoundFile(Struct, frozen=True):
     """A file that settled or was renamed, with the inbox it lies in."""
 
     file: SettledFile | RenamedFile
     inbox: schema.InboxConfig
+    twin: Twin | None = None
+    """Another file that it may have been before it was renamed, once that was looked up."""
 
 
 class FolderWatcher(Protocol):
@@ -79,13 +91,13 @@ class InboxArrivals:
         put: Callable[[FoundFile], None],
         *,
         make_watcher: MakeWatcher = InboxWatcher,
-        exists: Callable[[str], bool] = is_there,
+        look_up: LookUp | None = None,
     ) -> None:
         """Create the watcher; `put` passes a file to the loop, and is called in the watcher's thread.
 
-        `exists` returns whether the file of a job is still in its place.
+        Without `look_up` no file is searched that was renamed without an event of the file system.
         """
-        self._exists = exists
+        self._look_up = look_up
         self._store = store
         self._put = put
         self._held: list[FoundFile] = []
@@ -142,8 +154,17 @@ class InboxArrivals:
             return None
         inbox = os.fsencode(Path(found.inbox.path).absolute())
         content = inbox, found.file.size, found.file.mtime_ns
-        if (renamed := self._renamed(found.file, content)) is not None:
-            return renamed
+        if self._look_up is not None and (job := self._twin(found.file, content)) is not None:
+            if found.twin is None or found.twin.job != job.id:
+                self._look_up(
+                    os.fsdecode(job.source),
+                    found.file.mount,
+                    lambda is_there: self._put(replace(found, twin=Twin(job.id, is_there))),
+                )
+                return None
+            if not found.twin.is_there:
+                _log.info(log.JOB_RENAMED, job=job.id, path=found.file.path, before=os.fsdecode(job.source))
+                return SourceRenamed(job.id, os.fsencode(found.file.path))
         event = take(found.file, found.inbox, self._store, self.models)
         if isinstance(event, JobArrived):
             self._accepted[content] = event.job.id
@@ -151,22 +172,18 @@ class InboxArrivals:
                 del self._accepted[next(iter(self._accepted))]
         return event
 
-    def _renamed(self, file: SettledFile, content: tuple[bytes, int, int]) -> SourceRenamed | None:
-        """Return the event for a file that was moved without an event of the file system, as into a new folder."""
+    def _twin(self, file: SettledFile, content: tuple[bytes, int, int]) -> Job | None:
+        """Return the live job whose file this may be, moved without an event of the file system (into a new folder)."""
         row = self._store.find_job(self._accepted.get(content, ""))
         source = os.fsencode(file.path)
         if row is None or row.job.state not in JOB_LIVE or row.job.location != row.job.source:
             return None
         job = row.job
-        # A file of another file system was not renamed; that one may hang, while this one has answered.
+        # A file of another file system was not renamed.
         if job.source == source or job.options.mount != os.fsencode(file.mount):
             return None
-        if self._exists(os.fsdecode(job.source)):
-            return None
-        if self._store.find_source(source, job.size, job.mtime_ns, job.options) is not None:
-            return None
-        _log.info(log.JOB_RENAMED, job=job.id, path=file.path, before=os.fsdecode(job.source))
-        return SourceRenamed(job.id, source)
+        is_known = self._store.find_source(source, job.size, job.mtime_ns, job.options) is not None
+        return None if is_known else job
 
     def release(self) -> None:
         """Put the files again that were held back."""

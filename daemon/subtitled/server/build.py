@@ -20,6 +20,7 @@ from subtitled.config.schema import Config
 from subtitled.core.broker import Broker
 from subtitled.core.config_mapping import model_specs, plan_settings_of, policy_of, space_of
 from subtitled.core.events import ModelsChanged
+from subtitled.files.atomic_files import is_there
 from subtitled.files.filesystem import DiskSpaceMonitor
 from subtitled.hooks.dispatcher import HookDispatcher
 from subtitled.inboxes.arrivals import FoundFile, InboxArrivals
@@ -31,6 +32,7 @@ from subtitled.observability.systemd_status import SystemdStatus
 from subtitled.observability.transition_log import TransitionLog
 from subtitled.output.job_writer import JobWriter
 from subtitled.ray.process import RayProcess
+from subtitled.runtime.background import FolderThreads
 from subtitled.runtime.mailbox import Mailbox
 from subtitled.runtime.signals import Signals
 from subtitled.server.dispatch import Dispatcher
@@ -134,7 +136,13 @@ def build_server(load: Load, environ: Mapping[str, str], supervisor: Supervisor 
         hooks=hooks,
         audio_samples=audio_samples,
     )
-    arrivals = InboxArrivals(config.inbox, store, mailbox.put)
+    renamed = FolderThreads("renamed-files", mailbox.put)
+    arrivals = InboxArrivals(
+        config.inbox,
+        store,
+        mailbox.put,
+        look_up=lambda path, mount, on_answer: renamed.of(mount).run(partial(is_there, path), on_answer),
+    )
     arrivals.models = configured_models(config)
     api.stats.open_files = arrivals.open_files
     space = DiskSpaceMonitor(*space_of(config))
