@@ -73,5 +73,7 @@ def test_replay_reports_that_nothing_failed(capsys: pytest.CaptureFixture[str]) 
 def test_the_simulation_finds_a_mutation(mutation: Mutation, monkeypatch: pytest.MonkeyPatch) -> None:
     """A daemon with this fault violates an invariant within the default number of histories."""
     monkeypatch.setattr(mutation.owner, mutation.attribute, mutation.replacement)
-    with pytest.raises(HistoryFailed, match=r"replay\.py \d+"):
+    with pytest.raises(HistoryFailed, match=r"replay\.py \d+") as failed:
         simulate(range(HISTORIES))
+    is_outdated = isinstance(failed.value.__cause__, TypeError | AttributeError)
+    assert not is_outdated, "the mutation does not fit the daemon any more"
