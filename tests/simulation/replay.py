@@ -27,27 +27,29 @@ class _Attempt:
 def smallest(seed: int, *, remembered: int = EVENTS) -> HistoryFailed | None:
     """Return the failure of a history from which no fault, and no strike of one, can be removed; None if it does not fail.
 
-    The reduced history fails with the same type of error as the whole.
+    The reduced history fails with the same type of error as the whole. Without a fault, a history may take another course
+    in which the others strike more often: then the fault is kept.
     """
     without: frozenset[Fault] = frozenset()
     spared: frozenset[int] = frozenset()
     last = _Attempt(seed, without, spared, remembered)
-    found = last.failure
-    if found is None:
+    if last.failure is None:
         return None
     for fault in Fault:
         smaller = _Attempt(seed, without | {fault}, spared, remembered)
-        if _is_same(smaller.failure, found):
+        if _is_smaller(smaller, last):
             without, last = without | {fault}, smaller
     for throw in reversed(last.struck):
         smaller = _Attempt(seed, without, spared | {throw}, remembered)
-        if _is_same(smaller.failure, found):
+        if _is_smaller(smaller, last):
             spared, last = spared | {throw}, smaller
     return last.failure
 
 
-def _is_same(failure: HistoryFailed | None, other: HistoryFailed) -> bool:
-    return failure is not None and type(failure.__cause__) is type(other.__cause__)
+def _is_smaller(attempt: _Attempt, other: _Attempt) -> bool:
+    if attempt.failure is None or other.failure is None or len(attempt.struck) > len(other.struck):
+        return False
+    return type(attempt.failure.__cause__) is type(other.failure.__cause__)
 
 
 def main(argv: list[str]) -> int:
