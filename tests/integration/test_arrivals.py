@@ -87,11 +87,11 @@ def test_file_renamed_without_an_event_is_followed_once_its_old_place_was_looked
     put: list[FoundFile] = []
     asked: list[tuple[str, Callable[[bool], None]]] = []
 
-    def look_up(path: str, _mount: str, on_answer: Callable[[bool], None]) -> None:
+    def request(path: str, _mount: str, on_answer: Callable[[bool], None]) -> None:
         asked.append((path, on_answer))
 
     with contextlib.closing(Store(str(tmp_path / "state.db"))) as store:
-        arrivals = InboxArrivals((inbox,), store, put.append, look_up=look_up)
+        arrivals = InboxArrivals((inbox,), store, put.append, look_up=request)
         accepted = arrivals.take(FoundFile(SettledFile(0, before, 5, 5), inbox), is_space=True)
         assert isinstance(accepted, JobArrived)
         store.apply([SaveNewJob(accepted.job)])
