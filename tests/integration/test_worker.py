@@ -498,21 +498,6 @@ def test_file_replaced_by_a_link_out_of_its_inbox_is_not_read(tmp_path: Path) ->
         assert "is a link that leads out of its inbox" in refused.cause
 
 
-@pytest.mark.long
-def test_small_file_that_decodes_far_slower_than_real_time_is_refused_alone(tmp_path: Path) -> None:
-    """After a minute of processor time; the next file is read."""
-    slow = media.write_slow_file(tmp_path / "slow.wav", 8)
-    with Worker("prepare") as worker:
-        worker.expect(WorkerReady)
-        worker.send(order(slow))
-        messages = (found[0] for found in iter(worker.receive, None))
-        refused = next(message for message in messages if not isinstance(message, Heartbeat))
-        assert isinstance(refused, PrepareRefused)
-        assert "s of processor time" in refused.cause
-        worker.send(order(media.DEMO / "demo.flac", 2))
-        assert all_prepared(worker, 2)[0]
-
-
 def test_file_that_takes_too_much_memory_is_refused_alone(tmp_path: Path) -> None:
     """A Matroska file whose attachment FFmpeg reads into memory; the next file is read."""
     large = tmp_path / "talk.mka"
