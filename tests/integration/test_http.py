@@ -367,7 +367,7 @@ def test_ended_job_is_deleted_on_request(http: httpx.Client, tmp_path: Path) -> 
 
 def test_stats_are_those_of_the_daemon(http: httpx.Client) -> None:
     stats = http.get("/api/stats").json()
-    assert [worker["slot"] for worker in stats["workers"]] == ["prepare0", "prepare1", "cpu0", "cpu1"]
+    assert [worker["slot"] for worker in stats["workers"]] == ["prepare0", "cpu0", "cpu1"]
     assert not stats.keys() & {"type", "request"}
 
 

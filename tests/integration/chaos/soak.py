@@ -30,7 +30,7 @@ ROWS = 12
 MEDIA = 20
 SLACK = 1.05
 """What the last third may need over the middle one: allocators are not still."""
-KILLED = ("cpu1", "prepare1")
+KILLED = ("cpu1", "prepare0")
 RECOVERY = schema.RecoveryConfig(attempts=20, prepare_attempts=20, crash_budget=100)
 
 
