@@ -213,10 +213,11 @@ def test_inbox_removed_during_a_job_is_watched_again(daemon: Daemon, tmp_path: P
     eventually(lambda: is_running(daemon, path), "the file is being processed")
     # Not `rmtree`: the daemon may be putting its archive there at the same time.
     daemon.inbox.rename(tmp_path / "away")
+    eventually(lambda: daemon.log("inbox.lost"), "the loss is noticed")
+    # The archive of the job may have created the folder again; without it the file waits for it.
+    daemon.inbox.mkdir(exist_ok=True)
     job = daemon.wait_for(path)
     assert job.state == "done" or "No such file" in job.cause
-    # The archive of the job may have created the folder again before the watcher noticed.
-    daemon.inbox.mkdir(exist_ok=True)
     eventually(lambda: len(daemon.log("inbox.watched")) >= 2, "the new folder is watched")
     assert_still_works(daemon, clip)
     # And again, by removal.
