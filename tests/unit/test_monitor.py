@@ -6,7 +6,7 @@ from subtitled.core import events as ev
 from subtitled.core.model_placement import ModelSpec
 from subtitled.core.protocol import EngineSettings
 from subtitled.core.records import Role
-from subtitled.observability.metrics import Metrics
+from subtitled.observability.metrics import Metrics, ModelGauges
 from subtitled.observability.monitor import STUCK_S, BusyMeter, Monitor, WaitMeter
 from unit.broker_bench import Bench, bench
 
@@ -95,6 +95,17 @@ def test_models_have_their_workers_memory_and_jobs() -> None:
     b.broker.placement.configure([ModelSpec()])
     monitored.update(after_s=1)
     assert monitored.value("subtitled_model_workers", model="small") is None
+
+
+def test_gauges_of_a_model_are_there_during_an_update() -> None:
+    """A scrape in another thread would miss the series of all models while they are removed and added again."""
+    metrics = Metrics()
+    gauges = [ModelGauges(name="base", workers=1, memory_bytes=2, jobs=3)]
+    metrics.set_models(gauges)
+    all_gauges = (metrics.model_workers, metrics.model_bytes, metrics.model_jobs)
+    before = [gauge.labels("base") for gauge in all_gauges]
+    metrics.set_models(gauges)
+    assert all(gauge.labels("base") is one for gauge, one in zip(all_gauges, before, strict=True))
 
 
 def test_stopping_daemon_is_not_ready() -> None:

@@ -74,6 +74,8 @@ class Metrics:
             ["model"],
             registry=self.registry,
         )
+        self._model_names: set[str] = set()
+        """Models that have gauges."""
         self._models_of: dict[str, set[str]] = {}
         """Models that have series of a slot."""
         self.segments = Counter("subtitled_segments", "Segments by event.", ["event"], registry=self.registry)
@@ -262,8 +264,13 @@ class Metrics:
 
     def set_models(self, models: Iterable[ModelGauges]) -> None:
         """Set the gauges of all models; those of a removed one disappear."""
-        for gauge in (self.model_workers, self.model_bytes, self.model_jobs):
-            gauge.clear()
+        models = list(models)
+        names = {model.name for model in models}
+        # The others stay: a scrape in another thread would miss them for a moment.
+        for name in self._model_names - names:
+            for gauge in (self.model_workers, self.model_bytes, self.model_jobs):
+                gauge.remove(name)
+        self._model_names = names
         for model in models:
             self.model_workers.labels(model.name).set(model.workers)
             self.model_bytes.labels(model.name).set(model.memory_bytes)
