@@ -508,38 +508,25 @@ class RequestHandlers:
         if size > MAX_CUES_BYTES:
             raise RefusedError("TOO_BIG", f"cues of {size} bytes; the limit is {MAX_CUES_BYTES}")
 
-        def work() -> tuple[int, bytes | None, float]:
-            """Return the number of cues, the cues as they are stored, and the processor time."""
-            started = time.thread_time()
-            if message.restore is not None:
-                edit = self._edit(row, task, message.restore)
-                found = (edit.cues, edit.data) if edit else (0, None)
-            else:
-                cues = parse_cues(b"".join(blobs))
-                found = len(cues), pack_cues(cues)
-            return *found, time.thread_time() - started
-
-        def done(found: tuple[int, bytes | None, float]) -> None:
-            count, data, cost_s = found
-            peer.charge(cost_s)
+        def work() -> tuple[int, bytes | None]:
+            """Return the number of cues, and the cues as they are stored."""
             try:
-                self._store_edit(message, task, count, data, peer)
+                if message.restore is not None:
+                    edit = self._edit(row, task, message.restore)
+                    return (edit.cues, edit.data) if edit else (0, None)
+                cues = parse_cues(b"".join(blobs))
+                return len(cues), pack_cues(cues)
+            except ValueError as error:
+                raise RefusedError("BAD_FORMAT", str(error)[:400]) from error
+
+        def done(found: tuple[int, bytes | None]) -> None:
+            try:
+                self._store_edit(message, task, *found, peer)
             except RefusedError as error:
                 peer.refuse(request, error.code, str(error))
 
-        def failed(error: Exception) -> None:
-            match error:
-                case RefusedError(code=code):
-                    peer.refuse(request, code, str(error))
-                case ValueError():
-                    peer.refuse(request, "BAD_FORMAT", str(error)[:400])
-                case _:
-                    _log.error(log.REQUEST_FAILED, job=row.job.id, cause=repr(error))
-                    peer.refuse(
-                        request, *_read_failure(error, "the cues cannot be saved; see the server's log")
-                    )
-
-        self._edit_pool.run(work, done, failed, Exception)
+        text = "the cues cannot be saved; see the server's log"
+        self._run_charged(self._edit_pool, request, row, peer, work, done, text)
 
     def _store_edit(
         self, message: ms.SaveCues, task: str, count: int, data: bytes | None, peer: Peer
@@ -618,19 +605,35 @@ class RequestHandlers:
                 f"{pending} answers are being rendered (limit: {MAX_RENDERED}); try again later",
             )
 
+        def run() -> T:
+            return work(self._store.readers.get().results(row.job.id))
+
+        text = "the stored results cannot be read; see the server's log"
+        self._run_charged(self._render_pool, request, row, peer, run, on_result, text)
+
+    def _run_charged(
+        self,
+        pool: BackgroundPool,
+        request: int,
+        row: JobRow,
+        peer: Peer,
+        work: Callable[[], T],
+        on_result: Callable[[T], None],
+        error_text: str,
+    ) -> None:
+        """Run `work` for a job in the background and charge its processor time; `error_text` answers an unexpected error."""
+
         def failed(error: Exception) -> None:
             if isinstance(error, RefusedError):
                 peer.refuse(request, error.code, str(error))
                 return
             # A bug, or damaged results, of one job: the daemon continues.
             _log.error(log.REQUEST_FAILED, job=row.job.id, cause=repr(error))
-            peer.refuse(
-                request, *_read_failure(error, "the stored results cannot be read; see the server's log")
-            )
+            peer.refuse(request, *_read_failure(error, error_text))
 
         def run() -> tuple[T, float]:
             started = time.thread_time()
-            result = work(self._store.readers.get().results(row.job.id))
+            result = work()
             return result, time.thread_time() - started
 
         def done(found: tuple[T, float]) -> None:
@@ -638,7 +641,7 @@ class RequestHandlers:
             peer.charge(cost_s)
             on_result(result)
 
-        self._render_pool.run(run, done, failed, Exception)
+        pool.run(run, done, failed, Exception)
 
 
 def _check_retryable(job: Job) -> None:
