@@ -132,7 +132,7 @@ def test_job_of_an_unmounted_folder_below_an_inbox_holds_up_no_other_job_of_the_
     ended: list[Event] = []
     with writer_with_jobs(tmp_path / "state.db", [waiting, free], ended) as (writer, calls):
         writer.finish(waiting, is_failure=False)
-        while not writer._waits:
+        while writer._waits.is_idle:
             calls.get(timeout=60)()
         writer.finish(free, is_failure=False)
         for job in ("b1", "a1"):

@@ -58,7 +58,7 @@ from subtitled.output.paths import (
     output_paths,
     write_error,
 )
-from subtitled.runtime.background import BackgroundPool, CallInLoop, FolderThread, busy_folders
+from subtitled.runtime.background import BackgroundPool, CallInLoop, FolderThread, FolderThreads
 from subtitled.storage.rows import EditRow, JobRow
 from subtitled.storage.store import Store
 
@@ -97,12 +97,11 @@ class JobWriter:
         self._reporter = reporter
         self._dispatch = dispatch
         self._model = model
-        self._call_in_loop = call_in_loop
         self._layouts = BackgroundPool("layout", call_in_loop)
         self._layout_process = LayoutProcess()
-        self._folders: dict[str, FolderThread] = {}
+        self._folders = FolderThreads("files", call_in_loop)
         """By folder for subtitles, or by inbox where they lie beside their source."""
-        self._waits: dict[str, FolderThread] = {}
+        self._waits = FolderThreads("wait", call_in_loop)
         """By the same, or by mount below: they wait for folders below that do not answer."""
         self.waiting: list[tuple[Job, bool]] = []
         """Jobs that wait for disk space or for the lost database, and whether they failed."""
@@ -115,13 +114,12 @@ class JobWriter:
     @property
     def is_idle(self) -> bool:
         """Whether no file is being written."""
-        threads = (*self._folders.values(), *self._waits.values())
-        return self._layouts.is_idle and all(thread.is_idle for thread in threads)
+        return self._layouts.is_idle and self._folders.is_idle and self._waits.is_idle
 
     @property
     def hung_s(self) -> dict[str, float]:
         """Seconds for which a folder has not answered, by its path, of those that do not answer."""
-        return busy_folders(self._waits, HUNG_S) | busy_folders(self._folders, HUNG_S)
+        return self._waits.busy_s(HUNG_S) | self._folders.busy_s(HUNG_S)
 
     def retry_waiting(self) -> None:
         """Write the jobs that wait for disk space or for the lost database."""
@@ -135,7 +133,7 @@ class JobWriter:
     def sweep(self, folders: Iterable[str]) -> None:
         """Remove temporary files that a killed daemon left in `folders`, then write the edits that it had not written."""
         for folder in folders:
-            self._folder(folder).submit(partial(_sweep, folder))
+            self._folders.of(folder).submit(partial(_sweep, folder))
         for job in self._store.edits_to_write():
             self.write_edited(job)
 
@@ -215,20 +213,15 @@ class JobWriter:
 
     def _thread_of(self, job: Job) -> FolderThread:
         output, inbox = os.fsdecode(job.options.output), os.fsdecode(job.options.inbox)
-        return self._folder(inbox if output == BESIDE else output)
-
-    def _folder(self, folder: str) -> FolderThread:
-        if folder not in self._folders:
-            self._folders[folder] = FolderThread("files", self._call_in_loop)
-        return self._folders[folder]
+        return self._folders.of(inbox if output == BESIDE else output)
 
     def close(self) -> None:
         """Wait at most `CLOSE_S` for what is being written; it and a layout in progress are repeated after the next start."""
         self._layout_process.close()
         self._layouts.pool.shutdown(cancel_futures=True)
         deadline = time.monotonic() + CLOSE_S
-        for thread in (*self._folders.values(), *self._waits.values()):
-            thread.close(deadline - time.monotonic())
+        for threads in (self._folders, self._waits):
+            threads.close(deadline - time.monotonic())
 
     def finish(self, job: Job, *, is_failure: bool) -> None:
         """Write a job's files; dispatches Written, Closed or WriteFailed.
@@ -449,17 +442,14 @@ class JobWriter:
 
         def root_answered(root: str, is_at_once: bool) -> None:
             mount = below.get(root, b"")
-            place = os.fsdecode(mount) or root
-            if place not in self._waits:
-                self._waits[place] = FolderThread("wait", self._call_in_loop)
-            self._waits[place].run(
+            self._waits.of(os.fsdecode(mount) or root).run(
                 partial(wait_until_answers, places[root][0], mount),
                 lambda is_rest_at_once: answered(root, is_at_once and is_rest_at_once),
             )
 
         for root, (_, mount) in places.items():
             own = b"" if root in below else mount
-            self._folder(root).run(partial(wait_until_answers, [root], own), partial(root_answered, root))
+            self._folders.of(root).run(partial(wait_until_answers, [root], own), partial(root_answered, root))
 
     def _wait_for_space(self, job: Job, error: SubtitledError, *, is_failure: bool) -> None:
         """Keep a job in its state; it is written when there is space again."""

@@ -173,6 +173,15 @@ class FolderThreads:
             self._threads[folder] = FolderThread(self._name, self._call_in_loop)
         return self._threads[folder]
 
+    @property
+    def is_idle(self) -> bool:
+        """No call of `run` is queued or running in any thread."""
+        return all(thread.is_idle for thread in self._threads.values())
+
+    def busy_s(self, least_s: float) -> dict[str, float]:
+        """Return the seconds that present calls have been running, by folder; at least `least_s`."""
+        return busy_folders(self._threads, least_s)
+
     def close(self, timeout_s: float) -> None:
         """Wait for all calls of all threads, at most for `timeout_s` seconds."""
         deadline = time.monotonic() + timeout_s
