@@ -17,7 +17,7 @@ from subtitle.messages import CueVersion, EditedCue
 from subtitled.cues.cue_diff import CueChange, cue_changes
 from subtitled.cues.render import read_json
 from subtitled.http.errors import RequestError, error_body, to_request_error
-from subtitled.http.forms import RequestBody
+from subtitled.http.forms import read_body
 from subtitled.http.gateway import Gateway
 from subtitled.http.player import parse_task, parse_version
 
@@ -70,7 +70,7 @@ def routes() -> list[Route]:
 async def _save(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
     job, task = request.path_params["job"], parse_task(request)
-    edit = await asyncio.to_thread(_parse, await _body(request))
+    edit = await asyncio.to_thread(_parse, await read_body(request, MAX_BODY_BYTES, "edit"))
     if edit.cues is not None:
         send = partial(
             gateway.client.save_cues,
@@ -125,15 +125,6 @@ async def _diff(request: Request) -> Response:
 
     # In a thread: long files take a second.
     return Response(await asyncio.to_thread(changes), media_type="application/json")
-
-
-async def _body(request: Request) -> bytes:
-    body, content = RequestBody(request), bytearray()
-    while chunk := await body.read():
-        content += chunk
-        if len(content) > MAX_BODY_BYTES:
-            raise RequestError(413, "too_big", f"the edit is larger than {MAX_BODY_BYTES} bytes")
-    return bytes(content)
 
 
 def _parse(content: bytes) -> EditRequest:

@@ -49,6 +49,16 @@ class RequestBody:
         return chunk
 
 
+async def read_body(request: Request, max_bytes: int, name: str) -> bytes:
+    """Return a whole body; raises RequestError, which calls it `name`, if it is larger than `max_bytes`."""
+    body, content = RequestBody(request), bytearray()
+    while chunk := await body.read():
+        content += chunk
+        if len(content) > max_bytes:
+            raise RequestError(413, "too_big", f"the {name} is larger than {max_bytes} bytes")
+    return bytes(content)
+
+
 def prompt_tail(prompt: str) -> str:
     """Return a prompt, cut to its end if it is too long: the model uses the last words only."""
     return prompt[-MAX_PROMPT_CHARS:]

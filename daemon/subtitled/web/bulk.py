@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from subtitle.errors import SubtitleError
 from subtitle.progress import tasks_of
 from subtitled.http.errors import RequestError, not_allowed, to_request_error
-from subtitled.http.forms import RequestBody
+from subtitled.http.forms import read_body
 from subtitled.http.gateway import Gateway
 from subtitled.http.jobs import MAX_LISTED
 from subtitled.web.actions import redirect_back
@@ -120,11 +120,7 @@ def _unique(name: str, names: set[str]) -> str:
 
 async def _fields(request: Request) -> dict[str, list[str]]:
     """Return the fields of a URL-encoded form."""
-    body, content = RequestBody(request), bytearray()
-    while chunk := await body.read():
-        content += chunk
-        if len(content) > MAX_BODY_BYTES:
-            raise RequestError(413, "too_big", f"the form is larger than {MAX_BODY_BYTES} bytes")
+    content = await read_body(request, MAX_BODY_BYTES, "form")
     return parse_qs(content.decode("utf-8", "replace"), max_num_fields=2 * MAX_JOBS)
 
 
