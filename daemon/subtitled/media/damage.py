@@ -301,13 +301,16 @@ def _flac_samples(head: bytes) -> int:
     return int.from_bytes(head[21:26], "big") & ((1 << 36) - 1) if head.startswith(b"fLaC") else 0
 
 
+def id3_bytes(head: bytes) -> int:
+    """Return the length of the ID3v2 tag at the start of a file, given its first 10 bytes; 0 if there is none."""
+    if not head.startswith(b"ID3") or len(head) < 10:
+        return 0
+    return 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])
+
+
 def _declares_frames(file: MediaFile) -> bool:
     """Return whether an MP3 file declares how many frames it has, in a Xing or VBRI header."""
-    head = os.pread(file.fileno(), 10, 0)
-    at = 0
-    if head.startswith(b"ID3"):
-        at = 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])
-    first = os.pread(file.fileno(), 4096, at)
+    first = os.pread(file.fileno(), 4096, id3_bytes(os.pread(file.fileno(), 10, 0)))
     place = max(first.find(b"Xing"), first.find(b"Info"))
     if place >= 0:
         return bool(first[place + 7 : place + 8] and first[place + 7] & 1)

@@ -15,7 +15,7 @@ from subtitled.config.schema import SAMPLE_RATE
 from subtitled.core.plan import AudioSource
 from subtitled.errors import MediaError
 from subtitled.media.completeness import incompleteness
-from subtitled.media.damage import DamageLog
+from subtitled.media.damage import DamageLog, id3_bytes
 from subtitled.media.demux import Track, UnreadableTrackError, mixed
 from subtitled.media.media_file import BLOCK, SAMPLE_RATES, MediaFile, MediaInfo
 from subtitled.media.mixing import default_mix
@@ -242,9 +242,8 @@ def _open_sound(file: MediaFile, audio_track: str) -> _Sound | None:
     if audio_track not in {"auto", "1"}:
         return None
     head = file.read(12)
-    if head[:3] == b"ID3":  # FFmpeg finds no WAV behind a tag, libsndfile does
-        tag_bytes = sum(byte << 7 * (3 - place) for place, byte in enumerate(head[6:10]))
-        file.seek(10 + tag_bytes)
+    if tag_bytes := id3_bytes(head):  # FFmpeg finds no WAV behind a tag, libsndfile does
+        file.seek(tag_bytes)
         head = file.read(12)
     file.seek(0)
     is_riff = head[:4] in _RIFF and head[8:] == b"WAVE"
