@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from fnmatch import fnmatchcase
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -21,6 +20,7 @@ from subtitled.asr.cuda import Device
 from subtitled.asr.model import DEMO
 from subtitled.config import load as configuration
 from subtitled.config.schema import Config
+from subtitled.core.config_mapping import model_specs
 from subtitled.doctor import folders, host, model, remote_workers, sockets
 from subtitled.doctor.daemon_user import find_daemon_user, program_finding, run_as
 from subtitled.doctor.devices import DeviceProbe, InferenceProbe, NamedModel
@@ -178,9 +178,9 @@ class Checks:
         def tried(device: Device) -> list[Finding]:
             inference = self._inference_probe(device, is_model_there=is_model_there)
             others = tuple(
-                NamedModel(name=one.name, source=one.source, compute_type=one.compute_type)
-                for one in self._config.models
-                if f"model {one.name}" in present and any(fnmatchcase(device.slot, p) for p in one.devices)
+                NamedModel(name=spec.name, source=spec.engine.model, compute_type=spec.engine.compute_type)
+                for spec in model_specs(self._config)
+                if spec.engine is not None and f"model {spec.name}" in present and spec.may_be_on(device.slot)
             )
             inference = replace(inference, others=others)
             return list(self._probe("infer", inference, device=device))
