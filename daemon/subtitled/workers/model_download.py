@@ -44,13 +44,16 @@ class ModelDownload:
         """Why there is no such model."""
         self._spawn = spawn
         self._failed_at: tuple[float, ...] = ()
-        self.is_done = not may_need_fetching(name)
-        """The model is on this host; workers may start."""
+        self.state = DownloadState(is_done=not may_need_fetching(name))
         self.is_impossible = False
         """There is no such model; another attempt cannot help."""
         self._start_at: float | None = None if self.is_done else 0.0
         """When to start the process; None while it runs, and when it is not needed."""
-        self.state = DownloadState(is_done=self.is_done)
+
+    @property
+    def is_done(self) -> bool:
+        """The model is on this host; workers may start."""
+        return self.state.is_done
 
     def tick(self, now: float) -> None:
         """Start the process if it is due."""
@@ -70,7 +73,6 @@ class ModelDownload:
         """Record the end of a process; False if it was not a download."""
         if end.worker.rpartition(".")[0] != self._slot:
             return False
-        self.is_done = end.is_ok
         self.state = structs.replace(self.state, is_done=end.is_ok, cause="" if end.is_ok else end.cause)
         self.is_impossible = end.is_fatal
         if end.is_fatal:
