@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -46,6 +47,19 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
     """Return a daemon with two inboxes, each with an output folder; it is not started."""
     with Daemon(tmp_path, inboxes=INBOXES, recovery=RECOVERY) as created:
         yield created
+
+
+@contextlib.contextmanager
+def stopped_workers(daemon: Daemon, slots: str) -> Iterator[None]:
+    """Stop the workers of the slots that begin with `slots`; they continue afterwards."""
+    stopped = [pid for worker, pid in daemon.workers().items() if worker.startswith(slots)]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
 
 
 def hung_folders(daemon: Daemon) -> set[str]:
@@ -162,15 +176,11 @@ def test_files_of_an_unmounted_inbox_wait_and_a_deleted_one_fails(tmp_path: Path
     shared.mkdir()
     with Daemon(tmp_path, inboxes=inboxes) as daemon, BindMount(shared, bad) as mount:
         daemon.start()
-        stopped = [pid for worker, pid in daemon.workers().items() if worker.startswith("prepare")]
-        for pid in stopped:
-            os.kill(pid, signal.SIGSTOP)
-        daemon.drop(media.DEMO / "demo.flac", "a.flac", inbox=shared)
-        daemon.drop(media.DEMO / "demo-zh.flac", "deleted.flac", inbox=shared)
-        eventually(lambda: len(daemon.query("SELECT 1 FROM jobs")) == 2, "both are accepted")
-        mount.close()
-        for pid in stopped:
-            os.kill(pid, signal.SIGCONT)
+        with stopped_workers(daemon, "prepare"):
+            daemon.drop(media.DEMO / "demo.flac", "a.flac", inbox=shared)
+            daemon.drop(media.DEMO / "demo-zh.flac", "deleted.flac", inbox=shared)
+            eventually(lambda: len(daemon.query("SELECT 1 FROM jobs")) == 2, "both are accepted")
+            mount.close()
         eventually(lambda: hung_folders(daemon) == {str(bad)}, "the inbox is shown as not available")
         source = daemon.drop(media.DEMO / "demo.flac", "talk.flac")
         assert daemon.wait_for(source).state == "done"
@@ -196,14 +206,10 @@ def test_job_waits_for_an_output_that_was_unmounted(tmp_path: Path) -> None:
     shared.mkdir()
     with Daemon(tmp_path, inboxes=INBOXES) as daemon, BindMount(shared, outbox) as mount:
         daemon.start()
-        stopped = [pid for worker, pid in daemon.workers().items() if worker.startswith("cpu")]
-        for pid in stopped:
-            os.kill(pid, signal.SIGSTOP)
-        waiting = daemon.drop(media.DEMO / "demo.flac", "waiting.flac", inbox=tmp_path / "bad")
-        eventually(lambda: daemon.stats().jobs.get("transcribing") == 1, "the job is transcribed")
-        mount.close()
-        for pid in stopped:
-            os.kill(pid, signal.SIGCONT)
+        with stopped_workers(daemon, "cpu"):
+            waiting = daemon.drop(media.DEMO / "demo.flac", "waiting.flac", inbox=tmp_path / "bad")
+            eventually(lambda: daemon.stats().jobs.get("transcribing") == 1, "the job is transcribed")
+            mount.close()
         eventually(lambda: hung_folders(daemon) == {str(outbox)}, "the output is shown as not available")
         job = daemon.job_of(waiting)
         assert job is not None
