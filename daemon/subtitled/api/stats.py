@@ -88,10 +88,9 @@ class ServerStats:
         """Return all models; the reason for a fault may contain paths, and is for admins."""
         broker, placement = self._broker, self._broker.placement
         jobs = broker.live_jobs.count_by_model
-        facts = []
+        facts, now = [], time.monotonic()
         for model in self.models:
             download = self.download_of(model.option)
-            now = time.monotonic()
             fault = placement.obstacle(model.option, now)
             cause = fault or download.cause or placement.preload_obstacle(model.option, now)
             if cause and principal.only_owner is not None:

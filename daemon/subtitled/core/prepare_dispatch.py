@@ -20,8 +20,10 @@ from subtitled.core.worker_table import NEVER, WorkerTable
 GRANT_BYTES = 4 * 2**20
 """Credit given to a prepare worker at a time; a segment has at most 960,000 bytes."""
 
-_READ_STATES = {JobState.QUEUED, JobState.PREPARING, JobState.TRANSCRIBING}
-"""States in which the file of a job is read, or waits to be."""
+_WAITING_STATES = frozenset({JobState.QUEUED, JobState.TRANSCRIBING})
+"""States in which the file of a job may wait to be read, or to be read again."""
+_READ_STATES = _WAITING_STATES | {JobState.PREPARING}
+"""States in which it is read, or waits to be."""
 
 
 class PrepareDispatch:
@@ -82,7 +84,7 @@ class PrepareDispatch:
         self._check_of.pop(folder, None)
         for name in self._held.pop(folder, ()):
             live = self._live_jobs.jobs.get(name)
-            if live is not None and live.job.state in {JobState.QUEUED, JobState.TRANSCRIBING}:
+            if live is not None and live.job.state in _WAITING_STATES:
                 self.enqueue(live.job)
 
     def cancel(self, job: Job) -> None:
@@ -108,7 +110,7 @@ class PrepareDispatch:
         for model in [model for model in self._awaiting if not self._placement.is_awaited(model)]:
             for name in self._awaiting.pop(model):
                 live = self._live_jobs.jobs.get(name)
-                if live is not None and live.job.state in {JobState.QUEUED, JobState.TRANSCRIBING}:
+                if live is not None and live.job.state in _WAITING_STATES:
                     self.enqueue(self._live_jobs.change_job(live.job, cause=""))
 
     def take_unusable(self) -> dict[str, str]:
@@ -293,7 +295,7 @@ class PrepareDispatch:
             if (held := self._held.get(_folder_of(live.job))) is not None:
                 held[name] = None
                 continue
-            if live.job.state not in {JobState.QUEUED, JobState.TRANSCRIBING}:
+            if live.job.state not in _WAITING_STATES:
                 continue
             models = live.job.options.models
             if fault := next(filter(None, map(self._placement.fault, models)), ""):

@@ -137,8 +137,7 @@ class WorkerLoss:
                 self._lifecycle.fail(job, JobEvent.REJECTED, event.blame)
             else:
                 self.requeue_file(job, event.blame, is_blamed=True)
-        folder = event.folder
-        self._prepare_dispatch.release_folder(folder)
+        self._prepare_dispatch.release_folder(event.folder)
 
     def leave(self, worker: Worker, now: float, cause: str) -> None:
         """Drain a worker that leaves; a prepare worker does so when it cannot read its file's folder."""

@@ -279,10 +279,7 @@ class WorkerListener:
             return []
         if isinstance(message, be.ExitReason):
             self._supervisor.record_exit_reason(worker, message.cause)
-        if (
-            isinstance(message, be.Transcribed | be.LeaseRefused | be.LeaseAbandoned)
-            and message.loaded is not None
-        ):
+        if isinstance(message, be.LeaseAnswer) and message.loaded is not None:
             lease = self._broker.lease_dispatch.leases.get(message.lease)
             if lease is not None and (lease.worker, lease.model) == (worker, message.loaded.name):
                 message = self._on_loaded(worker, message, message.loaded)
