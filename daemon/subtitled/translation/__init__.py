@@ -1,0 +1,1 @@
+"""Translations: sentences from phrases, checks of answers, and cues in the target language."""
