@@ -18,12 +18,19 @@ class Sentence(Struct, frozen=True, kw_only=True):
     index: int
     """Its number in the source, from 0."""
     text: SentenceText
-    """Without line breaks and without the dash of a change of speaker."""
+    """Without line breaks, without the dash of a change of speaker, `prefix` and `suffix`."""
+    language: str = ""
+    """Whisper's code of the language spoken; "" if unknown."""
     start_ms: int
     """Media time."""
     end_ms: int
+    spoken: tuple[tuple[int, int], ...] = ()
+    """The runs of speech in it, start and end in ms of media time, with pauses between them; () for one run."""
     is_speaker_change: bool = False
     """It began with a speaker's dash, which its translation gets too."""
+    prefix: str = ""
+    """A mark around the text, for example "[" or "♪ ", that is not translated."""
+    suffix: str = ""
     channel: str = ""
     """As of its segment or cue."""
 
@@ -48,6 +55,8 @@ class SentenceTranslation(Struct, frozen=True, kw_only=True):
     """The translation; the original if there is a `problem`."""
     problem: Annotated[str, Meta(max_length=500)] = ""
     """Why the sentence is not translated; "" if it is."""
+    warning: Annotated[str, Meta(max_length=500)] = ""
+    """What to check in a translation that is used: a number or a term of the glossary that it lacks."""
 
 
 class TranslationEngine(Protocol):
@@ -55,11 +64,14 @@ class TranslationEngine(Protocol):
 
     @property
     def name(self) -> str:
-        """ "ctranslate2" or "openai"."""
+        """The kind of engine: "ctranslate2" or "openai"."""
 
     @property
     def version(self) -> str:
         """The model and its version, as the JSON output names it."""
 
     def translate(self, requests: Sequence[TranslationRequest]) -> list[list[SentenceTranslation]]:
-        """Return one result for each sentence of each request, in order; never raises for a text it cannot translate."""
+        """Return one result for each sentence of each request, in order.
+
+        A text that cannot be translated is a result with a `problem`. Raises SubtitledError if the engine does not work at all.
+        """

@@ -41,7 +41,7 @@ class BreakCost(IntEnum):
     """Inside a word that is wider than a line."""
 
 
-_ENDS = ".!?…。！？｡؟۔।"
+_ENDS = ".!?…。！？｡؟۔।॥።။។։"
 _CLAUSE_ENDS = ";:；：—–…"
 _COMMAS = ",，、､،"
 _QUOTES = "\"'"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from itertools import repeat
+from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from subtitled.config.layout_limits import LayoutLimits
+from subtitled.config.layout_limits import LayoutLimits, limits_for
 from subtitled.cues import break_costs
 from subtitled.cues.break_costs import BreakCost
 from subtitled.cues.cjk import words
@@ -91,6 +91,13 @@ def layout_parts(
         (part, Cue(start, end, cue.lines)) for (part, cue), (start, end) in zip(spoken, times, strict=True)
     ]
     return [tuple(cue for owner, cue in cues if owner is part) for part in parts]
+
+
+def speech_units(
+    phrases: Iterable[MediaPhrase], language: str | None, speech: Sequence[tuple[int, int]] = ()
+) -> list[LayoutUnit]:
+    """Return the words of phrases as `layout` sees them: with the times at which they are spoken and the cost of a break."""
+    return list(chain.from_iterable(_stretches(phrases, limits_for(language), language, _Speech(speech))))
 
 
 def _coarse(stretch: list[LayoutUnit], limits: LayoutLimits, per_char: int) -> Iterator[LayoutUnit]:

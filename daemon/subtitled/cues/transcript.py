@@ -143,10 +143,12 @@ def with_cues(
         segments = tuple(segment for segment in transcript.segments if segment.channel == channel)
         parts = [
             LayoutPart(phrases, limits_for(language, profile, overrides), language)
-            for language, phrases in _by_language(transcript, segments)
+            for language, phrases in phrases_by_language(transcript, segments)
         ]
         cues = layout_parts(
-            parts, speech=_speech(segments), until_ms=transcript.offset_ms + transcript.duration_ms or None
+            parts,
+            speech=speech_intervals(segments),
+            until_ms=transcript.offset_ms + transcript.duration_ms or None,
         )
         fast += sum(fast_cues(its, part.limits, part.language) for part, its in zip(parts, cues, strict=True))
         all_cues += (msgspec.structs.replace(cue, channel=channel) for cue in chain.from_iterable(cues))
@@ -158,7 +160,7 @@ def with_cues(
     )
 
 
-def _by_language(
+def phrases_by_language(
     transcript: Transcript, segments: tuple[SegmentTranscript, ...]
 ) -> Iterator[tuple[str | None, tuple[MediaPhrase, ...]]]:
     """Yield the output language and the phrases of each run of phrases in one language, in order of time.
@@ -176,6 +178,6 @@ def _by_language(
         yield language, tuple(phrase for _, phrase in run)
 
 
-def _speech(segments: tuple[SegmentTranscript, ...]) -> tuple[tuple[int, int], ...]:
+def speech_intervals(segments: tuple[SegmentTranscript, ...]) -> tuple[tuple[int, int], ...]:
     """Return the intervals with speech, in order."""
     return tuple(sorted({(span.start_ms, span.end_ms) for segment in segments for span in segment.spans}))
