@@ -172,6 +172,30 @@ def chinese_of(tag: str) -> Literal["off", "tw", "hk", "cn"]:
     return "off"
 
 
+@lru_cache(4096)
+def target_tag(name: str) -> str | None:
+    """Return the BCP 47 tag of a language to translate to: "zh-TW" for "zh_tw" and "cht", "ja" for "Japanese"; None if unknown.
+
+    Any language of the standards is known, not only Whisper's.
+    """
+    code, chinese = code_of(name), chinese_of(name)
+    if name.casefold() in UNDETERMINED:
+        return None
+    is_site_code = chinese != "off" and name.isalnum()  # "cht", which is another language in the standards
+    if not is_site_code and re.fullmatch(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8})*", name):
+        from langcodes import Language  # its tables take 0.1 s
+
+        try:
+            found = Language.get(name)
+        except ValueError:
+            found = None
+        if found is not None and found.is_valid() and code_of(found.to_tag()) == code:
+            return found.to_tag()
+    if code is None:
+        return None
+    return f"{iso_639(code)}-{chinese.upper()}" if chinese != "off" and code == "zh" else iso_639(code)
+
+
 def is_in(tag: str | None, language: str) -> bool:
     """Return whether `tag` and `language`, each by any name, are the same language for Whisper."""
     code = code_of(tag)

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subtitled.core.transcription import Word
+from subtitled.cues.chinese import convert, in_variant
 from subtitled.cues.phrases import MediaPhrase, spelling
 from subtitled.cues.transcript import SegmentTranscript, Transcript
-from subtitled.output.chinese import convert, in_variant
 
 
 def phrase(*words: str) -> MediaPhrase:

@@ -101,13 +101,13 @@ def test_a_dash_begins_the_sentence_of_another_speaker() -> None:
 
 def test_marks_of_music_and_noise_are_sentences_whose_brackets_are_kept_apart() -> None:
     found = of_cues(
-        ("[door slams]\nWho is", 0, 2000),
+        ("[glass breaks]\nWho is", 0, 2000),
         ("there?", 2000, 3000),
         ("♪ La la la ♪", 4000, 6000),
         ("♪", 7000, 8000),
     )
     assert [(one.prefix, one.text, one.suffix) for one in found] == [
-        ("[", "door slams", "]"),
+        ("[", "glass breaks", "]"),
         ("", "Who is there?", ""),
         ("♪ ", "La la la", " ♪"),
         ("", "♪", ""),

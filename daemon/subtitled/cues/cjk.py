@@ -98,10 +98,15 @@ def _parser_name(text: str, language: str | None) -> str | None:
     if _KANA.search(text) or (language == "ja" and _HAN.search(text)):
         return "ja"
     if _HAN.search(text):
-        traditional = sum(char in _TRADITIONAL for char in text)
-        simplified = sum(char in _SIMPLIFIED for char in text)
-        return "zh-hant" if traditional > simplified or (language == "yue" and not simplified) else "zh-hans"
+        lead = traditional_lead(text)
+        is_simplified = any(char in _SIMPLIFIED for char in text)
+        return "zh-hant" if lead > 0 or (language == "yue" and not is_simplified) else "zh-hans"
     return "th" if _THAI.search(text) else None
+
+
+def traditional_lead(text: str) -> int:
+    """Return how many more frequent characters of a text are Traditional than simplified; below 0: it is simplified."""
+    return sum((char in _TRADITIONAL) - (char in _SIMPLIFIED) for char in text)
 
 
 @cache

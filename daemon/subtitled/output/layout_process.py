@@ -34,6 +34,7 @@ from subtitled.core.protocol import Media, SegmentResult
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState, SegmentState
 from subtitled.core.transcription import Phrase
+from subtitled.cues import chinese
 from subtitled.cues.edits import with_edited_cues
 from subtitled.cues.hallucination_filter import HallucinationRules, comparable, remove_hallucinations
 from subtitled.cues.phrases import to_media_time
@@ -47,7 +48,6 @@ from subtitled.cues.transcript import (
 )
 from subtitled.errors import LayoutError, StoreError
 from subtitled.languages import ENGLISH
-from subtitled.output import chinese
 from subtitled.runtime import pipes
 from subtitled.runtime.processes import die_with_parent, lower_priority, start_process
 from subtitled.storage.rows import EditRow, JobRow, ResultRow, unpack_cues

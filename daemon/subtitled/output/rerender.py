@@ -9,11 +9,11 @@ import msgspec
 
 from subtitle.messages import Chinese
 from subtitled.config.checks import OPENCC_REMEDY
+from subtitled.cues import chinese
 from subtitled.cues.render import read_json
 from subtitled.cues.transcript import VERSION
 from subtitled.errors import SubtitledError
 from subtitled.files.atomic_files import printable, write_whole
-from subtitled.output import chinese
 
 if TYPE_CHECKING:
     from subtitled.cues.transcript import Transcript

@@ -100,6 +100,13 @@ def convert(
     )
 
 
+def convert_text(text: str, variant: str) -> str:
+    """Return Chinese text in a variant, with full-width punctuation; only the latter if OpenCC is not installed."""
+    if variant != "off" and is_installed():
+        text = _converted(text, variant, is_simplified=True)
+    return _punctuated(text)
+
+
 def _words(words: tuple[Word, ...], variant: str, *, is_simplified: bool) -> tuple[Word, ...]:
     """Return `words` with their shares of the converted text: with tw+words, 内存 becomes three characters."""
     text = "".join(word.text for word in words)
