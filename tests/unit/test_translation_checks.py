@@ -70,7 +70,7 @@ def test_a_translation_is_used(languages: str, source: str, text: str) -> None:
         ("en>de", "Yes.", "Ja, " * 30, "columns wide"),
         (
             "en>de",
-            "This is a very long sentence about nothing at all, which goes on and on without an end.",
+            "This is a very long sentence about nothing at all, which continues and continues without an end.",
             "Ja.",
             "only",
         ),

@@ -103,9 +103,7 @@ def warning_of(source: str, text: str, request: TranslationRequest) -> str:
     variant = chinese_of(request.target)
     if variant != "off" and (traditional_lead(text) < 0) != (variant == "cn") and traditional_lead(text):
         # OpenCC is not installed, or the text would have been converted.
-        causes.append(
-            "the translation is in the other Chinese characters; install OpenCC: pip install 'subtitled[zh]'"
-        )
+        causes.append(f"the translation is in the other Chinese characters; install OpenCC: {OPENCC_REMEDY}")
     return "; ".join(causes)[:500]
 
 
