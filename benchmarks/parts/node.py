@@ -115,7 +115,14 @@ class Node:
                     self._at(due, partial(self._answer, worker))
             case be.SessionRefused() | be.SessionUnknown():
                 raise SystemExit(f"{worker.engine.identity}: {message}")
-            case be.Prepare() | be.FeedCredit() | be.Abandon() | be.AbandonLease() | be.Drain():
+            case (
+                be.Prepare()
+                | be.FeedCredit()
+                | be.Abandon()
+                | be.AbandonLease()
+                | be.Translate()
+                | be.Drain()
+            ):
                 pass
             case _:
                 assert_never(message)

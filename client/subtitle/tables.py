@@ -250,6 +250,7 @@ _JOB_STATES = {
     "preparing": "reading the file",
     "transcribing": "transcribing",
     "writing": "writing the subtitles",
+    "translating": "translating the subtitles",
     "done": "done",
     "failed": "failed",
     "cancelled": "cancelled",
@@ -261,6 +262,8 @@ _JOB_EVENTS = {
     "already_subtitled": "has subtitles already",
     "lost": "its decoder was lost, queued again",
     "retry": "retried, queued",
+    "translate": "transcript written, translating the subtitles",
+    "translated": "translated",
 }
 _SEGMENT_EVENTS = {
     "planned": "found",

@@ -145,7 +145,7 @@ class ActionChecks:
             return
         if held is None:
             raise Violation(f"a result for {key} was counted, and no worker held it")
-        item = next(item for item in held.message.items if item.key == key)
+        item = next(item for item in held.audio if item.key == key)
         result = _result.decode(action.result or b"")
         text = (result.translation or result.phrases)[0].text
         if text != token(held.lease.id, key, item.language, self._sources[held.lease.id]):

@@ -336,6 +336,12 @@ class FakeWriter:
     def remove_error_texts(self, job: Job) -> None:
         """Do nothing."""
 
+    def plan_translations(self, job: Job, number: int) -> None:
+        """Do nothing yet."""
+
+    def write_translations(self, job: Job, number: int) -> None:
+        """Do nothing yet."""
+
     def retry_waiting(self) -> None:
         """Write the jobs that found no space before."""
         waiting, self.waiting = self.waiting, []

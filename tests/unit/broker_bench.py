@@ -213,7 +213,7 @@ class Bench:
                 language_probability=probability,
                 result=b"phrases",
             )
-            for item in lease.message.items
+            for item in lease.audio
             if item.key.index not in without
         )
 

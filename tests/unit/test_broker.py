@@ -454,7 +454,7 @@ def test_language_vote_outvotes_a_musical_intro() -> None:
     b.reply(b.last(ac.SendLease))
     assert b.jobs["a"].language == "de"
     again = b.last(ac.SendLease)
-    assert [(item.key.index, item.language) for item in again.message.items] == [(0, "de")]
+    assert [(item.key.index, item.language) for item in again.audio] == [(0, "de")]
     assert b.stored(0).cause == "decoded as la, the file is in de"
     assert b.stored(0).losses == 0
     b.reply(again)
@@ -467,9 +467,9 @@ def test_four_results_settle_the_language_while_the_file_is_read() -> None:
     for index in range(5):
         b.prepared(index)
     for _ in range(4):
-        assert b.last(ac.SendLease).message.items[0].language is None
+        assert b.last(ac.SendLease).audio[0].language is None
         b.reply(b.last(ac.SendLease))
-    assert b.last(ac.SendLease).message.items[0].language == "de"
+    assert b.last(ac.SendLease).audio[0].language == "de"
     assert b.broker.live_jobs.queued_bytes == 2 * SECOND, "the PCM of the settled segments is dropped"
 
 

@@ -672,11 +672,11 @@ def test_file_with_a_model_for_each_task_is_read_once() -> None:
     b = bench("gpu0", "gpu1")
     submit(b, "a", "", segments=2, is_translated_too=True, translation_model="big")
     first = b.last(ac.SendLease)
-    assert {(item.task, item.is_translated_too) for item in first.message.items} == {("transcribe", False)}
+    assert {(item.task, item.is_translated_too) for item in first.audio} == {("transcribe", False)}
     while leases := list(b.broker.lease_dispatch.leases):
         sent = b.lease(leases[0])
         if sent.message.model == "big":
-            assert {(item.task, item.language) for item in sent.message.items} == {("translate", "de")}
+            assert {(item.task, item.language) for item in sent.audio} == {("translate", "de")}
         answer_text(b, sent, "text")
     assert len(b.all(ac.SendPrepare)) == 1
     assert b.state("a") is JobState.WRITING
@@ -709,7 +709,7 @@ def test_lost_translation_is_translated_again_and_a_restart_transcribes_again() 
     answer_text(b, b.last(ac.SendLease), "text")
     lost = b.last(ac.SendLease)
     b.die(lost.lease.worker)
-    assert b.last(ac.SendLease).message.items[0].task == "translate"
+    assert b.last(ac.SendLease).audio[0].task == "translate"
     assert b.stored(0).state is SegmentState.LEASED
     b.restart()
     assert b.stored(0).state is SegmentState.PENDING

@@ -37,13 +37,14 @@ receiving: uploaded queued, expired cancelled, cancel cancelled
 queued: leased preparing, resume transcribing, exhausted failed, rejected failed, cancel cancelled
 preparing: planned transcribing, no_speech writing, already_subtitled writing, lost queued, rejected failed, exhausted failed, cancel cancelled
 transcribing: all_done writing, segments_failed failed, rejected failed, exhausted failed, cancel cancelled
-writing: written done, write_failed failed
-done:
+writing: written done, write_failed failed, translate translating
+translating: translated done, cancel done
+done: translate translating
 failed: retry queued
 cancelled:
 """
 SEGMENT_STEPS = """
-pending: leased leased, retried pending, dropped dropped
+pending: leased leased, exhausted failed, retried pending, dropped dropped
 leased: done done, skipped skipped, transcribed pending, lost pending, exhausted failed, dropped dropped
 done: language_changed pending
 skipped:
@@ -163,7 +164,7 @@ def test_an_illegal_worker_event_changes_nothing(state: WorkerState, event: Work
     assert not out
 
 
-def test_final_states_are_left_only_by_a_retry_or_the_language_vote() -> None:
+def test_final_states_are_left_only_by_a_retry_a_translation_or_the_language_vote() -> None:
     ways_on = {state: {event for before, event in SEGMENT if before is state} for state in SEGMENT_FINAL}
     assert ways_on == {
         SegmentState.DONE: {SegmentEvent.LANGUAGE_CHANGED},
@@ -171,7 +172,7 @@ def test_final_states_are_left_only_by_a_retry_or_the_language_vote() -> None:
         SegmentState.FAILED: {SegmentEvent.RETRIED, SegmentEvent.DROPPED},
         SegmentState.DROPPED: set(),
     }
-    assert {event for state, event in JOB if state not in JOB_LIVE} == {JobEvent.RETRY}
+    assert {event for state, event in JOB if state not in JOB_LIVE} == {JobEvent.RETRY, JobEvent.TRANSLATE}
 
 
 def test_live_job_can_reach_a_final_state() -> None:

@@ -19,7 +19,7 @@ from subtitle.progress import ENDED
 
 PAGE = 1000
 COMPLETION_TIMEOUT_S = 0.5
-ACTIVE = ("receiving", "queued", "preparing", "transcribing", "writing")
+ACTIVE = ("receiving", "queued", "preparing", "transcribing", "writing", "translating")
 STATES = (*ACTIVE, *sorted(ENDED))
 _ID = re.compile("[0-9a-f]{16}")
 _PREFIX = re.compile("[0-9a-f]{4,15}")

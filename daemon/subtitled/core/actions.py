@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from subtitled.core.protocol import Abandon, AbandonLease, Drain, FeedCredit, Prepare, Transcribe
+from subtitled.core.protocol import (
+    Abandon,
+    AbandonLease,
+    Drain,
+    FeedCredit,
+    LeaseItem,
+    Prepare,
+    Transcribe,
+    Translate,
+)
 from subtitled.core.records import Job, Lease, Segment, SegmentKey
 from subtitled.core.states import JobEvent, JobState, SegmentEvent, SegmentState, WorkerEvent, WorkerState
 
@@ -48,6 +57,50 @@ class SaveSegment(Struct, frozen=True, kw_only=True):
     result: bytes | None = None
 
 
+class StoredTranslation(Struct, frozen=True, kw_only=True):
+    """The result for one sentence, as it is stored with its job."""
+
+    target: str
+    """Language tag."""
+    key: str
+    """As in TextPlan."""
+    source: str
+    """The sentence."""
+    text: str
+    """Its translation; the sentence itself if there is a `problem`."""
+    problem: str = ""
+    """Why it is not translated; "" if it is."""
+    model: str = ""
+    """Name of the model."""
+    engine: str = ""
+    """"ctranslate2" or "openai"; "" if no engine has answered."""
+    version: str = ""
+
+
+class SaveText(Struct, frozen=True, kw_only=True):
+    """Store the translations of a text segment after a transition; text segments themselves are not stored."""
+
+    segment: Segment
+    before: SegmentState
+    event: SegmentEvent
+    translations: tuple[StoredTranslation, ...] = ()
+
+    @property
+    def target(self) -> str:
+        """The language tag."""
+        return self.segment.text.request.target if self.segment.text is not None else ""
+
+
+class DropTranslations(Struct, frozen=True, kw_only=True):
+    """Delete sentences of a job: those that are not translated, so that they are tried again, or those that it has no more."""
+
+    job: str
+    target: str = ""
+    """"": of all languages those with a problem."""
+    keys: tuple[str, ...] = ()
+    """Of this language all but these."""
+
+
 class SaveWorker(Struct, frozen=True, kw_only=True):
     """Write a worker's transition to the journal."""
 
@@ -82,10 +135,15 @@ class SendPrepare(Struct, frozen=True, kw_only=True):
 
 
 class SendLease(Struct, frozen=True, kw_only=True):
-    """Send a lease to a transcribe worker, with the PCM of its segments."""
+    """Send a lease to a worker, with the PCM of its audio segments."""
 
     lease: Lease
-    message: Transcribe
+    message: Transcribe | Translate
+
+    @property
+    def audio(self) -> tuple[LeaseItem, ...]:
+        """Its audio segments."""
+        return self.message.items if isinstance(self.message, Transcribe) else ()
 
 
 class SendMessage(Struct, frozen=True):
@@ -111,6 +169,22 @@ class WriteFailure(Struct, frozen=True):
     """Write a failed job's partial subtitles and its error text, then archive its source; ends in Closed."""
 
     job: Job
+
+
+class PlanTranslations(Struct, frozen=True, kw_only=True):
+    """Divide the sentences of a job that have no stored translation into text segments; ends in TranslationsPlanned."""
+
+    job: Job
+    number: int
+    """Unique; the result of an earlier one is ignored."""
+
+
+class WriteTranslations(Struct, frozen=True, kw_only=True):
+    """Write a job's subtitles in other languages; ends in TranslationsWritten."""
+
+    job: Job
+    number: int
+    """As in its PlanTranslations."""
 
 
 class CheckFile(Struct, frozen=True, kw_only=True):
@@ -144,7 +218,16 @@ class ResultStale(Struct, frozen=True, kw_only=True):
     lease: int
 
 
-Save = SaveNewJob | SaveJob | SaveSource | SaveNewSegment | SaveSegment | SaveWorker
+Save = (
+    SaveNewJob
+    | SaveJob
+    | SaveSource
+    | SaveNewSegment
+    | SaveSegment
+    | SaveText
+    | DropTranslations
+    | SaveWorker
+)
 Do = (
     Spawn
     | Kill
@@ -154,6 +237,8 @@ Do = (
     | DropPcm
     | WriteOutputs
     | WriteFailure
+    | PlanTranslations
+    | WriteTranslations
     | CheckFile
     | StopFileCheck
     | LeaseLost

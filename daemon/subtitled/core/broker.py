@@ -33,7 +33,7 @@ from subtitled.core.model_placement import ModelSpec
 from subtitled.core.plan import Plan, PlanSettings
 from subtitled.core.policy import Policy
 from subtitled.core.prepare_dispatch import PrepareDispatch
-from subtitled.core.records import Feed, Job, Lease, ResidentModel, SegmentKey, Worker
+from subtitled.core.records import Feed, Job, Lease, ResidentModel, Role, SegmentKey, Worker
 from subtitled.core.states import JobEvent, JobState, SegmentEvent, SegmentState, WorkerEvent, WorkerState
 from subtitled.core.worker_loss import WorkerLoss
 from subtitled.core.worker_table import NEVER, WorkerTable
@@ -101,7 +101,7 @@ class Broker:
     def restore(self, jobs: Iterable[tuple[Job, tuple[ev.SegmentRow, ...]]], now: float) -> list[Action]:
         """Load the stored jobs after a restart; no worker is alive, no PCM is in memory."""
         for job, rows in jobs:
-            self.live_jobs.load_job(job, rows)
+            self.live_jobs.load_job(job, rows if job.state is not JobState.TRANSLATING else ())
             for segment in self.live_jobs.segments_in(job.id, SegmentState.LEASED):
                 self.live_jobs.move_segment(segment, SegmentEvent.LOST, cause="the daemon was restarted")
             match job.state:
@@ -113,6 +113,8 @@ class Broker:
                     self.lifecycle.advance(job.id)
                 case JobState.WRITING:
                     self._out.append(WriteOutputs(job))
+                case JobState.TRANSLATING:
+                    self.lifecycle.plan_texts(job)
                 case JobState.FAILED:
                     self._out.append(WriteFailure(job))
                 case JobState.RECEIVING | JobState.DONE | JobState.CANCELLED:
@@ -188,14 +190,18 @@ class Broker:
             case ev.WorkerExited():
                 self._on_exited(event, now)
             case ev.Written(job=name, location=location):
-                job = self.live_jobs.job(name)
-                self.live_jobs.move_job(job, JobEvent.WRITTEN, location=location, is_closed=True)
-                self.lifecycle.forget(name)
+                self.lifecycle.written(name, location)
             case ev.WriteFailed(job=name, cause=cause):
                 self.lifecycle.fail(self.live_jobs.job(name), JobEvent.WRITE_FAILED, cause)
             case ev.Closed(job=name, location=location):
                 self.live_jobs.change_job(self.live_jobs.job(name), location=location, is_closed=True)
                 self.lifecycle.forget(name)
+            case ev.TranslationRequested():
+                self.lifecycle.translate(event)
+            case ev.TranslationsPlanned():
+                self.lifecycle.texts_planned(event)
+            case ev.TranslationsWritten(job=name, number=number):
+                self.lifecycle.translations_written(name, number)
             case ev.SourceRenamed(job=name, source=source):
                 live = self.live_jobs.jobs.get(name)
                 if live is not None and live.job.location == live.job.source:
@@ -250,6 +256,8 @@ class Broker:
                     self.lifecycle.advance_all(self._add_results(running, items))
             case pr.Transcribed():
                 self._on_transcribed(identity, message, now)
+            case pr.Translated():
+                self._on_translated(identity, message, now)
             case pr.LeaseRefused():
                 self._on_lease_refused(identity, message, now)
             case pr.LeaseAbandoned():
@@ -297,6 +305,9 @@ class Broker:
 
     def _models_of(self, worker: Worker, ready: pr.WorkerReady, now: float) -> dict[str, ResidentModel]:
         """Return what a worker holds that has become ready, with the speed that is known of its last process."""
+        if worker.role is Role.TRANSLATE:
+            models = self.placement.models_of_endpoint(worker.slot)
+            return {name: ResidentModel(batch_size=1, loaded_at=now, used_at=now) for name in models}
         if ready.window_samples is None or not ready.has_default:
             return {}
         default = pr.HeldModel(
@@ -412,6 +423,21 @@ class Broker:
                 self.lifecycle.add_result(segment, item, lease.worker)
         return jobs
 
+    def _on_translated(self, identity: str, message: pr.Translated, now: float) -> None:
+        lease = self.lease_dispatch.finish(identity, message, now)
+        if lease is None:
+            return
+        if lease.keys:
+            self.worker_table.succeeded(identity)
+        answered = set()
+        for result in message.results:
+            segment = self.lease_dispatch.claim(lease, result.key, len(result.sentences))
+            if segment is not None:
+                answered.add(result.key.job)
+                self.lifecycle.add_translations(segment, result)
+        left_out = self.lease_dispatch.requeue(lease, "the worker's reply left it out", is_blamed=True)
+        self.lifecycle.advance_all(answered | left_out)
+
     def _on_lease_refused(self, identity: str, message: pr.LeaseRefused, now: float) -> None:
         lease = self.lease_dispatch.finish(identity, message, now)
         if lease is None:
@@ -439,7 +465,9 @@ class Broker:
             if cause := self.placement.obstacle(model, now):
                 for name in self.lease_dispatch.ready.jobs_of(model):
                     job = self.live_jobs.job(name)
-                    if job.state in {JobState.PREPARING, JobState.TRANSCRIBING}:
+                    if job.state is JobState.TRANSLATING:
+                        self.lifecycle.fail_texts(name, model, cause)
+                    elif job.state in {JobState.PREPARING, JobState.TRANSCRIBING}:
                         self.lifecycle.fail(job, JobEvent.REJECTED, cause)
 
     def _on_cancel(self, name: str) -> None:

@@ -7,7 +7,7 @@ from msgspec import Struct
 from subtitled.core.model_placement import ModelSpec
 from subtitled.core.plan import Plan
 from subtitled.core.protocol import FromWorker
-from subtitled.core.records import Job, Options, Role, SegmentKey
+from subtitled.core.records import Job, Options, Role, SegmentKey, TextPlan
 
 
 class JobArrived(Struct, frozen=True):
@@ -117,6 +117,39 @@ class Closed(Struct, frozen=True):
     """Present path of its source."""
 
 
+class TranslationRequested(Struct, frozen=True, kw_only=True):
+    """A job is to be translated: one that is done, or is translated already."""
+
+    job: Job
+    """As stored."""
+    languages: tuple[str, ...] = ()
+    """Language tags, added to the job's."""
+    model: str = ""
+    """Name of the model that translates; "": the job's."""
+    is_retry: bool = False
+    """Sentences that could not be translated are tried again."""
+
+
+class TranslationsPlanned(Struct, frozen=True, kw_only=True):
+    """The text segments of a job are known."""
+
+    job: str
+    number: int
+    """That of its PlanTranslations."""
+    texts: tuple[TextPlan, ...]
+    """Without the sentences whose translation is stored."""
+    keys: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """For each language the keys of all sentences; the translations of others are deleted."""
+
+
+class TranslationsWritten(Struct, frozen=True, kw_only=True):
+    """A job's subtitles in other languages are written, or could not be written."""
+
+    job: str
+    number: int
+    """That of its WriteTranslations."""
+
+
 class SourceRenamed(Struct, frozen=True):
     """The file of a job was renamed within its inbox."""
 
@@ -191,6 +224,9 @@ Event = (
     | Written
     | WriteFailed
     | Closed
+    | TranslationRequested
+    | TranslationsPlanned
+    | TranslationsWritten
     | SourceRenamed
     | FileChecked
     | CancelRequested

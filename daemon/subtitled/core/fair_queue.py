@@ -24,7 +24,8 @@ Kind = tuple[WordTimestamps, SegmentKey | None, str]
 
 def kind_of(job: Job, segment: Segment) -> Kind:
     """Return a segment's kind."""
-    return (job.options.word_timestamps, segment.key if segment.losses else None, model_of(job, segment))
+    word_timestamps: WordTimestamps = "auto" if segment.text is not None else job.options.word_timestamps
+    return (word_timestamps, segment.key if segment.losses else None, model_of(job, segment))
 
 
 def lease_size(*, ready: int, idle_workers: float, busy_workers: float, batch_size: int) -> int:

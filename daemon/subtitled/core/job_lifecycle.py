@@ -8,15 +8,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
-from subtitled.core.actions import Action, WriteFailure, WriteOutputs
+from subtitled.core.actions import (
+    Action,
+    PlanTranslations,
+    StoredTranslation,
+    WriteFailure,
+    WriteOutputs,
+    WriteTranslations,
+)
+from subtitled.core.events import TranslationRequested, TranslationsPlanned
 from subtitled.core.lease_dispatch import LeaseDispatch
-from subtitled.core.live_jobs import LiveJobs
+from subtitled.core.live_jobs import LiveJob, LiveJobs, TextStage
 from subtitled.core.prepare_dispatch import PrepareDispatch
-from subtitled.core.protocol import ItemResult, SegmentResult
+from subtitled.core.protocol import ItemResult, SegmentResult, TextResult
 from subtitled.core.records import Job, Segment
 from subtitled.core.states import JobEvent, JobState, SegmentEvent, SegmentState
 from subtitled.languages import ENGLISH
@@ -63,6 +72,7 @@ class JobLifecycle:
         self._prepare_dispatch = prepare_dispatch
         self._lease_dispatch = lease_dispatch
         self._out = out
+        self._last_text_plan = 0
 
     def add_result(self, segment: Segment, item: ItemResult, worker: str) -> None:
         """Store a segment's result; decode it again if it is not in the job's settled language.
@@ -110,6 +120,9 @@ class JobLifecycle:
     def advance(self, name: str) -> None:
         """Settle a job's language if possible, and end the job if all its segments are final."""
         live = self._live_jobs.jobs.get(name)
+        if live is not None and live.job.state is JobState.TRANSLATING:
+            self._advance_texts(live)
+            return
         if live is None or live.job.state not in {
             JobState.QUEUED,
             JobState.PREPARING,
@@ -134,6 +147,118 @@ class JobLifecycle:
             # The file may still be read, though none of it is needed any more: no feed outlives its job.
             self._prepare_dispatch.abandon(name)
             self._out.append(WriteOutputs(self._live_jobs.move_job(job, JobEvent.ALL_DONE)))
+
+    def written(self, name: str, location: bytes) -> None:
+        """End a job whose transcript is written, or go on with its translations."""
+        job = self._live_jobs.job(name)
+        is_translated = bool(job.translate_to) and not job.is_already_subtitled
+        event = JobEvent.TRANSLATE if is_translated else JobEvent.WRITTEN
+        job = self._live_jobs.move_job(job, event, location=location, is_closed=True)
+        if is_translated:
+            self.plan_texts(job)
+        else:
+            self.forget(name)
+
+    # -- translations ----------------------------------------------------------------------------------------
+
+    def plan_texts(self, job: Job) -> None:
+        """Have the sentences of a job read that have no stored translation."""
+        live = self._live_jobs.start_texts(job)
+        self._last_text_plan += 1
+        live.text_plan = self._last_text_plan
+        self._out.append(PlanTranslations(job=job, number=live.text_plan))
+
+    def translate(self, event: TranslationRequested) -> None:
+        """Add languages to a job, or translate what has changed; one that is failed or cancelled is not translated."""
+        live = self._live_jobs.jobs.get(event.job.id)
+        job = live.job if live is not None else event.job
+        if job.state in {JobState.FAILED, JobState.CANCELLED} or job.is_already_subtitled:
+            return
+        added: dict[str, Any] = {
+            "added_languages": tuple(dict.fromkeys((*job.added_languages, *event.languages))),
+            "added_translate_model": event.model or job.added_translate_model,
+        }
+        if live is None:
+            self._live_jobs.load_job(job, ())
+            job = self._live_jobs.move_job(job, JobEvent.TRANSLATE, **added)
+        else:
+            job = self._live_jobs.change_job(job, **added)
+        if event.is_retry:
+            self._live_jobs.drop_translations(job)
+        if live is None:
+            self.plan_texts(job)
+        elif job.state is JobState.TRANSLATING:
+            live.is_text_outdated = True
+
+    def texts_planned(self, event: TranslationsPlanned) -> None:
+        """Queue the text segments of a job."""
+        live = self._planned(event.job, event.number)
+        if live is None or live.text_stage is not TextStage.PLANNING:
+            return
+        live.text_stage = TextStage.LEASING
+        for target, keys in event.keys:
+            self._live_jobs.drop_translations(live.job, target, keys)
+        for text in event.texts:
+            self._lease_dispatch.make_ready(self._live_jobs.add_text(live.job, text))
+        self._advance_texts(live)
+
+    def add_translations(self, segment: Segment, result: TextResult) -> None:
+        """Store the result of a text segment, which has one for each sentence."""
+        text = segment.text
+        if text is None:
+            raise ValueError(f"segment {segment.key} is audio")
+        rows = tuple(
+            StoredTranslation(
+                target=text.request.target,
+                key=key,
+                source=sentence,
+                text=found.text,
+                problem=found.problem,
+                model=text.model,
+                engine=result.engine,
+                version=result.version,
+            )
+            for key, sentence, found in zip(text.keys, text.request.sentences, result.sentences, strict=True)
+        )
+        self._live_jobs.move_text(segment, SegmentEvent.DONE, rows, cause="")
+
+    def fail_texts(self, name: str, model: str, cause: str) -> None:
+        """Leave the sentences of a job untranslated that wait for a model which cannot be used."""
+        self._lease_dispatch.ready.remove_job(name)
+        for segment in self._live_jobs.segments_in(name, SegmentState.PENDING):
+            if segment.text is not None and segment.text.model == model:
+                self._live_jobs.move_text(segment, SegmentEvent.EXHAUSTED, (), cause=cause)
+            else:
+                self._lease_dispatch.make_ready(segment)
+        self.advance(name)
+
+    def translations_written(self, name: str, number: int) -> None:
+        """End a job whose translations are written, unless they have to be made again."""
+        live = self._planned(name, number)
+        if live is None or live.text_stage is not TextStage.WRITING:
+            return
+        if live.is_text_outdated:
+            self.plan_texts(live.job)
+            return
+        self._live_jobs.move_job(live.job, JobEvent.TRANSLATED)
+        self.forget(name)
+
+    def _planned(self, name: str, number: int) -> LiveJob | None:
+        """Return a job that is translated by the plan of this number."""
+        live = self._live_jobs.jobs.get(name)
+        if live is None or live.job.state is not JobState.TRANSLATING or live.text_plan != number:
+            return None
+        return live
+
+    def _advance_texts(self, live: LiveJob) -> None:
+        """Write the translations of a job, or plan them again, once its text segments are final."""
+        if live.text_stage is not TextStage.LEASING or live.open_segments:
+            return
+        if live.is_text_outdated:
+            self.plan_texts(live.job)
+        else:
+            live.text_stage = TextStage.WRITING
+            self._out.append(WriteTranslations(job=live.job, number=live.text_plan))
 
     def fail(self, job: Job, event: JobEvent, cause: str) -> None:
         """End a job that cannot be finished; its results so far are written."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -22,8 +23,11 @@ from subtitled.core.protocol import (
     LeaseItem,
     LeaseProgress,
     LeaseRefused,
+    TextItem,
     Transcribe,
     Transcribed,
+    Translate,
+    Translated,
 )
 from subtitled.core.records import Lease, Segment, SegmentKey, Worker
 from subtitled.core.states import SegmentEvent, WorkerEvent, WorkerState
@@ -183,7 +187,7 @@ class LeaseDispatch:
         """Return a worker with the models that it holds after a lease; another model than the lease's in `loaded` is ignored."""
         loaded = answer.loaded if answer.loaded is not None and answer.loaded.name == lease.model else None
         is_fault = isinstance(answer, LeaseRefused) and answer.is_model_fault
-        is_unknown = lease.is_load and loaded is None and not isinstance(answer, Transcribed)
+        is_unknown = lease.is_load and loaded is None and not isinstance(answer, (Transcribed, Translated))
         if is_fault or is_unknown:
             worker = worker.without_models([lease.model])
         elif loaded is not None:
@@ -258,7 +262,7 @@ class LeaseDispatch:
 
         A lease that is done measures the worker's throughput.
         """
-        lease_id, is_done = answer.lease, isinstance(answer, Transcribed)
+        lease_id, is_done = answer.lease, isinstance(answer, (Transcribed, Translated))
         lease = self.current(identity, lease_id)
         worker = self._worker_table.current(identity)
         if lease is None or worker is None:
@@ -288,12 +292,18 @@ class LeaseDispatch:
             self._out.append(SendMessage(identity, Drain()))
         return lease
 
-    def claim(self, lease: Lease, key: SegmentKey) -> Segment | None:
-        """Take a segment out of a lease for its result; None if it is no longer in it."""
-        if self._lease_of.get(key) != lease.id:
+    def claim(self, lease: Lease, key: SegmentKey, sentences: int = 0) -> Segment | None:
+        """Take a segment out of a lease for its result; None if it is no longer in it.
+
+        A text segment needs a result for each of its sentences, an audio segment has none: another number is no result of it.
+        """
+        segment = self._live_jobs.find(key)
+        if self._lease_of.get(key) != lease.id or segment is None:
+            return None
+        if sentences != (0 if segment.text is None else len(segment.text.keys)):
             return None
         del self._lease_of[key]
-        return self._live_jobs.find(key)
+        return segment
 
     def release(self, worker: Worker) -> Iterator[tuple[Lease, bool]]:
         """Take all leases from a lost worker; yield each, and whether the worker was working on it."""
@@ -327,14 +337,24 @@ class LeaseDispatch:
         self, worker: Worker, model: str, size: int, now: float, load: ModelLoad | None = None
     ) -> None:
         self._last_id += 1
-        items, samples, pcm_samples, windows = [], 0, 0, 0
+        items: list[LeaseItem] = []
+        texts: list[TextItem] = []
+        samples, pcm_samples, windows = 0, 0, 0
         word_timestamps: WordTimestamps = "auto"
         if load is not None:
             may_evict = load.may_evict
         else:
             may_evict = () if worker.leases else self.placement.may_evict(worker, model)
-        for key in self.ready.take(size, model):
+        keys = self.ready.take(size, model)
+        for key in keys:
             segment = self._live_jobs.segment(key)
+            if segment.text is not None:
+                self._live_jobs.move_segment(segment, SegmentEvent.LEASED)
+                self._lease_of[key] = self._last_id
+                texts.append(TextItem(key=key, request=segment.text.request))
+                samples += segment.samples
+                windows += 1
+                continue
             job = self._live_jobs.job(key.job)
             asked = job.options.language
             is_transcribed = segment.transcript is not None
@@ -365,7 +385,7 @@ class LeaseDispatch:
             model=model,
             is_load=load is not None,
             evict=load.evict if load is not None else (),
-            keys=tuple(item.key for item in items),
+            keys=keys,
             samples=samples,
             windows=windows,
             pcm_bytes=pcm_samples * BYTES_PER_SAMPLE,
@@ -376,15 +396,18 @@ class LeaseDispatch:
         worker = self._start_timers(worker, now)
         if worker.state is WorkerState.IDLE:
             self._worker_table.move(worker, WorkerEvent.ASSIGNED)
-        message = Transcribe(
-            lease=lease.id,
-            items=tuple(items),
-            word_timestamps=word_timestamps,
-            model=model,
-            is_load=load is not None,
-            engine=load.spec.engine if load is not None else None,
-            evict=load.evict if load is not None else (),
-            may_evict=may_evict,
+        order: dict[str, Any] = {
+            "lease": lease.id,
+            "model": model,
+            "is_load": load is not None,
+            "engine": load.spec.engine if load is not None else None,
+            "evict": lease.evict,
+            "may_evict": may_evict,
+        }
+        message = (
+            Translate(items=tuple(texts), **order)
+            if texts or (load is not None and load.spec.is_for_text)
+            else Transcribe(items=tuple(items), word_timestamps=word_timestamps, **order)
         )
         self._out.append(SendLease(lease=lease, message=message))
 

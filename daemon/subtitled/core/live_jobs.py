@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from enum import Enum
 
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
@@ -11,16 +12,19 @@ from msgspec.structs import replace
 from subtitled.core.actions import (
     Action,
     DropPcm,
+    DropTranslations,
     SaveJob,
     SaveNewJob,
     SaveNewSegment,
     SaveSegment,
     SaveSource,
+    SaveText,
+    StoredTranslation,
 )
 from subtitled.core.events import SegmentRow
 from subtitled.core.plan import Plan
 from subtitled.core.protocol import PlanComplete
-from subtitled.core.records import Job, Segment, SegmentKey
+from subtitled.core.records import FIRST_TEXT, Job, Segment, SegmentKey, TextPlan
 from subtitled.core.states import (
     JOB,
     SEGMENT,
@@ -36,18 +40,49 @@ BYTES_PER_SAMPLE = 2
 _UNREAD = frozenset({JobState.QUEUED, JobState.PREPARING})
 
 
+class TextStage(Enum):
+    """What a job that is translated waits for."""
+
+    PLANNING = "its sentences are read"
+    LEASING = "its text segments are translated"
+    WRITING = "its files are written"
+
+
 class LiveJob(Struct):
     """A job in memory, its segments, and counts over them; changed by LiveJobs only."""
 
     job: Job
     segments: dict[int, Segment]
-    """By index in the plan."""
+    """By index in the plan; of a job that is translated, its text segments."""
     open_segments: int = 0
     """Segments that are not final."""
     missing_pcm: set[int] = set()
     """Indices of pending segments whose PCM is not in memory."""
     pcm_bytes: int = 0
     """PCM in memory."""
+    text_plan: int = 0
+    """Number of the last PlanTranslations of a job that is translated."""
+    text_stage: TextStage = TextStage.PLANNING
+    is_text_outdated: bool = False
+    """Its sentences or languages have changed: they have to be planned again."""
+
+
+def untranslated(segment: Segment) -> tuple[StoredTranslation, ...]:
+    """Return the results of a text segment that was given up: its sentences, with its cause as the problem of each."""
+    text = segment.text
+    if text is None:
+        raise ValueError(f"segment {segment.key} is audio")
+    return tuple(
+        StoredTranslation(
+            target=text.request.target,
+            key=key,
+            source=sentence,
+            text=sentence,
+            problem=segment.cause,
+            model=text.model,
+        )
+        for key, sentence in zip(text.keys, text.request.sentences, strict=True)
+    )
 
 
 class LiveJobs:
@@ -60,6 +95,8 @@ class LiveJobs:
         """PCM of all jobs in memory."""
         self.open_samples = 0
         """Audio of the segments of all jobs that are not final."""
+        self.open_sentences = 0
+        """Sentences of all jobs that are planned and not translated."""
         self.unread_files = self.unread_bytes = 0
         """Files that are queued or read and have no plan yet, and their size."""
         self.count_by_model: Counter[str] = Counter()
@@ -151,6 +188,43 @@ class LiveJobs:
         self._count(live, segment, 1)
         return segment
 
+    def start_texts(self, job: Job) -> LiveJob:
+        """Drop the audio segments of a job that is translated from now on from memory; the store keeps them."""
+        live = self.jobs[job.id]
+        for segment in live.segments.values():
+            self._count(live, segment, -1)
+        live.segments = {}
+        live.text_stage = TextStage.PLANNING
+        live.is_text_outdated = False
+        return live
+
+    def add_text(self, job: Job, text: TextPlan) -> Segment:
+        """Add a text segment."""
+        live = self.jobs[job.id]
+        key = SegmentKey(job.id, max(live.segments, default=FIRST_TEXT - 1) + 1)
+        segment = live.segments[key.index] = Segment(key=key, state=SegmentState.PENDING, text=text)
+        self._count(live, segment, 1)
+        return segment
+
+    def move_text(
+        self,
+        segment: Segment,
+        event: SegmentEvent,
+        translations: tuple[StoredTranslation, ...],
+        **changes: object,
+    ) -> Segment:
+        """Apply a transition of the table to a text segment, and store the translations that it has now."""
+        moved = replace(segment, state=step(SEGMENT, segment.state, event), **changes)
+        if moved.state is SegmentState.FAILED:
+            translations = untranslated(moved)
+        self._put(segment, moved)
+        self.out.append(SaveText(segment=moved, before=segment.state, event=event, translations=translations))
+        return moved
+
+    def drop_translations(self, job: Job, target: str = "", keys: tuple[str, ...] = ()) -> None:
+        """Delete stored sentences of a job, as DropTranslations says."""
+        self.out.append(DropTranslations(job=job.id, target=target, keys=keys))
+
     def move_segment(
         self,
         segment: Segment,
@@ -162,6 +236,8 @@ class LiveJobs:
         **changes: object,
     ) -> Segment:
         """Apply a transition of the table and changes to other fields."""
+        if segment.text is not None:
+            return self.move_text(segment, event, (), **changes)
         moved = replace(segment, state=step(SEGMENT, segment.state, event), **changes)
         if has_pcm is not UNSET and has_pcm != segment.has_pcm:
             moved = replace(moved, has_pcm=has_pcm)
@@ -225,7 +301,12 @@ class LiveJobs:
         """Update the counts: -1 for a record that is removed, +1 for one that is added."""
         if segment.state not in SEGMENT_FINAL:
             live.open_segments += sign
-            self.open_samples += sign * segment.samples
+            if segment.text is None:
+                self.open_samples += sign * segment.samples
+            else:
+                self.open_sentences += sign * len(segment.text.keys)
+        if segment.text is not None:
+            return
         if segment.has_pcm:
             count = sign * segment.samples * BYTES_PER_SAMPLE
             live.pcm_bytes += count

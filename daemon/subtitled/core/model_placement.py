@@ -51,9 +51,18 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
     """Why it cannot be used."""
     is_present: bool = True
     """It is on this host; until then no worker loads it."""
+    endpoint_slot: str = ""
+    """The only slot that has it: that of the worker which sends text to its endpoint; "": workers with a device load it."""
+
+    @property
+    def is_for_text(self) -> bool:
+        """It translates text."""
+        return self.engine is not None and self.engine.kind != "whisper"
 
     def may_be_on(self, slot: str) -> bool:
         """Return whether a slot may hold it."""
+        if self.endpoint_slot:
+            return slot == self.endpoint_slot
         return any(fnmatchcase(slot, pattern) for pattern in self.slots)
 
 
@@ -119,11 +128,20 @@ class ModelPlacement:
 
     def holders(self, name: str) -> Iterator[Worker]:
         """Yield the workers that hold a model and may have further leases of it."""
-        return (worker for worker in self._worker_table.of(Role.TRANSCRIBE) if _may_lease(worker, name))
+        return (worker for worker in self._worker_table.of(self._role(name)) if _may_lease(worker, name))
 
     def idle_holders(self, name: str) -> list[Worker]:
         """Return the idle ones among them, the one that has been idle longest first."""
-        return [worker for worker in self._worker_table.idle(Role.TRANSCRIBE) if _may_lease(worker, name)]
+        return [worker for worker in self._worker_table.idle(self._role(name)) if _may_lease(worker, name)]
+
+    def models_of_endpoint(self, slot: str) -> list[str]:
+        """Return the names of the models of the endpoint that a slot's worker uses."""
+        return [spec.name for spec in self.specs.values() if spec.endpoint_slot == slot]
+
+    def _role(self, name: str) -> Role:
+        """Return the role of the workers that may hold a model."""
+        spec = self.specs.get(name)
+        return Role.TRANSLATE if spec is not None and spec.endpoint_slot else Role.TRANSCRIBE
 
     # -- results ---------------------------------------------------------------------------------------------
 
@@ -175,7 +193,7 @@ class ModelPlacement:
         waiting = {
             name: count
             for name, count in self._ready.waiting().items()
-            if name in self.specs and self.specs[name].is_present
+            if name in self.specs and self.specs[name].is_present and not self.specs[name].endpoint_slot
         }
         loads = list(self._due_reservations(waiting, now))
         taken = {load.slot for load in loads}
@@ -246,9 +264,13 @@ class ModelPlacement:
         """Return why no worker can ever hold a model with waiting segments; "" if one can, or may join."""
         if fault := self.fault(name):
             return fault
+        spec = self.specs[name]
+        if spec.endpoint_slot:
+            endpoint = self._worker_table.workers.get(spec.endpoint_slot)
+            is_broken = endpoint is not None and endpoint.is_permanently_broken
+            return f"the endpoint cannot be used: {endpoint.cause}" if endpoint and is_broken else ""
         if self._is_served(name):
             return ""
-        spec = self.specs[name]
         workers = [
             worker
             for worker in self._worker_table.of(Role.TRANSCRIBE)

@@ -19,6 +19,7 @@ from subtitled.config.schema import DecodingConfig
 from subtitled.core.plan import Plan, PlanSettings, SegmentSound, SkippedSpan
 from subtitled.core.records import SegmentKey
 from subtitled.core.transcription import DecodingDecision, Phrase, Probability, SegmentMs, Temperature
+from subtitled.core.translation import SentenceTranslation, TranslationRequest
 
 
 class _Message(Struct, frozen=True, kw_only=True, tag=True):
@@ -46,11 +47,31 @@ WireCodec = Literal["pcm", "flac"]
 """Encoding of a lease's blobs: int16 little-endian, 16 kHz mono; or the same as FLAC."""
 
 
-class EngineSettings(Struct, frozen=True, kw_only=True):
-    """How a transcribe worker decodes with a model, on any host."""
+EngineKind = Literal["whisper", "ctranslate2", "openai"]
+"""What runs a model: faster-whisper for audio; CTranslate2, or a chat endpoint, for text."""
 
+
+class EndpointSettings(Struct, frozen=True, kw_only=True):
+    """A chat endpoint with OpenAI's interface that translates."""
+
+    url: str
+    """Its base, such as "http://127.0.0.1:11434/v1"."""
+    model: str
+    """The model's name there."""
+    api_key_file: str = ""
+    """A file whose content, stripped, is the key; "": none is sent."""
+    max_concurrent: int = 2
+    """Requests at once."""
+
+
+class EngineSettings(Struct, frozen=True, kw_only=True):
+    """How a worker runs a model, on any host."""
+
+    kind: EngineKind = "whisper"
     model: str = ""
-    """Source of the model: a size, a hub id or a folder."""
+    """Source of the model: a size, a hub id or a folder; of an endpoint, its model's name there."""
+    endpoint: EndpointSettings | None = None
+    """With the kind "openai"."""
     compute_type: str = "auto"
     beam_size: int = 5
     batch_size: int = 16
@@ -349,6 +370,29 @@ class Transcribed(LeaseAnswer, frozen=True, kw_only=True):
     """Seconds that loading the model again took, after an idle unload."""
 
 
+class TextResult(Struct, frozen=True, kw_only=True):
+    """The translations of one text segment of a lease."""
+
+    key: SegmentKey
+    sentences: Annotated[tuple[SentenceTranslation, ...], Meta(max_length=100)]
+    """One for each sentence of its request, in order."""
+    engine: ShortText
+    """"ctranslate2" or "openai"."""
+    version: ShortText
+    """The model and its version, for the JSON output."""
+    tokens: Count = 0
+    """Tokens of input and output that it took; 0 if unknown."""
+
+
+class Translated(LeaseAnswer, frozen=True, kw_only=True):
+    """A lease of text segments is done."""
+
+    results: Annotated[tuple[TextResult, ...], Meta(max_length=256)]
+    decode_s: Seconds = 0.0
+    load_s: Seconds = 0.0
+    """Seconds that loading the model again took, after an idle unload."""
+
+
 class LeaseRefused(LeaseAnswer, frozen=True, kw_only=True):
     """A lease cannot be done; the worker itself still works."""
 
@@ -484,13 +528,10 @@ class LeaseItem(Struct, frozen=True, kw_only=True):
     """Where it has speech; without any, all of it counts as speech."""
 
 
-class Transcribe(_Message, frozen=True, kw_only=True):
-    """A lease; one blob of audio for each item."""
+class LeaseOrder(_Message, frozen=True, kw_only=True):
+    """What every lease has: its model, and how to load it."""
 
     lease: int
-    items: tuple[LeaseItem, ...]
-    word_timestamps: WordTimestamps
-    """"auto": the worker decides for each window."""
     model: str = DEFAULT_MODEL
     """A model that the worker holds, unless `is_load`."""
     is_load: bool = False
@@ -502,6 +543,27 @@ class Transcribe(_Message, frozen=True, kw_only=True):
     may_evict: tuple[str, ...] = ()
     """Models to unload, one after the other in this order, as long as memory is short for this one, which has to be loaded, or
     loaded again; () if the worker has other leases."""
+
+
+class Transcribe(LeaseOrder, frozen=True, kw_only=True):
+    """A lease of audio segments; one blob of audio for each item."""
+
+    items: tuple[LeaseItem, ...]
+    word_timestamps: WordTimestamps
+    """"auto": the worker decides for each window."""
+
+
+class TextItem(Struct, frozen=True, kw_only=True):
+    """One text segment of a lease."""
+
+    key: SegmentKey
+    request: TranslationRequest
+
+
+class Translate(LeaseOrder, frozen=True, kw_only=True):
+    """A lease of text segments, answered with Translated; without blobs."""
+
+    items: tuple[TextItem, ...]
 
 
 class Drain(_Message, frozen=True, kw_only=True):
@@ -548,6 +610,7 @@ FromWorker = (
     | FileAbandoned
     | SegmentsTranscribed
     | Transcribed
+    | Translated
     | LeaseRefused
     | LeaseAbandoned
     | ModelUnloaded
@@ -563,6 +626,7 @@ ToWorker = (
     | Abandon
     | AbandonLease
     | Transcribe
+    | Translate
     | Drain
     | SessionAccepted
     | SessionRefused

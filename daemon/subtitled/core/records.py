@@ -15,6 +15,7 @@ from subtitled.config.schema import InboxConfig
 from subtitled.core.plan import Plan, PlanSettings
 from subtitled.core.states import AT_WORK, JobState, SegmentState, WorkerState
 from subtitled.core.throughput import Throughput
+from subtitled.core.translation import TranslationRequest
 from subtitled.languages import chinese_of, option_of
 
 
@@ -23,6 +24,27 @@ class SegmentKey(Struct, frozen=True, order=True):
 
     job: Annotated[str, Meta(max_length=200)]
     index: Annotated[int, Meta(ge=0)]
+
+
+FIRST_TEXT = 1_000_000
+"""Index of the first text segment of a job; those of audio segments are smaller."""
+SAMPLES_PER_CHAR = 1_000
+"""Audio that counts as much as one character of text, for the fair queue and time limits: 16 characters a second."""
+
+
+class TextPlan(Struct, frozen=True, kw_only=True):
+    """Sentences of a job that a model translates at once."""
+
+    model: str
+    """Name of the translation model."""
+    request: TranslationRequest
+    keys: tuple[str, ...]
+    """The key in the store of each sentence: made of its text, its context, the model and the glossary."""
+
+    @property
+    def samples(self) -> int:
+        """The audio that it counts as."""
+        return SAMPLES_PER_CHAR * max(16, sum(map(len, self.request.sentences)))
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -63,6 +85,14 @@ class Options(Struct, frozen=True, kw_only=True):
     chinese: str = "off"
     """Characters of Chinese text: "tw", "hk", "cn", "tw+words", "cn+words"; "off": as the model writes them."""
     priority: int = 0
+    translate_to: tuple[str, ...] = ()
+    """Language tags that the transcript is translated to."""
+    translate_model: str = ""
+    """Name of the model of `[[models]]` that translates; "": the first one that covers both languages."""
+    glossary: str = ""
+    """Text of the job's names.toml: how terms are translated."""
+    glossary_file: str = ""
+    """Path of the inbox's names.toml."""
     vad: VadOptions = VadOptions()
     """Overrides of the daemon's settings for voice detection."""
     layout: LayoutOptions = LayoutOptions()
@@ -159,6 +189,20 @@ class Job(Struct, frozen=True, kw_only=True):
     """SHA-256 of an uploaded file, in hex; empty during the upload, and for files of inboxes."""
     repetition: int = 0
     """0, or a unique number for a file that was submitted again on purpose."""
+    added_languages: tuple[str, ...] = ()
+    """Language tags that it is translated to besides those of its options."""
+    added_translate_model: str = ""
+    """Name of the model that translates, as given with an added language; "": that of its options."""
+
+    @property
+    def translate_to(self) -> tuple[str, ...]:
+        """Language tags that it is translated to."""
+        return tuple(dict.fromkeys((*self.options.translate_to, *self.added_languages)))
+
+    @property
+    def translate_model(self) -> str:
+        """Name of the model that translates; "": the first one that covers both languages."""
+        return self.added_translate_model or self.options.translate_model
 
     @property
     def is_already_subtitled(self) -> bool:
@@ -167,11 +211,13 @@ class Job(Struct, frozen=True, kw_only=True):
 
 
 class Segment(Struct, frozen=True, kw_only=True):
-    """A piece of audio that the model sees at once, with its state."""
+    """A piece of audio, or of text to be translated, that the model sees at once, with its state."""
 
     key: SegmentKey
     state: SegmentState
-    plan: Plan
+    plan: Plan = Plan(0, (), ())
+    text: TextPlan | None = None
+    """The sentences of a text segment; None: it is audio."""
     has_pcm: bool = False
     """Its PCM is in the daemon's memory."""
     losses: int = 0
@@ -186,21 +232,30 @@ class Segment(Struct, frozen=True, kw_only=True):
 
     @property
     def samples(self) -> int:
-        """Length in samples at 16 kHz."""
-        return self.plan.samples
+        """Length in samples at 16 kHz; of text, the audio that it counts as."""
+        return self.plan.samples if self.text is None else self.text.samples
+
+    @property
+    def is_ready(self) -> bool:
+        """It waits for a worker: all that the worker needs is in memory."""
+        return self.state is SegmentState.PENDING and (self.has_pcm or self.text is not None)
 
 
 def model_of(job: Job, segment: Segment) -> str:
-    """Return the name of the model that decodes a segment next."""
+    """Return the name of the model that decodes or translates a segment next."""
+    if segment.text is not None:
+        return segment.text.model
     is_transcribed = segment.transcript is not None
     return (job.options.translation_model or DEFAULT_MODEL) if is_transcribed else job.options.model
 
 
 class Role(Enum):
-    """The two kinds of worker."""
+    """The kinds of worker."""
 
     PREPARE = "prepare"
     TRANSCRIBE = "transcribe"
+    TRANSLATE = "translate"
+    """It sends text to a chat endpoint, and has no device."""
 
 
 class Lease(Struct, frozen=True, kw_only=True):

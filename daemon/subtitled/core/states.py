@@ -12,13 +12,14 @@ from subtitled.errors import SubtitledError
 
 
 class JobState(Enum):
-    """State of a job; DONE and CANCELLED are final, FAILED until `retry`."""
+    """State of a job; CANCELLED is final, FAILED until `retry`, DONE until it is to be translated (again)."""
 
     RECEIVING = "receiving"
     QUEUED = "queued"
     PREPARING = "preparing"
     TRANSCRIBING = "transcribing"
     WRITING = "writing"
+    TRANSLATING = "translating"
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -41,6 +42,8 @@ class JobEvent(Enum):
     SEGMENTS_FAILED = "segments_failed"
     WRITTEN = "written"
     WRITE_FAILED = "write_failed"
+    TRANSLATE = "translate"
+    TRANSLATED = "translated"
     RETRY = "retry"
     CANCEL = "cancel"
 
@@ -126,6 +129,11 @@ JOB: dict[tuple[JobState, JobEvent], JobState] = {
     (JobState.TRANSCRIBING, JobEvent.EXHAUSTED): JobState.FAILED,
     (JobState.WRITING, JobEvent.WRITTEN): JobState.DONE,
     (JobState.WRITING, JobEvent.WRITE_FAILED): JobState.FAILED,
+    # Its transcript is written; whatever happens to the translations, the job does not fail any more.
+    (JobState.WRITING, JobEvent.TRANSLATE): JobState.TRANSLATING,
+    (JobState.DONE, JobEvent.TRANSLATE): JobState.TRANSLATING,
+    (JobState.TRANSLATING, JobEvent.TRANSLATED): JobState.DONE,
+    (JobState.TRANSLATING, JobEvent.CANCEL): JobState.DONE,
     (JobState.FAILED, JobEvent.RETRY): JobState.QUEUED,
     (JobState.RECEIVING, JobEvent.CANCEL): JobState.CANCELLED,
     (JobState.QUEUED, JobEvent.CANCEL): JobState.CANCELLED,
@@ -138,6 +146,8 @@ SEGMENT: dict[tuple[SegmentState, SegmentEvent], SegmentState] = {
     (SegmentState.LEASED, SegmentEvent.DONE): SegmentState.DONE,
     (SegmentState.LEASED, SegmentEvent.SKIPPED): SegmentState.SKIPPED,
     (SegmentState.LEASED, SegmentEvent.LOST): SegmentState.PENDING,
+    # Text that no model can translate.
+    (SegmentState.PENDING, SegmentEvent.EXHAUSTED): SegmentState.FAILED,
     # Another model translates it.
     (SegmentState.LEASED, SegmentEvent.TRANSCRIBED): SegmentState.PENDING,
     (SegmentState.LEASED, SegmentEvent.EXHAUSTED): SegmentState.FAILED,
@@ -200,9 +210,13 @@ JOB_LIVE = frozenset(
         JobState.PREPARING,
         JobState.TRANSCRIBING,
         JobState.WRITING,
+        JobState.TRANSLATING,
     }
 )
 """States of a job that is not finished."""
+
+WITH_TRANSCRIPT = frozenset({JobState.TRANSLATING, JobState.DONE})
+"""States of a job whose transcript is whole and written: it can be fetched and edited."""
 
 
 class IllegalTransition(SubtitledError):

@@ -78,6 +78,21 @@ class Metrics:
         """Models that have gauges."""
         self._models_of: dict[str, set[str]] = {}
         """Models that have series of a slot."""
+        self.sentences = Counter(
+            "subtitled_translated_sentences",
+            "Sentences by result (translated, untranslated) and model.",
+            ["model", "result"],
+            registry=self.registry,
+        )
+        self.translation_tokens = Counter(
+            "subtitled_translation_tokens",
+            "Tokens of input and output that translations took, by model.",
+            ["model"],
+            registry=self.registry,
+        )
+        self.waiting_sentences = Gauge(
+            "subtitled_waiting_sentences", "Sentences that are not translated yet.", registry=self.registry
+        )
         self.segments = Counter("subtitled_segments", "Segments by event.", ["event"], registry=self.registry)
         self.jobs = Counter("subtitled_jobs", "Jobs by event.", ["event"], registry=self.registry)
         self.audio_seconds = Counter(
@@ -175,7 +190,7 @@ class Metrics:
         )
         self.stage_seconds = Histogram(
             "subtitled_stage_seconds",
-            "Duration of a stage: decode and vad of a file, features and transcribe of a lease, write of a job.",
+            "Duration of a stage: decode and vad of a file, features, transcribe and translate of a lease, write of a job.",
             ["stage"],
             registry=self.registry,
             buckets=STAGE_BUCKETS_S,

@@ -137,6 +137,7 @@ class Monitor:
         metrics.queue_audio_seconds.set(ready.samples / SAMPLE_RATE)
         metrics.oldest_ready_seconds.set(self._waits.wait_s(ready.last_number, ready.oldest_number, now))
         metrics.queued_bytes.set(broker.live_jobs.queued_bytes)
+        metrics.waiting_sentences.set(broker.live_jobs.open_sentences)
         counts = Counter((worker.role, worker.state) for worker in workers)
         for role in Role:
             for state in WorkerState:

@@ -20,10 +20,12 @@ from subtitled.core.actions import (
     SaveJob,
     SaveNewJob,
     SaveSegment,
+    SaveText,
     SaveWorker,
     SendLease,
     Spawn,
 )
+from subtitled.core.records import FIRST_TEXT
 from subtitled.core.states import JobEvent, JobState, SegmentEvent, WorkerState
 from subtitled.cues.transcript import MissingSpan, Transcript
 from subtitled.observability.metrics import Metrics
@@ -110,6 +112,8 @@ class TransitionLog:
                 self._record_job(action)
             case SaveSegment():
                 self._record_segment(action)
+            case SaveText():
+                self._record_text(action)
             case SaveWorker():
                 self._record_worker(action)
             case Spawn(slot=slot, incarnation=incarnation):
@@ -150,7 +154,17 @@ class TransitionLog:
                 self.jobs.pop(job.id, None)
                 self._metrics.jobs.labels("already_subtitled").inc()
                 _log.info(log.JOB_ALREADY_SUBTITLED, job=job.id, file=file, cause=job.cause)
-            case JobState.DONE:
+            case JobState.DONE if action.before is JobState.TRANSLATING:
+                self._metrics.jobs.labels("translated").inc()
+                languages = ",".join(job.translate_to)
+                _log.info(
+                    log.JOB_TRANSLATED,
+                    job=job.id,
+                    file=file,
+                    languages=languages,
+                    is_cancelled=event is JobEvent.CANCEL,
+                )
+            case JobState.DONE | JobState.TRANSLATING if action.before is JobState.WRITING:
                 self._metrics.jobs.labels("done").inc()
                 summary = self.jobs.pop(job.id, None)
                 _log.info(log.JOB_DONE, job=job.id, file=file, **_figures(summary))
@@ -207,6 +221,37 @@ class TransitionLog:
             case SegmentEvent.EXHAUSTED:
                 self._metrics.segments.labels("failed").inc()
                 _log.error(log.SEGMENT_FAILED, **where, losses=segment.losses, cause=segment.cause)
+            case _:
+                pass
+
+    def _record_text(self, action: SaveText) -> None:
+        segment = action.segment
+        where = {
+            "job": segment.key.job,
+            "segment": segment.key.index - FIRST_TEXT,
+            "language": action.target,
+        }
+        for row in action.translations:
+            result = "untranslated" if row.problem else "translated"
+            self._metrics.sentences.labels(row.model, result).inc()
+        match action.event:
+            case SegmentEvent.DONE:
+                problems = [row.problem for row in action.translations if row.problem]
+                _log.info(
+                    log.TEXT_TRANSLATED,
+                    **where,
+                    sentences=len(action.translations),
+                    untranslated=len(problems),
+                )
+                if problems:
+                    _log.warning(log.TEXT_UNTRANSLATED, **where, sentences=len(problems), cause=problems[0])
+            case SegmentEvent.LOST:
+                self._metrics.retries.labels("text").inc()
+                _log.warning(log.SEGMENT_LOST, **where, losses=segment.losses, cause=segment.cause)
+            case SegmentEvent.EXHAUSTED:
+                _log.warning(
+                    log.TEXT_UNTRANSLATED, **where, sentences=len(action.translations), cause=segment.cause
+                )
             case _:
                 pass
 

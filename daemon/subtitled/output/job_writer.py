@@ -202,6 +202,14 @@ class JobWriter:
         if is_again:
             self.write_edited(job.id)
 
+    def plan_translations(self, job: Job, number: int) -> None:
+        """Read the sentences of a job that have no stored translation; dispatches TranslationsPlanned."""
+        self._dispatch(ev.TranslationsPlanned(job=job.id, number=number, texts=()))
+
+    def write_translations(self, job: Job, number: int) -> None:
+        """Write a job's subtitles in other languages; dispatches TranslationsWritten."""
+        self._dispatch(ev.TranslationsWritten(job=job.id, number=number))
+
     def remove_error_texts(self, job: Job) -> None:
         """Remove the error texts of earlier jobs of this source, which is processed again; in its folder's thread."""
         if not job.options.output:

@@ -83,6 +83,10 @@ class Dispatcher:
                 self._writer.finish(job, is_failure=False)
             case ac.WriteFailure(job=job):
                 self._writer.finish(job, is_failure=True)
+            case ac.PlanTranslations(job=job, number=number):
+                self._writer.plan_translations(job, number)
+            case ac.WriteTranslations(job=job, number=number):
+                self._writer.write_translations(job, number)
             case ac.CheckFile():
                 self._files.check(action)
             case ac.StopFileCheck(folder=folder):

@@ -106,6 +106,12 @@ class OutputWriter(Protocol):
     def finish(self, job: Job, *, is_failure: bool) -> None:
         """Write a job's files; ends in Written, Closed or WriteFailed."""
 
+    def plan_translations(self, job: Job, number: int) -> None:
+        """Read the sentences of a job that have no stored translation; ends in TranslationsPlanned."""
+
+    def write_translations(self, job: Job, number: int) -> None:
+        """Write a job's subtitles in other languages; ends in TranslationsWritten."""
+
     def remove_error_texts(self, job: Job) -> None:
         """Remove the error texts of earlier jobs of this source, which is processed again."""
 

@@ -8,7 +8,8 @@ SELECT_JOB = """
     SELECT id, ord, state, source, location, size, mtime_ns,
         (SELECT data FROM settings WHERE settings.id = jobs.options), losses,
         (SELECT data FROM settings WHERE settings.id = jobs.plan_settings), is_planned, media, language,
-        language_probability, cause, is_closed, created_ms, started_ms, ended_ms, owner, tag, sha256, repetition
+        language_probability, cause, is_closed, created_ms, started_ms, ended_ms, owner, tag, sha256, repetition,
+        added_languages, added_translate_model
     FROM jobs"""
 JOB_BY_ID = f"{SELECT_JOB} WHERE id = ?"
 JOB_BY_ORDER = f"{SELECT_JOB} WHERE ord = ?"
@@ -22,6 +23,7 @@ UPDATE_JOB = """
     UPDATE jobs SET state = ?, location = ?, size = ?, mtime_ns = ?, sha256 = ?,
         options = (SELECT id FROM settings WHERE data = ?), losses = ?,
         plan_settings = (SELECT id FROM settings WHERE data = ?),
+        added_languages = ?, added_translate_model = ?,
         is_planned = ?, media = coalesce(?, media), language = ?, language_probability = ?, cause = ?, is_closed = ?,
         started_ms = CASE WHEN ? THEN coalesce(started_ms, ?) ELSE started_ms END,
         ended_ms = CASE WHEN ? THEN NULL WHEN ? THEN ? ELSE ended_ms END
@@ -105,6 +107,16 @@ EDITS_TO_WRITE = "SELECT DISTINCT job FROM edits WHERE NOT is_written AND is_wri
 MARK_EDITS_WRITTEN = (
     "UPDATE edits SET is_written = 1 WHERE job = ? AND task = ? AND version <= ? AND NOT is_written"
 )
+
+PUT_TRANSLATION = "INSERT OR REPLACE INTO translations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+TRANSLATIONS = """
+    SELECT target, key, source, text, problem, model, engine, version FROM translations WHERE job = ? AND target = ?"""
+COUNT_TRANSLATIONS = """
+    SELECT target, count(*), sum(problem <> '') FROM translations WHERE job = ? GROUP BY target ORDER BY target"""
+DELETE_TRANSLATIONS = "DELETE FROM translations WHERE job = ?"
+DELETE_UNTRANSLATED = "DELETE FROM translations WHERE job = ? AND problem <> ''"
+DELETE_OTHER_TRANSLATIONS = """
+    DELETE FROM translations WHERE job = ? AND target = ? AND key NOT IN (SELECT value FROM json_each(?))"""
 
 SELECT_JOURNAL = "SELECT seq, at_ms, subject, job, owner, name, before, event, after, cause FROM journal"
 INSERT_JOURNAL = """

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from subtitle.messages import CueVersion
+from subtitled.core.actions import StoredTranslation
 from subtitled.core.events import SegmentRow
 from subtitled.core.records import Job, Options, SegmentKey
 from subtitled.core.states import JOB_LIVE, JobState, SegmentState
@@ -286,6 +287,24 @@ class Reader:
     def edits_to_write(self) -> list[str]:
         """Return the jobs with a version that their output files may not contain yet."""
         return [job for (job,) in self._db.execute(sql.EDITS_TO_WRITE)]
+
+    # -- translations ----------------------------------------------------------------------------------------
+
+    def translations(self, job: str, target: str) -> dict[str, StoredTranslation]:
+        """Return the stored sentences of a job in one language, by their keys."""
+        names = StoredTranslation.__struct_fields__
+        rows = (
+            StoredTranslation(**dict(zip(names, row, strict=True)))
+            for row in self._db.execute(sql.TRANSLATIONS, (job, target))
+        )
+        return {row.key: row for row in rows}
+
+    def count_translations(self, job: str) -> dict[str, tuple[int, int]]:
+        """Return by language how many sentences of a job are stored, and how many of them could not be translated."""
+        return {
+            target: (count, problems)
+            for target, count, problems in self._db.execute(sql.COUNT_TRANSLATIONS, (job,))
+        }
 
     # -- journal and outputs ---------------------------------------------------------------------------------
 

@@ -210,6 +210,8 @@ def job_row(row: tuple[Any, ...]) -> JobRow:
         tag=row[20],
         sha256=row[21],
         repetition=row[22],
+        added_languages=tuple(row[23].split()),
+        added_translate_model=row[24],
     )
     return JobRow(job=job, media=row[11], created_ms=row[16], started_ms=row[17], ended_ms=row[18])
 

@@ -177,5 +177,24 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (job, task, version)
     ) STRICT;
     CREATE INDEX edits_to_write ON edits (is_written, job) WHERE NOT is_written;
+
+    -- Language tags that a job is translated to besides those of its options, with spaces between them; and by which model.
+    ALTER TABLE jobs ADD COLUMN added_languages TEXT NOT NULL DEFAULT '';
+    ALTER TABLE jobs ADD COLUMN added_translate_model TEXT NOT NULL DEFAULT '';
+
+    -- The translation of each sentence of a job, or why there is none. The key is made of the sentence, its context and the
+    -- model: what has not changed is not translated again.
+    CREATE TABLE translations (
+        job     TEXT NOT NULL,
+        target  TEXT NOT NULL,
+        key     TEXT NOT NULL,
+        source  TEXT NOT NULL,
+        text    TEXT NOT NULL,
+        problem TEXT NOT NULL,
+        model   TEXT NOT NULL,
+        engine  TEXT NOT NULL,
+        version TEXT NOT NULL,
+        PRIMARY KEY (job, target, key)
+    ) STRICT, WITHOUT ROWID;
     """,
 )

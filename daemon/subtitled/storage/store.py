@@ -13,15 +13,17 @@ from typing import Any
 import msgspec
 
 from subtitled.core.actions import (
+    DropTranslations,
     Save,
     SaveJob,
     SaveNewJob,
     SaveNewSegment,
     SaveSegment,
     SaveSource,
+    SaveText,
     SaveWorker,
 )
-from subtitled.core.records import Job
+from subtitled.core.records import FIRST_TEXT, Job
 from subtitled.core.states import JOB_LIVE, JobEvent
 from subtitled.errors import StoreError
 from subtitled.storage import queries as sql
@@ -227,6 +229,22 @@ class Store(Reader):
                 job_id = segment.key.job
                 owner = self.job_owner(job_id) or ""
                 return self._record(now_ms, "segment", job_id, owner, str(segment.key.index), *step)
+            case SaveText(segment=segment, before=before, event=event):
+                job_id = segment.key.job
+                rows = [(job_id, *msgspec.structs.astuple(row)) for row in save.translations]
+                self._db.executemany(sql.PUT_TRANSLATION, rows)
+                if not segment.cause:
+                    return None
+                name = f"{save.target} {segment.key.index - FIRST_TEXT}"
+                step = (before.value, event.value, segment.state.value, segment.cause)
+                return self._record(now_ms, "segment", job_id, self.job_owner(job_id) or "", name, *step)
+            case DropTranslations(job=job_id, target=target, keys=keys):
+                if target:
+                    kept = msgspec.json.encode(keys).decode()
+                    self._db.execute(sql.DELETE_OTHER_TRANSLATIONS, (job_id, target, kept))
+                else:
+                    self._db.execute(sql.DELETE_UNTRANSLATED, (job_id,))
+                return None
             case SaveWorker():
                 name = f"{save.slot}.{save.incarnation}"
                 step = (save.before.value, save.event.value, save.after.value, save.cause)
@@ -275,6 +293,8 @@ class Store(Reader):
                 options,
                 job.losses,
                 settings,
+                " ".join(job.added_languages),
+                job.added_translate_model,
                 job.is_planned,
                 save.media,
                 job.language,
@@ -384,6 +404,7 @@ class Store(Reader):
                 sql.DELETE_RESULTS,
                 sql.DELETE_WAVEFORM,
                 sql.DELETE_EDITS,
+                sql.DELETE_TRANSLATIONS,
                 sql.DELETE_JOB,
             ):
                 self._db.execute(statement, (job.id,))

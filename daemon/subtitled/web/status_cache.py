@@ -18,8 +18,8 @@ MAX_AGE_S = 0.8
 """A status, or the failure to get one, is reused for this long: many tabs cost the daemon as much as one."""
 DAEMON_TIMEOUT_S = 3.0
 PAGE_SIZE = 50
-RUNNING = ("receiving", "queued", "preparing", "transcribing", "writing")
-ACTIVE = ("preparing", "transcribing", "writing")
+RUNNING = ("receiving", "queued", "preparing", "transcribing", "writing", "translating")
+ACTIVE = ("preparing", "transcribing", "writing", "translating")
 MAX_ACTIVE = 200
 MAX_FAILED = 50
 MAX_QUEUED = 1000

@@ -155,9 +155,14 @@ class WorkerListener:
                 raise
             # Its process is ending; its pidfd becomes readable, and its work is queued again.
 
-    def send_lease(self, lease: Lease, message: be.Transcribe) -> None:
+    def send_lease(self, lease: Lease, message: be.Transcribe | be.Translate) -> None:
         """Send a lease with its PCM."""
         slot = lease.worker.rpartition(".")[0]
+        self._metrics.model_leases.labels(self._name_of(lease.model)).inc()
+        if isinstance(message, be.Translate):
+            self.send(lease.worker, message)
+            self._monitor.sent(slot)
+            return
         if message.items:
             self._metrics.count_lease(
                 slot,
@@ -170,7 +175,6 @@ class WorkerListener:
             self._lease_sender.send(lease.worker, message, segments)
         else:
             self.send(lease.worker, message, [pcm for _, pcm in segments])
-        self._metrics.model_leases.labels(self._name_of(lease.model)).inc()
         self._monitor.sent(slot)
 
     def send_prepare(self, action: ac.SendPrepare) -> None:
@@ -287,7 +291,10 @@ class WorkerListener:
         return [ev.MessageReceived(worker, message)]
 
     def _on_loaded(
-        self, worker: str, message: be.Transcribed | be.LeaseRefused | be.LeaseAbandoned, model: be.HeldModel
+        self,
+        worker: str,
+        message: be.Transcribed | be.Translated | be.LeaseRefused | be.LeaseAbandoned,
+        model: be.HeldModel,
     ) -> be.FromWorker:
         """Return the message; a refusal of its lease if the model that was loaded for it has other weights than required."""
         slot = worker.rpartition(".")[0]
@@ -330,20 +337,32 @@ class WorkerListener:
                 self._metrics.stage_seconds.labels("decode").observe(decode_s)
                 self._metrics.stage_seconds.labels("vad").observe(vad_s)
             case be.Transcribed(items=items, decode_s=decode_s, load_s=load_s):
-                lease = self._broker.lease_dispatch.leases.get(message.lease)
-                if load_s and lease is not None and lease.worker == worker:
-                    name = self._name_of(lease.model)
-                    self._metrics.count_load(slot, name, load_s)
-                    _log.info(log.MODEL_LOADED, worker=worker, model=name, load_s=round(load_s, 2))
+                self._record_reload(slot, worker, message.lease, load_s)
                 self._metrics.lease_seconds.labels(slot).observe(decode_s)
                 self._metrics.count_results(_summary(item) for item in items)
                 self._metrics.stage_seconds.labels("features").observe(message.features_s)
                 self._metrics.stage_seconds.labels("transcribe").observe(decode_s)
                 self._monitor.answered(slot, decode_s)
+            case be.Translated(results=results, decode_s=decode_s, load_s=load_s):
+                self._record_reload(slot, worker, message.lease, load_s)
+                lease = self._broker.lease_dispatch.leases.get(message.lease)
+                if lease is not None and lease.worker == worker:
+                    tokens = sum(result.tokens for result in results)
+                    self._metrics.translation_tokens.labels(self._name_of(lease.model)).inc(tokens)
+                self._metrics.stage_seconds.labels("translate").observe(decode_s)
+                self._monitor.answered(slot, decode_s)
             case be.ModelUnloaded(model=model):
                 self._record_unload(slot, worker, model)
             case _:
                 pass
+
+    def _record_reload(self, slot: str, worker: str, lease_id: int, load_s: float) -> None:
+        """Count and log that a model was loaded again for a lease, after an idle unload."""
+        lease = self._broker.lease_dispatch.leases.get(lease_id)
+        if load_s and lease is not None and lease.worker == worker:
+            name = self._name_of(lease.model)
+            self._metrics.count_load(slot, name, load_s)
+            _log.info(log.MODEL_LOADED, worker=worker, model=name, load_s=round(load_s, 2))
 
     def _record_unload(self, slot: str, worker: str, model: str) -> None:
         """Count and log an unload; a name that a worker reports becomes a label only if it is configured."""

@@ -28,6 +28,7 @@ from subtitled.core.protocol import (
     PrepareRefused,
     ToWorker,
     Transcribe,
+    Translate,
     Waveform,
     WorkerLeaving,
     WorkerReady,
@@ -178,7 +179,7 @@ class PrepareRole:
                 if self._task:
                     self._task.abandon()
                 self._orders.put(None)
-            case Transcribe() | AbandonLease():
+            case Transcribe() | Translate() | AbandonLease():
                 raise TypeError("a prepare worker received a lease")
 
     def heartbeat(self) -> Heartbeat:

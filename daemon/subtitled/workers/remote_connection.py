@@ -128,7 +128,7 @@ class RemoteConnection:
                 case be.SessionAccepted():
                     self.accepted = self.accepted or message
                     self._due = now
-                case be.Transcribe(lease=lease):
+                case be.Transcribe(lease=lease) | be.Translate(lease=lease):
                     self.send(be.LeaseReceived(lease=lease))
                 case _:
                     pass

@@ -238,6 +238,8 @@ class RemoteListener:
         identity = self._sessions.closed_identity(route)
         if identity is not None and isinstance(message, be.Transcribed):
             return [ev.MessageReceived(identity, replace(message, items=()))]
+        if identity is not None and isinstance(message, be.Translated):
+            return [ev.MessageReceived(identity, replace(message, results=()))]
         return []
 
     def answer_joins(self, now: float) -> None:

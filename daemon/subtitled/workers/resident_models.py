@@ -14,7 +14,7 @@ from subtitled.asr import memory
 from subtitled.asr.model import locate
 from subtitled.config.model_choice import DEFAULT_MODEL
 from subtitled.core.model_placement import MARGIN
-from subtitled.core.protocol import EngineSettings, HeldModel, Transcribe
+from subtitled.core.protocol import EngineSettings, HeldModel, LeaseOrder
 from subtitled.errors import ExitCode, ModelError
 from subtitled.workers.model_loader import LoadedModel, ModelLoadError
 
@@ -64,7 +64,7 @@ class ResidentModels:
         """The names of all models that it holds."""
         return tuple(self._held.copy())
 
-    def use(self, order: Transcribe) -> ModelUse:
+    def use(self, order: LeaseOrder) -> ModelUse:
         """Return the model of a lease, loaded if it was not; raises ModelLoadError."""
         name = order.model
         with self._lock:

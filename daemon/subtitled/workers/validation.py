@@ -24,6 +24,7 @@ _FROM_REMOTE = (
     be.Heartbeat,
     be.SegmentsTranscribed,
     be.Transcribed,
+    be.Translated,
     be.ModelUnloaded,
     be.LeaseRefused,
     be.LeaseAbandoned,
