@@ -15,7 +15,7 @@ from subtitled.cues.break_costs import BreakCost
 from subtitled.cues.cjk import words
 from subtitled.cues.optimizer import CueOptimizer, LayoutUnit
 from subtitled.cues.phrases import MediaPhrase, spelling
-from subtitled.cues.text import clean, is_unspaced, slices, split_word, units, weight
+from subtitled.cues.text import DASHES, clean, is_unspaced, slices, split_word, units, weight
 from subtitled.cues.text_width import columns, columns_per_char
 from subtitled.cues.timing import CharTimes, SpokenInterval, cue_times
 
@@ -70,6 +70,8 @@ class LayoutPart(Struct, frozen=True):
     phrases: tuple[MediaPhrase, ...]
     limits: LayoutLimits
     language: str | None
+    are_sentences: bool = False
+    """Each phrase is a sentence, whatever its punctuation; a dash at its start is that of another speaker."""
 
 
 def layout_parts(
@@ -77,11 +79,7 @@ def layout_parts(
 ) -> list[tuple[Cue, ...]]:
     """Return the cues of each part of a file, laid out by its own language, as `layout` does; parts are in order of time."""
     heard = _Speech(speech)
-    stretches = [
-        (part, stretch)
-        for part in parts
-        for stretch in _stretches(part.phrases, part.limits, part.language, heard)
-    ]
+    stretches = [(part, stretch) for part in parts for stretch in _stretches(part, heard)]
     spoken: list[tuple[LayoutPart, SpokenInterval]] = []
     for (part, stretch), following in zip(stretches, [*stretches[1:], None], strict=False):
         next_ms = following[1][0].start_ms if following else until_ms and until_ms + part.limits.gap_ms
@@ -97,7 +95,8 @@ def speech_units(
     phrases: Iterable[MediaPhrase], language: str | None, speech: Sequence[tuple[int, int]] = ()
 ) -> list[LayoutUnit]:
     """Return the words of phrases as `layout` sees them: with the times at which they are spoken and the cost of a break."""
-    return list(chain.from_iterable(_stretches(phrases, limits_for(language), language, _Speech(speech))))
+    part = LayoutPart(tuple(phrases), limits_for(language), language)
+    return list(chain.from_iterable(_stretches(part, _Speech(speech))))
 
 
 def _coarse(stretch: list[LayoutUnit], limits: LayoutLimits, per_char: int) -> Iterator[LayoutUnit]:
@@ -157,18 +156,19 @@ class _Speech:
         return replace(unit, start_ms=start_ms, end_ms=max(start_ms, min(unit.end_ms, self._ends[last])))
 
 
-def _stretches(
-    phrases: Iterable[MediaPhrase], limits: LayoutLimits, language: str | None, speech: _Speech
-) -> list[list[LayoutUnit]]:
+def _stretches(part: LayoutPart, speech: _Speech) -> list[list[LayoutUnit]]:
     """Return the units of each run of speech that no long silence divides."""
+    limits, language = part.limits, part.language
     stretches: list[list[LayoutUnit]] = []
     before: MediaPhrase | None = None
-    for phrase in _cleaned(phrases):
+    for phrase in _cleaned(part.phrases):
         found = _units(phrase, limits, language)
         if limits.max_chars:
             found = map(speech.limited, found)
         if before is not None and limits.max_chars:
             found = _continued(stretches[-1][-1], found, language, is_one_phrase=before.is_continued)
+            if part.are_sentences:
+                found = _begun(found)
         elif before is not None:
             stretches.append([])
         for unit in found:
@@ -245,6 +245,14 @@ def _continued(
         space=len(space),
         cost=cost // 2 if cost > 0 and not is_one_phrase else cost,
     )
+    yield from found
+
+
+def _begun(found: Iterator[LayoutUnit]) -> Iterator[LayoutUnit]:
+    """Yield the units of a phrase that is a sentence."""
+    first = next(found)
+    is_turn = first.text.lstrip()[0] in DASHES
+    yield replace(first, cost=BreakCost.TURN if is_turn else BreakCost.SENTENCE)
     yield from found
 
 
