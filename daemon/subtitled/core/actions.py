@@ -75,6 +75,8 @@ class StoredTranslation(Struct, frozen=True, kw_only=True):
     engine: str = ""
     """"ctranslate2" or "openai"; "" if no engine has answered."""
     version: str = ""
+    warning: str = ""
+    """What to check in the translation."""
 
 
 class SaveText(Struct, frozen=True, kw_only=True):

@@ -217,6 +217,7 @@ class JobLifecycle:
                 model=text.model,
                 engine=result.engine,
                 version=result.version,
+                warning=found.warning,
             )
             for key, sentence, found in zip(text.keys, text.request.sentences, result.sentences, strict=True)
         )

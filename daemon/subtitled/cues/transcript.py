@@ -84,6 +84,41 @@ class TranscriptEdit(Struct, frozen=True, kw_only=True):
     author: str
 
 
+class SentenceRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One sentence of a translated transcript: its source, its translation, and what made it."""
+
+    start_ms: int
+    end_ms: int
+    source: str
+    text: str
+    """The translation; the source if there is a `problem`, or if it needs no translation."""
+    language: str = ""
+    """Whisper's code of the source's language."""
+    problem: str = ""
+    """Why it is not translated."""
+    warning: str = ""
+    """What to check in the translation."""
+    model: str = ""
+    """Name of the translation model; "": the sentence is the same in both languages."""
+    engine: str = ""
+    """"ctranslate2" or "openai"."""
+    version: str = ""
+    """The model and its version."""
+    channel: str = ""
+
+
+class TranscriptTranslation(Struct, frozen=True, kw_only=True):
+    """The sentences that a translated transcript's cues are from."""
+
+    target: str
+    """Tag of the language, for example "zh-TW"."""
+    untranslated: int
+    """Sentences that are shown in the original."""
+    is_bilingual: bool = False
+    """The cues show the original below the translation."""
+    sentences: tuple[SentenceRecord, ...] = ()
+
+
 class Transcript(Struct, frozen=True, kw_only=True):
     """One media file, from its name to its cues; all times in milliseconds of media time."""
 
@@ -115,6 +150,8 @@ class Transcript(Struct, frozen=True, kw_only=True):
     """Text of the model that was most likely not spoken; no segment contains it any more."""
     edit: TranscriptEdit | None = None
     """The version of a person's edit, which cues and phrases are from; None: they are the model's."""
+    translation: TranscriptTranslation | None = None
+    """The cues are translated from these sentences; None: they are not translated, or were by Whisper itself."""
     limits: LayoutLimits | None = None
     """The limits of the cues."""
     cues: tuple[Cue, ...] = ()
@@ -123,7 +160,9 @@ class Transcript(Struct, frozen=True, kw_only=True):
 
     @property
     def output_language(self) -> str | None:
-        """The language of the subtitles; a translation is always English."""
+        """The language of the subtitles: that of its translation; Whisper's own is always English."""
+        if self.translation is not None:
+            return self.translation.target
         if self.language is None:
             return None
         return "en" if self.task == "translate" else self.language

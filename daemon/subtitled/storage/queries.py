@@ -108,9 +108,10 @@ MARK_EDITS_WRITTEN = (
     "UPDATE edits SET is_written = 1 WHERE job = ? AND task = ? AND version <= ? AND NOT is_written"
 )
 
-PUT_TRANSLATION = "INSERT OR REPLACE INTO translations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+PUT_TRANSLATION = "INSERT OR REPLACE INTO translations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 TRANSLATIONS = """
-    SELECT target, key, source, text, problem, model, engine, version FROM translations WHERE job = ? AND target = ?"""
+    SELECT target, key, source, text, problem, model, engine, version, warning FROM translations
+    WHERE job = ? AND target = ?"""
 COUNT_TRANSLATIONS = """
     SELECT target, count(*), sum(problem <> '') FROM translations WHERE job = ? GROUP BY target ORDER BY target"""
 DELETE_TRANSLATIONS = "DELETE FROM translations WHERE job = ?"

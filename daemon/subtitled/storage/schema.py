@@ -194,6 +194,7 @@ MIGRATIONS: tuple[str, ...] = (
         model   TEXT NOT NULL,
         engine  TEXT NOT NULL,
         version TEXT NOT NULL,
+        warning TEXT NOT NULL,
         PRIMARY KEY (job, target, key)
     ) STRICT, WITHOUT ROWID;
     """,
