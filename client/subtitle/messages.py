@@ -408,6 +408,8 @@ class Fetch(_Message, frozen=True, kw_only=True):
     """Lay out the cues within these limits; None: those of the job, or as they were saved."""
     version: Annotated[int, Meta(ge=0, le=2**62)] | None = None
     """A saved version; 0: the model's; None: the newest."""
+    segments: Annotated[tuple[Annotated[int, Meta(ge=0, le=2**31)], ...], Meta(max_length=256)] = ()
+    """Only the model's text of these segments, also while the job is in progress; empty: all subtitles of an ended job."""
 
 
 class SaveCues(_Message, frozen=True, kw_only=True):

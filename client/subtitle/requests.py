@@ -323,14 +323,18 @@ class Requests:
         layout: ms.LayoutOptions | None = None,
         task: ms.Task | None = None,
         version: int | None = None,
+        segments: Sequence[int] = (),
     ) -> Request[tuple[str, bytes]]:
         """Return a file name, chosen by the server, and the content of a job's subtitles.
 
         With `layout` the cues are laid out again within its limits; without, as the job was submitted or as they were edited.
         `task` chooses the subtitles of a job with two tasks; None: those of the first. `version`: see `cue_versions`; 0: the
-        model's text; None: the newest.
+        model's text; None: the newest. `segments`: only the model's text of these segments, which is provisional while the job
+        is in progress; segments that are not transcribed yet have none.
         """
-        answer, body = yield from self.subtitles(job, fmt, layout=layout, task=task, version=version)
+        answer, body = yield from self.subtitles(
+            job, fmt, layout=layout, task=task, version=version, segments=segments
+        )
         return answer.name, body
 
     def subtitles(
@@ -341,10 +345,17 @@ class Requests:
         layout: ms.LayoutOptions | None = None,
         task: ms.Task | None = None,
         version: int | None = None,
+        segments: Sequence[int] = (),
     ) -> Request[tuple[ms.Subtitles, bytes]]:
         """Return the server's whole answer about a job's subtitles, and their content; see `fetch`."""
         message = ms.Fetch(
-            request=self._next(), job=job, format=fmt, layout=layout, task=task, version=version
+            request=self._next(),
+            job=job,
+            format=fmt,
+            layout=layout,
+            task=task,
+            version=version,
+            segments=tuple(segments),
         )
         answer, blobs = yield from self._exchange(message, ms.Subtitles)
         return answer, b"".join(blobs)

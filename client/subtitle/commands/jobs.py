@@ -99,15 +99,26 @@ def status(client: Client, job: str | None, *, is_json: bool) -> None:
 @click.option(
     "--since", "after_seq", default=-1, help="Start after this entry's number; 0: from the beginning."
 )
+@click.option(
+    "--text",
+    "is_text",
+    is_flag=True,
+    help="Print the provisional text of JOB as it is transcribed, instead of events.",
+)
 @as_json
 @with_client
-def watch(client: Client, job: str | None, after_seq: int, *, is_json: bool) -> None:
+def watch(client: Client, job: str | None, after_seq: int, *, is_text: bool, is_json: bool) -> None:
     """Print events of all jobs, or of one until it has ended, until Ctrl-C.
 
-    Nothing is lost with the connection or at a restart of the daemon.
+    Nothing is lost with the connection or at a restart of the daemon. With --text, prints the text of one job in the order
+    of time while it is transcribed; `subtitle fetch` returns the final subtitles.
     """
     from subtitle import tables
 
+    if is_text:
+        if job is None:
+            raise click.UsageError("--text needs a JOB or FILENAME")
+        _watch_text(client, find_one(client, job).id, is_json=is_json)
     job_id = None if job is None else find_one(client, job).id
     if job_id is not None and after_seq < 0:
         # The number first: later events are watched, earlier ones are in the status.
@@ -226,6 +237,28 @@ def _shown(is_json: bool, result: str = "") -> Any:
         print_json(facts) if is_json else click.echo(f"{facts.id} {result or facts.state} {file_name(facts)}")
 
     return show
+
+
+def _watch_text(client: Client, job: str, *, is_json: bool) -> None:
+    """Print the text of a job's segments in order, each once it cannot change any more; exit when the job has ended."""
+    from subtitle.live_text import OrderedText, changed_segment
+    from subtitle.progress_bars import clock
+
+    ordered = OrderedText()
+    for event in client.watch_to_end(job):
+        segment = changed_segment(event)
+        if segment is None:
+            continue
+        for cue in ordered.add(segment, lambda segments: client.subtitles(job, "json", segments=segments)):
+            if is_json:
+                print_json(cue)
+            else:
+                click.echo(f"{clock(cue.start_ms / 1000)}  {' '.join(cue.lines)}")
+            sys.stdout.flush()
+    facts = client.status(job)
+    if facts.state != "done":
+        click.echo(f"subtitle: job {job}: {facts.state}{f': {facts.cause}' if facts.cause else ''}", err=True)
+    sys.exit(CommandExitCode.OK if facts.state == "done" else CommandExitCode.FAILED)
 
 
 def _name(client: Client, job: str) -> str:

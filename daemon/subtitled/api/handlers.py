@@ -443,9 +443,10 @@ class RequestHandlers:
             raise RefusedError(
                 "BAD_FORMAT", f"unknown format {message.format[:64]!r}; supported: {', '.join(FORMATS)}"
             )
-        if row.job.state not in {JobState.DONE, JobState.FAILED}:
+        if not message.segments and row.job.state not in {JobState.DONE, JobState.FAILED}:
             raise RefusedError(
-                "WRONG_STATE", f"job {row.job.id} is {row.job.state.value}; wait until it is done"
+                "WRONG_STATE",
+                f"job {row.job.id} is {row.job.state.value}; wait until it is done, or fetch finished `segments`",
             )
         if row.job.is_already_subtitled:
             raise RefusedError("WRONG_STATE", f"job {row.job.id} made no subtitles: {row.job.cause}")
@@ -453,9 +454,12 @@ class RequestHandlers:
             check_layout(message.layout)
         edit_task = _edit_task(row, message.task)
         is_translation = row.job.options.is_translated_too and message.task == "translate"
+        is_settled = (
+            not message.segments or row.job.language is not None or row.job.options.language != "auto"
+        )
 
         def work(results: list[ResultRow]) -> tuple[int, Transcript, bytes]:
-            edit = self._edit(row, edit_task, message.version)
+            edit = None if message.segments else self._edit(row, edit_task, message.version)
             transcript = self._layout.compose(
                 row,
                 results,
@@ -473,13 +477,13 @@ class RequestHandlers:
                 request=message.request,
                 job=row.job.id,
                 format=format_,
-                language=transcript.output_language,
+                language=transcript.output_language if is_settled else None,
                 name=_file_name(row, transcript, format_),
                 version=version,
             )
             peer.reply(answer, (body,))
 
-        self._render(message.request, row, peer, work, rendered)
+        self._render(message.request, row, peer, work, rendered, segments=message.segments)
 
     def _edit(self, row: JobRow, task: str, version: int | None) -> EditRow | None:
         """Return a saved version of a job's cues, None for the model's; for a thread. Raises RefusedError for an unknown one."""
@@ -596,8 +600,10 @@ class RequestHandlers:
         peer: Peer,
         work: Callable[[list[ResultRow]], T],
         on_result: Callable[[T], None],
+        *,
+        segments: Sequence[int] = (),
     ) -> None:
-        """Run `work` on a job's results in the background; raises RefusedError at the limit of MAX_RENDERED."""
+        """Run `work` on a job's results, or those of some segments, in the background; raises RefusedError at MAX_RENDERED."""
         pending = self._render_pool.pending
         if pending >= MAX_RENDERED:
             raise RefusedError(
@@ -606,7 +612,8 @@ class RequestHandlers:
             )
 
         def run() -> T:
-            return work(self._store.readers.get().results(row.job.id))
+            reader = self._store.readers.get()
+            return work(reader.results_of(row.job.id, segments) if segments else reader.results(row.job.id))
 
         text = "the stored results cannot be read; see the server's log"
         self._run_charged(self._render_pool, request, row, peer, run, on_result, text)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 from urllib.parse import quote
 
@@ -19,6 +21,7 @@ from subtitled.http import sse
 from subtitled.http.errors import RequestError, not_allowed
 from subtitled.http.forms import UploadForm, file_chunks, prompt_tail
 from subtitled.http.gateway import Gateway
+from subtitled.http.live_text import follow_text
 from subtitled.http.openapi import document
 from subtitled.http.player import parse_layout, parse_task, parse_version
 from subtitled.http.response_models import media_type_of
@@ -116,18 +119,61 @@ async def _events(request: Request) -> Response:
     after = request.headers.get("last-event-id") or request.query_params.get("after", "0")
     if not (after.isascii() and after.isdigit() and int(after) < 2**63):
         raise not_allowed("after", after, "the id of an event")
+    with_text = request.query_params.get("text", "false")
+    if with_text not in {"true", "false"}:
+        raise not_allowed("text", with_text, "true, false")
     job = _job(request)
     facts = await _client(request).status(job)
     if facts.state in ENDED and not [seq async for seq, _ in _journal(request, job, int(after))]:
         # 204 stops an EventSource from reconnecting.
         return Response(status_code=204)
-    return sse.event_stream(_journal_events(request, job, int(after)))
+    events = _journal_events(request, job, int(after))
+    if with_text == "true":
+        events = _merged([events, _text_events(request, job)])
+    return sse.event_stream(_with_end(request, job, events))
 
 
-async def _journal_events(request: Request, job: str, after_seq: int) -> AsyncIterator[bytes]:
+async def _with_end(request: Request, job: str, events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    async with aclosing(events):
+        async for event in events:
+            yield event
+    yield sse.event(await _client(request).status(job), name="end")
+
+
+async def _journal_events(request: Request, job: str, after_seq: int) -> AsyncGenerator[bytes]:
     async for seq, entry in _journal(request, job, after_seq):
         yield sse.event(entry, seq=seq)
-    yield sse.event(await _client(request).status(job), name="end")
+
+
+async def _text_events(request: Request, job: str) -> AsyncGenerator[bytes]:
+    """Yield provisional cues: those of all finished segments, then of each that changes, also after a reconnection."""
+    async with aclosing(follow_text(request.app.state.gateway, job)) as texts:
+        async for text in texts:
+            data = {
+                "segments": text.segments,
+                "language": text.transcript.output_language,
+                "cues": text.cues(),
+            }
+            yield sse.event(data, name="text")
+
+
+async def _merged(sources: Sequence[AsyncGenerator[bytes]]) -> AsyncGenerator[bytes]:
+    """Yield what several generators yield, as it comes; raises the first error of one of them."""
+    waiting = {asyncio.ensure_future(anext(source, b"")): source for source in sources}
+    try:
+        while waiting:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for future in done:
+                source = waiting.pop(future)
+                if event := future.result():
+                    yield event
+                    waiting[asyncio.ensure_future(anext(source, b""))] = source
+    finally:
+        for future in waiting:
+            future.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        for source in sources:
+            await source.aclose()
 
 
 async def _journal(request: Request, job: str, after_seq: int) -> AsyncIterator[tuple[int, dict[str, Any]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
@@ -20,7 +21,14 @@ from subtitled.http import sse
 from subtitled.http.errors import RequestError, error_body, not_allowed, to_request_error
 from subtitled.http.forms import UploadForm, language_option, prompt_tail
 from subtitled.http.gateway import Gateway
-from subtitled.http.response_models import openai_usage, openai_verbose_json, phrases_of, text_of
+from subtitled.http.live_text import LiveText, follow_text
+from subtitled.http.response_models import (
+    openai_usage,
+    openai_verbose_json,
+    phrases_of,
+    separator_of,
+    text_of,
+)
 
 Task = Literal["transcribe", "translate"]
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
@@ -108,18 +116,53 @@ async def _result(gateway: Gateway, job: str, params: OpenAIRequest) -> Response
             return _json({"text": text_of(transcript), "usage": openai_usage(transcript)})
 
 
+class TextDeltas:
+    """The text of a file in the order in which it is spoken, as its segments are transcribed in any order."""
+
+    def __init__(self) -> None:
+        self._texts: dict[int, tuple[str, str]] = {}
+        """Of segments with a final text that was not returned yet: separator and text."""
+        self._next = 0
+        self.text = ""
+        """The text that was returned so far."""
+
+    def add(self, live: LiveText) -> str:
+        """Return the text that follows that of earlier calls; "" while an earlier segment is missing, or the language is open."""
+        if not live.is_settled:
+            return ""
+        separator = separator_of(live.transcript)
+        for index in live.segments:
+            self._texts.pop(index, None)
+        for index in {segment.index for segment in live.transcript.segments}:
+            phrases = [phrase for phrase in phrases_of(live.transcript, index) if phrase.text.strip()]
+            self._texts[index] = separator, separator.join(phrase.text.strip() for phrase in phrases)
+        before = len(self.text)
+        while (found := self._texts.get(self._next)) is not None:
+            separator, text = found
+            self.text += separator + text if self.text and text else text
+            self._next += 1
+        return self.text[before:]
+
+    def rest(self, text: str) -> str:
+        """Return what the whole text adds to the returned part; "" if the layout of the whole file has changed that part."""
+        return text[len(self.text) :] if text.startswith(self.text) else ""
+
+
 async def _stream(gateway: Gateway, job: str, path: str) -> AsyncIterator[bytes]:
-    """Yield the text phrase by phrase after the job is done: the language vote may change the text until then."""
+    """Yield the text as its segments are transcribed, and at the end the whole text, which is the authoritative one."""
     is_finished = False
+    deltas = TextDeltas()
     try:
+        async with aclosing(follow_text(gateway, job)) as texts:
+            async for live in texts:
+                if delta := deltas.add(live):
+                    yield sse.event({"type": "transcript.text.delta", "delta": delta})
         await gateway.wait(job)
         is_finished = True
         transcript = await gateway.transcript(job)
-        text, start = text_of(transcript), 0
-        for phrase in phrases_of(transcript):
-            end = text.index(phrase.text.strip(), start) + len(phrase.text.strip())
-            yield sse.event({"type": "transcript.text.delta", "delta": text[start:end]})
-            start = end
+        text = text_of(transcript)
+        if rest := deltas.rest(text):
+            yield sse.event({"type": "transcript.text.delta", "delta": rest})
         yield sse.event({"type": "transcript.text.done", "text": text, "usage": openai_usage(transcript)})
         yield sse.event("[DONE]")
     except asyncio.CancelledError:

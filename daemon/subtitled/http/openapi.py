@@ -155,6 +155,11 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
                 },
                 job,
                 _query("after", {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}, after),
+                _query(
+                    "text",
+                    {"type": "boolean", "default": False},
+                    "Also provisional cues, as events named `text`",
+                ),
                 errors=(400, 404),
             ),
         },

@@ -28,13 +28,22 @@ def media_type_of(form: str) -> str:
 
 def text_of(transcript: Transcript) -> str:
     """Return the whole text in one line."""
-    separator = "" if transcript.output_language in _UNSPACED else " "
-    return separator.join(phrase.text.strip() for phrase in phrases_of(transcript))
+    return separator_of(transcript).join(phrase.text.strip() for phrase in phrases_of(transcript))
 
 
-def phrases_of(transcript: Transcript) -> list[MediaPhrase]:
-    """Return all phrases in order."""
-    phrases = [phrase for segment in transcript.segments for phrase in segment.phrases]
+def separator_of(transcript: Transcript) -> str:
+    """Return what separates two phrases: a space, or nothing in languages without spaces."""
+    return "" if transcript.output_language in _UNSPACED else " "
+
+
+def phrases_of(transcript: Transcript, segment: int | None = None) -> list[MediaPhrase]:
+    """Return all phrases in order, or those of one segment."""
+    phrases = [
+        phrase
+        for found in transcript.segments
+        if segment is None or found.index == segment
+        for phrase in found.phrases
+    ]
     return sorted(phrases, key=lambda phrase: phrase.start_ms)
 
 

@@ -18,7 +18,7 @@ from subtitle.messages import CueVersion
 from subtitled.core.actions import StoredTranslation
 from subtitled.core.events import SegmentRow
 from subtitled.core.records import Job, Options, SegmentKey
-from subtitled.core.states import JOB_LIVE, JobState, SegmentState
+from subtitled.core.states import JOB_LIVE, JobState
 from subtitled.errors import StateLostError
 from subtitled.storage import queries as sql
 from subtitled.storage.database import reported
@@ -32,6 +32,7 @@ from subtitled.storage.rows import (
     journal_entry,
     read_counts,
     read_plan,
+    result_row,
     unpack_results,
 )
 
@@ -238,20 +239,16 @@ class Reader:
         # The rows first: they are deleted only after the packed results are stored.
         rows = self._db.execute(sql.RESULTS, (job,)).fetchall()
         packed = self._db.execute(sql.PACKED_RESULTS, (job,)).fetchone()
-        if packed is not None:
-            return unpack_results(packed[0])
-        return [
-            ResultRow(
-                index=index,
-                state=SegmentState(state),
-                plan=read_plan(plan),
-                losses=losses,
-                cause=cause,
-                worker=worker,
-                result=result,
-            )
-            for index, state, plan, losses, cause, worker, result in rows
-        ]
+        return unpack_results(packed[0]) if packed is not None else [result_row(row) for row in rows]
+
+    def results_of(self, job: str, indices: Iterable[int]) -> list[ResultRow]:
+        """Return the segments with these indices, in order; unknown ones are left out. Raises StoreError for damaged data."""
+        wanted = sorted(set(indices))
+        found = (self._db.execute(sql.RESULT, (job, index)).fetchone() for index in wanted)
+        rows = [result_row(row) for row in found if row is not None]
+        if len(rows) < len(wanted) and (packed := self._db.execute(sql.PACKED_RESULTS, (job,)).fetchone()):
+            return [row for row in unpack_results(packed[0]) if row.index in set(wanted)]
+        return rows
 
     def count_segments(self, jobs: Sequence[str]) -> dict[str, dict[str, int]]:
         """Return the number of segments by state of each job that has segments."""

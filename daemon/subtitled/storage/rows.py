@@ -160,6 +160,20 @@ def unpack_results(data: bytes) -> list[ResultRow]:
     ]
 
 
+def result_row(row: tuple[Any, ...]) -> ResultRow:
+    """Return the segment of a row of `queries.RESULTS`."""
+    index, state, plan, losses, cause, worker, result = row
+    return ResultRow(
+        index=index,
+        state=SegmentState(state),
+        plan=read_plan(plan),
+        losses=losses,
+        cause=cause,
+        worker=worker,
+        result=result,
+    )
+
+
 def read_counts(data: bytes) -> dict[str, int]:
     """Decode the counts of `pack_results`."""
     return _counts_decoder.decode(data)

@@ -1,4 +1,5 @@
 // A job's page: reloads when the job has ended, formats times, starts the player.
+import { startLiveText } from "./live_text.js";
 import { startPlayer } from "./player.js";
 
 const live = document.getElementById("live");
@@ -11,6 +12,7 @@ if (live) {
 }
 formatTimes(document);
 if (document.getElementById("player")) startPlayer();
+if (document.getElementById("live-text")) startLiveText();
 
 /** Show times in the reader's time zone. */
 function formatTimes(root) {

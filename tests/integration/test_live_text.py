@@ -1,0 +1,153 @@
+"""The text of a job while it is in progress: event stream, OpenAI's stream, command line, page."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx2 as httpx
+import openai
+import pytest
+
+import media
+from browser import Browser
+from daemon import Daemon, eventually
+from faults.failing_model import mark
+from faults.planned_faults import ModelFault, PlannedFaults
+from gateway_process import GatewayProcess
+from subtitled.config import schema
+from webdriver import missing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from subtitle.messages import JobFacts
+
+SERVER = Path(__file__).parents[1] / "faults" / "daemon_main.py"
+WAIT_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """Return a daemon that never finishes a file whose last segment is marked."""
+    folder = tmp_path_factory.mktemp("daemon")
+    plan = PlannedFaults(folder / "faults")
+    plan.set(ModelFault(kind="hang", is_marked=True))
+    with Daemon(
+        folder,
+        model=schema.ModelConfig(name="demo", cpu_threads=1, beam_size=1, batch_size=1),
+        command=lambda config_file: (str(SERVER), str(config_file), str(plan.folder)),
+    ) as running:
+        yield running.start()
+
+
+@pytest.fixture(scope="module")
+def gateway(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    with GatewayProcess(daemon, tmp_path_factory.mktemp("gateway")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a file of several segments of which all but the last are transcribed."""
+    pcm = media.speech(40)
+    pcm[-8 * media.RATE :] = mark(pcm[-8 * media.RATE :])
+    return media.write_sound(tmp_path_factory.mktemp("media") / "endless.wav", pcm)
+
+
+@pytest.fixture
+def job(daemon: Daemon, endless: Path) -> Iterator[JobFacts]:
+    """Return a job in progress that does not end before the test."""
+    handle = daemon.client.submit(endless, language="en", allow_duplicate=True)
+    yield handle.facts()
+    if handle.facts().state not in {"done", "failed", "cancelled"}:
+        handle.cancel()
+
+
+def texts_of(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
+    """Yield the data of the `text` events of a stream."""
+    name = ""
+    for line in lines:
+        field, _, value = line.partition(": ")
+        if field == "event":
+            name = value
+        elif field == "data" and name == "text":
+            yield json.loads(value)
+        elif not line:
+            name = ""
+
+
+def test_event_stream_contains_provisional_cues_of_a_job_in_progress(
+    daemon: Daemon, gateway: GatewayProcess, job: JobFacts
+) -> None:
+    cues: dict[int, list[dict[str, Any]]] = {}
+    address = f"{gateway.url}/api/jobs/{job.id}/events?text=true"
+    with httpx.stream("GET", address, timeout=WAIT_S) as answer:
+        for text in texts_of(answer.iter_lines()):
+            cues |= {segment: [] for segment in text["segments"]}
+            for cue in text["cues"]:
+                cues[cue["segment"]] = [*cues[cue["segment"]], cue]
+            if len(cues) >= 3:
+                break
+    assert daemon.client.status(job.id).state == "transcribing"
+    shown = [cue for segment in sorted(cues) for cue in cues[segment]]
+    assert shown == sorted(shown, key=lambda cue: cue["start_ms"])
+    assert all(cue["lines"] for cue in shown)
+    with httpx.stream("GET", address, timeout=WAIT_S, headers={"Last-Event-ID": str(2**40)}) as again:
+        repeated = next(texts_of(again.iter_lines()))
+    assert repeated["cues"]
+
+
+def test_openai_stream_sends_text_before_the_end_and_stops_its_job_with_the_client(
+    daemon: Daemon, gateway: GatewayProcess, endless: Path
+) -> None:
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="none", timeout=WAIT_S, max_retries=0) as ai:
+        stream = ai.audio.transcriptions.create(
+            file=("streamed.wav", endless.read_bytes()), model="whisper-1", language="en", stream=True
+        )
+        event = next(iter(stream))
+        assert event.type == "transcript.text.delta"
+        assert event.delta.strip()
+        [job] = [one for one in daemon.client.list(tag="openai") if one.source == "streamed.wav"]
+        assert job.state in {"preparing", "transcribing"}
+        stream.close()
+    assert eventually(lambda: daemon.client.status(job.id).ended_ms, "the job ended")
+    assert daemon.client.status(job.id).state == "cancelled"
+
+
+@pytest.mark.skipif(bool(missing()), reason=missing())
+def test_page_of_a_job_in_progress_shows_its_provisional_text(
+    gateway: GatewayProcess, job: JobFacts, tmp_path: Path
+) -> None:
+    with Browser(gateway.url, tmp_path) as browser:
+        browser.open(f"/jobs/{job.id}")
+        browser.wait_for("#live-cues .cue .line")
+        starts = browser.script(
+            "return [...document.querySelectorAll('#live-cues > li')].map(one => Number(one.dataset.start))"
+        )
+        assert starts == sorted(starts)
+        assert "Provisional" in browser.wait_for("#live-text .head").text
+
+
+def test_command_line_prints_the_provisional_text_of_a_job_in_progress(daemon: Daemon, job: JobFacts) -> None:
+    command = (
+        Path(sys.executable).with_name("subtitle"),
+        "watch",
+        job.id,
+        "--text",
+        "--server",
+        daemon.endpoint,
+    )
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        first = process.stdout.readline()
+        daemon.client.cancel(job.id)
+        _, complaint = process.communicate(timeout=WAIT_S)
+    assert re.fullmatch(r"0:0\d  \w.*\n", first)
+    assert complaint == f"subtitle: job {job.id}: cancelled\n"
+    assert process.returncode == 1
