@@ -57,6 +57,10 @@ Channels = Literal["mix", "split"]
 """Whether two channels or tracks have different speakers and each its own cues."""
 
 
+LanguageName = Annotated[str, Meta(min_length=2, max_length=64)]
+"""A language by any usual name."""
+
+
 class JobOptions(Struct, frozen=True, kw_only=True):
     """Options of one job."""
 
@@ -79,6 +83,12 @@ class JobOptions(Struct, frozen=True, kw_only=True):
     hotwords: Annotated[str, Meta(max_length=1_000)] = ""
     """Words that the model should prefer."""
     chinese: Chinese = "auto"
+    translate_to: Annotated[tuple[LanguageName, ...], Meta(max_length=20)] = ()
+    """Languages that the transcript is translated to when it is done, by any usual name ("zh-TW", "ja", "Spanish")."""
+    translate_model: Annotated[str, Meta(max_length=200)] = ""
+    """Name of one of the server's models that translate text; "": the first one that covers both languages."""
+    glossary: Annotated[str, Meta(max_length=65_536)] = ""
+    """Text of a names.toml: how names and terms are translated."""
     flags: Annotated[tuple[Flag, ...], Meta(max_length=8)] = ()
     """In the names of the subtitles, after the language."""
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
@@ -183,6 +193,19 @@ class AudioChoice(Struct, frozen=True, kw_only=True):
         return tuple(track for track in self.tracks if track not in self.used)
 
 
+class TranslationFacts(Struct, frozen=True, kw_only=True):
+    """The translation of a job into one language."""
+
+    language: str
+    """Language tag, such as "zh-TW"."""
+    sentences: int = 0
+    """Sentences that have a result, or wait for one."""
+    done: int = 0
+    """Sentences that have a result."""
+    untranslated: int = 0
+    """Those of them that could not be translated: they are shown in the original."""
+
+
 class JobFacts(Struct, frozen=True, kw_only=True):
     """One job as a client sees it; times in milliseconds of the Unix epoch."""
 
@@ -226,6 +249,8 @@ class JobFacts(Struct, frozen=True, kw_only=True):
     """"transcribe", "translate" or both, in this order; each can be fetched."""
     audio: AudioChoice | None = None
     """The track and mix that are transcribed; None while the file is read."""
+    translations: tuple[TranslationFacts, ...] = ()
+    """The languages that it is translated to."""
     history: tuple[Step, ...] = ()
     """The job's transitions and its segments' errors; only in the answer to Status."""
 
@@ -465,6 +490,21 @@ class Retry(_Message, frozen=True, kw_only=True):
     job: str
 
 
+class TranslateJob(_Message, frozen=True, kw_only=True):
+    """Translates the transcript of a job; answered with JobInfo.
+
+    Languages are added to those of the job. Only sentences without a translation, or that have changed, are translated.
+    """
+
+    job: str
+    to: Annotated[tuple[LanguageName, ...], Meta(max_length=20)] = ()
+    """Languages by any usual name; empty: those of the job."""
+    model: Annotated[str, Meta(max_length=200)] = ""
+    """Name of a model that translates text; "": as of the job."""
+    is_retry: bool = False
+    """Try the sentences again that could not be translated."""
+
+
 class Delete(_Message, frozen=True, kw_only=True):
     """Deletes an ended job with its results, journal and uploaded file; written subtitles are kept."""
 
@@ -689,6 +729,7 @@ ToServer = (
     | GetAudio
     | Cancel
     | Retry
+    | TranslateJob
     | Delete
     | Stats
     | SetLogLevel

@@ -311,6 +311,16 @@ class Requests:
         """Retry a failed job; only missing segments are decoded."""
         return (yield from self._first(ms.Retry(request=self._next(), job=job), ms.JobInfo)).job
 
+    def translate(
+        self, job: str, to: Sequence[str] = (), *, model: str = "", is_retry: bool = False
+    ) -> Request[ms.JobFacts]:
+        """Translate a job's transcript to further languages; without any, translate what has changed.
+
+        `is_retry`: try the sentences again that could not be translated.
+        """
+        message = ms.TranslateJob(request=self._next(), job=job, to=tuple(to), model=model, is_retry=is_retry)
+        return (yield from self._first(message, ms.JobInfo)).job
+
     def delete(self, job: str) -> Request[ms.JobFacts]:
         """Delete an ended job with its results; written subtitles are kept. Returns its last facts."""
         return (yield from self._first(ms.Delete(request=self._next(), job=job), ms.JobInfo)).job
@@ -675,6 +685,12 @@ class JobRequests:
     def retry(self) -> Request[ms.JobFacts]:
         """Retry the job after it failed."""
         return self._requests.retry(self._id)
+
+    def translate(
+        self, to: Sequence[str] = (), *, model: str = "", is_retry: bool = False
+    ) -> Request[ms.JobFacts]:
+        """Translate the job's transcript to further languages; without any, translate what has changed."""
+        return self._requests.translate(self._id, to, model=model, is_retry=is_retry)
 
     def delete(self) -> Request[ms.JobFacts]:
         """Delete the job with its results after it has ended."""

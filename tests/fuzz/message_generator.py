@@ -50,10 +50,11 @@ KINDS = (
     "ListCueVersions",
     "Cancel",
     "Retry",
+    "TranslateJob",
     "Delete",
     "Stats",
 )
-LIKELY = (3, 12, 40, 10, 4, 4, 3, 4, 4, 2, 8, 3, 4, 4)
+LIKELY = (3, 12, 40, 10, 4, 4, 3, 4, 4, 2, 8, 3, 2, 4, 4)
 """Relative frequency of each kind: mostly uploads, which keep the most state in the daemon."""
 
 

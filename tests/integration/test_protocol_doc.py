@@ -27,6 +27,7 @@ _STRUCTS: tuple[type[Struct], ...] = (
     ms.CueVersion,
     ms.EditedCue,
     ms.Step,
+    ms.TranslationFacts,
     ms.HungFolder,
     ms.OpenFile,
     ms.ModelFacts,

@@ -43,7 +43,7 @@ ALLOWED = {
     "inboxes": "config core files log media output storage",
     "workers": "asr config core files log media network observability runtime storage systemd",
     "hooks": "config core log runtime storage",
-    "api": "config core cues files inboxes log media network observability output runtime storage workers",
+    "api": "config core cues files inboxes log media network observability output runtime storage translation workers",
     "ray": "config log network runtime workers",
     "http": "config core cues",
     "web": "config cues http log runtime systemd",

@@ -21,16 +21,29 @@ from subtitled.api.peer import Peer, RefusedError
 from subtitled.api.stats import ServerStats
 from subtitled.api.upload_store import UploadStore
 from subtitled.api.uploads import Uploads
-from subtitled.api.validation import FileOnServer, check_layout, find_file, job_options, job_states
-from subtitled.api.views import display_path, history, job_facts, media_of
+from subtitled.api.validation import (
+    FileOnServer,
+    check_layout,
+    check_translations,
+    find_file,
+    job_options,
+    job_states,
+)
+from subtitled.api.views import JobProgress, display_path, history, job_facts, media_of
 from subtitled.config.model_choice import configured_models
 from subtitled.config.schema import FORMATS, Config, Format
 from subtitled.core.broker import Broker
-from subtitled.core.events import CancelRequested, Event, JobArrived, RetryRequested
+from subtitled.core.events import (
+    CancelRequested,
+    Event,
+    JobArrived,
+    RetryRequested,
+    TranslationRequested,
+)
 from subtitled.core.plan import SAMPLES_PER_MS
 from subtitled.core.protocol import Waveform
-from subtitled.core.records import Job, Options, Role
-from subtitled.core.states import JobState
+from subtitled.core.records import Job, Options, Role, language_tags
+from subtitled.core.states import JOB_LIVE, WITH_TRANSCRIPT, JobState
 from subtitled.cues.edits import parse_cues
 from subtitled.cues.render import render
 from subtitled.cues.text import clean
@@ -60,11 +73,20 @@ MAX_RENDERED = 32
 """Answers rendered at once; each holds all results of a job."""
 MAX_CUES_BYTES = 4 * 2**20
 """Of the cues in a SaveCues, in JSON."""
-CANCELLABLE = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.PREPARING, JobState.TRANSCRIBING})
+CANCELLABLE = JOB_LIVE - {JobState.WRITING}
 _log = log.get()
 STATE_LOST = "the server's state folder was deleted"
 _waveform_decoder = msgspec.msgpack.Decoder(Waveform)
-_CHANGES = (ms.Submit, ms.Chunk, ms.Commit, ms.Cancel, ms.Retry, ms.Delete, ms.SaveCues)
+_CHANGES = (
+    ms.Submit,
+    ms.Chunk,
+    ms.Commit,
+    ms.Cancel,
+    ms.Retry,
+    ms.TranslateJob,
+    ms.Delete,
+    ms.SaveCues,
+)
 """Requests that change the database; they are refused while it is lost."""
 T = TypeVar("T")
 
@@ -147,6 +169,8 @@ class RequestHandlers:
                 peer.reply(ms.JobInfo(request=request, job=self.facts(job)))
             case ms.Retry(job=job):
                 self._retry(request, self.find(job, peer).job, peer)
+            case ms.TranslateJob(job=job):
+                self._translate(message, self.find(job, peer).job, peer)
             case ms.Delete(job=job):
                 self._delete(request, self.find(job, peer), peer)
             case ms.Fetch():
@@ -332,34 +356,36 @@ class RequestHandlers:
         self._pending_queries[owner] += 1
         self._queries.run(run, done, failed, Exception)
 
-    def _progress(self) -> Mapping[str, tuple[int, int]]:
-        """Return decoded samples and received bytes of the jobs that are read or uploaded now."""
-        decoded = {
-            worker.feed.job: (worker.feed.decoded_samples, 0)
+    def _progress(self) -> Mapping[str, JobProgress]:
+        """Return the progress of the jobs that are read, uploaded or translated now."""
+        progress = {
+            worker.feed.job: JobProgress(decoded_samples=worker.feed.decoded_samples)
             for worker in self._broker.worker_table.of(Role.PREPARE)
             if worker.feed
         }
-        return decoded | {job: (0, received) for job, received in self._uploads.all_received_bytes().items()}
+        for job, received in self._uploads.all_received_bytes().items():
+            progress[job] = JobProgress(received_bytes=received)
+        for job, live in self._broker.live_jobs.jobs.items():
+            if live.job.state is JobState.TRANSLATING:
+                progress[job] = JobProgress(open_sentences=live.open_sentences())
+        return progress
 
     def _facts(
-        self, rows: list[JobRow], reader: Reader, progress: Mapping[str, tuple[int, int]]
+        self, rows: list[JobRow], reader: Reader, progress: Mapping[str, JobProgress]
     ) -> tuple[ms.JobFacts, ...]:
         """Return jobs as a client sees them; for the thread of `reader`."""
         counts = reader.count_segments([row.job.id for row in rows])
-        facts = []
-        for row in rows:
-            decoded_samples, received_bytes = progress.get(row.job.id, (0, 0))
-            facts.append(
-                job_facts(
-                    row,
-                    segments=counts.get(row.job.id, {}),
-                    decoded_samples=decoded_samples,
-                    received_bytes=received_bytes,
-                    is_uploaded=self._upload_store.contains(row.job),
-                    default_model=self.config.model.name,
-                )
+        return tuple(
+            job_facts(
+                row,
+                segments=counts.get(row.job.id, {}),
+                progress=progress.get(row.job.id, JobProgress()),
+                sentences=reader.count_translations(row.job.id) if row.job.translate_to else {},
+                is_uploaded=self._upload_store.contains(row.job),
+                default_model=self.config.model.name,
             )
-        return tuple(facts)
+            for row in rows
+        )
 
     def _status(self, request: int, row: JobRow, peer: Peer) -> None:
         job = row.job
@@ -368,7 +394,7 @@ class RequestHandlers:
             outputs=tuple(display_path(path) for path in self._store.outputs_of(job.id)),
             history=history(self._store.history(job.id)),
         )
-        if job.state not in {JobState.DONE, JobState.FAILED} or not facts.segments:
+        if job.state not in {*WITH_TRANSCRIPT, JobState.FAILED} or not facts.segments:
             peer.reply(ms.JobInfo(request=request, job=facts))
             return
 
@@ -411,6 +437,26 @@ class RequestHandlers:
         else:
             thread.run(find, checked)
 
+    def _translate(self, message: ms.TranslateJob, job: Job, peer: Peer) -> None:
+        """Translate a job; its transcript may not be done yet."""
+        if job.state in {JobState.RECEIVING, JobState.FAILED, JobState.CANCELLED} or job.is_already_subtitled:
+            raise RefusedError(
+                "WRONG_STATE",
+                f"job {job.id} is {job.state.value} and has no transcript; submit its file again",
+            )
+        languages = language_tags(message.to)
+        if not (languages or job.translate_to):
+            raise RefusedError(
+                "BAD_FORMAT", f"to: empty, and job {job.id} has no translation; name a language"
+            )
+        check_translations(
+            self._models, languages, model=message.model, source=job.language or job.options.language
+        )
+        self._dispatch(
+            TranslationRequested(job=job, languages=languages, model=message.model, is_retry=message.is_retry)
+        )
+        self.reply_with_job(peer, message.request, job.id)
+
     def _missing_file(self, job: Job) -> RefusedError:
         where, remedy = display_path(job.location), "drop it again"
         if self._upload_store.contains(job):
@@ -443,7 +489,7 @@ class RequestHandlers:
             raise RefusedError(
                 "BAD_FORMAT", f"unknown format {message.format[:64]!r}; supported: {', '.join(FORMATS)}"
             )
-        if not message.segments and row.job.state not in {JobState.DONE, JobState.FAILED}:
+        if not message.segments and row.job.state not in {*WITH_TRANSCRIPT, JobState.FAILED}:
             raise RefusedError(
                 "WRONG_STATE",
                 f"job {row.job.id} is {row.job.state.value}; wait until it is done, or fetch finished `segments`",
@@ -538,7 +584,7 @@ class RequestHandlers:
         """Store validated cues; raises RefusedError."""
         row = self.find(message.job, peer)  # it may have been deleted meanwhile
         job = row.job
-        if job.state is not JobState.DONE or job.is_already_subtitled:
+        if job.state not in WITH_TRANSCRIPT or job.is_already_subtitled:
             cause = f": {job.cause}" if job.cause else ""
             raise RefusedError(
                 "WRONG_STATE",
@@ -573,6 +619,8 @@ class RequestHandlers:
         # The person relies on it, as a client does on a new job.
         self._durability.when_durable(lambda: self._reply_with_versions(message.request, row, task, peer))
         self.on_edited(job.id)
+        if job.translate_to and not message.draft_session:
+            self._dispatch(TranslationRequested(job=job))
 
     def _reply_with_versions(self, request: int, row: JobRow, task: str, peer: Peer) -> None:
         versions = self._store.edit_versions(row.job.id, task)

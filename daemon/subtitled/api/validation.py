@@ -16,13 +16,19 @@ from subtitle.messages import Commit, JobOptions, LayoutOptions
 from subtitled.api.peer import RefusedError
 from subtitled.config.checks import LANGUAGES, OPENCC_REMEDY, lacks_opencc
 from subtitled.config.layout_limits import check_overrides, overrides_of
-from subtitled.config.model_choice import ConfiguredModel, ModelChoiceError, choose_model
+from subtitled.config.model_choice import (
+    ConfiguredModel,
+    ModelChoiceError,
+    choose_model,
+    choose_translator,
+)
 from subtitled.config.schema import FORMATS
 from subtitled.core.records import Options, options_of
 from subtitled.core.states import JobState
 from subtitled.files.atomic_files import fitted, inside
 from subtitled.files.filesystem import mount_of, read_mounts
-from subtitled.languages import is_audio_track, option_of
+from subtitled.languages import is_audio_track, option_of, target_tag
+from subtitled.translation.glossary import Glossary, GlossaryError
 
 NAME_BYTES_LEFT = 64
 """Bytes that a client's file name leaves for suffixes that are added to it."""
@@ -80,6 +86,9 @@ def job_options(
         raise RefusedError(
             "UNSUPPORTED", f"language {language!r}: the model {name} supports {' '.join(sorted(known))}"
         )
+    check_translations(
+        models, wanted.translate_to, model=wanted.translate_model, source=language, glossary=wanted.glossary
+    )
     if not wanted.formats:
         raise RefusedError("BAD_FORMAT", f"formats: empty; choose at least one of {', '.join(FORMATS)}")
     unknown = [form for form in wanted.formats if form not in FORMATS]
@@ -96,11 +105,41 @@ def job_options(
         choice,
         initial_prompt=wanted.initial_prompt,
         hotwords=wanted.hotwords,
+        glossary=wanted.glossary,
         vad=wanted.vad,
         layout=wanted.layout,
         after=after,
         output=b"",
     )
+
+
+def check_translations(
+    models: Sequence[ConfiguredModel],
+    languages: Sequence[str],
+    *,
+    model: str = "",
+    source: str | None = None,
+    glossary: str = "",
+) -> None:
+    """Raise RefusedError for languages that no model translates to, and for an invalid glossary.
+
+    `source` is the language of the transcript; "auto", "multi" or None: not known.
+    """
+    source = None if source in {"auto", "multi"} else source
+    for name in languages:
+        if (target := target_tag(name)) is None:
+            raise RefusedError(
+                "BAD_FORMAT",
+                f'translate_to {name!r} is not a language; use one such as "zh-TW", "ja" or "es"',
+            )
+        try:
+            choose_translator(models, wanted=model, source=source, target=target)
+        except ModelChoiceError as error:
+            raise RefusedError("UNSUPPORTED", f"translate_to: {error}") from error
+    try:
+        Glossary(glossary)
+    except GlossaryError as error:
+        raise RefusedError("BAD_FORMAT", f"glossary: {error}") from error
 
 
 def check_layout(wanted: LayoutOptions) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from subtitle import messages as ms
 from subtitled.api.peer import RefusedError
@@ -23,16 +24,28 @@ from subtitled.workers.remote_sessions import RemoteSession
 _media_decoder = msgspec.msgpack.Decoder(Media)
 
 
+class JobProgress(Struct, frozen=True, kw_only=True):
+    """What is known in memory of a job that is read, uploaded or translated."""
+
+    decoded_samples: int = 0
+    received_bytes: int = 0
+    open_sentences: dict[str, int] = {}
+    """Sentences that wait for a translation, by language."""
+
+
 def job_facts(
     row: JobRow,
     *,
     segments: Mapping[str, int],
-    decoded_samples: int,
-    received_bytes: int,
+    progress: JobProgress,
+    sentences: Mapping[str, tuple[int, int]],
     is_uploaded: bool,
     default_model: str,
 ) -> ms.JobFacts:
-    """Return one job without the fields that only Status fills; `is_uploaded`: a client uploaded its file."""
+    """Return one job without the fields that only Status fills; `is_uploaded`: a client uploaded its file.
+
+    `sentences`: how many have a result, and how many of them no translation, by language.
+    """
     job = row.job
     language = job.options.language
     media = _media_decoder.decode(row.media) if row.media else Media()
@@ -49,11 +62,11 @@ def job_facts(
         cause=job.cause,
         audio_ms=media.decoded_samples // SAMPLES_PER_MS,
         segments=dict(segments),
-        decoded_ms=decoded_samples // SAMPLES_PER_MS,
+        decoded_ms=progress.decoded_samples // SAMPLES_PER_MS,
         owner=job.owner,
         tag=job.tag,
         size=job.size,
-        received_bytes=received_bytes if job.state is JobState.RECEIVING else job.size,
+        received_bytes=progress.received_bytes if job.state is JobState.RECEIVING else job.size,
         priority=job.options.priority,
         model=job.options.model or default_model,
         model_reason=job.options.model_reason,
@@ -61,6 +74,16 @@ def job_facts(
         damaged=media.damaged_s,
         tasks=job.options.tasks,
         audio=media.audio,
+        translations=tuple(
+            ms.TranslationFacts(
+                language=language,
+                sentences=done + progress.open_sentences.get(language, 0),
+                done=done,
+                untranslated=untranslated,
+            )
+            for language in job.translate_to
+            for done, untranslated in [sentences.get(language, (0, 0))]
+        ),
     )
 
 

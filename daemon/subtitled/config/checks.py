@@ -19,12 +19,14 @@ from subtitled.config.model_choice import (
     ConfiguredModel,
     ModelChoiceError,
     choose_model,
+    choose_translator,
     configured_models,
+    kind_of,
 )
-from subtitled.config.model_files import fault_of, is_convertible, is_folder
+from subtitled.config.model_files import fault_of, is_convertible, is_folder, translation_fault_of
 from subtitled.config.schema import Config, InboxConfig, ModelConfig, NamedModelConfig
 from subtitled.config.toml_struct import ConfigFaults, shown
-from subtitled.languages import is_audio_track, option_of
+from subtitled.languages import is_audio_track, option_of, target_tag
 
 SIZES = (
     "tiny", "tiny.en", "base", "base.en", "small", "small.en", "medium", "medium.en", "large-v1", "large-v2", "large-v3",
@@ -78,7 +80,7 @@ def check(config: Config, faults: ConfigFaults, *, check_paths: bool) -> None:
     _check_decoding(config, faults)
     _check_devices(config, faults)
     _check_times(config, faults)
-    _check_inbox_values(config, faults)
+    _check_inbox_values(config, faults, check_paths=check_paths)
     _check_inbox_folders(config, faults, check_paths=check_paths)
     _check_clients(config, faults)
     _check_sockets(config, faults)
@@ -138,8 +140,13 @@ def _check_named_models(config: Config, faults: ConfigFaults, *, check_paths: bo
             elif model.name in names:
                 faults.add(f"{key}.name", model.name, f"must be unique; {names[model.name]} is the same")
             names.setdefault(model.name, f"{key}.name")
-        if not faults.is_faulty(f"{key}.source"):
+        kind = kind_of(model)
+        if kind == "whisper" and not faults.is_faulty(f"{key}.source"):
             _check_source(f"{key}.source", model.source, faults, check_paths=check_paths)
+        if kind != "whisper":
+            _check_translator(key, model, faults, check_paths=check_paths)
+        if kind != "openai" and model.endpoint and not faults.is_faulty(f"{key}.endpoint"):
+            faults.add(f"{key}.endpoint", model.endpoint, f'"", or engine = "openai"; engine is "{kind}"')
         _check_weights(key, model, faults)
         unknown = [one for one in model.languages if not _LANGUAGE.fullmatch(option_of(one))]
         if unknown and not faults.is_faulty(f"{key}.languages"):
@@ -151,6 +158,42 @@ def _check_named_models(config: Config, faults: ConfigFaults, *, check_paths: bo
             faults.add(
                 f"{key}.devices", model.devices, f"a pattern of one of the worker slots {', '.join(slots)}"
             )
+
+
+def _check_translator(key: str, model: NamedModelConfig, faults: ConfigFaults, *, check_paths: bool) -> None:
+    """Check a model that translates text."""
+    if model.tasks:
+        faults.add(
+            f"{key}.tasks", model.tasks, "[]: tasks are those of audio, and this model translates text"
+        )
+    for name in ("translate_from", "translate_to"):
+        unknown = [one for one in getattr(model, name) if target_tag(one) is None]
+        if unknown and not faults.is_faulty(f"{key}.{name}"):
+            faults.add(f"{key}.{name}", unknown[0], 'languages such as "en", "zh-TW" or "Japanese"')
+    if kind_of(model) == "openai":
+        if not is_web_address(model.endpoint) and not faults.is_faulty(f"{key}.endpoint"):
+            faults.add(
+                f"{key}.endpoint",
+                model.endpoint,
+                'a URL such as "http://127.0.0.1:11434/v1" for engine = "openai"',
+            )
+        if not model.endpoint_model:
+            faults.add(f"{key}.endpoint_model", "", 'the model\'s name at the endpoint, such as "qwen3:8b"')
+        if model.source:
+            faults.add(f"{key}.source", model.source, '"" for engine = "openai"; the endpoint has the model')
+        if model.preload:
+            faults.add(f"{key}.preload", model.preload, '0 for engine = "openai"; no worker loads the model')
+        _check_readable(f"{key}.api_key_file", model.api_key_file, faults, check_paths=check_paths)
+    elif not model.source:
+        faults.add(
+            f"{key}.source", "", "a hub id, or the folder of a translation model in CTranslate2 format"
+        )
+    elif (
+        is_folder(model.source)
+        and check_paths
+        and (why := translation_fault_of(Path(model.source))) is not None
+    ):
+        faults.add(f"{key}.source", model.source, f"a folder that holds a translation model: {why}")
 
 
 def _slots_of(config: Config) -> list[str]:
@@ -210,7 +253,7 @@ def _check_times(config: Config, faults: ConfigFaults) -> None:
         faults.add("segments.min_speech_ms", segments.min_speech_ms, allowed)
 
 
-def _check_inbox_values(config: Config, faults: ConfigFaults) -> None:
+def _check_inbox_values(config: Config, faults: ConfigFaults, *, check_paths: bool) -> None:
     models = configured_models(config)
     for index, inbox in enumerate(config.inbox):
         key = f"inbox[{index}]"
@@ -232,6 +275,7 @@ def _check_inbox_values(config: Config, faults: ConfigFaults) -> None:
         _check_inbox_model(key, inbox, models, faults)
         if len(set(inbox.tasks)) < len(inbox.tasks):
             faults.add(f"{key}.tasks", inbox.tasks, "each task once")
+        _check_inbox_translations(key, inbox, models, faults, check_paths=check_paths)
         _check_layout(key, inbox, faults)
 
 
@@ -253,6 +297,36 @@ def _check_inbox_model(
             faults.add(f"{key}.task", inbox.task, f'"transcribe", {cannot}')
         if "translate" in inbox.tasks:
             faults.add(f"{key}.tasks", inbox.tasks, f"[], {cannot}")
+
+
+def _check_inbox_translations(
+    key: str,
+    inbox: InboxConfig,
+    models: Sequence[ConfiguredModel],
+    faults: ConfigFaults,
+    *,
+    check_paths: bool,
+) -> None:
+    language = option_of(inbox.language)
+    source = None if language in {"auto", "multi"} else language
+    for name in inbox.translate_to if not faults.is_faulty(f"{key}.translate_to") else ():
+        if (target := target_tag(name)) is None:
+            faults.add(f"{key}.translate_to", name, 'languages such as "en", "zh-TW" or "Japanese"')
+            return
+        try:
+            choose_translator(models, wanted=inbox.translate_model, source=source, target=target)
+        except ModelChoiceError as error:
+            faults.add(f"{key}.translate_to", name, f"a language that a model translates to: {error}")
+            return
+    _check_readable(f"{key}.glossary", inbox.glossary, faults, check_paths=check_paths)
+
+
+def _check_readable(key: str, path: str, faults: ConfigFaults, *, check_paths: bool) -> None:
+    """Check a file that is read later; "" is none."""
+    if not path or faults.is_faulty(key) or not _is_absolute(key, path, faults):
+        return
+    if check_paths and not os.access(path, os.R_OK):
+        faults.add(key, path, f"a file that user {os.geteuid()} may read")
 
 
 def lacks_opencc(chinese: str) -> bool:

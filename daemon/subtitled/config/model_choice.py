@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from msgspec import Struct
 
-from subtitled.config.model_files import can_translate, is_english_only
-from subtitled.config.schema import Config
-from subtitled.languages import ENGLISH, option_of
+from subtitled.config.model_files import (
+    can_translate,
+    is_english_only,
+    is_translation_model,
+    language_pair_of,
+)
+from subtitled.config.schema import Config, NamedModelConfig
+from subtitled.languages import ENGLISH, chinese_of, code_of, option_of
 
 DEFAULT_MODEL = ""
 """Name of the model of `[model]` in the options of a job."""
@@ -25,7 +31,14 @@ class ConfiguredModel(Struct, frozen=True, kw_only=True):
     known_languages: tuple[str, ...] = ()
     """Languages of Whisper that it has tokens for; (): not known before it is loaded."""
     tasks: tuple[str, ...]
+    """Of audio; empty for a model that translates text."""
     is_default: bool = False
+    is_for_text: bool = False
+    """It translates text."""
+    sources: tuple[str, ...] = ()
+    """Languages that it translates text from; (): any."""
+    targets: tuple[str, ...] = ()
+    """Languages that it translates text to; (): any."""
 
     @property
     def option(self) -> str:
@@ -36,6 +49,12 @@ class ConfiguredModel(Struct, frozen=True, kw_only=True):
         """Return whether it has no token for a language and is not configured for it; False if that is not known."""
         known = {"auto", "multi", *self.languages, *self.known_languages}
         return bool(self.known_languages) and language not in known
+
+    def translates(self, source: str | None, target: str) -> bool:
+        """Return whether it translates text from `source`, a language or None for an unknown one, to `target`."""
+        is_source = source is None or not self.sources or any(_is_same(source, one) for one in self.sources)
+        is_target = not self.targets or any(_is_same(target, one) for one in self.targets)
+        return self.is_for_text and is_source and is_target
 
 
 class ModelChoice(Struct, frozen=True):
@@ -70,9 +89,67 @@ def configured_models(config: Config) -> tuple[ConfiguredModel, ...]:
                 known_languages=_known_languages_of(model.source),
                 tasks=tuple(model.tasks) or _tasks_of(model.source),
             )
+            if kind_of(model) == "whisper"
+            else _translator(model)
             for model in config.models
         ),
     )
+
+
+def kind_of(model: NamedModelConfig) -> Literal["whisper", "ctranslate2", "openai"]:
+    """Return what runs a model."""
+    if model.engine != "auto":
+        return model.engine
+    if model.endpoint:
+        return "openai"
+    return "ctranslate2" if is_translation_model(model.source) else "whisper"
+
+
+def _translator(model: NamedModelConfig) -> ConfiguredModel:
+    pair = language_pair_of(model.source)
+    return ConfiguredModel(
+        name=model.name,
+        source=model.source or model.endpoint,
+        tasks=(),
+        is_for_text=True,
+        sources=model.translate_from or (pair[:1] if pair else ()),
+        targets=model.translate_to or (pair[1:] if pair else ()),
+    )
+
+
+def choose_translator(
+    models: Sequence[ConfiguredModel], *, wanted: str, source: str | None, target: str
+) -> ConfiguredModel:
+    """Return the model that translates text from `source` (None if unknown) to `target`; raises ModelChoiceError.
+
+    `wanted` is the name of a model, or ""; then it is the first one that covers both languages.
+    """
+    translators = [model for model in models if model.is_for_text]
+    names = ", ".join(model.name for model in translators)
+    if not translators:
+        raise ModelChoiceError(
+            f'no model translates to "{target}"; add [[models]] with engine = "ctranslate2" and a source such as'
+            ' "facebook/nllb-200-distilled-600M", or with engine = "openai" and an endpoint'
+        )
+    if wanted and wanted not in {model.name for model in translators}:
+        raise ModelChoiceError(f"model {wanted[:100]!r} is not one that translates text; use one of: {names}")
+    able = [model for model in translators if model.translates(source, target)]
+    chosen = next((model for model in able if wanted in {"", model.name}), None)
+    if chosen is not None:
+        return chosen
+    pair = f'to "{target}"' if source is None else f'from "{source}" to "{target}"'
+    remedy = f"use {', '.join(model.name for model in able)}" if able else "add one to [[models]]"
+    raise ModelChoiceError(f"{wanted or 'none of the models ' + names} translates {pair}; {remedy}")
+
+
+def _is_same(language: str, other: str) -> bool:
+    """Return whether two names are the same language; characters of Chinese differ only if both names say which."""
+    characters = {chinese_of(language), chinese_of(other)} - {"off"}
+    if len(characters) > 1:
+        return False
+    code = code_of(language)
+    first, second = (tag.replace("_", "-").partition("-")[0].lower() for tag in (language, other))
+    return first == second or (code is not None and code == code_of(other))
 
 
 def choose_model(

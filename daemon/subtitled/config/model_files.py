@@ -24,6 +24,11 @@ _ENGLISH_TOKENS = 51_864
 # models were trained on transcription alone, and the .en ones know no other language.
 _TRANSCRIBE_ONLY = re.compile(r"(.*[-_])?turbo([-_].*)?|(.*[-_])?distil[-_].*|.*\.en", re.IGNORECASE)
 
+_TRANSLATION_MODEL = re.compile(r"nllb|m2m[-_]?100|madlad|opus[-_]mt", re.IGNORECASE)
+_LANGUAGE_PAIR = re.compile(
+    r"opus[-_]mt[-_](?:tc[-_]big[-_]|tc[-_]base[-_])?([a-z]{2,3})[-_]([a-z]{2,3})(?![a-z])"
+)
+
 
 def digest_of(weights: Path) -> str:
     """Return the SHA-256 of a model's weights in hex, which identifies the model; an unchanged file is read only once.
@@ -109,6 +114,30 @@ def can_translate(name: str) -> bool:
     # Turbo and distil-large-v3 are large-v3 with most of its decoder gone.
     is_cut_down = mels == _LARGE_V3_MELS and isinstance(layers, int) and layers <= 4
     return not is_cut_down and tokens != _ENGLISH_TOKENS
+
+
+def is_translation_model(source: str) -> bool:
+    """Return whether a model translates text, according to its name or its folder's files."""
+    folder = Path(source)
+    if folder.is_dir():
+        vocabularies = ("shared_vocabulary", "source_vocabulary")  # Whisper has a `vocabulary` alone
+        return any((folder / f"{name}.{kind}").is_file() for name in vocabularies for kind in ("json", "txt"))
+    return _TRANSLATION_MODEL.search(source) is not None
+
+
+def translation_fault_of(folder: Path) -> str | None:
+    """Return why a folder is not a CTranslate2 translation model, with a remedy; None if it is one."""
+    if not folder.is_dir():
+        return "no such folder; name the folder of a translation model in CTranslate2 format, or a hub id"
+    if not (folder / "model.bin").is_file():
+        return "the folder has no model.bin; convert the model: ct2-transformers-converter --model MODEL --output_dir FOLDER"
+    return None
+
+
+def language_pair_of(source: str) -> tuple[str, str] | None:
+    """Return the languages that a model translates from and to, if its name says so: "opus-mt-en-zh"."""
+    found = _LANGUAGE_PAIR.search(source.rstrip("/").rpartition("/")[2].lower())
+    return (found[1], found[2]) if found else None
 
 
 def is_english_only(name: str) -> bool:

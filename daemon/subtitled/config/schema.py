@@ -59,6 +59,20 @@ class NamedModelConfig(_Section, frozen=True):
     """Patterns of the worker slots that may hold it, such as "gpu0" and "cpu*"."""
     preload: Annotated[int, Meta(ge=0, le=4096)] = 0
     """Number of workers that load it before a job needs it, and keep it; the others load it when they need it."""
+    engine: Literal["auto", "whisper", "ctranslate2", "openai"] = "auto"
+    """"ctranslate2" and "openai" translate text; "auto": "openai" with an `endpoint`, else as the source's files or name say."""
+    translate_from: tuple[str, ...] = ()
+    """Languages that it translates from; (): as its name says, else any."""
+    translate_to: tuple[str, ...] = ()
+    """Languages that it translates to; (): likewise."""
+    endpoint: str = ""
+    """URL of a chat endpoint with OpenAI's interface, such as "http://127.0.0.1:11434/v1"; in place of `source`."""
+    endpoint_model: str = ""
+    """The model's name there."""
+    api_key_file: str = ""
+    """File whose content, stripped, is the endpoint's key; "": none is sent."""
+    max_concurrent: Annotated[int, Meta(ge=1, le=64)] = 2
+    """Requests to the endpoint at once."""
     digest: str = ""
     """SHA-256 of the weights, required of every worker; "": that of the first worker."""
 
@@ -163,6 +177,12 @@ class InboxConfig(_Section, frozen=True):
     task: Task = "transcribe"
     tasks: tuple[Task, ...] = ()
     """Overrides `task`; both tasks decode the file once and write subtitles in two languages."""
+    translate_to: tuple[str, ...] = ()
+    """Languages to translate the transcript to, with a model of `[[models]]` that translates."""
+    translate_model: str = ""
+    """Name of that model; "": the first one that covers both languages."""
+    glossary: str = ""
+    """File with translations of terms and names (names.toml)."""
     flags: tuple[Flag, ...] = ()
     """Flags for players in the names of the subtitles, after the language."""
     skip_existing: Literal["any", "language", "never"] = "never"

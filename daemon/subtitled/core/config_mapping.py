@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from msgspec import structs
 
-from subtitled.config.schema import BESIDE, Config
+from subtitled.config.model_choice import kind_of
+from subtitled.config.schema import BESIDE, Config, NamedModelConfig
 from subtitled.core.model_placement import ModelSpec
 from subtitled.core.plan import PlanSettings
 from subtitled.core.policy import Policy
-from subtitled.core.protocol import EngineSettings
+from subtitled.core.protocol import EndpointSettings, EngineSettings
 
 FIXED_SECTIONS = ("model", "decoding", "listen")
 """Sections that need a restart, as remote.listen and state.dir do: workers and sockets were made with them."""
@@ -103,10 +104,13 @@ def model_specs(config: Config) -> tuple[ModelSpec, ...]:
     return (
         ModelSpec(),
         *(
-            ModelSpec(
+            _endpoint_spec(model)
+            if kind_of(model) == "openai"
+            else ModelSpec(
                 name=model.name,
                 engine=structs.replace(
                     default,
+                    kind=kind_of(model),
                     model=model.source,
                     compute_type=model.compute_type,
                     batch_size=0 if model.batch_size == "auto" else model.batch_size,
@@ -119,6 +123,23 @@ def model_specs(config: Config) -> tuple[ModelSpec, ...]:
             for model in config.models
         ),
     )
+
+
+def _endpoint_spec(model: NamedModelConfig) -> ModelSpec:
+    endpoint = EndpointSettings(
+        url=model.endpoint,
+        model=model.endpoint_model,
+        api_key_file=model.api_key_file,
+        max_concurrent=model.max_concurrent,
+    )
+    engine = EngineSettings(kind="openai", model=model.endpoint_model, endpoint=endpoint)
+    return ModelSpec(name=model.name, engine=engine, endpoint_slot=f"endpoint-{model.name}")
+
+
+def endpoints_of(config: Config) -> dict[str, EngineSettings]:
+    """Return the settings of the workers that send text to endpoints, by slot."""
+    specs = (spec for spec in model_specs(config) if spec.endpoint_slot)
+    return {spec.endpoint_slot: spec.engine for spec in specs if spec.engine is not None}
 
 
 def plan_settings_of(config: Config) -> PlanSettings:

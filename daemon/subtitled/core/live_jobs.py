@@ -66,6 +66,14 @@ class LiveJob(Struct):
     is_text_outdated: bool = False
     """Its sentences or languages have changed: they have to be planned again."""
 
+    def open_sentences(self) -> dict[str, int]:
+        """Return how many sentences wait for a translation, by language."""
+        counts: Counter[str] = Counter()
+        for segment in self.segments.values():
+            if segment.text is not None and segment.state not in SEGMENT_FINAL:
+                counts[segment.text.request.target] += len(segment.text.keys)
+        return dict(counts)
+
 
 def untranslated(segment: Segment) -> tuple[StoredTranslation, ...]:
     """Return the results of a text segment that was given up: its sentences, with its cause as the problem of each."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from enum import Enum
 from typing import Annotated, Any
 
@@ -16,7 +16,7 @@ from subtitled.core.plan import Plan, PlanSettings
 from subtitled.core.states import AT_WORK, JobState, SegmentState, WorkerState
 from subtitled.core.throughput import Throughput
 from subtitled.core.translation import TranslationRequest
-from subtitled.languages import chinese_of, option_of
+from subtitled.languages import chinese_of, option_of, target_tag
 
 
 class SegmentKey(Struct, frozen=True, order=True):
@@ -147,11 +147,18 @@ def options_of(given: JobOptions | InboxConfig, choice: ModelChoice, **others: A
         is_translated_too=len(tasks) > 1,
         formats=tuple(given.formats),
         flags=tuple(given.flags),
+        translate_to=language_tags(given.translate_to),
+        translate_model=given.translate_model,
         word_timestamps=given.word_timestamps,
         chinese=chinese_of(given.language) if given.chinese == "auto" else given.chinese,
         priority=given.priority,
         **others,
     )
+
+
+def language_tags(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the tags of languages to translate to, each once; names that are unknown as they are."""
+    return tuple(dict.fromkeys(target_tag(name) or name for name in names))
 
 
 class Job(Struct, frozen=True, kw_only=True):

@@ -328,6 +328,7 @@ def inbox_options(inbox: schema.InboxConfig, models: Sequence[ConfiguredModel] =
         newline=inbox.newline,
         karaoke=inbox.karaoke,
         skip_existing=inbox.skip_existing,
+        glossary_file=inbox.glossary,
         remove_hallucinations=inbox.remove_hallucinations,
         marks=inbox.marks,
         layout=layout_of(inbox),

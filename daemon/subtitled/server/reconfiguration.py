@@ -10,7 +10,14 @@ from subtitled.config.model_choice import configured_models
 from subtitled.config.schema import Config
 from subtitled.core import events as ev
 from subtitled.core.broker import Broker
-from subtitled.core.config_mapping import merge, model_specs, plan_settings_of, policy_of, space_of
+from subtitled.core.config_mapping import (
+    endpoints_of,
+    merge,
+    model_specs,
+    plan_settings_of,
+    policy_of,
+    space_of,
+)
 from subtitled.core.states import WorkerState
 from subtitled.errors import ConfigError
 from subtitled.inboxes.arrivals import InboxArrivals
@@ -83,6 +90,8 @@ class Reconfiguration:
             _log.error(log.CONFIG_REJECTED, faults=error.faults)
             return
         config, kept = merge(self.config, found)
+        before, after = endpoints_of(self.config), endpoints_of(config)
+        changed = [slot for slot in before.keys() & after.keys() if before[slot] != after[slot]]
         self.config, self.devices = config, devices
         self._configure_log(config)
         self._broker.set_policy(policy_of(config))
@@ -98,6 +107,8 @@ class Reconfiguration:
         if devices:
             self._model.configure(model_specs(config))
         self._dispatcher.dispatch(ev.ModelsChanged(self._model.specs if devices else model_specs(config)))
+        for slot in changed:  # filled again when its process has ended
+            self._dispatcher.dispatch(ev.SlotRemoved(slot))
         self.fill_slots()  # first, so that no slot is reset that the configuration does not have any more
         for slot in list(self._broker.worker_table.workers):
             self._dispatcher.dispatch(ev.SlotReset(slot))

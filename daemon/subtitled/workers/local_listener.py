@@ -20,7 +20,7 @@ from subtitled.core import actions as ac
 from subtitled.core import events as ev
 from subtitled.core import protocol as be
 from subtitled.core.broker import Broker
-from subtitled.core.config_mapping import engine_of, readable_folders
+from subtitled.core.config_mapping import endpoints_of, engine_of, readable_folders
 from subtitled.core.live_jobs import BYTES_PER_SAMPLE
 from subtitled.core.records import Lease, Role, SegmentKey
 from subtitled.media.existing_subtitles import skip_rule_of
@@ -106,11 +106,17 @@ class WorkerListener:
         wanted = self._config.pool.prepare_workers
         count = max(2, min(8, (os.cpu_count() or 1) // 4)) if wanted == "auto" else wanted
         slots = [(f"prepare{place}", Role.PREPARE) for place in range(count)]
+        slots += [(slot, Role.TRANSLATE) for slot in endpoints_of(self._config)]
         return slots + [(slot, Role.TRANSCRIBE) for slot in self._devices if has_model]
 
     def spawn(self, slot: str, identity: str) -> None:
         """Start a process in a slot."""
         device = self._devices.get(slot)
+        endpoint = endpoints_of(self._config).get(slot)
+        if endpoint is not None:
+            settings = self._settings(identity, Role.TRANSLATE.value, None)
+            self._supervisor.spawn(structs.replace(settings, engine=endpoint), visible_devices="")
+            return
         settings = self._settings(identity, (Role.TRANSCRIBE if device else Role.PREPARE).value, device)
         self._supervisor.spawn(settings, visible_devices=device.visible if device else "")
 

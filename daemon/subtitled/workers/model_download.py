@@ -115,10 +115,10 @@ class ModelDownloads:
         self._specs = tuple(specs)
         self._others = {key: download for key, download in self._others.items() if not download.fault}
         for spec in self._specs:
-            if spec.engine is not None and (key := (spec.name, spec.engine.model)) not in self._others:
+            if (key := _key_of(spec)) is not None and key not in self._others:
                 self._last_slot += 1
                 slot = f"{SLOT}-{spec.name}-{self._last_slot}"
-                self._others[key] = ModelDownload(spec.engine.model, self._spawn, slot)
+                self._others[key] = ModelDownload(key[1], self._spawn, slot)
 
     @property
     def specs(self) -> tuple[ModelSpec, ...]:
@@ -137,9 +137,11 @@ class ModelDownloads:
 
     def state_of(self, model: str) -> DownloadState:
         """Return the state of a model, by its name in the options of a job."""
-        engine = next((spec.engine for spec in self._specs if spec.name == model), None)
-        download = self._default if engine is None else self._others[model, engine.model]
-        return download.state
+        spec = next((spec for spec in self._specs if spec.name == model), ModelSpec())
+        if spec.endpoint_slot:
+            return DownloadState()
+        key = _key_of(spec)
+        return (self._default if key is None else self._others[key]).state
 
     def progressed(self, worker: str, progress: DownloadProgress) -> None:
         """Record what a process has received."""
@@ -150,8 +152,8 @@ class ModelDownloads:
         """Start the processes that are due."""
         self._default.tick(now)
         for spec in self._specs:
-            if spec.engine is not None:
-                self._others[spec.name, spec.engine.model].tick(now)
+            if (key := _key_of(spec)) is not None:
+                self._others[key].tick(now)
 
     def exited(self, end: ProcessExit, now: float) -> bool:
         """Record the end of a process; False if it was not a download."""
@@ -165,10 +167,16 @@ class ModelDownloads:
         return True
 
     def _with_state(self, spec: ModelSpec) -> ModelSpec:
-        if spec.engine is None:
+        key = _key_of(spec)
+        if key is None:
             return spec
-        download = self._others[spec.name, spec.engine.model]
+        download = self._others[key]
         return structs.replace(spec, is_present=download.is_done, fault=download.fault)
+
+
+def _key_of(spec: ModelSpec) -> tuple[str, str] | None:
+    """Return name and source of a model besides the default one that workers load; None for another."""
+    return None if spec.engine is None or spec.endpoint_slot else (spec.name, spec.engine.model)
 
 
 class DownloadLog:
