@@ -130,7 +130,7 @@ def test_only_a_job_that_is_done_has_a_speed(state: str, *, is_shown: bool) -> N
                 "language": "ja",
                 "segments": {"done": 1, "leased": 3},
             },
-            ("2 h", "日本語"),
+            ("2 h", "Japanese"),
             "25%",
         ),
         (
@@ -170,7 +170,7 @@ def test_model_row_shows_where_it_is_loaded_and_what_it_needs() -> None:
     )  # fmt: skip
     row = model_row(facts, ENGLISH)
     assert (row.state, row.icon, row.downloaded, row.cause) == ("loaded", "done", "", "")
-    assert row.details == ("on cpu0, cpu1", "3.1 GB of memory", "中文, hak", "1 job")
+    assert row.details == ("on cpu0, cpu1", "3.1 GB of memory", "Chinese, hak", "1 job")
     unused = model_row(replace(facts, slots=(), memory_bytes=0, jobs=0, languages=()), ENGLISH)
     assert (unused.state, unused.icon, unused.details) == ("not_loaded", "off", ())
 
@@ -227,4 +227,4 @@ def test_a_worker_that_is_not_working_has_its_own_icon(state: str, icon: str) ->
 
 def test_every_language_choice_is_one_of_whispers() -> None:
     assert [code for code in NATIVE_NAMES if code_of(code) != code or name_of(code) == code] == []
-    assert len(language_choices()) == len(NATIVE_NAMES) == len(dict(language_choices()))
+    assert len(language_choices(ENGLISH)) == len(NATIVE_NAMES) == len(dict(language_choices(ENGLISH)))

@@ -36,7 +36,9 @@ def used_keys() -> set[str]:
     quoted = {key for text in texts for key in _KEY.findall(text)}
     prefixes = {prefix for text in texts for prefix in _PREFIX.findall(text)}
     looked_up = {key for key in ENGLISH if key.rpartition(".")[0] in prefixes}
-    return quoted | script_keys(_QUOTED) | looked_up | {"language.name"}
+    # Those of reasons and languages are named by the daemon: see test_reasons.
+    named = {key for key in ENGLISH if key.startswith(("reason.", "lang."))}
+    return quoted | script_keys(_QUOTED) | looked_up | named | {"language.name"}
 
 
 def placeholders(text: str) -> set[str]:

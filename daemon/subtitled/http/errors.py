@@ -69,16 +69,16 @@ def to_request_error(error: Exception) -> RequestError:
             return RequestError(500, "internal", "internal error; see the gateway's log")
 
 
-def error_response(path: str, error: RequestError) -> Response:
-    """Return the JSON error response, in the form of the interface that serves `path`."""
+def error_response(path: str, error: RequestError, text: str = "") -> Response:
+    """Return the JSON error response, in the form of the interface that serves `path`; `text`: the translated message."""
     headers = {"Retry-After": str(_RETRY_AFTER_S[error.status])} if error.status in _RETRY_AFTER_S else {}
     if error.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="subtitled", Basic realm="subtitled"'
-    content = msgspec.json.encode(error_body(path, error))
+    content = msgspec.json.encode(error_body(path, error, text))
     return Response(content, error.status, headers, "application/json")
 
 
-def error_body(path: str, error: RequestError) -> dict[str, Any]:
+def error_body(path: str, error: RequestError, text: str = "") -> dict[str, Any]:
     """Return the body of `error_response` before it is encoded."""
     if path.startswith("/v1/"):
         # https://platform.openai.com/docs/guides/error-codes
@@ -88,4 +88,5 @@ def error_body(path: str, error: RequestError) -> dict[str, Any]:
     if path in _FASTAPI_PATHS:
         # whisper-asr-webservice is a FastAPI application.
         return {"detail": str(error)}
-    return {"code": error.code, "message": str(error), "param": error.param}
+    body = {"code": error.code, "message": str(error), "param": error.param}
+    return body | {"text": text} if text else body

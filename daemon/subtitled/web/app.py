@@ -22,7 +22,8 @@ from subtitled.http.auth import AuthMiddleware
 from subtitled.http.errors import RequestError, error_response, to_request_error
 from subtitled.http.forms import drain
 from subtitled.http.gateway import Gateway
-from subtitled.web import actions, api_docs, assets, bulk, job_page, overview, rendering
+from subtitled.web import actions, api_docs, assets, bulk, job_page, overview, reasons, rendering
+from subtitled.web.i18n import Translator, language_of
 from subtitled.web.status_cache import StatusCache
 
 DAEMON_TIMEOUT_S = 10.0
@@ -150,7 +151,9 @@ def _respond(request: Request, error: RequestError) -> Response:
     is_page = path in _PAGE_PATHS or path.startswith(_PAGE_PREFIXES)
     if is_page or (not is_api and "text/html" in request.headers.get("accept", "")):
         return rendering.error_page(request, error)
-    return error_response(path, error)
+    t = Translator(language_of(request))
+    text = reasons.translate(t, str(error))
+    return error_response(path, error, "" if text == str(error) else text)
 
 
 def _allowed_methods(request: Request) -> set[str]:

@@ -18,7 +18,9 @@ from subtitled.http.errors import RequestError, not_allowed, to_request_error
 from subtitled.http.forms import read_body
 from subtitled.http.gateway import Gateway
 from subtitled.http.jobs import MAX_LISTED
+from subtitled.web import reasons
 from subtitled.web.actions import redirect_back
+from subtitled.web.i18n import Translator, language_of
 from subtitled.web.overview import ListFilter, parse_filter, states_of
 
 MAX_JOBS = 10_000
@@ -35,12 +37,12 @@ async def act(request: Request) -> Response:
         raise not_allowed("action", action, ", ".join(_ACTIONS))
     call: Callable[[str], Awaitable[object]] = getattr(gateway.client, action)
     jobs = await _jobs(gateway, fields)
-    errors = []
+    errors, t = [], Translator(language_of(request))
     for job in jobs:
         try:
             await gateway.retry_while_busy(partial(call, job))
         except SubtitleError as error:
-            errors.append(str(to_request_error(error)))
+            errors.append(reasons.translate(t, str(to_request_error(error))))
     if "application/json" in request.headers.get("accept", ""):
         request.app.state.status_cache.invalidate()
         return JSONResponse({"total": len(jobs), "done": len(jobs) - len(errors), "errors": errors[:10]})

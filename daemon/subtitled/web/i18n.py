@@ -6,6 +6,7 @@ import time
 import tomllib
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Final
 
 from starlette.requests import Request
@@ -21,12 +22,17 @@ _SIZES = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 _FIRST_CHOICES: Final = ("en", "zh", "yue", "ja", "ko")
 
 
+def messages_folder() -> Traversable:
+    """Return the folder with one file for each language."""
+    return files("subtitled.web").joinpath("messages")
+
+
 @cache
 def catalogs() -> dict[str, dict[str, str]]:
     """Return the messages of each language (BCP 47) by key, the default language first; read once."""
     found = {
         file.name.removesuffix(".toml"): tomllib.loads(file.read_text("utf-8"))
-        for file in files("subtitled.web").joinpath("messages").iterdir()
+        for file in messages_folder().iterdir()
         if file.name.endswith(".toml")
     }
     english = found.pop(DEFAULT_LANGUAGE)
@@ -55,6 +61,10 @@ class Translator:
     def lookup(self, prefix: str, name: str) -> str:
         """Return the message of `PREFIX.NAME`; `name` itself if a newer daemon sent an unknown one."""
         return self._messages.get(f"{prefix}.{name}", name)
+
+    def language_name(self, code: str) -> str:
+        """Return the name of a language by Whisper's code; the code itself if it is unknown."""
+        return self.lookup("lang", code)
 
     def script_messages(self, prefix: str = "script") -> dict[str, str]:
         """Return the messages that scripts use, by key without its prefix."""
@@ -154,8 +164,8 @@ def _quality(params: str) -> float:
         return 0.0
 
 
-def language_choices() -> list[tuple[str, str]]:
-    """Return (code, native name) of all languages in the order of the upload form."""
-    first = [(code, NATIVE_NAMES[code]) for code in _FIRST_CHOICES]
-    rest = [(code, name) for code, name in NATIVE_NAMES.items() if code not in _FIRST_CHOICES]
-    return first + sorted(rest, key=lambda choice: choice[1].casefold())
+def language_choices(t: Translator) -> list[tuple[str, str]]:
+    """Return (code, name in the page's language) of all languages in the order of the upload form."""
+    names = [(code, t.language_name(code)) for code in NATIVE_NAMES]
+    first = [(code, t.language_name(code)) for code in _FIRST_CHOICES]
+    return first + sorted(set(names) - set(first), key=lambda choice: choice[1].casefold())

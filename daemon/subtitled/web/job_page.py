@@ -20,7 +20,6 @@ from subtitled.cues.render import read_json
 from subtitled.cues.transcript import Transcript
 from subtitled.http.errors import RequestError, to_request_error
 from subtitled.http.gateway import Gateway
-from subtitled.languages import NATIVE_NAMES
 from subtitled.web import rendering
 from subtitled.web.i18n import Translator, language_of
 from subtitled.web.status_cache import StatusCache, daemon_timeout
@@ -170,13 +169,14 @@ async def _audio_error(gateway: Gateway, job: str) -> str:
 
 
 def _context(request: Request, job: JobFacts) -> dict[str, Any]:
+    t = Translator(language_of(request))
     took_ms = job.ended_ms - job.started_ms if job.started_ms and job.ended_ms else 0
     return {
         "job": job,
-        "name": name_of(job, Translator(language_of(request))),
+        "name": name_of(job, t),
         "has_ended": job.state in ENDED,
         "progress": progress_of(job),
-        "language": NATIVE_NAMES.get(job.language, job.language) if job.language else "",
+        "language": t.language_name(job.language) if job.language else "",
         "took_ms": took_ms,
         "missing": [_span(text) for text in job.missing],
         "unheard": [_span(text) for text in job.unheard],

@@ -74,7 +74,7 @@ async def show(request: Request) -> Response:
         request,
         "overview.html",
         model_names=snapshot.welcome.models,
-        languages=language_choices(),
+        languages=language_choices(Translator(language_of(request))),
         chinese=get_args(Chinese),
         flags=get_args(Flag),
         formats=snapshot.welcome.formats,

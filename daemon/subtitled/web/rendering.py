@@ -15,6 +15,8 @@ from starlette.responses import Response
 from subtitled.http.errors import RequestError
 from subtitled.web import assets
 from subtitled.web.i18n import PARAMETER, Translator, catalogs, language_of, remember_language
+from subtitled.web.reasons import marked_up
+from subtitled.web.view_models import track_summary
 
 _HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Accept-Language, Cookie"}
 
@@ -29,7 +31,7 @@ def _templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["asset"] = assets.address
+    environment.globals |= {"asset": assets.address, "reason": marked_up, "track_summary": track_summary}
     return environment
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 
 from subtitle.eta import Speed
-from subtitle.messages import JobFacts, ModelFacts, StatsInfo, WorkerFacts
+from subtitle.messages import AudioTrack, JobFacts, ModelFacts, StatsInfo, WorkerFacts
 from subtitle.progress import ENDED, progress_of
-from subtitled.languages import NATIVE_NAMES
+from subtitled.languages import code_of
 from subtitled.web.i18n import Translator
 
 CANCELLABLE = frozenset({"receiving", "queued", "preparing", "transcribing"})
@@ -184,7 +184,7 @@ def _details(job: JobFacts, t: Translator) -> Iterable[str]:
         case _ if job.size:
             yield t.size(job.size)
     if job.language:
-        yield NATIVE_NAMES.get(job.language, job.language)
+        yield t.language_name(job.language)
     if job.state == "done" and job.started_ms and job.ended_ms and job.ended_ms > job.started_ms:
         took_ms = job.ended_ms - job.started_ms
         yield t("job.took", time=t.duration(took_ms), speed=t.speed(job.audio_ms / took_ms))
@@ -218,9 +218,7 @@ def model_row(model: ModelFacts, t: Translator) -> ModelViewModel:
     icons = {"loaded": "done", "not_loaded": "off", "downloading": "wait"}
     details = [t("model.on", slots=", ".join(model.slots))] if model.slots else []
     details += [t("model.memory", size=t.size(model.memory_bytes))] if model.memory_bytes else []
-    details += (
-        [", ".join(NATIVE_NAMES.get(code, code) for code in model.languages)] if model.languages else []
-    )
+    details += [t("track.separator").join(map(t.language_name, model.languages))] if model.languages else []
     details += [t("model.jobs", n=model.jobs)] if model.jobs else []
     part, total = model.downloaded_bytes, model.download_bytes
     downloaded = t("worker.memory", part=t.size(part), total=t.size(total)) if total else t.size(part)
@@ -235,6 +233,18 @@ def model_row(model: ModelFacts, t: Translator) -> ModelViewModel:
         download_fraction=part / total if total else None,
         cause=model.cause,
     )
+
+
+def track_summary(track: AudioTrack, t: Translator) -> str:
+    """Return an audio track in a few words."""
+    details = [
+        (track.language and t.language_name(code_of(track.language) or track.language))
+        or t("track.no_language"),
+        t("track.title", title=track.title) if track.title else "",
+        t("track.channels", n=track.channels),
+        *(t.lookup("track.flag", flag) for flag in track.flags),
+    ]
+    return t("track.summary", number=track.number, details=t("track.separator").join(filter(None, details)))
 
 
 def _link(worker: WorkerFacts, t: Translator) -> str:

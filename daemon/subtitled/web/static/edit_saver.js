@@ -97,7 +97,7 @@ export class EditSaver extends EventTarget {
   async loadVersions() {
     const response = await fetch(`/api/jobs/${this.#job}/cues/versions`);
     const body = await response.json();
-    if (!response.ok) throw new Error(body.message);
+    if (!response.ok) throw new Error(body.text ?? body.message);
     this.versions = body.versions;
   }
 
@@ -123,7 +123,7 @@ export class EditSaver extends EventTarget {
       return !this.#isChanged;
     }
     if ("cues" in edit) this.#isChanged = true;
-    this.cause = body.message ?? "";
+    this.cause = body.text ?? body.message ?? "";
     if (body.code === "conflict") {
       this.versions = body.versions;
       this.setConflict(body.versions[0] ?? { version: 0, author: "", saved_ms: 0 });

@@ -1,5 +1,5 @@
 // The dialog of a job's saved versions: who saved them when, what differs, and restoring one.
-import { message } from "./messages.js";
+import { errorText, message } from "./messages.js";
 import { clock } from "./waveform.js";
 
 const byId = (id) => document.getElementById(id);
@@ -38,7 +38,7 @@ export class CueVersionsDialog {
     // A draft may have been replaced meanwhile.
     if (response.status === 404) response = await get(0);
     const body = await response.json();
-    const title = element("h3", "", response.ok ? message("diff_title", { before: versionName(body.before), after: versionName(body.after) }) : body.message);
+    const title = element("h3", "", response.ok ? message("diff_title", { before: versionName(body.before), after: versionName(body.after) }) : errorText(body));
     const rows = (body.changes ?? []).map(changeRow);
     byId("edit-diff").replaceChildren(title, ...(rows.length ? rows : response.ok ? [element("p", "soft", message("no_changes"))] : []));
     byId("edit-diff").scrollIntoView({ block: "nearest" });

@@ -3,7 +3,7 @@ import { renderCue } from "./cue_list.js";
 import { EditModel, problems, searchPattern, snapped, withText } from "./edit_model.js";
 import { areSameCues, EditSaver, unsavedEdit } from "./edit_saver.js";
 import { CueVersionsDialog } from "./edit_versions.js";
-import { addMessages, message } from "./messages.js";
+import { addMessages, errorText, message } from "./messages.js";
 
 const NUDGE_MS = 100;
 const STATES = {
@@ -23,7 +23,7 @@ const byId = (id) => document.getElementById(id);
 export async function openEditor(player, onReady) {
   const [page, response] = await Promise.all([fetch("/fragments/editor"), fetch(`/api/jobs/${player.job}/cues`)]);
   const body = await response.json();
-  if (!response.ok || !page.ok) throw new Error(body.message ?? page.status);
+  if (!response.ok || !page.ok) throw new Error(errorText(body) ?? page.status);
   const holder = document.createElement("div");
   holder.innerHTML = await page.text();
   const style = Object.assign(document.createElement("link"), { rel: "stylesheet", href: holder.firstElementChild.dataset.style });
@@ -531,7 +531,7 @@ class Editor {
     try {
       const response = await fetch(`/api/jobs/${this.#player.job}/cues`);
       body = await response.json();
-      if (!response.ok) throw new Error(body.message);
+      if (!response.ok) throw new Error(errorText(body));
     } catch (error) {
       byId("edit-state").textContent = message("failed", { cause: error.message });
       return;

@@ -1,5 +1,5 @@
 // The layout form: requests cues with other limits while they are typed and reports the difference.
-import { message } from "./messages.js";
+import { errorText, message } from "./messages.js";
 
 const TYPING_PAUSE_MS = 350;
 
@@ -83,7 +83,7 @@ export class LayoutForm {
     const query = layout ? `?${new URLSearchParams({ layout: JSON.stringify(layout) })}` : "";
     const response = await fetch(`/api/jobs/${this.#job}/cues${query}`, { signal });
     const body = await response.json();
-    if (!response.ok) throw new Error(body.message);
+    if (!response.ok) throw new Error(errorText(body));
     return body;
   }
 

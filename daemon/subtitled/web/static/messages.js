@@ -8,6 +8,11 @@ export function addMessages(element) {
   Object.assign(messages, JSON.parse(element.dataset.messages));
 }
 
+/** Return the message of an error response, translated if the server has a translation. */
+export function errorText(body) {
+  return body.text ?? body.message;
+}
+
 /** Return the message of a key with its `{name}` placeholders filled in. */
 export function message(key, values = {}) {
   return messages[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);

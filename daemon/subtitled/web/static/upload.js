@@ -2,6 +2,7 @@
 // script the form sends one file.
 import { droppedFiles } from "./dropped_files.js";
 import { refresh } from "./live_update.js";
+import { errorText } from "./messages.js";
 import { UploadList, UploadRow, formatSize } from "./upload_rows.js";
 
 const MAX_PARALLEL = 3;
@@ -151,7 +152,7 @@ function finish(upload) {
 
 function errorMessage(request) {
   try {
-    return JSON.parse(request.responseText).message;
+    return errorText(JSON.parse(request.responseText));
   } catch {
     return `HTTP ${request.status}`;
   }
