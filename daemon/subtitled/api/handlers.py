@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from subtitle import messages as ms
 from subtitle.codec import Buffer
 from subtitled import log
-from subtitled.api.audio_preview import AudioPreview
+from subtitled.api.media_preview import MediaPreview
 from subtitled.api.peer import Peer, RefusedError
 from subtitled.api.stats import ServerStats
 from subtitled.api.upload_store import UploadStore
@@ -104,7 +104,7 @@ class RequestHandlers:
         durability: DurabilityQueue,
         upload_store: UploadStore,
         uploads: Uploads,
-        preview: AudioPreview,
+        preview: MediaPreview,
         stats: ServerStats,
         layout: LayoutProcess,
         render_pool: BackgroundPool,

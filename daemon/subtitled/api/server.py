@@ -9,10 +9,10 @@ from pathlib import Path
 
 import zmq
 
-from subtitled.api.audio_preview import AudioPreview
 from subtitled.api.connection import ClientEndpoint
 from subtitled.api.connection_limits import ConnectionLimits
 from subtitled.api.handlers import RequestHandlers
+from subtitled.api.media_preview import MediaPreview
 from subtitled.api.peer import Peer
 from subtitled.api.stats import ServerStats
 from subtitled.api.upload_store import UploadStore
@@ -106,7 +106,7 @@ class ApiServer:
         )
         if remote is not None:
             self.stats.sessions = remote.sessions
-        self._preview = AudioPreview(self._upload_store, self._return_result)
+        self._preview = MediaPreview(self._upload_store, self._return_result)
         self._layout = LayoutProcess()
         self.uploads = Uploads(
             config.uploads,

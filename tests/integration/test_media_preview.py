@@ -17,7 +17,7 @@ from msgspec.structs import replace
 import media
 from daemon import eventually, is_running
 from subtitle import messages as ms
-from subtitled.api.audio_preview import MAX_PENDING, MAX_PENDING_OF_ONE, AudioPreview
+from subtitled.api.media_preview import MAX_PENDING, MAX_PENDING_OF_ONE, MediaPreview
 from subtitled.api.peer import Peer, RefusedError
 from subtitled.api.upload_store import UploadStore
 from subtitled.config.schema import UploadsConfig
@@ -183,7 +183,7 @@ def test_one_client_cannot_use_all_pending_audio_requests(audio_range: AudioRang
 
     aside = BackgroundPool("test", coming.append)
     store = UploadStore(tmp_path / "uploads", UploadsConfig(), reserve_bytes=0, background=aside)
-    preview = AudioPreview(store, coming.append, PreviewPool(DEAF, limit_s=600))
+    preview = MediaPreview(store, coming.append, PreviewPool(DEAF, limit_s=600))
     job = Job(
         id="a" * 16,
         state=JobState.DONE,

@@ -25,7 +25,7 @@ MAX_PENDING_OF_ONE = 8
 BYTES_PER_SAMPLE = 2
 
 
-class AudioPreview:
+class MediaPreview:
     """Answers GetAudio; belongs to the thread of the server's loop."""
 
     def __init__(
