@@ -106,6 +106,24 @@ class Voice(Struct, frozen=True):
     title: str = ""
 
 
+class Picture(Struct, frozen=True, kw_only=True):
+    """A picture whose brightness encodes the second (`luma_at`); the upper left quarter is brighter by 60."""
+
+    seconds: float
+    codec: str = "libx264"
+    width: int = 64
+    height: int = 36
+    rate: int = 10
+    pix_fmt: str = "yuv420p"
+    start_s: float = 0.0
+    options: dict[str, str] = {}
+
+
+def luma_at(second: int) -> int:
+    """Return the brightness of a `Picture` in a second."""
+    return 40 + second % 8 * 15
+
+
 def mux(
     path: Path,
     *voices: Voice,
@@ -114,13 +132,15 @@ def mux(
     layout: str = "stereo",
     muxer: dict[str, str] | None = None,
     picture_s: float = 0.0,
+    picture: Picture | None = None,
     holes: tuple[tuple[float, float], ...] = (),
     dispositions: tuple[Disposition, ...] = (),
+    is_cover: bool = False,
 ) -> Path:
     """Encode tracks through FFmpeg into the container that `path` is named after.
 
-    `muxer` holds the container's options. `picture_s` seconds of a black picture begin at 0. In `holes`, (at, seconds), the timestamps jump.
-    `dispositions` replace those of the tracks.
+    `muxer` holds the container's options. `picture_s` seconds of a tiny picture begin at 0, or else `picture`. In `holes`, (at, seconds), the timestamps jump.
+    `dispositions` replace those of the tracks; with `is_cover` the picture is an attached one.
     """
     with av.open(path, "w", container_options=muxer or {}) as container:
         tracks: list[Any] = []
@@ -138,7 +158,9 @@ def mux(
         for track, disposition in zip(tracks, dispositions, strict=False):
             track.disposition = disposition
         if picture_s:
-            _draw(container, picture_s)
+            picture = Picture(seconds=picture_s, codec="mpeg4", width=32, height=32)
+        if picture:
+            _draw(container, picture, is_cover=is_cover)
         packets: list[Any] = []
         for voice, track in zip(voices, tracks, strict=True):
             if len(voice.pcm):
@@ -172,15 +194,19 @@ def _encoded(voice: Voice, track: Any, holes: tuple[tuple[float, float], ...]) -
     return packets
 
 
-def _draw(container: Any, seconds: float) -> None:
-    video = container.add_stream("mpeg4", rate=10)
-    video.width = video.height = 32
-    video.pix_fmt = "yuv420p"
-    for number in range(int(seconds * 10)):
-        picture = av.VideoFrame(32, 32, "yuv420p")
-        picture.pts = number
-        picture.time_base = Fraction(1, 10)
-        container.mux(video.encode(picture))
+def _draw(container: Any, shown: Picture, *, is_cover: bool) -> None:
+    video = container.add_stream(shown.codec, rate=shown.rate, options=dict(shown.options))
+    if is_cover:
+        video.disposition = Disposition.attached_pic
+    video.width, video.height, video.pix_fmt = shown.width, shown.height, shown.pix_fmt
+    for number in range(int(shown.seconds * shown.rate)):
+        luma = np.full((shown.height * 3 // 2, shown.width), 128, np.uint8)
+        luma[: shown.height] = luma_at(number // shown.rate)
+        luma[: shown.height // 2, : shown.width // 2] += 60
+        frame: Any = av.VideoFrame.from_ndarray(luma, format="yuv420p").reformat(format=shown.pix_fmt)
+        frame.pts = number + round(shown.start_s * shown.rate)
+        frame.time_base = Fraction(1, shown.rate)
+        container.mux(video.encode(frame))
     container.mux(video.encode(None))
 
 

@@ -135,6 +135,7 @@ class AsyncClient:
     restore_cues = _call(Requests.restore_cues)
     waveform = _call(Requests.waveform)
     audio = _call(Requests.audio)
+    video = _call(Requests.video)
 
     def job(self, job: str) -> AsyncJobHandle:
         """Return a handle for a job's id, without a request to the server."""

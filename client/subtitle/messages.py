@@ -42,6 +42,10 @@ WordTimestamps = bool | Literal["auto"]
 """Whether words are timed; "auto": only where a phrase does not fit into one cue."""
 Task = Literal["transcribe", "translate"]
 """Text in the spoken language, or its translation into English."""
+VideoForm = Literal["original", "h264", "vp8"]
+"""Bytes of the file itself, or small segments that are encoded for the client: H.264 in MP4, or VP8 in WebM."""
+VIDEO_SEGMENT_MS = 4000
+"""Length of such a segment."""
 Flag = Literal["default", "sdh", "forced"]
 """A flag for players in the name of a subtitle file: talk.en.forced.srt."""
 Chinese = Literal["auto", "off", "tw", "tw+words", "hk", "cn", "cn+words"]
@@ -478,6 +482,18 @@ class GetAudio(_Message, frozen=True, kw_only=True):
     """0: only the length, and whether the audio is available."""
 
 
+class GetVideo(_Message, frozen=True, kw_only=True):
+    """Requests facts about the picture of a job's file, or a part of it."""
+
+    job: str
+    form: VideoForm | None = None
+    """None: only the facts."""
+    start: Annotated[int, Meta(ge=0, le=2**62)] = 0
+    """Of "original" the first byte, else the number of a segment, from 0."""
+    length: Annotated[int, Meta(ge=0, le=2**20)] = 0
+    """Bytes of "original"."""
+
+
 class Cancel(_Message, frozen=True, kw_only=True):
     """Cancels a job."""
 
@@ -635,6 +651,22 @@ class Audio(_Message, frozen=True, kw_only=True):
     """Of the whole media."""
 
 
+class Video(_Message, frozen=True, kw_only=True):
+    """The answer to GetVideo; one blob holds the requested bytes, or one segment: a complete file whose times begin at 0."""
+
+    job: str
+    width: int
+    """Width and height as they are shown; 0 if there is no picture."""
+    height: int
+    media_type: str
+    """Media type of the file if browsers play it, with its codec; "" if they do not."""
+    size: int
+    """Bytes of the file."""
+    segment_ms: int
+    cause: str = ""
+    """Why the picture of a file that has one cannot be shown."""
+
+
 class HungFolder(Struct, frozen=True, kw_only=True):
     """An inbox or output folder on a mount that does not answer."""
 
@@ -727,6 +759,7 @@ ToServer = (
     | ListCueVersions
     | GetWaveform
     | GetAudio
+    | GetVideo
     | Cancel
     | Retry
     | TranslateJob
@@ -745,6 +778,7 @@ ToClient = (
     | CueVersions
     | WaveformInfo
     | Audio
+    | Video
     | StatsInfo
     | LogLevel
     | Error

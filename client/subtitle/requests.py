@@ -31,7 +31,7 @@ from subtitle.upload import Upload
 SILENCE_LIMIT_S = 120.0
 """A request that takes long ends with UnreachableError when the server sends nothing for this long; a restart takes less."""
 AUDIO_TIMEOUT_S = 90.0
-"""For GetAudio: the server spends up to 30 s on one file, and other requests may be before it."""
+"""For GetAudio and GetVideo: the server spends up to 30 s on one file, and other requests may be before it."""
 POLL_S = 1.0
 """Interval between two Status messages about a job without journal entries."""
 BUSY_POLL_S = 0.2
@@ -433,6 +433,14 @@ class Requests:
         """
         message = ms.GetAudio(request=self._next(), job=job, start_ms=start_ms, duration_ms=duration_ms)
         answer, blobs = yield from self._exchange(message, ms.Audio, AUDIO_TIMEOUT_S)
+        return answer, b"".join(blobs)
+
+    def video(
+        self, job: str, form: ms.VideoForm | None = None, start: int = 0, length: int = 0
+    ) -> Request[tuple[ms.Video, bytes]]:
+        """Return facts about the picture of a job's file, and the part of it that `form` requests; see `messages.GetVideo`."""
+        message = ms.GetVideo(request=self._next(), job=job, form=form, start=start, length=length)
+        answer, blobs = yield from self._exchange(message, ms.Video, AUDIO_TIMEOUT_S)
         return answer, b"".join(blobs)
 
     def follow(

@@ -199,7 +199,7 @@ def test_one_client_cannot_use_all_pending_audio_requests(audio_range: AudioRang
 
     def request_audio(name: str) -> None:
         message = ms.GetAudio(request=1, job=job.id, duration_ms=1000)
-        preview.handle(message, row, Peer("keys", b"", Principal(name=name, role="user"), send))
+        preview.audio(message, row, Peer("keys", b"", Principal(name=name, role="user"), send))
 
     for _ in range(MAX_PENDING_OF_ONE):
         request_audio("ann")

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import av
 import httpx2 as httpx
 import msgspec
 import numpy as np
@@ -333,3 +334,59 @@ def test_decoding_stops_when_the_client_stops_reading(
         assert answer.status_code == 200
         next(answer.iter_raw())
     assert daemon.client.audio(job.id, 1000, 1)[1] == bytes(32)
+
+
+@pytest.fixture(scope="module")
+def films(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str]]:
+    """Return a film that browsers play and one that they do not, each with its job."""
+    folder = tmp_path_factory.mktemp("films")
+    paths = {
+        kind: media.mux(
+            folder / f"film.{kind}", media.Voice(media.speech(4)), picture=media.Picture(seconds=4)
+        )
+        for kind in ("mp4", "mkv")
+    }
+    jobs = {kind: daemon.client.submit(path) for kind, path in paths.items()}
+    for job in jobs.values():
+        job.wait(WAIT_S)
+    return {kind: (path, jobs[kind].id) for kind, path in paths.items()}
+
+
+def test_a_file_that_browsers_play_is_served_in_ranges(
+    http: httpx.Client, films: dict[str, tuple[Path, str]]
+) -> None:
+    path, job = films["mp4"]
+    facts = http.get(f"/api/jobs/{job}/video").json()
+    assert (facts["width"], facts["height"], facts["cause"]) == (64, 36, "")
+    assert facts["media_type"].startswith('video/mp4; codecs="avc1.')
+    address = f"/api/jobs/{job}/video/original"
+    whole = http.get(address)
+    assert (whole.status_code, whole.content) == (200, path.read_bytes())
+    assert whole.headers["content-type"] == "video/mp4"
+    part = http.get(address, headers={"Range": "bytes=100-199"})
+    assert (part.status_code, part.content) == (206, path.read_bytes()[100:200])
+    size = path.stat().st_size
+    assert part.headers["content-range"] == f"bytes 100-199/{size}"
+    assert http.get(address, headers={"Range": f"bytes={size}-"}).status_code == 416
+
+
+def test_any_other_file_is_served_in_encoded_segments(
+    daemon: Daemon, http: httpx.Client, films: dict[str, tuple[Path, str]], talk: str
+) -> None:
+    _, job = films["mkv"]
+    facts = http.get(f"/api/jobs/{job}/video").json()
+    assert (facts["width"], facts["media_type"], facts["segment_ms"]) == (64, "", ms.VIDEO_SEGMENT_MS)
+    refused = http.get(f"/api/jobs/{job}/video/original")
+    assert (refused.status_code, refused.json()["code"]) == (415, "not_playable")
+    address = f"/api/jobs/{job}/video/segments/0"
+    for form, media_type in (("h264", "video/mp4"), ("vp8", "video/webm")):
+        segment = http.get(address, params={"form": form})
+        assert (segment.status_code, segment.headers["content-type"]) == (200, media_type)
+        with av.open(io.BytesIO(segment.content), "r") as container:
+            assert len(list(container.decode(video=0))) == 100
+    assert http.get(address, params={"form": "gif"}).status_code == 400
+    with pytest.raises(ServerError, match="BAD_FORMAT"):
+        daemon.client.video(job, "original", 0, 100)
+    # A file without a picture.
+    assert http.get(f"/api/jobs/{talk}/video").json()["width"] == 0
+    assert http.get(f"/api/jobs/{talk}/video/segments/0").status_code == 404

@@ -103,10 +103,12 @@ def test_users_do_not_see_each_others_jobs(secured: DaemonWithKeys) -> None:
             ms.Retry(request=6, job=job),
             ms.GetWaveform(request=61, job=job),
             ms.GetAudio(request=62, job=job, duration_ms=1000),
+            ms.GetVideo(request=65, job=job, form="original", length=1000),
         ):
             assert ben.refusal(message) == "NOT_FOUND"
         eventually(lambda: ann.status(job).state == "done", "the job is done")
         assert ben.refusal(ms.GetAudio(request=63, job=job, duration_ms=1000)) == "NOT_FOUND"
+        assert ben.refusal(ms.GetVideo(request=66, job=job, form="h264")) == "NOT_FOUND"
         ann.send(ms.GetAudio(request=64, job=job, duration_ms=1000))
         assert ann.receive(ms.Audio).job == job
         ben.send(ms.List(request=7))

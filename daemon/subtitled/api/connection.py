@@ -46,6 +46,7 @@ _READS = (
     ms.ListCueVersions,
     ms.GetWaveform,
     ms.GetAudio,
+    ms.GetVideo,
     ms.Stats,
     ms.SetLogLevel,
 )

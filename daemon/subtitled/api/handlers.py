@@ -183,7 +183,9 @@ class RequestHandlers:
             case ms.GetWaveform(job=job):
                 self._waveform(request, self.find(job, peer), peer)
             case ms.GetAudio(job=job):
-                self._preview.handle(message, self.find(job, peer), peer)
+                self._preview.audio(message, self.find(job, peer), peer)
+            case ms.GetVideo(job=job):
+                self._preview.video(message, self.find(job, peer), peer)
             case ms.Stats():
                 peer.reply(self._stats.stats(request, peer.principal))
             case ms.SetLogLevel(level=level):

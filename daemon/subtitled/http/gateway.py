@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from subtitle.aio import AsyncClient
 from subtitle.errors import ServerError, SubtitleError
-from subtitle.messages import Audio, JobFacts, JobOptions, LayoutOptions, Subtitles, Task
+from subtitle.messages import Audio, JobFacts, JobOptions, LayoutOptions, Subtitles, Task, Video, VideoForm
 from subtitled.cues.render import read_json
 from subtitled.cues.transcript import Transcript
 from subtitled.http.errors import RequestError
@@ -111,6 +111,12 @@ class Gateway:
     async def audio(self, job: str, start_ms: int, duration_ms: int) -> tuple[Audio, bytes]:
         """Return a range of a job's audio; see `subtitle.Client.audio`."""
         return await self.retry_while_busy(partial(self.client.audio, job, start_ms, duration_ms))
+
+    async def video(
+        self, job: str, form: VideoForm | None = None, start: int = 0, length: int = 0
+    ) -> tuple[Video, bytes]:
+        """Return facts about a job's picture, and a part of it; see `subtitle.Client.video`."""
+        return await self.retry_while_busy(partial(self.client.video, job, form, start, length))
 
     async def retry_while_busy(self, send: Callable[[], Awaitable[T]]) -> T:
         """Repeat a request while the daemon answers RATE_LIMITED."""

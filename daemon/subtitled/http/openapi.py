@@ -12,7 +12,14 @@ from subtitled.config.schema import Format
 from subtitled.core.states import JobState
 from subtitled.cues.transcript import Transcript
 from subtitled.http.edits import DiffResponse, EditRequest, VersionsResponse
-from subtitled.http.player import CuesResponse, WaveformResponse
+from subtitled.http.player import (
+    MAX_SEGMENT,
+    ORIGINAL_TYPES,
+    SEGMENT_TYPES,
+    CuesResponse,
+    VideoResponse,
+    WaveformResponse,
+)
 from subtitled.http.response_models import media_type_of
 from subtitled.version import VERSION
 
@@ -32,6 +39,8 @@ _OPTION_PARAMS = (
     "tag",
 )
 _TASK = "Of a job with two tasks; default: the first"
+_RANGE = {"name": "Range", "in": "header", "schema": {"type": "string"}, "description": "bytes=FIRST-LAST"}
+_video_content: dict[str, Any] = {media_type: {} for media_type in ORIGINAL_TYPES}
 _VERSION = {"type": "integer", "minimum": 0}
 _TASKS = {"enum": list(get_args(ms.Task))}
 
@@ -75,6 +84,7 @@ def document() -> dict[str, Any]:
             Transcript,
             CuesResponse,
             WaveformResponse,
+            VideoResponse,
             EditRequest,
             VersionsResponse,
             DiffResponse,
@@ -233,15 +243,46 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
                     416: {"description": "Range not satisfiable"},
                 },
                 job,
-                {
-                    "name": "Range",
-                    "in": "header",
-                    "schema": {"type": "string"},
-                    "description": "bytes=FIRST-LAST",
-                },
+                _RANGE,
                 errors=(404, 409, 413, 429, 500),
             )
             for method, summary in (("get", "Get a job's audio."), ("head", "Get the size of a job's audio."))
+        },
+        "/api/jobs/{job}/video": {
+            "get": _operation(
+                "Get facts about the picture of a job's file.",
+                {200: _json("VideoResponse")},
+                job,
+                errors=(404, 409, 429, 500),
+            ),
+        },
+        "/api/jobs/{job}/video/original": {
+            "get": _operation(
+                "Get a job's file, if browsers play it.",
+                {
+                    200: {"description": "The file", "content": _video_content},
+                    206: {"description": "A range of its bytes", "content": _video_content},
+                    416: {"description": "Range not satisfiable"},
+                },
+                job,
+                _RANGE,
+                errors=(404, 409, 415, 429, 500),
+            ),
+        },
+        "/api/jobs/{job}/video/segments/{number}": {
+            "get": _operation(
+                "Get a segment of a job's picture, encoded for browsers.",
+                {200: {"description": "A file whose times begin at 0", "content": _video_content}},
+                job,
+                {
+                    "name": "number",
+                    "in": "path",
+                    "required": True,
+                    "schema": {"type": "integer", "minimum": 0, "maximum": MAX_SEGMENT},
+                },
+                _query("form", {"enum": list(SEGMENT_TYPES)}, "Default: h264"),
+                errors=(400, 404, 409, 429, 500),
+            ),
         },
         "/api/stats": {"get": _operation("Get workers, queue and speed.", {200: _json("StatsInfo")})},
     }

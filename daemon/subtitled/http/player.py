@@ -1,11 +1,11 @@
-"""The player's interface: cues with word confidence, waveform and audio of a job."""
+"""The player's interface: cues with word confidence, waveform, audio and picture of a job."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from typing import get_args
+from typing import cast, get_args
 
 import msgspec
 from msgspec import Struct
@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from subtitle.messages import LayoutOptions, Task
+from subtitle.messages import LayoutOptions, Task, VideoForm
 from subtitled.config.layout_limits import LayoutLimits
 from subtitled.cues.render import read_json
 from subtitled.cues.transcript import MissingSpan
@@ -34,6 +34,14 @@ from subtitled.http.wav import (
 BYTES_PER_MS = SAMPLE_RATE * BYTES_PER_SAMPLE // 1000
 CHUNK_DURATIONS_MS = (2_000, 4_000, 8_000, 16_000)
 """Audio decoded per request to the daemon, the last value repeated: playback starts early, and stops with the reader."""
+FILE_CHUNK_BYTES = 2**19
+"""Bytes of a file per request to the daemon."""
+ORIGINAL_TYPES = ("video/mp4", "video/webm")
+SEGMENT_TYPES = {"h264": "video/mp4", "vp8": "video/webm"}
+"""Media type by form."""
+SEGMENT_AGE_S = 3600
+"""A browser may keep a segment for this time: those of a job do not change."""
+MAX_SEGMENT = 2**31
 NO_LIMITS = LayoutLimits(
     max_chars=0, max_lines=0, max_chars_per_s=0, min_ms=0, max_ms=0, gap_ms=0, chain_ms=0
 )
@@ -69,6 +77,20 @@ class CuesResponse(Struct, frozen=True, kw_only=True):
     """When, in Unix time; 0 for the model's."""
 
 
+class VideoResponse(Struct, frozen=True, kw_only=True):
+    """The picture of a job's file."""
+
+    width: int
+    """Width and height as they are shown; 0 without a picture."""
+    height: int
+    media_type: str
+    """Of `video/original`, with its codec; "" if browsers do not play the file: `video/segments` shows it."""
+    segment_ms: int
+    """Length of a segment."""
+    cause: str
+    """Why the picture of a file that has one cannot be shown."""
+
+
 class WaveformResponse(Struct, frozen=True, kw_only=True):
     """The loudness of a job's audio."""
 
@@ -87,6 +109,9 @@ def routes() -> list[Route]:
         Route("/api/jobs/{job}/cues", _cues, methods=["GET"]),
         Route("/api/jobs/{job}/waveform", _waveform, methods=["GET"]),
         Route("/api/jobs/{job}/audio", _audio, methods=["GET"]),
+        Route("/api/jobs/{job}/video", _video, methods=["GET"]),
+        Route("/api/jobs/{job}/video/original", _original_video, methods=["GET"]),
+        Route("/api/jobs/{job}/video/segments/{number:int}", _video_segment, methods=["GET"]),
     ]
 
 
@@ -122,25 +147,105 @@ async def _audio(request: Request) -> Response:
             f"audio of {facts.total_samples // SAMPLE_RATE} s exceeds the limit of WAV ({max_s} s);"
             " use `GetAudio` of the client protocol",
         )
-    size = HEADER_BYTES + data_bytes
-    etag = f'"{job}-{facts.total_samples}"'
+    return await _ranged(
+        request,
+        HEADER_BYTES + data_bytes,
+        f'"{job}-{facts.total_samples}"',
+        "audio/wav",
+        lambda span: wav_chunks(gateway, job, span, data_bytes),
+    )
+
+
+async def _video(request: Request) -> Response:
+    """Return the facts of a job's picture."""
+    gateway: Gateway = request.app.state.gateway
+    facts, _ = await gateway.video(request.path_params["job"])
+    return Response(
+        msgspec.json.encode(
+            VideoResponse(
+                width=facts.width,
+                height=facts.height,
+                media_type=facts.media_type,
+                segment_ms=facts.segment_ms,
+                cause=facts.cause,
+            )
+        ),
+        media_type="application/json",
+    )
+
+
+async def _original_video(request: Request) -> Response:
+    """Return the file of a job or a range of it, if browsers play it."""
+    gateway: Gateway = request.app.state.gateway
+    job: str = request.path_params["job"]
+    facts, _ = await gateway.video(job)
+    if facts.media_type.partition(";")[0] not in ORIGINAL_TYPES:
+        raise RequestError(
+            415,
+            "not_playable",
+            f"job {job}: browsers do not play its file as it is; request /api/jobs/{job}/video/segments/0",
+        )
+    return await _ranged(
+        request,
+        facts.size,
+        f'"{job}-{facts.size}"',
+        facts.media_type.partition(";")[0],
+        lambda span: _file_chunks(gateway, job, span),
+    )
+
+
+async def _video_segment(request: Request) -> Response:
+    """Return one segment of a job's picture, encoded for browsers."""
+    gateway: Gateway = request.app.state.gateway
+    form = request.query_params.get("form", "h264")
+    if form not in SEGMENT_TYPES:
+        raise not_allowed("form", form, ", ".join(SEGMENT_TYPES))
+    number = request.path_params["number"]
+    if number > MAX_SEGMENT:
+        raise not_allowed("number", str(number)[:100], f"0 to {MAX_SEGMENT}")
+    _, segment = await gateway.video(request.path_params["job"], cast("VideoForm", form), number)
+    headers = {"Cache-Control": f"private, max-age={SEGMENT_AGE_S}"}
+    return Response(segment, headers=headers, media_type=SEGMENT_TYPES[form])
+
+
+async def _ranged(
+    request: Request,
+    size: int,
+    etag: str,
+    media_type: str,
+    open_chunks: Callable[[ByteRange], AsyncGenerator[bytes, None]],
+) -> Response:
+    """Return a file of `size` bytes, or the range of it that the request's header selects."""
     headers = {"Accept-Ranges": "bytes", "ETag": etag, "Cache-Control": "private, no-cache"}
     is_current = request.headers.get("if-range", etag) == etag
     requested = parse_range(request.headers.get("range"), size) if is_current else None
     if requested is not None and requested.start == requested.end:
         headers["Content-Range"] = f"bytes */{size}"
-        return Response(status_code=416, headers=headers, media_type="audio/wav")
+        return Response(status_code=416, headers=headers, media_type=media_type)
     span = requested or ByteRange(0, size)
     headers["Content-Length"] = str(span.end - span.start)
     if requested is not None:
         headers["Content-Range"] = f"bytes {span.start}-{span.end - 1}/{size}"
     status = 206 if requested is not None else 200
     if request.method == "HEAD":
-        return Response(status_code=status, headers=headers, media_type="audio/wav")
-    chunks = wav_chunks(gateway, job, span, data_bytes)
-    # The first chunk is decoded before the status line is sent: an error there still gets its own status.
+        return Response(status_code=status, headers=headers, media_type=media_type)
+    chunks = open_chunks(span)
+    # The first chunk is read before the status line is sent: an error there still gets its own status.
     first = await anext(chunks)
-    return StreamingResponse(_chain(first, chunks), status, headers, "audio/wav")
+    return StreamingResponse(_chain(first, chunks), status, headers, media_type)
+
+
+async def _file_chunks(gateway: Gateway, job: str, span: ByteRange) -> AsyncGenerator[bytes, None]:
+    """Yield a range of the bytes of a job's file."""
+    position = span.start
+    while position < span.end:
+        _, chunk = await gateway.video(job, "original", position, min(FILE_CHUNK_BYTES, span.end - position))
+        if not chunk:
+            raise RequestError(
+                500, "internal", f"job {job}: the file is shorter than its size of {span.end} bytes"
+            )
+        yield chunk
+        position += len(chunk)
 
 
 async def wav_chunks(

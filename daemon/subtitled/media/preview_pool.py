@@ -1,4 +1,4 @@
-"""Decodes ranges of audio for previews, in child processes.
+"""Decodes ranges of audio and the picture for previews, in child processes.
 
 A media file may crash a decoder or make it hang. So a child, `python -m subtitled.media.preview_pool`, decodes it; requests and
 responses pass through its standard input and output, and it is killed at a time limit. Each of the few children keeps its last
@@ -15,12 +15,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import ClassVar
 
 import msgspec
 from msgspec import Struct
 
+from subtitle.messages import VideoForm
 from subtitled import log
 from subtitled.core.plan import AudioSource
 from subtitled.errors import MediaError
@@ -40,15 +43,18 @@ _BYTES_PER_SAMPLE = 2
 _log = log.get()
 
 
-class AudioRange(Struct, frozen=True, kw_only=True):
-    """A range of a file's audio."""
-
+class _Request(Struct, frozen=True, kw_only=True, tag=True):
     path: bytes
     root: bytes
     """Folder that no link in `path` may lead out of; b"" for the folder of the file."""
     size: int
     mtime_ns: int
-    """Size and time of the file in which the samples are counted."""
+    """Size and time of the file that the job was made from."""
+
+
+class AudioRange(_Request, frozen=True, kw_only=True):
+    """A range of a file's audio, int16 little-endian, 16 kHz mono; silence after its end."""
+
     source: AudioSource
     """What was transcribed."""
     language: str | None
@@ -58,21 +64,54 @@ class AudioRange(Struct, frozen=True, kw_only=True):
     """First decoded sample, 16 kHz."""
     samples: int
 
+    what: ClassVar[str] = "audio"
+
+    @property
+    def following(self) -> object:
+        """What the child can decode next without a seam."""
+        return self.start + self.samples
+
+    @property
+    def begin(self) -> object:
+        """What `following` of the previous request equals if this one continues it."""
+        return self.start
+
+
+class VideoPart(_Request, frozen=True, kw_only=True):
+    """The facts of a file's picture (VideoFacts in MessagePack), or a part of it; see `messages.GetVideo`."""
+
+    form: VideoForm | None
+    start: int
+    length: int
+
+    what: ClassVar[str] = "picture"
+
+    @property
+    def following(self) -> object:
+        """What the child can decode next without a seam."""
+        return self.form, self.start + 1
+
+    @property
+    def begin(self) -> object:
+        """What `following` of the previous request equals if this one continues it."""
+        return self.form, self.start
+
 
 class MediaGoneError(MediaError):
     """The file no longer exists, or has changed."""
 
 
 class _Response(Struct, frozen=True, kw_only=True):
-    """PCM, or an error."""
+    """What was requested, or an error."""
 
-    pcm: bytes = b""
+    data: bytes = b""
     fault: str = ""
     is_gone: bool = False
 
 
+_Read = Callable[[AudioRange | VideoPart], bytes]
 _encode = msgspec.msgpack.Encoder().encode
-_range_decoder = msgspec.msgpack.Decoder(AudioRange)
+_request_decoder = msgspec.msgpack.Decoder(AudioRange | VideoPart)
 _response_decoder = msgspec.msgpack.Decoder(_Response)
 
 
@@ -83,12 +122,12 @@ class _ChildSlot:
         self._command = command
         self._child: subprocess.Popen[bytes] | None = None
         self.path = b""
-        self.next = 0
-        """The sample that can be decoded next without a seam."""
+        self.following: object = None
+        """What can be decoded next without a seam."""
         self.used_at = 0.0
         self._is_over = False
 
-    def request(self, wanted: AudioRange, until: float) -> _Response:
+    def request(self, wanted: AudioRange | VideoPart, until: float) -> _Response:
         """Return the child's response; raises TimeoutError, OSError, EOFError, msgspec.DecodeError."""
         if self._child is not None and self.path not in {b"", wanted.path}:
             self.end()  # the sandbox of a child leaves it one file
@@ -112,7 +151,7 @@ class _ChildSlot:
         data = pipes.read_until(stdout, until)
         if data is None:
             raise EOFError
-        self.path, self.next = wanted.path, wanted.start + wanted.samples
+        self.path, self.following = wanted.path, wanted.following
         return _response_decoder.decode(data)
 
     def _pause(self, seconds: float) -> bool:
@@ -128,7 +167,7 @@ class _ChildSlot:
     def end(self) -> None:
         """End the child; may be repeated."""
         child, self._child = self._child, None
-        self.path, self.next = b"", 0
+        self.path, self.following = b"", None
         if child is None:
             return
         child.kill()
@@ -152,8 +191,8 @@ class PreviewPool:
         self._all = tuple(self._idle)
         self._is_closed = False
 
-    def decode(self, wanted: AudioRange) -> bytes:
-        """Return the samples of a range, int16 little-endian, 16 kHz mono; silence after the end of the audio. Blocks.
+    def decode(self, wanted: AudioRange | VideoPart) -> bytes:
+        """Return what is requested. Blocks.
 
         Raises MediaGoneError, and MediaError if it cannot be decoded within the time limit.
         """
@@ -173,7 +212,7 @@ class PreviewPool:
             raise MediaGoneError(response.fault)
         if response.fault:
             raise MediaError(response.fault)
-        return response.pcm
+        return response.data
 
     def end_idle(self, now: float) -> None:
         """End the children without a request for `IDLE_S`; `now` is monotonic. Does not block."""
@@ -192,7 +231,7 @@ class PreviewPool:
             for slot in self._idle:
                 slot.end()
 
-    def _take(self, wanted: AudioRange) -> _ChildSlot:
+    def _take(self, wanted: AudioRange | VideoPart) -> _ChildSlot:
         """Take an idle child: the one that decodes the range without a seam, one with the file open, or any."""
         with self._changed:
             self._changed.wait_for(lambda: self._idle)
@@ -201,7 +240,7 @@ class PreviewPool:
             slot = max(
                 self._idle,
                 key=lambda slot: (
-                    slot.path == wanted.path and slot.next == wanted.start,
+                    slot.path == wanted.path and slot.following == wanted.begin,
                     slot.path == wanted.path,
                     -slot.used_at,
                 ),
@@ -209,20 +248,22 @@ class PreviewPool:
             self._idle.remove(slot)
             return slot
 
-    def _request(self, slot: _ChildSlot, wanted: AudioRange, until: float) -> _Response:
+    def _request(self, slot: _ChildSlot, wanted: AudioRange | VideoPart, until: float) -> _Response:
         # Twice: an idle child may have ended for another reason than this file.
         for _ in range(2):
             try:
                 return slot.request(wanted, until)
             except TimeoutError:
                 _log.warning(log.PREVIEW_LOST, path=os.fsdecode(wanted.path), cause="it took too long")
-                raise MediaError(f"its audio could not be decoded within {self._limit_s:g} s") from None
+                raise MediaError(
+                    f"its {wanted.what} could not be decoded within {self._limit_s:g} s"
+                ) from None
             except (OSError, EOFError, msgspec.DecodeError) as error:
                 slot.end()
                 if self._is_closed:
                     raise MediaError("the server is stopping") from error
                 _log.warning(log.PREVIEW_LOST, path=os.fsdecode(wanted.path), cause=str(error) or "it ended")
-        raise MediaError("its audio crashed the decoder")
+        raise MediaError(f"its {wanted.what} crashed the decoder")
 
 
 def main() -> None:
@@ -232,52 +273,86 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # meant for the daemon, which is in the same process group
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    from subtitled.media.seek import RangeDecoder
+    from subtitled.media import seek, video  # noqa: F401 - loaded before the sandbox is entered
 
     stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
-    last: AudioRange | None = None
+    last: tuple[object, ...] = ()
     is_confined = False
     with contextlib.suppress(BrokenPipeError), contextlib.ExitStack() as open_files:
         while (data := pipes.read(stdin)) is not None:
-            wanted = _range_decoder.decode(data)
+            wanted = _request_decoder.decode(data)
             fault = _change(wanted)
             if fault:
                 pipes.write(stdout, _encode(_Response(fault=fault, is_gone=True)))
                 continue
-            if last is None or _file(last) != _file(wanted):
-                open_files.close()
-                path = os.fsdecode(wanted.path)
-                if not is_confined:
-                    is_confined = True
-                    sandbox.enter([path], memory_bytes=MEMORY_BYTES, allows_unix_sockets=False)
-                decoder = open_files.enter_context(
-                    RangeDecoder(
-                        path,
-                        source=wanted.source,
-                        language=wanted.language,
-                        drift_ms=wanted.drift_ms,
-                        root=os.fsdecode(wanted.root) or str(Path(path).parent),
-                    )
-                )
-                last = wanted
-            pcm = b""
             try:
-                if wanted.samples:
-                    pcm = decoder.read(wanted.start, wanted.samples).tobytes()
+                if last != _file(wanted):
+                    open_files.close()
+                    last = ()
+                    if not is_confined:
+                        is_confined = True
+                        sandbox.enter(
+                            [os.fsdecode(wanted.path)], memory_bytes=MEMORY_BYTES, allows_unix_sockets=False
+                        )
+                    read = open_files.enter_context(_opened(wanted))
+                    last = _file(wanted)
+                response = _Response(data=read(wanted))
             except MediaError as error:
-                last = None
-                pipes.write(stdout, _encode(_Response(fault=str(error))))
-            else:
-                pipes.write(
-                    stdout, _encode(_Response(pcm=pcm.ljust(wanted.samples * _BYTES_PER_SAMPLE, b"\0")))
-                )
+                last = ()
+                response = _Response(fault=str(error))
+            pipes.write(stdout, _encode(response))
 
 
-def _file(wanted: AudioRange) -> tuple[object, ...]:
-    return (wanted.path, wanted.size, wanted.mtime_ns, wanted.source, wanted.language)
+def _file(wanted: AudioRange | VideoPart) -> tuple[object, ...]:
+    """Return what two requests have in common that one open file serves."""
+    how = (wanted.source, wanted.language) if isinstance(wanted, AudioRange) else ()
+    return (type(wanted), wanted.path, wanted.size, wanted.mtime_ns, *how)
 
 
-def _change(wanted: AudioRange) -> str:
+def _opened(wanted: AudioRange | VideoPart) -> AbstractContextManager[_Read]:
+    """Return the open file of a request, which reads the requests that have it in common."""
+    path = os.fsdecode(wanted.path)
+    root = os.fsdecode(wanted.root) or str(Path(path).parent)
+    if isinstance(wanted, AudioRange):
+        return _audio(path, root, wanted)
+    return _video(path, root)
+
+
+@contextlib.contextmanager
+def _audio(path: str, root: str, first: AudioRange) -> Iterator[_Read]:
+    from subtitled.media.seek import RangeDecoder
+
+    opened = RangeDecoder(
+        path, source=first.source, language=first.language, drift_ms=first.drift_ms, root=root
+    )
+    with opened as decoder:
+
+        def read(wanted: AudioRange | VideoPart) -> bytes:
+            if not isinstance(wanted, AudioRange) or not wanted.samples:
+                return b""
+            pcm = decoder.read(wanted.start, wanted.samples).tobytes()
+            return pcm.ljust(wanted.samples * _BYTES_PER_SAMPLE, b"\0")
+
+        yield read
+
+
+@contextlib.contextmanager
+def _video(path: str, root: str) -> Iterator[_Read]:
+    from subtitled.media.video import VideoReader
+
+    with VideoReader(path, root) as reader:
+
+        def read(wanted: AudioRange | VideoPart) -> bytes:
+            if not isinstance(wanted, VideoPart) or wanted.form is None:
+                return msgspec.msgpack.encode(reader.facts())
+            if wanted.form == "original":
+                return reader.read(wanted.start, wanted.length)
+            return reader.segment(wanted.start, wanted.form)
+
+        yield read
+
+
+def _change(wanted: AudioRange | VideoPart) -> str:
     """Return how a file has changed since it was read; "" if it has not."""
     try:
         found = os.stat(wanted.path)  # noqa: PTH116 - the path is bytes
