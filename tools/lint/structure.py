@@ -41,7 +41,7 @@ ALLOWED = {
     "output": "config core cues files log observability runtime storage",
     "media": "config core files log output runtime",
     "inboxes": "config core files log media output storage",
-    "workers": "asr config core files log media network observability runtime storage systemd",
+    "workers": "asr config core files log media network observability runtime storage systemd translation",
     "hooks": "config core log runtime storage",
     "api": "config core cues files inboxes log media network observability output runtime storage translation workers",
     "ray": "config log network runtime workers",
