@@ -29,6 +29,8 @@ JOB_ALREADY_SUBTITLED = "job.already_subtitled"
 JOB_FAILED = "job.failed"
 JOB_CANCELLED = "job.cancelled"
 JOB_TRANSLATED = "job.translated"
+JOB_TRANSLATION_UNWRITTEN = "job.translation_unwritten"
+GLOSSARY_INVALID = "glossary.invalid"
 JOB_REQUEUED = "job.requeued"
 # Commands and webhooks after a job.
 HOOK_DONE = "hook.done"

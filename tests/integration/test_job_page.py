@@ -178,7 +178,7 @@ def test_a_job_shows_the_track_and_the_channels_that_were_transcribed(
     handle.wait(WAIT_S)
     page = html.unescape(re.sub("<[^>]+>", " ", http.get(f"/jobs/{handle.id}").text))
     assert re.search(r"Channels +left and right\s", page)
-    assert re.search(r'Audio track +2 \(English, “Main”, 2 channels\)', page)
+    assert re.search(r"Audio track +2 \(English, “Main”, 2 channels\)", page)
     assert re.search(r"Tracks not used +1 \(no language, 2 channels\)", page)
 
 

@@ -38,7 +38,7 @@ ALLOWED = {
     "asr": "config core cues",
     "translation": "config core cues",
     "observability": "asr config core cues log runtime storage systemd",
-    "output": "config core cues files log observability runtime storage",
+    "output": "config core cues files log observability runtime storage translation",
     "media": "config core files log output runtime",
     "inboxes": "config core files log media output storage",
     "workers": "asr config core files log media network observability runtime storage systemd translation",

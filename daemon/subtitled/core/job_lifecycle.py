@@ -199,7 +199,11 @@ class JobLifecycle:
         for target, keys in event.keys:
             self._live_jobs.drop_translations(live.job, target, keys)
         for text in event.texts:
-            self._lease_dispatch.make_ready(self._live_jobs.add_text(live.job, text))
+            segment = self._live_jobs.add_text(live.job, text)
+            if text.problem:
+                self._live_jobs.move_text(segment, SegmentEvent.EXHAUSTED, (), cause=text.problem)
+            else:
+                self._lease_dispatch.make_ready(segment)
         self._advance_texts(live)
 
     def add_translations(self, segment: Segment, result: TextResult) -> None:

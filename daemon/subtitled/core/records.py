@@ -39,7 +39,9 @@ class TextPlan(Struct, frozen=True, kw_only=True):
     """Name of the translation model."""
     request: TranslationRequest
     keys: tuple[str, ...]
-    """The key in the store of each sentence: made of its text, its context, the model and the glossary."""
+    """The key in the store of each sentence: made of its text, the model and the glossary."""
+    problem: str = ""
+    """Why no model can translate them; "" if `model` can."""
 
     @property
     def samples(self) -> int:

@@ -12,7 +12,7 @@ import errno
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -21,10 +21,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from subtitled import log
+from subtitled.config.model_choice import ConfiguredModel, ModelChoiceError, choose_translator
 from subtitled.config.schema import BESIDE, FORMATS, Format
 from subtitled.core import events as ev
 from subtitled.core.records import Job, Options
-from subtitled.core.states import JobState
+from subtitled.core.states import WITH_TRANSCRIPT
 from subtitled.cues.render import RenderOptions, render
 from subtitled.cues.text_formats import clock
 from subtitled.cues.transcript import Transcript
@@ -46,8 +47,9 @@ from subtitled.files.filesystem import (
     is_open_for_writing,
     wait_until_answers,
 )
+from subtitled.languages import ENGLISH, iso_639
 from subtitled.observability.transition_log import TransitionLog, job_report
-from subtitled.output.layout_process import LayoutProcess, source_name
+from subtitled.output.layout_process import LayoutProcess, TranslationInput, TranslationPlan, source_name
 from subtitled.output.paths import (
     ERROR_SUFFIX,
     archive,
@@ -59,8 +61,9 @@ from subtitled.output.paths import (
     write_error,
 )
 from subtitled.runtime.background import BackgroundPool, CallInLoop, FolderThread, FolderThreads
-from subtitled.storage.rows import EditRow, JobRow
+from subtitled.storage.rows import EditRow, JobRow, ResultRow
 from subtitled.storage.store import Store
+from subtitled.translation.glossary import Glossary, GlossaryError
 
 FAILED_FOLDER = "failed"
 CLOSE_S = 5.0
@@ -108,6 +111,10 @@ class JobWriter:
         self._is_disk_full_logged = False
         self._rewriting: dict[str, bool] = {}
         """Jobs whose files are being written again; True: another version was saved since."""
+        self.models: Callable[[], Sequence[ConfiguredModel]] = tuple
+        """Returns the configured models."""
+        self._unwritten: dict[str, int] = {}
+        """Jobs among those that wait whose translations are to be written, with the number of their plan."""
         self._retried: set[str] = set()
         """Jobs that were written once more, since a folder of theirs could not be reached."""
 
@@ -125,7 +132,9 @@ class JobWriter:
         """Write the jobs that wait for disk space or for the lost database."""
         waiting, self.waiting = self.waiting, []
         for job, is_failure in waiting:
-            if job.state is JobState.DONE:
+            if (number := self._unwritten.pop(job.id, None)) is not None:
+                self.write_translations(job, number)
+            elif job.state in WITH_TRANSCRIPT:
                 self.write_edited(job.id)
             else:
                 self.finish(job, is_failure=is_failure)
@@ -144,7 +153,7 @@ class JobWriter:
         edit or start of the daemon; without disk space, as soon as there is some.
         """
         row = self._store.find_job(job)
-        if job in self._rewriting or row is None or row.job.state is not JobState.DONE:
+        if job in self._rewriting or row is None or row.job.state not in WITH_TRANSCRIPT:
             self._rewriting.update({job: True} if job in self._rewriting else {})
             return
         if self._store.is_lost:
@@ -203,12 +212,153 @@ class JobWriter:
             self.write_edited(job.id)
 
     def plan_translations(self, job: Job, number: int) -> None:
-        """Read the sentences of a job that have no stored translation; dispatches TranslationsPlanned."""
-        self._dispatch(ev.TranslationsPlanned(job=job.id, number=number, texts=()))
+        """Read the sentences of a job that have no stored translation; dispatches TranslationsPlanned.
+
+        If that fails, the job gets no translations.
+        """
+
+        def work() -> tuple[TranslationPlan, ...]:
+            row, results, edits = self._read(job.id)
+            inputs = self._inputs(row)
+            return (
+                self._layout_process.plan_translations(row, results, inputs, model=self._model, edits=edits)
+                if inputs
+                else ()
+            )
+
+        def planned(plans: tuple[TranslationPlan, ...]) -> None:
+            texts = tuple(text for plan in plans for text in plan.texts)
+            keys = tuple((plan.target, plan.keys) for plan in plans)
+            self._dispatch(ev.TranslationsPlanned(job=job.id, number=number, texts=texts, keys=keys))
+
+        def failed(error: SubtitledError) -> None:
+            _log.warning(log.JOB_TRANSLATION_UNWRITTEN, job=job.id, cause=str(error))
+            self._dispatch(ev.TranslationsPlanned(job=job.id, number=number, texts=()))
+
+        self._layouts.run(work, planned, failed, SubtitledError)
 
     def write_translations(self, job: Job, number: int) -> None:
-        """Write a job's subtitles in other languages; dispatches TranslationsWritten."""
-        self._dispatch(ev.TranslationsWritten(job=job.id, number=number))
+        """Write a job's subtitles in other languages; dispatches TranslationsWritten.
+
+        An error is logged, and they are written when the job is translated again; without disk space, as soon as there is some.
+        """
+
+        def ended() -> None:
+            self._dispatch(ev.TranslationsWritten(job=job.id, number=number))
+
+        def failed(error: SubtitledError) -> None:
+            if isinstance(error, NoSpaceError) or (isinstance(error, SpoolError) and is_disk_full(error)):
+                self._unwritten[job.id] = number
+                self._wait_for_space(job, error, is_failure=False)
+                return
+            _log.warning(log.JOB_TRANSLATION_UNWRITTEN, job=job.id, cause=str(error))
+            ended()
+
+        if self._store.is_lost:
+            self._unwritten[job.id] = number
+            self.waiting.append((job, False))
+            return
+        if not job.options.output:  # the client fetches the result
+            ended()
+            return
+        ours = frozenset(Path(os.fsdecode(path)) for path in self._store.outputs_of_source(job.source))
+
+        def work() -> tuple[Transcript, ...]:
+            row, results, edits = self._read(job.id)
+            inputs = self._inputs(row)
+            return (
+                self._layout_process.compose_translations(
+                    row, results, inputs, model=self._model, edits=edits
+                )
+                if inputs
+                else ()
+            )
+
+        def composed(transcripts: tuple[Transcript, ...]) -> None:
+            if not transcripts:
+                ended()
+                return
+            self._name_translations(job, transcripts, ours, frozenset(), ended, failed)
+
+        self._layouts.run(work, composed, failed, SubtitledError)
+
+    def _name_translations(
+        self,
+        job: Job,
+        transcripts: tuple[Transcript, ...],
+        ours: frozenset[Path],
+        taken: frozenset[Path],
+        ended: Callable[[], None],
+        failed: Callable[[SubtitledError], None],
+    ) -> None:
+        """Find free names for translations in the folder's thread, claim them, and write the files."""
+        thread = self._thread_of(job)
+
+        def named(names: _Names) -> None:
+            paths = [path for each in names.paths for path in each.values()]
+            if others := {path for path in paths if self._is_of_another(job, path)}:
+                self._name_translations(job, transcripts, ours, taken | others, ended, failed)
+                return
+            try:
+                self._store.claim_outputs(job, [os.fsencode(path) for path in paths])
+            except NoSpaceError as error:
+                failed(error)
+                return
+            work = OutputJob(
+                job=job,
+                transcript=transcripts[0],
+                paths=names.paths[0],
+                more=tuple(zip(transcripts[1:], names.paths[1:], strict=True)),
+            )
+            thread.run(partial(_write_files, work), written, failed, SpoolError)
+
+        def written(_: None) -> None:
+            self._log_disk_ok()
+            ended()
+
+        thread.run(
+            partial(_named, job, transcripts, ours, taken, is_failure=False, may_follow=False),
+            named,
+            failed,
+            SpoolError,
+        )
+
+    def _read(self, job: str) -> tuple[JobRow, list[ResultRow], dict[str, EditRow]]:
+        """Return the rows of a job, and the newest versions of its cues; for a thread. Raises StoreError."""
+        reader = self._store.readers.get()
+        row = reader.find_job(job)
+        if row is None:
+            raise StoreError(f"database: job {job} is gone")
+        edits = {task: edit for task in row.job.options.tasks if (edit := reader.edit(job, task))}
+        return row, reader.results(job), edits
+
+    def _inputs(self, row: JobRow) -> tuple[TranslationInput, ...]:
+        """Return what the translations of a job are made of, without its own language; for a thread."""
+        job, reader = row.job, self._store.readers.get()
+        spoken = job.language or job.options.language
+        language = ENGLISH if job.options.task == "translate" else spoken
+        source = None if language in {"auto", "multi"} else language
+        own = {iso_639(language), *([ENGLISH] if "translate" in job.options.tasks else [])}
+        glossary = _glossary_of(job)
+        found = []
+        for target in job.translate_to:
+            if target in own:  # its file is that of the transcript
+                continue
+            model, problem = job.translate_model, ""
+            try:
+                model = choose_translator(self.models(), wanted=model, source=source, target=target).option
+            except ModelChoiceError as error:
+                problem = str(error)
+            found.append(
+                TranslationInput(
+                    target=target,
+                    model=model,
+                    problem=problem,
+                    glossary=glossary.terms(target),
+                    stored=reader.translations(job.id, target),
+                )
+            )
+        return tuple(found)
 
     def remove_error_texts(self, job: Job) -> None:
         """Remove the error texts of earlier jobs of this source, which is processed again; in its folder's thread."""
@@ -512,6 +662,23 @@ def _named(
         )
         paths.append({form: found[form] for form in FORMATS if form in found})
     return _Names(paths or [{} for _ in transcripts], error_path(job, error_folder(job, folder)))
+
+
+def _glossary_of(job: Job) -> Glossary:
+    """Return a job's glossary: that of its inbox, with its own terms before them; a file with faults is logged and left out."""
+    texts = [job.options.glossary]
+    if job.options.glossary_file:
+        try:
+            texts.insert(0, Path(job.options.glossary_file).read_text("utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            _log.warning(log.GLOSSARY_INVALID, job=job.id, path=job.options.glossary_file, cause=str(error))
+    found = Glossary("")
+    for text in texts:
+        try:
+            found = found.with_terms(Glossary(text))
+        except GlossaryError as error:
+            _log.warning(log.GLOSSARY_INVALID, job=job.id, path=job.options.glossary_file, cause=str(error))
+    return found
 
 
 def _files_of(job: Job, transcript: Transcript, claimed: Iterable[Path]) -> dict[Format, Path]:

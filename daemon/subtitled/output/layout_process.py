@@ -29,11 +29,13 @@ from subtitle.messages import LayoutOptions
 from subtitled import log
 from subtitled.config.layout_limits import overrides_of
 from subtitled.config.schema import SAMPLE_RATE
+from subtitled.core.actions import StoredTranslation
 from subtitled.core.plan import SAMPLES_PER_MS, Plan, Span, to_media
 from subtitled.core.protocol import Media, SegmentResult
-from subtitled.core.records import Job, Options
+from subtitled.core.records import Job, Options, TextPlan
 from subtitled.core.states import JobState, SegmentState
 from subtitled.core.transcription import Phrase
+from subtitled.core.translation import Sentence
 from subtitled.cues import chinese
 from subtitled.cues.edits import with_edited_cues
 from subtitled.cues.hallucination_filter import HallucinationRules, comparable, remove_hallucinations
@@ -51,6 +53,9 @@ from subtitled.languages import ENGLISH
 from subtitled.runtime import pipes
 from subtitled.runtime.processes import die_with_parent, lower_priority, start_process
 from subtitled.storage.rows import EditRow, JobRow, ResultRow, unpack_cues
+from subtitled.translation.document import with_translation
+from subtitled.translation.requests import plan_requests, sentence_keys
+from subtitled.translation.sentences import sentences_of
 
 COMMAND = (sys.executable, "-m", "subtitled.output.layout_process")
 HEARTBEAT_S = 1.0
@@ -67,6 +72,31 @@ _result_decoder = msgspec.msgpack.Decoder(SegmentResult)
 _media_decoder = msgspec.msgpack.Decoder(Media)
 
 
+class TranslationInput(Struct, frozen=True, kw_only=True):
+    """What the translation of a job into one language is made of."""
+
+    target: str
+    """Language tag."""
+    model: str
+    """Name of the model that translates."""
+    problem: str = ""
+    """Why no model can translate it; "" if `model` can."""
+    glossary: tuple[tuple[str, str], ...] = ()
+    """Terms with their translations."""
+    stored: dict[str, StoredTranslation] = {}
+    """The sentences with a result, by their keys."""
+    is_bilingual: bool = False
+    """Cues have both languages."""
+
+
+class TranslationPlan(Struct, frozen=True, kw_only=True):
+    """The sentences of a job in one language: their keys, and those without a result as text segments."""
+
+    target: str
+    keys: tuple[str, ...]
+    texts: tuple[TextPlan, ...]
+
+
 class _Request(Struct, frozen=True, kw_only=True):
     """The rows of a job whose transcripts are requested."""
 
@@ -79,6 +109,10 @@ class _Request(Struct, frozen=True, kw_only=True):
     """In place of the job's own."""
     edits: dict[str, EditRow]
     """The saved version to use, by task."""
+    translations: tuple[TranslationInput, ...] = ()
+    """Languages in which the transcript is requested, in place of its own."""
+    is_plan: bool = False
+    """Their plans are requested, and no transcript."""
 
 
 class _Response(Struct, frozen=True, kw_only=True):
@@ -88,6 +122,7 @@ class _Response(Struct, frozen=True, kw_only=True):
     """
 
     transcripts: tuple[Transcript, ...] = ()
+    plans: tuple[TranslationPlan, ...] = ()
     error: str = ""
     """The cause of a failed job; may be a bug."""
 
@@ -132,7 +167,7 @@ class LayoutProcess:
             layout=layout,
             edits=dict(edits),
         )
-        return self._request(request)[-1]
+        return self._transcripts(request)[-1]
 
     def compose_all(
         self,
@@ -143,7 +178,7 @@ class LayoutProcess:
         edits: Mapping[str, EditRow] = NO_EDITS,
     ) -> tuple[Transcript, ...]:
         """Return all transcripts of a job, with the saved versions in `edits`. Blocks; raises LayoutError."""
-        return self._request(
+        return self._transcripts(
             _Request(
                 row=row,
                 results=tuple(results),
@@ -154,6 +189,51 @@ class LayoutProcess:
             )
         )
 
+    def compose_translations(
+        self,
+        row: JobRow,
+        results: Sequence[ResultRow],
+        translations: Sequence[TranslationInput],
+        *,
+        model: str,
+        layout: LayoutOptions | None = None,
+        edits: Mapping[str, EditRow] = NO_EDITS,
+    ) -> tuple[Transcript, ...]:
+        """Return the transcript of a job's first task in other languages. Blocks; raises LayoutError."""
+        return self._transcripts(
+            _Request(
+                row=row,
+                results=tuple(results),
+                model=model,
+                with_translation=False,
+                layout=layout,
+                edits=dict(edits),
+                translations=tuple(translations),
+            )
+        )
+
+    def plan_translations(
+        self,
+        row: JobRow,
+        results: Sequence[ResultRow],
+        translations: Sequence[TranslationInput],
+        *,
+        model: str,
+        edits: Mapping[str, EditRow] = NO_EDITS,
+    ) -> tuple[TranslationPlan, ...]:
+        """Return which sentences of a job's first task have to be translated. Blocks; raises LayoutError."""
+        request = _Request(
+            row=row,
+            results=tuple(results),
+            model=model,
+            with_translation=False,
+            layout=None,
+            edits=dict(edits),
+            translations=tuple(translations),
+            is_plan=True,
+        )
+        return self._request(request).plans
+
     def close(self) -> None:
         """End the child, also during a request, which then raises LayoutError; may be repeated."""
         self._is_closed = True
@@ -162,8 +242,12 @@ class LayoutProcess:
         with self._lock:
             self._end()
 
-    def _request(self, request: _Request) -> tuple[Transcript, ...]:
-        job = request.row.job
+    def _transcripts(self, request: _Request) -> tuple[Transcript, ...]:
+        name = source_name(request.row.job)
+        made = self._request(request).transcripts
+        return tuple(msgspec.structs.replace(each, source=name) for each in made)
+
+    def _request(self, request: _Request) -> _Response:
         with self._lock:
             response = self._exchange(request)
             if response is None and not self._is_closed:
@@ -176,8 +260,7 @@ class LayoutProcess:
             )
         if response.error:
             raise LayoutError(response.error)
-        name = source_name(job)
-        return tuple(msgspec.structs.replace(made, source=name) for made in response.transcripts)
+        return response
 
     def _exchange(self, request: _Request) -> _Response | None:
         """Return the response of the child; None if the child was lost, which is logged. Raises LayoutError."""
@@ -485,7 +568,13 @@ def _missing(span: Span, offset: int, cause: str) -> MissingSpan:
 def _respond(request: _Request) -> _Response:
     row, results = request.row, request.results
     try:
-        if request.with_translation:
+        if request.translations:
+            spoken = compose(row, results, model=request.model, edits=request.edits)
+            if request.is_plan:
+                return _Response(plans=tuple(_plan(spoken, each) for each in request.translations))
+            chosen = request.layout or row.job.options.layout
+            made = tuple(_translated(spoken, each, chosen) for each in request.translations)
+        elif request.with_translation:
             made = compose_all(row, results, model=request.model, layout=request.layout, edits=request.edits)
         else:
             made = (compose(row, results, model=request.model, layout=request.layout, edits=request.edits),)
@@ -494,6 +583,60 @@ def _respond(request: _Request) -> _Response:
     except Exception as error:  # noqa: BLE001 - a process boundary: the job fails with it
         return _Response(error=f"its cues cannot be laid out: {error!r}; please report this")
     return _Response(transcripts=tuple(msgspec.structs.replace(each, source="") for each in made))
+
+
+def _plan(spoken: Transcript, order: TranslationInput) -> TranslationPlan:
+    """Return the plan of a transcript's translation."""
+    sentences, keys, known = _known(spoken, order)
+    planned = plan_requests(
+        sentences,
+        order.target,
+        language=spoken.output_language or "und",
+        glossary=order.glossary,
+        known=frozenset(index for index, row in known.items() if row.key == keys[index]),
+    )
+    texts = (
+        TextPlan(
+            model=order.model,
+            request=each.request,
+            keys=tuple(keys[index] for index in each.indices),
+            problem=order.problem,
+        )
+        for each in planned
+    )
+    return TranslationPlan(target=order.target, keys=keys, texts=tuple(texts))
+
+
+def _translated(spoken: Transcript, order: TranslationInput, layout: LayoutOptions) -> Transcript:
+    """Return a transcript in another language."""
+    sentences, _, known = _known(spoken, order)
+    return with_translation(
+        spoken,
+        sentences,
+        known,
+        order.target,
+        profile=layout.profile,
+        overrides=overrides_of(layout),
+        is_bilingual=order.is_bilingual,
+    )
+
+
+def _known(
+    spoken: Transcript, order: TranslationInput
+) -> tuple[tuple[Sentence, ...], tuple[str, ...], dict[int, StoredTranslation]]:
+    """Return the sentences of a transcript, their keys, and the stored translations by index.
+
+    A sentence whose key is not stored, since model or glossary have changed, has that of an equal sentence.
+    """
+    sentences = sentences_of(spoken)
+    keys = sentence_keys(sentences, order.target, model=order.model, glossary=order.glossary)
+    equal = {row.source: row for row in order.stored.values()}
+    known = {
+        sentence.index: row
+        for sentence, key in zip(sentences, keys, strict=True)
+        if (row := order.stored.get(key) or equal.get(sentence.text)) is not None
+    }
+    return sentences, keys, known
 
 
 def main() -> None:

@@ -123,6 +123,7 @@ def build_server(load: Load, environ: Mapping[str, str], supervisor: Supervisor 
     writer = JobWriter(
         store, transition_log, dispatch=dispatcher.dispatch, call_in_loop=mailbox.put, model=config.model.name
     )
+    writer.models = lambda: arrivals.models
     api.handlers.on_edited = writer.write_edited
     hooks = HookDispatcher(
         config, environ, store, call_in_loop=mailbox.put, send_to_watchers=api.send_to_watchers

@@ -59,6 +59,15 @@ class Glossary:
         if total > MAX_TERMS:
             raise GlossaryError(f"{total} terms are not allowed (up to {MAX_TERMS})")
 
+    def with_terms(self, other: Glossary) -> Glossary:
+        """Return both glossaries as one; the terms of `other` go before its own."""
+        both = Glossary("")
+        both._all = {**self._all, **other._all}
+        both._of = {
+            name: {**self._of.get(name, {}), **other._of.get(name, {})} for name in (*self._of, *other._of)
+        }
+        return both
+
     def terms(self, target: str) -> tuple[tuple[str, str], ...]:
         """Return the terms with their translations into `target`.
 
