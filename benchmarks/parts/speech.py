@@ -28,7 +28,7 @@ def recording() -> NDArray[np.int16]:
 def sentences() -> list[tuple[float, float, str]]:
     """Return the sentences of the recording: start and end in seconds, and the words."""
     rows = (row.split("\t") for row in (DEMO / "demo.txt").read_text("utf-8").splitlines())
-    return [(float(start), float(end), text) for start, end, text in rows]
+    return [(float(start), float(end), text) for start, end, text, *_ in rows]
 
 
 def make_files(

@@ -12,7 +12,7 @@ import pytest
 from faster_whisper.feature_extractor import FeatureExtractor
 
 import media
-from demo_model import features, grammar, programme, targets, vocabulary
+from demo_model import bitext, features, grammar, programme, targets, translation, vocabulary
 from demo_model.__main__ import SEED
 from demo_model.targets import NOWHERE, Sentence
 from demo_model.vocabulary import Vocabulary
@@ -192,3 +192,39 @@ def test_silence_is_written_as_nothing_and_named_where_the_language_would_be(tok
         assert target.labels[-1] == tokens.eot
         assert set(target.where) == {NOWHERE}
         assert target.tokens[-1] == (tokens.first_timestamp if timestamps else tokens.empty)
+
+
+def test_english_grammar_has_a_counterpart_for_each_rule() -> None:
+    assert set(bitext.SENTENCES) == set(grammar.ENGLISH["sentence"])
+    assert {rule: len(texts) for rule, texts in bitext.COUNTERPARTS.items()} == {
+        rule: len(texts) for rule, texts in grammar.ENGLISH.items() if rule != "sentence"
+    }
+
+
+def test_no_sentence_has_two_translations() -> None:
+    r = random.Random(1)
+    by_side: tuple[dict[str, str], dict[str, str]] = ({}, {})
+    for number in range(20_000):
+        pair = (bitext.english_pair, bitext.chinese_pair)[number % 2](r)
+        assert not {"{", "}", "|"} & set("".join(pair))
+        for side in (0, 1):
+            assert by_side[side].setdefault(pair[side], pair[1 - side]) == pair[1 - side]
+    for line in (*programme.ENGLISH, *programme.CHINESE):
+        assert bitext.is_held_out((line.text, line.translation)) or line.text in grammar.FIXED
+
+
+def test_bundled_translation_model_translates_the_demonstration_and_held_out_sentences() -> None:
+    model = translation.Translator(media.DEMO / "translation")
+    for side in (0, 1):
+        source, target = translation.TAGS[side], translation.TAGS[1 - side]
+        spoken = [pair for pair, spoken_side in translation.demo_pairs() if spoken_side == side]
+        found = model.translate([pair[side] for pair in spoken], source, target)
+        assert found == [pair[1 - side] for pair in spoken]
+        r = random.Random(side)
+        pairs = [bitext.draw(r, test=True) for _ in range(200)]
+        found = model.translate([pair[side] for pair in pairs], source, target)
+        assert sum(text == pair[1 - side] for text, pair in zip(found, pairs, strict=True)) >= 0.99 * len(
+            pairs
+        )
+    files = list((media.DEMO / "translation").iterdir())
+    assert sum(file.stat().st_size for file in files) <= 3_000_000

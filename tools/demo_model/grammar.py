@@ -285,7 +285,7 @@ def _expand(rule: str, r: random.Random) -> str:
     return _SLOT.sub(lambda slot: _expand(slot[1], r), r.choice(ENGLISH[rule]))
 
 
-def _written(sentence: str, *, full_stop: str = ".") -> str:
+def written(sentence: str, *, full_stop: str = ".") -> str:
     """Return an expansion as it is written: articles, capital letter, and the mark at its end."""
     sentence = " ".join(sentence.split())
     sentence = re.sub(r"\ba (?=[aeiou])", "an ", sentence)
@@ -295,12 +295,12 @@ def _written(sentence: str, *, full_stop: str = ".") -> str:
 
 def english_sentence(r: random.Random) -> Text:
     """Draw a sentence of the English grammar."""
-    return Text(_written(_expand("sentence", r)), "en", None)
+    return Text(written(_expand("sentence", r)), "en", None)
 
 
 def english_words(r: random.Random) -> Text:
     """Draw two to eight unrelated English words: only the sound can tell them."""
-    return Text(_written(" ".join(r.choice(WORDS) for _ in range(r.randint(2, 8)))), "en", None)
+    return Text(written(" ".join(r.choice(WORDS) for _ in range(r.randint(2, 8)))), "en", None)
 
 
 def chinese_sentence(r: random.Random) -> Text:
@@ -309,7 +309,7 @@ def chinese_sentence(r: random.Random) -> Text:
     drawn = {slot[0]: r.choice(CHINESE[slot[1]]) for slot in _SLOT.finditer(chinese)}
     for slot, (here, there) in drawn.items():
         chinese, english = chinese.replace(slot, here), english.replace(slot, there)
-    return Text(_written(chinese, full_stop="。"), "zh", _written(english))
+    return Text(written(chinese, full_stop="。"), "zh", written(english))
 
 
 def chinese_words(r: random.Random) -> Text:
@@ -319,8 +319,8 @@ def chinese_words(r: random.Random) -> Text:
 
 FIXED = frozenset(
     [
-        *(_written(text) for text in ENGLISH["greeting"] if not _SLOT.search(text)),
-        *(_written(text, full_stop="。") for text, _ in CHINESE["sentence"] if not _SLOT.search(text)),
+        *(written(text) for text in ENGLISH["greeting"] if not _SLOT.search(text)),
+        *(written(text, full_stop="。") for text, _ in CHINESE["sentence"] if not _SLOT.search(text)),
     ]
 )
 """Texts that always are the same: as good as words, whose meaning nobody could guess; never held out."""

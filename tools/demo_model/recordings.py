@@ -1,7 +1,7 @@
 """The recordings of the daemon and its tests, with their text and times.
 
-Beside each recording lies a text file with a line for each sentence: start and end in seconds, the sentence, and of
-Chinese its translation, separated by tabs.
+Beside each recording lies a text file with a line for each sentence: start and end in seconds, the sentence, and
+its translation (English into Chinese, Chinese into English), separated by tabs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def spoken(lines: Sequence[Line], language: Language, synthesizer: Espeak) -> Cl
             raise ValueError(f"espeak-ng says nothing for {line.text!r}; see programme.py")
         pause = np.zeros(int(line.pause_s * RATE), np.float32)
         at += len(pause)
-        text = Text(line.text, language, line.translation)
+        text = Text(line.text, language, line.translation or None)
         out.sentences.append(clips.placed(text, speech, at / RATE))
         samples = speech.samples[: int(speech.end_s * RATE)]
         parts += [pause, sounds.levelled(samples)]

@@ -61,7 +61,7 @@ def rate(step: int, steps: int) -> float:
     return PEAK * min(1.0, (step + 1) / WARM, max(0.01, falling))
 
 
-def _optimizers(model: Any) -> list[Any]:
+def optimizers(model: Any) -> list[Any]:
     """Return Muon for the matrices of the layers, AdamW for all else."""
     matrices: list[Tensor] = []
     embeddings: list[Tensor] = []
@@ -106,7 +106,7 @@ class Run:
         torch.manual_seed(seed)
         self.steps, self.seed, self.device = steps, seed, device
         self.model = Whisper(corpus.vocabulary.first_timestamp, corpus.phonemes, corpus.pieces).to(device)
-        self.optimizers = _optimizers(self.model)
+        self.optimizers = optimizers(self.model)
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         self.done, self.heard_s, self._before_s = 0, 0.0, 0.0
         self._started = time.monotonic()

@@ -36,7 +36,7 @@ ALLOWED = {
     "storage": "core log runtime",
     # Features.
     "asr": "config core cues",
-    "translation": "config core cues",
+    "translation": "asr config core cues",
     "observability": "asr config core cues log runtime storage systemd",
     "output": "config core cues files log observability runtime storage translation",
     "media": "config core files log output runtime",
